@@ -1,0 +1,202 @@
+//! The verdicts that a gateway is expected to give: a closed set, each with its status, its stable
+//! code and its public sentence. Our own malfunctions are errors, not refusals.
+
+use http::StatusCode;
+
+/// A reason to say no.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    BadRequest,
+    AmbiguousCredentials,
+    ValidationFailed,
+    Unauthenticated,
+    TokenInvalid,
+    TokenExpired,
+    TokenRevoked,
+    SessionNotFound,
+    SessionExpired,
+    SessionRevoked,
+    SessionBindingMismatch,
+    InvalidCredentials,
+    RefreshTokenReused,
+    Forbidden,
+    InsufficientScope,
+    CsrfRejected,
+    RegistrationClosed,
+    RouteNotFound,
+    NotFound,
+    MethodNotAllowed,
+    RequestTimeout,
+    UserExists,
+    BodyTooLarge,
+    UnsupportedMediaType,
+    RateLimited,
+    SessionLimitReached,
+    HeadersTooLarge,
+    Internal,
+    UpstreamUnreachable,
+    UpstreamProtocolError,
+    UpstreamUnavailable,
+    StoreUnavailable,
+    Overloaded,
+    UpstreamTimeout,
+}
+
+impl Refusal {
+    /// Every refusal, in the order of the contract's table; metrics start from it at 0.
+    pub const ALL: [Refusal; 34] = [
+        Refusal::BadRequest,
+        Refusal::AmbiguousCredentials,
+        Refusal::ValidationFailed,
+        Refusal::Unauthenticated,
+        Refusal::TokenInvalid,
+        Refusal::TokenExpired,
+        Refusal::TokenRevoked,
+        Refusal::SessionNotFound,
+        Refusal::SessionExpired,
+        Refusal::SessionRevoked,
+        Refusal::SessionBindingMismatch,
+        Refusal::InvalidCredentials,
+        Refusal::RefreshTokenReused,
+        Refusal::Forbidden,
+        Refusal::InsufficientScope,
+        Refusal::CsrfRejected,
+        Refusal::RegistrationClosed,
+        Refusal::RouteNotFound,
+        Refusal::NotFound,
+        Refusal::MethodNotAllowed,
+        Refusal::RequestTimeout,
+        Refusal::UserExists,
+        Refusal::BodyTooLarge,
+        Refusal::UnsupportedMediaType,
+        Refusal::RateLimited,
+        Refusal::SessionLimitReached,
+        Refusal::HeadersTooLarge,
+        Refusal::Internal,
+        Refusal::UpstreamUnreachable,
+        Refusal::UpstreamProtocolError,
+        Refusal::UpstreamUnavailable,
+        Refusal::StoreUnavailable,
+        Refusal::Overloaded,
+        Refusal::UpstreamTimeout,
+    ];
+
+    /// The HTTP status that carries it.
+    pub fn status(self) -> StatusCode {
+        use Refusal as R;
+        match self {
+            R::BadRequest | R::AmbiguousCredentials | R::ValidationFailed => {
+                StatusCode::BAD_REQUEST
+            }
+            R::Unauthenticated
+            | R::TokenInvalid
+            | R::TokenExpired
+            | R::TokenRevoked
+            | R::SessionNotFound
+            | R::SessionExpired
+            | R::SessionRevoked
+            | R::SessionBindingMismatch
+            | R::InvalidCredentials
+            | R::RefreshTokenReused => StatusCode::UNAUTHORIZED,
+            R::Forbidden | R::InsufficientScope | R::CsrfRejected | R::RegistrationClosed => {
+                StatusCode::FORBIDDEN
+            }
+            R::RouteNotFound | R::NotFound => StatusCode::NOT_FOUND,
+            R::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            R::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            R::UserExists => StatusCode::CONFLICT,
+            R::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            R::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            R::RateLimited | R::SessionLimitReached => StatusCode::TOO_MANY_REQUESTS,
+            R::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            R::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            R::UpstreamUnreachable | R::UpstreamProtocolError => StatusCode::BAD_GATEWAY,
+            R::UpstreamUnavailable | R::StoreUnavailable | R::Overloaded => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            R::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    /// The stable code that clients branch on.
+    pub fn code(self) -> &'static str {
+        use Refusal as R;
+        match self {
+            R::BadRequest => "BAD_REQUEST",
+            R::AmbiguousCredentials => "AMBIGUOUS_CREDENTIALS",
+            R::ValidationFailed => "VALIDATION_FAILED",
+            R::Unauthenticated => "UNAUTHENTICATED",
+            R::TokenInvalid => "TOKEN_INVALID",
+            R::TokenExpired => "TOKEN_EXPIRED",
+            R::TokenRevoked => "TOKEN_REVOKED",
+            R::SessionNotFound => "SESSION_NOT_FOUND",
+            R::SessionExpired => "SESSION_EXPIRED",
+            R::SessionRevoked => "SESSION_REVOKED",
+            R::SessionBindingMismatch => "SESSION_BINDING_MISMATCH",
+            R::InvalidCredentials => "INVALID_CREDENTIALS",
+            R::RefreshTokenReused => "REFRESH_TOKEN_REUSED",
+            // One code for both; they differ in the challenge (RFC 6750, section 3.1).
+            R::Forbidden | R::InsufficientScope => "FORBIDDEN",
+            R::CsrfRejected => "CSRF_REJECTED",
+            R::RegistrationClosed => "REGISTRATION_CLOSED",
+            R::RouteNotFound => "ROUTE_NOT_FOUND",
+            R::NotFound => "NOT_FOUND",
+            R::MethodNotAllowed => "METHOD_NOT_ALLOWED",
+            R::RequestTimeout => "REQUEST_TIMEOUT",
+            R::UserExists => "USER_EXISTS",
+            R::BodyTooLarge => "BODY_TOO_LARGE",
+            R::UnsupportedMediaType => "UNSUPPORTED_MEDIA_TYPE",
+            R::RateLimited => "RATE_LIMITED",
+            R::SessionLimitReached => "SESSION_LIMIT_REACHED",
+            R::HeadersTooLarge => "HEADERS_TOO_LARGE",
+            R::Internal => "INTERNAL",
+            R::UpstreamUnreachable => "UPSTREAM_UNREACHABLE",
+            R::UpstreamProtocolError => "UPSTREAM_PROTOCOL_ERROR",
+            R::UpstreamUnavailable => "UPSTREAM_UNAVAILABLE",
+            R::StoreUnavailable => "STORE_UNAVAILABLE",
+            R::Overloaded => "OVERLOADED",
+            R::UpstreamTimeout => "UPSTREAM_TIMEOUT",
+        }
+    }
+
+    /// The sentence that a client may read. It never says more than the code does.
+    pub fn message(self) -> &'static str {
+        use Refusal as R;
+        match self {
+            R::BadRequest => "The request is malformed.",
+            R::AmbiguousCredentials => "More than one credential of the same kind was sent.",
+            R::ValidationFailed => "Some fields are missing or wrong.",
+            R::Unauthenticated => "Authentication is required.",
+            R::TokenInvalid => "The token is not valid.",
+            R::TokenExpired => "The token has expired.",
+            R::TokenRevoked => "The token has been revoked.",
+            R::SessionNotFound => "There is no such session.",
+            R::SessionExpired => "The session has expired.",
+            R::SessionRevoked => "The session has been revoked.",
+            R::SessionBindingMismatch => "The session belongs to another client.",
+            R::InvalidCredentials => "The name or the password is wrong.",
+            R::RefreshTokenReused => "The refresh token was used before; the session has ended.",
+            R::Forbidden => "This is not allowed.",
+            R::InsufficientScope => "The token does not carry the required scope.",
+            R::CsrfRejected => "The call did not come from an allowed origin.",
+            R::RegistrationClosed => "Registration is closed.",
+            R::RouteNotFound => "No route matches this request.",
+            R::NotFound => "There is no such resource.",
+            R::MethodNotAllowed => "The method is not allowed here.",
+            R::RequestTimeout => "The request did not arrive in time.",
+            R::UserExists => "A user with this name or email exists already.",
+            R::BodyTooLarge => "The request body is too large.",
+            R::UnsupportedMediaType => "The request body must be JSON.",
+            R::RateLimited => "Too many requests.",
+            R::SessionLimitReached => "The user has as many sessions as are allowed.",
+            R::HeadersTooLarge => "The request head is too large.",
+            R::Internal => "Something went wrong in the gateway.",
+            R::UpstreamUnreachable => "The upstream could not be reached.",
+            R::UpstreamProtocolError => "The upstream's answer was not understood.",
+            R::UpstreamUnavailable => "No upstream server is available.",
+            R::StoreUnavailable => "Sessions cannot be checked at the moment.",
+            R::Overloaded => "The gateway is overloaded.",
+            R::UpstreamTimeout => "The upstream did not answer in time.",
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! The validated settings. A value here exists only if it is valid; `config` makes them, everybody
+//! else only reads. What needs a restart ([`Boot`]) is another type than what a reload may change
+//! ([`Live`]), so that a reload cannot pretend.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderName;
+use ipnet::IpNet;
+use secrecy::SecretString;
+
+use crate::limits::{Limit, OnOutage};
+use crate::{routing, session, token};
+
+/// One configuration file, understood.
+#[derive(Debug)]
+pub struct Settings {
+    pub boot: Boot,
+    pub live: Live,
+    /// The files beside the configuration itself whose change calls for a reload: certificates,
+    /// keys, secrets, key sets.
+    pub watched: Vec<PathBuf>,
+}
+
+/// What only a restart can change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Boot {
+    pub listeners: Vec<Listener>,
+    pub admin: SocketAddr,
+    pub store: Store,
+    pub database: Database,
+}
+
+/// A public socket and what bounds its connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    pub bind: SocketAddr,
+    pub tls: bool,
+    /// Which header names the client, when the peer is trusted.
+    pub client_ip_from: ForwardedBy,
+    pub proxy_protocol: bool,
+    pub limits: ConnectionLimits,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForwardedBy {
+    XForwardedFor,
+    Forwarded,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectionLimits {
+    /// Bytes of a request head.
+    pub head: usize,
+    /// For the whole head, from its first byte (or from the accept, for the first one).
+    pub head_timeout: Duration,
+    pub handshake_timeout: Duration,
+    pub keepalive: Duration,
+    pub connections: usize,
+}
+
+#[derive(Debug, Clone)]
+pub struct Store {
+    pub engine: Engine,
+    pub key_prefix: String,
+    /// For any one operation; past it the answer is "unknown".
+    pub timeout: Duration,
+    pub sessions_on_outage: SessionsOnOutage,
+    pub cached_for: Duration,
+    pub limits_on_outage: OnOutage,
+}
+
+#[derive(Debug, Clone)]
+pub enum Engine {
+    Memory,
+    Redis(RedisAddress),
+}
+
+/// Where one Redis server is and who we are there.
+#[derive(Debug, Clone)]
+pub struct RedisAddress {
+    pub host: String,
+    pub port: u16,
+    pub database: i64,
+    pub username: Option<String>,
+    pub password: Option<SecretString>,
+}
+
+/// What a route that needs a session does while the store does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionsOnOutage {
+    /// 503.
+    Deny,
+    /// What this gateway knows, at most `cached_for` old.
+    Cached,
+    /// A valid access token, not known revoked, is enough.
+    TokenOnly,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Database {
+    Sqlite(PathBuf),
+}
+
+/// What a reload replaces, between two requests. One `Arc` a request.
+#[derive(Debug)]
+pub struct Live {
+    /// In the order of [`Boot::listeners`].
+    pub listeners: Vec<ListenerLive>,
+    pub admin_token: Option<SecretString>,
+    pub tokens: Arc<token::Tokens>,
+    pub sessions: session::Rules,
+    pub identity: Identity,
+    pub api: Option<Api>,
+    pub identity_headers: IdentityHeaders,
+    pub limits: Vec<Arc<Limit>>,
+    pub upstreams: Vec<Arc<Upstream>>,
+    pub routes: routing::Table,
+    pub shutdown: Shutdown,
+}
+
+#[derive(Debug, Clone)]
+pub struct ListenerLive {
+    /// Peers that may say who the client is; empty: nobody.
+    pub trusted_proxies: Vec<IpNet>,
+    pub redirect_to_https: bool,
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shutdown {
+    pub delay: Duration,
+    pub grace: Duration,
+}
+
+/// Users kept in the database, and how they may sign in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    pub registration_open: bool,
+    /// Characters.
+    pub password_min_length: usize,
+    pub attempts_per_address: Rate,
+    pub failures_per_account: Rate,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    pub limit: u64,
+    pub window: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Api {
+    /// Begins with a slash and does not end with one.
+    pub prefix: String,
+    /// `scheme://host[:port]`, lower case.
+    pub allowed_origins: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdentityHeaders {
+    pub user: HeaderName,
+    pub email: HeaderName,
+    pub roles: HeaderName,
+    pub session: HeaderName,
+}
+
+/// A set of servers that do the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    pub name: Arc<str>,
+    pub servers: Vec<Server>,
+    pub protocol: Protocol,
+    pub host: UpstreamHost,
+    pub tls: UpstreamTls,
+    pub balance: Balance,
+    pub health_check: Option<HealthCheck>,
+    pub timeouts: Timeouts,
+    pub retries: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// As the operator wrote it; the `server` label of metrics.
+    pub url: Arc<str>,
+    pub address: ServerAddress,
+    pub tls: bool,
+    pub weight: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ServerAddress {
+    /// A name is resolved in the background, an IP address as it is.
+    Tcp {
+        host: String,
+        port: u16,
+    },
+    Unix(PathBuf),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    Http1,
+    H2,
+}
+
+/// The `Host` that the upstream gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UpstreamHost {
+    Preserve,
+    /// The server's own host and port.
+    Upstream,
+    Name(String),
+}
+
+/// For `https` servers; the certificate is always verified.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UpstreamTls {
+    /// PEM files' contents, checked at load. `None`: the system's roots.
+    pub ca: Option<Vec<u8>>,
+    /// Certificate chain and key, PEM.
+    pub client: Option<(Vec<u8>, Vec<u8>)>,
+    /// The name to verify; `None`: the server's host.
+    pub server_name: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Balance {
+    RoundRobin,
+    LeastRequests,
+    Random,
+    ConsistentHash(HashKey),
+}
+
+/// What a consistent hash reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HashKey {
+    Ip,
+    User,
+    Session,
+    Header(HeaderName),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthCheck {
+    pub path: String,
+    pub interval: Duration,
+    pub timeout: Duration,
+    pub unhealthy_after: usize,
+    pub healthy_after: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timeouts {
+    pub connect: Duration,
+    /// Ends with an upgrade or an event stream, which `stream_idle` rules.
+    pub read: Duration,
+    pub write: Duration,
+    /// The pool's.
+    pub idle: Duration,
+    pub stream_idle: Option<Duration>,
+}
+
+/// A route's overrides of its upstream's timeouts, resolved at load by [`Timeouts::with`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TimeoutOverrides {
+    pub connect: Option<Duration>,
+    pub read: Option<Duration>,
+    pub write: Option<Duration>,
+    pub idle: Option<Duration>,
+    pub stream_idle: Option<Duration>,
+}
+
+impl Timeouts {
+    /// The upstream's timeouts with a route's own in their place.
+    pub fn with(&self, route: &TimeoutOverrides) -> Timeouts {
+        Timeouts {
+            connect: route.connect.unwrap_or(self.connect),
+            read: route.read.unwrap_or(self.read),
+            write: route.write.unwrap_or(self.write),
+            idle: route.idle.unwrap_or(self.idle),
+            stream_idle: route.stream_idle.or(self.stream_idle),
+        }
+    }
+}
+
+impl PartialEq for Store {
+    fn eq(&self, other: &Store) -> bool {
+        self.engine == other.engine
+            && self.key_prefix == other.key_prefix
+            && self.timeout == other.timeout
+            && self.sessions_on_outage == other.sessions_on_outage
+            && self.cached_for == other.cached_for
+            && self.limits_on_outage == other.limits_on_outage
+    }
+}
+
+impl Eq for Store {}
+
+impl PartialEq for Engine {
+    fn eq(&self, other: &Engine) -> bool {
+        use secrecy::ExposeSecret;
+        match (self, other) {
+            (Engine::Memory, Engine::Memory) => true,
+            (Engine::Redis(a), Engine::Redis(b)) => {
+                a.host == b.host
+                    && a.port == b.port
+                    && a.database == b.database
+                    && a.username == b.username
+                    && a.password.as_ref().map(ExposeSecret::expose_secret)
+                        == b.password.as_ref().map(ExposeSecret::expose_secret)
+            }
+            (Engine::Memory, Engine::Redis(_)) | (Engine::Redis(_), Engine::Memory) => false,
+        }
+    }
+}
