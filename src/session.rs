@@ -121,6 +121,12 @@ pub struct Device {
     pub name: Option<String>,
 }
 
+/// What is kept of a `User-Agent`: at most 512 characters, none of them a control character.
+pub fn user_agent(value: &[u8]) -> String {
+    let text = String::from_utf8_lossy(value);
+    text.chars().filter(|c| !c.is_control()).take(512).collect()
+}
+
 /// That a session was ended before its time, and by what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ended {

@@ -33,6 +33,20 @@ pub struct Boot {
     pub database: Database,
 }
 
+impl Boot {
+    /// The keys that differ, for whoever has to restart because of them.
+    pub fn differences(&self, other: &Boot) -> Vec<String> {
+        let parts = [
+            ("listeners", self.listeners == other.listeners),
+            ("admin.bind", self.admin == other.admin),
+            ("store", self.store == other.store),
+            ("database", self.database == other.database),
+        ];
+        let differing = parts.into_iter().filter(|(_, same)| !same);
+        differing.map(|(name, _)| name.to_owned()).collect()
+    }
+}
+
 /// A public socket and what bounds its connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {

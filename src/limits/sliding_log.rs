@@ -1,0 +1,61 @@
+//! The times of all admissions: exact. One admitted at *t* leaves at *t + window*; another is
+//! admitted if fewer than `limit` remain.
+
+use std::collections::VecDeque;
+
+use super::state::{Micros, Rule};
+
+/// The times of the admissions that still count, oldest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SlidingLog {
+    times: VecDeque<Micros>,
+}
+
+impl SlidingLog {
+    pub(super) fn wait(&mut self, rule: Rule, now: Micros) -> Micros {
+        let now = self.latest(now);
+        while self
+            .times
+            .front()
+            .is_some_and(|time| time + rule.span() <= now)
+        {
+            self.times.pop_front();
+        }
+        let count = self.times.len() as u64;
+        if count < rule.limit {
+            return 0;
+        }
+        // When this one has left, `limit - 1` remain.
+        let blocking = usize::try_from(count - rule.limit).unwrap_or(usize::MAX);
+        let leaves = self
+            .times
+            .get(blocking)
+            .map_or(now, |time| time + rule.span());
+        leaves - now
+    }
+
+    pub(super) fn spend(&mut self, now: Micros) {
+        self.times.push_back(self.latest(now));
+    }
+
+    /// Drops the oldest: whichever was meant, those that stay are no older, so that no interval
+    /// can come to admit more than the limit.
+    pub(super) fn give_back(&mut self) {
+        self.times.pop_front();
+    }
+
+    pub(super) fn remaining(&self, rule: Rule) -> u64 {
+        rule.limit.saturating_sub(self.times.len() as u64)
+    }
+
+    pub(super) fn whole_after(&self, rule: Rule, now: Micros) -> Micros {
+        let now = self.latest(now);
+        self.times
+            .back()
+            .map_or(0, |newest| newest + rule.span() - now)
+    }
+
+    fn latest(&self, now: Micros) -> Micros {
+        self.times.back().map_or(now, |newest| now.max(*newest))
+    }
+}

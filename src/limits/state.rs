@@ -1,0 +1,128 @@
+//! One counter's state, whatever its algorithm, and the numbers that rule it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::sliding_log::SlidingLog;
+use super::sliding_window::SlidingWindow;
+use super::token_bucket::TokenBucket;
+use super::{Algorithm, Decision, Limit};
+
+/// Microseconds since the Unix epoch, or between two moments.
+pub type Micros = u64;
+
+/// The numbers of a limit, as the arithmetic reads them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rule {
+    pub limit: u64,
+    /// The window, in milliseconds.
+    pub width: u64,
+    /// What a token bucket holds; 0 for the others.
+    pub burst: u64,
+}
+
+impl Rule {
+    /// Reads the numbers of a limit.
+    pub fn of(limit: &Limit) -> Rule {
+        let burst = match limit.algorithm {
+            Algorithm::TokenBucket { burst } => burst,
+            Algorithm::SlidingWindow | Algorithm::SlidingLog => 0,
+        };
+        Rule {
+            limit: limit.limit.max(1),
+            width: u64::try_from(limit.window.as_millis())
+                .unwrap_or(u64::MAX)
+                .max(1),
+            burst: burst.max(u64::from(matches!(
+                limit.algorithm,
+                Algorithm::TokenBucket { .. }
+            ))),
+        }
+    }
+
+    /// The window, in microseconds.
+    pub(super) fn span(&self) -> Micros {
+        self.width.saturating_mul(1000)
+    }
+}
+
+/// What a counter remembers. Time is an argument and never runs backwards for a counter: an
+/// earlier `now` than it has kept counts as the latest that it has kept. A look that spends nothing
+/// need not be kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    SlidingWindow(SlidingWindow),
+    SlidingLog(SlidingLog),
+    TokenBucket(TokenBucket),
+}
+
+impl State {
+    /// Starts a counter that nothing was spent from.
+    pub fn new(algorithm: Algorithm) -> State {
+        match algorithm {
+            Algorithm::SlidingWindow => State::SlidingWindow(SlidingWindow::default()),
+            Algorithm::SlidingLog => State::SlidingLog(SlidingLog::default()),
+            Algorithm::TokenBucket { .. } => State::TokenBucket(TokenBucket::default()),
+        }
+    }
+
+    /// Brings the counter to `now`, and tells how long until one more request is admitted: zero
+    /// if it is admitted at once.
+    pub fn wait(&mut self, rule: Rule, now: Micros) -> Micros {
+        match self {
+            State::SlidingWindow(state) => state.wait(rule, now),
+            State::SlidingLog(state) => state.wait(rule, now),
+            State::TokenBucket(state) => state.wait(rule, now),
+        }
+    }
+
+    /// Spends one request, which [`State::wait`] has just found to be admitted.
+    pub fn spend(&mut self, rule: Rule, now: Micros) {
+        match self {
+            State::SlidingWindow(state) => state.spend(),
+            State::SlidingLog(state) => state.spend(now),
+            State::TokenBucket(state) => state.spend(rule),
+        }
+    }
+
+    /// Gives one request back.
+    pub fn give_back(&mut self, rule: Rule, now: Micros) {
+        self.wait(rule, now);
+        match self {
+            State::SlidingWindow(state) => state.give_back(),
+            State::SlidingLog(state) => state.give_back(),
+            State::TokenBucket(state) => state.give_back(rule),
+        }
+    }
+
+    /// How many requests would be admitted at the time of the last [`State::wait`].
+    pub fn remaining(&self, rule: Rule) -> u64 {
+        match self {
+            State::SlidingWindow(state) => state.remaining(rule),
+            State::SlidingLog(state) => state.remaining(rule),
+            State::TokenBucket(state) => state.remaining(rule),
+        }
+    }
+
+    /// How long until nothing of what was spent counts any more; zero: it may be forgotten.
+    pub fn whole_after(&self, rule: Rule, now: Micros) -> Micros {
+        match self {
+            State::SlidingWindow(state) => state.whole_after(rule),
+            State::SlidingLog(state) => state.whole_after(rule, now),
+            State::TokenBucket(state) => state.whole_after(rule),
+        }
+    }
+
+    /// Puts the numbers into words, `wait` being what was found before anything was spent.
+    pub fn decision(&self, limit: &Arc<Limit>, wait: Micros, now: Micros) -> Decision {
+        let rule = Rule::of(limit);
+        Decision {
+            limit: Arc::clone(limit),
+            allowed: wait == 0,
+            remaining: self.remaining(rule),
+            reset_after: Duration::from_micros(self.whole_after(rule, now)),
+            retry_after: Duration::from_micros(wait),
+            degraded: false,
+        }
+    }
+}

@@ -1,0 +1,350 @@
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use super::*;
+use proptest::prelude::*;
+
+fn limit(algorithm: Algorithm, limit: u64, window_ms: u64) -> Arc<Limit> {
+    named("per-user", algorithm, limit, window_ms, false)
+}
+
+fn named(name: &str, algorithm: Algorithm, limit: u64, window_ms: u64, shadow: bool) -> Arc<Limit> {
+    Arc::new(Limit {
+        name: name.into(),
+        algorithm,
+        limit,
+        window: Duration::from_millis(window_ms),
+        key: vec![KeyPart::User],
+        roles: vec![],
+        except_roles: vec![],
+        on_outage: OnOutage::Local,
+        shadow,
+    })
+}
+
+fn decision(
+    limit: Arc<Limit>,
+    allowed: bool,
+    remaining: u64,
+    reset_ms: u64,
+    retry_ms: u64,
+) -> Decision {
+    Decision {
+        limit,
+        allowed,
+        remaining,
+        reset_after: Duration::from_millis(reset_ms),
+        retry_after: Duration::from_millis(retry_ms),
+        degraded: false,
+    }
+}
+
+/// Sends a request after each gap (microseconds); gives the times of those admitted.
+fn admitted(limit: &Limit, start: Micros, gaps: &[u64]) -> Vec<Micros> {
+    let (rule, mut state, mut now) = (Rule::of(limit), State::new(limit.algorithm), start);
+    let mut times = Vec::new();
+    for gap in gaps {
+        now += gap;
+        if state.wait(rule, now) == 0 {
+            state.spend(rule, now);
+            times.push(now);
+        }
+    }
+    times
+}
+
+/// The most admissions in any half-open interval of `span`.
+fn densest(times: &[Micros], span: Micros) -> usize {
+    times
+        .iter()
+        .map(|from| {
+            times
+                .iter()
+                .filter(|t| **t >= *from && **t < from + span)
+                .count()
+        })
+        .max()
+        .unwrap_or(0)
+}
+
+fn algorithms() -> impl Strategy<Value = Algorithm> {
+    prop_oneof![
+        Just(Algorithm::SlidingWindow),
+        Just(Algorithm::SlidingLog),
+        (1..20u64).prop_map(|burst| Algorithm::TokenBucket { burst }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn no_interval_admits_more_than_the_log_allows(
+        most in 1..12u64,
+        width in 1..2000u64,
+        start in 0..10_000_000u64,
+        gaps in prop::collection::vec(0..400_000u64, 1..200),
+    ) {
+        let limit = limit(Algorithm::SlidingLog, most, width);
+        let times = admitted(&limit, start, &gaps);
+        prop_assert!(densest(&times, width * 1000) as u64 <= most);
+    }
+
+    #[test]
+    fn the_window_stays_within_its_documented_error(
+        most in 1..12u64,
+        width in 1..2000u64,
+        start in 0..10_000_000u64,
+        gaps in prop::collection::vec(0..400_000u64, 1..200),
+    ) {
+        let limit = limit(Algorithm::SlidingWindow, most, width);
+        let times = admitted(&limit, start, &gaps);
+        prop_assert!((densest(&times, width * 1000) as u64) < 2 * most);
+        for window in times.chunk_by(|a, b| a / 1000 / width == b / 1000 / width) {
+            prop_assert!(window.len() as u64 <= most);
+        }
+    }
+
+    #[test]
+    fn the_bucket_passes_its_burst_and_what_drains(
+        most in 1..12u64,
+        burst in 1..12u64,
+        width in 1..2000u64,
+        gaps in prop::collection::vec(0..400_000u64, 1..200),
+    ) {
+        let limit = limit(Algorithm::TokenBucket { burst }, most, width);
+        let times = admitted(&limit, 7_000, &gaps);
+        for (n, from) in times.iter().enumerate() {
+            for (m, to) in times.iter().enumerate().skip(n) {
+                let millis = to / 1000 - from / 1000;
+                prop_assert!((m - n + 1) as u64 * width <= burst * width + millis * most);
+            }
+        }
+    }
+
+    #[test]
+    fn a_retry_is_admitted_when_promised_and_not_before(
+        algorithm in algorithms(),
+        most in 1..12u64,
+        width in 2..5000u64,
+        start in 0..10_000_000u64,
+        gaps in prop::collection::vec(0..500_000u64, 1..100),
+    ) {
+        let limit = limit(algorithm, most, width);
+        let rule = Rule::of(&limit);
+        let (mut state, mut now) = (State::new(algorithm), start);
+        for gap in gaps {
+            now += gap;
+            let wait = state.wait(rule, now);
+            if wait == 0 {
+                prop_assert!(state.remaining(rule) > 0);
+                state.spend(rule, now);
+                continue;
+            }
+            prop_assert_eq!(state.remaining(rule), 0);
+            prop_assert_eq!(state.clone().wait(rule, now + wait), 0);
+            prop_assert!(state.clone().wait(rule, now + wait - 1000) > 0, "a shorter wait was enough");
+        }
+    }
+
+    #[test]
+    fn it_is_whole_when_promised(
+        algorithm in algorithms(),
+        most in 1..12u64,
+        width in 2..5000u64,
+        gaps in prop::collection::vec(0..500_000u64, 1..60),
+    ) {
+        let limit = limit(algorithm, most, width);
+        let rule = Rule::of(&limit);
+        let (mut state, mut now) = (State::new(algorithm), 5_000_000);
+        for gap in gaps {
+            now += gap;
+            if state.wait(rule, now) == 0 {
+                state.spend(rule, now);
+            }
+            let later = now + state.whole_after(rule, now);
+            let mut then = state.clone();
+            then.wait(rule, later);
+            prop_assert_eq!(then.remaining(rule), limit.quota());
+            prop_assert_eq!(then.whole_after(rule, later), 0);
+        }
+    }
+
+    #[test]
+    fn a_clock_that_steps_back_frees_nothing(algorithm in algorithms(), back in 0..100_000_000u64) {
+        let limit = limit(algorithm, 3, 1000);
+        let rule = Rule::of(&limit);
+        let mut state = State::new(algorithm);
+        let now = 200_500_000;
+        while state.wait(rule, now) == 0 {
+            state.spend(rule, now);
+        }
+        prop_assert!(state.wait(rule, now - back) > 0);
+    }
+}
+
+#[test]
+fn the_window_s_error_bound_is_reached() {
+    let limit = limit(Algorithm::SlidingWindow, 3, 1000);
+    let mut gaps = vec![1_999_000, 0, 0];
+    gaps.extend(std::iter::repeat_n(1000, 999));
+    let times = admitted(&limit, 0, &gaps);
+    assert_eq!(densest(&times, 1_000_000), 5);
+}
+
+#[test]
+fn what_is_given_back_can_be_spent_again() {
+    for algorithm in [
+        Algorithm::SlidingWindow,
+        Algorithm::SlidingLog,
+        Algorithm::TokenBucket { burst: 2 },
+    ] {
+        let rule = Rule::of(&limit(algorithm, 2, 1000));
+        let mut state = State::new(algorithm);
+        for _ in 0..2 {
+            assert_eq!(state.wait(rule, 5_000), 0);
+            state.spend(rule, 5_000);
+        }
+        assert!(state.wait(rule, 5_000) > 0, "{algorithm:?}");
+        state.give_back(rule, 5_000);
+        assert_eq!(state.wait(rule, 5_000), 0, "{algorithm:?}");
+    }
+}
+
+#[test]
+fn counters_of_different_parts_differ() {
+    let parts = |parts: &[(u8, &'static str)]| {
+        Counter::of("l", parts.iter().map(|(tag, text)| (*tag, text.as_bytes())))
+    };
+    let all = [
+        parts(&[(1, "a:b"), (2, "c")]),
+        parts(&[(1, "a"), (2, "b:c")]),
+        parts(&[(1, "a:bc"), (2, "")]),
+        parts(&[(2, "a:b"), (1, "c")]),
+        parts(&[(1, "a:b")]),
+        Counter::of("l2", [(1, b"a:b".as_slice())]),
+    ];
+    for (n, one) in all.iter().enumerate() {
+        assert!(all.iter().skip(n + 1).all(|other| other != one));
+        assert_eq!(Counter::parse(&one.to_string()), Some(*one));
+    }
+}
+
+#[test]
+fn the_strictest_refuses_first_then_has_the_least_left() {
+    let limit = |name| named(name, Algorithm::SlidingLog, 10, 60_000, false);
+    let roomy = decision(limit("roomy"), true, 9, 1, 0);
+    let tight = decision(limit("tight"), true, 1, 1, 0);
+    let short = decision(limit("short"), false, 0, 1, 5);
+    let long = decision(limit("long"), false, 0, 1, 9);
+    let mut shadow = decision(
+        named("shadow", Algorithm::SlidingLog, 1, 1, true),
+        false,
+        0,
+        1,
+        99,
+    );
+    for (decisions, expected) in [
+        (vec![roomy.clone(), tight.clone()], Some("tight")),
+        (
+            vec![tight.clone(), short.clone(), long.clone()],
+            Some("long"),
+        ),
+        (vec![shadow.clone(), roomy.clone()], Some("roomy")),
+        (vec![shadow.clone()], None),
+        (vec![], None),
+    ] {
+        let found = strictest(&decisions).map(|d| d.limit.name.to_string());
+        assert_eq!(found.as_deref(), expected);
+    }
+    shadow.allowed = true;
+    assert!(!shadow.refuses());
+}
+
+fn rendered(decisions: &[Decision], now: Duration) -> Vec<String> {
+    headers(decisions, now)
+        .iter()
+        .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+        .collect()
+}
+
+#[test]
+fn headers_tell_of_every_limit_but_shadows() {
+    let decisions = [
+        decision(
+            named("per-\"ip\"", Algorithm::SlidingLog, 1000, 3_600_000, false),
+            true,
+            900,
+            1000,
+            0,
+        ),
+        decision(
+            named("shadow", Algorithm::SlidingLog, 1, 1000, true),
+            false,
+            0,
+            1000,
+            1000,
+        ),
+        decision(
+            named(
+                "per-user",
+                Algorithm::TokenBucket { burst: 20 },
+                100,
+                60_000,
+                false,
+            ),
+            true,
+            7,
+            1500,
+            0,
+        ),
+    ];
+    assert_eq!(
+        rendered(&decisions, Duration::from_millis(10_600)),
+        [
+            "x-ratelimit-limit: 20",
+            "x-ratelimit-remaining: 7",
+            "x-ratelimit-reset: 13",
+            r#"ratelimit-policy: "per-\"ip\"";q=1000;w=3600, "per-user";q=20;w=60"#,
+            r#"ratelimit: "per-\"ip\"";r=900;t=1, "per-user";r=7;t=2"#,
+        ]
+    );
+}
+
+#[test]
+fn a_refusal_says_when_to_come_back() {
+    let limit = |name| named(name, Algorithm::SlidingLog, 10, 60_000, false);
+    let decisions = [
+        decision(limit("a"), false, 0, 60_000, 2001),
+        decision(limit("b"), false, 0, 60_000, 3),
+        decision(limit("c"), true, 4, 30_000, 0),
+    ];
+    assert_eq!(
+        rendered(&decisions, Duration::from_secs(100)),
+        [
+            "x-ratelimit-limit: 10",
+            "x-ratelimit-remaining: 0",
+            "x-ratelimit-reset: 160",
+            r#"ratelimit-policy: "a";q=10;w=60, "b";q=10;w=60, "c";q=10;w=60"#,
+            r#"ratelimit: "a";r=0;t=3, "b";r=0;t=1, "c";r=4;t=30"#,
+            "retry-after: 3",
+        ]
+    );
+    assert!(headers(&[], Duration::ZERO).is_empty());
+}
+
+#[test]
+fn limits_that_cannot_be_exact_are_told() {
+    for (algorithm, most, width, exact) in [
+        (Algorithm::SlidingWindow, 100, 60_000, true),
+        (Algorithm::SlidingWindow, 0, 60_000, false),
+        (Algorithm::SlidingLog, 1, 0, false),
+        (Algorithm::SlidingWindow, u64::MAX, 60_000, false),
+        (Algorithm::TokenBucket { burst: 0 }, 1, 1000, false),
+        (Algorithm::TokenBucket { burst: EXACT }, 1, 1000, false),
+        (Algorithm::SlidingWindow, 100_000, 30 * 86_400_000, true),
+    ] {
+        assert_eq!(
+            limit(algorithm, most, width).is_exact(),
+            exact,
+            "{algorithm:?} {most}"
+        );
+    }
+}

@@ -1,0 +1,42 @@
+//! A bucket that requests fill and time drains, `limit` a window, with room for `burst`. One
+//! request is as many units as the window has milliseconds, so that `limit` units drain each
+//! millisecond and everything stays an integer.
+
+use super::state::{Micros, Rule};
+
+/// How full the bucket is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TokenBucket {
+    level: u64,
+    /// Milliseconds since the epoch, as of which the level holds.
+    at: u64,
+}
+
+impl TokenBucket {
+    pub(super) fn wait(&mut self, rule: Rule, now: Micros) -> Micros {
+        let now = (now / 1000).max(self.at);
+        let drained = (now - self.at).saturating_mul(rule.limit);
+        self.level = self.level.saturating_sub(drained);
+        self.at = now;
+        let room = rule.burst.saturating_mul(rule.width);
+        let over = self.level.saturating_add(rule.width).saturating_sub(room);
+        over.div_ceil(rule.limit) * 1000
+    }
+
+    pub(super) fn spend(&mut self, rule: Rule) {
+        self.level += rule.width;
+    }
+
+    pub(super) fn give_back(&mut self, rule: Rule) {
+        self.level = self.level.saturating_sub(rule.width);
+    }
+
+    pub(super) fn remaining(&self, rule: Rule) -> u64 {
+        let room = rule.burst.saturating_mul(rule.width);
+        room.saturating_sub(self.level) / rule.width
+    }
+
+    pub(super) fn whole_after(&self, rule: Rule) -> Micros {
+        self.level.div_ceil(rule.limit) * 1000
+    }
+}

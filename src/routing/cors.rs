@@ -1,0 +1,274 @@
+//! Cross-origin permissions (the Fetch standard's CORS protocol) of a route.
+
+use http::header::{
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
+    ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+
+use super::Cors;
+
+/// What a preflight's answer depends on.
+const PREFLIGHT_VARY: HeaderValue = HeaderValue::from_static(
+    "Origin, Access-Control-Request-Method, Access-Control-Request-Headers",
+);
+
+/// Whether a request only asks for permission: a browser's `OPTIONS` with an origin and the method
+/// to come.
+pub fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
+    *method == Method::OPTIONS
+        && headers.contains_key(ORIGIN)
+        && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+impl Cors {
+    /// The headers of a preflight's answer. What asks for something that is not allowed gets no
+    /// permission at all, only `Vary`.
+    pub fn preflight(
+        &self,
+        origin: &HeaderValue,
+        requested_method: &str,
+        requested_headers: Option<&str>,
+    ) -> Vec<(HeaderName, HeaderValue)> {
+        let mut headers = vec![(VARY, PREFLIGHT_VARY)];
+        let Some(allowed_origin) = self.allowed_origin(origin) else {
+            return headers;
+        };
+        if !self.allows_method(requested_method) || !self.allows_headers(requested_headers) {
+            return headers;
+        }
+        headers.push((ACCESS_CONTROL_ALLOW_ORIGIN, allowed_origin));
+        self.push_credentials(&mut headers);
+        push_list(
+            &mut headers,
+            ACCESS_CONTROL_ALLOW_METHODS,
+            self.methods.iter().map(Method::as_str),
+        );
+        if self.any_header() {
+            // With credentials a literal `*` means a header of that name; naming what was asked
+            // for is right in both cases.
+            push_list(
+                &mut headers,
+                ACCESS_CONTROL_ALLOW_HEADERS,
+                requested_headers.into_iter(),
+            );
+        } else {
+            push_list(
+                &mut headers,
+                ACCESS_CONTROL_ALLOW_HEADERS,
+                self.headers.iter().map(HeaderName::as_str),
+            );
+        }
+        if let Some(max_age) = self.max_age {
+            headers.push((ACCESS_CONTROL_MAX_AGE, HeaderValue::from(max_age.as_secs())));
+        }
+        headers
+    }
+
+    /// The headers of any other answer to a request, whether or not it came with an `Origin`.
+    pub fn actual(&self, origin: Option<&HeaderValue>) -> Vec<(HeaderName, HeaderValue)> {
+        let mut headers = Vec::with_capacity(4);
+        if !self.any_origin() {
+            // Also without an origin: a shared cache must not hand that answer to somebody with one.
+            headers.push((VARY, HeaderValue::from_static("Origin")));
+        }
+        let Some(allowed_origin) = origin.and_then(|origin| self.allowed_origin(origin)) else {
+            return headers;
+        };
+        headers.push((ACCESS_CONTROL_ALLOW_ORIGIN, allowed_origin));
+        self.push_credentials(&mut headers);
+        push_list(
+            &mut headers,
+            ACCESS_CONTROL_EXPOSE_HEADERS,
+            self.expose.iter().map(HeaderName::as_str),
+        );
+        headers
+    }
+
+    /// Whether an origin is listed by name; `*` does not count. `null` is an origin like another.
+    pub fn lists(&self, origin: &str) -> bool {
+        origin != "*" && self.origins.iter().any(|listed| listed == origin)
+    }
+
+    fn allowed_origin(&self, origin: &HeaderValue) -> Option<HeaderValue> {
+        if origin.to_str().is_ok_and(|origin| self.lists(origin)) {
+            Some(origin.clone())
+        } else if self.any_origin() && origin != "null" {
+            Some(HeaderValue::from_static("*"))
+        } else {
+            None
+        }
+    }
+
+    fn any_origin(&self) -> bool {
+        self.origins.iter().any(|origin| origin == "*")
+    }
+
+    /// Never beside `*`: that would let every site act as the user.
+    fn push_credentials(&self, headers: &mut Vec<(HeaderName, HeaderValue)>) {
+        if self.credentials && !self.any_origin() {
+            headers.push((
+                ACCESS_CONTROL_ALLOW_CREDENTIALS,
+                HeaderValue::from_static("true"),
+            ));
+        }
+    }
+
+    /// `GET`, `HEAD` and `POST` need no permission of their own.
+    fn allows_method(&self, requested: &str) -> bool {
+        matches!(requested, "GET" | "HEAD" | "POST")
+            || self.methods.iter().any(|method| method == requested)
+    }
+
+    fn allows_headers(&self, requested: Option<&str>) -> bool {
+        if self.any_header() {
+            return true;
+        }
+        requested
+            .unwrap_or_default()
+            .split(',')
+            .map(str::trim)
+            .filter(|name| !name.is_empty())
+            .all(|name| {
+                let mut allowed = self.headers.iter();
+                allowed.any(|header| header.as_str().eq_ignore_ascii_case(name))
+            })
+    }
+
+    fn any_header(&self) -> bool {
+        self.headers.iter().any(|name| name.as_str() == "*")
+    }
+}
+
+/// Adds a comma-separated list, unless it is empty or no header value.
+fn push_list<'a>(
+    headers: &mut Vec<(HeaderName, HeaderValue)>,
+    name: HeaderName,
+    items: impl Iterator<Item = &'a str>,
+) {
+    let list = items.collect::<Vec<_>>().join(", ");
+    if let (false, Ok(value)) = (list.is_empty(), HeaderValue::from_str(&list)) {
+        headers.push((name, value));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn shop() -> Cors {
+        Cors {
+            origins: vec!["https://shop.example".to_owned()],
+            methods: vec![Method::PUT],
+            headers: vec![HeaderName::from_static("x-cart")],
+            expose: vec![HeaderName::from_static("x-total")],
+            credentials: true,
+            max_age: Some(Duration::from_secs(600)),
+        }
+    }
+
+    fn text(headers: &[(HeaderName, HeaderValue)]) -> Vec<String> {
+        let line =
+            |(n, v): &(HeaderName, HeaderValue)| format!("{n}: {}", v.to_str().unwrap_or("?"));
+        headers.iter().map(line).collect()
+    }
+
+    const VARY_ALL: &str =
+        "vary: Origin, Access-Control-Request-Method, Access-Control-Request-Headers";
+
+    #[test]
+    fn a_preflight_is_options_with_origin_and_method() {
+        let mut headers = HeaderMap::new();
+        assert!(!is_preflight(&Method::OPTIONS, &headers));
+        headers.insert(ORIGIN, HeaderValue::from_static("https://shop.example"));
+        assert!(!is_preflight(&Method::OPTIONS, &headers));
+        headers.insert(
+            ACCESS_CONTROL_REQUEST_METHOD,
+            HeaderValue::from_static("PUT"),
+        );
+        assert!(is_preflight(&Method::OPTIONS, &headers));
+        assert!(!is_preflight(&Method::GET, &headers));
+    }
+
+    #[test]
+    fn an_allowed_preflight_gets_every_permission() {
+        let origin = HeaderValue::from_static("https://shop.example");
+        assert_eq!(
+            text(&shop().preflight(&origin, "PUT", Some("X-Cart"))),
+            [
+                VARY_ALL,
+                "access-control-allow-origin: https://shop.example",
+                "access-control-allow-credentials: true",
+                "access-control-allow-methods: PUT",
+                "access-control-allow-headers: x-cart",
+                "access-control-max-age: 600",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_preflight_for_anything_else_gets_none() {
+        let shop_origin = "https://shop.example";
+        for (origin, method, headers) in [
+            ("https://evil.example", "PUT", None),
+            ("https://shop.example.evil", "PUT", None),
+            ("http://shop.example", "PUT", None),
+            ("null", "PUT", None),
+            ("*", "PUT", None),
+            (shop_origin, "DELETE", None),
+            (shop_origin, "put", None),
+            (shop_origin, "PUT", Some("x-cart, x-other")),
+        ] {
+            let answer = shop().preflight(&HeaderValue::from_static(origin), method, headers);
+            assert_eq!(text(&answer), [VARY_ALL], "{origin} {method} {headers:?}");
+        }
+    }
+
+    #[test]
+    fn actual_answers_name_the_origin_and_vary_by_it() {
+        let origin = HeaderValue::from_static("https://shop.example");
+        assert_eq!(
+            text(&shop().actual(Some(&origin))),
+            [
+                "vary: Origin",
+                "access-control-allow-origin: https://shop.example",
+                "access-control-allow-credentials: true",
+                "access-control-expose-headers: x-total",
+            ]
+        );
+        let evil = HeaderValue::from_static("https://evil.example");
+        assert_eq!(text(&shop().actual(Some(&evil))), ["vary: Origin"]);
+        assert_eq!(text(&shop().actual(None)), ["vary: Origin"]);
+    }
+
+    #[test]
+    fn a_star_never_comes_with_credentials_or_for_null() {
+        let mut any = shop();
+        any.origins = vec!["*".to_owned()];
+        any.expose.clear();
+        let origin = HeaderValue::from_static("https://whoever.example");
+        assert_eq!(
+            text(&any.actual(Some(&origin))),
+            ["access-control-allow-origin: *"]
+        );
+        let null = HeaderValue::from_static("null");
+        assert!(any.actual(Some(&null)).is_empty());
+        any.origins.push("null".to_owned());
+        assert_eq!(
+            text(&any.actual(Some(&null))),
+            ["access-control-allow-origin: null"]
+        );
+    }
+
+    #[test]
+    fn any_header_is_answered_with_what_was_asked_for() {
+        let mut any = shop();
+        any.headers = vec![HeaderName::from_static("*")];
+        let origin = HeaderValue::from_static("https://shop.example");
+        let answer = text(&any.preflight(&origin, "PUT", Some("x-a, x-b")));
+        assert!(answer.contains(&"access-control-allow-headers: x-a, x-b".to_owned()));
+    }
+}

@@ -1,0 +1,149 @@
+//! The one reading of a `Host`.
+
+use std::borrow::Cow;
+use std::net::Ipv6Addr;
+
+/// Why a `Host` is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum HostFault {
+    #[error("the host is empty")]
+    Empty,
+    #[error("the host is longer than a name can be")]
+    TooLong,
+    #[error("the host has a byte that no host may hold")]
+    BadByte,
+    #[error("the host has an empty label")]
+    EmptyLabel,
+    #[error("the host's port is not a number from 0 to 65535")]
+    BadPort,
+    #[error("the host is not an IPv6 address between its brackets")]
+    BadAddress,
+}
+
+/// The longest name in DNS, in characters.
+const LONGEST: usize = 253;
+
+/// Takes the host from an authority (RFC 9110, section 7.2), without port and trailing dot, in
+/// lower case; borrowed when it came so. An IPv6 address keeps its brackets, in the form of RFC
+/// 5952. User information, lists and paths are refused.
+pub fn host_of(authority: &str) -> Result<Cow<'_, str>, HostFault> {
+    if let Some(bracketed) = authority.strip_prefix('[') {
+        let (address, after) = bracketed.split_once(']').ok_or(HostFault::BadAddress)?;
+        if !after.is_empty() {
+            check_port(after.strip_prefix(':').ok_or(HostFault::BadByte)?)?;
+        }
+        let address: Ipv6Addr = address.parse().map_err(|_| HostFault::BadAddress)?;
+        return Ok(Cow::Owned(format!("[{address}]")));
+    }
+    let name = match authority.split_once(':') {
+        Some((name, port)) => {
+            check_port(port)?;
+            name
+        }
+        None => authority,
+    };
+    let name = name.strip_suffix('.').unwrap_or(name);
+    check_name(name)?;
+    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Ok(Cow::Owned(name.to_ascii_lowercase()))
+    } else {
+        Ok(Cow::Borrowed(name))
+    }
+}
+
+fn check_name(name: &str) -> Result<(), HostFault> {
+    if name.is_empty() {
+        return Err(HostFault::Empty);
+    }
+    if name.len() > LONGEST {
+        return Err(HostFault::TooLong);
+    }
+    // An underscore is in no host name, but in many a container's.
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if !name.bytes().all(fits) {
+        return Err(HostFault::BadByte);
+    }
+    if name.split('.').any(str::is_empty) {
+        return Err(HostFault::EmptyLabel);
+    }
+    Ok(())
+}
+
+/// An empty port is the scheme's default (RFC 3986, section 3.2.3).
+fn check_port(port: &str) -> Result<(), HostFault> {
+    let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+    if digits && (port.is_empty() || port.parse::<u16>().is_ok()) {
+        Ok(())
+    } else {
+        Err(HostFault::BadPort)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_host_without_port_case_and_trailing_dot() {
+        for (authority, host) in [
+            ("example.com", "example.com"),
+            ("Example.COM:8080", "example.com"),
+            ("example.com.", "example.com"),
+            ("example.com.:443", "example.com"),
+            ("example.com:", "example.com"),
+            ("127.0.0.1:80", "127.0.0.1"),
+            ("[::1]", "[::1]"),
+            ("[::1]:8080", "[::1]"),
+            ("[2001:DB8:0::1]", "[2001:db8::1]"),
+            ("my_service", "my_service"),
+        ] {
+            assert_eq!(host_of(authority).as_deref(), Ok(host), "{authority}");
+        }
+    }
+
+    #[test]
+    fn a_canonical_host_is_not_copied() {
+        for authority in ["example.com", "example.com:443", "example.com."] {
+            assert!(
+                matches!(host_of(authority), Ok(Cow::Borrowed(_))),
+                "{authority}"
+            );
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_not_one_host() {
+        use HostFault as F;
+        for (authority, fault) in [
+            ("", F::Empty),
+            (".", F::Empty),
+            (":80", F::Empty),
+            ("user@example.com", F::BadByte),
+            ("user:pw@example.com", F::BadPort),
+            ("a.com, b.com", F::BadByte),
+            ("a.com,b.com", F::BadByte),
+            ("a.com b.com", F::BadByte),
+            (" a.com", F::BadByte),
+            ("a.com/path", F::BadByte),
+            ("a.com:80/path", F::BadPort),
+            ("a.com:port", F::BadPort),
+            ("a.com:65536", F::BadPort),
+            ("a.com:+80", F::BadPort),
+            ("a.com:80:80", F::BadPort),
+            ("a..com", F::EmptyLabel),
+            (".a.com", F::EmptyLabel),
+            ("a.com..", F::EmptyLabel),
+            ("::1", F::BadPort),
+            ("[::1", F::BadAddress),
+            ("[::1]x", F::BadByte),
+            ("[::1]:x", F::BadPort),
+            ("[fe80::1%25eth0]", F::BadAddress),
+            ("[1.2.3.4]", F::BadAddress),
+            ("exämple.com", F::BadByte),
+            ("a%00.com", F::BadByte),
+        ] {
+            assert_eq!(host_of(authority), Err(fault), "{authority:?}");
+        }
+        assert_eq!(host_of(&"a".repeat(254)), Err(F::TooLong));
+    }
+}

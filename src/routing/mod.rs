@@ -1,0 +1,182 @@
+//! Which route a request takes: the Kubernetes Gateway API's HTTPRoute rules over a path that has
+//! exactly one reading.
+
+mod candidates;
+pub mod cors;
+mod host;
+mod path;
+mod pattern;
+mod table;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Method};
+
+use crate::limits::Limit;
+use crate::settings::TimeoutOverrides;
+
+pub use cors::is_preflight;
+pub use host::{HostFault, host_of};
+pub use path::{Path, PathFault};
+pub use pattern::{PatternFault, strip_prefix};
+pub use table::{Considered, Table};
+
+/// One configured route.
+#[derive(Debug, Clone)]
+pub struct Route {
+    pub name: Arc<str>,
+    pub matches: Match,
+    pub auth: Auth,
+    pub require: Require,
+    /// Limits that need no identity, in the file's order.
+    pub limits_before: Vec<Arc<Limit>>,
+    /// Limits that wait for authentication, in the file's order.
+    pub limits_after: Vec<Arc<Limit>>,
+    /// Index into `Live::upstreams`.
+    pub upstream: usize,
+    pub strip_prefix: bool,
+    /// Bytes.
+    pub max_body: u64,
+    pub timeouts: TimeoutOverrides,
+    pub forward_credentials: bool,
+    pub allow_in_path: Oddities,
+    pub cors: Option<Cors>,
+    pub request_headers: HeaderEdits,
+    pub response_headers: HeaderEdits,
+}
+
+/// What a request must look like.
+#[derive(Debug, Clone, Default)]
+pub struct Match {
+    pub host: Option<HostPattern>,
+    pub path: PathPattern,
+    /// Empty: any.
+    pub methods: Vec<Method>,
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// Lower case, without port or trailing dot.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum HostPattern {
+    Exact(String),
+    /// `*.example.com` holds `example.com`: it matches one or more further labels.
+    Wildcard(String),
+}
+
+/// Decoded segments, as [`Path`] reads them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PathPattern {
+    Exact(Vec<String>),
+    Prefix(Vec<String>),
+}
+
+impl Default for PathPattern {
+    fn default() -> Self {
+        PathPattern::Prefix(Vec::new())
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Auth {
+    Required,
+    Optional,
+    None,
+}
+
+/// Whom a route lets pass: any of the roles, all of the scopes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Require {
+    pub roles: Vec<String>,
+    pub scopes: Vec<String>,
+}
+
+impl Require {
+    /// Whether somebody who holds these passes.
+    pub fn met_by(&self, roles: &[String], scopes: &[String]) -> bool {
+        self.role_met_by(roles) && self.scopes_met_by(scopes)
+    }
+
+    /// Whether one of the required roles is held; none required is met by everybody.
+    pub fn role_met_by(&self, roles: &[String]) -> bool {
+        self.roles.is_empty() || self.roles.iter().any(|role| roles.contains(role))
+    }
+
+    /// Whether each required scope is held.
+    pub fn scopes_met_by(&self, scopes: &[String]) -> bool {
+        self.scopes.iter().all(|scope| scopes.contains(scope))
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cors {
+    /// `*` or `scheme://host[:port]`.
+    pub origins: Vec<String>,
+    pub methods: Vec<Method>,
+    pub headers: Vec<HeaderName>,
+    pub expose: Vec<HeaderName>,
+    pub credentials: bool,
+    pub max_age: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HeaderEdits {
+    pub set: Vec<(HeaderName, HeaderValue)>,
+    pub remove: Vec<HeaderName>,
+}
+
+/// Things in a path that two readers could read differently. A route may allow some of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Oddities(pub u8);
+
+impl Oddities {
+    pub const NONE: Oddities = Oddities(0);
+    pub const DOUBLE_SLASH: Oddities = Oddities(1);
+    pub const ENCODED_SLASH: Oddities = Oddities(1 << 1);
+    pub const ENCODED_BACKSLASH: Oddities = Oddities(1 << 2);
+    pub const ENCODED_SEMICOLON: Oddities = Oddities(1 << 3);
+    pub const ENCODED_PERCENT: Oddities = Oddities(1 << 4);
+    pub const ENCODED_QUESTION_MARK: Oddities = Oddities(1 << 5);
+    pub const ENCODED_HASH: Oddities = Oddities(1 << 6);
+
+    /// The set that holds both.
+    #[must_use]
+    pub fn with(self, other: Oddities) -> Oddities {
+        Oddities(self.0 | other.0)
+    }
+
+    /// Whether everything in `found` is allowed by this set.
+    pub fn allows(self, found: Oddities) -> bool {
+        found.0 & !self.0 == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_role_and_all_scopes() {
+        let words = |text: &str| {
+            text.split_whitespace()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        for (roles, scopes, held_roles, held_scopes, met) in [
+            ("", "", "", "", true),
+            ("admin ops", "", "ops", "", true),
+            ("admin ops", "", "user", "", false),
+            ("", "read write", "", "write read more", true),
+            ("", "read write", "admin", "read", false),
+            ("admin", "read", "admin", "", false),
+            ("admin", "read", "", "read", false),
+        ] {
+            let require = Require {
+                roles: words(roles),
+                scopes: words(scopes),
+            };
+            let verdict = require.met_by(&words(held_roles), &words(held_scopes));
+            assert_eq!(verdict, met, "{roles}/{scopes} {held_roles}/{held_scopes}");
+        }
+    }
+}

@@ -1,0 +1,190 @@
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn read(raw: &str) -> Result<(Vec<String>, Oddities), PathFault> {
+    Path::read(raw.as_bytes()).map(|path| {
+        let segments = path.segments();
+        let text = segments.map(|s| String::from_utf8_lossy(s).into_owned());
+        (text.collect(), path.oddities())
+    })
+}
+
+#[test]
+fn reads_decoded_segments_up_to_their_parameters() {
+    let none = Oddities::NONE;
+    for (raw, segments, oddities) in [
+        ("/", vec![""], none),
+        ("/a", vec!["a"], none),
+        ("/a/", vec!["a", ""], none),
+        ("/ADMIN", vec!["ADMIN"], none),
+        ("/%61dmin", vec!["admin"], none),
+        ("/admin;x", vec!["admin"], none),
+        ("/admin;x=%61/b;y", vec!["admin", "b"], none),
+        ("/admin%20", vec!["admin "], none),
+        ("/public/..admin", vec!["public", "..admin"], none),
+        ("/api./...", vec!["api.", "..."], none),
+        ("/caf%c3%A9", vec!["café"], none),
+        ("/a;", vec!["a"], none),
+        ("/a/;x", vec!["a", ""], none),
+        ("//admin", vec!["admin"], Oddities::DOUBLE_SLASH),
+        ("/;x/admin", vec!["admin"], Oddities::DOUBLE_SLASH),
+        ("/a//", vec!["a", ""], Oddities::DOUBLE_SLASH),
+        ("//%61", vec!["a"], Oddities::DOUBLE_SLASH),
+        ("/a%2fb", vec!["a/b"], Oddities::ENCODED_SLASH),
+        ("/a%2Fb/c", vec!["a/b", "c"], Oddities::ENCODED_SLASH),
+        ("/a%5Cb", vec!["a\\b"], Oddities::ENCODED_BACKSLASH),
+        ("/a%3bb", vec!["a;b"], Oddities::ENCODED_SEMICOLON),
+        ("/a%2561", vec!["a%61"], Oddities::ENCODED_PERCENT),
+        ("/admin%3f", vec!["admin?"], Oddities::ENCODED_QUESTION_MARK),
+        ("/admin%23", vec!["admin#"], Oddities::ENCODED_HASH),
+    ] {
+        let segments: Vec<String> = segments.into_iter().map(str::to_owned).collect();
+        assert_eq!(read(raw), Ok((segments, oddities)), "{raw}");
+    }
+}
+
+#[test]
+fn refuses_what_two_readers_could_read_differently() {
+    use PathFault as F;
+    for (raw, fault) in [
+        ("", F::NoLeadingSlash),
+        ("*", F::NoLeadingSlash),
+        ("a/b", F::NoLeadingSlash),
+        ("http://host/", F::NoLeadingSlash),
+        ("/.", F::DotSegment),
+        ("/..", F::DotSegment),
+        ("/./admin", F::DotSegment),
+        ("/public/../admin", F::DotSegment),
+        ("/public/%2e%2e/admin", F::DotSegment),
+        ("/public/%2E./admin", F::DotSegment),
+        ("/public/.%2e/admin", F::DotSegment),
+        ("/public/%2e/admin", F::DotSegment),
+        ("/public/..;/admin", F::DotSegment),
+        ("/public/..;x", F::DotSegment),
+        ("/public/.;x/admin", F::DotSegment),
+        ("/public/..%3bx/admin", F::DotSegment),
+        ("/public/..%3fx", F::DotSegment),
+        ("/public/..%2fadmin", F::DotSegment),
+        ("/public/..%5cadmin", F::DotSegment),
+        ("/public%2f..", F::DotSegment),
+        ("/public%5C%2e%2E%5Cadmin", F::DotSegment),
+        ("/public/%252e%252e/admin", F::DotSegment),
+        ("/public/..%252fadmin", F::DotSegment),
+        ("/public/%25252e%2e/admin", F::DotSegment),
+        ("/public/%25%32%65./admin", F::DotSegment),
+        ("/a;x/../b", F::DotSegment),
+        ("/a;%2f..%2fb", F::DotSegment),
+        ("/public/%c0%ae%c0%ae/admin", F::Overlong),
+        ("/a%c0%afb", F::Overlong),
+        ("/a%e0%80%afb", F::Overlong),
+        ("/a\\b", F::Backslash),
+        ("/..\\b", F::Backslash),
+        ("/admin%00", F::Control),
+        ("/a%0d%0ab", F::Control),
+        ("/a%7f", F::Control),
+        ("/a\tb", F::Control),
+        ("/a\u{7f}", F::Control),
+        ("/a b", F::Space),
+        ("/admin#/public", F::Fragment),
+        ("/a?b", F::QuestionMark),
+        ("/a%", F::PercentEncoding),
+        ("/a%2", F::PercentEncoding),
+        ("/a%zz", F::PercentEncoding),
+        ("/a%+1", F::PercentEncoding),
+        ("/caf\u{e9}", F::NotAscii),
+    ] {
+        assert_eq!(read(raw), Err(fault), "{raw:?}");
+    }
+}
+
+/// Traefik's own table of paths: what it cleans we refuse; what it lets be we read as it does.
+#[test]
+fn agrees_with_the_public_vectors() {
+    let Ok(folder) = std::env::var("PORTCULLIS_VECTORS") else {
+        eprintln!("skipped: PORTCULLIS_VECTORS names no folder");
+        return;
+    };
+    let file = std::path::Path::new(&folder).join("traefik_paths.json");
+    let text = std::fs::read_to_string(file).unwrap();
+    let vectors: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let cases = |group: &str| vectors.get(group).unwrap().as_array().unwrap().clone();
+    let field = |case: &serde_json::Value, name: &str| {
+        case.get(name).and_then(|v| v.as_str()).map(str::to_owned)
+    };
+    for case in cases("sanitize") {
+        let input = field(&case, "input").unwrap();
+        let unchanged = field(&case, "expected_path").as_deref() == Some(input.as_str());
+        let accepted = read(&input).is_ok_and(|(_, odd)| odd == Oddities::NONE);
+        assert_eq!(accepted, unchanged, "{input}");
+    }
+    for case in cases("path_operations") {
+        let input = field(&case, "input").unwrap();
+        let plain = field(&case, "expected_path").unwrap();
+        let reads = read(&input).ok().filter(|(_, odd)| *odd == Oddities::NONE);
+        if let Some((segments, _)) = reads {
+            assert_eq!(format!("/{}", segments.join("/")), plain, "{input}");
+        } else {
+            let odd = ["..", "/./", "//", "%2e", "%2E", "%2f", "%2F", "%25"];
+            assert!(
+                odd.iter().any(|spelling| input.contains(spelling)),
+                "{input}"
+            );
+        }
+    }
+    for case in cases("encoded_characters") {
+        let input = field(&case, "input").unwrap();
+        let clean = read(&input).is_ok_and(|(_, odd)| odd == Oddities::NONE);
+        assert!(!clean, "{input}");
+    }
+    for case in cases("routing_path") {
+        let path = field(&case, "path").unwrap();
+        assert!(read(&path).is_ok(), "{path}");
+    }
+}
+
+#[test]
+fn a_deeply_encoded_path_is_read_in_one_pass() {
+    let raw = format!("/%{}2e./x", "25".repeat(30_000));
+    assert_eq!(read(&raw), Err(PathFault::DotSegment));
+}
+
+fn has_dot_segment(bytes: &[u8]) -> bool {
+    bytes
+        .split(|byte| matches!(byte, b'/' | b'\\'))
+        .any(|s| matches!(s.split(|b| *b == b';').next(), Some(b"." | b"..")))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
+    #[test]
+    fn no_further_decoding_yields_a_dot_segment(
+        pieces in proptest::collection::vec(
+            prop::sample::select(vec![
+                "/", ".", "%", "2", "5", "e", "E", "f", "%2e", "%25", "%2f", "%5c", ";", "a",
+                "%3b", "32", "65", "%c0", "%ae",
+            ]),
+            0..24,
+        )
+    ) {
+        let raw = format!("/{}", pieces.concat());
+        if let Ok(path) = Path::read(raw.as_bytes()) {
+            let mut bytes = path.raw().as_bytes().to_vec();
+            for _ in 0..40 {
+                prop_assert!(!has_dot_segment(&bytes), "{raw}");
+                bytes = percent_encoding::percent_decode(&bytes).collect();
+            }
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_read_or_refused(raw in proptest::collection::vec(any::<u8>(), 0..64)) {
+        if let Ok(path) = Path::read(&raw) {
+            prop_assert_eq!(path.raw().as_bytes(), raw.as_slice());
+            prop_assert!(path.segments().count() > 0);
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! What a configured route says about hosts and paths.
+
+use std::borrow::Cow;
+
+use percent_encoding::{AsciiSet, CONTROLS};
+
+use super::path::{Path, PathFault, Pieces};
+use super::{HostPattern, Oddities, PathPattern};
+
+/// Why a pattern is refused: nothing that a client can send would ever match it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PatternFault {
+    #[error(transparent)]
+    Path(#[from] PathFault),
+    #[error("matching leaves out what follows a `;` in a segment, so no path can match this")]
+    Parameter,
+    #[error(
+        "a path with `//` or an encoded delimiter (%2f %5c %3b %25 %3f %23) cannot be matched on"
+    )]
+    Odd,
+    #[error("the decoded path is not UTF-8")]
+    NotUtf8,
+    #[error("a host is a name, an IP address, or `*.` before a name; without port")]
+    Host,
+}
+
+/// What an operator may write as it is although a client has to encode it.
+const TO_ENCODE: &AsciiSet = &CONTROLS.add(b' ');
+
+impl PathPattern {
+    /// Matches the path's first segments. A slash at its end makes no difference.
+    pub fn prefix(written: &str) -> Result<PathPattern, PatternFault> {
+        let mut segments = segments_of(written)?;
+        if segments.last().is_some_and(String::is_empty) {
+            segments.pop();
+        }
+        Ok(PathPattern::Prefix(segments))
+    }
+
+    /// Matches the whole path. A slash at its end makes a difference.
+    pub fn exact(written: &str) -> Result<PathPattern, PatternFault> {
+        Ok(PathPattern::Exact(segments_of(written)?))
+    }
+
+    /// Whether a path is matched.
+    pub fn matches(&self, path: &Path<'_>) -> bool {
+        let mut found = path.segments();
+        let all = |wanted: &[String], found: &mut dyn Iterator<Item = &[u8]>| {
+            wanted
+                .iter()
+                .all(|segment| found.next() == Some(segment.as_bytes()))
+        };
+        match self {
+            PathPattern::Exact(wanted) => all(wanted, &mut found) && found.next().is_none(),
+            PathPattern::Prefix(wanted) => all(wanted, &mut found),
+        }
+    }
+
+    pub(super) fn segments(&self) -> &[String] {
+        match self {
+            PathPattern::Exact(segments) | PathPattern::Prefix(segments) => segments,
+        }
+    }
+}
+
+fn segments_of(written: &str) -> Result<Vec<String>, PatternFault> {
+    if written.contains(|c: char| c.is_ascii_control()) {
+        return Err(PathFault::Control.into());
+    }
+    if written.contains(';') {
+        return Err(PatternFault::Parameter);
+    }
+    let encoded: Cow<'_, str> = percent_encoding::utf8_percent_encode(written, TO_ENCODE).into();
+    let path = Path::read(encoded.as_bytes())?;
+    if path.oddities() != Oddities::NONE {
+        return Err(PatternFault::Odd);
+    }
+    path.segments()
+        .map(|segment| String::from_utf8(segment.to_vec()).map_err(|_| PatternFault::NotUtf8))
+        .collect()
+}
+
+/// Takes the segments that `prefix` matched away from the front of a path, parameters included.
+/// The rest begins with exactly one slash; whole segments go, so no dot segment can appear.
+#[must_use]
+pub fn strip_prefix<'p>(raw_path: &'p str, prefix: &PathPattern) -> &'p str {
+    let mut pieces = Pieces::of(raw_path);
+    for _ in prefix.segments() {
+        pieces.next();
+    }
+    let mut rest = pieces.rest();
+    while let Some(after) = rest.and_then(without_empty_segment) {
+        rest = Some(after);
+    }
+    let Some(rest) = rest else {
+        return "/";
+    };
+    let slash = raw_path.len().saturating_sub(rest.len() + 1);
+    raw_path.get(slash..).unwrap_or("/")
+}
+
+/// What follows a first segment whose name is empty.
+fn without_empty_segment(rest: &[u8]) -> Option<&[u8]> {
+    let slash = rest.iter().position(|byte| *byte == b'/')?;
+    let (segment, after) = rest.split_at(slash);
+    if matches!(segment.first(), None | Some(b';')) {
+        after.get(1..)
+    } else {
+        None
+    }
+}
+
+impl HostPattern {
+    /// Reads `name`, `*.name`, an IPv4 address or a bracketed IPv6 address.
+    pub fn parse(written: &str) -> Result<HostPattern, PatternFault> {
+        let (name, wildcard) = match written.strip_prefix("*.") {
+            Some(name) => (name, true),
+            None => (written, false),
+        };
+        let has_port = !name.starts_with('[') && name.contains(':') || name.contains("]:");
+        let canonical = super::host::host_of(name).map_err(|_| PatternFault::Host)?;
+        if has_port || canonical.contains('*') || wildcard && canonical.starts_with('[') {
+            return Err(PatternFault::Host);
+        }
+        let canonical = canonical.into_owned();
+        Ok(if wildcard {
+            HostPattern::Wildcard(canonical)
+        } else {
+            HostPattern::Exact(canonical)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn prefixes_match_whole_segments() {
+        for (prefix, path, matches) in [
+            ("/", "/", true),
+            ("/", "/anything/at/all", true),
+            ("/api", "/api", true),
+            ("/api", "/api/", true),
+            ("/api/", "/api", true),
+            ("/api", "/api/x", true),
+            ("/api", "/api;v=1/x", true),
+            ("/api", "/%61pi/x", true),
+            ("/api", "/api-admin", false),
+            ("/api", "/API", false),
+            ("/api/admin", "/api", false),
+            ("/café", "/caf%C3%A9/x", true),
+            ("/a b", "/a%20b", true),
+        ] {
+            let pattern = PathPattern::prefix(prefix).unwrap();
+            let path = Path::read(path.as_bytes()).unwrap();
+            assert_eq!(pattern.matches(&path), matches, "{prefix} {}", path.raw());
+        }
+    }
+
+    #[test]
+    fn exact_paths_match_the_whole_path() {
+        for (exact, path, matches) in [
+            ("/", "/", true),
+            ("/", "/a", false),
+            ("/a", "/a", true),
+            ("/a", "/a/", false),
+            ("/a/", "/a/", true),
+            ("/a/", "/a", false),
+            ("/a", "/a/b", false),
+            ("/a", "/a;x", true),
+        ] {
+            let pattern = PathPattern::exact(exact).unwrap();
+            let path = Path::read(path.as_bytes()).unwrap();
+            assert_eq!(pattern.matches(&path), matches, "{exact} {}", path.raw());
+        }
+    }
+
+    #[test]
+    fn patterns_that_never_match_are_refused() {
+        use PatternFault as P;
+        for (written, fault) in [
+            ("api", P::Path(PathFault::NoLeadingSlash)),
+            ("", P::Path(PathFault::NoLeadingSlash)),
+            ("/a/../b", P::Path(PathFault::DotSegment)),
+            ("/a/%2e", P::Path(PathFault::DotSegment)),
+            ("/a?b=c", P::Path(PathFault::QuestionMark)),
+            ("/a#b", P::Path(PathFault::Fragment)),
+            ("/a\\b", P::Path(PathFault::Backslash)),
+            ("/a\n", P::Path(PathFault::Control)),
+            ("/a%", P::Path(PathFault::PercentEncoding)),
+            ("/a;v=1", P::Parameter),
+            ("/a//b", P::Odd),
+            ("/a%2fb", P::Odd),
+            ("/a%25b", P::Odd),
+            ("/a%ff", P::NotUtf8),
+        ] {
+            assert_eq!(PathPattern::prefix(written), Err(fault), "{written:?}");
+            assert_eq!(PathPattern::exact(written), Err(fault), "{written:?}");
+        }
+    }
+
+    #[test]
+    fn stripping_takes_whole_segments() {
+        for (raw, prefix, rest) in [
+            ("/orders", "/orders", "/"),
+            ("/orders/", "/orders", "/"),
+            ("/orders/7", "/orders", "/7"),
+            ("/orders/7/", "/orders", "/7/"),
+            ("/orders;v=1/7", "/orders", "/7"),
+            ("/orders;v=1", "/orders", "/"),
+            ("/%6frders/7;a", "/orders", "/7;a"),
+            ("/orders//evil", "/orders", "/evil"),
+            ("/orders/;x//evil", "/orders", "/evil"),
+            ("//orders///", "/orders", "/"),
+            ("/orders/%2fevil", "/orders", "/%2fevil"),
+            ("/orders/..admin", "/orders", "/..admin"),
+            ("/a/b/c", "/a/b", "/c"),
+            ("/a/b/c", "/", "/a/b/c"),
+            ("//a", "/", "/a"),
+            ("/", "/", "/"),
+        ] {
+            let prefix = PathPattern::prefix(prefix).unwrap();
+            assert_eq!(strip_prefix(raw, &prefix), rest, "{raw}");
+        }
+        let exact = PathPattern::exact("/a/").unwrap();
+        assert_eq!(strip_prefix("/a/", &exact), "/");
+    }
+
+    #[test]
+    fn hosts_are_names_without_port() {
+        let exact = |name: &str| Ok(HostPattern::Exact(name.to_owned()));
+        assert_eq!(HostPattern::parse("Example.COM."), exact("example.com"));
+        assert_eq!(HostPattern::parse("127.0.0.1"), exact("127.0.0.1"));
+        assert_eq!(HostPattern::parse("[::1]"), exact("[::1]"));
+        let wildcard = HostPattern::Wildcard("example.com".to_owned());
+        assert_eq!(HostPattern::parse("*.example.com"), Ok(wildcard));
+        for bad in [
+            "", "*", "*.", "a.*.b", "*a.b", "a:80", "[::1]:80", "http://a", "a b", "*.[::1]",
+        ] {
+            assert_eq!(HostPattern::parse(bad), Err(PatternFault::Host), "{bad}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn what_is_left_of_a_path_is_as_sound_as_the_path(
+            pieces in proptest::collection::vec(
+                prop::sample::select(vec![
+                    "/", "/a", "a", "/b", ";", ";x", ".", "..", "%61", "%2f", "%2e", "%3b", "%25",
+                ]),
+                1..12,
+            ),
+            prefix in prop::sample::select(vec!["/", "/a", "/a/b", "/a/a"]),
+        ) {
+            let raw = format!("/{}", pieces.concat());
+            let prefix = PathPattern::prefix(prefix).unwrap();
+            let path = Path::read(raw.as_bytes()).ok().filter(|path| prefix.matches(path));
+            if let Some(path) = path {
+                let left = strip_prefix(path.raw(), &prefix);
+                prop_assert!(!left.starts_with("//"), "{raw} {left}");
+                let read = Path::read(left.as_bytes());
+                prop_assert!(read.is_ok(), "{raw} {left}");
+                let read = read.unwrap();
+                prop_assert!(path.oddities().allows(read.oddities()), "{raw} {left}");
+                // The same segments, but for those that were taken away.
+                let mut rest: Vec<&[u8]> = path.segments().skip(prefix.segments().len()).collect();
+                if rest.is_empty() {
+                    rest.push(b"");
+                }
+                prop_assert_eq!(read.segments().collect::<Vec<_>>(), rest);
+            }
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! What a token says, read strictly (RFC 7519, section 4). A claim that is there with the wrong type
+//! refuses the token; it is never taken for absent.
+
+use serde_json::{Map, Value};
+
+use crate::session::{Millis, SessionId};
+
+/// Seconds: the end of the year 9999, the last date that can be written.
+const LAST_DATE: u64 = 253_402_300_799;
+/// Characters of a user's id and of a `jti`.
+const MAX_NAME: usize = 255;
+
+/// The members of a token's payload.
+pub(super) struct Payload(Map<String, Value>);
+
+impl Payload {
+    pub(super) fn parse(bytes: &[u8]) -> Result<Payload, &'static str> {
+        super::json::parse(bytes).map(Payload)
+    }
+
+    /// The issuer: exactly one string.
+    pub(super) fn issuer(&self) -> Result<&str, &'static str> {
+        self.0
+            .get("iss")
+            .and_then(Value::as_str)
+            .ok_or("`iss` is not a string")
+    }
+
+    /// Tells whether the token is for `audience`: `aud` is it, or a list with it.
+    pub(super) fn is_for(&self, audience: &str) -> Result<bool, &'static str> {
+        let wrong = "`aud` is neither a string nor a list of strings";
+        match self.0.get("aud") {
+            Some(Value::String(one)) => Ok(one == audience),
+            Some(Value::Array(list)) if list.iter().all(Value::is_string) => {
+                Ok(list.iter().any(|one| one == audience))
+            }
+            _ => Err(wrong),
+        }
+    }
+
+    /// A date in seconds, maybe with a fraction.
+    pub(super) fn date(&self, name: &str) -> Result<Option<Millis>, &'static str> {
+        let wrong = "a date is not a number of seconds before the year 10000";
+        let Some(value) = self.0.get(name) else {
+            return Ok(None);
+        };
+        if let Some(seconds) = value.as_u64() {
+            return (seconds <= LAST_DATE)
+                .then_some(Some(seconds * 1000))
+                .ok_or(wrong);
+        }
+        let seconds = value.as_f64().ok_or(wrong)?;
+        if !(0.0..=LAST_DATE as f64).contains(&seconds) {
+            return Err(wrong);
+        }
+        Ok(Some((seconds * 1000.0) as Millis))
+    }
+
+    /// The user's id: visible characters only, for it ends up in headers, logs and keys.
+    pub(super) fn user(&self, claim: &str) -> Result<&str, &'static str> {
+        let user = self
+            .find(claim)
+            .and_then(Value::as_str)
+            .ok_or("the user's id is not a string")?;
+        if user.is_empty() || user.chars().count() > MAX_NAME || !user.chars().all(is_visible) {
+            return Err("the user's id is not 1 to 255 visible characters");
+        }
+        Ok(user)
+    }
+
+    /// The session that the token belongs to.
+    pub(super) fn session(&self) -> Result<SessionId, &'static str> {
+        self.0
+            .get("sid")
+            .and_then(Value::as_str)
+            .and_then(SessionId::parse)
+            .ok_or("`sid` is not a session id")
+    }
+
+    pub(super) fn token_id(&self) -> Result<Option<&str>, &'static str> {
+        match self.0.get("jti") {
+            None => Ok(None),
+            Some(Value::String(id))
+                if (1..=MAX_NAME).contains(&id.chars().count())
+                    && !id.chars().any(char::is_control) =>
+            {
+                Ok(Some(id))
+            }
+            Some(_) => Err("`jti` is not 1 to 255 characters"),
+        }
+    }
+
+    pub(super) fn email(&self, claim: &str) -> Result<Option<String>, &'static str> {
+        match self.find(claim) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(email)) if !email.chars().any(char::is_control) => {
+                Ok(Some(email.clone()))
+            }
+            Some(_) => Err("the email is not a string of one line"),
+        }
+    }
+
+    /// Roles or scopes: a list of strings, or one string in which spaces or one of `separators`
+    /// stand between them.
+    pub(super) fn words(
+        &self,
+        claim: &str,
+        separators: &[char],
+    ) -> Result<Vec<String>, &'static str> {
+        let wrong = "roles or scopes are neither a string nor a list of strings";
+        let words: Vec<String> = match self.find(claim) {
+            None | Some(Value::Null) => Vec::new(),
+            Some(Value::String(text)) => text
+                .split(|c| c == ' ' || separators.contains(&c))
+                .map(str::to_owned)
+                .collect(),
+            Some(Value::Array(list)) => list
+                .iter()
+                .map(|word| word.as_str().map(str::to_owned).ok_or(wrong))
+                .collect::<Result<_, _>>()?,
+            Some(_) => return Err(wrong),
+        };
+        if words.iter().any(|word| word.chars().any(char::is_control)) {
+            return Err("a role or scope holds a control character");
+        }
+        Ok(words.into_iter().filter(|word| !word.is_empty()).collect())
+    }
+
+    /// Finds a claim by its configured name: a JSON pointer (RFC 6901) when it begins with a slash;
+    /// else the member of exactly that name (`https://example.com/roles`); else, when there is no
+    /// such member, a path of members with dots between them (`realm_access.roles`).
+    fn find(&self, claim: &str) -> Option<&Value> {
+        if claim.starts_with('/') {
+            let mut steps = claim.split('/').skip(1).map(unescape);
+            let first = self.0.get(&steps.next()?)?;
+            return steps.try_fold(first, |value, step| match value {
+                Value::Array(list) => list.get(step.parse::<usize>().ok()?),
+                _ => value.get(&step),
+            });
+        }
+        self.0.get(claim).or_else(|| {
+            let mut steps = claim.split('.');
+            let first = self.0.get(steps.next()?)?;
+            steps.try_fold(first, |value, step| value.get(step))
+        })
+    }
+
+    pub(super) fn into_json(self) -> Value {
+        self.0.into()
+    }
+}
+
+fn unescape(step: &str) -> String {
+    step.replace("~1", "/").replace("~0", "~")
+}
+
+/// Neither a control character nor white space, nor one of those that are drawn as nothing or turn
+/// the reading direction, with which one name can be made to look like another.
+fn is_visible(c: char) -> bool {
+    let hidden = matches!(
+        c,
+        '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{feff}' | '\u{fff0}'..='\u{ffff}' | '\u{e0000}'..='\u{e0fff}'
+    );
+    !(hidden || c.is_control() || c.is_whitespace())
+}

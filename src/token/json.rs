@@ -1,0 +1,116 @@
+//! JSON in which no object has two members of the same name. Parsers disagree on which of two
+//! counts (RFC 8259, section 4), so a token that has them could mean different things to different
+//! readers.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+
+/// Reads one JSON object, refusing duplicate members at any depth.
+pub(super) fn parse(bytes: &[u8]) -> Result<Map<String, Value>, &'static str> {
+    match serde_json::from_slice(bytes) {
+        Ok(Strict(Value::Object(members))) => Ok(members),
+        Ok(_) => Err("not a JSON object"),
+        Err(error) if error.is_data() => Err("a member is given twice"),
+        Err(_) => Err("not JSON"),
+    }
+}
+
+struct Strict(Value);
+
+impl<'de> Deserialize<'de> for Strict {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Strict, D::Error> {
+        deserializer.deserialize_any(Reader).map(Strict)
+    }
+}
+
+struct Reader;
+
+impl<'de> Visitor<'de> for Reader {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+        Number::from_f64(value)
+            .map(Value::Number)
+            .ok_or_else(|| E::custom("not finite"))
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_string<E: Error>(self, value: String) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(Strict(item)) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(list.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+        let mut map = Map::new();
+        while let Some((name, Strict(value))) = members.next_entry()? {
+            if map.insert(name, value).is_some() {
+                return Err(A::Error::custom("duplicate member"));
+            }
+        }
+        Ok(map.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+
+    #[test]
+    fn only_an_object_without_duplicates_is_read() {
+        let check = |text: &str, error: Option<&str>| {
+            assert_eq!(parse(text.as_bytes()).err(), error, "{text}");
+        };
+        check(r#"{"a":1,"b":[null,true,-1,1.5,"x",{"c":{}}]}"#, None);
+        check(" {\n} ", None);
+        check(r#"{"a":1,"a":1}"#, Some("a member is given twice"));
+        check(r#"{"a":1,"\u0061":2}"#, Some("a member is given twice"));
+        check(r#"{"a":[{"b":1,"b":2}]}"#, Some("a member is given twice"));
+        check("[]", Some("not a JSON object"));
+        check("\"a\"", Some("not a JSON object"));
+        for text in [
+            "",
+            "{",
+            "{}{}",
+            "{} x",
+            r#"{"a":1e999}"#,
+            r#"{"a":"\ud800"}"#,
+            "\u{feff}{}",
+        ] {
+            check(text, Some("not JSON"));
+        }
+        check(&("[".repeat(100_000)), Some("not JSON"));
+        assert_eq!(parse(b"{\"a\":\"\xff\"}").err(), Some("not JSON"));
+    }
+}

@@ -1,0 +1,174 @@
+//! JSON Web Keys (RFC 7517, RFC 7518 section 6, RFC 8037).
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::DecodingKey;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use super::key::{Key, KeyError};
+use super::{Algorithm, json};
+
+/// The public half of a key.
+pub(super) enum Public {
+    Rsa { n: Vec<u8>, e: Vec<u8> },
+    P256 { x: Vec<u8>, y: Vec<u8> },
+    Ed25519 { x: Vec<u8> },
+}
+
+/// The members that matter here; what else a JWK has (private parts, certificates) is not read.
+#[derive(Deserialize)]
+struct Members {
+    kty: String,
+    #[serde(rename = "use")]
+    usage: Option<String>,
+    key_ops: Option<Vec<String>>,
+    alg: Option<String>,
+    kid: Option<String>,
+    crv: Option<String>,
+    n: Option<String>,
+    e: Option<String>,
+    x: Option<String>,
+    y: Option<String>,
+    k: Option<String>,
+}
+
+/// Reads a key set, keeping what can verify signatures of one of the given algorithms. Keys of
+/// other kinds and uses, and keys too weak to use, are skipped, as RFC 7517, section 5 asks.
+///
+/// # Errors
+///
+/// When it is no key set, or nothing is left of it.
+pub fn parse_jwks(bytes: &[u8], algorithms: &[Algorithm]) -> Result<Vec<Key>, KeyError> {
+    let set = json::parse(bytes).map_err(KeyError::BadJwks)?;
+    let Some(members) = set.get("keys").and_then(serde_json::Value::as_array) else {
+        return Err(KeyError::BadJwks("it has no array `keys`"));
+    };
+    let mut keys = Vec::new();
+    let mut first_error = None;
+    for jwk in members {
+        match Key::from_jwk(jwk) {
+            Ok(Some(key)) if algorithms.contains(&key.algorithm) => keys.push(key),
+            Ok(_) => {}
+            Err(error) => first_error = first_error.or(Some(error)),
+        }
+    }
+    match first_error {
+        Some(error) if keys.is_empty() => Err(KeyError::NoneUsable(Box::new(error))),
+        None if keys.is_empty() => Err(KeyError::NoUsableKey(members.len())),
+        _ => Ok(keys),
+    }
+}
+
+impl Key {
+    /// Reads one JWK. `None`: it is a key for something else than verifying signatures, or of an
+    /// algorithm that is not supported. Private members are ignored: the key only verifies.
+    pub fn from_jwk(jwk: &serde_json::Value) -> Result<Option<Key>, KeyError> {
+        let jwk = Members::deserialize(jwk)
+            .map_err(|_| KeyError::BadJwk("a member is missing or of the wrong type"))?;
+        let verifies = jwk.usage.as_deref().is_none_or(|usage| usage == "sig")
+            && jwk
+                .key_ops
+                .as_ref()
+                .is_none_or(|ops| ops.iter().any(|op| op == "verify"));
+        let Some(algorithm) = jwk.algorithm().filter(|_| verifies) else {
+            return Ok(None);
+        };
+        let public = match algorithm {
+            Algorithm::HS256 => return Key::hmac(jwk.kid, &octets(jwk.k.as_deref())?).map(Some),
+            Algorithm::RS256 => Public::Rsa {
+                n: integer(jwk.n.as_deref())?,
+                e: integer(jwk.e.as_deref())?,
+            },
+            Algorithm::ES256 => Public::P256 {
+                x: coordinate(jwk.x.as_deref())?,
+                y: coordinate(jwk.y.as_deref())?,
+            },
+            Algorithm::EdDSA => Public::Ed25519 {
+                x: coordinate(jwk.x.as_deref())?,
+            },
+        };
+        Key::asymmetric(jwk.kid, algorithm, None, public).map(Some)
+    }
+}
+
+impl Members {
+    /// The algorithm that goes with the kind of key; `None` when `alg` says another.
+    fn algorithm(&self) -> Option<Algorithm> {
+        let of_kind = match (self.kty.as_str(), self.crv.as_deref()) {
+            ("oct", _) => Algorithm::HS256,
+            ("RSA", _) => Algorithm::RS256,
+            ("EC", Some("P-256")) => Algorithm::ES256,
+            ("OKP", Some("Ed25519")) => Algorithm::EdDSA,
+            _ => return None,
+        };
+        let agrees = self
+            .alg
+            .as_deref()
+            .is_none_or(|alg| alg == of_kind.as_str());
+        agrees.then_some(of_kind)
+    }
+}
+
+fn octets(member: Option<&str>) -> Result<Vec<u8>, KeyError> {
+    let text = member.ok_or(KeyError::BadJwk("a member of its kind of key is missing"))?;
+    URL_SAFE_NO_PAD
+        .decode(text)
+        .map_err(|_| KeyError::BadJwk("a member is not base64url"))
+}
+
+/// Big-endian, without the leading zeros that some issuers write.
+fn integer(member: Option<&str>) -> Result<Vec<u8>, KeyError> {
+    let bytes = octets(member)?;
+    Ok(bytes.into_iter().skip_while(|byte| *byte == 0).collect())
+}
+
+fn coordinate(member: Option<&str>) -> Result<Vec<u8>, KeyError> {
+    let bytes = octets(member)?;
+    if bytes.len() != 32 {
+        return Err(KeyError::BadJwk("a coordinate does not have 32 bytes"));
+    }
+    Ok(bytes)
+}
+
+impl Public {
+    pub(super) fn decoding_key(&self) -> DecodingKey {
+        match self {
+            Public::Rsa { n, e } => DecodingKey::from_rsa_raw_components(n, e),
+            Public::P256 { x, y } => {
+                // The library's "DER" is the uncompressed point.
+                DecodingKey::from_ec_der(&[&[4], x.as_slice(), y].concat())
+            }
+            Public::Ed25519 { x } => DecodingKey::from_ed_der(x),
+        }
+    }
+
+    /// The members that RFC 7638 hashes: the kind of key and its public numbers, sorted by name.
+    pub(super) fn members(&self) -> serde_json::Map<String, serde_json::Value> {
+        let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let members = match self {
+            Public::Rsa { n, e } => vec![("e", text(e)), ("kty", "RSA".into()), ("n", text(n))],
+            Public::P256 { x, y } => vec![
+                ("crv", "P-256".into()),
+                ("kty", "EC".into()),
+                ("x", text(x)),
+                ("y", text(y)),
+            ],
+            Public::Ed25519 { x } => vec![
+                ("crv", "Ed25519".into()),
+                ("kty", "OKP".into()),
+                ("x", text(x)),
+            ],
+        };
+        members
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value.into()))
+            .collect()
+    }
+
+    /// The SHA-256 thumbprint (RFC 7638), base64url.
+    pub(super) fn thumbprint(&self) -> String {
+        let members = serde_json::Value::from(self.members()).to_string();
+        URL_SAFE_NO_PAD.encode(Sha256::digest(members))
+    }
+}
