@@ -1,10 +1,69 @@
 //! The memory that a fleet shares: sessions, revocations, limit counters. One face, two engines.
+//!
+//! Every operation has one deadline, one duration in the metrics and, when it fails, one kind of
+//! error. An error means that the answer is unknown; it never means "no".
+
+mod limits;
+mod memory;
+mod page;
+mod redis;
+mod refresh;
+mod sessions;
+mod upkeep;
+
+pub mod replica;
 
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
-use crate::limits::{Charge, Decision};
+use tokio::sync::broadcast;
+
+use crate::limits::{Charge, Decision, Micros};
+use crate::metrics::Metrics;
 use crate::routing::Require;
 use crate::session::{Activity, Millis, Session, SessionId};
+use crate::settings;
+
+pub use page::{Page, Wanted};
+pub use refresh::{Rotation, Turnover};
+pub use sessions::Created;
+pub use upkeep::{Counts, Probe};
+
+use memory::Memory;
+use redis::Redis;
+
+/// How many revocations a slow subscriber may be behind before it has to ask the store instead.
+const REVOCATIONS_KEPT: usize = 4096;
+
+/// A handle on the store; cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    engine: Engine,
+    shared: Arc<Shared>,
+}
+
+#[derive(Clone)]
+enum Engine {
+    Memory(Arc<Memory>),
+    Redis(Redis),
+}
+
+struct Shared {
+    timeout: Duration,
+    metrics: Arc<Metrics>,
+    /// The counters that this process keeps while the store is gone.
+    local: Memory,
+    revocations: broadcast::Sender<Revocation>,
+}
+
+/// What this process has just revoked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Revocation {
+    Session(SessionId),
+    /// The blacklist key of a token.
+    Token(String),
+}
 
 /// What a request needs to know, asked in one round trip.
 #[derive(Debug)]
@@ -24,10 +83,19 @@ pub struct Inquiry<'a> {
     pub after: &'a [Charge],
 }
 
+impl Inquiry<'_> {
+    fn asks_nothing(&self) -> bool {
+        self.before.is_empty()
+            && self.after.is_empty()
+            && self.session.is_none()
+            && self.blacklist_key.is_none()
+    }
+}
+
 /// What the store found, and what it did about the limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Findings {
-    /// The store's clock.
+    /// The store's clock; this machine's, when nothing was asked.
     pub now: Millis,
     pub session: Found,
     pub blacklisted: bool,
@@ -42,6 +110,7 @@ pub enum Found {
     Missing,
     Expired(Session),
     Revoked(Session),
+    /// With its latest known use.
     Active(Session, Millis),
 }
 
@@ -72,4 +141,142 @@ pub enum StoreError {
     Refused,
     #[error("the store answered something that is not understood")]
     Malformed,
+}
+
+impl StoreError {
+    /// The label of `portcullis_store_errors_total`.
+    pub fn kind(self) -> &'static str {
+        match self {
+            StoreError::Timeout => "timeout",
+            StoreError::Unreachable => "unreachable",
+            StoreError::Refused => "refused",
+            StoreError::Malformed => "malformed",
+        }
+    }
+}
+
+impl Store {
+    /// Prepares the store. A Redis store does not answer through this handle: nothing is connected
+    /// before [`Store::link`].
+    pub fn open(settings: &settings::Store, metrics: Arc<Metrics>) -> Store {
+        let engine = match &settings.engine {
+            settings::Engine::Memory => {
+                metrics.store_up.set(1);
+                Engine::Memory(Arc::new(Memory::default()))
+            }
+            settings::Engine::Redis(address) => Engine::Redis(Redis::new(
+                address,
+                &settings.key_prefix,
+                Arc::clone(&metrics),
+            )),
+        };
+        let shared = Shared {
+            timeout: settings.timeout,
+            metrics,
+            local: Memory::default(),
+            revocations: broadcast::Sender::new(REVOCATIONS_KEPT),
+        };
+        Store {
+            engine,
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// Makes a handle with a connection of its own, which a task on the current tokio runtime
+    /// connects, watches and replaces until the last clone is dropped. Until it is up, operations
+    /// fail at once.
+    #[must_use]
+    pub fn link(&self) -> Store {
+        let engine = match &self.engine {
+            Engine::Memory(memory) => Engine::Memory(Arc::clone(memory)),
+            Engine::Redis(redis) => Engine::Redis(redis.link()),
+        };
+        Store {
+            engine,
+            shared: Arc::clone(&self.shared),
+        }
+    }
+
+    /// Whether this handle's connection answers at the moment.
+    pub fn up(&self) -> bool {
+        match &self.engine {
+            Engine::Memory(_) => true,
+            Engine::Redis(redis) => redis.up(),
+        }
+    }
+
+    /// Waits until this handle's connection is up, at most so long; tells whether it is.
+    pub async fn wait_until_up(&self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        while !self.up() && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        self.up()
+    }
+
+    /// The store's clock.
+    pub async fn now(&self) -> Result<Millis, StoreError> {
+        self.measured("now", async {
+            match &self.engine {
+                Engine::Memory(memory) => Ok(memory.now() / 1000),
+                Engine::Redis(redis) => redis.now().await,
+            }
+        })
+        .await
+    }
+
+    /// Hears of what this process revokes from now on.
+    pub fn subscribe(&self) -> broadcast::Receiver<Revocation> {
+        self.shared.revocations.subscribe()
+    }
+
+    fn announce(&self, revocation: Revocation) {
+        // Nobody need be listening.
+        let _ = self.shared.revocations.send(revocation);
+    }
+
+    /// Runs an operation under its deadline and counts it.
+    async fn measured<T>(
+        &self,
+        operation: &'static str,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let started = Instant::now();
+        let outcome = match tokio::time::timeout(self.shared.timeout, work).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                if let Engine::Redis(redis) = &self.engine {
+                    redis.suspect();
+                }
+                Err(StoreError::Timeout)
+            }
+        };
+        self.count(operation, started, &outcome);
+        outcome
+    }
+
+    /// Runs a long operation whose single steps have the deadline, and counts it.
+    async fn measured_steps<T>(
+        &self,
+        operation: &'static str,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let started = Instant::now();
+        let outcome = work.await;
+        self.count(operation, started, &outcome);
+        outcome
+    }
+
+    fn count<T>(&self, operation: &'static str, started: Instant, outcome: &Result<T, StoreError>) {
+        let error = outcome.as_ref().err().map(|error| error.kind());
+        self.shared
+            .metrics
+            .store_operation(operation, started.elapsed(), error);
+    }
+}
+
+/// This machine's clock.
+fn system_clock() -> Micros {
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since_epoch.map_or(0, |time| u64::try_from(time.as_micros()).unwrap_or(0))
 }

@@ -1,0 +1,85 @@
+//! What the store is asked on a request's path: the one decision, and charges on their own.
+
+use std::time::Duration;
+
+use super::{Engine, Findings, Inquiry, Store, StoreError};
+use crate::limits::{Charge, Decision};
+
+impl Store {
+    /// Answers everything that a request needs to know, in at most one round trip and one atomic
+    /// step. Nothing is spent when a limit refuses. The limits before are spent when the session,
+    /// the blacklist or the requirements end the request; those after are then not looked at.
+    pub async fn decide(
+        &self,
+        inquiry: &Inquiry<'_>,
+        idle: Option<Duration>,
+    ) -> Result<Findings, StoreError> {
+        self.measured("decide", async {
+            match &self.engine {
+                Engine::Memory(memory) => Ok(memory.decide(inquiry, idle)),
+                Engine::Redis(redis) => redis.decide(inquiry, idle).await,
+            }
+        })
+        .await
+    }
+
+    /// Spends one request from each of these limits, or from none if one refuses.
+    pub async fn charge(&self, charges: &[Charge]) -> Result<Vec<Decision>, StoreError> {
+        if charges.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.measured("charge", async {
+            match &self.engine {
+                Engine::Memory(memory) => Ok(memory.charge(charges)),
+                Engine::Redis(redis) => redis.charge(charges).await,
+            }
+        })
+        .await
+    }
+
+    /// Does as [`Store::charge`] with counters that only this process knows. It cannot fail, and
+    /// marks what it decides as degraded.
+    pub fn charge_locally(&self, charges: &[Charge]) -> Vec<Decision> {
+        let mut decisions = self.shared.local.charge(charges);
+        for decision in &mut decisions {
+            decision.degraded = true;
+        }
+        decisions
+    }
+
+    /// Gives back what was spent from these limits a moment ago.
+    pub async fn refund(&self, charges: &[Charge]) -> Result<(), StoreError> {
+        self.measured("refund", async {
+            match &self.engine {
+                Engine::Memory(memory) => {
+                    memory.refund(charges);
+                    Ok(())
+                }
+                Engine::Redis(redis) => redis.refund(charges).await,
+            }
+        })
+        .await
+    }
+
+    /// Looks at a counter and spends nothing.
+    pub async fn peek_limit(&self, charge: &Charge) -> Result<Decision, StoreError> {
+        self.measured("peek_limit", async {
+            match &self.engine {
+                Engine::Memory(memory) => Ok(memory.peek(charge)),
+                Engine::Redis(redis) => redis.peek(charge).await,
+            }
+        })
+        .await
+    }
+
+    /// Makes a counter whole again; tells whether there was anything to forget.
+    pub async fn reset_limit(&self, charge: &Charge) -> Result<bool, StoreError> {
+        self.measured("reset_limit", async {
+            match &self.engine {
+                Engine::Memory(memory) => Ok(memory.reset(charge)),
+                Engine::Redis(redis) => redis.reset(charge).await,
+            }
+        })
+        .await
+    }
+}

@@ -1,0 +1,257 @@
+//! The embedded engine: everything in this process, by the pure arithmetic and the same rules as
+//! the scripts of the other engine. Nothing survives a restart.
+//!
+//! One lock around everything: each operation is short and none waits while it holds it.
+
+mod counters;
+mod refresh;
+mod sessions;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::sessions::Identity;
+use super::{Counts, Created, Entry, Findings, Found, Inquiry, Page, Use, Wanted, system_clock};
+use crate::limits::{Charge, Decision, Micros};
+use crate::session::{EndReason, Millis, OnLimit, Session, SessionId};
+use counters::Counters;
+use refresh::Refreshes;
+use sessions::Sessions;
+
+/// The whole store of one process.
+#[derive(Default)]
+pub(super) struct Memory {
+    content: Mutex<Content>,
+}
+
+#[derive(Default)]
+struct Content {
+    /// The latest time seen: the clock never runs backwards here.
+    latest: Micros,
+    sessions: Sessions,
+    refreshes: Refreshes,
+    /// When each entry may be forgotten.
+    blacklist: HashMap<String, Millis>,
+    counters: Counters,
+    counts: Option<Counts>,
+}
+
+impl Content {
+    fn is_blacklisted(&self, key: &str, now: Millis) -> bool {
+        self.blacklist.get(key).is_some_and(|until| now < *until)
+    }
+}
+
+impl Memory {
+    /// Takes the lock, and the time.
+    fn enter(&self) -> (MutexGuard<'_, Content>, Micros) {
+        let mut content = self.content.lock();
+        content.latest = content.latest.max(system_clock());
+        let now = content.latest;
+        (content, now)
+    }
+
+    pub(super) fn now(&self) -> Micros {
+        self.enter().1
+    }
+
+    pub(super) fn decide(&self, inquiry: &Inquiry<'_>, idle: Option<Duration>) -> Findings {
+        let (mut content, now) = self.enter();
+        content.decide(inquiry, idle, now)
+    }
+
+    pub(super) fn charge(&self, charges: &[Charge]) -> Vec<Decision> {
+        let (mut content, now) = self.enter();
+        let all: Vec<&Charge> = charges.iter().collect();
+        let spend = !content.counters.refuse(&all, now);
+        content.counters.settle(&all, spend, now)
+    }
+
+    pub(super) fn refund(&self, charges: &[Charge]) {
+        let (mut content, now) = self.enter();
+        content.counters.give_back(charges, now);
+    }
+
+    pub(super) fn peek(&self, charge: &Charge) -> Decision {
+        let (content, now) = self.enter();
+        content.counters.peek(charge, now)
+    }
+
+    pub(super) fn reset(&self, charge: &Charge) -> bool {
+        self.enter().0.counters.reset(charge)
+    }
+
+    pub(super) fn create_session(
+        &self,
+        session: &Session,
+        max: u32,
+        on_limit: OnLimit,
+        idle: Option<Duration>,
+    ) -> Created {
+        let (mut content, now) = self.enter();
+        let sessions = &mut content.sessions;
+        sessions.create(session, max, on_limit, idle, now / 1000)
+    }
+
+    pub(super) fn session(&self, id: SessionId) -> Option<Entry> {
+        let (content, now) = self.enter();
+        content.sessions.entry(&id, now / 1000).cloned()
+    }
+
+    pub(super) fn sessions_of(&self, user: &str, wanted: Wanted<'_>) -> Page {
+        let (content, now) = self.enter();
+        let entries = content.sessions.of(user, now / 1000);
+        drop(content);
+        Page::cut(entries, wanted, now / 1000)
+    }
+
+    pub(super) fn all_sessions(&self, wanted: Wanted<'_>) -> Page {
+        let (content, now) = self.enter();
+        content.sessions.all(wanted, now / 1000)
+    }
+
+    pub(super) fn revoke(&self, id: SessionId, reason: EndReason, idle: Option<Duration>) -> bool {
+        let (mut content, now) = self.enter();
+        content.sessions.revoke(id, reason, idle, now / 1000)
+    }
+
+    pub(super) fn revoke_user(
+        &self,
+        user: &str,
+        except: Option<SessionId>,
+        reason: EndReason,
+        idle: Option<Duration>,
+    ) -> Vec<SessionId> {
+        let (mut content, now) = self.enter();
+        let mut ids = content.sessions.ids_of(user);
+        ids.retain(|id| {
+            Some(*id) != except && content.sessions.revoke(*id, reason, idle, now / 1000)
+        });
+        ids
+    }
+
+    pub(super) fn set_identity(&self, user: &str, identity: Identity<'_>) {
+        self.enter().0.sessions.set_identity(user, identity);
+    }
+
+    pub(super) fn blacklist(&self, key: &str, ttl: Duration) {
+        let (mut content, now) = self.enter();
+        let ttl = Millis::try_from(ttl.as_millis()).unwrap_or(Millis::MAX);
+        let until = (now / 1000).saturating_add(ttl.max(1));
+        content.blacklist.insert(key.to_owned(), until);
+    }
+
+    pub(super) fn unblacklist(&self, key: &str) -> bool {
+        let (mut content, now) = self.enter();
+        let until = content.blacklist.remove(key);
+        until.is_some_and(|until| now / 1000 < until)
+    }
+
+    pub(super) fn are_blacklisted(&self, keys: &[&str]) -> Vec<bool> {
+        let (content, now) = self.enter();
+        let is_on = |key: &&str| content.is_blacklisted(key, now / 1000);
+        keys.iter().map(is_on).collect()
+    }
+
+    pub(super) fn record_uses(&self, uses: &[Use]) {
+        let (mut content, now) = self.enter();
+        for used in uses {
+            content.sessions.record(used, now / 1000);
+        }
+    }
+
+    pub(super) fn ended_among(&self, ids: &[SessionId], idle: Option<Duration>) -> Vec<SessionId> {
+        let (content, now) = self.enter();
+        let mut ended = ids.to_vec();
+        ended.retain(|id| {
+            let found = content.sessions.find(id, 0, idle, now / 1000);
+            !matches!(found, Found::Active(..))
+        });
+        ended
+    }
+
+    pub(super) fn clean_up(&self) -> Counts {
+        let (mut content, now) = self.enter();
+        content.blacklist.retain(|_, until| now / 1000 < *until);
+        content.sessions.clean_up(now / 1000);
+        content
+            .refreshes
+            .retain(|_, refresh| now / 1000 < refresh.kept_until());
+        content.counters.clean_up(now);
+        let counts = Counts {
+            active_sessions: content.sessions.active(now / 1000),
+            cached_profiles: 0,
+            blacklisted_tokens: content.blacklist.len() as u64,
+            at: now / 1000,
+        };
+        content.counts = Some(counts);
+        counts
+    }
+
+    pub(super) fn counts(&self) -> Option<Counts> {
+        self.enter().0.counts
+    }
+}
+
+impl Content {
+    /// Reads as the script `decide.lua` does.
+    fn decide(&mut self, inquiry: &Inquiry<'_>, idle: Option<Duration>, now: Micros) -> Findings {
+        let before: Vec<&Charge> = inquiry.before.iter().collect();
+        let mut findings = Findings {
+            now: now / 1000,
+            session: Found::NotAsked,
+            blacklisted: false,
+            decisions: Vec::new(),
+        };
+        if self.counters.refuse(&before, now) {
+            findings.decisions = self.counters.settle(&before, false, now);
+            return findings;
+        }
+        if let Some(id) = inquiry.session {
+            findings.session = self
+                .sessions
+                .find(&id, inquiry.last_access, idle, now / 1000);
+        }
+        findings.blacklisted = inquiry
+            .blacklist_key
+            .is_some_and(|key| self.is_blacklisted(key, now / 1000));
+        let passes = match &findings.session {
+            Found::NotAsked => true,
+            Found::Active(session, _) => meets(session, inquiry),
+            Found::Missing | Found::Expired(_) | Found::Revoked(_) => false,
+        };
+        if findings.blacklisted || !passes {
+            findings.decisions = self.counters.settle(&before, true, now);
+            return findings;
+        }
+        let mut all = before;
+        all.extend(
+            inquiry
+                .after
+                .iter()
+                .filter(|charge| match &findings.session {
+                    Found::Active(session, _) => charge.limit.binds(&session.roles),
+                    _ => true,
+                }),
+        );
+        let spend = !self.counters.refuse(&all, now);
+        findings.decisions = self.counters.settle(&all, spend, now);
+        findings
+    }
+}
+
+fn meets(session: &Session, inquiry: &Inquiry<'_>) -> bool {
+    let require = inquiry.require;
+    let any_role = require.roles.is_empty()
+        || require
+            .roles
+            .iter()
+            .any(|role| session.roles.contains(role));
+    any_role
+        && require
+            .scopes
+            .iter()
+            .all(|scope| session.scopes.contains(scope))
+}

@@ -1,0 +1,235 @@
+//! Sessions and whose they are.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use super::super::page::{parse_place, place};
+use super::super::sessions::Identity;
+use super::super::{Created, Entry, Found, Page, Use, Wanted};
+use crate::session::{Activity, EndReason, Ended, Millis, OnLimit, Session, SessionId, Status};
+
+/// How long a session stays tellable after its end, in milliseconds.
+const KEPT_AFTER: Millis = 3_600_000;
+/// How many ended sessions of one user are kept.
+const ENDED_KEPT: usize = 50;
+/// How many addresses a session remembers.
+const ADDRESSES_KEPT: usize = 10;
+/// How many sessions one page of everybody's looks at: all others wait meanwhile.
+const LOOKED_AT: usize = 2_000;
+
+#[derive(Default)]
+pub(super) struct Sessions {
+    entries: HashMap<SessionId, Entry>,
+    /// Each user's sessions, oldest first.
+    users: HashMap<String, BTreeSet<(Millis, SessionId)>>,
+    /// Everybody's, oldest first.
+    order: BTreeSet<(Millis, SessionId)>,
+}
+
+impl Sessions {
+    pub(super) fn create(
+        &mut self,
+        session: &Session,
+        max: u32,
+        on_limit: OnLimit,
+        idle: Option<Duration>,
+        now: Millis,
+    ) -> Created {
+        let mut alive = self.ids_of(&session.user);
+        alive.retain(|id| self.outlives(id, idle, now));
+        let max = usize::try_from(max).unwrap_or(usize::MAX);
+        let excess = (alive.len() + 1).saturating_sub(max).min(alive.len());
+        if excess > 0 && on_limit == OnLimit::Reject {
+            return Created::LimitReached;
+        }
+        let evicted: Vec<SessionId> = alive.into_iter().take(excess).collect();
+        for id in &evicted {
+            self.revoke(*id, EndReason::Evicted, idle, now);
+        }
+        let place = (session.created_at, session.id);
+        self.order.insert(place);
+        self.users
+            .entry(session.user.clone())
+            .or_default()
+            .insert(place);
+        let entry = Entry {
+            session: session.clone(),
+            activity: Activity::default(),
+        };
+        self.entries.insert(session.id, entry);
+        Created::Created { evicted }
+    }
+
+    /// The session as it is, unless it has had its time.
+    pub(super) fn entry(&self, id: &SessionId, now: Millis) -> Option<&Entry> {
+        let entry = self.entries.get(id)?;
+        (now < kept_until(&entry.session)).then_some(entry)
+    }
+
+    /// How the session stands.
+    pub(super) fn find(
+        &self,
+        id: &SessionId,
+        last_access: Millis,
+        idle: Option<Duration>,
+        now: Millis,
+    ) -> Found {
+        let Some(Entry { session, activity }) = self.entry(id, now) else {
+            return Found::Missing;
+        };
+        let last = activity
+            .last_access
+            .max(last_access)
+            .max(session.created_at);
+        match session.status(last, idle, now) {
+            Status::Active => Found::Active(session.clone(), last),
+            Status::Expired => Found::Expired(session.clone()),
+            Status::Revoked => Found::Revoked(session.clone()),
+        }
+    }
+
+    /// A user's sessions, oldest first.
+    pub(super) fn ids_of(&self, user: &str) -> Vec<SessionId> {
+        let places = self.users.get(user).into_iter().flatten();
+        places.map(|(_, id)| *id).collect()
+    }
+
+    pub(super) fn of(&self, user: &str, now: Millis) -> Vec<Entry> {
+        let ids = self.ids_of(user);
+        let entries = ids.iter().filter_map(|id| self.entry(id, now));
+        entries.cloned().collect()
+    }
+
+    /// A page of everybody's sessions, newest first.
+    pub(super) fn all(&self, wanted: Wanted<'_>, now: Millis) -> Page {
+        let end = wanted.cursor.and_then(parse_place);
+        let end = end.unwrap_or((Millis::MAX, SessionId([u8::MAX; 32])));
+        let places = self.order.range(..end).rev().take(LOOKED_AT);
+        let mut entries = Vec::new();
+        let mut last = None;
+        for (created_at, id) in places {
+            if entries.len() == wanted.limit {
+                break;
+            }
+            last = Some((*created_at, *id));
+            let entry = self.entry(id, now);
+            entries.extend(entry.filter(|entry| wanted.includes(entry, now)).cloned());
+        }
+        let older = |last: &(Millis, SessionId)| self.order.range(..*last).next().is_some();
+        Page {
+            total: entries.len(),
+            entries,
+            next_cursor: last.filter(older).map(|(at, id)| place(at, &id)),
+            now,
+        }
+    }
+
+    pub(super) fn revoke(
+        &mut self,
+        id: SessionId,
+        reason: EndReason,
+        idle: Option<Duration>,
+        now: Millis,
+    ) -> bool {
+        if !self.outlives(&id, idle, now) {
+            return false;
+        }
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return false;
+        };
+        entry.session.ended = Some(Ended { at: now, reason });
+        let user = entry.session.user.clone();
+        self.forget_beyond(&user);
+        true
+    }
+
+    pub(super) fn set_identity(&mut self, user: &str, identity: Identity<'_>) {
+        for id in self.ids_of(user) {
+            let Some(Entry { session, .. }) = self.entries.get_mut(&id) else {
+                continue;
+            };
+            if session.ended.is_none() {
+                session.email = identity.email.to_owned();
+                session.name = identity.name.map(str::to_owned);
+                session.roles = identity.roles.to_vec();
+                session.scopes = identity.scopes.to_vec();
+            }
+        }
+    }
+
+    pub(super) fn record(&mut self, used: &Use, now: Millis) {
+        if self.entry(&used.session, now).is_none() {
+            return;
+        }
+        if let Some(Entry { activity, .. }) = self.entries.get_mut(&used.session) {
+            activity.request_count += used.requests;
+            activity.last_access = activity.last_access.max(used.last_access);
+            activity.ip_addresses.retain(|ip| *ip != used.address);
+            activity.ip_addresses.insert(0, used.address);
+            activity.ip_addresses.truncate(ADDRESSES_KEPT);
+        }
+    }
+
+    pub(super) fn clean_up(&mut self, now: Millis) {
+        self.entries
+            .retain(|_, entry| now < kept_until(&entry.session));
+        for places in self.users.values_mut() {
+            places.retain(|(_, id)| self.entries.contains_key(id));
+        }
+        self.users.retain(|_, places| !places.is_empty());
+        self.order.retain(|(_, id)| self.entries.contains_key(id));
+    }
+
+    /// How many are neither revoked nor past their absolute end.
+    pub(super) fn active(&self, now: Millis) -> u64 {
+        let alive = self.entries.values().filter(|entry| {
+            let session = &entry.session;
+            session.ended.is_none() && now < session.expires_at
+        });
+        alive.count() as u64
+    }
+
+    /// Whether the session is alive. If it has expired by being idle, that is made its end: no use
+    /// that is told later brings it back.
+    fn outlives(&mut self, id: &SessionId, idle: Option<Duration>, now: Millis) -> bool {
+        let Some(Entry { session, activity }) = self.entries.get_mut(id) else {
+            return false;
+        };
+        match session.status(activity.last_access, idle, now) {
+            Status::Active => return true,
+            Status::Expired => session.expires_at = session.expires_at.min(now),
+            Status::Revoked => {}
+        }
+        false
+    }
+
+    /// Drops those of a user's ended sessions that ended first, beyond what is kept.
+    fn forget_beyond(&mut self, user: &str) {
+        let mut ended: Vec<(Millis, Millis, SessionId)> = self
+            .ids_of(user)
+            .into_iter()
+            .filter_map(|id| self.entries.get(&id))
+            .filter_map(|Entry { session, .. }| {
+                let ended = session.ended?;
+                Some((ended.at, session.created_at, session.id))
+            })
+            .collect();
+        ended.sort_unstable();
+        let excess = ended.len().saturating_sub(ENDED_KEPT);
+        for (_, created_at, id) in ended.into_iter().take(excess) {
+            self.entries.remove(&id);
+            self.order.remove(&(created_at, id));
+            if let Some(places) = self.users.get_mut(user) {
+                places.remove(&(created_at, id));
+            }
+        }
+    }
+}
+
+/// When a session may be forgotten.
+fn kept_until(session: &Session) -> Millis {
+    match session.ended {
+        Some(ended) => session.expires_at.max(ended.at + KEPT_AFTER),
+        None => session.expires_at + KEPT_AFTER,
+    }
+}

@@ -1,0 +1,65 @@
+//! What an error of the client means to us. Only its code is ever shown: a server may repeat
+//! arguments, and so secrets, in the rest.
+
+use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
+
+use super::super::StoreError;
+
+/// A failed exchange.
+#[derive(Debug, Clone)]
+pub(super) struct Fault {
+    pub error: StoreError,
+    /// The connection is of no use any more.
+    pub fatal: bool,
+    /// The server does not have the script.
+    pub no_script: bool,
+    /// The server's code, or the client's category; never its arguments.
+    pub code: String,
+}
+
+impl From<RedisError> for Fault {
+    fn from(error: RedisError) -> Fault {
+        use ServerErrorKind as S;
+        let code = error.code().unwrap_or_else(|| error.category()).to_owned();
+        let (meaning, fatal) = match error.kind() {
+            _ if error.is_timeout() => (StoreError::Timeout, false),
+            ErrorKind::Io => (StoreError::Unreachable, true),
+            ErrorKind::Server(S::ReadOnly | S::MasterDown | S::BusyLoading | S::ClusterDown) => {
+                (StoreError::Unreachable, true)
+            }
+            ErrorKind::Parse | ErrorKind::UnexpectedReturnType => (StoreError::Malformed, false),
+            _ if error.is_unrecoverable_error() && error.code().is_none() => {
+                (StoreError::Unreachable, true)
+            }
+            _ if code == "WRONGTYPE" => (StoreError::Malformed, false),
+            _ => (StoreError::Refused, false),
+        };
+        Fault {
+            error: match error.kind() {
+                ErrorKind::AuthenticationFailed => StoreError::Refused,
+                _ => meaning,
+            },
+            fatal,
+            no_script: error.kind() == ErrorKind::Server(S::NoScript),
+            code,
+        }
+    }
+}
+
+/// Whether an answer says that the script is not there.
+pub(super) fn is_no_script(reply: &Value) -> bool {
+    matches!(reply, Value::ServerError(error) if error.kind() == Some(ServerErrorKind::NoScript))
+}
+
+/// Whether an answer says that the key is of another type.
+pub(super) fn is_wrong_type(reply: &Value) -> bool {
+    matches!(reply, Value::ServerError(error) if error.code() == "WRONGTYPE")
+}
+
+/// An answer that is not an error itself.
+pub(super) fn settled(reply: Value) -> Result<Value, StoreError> {
+    match reply {
+        Value::ServerError(error) => Err(Fault::from(RedisError::from(error)).error),
+        reply => Ok(reply),
+    }
+}

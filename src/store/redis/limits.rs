@@ -1,0 +1,186 @@
+//! Decisions and charges: one script each.
+
+use std::time::Duration;
+
+use redis::Value;
+
+use super::super::{Findings, Found, Inquiry, StoreError, system_clock};
+use super::record::{self, Reading};
+use super::scripts::Call;
+use super::sessions::millis;
+use super::{Redis, keys, read};
+use crate::limits::{Charge, Decision, Micros, Rule};
+use crate::routing::Require;
+use crate::session::SessionId;
+
+/// What `decide.lua` says of the session.
+const MALFORMED: i64 = 2;
+const EXPIRED: i64 = 3;
+const REVOKED: i64 = 4;
+const ACTIVE: i64 = 5;
+
+impl Redis {
+    pub(in super::super) async fn decide(
+        &self,
+        inquiry: &Inquiry<'_>,
+        idle: Option<Duration>,
+    ) -> Result<Findings, StoreError> {
+        if inquiry.asks_nothing() {
+            return Ok(Findings {
+                now: system_clock() / 1000,
+                session: Found::NotAsked,
+                blacklisted: false,
+                decisions: Vec::new(),
+            });
+        }
+        let reply = self.run(self.question(inquiry, idle)).await?;
+        self.findings(inquiry, reply)
+    }
+
+    pub(in super::super) async fn charge(
+        &self,
+        charges: &[Charge],
+    ) -> Result<Vec<Decision>, StoreError> {
+        let inquiry = Inquiry {
+            before: charges,
+            session: None,
+            last_access: 0,
+            blacklist_key: None,
+            require: &Require::default(),
+            after: &[],
+        };
+        let reply = self.run(self.question(&inquiry, None)).await?;
+        Ok(self.findings(&inquiry, reply)?.decisions)
+    }
+
+    pub(in super::super) async fn refund(&self, charges: &[Charge]) -> Result<(), StoreError> {
+        let call = |charge| with_rule(self.scripts.refund.on(&[self.keys.limit(charge)]), charge);
+        for reply in self.run_all(charges.iter().map(call).collect()).await? {
+            self.count_malformed("refund", read(reply)?);
+        }
+        Ok(())
+    }
+
+    pub(in super::super) async fn peek(&self, charge: &Charge) -> Result<Decision, StoreError> {
+        let call = with_rule(self.scripts.peek.on(&[self.keys.limit(charge)]), charge);
+        let (_, broken, allowed, left, whole, wait) =
+            read::<(u64, u64, i64, u64, u64, u64)>(self.run(call).await?)?;
+        self.count_malformed("peek_limit", broken);
+        Ok(decision(charge, allowed, left, whole, wait))
+    }
+
+    pub(in super::super) async fn reset(&self, charge: &Charge) -> Result<bool, StoreError> {
+        let mut command = redis::cmd("DEL");
+        read(self.ask(command.arg(self.keys.limit(charge))).await?)
+    }
+
+    fn question(&self, inquiry: &Inquiry<'_>, idle: Option<Duration>) -> Call {
+        let charges = || inquiry.before.iter().chain(inquiry.after);
+        let mut keys: Vec<String> = charges().map(|charge| self.keys.limit(charge)).collect();
+        if let Some(id) = inquiry.session {
+            keys.extend([self.keys.session(&id), self.keys.activity(&id)]);
+        }
+        keys.extend(inquiry.blacklist_key.map(|key| self.keys.blacklist(key)));
+        let mut call = self
+            .scripts
+            .decide
+            .on(&keys)
+            .arg(inquiry.before.len())
+            .arg(inquiry.after.len())
+            .arg(millis(idle))
+            .arg(inquiry.last_access)
+            .arg(record::list(&inquiry.require.roles))
+            .arg(record::list(&inquiry.require.scopes))
+            .arg(u8::from(inquiry.session.is_some()))
+            .arg(u8::from(inquiry.blacklist_key.is_some()));
+        for charge in charges() {
+            call = with_rule(call, charge)
+                .arg(record::list(&charge.limit.roles))
+                .arg(record::list(&charge.limit.except_roles));
+        }
+        call
+    }
+
+    fn findings(&self, inquiry: &Inquiry<'_>, reply: Value) -> Result<Findings, StoreError> {
+        let Value::Array(parts) = reply else {
+            return Err(StoreError::Malformed);
+        };
+        let [now, status, fields, last, blacklisted, broken, limits @ ..] = parts.as_slice() else {
+            return Err(StoreError::Malformed);
+        };
+        self.count_malformed("decide", number(broken)?);
+        let status = i64::try_from(number(status)?).map_err(|_| StoreError::Malformed)?;
+        let session = match inquiry.session {
+            Some(id) => self.found(id, status, fields, number(last)?),
+            None => Found::NotAsked,
+        };
+        let mut decisions = Vec::with_capacity(limits.len() / 4);
+        let charges = inquiry.before.iter().chain(inquiry.after);
+        for (charge, numbers) in charges.zip(limits.chunks_exact(4)) {
+            let [allowed, left, whole, wait] = numbers else {
+                return Err(StoreError::Malformed);
+            };
+            let allowed = number(allowed)?;
+            // 2: it does not bind this session.
+            if allowed < 2 {
+                let (left, whole, wait) = (number(left)?, number(whole)?, number(wait)?);
+                decisions.push(decision(charge, i64::from(allowed == 1), left, whole, wait));
+            }
+        }
+        Ok(Findings {
+            now: number(now)? / 1000,
+            session,
+            blacklisted: number(blacklisted)? > 0,
+            decisions,
+        })
+    }
+
+    /// A session that is not understood is as good as none; it is counted, and whoever holds it
+    /// signs in again.
+    fn found(&self, id: SessionId, status: i64, fields: &Value, last: u64) -> Found {
+        if !(MALFORMED..=ACTIVE).contains(&status) {
+            // Missing; or a limit refused before it was looked for.
+            return if status == 0 {
+                Found::NotAsked
+            } else {
+                Found::Missing
+            };
+        }
+        match (status, record::session(id, fields)) {
+            (EXPIRED, Reading::There(session)) => Found::Expired(*session),
+            (REVOKED, Reading::There(session)) => Found::Revoked(*session),
+            (ACTIVE, Reading::There(session)) => Found::Active(*session, last),
+            _ => {
+                self.count_malformed("decide", 1);
+                Found::Missing
+            }
+        }
+    }
+}
+
+fn with_rule(call: Call, charge: &Charge) -> Call {
+    let rule = Rule::of(&charge.limit);
+    call.arg(keys::algorithm(charge).to_string())
+        .arg(rule.limit)
+        .arg(rule.width)
+        .arg(rule.burst)
+        .arg(u8::from(charge.limit.shadow))
+}
+
+fn number(value: &Value) -> Result<u64, StoreError> {
+    match value {
+        Value::Int(number) => u64::try_from(*number).map_err(|_| StoreError::Malformed),
+        _ => Err(StoreError::Malformed),
+    }
+}
+
+fn decision(charge: &Charge, allowed: i64, left: u64, whole: Micros, wait: Micros) -> Decision {
+    Decision {
+        limit: std::sync::Arc::clone(&charge.limit),
+        allowed: allowed == 1,
+        remaining: left,
+        reset_after: Duration::from_micros(whole),
+        retry_after: Duration::from_micros(wait),
+        degraded: false,
+    }
+}

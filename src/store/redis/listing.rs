@@ -1,0 +1,117 @@
+//! Lists of sessions: one user's by their index, everybody's by a scan of the keys.
+
+use std::time::Duration;
+
+use super::super::page::{Wanted, newest_first};
+use super::super::{Entry, Page, StoreError};
+use super::{Redis, clock, fault, record};
+use crate::session::{Millis, SessionId};
+
+/// How many keys one page of everybody's sessions looks at, roughly.
+const KEYS: u32 = 4_000;
+/// How many keys one step of it looks at, at most.
+const STEP: u32 = 1_000;
+/// How many sessions a cursor may carry along. A step gives a few too many at most.
+const CARRIED: usize = 500;
+
+impl Redis {
+    pub(in super::super) async fn sessions_of(
+        &self,
+        user: &str,
+        wanted: Wanted<'_>,
+    ) -> Result<Page, StoreError> {
+        let (_, mut places) = self.places(user, true).await?;
+        places.sort_unstable();
+        places.dedup();
+        let ids: Vec<SessionId> = places.into_iter().map(|(_, id)| id).collect();
+        let (now, entries) = self.entries(&ids).await?;
+        Ok(Page::cut(entries, wanted, now))
+    }
+
+    /// A step of a scan cannot be told to stop at the page's end: what is too much goes into the
+    /// cursor, and to the next page.
+    pub(in super::super) async fn all_sessions(
+        &self,
+        wanted: Wanted<'_>,
+        deadline: Duration,
+    ) -> Result<Page, StoreError> {
+        let (mut place, mut ids) = wanted.cursor.and_then(parse_cursor).unwrap_or_default();
+        let (mut found, mut looked_at, mut many) = (Vec::new(), 0, 0);
+        let mut begun = place > 0 || !ids.is_empty();
+        let now = loop {
+            let (now, mut entries) = self.within(deadline, self.entries(&ids)).await?;
+            entries.retain(|entry| wanted.includes(entry, now));
+            let missing = wanted.limit.saturating_sub(found.len() + entries.len());
+            let missing = u32::try_from(missing).unwrap_or(STEP);
+            // Where sessions are rare among the keys, the steps grow.
+            many = if entries.is_empty() { many * 2 } else { 0 }.clamp(missing, STEP.max(missing));
+            found.extend(entries);
+            if missing == 0 || looked_at >= KEYS || (begun && place == 0) {
+                break now;
+            }
+            begun = true;
+            looked_at += many;
+            let keys = self.scan(deadline, "session:", many, &mut place).await?;
+            ids = keys
+                .iter()
+                .filter_map(|k| self.keys.session_id(k))
+                .collect();
+        };
+        let carried = found.split_off(wanted.limit.min(found.len()));
+        newest_first(&mut found);
+        // A scan may give one twice.
+        found.dedup_by_key(|entry| entry.session.id);
+        Ok(Page {
+            total: found.len(),
+            entries: found,
+            next_cursor: cursor(place, &carried),
+            now,
+        })
+    }
+
+    /// The time, and those of these sessions that are there.
+    async fn entries(&self, ids: &[SessionId]) -> Result<(Millis, Vec<Entry>), StoreError> {
+        let mut questions = redis::pipe();
+        questions.cmd("TIME");
+        for id in ids {
+            self.ask_for(&mut questions, id);
+        }
+        let replies = self.ask_all(&questions).await?;
+        let (time, replies) = replies.split_first().ok_or(StoreError::Malformed)?;
+        let mut entries = Vec::with_capacity(ids.len());
+        for (id, pair) in ids.iter().zip(replies.chunks_exact(2)) {
+            let [session, activity] = pair else {
+                return Err(StoreError::Malformed);
+            };
+            if !fault::is_wrong_type(session) {
+                fault::settled(session.clone())?;
+            }
+            match record::entry(*id, session, activity) {
+                None => {}
+                Some(Ok(entry)) => entries.push(entry),
+                Some(Err(())) => self.count_malformed("sessions_of", 1),
+            }
+        }
+        Ok((clock(time).ok_or(StoreError::Malformed)?, entries))
+    }
+}
+
+/// Where the scan goes on (0: it is through), then the sessions that did not fit on the page.
+fn cursor(place: u64, carried: &[Entry]) -> Option<String> {
+    if place == 0 && carried.is_empty() {
+        return None;
+    }
+    let mut cursor = place.to_string();
+    for entry in carried {
+        cursor += &format!(".{}", entry.session.id);
+    }
+    Some(cursor)
+}
+
+fn parse_cursor(cursor: &str) -> Option<(u64, Vec<SessionId>)> {
+    let mut parts = cursor.split('.');
+    let place = parts.next()?.parse().ok()?;
+    let ids: Option<Vec<SessionId>> = parts.map(SessionId::parse).collect();
+    let ids = ids.filter(|ids| ids.len() <= CARRIED)?;
+    Some((place, ids))
+}

@@ -1,0 +1,97 @@
+//! The scripts: each is a file, with what it shares with others put in front.
+
+use redis::{Cmd, Pipeline, Script, ToRedisArgs};
+
+const CLOCK: &str = include_str!("scripts/clock.lua");
+const LIMIT: &str = include_str!("scripts/limit.lua");
+const GIVE_BACK: &str = include_str!("scripts/give_back.lua");
+const INDEX: &str = include_str!("scripts/index.lua");
+
+/// All scripts, hashed once.
+pub(super) struct Scripts {
+    pub decide: Loaded,
+    pub peek: Loaded,
+    pub refund: Loaded,
+    pub write_session: Loaded,
+    pub end_session: Loaded,
+    pub sign_in: Loaded,
+    pub retire: Loaded,
+    pub identify: Loaded,
+    pub record_use: Loaded,
+    pub rotate_refresh: Loaded,
+}
+
+/// A script that the server knows by its hash.
+pub(super) struct Loaded {
+    text: String,
+    hash: String,
+}
+
+/// A script with its keys and arguments.
+pub(super) struct Call {
+    pub command: Cmd,
+}
+
+impl Scripts {
+    pub(super) fn new() -> Scripts {
+        Scripts {
+            decide: Loaded::new(&[CLOCK, LIMIT, include_str!("scripts/decide.lua")]),
+            peek: Loaded::new(&[CLOCK, LIMIT, include_str!("scripts/peek.lua")]),
+            refund: Loaded::new(&[CLOCK, LIMIT, GIVE_BACK, include_str!("scripts/refund.lua")]),
+            write_session: Loaded::new(&[include_str!("scripts/write_session.lua")]),
+            end_session: Loaded::new(&[CLOCK, include_str!("scripts/end_session.lua")]),
+            sign_in: Loaded::new(&[CLOCK, INDEX, include_str!("scripts/sign_in.lua")]),
+            retire: Loaded::new(&[CLOCK, INDEX, include_str!("scripts/retire.lua")]),
+            identify: Loaded::new(&[include_str!("scripts/identify.lua")]),
+            record_use: Loaded::new(&[include_str!("scripts/record_use.lua")]),
+            rotate_refresh: Loaded::new(&[CLOCK, include_str!("scripts/rotate_refresh.lua")]),
+        }
+    }
+
+    /// The commands that load all of them.
+    pub(super) fn loading(&self) -> Pipeline {
+        let mut commands = redis::pipe();
+        for script in [
+            &self.decide,
+            &self.peek,
+            &self.refund,
+            &self.write_session,
+            &self.end_session,
+            &self.sign_in,
+            &self.retire,
+            &self.identify,
+            &self.record_use,
+            &self.rotate_refresh,
+        ] {
+            commands.cmd("SCRIPT").arg("LOAD").arg(&script.text);
+        }
+        commands
+    }
+}
+
+impl Loaded {
+    fn new(parts: &[&str]) -> Loaded {
+        let text = parts.concat();
+        Loaded {
+            hash: Script::new(&text).get_hash().to_owned(),
+            text,
+        }
+    }
+
+    /// Begins a call with its keys; arguments follow.
+    pub(super) fn on<K: AsRef<str>>(&self, keys: &[K]) -> Call {
+        let mut command = Cmd::with_capacity(keys.len() + 16, 512);
+        command.arg("EVALSHA").arg(&self.hash).arg(keys.len());
+        for key in keys {
+            command.arg(key.as_ref());
+        }
+        Call { command }
+    }
+}
+
+impl Call {
+    pub(super) fn arg(mut self, value: impl ToRedisArgs) -> Call {
+        self.command.arg(value);
+        self
+    }
+}

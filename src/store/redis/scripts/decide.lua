@@ -1,0 +1,108 @@
+-- Everything that one request needs to know, in one round trip and one atomic step: the limits that
+-- need no identity, the session, the blacklist, the requirements, the limits with identity.
+--
+-- KEYS  counters of the limits before, counters of the limits after,
+--       session and activity if ARGV[7] is 1, blacklist entry if ARGV[8] is 1
+-- ARGV  1 limits before, 2 limits after, 3 idle timeout in ms (0: none), 4 last use known, in ms,
+--       5 roles of which one is required, 6 scopes which are all required, 7 and 8 as above;
+--       then for each limit algorithm, limit, width, burst, shadow, roles, except_roles
+-- reply now, session status (0 not asked, 1 missing, 2 malformed, 3 expired, 4 revoked, 5 active),
+--       session fields, last use, blacklisted, counters that were broken;
+--       then for each limit evaluated four numbers (see report), the first of them 2 for a limit
+--       that does not bind this session
+--
+-- Nothing at all is spent when a limit refuses. The limits before are spent when the session, the
+-- blacklist or the requirements end the request.
+local before, after = tonumber(ARGV[1]), tonumber(ARGV[2])
+local limits = {}
+-- With room for two limits: a table that grows is slow.
+local reply = { now, 0, false, 0, 0, 0, nil, nil, nil, nil, nil, nil, nil, nil }
+
+-- Lists are written "\nadmin\neditor\n"; the empty list is "". Tells whether one of those wanted is
+-- held (`enough`: true), or whether one is not (`enough`: false).
+local function any(held, wanted, enough)
+  if wanted == '' then return false end
+  for name in string.gmatch(wanted, '[^\n]+') do
+    local there = string.find(held, '\n' .. name .. '\n', 1, true) ~= nil
+    if there == enough then return true end
+  end
+  return false
+end
+
+-- Looks at the counters of the limits from one to another; roles are those of the session, if there
+-- is one. Tells whether a limit refuses.
+local function refused(from, to, roles)
+  local refuses = false
+  for n = from, to do
+    local at = 9 + (n - 1) * 7
+    local only = ARGV[at + 5]
+    if roles and ((only ~= '' and not any(roles, only, true)) or any(roles, ARGV[at + 6], true)) then
+      limits[n] = false
+    else
+      local c = counter(KEYS[n], at)
+      look(c)
+      if c.wait > 0 and not c.shadow then refuses = true end
+      limits[n] = c
+    end
+  end
+  return refuses
+end
+
+local function settle(to, spending)
+  for n = 1, to do
+    local c, at = limits[n], 3 + n * 4
+    if c then
+      if spending and c.wait == 0 then spend(c) end
+      report(reply, at, c)
+    else
+      reply[at], reply[at + 1], reply[at + 2], reply[at + 3] = 2, 0, 0, 0
+    end
+  end
+  reply[6] = broken
+  return reply
+end
+
+if refused(1, before) then return settle(before, false) end
+
+local key, session, roles = before + after + 1, nil, nil
+if ARGV[7] == '1' then
+  session = redis.pcall('HMGET', KEYS[key], 'user', 'email', 'name', 'roles', 'scopes', 'created',
+    'expires', 'ip', 'ua', 'device_kind', 'device_name', 'ended_at', 'ended_reason')
+  local status = 5
+  if session.err then
+    if string.sub(session.err, 1, 9) ~= 'WRONGTYPE' then error(session) end
+    status = 2
+  elseif not session[1] then
+    status = 1
+  else
+    local created, expires = tonumber(session[6]), tonumber(session[7])
+    if not created or not expires then
+      status = 2
+    else
+      local last = redis.pcall('HGET', KEYS[key + 1], 'last')
+      last = type(last) == 'string' and tonumber(last) or 0
+      last = math.max(last, tonumber(ARGV[4]), created)
+      local idle = tonumber(ARGV[3])
+      if session[12] then
+        status = 4
+      elseif ms >= expires or (idle > 0 and ms >= last + idle) then
+        status = 3
+      end
+      reply[3], reply[4] = session, last
+    end
+  end
+  reply[2] = status
+  key = key + 2
+end
+if ARGV[8] == '1' then reply[5] = redis.call('EXISTS', KEYS[key]) end
+
+if reply[5] == 1 or (session and reply[2] ~= 5) then return settle(before, true) end
+if session then
+  roles = session[4] or ''
+  if (ARGV[5] ~= '' and not any(roles, ARGV[5], true)) or any(session[5] or '', ARGV[6], false) then
+    return settle(before, true)
+  end
+end
+
+local refuses = refused(before + 1, before + after, roles)
+return settle(before + after, not refuses)

@@ -1,0 +1,260 @@
+//! What the store does with sessions and the blacklist.
+
+use std::time::Duration;
+
+use super::{Engine, Entry, Page, Revocation, Store, StoreError, Use, Wanted};
+use crate::session::{EndReason, OnLimit, Session, SessionId};
+
+/// What became of a new session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Created {
+    /// It is there, in the place of these.
+    Created { evicted: Vec<SessionId> },
+    /// The user has as many as are allowed.
+    LimitReached,
+}
+
+impl Store {
+    /// Writes a new session. Beyond `max` alive ones the oldest are ended, or the new one is
+    /// rejected; however many sign-ins race, at most `max` stay. Those that have expired by being
+    /// idle stay expired from then on, and neither count nor keep anybody out.
+    pub async fn create_session(
+        &self,
+        session: &Session,
+        max: u32,
+        on_limit: OnLimit,
+        idle: Option<Duration>,
+    ) -> Result<Created, StoreError> {
+        let created = self
+            .measured("create_session", async {
+                match &self.engine {
+                    Engine::Memory(memory) => {
+                        Ok(memory.create_session(session, max, on_limit, idle))
+                    }
+                    Engine::Redis(redis) => {
+                        redis.create_session(session, max, on_limit, idle).await
+                    }
+                }
+            })
+            .await?;
+        if let Created::Created { evicted } = &created {
+            self.shared.metrics.sessions_created.inc();
+            self.ended(evicted, EndReason::Evicted);
+        }
+        Ok(created)
+    }
+
+    /// Reads one session, however it stands.
+    pub async fn session(&self, id: SessionId) -> Result<Option<Entry>, StoreError> {
+        self.measured("session", async {
+            match &self.engine {
+                Engine::Memory(memory) => Ok(memory.session(id)),
+                Engine::Redis(redis) => redis.session(id).await,
+            }
+        })
+        .await
+    }
+
+    /// Lists a user's sessions, newest first.
+    pub async fn sessions_of(&self, user: &str, wanted: Wanted<'_>) -> Result<Page, StoreError> {
+        self.measured("sessions_of", async {
+            match &self.engine {
+                Engine::Memory(memory) => Ok(memory.sessions_of(user, wanted)),
+                Engine::Redis(redis) => redis.sessions_of(user, wanted).await,
+            }
+        })
+        .await
+    }
+
+    /// Lists everybody's sessions. A call looks at a few thousand keys at most, so a page may be
+    /// short, even empty, and have a next one. Those that are there throughout are on some page;
+    /// Redis may give one twice. Each step has the deadline, not the whole.
+    pub async fn all_sessions(&self, wanted: Wanted<'_>) -> Result<Page, StoreError> {
+        self.measured_steps("all_sessions", async {
+            match &self.engine {
+                Engine::Memory(memory) => Ok(memory.all_sessions(wanted)),
+                Engine::Redis(redis) => redis.all_sessions(wanted, self.shared.timeout).await,
+            }
+        })
+        .await
+    }
+
+    /// Ends a session; tells whether it was alive. One that has expired by being idle stays so,
+    /// even if the idle timeout grows.
+    pub async fn revoke(
+        &self,
+        id: SessionId,
+        reason: EndReason,
+        idle: Option<Duration>,
+    ) -> Result<bool, StoreError> {
+        let mut was_alive = false;
+        let outcome = self
+            .measured("revoke", async {
+                match &self.engine {
+                    Engine::Memory(memory) => was_alive = memory.revoke(id, reason, idle),
+                    Engine::Redis(redis) => {
+                        redis.revoke(id, reason, idle, &mut was_alive).await?;
+                    }
+                }
+                Ok(())
+            })
+            .await;
+        // It has ended even where its user's index could not be told any more.
+        if was_alive {
+            self.ended(&[id], reason);
+        }
+        outcome.map(|()| was_alive)
+    }
+
+    /// Ends all of a user's sessions but one; gives those that were alive.
+    pub async fn revoke_user(
+        &self,
+        user: &str,
+        except: Option<SessionId>,
+        reason: EndReason,
+        idle: Option<Duration>,
+    ) -> Result<Vec<SessionId>, StoreError> {
+        let mut ended = Vec::new();
+        let outcome = self
+            .measured("revoke_user", async {
+                match &self.engine {
+                    Engine::Memory(memory) => {
+                        ended = memory.revoke_user(user, except, reason, idle)
+                    }
+                    Engine::Redis(redis) => {
+                        let ended = &mut ended;
+                        redis.revoke_user(user, except, reason, idle, ended).await?;
+                    }
+                }
+                Ok(())
+            })
+            .await;
+        self.ended(&ended, reason);
+        outcome.map(|()| ended)
+    }
+
+    /// Changes who the user's live sessions belong to and what they may do.
+    pub async fn set_identity(
+        &self,
+        user: &str,
+        email: &str,
+        name: Option<&str>,
+        roles: &[String],
+        scopes: &[String],
+    ) -> Result<(), StoreError> {
+        let identity = Identity {
+            email,
+            name,
+            roles,
+            scopes,
+        };
+        self.measured("set_identity", async {
+            match &self.engine {
+                Engine::Memory(memory) => {
+                    memory.set_identity(user, identity);
+                    Ok(())
+                }
+                Engine::Redis(redis) => redis.set_identity(user, identity).await,
+            }
+        })
+        .await
+    }
+
+    /// Refuses the token that this key names (see the contract's section 6) for so long.
+    pub async fn blacklist(&self, key: &str, ttl: Duration) -> Result<(), StoreError> {
+        self.measured("blacklist", async {
+            match &self.engine {
+                Engine::Memory(memory) => {
+                    memory.blacklist(key, ttl);
+                    Ok(())
+                }
+                Engine::Redis(redis) => redis.blacklist(key, ttl).await,
+            }
+        })
+        .await?;
+        self.announce(Revocation::Token(key.to_owned()));
+        Ok(())
+    }
+
+    /// Takes a key off the blacklist; tells whether it was on it.
+    pub async fn unblacklist(&self, key: &str) -> Result<bool, StoreError> {
+        self.measured("unblacklist", async {
+            match &self.engine {
+                Engine::Memory(memory) => Ok(memory.unblacklist(key)),
+                Engine::Redis(redis) => redis.unblacklist(key).await,
+            }
+        })
+        .await
+    }
+
+    /// Tells for each key whether it is on the blacklist, in their order.
+    pub async fn is_blacklisted(&self, keys: &[&str]) -> Result<Vec<bool>, StoreError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.measured("is_blacklisted", async {
+            match &self.engine {
+                Engine::Memory(memory) => Ok(memory.are_blacklisted(keys)),
+                Engine::Redis(redis) => redis.are_blacklisted(keys).await,
+            }
+        })
+        .await
+    }
+
+    /// Writes down how sessions were used; those that are not there are passed over. Each step has
+    /// the deadline, not the whole.
+    pub async fn record_uses(&self, uses: &[Use]) -> Result<(), StoreError> {
+        if uses.is_empty() {
+            return Ok(());
+        }
+        self.measured_steps("record_uses", async {
+            match &self.engine {
+                Engine::Memory(memory) => {
+                    memory.record_uses(uses);
+                    Ok(())
+                }
+                Engine::Redis(redis) => redis.record_uses(uses, self.shared.timeout).await,
+            }
+        })
+        .await
+    }
+
+    /// Tells which of these sessions are not alive any more: missing, expired or revoked. Each step
+    /// has the deadline, not the whole.
+    pub async fn ended_among(
+        &self,
+        ids: &[SessionId],
+        idle: Option<Duration>,
+    ) -> Result<Vec<SessionId>, StoreError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.measured_steps("ended_among", async {
+            match &self.engine {
+                Engine::Memory(memory) => Ok(memory.ended_among(ids, idle)),
+                Engine::Redis(redis) => redis.ended_among(ids, idle, self.shared.timeout).await,
+            }
+        })
+        .await
+    }
+
+    fn ended(&self, ids: &[SessionId], reason: EndReason) {
+        for id in ids {
+            self.shared
+                .metrics
+                .sessions_ended
+                .with_label_values(&[reason.as_str()])
+                .inc();
+            self.announce(Revocation::Session(*id));
+        }
+    }
+}
+
+/// What may change of a session while it lives.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Identity<'a> {
+    pub email: &'a str,
+    pub name: Option<&'a str>,
+    pub roles: &'a [String],
+    pub scopes: &'a [String],
+}

@@ -1,0 +1,29 @@
+//! The store: the same promises from both engines, and what a real Redis may do to one of them.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+
+#[path = "store/agreement.rs"]
+mod agreement;
+#[path = "store/cancellation.rs"]
+mod cancellation;
+#[path = "store/decisions.rs"]
+mod decisions;
+#[path = "store/faults.rs"]
+mod faults;
+#[path = "store/listing.rs"]
+mod listing;
+#[path = "store/refresh.rs"]
+mod refresh;
+#[path = "store/server.rs"]
+mod server;
+#[path = "store/sessions.rs"]
+mod sessions;
+#[path = "store/spoilt.rs"]
+mod spoilt;
+#[path = "store/support.rs"]
+mod support;

@@ -1,0 +1,311 @@
+//! What `decide` and `charge` answer, and what they spend.
+
+use std::time::Duration;
+
+use portcullis::limits::{Algorithm, Charge};
+use portcullis::routing::Require;
+use portcullis::session::{EndReason, OnLimit};
+use portcullis::store::{Findings, Found, Inquiry, Store};
+
+use crate::support::{IDLE, charge, engines, inquiry, limit, log, open, redis, session};
+
+async fn left(store: &Store, charge: &Charge) -> u64 {
+    store.peek_limit(charge).await.unwrap().remaining
+}
+
+async fn ask(store: &Store, inquiry: &Inquiry<'_>) -> (Findings, Vec<(bool, u64)>) {
+    let findings = store.decide(inquiry, IDLE).await.unwrap();
+    let decisions = findings.decisions.iter();
+    let verdicts = decisions.map(|d| (d.allowed, d.remaining)).collect();
+    (findings, verdicts)
+}
+
+#[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one table of stages")]
+async fn each_stage_spends_what_it_should() {
+    let (_server, stores) = engines().await;
+    for store in stores {
+        let now = store.now().await.unwrap();
+        let session = session("ann", now);
+        store
+            .create_session(&session, 5, OnLimit::EvictOldest, IDLE)
+            .await
+            .unwrap();
+        let (before, after) = ([log("before", 4)], [log("after", 1)]);
+        let anything = Require::default();
+        let base = || Inquiry {
+            session: Some(session.id),
+            blacklist_key: Some("jti"),
+            ..inquiry(&before, &anything, &after)
+        };
+
+        let (found, verdicts) = ask(&store, &base()).await;
+        assert_eq!(found.session, Found::Active(session.clone(), now));
+        assert_eq!(verdicts, [(true, 3), (true, 0)]);
+
+        // A limit with identity refuses: nothing is spent, not even the limit before.
+        let (_, verdicts) = ask(&store, &base()).await;
+        assert_eq!(verdicts, [(true, 3), (false, 0)]);
+        assert_eq!(left(&store, &before[0]).await, 3);
+        store.reset_limit(&after[0]).await.unwrap();
+
+        // Requirements not met: the limit before is spent, the other is not looked at.
+        let roles = Require {
+            roles: vec!["root".into(), "owner".into()],
+            scopes: vec![],
+        };
+        let scopes = Require {
+            roles: vec![],
+            scopes: vec!["read".into(), "write".into()],
+        };
+        let met = Require {
+            roles: vec!["root".into(), "a\nb%".into()],
+            scopes: vec!["read".into()],
+        };
+        let (_, verdicts) = ask(
+            &store,
+            &Inquiry {
+                require: &roles,
+                ..base()
+            },
+        )
+        .await;
+        assert_eq!(verdicts, [(true, 2)]);
+        let (_, verdicts) = ask(
+            &store,
+            &Inquiry {
+                require: &scopes,
+                ..base()
+            },
+        )
+        .await;
+        assert_eq!(verdicts, [(true, 1)]);
+        let (_, verdicts) = ask(
+            &store,
+            &Inquiry {
+                require: &met,
+                ..base()
+            },
+        )
+        .await;
+        assert_eq!(verdicts, [(true, 0), (true, 0)]);
+
+        // The limit before refuses: nothing else is looked at.
+        let (found, verdicts) = ask(&store, &base()).await;
+        assert_eq!(found.session, Found::NotAsked);
+        assert_eq!(verdicts, [(false, 0)]);
+
+        // Blacklisted, revoked, missing: the limit before is spent.
+        store.reset_limit(&before[0]).await.unwrap();
+        store.reset_limit(&after[0]).await.unwrap();
+        store
+            .blacklist("jti", Duration::from_secs(60))
+            .await
+            .unwrap();
+        let (found, verdicts) = ask(&store, &base()).await;
+        assert!(found.blacklisted);
+        assert_eq!(verdicts, [(true, 3)]);
+        assert!(store.unblacklist("jti").await.unwrap());
+        assert!(
+            store
+                .revoke(session.id, EndReason::SignOut, IDLE)
+                .await
+                .unwrap()
+        );
+        let (found, verdicts) = ask(&store, &base()).await;
+        let Found::Revoked(revoked) = found.session else {
+            panic!("{found:?}")
+        };
+        assert_eq!(revoked.ended.unwrap().reason, EndReason::SignOut);
+        assert_eq!(verdicts, [(true, 2)]);
+        let other = crate::support::session("bob", now);
+        let (found, verdicts) = ask(
+            &store,
+            &Inquiry {
+                session: Some(other.id),
+                ..base()
+            },
+        )
+        .await;
+        assert_eq!(found.session, Found::Missing);
+        assert_eq!(verdicts, [(true, 1)]);
+        assert_eq!(left(&store, &after[0]).await, 1);
+    }
+}
+
+#[tokio::test]
+async fn a_session_expires_by_idleness_and_by_age() {
+    let (_server, stores) = engines().await;
+    for store in stores {
+        let now = store.now().await.unwrap();
+        let anything = Require::default();
+        let mut old = session("ann", now - 1_000_000);
+        store
+            .create_session(&old, 5, OnLimit::EvictOldest, IDLE)
+            .await
+            .unwrap();
+        let ask = |last_access| Inquiry {
+            session: Some(old.id),
+            last_access,
+            ..inquiry(&[], &anything, &[])
+        };
+        for (known, idle, active) in [
+            (0, Some(900), false),
+            (0, Some(1_200), true),
+            (0, None, true),
+            (now - 100_000, Some(900), true),
+        ] {
+            let idle = idle.map(Duration::from_secs);
+            let found = store.decide(&ask(known), idle).await.unwrap().session;
+            assert_eq!(
+                matches!(found, Found::Active(..)),
+                active,
+                "{known} {idle:?}"
+            );
+            assert!(active || matches!(found, Found::Expired(_)));
+        }
+        old = session("bob", now - 3_600_001);
+        store
+            .create_session(&old, 5, OnLimit::EvictOldest, IDLE)
+            .await
+            .unwrap();
+        let asked = Inquiry {
+            session: Some(old.id),
+            ..inquiry(&[], &anything, &[])
+        };
+        let found = store.decide(&asked, None).await.unwrap().session;
+        assert!(matches!(found, Found::Expired(_)), "{found:?}");
+        assert!(
+            !store
+                .revoke(old.id, EndReason::SignOut, IDLE)
+                .await
+                .unwrap()
+        );
+    }
+}
+
+#[tokio::test]
+async fn roles_narrow_whom_a_limit_binds_and_shadows_never_refuse() {
+    let (_server, stores) = engines().await;
+    for store in stores {
+        let session = session("ann", store.now().await.unwrap());
+        store
+            .create_session(&session, 5, OnLimit::EvictOldest, IDLE)
+            .await
+            .unwrap();
+        let names = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
+        let log = |name| limit(name, Algorithm::SlidingLog, 1);
+        let after = [
+            charge(portcullis::limits::Limit {
+                roles: names(&["guest"]),
+                ..log("guests")
+            }),
+            charge(portcullis::limits::Limit {
+                roles: names(&["x", "a\nb%"]),
+                shadow: true,
+                ..log("odd")
+            }),
+            charge(portcullis::limits::Limit {
+                except_roles: names(&["admin"]),
+                ..log("but-admins")
+            }),
+            charge(portcullis::limits::Limit {
+                limit: 9,
+                ..log("all")
+            }),
+        ];
+        let anything = Require::default();
+        let asked = Inquiry {
+            session: Some(session.id),
+            ..inquiry(&[], &anything, &after)
+        };
+        for (shadow_allowed, left) in [(true, 8), (false, 7)] {
+            let (found, verdicts) = ask(&store, &asked).await;
+            let bound: Vec<_> = found.decisions.iter().map(|d| &*d.limit.name).collect();
+            assert_eq!(bound, ["odd", "all"]);
+            assert_eq!(verdicts, [(shadow_allowed, 0), (true, left)]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn all_three_algorithms_charge_refund_and_tell_when() {
+    let (_server, stores) = engines().await;
+    for store in stores {
+        for algorithm in [
+            Algorithm::SlidingWindow,
+            Algorithm::SlidingLog,
+            Algorithm::TokenBucket { burst: 2 },
+        ] {
+            let charges = [charge(limit("three", algorithm, 2)), log("roomy", 100)];
+            for left in [1, 0] {
+                let decisions = store.charge(&charges).await.unwrap();
+                assert!(decisions[0].allowed);
+                assert_eq!(decisions[0].remaining, left);
+            }
+            let roomy = left(&store, &charges[1]).await;
+            let refused = &store.charge(&charges).await.unwrap()[0];
+            assert!(!refused.allowed && !refused.degraded, "{algorithm:?}");
+            assert!(
+                refused.retry_after > Duration::from_secs(1),
+                "{algorithm:?}"
+            );
+            assert!(refused.retry_after <= Duration::from_secs(1200));
+            assert_eq!(left(&store, &charges[1]).await, roomy, "all or nothing");
+            store.refund(&charges).await.unwrap();
+            assert_eq!(left(&store, &charges[0]).await, 1, "{algorithm:?}");
+            assert!(store.reset_limit(&charges[0]).await.unwrap());
+            assert_eq!(left(&store, &charges[0]).await, 2, "{algorithm:?}");
+        }
+        let local = store.charge_locally(&[log("local", 1)]);
+        assert!(local[0].allowed && local[0].degraded);
+        assert!(!store.charge_locally(&[log("local", 1)])[0].allowed);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_gateways_admit_exactly_the_limit() {
+    let server = crate::server::Server::start();
+    let patience = Duration::from_secs(10);
+    let links = [
+        redis(&server, patience).await,
+        redis(&server, patience).await,
+        redis(&server, patience).await,
+    ];
+    for algorithm in [
+        Algorithm::SlidingWindow,
+        Algorithm::SlidingLog,
+        Algorithm::TokenBucket { burst: 100 },
+    ] {
+        // Slow enough not to drain meanwhile.
+        let limit = portcullis::limits::Limit {
+            window: Duration::from_secs(100_000),
+            ..limit("shared", algorithm, 100)
+        };
+        let charge = charge(limit);
+        let tasks: Vec<_> = (0..300)
+            .map(|n| {
+                let (store, charge) = (links[n % 3].clone(), charge.clone());
+                tokio::spawn(async move { store.charge(&[charge]).await.unwrap()[0].allowed })
+            })
+            .collect();
+        let mut admitted = 0;
+        for task in tasks {
+            admitted += usize::from(task.await.unwrap());
+        }
+        assert_eq!(admitted, 100, "{algorithm:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_asks_nothing_needs_no_server() {
+    let nobody = crate::support::address(1);
+    let engine = portcullis::settings::Engine::Redis(nobody);
+    let store = open(engine, Duration::from_secs(1), crate::support::metrics()).link();
+    let anything = Require::default();
+    let findings = store
+        .decide(&inquiry(&[], &anything, &[]), IDLE)
+        .await
+        .unwrap();
+    assert_eq!(findings.session, Found::NotAsked);
+}

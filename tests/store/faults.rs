@@ -1,0 +1,242 @@
+//! What a Redis may do: lose scripts, hang, die, refuse, become a replica.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use portcullis::session::OnLimit;
+use portcullis::settings::{Engine, RedisAddress};
+use portcullis::store::{Store, StoreError, Use};
+
+use crate::server::Server;
+use crate::support::{IDLE, address, log, metrics, open, redis, session};
+
+const TIMEOUT: Duration = Duration::from_millis(100);
+
+async fn until(what: &str, patience: Duration, mut holds: impl AsyncFnMut() -> bool) -> Duration {
+    let started = Instant::now();
+    while !holds().await {
+        assert!(
+            started.elapsed() < patience,
+            "not within {patience:?}: {what}"
+        );
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    started.elapsed()
+}
+
+/// Asks until the store is found to be down, at which it must fail without waiting.
+async fn until_down(store: &Store) -> Duration {
+    let noticed = until("noticed", Duration::from_millis(700), async || {
+        let asked = Instant::now();
+        let answer = store.now().await;
+        assert!(answer.is_err());
+        assert!(
+            asked.elapsed() < TIMEOUT + Duration::from_millis(150),
+            "waited for {:?}",
+            asked.elapsed()
+        );
+        answer == Err(StoreError::Unreachable)
+    })
+    .await;
+    for _ in 0..100 {
+        let asked = Instant::now();
+        assert_eq!(store.now().await, Err(StoreError::Unreachable));
+        assert!(asked.elapsed() < Duration::from_millis(50));
+    }
+    noticed
+}
+
+#[tokio::test]
+async fn a_hung_server_is_noticed_and_used_again() {
+    let server = Server::start();
+    let metrics = metrics();
+    let store = open(
+        Engine::Redis(address(server.port)),
+        TIMEOUT,
+        Arc::clone(&metrics),
+    )
+    .link();
+    assert!(store.wait_until_up(Duration::from_secs(5)).await);
+    assert_eq!(metrics.store_up.get(), 1);
+    server.signal("STOP");
+    let noticed = until_down(&store).await;
+    assert!(noticed < Duration::from_millis(600), "{noticed:?}");
+    assert_eq!(metrics.store_up.get(), 0);
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    server.signal("CONT");
+    let back = until("back", Duration::from_secs(2), async || {
+        store.now().await.is_ok()
+    })
+    .await;
+    assert!(back < Duration::from_millis(600), "{back:?}");
+    assert_eq!(metrics.store_up.get(), 1);
+}
+
+#[tokio::test]
+async fn a_dead_server_fails_at_once_and_is_used_when_it_is_back() {
+    let server = Server::start();
+    let store = redis(&server, TIMEOUT).await;
+    let port = server.kill();
+    until_down(&store).await;
+    let _server = Server::start_on(port, &[]);
+    let back = until("back", Duration::from_secs(2), async || {
+        store.charge(&[log("l", 1000)]).await.is_ok()
+    });
+    let back = back.await;
+    assert!(back < Duration::from_millis(600), "{back:?}");
+}
+
+#[tokio::test]
+async fn scripts_that_were_flushed_are_loaded_again() {
+    let server = Server::start();
+    let store = redis(&server, Duration::from_secs(5)).await;
+    let mut client = server.client().await;
+    let one = session("ann", store.now().await.unwrap());
+    for n in 0..3 {
+        redis::cmd("SCRIPT")
+            .arg("FLUSH")
+            .exec_async(&mut client)
+            .await
+            .unwrap();
+        assert_eq!(
+            store.charge(&[log("l", 9)]).await.unwrap()[0].remaining,
+            8 - n
+        );
+    }
+    redis::cmd("SCRIPT")
+        .arg("FLUSH")
+        .exec_async(&mut client)
+        .await
+        .unwrap();
+    store
+        .create_session(&one, 5, OnLimit::Reject, IDLE)
+        .await
+        .unwrap();
+    redis::cmd("SCRIPT")
+        .arg("FLUSH")
+        .exec_async(&mut client)
+        .await
+        .unwrap();
+    let used = Use {
+        session: one.id,
+        last_access: 1,
+        requests: 3,
+        address: one.ip,
+    };
+    store.record_uses(&[used.clone(), used]).await.unwrap();
+    assert_eq!(
+        store
+            .session(one.id)
+            .await
+            .unwrap()
+            .unwrap()
+            .activity
+            .request_count,
+        6
+    );
+}
+
+#[derive(Clone, Default)]
+struct Captured(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Captured {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_a_refusal_and_stays_out_of_the_log() {
+    let log_lines = Captured::default();
+    let writer = log_lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let port = Server::start().kill();
+    let server = Server::start_on(port, &["--requirepass", "the-real-secret"]);
+    for (password, error) in [
+        (Some("canary-secret"), StoreError::Refused),
+        (None, StoreError::Refused),
+    ] {
+        let address = RedisAddress {
+            password: password.map(Into::into),
+            ..address(server.port)
+        };
+        let store = open(Engine::Redis(address), TIMEOUT, metrics()).link();
+        until("refused", Duration::from_secs(3), async || {
+            store.now().await == Err(error)
+        })
+        .await;
+        assert!(!store.up());
+    }
+    let right = RedisAddress {
+        password: Some("the-real-secret".into()),
+        ..address(server.port)
+    };
+    let store = open(Engine::Redis(right), TIMEOUT, metrics()).link();
+    assert!(store.wait_until_up(Duration::from_secs(3)).await);
+    let text = String::from_utf8(log_lines.0.lock().unwrap().clone()).unwrap();
+    assert!(text.contains("cannot use the store"), "{text}");
+    assert!(!text.contains("secret"), "{text}");
+}
+
+#[tokio::test]
+async fn a_full_server_refuses_writes_and_still_answers() {
+    let server = Server::start();
+    let store = redis(&server, Duration::from_secs(5)).await;
+    let one = session("ann", store.now().await.unwrap());
+    store
+        .create_session(&one, 5, OnLimit::Reject, IDLE)
+        .await
+        .unwrap();
+    let mut client = server.client().await;
+    let full = redis::cmd("CONFIG")
+        .arg("SET")
+        .arg("maxmemory")
+        .arg("1")
+        .take();
+    full.exec_async(&mut client).await.unwrap();
+    let two = session("ann", one.created_at);
+    let outcome = store.create_session(&two, 5, OnLimit::Reject, IDLE).await;
+    assert_eq!(outcome, Err(StoreError::Refused));
+    assert_eq!(store.charge(&[log("l", 1)]).await, Err(StoreError::Refused));
+    assert!(store.session(one.id).await.unwrap().is_some());
+    assert!(store.up());
+}
+
+#[tokio::test]
+async fn a_replica_is_not_used_until_it_is_a_master_again() {
+    let server = Server::start();
+    let store = redis(&server, TIMEOUT).await;
+    let mut client = server.client().await;
+    let role = async |client: &mut redis::aio::MultiplexedConnection, host: &str, port: &str| {
+        let mut command = redis::cmd("REPLICAOF");
+        command
+            .arg(host)
+            .arg(port)
+            .exec_async(client)
+            .await
+            .unwrap();
+    };
+    role(&mut client, "127.0.0.1", "1").await;
+    assert_eq!(
+        store.charge(&[log("l", 9)]).await,
+        Err(StoreError::Unreachable)
+    );
+    until("down", Duration::from_secs(1), async || !store.up()).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!store.up());
+    role(&mut client, "NO", "ONE").await;
+    let back = until("up", Duration::from_secs(2), async || {
+        store.charge(&[log("l", 9)]).await.is_ok()
+    });
+    assert!(back.await < Duration::from_millis(600));
+}

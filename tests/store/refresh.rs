@@ -1,0 +1,100 @@
+//! Refresh tokens: both engines rotate by the same rules.
+
+use std::time::Duration;
+
+use portcullis::session::{EndReason, Millis, OnLimit, SessionId};
+use portcullis::store::{Rotation, Store, Turnover};
+
+use crate::support::{IDLE, engines, session};
+
+async fn signed_in(store: &Store, ttl: Millis) -> (SessionId, Millis) {
+    let now = store.now().await.unwrap();
+    let written = session("ann", now);
+    store
+        .create_session(&written, 5, OnLimit::Reject, IDLE)
+        .await
+        .unwrap();
+    store
+        .grant_refresh(written.id, [1; 32], now + ttl)
+        .await
+        .unwrap();
+    (written.id, now)
+}
+
+/// Presents token `from`, whose successor is `to`. Numbers from 100 up bear no mark of ours.
+async fn present(store: &Store, id: SessionId, from: u8, to: u8, grace: Duration) -> Rotation {
+    let turnover = Turnover {
+        presented: [from; 32],
+        ours: from < 100,
+        successor: [to; 32],
+        grace,
+        until: store.now().await.unwrap() + 60_000,
+    };
+    store.rotate_refresh(id, &turnover).await.unwrap()
+}
+
+#[tokio::test]
+async fn tokens_rotate_and_replay_for_the_grace_time() {
+    let (_server, stores) = engines().await;
+    let grace = Duration::from_secs(60);
+    for store in stores {
+        let (id, _) = signed_in(&store, 60_000).await;
+        assert_eq!(store.holds_refresh(id, [1; 32]).await, Ok(true));
+        let story = [
+            (200, 201, Rotation::Unknown),
+            (1, 2, Rotation::Rotated),
+            (1, 2, Rotation::Replayed),
+            (2, 3, Rotation::Rotated),
+            (1, 2, Rotation::Replayed),
+            (2, 3, Rotation::Replayed),
+            (2, 9, Rotation::Unknown),
+            (3, 4, Rotation::Rotated),
+            // One that was never rotated within the grace time, but is ours: an old one.
+            (50, 51, Rotation::Reused),
+            (4, 5, Rotation::Reused),
+            (200, 201, Rotation::Unknown),
+        ];
+        for (step, (from, to, expected)) in story.into_iter().enumerate() {
+            let found = present(&store, id, from, to, grace).await;
+            assert_eq!(found, expected, "step {step}");
+        }
+        assert_eq!(store.holds_refresh(id, [1; 32]).await, Ok(false));
+        store.revoke(id, EndReason::Admin, IDLE).await.unwrap();
+        assert_eq!(present(&store, id, 4, 5, grace).await, Rotation::Gone);
+        let nobody = SessionId([9; 32]);
+        assert_eq!(present(&store, nobody, 1, 2, grace).await, Rotation::Gone);
+        assert_eq!(
+            present(&store, nobody, 200, 2, grace).await,
+            Rotation::Unknown
+        );
+    }
+}
+
+#[tokio::test]
+async fn after_the_grace_time_it_is_reuse_and_after_its_time_expired() {
+    let (_server, stores) = engines().await;
+    for store in stores {
+        let (id, _) = signed_in(&store, 60_000).await;
+        let none = Duration::ZERO;
+        assert_eq!(present(&store, id, 1, 2, none).await, Rotation::Rotated);
+        assert_eq!(present(&store, id, 1, 2, none).await, Rotation::Reused);
+        let (id, _) = signed_in(&store, 0).await;
+        assert_eq!(present(&store, id, 1, 2, none).await, Rotation::Expired);
+    }
+}
+
+#[tokio::test]
+async fn of_many_at_once_one_rotates() {
+    let (_server, stores) = engines().await;
+    for store in stores {
+        let (id, _) = signed_in(&store, 60_000).await;
+        let grace = Duration::from_secs(60);
+        let calls = (0..50).map(|_| present(&store, id, 1, 2, grace));
+        let found = futures_util::future::join_all(calls).await;
+        let count = |wanted| found.iter().filter(|rotation| **rotation == wanted).count();
+        assert_eq!(
+            (count(Rotation::Rotated), count(Rotation::Replayed)),
+            (1, 49)
+        );
+    }
+}

@@ -1,0 +1,158 @@
+//! Keys of another type or with content that is not understood: counted, mended, never in the way.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis::limits::Algorithm;
+use portcullis::metrics::Metrics;
+use portcullis::routing::Require;
+use portcullis::session::{EndReason, OnLimit, Session, Status};
+use portcullis::settings::Engine;
+use portcullis::store::{Found, Inquiry, Store};
+use redis::aio::MultiplexedConnection;
+
+use crate::server::Server;
+use crate::support::{
+    IDLE, PREFIX, address, charge, inquiry, limit, metrics, open, session, wanted,
+};
+
+struct Spoilt {
+    _server: Server,
+    store: Store,
+    metrics: Arc<Metrics>,
+    client: MultiplexedConnection,
+    /// One that is there.
+    session: Session,
+}
+
+impl Spoilt {
+    async fn start() -> Spoilt {
+        let server = Server::start();
+        let metrics = metrics();
+        let engine = Engine::Redis(address(server.port));
+        let store = open(engine, Duration::from_secs(5), Arc::clone(&metrics)).link();
+        assert!(store.wait_until_up(Duration::from_secs(5)).await);
+        let session = session("ann", store.now().await.unwrap());
+        let created = store
+            .create_session(&session, 5, OnLimit::Reject, IDLE)
+            .await;
+        created.unwrap();
+        Spoilt {
+            client: server.client().await,
+            _server: server,
+            store,
+            metrics,
+            session,
+        }
+    }
+
+    /// Runs a command beside the store: words between spaces.
+    async fn run(&mut self, command: &str) {
+        let mut words = command.split(' ');
+        let mut spoiling = redis::cmd(words.next().unwrap());
+        spoiling.arg(words.collect::<Vec<_>>());
+        spoiling.exec_async(&mut self.client).await.unwrap();
+    }
+
+    async fn keys(&mut self, pattern: &str) -> Vec<String> {
+        let mut command = redis::cmd("KEYS");
+        let keys = command.arg(pattern).query_async(&mut self.client);
+        keys.await.unwrap()
+    }
+
+    fn malformed(&self, operation: &str) -> u64 {
+        let labels = [operation, "malformed"];
+        self.metrics.store_errors.with_label_values(&labels).get()
+    }
+}
+
+#[tokio::test]
+async fn a_spoilt_session_is_as_good_as_none() {
+    let mut spoilt = Spoilt::start().await;
+    let id = spoilt.session.id;
+    let key = format!("{PREFIX}session:{{{id}}}");
+    assert!(spoilt.keys("*").await.contains(&key));
+    let anything = Require::default();
+    let asked = Inquiry {
+        session: Some(id),
+        ..inquiry(&[], &anything, &[])
+    };
+    let expires = spoilt.session.expires_at;
+    for (n, spoiling) in [
+        format!("HSET {key} expires soon"),
+        format!("HSET {key} expires {expires} ip ?"),
+        format!("HSET {key} ip 10.0.0.1 roles admin"),
+        format!("SET {key} 1"),
+    ]
+    .iter()
+    .enumerate()
+    {
+        spoilt.run(spoiling).await;
+        let found = spoilt.store.decide(&asked, IDLE).await.unwrap().session;
+        assert_eq!(found, Found::Missing, "{spoiling}");
+        assert_eq!(spoilt.malformed("decide"), n as u64 + 1);
+    }
+    let store = &spoilt.store;
+    assert_eq!(store.session(id).await.unwrap(), None);
+    assert!(!store.revoke(id, EndReason::Admin, IDLE).await.unwrap());
+    assert_eq!(store.ended_among(&[id], IDLE).await.unwrap(), [id]);
+    store
+        .set_identity("ann", "e", None, &[], &[])
+        .await
+        .unwrap();
+    let page = store
+        .sessions_of("ann", wanted(None, 9, None))
+        .await
+        .unwrap();
+    assert_eq!(page.total, 0);
+}
+
+#[tokio::test]
+async fn spoilt_indexes_keep_nobody_out() {
+    let mut spoilt = Spoilt::start().await;
+    for key in spoilt.keys("*user:*").await {
+        spoilt.run(&format!("SET {key} 1")).await;
+    }
+    let store = &spoilt.store;
+    let page = store
+        .sessions_of("ann", wanted(None, 9, None))
+        .await
+        .unwrap();
+    assert_eq!(page.total, 0);
+    assert_eq!(spoilt.malformed("user_index"), 1);
+    let other = session("ann", spoilt.session.created_at);
+    store
+        .create_session(&other, 5, OnLimit::Reject, IDLE)
+        .await
+        .unwrap();
+    let active = store.sessions_of("ann", wanted(Some(Status::Active), 9, None));
+    assert_eq!(active.await.unwrap().total, 1);
+}
+
+#[tokio::test]
+async fn spoilt_counters_begin_anew() {
+    let mut spoilt = Spoilt::start().await;
+    let mut expected = 0;
+    for algorithm in [
+        Algorithm::SlidingWindow,
+        Algorithm::SlidingLog,
+        Algorithm::TokenBucket { burst: 3 },
+    ] {
+        let charges = [charge(limit("l", algorithm, 3))];
+        spoilt.store.charge(&charges).await.unwrap();
+        let key = spoilt.keys("*limit:*").await.remove(0);
+        for spoiling in ["SADD", "SET", "RPUSH"] {
+            spoilt.run(&format!("DEL {key}")).await;
+            spoilt.run(&format!("{spoiling} {key} nonsense")).await;
+            for left in [2, 1, 0] {
+                let decided = &spoilt.store.charge(&charges).await.unwrap()[0];
+                assert!(decided.allowed);
+                assert_eq!(decided.remaining, left, "{algorithm:?} {spoiling}");
+            }
+            assert!(!spoilt.store.charge(&charges).await.unwrap()[0].allowed);
+            expected += 1;
+            assert_eq!(spoilt.malformed("decide"), expected);
+        }
+        spoilt.store.reset_limit(&charges[0]).await.unwrap();
+    }
+}

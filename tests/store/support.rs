@@ -1,0 +1,128 @@
+//! Stores to test, and what to put into them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis::limits::{Algorithm, Charge, Counter, KeyPart, Limit, OnOutage};
+use portcullis::metrics::Metrics;
+use portcullis::routing::Require;
+use portcullis::session::{Device, Millis, Session, SessionToken, Status};
+use portcullis::settings::{self, Engine, RedisAddress, SessionsOnOutage};
+use portcullis::store::{Inquiry, Store, Wanted};
+
+use crate::server::Server;
+
+pub(crate) const PREFIX: &str = "test[1]:";
+pub(crate) const IDLE: Option<Duration> = Some(Duration::from_secs(600));
+
+pub(crate) fn open(engine: Engine, timeout: Duration, metrics: Arc<Metrics>) -> Store {
+    let settings = settings::Store {
+        engine,
+        key_prefix: PREFIX.to_owned(),
+        timeout,
+        sessions_on_outage: SessionsOnOutage::Deny,
+        cached_for: Duration::from_secs(60),
+        limits_on_outage: OnOutage::Local,
+    };
+    Store::open(&settings, metrics)
+}
+
+pub(crate) fn address(port: u16) -> RedisAddress {
+    RedisAddress {
+        host: "127.0.0.1".to_owned(),
+        port,
+        database: 0,
+        username: None,
+        password: None,
+    }
+}
+
+pub(crate) fn metrics() -> Arc<Metrics> {
+    Arc::new(Metrics::new().unwrap())
+}
+
+pub(crate) async fn redis(server: &Server, timeout: Duration) -> Store {
+    let store = open(Engine::Redis(address(server.port)), timeout, metrics()).link();
+    assert!(store.wait_until_up(Duration::from_secs(5)).await);
+    store
+}
+
+/// The two engines, with the server that must outlive the second.
+pub(crate) async fn engines() -> (Server, [Store; 2]) {
+    let server = Server::start();
+    let patience = Duration::from_secs(5);
+    let memory = open(Engine::Memory, patience, metrics()).link();
+    let redis = redis(&server, patience).await;
+    (server, [memory, redis])
+}
+
+pub(crate) fn session(user: &str, now: Millis) -> Session {
+    Session {
+        id: SessionToken::random().id(),
+        user: user.to_owned(),
+        email: format!("{user}@example.com"),
+        name: Some("Ann Ålström".to_owned()),
+        roles: vec!["admin".to_owned(), "a\nb%".to_owned()],
+        scopes: vec!["read".to_owned()],
+        created_at: now,
+        expires_at: now + 3_600_000,
+        ip: "2001:db8::1".parse().unwrap(),
+        user_agent: "test".to_owned(),
+        device: Device {
+            kind: Some("laptop".to_owned()),
+            name: None,
+        },
+        ended: None,
+    }
+}
+
+pub(crate) fn limit(name: &str, algorithm: Algorithm, limit: u64) -> Limit {
+    Limit {
+        name: name.into(),
+        algorithm,
+        limit,
+        window: Duration::from_secs(600),
+        key: vec![KeyPart::User],
+        roles: vec![],
+        except_roles: vec![],
+        on_outage: OnOutage::Local,
+        shadow: false,
+    }
+}
+
+pub(crate) fn charge(limit: Limit) -> Charge {
+    let counter = Counter::of(&limit.name, [(1, b"somebody".as_slice())]);
+    Charge {
+        limit: Arc::new(limit),
+        counter,
+    }
+}
+
+pub(crate) fn log(name: &str, most: u64) -> Charge {
+    charge(limit(name, Algorithm::SlidingLog, most))
+}
+
+pub(crate) fn inquiry<'a>(
+    before: &'a [Charge],
+    require: &'a Require,
+    after: &'a [Charge],
+) -> Inquiry<'a> {
+    Inquiry {
+        before,
+        session: None,
+        last_access: 0,
+        blacklist_key: None,
+        require,
+        after,
+    }
+}
+
+pub(crate) fn wanted(status: Option<Status>, limit: usize, cursor: Option<&str>) -> Wanted<'_> {
+    Wanted {
+        status,
+        address: None,
+        idle: IDLE,
+        limit,
+        cursor,
+    }
+}
