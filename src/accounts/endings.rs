@@ -1,0 +1,153 @@
+//! How sessions end: signed out, terminated by their owner, ended by an administrator.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::events::{Event, Kind};
+use crate::refusal::Refusal;
+use crate::session::{EndReason, Session, SessionId};
+use crate::settings::Live;
+use crate::store::StoreError;
+
+use super::{Accounts, Failure, RefreshToken};
+
+impl Accounts {
+    /// Ends one session. `false`: it was gone already, by age or by being idle for so long.
+    ///
+    /// # Errors
+    /// When the store could not make sure.
+    pub async fn end_session(
+        &self,
+        session: &Session,
+        reason: EndReason,
+        by: Option<IpAddr>,
+        idle: Option<Duration>,
+    ) -> Result<bool, StoreError> {
+        let was_alive = self.store.revoke(session.id, reason, idle).await?;
+        if was_alive {
+            self.ended(&session.user, session.id, reason, by);
+        }
+        Ok(was_alive)
+    }
+
+    /// Ends all sessions of a user but one; tells how many were alive.
+    ///
+    /// # Errors
+    /// When the store could not make sure.
+    pub async fn end_sessions_of(
+        &self,
+        user: &str,
+        except: Option<SessionId>,
+        reason: EndReason,
+        by: Option<IpAddr>,
+        idle: Option<Duration>,
+    ) -> Result<usize, StoreError> {
+        let ended = self.store.revoke_user(user, except, reason, idle).await?;
+        for id in &ended {
+            self.ended(user, *id, reason, by);
+        }
+        Ok(ended.len())
+    }
+
+    /// Ends one of a user's own sessions; another user's does not exist.
+    ///
+    /// # Errors
+    /// `NOT_FOUND`, and when the store could not make sure.
+    pub async fn terminate(
+        &self,
+        user: &str,
+        id: SessionId,
+        by: Option<IpAddr>,
+        idle: Option<Duration>,
+    ) -> Result<(), Failure> {
+        match self.store.session(id).await? {
+            Some(entry) if entry.session.user == user => {
+                self.end_session(&entry.session, EndReason::Terminated, by, idle)
+                    .await?;
+                Ok(())
+            }
+            _ => Err(Refusal::NotFound.into()),
+        }
+    }
+
+    /// Signs out: ends the session, if there is one left.
+    ///
+    /// # Errors
+    /// When the store could not make sure.
+    pub async fn sign_out(
+        &self,
+        id: SessionId,
+        by: Option<IpAddr>,
+        idle: Option<Duration>,
+    ) -> Result<(), Failure> {
+        let Some(entry) = self.store.session(id).await? else {
+            return Ok(());
+        };
+        if self.store.revoke(id, EndReason::SignOut, idle).await? {
+            let event = Event::new(Kind::SignOut)
+                .user(&entry.session.user)
+                .session(id);
+            self.events.record(by_address(event, by));
+        }
+        Ok(())
+    }
+
+    /// Signs out with a refresh token: it must be one that was handed out for the session. One that
+    /// was not ends nothing, and is not told so.
+    ///
+    /// # Errors
+    /// When the store could not make sure.
+    pub async fn sign_out_by_refresh(
+        &self,
+        live: &Live,
+        text: &str,
+        by: Option<IpAddr>,
+    ) -> Result<(), Failure> {
+        let Some(token) = RefreshToken::parse(text) else {
+            return Ok(());
+        };
+        let ours = token.is_ours(&self.refresh_key(live)?)
+            || self
+                .store
+                .holds_refresh(token.session(), token.hash())
+                .await?;
+        if ours {
+            let idle = live.sessions.idle_timeout;
+            self.sign_out(token.session(), by, idle).await?;
+        }
+        Ok(())
+    }
+
+    /// Refuses a token from now on, for the rest of its life.
+    ///
+    /// # Errors
+    /// When the store could not make sure.
+    pub async fn blacklist(
+        &self,
+        key: &str,
+        ttl: Duration,
+        by: Option<IpAddr>,
+    ) -> Result<(), StoreError> {
+        self.store.blacklist(key, ttl).await?;
+        let event = Event::new(Kind::TokenBlacklisted);
+        self.events.record(by_address(event, by));
+        Ok(())
+    }
+
+    /// Reports an end that has happened.
+    pub(super) fn ended(&self, user: &str, id: SessionId, reason: EndReason, by: Option<IpAddr>) {
+        let kind = match reason {
+            EndReason::Evicted => Kind::Evicted,
+            _ => Kind::Revoked,
+        };
+        let event = Event::new(kind).user(user).session(id).reason(reason);
+        self.events.record(by_address(event, by));
+    }
+}
+
+fn by_address(event: Event, by: Option<IpAddr>) -> Event {
+    match by {
+        Some(ip) => event.ip(ip),
+        None => event,
+    }
+}

@@ -1,0 +1,148 @@
+//! The stories that need people, sessions and tokens together: register, sign in, refresh, sign
+//! out, and what an administrator does to users.
+
+mod attempts;
+mod endings;
+pub mod names;
+mod passwords;
+mod refresh;
+mod refresh_token;
+mod sign_in;
+mod users;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::directory::{self, Directory, User};
+use crate::events::Events;
+use crate::limits::Decision;
+use crate::metrics::Metrics;
+use crate::refusal::Refusal;
+use crate::session::{Device, SessionToken};
+use crate::store::{Entry, Store, StoreError};
+use crate::token;
+
+use attempts::Attempts;
+use passwords::{HashError, Passwords};
+
+pub use attempts::{address_key, counter, sign_in_limits};
+pub use refresh_token::RefreshToken;
+pub use sign_in::{Credentials, Registration};
+pub use users::{AddUserError, NewUser, UserPatch};
+
+/// The stories; clones share everything.
+#[derive(Clone)]
+pub struct Accounts {
+    directory: Directory,
+    store: Store,
+    passwords: Passwords,
+    attempts: Arc<Attempts>,
+    metrics: Arc<Metrics>,
+    events: Events,
+}
+
+/// Who comes to the desk, as far as it is kept with the session.
+#[derive(Debug, Clone)]
+pub struct Visitor {
+    pub ip: IpAddr,
+    pub user_agent: String,
+    pub device: Device,
+}
+
+/// What a sign-in or a refresh hands out. The secrets go to their owner and nowhere else.
+pub struct SignedIn {
+    pub user: User,
+    pub session: Entry,
+    /// Absent after a refresh: the cookie stays what it is.
+    pub session_token: Option<SessionToken>,
+    pub access_token: String,
+    pub expires_in: Duration,
+    pub refresh_token: String,
+}
+
+/// Why a story did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    #[error("refused: {}", .0.code())]
+    Refused(Refusal),
+    /// Field and what is wrong with it.
+    #[error("some fields are wrong")]
+    Invalid(Vec<(String, String)>),
+    #[error("over a limit")]
+    Limited(Vec<Decision>),
+    /// Faster than any configured limit would allow.
+    #[error("too fast")]
+    TooFast(Duration),
+    #[error("too many passwords wait to be hashed")]
+    Busy(Duration),
+    #[error("the store gave no answer")]
+    Store(#[from] StoreError),
+    #[error("the directory gave no answer")]
+    Directory(#[from] directory::Error),
+    #[error("an access token could not be made")]
+    Token(#[from] token::Error),
+    #[error("a password could not be hashed")]
+    Hash,
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Failure {
+        Failure::Refused(refusal)
+    }
+}
+
+impl From<HashError> for Failure {
+    fn from(error: HashError) -> Failure {
+        match error {
+            HashError::Busy => Failure::Busy(passwords::RETRY_AFTER),
+            HashError::Failed => Failure::Hash,
+        }
+    }
+}
+
+impl Accounts {
+    /// Prepares the stories.
+    ///
+    /// # Errors
+    /// When the operating system gives no randomness.
+    pub fn new(
+        directory: Directory,
+        store: Store,
+        metrics: Arc<Metrics>,
+        events: Events,
+    ) -> Result<Accounts, HashError> {
+        for limit in attempts::NAMES {
+            for outcome in ["allowed", "limited", "degraded"] {
+                metrics.ratelimit.with_label_values(&[limit, outcome]);
+            }
+        }
+        Ok(Accounts {
+            directory,
+            store,
+            passwords: Passwords::new()?,
+            attempts: Arc::new(Attempts::new()),
+            metrics,
+            events,
+        })
+    }
+
+    /// The same stories over another handle on the store, for another runtime.
+    #[must_use]
+    pub fn with_store(&self, store: Store) -> Accounts {
+        Accounts {
+            store,
+            ..self.clone()
+        }
+    }
+
+    /// The people.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+}
+
+/// A field and what is wrong with it, as the one thing that is wrong.
+fn invalid(field: &str, problem: impl Into<String>) -> Failure {
+    Failure::Invalid(vec![(field.to_owned(), problem.into())])
+}

@@ -1,0 +1,265 @@
+//! What people call themselves: one canonical form for each email and username, so that no two
+//! spellings of one account are two accounts, or two counters of failed sign-ins.
+
+/// Bytes; RFC 5321, section 4.5.3.1.3, without the angle brackets.
+const EMAIL_MAX: usize = 254;
+const USERNAME_MAX: usize = 64;
+/// Characters of a display name.
+const NAME_MAX: usize = 200;
+/// Bytes. More than this is refused before it is hashed.
+pub(super) const PASSWORD_MAX: usize = 1024;
+const LABELS_MAX: usize = 64;
+
+/// Brings an email to its canonical form: the whole address in lower case. Only visible ASCII is
+/// accepted, so that letters that look alike cannot name two users.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn email(text: &str) -> Result<String, &'static str> {
+    if text.len() > EMAIL_MAX {
+        return Err("must be at most 254 characters");
+    }
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err("must be visible ASCII characters without spaces");
+    }
+    match text.split_once('@') {
+        Some((local, domain)) if !local.is_empty() && is_domain(domain) => {
+            Ok(text.to_ascii_lowercase())
+        }
+        _ => Err("must be an address with exactly one @ between a name and a domain"),
+    }
+}
+
+fn is_domain(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+    !text.is_empty() && text.bytes().all(allowed) && text.split('.').all(|label| !label.is_empty())
+}
+
+/// Accepts a username as it is written; it is compared without regard to case.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn username(text: &str) -> Result<String, &'static str> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    if text.is_empty() || text.len() > USERNAME_MAX || !text.bytes().all(allowed) {
+        return Err("must be 1 to 64 of A-Z a-z 0-9 . _ -");
+    }
+    Ok(text.to_owned())
+}
+
+/// Accepts a display name.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn display_name(text: &str) -> Result<String, &'static str> {
+    if text.chars().count() > NAME_MAX {
+        return Err("must be at most 200 characters");
+    }
+    if text.chars().any(char::is_control) {
+        return Err("must not hold control characters");
+    }
+    Ok(text.to_owned())
+}
+
+/// Accepts the names of roles. They travel in a header, separated by commas; what a header cannot
+/// carry is encoded there.
+///
+/// # Errors
+/// Says what is wrong with them.
+pub fn roles(list: &[String]) -> Result<Vec<String>, &'static str> {
+    let allowed = |role: &String| {
+        let printable = |c: char| !c.is_control() && c != ',';
+        role.trim() == role && (1..=128).contains(&role.len()) && role.chars().all(printable)
+    };
+    labels(list, allowed).ok_or(
+        "must be at most 64 names of 1 to 128 bytes, without control characters, commas or spaces around",
+    )
+}
+
+/// Accepts the names of scopes: `scope-token` of RFC 6749, section 3.3.
+///
+/// # Errors
+/// Says what is wrong with them.
+pub fn scopes(list: &[String]) -> Result<Vec<String>, &'static str> {
+    let allowed = |scope: &String| {
+        let visible = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b',' | b'"' | b'\\');
+        (1..=128).contains(&scope.len()) && scope.bytes().all(visible)
+    };
+    labels(list, allowed)
+        .ok_or("must be at most 64 names of 1 to 128 visible ASCII characters without , \" \\")
+}
+
+/// Each name once.
+fn labels(list: &[String], allowed: impl Fn(&String) -> bool) -> Option<Vec<String>> {
+    if list.len() > LABELS_MAX || !list.iter().all(allowed) {
+        return None;
+    }
+    let mut labels = Vec::with_capacity(list.len());
+    for label in list {
+        if !labels.contains(label) {
+            labels.push(label.clone());
+        }
+    }
+    Some(labels)
+}
+
+/// Checks a new password. There are no rules of composition; it is verified exactly as typed.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn new_password(
+    text: &str,
+    min_length: usize,
+    email: &str,
+    username: Option<&str>,
+) -> Result<(), String> {
+    if text.len() > PASSWORD_MAX {
+        return Err(format!("must be at most {PASSWORD_MAX} bytes"));
+    }
+    if text.chars().count() < min_length {
+        return Err(format!("must be at least {min_length} characters"));
+    }
+    if text.chars().any(char::is_control) {
+        return Err("must not hold control characters".to_owned());
+    }
+    let same = |name: &str| text.eq_ignore_ascii_case(name);
+    if same(email) || username.is_some_and(same) {
+        return Err("must not be the email or the username".to_owned());
+    }
+    Ok(())
+}
+
+/// The name that somebody signs in with. An email has an `@`, a username cannot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Login {
+    Email(String),
+    Username(String),
+}
+
+impl Login {
+    /// Reads what was typed. Surrounding space and case make no other account; what no account can
+    /// be called is kept, and simply found to be unknown.
+    pub fn read(text: &str) -> Login {
+        let canonical = text.trim().to_ascii_lowercase();
+        if canonical.contains('@') {
+            Login::Email(canonical)
+        } else {
+            Login::Username(canonical)
+        }
+    }
+
+    /// What failures are counted under, when the account is not known.
+    pub fn canonical(&self) -> &str {
+        match self {
+            Login::Email(name) | Login::Username(name) => name,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn an_email_has_one_form() {
+        let long = format!("{}@example.com", "a".repeat(242));
+        let too_long = format!("a{long}");
+        let cases = [
+            ("ann@example.com", Some("ann@example.com")),
+            ("Ann.B+x@EXAMPLE.com", Some("ann.b+x@example.com")),
+            ("root@localhost", Some("root@localhost")),
+            (long.as_str(), Some(long.as_str())),
+            (too_long.as_str(), None),
+            ("", None),
+            ("ann", None),
+            ("@example.com", None),
+            ("ann@", None),
+            ("ann@a@example.com", None),
+            ("ann@exa mple.com", None),
+            (" ann@example.com", None),
+            ("ann@example.com\n", None),
+            ("a\0nn@example.com", None),
+            ("ann@.example.com", None),
+            ("ann@example..com", None),
+            ("ann@example.com.", None),
+            ("änn@example.com", None),
+            ("ann@exämple.com", None),
+            ("ann@example.com,bob@example.com", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(email(text).ok().as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_username_can_never_be_an_email() {
+        for good in ["a", "Ann", "a.b-c_9", &"x".repeat(64)] {
+            assert_eq!(username(good).unwrap(), good);
+        }
+        for bad in ["", "a b", "a@b", "ä", "a\0", "a/b", &"x".repeat(65)] {
+            assert!(username(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn spellings_of_one_login_meet() {
+        let ann = Login::Email("ann@example.com".to_owned());
+        for text in ["ann@example.com", " Ann@Example.COM ", "ANN@EXAMPLE.COM\t"] {
+            assert_eq!(Login::read(text), ann, "{text}");
+        }
+        assert_eq!(Login::read(" Ann"), Login::Username("ann".to_owned()));
+    }
+
+    #[test]
+    fn a_password_is_judged_by_length_and_by_not_being_the_name() {
+        let check = |text: &str| new_password(text, 12, "ann@example.com", Some("annannannann"));
+        for good in [
+            "twelve chars",
+            " leading and trailing ",
+            "ééééééééééé🔑",
+            &"x".repeat(1024),
+        ] {
+            assert_eq!(check(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "eleven char",
+            "with a \0 in it",
+            "with a \n in it",
+            "ANN@example.com",
+            "AnnAnnAnnAnn",
+            &"x".repeat(1025),
+            &"é".repeat(513),
+        ] {
+            assert!(check(bad).is_err(), "{bad}");
+        }
+    }
+
+    fn list(items: &[&str]) -> Vec<String> {
+        items.iter().map(|&item| item.to_owned()).collect()
+    }
+
+    #[test]
+    fn scopes_can_be_joined_and_split_again() {
+        assert_eq!(
+            scopes(&list(&["a", "b:c", "a"])).unwrap(),
+            list(&["a", "b:c"])
+        );
+        for bad in ["", "a b", "a,b", "a\"b", "ä", "a\r\nb"] {
+            assert!(scopes(&list(&[bad])).is_err(), "{bad}");
+        }
+        assert!(scopes(&vec!["a".to_owned(); 65]).is_err());
+    }
+
+    #[test]
+    fn roles_may_be_words_of_any_language() {
+        assert_eq!(
+            roles(&list(&["équipe", "team lead"])).unwrap(),
+            list(&["équipe", "team lead"])
+        );
+        for bad in ["", "a,b", " a", "a\r\nb"] {
+            assert!(roles(&list(&[bad])).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Refresh tokens: `<session id>.<43 characters>`. The 32 bytes behind the 43 characters are 16 of
+//! entropy and a 16-byte mark that only this gateway can make. The mark tells a token that was once
+//! ours (its return is reuse) from one that somebody made up, without keeping the old ones.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::session::SessionId;
+
+const SECRET_TEXT: usize = 43;
+
+/// The key of the gateway, derived from its signing key.
+pub(super) type Key = [u8; 32];
+
+/// A refresh token. It is handed out and never kept; the store has its hash.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RefreshToken {
+    session: SessionId,
+    secret: [u8; 32],
+}
+
+impl std::fmt::Debug for RefreshToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RefreshToken({}.…)", self.session)
+    }
+}
+
+impl RefreshToken {
+    /// Accepts the exact form and nothing else.
+    pub fn parse(text: &str) -> Option<RefreshToken> {
+        let (session, secret) = text.split_once('.')?;
+        if secret.len() != SECRET_TEXT {
+            return None;
+        }
+        Some(RefreshToken {
+            session: SessionId::parse(session)?,
+            secret: URL_SAFE_NO_PAD.decode(secret).ok()?.try_into().ok()?,
+        })
+    }
+
+    /// Makes the first token of a session.
+    pub(super) fn first(key: &Key, session: SessionId) -> RefreshToken {
+        RefreshToken::marked(key, session, rand::random())
+    }
+
+    /// Makes the token that follows this one: always the same, so that whoever lost the answer, or
+    /// asked twice, gets it again without any secret being kept.
+    pub(super) fn successor(&self, key: &Key) -> RefreshToken {
+        let next = mac(key, b"next", self.session, &self.secret);
+        RefreshToken::marked(key, self.session, first_half(&next))
+    }
+
+    fn marked(key: &Key, session: SessionId, entropy: [u8; 16]) -> RefreshToken {
+        let mark = first_half(&mac(key, b"mark", session, &entropy));
+        let mut secret = [0; 32];
+        for (to, from) in secret.iter_mut().zip(entropy.into_iter().chain(mark)) {
+            *to = from;
+        }
+        RefreshToken { session, secret }
+    }
+
+    /// Tells whether a gateway with this key made the token.
+    pub(super) fn is_ours(&self, key: &Key) -> bool {
+        let remade = RefreshToken::marked(key, self.session, first_half(&self.secret));
+        remade.secret.ct_eq(&self.secret).into()
+    }
+
+    /// The session that it refreshes.
+    pub(super) fn session(&self) -> SessionId {
+        self.session
+    }
+
+    /// What the store knows it by.
+    pub(super) fn hash(&self) -> [u8; 32] {
+        Sha256::digest(self.expose().as_bytes()).into()
+    }
+
+    /// Shows the secret, for the one place that hands it to its owner.
+    pub(super) fn expose(&self) -> String {
+        format!("{}.{}", self.session, URL_SAFE_NO_PAD.encode(self.secret))
+    }
+}
+
+fn mac(key: &Key, label: &[u8; 4], session: SessionId, data: &[u8]) -> [u8; 32] {
+    // HMAC fills a short key up with zeros to the block of its hash (RFC 2104, section 2).
+    let mut block = [0; 64];
+    for (to, from) in block.iter_mut().zip(key) {
+        *to = *from;
+    }
+    let mut mac = Hmac::<Sha256>::new(&block.into());
+    mac.update(label);
+    mac.update(&session.0);
+    mac.update(data);
+    mac.finalize().into_bytes().into()
+}
+
+fn first_half(bytes: &[u8; 32]) -> [u8; 16] {
+    let mut half = [0; 16];
+    for (to, from) in half.iter_mut().zip(bytes) {
+        *to = *from;
+    }
+    half
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    const KEY: Key = [7; 32];
+
+    #[test]
+    fn a_token_is_read_back_and_has_the_agreed_form() {
+        let token = RefreshToken::first(&KEY, SessionId([0xab; 32]));
+        let text = token.expose();
+        assert_eq!(text.len(), 64 + 1 + 43);
+        assert_eq!(RefreshToken::parse(&text), Some(token));
+        let bad = [
+            "",
+            ".",
+            &text[1..],
+            &text[..text.len() - 1],
+            &format!("{text}="),
+            &format!("{text}A"),
+            &text.to_uppercase(),
+            &text.replace('.', ":"),
+        ];
+        for bad in bad {
+            assert_eq!(RefreshToken::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_last_character_has_one_spelling() {
+        let text = RefreshToken::first(&KEY, SessionId([1; 32])).expose();
+        let alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+        let (head, _) = text.split_at(text.len() - 1);
+        let read = alphabet
+            .chars()
+            .filter(|last| RefreshToken::parse(&format!("{head}{last}")).is_some());
+        assert_eq!(read.count(), 16);
+    }
+
+    #[test]
+    fn the_successor_is_always_the_same_and_ours() {
+        let token = RefreshToken::first(&KEY, SessionId([1; 32]));
+        let next = token.successor(&KEY);
+        assert_eq!(next, token.successor(&KEY));
+        assert_ne!(next, token);
+        assert!(next.is_ours(&KEY) && next.successor(&KEY).is_ours(&KEY));
+        assert_ne!(next, token.successor(&[8; 32]));
+    }
+
+    #[test]
+    fn what_was_made_up_is_not_ours() {
+        let token = RefreshToken::first(&KEY, SessionId([1; 32]));
+        assert!(token.is_ours(&KEY));
+        assert!(!token.is_ours(&[8; 32]));
+        let moved = RefreshToken {
+            session: SessionId([2; 32]),
+            ..token.clone()
+        };
+        assert!(!moved.is_ours(&KEY));
+        let mut changed = token;
+        *changed.secret.last_mut().unwrap() ^= 1;
+        assert!(!changed.is_ours(&KEY));
+    }
+
+    #[test]
+    fn debug_does_not_show_the_secret() {
+        let token = RefreshToken::first(&KEY, SessionId([1; 32]));
+        let text = token.expose();
+        let (_, secret) = text.split_once('.').unwrap();
+        assert!(!format!("{token:?}").contains(secret));
+    }
+}

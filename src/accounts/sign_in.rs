@@ -1,0 +1,352 @@
+//! Registering and signing in.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::directory::{self, User};
+use crate::events::{Event, Kind};
+use crate::limits::Decision;
+use crate::refusal::Refusal;
+use crate::session::{EndReason, Millis, Session, SessionToken};
+use crate::settings::{Identity, Live};
+use crate::store::{Created, Entry};
+use crate::token::Minting;
+
+use super::attempts::{self, Failures};
+use super::names::{Login, PASSWORD_MAX};
+use super::refresh_token::RefreshToken;
+use super::{Accounts, Failure, SignedIn, Visitor, address_key, invalid};
+
+/// What somebody signs in with.
+pub struct Credentials<'a> {
+    /// Email or username, as typed.
+    pub login: &'a str,
+    pub password: &'a str,
+    /// The session that the browser held until now; of the same user, it is replaced.
+    pub held: Option<SessionToken>,
+}
+
+/// What somebody registers with.
+pub struct Registration<'a> {
+    pub email: &'a str,
+    pub username: Option<&'a str>,
+    pub name: Option<&'a str>,
+    pub password: &'a str,
+    pub held: Option<SessionToken>,
+}
+
+impl Accounts {
+    /// Signs somebody in. An unknown name, a wrong password and a disabled user are one refusal,
+    /// after the same work.
+    ///
+    /// # Errors
+    /// Every [`Failure`].
+    pub async fn sign_in(
+        &self,
+        live: &Live,
+        credentials: Credentials<'_>,
+        visitor: &Visitor,
+    ) -> Result<SignedIn, Failure> {
+        self.admit_attempt(&live.identity, visitor).await?;
+        if credentials.password.len() > PASSWORD_MAX {
+            return Err(invalid(
+                "password",
+                format!("must be at most {PASSWORD_MAX} bytes"),
+            ));
+        }
+        let user = self
+            .authenticate(&live.identity, &credentials, visitor)
+            .await?;
+        self.admit_user(live, user, credentials.held, visitor).await
+    }
+
+    /// Creates a user, and signs them in.
+    ///
+    /// # Errors
+    /// Every [`Failure`].
+    pub async fn register(
+        &self,
+        live: &Live,
+        registration: Registration<'_>,
+        visitor: &Visitor,
+    ) -> Result<SignedIn, Failure> {
+        if !live.identity.registration_open {
+            return Err(Refusal::RegistrationClosed.into());
+        }
+        self.admit_attempt(&live.identity, visitor).await?;
+        let new = super::users::NewUser {
+            email: registration.email.to_owned(),
+            username: registration.username.map(str::to_owned),
+            name: registration.name.map(str::to_owned),
+            password: registration.password.to_owned().into(),
+            roles: Vec::new(),
+            scopes: Vec::new(),
+        };
+        let user = self
+            .insert_user(new, live.identity.password_min_length)
+            .await?;
+        self.events
+            .record(Event::new(Kind::Registered).user(&user.id).ip(visitor.ip));
+        self.admit_user(live, user, registration.held, visitor)
+            .await
+    }
+
+    async fn admit_attempt(&self, rules: &Identity, visitor: &Visitor) -> Result<(), Failure> {
+        self.attempts.guard(visitor.ip).map_err(Failure::TooFast)?;
+        let decisions = attempts::charge_address(&self.store, rules, visitor.ip).await;
+        for decision in &decisions {
+            self.count_decision(attempts::ADDRESS, decision);
+        }
+        if decisions.iter().all(|decision| decision.allowed) {
+            return Ok(());
+        }
+        self.events
+            .record(Event::new(Kind::SignInLimited).ip(visitor.ip));
+        Err(Failure::Limited(decisions))
+    }
+
+    fn count_decision(&self, limit: &str, decision: &Decision) {
+        let outcome = match (decision.allowed, decision.degraded) {
+            (false, _) => "limited",
+            (true, true) => "degraded",
+            (true, false) => "allowed",
+        };
+        self.metrics
+            .ratelimit
+            .with_label_values(&[limit, outcome])
+            .inc();
+    }
+
+    /// Finds the user whose name and password these are. The failures are looked at and counted
+    /// while the turn is held, so that parallel guesses beyond the limit are as many as there are
+    /// turns. While the store does not answer nobody could sign in, so nothing is compared either.
+    async fn authenticate(
+        &self,
+        rules: &Identity,
+        credentials: &Credentials<'_>,
+        visitor: &Visitor,
+    ) -> Result<User, Failure> {
+        let login = Login::read(credentials.login);
+        let turn = self.passwords.turn().await?;
+        let user = self.find(&login).await?;
+        let account = user.as_ref().map_or(login.canonical(), |user| &user.id);
+        let known_here = self
+            .directory
+            .knows_address(account, &address_key(visitor.ip))
+            .await?;
+        let failures = Failures::of(account, visitor.ip, known_here, rules);
+        if let Some(decision) = failures.refusal(&self.store).await? {
+            self.count_decision(attempts::ACCOUNT, &decision);
+            let event = Event::new(Kind::SignInLimited).ip(visitor.ip);
+            self.events.record(concerning(event, user.as_ref()));
+            return Err(Failure::Limited(vec![decision]));
+        }
+        let hash = user.as_ref().map(|user| user.password_hash.as_str());
+        let (turn, right) = self
+            .passwords
+            .verify(turn, credentials.password, hash)
+            .await?;
+        match user {
+            Some(user) if right && !user.disabled => Ok(user),
+            user => {
+                failures.count(&self.store).await;
+                drop(turn);
+                let event = Event::new(Kind::SignInFailed).ip(visitor.ip);
+                self.events.record(concerning(event, user.as_ref()));
+                Err(Refusal::InvalidCredentials.into())
+            }
+        }
+    }
+
+    async fn find(&self, login: &Login) -> Result<Option<User>, directory::Error> {
+        match login {
+            Login::Email(email) => self.directory.user_by_email(email).await,
+            Login::Username(name) => self.directory.user_by_username(name).await,
+        }
+    }
+
+    /// Opens a session for somebody whose identity is proven.
+    async fn admit_user(
+        &self,
+        live: &Live,
+        user: User,
+        held: Option<SessionToken>,
+        visitor: &Visitor,
+    ) -> Result<SignedIn, Failure> {
+        if let Some(held) = held {
+            self.replace(&user, &held, live.sessions.idle_timeout)
+                .await?;
+        }
+        let signed_in = self.open_session(live, user, visitor).await?;
+        self.confirm(&signed_in).await?;
+        let user = &signed_in.user;
+        let now = signed_in.session.session.created_at;
+        let remembered = self
+            .directory
+            .remember_address(&user.id, &address_key(visitor.ip), now)
+            .await;
+        if let Err(error) = remembered {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "an address is not remembered"
+            );
+        }
+        self.events.record(
+            Event::new(Kind::SignIn)
+                .user(&user.id)
+                .session(signed_in.session.session.id)
+                .ip(visitor.ip),
+        );
+        Ok(signed_in)
+    }
+
+    /// Ends the session that the browser held, if it is alive and the same user's.
+    async fn replace(
+        &self,
+        user: &User,
+        held: &SessionToken,
+        idle: Option<Duration>,
+    ) -> Result<(), Failure> {
+        let Some(entry) = self.store.session(held.id()).await? else {
+            return Ok(());
+        };
+        if entry.session.user == user.id && entry.session.ended.is_none() {
+            self.end_session(&entry.session, EndReason::Replaced, None, idle)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Opens a session for a user, without asking for a password.
+    ///
+    /// # Errors
+    /// Store, token and `SESSION_LIMIT_REACHED`.
+    pub async fn open_session(
+        &self,
+        live: &Live,
+        user: User,
+        visitor: &Visitor,
+    ) -> Result<SignedIn, Failure> {
+        let now = self.store.now().await?;
+        let token = SessionToken::random();
+        let session = new_session(live, &user, &token, visitor, now);
+        let refresh = RefreshToken::first(&self.refresh_key(live)?, session.id);
+        let access_token = mint(live, &session, now)?;
+        let rules = &live.sessions;
+        let created = self
+            .store
+            .create_session(
+                &session,
+                rules.max_per_user,
+                rules.on_limit,
+                rules.idle_timeout,
+            )
+            .await?;
+        match created {
+            Created::LimitReached => return Err(Refusal::SessionLimitReached.into()),
+            Created::Created { evicted } => {
+                for id in evicted {
+                    self.ended(&user.id, id, EndReason::Evicted, Some(visitor.ip));
+                }
+            }
+        }
+        let granted = self
+            .store
+            .grant_refresh(session.id, refresh.hash(), refresh_end(live, &session, now))
+            .await;
+        if let Err(error) = granted {
+            // Half a sign-in is none; what cannot be ended now nobody holds a token of.
+            let _ = self
+                .store
+                .revoke(session.id, EndReason::Replaced, None)
+                .await;
+            return Err(error.into());
+        }
+        Ok(SignedIn {
+            user,
+            session: entry(session, visitor),
+            session_token: Some(token),
+            access_token,
+            expires_in: live.tokens.access_ttl,
+            refresh_token: refresh.expose(),
+        })
+    }
+
+    /// Looks whether the user is still who they were while the session was opened: a change that
+    /// came in between did not see the session.
+    async fn confirm(&self, signed_in: &SignedIn) -> Result<(), Failure> {
+        let before = &signed_in.user;
+        let after = self.directory.user(&before.id).await?;
+        let session = &signed_in.session.session;
+        match after {
+            Some(after) if after == *before => Ok(()),
+            Some(after) if !after.disabled && after.password_hash == before.password_hash => {
+                self.apply_identity(&after).await
+            }
+            _ => {
+                self.end_session(session, EndReason::UserDisabled, None, None)
+                    .await?;
+                Err(Refusal::InvalidCredentials.into())
+            }
+        }
+    }
+}
+
+fn concerning(event: Event, user: Option<&User>) -> Event {
+    match user {
+        Some(user) => event.user(&user.id),
+        None => event,
+    }
+}
+
+fn new_session(
+    live: &Live,
+    user: &User,
+    token: &SessionToken,
+    visitor: &Visitor,
+    now: Millis,
+) -> Session {
+    Session {
+        id: token.id(),
+        user: user.id.clone(),
+        email: user.email.clone(),
+        name: user.name.clone(),
+        roles: user.roles.clone(),
+        scopes: user.scopes.clone(),
+        created_at: now,
+        expires_at: now.saturating_add(live.sessions.ttl.as_millis() as Millis),
+        ip: visitor.ip,
+        user_agent: visitor.user_agent.clone(),
+        device: visitor.device.clone(),
+        ended: None,
+    }
+}
+
+fn entry(session: Session, visitor: &Visitor) -> Entry {
+    let activity = crate::session::Activity {
+        last_access: session.created_at,
+        request_count: 0,
+        ip_addresses: vec![visitor.ip],
+        live_connections: 0,
+    };
+    Entry { session, activity }
+}
+
+/// Signs an access token for a session.
+pub(super) fn mint(live: &Live, session: &Session, now: Millis) -> Result<String, Failure> {
+    let token_id = Uuid::new_v4().to_string();
+    let minting = Minting {
+        user: &session.user,
+        session: session.id,
+        token_id: &token_id,
+        email: Some(&session.email),
+    };
+    Ok(live.tokens.mint(&minting, now)?)
+}
+
+/// When a refresh token made now ends: never after its session.
+pub(super) fn refresh_end(live: &Live, session: &Session, now: Millis) -> Millis {
+    let ttl = live.tokens.refresh_ttl.as_millis() as Millis;
+    now.saturating_add(ttl).min(session.expires_at)
+}

@@ -1,0 +1,243 @@
+//! Who may talk to the admin listener. A page in an operator's browser may not: neither by naming
+//! the address itself, nor by a name of its own that resolves to it (DNS rebinding).
+
+use std::net::IpAddr;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::uri::Authority;
+use http::{HeaderMap, Uri, header};
+use secrecy::ExposeSecret;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::events::{Event, Kind};
+use crate::refusal::Refusal;
+
+use super::{Desk, Refused};
+
+/// Refuses other people's host names, and calls from other people's pages.
+pub(super) async fn same_site(State(desk): State<Desk>, request: Request, next: Next) -> Response {
+    match check_site(&desk.own_names, request.uri(), request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(detail) => {
+            desk.events
+                .record(Event::new(Kind::AdminRefused).detail(detail));
+            Refused::from(Refusal::Forbidden).into_response()
+        }
+    }
+}
+
+fn check_site(own: &[String], uri: &Uri, headers: &HeaderMap) -> Result<(), &'static str> {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let host = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.to_str().unwrap_or_default(),
+        _ => return Err("not exactly one Host"),
+    };
+    // A target in absolute form names a host too; it has to pass like the header.
+    let target = uri.authority().map(Authority::as_str);
+    if ![Some(host), target]
+        .into_iter()
+        .flatten()
+        .all(|host| is_own(host, own))
+    {
+        return Err("a Host of somebody else");
+    }
+    let mut sites = headers.get_all("sec-fetch-site").iter();
+    if !sites.all(|site| site == "same-origin" || site == "none") {
+        return Err("a call from another site");
+    }
+    let same = |origin: &http::HeaderValue| {
+        let origin = origin.to_str().unwrap_or_default();
+        let authority = origin.split_once("://").map(|(_, authority)| authority);
+        authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host))
+    };
+    if !headers.get_all(header::ORIGIN).iter().all(same) {
+        return Err("a call from another origin");
+    }
+    Ok(())
+}
+
+/// A loopback name, an address, or a name of ours; with or without port.
+fn is_own(host: &str, own: &[String]) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else {
+        return false;
+    };
+    if authority.as_str().contains('@') {
+        return false;
+    }
+    let name = authority.host().to_ascii_lowercase();
+    let bare = name.trim_start_matches('[').trim_end_matches(']');
+    name == "localhost" || bare.parse::<IpAddr>().is_ok() || own.contains(&name)
+}
+
+/// Asks for the admin token; without one in the configuration nobody is an operator.
+pub(super) async fn operator(State(desk): State<Desk>, request: Request, next: Next) -> Response {
+    let verdict = {
+        let live = desk.live.load();
+        let wanted = live.admin_token.as_ref().map(ExposeSecret::expose_secret);
+        check_token(wanted, request.headers())
+    };
+    match verdict {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => {
+            if refusal == Refusal::Unauthenticated {
+                let event = Event::new(Kind::AdminRefused).detail("no or a wrong admin token");
+                desk.events.record(event);
+            }
+            Refused::from(refusal).into_response()
+        }
+    }
+}
+
+fn check_token(wanted: Option<&str>, headers: &HeaderMap) -> Result<(), Refusal> {
+    let wanted = wanted.ok_or(Refusal::Forbidden)?;
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return Err(Refusal::Unauthenticated);
+    };
+    let value = value.to_str().map_err(|_| Refusal::Unauthenticated)?;
+    let presented = match value.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
+        _ => return Err(Refusal::Unauthenticated),
+    };
+    // Hashes have one length: the comparison tells nothing, not even how long the token is.
+    let hash = |text: &str| Sha256::digest(text.as_bytes());
+    if bool::from(hash(presented).ct_eq(&hash(wanted))) {
+        Ok(())
+    } else {
+        Err(Refusal::Unauthenticated)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    fn headers(list: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in list {
+            headers.append(*name, value.parse().unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn only_loopback_names_addresses_and_own_names_are_hosts() {
+        let own = ["gateway".to_owned()];
+        for good in [
+            "localhost",
+            "LocalHost:9090",
+            "127.0.0.1:9090",
+            "[::1]:9090",
+            "10.1.2.3",
+            "gateway:9090",
+            "Gateway",
+        ] {
+            assert!(is_own(good, &own), "{good}");
+        }
+        for bad in [
+            "",
+            "evil.example",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "evil@localhost",
+            "gateway.evil",
+            "local host",
+        ] {
+            assert!(!is_own(bad, &own), "{bad}");
+        }
+    }
+
+    #[test]
+    fn pages_of_other_origins_are_refused() {
+        type Case<'a> = (&'a [(&'static str, &'a str)], bool);
+        let cases: [Case<'_>; 11] = [
+            (&[("host", "127.0.0.1:9090")], true),
+            (
+                &[
+                    ("host", "127.0.0.1:9090"),
+                    ("origin", "http://127.0.0.1:9090"),
+                ],
+                true,
+            ),
+            (
+                &[
+                    ("host", "127.0.0.1:9090"),
+                    ("sec-fetch-site", "same-origin"),
+                ],
+                true,
+            ),
+            (
+                &[("host", "127.0.0.1:9090"), ("sec-fetch-site", "none")],
+                true,
+            ),
+            (
+                &[
+                    ("host", "127.0.0.1:9090"),
+                    ("origin", "http://evil.example"),
+                ],
+                false,
+            ),
+            (
+                &[
+                    ("host", "127.0.0.1:9090"),
+                    ("origin", "http://127.0.0.1:8080"),
+                ],
+                false,
+            ),
+            (&[("host", "127.0.0.1:9090"), ("origin", "null")], false),
+            (
+                &[("host", "127.0.0.1:9090"), ("sec-fetch-site", "cross-site")],
+                false,
+            ),
+            (
+                &[("host", "127.0.0.1:9090"), ("sec-fetch-site", "same-site")],
+                false,
+            ),
+            (&[], false),
+            (&[("host", "127.0.0.1"), ("host", "localhost")], false),
+        ];
+        for (list, expected) in cases {
+            let headers = headers(list);
+            let passed = check_site(&[], &Uri::from_static("/health"), &headers).is_ok();
+            assert_eq!(passed, expected, "{headers:?}");
+        }
+        let rebound = Uri::from_static("http://evil.example/health");
+        assert!(check_site(&[], &rebound, &headers(&[("host", "localhost")])).is_err());
+    }
+
+    #[test]
+    fn the_token_is_asked_for_and_compared_whole() {
+        let wanted = Some("0123456789abcdef");
+        let check = |value: &str| check_token(wanted, &headers(&[("authorization", value)]));
+        assert_eq!(check("Bearer 0123456789abcdef"), Ok(()));
+        assert_eq!(check("bearer 0123456789abcdef"), Ok(()));
+        for bad in [
+            "Bearer 0123456789abcdeF",
+            "Bearer 0123456789abcde",
+            "Bearer 0123456789abcdef0",
+            "Bearer",
+            "Basic 0123456789abcdef",
+            "0123456789abcdef",
+        ] {
+            assert_eq!(check(bad), Err(Refusal::Unauthenticated), "{bad}");
+        }
+        assert_eq!(
+            check_token(wanted, &HeaderMap::new()),
+            Err(Refusal::Unauthenticated)
+        );
+        let twice = [
+            ("authorization", "Bearer 0123456789abcdef"),
+            ("authorization", "Bearer 0123456789abcdef"),
+        ];
+        assert!(check_token(wanted, &headers(&twice)).is_err());
+        assert_eq!(
+            check_token(None, &headers(&[("authorization", "Bearer ")])),
+            Err(Refusal::Forbidden)
+        );
+    }
+}

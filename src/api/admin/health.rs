@@ -1,0 +1,125 @@
+//! Whether the process is up, whether it should get traffic, and its metrics.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::{StatusCode, header};
+use serde_json::{Value, json};
+
+use crate::refusal::Refusal;
+use crate::settings::SessionsOnOutage;
+
+use super::super::answer::json as answer_json;
+use super::{Desk, Refused};
+
+/// Where the process is in its life; clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Readiness(Arc<AtomicU8>);
+
+const STARTING: u8 = 0;
+const SERVING: u8 = 1;
+const DRAINING: u8 = 2;
+
+impl Readiness {
+    /// Says that the listeners are open. A drain that has begun is not taken back.
+    pub fn serving(&self) {
+        let _ = self
+            .0
+            .compare_exchange(STARTING, SERVING, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    /// Says that the process is on its way out.
+    pub fn draining(&self) {
+        self.0.store(DRAINING, Ordering::Release);
+    }
+
+    fn word(&self) -> &'static str {
+        match self.0.load(Ordering::Acquire) {
+            STARTING => "starting",
+            SERVING => "ready",
+            _ => "draining",
+        }
+    }
+}
+
+/// `GET /health`: 200 while the process is up, whatever the store does.
+pub(super) async fn health(State(desk): State<Desk>) -> Response {
+    let counts = desk.store.counts().await.ok().flatten();
+    let count = |read: fn(&crate::store::Counts) -> u64| counts.as_ref().map(read);
+    let stats = json!({
+        "activeSessions": count(|counts| counts.active_sessions),
+        "cachedProfiles": count(|counts| counts.cached_profiles),
+        "blacklistedTokens": count(|counts| counts.blacklisted_tokens),
+    });
+    let store = if desk.store.up() { "connected" } else { "down" };
+    let body = json!({"status": "OK", "store": store, "sessionStats": stats});
+    answer_json(StatusCode::OK, &body)
+}
+
+/// `GET /ready`: 503 while starting or draining, and when the store is down and sessions need it.
+pub(super) async fn ready(State(desk): State<Desk>) -> Response {
+    let (store_up, store) = store(&desk).await;
+    let database = desk.accounts.directory().probe().await.is_ok();
+    let store_needed = desk.sessions_on_outage == SessionsOnOutage::Deny;
+    let word = match desk.readiness.word() {
+        "ready" if !store_up && store_needed => "store_down",
+        word => word,
+    };
+    let status = match word {
+        "ready" => StatusCode::OK,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let body = json!({
+        "status": word,
+        "store": store,
+        "database": {"up": database},
+        "upstreams": (desk.upstreams)(),
+    });
+    answer_json(status, &body)
+}
+
+async fn store(desk: &Desk) -> (bool, Value) {
+    let milliseconds = |time: std::time::Duration| time.as_secs_f64() * 1000.0;
+    match desk.store.probe().await {
+        Ok(probe) => (
+            true,
+            json!({
+                "up": true,
+                "write_ms": milliseconds(probe.write),
+                "read_ms": milliseconds(probe.read),
+            }),
+        ),
+        Err(error) => (false, json!({"up": false, "problem": error.to_string()})),
+    }
+}
+
+/// `GET /metrics`: the Prometheus text format.
+pub(super) async fn metrics(State(desk): State<Desk>) -> Result<Response, Refused> {
+    let text = desk.metrics.render().map_err(|error| {
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "metrics cannot be rendered"
+        );
+        Refused::from(Refusal::Internal)
+    })?;
+    let kind = "text/plain; version=0.0.4; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drain_is_not_taken_back() {
+        let readiness = Readiness::default();
+        assert_eq!(readiness.word(), "starting");
+        readiness.serving();
+        assert_eq!(readiness.word(), "ready");
+        readiness.draining();
+        readiness.clone().serving();
+        assert_eq!(readiness.word(), "draining");
+    }
+}

@@ -1,0 +1,180 @@
+//! The limits, and single counters of theirs.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+use serde_json::{Value, json};
+
+use crate::accounts::{self, address_key, sign_in_limits};
+use crate::events::{Event, Kind};
+use crate::limits::{Algorithm, Charge, Counter, Decision, KeyPart, Limit, OnOutage};
+use crate::refusal::Refusal;
+use crate::settings::Live;
+
+use super::super::answer;
+use super::{Desk, Refused};
+
+/// `GET /admin/limits`: the configured ones, then the built-in ones for sign-ins.
+pub(super) async fn list(State(desk): State<Desk>) -> Response {
+    let limits: Vec<Value> = all(&desk.live.load())
+        .iter()
+        .map(|limit| shown(limit))
+        .collect();
+    answer::data(&json!({"limits": limits}))
+}
+
+fn all(live: &Live) -> Vec<Arc<Limit>> {
+    let built_in = sign_in_limits(&live.identity);
+    live.limits.iter().cloned().chain(built_in).collect()
+}
+
+fn shown(limit: &Limit) -> Value {
+    let (algorithm, burst) = match limit.algorithm {
+        Algorithm::SlidingWindow => ("sliding_window", None),
+        Algorithm::SlidingLog => ("sliding_log", None),
+        Algorithm::TokenBucket { burst } => ("token_bucket", Some(burst)),
+    };
+    let key: Vec<String> = limit.key.iter().map(part_name).collect();
+    json!({
+        "name": &*limit.name,
+        "algorithm": algorithm,
+        "burst": burst,
+        "limit": limit.limit,
+        "window": humantime::format_duration(limit.window).to_string(),
+        "key": key,
+        "roles": limit.roles,
+        "except_roles": limit.except_roles,
+        "on_outage": match limit.on_outage {
+            OnOutage::Local => "local",
+            OnOutage::Allow => "allow",
+            OnOutage::Deny => "deny",
+        },
+        "shadow": limit.shadow,
+    })
+}
+
+fn part_name(part: &KeyPart) -> String {
+    match part {
+        KeyPart::Ip => "ip".to_owned(),
+        KeyPart::User => "user".to_owned(),
+        KeyPart::Session => "session".to_owned(),
+        KeyPart::Token => "token".to_owned(),
+        KeyPart::Route => "route".to_owned(),
+        KeyPart::Header(name) => format!("header:{name}"),
+    }
+}
+
+/// `GET /admin/limits/{name}/{key}`: where one counter stands; nothing is spent.
+pub(super) async fn peek(
+    State(desk): State<Desk>,
+    Path((name, key)): Path<(String, String)>,
+) -> Result<Response, Refused> {
+    let charge = charge(&desk, &name, &key)?;
+    let decision = desk.store.peek_limit(&charge).await?;
+    Ok(answer::data(&standing(&name, &key, &decision)))
+}
+
+fn standing(name: &str, key: &str, decision: &Decision) -> Value {
+    json!({
+        "name": name,
+        "key": key,
+        "allowed": decision.allowed,
+        "remaining": decision.remaining,
+        "reset_after_seconds": decision.reset_after.as_secs_f64(),
+        "retry_after_seconds": decision.retry_after.as_secs_f64(),
+    })
+}
+
+/// `DELETE /admin/limits/{name}/{key}`: makes one counter whole again.
+pub(super) async fn reset(
+    State(desk): State<Desk>,
+    Path((name, key)): Path<(String, String)>,
+) -> Result<Response, Refused> {
+    let charge = charge(&desk, &name, &key)?;
+    desk.store.reset_limit(&charge).await?;
+    desk.events
+        .record(Event::new(Kind::LimitReset).detail(charge.limit.name.to_string()));
+    Ok(answer::nothing())
+}
+
+/// Finds the counter that an operator names by the texts of its key's parts, joined by `,`.
+fn charge(desk: &Desk, name: &str, key: &str) -> Result<Charge, Refused> {
+    let live = desk.live.load();
+    let named = |limit: &&Arc<Limit>| &*limit.name == name;
+    let built_in = sign_in_limits(&live.identity);
+    let (limit, counter): (_, fn(&Limit, &[String]) -> Counter) =
+        match live.limits.iter().find(named) {
+            Some(limit) => (limit, desk.counter),
+            None => (
+                built_in.iter().find(named).ok_or(Refusal::NotFound)?,
+                accounts::counter,
+            ),
+        };
+    Ok(Charge {
+        counter: counter(limit, &texts(limit, key)?),
+        limit: Arc::clone(limit),
+    })
+}
+
+/// The last part takes the rest: a header's value may hold commas.
+fn texts(limit: &Limit, key: &str) -> Result<Vec<String>, Refused> {
+    let texts: Vec<&str> = key.splitn(limit.key.len().max(1), ',').collect();
+    if texts.len() != limit.key.len() {
+        let names: Vec<String> = limit.key.iter().map(part_name).collect();
+        let problem = format!("must be {}, joined by commas", names.join(" and "));
+        return Err(Refused::field("key", problem));
+    }
+    let canonical = |(part, text): (&KeyPart, &str)| match part {
+        KeyPart::Ip => text
+            .parse::<IpAddr>()
+            .map(address_key)
+            .map_err(|_| Refused::field("key", format!("{text} is not an IP address"))),
+        _ => Ok(text.to_owned()),
+    };
+    limit.key.iter().zip(texts).map(canonical).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_key_is_typed_as_the_texts_of_its_parts() {
+        let limit = |key: Vec<KeyPart>| Limit {
+            name: "x".into(),
+            algorithm: Algorithm::SlidingWindow,
+            limit: 1,
+            window: Duration::from_secs(1),
+            key,
+            roles: Vec::new(),
+            except_roles: Vec::new(),
+            on_outage: OnOutage::Local,
+            shadow: false,
+        };
+        let header = KeyPart::Header(http::header::ACCEPT);
+        let cases = [
+            (vec![KeyPart::User], "a,b", Some(vec!["a,b"])),
+            (
+                vec![KeyPart::User, KeyPart::Ip],
+                "u,::1",
+                Some(vec!["u", "::/64"]),
+            ),
+            (
+                vec![KeyPart::User, header.clone()],
+                "u,a,b",
+                Some(vec!["u", "a,b"]),
+            ),
+            (vec![KeyPart::User, header], "u", None),
+            (vec![KeyPart::Ip], "localhost", None),
+        ];
+        for (key, text, expected) in cases {
+            let found = texts(&limit(key), text).ok();
+            let expected = expected.map(|list| list.into_iter().map(str::to_owned).collect());
+            assert_eq!(found, expected, "{text}");
+        }
+    }
+}

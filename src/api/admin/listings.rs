@@ -1,0 +1,96 @@
+//! What runs: routes, upstreams, recent events; and reading the configuration again.
+
+use axum::extract::State;
+use axum::response::Response;
+use http::Uri;
+use serde_json::{Value, json};
+
+use crate::routing::{Auth, HostPattern, PathPattern, Route};
+use crate::settings::Live;
+
+use super::super::answer;
+use super::super::query::Query;
+use super::{Desk, Refused, Reloaded};
+
+/// `GET /admin/routes`, in the file's order.
+pub(super) async fn routes(State(desk): State<Desk>) -> Response {
+    let live = desk.live.load();
+    let routes: Vec<Value> = live
+        .routes
+        .routes()
+        .iter()
+        .map(|route| shown(&live, route))
+        .collect();
+    answer::data(&json!({"routes": routes}))
+}
+
+fn shown(live: &Live, route: &Route) -> Value {
+    let path = |segments: &[String]| format!("/{}", segments.join("/"));
+    let (path, prefix) = match &route.matches.path {
+        PathPattern::Exact(segments) => (Some(path(segments)), None),
+        PathPattern::Prefix(segments) => (None, Some(path(segments))),
+    };
+    let host = route.matches.host.as_ref().map(|host| match host {
+        HostPattern::Exact(name) => name.clone(),
+        HostPattern::Wildcard(name) => format!("*.{name}"),
+    });
+    let methods: Vec<&str> = route
+        .matches
+        .methods
+        .iter()
+        .map(|method| method.as_str())
+        .collect();
+    let limits = route.limits_before.iter().chain(&route.limits_after);
+    let limits: Vec<&str> = limits.map(|limit| &*limit.name).collect();
+    json!({
+        "name": &*route.name,
+        "match": {"host": host, "path": path, "prefix": prefix, "methods": methods},
+        "auth": match route.auth {
+            Auth::Required => "required",
+            Auth::Optional => "optional",
+            Auth::None => "none",
+        },
+        "require": {"roles": route.require.roles, "scopes": route.require.scopes},
+        "limits": limits,
+        "upstream": live.upstreams.get(route.upstream).map(|upstream| &*upstream.name),
+    })
+}
+
+/// `GET /admin/upstreams`: how each server is.
+pub(super) async fn upstreams(State(desk): State<Desk>) -> Response {
+    answer::data(&json!({"upstreams": (desk.upstreams)()}))
+}
+
+/// `GET /admin/events?event=&limit=&cursor=`: what this gateway remembers, newest first.
+pub(super) async fn events(State(desk): State<Desk>, uri: Uri) -> Result<Response, Refused> {
+    let query = Query::read(&uri)?;
+    let limit = query.limit()? as usize;
+    let before = query.text("cursor").map(str::parse::<u64>).transpose();
+    let before = before.map_err(|_| Refused::field("cursor", "is not one that was given out"))?;
+    let mut events = desk.events.recent(query.text("event"), before, limit + 1);
+    let more = events.len() > limit;
+    events.truncate(limit);
+    let next = events
+        .last()
+        .filter(|_| more)
+        .map(|recorded| recorded.number.to_string());
+    Ok(answer::data(
+        &json!({"events": events, "next_cursor": next}),
+    ))
+}
+
+/// `POST /admin/reload`: all or nothing; the mistakes are told as `check` prints them.
+pub(super) async fn reload(State(desk): State<Desk>) -> Result<Response, Refused> {
+    let refused = |field: &str, problems: Vec<String>| {
+        let named = problems
+            .into_iter()
+            .map(|problem| (field.to_owned(), problem));
+        Err(Refused::fields(named.collect()))
+    };
+    match (desk.reload)().await {
+        Reloaded::Applied => Ok(answer::data(&json!({"outcome": "applied"}))),
+        Reloaded::Unchanged => Ok(answer::data(&json!({"outcome": "unchanged"}))),
+        Reloaded::Rejected(mistakes) => refused("config", mistakes),
+        Reloaded::RestartRequired(keys) => refused("restart_required", keys),
+    }
+}

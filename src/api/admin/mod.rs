@@ -1,0 +1,109 @@
+//! The admin listener: health, readiness and metrics for machines, and `/admin/*` under the admin
+//! token for operators. Never on a public listener.
+
+mod guard;
+mod health;
+mod limits;
+mod listings;
+mod sessions;
+mod tokens;
+mod users;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use axum::Router;
+use axum::middleware::{from_fn_with_state, map_response};
+use axum::routing::{delete, get, post};
+use serde_json::Value;
+
+use crate::accounts::Accounts;
+use crate::events::Events;
+use crate::limits::{Counter, Limit};
+use crate::metrics::Metrics;
+use crate::refusal::Refusal;
+use crate::settings::{Live, SessionsOnOutage};
+use crate::store::Store;
+
+use super::answer::{Refused, no_store};
+
+pub use health::Readiness;
+
+/// What the admin endpoints work with; the gateway builds it.
+#[derive(Clone)]
+pub struct Desk {
+    pub live: Arc<ArcSwap<Live>>,
+    pub accounts: Accounts,
+    pub store: Store,
+    pub metrics: Arc<Metrics>,
+    pub events: Events,
+    pub readiness: Readiness,
+    pub sessions_on_outage: SessionsOnOutage,
+    /// Host names, in lower case, that the listener answers to besides loopback names and addresses.
+    pub own_names: Arc<[String]>,
+    /// Names a counter of a configured limit by the texts of its key's parts, as admission does.
+    pub counter: fn(&Limit, &[String]) -> Counter,
+    /// Tells how the upstreams' servers are.
+    pub upstreams: Arc<dyn Fn() -> Value + Send + Sync>,
+    /// Reads the configuration again.
+    pub reload: Arc<Reload>,
+}
+
+/// Starts a reload and resolves when it has been applied or refused.
+pub type Reload = dyn Fn() -> Pin<Box<dyn Future<Output = Reloaded> + Send>> + Send + Sync;
+
+/// How a reload went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reloaded {
+    Applied,
+    Unchanged,
+    /// The mistakes, as `check` prints them.
+    Rejected(Vec<String>),
+    /// The keys that only a restart can change.
+    RestartRequired(Vec<String>),
+}
+
+/// All endpoints of the admin listener. Refusals leave as [`Refused`] extensions, for the one writer
+/// of errors.
+pub fn router(desk: Desk) -> Router {
+    Router::new()
+        .route("/health", get(health::health))
+        .route("/ready", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .merge(operators(&desk))
+        .fallback(|| async { Refused::from(Refusal::NotFound) })
+        .method_not_allowed_fallback(|| async { Refused::from(Refusal::MethodNotAllowed) })
+        .layer(from_fn_with_state(desk.clone(), guard::same_site))
+        .layer(map_response(no_store))
+        .with_state(desk)
+}
+
+fn operators(desk: &Desk) -> Router<Desk> {
+    Router::new()
+        .route("/admin/sessions", get(sessions::list))
+        .route("/admin/sessions/{id}", delete(sessions::end))
+        .route("/admin/users", get(users::list).post(users::create))
+        .route("/admin/users/{id}", get(users::show).patch(users::change))
+        .route("/admin/users/{id}/sessions", delete(sessions::end_all))
+        .route("/admin/routes", get(listings::routes))
+        .route("/admin/upstreams", get(listings::upstreams))
+        .route("/admin/limits", get(limits::list))
+        .route(
+            "/admin/limits/{name}/{*key}",
+            get(limits::peek).delete(limits::reset),
+        )
+        .route("/admin/blacklist", post(tokens::blacklist))
+        .route("/admin/blacklist/{jti}", delete(tokens::unblacklist))
+        .route("/admin/events", get(listings::events))
+        .route("/admin/reload", post(listings::reload))
+        // Nobody without the token learns which paths exist.
+        .route("/admin", get(|| async { Refused::from(Refusal::NotFound) }))
+        .route(
+            "/admin/{*rest}",
+            axum::routing::any(|| async { Refused::from(Refusal::NotFound) }),
+        )
+        .method_not_allowed_fallback(|| async { Refused::from(Refusal::MethodNotAllowed) })
+        .route_layer(from_fn_with_state(desk.clone(), guard::operator))
+}

@@ -1,0 +1,93 @@
+//! Anybody's sessions.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+use http::Uri;
+use serde_json::{Value, json};
+
+use crate::refusal::Refusal;
+use crate::session::{EndReason, SessionId, Status};
+use crate::store::Wanted;
+
+use super::super::answer;
+use super::super::query::Query;
+use super::super::view::{self, Sight};
+use super::{Desk, Refused};
+
+/// `GET /admin/sessions?user=&ip=&status=&limit=&cursor=`: everybody's sessions or one user's, the
+/// active ones if not said.
+pub(super) async fn list(State(desk): State<Desk>, uri: Uri) -> Result<Response, Refused> {
+    let query = Query::read(&uri)?;
+    let sight = Sight {
+        idle: idle(&desk),
+        now: desk.store.now().await?,
+        current: None,
+    };
+    let address = query.text("ip").map(str::parse::<IpAddr>).transpose();
+    let wanted = Wanted {
+        status: query.status(Some(Status::Active))?,
+        address: address.map_err(|_| Refused::field("ip", "must be an IP address"))?,
+        idle: sight.idle,
+        limit: query.limit()? as usize,
+        cursor: query.text("cursor"),
+    };
+    let page = match query.text("user") {
+        Some(user) => desk.store.sessions_of(user, wanted).await?,
+        None => desk.store.all_sessions(wanted).await?,
+    };
+    let sessions: Vec<Value> = page
+        .entries
+        .iter()
+        .map(|entry| view::session(entry, &sight))
+        .collect();
+    Ok(answer::data(&json!({
+        "sessions": sessions,
+        "count": page.total,
+        "next_cursor": page.next_cursor,
+    })))
+}
+
+/// `DELETE /admin/sessions/{id}`.
+pub(super) async fn end(
+    State(desk): State<Desk>,
+    Path(id): Path<String>,
+    uri: Uri,
+) -> Result<Response, Refused> {
+    refuse_wait(&uri)?;
+    let id = SessionId::parse(&id).ok_or(Refusal::NotFound)?;
+    let entry = desk.store.session(id).await?.ok_or(Refusal::NotFound)?;
+    let ended = desk
+        .accounts
+        .end_session(&entry.session, EndReason::Admin, None, idle(&desk))
+        .await?;
+    Ok(answer::data(&json!({"revoked": u64::from(ended)})))
+}
+
+/// `DELETE /admin/users/{id}/sessions`. The user need not be in our directory: trusted issuers
+/// have users too.
+pub(super) async fn end_all(
+    State(desk): State<Desk>,
+    Path(user): Path<String>,
+    uri: Uri,
+) -> Result<Response, Refused> {
+    refuse_wait(&uri)?;
+    let revoked = desk
+        .accounts
+        .end_sessions_of(&user, None, EndReason::Admin, None, idle(&desk))
+        .await?;
+    Ok(answer::data(&json!({"revoked": revoked})))
+}
+
+fn idle(desk: &Desk) -> Option<Duration> {
+    desk.live.load().sessions.idle_timeout
+}
+
+fn refuse_wait(uri: &Uri) -> Result<(), Refused> {
+    match Query::read(uri)?.text("wait") {
+        None => Ok(()),
+        Some(_) => Err(Refused::field("wait", "is not yet supported")),
+    }
+}

@@ -1,0 +1,109 @@
+//! The blacklist: tokens that are refused before their time.
+
+use std::time::Duration;
+
+use axum::extract::{Path, Request, State};
+use axum::response::Response;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::events::{Event, Kind};
+
+use super::super::answer;
+use super::super::body::Fields;
+use super::{Desk, Refused};
+
+/// Bytes of a `jti`.
+const KEY_MAX: usize = 255;
+/// The longest that a token is refused for; ten years outlive any.
+const TTL_MAX: u64 = 10 * 365 * 24 * 60 * 60;
+
+/// `POST /admin/blacklist` `{jti|token, ttl?}`: `ttl` in seconds; else what is left of the token's
+/// life, or the life of our own access tokens.
+pub(super) async fn blacklist(
+    State(desk): State<Desk>,
+    request: Request,
+) -> Result<Response, Refused> {
+    let (parts, body) = request.into_parts();
+    let mut fields = Fields::read(&parts.headers, body).await?;
+    let (jti, token) = (fields.optional_text("jti"), fields.optional_text("token"));
+    let ttl = fields.optional_number("ttl");
+    if ttl.is_some_and(|ttl| !(1..=TTL_MAX).contains(&ttl)) {
+        fields.problem("ttl", "must be from 1 second to ten years");
+    }
+    let named = match (jti, token) {
+        (Some(jti), None) if (1..=KEY_MAX).contains(&jti.len()) => Some((jti, None)),
+        (None, Some(token)) => {
+            let named = name(&token);
+            if named.is_none() {
+                fields.problem("token", "is not a JSON Web Token");
+            }
+            named
+        }
+        _ => {
+            fields.problem("jti", "or token, one of them, must be given");
+            None
+        }
+    };
+    fields.check()?;
+    let (key, expires) = named.unwrap_or_default();
+    let now = desk.store.now().await? / 1000;
+    let tokens = desk.live.load_full();
+    let leeway = tokens.tokens.leeway.as_secs() + 1;
+    let left = expires.map(|expires| expires.saturating_sub(now).clamp(1, TTL_MAX) + leeway);
+    let seconds = ttl
+        .or(left)
+        .unwrap_or(tokens.tokens.access_ttl.as_secs() + leeway);
+    desk.accounts
+        .blacklist(&key, Duration::from_secs(seconds), None)
+        .await?;
+    Ok(answer::data(&json!({"jti": key, "ttl": seconds})))
+}
+
+/// What the blacklist names a token by, and its `exp`. The token need not be valid: refusing it is
+/// harmless.
+fn name(token: &str) -> Option<(String, Option<u64>)> {
+    let (message, _) = token.rsplit_once('.')?;
+    let (_, payload) = message.split_once('.')?;
+    let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()?;
+    let claims = claims.as_object()?;
+    let expires = claims.get("exp").and_then(Value::as_u64);
+    let key = match claims.get("jti").and_then(Value::as_str) {
+        Some(jti) if !jti.is_empty() => jti.to_owned(),
+        _ => hex::encode(Sha256::digest(message.as_bytes())),
+    };
+    Some((key, expires))
+}
+
+/// `DELETE /admin/blacklist/{jti}`.
+pub(super) async fn unblacklist(
+    State(desk): State<Desk>,
+    Path(jti): Path<String>,
+) -> Result<Response, Refused> {
+    desk.store.unblacklist(&jti).await?;
+    desk.events.record(Event::new(Kind::TokenUnblacklisted));
+    Ok(answer::nothing())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn a_token_is_named_by_its_jti_or_by_what_was_signed() {
+        let token = |claims: &str| format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims));
+        let named = name(&token(r#"{"jti":"x","exp":9}"#)).unwrap();
+        assert_eq!(named, ("x".to_owned(), Some(9)));
+        let without = token("{}");
+        let (message, _) = without.rsplit_once('.').unwrap();
+        let hash = hex::encode(Sha256::digest(message.as_bytes()));
+        assert_eq!(name(&without).unwrap(), (hash, None));
+        for bad in ["", "a", "a.b", "a.b.c", &token("[]"), "e30.!!.c"] {
+            assert_eq!(name(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Users, as an operator manages them.
+
+use axum::extract::{Path, Request, State};
+use axum::response::Response;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::{StatusCode, Uri};
+use serde_json::{Value, json};
+
+use crate::accounts::{AddUserError, NewUser, UserPatch};
+use crate::directory::User;
+use crate::refusal::Refusal;
+use crate::session::{Millis, Status};
+use crate::store::Wanted;
+
+use super::super::answer;
+use super::super::body::Fields;
+use super::super::query::Query;
+use super::super::view;
+use super::{Desk, Refused};
+
+/// Somebody who was seen this recently is online.
+const ONLINE: Millis = 5 * 60 * 1000;
+const SESSIONS_LOOKED_AT: usize = 100;
+
+/// `GET /admin/users?limit=&cursor=`: newest first.
+pub(super) async fn list(State(desk): State<Desk>, uri: Uri) -> Result<Response, Refused> {
+    let query = Query::read(&uri)?;
+    let after = query.text("cursor").map(read_cursor).transpose()?;
+    let roster = desk.accounts.list_users(query.limit()?, after).await?;
+    let users: Vec<Value> = roster.users.iter().map(view::user_for_admin).collect();
+    Ok(answer::data(&json!({
+        "users": users,
+        "count": roster.total,
+        "next_cursor": roster.next.map(|(time, id)| cursor(time, &id)),
+    })))
+}
+
+fn cursor(time: Millis, id: &str) -> String {
+    URL_SAFE_NO_PAD.encode(format!("{time} {id}"))
+}
+
+fn read_cursor(text: &str) -> Result<(Millis, String), Refused> {
+    let read = || {
+        let text = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
+        let (time, id) = text.split_once(' ')?;
+        let time = time
+            .parse()
+            .ok()
+            .filter(|time| i64::try_from(*time).is_ok())?;
+        Some((time, id.to_owned()))
+    };
+    read().ok_or_else(|| Refused::field("cursor", "is not one that was given out"))
+}
+
+/// `POST /admin/users`.
+pub(super) async fn create(
+    State(desk): State<Desk>,
+    request: Request,
+) -> Result<Response, Refused> {
+    let (parts, body) = request.into_parts();
+    let mut fields = Fields::read(&parts.headers, body).await?;
+    let new = NewUser {
+        email: fields.text("email"),
+        username: fields.optional_text("username"),
+        name: fields.optional_text("name"),
+        password: fields.text("password").into(),
+        roles: fields.optional_texts("roles").unwrap_or_default(),
+        scopes: fields.optional_texts("scopes").unwrap_or_default(),
+    };
+    fields.check()?;
+    let min_length = desk.live.load().identity.password_min_length;
+    let user = desk.accounts.add_user(new, min_length).await;
+    let user = user.map_err(|error| match error {
+        AddUserError::Invalid { field, problem } => Refused::field(&field, problem),
+        AddUserError::Exists => Refusal::UserExists.into(),
+        AddUserError::Hash => Refusal::Overloaded.into(),
+        AddUserError::Directory(error) => error.into(),
+    })?;
+    let shown = view::user_for_admin(&user);
+    Ok(answer::data_with(StatusCode::CREATED, &shown))
+}
+
+/// `GET /admin/users/{id}`, with whether they are about.
+pub(super) async fn show(
+    State(desk): State<Desk>,
+    Path(id): Path<String>,
+) -> Result<Response, Refused> {
+    let user = desk.accounts.directory().user(&id).await?;
+    let user = user.ok_or(Refusal::NotFound)?;
+    Ok(answer::data(&with_presence(&desk, &user).await?))
+}
+
+async fn with_presence(desk: &Desk, user: &User) -> Result<Value, Refused> {
+    let idle = desk.live.load().sessions.idle_timeout;
+    let now = desk.store.now().await?;
+    let page = desk
+        .store
+        .sessions_of(
+            &user.id,
+            Wanted {
+                status: Some(Status::Active),
+                address: None,
+                idle,
+                limit: SESSIONS_LOOKED_AT,
+                cursor: None,
+            },
+        )
+        .await?;
+    let activities = || page.entries.iter().map(|entry| &entry.activity);
+    let connections: u64 = activities().map(|activity| activity.live_connections).sum();
+    let seen = page
+        .entries
+        .iter()
+        .map(|entry| entry.activity.last_access.max(entry.session.created_at))
+        .max();
+    let recently = seen.is_some_and(|seen| now.saturating_sub(seen) < ONLINE);
+    let mut shown = view::user_for_admin(user);
+    if let Some(shown) = shown.as_object_mut() {
+        shown.insert("online".to_owned(), (connections > 0 || recently).into());
+        shown.insert("live_connections".to_owned(), connections.into());
+        shown.insert("active_sessions".to_owned(), page.total.into());
+    }
+    Ok(shown)
+}
+
+/// `PATCH /admin/users/{id}` `{name, roles, scopes, disabled, password}`: what is left out stays.
+pub(super) async fn change(
+    State(desk): State<Desk>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, Refused> {
+    let (parts, body) = request.into_parts();
+    let mut fields = Fields::read(&parts.headers, body).await?;
+    for fixed in ["id", "email", "username", "created_at", "updated_at"] {
+        if fields.has(fixed) {
+            fields.problem(fixed, "cannot be changed");
+        }
+    }
+    let patch = UserPatch {
+        name: fields.has("name").then(|| fields.optional_text("name")),
+        roles: fields.optional_texts("roles"),
+        scopes: fields.optional_texts("scopes"),
+        disabled: fields.optional_flag("disabled"),
+        password: fields
+            .has("password")
+            .then(|| fields.text("password").into()),
+    };
+    fields.check()?;
+    let min_length = desk.live.load().identity.password_min_length;
+    let user = desk.accounts.change_user(&id, patch, min_length).await?;
+    Ok(answer::data(&with_presence(&desk, &user).await?))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn a_cursor_is_read_back_and_others_are_refused() {
+        assert_eq!(read_cursor(&cursor(5, "id")).unwrap(), (5, "id".to_owned()));
+        for bad in [
+            "",
+            "x",
+            "%%%",
+            &URL_SAFE_NO_PAD.encode("x y"),
+            &cursor(u64::MAX, "id"),
+        ] {
+            assert!(read_cursor(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Answers: data wrapped as the contract says, and refusals for the writer of errors.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::accounts::Failure;
+use crate::directory;
+use crate::limits::Decision;
+use crate::refusal::Refusal;
+use crate::store::StoreError;
+
+/// When a client whose question could not be answered is told to come again.
+const UNAVAILABLE_RETRY: Duration = Duration::from_secs(1);
+
+/// A refusal on its way to the one writer of errors: an extension of an answer without body.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    pub refusal: Refusal,
+    /// For `VALIDATION_FAILED`: each field and what is wrong with it.
+    pub fields: Vec<(String, String)>,
+    pub retry_after: Option<Duration>,
+    /// The session behind the caller's cookie is gone: clear the cookie.
+    pub clear_cookie: bool,
+    /// The limits that were evaluated, for the limit headers.
+    pub limits: Vec<Decision>,
+}
+
+impl Refused {
+    /// Refuses one field.
+    pub(super) fn field(field: &str, problem: impl Into<String>) -> Refused {
+        Refused::fields(vec![(field.to_owned(), problem.into())])
+    }
+
+    /// Refuses several fields.
+    pub(super) fn fields(fields: Vec<(String, String)>) -> Refused {
+        Refused {
+            fields,
+            ..Refused::from(Refusal::ValidationFailed)
+        }
+    }
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Refused {
+        let unavailable = matches!(refusal, Refusal::StoreUnavailable | Refusal::Overloaded);
+        Refused {
+            refusal,
+            fields: Vec::new(),
+            retry_after: unavailable.then_some(UNAVAILABLE_RETRY),
+            clear_cookie: false,
+            limits: Vec::new(),
+        }
+    }
+}
+
+impl From<StoreError> for Refused {
+    fn from(_: StoreError) -> Refused {
+        // The store has logged and counted it.
+        Refusal::StoreUnavailable.into()
+    }
+}
+
+impl From<directory::Error> for Refused {
+    fn from(error: directory::Error) -> Refused {
+        Failure::Directory(error).into()
+    }
+}
+
+impl From<Failure> for Refused {
+    fn from(failure: Failure) -> Refused {
+        match failure {
+            Failure::Refused(refusal) => refusal.into(),
+            Failure::Invalid(fields) => Refused::fields(fields),
+            Failure::Limited(limits) => Refused {
+                retry_after: limits.iter().map(|limit| limit.retry_after).max(),
+                limits,
+                ..Refused::from(Refusal::RateLimited)
+            },
+            Failure::TooFast(wait) => Refused {
+                retry_after: Some(wait),
+                ..Refused::from(Refusal::RateLimited)
+            },
+            Failure::Busy(wait) => Refused {
+                retry_after: Some(wait),
+                ..Refused::from(Refusal::Overloaded)
+            },
+            Failure::Store(error) => error.into(),
+            Failure::Directory(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "the directory gave no answer"
+                );
+                Refusal::StoreUnavailable.into()
+            }
+            Failure::Token(_) | Failure::Hash => {
+                tracing::error!(error = %failure, "an endpoint failed");
+                Refusal::Internal.into()
+            }
+        }
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let mut response = self.refusal.status().into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// 200 with `{"success": true, "data": …}`.
+pub(super) fn data(data: &impl Serialize) -> Response {
+    data_with(StatusCode::OK, data)
+}
+
+/// The same with another status.
+pub(super) fn data_with(status: StatusCode, data: &impl Serialize) -> Response {
+    json(status, &json!({"success": true, "data": data}))
+}
+
+/// A JSON value as it is.
+pub(super) fn json(status: StatusCode, value: &serde_json::Value) -> Response {
+    let mut response = Response::new(Body::from(value.to_string()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    response
+}
+
+/// 204.
+pub(super) fn nothing() -> Response {
+    StatusCode::NO_CONTENT.into_response()
+}
+
+/// What depends on who asks is not kept by anyone on the way.
+pub(super) async fn no_store(mut response: Response) -> Response {
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

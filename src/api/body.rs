@@ -1,0 +1,306 @@
+//! Request bodies: JSON, read strictly. A member given twice is refused, since two readers could
+//! take different ones; unknown members are ignored, and never assigned to anything.
+
+use axum::body::Body;
+use http::{HeaderMap, header};
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+
+use crate::refusal::Refusal;
+
+use super::answer::Refused;
+
+/// Bytes.
+const BODY_MAX: usize = 64 * 1024;
+
+/// The members of a body, and what was found wrong with them so far.
+pub(super) struct Fields {
+    members: Map<String, Value>,
+    problems: Vec<(String, String)>,
+}
+
+impl Fields {
+    /// Reads a body that has to be there.
+    pub(super) async fn read(headers: &HeaderMap, body: Body) -> Result<Fields, Refused> {
+        if !is_json(headers) {
+            return Err(Refusal::UnsupportedMediaType.into());
+        }
+        Fields::parse(&bytes(body).await?)
+    }
+
+    /// Reads a body that may be left out.
+    pub(super) async fn read_optional(headers: &HeaderMap, body: Body) -> Result<Fields, Refused> {
+        let bytes = bytes(body).await?;
+        if bytes.is_empty() {
+            return Fields::parse(b"{}");
+        }
+        if !is_json(headers) {
+            return Err(Refusal::UnsupportedMediaType.into());
+        }
+        Fields::parse(&bytes)
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Fields, Refused> {
+        let Strict(value) = serde_json::from_slice(bytes).map_err(|error| {
+            Refused::field(
+                "body",
+                format!("is not the JSON expected: {}", place(&error)),
+            )
+        })?;
+        match value {
+            Value::Object(members) => Ok(Fields {
+                members,
+                problems: Vec::new(),
+            }),
+            _ => Err(Refused::field("body", "must be a JSON object")),
+        }
+    }
+
+    /// Whether the member is there at all, be it null.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.members.contains_key(name)
+    }
+
+    /// A string that has to be there.
+    pub(super) fn text(&mut self, name: &str) -> String {
+        if !self.has(name) {
+            self.problem(name, "is missing");
+            return String::new();
+        }
+        match self.members.remove(name) {
+            Some(Value::String(text)) => self.printable(name, text).unwrap_or_default(),
+            _ => {
+                self.problem(name, "must be a string");
+                String::new()
+            }
+        }
+    }
+
+    /// A string that may be left out or null.
+    pub(super) fn optional_text(&mut self, name: &str) -> Option<String> {
+        match self.members.remove(name)? {
+            Value::Null => None,
+            Value::String(text) => self.printable(name, text),
+            _ => {
+                self.problem(name, "must be a string or null");
+                None
+            }
+        }
+    }
+
+    /// A boolean that may be left out.
+    pub(super) fn optional_flag(&mut self, name: &str) -> Option<bool> {
+        match self.members.remove(name)? {
+            Value::Bool(flag) => Some(flag),
+            _ => {
+                self.problem(name, "must be true or false");
+                None
+            }
+        }
+    }
+
+    /// A whole number that may be left out.
+    pub(super) fn optional_number(&mut self, name: &str) -> Option<u64> {
+        let number = self.members.remove(name)?.as_u64();
+        if number.is_none() {
+            self.problem(name, "must be a whole number");
+        }
+        number
+    }
+
+    /// A list of strings that may be left out.
+    pub(super) fn optional_texts(&mut self, name: &str) -> Option<Vec<String>> {
+        let texts = serde_json::from_value(self.members.remove(name)?).ok();
+        if texts.is_none() {
+            self.problem(name, "must be a list of strings");
+        }
+        texts
+    }
+
+    /// Notes a problem.
+    pub(super) fn problem(&mut self, name: &str, problem: &str) {
+        self.problems.push((name.to_owned(), problem.to_owned()));
+    }
+
+    /// Refuses the body if anything was wrong with it.
+    pub(super) fn check(self) -> Result<(), Refused> {
+        if self.problems.is_empty() {
+            Ok(())
+        } else {
+            Err(Refused::fields(self.problems))
+        }
+    }
+
+    fn printable(&mut self, name: &str, text: String) -> Option<String> {
+        if text.chars().any(char::is_control) {
+            self.problem(name, "must not hold control characters");
+            return None;
+        }
+        Some(text)
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let essence = |value: &http::HeaderValue| {
+        let text = value.to_str().unwrap_or_default();
+        let (essence, _) = text.split_once(';').unwrap_or((text, ""));
+        essence.trim().eq_ignore_ascii_case("application/json")
+    };
+    headers.get(header::CONTENT_TYPE).is_some_and(essence)
+}
+
+async fn bytes(body: Body) -> Result<bytes::Bytes, Refused> {
+    axum::body::to_bytes(body, BODY_MAX)
+        .await
+        .map_err(|_| Refusal::BodyTooLarge.into())
+}
+
+/// Where the parser stopped. Its own words may quote the body, and the body may hold a password.
+fn place(error: &serde_json::Error) -> String {
+    format!("line {}, column {}", error.line(), error.column())
+}
+
+/// A JSON value in which no object has two members of one name. The parser bounds the depth.
+struct Strict(Value);
+
+impl<'de> Deserialize<'de> for Strict {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Strict, D::Error> {
+        deserializer.deserialize_any(StrictVisitor).map(Strict)
+    }
+}
+
+struct StrictVisitor;
+
+impl<'de> Visitor<'de> for StrictVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_string<E: Error>(self, value: String) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(Strict(item)) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(list.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+        let mut map = Map::new();
+        while let Some(name) = members.next_key::<String>()? {
+            let Strict(value) = members.next_value()?;
+            if map.insert(name, value).is_some() {
+                return Err(Error::custom("a member is given twice"));
+            }
+        }
+        Ok(map.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn only_one_reading_is_accepted() {
+        let deep = format!(r#"{{"a":{}1{}}}"#, "[".repeat(1000), "]".repeat(1000));
+        let bad: [&[u8]; 15] = [
+            b"",
+            b" ",
+            b"null",
+            b"[]",
+            b"\"text\"",
+            b"{",
+            br#"{"a":1,"a":1}"#,
+            br#"{"a":{"b":1,"b":2}}"#,
+            br#"{"a":[{"b":1,"\u0062":2}]}"#,
+            br#"{"a":1e999}"#,
+            br#"{"a":"\ud800"}"#,
+            b"{\"a\":\"\xff\"}",
+            br#"{"a":1} x"#,
+            br#"{"a":NaN}"#,
+            deep.as_bytes(),
+        ];
+        for bad in bad {
+            let refused = Fields::parse(bad).err().unwrap();
+            assert_eq!(refused.refusal, Refusal::ValidationFailed);
+            assert_eq!(refused.fields.first().unwrap().0, "body");
+        }
+        assert!(Fields::parse(br#"{"a":{"b":[1,-2,3.5,null,true,"x"]}}"#).is_ok());
+    }
+
+    #[test]
+    fn a_syntax_error_never_quotes_the_body() {
+        let refused = Fields::parse(br#"{"password": "hunter2" hunter3}"#)
+            .err()
+            .unwrap();
+        assert!(!format!("{:?}", refused.fields).contains("hunter"));
+    }
+
+    #[test]
+    fn members_of_the_wrong_type_are_all_named() {
+        let mut fields =
+            Fields::parse(br#"{"a":1,"b":"x\u0000","c":"yes","d":[1],"e":-1,"f":null}"#).unwrap();
+        fields.text("a");
+        fields.text("b");
+        fields.text("missing");
+        fields.optional_flag("c");
+        fields.optional_texts("d");
+        fields.optional_number("e");
+        assert_eq!(fields.optional_text("f"), None);
+        let problems = fields.check().err().unwrap().fields;
+        let names: Vec<&str> = problems.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["a", "b", "missing", "c", "d", "e"]);
+    }
+
+    #[test]
+    fn the_type_must_be_json() {
+        let check = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, value.parse().unwrap());
+            is_json(&headers)
+        };
+        assert!(check("application/json"));
+        assert!(check("Application/JSON; charset=utf-8"));
+        for other in [
+            "text/plain",
+            "application/jsonx",
+            "text/plain;application/json",
+            "",
+        ] {
+            assert!(!check(other), "{other}");
+        }
+        assert!(!is_json(&HeaderMap::new()));
+    }
+}

@@ -1,0 +1,65 @@
+//! Sharing the endpoints with pages of `api.allowed_origins` (the Fetch standard's CORS protocol).
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+
+use super::Desk;
+
+/// Answers preflights of allowed origins, and lets their pages read the answers. Anybody else gets
+/// what they would get without CORS: the browser keeps the answer from them.
+pub(super) async fn share(State(desk): State<Desk>, request: Request, next: Next) -> Response {
+    let Some(origin) = allowed_origin(&desk, request.headers()) else {
+        let mut response = next.run(request).await;
+        vary(response.headers_mut());
+        return response;
+    };
+    let asks = request
+        .headers()
+        .contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    let mut response = if request.method() == Method::OPTIONS && asks {
+        preflight()
+    } else {
+        next.run(request).await
+    };
+    let headers = response.headers_mut();
+    vary(headers);
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    headers.insert(
+        header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
+        HeaderValue::from_static("true"),
+    );
+    headers.insert(
+        header::ACCESS_CONTROL_EXPOSE_HEADERS,
+        HeaderValue::from_static("X-Session-ID, X-Request-ID, Retry-After"),
+    );
+    response
+}
+
+fn allowed_origin(desk: &Desk, headers: &HeaderMap) -> Option<HeaderValue> {
+    let origin = headers.get(header::ORIGIN)?;
+    let text = origin.to_str().ok()?.to_ascii_lowercase();
+    let live = desk.live.load();
+    let allowed = &live.api.as_ref()?.allowed_origins;
+    allowed.contains(&text).then(|| origin.clone())
+}
+
+fn preflight() -> Response {
+    (
+        StatusCode::NO_CONTENT,
+        [
+            (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, DELETE"),
+            (
+                header::ACCESS_CONTROL_ALLOW_HEADERS,
+                "Authorization, Content-Type, X-Device-Type, X-Device-Name, X-Request-ID",
+            ),
+            (header::ACCESS_CONTROL_MAX_AGE, "600"),
+        ],
+    )
+        .into_response()
+}
+
+fn vary(headers: &mut HeaderMap) {
+    headers.append(header::VARY, HeaderValue::from_static("Origin"));
+}

@@ -1,0 +1,199 @@
+//! Same origin: whether a browser's call comes from our own pages or from those that the operator
+//! allowed. A browser says so in `Origin`, which no page can forge.
+
+use http::{HeaderMap, header};
+
+use crate::admission::Client;
+
+/// Tells whether the host and port of `Origin` are the ones that the client asked for, or the origin
+/// is allowed; without `Origin`, whether `Sec-Fetch-Site` says `same-origin`. `allowed` holds
+/// `scheme://host[:port]` in lower case.
+pub fn same_origin(headers: &HeaderMap, client: &Client, allowed: &[String]) -> bool {
+    let mut origins = headers.get_all(header::ORIGIN).iter();
+    match (origins.next(), origins.next()) {
+        (None, _) => {
+            let mut sites = headers.get_all("sec-fetch-site").iter();
+            sites.next().is_some_and(|site| site == "same-origin") && sites.next().is_none()
+        }
+        (Some(origin), None) => origin
+            .to_str()
+            .is_ok_and(|origin| is_ours(&origin.to_ascii_lowercase(), client, allowed)),
+        (Some(_), Some(_)) => false,
+    }
+}
+
+/// Tells whether a browser says that the call comes from elsewhere. A program that says nothing
+/// holds no cookies of anybody else's.
+pub(super) fn is_foreign(headers: &HeaderMap, client: &Client, allowed: &[String]) -> bool {
+    let says = headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site");
+    says && !same_origin(headers, client, allowed)
+}
+
+fn is_ours(origin: &str, client: &Client, allowed: &[String]) -> bool {
+    if allowed.iter().any(|allowed| allowed == origin) {
+        return true;
+    }
+    let (default_port, authority) = match origin.split_once("://") {
+        Some(("http", authority)) => (80, authority),
+        Some(("https", authority)) => (443, authority),
+        _ => return false,
+    };
+    let own = client.host.to_ascii_lowercase();
+    let (Some((origin_host, origin_port)), Some((own_host, own_port))) =
+        (host_and_port(authority), host_and_port(&own))
+    else {
+        return false;
+    };
+    let origin_port = origin_port.unwrap_or(default_port);
+    let same_port = match own_port {
+        Some(port) => origin_port == port,
+        None if client.https => origin_port == 443,
+        // TLS may end in front of us without our being told: either scheme's own port is ours.
+        None => origin_port == default_port,
+    };
+    origin_host == own_host && same_port
+}
+
+/// Splits `host[:port]`, `[v6][:port]`. Anything else is nobody's.
+fn host_and_port(authority: &str) -> Option<(&str, Option<u16>)> {
+    let end = match authority.strip_prefix('[') {
+        Some(rest) => rest.find(']')? + 2,
+        None => authority.find(':').unwrap_or(authority.len()),
+    };
+    let (host, rest) = authority.split_at_checked(end)?;
+    let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'/' | b'@' | b'\\' | b',');
+    if host.is_empty() || !host.bytes().all(plain) {
+        return None;
+    }
+    match rest.strip_prefix(':') {
+        None if rest.is_empty() => Some((host, None)),
+        Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Some((host, Some(port.parse().ok()?)))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::*;
+
+    fn client(host: &str, https: bool) -> Client {
+        Client {
+            ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            https,
+            host: host.to_owned(),
+        }
+    }
+
+    fn headers(list: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in list {
+            headers.append(*name, value.parse().unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn origin_is_compared_by_host_and_port() {
+        let cases = [
+            ("http://a.example", "a.example", false, true),
+            ("http://A.Example", "a.eXample", false, true),
+            ("http://a.example:80", "a.example", false, true),
+            ("http://a.example", "a.example:80", false, true),
+            ("http://a.example:8080", "a.example:8080", false, true),
+            ("https://a.example", "a.example", true, true),
+            ("https://a.example", "a.example:443", true, true),
+            ("https://a.example:443", "a.example", true, true),
+            // TLS ended in front of us.
+            ("https://a.example", "a.example", false, true),
+            ("http://[::1]:8080", "[::1]:8080", false, true),
+            ("http://[::1]", "[::1]", false, true),
+            ("http://a.example", "a.example", true, false),
+            ("http://a.example:8081", "a.example:8080", false, false),
+            ("http://a.example:8080", "a.example", false, false),
+            ("http://a.example", "a.example:8080", false, false),
+            ("http://evil.example", "a.example", false, false),
+            ("http://a.example.evil", "a.example", false, false),
+            ("http://evila.example", "a.example", false, false),
+            ("http://sub.a.example", "a.example", false, false),
+            ("null", "a.example", false, false),
+            ("", "a.example", false, false),
+            ("http://", "", false, false),
+            ("a.example", "a.example", false, false),
+            ("ftp://a.example", "a.example", false, false),
+            ("file://a.example", "a.example", false, false),
+            ("http://a.example/", "a.example", false, false),
+            ("http://user@a.example", "a.example", false, false),
+            ("http://a.example:8080:80", "a.example", false, false),
+            ("http://a.example:", "a.example", false, false),
+            ("http://a.example:+80", "a.example", false, false),
+            ("http://a.example, http://evil", "a.example", false, false),
+        ];
+        for (origin, host, https, expected) in cases {
+            let headers = headers(&[("origin", origin)]);
+            let found = same_origin(&headers, &client(host, https), &[]);
+            assert_eq!(found, expected, "{origin} for {host}, TLS {https}");
+        }
+    }
+
+    #[test]
+    fn allowed_origins_are_compared_whole() {
+        let allowed = ["https://app.example".to_owned()];
+        let cases = [
+            ("https://app.example", true),
+            ("https://APP.example", true),
+            ("http://app.example", false),
+            ("https://app.example:444", false),
+            ("https://app.example.evil", false),
+        ];
+        for (origin, expected) in cases {
+            let headers = headers(&[("origin", origin)]);
+            let found = same_origin(&headers, &client("gw.example", true), &allowed);
+            assert_eq!(found, expected, "{origin}");
+        }
+    }
+
+    #[test]
+    fn without_origin_the_browser_must_say_same_origin() {
+        let client = client("a.example", false);
+        type Case<'a> = (&'a [(&'static str, &'a str)], bool, bool);
+        let cases: [Case<'_>; 8] = [
+            (&[], false, false),
+            (&[("sec-fetch-site", "same-origin")], true, false),
+            (&[("sec-fetch-site", "same-site")], false, true),
+            (&[("sec-fetch-site", "cross-site")], false, true),
+            (&[("sec-fetch-site", "none")], false, true),
+            (
+                &[("origin", "http://evil"), ("sec-fetch-site", "same-origin")],
+                false,
+                true,
+            ),
+            (
+                &[
+                    ("origin", "http://a.example"),
+                    ("origin", "http://a.example"),
+                ],
+                false,
+                true,
+            ),
+            (
+                &[
+                    ("sec-fetch-site", "same-origin"),
+                    ("sec-fetch-site", "cross-site"),
+                ],
+                false,
+                true,
+            ),
+        ];
+        for (list, same, foreign) in cases {
+            let headers = headers(list);
+            assert_eq!(same_origin(&headers, &client, &[]), same, "{headers:?}");
+            assert_eq!(is_foreign(&headers, &client, &[]), foreign, "{headers:?}");
+        }
+    }
+}

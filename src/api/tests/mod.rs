@@ -1,0 +1,326 @@
+//! The endpoints as a client meets them: the real router over the memory store and a database file.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod admin;
+mod desk;
+mod operations;
+mod refresh;
+mod sessions;
+mod sign_in;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use axum::Router;
+use axum::body::Body;
+use base64::Engine;
+use http::{HeaderMap, Request, StatusCode};
+use serde_json::Value;
+use tower::ServiceExt;
+
+use super::{Caller, Desk, Refused, needs_caller, router};
+use crate::accounts::Accounts;
+use crate::admission::{Client, Identity, PresentedBy};
+use crate::credential::{self, Presented};
+use crate::directory::Directory;
+use crate::events::Events;
+use crate::metrics::Metrics;
+use crate::refusal::Refusal;
+use crate::session::{Binding, CookieRules, OnLimit, Rules, SameSite, SessionId, Status};
+use crate::settings::{self, Live, Rate};
+use crate::store::Store;
+use crate::token::{Claims, Key, Tokens};
+
+const EMAIL: &str = "ann@example.com";
+const PASSWORD: &str = "correct horse battery";
+const HOST: &str = "gw.example";
+const ORIGIN: (&str, &str) = ("origin", "http://gw.example");
+
+/// A gateway's desk, with what has to outlive it.
+struct Gateway {
+    desk: Desk,
+    router: Router,
+    ip: &'static str,
+    metrics: Arc<Metrics>,
+    _folder: tempfile::TempDir,
+}
+
+/// An answer, read.
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Value,
+    refused: Option<Refused>,
+}
+
+impl Answer {
+    /// The member of `data` at a JSON pointer.
+    fn at(&self, pointer: &str) -> &Value {
+        self.body
+            .pointer(&format!("/data{pointer}"))
+            .unwrap_or(&Value::Null)
+    }
+
+    fn text(&self, pointer: &str) -> String {
+        self.at(pointer).as_str().unwrap_or_default().to_owned()
+    }
+
+    /// The code of the refusal, if it is one; a refusal has no body of its own.
+    fn code(&self) -> &'static str {
+        let Some(refused) = &self.refused else {
+            return "";
+        };
+        assert_eq!(self.status, refused.refusal.status());
+        assert_eq!(self.body, Value::Null);
+        refused.refusal.code()
+    }
+
+    /// The `Cookie` that a browser would send next.
+    fn cookie(&self) -> String {
+        let set = self.headers.get("set-cookie").unwrap().to_str().unwrap();
+        set.split(';').next().unwrap().to_owned()
+    }
+}
+
+async fn gateway() -> Gateway {
+    gateway_with(|_| {}).await
+}
+
+async fn gateway_with(adjust: impl FnOnce(&mut Live)) -> Gateway {
+    let folder = tempfile::tempdir().unwrap();
+    let database = settings::Database::Sqlite(folder.path().join("people.db"));
+    let directory = Directory::open(&database).await.unwrap();
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let store = Store::open(
+        &settings::Store {
+            engine: settings::Engine::Memory,
+            key_prefix: "t:".to_owned(),
+            timeout: Duration::from_secs(1),
+            sessions_on_outage: settings::SessionsOnOutage::Deny,
+            cached_for: Duration::from_secs(1),
+            limits_on_outage: crate::limits::OnOutage::Local,
+        },
+        Arc::clone(&metrics),
+    );
+    let events = Events::default();
+    let accounts = Accounts::new(
+        directory,
+        store.clone(),
+        Arc::clone(&metrics),
+        events.clone(),
+    )
+    .unwrap();
+    let mut live = live();
+    adjust(&mut live);
+    let desk = Desk {
+        live: Arc::new(ArcSwap::from_pointee(live)),
+        accounts,
+        store,
+        events,
+    };
+    Gateway {
+        router: router(desk.clone()),
+        desk,
+        ip: "192.0.2.1",
+        metrics,
+        _folder: folder,
+    }
+}
+
+fn live() -> Live {
+    let rate = |limit| Rate {
+        limit,
+        window: Duration::from_secs(600),
+    };
+    Live {
+        listeners: Vec::new(),
+        admin_token: Some("0123456789abcdef".to_owned().into()),
+        tokens: Arc::new(Tokens {
+            issuer: "portcullis".to_owned(),
+            audience: "portcullis".to_owned(),
+            access_ttl: Duration::from_secs(900),
+            refresh_ttl: Duration::from_secs(3600),
+            refresh_grace: Duration::from_secs(30),
+            leeway: Duration::from_secs(5),
+            signing: Some(Key::hmac(None, &[7; 32]).unwrap()),
+            verifying: Vec::new(),
+            trusted: Vec::new(),
+        }),
+        sessions: Rules {
+            ttl: Duration::from_secs(7200),
+            idle_timeout: Some(Duration::from_secs(3600)),
+            max_per_user: 3,
+            on_limit: OnLimit::EvictOldest,
+            cookie: CookieRules {
+                name: "__Host-portcullis".to_owned(),
+                secure: true,
+                same_site: SameSite::Lax,
+                domain: None,
+                path: "/".to_owned(),
+            },
+            bind_user_agent: Binding::Off,
+            bind_ip: Binding::Off,
+        },
+        identity: settings::Identity {
+            registration_open: true,
+            password_min_length: 12,
+            attempts_per_address: rate(100),
+            failures_per_account: rate(3),
+        },
+        api: Some(settings::Api {
+            prefix: "/api/v1".to_owned(),
+            allowed_origins: vec!["https://app.example".to_owned()],
+        }),
+        identity_headers: settings::IdentityHeaders {
+            user: http::HeaderName::from_static("x-user-id"),
+            email: http::HeaderName::from_static("x-user-email"),
+            roles: http::HeaderName::from_static("x-user-roles"),
+            session: http::HeaderName::from_static("x-session-id"),
+        },
+        limits: Vec::new(),
+        upstreams: Vec::new(),
+        routes: crate::routing::Table::default(),
+        shutdown: settings::Shutdown {
+            delay: Duration::ZERO,
+            grace: Duration::ZERO,
+        },
+    }
+}
+
+impl Gateway {
+    /// The same gateway, called from another address.
+    fn from(&self, ip: &'static str) -> Gateway {
+        Gateway {
+            desk: self.desk.clone(),
+            router: self.router.clone(),
+            ip,
+            metrics: Arc::clone(&self.metrics),
+            _folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    async fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if !body.is_empty() {
+            request = request.header("content-type", "application/json");
+        }
+        let mut request = request.body(Body::from(body.to_owned())).unwrap();
+        let ask = needs_caller(request.method(), request.uri().path());
+        let caller = if ask {
+            Some(self.authenticate(request.headers()).await)
+        } else {
+            None
+        };
+        let extensions = request.extensions_mut();
+        extensions.insert(Client {
+            ip: self.ip.parse().unwrap(),
+            https: false,
+            host: HOST.to_owned(),
+        });
+        if let Some(caller) = caller {
+            extensions.insert(Caller(caller));
+        }
+        read(self.router.clone().oneshot(request).await.unwrap()).await
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.call("POST", path, &[], &body.to_string()).await
+    }
+
+    async fn register(&self) -> Answer {
+        let body = serde_json::json!({"email": EMAIL, "password": PASSWORD, "username": "Ann"});
+        let answer = self.post("/auth/register", &body).await;
+        assert_eq!(answer.status, StatusCode::CREATED, "{:?}", answer.refused);
+        answer
+    }
+
+    async fn login(&self, login: &str, password: &str) -> Answer {
+        let body = serde_json::json!({"email": login, "password": password});
+        self.post("/auth/login", &body).await
+    }
+
+    /// Does as admission does, without its signatures and limits.
+    async fn authenticate(&self, headers: &HeaderMap) -> Result<Option<Identity>, Refusal> {
+        let live = self.desk.live.load_full();
+        let (id, token, presented) = match credential::extract(headers, &live.sessions.cookie.name)
+        {
+            Presented::Absent => return Ok(None),
+            Presented::Cookie(token) => (token.id(), None, PresentedBy::Cookie),
+            Presented::Session(token) => (token.id(), None, PresentedBy::SessionHeader),
+            Presented::Bearer(token) => {
+                let claims = claims(token);
+                (claims.session.unwrap(), Some(claims), PresentedBy::Bearer)
+            }
+            _ => return Err(Refusal::TokenInvalid),
+        };
+        let entry = self.desk.store.session(id).await.unwrap();
+        let entry = entry.ok_or(Refusal::SessionNotFound)?;
+        let now = self.desk.store.now().await.unwrap();
+        match entry
+            .session
+            .status(entry.activity.last_access, live.sessions.idle_timeout, now)
+        {
+            Status::Revoked => return Err(Refusal::SessionRevoked),
+            Status::Expired => return Err(Refusal::SessionExpired),
+            Status::Active => {}
+        }
+        Ok(Some(Identity {
+            user: entry.session.user.clone(),
+            email: Some(entry.session.email.clone()),
+            roles: entry.session.roles.clone(),
+            scopes: Vec::new(),
+            session: Some(Arc::new(entry.session)),
+            token: token.map(Arc::new),
+            presented,
+            seen_at: 0,
+        }))
+    }
+
+    /// Whether a session is alive.
+    async fn lives(&self, id: &str) -> bool {
+        let id = SessionId::parse(id).unwrap();
+        let entry = self.desk.store.session(id).await.unwrap();
+        entry.is_some_and(|entry| entry.session.ended.is_none())
+    }
+
+    /// How often an event is remembered.
+    fn events(&self, kind: &str) -> usize {
+        self.desk.events.recent(Some(kind), None, 1000).len()
+    }
+}
+
+async fn read(response: axum::response::Response) -> Answer {
+    let (parts, body) = response.into_parts();
+    let bytes = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+    Answer {
+        status: parts.status,
+        headers: parts.headers,
+        body: serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+        refused: parts.extensions.get().cloned(),
+    }
+}
+
+/// What an access token says, taken at its word.
+fn claims(token: &str) -> Claims {
+    let payload = token.split('.').nth(1).unwrap();
+    let decode = base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    let claims: Value = serde_json::from_slice(&decode.decode(payload).unwrap()).unwrap();
+    let text = |name: &str| claims.get(name).unwrap().as_str().unwrap().to_owned();
+    Claims {
+        trusted: None,
+        issuer: text("iss"),
+        user: text("sub"),
+        session: SessionId::parse(&text("sid")),
+        blacklist_key: text("jti"),
+        issued_at: None,
+        expires_at: claims.get("exp").unwrap().as_u64().unwrap() * 1000,
+        email: None,
+        roles: Vec::new(),
+        scopes: Vec::new(),
+    }
+}

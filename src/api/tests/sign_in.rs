@@ -1,0 +1,320 @@
+//! Registering, signing in and out.
+
+use http::StatusCode;
+use serde_json::json;
+
+use super::super::{Caller, ExpiredClaims};
+use super::*;
+use crate::settings::Live;
+
+#[tokio::test]
+async fn whoever_registers_is_signed_in() {
+    let gateway = gateway().await;
+    let headers = [("x-device-name", "Ann's phone"), ("user-agent", "test/1")];
+    let body = json!({
+        "email": "Ann@Example.com", "password": PASSWORD, "name": "Ann", "session_token": true,
+        "roles": ["admin"], "is_admin": true,
+    });
+    let answer = gateway
+        .call("POST", "/auth/signup", &headers, &body.to_string())
+        .await;
+    assert_eq!(answer.status, StatusCode::CREATED);
+    assert_eq!(answer.text("/user/email"), EMAIL);
+    assert_eq!(answer.at("/user/roles"), &json!([]));
+    assert_eq!(answer.at("/session/device/name"), "Ann's phone");
+    assert_eq!(answer.at("/session/user_agent"), "test/1");
+    assert_eq!(answer.at("/session/current"), true);
+    assert_eq!(answer.at("/token_type"), "Bearer");
+    assert_eq!(answer.at("/expires_in"), 900);
+    let id = answer.text("/session/id");
+    assert_eq!(answer.headers.get("x-session-id").unwrap(), id.as_str());
+    let token = answer.text("/session_token");
+    assert_eq!(answer.cookie(), format!("__Host-portcullis={token}"));
+    assert_eq!(
+        claims(&answer.text("/access_token")).session,
+        SessionId::parse(&id)
+    );
+    assert!(gateway.lives(&id).await);
+    assert_eq!(gateway.metrics.sessions_created.get(), 1);
+    let again = gateway.post("/auth/register", &body).await;
+    assert_eq!(again.code(), "USER_EXISTS");
+}
+
+#[tokio::test]
+async fn registration_can_be_closed() {
+    let gateway = gateway_with(|live| live.identity.registration_open = false).await;
+    let body = json!({"email": EMAIL, "password": PASSWORD});
+    let answer = gateway.post("/auth/register", &body).await;
+    assert_eq!(answer.code(), "REGISTRATION_CLOSED");
+}
+
+#[tokio::test]
+async fn every_wrong_field_is_named() {
+    let gateway = gateway().await;
+    let body = json!({"email": "ann", "password": "short", "username": "a@b"});
+    let refused = gateway.post("/auth/register", &body).await.refused.unwrap();
+    let names: Vec<&str> = refused
+        .fields
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .collect();
+    assert_eq!(names, ["email", "username", "password"]);
+    let missing = gateway
+        .post("/auth/login", &json!({}))
+        .await
+        .refused
+        .unwrap();
+    let names: Vec<&str> = missing
+        .fields
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .collect();
+    assert_eq!(names, ["email", "password"]);
+}
+
+#[tokio::test]
+async fn bodies_must_be_json_and_small() {
+    let gateway = gateway().await;
+    let text = [("content-type", "text/plain")];
+    let answer = gateway.call("POST", "/auth/login", &text, "").await;
+    assert_eq!(answer.code(), "UNSUPPORTED_MEDIA_TYPE");
+    let large = json!({"email": "x".repeat(70_000)});
+    assert_eq!(
+        gateway.post("/auth/login", &large).await.code(),
+        "BODY_TOO_LARGE"
+    );
+    let long = json!({"email": EMAIL, "password": "x".repeat(1025)});
+    assert_eq!(
+        gateway.post("/auth/login", &long).await.code(),
+        "VALIDATION_FAILED"
+    );
+}
+
+#[tokio::test]
+async fn one_signs_in_by_email_or_username_in_any_case() {
+    let gateway = gateway().await;
+    gateway.register().await;
+    for login in ["ann@example.com", " ANN@example.com ", "ann", "ANN"] {
+        let answer = gateway.login(login, PASSWORD).await;
+        assert_eq!(answer.status, StatusCode::OK, "{login}");
+        assert!(answer.at("/session_token").is_null());
+    }
+    let body = json!({"username": "ann", "password": PASSWORD});
+    assert_eq!(
+        gateway.post("/auth/signin", &body).await.status,
+        StatusCode::OK
+    );
+}
+
+#[tokio::test]
+async fn who_is_unknown_wrong_or_disabled_gets_one_answer() {
+    let gateway = gateway().await;
+    let id = gateway.register().await.text("/user/id");
+    let wrong = gateway.login(EMAIL, "wrong password").await;
+    let unknown = gateway.login("bob@example.com", "wrong password").await;
+    let patch = crate::accounts::UserPatch {
+        disabled: Some(true),
+        ..Default::default()
+    };
+    let accounts = &gateway.desk.accounts;
+    accounts.change_user(&id, patch, 12).await.unwrap();
+    let disabled = gateway.login(EMAIL, PASSWORD).await;
+    for answer in [&wrong, &unknown, &disabled] {
+        assert_eq!(answer.code(), "INVALID_CREDENTIALS");
+        assert_eq!(answer.headers, wrong.headers);
+    }
+    assert_eq!(gateway.events("sign_in_failed"), 3);
+}
+
+#[tokio::test]
+async fn failures_close_the_account_for_that_address_only() {
+    let gateway = gateway().await;
+    gateway.register().await;
+    let attacker = gateway.from("198.51.100.1");
+    for spelling in [EMAIL, "ANN@EXAMPLE.COM", "ann"] {
+        assert_eq!(
+            attacker.login(spelling, "wrong").await.code(),
+            "INVALID_CREDENTIALS"
+        );
+    }
+    let limited = attacker.login(EMAIL, PASSWORD).await;
+    assert_eq!(limited.code(), "RATE_LIMITED");
+    assert!(limited.refused.unwrap().retry_after.unwrap() > Duration::from_secs(1));
+    assert_eq!(gateway.login(EMAIL, PASSWORD).await.status, StatusCode::OK);
+    assert_eq!(
+        attacker.login("bob@example.com", "x").await.code(),
+        "INVALID_CREDENTIALS"
+    );
+}
+
+#[tokio::test]
+async fn an_attack_from_everywhere_spares_the_addresses_that_are_known() {
+    let gateway = gateway().await;
+    gateway.register().await;
+    let addresses: [&'static str; 10] = [
+        "198.51.100.1",
+        "198.51.100.2",
+        "198.51.100.3",
+        "198.51.100.4",
+        "198.51.100.5",
+        "198.51.100.6",
+        "198.51.100.7",
+        "198.51.100.8",
+        "198.51.100.9",
+        "198.51.100.10",
+    ];
+    for address in addresses {
+        for _ in 0..3 {
+            gateway.from(address).login(EMAIL, "wrong").await;
+        }
+    }
+    let elsewhere = gateway.from("203.0.113.1");
+    assert_eq!(
+        elsewhere.login(EMAIL, PASSWORD).await.code(),
+        "RATE_LIMITED"
+    );
+    assert_eq!(gateway.login(EMAIL, PASSWORD).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn attempts_from_one_address_are_counted_whatever_comes_of_them() {
+    let limit = |live: &mut Live| live.identity.attempts_per_address.limit = 3;
+    let gateway = gateway_with(limit).await;
+    gateway.register().await;
+    gateway.login(EMAIL, PASSWORD).await;
+    gateway.login("bob@example.com", "x").await;
+    let answer = gateway.login(EMAIL, PASSWORD).await;
+    assert_eq!(answer.code(), "RATE_LIMITED");
+    assert_eq!(answer.refused.unwrap().limits.len(), 1);
+    let other = gateway.from("192.0.2.2");
+    assert_eq!(other.login(EMAIL, PASSWORD).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_browser_that_signs_in_again_gives_its_session_up() {
+    let gateway = gateway().await;
+    let first = gateway.register().await;
+    let cookie = first.cookie();
+    let body = json!({"email": EMAIL, "password": PASSWORD}).to_string();
+    let headers = [("cookie", cookie.as_str())];
+    let second = gateway.call("POST", "/auth/login", &headers, &body).await;
+    assert_eq!(second.status, StatusCode::OK);
+    assert!(!gateway.lives(&first.text("/session/id")).await);
+    assert!(gateway.lives(&second.text("/session/id")).await);
+    // Another user's session is not touched, and a token that was chosen by somebody is not taken.
+    let body = json!({"email": "bob@example.com", "password": PASSWORD}).to_string();
+    let held = second.cookie();
+    let headers = [("cookie", held.as_str())];
+    let bob = gateway
+        .call("POST", "/auth/register", &headers, &body)
+        .await;
+    assert!(gateway.lives(&second.text("/session/id")).await);
+    assert_ne!(bob.cookie(), held);
+}
+
+#[tokio::test]
+async fn beyond_the_limit_the_oldest_goes_or_the_newest_is_refused() {
+    let gateway = gateway().await;
+    let first = gateway.register().await.text("/session/id");
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        assert_eq!(gateway.login(EMAIL, PASSWORD).await.status, StatusCode::OK);
+    }
+    assert!(!gateway.lives(&first).await);
+    assert_eq!(gateway.events("evicted"), 1);
+
+    let strict = gateway_with(|live| live.sessions.on_limit = OnLimit::Reject).await;
+    strict.register().await;
+    strict.login(EMAIL, PASSWORD).await;
+    strict.login(EMAIL, PASSWORD).await;
+    let answer = strict.login(EMAIL, PASSWORD).await;
+    assert_eq!(answer.code(), "SESSION_LIMIT_REACHED");
+}
+
+#[tokio::test]
+async fn other_sites_cannot_sign_anybody_in_or_out() {
+    let gateway = gateway().await;
+    let cookie = gateway.register().await.cookie();
+    let body = json!({"email": EMAIL, "password": PASSWORD}).to_string();
+    let foreign = [
+        ("origin", "http://evil.example"),
+        ("origin", "null"),
+        ("sec-fetch-site", "cross-site"),
+        ("sec-fetch-site", "same-site"),
+    ];
+    for header in foreign {
+        for path in [
+            "/auth/login",
+            "/auth/register",
+            "/auth/refresh",
+            "/auth/logout",
+        ] {
+            let headers = [header, ("cookie", cookie.as_str())];
+            let answer = gateway.call("POST", path, &headers, &body).await;
+            assert_eq!(answer.code(), "CSRF_REJECTED", "{header:?} {path}");
+        }
+    }
+    let silent = [("cookie", cookie.as_str())];
+    let answer = gateway.call("POST", "/auth/logout", &silent, "").await;
+    assert_eq!(answer.code(), "CSRF_REJECTED");
+    let answer = gateway.call("POST", "/auth/login", &[ORIGIN], &body).await;
+    assert_eq!(answer.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn signing_out_ends_the_session_and_refuses_the_token() {
+    let gateway = gateway().await;
+    let signed_in = gateway.register().await;
+    let (id, token) = (
+        signed_in.text("/session/id"),
+        signed_in.text("/access_token"),
+    );
+    let bearer = format!("Bearer {token}");
+    let headers = [("authorization", bearer.as_str())];
+    for _ in 0..2 {
+        let answer = gateway.call("POST", "/auth/logout", &headers, "").await;
+        assert_eq!(answer.status, StatusCode::NO_CONTENT);
+        assert!(answer.cookie().starts_with("__Host-portcullis="));
+    }
+    assert!(!gateway.lives(&id).await);
+    let key = claims(&token).blacklist_key;
+    assert_eq!(
+        gateway.desk.store.is_blacklisted(&[&key]).await,
+        Ok(vec![true])
+    );
+    assert_eq!(gateway.events("sign_out"), 1);
+    let ended = gateway
+        .metrics
+        .sessions_ended
+        .with_label_values(&["sign_out"]);
+    assert_eq!(ended.get(), 1);
+    let nobody = gateway.call("POST", "/auth/signout", &[], "").await;
+    assert_eq!(nobody.status, StatusCode::NO_CONTENT);
+}
+
+#[tokio::test]
+async fn a_cookie_and_an_expired_token_sign_out_too() {
+    let gateway = gateway().await;
+    let signed_in = gateway.register().await;
+    let cookie = signed_in.cookie();
+    let headers = [("cookie", cookie.as_str()), ORIGIN];
+    let answer = gateway.call("POST", "/auth/logout", &headers, "").await;
+    assert_eq!(answer.status, StatusCode::NO_CONTENT);
+    assert!(!gateway.lives(&signed_in.text("/session/id")).await);
+
+    let signed_in = gateway.login(EMAIL, PASSWORD).await;
+    let mut request = Request::post("/auth/logout").body(Body::empty()).unwrap();
+    let expired = claims(&signed_in.text("/access_token"));
+    request.extensions_mut().insert(ExpiredClaims(expired));
+    request
+        .extensions_mut()
+        .insert(Caller(Err(Refusal::TokenExpired)));
+    request.extensions_mut().insert(Client {
+        ip: "192.0.2.1".parse().unwrap(),
+        https: false,
+        host: HOST.to_owned(),
+    });
+    let answer = read(gateway.router.clone().oneshot(request).await.unwrap()).await;
+    assert_eq!(answer.status, StatusCode::NO_CONTENT);
+    assert!(!gateway.lives(&signed_in.text("/session/id")).await);
+}

@@ -1,0 +1,55 @@
+//! Where each user has signed in from.
+
+use crate::session::Millis;
+
+use super::{Directory, Error};
+
+/// The newest addresses that are remembered of a user.
+const REMEMBERED: i64 = 50;
+
+impl Directory {
+    /// Remembers that the user signed in from there; `address` is the client's, canonical.
+    ///
+    /// # Errors
+    /// When the database does not do it.
+    pub async fn remember_address(
+        &self,
+        user: &str,
+        address: &str,
+        now: Millis,
+    ) -> Result<(), Error> {
+        sqlx::query(
+            "INSERT INTO sign_in_addresses (user_id, address, last_at) VALUES ($1, $2, $3) \
+             ON CONFLICT (user_id, address) DO UPDATE SET last_at = excluded.last_at",
+        )
+        .bind(user)
+        .bind(address)
+        .bind(now.cast_signed())
+        .execute(&self.writer)
+        .await?;
+        sqlx::query(
+            "DELETE FROM sign_in_addresses WHERE user_id = $1 AND address NOT IN \
+             (SELECT address FROM sign_in_addresses WHERE user_id = $1 \
+              ORDER BY last_at DESC LIMIT $2)",
+        )
+        .bind(user)
+        .bind(REMEMBERED)
+        .execute(&self.writer)
+        .await?;
+        Ok(())
+    }
+
+    /// Tells whether the user is known to have signed in from there.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn knows_address(&self, user: &str, address: &str) -> Result<bool, Error> {
+        let found =
+            sqlx::query("SELECT 1 FROM sign_in_addresses WHERE user_id = $1 AND address = $2")
+                .bind(user)
+                .bind(address)
+                .fetch_optional(&self.readers)
+                .await?;
+        Ok(found.is_some())
+    }
+}

@@ -1,0 +1,248 @@
+//! Users: what is kept of them, and the statements about them.
+
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+use uuid::Uuid;
+
+use crate::session::Millis;
+
+use super::{Directory, Error};
+
+const COLUMNS: &str = "SELECT id, email, username, name, password_hash, roles, scopes, disabled, \
+                       created_at, updated_at FROM users ";
+
+/// A person who can sign in.
+#[derive(Clone, PartialEq, Eq)]
+pub struct User {
+    /// A UUID.
+    pub id: String,
+    /// Canonical: ASCII, lower case.
+    pub email: String,
+    /// As its owner wrote it; unique without regard to case.
+    pub username: Option<String>,
+    pub name: Option<String>,
+    /// Argon2id in the PHC string format.
+    pub password_hash: String,
+    pub roles: Vec<String>,
+    pub scopes: Vec<String>,
+    pub disabled: bool,
+    pub created_at: Millis,
+    pub updated_at: Millis,
+}
+
+impl std::fmt::Debug for User {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("User")
+            .field("id", &self.id)
+            .field("email", &self.email)
+            .field("roles", &self.roles)
+            .field("disabled", &self.disabled)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A user to be, already checked; the password is hashed.
+pub struct NewUser {
+    pub email: String,
+    pub username: Option<String>,
+    pub name: Option<String>,
+    pub password_hash: String,
+    pub roles: Vec<String>,
+    pub scopes: Vec<String>,
+}
+
+/// What to change of a user; `None` leaves it as it is.
+#[derive(Default)]
+pub struct Change {
+    /// `Some(None)` takes the name away.
+    pub name: Option<Option<String>>,
+    pub roles: Option<Vec<String>>,
+    pub scopes: Option<Vec<String>>,
+    pub disabled: Option<bool>,
+    pub password_hash: Option<String>,
+}
+
+/// Some of the users, newest first.
+#[derive(Debug)]
+pub struct Roster {
+    pub users: Vec<User>,
+    /// How many there are altogether.
+    pub total: u64,
+    /// Where the next page begins, if there is one.
+    pub next: Option<(Millis, String)>,
+}
+
+impl Directory {
+    /// Adds a user. `None`: the email or the username is taken.
+    ///
+    /// # Errors
+    /// When the database does not do it.
+    pub async fn add(&self, new: NewUser, now: Millis) -> Result<Option<User>, Error> {
+        let user = User {
+            id: Uuid::new_v4().to_string(),
+            email: new.email,
+            username: new.username,
+            name: new.name,
+            password_hash: new.password_hash,
+            roles: new.roles,
+            scopes: new.scopes,
+            disabled: false,
+            created_at: now,
+            updated_at: now,
+        };
+        let inserted = sqlx::query(
+            "INSERT INTO users (id, email, username, username_key, name, password_hash, roles, \
+             scopes, disabled, created_at, updated_at) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+        )
+        .bind(&user.id)
+        .bind(&user.email)
+        .bind(&user.username)
+        .bind(user.username.as_ref().map(|name| name.to_ascii_lowercase()))
+        .bind(&user.name)
+        .bind(&user.password_hash)
+        .bind(list_text(&user.roles))
+        .bind(list_text(&user.scopes))
+        .bind(false)
+        .bind(now.cast_signed())
+        .bind(now.cast_signed())
+        .execute(&self.writer)
+        .await;
+        match inserted {
+            Ok(_) => Ok(Some(user)),
+            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Finds a user by id.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn user(&self, id: &str) -> Result<Option<User>, Error> {
+        self.one("WHERE id = $1", id).await
+    }
+
+    /// Finds a user by canonical email.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn user_by_email(&self, email: &str) -> Result<Option<User>, Error> {
+        self.one("WHERE email = $1", email).await
+    }
+
+    /// Finds a user by username, without regard to case.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn user_by_username(&self, username: &str) -> Result<Option<User>, Error> {
+        self.one("WHERE username_key = $1", &username.to_ascii_lowercase())
+            .await
+    }
+
+    async fn one(&self, condition: &'static str, value: &str) -> Result<Option<User>, Error> {
+        let row = sqlx::query(sqlx::AssertSqlSafe(format!("{COLUMNS}{condition}")))
+            .bind(value)
+            .fetch_optional(&self.readers)
+            .await?;
+        row.as_ref().map(read).transpose()
+    }
+
+    /// Lists users, newest first, from `after` on.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn users(
+        &self,
+        limit: u32,
+        after: Option<(Millis, String)>,
+    ) -> Result<Roster, Error> {
+        let (time, id) = after.unwrap_or((i64::MAX.cast_unsigned(), String::new()));
+        let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
+            "{COLUMNS}WHERE created_at < $1 OR (created_at = $1 AND id < $2) \
+             ORDER BY created_at DESC, id DESC LIMIT $3"
+        )))
+        .bind(time.cast_signed())
+        .bind(id)
+        .bind(i64::from(limit) + 1)
+        .fetch_all(&self.readers)
+        .await?;
+        let total: i64 = sqlx::query("SELECT COUNT(*) FROM users")
+            .fetch_one(&self.readers)
+            .await?
+            .try_get(0)?;
+        let more = rows.len() > limit as usize;
+        let users = rows
+            .iter()
+            .take(limit as usize)
+            .map(read)
+            .collect::<Result<Vec<User>, Error>>()?;
+        let next = users
+            .last()
+            .filter(|_| more)
+            .map(|last| (last.created_at, last.id.clone()));
+        Ok(Roster {
+            users,
+            total: total.cast_unsigned(),
+            next,
+        })
+    }
+
+    /// Changes a user, in one statement. `None`: there is no such user.
+    ///
+    /// # Errors
+    /// When the database does not do it.
+    pub async fn change(
+        &self,
+        id: &str,
+        change: Change,
+        now: Millis,
+    ) -> Result<Option<User>, Error> {
+        sqlx::query(
+            "UPDATE users SET \
+             name = CASE WHEN $1 THEN $2 ELSE name END, \
+             roles = COALESCE($3, roles), scopes = COALESCE($4, scopes), \
+             disabled = COALESCE($5, disabled), \
+             password_hash = COALESCE($6, password_hash), updated_at = $7 WHERE id = $8",
+        )
+        .bind(change.name.is_some())
+        .bind(change.name.flatten())
+        .bind(change.roles.as_deref().map(list_text))
+        .bind(change.scopes.as_deref().map(list_text))
+        .bind(change.disabled)
+        .bind(change.password_hash)
+        .bind(now.cast_signed())
+        .bind(id)
+        .execute(&self.writer)
+        .await?;
+        self.user(id).await
+    }
+}
+
+fn list_text(list: &[String]) -> String {
+    serde_json::Value::from(list).to_string()
+}
+
+fn read(row: &SqliteRow) -> Result<User, Error> {
+    let id: String = row.try_get("id")?;
+    let list = |column: &str| -> Result<Vec<String>, Error> {
+        let text: String = row.try_get(column)?;
+        serde_json::from_str(&text).map_err(|_| Error::Damaged(id.clone()))
+    };
+    let time = |column: &str| -> Result<Millis, Error> {
+        let time: i64 = row.try_get(column)?;
+        Ok(time.cast_unsigned())
+    };
+    Ok(User {
+        email: row.try_get("email")?,
+        username: row.try_get("username")?,
+        name: row.try_get("name")?,
+        password_hash: row.try_get("password_hash")?,
+        roles: list("roles")?,
+        scopes: list("scopes")?,
+        disabled: row.try_get("disabled")?,
+        created_at: time("created_at")?,
+        updated_at: time("updated_at")?,
+        id,
+    })
+}
