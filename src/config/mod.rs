@@ -1,1 +1,121 @@
-//! (being written)
+//! What the operator wrote. A file goes through these steps, each of which reports every mistake
+//! it finds with its line and column:
+//!
+//! 1. `yaml` reads it into a tree that knows where everything was written;
+//! 2. `environment` replaces variables;
+//! 3. `shape` holds the tree against the JSON Schema, which `schema` makes from the types in `file`;
+//! 4. `meaning` checks what a schema cannot say, and makes [`Settings`].
+//!
+//! Only `gateway` and `cli` know this room.
+
+mod document;
+mod environment;
+mod file;
+mod keys;
+mod meaning;
+mod mistakes;
+mod reference;
+mod repair;
+mod review;
+mod schema;
+mod shape;
+mod tls;
+mod units;
+mod watch;
+mod yaml;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+pub use mistakes::{Mistake, Mistakes, Position};
+pub use reference::reference;
+pub use schema::schema;
+pub use watch::{Watch, WatchError};
+
+use crate::settings::Settings;
+use file::File;
+use review::Review;
+
+/// Reads and checks a configuration file, with the process' environment.
+///
+/// # Errors
+///
+/// Everything that is wrong with it, in file order.
+pub fn load(path: &Path) -> Result<Settings, Mistakes> {
+    let text = std::fs::read(path).map_err(|error| format!("cannot read the file: {error}"));
+    let text = text.and_then(|bytes| {
+        if bytes.len() > yaml::MAX_BYTES {
+            return Err("the file is larger than 16 MiB".to_owned());
+        }
+        String::from_utf8(bytes).map_err(|_| "the file is not UTF-8 text".to_owned())
+    });
+    match text {
+        Ok(text) => parse(&text, path),
+        Err(message) => {
+            let mistake = Mistake {
+                at: Position::START,
+                message,
+            };
+            Err(Mistakes::new(path.to_owned(), vec![mistake]))
+        }
+    }
+}
+
+/// Checks the text of a configuration file, with the process' environment. `path` is named in the
+/// mistakes, and relative paths are relative to its folder.
+///
+/// # Errors
+///
+/// Everything that is wrong with it, in file order.
+pub fn parse(text: &str, path: &Path) -> Result<Settings, Mistakes> {
+    parse_with(text, path, &|name| std::env::var(name).ok())
+}
+
+/// [`parse`] with another environment: `look_up` answers with a variable's value.
+///
+/// # Errors
+///
+/// Everything that is wrong with it, in file order.
+pub fn parse_with(
+    text: &str,
+    path: &Path,
+    look_up: &dyn Fn(&str) -> Option<String>,
+) -> Result<Settings, Mistakes> {
+    read(text, path, look_up).map_err(|list| Mistakes::new(path.to_owned(), list))
+}
+
+fn read(
+    text: &str,
+    path: &Path,
+    look_up: &dyn Fn(&str) -> Option<String>,
+) -> Result<Settings, Vec<Mistake>> {
+    let (mut root, mut mistakes) = yaml::read(text)?;
+    environment::substitute(&mut root, look_up, &mut mistakes);
+    let shaped = shape::check(root, &schema()).map_err(|mistake| vec![mistake])?;
+    mistakes.extend(shaped.mistakes);
+    let file: File = match serde_json::from_value(shaped.value) {
+        Ok(file) => file,
+        Err(_) if !mistakes.is_empty() => return Err(mistakes),
+        Err(error) => {
+            let message = format!("the file is not understood: {error}");
+            return Err(vec![Mistake {
+                at: Position::START,
+                message,
+            }]);
+        }
+    };
+    let mut review = Review {
+        places: &shaped.places,
+        folder: path.parent().unwrap_or(Path::new("")),
+        guessed: &shaped.guessed,
+        mistakes,
+        watched: Vec::new(),
+    };
+    let settings = meaning::settle(&file, &mut review);
+    match settings {
+        Some(settings) if review.mistakes.is_empty() => Ok(settings),
+        _ => Err(review.mistakes),
+    }
+}

@@ -1,0 +1,138 @@
+//! `portcullis keys`.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair};
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use clap::{Args, Subcommand, ValueEnum};
+use zeroize::Zeroizing;
+
+use super::print;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum KeysCommand {
+    /// Make a new key for `tokens.signing`
+    ///
+    /// A PEM private key (PKCS #8), or for HS256 a random secret.
+    ///
+    /// Example: portcullis keys generate --algorithm EdDSA --out signing.pem
+    #[command(verbatim_doc_comment)]
+    Generate(GenerateArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct GenerateArgs {
+    /// What the key is for
+    #[arg(long, value_enum, ignore_case = true, default_value = "EdDSA")]
+    algorithm: Algorithm,
+    /// Write to this new file, readable by its owner only, in place of standard output
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Algorithm {
+    #[value(name = "EdDSA")]
+    EdDsa,
+    #[value(name = "ES256")]
+    Es256,
+    #[value(name = "RS256")]
+    Rs256,
+    #[value(name = "HS256")]
+    Hs256,
+}
+
+/// Makes what is asked for.
+pub(super) fn run(command: &KeysCommand) -> anyhow::Result<()> {
+    let KeysCommand::Generate(args) = command;
+    let key = generate(args.algorithm).context("cannot make a key")?;
+    match &args.out {
+        None => print(&key),
+        Some(path) => {
+            write_new(path, &key).with_context(|| format!("cannot write {}", path.display()))
+        }
+    }
+}
+
+fn generate(algorithm: Algorithm) -> anyhow::Result<Zeroizing<String>> {
+    let rsa: Pkcs8V1Der<'_>;
+    let document;
+    let private = match algorithm {
+        Algorithm::Hs256 => {
+            let secret = Zeroizing::new(rand::random::<[u8; 48]>());
+            return Ok(Zeroizing::new(
+                URL_SAFE_NO_PAD.encode(secret.as_slice()) + "\n",
+            ));
+        }
+        Algorithm::EdDsa => {
+            document = Ed25519KeyPair::generate()?.to_pkcs8v1()?;
+            document.as_ref()
+        }
+        Algorithm::Es256 => {
+            document = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING)?.to_pkcs8v1()?;
+            document.as_ref()
+        }
+        Algorithm::Rs256 => {
+            rsa = aws_lc_rs::rsa::KeyPair::generate(KeySize::Rsa3072)?.as_der()?;
+            rsa.as_ref()
+        }
+    };
+    Ok(pem(private))
+}
+
+/// RFC 7468: lines of 64 characters.
+fn pem(der: &[u8]) -> Zeroizing<String> {
+    let text = Zeroizing::new(STANDARD.encode(der));
+    let mut pem = Zeroizing::new(String::from("-----BEGIN PRIVATE KEY-----\n"));
+    let mut rest = text.as_str();
+    while !rest.is_empty() {
+        let (line, after) = rest.split_at_checked(64).unwrap_or((rest, ""));
+        pem.push_str(line);
+        pem.push('\n');
+        rest = after;
+    }
+    pem.push_str("-----END PRIVATE KEY-----\n");
+    pem
+}
+
+/// A file that was there is never written over: it may be the key in use.
+fn write_new(path: &Path, key: &str) -> std::io::Result<()> {
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(key.as_bytes())?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+    use crate::token;
+
+    #[test]
+    fn generated_keys_can_sign() {
+        for (algorithm, wanted) in [
+            (Algorithm::EdDsa, token::Algorithm::EdDSA),
+            (Algorithm::Es256, token::Algorithm::ES256),
+            (Algorithm::Rs256, token::Algorithm::RS256),
+        ] {
+            let pem = generate(algorithm).unwrap();
+            let key = token::Key::from_pem(None, wanted, pem.as_bytes()).unwrap();
+            assert!(key.can_sign(), "{wanted}");
+        }
+        let secret = generate(Algorithm::Hs256).unwrap();
+        assert!(token::Key::hmac(None, secret.trim_end().as_bytes()).is_ok());
+    }
+}

@@ -1,0 +1,65 @@
+use std::io::Read;
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, bail};
+use clap::Args;
+
+use crate::cli::print;
+use crate::config;
+use crate::session::Millis;
+use crate::token::{self, Inspection};
+
+/// Bytes; no token that anybody sends in a header is longer.
+const MAX_TOKEN: u64 = 64 << 10;
+
+/// `portcullis token inspect`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct InspectArgs {
+    /// The configuration file
+    #[arg(long, short, value_name = "FILE")]
+    config: PathBuf,
+    /// Only `-` for standard input, which is the default
+    #[arg(value_name = "-", value_parser = ["-"])]
+    input: Option<String>,
+}
+
+/// Shows what the token on standard input says, and whether it would be accepted.
+pub(super) fn run(args: &InspectArgs) -> anyhow::Result<()> {
+    let settings = config::load(&args.config)?;
+    let mut text = String::new();
+    std::io::stdin()
+        .take(MAX_TOKEN)
+        .read_to_string(&mut text)
+        .context("cannot read a token from standard input")?;
+    let token = text.trim();
+    let token = token.strip_prefix("Bearer ").unwrap_or(token);
+    if token.is_empty() {
+        bail!("there is no token on standard input");
+    }
+    let since_epoch = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .context("the clock is before 1970")?;
+    let now = Millis::try_from(since_epoch.as_millis()).context("the clock is out of range")?;
+    print(&describe(&token::inspect(
+        &settings.live.tokens,
+        token,
+        now,
+    )))
+}
+
+fn describe(inspection: &Inspection) -> String {
+    let part = |part: &Option<serde_json::Value>| match part {
+        Some(value) => format!("{value:#}"),
+        None => "not readable".to_owned(),
+    };
+    let verdict = match &inspection.refused {
+        None => "accepted, as far as keys, claims and time go".to_owned(),
+        Some(reason) => format!("refused: {reason}"),
+    };
+    format!(
+        "header  {}\nclaims  {}\nverdict {verdict}\n",
+        part(&inspection.header),
+        part(&inspection.claims),
+    )
+}

@@ -1,0 +1,282 @@
+//! The tree as a JSON value, for the schema validator and serde, with a map from each place in it
+//! to its line and column.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use serde_json::{Map, Number, Value};
+
+use super::mistakes::Position;
+use super::yaml::{Kind, Node, Scalar};
+
+/// A JSON pointer (RFC 6901) into the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Place(String);
+
+impl Place {
+    /// The whole file.
+    pub(super) fn root() -> Place {
+        Place(String::new())
+    }
+
+    /// A pointer that the validator made.
+    pub(super) fn from_pointer(pointer: &str) -> Place {
+        Place(pointer.to_owned())
+    }
+
+    /// The place of a key of this mapping.
+    pub(super) fn key(&self, key: &str) -> Place {
+        let key = key.replace('~', "~0").replace('/', "~1");
+        Place(format!("{}/{key}", self.0))
+    }
+
+    /// The place of an item of this list.
+    pub(super) fn item(&self, index: usize) -> Place {
+        Place(format!("{}/{index}", self.0))
+    }
+
+    /// The place that this one is in.
+    pub(super) fn parent(&self) -> Option<Place> {
+        self.0
+            .rsplit_once('/')
+            .map(|(parent, _)| Place(parent.to_owned()))
+    }
+
+    /// The last key or index.
+    pub(super) fn last(&self) -> Option<String> {
+        let (_, last) = self.0.rsplit_once('/')?;
+        Some(last.replace("~1", "/").replace("~0", "~"))
+    }
+
+    /// Whether this place is `other` or inside it.
+    pub(super) fn is_within(&self, other: &Place) -> bool {
+        self.0
+            .strip_prefix(&other.0)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
+    /// The JSON pointer itself.
+    pub(super) fn pointer(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Place {
+    /// As a person would say it: `routes[0].upstream`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, part) in self.0.split('/').skip(1).enumerate() {
+            let part = part.replace("~1", "/").replace("~0", "~");
+            if part.bytes().all(|byte| byte.is_ascii_digit()) {
+                write!(f, "[{part}]")?;
+            } else {
+                write!(f, "{}{part}", if index > 0 { "." } else { "" })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    key: Option<Position>,
+    value: Position,
+    from_environment: bool,
+    unresolved: bool,
+}
+
+/// Where each place was written.
+#[derive(Debug, Default)]
+pub(super) struct Places(HashMap<Place, Mark>);
+
+impl Places {
+    /// Where the value starts; for a place that is not in the file, where the nearest place around
+    /// it starts, which is where it would have to be added.
+    pub(super) fn value(&self, place: &Place) -> Position {
+        match self.0.get(place) {
+            Some(mark) => mark.value,
+            None => self.around(place),
+        }
+    }
+
+    /// Where the key starts, or else the value.
+    pub(super) fn key(&self, place: &Place) -> Position {
+        match self.0.get(place) {
+            Some(mark) => mark.key.unwrap_or(mark.value),
+            None => self.around(place),
+        }
+    }
+
+    /// Whether the file has something at this place.
+    pub(super) fn has(&self, place: &Place) -> bool {
+        self.0.contains_key(place)
+    }
+
+    /// Whether the value holds something from the environment.
+    pub(super) fn is_from_environment(&self, place: &Place) -> bool {
+        self.0.get(place).is_some_and(|mark| mark.from_environment)
+    }
+
+    /// Whether the value names a variable that is not there.
+    pub(super) fn is_unresolved(&self, place: &Place) -> bool {
+        self.0.get(place).is_some_and(|mark| mark.unresolved)
+    }
+
+    /// The values that name variables that are not there.
+    pub(super) fn unresolved(&self) -> impl Iterator<Item = &Place> {
+        let unresolved = self.0.iter().filter(|(_, mark)| mark.unresolved);
+        unresolved.map(|(place, _)| place)
+    }
+
+    fn around(&self, place: &Place) -> Position {
+        let mut place = place.clone();
+        while let Some(parent) = place.parent() {
+            if let Some(mark) = self.0.get(&parent) {
+                return mark.key.unwrap_or(mark.value);
+            }
+            place = parent;
+        }
+        Position::START
+    }
+}
+
+/// Turns the tree into a value and the places of its parts.
+pub(super) fn lay_out(root: &Node) -> (Value, Places) {
+    let mut places = Places::default();
+    let value = lay(root, None, Place::root(), &mut places);
+    (value, places)
+}
+
+fn lay(node: &Node, key: Option<Position>, place: Place, places: &mut Places) -> Value {
+    let (mut from_environment, mut unresolved) = (false, false);
+    let value = match &node.kind {
+        Kind::Scalar(scalar) => {
+            (from_environment, unresolved) = (scalar.from_environment, scalar.unresolved);
+            resolve(scalar)
+        }
+        Kind::List(items) => {
+            let items = items.iter().enumerate();
+            let list = items.map(|(index, item)| lay(item, None, place.item(index), places));
+            Value::Array(list.collect())
+        }
+        Kind::Map(entries) => {
+            let pairs = entries.iter().map(|entry| {
+                let value = lay(
+                    &entry.value,
+                    Some(entry.key_at),
+                    place.key(&entry.key),
+                    places,
+                );
+                (entry.key.clone(), value)
+            });
+            Value::Object(pairs.collect::<Map<_, _>>())
+        }
+    };
+    let mark = Mark {
+        key,
+        value: node.at,
+        from_environment,
+        unresolved,
+    };
+    places.0.insert(place, mark);
+    value
+}
+
+/// Reads a plain scalar by YAML 1.2's core schema (section 10.3.2).
+fn resolve(scalar: &Scalar) -> Value {
+    let text = scalar.text.as_str();
+    if !scalar.plain {
+        return Value::String(text.to_owned());
+    }
+    match text {
+        "" | "~" | "null" | "Null" | "NULL" => return Value::Null,
+        "true" | "True" | "TRUE" => return Value::Bool(true),
+        "false" | "False" | "FALSE" => return Value::Bool(false),
+        _ => {}
+    }
+    number(text).map_or_else(|| Value::String(text.to_owned()), Value::Number)
+}
+
+fn number(text: &str) -> Option<Number> {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    if !digits.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
+        return None;
+    }
+    for (prefix, radix) in [("0x", 16), ("0o", 8)] {
+        if let Some(digits) = text.strip_prefix(prefix) {
+            return u64::from_str_radix(digits, radix).ok().map(Number::from);
+        }
+    }
+    let decimal = text.strip_prefix('+').unwrap_or(text);
+    if let Ok(whole) = decimal.parse::<u64>() {
+        return Some(whole.into());
+    }
+    if let Ok(whole) = decimal.parse::<i64>() {
+        return Some(whole.into());
+    }
+    let fraction = digits
+        .bytes()
+        .all(|byte| matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-'));
+    if !fraction {
+        return None;
+    }
+    let value: f64 = decimal.parse().ok()?;
+    // A whole number is one however it is written.
+    let whole = value.fract() == 0.0 && (0.0..9_007_199_254_740_992.0).contains(&value);
+    if whole {
+        Some(Number::from(value as u64))
+    } else {
+        Number::from_f64(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn plain_scalars_have_the_types_of_the_core_schema() {
+        for (text, expected) in [
+            ("", Value::Null),
+            ("~", Value::Null),
+            ("true", json!(true)),
+            ("off", json!("off")),
+            ("yes", json!("yes")),
+            ("12", json!(12)),
+            ("-3", json!(-3)),
+            ("+3", json!(3)),
+            ("0x1F", json!(31)),
+            ("0o17", json!(15)),
+            ("1.5", json!(1.5)),
+            ("1e3", json!(1000)),
+            ("15m", json!("15m")),
+            ("127.0.0.1", json!("127.0.0.1")),
+            ("127.0.0.1:8080", json!("127.0.0.1:8080")),
+            ("1-2", json!("1-2")),
+            (".", json!(".")),
+        ] {
+            let scalar = Scalar {
+                text: text.to_owned(),
+                plain: true,
+                ..Scalar::default()
+            };
+            assert_eq!(resolve(&scalar), expected, "{text:?}");
+            let quoted = Scalar {
+                plain: false,
+                ..scalar
+            };
+            assert_eq!(resolve(&quoted), json!(text));
+        }
+    }
+
+    #[test]
+    fn places_read_like_a_path() {
+        let place = Place::root().key("routes").item(0).key("a/b~c");
+        assert_eq!(place.pointer(), "/routes/0/a~1b~0c");
+        assert_eq!(place.to_string(), "routes[0].a/b~c");
+        assert_eq!(place.last().as_deref(), Some("a/b~c"));
+        assert!(place.is_within(&Place::root().key("routes")));
+        assert!(!place.is_within(&Place::root().key("route")));
+    }
+}

@@ -1,0 +1,143 @@
+//! `${NAME}` and `${NAME:-default}` inside values, replaced before anything is interpreted.
+
+use super::mistakes::{Mistake, Position};
+use super::yaml::{Kind, Node, Scalar};
+
+/// Replaces every variable in the tree's values. `look_up` answers with a variable's value.
+/// `$$` stands for a dollar. An unset variable without a default is a mistake.
+pub(super) fn substitute(
+    node: &mut Node,
+    look_up: &dyn Fn(&str) -> Option<String>,
+    mistakes: &mut Vec<Mistake>,
+) {
+    match &mut node.kind {
+        Kind::Scalar(scalar) => substitute_scalar(scalar, node.at, look_up, mistakes),
+        Kind::List(items) => {
+            for item in items {
+                substitute(item, look_up, mistakes);
+            }
+        }
+        Kind::Map(entries) => {
+            for entry in entries {
+                substitute(&mut entry.value, look_up, mistakes);
+            }
+        }
+    }
+}
+
+fn substitute_scalar(
+    scalar: &mut Scalar,
+    at: Position,
+    look_up: &dyn Fn(&str) -> Option<String>,
+    mistakes: &mut Vec<Mistake>,
+) {
+    if !scalar.text.contains('$') {
+        return;
+    }
+    match expand(&scalar.text, look_up) {
+        Ok((text, from_environment)) => {
+            scalar.text = text;
+            scalar.from_environment = from_environment;
+        }
+        Err(message) => {
+            scalar.unresolved = true;
+            mistakes.push(Mistake { at, message });
+        }
+    }
+}
+
+/// The text with its variables replaced, and whether there were any.
+fn expand(text: &str, look_up: &dyn Fn(&str) -> Option<String>) -> Result<(String, bool), String> {
+    let mut result = String::with_capacity(text.len());
+    let mut replaced = false;
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('$') {
+        result.push_str(before);
+        if let Some(after) = after.strip_prefix('$') {
+            result.push('$');
+            rest = after;
+        } else if let Some(inside) = after.strip_prefix('{') {
+            let (reference, after) = inside
+                .split_once('}')
+                .ok_or("\"${\" has no closing brace; write $$ for a dollar sign")?;
+            result.push_str(&value_of(reference, look_up)?);
+            replaced = true;
+            rest = after;
+        } else {
+            result.push('$');
+            rest = after;
+        }
+    }
+    result.push_str(rest);
+    Ok((result, replaced))
+}
+
+fn value_of(reference: &str, look_up: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+    let (name, default) = match reference.split_once(":-") {
+        Some((name, default)) => (name, Some(default)),
+        None => (reference, None),
+    };
+    let valid = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if !valid {
+        return Err(
+            "\"${\" must be followed by the name of an environment variable and \"}\"; \
+                    write $$ for a dollar sign"
+                .to_owned(),
+        );
+    }
+    match (look_up(name), default) {
+        // As in a shell, `:-` also stands in for a variable that is set to nothing.
+        (Some(value), Some(default)) if value.is_empty() => Ok(default.to_owned()),
+        (Some(value), _) => Ok(value),
+        (None, Some(default)) => Ok(default.to_owned()),
+        (None, None) => Err(format!(
+            "the environment variable {name} is not set, and \"${{{name}}}\" has no default"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: Result<&str, &str>) {
+        let look_up = |name: &str| match name {
+            "SET" => Some("value".to_owned()),
+            "EMPTY" => Some(String::new()),
+            _ => None,
+        };
+        match (expand(text, &look_up), expected) {
+            (Ok((found, _)), Ok(expected)) => assert_eq!(found, expected, "{text}"),
+            (Err(found), Err(expected)) => assert!(found.contains(expected), "{text}: {found}"),
+            (found, _) => assert_eq!(
+                found.map(|(text, _)| text),
+                expected.map(str::to_owned).map_err(str::to_owned),
+                "{text}"
+            ),
+        }
+    }
+
+    #[test]
+    fn variables_are_replaced() {
+        check("a${SET}b${SET}", Ok("avaluebvalue"));
+        check("${UNSET:-other}", Ok("other"));
+        check("${EMPTY:-other}", Ok("other"));
+        check("${UNSET:-}", Ok(""));
+        check("${EMPTY}", Ok(""));
+        check("${SET:-other}", Ok("value"));
+        check("100$", Ok("100$"));
+        check("$HOME", Ok("$HOME"));
+        check("$${SET}", Ok("${SET}"));
+        check("$$$${SET", Ok("$${SET"));
+    }
+
+    #[test]
+    fn what_cannot_be_replaced_is_named() {
+        check("${UNSET}", Err("variable UNSET is not set"));
+        check("${SET", Err("no closing brace"));
+        check("${}", Err("name of an environment variable"));
+        check("${A B}", Err("name of an environment variable"));
+        check("${SET-x}", Err("name of an environment variable"));
+    }
+}

@@ -1,0 +1,113 @@
+//! The sockets.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::config::units::{Secret, Size, Time};
+
+/// One public socket.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct Listener {
+    /// Address and port, like `127.0.0.1:8080` or `[::]:443`.
+    pub(in crate::config) bind: String,
+    /// TLS with HTTP/2 by ALPN. `null`: in clear.
+    #[serde(default)]
+    pub(in crate::config) tls: Option<ListenerTls>,
+    /// CIDRs (or single addresses) of peers that may say who the client is. Empty: nobody.
+    #[serde(default)]
+    pub(in crate::config) trusted_proxies: Vec<String>,
+    /// The header by which a trusted proxy names the client: the rightmost hop that is not trusted
+    /// counts. The other header is removed.
+    #[serde(default)]
+    pub(in crate::config) client_ip_from: ForwardedBy,
+    /// Expect the PROXY protocol, version 1 or 2, from `trusted_proxies`.
+    #[serde(default)]
+    pub(in crate::config) proxy_protocol: bool,
+    /// Answer every plain request with a redirect to the same address under https.
+    #[serde(default)]
+    pub(in crate::config) redirect_to_https: bool,
+    /// What bounds a connection.
+    #[serde(default)]
+    pub(in crate::config) limits: ConnectionLimits,
+}
+
+/// Certificates, chosen by the name that the client asks for (SNI). Re-read when the files change.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct ListenerTls {
+    /// The first is the default, for clients that ask for no name or for an unknown one.
+    #[schemars(length(min = 1))]
+    pub(in crate::config) certificates: Vec<Certificate>,
+    /// PEM file of the authorities that must have signed a client's certificate. `null`: clients
+    /// need none.
+    #[serde(default)]
+    pub(in crate::config) client_ca: Option<String>,
+}
+
+/// A certificate chain and its key.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct Certificate {
+    /// PEM file of the chain, the certificate itself first.
+    pub(in crate::config) cert: String,
+    /// PEM file of the private key.
+    pub(in crate::config) key: String,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(in crate::config) enum ForwardedBy {
+    #[default]
+    XForwardedFor,
+    Forwarded,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct ConnectionLimits {
+    /// The size of a request head; beyond it the answer is 431.
+    pub(in crate::config) head: Size,
+    /// How long a request head may take to arrive; beyond it the answer is 408.
+    pub(in crate::config) head_timeout: Time,
+    /// How long a TLS handshake may take.
+    pub(in crate::config) handshake_timeout: Time,
+    /// How long an idle connection is kept open.
+    pub(in crate::config) keepalive: Time,
+    /// Open connections.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub(in crate::config) connections: u64,
+}
+
+impl Default for ConnectionLimits {
+    fn default() -> ConnectionLimits {
+        ConnectionLimits {
+            head: Size(64 << 10),
+            head_timeout: Time::seconds(15),
+            handshake_timeout: Time::seconds(10),
+            keepalive: Time::seconds(75),
+            connections: 20_000,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct Admin {
+    /// Address and port.
+    pub(in crate::config) bind: String,
+    /// The bearer token for `/admin/*`, at least 16 bytes. `null`: `/admin/*` answers 403.
+    pub(in crate::config) token: Option<Secret>,
+    /// A file that holds the token, in place of `token`.
+    pub(in crate::config) token_file: Option<String>,
+}
+
+impl Default for Admin {
+    fn default() -> Admin {
+        Admin {
+            bind: "127.0.0.1:9090".to_owned(),
+            token: None,
+            token_file: None,
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! What the operator writes: the shape of the YAML file, with its defaults. The doc comments here
+//! are the descriptions in the JSON Schema and in `docs/configuration.md`.
+
+pub(super) mod entrance;
+pub(super) mod people;
+pub(super) mod state;
+pub(super) mod traffic;
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::units::Time;
+use entrance::{Admin, Listener};
+use people::{Api, Identity, IdentityHeaders, Sessions};
+use state::{Database, Store, Tokens};
+use traffic::limit::Limit;
+use traffic::route::Route;
+use traffic::upstream::Upstream;
+
+/// The configuration of a Portcullis gateway.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    /// The public sockets.
+    #[schemars(length(min = 1))]
+    pub(super) listeners: Vec<Listener>,
+    /// The admin listener: health, readiness, metrics and administration. Keep it off public networks.
+    #[serde(default)]
+    pub(super) admin: Admin,
+    /// Where sessions, revocations and limit counters live.
+    #[serde(default)]
+    pub(super) store: Store,
+    /// Where users live.
+    #[serde(default)]
+    pub(super) database: Database,
+    /// Access tokens and refresh tokens.
+    #[serde(default)]
+    pub(super) tokens: Tokens,
+    /// Sessions and their cookie.
+    #[serde(default)]
+    pub(super) sessions: Sessions,
+    /// Who the users are.
+    #[serde(default)]
+    pub(super) identity: Identity,
+    /// The gateway's own endpoints. `null`: none.
+    #[serde(default = "some_api")]
+    pub(super) api: Option<Api>,
+    /// The headers that tell an upstream who is asking. Clients cannot send them.
+    #[serde(default)]
+    pub(super) identity_headers: IdentityHeaders,
+    /// Rate limits, by name.
+    #[serde(default)]
+    pub(super) limits: BTreeMap<String, Limit>,
+    /// The backends, by name.
+    #[schemars(extend("minProperties" = 1))]
+    pub(super) upstreams: BTreeMap<String, Upstream>,
+    /// Which requests go where. Of those that match, the most specific wins: the host first, then
+    /// the path, the method, the headers; in the end the order here.
+    #[schemars(length(min = 1))]
+    pub(super) routes: Vec<Route>,
+    /// What happens on SIGTERM.
+    #[serde(default)]
+    pub(super) shutdown: Shutdown,
+}
+
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "the type of the field that it is the default of"
+)]
+fn some_api() -> Option<Api> {
+    Some(Api::default())
+}
+
+/// The order of leaving: not ready, then drain.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Shutdown {
+    /// How long the gateway reports itself not ready before it stops accepting.
+    pub(super) delay: Time,
+    /// How long requests in flight may take to finish, at most.
+    pub(super) grace: Time,
+}
+
+impl Default for Shutdown {
+    fn default() -> Shutdown {
+        Shutdown {
+            delay: Time::seconds(0),
+            grace: Time::seconds(25),
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! Keys from the text of a configuration or of a file.
+
+use std::error::Error;
+
+use crate::token::{Algorithm, Key, KeyError};
+
+/// Reads a secret or a PEM key, as the algorithm asks for.
+pub(super) fn read(
+    id: Option<String>,
+    algorithm: Algorithm,
+    material: &str,
+) -> Result<Key, KeyError> {
+    match algorithm {
+        Algorithm::HS256 => Key::hmac(id, material.as_bytes()),
+        Algorithm::RS256 | Algorithm::ES256 | Algorithm::EdDSA => {
+            Key::from_pem(id, algorithm, material.as_bytes())
+        }
+    }
+}
+
+/// The error with its cause, in one line. Neither holds any of the key.
+pub(super) fn explain(error: &KeyError) -> String {
+    error
+        .source()
+        .map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
+}

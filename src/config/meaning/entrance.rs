@@ -1,0 +1,215 @@
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::config::document::Place;
+use crate::config::file::entrance as file;
+use crate::config::review::Review;
+use crate::config::tls;
+use crate::settings::{ConnectionLimits, ForwardedBy, Listener, ListenerLive};
+
+/// Bytes; more than a megabyte of headers is not a request.
+const HEAD: std::ops::RangeInclusive<u64> = (1 << 10)..=(1 << 20);
+/// Bytes of an admin token.
+const MIN_ADMIN_TOKEN: usize = 16;
+
+/// The public sockets, what a restart rules and what a reload does.
+pub(super) fn listeners(
+    written: &[file::Listener],
+    place: &Place,
+    review: &mut Review<'_>,
+) -> Option<Vec<(Listener, ListenerLive)>> {
+    let mut seen: Vec<SocketAddr> = Vec::new();
+    let mut complete = Some(Vec::new());
+    for (index, one) in written.iter().enumerate() {
+        let place = place.item(index);
+        let bind = address(&one.bind, &place.key("bind"), review);
+        if let Some(bind) = bind {
+            // Port 0 is a free port, another one each time.
+            if bind.port() != 0 && seen.contains(&bind) {
+                review.fault(
+                    &place.key("bind"),
+                    format!("another listener has {bind} already"),
+                );
+            }
+            seen.push(bind);
+        }
+        let live = live(one, &place, review);
+        let limits = connection_limits(&one.limits, &place.key("limits"), review);
+        let listener = bind.zip(live).map(|(bind, live)| {
+            let listener = Listener {
+                bind,
+                tls: one.tls.is_some(),
+                client_ip_from: match one.client_ip_from {
+                    file::ForwardedBy::XForwardedFor => ForwardedBy::XForwardedFor,
+                    file::ForwardedBy::Forwarded => ForwardedBy::Forwarded,
+                },
+                proxy_protocol: one.proxy_protocol,
+                limits,
+            };
+            (listener, live)
+        });
+        complete = complete.zip(listener).map(|(mut all, one)| {
+            all.push(one);
+            all
+        });
+    }
+    complete
+}
+
+fn live(one: &file::Listener, place: &Place, review: &mut Review<'_>) -> Option<ListenerLive> {
+    let proxies = place.key("trusted_proxies");
+    let mut trusted_proxies = Vec::new();
+    for (index, text) in one.trusted_proxies.iter().enumerate() {
+        match network(text) {
+            Some(network) => trusted_proxies.push(network),
+            None => {
+                let message =
+                    "this is not an address or a network like 10.0.0.0/8 or 2001:db8::/32";
+                review.fault(&proxies.item(index), message);
+            }
+        }
+    }
+    let tls = match &one.tls {
+        Some(written) => Some(server_tls(written, &place.key("tls"), review)?),
+        None => None,
+    };
+    Some(ListenerLive {
+        trusted_proxies,
+        redirect_to_https: one.redirect_to_https,
+        tls,
+    })
+}
+
+fn network(text: &str) -> Option<IpNet> {
+    let network = text.parse::<IpNet>().ok();
+    network
+        .map(|network| network.trunc())
+        .or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+}
+
+fn server_tls(
+    written: &file::ListenerTls,
+    place: &Place,
+    review: &mut Review<'_>,
+) -> Option<Arc<rustls::ServerConfig>> {
+    let certificates = place.key("certificates");
+    let mut chains = Some(Vec::new());
+    for (index, pair) in written.certificates.iter().enumerate() {
+        let chain = key_pair(&pair.cert, &pair.key, &certificates.item(index), review);
+        chains = chains.zip(chain).map(|(mut chains, chain)| {
+            chains.push(chain);
+            chains
+        });
+    }
+    let clients = match &written.client_ca {
+        None => Some(tls::Clients::Anybody),
+        Some(path) => {
+            let place = place.key("client_ca");
+            let pem = review.file(&place, path)?;
+            match tls::clients_signed_by(&pem) {
+                Ok(clients) => Some(clients),
+                Err(fault) => {
+                    let path = review.named(&place, path);
+                    review.fault(&place, format!("{path}: {fault}"));
+                    None
+                }
+            }
+        }
+    };
+    match tls::server_config(chains?, clients?) {
+        Ok(config) => Some(config),
+        Err(fault) => {
+            review.fault(&certificates, fault.to_string());
+            None
+        }
+    }
+}
+
+/// A certificate chain with the key that belongs to it.
+pub(super) fn key_pair(
+    cert: &str,
+    key: &str,
+    place: &Place,
+    review: &mut Review<'_>,
+) -> Option<tls::Chain> {
+    let cert_pem = review.file(&place.key("cert"), cert);
+    let key_pem = review.file(&place.key("key"), key);
+    match tls::chain(&cert_pem?, &key_pem?) {
+        Ok(chain) => Some(chain),
+        Err(fault) => {
+            let (name, path) = if fault.is_about_key() {
+                ("key", key)
+            } else {
+                ("cert", cert)
+            };
+            let place = place.key(name);
+            let path = review.named(&place, path);
+            review.fault(&place, format!("{path}: {fault}"));
+            None
+        }
+    }
+}
+
+fn connection_limits(
+    written: &file::ConnectionLimits,
+    place: &Place,
+    review: &mut Review<'_>,
+) -> ConnectionLimits {
+    if !HEAD.contains(&written.head.0) {
+        review.fault(&place.key("head"), "\"head\" must be from 1KiB to 1MiB");
+    }
+    let key = |name| place.key(name);
+    ConnectionLimits {
+        head: usize::try_from(written.head.0).unwrap_or(usize::MAX),
+        head_timeout: review.positive(&key("head_timeout"), written.head_timeout),
+        handshake_timeout: review.positive(&key("handshake_timeout"), written.handshake_timeout),
+        keepalive: review.positive(&key("keepalive"), written.keepalive),
+        connections: usize::try_from(written.connections).unwrap_or(usize::MAX),
+    }
+}
+
+/// The admin listener's address and token.
+pub(super) fn admin(
+    written: &file::Admin,
+    listeners: &[file::Listener],
+    place: &Place,
+    review: &mut Review<'_>,
+) -> Option<(SocketAddr, Option<SecretString>)> {
+    let bind = address(&written.bind, &place.key("bind"), review);
+    if let Some(bind) = bind {
+        let same = |listener: &file::Listener| listener.bind.parse() == Ok(bind);
+        if bind.port() != 0 && listeners.iter().any(same) {
+            let message = format!("a listener has {bind} already; administration is never public");
+            review.fault(&place.key("bind"), message);
+        }
+    }
+    let file = written.token_file.as_deref();
+    let token = review.secret(place, "token", written.token.as_ref(), file);
+    if let Some(token) = &token {
+        let length = token.expose_secret().len();
+        if length < MIN_ADMIN_TOKEN {
+            let name = if file.is_some() {
+                "token_file"
+            } else {
+                "token"
+            };
+            let message = format!(
+                "the admin token needs at least {MIN_ADMIN_TOKEN} bytes, this one has {length}"
+            );
+            review.fault(&place.key(name), message);
+        }
+    }
+    bind.map(|bind| (bind, token))
+}
+
+fn address(text: &str, place: &Place, review: &mut Review<'_>) -> Option<SocketAddr> {
+    let address = text.parse().ok();
+    if address.is_none() {
+        let message = "this is not an address and a port like 127.0.0.1:8080 or [::]:443";
+        review.fault(place, message);
+    }
+    address
+}

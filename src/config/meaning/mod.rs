@@ -1,0 +1,69 @@
+//! What a schema cannot say: that names exist, files can be used, addresses are addresses and
+//! settings go together. Every check reports what it finds and goes on; settings are made only of
+//! a file without mistakes.
+
+mod entrance;
+mod headers;
+mod limits;
+mod origins;
+mod people;
+mod routes;
+mod state;
+mod tokens;
+mod upstreams;
+
+use crate::config::document::Place;
+use crate::config::file::File;
+use crate::config::review::Review;
+use crate::routing;
+use crate::settings::{Boot, Live, Settings, Shutdown};
+
+/// Checks everything, and makes the settings if nothing was wrong.
+pub(super) fn settle(file: &File, review: &mut Review<'_>) -> Option<Settings> {
+    let root = Place::root();
+    let listeners = entrance::listeners(&file.listeners, &root.key("listeners"), review);
+    let admin = entrance::admin(&file.admin, &file.listeners, &root.key("admin"), review);
+    let store = state::store(&file.store, &root.key("store"), review);
+    let database = state::database(&file.database, &root.key("database"), review);
+    let tokens = tokens::tokens(&file.tokens, file.api.is_some(), review);
+    let sessions = people::sessions(&file.sessions, &root.key("sessions"), review);
+    let identity = people::identity(&file.identity, &root.key("identity"), review);
+    let api = people::api(file.api.as_ref(), &root.key("api"), review);
+    let vouched = headers::identity(
+        &file.identity_headers,
+        &root.key("identity_headers"),
+        review,
+    );
+    let outage = file.store.on_outage.limits;
+    let limits = limits::limits(&file.limits, outage, &root.key("limits"), review);
+    let upstreams = upstreams::upstreams(&file.upstreams, &root.key("upstreams"), review);
+    let routes = routes::routes(file, &limits, vouched.as_ref(), review);
+    let shutdown = Shutdown {
+        delay: file.shutdown.delay.0,
+        grace: file.shutdown.grace.0,
+    };
+    let (listeners, listeners_live) = listeners?.into_iter().unzip();
+    let (admin, admin_token) = admin?;
+    Some(Settings {
+        boot: Boot {
+            listeners,
+            admin,
+            store: store?,
+            database: database?,
+        },
+        live: Live {
+            listeners: listeners_live,
+            admin_token,
+            tokens: tokens?,
+            sessions: sessions?,
+            identity,
+            api: api?,
+            identity_headers: vouched?,
+            limits: limits.into_values().collect(),
+            upstreams: upstreams?,
+            routes: routing::Table::new(routes?),
+            shutdown,
+        },
+        watched: review.watched.clone(),
+    })
+}

@@ -1,0 +1,173 @@
+use std::net::IpAddr;
+
+use crate::config::document::Place;
+use crate::config::file::people as file;
+use crate::config::review::Review;
+use crate::routing::{PathPattern, host_of};
+use crate::session::{Binding, CookieRules, OnLimit, Rules, SameSite};
+use crate::settings::{Api, Identity, Rate};
+
+use super::origins;
+
+/// The rules of sessions and their cookie.
+pub(super) fn sessions(
+    written: &file::Sessions,
+    place: &Place,
+    review: &mut Review<'_>,
+) -> Option<Rules> {
+    if written.durable {
+        review.unsupported(&place.key("durable"));
+    }
+    let ttl = review.positive(&place.key("ttl"), written.ttl);
+    let idle = place.key("idle_timeout");
+    let idle_timeout = written
+        .idle_timeout
+        .map(|time| review.positive(&idle, time));
+    Some(Rules {
+        ttl,
+        idle_timeout,
+        max_per_user: written.max_per_user,
+        on_limit: match written.on_limit {
+            file::OnLimit::EvictOldest => OnLimit::EvictOldest,
+            file::OnLimit::Reject => OnLimit::Reject,
+        },
+        cookie: cookie(&written.cookie, &place.key("cookie"), review),
+        bind_user_agent: binding(written.bind.user_agent),
+        bind_ip: binding(written.bind.ip),
+    })
+}
+
+fn binding(written: file::Binding) -> Binding {
+    match written {
+        file::Binding::Off => Binding::Off,
+        file::Binding::Warn => Binding::Warn,
+        file::Binding::Deny => Binding::Deny,
+    }
+}
+
+/// The cookie, by the rules of RFC 6265bis.
+fn cookie(written: &file::Cookie, place: &Place, review: &mut Review<'_>) -> CookieRules {
+    let host_only = written.secure && written.domain.is_none() && written.path == "/";
+    let name = match &written.name {
+        Some(name) => {
+            cookie_name(name, written.secure, host_only, &place.key("name"), review);
+            name.clone()
+        }
+        None if host_only => "__Host-portcullis".to_owned(),
+        None => "portcullis".to_owned(),
+    };
+    if written.same_site == file::SameSite::None && !written.secure {
+        let message = "\"same_site: none\" needs \"secure: true\"; browsers drop such a cookie";
+        review.fault(&place.key("same_site"), message);
+    }
+    let path = &written.path;
+    let sound = path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic() && b != b';');
+    if !sound {
+        let message = "\"path\" must begin with a slash, and be visible ASCII without \";\"";
+        review.fault(&place.key("path"), message);
+    }
+    CookieRules {
+        name,
+        secure: written.secure,
+        same_site: match written.same_site {
+            file::SameSite::Strict => SameSite::Strict,
+            file::SameSite::Lax => SameSite::Lax,
+            file::SameSite::None => SameSite::None,
+        },
+        domain: cookie_domain(written.domain.as_deref(), &place.key("domain"), review),
+        path: path.clone(),
+    }
+}
+
+fn cookie_name(name: &str, secure: bool, host_only: bool, place: &Place, review: &mut Review<'_>) {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if name.is_empty() || !name.bytes().all(token) {
+        let message = "a cookie's name has letters, digits and !#$%&'*+-.^_`|~ only";
+        review.fault(place, message);
+    }
+    // Browsers compare the prefixes without case.
+    let lower = name.to_ascii_lowercase();
+    if lower.starts_with("__host-") && !host_only {
+        let message = "a \"__Host-\" cookie needs \"secure: true\", no domain and the path \"/\"";
+        review.fault(place, message);
+    }
+    if lower.starts_with("__secure-") && !secure {
+        review.fault(place, "a \"__Secure-\" cookie needs \"secure: true\"");
+    }
+}
+
+fn cookie_domain(written: Option<&str>, place: &Place, review: &mut Review<'_>) -> Option<String> {
+    let written = written?;
+    let name = written.strip_prefix('.').unwrap_or(written);
+    let is_name = |host: &str| host.parse::<IpAddr>().is_err() && !host.starts_with('[');
+    match host_of(name) {
+        Ok(host) if is_name(&host) && !name.contains(':') => Some(host.into_owned()),
+        _ => {
+            review.fault(
+                place,
+                "a cookie's domain is a name like example.com, without port",
+            );
+            None
+        }
+    }
+}
+
+/// How people sign in.
+pub(super) fn identity(
+    written: &file::Identity,
+    place: &Place,
+    review: &mut Review<'_>,
+) -> Identity {
+    if written.upstream.is_some() {
+        review.unsupported(&place.key("upstream"));
+    }
+    let limits = &written.builtin.sign_in_limits;
+    let place = place.key("builtin").key("sign_in_limits");
+    let mut rate = |rate: &file::Rate, name: &str| {
+        let place = place.key(name);
+        let window = review.positive(&place.key("window"), rate.window);
+        super::limits::check_product(rate.limit, window, &place.key("limit"), review);
+        Rate {
+            limit: rate.limit,
+            window,
+        }
+    };
+    Identity {
+        registration_open: written.builtin.registration == file::Registration::Open,
+        password_min_length: usize::try_from(written.builtin.password_min_length).unwrap_or(128),
+        attempts_per_address: rate(&limits.attempts_per_address, "attempts_per_address"),
+        failures_per_account: rate(&limits.failures_per_account, "failures_per_account"),
+    }
+}
+
+/// The gateway's own endpoints; validly none for null.
+#[expect(clippy::option_option, reason = "a mistake, or validly no endpoints")]
+pub(super) fn api(
+    written: Option<&file::Api>,
+    place: &Place,
+    review: &mut Review<'_>,
+) -> Option<Option<Api>> {
+    let Some(written) = written else {
+        return Some(None);
+    };
+    let prefix = written.prefix.trim_end_matches('/');
+    let at = place.key("prefix");
+    if prefix.is_empty() {
+        let message =
+            "\"prefix\" must begin with a slash and have at least one segment, like /api/v1";
+        review.fault(&at, message);
+    } else if let Err(fault) = PathPattern::prefix(prefix) {
+        review.fault(&at, fault.to_string());
+    } else if prefix.contains('%') {
+        review.fault(&at, "\"prefix\" must be written without percent signs");
+    }
+    let place = place.key("allowed_origins");
+    let mut allowed_origins = Vec::new();
+    for (index, text) in written.allowed_origins.iter().enumerate() {
+        allowed_origins.extend(origins::origin(text, &place.item(index), review));
+    }
+    Some(Some(Api {
+        prefix: prefix.to_owned(),
+        allowed_origins,
+    }))
+}

@@ -1,0 +1,181 @@
+//! The whole pipeline, from text to settings.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::settings::Engine;
+
+const SMALL: &str = include_str!("../../config/portcullis.yaml");
+const FULL: &str = include_str!("../../config/portcullis.full.yaml");
+
+fn settings(text: &str) -> Result<Settings, Mistakes> {
+    parse_with(text, Path::new("/etc/portcullis/a.yaml"), &|_| None)
+}
+
+fn with(section: &str) -> Result<Settings, Mistakes> {
+    settings(&format!(
+        "listeners: [{{ bind: \"127.0.0.1:8080\" }}]\nupstreams: {{ app: {{ servers: [http://a] }} }}\n\
+         routes: [{{ name: app, upstream: app }}]\n{section}"
+    ))
+}
+
+const SIGNING: &str =
+    "tokens: { signing: { algorithm: HS256, secret: 0123456789abcdef0123456789abcdef } }\n";
+
+#[test]
+fn defaults_are_those_of_the_full_file() {
+    let full = settings(FULL).unwrap();
+    let bare = with(SIGNING).unwrap();
+    assert_eq!(full.boot, bare.boot);
+    assert_eq!(full.live.sessions, bare.live.sessions);
+    assert_eq!(full.live.identity, bare.live.identity);
+    assert_eq!(full.live.api, bare.live.api);
+    assert_eq!(full.live.identity_headers, bare.live.identity_headers);
+    assert_eq!(full.live.shutdown, bare.live.shutdown);
+    assert_eq!(full.live.tokens.access_ttl, bare.live.tokens.access_ttl);
+    let (full, bare) = (&full.live.upstreams[0], &bare.live.upstreams[0]);
+    assert_eq!(full.timeouts, bare.timeouts);
+    assert_eq!(full.retries, bare.retries);
+}
+
+#[test]
+fn the_cookie_is_named_by_its_rules() {
+    for (cookie, expected) in [
+        ("{}", "__Host-portcullis"),
+        ("{ secure: false }", "portcullis"),
+        ("{ domain: .Example.com }", "portcullis"),
+        ("{ path: /app }", "portcullis"),
+        ("{ name: sid }", "sid"),
+        ("{ name: __Host-sid }", "__Host-sid"),
+    ] {
+        let section = format!("{SIGNING}sessions: {{ cookie: {cookie} }}");
+        assert_eq!(
+            with(&section).unwrap().live.sessions.cookie.name,
+            expected,
+            "{cookie}"
+        );
+    }
+}
+
+#[test]
+fn redis_addresses_are_read() {
+    for (url, host, port, database) in [
+        ("redis://127.0.0.1", "127.0.0.1", 6379, 0),
+        ("redis://cache.internal:6380/3", "cache.internal", 6380, 3),
+        ("redis://[::1]:6380", "::1", 6380, 0),
+    ] {
+        let found = with(&format!("{SIGNING}store: {{ url: \"{url}\" }}")).unwrap();
+        let Engine::Redis(address) = found.boot.store.engine else {
+            unreachable!("{url}")
+        };
+        assert_eq!(
+            (address.host.as_str(), address.port, address.database),
+            (host, port, database)
+        );
+    }
+}
+
+#[test]
+fn without_own_tokens_no_key_is_needed() {
+    let issuers =
+        "tokens: { trusted_issuers: [{ issuer: a, audience: b, jwks_url: https://a/k }] }\n";
+    assert!(with(issuers).is_err());
+    let settings = with(&format!("{issuers}api: null")).unwrap();
+    assert!(settings.live.tokens.signing.is_none() && settings.live.api.is_none());
+}
+
+#[test]
+fn secrets_come_from_files_too_and_are_watched() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(
+        folder.path().join("secret"),
+        "0123456789abcdef0123456789abcdef\n",
+    )
+    .unwrap();
+    let text = SMALL.replace(
+        "secret: ${JWT_SECRET:-development-only-secret-that-everybody-knows}",
+        "secret_file: secret",
+    );
+    let settings = parse_with(&text, &folder.path().join("a.yaml"), &|_| None).unwrap();
+    assert_eq!(settings.watched, [folder.path().join("secret")]);
+    let short = text.replace("secret_file: secret", "secret_file: missing");
+    let mistakes = parse_with(&short, &folder.path().join("a.yaml"), &|_| None).unwrap_err();
+    assert_eq!(mistakes.list.len(), 1, "{mistakes}");
+}
+
+#[test]
+fn a_secret_is_in_no_message() {
+    let secret = "0hunter2";
+    let look_up = |name: &str| (name == "S").then(|| secret.to_owned());
+    for (old, new) in [
+        ("secret: ${JWT_SECRET", "secret: ${S}#${JWT_SECRET"),
+        ("token: null  ", "token: ${S}"),
+        ("url: memory", "url: ${S}"),
+        ("url: memory", "url: redis://:${S}@:x"),
+        ("same_site: lax", "same_site: ${S}"),
+        ("grace: 25s", "grace: ${S}"),
+        ("upstream: orders ", "upstream: ${S} "),
+        ("limits: [per-address, per-user]", "limits: [\"${S}\"]"),
+        ("- name: orders ", "- name: ${S} "),
+        ("bind: 127.0.0.1:8080", "bind: ${S}"),
+        ("http://127.0.0.1:3000 ", "http://a:${S}@b "),
+        ("host: null", "host: a b${S}"),
+        ("prefix: /orders", "prefix: ${S}"),
+        ("methods: []", "methods: [\"${S}\"]"),
+        ("origins: [https://app.example.com]", "origins: [\"${S}\"]"),
+        ("url: sqlite:portcullis.db", "url: ${S}"),
+        ("window: 1m  ", "window: ${S}"),
+        ("key: ip ", "key: ${S} "),
+        ("user: X-User-Id", "user: X ${S}"),
+        ("prefix: /api/v1", "prefix: ${S}"),
+    ] {
+        assert!(FULL.contains(old), "{old}");
+        let text = FULL.replace(old, new);
+        if let Err(mistakes) = parse_with(&text, Path::new("a.yaml"), &look_up) {
+            let told = mistakes.to_string();
+            assert!(!told.contains("hunter2"), "{new}: {told}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    /// Whatever becomes of a file, the answer is settings or mistakes that lie within it.
+    #[test]
+    fn no_file_is_too_mangled(edits in proptest::collection::vec(
+        (any::<prop::sample::Index>(), 0..12usize, "[ -~\\n\u{e9}]{0,6}|: |- |null|\\[\\]|\\{\\}|\\$\\{|\\*a|&a |!!", any::<bool>()), 1..6))
+    {
+        let mut text: Vec<char> = FULL.chars().collect();
+        for (at, remove, insert, duplicate) in edits {
+            let at = at.index(text.len().max(1)).min(text.len());
+            let end = (at + remove).min(text.len());
+            let removed: Vec<char> = text.splice(at..end, insert.chars()).collect();
+            if duplicate {
+                text.splice(at..at, removed);
+            }
+        }
+        let text: String = text.into_iter().collect();
+        if let Err(mistakes) = settings(&text) {
+            prop_assert!(!mistakes.list.is_empty());
+            for mistake in mistakes.list {
+                prop_assert!(mistake.at.line >= 1 && mistake.at.line <= text.lines().count() + 2);
+                prop_assert!(mistake.at.column >= 1);
+            }
+        }
+    }
+
+    /// Values of the wrong kind anywhere.
+    #[test]
+    fn no_value_is_too_odd(line in any::<prop::sample::Index>(), value in "null|\\[\\]|\\{\\}|true|-1|1e99|\"\"|\\[\\[\\]\\]|\\{a: b\\}|text|99999999999999999999|9007199254740993") {
+        let mut lines: Vec<String> = FULL.lines().map(str::to_owned).collect();
+        let index = line.index(lines.len());
+        let changed = lines[index].split_once(": ").map(|(key, _)| format!("{key}: {value}"));
+        if let Some(changed) = changed {
+            lines[index] = changed;
+        }
+        let _ = settings(&lines.join("\n"));
+    }
+}

@@ -1,0 +1,248 @@
+//! Noticing that the configuration changed: the file itself, or a file that it refers to.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::hash::{DefaultHasher, Hasher};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use notify::event::{AccessKind, AccessMode};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+/// Changes that come closer together than this are one.
+const QUIET: Duration = Duration::from_millis(200);
+/// How often the files are compared although nothing was heard: not every file system tells.
+const POLL: Duration = Duration::from_secs(5);
+
+/// Why files cannot be watched.
+#[derive(Debug, thiserror::Error)]
+#[error("the operating system's file notifications cannot be used")]
+pub struct WatchError(#[from] notify::Error);
+
+/// Watches files by their folders, so that it makes no difference whether a file is written in
+/// place, replaced by a rename, or reached through a symbolic link that is swapped, as Kubernetes
+/// does with mounted volumes.
+pub struct Watch {
+    files: BTreeSet<PathBuf>,
+    folders: BTreeSet<PathBuf>,
+    watcher: RecommendedWatcher,
+    noticed: mpsc::Receiver<()>,
+    fingerprint: u64,
+}
+
+impl Watch {
+    /// Begins to watch.
+    ///
+    /// # Errors
+    ///
+    /// When the operating system has no more watches to give.
+    pub fn new(files: impl IntoIterator<Item = PathBuf>) -> Result<Watch, WatchError> {
+        // One waiting notice is enough: it means "compare".
+        let (notice, noticed) = mpsc::channel(1);
+        let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+            // Comparing opens the files itself; answering to that would never end.
+            if !event.is_ok_and(|event| only_read(event.kind)) {
+                let _ = notice.try_send(());
+            }
+        })?;
+        let mut watch = Watch {
+            files: BTreeSet::new(),
+            folders: BTreeSet::new(),
+            watcher,
+            noticed,
+            fingerprint: 0,
+        };
+        watch.replace(files);
+        Ok(watch)
+    }
+
+    /// Watches these files from now on instead. What they hold now counts as known.
+    pub fn replace(&mut self, files: impl IntoIterator<Item = PathBuf>) {
+        self.files = files.into_iter().collect();
+        self.follow_folders();
+        self.fingerprint = fingerprint(&self.files);
+    }
+
+    /// Waits until the content of a file has changed and no more changes came for 200 ms. Safe to
+    /// cancel: the next call tells of the change, within five seconds.
+    pub async fn changed(&mut self) {
+        loop {
+            tokio::select! {
+                Some(()) = self.noticed.recv() => self.settle().await,
+                () = tokio::time::sleep(POLL) => {}
+            }
+            let found = fingerprint(&self.files);
+            if found != self.fingerprint {
+                self.fingerprint = found;
+                self.follow_folders();
+                return;
+            }
+        }
+    }
+
+    async fn settle(&mut self) {
+        // A file that never rests is compared after a second all the same.
+        let latest = Instant::now() + 5 * QUIET;
+        loop {
+            let quiet = (Instant::now() + QUIET).min(latest);
+            tokio::select! {
+                Some(()) = self.noticed.recv() => {}
+                () = sleep_until(quiet) => return,
+            }
+            if Instant::now() >= latest {
+                return;
+            }
+        }
+    }
+
+    /// Watches every folder through which a file is reached. A folder that cannot be watched (it is
+    /// not there yet) is left to the regular comparison.
+    fn follow_folders(&mut self) {
+        let wanted: BTreeSet<PathBuf> = self.files.iter().flat_map(|file| folders(file)).collect();
+        for gone in self.folders.difference(&wanted) {
+            let _ = self.watcher.unwatch(gone);
+        }
+        let mut watched = BTreeSet::new();
+        for folder in wanted {
+            if self.folders.contains(&folder) && folder.exists()
+                || self
+                    .watcher
+                    .watch(&folder, RecursiveMode::NonRecursive)
+                    .is_ok()
+            {
+                watched.insert(folder);
+            }
+        }
+        self.folders = watched;
+    }
+}
+
+fn only_read(kind: EventKind) -> bool {
+    matches!(kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write))
+}
+
+/// The folder of the file, and those of the links on the way to it.
+fn folders(file: &Path) -> Vec<PathBuf> {
+    let mut folders = Vec::new();
+    let mut path = file.to_owned();
+    // As many links as Linux follows.
+    for _ in 0..40 {
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        // The folder may itself be a link that is swapped, such as `..data`.
+        if folder.is_symlink()
+            && let Some(above) = folder.parent()
+        {
+            folders.push(above.to_owned());
+        }
+        let target = fs::read_link(&path);
+        folders.push(folder.clone());
+        match target {
+            Ok(target) => path = folder.join(target),
+            Err(_) => break,
+        }
+    }
+    folders
+}
+
+/// A hash over the contents of all files; a file that is not there counts too.
+fn fingerprint(files: &BTreeSet<PathBuf>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for file in files {
+        match fs::read(file) {
+            Ok(content) => {
+                hasher.write_u8(1);
+                hasher.write_usize(content.len());
+                hasher.write(&content);
+            }
+            Err(_) => hasher.write_u8(0),
+        }
+    }
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use std::os::unix::fs::symlink;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// Far below [`POLL`], so that only a notification can be in time.
+    const SOON: Duration = Duration::from_secs(3);
+
+    async fn is_noticed(watch: &mut Watch) -> bool {
+        timeout(SOON, watch.changed()).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn a_written_a_renamed_and_a_recreated_file_are_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.yaml");
+        fs::write(&file, "1").unwrap();
+        let mut watch = Watch::new([file.clone()]).unwrap();
+
+        fs::write(&file, "2").unwrap();
+        assert!(is_noticed(&mut watch).await, "written in place");
+
+        fs::write(folder.path().join("new"), "3").unwrap();
+        fs::rename(folder.path().join("new"), &file).unwrap();
+        assert!(is_noticed(&mut watch).await, "renamed over");
+
+        fs::remove_file(&file).unwrap();
+        assert!(is_noticed(&mut watch).await, "removed");
+        fs::write(&file, "4").unwrap();
+        assert!(is_noticed(&mut watch).await, "created again");
+    }
+
+    #[tokio::test]
+    async fn a_swapped_link_is_noticed_again_and_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for (version, content) in [("..1", "one"), ("..2", "two"), ("..3", "three")] {
+            fs::create_dir(at(version)).unwrap();
+            fs::write(at(version).join("a.yaml"), content).unwrap();
+        }
+        symlink("..1", at("..data")).unwrap();
+        symlink("..data/a.yaml", at("a.yaml")).unwrap();
+        let mut watch = Watch::new([at("a.yaml")]).unwrap();
+        for version in ["..2", "..3", "..1"] {
+            symlink(version, at("..data_tmp")).unwrap();
+            fs::rename(at("..data_tmp"), at("..data")).unwrap();
+            assert!(is_noticed(&mut watch).await, "{version}");
+        }
+    }
+
+    #[tokio::test]
+    async fn comparing_is_no_reason_to_compare_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.yaml");
+        fs::write(&file, "1").unwrap();
+        let mut watch = Watch::new([file.clone()]).unwrap();
+        while timeout(QUIET, watch.noticed.recv()).await.is_ok() {}
+        fingerprint(&watch.files);
+        assert!(timeout(2 * QUIET, watch.noticed.recv()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_does_not_change_the_content_is_not_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.yaml");
+        fs::write(&file, "1").unwrap();
+        let mut watch = Watch::new([file.clone()]).unwrap();
+        fs::write(&file, "1").unwrap();
+        fs::write(folder.path().join("other"), "x").unwrap();
+        assert!(
+            timeout(Duration::from_secs(1), watch.changed())
+                .await
+                .is_err()
+        );
+    }
+}

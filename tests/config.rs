@@ -1,0 +1,249 @@
+//! `portcullis check` and its kin, over the shipped files and over files with known mistakes.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+fn portcullis(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    command
+        .args(args)
+        .env_remove("JWT_SECRET")
+        .stdin(Stdio::null());
+    command.output().unwrap()
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn yaml_files(folder: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(root().join(folder)).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let mut files: Vec<PathBuf> = paths
+        .filter(|path| path.extension().is_some_and(|is| is == "yaml"))
+        .collect();
+    files.sort();
+    assert!(!files.is_empty(), "{folder} has no files");
+    files
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn shipped_files_are_valid() {
+    for file in yaml_files("config") {
+        let output = portcullis(&["check", "--config", file.to_str().unwrap()]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        assert_eq!(stdout(&output), format!("{}: valid\n", file.display()));
+        assert_eq!(stderr(&output), "");
+    }
+}
+
+/// Each file says in its first lines what is wrong with it: `# expect LINE:COLUMN: message`.
+#[test]
+fn every_mistake_is_told_where_it_is() {
+    for file in yaml_files("tests/config") {
+        let text = fs::read_to_string(&file).unwrap();
+        let shown = file.to_str().unwrap();
+        let expected: Vec<String> = text
+            .lines()
+            .map_while(|line| line.strip_prefix("# expect "))
+            .map(|line| format!("{shown}:{line}"))
+            .collect();
+        assert!(!expected.is_empty(), "{shown} expects nothing");
+        let output = portcullis(&["check", "--config", shown]);
+        let folder = format!("{}/", file.parent().unwrap().display());
+        // A message may name a file beside the configuration.
+        let found: Vec<String> = stderr(&output)
+            .lines()
+            .map(|line| match line.strip_prefix(shown) {
+                Some(rest) => format!("{shown}{}", rest.replace(&folder, "")),
+                None => line.to_owned(),
+            })
+            .collect();
+        assert_eq!(found, expected, "{shown}");
+        assert_eq!(output.status.code(), Some(1), "{shown}");
+        assert_eq!(stdout(&output), "", "{shown}");
+        assert!(
+            !stderr(&output).contains("hunter2"),
+            "{shown} gives a secret away"
+        );
+    }
+}
+
+#[test]
+fn the_schema_accepts_the_shipped_files_and_is_one() {
+    let output = portcullis(&["schema"]);
+    let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(jsonschema::meta::is_valid(&schema));
+    assert_eq!(schema.get("additionalProperties"), Some(&false.into()));
+}
+
+#[test]
+fn the_reference_page_is_up_to_date() {
+    let made = stdout(&portcullis(&["schema", "--format", "markdown"]));
+    let committed = fs::read_to_string(root().join("docs/configuration.md")).unwrap();
+    assert!(
+        made == committed,
+        "run `portcullis schema --format markdown > docs/configuration.md`"
+    );
+}
+
+#[test]
+fn variables_come_from_the_environment() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.yaml");
+    let text = fs::read_to_string(root().join("config/portcullis.yaml")).unwrap();
+    fs::write(&file, text.replace("${JWT_SECRET:-", "${JWT_SECRET}#${X:-")).unwrap();
+    let check = |secret: Option<&str>| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+        command
+            .args(["check", "--config"])
+            .arg(&file)
+            .env_remove("JWT_SECRET");
+        secret.map(|secret| command.env("JWT_SECRET", secret));
+        command.output().unwrap()
+    };
+    // All digits, and still text.
+    assert!(
+        check(Some("01234567890123456789012345678901"))
+            .status
+            .success()
+    );
+    let unset = check(None);
+    assert_eq!(unset.status.code(), Some(1));
+    let told = format!(
+        "{}:23:13: the environment variable JWT_SECRET is not set",
+        file.display()
+    );
+    assert!(stderr(&unset).starts_with(&told), "{}", stderr(&unset));
+}
+
+#[test]
+fn wrong_usage_has_a_status_of_its_own() {
+    assert_eq!(portcullis(&["check"]).status.code(), Some(2));
+    assert_eq!(portcullis(&["chekc"]).status.code(), Some(2));
+    assert_eq!(
+        portcullis(&["check", "--config", "/nonexistent"])
+            .status
+            .code(),
+        Some(1)
+    );
+    assert_eq!(portcullis(&["--help"]).status.code(), Some(0));
+}
+
+#[test]
+fn explain_tells_the_route_and_the_refusal() {
+    let file = root().join("config/portcullis.full.yaml");
+    let explain = |url: &str| {
+        let output = portcullis(&["explain", "--config", file.to_str().unwrap(), "GET", url]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        stdout(&output)
+    };
+    let orders = explain("http://shop.test/orders/7?a=b");
+    for line in [
+        "auth      required\n",
+        "limit     per-address: 300 in 1m by ip (sliding_window), before authentication\n",
+        "limit     per-user: 100 in 1m by user and route (token_bucket with burst 20), after authentication\n",
+        "upstream  orders: http://127.0.0.1:3000, http://127.0.0.1:3001\n",
+        "sent      GET /orders/7?a=b\n",
+    ] {
+        assert!(orders.contains(line), "{line}{orders}");
+    }
+    assert!(orders.starts_with("route     orders: "), "{orders}");
+    let small = root().join("config/portcullis.yaml");
+    let small = small.to_str().unwrap();
+    let public = stdout(&portcullis(&[
+        "explain",
+        "--config",
+        small,
+        "GET",
+        "/public/x",
+    ]));
+    assert!(
+        public.contains("comes first, for its prefix is longer\n"),
+        "{public}"
+    );
+    for (url, expected) in [
+        ("/other", "404 ROUTE_NOT_FOUND"),
+        (
+            "/orders/../x",
+            "400 BAD_REQUEST: the path has a dot segment",
+        ),
+        ("/orders//x", "400 BAD_REQUEST: the path has double_slash"),
+        (
+            "/orders/a%2fb",
+            "400 BAD_REQUEST: the path has encoded_slash",
+        ),
+        ("http://a..b/orders", "400 BAD_REQUEST: the host"),
+    ] {
+        let found = explain(url);
+        assert!(
+            found.contains(&format!("refused   {expected}")),
+            "{url}: {found}"
+        );
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn generated_keys_are_private_and_never_overwrite() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("signing.pem");
+    let path = file.to_str().unwrap();
+    assert!(
+        portcullis(&["keys", "generate", "--out", path])
+            .status
+            .success()
+    );
+    assert_eq!(
+        fs::metadata(&file).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    let before = fs::read(&file).unwrap();
+    assert_eq!(
+        portcullis(&["keys", "generate", "--out", path])
+            .status
+            .code(),
+        Some(1)
+    );
+    assert_eq!(fs::read(&file).unwrap(), before);
+}
+
+#[test]
+fn an_unusable_token_is_explained() {
+    use std::io::Write;
+    let file = root().join("config/portcullis.yaml");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_portcullis"))
+        .args(["token", "inspect", "-", "--config"])
+        .arg(file)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // {"alg":"none"} and {"sub":"ada"}.
+    let token = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhZGEifQ.";
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(token.as_bytes())
+        .unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = stdout(&output);
+    assert!(output.status.success());
+    assert!(
+        text.contains("\"sub\": \"ada\"") && text.contains("verdict refused: "),
+        "{text}"
+    );
+}
