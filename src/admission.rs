@@ -3,36 +3,393 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::session::Session;
-use crate::token::Claims;
+use http::HeaderMap;
 
-/// Who a request was found to be from.
-#[derive(Debug, Clone)]
-pub struct Identity {
-    /// The user's id; for a foreign token with its issuer's prefix.
-    pub user: String,
-    pub email: Option<String>,
-    pub roles: Vec<String>,
-    pub scopes: Vec<String>,
-    pub session: Option<Arc<Session>>,
-    pub token: Option<Arc<Claims>>,
-    pub presented: PresentedBy,
-}
+use crate::events::Events;
+use crate::limits::{Charge, Decision};
+use crate::metrics::Metrics;
+use crate::refusal::Refusal;
+use crate::routing::{Auth, Require, Route};
+use crate::session::Millis;
+use crate::settings::Live;
+use crate::store::replica::Replica;
+use crate::store::{Inquiry, Store, StoreError};
+use crate::verifier::Verifier;
 
-/// How the credential came. Only a cookie is sent by a browser of its own accord, so only a cookie
-/// calls for the same-origin check.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PresentedBy {
-    Cookie,
-    SessionHeader,
-    Bearer,
-}
+mod charges;
+mod claim;
+mod identity;
+mod outage;
+mod verdict;
 
-/// Where a request comes from, as far as the gateway can vouch for it.
-#[derive(Debug, Clone)]
-pub struct Client {
+pub use charges::counter_of_texts;
+pub use verdict::{Client, Identity, Permit, PresentedBy, Refused};
+
+use claim::Claimed;
+use identity::foreign;
+
+/// What one request brings to the decision.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    pub headers: &'a HeaderMap,
     pub ip: IpAddr,
-    /// The scheme, host and port that the client used, trusted proxies' word included.
-    pub https: bool,
-    pub host: String,
+    /// This gateway's clock, for tokens; sessions and limits go by the store's.
+    pub now: Millis,
+}
+
+/// Decides over requests by one configuration.
+#[derive(Clone, Copy)]
+pub struct Admission<'a> {
+    pub live: &'a Live,
+    pub settings: &'a crate::settings::Store,
+    pub verifier: &'a Verifier,
+    pub store: &'a Store,
+    pub replica: &'a Replica,
+    pub metrics: &'a Metrics,
+    pub events: &'a Events,
+}
+
+impl Admission<'_> {
+    /// Lets a request pass or says why not.
+    ///
+    /// # Errors
+    /// The refusal, with the limit decisions that its answer must carry.
+    pub async fn admit(&self, route: &Arc<Route>, asked: Asked<'_>) -> Result<Permit, Refused> {
+        let before = charges::before(route, &asked);
+        let claimed = match route.auth {
+            Auth::None => None,
+            Auth::Required | Auth::Optional => match self.claim(asked).await {
+                Ok(Some(claimed)) => Some(claimed),
+                Ok(None) if route.auth == Auth::Optional => None,
+                Ok(None) => {
+                    let refused = Refused::because(Refusal::Unauthenticated, "no credential");
+                    return Err(self.spend_then(&before, refused).await);
+                }
+                Err(refused)
+                    if route.auth == Auth::Optional
+                        && refused.clear_cookie
+                        && refused.refusal != Refusal::AmbiguousCredentials =>
+                {
+                    return self.anonymous(route, asked, &before, true).await;
+                }
+                Err(refused) => return Err(self.spend_then(&before, refused).await),
+            },
+        };
+        let Some(claimed) = claimed else {
+            return self.anonymous(route, asked, &before, false).await;
+        };
+        let permit = self.confirm(route, asked, &before, &claimed).await;
+        match permit {
+            // A stale cookie on a route that does not insist is no obstacle.
+            Err(refused)
+                if route.auth == Auth::Optional
+                    && claimed.by == PresentedBy::Cookie
+                    && refused.clear_cookie =>
+            {
+                self.anonymous(route, asked, &[], true)
+                    .await
+                    .map(|permit| Permit {
+                        decisions: refused
+                            .decisions
+                            .into_iter()
+                            .chain(permit.decisions)
+                            .collect(),
+                        ..permit
+                    })
+            }
+            other => other,
+        }
+    }
+
+    /// Finds out whom a call to the gateway's own endpoints is from. `None`: no credential.
+    ///
+    /// # Errors
+    /// The credential does not hold, or the store cannot tell.
+    pub async fn identify(&self, asked: Asked<'_>) -> Result<Option<Identity>, Refused> {
+        let Some(claimed) = self.claim(asked).await? else {
+            return Ok(None);
+        };
+        let nothing = Require::default();
+        let inquiry = self.inquiry(&claimed, &[], &nothing, &[]);
+        let findings = match self
+            .store
+            .decide(&inquiry, self.live.sessions.idle_timeout)
+            .await
+        {
+            Ok(findings) => findings,
+            Err(error) => return Err(unknown(error)),
+        };
+        self.identity(&claimed, &findings, asked).map(Some)
+    }
+
+    /// Asks the store, in one trip where the user is known beforehand.
+    async fn confirm(
+        &self,
+        route: &Arc<Route>,
+        asked: Asked<'_>,
+        before: &[Charge],
+        claimed: &Claimed,
+    ) -> Result<Permit, Refused> {
+        if claimed.session.is_none() {
+            return self
+                .confirm_without_session(route, asked, before, claimed)
+                .await;
+        }
+        let idle = self.live.sessions.idle_timeout;
+        let user = self.user_of(claimed);
+        let after = user.as_deref().map(|user| {
+            charges::after(
+                route,
+                &asked,
+                Some((user, claimed.session, claimed.token.as_deref())),
+            )
+        });
+        let inquiry = self.inquiry(
+            claimed,
+            before,
+            &route.require,
+            after.as_deref().unwrap_or_default(),
+        );
+        let findings = match self.store.decide(&inquiry, idle).await {
+            Ok(findings) => findings,
+            Err(error) => {
+                return self
+                    .without_store(route, asked, before, claimed, error)
+                    .await;
+            }
+        };
+        let mut decisions = findings.decisions.clone();
+        self.count(&decisions);
+        refuse_over_limit(&decisions)?;
+        let identity = self
+            .identity(claimed, &findings, asked)
+            .map_err(|refused| Refused {
+                decisions: decisions.clone(),
+                ..refused
+            })?;
+        meets(&route.require, &identity, &decisions)?;
+        if after.is_none() && !route.limits_after.is_empty() {
+            // A session that this gateway did not know: only now can its user be charged.
+            let late = charges::after(route, &asked, Some((&identity.user, claimed.session, None)));
+            let late: Vec<Charge> = late
+                .into_iter()
+                .filter(|charge| charge.limit.binds(&identity.roles))
+                .collect();
+            let more = self.charge(&late).await?;
+            decisions.extend(more);
+            if let Err(refused) = refuse_over_limit(&decisions) {
+                self.give_back(before).await;
+                return Err(refused);
+            }
+        }
+        Ok(Permit {
+            route: Arc::clone(route),
+            identity: Some(identity),
+            decisions,
+            clear_cookie: false,
+        })
+    }
+
+    /// A foreign token stands for itself: its own roles and scopes, and the blacklist.
+    async fn confirm_without_session(
+        &self,
+        route: &Arc<Route>,
+        asked: Asked<'_>,
+        before: &[Charge],
+        claimed: &Claimed,
+    ) -> Result<Permit, Refused> {
+        let Some(identity) = claimed.token.as_ref().map(foreign) else {
+            return Err(Refusal::Internal.into());
+        };
+        let allowed = route.require.met_by(&identity.roles, &identity.scopes);
+        let after: Vec<Charge> = if allowed {
+            charges::after(
+                route,
+                &asked,
+                Some((&identity.user, None, claimed.token.as_deref())),
+            )
+            .into_iter()
+            .filter(|charge| charge.limit.binds(&identity.roles))
+            .collect()
+        } else {
+            Vec::new()
+        };
+        let inquiry = self.inquiry(claimed, before, &route.require, &after);
+        let findings = match self.store.decide(&inquiry, None).await {
+            Ok(findings) => findings,
+            Err(error) => {
+                return self
+                    .without_store(route, asked, before, claimed, error)
+                    .await;
+            }
+        };
+        let decisions = findings.decisions;
+        self.count(&decisions);
+        refuse_over_limit(&decisions)?;
+        if findings.blacklisted {
+            return Err(Refused {
+                decisions,
+                ..Refused::because(Refusal::TokenRevoked, "blacklisted")
+            });
+        }
+        meets(&route.require, &identity, &decisions)?;
+        Ok(Permit {
+            route: Arc::clone(route),
+            identity: Some(identity),
+            decisions,
+            clear_cookie: false,
+        })
+    }
+
+    async fn anonymous(
+        &self,
+        route: &Arc<Route>,
+        asked: Asked<'_>,
+        before: &[Charge],
+        clear_cookie: bool,
+    ) -> Result<Permit, Refused> {
+        let mut all = before.to_vec();
+        all.extend(
+            charges::after(route, &asked, None)
+                .into_iter()
+                .filter(|charge| charge.limit.binds(&[])),
+        );
+        let with_cookie = |refused| Refused {
+            clear_cookie,
+            ..refused
+        };
+        let decisions = self.charge(&all).await.map_err(with_cookie)?;
+        refuse_over_limit(&decisions).map_err(with_cookie)?;
+        if route.require != Require::default() {
+            return Err(with_cookie(Refused {
+                decisions,
+                ..Refused::because(
+                    Refusal::Unauthenticated,
+                    "the route requires a role or a scope",
+                )
+            }));
+        }
+        Ok(Permit {
+            route: Arc::clone(route),
+            identity: None,
+            decisions,
+            clear_cookie,
+        })
+    }
+
+    /// A request that fails authentication has spent the limits that need none; over one of them it
+    /// is a 429 whatever its credential.
+    async fn spend_then(&self, before: &[Charge], refused: Refused) -> Refused {
+        match self.charge(before).await {
+            Ok(decisions) => match refuse_over_limit(&decisions) {
+                Ok(()) => Refused {
+                    decisions,
+                    ..refused
+                },
+                Err(over) => over,
+            },
+            Err(unavailable) => unavailable,
+        }
+    }
+
+    /// Charges limits alone, by the store or as each of them wants it without one.
+    async fn charge(&self, charges: &[Charge]) -> Result<Vec<Decision>, Refused> {
+        if charges.is_empty() {
+            return Ok(Vec::new());
+        }
+        let decisions = match self.store.charge(charges).await {
+            Ok(decisions) => decisions,
+            Err(_) => self.charge_without_store(charges)?,
+        };
+        self.count(&decisions);
+        Ok(decisions)
+    }
+
+    async fn give_back(&self, charges: &[Charge]) {
+        if !charges.is_empty() && self.store.refund(charges).await.is_err() {
+            tracing::debug!("a limit could not be given back");
+        }
+    }
+
+    fn inquiry<'q>(
+        &self,
+        claimed: &'q Claimed,
+        before: &'q [Charge],
+        require: &'q Require,
+        after: &'q [Charge],
+    ) -> Inquiry<'q> {
+        Inquiry {
+            before,
+            session: claimed.session,
+            last_access: claimed.session.map_or(0, |id| self.replica.last_access(id)),
+            blacklist_key: claimed
+                .token
+                .as_ref()
+                .map(|claims| claims.blacklist_key.as_str()),
+            require,
+            after,
+        }
+    }
+
+    /// Counts each limit's decision.
+    fn count(&self, decisions: &[Decision]) {
+        for decision in decisions {
+            let outcome = match (decision.allowed, decision.limit.shadow, decision.degraded) {
+                (false, true, _) => "shadow_limited",
+                (false, false, _) => "limited",
+                (true, _, true) => "degraded",
+                (true, _, false) => "allowed",
+            };
+            self.metrics
+                .ratelimit
+                .with_label_values(&[&*decision.limit.name, outcome])
+                .inc();
+        }
+    }
+}
+
+fn refuse_over_limit(decisions: &[Decision]) -> Result<(), Refused> {
+    let refused = decisions.iter().filter(|decision| decision.refuses());
+    let Some(retry_after) = refused.map(|decision| decision.retry_after).max() else {
+        return Ok(());
+    };
+    Err(Refused {
+        decisions: decisions.to_vec(),
+        retry_after: Some(retry_after),
+        ..Refused::because(Refusal::RateLimited, "over a limit")
+    })
+}
+
+fn meets(require: &Require, identity: &Identity, decisions: &[Decision]) -> Result<(), Refused> {
+    if require.met_by(&identity.roles, &identity.scopes) {
+        return Ok(());
+    }
+    let lacks_scope = require
+        .scopes
+        .iter()
+        .any(|scope| !identity.scopes.contains(scope));
+    Err(Refused {
+        decisions: decisions.to_vec(),
+        scope: lacks_scope.then(|| require.scopes.join(" ")),
+        ..Refused::because(
+            if lacks_scope {
+                Refusal::InsufficientScope
+            } else {
+                Refusal::Forbidden
+            },
+            "a role or a scope is missing",
+        )
+    })
+}
+
+fn unknown(error: StoreError) -> Refused {
+    Refused::because(
+        Refusal::StoreUnavailable,
+        match error {
+            StoreError::Timeout => "the store did not answer in time",
+            StoreError::Unreachable => "the store cannot be reached",
+            StoreError::Refused => "the store refused",
+            StoreError::Malformed => "the store answered nonsense",
+        },
+    )
 }

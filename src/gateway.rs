@@ -1,1 +1,239 @@
-//! (being written)
+//! The composition root: the one place that knows every room. It builds the parts in the order in
+//! which they need each other, starts the workers, follows reloads, and ends it all in good order.
+
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use tokio::runtime::Runtime;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::accounts::Accounts;
+use crate::api::admin::{Readiness, Reloaded};
+use crate::directory::Directory;
+use crate::events::Events;
+use crate::issuers::Issuers;
+use crate::logging::{AccessLog, Format};
+use crate::metrics::Metrics;
+use crate::proxy::Current;
+use crate::proxy::listener::{self, Door};
+use crate::proxy::live::Registry;
+use crate::proxy::upstream::Upstreams;
+use crate::settings::{Boot, Live, Settings};
+use crate::store::Store;
+use crate::store::replica::Replica;
+use crate::verifier::Verifier;
+
+mod admin;
+mod chores;
+mod reload;
+mod workers;
+
+/// How to start.
+pub struct Start {
+    pub settings: Settings,
+    /// The file that a reload reads again; without one there is no reload.
+    pub file: Option<PathBuf>,
+    pub log_format: Format,
+    /// Called once the listeners are open.
+    pub announce: Box<dyn FnOnce(&Parts) + Send>,
+    /// Users to make before the first request.
+    pub seed: Vec<crate::accounts::NewUser>,
+}
+
+/// The long-lived parts, shared by everybody.
+#[derive(Clone)]
+pub struct Parts {
+    pub boot: Arc<Boot>,
+    pub current: Arc<ArcSwap<Current>>,
+    pub live: Arc<ArcSwap<Live>>,
+    pub metrics: Arc<Metrics>,
+    pub store: Store,
+    pub accounts: Accounts,
+    pub events: Events,
+    pub replica: Arc<Replica>,
+    pub registry: Arc<Registry>,
+    pub readiness: Readiness,
+    pub access_log: AccessLog,
+}
+
+/// A reload that somebody asked for, and whom to tell.
+type ReloadRequest = oneshot::Sender<Reloaded>;
+
+/// Serves until a signal ends it.
+///
+/// # Errors
+/// Whatever keeps it from starting: an address that cannot be bound, a database that cannot be
+/// opened.
+pub fn run(start: Start) -> anyhow::Result<()> {
+    let Settings {
+        boot,
+        live,
+        watched,
+    } = start.settings;
+    // First of all, and once: a gateway that cannot listen must not look alive.
+    let sockets = bind_all(&boot)?;
+    let admin_socket = bind(boot.admin, "admin.bind")?;
+    let background = background_runtime()?;
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+
+    let metrics = Arc::new(Metrics::new().context("the metrics could not be set up")?);
+    let (access_log, log_thread) = AccessLog::start(start.log_format, Arc::clone(&metrics))
+        .context("the access log could not be started")?;
+    let password_length = live.identity.password_min_length;
+    let (parts, doors) = background.block_on(async {
+        let parts = build(boot, live, workers, metrics, access_log).await?;
+        for user in start.seed {
+            parts
+                .accounts
+                .add_user(user, password_length)
+                .await
+                .context("a user could not be made")?;
+        }
+        let doors: Vec<Arc<Door>> = parts
+            .boot
+            .listeners
+            .iter()
+            .enumerate()
+            .map(|(index, settings)| Arc::new(Door::new(index, settings.clone())))
+            .collect();
+        anyhow::Ok((parts, doors))
+    })?;
+
+    let (stop, stopped) = watch::channel(false);
+    let (accepting, mut accepts) = mpsc::channel(workers);
+    let threads = workers::start(workers, &parts, &doors, &sockets, &stopped, &accepting)?;
+    let (reload, reloads) = mpsc::channel(8);
+    background.block_on(async {
+        admin::serve(admin_socket, &parts, reload)?;
+        chores::start(&parts, &doors);
+        anyhow::Ok(())
+    })?;
+    drop(accepting);
+    background.block_on(async { while accepts.recv().await.is_some() {} });
+    parts.readiness.serving();
+    (start.announce)(&parts);
+    background.block_on(reload::live_on(&parts, start.file, watched, reloads))?;
+    drain(&background, &parts, &doors, &stop);
+    finish(&parts, &threads, log_thread);
+    Ok(())
+}
+
+fn bind_all(boot: &Boot) -> anyhow::Result<Vec<StdListener>> {
+    let listeners = boot.listeners.iter().enumerate();
+    listeners
+        .map(|(index, listener)| bind(listener.bind, &format!("listeners[{index}].bind")))
+        .collect()
+}
+
+fn bind(address: SocketAddr, what: &str) -> anyhow::Result<StdListener> {
+    listener::bind(address).with_context(|| format!("{what}: {address} cannot be bound"))
+}
+
+/// For everything that is not a request: the admin listener, health checks, key sets, reloads.
+fn background_runtime() -> anyhow::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("background")
+        .enable_all()
+        .build()
+        .context("a runtime could not be started")
+}
+
+async fn build(
+    boot: Boot,
+    live: Live,
+    workers: usize,
+    metrics: Arc<Metrics>,
+    access_log: AccessLog,
+) -> anyhow::Result<Parts> {
+    let events = Events::default();
+    let store = Store::open(&boot.store, Arc::clone(&metrics)).link();
+    let directory = Directory::open(&boot.database)
+        .await
+        .context("the database could not be opened")?;
+    let accounts = Accounts::new(
+        directory,
+        store.clone(),
+        Arc::clone(&metrics),
+        events.clone(),
+    )
+    .map_err(|_| anyhow::anyhow!("the operating system gives no randomness"))?;
+    let live = Arc::new(live);
+    let current = assemble(&live, None, &metrics).await;
+    Ok(Parts {
+        boot: Arc::new(boot),
+        current: Arc::new(ArcSwap::from_pointee(current)),
+        live: Arc::new(ArcSwap::new(live)),
+        registry: Arc::new(Registry::new(workers, Arc::clone(&metrics))),
+        metrics,
+        store,
+        accounts,
+        events,
+        replica: Arc::default(),
+        readiness: Readiness::default(),
+        access_log,
+    })
+}
+
+/// Puts a configuration's moving parts together; what did not change keeps its state.
+async fn assemble(live: &Arc<Live>, previous: Option<&Current>, metrics: &Arc<Metrics>) -> Current {
+    let issuers = Issuers::new(
+        &live.tokens,
+        metrics,
+        previous.map(|current| current.verifier.issuers()),
+    );
+    let verifier = Arc::new(Verifier::new(Arc::clone(&live.tokens), issuers));
+    let runtime = tokio::runtime::Handle::current();
+    let before = previous.map(|current| &current.upstreams);
+    let upstreams = Upstreams::build(&live.upstreams, before, metrics, runtime).await;
+    Current::new(Arc::clone(live), verifier, upstreams, metrics)
+}
+
+/// Not ready, a pause for load balancers to notice, then no new requests, and the open ones finished.
+fn drain(background: &Runtime, parts: &Parts, doors: &[Arc<Door>], stop: &watch::Sender<bool>) {
+    let shutdown = parts.live.load().shutdown.clone();
+    tracing::info!("draining");
+    parts.readiness.draining();
+    background.block_on(async {
+        let connections = || doors.iter().map(|door| door.open()).sum::<usize>();
+        if connections() > 0 || shutdown.delay > Duration::ZERO {
+            tokio::time::sleep(shutdown.delay).await;
+        }
+        stop.send_replace(true);
+        let end = Instant::now() + shutdown.grace;
+        // An answer may become an endless one after the drain began: it is told at the next look.
+        while connections() > 0 && Instant::now() < end {
+            parts.registry.drain();
+            let pause = tokio::time::sleep(Duration::from_millis(100));
+            tokio::select! {
+                () = wait_until_closed(doors) => {}
+                () = pause => {}
+            }
+        }
+        chores::write_uses(parts).await;
+    });
+}
+
+/// Polled, because connections end on other runtimes; nobody waits for it but the way out.
+async fn wait_until_closed(doors: &[Arc<Door>]) {
+    while doors.iter().any(|door| door.open() > 0) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn finish(parts: &Parts, threads: &[JoinHandle<()>], log: JoinHandle<()>) {
+    // Past the grace a worker may be stuck with a client that never ends; the process goes anyway.
+    let patience = Instant::now() + Duration::from_millis(200);
+    while threads.iter().any(|thread| !thread.is_finished()) && Instant::now() < patience {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    parts.access_log.close();
+    if log.join().is_err() {
+        tracing::error!("the access log ended badly");
+    }
+}

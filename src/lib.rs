@@ -38,5 +38,6 @@ pub mod events;
 pub mod issuers;
 pub mod logging;
 pub mod metrics;
+pub mod verifier;
 
 pub mod cli;

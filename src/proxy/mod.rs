@@ -1,1 +1,138 @@
-//! (being written)
+//! The wire. The only room that names Pingora.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::modules::http::HttpModules;
+use pingora::proxy::{FailToProxy, ProxyHttp, Session};
+use pingora::upstreams::peer::HttpPeer;
+
+pub mod chunked;
+pub mod client;
+pub mod connection;
+pub mod context;
+pub mod control;
+pub mod head;
+pub mod headers;
+pub mod listener;
+pub mod live;
+pub mod proxy_protocol;
+pub mod respond;
+pub mod upstream;
+pub mod worker;
+
+mod answer;
+mod desk;
+mod failure;
+mod forward;
+mod hop_by_hop;
+mod request;
+mod trace;
+
+pub use worker::{Current, Lane, Worker};
+
+use context::{Context, REQUEST};
+
+/// Pingora's hooks, in the order in which a request meets them.
+pub struct Proxy {
+    pub worker: Arc<Worker>,
+}
+
+#[async_trait]
+impl ProxyHttp for Proxy {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        // Every request is handed to Pingora inside the scope (`listener::serve`).
+        Context::new(REQUEST.with(Clone::clone), Arc::clone(&self.worker))
+    }
+
+    fn init_downstream_modules(&self, _: &mut HttpModules) {
+        // None: the default one compresses, which is the upstream's business.
+    }
+
+    async fn request_filter(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+    ) -> pingora::Result<bool> {
+        request::decide(session, ctx).await
+    }
+
+    async fn upstream_peer(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+    ) -> pingora::Result<Box<HttpPeer>> {
+        forward::choose(session, ctx)
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut Context,
+    ) -> pingora::Result<()> {
+        forward::prepare(session, request, ctx)
+    }
+
+    async fn request_body_filter(
+        &self,
+        session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end: bool,
+        ctx: &mut Context,
+    ) -> pingora::Result<()> {
+        forward::count_body(session, body.as_ref(), ctx)
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Context,
+    ) -> pingora::Result<()> {
+        answer::complete(session, response, ctx)
+    }
+
+    fn fail_to_connect(
+        &self,
+        _: &mut Session,
+        _: &HttpPeer,
+        ctx: &mut Context,
+        error: Box<pingora::Error>,
+    ) -> Box<pingora::Error> {
+        failure::to_connect(ctx, error)
+    }
+
+    fn error_while_proxy(
+        &self,
+        _: &HttpPeer,
+        session: &mut Session,
+        error: Box<pingora::Error>,
+        ctx: &mut Context,
+        reused: bool,
+    ) -> Box<pingora::Error> {
+        failure::while_proxying(session, ctx, error, reused)
+    }
+
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &pingora::Error,
+        ctx: &mut Context,
+    ) -> FailToProxy {
+        failure::answer(session, ctx, error).await
+    }
+
+    async fn logging(&self, session: &mut Session, _: Option<&pingora::Error>, ctx: &mut Context) {
+        answer::measure(session, ctx);
+    }
+
+    fn suppress_error_log(&self, _: &Session, _: &Context, _: &pingora::Error) -> bool {
+        // The access log says it, once.
+        true
+    }
+}

@@ -1,0 +1,81 @@
+//! What a request claims to be, as far as it can be judged without the store.
+
+use std::sync::Arc;
+
+use super::{Admission, Asked, PresentedBy, Refused};
+use crate::credential::{self, Presented};
+use crate::refusal::Refusal;
+use crate::session::{Millis, SessionId};
+use crate::token::Claims;
+use crate::verifier::Rejected;
+
+/// A credential that holds as far as it can be judged without the store.
+pub(super) struct Claimed {
+    pub(super) by: PresentedBy,
+    pub(super) session: Option<SessionId>,
+    pub(super) token: Option<Arc<Claims>>,
+}
+
+impl Admission<'_> {
+    /// Reads the credential and judges what can be judged without the store.
+    pub(super) async fn claim(&self, asked: Asked<'_>) -> Result<Option<Claimed>, Refused> {
+        let gone = |reason| Refused {
+            clear_cookie: true,
+            ..Refused::because(Refusal::SessionNotFound, reason)
+        };
+        match credential::extract(asked.headers, &self.live.sessions.cookie.name) {
+            Presented::Absent => Ok(None),
+            Presented::Ambiguous { cookies } => Err(Refused {
+                clear_cookie: cookies,
+                ..Refused::because(Refusal::AmbiguousCredentials, "two credentials")
+            }),
+            Presented::MalformedBearer => {
+                Err(Refused::because(Refusal::TokenInvalid, "not a token"))
+            }
+            Presented::MalformedSession => Err(Refused::because(
+                Refusal::SessionNotFound,
+                "not a session token",
+            )),
+            Presented::MalformedCookie => Err(gone("not a session token")),
+            Presented::Session(token) => Ok(Some(Claimed {
+                by: PresentedBy::SessionHeader,
+                session: Some(token.id()),
+                token: None,
+            })),
+            Presented::Cookie(token) => Ok(Some(Claimed {
+                by: PresentedBy::Cookie,
+                session: Some(token.id()),
+                token: None,
+            })),
+            Presented::Bearer(token) => self.verify(token, asked.now).await.map(Some),
+        }
+    }
+
+    async fn verify(&self, token: &str, now: Millis) -> Result<Claimed, Refused> {
+        match self.verifier.verify(token, now).await {
+            Ok(claims) => Ok(Claimed {
+                by: PresentedBy::Bearer,
+                session: claims.session,
+                token: Some(claims),
+            }),
+            Err(Rejected::Invalid(reason)) => Err(Refused::because(Refusal::TokenInvalid, reason)),
+            Err(Rejected::Expired(claims)) => Err(Refused {
+                expired: Some(claims),
+                ..Refused::because(Refusal::TokenExpired, "expired")
+            }),
+            Err(Rejected::KeysUnavailable) => Err(Refused::because(
+                Refusal::StoreUnavailable,
+                "the issuer's keys are not known yet",
+            )),
+        }
+    }
+
+    /// The user that a credential is from, as far as it is known without asking. A session's user
+    /// never changes.
+    pub(super) fn user_of(&self, claimed: &Claimed) -> Option<String> {
+        match &claimed.token {
+            Some(claims) => Some(claims.user.clone()),
+            None => self.replica.user_of(claimed.session?),
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Whom the store's findings make of a claim.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::claim::Claimed;
+use super::{Admission, Asked, Identity, PresentedBy, Refused};
+use crate::events::{Event, Kind};
+use crate::refusal::Refusal;
+use crate::session::{Binding, Millis, Session};
+use crate::store::{Findings, Found};
+use crate::token::Claims;
+
+impl Admission<'_> {
+    /// Reads the store's findings as an identity.
+    pub(super) fn identity(
+        &self,
+        claimed: &Claimed,
+        findings: &Findings,
+        asked: Asked<'_>,
+    ) -> Result<Identity, Refused> {
+        if let Some(id) = claimed.session {
+            self.replica.remember(id, &findings.session);
+        }
+        if findings.blacklisted {
+            if let Some(claims) = &claimed.token {
+                self.replica.remember_revoked(&claims.blacklist_key);
+            }
+            return Err(Refused::because(Refusal::TokenRevoked, "blacklisted"));
+        }
+        let gone = |refusal| {
+            Err(Refused {
+                clear_cookie: claimed.by == PresentedBy::Cookie,
+                ..Refused::because(refusal, "the session has ended")
+            })
+        };
+        match &findings.session {
+            Found::NotAsked => match &claimed.token {
+                Some(claims) => Ok(foreign(claims)),
+                None => Err(Refusal::Internal.into()),
+            },
+            Found::Missing => gone(Refusal::SessionNotFound),
+            Found::Expired(_) => gone(Refusal::SessionExpired),
+            Found::Revoked(_) => gone(Refusal::SessionRevoked),
+            Found::Active(session, _) => {
+                self.identity_of(claimed, Arc::new(session.clone()), asked, findings.now)
+            }
+        }
+    }
+
+    /// Makes the identity of a session that is alive, if the token and the client fit it.
+    pub(super) fn identity_of(
+        &self,
+        claimed: &Claimed,
+        session: Arc<Session>,
+        asked: Asked<'_>,
+        seen_at: Millis,
+    ) -> Result<Identity, Refused> {
+        if let Some(claims) = &claimed.token
+            && claims.user != session.user
+        {
+            return Err(Refused::because(
+                Refusal::TokenInvalid,
+                "the session is another user's",
+            ));
+        }
+        self.check_binding(&session, asked)?;
+        Ok(Identity {
+            user: session.user.clone(),
+            email: Some(session.email.clone()),
+            roles: session.roles.clone(),
+            scopes: session.scopes.clone(),
+            session: Some(session),
+            token: claimed.token.clone(),
+            presented: claimed.by,
+            seen_at,
+        })
+    }
+
+    /// Compares the client with the one that signed in.
+    fn check_binding(&self, session: &Session, asked: Asked<'_>) -> Result<(), Refused> {
+        let rules = &self.live.sessions;
+        if rules.bind_ip == Binding::Off && rules.bind_user_agent == Binding::Off {
+            return Ok(());
+        }
+        let agent = asked
+            .headers
+            .get(http::header::USER_AGENT)
+            .map(|value| crate::session::user_agent(value.as_bytes()))
+            .unwrap_or_default();
+        let mismatches = [
+            (
+                rules.bind_ip,
+                session.ip.to_canonical() != asked.ip,
+                "address",
+            ),
+            (
+                rules.bind_user_agent,
+                session.user_agent != agent,
+                "user agent",
+            ),
+        ];
+        for (binding, differs, what) in mismatches {
+            match binding {
+                Binding::Warn if differs => self.binding_mismatch(session, asked.ip, what),
+                Binding::Deny if differs => {
+                    self.binding_mismatch(session, asked.ip, what);
+                    return Err(Refused::because(Refusal::SessionBindingMismatch, what));
+                }
+                Binding::Off | Binding::Warn | Binding::Deny => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn binding_mismatch(&self, session: &Session, ip: IpAddr, what: &'static str) {
+        let event = Event::new(Kind::BindingMismatch)
+            .user(&session.user)
+            .session(session.id);
+        self.events.record(event.ip(ip).detail(what));
+    }
+}
+
+/// The identity of a token that no session stands behind.
+pub(super) fn foreign(claims: &Arc<Claims>) -> Identity {
+    Identity {
+        user: claims.user.clone(),
+        email: claims.email.clone(),
+        roles: claims.roles.clone(),
+        scopes: claims.scopes.clone(),
+        session: None,
+        token: Some(Arc::clone(claims)),
+        presented: PresentedBy::Bearer,
+        seen_at: claims.issued_at.unwrap_or_default(),
+    }
+}

@@ -1,0 +1,140 @@
+//! What holds while the store does not answer: each limit's own wish, and the operator's for sessions.
+//! Unknown is never gone: nothing here signs anyone out.
+
+use std::sync::Arc;
+
+use super::claim::Claimed;
+use super::identity::foreign;
+use super::{
+    Admission, Asked, Identity, Permit, Refused, charges, meets, refuse_over_limit, unknown,
+};
+use crate::limits::{Charge, Decision, OnOutage};
+use crate::refusal::Refusal;
+use crate::routing::Route;
+use crate::settings::SessionsOnOutage;
+use crate::store::StoreError;
+
+impl Admission<'_> {
+    /// Charges limits in this process, as each of them wants it.
+    pub(super) fn charge_without_store(&self, all: &[Charge]) -> Result<Vec<Decision>, Refused> {
+        if all
+            .iter()
+            .any(|charge| charge.limit.on_outage == OnOutage::Deny && !charge.limit.shadow)
+        {
+            return Err(Refused::because(
+                Refusal::StoreUnavailable,
+                "a limit cannot be checked and denies without",
+            ));
+        }
+        let local: Vec<Charge> = all
+            .iter()
+            .filter(|charge| charge.limit.on_outage == OnOutage::Local)
+            .cloned()
+            .collect();
+        for charge in all
+            .iter()
+            .filter(|charge| charge.limit.on_outage != OnOutage::Local)
+        {
+            self.metrics
+                .ratelimit
+                .with_label_values(&[&*charge.limit.name, "degraded"])
+                .inc();
+        }
+        Ok(self.store.charge_locally(&local))
+    }
+
+    /// Decides over an authenticated request without the store.
+    pub(super) async fn without_store(
+        &self,
+        route: &Arc<Route>,
+        asked: Asked<'_>,
+        before: &[Charge],
+        claimed: &Claimed,
+        error: StoreError,
+    ) -> Result<Permit, Refused> {
+        let identity = self.identity_without_store(asked, claimed, error);
+        let mut all = before.to_vec();
+        if let Ok(identity) = &identity
+            && route.require.met_by(&identity.roles, &identity.scopes)
+        {
+            let who = (
+                identity.user.as_str(),
+                claimed.session,
+                claimed.token.as_deref(),
+            );
+            all.extend(
+                charges::after(route, &asked, Some(who))
+                    .into_iter()
+                    .filter(|charge| charge.limit.binds(&identity.roles)),
+            );
+        }
+        let decisions = self.charge_without_store(&all)?;
+        self.count(&decisions);
+        refuse_over_limit(&decisions)?;
+        let identity = identity.map_err(|refused| Refused {
+            decisions: decisions.clone(),
+            ..refused
+        })?;
+        meets(&route.require, &identity, &decisions)?;
+        Ok(Permit {
+            route: Arc::clone(route),
+            identity: Some(identity),
+            decisions,
+            clear_cookie: false,
+        })
+    }
+
+    fn identity_without_store(
+        &self,
+        asked: Asked<'_>,
+        claimed: &Claimed,
+        error: StoreError,
+    ) -> Result<Identity, Refused> {
+        if let Some(claims) = &claimed.token
+            && self.replica.is_revoked(&claims.blacklist_key)
+        {
+            return Err(Refused::because(
+                Refusal::TokenRevoked,
+                "known to be blacklisted",
+            ));
+        }
+        if let Some(id) = claimed.session
+            && let Some(refusal) = self.replica.ended(id)
+        {
+            return Err(Refused::because(refusal, "known to have ended"));
+        }
+        match self.settings.sessions_on_outage {
+            SessionsOnOutage::Deny => Err(unknown(error)),
+            SessionsOnOutage::Cached => {
+                let Some(id) = claimed.session else {
+                    // A foreign token without session: what is remembered of it is that it was accepted.
+                    return match &claimed.token {
+                        Some(claims)
+                            if self
+                                .replica
+                                .was_accepted(&claims.blacklist_key, self.settings.cached_for) =>
+                        {
+                            Ok(foreign(claims))
+                        }
+                        _ => Err(unknown(error)),
+                    };
+                };
+                let idle = self.live.sessions.idle_timeout;
+                match self
+                    .replica
+                    .still_active(id, self.settings.cached_for, idle, asked.now)
+                {
+                    Some(session) => self.identity_of(claimed, session, asked, asked.now),
+                    None => Err(unknown(error)),
+                }
+            }
+            SessionsOnOutage::TokenOnly => match &claimed.token {
+                Some(claims) => match claimed.session.and_then(|id| self.replica.session(id)) {
+                    Some(session) => self.identity_of(claimed, session, asked, asked.now),
+                    None => Ok(foreign(claims)),
+                },
+                None => Err(unknown(error)),
+            },
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! What the decision says: an identity, a permit, or why not.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::limits::Decision;
+use crate::refusal::Refusal;
+use crate::routing::Route;
+use crate::session::{Millis, Session};
+use crate::token::Claims;
+
+/// Who a request was found to be from.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The user's id; for a foreign token with its issuer's prefix.
+    pub user: String,
+    pub email: Option<String>,
+    pub roles: Vec<String>,
+    pub scopes: Vec<String>,
+    pub session: Option<Arc<Session>>,
+    pub token: Option<Arc<Claims>>,
+    pub presented: PresentedBy,
+    /// The store's clock when it confirmed the session; this gateway's without a session.
+    pub seen_at: Millis,
+}
+
+/// How the credential came. Only a cookie is sent by a browser of its own accord, so only a cookie
+/// calls for the same-origin check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PresentedBy {
+    Cookie,
+    SessionHeader,
+    Bearer,
+}
+
+/// Where a request comes from, as far as the gateway can vouch for it.
+#[derive(Debug, Clone)]
+pub struct Client {
+    pub ip: IpAddr,
+    /// The scheme, host and port that the client used, trusted proxies' word included.
+    pub https: bool,
+    pub host: String,
+}
+
+/// The proof that a request was let through. Choosing a server and writing identity headers take it.
+#[derive(Debug)]
+pub struct Permit {
+    pub route: Arc<Route>,
+    pub identity: Option<Identity>,
+    pub decisions: Vec<Decision>,
+    /// The cookie that came belongs to no session any more.
+    pub clear_cookie: bool,
+}
+
+/// Why a request was not let through, with what its answer has to carry.
+#[derive(Debug)]
+pub struct Refused {
+    pub refusal: Refusal,
+    pub decisions: Vec<Decision>,
+    pub clear_cookie: bool,
+    /// The scopes that were missing.
+    pub scope: Option<String>,
+    pub retry_after: Option<Duration>,
+    /// For the log.
+    pub reason: &'static str,
+    /// Genuine claims of a token that is only too old: enough to sign out.
+    pub expired: Option<Arc<Claims>>,
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Refused {
+        Refused {
+            refusal,
+            decisions: Vec::new(),
+            clear_cookie: false,
+            scope: None,
+            retry_after: None,
+            reason: "",
+            expired: None,
+        }
+    }
+}
+
+impl Refused {
+    pub(super) fn because(refusal: Refusal, reason: &'static str) -> Refused {
+        Refused {
+            reason,
+            ..Refused::from(refusal)
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! What has to be done now and then, off every request's path.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Parts;
+use crate::proxy::listener::Door;
+
+/// How often uses are written.
+const WRITE_USES: Duration = Duration::from_secs(1);
+/// How often what is over is forgotten and counted.
+const CLEAN_UP: Duration = Duration::from_secs(30);
+
+/// Starts them on the current runtime.
+pub(super) fn start(parts: &Parts, doors: &[Arc<Door>]) {
+    let live = Arc::clone(&parts.live);
+    let idle = move || live.load().sessions.idle_timeout;
+    tokio::spawn(Arc::clone(&parts.registry).sweep(parts.store.clone(), idle));
+    tokio::spawn(hear_revocations(parts.clone()));
+    tokio::spawn(every(WRITE_USES, parts.clone(), |parts| async move {
+        write_uses(&parts).await
+    }));
+    tokio::spawn(every(
+        CLEAN_UP,
+        (parts.clone(), doors.to_vec()),
+        |(parts, doors)| async move {
+            clean_up(&parts, &doors).await;
+        },
+    ));
+}
+
+async fn every<T: Clone, F: Future<Output = ()>>(
+    period: Duration,
+    with: T,
+    chore: impl Fn(T) -> F,
+) {
+    let mut tick = tokio::time::interval(period);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        chore(with.clone()).await;
+    }
+}
+
+/// Keeps the replica right about what this gateway itself revoked.
+async fn hear_revocations(parts: Parts) {
+    let mut revocations = parts.store.subscribe();
+    loop {
+        match revocations.recv().await {
+            Ok(revocation) => parts.replica.apply(&revocation),
+            Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
+            Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
+        }
+    }
+}
+
+/// Writes what sessions were used for; what cannot be written waits for the next time.
+pub(super) async fn write_uses(parts: &Parts) {
+    let uses = parts.replica.take_uses();
+    if !uses.is_empty() && parts.store.record_uses(&uses).await.is_err() {
+        parts.replica.put_back(uses);
+    }
+}
+
+async fn clean_up(parts: &Parts, doors: &[Arc<Door>]) {
+    for door in doors {
+        door.clean_up();
+    }
+    match parts.store.clean_up().await {
+        Ok(counts) => parts
+            .metrics
+            .sessions_active
+            .set(counts.active_sessions as i64),
+        Err(error) => tracing::warn!(%error, "the store could not be cleaned up"),
+    }
+}

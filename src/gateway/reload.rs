@@ -1,0 +1,119 @@
+//! The life of a running gateway: it follows every wish to reload until a signal ends it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+
+use super::{Parts, ReloadRequest, assemble};
+use crate::api::admin::Reloaded;
+use crate::config;
+use crate::events::{Event, Kind};
+use crate::settings::Settings;
+
+/// Runs until SIGTERM or SIGINT; follows every wish to reload meanwhile.
+pub(super) async fn live_on(
+    parts: &Parts,
+    file: Option<PathBuf>,
+    watched: Vec<PathBuf>,
+    mut reloads: mpsc::Receiver<ReloadRequest>,
+) -> anyhow::Result<()> {
+    let listen = |kind| signal(kind).context("signals cannot be received");
+    let (mut terminate, mut interrupt) = (
+        listen(SignalKind::terminate())?,
+        listen(SignalKind::interrupt())?,
+    );
+    let mut hangup: Signal = listen(SignalKind::hangup())?;
+    let files = file.iter().cloned().chain(watched);
+    let mut watch = config::Watch::new(files).context("the configuration cannot be watched")?;
+    loop {
+        let answer = tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = hangup.recv() => None,
+            () = watch.changed(), if file.is_some() => None,
+            Some(answer) = reloads.recv() => Some(answer),
+        };
+        let (outcome, watched) = match &file {
+            Some(file) => reload(parts, file).await,
+            None => (
+                Reloaded::Rejected(vec!["there is no configuration file".to_owned()]),
+                None,
+            ),
+        };
+        if let Some(watched) = watched {
+            watch.replace(file.iter().cloned().chain(watched));
+        }
+        if let Some(answer) = answer {
+            // Whoever asked may have gone.
+            let _ = answer.send(outcome);
+        }
+    }
+}
+
+/// All or nothing: a file with a mistake changes nothing.
+async fn reload(parts: &Parts, file: &Path) -> (Reloaded, Option<Vec<PathBuf>>) {
+    let path = file.to_owned();
+    let loaded = tokio::task::spawn_blocking(move || config::load(&path)).await;
+    let (outcome, watched) = match loaded {
+        Ok(Ok(settings)) => apply(parts, settings).await,
+        Ok(Err(mistakes)) => {
+            let lines = mistakes.to_string().lines().map(str::to_owned).collect();
+            (Reloaded::Rejected(lines), None)
+        }
+        Err(_) => (
+            Reloaded::Rejected(vec!["the file could not be read".to_owned()]),
+            None,
+        ),
+    };
+    tell(parts, &outcome);
+    (outcome, watched)
+}
+
+async fn apply(parts: &Parts, settings: Settings) -> (Reloaded, Option<Vec<PathBuf>>) {
+    let changed = parts.boot.differences(&settings.boot);
+    if !changed.is_empty() {
+        return (Reloaded::RestartRequired(changed), None);
+    }
+    let live = Arc::new(settings.live);
+    let current = assemble(&live, Some(&parts.current.load_full()), &parts.metrics).await;
+    parts.current.store(Arc::new(current));
+    parts.live.store(live);
+    (Reloaded::Applied, Some(settings.watched))
+}
+
+fn tell(parts: &Parts, outcome: &Reloaded) {
+    let word = match outcome {
+        Reloaded::Applied => {
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+            parts
+                .metrics
+                .last_reload_success
+                .set(now.unwrap_or_default().as_secs_f64());
+            tracing::info!("the configuration was reloaded");
+            "applied"
+        }
+        Reloaded::Unchanged => "unchanged",
+        Reloaded::Rejected(mistakes) => {
+            for mistake in mistakes {
+                tracing::error!("the configuration was not reloaded: {mistake}");
+            }
+            "rejected"
+        }
+        Reloaded::RestartRequired(keys) => {
+            tracing::error!(
+                "the configuration was not reloaded: a restart is required for {}",
+                keys.join(", ")
+            );
+            "restart_required"
+        }
+    };
+    parts
+        .metrics
+        .config_reloads
+        .with_label_values(&[word])
+        .inc();
+    parts.events.record(Event::new(Kind::Reload).detail(word));
+}

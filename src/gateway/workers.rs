@@ -1,0 +1,101 @@
+//! The workers: one thread each, with its own runtime and its own link to the store.
+
+use std::net::TcpListener as StdListener;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::sync::{mpsc, watch};
+
+use super::{Parts, wait_until_closed};
+use crate::api;
+use crate::proxy::listener::Door;
+use crate::proxy::{Lane, Worker};
+
+/// How long a start waits for the store.
+const STORE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Starts one thread a worker, each with a runtime of its own.
+pub(super) fn start(
+    count: usize,
+    parts: &Parts,
+    doors: &[Arc<Door>],
+    sockets: &[StdListener],
+    stopped: &watch::Receiver<bool>,
+    accepting: &mpsc::Sender<()>,
+) -> anyhow::Result<Vec<JoinHandle<()>>> {
+    (0..count)
+        .map(|index| {
+            let sockets = sockets
+                .iter()
+                .map(StdListener::try_clone)
+                .collect::<Result<Vec<_>, _>>()
+                .context("a socket could not be shared")?;
+            let (parts, doors, stopped) = (parts.clone(), doors.to_vec(), stopped.clone());
+            let accepting = accepting.clone();
+            std::thread::Builder::new()
+                .name(format!("worker-{index}"))
+                .spawn(move || {
+                    if let Err(error) = work(index, &parts, &doors, sockets, &stopped, accepting) {
+                        // A gateway with a dead worker answers some and hangs others.
+                        tracing::error!("worker {index} ended: {error:#}");
+                        std::process::exit(1);
+                    }
+                })
+                .context("a worker could not be started")
+        })
+        .collect()
+}
+
+fn work(
+    index: usize,
+    parts: &Parts,
+    doors: &[Arc<Door>],
+    sockets: Vec<StdListener>,
+    stopped: &watch::Receiver<bool>,
+    accepting: mpsc::Sender<()>,
+) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        // The store is spoken to from the runtime that serves the request: a reply that has to
+        // cross threads costs more than everything else the gateway does.
+        let store = parts.store.link();
+        // A store that is there is waited for, so that the first requests find it; one that is not
+        // is no reason not to serve what needs none.
+        store.wait_until_up(STORE_PATIENCE).await;
+        let desk = api::Desk {
+            live: Arc::clone(&parts.live),
+            accounts: parts.accounts.with_store(store.clone()),
+            store: store.clone(),
+            events: parts.events.clone(),
+        };
+        let worker = Worker {
+            index,
+            current: Arc::clone(&parts.current),
+            store,
+            store_settings: parts.boot.store.clone(),
+            replica: Arc::clone(&parts.replica),
+            registry: Arc::clone(&parts.registry),
+            metrics: Arc::clone(&parts.metrics),
+            access_log: parts.access_log.clone(),
+            api: api::router(desk),
+            events: parts.events.clone(),
+            boot: Arc::clone(&parts.boot),
+        };
+        let lane = Arc::new(Lane::new(Arc::new(worker)));
+        let mut doorkeepers = tokio::task::JoinSet::new();
+        for (door, socket) in doors.iter().zip(sockets) {
+            let socket = tokio::net::TcpListener::from_std(socket)?;
+            doorkeepers.spawn(Arc::clone(door).accept(socket, Arc::clone(&lane), stopped.clone()));
+        }
+        // Dropping it says that this worker accepts.
+        drop(accepting);
+        doorkeepers.join_all().await;
+        // The requests that are still served live on this runtime.
+        wait_until_closed(doors).await;
+        anyhow::Ok(())
+    })
+}

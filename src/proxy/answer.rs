@@ -1,0 +1,161 @@
+//! What every answer gets on its way to the client, and what is measured when it is over.
+
+use http::StatusCode;
+use http::header::{self, HeaderName, HeaderValue};
+use pingora::http::ResponseHeader;
+use pingora::proxy::Session;
+
+use super::context::Context;
+use super::live::Kind;
+use super::respond::{self, Answer};
+use super::{headers, worker};
+use crate::credential;
+use crate::limits::{self, Decision};
+use crate::refusal::Refusal;
+
+/// Completes the head of an upstream's answer.
+///
+/// # Errors
+/// A header that does not fit.
+pub(super) fn complete(
+    session: &mut Session,
+    response: &mut ResponseHeader,
+    ctx: &mut Context,
+) -> pingora::Result<()> {
+    if !response.status.is_informational() || response.status == StatusCode::SWITCHING_PROTOCOLS {
+        ctx.arrival.control.set_answered();
+        if let Some(started) = ctx.upstream_started {
+            ctx.upstream_time = Some(started.elapsed());
+        }
+    }
+    follow_streams(session, response, ctx);
+    let current = std::sync::Arc::clone(&ctx.current);
+    headers::strip_set_cookie(response, &current.live.sessions.cookie.name)?;
+    let Some(permit) = &ctx.permit else {
+        return Ok(());
+    };
+    if !permit.decisions.is_empty() {
+        for name in limits::HEADER_NAMES {
+            response.remove_header(&name);
+        }
+        for (name, value) in limit_headers(&permit.decisions) {
+            response.insert_header(name, value)?;
+        }
+    }
+    headers::edit_response(response, &permit.route.response_headers)?;
+    if let Some(cors) = &permit.route.cors {
+        // The edge speaks for the route: an upstream's own CORS headers would contradict it.
+        for name in [
+            header::ACCESS_CONTROL_ALLOW_ORIGIN,
+            header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
+            header::ACCESS_CONTROL_EXPOSE_HEADERS,
+        ] {
+            response.remove_header(&name);
+        }
+        for (name, value) in cors.actual(ctx.request_origin.as_ref()) {
+            response.append_header(name, value)?;
+        }
+    }
+    if permit.clear_cookie {
+        for cookie in credential::clearing_cookies(&current.live.sessions.cookie) {
+            response.append_header(header::SET_COOKIE, cookie)?;
+        }
+    }
+    Ok(())
+}
+
+/// Notes an answer that may stay open for long, so that a revocation closes it at once.
+fn follow_streams(session: &mut Session, response: &ResponseHeader, ctx: &mut Context) {
+    let upgraded = response.status == StatusCode::SWITCHING_PROTOCOLS;
+    if upgraded {
+        ctx.arrival.control.set_upgraded();
+        ctx.status = response.status.as_u16();
+        let idle = ctx.timeouts().and_then(|timeouts| timeouts.stream_idle);
+        session.set_read_timeout(idle);
+    }
+    let content = response
+        .headers
+        .get(header::CONTENT_TYPE)
+        .map_or(&b""[..], |kind| kind.as_bytes());
+    let kind = if upgraded || content.starts_with(b"text/event-stream") {
+        Kind::Endless
+    } else if content.starts_with(b"application/grpc") {
+        Kind::Call
+    } else {
+        return;
+    };
+    if let Some(ticket) = &ctx.ticket {
+        ticket.becomes(kind);
+    }
+}
+
+/// The limit headers of an answer; none where no limit was evaluated.
+pub(super) fn limit_headers(decisions: &[Decision]) -> Vec<(HeaderName, HeaderValue)> {
+    if decisions.is_empty() {
+        return Vec::new();
+    }
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    limits::headers(decisions, now)
+}
+
+/// The names of the limits that turned a request away.
+pub(super) fn violated(decisions: &[Decision]) -> Vec<String> {
+    let refusing = decisions.iter().filter(|decision| decision.refuses());
+    refusing
+        .map(|decision| decision.limit.name.to_string())
+        .collect()
+}
+
+/// Answers with a refusal, with what every answer of its route carries.
+///
+/// # Errors
+/// The client went away.
+pub(super) async fn refuse(
+    session: &mut Session,
+    ctx: &mut Context,
+    mut answer: Answer,
+) -> pingora::Result<()> {
+    ctx.refusal = Some(answer.refusal);
+    ctx.status = answer.refusal.status().as_u16();
+    if let Some(cors) = ctx.route.as_ref().and_then(|route| route.cors.as_ref()) {
+        answer
+            .headers
+            .extend(cors.actual(ctx.request_origin.as_ref()));
+    }
+    respond::refuse(session, &answer, &ctx.request_id).await
+}
+
+/// Reads off what an answer was, when Pingora says that it is over.
+pub(super) fn measure(session: &Session, ctx: &mut Context) {
+    if let Some(written) = session.response_written() {
+        ctx.status = written.status.as_u16();
+    }
+    ctx.body_received = session.body_bytes_read() as u64;
+    ctx.body_sent = session.body_bytes_sent() as u64;
+}
+
+impl Context {
+    /// The `route` label of metrics.
+    pub(super) fn route_label(&self) -> &str {
+        match &self.route {
+            Some(route) => &route.name,
+            None if self.by_api => worker::API_ROUTE,
+            None => worker::NO_ROUTE,
+        }
+    }
+
+    /// The `outcome` label of `auth_total`, where there was an authentication.
+    pub(super) fn auth_outcome(&self) -> Option<String> {
+        match self.refusal {
+            Some(refusal @ (Refusal::AmbiguousCredentials | Refusal::StoreUnavailable)) => {
+                Some(refusal.code().to_ascii_lowercase())
+            }
+            Some(refusal) if refusal.status() == StatusCode::UNAUTHORIZED => {
+                Some(refusal.code().to_ascii_lowercase())
+            }
+            _ => self.authenticated.then(|| "ok".to_owned()),
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! The strict reading of a chunked request body (RFC 9112, section 7.1).
+//!
+//! Pingora decodes the chunks; this follows the same bytes to refuse what another reader could take
+//! for different chunks, and to know where the body ends and the next request begins.
+
+/// Bytes of a chunk-size line, extensions included.
+const LINE_MAX: usize = 256;
+/// Bytes of all trailer fields.
+const TRAILERS_MAX: usize = 8 * 1024;
+
+/// Where in a chunked body the reading stands.
+#[derive(Debug, Default)]
+pub struct Chunks {
+    state: State,
+    line: Vec<u8>,
+    trailers: usize,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum State {
+    #[default]
+    Size,
+    Data(u64),
+    /// After a chunk's data: its line end.
+    DataEnd,
+    Trailer,
+    Done,
+}
+
+/// The body could be read in more than one way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Malformed;
+
+impl Chunks {
+    /// Follows further bytes and tells how many of them belong to the body.
+    ///
+    /// # Errors
+    /// The framing is not to the letter.
+    pub fn pass(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
+        let mut rest = bytes;
+        while !rest.is_empty() && self.state != State::Done {
+            if let State::Data(left) = self.state {
+                let taken = left.min(rest.len() as u64);
+                rest = rest.get(taken as usize..).unwrap_or_default();
+                self.state = match left - taken {
+                    0 => State::DataEnd,
+                    left => State::Data(left),
+                };
+                continue;
+            }
+            let end = memchr::memchr(b'\n', rest).map_or(rest.len(), |at| at + 1);
+            let (part, after) = rest.split_at(end);
+            rest = after;
+            self.line.extend_from_slice(part);
+            if self.line.len() > LINE_MAX.max(TRAILERS_MAX) {
+                return Err(Malformed);
+            }
+            if part.last() == Some(&b'\n') {
+                let line = std::mem::take(&mut self.line);
+                self.line(line.strip_suffix(b"\r\n").ok_or(Malformed)?)?;
+            } else if self.state == State::Size && self.line.len() > LINE_MAX {
+                return Err(Malformed);
+            }
+        }
+        Ok(bytes.len() - rest.len())
+    }
+
+    /// Whether the body has ended.
+    pub fn is_done(&self) -> bool {
+        self.state == State::Done
+    }
+
+    fn line(&mut self, line: &[u8]) -> Result<(), Malformed> {
+        self.state = match self.state {
+            State::Size => match size(line)? {
+                0 => State::Trailer,
+                size => State::Data(size),
+            },
+            State::DataEnd if line.is_empty() => State::Size,
+            State::Trailer if line.is_empty() => State::Done,
+            State::Trailer => {
+                self.trailers += line.len() + 2;
+                if self.trailers > TRAILERS_MAX || !is_field(line) {
+                    return Err(Malformed);
+                }
+                State::Trailer
+            }
+            State::DataEnd | State::Data(_) | State::Done => return Err(Malformed),
+        };
+        Ok(())
+    }
+}
+
+/// `chunk-size [ chunk-ext ]`, without the white space that some allow around it.
+fn size(line: &[u8]) -> Result<u64, Malformed> {
+    let digits = line
+        .iter()
+        .take_while(|byte| byte.is_ascii_hexdigit())
+        .count();
+    let (size, extensions) = line.split_at(digits);
+    if !(1..=15).contains(&digits) || line.len() > LINE_MAX || !are_extensions(extensions) {
+        return Err(Malformed);
+    }
+    let text = std::str::from_utf8(size).map_err(|_| Malformed)?;
+    u64::from_str_radix(text, 16).map_err(|_| Malformed)
+}
+
+/// `*( ";" chunk-ext-name [ "=" chunk-ext-val ] )`
+fn are_extensions(mut text: &[u8]) -> bool {
+    while let Some((first, rest)) = text.split_first() {
+        let Some(rest) = (*first == b';').then(|| token(rest)).flatten() else {
+            return false;
+        };
+        let value = rest
+            .strip_prefix(b"=")
+            .map(|value| token(value).or_else(|| quoted(value)));
+        text = match value {
+            None => rest,
+            Some(Some(rest)) => rest,
+            Some(None) => return false,
+        };
+    }
+    true
+}
+
+/// What follows a token of at least one character.
+fn token(text: &[u8]) -> Option<&[u8]> {
+    let length = text
+        .iter()
+        .take_while(|byte| super::head::is_token(**byte))
+        .count();
+    (length > 0).then(|| text.get(length..)).flatten()
+}
+
+/// What follows a quoted string.
+fn quoted(text: &[u8]) -> Option<&[u8]> {
+    let mut rest = text.strip_prefix(b"\"")?;
+    loop {
+        let (first, after) = rest.split_first()?;
+        rest = match first {
+            b'"' => return Some(after),
+            b'\\' => after.split_first().filter(|(byte, _)| is_text(**byte))?.1,
+            byte if is_text(*byte) => after,
+            _ => return None,
+        };
+    }
+}
+
+fn is_text(byte: u8) -> bool {
+    matches!(byte, b'\t' | 0x20..=0x7e | 0x80..)
+}
+
+fn is_field(line: &[u8]) -> bool {
+    token(line)
+        .and_then(|rest| rest.strip_prefix(b":"))
+        .is_some_and(|value| value.iter().all(|byte| is_text(*byte)))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::indexing_slicing, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn a_body_ends_where_its_last_chunk_does_however_it_arrives() {
+        let body = b"5;a=b;c=\"d \\\" e\"\r\nhello\r\n0A\r\n0123456789\r\n0\r\nX: y\r\n\r\n";
+        let mut text = body.to_vec();
+        text.extend_from_slice(b"GET / HTTP/1.1\r\n");
+        let mut whole = Chunks::default();
+        assert_eq!(whole.pass(&text), Ok(body.len()));
+        assert!(whole.is_done());
+        let mut by_byte = Chunks::default();
+        for at in 0..body.len() {
+            assert!(!by_byte.is_done());
+            assert_eq!(by_byte.pass(&body[at..=at]), Ok(1));
+        }
+        assert!(by_byte.is_done());
+    }
+
+    #[test]
+    fn what_another_could_read_differently_is_refused() {
+        for body in [
+            "5\nhello\r\n0\r\n\r\n",
+            "5 \r\nhello\r\n0\r\n\r\n",
+            " 5\r\nhello\r\n0\r\n\r\n",
+            "5;\r\nhello\r\n0\r\n\r\n",
+            "5; a\r\nhello\r\n0\r\n\r\n",
+            "5;a=\r\nhello\r\n0\r\n\r\n",
+            "5;a\0\r\nhello\r\n0\r\n\r\n",
+            "5;a\nb\r\nhello\r\n0\r\n\r\n",
+            "5;\"\r\nhello\r\n0\r\n\r\n",
+            "+5\r\nhello\r\n0\r\n\r\n",
+            "0x5\r\nhello\r\n0\r\n\r\n",
+            "\r\nhello\r\n0\r\n\r\n",
+            "-1\r\nhello\r\n0\r\n\r\n",
+            "FFFFFFFFFFFFFFFFF\r\nhello\r\n0\r\n\r\n",
+            "5\r\nhelloX\r\n0\r\n\r\n",
+            "5\r\nhello\n0\r\n\r\n",
+            "0\r\nnot a field\r\n\r\n",
+            "0\r\n X: y\r\n\r\n",
+            "0\r\nX : y\r\n\r\n",
+            "0\r\nX: y\n\r\n",
+        ] {
+            assert_eq!(
+                Chunks::default().pass(body.as_bytes()),
+                Err(Malformed),
+                "{body:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn extensions_and_trailers_are_bounded() {
+        let long = format!("5;{}\r\n", "a".repeat(LINE_MAX));
+        assert_eq!(Chunks::default().pass(long.as_bytes()), Err(Malformed));
+        let endless = "a".repeat(LINE_MAX + 1);
+        assert_eq!(Chunks::default().pass(endless.as_bytes()), Err(Malformed));
+        let trailers = format!("0\r\n{}", "X: y\r\n".repeat(TRAILERS_MAX / 4));
+        assert_eq!(Chunks::default().pass(trailers.as_bytes()), Err(Malformed));
+    }
+}

@@ -1,0 +1,397 @@
+//! One client connection, between the socket and Pingora.
+//!
+//! It reads request heads itself, strictly and under deadlines; lets Pingora read no byte beyond
+//! the request it was given (a pipelined request waits for its turn, and nothing that follows an
+//! `Upgrade` passes before the upstream agreed); gathers small writes; and can be closed from
+//! outside while it idles.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::chunked::Chunks;
+use super::control::{Closing, Control, FrameBoundary};
+use super::head::{Body, Fault, Head, HeadReader, Progress};
+use crate::refusal::Refusal;
+
+mod stream;
+mod transport;
+
+pub use transport::Transport;
+
+/// What is written is gathered up to here before it goes out.
+const WRITE_BUFFER: usize = 16 * 1024;
+/// How much of a next request is taken while the present one is served.
+const READ_AHEAD: usize = 16 * 1024;
+/// What one read may bring.
+const READ_CHUNK: usize = 8 * 1024;
+
+thread_local! {
+    static SCRATCH: RefCell<[u8; READ_CHUNK]> = const { RefCell::new([0; READ_CHUNK]) };
+}
+
+/// How many bytes of the connection belong to the request that Pingora is reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Window {
+    /// So many more.
+    Length(u64),
+    /// Until the last chunk, which [`Chunks`] finds.
+    Chunked,
+    /// None until the upstream agreed to the upgrade, then all.
+    Upgrade,
+    /// All: HTTP/2 frames.
+    Everything,
+}
+
+/// A client connection as Pingora sees it.
+#[derive(Debug)]
+pub struct Connection {
+    transport: Transport,
+    /// Read and not yet given to anyone.
+    unread: BytesMut,
+    /// Written and not yet sent.
+    unsent: BytesMut,
+    window: Window,
+    chunks: Chunks,
+    http2: bool,
+    control: Arc<Control>,
+    frames: FrameBoundary,
+}
+
+/// What came instead of a request head.
+#[derive(Debug)]
+pub enum NoHead {
+    /// The client went away, or stayed silent past the keep-alive.
+    Closed,
+    /// The HTTP/2 preface: the bytes are still unread.
+    Http2,
+    Refused(Fault),
+}
+
+/// The deadlines and the size of a request head.
+#[derive(Debug, Clone, Copy)]
+pub struct HeadLimits {
+    pub size: usize,
+    /// From the head's first byte.
+    pub timeout: Duration,
+    /// Until the head's first byte.
+    pub idle: Duration,
+}
+
+impl Connection {
+    /// Takes over a socket whose handshakes are done; `unread` was read beyond them.
+    pub fn new(transport: Transport, unread: BytesMut) -> Connection {
+        let http2 = transport.is_http2();
+        Connection {
+            transport,
+            unread,
+            unsent: BytesMut::new(),
+            window: if http2 {
+                Window::Everything
+            } else {
+                Window::Length(0)
+            },
+            chunks: Chunks::default(),
+            http2,
+            control: Arc::default(),
+            frames: FrameBoundary::default(),
+        }
+    }
+
+    /// Whether ALPN or the preface chose HTTP/2.
+    pub fn is_http2(&self) -> bool {
+        self.http2
+    }
+
+    /// Reads one request head and returns it with the bytes it came in.
+    ///
+    /// # Errors
+    /// See [`NoHead`]. A head over its size is 431, one that is late 408.
+    pub async fn read_head(&mut self, limits: HeadLimits) -> Result<(Head, BytesMut), NoHead> {
+        let mut reader = HeadReader::default();
+        let mut deadline = (!self.unread.is_empty()).then(|| Instant::now() + limits.timeout);
+        loop {
+            match reader.read(&self.unread).map_err(NoHead::Refused)? {
+                Progress::Complete(head) => {
+                    if head.length > limits.size {
+                        return Err(too_large());
+                    }
+                    let bytes = self.unread.split_to(head.length);
+                    self.expect_body(&head);
+                    return Ok((head, bytes));
+                }
+                Progress::Http2Preface => {
+                    self.http2 = true;
+                    self.window = Window::Everything;
+                    return Err(NoHead::Http2);
+                }
+                Progress::Partial if self.unread.len() > limits.size => return Err(too_large()),
+                Progress::Partial => {}
+            }
+            let read = match deadline {
+                None => timeout(limits.idle, self.read_more())
+                    .await
+                    .map_err(|_| NoHead::Closed)?,
+                Some(at) => timeout_at(at, self.read_more()).await.map_err(|_| late())?,
+            };
+            match read {
+                Ok(0) if self.unread.is_empty() => return Err(NoHead::Closed),
+                Ok(0) => return Err(broken_off()),
+                Ok(_) => {
+                    deadline.get_or_insert_with(|| Instant::now() + limits.timeout);
+                }
+                Err(_) => return Err(NoHead::Closed),
+            }
+        }
+    }
+
+    /// Reads the HTTP/2 preface ahead, so that a client cannot hold the connection without one.
+    /// `false`: something else came.
+    pub async fn read_preface(&mut self) -> bool {
+        const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+        loop {
+            let seen = self.unread.len().min(PREFACE.len());
+            if self.unread.get(..seen) != PREFACE.get(..seen) {
+                return false;
+            }
+            if seen == PREFACE.len() {
+                return true;
+            }
+            if !matches!(self.read_more().await, Ok(1..)) {
+                return false;
+            }
+        }
+    }
+
+    /// Binds the connection to the request that is served next.
+    pub fn serve(&mut self, control: Arc<Control>) {
+        self.control = control;
+        self.frames = FrameBoundary::default();
+    }
+
+    /// Sends a last answer and closes.
+    pub async fn finish_with(&mut self, answer: &[u8]) {
+        if self.transport.write_all(answer).await.is_ok() {
+            let _ = self.transport.shutdown().await;
+            // Bytes that were never read would turn the close into a reset, and the reset could
+            // overtake the answer. What is already here is read off, briefly.
+            let mut sink = [0; 1024];
+            let linger = Instant::now() + Duration::from_millis(200);
+            while let Ok(Ok(1..)) = timeout_at(linger, self.transport.read(&mut sink)).await {}
+        }
+    }
+
+    fn expect_body(&mut self, head: &Head) {
+        self.chunks = Chunks::default();
+        self.window = match head.body {
+            Body::Length(length) => Window::Length(length),
+            Body::Chunked => Window::Chunked,
+            Body::None if head.upgrade => Window::Upgrade,
+            Body::None => Window::Length(0),
+        };
+    }
+
+    /// Reads into `unread`, by way of a buffer that all connections of the thread share, so that an
+    /// idle one holds none.
+    async fn read_more(&mut self) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_read_more(cx)).await
+    }
+
+    /// Through `poll_read`, which forgets readiness when less came than there was room for; without
+    /// that every request would cost one more system call that finds nothing.
+    fn poll_read_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut read = ReadBuf::new(scratch);
+            ready!(Pin::new(&mut self.transport).poll_read(cx, &mut read))?;
+            self.unread.extend_from_slice(read.filled());
+            Poll::Ready(Ok(read.filled().len()))
+        })
+    }
+
+    /// How many of the connection's bytes the present request may still take.
+    fn allowance(&self) -> usize {
+        match self.window {
+            Window::Length(left) => usize::try_from(left).unwrap_or(usize::MAX),
+            Window::Chunked | Window::Everything => usize::MAX,
+            Window::Upgrade if self.control.is_upgraded() => usize::MAX,
+            Window::Upgrade => 0,
+        }
+    }
+
+    fn taken(&mut self, bytes: usize) {
+        if let Window::Length(left) = &mut self.window {
+            *left = left.saturating_sub(bytes as u64);
+        }
+    }
+
+    /// Gives what belongs to a chunked body, and nothing that follows it.
+    fn poll_chunks(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.unread.is_empty() && ready!(self.poll_read_more(cx))? == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        let most = self.unread.len().min(buffer.remaining());
+        let Ok(ours) = self
+            .chunks
+            .pass(self.unread.get(..most).unwrap_or_default())
+        else {
+            self.control.set_malformed();
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        };
+        buffer.put_slice(&self.unread.split_to(ours));
+        if self.chunks.is_done() {
+            self.window = Window::Length(0);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Waits for the end of a connection whose request has been read whole; what comes meanwhile
+    /// belongs to the next request.
+    fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.unread.len() < READ_AHEAD {
+            if ready!(self.poll_read_more(cx))? == 0 {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Sends everything that was gathered.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.unsent.is_empty() {
+            let sent = ready!(Pin::new(&mut self.transport).poll_write(cx, &self.unsent))?;
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.unsent.advance(sent);
+        }
+        // An idle connection keeps no buffer.
+        self.unsent = BytesMut::new();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ends an upgraded connection softly: a Close frame where one fits, then the end of the stream.
+    fn poll_close(&mut self, cx: &mut Context<'_>, why: Closing) {
+        if self.control.is_upgraded() && self.frames.may_close() {
+            let frame = why.close_frame();
+            self.frames.pass(&frame);
+            self.unsent.extend_from_slice(&frame);
+        }
+        let _ = self.poll_send(cx);
+    }
+}
+
+fn too_large() -> NoHead {
+    NoHead::Refused(Fault {
+        refusal: Refusal::HeadersTooLarge,
+        reason: "the head is larger than allowed",
+    })
+}
+
+fn late() -> NoHead {
+    NoHead::Refused(Fault {
+        refusal: Refusal::RequestTimeout,
+        reason: "the head was not complete in time",
+    })
+}
+
+fn broken_off() -> NoHead {
+    NoHead::Refused(Fault {
+        refusal: Refusal::BadRequest,
+        reason: "the head broke off",
+    })
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if !this.http2 {
+            this.control.register_reader(cx.waker());
+            if let Some(why) = this.control.closing() {
+                this.poll_close(cx, why);
+                return Poll::Ready(Ok(()));
+            }
+        }
+        let allowance = this.allowance().min(buffer.remaining());
+        if allowance == 0 {
+            return this.poll_read_ahead(cx);
+        }
+        if this.window == Window::Chunked {
+            return this.poll_chunks(cx, buffer);
+        }
+        if !this.unread.is_empty() {
+            let give = allowance.min(this.unread.len());
+            buffer.put_slice(&this.unread.split_to(give));
+            if this.unread.is_empty() {
+                this.unread = BytesMut::new();
+            }
+            this.taken(give);
+            return Poll::Ready(Ok(()));
+        }
+        if allowance == buffer.remaining() {
+            let before = buffer.filled().len();
+            ready!(Pin::new(&mut this.transport).poll_read(cx, buffer))?;
+            this.taken(buffer.filled().len() - before);
+        } else {
+            let mut part = ReadBuf::new(buffer.initialize_unfilled_to(allowance));
+            ready!(Pin::new(&mut this.transport).poll_read(cx, &mut part))?;
+            let got = part.filled().len();
+            buffer.advance(got);
+            this.taken(got);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        if this.control.is_upgraded() {
+            if this.control.closing().is_some() {
+                // The Close frame has gone out or is about to: what follows it is not sent.
+                return Poll::Ready(Ok(bytes.len()));
+            }
+            // The head of the 101 answer itself is no frame.
+            if !bytes.starts_with(b"HTTP/1.1 101") {
+                this.frames.pass(bytes);
+            }
+        }
+        if this.unsent.len() + bytes.len() > WRITE_BUFFER {
+            ready!(this.poll_send(cx))?;
+            if bytes.len() > WRITE_BUFFER && !this.control.is_upgraded() {
+                return Pin::new(&mut this.transport).poll_write(cx, bytes);
+            }
+        }
+        this.unsent.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_send(cx))?;
+        Pin::new(&mut self.transport).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_send(cx))?;
+        Pin::new(&mut self.transport).poll_shutdown(cx)
+    }
+}

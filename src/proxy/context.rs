@@ -1,0 +1,123 @@
+//! What one request has learned on its way.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use http::{HeaderValue, Method};
+
+use super::client::Origin;
+use super::control::Control;
+use super::listener::Peer;
+use super::live::Ticket;
+use super::upstream::Chosen;
+use super::{Current, Worker};
+use crate::admission::Permit;
+use crate::refusal::Refusal;
+use crate::routing::Route;
+
+tokio::task_local! {
+    /// The request that the current task is about to hand to Pingora: the one way to tell
+    /// `new_ctx` whose request it is for.
+    pub(super) static REQUEST: Arrival;
+}
+
+/// What is known of a request before its head is understood.
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    pub peer: Arc<Peer>,
+    pub control: Arc<Control>,
+    pub at: Instant,
+}
+
+impl Arrival {
+    pub fn new(peer: Arc<Peer>) -> Arrival {
+        Arrival {
+            peer,
+            control: Arc::default(),
+            at: Instant::now(),
+        }
+    }
+}
+
+/// One request. Dropping it writes the access log and the metrics, also when the request is cut off
+/// in the middle and no hook of Pingora's runs any more.
+pub struct Context {
+    pub arrival: Arrival,
+    pub worker: Arc<Worker>,
+    /// One configuration for the whole request.
+    pub current: Arc<Current>,
+    pub request_id: String,
+    pub method: Method,
+    pub host: String,
+    /// Without the query.
+    pub path: String,
+    pub host_header: Option<HeaderValue>,
+    pub origin: Option<Origin>,
+    pub request_origin: Option<HeaderValue>,
+    pub route: Option<Arc<Route>>,
+    pub permit: Option<Permit>,
+    pub refusal: Option<Refusal>,
+    /// Why, for the log.
+    pub reason: &'static str,
+    pub status: u16,
+    pub authenticated: bool,
+    /// Answered by the gateway's own endpoints.
+    pub by_api: bool,
+    pub user: Option<String>,
+    pub session: Option<String>,
+    pub store_time: Duration,
+    pub ticket: Option<Ticket>,
+    /// How the last server that was asked failed; the answer, should no other be left.
+    pub failed: Option<Refusal>,
+    pub chosen: Option<Chosen>,
+    pub tried: Vec<usize>,
+    pub upstream_started: Option<Instant>,
+    pub upstream_time: Option<Duration>,
+    pub body_received: u64,
+    pub body_sent: u64,
+    pub started_wall: SystemTime,
+}
+
+impl Context {
+    pub fn new(arrival: Arrival, worker: Arc<Worker>) -> Context {
+        let current = worker.current();
+        Context {
+            arrival,
+            worker,
+            current,
+            request_id: String::new(),
+            method: Method::GET,
+            host: String::new(),
+            path: String::new(),
+            host_header: None,
+            origin: None,
+            request_origin: None,
+            route: None,
+            permit: None,
+            refusal: None,
+            reason: "",
+            status: 0,
+            authenticated: false,
+            by_api: false,
+            user: None,
+            session: None,
+            store_time: Duration::ZERO,
+            ticket: None,
+            failed: None,
+            chosen: None,
+            tried: Vec::new(),
+            upstream_started: None,
+            upstream_time: None,
+            body_received: 0,
+            body_sent: 0,
+            started_wall: SystemTime::now(),
+        }
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        let worker = Arc::clone(&self.worker);
+        worker.finish(self);
+    }
+}

@@ -1,0 +1,181 @@
+//! The way from the wire to the front desk and back: the gateway's own endpoints on a public
+//! listener.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use http::header;
+use http_body_util::BodyExt;
+use pingora::proxy::Session;
+use tower::ServiceExt;
+
+use super::context::Context;
+use super::respond::{self, Answer};
+use super::{answer, request};
+use crate::api::{self, Caller, ExpiredClaims, Refused, RequestId};
+use crate::credential;
+use crate::refusal::Refusal;
+
+/// Bytes of a request body; the endpoints' bodies are far smaller.
+const MAX_BODY: usize = 64 * 1024;
+
+/// Answers a call to an endpoint.
+///
+/// # Errors
+/// The client went away.
+pub(super) async fn serve(
+    session: &mut Session,
+    ctx: &mut Context,
+    below: String,
+) -> pingora::Result<()> {
+    ctx.by_api = true;
+    let call = match call(session, ctx, &below).await? {
+        Ok(call) => call,
+        Err(refusal) => return answer::refuse(session, ctx, refusal.into()).await,
+    };
+    // The router never fails.
+    let response = match ctx.worker.api.clone().oneshot(call).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    };
+    let (mut head, body) = response.into_parts();
+    if let Some(refused) = head.extensions.remove::<Refused>() {
+        return refuse(session, ctx, refused, &head.headers).await;
+    }
+    let Ok(body) = body
+        .collect()
+        .await
+        .map(http_body_util::Collected::to_bytes)
+    else {
+        return answer::refuse(session, ctx, Refusal::Internal.into()).await;
+    };
+    ctx.status = head.status.as_u16();
+    let mut headers: Vec<_> = named(&head.headers)
+        .filter(|(name, _)| name != header::CONTENT_LENGTH)
+        .collect();
+    if let Ok(id) = http::HeaderValue::from_str(&ctx.request_id) {
+        headers.push((http::HeaderName::from_static("x-request-id"), id));
+    }
+    respond::write(session, head.status, headers, body, true).await
+}
+
+/// Builds the call: the head as it came, the prefix taken off, the body read, the caller found out.
+async fn call(
+    session: &mut Session,
+    ctx: &mut Context,
+    below: &str,
+) -> pingora::Result<Result<http::Request<Body>, Refusal>> {
+    let body = match read_body(session).await? {
+        Ok(body) => body,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let head = session.req_header();
+    let target = match head.uri.query() {
+        Some(query) => format!("{below}?{query}"),
+        None => below.to_owned(),
+    };
+    let Ok(uri) = target.parse::<http::Uri>() else {
+        return Ok(Err(Refusal::BadRequest));
+    };
+    let mut call = http::Request::new(Body::from(body));
+    *call.method_mut() = head.method.clone();
+    *call.uri_mut() = uri;
+    *call.headers_mut() = head.headers.clone();
+    let extensions = call.extensions_mut();
+    extensions.insert(ctx.client());
+    extensions.insert(RequestId(ctx.request_id.clone()));
+    if api::needs_caller(&ctx.method, below) {
+        let current = Arc::clone(&ctx.current);
+        let worker = Arc::clone(&ctx.worker);
+        let started = Instant::now();
+        let found = worker
+            .admission(&current)
+            .identify(request::asked(session, ctx))
+            .await;
+        ctx.store_time = started.elapsed();
+        match found {
+            Ok(identity) => {
+                if let Some(identity) = &identity {
+                    ctx.note(identity);
+                    request::count_use(ctx, identity);
+                }
+                extensions.insert(Caller(Ok(identity)));
+            }
+            Err(refused) => {
+                ctx.reason = refused.reason;
+                if let Some(claims) = refused.expired {
+                    extensions.insert(ExpiredClaims((*claims).clone()));
+                }
+                extensions.insert(Caller(Err(refused.refusal)));
+            }
+        }
+    }
+    Ok(Ok(call))
+}
+
+async fn read_body(session: &mut Session) -> pingora::Result<Result<Bytes, Refusal>> {
+    let headers = &session.req_header().headers;
+    let declared = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if declared.is_some_and(|length| length > MAX_BODY) {
+        return Ok(Err(Refusal::BodyTooLarge));
+    }
+    if headers.get(header::EXPECT).is_some() {
+        session.write_continue_response().await?;
+    }
+    let mut body = BytesMut::new();
+    while let Some(part) = session.read_request_body().await? {
+        if body.len() + part.len() > MAX_BODY {
+            session.set_keepalive(None);
+            return Ok(Err(Refusal::BodyTooLarge));
+        }
+        body.extend_from_slice(&part);
+    }
+    Ok(Ok(body.freeze()))
+}
+
+async fn refuse(
+    session: &mut Session,
+    ctx: &mut Context,
+    refused: Refused,
+    headers: &http::HeaderMap,
+) -> pingora::Result<()> {
+    // Its own content type belongs to the body that is written now.
+    let mut kept: Vec<_> = named(headers)
+        .filter(|(name, _)| {
+            !matches!(
+                *name,
+                header::CONTENT_TYPE | header::CONTENT_LENGTH | header::CACHE_CONTROL
+            )
+        })
+        .collect();
+    if refused.clear_cookie {
+        let cookies = credential::clearing_cookies(&ctx.current.live.sessions.cookie);
+        kept.extend(
+            cookies
+                .into_iter()
+                .map(|cookie| (header::SET_COOKIE, cookie)),
+        );
+    }
+    kept.extend(answer::limit_headers(&refused.limits));
+    let answer = Answer {
+        violated: answer::violated(&refused.limits),
+        fields: refused.fields,
+        retry_after: refused.retry_after,
+        headers: kept,
+        ..refused.refusal.into()
+    };
+    answer::refuse(session, ctx, answer).await
+}
+
+/// Every header with its name, also the further values of a repeated one.
+fn named(
+    headers: &http::HeaderMap,
+) -> impl Iterator<Item = (http::HeaderName, http::HeaderValue)> + '_ {
+    headers
+        .iter()
+        .map(|(name, value)| (name.clone(), value.clone()))
+}

@@ -1,0 +1,319 @@
+//! What goes to the upstream and back: claims that clients may not make are stripped, and what the
+//! gateway vouches for is written, last and only here.
+
+use std::fmt::Write as _;
+
+use http::header::{self, HeaderName, HeaderValue};
+use pingora::http::{RequestHeader, ResponseHeader};
+
+use super::client::Origin;
+use crate::admission::Identity;
+use crate::credential;
+use crate::routing::HeaderEdits;
+use crate::settings::IdentityHeaders;
+
+/// Headers by which a client, or a proxy that nobody trusts, could pretend to another address,
+/// scheme, host, path or method.
+pub(super) const FORWARDING: [&str; 14] = [
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-uri",
+    "x-forwarded-method",
+    "x-forwarded-server",
+    "x-real-ip",
+    "x-original-url",
+    "x-original-uri",
+    "x-original-method",
+    "x-rewrite-url",
+];
+/// Method overrides pass by whatever the route said of methods.
+const OVERRIDES: [&str; 3] = [
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
+];
+const RESERVED: &str = "x-portcullis-";
+
+/// Whether a client's header is dropped before the request goes on.
+///
+/// A name is compared as the most forgiving server behind us would read it: `_` and `.` as `-`.
+fn is_dropped(name: &str, identity: &IdentityHeaders, peer_trusted: bool) -> bool {
+    if name.contains('_') {
+        return true;
+    }
+    let folded;
+    let read = if name.contains('.') {
+        folded = name.replace('.', "-");
+        folded.as_str()
+    } else {
+        name
+    };
+    let ours = [
+        &identity.user,
+        &identity.email,
+        &identity.roles,
+        &identity.session,
+    ];
+    ours.iter().any(|header| header.as_str() == read)
+        || read.starts_with(RESERVED)
+        || ((!peer_trusted || read.len() != name.len() || name.contains('.'))
+            && (FORWARDING.contains(&read) || OVERRIDES.contains(&read)))
+}
+
+/// Removes what the client may not claim.
+pub fn strip(request: &mut RequestHeader, identity: &IdentityHeaders, peer_trusted: bool) {
+    let dropped: Vec<HeaderName> = request
+        .headers
+        .keys()
+        .filter(|name| is_dropped(name.as_str(), identity, peer_trusted))
+        .cloned()
+        .collect();
+    for name in dropped {
+        request.remove_header(&name);
+    }
+}
+
+/// Removes the gateway's own credentials, and a bearer token unless it may pass.
+///
+/// # Errors
+/// A header that does not fit; it is the gateway's own making.
+pub fn strip_credentials(
+    request: &mut RequestHeader,
+    cookie_name: &str,
+    bearer_passes: bool,
+) -> pingora::Result<()> {
+    let removed = request
+        .headers
+        .get_all(header::AUTHORIZATION)
+        .iter()
+        .any(|value| match credential::scheme_of(value) {
+            credential::Scheme::Session => true,
+            credential::Scheme::Bearer => !bearer_passes,
+            credential::Scheme::Other => false,
+        });
+    if removed {
+        request.remove_header(&header::AUTHORIZATION);
+    }
+    if request.headers.contains_key(header::COOKIE) {
+        let left =
+            credential::strip_cookie(request.headers.get_all(header::COOKIE).iter(), cookie_name);
+        match left {
+            Some(left) => request.insert_header(header::COOKIE, left)?,
+            None => {
+                request.remove_header(&header::COOKIE);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Writes who the request is from.
+///
+/// # Errors
+/// A header that does not fit.
+pub fn write_identity(
+    request: &mut RequestHeader,
+    names: &IdentityHeaders,
+    identity: &Identity,
+) -> pingora::Result<()> {
+    request.insert_header(names.user.clone(), visible(&identity.user)?)?;
+    if let Some(email) = identity.email.as_deref().filter(|email| !email.is_empty()) {
+        request.insert_header(names.email.clone(), visible(email)?)?;
+    }
+    if !identity.roles.is_empty() {
+        // A comma inside a role would read as two roles.
+        let roles: Vec<String> = identity
+            .roles
+            .iter()
+            .map(|role| role.replace(',', "%2C"))
+            .collect();
+        request.insert_header(names.roles.clone(), visible(&roles.join(","))?)?;
+    }
+    if let Some(session) = &identity.session {
+        let id = HeaderValue::try_from(session.id.to_string()).map_err(not_ours)?;
+        request.insert_header(names.session.clone(), id)?;
+    }
+    Ok(())
+}
+
+/// Writes where the request came from.
+///
+/// # Errors
+/// A header that does not fit.
+pub fn write_origin(
+    request: &mut RequestHeader,
+    origin: &Origin,
+    host: &HeaderValue,
+) -> pingora::Result<()> {
+    let mut chain = String::new();
+    for hop in &origin.chain {
+        let comma = if chain.is_empty() { "" } else { ", " };
+        // Writing to a string cannot fail.
+        let _ = write!(chain, "{comma}{hop}");
+    }
+    let chain = HeaderValue::try_from(chain).map_err(not_ours)?;
+    request.insert_header("x-forwarded-for", chain)?;
+    request.insert_header(
+        "x-forwarded-proto",
+        HeaderValue::from_static(if origin.https { "https" } else { "http" }),
+    )?;
+    let host = match &origin.host {
+        Some(told) => HeaderValue::try_from(told.as_str()).map_err(not_ours)?,
+        None => host.clone(),
+    };
+    request.insert_header("x-forwarded-host", host)?;
+    if request.headers.contains_key("forwarded") {
+        // One form is enough, and it is the other one.
+        request.remove_header("forwarded");
+    }
+    Ok(())
+}
+
+/// Applies a route's edits.
+///
+/// # Errors
+/// A header that does not fit.
+pub fn edit_request(request: &mut RequestHeader, edits: &HeaderEdits) -> pingora::Result<()> {
+    for name in &edits.remove {
+        request.remove_header(name);
+    }
+    for (name, value) in &edits.set {
+        request.insert_header(name.clone(), value.clone())?;
+    }
+    Ok(())
+}
+
+/// Applies a route's edits.
+///
+/// # Errors
+/// A header that does not fit.
+pub fn edit_response(response: &mut ResponseHeader, edits: &HeaderEdits) -> pingora::Result<()> {
+    for name in &edits.remove {
+        response.remove_header(name);
+    }
+    for (name, value) in &edits.set {
+        response.insert_header(name.clone(), value.clone())?;
+    }
+    Ok(())
+}
+
+/// Removes an upstream's attempt to set the gateway's cookie.
+///
+/// # Errors
+/// A header that does not fit.
+pub fn strip_set_cookie(response: &mut ResponseHeader, cookie_name: &str) -> pingora::Result<()> {
+    let ours = |value: &HeaderValue| credential::set_cookie_is_ours(value, cookie_name);
+    let cookies = response.headers.get_all(header::SET_COOKIE);
+    if !cookies.iter().any(ours) {
+        return Ok(());
+    }
+    let kept: Vec<HeaderValue> = cookies
+        .iter()
+        .filter(|value| !ours(value))
+        .cloned()
+        .collect();
+    response.remove_header(&header::SET_COOKIE);
+    for value in kept {
+        response.append_header(header::SET_COOKIE, value)?;
+    }
+    Ok(())
+}
+
+/// Whether a client's request id may be kept.
+pub fn is_request_id(value: &[u8]) -> bool {
+    (1..=128).contains(&value.len())
+        && value
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(byte))
+}
+
+/// Visible ASCII as it is, `%` and everything else percent-encoded, so that no value can break out of its
+/// header or be mistaken for another.
+fn visible(text: &str) -> pingora::Result<HeaderValue> {
+    if text.bytes().all(|byte| matches!(byte, 0x21..=0x7e)) {
+        return HeaderValue::from_str(text).map_err(not_ours);
+    }
+    let mut encoded = String::with_capacity(text.len() * 3);
+    for byte in text.bytes() {
+        if matches!(byte, 0x21..=0x7e) {
+            encoded.push(byte as char);
+        } else {
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    HeaderValue::try_from(encoded).map_err(not_ours)
+}
+
+pub(super) fn not_ours(
+    error: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> Box<pingora::Error> {
+    pingora::Error::because(
+        pingora::ErrorType::InternalError,
+        "a header of the gateway's own making",
+        error,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn names() -> IdentityHeaders {
+        IdentityHeaders {
+            user: HeaderName::from_static("x-user-id"),
+            email: HeaderName::from_static("x-user-email"),
+            roles: HeaderName::from_static("x-user-roles"),
+            session: HeaderName::from_static("x-session-id"),
+        }
+    }
+
+    #[test]
+    fn claims_that_clients_may_not_make_are_dropped() {
+        for name in [
+            "x-user-id",
+            "x_user_id",
+            "x.user.id",
+            "x-user_id",
+            "x-session-id",
+            "x-portcullis-anything",
+            "x.portcullis.anything",
+            "some_name",
+            "x-forwarded-for",
+            "x.forwarded.for",
+            "forwarded",
+            "x-original-url",
+            "x-http-method-override",
+            "x-real-ip",
+        ] {
+            assert!(is_dropped(name, &names(), false), "{name}");
+        }
+        for name in [
+            "x-user",
+            "accept",
+            "x-userid",
+            "x-request-id",
+            "traceparent",
+            "a.b",
+        ] {
+            assert!(!is_dropped(name, &names(), false), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_trusted_peer_may_forward_but_not_identify() {
+        assert!(!is_dropped("x-forwarded-port", &names(), true));
+        assert!(is_dropped("x.forwarded.for", &names(), true));
+        assert!(is_dropped("x-user-id", &names(), true));
+    }
+
+    #[test]
+    fn identity_values_are_made_visible() {
+        assert_eq!(visible("a,b").unwrap(), "a,b");
+        assert_eq!(visible("é x\r\n").unwrap(), "%C3%A9%20x%0D%0A");
+    }
+}

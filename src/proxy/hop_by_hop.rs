@@ -1,0 +1,98 @@
+//! What a client may say with `Connection` (RFC 9110, section 7.6.1).
+
+use http::header::{self, HeaderValue};
+use pingora::http::RequestHeader;
+
+use super::headers::{FORWARDING, not_ours};
+
+/// Settles what the client's `Connection` nominates, so that nothing it names can take away what the
+/// gateway writes later: nominated headers of the client's go here, and only `close`, `keep-alive`
+/// and `upgrade` stay. What frames the message or says where it came from cannot be nominated away.
+///
+/// # Errors
+/// A header that does not fit.
+pub(super) fn settle(request: &mut RequestHeader) -> pingora::Result<()> {
+    let plain = |value: &HeaderValue| is_connection_option(value.as_bytes());
+    if request
+        .headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .all(plain)
+    {
+        return Ok(());
+    }
+    let nominated: Vec<String> = request
+        .headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|value| {
+            String::from_utf8_lossy(value.as_bytes())
+                .split(',')
+                .map(|name| name.trim().to_ascii_lowercase())
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    let (options, names): (Vec<String>, Vec<String>) = nominated
+        .into_iter()
+        .partition(|name| is_connection_option(name.as_bytes()));
+    for name in names {
+        let framing = [
+            "host",
+            "content-length",
+            "transfer-encoding",
+            "connection",
+            "upgrade",
+        ];
+        if !framing.contains(&&*name) && !FORWARDING.contains(&&*name) {
+            request.remove_header(&*name);
+        }
+    }
+    request.remove_header(&header::CONNECTION);
+    if !options.is_empty() {
+        let options = HeaderValue::try_from(options.join(", ")).map_err(not_ours)?;
+        request.insert_header(header::CONNECTION, options)?;
+    }
+    Ok(())
+}
+
+fn is_connection_option(name: &[u8]) -> bool {
+    [&b"close"[..], b"keep-alive", b"upgrade"]
+        .iter()
+        .any(|option| name.eq_ignore_ascii_case(option))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn connection_names_nothing_but_its_own_options_any_more() {
+        for (connection, left) in [
+            ("keep-alive, Upgrade", Some("keep-alive, upgrade")),
+            ("\"X-User-Id\"", None),
+            ("X-User-Id, close", Some("close")),
+            ("x-forwarded-for, accept", None),
+        ] {
+            let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+            for (name, value) in [
+                ("connection", connection),
+                ("x-forwarded-for", "1.2.3.4"),
+                ("accept", "*/*"),
+            ] {
+                request.insert_header(name, value).unwrap();
+            }
+            settle(&mut request).unwrap();
+            let found = request
+                .headers
+                .get("connection")
+                .map(|value| value.to_str().unwrap());
+            assert_eq!(found, left);
+            assert!(request.headers.contains_key("x-forwarded-for"));
+            assert_eq!(
+                request.headers.contains_key("accept"),
+                !connection.contains("accept")
+            );
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! Public sockets: binding, accepting, PROXY protocol, TLS, and the way of a connection from its
+//! first byte to its last request.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::BytesMut;
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
+use pingora::server::ShutdownWatch;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+use super::connection::{Connection, HeadLimits, NoHead, Transport};
+use super::context::{Arrival, REQUEST};
+use super::control::Control;
+use super::head::Fault;
+use super::{Lane, proxy_protocol, respond};
+use crate::settings::{Listener, ListenerLive};
+
+/// TLS handshakes from one address, a second and at once. They cost a signature each, before any
+/// configured limit can look at a request. Trusted proxies are not counted.
+const HANDSHAKES_PER_SECOND: NonZeroU32 = NonZeroU32::new(100).expect("100 is not zero");
+const HANDSHAKE_BURST: NonZeroU32 = NonZeroU32::new(400).expect("400 is not zero");
+
+/// Binds a public socket, once; every worker accepts from a duplicate of it.
+///
+/// # Errors
+/// The address is taken, not ours, or not permitted.
+pub fn bind(address: SocketAddr) -> io::Result<StdListener> {
+    let socket = socket2::Socket::new(
+        socket2::Domain::for_address(address),
+        socket2::Type::STREAM,
+        Some(socket2::Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(4096)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// One listener, shared by the workers.
+pub struct Door {
+    /// Index into `Boot::listeners` and `Live::listeners`.
+    pub index: usize,
+    pub settings: Listener,
+    open: AtomicUsize,
+    handshakes: DefaultKeyedRateLimiter<IpAddr>,
+}
+
+/// The client's end of a connection.
+#[derive(Debug)]
+pub struct Peer {
+    /// The socket's peer, or what a trusted PROXY header said.
+    pub ip: IpAddr,
+    pub tls: bool,
+    pub listener: usize,
+}
+
+impl Door {
+    pub fn new(index: usize, settings: Listener) -> Door {
+        Door {
+            index,
+            settings,
+            open: AtomicUsize::new(0),
+            handshakes: RateLimiter::keyed(
+                Quota::per_second(HANDSHAKES_PER_SECOND).allow_burst(HANDSHAKE_BURST),
+            ),
+        }
+    }
+
+    /// Connections that are open now.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Acquire)
+    }
+
+    /// Forgets addresses that have been quiet.
+    pub fn clean_up(&self) {
+        self.handshakes.retain_recent();
+    }
+
+    /// Accepts until the gateway shuts down.
+    pub async fn accept(
+        self: Arc<Self>,
+        listener: TcpListener,
+        lane: Arc<Lane>,
+        mut shutdown: ShutdownWatch,
+    ) {
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                _ = shutdown.wait_for(|stop| *stop) => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, address)) => self.admit(stream, address, &lane, &shutdown),
+                Err(error) => {
+                    // Out of descriptors, mostly: waiting a moment beats spinning.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+    }
+
+    fn admit(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        address: SocketAddr,
+        lane: &Arc<Lane>,
+        shutdown: &ShutdownWatch,
+    ) {
+        let ticket = Seat::take(self, lane);
+        if self.open() > self.settings.limits.connections {
+            lane.worker.refused("connections");
+            return;
+        }
+        let (door, lane, shutdown) = (Arc::clone(self), Arc::clone(lane), shutdown.clone());
+        tokio::spawn(async move {
+            let _ticket = ticket;
+            door.welcome(stream, address.ip().to_canonical(), lane, shutdown)
+                .await;
+        });
+    }
+
+    /// Handshakes, then requests.
+    async fn welcome(
+        &self,
+        mut stream: TcpStream,
+        mut ip: IpAddr,
+        lane: Arc<Lane>,
+        shutdown: ShutdownWatch,
+    ) {
+        let current = lane.worker.current();
+        let Some(live) = current.live.listeners.get(self.index) else {
+            return;
+        };
+        let limits = &self.settings.limits;
+        let trusted = live.trusted_proxies.iter().any(|net| net.contains(&ip));
+        // Without it a head and a body that were written apart would wait for each other's ACK.
+        let _ = stream.set_nodelay(true);
+        if self.settings.proxy_protocol && trusted {
+            match timeout(limits.handshake_timeout, proxy_protocol::read(&mut stream)).await {
+                Ok(Ok(told)) => ip = told.unwrap_or(ip),
+                Ok(Err(_)) | Err(_) => return lane.worker.refused("proxy_protocol"),
+            }
+        }
+        let Some(transport) = self.handshake(stream, ip, trusted, live, &lane).await else {
+            return;
+        };
+        let peer = Arc::new(Peer {
+            ip,
+            tls: self.settings.tls,
+            listener: self.index,
+        });
+        drop(current);
+        let connection = Box::new(Connection::new(transport, BytesMut::new()));
+        if connection.is_http2() {
+            self.serve_http2(connection, peer, lane, shutdown).await;
+        } else {
+            self.serve_http1(connection, peer, lane, shutdown).await;
+        }
+    }
+
+    async fn handshake(
+        &self,
+        stream: TcpStream,
+        ip: IpAddr,
+        trusted: bool,
+        live: &ListenerLive,
+        lane: &Lane,
+    ) -> Option<Transport> {
+        let Some(config) = &live.tls else {
+            return Some(Transport::Plain(stream));
+        };
+        if !trusted && self.handshakes.check_key(&ip).is_err() {
+            lane.worker.refused("handshake_rate");
+            return None;
+        }
+        let accept = TlsAcceptor::from(Arc::clone(config)).accept(stream);
+        match timeout(self.settings.limits.handshake_timeout, accept).await {
+            Ok(Ok(stream)) => Some(Transport::Tls(Box::new(stream))),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, client = %ip, "TLS handshake failed");
+                lane.worker.refused("handshake");
+                None
+            }
+            Err(_) => {
+                lane.worker.refused("handshake_timeout");
+                None
+            }
+        }
+    }
+
+    async fn serve_http1(
+        &self,
+        mut connection: Box<Connection>,
+        peer: Arc<Peer>,
+        lane: Arc<Lane>,
+        mut shutdown: ShutdownWatch,
+    ) {
+        let limits = &self.settings.limits;
+        let head_limits = HeadLimits {
+            size: limits.head,
+            timeout: limits.head_timeout,
+            idle: limits.keepalive,
+        };
+        // The first head has its own deadline from the start; a connection that says nothing is no
+        // kept-alive one.
+        let mut first = HeadLimits {
+            idle: limits.head_timeout,
+            ..head_limits
+        };
+        loop {
+            let read = tokio::select! {
+                biased;
+                read = connection.read_head(first) => read,
+                // Nobody is being served on an idle connection.
+                _ = shutdown.wait_for(|stop| *stop) => return,
+            };
+            first = head_limits;
+            let bytes = match read {
+                Ok((_, bytes)) => bytes,
+                Err(NoHead::Closed) => return,
+                Err(NoHead::Http2) => {
+                    return self.serve_http2(connection, peer, lane, shutdown).await;
+                }
+                Err(NoHead::Refused(fault)) => {
+                    return refuse(&mut connection, fault, &peer, &lane).await;
+                }
+            };
+            let arrival = Arrival::new(Arc::clone(&peer));
+            connection.serve(Arc::clone(&arrival.control));
+            let mut session = ServerSession::new_http1(connection);
+            session.set_pipelined_prefix(bytes);
+            session.set_keepalive(Some(limits.keepalive.as_secs()));
+            let Some(reused) = serve(arrival, &lane, session, &shutdown).await else {
+                return;
+            };
+            let (stream, _) = reused.consume();
+            let Ok(same) = stream.into_any().downcast::<Connection>() else {
+                return;
+            };
+            connection = same;
+        }
+    }
+
+    async fn serve_http2(
+        &self,
+        mut connection: Box<Connection>,
+        peer: Arc<Peer>,
+        lane: Arc<Lane>,
+        shutdown: ShutdownWatch,
+    ) {
+        let limits = &self.settings.limits;
+        match timeout(limits.handshake_timeout, connection.read_preface()).await {
+            Ok(true) => {}
+            Ok(false) => return lane.worker.refused("http2_preface"),
+            Err(_) => return lane.worker.refused("handshake_timeout"),
+        }
+        let mut options = default_h2_options();
+        options.max_header_list_size(u32::try_from(limits.head).unwrap_or(u32::MAX));
+        let mut server = HttpServerOptions::default();
+        server.h2_idle_timeout = Some(limits.keepalive);
+        let gate = Arc::new(Http2Gate {
+            peer,
+            lane,
+            options,
+            server,
+        });
+        gate.process_new(connection, &shutdown).await;
+    }
+}
+
+/// Counts a connection for as long as it lives.
+struct Seat {
+    door: Arc<Door>,
+    lane: Arc<Lane>,
+}
+
+impl Seat {
+    fn take(door: &Arc<Door>, lane: &Arc<Lane>) -> Seat {
+        door.open.fetch_add(1, Ordering::AcqRel);
+        lane.worker.metrics.connections.inc();
+        Seat {
+            door: Arc::clone(door),
+            lane: Arc::clone(lane),
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.door.open.fetch_sub(1, Ordering::AcqRel);
+        self.lane.worker.metrics.connections.dec();
+    }
+}
+
+/// One HTTP/2 connection; Pingora drives it and hands over each stream.
+struct Http2Gate {
+    peer: Arc<Peer>,
+    lane: Arc<Lane>,
+    options: H2Options,
+    server: HttpServerOptions,
+}
+
+#[async_trait]
+impl HttpServerApp for Http2Gate {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        serve(
+            Arrival::new(Arc::clone(&self.peer)),
+            &self.lane,
+            session,
+            shutdown,
+        )
+        .await
+    }
+
+    fn h2_options(&self) -> Option<H2Options> {
+        Some(self.options.clone())
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        Some(&self.server)
+    }
+}
+
+/// Serves one request, unless it is closed from outside first.
+async fn serve(
+    arrival: Arrival,
+    lane: &Lane,
+    session: ServerSession,
+    shutdown: &ShutdownWatch,
+) -> Option<ReusedHttpStream> {
+    let control = Arc::clone(&arrival.control);
+    REQUEST
+        .scope(arrival, async {
+            tokio::select! {
+                biased;
+                () = Control::dropped(&control) => None,
+                reused = lane.http.process_new_http(session, shutdown) => reused,
+            }
+        })
+        .await
+}
+
+/// Answers a head that never became a request, and closes.
+async fn refuse(connection: &mut Connection, fault: Fault, peer: &Peer, lane: &Lane) {
+    let answer = respond::before_a_request(fault.refusal);
+    lane.worker
+        .log_refused_head(peer, fault, &answer.request_id);
+    connection.finish_with(&answer.bytes).await;
+}

@@ -1,0 +1,365 @@
+//! The story of a request, from its head to the permit.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use http::header::{self, HeaderName, HeaderValue};
+use http::{Method, StatusCode};
+use pingora::proxy::Session;
+
+use super::context::Context;
+use super::live::Open;
+use super::respond::Answer;
+use super::{answer, client, desk, forward, headers, hop_by_hop, respond};
+use crate::admission::{Asked, Client, Identity, Permit, PresentedBy, Refused};
+use crate::credential;
+use crate::refusal::Refusal;
+use crate::routing::{Path, Route, cors, host_of};
+use crate::session::Millis;
+use crate::{api, settings};
+
+/// Lets a request pass (`false`), or answers it (`true`).
+///
+/// # Errors
+/// The client went away while it was answered.
+pub(super) async fn decide(session: &mut Session, ctx: &mut Context) -> pingora::Result<bool> {
+    match steps(session, ctx).await {
+        Ok(answered) => Ok(answered),
+        Err(Stop::Answer(answer)) => {
+            answer::refuse(session, ctx, *answer).await?;
+            Ok(true)
+        }
+        Err(Stop::Gone(error)) => Err(error),
+    }
+}
+
+/// Why the steps end before a permit.
+enum Stop {
+    Answer(Box<Answer>),
+    Gone(Box<pingora::Error>),
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Stop {
+        Stop::Answer(Box::new(refusal.into()))
+    }
+}
+
+impl From<Box<pingora::Error>> for Stop {
+    fn from(error: Box<pingora::Error>) -> Stop {
+        Stop::Gone(error)
+    }
+}
+
+async fn steps(session: &mut Session, ctx: &mut Context) -> Result<bool, Stop> {
+    introduce(session, ctx)?;
+    hop_by_hop::settle(session.req_header_mut())?;
+    let current = Arc::clone(&ctx.current);
+    let raw_path = session.req_header().uri.path().to_owned();
+    let path = Path::read(raw_path.as_bytes()).map_err(|fault| {
+        tracing::debug!(request_id = %ctx.request_id, %fault, "the path is refused");
+        ctx.reason = "the path could be read in more than one way";
+        Refusal::BadRequest
+    })?;
+    if let Some(target) = https_target(session, ctx, &current.live) {
+        redirect(session, ctx, target).await?;
+        return Ok(true);
+    }
+    if let Some(api) = &current.live.api
+        && let Some(below) = api::below_prefix(&path, api)
+    {
+        if path.oddities() != crate::routing::Oddities::NONE {
+            return Err(Refusal::BadRequest.into());
+        }
+        desk::serve(session, ctx, below).await?;
+        return Ok(true);
+    }
+    let request = session.req_header();
+    let route = current
+        .live
+        .routes
+        .find(&ctx.host, &path, &request.method, &request.headers);
+    let Some(route) = route else {
+        let odd = path.oddities() != crate::routing::Oddities::NONE;
+        return Err(if odd {
+            Refusal::BadRequest
+        } else {
+            Refusal::RouteNotFound
+        }
+        .into());
+    };
+    let allowed = route.allow_in_path.allows(path.oddities());
+    ctx.route = Some(Arc::clone(route));
+    if !allowed {
+        ctx.reason = "the path has something that the route does not allow";
+        return Err(Refusal::BadRequest.into());
+    }
+    if let Some(answer) = preflight(session, route) {
+        ctx.status = StatusCode::NO_CONTENT.as_u16();
+        respond::write(
+            session,
+            StatusCode::NO_CONTENT,
+            answer,
+            bytes::Bytes::new(),
+            true,
+        )
+        .await?;
+        return Ok(true);
+    }
+    admit(session, ctx, route).await
+}
+
+/// Learns who speaks, to which host, and under which request id.
+fn introduce(session: &mut Session, ctx: &mut Context) -> Result<(), Refusal> {
+    if let Some(seconds) = session.get_keepalive() {
+        // What the client wished for in `Keep-Alive` is not followed.
+        let own = ctx.keepalive_seconds().unwrap_or(seconds);
+        session.set_keepalive(Some(own));
+    }
+    let request = session.req_header();
+    ctx.method = request.method.clone();
+    ctx.request_origin = request.headers.get(header::ORIGIN).cloned();
+    ctx.request_id = match request.headers.get("x-request-id") {
+        Some(id) if headers::is_request_id(id.as_bytes()) => {
+            id.to_str().unwrap_or_default().to_owned()
+        }
+        _ => uuid::Uuid::new_v4().simple().to_string(),
+    };
+    let (listener, live) = ctx.listener().ok_or(Refusal::Internal)?;
+    let origin = client::origin(
+        ctx.arrival.peer.ip,
+        ctx.arrival.peer.tls,
+        &live.trusted_proxies,
+        listener.client_ip_from,
+        &request.headers,
+    );
+    ctx.origin = Some(origin);
+    ctx.path = request.uri.path().to_owned();
+    if matches!(request.method, Method::CONNECT | Method::TRACE) {
+        return Err(Refusal::MethodNotAllowed);
+    }
+    let host = match (request.headers.get(header::HOST), request.uri.authority()) {
+        (Some(host), _) => host.clone(),
+        (None, Some(authority)) => {
+            HeaderValue::from_str(authority.as_str()).map_err(|_| Refusal::BadRequest)?
+        }
+        (None, None) => return Err(Refusal::BadRequest),
+    };
+    let text = host.to_str().map_err(|_| Refusal::BadRequest)?;
+    ctx.host = host_of(text).map_err(|_| Refusal::BadRequest)?.into_owned();
+    ctx.host_header = Some(host);
+    Ok(())
+}
+
+/// Where a plain request on a listener that redirects is sent.
+fn https_target(session: &Session, ctx: &Context, live: &settings::Live) -> Option<HeaderValue> {
+    let listener = live.listeners.get(ctx.arrival.peer.listener)?;
+    if !listener.redirect_to_https || ctx.origin.as_ref()?.https {
+        return None;
+    }
+    let target = session.req_header().uri.path_and_query()?.as_str();
+    // The host without its port: the port was plain HTTP's. It was validated, so it is no open door.
+    HeaderValue::from_str(&format!("https://{}{target}", ctx.host)).ok()
+}
+
+async fn redirect(
+    session: &mut Session,
+    ctx: &mut Context,
+    target: HeaderValue,
+) -> pingora::Result<()> {
+    // 308 keeps the method and the body (RFC 9110, section 15.4.9).
+    let status = StatusCode::PERMANENT_REDIRECT;
+    ctx.status = status.as_u16();
+    let headers = vec![(header::LOCATION, target)];
+    respond::write(session, status, headers, bytes::Bytes::new(), true).await
+}
+
+/// The answer to a CORS preflight, before authentication: a preflight carries no credential.
+fn preflight(session: &Session, route: &Route) -> Option<Vec<(HeaderName, HeaderValue)>> {
+    let request = session.req_header();
+    let cors = route.cors.as_ref()?;
+    if !cors::is_preflight(&request.method, &request.headers) {
+        return None;
+    }
+    let text = |name| {
+        request
+            .headers
+            .get(name)
+            .and_then(|value: &HeaderValue| value.to_str().ok())
+    };
+    let origin = request.headers.get(header::ORIGIN)?;
+    let method = text(header::ACCESS_CONTROL_REQUEST_METHOD)?;
+    Some(cors.preflight(origin, method, text(header::ACCESS_CONTROL_REQUEST_HEADERS)))
+}
+
+async fn admit(session: &mut Session, ctx: &mut Context, route: &Arc<Route>) -> Result<bool, Stop> {
+    let current = Arc::clone(&ctx.current);
+    let worker = Arc::clone(&ctx.worker);
+    let asked = asked(session, ctx);
+    let started = Instant::now();
+    let outcome = worker.admission(&current).admit(route, asked).await;
+    // Nothing else in the decision waits; where it waited, it was for the store.
+    ctx.store_time = started.elapsed();
+    let permit = outcome.map_err(|refused| refusal(ctx, refused))?;
+    if let Some(identity) = &permit.identity {
+        ctx.note(identity);
+        if session.is_upgrade_req() && !may_upgrade(session, ctx, identity, route) {
+            return Err(Refusal::CsrfRejected.into());
+        }
+    }
+    let too_large = declared_length(session).is_some_and(|length| length > route.max_body);
+    let headers = too_large.then(|| answer::limit_headers(&permit.decisions));
+    enter(ctx, permit);
+    if let Some(headers) = headers {
+        return Err(Stop::Answer(Box::new(Answer {
+            headers,
+            ..Refusal::BodyTooLarge.into()
+        })));
+    }
+    forward::set_timeouts(session, ctx);
+    Ok(false)
+}
+
+/// What the decision reads of the request.
+pub(super) fn asked<'a>(session: &'a Session, ctx: &Context) -> Asked<'a> {
+    Asked {
+        headers: &session.req_header().headers,
+        ip: ctx
+            .origin
+            .as_ref()
+            .map_or(ctx.arrival.peer.ip, |origin| origin.ip),
+        now: now(),
+    }
+}
+
+/// This gateway's clock, which tokens go by.
+fn now() -> Millis {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as Millis)
+}
+
+/// Turns the decision's refusal into its answer.
+fn refusal(ctx: &mut Context, refused: Refused) -> Stop {
+    ctx.reason = refused.reason;
+    let mut headers = answer::limit_headers(&refused.decisions);
+    if refused.clear_cookie {
+        let cookies = credential::clearing_cookies(&ctx.current.live.sessions.cookie);
+        headers.extend(
+            cookies
+                .into_iter()
+                .map(|cookie| (header::SET_COOKIE, cookie)),
+        );
+    }
+    Stop::Answer(Box::new(Answer {
+        violated: answer::violated(&refused.decisions),
+        scope: refused.scope,
+        retry_after: refused.retry_after,
+        headers,
+        ..refused.refusal.into()
+    }))
+}
+
+/// A browser sends its cookie with any page's WebSocket; only our own origins may use it.
+fn may_upgrade(session: &Session, ctx: &Context, identity: &Identity, route: &Route) -> bool {
+    if identity.presented != PresentedBy::Cookie {
+        return true;
+    }
+    let headers = &session.req_header().headers;
+    let allowed = ctx
+        .current
+        .live
+        .api
+        .as_ref()
+        .map_or(&[][..], |api| &api.allowed_origins);
+    let by_route = ctx
+        .request_origin
+        .as_ref()
+        .and_then(|origin| origin.to_str().ok())
+        .is_some_and(|origin| route.cors.as_ref().is_some_and(|cors| cors.lists(origin)));
+    by_route || api::same_origin(headers, &ctx.client(), allowed)
+}
+
+/// Counts a use of the session; it is written later.
+pub(super) fn count_use(ctx: &Context, identity: &Identity) {
+    if let (Some(session), Some(origin)) = (&identity.session, &ctx.origin) {
+        ctx.worker
+            .replica
+            .used(session.id, identity.seen_at, origin.ip);
+    }
+}
+
+/// Keeps the permit, counts the use, and makes the request closable from outside.
+fn enter(ctx: &mut Context, permit: Permit) {
+    if let Some(identity) = &permit.identity {
+        count_use(ctx, identity);
+    }
+    let identity = permit.identity.as_ref();
+    let token = identity.and_then(|identity| identity.token.as_ref());
+    let open = Open::new(
+        Arc::clone(&ctx.arrival.control),
+        identity
+            .and_then(|identity| identity.session.as_ref())
+            .map(|session| session.id),
+        token.map(|claims| claims.blacklist_key.clone()),
+        token
+            .filter(|claims| claims.session.is_none())
+            .map(|claims| claims.expires_at),
+    );
+    ctx.ticket = Some(ctx.worker.registry.enter(ctx.worker.index, open));
+    ctx.permit = Some(permit);
+}
+
+fn declared_length(session: &Session) -> Option<u64> {
+    session
+        .req_header()
+        .headers
+        .get(header::CONTENT_LENGTH)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()
+}
+
+impl Context {
+    /// The listener that the request came in by.
+    pub(super) fn listener(&self) -> Option<(&settings::Listener, &settings::ListenerLive)> {
+        let index = self.arrival.peer.listener;
+        Some((
+            self.worker.boot.listeners.get(index)?,
+            self.current.live.listeners.get(index)?,
+        ))
+    }
+
+    fn keepalive_seconds(&self) -> Option<u64> {
+        Some(self.listener()?.0.limits.keepalive.as_secs())
+    }
+
+    /// The client as the front desk sees it.
+    pub(super) fn client(&self) -> Client {
+        let origin = self.origin.as_ref();
+        let told = origin.and_then(|origin| origin.host.clone());
+        let own = || {
+            self.host_header
+                .as_ref()
+                .and_then(|host| host.to_str().ok())
+                .unwrap_or_default()
+                .to_owned()
+        };
+        Client {
+            ip: origin.map_or(self.arrival.peer.ip, |origin| origin.ip),
+            https: origin.is_some_and(|origin| origin.https),
+            host: told.unwrap_or_else(own),
+        }
+    }
+
+    /// Notes whom the request is from, for the log.
+    pub(super) fn note(&mut self, identity: &Identity) {
+        self.user = Some(identity.user.clone());
+        self.session = identity
+            .session
+            .as_ref()
+            .map(|session| session.id.to_string());
+        self.authenticated = true;
+    }
+}

@@ -1,0 +1,269 @@
+//! The sole writer of answers that the gateway makes itself.
+//!
+//! Pingora runs no response filter for them, so everything they have in common is here: the error
+//! shape in its three forms, challenges, CORS, limit headers, the cleared cookie, and whether the
+//! connection may be kept.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderName, HeaderValue};
+use http::{HeaderMap, Method, StatusCode};
+use pingora::http::ResponseHeader;
+use pingora::proxy::Session;
+
+use crate::refusal::Refusal;
+
+mod error_body;
+
+use error_body::Form;
+
+/// A request body that nobody read is read off up to this size, so that the connection can be kept;
+/// a larger one costs the connection.
+const DRAIN_UP_TO: u64 = 64 * 1024;
+
+/// An answer that says no.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub refusal: Refusal,
+    /// `VALIDATION_FAILED`: which fields, and what is wrong with each.
+    pub fields: Vec<(String, String)>,
+    /// The names of the limits that refused.
+    pub violated: Vec<String>,
+    /// `insufficient_scope`: what it would take.
+    pub scope: Option<String>,
+    pub retry_after: Option<Duration>,
+    /// Limit headers, CORS headers, cookies, `Allow`.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl From<Refusal> for Answer {
+    fn from(refusal: Refusal) -> Answer {
+        Answer {
+            refusal,
+            fields: Vec::new(),
+            violated: Vec::new(),
+            scope: None,
+            retry_after: None,
+            headers: Vec::new(),
+        }
+    }
+}
+
+/// The challenge of RFC 6750, section 3, for a 401 or a missing scope.
+fn challenge(answer: &Answer) -> Option<HeaderValue> {
+    let refusal = answer.refusal;
+    let text = match refusal {
+        // No credential was presented: no error is named.
+        Refusal::Unauthenticated => "Bearer realm=\"portcullis\"".to_owned(),
+        Refusal::InsufficientScope => format!(
+            "Bearer realm=\"portcullis\", error=\"insufficient_scope\", scope=\"{}\"",
+            answer.scope.as_deref().unwrap_or_default(),
+        ),
+        refusal if refusal.status() == StatusCode::UNAUTHORIZED => format!(
+            "Bearer realm=\"portcullis\", error=\"invalid_token\", error_description=\"{}\"",
+            refusal.message(),
+        ),
+        _ => return None,
+    };
+    HeaderValue::from_str(&text).ok()
+}
+
+/// How long a client should wait before it asks again.
+fn retry_after(answer: &Answer) -> Option<HeaderValue> {
+    let wait = answer.retry_after.or(match answer.refusal {
+        Refusal::StoreUnavailable | Refusal::Overloaded | Refusal::UpstreamUnavailable => {
+            Some(Duration::from_secs(1))
+        }
+        _ => None,
+    })?;
+    Some(HeaderValue::from(
+        wait.as_millis().div_ceil(1000).max(1) as u64
+    ))
+}
+
+/// Everything but the framing.
+fn head_of(answer: &Answer, form: Form, request_id: &str) -> Vec<(HeaderName, HeaderValue)> {
+    let mut headers = vec![
+        (header::CONTENT_TYPE, form.content_type()),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (header::VARY, HeaderValue::from_static("Accept")),
+    ];
+    if let Ok(id) = HeaderValue::from_str(request_id) {
+        headers.push((HeaderName::from_static("x-request-id"), id));
+    }
+    if form == Form::Html {
+        headers.extend([
+            (
+                header::CONTENT_SECURITY_POLICY,
+                HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
+            ),
+            (
+                header::X_CONTENT_TYPE_OPTIONS,
+                HeaderValue::from_static("nosniff"),
+            ),
+        ]);
+    }
+    if let Some(challenge) = challenge(answer) {
+        headers.push((header::WWW_AUTHENTICATE, challenge));
+    }
+    let told = answer
+        .headers
+        .iter()
+        .any(|(name, _)| name == header::RETRY_AFTER);
+    if !told && let Some(wait) = retry_after(answer) {
+        headers.push((header::RETRY_AFTER, wait));
+    }
+    if answer.refusal == Refusal::MethodNotAllowed
+        && !answer.headers.iter().any(|(name, _)| name == header::ALLOW)
+    {
+        headers.push((
+            header::ALLOW,
+            HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+        ));
+    }
+    headers.extend(answer.headers.iter().cloned());
+    headers
+}
+
+/// Renders a refusal for a listener that Pingora does not serve: its headers go into `headers`, its
+/// body is returned.
+pub fn render(answer: &Answer, request: &HeaderMap, headers: &mut HeaderMap) -> String {
+    let request_id = uuid::Uuid::new_v4().simple().to_string();
+    let form = Form::wanted(request);
+    for (name, value) in head_of(answer, form, &request_id) {
+        headers.insert(name, value);
+    }
+    form.body(answer, &request_id)
+}
+
+/// Writes a refusal.
+///
+/// # Errors
+/// The client went away.
+pub async fn refuse(
+    session: &mut Session,
+    answer: &Answer,
+    request_id: &str,
+) -> pingora::Result<()> {
+    let form = Form::wanted(&session.req_header().headers);
+    let body = form.body(answer, request_id);
+    let headers = head_of(answer, form, request_id);
+    // A head that was misunderstood may have a body that is misunderstood too.
+    let keep = answer.refusal != Refusal::BadRequest;
+    write(session, answer.refusal.status(), headers, body.into(), keep).await
+}
+
+/// Writes a whole answer with its body.
+///
+/// # Errors
+/// The client went away.
+pub async fn write(
+    session: &mut Session,
+    status: StatusCode,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    body: Bytes,
+    keep: bool,
+) -> pingora::Result<()> {
+    let mut head = ResponseHeader::build(status, Some(headers.len() + 2))?;
+    for (name, value) in headers {
+        head.append_header(name, value)?;
+    }
+    let bodiless = status == StatusCode::NO_CONTENT || status.is_informational();
+    if !bodiless {
+        head.insert_header(header::CONTENT_LENGTH, body.len())?;
+    }
+    decide_keepalive(session, keep);
+    let silent = bodiless || body.is_empty() || session.req_header().method == Method::HEAD;
+    session
+        .write_response_header(Box::new(head), silent)
+        .await?;
+    if !silent {
+        session.write_response_body(Some(body), true).await?;
+    } else if session.is_http2() {
+        // On HTTP/2 the end of the stream goes with the last write only.
+        session.write_response_body(None, true).await?;
+    }
+    Ok(())
+}
+
+/// A small body that nobody read is drained; a large or endless one costs the connection.
+fn decide_keepalive(session: &mut Session, keep: bool) {
+    let length = session
+        .req_header()
+        .headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let endless = session
+        .req_header()
+        .headers
+        .contains_key(header::TRANSFER_ENCODING);
+    if !keep || endless || length.is_some_and(|length| length > DRAIN_UP_TO) {
+        session.set_keepalive(None);
+    } else {
+        session.set_close_on_response_before_downstream_finish(false);
+        session.set_total_drain_timeout(Some(Duration::from_secs(5)));
+    }
+}
+
+/// An answer to bytes that never became a request.
+pub struct EarlyAnswer {
+    pub request_id: String,
+    pub bytes: Vec<u8>,
+}
+
+/// Renders a refusal as HTTP/1.1, for a connection that closes after it. Nothing that the client
+/// sent was understood, so it is JSON.
+pub fn before_a_request(refusal: Refusal) -> EarlyAnswer {
+    let request_id = uuid::Uuid::new_v4().simple().to_string();
+    let answer = Answer::from(refusal);
+    let body = Form::Json.body(&answer, &request_id);
+    let status = refusal.status();
+    let mut bytes = format!(
+        "HTTP/1.1 {} {}\r\n",
+        status.as_str(),
+        status.canonical_reason().unwrap_or_default()
+    )
+    .into_bytes();
+    for (name, value) in head_of(&answer, Form::Json, &request_id) {
+        bytes.extend_from_slice(name.as_str().as_bytes());
+        bytes.extend_from_slice(b": ");
+        bytes.extend_from_slice(value.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(
+        format!(
+            "content-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        )
+        .as_bytes(),
+    );
+    EarlyAnswer { request_id, bytes }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn a_challenge_names_an_error_only_when_a_credential_was_presented() {
+        let text =
+            |refusal: Refusal| challenge(&refusal.into()).map(|v| v.to_str().unwrap().to_owned());
+        assert_eq!(
+            text(Refusal::Unauthenticated).unwrap(),
+            "Bearer realm=\"portcullis\""
+        );
+        assert!(
+            text(Refusal::TokenExpired)
+                .unwrap()
+                .contains("error=\"invalid_token\"")
+        );
+        assert!(
+            text(Refusal::InsufficientScope)
+                .unwrap()
+                .contains("insufficient_scope")
+        );
+        assert_eq!(text(Refusal::Forbidden), None);
+    }
+}

@@ -1,0 +1,191 @@
+//! The one shape of an error, in its three forms.
+
+use std::collections::BTreeMap;
+
+use http::HeaderMap;
+use http::header::{self, HeaderValue};
+use serde::Serialize;
+
+use super::Answer;
+use crate::refusal::Refusal;
+
+/// The form of an error body that the client asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    Json,
+    /// RFC 9457.
+    Problem,
+    Html,
+}
+
+impl Form {
+    /// The first of ours that `Accept` names with a quality above zero; JSON when it names none.
+    pub(super) fn wanted(headers: &HeaderMap) -> Form {
+        let mut best = (Form::Json, 0_u16);
+        for value in headers.get_all(header::ACCEPT) {
+            for range in value.to_str().unwrap_or_default().split(',') {
+                let mut parts = range.split(';');
+                let form = match parts
+                    .next()
+                    .unwrap_or_default()
+                    .trim()
+                    .to_ascii_lowercase()
+                    .as_str()
+                {
+                    "application/json" => Form::Json,
+                    "application/problem+json" => Form::Problem,
+                    "text/html" | "application/xhtml+xml" => Form::Html,
+                    _ => continue,
+                };
+                let quality = parts
+                    .find_map(|part| part.trim().strip_prefix("q="))
+                    .and_then(|q| q.parse::<f32>().ok())
+                    .map_or(1000, |q| (q.clamp(0.0, 1.0) * 1000.0) as u16);
+                if quality > best.1 {
+                    best = (form, quality);
+                }
+            }
+        }
+        best.0
+    }
+
+    pub(super) fn content_type(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Form::Json => "application/json",
+            Form::Problem => "application/problem+json",
+            Form::Html => "text/html; charset=utf-8",
+        })
+    }
+
+    pub(super) fn body(self, answer: &Answer, request_id: &str) -> String {
+        let refusal = answer.refusal;
+        match self {
+            Form::Json => text(&json(answer, request_id)),
+            Form::Problem => text(&problem(answer, request_id)),
+            // Nothing here came from the client but the request id, whose characters are checked.
+            Form::Html => format!(
+                "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{status}</title></head>\
+                 <body><h1>{status}</h1><p>{message}</p><p><small>{code} {request_id}</small></p></body></html>\n",
+                status = refusal.status(),
+                message = refusal.message(),
+                code = refusal.code(),
+            ),
+        }
+    }
+}
+
+/// Members that only some errors have are left out of the others.
+#[derive(Serialize)]
+struct Body<'a> {
+    success: bool,
+    error: ErrorBody<'a>,
+}
+
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    code: &'static str,
+    message: &'static str,
+    request_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fields: Option<BTreeMap<&'a str, &'a str>>,
+}
+
+/// RFC 9457, with the members of draft-ietf-httpapi-ratelimit-headers-10.
+#[derive(Serialize)]
+struct Problem<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    title: &'static str,
+    status: u16,
+    detail: &'static str,
+    code: &'static str,
+    request_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fields: Option<BTreeMap<&'a str, &'a str>>,
+    #[serde(
+        rename = "violated-policies",
+        skip_serializing_if = "<[String]>::is_empty"
+    )]
+    violated_policies: &'a [String],
+}
+
+fn json<'a>(answer: &'a Answer, request_id: &'a str) -> Body<'a> {
+    Body {
+        success: false,
+        error: ErrorBody {
+            code: answer.refusal.code(),
+            message: answer.refusal.message(),
+            request_id,
+            fields: fields(answer),
+        },
+    }
+}
+
+fn problem<'a>(answer: &'a Answer, request_id: &'a str) -> Problem<'a> {
+    let refusal = answer.refusal;
+    Problem {
+        kind: match refusal {
+            Refusal::RateLimited => {
+                "https://iana.org/assignments/http-problem-types#quota-exceeded"
+            }
+            Refusal::StoreUnavailable | Refusal::Overloaded => {
+                "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
+            }
+            _ => "about:blank",
+        },
+        title: refusal.status().canonical_reason().unwrap_or_default(),
+        status: refusal.status().as_u16(),
+        detail: refusal.message(),
+        code: refusal.code(),
+        request_id,
+        fields: fields(answer),
+        violated_policies: &answer.violated,
+    }
+}
+
+fn fields(answer: &Answer) -> Option<BTreeMap<&str, &str>> {
+    let fields = answer.fields.iter();
+    let fields: BTreeMap<&str, &str> = fields.map(|(name, wrong)| (&**name, &**wrong)).collect();
+    (!fields.is_empty()).then_some(fields)
+}
+
+fn text(body: &impl Serialize) -> String {
+    // Strings and numbers always fit into JSON.
+    serde_json::to_string(body).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn the_form_is_the_one_the_client_likes_best() {
+        for (accept, form) in [
+            ("*/*", Form::Json),
+            ("", Form::Json),
+            ("application/problem+json", Form::Problem),
+            (
+                "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8",
+                Form::Html,
+            ),
+            ("text/html;q=0.5, application/json", Form::Json),
+            (
+                "text/html;q=0, application/problem+json;q=0.1",
+                Form::Problem,
+            ),
+        ] {
+            let headers = HeaderMap::from_iter([(header::ACCEPT, accept.parse().unwrap())]);
+            assert_eq!(Form::wanted(&headers), form, "{accept}");
+        }
+    }
+
+    #[test]
+    fn a_rate_limited_problem_names_the_policies() {
+        let mut answer = Answer::from(Refusal::RateLimited);
+        answer.violated = vec!["per-user".to_owned()];
+        let problem = problem(&answer, "id");
+        assert_eq!(problem.violated_policies, ["per-user"]);
+        assert!(problem.kind.ends_with("#quota-exceeded"));
+    }
+}

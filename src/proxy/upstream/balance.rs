@@ -1,0 +1,157 @@
+//! Which of the servers in rotation takes the next request.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use pingora::lb::Backend;
+use pingora::lb::selection::{BackendIter, BackendSelection, Consistent, Random, RoundRobin};
+use pingora::protocols::l4::socket::SocketAddr as PingoraAddr;
+use sha2::{Digest, Sha256};
+
+use super::server::Server;
+use crate::settings::Balance;
+
+/// The largest weight after scaling: it bounds the rings and lists that are built from weights.
+const MOST_WEIGHT: usize = 256;
+/// How many choices of the arithmetic are looked at before any server that is left will do.
+const LOOKS_A_SERVER: usize = 8;
+
+/// The servers in rotation and the arithmetic over them. Built anew when the set changes.
+pub(super) struct Rotation {
+    members: Vec<usize>,
+    selector: Selector,
+}
+
+enum Selector {
+    RoundRobin(Arc<RoundRobin>),
+    Random(Arc<Random>),
+    Consistent(Arc<Consistent>),
+    LeastRequests,
+}
+
+impl Rotation {
+    /// `members` are indices into `servers`.
+    pub(super) fn new(balance: &Balance, servers: &[Server], members: Vec<usize>) -> Rotation {
+        let backends = backends(servers, &members);
+        let selector = match balance {
+            Balance::RoundRobin => Selector::RoundRobin(Arc::new(RoundRobin::build(&backends))),
+            Balance::Random => Selector::Random(Arc::new(Random::build(&backends))),
+            Balance::ConsistentHash(_) => {
+                Selector::Consistent(Arc::new(Consistent::build(&backends)))
+            }
+            Balance::LeastRequests => Selector::LeastRequests,
+        };
+        Rotation { members, selector }
+    }
+
+    pub(super) fn members(&self) -> &[usize] {
+        &self.members
+    }
+
+    /// The next server that was not tried.
+    pub(super) fn pick(
+        &self,
+        servers: &[Server],
+        hash: Option<&[u8]>,
+        tried: &[usize],
+    ) -> Option<usize> {
+        let random: u64 = rand::random();
+        let random_key = random.to_le_bytes();
+        let chosen = match &self.selector {
+            Selector::LeastRequests => return self.least_requests(servers, tried, random),
+            Selector::RoundRobin(all) => self.untried(all.iter(&[]), tried),
+            Selector::Random(all) => self.untried(all.iter(&[]), tried),
+            Selector::Consistent(ring) => {
+                self.untried(ring.iter(hash.unwrap_or(&random_key)), tried)
+            }
+        };
+        chosen.or_else(|| {
+            self.members
+                .iter()
+                .copied()
+                .find(|index| !tried.contains(index))
+        })
+    }
+
+    fn untried(&self, mut choices: impl BackendIter, tried: &[usize]) -> Option<usize> {
+        for _ in 0..self.members.len().saturating_mul(LOOKS_A_SERVER) {
+            let index = *choices.next()?.ext.get::<usize>()?;
+            if !tried.contains(&index) {
+                return Some(index);
+            }
+        }
+        None
+    }
+
+    /// The server with the fewest requests for its weight; among equals a random one.
+    fn least_requests(&self, servers: &[Server], tried: &[usize], random: u64) -> Option<usize> {
+        let count = self.members.len().max(1);
+        let start = usize::try_from(random % count as u64).unwrap_or(0);
+        let (front, back) = self.members.split_at_checked(start)?;
+        let mut best: Option<(usize, usize, usize)> = None;
+        for index in back.iter().chain(front) {
+            let Some(server) = servers.get(*index).filter(|_| !tried.contains(index)) else {
+                continue;
+            };
+            let load = server.in_flight().saturating_add(1);
+            let weight = server.settings.weight.max(1);
+            // load / weight < least / its_weight, without division.
+            let better = best.is_none_or(|(_, least, its_weight)| {
+                load.saturating_mul(its_weight) < least.saturating_mul(weight)
+            });
+            if better {
+                best = Some((*index, load, weight));
+            }
+        }
+        best.map(|(index, ..)| index)
+    }
+}
+
+/// The servers as the arithmetic wants them: each with an address of its own that depends on
+/// nothing but what the operator wrote. So every gateway of a fleet hashes alike, and a name's new
+/// address or a server more or less moves only the keys that it has to.
+fn backends(servers: &[Server], members: &[usize]) -> BTreeSet<Backend> {
+    let weights = members.iter().filter_map(|index| servers.get(*index));
+    let most = weights
+        .map(|server| server.settings.weight)
+        .max()
+        .unwrap_or(1);
+    let scale = most.div_ceil(MOST_WEIGHT).max(1);
+    let mut backends = BTreeSet::new();
+    for index in members {
+        let Some(server) = servers.get(*index) else {
+            continue;
+        };
+        let before = servers.iter().take(*index);
+        let same = before
+            .filter(|other| other.settings.url == server.settings.url)
+            .count();
+        let mut backend = Backend {
+            addr: PingoraAddr::Inet(stand_in(&server.settings.url, same)),
+            // The ring's arithmetic panics on a weight of zero.
+            weight: (server.settings.weight / scale).max(1),
+            ext: http::Extensions::new(),
+        };
+        backend.ext.insert(*index);
+        backends.insert(backend);
+    }
+    backends
+}
+
+fn stand_in(url: &str, occurrence: usize) -> SocketAddr {
+    let mut hasher = Sha256::new();
+    hasher.update(occurrence.to_le_bytes());
+    hasher.update(url.as_bytes());
+    let digest: [u8; 32] = hasher.finalize().into();
+    let address = digest.first_chunk::<16>().copied().unwrap_or_default();
+    SocketAddr::new(IpAddr::V6(Ipv6Addr::from(address)), 1)
+}
+
+impl std::fmt::Debug for Rotation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rotation")
+            .field("members", &self.members)
+            .finish_non_exhaustive()
+    }
+}

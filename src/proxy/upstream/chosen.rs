@@ -1,0 +1,99 @@
+//! A server that was chosen for one request.
+
+use std::sync::Arc;
+
+use pingora::upstreams::peer::HttpPeer;
+use tokio::time::Instant;
+
+use super::address::Address;
+use super::shared::Shared;
+use crate::settings::{TimeoutOverrides, UpstreamHost};
+
+/// Counts as a request in flight until it is dropped.
+#[derive(Debug)]
+pub struct Chosen {
+    shared: Arc<Shared>,
+    index: usize,
+    address: Arc<Address>,
+}
+
+/// What became of a request at the level of its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The server answered, whatever it said.
+    Success,
+    ConnectFailed,
+    Timeout,
+    ProtocolError,
+}
+
+impl Chosen {
+    /// Takes the next of a server's addresses. `None`: it has none.
+    pub(super) fn take(shared: &Arc<Shared>, index: usize) -> Option<Chosen> {
+        let server = shared.servers.get(index)?;
+        let address = server.next_address()?;
+        server.begin();
+        Some(Chosen {
+            shared: Arc::clone(shared),
+            index,
+            address,
+        })
+    }
+
+    /// The server's index, for the list of those tried.
+    pub fn server(&self) -> usize {
+        self.index
+    }
+
+    /// As the operator wrote it, for logs.
+    pub fn url(&self) -> &str {
+        let server = self.shared.servers.get(self.index);
+        server.map_or("", |server| &server.settings.url)
+    }
+
+    /// How to connect, with the upstream's timeouts but for what the route overrides.
+    pub fn peer(&self, overrides: Option<&TimeoutOverrides>) -> Box<HttpPeer> {
+        let mut peer = Box::new(self.address.peer.clone());
+        if let Some(overrides) = overrides {
+            let options = &mut peer.options;
+            if overrides.connect.is_some() {
+                options.connection_timeout = overrides.connect;
+                options.total_connection_timeout = overrides.connect;
+            }
+            options.read_timeout = overrides.read.or(options.read_timeout);
+            options.write_timeout = overrides.write.or(options.write_timeout);
+            options.idle_timeout = overrides.idle.or(options.idle_timeout);
+        }
+        peer
+    }
+
+    /// The `Host` that the server is to get; `None`: the client's.
+    pub fn host(&self) -> Option<&str> {
+        match &self.shared.settings.host {
+            UpstreamHost::Preserve => None,
+            UpstreamHost::Name(name) => Some(name),
+            UpstreamHost::Upstream => {
+                let server = self.shared.servers.get(self.index)?;
+                Some(&server.template.as_ref()?.authority)
+            }
+        }
+    }
+
+    /// Lets the upstream learn from what became of the request.
+    pub fn report(&self, outcome: Outcome) {
+        match outcome {
+            Outcome::Success => self.address.answered(),
+            Outcome::ConnectFailed => self.address.refused(Instant::now()),
+            Outcome::Timeout | Outcome::ProtocolError => {}
+        }
+        self.shared.observe(self.index, outcome);
+    }
+}
+
+impl Drop for Chosen {
+    fn drop(&mut self) {
+        if let Some(server) = self.shared.servers.get(self.index) {
+            server.end();
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! How connections to a server are made: addresses, TLS, protocol, timeouts.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use pingora::protocols::ALPN;
+use pingora::protocols::tls::CaType;
+use pingora::upstreams::peer::{HttpPeer, PeerOptions};
+use pingora::utils::tls::{CertKey, WrappedX509, parse_x509};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::ParsedCertificate;
+
+use super::server::bare;
+use crate::settings::{Protocol, Server, ServerAddress, Upstream, UpstreamTls};
+
+/// Streams on one HTTP/2 connection; what RFC 9113 asks servers to allow at least.
+const H2_STREAMS: usize = 100;
+
+/// Why no safe connection can be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Fault {
+    #[error("the CA file holds no usable certificate")]
+    Ca,
+    #[error("the client certificate or its key is not usable")]
+    Client,
+    #[error("there is no name that the server's certificate could be verified against")]
+    ServerName,
+    #[error("the socket's path is too long or not a path")]
+    SocketPath,
+}
+
+/// The certificates of an upstream's connections.
+#[derive(Clone)]
+pub(super) struct Identity {
+    ca: Option<Arc<CaType>>,
+    client: Option<Arc<CertKey>>,
+}
+
+/// Everything about connections to a server but its address.
+#[derive(Debug, Clone)]
+pub(super) struct Template {
+    tls: bool,
+    /// Never empty with TLS: Pingora takes an empty name for "do not verify".
+    server_name: String,
+    client: Option<Arc<CertKey>>,
+    /// Keeps connections of differing settings apart, also after a reload.
+    group: u64,
+    options: PeerOptions,
+    /// The server's own host, with its port unless it is the scheme's.
+    pub(super) authority: String,
+}
+
+impl Identity {
+    /// Reads PEM. Every certificate is parsed here, for Pingora panics on one that cannot be.
+    pub(super) fn read(tls: &UpstreamTls) -> Result<Identity, Fault> {
+        let ca = match &tls.ca {
+            Some(pem) => {
+                let wrap = |der| WrappedX509::new(der, parse_x509);
+                let all: Vec<WrappedX509> = certificates(pem, Fault::Ca)?
+                    .into_iter()
+                    .map(wrap)
+                    .collect();
+                Some(Arc::from(all))
+            }
+            None => None,
+        };
+        let client = match &tls.client {
+            Some((chain, key)) => {
+                let chain = certificates(chain, Fault::Client)?;
+                let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| Fault::Client)?;
+                let key = key.secret_der().to_vec();
+                // Pingora guesses the key's form from its bytes, and panics if it cannot.
+                PrivateKeyDer::try_from(key.as_slice()).map_err(|_| Fault::Client)?;
+                Some(Arc::new(CertKey::new(chain, key)))
+            }
+            None => None,
+        };
+        Ok(Identity { ca, client })
+    }
+}
+
+/// The DER of each certificate; at least one.
+fn certificates(pem: &[u8], fault: Fault) -> Result<Vec<Vec<u8>>, Fault> {
+    let all: Result<Vec<CertificateDer<'_>>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let all = all.map_err(|_| fault)?;
+    let sound = |der: &CertificateDer<'_>| ParsedCertificate::try_from(der).is_ok();
+    if all.is_empty() || !all.iter().all(sound) {
+        return Err(fault);
+    }
+    Ok(all.into_iter().map(|der| der.to_vec()).collect())
+}
+
+impl Template {
+    pub(super) fn new(
+        upstream: &Upstream,
+        server: &Server,
+        identity: &Identity,
+    ) -> Result<Template, Fault> {
+        let server_name = if server.tls {
+            name_to_verify(&upstream.tls, server)?
+        } else {
+            String::new()
+        };
+        let timeouts = &upstream.timeouts;
+        let mut options = PeerOptions::new();
+        options.connection_timeout = Some(timeouts.connect);
+        options.total_connection_timeout = Some(timeouts.connect);
+        options.read_timeout = Some(timeouts.read);
+        options.write_timeout = Some(timeouts.write);
+        options.idle_timeout = Some(timeouts.idle);
+        options.max_h2_streams = H2_STREAMS;
+        // Without TLS, `H2` alone means prior knowledge (RFC 9113, section 3.3).
+        options.alpn = match upstream.protocol {
+            Protocol::Http1 => ALPN::H1,
+            Protocol::H2 => ALPN::H2,
+        };
+        let (mut ca, mut client) = (None, None);
+        if server.tls {
+            ca.clone_from(&identity.ca);
+            client.clone_from(&identity.client);
+        }
+        options.ca = ca;
+        Ok(Template {
+            tls: server.tls,
+            server_name,
+            client,
+            group: group_of(upstream),
+            options,
+            authority: authority(server),
+        })
+    }
+
+    /// A connection to a TCP address.
+    pub(super) fn to(&self, address: SocketAddr) -> HttpPeer {
+        self.complete(HttpPeer::new(address, self.tls, self.server_name.clone()))
+    }
+
+    /// A connection to a unix socket.
+    pub(super) fn to_socket(&self, path: &Path) -> Result<HttpPeer, Fault> {
+        let path = path.to_str().ok_or(Fault::SocketPath)?;
+        let peer = HttpPeer::new_uds(path, self.tls, self.server_name.clone());
+        Ok(self.complete(peer.map_err(|_| Fault::SocketPath)?))
+    }
+
+    fn complete(&self, mut peer: HttpPeer) -> HttpPeer {
+        peer.client_cert_key.clone_from(&self.client);
+        peer.group_key = self.group;
+        peer.options = self.options.clone();
+        peer
+    }
+}
+
+/// An IP address is verified as such, against the certificate's IP names.
+fn name_to_verify(tls: &UpstreamTls, server: &Server) -> Result<String, Fault> {
+    let name = match (&tls.server_name, &server.address) {
+        (Some(name), _) => name.as_str(),
+        (None, ServerAddress::Tcp { host, .. }) => host,
+        (None, ServerAddress::Unix(_)) => "",
+    };
+    let name = bare(name).trim_end_matches('.');
+    ServerName::try_from(name).map_err(|_| Fault::ServerName)?;
+    Ok(name.to_owned())
+}
+
+/// Pingora's own pool key leaves out the CA and the protocol.
+fn group_of(upstream: &Upstream) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    upstream.name.hash(&mut hasher);
+    upstream.tls.ca.hash(&mut hasher);
+    upstream.tls.client.hash(&mut hasher);
+    upstream.tls.server_name.hash(&mut hasher);
+    matches!(upstream.protocol, Protocol::H2).hash(&mut hasher);
+    hasher.finish()
+}
+
+fn authority(server: &Server) -> String {
+    match &server.address {
+        ServerAddress::Unix(_) => "localhost".to_owned(),
+        ServerAddress::Tcp { host, port } => {
+            let host = match bare(host) {
+                v6 if v6.contains(':') => format!("[{v6}]"),
+                name => name.to_owned(),
+            };
+            match (server.tls, *port) {
+                (false, 80) | (true, 443) => host,
+                (_, port) => format!("{host}:{port}"),
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identity")
+            .field("ca", &self.ca.is_some())
+            .field("client", &self.client.is_some())
+            .finish()
+    }
+}

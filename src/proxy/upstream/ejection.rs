@@ -1,0 +1,101 @@
+//! Passive health: a server that fails again and again is left out for a while.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Consecutive failures that eject a server.
+const FAILURES: u32 = 5;
+const FIRST_EJECTION: Duration = Duration::from_secs(5);
+const LONGEST_EJECTION: Duration = Duration::from_secs(60);
+/// Share of its length by which an ejection may be longer, so that a fleet does not return at once.
+const JITTER: f64 = 0.1;
+
+/// What passive observation makes of one server.
+#[derive(Debug, Default)]
+pub(super) struct Ejection {
+    failures: u32,
+    /// Ejections since the last success.
+    times: u32,
+    until: Option<Instant>,
+}
+
+impl Ejection {
+    /// Notes a failure; answers with how long the server is out, when this ejects it. `luck` is
+    /// random, from 0 to 1.
+    pub(super) fn failed(&mut self, now: Instant, luck: f64) -> Option<Duration> {
+        if self.is_out(now) {
+            // The failures of requests that were under way already.
+            return None;
+        }
+        self.failures = self.failures.saturating_add(1);
+        if self.failures < FAILURES {
+            return None;
+        }
+        let doubled = FIRST_EJECTION.saturating_mul(2_u32.saturating_pow(self.times));
+        let length = doubled.min(LONGEST_EJECTION).mul_f64(1.0 + JITTER * luck);
+        self.times = self.times.saturating_add(1);
+        // After its return one more failure is enough.
+        self.failures = FAILURES - 1;
+        self.until = Some(now + length);
+        Some(length)
+    }
+
+    /// Notes a success: the past is forgotten.
+    pub(super) fn succeeded(&mut self) {
+        *self = Ejection::default();
+    }
+
+    pub(super) fn is_out(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| now < until)
+    }
+
+    /// When the server returns, if it is out.
+    pub(super) fn until(&self, now: Instant) -> Option<Instant> {
+        self.until.filter(|until| now < *until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fail(ejection: &mut Ejection, now: Instant, times: u32) -> Option<Duration> {
+        (0..times).fold(None, |_, _| ejection.failed(now, 0.0))
+    }
+
+    #[test]
+    fn five_failures_in_a_row_eject() {
+        let now = Instant::now();
+        let mut server = Ejection::default();
+        assert_eq!(fail(&mut server, now, 4), None);
+        server.succeeded();
+        assert_eq!(fail(&mut server, now, 4), None);
+        assert!(!server.is_out(now));
+        assert_eq!(server.failed(now, 0.0), Some(Duration::from_secs(5)));
+        assert!(server.is_out(now));
+        assert!(!server.is_out(now + Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn each_return_that_fails_doubles_the_time_up_to_a_minute() {
+        let mut now = Instant::now();
+        let mut server = Ejection::default();
+        fail(&mut server, now, 4);
+        for seconds in [5, 10, 20, 40, 60, 60] {
+            assert_eq!(server.failed(now, 0.0), Some(Duration::from_secs(seconds)));
+            assert_eq!(server.failed(now, 0.0), None, "already out");
+            now += Duration::from_secs(seconds);
+        }
+        server.succeeded();
+        assert_eq!(fail(&mut server, now, 5), Some(Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn jitter_only_lengthens() {
+        let now = Instant::now();
+        let mut server = Ejection::default();
+        fail(&mut server, now, 4);
+        assert_eq!(server.failed(now, 1.0), Some(Duration::from_millis(5500)));
+    }
+}

@@ -1,0 +1,241 @@
+//! One worker: a thread with its own runtime, its own connection to the store and its own pool of
+//! upstream connections, so that a request never leaves it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use pingora::proxy::HttpProxy;
+use pingora::server::configuration::ServerConf;
+
+use super::Proxy;
+use super::context::Context;
+use super::head::Fault;
+use super::listener::Peer;
+use super::live::Registry;
+use super::upstream::Upstreams;
+use crate::admission::Admission;
+use crate::events::Events;
+use crate::logging::{Access, AccessLog};
+use crate::metrics::Metrics;
+use crate::refusal::Refusal;
+use crate::settings::{self, Live};
+use crate::store::Store;
+use crate::store::replica::Replica;
+use crate::verifier::Verifier;
+
+/// Everything that a reload replaces, in one piece.
+pub struct Current {
+    pub live: Arc<Live>,
+    pub verifier: Arc<Verifier>,
+    pub upstreams: Upstreams,
+    durations: HashMap<Arc<str>, prometheus::Histogram>,
+    upstream_durations: Vec<prometheus::Histogram>,
+}
+
+impl Current {
+    /// Resolves the metrics of every route and upstream once, so that their series exist at 0.
+    pub fn new(
+        live: Arc<Live>,
+        verifier: Arc<Verifier>,
+        upstreams: Upstreams,
+        metrics: &Metrics,
+    ) -> Current {
+        let mut durations: HashMap<Arc<str>, prometheus::Histogram> = live
+            .routes
+            .routes()
+            .iter()
+            .map(|route| {
+                (
+                    Arc::clone(&route.name),
+                    metrics.request_duration.with_label_values(&[&*route.name]),
+                )
+            })
+            .collect();
+        for name in [API_ROUTE, NO_ROUTE] {
+            durations.insert(
+                name.into(),
+                metrics.request_duration.with_label_values(&[name]),
+            );
+        }
+        for limit in &live.limits {
+            for outcome in ["allowed", "limited", "degraded", "shadow_limited"] {
+                metrics
+                    .ratelimit
+                    .with_label_values(&[&*limit.name, outcome]);
+            }
+        }
+        let upstream_durations = live
+            .upstreams
+            .iter()
+            .map(|upstream| {
+                metrics
+                    .upstream_duration
+                    .with_label_values(&[&*upstream.name])
+            })
+            .collect();
+        Current {
+            live,
+            verifier,
+            upstreams,
+            durations,
+            upstream_durations,
+        }
+    }
+}
+
+/// The `route` label of the gateway's own endpoints.
+pub const API_ROUTE: &str = "(api)";
+/// The `route` label of what reached no route.
+pub const NO_ROUTE: &str = "(none)";
+
+/// What a request finds on its worker.
+pub struct Worker {
+    pub index: usize,
+    pub current: Arc<ArcSwap<Current>>,
+    pub store: Store,
+    pub store_settings: settings::Store,
+    pub replica: Arc<Replica>,
+    pub registry: Arc<Registry>,
+    pub metrics: Arc<Metrics>,
+    pub access_log: AccessLog,
+    pub api: axum::Router,
+    pub events: Events,
+    pub boot: Arc<settings::Boot>,
+}
+
+/// A worker with Pingora's proxy in front of it.
+pub struct Lane {
+    pub worker: Arc<Worker>,
+    pub http: Arc<HttpProxy<Proxy>>,
+}
+
+impl Lane {
+    pub fn new(worker: Arc<Worker>) -> Lane {
+        let conf = ServerConf {
+            threads: 1,
+            // The upstreams' own `retries` decide below this cap.
+            max_retries: 10,
+            ..ServerConf::default()
+        };
+        let proxy = Proxy {
+            worker: Arc::clone(&worker),
+        };
+        Lane {
+            worker,
+            http: Arc::new(pingora::proxy::http_proxy(&Arc::new(conf), proxy)),
+        }
+    }
+}
+
+impl Worker {
+    /// The configuration in force.
+    pub fn current(&self) -> Arc<Current> {
+        self.current.load_full()
+    }
+
+    /// The decision-maker for one configuration.
+    pub fn admission<'a>(&'a self, current: &'a Current) -> Admission<'a> {
+        Admission {
+            live: &current.live,
+            settings: &self.store_settings,
+            verifier: &current.verifier,
+            store: &self.store,
+            replica: &self.replica,
+            metrics: &self.metrics,
+            events: &self.events,
+        }
+    }
+
+    /// Counts a connection that was turned away before it had a request.
+    pub fn refused(&self, reason: &str) {
+        self.metrics
+            .connections_refused
+            .with_label_values(&[reason])
+            .inc();
+    }
+
+    /// Counts and logs a head that never became a request.
+    pub fn log_refused_head(&self, peer: &Peer, fault: Fault, request_id: &str) {
+        let status = fault.refusal.status().as_u16();
+        self.refused(&fault.refusal.code().to_ascii_lowercase());
+        self.metrics
+            .requests
+            .with_label_values(&[NO_ROUTE, "OTHER", fault.refusal.status().as_str()])
+            .inc();
+        self.access_log.write(Access {
+            time: SystemTime::now(),
+            request_id: request_id.to_owned(),
+            client_ip: peer.ip,
+            status,
+            code: Some(fault.refusal.code()),
+            reason: fault.reason,
+            ..Access::default()
+        });
+    }
+
+    /// Writes the access log and the metrics of a request that is over, however it ended.
+    pub fn finish(&self, ctx: &mut Context) {
+        if let Some(code) = ctx.auth_outcome() {
+            self.metrics.auth.with_label_values(&[&code]).inc();
+        }
+        let route = ctx.route_label();
+        let took = ctx.arrival.at.elapsed();
+        let status = http::StatusCode::from_u16(ctx.status);
+        let code = status.as_ref().map_or("000", http::StatusCode::as_str);
+        self.metrics
+            .requests
+            .with_label_values(&[route, method_label(&ctx.method), code])
+            .inc();
+        if let Some(histogram) = ctx.current.durations.get(route) {
+            histogram.observe(took.as_secs_f64());
+        }
+        let upstream = ctx.route.as_ref().map(|route| route.upstream);
+        if let (Some(time), Some(index)) = (ctx.upstream_time, upstream)
+            && let Some(histogram) = ctx.current.upstream_durations.get(index)
+        {
+            histogram.observe(time.as_secs_f64());
+        }
+        self.access_log.write(Access {
+            time: ctx.started_wall,
+            request_id: std::mem::take(&mut ctx.request_id),
+            client_ip: ctx
+                .origin
+                .as_ref()
+                .map_or(ctx.arrival.peer.ip, |origin| origin.ip),
+            method: Some(ctx.method.clone()),
+            host: std::mem::take(&mut ctx.host),
+            path: std::mem::take(&mut ctx.path),
+            status: ctx.status,
+            code: ctx.refusal.map(Refusal::code),
+            reason: ctx.reason,
+            route: ctx.route.as_ref().map(|route| Arc::clone(&route.name)),
+            upstream: upstream
+                .filter(|_| ctx.permit.is_some())
+                .and_then(|index| ctx.current.live.upstreams.get(index))
+                .map(|upstream| Arc::clone(&upstream.name)),
+            user: ctx.user.take(),
+            session: ctx.session.take(),
+            total: took,
+            store: ctx.store_time,
+            upstream_time: ctx.upstream_time,
+            bytes_received: ctx.body_received,
+            bytes_sent: ctx.body_sent,
+        });
+    }
+}
+
+/// Methods that a label may name; any other could be anything.
+fn method_label(method: &http::Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "PATCH" => "PATCH",
+        "DELETE" => "DELETE",
+        "OPTIONS" => "OPTIONS",
+        _ => "OTHER",
+    }
+}
