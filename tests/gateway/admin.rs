@@ -1,0 +1,189 @@
+//! The admin listener: who may ask, and what it tells.
+
+use serde_json::{Value, json};
+
+use crate::support::client::Request;
+use crate::support::config::{ADMIN_TOKEN, Config};
+use crate::support::gateway::Gateway;
+use crate::support::upstream::Upstream;
+
+fn gateway() -> Gateway {
+    Gateway::start(Config::new(Upstream::start().address))
+}
+
+#[test]
+fn the_admin_endpoints_need_their_own_token() {
+    let gateway = gateway();
+    let alice = gateway.register("alice@example.com");
+    let paths = [
+        "/admin/sessions",
+        "/admin/users",
+        "/admin/routes",
+        "/admin/upstreams",
+        "/admin/limits",
+    ];
+    for path in paths {
+        for request in [
+            Request::get(path),
+            Request::get(path).bearer("wrong"),
+            Request::get(path).bearer(&alice.access_token),
+            Request::get(path).header("Authorization", ADMIN_TOKEN),
+            Request::get(path).cookie(&alice.cookie),
+        ] {
+            let status = request.send(gateway.admin).status;
+            assert!([401, 403].contains(&status), "{path}: {status}");
+        }
+        gateway.admin(Request::get(path)).ok();
+        // And none of it is on a public listener.
+        let public = gateway.ask(&Request::get(path).bearer(ADMIN_TOKEN));
+        public.refused(404, "ROUTE_NOT_FOUND");
+    }
+    for path in ["/metrics", "/ready", "/health"] {
+        gateway.get(path).refused(404, "ROUTE_NOT_FOUND");
+    }
+}
+
+#[test]
+fn without_a_configured_token_the_admin_endpoints_are_closed() {
+    let config = Config::new(Upstream::start().address).set("/admin/token", Value::Null);
+    let gateway = Gateway::start(config);
+    for request in [
+        Request::get("/admin/sessions"),
+        Request::get("/admin/sessions").bearer(""),
+    ] {
+        assert_eq!(request.send(gateway.admin).status, 403);
+    }
+    assert_eq!(Request::get("/health").send(gateway.admin).status, 200);
+}
+
+#[test]
+fn a_rebound_host_name_and_another_origin_are_refused() {
+    let gateway = gateway();
+    let port = gateway.admin.port();
+    for host in [
+        "evil.example",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+    ] {
+        for path in ["/admin/sessions", "/metrics", "/health"] {
+            let status = gateway
+                .admin(Request::get(path).header("Host", host))
+                .status;
+            assert!((400..500).contains(&status), "{host} {path}: {status}");
+        }
+    }
+    for host in [
+        "localhost".to_owned(),
+        format!("127.0.0.1:{port}"),
+        format!("[::1]:{port}"),
+    ] {
+        gateway
+            .admin(Request::get("/admin/sessions").header("Host", &host))
+            .ok();
+    }
+    let reload = || Request::post("/admin/reload");
+    for (name, value) in [
+        ("Origin", "https://evil.example"),
+        ("Origin", "null"),
+        ("Sec-Fetch-Site", "cross-site"),
+    ] {
+        assert_eq!(
+            gateway.admin(reload().header(name, value)).status,
+            403,
+            "{name}: {value}"
+        );
+    }
+}
+
+#[test]
+fn health_and_readiness_tell_of_the_parts() {
+    let gateway = gateway();
+    let health = Request::get("/health").send(gateway.admin);
+    let body = health.ok().json();
+    assert_eq!(
+        (&body["status"], &body["store"]),
+        (&json!("OK"), &json!("connected"))
+    );
+    for count in ["activeSessions", "cachedProfiles", "blacklistedTokens"] {
+        assert!(body["sessionStats"].get(count).is_some(), "{count}: {body}");
+    }
+    let ready = Request::get("/ready").send(gateway.admin);
+    let body = ready.ok().json().to_string();
+    for part in ["store", "database", "upstreams"] {
+        assert!(body.contains(part), "{part}: {body}");
+    }
+}
+
+#[test]
+fn an_admin_lists_sessions_and_ends_them() {
+    let gateway = gateway();
+    let alice = gateway.register("alice@example.com");
+    let second = gateway.login("alice@example.com");
+    let list = gateway.admin(Request::get(&format!(
+        "/admin/sessions?user={}",
+        alice.user
+    )));
+    assert!(list.ok().text().contains(&alice.session) && list.text().contains(&second.session));
+    assert!(!list.text().contains(&alice.session_token));
+    let one = gateway.admin(Request::delete(&format!(
+        "/admin/sessions/{}",
+        alice.session
+    )));
+    assert_eq!(one.ok().data(), json!({ "revoked": 1 }));
+    let cookie = |who: &str| gateway.ask(&Request::get("/private/a").cookie(who)).status;
+    assert_eq!((cookie(&alice.cookie), cookie(&second.cookie)), (401, 200));
+    let all = gateway.admin(Request::delete(&format!(
+        "/admin/users/{}/sessions",
+        alice.user
+    )));
+    assert_eq!(all.ok().data(), json!({ "revoked": 1 }));
+    assert_eq!(cookie(&second.cookie), 401);
+}
+
+#[test]
+fn an_admin_blacklists_one_token() {
+    let gateway = gateway();
+    let alice = gateway.register("alice@example.com");
+    let body = json!({ "token": alice.access_token });
+    let answer = gateway.admin(Request::post("/admin/blacklist").json(&body));
+    assert!((200..300).contains(&answer.status), "{}", answer.text());
+    let bearer = Request::get("/private/a").bearer(&alice.access_token);
+    gateway.ask(&bearer).refused(401, "TOKEN_REVOKED");
+    gateway
+        .ask(&Request::get("/private/a").cookie(&alice.cookie))
+        .ok();
+}
+
+#[test]
+fn an_admin_looks_at_a_counter_and_resets_it() {
+    let upstream = Upstream::start();
+    let spec = json!({ "algorithm": "sliding_window", "limit": 1, "window": "10m", "key": "ip" });
+    let gateway = Gateway::start(Config::new(upstream.address).limited("per-address", spec));
+    gateway.get("/public/a").ok();
+    gateway.get("/public/a").refused(429, "RATE_LIMITED");
+    let counter = "/admin/limits/per-address/127.0.0.1";
+    gateway.admin(Request::get(counter)).ok();
+    let reset = gateway.admin(Request::delete(counter));
+    assert!((200..300).contains(&reset.status), "{}", reset.text());
+    gateway.get("/public/a").ok();
+}
+
+#[test]
+fn a_disabled_user_is_signed_out_and_stays_out() {
+    let gateway = gateway();
+    let alice = gateway.register("alice@example.com");
+    let disable = Request::new("PATCH", &format!("/admin/users/{}", alice.user));
+    gateway
+        .admin(disable.json(&json!({ "disabled": true })))
+        .ok();
+    assert_eq!(
+        gateway
+            .ask(&Request::get("/private/a").cookie(&alice.cookie))
+            .status,
+        401
+    );
+    let body =
+        json!({ "email": "alice@example.com", "password": crate::support::gateway::PASSWORD });
+    let login = gateway.ask(&Request::post("/api/v1/auth/login").json(&body));
+    login.refused(401, "INVALID_CREDENTIALS");
+}

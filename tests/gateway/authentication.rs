@@ -1,0 +1,276 @@
+//! Who may pass: every credential, right and wrong, and what reaches the upstream of it.
+
+use serde_json::json;
+
+use crate::support::client::Request;
+use crate::support::config::Config;
+use crate::support::gateway::Gateway;
+use crate::support::upstream::Upstream;
+
+#[test]
+fn without_a_credential_only_the_routes_that_need_none_answer() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address));
+    gateway.get("/private/a").refused(401, "UNAUTHENTICATED");
+    assert_eq!(upstream.requests(), 0);
+    let challenge = gateway
+        .get("/private/a")
+        .header("www-authenticate")
+        .unwrap()
+        .to_owned();
+    assert!(
+        !challenge.contains("error="),
+        "no credential, no error (RFC 6750): {challenge}"
+    );
+    for target in ["/optional/a", "/public/a"] {
+        let echo = gateway.get(target).echo();
+        assert_eq!(echo.header("x-user-id"), None, "{target}");
+    }
+}
+
+#[test]
+fn every_form_of_a_good_credential_passes_and_says_who_it_is() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address));
+    let alice = gateway.register("alice@example.com");
+    let session_scheme = format!("Session {}", alice.session_token);
+    let lower_case = format!("bearer {}", alice.access_token);
+    let requests = [
+        Request::get("/private/a").bearer(&alice.access_token),
+        Request::get("/private/a").header("Authorization", &lower_case),
+        Request::get("/private/a").header("Authorization", &session_scheme),
+        Request::get("/private/a").cookie(&alice.cookie),
+        Request::get("/optional/a").cookie(&alice.cookie),
+    ];
+    for request in requests {
+        let echo = gateway.ask(&request).echo();
+        assert_eq!(
+            echo.header("x-user-id").as_deref(),
+            Some(alice.user.as_str())
+        );
+        assert_eq!(
+            echo.header("x-user-email").as_deref(),
+            Some("alice@example.com")
+        );
+        assert_eq!(
+            echo.header("x-session-id").as_deref(),
+            Some(alice.session.as_str())
+        );
+    }
+}
+
+#[test]
+fn a_token_is_not_looked_for_in_the_query_nor_in_a_form() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address));
+    let alice = gateway.register("alice@example.com");
+    let query = format!("/private/a?access_token={}", alice.access_token);
+    gateway.get(&query).refused(401, "UNAUTHENTICATED");
+    let form = Request::post("/private/a")
+        .header("Content-Type", "application/x-www-form-urlencoded")
+        .body(format!("access_token={}", alice.access_token));
+    gateway.ask(&form).refused(401, "UNAUTHENTICATED");
+    assert!(
+        !gateway.logs().contains(&alice.access_token),
+        "the query is not logged"
+    );
+}
+
+#[test]
+fn a_revoked_session_is_refused_in_every_form() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address));
+    let alice = gateway.register("alice@example.com");
+    let logout = Request::post("/api/v1/auth/logout").bearer(&alice.access_token);
+    assert_eq!(gateway.ask(&logout).status, 204);
+    let bearer = gateway.ask(&Request::get("/private/a").bearer(&alice.access_token));
+    assert_eq!(bearer.status, 401);
+    assert!(
+        ["TOKEN_REVOKED", "SESSION_REVOKED"].contains(&bearer.code().as_str()),
+        "{bearer:?}"
+    );
+    let cookie = gateway.ask(&Request::get("/private/a").cookie(&alice.cookie));
+    cookie.refused(401, "SESSION_REVOKED");
+    let scheme = format!("Session {}", alice.session_token);
+    let session = Request::get("/private/a").header("Authorization", &scheme);
+    gateway.ask(&session).refused(401, "SESSION_REVOKED");
+    // A cookie whose session is gone is anonymous where that will do, and is cleared.
+    let answer = gateway.ask(&Request::get("/optional/a").cookie(&alice.cookie));
+    assert_eq!(answer.echo().header("x-user-id"), None);
+    assert!(
+        answer
+            .header("set-cookie")
+            .is_some_and(|c| c.contains("Max-Age=0")),
+        "{answer:?}"
+    );
+    assert_eq!(upstream.requests(), 1);
+}
+
+#[test]
+fn a_session_nobody_issued_is_not_adopted() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address));
+    let unknown = format!("portcullis={}", "ab".repeat(32));
+    gateway
+        .ask(&Request::get("/private/a").cookie(&unknown))
+        .refused(401, "SESSION_NOT_FOUND");
+    for odd in [
+        "portcullis=short",
+        "portcullis=",
+        "portcullis=%00",
+        "portcullis=AB",
+    ] {
+        let answer = gateway.ask(&Request::get("/private/a").cookie(odd));
+        assert_eq!(answer.status, 401, "{odd}");
+    }
+    let body = json!({ "email": "alice@example.com", "password": "correct horse battery" });
+    let fixed = Request::post("/api/v1/auth/register")
+        .cookie(&unknown)
+        .same_origin()
+        .json(&body);
+    assert_eq!(gateway.ask(&fixed).status, 201);
+    gateway
+        .ask(&Request::get("/private/a").cookie(&unknown))
+        .refused(401, "SESSION_NOT_FOUND");
+}
+
+#[test]
+fn the_authorization_header_decides_and_never_falls_through_to_the_cookie() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address));
+    let alice = gateway.register("alice@example.com");
+    let bob = gateway.register("bob@example.com");
+    let both = Request::get("/private/a")
+        .cookie(&alice.cookie)
+        .bearer(&bob.access_token);
+    assert_eq!(
+        gateway.ask(&both).echo().header("x-user-id"),
+        Some(bob.user)
+    );
+    for bad in ["Bearer nonsense", "Bearer", "Session nonsense", "Session"] {
+        let request = Request::get("/private/a")
+            .cookie(&alice.cookie)
+            .header("Authorization", bad);
+        assert_eq!(gateway.ask(&request).status, 401, "{bad}");
+    }
+    // Another scheme is the upstream's affair: the cookie counts, and the header goes on.
+    let basic = Request::get("/private/a")
+        .cookie(&alice.cookie)
+        .header("Authorization", "Basic eDp5");
+    let echo = gateway.ask(&basic).echo();
+    assert_eq!(echo.header("x-user-id"), Some(alice.user));
+    assert_eq!(echo.header("authorization").as_deref(), Some("Basic eDp5"));
+}
+
+#[test]
+fn two_credentials_of_a_kind_are_ambiguous_and_the_cookie_is_cleared() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address));
+    let alice = gateway.register("alice@example.com");
+    let two_headers = Request::get("/private/a")
+        .bearer(&alice.access_token)
+        .bearer(&alice.access_token);
+    gateway
+        .ask(&two_headers)
+        .refused(400, "AMBIGUOUS_CREDENTIALS");
+    let other = format!("portcullis={}", "0".repeat(64));
+    let in_one_header = Request::get("/private/a").cookie(&format!("{}; {other}", alice.cookie));
+    let in_two_headers = Request::get("/private/a")
+        .cookie(&alice.cookie)
+        .cookie(&other);
+    for request in [in_one_header, in_two_headers] {
+        let answer = gateway.ask(&request);
+        answer.refused(400, "AMBIGUOUS_CREDENTIALS");
+        assert!(
+            answer
+                .all("set-cookie")
+                .iter()
+                .any(|c| c.contains("Max-Age=0")),
+            "{answer:?}"
+        );
+    }
+    assert_eq!(upstream.requests(), 0);
+}
+
+#[test]
+fn the_gateways_own_credentials_do_not_reach_an_upstream() {
+    let upstream = Upstream::start();
+    let config = Config::new(upstream.address).route(json!({
+        "name": "forwarding", "match": { "prefix": "/forwarding" }, "auth": "required",
+        "upstream": "echo", "forward_credentials": true,
+    }));
+    let gateway = Gateway::start(config);
+    let alice = gateway.register("alice@example.com");
+    let bearer = format!("Bearer {}", alice.access_token);
+    let session = format!("Session {}", alice.session_token);
+    let cases = [
+        ("/private/a", bearer.as_str(), None),
+        ("/optional/a", &bearer, None),
+        ("/public/a", &bearer, Some(bearer.as_str())),
+        ("/forwarding/a", &bearer, Some(&bearer)),
+        ("/private/a", &session, None),
+        ("/public/a", &session, None),
+        ("/forwarding/a", &session, None),
+    ];
+    for (target, sent, expected) in cases {
+        let echo = gateway
+            .ask(&Request::get(target).header("Authorization", sent))
+            .echo();
+        assert_eq!(
+            echo.header("authorization").as_deref(),
+            expected,
+            "{target} {}",
+            &sent[..7]
+        );
+    }
+    for target in ["/private/a", "/optional/a", "/public/a", "/forwarding/a"] {
+        let cookies = format!("theme=dark; {}; lang=en", alice.cookie);
+        let echo = gateway.ask(&Request::get(target).cookie(&cookies)).echo();
+        let sent = echo.all("cookie").join("; ");
+        assert!(
+            sent.contains("theme=dark") && sent.contains("lang=en"),
+            "{target}: {sent}"
+        );
+        assert!(!sent.contains(&alice.session_token), "{target}: {sent}");
+    }
+}
+
+#[test]
+fn what_a_route_requires_is_a_403_that_says_so() {
+    let upstream = Upstream::start();
+    let config = Config::new(upstream.address)
+        .route(json!({
+            "name": "admins", "match": { "prefix": "/admins" }, "auth": "required",
+            "require": { "roles": ["admin", "root"] }, "upstream": "echo",
+        }))
+        .route(json!({
+            "name": "scoped", "match": { "prefix": "/scoped" }, "auth": "required",
+            "require": { "scopes": ["orders:read", "orders:write"] }, "upstream": "echo",
+        }));
+    let gateway = Gateway::start(config);
+    let alice = gateway.register("alice@example.com");
+    let ask = |path: &str| gateway.ask(&Request::get(path).cookie(&alice.cookie));
+    ask("/admins/a").refused(403, "FORBIDDEN");
+    let scoped = ask("/scoped/a");
+    scoped.refused(403, "FORBIDDEN");
+    let challenge = scoped.header("www-authenticate").unwrap();
+    assert!(challenge.contains("insufficient_scope"), "{challenge}");
+    assert!(challenge.contains("orders:read"), "{challenge}");
+    // Roles are the session's, changed at once.
+    let promote = Request::new("PATCH", &format!("/admin/users/{}", alice.user))
+        .json(&json!({ "roles": ["root"], "scopes": ["orders:read", "orders:write"] }));
+    gateway.admin(promote).ok();
+    let echo = ask("/admins/a").echo();
+    assert_eq!(echo.header("x-user-roles").as_deref(), Some("root"));
+    ask("/scoped/a").ok();
+}
+
+#[test]
+fn a_route_that_says_nothing_of_authentication_requires_it() {
+    let upstream = Upstream::start();
+    let config = Config::new(upstream.address)
+        .route(json!({ "name": "silent", "match": { "prefix": "/silent" }, "upstream": "echo" }));
+    let gateway = Gateway::start(config);
+    gateway.get("/silent/a").refused(401, "UNAUTHENTICATED");
+    assert_eq!(upstream.requests(), 0);
+}

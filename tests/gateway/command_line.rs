@@ -1,0 +1,163 @@
+//! The commands that do not serve.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::support::client::Request;
+use crate::support::config::{Config, SECRET};
+use crate::support::gateway::{Gateway, binary, run};
+use crate::support::upstream::Upstream;
+
+fn config() -> Config {
+    Config::new("127.0.0.1:3000".parse().unwrap())
+}
+
+#[test]
+fn check_says_one_line_of_a_good_file_and_every_mistake_of_a_bad_one() {
+    let good = config();
+    let file = good.write();
+    let (status, out, err) = run(&["check", "--config", file.to_str().unwrap()]);
+    assert_eq!((status, out.lines().count()), (0, 1), "{out}{err}");
+
+    let bad = config()
+        .set("/routes/0/upstraem", json!("echo"))
+        .set("/routes/1/auth", json!("sometimes"))
+        .set("/tokens/signing/secret", json!("${PORTCULLIS_TEST_UNSET}"))
+        .set("/admin/token", json!("short"));
+    let file = bad.write();
+    let (status, out, err) = run(&["check", "--config", file.to_str().unwrap()]);
+    let lines: Vec<_> = out
+        .lines()
+        .chain(err.lines())
+        .filter(|l| l.contains("portcullis.yaml:"))
+        .collect();
+    assert_eq!(status, 1);
+    assert!(lines.len() >= 4, "{out}{err}");
+    let places = lines.iter().map(|line| {
+        let mut parts = line
+            .split("portcullis.yaml:")
+            .nth(1)
+            .unwrap()
+            .splitn(3, ':');
+        let number = |part: Option<&str>| part.unwrap().parse::<u32>().unwrap();
+        (number(parts.next()), number(parts.next()))
+    });
+    assert!(places.is_sorted(), "in file order: {lines:?}");
+    let all = lines.join("\n");
+    for part in ["upstraem", "upstream", "sometimes", "PORTCULLIS_TEST_UNSET"] {
+        assert!(all.contains(part), "{part}: {all}");
+    }
+}
+
+#[test]
+fn wrong_usage_is_2_and_a_missing_file_is_1() {
+    assert_eq!(run(&["no-such-command"]).0, 2);
+    assert_eq!(run(&["check"]).0, 2);
+    let (status, _, err) = run(&["check", "--config", "/does/not/exist.yaml"]);
+    assert_eq!(status, 1);
+    assert!(err.contains("/does/not/exist.yaml"), "{err}");
+    let (status, out, _) = run(&["--help"]);
+    assert_eq!(status, 0);
+    for command in ["demo", "run", "check", "explain", "schema", "keys", "token"] {
+        assert!(out.contains(command), "{command}: {out}");
+    }
+}
+
+#[test]
+fn explain_names_the_route_its_demands_and_where_the_request_would_go() {
+    let file = config().limited(
+        "per-user",
+        json!({ "algorithm": "sliding_window", "limit": 5, "window": "1m", "key": "user" }),
+    );
+    let path = file.write();
+    let explain =
+        |target: &str| run(&["explain", "--config", path.to_str().unwrap(), "GET", target]);
+    let (status, out, err) = explain("http://shop.example/private/a?b=c");
+    assert_eq!(status, 0, "{err}");
+    for part in ["private", "required", "per-user", "echo", "127.0.0.1:3000"] {
+        assert!(out.contains(part), "{part}: {out}");
+    }
+    let (_, out, err) = explain("http://shop.example/nowhere");
+    assert!(
+        format!("{out}{err}").contains("ROUTE_NOT_FOUND") || out.contains("no route"),
+        "{out}{err}"
+    );
+}
+
+#[test]
+fn the_schema_describes_the_file() {
+    let (status, out, _) = run(&["schema"]);
+    assert_eq!(status, 0);
+    let schema: Value = serde_json::from_str(&out).unwrap();
+    for key in ["listeners", "upstreams", "routes", "tokens", "limits"] {
+        assert!(schema["properties"].get(key).is_some(), "{key}");
+    }
+}
+
+#[test]
+fn a_generated_key_signs_tokens() {
+    for algorithm in ["EdDSA", "ES256", "RS256"] {
+        let upstream = Upstream::start();
+        let config = Config::new(upstream.address);
+        let key = config.folder().join("signing.pem");
+        let (status, out, err) = run(&[
+            "keys",
+            "generate",
+            "--algorithm",
+            algorithm,
+            "--out",
+            key.to_str().unwrap(),
+        ]);
+        assert_eq!(status, 0, "{algorithm}: {err}");
+        assert!(!out.contains("PRIVATE KEY"), "it went to the file");
+        let mode = std::os::unix::fs::PermissionsExt::mode(
+            &std::fs::metadata(&key).unwrap().permissions(),
+        );
+        assert_eq!(mode & 0o077, 0, "only its owner may read it");
+        let signing = json!({ "algorithm": algorithm, "key_file": key });
+        let gateway = Gateway::start(config.set("/tokens/signing", signing));
+        let alice = gateway.register("alice@example.com");
+        gateway
+            .ask(&Request::get("/private/a").bearer(&alice.access_token))
+            .ok();
+        // The public key is no HMAC secret.
+        let jwks = gateway.get("/api/v1/jwks.json").ok().json();
+        let public = jwks["keys"][0].to_string();
+        let claims = crate::support::tokens::claims(&alice.access_token).to_string();
+        let confused = crate::support::tokens::sign(r#"{"alg":"HS256"}"#, &claims, &public);
+        gateway
+            .ask(&Request::get("/private/a").bearer(&confused))
+            .refused(401, "TOKEN_INVALID");
+    }
+}
+
+#[test]
+fn a_token_is_inspected_without_being_believed() {
+    let file = config();
+    let path = file.write();
+    let expired = json!({
+        "iss": "portcullis", "aud": "portcullis", "sub": "u", "sid": "a".repeat(64), "jti": "j",
+        "iat": 1, "exp": 2,
+    });
+    let token = crate::support::tokens::hs256(&expired);
+    let mut inspect = Command::new(binary())
+        .args(["token", "inspect", "--config", path.to_str().unwrap()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    inspect
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(token.as_bytes())
+        .unwrap();
+    let output = inspect.wait_with_output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).to_lowercase();
+    assert!(said.contains("expired"), "{said}");
+    assert!(!said.contains(SECRET));
+}

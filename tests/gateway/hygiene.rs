@@ -1,0 +1,293 @@
+//! What a client may not claim, and what the gateway vouches for instead.
+
+use serde_json::json;
+
+use crate::support::client::Request;
+use crate::support::config::Config;
+use crate::support::echo::Echo;
+use crate::support::gateway::Gateway;
+use crate::support::upstream::{Recorder, Upstream};
+use crate::support::wait::eventually;
+
+const IDENTITY: [&str; 4] = ["X-User-Id", "X-User-Email", "X-User-Roles", "X-Session-ID"];
+
+/// The values under every name that some server would read as this one.
+fn seen_as(echo: &Echo, name: &str) -> Vec<String> {
+    let folded = |n: &str| n.to_ascii_lowercase().replace(['_', '.'], "-");
+    let headers = echo.0["headers"].as_array().unwrap().iter();
+    let same = headers.filter(|h| folded(h[0].as_str().unwrap()) == folded(name));
+    same.map(|h| h[1].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn identity_headers_of_a_client_never_reach_an_upstream_in_any_spelling() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address));
+    let alice = gateway.register("alice@example.com");
+    for target in ["/public/a", "/optional/a", "/private/a"] {
+        let mut request = Request::get(target);
+        for name in IDENTITY {
+            for variant in [
+                name.to_owned(),
+                name.to_lowercase(),
+                name.replace('-', "_"),
+                name.replacen('-', "_", 1),
+                name.replace('-', "."),
+            ] {
+                request = request.header(&variant, "spoofed");
+            }
+        }
+        request = request
+            .header("X-Portcullis-Anything", "spoofed")
+            .header("Any_Thing", "spoofed");
+        let signed_in = target != "/public/a";
+        if signed_in {
+            request = request.cookie(&alice.cookie);
+        }
+        let echo = gateway.ask(&request).echo();
+        assert!(
+            !echo.0["headers"].to_string().contains("spoofed"),
+            "{target}: {}",
+            echo.0
+        );
+        let user = if signed_in {
+            vec![alice.user.clone()]
+        } else {
+            vec![]
+        };
+        assert_eq!(seen_as(&echo, "X-User-Id"), user, "{target}");
+        // This user has no role: the header is then absent or empty, never the client's.
+        assert!(
+            seen_as(&echo, "X-User-Roles").iter().all(String::is_empty),
+            "{target}"
+        );
+    }
+}
+
+#[test]
+fn a_space_after_a_header_name_is_refused() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address));
+    let mut client = crate::support::client::Client::connect(gateway.public);
+    client.send("GET /public/a HTTP/1.1\r\nHost: localhost\r\nX-User-Id : mallory\r\n\r\n");
+    assert_eq!(client.answer().status, 400);
+    assert_eq!(upstream.requests(), 0);
+}
+
+#[test]
+fn nominating_an_identity_header_in_connection_does_not_remove_it() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address));
+    let alice = gateway.register("alice@example.com");
+    let many: Vec<String> = (0..50).map(|n| format!("X-N{n}")).collect();
+    let many = format!(
+        "{}, x-user-id, x-request-id, x-forwarded-for",
+        many.join(", ")
+    );
+    for connection in [
+        "X-User-Id",
+        "x-user-id, close",
+        "\"X-User-Id\"",
+        "X-Forwarded-For",
+        &many,
+    ] {
+        let request = Request::get("/private/a")
+            .cookie(&alice.cookie)
+            .header("Connection", connection);
+        let answer = gateway.ask(&request);
+        if answer.status == 400 {
+            continue;
+        }
+        let echo = answer.echo();
+        assert_eq!(
+            seen_as(&echo, "X-User-Id"),
+            std::slice::from_ref(&alice.user),
+            "{connection}"
+        );
+        assert_eq!(
+            seen_as(&echo, "X-Forwarded-For"),
+            ["127.0.0.1"],
+            "{connection}"
+        );
+        assert_eq!(seen_as(&echo, "X-Request-Id").len(), 1, "{connection}");
+    }
+}
+
+#[test]
+fn hop_by_hop_headers_stop_here() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address));
+    let request = Request::get("/public/a")
+        .header("Connection", "keep-alive, X-Hop")
+        .header("X-Hop", "one")
+        .header("Keep-Alive", "timeout=5")
+        .header("Proxy-Connection", "keep-alive")
+        .header("TE", "gzip")
+        .header("X-Kept", "yes");
+    let echo = gateway.ask(&request).echo();
+    for name in ["x-hop", "keep-alive", "proxy-connection", "te"] {
+        assert_eq!(echo.header(name), None, "{name}");
+    }
+    assert_eq!(echo.header("x-kept").as_deref(), Some("yes"));
+}
+
+#[test]
+fn forwarding_headers_of_a_stranger_are_replaced() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address));
+    let claims = [
+        ("X-Forwarded-For", "192.0.2.9"),
+        ("X-Forwarded-Proto", "https"),
+        ("X-Forwarded-Host", "evil.example"),
+        ("X-Forwarded-Port", "666"),
+        ("X-Forwarded-Prefix", "/evil"),
+        ("X-Forwarded-Uri", "/evil"),
+        ("X_Forwarded_For", "192.0.2.9"),
+        ("X-Real-IP", "192.0.2.9"),
+        ("Forwarded", "for=192.0.2.9;proto=https;host=evil.example"),
+        ("X-Original-URL", "/public/evil"),
+        ("X-Rewrite-URL", "/public/evil"),
+    ];
+    let mut request = Request::get("/public/a").header("Host", "shop.example");
+    for (name, value) in claims {
+        request = request.header(name, value);
+    }
+    let echo = gateway.ask(&request).echo();
+    assert_eq!(echo.target(), "/public/a");
+    assert_eq!(seen_as(&echo, "X-Forwarded-For"), ["127.0.0.1"]);
+    assert_eq!(seen_as(&echo, "X-Forwarded-Proto"), ["http"]);
+    assert_eq!(seen_as(&echo, "X-Forwarded-Host"), ["shop.example"]);
+    let seen = echo.0["headers"].to_string();
+    for lie in ["192.0.2.9", "evil", "666", "https"] {
+        assert!(!seen.contains(lie), "{lie}: {seen}");
+    }
+    // None of them opens a route either.
+    for (name, value) in claims {
+        let private = Request::get("/private/a").header(name, value);
+        gateway.ask(&private).refused(401, "UNAUTHENTICATED");
+    }
+    let agent = Request::get("/private/a").header("User-Agent", "kube-probe/1.0");
+    gateway.ask(&agent).refused(401, "UNAUTHENTICATED");
+}
+
+#[test]
+fn a_trusted_proxy_names_the_client_as_the_rightmost_untrusted_hop() {
+    let upstream = Upstream::start();
+    let config = Config::new(upstream.address).set(
+        "/listeners/0/trusted_proxies",
+        json!(["127.0.0.0/8", "10.0.0.0/8"]),
+    );
+    let gateway = Gateway::start(config);
+    let request = Request::get("/public/a")
+        .header("X-Forwarded-For", "203.0.113.7, 198.51.100.4")
+        .header("X-Forwarded-For", "10.1.2.3")
+        .header("X-Forwarded-Proto", "https")
+        .header("Forwarded", "for=203.0.113.99");
+    let echo = gateway.ask(&request).echo();
+    let forwarded = seen_as(&echo, "X-Forwarded-For").join(", ");
+    assert!(forwarded.contains("198.51.100.4"), "{forwarded}");
+    assert_eq!(seen_as(&echo, "X-Forwarded-Proto"), ["https"]);
+    assert!(
+        seen_as(&echo, "Forwarded").is_empty(),
+        "the other header is removed"
+    );
+    let line = eventually("the access line", || {
+        let mut events = gateway.events().into_iter();
+        events.find(|event| event.to_string().contains("/public/a"))
+    });
+    assert!(
+        line.to_string().contains("198.51.100.4"),
+        "log and header agree: {line}"
+    );
+}
+
+#[test]
+fn a_request_id_is_kept_when_it_is_harmless_and_made_otherwise() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address));
+    let ask = |id: &str| {
+        gateway
+            .ask(&Request::get("/public/a").header("X-Request-ID", id))
+            .echo()
+    };
+    assert_eq!(
+        ask("abc.DEF_1-2").header("x-request-id").as_deref(),
+        Some("abc.DEF_1-2")
+    );
+    for odd in ["two words", "semi;colon", "<script>", &"x".repeat(129)] {
+        let made = ask(odd).header("x-request-id").unwrap();
+        assert_ne!(made, odd);
+        assert!(!made.is_empty() && made.len() <= 128);
+    }
+    let refused = gateway.ask(&Request::get("/private/a").header("X-Request-ID", "mine"));
+    assert_eq!(refused.json()["error"]["request_id"], "mine");
+}
+
+#[test]
+fn a_trace_goes_on_and_a_broken_one_starts_anew() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address));
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    let valid = format!("00-{trace}-b7ad6b7169203331-01");
+    let echo = gateway
+        .ask(&Request::get("/public/a").header("traceparent", &valid))
+        .echo();
+    assert!(
+        echo.header("traceparent")
+            .unwrap()
+            .starts_with(&format!("00-{trace}-"))
+    );
+    for broken in [
+        "nonsense",
+        &format!("00-{}-b7ad6b7169203331-01", "0".repeat(32)),
+    ] {
+        let request = Request::get("/public/a")
+            .header("traceparent", broken)
+            .header("tracestate", "a=b");
+        let echo = gateway.ask(&request).echo();
+        assert_ne!(echo.header("traceparent").as_deref(), Some(broken));
+        assert_eq!(echo.header("tracestate"), None, "a state needs its parent");
+    }
+}
+
+#[test]
+fn an_upstream_cannot_set_the_gateways_cookie() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address));
+    let answer = gateway.get("/public/reply?Set-Cookie=portcullis=stolen&Set-Cookie=theme=dark");
+    assert_eq!(answer.ok().all("set-cookie"), ["theme=dark"]);
+}
+
+#[test]
+fn identity_values_are_encoded_where_a_header_cannot_carry_them() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address));
+    let alice = gateway.register("alice@example.com");
+    let roles = Request::new("PATCH", &format!("/admin/users/{}", alice.user));
+    gateway
+        .admin(roles.json(&json!({ "roles": ["größe", "ops"] })))
+        .ok();
+    let echo = gateway
+        .ask(&Request::get("/private/a").cookie(&alice.cookie))
+        .echo();
+    assert_eq!(
+        echo.header("x-user-roles").as_deref(),
+        Some("gr%C3%B6%C3%9Fe,ops")
+    );
+}
+
+#[test]
+fn trailers_do_not_become_headers_and_a_smuggled_one_goes_nowhere() {
+    let recorder = Recorder::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let gateway = Gateway::start(Config::new(recorder.address));
+    let mut client = crate::support::client::Client::connect(gateway.public);
+    client.send(
+        "POST /public/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n\
+         5\r\nhello\r\n0\r\nX-User-Id: mallory\r\nAuthorization: Bearer x\r\n\r\n",
+    );
+    let status = client.answer().status;
+    assert!([200, 400].contains(&status), "{status}");
+    let bytes = recorder.bytes();
+    assert!(!bytes.to_lowercase().contains("mallory"), "{bytes}");
+    assert!(!bytes.contains("Bearer x"), "{bytes}");
+}

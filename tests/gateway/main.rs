@@ -1,0 +1,38 @@
+//! The gateway as a person or a program outside sees it: one file a promise, the real binary, a
+//! real Redis, upstreams that tell what they saw. One binary, so that everything links once.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "tests say by panicking what went wrong"
+)]
+#![expect(unreachable_pub, reason = "the harness is a module of this one binary")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod admin;
+mod architecture;
+mod authentication;
+mod client_address;
+mod command_line;
+mod demo;
+mod fleet;
+mod hostile_input;
+mod hygiene;
+mod metrics;
+mod proxying;
+mod rate_limits;
+mod reload;
+mod secrets;
+mod sessions;
+mod shutdown;
+mod signing_in;
+mod store_outage;
+mod streaming;
+mod tls;
+mod tokens;
+mod upstreams;
+mod vectors;

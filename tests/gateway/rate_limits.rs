@@ -1,0 +1,364 @@
+//! Limits: what they count, what they tell, and what a refusal costs.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::client::{Client, Request, Response};
+use crate::support::config::Config;
+use crate::support::gateway::Gateway;
+use crate::support::redis::Redis;
+use crate::support::tokens::now;
+use crate::support::upstream::Upstream;
+
+fn limit(algorithm: &str, limit: u64, window: &str, key: impl Into<Value>) -> Value {
+    json!({ "algorithm": algorithm, "limit": limit, "window": window, "key": key.into() })
+}
+
+/// The draft's `r` of one limit in a `RateLimit` header.
+fn remaining(answer: &Response, name: &str) -> Option<u64> {
+    let items = answer.all("ratelimit").join(",");
+    let item = items
+        .split(',')
+        .find(|item| item.trim().starts_with(&format!("\"{name}\"")))?;
+    item.split(';')
+        .find_map(|p| p.trim().strip_prefix("r="))?
+        .parse()
+        .ok()
+}
+
+#[test]
+fn headers_count_down_to_a_429_and_a_retry_after_it_succeeds() {
+    let redis = Redis::start();
+    for store in ["memory", &redis.url()] {
+        for algorithm in ["sliding_window", "sliding_log", "token_bucket"] {
+            let upstream = Upstream::start();
+            let mut spec = limit(algorithm, 3, "2s", "user");
+            if algorithm == "token_bucket" {
+                spec["burst"] = json!(3);
+            }
+            let gateway = Gateway::start(
+                Config::new(upstream.address)
+                    .store(store)
+                    .limited("per-user", spec),
+            );
+            let alice = gateway.register("alice@example.com");
+            let request = Request::get("/private/a").bearer(&alice.access_token);
+            for left in [2, 1, 0] {
+                let answer = gateway.ask(&request);
+                let what = format!("{store} {algorithm} {left}: {answer:?}");
+                assert_eq!(answer.status, 200, "{what}");
+                assert_eq!(answer.number("x-ratelimit-limit"), 3, "{what}");
+                assert_eq!(answer.number("x-ratelimit-remaining"), left, "{what}");
+                let reset = answer.number("x-ratelimit-reset") as i64;
+                assert!((now()..=now() + 5).contains(&reset), "{what}");
+                assert_eq!(remaining(&answer, "per-user"), Some(left), "{what}");
+                let policy = answer.header("ratelimit-policy").unwrap();
+                assert!(policy.starts_with("\"per-user\";q=3;w=2"), "{what}");
+            }
+            let refused = gateway.ask(&request);
+            refused.refused(429, "RATE_LIMITED");
+            assert_eq!(refused.number("x-ratelimit-remaining"), 0);
+            assert_eq!(
+                upstream.requests(),
+                3,
+                "a refusal does not reach the upstream"
+            );
+            let wait = refused.number("retry-after");
+            assert!((1..=4).contains(&wait), "{algorithm}: {wait}");
+            // The promise is about that moment, so this is the one place that waits for a time.
+            std::thread::sleep(Duration::from_secs(wait));
+            gateway.ask(&request).ok();
+        }
+    }
+}
+
+#[test]
+fn no_window_of_a_sliding_log_ever_admits_more_than_its_limit() {
+    let redis = Redis::start();
+    let upstream = Upstream::start();
+    let config = Config::new(upstream.address)
+        .store(&redis.url())
+        .limited("strict", limit("sliding_log", 10, "1s", "route"));
+    let gateway = Gateway::start(config);
+    let until = Instant::now() + Duration::from_secs(3);
+    let ask = || {
+        let mut client = Client::connect(gateway.public);
+        let mut admitted = Vec::new();
+        while Instant::now() < until {
+            let before = Instant::now();
+            if client.ask(&Request::get("/public/a")).status == 200 {
+                admitted.push((before, Instant::now()));
+            }
+        }
+        admitted
+    };
+    let mut admitted: Vec<_> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..4).map(|_| scope.spawn(ask)).collect();
+        workers
+            .into_iter()
+            .flat_map(|w| w.join().unwrap())
+            .collect()
+    });
+    admitted.sort();
+    assert!(admitted.len() >= 20, "{} admitted", admitted.len());
+    // The decision lies between asking and answer, so this span is the widest that is certain.
+    for eleven in admitted.windows(11) {
+        let widest = eleven[10].1 - eleven[0].0;
+        assert!(
+            widest >= Duration::from_secs(1),
+            "11 admitted within {widest:?}"
+        );
+    }
+}
+
+#[test]
+fn two_gateways_share_one_limit_in_redis() {
+    let redis = Redis::start();
+    let upstream = Upstream::start();
+    let start = || {
+        Gateway::start(
+            Config::new(upstream.address)
+                .store(&redis.url())
+                .limited("shared", limit("sliding_window", 20, "10m", "route")),
+        )
+    };
+    let gateways = [start(), start()];
+    let admitted: usize = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..4)
+            .map(|n| {
+                let gateway = &gateways[n % 2];
+                scope.spawn(move || {
+                    (0..15)
+                        .filter(|_| gateway.get("/public/a").status == 200)
+                        .count()
+                })
+            })
+            .collect();
+        workers.into_iter().map(|w| w.join().unwrap()).sum()
+    });
+    assert_eq!(admitted, 20);
+    assert_eq!(upstream.requests(), 20);
+}
+
+#[test]
+fn a_refusal_by_one_limit_spends_none_of_the_others() {
+    let redis = Redis::start();
+    for store in ["memory", &redis.url()] {
+        let upstream = Upstream::start();
+        let config = Config::new(upstream.address)
+            .store(store)
+            .limited("wide", limit("sliding_window", 10, "10m", "user"))
+            .limited("narrow", limit("sliding_log", 2, "10m", "session"));
+        let gateway = Gateway::start(config);
+        let alice = gateway.register("alice@example.com");
+        let request = Request::get("/private/a").cookie(&alice.cookie);
+        for _ in 0..2 {
+            gateway.ask(&request).ok();
+        }
+        for _ in 0..3 {
+            let refused = gateway.ask(&request);
+            refused.refused(429, "RATE_LIMITED");
+            assert_eq!(remaining(&refused, "wide"), Some(8), "{store}: {refused:?}");
+            assert_eq!(
+                remaining(&refused, "narrow"),
+                Some(0),
+                "{store}: {refused:?}"
+            );
+            assert_eq!(
+                refused.number("x-ratelimit-limit"),
+                2,
+                "the one with the least remaining"
+            );
+        }
+        let second = gateway.login("alice@example.com");
+        let answer = gateway.ask(&Request::get("/private/a").cookie(&second.cookie));
+        assert_eq!(remaining(answer.ok(), "wide"), Some(7), "{store}");
+    }
+}
+
+#[test]
+fn limits_without_identity_come_before_the_credential() {
+    let upstream = Upstream::start();
+    let config = Config::new(upstream.address)
+        .limited("per-address", limit("sliding_window", 3, "10m", "ip"))
+        .limited("per-user", limit("sliding_window", 100, "10m", "user"));
+    let gateway = Gateway::start(config);
+    let alice = gateway.register("alice@example.com");
+    for _ in 0..3 {
+        let answer = gateway.ask(&Request::get("/private/a").bearer("nonsense"));
+        answer.refused(401, "TOKEN_INVALID");
+        answer.number("x-ratelimit-remaining");
+    }
+    // Whatever its credential: the address has spent its limit on failures.
+    let good = Request::get("/private/a").bearer(&alice.access_token);
+    gateway.ask(&good).refused(429, "RATE_LIMITED");
+    assert_eq!(upstream.requests(), 0);
+}
+
+#[test]
+fn a_limit_by_header_falls_back_to_the_address() {
+    let upstream = Upstream::start();
+    let config = Config::new(upstream.address)
+        .limited("roof", limit("sliding_window", 100, "10m", "ip"))
+        .limited(
+            "per-key",
+            limit("sliding_window", 2, "10m", "header:X-Api-Key"),
+        );
+    let gateway = Gateway::start(config);
+    let with = |key: &str| {
+        gateway
+            .ask(&Request::get("/public/a").header("X-Api-Key", key))
+            .status
+    };
+    assert_eq!(
+        [with("one"), with("one"), with("one"), with("two")],
+        [200, 200, 429, 200]
+    );
+    let without = || gateway.get("/public/a").status;
+    assert_eq!([without(), without(), without()], [200, 200, 429]);
+}
+
+#[test]
+fn keys_that_could_run_together_are_counted_apart() {
+    let upstream = Upstream::start();
+    let key = json!(["header:X-A", "header:X-B"]);
+    let config = Config::new(upstream.address)
+        .limited("roof", limit("sliding_window", 100, "10m", "ip"))
+        .limited("pair", limit("sliding_window", 1, "10m", key));
+    let gateway = Gateway::start(config);
+    let ask = |a: &str, b: &str| {
+        gateway
+            .ask(&Request::get("/public/a").header("X-A", a).header("X-B", b))
+            .status
+    };
+    for (a, b) in [
+        ("a:b", "c"),
+        ("a", "b:c"),
+        ("a:", "b:c"),
+        ("{a}", "b"),
+        ("a", "{b}"),
+    ] {
+        assert_eq!([ask(a, b), ask(a, b)], [200, 429], "{a} and {b}");
+    }
+}
+
+#[test]
+fn a_shadow_limit_counts_and_never_refuses() {
+    let upstream = Upstream::start();
+    let mut spec = limit("sliding_window", 2, "10m", "ip");
+    spec["shadow"] = json!(true);
+    let gateway = Gateway::start(Config::new(upstream.address).limited("trial", spec));
+    for _ in 0..5 {
+        let answer = gateway.get("/public/a");
+        assert!(
+            answer.ok().header("x-ratelimit-limit").is_none(),
+            "shadow limits are not told"
+        );
+        assert!(answer.header("ratelimit").is_none());
+    }
+    let counted = |outcome: &str| {
+        gateway.metric(
+            "portcullis_ratelimit_total",
+            &["limit=\"trial\"", &format!("\"{outcome}\"")],
+        )
+    };
+    assert_eq!((counted("allowed"), counted("shadow_limited")), (2.0, 3.0));
+}
+
+#[test]
+fn roles_narrow_whom_a_limit_binds() {
+    let upstream = Upstream::start();
+    let mut spec = limit("sliding_window", 1, "10m", "user");
+    spec["except_roles"] = json!(["partner"]);
+    let gateway = Gateway::start(Config::new(upstream.address).limited("public-only", spec));
+    let alice = gateway.register("alice@example.com");
+    let bob = gateway.register("bob@example.com");
+    let role = Request::new("PATCH", &format!("/admin/users/{}", bob.user));
+    gateway
+        .admin(role.json(&json!({ "roles": ["partner"] })))
+        .ok();
+    let ask = |cookie: &str| {
+        gateway
+            .ask(&Request::get("/private/a").cookie(cookie))
+            .status
+    };
+    assert_eq!([ask(&alice.cookie), ask(&alice.cookie)], [200, 429]);
+    assert_eq!(
+        [ask(&bob.cookie), ask(&bob.cookie), ask(&bob.cookie)],
+        [200, 200, 200]
+    );
+}
+
+#[test]
+fn a_refusal_leaves_the_connection_usable_and_its_body_unread() {
+    let upstream = Upstream::start();
+    let config = Config::new(upstream.address)
+        .limited("few", limit("sliding_window", 1, "10m", "ip"))
+        .route(json!({ "name": "free", "match": { "prefix": "/free" }, "auth": "none", "upstream": "echo" }));
+    let gateway = Gateway::start(config);
+    let mut client = Client::connect(gateway.public);
+    client.ask(&Request::get("/public/a")).ok();
+    client
+        .ask(&Request::get("/public/a"))
+        .refused(429, "RATE_LIMITED");
+    client.ask(&Request::get("/free/a")).ok();
+    let with_body =
+        Request::post("/public/a").body("GET /free/smuggled HTTP/1.1\r\nHost: x\r\n\r\n");
+    client.ask(&with_body).refused(429, "RATE_LIMITED");
+    // The connection goes on at the right place, or it is closed: never inside the body.
+    if client
+        .try_send(Request::get("/free/after").to_bytes())
+        .is_ok()
+        && let Ok(answer) = client.answer_to("GET")
+    {
+        assert_eq!(answer.echo().target(), "/free/after");
+    }
+    assert!(!upstream.saw("smuggled"));
+}
+
+#[test]
+fn the_upstreams_own_limit_headers_are_replaced() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(
+        Config::new(upstream.address).limited("mine", limit("sliding_window", 9, "10m", "ip")),
+    );
+    let answer = gateway.get("/public/reply?X-RateLimit-Limit=999&RateLimit=theirs;r=5");
+    assert_eq!(answer.ok().all("x-ratelimit-limit"), ["9"]);
+    assert!(
+        !answer.all("ratelimit").join(",").contains("theirs"),
+        "{answer:?}"
+    );
+}
+
+#[test]
+fn a_changed_limit_applies_at_once_without_a_free_burst() {
+    let upstream = Upstream::start();
+    let mut gateway = Gateway::start(
+        Config::new(upstream.address).limited("l", limit("sliding_log", 3, "10m", "ip")),
+    );
+    assert_eq!([0; 3].map(|_| gateway.get("/public/a").status), [200; 3]);
+    gateway.reload("applied", |config| config.put("/limits/l/limit", json!(5)));
+    assert_eq!(
+        [0; 3].map(|_| gateway.get("/public/a").status),
+        [200, 200, 429]
+    );
+}
+
+#[test]
+fn a_429_in_problem_json_names_what_was_exceeded() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(
+        Config::new(upstream.address).limited("only", limit("sliding_window", 1, "10m", "ip")),
+    );
+    gateway.get("/public/a").ok();
+    let request = Request::get("/public/a").header("Accept", "application/problem+json");
+    let answer = gateway.ask(&request);
+    assert_eq!(answer.status, 429);
+    assert_eq!(
+        answer.header("content-type"),
+        Some("application/problem+json")
+    );
+    assert_eq!(answer.json()["status"], 429);
+    assert!(answer.json()["type"].is_string() && answer.json()["title"].is_string());
+}

@@ -1,0 +1,307 @@
+//! The sessions of a user: listed, ended, replaced, and guarded against other sites.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::{Value, json};
+
+use crate::support::client::{Client, Request};
+use crate::support::config::Config;
+use crate::support::gateway::{Gateway, PASSWORD, SignedIn};
+use crate::support::redis::Redis;
+use crate::support::upstream::Upstream;
+
+fn gateway() -> Gateway {
+    Gateway::start(Config::new(Upstream::start().address))
+}
+
+fn sessions(gateway: &Gateway, who: &SignedIn, query: &str) -> Value {
+    let request = Request::get(&format!("/api/v1/sessions{query}")).bearer(&who.access_token);
+    gateway.ask(&request).ok().data()
+}
+
+#[test]
+fn a_user_sees_their_sessions_newest_first_and_nobody_elses() {
+    let gateway = gateway();
+    let first = gateway.register("alice@example.com");
+    let second = gateway.login("alice@example.com");
+    gateway.register("bob@example.com");
+    let list = sessions(&gateway, &second, "");
+    assert_eq!(list["count"], 2);
+    let ids: Vec<_> = list["sessions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|s| s["id"].clone())
+        .collect();
+    assert_eq!(ids, [json!(second.session), json!(first.session)]);
+    let current = &list["sessions"][0];
+    assert_eq!(current["current"], true);
+    assert_eq!(current["is_active"], true);
+    assert_eq!(current["user_id"], json!(second.user));
+    assert_eq!(current["ip_address"], "127.0.0.1");
+    assert!(
+        !list.to_string().contains(&second.session_token),
+        "the secret is never listed"
+    );
+    let page = sessions(&gateway, &second, "?limit=1");
+    assert_eq!(
+        (
+            page["count"].clone(),
+            page["sessions"].as_array().unwrap().len()
+        ),
+        (json!(2), 1)
+    );
+    let cursor = page["next_cursor"].as_str().unwrap();
+    let rest = sessions(&gateway, &second, &format!("?limit=1&cursor={cursor}"));
+    assert_eq!(rest["sessions"][0]["id"], json!(first.session));
+}
+
+#[test]
+fn ending_one_session_leaves_the_others() {
+    let gateway = gateway();
+    let first = gateway.register("alice@example.com");
+    let second = gateway.login("alice@example.com");
+    let bob = gateway.register("bob@example.com");
+    let end = |who: &SignedIn, id: &str| {
+        gateway.ask(&Request::delete(&format!("/api/v1/sessions/{id}")).bearer(&who.access_token))
+    };
+    end(&bob, &first.session).refused(404, "NOT_FOUND");
+    end(&bob, "nonsense").refused(404, "NOT_FOUND");
+    assert!(gateway.lets_in(&first));
+    assert_eq!(end(&second, &first.session).status, 204);
+    assert!(!gateway.lets_in(&first));
+    assert!(gateway.lets_in(&second) && gateway.lets_in(&bob));
+    assert_eq!(sessions(&gateway, &second, "?status=revoked")["count"], 1);
+    assert_eq!(sessions(&gateway, &second, "?status=all")["count"], 2);
+}
+
+#[test]
+fn ending_the_others_keeps_the_current_one() {
+    let gateway = gateway();
+    let first = gateway.register("alice@example.com");
+    let second = gateway.login("alice@example.com");
+    let third = gateway.login("alice@example.com");
+    let request = Request::delete("/api/v1/sessions").bearer(&second.access_token);
+    assert_eq!(gateway.ask(&request).ok().data()["revoked"], 2);
+    assert!(gateway.lets_in(&second));
+    assert!(!gateway.lets_in(&first) && !gateway.lets_in(&third));
+}
+
+#[test]
+fn logging_out_clears_the_cookie_and_may_be_repeated() {
+    let gateway = gateway();
+    let alice = gateway.register("alice@example.com");
+    let logout = Request::post("/api/v1/auth/logout")
+        .cookie(&alice.cookie)
+        .same_origin();
+    for _ in 0..2 {
+        let answer = gateway.ask(&logout);
+        assert_eq!(answer.status, 204, "{}", answer.text());
+        let cleared = answer.all("set-cookie");
+        assert!(
+            cleared.iter().any(|c| c.starts_with("portcullis=;")),
+            "{cleared:?}"
+        );
+        assert!(
+            cleared
+                .iter()
+                .all(|c| c.contains("Max-Age=0") && c.contains("Path=/")),
+            "{cleared:?}"
+        );
+    }
+    assert!(!gateway.lets_in(&alice));
+    let bearer = gateway.ask(&Request::get("/private/a").bearer(&alice.access_token));
+    assert_eq!(bearer.status, 401, "the access token ends with it");
+}
+
+#[test]
+fn over_the_cap_the_oldest_session_ends_or_the_new_one_is_refused() {
+    let capped = |on_limit: &str| {
+        let upstream = Upstream::start();
+        Gateway::start(
+            Config::new(upstream.address)
+                .set("/sessions/max_per_user", json!(2))
+                .set("/sessions/on_limit", json!(on_limit)),
+        )
+    };
+    let gateway = capped("evict_oldest");
+    let first = gateway.register("alice@example.com");
+    let second = gateway.login("alice@example.com");
+    let third = gateway.login("alice@example.com");
+    assert!(!gateway.lets_in(&first));
+    assert!(gateway.lets_in(&second) && gateway.lets_in(&third));
+    assert_eq!(sessions(&gateway, &third, "")["count"], 2);
+
+    let gateway = capped("reject");
+    let first = gateway.register("alice@example.com");
+    gateway.login("alice@example.com");
+    let body = json!({ "email": "alice@example.com", "password": PASSWORD });
+    let third = gateway.ask(&Request::post("/api/v1/auth/login").json(&body));
+    third.refused(429, "SESSION_LIMIT_REACHED");
+    assert!(gateway.lets_in(&first));
+}
+
+#[test]
+fn a_call_from_another_site_changes_nothing() {
+    let upstream = Upstream::start();
+    let config = Config::new(upstream.address).set(
+        "/api",
+        json!({ "allowed_origins": ["https://app.example"] }),
+    );
+    let gateway = Gateway::start(config);
+    let alice = gateway.register("alice@example.com");
+    let other = gateway.login("alice@example.com");
+    let delete = || {
+        Request::delete(&format!("/api/v1/sessions/{}", other.session))
+            .header("Host", "shop.example")
+            .cookie(&alice.cookie)
+    };
+    let foreign = [
+        delete(),
+        delete().header("Origin", "null"),
+        delete().header("Origin", "https://evil.example"),
+        delete().header("Origin", "http://shop.example.evil.example"),
+        delete().header("Origin", "http://shop.example:8081"),
+        delete().header("Sec-Fetch-Site", "cross-site"),
+        delete().header("Sec-Fetch-Site", "same-site"),
+        delete()
+            .header("Origin", "https://evil.example")
+            .same_origin(),
+    ];
+    for request in foreign {
+        gateway.ask(&request).refused(403, "CSRF_REJECTED");
+        assert!(gateway.lets_in(&other));
+    }
+    let logout = Request::post("/api/v1/auth/logout").cookie(&alice.cookie);
+    gateway
+        .ask(&logout.header("Origin", "https://evil.example"))
+        .refused(403, "CSRF_REJECTED");
+    assert!(gateway.lets_in(&alice));
+    // Reading is the browser's affair (CORS), a bearer token is no cookie, and our own may call.
+    gateway
+        .ask(&Request::get("/api/v1/sessions").cookie(&alice.cookie))
+        .ok();
+    let own = delete().header("Origin", "http://shop.example");
+    assert_eq!(gateway.ask(&own).status, 204);
+    let allowed = Request::delete("/api/v1/sessions").cookie(&alice.cookie);
+    gateway
+        .ask(&allowed.header("Origin", "https://app.example"))
+        .ok();
+}
+
+#[test]
+fn what_changes_something_is_never_a_get() {
+    let gateway = gateway();
+    let alice = gateway.register("alice@example.com");
+    for path in ["auth/login", "auth/logout", "auth/register"] {
+        let answer = gateway.ask(&Request::get(&format!("/api/v1/{path}")).cookie(&alice.cookie));
+        answer.refused(405, "METHOD_NOT_ALLOWED");
+        assert!(answer.header("allow").unwrap().contains("POST"), "{path}");
+    }
+    assert!(gateway.lets_in(&alice));
+}
+
+#[test]
+fn other_paths_under_the_prefix_are_routed_as_usual() {
+    let upstream = Upstream::start();
+    let config = Config::new(upstream.address).route(json!({
+        "name": "backend-api", "match": { "prefix": "/api" }, "auth": "none", "upstream": "echo",
+    }));
+    let gateway = Gateway::start(config);
+    let echo = gateway.get("/api/v1/orders").echo();
+    assert_eq!(echo.target(), "/api/v1/orders");
+    gateway
+        .get("/api/v1/sessions")
+        .refused(401, "UNAUTHENTICATED");
+}
+
+#[test]
+fn sessions_live_in_redis_as_hashes_and_every_key_ends() {
+    let redis = Redis::start();
+    let upstream = Upstream::start();
+    let config = Config::new(upstream.address).store(&redis.url()).limited(
+        "per-user",
+        json!({ "algorithm": "sliding_window", "limit": 100, "window": "1m", "key": "user" }),
+    );
+    let gateway = Gateway::start(config);
+    let alice = gateway.register("alice@example.com");
+    gateway
+        .ask(&Request::get("/private/a").cookie(&alice.cookie))
+        .ok();
+    let keys = redis.keys();
+    assert!(!keys.is_empty());
+    for key in keys {
+        assert!(key.starts_with("portcullis:"), "{key}");
+        let ttl: i64 = redis.command(&["TTL", &key]).parse().unwrap();
+        assert!(ttl > 0, "{key} has no end");
+    }
+    let dump = redis.dump();
+    for secret in [
+        &alice.session_token,
+        &alice.access_token,
+        &PASSWORD.to_owned(),
+    ] {
+        assert!(!dump.contains(secret.as_str()));
+    }
+    assert!(
+        dump.contains(&alice.session),
+        "the session is there by its id"
+    );
+}
+
+#[test]
+fn what_another_program_broke_in_the_store_is_a_401_and_no_panic() {
+    let redis = Redis::start();
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address).store(&redis.url()));
+    let alice = gateway.register("alice@example.com");
+    let key = redis
+        .keys()
+        .into_iter()
+        .find(|k| k.contains(":session:") && k.contains(&alice.session))
+        .expect("a session key");
+    for command in [
+        ["SET", &key, "{broken json"].as_slice(),
+        &["DEL", &key],
+        &["LPUSH", &key, "x"],
+    ] {
+        redis.command(command);
+        let answer = gateway.ask(&Request::get("/private/a").cookie(&alice.cookie));
+        assert!(
+            [401, 503].contains(&answer.status),
+            "{command:?}: {}",
+            answer.text()
+        );
+    }
+    let bob = gateway.register("bob@example.com");
+    assert!(gateway.lets_in(&bob));
+}
+
+#[test]
+fn no_request_that_starts_after_a_sign_out_was_answered_succeeds() {
+    let redis = Redis::start();
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address).store(&redis.url()));
+    for round in 0..5 {
+        let who = gateway.register(&format!("user{round}@example.com"));
+        let signed_out = AtomicBool::new(false);
+        let hammer = |request: Request| {
+            let mut client = Client::connect(gateway.public);
+            loop {
+                let over = signed_out.load(Ordering::SeqCst);
+                let status = client.ask(&request).status;
+                if over {
+                    assert_eq!(status, 401);
+                    return;
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| hammer(Request::get("/private/a").cookie(&who.cookie)));
+            scope.spawn(|| hammer(Request::get("/private/a").bearer(&who.access_token)));
+            let logout = Request::post("/api/v1/auth/logout").bearer(&who.access_token);
+            assert_eq!(gateway.ask(&logout).status, 204);
+            signed_out.store(true, Ordering::SeqCst);
+        });
+    }
+}

@@ -1,0 +1,132 @@
+//! Starting and ending.
+
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::client::{Client, Request};
+use crate::support::config::Config;
+use crate::support::gateway::Gateway;
+use crate::support::upstream::Upstream;
+use crate::support::wait::{eventually, within};
+use crate::support::websocket::{AWAY, Socket};
+
+#[test]
+fn an_idle_gateway_ends_at_once_with_0() {
+    let upstream = Upstream::start();
+    let mut gateway = Gateway::start(Config::new(upstream.address));
+    let mut idle = Client::connect(gateway.public);
+    idle.ask(&Request::get("/public/a")).ok();
+    let start = Instant::now();
+    gateway.sigterm();
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+    assert!(
+        start.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        start.elapsed()
+    );
+    assert!(idle.closes_within(Duration::from_secs(1)));
+}
+
+#[test]
+fn a_request_in_flight_is_finished_before_the_end() {
+    let upstream = Upstream::start();
+    let mut gateway = Gateway::start(Config::new(upstream.address));
+    let public = gateway.public;
+    let request = std::thread::spawn(move || Request::get("/public/slow?ms=1500").send(public));
+    eventually("it arrived", || upstream.saw("slow").then_some(()));
+    gateway.sigterm();
+    assert_eq!(request.join().unwrap().status, 200);
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+}
+
+#[test]
+fn what_does_not_end_is_cut_off_after_the_grace() {
+    let upstream = Upstream::start();
+    let config = Config::new(upstream.address).set("/shutdown", json!({ "grace": "1s" }));
+    let mut gateway = Gateway::start(config);
+    let public = gateway.public;
+    let request =
+        std::thread::spawn(move || Request::get("/public/slow?ms=20000").try_send(public));
+    eventually("it arrived", || upstream.saw("slow").then_some(()));
+    let start = Instant::now();
+    gateway.sigterm();
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+    assert!(
+        start.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        start.elapsed()
+    );
+    let _ = request.join();
+}
+
+#[test]
+fn websockets_and_streams_are_told_to_go() {
+    let upstream = Upstream::start();
+    let mut gateway = Gateway::start(Config::new(upstream.address));
+    let mut socket = Socket::open(gateway.public, "/public/ws", &[])
+        .ok()
+        .unwrap();
+    assert_eq!(socket.echo("hello"), "hello");
+    let mut events = Client::connect(gateway.public);
+    events.send(Request::get("/public/sse").to_bytes());
+    events.until("data: hello\n\n");
+    gateway.sigterm();
+    assert_eq!(socket.close_code(Duration::from_secs(5)), Some(AWAY));
+    assert!(events.closes_within(Duration::from_secs(5)));
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+}
+
+#[test]
+fn a_draining_gateway_is_alive_and_not_ready_and_still_serves_during_the_delay() {
+    let upstream = Upstream::start();
+    let config = Config::new(upstream.address).set("/shutdown", json!({ "delay": "2s" }));
+    let mut gateway = Gateway::start(config);
+    gateway.sigterm();
+    within(Duration::from_secs(1), "it is not ready", || {
+        (Request::get("/ready").send(gateway.admin).status == 503).then_some(())
+    });
+    assert_eq!(Request::get("/health").send(gateway.admin).status, 200);
+    gateway.get("/public/a").ok();
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+}
+
+#[test]
+fn a_port_that_is_taken_ends_the_start_at_once_and_says_which() {
+    let upstream = Upstream::start();
+    for pointer in ["/listeners/0/bind", "/admin/bind"] {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap().to_string();
+        let config = Config::new(upstream.address).set(pointer, json!(address));
+        let start = Instant::now();
+        let mut gateway = Gateway::spawn(config, &[]);
+        assert_eq!(gateway.wait_exit().code(), Some(1), "{pointer}");
+        assert!(
+            start.elapsed() < Duration::from_secs(3),
+            "{:?}",
+            start.elapsed()
+        );
+        assert!(gateway.logs().contains(&address), "{}", gateway.logs());
+    }
+}
+
+#[test]
+fn a_bad_configuration_ends_the_start_with_every_mistake() {
+    let upstream = Upstream::start();
+    let config = Config::new(upstream.address)
+        .set("/routes/0/upstraem", json!("echo"))
+        .set("/tokens/signing/secret", json!("short"));
+    let mut gateway = Gateway::spawn(config, &[]);
+    assert_eq!(gateway.wait_exit().code(), Some(1));
+    let logs = gateway.logs();
+    assert!(
+        logs.contains("upstraem") && logs.contains("upstream"),
+        "{logs}"
+    );
+    assert!(
+        logs.contains("portcullis.yaml:"),
+        "each with its place: {logs}"
+    );
+    assert!(!logs.contains("short\""), "a secret is not printed: {logs}");
+}

@@ -1,0 +1,126 @@
+//! Long answers: event streams, WebSockets, big and chunked bodies, and their end.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::client::{Client, Request};
+use crate::support::config::Config;
+use crate::support::gateway::Gateway;
+use crate::support::upstream::Upstream;
+use crate::support::wait::eventually;
+use crate::support::websocket::{POLICY, Socket};
+
+#[test]
+fn long_and_chunked_bodies_come_through_whole_both_ways() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address));
+    assert_eq!(gateway.get("/public/chunked").text(), "one two three");
+    assert_eq!(
+        gateway.get("/public/big?bytes=5000000").body.len(),
+        5_000_000
+    );
+    let mut client = Client::connect(gateway.public);
+    client.send("POST /public/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
+    client
+        .send("5\r\nhello\r\n")
+        .send("6\r\n world\r\n0\r\n\r\n");
+    assert_eq!(client.answer().echo().0["body"], "hello world");
+    let head = client.ask(&Request::new("HEAD", "/public/a"));
+    assert_eq!((head.status, head.body.len()), (200, 0));
+    assert_eq!(
+        client.ask(&Request::get("/public/after")).echo().target(),
+        "/public/after"
+    );
+}
+
+#[test]
+fn the_first_event_of_a_stream_arrives_at_once_and_the_stream_outlives_the_read_timeout() {
+    let upstream = Upstream::start();
+    let config =
+        Config::new(upstream.address).set("/upstreams/echo/timeouts", json!({ "read": "1s" }));
+    let gateway = Gateway::start(config);
+    let mut client = Client::connect(gateway.public);
+    let start = Instant::now();
+    client.send(
+        Request::get("/public/sse")
+            .header("Accept", "text/event-stream")
+            .to_bytes(),
+    );
+    client.until("data: hello\n\n");
+    assert!(
+        start.elapsed() < Duration::from_millis(500),
+        "{:?}",
+        start.elapsed()
+    );
+    eventually("the stream is counted", || {
+        (gateway.metric("portcullis_live_connections", &[]) == 1.0).then_some(())
+    });
+    while start.elapsed() < Duration::from_millis(1500) {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(upstream.publish("later"), 1);
+    client.until("data: later\n\n");
+}
+
+#[test]
+fn a_websocket_echoes_and_is_closed_within_a_second_of_its_sessions_revocation() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address));
+    let alice = gateway.register("alice@example.com");
+    let other = gateway.login("alice@example.com");
+    assert_eq!(
+        Socket::open(gateway.public, "/private/ws", &[]).err(),
+        Some(401)
+    );
+    assert_eq!(
+        upstream.requests(),
+        0,
+        "no upstream contact before the credential"
+    );
+    let bearer = format!("Bearer {}", alice.access_token);
+    let authorization = [("Authorization", bearer.as_str())];
+    let mut idle = Socket::open(gateway.public, "/private/ws", &authorization)
+        .ok()
+        .unwrap();
+    assert_eq!(idle.echo("hello"), "hello");
+    let second = format!("Bearer {}", other.access_token);
+    let mut kept = Socket::open(gateway.public, "/private/ws", &[("Authorization", &second)])
+        .ok()
+        .unwrap();
+    let end = Request::delete(&format!("/api/v1/sessions/{}", alice.session));
+    assert_eq!(gateway.ask(&end.bearer(&other.access_token)).status, 204);
+    assert_eq!(idle.close_code(Duration::from_secs(1)), Some(POLICY));
+    assert_eq!(kept.echo("still here"), "still here");
+}
+
+#[test]
+fn an_event_stream_ends_with_its_session() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address));
+    let alice = gateway.register("alice@example.com");
+    let mut client = Client::connect(gateway.public);
+    client.send(
+        Request::get("/private/sse")
+            .cookie(&alice.cookie)
+            .to_bytes(),
+    );
+    client.until("data: hello\n\n");
+    let logout = Request::post("/api/v1/auth/logout").bearer(&alice.access_token);
+    assert_eq!(gateway.ask(&logout).status, 204);
+    assert!(client.closes_within(Duration::from_millis(1500)));
+}
+
+#[test]
+fn a_cross_origin_upgrade_with_a_cookie_is_refused() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address));
+    let alice = gateway.register("alice@example.com");
+    let open = |origin: &str| {
+        let headers = [("Cookie", alice.cookie.as_str()), ("Origin", origin)];
+        Socket::open(gateway.public, "/private/ws", &headers).err()
+    };
+    assert_eq!(open("https://evil.example"), Some(403));
+    assert_eq!(upstream.requests(), 0);
+    assert_eq!(open(&format!("http://{}", gateway.public)), None);
+}

@@ -1,0 +1,171 @@
+//! TLS listeners: HTTP/2 by ALPN, certificates that change on disk, and gRPC end to end.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio_rustls::TlsConnector;
+
+use crate::support::client::{Client, Request};
+use crate::support::config::Config;
+use crate::support::gateway::Gateway;
+use crate::support::upstream::Upstream;
+use crate::support::wait::eventually;
+use crate::support::{grpc, tls};
+
+fn with_certificate(config: Config, certificate: &tls::Certificate) -> Config {
+    let cert = config.beside("site.pem", &certificate.cert);
+    let key = config.beside("site.key", &certificate.key);
+    config.set(
+        "/listeners/0/tls",
+        json!({ "certificates": [{ "cert": cert, "key": key }] }),
+    )
+}
+
+#[test]
+fn a_tls_listener_speaks_both_versions_of_http() {
+    let upstream = Upstream::start();
+    let certificate = tls::certificate("localhost");
+    let gateway = Gateway::start(with_certificate(
+        Config::new(upstream.address),
+        &certificate,
+    ));
+    for (offered, agreed) in [
+        (vec!["h2", "http/1.1"], Some(b"h2".as_slice())),
+        (vec!["http/1.1"], Some(b"http/1.1")),
+    ] {
+        let config = tls::client(&certificate, &offered);
+        let stream = tls::connect(gateway.public, "localhost", &config).unwrap();
+        assert_eq!(stream.conn.alpn_protocol(), agreed, "{offered:?}");
+    }
+    let config = tls::client(&certificate, &["http/1.1"]);
+    let mut client = Client::over(tls::connect(gateway.public, "localhost", &config).unwrap());
+    let echo = client.ask(&Request::get("/public/a")).echo();
+    assert_eq!(echo.header("x-forwarded-proto").as_deref(), Some("https"));
+}
+
+#[test]
+fn a_renewed_certificate_is_served_without_a_reload_and_a_broken_one_is_not() {
+    let upstream = Upstream::start();
+    let old = tls::certificate("localhost");
+    let gateway = Gateway::start(with_certificate(Config::new(upstream.address), &old));
+    let connects = |trusted: &tls::Certificate| {
+        tls::connect(
+            gateway.public,
+            "localhost",
+            &tls::client(trusted, &["http/1.1"]),
+        )
+        .is_ok()
+    };
+    assert!(connects(&old));
+    let new = tls::certificate("localhost");
+    gateway.config.beside("site.key", &new.key);
+    gateway.config.beside("site.pem", &new.cert);
+    eventually("the new certificate is served", || {
+        connects(&new).then_some(())
+    });
+    gateway.config.beside("site.pem", "not a certificate");
+    eventually("the mistake is counted", || {
+        let rejected = gateway.metric("portcullis_config_reloads_total", &["outcome=\"rejected\""]);
+        (rejected > 0.0).then_some(())
+    });
+    assert!(connects(&new), "the last good one stays");
+}
+
+#[test]
+fn a_handshake_that_does_not_come_is_not_waited_for() {
+    let upstream = Upstream::start();
+    let certificate = tls::certificate("localhost");
+    let config = with_certificate(Config::new(upstream.address), &certificate).set(
+        "/listeners/0/limits",
+        json!({ "handshake_timeout": "300ms" }),
+    );
+    let gateway = Gateway::start(config);
+    let mut silent = Client::connect(gateway.public);
+    assert!(silent.closes_within(Duration::from_secs(3)));
+    let mut plain = Client::connect(gateway.public);
+    plain.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert!(plain.closes_within(Duration::from_secs(3)));
+}
+
+#[test]
+fn an_https_upstream_is_verified() {
+    let upstream = Upstream::start();
+    let inside = tls::certificate("inside.example");
+    // A gateway of its own is the TLS server that the other one calls.
+    let server = Gateway::start(with_certificate(Config::new(upstream.address), &inside));
+    let ask = |ca: Option<&str>| {
+        let config = Config::new(upstream.address).set(
+            "/upstreams/echo",
+            json!({ "servers": [format!("https://{}", server.public)] }),
+        );
+        let mut settings = json!({ "server_name": "inside.example" });
+        if let Some(pem) = ca {
+            settings["ca"] = json!(config.beside("ca.pem", pem));
+        }
+        let gateway = Gateway::start(config.set("/upstreams/echo/tls", settings));
+        gateway.get("/public/a").status
+    };
+    assert_eq!(ask(Some(&inside.cert)), 200);
+    assert_eq!(
+        ask(Some(&tls::certificate("inside.example").cert)),
+        502,
+        "signed by another"
+    );
+    assert_eq!(ask(None), 502, "the system's roots do not know it");
+    assert_eq!(upstream.requests(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn grpc_passes_end_to_end_with_its_trailers() {
+    let server = grpc::serve().await;
+    let certificate = tls::certificate("localhost");
+    let config = with_certificate(Config::new(server), &certificate)
+        .set("/upstreams/echo/protocol", json!("h2"));
+    let gateway = tokio::task::spawn_blocking(|| Gateway::start(config))
+        .await
+        .unwrap();
+    let connect = || async {
+        let tcp = tokio::net::TcpStream::connect(gateway.public)
+            .await
+            .unwrap();
+        let connector = TlsConnector::from(tls::client(&certificate, &["h2"]));
+        connector
+            .connect("localhost".try_into().unwrap(), tcp)
+            .await
+            .unwrap()
+    };
+    let reply = grpc::call(
+        connect().await,
+        "localhost",
+        "/public/Echo",
+        &[],
+        b"\0\0\0\0\x02hi",
+    )
+    .await;
+    assert_eq!(
+        (reply.status, reply.body.as_slice()),
+        (200, b"\0\0\0\0\x02hi".as_slice())
+    );
+    assert_eq!(reply.trailers.get("grpc-status").unwrap(), "0");
+    assert_eq!(reply.trailers.get("x-saw-te").unwrap(), "trailers");
+    let refused = grpc::call(connect().await, "localhost", "/private/Echo", &[], b"").await;
+    assert_eq!(refused.status, 401);
+    let spoofed = [("x-user-id", "mallory"), ("x_user_id", "mallory")];
+    let reply = grpc::call(connect().await, "localhost", "/public/Echo", &spoofed, b"x").await;
+    assert_eq!(reply.status, 200);
+}
+
+#[test]
+fn a_key_that_does_not_fit_its_certificate_does_not_start() {
+    let mut certificate = tls::certificate("localhost");
+    certificate.key = tls::certificate("localhost").key;
+    let config = with_certificate(Config::new("127.0.0.1:3000".parse().unwrap()), &certificate);
+    let mut gateway = Gateway::spawn(config, &[]);
+    assert_eq!(gateway.wait_exit().code(), Some(1));
+    assert!(
+        gateway.logs().contains("portcullis.yaml:"),
+        "{}",
+        gateway.logs()
+    );
+    assert!(!gateway.logs().contains("PRIVATE KEY"));
+}

@@ -1,0 +1,265 @@
+//! Bearer tokens: forged, foreign, rotated and revoked.
+
+use std::time::Duration;
+
+use jsonwebtoken::Algorithm;
+use serde_json::{Value, json};
+
+use crate::support::client::Request;
+use crate::support::config::{Config, SECRET};
+use crate::support::gateway::Gateway;
+use crate::support::redis::Redis;
+use crate::support::tokens::{self, hs256, now, sign, varied};
+use crate::support::upstream::{Recorder, Upstream};
+use crate::support::wait::{eventually, within};
+
+const OTHER_SECRET: &str = "another-hmac-secret-for-tests-0123456789";
+
+/// Tokens whose form, header or signature is wrong; the claims are those of a good one.
+fn forged_heads(good: &str) -> Vec<(&'static str, String)> {
+    let text = tokens::claims(good).to_string();
+    let header = |header: &str| sign(header, &text, SECRET);
+    let duplicate = text.replacen('{', r#"{"sub":"mallory","#, 1);
+    vec![
+        ("not a token", "nonsense".to_owned()),
+        (
+            "another key",
+            sign(r#"{"alg":"HS256"}"#, &text, OTHER_SECRET),
+        ),
+        (
+            "alg none",
+            format!(
+                "{}.",
+                sign(r#"{"alg":"none"}"#, &text, SECRET)
+                    .rsplit_once('.')
+                    .unwrap()
+                    .0
+            ),
+        ),
+        (
+            "alg of another family",
+            header(r#"{"alg":"RS256","typ":"at+jwt"}"#),
+        ),
+        (
+            "crit",
+            header(r#"{"alg":"HS256","crit":["x-must"],"x-must":1}"#),
+        ),
+        ("an id token", header(r#"{"alg":"HS256","typ":"id+jwt"}"#)),
+        (
+            "a logout token",
+            header(r#"{"alg":"HS256","typ":"logout+jwt"}"#),
+        ),
+        (
+            "duplicate members",
+            sign(r#"{"alg":"HS256"}"#, &duplicate, SECRET),
+        ),
+        ("padding", format!("{good}=")),
+        ("a fourth part", format!("{good}.x")),
+    ]
+}
+
+/// Tokens that are signed by the right key over the wrong claims.
+fn forged_claims(good: &str) -> Vec<(&'static str, String)> {
+    let with = |changes: Value| hs256(&varied(good, &changes));
+    let text = tokens::claims(good).to_string();
+    vec![
+        ("exp as text", with(json!({ "exp": "9999999999" }))),
+        ("exp as array", with(json!({ "exp": [9_999_999_999_i64] }))),
+        (
+            "exp beyond any clock",
+            sign(
+                r#"{"alg":"HS256"}"#,
+                &text.replacen("\"exp\":", "\"exp\":1e300,\"x\":", 1),
+                SECRET,
+            ),
+        ),
+        ("no exp", with(json!({ "exp": null }))),
+        ("no sub", with(json!({ "sub": null }))),
+        ("empty sub", with(json!({ "sub": "" }))),
+        ("long sub", with(json!({ "sub": "a".repeat(256) }))),
+        (
+            "sub with a line end",
+            with(json!({ "sub": "a\r\nX-Admin: 1" })),
+        ),
+        ("nbf ahead", with(json!({ "nbf": now() + 3600 }))),
+        ("nbf as text", with(json!({ "nbf": "0" }))),
+        ("iat ahead", with(json!({ "iat": now() + 3600 }))),
+        ("no iss", with(json!({ "iss": null }))),
+        ("iss in an array", with(json!({ "iss": ["portcullis"] }))),
+        ("iss with a slash", with(json!({ "iss": "portcullis/" }))),
+        ("another aud", with(json!({ "aud": "somebody-else" }))),
+    ]
+}
+
+#[test]
+fn a_bad_bearer_token_is_refused_whatever_is_wrong_with_it() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address));
+    let alice = gateway.register("alice@example.com");
+    let good = &alice.access_token;
+    let invalid = forged_heads(good).into_iter().chain(forged_claims(good));
+    for (what, token) in invalid {
+        let answer = gateway.ask(&Request::get("/private/a").bearer(&token));
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            (401, "TOKEN_INVALID"),
+            "{what}"
+        );
+        answer.refused(401, "TOKEN_INVALID");
+        assert!(
+            answer
+                .header("www-authenticate")
+                .unwrap()
+                .contains("invalid_token"),
+            "{what}"
+        );
+        let answer = gateway.ask(&Request::get("/optional/a").bearer(&token));
+        assert_eq!(
+            answer.status, 401,
+            "a bad Authorization is refused where it is optional: {what}"
+        );
+    }
+    let expired = hs256(&varied(
+        good,
+        &json!({ "exp": now() - 60, "iat": now() - 120 }),
+    ));
+    gateway
+        .ask(&Request::get("/private/a").bearer(&expired))
+        .refused(401, "TOKEN_EXPIRED");
+    assert_eq!(upstream.requests(), 0, "nothing of it reached the upstream");
+    gateway.ask(&Request::get("/private/a").bearer(good)).ok();
+}
+
+#[test]
+fn an_older_key_is_accepted_for_as_long_as_verify_also_names_it() {
+    let upstream = Upstream::start();
+    let mut gateway = Gateway::start(Config::new(upstream.address));
+    let alice = gateway.register("alice@example.com");
+    let request = Request::get("/private/a").bearer(&alice.access_token);
+    gateway.ask(&request).ok();
+    gateway.reload("applied", |config| {
+        config.put("/tokens/signing/secret", json!(OTHER_SECRET));
+        config.put(
+            "/tokens/verify_also",
+            json!([{ "algorithm": "HS256", "secret": SECRET }]),
+        );
+    });
+    gateway.ask(&request).ok();
+    let fresh = gateway.login("alice@example.com");
+    gateway
+        .ask(&Request::get("/private/a").bearer(&fresh.access_token))
+        .ok();
+    gateway.reload("applied", |config| {
+        config.put("/tokens/verify_also", json!([]))
+    });
+    gateway.ask(&request).refused(401, "TOKEN_INVALID");
+    gateway
+        .ask(&Request::get("/private/a").bearer(&fresh.access_token))
+        .ok();
+}
+
+#[test]
+fn a_trusted_issuers_tokens_pass_by_the_keys_in_its_file_or_at_its_address() {
+    let (key, jwk) = tokens::es256("first");
+    let keys = json!({ "keys": [jwk] }).to_string();
+    let reply = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{keys}",
+        keys.len()
+    );
+    let server = Recorder::answering(reply.leak());
+    let upstream = Upstream::start();
+    let config = Config::new(upstream.address);
+    let file = config.beside("keys.json", &keys);
+    let issuer = |name: &str| {
+        json!({
+            "issuer": name, "audience": "shop", "algorithms": ["ES256"],
+            "claims": { "user": "uid" }, "user_prefix": "ext:",
+        })
+    };
+    let mut by_file = issuer("https://file.example");
+    by_file["jwks_file"] = json!(file);
+    let mut by_url = issuer("https://url.example");
+    by_url["jwks_url"] = json!(format!("http://{}/keys", server.address));
+    let gateway = Gateway::start(config.set("/tokens/trusted_issuers", json!([by_file, by_url])));
+
+    let header = r#"{"alg":"ES256","kid":"first"}"#;
+    let token = |issuer: &str, changes: Value| {
+        let mut claims = json!({
+            "iss": issuer, "aud": "shop", "uid": "42", "exp": now() + 600, "sid": "foreign",
+        });
+        for (name, value) in changes.as_object().unwrap() {
+            claims[name] = value.clone();
+        }
+        tokens::signed(header, &claims.to_string(), &key, Algorithm::ES256)
+    };
+    for issuer in ["https://file.example", "https://url.example"] {
+        let request = Request::get("/private/a").bearer(&token(issuer, json!({})));
+        // Keys are fetched in the background: until they are there the answer is 503, never 401.
+        let echo = eventually("the issuer's keys are known", || {
+            let answer = gateway.ask(&request);
+            assert_ne!(answer.status, 401, "{}", answer.text());
+            (answer.status == 200).then(|| answer.echo())
+        });
+        assert_eq!(echo.header("x-user-id").as_deref(), Some("ext:42"));
+        assert_eq!(
+            echo.header("x-session-id"),
+            None,
+            "a foreign sid is no session here"
+        );
+        let wrong = token(issuer, json!({ "aud": "another" }));
+        gateway
+            .ask(&Request::get("/private/a").bearer(&wrong))
+            .refused(401, "TOKEN_INVALID");
+    }
+    let unknown = token("https://nobody.example", json!({}));
+    gateway
+        .ask(&Request::get("/private/a").bearer(&unknown))
+        .refused(401, "TOKEN_INVALID");
+}
+
+#[test]
+fn keys_that_a_token_brings_along_are_neither_used_nor_fetched() {
+    let upstream = Upstream::start();
+    let recorder = Recorder::answering("HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n");
+    let gateway = Gateway::start(Config::new(upstream.address));
+    let alice = gateway.register("alice@example.com");
+    let (key, jwk) = tokens::es256("mine");
+    let url = format!("http://{}/keys", recorder.address);
+    let header = json!({ "alg": "ES256", "jwk": jwk, "jku": url, "x5u": url, "kid": "mine" });
+    let claims = tokens::claims(&alice.access_token).to_string();
+    let forged = tokens::signed(&header.to_string(), &claims, &key, Algorithm::ES256);
+    gateway
+        .ask(&Request::get("/private/a").bearer(&forged))
+        .refused(401, "TOKEN_INVALID");
+    assert_eq!(recorder.bytes(), "");
+}
+
+#[test]
+fn another_program_revokes_a_token_by_one_write_to_the_store() {
+    let redis = Redis::start();
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address).store(&redis.url()));
+    let alice = gateway.register("alice@example.com");
+    let request = Request::get("/private/a").bearer(&alice.access_token);
+    gateway.ask(&request).ok();
+    let jti = tokens::claims(&alice.access_token)["jti"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    redis.command(&[
+        "SET",
+        &format!("portcullis:blacklist:{jti}"),
+        "1",
+        "EX",
+        "60",
+    ]);
+    let refused = within(Duration::from_secs(1), "the revocation is in force", || {
+        let answer = gateway.ask(&request);
+        (answer.status != 200).then_some(answer)
+    });
+    refused.refused(401, "TOKEN_REVOKED");
+    // The session lives on: only that token was revoked.
+    gateway
+        .ask(&Request::get("/private/a").cookie(&alice.cookie))
+        .ok();
+}

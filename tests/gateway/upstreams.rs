@@ -1,0 +1,139 @@
+//! The servers behind: failing, ill, far and odd.
+
+use serde_json::json;
+
+use crate::support::client::Request;
+use crate::support::config::Config;
+use crate::support::gateway::Gateway;
+use crate::support::ports;
+use crate::support::upstream::{Recorder, Upstream};
+use crate::support::wait::eventually;
+
+#[test]
+fn failing_upstreams_are_told_apart() {
+    let nobody = ports::free();
+    let upstream = Upstream::start();
+    let config = Config::new(upstream.address)
+        .set("/upstreams/gone", json!({ "servers": [format!("http://{nobody}")] }))
+        .set("/upstreams/echo/timeouts", json!({ "read": "300ms" }))
+        .route(json!({ "name": "gone", "match": { "prefix": "/gone" }, "auth": "none", "upstream": "gone" }));
+    let gateway = Gateway::start(config);
+    gateway.get("/gone/a").refused(502, "UPSTREAM_UNREACHABLE");
+    gateway
+        .get("/public/garbage")
+        .refused(502, "UPSTREAM_PROTOCOL_ERROR");
+    gateway
+        .get("/public/slow?ms=2000")
+        .refused(504, "UPSTREAM_TIMEOUT");
+    let closed = gateway.ask(&Request::post("/public/close").body("x"));
+    assert_eq!(closed.status, 502, "{}", closed.text());
+    assert!(
+        !closed.text().contains(&upstream.address.to_string()),
+        "addresses are not told"
+    );
+    gateway.get("/public/a").ok();
+    assert_eq!(
+        gateway.get("/public/status-503").status,
+        503,
+        "the upstream's own answer passes"
+    );
+}
+
+#[test]
+fn only_what_is_safe_is_sent_twice() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address));
+    let post = gateway.ask(&Request::post("/public/close").body("pay"));
+    assert_eq!(post.status, 502);
+    assert_eq!(
+        upstream.requests(),
+        1,
+        "a POST that may have been processed is not repeated"
+    );
+}
+
+#[test]
+fn a_dead_server_is_gone_round() {
+    let alive = Upstream::start();
+    let nobody = ports::free();
+    let config = Config::new(alive.address).set(
+        "/upstreams/echo",
+        json!({ "servers": [format!("http://{nobody}"), format!("http://{}", alive.address)], "retries": 1 }),
+    );
+    let gateway = Gateway::start(config);
+    for _ in 0..10 {
+        gateway.get("/public/a").ok();
+    }
+}
+
+#[test]
+fn a_server_that_fails_its_health_check_is_out_until_it_is_well() {
+    let well = Upstream::start();
+    let ill = ports::free();
+    let config = Config::new(well.address).set(
+        "/upstreams/echo",
+        json!({
+            "servers": [format!("http://{}", well.address), format!("http://{ill}")],
+            "health_check": { "path": "/healthz", "interval": "100ms", "timeout": "100ms",
+                              "unhealthy_after": 1, "healthy_after": 1 },
+        }),
+    );
+    let gateway = Gateway::start(config);
+    let label = format!("server=\"http://{ill}\"");
+    let healthy = || gateway.metric("portcullis_upstream_healthy", &[&label]);
+    eventually("it is out", || (healthy() == 0.0).then_some(()));
+    let late = Upstream::at(ill);
+    eventually("it is in again", || (healthy() == 1.0).then_some(()));
+    eventually("it is used", || {
+        gateway.get("/public/a").ok();
+        late.saw("/public/a").then_some(())
+    });
+}
+
+#[test]
+fn a_unix_socket_is_an_upstream() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("echo.sock");
+    let upstream = Upstream::on_unix_socket(&path);
+    let config = Config::new(upstream.address).set(
+        "/upstreams/echo/servers",
+        json!([format!("unix:{}", path.display())]),
+    );
+    let gateway = Gateway::start(config);
+    let request = Request::get("/public/a").header("Host", "shop.example");
+    assert_eq!(
+        gateway.ask(&request).echo().header("host").as_deref(),
+        Some("shop.example")
+    );
+}
+
+#[test]
+fn the_host_header_is_what_the_upstream_asks_for() {
+    let upstream = Upstream::start();
+    let own = upstream.address.to_string();
+    for (host, expected) in [
+        ("preserve", "shop.example"),
+        ("upstream", &own),
+        ("api.internal", "api.internal"),
+    ] {
+        let config = Config::new(upstream.address).set("/upstreams/echo/host", json!(host));
+        let gateway = Gateway::start(config);
+        let request = Request::get("/public/a").header("Host", "shop.example");
+        assert_eq!(
+            gateway.ask(&request).echo().header("host").as_deref(),
+            Some(expected)
+        );
+    }
+}
+
+#[test]
+fn an_upstreams_extra_bytes_are_never_the_next_clients_answer() {
+    let poisoned = Recorder::answering(
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison",
+    );
+    let gateway = Gateway::start(Config::new(poisoned.address));
+    for _ in 0..5 {
+        let answer = gateway.get("/public/a");
+        assert!(!answer.text().contains("poison"), "{answer:?}");
+    }
+}

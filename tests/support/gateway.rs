@@ -1,0 +1,262 @@
+//! The real binary, started for one test and stopped with it.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use serde_json::{Value, json};
+
+use super::client::{Request, Response};
+use super::config::{ADMIN_TOKEN, Config};
+use super::wait::{PATIENCE, eventually, within};
+
+pub const PASSWORD: &str = "correct horse battery";
+
+/// A running `portcullis run`.
+pub struct Gateway {
+    child: Child,
+    pub public: SocketAddr,
+    pub admin: SocketAddr,
+    pub config: Config,
+    file: PathBuf,
+}
+
+impl Gateway {
+    /// Starts it and waits until it says that it is ready.
+    pub fn start(config: Config) -> Gateway {
+        let mut gateway = Gateway::spawn(config, &[]);
+        gateway.await_status("/ready", 200);
+        gateway
+    }
+
+    /// Starts it with further arguments and waits until it is alive.
+    pub fn alive(config: Config, arguments: &[&str]) -> Gateway {
+        let mut gateway = Gateway::spawn(config, arguments);
+        gateway.await_status("/health", 200);
+        gateway
+    }
+
+    /// Starts it and waits for nothing.
+    pub fn spawn(config: Config, arguments: &[&str]) -> Gateway {
+        let file = config.write();
+        let output = |name| File::create(config.folder().join(name)).unwrap();
+        let child = Command::new(binary())
+            .args([
+                "run",
+                "--config",
+                file.to_str().unwrap(),
+                "--log-format",
+                "json",
+            ])
+            .args(arguments)
+            .current_dir(config.folder())
+            .stdin(Stdio::null())
+            .stdout(output("stdout"))
+            .stderr(output("stderr"))
+            .spawn()
+            .unwrap();
+        Gateway {
+            child,
+            public: config.listener(0),
+            admin: config.admin(),
+            config,
+            file,
+        }
+    }
+
+    fn await_status(&mut self, path: &str, status: u16) {
+        eventually(&format!("{path} answers {status}"), || {
+            if let Some(exit) = self.child.try_wait().unwrap() {
+                panic!("the gateway ended with {exit}:\n{}", self.logs());
+            }
+            let answer = Request::get(path).try_send(self.admin).ok()?;
+            (answer.status == status).then_some(())
+        });
+    }
+
+    /// Asks on the first public listener.
+    pub fn ask(&self, request: &Request) -> Response {
+        request.send(self.public)
+    }
+
+    pub fn get(&self, target: &str) -> Response {
+        self.ask(&Request::get(target))
+    }
+
+    /// Asks the admin listener with its token.
+    pub fn admin(&self, request: Request) -> Response {
+        request.bearer(ADMIN_TOKEN).send(self.admin)
+    }
+
+    /// Registers a user, who is then signed in.
+    pub fn register(&self, email: &str) -> SignedIn {
+        let body = json!({ "email": email, "password": PASSWORD, "session_token": true });
+        let answer = self.ask(&Request::post("/api/v1/auth/register").json(&body));
+        assert_eq!(answer.status, 201, "{}", answer.text());
+        SignedIn::read(&answer)
+    }
+
+    /// Signs a registered user in once more.
+    pub fn login(&self, email: &str) -> SignedIn {
+        let body = json!({ "email": email, "password": PASSWORD, "session_token": true });
+        let answer = self.ask(&Request::post("/api/v1/auth/login").json(&body));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        SignedIn::read(&answer)
+    }
+
+    /// Signs a registered user in, unless the gateway refuses.
+    pub fn try_login(&self, email: &str) -> Option<SignedIn> {
+        let body = json!({ "email": email, "password": PASSWORD, "session_token": true });
+        let answer = self.ask(&Request::post("/api/v1/auth/login").json(&body));
+        (answer.status == 200).then(|| SignedIn::read(&answer))
+    }
+
+    /// Whether the private route takes that session's cookie.
+    pub fn lets_in(&self, who: &SignedIn) -> bool {
+        self.ask(&Request::get("/private/a").cookie(&who.cookie))
+            .status
+            == 200
+    }
+
+    /// The sum of the series of that name whose labels contain every one given.
+    pub fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        let text = Request::get("/metrics").send(self.admin).text();
+        let series = text.lines().filter(|line| {
+            let rest = line.strip_prefix(name).unwrap_or("x");
+            rest.starts_with(['{', ' ']) && labels.iter().all(|label| rest.contains(label))
+        });
+        series
+            .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+            .sum()
+    }
+
+    /// Everything it wrote so far, to standard output and standard error.
+    pub fn logs(&self) -> String {
+        let read = |name| std::fs::read(self.config.folder().join(name)).unwrap_or_default();
+        let (out, err) = (read("stdout"), read("stderr"));
+        format!(
+            "{}{}",
+            String::from_utf8_lossy(&out),
+            String::from_utf8_lossy(&err)
+        )
+    }
+
+    /// The JSON lines among the logs.
+    pub fn events(&self) -> Vec<Value> {
+        self.logs()
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect()
+    }
+
+    /// Replaces the file in place; the gateway is not told.
+    pub fn rewrite(&self, contents: &str) {
+        std::fs::write(&self.file, contents).unwrap();
+    }
+
+    /// Varies the configuration, writes it and waits until its outcome was counted.
+    pub fn reload(&mut self, outcome: &str, vary: impl FnOnce(&mut Config)) {
+        let label = format!("outcome=\"{outcome}\"");
+        let before = self.metric("portcullis_config_reloads_total", &[&label]);
+        vary(&mut self.config);
+        self.config.write();
+        self.sighup();
+        eventually(&format!("a reload that is {outcome}"), || {
+            let now = self.metric("portcullis_config_reloads_total", &[&label]);
+            (now > before).then_some(())
+        });
+    }
+
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn sighup(&self) {
+        signal(self.pid(), "HUP");
+    }
+
+    pub fn sigterm(&self) {
+        signal(self.pid(), "TERM");
+    }
+
+    /// Waits until the process has ended.
+    pub fn wait_exit(&mut self) -> ExitStatus {
+        within(PATIENCE, "the gateway ends", || {
+            self.child.try_wait().unwrap()
+        })
+    }
+
+    pub fn running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the gateway's log ---\n{}", self.logs());
+        }
+    }
+}
+
+/// What a sign-in answered.
+#[derive(Debug, Clone)]
+pub struct SignedIn {
+    pub user: String,
+    pub session: String,
+    /// `name=value`, for a `Cookie` header.
+    pub cookie: String,
+    pub session_token: String,
+    pub access_token: String,
+    pub set_cookie: String,
+}
+
+impl SignedIn {
+    fn read(answer: &Response) -> SignedIn {
+        let data = answer.data();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let set_cookie = answer.header("set-cookie").unwrap_or_default().to_owned();
+        SignedIn {
+            user: text(&data["user"]["id"]),
+            session: text(&data["session"]["id"]),
+            cookie: set_cookie.split(';').next().unwrap_or_default().to_owned(),
+            session_token: text(&data["session_token"]),
+            access_token: text(&data["access_token"]),
+            set_cookie,
+        }
+    }
+}
+
+/// Runs the binary to its end and returns status, standard output and standard error.
+pub fn run(arguments: &[&str]) -> (i32, String, String) {
+    let output = Command::new(binary())
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (
+        output.status.code().unwrap_or(-1),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
+}
+
+pub fn binary() -> &'static str {
+    env!("CARGO_BIN_EXE_portcullis")
+}
+
+/// Sends a signal by the shell's own command: the standard library has none for it.
+pub fn signal(pid: u32, name: &str) {
+    let status = Command::new("kill")
+        .args([format!("-{name}"), pid.to_string()])
+        .status();
+    assert!(status.unwrap().success(), "kill -{name} {pid}");
+}

@@ -1,0 +1,16 @@
+//! The harness: the real binary, a real Redis, upstreams that tell what they saw, and clients that
+//! send the very bytes a test wrote. Waiting is polling with a deadline, never a fixed sleep.
+
+pub mod client;
+pub mod config;
+pub mod cuttable;
+pub mod echo;
+pub mod gateway;
+pub mod grpc;
+pub mod ports;
+pub mod redis;
+pub mod tls;
+pub mod tokens;
+pub mod upstream;
+pub mod wait;
+pub mod websocket;

@@ -1,0 +1,121 @@
+//! A real `redis-server` on a port of its own.
+
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+use super::gateway::signal;
+use super::ports;
+use super::wait::eventually;
+
+pub struct Redis {
+    pub address: SocketAddr,
+    child: Child,
+    folder: TempDir,
+}
+
+impl Redis {
+    /// Starts one that keeps nothing on disk.
+    pub fn start() -> Redis {
+        let folder = tempfile::tempdir().unwrap();
+        let address = ports::free();
+        let child = serve(address, &folder);
+        let redis = Redis {
+            address,
+            child,
+            folder,
+        };
+        redis.await_pong();
+        redis
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://{}", self.address)
+    }
+
+    /// Runs a command and returns what `redis-cli` printed.
+    pub fn command(&self, arguments: &[&str]) -> String {
+        let port = self.address.port().to_string();
+        let output = Command::new("redis-cli")
+            .args(["-p", &port])
+            .args(arguments)
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout)
+            .trim_end()
+            .to_owned()
+    }
+
+    pub fn keys(&self) -> Vec<String> {
+        self.command(&["--scan"])
+            .lines()
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// Every key with its value, whatever its type, as text.
+    pub fn dump(&self) -> String {
+        let mut dump = String::new();
+        for key in self.keys() {
+            let read: &[&str] = match self.command(&["TYPE", &key]).as_str() {
+                "string" => &["GET"],
+                "hash" => &["HGETALL"],
+                "zset" => &["ZRANGE", "0", "-1", "WITHSCORES"],
+                "set" => &["SMEMBERS"],
+                "list" => &["LRANGE", "0", "-1"],
+                "stream" => &["XRANGE", "-", "+"],
+                other => panic!("{key} is a {other}"),
+            };
+            let mut arguments = vec![read[0], key.as_str()];
+            arguments.extend(&read[1..]);
+            dump.push_str(&format!("{key} {}\n", self.command(&arguments)));
+        }
+        dump
+    }
+
+    /// Stops it answering, with its connections open.
+    pub fn stop(&self) {
+        signal(self.child.id(), "STOP");
+    }
+
+    pub fn cont(&self) {
+        signal(self.child.id(), "CONT");
+    }
+
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts it again, empty, where it was.
+    pub fn restart(&mut self) {
+        self.child = serve(self.address, &self.folder);
+        self.await_pong();
+    }
+
+    fn await_pong(&self) {
+        eventually("redis answers", || {
+            (self.command(&["PING"]) == "PONG").then_some(())
+        });
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn serve(address: SocketAddr, folder: &TempDir) -> Child {
+    Command::new("redis-server")
+        .args(["--port", &address.port().to_string(), "--bind", "127.0.0.1"])
+        .args(["--save", "", "--appendonly", "no"])
+        .arg("--dir")
+        .arg(folder.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("redis-server is needed for these tests: scripts/setup installs it")
+}
