@@ -1,0 +1,32 @@
+# syntax=docker/dockerfile:1
+
+FROM rust:1.95-slim-bookworm AS build
+# zlib-ng and aws-lc are built with cmake.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends cmake build-essential \
+    && rm -rf /var/lib/apt/lists/*
+WORKDIR /build
+# The dependencies, in a layer of their own: it is built again only when they change.
+COPY Cargo.toml Cargo.lock ./
+RUN mkdir src && echo 'fn main() {}' > src/main.rs && touch src/lib.rs \
+    && cargo build --release --locked \
+    && rm -r src
+COPY src src
+# The stand-ins above are newer than the real files would seem.
+RUN find src -type f -exec touch {} + && cargo build --release --locked --bin portcullis
+RUN mkdir -p /rootfs/var/lib/portcullis /rootfs/etc/portcullis
+
+# glibc, libgcc and the system's root certificates; no shell, no package manager.
+FROM gcr.io/distroless/cc-debian12:nonroot
+COPY --from=build --chown=nonroot:nonroot /rootfs/ /
+COPY --from=build /build/target/release/portcullis /usr/local/bin/portcullis
+# Where `sqlite:portcullis.db` lies; mount a volume to keep users.
+WORKDIR /var/lib/portcullis
+VOLUME /var/lib/portcullis
+USER nonroot
+EXPOSE 8080 9090
+# No HEALTHCHECK: there is nothing in the image that could ask. Let the orchestrator ask
+# GET /health (alive) and GET /ready (take traffic) on the admin listener, which then has to be
+# bound to an address that it can reach.
+ENTRYPOINT ["/usr/local/bin/portcullis"]
+CMD ["run", "--config", "/etc/portcullis/portcullis.yaml", "--log-format", "json"]
