@@ -10,7 +10,7 @@ use crate::limits::{Charge, Decision};
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 use crate::routing::{Auth, Require, Route};
-use crate::session::Millis;
+use crate::session::{Millis, Session};
 use crate::settings::Live;
 use crate::store::replica::Replica;
 use crate::store::{Inquiry, Store, StoreError};
@@ -18,6 +18,7 @@ use crate::verifier::Verifier;
 
 mod charges;
 mod claim;
+mod confirm;
 mod identity;
 mod outage;
 mod verdict;
@@ -26,7 +27,6 @@ pub use charges::counter_of_texts;
 pub use verdict::{Client, Identity, Permit, PresentedBy, Refused};
 
 use claim::Claimed;
-use identity::foreign;
 
 /// What one request brings to the decision.
 #[derive(Debug, Clone, Copy)]
@@ -110,7 +110,8 @@ impl Admission<'_> {
             return Ok(None);
         };
         let nothing = Require::default();
-        let inquiry = self.inquiry(&claimed, &[], &nothing, &[]);
+        let known = claimed.session.and_then(|id| self.replica.session(id));
+        let inquiry = self.inquiry(&claimed, known, &[], &nothing, &[]);
         let findings = match self
             .store
             .decide(&inquiry, self.live.sessions.idle_timeout)
@@ -120,125 +121,6 @@ impl Admission<'_> {
             Err(error) => return Err(unknown(error)),
         };
         self.identity(&claimed, &findings, asked).map(Some)
-    }
-
-    /// Asks the store, in one trip where the user is known beforehand.
-    async fn confirm(
-        &self,
-        route: &Arc<Route>,
-        asked: Asked<'_>,
-        before: &[Charge],
-        claimed: &Claimed,
-    ) -> Result<Permit, Refused> {
-        if claimed.session.is_none() {
-            return self
-                .confirm_without_session(route, asked, before, claimed)
-                .await;
-        }
-        let idle = self.live.sessions.idle_timeout;
-        let user = self.user_of(claimed);
-        let after = user.as_deref().map(|user| {
-            charges::after(
-                route,
-                &asked,
-                Some((user, claimed.session, claimed.token.as_deref())),
-            )
-        });
-        let inquiry = self.inquiry(
-            claimed,
-            before,
-            &route.require,
-            after.as_deref().unwrap_or_default(),
-        );
-        let findings = match self.store.decide(&inquiry, idle).await {
-            Ok(findings) => findings,
-            Err(error) => {
-                return self
-                    .without_store(route, asked, before, claimed, error)
-                    .await;
-            }
-        };
-        let mut decisions = findings.decisions.clone();
-        self.count(&decisions);
-        refuse_over_limit(&decisions)?;
-        let identity = self
-            .identity(claimed, &findings, asked)
-            .map_err(|refused| Refused {
-                decisions: decisions.clone(),
-                ..refused
-            })?;
-        meets(&route.require, &identity, &decisions)?;
-        if after.is_none() && !route.limits_after.is_empty() {
-            // A session that this gateway did not know: only now can its user be charged.
-            let late = charges::after(route, &asked, Some((&identity.user, claimed.session, None)));
-            let late: Vec<Charge> = late
-                .into_iter()
-                .filter(|charge| charge.limit.binds(&identity.roles))
-                .collect();
-            let more = self.charge(&late).await?;
-            decisions.extend(more);
-            if let Err(refused) = refuse_over_limit(&decisions) {
-                self.give_back(before).await;
-                return Err(refused);
-            }
-        }
-        Ok(Permit {
-            route: Arc::clone(route),
-            identity: Some(identity),
-            decisions,
-            clear_cookie: false,
-        })
-    }
-
-    /// A foreign token stands for itself: its own roles and scopes, and the blacklist.
-    async fn confirm_without_session(
-        &self,
-        route: &Arc<Route>,
-        asked: Asked<'_>,
-        before: &[Charge],
-        claimed: &Claimed,
-    ) -> Result<Permit, Refused> {
-        let Some(identity) = claimed.token.as_ref().map(foreign) else {
-            return Err(Refusal::Internal.into());
-        };
-        let allowed = route.require.met_by(&identity.roles, &identity.scopes);
-        let after: Vec<Charge> = if allowed {
-            charges::after(
-                route,
-                &asked,
-                Some((&identity.user, None, claimed.token.as_deref())),
-            )
-            .into_iter()
-            .filter(|charge| charge.limit.binds(&identity.roles))
-            .collect()
-        } else {
-            Vec::new()
-        };
-        let inquiry = self.inquiry(claimed, before, &route.require, &after);
-        let findings = match self.store.decide(&inquiry, None).await {
-            Ok(findings) => findings,
-            Err(error) => {
-                return self
-                    .without_store(route, asked, before, claimed, error)
-                    .await;
-            }
-        };
-        let decisions = findings.decisions;
-        self.count(&decisions);
-        refuse_over_limit(&decisions)?;
-        if findings.blacklisted {
-            return Err(Refused {
-                decisions,
-                ..Refused::because(Refusal::TokenRevoked, "blacklisted")
-            });
-        }
-        meets(&route.require, &identity, &decisions)?;
-        Ok(Permit {
-            route: Arc::clone(route),
-            identity: Some(identity),
-            decisions,
-            clear_cookie: false,
-        })
     }
 
     async fn anonymous(
@@ -314,6 +196,7 @@ impl Admission<'_> {
     fn inquiry<'q>(
         &self,
         claimed: &'q Claimed,
+        known: Option<Arc<Session>>,
         before: &'q [Charge],
         require: &'q Require,
         after: &'q [Charge],
@@ -321,6 +204,7 @@ impl Admission<'_> {
         Inquiry {
             before,
             session: claimed.session,
+            known,
             last_access: claimed.session.map_or(0, |id| self.replica.last_access(id)),
             blacklist_key: claimed
                 .token

@@ -13,6 +13,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::accounts::Accounts;
+use crate::api;
 use crate::api::admin::{Readiness, Reloaded};
 use crate::directory::Directory;
 use crate::events::Events;
@@ -192,6 +193,12 @@ async fn assemble(live: &Arc<Live>, previous: Option<&Current>, metrics: &Arc<Me
     let before = previous.map(|current| &current.upstreams);
     let upstreams = Upstreams::build(&live.upstreams, before, metrics, runtime).await;
     Current::new(Arc::clone(live), verifier, upstreams, metrics)
+}
+
+/// Lets the front desk count a session's live answers without knowing the wire.
+fn live_of(parts: &Parts) -> api::LiveOf {
+    let registry = Arc::clone(&parts.registry);
+    Arc::new(move |session| registry.live_of(session) as u64)
 }
 
 /// Not ready, a pause for load balancers to notice, then no new requests, and the open ones finished.

@@ -22,11 +22,18 @@ impl SessionId {
     }
 }
 
+impl SessionId {
+    /// Writes the 64 characters into a buffer of the caller's.
+    pub fn hex<'b>(&self, buffer: &'b mut [u8; 64]) -> &'b str {
+        // The length fits and hex is ASCII; neither can fail.
+        let _ = hex::encode_to_slice(self.0, buffer);
+        std::str::from_utf8(buffer).unwrap_or_default()
+    }
+}
+
 impl std::fmt::Display for SessionId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut text = [0; 64];
-        hex::encode_to_slice(self.0, &mut text).map_err(|_| std::fmt::Error)?;
-        f.write_str(std::str::from_utf8(&text).map_err(|_| std::fmt::Error)?)
+        f.write_str(self.hex(&mut [0; 64]))
     }
 }
 
@@ -110,6 +117,10 @@ pub struct Session {
     pub device: Device,
     #[serde(default)]
     pub ended: Option<Ended>,
+    /// Counts the changes of who the session is from and what it may do. A record of the same
+    /// revision that is still active is the same record.
+    #[serde(default)]
+    pub revision: u64,
 }
 
 /// What the person signed in with.

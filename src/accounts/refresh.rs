@@ -79,7 +79,7 @@ impl Accounts {
             return Err(Refusal::SessionRevoked.into());
         };
         let now = self.store.now().await?;
-        let access_token = mint(live, session, now)?;
+        let access_token = mint(live, session)?;
         // A refresh is a use; it counts as one even if writing it fails.
         let used = Use {
             session: session.id,

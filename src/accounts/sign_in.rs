@@ -1,6 +1,6 @@
 //! Registering and signing in.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
 
@@ -232,7 +232,7 @@ impl Accounts {
         let token = SessionToken::random();
         let session = new_session(live, &user, &token, visitor, now);
         let refresh = RefreshToken::first(&self.refresh_key(live)?, session.id);
-        let access_token = mint(live, &session, now)?;
+        let access_token = mint(live, &session)?;
         let rules = &live.sessions;
         let created = self
             .store
@@ -320,6 +320,7 @@ fn new_session(
         user_agent: visitor.user_agent.clone(),
         device: visitor.device.clone(),
         ended: None,
+        revision: 0,
     }
 }
 
@@ -334,7 +335,14 @@ fn entry(session: Session, visitor: &Visitor) -> Entry {
 }
 
 /// Signs an access token for a session.
-pub(super) fn mint(live: &Live, session: &Session, now: Millis) -> Result<String, Failure> {
+///
+/// Tokens go by the gateway's clock, by which they are verified; the store's may differ by more than
+/// the leeway.
+pub(super) fn mint(live: &Live, session: &Session) -> Result<String, Failure> {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_millis() as Millis;
     let token_id = Uuid::new_v4().to_string();
     let minting = Minting {
         user: &session.user,

@@ -69,13 +69,4 @@ impl Admission<'_> {
             )),
         }
     }
-
-    /// The user that a credential is from, as far as it is known without asking. A session's user
-    /// never changes.
-    pub(super) fn user_of(&self, claimed: &Claimed) -> Option<String> {
-        match &claimed.token {
-            Some(claims) => Some(claims.user.clone()),
-            None => self.replica.user_of(claimed.session?),
-        }
-    }
 }

@@ -43,7 +43,7 @@ impl Admission<'_> {
             Found::Expired(_) => gone(Refusal::SessionExpired),
             Found::Revoked(_) => gone(Refusal::SessionRevoked),
             Found::Active(session, _) => {
-                self.identity_of(claimed, Arc::new(session.clone()), asked, findings.now)
+                self.identity_of(claimed, Arc::clone(session), asked, findings.now)
             }
         }
     }

@@ -272,6 +272,8 @@ fn welcome(status: StatusCode, live: &Live, signed_in: &SignedIn, with_token: bo
         idle: live.sessions.idle_timeout,
         now: signed_in.session.activity.last_access,
         current: Some(session.id),
+        // It is new: nothing is open yet.
+        live_of: std::sync::Arc::new(|_| 0),
     };
     let mut data = view::signed_in(signed_in, &sight);
     if let Some(token) = &signed_in.session_token

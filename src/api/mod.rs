@@ -26,12 +26,16 @@ use crate::admission::Identity;
 use crate::events::Events;
 use crate::refusal::Refusal;
 use crate::routing::Path;
+use crate::session::SessionId;
 use crate::settings::{Api, Live};
 use crate::store::Store;
 use crate::token::Claims;
 
 pub use answer::Refused;
 pub use origin::same_origin;
+
+/// Counts the open WebSockets, streams and other long answers that a session has on this gateway.
+pub type LiveOf = Arc<dyn Fn(SessionId) -> u64 + Send + Sync>;
 
 /// What the endpoints work with; the gateway builds it.
 #[derive(Clone)]
@@ -40,6 +44,7 @@ pub struct Desk {
     pub accounts: Accounts,
     pub store: Store,
     pub events: Events,
+    pub live_of: LiveOf,
 }
 
 /// Who calls, as admission found: a request extension on the endpoints of [`needs_caller`].

@@ -162,5 +162,6 @@ async fn sight(desk: &Desk, identity: &Identity) -> Result<Sight, Refused> {
         idle: idle(desk),
         now: desk.store.now().await?,
         current: current(identity),
+        live_of: desk.live_of.clone(),
     })
 }

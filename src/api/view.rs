@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
+use super::LiveOf;
 use crate::accounts::SignedIn;
 use crate::directory::User;
 use crate::session::{Millis, SessionId, Status};
@@ -15,6 +16,7 @@ pub(super) struct Sight {
     pub(super) now: Millis,
     /// The session that asks.
     pub(super) current: Option<SessionId>,
+    pub(super) live_of: LiveOf,
 }
 
 /// A session as the contract shows it. `expires_at` is when it expires if it is not used again.
@@ -47,7 +49,7 @@ pub(super) fn session(entry: &Entry, sight: &Sight) -> Value {
         "user_agent": session.user_agent,
         "device": {"type": session.device.kind, "name": session.device.name},
         "request_count": activity.request_count,
-        "live_connections": activity.live_connections,
+        "live_connections": (sight.live_of)(session.id),
         "data": {},
         "current": sight.current == Some(session.id),
     })
@@ -129,6 +131,7 @@ mod tests {
                 user_agent: "<b>".to_owned(),
                 device: Device::default(),
                 ended: None,
+                revision: 0,
             },
             activity: Activity {
                 last_access: 20_000,
@@ -139,6 +142,7 @@ mod tests {
             idle: Some(Duration::from_secs(60)),
             now: 40_000,
             current: Some(SessionId([1; 32])),
+            live_of: std::sync::Arc::new(|_| 0),
         };
         let shown = session(&entry, &sight);
         let mut names: Vec<&str> = shown

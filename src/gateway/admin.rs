@@ -28,6 +28,7 @@ pub(super) fn serve(
         store: parts.store.clone(),
         metrics: Arc::clone(&parts.metrics),
         events: parts.events.clone(),
+        live_of: super::live_of(parts),
         readiness: parts.readiness.clone(),
         sessions_on_outage: parts.boot.store.sessions_on_outage,
         own_names: Arc::from([]),

@@ -71,6 +71,7 @@ fn work(
             accounts: parts.accounts.with_store(store.clone()),
             store: store.clone(),
             events: parts.events.clone(),
+            live_of: super::live_of(parts),
         };
         let worker = Worker {
             index,

@@ -15,9 +15,6 @@ const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const STANDING: HeaderName = HeaderName::from_static("ratelimit");
 
-/// Every header that [`headers`] may set; an upstream's own give way to them.
-pub const HEADER_NAMES: [HeaderName; 6] = [LIMIT, REMAINING, RESET, POLICY, STANDING, RETRY_AFTER];
-
 /// Renders the headers for these decisions; `now_unix` is the time since the epoch. Shadow limits
 /// do not show; without any other limit there is no header.
 pub fn headers(decisions: &[Decision], now_unix: Duration) -> Vec<(HeaderName, HeaderValue)> {

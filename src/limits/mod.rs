@@ -14,7 +14,7 @@ use std::time::Duration;
 use http::HeaderName;
 use sha2::{Digest, Sha256};
 
-pub use headers::{HEADER_NAMES, headers};
+pub use headers::headers;
 pub use state::{Micros, Rule, State};
 
 /// The largest product of a limit and its window in milliseconds (for a token bucket, of its burst

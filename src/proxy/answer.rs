@@ -35,9 +35,7 @@ pub(super) fn complete(
         return Ok(());
     };
     if !permit.decisions.is_empty() {
-        for name in limits::HEADER_NAMES {
-            response.remove_header(&name);
-        }
+        // Ours take the place of the upstream's own of the same name.
         for (name, value) in limit_headers(&permit.decisions) {
             response.insert_header(name, value)?;
         }

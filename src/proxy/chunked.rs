@@ -3,6 +3,8 @@
 //! Pingora decodes the chunks; this follows the same bytes to refuse what another reader could take
 //! for different chunks, and to know where the body ends and the next request begins.
 
+use super::octets::{is_field_byte, is_token};
+
 /// Bytes of a chunk-size line, extensions included.
 const LINE_MAX: usize = 256;
 /// Bytes of all trailer fields.
@@ -125,10 +127,7 @@ fn are_extensions(mut text: &[u8]) -> bool {
 
 /// What follows a token of at least one character.
 fn token(text: &[u8]) -> Option<&[u8]> {
-    let length = text
-        .iter()
-        .take_while(|byte| super::head::is_token(**byte))
-        .count();
+    let length = text.iter().take_while(|byte| is_token(**byte)).count();
     (length > 0).then(|| text.get(length..)).flatten()
 }
 
@@ -139,21 +138,22 @@ fn quoted(text: &[u8]) -> Option<&[u8]> {
         let (first, after) = rest.split_first()?;
         rest = match first {
             b'"' => return Some(after),
-            b'\\' => after.split_first().filter(|(byte, _)| is_text(**byte))?.1,
-            byte if is_text(*byte) => after,
+            b'\\' => {
+                after
+                    .split_first()
+                    .filter(|(byte, _)| is_field_byte(**byte))?
+                    .1
+            }
+            byte if is_field_byte(*byte) => after,
             _ => return None,
         };
     }
 }
 
-fn is_text(byte: u8) -> bool {
-    matches!(byte, b'\t' | 0x20..=0x7e | 0x80..)
-}
-
 fn is_field(line: &[u8]) -> bool {
     token(line)
         .and_then(|rest| rest.strip_prefix(b":"))
-        .is_some_and(|value| value.iter().all(|byte| is_text(*byte)))
+        .is_some_and(|value| value.iter().all(|byte| is_field_byte(*byte)))
 }
 
 #[cfg(test)]

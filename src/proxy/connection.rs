@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::chunked::Chunks;
 use super::control::{Closing, Control, FrameBoundary};
@@ -137,7 +137,7 @@ impl Connection {
                 Progress::Partial => {}
             }
             let read = match deadline {
-                None => timeout(limits.idle, self.read_more())
+                None => pingora_timeout::timeout(limits.idle, self.read_more())
                     .await
                     .map_err(|_| NoHead::Closed)?,
                 Some(at) => timeout_at(at, self.read_more()).await.map_err(|_| late())?,

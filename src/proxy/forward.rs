@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 use pingora::upstreams::peer::HttpPeer;
@@ -17,6 +17,8 @@ use crate::admission::Permit;
 use crate::refusal::Refusal;
 use crate::routing::{Auth, strip_prefix};
 use crate::settings::{Balance, HashKey, TimeoutOverrides, Timeouts};
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Chooses a server for a request that holds a permit.
 ///
@@ -94,11 +96,7 @@ fn hash_of(
 ///
 /// # Errors
 /// A header that does not fit.
-pub(super) fn prepare(
-    session: &mut Session,
-    request: &mut RequestHeader,
-    ctx: &mut Context,
-) -> pingora::Result<()> {
+pub(super) fn prepare(request: &mut RequestHeader, ctx: &mut Context) -> pingora::Result<()> {
     let current = Arc::clone(&ctx.current);
     let (Some(permit), Some(origin), Some(host)) = (&ctx.permit, &ctx.origin, &ctx.host_header)
     else {
@@ -116,7 +114,7 @@ pub(super) fn prepare(
     headers::write_origin(request, origin, host)?;
     let id = HeaderValue::from_str(&ctx.request_id)
         .map_err(|error| Error::because(ErrorType::InternalError, "request id", error))?;
-    request.insert_header("x-request-id", id)?;
+    request.insert_header(X_REQUEST_ID, id)?;
     trace::write(request)?;
     if route.strip_prefix {
         let path = request.uri.path().to_owned();
@@ -131,18 +129,15 @@ pub(super) fn prepare(
         .as_ref()
         .and_then(super::upstream::Chosen::host)
         .and_then(|host| HeaderValue::from_str(host).ok());
-    request.insert_header(
-        header::HOST,
-        host.unwrap_or_else(|| host_as_sent(session, ctx)),
-    )?;
+    let host = host.or_else(|| {
+        // On HTTP/2 the host is no header.
+        let absent = !request.headers.contains_key(header::HOST);
+        absent.then(|| ctx.host_header.clone()).flatten()
+    });
+    if let Some(host) = host {
+        request.insert_header(header::HOST, host)?;
+    }
     Ok(())
-}
-
-fn host_as_sent(session: &Session, ctx: &Context) -> HeaderValue {
-    ctx.host_header
-        .clone()
-        .or_else(|| session.req_header().headers.get(header::HOST).cloned())
-        .unwrap_or_else(|| HeaderValue::from_static(""))
 }
 
 /// Cuts a request body off at the route's limit.
@@ -189,7 +184,7 @@ pub(super) fn set_timeouts(session: &mut Session, ctx: &Context) {
 /// Whether a request asks for an answer that may stay silent for long.
 fn is_streaming(session: &Session) -> bool {
     let headers = &session.req_header().headers;
-    let names = |name: header::HeaderName, wanted: &[u8]| {
+    let names = |name: HeaderName, wanted: &[u8]| {
         headers
             .get(name)
             .is_some_and(|value| memchr::memmem::find(value.as_bytes(), wanted).is_some())

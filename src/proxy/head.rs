@@ -4,6 +4,7 @@
 //! `Host`, `Content-Length` beside `Transfer-Encoding`, spaces in the target. None of it is forgiven
 //! here, so nothing behind this point has to wonder.
 
+use super::octets::{is_field_byte, is_token};
 use crate::refusal::Refusal;
 use crate::routing::host_of;
 
@@ -239,16 +240,6 @@ fn bad<T>(reason: &'static str) -> Result<T, Fault> {
         refusal: Refusal::BadRequest,
         reason,
     })
-}
-
-/// `tchar` of RFC 9110, section 5.6.2.
-pub(super) fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
-
-/// Visible characters, space, tab and obs-text.
-fn is_field_byte(byte: u8) -> bool {
-    matches!(byte, b'\t' | 0x20..=0x7e | 0x80..)
 }
 
 #[cfg(test)]

@@ -36,6 +36,9 @@ const OVERRIDES: [&str; 3] = [
     "x-http-method",
     "x-method-override",
 ];
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const RESERVED: &str = "x-portcullis-";
 
 /// Whether a client's header is dropped before the request goes on.
@@ -156,19 +159,19 @@ pub fn write_origin(
         let _ = write!(chain, "{comma}{hop}");
     }
     let chain = HeaderValue::try_from(chain).map_err(not_ours)?;
-    request.insert_header("x-forwarded-for", chain)?;
+    request.insert_header(X_FORWARDED_FOR, chain)?;
     request.insert_header(
-        "x-forwarded-proto",
+        X_FORWARDED_PROTO,
         HeaderValue::from_static(if origin.https { "https" } else { "http" }),
     )?;
     let host = match &origin.host {
         Some(told) => HeaderValue::try_from(told.as_str()).map_err(not_ours)?,
         None => host.clone(),
     };
-    request.insert_header("x-forwarded-host", host)?;
-    if request.headers.contains_key("forwarded") {
+    request.insert_header(X_FORWARDED_HOST, host)?;
+    if request.headers.contains_key(header::FORWARDED) {
         // One form is enough, and it is the other one.
-        request.remove_header("forwarded");
+        request.remove_header(&header::FORWARDED);
     }
     Ok(())
 }

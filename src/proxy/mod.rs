@@ -28,6 +28,7 @@ mod desk;
 mod failure;
 mod forward;
 mod hop_by_hop;
+mod octets;
 mod request;
 mod trace;
 
@@ -71,11 +72,11 @@ impl ProxyHttp for Proxy {
 
     async fn upstream_request_filter(
         &self,
-        session: &mut Session,
+        _: &mut Session,
         request: &mut RequestHeader,
         ctx: &mut Context,
     ) -> pingora::Result<()> {
-        forward::prepare(session, request, ctx)
+        forward::prepare(request, ctx)
     }
 
     async fn request_body_filter(

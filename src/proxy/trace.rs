@@ -1,9 +1,13 @@
 //! W3C Trace Context: a valid trace is passed on, any other starts anew.
 
-use http::header::HeaderValue;
+use bytes::BytesMut;
+use http::header::{HeaderName, HeaderValue};
 use pingora::http::RequestHeader;
 
 use super::headers::not_ours;
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Keeps a valid `traceparent` with its `tracestate`, and starts a new trace otherwise (W3C Trace
 /// Context, section 3.2).
@@ -11,7 +15,7 @@ use super::headers::not_ours;
 /// # Errors
 /// A header that does not fit.
 pub(super) fn write(request: &mut RequestHeader) -> pingora::Result<()> {
-    let mut parents = request.headers.get_all("traceparent").iter();
+    let mut parents = request.headers.get_all(TRACEPARENT).iter();
     let valid = match (parents.next(), parents.next()) {
         (Some(parent), None) => is_traceparent(parent.as_bytes()),
         _ => false,
@@ -19,13 +23,18 @@ pub(super) fn write(request: &mut RequestHeader) -> pingora::Result<()> {
     if valid {
         return Ok(());
     }
-    request.remove_header("tracestate");
-    let (trace, span): (u128, u64) = rand::random();
-    let fresh = format!("00-{:032x}-{:016x}-00", trace.max(1), span.max(1));
-    request.insert_header(
-        "traceparent",
-        HeaderValue::try_from(fresh).map_err(not_ours)?,
-    )
+    request.remove_header(&TRACESTATE);
+    // Never all zeros, which would be no id.
+    let ids: [u8; 24] = rand::random::<[u8; 24]>().map(|byte| byte.max(1));
+    let mut hex = [0; 48];
+    hex::encode_to_slice(ids, &mut hex).map_err(not_ours)?;
+    let (trace, span) = hex.split_at(32);
+    let mut fresh = BytesMut::with_capacity(55);
+    for part in [b"00-", trace, b"-", span, b"-00"] {
+        fresh.extend_from_slice(part);
+    }
+    let fresh = HeaderValue::from_maybe_shared(fresh.freeze()).map_err(not_ours)?;
+    request.insert_header(TRACEPARENT, fresh)
 }
 
 fn is_traceparent(value: &[u8]) -> bool {

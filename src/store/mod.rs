@@ -72,6 +72,8 @@ pub struct Inquiry<'a> {
     pub before: &'a [Charge],
     /// The session to look up.
     pub session: Option<SessionId>,
+    /// The record as this gateway last saw it: one that has not changed is not sent again.
+    pub known: Option<Arc<Session>>,
     /// The latest use of that session that this gateway knows of and may not have written yet.
     pub last_access: Millis,
     /// The blacklist entry to look for.
@@ -111,7 +113,7 @@ pub enum Found {
     Expired(Session),
     Revoked(Session),
     /// With its latest known use.
-    Active(Session, Millis),
+    Active(Arc<Session>, Millis),
 }
 
 /// What one gateway saw of one session since it last wrote.

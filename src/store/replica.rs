@@ -16,6 +16,8 @@ use crate::session::{Millis, Session, SessionId, Status};
 
 /// Bytes that remembered sessions may take, roughly.
 const SESSIONS_WEIGHT: u64 = 64 * 1024 * 1024;
+/// What was noted this recently is not noted again.
+const FRESH: Duration = Duration::from_millis(500);
 /// Tokens remembered as revoked, or as accepted.
 const TOKENS: usize = 50_000;
 
@@ -83,27 +85,31 @@ impl Replica {
     pub fn remember(&self, id: SessionId, found: &Found) {
         let (session, ended, last_access) = match found {
             Found::NotAsked => return,
-            Found::Active(session, last_access) => (Some(session), None, *last_access),
-            Found::Expired(session) => (Some(session), Some(Refusal::SessionExpired), 0),
-            Found::Revoked(session) => (Some(session), Some(Refusal::SessionRevoked), 0),
+            Found::Active(session, last_access) => (Arc::clone(session), None, *last_access),
+            Found::Expired(session) => {
+                (Arc::new(session.clone()), Some(Refusal::SessionExpired), 0)
+            }
+            Found::Revoked(session) => {
+                (Arc::new(session.clone()), Some(Refusal::SessionRevoked), 0)
+            }
             // Not kept: anybody can ask for sessions that never were.
             Found::Missing => {
                 self.sessions.remove(&id);
                 return;
             }
         };
-        let known = self.sessions.get(&id);
-        if known
-            .as_ref()
-            .is_some_and(|seen| seen.ended == Some(Refusal::SessionRevoked))
-        {
-            return;
+        if let Some(known) = self.sessions.get(&id) {
+            if known.ended == Some(Refusal::SessionRevoked) {
+                return;
+            }
+            let same = known
+                .session
+                .is_some_and(|known| Arc::ptr_eq(&known, &session));
+            if same && ended == known.ended && known.at.elapsed() < FRESH {
+                return;
+            }
         }
-        // The same record is kept rather than copied again.
-        let session = match known.and_then(|seen| seen.session) {
-            Some(old) if session.is_some_and(|new| *new == *old) => Some(old),
-            _ => session.map(|session| Arc::new(session.clone())),
-        };
+        let session = Some(session);
         self.sessions.insert(
             id,
             Seen {
@@ -161,11 +167,6 @@ impl Replica {
         self.accepted
             .get(blacklist_key)
             .is_some_and(|at| at.elapsed() <= bound)
-    }
-
-    /// A session's user, which never changes.
-    pub fn user_of(&self, id: SessionId) -> Option<String> {
-        Some(self.sessions.get(&id)?.session?.user.clone())
     }
 
     /// The record as it was last seen.

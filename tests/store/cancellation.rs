@@ -45,7 +45,7 @@ async fn every_answer_belongs_to_its_question_whoever_gives_up() {
                     };
                     assert_eq!(
                         found.unwrap().session,
-                        Found::Active(one.clone(), one.created_at)
+                        Found::Active(Arc::new(one.clone()), one.created_at)
                     );
                     answered += 1;
                 }

@@ -1,10 +1,11 @@
 //! What `decide` and `charge` answer, and what they spend.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis::limits::{Algorithm, Charge};
 use portcullis::routing::Require;
-use portcullis::session::{EndReason, OnLimit};
+use portcullis::session::{EndReason, OnLimit, Session};
 use portcullis::store::{Findings, Found, Inquiry, Store};
 
 use crate::support::{IDLE, charge, engines, inquiry, limit, log, open, redis, session};
@@ -18,6 +19,54 @@ async fn ask(store: &Store, inquiry: &Inquiry<'_>) -> (Findings, Vec<(bool, u64)
     let decisions = findings.decisions.iter();
     let verdicts = decisions.map(|d| (d.allowed, d.remaining)).collect();
     (findings, verdicts)
+}
+
+#[tokio::test]
+async fn a_record_that_the_caller_has_is_not_sent_again_until_it_changes() {
+    let (_server, engines) = engines().await;
+    for store in engines {
+        let now = store.now().await.unwrap();
+        let mut session = session("known", now);
+        store
+            .create_session(&session, 5, OnLimit::EvictOldest, IDLE)
+            .await
+            .unwrap();
+        let require = Require::default();
+        let known = Arc::new(session.clone());
+        let ask = async |known: &Arc<Session>| {
+            let asked = Inquiry {
+                session: Some(known.id),
+                known: Some(Arc::clone(known)),
+                ..inquiry(&[], &require, &[])
+            };
+            store.decide(&asked, IDLE).await.unwrap().session
+        };
+        let Found::Active(found, _) = ask(&known).await else {
+            panic!("not active")
+        };
+        assert!(Arc::ptr_eq(&found, &known));
+        let roles = ["editor".to_owned()];
+        store
+            .set_identity("known", &session.email, None, &roles, &[])
+            .await
+            .unwrap();
+        session = Session {
+            name: None,
+            roles: roles.to_vec(),
+            scopes: Vec::new(),
+            revision: 1,
+            ..session
+        };
+        let Found::Active(found, _) = ask(&known).await else {
+            panic!("not active")
+        };
+        assert_eq!(*found, session);
+        store
+            .revoke(session.id, EndReason::SignOut, IDLE)
+            .await
+            .unwrap();
+        assert!(matches!(ask(&found).await, Found::Revoked(_)));
+    }
 }
 
 #[tokio::test]
@@ -40,7 +89,7 @@ async fn each_stage_spends_what_it_should() {
         };
 
         let (found, verdicts) = ask(&store, &base()).await;
-        assert_eq!(found.session, Found::Active(session.clone(), now));
+        assert_eq!(found.session, Found::Active(Arc::new(session.clone()), now));
         assert_eq!(verdicts, [(true, 3), (true, 0)]);
 
         // A limit with identity refuses: nothing is spent, not even the limit before.

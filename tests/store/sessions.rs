@@ -37,6 +37,7 @@ async fn what_is_written_reads_back() {
         changed.name = None;
         changed.roles = vec![];
         changed.scopes = vec!["a".into(), "b".into()];
+        changed.revision = 1;
         store
             .set_identity("ann", &changed.email, None, &[], &changed.scopes)
             .await

@@ -73,6 +73,7 @@ pub(crate) fn session(user: &str, now: Millis) -> Session {
             name: None,
         },
         ended: None,
+        revision: 0,
     }
 }
 
@@ -110,6 +111,7 @@ pub(crate) fn inquiry<'a>(
     Inquiry {
         before,
         session: None,
+        known: None,
         last_access: 0,
         blacklist_key: None,
         require,

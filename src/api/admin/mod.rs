@@ -27,6 +27,7 @@ use crate::refusal::Refusal;
 use crate::settings::{Live, SessionsOnOutage};
 use crate::store::Store;
 
+use super::LiveOf;
 use super::answer::{Refused, no_store};
 
 pub use health::Readiness;
@@ -39,6 +40,7 @@ pub struct Desk {
     pub store: Store,
     pub metrics: Arc<Metrics>,
     pub events: Events,
+    pub live_of: LiveOf,
     pub readiness: Readiness,
     pub sessions_on_outage: SessionsOnOutage,
     /// Host names, in lower case, that the listener answers to besides loopback names and addresses.
@@ -86,7 +88,10 @@ fn operators(desk: &Desk) -> Router<Desk> {
         .route("/admin/sessions/{id}", delete(sessions::end))
         .route("/admin/users", get(users::list).post(users::create))
         .route("/admin/users/{id}", get(users::show).patch(users::change))
-        .route("/admin/users/{id}/sessions", delete(sessions::end_all))
+        .route(
+            "/admin/users/{id}/sessions",
+            delete(sessions::end_all).post(sessions::open),
+        )
         .route("/admin/routes", get(listings::routes))
         .route("/admin/upstreams", get(listings::upstreams))
         .route("/admin/limits", get(limits::list))

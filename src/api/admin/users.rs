@@ -107,8 +107,8 @@ async fn with_presence(desk: &Desk, user: &User) -> Result<Value, Refused> {
             },
         )
         .await?;
-    let activities = || page.entries.iter().map(|entry| &entry.activity);
-    let connections: u64 = activities().map(|activity| activity.live_connections).sum();
+    let sessions = page.entries.iter().map(|entry| entry.session.id);
+    let connections: u64 = sessions.map(|id| (desk.live_of)(id)).sum();
     let seen = page
         .entries
         .iter()

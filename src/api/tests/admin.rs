@@ -16,6 +16,7 @@ pub(super) struct Admin {
 pub(super) fn admin_of(gateway: &Gateway) -> Admin {
     let readiness = Readiness::default();
     let desk = admin::Desk {
+        live_of: Arc::new(|_| 0),
         live: Arc::clone(&gateway.desk.live),
         accounts: gateway.desk.accounts.clone(),
         store: gateway.desk.store.clone(),

@@ -115,6 +115,7 @@ async fn gateway_with(adjust: impl FnOnce(&mut Live)) -> Gateway {
     let mut live = live();
     adjust(&mut live);
     let desk = Desk {
+        live_of: Arc::new(|_| 0),
         live: Arc::new(ArcSwap::from_pointee(live)),
         accounts,
         store,

@@ -166,7 +166,7 @@ impl Memory {
         let (content, now) = self.enter();
         let mut ended = ids.to_vec();
         ended.retain(|id| {
-            let found = content.sessions.find(id, 0, idle, now / 1000);
+            let found = content.sessions.find(id, None, 0, idle, now / 1000);
             !matches!(found, Found::Active(..))
         });
         ended
@@ -210,9 +210,9 @@ impl Content {
             return findings;
         }
         if let Some(id) = inquiry.session {
-            findings.session = self
-                .sessions
-                .find(&id, inquiry.last_access, idle, now / 1000);
+            let known = inquiry.known.as_ref();
+            let sessions = &self.sessions;
+            findings.session = sessions.find(&id, known, inquiry.last_access, idle, now / 1000);
         }
         findings.blacklisted = inquiry
             .blacklist_key

@@ -1,6 +1,7 @@
 //! Sessions and whose they are.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::page::{parse_place, place};
@@ -70,6 +71,7 @@ impl Sessions {
     pub(super) fn find(
         &self,
         id: &SessionId,
+        known: Option<&Arc<Session>>,
         last_access: Millis,
         idle: Option<Duration>,
         now: Millis,
@@ -82,7 +84,11 @@ impl Sessions {
             .max(last_access)
             .max(session.created_at);
         match session.status(last, idle, now) {
-            Status::Active => Found::Active(session.clone(), last),
+            Status::Active => {
+                let same = known.filter(|known| known.revision == session.revision);
+                let record = same.map_or_else(|| Arc::new(session.clone()), Arc::clone);
+                Found::Active(record, last)
+            }
             Status::Expired => Found::Expired(session.clone()),
             Status::Revoked => Found::Revoked(session.clone()),
         }
@@ -153,6 +159,7 @@ impl Sessions {
                 session.name = identity.name.map(str::to_owned);
                 session.roles = identity.roles.to_vec();
                 session.scopes = identity.scopes.to_vec();
+                session.revision += 1;
             }
         }
     }

@@ -19,17 +19,27 @@ impl Keys {
 
     /// A hash: who signed in, when, from where, and how it ended.
     pub(super) fn session(&self, id: &SessionId) -> String {
-        format!("{}session:{{{id}}}", self.prefix)
+        self.of("session:{", id)
     }
 
     /// A hash: how the session is used.
     pub(super) fn activity(&self, id: &SessionId) -> String {
-        format!("{}activity:{{{id}}}", self.prefix)
+        self.of("activity:{", id)
     }
 
     /// A hash: the session's refresh tokens, by their hashes.
     pub(super) fn refresh(&self, id: &SessionId) -> String {
-        format!("{}refresh:{{{id}}}", self.prefix)
+        self.of("refresh:{", id)
+    }
+
+    /// Put together by hand: every request names two of these.
+    fn of(&self, word: &str, id: &SessionId) -> String {
+        let mut key = String::with_capacity(self.prefix.len() + word.len() + 65);
+        key.push_str(&self.prefix);
+        key.push_str(word);
+        key.push_str(id.hex(&mut [0; 64]));
+        key.push('}');
+        key
     }
 
     /// Two sorted sets: a user's sessions that are alive, and those that have ended.
@@ -48,7 +58,7 @@ impl Keys {
             "{}limit:{}:{}:{}{}",
             self.prefix,
             charge.limit.name,
-            charge.counter,
+            hex::encode(charge.counter.0),
             algorithm(charge),
             Rule::of(&charge.limit).width
         )

@@ -1,5 +1,6 @@
 //! Decisions and charges: one script each.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::Value;
@@ -44,6 +45,7 @@ impl Redis {
         let inquiry = Inquiry {
             before: charges,
             session: None,
+            known: None,
             last_access: 0,
             blacklist_key: None,
             require: &Require::default(),
@@ -92,7 +94,8 @@ impl Redis {
             .arg(record::list(&inquiry.require.roles))
             .arg(record::list(&inquiry.require.scopes))
             .arg(u8::from(inquiry.session.is_some()))
-            .arg(u8::from(inquiry.blacklist_key.is_some()));
+            .arg(u8::from(inquiry.blacklist_key.is_some()))
+            .arg(known_revision(inquiry));
         for charge in charges() {
             call = with_rule(call, charge)
                 .arg(record::list(&charge.limit.roles))
@@ -111,7 +114,7 @@ impl Redis {
         self.count_malformed("decide", number(broken)?);
         let status = i64::try_from(number(status)?).map_err(|_| StoreError::Malformed)?;
         let session = match inquiry.session {
-            Some(id) => self.found(id, status, fields, number(last)?),
+            Some(id) => self.found(id, inquiry, status, fields, number(last)?),
             None => Found::NotAsked,
         };
         let mut decisions = Vec::with_capacity(limits.len() / 4);
@@ -137,7 +140,14 @@ impl Redis {
 
     /// A session that is not understood is as good as none; it is counted, and whoever holds it
     /// signs in again.
-    fn found(&self, id: SessionId, status: i64, fields: &Value, last: u64) -> Found {
+    fn found(
+        &self,
+        id: SessionId,
+        inquiry: &Inquiry<'_>,
+        status: i64,
+        fields: &Value,
+        last: u64,
+    ) -> Found {
         if !(MALFORMED..=ACTIVE).contains(&status) {
             // Missing; or a limit refused before it was looked for.
             return if status == 0 {
@@ -146,16 +156,25 @@ impl Redis {
                 Found::Missing
             };
         }
+        if let (Value::Int(_), Some(known)) = (fields, &inquiry.known) {
+            return Found::Active(Arc::clone(known), last);
+        }
         match (status, record::session(id, fields)) {
             (EXPIRED, Reading::There(session)) => Found::Expired(*session),
             (REVOKED, Reading::There(session)) => Found::Revoked(*session),
-            (ACTIVE, Reading::There(session)) => Found::Active(*session, last),
+            (ACTIVE, Reading::There(session)) => Found::Active(Arc::from(session), last),
             _ => {
                 self.count_malformed("decide", 1);
                 Found::Missing
             }
         }
     }
+}
+
+/// Empty: the caller has no record.
+fn known_revision(inquiry: &Inquiry<'_>) -> String {
+    let known = inquiry.known.as_ref();
+    known.map_or_else(String::new, |session| session.revision.to_string())
 }
 
 fn with_rule(call: Call, charge: &Charge) -> Call {
@@ -176,7 +195,7 @@ fn number(value: &Value) -> Result<u64, StoreError> {
 
 fn decision(charge: &Charge, allowed: i64, left: u64, whole: Micros, wait: Micros) -> Decision {
     Decision {
-        limit: std::sync::Arc::clone(&charge.limit),
+        limit: Arc::clone(&charge.limit),
         allowed: allowed == 1,
         remaining: left,
         reset_after: Duration::from_micros(whole),

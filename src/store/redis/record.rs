@@ -10,7 +10,7 @@ use super::fault::is_wrong_type;
 use crate::session::{Activity, Device, EndReason, Ended, Session, SessionId};
 
 /// The fields, in the order in which they are always asked for (`decide.lua` as well).
-pub(super) const FIELDS: [&str; 13] = [
+pub(super) const FIELDS: [&str; 14] = [
     "user",
     "email",
     "name",
@@ -24,6 +24,7 @@ pub(super) const FIELDS: [&str; 13] = [
     "device_name",
     "ended_at",
     "ended_reason",
+    "revision",
 ];
 
 /// What a session's key was found to hold.
@@ -66,7 +67,7 @@ pub(super) fn session(id: SessionId, reply: &Value) -> Reading {
     if is_wrong_type(reply) {
         return Reading::Malformed;
     }
-    let Ok(values) = redis::from_redis_value_ref::<[Option<String>; 13]>(reply) else {
+    let Ok(values) = redis::from_redis_value_ref::<[Option<String>; 14]>(reply) else {
         return Reading::Malformed;
     };
     // A mark that a session was ended before it was written has no user.
@@ -79,7 +80,7 @@ pub(super) fn session(id: SessionId, reply: &Value) -> Reading {
     }
 }
 
-fn from_values(id: SessionId, values: [Option<String>; 13]) -> Option<Session> {
+fn from_values(id: SessionId, values: [Option<String>; 14]) -> Option<Session> {
     let [
         user,
         email,
@@ -94,6 +95,7 @@ fn from_values(id: SessionId, values: [Option<String>; 13]) -> Option<Session> {
         device,
         ended_at,
         reason,
+        revision,
     ] = values;
     // An end whose reason is not understood is still an end.
     let ended = ended_at.map(|at| Ended {
@@ -115,6 +117,7 @@ fn from_values(id: SessionId, values: [Option<String>; 13]) -> Option<Session> {
         user_agent: user_agent.unwrap_or_default(),
         device: Device { kind, name: device },
         ended,
+        revision: revision.map_or(Some(0), |text| text.parse().ok())?,
     })
 }
 

@@ -4,10 +4,11 @@
 -- KEYS  counters of the limits before, counters of the limits after,
 --       session and activity if ARGV[7] is 1, blacklist entry if ARGV[8] is 1
 -- ARGV  1 limits before, 2 limits after, 3 idle timeout in ms (0: none), 4 last use known, in ms,
---       5 roles of which one is required, 6 scopes which are all required, 7 and 8 as above;
+--       5 roles of which one is required, 6 scopes which are all required, 7 and 8 as above,
+--       9 the revision of the session that the caller has (empty: none);
 --       then for each limit algorithm, limit, width, burst, shadow, roles, except_roles
 -- reply now, session status (0 not asked, 1 missing, 2 malformed, 3 expired, 4 revoked, 5 active),
---       session fields, last use, blacklisted, counters that were broken;
+--       session fields (1: those that the caller has), last use, blacklisted, counters that were broken;
 --       then for each limit evaluated four numbers (see report), the first of them 2 for a limit
 --       that does not bind this session
 --
@@ -34,7 +35,7 @@ end
 local function refused(from, to, roles)
   local refuses = false
   for n = from, to do
-    local at = 9 + (n - 1) * 7
+    local at = 10 + (n - 1) * 7
     local only = ARGV[at + 5]
     if roles and ((only ~= '' and not any(roles, only, true)) or any(roles, ARGV[at + 6], true)) then
       limits[n] = false
@@ -66,8 +67,8 @@ if refused(1, before) then return settle(before, false) end
 
 local key, session, roles = before + after + 1, nil, nil
 if ARGV[7] == '1' then
-  session = redis.pcall('HMGET', KEYS[key], 'user', 'email', 'name', 'roles', 'scopes', 'created',
-    'expires', 'ip', 'ua', 'device_kind', 'device_name', 'ended_at', 'ended_reason')
+  session = redis.pcall('HMGET', KEYS[key], 'user', 'roles', 'scopes', 'created', 'expires',
+    'ended_at', 'revision')
   local status = 5
   if session.err then
     if string.sub(session.err, 1, 9) ~= 'WRONGTYPE' then error(session) end
@@ -75,7 +76,7 @@ if ARGV[7] == '1' then
   elseif not session[1] then
     status = 1
   else
-    local created, expires = tonumber(session[6]), tonumber(session[7])
+    local created, expires = tonumber(session[4]), tonumber(session[5])
     if not created or not expires then
       status = 2
     else
@@ -83,12 +84,19 @@ if ARGV[7] == '1' then
       last = type(last) == 'string' and tonumber(last) or 0
       last = math.max(last, tonumber(ARGV[4]), created)
       local idle = tonumber(ARGV[3])
-      if session[12] then
+      if session[6] then
         status = 4
       elseif ms >= expires or (idle > 0 and ms >= last + idle) then
         status = 3
       end
-      reply[3], reply[4] = session, last
+      if status == 5 and ARGV[9] == (session[7] or '0') then
+        reply[3] = 1
+      else
+        reply[3] = redis.call('HMGET', KEYS[key], 'user', 'email', 'name', 'roles', 'scopes',
+          'created', 'expires', 'ip', 'ua', 'device_kind', 'device_name', 'ended_at',
+          'ended_reason', 'revision')
+      end
+      reply[4] = last
     end
   end
   reply[2] = status
@@ -98,8 +106,8 @@ if ARGV[8] == '1' then reply[5] = redis.call('EXISTS', KEYS[key]) end
 
 if reply[5] == 1 or (session and reply[2] ~= 5) then return settle(before, true) end
 if session then
-  roles = session[4] or ''
-  if (ARGV[5] ~= '' and not any(roles, ARGV[5], true)) or any(session[5] or '', ARGV[6], false) then
+  roles = session[2] or ''
+  if (ARGV[5] ~= '' and not any(roles, ARGV[5], true)) or any(session[3] or '', ARGV[6], false) then
     return settle(before, true)
   end
 end

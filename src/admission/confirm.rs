@@ -1,0 +1,139 @@
+//! What a credential is worth once the store has been asked.
+
+use std::sync::Arc;
+
+use super::claim::Claimed;
+use super::identity::foreign;
+use super::{Admission, Asked, Permit, Refused, charges, meets, refuse_over_limit};
+use crate::limits::Charge;
+use crate::refusal::Refusal;
+use crate::routing::Route;
+
+impl Admission<'_> {
+    /// Asks the store, in one trip where the user is known beforehand.
+    pub(super) async fn confirm(
+        &self,
+        route: &Arc<Route>,
+        asked: Asked<'_>,
+        before: &[Charge],
+        claimed: &Claimed,
+    ) -> Result<Permit, Refused> {
+        if claimed.session.is_none() {
+            return self
+                .confirm_without_session(route, asked, before, claimed)
+                .await;
+        }
+        let idle = self.live.sessions.idle_timeout;
+        let known = claimed.session.and_then(|id| self.replica.session(id));
+        // A session's user never changes, so one that was seen before is known beforehand.
+        let user = match &claimed.token {
+            Some(claims) => Some(claims.user.as_str()),
+            None => known.as_ref().map(|session| session.user.as_str()),
+        };
+        let after = user.map(|user| {
+            charges::after(
+                route,
+                &asked,
+                Some((user, claimed.session, claimed.token.as_deref())),
+            )
+        });
+        let then = after.as_deref().unwrap_or_default();
+        let inquiry = self.inquiry(claimed, known.clone(), before, &route.require, then);
+        let findings = match self.store.decide(&inquiry, idle).await {
+            Ok(findings) => findings,
+            Err(error) => {
+                return self
+                    .without_store(route, asked, before, claimed, error)
+                    .await;
+            }
+        };
+        let mut decisions = findings.decisions.clone();
+        self.count(&decisions);
+        refuse_over_limit(&decisions)?;
+        let identity = self
+            .identity(claimed, &findings, asked)
+            .map_err(|refused| Refused {
+                decisions: decisions.clone(),
+                ..refused
+            })?;
+        meets(&route.require, &identity, &decisions)?;
+        if after.is_none() && !route.limits_after.is_empty() {
+            // A session that this gateway did not know: only now can its user be charged.
+            let late = charges::after(route, &asked, Some((&identity.user, claimed.session, None)));
+            let late: Vec<Charge> = late
+                .into_iter()
+                .filter(|charge| charge.limit.binds(&identity.roles))
+                .collect();
+            let more = self.charge(&late).await?;
+            decisions.extend(more);
+            if let Err(refused) = refuse_over_limit(&decisions) {
+                self.give_back(before).await;
+                return Err(refused);
+            }
+        }
+        Ok(Permit {
+            route: Arc::clone(route),
+            identity: Some(identity),
+            decisions,
+            clear_cookie: false,
+        })
+    }
+
+    /// A foreign token stands for itself: its own roles and scopes, and the blacklist.
+    async fn confirm_without_session(
+        &self,
+        route: &Arc<Route>,
+        asked: Asked<'_>,
+        before: &[Charge],
+        claimed: &Claimed,
+    ) -> Result<Permit, Refused> {
+        let Some(identity) = claimed.token.as_ref().map(foreign) else {
+            return Err(Refusal::Internal.into());
+        };
+        let allowed = route.require.met_by(&identity.roles, &identity.scopes);
+        let after: Vec<Charge> = if allowed {
+            charges::after(
+                route,
+                &asked,
+                Some((&identity.user, None, claimed.token.as_deref())),
+            )
+            .into_iter()
+            .filter(|charge| charge.limit.binds(&identity.roles))
+            .collect()
+        } else {
+            Vec::new()
+        };
+        let inquiry = self.inquiry(claimed, None, before, &route.require, &after);
+        let findings = match self.store.decide(&inquiry, None).await {
+            Ok(findings) => findings,
+            Err(error) => {
+                return self
+                    .without_store(route, asked, before, claimed, error)
+                    .await;
+            }
+        };
+        let decisions = findings.decisions;
+        self.count(&decisions);
+        refuse_over_limit(&decisions)?;
+        if let Some(claims) = &claimed.token {
+            if findings.blacklisted {
+                self.replica.remember_revoked(&claims.blacklist_key);
+            } else {
+                self.replica.remember_accepted(&claims.blacklist_key);
+            }
+        }
+        if findings.blacklisted {
+            return Err(Refused {
+                decisions,
+                ..Refused::because(Refusal::TokenRevoked, "blacklisted")
+            });
+        }
+        meets(&route.require, &identity, &decisions)?;
+        Ok(Permit {
+            route: Arc::clone(route),
+            identity: Some(identity),
+            decisions,
+            clear_cookie: false,
+        })
+    }
+}
