@@ -86,16 +86,8 @@ impl Admission<'_> {
                     && claimed.by == PresentedBy::Cookie
                     && refused.clear_cookie =>
             {
-                self.anonymous(route, asked, &[], true)
+                self.anonymous_after(route, asked, &before, refused.decisions)
                     .await
-                    .map(|permit| Permit {
-                        decisions: refused
-                            .decisions
-                            .into_iter()
-                            .chain(permit.decisions)
-                            .collect(),
-                        ..permit
-                    })
             }
             other => other,
         }
@@ -121,6 +113,33 @@ impl Admission<'_> {
             Err(error) => return Err(unknown(error)),
         };
         self.identity(&claimed, &findings, asked).map(Some)
+    }
+
+    /// Goes on without the session whose cookie came: the limits before are spent by now, and are
+    /// given back when one of those after refuses.
+    async fn anonymous_after(
+        &self,
+        route: &Arc<Route>,
+        asked: Asked<'_>,
+        before: &[Charge],
+        spent: Vec<Decision>,
+    ) -> Result<Permit, Refused> {
+        let joined = |more: Vec<Decision>| spent.iter().cloned().chain(more).collect();
+        match self.anonymous(route, asked, &[], true).await {
+            Ok(permit) => Ok(Permit {
+                decisions: joined(permit.decisions),
+                ..permit
+            }),
+            Err(refused) => {
+                if refused.refusal == Refusal::RateLimited {
+                    self.give_back(before).await;
+                }
+                Err(Refused {
+                    decisions: joined(refused.decisions),
+                    ..refused
+                })
+            }
+        }
     }
 
     async fn anonymous(

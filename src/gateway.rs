@@ -116,6 +116,7 @@ pub fn run(start: Start) -> anyhow::Result<()> {
     })?;
     drop(accepting);
     background.block_on(async { while accepts.recv().await.is_some() {} });
+    reload::loaded(&parts);
     parts.readiness.serving();
     (start.announce)(&parts);
     background.block_on(reload::live_on(&parts, start.file, watched, reloads))?;
@@ -188,7 +189,7 @@ async fn assemble(live: &Arc<Live>, previous: Option<&Current>, metrics: &Arc<Me
         metrics,
         previous.map(|current| current.verifier.issuers()),
     );
-    let verifier = Arc::new(Verifier::new(Arc::clone(&live.tokens), issuers));
+    let verifier = Arc::new(Verifier::new(Arc::clone(&live.tokens), issuers, metrics));
     let runtime = tokio::runtime::Handle::current();
     let before = previous.map(|current| &current.upstreams);
     let upstreams = Upstreams::build(&live.upstreams, before, metrics, runtime).await;

@@ -89,7 +89,7 @@ fn metrics() -> Arc<Metrics> {
 fn verifier(address: SocketAddr, metrics: &Arc<Metrics>) -> Verifier {
     let tokens = trusting(address);
     let issuers = Issuers::new(&tokens, metrics, None);
-    Verifier::new(Arc::new(tokens), issuers)
+    Verifier::new(Arc::new(tokens), issuers, &Metrics::new().unwrap())
 }
 
 fn token(key: &Key) -> String {
@@ -241,7 +241,7 @@ async fn an_unchanged_issuer_keeps_its_keys_across_a_reload() {
     let same = trusting(publisher.address);
     let issuers = Issuers::new(&same, &metrics, Some(before.issuers()));
     assert_eq!(issuers.keys(0).len(), 1);
-    let after = Verifier::new(Arc::new(same), issuers);
+    let after = Verifier::new(Arc::new(same), issuers, &Metrics::new().unwrap());
     drop(before);
     assert!(after.verify(&token(&key), NOW).await.is_ok());
     assert_eq!(publisher.asked(), 1);

@@ -214,7 +214,8 @@ fn write_line(
         Format::Json => serde_json::to_writer(&mut *out, &line)?,
         Format::Text => write!(
             out,
-            "{} {} {} {} {}{} {} {} route={} user={} session={} {:.6}s",
+            "{} {} {} {} {}{} {} {} route={} upstream={} user={} session={} \
+             total={:.6}s store={:.6}s upstream_time={:.6}s in={} out={}",
             line.time,
             line.request_id,
             line.client_ip,
@@ -224,9 +225,14 @@ fn write_line(
             line.status,
             line.code.unwrap_or("-"),
             line.route.unwrap_or("-"),
+            line.upstream.unwrap_or("-"),
             printable(line.user_id.unwrap_or("-")),
             line.session_id.unwrap_or("-"),
             line.duration_seconds,
+            line.store_seconds,
+            line.upstream_seconds.unwrap_or_default(),
+            line.bytes_received,
+            line.bytes_sent,
         )?,
     }
     out.write_all(b"\n")

@@ -23,6 +23,47 @@ const STORE_BUCKETS: &[f64] = &[
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0,
 ];
 
+/// The operations of the store's face.
+const STORE_OPERATIONS: [&str; 24] = [
+    "all_sessions",
+    "blacklist",
+    "charge",
+    "clean_up",
+    "counts",
+    "create_session",
+    "decide",
+    "ended_among",
+    "grant_refresh",
+    "holds_refresh",
+    "is_blacklisted",
+    "now",
+    "peek_limit",
+    "probe",
+    "record_uses",
+    "refund",
+    "reset_limit",
+    "revoke",
+    "revoke_user",
+    "rotate_refresh",
+    "session",
+    "sessions_of",
+    "set_identity",
+    "unblacklist",
+];
+/// Why a connection or a head is turned away before there is a request.
+const CONNECTION_REFUSALS: [&str; 10] = [
+    "connections",
+    "proxy_protocol",
+    "handshake_rate",
+    "handshake",
+    "handshake_timeout",
+    "http2_preface",
+    "bad_request",
+    "headers_too_large",
+    "request_timeout",
+    "method_not_allowed",
+];
+
 /// The gateway's metrics and the registry that renders them.
 #[derive(Debug)]
 pub struct Metrics {
@@ -251,8 +292,23 @@ impl Metrics {
         for reason in EndReason::ALL {
             self.sessions_ended.with_label_values(&[reason.as_str()]);
         }
-        for outcome in ["applied", "rejected", "restart_required", "unchanged"] {
+        for outcome in ["applied", "rejected", "restart_required"] {
             self.config_reloads.with_label_values(&[outcome]);
+        }
+        for cache in ["sessions", "tokens"] {
+            for outcome in ["hit", "miss"] {
+                self.cache.with_label_values(&[cache, outcome]);
+            }
+        }
+        for operation in STORE_OPERATIONS {
+            self.store_operation_duration
+                .with_label_values(&[operation]);
+            for kind in ["timeout", "unreachable", "refused", "malformed"] {
+                self.store_errors.with_label_values(&[operation, kind]);
+            }
+        }
+        for reason in CONNECTION_REFUSALS {
+            self.connections_refused.with_label_values(&[reason]);
         }
     }
 }

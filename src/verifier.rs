@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use prometheus::IntCounter;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use crate::issuers::Issuers;
+use crate::metrics::Metrics;
 use crate::session::Millis;
 use crate::token::{Claims, Failure, Tokens, Verified};
 
@@ -21,6 +23,8 @@ pub struct Verifier {
     issuers: Issuers,
     /// By the whole text: only the very same token is a hit. Only good ones are here, so nobody
     /// without a key can fill it.
+    hits: IntCounter,
+    misses: IntCounter,
     remembered: Cache<Box<str>, Remembered, Weight>,
 }
 
@@ -53,12 +57,14 @@ impl Weighter<Box<str>, Remembered> for Weight {
 
 impl Verifier {
     /// Makes a verifier that remembers nothing yet.
-    pub fn new(tokens: Arc<Tokens>, issuers: Issuers) -> Verifier {
+    pub fn new(tokens: Arc<Tokens>, issuers: Issuers, metrics: &Metrics) -> Verifier {
         // A usual token has half a kibibyte.
         let items = MEMORY / (3 * OVERHEAD);
         Verifier {
             tokens,
             issuers,
+            hits: metrics.cache.with_label_values(&["tokens", "hit"]),
+            misses: metrics.cache.with_label_values(&["tokens", "miss"]),
             remembered: Cache::with_weighter(items as usize, MEMORY, Weight),
         }
     }
@@ -76,8 +82,10 @@ impl Verifier {
             .get(token)
             .filter(|known| self.is_current(known))
         {
+            self.hits.inc();
             return self.still_good(known.verified, now);
         }
+        self.misses.inc();
         let mut generation = self.issuers.generation();
         let mut found = self.check(token, now);
         if let Err(Failure::UnknownKey(issuers)) = &found {

@@ -14,7 +14,7 @@ use crate::token::fixtures::{NOW, our_claims, secret, sign, tokens, with};
 fn verifier(tokens: Tokens) -> Verifier {
     let metrics = Arc::new(Metrics::new().unwrap());
     let issuers = Issuers::new(&tokens, &metrics, None);
-    Verifier::new(Arc::new(tokens), issuers)
+    Verifier::new(Arc::new(tokens), issuers, &Metrics::new().unwrap())
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use super::{Admission, Asked, Permit, Refused, charges, meets, refuse_over_limit
 use crate::limits::Charge;
 use crate::refusal::Refusal;
 use crate::routing::Route;
+use crate::session::Session;
 
 impl Admission<'_> {
     /// Asks the store, in one trip where the user is known beforehand.
@@ -24,7 +25,7 @@ impl Admission<'_> {
                 .await;
         }
         let idle = self.live.sessions.idle_timeout;
-        let known = claimed.session.and_then(|id| self.replica.session(id));
+        let known = self.remembered(claimed);
         // A session's user never changes, so one that was seen before is known beforehand.
         let user = match &claimed.token {
             Some(claims) => Some(claims.user.as_str()),
@@ -135,5 +136,14 @@ impl Admission<'_> {
             decisions,
             clear_cookie: false,
         })
+    }
+
+    /// The session's record as it was last seen here.
+    fn remembered(&self, claimed: &Claimed) -> Option<Arc<Session>> {
+        let known = self.replica.session(claimed.session?);
+        let outcome = if known.is_some() { "hit" } else { "miss" };
+        let counter = self.metrics.cache.with_label_values(&["sessions", outcome]);
+        counter.inc();
+        known
     }
 }

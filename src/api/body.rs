@@ -58,7 +58,7 @@ impl Fields {
 
     /// Whether the member is there at all, be it null.
     pub(super) fn has(&self, name: &str) -> bool {
-        self.members.contains_key(name)
+        self.members.get(name).is_some_and(|value| !value.is_null())
     }
 
     /// A string that has to be there.
@@ -91,6 +91,7 @@ impl Fields {
     /// A boolean that may be left out.
     pub(super) fn optional_flag(&mut self, name: &str) -> Option<bool> {
         match self.members.remove(name)? {
+            Value::Null => None,
             Value::Bool(flag) => Some(flag),
             _ => {
                 self.problem(name, "must be true or false");

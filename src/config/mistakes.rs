@@ -63,8 +63,11 @@ pub(super) fn nearest<'a>(
         .into_iter()
         .map(|candidate| (strsim::damerau_levenshtein(wrong, candidate), candidate))
         // Half of it right is near enough to be worth a look.
-        .filter(|(distance, candidate)| 2 * distance <= wrong.len().max(candidate.len()))
-        .min_by_key(|(distance, _)| *distance)
+        .filter(|(distance, candidate)| {
+            candidate.starts_with(wrong) || 2 * distance <= wrong.len().max(candidate.len())
+        })
+        // What was only begun is nearer than what is as short.
+        .min_by_key(|(distance, candidate)| (!candidate.starts_with(wrong), *distance))
         .map(|(_, candidate)| candidate)
 }
 

@@ -81,9 +81,12 @@ fn redis_addresses_are_read() {
 fn without_own_tokens_no_key_is_needed() {
     let issuers =
         "tokens: { trusted_issuers: [{ issuer: a, audience: b, jwks_url: https://a/k }] }\n";
-    assert!(with(issuers).is_err());
-    let settings = with(&format!("{issuers}api: null")).unwrap();
-    assert!(settings.live.tokens.signing.is_none() && settings.live.api.is_none());
+    for api in ["", "api: null"] {
+        let settings = with(&format!("{issuers}{api}")).unwrap();
+        assert!(settings.live.tokens.signing.is_none() && settings.live.api.is_none());
+    }
+    // Endpoints that are asked for could not sign anybody in.
+    assert!(with(&format!("{issuers}api: {{ prefix: /gate }}")).is_err());
 }
 
 #[test]

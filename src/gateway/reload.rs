@@ -84,18 +84,20 @@ async fn apply(parts: &Parts, settings: Settings) -> (Reloaded, Option<Vec<PathB
     (Reloaded::Applied, Some(settings.watched))
 }
 
+/// Notes when the running configuration was loaded.
+pub(super) fn loaded(parts: &Parts) {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now = now.unwrap_or_default().as_secs_f64();
+    parts.metrics.last_reload_success.set(now);
+}
+
 fn tell(parts: &Parts, outcome: &Reloaded) {
     let word = match outcome {
         Reloaded::Applied => {
-            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-            parts
-                .metrics
-                .last_reload_success
-                .set(now.unwrap_or_default().as_secs_f64());
+            loaded(parts);
             tracing::info!("the configuration was reloaded");
             "applied"
         }
-        Reloaded::Unchanged => "unchanged",
         Reloaded::Rejected(mistakes) => {
             for mistake in mistakes {
                 tracing::error!("the configuration was not reloaded: {mistake}");

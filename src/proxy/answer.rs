@@ -1,7 +1,7 @@
 //! What every answer gets on its way to the client, and what is measured when it is over.
 
-use http::StatusCode;
 use http::header::{self, HeaderName, HeaderValue};
+use http::{StatusCode, Version};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 
@@ -26,6 +26,13 @@ pub(super) fn complete(
         ctx.arrival.control.set_answered();
         if let Some(started) = ctx.upstream_started {
             ctx.upstream_time = Some(started.elapsed());
+        }
+    }
+    if session.req_header().version == Version::HTTP_10 {
+        // It does not know chunks (RFC 9112, section 6.1): the end of the connection ends the body.
+        response.remove_header(&header::TRANSFER_ENCODING);
+        if !response.headers.contains_key(header::CONTENT_LENGTH) {
+            session.set_keepalive(None);
         }
     }
     follow_streams(session, response, ctx);

@@ -19,12 +19,13 @@ use tokio::time::{Instant, timeout_at};
 
 use super::chunked::Chunks;
 use super::control::{Closing, Control, FrameBoundary};
-use super::head::{Body, Fault, Head, HeadReader, Progress};
-use crate::refusal::Refusal;
+use super::head::{Body, Head, HeadReader, Progress};
 
+mod no_head;
 mod stream;
 mod transport;
 
+pub use no_head::{HeadLimits, NoHead};
 pub use transport::Transport;
 
 /// What is written is gathered up to here before it goes out.
@@ -66,26 +67,6 @@ pub struct Connection {
     frames: FrameBoundary,
 }
 
-/// What came instead of a request head.
-#[derive(Debug)]
-pub enum NoHead {
-    /// The client went away, or stayed silent past the keep-alive.
-    Closed,
-    /// The HTTP/2 preface: the bytes are still unread.
-    Http2,
-    Refused(Fault),
-}
-
-/// The deadlines and the size of a request head.
-#[derive(Debug, Clone, Copy)]
-pub struct HeadLimits {
-    pub size: usize,
-    /// From the head's first byte.
-    pub timeout: Duration,
-    /// Until the head's first byte.
-    pub idle: Duration,
-}
-
 impl Connection {
     /// Takes over a socket whose handshakes are done; `unread` was read beyond them.
     pub fn new(transport: Transport, unread: BytesMut) -> Connection {
@@ -122,7 +103,7 @@ impl Connection {
             match reader.read(&self.unread).map_err(NoHead::Refused)? {
                 Progress::Complete(head) => {
                     if head.length > limits.size {
-                        return Err(too_large());
+                        return Err(NoHead::too_large());
                     }
                     let bytes = self.unread.split_to(head.length);
                     self.expect_body(&head);
@@ -133,18 +114,22 @@ impl Connection {
                     self.window = Window::Everything;
                     return Err(NoHead::Http2);
                 }
-                Progress::Partial if self.unread.len() > limits.size => return Err(too_large()),
+                Progress::Partial if self.unread.len() > limits.size => {
+                    return Err(NoHead::too_large());
+                }
                 Progress::Partial => {}
             }
             let read = match deadline {
                 None => pingora_timeout::timeout(limits.idle, self.read_more())
                     .await
                     .map_err(|_| NoHead::Closed)?,
-                Some(at) => timeout_at(at, self.read_more()).await.map_err(|_| late())?,
+                Some(at) => timeout_at(at, self.read_more())
+                    .await
+                    .map_err(|_| NoHead::late())?,
             };
             match read {
                 Ok(0) if self.unread.is_empty() => return Err(NoHead::Closed),
-                Ok(0) => return Err(broken_off()),
+                Ok(0) => return Err(NoHead::broken_off()),
                 Ok(_) => {
                     deadline.get_or_insert_with(|| Instant::now() + limits.timeout);
                 }
@@ -292,27 +277,6 @@ impl Connection {
     }
 }
 
-fn too_large() -> NoHead {
-    NoHead::Refused(Fault {
-        refusal: Refusal::HeadersTooLarge,
-        reason: "the head is larger than allowed",
-    })
-}
-
-fn late() -> NoHead {
-    NoHead::Refused(Fault {
-        refusal: Refusal::RequestTimeout,
-        reason: "the head was not complete in time",
-    })
-}
-
-fn broken_off() -> NoHead {
-    NoHead::Refused(Fault {
-        refusal: Refusal::BadRequest,
-        reason: "the head broke off",
-    })
-}
-
 impl AsyncRead for Connection {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -320,6 +284,13 @@ impl AsyncRead for Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        // Whoever waits for more has written all there is for now: it goes out, so that an answer
+        // that comes slowly is seen as it comes.
+        if !this.unsent.is_empty()
+            && let Poll::Ready(sent) = this.poll_send(cx)
+        {
+            sent?;
+        }
         if !this.http2 {
             this.control.register_reader(cx.waker());
             if let Some(why) = this.control.closing() {

@@ -71,6 +71,10 @@ pub struct Context {
     pub failed: Option<Refusal>,
     pub chosen: Option<Chosen>,
     pub tried: Vec<usize>,
+    /// How often a server was asked.
+    pub attempts: usize,
+    /// The pooled connection was stale: the next one has to be new.
+    pub fresh: bool,
     pub upstream_started: Option<Instant>,
     pub upstream_time: Option<Duration>,
     pub body_received: u64,
@@ -106,6 +110,8 @@ impl Context {
             failed: None,
             chosen: None,
             tried: Vec::new(),
+            attempts: 0,
+            fresh: false,
             upstream_started: None,
             upstream_time: None,
             body_received: 0,

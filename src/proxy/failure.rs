@@ -36,9 +36,16 @@ pub(super) fn while_proxying(
     mut error: Box<Error>,
     reused: bool,
 ) -> Box<Error> {
-    if *error.esource() == ErrorSource::Upstream {
+    let waited_for_client = *error.etype() == ErrorType::ReadTimedout && !session.is_body_done();
+    if waited_for_client {
+        // The upstream waits for a body that does not come: the client is late, not the server.
+        ctx.refusal = Some(Refusal::RequestTimeout);
+    } else if *error.esource() == ErrorSource::Upstream {
         ctx.failed = Some(refusal_of(&error));
-        report(ctx, outcome_of(&error));
+        // That a pooled connection had been closed says nothing of the server.
+        if !reused {
+            report(ctx, outcome_of(&error));
+        }
     }
     let untouched = session.response_written().is_none()
         && session
@@ -47,7 +54,11 @@ pub(super) fn while_proxying(
             .is_none_or(|body| body.is_empty());
     let safe = ctx.method.is_safe() && untouched;
     error.retry.decide_reuse(reused);
-    if !(error.retry() && safe && may_retry(ctx)) {
+    if error.retry() && safe && may_retry(ctx) {
+        // The server is not to blame for a connection that it had closed: it may be asked again.
+        ctx.tried.pop();
+        ctx.fresh = true;
+    } else {
         error.set_retry(false);
     }
     error
@@ -59,7 +70,7 @@ fn may_retry(ctx: &Context) -> bool {
         .as_ref()
         .and_then(|route| ctx.current.live.upstreams.get(route.upstream))
         .map_or(0, |upstream| upstream.retries);
-    ctx.tried.len() <= retries
+    ctx.attempts <= retries
 }
 
 fn report(ctx: &mut Context, outcome: Outcome) {

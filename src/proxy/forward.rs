@@ -53,6 +53,10 @@ pub(super) fn choose(session: &mut Session, ctx: &mut Context) -> pingora::Resul
     let overrides =
         Some(&route.timeouts).filter(|timeouts| **timeouts != TimeoutOverrides::default());
     let mut peer = chosen.peer(overrides);
+    if ctx.fresh {
+        // A key in the pool that no connection has.
+        peer.group_key = rand::random();
+    }
     if session.is_upgrade_req() {
         // WebSocket is HTTP/1.1 only.
         peer.options.set_http_version(1, 1);
@@ -60,6 +64,7 @@ pub(super) fn choose(session: &mut Session, ctx: &mut Context) -> pingora::Resul
     if streams {
         peer.options.read_timeout = timeouts.and_then(|timeouts| timeouts.stream_idle);
     }
+    ctx.attempts += 1;
     ctx.tried.push(chosen.server());
     ctx.chosen = Some(chosen);
     ctx.upstream_started = Some(Instant::now());

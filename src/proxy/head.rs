@@ -116,6 +116,10 @@ impl HeadReader {
             return bad("the target has an illegal byte");
         }
         self.head.authority = authority_of(target).map(<[u8]>::to_vec);
+        let known_form = matches!(target.first(), Some(b'/')) || target == b"*";
+        if !known_form && self.head.authority.is_none() && method != b"CONNECT" {
+            return bad("the target is neither a path nor absolute");
+        }
         match version {
             b"HTTP/1.1" => {}
             b"HTTP/1.0" => self.head.http_10 = true,
@@ -304,6 +308,7 @@ mod tests {
             "GET  / HTTP/1.1\r\nHost: x\r\n\r\n",
             "GET / HTTP/1.1 \r\nHost: x\r\n\r\n",
             "GET /\u{e9} HTTP/1.1\r\nHost: x\r\n\r\n",
+            "GET a/b HTTP/1.1\r\nHost: x\r\n\r\n",
             "GET /a#b HTTP/1.1\r\nHost: x\r\n\r\n",
             "GET http://y/a HTTP/1.1\r\nHost: x\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a,b\r\n\r\n",

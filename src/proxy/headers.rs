@@ -13,29 +13,32 @@ use crate::routing::HeaderEdits;
 use crate::settings::IdentityHeaders;
 
 /// Headers by which a client, or a proxy that nobody trusts, could pretend to another address,
-/// scheme, host, path or method.
-pub(super) const FORWARDING: [&str; 14] = [
+/// scheme, host, path, method or user, beside everything under [`FORWARDING_PREFIXES`]. Method
+/// overrides are among them: they pass by whatever the route said of methods.
+const FORWARDING: [&str; 12] = [
     "forwarded",
-    "x-forwarded-for",
-    "x-forwarded-proto",
-    "x-forwarded-host",
-    "x-forwarded-port",
-    "x-forwarded-prefix",
-    "x-forwarded-uri",
-    "x-forwarded-method",
-    "x-forwarded-server",
     "x-real-ip",
-    "x-original-url",
-    "x-original-uri",
-    "x-original-method",
     "x-rewrite-url",
-];
-/// Method overrides pass by whatever the route said of methods.
-const OVERRIDES: [&str; 3] = [
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "true-client-ip",
+    "cf-connecting-ip",
+    "fastly-client-ip",
+    "front-end-https",
     "x-http-method-override",
     "x-http-method",
     "x-method-override",
 ];
+const FORWARDING_PREFIXES: [&str; 2] = ["x-forwarded-", "x-original-"];
+
+/// Whether a header says where a request came from, or what it was before a proxy changed it.
+pub(super) fn is_forwarding(name: &str) -> bool {
+    FORWARDING_PREFIXES
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
+        || FORWARDING.contains(&name)
+}
+
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -64,7 +67,7 @@ fn is_dropped(name: &str, identity: &IdentityHeaders, peer_trusted: bool) -> boo
     ours.iter().any(|header| header.as_str() == read)
         || read.starts_with(RESERVED)
         || ((!peer_trusted || read.len() != name.len() || name.contains('.'))
-            && (FORWARDING.contains(&read) || OVERRIDES.contains(&read)))
+            && is_forwarding(read))
 }
 
 /// Removes what the client may not claim.
@@ -234,8 +237,8 @@ pub fn is_request_id(value: &[u8]) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(byte))
 }
 
-/// Visible ASCII as it is, `%` and everything else percent-encoded, so that no value can break out of its
-/// header or be mistaken for another.
+/// Visible ASCII as it is, everything else percent-encoded, so that no value can break out of its
+/// header.
 fn visible(text: &str) -> pingora::Result<HeaderValue> {
     if text.bytes().all(|byte| matches!(byte, 0x21..=0x7e)) {
         return HeaderValue::from_str(text).map_err(not_ours);
@@ -290,6 +293,8 @@ mod tests {
             "x.forwarded.for",
             "forwarded",
             "x-original-url",
+            "x-forwarded-user",
+            "true-client-ip",
             "x-http-method-override",
             "x-real-ip",
         ] {

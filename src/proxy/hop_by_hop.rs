@@ -3,7 +3,7 @@
 use http::header::{self, HeaderValue};
 use pingora::http::RequestHeader;
 
-use super::headers::{FORWARDING, not_ours};
+use super::headers::{is_forwarding, not_ours};
 
 /// Settles what the client's `Connection` nominates, so that nothing it names can take away what the
 /// gateway writes later: nominated headers of the client's go here, and only `close`, `keep-alive`
@@ -43,7 +43,7 @@ pub(super) fn settle(request: &mut RequestHeader) -> pingora::Result<()> {
             "connection",
             "upgrade",
         ];
-        if !framing.contains(&&*name) && !FORWARDING.contains(&&*name) {
+        if !framing.contains(&&*name) && !is_forwarding(&name) {
             request.remove_header(&*name);
         }
     }

@@ -132,6 +132,10 @@ pub fn render(answer: &Answer, request: &HeaderMap, headers: &mut HeaderMap) -> 
     let request_id = uuid::Uuid::new_v4().simple().to_string();
     let form = Form::wanted(request);
     for (name, value) in head_of(answer, form, &request_id) {
+        // The router knows the methods of a path better.
+        if name == header::ALLOW && headers.contains_key(header::ALLOW) {
+            continue;
+        }
         headers.insert(name, value);
     }
     form.body(answer, &request_id)
@@ -174,6 +178,9 @@ pub async fn write(
         head.insert_header(header::CONTENT_LENGTH, body.len())?;
     }
     decide_keepalive(session, keep);
+    if session.is_http2() {
+        read_off(session).await;
+    }
     let silent = bodiless || body.is_empty() || session.req_header().method == Method::HEAD;
     session
         .write_response_header(Box::new(head), silent)
@@ -198,12 +205,31 @@ fn decide_keepalive(session: &mut Session, keep: bool) {
         .req_header()
         .headers
         .contains_key(header::TRANSFER_ENCODING);
-    if !keep || endless || length.is_some_and(|length| length > DRAIN_UP_TO) {
+    // Whether a client that waits for `100 Continue` still sends its body, nobody can know.
+    let waits =
+        session.req_header().headers.contains_key(header::EXPECT) && !session.is_body_done();
+    if !keep || endless || waits || length.is_some_and(|length| length > DRAIN_UP_TO) {
         session.set_keepalive(None);
     } else {
         session.set_close_on_response_before_downstream_finish(false);
         session.set_total_drain_timeout(Some(Duration::from_secs(5)));
     }
+}
+
+/// Reads a small body off an HTTP/2 stream: some clients take an answer that comes before they have
+/// sent everything for a broken stream (RFC 9113, section 8.1, allows it).
+async fn read_off(session: &mut Session) {
+    let reading = async {
+        let mut left = DRAIN_UP_TO as usize;
+        while let Ok(Some(part)) = session.read_request_body().await {
+            left = left.saturating_sub(part.len());
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    // A client that does not send in time gets the answer all the same.
+    let _ = tokio::time::timeout(Duration::from_millis(500), reading).await;
 }
 
 /// An answer to bytes that never became a request.

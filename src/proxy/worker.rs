@@ -59,6 +59,11 @@ impl Current {
                 metrics.request_duration.with_label_values(&[name]),
             );
         }
+        for route in live.routes.routes() {
+            metrics
+                .requests
+                .with_label_values(&[&*route.name, "GET", "200"]);
+        }
         for limit in &live.limits {
             for outcome in ["allowed", "limited", "degraded", "shadow_limited"] {
                 metrics

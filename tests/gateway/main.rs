@@ -30,6 +30,7 @@ mod secrets;
 mod sessions;
 mod shutdown;
 mod signing_in;
+mod slow_and_stale;
 mod store_outage;
 mod streaming;
 mod tls;

@@ -46,14 +46,20 @@ impl Readiness {
 
 /// `GET /health`: 200 while the process is up, whatever the store does.
 pub(super) async fn health(State(desk): State<Desk>) -> Response {
-    let counts = desk.store.counts().await.ok().flatten();
+    let counts = desk.store.counts().await;
+    let answered = counts.is_ok();
+    let counts = counts.ok().flatten();
     let count = |read: fn(&crate::store::Counts) -> u64| counts.as_ref().map(read);
     let stats = json!({
         "activeSessions": count(|counts| counts.active_sessions),
         "cachedProfiles": count(|counts| counts.cached_profiles),
         "blacklistedTokens": count(|counts| counts.blacklisted_tokens),
     });
-    let store = if desk.store.up() { "connected" } else { "down" };
+    let store = if answered && desk.store.up() {
+        "connected"
+    } else {
+        "down"
+    };
     let body = json!({"status": "OK", "store": store, "sessionStats": stats});
     answer_json(StatusCode::OK, &body)
 }

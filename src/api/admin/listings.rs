@@ -81,16 +81,22 @@ pub(super) async fn events(State(desk): State<Desk>, uri: Uri) -> Result<Respons
 
 /// `POST /admin/reload`: all or nothing; the mistakes are told as `check` prints them.
 pub(super) async fn reload(State(desk): State<Desk>) -> Result<Response, Refused> {
-    let refused = |field: &str, problems: Vec<String>| {
-        let named = problems
-            .into_iter()
-            .map(|problem| (field.to_owned(), problem));
-        Err(Refused::fields(named.collect()))
-    };
     match (desk.reload)().await {
         Reloaded::Applied => Ok(answer::data(&json!({"outcome": "applied"}))),
-        Reloaded::Unchanged => Ok(answer::data(&json!({"outcome": "unchanged"}))),
-        Reloaded::Rejected(mistakes) => refused("config", mistakes),
-        Reloaded::RestartRequired(keys) => refused("restart_required", keys),
+        // FILE:LINE:COLUMN names the place, what follows says what is wrong there.
+        Reloaded::Rejected(mistakes) => Err(Refused::fields(
+            mistakes
+                .into_iter()
+                .map(|mistake| match mistake.split_once(": ") {
+                    Some((place, problem)) => (place.to_owned(), problem.to_owned()),
+                    None => ("config".to_owned(), mistake),
+                })
+                .collect(),
+        )),
+        Reloaded::RestartRequired(keys) => Err(Refused::fields(
+            keys.into_iter()
+                .map(|key| (key, "restart_required".to_owned()))
+                .collect(),
+        )),
     }
 }

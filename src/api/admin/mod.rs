@@ -60,7 +60,6 @@ pub type Reload = dyn Fn() -> Pin<Box<dyn Future<Output = Reloaded> + Send>> + S
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reloaded {
     Applied,
-    Unchanged,
     /// The mistakes, as `check` prints them.
     Rejected(Vec<String>),
     /// The keys that only a restart can change.

@@ -100,8 +100,5 @@ async fn events_are_paged_and_a_refused_reload_tells_its_mistakes() {
         .await
         .refused
         .unwrap();
-    assert_eq!(
-        refused.fields,
-        [("config".to_owned(), "f:1:2: wrong".to_owned())]
-    );
+    assert_eq!(refused.fields, [("f:1:2".to_owned(), "wrong".to_owned())]);
 }

@@ -202,6 +202,14 @@ pub(in crate::config) struct Api {
     pub(in crate::config) allowed_origins: Vec<String>,
 }
 
+impl Api {
+    /// Whether it says nothing but the defaults, as if it were not written.
+    pub(in crate::config) fn is_default(&self) -> bool {
+        let default = Api::default();
+        self.prefix == default.prefix && self.allowed_origins.is_empty()
+    }
+}
+
 impl Default for Api {
     fn default() -> Api {
         Api {

@@ -25,10 +25,16 @@ pub(super) fn settle(file: &File, review: &mut Review<'_>) -> Option<Settings> {
     let admin = entrance::admin(&file.admin, &file.listeners, &root.key("admin"), review);
     let store = state::store(&file.store, &root.key("store"), review);
     let database = state::database(&file.database, &root.key("database"), review);
-    let tokens = tokens::tokens(&file.tokens, file.api.is_some(), review);
+    // Where nobody signs in here there is nothing for the endpoints to do, unless they were asked for.
+    let foreign_only = file.tokens.signing.is_none() && !file.tokens.trusted_issuers.is_empty();
+    let endpoints = file
+        .api
+        .as_ref()
+        .filter(|api| !foreign_only || !api.is_default());
+    let tokens = tokens::tokens(&file.tokens, endpoints.is_some(), review);
     let sessions = people::sessions(&file.sessions, &root.key("sessions"), review);
     let identity = people::identity(&file.identity, &root.key("identity"), review);
-    let api = people::api(file.api.as_ref(), &root.key("api"), review);
+    let api = people::api(endpoints, &root.key("api"), review);
     let vouched = headers::identity(
         &file.identity_headers,
         &root.key("identity_headers"),

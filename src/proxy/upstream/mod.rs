@@ -102,7 +102,7 @@ impl Upstreams {
     /// For the admin listener: each upstream's servers, their addresses and their health.
     pub fn describe(&self) -> serde_json::Value {
         let upstreams: Vec<Description> = self.all.iter().map(|one| one.describe()).collect();
-        serde_json::json!({ "upstreams": upstreams })
+        serde_json::json!(upstreams)
     }
 
     fn unchanged(&self, settings: &settings::Upstream) -> Option<Arc<Upstream>> {

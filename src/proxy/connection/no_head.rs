@@ -1,0 +1,49 @@
+//! What bounds the reading of a head, and what may come instead of one.
+
+use std::time::Duration;
+
+use super::super::head::Fault;
+use crate::refusal::Refusal;
+
+/// What came instead of a request head.
+#[derive(Debug)]
+pub enum NoHead {
+    /// The client went away, or stayed silent past the keep-alive.
+    Closed,
+    /// The HTTP/2 preface: the bytes are still unread.
+    Http2,
+    Refused(Fault),
+}
+
+/// The deadlines and the size of a request head.
+#[derive(Debug, Clone, Copy)]
+pub struct HeadLimits {
+    pub size: usize,
+    /// From the head's first byte.
+    pub timeout: Duration,
+    /// Until the head's first byte.
+    pub idle: Duration,
+}
+
+impl NoHead {
+    pub(super) fn too_large() -> NoHead {
+        NoHead::Refused(Fault {
+            refusal: Refusal::HeadersTooLarge,
+            reason: "the head is larger than allowed",
+        })
+    }
+
+    pub(super) fn late() -> NoHead {
+        NoHead::Refused(Fault {
+            refusal: Refusal::RequestTimeout,
+            reason: "the head was not complete in time",
+        })
+    }
+
+    pub(super) fn broken_off() -> NoHead {
+        NoHead::Refused(Fault {
+            refusal: Refusal::BadRequest,
+            reason: "the head broke off",
+        })
+    }
+}

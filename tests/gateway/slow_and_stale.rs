@@ -1,0 +1,140 @@
+//! Slow clients, slow answers, and connections that had gone stale.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::client::{Client, Request};
+use crate::support::config::Config;
+use crate::support::gateway::Gateway;
+use crate::support::upstream::Upstream;
+
+/// An upstream that is served by a function of the connection's number and the stream.
+fn serving(serve: impl Fn(std::net::TcpStream) + Send + Clone + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let serve = serve.clone();
+            std::thread::spawn(move || serve(stream.unwrap()));
+        }
+    });
+    address
+}
+
+/// Reads a request without a body; `false` when the connection ended.
+fn read_request(stream: &mut std::net::TcpStream) -> bool {
+    let mut seen = Vec::new();
+    let mut byte = [0];
+    while !seen.ends_with(b"\r\n\r\n") {
+        if !matches!(stream.read(&mut byte), Ok(1)) {
+            return false;
+        }
+        seen.push(byte[0]);
+    }
+    true
+}
+
+#[test]
+fn a_stale_connection_is_replaced_by_a_new_one_even_with_one_server() {
+    // It answers once a connection, promises to keep it, and closes it at the second request.
+    let upstream = serving(|mut stream| {
+        if read_request(&mut stream) {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+            read_request(&mut stream);
+        }
+    });
+    let gateway = Gateway::start(Config::new(upstream));
+    for n in 0..12 {
+        assert_eq!(gateway.get("/public/a").status, 200, "request {n}");
+    }
+}
+
+#[test]
+fn a_client_that_does_not_send_its_body_is_late_and_the_server_is_not_blamed() {
+    let upstream = Upstream::start();
+    let config =
+        Config::new(upstream.address).set("/upstreams/echo/timeouts", json!({ "read": "200ms" }));
+    let gateway = Gateway::start(config);
+    for _ in 0..8 {
+        let mut client = Client::connect(gateway.public);
+        client.send("POST /public/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx");
+        client.answer().refused(408, "REQUEST_TIMEOUT");
+    }
+    gateway.get("/public/a").ok();
+    let shown = gateway.admin(Request::get("/admin/upstreams")).text();
+    assert!(shown.contains("\"healthy\":true"), "{shown}");
+}
+
+#[test]
+fn what_comes_slowly_is_passed_on_as_it_comes() {
+    let upstream = serving(|mut stream| {
+        read_request(&mut stream);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nfirst");
+        std::thread::sleep(Duration::from_secs(5));
+    });
+    let gateway = Gateway::start(Config::new(upstream));
+    let start = std::time::Instant::now();
+    let mut client = Client::connect(gateway.public);
+    client.send("GET /public/a HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    client.until("first");
+    assert!(start.elapsed() < Duration::from_secs(2));
+}
+
+#[test]
+fn an_http_1_0_client_gets_no_chunks() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address));
+    let mut client = Client::connect(gateway.public);
+    client.send("GET /public/chunked HTTP/1.0\r\nHost: localhost\r\n\r\n");
+    let head = client.until("\r\n\r\n").to_ascii_lowercase();
+    assert!(!head.contains("transfer-encoding"), "{head}");
+}
+
+#[test]
+fn a_body_that_waits_for_100_continue_is_not_taken_from_the_next_request() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address));
+    let mut client = Client::connect(gateway.public);
+    client.send(
+        "POST /private/a HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n\
+         Content-Length: 5\r\n\r\n",
+    );
+    client.answer().refused(401, "UNAUTHENTICATED");
+    assert!(client.closes_within(Duration::from_secs(2)));
+}
+
+#[test]
+fn a_limit_that_refuses_spends_none_even_where_a_stale_cookie_is_no_obstacle() {
+    let upstream = Upstream::start();
+    let config = Config::new(upstream.address)
+        .limited(
+            "by-ip",
+            json!({ "algorithm": "sliding_log", "limit": 5, "window": "10m", "key": "ip" }),
+        )
+        .limited(
+            "by-user",
+            json!({ "algorithm": "sliding_log", "limit": 3, "window": "10m", "key": "user" }),
+        )
+        .route(
+            json!({ "name": "opt", "match": { "prefix": "/opt" }, "auth": "optional",
+            "limits": ["by-user", "by-ip"], "upstream": "echo" }),
+        )
+        .route(
+            json!({ "name": "ip", "match": { "prefix": "/ip" }, "auth": "none",
+            "limits": ["by-ip"], "upstream": "echo" }),
+        );
+    let gateway = Gateway::start(config);
+    let stale = format!("portcullis={}", "ab".repeat(32));
+    let statuses: Vec<u16> = (0..5)
+        .map(|_| gateway.ask(&Request::get("/opt/a").cookie(&stale)).status)
+        .collect();
+    assert_eq!(statuses, [200, 200, 200, 429, 429]);
+    let answer = gateway.get("/ip/a");
+    assert_eq!(
+        (answer.status, answer.number("x-ratelimit-remaining")),
+        (200, 1)
+    );
+}
