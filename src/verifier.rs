@@ -13,6 +13,8 @@ use crate::token::{Claims, Failure, Tokens, Verified};
 
 /// Bytes, about.
 const MEMORY: u64 = 16 * 1024 * 1024;
+/// What room is made for at the start; the rest is taken when it is needed.
+const EXPECTED: usize = 1_000;
 /// Bytes that a remembered token takes beside its text; its claims are about as long as that.
 const OVERHEAD: u64 = 512;
 
@@ -58,14 +60,12 @@ impl Weighter<Box<str>, Remembered> for Weight {
 impl Verifier {
     /// Makes a verifier that remembers nothing yet.
     pub fn new(tokens: Arc<Tokens>, issuers: Issuers, metrics: &Metrics) -> Verifier {
-        // A usual token has half a kibibyte.
-        let items = MEMORY / (3 * OVERHEAD);
         Verifier {
             tokens,
             issuers,
             hits: metrics.cache.with_label_values(&["tokens", "hit"]),
             misses: metrics.cache.with_label_values(&["tokens", "miss"]),
-            remembered: Cache::with_weighter(items as usize, MEMORY, Weight),
+            remembered: Cache::with_weighter(EXPECTED, MEMORY, Weight),
         }
     }
 

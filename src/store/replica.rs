@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use quick_cache::Weighter;
 use quick_cache::sync::Cache;
+use quick_cache::{UnitWeighter, Weighter};
 
 use super::{Found, Revocation, Use};
 use crate::refusal::Refusal;
@@ -19,7 +19,9 @@ const SESSIONS_WEIGHT: u64 = 64 * 1024 * 1024;
 /// What was noted this recently is not noted again.
 const FRESH: Duration = Duration::from_millis(500);
 /// Tokens remembered as revoked, or as accepted.
-const TOKENS: usize = 50_000;
+const TOKENS: u64 = 50_000;
+/// What room is made for at the start; the rest is taken when it is needed.
+const EXPECTED: usize = 1_000;
 
 /// What is remembered of one session.
 #[derive(Debug, Clone)]
@@ -71,9 +73,9 @@ impl std::fmt::Debug for Replica {
 impl Default for Replica {
     fn default() -> Replica {
         Replica {
-            sessions: Cache::with_weighter(1_000, SESSIONS_WEIGHT, SessionWeight),
-            revoked: Cache::new(TOKENS),
-            accepted: Cache::new(TOKENS),
+            sessions: Cache::with_weighter(EXPECTED, SESSIONS_WEIGHT, SessionWeight),
+            revoked: Cache::with_weighter(EXPECTED, TOKENS, UnitWeighter),
+            accepted: Cache::with_weighter(EXPECTED, TOKENS, UnitWeighter),
             uses: Mutex::default(),
         }
     }
