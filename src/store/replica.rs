@@ -149,11 +149,6 @@ impl Replica {
         self.accepted.remove(blacklist_key);
     }
 
-    /// Forgets that a token was blacklisted: it was taken off the list.
-    pub fn forget_revoked(&self, blacklist_key: &str) {
-        self.revoked.remove(blacklist_key);
-    }
-
     /// Takes note of a foreign token that the store did not object to.
     pub fn remember_accepted(&self, blacklist_key: &str) {
         self.accepted
