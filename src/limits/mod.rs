@@ -162,13 +162,18 @@ impl Counter {
         hex::decode_to_slice(text, &mut name).ok()?;
         Some(Counter(name))
     }
+
+    /// Writes the 32 hex characters into a buffer of the caller's.
+    pub fn hex<'b>(&self, buffer: &'b mut [u8; 32]) -> &'b str {
+        // The length fits and hex is ASCII; neither can fail.
+        let _ = hex::encode_to_slice(self.0, buffer);
+        std::str::from_utf8(buffer).unwrap_or_default()
+    }
 }
 
 impl std::fmt::Display for Counter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut text = [0; 32];
-        hex::encode_to_slice(self.0, &mut text).map_err(|_| std::fmt::Error)?;
-        f.write_str(std::str::from_utf8(&text).map_err(|_| std::fmt::Error)?)
+        f.write_str(self.hex(&mut [0; 32]))
     }
 }
 

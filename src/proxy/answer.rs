@@ -1,14 +1,14 @@
 //! What every answer gets on its way to the client, and what is measured when it is over.
 
 use http::header::{self, HeaderName, HeaderValue};
-use http::{StatusCode, Version};
+use http::{HeaderMap, StatusCode, Version};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 
 use super::context::Context;
 use super::live::Kind;
 use super::respond::{self, Answer};
-use super::{headers, worker};
+use super::{fields, headers, worker};
 use crate::credential;
 use crate::limits::{self, Decision};
 use crate::refusal::Refusal;
@@ -28,26 +28,37 @@ pub(super) fn complete(
             ctx.upstream_time = Some(started.elapsed());
         }
     }
-    if session.req_header().version == Version::HTTP_10 {
-        // It does not know chunks (RFC 9112, section 6.1): the end of the connection ends the body.
-        response.remove_header(&header::TRANSFER_ENCODING);
-        if !response.headers.contains_key(header::CONTENT_LENGTH) {
-            session.set_keepalive(None);
-        }
-    }
     follow_streams(session, response, ctx);
-    let current = std::sync::Arc::clone(&ctx.current);
-    headers::strip_set_cookie(response, &current.live.sessions.cookie.name)?;
+    let old = session.req_header().version == Version::HTTP_10;
+    fields::of_response(response, |fields| {
+        if old {
+            // It does not know chunks (RFC 9112, section 6.1): the end of the connection ends the
+            // body.
+            fields.remove(header::TRANSFER_ENCODING);
+        }
+        write(fields, ctx);
+    })?;
+    if old && !response.headers.contains_key(header::CONTENT_LENGTH) {
+        session.set_keepalive(None);
+    }
+    Ok(())
+}
+
+/// Writes what every answer of the route carries, in the place of what the upstream said of it.
+fn write(fields: &mut HeaderMap, ctx: &Context) {
+    let rules = &ctx.current.live.sessions.cookie;
+    headers::strip_set_cookie(fields, &rules.name);
     let Some(permit) = &ctx.permit else {
-        return Ok(());
+        return;
     };
     if !permit.decisions.is_empty() {
+        fields.reserve(5);
         // Ours take the place of the upstream's own of the same name.
         for (name, value) in limit_headers(&permit.decisions) {
-            response.insert_header(name, value)?;
+            fields.insert(name, value);
         }
     }
-    headers::edit_response(response, &permit.route.response_headers)?;
+    headers::edit(fields, &permit.route.response_headers);
     if let Some(cors) = &permit.route.cors {
         // The edge speaks for the route: an upstream's own CORS headers would contradict it.
         for name in [
@@ -55,18 +66,17 @@ pub(super) fn complete(
             header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
             header::ACCESS_CONTROL_EXPOSE_HEADERS,
         ] {
-            response.remove_header(&name);
+            fields.remove(name);
         }
         for (name, value) in cors.actual(ctx.request_origin.as_ref()) {
-            response.append_header(name, value)?;
+            fields.append(name, value);
         }
     }
     if permit.clear_cookie {
-        for cookie in credential::clearing_cookies(&current.live.sessions.cookie) {
-            response.append_header(header::SET_COOKIE, cookie)?;
+        for cookie in credential::clearing_cookies(rules) {
+            fields.append(header::SET_COOKIE, cookie);
         }
     }
-    Ok(())
 }
 
 /// Notes an answer that may stay open for long, so that a revocation closes it at once.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http::header::{self, HeaderName, HeaderValue};
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
@@ -12,7 +13,7 @@ use pingora::{Error, ErrorType};
 
 use super::context::Context;
 use super::control::Closing;
-use super::{headers, trace};
+use super::{fields, headers, trace};
 use crate::admission::Permit;
 use crate::refusal::Refusal;
 use crate::routing::{Auth, strip_prefix};
@@ -102,25 +103,11 @@ fn hash_of(
 /// # Errors
 /// A header that does not fit.
 pub(super) fn prepare(request: &mut RequestHeader, ctx: &mut Context) -> pingora::Result<()> {
-    let current = Arc::clone(&ctx.current);
-    let (Some(permit), Some(origin), Some(host)) = (&ctx.permit, &ctx.origin, &ctx.host_header)
-    else {
+    let Some(permit) = &ctx.permit else {
         return Err(Error::new(ErrorType::HTTPStatus(500)));
     };
+    fields::of_request(request, |fields| vouch(fields, ctx, permit))??;
     let route = &permit.route;
-    let names = &current.live.identity_headers;
-    headers::strip(request, names, origin.peer_trusted);
-    let bearer_passes = route.auth == Auth::None || route.forward_credentials;
-    headers::strip_credentials(request, &current.live.sessions.cookie.name, bearer_passes)?;
-    headers::edit_request(request, &route.request_headers)?;
-    if let Some(identity) = &permit.identity {
-        headers::write_identity(request, names, identity)?;
-    }
-    headers::write_origin(request, origin, host)?;
-    let id = HeaderValue::from_str(&ctx.request_id)
-        .map_err(|error| Error::because(ErrorType::InternalError, "request id", error))?;
-    request.insert_header(X_REQUEST_ID, id)?;
-    trace::write(request)?;
     if route.strip_prefix {
         let path = request.uri.path().to_owned();
         let mut stripped = strip_prefix(&path, &route.matches.path).to_owned();
@@ -129,18 +116,38 @@ pub(super) fn prepare(request: &mut RequestHeader, ctx: &mut Context) -> pingora
         }
         request.set_raw_path(stripped.as_bytes())?;
     }
-    let host = ctx
-        .chosen
-        .as_ref()
-        .and_then(super::upstream::Chosen::host)
-        .and_then(|host| HeaderValue::from_str(host).ok());
-    let host = host.or_else(|| {
+    Ok(())
+}
+
+fn vouch(fields: &mut HeaderMap, ctx: &Context, permit: &Permit) -> pingora::Result<()> {
+    let (Some(origin), Some(host)) = (&ctx.origin, &ctx.host_header) else {
+        return Err(Error::new(ErrorType::HTTPStatus(500)));
+    };
+    let (route, live) = (&permit.route, &ctx.current.live);
+    let names = &live.identity_headers;
+    // Once, for all that is written below.
+    fields.reserve(10);
+    headers::strip(fields, names, origin.peer_trusted);
+    let bearer_passes = route.auth == Auth::None || route.forward_credentials;
+    headers::strip_credentials(fields, &live.sessions.cookie.name, bearer_passes);
+    headers::edit(fields, &route.request_headers);
+    if let Some(identity) = &permit.identity {
+        headers::write_identity(fields, names, identity)?;
+    }
+    headers::write_origin(fields, origin, host)?;
+    let id = HeaderValue::from_str(&ctx.request_id).map_err(headers::not_ours)?;
+    fields.insert(X_REQUEST_ID, id);
+    trace::write(fields)?;
+    let chosen = ctx.chosen.as_ref().and_then(super::upstream::Chosen::host);
+    match chosen.and_then(|host| HeaderValue::from_str(host).ok()) {
+        Some(host) => {
+            fields.insert(header::HOST, host);
+        }
         // On HTTP/2 the host is no header.
-        let absent = !request.headers.contains_key(header::HOST);
-        absent.then(|| ctx.host_header.clone()).flatten()
-    });
-    if let Some(host) = host {
-        request.insert_header(header::HOST, host)?;
+        None if !fields.contains_key(header::HOST) => {
+            fields.insert(header::HOST, host.clone());
+        }
+        None => {}
     }
     Ok(())
 }

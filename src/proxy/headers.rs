@@ -3,8 +3,8 @@
 
 use std::fmt::Write as _;
 
+use http::HeaderMap;
 use http::header::{self, HeaderName, HeaderValue};
-use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::client::Origin;
 use crate::admission::Identity;
@@ -71,50 +71,36 @@ fn is_dropped(name: &str, identity: &IdentityHeaders, peer_trusted: bool) -> boo
 }
 
 /// Removes what the client may not claim.
-pub fn strip(request: &mut RequestHeader, identity: &IdentityHeaders, peer_trusted: bool) {
-    let dropped: Vec<HeaderName> = request
-        .headers
+pub fn strip(fields: &mut HeaderMap, identity: &IdentityHeaders, peer_trusted: bool) {
+    let dropped: Vec<HeaderName> = fields
         .keys()
         .filter(|name| is_dropped(name.as_str(), identity, peer_trusted))
         .cloned()
         .collect();
     for name in dropped {
-        request.remove_header(&name);
+        fields.remove(&name);
     }
 }
 
 /// Removes the gateway's own credentials, and a bearer token unless it may pass.
-///
-/// # Errors
-/// A header that does not fit; it is the gateway's own making.
-pub fn strip_credentials(
-    request: &mut RequestHeader,
-    cookie_name: &str,
-    bearer_passes: bool,
-) -> pingora::Result<()> {
-    let removed = request
-        .headers
-        .get_all(header::AUTHORIZATION)
-        .iter()
-        .any(|value| match credential::scheme_of(value) {
+pub fn strip_credentials(fields: &mut HeaderMap, cookie_name: &str, bearer_passes: bool) {
+    let removed = fields.get_all(header::AUTHORIZATION).iter().any(|value| {
+        match credential::scheme_of(value) {
             credential::Scheme::Session => true,
             credential::Scheme::Bearer => !bearer_passes,
             credential::Scheme::Other => false,
-        });
-    if removed {
-        request.remove_header(&header::AUTHORIZATION);
-    }
-    if request.headers.contains_key(header::COOKIE) {
-        let left =
-            credential::strip_cookie(request.headers.get_all(header::COOKIE).iter(), cookie_name);
-        match left {
-            Some(left) => request.insert_header(header::COOKIE, left)?,
-            None => {
-                request.remove_header(&header::COOKIE);
-            }
         }
+    });
+    if removed {
+        fields.remove(header::AUTHORIZATION);
     }
-    Ok(())
+    if fields.contains_key(header::COOKIE) {
+        let left = credential::strip_cookie(fields.get_all(header::COOKIE).iter(), cookie_name);
+        match left {
+            Some(left) => fields.insert(header::COOKIE, left),
+            None => fields.remove(header::COOKIE),
+        };
+    }
 }
 
 /// Writes who the request is from.
@@ -122,13 +108,13 @@ pub fn strip_credentials(
 /// # Errors
 /// A header that does not fit.
 pub fn write_identity(
-    request: &mut RequestHeader,
+    fields: &mut HeaderMap,
     names: &IdentityHeaders,
     identity: &Identity,
 ) -> pingora::Result<()> {
-    request.insert_header(names.user.clone(), visible(&identity.user)?)?;
+    fields.insert(names.user.clone(), visible(&identity.user)?);
     if let Some(email) = identity.email.as_deref().filter(|email| !email.is_empty()) {
-        request.insert_header(names.email.clone(), visible(email)?)?;
+        fields.insert(names.email.clone(), visible(email)?);
     }
     if !identity.roles.is_empty() {
         // A comma inside a role would read as two roles.
@@ -137,11 +123,11 @@ pub fn write_identity(
             .iter()
             .map(|role| role.replace(',', "%2C"))
             .collect();
-        request.insert_header(names.roles.clone(), visible(&roles.join(","))?)?;
+        fields.insert(names.roles.clone(), visible(&roles.join(","))?);
     }
     if let Some(session) = &identity.session {
         let id = HeaderValue::try_from(session.id.to_string()).map_err(not_ours)?;
-        request.insert_header(names.session.clone(), id)?;
+        fields.insert(names.session.clone(), id);
     }
     Ok(())
 }
@@ -151,7 +137,7 @@ pub fn write_identity(
 /// # Errors
 /// A header that does not fit.
 pub fn write_origin(
-    request: &mut RequestHeader,
+    fields: &mut HeaderMap,
     origin: &Origin,
     host: &HeaderValue,
 ) -> pingora::Result<()> {
@@ -162,71 +148,49 @@ pub fn write_origin(
         let _ = write!(chain, "{comma}{hop}");
     }
     let chain = HeaderValue::try_from(chain).map_err(not_ours)?;
-    request.insert_header(X_FORWARDED_FOR, chain)?;
-    request.insert_header(
+    fields.insert(X_FORWARDED_FOR, chain);
+    fields.insert(
         X_FORWARDED_PROTO,
         HeaderValue::from_static(if origin.https { "https" } else { "http" }),
-    )?;
+    );
     let host = match &origin.host {
         Some(told) => HeaderValue::try_from(told.as_str()).map_err(not_ours)?,
         None => host.clone(),
     };
-    request.insert_header(X_FORWARDED_HOST, host)?;
-    if request.headers.contains_key(header::FORWARDED) {
+    fields.insert(X_FORWARDED_HOST, host);
+    if fields.contains_key(header::FORWARDED) {
         // One form is enough, and it is the other one.
-        request.remove_header(&header::FORWARDED);
+        fields.remove(header::FORWARDED);
     }
     Ok(())
 }
 
 /// Applies a route's edits.
-///
-/// # Errors
-/// A header that does not fit.
-pub fn edit_request(request: &mut RequestHeader, edits: &HeaderEdits) -> pingora::Result<()> {
+pub fn edit(fields: &mut HeaderMap, edits: &HeaderEdits) {
     for name in &edits.remove {
-        request.remove_header(name);
+        fields.remove(name);
     }
     for (name, value) in &edits.set {
-        request.insert_header(name.clone(), value.clone())?;
+        fields.insert(name.clone(), value.clone());
     }
-    Ok(())
-}
-
-/// Applies a route's edits.
-///
-/// # Errors
-/// A header that does not fit.
-pub fn edit_response(response: &mut ResponseHeader, edits: &HeaderEdits) -> pingora::Result<()> {
-    for name in &edits.remove {
-        response.remove_header(name);
-    }
-    for (name, value) in &edits.set {
-        response.insert_header(name.clone(), value.clone())?;
-    }
-    Ok(())
 }
 
 /// Removes an upstream's attempt to set the gateway's cookie.
-///
-/// # Errors
-/// A header that does not fit.
-pub fn strip_set_cookie(response: &mut ResponseHeader, cookie_name: &str) -> pingora::Result<()> {
+pub fn strip_set_cookie(fields: &mut HeaderMap, cookie_name: &str) {
     let ours = |value: &HeaderValue| credential::set_cookie_is_ours(value, cookie_name);
-    let cookies = response.headers.get_all(header::SET_COOKIE);
+    let cookies = fields.get_all(header::SET_COOKIE);
     if !cookies.iter().any(ours) {
-        return Ok(());
+        return;
     }
     let kept: Vec<HeaderValue> = cookies
         .iter()
         .filter(|value| !ours(value))
         .cloned()
         .collect();
-    response.remove_header(&header::SET_COOKIE);
+    fields.remove(header::SET_COOKIE);
     for value in kept {
-        response.append_header(header::SET_COOKIE, value)?;
+        fields.append(header::SET_COOKIE, value);
     }
-    Ok(())
 }
 
 /// Whether a client's request id may be kept.

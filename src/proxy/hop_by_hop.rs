@@ -1,7 +1,7 @@
 //! What a client may say with `Connection` (RFC 9110, section 7.6.1).
 
+use http::HeaderMap;
 use http::header::{self, HeaderValue};
-use pingora::http::RequestHeader;
 
 use super::headers::{is_forwarding, not_ours};
 
@@ -11,18 +11,12 @@ use super::headers::{is_forwarding, not_ours};
 ///
 /// # Errors
 /// A header that does not fit.
-pub(super) fn settle(request: &mut RequestHeader) -> pingora::Result<()> {
+pub(super) fn settle(fields: &mut HeaderMap) -> pingora::Result<()> {
     let plain = |value: &HeaderValue| is_connection_option(value.as_bytes());
-    if request
-        .headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .all(plain)
-    {
+    if fields.get_all(header::CONNECTION).iter().all(plain) {
         return Ok(());
     }
-    let nominated: Vec<String> = request
-        .headers
+    let nominated: Vec<String> = fields
         .get_all(header::CONNECTION)
         .iter()
         .flat_map(|value| {
@@ -44,13 +38,13 @@ pub(super) fn settle(request: &mut RequestHeader) -> pingora::Result<()> {
             "upgrade",
         ];
         if !framing.contains(&&*name) && !is_forwarding(&name) {
-            request.remove_header(&*name);
+            fields.remove(&*name);
         }
     }
-    request.remove_header(&header::CONNECTION);
+    fields.remove(header::CONNECTION);
     if !options.is_empty() {
         let options = HeaderValue::try_from(options.join(", ")).map_err(not_ours)?;
-        request.insert_header(header::CONNECTION, options)?;
+        fields.insert(header::CONNECTION, options);
     }
     Ok(())
 }
@@ -74,23 +68,22 @@ mod tests {
             ("X-User-Id, close", Some("close")),
             ("x-forwarded-for, accept", None),
         ] {
-            let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+            let mut fields = HeaderMap::new();
             for (name, value) in [
                 ("connection", connection),
                 ("x-forwarded-for", "1.2.3.4"),
                 ("accept", "*/*"),
             ] {
-                request.insert_header(name, value).unwrap();
+                fields.insert(name, HeaderValue::from_static(value));
             }
-            settle(&mut request).unwrap();
-            let found = request
-                .headers
+            settle(&mut fields).unwrap();
+            let found = fields
                 .get("connection")
                 .map(|value| value.to_str().unwrap());
             assert_eq!(found, left);
-            assert!(request.headers.contains_key("x-forwarded-for"));
+            assert!(fields.contains_key("x-forwarded-for"));
             assert_eq!(
-                request.headers.contains_key("accept"),
+                fields.contains_key("accept"),
                 !connection.contains("accept")
             );
         }

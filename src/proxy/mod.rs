@@ -26,6 +26,7 @@ pub mod worker;
 mod answer;
 mod desk;
 mod failure;
+mod fields;
 mod forward;
 mod hop_by_hop;
 mod octets;

@@ -10,7 +10,7 @@ use pingora::proxy::Session;
 use super::context::Context;
 use super::live::Open;
 use super::respond::Answer;
-use super::{answer, client, desk, forward, headers, hop_by_hop, respond};
+use super::{answer, client, desk, fields, forward, headers, hop_by_hop, respond};
 use crate::admission::{Asked, Client, Identity, Permit, PresentedBy, Refused};
 use crate::credential;
 use crate::refusal::Refusal;
@@ -53,7 +53,7 @@ impl From<Box<pingora::Error>> for Stop {
 
 async fn steps(session: &mut Session, ctx: &mut Context) -> Result<bool, Stop> {
     introduce(session, ctx)?;
-    hop_by_hop::settle(session.req_header_mut())?;
+    fields::of_request(session.req_header_mut(), hop_by_hop::settle)??;
     let current = Arc::clone(&ctx.current);
     let raw_path = session.req_header().uri.path().to_owned();
     let path = Path::read(raw_path.as_bytes()).map_err(|fault| {

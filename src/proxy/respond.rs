@@ -169,7 +169,7 @@ pub async fn write(
     body: Bytes,
     keep: bool,
 ) -> pingora::Result<()> {
-    let mut head = ResponseHeader::build(status, Some(headers.len() + 2))?;
+    let mut head = ResponseHeader::build_no_case(status, Some(headers.len() + 2))?;
     for (name, value) in headers {
         head.append_header(name, value)?;
     }

@@ -1,8 +1,8 @@
 //! W3C Trace Context: a valid trace is passed on, any other starts anew.
 
 use bytes::BytesMut;
+use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
-use pingora::http::RequestHeader;
 
 use super::headers::not_ours;
 
@@ -14,8 +14,8 @@ const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 ///
 /// # Errors
 /// A header that does not fit.
-pub(super) fn write(request: &mut RequestHeader) -> pingora::Result<()> {
-    let mut parents = request.headers.get_all(TRACEPARENT).iter();
+pub(super) fn write(fields: &mut HeaderMap) -> pingora::Result<()> {
+    let mut parents = fields.get_all(TRACEPARENT).iter();
     let valid = match (parents.next(), parents.next()) {
         (Some(parent), None) => is_traceparent(parent.as_bytes()),
         _ => false,
@@ -23,7 +23,7 @@ pub(super) fn write(request: &mut RequestHeader) -> pingora::Result<()> {
     if valid {
         return Ok(());
     }
-    request.remove_header(&TRACESTATE);
+    fields.remove(TRACESTATE);
     // Never all zeros, which would be no id.
     let ids: [u8; 24] = rand::random::<[u8; 24]>().map(|byte| byte.max(1));
     let mut hex = [0; 48];
@@ -34,7 +34,8 @@ pub(super) fn write(request: &mut RequestHeader) -> pingora::Result<()> {
         fresh.extend_from_slice(part);
     }
     let fresh = HeaderValue::from_maybe_shared(fresh.freeze()).map_err(not_ours)?;
-    request.insert_header(TRACEPARENT, fresh)
+    fields.insert(TRACEPARENT, fresh);
+    Ok(())
 }
 
 fn is_traceparent(value: &[u8]) -> bool {

@@ -32,7 +32,7 @@ impl Keys {
         self.of("refresh:{", id)
     }
 
-    /// Put together by hand: every request names two of these.
+    /// Put together by hand, as [`Keys::limit`] is: every request names two of these.
     fn of(&self, word: &str, id: &SessionId) -> String {
         let mut key = String::with_capacity(self.prefix.len() + word.len() + 65);
         key.push_str(&self.prefix);
@@ -54,14 +54,17 @@ impl Keys {
     /// A string or a list: one counter of one limit, begun anew when its algorithm or window
     /// changes.
     pub(super) fn limit(&self, charge: &Charge) -> String {
-        format!(
-            "{}limit:{}:{}:{}{}",
-            self.prefix,
-            charge.limit.name,
-            hex::encode(charge.counter.0),
-            algorithm(charge),
-            Rule::of(&charge.limit).width
-        )
+        let name = &charge.limit.name;
+        let mut key = String::with_capacity(self.prefix.len() + name.len() + 64);
+        key.push_str(&self.prefix);
+        key.push_str("limit:");
+        key.push_str(name);
+        key.push(':');
+        key.push_str(charge.counter.hex(&mut [0; 32]));
+        key.push(':');
+        key.push(algorithm(charge));
+        key.push_str(&Rule::of(&charge.limit).width.to_string());
+        key
     }
 
     /// A string: a token that is refused.
