@@ -20,6 +20,7 @@ pub mod proxy;
 pub mod admission;
 
 pub mod credential;
+pub mod json;
 pub mod limits;
 pub mod refusal;
 pub mod routing;

@@ -14,8 +14,8 @@ use crate::settings::{Identity, Rate};
 use crate::store::{Store, StoreError};
 
 /// Names of the built-in limits, in metrics and in the store.
-pub(super) const ADDRESS: &str = "sign-in-address";
-pub(super) const ACCOUNT: &str = "sign-in-account";
+const ADDRESS: &str = "sign-in-address";
+const ACCOUNT: &str = "sign-in-account";
 const EVERYWHERE: &str = "sign-in-account-everywhere";
 pub(super) const NAMES: [&str; 3] = [ADDRESS, ACCOUNT, EVERYWHERE];
 /// Failures from everywhere that an account bears, as a multiple of those from one address.
@@ -86,21 +86,22 @@ impl Failures {
         }
     }
 
-    /// Looks, without counting, whether another try is allowed. `Some`: it is not.
-    pub(super) async fn refusal(&self, store: &Store) -> Result<Option<Decision>, StoreError> {
-        let here = peek(store, &self.here).await?;
+    /// Looks, without counting, how the counters that concern this client stand.
+    pub(super) async fn standing(&self, store: &Store) -> Result<Vec<Decision>, StoreError> {
+        let here = store.peek_limit(&self.here).await?;
         if !here.allowed || self.known_here {
-            return Ok(Some(here).filter(|decision| !decision.allowed));
+            return Ok(vec![here]);
         }
-        let everywhere = peek(store, &self.everywhere).await?;
-        Ok(Some(everywhere).filter(|decision| !decision.allowed))
+        let everywhere = store.peek_limit(&self.everywhere).await?;
+        Ok(vec![here, everywhere])
     }
 
-    /// Counts a failure, in both; one that is full does not keep the other from counting.
-    pub(super) async fn count(&self, store: &Store) {
-        for charge in [&self.here, &self.everywhere] {
-            charge_all(store, std::slice::from_ref(charge)).await;
-        }
+    /// Counts a failure, in both; one that is full does not keep the other from counting. Tells how
+    /// the counter of this address stands now.
+    pub(super) async fn count(&self, store: &Store) -> Vec<Decision> {
+        let here = charge_all(store, std::slice::from_ref(&self.here)).await;
+        charge_all(store, std::slice::from_ref(&self.everywhere)).await;
+        here
     }
 }
 
@@ -111,15 +112,18 @@ fn charge(limit: Arc<Limit>, texts: &[String]) -> Charge {
     }
 }
 
-async fn peek(store: &Store, charge: &Charge) -> Result<Decision, StoreError> {
-    store.peek_limit(charge).await
-}
-
 async fn charge_all(store: &Store, charges: &[Charge]) -> Vec<Decision> {
     match store.charge(charges).await {
         Ok(decisions) => decisions,
         Err(_) => store.charge_locally(charges),
     }
+}
+
+/// Whether a client is told how it stands with a limit. How many failures an account has from
+/// everywhere, and whether that matters to this client, is told only where it refuses: it would say
+/// whether the account is known here.
+pub(super) fn is_told(decision: &Decision) -> bool {
+    !decision.allowed || &*decision.limit.name != EVERYWHERE
 }
 
 /// The built-in limits, for whoever lists them or looks at a counter.

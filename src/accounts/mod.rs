@@ -5,6 +5,7 @@ mod attempts;
 mod endings;
 pub mod names;
 mod passwords;
+mod problems;
 mod refresh;
 mod refresh_token;
 mod sign_in;
@@ -16,7 +17,6 @@ use std::time::Duration;
 
 use crate::directory::{self, Directory, User};
 use crate::events::Events;
-use crate::limits::Decision;
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 use crate::session::{Device, SessionToken};
@@ -27,9 +27,10 @@ use attempts::Attempts;
 use passwords::{HashError, Passwords};
 
 pub use attempts::{address_key, counter, sign_in_limits};
+pub use problems::Problems;
 pub use refresh_token::RefreshToken;
-pub use sign_in::{Credentials, Registration};
-pub use users::{AddUserError, NewUser, UserPatch};
+pub use sign_in::Credentials;
+pub use users::{AddUserError, CheckedPatch, CheckedUser, NewUser, UserPatch};
 
 /// The stories; clones share everything.
 #[derive(Clone)]
@@ -70,7 +71,7 @@ pub enum Failure {
     #[error("some fields are wrong")]
     Invalid(Vec<(String, String)>),
     #[error("over a limit")]
-    Limited(Vec<Decision>),
+    Limited,
     /// Faster than any configured limit would allow.
     #[error("too fast")]
     TooFast(Duration),

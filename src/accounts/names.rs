@@ -7,7 +7,7 @@ const USERNAME_MAX: usize = 64;
 /// Characters of a display name.
 const NAME_MAX: usize = 200;
 /// Bytes. More than this is refused before it is hashed.
-pub(super) const PASSWORD_MAX: usize = 1024;
+const PASSWORD_MAX: usize = 1024;
 const LABELS_MAX: usize = 64;
 
 /// Brings an email to its canonical form: the whole address in lower case. Only visible ASCII is
@@ -103,6 +103,17 @@ fn labels(list: &[String], allowed: impl Fn(&String) -> bool) -> Option<Vec<Stri
     Some(labels)
 }
 
+/// Checks a password that somebody signs in with: one that could not have been set is not hashed.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn typed_password(text: &str) -> Result<(), String> {
+    if text.len() > PASSWORD_MAX {
+        return Err(format!("must be at most {PASSWORD_MAX} bytes"));
+    }
+    Ok(())
+}
+
 /// Checks a new password. There are no rules of composition; it is verified exactly as typed.
 ///
 /// # Errors
@@ -113,9 +124,7 @@ pub fn new_password(
     email: &str,
     username: Option<&str>,
 ) -> Result<(), String> {
-    if text.len() > PASSWORD_MAX {
-        return Err(format!("must be at most {PASSWORD_MAX} bytes"));
-    }
+    typed_password(text)?;
     if text.chars().count() < min_length {
         return Err(format!("must be at least {min_length} characters"));
     }

@@ -14,9 +14,9 @@ use crate::store::{Created, Entry};
 use crate::token::Minting;
 
 use super::attempts::{self, Failures};
-use super::names::{Login, PASSWORD_MAX};
+use super::names::{self, Login};
 use super::refresh_token::RefreshToken;
-use super::{Accounts, Failure, SignedIn, Visitor, address_key, invalid};
+use super::{Accounts, CheckedUser, Failure, SignedIn, Visitor, address_key, invalid};
 
 /// What somebody signs in with.
 pub struct Credentials<'a> {
@@ -27,18 +27,10 @@ pub struct Credentials<'a> {
     pub held: Option<SessionToken>,
 }
 
-/// What somebody registers with.
-pub struct Registration<'a> {
-    pub email: &'a str,
-    pub username: Option<&'a str>,
-    pub name: Option<&'a str>,
-    pub password: &'a str,
-    pub held: Option<SessionToken>,
-}
-
 impl Accounts {
     /// Signs somebody in. An unknown name, a wrong password and a disabled user are one refusal,
-    /// after the same work.
+    /// after the same work. The limits that the client is to be told of are added to `limits`,
+    /// however it ends.
     ///
     /// # Errors
     /// Every [`Failure`].
@@ -47,75 +39,68 @@ impl Accounts {
         live: &Live,
         credentials: Credentials<'_>,
         visitor: &Visitor,
+        limits: &mut Vec<Decision>,
     ) -> Result<SignedIn, Failure> {
-        self.admit_attempt(&live.identity, visitor).await?;
-        if credentials.password.len() > PASSWORD_MAX {
-            return Err(invalid(
-                "password",
-                format!("must be at most {PASSWORD_MAX} bytes"),
-            ));
-        }
+        names::typed_password(credentials.password)
+            .map_err(|problem| invalid("password", problem))?;
+        self.admit_attempt(&live.identity, visitor, limits).await?;
         let user = self
-            .authenticate(&live.identity, &credentials, visitor)
+            .authenticate(&live.identity, &credentials, visitor, limits)
             .await?;
         self.admit_user(live, user, credentials.held, visitor).await
     }
 
-    /// Creates a user, and signs them in.
+    /// Creates a user, and signs them in; `held` and `limits` are as in [`Accounts::sign_in`].
     ///
     /// # Errors
     /// Every [`Failure`].
     pub async fn register(
         &self,
         live: &Live,
-        registration: Registration<'_>,
+        new: CheckedUser,
+        held: Option<SessionToken>,
         visitor: &Visitor,
+        limits: &mut Vec<Decision>,
     ) -> Result<SignedIn, Failure> {
-        if !live.identity.registration_open {
-            return Err(Refusal::RegistrationClosed.into());
-        }
-        self.admit_attempt(&live.identity, visitor).await?;
-        let new = super::users::NewUser {
-            email: registration.email.to_owned(),
-            username: registration.username.map(str::to_owned),
-            name: registration.name.map(str::to_owned),
-            password: registration.password.to_owned().into(),
-            roles: Vec::new(),
-            scopes: Vec::new(),
-        };
-        let user = self
-            .insert_user(new, live.identity.password_min_length)
-            .await?;
+        self.admit_attempt(&live.identity, visitor, limits).await?;
+        let user = self.insert_user(new).await?;
         self.events
             .record(Event::new(Kind::Registered).user(&user.id).ip(visitor.ip));
-        self.admit_user(live, user, registration.held, visitor)
-            .await
+        self.admit_user(live, user, held, visitor).await
     }
 
-    async fn admit_attempt(&self, rules: &Identity, visitor: &Visitor) -> Result<(), Failure> {
+    async fn admit_attempt(
+        &self,
+        rules: &Identity,
+        visitor: &Visitor,
+        limits: &mut Vec<Decision>,
+    ) -> Result<(), Failure> {
         self.attempts.guard(visitor.ip).map_err(Failure::TooFast)?;
         let decisions = attempts::charge_address(&self.store, rules, visitor.ip).await;
-        for decision in &decisions {
-            self.count_decision(attempts::ADDRESS, decision);
-        }
-        if decisions.iter().all(|decision| decision.allowed) {
+        if self.admitted(decisions, limits) {
             return Ok(());
         }
         self.events
             .record(Event::new(Kind::SignInLimited).ip(visitor.ip));
-        Err(Failure::Limited(decisions))
+        Err(Failure::Limited)
     }
 
-    fn count_decision(&self, limit: &str, decision: &Decision) {
-        let outcome = match (decision.allowed, decision.degraded) {
-            (false, _) => "limited",
-            (true, true) => "degraded",
-            (true, false) => "allowed",
-        };
-        self.metrics
-            .ratelimit
-            .with_label_values(&[limit, outcome])
-            .inc();
+    /// Counts decisions, keeps those that the client is told of, and says whether all are yes.
+    fn admitted(&self, decisions: Vec<Decision>, limits: &mut Vec<Decision>) -> bool {
+        let admitted = decisions.iter().all(|decision| decision.allowed);
+        for decision in decisions {
+            let outcome = match (decision.allowed, decision.degraded) {
+                (false, _) => "limited",
+                (true, true) => "degraded",
+                (true, false) => "allowed",
+            };
+            let labels = [&*decision.limit.name, outcome];
+            self.metrics.ratelimit.with_label_values(&labels).inc();
+            if attempts::is_told(&decision) {
+                limits.push(decision);
+            }
+        }
+        admitted
     }
 
     /// Finds the user whose name and password these are. The failures are looked at and counted
@@ -126,6 +111,7 @@ impl Accounts {
         rules: &Identity,
         credentials: &Credentials<'_>,
         visitor: &Visitor,
+        limits: &mut Vec<Decision>,
     ) -> Result<User, Failure> {
         let login = Login::read(credentials.login);
         let turn = self.passwords.turn().await?;
@@ -136,11 +122,12 @@ impl Accounts {
             .knows_address(account, &address_key(visitor.ip))
             .await?;
         let failures = Failures::of(account, visitor.ip, known_here, rules);
-        if let Some(decision) = failures.refusal(&self.store).await? {
-            self.count_decision(attempts::ACCOUNT, &decision);
+        let before = limits.len();
+        let standing = failures.standing(&self.store).await?;
+        if !self.admitted(standing, limits) {
             let event = Event::new(Kind::SignInLimited).ip(visitor.ip);
             self.events.record(concerning(event, user.as_ref()));
-            return Err(Failure::Limited(vec![decision]));
+            return Err(Failure::Limited);
         }
         let hash = user.as_ref().map(|user| user.password_hash.as_str());
         let (turn, right) = self
@@ -150,7 +137,8 @@ impl Accounts {
         match user {
             Some(user) if right && !user.disabled => Ok(user),
             user => {
-                failures.count(&self.store).await;
+                limits.truncate(before);
+                limits.extend(failures.count(&self.store).await);
                 drop(turn);
                 let event = Event::new(Kind::SignInFailed).ip(visitor.ip);
                 self.events.record(concerning(event, user.as_ref()));

@@ -7,7 +7,7 @@ use crate::events::{Event, Kind};
 use crate::refusal::Refusal;
 use crate::session::{EndReason, Millis};
 
-use super::{Accounts, Failure, names};
+use super::{Accounts, Failure, Problems, names};
 
 /// A user to be, as typed.
 pub struct NewUser {
@@ -43,6 +43,99 @@ pub enum AddUserError {
     Directory(#[from] directory::Error),
 }
 
+/// A user to be about whom nothing is wrong.
+pub struct CheckedUser {
+    email: String,
+    username: Option<String>,
+    name: Option<String>,
+    password: SecretString,
+    roles: Vec<String>,
+    scopes: Vec<String>,
+}
+
+/// A change of a user that has nothing wrong.
+#[derive(Default)]
+pub struct CheckedPatch {
+    change: Change,
+    password: Option<SecretString>,
+}
+
+impl NewUser {
+    /// Judges every field.
+    ///
+    /// # Errors
+    /// Each field that is wrong, and how.
+    pub fn check(self, password_min_length: usize) -> Result<CheckedUser, Vec<(String, String)>> {
+        let mut problems = Problems::default();
+        let email = problems.take("email", names::email(&self.email));
+        let username = self
+            .username
+            .and_then(|name| problems.take("username", names::username(&name)));
+        let name = self
+            .name
+            .and_then(|name| problems.take("name", names::display_name(&name)));
+        let roles = problems.take("roles", names::roles(&self.roles));
+        let scopes = problems.take("scopes", names::scopes(&self.scopes));
+        let judged = names::new_password(
+            self.password.expose_secret(),
+            password_min_length,
+            email.as_deref().unwrap_or_default(),
+            username.as_deref(),
+        );
+        problems.take("password", judged);
+        problems.or(CheckedUser {
+            email: email.unwrap_or_default(),
+            username,
+            name,
+            password: self.password,
+            roles: roles.unwrap_or_default(),
+            scopes: scopes.unwrap_or_default(),
+        })
+    }
+}
+
+impl UserPatch {
+    /// Judges every field that is to change of this user.
+    ///
+    /// # Errors
+    /// Each field that is wrong, and how.
+    pub fn check(
+        self,
+        user: &User,
+        password_min_length: usize,
+    ) -> Result<CheckedPatch, Vec<(String, String)>> {
+        let mut problems = Problems::default();
+        let change = Change {
+            name: match &self.name {
+                Some(Some(name)) => problems.take("name", names::display_name(name)).map(Some),
+                Some(None) => Some(None),
+                None => None,
+            },
+            roles: self
+                .roles
+                .and_then(|list| problems.take("roles", names::roles(&list))),
+            scopes: self
+                .scopes
+                .and_then(|list| problems.take("scopes", names::scopes(&list))),
+            disabled: self.disabled,
+            password_hash: None,
+        };
+        if let Some(password) = &self.password {
+            let judged = names::new_password(
+                password.expose_secret(),
+                password_min_length,
+                &user.email,
+                user.username.as_deref(),
+            );
+            problems.take("password", judged);
+        }
+        problems.or(CheckedPatch {
+            change,
+            password: self.password,
+        })
+    }
+}
+
 impl Accounts {
     /// Adds a user.
     ///
@@ -53,18 +146,25 @@ impl Accounts {
         new: NewUser,
         password_min_length: usize,
     ) -> Result<User, AddUserError> {
-        let user =
-            self.insert_user(new, password_min_length)
-                .await
-                .map_err(|failure| match failure {
-                    Failure::Invalid(fields) => {
-                        let (field, problem) = fields.into_iter().next().unwrap_or_default();
-                        AddUserError::Invalid { field, problem }
-                    }
-                    Failure::Refused(_) => AddUserError::Exists,
-                    Failure::Directory(error) => AddUserError::Directory(error),
-                    _ => AddUserError::Hash,
-                })?;
+        let new = new.check(password_min_length).map_err(|fields| {
+            let (field, problem) = fields.into_iter().next().unwrap_or_default();
+            AddUserError::Invalid { field, problem }
+        })?;
+        self.create_user(new)
+            .await
+            .map_err(|failure| match failure {
+                Failure::Refused(_) => AddUserError::Exists,
+                Failure::Directory(error) => AddUserError::Directory(error),
+                _ => AddUserError::Hash,
+            })
+    }
+
+    /// Adds a user about whom nothing is wrong.
+    ///
+    /// # Errors
+    /// `USER_EXISTS`, or hash and database without an answer.
+    pub async fn create_user(&self, new: CheckedUser) -> Result<User, Failure> {
+        let user = self.insert_user(new).await?;
         self.events
             .record(Event::new(Kind::UserCreated).user(&user.id));
         Ok(user)
@@ -82,12 +182,10 @@ impl Accounts {
         self.directory.users(limit, after).await
     }
 
-    /// Changes a user. Disabling and a new password end all sessions; roles and scopes are in force
-    /// on the live ones at once.
+    /// Judges and makes a change of a user; see [`Accounts::apply_change`].
     ///
     /// # Errors
-    /// `NOT_FOUND`, wrong fields, or store and database without an answer: the change may then have
-    /// been made in the database; making it again brings the sessions in line.
+    /// `NOT_FOUND`, wrong fields, and those of [`Accounts::apply_change`].
     pub async fn change_user(
         &self,
         id: &str,
@@ -95,81 +193,59 @@ impl Accounts {
         password_min_length: usize,
     ) -> Result<User, Failure> {
         let before = self.directory.user(id).await?.ok_or(Refusal::NotFound)?;
-        let change = self.checked(&before, &patch, password_min_length).await?;
-        let now = unix_now();
+        let patch = patch
+            .check(&before, password_min_length)
+            .map_err(Failure::Invalid)?;
+        self.apply_change(id, patch).await
+    }
+
+    /// Changes a user. Disabling and a new password end all sessions; roles and scopes are in force
+    /// on the live ones at once.
+    ///
+    /// # Errors
+    /// `NOT_FOUND`, or store and database without an answer: the change may then have been made in
+    /// the database; making it again brings the sessions in line.
+    pub async fn apply_change(&self, id: &str, patch: CheckedPatch) -> Result<User, Failure> {
+        let mut change = patch.change;
+        if let Some(password) = &patch.password {
+            change.password_hash = Some(self.hash(password.expose_secret()).await?);
+        }
+        let changed = Changed::of(&change);
         let user = self
             .directory
-            .change(id, change, now)
+            .change(id, change, unix_now())
             .await?
             .ok_or(Refusal::NotFound)?;
-        self.report(&user, &patch);
-        self.enforce(&user, &patch).await?;
+        self.report(&user, changed);
+        self.enforce(&user, changed).await?;
         Ok(user)
     }
 
-    async fn checked(
-        &self,
-        user: &User,
-        patch: &UserPatch,
-        password_min_length: usize,
-    ) -> Result<Change, Failure> {
-        let mut problems = Problems::default();
-        let change = Change {
-            name: match &patch.name {
-                Some(Some(name)) => problems.take("name", names::display_name(name)).map(Some),
-                Some(None) => Some(None),
-                None => None,
-            },
-            roles: patch
-                .roles
-                .as_ref()
-                .and_then(|list| problems.take("roles", names::roles(list))),
-            scopes: patch
-                .scopes
-                .as_ref()
-                .and_then(|list| problems.take("scopes", names::scopes(list))),
-            disabled: patch.disabled,
-            password_hash: None,
-        };
-        let Some(password) = &patch.password else {
-            return problems.none().map(|()| change);
-        };
-        let password = password.expose_secret();
-        let username = user.username.as_deref();
-        let judged = names::new_password(password, password_min_length, &user.email, username);
-        problems.take("password", judged);
-        problems.none()?;
-        Ok(Change {
-            password_hash: Some(self.hash(password).await?),
-            ..change
-        })
-    }
-
-    fn report(&self, user: &User, patch: &UserPatch) {
+    fn report(&self, user: &User, changed: Changed) {
         let report = |kind| self.events.record(Event::new(kind).user(&user.id));
-        if patch.name.is_some() || patch.roles.is_some() || patch.scopes.is_some() {
+        if changed.identity {
             report(Kind::UserChanged);
         }
-        match patch.disabled {
+        match changed.disabled {
             Some(true) => report(Kind::UserDisabled),
             Some(false) => report(Kind::UserEnabled),
             None => {}
         }
-        if patch.password.is_some() {
+        if changed.password {
             report(Kind::PasswordChanged);
         }
     }
 
     /// Brings live sessions in line with what the database now says. Idle ones end as well: for a
     /// changed person none of the old ones is merely expired.
-    async fn enforce(&self, user: &User, patch: &UserPatch) -> Result<(), Failure> {
+    async fn enforce(&self, user: &User, changed: Changed) -> Result<(), Failure> {
         if user.disabled {
             self.end_sessions_of(&user.id, None, EndReason::UserDisabled, None, None)
                 .await?;
-        } else if patch.password.is_some() {
+        } else if changed.password {
             self.end_sessions_of(&user.id, None, EndReason::PasswordChanged, None, None)
                 .await?;
-        } else if patch.name.is_some() || patch.roles.is_some() || patch.scopes.is_some() {
+        } else if changed.identity {
             self.apply_identity(user).await?;
         }
         Ok(())
@@ -189,37 +265,14 @@ impl Accounts {
         Ok(())
     }
 
-    pub(super) async fn insert_user(
-        &self,
-        new: NewUser,
-        password_min_length: usize,
-    ) -> Result<User, Failure> {
-        let mut problems = Problems::default();
-        let email = problems.take("email", names::email(&new.email));
-        let username = new
-            .username
-            .and_then(|name| problems.take("username", names::username(&name)));
-        let name = new
-            .name
-            .and_then(|name| problems.take("name", names::display_name(&name)));
-        let roles = problems.take("roles", names::roles(&new.roles));
-        let scopes = problems.take("scopes", names::scopes(&new.scopes));
-        let password = new.password.expose_secret();
-        let judged = names::new_password(
-            password,
-            password_min_length,
-            email.as_deref().unwrap_or_default(),
-            username.as_deref(),
-        );
-        problems.take("password", judged);
-        problems.none()?;
+    pub(super) async fn insert_user(&self, new: CheckedUser) -> Result<User, Failure> {
         let new = directory::NewUser {
-            email: email.unwrap_or_default(),
-            username,
-            name,
-            password_hash: self.hash(password).await?,
-            roles: roles.unwrap_or_default(),
-            scopes: scopes.unwrap_or_default(),
+            email: new.email,
+            username: new.username,
+            name: new.name,
+            password_hash: self.hash(new.password.expose_secret()).await?,
+            roles: new.roles,
+            scopes: new.scopes,
         };
         let added = self.directory.add(new, unix_now()).await?;
         added.ok_or(Refusal::UserExists.into())
@@ -231,21 +284,21 @@ impl Accounts {
     }
 }
 
-/// Everything that is wrong with what was typed, told together.
-#[derive(Default)]
-struct Problems(Vec<(String, String)>);
+/// Which kinds of things a change touches.
+#[derive(Debug, Clone, Copy)]
+struct Changed {
+    /// What sessions carry of a user: name, roles, scopes.
+    identity: bool,
+    disabled: Option<bool>,
+    password: bool,
+}
 
-impl Problems {
-    fn take<T, E: Into<String>>(&mut self, field: &str, judged: Result<T, E>) -> Option<T> {
-        judged
-            .map_err(|problem| self.0.push((field.to_owned(), problem.into())))
-            .ok()
-    }
-
-    fn none(&mut self) -> Result<(), Failure> {
-        match std::mem::take(&mut self.0) {
-            problems if problems.is_empty() => Ok(()),
-            problems => Err(Failure::Invalid(problems)),
+impl Changed {
+    fn of(change: &Change) -> Changed {
+        Changed {
+            identity: change.name.is_some() || change.roles.is_some() || change.scopes.is_some(),
+            disabled: change.disabled,
+            password: change.password_hash.is_some(),
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::accounts::Failure;
 use crate::directory;
 use crate::limits::Decision;
 use crate::refusal::Refusal;
+use crate::session::SessionId;
 use crate::store::StoreError;
 
 /// When a client whose question could not be answered is told to come again.
@@ -36,6 +37,11 @@ impl Refused {
         Refused::fields(vec![(field.to_owned(), problem.into())])
     }
 
+    /// Adds the limits that were evaluated before.
+    pub(super) fn with_limits(self, limits: Vec<Decision>) -> Refused {
+        Refused { limits, ..self }
+    }
+
     /// Refuses several fields.
     pub(super) fn fields(fields: Vec<(String, String)>) -> Refused {
         Refused {
@@ -43,6 +49,16 @@ impl Refused {
             ..Refused::from(Refusal::ValidationFailed)
         }
     }
+}
+
+/// What the wire has to know of an answer that is no refusal: an extension of it.
+#[derive(Debug, Clone, Default)]
+pub struct Noted {
+    /// Whom it was for, for the access log, where the caller was nobody before it.
+    pub user: Option<String>,
+    pub session: Option<SessionId>,
+    /// The limits that were evaluated, for the limit headers.
+    pub limits: Vec<Decision>,
 }
 
 impl From<Refusal> for Refused {
@@ -76,11 +92,7 @@ impl From<Failure> for Refused {
         match failure {
             Failure::Refused(refusal) => refusal.into(),
             Failure::Invalid(fields) => Refused::fields(fields),
-            Failure::Limited(limits) => Refused {
-                retry_after: limits.iter().map(|limit| limit.retry_after).max(),
-                limits,
-                ..Refused::from(Refusal::RateLimited)
-            },
+            Failure::Limited => Refusal::RateLimited.into(),
             Failure::TooFast(wait) => Refused {
                 retry_after: Some(wait),
                 ..Refused::from(Refusal::RateLimited)

@@ -8,16 +8,17 @@ use axum::response::Response;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
-use crate::accounts::{Credentials, Registration, SignedIn, Visitor};
+use crate::accounts::{Credentials, Failure, NewUser, SignedIn, Visitor, names};
 use crate::admission::{Client, Identity, PresentedBy};
 use crate::credential::{self, Presented};
 use crate::events::{Event, Kind};
+use crate::limits::Decision;
 use crate::refusal::Refusal;
 use crate::session::{Device, Millis, SessionToken};
 use crate::settings::Live;
 use crate::token::Claims;
 
-use super::answer::{self, Refused};
+use super::answer::{self, Noted, Refused};
 use super::body::Fields;
 use super::origin;
 use super::view::{self, Sight};
@@ -36,25 +37,30 @@ pub(super) async fn register(
 ) -> Result<Response, Refused> {
     let live = desk.live.load_full();
     let (parts, body) = from_here(&desk, &live, &client, request)?;
+    if !live.identity.registration_open {
+        return Err(Refusal::RegistrationClosed.into());
+    }
     let mut fields = Fields::read(&parts.headers, body).await?;
-    let (email, password) = (fields.text("email"), fields.text("password"));
-    let username = fields.optional_text("username");
-    let name = fields.optional_text("name");
-    let with_token = fields.optional_flag("session_token").unwrap_or_default();
-    fields.check()?;
-    let registration = Registration {
-        email: &email,
-        username: username.as_deref(),
-        name: name.as_deref(),
-        password: &password,
-        held: held(&parts.headers, &live),
+    let new = NewUser {
+        email: fields.text("email"),
+        username: fields.optional_text("username"),
+        name: fields.optional_text("name"),
+        password: fields.text("password").into(),
+        roles: Vec::new(),
+        scopes: Vec::new(),
     };
-    let visitor = visitor(&parts.headers, &client);
-    let signed_in = desk
+    let with_token = fields.optional_flag("session_token").unwrap_or_default();
+    let new = fields.check_with(new.check(live.identity.password_min_length))?;
+    let (held, visitor) = (
+        held(&parts.headers, &live),
+        visitor(&parts.headers, &client),
+    );
+    let mut limits = Vec::new();
+    let registered = desk
         .accounts
-        .register(&live, registration, &visitor)
-        .await?;
-    Ok(welcome(StatusCode::CREATED, &live, &signed_in, with_token))
+        .register(&live, new, held, &visitor, &mut limits)
+        .await;
+    welcome(StatusCode::CREATED, &live, registered, limits, with_token)
 }
 
 /// `POST auth/login`.
@@ -72,6 +78,9 @@ pub(super) async fn sign_in(
         fields.text("email")
     };
     let password = fields.text("password");
+    if let Err(problem) = names::typed_password(&password) {
+        fields.problem("password", problem);
+    }
     let with_token = fields.optional_flag("session_token").unwrap_or_default();
     fields.check()?;
     let credentials = Credentials {
@@ -80,8 +89,12 @@ pub(super) async fn sign_in(
         held: held(&parts.headers, &live),
     };
     let visitor = visitor(&parts.headers, &client);
-    let signed_in = desk.accounts.sign_in(&live, credentials, &visitor).await?;
-    Ok(welcome(StatusCode::OK, &live, &signed_in, with_token))
+    let mut limits = Vec::new();
+    let signed_in = desk
+        .accounts
+        .sign_in(&live, credentials, &visitor, &mut limits)
+        .await;
+    welcome(StatusCode::OK, &live, signed_in, limits, with_token)
 }
 
 /// `POST auth/refresh`.
@@ -95,8 +108,8 @@ pub(super) async fn refresh(
     let mut fields = Fields::read(&parts.headers, body).await?;
     let token = fields.text("refresh_token");
     fields.check()?;
-    let refreshed = desk.accounts.refresh(&live, &token, client.ip).await?;
-    Ok(welcome(StatusCode::OK, &live, &refreshed, false))
+    let refreshed = desk.accounts.refresh(&live, &token, client.ip).await;
+    welcome(StatusCode::OK, &live, refreshed, Vec::new(), false)
 }
 
 /// `POST auth/logout`: 204, also when everything was gone already.
@@ -266,7 +279,18 @@ fn visitor(headers: &HeaderMap, client: &Client) -> Visitor {
     }
 }
 
-fn welcome(status: StatusCode, live: &Live, signed_in: &SignedIn, with_token: bool) -> Response {
+/// Tells how a sign-in or a refresh went, and how the limits on it stand.
+fn welcome(
+    status: StatusCode,
+    live: &Live,
+    outcome: Result<SignedIn, Failure>,
+    limits: Vec<Decision>,
+    with_token: bool,
+) -> Result<Response, Refused> {
+    let signed_in = match outcome {
+        Ok(signed_in) => signed_in,
+        Err(failure) => return Err(Refused::from(failure).with_limits(limits)),
+    };
     let session = &signed_in.session.session;
     let sight = Sight {
         idle: live.sessions.idle_timeout,
@@ -275,7 +299,7 @@ fn welcome(status: StatusCode, live: &Live, signed_in: &SignedIn, with_token: bo
         // It is new: nothing is open yet.
         live_of: std::sync::Arc::new(|_| 0),
     };
-    let mut data = view::signed_in(signed_in, &sight);
+    let mut data = view::signed_in(&signed_in, &sight);
     if let Some(token) = &signed_in.session_token
         && with_token
         && let Some(data) = data.as_object_mut()
@@ -283,6 +307,11 @@ fn welcome(status: StatusCode, live: &Live, signed_in: &SignedIn, with_token: bo
         data.insert("session_token".to_owned(), token.expose().into());
     }
     let mut response = answer::data_with(status, &data);
+    response.extensions_mut().insert(Noted {
+        user: Some(session.user.clone()),
+        session: Some(session.id),
+        limits,
+    });
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&session.id.to_string()) {
         headers.insert(SESSION_HEADER, id);
@@ -291,5 +320,5 @@ fn welcome(status: StatusCode, live: &Live, signed_in: &SignedIn, with_token: bo
         let cookie = credential::session_cookie(&live.sessions.cookie, token, live.sessions.ttl);
         headers.append(header::SET_COOKIE, cookie);
     }
-    response
+    Ok(response)
 }

@@ -3,9 +3,10 @@
 
 use axum::body::Body;
 use http::{HeaderMap, header};
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
+use crate::accounts::Problems;
+use crate::json;
 use crate::refusal::Refusal;
 
 use super::answer::Refused;
@@ -16,7 +17,7 @@ const BODY_MAX: usize = 64 * 1024;
 /// The members of a body, and what was found wrong with them so far.
 pub(super) struct Fields {
     members: Map<String, Value>,
-    problems: Vec<(String, String)>,
+    problems: Problems,
 }
 
 impl Fields {
@@ -41,19 +42,12 @@ impl Fields {
     }
 
     fn parse(bytes: &[u8]) -> Result<Fields, Refused> {
-        let Strict(value) = serde_json::from_slice(bytes).map_err(|error| {
-            Refused::field(
-                "body",
-                format!("is not the JSON expected: {}", place(&error)),
-            )
-        })?;
-        match value {
-            Value::Object(members) => Ok(Fields {
-                members,
-                problems: Vec::new(),
-            }),
-            _ => Err(Refused::field("body", "must be a JSON object")),
-        }
+        let members =
+            json::parse(bytes).map_err(|fault| Refused::field("body", format!("is {fault}")))?;
+        Ok(Fields {
+            members,
+            problems: Problems::default(),
+        })
     }
 
     /// Whether the member is there at all, be it null.
@@ -119,16 +113,28 @@ impl Fields {
     }
 
     /// Notes a problem.
-    pub(super) fn problem(&mut self, name: &str, problem: &str) {
-        self.problems.push((name.to_owned(), problem.to_owned()));
+    pub(super) fn problem(&mut self, name: &str, problem: impl Into<String>) {
+        self.problems.note(name, problem);
     }
 
     /// Refuses the body if anything was wrong with it.
     pub(super) fn check(self) -> Result<(), Refused> {
-        if self.problems.is_empty() {
-            Ok(())
-        } else {
-            Err(Refused::fields(self.problems))
+        self.problems.or(()).map_err(Refused::fields)
+    }
+
+    /// The same, with what was found wrong with the fields' meaning.
+    pub(super) fn check_with<T>(
+        mut self,
+        judged: Result<T, Vec<(String, String)>>,
+    ) -> Result<T, Refused> {
+        match judged {
+            Ok(made) => self.problems.or(made).map_err(Refused::fields),
+            Err(more) => {
+                self.problems.join(more);
+                Err(Refused::fields(
+                    self.problems.or(()).err().unwrap_or_default(),
+                ))
+            }
         }
     }
 
@@ -154,77 +160,6 @@ async fn bytes(body: Body) -> Result<bytes::Bytes, Refused> {
     axum::body::to_bytes(body, BODY_MAX)
         .await
         .map_err(|_| Refusal::BodyTooLarge.into())
-}
-
-/// Where the parser stopped. Its own words may quote the body, and the body may hold a password.
-fn place(error: &serde_json::Error) -> String {
-    format!("line {}, column {}", error.line(), error.column())
-}
-
-/// A JSON value in which no object has two members of one name. The parser bounds the depth.
-struct Strict(Value);
-
-impl<'de> Deserialize<'de> for Strict {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Strict, D::Error> {
-        deserializer.deserialize_any(StrictVisitor).map(Strict)
-    }
-}
-
-struct StrictVisitor;
-
-impl<'de> Visitor<'de> for StrictVisitor {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a JSON value")
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_bool<E: Error>(self, value: bool) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_i64<E: Error>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_string<E: Error>(self, value: String) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-        let mut list = Vec::new();
-        while let Some(Strict(item)) = items.next_element()? {
-            list.push(item);
-        }
-        Ok(list.into())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
-        let mut map = Map::new();
-        while let Some(name) = members.next_key::<String>()? {
-            let Strict(value) = members.next_value()?;
-            if map.insert(name, value).is_some() {
-                return Err(Error::custom("a member is given twice"));
-            }
-        }
-        Ok(map.into())
-    }
 }
 
 #[cfg(test)]

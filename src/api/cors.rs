@@ -32,7 +32,10 @@ pub(super) async fn share(State(desk): State<Desk>, request: Request, next: Next
     );
     headers.insert(
         header::ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static("X-Session-ID, X-Request-ID, Retry-After"),
+        HeaderValue::from_static(
+            "X-Session-ID, X-Request-ID, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, \
+             X-RateLimit-Reset, RateLimit-Policy, RateLimit",
+        ),
     );
     response
 }

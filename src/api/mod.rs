@@ -31,7 +31,7 @@ use crate::settings::{Api, Live};
 use crate::store::Store;
 use crate::token::Claims;
 
-pub use answer::Refused;
+pub use answer::{Noted, Refused};
 pub use origin::same_origin;
 
 /// Counts the open WebSockets, streams and other long answers that a session has on this gateway.

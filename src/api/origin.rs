@@ -15,9 +15,10 @@ pub fn same_origin(headers: &HeaderMap, client: &Client, allowed: &[String]) -> 
             let mut sites = headers.get_all("sec-fetch-site").iter();
             sites.next().is_some_and(|site| site == "same-origin") && sites.next().is_none()
         }
-        (Some(origin), None) => origin
-            .to_str()
-            .is_ok_and(|origin| is_ours(&origin.to_ascii_lowercase(), client, allowed)),
+        (Some(origin), None) => origin.to_str().is_ok_and(|origin| {
+            let origin = origin.to_ascii_lowercase();
+            allowed.contains(&origin) || is_of(&origin, &client.host, client.https)
+        }),
         (Some(_), Some(_)) => false,
     }
 }
@@ -29,16 +30,14 @@ pub(super) fn is_foreign(headers: &HeaderMap, client: &Client, allowed: &[String
     says && !same_origin(headers, client, allowed)
 }
 
-fn is_ours(origin: &str, client: &Client, allowed: &[String]) -> bool {
-    if allowed.iter().any(|allowed| allowed == origin) {
-        return true;
-    }
+/// Tells whether a page of this origin (in lower case) was loaded from `host[:port]`.
+pub(super) fn is_of(origin: &str, host: &str, https: bool) -> bool {
     let (default_port, authority) = match origin.split_once("://") {
         Some(("http", authority)) => (80, authority),
         Some(("https", authority)) => (443, authority),
         _ => return false,
     };
-    let own = client.host.to_ascii_lowercase();
+    let own = host.to_ascii_lowercase();
     let (Some((origin_host, origin_port)), Some((own_host, own_port))) =
         (host_and_port(authority), host_and_port(&own))
     else {
@@ -47,7 +46,7 @@ fn is_ours(origin: &str, client: &Client, allowed: &[String]) -> bool {
     let origin_port = origin_port.unwrap_or(default_port);
     let same_port = match own_port {
         Some(port) => origin_port == port,
-        None if client.https => origin_port == 443,
+        None if https => origin_port == 443,
         // TLS may end in front of us without our being told: either scheme's own port is ours.
         None => origin_port == default_port,
     };
@@ -75,7 +74,7 @@ fn host_and_port(authority: &str) -> Option<(&str, Option<u16>)> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
     use std::net::{IpAddr, Ipv4Addr};
@@ -90,7 +89,7 @@ mod tests {
         }
     }
 
-    fn headers(list: &[(&'static str, &str)]) -> HeaderMap {
+    pub(in crate::api) fn headers(list: &[(&'static str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in list {
             headers.append(*name, value.parse().unwrap());

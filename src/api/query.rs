@@ -2,6 +2,7 @@
 
 use http::Uri;
 
+use crate::accounts::Problems;
 use crate::session::Status;
 
 use super::answer::Refused;
@@ -9,52 +10,86 @@ use super::answer::Refused;
 const LIMIT_DEFAULT: u32 = 20;
 const LIMIT_MAX: u32 = 100;
 
-/// A query's parameters; none of them twice.
-pub(super) struct Query(Vec<(String, String)>);
+/// A query's parameters, none of them twice, and what was found wrong with them so far.
+pub(super) struct Query {
+    parameters: Vec<(String, String)>,
+    problems: Problems,
+}
 
 impl Query {
-    pub(super) fn read(uri: &Uri) -> Result<Query, Refused> {
-        let mut parameters: Vec<(String, String)> = Vec::new();
+    pub(super) fn read(uri: &Uri) -> Query {
+        let mut read = Query {
+            parameters: Vec::new(),
+            problems: Problems::default(),
+        };
         let query = uri.query().unwrap_or_default();
         for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
-            if parameters.iter().any(|(known, _)| *known == name) {
-                return Err(Refused::field(&name, "is given twice"));
+            if read.parameters.iter().any(|(known, _)| *known == name) {
+                read.problems.note(&name, "is given twice");
+            } else if value.chars().any(char::is_control) {
+                read.problems
+                    .note(&name, "must not hold control characters");
+            } else {
+                read.parameters
+                    .push((name.into_owned(), value.into_owned()));
             }
-            parameters.push((name.into_owned(), value.into_owned()));
         }
-        Ok(Query(parameters))
+        read
     }
 
     /// A parameter that is there and not empty.
-    pub(super) fn text(&self, name: &str) -> Option<&str> {
-        let (_, value) = self.0.iter().find(|(known, _)| known == name)?;
-        Some(value.as_str()).filter(|value| !value.is_empty())
+    pub(super) fn text(&self, name: &str) -> Option<String> {
+        let (_, value) = self.parameters.iter().find(|(known, _)| known == name)?;
+        Some(value.clone()).filter(|value| !value.is_empty())
+    }
+
+    /// What a parameter means, if it is there; `problem` says what is wrong with one that means
+    /// nothing.
+    pub(super) fn read_as<T>(
+        &mut self,
+        name: &str,
+        problem: &str,
+        read: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        let text = self.text(name)?;
+        let meaning = read(&text);
+        if meaning.is_none() {
+            self.problems.note(name, problem);
+        }
+        meaning
     }
 
     /// How many are wanted: 1 to 100, 20 if not said.
-    pub(super) fn limit(&self) -> Result<u32, Refused> {
-        let Some(text) = self.text("limit") else {
-            return Ok(LIMIT_DEFAULT);
+    pub(super) fn limit(&mut self) -> u32 {
+        let within = |text: &str| {
+            let limit = text.parse().ok();
+            limit.filter(|limit| (1..=LIMIT_MAX).contains(limit))
         };
-        text.parse()
-            .ok()
-            .filter(|limit| (1..=LIMIT_MAX).contains(limit))
-            .ok_or_else(|| Refused::field("limit", "must be a number from 1 to 100"))
+        self.read_as("limit", "must be a number from 1 to 100", within)
+            .unwrap_or(LIMIT_DEFAULT)
     }
 
-    /// Which sessions are wanted; `None` is all of them.
-    pub(super) fn status(&self, default: Option<Status>) -> Result<Option<Status>, Refused> {
-        match self.text("status") {
-            None => Ok(default),
-            Some("active") => Ok(Some(Status::Active)),
-            Some("revoked") => Ok(Some(Status::Revoked)),
-            Some("expired") => Ok(Some(Status::Expired)),
-            Some("all") => Ok(None),
-            Some(_) => Err(Refused::field(
-                "status",
-                "must be active, revoked, expired or all",
-            )),
-        }
+    /// Which sessions are wanted, the active ones if not said; `None` is all of them.
+    pub(super) fn status(&mut self) -> Option<Status> {
+        let word = |text: &str| match text {
+            "active" => Some(Some(Status::Active)),
+            "revoked" => Some(Some(Status::Revoked)),
+            "expired" => Some(Some(Status::Expired)),
+            "all" => Some(None),
+            _ => None,
+        };
+        self.read_as("status", "must be active, revoked, expired or all", word)
+            .unwrap_or(Some(Status::Active))
+    }
+
+    /// Where a page begins, if it is not the first one.
+    pub(super) fn cursor<T>(&mut self, read: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+        self.read_as("cursor", "is not one that was given out", read)
+    }
+
+    /// Refuses the query if anything was wrong with it.
+    pub(super) fn check(self) -> Result<(), Refused> {
+        self.problems.or(()).map_err(Refused::fields)
     }
 }
 
@@ -64,7 +99,7 @@ mod tests {
 
     use super::*;
 
-    fn read(uri: &str) -> Result<Query, Refused> {
+    fn read(uri: &str) -> Query {
         Query::read(&uri.parse().unwrap())
     }
 
@@ -81,22 +116,37 @@ mod tests {
             ("/x?limit=ten", None),
         ];
         for (uri, expected) in cases {
-            assert_eq!(read(uri).unwrap().limit().ok(), expected, "{uri}");
+            let mut query = read(uri);
+            let limit = query.limit();
+            assert_eq!(query.check().ok().map(|()| limit), expected, "{uri}");
         }
     }
 
     #[test]
     fn a_status_is_one_of_four_words() {
-        let check = |uri| read(uri).unwrap().status(Some(Status::Active)).ok();
-        assert_eq!(check("/x"), Some(Some(Status::Active)));
-        assert_eq!(check("/x?status=expired"), Some(Some(Status::Expired)));
-        assert_eq!(check("/x?status=all"), Some(None));
-        assert_eq!(check("/x?status=Active"), None);
+        let cases = [
+            ("/x", Some(Some(Status::Active))),
+            ("/x?status=expired", Some(Some(Status::Expired))),
+            ("/x?status=all", Some(None)),
+            ("/x?status=Active", None),
+        ];
+        for (uri, expected) in cases {
+            let mut query = read(uri);
+            let status = query.status();
+            assert_eq!(query.check().ok().map(|()| status), expected, "{uri}");
+        }
     }
 
     #[test]
-    fn a_parameter_given_twice_is_refused() {
-        assert!(read("/x?status=all&status=active").is_err());
-        assert_eq!(read("/x?a=b%20c").unwrap().text("a"), Some("b c"));
+    fn every_wrong_parameter_is_named() {
+        assert_eq!(read("/x?a=b%20c").text("a").unwrap(), "b c");
+        let mut query = read("/x?limit=0&status=on&cursor=1&a=1&a=2&b=%00");
+        query.limit();
+        query.status();
+        query.cursor(|_| None::<()>);
+        let wrong = query.check().unwrap_err().fields;
+        let mut names: Vec<&str> = wrong.iter().map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["a", "b", "cursor", "limit", "status"]);
     }
 }

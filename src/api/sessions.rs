@@ -5,13 +5,13 @@ use std::time::Duration;
 use axum::extract::{Extension, Path, Request, State};
 use axum::response::Response;
 use http::{HeaderMap, Uri};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::admission::{Client, Identity};
 use crate::credential::{self, Presented};
 use crate::refusal::Refusal;
-use crate::session::{EndReason, SessionId, Status};
-use crate::store::{Entry, Wanted};
+use crate::session::{EndReason, SessionId};
+use crate::store::{Entry, Store, Wanted};
 
 use super::answer::{self, Refused};
 use super::auth;
@@ -27,32 +27,20 @@ pub(super) async fn list(
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
     let identity = identify(&desk, caller, &headers)?;
-    let query = Query::read(&uri)?;
-    let (limit, status) = (query.limit()?, query.status(Some(Status::Active))?);
+    let mut query = Query::read(&uri);
+    let (limit, status) = (query.limit() as usize, query.status());
+    let cursor = query.cursor(Store::is_cursor_of_user);
+    query.check()?;
     let sight = sight(&desk, &identity).await?;
-    let page = desk
-        .store
-        .sessions_of(
-            &identity.user,
-            Wanted {
-                status,
-                address: None,
-                idle: sight.idle,
-                limit: limit as usize,
-                cursor: query.text("cursor"),
-            },
-        )
-        .await?;
-    let sessions: Vec<Value> = page
-        .entries
-        .iter()
-        .map(|entry| view::session(entry, &sight))
-        .collect();
-    Ok(answer::data(&json!({
-        "sessions": sessions,
-        "count": page.total,
-        "next_cursor": page.next_cursor,
-    })))
+    let wanted = Wanted {
+        status,
+        address: None,
+        idle: sight.idle,
+        limit,
+        cursor: cursor.as_deref(),
+    };
+    let page = desk.store.sessions_of(&identity.user, wanted).await?;
+    Ok(answer::data(&view::sessions(&page, &sight)))
 }
 
 /// `GET sessions/current` and `GET sessions/{id}`.

@@ -8,7 +8,7 @@ use super::LiveOf;
 use crate::accounts::SignedIn;
 use crate::directory::User;
 use crate::session::{Millis, SessionId, Status};
-use crate::store::Entry;
+use crate::store::{Entry, Page};
 
 /// What a session's looks depend on besides the session.
 pub(super) struct Sight {
@@ -55,6 +55,20 @@ pub(super) fn session(entry: &Entry, sight: &Sight) -> Value {
     })
 }
 
+/// A page of a list of sessions.
+pub(super) fn sessions(page: &Page, sight: &Sight) -> Value {
+    let sessions: Vec<Value> = page
+        .entries
+        .iter()
+        .map(|entry| session(entry, sight))
+        .collect();
+    json!({
+        "sessions": sessions,
+        "count": page.total,
+        "next_cursor": page.next_cursor,
+    })
+}
+
 /// A user as they see themselves.
 pub(super) fn user(user: &User) -> Value {
     json!({
@@ -69,17 +83,13 @@ pub(super) fn user(user: &User) -> Value {
 
 /// A user as an operator sees them.
 pub(super) fn user_for_admin(user: &User) -> Value {
-    json!({
-        "id": user.id,
-        "email": user.email,
-        "username": user.username,
-        "name": user.name,
-        "roles": user.roles,
-        "scopes": user.scopes,
-        "disabled": user.disabled,
-        "created_at": rfc3339(user.created_at),
-        "updated_at": rfc3339(user.updated_at),
-    })
+    let mut shown = self::user(user);
+    if let Some(members) = shown.as_object_mut() {
+        members.insert("disabled".to_owned(), user.disabled.into());
+        members.insert("created_at".to_owned(), rfc3339(user.created_at).into());
+        members.insert("updated_at".to_owned(), rfc3339(user.updated_at).into());
+    }
+    shown
 }
 
 /// What a sign-in hands out.

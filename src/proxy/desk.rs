@@ -14,7 +14,7 @@ use tower::ServiceExt;
 use super::context::Context;
 use super::respond::{self, Answer};
 use super::{answer, request};
-use crate::api::{self, Caller, ExpiredClaims, Refused, RequestId};
+use crate::api::{self, Caller, ExpiredClaims, Noted, Refused, RequestId};
 use crate::credential;
 use crate::refusal::Refusal;
 
@@ -44,6 +44,11 @@ pub(super) async fn serve(
     if let Some(refused) = head.extensions.remove::<Refused>() {
         return refuse(session, ctx, refused, &head.headers).await;
     }
+    let noted = head.extensions.remove::<Noted>().unwrap_or_default();
+    if let Some(user) = noted.user {
+        ctx.user = Some(user);
+        ctx.session = noted.session.map(|session| session.to_string());
+    }
     let Ok(body) = body
         .collect()
         .await
@@ -55,6 +60,7 @@ pub(super) async fn serve(
     let mut headers: Vec<_> = named(&head.headers)
         .filter(|(name, _)| name != header::CONTENT_LENGTH)
         .collect();
+    headers.extend(answer::limit_headers(&noted.limits));
     if let Ok(id) = http::HeaderValue::from_str(&ctx.request_id) {
         headers.push((http::HeaderName::from_static("x-request-id"), id));
     }

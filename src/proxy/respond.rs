@@ -50,23 +50,35 @@ impl From<Refusal> for Answer {
     }
 }
 
-/// The challenge of RFC 6750, section 3, for a 401 or a missing scope.
-fn challenge(answer: &Answer) -> Option<HeaderValue> {
+/// The challenge of RFC 6750, section 3, for a 401 or a missing scope. An error is named only where
+/// a bearer token was presented and is what was wrong.
+fn challenge(answer: &Answer, request: &HeaderMap) -> Option<HeaderValue> {
     let refusal = answer.refusal;
     let text = match refusal {
-        // No credential was presented: no error is named.
-        Refusal::Unauthenticated => "Bearer realm=\"portcullis\"".to_owned(),
         Refusal::InsufficientScope => format!(
             "Bearer realm=\"portcullis\", error=\"insufficient_scope\", scope=\"{}\"",
             answer.scope.as_deref().unwrap_or_default(),
         ),
-        refusal if refusal.status() == StatusCode::UNAUTHORIZED => format!(
+        refusal if refusal.status() != StatusCode::UNAUTHORIZED => return None,
+        // These are not about a bearer token, whether or not one came along.
+        Refusal::Unauthenticated | Refusal::InvalidCredentials | Refusal::RefreshTokenReused => {
+            "Bearer realm=\"portcullis\"".to_owned()
+        }
+        _ if !presents_bearer(request) => "Bearer realm=\"portcullis\"".to_owned(),
+        refusal => format!(
             "Bearer realm=\"portcullis\", error=\"invalid_token\", error_description=\"{}\"",
             refusal.message(),
         ),
-        _ => return None,
     };
     HeaderValue::from_str(&text).ok()
+}
+
+fn presents_bearer(request: &HeaderMap) -> bool {
+    let is_bearer = |value: &HeaderValue| {
+        let scheme = value.as_bytes().get(.."bearer ".len());
+        scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer "))
+    };
+    request.get_all(header::AUTHORIZATION).iter().any(is_bearer)
 }
 
 /// How long a client should wait before it asks again.
@@ -83,7 +95,12 @@ fn retry_after(answer: &Answer) -> Option<HeaderValue> {
 }
 
 /// Everything but the framing.
-fn head_of(answer: &Answer, form: Form, request_id: &str) -> Vec<(HeaderName, HeaderValue)> {
+fn head_of(
+    answer: &Answer,
+    form: Form,
+    request: &HeaderMap,
+    request_id: &str,
+) -> Vec<(HeaderName, HeaderValue)> {
     let mut headers = vec![
         (header::CONTENT_TYPE, form.content_type()),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
@@ -104,7 +121,7 @@ fn head_of(answer: &Answer, form: Form, request_id: &str) -> Vec<(HeaderName, He
             ),
         ]);
     }
-    if let Some(challenge) = challenge(answer) {
+    if let Some(challenge) = challenge(answer, request) {
         headers.push((header::WWW_AUTHENTICATE, challenge));
     }
     let told = answer
@@ -131,7 +148,7 @@ fn head_of(answer: &Answer, form: Form, request_id: &str) -> Vec<(HeaderName, He
 pub fn render(answer: &Answer, request: &HeaderMap, headers: &mut HeaderMap) -> String {
     let request_id = uuid::Uuid::new_v4().simple().to_string();
     let form = Form::wanted(request);
-    for (name, value) in head_of(answer, form, &request_id) {
+    for (name, value) in head_of(answer, form, request, &request_id) {
         // The router knows the methods of a path better.
         if name == header::ALLOW && headers.contains_key(header::ALLOW) {
             continue;
@@ -150,9 +167,10 @@ pub async fn refuse(
     answer: &Answer,
     request_id: &str,
 ) -> pingora::Result<()> {
-    let form = Form::wanted(&session.req_header().headers);
+    let request = &session.req_header().headers;
+    let form = Form::wanted(request);
     let body = form.body(answer, request_id);
-    let headers = head_of(answer, form, request_id);
+    let headers = head_of(answer, form, request, request_id);
     // A head that was misunderstood may have a body that is misunderstood too.
     let keep = answer.refusal != Refusal::BadRequest;
     write(session, answer.refusal.status(), headers, body.into(), keep).await
@@ -251,7 +269,7 @@ pub fn before_a_request(refusal: Refusal) -> EarlyAnswer {
         status.canonical_reason().unwrap_or_default()
     )
     .into_bytes();
-    for (name, value) in head_of(&answer, Form::Json, &request_id) {
+    for (name, value) in head_of(&answer, Form::Json, &HeaderMap::new(), &request_id) {
         bytes.extend_from_slice(name.as_str().as_bytes());
         bytes.extend_from_slice(b": ");
         bytes.extend_from_slice(value.as_bytes());
@@ -273,23 +291,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_challenge_names_an_error_only_when_a_credential_was_presented() {
-        let text =
-            |refusal: Refusal| challenge(&refusal.into()).map(|v| v.to_str().unwrap().to_owned());
-        assert_eq!(
-            text(Refusal::Unauthenticated).unwrap(),
-            "Bearer realm=\"portcullis\""
-        );
+    fn a_challenge_names_an_error_only_when_a_bearer_token_was_presented() {
+        let text = |refusal: Refusal, presented: Option<&'static str>| {
+            let presented = presented.map(|value| (header::AUTHORIZATION, value.parse().unwrap()));
+            let request = HeaderMap::from_iter(presented);
+            challenge(&refusal.into(), &request).map(|v| v.to_str().unwrap().to_owned())
+        };
+        let (plain, bearer) = ("Bearer realm=\"portcullis\"", Some("bearer x"));
+        for refusal in [
+            Refusal::Unauthenticated,
+            Refusal::InvalidCredentials,
+            Refusal::RefreshTokenReused,
+        ] {
+            assert_eq!(text(refusal, bearer).unwrap(), plain);
+        }
+        for presented in [None, Some("Session x"), Some("Bearer")] {
+            assert_eq!(text(Refusal::TokenExpired, presented).unwrap(), plain);
+            assert_eq!(text(Refusal::SessionRevoked, presented).unwrap(), plain);
+        }
+        for refusal in [Refusal::TokenExpired, Refusal::SessionRevoked] {
+            let named = text(refusal, bearer).unwrap();
+            assert!(named.contains("error=\"invalid_token\""), "{named}");
+        }
         assert!(
-            text(Refusal::TokenExpired)
-                .unwrap()
-                .contains("error=\"invalid_token\"")
-        );
-        assert!(
-            text(Refusal::InsufficientScope)
+            text(Refusal::InsufficientScope, bearer)
                 .unwrap()
                 .contains("insufficient_scope")
         );
-        assert_eq!(text(Refusal::Forbidden), None);
+        assert_eq!(text(Refusal::Forbidden, bearer), None);
     }
 }

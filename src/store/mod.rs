@@ -28,7 +28,7 @@ use crate::settings;
 pub use page::{Page, Wanted};
 pub use refresh::{Rotation, Turnover};
 pub use sessions::Created;
-pub use upkeep::{Counts, Probe};
+pub use upkeep::{Counts, LinkCount, Probe};
 
 use memory::Memory;
 use redis::Redis;

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::Entry;
+use super::{Engine, Entry, Store};
 use crate::session::{Millis, SessionId, Status};
 
 /// Some sessions.
@@ -75,6 +75,22 @@ impl Page {
             total,
             next_cursor,
             now,
+        }
+    }
+}
+
+impl Store {
+    /// A cursor that [`Store::sessions_of`] gives out, and nothing else.
+    pub fn is_cursor_of_user(cursor: &str) -> Option<String> {
+        let (created_at, id) = parse_place(cursor)?;
+        Some(place(created_at, &id)).filter(|place| place == cursor)
+    }
+
+    /// A cursor that [`Store::all_sessions`] gives out, and nothing else.
+    pub fn is_cursor_of_all(&self, cursor: &str) -> Option<String> {
+        match &self.engine {
+            Engine::Memory(_) => Store::is_cursor_of_user(cursor),
+            Engine::Redis(_) => super::redis::is_cursor(cursor).then(|| cursor.to_owned()),
         }
     }
 }

@@ -23,7 +23,23 @@ pub struct Probe {
     pub read: Duration,
 }
 
+/// The connections that this process holds to the store: one for each worker, and one for what
+/// belongs to no request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkCount {
+    pub made: u64,
+    pub up: u64,
+}
+
 impl Store {
+    /// How many connections there are. `None`: it is in this process and needs none.
+    pub fn links(&self) -> Option<LinkCount> {
+        match &self.engine {
+            Engine::Memory(_) => None,
+            Engine::Redis(redis) => Some(redis.links()),
+        }
+    }
+
     /// Drops what has had its time, and counts what is there. In a fleet one gateway does it and
     /// the others get its counts. Each step has the deadline, not the whole.
     pub async fn clean_up(&self) -> Result<Counts, StoreError> {

@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::json;
 use crate::session::{Millis, SessionId};
 
 /// Seconds: the end of the year 9999, the last date that can be written.
@@ -15,7 +16,7 @@ pub(super) struct Payload(Map<String, Value>);
 
 impl Payload {
     pub(super) fn parse(bytes: &[u8]) -> Result<Payload, &'static str> {
-        super::json::parse(bytes).map(Payload)
+        json::parse(bytes).map(Payload).map_err(|fault| fault.what)
     }
 
     /// The issuer: exactly one string.

@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use super::check::Failure;
 use super::claims::Payload;
-use super::{Tokens, json, jws};
+use super::{Tokens, jws};
+use crate::json;
 use crate::session::Millis;
 
 /// What a token holds and what the gateway makes of it.

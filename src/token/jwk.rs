@@ -6,8 +6,9 @@ use jsonwebtoken::DecodingKey;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use super::Algorithm;
 use super::key::{Key, KeyError};
-use super::{Algorithm, json};
+use crate::json;
 
 /// The public half of a key.
 pub(super) enum Public {
@@ -40,7 +41,7 @@ struct Members {
 ///
 /// When it is no key set, or nothing is left of it.
 pub fn parse_jwks(bytes: &[u8], algorithms: &[Algorithm]) -> Result<Vec<Key>, KeyError> {
-    let set = json::parse(bytes).map_err(KeyError::BadJwks)?;
+    let set = json::parse(bytes).map_err(|fault| KeyError::BadJwks(fault.what))?;
     let Some(members) = set.get("keys").and_then(serde_json::Value::as_array) else {
         return Err(KeyError::BadJwks("it has no array `keys`"));
     };

@@ -6,7 +6,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
 use super::key::MAX_ID;
-use super::{Algorithm, Key, json};
+use super::{Algorithm, Key};
+use crate::json;
 
 /// Bytes.
 const MAX_TOKEN: usize = 8 * 1024;
@@ -50,7 +51,7 @@ impl<'a> Jws<'a> {
         if header.len() > MAX_HEADER {
             return Err("the token's header is too long");
         }
-        let header = json::parse(&decode(header)?)?;
+        let header = json::parse(&decode(header)?).map_err(|fault| fault.what)?;
         let (algorithm, key_id) = read_header(&header)?;
         if signature.is_empty() {
             return Err("the token is not signed");

@@ -6,7 +6,6 @@ mod derive;
 #[cfg(test)]
 pub(crate) mod fixtures;
 mod inspect;
-mod json;
 mod jwk;
 mod jws;
 mod key;

@@ -103,6 +103,7 @@ fn the_domain_has_no_input_no_output_and_no_clock() {
     let domain = [
         "routing",
         "credential",
+        "json",
         "token",
         "session",
         "limits",

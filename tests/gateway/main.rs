@@ -19,6 +19,7 @@ mod authentication;
 mod client_address;
 mod command_line;
 mod demo;
+mod desk;
 mod fleet;
 mod hostile_input;
 mod hygiene;

@@ -15,6 +15,7 @@ use subtle::ConstantTimeEq;
 use crate::events::{Event, Kind};
 use crate::refusal::Refusal;
 
+use super::super::origin::is_of;
 use super::{Desk, Refused};
 
 /// Refuses other people's host names, and calls from other people's pages.
@@ -50,8 +51,7 @@ fn check_site(own: &[String], uri: &Uri, headers: &HeaderMap) -> Result<(), &'st
     }
     let same = |origin: &http::HeaderValue| {
         let origin = origin.to_str().unwrap_or_default();
-        let authority = origin.split_once("://").map(|(_, authority)| authority);
-        authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host))
+        is_of(&origin.to_ascii_lowercase(), host, false)
     };
     if !headers.get_all(header::ORIGIN).iter().all(same) {
         return Err("a call from another origin");
@@ -113,17 +113,8 @@ fn check_token(wanted: Option<&str>, headers: &HeaderMap) -> Result<(), Refusal>
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
+    use super::super::super::origin::tests::headers;
     use super::*;
-
-    fn headers(list: &[(&'static str, &str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in list {
-            headers.append(*name, value.parse().unwrap());
-        }
-        headers
-    }
 
     #[test]
     fn only_loopback_names_addresses_and_own_names_are_hosts() {

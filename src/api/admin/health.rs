@@ -88,6 +88,8 @@ pub(super) async fn ready(State(desk): State<Desk>) -> Response {
 
 async fn store(desk: &Desk) -> (bool, Value) {
     let milliseconds = |time: std::time::Duration| time.as_secs_f64() * 1000.0;
+    let links = desk.store.links();
+    let links = links.map(|links| json!({"up": links.up, "of": links.made}));
     match desk.store.probe().await {
         Ok(probe) => (
             true,
@@ -95,9 +97,13 @@ async fn store(desk: &Desk) -> (bool, Value) {
                 "up": true,
                 "write_ms": milliseconds(probe.write),
                 "read_ms": milliseconds(probe.read),
+                "links": links,
             }),
         ),
-        Err(error) => (false, json!({"up": false, "problem": error.to_string()})),
+        Err(error) => (
+            false,
+            json!({"up": false, "problem": error.to_string(), "links": links}),
+        ),
     }
 }
 

@@ -63,11 +63,12 @@ pub(super) async fn upstreams(State(desk): State<Desk>) -> Response {
 
 /// `GET /admin/events?event=&limit=&cursor=`: what this gateway remembers, newest first.
 pub(super) async fn events(State(desk): State<Desk>, uri: Uri) -> Result<Response, Refused> {
-    let query = Query::read(&uri)?;
-    let limit = query.limit()? as usize;
-    let before = query.text("cursor").map(str::parse::<u64>).transpose();
-    let before = before.map_err(|_| Refused::field("cursor", "is not one that was given out"))?;
-    let mut events = desk.events.recent(query.text("event"), before, limit + 1);
+    let mut query = Query::read(&uri);
+    let limit = query.limit() as usize;
+    let before = query.cursor(|text| text.parse::<u64>().ok());
+    let kind = query.text("event");
+    query.check()?;
+    let mut events = desk.events.recent(kind.as_deref(), before, limit + 1);
     let more = events.len() > limit;
     events.truncate(limit);
     let next = events

@@ -6,12 +6,12 @@ use std::time::Duration;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use http::{StatusCode, Uri};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::accounts::Visitor;
 use crate::refusal::Refusal;
-use crate::session::{Device, EndReason, SessionId, Status};
-use crate::store::Wanted;
+use crate::session::{Device, EndReason, SessionId};
+use crate::store::{Store, Wanted};
 
 use super::super::answer;
 use super::super::query::Query;
@@ -21,35 +21,33 @@ use super::{Desk, Refused};
 /// `GET /admin/sessions?user=&ip=&status=&limit=&cursor=`: everybody's sessions or one user's, the
 /// active ones if not said.
 pub(super) async fn list(State(desk): State<Desk>, uri: Uri) -> Result<Response, Refused> {
-    let query = Query::read(&uri)?;
+    let mut query = Query::read(&uri);
+    let user = query.text("user");
+    let address = query.read_as("ip", "must be an IP address", |text| text.parse().ok());
+    let (limit, status) = (query.limit() as usize, query.status());
+    let cursor = query.cursor(|text| match user {
+        Some(_) => Store::is_cursor_of_user(text),
+        None => desk.store.is_cursor_of_all(text),
+    });
+    query.check()?;
     let sight = Sight {
         idle: idle(&desk),
         now: desk.store.now().await?,
         current: None,
         live_of: desk.live_of.clone(),
     };
-    let address = query.text("ip").map(str::parse::<IpAddr>).transpose();
     let wanted = Wanted {
-        status: query.status(Some(Status::Active))?,
-        address: address.map_err(|_| Refused::field("ip", "must be an IP address"))?,
+        status,
+        address,
         idle: sight.idle,
-        limit: query.limit()? as usize,
-        cursor: query.text("cursor"),
+        limit,
+        cursor: cursor.as_deref(),
     };
-    let page = match query.text("user") {
+    let page = match &user {
         Some(user) => desk.store.sessions_of(user, wanted).await?,
         None => desk.store.all_sessions(wanted).await?,
     };
-    let sessions: Vec<Value> = page
-        .entries
-        .iter()
-        .map(|entry| view::session(entry, &sight))
-        .collect();
-    Ok(answer::data(&json!({
-        "sessions": sessions,
-        "count": page.total,
-        "next_cursor": page.next_cursor,
-    })))
+    Ok(answer::data(&view::sessions(&page, &sight)))
 }
 
 /// `DELETE /admin/sessions/{id}`.
@@ -113,8 +111,7 @@ fn idle(desk: &Desk) -> Option<Duration> {
 }
 
 fn refuse_wait(uri: &Uri) -> Result<(), Refused> {
-    match Query::read(uri)?.text("wait") {
-        None => Ok(()),
-        Some(_) => Err(Refused::field("wait", "is not yet supported")),
-    }
+    let mut query = Query::read(uri);
+    query.read_as("wait", "is not yet supported", |_| None::<()>);
+    query.check()
 }

@@ -20,7 +20,7 @@ use http::{HeaderMap, Request, StatusCode};
 use serde_json::Value;
 use tower::ServiceExt;
 
-use super::{Caller, Desk, Refused, needs_caller, router};
+use super::{Caller, Desk, Noted, Refused, needs_caller, router};
 use crate::accounts::Accounts;
 use crate::admission::{Client, Identity, PresentedBy};
 use crate::credential::{self, Presented};
@@ -53,6 +53,7 @@ struct Answer {
     headers: HeaderMap,
     body: Value,
     refused: Option<Refused>,
+    noted: Noted,
 }
 
 impl Answer {
@@ -303,6 +304,7 @@ async fn read(response: axum::response::Response) -> Answer {
         headers: parts.headers,
         body: serde_json::from_slice(&bytes).unwrap_or(Value::Null),
         refused: parts.extensions.get().cloned(),
+        noted: parts.extensions.get().cloned().unwrap_or_default(),
     }
 }
 

@@ -59,6 +59,15 @@ async fn every_wrong_field_is_named() {
         .map(|(name, _)| name.as_str())
         .collect();
     assert_eq!(names, ["email", "username", "password"]);
+    let half = json!({"email": "ann", "username": 7, "session_token": "yes"});
+    let refused = gateway.post("/auth/register", &half).await.refused.unwrap();
+    let mut names: Vec<&str> = refused
+        .fields
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .collect();
+    names.sort_unstable();
+    assert_eq!(names, ["email", "password", "session_token", "username"]);
     let missing = gateway
         .post("/auth/login", &json!({}))
         .await
@@ -139,7 +148,9 @@ async fn failures_close_the_account_for_that_address_only() {
     }
     let limited = attacker.login(EMAIL, PASSWORD).await;
     assert_eq!(limited.code(), "RATE_LIMITED");
-    assert!(limited.refused.unwrap().retry_after.unwrap() > Duration::from_secs(1));
+    let limits = limited.refused.unwrap().limits;
+    let wait = limits.iter().map(|limit| limit.retry_after).max();
+    assert!(wait.unwrap() > Duration::from_secs(1));
     assert_eq!(gateway.login(EMAIL, PASSWORD).await.status, StatusCode::OK);
     assert_eq!(
         attacker.login("bob@example.com", "x").await.code(),
@@ -188,6 +199,43 @@ async fn attempts_from_one_address_are_counted_whatever_comes_of_them() {
     assert_eq!(answer.refused.unwrap().limits.len(), 1);
     let other = gateway.from("192.0.2.2");
     assert_eq!(other.login(EMAIL, PASSWORD).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn every_attempt_tells_how_the_limits_stand() {
+    let gateway = gateway().await;
+    let standing = |limits: &[crate::limits::Decision]| -> Vec<(String, u64)> {
+        let stands = |d: &crate::limits::Decision| (d.limit.name.to_string(), d.remaining);
+        limits.iter().map(stands).collect()
+    };
+    let address = |left| ("sign-in-address".to_owned(), left);
+    let account = |left| ("sign-in-account".to_owned(), left);
+    let registered = gateway.register().await;
+    assert_eq!(standing(&registered.noted.limits), [address(99)]);
+    let taken = gateway
+        .post(
+            "/auth/register",
+            &json!({"email": EMAIL, "password": PASSWORD}),
+        )
+        .await;
+    assert_eq!(standing(&taken.refused.unwrap().limits), [address(98)]);
+    let right = gateway.login(EMAIL, PASSWORD).await;
+    assert_eq!(standing(&right.noted.limits), [address(97), account(3)]);
+    for left in [2, 1, 0] {
+        let wrong = gateway.login(EMAIL, "wrong").await;
+        assert_eq!(wrong.code(), "INVALID_CREDENTIALS");
+        let limits = wrong.refused.unwrap().limits;
+        assert_eq!(standing(&limits).pop(), Some(account(left)));
+    }
+    let over = gateway.login(EMAIL, PASSWORD).await;
+    assert_eq!(over.code(), "RATE_LIMITED");
+    let limits = over.refused.unwrap().limits;
+    assert!(limits.iter().any(crate::limits::Decision::refuses));
+    let count = |outcome: &str| {
+        let labels = ["sign-in-account", outcome];
+        gateway.metrics.ratelimit.with_label_values(&labels).get()
+    };
+    assert_eq!((count("allowed"), count("limited")), (4, 1));
 }
 
 #[tokio::test]

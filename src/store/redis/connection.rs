@@ -41,6 +41,7 @@ pub(super) struct Links {
     address: RedisAddress,
     metrics: Arc<Metrics>,
     up: AtomicI64,
+    made: AtomicI64,
     /// Told when a link has come up, to those that wait.
     risen: Notify,
     started: Instant,
@@ -54,10 +55,17 @@ impl Links {
             address,
             metrics,
             up: AtomicI64::new(0),
+            made: AtomicI64::new(0),
             risen: Notify::new(),
             started: Instant::now(),
             logged: AtomicU64::new(0),
         }
+    }
+
+    /// How many there are, and how many of them are up.
+    pub(super) fn count(&self) -> (u64, u64) {
+        let read = |count: &AtomicI64| count.load(Ordering::SeqCst).unsigned_abs();
+        (read(&self.made), read(&self.up))
     }
 
     fn changed(&self, by: i64) {
@@ -117,6 +125,7 @@ struct Connected {
 impl Link {
     /// Starts the task that connects, on the current tokio runtime.
     pub(super) fn supervised(links: Arc<Links>, scripts: Arc<Scripts>) -> Link {
+        links.made.fetch_add(1, Ordering::SeqCst);
         let line = Arc::new(Line {
             links,
             scripts,
@@ -213,6 +222,7 @@ impl Drop for Line {
     fn drop(&mut self) {
         // Only now is the task gone as well, and cannot come up again.
         self.fall(StoreError::Unreachable);
+        self.links.made.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

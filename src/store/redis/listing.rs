@@ -108,6 +108,11 @@ fn cursor(place: u64, carried: &[Entry]) -> Option<String> {
     Some(cursor)
 }
 
+/// Whether this is a cursor that [`Redis::all_sessions`] gives out.
+pub(in super::super) fn is_cursor(cursor: &str) -> bool {
+    parse_cursor(cursor).is_some()
+}
+
 fn parse_cursor(cursor: &str) -> Option<(u64, Vec<SessionId>)> {
     let mut parts = cursor.split('.');
     let place = parts.next()?.parse().ok()?;

@@ -25,6 +25,8 @@ use connection::{Link, Links};
 use keys::Keys;
 use scripts::{Call, Scripts};
 
+pub(super) use listing::is_cursor;
+
 /// One Redis server, as one gateway sees it.
 #[derive(Clone)]
 pub(super) struct Redis {
@@ -57,6 +59,11 @@ impl Redis {
 
     pub(super) fn up(&self) -> bool {
         self.link.as_ref().is_some_and(|link| link.up())
+    }
+
+    pub(super) fn links(&self) -> super::LinkCount {
+        let (made, up) = self.links.count();
+        super::LinkCount { made, up }
     }
 
     /// Has the connection tried at once: an operation has just got no answer.

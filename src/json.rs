@@ -1,19 +1,44 @@
 //! JSON in which no object has two members of the same name. Parsers disagree on which of two
-//! counts (RFC 8259, section 4), so a token that has them could mean different things to different
-//! readers.
+//! counts (RFC 8259, section 4), so a token or a body that has them could mean different things to
+//! different readers.
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// Reads one JSON object, refusing duplicate members at any depth.
-pub(super) fn parse(bytes: &[u8]) -> Result<Map<String, Value>, &'static str> {
+/// Why a text is not the one JSON object that was expected. It never quotes the text, which may
+/// hold a password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{what}, at line {line}, column {column}")]
+pub struct Fault {
+    pub what: &'static str,
+    /// From 1; 0 where the text as a whole is meant.
+    pub line: usize,
+    pub column: usize,
+}
+
+/// Reads one JSON object, refusing duplicate members at any depth. The parser bounds the depth at
+/// 127 levels.
+///
+/// # Errors
+/// Says what is wrong, and where.
+pub fn parse(bytes: &[u8]) -> Result<Map<String, Value>, Fault> {
     match serde_json::from_slice(bytes) {
         Ok(Strict(Value::Object(members))) => Ok(members),
-        Ok(_) => Err("not a JSON object"),
-        Err(error) if error.is_data() => Err("a member is given twice"),
-        Err(_) => Err("not JSON"),
+        Ok(_) => Err(Fault {
+            what: "not a JSON object",
+            line: 0,
+            column: 0,
+        }),
+        Err(error) => Err(Fault {
+            what: match error.is_data() {
+                true => "a member is given twice",
+                false => "not JSON",
+            },
+            line: error.line(),
+            column: error.column(),
+        }),
     }
 }
 
@@ -85,12 +110,15 @@ impl<'de> Visitor<'de> for Reader {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
     use super::parse;
 
     #[test]
     fn only_an_object_without_duplicates_is_read() {
         let check = |text: &str, error: Option<&str>| {
-            assert_eq!(parse(text.as_bytes()).err(), error, "{text}");
+            let found = parse(text.as_bytes()).err().map(|fault| fault.what);
+            assert_eq!(found, error, "{text}");
         };
         check(r#"{"a":1,"b":[null,true,-1,1.5,"x",{"c":{}}]}"#, None);
         check(" {\n} ", None);
@@ -111,6 +139,6 @@ mod tests {
             check(text, Some("not JSON"));
         }
         check(&("[".repeat(100_000)), Some("not JSON"));
-        assert_eq!(parse(b"{\"a\":\"\xff\"}").err(), Some("not JSON"));
+        assert_eq!(parse(b"{\"a\":\"\xff\"}").unwrap_err().what, "not JSON");
     }
 }
