@@ -2,6 +2,8 @@
 //! else only reads. What needs a restart ([`Boot`]) is another type than what a reload may change
 //! ([`Live`]), so that a reload cannot pretend.
 
+mod database;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,6 +15,8 @@ use secrecy::SecretString;
 
 use crate::limits::{Limit, OnOutage};
 use crate::{routing, session, token};
+
+pub use database::{Database, PostgresAddress, PostgresTls};
 
 /// One configuration file, understood.
 #[derive(Debug)]
@@ -111,11 +115,6 @@ pub enum SessionsOnOutage {
     Cached,
     /// A valid access token, not known revoked, is enough.
     TokenOnly,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Database {
-    Sqlite(PathBuf),
 }
 
 /// What a reload replaces, between two requests. One `Arc` a request.

@@ -3,6 +3,7 @@
 
 mod check;
 mod connect;
+mod database;
 mod demo;
 mod explain;
 mod keys;
@@ -130,6 +131,9 @@ enum Command {
     /// Example: portcullis schema > portcullis.schema.json
     #[command(verbatim_doc_comment)]
     Schema(schema::SchemaArgs),
+    /// Bring the tables of the database up to date
+    #[command(subcommand)]
+    Database(database::DatabaseCommand),
     /// Make keys that sign tokens
     #[command(subcommand)]
     Keys(keys::KeysCommand),
@@ -180,6 +184,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Schema(args) => schema::run(&args),
+        Command::Database(command) => database::run(&command),
         Command::Keys(command) => keys::run(&command),
         Command::Token(command) => token::run(&command),
         Command::Users(command) => users::run(&command),

@@ -18,24 +18,20 @@ impl Directory {
         address: &str,
         now: Millis,
     ) -> Result<(), Error> {
-        sqlx::query(
+        let remember = self.database.sql(
             "INSERT INTO sign_in_addresses (user_id, address, last_at) VALUES ($1, $2, $3) \
              ON CONFLICT (user_id, address) DO UPDATE SET last_at = excluded.last_at",
-        )
-        .bind(user)
-        .bind(address)
-        .bind(now.cast_signed())
-        .execute(&self.writer)
-        .await?;
-        sqlx::query(
+        );
+        let remember = remember.bind(user).bind(address).bind(now.cast_signed());
+        self.database.write(remember).await?;
+        let forget = self.database.sql(
             "DELETE FROM sign_in_addresses WHERE user_id = $1 AND address NOT IN \
              (SELECT address FROM sign_in_addresses WHERE user_id = $1 \
               ORDER BY last_at DESC LIMIT $2)",
-        )
-        .bind(user)
-        .bind(REMEMBERED)
-        .execute(&self.writer)
-        .await?;
+        );
+        self.database
+            .write(forget.bind(user).bind(REMEMBERED))
+            .await?;
         Ok(())
     }
 
@@ -44,12 +40,10 @@ impl Directory {
     /// # Errors
     /// When the database does not answer.
     pub async fn knows_address(&self, user: &str, address: &str) -> Result<bool, Error> {
-        let found =
-            sqlx::query("SELECT 1 FROM sign_in_addresses WHERE user_id = $1 AND address = $2")
-                .bind(user)
-                .bind(address)
-                .fetch_optional(&self.readers)
-                .await?;
-        Ok(found.is_some())
+        let look = self
+            .database
+            .sql("SELECT 1 FROM sign_in_addresses WHERE user_id = $1 AND address = $2");
+        let found = self.database.read(look.bind(user).bind(address)).await?;
+        Ok(!found.is_empty())
     }
 }

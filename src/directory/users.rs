@@ -1,11 +1,11 @@
 //! Users: what is kept of them, and the statements about them.
 
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
+use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use crate::session::Millis;
 
+use super::database::Row;
 use super::{Directory, Error};
 
 const COLUMNS: &str = "SELECT id, email, username, name, password_hash, roles, scopes, disabled, \
@@ -90,25 +90,25 @@ impl Directory {
             created_at: now,
             updated_at: now,
         };
-        let inserted = sqlx::query(
-            "INSERT INTO users (id, email, username, username_key, name, password_hash, roles, \
+        let insert = self
+            .database
+            .sql(
+                "INSERT INTO users (id, email, username, username_key, name, password_hash, roles, \
              scopes, disabled, created_at, updated_at) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
-        )
-        .bind(&user.id)
-        .bind(&user.email)
-        .bind(&user.username)
-        .bind(user.username.as_ref().map(|name| name.to_ascii_lowercase()))
-        .bind(&user.name)
-        .bind(&user.password_hash)
-        .bind(list_text(&user.roles))
-        .bind(list_text(&user.scopes))
-        .bind(false)
-        .bind(now.cast_signed())
-        .bind(now.cast_signed())
-        .execute(&self.writer)
-        .await;
-        match inserted {
+            )
+            .bind(&user.id)
+            .bind(&user.email)
+            .bind(&user.username)
+            .bind(user.username.as_ref().map(|name| name.to_ascii_lowercase()))
+            .bind(&user.name)
+            .bind(&user.password_hash)
+            .bind(list_text(&user.roles))
+            .bind(list_text(&user.scopes))
+            .bind(false)
+            .bind(now.cast_signed())
+            .bind(now.cast_signed());
+        match self.database.write(insert).await {
             Ok(_) => Ok(Some(user)),
             Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(None),
             Err(error) => Err(error.into()),
@@ -141,11 +141,11 @@ impl Directory {
     }
 
     async fn one(&self, condition: &'static str, value: &str) -> Result<Option<User>, Error> {
-        let row = sqlx::query(sqlx::AssertSqlSafe(format!("{COLUMNS}{condition}")))
-            .bind(value)
-            .fetch_optional(&self.readers)
-            .await?;
-        row.as_ref().map(read).transpose()
+        let select = self
+            .database
+            .sql(AssertSqlSafe(format!("{COLUMNS}{condition}")));
+        let rows = self.database.read(select.bind(value)).await?;
+        rows.first().map(read).transpose()
     }
 
     /// Lists users, newest first, from `after` on.
@@ -158,19 +158,18 @@ impl Directory {
         after: Option<(Millis, String)>,
     ) -> Result<Roster, Error> {
         let (time, id) = after.unwrap_or((i64::MAX.cast_unsigned(), String::new()));
-        let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
+        let select = self.database.sql(AssertSqlSafe(format!(
             "{COLUMNS}WHERE created_at < $1 OR (created_at = $1 AND id < $2) \
              ORDER BY created_at DESC, id DESC LIMIT $3"
-        )))
-        .bind(time.cast_signed())
-        .bind(id)
-        .bind(i64::from(limit) + 1)
-        .fetch_all(&self.readers)
-        .await?;
-        let total: i64 = sqlx::query("SELECT COUNT(*) FROM users")
-            .fetch_one(&self.readers)
-            .await?
-            .try_get(0)?;
+        )));
+        let select = select.bind(time.cast_signed()).bind(id);
+        let rows = self
+            .database
+            .read(select.bind(i64::from(limit) + 1))
+            .await?;
+        let count = self.database.sql("SELECT COUNT(*) FROM users");
+        let count = self.database.read(count).await?;
+        let total: i64 = count.first().map_or(Ok(0), |row| row.get(0))?;
         let more = rows.len() > limit as usize;
         let users = rows
             .iter()
@@ -198,23 +197,24 @@ impl Directory {
         change: Change,
         now: Millis,
     ) -> Result<Option<User>, Error> {
-        sqlx::query(
-            "UPDATE users SET \
+        let update = self
+            .database
+            .sql(
+                "UPDATE users SET \
              name = CASE WHEN $1 THEN $2 ELSE name END, \
              roles = COALESCE($3, roles), scopes = COALESCE($4, scopes), \
              disabled = COALESCE($5, disabled), \
              password_hash = COALESCE($6, password_hash), updated_at = $7 WHERE id = $8",
-        )
-        .bind(change.name.is_some())
-        .bind(change.name.flatten())
-        .bind(change.roles.as_deref().map(list_text))
-        .bind(change.scopes.as_deref().map(list_text))
-        .bind(change.disabled)
-        .bind(change.password_hash)
-        .bind(now.cast_signed())
-        .bind(id)
-        .execute(&self.writer)
-        .await?;
+            )
+            .bind(change.name.is_some())
+            .bind(change.name.flatten())
+            .bind(change.roles.as_deref().map(list_text))
+            .bind(change.scopes.as_deref().map(list_text))
+            .bind(change.disabled)
+            .bind(change.password_hash)
+            .bind(now.cast_signed())
+            .bind(id);
+        self.database.write(update).await?;
         self.user(id).await
     }
 }
@@ -223,24 +223,24 @@ fn list_text(list: &[String]) -> String {
     serde_json::Value::from(list).to_string()
 }
 
-fn read(row: &SqliteRow) -> Result<User, Error> {
-    let id: String = row.try_get("id")?;
+fn read(row: &Row) -> Result<User, Error> {
+    let id: String = row.get("id")?;
     let list = |column: &str| -> Result<Vec<String>, Error> {
-        let text: String = row.try_get(column)?;
+        let text: String = row.get(column)?;
         serde_json::from_str(&text).map_err(|_| Error::Damaged(id.clone()))
     };
     let time = |column: &str| -> Result<Millis, Error> {
-        let time: i64 = row.try_get(column)?;
+        let time: i64 = row.get(column)?;
         Ok(time.cast_unsigned())
     };
     Ok(User {
-        email: row.try_get("email")?,
-        username: row.try_get("username")?,
-        name: row.try_get("name")?,
-        password_hash: row.try_get("password_hash")?,
+        email: row.get("email")?,
+        username: row.get("username")?,
+        name: row.get("name")?,
+        password_hash: row.get("password_hash")?,
         roles: list("roles")?,
         scopes: list("scopes")?,
-        disabled: row.try_get("disabled")?,
+        disabled: row.get("disabled")?,
         created_at: time("created_at")?,
         updated_at: time("updated_at")?,
         id,

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::support::client::Request;
 use crate::support::config::{Config, SECRET};
 use crate::support::gateway::{Gateway, binary, run};
+use crate::support::postgres::{PASSWORD, Postgres};
 use crate::support::redis::Redis;
 use crate::support::upstream::Upstream;
 
@@ -205,4 +206,40 @@ fn a_user_is_added_and_signed_in_from_the_command_line_whatever_the_store() {
         assert_eq!(unknown.0, 1);
         assert!(unknown.2.contains("nobody@example.com"), "{unknown:?}");
     }
+}
+
+#[test]
+fn the_tables_are_made_beforehand_and_a_second_time_changes_nothing() {
+    let server = Postgres::server();
+    let database = server.database();
+    for config in [config(), config().postgres(server.address, &database)] {
+        let file = config.write();
+        let arguments = ["database", "migrate", "--config", file.to_str().unwrap()];
+        let first = run(&arguments);
+        assert_eq!(first.0, 0, "{}{}", first.1, first.2);
+        assert!(
+            first.1.contains("is at version") && !first.1.contains(PASSWORD),
+            "{}",
+            first.1
+        );
+        assert_eq!(run(&arguments), first);
+    }
+    let tables = server.sql(&database, "SELECT COUNT(*) FROM users").unwrap();
+    assert_eq!(tables, "0");
+}
+
+#[test]
+fn a_database_that_cannot_be_used_is_named_without_its_password() {
+    let server = Postgres::server();
+    let config = config()
+        .postgres(server.address, "no_such_database")
+        .set("/database/password", json!("canary-wrong-password"));
+    let file = config.write();
+    let (status, out, err) = run(&["database", "migrate", "--config", file.to_str().unwrap()]);
+    assert_eq!((status, out.as_str()), (1, ""));
+    assert!(
+        err.contains("no_such_database") && !err.contains("canary"),
+        "{err}"
+    );
+    assert_eq!(err.lines().count(), 1, "{err}");
 }

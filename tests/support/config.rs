@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::ports;
+use super::{ports, postgres};
 
 pub const SECRET: &str = "an-hmac-secret-for-tests-only-0123456789";
 pub const ADMIN_TOKEN: &str = "an-admin-token-for-tests-only";
@@ -84,6 +84,13 @@ impl Config {
 
     pub fn store(self, url: &str) -> Config {
         self.set("/store/url", json!(url))
+    }
+
+    /// Users in a PostgreSQL database, at the server's address or that of something before it.
+    pub fn postgres(self, server: SocketAddr, database: &str) -> Config {
+        let url = format!("postgres://{}@{server}/{database}", postgres::USER);
+        self.set("/database/url", json!(url))
+            .set("/database/password", json!(postgres::PASSWORD))
     }
 
     pub fn folder(&self) -> &Path {

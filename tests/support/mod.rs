@@ -8,6 +8,7 @@ pub mod echo;
 pub mod gateway;
 pub mod grpc;
 pub mod ports;
+pub mod postgres;
 pub mod redis;
 pub mod tls;
 pub mod tokens;

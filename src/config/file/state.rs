@@ -104,15 +104,26 @@ pub(in crate::config) enum LimitsOnOutage {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::config) struct Database {
-    /// `sqlite:PATH`, the path relative to the working directory. `postgres://` is not supported by
-    /// this version yet.
+    /// `sqlite:PATH`, the path relative to the working directory, or
+    /// `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, with `?sslmode=` (`disable`, `prefer`, `require`,
+    /// `verify-ca` or `verify-full`), `sslrootcert=` (a PEM file) and `host=` (a socket's folder).
     pub(in crate::config) url: String,
+    /// The password at the PostgreSQL server.
+    pub(in crate::config) password: Option<Secret>,
+    /// A file that holds the password, in place of `password`.
+    pub(in crate::config) password_file: Option<String>,
+    /// How many connections to PostgreSQL a gateway opens at most.
+    #[schemars(range(min = 1, max = 1000))]
+    pub(in crate::config) connections: u32,
 }
 
 impl Default for Database {
     fn default() -> Database {
         Database {
             url: "sqlite:portcullis.db".to_owned(),
+            password: None,
+            password_file: None,
+            connections: 10,
         }
     }
 }

@@ -2,6 +2,7 @@
 //! settings go together. Every check reports what it finds and goes on; settings are made only of
 //! a file without mistakes.
 
+mod database;
 mod entrance;
 mod headers;
 mod limits;
@@ -24,7 +25,7 @@ pub(super) fn settle(file: &File, review: &mut Review<'_>) -> Option<Settings> {
     let listeners = entrance::listeners(&file.listeners, &root.key("listeners"), review);
     let admin = entrance::admin(&file.admin, &file.listeners, &root.key("admin"), review);
     let store = state::store(&file.store, &root.key("store"), review);
-    let database = state::database(&file.database, &root.key("database"), review);
+    let database = database::database(&file.database, &root.key("database"), review);
     // Where nobody signs in here there is nothing for the endpoints to do, unless they were asked for.
     let foreign_only = file.tokens.signing.is_none() && !file.tokens.trusted_issuers.is_empty();
     let endpoints = file

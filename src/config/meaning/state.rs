@@ -1,5 +1,3 @@
-use std::path::PathBuf;
-
 use percent_encoding::percent_decode_str;
 use secrecy::SecretString;
 use url::Url;
@@ -8,7 +6,7 @@ use crate::config::document::Place;
 use crate::config::file::state as file;
 use crate::config::review::Review;
 use crate::limits::OnOutage;
-use crate::settings::{Database, Engine, RedisAddress, SessionsOnOutage, Store};
+use crate::settings::{Engine, RedisAddress, SessionsOnOutage, Store};
 
 const REDIS_PORT: u16 = 6379;
 /// What later versions will connect to.
@@ -129,7 +127,7 @@ fn redis(
             .map(i64::from)
             .map_err(|_| "after the host comes the number of a database, like /0")?,
     };
-    let (username, password) = credentials(&url, written, password)?;
+    let (username, password) = credentials(&url, written.username.as_ref(), password)?;
     Ok(RedisAddress {
         host: host
             .trim_start_matches('[')
@@ -142,9 +140,9 @@ fn redis(
     })
 }
 
-fn credentials(
+pub(super) fn credentials(
     url: &Url,
-    written: &file::Store,
+    username: Option<&String>,
     password: Option<SecretString>,
 ) -> Result<(Option<String>, Option<SecretString>), &'static str> {
     let decoded = |text: &str| {
@@ -153,7 +151,7 @@ fn credentials(
             .map(String::from)
             .map_err(|_| "the user or the password in the address is not UTF-8")
     };
-    let username = match (url.username(), &written.username) {
+    let username = match (url.username(), username) {
         ("", None) => None,
         ("", Some(username)) => Some(username.clone()),
         (username, None) => Some(decoded(username)?),
@@ -167,31 +165,4 @@ fn credentials(
         }
     };
     Ok((username, password))
-}
-
-/// Where the users are.
-pub(super) fn database(
-    written: &file::Database,
-    place: &Place,
-    review: &mut Review<'_>,
-) -> Option<Database> {
-    let place = place.key("url");
-    // The address may hold a password: it is never shown.
-    let message = match written.url.split_once(':') {
-        Some(("sqlite", path)) => match path.strip_prefix("//").unwrap_or(path) {
-            "" => "the address names no file",
-            ":memory:" => "users must outlive the process: name a file",
-            path => return Some(Database::Sqlite(PathBuf::from(path))),
-        },
-        Some((scheme @ ("postgres" | "postgresql"), _)) => {
-            review.fault(
-                &place,
-                format!("\"{scheme}\" is not supported by this version yet"),
-            );
-            return None;
-        }
-        _ => "the database is sqlite:PATH",
-    };
-    review.fault(&place, message);
-    None
 }

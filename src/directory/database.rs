@@ -1,0 +1,148 @@
+//! One way to speak to either engine: a statement is one text with `$1` placeholders, its values have
+//! types that both know, and every step has a deadline.
+
+use std::time::Duration;
+
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::Query;
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use sqlx::{
+    ColumnIndex, Decode, Encode, PgPool, Postgres, Row as _, SqlSafeStr, Sqlite, SqlitePool, Type,
+};
+use tokio::time::timeout;
+
+/// How long one statement may take, and how long it may wait for a connection before that.
+pub(super) const DEADLINE: Duration = Duration::from_secs(5);
+
+/// The connections to the engine; clones share them.
+#[derive(Debug, Clone)]
+pub(super) enum Database {
+    /// SQLite has one writer at a time: waiting for it here is fair, in the library it is not.
+    Sqlite {
+        readers: SqlitePool,
+        writer: SqlitePool,
+    },
+    Postgres(PgPool),
+}
+
+impl Database {
+    /// Begins a statement.
+    pub(super) fn sql(&self, text: impl SqlSafeStr) -> Statement {
+        match self {
+            Database::Sqlite { .. } => Statement::Sqlite(sqlx::query(text)),
+            Database::Postgres(_) => Statement::Postgres(sqlx::query(text)),
+        }
+    }
+
+    /// Runs a statement that changes nothing.
+    pub(super) async fn read(&self, statement: Statement) -> Result<Vec<Row>, sqlx::Error> {
+        let mut connection = match self {
+            Database::Sqlite { readers, .. } => Connection::Sqlite(readers.acquire().await?),
+            Database::Postgres(pool) => Connection::Postgres(pool.acquire().await?),
+        };
+        connection.run(statement).await
+    }
+
+    /// Runs a statement that may change something.
+    pub(super) async fn write(&self, statement: Statement) -> Result<Vec<Row>, sqlx::Error> {
+        self.writer().await?.run(statement).await
+    }
+
+    async fn writer(&self) -> Result<Connection, sqlx::Error> {
+        Ok(match self {
+            Database::Sqlite { writer, .. } => Connection::Sqlite(writer.acquire().await?),
+            Database::Postgres(pool) => Connection::Postgres(pool.acquire().await?),
+        })
+    }
+
+    /// Finishes what is under way and closes all connections.
+    pub(super) async fn close(&self) {
+        match self {
+            Database::Sqlite { readers, writer } => {
+                readers.close().await;
+                writer.close().await;
+            }
+            Database::Postgres(pool) => pool.close().await,
+        }
+    }
+}
+
+/// A text with its values.
+pub(super) enum Statement {
+    Sqlite(Query<'static, Sqlite, SqliteArguments>),
+    Postgres(Query<'static, Postgres, PgArguments>),
+}
+
+impl Statement {
+    /// Gives the next value.
+    pub(super) fn bind<'v, T>(self, value: T) -> Statement
+    where
+        T: Encode<'v, Sqlite> + Type<Sqlite> + Encode<'v, Postgres> + Type<Postgres>,
+    {
+        match self {
+            Statement::Sqlite(query) => Statement::Sqlite(query.bind(value)),
+            Statement::Postgres(query) => Statement::Postgres(query.bind(value)),
+        }
+    }
+}
+
+/// A line of an answer.
+pub(super) enum Row {
+    Sqlite(SqliteRow),
+    Postgres(PgRow),
+}
+
+impl Row {
+    /// Reads one column, by name or place.
+    pub(super) fn get<T, I>(&self, column: I) -> Result<T, sqlx::Error>
+    where
+        T: for<'r> Decode<'r, Sqlite>
+            + Type<Sqlite>
+            + for<'r> Decode<'r, Postgres>
+            + Type<Postgres>,
+        I: ColumnIndex<SqliteRow> + ColumnIndex<PgRow>,
+    {
+        match self {
+            Row::Sqlite(row) => row.try_get(column),
+            Row::Postgres(row) => row.try_get(column),
+        }
+    }
+}
+
+enum Connection {
+    Sqlite(PoolConnection<Sqlite>),
+    Postgres(PoolConnection<Postgres>),
+}
+
+impl Connection {
+    async fn run(&mut self, statement: Statement) -> Result<Vec<Row>, sqlx::Error> {
+        let outcome = match (&mut *self, statement) {
+            (Connection::Sqlite(connection), Statement::Sqlite(query)) => {
+                let rows = timeout(DEADLINE, query.fetch_all(&mut **connection)).await;
+                rows.map(|rows| rows.map(|rows| rows.into_iter().map(Row::Sqlite).collect()))
+            }
+            (Connection::Postgres(connection), Statement::Postgres(query)) => {
+                let rows = timeout(DEADLINE, query.fetch_all(&mut **connection)).await;
+                rows.map(|rows| rows.map(|rows| rows.into_iter().map(Row::Postgres).collect()))
+            }
+            (Connection::Sqlite(_), Statement::Postgres(_))
+            | (Connection::Postgres(_), Statement::Sqlite(_)) => Ok(Err(sqlx::Error::Protocol(
+                "a statement for the other engine".to_owned(),
+            ))),
+        };
+        outcome.unwrap_or_else(|_| {
+            // The late answer would be taken for that of the next question.
+            self.discard();
+            Err(sqlx::Error::PoolTimedOut)
+        })
+    }
+
+    /// Closes it in the place of giving it back to the pool.
+    fn discard(&mut self) {
+        match self {
+            Connection::Sqlite(connection) => connection.close_on_drop(),
+            Connection::Postgres(connection) => connection.close_on_drop(),
+        }
+    }
+}

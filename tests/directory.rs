@@ -1,0 +1,13 @@
+//! The directory: the same promises from both engines.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+#![expect(unreachable_pub, reason = "the harness is a module of this one binary")]
+
+#[path = "directory/opening.rs"]
+mod opening;
+#[path = "support/postgres.rs"]
+mod postgres;
+#[path = "directory/support.rs"]
+mod support;
+#[path = "directory/users.rs"]
+mod users;
