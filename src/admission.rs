@@ -112,7 +112,8 @@ impl Admission<'_> {
             Ok(findings) => findings,
             Err(error) => return Err(unknown(error)),
         };
-        self.identity(&claimed, &findings, asked).map(Some)
+        self.identity(&claimed, &inquiry, &findings, asked)
+            .map(Some)
     }
 
     /// Goes on without the session whose cookie came: the limits before are spent by now, and are
@@ -229,6 +230,11 @@ impl Admission<'_> {
                 .token
                 .as_ref()
                 .map(|claims| claims.blacklist_key.as_str()),
+            cut_off_of: claimed.person.as_deref(),
+            issued_at: claimed
+                .token
+                .as_ref()
+                .and_then(|claims| Some(claims.issued_at? / 1000)),
             require,
             after,
         }

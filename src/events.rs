@@ -1,18 +1,14 @@
-//! Security events: one log line each, and a bounded memory of the latest for the admin listener.
-//! An event names users, sessions and addresses; it never holds a secret.
+//! Security events: one log line each, and the fleet's latest in the store's journal. An event names
+//! users, sessions and addresses; it never holds a secret.
 
-use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::SystemTime;
 
-use parking_lot::Mutex;
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::session::{EndReason, SessionId};
-
-/// Events that are remembered.
-const REMEMBERED: usize = 1000;
+use crate::store::{Noted, Store, StoreError};
 
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -149,60 +145,90 @@ impl Event {
 }
 
 /// An event as it is listed.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Recorded {
-    /// Counts up from 1 in this process.
-    pub number: u64,
-    /// RFC 3339, UTC.
-    pub time: String,
+    /// Names it and sorts it, in the whole fleet.
+    pub id: String,
+    /// `event`, `time` (RFC 3339, UTC) and what else was known.
     #[serde(flatten)]
-    pub event: Event,
+    pub event: Map<String, Value>,
+}
+
+/// Some events.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EventPage {
+    /// Newest first.
+    pub events: Vec<Recorded>,
+    /// What to ask the next page before, if there is one.
+    pub next_cursor: Option<String>,
 }
 
 /// The log of security events; clones share it.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone)]
 pub struct Events {
-    recent: Arc<Mutex<Recent>>,
-}
-
-#[derive(Debug, Default)]
-struct Recent {
-    ring: VecDeque<Recorded>,
-    last: u64,
+    store: Store,
 }
 
 impl Events {
-    /// Logs the event, and remembers it until a thousand newer ones came.
-    pub fn record(&self, event: Event) {
-        log(&event);
-        let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
-        let mut recent = self.recent.lock();
-        recent.last += 1;
-        let number = recent.last;
-        if recent.ring.len() == REMEMBERED {
-            recent.ring.pop_front();
-        }
-        recent.ring.push_back(Recorded {
-            number,
-            time,
-            event,
-        });
+    /// Records into this store's journal.
+    pub fn new(store: Store) -> Events {
+        Events { store }
     }
 
-    /// The newest events first: at most `limit`, older than number `before`, of one kind if asked.
-    pub fn recent(&self, kind: Option<&str>, before: Option<u64>, limit: usize) -> Vec<Recorded> {
-        let recent = self.recent.lock();
-        let before = before.unwrap_or(u64::MAX);
-        recent
-            .ring
-            .iter()
-            .rev()
-            .filter(|recorded| recorded.number < before)
-            .filter(|recorded| kind.is_none_or(|kind| recorded.event.kind.as_str() == kind))
-            .take(limit)
-            .cloned()
-            .collect()
+    /// Logs the event, and hands it to the journal. It never waits and never fails.
+    pub fn record(&self, event: Event) {
+        #[derive(Serialize)]
+        struct Timed {
+            time: String,
+            #[serde(flatten)]
+            event: Event,
+        }
+        log(&event);
+        let kind = event.kind.as_str();
+        let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+        // Texts, numbers and addresses: there is nothing that JSON cannot hold.
+        let text = serde_json::to_string(&Timed { time, event }).unwrap_or_default();
+        self.store.note(kind, text);
     }
+
+    /// The newest events: at most `limit`, of one kind if asked, and older than the one that
+    /// `before` names. A name that is none begins with the newest.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn page(
+        &self,
+        kind: Option<&str>,
+        before: Option<&str>,
+        limit: usize,
+    ) -> Result<EventPage, StoreError> {
+        let mut noted = self.store.journal_before(kind, before, limit + 1).await?;
+        let more = noted.len() > limit;
+        noted.truncate(limit);
+        let next_cursor = noted.last().filter(|_| more).map(|noted| noted.id.clone());
+        Ok(EventPage {
+            events: noted.into_iter().filter_map(read).collect(),
+            next_cursor,
+        })
+    }
+
+    /// What came after the event of this id, the oldest first: for following. `0-0`, or what is no
+    /// id, begins with the oldest.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn after(&self, id: &str, limit: usize) -> Result<Vec<Recorded>, StoreError> {
+        let noted = self.store.journal_after(id, limit).await?;
+        Ok(noted.into_iter().filter_map(read).collect())
+    }
+}
+
+/// A line that is no event is nobody's.
+fn read(noted: Noted) -> Option<Recorded> {
+    Some(Recorded {
+        id: noted.id,
+        event: serde_json::from_str(&noted.text).ok()?,
+    })
 }
 
 fn log(event: &Event) {
@@ -215,48 +241,4 @@ fn log(event: &Event) {
         reason = event.reason.map(EndReason::as_str),
         detail = event.detail.as_deref(),
     );
-}
-
-#[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
-    use super::*;
-
-    #[test]
-    fn the_ring_forgets_the_oldest_and_lists_the_newest_first() {
-        let events = Events::default();
-        for number in 0..REMEMBERED + 5 {
-            let kind = if number % 2 == 0 {
-                Kind::SignIn
-            } else {
-                Kind::SignOut
-            };
-            events.record(Event::new(kind).user(&number.to_string()));
-        }
-        assert_eq!(events.recent(None, None, usize::MAX).len(), REMEMBERED);
-        let page = events.recent(None, Some(1005), 2);
-        let numbers: Vec<u64> = page.iter().map(|recorded| recorded.number).collect();
-        assert_eq!(numbers, [1004, 1003]);
-        let outs = events.recent(Some("sign_out"), None, 3);
-        assert!(
-            outs.iter()
-                .all(|recorded| recorded.event.kind == Kind::SignOut)
-        );
-        assert_eq!(outs.len(), 3);
-    }
-
-    #[test]
-    fn an_event_is_listed_flat_and_without_what_is_unknown() {
-        let events = Events::default();
-        events.record(Event::new(Kind::Revoked).user("u").reason(EndReason::Admin));
-        let recorded = events.recent(None, None, 1).remove(0);
-        let mut value = serde_json::to_value(recorded).unwrap();
-        let time = value.as_object_mut().unwrap().remove("time").unwrap();
-        assert!(time.as_str().unwrap().ends_with('Z'));
-        assert_eq!(
-            value,
-            serde_json::json!({"number": 1, "event": "revoked", "user": "u", "reason": "admin"})
-        );
-    }
 }

@@ -153,8 +153,8 @@ async fn build(
     metrics: Arc<Metrics>,
     access_log: AccessLog,
 ) -> anyhow::Result<Parts> {
-    let events = Events::default();
     let store = Store::open(&boot.store, Arc::clone(&metrics)).link();
+    let events = Events::new(store.clone());
     let directory = Directory::open(&boot.database)
         .await
         .context("the database could not be opened")?;
@@ -223,7 +223,7 @@ fn drain(background: &Runtime, parts: &Parts, doors: &[Arc<Door>], stop: &watch:
                 () = pause => {}
             }
         }
-        chores::write_uses(parts).await;
+        chores::write_all(parts).await;
     });
 }
 

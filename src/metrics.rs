@@ -24,23 +24,32 @@ const STORE_BUCKETS: &[f64] = &[
 ];
 
 /// The operations of the store's face.
-const STORE_OPERATIONS: [&str; 24] = [
+const STORE_OPERATIONS: [&str; 35] = [
     "all_sessions",
+    "amend_session",
+    "begin_clean_up",
     "blacklist",
     "charge",
     "clean_up",
     "counts",
     "create_session",
+    "cut_off",
+    "cut_offs",
     "decide",
+    "end_clean_up",
     "ended_among",
-    "grant_refresh",
+    "events",
+    "forget_profile",
     "holds_refresh",
     "is_blacklisted",
     "now",
     "peek_limit",
     "probe",
+    "profile",
+    "put_profile",
     "record_uses",
     "refund",
+    "report_live",
     "reset_limit",
     "revoke",
     "revoke_user",
@@ -48,7 +57,9 @@ const STORE_OPERATIONS: [&str; 24] = [
     "session",
     "sessions_of",
     "set_identity",
+    "touch",
     "unblacklist",
+    "write_events",
 ];
 /// Why a connection or a head is turned away before there is a request.
 const CONNECTION_REFUSALS: [&str; 10] = [
@@ -85,6 +96,9 @@ pub struct Metrics {
     pub revocation_lag: Histogram,
     pub config_reloads: IntCounterVec,
     pub upstream_healthy: IntGaugeVec,
+    pub cleanup_runs: IntCounterVec,
+    pub cleanup_removed: IntCounterVec,
+    pub events_lost: IntCounter,
     pub connections: IntGauge,
     pub connections_refused: IntCounterVec,
     pub access_log_dropped: IntCounter,
@@ -215,6 +229,25 @@ impl Metrics {
                     &["upstream", "server"],
                 )?,
             )?,
+            cleanup_runs: counters(
+                &registry,
+                "cleanup_runs_total",
+                "Clean-ups of store and database, by outcome.",
+                &["outcome"],
+            )?,
+            cleanup_removed: counters(
+                &registry,
+                "cleanup_removed_total",
+                "What clean-ups removed, by kind.",
+                &["kind"],
+            )?,
+            events_lost: register(
+                &registry,
+                IntCounter::new(
+                    "events_lost_total",
+                    "Security events that the store was not told of; the log has them.",
+                )?,
+            )?,
             connections: register(
                 &registry,
                 IntGauge::new("connections", "Open client connections.")?,
@@ -295,7 +328,13 @@ impl Metrics {
         for outcome in ["applied", "rejected", "restart_required"] {
             self.config_reloads.with_label_values(&[outcome]);
         }
-        for cache in ["sessions", "tokens"] {
+        for outcome in ["done", "failed", "skipped"] {
+            self.cleanup_runs.with_label_values(&[outcome]);
+        }
+        for kind in ["sessions", "index_entries", "blacklist", "live_reports"] {
+            self.cleanup_removed.with_label_values(&[kind]);
+        }
+        for cache in ["sessions", "tokens", "profiles"] {
             for outcome in ["hit", "miss"] {
                 self.cache.with_label_values(&[cache, outcome]);
             }

@@ -117,10 +117,18 @@ pub struct Session {
     pub device: Device,
     #[serde(default)]
     pub ended: Option<Ended>,
+    /// The application's own: a JSON object as text.
+    #[serde(default = "no_data")]
+    pub data: String,
     /// Counts the changes of who the session is from and what it may do. A record of the same
     /// revision that is still active is the same record.
     #[serde(default)]
     pub revision: u64,
+}
+
+/// The text of an object without members: what a session's `data` begins as.
+pub fn no_data() -> String {
+    "{}".to_owned()
 }
 
 /// What the person signed in with.

@@ -7,11 +7,11 @@ use crate::events::{Event, Kind};
 use crate::refusal::Refusal;
 use crate::session::{EndReason, SessionId, Status};
 use crate::settings::Live;
-use crate::store::{Entry, Rotation, Turnover, Use};
+use crate::store::{Entry, Reuse, Rotation, Turnover};
 use crate::token;
 
 use super::refresh_token::{Key, RefreshToken};
-use super::sign_in::{mint, refresh_end};
+use super::sign_in::mint;
 use super::{Accounts, Failure, SignedIn};
 
 /// Names the key for refresh tokens among those derived from the signing key.
@@ -32,34 +32,29 @@ impl Accounts {
         let presented = RefreshToken::parse(text).ok_or(Refusal::TokenInvalid)?;
         let key = self.refresh_key(live)?;
         let id = presented.session();
-        let entry = self.store.session(id).await?;
-        let now = self.store.now().await?;
         let successor = presented.successor(&key);
-        let until = entry
-            .as_ref()
-            .map_or(now, |entry| refresh_end(live, &entry.session, now));
         let turnover = Turnover {
             presented: presented.hash(),
             ours: presented.is_ours(&key),
             successor: successor.hash(),
             grace: live.tokens.refresh_grace,
-            until,
+            ttl: live.tokens.refresh_ttl,
+            address: from,
         };
-        let rotation = self.store.rotate_refresh(id, &turnover).await?;
-        let alive = |entry: &Entry| {
-            let idle = live.sessions.idle_timeout;
-            entry.session.status(entry.activity.last_access, idle, now)
+        let idle = live.sessions.idle_timeout;
+        let turned = self.store.rotate_refresh(id, &turnover, idle).await?;
+        let status = |entry: &Entry| {
+            let last_access = entry.activity.last_access;
+            entry.session.status(last_access, idle, turned.now)
         };
-        let entry = match (rotation, entry) {
-            (Rotation::Rotated | Rotation::Replayed, Some(entry))
-                if alive(&entry) == Status::Active =>
-            {
-                entry
-            }
+        let entry = match (turned.rotation, turned.entry) {
+            (Rotation::Rotated | Rotation::Replayed, Some(entry)) => entry,
             (Rotation::Unknown, _) => return Err(Refusal::TokenInvalid.into()),
             (Rotation::Expired, _) => return Err(Refusal::TokenExpired.into()),
-            (Rotation::Reused, entry) => return Err(self.reused(id, entry, from).await),
-            (_, entry) => return Err(gone(entry.as_ref().map(alive)).into()),
+            (Rotation::Reused(reuse), entry) => {
+                return Err(self.reused(id, entry, reuse, from).await);
+            }
+            (_, entry) => return Err(gone(entry.as_ref().map(status)).into()),
         };
         self.hand_out(live, entry, &successor, from).await
     }
@@ -67,7 +62,7 @@ impl Accounts {
     async fn hand_out(
         &self,
         live: &Live,
-        mut entry: Entry,
+        entry: Entry,
         successor: &RefreshToken,
         from: IpAddr,
     ) -> Result<SignedIn, Failure> {
@@ -78,24 +73,13 @@ impl Accounts {
                 .await?;
             return Err(Refusal::SessionRevoked.into());
         };
-        let now = self.store.now().await?;
         let access_token = mint(live, session)?;
-        // A refresh is a use; it counts as one even if writing it fails.
-        let used = Use {
-            session: session.id,
-            last_access: now,
-            requests: 1,
-            address: from,
-        };
-        let _ = self.store.record_uses(std::slice::from_ref(&used)).await;
         self.events.record(
             Event::new(Kind::Refresh)
                 .user(&user.id)
                 .session(session.id)
                 .ip(from),
         );
-        entry.activity.last_access = now;
-        entry.activity.request_count += 1;
         Ok(SignedIn {
             user,
             session: entry,
@@ -107,8 +91,15 @@ impl Accounts {
     }
 
     /// An old token came back: somebody has a copy, so nobody keeps the session.
-    async fn reused(&self, id: SessionId, entry: Option<Entry>, from: IpAddr) -> Failure {
-        let mut event = Event::new(Kind::RefreshReused).session(id).ip(from);
+    async fn reused(
+        &self,
+        id: SessionId,
+        entry: Option<Entry>,
+        reuse: Reuse,
+        from: IpAddr,
+    ) -> Failure {
+        let event = Event::new(Kind::RefreshReused).session(id).ip(from);
+        let mut event = event.detail(reuse.as_str());
         if let Some(entry) = &entry {
             event = event.user(&entry.session.user);
         }

@@ -10,7 +10,7 @@ use crate::limits::Decision;
 use crate::refusal::Refusal;
 use crate::session::{EndReason, Millis, Session, SessionToken};
 use crate::settings::{Identity, Live};
-use crate::store::{Created, Entry};
+use crate::store::{Created, Entry, Grant};
 use crate::token::Minting;
 
 use super::attempts::{self, Failures};
@@ -221,11 +221,16 @@ impl Accounts {
         let session = new_session(live, &user, &token, visitor, now);
         let refresh = RefreshToken::first(&self.refresh_key(live)?, session.id);
         let access_token = mint(live, &session)?;
+        let grant = Grant {
+            hash: refresh.hash(),
+            until: refresh_end(live, &session, now),
+        };
         let rules = &live.sessions;
         let created = self
             .store
             .create_session(
                 &session,
+                Some(grant),
                 rules.max_per_user,
                 rules.on_limit,
                 rules.idle_timeout,
@@ -238,18 +243,6 @@ impl Accounts {
                     self.ended(&user.id, id, EndReason::Evicted, Some(visitor.ip));
                 }
             }
-        }
-        let granted = self
-            .store
-            .grant_refresh(session.id, refresh.hash(), refresh_end(live, &session, now))
-            .await;
-        if let Err(error) = granted {
-            // Half a sign-in is none; what cannot be ended now nobody holds a token of.
-            let _ = self
-                .store
-                .revoke(session.id, EndReason::Replaced, None)
-                .await;
-            return Err(error.into());
         }
         Ok(SignedIn {
             user,
@@ -308,6 +301,7 @@ fn new_session(
         user_agent: visitor.user_agent.clone(),
         device: visitor.device.clone(),
         ended: None,
+        data: crate::session::no_data(),
         revision: 0,
     }
 }
@@ -342,7 +336,7 @@ pub(super) fn mint(live: &Live, session: &Session) -> Result<String, Failure> {
 }
 
 /// When a refresh token made now ends: never after its session.
-pub(super) fn refresh_end(live: &Live, session: &Session, now: Millis) -> Millis {
+fn refresh_end(live: &Live, session: &Session, now: Millis) -> Millis {
     let ttl = live.tokens.refresh_ttl.as_millis() as Millis;
     now.saturating_add(ttl).min(session.expires_at)
 }

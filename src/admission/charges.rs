@@ -102,7 +102,7 @@ fn tag(part: &KeyPart) -> u8 {
 /// A user is (issuer, user); our own users come with a session and need no issuer.
 fn user_key(user: &str, token: Option<&Claims>) -> Vec<u8> {
     match token.filter(|claims| claims.trusted.is_some()) {
-        Some(claims) => format!("{}\0{user}", claims.issuer).into_bytes(),
+        Some(claims) => claims.person().into_bytes(),
         None => user.as_bytes().to_vec(),
     }
 }

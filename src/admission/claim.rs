@@ -14,6 +14,8 @@ pub(super) struct Claimed {
     pub(super) by: PresentedBy,
     pub(super) session: Option<SessionId>,
     pub(super) token: Option<Arc<Claims>>,
+    /// Of a token without session: whose cut-off it is under.
+    pub(super) person: Option<String>,
 }
 
 impl Admission<'_> {
@@ -41,11 +43,13 @@ impl Admission<'_> {
                 by: PresentedBy::SessionHeader,
                 session: Some(token.id()),
                 token: None,
+                person: None,
             })),
             Presented::Cookie(token) => Ok(Some(Claimed {
                 by: PresentedBy::Cookie,
                 session: Some(token.id()),
                 token: None,
+                person: None,
             })),
             Presented::Bearer(token) => self.verify(token, asked.now).await.map(Some),
         }
@@ -56,6 +60,8 @@ impl Admission<'_> {
             Ok(claims) => Ok(Claimed {
                 by: PresentedBy::Bearer,
                 session: claims.session,
+                // With a session, it is the session that ends.
+                person: claims.session.is_none().then(|| claims.person()),
                 token: Some(claims),
             }),
             Err(Rejected::Invalid(reason)) => Err(Refused::because(Refusal::TokenInvalid, reason)),

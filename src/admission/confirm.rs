@@ -52,7 +52,7 @@ impl Admission<'_> {
         self.count(&decisions);
         refuse_over_limit(&decisions)?;
         let identity = self
-            .identity(claimed, &findings, asked)
+            .identity(claimed, &inquiry, &findings, asked)
             .map_err(|refused| Refused {
                 decisions: decisions.clone(),
                 ..refused
@@ -113,21 +113,18 @@ impl Admission<'_> {
                     .await;
             }
         };
+        self.count(&findings.decisions);
+        refuse_over_limit(&findings.decisions)?;
+        let revoked = self.refuse_revoked(claimed, &inquiry, &findings);
         let decisions = findings.decisions;
-        self.count(&decisions);
-        refuse_over_limit(&decisions)?;
-        if let Some(claims) = &claimed.token {
-            if findings.blacklisted {
-                self.replica.remember_revoked(&claims.blacklist_key);
-            } else {
-                self.replica.remember_accepted(&claims.blacklist_key);
-            }
-        }
-        if findings.blacklisted {
+        if let Err(refused) = revoked {
             return Err(Refused {
                 decisions,
-                ..Refused::because(Refusal::TokenRevoked, "blacklisted")
+                ..refused
             });
+        }
+        if let Some(claims) = &claimed.token {
+            self.replica.remember_accepted(&claims.blacklist_key);
         }
         meets(&route.require, &identity, &decisions)?;
         Ok(Permit {

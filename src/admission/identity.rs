@@ -8,7 +8,7 @@ use super::{Admission, Asked, Identity, PresentedBy, Refused};
 use crate::events::{Event, Kind};
 use crate::refusal::Refusal;
 use crate::session::{Binding, Millis, Session};
-use crate::store::{Findings, Found};
+use crate::store::{Findings, Found, Inquiry};
 use crate::token::Claims;
 
 impl Admission<'_> {
@@ -16,18 +16,14 @@ impl Admission<'_> {
     pub(super) fn identity(
         &self,
         claimed: &Claimed,
+        inquiry: &Inquiry<'_>,
         findings: &Findings,
         asked: Asked<'_>,
     ) -> Result<Identity, Refused> {
         if let Some(id) = claimed.session {
             self.replica.remember(id, &findings.session);
         }
-        if findings.blacklisted {
-            if let Some(claims) = &claimed.token {
-                self.replica.remember_revoked(&claims.blacklist_key);
-            }
-            return Err(Refused::because(Refusal::TokenRevoked, "blacklisted"));
-        }
+        self.refuse_revoked(claimed, inquiry, findings)?;
         let gone = |refusal| {
             Err(Refused {
                 clear_cookie: claimed.by == PresentedBy::Cookie,
@@ -46,6 +42,26 @@ impl Admission<'_> {
                 self.identity_of(claimed, Arc::clone(session), asked, findings.now)
             }
         }
+    }
+
+    /// Turns a token away that is blacklisted, or cut off with all that its person had.
+    pub(super) fn refuse_revoked(
+        &self,
+        claimed: &Claimed,
+        inquiry: &Inquiry<'_>,
+        findings: &Findings,
+    ) -> Result<(), Refused> {
+        let reason = if findings.blacklisted {
+            "blacklisted"
+        } else if inquiry.is_cut_off(findings.cut_off) {
+            "its person was signed out everywhere"
+        } else {
+            return Ok(());
+        };
+        if let Some(claims) = &claimed.token {
+            self.replica.remember_revoked(&claims.blacklist_key);
+        }
+        Err(Refused::because(Refusal::TokenRevoked, reason))
     }
 
     /// Makes the identity of a session that is alive, if the token and the client fit it.

@@ -141,6 +141,7 @@ mod tests {
                 user_agent: "<b>".to_owned(),
                 device: Device::default(),
                 ended: None,
+                data: crate::session::no_data(),
                 revision: 0,
             },
             activity: Activity {

@@ -11,8 +11,8 @@ use crate::metrics::Metrics;
 use crate::settings::Settings;
 use crate::store::Store;
 
-/// Opens what the settings name and tells a story with it. The process's own metrics and events go
-/// nowhere.
+/// Opens what the settings name and tells a story with it. The process's own metrics go nowhere; its
+/// events go to the store.
 pub(super) fn with_accounts<T>(
     settings: Settings,
     story: impl AsyncFnOnce(Accounts, Settings) -> anyhow::Result<T>,
@@ -27,8 +27,14 @@ pub(super) fn with_accounts<T>(
         let directory = Directory::open(&settings.boot.database)
             .await
             .context("the database could not be opened")?;
-        let accounts = Accounts::new(directory, store, metrics, Events::default())
+        let events = Events::new(store.clone());
+        let accounts = Accounts::new(directory, store.clone(), metrics, events)
             .map_err(|_| anyhow::anyhow!("the operating system gives no randomness"))?;
-        story(accounts, settings).await
+        let told = story(accounts, settings).await;
+        // A story that never spoke to the store must not wait for it; nor fail where only this does.
+        if store.up() {
+            let _ = store.write_journal().await;
+        }
+        told
     })
 }

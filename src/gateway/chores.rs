@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Parts;
 use crate::proxy::listener::Door;
+use crate::store::StoreError;
 
 /// How often uses are written.
 const WRITE_USES: Duration = Duration::from_secs(1);
@@ -17,6 +18,7 @@ pub(super) fn start(parts: &Parts, doors: &[Arc<Door>]) {
     let idle = move || live.load().sessions.idle_timeout;
     tokio::spawn(Arc::clone(&parts.registry).sweep(parts.store.clone(), idle));
     tokio::spawn(hear_revocations(parts.clone()));
+    tokio::spawn(parts.store.clone().keep_journal());
     tokio::spawn(every(WRITE_USES, parts.clone(), |parts| async move {
         write_uses(&parts).await
     }));
@@ -54,8 +56,16 @@ async fn hear_revocations(parts: Parts) {
     }
 }
 
+/// Writes what waits, before the process ends.
+pub(super) async fn write_all(parts: &Parts) {
+    write_uses(parts).await;
+    if let Err(error) = parts.store.write_journal().await {
+        tracing::warn!(%error, "the latest events are in the log only");
+    }
+}
+
 /// Writes what sessions were used for; what cannot be written waits for the next time.
-pub(super) async fn write_uses(parts: &Parts) {
+async fn write_uses(parts: &Parts) {
     let uses = parts.replica.take_uses();
     if !uses.is_empty() && parts.store.record_uses(&uses).await.is_err() {
         parts.replica.put_back(uses);
@@ -66,11 +76,30 @@ async fn clean_up(parts: &Parts, doors: &[Arc<Door>]) {
     for door in doors {
         door.clean_up();
     }
-    match parts.store.clean_up().await {
-        Ok(counts) => parts
-            .metrics
-            .sessions_active
-            .set(counts.active_sessions as i64),
-        Err(error) => tracing::warn!(%error, "the store could not be cleaned up"),
+    let outcome = match clean_up_for_all(parts).await {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            tracing::warn!(%error, "the store could not be cleaned up");
+            "failed"
+        }
+    };
+    let runs = &parts.metrics.cleanup_runs;
+    runs.with_label_values(&[outcome]).inc();
+    // Whoever cleaned up, all gateways say the same.
+    if let Ok(Some(counts)) = parts.store.counts().await {
+        let active = i64::try_from(counts.active_sessions).unwrap_or(i64::MAX);
+        parts.metrics.sessions_active.set(active);
     }
+}
+
+/// Cleans up what the fleet shares, if it is this gateway's turn.
+async fn clean_up_for_all(parts: &Parts) -> Result<&'static str, StoreError> {
+    // A little less than the period: a gateway that is alone has every turn.
+    let Some(turn) = parts.store.begin_clean_up(CLEAN_UP * 9 / 10).await? else {
+        return Ok("skipped");
+    };
+    // Whatever else the fleet shares is cleaned up here, while the turn is held.
+    let cleaned = parts.store.clean_up(&turn).await;
+    parts.store.end_clean_up(turn).await?;
+    cleaned.map(|_| "done")
 }

@@ -87,6 +87,7 @@ fn work(
             boot: Arc::clone(&parts.boot),
         };
         let lane = Arc::new(Lane::new(Arc::new(worker)));
+        tokio::spawn(Arc::clone(&parts.registry).watch_silences(index));
         let mut doorkeepers = tokio::task::JoinSet::new();
         for (door, socket) in doors.iter().zip(sockets) {
             let socket = tokio::net::TcpListener::from_std(socket)?;

@@ -1,9 +1,10 @@
 //! What every answer gets on its way to the client, and what is measured when it is over.
 
 use http::header::{self, HeaderName, HeaderValue};
-use http::{HeaderMap, StatusCode, Version};
+use http::{HeaderMap, Method, StatusCode, Version};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
+use pingora::{Error, ErrorType};
 
 use super::context::Context;
 use super::live::Kind;
@@ -23,10 +24,13 @@ pub(super) fn complete(
     ctx: &mut Context,
 ) -> pingora::Result<()> {
     if !response.status.is_informational() || response.status == StatusCode::SWITCHING_PROTOCOLS {
-        ctx.arrival.control.set_answered();
         if let Some(started) = ctx.upstream_started {
             ctx.upstream_time = Some(started.elapsed());
         }
+    }
+    ctx.arrival.control.silence.hear();
+    if !response.status.is_informational() && is_bodiless(session, response) {
+        ctx.arrival.control.silence.end();
     }
     follow_streams(session, response, ctx);
     let old = session.req_header().version == Version::HTTP_10;
@@ -79,14 +83,52 @@ fn write(fields: &mut HeaderMap, ctx: &Context) {
     }
 }
 
+/// Follows the body of an upstream's answer.
+///
+/// # Errors
+/// It ended because the gateway waited no longer: without an error an end of the connection would
+/// pass for the end of a body that has no length.
+pub(super) fn pass_body(end: bool, ctx: &Context) -> pingora::Result<()> {
+    let silence = &ctx.arrival.control.silence;
+    if !end {
+        silence.hear();
+    } else if silence.is_late() {
+        return Err(Error::new_up(ErrorType::ReadTimedout));
+    } else {
+        silence.end();
+    }
+    Ok(())
+}
+
+/// Whether a head is the whole answer (RFC 9112, section 6.3).
+fn is_bodiless(session: &Session, response: &ResponseHeader) -> bool {
+    let empty = response
+        .headers
+        .get(header::CONTENT_LENGTH)
+        .is_some_and(|length| length.as_bytes() == b"0");
+    empty
+        || session.req_header().method == Method::HEAD
+        || matches!(
+            response.status,
+            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+        )
+}
+
 /// Notes an answer that may stay open for long, so that a revocation closes it at once.
 fn follow_streams(session: &mut Session, response: &ResponseHeader, ctx: &mut Context) {
     let upgraded = response.status == StatusCode::SWITCHING_PROTOCOLS;
+    if session.is_http2()
+        && let Some(timeouts) = ctx.timeouts()
+    {
+        // There a client that does not take what is there cannot be told from a silent upstream.
+        let either = timeouts.read.max(timeouts.write);
+        ctx.arrival.control.silence.allow(Some(either));
+    }
     if upgraded {
         ctx.arrival.control.set_upgraded();
         ctx.status = response.status.as_u16();
-        let idle = ctx.timeouts().and_then(|timeouts| timeouts.stream_idle);
-        session.set_read_timeout(idle);
+        // Pingora's own, 60 seconds; `stream_idle` is watched with the upstream's silence.
+        session.set_read_timeout(None);
     }
     let content = response
         .headers
@@ -99,6 +141,12 @@ fn follow_streams(session: &mut Session, response: &ResponseHeader, ctx: &mut Co
     } else {
         return;
     };
+    if kind == Kind::Endless {
+        let idle = ctx.timeouts().and_then(|timeouts| timeouts.stream_idle);
+        ctx.arrival.control.silence.allow(idle);
+        // A client that has closed its side will never be told the end of it.
+        session.as_downstream_mut().set_abort_on_close(true);
+    }
     if let Some(ticket) = &ctx.ticket {
         ticket.becomes(kind);
     }

@@ -14,7 +14,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout_at};
 
 use super::chunked::Chunks;
@@ -32,6 +32,8 @@ pub use transport::Transport;
 const WRITE_BUFFER: usize = 16 * 1024;
 /// How much of a next request is taken while the present one is served.
 const READ_AHEAD: usize = 16 * 1024;
+/// How long what a client still sends is read off after the last answer.
+const LINGER: Duration = Duration::from_millis(500);
 /// What one read may bring.
 const READ_CHUNK: usize = 8 * 1024;
 
@@ -166,11 +168,16 @@ impl Connection {
     pub async fn finish_with(&mut self, answer: &[u8]) {
         if self.transport.write_all(answer).await.is_ok() {
             let _ = self.transport.shutdown().await;
-            // Bytes that were never read would turn the close into a reset, and the reset could
-            // overtake the answer. What is already here is read off, briefly.
-            let mut sink = [0; 1024];
-            let linger = Instant::now() + Duration::from_millis(200);
-            while let Ok(Ok(1..)) = timeout_at(linger, self.transport.read(&mut sink)).await {}
+            self.linger().await;
+        }
+    }
+
+    /// Reads off what still comes, briefly. Bytes that were never read would turn the close into a
+    /// reset, and the reset could overtake the answer (RFC 9112, section 9.6).
+    async fn linger(&mut self) {
+        let end = Instant::now() + LINGER;
+        while let Ok(Ok(1..)) = timeout_at(end, self.read_more()).await {
+            self.unread.clear();
         }
     }
 
@@ -246,7 +253,11 @@ impl Connection {
     fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.unread.len() < READ_AHEAD {
             if ready!(self.poll_read_more(cx))? == 0 {
-                return Poll::Ready(Ok(()));
+                // Requests that came before the end are served before it is told.
+                return match self.unread.is_empty() {
+                    true => Poll::Ready(Ok(())),
+                    false => Poll::Pending,
+                };
             }
         }
         Poll::Pending
@@ -255,7 +266,9 @@ impl Connection {
     /// Sends everything that was gathered.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.unsent.is_empty() {
-            let sent = ready!(Pin::new(&mut self.transport).poll_write(cx, &self.unsent))?;
+            let sent = Pin::new(&mut self.transport).poll_write(cx, &self.unsent);
+            self.control.silence.set_blocked(sent.is_pending());
+            let sent = ready!(sent)?;
             if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -349,7 +362,9 @@ impl AsyncWrite for Connection {
         if this.unsent.len() + bytes.len() > WRITE_BUFFER {
             ready!(this.poll_send(cx))?;
             if bytes.len() > WRITE_BUFFER && !this.control.is_upgraded() {
-                return Pin::new(&mut this.transport).poll_write(cx, bytes);
+                let sent = Pin::new(&mut this.transport).poll_write(cx, bytes);
+                this.control.silence.set_blocked(sent.is_pending());
+                return sent;
             }
         }
         this.unsent.extend_from_slice(bytes);

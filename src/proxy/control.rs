@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 
+use super::silence::Silence;
+
 /// Why an open answer is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -35,8 +37,9 @@ impl Closing {
 pub struct Control {
     closing: AtomicU8,
     upgraded: AtomicBool,
-    answered: AtomicBool,
     malformed: AtomicBool,
+    /// How long the upstream has been silent.
+    pub silence: Silence,
     reader: AtomicWaker,
     dropped: Notify,
 }
@@ -81,15 +84,6 @@ impl Control {
 
     pub fn is_upgraded(&self) -> bool {
         self.upgraded.load(Ordering::Acquire)
-    }
-
-    /// Notes that the upstream's answer has begun.
-    pub fn set_answered(&self) {
-        self.answered.store(true, Ordering::Release);
-    }
-
-    pub fn is_answered(&self) -> bool {
-        self.answered.load(Ordering::Acquire)
     }
 
     /// Notes that the request's body cannot be read to the letter.

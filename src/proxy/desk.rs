@@ -2,7 +2,7 @@
 //! listener.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
@@ -20,6 +20,8 @@ use crate::refusal::Refusal;
 
 /// Bytes of a request body; the endpoints' bodies are far smaller.
 const MAX_BODY: usize = 64 * 1024;
+/// How long the whole of it may take.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Answers a call to an endpoint.
 ///
@@ -133,7 +135,13 @@ async fn read_body(session: &mut Session) -> pingora::Result<Result<Bytes, Refus
         session.write_continue_response().await?;
     }
     let mut body = BytesMut::new();
-    while let Some(part) = session.read_request_body().await? {
+    let deadline = tokio::time::Instant::now() + BODY_TIMEOUT;
+    loop {
+        let Ok(part) = tokio::time::timeout_at(deadline, session.read_request_body()).await else {
+            session.set_keepalive(None);
+            return Ok(Err(Refusal::RequestTimeout));
+        };
+        let Some(part) = part? else { break };
         if body.len() + part.len() > MAX_BODY {
             session.set_keepalive(None);
             return Ok(Err(Refusal::BodyTooLarge));

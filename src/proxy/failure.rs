@@ -36,10 +36,16 @@ pub(super) fn while_proxying(
     mut error: Box<Error>,
     reused: bool,
 ) -> Box<Error> {
-    let waited_for_client = *error.etype() == ErrorType::ReadTimedout && !session.is_body_done();
-    if waited_for_client {
+    let silence = &ctx.arrival.control.silence;
+    let late = silence.is_late();
+    silence.end();
+    let timed_out = late || *error.etype() == ErrorType::ReadTimedout;
+    if timed_out && !session.is_body_done() {
         // The upstream waits for a body that does not come: the client is late, not the server.
         ctx.refusal = Some(Refusal::RequestTimeout);
+    } else if late {
+        ctx.refusal = Some(Refusal::UpstreamTimeout);
+        report(ctx, Outcome::Timeout);
     } else if *error.esource() == ErrorSource::Upstream {
         ctx.failed = Some(refusal_of(&error));
         // That a pooled connection had been closed says nothing of the server.
@@ -54,7 +60,7 @@ pub(super) fn while_proxying(
             .is_none_or(|body| body.is_empty());
     let safe = ctx.method.is_safe() && untouched;
     error.retry.decide_reuse(reused);
-    if error.retry() && safe && may_retry(ctx) {
+    if error.retry() && safe && !late && may_retry(ctx) {
         // The server is not to blame for a connection that it had closed: it may be asked again.
         ctx.tried.pop();
         ctx.fresh = true;

@@ -1,5 +1,6 @@
 //! The way to the upstream: which server, and what it gets to see.
 
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,7 +13,6 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType};
 
 use super::context::Context;
-use super::control::Closing;
 use super::{fields, headers, trace};
 use crate::admission::Permit;
 use crate::refusal::Refusal;
@@ -49,8 +49,6 @@ pub(super) fn choose(session: &mut Session, ctx: &mut Context) -> pingora::Resul
         ctx.refusal = ctx.failed;
         return Err(Error::new(ErrorType::HTTPStatus(503)));
     };
-    let timeouts = ctx.timeouts();
-    let streams = is_streaming(session);
     let overrides =
         Some(&route.timeouts).filter(|timeouts| **timeouts != TimeoutOverrides::default());
     let mut peer = chosen.peer(overrides);
@@ -62,8 +60,10 @@ pub(super) fn choose(session: &mut Session, ctx: &mut Context) -> pingora::Resul
         // WebSocket is HTTP/1.1 only.
         peer.options.set_http_version(1, 1);
     }
-    if streams {
-        peer.options.read_timeout = timeouts.and_then(|timeouts| timeouts.stream_idle);
+    if is_http1(&peer) || asks_for_stream(session) {
+        // The silence is measured by us (`begin_waiting`). On HTTP/2, where a stream that was not
+        // asked for is rare, Pingora's timeout gives the better answer: 504 and not a reset.
+        peer.options.read_timeout = None;
     }
     ctx.attempts += 1;
     ctx.tried.push(chosen.server());
@@ -162,6 +162,7 @@ pub(super) fn count_body(
     ctx: &mut Context,
 ) -> pingora::Result<()> {
     let Some(body) = body else { return Ok(()) };
+    ctx.arrival.control.silence.hear();
     if session.was_upgraded() {
         return Ok(());
     }
@@ -174,34 +175,26 @@ pub(super) fn count_body(
     Ok(())
 }
 
-/// Sets the downstream deadlines of a request, and for one that asks for a stream a deadline of its
-/// own for the answer's head: the upstream's read timeout does not apply to streams.
-pub(super) fn set_timeouts(session: &mut Session, ctx: &Context) {
-    let Some(timeouts) = ctx.timeouts() else {
-        return;
-    };
-    session.set_write_timeout(Some(timeouts.write));
-    if is_streaming(session) {
-        let control = Arc::clone(&ctx.arrival.control);
-        let deadline = timeouts.read + timeouts.connect;
-        tokio::spawn(async move {
-            tokio::time::sleep(deadline).await;
-            if !control.is_answered() {
-                control.close(Closing::Ended);
-            }
-        });
+/// Begins to measure how long the upstream is silent: at most `read`, until the answer turns out to
+/// be a stream.
+pub(super) fn begin_waiting(peer: &HttpPeer, descriptor: RawFd, ctx: &Context) {
+    if peer.options.read_timeout.is_none() {
+        let read = ctx.timeouts().map(|timeouts| timeouts.read);
+        // An HTTP/2 connection carries other requests too.
+        let own = is_http1(peer).then_some(descriptor);
+        ctx.arrival.control.silence.begin(read, own);
     }
 }
 
+fn is_http1(peer: &HttpPeer) -> bool {
+    peer.options.alpn.get_max_http_version() == 1
+}
+
 /// Whether a request asks for an answer that may stay silent for long.
-fn is_streaming(session: &Session) -> bool {
-    let headers = &session.req_header().headers;
-    let names = |name: HeaderName, wanted: &[u8]| {
-        headers
-            .get(name)
-            .is_some_and(|value| memchr::memmem::find(value.as_bytes(), wanted).is_some())
-    };
-    session.is_upgrade_req() || names(header::ACCEPT, b"text/event-stream")
+fn asks_for_stream(session: &Session) -> bool {
+    let accept = session.req_header().headers.get(header::ACCEPT);
+    accept
+        .is_some_and(|kinds| memchr::memmem::find(kinds.as_bytes(), b"text/event-stream").is_some())
 }
 
 impl Context {

@@ -206,6 +206,25 @@ impl Registry {
         Ok(())
     }
 
+    /// Looks at the silences of one worker's requests, for ever. It has to run on that worker, so
+    /// that no request goes on meanwhile.
+    pub async fn watch_silences(self: Arc<Self>, worker: usize) {
+        let mut tick = tokio::time::interval(super::silence::LOOK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let Some(shard) = self.shards.get(worker % self.shards.len()) else {
+            return;
+        };
+        loop {
+            tick.tick().await;
+            let now = Instant::now();
+            for open in shard.lock().values() {
+                if open.control.silence.look(now) {
+                    open.control.close(Closing::Ended);
+                }
+            }
+        }
+    }
+
     fn collect(&self, wanted: impl Fn(&Open) -> bool) -> Vec<Arc<Open>> {
         self.shards
             .iter()

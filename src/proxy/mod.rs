@@ -1,11 +1,14 @@
 //! The wire. The only room that names Pingora.
 
+use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
+use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 
@@ -20,6 +23,7 @@ pub mod listener;
 pub mod live;
 pub mod proxy_protocol;
 pub mod respond;
+pub mod silence;
 pub mod upstream;
 pub mod worker;
 
@@ -71,6 +75,19 @@ impl ProxyHttp for Proxy {
         forward::choose(session, ctx)
     }
 
+    async fn connected_to_upstream(
+        &self,
+        _: &mut Session,
+        _reused: bool,
+        peer: &HttpPeer,
+        descriptor: RawFd,
+        _: Option<&Digest>,
+        ctx: &mut Context,
+    ) -> pingora::Result<()> {
+        forward::begin_waiting(peer, descriptor, ctx);
+        Ok(())
+    }
+
     async fn upstream_request_filter(
         &self,
         _: &mut Session,
@@ -97,6 +114,17 @@ impl ProxyHttp for Proxy {
         ctx: &mut Context,
     ) -> pingora::Result<()> {
         answer::complete(session, response, ctx)
+    }
+
+    fn response_body_filter(
+        &self,
+        _: &mut Session,
+        _: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut Context,
+    ) -> pingora::Result<Option<Duration>> {
+        answer::pass_body(end, ctx)?;
+        Ok(None)
     }
 
     fn fail_to_connect(

@@ -1,7 +1,7 @@
 //! The story of a request, from its head to the permit.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
@@ -10,13 +10,16 @@ use pingora::proxy::Session;
 use super::context::Context;
 use super::live::Open;
 use super::respond::Answer;
-use super::{answer, client, desk, fields, forward, headers, hop_by_hop, respond};
+use super::{answer, client, desk, fields, headers, hop_by_hop, respond};
 use crate::admission::{Asked, Client, Identity, Permit, PresentedBy, Refused};
 use crate::credential;
 use crate::refusal::Refusal;
 use crate::routing::{Path, Route, cors, host_of};
 use crate::session::Millis;
 use crate::{api, settings};
+
+/// How long the end of a body that is declared empty may take to come.
+const EMPTY_BODY: Duration = Duration::from_secs(5);
 
 /// Lets a request pass (`false`), or answers it (`true`).
 ///
@@ -54,6 +57,7 @@ impl From<Box<pingora::Error>> for Stop {
 async fn steps(session: &mut Session, ctx: &mut Context) -> Result<bool, Stop> {
     introduce(session, ctx)?;
     fields::of_request(session.req_header_mut(), hop_by_hop::settle)??;
+    no_body_where_none_is_declared(session).await?;
     let current = Arc::clone(&ctx.current);
     let raw_path = session.req_header().uri.path().to_owned();
     let path = Path::read(raw_path.as_bytes()).map_err(|fault| {
@@ -107,6 +111,20 @@ async fn steps(session: &mut Session, ctx: &mut Context) -> Result<bool, Stop> {
         return Ok(true);
     }
     admit(session, ctx, route).await
+}
+
+/// On HTTP/2 a request may say that it has no body and then send one. On HTTP/1.1 it cannot: what
+/// follows is the next request.
+async fn no_body_where_none_is_declared(session: &mut Session) -> Result<(), Refusal> {
+    if !session.is_http2() || session.is_body_done() || declared_length(session) != Some(0) {
+        return Ok(());
+    }
+    match tokio::time::timeout(EMPTY_BODY, session.read_request_body()).await {
+        Ok(Ok(None)) => Ok(()),
+        Ok(Ok(Some(part))) if part.is_empty() && session.is_body_done() => Ok(()),
+        Ok(_) => Err(Refusal::BadRequest),
+        Err(_) => Err(Refusal::RequestTimeout),
+    }
 }
 
 /// Learns who speaks, to which host, and under which request id.
@@ -216,7 +234,9 @@ async fn admit(session: &mut Session, ctx: &mut Context, route: &Arc<Route>) -> 
             ..Refusal::BodyTooLarge.into()
         })));
     }
-    forward::set_timeouts(session, ctx);
+    // A client may close its side after the request and still want the answer (RFC 9112, section 9.6).
+    session.as_downstream_mut().set_abort_on_close(false);
+    session.set_write_timeout(ctx.timeouts().map(|timeouts| timeouts.write));
     Ok(false)
 }
 

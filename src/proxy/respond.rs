@@ -21,6 +21,9 @@ use error_body::Form;
 /// A request body that nobody read is read off up to this size, so that the connection can be kept;
 /// a larger one costs the connection.
 const DRAIN_UP_TO: u64 = 64 * 1024;
+/// How long it may take to arrive where the answer waits for it, and where it has gone out already.
+const DRAIN_BEFORE: Duration = Duration::from_millis(500);
+const DRAIN_AFTER: Duration = Duration::from_secs(5);
 
 /// An answer that says no.
 #[derive(Debug, Clone)]
@@ -195,9 +198,9 @@ pub async fn write(
     if !bodiless {
         head.insert_header(header::CONTENT_LENGTH, body.len())?;
     }
-    decide_keepalive(session, keep);
+    let keep = decide_keepalive(session, keep);
     if session.is_http2() {
-        read_off(session).await;
+        read_off(session, DRAIN_BEFORE).await;
     }
     let silent = bodiless || body.is_empty() || session.req_header().method == Method::HEAD;
     session
@@ -209,34 +212,38 @@ pub async fn write(
         // On HTTP/2 the end of the stream goes with the last write only.
         session.write_response_body(None, true).await?;
     }
+    if keep && !session.is_http2() && !session.is_body_done() {
+        read_off(session, DRAIN_AFTER).await;
+        if !session.is_body_done() {
+            session.set_keepalive(None);
+        }
+    }
     Ok(())
 }
 
-/// A small body that nobody read is drained; a large or endless one costs the connection.
-fn decide_keepalive(session: &mut Session, keep: bool) {
+/// Decides whether the connection is kept: not for a body that is known to be large.
+fn decide_keepalive(session: &mut Session, keep: bool) -> bool {
     let length = session
         .req_header()
         .headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    let endless = session
-        .req_header()
-        .headers
-        .contains_key(header::TRANSFER_ENCODING);
     // Whether a client that waits for `100 Continue` still sends its body, nobody can know.
     let waits =
         session.req_header().headers.contains_key(header::EXPECT) && !session.is_body_done();
-    if !keep || endless || waits || length.is_some_and(|length| length > DRAIN_UP_TO) {
-        session.set_keepalive(None);
-    } else {
+    let keep = keep && !waits && length.is_none_or(|length| length <= DRAIN_UP_TO);
+    if keep {
         session.set_close_on_response_before_downstream_finish(false);
-        session.set_total_drain_timeout(Some(Duration::from_secs(5)));
+    } else {
+        session.set_keepalive(None);
     }
+    keep
 }
 
-/// Reads a small body off an HTTP/2 stream: some clients take an answer that comes before they have
-/// sent everything for a broken stream (RFC 9113, section 8.1, allows it).
-async fn read_off(session: &mut Session) {
+/// Reads a small body off. On HTTP/1.1 the next request begins behind it; on HTTP/2 some clients take
+/// an answer that comes before they have sent everything for a broken stream (RFC 9113, section 8.1,
+/// allows it).
+async fn read_off(session: &mut Session, patience: Duration) {
     let reading = async {
         let mut left = DRAIN_UP_TO as usize;
         while let Ok(Some(part)) = session.read_request_body().await {
@@ -246,8 +253,8 @@ async fn read_off(session: &mut Session) {
             }
         }
     };
-    // A client that does not send in time gets the answer all the same.
-    let _ = tokio::time::timeout(Duration::from_millis(500), reading).await;
+    // What does not come in time is waited for no longer.
+    let _ = tokio::time::timeout(patience, reading).await;
 }
 
 /// An answer to bytes that never became a request.

@@ -3,11 +3,16 @@
 //! Every operation has one deadline, one duration in the metrics and, when it fails, one kind of
 //! error. An error means that the answer is unknown; it never means "no".
 
+mod amend;
+mod journal;
 mod limits;
+mod live;
 mod memory;
 mod page;
+mod profiles;
 mod redis;
 mod refresh;
+mod revocations;
 mod sessions;
 mod upkeep;
 
@@ -25,10 +30,14 @@ use crate::routing::Require;
 use crate::session::{Activity, Millis, Session, SessionId};
 use crate::settings;
 
+pub use amend::{Amended, Amendment, DATA_MAX};
+pub use journal::Noted;
+pub use live::REPORT_KEPT;
 pub use page::{Page, Wanted};
-pub use refresh::{Rotation, Turnover};
+pub use profiles::{Cached, Lease};
+pub use refresh::{Grant, Reuse, Rotation, Turned, Turnover};
 pub use sessions::Created;
-pub use upkeep::{Counts, LinkCount, Probe};
+pub use upkeep::{Counts, LinkCount, Probe, Turn};
 
 use memory::Memory;
 use redis::Redis;
@@ -55,6 +64,7 @@ struct Shared {
     /// The counters that this process keeps while the store is gone.
     local: Memory,
     revocations: broadcast::Sender<Revocation>,
+    journal: journal::Queue,
 }
 
 /// What this process has just revoked.
@@ -78,6 +88,10 @@ pub struct Inquiry<'a> {
     pub last_access: Millis,
     /// The blacklist entry to look for.
     pub blacklist_key: Option<&'a str>,
+    /// The person whose cut-off to look for (see [`Store::cut_off`]), of a token without session.
+    pub cut_off_of: Option<&'a str>,
+    /// When that token was issued, in seconds.
+    pub issued_at: Option<u64>,
     /// What the session must hold; it is not asked of a request without session.
     pub require: &'a Require,
     /// Limits with identity. They are spent only if all before them passed; those that the
@@ -91,6 +105,12 @@ impl Inquiry<'_> {
             && self.after.is_empty()
             && self.session.is_none()
             && self.blacklist_key.is_none()
+            && self.cut_off_of.is_none()
+    }
+
+    /// Whether a cut-off refuses the token: one issued up to then, or nobody knows when.
+    pub fn is_cut_off(&self, cut_off: Option<u64>) -> bool {
+        cut_off.is_some_and(|second| self.issued_at.is_none_or(|issued| issued <= second))
     }
 }
 
@@ -101,6 +121,8 @@ pub struct Findings {
     pub now: Millis,
     pub session: Found,
     pub blacklisted: bool,
+    /// The second up to which tokens without session of that person are refused.
+    pub cut_off: Option<u64>,
     /// One for each limit evaluated, in the order asked.
     pub decisions: Vec<Decision>,
 }
@@ -177,6 +199,7 @@ impl Store {
             metrics,
             local: Memory::default(),
             revocations: broadcast::Sender::new(REVOCATIONS_KEPT),
+            journal: journal::Queue::default(),
         };
         Store {
             engine,

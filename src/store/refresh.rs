@@ -1,9 +1,18 @@
 //! What the store does with refresh tokens. It knows them by hash only.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{Engine, Store, StoreError};
+use super::{Engine, Entry, Store, StoreError};
 use crate::session::{Millis, SessionId};
+
+/// A session's first refresh token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grant {
+    pub hash: [u8; 32],
+    /// When it ends.
+    pub until: Millis,
+}
 
 /// A refresh token that is given for its successor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,8 +24,10 @@ pub struct Turnover {
     pub successor: [u8; 32],
     /// How long a rotated token still gets the same successor.
     pub grace: Duration,
-    /// When the successor ends.
-    pub until: Millis,
+    /// How long the successor lasts, if its session does.
+    pub ttl: Duration,
+    /// Who presents it: a refresh is a use of its session.
+    pub address: IpAddr,
 }
 
 /// What became of a refresh token that was presented.
@@ -27,7 +38,7 @@ pub enum Rotation {
     /// It was rotated a moment ago, to this same successor.
     Replayed,
     /// It was rotated longer ago. From now on no token of the session is rotated any more.
-    Reused,
+    Reused(Reuse),
     /// It is none of this session's.
     Unknown,
     /// It is the current one, and over its time.
@@ -36,26 +47,40 @@ pub enum Rotation {
     Gone,
 }
 
-impl Store {
-    /// Makes this the current refresh token of a new session, until then.
-    pub async fn grant_refresh(
-        &self,
-        session: SessionId,
-        hash: [u8; 32],
-        until: Millis,
-    ) -> Result<(), StoreError> {
-        self.measured("grant_refresh", async {
-            match &self.engine {
-                Engine::Memory(memory) => {
-                    memory.grant_refresh(session, hash, until);
-                    Ok(())
-                }
-                Engine::Redis(redis) => redis.grant_refresh(session, hash, until).await,
-            }
-        })
-        .await
-    }
+/// Which token it was that came back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reuse {
+    /// The one before the current one, or one that was rotated within the grace time.
+    Predecessor,
+    /// One from before that.
+    Ancestor,
+    /// The current one, after another had come back: whether its holder is the thief or the owner
+    /// nobody can tell.
+    Unknown,
+}
 
+impl Reuse {
+    /// The words of the event.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reuse::Predecessor => "recent predecessor",
+            Reuse::Ancestor => "older ancestor",
+            Reuse::Unknown => "unknown",
+        }
+    }
+}
+
+/// What came of presenting a refresh token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Turned {
+    pub rotation: Rotation,
+    /// The session as it stands afterwards, if it is there.
+    pub entry: Option<Entry>,
+    /// The store's clock.
+    pub now: Millis,
+}
+
+impl Store {
     /// Tells whether this is the session's current refresh token.
     pub async fn holds_refresh(
         &self,
@@ -72,16 +97,18 @@ impl Store {
     }
 
     /// Puts the successor in the place of the token presented, in one step: of those who present
-    /// the same one at once, one rotates and the others replay.
+    /// the same one at once, one rotates and the others replay. Where a successor is given, the
+    /// session was used.
     pub async fn rotate_refresh(
         &self,
         session: SessionId,
         turnover: &Turnover,
-    ) -> Result<Rotation, StoreError> {
+        idle: Option<Duration>,
+    ) -> Result<Turned, StoreError> {
         self.measured("rotate_refresh", async {
             match &self.engine {
-                Engine::Memory(memory) => Ok(memory.rotate_refresh(session, turnover)),
-                Engine::Redis(redis) => redis.rotate_refresh(session, turnover).await,
+                Engine::Memory(memory) => Ok(memory.rotate_refresh(session, turnover, idle)),
+                Engine::Redis(redis) => redis.rotate_refresh(session, turnover, idle).await,
             }
         })
         .await

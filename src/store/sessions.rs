@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Engine, Entry, Page, Revocation, Store, StoreError, Use, Wanted};
+use super::{Engine, Entry, Grant, Page, Revocation, Store, StoreError, Use, Wanted};
 use crate::session::{EndReason, OnLimit, Session, SessionId};
 
 /// What became of a new session.
@@ -15,12 +15,13 @@ pub enum Created {
 }
 
 impl Store {
-    /// Writes a new session. Beyond `max` alive ones the oldest are ended, or the new one is
+    /// Writes a new session, with its first refresh token if it has one. Beyond `max` alive ones the oldest are ended, or the new one is
     /// rejected; however many sign-ins race, at most `max` stay. Those that have expired by being
     /// idle stay expired from then on, and neither count nor keep anybody out.
     pub async fn create_session(
         &self,
         session: &Session,
+        grant: Option<Grant>,
         max: u32,
         on_limit: OnLimit,
         idle: Option<Duration>,
@@ -29,10 +30,12 @@ impl Store {
             .measured("create_session", async {
                 match &self.engine {
                     Engine::Memory(memory) => {
-                        Ok(memory.create_session(session, max, on_limit, idle))
+                        Ok(memory.create_session(session, grant, max, on_limit, idle))
                     }
                     Engine::Redis(redis) => {
-                        redis.create_session(session, max, on_limit, idle).await
+                        redis
+                            .create_session(session, grant, max, on_limit, idle)
+                            .await
                     }
                 }
             })
@@ -155,47 +158,6 @@ impl Store {
                     Ok(())
                 }
                 Engine::Redis(redis) => redis.set_identity(user, identity).await,
-            }
-        })
-        .await
-    }
-
-    /// Refuses the token that this key names (see the contract's section 6) for so long.
-    pub async fn blacklist(&self, key: &str, ttl: Duration) -> Result<(), StoreError> {
-        self.measured("blacklist", async {
-            match &self.engine {
-                Engine::Memory(memory) => {
-                    memory.blacklist(key, ttl);
-                    Ok(())
-                }
-                Engine::Redis(redis) => redis.blacklist(key, ttl).await,
-            }
-        })
-        .await?;
-        self.announce(Revocation::Token(key.to_owned()));
-        Ok(())
-    }
-
-    /// Takes a key off the blacklist; tells whether it was on it.
-    pub async fn unblacklist(&self, key: &str) -> Result<bool, StoreError> {
-        self.measured("unblacklist", async {
-            match &self.engine {
-                Engine::Memory(memory) => Ok(memory.unblacklist(key)),
-                Engine::Redis(redis) => redis.unblacklist(key).await,
-            }
-        })
-        .await
-    }
-
-    /// Tells for each key whether it is on the blacklist, in their order.
-    pub async fn is_blacklisted(&self, keys: &[&str]) -> Result<Vec<bool>, StoreError> {
-        if keys.is_empty() {
-            return Ok(Vec::new());
-        }
-        self.measured("is_blacklisted", async {
-            match &self.engine {
-                Engine::Memory(memory) => Ok(memory.are_blacklisted(keys)),
-                Engine::Redis(redis) => redis.are_blacklisted(keys).await,
             }
         })
         .await

@@ -16,6 +16,19 @@ pub struct Counts {
     pub at: Millis,
 }
 
+/// What a clean-up took away: the labels of `portcullis_cleanup_removed_total`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Removed {
+    pub sessions: u64,
+    pub index_entries: u64,
+    pub blacklist: u64,
+    pub live_reports: u64,
+}
+
+/// The turn to clean up, which one gateway of a fleet has at a time.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Turn(pub(super) u64);
+
 /// How long a trial took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Probe {
@@ -40,21 +53,54 @@ impl Store {
         }
     }
 
-    /// Drops what has had its time, and counts what is there. In a fleet one gateway does it and
-    /// the others get its counts. Each step has the deadline, not the whole.
-    pub async fn clean_up(&self) -> Result<Counts, StoreError> {
+    /// Takes the fleet's turn to clean up. `None`: another gateway has it, or had it within this
+    /// period. Whoever has it gives it back by [`Store::end_clean_up`]; from one that died it is
+    /// taken after a minute.
+    pub async fn begin_clean_up(&self, period: Duration) -> Result<Option<Turn>, StoreError> {
+        self.measured("begin_clean_up", async {
+            match &self.engine {
+                // One process is the whole fleet.
+                Engine::Memory(_) => Ok(Some(Turn(0))),
+                Engine::Redis(redis) => redis.begin_clean_up(period).await,
+            }
+        })
+        .await
+    }
+
+    /// Drops what has had its time, counts what is there and keeps the counts for the fleet. It
+    /// takes a few times as long as the store works for it, so that nobody waits for it. Each step
+    /// has the deadline, not the whole.
+    pub async fn clean_up(&self, turn: &Turn) -> Result<Counts, StoreError> {
         self.shared.local.clean_up();
-        let counts = self
+        let (counts, removed) = self
             .measured_steps("clean_up", async {
                 match &self.engine {
                     Engine::Memory(memory) => Ok(memory.clean_up()),
-                    Engine::Redis(redis) => redis.clean_up(self.shared.timeout).await,
+                    Engine::Redis(redis) => redis.clean_up(turn, self.shared.timeout).await,
                 }
             })
             .await?;
-        let active = i64::try_from(counts.active_sessions).unwrap_or(i64::MAX);
-        self.shared.metrics.sessions_active.set(active);
+        for (kind, many) in [
+            ("sessions", removed.sessions),
+            ("index_entries", removed.index_entries),
+            ("blacklist", removed.blacklist),
+            ("live_reports", removed.live_reports),
+        ] {
+            let counter = &self.shared.metrics.cleanup_removed;
+            counter.with_label_values(&[kind]).inc_by(many);
+        }
         Ok(counts)
+    }
+
+    /// Gives the turn back.
+    pub async fn end_clean_up(&self, turn: Turn) -> Result<(), StoreError> {
+        self.measured("end_clean_up", async {
+            match &self.engine {
+                Engine::Memory(_) => Ok(()),
+                Engine::Redis(redis) => redis.end_clean_up(turn).await,
+            }
+        })
+        .await
     }
 
     /// The counts of the last clean-up, the same on every gateway. `None`: there was none lately.

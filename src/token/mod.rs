@@ -137,3 +137,14 @@ pub struct Claims {
     pub roles: Vec<String>,
     pub scopes: Vec<String>,
 }
+
+impl Claims {
+    /// Names the person behind the token: a user is (issuer, user), our own is known by the user's
+    /// id alone.
+    pub fn person(&self) -> String {
+        match self.trusted {
+            Some(_) => format!("{}\0{}", self.issuer, self.user),
+            None => self.user.clone(),
+        }
+    }
+}

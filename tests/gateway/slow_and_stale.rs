@@ -1,7 +1,6 @@
 //! Slow clients, slow answers, and connections that had gone stale.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::io::Write;
 use std::time::Duration;
 
 use serde_json::json;
@@ -9,33 +8,8 @@ use serde_json::json;
 use crate::support::client::{Client, Request};
 use crate::support::config::Config;
 use crate::support::gateway::Gateway;
+use crate::support::raw::{read_request, serving};
 use crate::support::upstream::Upstream;
-
-/// An upstream that is served by a function of the connection's number and the stream.
-fn serving(serve: impl Fn(std::net::TcpStream) + Send + Clone + 'static) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let serve = serve.clone();
-            std::thread::spawn(move || serve(stream.unwrap()));
-        }
-    });
-    address
-}
-
-/// Reads a request without a body; `false` when the connection ended.
-fn read_request(stream: &mut std::net::TcpStream) -> bool {
-    let mut seen = Vec::new();
-    let mut byte = [0];
-    while !seen.ends_with(b"\r\n\r\n") {
-        if !matches!(stream.read(&mut byte), Ok(1)) {
-            return false;
-        }
-        seen.push(byte[0]);
-    }
-    true
-}
 
 #[test]
 fn a_stale_connection_is_replaced_by_a_new_one_even_with_one_server() {

@@ -19,7 +19,7 @@ async fn every_answer_belongs_to_its_question_whoever_gives_up() {
     for n in 0..40 {
         let one = session(&format!("user-{n}"), now);
         store
-            .create_session(&one, 5, OnLimit::Reject, IDLE)
+            .create_session(&one, None, 5, OnLimit::Reject, IDLE)
             .await
             .unwrap();
         sessions.push(one);

@@ -28,7 +28,7 @@ async fn a_record_that_the_caller_has_is_not_sent_again_until_it_changes() {
         let now = store.now().await.unwrap();
         let mut session = session("known", now);
         store
-            .create_session(&session, 5, OnLimit::EvictOldest, IDLE)
+            .create_session(&session, None, 5, OnLimit::EvictOldest, IDLE)
             .await
             .unwrap();
         let require = Require::default();
@@ -77,7 +77,7 @@ async fn each_stage_spends_what_it_should() {
         let now = store.now().await.unwrap();
         let session = session("ann", now);
         store
-            .create_session(&session, 5, OnLimit::EvictOldest, IDLE)
+            .create_session(&session, None, 5, OnLimit::EvictOldest, IDLE)
             .await
             .unwrap();
         let (before, after) = ([log("before", 4)], [log("after", 1)]);
@@ -190,7 +190,7 @@ async fn a_session_expires_by_idleness_and_by_age() {
         let anything = Require::default();
         let mut old = session("ann", now - 1_000_000);
         store
-            .create_session(&old, 5, OnLimit::EvictOldest, IDLE)
+            .create_session(&old, None, 5, OnLimit::EvictOldest, IDLE)
             .await
             .unwrap();
         let ask = |last_access| Inquiry {
@@ -215,7 +215,7 @@ async fn a_session_expires_by_idleness_and_by_age() {
         }
         old = session("bob", now - 3_600_001);
         store
-            .create_session(&old, 5, OnLimit::EvictOldest, IDLE)
+            .create_session(&old, None, 5, OnLimit::EvictOldest, IDLE)
             .await
             .unwrap();
         let asked = Inquiry {
@@ -239,7 +239,7 @@ async fn roles_narrow_whom_a_limit_binds_and_shadows_never_refuse() {
     for store in stores {
         let session = session("ann", store.now().await.unwrap());
         store
-            .create_session(&session, 5, OnLimit::EvictOldest, IDLE)
+            .create_session(&session, None, 5, OnLimit::EvictOldest, IDLE)
             .await
             .unwrap();
         let names = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();

@@ -110,7 +110,7 @@ async fn scripts_that_were_flushed_are_loaded_again() {
         .await
         .unwrap();
     store
-        .create_session(&one, 5, OnLimit::Reject, IDLE)
+        .create_session(&one, None, 5, OnLimit::Reject, IDLE)
         .await
         .unwrap();
     redis::cmd("SCRIPT")
@@ -194,7 +194,7 @@ async fn a_full_server_refuses_writes_and_still_answers() {
     let store = redis(&server, Duration::from_secs(5)).await;
     let one = session("ann", store.now().await.unwrap());
     store
-        .create_session(&one, 5, OnLimit::Reject, IDLE)
+        .create_session(&one, None, 5, OnLimit::Reject, IDLE)
         .await
         .unwrap();
     let mut client = server.client().await;
@@ -205,7 +205,9 @@ async fn a_full_server_refuses_writes_and_still_answers() {
         .take();
     full.exec_async(&mut client).await.unwrap();
     let two = session("ann", one.created_at);
-    let outcome = store.create_session(&two, 5, OnLimit::Reject, IDLE).await;
+    let outcome = store
+        .create_session(&two, None, 5, OnLimit::Reject, IDLE)
+        .await;
     assert_eq!(outcome, Err(StoreError::Refused));
     assert_eq!(store.charge(&[log("l", 1)]).await, Err(StoreError::Refused));
     assert!(store.session(one.id).await.unwrap().is_some());

@@ -12,7 +12,9 @@ async fn filled(store: &Store, users: u64, each: u64) -> Vec<Session> {
     let mut made = Vec::new();
     for n in 0..users * each {
         let one = session(&format!("user-{}", n % users), now - n);
-        let created = store.create_session(&one, 9, OnLimit::Reject, IDLE).await;
+        let created = store
+            .create_session(&one, None, 9, OnLimit::Reject, IDLE)
+            .await;
         created.unwrap();
         made.push(one);
     }

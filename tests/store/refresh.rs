@@ -3,34 +3,38 @@
 use std::time::Duration;
 
 use portcullis::session::{EndReason, Millis, OnLimit, SessionId};
-use portcullis::store::{Rotation, Store, Turnover};
+use portcullis::store::{Grant, Reuse, Rotation, Store, Turnover};
 
 use crate::support::{IDLE, engines, session};
 
 async fn signed_in(store: &Store, ttl: Millis) -> (SessionId, Millis) {
     let now = store.now().await.unwrap();
     let written = session("ann", now);
-    store
-        .create_session(&written, 5, OnLimit::Reject, IDLE)
-        .await
-        .unwrap();
-    store
-        .grant_refresh(written.id, [1; 32], now + ttl)
-        .await
-        .unwrap();
+    let grant = Grant {
+        hash: [1; 32],
+        until: now + ttl,
+    };
+    let created = store.create_session(&written, Some(grant), 5, OnLimit::EvictOldest, IDLE);
+    created.await.unwrap();
     (written.id, now)
 }
 
-/// Presents token `from`, whose successor is `to`. Numbers from 100 up bear no mark of ours.
-async fn present(store: &Store, id: SessionId, from: u8, to: u8, grace: Duration) -> Rotation {
-    let turnover = Turnover {
+fn turnover(from: u8, to: u8, grace: Duration) -> Turnover {
+    Turnover {
         presented: [from; 32],
         ours: from < 100,
         successor: [to; 32],
         grace,
-        until: store.now().await.unwrap() + 60_000,
-    };
-    store.rotate_refresh(id, &turnover).await.unwrap()
+        ttl: Duration::from_secs(60),
+        address: [192, 0, 2, 7].into(),
+    }
+}
+
+/// Presents token `from`, whose successor is `to`. Numbers from 100 up bear no mark of ours.
+async fn present(store: &Store, id: SessionId, from: u8, to: u8, grace: Duration) -> Rotation {
+    let turnover = turnover(from, to, grace);
+    let turned = store.rotate_refresh(id, &turnover, IDLE).await.unwrap();
+    turned.rotation
 }
 
 #[tokio::test]
@@ -50,8 +54,9 @@ async fn tokens_rotate_and_replay_for_the_grace_time() {
             (2, 9, Rotation::Unknown),
             (3, 4, Rotation::Rotated),
             // One that was never rotated within the grace time, but is ours: an old one.
-            (50, 51, Rotation::Reused),
-            (4, 5, Rotation::Reused),
+            (50, 51, Rotation::Reused(Reuse::Ancestor)),
+            (4, 5, Rotation::Reused(Reuse::Unknown)),
+            (3, 4, Rotation::Reused(Reuse::Predecessor)),
             (200, 201, Rotation::Unknown),
         ];
         for (step, (from, to, expected)) in story.into_iter().enumerate() {
@@ -77,7 +82,8 @@ async fn after_the_grace_time_it_is_reuse_and_after_its_time_expired() {
         let (id, _) = signed_in(&store, 60_000).await;
         let none = Duration::ZERO;
         assert_eq!(present(&store, id, 1, 2, none).await, Rotation::Rotated);
-        assert_eq!(present(&store, id, 1, 2, none).await, Rotation::Reused);
+        let reused = present(&store, id, 1, 2, none).await;
+        assert_eq!(reused, Rotation::Reused(Reuse::Predecessor));
         let (id, _) = signed_in(&store, 0).await;
         assert_eq!(present(&store, id, 1, 2, none).await, Rotation::Expired);
     }

@@ -34,7 +34,7 @@ impl Spoilt {
         assert!(store.wait_until_up(Duration::from_secs(5)).await);
         let session = session("ann", store.now().await.unwrap());
         let created = store
-            .create_session(&session, 5, OnLimit::Reject, IDLE)
+            .create_session(&session, None, 5, OnLimit::Reject, IDLE)
             .await;
         created.unwrap();
         Spoilt {
@@ -77,12 +77,14 @@ async fn a_spoilt_session_is_as_good_as_none() {
         session: Some(id),
         ..inquiry(&[], &anything, &[])
     };
-    let expires = spoilt.session.expires_at;
+    spoilt.run("LPUSH other 1").await;
     for (n, spoiling) in [
-        format!("HSET {key} expires soon"),
-        format!("HSET {key} expires {expires} ip ?"),
-        format!("HSET {key} ip 10.0.0.1 roles admin"),
+        // One text is said to be longer than it is.
+        format!("SETRANGE {key} 36 z"),
+        format!("SETRANGE {key} 0 X"),
+        format!("SET {key} S"),
         format!("SET {key} 1"),
+        format!("RENAME other {key}"),
     ]
     .iter()
     .enumerate()
@@ -90,7 +92,7 @@ async fn a_spoilt_session_is_as_good_as_none() {
         spoilt.run(spoiling).await;
         let found = spoilt.store.decide(&asked, IDLE).await.unwrap().session;
         assert_eq!(found, Found::Missing, "{spoiling}");
-        assert_eq!(spoilt.malformed("decide"), n as u64 + 1);
+        assert_eq!(spoilt.malformed("decide"), n as u64 + 1, "{spoiling}");
     }
     let store = &spoilt.store;
     assert_eq!(store.session(id).await.unwrap(), None);
@@ -122,7 +124,7 @@ async fn spoilt_indexes_keep_nobody_out() {
     assert_eq!(spoilt.malformed("user_index"), 1);
     let other = session("ann", spoilt.session.created_at);
     store
-        .create_session(&other, 5, OnLimit::Reject, IDLE)
+        .create_session(&other, None, 5, OnLimit::Reject, IDLE)
         .await
         .unwrap();
     let active = store.sessions_of("ann", wanted(Some(Status::Active), 9, None));

@@ -73,6 +73,7 @@ pub(crate) fn session(user: &str, now: Millis) -> Session {
             name: None,
         },
         ended: None,
+        data: portcullis::session::no_data(),
         revision: 0,
     }
 }
@@ -114,6 +115,8 @@ pub(crate) fn inquiry<'a>(
         known: None,
         last_access: 0,
         blacklist_key: None,
+        cut_off_of: None,
+        issued_at: None,
         require,
         after,
     }

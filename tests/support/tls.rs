@@ -3,8 +3,9 @@
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
 
 use super::client::socket;
 
@@ -37,6 +38,46 @@ pub fn client(trusted: &Certificate, alpn: &[&str]) -> Arc<ClientConfig> {
         .with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
     Arc::new(config)
+}
+
+/// A client that shows a certificate of its own.
+pub fn client_showing(trusted: &Certificate, own: &Certificate) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(trusted.der.clone()).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(own.key.as_bytes()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(vec![own.der.clone()], key);
+    Arc::new(config.unwrap())
+}
+
+/// A server that shows a certificate.
+pub fn server(own: &Certificate) -> Arc<ServerConfig> {
+    let key = PrivateKeyDer::from_pem_slice(own.key.as_bytes()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![own.der.clone()], key);
+    Arc::new(config.unwrap())
+}
+
+/// Makes one that ran out in 2001.
+pub fn expired_certificate(name: &str) -> Certificate {
+    let mut wanted = rcgen::CertificateParams::new([name.to_owned()]).unwrap();
+    wanted.not_before = rcgen::date_time_ymd(2000, 1, 1);
+    wanted.not_after = rcgen::date_time_ymd(2001, 1, 1);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let cert = wanted.self_signed(&key).unwrap();
+    Certificate {
+        cert: cert.pem(),
+        key: key.serialize_pem(),
+        der: cert.der().clone(),
+    }
 }
 
 /// Connects and finishes the handshake.

@@ -61,22 +61,18 @@ pub(super) async fn upstreams(State(desk): State<Desk>) -> Response {
     answer::data(&json!({"upstreams": (desk.upstreams)()}))
 }
 
-/// `GET /admin/events?event=&limit=&cursor=`: what this gateway remembers, newest first.
+/// `GET /admin/events?event=&limit=&cursor=`: the fleet's latest, newest first.
 pub(super) async fn events(State(desk): State<Desk>, uri: Uri) -> Result<Response, Refused> {
     let mut query = Query::read(&uri);
     let limit = query.limit() as usize;
-    let before = query.cursor(|text| text.parse::<u64>().ok());
-    let kind = query.text("event");
+    let (kind, cursor) = (query.text("event"), query.text("cursor"));
     query.check()?;
-    let mut events = desk.events.recent(kind.as_deref(), before, limit + 1);
-    let more = events.len() > limit;
-    events.truncate(limit);
-    let next = events
-        .last()
-        .filter(|_| more)
-        .map(|recorded| recorded.number.to_string());
+    let page = desk
+        .events
+        .page(kind.as_deref(), cursor.as_deref(), limit)
+        .await?;
     Ok(answer::data(
-        &json!({"events": events, "next_cursor": next}),
+        &json!({"events": page.events, "next_cursor": page.next_cursor}),
     ))
 }
 

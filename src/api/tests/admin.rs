@@ -132,7 +132,9 @@ async fn health_readiness_and_metrics() {
         json!({"activeSessions": null, "cachedProfiles": null, "blacklistedTokens": null});
     let expected = json!({"status": "OK", "store": "connected", "sessionStats": unknown});
     assert_eq!(health.body, expected);
-    gateway.desk.store.clean_up().await.unwrap();
+    let store = &gateway.desk.store;
+    let turn = store.begin_clean_up(Duration::ZERO).await;
+    store.clean_up(&turn.unwrap().unwrap()).await.unwrap();
     let health = admin.call("GET", "/health", &[], "").await;
     assert_eq!(
         health.body.pointer("/sessionStats/activeSessions").unwrap(),

@@ -105,7 +105,7 @@ async fn gateway_with(adjust: impl FnOnce(&mut Live)) -> Gateway {
         },
         Arc::clone(&metrics),
     );
-    let events = Events::default();
+    let events = Events::new(store.clone());
     let accounts = Accounts::new(
         directory,
         store.clone(),
@@ -291,8 +291,9 @@ impl Gateway {
     }
 
     /// How often an event is remembered.
-    fn events(&self, kind: &str) -> usize {
-        self.desk.events.recent(Some(kind), None, 1000).len()
+    async fn events(&self, kind: &str) -> usize {
+        let page = self.desk.events.page(Some(kind), None, 1000).await;
+        page.unwrap().events.len()
     }
 }
 

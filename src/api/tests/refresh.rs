@@ -52,7 +52,7 @@ async fn parallel_refreshes_get_the_same_successor() {
     assert_eq!(successors.len(), 1);
     let last = successors.pop().unwrap();
     assert_eq!(refresh(&gateway, &last).await.status, StatusCode::OK);
-    assert_eq!(gateway.events("refresh_reused"), 0);
+    assert_eq!(gateway.events("refresh_reused").await, 0);
 }
 
 #[tokio::test]
@@ -64,7 +64,7 @@ async fn reuse_after_the_grace_time_ends_the_session() {
     assert_eq!(refresh(&gateway, &old).await.code(), "REFRESH_TOKEN_REUSED");
     assert!(!gateway.lives(&signed_in.text("/session/id")).await);
     assert_eq!(refresh(&gateway, &new).await.code(), "SESSION_REVOKED");
-    assert_eq!(gateway.events("refresh_reused"), 1);
+    assert_eq!(gateway.events("refresh_reused").await, 1);
 }
 
 #[tokio::test]

@@ -87,7 +87,7 @@ async fn one_or_all_others_are_ended_and_stay_listed_as_revoked() {
         .await;
     assert_eq!(revoked.at("/count"), 2);
     assert_eq!(revoked.at("/sessions/0/status"), "revoked");
-    assert_eq!(gateway.events("revoked"), 2);
+    assert_eq!(gateway.events("revoked").await, 2);
 }
 
 #[tokio::test]

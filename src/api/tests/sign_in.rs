@@ -132,7 +132,7 @@ async fn who_is_unknown_wrong_or_disabled_gets_one_answer() {
         assert_eq!(answer.code(), "INVALID_CREDENTIALS");
         assert_eq!(answer.headers, wrong.headers);
     }
-    assert_eq!(gateway.events("sign_in_failed"), 3);
+    assert_eq!(gateway.events("sign_in_failed").await, 3);
 }
 
 #[tokio::test]
@@ -269,7 +269,7 @@ async fn beyond_the_limit_the_oldest_goes_or_the_newest_is_refused() {
         assert_eq!(gateway.login(EMAIL, PASSWORD).await.status, StatusCode::OK);
     }
     assert!(!gateway.lives(&first).await);
-    assert_eq!(gateway.events("evicted"), 1);
+    assert_eq!(gateway.events("evicted").await, 1);
 
     let strict = gateway_with(|live| live.sessions.on_limit = OnLimit::Reject).await;
     strict.register().await;
@@ -330,7 +330,7 @@ async fn signing_out_ends_the_session_and_refuses_the_token() {
         gateway.desk.store.is_blacklisted(&[&key]).await,
         Ok(vec![true])
     );
-    assert_eq!(gateway.events("sign_out"), 1);
+    assert_eq!(gateway.events("sign_out").await, 1);
     let ended = gateway
         .metrics
         .sessions_ended

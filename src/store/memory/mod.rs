@@ -3,7 +3,11 @@
 //!
 //! One lock around everything: each operation is short and none waits while it holds it.
 
+mod amend;
 mod counters;
+mod journal;
+mod live;
+mod profiles;
 mod refresh;
 mod sessions;
 
@@ -12,12 +16,19 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 
+use super::revocations::CUT_OFF_KEPT;
 use super::sessions::Identity;
-use super::{Counts, Created, Entry, Findings, Found, Inquiry, Page, Use, Wanted, system_clock};
+use super::upkeep::Removed;
+use super::{
+    Counts, Created, Entry, Findings, Found, Grant, Inquiry, Page, Use, Wanted, system_clock,
+};
 use crate::limits::{Charge, Decision, Micros};
 use crate::session::{EndReason, Millis, OnLimit, Session, SessionId};
 use counters::Counters;
-use refresh::Refreshes;
+use journal::Journal;
+use live::Reports;
+use profiles::Profiles;
+use refresh::{Refresh, Refreshes};
 use sessions::Sessions;
 
 /// The whole store of one process.
@@ -34,6 +45,11 @@ struct Content {
     refreshes: Refreshes,
     /// When each entry may be forgotten.
     blacklist: HashMap<String, Millis>,
+    /// By person: the second up to which tokens without a session are refused.
+    cut_offs: HashMap<String, u64>,
+    profiles: Profiles,
+    live: Reports,
+    journal: Journal,
     counters: Counters,
     counts: Option<Counts>,
 }
@@ -41,6 +57,12 @@ struct Content {
 impl Content {
     fn is_blacklisted(&self, key: &str, now: Millis) -> bool {
         self.blacklist.get(key).is_some_and(|until| now < *until)
+    }
+
+    /// The same entry, with the connections that are open now.
+    fn with_live(&self, mut entry: Entry, now: Millis) -> Entry {
+        entry.activity.live_connections = self.live.of(&entry.session.id, now);
+        entry
     }
 }
 
@@ -86,30 +108,44 @@ impl Memory {
     pub(super) fn create_session(
         &self,
         session: &Session,
+        grant: Option<Grant>,
         max: u32,
         on_limit: OnLimit,
         idle: Option<Duration>,
     ) -> Created {
         let (mut content, now) = self.enter();
         let sessions = &mut content.sessions;
-        sessions.create(session, max, on_limit, idle, now / 1000)
+        let created = sessions.create(session, max, on_limit, idle, now / 1000);
+        if let (Created::Created { .. }, Some(grant)) = (&created, grant) {
+            content.refreshes.insert(session.id, Refresh::new(grant));
+        }
+        created
     }
 
     pub(super) fn session(&self, id: SessionId) -> Option<Entry> {
         let (content, now) = self.enter();
-        content.sessions.entry(&id, now / 1000).cloned()
+        let entry = content.sessions.entry(&id, now / 1000)?.clone();
+        Some(content.with_live(entry, now / 1000))
     }
 
     pub(super) fn sessions_of(&self, user: &str, wanted: Wanted<'_>) -> Page {
         let (content, now) = self.enter();
-        let entries = content.sessions.of(user, now / 1000);
+        let now = now / 1000;
+        let entries = content.sessions.of(user, now).into_iter();
+        let entries = entries.map(|entry| content.with_live(entry, now)).collect();
         drop(content);
-        Page::cut(entries, wanted, now / 1000)
+        Page::cut(entries, wanted, now)
     }
 
     pub(super) fn all_sessions(&self, wanted: Wanted<'_>) -> Page {
         let (content, now) = self.enter();
-        content.sessions.all(wanted, now / 1000)
+        let now = now / 1000;
+        let page = content.sessions.all(wanted, now);
+        let entries = page.entries.into_iter();
+        Page {
+            entries: entries.map(|entry| content.with_live(entry, now)).collect(),
+            ..page
+        }
     }
 
     pub(super) fn revoke(&self, id: SessionId, reason: EndReason, idle: Option<Duration>) -> bool {
@@ -138,8 +174,7 @@ impl Memory {
 
     pub(super) fn blacklist(&self, key: &str, ttl: Duration) {
         let (mut content, now) = self.enter();
-        let ttl = Millis::try_from(ttl.as_millis()).unwrap_or(Millis::MAX);
-        let until = (now / 1000).saturating_add(ttl.max(1));
+        let until = (now / 1000).saturating_add(millis(ttl).max(1));
         content.blacklist.insert(key.to_owned(), until);
     }
 
@@ -153,6 +188,19 @@ impl Memory {
         let (content, now) = self.enter();
         let is_on = |key: &&str| content.is_blacklisted(key, now / 1000);
         keys.iter().map(is_on).collect()
+    }
+
+    pub(super) fn cut_off(&self, user_key: &str) {
+        let (mut content, now) = self.enter();
+        content
+            .cut_offs
+            .insert(user_key.to_owned(), now / 1_000_000);
+    }
+
+    pub(super) fn cut_offs(&self, user_keys: &[&str]) -> Vec<Option<u64>> {
+        let (content, _) = self.enter();
+        let found = |key: &&str| content.cut_offs.get(*key).copied();
+        user_keys.iter().map(found).collect()
     }
 
     pub(super) fn record_uses(&self, uses: &[Use]) {
@@ -172,22 +220,17 @@ impl Memory {
         ended
     }
 
-    pub(super) fn clean_up(&self) -> Counts {
+    pub(super) fn clean_up(&self) -> (Counts, Removed) {
         let (mut content, now) = self.enter();
-        content.blacklist.retain(|_, until| now / 1000 < *until);
-        content.sessions.clean_up(now / 1000);
-        content
-            .refreshes
-            .retain(|_, refresh| now / 1000 < refresh.kept_until());
-        content.counters.clean_up(now);
+        let removed = content.clean_up(now);
         let counts = Counts {
             active_sessions: content.sessions.active(now / 1000),
-            cached_profiles: 0,
+            cached_profiles: content.profiles.count(),
             blacklisted_tokens: content.blacklist.len() as u64,
             at: now / 1000,
         };
         content.counts = Some(counts);
-        counts
+        (counts, removed)
     }
 
     pub(super) fn counts(&self) -> Option<Counts> {
@@ -196,6 +239,27 @@ impl Memory {
 }
 
 impl Content {
+    fn clean_up(&mut self, now: Micros) -> Removed {
+        self.counters.clean_up(now);
+        let second = now / 1_000_000;
+        let now = now / 1000;
+        let blacklisted = self.blacklist.len();
+        self.blacklist.retain(|_, until| now < *until);
+        let kept = CUT_OFF_KEPT.as_secs();
+        self.cut_offs.retain(|_, cut| second < *cut + kept);
+        self.profiles.clean_up(now);
+        let sessions = self.sessions.clean_up(now);
+        let known = &self.sessions;
+        self.refreshes
+            .retain(|id, refresh| now < refresh.kept_until() && known.entry(id, now).is_some());
+        Removed {
+            sessions,
+            index_entries: sessions,
+            blacklist: (blacklisted - self.blacklist.len()) as u64,
+            live_reports: self.live.clean_up(now),
+        }
+    }
+
     /// Reads as the script `decide.lua` does.
     fn decide(&mut self, inquiry: &Inquiry<'_>, idle: Option<Duration>, now: Micros) -> Findings {
         let before: Vec<&Charge> = inquiry.before.iter().collect();
@@ -203,6 +267,7 @@ impl Content {
             now: now / 1000,
             session: Found::NotAsked,
             blacklisted: false,
+            cut_off: None,
             decisions: Vec::new(),
         };
         if self.counters.refuse(&before, now) {
@@ -217,12 +282,15 @@ impl Content {
         findings.blacklisted = inquiry
             .blacklist_key
             .is_some_and(|key| self.is_blacklisted(key, now / 1000));
+        findings.cut_off = inquiry
+            .cut_off_of
+            .and_then(|key| self.cut_offs.get(key).copied());
         let passes = match &findings.session {
             Found::NotAsked => true,
             Found::Active(session, _) => meets(session, inquiry),
             Found::Missing | Found::Expired(_) | Found::Revoked(_) => false,
         };
-        if findings.blacklisted || !passes {
+        if findings.blacklisted || inquiry.is_cut_off(findings.cut_off) || !passes {
             findings.decisions = self.counters.settle(&before, true, now);
             return findings;
         }
@@ -254,4 +322,9 @@ fn meets(session: &Session, inquiry: &Inquiry<'_>) -> bool {
             .scopes
             .iter()
             .all(|scope| session.scopes.contains(scope))
+}
+
+/// A duration as the engine counts.
+fn millis(duration: Duration) -> Millis {
+    Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX)
 }

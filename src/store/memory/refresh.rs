@@ -1,10 +1,11 @@
 //! Refresh tokens, by the same rules as the script `rotate_refresh.lua`.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
-use super::super::{Rotation, Turnover};
-use super::Memory;
-use crate::session::{Millis, SessionId};
+use super::super::{Grant, Reuse, Rotation, Turned, Turnover, Use};
+use super::{Memory, millis};
+use crate::session::{Millis, SessionId, Status};
 
 /// Milliseconds.
 const KEPT_AFTER: Millis = 3_600_000;
@@ -16,17 +17,18 @@ pub(super) type Refreshes = HashMap<SessionId, Refresh>;
 pub(super) struct Refresh {
     current: [u8; 32],
     until: Millis,
-    /// Those that were rotated within the grace time, and when; the oldest first.
+    /// The latest that was rotated, and those rotated within the grace time before it, and when;
+    /// the oldest first.
     rotated: Vec<([u8; 32], Millis)>,
     /// An old one came back.
     reused: bool,
 }
 
 impl Refresh {
-    fn new(current: [u8; 32], until: Millis) -> Refresh {
+    pub(super) fn new(grant: Grant) -> Refresh {
         Refresh {
-            current,
-            until,
+            current: grant.hash,
+            until: grant.until,
             rotated: Vec::new(),
             reused: false,
         }
@@ -37,41 +39,47 @@ impl Refresh {
         self.until.saturating_add(KEPT_AFTER)
     }
 
-    fn rotate(&mut self, turnover: &Turnover, alive: bool, now: Millis) -> Rotation {
-        let grace = Millis::try_from(turnover.grace.as_millis()).unwrap_or(Millis::MAX);
-        self.rotated
-            .retain(|(_, at)| now < at.saturating_add(grace));
+    /// `end`: when the session ends. `None`: it has ended.
+    fn rotate(&mut self, turnover: &Turnover, end: Option<Millis>, now: Millis) -> Rotation {
+        let grace = millis(turnover.grace);
+        let recent = |at: Millis| now < at.saturating_add(grace);
+        let latest = self.rotated.pop();
+        self.rotated.retain(|(_, at)| recent(*at));
+        self.rotated.extend(latest);
         let presented = turnover.presented;
         let earlier = self.rotated.iter().position(|(hash, _)| *hash == presented);
         let is_current = presented == self.current;
         if !is_current && earlier.is_none() && !turnover.ours {
             return Rotation::Unknown;
         }
-        if !alive {
+        let Some(end) = end else {
             return Rotation::Gone;
-        }
-        if self.reused {
-            return Rotation::Reused;
-        }
-        if is_current {
-            return self.advance(turnover, now);
-        }
-        match earlier {
-            Some(place) => self.replay(place, turnover),
-            None => {
+        };
+        let replayed = earlier.filter(|place| {
+            let rotated = self.rotated.get(*place);
+            rotated.is_some_and(|(_, at)| recent(*at))
+        });
+        match (is_current, replayed) {
+            (true, _) if !self.reused => self.advance(turnover, end, now),
+            (_, Some(place)) if !self.reused => self.replay(place, turnover),
+            _ => {
                 self.reused = true;
-                Rotation::Reused
+                Rotation::Reused(match earlier {
+                    _ if is_current => Reuse::Unknown,
+                    Some(_) => Reuse::Predecessor,
+                    None => Reuse::Ancestor,
+                })
             }
         }
     }
 
-    fn advance(&mut self, turnover: &Turnover, now: Millis) -> Rotation {
+    fn advance(&mut self, turnover: &Turnover, end: Millis, now: Millis) -> Rotation {
         if now >= self.until {
             return Rotation::Expired;
         }
         self.rotated.push((self.current, now));
         self.current = turnover.successor;
-        self.until = turnover.until;
+        self.until = now.saturating_add(millis(turnover.ttl)).min(end);
         Rotation::Rotated
     }
 
@@ -87,39 +95,59 @@ impl Refresh {
 }
 
 impl Memory {
-    pub(in crate::store) fn grant_refresh(&self, id: SessionId, hash: [u8; 32], until: Millis) {
-        let (mut content, _) = self.enter();
-        content.refreshes.insert(id, Refresh::new(hash, until));
-    }
-
     pub(in crate::store) fn holds_refresh(&self, id: SessionId, hash: [u8; 32]) -> bool {
         let (content, _) = self.enter();
         let refresh = content.refreshes.get(&id);
         refresh.is_some_and(|refresh| refresh.current == hash)
     }
 
-    pub(in crate::store) fn rotate_refresh(&self, id: SessionId, turnover: &Turnover) -> Rotation {
+    pub(in crate::store) fn rotate_refresh(
+        &self,
+        id: SessionId,
+        turnover: &Turnover,
+        idle: Option<Duration>,
+    ) -> Turned {
         let (mut content, now) = self.enter();
         let now = now / 1000;
-        let alive = content
-            .sessions
-            .entry(&id, now)
-            .is_some_and(|entry| entry.session.ended.is_none() && now < entry.session.expires_at);
-        match content.refreshes.get_mut(&id) {
-            Some(refresh) => refresh.rotate(turnover, alive, now),
-            None if turnover.ours && !alive => Rotation::Gone,
+        let end = content.sessions.entry(&id, now).and_then(|entry| {
+            let status = entry.session.status(entry.activity.last_access, idle, now);
+            (status == Status::Active).then_some(entry.session.expires_at)
+        });
+        let rotation = match content.refreshes.get_mut(&id) {
+            Some(refresh) => refresh.rotate(turnover, end, now),
+            None if turnover.ours && end.is_none() => Rotation::Gone,
             None => Rotation::Unknown,
+        };
+        if matches!(rotation, Rotation::Rotated | Rotation::Replayed) {
+            let used = Use {
+                session: id,
+                last_access: now,
+                requests: 1,
+                address: turnover.address,
+            };
+            content.sessions.record(&used, now);
+        }
+        let entry = content.sessions.entry(&id, now).cloned();
+        Turned {
+            rotation,
+            entry: entry.map(|entry| content.with_live(entry, now)),
+            now,
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const UNTIL: Millis = 1_000_000;
+
+    fn first() -> Refresh {
+        Refresh::new(Grant {
+            hash: [1; 32],
+            until: UNTIL,
+        })
+    }
 
     /// Presents token `from`, whose successor is `to`, at `now`.
     fn present(refresh: &mut Refresh, from: u8, to: u8, now: Millis) -> Rotation {
@@ -128,47 +156,63 @@ mod tests {
             ours: from < 100,
             successor: [to; 32],
             grace: Duration::from_secs(30),
-            until: UNTIL,
+            ttl: Duration::from_secs(1_000),
+            address: [192, 0, 2, 1].into(),
         };
-        refresh.rotate(&turnover, true, now)
+        refresh.rotate(&turnover, Some(UNTIL), now)
     }
 
     #[test]
     fn the_same_token_gets_the_same_successor_for_the_grace_time() {
-        let mut refresh = Refresh::new([1; 32], UNTIL);
+        let mut refresh = first();
         assert_eq!(present(&mut refresh, 1, 2, 0), Rotation::Rotated);
         assert_eq!(present(&mut refresh, 1, 2, 1), Rotation::Replayed);
         // Its successor may have been used meanwhile.
         assert_eq!(present(&mut refresh, 2, 3, 2), Rotation::Rotated);
         assert_eq!(present(&mut refresh, 1, 2, 29_999), Rotation::Replayed);
         assert_eq!(present(&mut refresh, 2, 3, 29_999), Rotation::Replayed);
-        assert_eq!(present(&mut refresh, 1, 2, 30_000), Rotation::Reused);
+        let reused = present(&mut refresh, 1, 2, 30_000);
+        assert_eq!(reused, Rotation::Reused(Reuse::Ancestor));
     }
 
     #[test]
     fn after_a_reuse_nothing_is_rotated_any_more() {
-        let mut refresh = Refresh::new([1; 32], UNTIL);
+        let mut refresh = first();
         present(&mut refresh, 1, 2, 0);
-        assert_eq!(present(&mut refresh, 1, 2, 40_000), Rotation::Reused);
-        assert_eq!(present(&mut refresh, 2, 3, 40_001), Rotation::Reused);
+        for (from, reuse) in [
+            (1, Reuse::Predecessor),
+            (2, Reuse::Unknown),
+            (50, Reuse::Ancestor),
+            (1, Reuse::Predecessor),
+        ] {
+            let found = present(&mut refresh, from, from + 1, 40_000);
+            assert_eq!(found, Rotation::Reused(reuse), "{from}");
+        }
     }
 
     #[test]
     fn a_token_that_was_made_up_ends_nothing() {
-        let mut refresh = Refresh::new([1; 32], UNTIL);
+        let mut refresh = first();
         assert_eq!(present(&mut refresh, 200, 201, 0), Rotation::Unknown);
         assert_eq!(present(&mut refresh, 1, 2, 1), Rotation::Rotated);
     }
 
     #[test]
     fn a_token_over_its_time_is_expired() {
-        let mut refresh = Refresh::new([1; 32], UNTIL);
+        let mut refresh = first();
         assert_eq!(present(&mut refresh, 1, 2, UNTIL), Rotation::Expired);
     }
 
     #[test]
+    fn a_successor_ends_with_its_session() {
+        let mut refresh = first();
+        assert_eq!(present(&mut refresh, 1, 2, UNTIL - 1), Rotation::Rotated);
+        assert_eq!(present(&mut refresh, 2, 3, UNTIL), Rotation::Expired);
+    }
+
+    #[test]
     fn another_key_in_between_forks_nothing() {
-        let mut refresh = Refresh::new([1; 32], UNTIL);
+        let mut refresh = first();
         present(&mut refresh, 1, 2, 0);
         assert_eq!(present(&mut refresh, 1, 9, 1), Rotation::Unknown);
         assert_eq!(present(&mut refresh, 2, 3, 2), Rotation::Rotated);

@@ -67,6 +67,18 @@ impl Sessions {
         (now < kept_until(&entry.session)).then_some(entry)
     }
 
+    /// The session, if it is alive.
+    pub(super) fn alive(
+        &mut self,
+        id: SessionId,
+        idle: Option<Duration>,
+        now: Millis,
+    ) -> Option<&mut Entry> {
+        let entry = self.entries.get_mut(&id)?;
+        let status = entry.session.status(entry.activity.last_access, idle, now);
+        (status == Status::Active).then_some(entry)
+    }
+
     /// How the session stands.
     pub(super) fn find(
         &self,
@@ -177,7 +189,9 @@ impl Sessions {
         }
     }
 
-    pub(super) fn clean_up(&mut self, now: Millis) {
+    /// Drops those that have had their time; tells how many.
+    pub(super) fn clean_up(&mut self, now: Millis) -> u64 {
+        let before = self.entries.len();
         self.entries
             .retain(|_, entry| now < kept_until(&entry.session));
         for places in self.users.values_mut() {
@@ -185,6 +199,7 @@ impl Sessions {
         }
         self.users.retain(|_, places| !places.is_empty());
         self.order.retain(|(_, id)| self.entries.contains_key(id));
+        (before - self.entries.len()) as u64
     }
 
     /// How many are neither revoked nor past their absolute end.

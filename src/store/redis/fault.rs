@@ -63,3 +63,11 @@ pub(super) fn settled(reply: Value) -> Result<Value, StoreError> {
         reply => Ok(reply),
     }
 }
+
+/// Whether an answer is an error itself.
+pub(super) fn checked(reply: &Value) -> Result<(), StoreError> {
+    match reply {
+        Value::ServerError(error) => Err(Fault::from(RedisError::from(error.clone())).error),
+        _ => Ok(()),
+    }
+}

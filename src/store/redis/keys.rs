@@ -6,6 +6,22 @@ use sha2::{Digest, Sha256};
 use crate::limits::{Algorithm, Charge, Rule};
 use crate::session::SessionId;
 
+pub(super) const SESSION: &str = "session:{";
+const LIVE: &str = "live:{";
+const USER: &str = "user:";
+const PROFILE: &str = "profile:";
+const BLACKLIST: &str = "blacklist:";
+
+/// The keys that a clean-up looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Session,
+    User,
+    Live,
+    Profile,
+    Blacklist,
+}
+
 pub(super) struct Keys {
     prefix: String,
 }
@@ -17,22 +33,17 @@ impl Keys {
         }
     }
 
-    /// A hash: who signed in, when, from where, and how it ended.
+    /// A string: the record of a session, its use and its refresh tokens.
     pub(super) fn session(&self, id: &SessionId) -> String {
-        self.of("session:{", id)
+        self.of(SESSION, id)
     }
 
-    /// A hash: how the session is used.
-    pub(super) fn activity(&self, id: &SessionId) -> String {
-        self.of("activity:{", id)
+    /// A hash: how many connections each gateway has open for the session.
+    pub(super) fn live(&self, id: &SessionId) -> String {
+        self.of(LIVE, id)
     }
 
-    /// A hash: the session's refresh tokens, by their hashes.
-    pub(super) fn refresh(&self, id: &SessionId) -> String {
-        self.of("refresh:{", id)
-    }
-
-    /// Put together by hand, as [`Keys::limit`] is: every request names two of these.
+    /// Put together by hand, as [`Keys::limit`] is: every request names one of these.
     fn of(&self, word: &str, id: &SessionId) -> String {
         let mut key = String::with_capacity(self.prefix.len() + word.len() + 65);
         key.push_str(&self.prefix);
@@ -42,13 +53,26 @@ impl Keys {
         key
     }
 
-    /// Two sorted sets: a user's sessions that are alive, and those that have ended.
-    pub(super) fn user(&self, user: &str) -> [String; 2] {
-        let hash = Sha256::digest(user.as_bytes());
-        let name = hex::encode(hash.get(..16).unwrap_or(&hash));
-        let alive = format!("{}user:{{{name}}}", self.prefix);
-        let ended = format!("{alive}:ended");
-        [alive, ended]
+    /// A hash: a user's sessions, alive and ended.
+    pub(super) fn user(&self, user: &str) -> String {
+        format!("{}{USER}{{{}}}", self.prefix, short_hash(user))
+    }
+
+    /// Two strings: a user's cached profile, and the lease to put it.
+    pub(super) fn profile(&self, user: &str) -> [String; 2] {
+        let hash = short_hash(user);
+        let name = |word| format!("{}{word}{{{hash}}}", self.prefix);
+        [name(PROFILE), name("lease:")]
+    }
+
+    /// A string: the second up to which a person's tokens without session are refused.
+    pub(super) fn cut_off(&self, user_key: &str) -> String {
+        format!("{}cutoff:{}", self.prefix, short_hash(user_key))
+    }
+
+    /// A stream: the latest events.
+    pub(super) fn events(&self) -> String {
+        format!("{}events", self.prefix)
     }
 
     /// A string or a list: one counter of one limit, begun anew when its algorithm or window
@@ -69,7 +93,7 @@ impl Keys {
 
     /// A string: a token that is refused.
     pub(super) fn blacklist(&self, key: &str) -> String {
-        format!("{}blacklist:{key}", self.prefix)
+        format!("{}{BLACKLIST}{key}", self.prefix)
     }
 
     /// A string: the counts of the last clean-up.
@@ -87,9 +111,23 @@ impl Keys {
         format!("{}probe:{:016x}", self.prefix, rand::random::<u64>())
     }
 
+    /// What a key is, by its first word; `None`: none of those that are looked for.
+    pub(super) fn kind(&self, key: &str) -> Option<Kind> {
+        let name = key.strip_prefix(&self.prefix)?;
+        let kinds = [
+            (SESSION, Kind::Session),
+            (USER, Kind::User),
+            (LIVE, Kind::Live),
+            (PROFILE, Kind::Profile),
+            (BLACKLIST, Kind::Blacklist),
+        ];
+        let found = kinds.iter().find(|(word, _)| name.starts_with(word));
+        found.map(|(_, kind)| *kind)
+    }
+
     /// Reads the id back from the key of a session.
     pub(super) fn session_id(&self, key: &str) -> Option<SessionId> {
-        let id = key.strip_prefix(&self.prefix)?.strip_prefix("session:{")?;
+        let id = key.strip_prefix(&self.prefix)?.strip_prefix(SESSION)?;
         SessionId::parse(id.strip_suffix('}')?)
     }
 
@@ -113,4 +151,10 @@ pub(super) fn algorithm(charge: &Charge) -> char {
         Algorithm::SlidingLog => 'l',
         Algorithm::TokenBucket { .. } => 'b',
     }
+}
+
+/// The first half of the SHA-256: names a person without saying who it is.
+fn short_hash(user: &str) -> String {
+    let hash = Sha256::digest(user.as_bytes());
+    hex::encode(hash.get(..16).unwrap_or(&hash))
 }

@@ -31,6 +31,7 @@ impl Redis {
                 now: system_clock() / 1000,
                 session: Found::NotAsked,
                 blacklisted: false,
+                cut_off: None,
                 decisions: Vec::new(),
             });
         }
@@ -48,6 +49,8 @@ impl Redis {
             known: None,
             last_access: 0,
             blacklist_key: None,
+            cut_off_of: None,
+            issued_at: None,
             require: &Require::default(),
             after: &[],
         };
@@ -80,9 +83,10 @@ impl Redis {
         let charges = || inquiry.before.iter().chain(inquiry.after);
         let mut keys: Vec<String> = charges().map(|charge| self.keys.limit(charge)).collect();
         if let Some(id) = inquiry.session {
-            keys.extend([self.keys.session(&id), self.keys.activity(&id)]);
+            keys.push(self.keys.session(&id));
         }
         keys.extend(inquiry.blacklist_key.map(|key| self.keys.blacklist(key)));
+        keys.extend(inquiry.cut_off_of.map(|key| self.keys.cut_off(key)));
         let mut call = self
             .scripts
             .decide
@@ -95,7 +99,9 @@ impl Redis {
             .arg(record::list(&inquiry.require.scopes))
             .arg(u8::from(inquiry.session.is_some()))
             .arg(u8::from(inquiry.blacklist_key.is_some()))
-            .arg(known_revision(inquiry));
+            .arg(known_revision(inquiry))
+            .arg(u8::from(inquiry.cut_off_of.is_some()))
+            .arg(or_nothing(inquiry.issued_at));
         for charge in charges() {
             call = with_rule(call, charge)
                 .arg(record::list(&charge.limit.roles))
@@ -108,13 +114,23 @@ impl Redis {
         let Value::Array(parts) = reply else {
             return Err(StoreError::Malformed);
         };
-        let [now, status, fields, last, blacklisted, broken, limits @ ..] = parts.as_slice() else {
+        let [
+            now,
+            status,
+            record,
+            last,
+            blacklisted,
+            broken,
+            cut_off,
+            limits @ ..,
+        ] = parts.as_slice()
+        else {
             return Err(StoreError::Malformed);
         };
         self.count_malformed("decide", number(broken)?);
         let status = i64::try_from(number(status)?).map_err(|_| StoreError::Malformed)?;
         let session = match inquiry.session {
-            Some(id) => self.found(id, inquiry, status, fields, number(last)?),
+            Some(id) => self.found(id, inquiry, status, record, number(last)?),
             None => Found::NotAsked,
         };
         let mut decisions = Vec::with_capacity(limits.len() / 4);
@@ -134,6 +150,8 @@ impl Redis {
             now: number(now)? / 1000,
             session,
             blacklisted: number(blacklisted)? > 0,
+            // Negative: there is none.
+            cut_off: number(cut_off).ok(),
             decisions,
         })
     }
@@ -145,7 +163,7 @@ impl Redis {
         id: SessionId,
         inquiry: &Inquiry<'_>,
         status: i64,
-        fields: &Value,
+        record: &Value,
         last: u64,
     ) -> Found {
         if !(MALFORMED..=ACTIVE).contains(&status) {
@@ -156,13 +174,13 @@ impl Redis {
                 Found::Missing
             };
         }
-        if let (Value::Int(_), Some(known)) = (fields, &inquiry.known) {
+        if let (Value::Int(_), Some(known)) = (record, &inquiry.known) {
             return Found::Active(Arc::clone(known), last);
         }
-        match (status, record::session(id, fields)) {
-            (EXPIRED, Reading::There(session)) => Found::Expired(*session),
-            (REVOKED, Reading::There(session)) => Found::Revoked(*session),
-            (ACTIVE, Reading::There(session)) => Found::Active(Arc::from(session), last),
+        match (status, record::read(id, record)) {
+            (EXPIRED, Reading::There(entry)) => Found::Expired(entry.session),
+            (REVOKED, Reading::There(entry)) => Found::Revoked(entry.session),
+            (ACTIVE, Reading::There(entry)) => Found::Active(Arc::new(entry.session), last),
             _ => {
                 self.count_malformed("decide", 1);
                 Found::Missing
@@ -173,8 +191,11 @@ impl Redis {
 
 /// Empty: the caller has no record.
 fn known_revision(inquiry: &Inquiry<'_>) -> String {
-    let known = inquiry.known.as_ref();
-    known.map_or_else(String::new, |session| session.revision.to_string())
+    or_nothing(inquiry.known.as_ref().map(|session| session.revision))
+}
+
+fn or_nothing(number: Option<u64>) -> String {
+    number.map_or_else(String::new, |number| number.to_string())
 }
 
 fn with_rule(call: Call, charge: &Charge) -> Call {

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::super::page::{Wanted, newest_first};
 use super::super::{Entry, Page, StoreError};
-use super::{Redis, clock, fault, record};
-use crate::session::{Millis, SessionId};
+use super::Redis;
+use super::keys::SESSION;
+use crate::session::SessionId;
 
 /// How many keys one page of everybody's sessions looks at, roughly.
 const KEYS: u32 = 4_000;
@@ -20,11 +21,8 @@ impl Redis {
         user: &str,
         wanted: Wanted<'_>,
     ) -> Result<Page, StoreError> {
-        let (_, mut places) = self.places(user, true).await?;
-        places.sort_unstable();
-        places.dedup();
-        let ids: Vec<SessionId> = places.into_iter().map(|(_, id)| id).collect();
-        let (now, entries) = self.entries(&ids).await?;
+        let ids: Vec<SessionId> = self.index_of(user).await?.keys().copied().collect();
+        let (now, entries) = self.entries("sessions_of", &ids).await?;
         Ok(Page::cut(entries, wanted, now))
     }
 
@@ -39,7 +37,9 @@ impl Redis {
         let (mut found, mut looked_at, mut many) = (Vec::new(), 0, 0);
         let mut begun = place > 0 || !ids.is_empty();
         let now = loop {
-            let (now, mut entries) = self.within(deadline, self.entries(&ids)).await?;
+            let (now, mut entries) = self
+                .within(deadline, self.entries("all_sessions", &ids))
+                .await?;
             entries.retain(|entry| wanted.includes(entry, now));
             let missing = wanted.limit.saturating_sub(found.len() + entries.len());
             let missing = u32::try_from(missing).unwrap_or(STEP);
@@ -51,7 +51,7 @@ impl Redis {
             }
             begun = true;
             looked_at += many;
-            let keys = self.scan(deadline, "session:", many, &mut place).await?;
+            let keys = self.scan(deadline, SESSION, many, &mut place).await?;
             ids = keys
                 .iter()
                 .filter_map(|k| self.keys.session_id(k))
@@ -67,32 +67,6 @@ impl Redis {
             next_cursor: cursor(place, &carried),
             now,
         })
-    }
-
-    /// The time, and those of these sessions that are there.
-    async fn entries(&self, ids: &[SessionId]) -> Result<(Millis, Vec<Entry>), StoreError> {
-        let mut questions = redis::pipe();
-        questions.cmd("TIME");
-        for id in ids {
-            self.ask_for(&mut questions, id);
-        }
-        let replies = self.ask_all(&questions).await?;
-        let (time, replies) = replies.split_first().ok_or(StoreError::Malformed)?;
-        let mut entries = Vec::with_capacity(ids.len());
-        for (id, pair) in ids.iter().zip(replies.chunks_exact(2)) {
-            let [session, activity] = pair else {
-                return Err(StoreError::Malformed);
-            };
-            if !fault::is_wrong_type(session) {
-                fault::settled(session.clone())?;
-            }
-            match record::entry(*id, session, activity) {
-                None => {}
-                Some(Ok(entry)) => entries.push(entry),
-                Some(Err(())) => self.count_malformed("sessions_of", 1),
-            }
-        }
-        Ok((clock(time).ok_or(StoreError::Malformed)?, entries))
     }
 }
 

@@ -1,13 +1,19 @@
 //! The Redis engine: the only place that names the Redis client. Each operation that must be atomic
 //! is one script over keys of one slot; each is one round trip where it can be.
 
+mod amend;
 mod connection;
 mod fault;
+mod index;
+mod journal;
 mod keys;
 mod limits;
 mod listing;
+mod live;
+mod profiles;
 mod record;
 mod refresh;
+mod revocations;
 mod scripts;
 mod sessions;
 mod upkeep;

@@ -1,73 +1,83 @@
-//! Refresh tokens, by their hashes.
+//! Refresh tokens, by their hashes: part of their session's record.
 
-use super::super::{Rotation, StoreError, Turnover};
-use super::{Redis, fault, read};
+use std::time::Duration;
+
+use redis::Value;
+
+use super::super::{Reuse, Rotation, StoreError, Turned, Turnover};
+use super::sessions::millis;
+use super::{Redis, fault, live, record};
 use crate::session::{Millis, SessionId};
 
-/// How long past its end a token stays tellable, in milliseconds.
-const KEPT_AFTER: Millis = 3_600_000;
-
 impl Redis {
-    pub(in super::super) async fn grant_refresh(
-        &self,
-        id: SessionId,
-        hash: [u8; 32],
-        until: Millis,
-    ) -> Result<(), StoreError> {
-        let key = self.keys.refresh(&id);
-        let mut writes = redis::pipe();
-        writes.cmd("DEL").arg(&key);
-        writes
-            .cmd("HSET")
-            .arg(&key)
-            .arg("current")
-            .arg(hex::encode(hash))
-            .arg("until")
-            .arg(until);
-        writes
-            .cmd("PEXPIREAT")
-            .arg(&key)
-            .arg(until.saturating_add(KEPT_AFTER));
-        for reply in self.ask_all(&writes).await? {
-            fault::settled(reply)?;
-        }
-        Ok(())
-    }
-
     pub(in super::super) async fn holds_refresh(
         &self,
         id: SessionId,
         hash: [u8; 32],
     ) -> Result<bool, StoreError> {
-        let mut question = redis::cmd("HGET");
-        question.arg(self.keys.refresh(&id)).arg("current");
-        let current: Option<String> = read(self.ask(&question).await?)?;
-        Ok(current.is_some_and(|current| current == hex::encode(hash)))
+        let mut question = redis::cmd("GET");
+        let record = match self.ask(question.arg(self.keys.session(&id))).await {
+            // As good as none.
+            Err(StoreError::Malformed) => Value::Nil,
+            record => record?,
+        };
+        Ok(record::current_refresh(id, &record) == Some(hash))
     }
 
     pub(in super::super) async fn rotate_refresh(
         &self,
         id: SessionId,
         turnover: &Turnover,
-    ) -> Result<Rotation, StoreError> {
-        let grace = Millis::try_from(turnover.grace.as_millis()).unwrap_or(Millis::MAX);
+        idle: Option<Duration>,
+    ) -> Result<Turned, StoreError> {
         let call = self
             .scripts
             .rotate_refresh
-            .on(&[self.keys.session(&id), self.keys.refresh(&id)])
-            .arg(hex::encode(turnover.presented))
+            .on(&[self.keys.session(&id)])
+            .arg(&turnover.presented[..])
             .arg(u8::from(turnover.ours))
-            .arg(hex::encode(turnover.successor))
-            .arg(grace)
-            .arg(turnover.until);
-        match read(self.run(call).await?)? {
-            1 => Ok(Rotation::Rotated),
-            2 => Ok(Rotation::Replayed),
-            3 => Ok(Rotation::Reused),
-            4 => Ok(Rotation::Unknown),
-            5 => Ok(Rotation::Expired),
-            6 => Ok(Rotation::Gone),
-            _ => Err(StoreError::Malformed),
+            .arg(&turnover.successor[..])
+            .arg(whole_millis(turnover.grace))
+            .arg(whole_millis(turnover.ttl))
+            .arg(millis(idle))
+            .arg(record::octets(turnover.address));
+        let mut replies = self.run_all(self.with_live(call, id)).await?.into_iter();
+        let reply = replies.next().ok_or(StoreError::Malformed)?;
+        let reports = replies.next().ok_or(StoreError::Malformed)?;
+        let Value::Array(parts) = fault::settled(reply)? else {
+            return Err(StoreError::Malformed);
+        };
+        let Ok([Value::Int(outcome), Value::Int(now), record]) = <[Value; 3]>::try_from(parts)
+        else {
+            return Err(StoreError::Malformed);
+        };
+        let now = Millis::try_from(now).map_err(|_| StoreError::Malformed)?;
+        let mut entry = self.entry("rotate_refresh", id, &record)?;
+        if let Some(entry) = &mut entry {
+            entry.activity.live_connections = live::count(&reports, now);
         }
+        Ok(Turned {
+            rotation: rotation(outcome).ok_or(StoreError::Malformed)?,
+            entry,
+            now,
+        })
     }
+}
+
+fn rotation(outcome: i64) -> Option<Rotation> {
+    Some(match outcome {
+        1 => Rotation::Rotated,
+        2 => Rotation::Replayed,
+        4 => Rotation::Unknown,
+        5 => Rotation::Expired,
+        6 => Rotation::Gone,
+        7 => Rotation::Reused(Reuse::Predecessor),
+        8 => Rotation::Reused(Reuse::Ancestor),
+        9 => Rotation::Reused(Reuse::Unknown),
+        _ => return None,
+    })
+}
+
+fn whole_millis(duration: Duration) -> Millis {
+    Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX)
 }

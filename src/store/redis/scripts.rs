@@ -6,6 +6,7 @@ const CLOCK: &str = include_str!("scripts/clock.lua");
 const LIMIT: &str = include_str!("scripts/limit.lua");
 const GIVE_BACK: &str = include_str!("scripts/give_back.lua");
 const INDEX: &str = include_str!("scripts/index.lua");
+const RECORD: &str = include_str!("scripts/record.lua");
 
 /// All scripts, hashed once.
 pub(super) struct Scripts {
@@ -16,9 +17,18 @@ pub(super) struct Scripts {
     pub end_session: Loaded,
     pub sign_in: Loaded,
     pub retire: Loaded,
+    pub trim: Loaded,
     pub identify: Loaded,
     pub record_use: Loaded,
     pub rotate_refresh: Loaded,
+    pub amend: Loaded,
+    pub touch: Loaded,
+    pub profile: Loaded,
+    pub put_profile: Loaded,
+    pub report_live: Loaded,
+    pub trim_live: Loaded,
+    pub cut_off: Loaded,
+    pub release: Loaded,
 }
 
 /// A script that the server knows by its hash.
@@ -38,13 +48,26 @@ impl Scripts {
             decide: Loaded::new(&[CLOCK, LIMIT, include_str!("scripts/decide.lua")]),
             peek: Loaded::new(&[CLOCK, LIMIT, include_str!("scripts/peek.lua")]),
             refund: Loaded::new(&[CLOCK, LIMIT, GIVE_BACK, include_str!("scripts/refund.lua")]),
-            write_session: Loaded::new(&[include_str!("scripts/write_session.lua")]),
-            end_session: Loaded::new(&[CLOCK, include_str!("scripts/end_session.lua")]),
+            write_session: Loaded::new(&[CLOCK, RECORD, include_str!("scripts/write_session.lua")]),
+            end_session: Loaded::new(&[CLOCK, RECORD, include_str!("scripts/end_session.lua")]),
             sign_in: Loaded::new(&[CLOCK, INDEX, include_str!("scripts/sign_in.lua")]),
             retire: Loaded::new(&[CLOCK, INDEX, include_str!("scripts/retire.lua")]),
-            identify: Loaded::new(&[include_str!("scripts/identify.lua")]),
-            record_use: Loaded::new(&[include_str!("scripts/record_use.lua")]),
-            rotate_refresh: Loaded::new(&[CLOCK, include_str!("scripts/rotate_refresh.lua")]),
+            trim: Loaded::new(&[CLOCK, INDEX, include_str!("scripts/trim.lua")]),
+            identify: Loaded::new(&[CLOCK, RECORD, include_str!("scripts/identify.lua")]),
+            record_use: Loaded::new(&[CLOCK, RECORD, include_str!("scripts/record_use.lua")]),
+            rotate_refresh: Loaded::new(&[
+                CLOCK,
+                RECORD,
+                include_str!("scripts/rotate_refresh.lua"),
+            ]),
+            amend: Loaded::new(&[CLOCK, RECORD, include_str!("scripts/amend.lua")]),
+            touch: Loaded::new(&[CLOCK, RECORD, include_str!("scripts/touch.lua")]),
+            profile: Loaded::new(&[include_str!("scripts/profile.lua")]),
+            put_profile: Loaded::new(&[include_str!("scripts/put_profile.lua")]),
+            report_live: Loaded::new(&[CLOCK, include_str!("scripts/report_live.lua")]),
+            trim_live: Loaded::new(&[CLOCK, include_str!("scripts/trim_live.lua")]),
+            cut_off: Loaded::new(&[CLOCK, include_str!("scripts/cut_off.lua")]),
+            release: Loaded::new(&[include_str!("scripts/release.lua")]),
         }
     }
 
@@ -59,9 +82,18 @@ impl Scripts {
             &self.end_session,
             &self.sign_in,
             &self.retire,
+            &self.trim,
             &self.identify,
             &self.record_use,
             &self.rotate_refresh,
+            &self.amend,
+            &self.touch,
+            &self.profile,
+            &self.put_profile,
+            &self.report_live,
+            &self.trim_live,
+            &self.cut_off,
+            &self.release,
         ] {
             commands.cmd("SCRIPT").arg("LOAD").arg(&script.text);
         }
@@ -85,6 +117,12 @@ impl Loaded {
         for key in keys {
             command.arg(key.as_ref());
         }
+        Call { command }
+    }
+}
+
+impl From<Cmd> for Call {
+    fn from(command: Cmd) -> Call {
         Call { command }
     }
 }

@@ -2,61 +2,83 @@
 
 use std::time::Duration;
 
-use redis::Pipeline;
+use redis::Value;
 use tokio::time::timeout;
 
 use super::super::{Entry, StoreError, Use};
-use super::record::{self, FIELDS, Reading};
+use super::record::{self, Reading};
 use super::scripts::Call;
-use super::{Redis, clock, fault, read};
+use super::{Redis, clock, fault, live, read};
 use crate::session::{EndReason, Millis, SessionId, Status};
 
 /// How many sessions one step of a long operation deals with.
-const STEP: usize = 128;
+pub(super) const STEP: usize = 128;
 
-/// What `end_session.lua` answers: its outcome, then user, created and expires where known.
-pub(super) type Ending = (i64, Option<String>, Option<Millis>, Option<Millis>);
+/// What `end_session.lua` answers: its outcome, and the user where known.
+pub(super) type Ending = (i64, Option<String>);
+pub(super) const MISSING: i64 = 0;
 pub(super) const ENDED_NOW: i64 = 1;
 const ENDED_BEFORE: i64 = 2;
-pub(super) const MISSING: i64 = 0;
-pub(super) const ALIVE: i64 = 6;
 const MALFORMED: i64 = 4;
 const IDLE: i64 = 5;
+pub(super) const ALIVE: i64 = 6;
 
 impl Redis {
     pub(in super::super) async fn session(
         &self,
         id: SessionId,
     ) -> Result<Option<Entry>, StoreError> {
+        let (_, mut entries) = self.entries("session", &[id]).await?;
+        Ok(entries.pop())
+    }
+
+    /// The time, and those of these sessions that are there, in their order.
+    pub(super) async fn entries(
+        &self,
+        operation: &'static str,
+        ids: &[SessionId],
+    ) -> Result<(Millis, Vec<Entry>), StoreError> {
         let mut questions = redis::pipe();
-        self.ask_for(&mut questions, &id);
-        let replies = self.ask_all(&questions).await?;
-        let [session, activity] = replies.as_slice() else {
-            return Err(StoreError::Malformed);
-        };
-        if !fault::is_wrong_type(session) {
-            fault::settled(session.clone())?;
+        questions.cmd("TIME");
+        for id in ids {
+            questions.cmd("GET").arg(self.keys.session(id));
+            questions.cmd("HGETALL").arg(self.keys.live(id));
         }
-        match record::entry(id, session, activity) {
-            None => Ok(None),
-            Some(Ok(entry)) => Ok(Some(entry)),
-            Some(Err(())) => {
-                self.count_malformed("session", 1);
+        let replies = self.ask_all(&questions).await?;
+        let (time, replies) = replies.split_first().ok_or(StoreError::Malformed)?;
+        let now = clock(time).ok_or(StoreError::Malformed)?;
+        let mut entries = Vec::with_capacity(ids.len());
+        for (id, pair) in ids.iter().zip(replies.chunks_exact(2)) {
+            let [record, reports] = pair else {
+                return Err(StoreError::Malformed);
+            };
+            if let Some(mut entry) = self.entry(operation, *id, record)? {
+                entry.activity.live_connections = live::count(reports, now);
+                entries.push(entry);
+            }
+        }
+        Ok((now, entries))
+    }
+
+    /// Reads an answer that holds a record. One that is not understood is as good as none, and is
+    /// counted.
+    pub(super) fn entry(
+        &self,
+        operation: &'static str,
+        id: SessionId,
+        record: &Value,
+    ) -> Result<Option<Entry>, StoreError> {
+        if !fault::is_wrong_type(record) {
+            fault::checked(record)?;
+        }
+        match record::read(id, record) {
+            Reading::Missing => Ok(None),
+            Reading::There(entry) => Ok(Some(*entry)),
+            Reading::Malformed => {
+                self.count_malformed(operation, 1);
                 Ok(None)
             }
         }
-    }
-
-    /// Adds the two questions for a session and its activity.
-    pub(super) fn ask_for(&self, questions: &mut Pipeline, id: &SessionId) {
-        questions
-            .cmd("HMGET")
-            .arg(self.keys.session(id))
-            .arg(&FIELDS);
-        questions
-            .cmd("HMGET")
-            .arg(self.keys.activity(id))
-            .arg(&["last", "count", "ips"]);
     }
 
     pub(in super::super) async fn revoke(
@@ -68,7 +90,7 @@ impl Redis {
     ) -> Result<(), StoreError> {
         let call = self.ending(&id, Some(reason), idle, false);
         let reply = self.run(call).await?;
-        let (outcome, user, created, _) = ending(reply)?;
+        let (outcome, user) = ending(reply)?;
         *was_alive = outcome == ENDED_NOW;
         if outcome == MALFORMED {
             self.count_malformed("revoke", 1);
@@ -76,10 +98,8 @@ impl Redis {
         if !matches!(outcome, ENDED_NOW | ENDED_BEFORE | IDLE) {
             return Ok(());
         }
-        let (Some(user), Some(created)) = (user, created) else {
-            return Err(StoreError::Malformed);
-        };
-        self.retire(&user, &[(created, id)]).await
+        self.retire(&user.ok_or(StoreError::Malformed)?, &[id])
+            .await
     }
 
     /// The call that ends a session; without reason, only one that has expired by being idle.
@@ -93,8 +113,8 @@ impl Redis {
     ) -> Call {
         self.scripts
             .end_session
-            .on(&[self.keys.session(id), self.keys.activity(id)])
-            .arg(reason.map_or("", EndReason::as_str))
+            .on(&[self.keys.session(id)])
+            .arg(reason.map_or(0, record::reason_code))
             .arg(u8::from(mark))
             .arg(millis(idle))
     }
@@ -109,10 +129,10 @@ impl Redis {
                 let id = &used.session;
                 self.scripts
                     .record_use
-                    .on(&[self.keys.session(id), self.keys.activity(id)])
+                    .on(&[self.keys.session(id)])
                     .arg(used.requests)
                     .arg(used.last_access)
-                    .arg(used.address.to_string())
+                    .arg(record::octets(used.address))
             };
             let writing = self.run_all(step.iter().map(call).collect());
             for reply in self.within(deadline, writing).await? {
@@ -133,61 +153,22 @@ impl Redis {
             let mut questions = redis::pipe();
             questions.cmd("TIME");
             for id in step {
-                self.ask_for(&mut questions, id);
+                questions.cmd("GET").arg(self.keys.session(id));
             }
             let replies = self.within(deadline, self.ask_all(&questions)).await?;
             let (time, replies) = replies.split_first().ok_or(StoreError::Malformed)?;
             let now = clock(time).ok_or(StoreError::Malformed)?;
-            for (id, pair) in step.iter().zip(replies.chunks_exact(2)) {
-                let [session, activity] = pair else {
-                    return Err(StoreError::Malformed);
-                };
-                if !fault::is_wrong_type(session) {
-                    fault::settled(session.clone())?;
-                }
-                let active = match record::session(*id, session) {
-                    Reading::There(session) => {
-                        let last = record::activity(activity).last_access;
-                        session.status(last, idle, now) == Status::Active
-                    }
-                    Reading::Missing | Reading::Malformed => false,
-                };
+            for (id, record) in step.iter().zip(replies) {
+                let entry = self.entry("ended_among", *id, record)?;
+                let active = entry.is_some_and(|Entry { session, activity }| {
+                    session.status(activity.last_access, idle, now) == Status::Active
+                });
                 if !active {
                     ended.push(*id);
                 }
             }
         }
         Ok(ended)
-    }
-
-    pub(in super::super) async fn blacklist(
-        &self,
-        key: &str,
-        ttl: Duration,
-    ) -> Result<(), StoreError> {
-        let millis = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
-        // Redis refuses a moment beyond what it can count; a century will do.
-        let millis = millis.clamp(1, 3_155_760_000_000);
-        let mut command = redis::cmd("SET");
-        command.arg(self.keys.blacklist(key)).arg(1);
-        self.ask(command.arg("PX").arg(millis)).await.map(drop)
-    }
-
-    pub(in super::super) async fn unblacklist(&self, key: &str) -> Result<bool, StoreError> {
-        let mut command = redis::cmd("DEL");
-        read(self.ask(command.arg(self.keys.blacklist(key))).await?)
-    }
-
-    pub(in super::super) async fn are_blacklisted(
-        &self,
-        keys: &[&str],
-    ) -> Result<Vec<bool>, StoreError> {
-        let mut questions = redis::pipe();
-        for key in keys {
-            questions.cmd("EXISTS").arg(self.keys.blacklist(key));
-        }
-        let replies = self.ask_all(&questions).await?;
-        replies.into_iter().map(read).collect()
     }
 
     /// One step of a long operation.
@@ -211,10 +192,10 @@ pub(super) fn millis(idle: Option<Duration>) -> u64 {
 }
 
 /// Reads the answer of `end_session.lua`.
-pub(super) fn ending(reply: redis::Value) -> Result<Ending, StoreError> {
-    let redis::Value::Array(mut parts) = fault::settled(reply)? else {
+pub(super) fn ending(reply: Value) -> Result<Ending, StoreError> {
+    let Value::Array(mut parts) = fault::settled(reply)? else {
         return Err(StoreError::Malformed);
     };
-    parts.resize(4, redis::Value::Nil);
-    read(redis::Value::Array(parts))
+    parts.resize(2, Value::Nil);
+    read(Value::Array(parts))
 }

@@ -1,37 +1,71 @@
-//! Counting what is there, once for the whole fleet, and trying whether the server takes writes.
-//! Nothing has to be trimmed: every key has a time to live.
+//! Trimming and counting, once for the whole fleet, and trying whether the server takes writes.
+//! Every key has a time to live: what is left to trim is what lies in keys that live on.
 
 use std::time::{Duration, Instant};
 
+use redis::Value;
+use tokio::time::sleep;
+
+use super::super::upkeep::{Removed, Turn};
 use super::super::{Counts, Probe, StoreError};
-use super::{Redis, clock, read};
+use super::keys::Kind;
+use super::{Redis, clock, fault, read};
 use crate::session::Millis;
 
 /// How many keys one step of a scan looks at.
 const STEP: u32 = 500;
+/// After each step it pauses for so many times as long as the step took.
+const PAUSES: u32 = 4;
 /// How long the counts are remembered, in seconds.
 const COUNTS_KEPT: u32 = 86_400;
-/// While one gateway cleans up, and shortly after, the others take its counts. Seconds.
-const TURN: u32 = 10;
+/// How long a turn lasts if it is not prolonged, in seconds.
+const TURN: u32 = 60;
+/// Where a session's record says when it expires and whether it has ended.
+const HEAD: (u8, u8) = (7, 18);
 
 impl Redis {
+    pub(in super::super) async fn begin_clean_up(
+        &self,
+        period: Duration,
+    ) -> Result<Option<Turn>, StoreError> {
+        let now = self.now().await?;
+        let last = self.counts().await?.map_or(0, |counts| counts.at);
+        let period = Millis::try_from(period.as_millis()).unwrap_or(Millis::MAX);
+        if now < last.saturating_add(period) {
+            return Ok(None);
+        }
+        let turn = Turn(rand::random());
+        let mut taking = redis::cmd("SET");
+        taking.arg(self.keys.cleaning()).arg(turn.0);
+        taking.arg("NX").arg("EX").arg(TURN);
+        let taken = self.ask(&taking).await? != Value::Nil;
+        Ok(taken.then_some(turn))
+    }
+
+    pub(in super::super) async fn end_clean_up(&self, turn: Turn) -> Result<(), StoreError> {
+        let call = self.scripts.release.on(&[self.keys.cleaning()]);
+        self.run(call.arg(turn.0)).await.map(drop)
+    }
+
     pub(in super::super) async fn clean_up(
         &self,
+        turn: &Turn,
         deadline: Duration,
-    ) -> Result<Counts, StoreError> {
-        let mut turn = redis::cmd("SET");
-        turn.arg(self.keys.cleaning()).arg(1).arg("NX");
-        turn.arg("EX").arg(TURN);
-        let ours = self.within(deadline, self.ask(&turn)).await? != redis::Value::Nil;
-        if !ours && let Some(counts) = self.within(deadline, self.counts()).await? {
-            return Ok(counts);
+    ) -> Result<(Counts, Removed), StoreError> {
+        let (mut counts, mut removed) = (Counts::default(), Removed::default());
+        let mut cursor = 0;
+        loop {
+            let started = Instant::now();
+            let keys = self.scan(deadline, "", STEP, &mut cursor).await?;
+            self.within(deadline, self.prolong(turn)).await?;
+            let step = self.clean_up_step(&keys, &mut counts, &mut removed);
+            self.within(deadline, step).await?;
+            if cursor == 0 {
+                break;
+            }
+            sleep(started.elapsed() * PAUSES).await;
         }
-        let counts = Counts {
-            at: self.within(deadline, self.now()).await?,
-            active_sessions: self.active_sessions(deadline).await?,
-            cached_profiles: self.count(deadline, "profile:").await?,
-            blacklisted_tokens: self.count(deadline, "blacklist:").await?,
-        };
+        counts.at = self.within(deadline, self.now()).await?;
         let mut writing = redis::cmd("SET");
         writing.arg(self.keys.counts()).arg(format!(
             "{} {} {} {}",
@@ -39,7 +73,67 @@ impl Redis {
         ));
         writing.arg("EX").arg(COUNTS_KEPT);
         self.within(deadline, self.ask(&writing)).await?;
-        Ok(counts)
+        Ok((counts, removed))
+    }
+
+    /// A turn that was lost, because this gateway stood still for so long, is another's now.
+    async fn prolong(&self, turn: &Turn) -> Result<(), StoreError> {
+        let mut asking = redis::pipe();
+        asking.cmd("GET").arg(self.keys.cleaning());
+        asking.cmd("EXPIRE").arg(self.keys.cleaning()).arg(TURN);
+        let holder = self.ask_all(&asking).await?.into_iter().next();
+        let holder: Option<String> = read(holder.ok_or(StoreError::Malformed)?)?;
+        if holder != Some(turn.0.to_string()) {
+            return Err(StoreError::Refused);
+        }
+        Ok(())
+    }
+
+    async fn clean_up_step(
+        &self,
+        keys: &[String],
+        counts: &mut Counts,
+        removed: &mut Removed,
+    ) -> Result<(), StoreError> {
+        let mut calls = Vec::new();
+        calls.push(redis::cmd("TIME").into());
+        let mut kinds = Vec::new();
+        for key in keys {
+            let call = match self.keys.kind(key) {
+                Some(Kind::Session) => {
+                    let mut question = redis::cmd("GETRANGE");
+                    question.arg(key).arg(HEAD.0).arg(HEAD.1);
+                    question.into()
+                }
+                Some(Kind::User) => self.scripts.trim.on(&[key]),
+                Some(Kind::Live) => self.scripts.trim_live.on(&[key]),
+                Some(Kind::Profile) => {
+                    counts.cached_profiles += 1;
+                    continue;
+                }
+                Some(Kind::Blacklist) => {
+                    counts.blacklisted_tokens += 1;
+                    continue;
+                }
+                None => continue,
+            };
+            kinds.push(self.keys.kind(key));
+            calls.push(call);
+        }
+        let mut replies = self.run_all(calls).await?.into_iter();
+        let now = replies.next().as_ref().and_then(clock);
+        let now = now.ok_or(StoreError::Malformed)?;
+        for (kind, reply) in kinds.into_iter().zip(replies) {
+            if fault::is_wrong_type(&reply) {
+                continue;
+            }
+            match kind {
+                Some(Kind::User) => removed.index_entries += read::<u64>(reply)?,
+                Some(Kind::Live) => removed.live_reports += read::<u64>(reply)?,
+                _ => counts.active_sessions += u64::from(is_active(reply, now)?),
+            }
+        }
+        Ok(())
     }
 
     pub(in super::super) async fn counts(&self) -> Result<Option<Counts>, StoreError> {
@@ -79,44 +173,6 @@ impl Redis {
         }
     }
 
-    async fn active_sessions(&self, deadline: Duration) -> Result<u64, StoreError> {
-        let (mut cursor, mut active) = (0, 0);
-        loop {
-            let found = self.scan(deadline, "session:", STEP, &mut cursor).await?;
-            let mut questions = redis::pipe();
-            questions.cmd("TIME");
-            for id in found.iter().filter_map(|key| self.keys.session_id(key)) {
-                let key = self.keys.session(&id);
-                questions
-                    .cmd("HMGET")
-                    .arg(key)
-                    .arg(&["expires", "ended_at"]);
-            }
-            let replies = self.within(deadline, self.ask_all(&questions)).await?;
-            let (time, replies) = replies.split_first().ok_or(StoreError::Malformed)?;
-            let now = clock(time).ok_or(StoreError::Malformed)?;
-            for reply in replies {
-                let fields = redis::from_redis_value_ref::<[Option<String>; 2]>(reply);
-                let [expires, ended] = fields.unwrap_or_default();
-                let expires = expires.and_then(|text| text.parse::<Millis>().ok());
-                active += u64::from(ended.is_none() && expires.is_some_and(|end| now < end));
-            }
-            if cursor == 0 {
-                return Ok(active);
-            }
-        }
-    }
-
-    async fn count(&self, deadline: Duration, word: &str) -> Result<u64, StoreError> {
-        let (mut cursor, mut count) = (0, 0);
-        loop {
-            count += self.scan(deadline, word, STEP, &mut cursor).await?.len() as u64;
-            if cursor == 0 {
-                return Ok(count);
-            }
-        }
-    }
-
     /// Looks at about so many keys; gives those that begin with this word.
     pub(super) async fn scan(
         &self,
@@ -135,4 +191,17 @@ impl Redis {
         *cursor = next;
         Ok(keys)
     }
+}
+
+/// Reads when a session expires and whether it has ended: six bytes each, the lowest first.
+fn is_active(reply: Value, now: Millis) -> Result<bool, StoreError> {
+    let bytes: Vec<u8> = read(reply)?;
+    let Some((expires, ended)) = bytes.split_at_checked(6).filter(|_| bytes.len() == 12) else {
+        return Ok(false);
+    };
+    let number = |bytes: &[u8]| {
+        let bytes = bytes.iter().rev();
+        bytes.fold(0, |number: Millis, byte| number << 8 | Millis::from(*byte))
+    };
+    Ok(number(ended) == 0 && now < number(expires))
 }

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use redis::Value;
 
-use super::super::page::{parse_place, place};
 use super::super::sessions::Identity;
-use super::super::{Created, StoreError};
+use super::super::{Created, Grant, StoreError};
+use super::index::{session_ids, with_ages};
 use super::sessions::{ALIVE, ENDED_NOW, MISSING, ending};
-use super::{Redis, clock, fault, read, record};
+use super::{Redis, fault, record};
 use crate::session::{EndReason, Millis, OnLimit, Session, SessionId};
 
 /// How long a session stays tellable after its end, in milliseconds.
@@ -19,11 +19,11 @@ const ABANDONED_AFTER: Millis = 10_000;
 /// What `sign_in.lua` did.
 enum Entered {
     In {
-        victims: Vec<String>,
-        forgotten: Vec<String>,
+        victims: Vec<SessionId>,
+        forgotten: Vec<SessionId>,
     },
     Rejected {
-        alive: Vec<String>,
+        alive: Vec<(SessionId, Millis)>,
     },
 }
 
@@ -36,10 +36,12 @@ impl Redis {
     pub(in super::super) async fn create_session(
         &self,
         session: &Session,
+        grant: Option<Grant>,
         max: u32,
         on_limit: OnLimit,
         idle: Option<Duration>,
     ) -> Result<Created, StoreError> {
+        let record = record::write(session, grant).ok_or(StoreError::Refused)?;
         let mut entered = self.enter(session, max, OnLimit::Reject).await?;
         if let Entered::Rejected { alive } = &entered {
             let room = self.make_room(session, alive, idle).await?;
@@ -51,18 +53,17 @@ impl Redis {
         let Entered::In { victims, forgotten } = entered else {
             return Ok(Created::LimitReached);
         };
-        let victims: Vec<SessionId> = ids(&victims);
         let mut calls: Vec<_> = victims
             .iter()
             .map(|id| self.ending(id, Some(EndReason::Evicted), idle, true))
             .collect();
-        let key = [self.keys.session(&session.id)];
-        let mut writing = self.scripts.write_session.on(&key);
-        writing = writing.arg(session.expires_at.saturating_add(KEPT_AFTER));
-        for (field, value) in record::fields(session) {
-            writing = writing.arg(field).arg(value);
-        }
-        calls.push(writing);
+        let writing = &self.scripts.write_session;
+        let writing = writing.on(&[self.keys.session(&session.id)]);
+        calls.push(
+            writing
+                .arg(session.expires_at.saturating_add(KEPT_AFTER))
+                .arg(record),
+        );
         let mut replies = self.run_all(calls).await?;
         fault::settled(replies.pop().ok_or(StoreError::Malformed)?)?;
         let mut evicted = Vec::with_capacity(victims.len());
@@ -84,8 +85,9 @@ impl Redis {
         let call = self
             .scripts
             .sign_in
-            .on(&self.keys.user(&session.user))
-            .arg(place(session.created_at, &session.id))
+            .on(&[self.keys.user(&session.user)])
+            .arg(&session.id.0[..])
+            .arg(session.created_at)
             .arg(session.expires_at)
             .arg(max)
             .arg(u8::from(on_limit == OnLimit::Reject));
@@ -94,11 +96,11 @@ impl Redis {
         };
         match <[Value; 3]>::try_from(parts) {
             Ok([_, victims, forgotten]) => Ok(Entered::In {
-                victims: read(victims)?,
-                forgotten: read(forgotten)?,
+                victims: session_ids(victims)?,
+                forgotten: session_ids(forgotten)?,
             }),
             Err(mut parts) => Ok(Entered::Rejected {
-                alive: read(parts.pop().ok_or(StoreError::Malformed)?)?,
+                alive: with_ages(parts.pop().ok_or(StoreError::Malformed)?)?,
             }),
         }
     }
@@ -108,52 +110,24 @@ impl Redis {
     async fn make_room(
         &self,
         session: &Session,
-        alive: &[String],
+        alive: &[(SessionId, Millis)],
         idle: Option<Duration>,
     ) -> Result<bool, StoreError> {
-        let mut places: Vec<(Millis, SessionId)> =
-            alive.iter().filter_map(|p| parse_place(p)).collect();
-        let calls = places
+        let calls = alive
             .iter()
-            .map(|(_, id)| self.ending(id, None, idle, false));
-        let mut outcomes = Vec::with_capacity(places.len());
-        for reply in self.run_all(calls.collect()).await? {
-            outcomes.push(ending(reply)?.0);
+            .map(|(id, _)| self.ending(id, None, idle, false));
+        let mut over = Vec::new();
+        let replies = self.run_all(calls.collect()).await?;
+        for ((id, created_at), reply) in alive.iter().zip(replies) {
+            let is_over = match ending(reply)?.0 {
+                ALIVE => false,
+                MISSING => created_at.saturating_add(ABANDONED_AFTER) < session.created_at,
+                _ => true,
+            };
+            over.extend(is_over.then_some(*id));
         }
-        let mut outcomes = outcomes.into_iter();
-        places.retain(|(created_at, _)| match outcomes.next() {
-            None | Some(ALIVE) => false,
-            Some(MISSING) => created_at.saturating_add(ABANDONED_AFTER) < session.created_at,
-            Some(_) => true,
-        });
-        self.retire(&session.user, &places).await?;
-        Ok(!places.is_empty())
-    }
-
-    /// Moves sessions from those alive to those ended, of which only the latest are kept.
-    pub(super) async fn retire(
-        &self,
-        user: &str,
-        places: &[(Millis, SessionId)],
-    ) -> Result<(), StoreError> {
-        if places.is_empty() {
-            return Ok(());
-        }
-        let mut call = self.scripts.retire.on(&self.keys.user(user));
-        for (created_at, id) in places {
-            call = call.arg(place(*created_at, id));
-        }
-        let forgotten: Vec<String> = read(self.run(call).await?)?;
-        self.forget(&forgotten).await
-    }
-
-    async fn forget(&self, places: &[String]) -> Result<(), StoreError> {
-        let mut commands = redis::pipe();
-        for id in ids(places) {
-            commands.cmd("DEL").arg(self.keys.session(&id));
-            commands.cmd("DEL").arg(self.keys.activity(&id));
-        }
-        self.ask_all(&commands).await.map(drop)
+        self.retire(&session.user, &over).await?;
+        Ok(!over.is_empty())
     }
 
     pub(in super::super) async fn revoke_user(
@@ -164,13 +138,13 @@ impl Redis {
         idle: Option<Duration>,
         ended: &mut Vec<SessionId>,
     ) -> Result<(), StoreError> {
-        let (_, mut places) = self.places(user, false).await?;
-        places.retain(|(_, id)| Some(*id) != except);
-        let calls = places
+        let mut ids = self.not_ended(user).await?;
+        ids.retain(|id| Some(*id) != except);
+        let calls = ids
             .iter()
-            .map(|(_, id)| self.ending(id, Some(reason), idle, true));
+            .map(|id| self.ending(id, Some(reason), idle, true));
         let mut first_error = Ok(());
-        for ((_, id), reply) in places.iter().zip(self.run_all(calls.collect()).await?) {
+        for (id, reply) in ids.iter().zip(self.run_all(calls.collect()).await?) {
             match ending(reply) {
                 Ok((ENDED_NOW, ..)) => ended.push(*id),
                 Ok(_) => {}
@@ -179,7 +153,7 @@ impl Redis {
             }
         }
         first_error?;
-        self.retire(user, &places).await
+        self.retire(user, &ids).await
     }
 
     pub(in super::super) async fn set_identity(
@@ -187,8 +161,8 @@ impl Redis {
         user: &str,
         identity: Identity<'_>,
     ) -> Result<(), StoreError> {
-        let (_, places) = self.places(user, false).await?;
-        let call = |(_, id): &(Millis, SessionId)| {
+        let ids = self.not_ended(user).await?;
+        let call = |id: &SessionId| {
             let call = self.scripts.identify.on(&[self.keys.session(id)]);
             let call = call
                 .arg(identity.email)
@@ -199,42 +173,9 @@ impl Redis {
                 None => call,
             }
         };
-        for reply in self.run_all(places.iter().map(call).collect()).await? {
+        for reply in self.run_all(ids.iter().map(call).collect()).await? {
             fault::settled(reply)?;
         }
         Ok(())
     }
-
-    /// The time, and a user's sessions by their index: those alive, or the ended ones as well. An
-    /// index of the wrong type is as good as none.
-    pub(super) async fn places(
-        &self,
-        user: &str,
-        ended_too: bool,
-    ) -> Result<(Millis, Vec<(Millis, SessionId)>), StoreError> {
-        let [alive, ended] = self.keys.user(user);
-        let mut questions = redis::pipe();
-        questions.cmd("TIME");
-        questions.cmd("ZRANGE").arg(alive).arg(0).arg(-1);
-        if ended_too {
-            questions.cmd("ZRANGE").arg(ended).arg(0).arg(-1);
-        }
-        let mut replies = self.ask_all(&questions).await?.into_iter();
-        let time = replies.next().as_ref().and_then(clock);
-        let mut places = Vec::new();
-        for reply in replies {
-            if fault::is_wrong_type(&reply) {
-                self.count_malformed("user_index", 1);
-                continue;
-            }
-            let members: Vec<String> = read(reply)?;
-            places.extend(members.iter().filter_map(|member| parse_place(member)));
-        }
-        Ok((time.ok_or(StoreError::Malformed)?, places))
-    }
-}
-
-fn ids(places: &[String]) -> Vec<SessionId> {
-    let parsed = places.iter().filter_map(|place| parse_place(place));
-    parsed.map(|(_, id)| id).collect()
 }

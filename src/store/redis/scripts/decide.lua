@@ -2,13 +2,15 @@
 -- need no identity, the session, the blacklist, the requirements, the limits with identity.
 --
 -- KEYS  counters of the limits before, counters of the limits after,
---       session and activity if ARGV[7] is 1, blacklist entry if ARGV[8] is 1
+--       session if ARGV[7] is 1, blacklist entry if ARGV[8] is 1, cut-off if ARGV[10] is 1
 -- ARGV  1 limits before, 2 limits after, 3 idle timeout in ms (0: none), 4 last use known, in ms,
 --       5 roles of which one is required, 6 scopes which are all required, 7 and 8 as above,
---       9 the revision of the session that the caller has (empty: none);
+--       9 the revision of the session that the caller has (empty: none), 10 as above, 11 when the
+--       token was issued, in seconds (empty: nobody knows);
 --       then for each limit algorithm, limit, width, burst, shadow, roles, except_roles
 -- reply now, session status (0 not asked, 1 missing, 2 malformed, 3 expired, 4 revoked, 5 active),
---       session fields (1: those that the caller has), last use, blacklisted, counters that were broken;
+--       session's record (1: the one that the caller has), last use, blacklisted, counters that were
+--       broken, cut-off in seconds (-1: none);
 --       then for each limit evaluated four numbers (see report), the first of them 2 for a limit
 --       that does not bind this session
 --
@@ -17,7 +19,7 @@
 local before, after = tonumber(ARGV[1]), tonumber(ARGV[2])
 local limits = {}
 -- With room for two limits: a table that grows is slow.
-local reply = { now, 0, false, 0, 0, 0, nil, nil, nil, nil, nil, nil, nil, nil }
+local reply = { now, 0, false, 0, 0, 0, -1, nil, nil, nil, nil, nil, nil, nil, nil }
 
 -- Lists are written "\nadmin\neditor\n"; the empty list is "". Tells whether one of those wanted is
 -- held (`enough`: true), or whether one is not (`enough`: false).
@@ -35,7 +37,7 @@ end
 local function refused(from, to, roles)
   local refuses = false
   for n = from, to do
-    local at = 10 + (n - 1) * 7
+    local at = 12 + (n - 1) * 7
     local only = ARGV[at + 5]
     if roles and ((only ~= '' and not any(roles, only, true)) or any(roles, ARGV[at + 6], true)) then
       limits[n] = false
@@ -51,7 +53,7 @@ end
 
 local function settle(to, spending)
   for n = 1, to do
-    local c, at = limits[n], 3 + n * 4
+    local c, at = limits[n], 4 + n * 4
     if c then
       if spending and c.wait == 0 then spend(c) end
       report(reply, at, c)
@@ -65,51 +67,62 @@ end
 
 if refused(1, before) then return settle(before, false) end
 
-local key, session, roles = before + after + 1, nil, nil
-if ARGV[7] == '1' then
-  session = redis.pcall('HMGET', KEYS[key], 'user', 'roles', 'scopes', 'created', 'expires',
-    'ended_at', 'revision')
-  local status = 5
-  if session.err then
-    if string.sub(session.err, 1, 9) ~= 'WRONGTYPE' then error(session) end
-    status = 2
-  elseif not session[1] then
+local key, session, roles, scopes = before + after + 1, ARGV[7] == '1', nil, nil
+if session then
+  -- The record as record.lua describes it; only what is needed is taken apart.
+  local record = redis.pcall('GET', KEYS[key])
+  local status, tag = 5, nil
+  if not record then
     status = 1
+  elseif type(record) == 'table' then
+    if string.sub(record.err, 1, 9) ~= 'WRONGTYPE' then error(record) end
+    status = 2
   else
-    local created, expires = tonumber(session[4]), tonumber(session[5])
-    if not created or not expires then
+    tag = string.byte(record)
+    if tag == 69 then
+      status = 1
+    elseif tag ~= 83 or #record < 61 then
       status = 2
-    else
-      local last = redis.pcall('HGET', KEYS[key + 1], 'last')
-      last = type(last) == 'string' and tonumber(last) or 0
-      last = math.max(last, tonumber(ARGV[4]), created)
-      local idle = tonumber(ARGV[3])
-      if session[6] then
-        status = 4
-      elseif ms >= expires or (idle > 0 and ms >= last + idle) then
-        status = 3
-      end
-      if status == 5 and ARGV[9] == (session[7] or '0') then
-        reply[3] = 1
-      else
-        reply[3] = redis.call('HMGET', KEYS[key], 'user', 'email', 'name', 'roles', 'scopes',
-          'created', 'expires', 'ip', 'ua', 'device_kind', 'device_name', 'ended_at',
-          'ended_reason', 'revision')
-      end
-      reply[4] = last
+    end
+  end
+  if status == 5 then
+    local created, expires, ended, _, revision, last = struct.unpack('<I6I6I6BI4I6', record, 2)
+    last = math.max(last, tonumber(ARGV[4]), created)
+    local idle = tonumber(ARGV[3])
+    if ended > 0 then
+      status = 4
+    elseif ms >= expires or (idle > 0 and ms >= last + idle) then
+      status = 3
+    end
+    reply[3] = (status == 5 and ARGV[9] == tostring(revision)) and 1 or record
+    reply[4] = last
+    if status == 5 and (after > 0 or ARGV[5] ~= '' or ARGV[6] ~= '') then
+      local user, email, name, held, may = struct.unpack('<I2I2I2I2I2', record, 37)
+      local at = 62 + user + email + name
+      roles = string.sub(record, at, at + held - 1)
+      scopes = string.sub(record, at + held, at + held + may - 1)
     end
   end
   reply[2] = status
-  key = key + 2
+  key = key + 1
 end
-if ARGV[8] == '1' then reply[5] = redis.call('EXISTS', KEYS[key]) end
-
-if reply[5] == 1 or (session and reply[2] ~= 5) then return settle(before, true) end
-if session then
-  roles = session[2] or ''
-  if (ARGV[5] ~= '' and not any(roles, ARGV[5], true)) or any(session[3] or '', ARGV[6], false) then
-    return settle(before, true)
+if ARGV[8] == '1' then
+  reply[5] = redis.call('EXISTS', KEYS[key])
+  key = key + 1
+end
+local cut_off = false
+if ARGV[10] == '1' then
+  local second = redis.pcall('GET', KEYS[key])
+  second = type(second) == 'string' and tonumber(second)
+  if second then
+    local issued = tonumber(ARGV[11])
+    reply[7], cut_off = second, not issued or issued <= second
   end
+end
+
+if reply[5] == 1 or cut_off or (session and reply[2] ~= 5) then return settle(before, true) end
+if session and ((ARGV[5] ~= '' and not any(roles, ARGV[5], true)) or any(scopes, ARGV[6], false)) then
+  return settle(before, true)
 end
 
 local refuses = refused(before + 1, before + after, roles)

@@ -1,12 +1,9 @@
 -- Changes who a live session belongs to and what it may do, and counts the change.
 -- KEYS session · ARGV email, roles, scopes, name (absent: none) · reply 1 if it was alive
-local session = redis.pcall('HMGET', KEYS[1], 'user', 'ended_at')
-if session.err or not session[1] or session[2] then return 0 end
-redis.call('HSET', KEYS[1], 'email', ARGV[1], 'roles', ARGV[2], 'scopes', ARGV[3])
-redis.call('HINCRBY', KEYS[1], 'revision', 1)
-if ARGV[4] then
-  redis.call('HSET', KEYS[1], 'name', ARGV[4])
-else
-  redis.call('HDEL', KEYS[1], 'name')
-end
+local r = open(KEYS[1])
+if not r or r[ENDED] > 0 then return 0 end
+r.texts[EMAIL], r.texts[ROLES], r.texts[SCOPES] = ARGV[1], ARGV[2], ARGV[3]
+put(r, NAME, HAS_NAME, ARGV[4])
+r[REVISION] = r[REVISION] + 1
+save(KEYS[1], r)
 return 1

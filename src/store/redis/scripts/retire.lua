@@ -1,3 +1,3 @@
 -- Moves ended sessions from those alive to those ended, of which only the latest are kept.
--- ARGV members · reply members to forget
+-- KEYS user · ARGV ids · reply ids to forget
 return retire(ARGV)

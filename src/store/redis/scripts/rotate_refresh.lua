@@ -1,43 +1,55 @@
 -- Puts the successor in the place of the refresh token presented; of those who present the same one
 -- at once, one rotates and the others replay. One step, for else two would both see it as current.
--- KEYS session, refresh · ARGV hash presented, 1 if it bears our mark, hash of its successor, grace
--- (ms), when the successor ends (Unix ms)
--- reply 1 rotated, 2 replayed, 3 reused, 4 unknown, 5 expired, 6 the session is gone
--- The refresh hash: `current`, `until`, `reused`, and `rotated`: "<hash> <when> " for each token
--- rotated within the grace time, the oldest first.
-local ms = math.floor(now / 1000)
-local presented, successor, grace = ARGV[1], ARGV[3], tonumber(ARGV[4])
-local session = redis.pcall('HMGET', KEYS[1], 'user', 'expires', 'ended_at')
-local alive = not session.err and session[1] and not session[3]
-  and ms < (tonumber(session[2] or 0) or 0)
-if redis.call('TYPE', KEYS[2]).ok ~= 'hash' then redis.call('DEL', KEYS[2]) end
-local kept = redis.call('HMGET', KEYS[2], 'current', 'until', 'rotated', 'reused')
-local current, till = kept[1], tonumber(kept[2] or 0) or 0
-if not current then return (ARGV[2] == '1' and not alive) and 6 or 4 end
+-- KEYS session · ARGV hash presented, 1 if it bears our mark, hash of its successor, grace (ms), how
+-- long the successor lasts (ms), idle timeout (ms, 0: none), address of who presents it
+-- reply {outcome, ms, record}: 1 rotated, 2 replayed, 4 unknown, 5 expired, 6 the session is gone;
+-- reused: 7 a recent predecessor, 8 an older ancestor, 9 the current one after another had come back
+-- In the record: when the current one ends, 1 if one has come back, the current one; then the latest
+-- that was rotated and those rotated within the grace time before it, and when; the oldest first.
+local presented, ours, successor, grace = ARGV[1], ARGV[2] == '1', ARGV[3], tonumber(ARGV[4])
+local r = open(KEYS[1])
+local lives = r and alive(r, tonumber(ARGV[6]))
+local refresh = r and r.texts[REFRESH] or ''
 
--- What followed each token that may still be replayed: the next in the list, the last one by the
--- current one.
-local list, rotated, following, earlier = {}, '', nil, false
-for hash, at in string.gmatch(kept[3] or '', '(%x+) (%d+) ') do
-  if ms < tonumber(at) + grace then
-    list[#list + 1] = hash
-    rotated = rotated .. hash .. ' ' .. at .. ' '
+local function answer(outcome) return { outcome, ms, r and raw(r) or false } end
+if #refresh < 39 then return answer((ours and not lives) and 6 or 4) end
+
+local till, reused, current = struct.unpack('<I6Bc32', refresh)
+-- What followed each token that is known: the next in the list, the last one by the current one.
+local rotated, place = {}, nil
+for at = 40, #refresh - 37, 38 do
+  local hash, when = struct.unpack('<c32I6', refresh, at)
+  if ms < when + grace or at + 38 > #refresh then
+    rotated[#rotated + 1] = { hash, when }
+    if hash == presented then place = #rotated end
   end
 end
-for n, hash in ipairs(list) do
-  if hash == presented then earlier, following = true, list[n + 1] or current end
+local is_current = presented == current
+if not is_current and not place and not ours then return answer(4) end
+if not lives then return answer(6) end
+
+local function keep()
+  local parts = { struct.pack('<I6Bc32', till, reused, current) }
+  for n, one in ipairs(rotated) do parts[n + 1] = struct.pack('<c32I6', one[1], one[2]) end
+  r.texts[REFRESH] = table.concat(parts)
+  save(KEYS[1], r)
 end
 
-if presented ~= current and not earlier and ARGV[2] ~= '1' then return 4 end
-if not alive then return 6 end
-if kept[4] then return 3 end
-if presented == current then
-  if ms >= till then return 5 end
-  rotated = rotated .. current .. ' ' .. string.format('%.0f', ms) .. ' '
-  redis.call('HSET', KEYS[2], 'current', successor, 'until', ARGV[5], 'rotated', rotated)
-  redis.call('PEXPIREAT', KEYS[2], string.format('%.0f', tonumber(ARGV[5]) + 3600000))
-  return 1
+if reused == 0 and is_current then
+  if ms >= till then return answer(5) end
+  rotated[#rotated + 1] = { current, ms }
+  current, till = successor, math.min(ms + tonumber(ARGV[5]), r[EXPIRES])
+  use(r, 1, ms, ARGV[7])
+  keep()
+  return answer(1)
 end
-if earlier then return following == successor and 2 or 4 end
-redis.call('HSET', KEYS[2], 'reused', 1)
-return 3
+if reused == 0 and place and ms < rotated[place][2] + grace then
+  local following = rotated[place + 1] and rotated[place + 1][1] or current
+  if following ~= successor then return answer(4) end
+  use(r, 1, ms, ARGV[7])
+  save(KEYS[1], r)
+  return answer(2)
+end
+reused = 1
+keep()
+return answer(is_current and 9 or place and 7 or 8)

@@ -1,10 +1,13 @@
--- Writes a session. A mark that it was ended meanwhile (see end_session) stays: it is then born
--- ended.
--- KEYS session · ARGV when the key may go (Unix ms), then fields and values
-local kind = redis.call('TYPE', KEYS[1]).ok
-if kind ~= 'hash' and kind ~= 'none' then redis.call('DEL', KEYS[1]) end
-local pairs_of = {}
-for n = 2, #ARGV do pairs_of[n - 1] = ARGV[n] end
-redis.call('HSET', KEYS[1], unpack(pairs_of))
-redis.call('PEXPIREAT', KEYS[1], ARGV[1])
-return redis.call('HEXISTS', KEYS[1], 'ended_at')
+-- Writes a session where there is none. A mark that it was ended meanwhile (see end_session) counts:
+-- it is then born ended. A record that is there stays, whatever its state: nothing is brought back.
+-- KEYS session · ARGV when the key may go (Unix ms), record
+-- reply 1 written, 2 born ended, 3 there is one
+local r, state, mark = open(KEYS[1])
+if r then return 3 end
+redis.call('SET', KEYS[1], ARGV[2], 'PXAT', ARGV[1])
+if state ~= 'marked' then return 1 end
+r = open(KEYS[1])
+local tag, ended, reason = struct.unpack('<BI6B', mark)
+r[ENDED], r[REASON] = ended, reason
+save(KEYS[1], r)
+return 2

@@ -1,0 +1,162 @@
+//! The journal: the fleet's latest security events, the oldest forgotten first. Noting one never
+//! waits: what the other engine has to be told is queued, and written in batches by one task.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::{Engine, Store, StoreError};
+use crate::metrics::Metrics;
+
+/// How many lines are kept, roughly.
+pub(super) const KEPT: usize = 10_000;
+/// How many lines may wait for the store. Beyond it the newest are lost.
+const WAITING: usize = 10_000;
+/// How many are written at once.
+const BATCH: usize = 256;
+/// The pause after a batch that could not be written.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// One line, to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Line {
+    pub kind: &'static str,
+    pub text: String,
+}
+
+/// One line as it is read: `<milliseconds>-<number>` names it and sorts it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Noted {
+    pub id: String,
+    pub text: String,
+}
+
+/// What waits to be written.
+#[derive(Default)]
+pub(super) struct Queue {
+    lines: Mutex<VecDeque<Line>>,
+    filled: Notify,
+}
+
+impl Queue {
+    fn put(&self, line: Line, metrics: &Metrics) {
+        let mut lines = self.lines.lock();
+        if lines.len() >= WAITING {
+            metrics.events_lost.inc();
+            return;
+        }
+        lines.push_back(line);
+        drop(lines);
+        self.filled.notify_one();
+    }
+
+    fn take(&self) -> Vec<Line> {
+        let mut lines = self.lines.lock();
+        let many = lines.len().min(BATCH);
+        lines.drain(..many).collect()
+    }
+
+    /// Takes back what could not be written. The room of what came meanwhile is not taken away.
+    fn put_back(&self, unwritten: Vec<Line>, metrics: &Metrics) {
+        let mut lines = self.lines.lock();
+        for line in unwritten.into_iter().rev() {
+            if lines.len() >= WAITING {
+                metrics.events_lost.inc();
+            } else {
+                lines.push_front(line);
+            }
+        }
+    }
+}
+
+impl Store {
+    /// Notes a line of this kind. It never waits and never fails: what cannot be kept is counted in
+    /// `portcullis_events_lost_total`.
+    pub fn note(&self, kind: &'static str, text: String) {
+        match &self.engine {
+            Engine::Memory(memory) => memory.note(Line { kind, text }),
+            Engine::Redis(_) => {
+                let line = Line { kind, text };
+                self.shared.journal.put(line, &self.shared.metrics);
+            }
+        }
+    }
+
+    /// Writes what waits, now and whenever there is something, for ever.
+    pub async fn keep_journal(self) {
+        let shared = Arc::clone(&self.shared);
+        loop {
+            shared.journal.filled.notified().await;
+            while self.write_journal().await.is_err() {
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+
+    /// Writes everything that waits. Where an answer is lost on the way, lines may be there twice.
+    pub async fn write_journal(&self) -> Result<(), StoreError> {
+        let Engine::Redis(redis) = &self.engine else {
+            return Ok(());
+        };
+        let (journal, metrics) = (&self.shared.journal, &self.shared.metrics);
+        loop {
+            let batch = journal.take();
+            if batch.is_empty() {
+                return Ok(());
+            }
+            let written = self.measured("write_events", redis.append(&batch)).await;
+            if let Err(error) = written {
+                journal.put_back(batch, metrics);
+                return Err(error);
+            }
+        }
+    }
+
+    /// Reads the journal backwards from before a line, or from its end: at most `limit` lines, of
+    /// one kind if asked. A name that is none begins at the end.
+    pub async fn journal_before(
+        &self,
+        kind: Option<&str>,
+        before: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Noted>, StoreError> {
+        let before = before.and_then(parse_id);
+        self.measured_steps("events", async {
+            match &self.engine {
+                Engine::Memory(memory) => Ok(memory.journal_before(kind, before, limit)),
+                Engine::Redis(redis) => {
+                    let deadline = self.shared.timeout;
+                    redis.journal_before(kind, before, limit, deadline).await
+                }
+            }
+        })
+        .await
+    }
+
+    /// Reads the journal forwards from after a line. A name that is none begins at its start.
+    pub async fn journal_after(&self, id: &str, limit: usize) -> Result<Vec<Noted>, StoreError> {
+        let after = parse_id(id).unwrap_or_default();
+        self.measured("events", async {
+            match &self.engine {
+                Engine::Memory(memory) => Ok(memory.journal_after(after, limit)),
+                Engine::Redis(redis) => redis.journal_after(after, limit).await,
+            }
+        })
+        .await
+    }
+}
+
+/// The moment and the number within it.
+pub(super) type LineId = (u64, u64);
+
+fn parse_id(id: &str) -> Option<LineId> {
+    let (at, number) = id.split_once('-')?;
+    Some((at.parse().ok()?, number.parse().ok()?))
+}
+
+pub(super) fn line_id((at, number): LineId) -> String {
+    format!("{at}-{number}")
+}

@@ -1,0 +1,59 @@
+//! What gateways tell of open connections.
+
+use std::collections::HashMap;
+
+use super::super::live::REPORT_KEPT;
+use super::{Memory, millis};
+use crate::session::{Millis, SessionId};
+
+/// By session and gateway: how many, and until when that counts.
+#[derive(Default)]
+pub(super) struct Reports {
+    sessions: HashMap<SessionId, HashMap<String, (u64, Millis)>>,
+}
+
+impl Reports {
+    pub(super) fn of(&self, id: &SessionId, now: Millis) -> u64 {
+        let gateways = self.sessions.get(id).into_iter().flat_map(HashMap::values);
+        gateways
+            .filter(|(_, until)| now < *until)
+            .map(|(count, _)| count)
+            .sum()
+    }
+
+    /// Drops the reports that do not count any more; tells how many they were.
+    pub(super) fn clean_up(&mut self, now: Millis) -> u64 {
+        let mut removed = 0;
+        self.sessions.retain(|_, gateways| {
+            let before = gateways.len();
+            gateways.retain(|_, (_, until)| now < *until);
+            removed += before - gateways.len();
+            !gateways.is_empty()
+        });
+        removed as u64
+    }
+
+    fn note(&mut self, gateway: &str, id: SessionId, count: u64, now: Millis) {
+        if count > 0 {
+            let until = now + millis(REPORT_KEPT);
+            let gateways = self.sessions.entry(id).or_default();
+            gateways.insert(gateway.to_owned(), (count, until));
+            return;
+        }
+        if let Some(gateways) = self.sessions.get_mut(&id) {
+            gateways.remove(gateway);
+            if gateways.is_empty() {
+                self.sessions.remove(&id);
+            }
+        }
+    }
+}
+
+impl Memory {
+    pub(in crate::store) fn report_live(&self, gateway: &str, counts: &[(SessionId, u64)]) {
+        let (mut content, now) = self.enter();
+        for (id, count) in counts {
+            content.live.note(gateway, *id, *count, now / 1000);
+        }
+    }
+}

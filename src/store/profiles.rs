@@ -1,0 +1,78 @@
+//! The profile cache: what the database says of a person, as JSON text. Whoever misses gets a lease
+//! and may put what it read; a change in between takes the lease away, so that what was read before
+//! the change is not kept after it.
+
+use std::time::Duration;
+
+use super::{Engine, Store, StoreError};
+
+/// How long a lease is good for: reading the database takes less.
+pub(super) const LEASE: Duration = Duration::from_secs(30);
+
+/// What the cache knows of a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cached {
+    /// The JSON text that was put.
+    Hit(String),
+    /// Nothing; who read it elsewhere may put it with this.
+    Miss(Lease),
+}
+
+/// The right to put a profile, until it is forgotten again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease(pub(super) u64);
+
+impl Store {
+    /// Looks a user's profile up.
+    pub async fn profile(&self, user: &str) -> Result<Cached, StoreError> {
+        let found = self
+            .measured("profile", async {
+                match &self.engine {
+                    Engine::Memory(memory) => Ok(memory.profile(user)),
+                    Engine::Redis(redis) => redis.profile(user).await,
+                }
+            })
+            .await?;
+        let outcome = match found {
+            Cached::Hit(_) => "hit",
+            Cached::Miss(_) => "miss",
+        };
+        let cache = &self.shared.metrics.cache;
+        cache.with_label_values(&["profiles", outcome]).inc();
+        Ok(found)
+    }
+
+    /// Keeps a profile for so long, unless it was forgotten since the lease was given.
+    pub async fn put_profile(
+        &self,
+        user: &str,
+        lease: &Lease,
+        json: &str,
+        ttl: Duration,
+    ) -> Result<(), StoreError> {
+        self.measured("put_profile", async {
+            match &self.engine {
+                Engine::Memory(memory) => {
+                    memory.put_profile(user, lease, json, ttl);
+                    Ok(())
+                }
+                Engine::Redis(redis) => redis.put_profile(user, lease, json, ttl).await,
+            }
+        })
+        .await
+    }
+
+    /// Forgets a profile: to be called after the database was changed, and made sure of.
+    pub async fn forget_profile(&self, user: &str) -> Result<(), StoreError> {
+        self.measured("forget_profile", async {
+            match &self.engine {
+                Engine::Memory(memory) => {
+                    memory.forget_profile(user);
+                    Ok(())
+                }
+                Engine::Redis(redis) => redis.forget_profile(user).await,
+            }
+        })
+        .await
+    }
+}

@@ -1,0 +1,65 @@
+//! The blacklist, and people's cut-offs.
+
+use std::time::Duration;
+
+use super::super::StoreError;
+use super::super::revocations::CUT_OFF_KEPT;
+use super::{Redis, read};
+
+impl Redis {
+    pub(in super::super) async fn blacklist(
+        &self,
+        key: &str,
+        ttl: Duration,
+    ) -> Result<(), StoreError> {
+        let millis = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+        // Redis refuses a moment beyond what it can count; a century will do.
+        let millis = millis.clamp(1, 3_155_760_000_000);
+        let mut command = redis::cmd("SET");
+        command.arg(self.keys.blacklist(key)).arg(1);
+        self.ask(command.arg("PX").arg(millis)).await.map(drop)
+    }
+
+    pub(in super::super) async fn unblacklist(&self, key: &str) -> Result<bool, StoreError> {
+        let mut command = redis::cmd("DEL");
+        read(self.ask(command.arg(self.keys.blacklist(key))).await?)
+    }
+
+    pub(in super::super) async fn are_blacklisted(
+        &self,
+        keys: &[&str],
+    ) -> Result<Vec<bool>, StoreError> {
+        let mut questions = redis::pipe();
+        for key in keys {
+            questions.cmd("EXISTS").arg(self.keys.blacklist(key));
+        }
+        let replies = self.ask_all(&questions).await?;
+        replies.into_iter().map(read).collect()
+    }
+
+    pub(in super::super) async fn cut_off(&self, user_key: &str) -> Result<(), StoreError> {
+        let call = self.scripts.cut_off.on(&[self.keys.cut_off(user_key)]);
+        let kept = CUT_OFF_KEPT.as_secs() * 1000;
+        self.run(call.arg(kept)).await.map(drop)
+    }
+
+    pub(in super::super) async fn cut_offs(
+        &self,
+        user_keys: &[&str],
+    ) -> Result<Vec<Option<u64>>, StoreError> {
+        let mut questions = redis::pipe();
+        for key in user_keys {
+            questions.cmd("GET").arg(self.keys.cut_off(key));
+        }
+        let replies = self.ask_all(&questions).await?;
+        // What is no number, or no text at all, cuts nobody off, as in `decide.lua`.
+        let second = |reply: redis::Value| {
+            let text = match read::<Option<String>>(reply) {
+                Err(StoreError::Malformed) => None,
+                text => text?,
+            };
+            Ok(text.and_then(|text| text.parse().ok()))
+        };
+        replies.into_iter().map(second).collect()
+    }
+}

@@ -1,0 +1,269 @@
+//! HTTP/2 clients that mean ill: what they send is refused, costs bounded memory, and nobody else
+//! notices.
+
+use std::time::{Duration, Instant};
+
+use crate::support::client::Request;
+use crate::support::config::Config;
+use crate::support::frames::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, HEADERS, Outcome, PING, RST_STREAM,
+    SETTINGS, frame, request,
+};
+use crate::support::gateway::Gateway;
+use crate::support::upstream::Upstream;
+
+/// What a flood may add to the gateway's memory.
+const GROWTH_KIB: u64 = 40 * 1024;
+const CANCEL: [u8; 4] = [0, 0, 0, 8];
+
+/// Resident memory in KiB.
+fn resident(gateway: &Gateway) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|rest| rest.split_whitespace().next());
+    kib.unwrap().parse().unwrap()
+}
+
+/// Sends the same frames until the other side has had enough or `most` were sent; tells whether it
+/// had. Memory has to stay bounded and other clients served.
+fn flood(
+    gateway: &Gateway,
+    start: impl FnOnce(&mut Frames),
+    most: usize,
+    frames: impl Fn(usize) -> Vec<u8>,
+) -> bool {
+    gateway.get("/public/before").ok();
+    let before = resident(gateway);
+    let mut client = Frames::connect(gateway.public);
+    client.set_write_patience(Duration::from_secs(2));
+    start(&mut client);
+    let mut ended = false;
+    for batch in 0..most.div_ceil(100) {
+        let bytes: Vec<u8> = (batch * 100..(batch + 1) * 100).flat_map(&frames).collect();
+        ended = client.send_all(&bytes).is_err();
+        if ended {
+            break;
+        }
+    }
+    let asked = Instant::now();
+    gateway.get("/public/meanwhile").ok();
+    assert!(
+        asked.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        asked.elapsed()
+    );
+    let growth = resident(gateway).saturating_sub(before);
+    assert!(growth < GROWTH_KIB, "{growth} KiB more");
+    ended || client.ends_within(Duration::from_secs(3))
+}
+
+fn get(stream: u32, path: &str) -> Vec<u8> {
+    let block = request("GET", path, &[]);
+    frame(HEADERS, END_HEADERS | END_STREAM, stream, &block)
+}
+
+#[test]
+fn rapid_resets_end_the_connection() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address));
+    let ended = flood(
+        &gateway,
+        |_| {},
+        50_000,
+        |n| {
+            let stream = 2 * n as u32 + 1;
+            let mut bytes = get(stream, "/public/slow?ms=300");
+            bytes.extend(frame(RST_STREAM, 0, stream, &CANCEL));
+            bytes
+        },
+    );
+    assert!(ended);
+    assert!(upstream.requests() < 5_000, "{}", upstream.requests());
+}
+
+#[test]
+fn a_head_that_never_ends_ends_the_connection() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address));
+    let start = |client: &mut Frames| {
+        let block = request("GET", "/public/a", &[]);
+        client.send(HEADERS, END_STREAM, 1, &block).unwrap();
+    };
+    let field = crate::support::frames::block(&[("x-filler", &"y".repeat(100))]).repeat(50);
+    let ended = flood(&gateway, start, 20_000, |_| {
+        frame(CONTINUATION, 0, 1, &field)
+    });
+    assert!(ended);
+    assert_eq!(upstream.requests(), 2, "nothing of the attacker's");
+}
+
+#[test]
+fn floods_of_frames_that_carry_nothing_cost_no_memory() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address));
+    let post = |client: &mut Frames| {
+        let block = request("POST", "/public/a", &[]);
+        client.send(HEADERS, END_HEADERS, 1, &block).unwrap();
+    };
+    flood(&gateway, post, 200_000, |_| frame(DATA, 0, 1, b""));
+    // The answers to these are not read: they may not pile up either.
+    flood(&gateway, |_| {}, 300_000, |_| frame(PING, 0, 0, &[0; 8]));
+    flood(
+        &gateway,
+        |_| {},
+        300_000,
+        |_| frame(SETTINGS, 0, 0, &[0, 4, 0, 1, 0, 0]),
+    );
+}
+
+#[test]
+fn streams_over_the_limit_are_refused_and_the_others_go_on() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address));
+    let mut client = Frames::connect(gateway.public);
+    for n in 0..300 {
+        client
+            .send_all(&get(2 * n + 1, "/public/slow?ms=700"))
+            .unwrap();
+    }
+    let (mut answered, mut refused) = (0, 0);
+    while answered + refused < 300 {
+        let frame = client.next().expect("the connection stays");
+        match frame.kind {
+            HEADERS => answered += 1,
+            RST_STREAM => {
+                assert_eq!(frame.payload, [0, 0, 0, 7], "REFUSED_STREAM");
+                refused += 1;
+            }
+            _ => {}
+        }
+    }
+    assert!((100..=200).contains(&answered), "{answered} answered");
+    assert!(upstream.requests() <= 200, "{}", upstream.requests());
+}
+
+#[test]
+fn a_malformed_request_is_an_error_and_never_reaches_an_upstream() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address));
+    let with = |more: &[(&str, &str)]| request("GET", "/public/a", more);
+    let block = crate::support::frames::block;
+    let pseudo = [
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":authority", "localhost"),
+    ];
+    let cases: Vec<(&str, Vec<u8>)> = vec![
+        ("an uppercase name", with(&[("X-Upper", "y")])),
+        ("connection", with(&[("connection", "close")])),
+        ("keep-alive", with(&[("keep-alive", "timeout=5")])),
+        ("proxy-connection", with(&[("proxy-connection", "close")])),
+        (
+            "transfer-encoding",
+            with(&[("transfer-encoding", "chunked")]),
+        ),
+        ("upgrade", with(&[("upgrade", "websocket")])),
+        ("te", with(&[("te", "gzip")])),
+        ("a path without a slash", request("GET", "public/a", &[])),
+        ("an empty path", request("GET", "", &[])),
+        ("an asterisk", request("GET", "*", &[])),
+        ("a path with a space", request("GET", "/public/a b", &[])),
+        ("a dot segment", request("GET", "/public/../private/a", &[])),
+        ("another host", with(&[("host", "other.example")])),
+        (
+            "two hosts",
+            with(&[("host", "localhost"), ("host", "other.example")]),
+        ),
+        (
+            "a second authority",
+            with(&[(":authority", "other.example")]),
+        ),
+        ("a second path", with(&[(":path", "/private/a")])),
+        ("a pseudo-header after a field", {
+            let mut fields = pseudo.to_vec();
+            fields.extend([("x-first", "y"), (":path", "/public/a")]);
+            block(&fields)
+        }),
+        ("an unknown pseudo-header", with(&[(":protocol-x", "y")])),
+        ("no path", block(&pseudo)),
+        (
+            "no method",
+            block(&[
+                (":scheme", "http"),
+                (":authority", "localhost"),
+                (":path", "/public/a"),
+            ]),
+        ),
+        (
+            "no authority",
+            block(&[
+                (":method", "GET"),
+                (":scheme", "http"),
+                (":path", "/public/a"),
+            ]),
+        ),
+        (
+            "userinfo",
+            block(&[
+                (":method", "GET"),
+                (":scheme", "http"),
+                (":authority", "u@localhost"),
+                (":path", "/public/a"),
+            ]),
+        ),
+        ("a line feed in a value", with(&[("x-bad", "a\nb")])),
+        ("a NUL in a value", with(&[("x-bad", "a\0b")])),
+        ("a space in a name", with(&[("x bad", "y")])),
+        (
+            "differing lengths",
+            with(&[("content-length", "1"), ("content-length", "2")]),
+        ),
+        (
+            "CONNECT",
+            block(&[(":method", "CONNECT"), (":authority", "localhost:80")]),
+        ),
+        ("TRACE", request("TRACE", "/public/a", &[])),
+    ];
+    for (what, block) in cases {
+        let mut client = Frames::connect(gateway.public);
+        client
+            .send(HEADERS, END_HEADERS | END_STREAM, 1, &block)
+            .unwrap();
+        let outcome = client.outcome(1);
+        let refused = matches!(
+            outcome,
+            Outcome::Reset | Outcome::Gone | Outcome::Status(400 | 405)
+        );
+        assert!(refused, "{what}: {outcome:?}");
+        assert_eq!(upstream.requests(), 0, "{what}");
+    }
+    gateway.get("/public/a").ok();
+}
+
+#[test]
+fn a_body_that_is_not_as_long_as_it_says_is_never_forwarded_as_whole() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address));
+    for (declared, parts) in [
+        ("3", vec!["hello"]),
+        ("9", vec!["hello"]),
+        ("4", vec!["he", "llo"]),
+        ("0", vec!["hello"]),
+    ] {
+        let mut client = Frames::connect(gateway.public);
+        let block = request("POST", "/public/length", &[("content-length", declared)]);
+        client.send(HEADERS, END_HEADERS, 1, &block).unwrap();
+        for (n, part) in parts.iter().enumerate() {
+            let end = if n + 1 == parts.len() { END_STREAM } else { 0 };
+            let _ = client.send(DATA, end, 1, part.as_bytes());
+        }
+        let outcome = client.outcome(1);
+        let refused = matches!(
+            outcome,
+            Outcome::Reset | Outcome::Gone | Outcome::Status(400)
+        );
+        assert!(refused, "{declared}: {outcome:?}");
+    }
+    assert!(!upstream.saw("length"));
+    Request::get("/public/a").send(gateway.public).ok();
+}

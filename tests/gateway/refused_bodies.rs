@@ -1,0 +1,82 @@
+//! What becomes of the body of a request that is refused: a small one is read off and the connection
+//! goes on behind it, a large one costs the connection and never the answer.
+
+use std::time::Duration;
+
+use crate::support::client::{Client, Request};
+use crate::support::config::Config;
+use crate::support::gateway::Gateway;
+use crate::support::upstream::Upstream;
+
+const CHUNKED: &str =
+    "POST /private/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+#[test]
+fn the_next_request_is_read_behind_a_small_body() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address));
+    // Bodies that look like requests: an offset that is wrong would answer one.
+    let inner = "GET /public/smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let long = inner.repeat(1200);
+    assert!(long.len() > 55_000 && long.len() < 64 * 1024);
+    let mut client = Client::connect(gateway.public);
+    for body in [inner, &long] {
+        let whole = Request::post("/private/a").body(body);
+        client.ask(&whole).refused(401, "UNAUTHENTICATED");
+        client.send(CHUNKED);
+        let half = body.len() / 2;
+        for part in [&body[..half], &body[half..]] {
+            client.send(format!("{:x}\r\n{part}\r\n", part.len()));
+        }
+        client.send("0\r\nX-Trailer: yes\r\n\r\n");
+        client.answer().refused(401, "UNAUTHENTICATED");
+        let after = client.ask(&Request::get("/public/after"));
+        assert_eq!(after.echo().target(), "/public/after");
+    }
+    assert!(!upstream.saw("smuggled"));
+}
+
+#[test]
+fn a_body_that_comes_after_the_refusal_is_read_off_too() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address));
+    let mut client = Client::connect(gateway.public);
+    client.send(CHUNKED);
+    client.answer().refused(401, "UNAUTHENTICATED");
+    client.send("5\r\nhello\r\n0\r\n\r\n");
+    client.send("POST /private/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n");
+    client.answer().refused(401, "UNAUTHENTICATED");
+    client.send("hello");
+    client.ask(&Request::get("/public/after")).ok();
+}
+
+#[test]
+fn a_large_body_costs_the_connection_but_not_the_answer() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address));
+    let part = "x".repeat(16 * 1024);
+    let mut chunks = CHUNKED.to_owned();
+    for _ in 0..40 {
+        chunks.push_str(&format!("{:x}\r\n{part}\r\n", part.len()));
+    }
+    chunks.push_str("0\r\n\r\n");
+    let length = Request::post("/private/a").body(part.repeat(40)).to_bytes();
+    for request in [chunks.into_bytes(), length] {
+        let mut client = Client::connect(gateway.public);
+        let _ = client.try_send(&request);
+        client.answer().refused(401, "UNAUTHENTICATED");
+        assert!(client.closes_within(Duration::from_secs(3)));
+    }
+}
+
+#[test]
+fn a_body_that_is_not_to_the_letter_costs_the_connection() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address));
+    let mut client = Client::connect(gateway.public);
+    client.send(CHUNKED);
+    client.send("5\r\nhelloGET /public/smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    client.answer().refused(401, "UNAUTHENTICATED");
+    assert!(client.closes_within(Duration::from_secs(3)));
+    assert_eq!(upstream.requests(), 0);
+}

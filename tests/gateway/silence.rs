@@ -1,0 +1,127 @@
+//! How long an upstream may be silent: `read` within an answer, `stream_idle` within a stream, and
+//! which of them holds is the answer's word and not the request's.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::client::{Client, Request};
+use crate::support::config::Config;
+use crate::support::gateway::Gateway;
+use crate::support::http2::Http2;
+use crate::support::raw::{read_request, serving};
+use crate::support::upstream::Upstream;
+use crate::support::wait::eventually;
+
+const ASKS: (&str, &str) = ("Accept", "text/event-stream");
+
+/// A gateway whose upstream may be silent for 300 ms.
+fn gateway(upstream: std::net::SocketAddr, stream_idle: serde_json::Value) -> Gateway {
+    let timeouts = json!({ "read": "300ms", "stream_idle": stream_idle });
+    Gateway::start(Config::new(upstream).set("/upstreams/echo/timeouts", timeouts))
+}
+
+#[test]
+fn an_event_stream_that_was_not_asked_for_outlives_the_read_timeout() {
+    let upstream = Upstream::start();
+    let gateway = gateway(upstream.address, json!(null));
+    let mut client = Client::connect(gateway.public);
+    client.send(Request::post("/public/sse").body("a question").to_bytes());
+    client.until("data: hello\n\n");
+    let two = Http2::connect(gateway.public);
+    let mut stream = two
+        .open("POST", "/public/sse", &[], b"a question")
+        .ok()
+        .unwrap();
+    stream.until("data: hello\n\n");
+    // Three times the timeout, on both.
+    std::thread::sleep(Duration::from_millis(900));
+    assert_eq!(upstream.publish("later"), 2);
+    client.until("data: later\n\n");
+    stream.until("data: later\n\n");
+}
+
+#[test]
+fn asking_for_an_event_stream_does_not_escape_the_read_timeout() {
+    let upstream = Upstream::start();
+    let gateway = gateway(upstream.address, json!(null));
+    let start = Instant::now();
+    let stalled = Request::get("/public/slow?ms=10000").header(ASKS.0, ASKS.1);
+    gateway.ask(&stalled).refused(504, "UPSTREAM_TIMEOUT");
+    let (status, body) =
+        Http2::connect(gateway.public).ask("GET", "/public/slow?ms=10000", &[ASKS]);
+    assert_eq!(status, 504, "{body}");
+    assert!(
+        start.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        start.elapsed()
+    );
+    gateway
+        .get("/public/slow?ms=10000")
+        .refused(504, "UPSTREAM_TIMEOUT");
+}
+
+#[test]
+fn an_answer_that_stalls_in_the_middle_is_cut_off_and_not_taken_for_complete() {
+    for head in [
+        "Content-Length: 20",
+        "X-Until: the connection ends",
+        "Transfer-Encoding: chunked",
+    ] {
+        let upstream = serving(move |mut stream| {
+            read_request(&mut stream);
+            let head = format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n5\r\nabcde\r\n");
+            let _ = stream.write_all(head.as_bytes());
+            // Until the gateway has had enough.
+            read_request(&mut stream);
+        });
+        let gateway = gateway(upstream, json!(null));
+        let mut client = Client::connect(gateway.public);
+        client.send(Request::get("/public/a").header(ASKS.0, ASKS.1).to_bytes());
+        let answer = client.answer_to("GET");
+        assert!(answer.is_err(), "{head}: {answer:?}");
+    }
+}
+
+#[test]
+fn a_stream_that_is_silent_for_longer_than_stream_idle_ends() {
+    let upstream = Upstream::start();
+    let gateway = gateway(upstream.address, json!("1s"));
+    let mut client = Client::connect(gateway.public);
+    client.send(Request::get("/public/sse").to_bytes());
+    client.until("data: hello\n\n");
+    let start = Instant::now();
+    assert!(client.closes_within(Duration::from_secs(5)));
+    assert!(
+        start.elapsed() > Duration::from_millis(800),
+        "{:?}",
+        start.elapsed()
+    );
+    eventually("nothing is left", || {
+        (gateway.metric("portcullis_live_connections", &[]) == 0.0).then_some(())
+    });
+}
+
+#[test]
+fn a_client_that_reads_slowly_is_no_silent_upstream() {
+    let upstream = Upstream::start();
+    let gateway = gateway(upstream.address, json!(null));
+    let mut client = Client::connect(gateway.public);
+    client.send(Request::get("/public/big?bytes=30000000").to_bytes());
+    std::thread::sleep(Duration::from_millis(1200));
+    assert_eq!(client.answer().body.len(), 30_000_000);
+}
+
+#[test]
+fn an_upload_that_goes_on_is_no_silence() {
+    let upstream = Upstream::start();
+    let gateway = gateway(upstream.address, json!(null));
+    let mut client = Client::connect(gateway.public);
+    client.send("POST /public/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n");
+    for _ in 0..10 {
+        client.send("x");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(client.answer().echo().0["body"], "xxxxxxxxxx");
+}

@@ -1,0 +1,206 @@
+//! An HTTP/2 client that sends the very frames it is given (RFC 9113), in clear.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use super::client::socket;
+
+pub const DATA: u8 = 0;
+pub const HEADERS: u8 = 1;
+pub const RST_STREAM: u8 = 3;
+pub const SETTINGS: u8 = 4;
+pub const PING: u8 = 6;
+pub const GOAWAY: u8 = 7;
+pub const CONTINUATION: u8 = 9;
+
+pub const END_STREAM: u8 = 1;
+pub const END_HEADERS: u8 = 4;
+
+/// A connection whose preface and empty SETTINGS have gone out.
+pub struct Frames {
+    socket: TcpStream,
+    buffer: Vec<u8>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Frame {
+    pub kind: u8,
+    pub stream: u32,
+    pub payload: Vec<u8>,
+}
+
+/// How the other side ended a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// An answer: its status, and whether the stream was then ended or reset.
+    Status(u16),
+    Reset,
+    /// The whole connection: GOAWAY, or just closed.
+    Gone,
+}
+
+impl Frames {
+    pub fn connect(address: SocketAddr) -> Frames {
+        let mut frames = Frames {
+            socket: socket(address).unwrap(),
+            buffer: Vec::new(),
+        };
+        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+        frames.socket.write_all(preface).unwrap();
+        frames.send(SETTINGS, 0, 0, b"").unwrap();
+        frames
+    }
+
+    /// Sends one frame; an error when the connection is gone.
+    pub fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> io::Result<()> {
+        self.socket.write_all(&frame(kind, flags, stream, payload))
+    }
+
+    /// Sends bytes that hold frames.
+    pub fn send_all(&mut self, frames: &[u8]) -> io::Result<()> {
+        self.socket.write_all(frames)
+    }
+
+    /// Gives up writing after this long.
+    pub fn set_write_patience(&self, patience: Duration) {
+        self.socket.set_write_timeout(Some(patience)).unwrap();
+    }
+
+    /// The next frame; `None` when the connection has ended.
+    pub fn next(&mut self) -> Option<Frame> {
+        while self.buffer.len() < 9 || self.buffer.len() < 9 + length(&self.buffer) {
+            let mut chunk = [0; 16 * 1024];
+            match self.socket.read(&mut chunk) {
+                Ok(count @ 1..) => self.buffer.extend_from_slice(&chunk[..count]),
+                _ => return None,
+            }
+        }
+        let rest = self.buffer.split_off(9 + length(&self.buffer));
+        let whole = std::mem::replace(&mut self.buffer, rest);
+        Some(Frame {
+            kind: whole[3],
+            stream: u32::from_be_bytes([whole[5], whole[6], whole[7], whole[8]]),
+            payload: whole[9..].to_vec(),
+        })
+    }
+
+    /// What became of a stream.
+    pub fn outcome(&mut self, stream: u32) -> Outcome {
+        while let Some(frame) = self.next() {
+            match frame.kind {
+                GOAWAY => return Outcome::Gone,
+                RST_STREAM if frame.stream == stream => return Outcome::Reset,
+                HEADERS if frame.stream == stream => {
+                    return Outcome::Status(status(&frame.payload));
+                }
+                _ => {}
+            }
+        }
+        Outcome::Gone
+    }
+
+    /// Whether the connection ends within `deadline`, by GOAWAY or a close.
+    pub fn ends_within(&mut self, deadline: Duration) -> bool {
+        let start = Instant::now();
+        self.socket
+            .set_read_timeout(Some(Duration::from_millis(200)))
+            .unwrap();
+        let mut chunk = [0; 64 * 1024];
+        while start.elapsed() < deadline {
+            match self.socket.read(&mut chunk) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(e)
+                    if matches!(
+                        e.kind(),
+                        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+                    ) => {}
+                Err(_) => return true,
+            }
+        }
+        false
+    }
+}
+
+/// The bytes of one frame.
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = (payload.len() as u32).to_be_bytes()[1..].to_vec();
+    bytes.extend([kind, flags]);
+    bytes.extend(stream.to_be_bytes());
+    bytes.extend(payload);
+    bytes
+}
+
+/// A header block without compression: each field a literal that is not indexed (RFC 7541, 6.2.2).
+pub fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (name, value) in fields {
+        assert!(name.len() < 127 && value.len() < 127);
+        bytes.push(0);
+        bytes.push(name.len() as u8);
+        bytes.extend(name.as_bytes());
+        bytes.push(value.len() as u8);
+        bytes.extend(value.as_bytes());
+    }
+    bytes
+}
+
+/// The pseudo-headers of a request, and more.
+pub fn request(method: &str, path: &str, more: &[(&str, &str)]) -> Vec<u8> {
+    let mut fields = vec![
+        (":method", method),
+        (":scheme", "http"),
+        (":authority", "localhost"),
+        (":path", path),
+    ];
+    fields.extend(more);
+    block(&fields)
+}
+
+fn length(buffer: &[u8]) -> usize {
+    u32::from_be_bytes([0, buffer[0], buffer[1], buffer[2]]) as usize
+}
+
+/// The status is the first field of an answer: an entry of the static table, or a literal.
+fn status(block: &[u8]) -> u16 {
+    match block {
+        [0x88, ..] => 200,
+        [0x89, ..] => 204,
+        [0x8c, ..] => 400,
+        [0x8d, ..] => 404,
+        [0x8e, ..] => 500,
+        // A literal whose name is that of static entry 8, its value Huffman coded or plain.
+        [_, length, value @ ..] if length & 0x80 != 0 => huffman_digits(value),
+        [_, length, value @ ..] => {
+            let digits = &value[..usize::from(*length)];
+            std::str::from_utf8(digits).unwrap().parse().unwrap()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Three digits in the Huffman code of RFC 7541, appendix B: 5 bits for 0 to 2, else 6.
+fn huffman_digits(bytes: &[u8]) -> u16 {
+    let bits: Vec<u8> = bytes
+        .iter()
+        .flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1))
+        .collect();
+    let value = |bits: &[u8]| {
+        bits.iter()
+            .fold(0_u16, |all, bit| all << 1 | u16::from(*bit))
+    };
+    let (mut at, mut number) = (0, 0);
+    for _ in 0..3 {
+        let short = value(&bits[at..at + 5]);
+        let digit = if short < 3 {
+            at += 5;
+            short
+        } else {
+            at += 6;
+            value(&bits[at - 6..at]) - 0x19 + 3
+        };
+        number = number * 10 + digit;
+    }
+    number
+}

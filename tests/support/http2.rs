@@ -1,0 +1,121 @@
+//! An HTTP/2 client in clear, by prior knowledge.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::client::SendRequest;
+use http::{HeaderMap, Request};
+use tokio::net::TcpStream;
+use tokio::runtime::Runtime;
+
+/// One connection; it blocks like the other clients.
+pub struct Http2 {
+    runtime: Runtime,
+    sender: SendRequest<Bytes>,
+}
+
+/// An answer whose body is still coming.
+pub struct Stream<'a> {
+    runtime: &'a Runtime,
+    pub status: u16,
+    body: RecvStream,
+}
+
+/// How long a client waits for anything.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+impl Http2 {
+    pub fn connect(address: SocketAddr) -> Http2 {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let sender = runtime.block_on(async {
+            let socket = TcpStream::connect(address).await.unwrap();
+            let (sender, connection) = h2::client::handshake(socket).await.unwrap();
+            tokio::spawn(connection);
+            sender
+        });
+        Http2 { runtime, sender }
+    }
+
+    /// Sends a request and reads the head of its answer; an error is how the stream ended instead.
+    pub fn open(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<Stream<'_>, h2::Error> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("http://localhost{path}"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(()).unwrap();
+        let answer = self.runtime.block_on(async {
+            let mut sender = self.sender.clone().ready().await?;
+            let (answer, mut send) = sender.send_request(request, body.is_empty())?;
+            if !body.is_empty() {
+                send.send_data(Bytes::copy_from_slice(body), true)?;
+            }
+            tokio::time::timeout(PATIENCE, answer).await.unwrap()
+        })?;
+        Ok(Stream {
+            runtime: &self.runtime,
+            status: answer.status().as_u16(),
+            body: answer.into_body(),
+        })
+    }
+
+    /// Sends a request and reads its whole answer.
+    pub fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> (u16, String) {
+        let mut stream = self.open(method, path, headers, b"").unwrap();
+        let mut text = String::new();
+        while let Some(part) = stream.next() {
+            text.push_str(&part.unwrap());
+        }
+        (stream.status, text)
+    }
+}
+
+impl Stream<'_> {
+    /// The next piece of the body; `None` at its end.
+    pub fn next(&mut self) -> Option<Result<String, h2::Error>> {
+        let body = &mut self.body;
+        let part = self
+            .runtime
+            .block_on(async { tokio::time::timeout(PATIENCE, body.data()).await.unwrap() })?;
+        Some(part.map(|part| {
+            let _ = body.flow_control().release_capacity(part.len());
+            String::from_utf8_lossy(&part).into_owned()
+        }))
+    }
+
+    /// Reads until the body contains this.
+    pub fn until(&mut self, needle: &str) {
+        let mut seen = String::new();
+        while !seen.contains(needle) {
+            seen.push_str(&self.next().unwrap().unwrap());
+        }
+    }
+
+    /// Whether the stream ends within `deadline`, however it does.
+    pub fn ends_within(&mut self, deadline: Duration) -> bool {
+        let body = &mut self.body;
+        self.runtime.block_on(async {
+            let end = async { while matches!(body.data().await, Some(Ok(_))) {} };
+            tokio::time::timeout(deadline, end).await.is_ok()
+        })
+    }
+
+    pub fn trailers(&mut self) -> HeaderMap {
+        let body = &mut self.body;
+        let trailers = self.runtime.block_on(async { body.trailers().await });
+        trailers.unwrap().unwrap_or_default()
+    }
+}
