@@ -34,6 +34,7 @@ pub mod accounts;
 pub mod api;
 pub mod directory;
 
+pub mod assertions;
 pub mod config;
 pub mod events;
 pub mod issuers;

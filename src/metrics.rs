@@ -334,7 +334,7 @@ impl Metrics {
         for kind in ["sessions", "index_entries", "blacklist", "live_reports"] {
             self.cleanup_removed.with_label_values(&[kind]);
         }
-        for cache in ["sessions", "tokens", "profiles"] {
+        for cache in ["sessions", "tokens", "profiles", "assertions"] {
             for outcome in ["hit", "miss"] {
                 self.cache.with_label_values(&[cache, outcome]);
             }

@@ -2,6 +2,7 @@
 //! else only reads. What needs a restart ([`Boot`]) is another type than what a reload may change
 //! ([`Live`]), so that a reload cannot pretend.
 
+pub mod backend;
 mod database;
 
 use std::net::SocketAddr;
@@ -148,7 +149,7 @@ pub struct Shutdown {
     pub grace: Duration,
 }
 
-/// Users kept in the database, and how they may sign in.
+/// Who says who somebody is, and how people may sign in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     pub registration_open: bool,
@@ -156,6 +157,8 @@ pub struct Identity {
     pub password_min_length: usize,
     pub attempts_per_address: Rate,
     pub failures_per_account: Rate,
+    /// What checks credentials; `None`: the users in the database.
+    pub backend: Option<Arc<backend::Backend>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,6 +173,10 @@ pub struct Api {
     pub prefix: String,
     /// `scheme://host[:port]`, lower case.
     pub allowed_origins: Vec<String>,
+    /// Whether the gateway keeps the users: only then are registration and profiles its own.
+    pub users: bool,
+    /// Whether a route sends browsers to the sign-in page, so that there is one.
+    pub pages: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

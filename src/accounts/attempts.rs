@@ -17,6 +17,10 @@ use crate::store::{Store, StoreError};
 const ADDRESS: &str = "sign-in-address";
 const ACCOUNT: &str = "sign-in-account";
 const EVERYWHERE: &str = "sign-in-account-everywhere";
+/// Counts sign-ins to one account from one address, where no database remembers them.
+const PLACE: &str = "sign-in-place";
+/// How long such a place is remembered, at least.
+const PLACE_KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 pub(super) const NAMES: [&str; 3] = [ADDRESS, ACCOUNT, EVERYWHERE];
 /// Failures from everywhere that an account bears, as a multiple of those from one address.
 const EVERYWHERE_FACTOR: u64 = 10;
@@ -103,6 +107,29 @@ impl Failures {
         charge_all(store, std::slice::from_ref(&self.everywhere)).await;
         here
     }
+}
+
+/// Remembers that somebody signed in to an account from there: a counter that is used up.
+pub(super) async fn remember_place(store: &Store, account: &str, ip: IpAddr) {
+    charge_all(store, &[place(account, ip)]).await;
+}
+
+/// Tells whether somebody has signed in to the account from there.
+pub(super) async fn knows_place(
+    store: &Store,
+    account: &str,
+    ip: IpAddr,
+) -> Result<bool, StoreError> {
+    Ok(!store.peek_limit(&place(account, ip)).await?.allowed)
+}
+
+fn place(account: &str, ip: IpAddr) -> Charge {
+    let once = Rate {
+        limit: 1,
+        window: PLACE_KEPT,
+    };
+    let limit = limit(PLACE, once, vec![KeyPart::User, KeyPart::Ip]);
+    charge(limit, &[account.to_owned(), address_key(ip)])
 }
 
 fn charge(limit: Arc<Limit>, texts: &[String]) -> Charge {

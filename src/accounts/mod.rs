@@ -2,6 +2,7 @@
 //! out, and what an administrator does to users.
 
 mod attempts;
+mod backend;
 mod endings;
 pub mod names;
 mod passwords;
@@ -24,12 +25,15 @@ use crate::store::{Entry, Store, StoreError};
 use crate::token;
 
 use attempts::Attempts;
+use backend::Backends;
 use passwords::{HashError, Passwords};
 
 pub use attempts::{address_key, counter, sign_in_limits};
+pub use backend::Answer as BackendAnswer;
 pub use problems::Problems;
 pub use refresh_token::RefreshToken;
 pub use sign_in::Credentials;
+pub use sign_in::by_backend::Attempt;
 pub use users::{AddUserError, CheckedPatch, CheckedUser, NewUser, UserPatch};
 
 /// The stories; clones share everything.
@@ -39,6 +43,7 @@ pub struct Accounts {
     store: Store,
     passwords: Passwords,
     attempts: Arc<Attempts>,
+    backends: Backends,
     metrics: Arc<Metrics>,
     events: Events,
 }
@@ -123,6 +128,7 @@ impl Accounts {
             store,
             passwords: Passwords::new()?,
             attempts: Arc::new(Attempts::new()),
+            backends: Backends::default(),
             metrics,
             events,
         })

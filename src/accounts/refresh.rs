@@ -10,6 +10,7 @@ use crate::settings::Live;
 use crate::store::{Entry, Reuse, Rotation, Turnover};
 use crate::token;
 
+use super::backend;
 use super::refresh_token::{Key, RefreshToken};
 use super::sign_in::mint;
 use super::{Accounts, Failure, SignedIn};
@@ -67,7 +68,11 @@ impl Accounts {
         from: IpAddr,
     ) -> Result<SignedIn, Failure> {
         let session = &entry.session;
-        let user = self.directory.user(&session.user).await?;
+        let user = match &live.identity.backend {
+            // The backend was asked at the sign-in, and is not again while the session lives.
+            Some(_) => Some(backend::user_of(session)),
+            None => self.directory.user(&session.user).await?,
+        };
         let Some(user) = user.filter(|user| !user.disabled) else {
             self.end_session(session, EndReason::UserDisabled, Some(from), None)
                 .await?;

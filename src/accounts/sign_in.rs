@@ -1,5 +1,7 @@
 //! Registering and signing in.
 
+pub(super) mod by_backend;
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;

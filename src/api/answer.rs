@@ -8,7 +8,7 @@ use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::accounts::Failure;
+use crate::accounts::{Failure, SignedIn};
 use crate::directory;
 use crate::limits::Decision;
 use crate::refusal::Refusal;
@@ -29,6 +29,18 @@ pub struct Refused {
     pub clear_cookie: bool,
     /// The limits that were evaluated, for the limit headers.
     pub limits: Vec<Decision>,
+}
+
+impl Noted {
+    /// What is to be noted of a sign-in.
+    pub(super) fn of(signed_in: &SignedIn, limits: Vec<Decision>) -> Noted {
+        let session = &signed_in.session.session;
+        Noted {
+            user: Some(session.user.clone()),
+            session: Some(session.id),
+            limits,
+        }
+    }
 }
 
 impl Refused {

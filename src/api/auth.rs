@@ -24,7 +24,7 @@ use super::origin;
 use super::view::{self, Sight};
 use super::{Caller, Desk, ExpiredClaims};
 
-const SESSION_HEADER: HeaderName = HeaderName::from_static("x-session-id");
+pub(super) const SESSION_HEADER: HeaderName = HeaderName::from_static("x-session-id");
 /// Characters that are kept of what a client says about itself.
 const DEVICE_MAX: usize = 128;
 const USER_AGENT_MAX: usize = 512;
@@ -71,6 +71,9 @@ pub(super) async fn sign_in(
 ) -> Result<Response, Refused> {
     let live = desk.live.load_full();
     let (parts, body) = from_here(&desk, &live, &client, request)?;
+    if let Some(backend) = &live.identity.backend {
+        return super::backend::sign_in(&desk, &live, backend, &client, &parts, body).await;
+    }
     let mut fields = Fields::read(&parts.headers, body).await?;
     let login = if !fields.has("email") && fields.has("username") {
         fields.text("username")
@@ -161,7 +164,7 @@ pub(super) async fn sign_out(
 }
 
 /// Ends what the caller signed in with: the session, and the access token even if it has none.
-async fn leave(
+pub(super) async fn leave(
     desk: &Desk,
     client: &Client,
     identity: &Identity,
@@ -255,14 +258,15 @@ fn allowed_origins(live: &Live) -> &[String] {
 }
 
 /// The session cookie that the browser holds, whatever `Authorization` says.
-fn held(headers: &HeaderMap, live: &Live) -> Option<SessionToken> {
+pub(super) fn held(headers: &HeaderMap, live: &Live) -> Option<SessionToken> {
     match credential::extract(headers, &live.sessions.cookie.name) {
         Presented::Cookie(token) => Some(token),
         _ => None,
     }
 }
 
-fn visitor(headers: &HeaderMap, client: &Client) -> Visitor {
+/// What is kept of whoever signs in.
+pub(super) fn visitor(headers: &HeaderMap, client: &Client) -> Visitor {
     let said = |name: &str, max: usize| -> Option<String> {
         let value = headers.get(name)?;
         let text = String::from_utf8_lossy(value.as_bytes());
@@ -280,7 +284,7 @@ fn visitor(headers: &HeaderMap, client: &Client) -> Visitor {
 }
 
 /// Tells how a sign-in or a refresh went, and how the limits on it stand.
-fn welcome(
+pub(super) fn welcome(
     status: StatusCode,
     live: &Live,
     outcome: Result<SignedIn, Failure>,
@@ -307,11 +311,9 @@ fn welcome(
         data.insert("session_token".to_owned(), token.expose().into());
     }
     let mut response = answer::data_with(status, &data);
-    response.extensions_mut().insert(Noted {
-        user: Some(session.user.clone()),
-        session: Some(session.id),
-        limits,
-    });
+    response
+        .extensions_mut()
+        .insert(Noted::of(&signed_in, limits));
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&session.id.to_string()) {
         headers.insert(SESSION_HEADER, id);

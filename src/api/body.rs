@@ -41,7 +41,8 @@ impl Fields {
         Fields::parse(&bytes)
     }
 
-    fn parse(bytes: &[u8]) -> Result<Fields, Refused> {
+    /// Reads the bytes of a body.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Fields, Refused> {
         let members =
             json::parse(bytes).map_err(|fault| Refused::field("body", format!("is {fault}")))?;
         Ok(Fields {
@@ -53,6 +54,13 @@ impl Fields {
     /// Whether the member is there at all, be it null.
     pub(super) fn has(&self, name: &str) -> bool {
         self.members.get(name).is_some_and(|value| !value.is_null())
+    }
+
+    /// The texts of all members of a name, in whatever case somebody else may read it.
+    pub(super) fn texts_called(&self, name: &str) -> impl Iterator<Item = &str> {
+        let called = move |(other, _): &(&String, &Value)| other.eq_ignore_ascii_case(name);
+        let members = self.members.iter().filter(called);
+        members.filter_map(|(_, value)| value.as_str())
     }
 
     /// A string that has to be there.
@@ -147,7 +155,8 @@ impl Fields {
     }
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
+/// Whether the type of a body is JSON.
+pub(super) fn is_json(headers: &HeaderMap) -> bool {
     let essence = |value: &http::HeaderValue| {
         let text = value.to_str().unwrap_or_default();
         let (essence, _) = text.split_once(';').unwrap_or((text, ""));
@@ -156,7 +165,8 @@ fn is_json(headers: &HeaderMap) -> bool {
     headers.get(header::CONTENT_TYPE).is_some_and(essence)
 }
 
-async fn bytes(body: Body) -> Result<bytes::Bytes, Refused> {
+/// Reads a body, within its bound.
+pub(super) async fn bytes(body: Body) -> Result<bytes::Bytes, Refused> {
     axum::body::to_bytes(body, BODY_MAX)
         .await
         .map_err(|_| Refusal::BodyTooLarge.into())

@@ -5,9 +5,11 @@
 pub mod admin;
 mod answer;
 mod auth;
+mod backend;
 mod body;
 mod cors;
 mod origin;
+mod page;
 mod query;
 mod sessions;
 mod view;
@@ -69,6 +71,7 @@ pub fn serves(path: &str) -> bool {
             *story,
             "register" | "signup" | "login" | "signin" | "refresh" | "logout" | "signout"
         ),
+        ["sign-in" | "sign-out"] => true,
         ["sessions"] | ["health"] | ["jwks.json"] => true,
         ["sessions", id] => !id.is_empty(),
         _ => false,
@@ -88,16 +91,26 @@ pub fn below_prefix(path: &Path<'_>, api: &Api) -> Option<String> {
         below.push('/');
         below.push_str(std::str::from_utf8(segment).ok()?);
     }
-    serves(&below).then_some(below)
+    let ours = serves(&below)
+        && (api.users || !is_about_users(&below))
+        && (api.pages || !page::is_page(&below));
+    ours.then_some(below)
+}
+
+/// Whether an endpoint is about the users that the gateway keeps. Where a backend keeps them, it
+/// has endpoints of its own there.
+fn is_about_users(path: &str) -> bool {
+    matches!(path, "/auth/register" | "/auth/signup" | "/profile") || path.starts_with("/profile/")
 }
 
 /// Tells whether the wire has to authenticate the caller of an endpoint.
 pub fn needs_caller(method: &Method, path: &str) -> bool {
     if *method == Method::POST {
-        return matches!(path, "/auth/logout" | "/auth/signout");
+        return matches!(path, "/auth/logout" | "/auth/signout" | page::SIGN_OUT);
     }
     let reads_or_ends = matches!(*method, Method::GET | Method::HEAD | Method::DELETE);
-    reads_or_ends && (path == "/sessions" || path.starts_with("/sessions/"))
+    let looks_at_page = matches!(*method, Method::GET | Method::HEAD) && page::is_page(path);
+    looks_at_page || reads_or_ends && (path == "/sessions" || path.starts_with("/sessions/"))
 }
 
 /// The public endpoints. Requests come with the prefix taken off, and with the extensions
@@ -118,6 +131,7 @@ pub fn router(desk: Desk) -> Router {
             get(sessions::list).delete(sessions::end_others),
         )
         .route("/sessions/{id}", get(sessions::show).delete(sessions::end))
+        .merge(page::routes())
         .route("/health", get(health))
         .route("/jwks.json", get(jwks))
         .fallback(|| async { Refused::from(Refusal::NotFound) })

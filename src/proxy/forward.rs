@@ -13,12 +13,14 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType};
 
 use super::context::Context;
-use super::{fields, headers, trace};
-use crate::admission::Permit;
+use super::{Current, fields, headers, trace};
+use crate::admission::{Identity, Permit};
 use crate::refusal::Refusal;
-use crate::routing::{Auth, strip_prefix};
+use crate::routing::{Auth, Route, strip_prefix};
 use crate::settings::{Balance, HashKey, TimeoutOverrides, Timeouts};
 
+/// Clients cannot send it: every `X-Portcullis-*` of theirs is dropped.
+const ASSERTION: HeaderName = HeaderName::from_static("x-portcullis-assertion");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Chooses a server for a request that holds a permit.
@@ -133,6 +135,9 @@ fn vouch(fields: &mut HeaderMap, ctx: &Context, permit: &Permit) -> pingora::Res
     headers::edit(fields, &route.request_headers);
     if let Some(identity) = &permit.identity {
         headers::write_identity(fields, names, identity)?;
+        if route.assertion {
+            write_assertion(fields, &ctx.current, route, identity)?;
+        }
     }
     headers::write_origin(fields, origin, host)?;
     let id = HeaderValue::from_str(&ctx.request_id).map_err(headers::not_ours)?;
@@ -149,6 +154,21 @@ fn vouch(fields: &mut HeaderMap, ctx: &Context, permit: &Permit) -> pingora::Res
         }
         None => {}
     }
+    Ok(())
+}
+
+/// Gives the upstream the gateway's signed word on whom the request is from.
+fn write_assertion(
+    fields: &mut HeaderMap,
+    current: &Current,
+    route: &Route,
+    identity: &Identity,
+) -> pingora::Result<()> {
+    let upstream = current.live.upstreams.get(route.upstream);
+    let name = upstream.map_or("", |upstream| &*upstream.name);
+    let now = super::request::now();
+    let assertion = current.assertions.of(name, identity, now);
+    fields.insert(ASSERTION, assertion.map_err(headers::not_ours)?);
     Ok(())
 }
 

@@ -35,6 +35,7 @@ mod forward;
 mod hop_by_hop;
 mod octets;
 mod request;
+mod sign_in;
 mod trace;
 
 pub use worker::{Current, Lane, Worker};

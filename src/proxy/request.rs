@@ -10,7 +10,7 @@ use pingora::proxy::Session;
 use super::context::Context;
 use super::live::Open;
 use super::respond::Answer;
-use super::{answer, client, desk, fields, headers, hop_by_hop, respond};
+use super::{answer, client, desk, fields, headers, hop_by_hop, respond, sign_in};
 use crate::admission::{Asked, Client, Identity, Permit, PresentedBy, Refused};
 use crate::credential;
 use crate::refusal::Refusal;
@@ -29,7 +29,10 @@ pub(super) async fn decide(session: &mut Session, ctx: &mut Context) -> pingora:
     match steps(session, ctx).await {
         Ok(answered) => Ok(answered),
         Err(Stop::Answer(answer)) => {
-            answer::refuse(session, ctx, *answer).await?;
+            match sign_in::target(session, ctx, answer.refusal) {
+                Some(target) => sign_in::send(session, ctx, *answer, target).await?,
+                None => answer::refuse(session, ctx, *answer).await?,
+            }
             Ok(true)
         }
         Err(Stop::Gone(error)) => Err(error),
@@ -253,7 +256,7 @@ pub(super) fn asked<'a>(session: &'a Session, ctx: &Context) -> Asked<'a> {
 }
 
 /// This gateway's clock, which tokens go by.
-fn now() -> Millis {
+pub(super) fn now() -> Millis {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_millis() as Millis)

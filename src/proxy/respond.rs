@@ -146,6 +146,11 @@ fn head_of(
     headers
 }
 
+/// Whether a client would rather have a page than anything else.
+pub(super) fn wants_page(request: &HeaderMap) -> bool {
+    Form::wanted(request) == Form::Html
+}
+
 /// Renders a refusal for a listener that Pingora does not serve: its headers go into `headers`, its
 /// body is returned.
 pub fn render(answer: &Answer, request: &HeaderMap, headers: &mut HeaderMap) -> String {

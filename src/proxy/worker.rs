@@ -16,6 +16,7 @@ use super::listener::Peer;
 use super::live::Registry;
 use super::upstream::Upstreams;
 use crate::admission::Admission;
+use crate::assertions::Assertions;
 use crate::events::Events;
 use crate::logging::{Access, AccessLog};
 use crate::metrics::Metrics;
@@ -30,6 +31,7 @@ pub struct Current {
     pub live: Arc<Live>,
     pub verifier: Arc<Verifier>,
     pub upstreams: Upstreams,
+    pub assertions: Assertions,
     durations: HashMap<Arc<str>, prometheus::Histogram>,
     upstream_durations: Vec<prometheus::Histogram>,
 }
@@ -81,6 +83,7 @@ impl Current {
             })
             .collect();
         Current {
+            assertions: Assertions::new(Arc::clone(&live.tokens), metrics),
             live,
             verifier,
             upstreams,

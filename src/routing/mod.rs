@@ -28,6 +28,7 @@ pub struct Route {
     pub name: Arc<str>,
     pub matches: Match,
     pub auth: Auth,
+    pub on_unauthenticated: OnUnauthenticated,
     pub require: Require,
     /// Limits that need no identity, in the file's order.
     pub limits_before: Vec<Arc<Limit>>,
@@ -40,6 +41,8 @@ pub struct Route {
     pub max_body: u64,
     pub timeouts: TimeoutOverrides,
     pub forward_credentials: bool,
+    /// Whether the upstream gets the gateway's signed word on whom a request is from.
+    pub assertion: bool,
     pub allow_in_path: Oddities,
     pub cors: Option<Cors>,
     pub request_headers: HeaderEdits,
@@ -82,6 +85,16 @@ pub enum Auth {
     Required,
     Optional,
     None,
+}
+
+/// What a browser gets that would have to sign in first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnUnauthenticated {
+    /// 401.
+    #[default]
+    Refuse,
+    /// The way to the sign-in page.
+    Redirect,
 }
 
 /// Whom a route lets pass: any of the roles, all of the scopes.

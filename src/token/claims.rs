@@ -63,7 +63,7 @@ impl Payload {
             .find(claim)
             .and_then(Value::as_str)
             .ok_or("the user's id is not a string")?;
-        if user.is_empty() || user.chars().count() > MAX_NAME || !user.chars().all(is_visible) {
+        if !is_user_id(user) {
             return Err("the user's id is not 1 to 255 visible characters");
         }
         Ok(user)
@@ -101,30 +101,13 @@ impl Payload {
         }
     }
 
-    /// Roles or scopes: a list of strings, or one string in which spaces or one of `separators`
-    /// stand between them.
+    /// Roles or scopes: see [`words`].
     pub(super) fn words(
         &self,
         claim: &str,
         separators: &[char],
     ) -> Result<Vec<String>, &'static str> {
-        let wrong = "roles or scopes are neither a string nor a list of strings";
-        let words: Vec<String> = match self.find(claim) {
-            None | Some(Value::Null) => Vec::new(),
-            Some(Value::String(text)) => text
-                .split(|c| c == ' ' || separators.contains(&c))
-                .map(str::to_owned)
-                .collect(),
-            Some(Value::Array(list)) => list
-                .iter()
-                .map(|word| word.as_str().map(str::to_owned).ok_or(wrong))
-                .collect::<Result<_, _>>()?,
-            Some(_) => return Err(wrong),
-        };
-        if words.iter().any(|word| word.chars().any(char::is_control)) {
-            return Err("a role or scope holds a control character");
-        }
-        Ok(words.into_iter().filter(|word| !word.is_empty()).collect())
+        words(self.find(claim), separators)
     }
 
     /// Finds a claim by its configured name: a JSON pointer (RFC 6901) when it begins with a slash;
@@ -149,6 +132,39 @@ impl Payload {
     pub(super) fn into_json(self) -> Value {
         self.0.into()
     }
+}
+
+/// Reads roles or scopes: a list of strings, or one string in which spaces or one of `separators`
+/// stand between them.
+///
+/// # Errors
+/// Says what is wrong with them.
+pub(crate) fn words(
+    found: Option<&Value>,
+    separators: &[char],
+) -> Result<Vec<String>, &'static str> {
+    let wrong = "roles or scopes are neither a string nor a list of strings";
+    let words: Vec<String> = match found {
+        None | Some(Value::Null) => Vec::new(),
+        Some(Value::String(text)) => text
+            .split(|c| c == ' ' || separators.contains(&c))
+            .map(str::to_owned)
+            .collect(),
+        Some(Value::Array(list)) => list
+            .iter()
+            .map(|word| word.as_str().map(str::to_owned).ok_or(wrong))
+            .collect::<Result<_, _>>()?,
+        Some(_) => return Err(wrong),
+    };
+    if words.iter().any(|word| word.chars().any(char::is_control)) {
+        return Err("a role or scope holds a control character");
+    }
+    Ok(words.into_iter().filter(|word| !word.is_empty()).collect())
+}
+
+/// Tells whether a text can be a user's id: 1 to 255 visible characters.
+pub(crate) fn is_user_id(text: &str) -> bool {
+    !text.is_empty() && text.chars().count() <= MAX_NAME && text.chars().all(is_visible)
 }
 
 fn unescape(step: &str) -> String {

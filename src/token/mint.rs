@@ -27,11 +27,11 @@ pub enum Error {
 }
 
 #[derive(Serialize)]
-struct Header<'a> {
-    typ: &'static str,
-    alg: &'static str,
+pub(super) struct Header<'a> {
+    pub(super) typ: &'static str,
+    pub(super) alg: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    kid: Option<&'a str>,
+    pub(super) kid: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -48,7 +48,8 @@ struct Payload<'a> {
     email: Option<&'a str>,
 }
 
-fn encode(part: &impl Serialize) -> Result<String, Error> {
+/// Encodes a part of a token: base64url of its JSON.
+pub(super) fn encode(part: &impl Serialize) -> Result<String, Error> {
     let json = serde_json::to_vec(part).map_err(|_| Error::Signing)?;
     Ok(URL_SAFE_NO_PAD.encode(json))
 }

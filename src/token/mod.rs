@@ -1,5 +1,6 @@
 //! Access tokens: keys, verification, minting, claims (RFC 7519, RFC 8725, RFC 9068).
 
+mod assertion;
 mod check;
 mod claims;
 mod derive;
@@ -14,7 +15,9 @@ mod mint;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use assertion::About;
 pub(crate) use check::{Failure, Verified};
+pub(crate) use claims::{is_user_id, words};
 pub use inspect::{Inspection, inspect};
 pub use jwk::parse_jwks;
 pub use key::{Key, KeyError};

@@ -14,7 +14,9 @@
 mod support;
 
 mod admin;
+mod adopting;
 mod architecture;
+mod assertions;
 mod authentication;
 mod client_address;
 mod command_line;
@@ -25,6 +27,7 @@ mod half_closed;
 mod hostile_http2;
 mod hostile_input;
 mod hygiene;
+mod identity_backend;
 mod metrics;
 mod proxying;
 mod rate_limits;

@@ -19,7 +19,7 @@ use super::client::Wire;
 /// | last segment | answer |
 /// | --- | --- |
 /// | `slow?ms=N` | the echo, N milliseconds later |
-/// | `status-NNN` | the echo with that status |
+/// | `status-NNN?name=value&…` | the echo with that status and these response headers |
 /// | `sse` | an event stream: one event at once, then what [`Upstream::publish`] says |
 /// | `chunked` | `one two three` in three chunks, and a trailer |
 /// | `big?bytes=N` | that many bytes |
@@ -159,20 +159,18 @@ fn answer(mut stream: Box<dyn Wire>, seen: &Seen, state: &State) -> Option<Box<d
             stream.write_all(b"this is not HTTP at all\r\n\r\n").ok()?;
             return None;
         }
-        "reply" => {
-            let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-            let headers: String = pairs.map(|(n, v)| format!("{n}: {v}\r\n")).collect();
-            echo(&mut stream, seen, "200", &headers).ok()?;
-        }
-        _ => echo(
-            &mut stream,
-            seen,
-            last.strip_prefix("status-").unwrap_or("200"),
-            "",
-        )
-        .ok()?,
+        "reply" => echo(&mut stream, seen, "200", &headers_of(query)).ok()?,
+        _ => match last.strip_prefix("status-") {
+            Some(status) => echo(&mut stream, seen, status, &headers_of(query)).ok()?,
+            None => echo(&mut stream, seen, "200", "").ok()?,
+        },
     }
     Some(stream)
+}
+
+fn headers_of(query: &str) -> String {
+    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.map(|(n, v)| format!("{n}: {v}\r\n")).collect()
 }
 
 fn echo(

@@ -170,10 +170,13 @@ fn live() -> Live {
             password_min_length: 12,
             attempts_per_address: rate(100),
             failures_per_account: rate(3),
+            backend: None,
         },
         api: Some(settings::Api {
             prefix: "/api/v1".to_owned(),
             allowed_origins: vec!["https://app.example".to_owned()],
+            users: true,
+            pages: true,
         }),
         identity_headers: settings::IdentityHeaders {
             user: http::HeaderName::from_static("x-user-id"),

@@ -1,6 +1,7 @@
 //! What the operator writes: the shape of the YAML file, with its defaults. The doc comments here
 //! are the descriptions in the JSON Schema and in `docs/configuration.md`.
 
+pub(super) mod backend;
 pub(super) mod entrance;
 pub(super) mod people;
 pub(super) mod state;

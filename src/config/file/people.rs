@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::units::Time;
 
+use super::backend::BackendIdentity;
+
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::config) struct Sessions {
@@ -106,7 +108,7 @@ pub(in crate::config) enum Binding {
 pub(in crate::config) struct Identity {
     /// Users kept in the database.
     pub(in crate::config) builtin: Builtin,
-    /// Users kept by a backend. Not supported by this version yet.
+    /// Users kept by a backend that checks their credentials, instead of `builtin`.
     pub(in crate::config) upstream: Option<BackendIdentity>,
 }
 
@@ -172,25 +174,6 @@ pub(in crate::config) struct Rate {
     pub(in crate::config) limit: u64,
     /// In what time.
     pub(in crate::config) window: Time,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(in crate::config) struct BackendIdentity {
-    /// Method and address of the backend's login.
-    pub(in crate::config) login: String,
-    /// Where its answer has the user's id: a JSON pointer.
-    #[serde(default)]
-    pub(in crate::config) user_id: Option<String>,
-    /// The email address.
-    #[serde(default)]
-    pub(in crate::config) email: Option<String>,
-    /// The roles.
-    #[serde(default)]
-    pub(in crate::config) roles: Option<String>,
-    /// Whether its `Set-Cookie` goes on to the client.
-    #[serde(default)]
-    pub(in crate::config) pass_set_cookie: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]

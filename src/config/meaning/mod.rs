@@ -2,6 +2,7 @@
 //! settings go together. Every check reports what it finds and goes on; settings are made only of
 //! a file without mistakes.
 
+mod backend;
 mod database;
 mod entrance;
 mod headers;
@@ -15,6 +16,7 @@ mod upstreams;
 
 use crate::config::document::Place;
 use crate::config::file::File;
+use crate::config::file::traffic::route::{OnUnauthenticated, Route};
 use crate::config::review::Review;
 use crate::routing;
 use crate::settings::{Boot, Live, Settings, Shutdown};
@@ -26,8 +28,13 @@ pub(super) fn settle(file: &File, review: &mut Review<'_>) -> Option<Settings> {
     let admin = entrance::admin(&file.admin, &file.listeners, &root.key("admin"), review);
     let store = state::store(&file.store, &root.key("store"), review);
     let database = database::database(&file.database, &root.key("database"), review);
+    let redirects = |route: &Route| route.on_unauthenticated == OnUnauthenticated::Redirect;
+    let pages = file.routes.iter().any(redirects);
     // Where nobody signs in here there is nothing for the endpoints to do, unless they were asked for.
-    let foreign_only = file.tokens.signing.is_none() && !file.tokens.trusted_issuers.is_empty();
+    let foreign_only = file.tokens.signing.is_none()
+        && !file.tokens.trusted_issuers.is_empty()
+        && file.identity.upstream.is_none()
+        && !pages;
     let endpoints = file
         .api
         .as_ref()
@@ -35,7 +42,8 @@ pub(super) fn settle(file: &File, review: &mut Review<'_>) -> Option<Settings> {
     let tokens = tokens::tokens(&file.tokens, endpoints.is_some(), review);
     let sessions = people::sessions(&file.sessions, &root.key("sessions"), review);
     let identity = people::identity(&file.identity, &root.key("identity"), review);
-    let api = people::api(endpoints, &root.key("api"), review);
+    let users = file.identity.upstream.is_none();
+    let api = people::api(endpoints, users, pages, &root.key("api"), review);
     let vouched = headers::identity(
         &file.identity_headers,
         &root.key("identity_headers"),
@@ -63,7 +71,7 @@ pub(super) fn settle(file: &File, review: &mut Review<'_>) -> Option<Settings> {
             admin_token,
             tokens: tokens?,
             sessions: sessions?,
-            identity,
+            identity: identity?,
             api: api?,
             identity_headers: vouched?,
             limits: limits.into_values().collect(),

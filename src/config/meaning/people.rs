@@ -1,4 +1,5 @@
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::config::document::Place;
 use crate::config::file::people as file;
@@ -7,7 +8,7 @@ use crate::routing::{PathPattern, host_of};
 use crate::session::{Binding, CookieRules, OnLimit, Rules, SameSite};
 use crate::settings::{Api, Identity, Rate};
 
-use super::origins;
+use super::{backend, origins};
 
 /// The rules of sessions and their cookie.
 pub(super) fn sessions(
@@ -117,14 +118,20 @@ pub(super) fn identity(
     written: &file::Identity,
     place: &Place,
     review: &mut Review<'_>,
-) -> Identity {
-    if written.upstream.is_some() {
-        review.unsupported(&place.key("upstream"));
+) -> Option<Identity> {
+    let builtin = place.key("builtin");
+    let upstream = place.key("upstream");
+    let (limits, at) = match &written.upstream {
+        Some(backend) => (&backend.sign_in_limits, &upstream),
+        None => (&written.builtin.sign_in_limits, &builtin),
+    };
+    if written.upstream.is_some() && review.places.has(&builtin) {
+        let message = "give \"builtin\" or \"upstream\", not both: there is one place for users";
+        review.fault_at_key(&upstream, message);
     }
-    let limits = &written.builtin.sign_in_limits;
-    let place = place.key("builtin").key("sign_in_limits");
+    let at = at.key("sign_in_limits");
     let mut rate = |rate: &file::Rate, name: &str| {
-        let place = place.key(name);
+        let place = at.key(name);
         let window = review.positive(&place.key("window"), rate.window);
         super::limits::check_product(rate.limit, window, &place.key("limit"), review);
         Rate {
@@ -132,18 +139,27 @@ pub(super) fn identity(
             window,
         }
     };
-    Identity {
+    let attempts_per_address = rate(&limits.attempts_per_address, "attempts_per_address");
+    let failures_per_account = rate(&limits.failures_per_account, "failures_per_account");
+    let backend = match &written.upstream {
+        Some(written) => Some(Arc::new(backend::backend(written, &upstream, review)?)),
+        None => None,
+    };
+    Some(Identity {
         registration_open: written.builtin.registration == file::Registration::Open,
         password_min_length: usize::try_from(written.builtin.password_min_length).unwrap_or(128),
-        attempts_per_address: rate(&limits.attempts_per_address, "attempts_per_address"),
-        failures_per_account: rate(&limits.failures_per_account, "failures_per_account"),
-    }
+        attempts_per_address,
+        failures_per_account,
+        backend,
+    })
 }
 
 /// The gateway's own endpoints; validly none for null.
 #[expect(clippy::option_option, reason = "a mistake, or validly no endpoints")]
 pub(super) fn api(
     written: Option<&file::Api>,
+    users: bool,
+    pages: bool,
     place: &Place,
     review: &mut Review<'_>,
 ) -> Option<Option<Api>> {
@@ -169,5 +185,7 @@ pub(super) fn api(
     Some(Some(Api {
         prefix: prefix.to_owned(),
         allowed_origins,
+        users,
+        pages,
     }))
 }

@@ -5,12 +5,15 @@ use http::{HeaderValue, Method};
 
 use crate::config::document::Place;
 use crate::config::file::File;
+use crate::config::file::state::Algorithm;
 use crate::config::file::traffic::route as file;
 use crate::config::mistakes::did_you_mean;
 use crate::config::review::Review;
 use crate::config::units::Time;
 use crate::limits::{KeyPart, Limit};
-use crate::routing::{Auth, Cors, HostPattern, Match, Oddities, PathPattern, Require, Route};
+use crate::routing::{
+    Auth, Cors, HostPattern, Match, Oddities, OnUnauthenticated, PathPattern, Require, Route,
+};
 use crate::settings::{IdentityHeaders, TimeoutOverrides};
 
 use super::headers::{Towards, edits, name, name_at_key};
@@ -20,6 +23,10 @@ use super::origins;
 struct Known<'a> {
     limits: &'a BTreeMap<String, Arc<Limit>>,
     upstreams: Vec<&'a str>,
+    /// `None`: no key signs.
+    signing: Option<Algorithm>,
+    /// Whether the gateway has endpoints of its own.
+    endpoints: bool,
     identity_headers: Option<&'a IdentityHeaders>,
 }
 
@@ -33,6 +40,8 @@ pub(super) fn routes(
     let known = Known {
         limits,
         upstreams: file.upstreams.keys().map(String::as_str).collect(),
+        signing: file.tokens.signing.as_ref().map(|key| key.algorithm),
+        endpoints: file.api.is_some(),
         identity_headers,
     };
     let all = Place::root().key("routes");
@@ -98,6 +107,14 @@ fn route(
 ) -> Option<Route> {
     let matches = matching(&written.matches, &place.key("match"), review);
     check_combinations(written, place, review);
+    let redirects = written.on_unauthenticated == file::OnUnauthenticated::Redirect;
+    if redirects {
+        let place = place.key("on_unauthenticated");
+        check_redirect(written.auth, known.endpoints, &place, review);
+    }
+    if written.assertion {
+        check_assertion(written.auth, known.signing, &place.key("assertion"), review);
+    }
     let limits = route_limits(&written.limits, known, &place.key("limits"), review);
     let (limits_after, limits_before) =
         limits.into_iter().partition(|limit| limit.needs_identity());
@@ -124,6 +141,11 @@ fn route(
             file::Auth::Optional => Auth::Optional,
             file::Auth::None => Auth::None,
         },
+        on_unauthenticated: if redirects {
+            OnUnauthenticated::Redirect
+        } else {
+            OnUnauthenticated::Refuse
+        },
         require: Require {
             roles: written.require.roles.clone(),
             scopes: written.require.scopes.clone(),
@@ -135,6 +157,7 @@ fn route(
         max_body: written.max_body.0,
         timeouts: timeouts(&written.timeouts, &place.key("timeouts"), review),
         forward_credentials: written.forward_credentials,
+        assertion: written.assertion,
         allow_in_path: oddities(&written.allow_in_path),
         cors,
         request_headers: edits(&written.request_headers, upstream_edits, &requests, review),
@@ -153,6 +176,40 @@ fn check_combinations(written: &file::Route, place: &Place, review: &mut Review<
         let message = "\"require\" needs to know the user, and \"auth: none\" asks for none";
         review.fault_at_key(&place.key("require"), message);
     }
+}
+
+fn check_redirect(auth: file::Auth, endpoints: bool, place: &Place, review: &mut Review<'_>) {
+    if auth == file::Auth::None {
+        let message = "\"on_unauthenticated: redirect\" is for routes that ask who somebody is, and \
+                       \"auth: none\" does not";
+        review.fault_at_key(place, message);
+    }
+    if !endpoints {
+        let message = "\"on_unauthenticated: redirect\" needs the gateway's own endpoints, and \
+                       \"api\" is null";
+        review.fault_at_key(place, message);
+    }
+}
+
+fn check_assertion(
+    auth: file::Auth,
+    signing: Option<Algorithm>,
+    place: &Place,
+    review: &mut Review<'_>,
+) {
+    if auth == file::Auth::None {
+        let message = "\"assertion\" needs to know the user, and \"auth: none\" asks for none";
+        review.fault_at_key(place, message);
+    }
+    let message = match signing {
+        Some(Algorithm::HS256) => {
+            "\"assertion\" needs a key that upstreams can verify with: \"tokens.signing\" must be \
+             EdDSA, ES256 or RS256, for HS256 has no public key"
+        }
+        Some(_) => return,
+        None => "\"assertion\" needs \"tokens.signing\", the key that signs it",
+    };
+    review.fault_at_key(place, message);
 }
 
 fn matching(written: &file::Match, place: &Place, review: &mut Review<'_>) -> Option<Match> {

@@ -169,7 +169,8 @@ fn host(written: &str, place: &Place, review: &mut Review<'_>) -> Option<Upstrea
     }
 }
 
-fn upstream_tls(
+/// What verifies a server, and what the gateway shows to it.
+pub(super) fn upstream_tls(
     written: &file::UpstreamTls,
     place: &Place,
     review: &mut Review<'_>,

@@ -19,6 +19,10 @@ pub(in crate::config) struct Route {
     /// are ignored.
     #[serde(default)]
     pub(in crate::config) auth: Auth,
+    /// What a browser gets that opens a page here and is not signed in: `refuse`: 401. `redirect`: the
+    /// gateway's sign-in page, which brings it back. Programs and scripts always get 401.
+    #[serde(default)]
+    pub(in crate::config) on_unauthenticated: OnUnauthenticated,
     /// What the user must hold; without it 403.
     #[serde(default)]
     pub(in crate::config) require: Require,
@@ -39,6 +43,10 @@ pub(in crate::config) struct Route {
     /// Let a bearer token go on to the upstream. The gateway's own cookie never does.
     #[serde(default)]
     pub(in crate::config) forward_credentials: bool,
+    /// Give the upstream a signed assertion of who asks: `X-Portcullis-Assertion`, a JWT of a minute
+    /// for the upstream's name as audience.
+    #[serde(default)]
+    pub(in crate::config) assertion: bool,
     /// Oddities of a path that are allowed here, although two readers could read them differently.
     #[serde(default)]
     pub(in crate::config) allow_in_path: Vec<Oddity>,
@@ -79,6 +87,14 @@ pub(in crate::config) enum Auth {
     Required,
     Optional,
     None,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::config) enum OnUnauthenticated {
+    #[default]
+    Refuse,
+    Redirect,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]

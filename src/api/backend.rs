@@ -1,0 +1,117 @@
+//! Signing in where a backend checks credentials.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::response::Response;
+use http::request::Parts;
+use http::{HeaderValue, StatusCode, header};
+
+use crate::accounts::{Attempt, BackendAnswer, SignedIn};
+use crate::admission::Client;
+use crate::credential;
+use crate::refusal::Refusal;
+use crate::settings::Live;
+use crate::settings::backend::{Answer, Backend};
+
+use super::answer::{Noted, Refused};
+use super::auth::{self, SESSION_HEADER};
+use super::body::{self, Fields};
+use super::{Desk, RequestId};
+
+/// `POST auth/login`: the body goes to the backend as it came.
+pub(super) async fn sign_in(
+    desk: &Desk,
+    live: &Live,
+    backend: &Arc<Backend>,
+    client: &Client,
+    parts: &Parts,
+    body: Body,
+) -> Result<Response, Refused> {
+    if !body::is_json(&parts.headers) {
+        return Err(Refusal::UnsupportedMediaType.into());
+    }
+    let body = body::bytes(body).await?;
+    // Read only to count by the account: what is wrong with it is the backend's to say, but for
+    // what two readers could read differently.
+    let mut fields = Fields::parse(&body)?;
+    let named = backend.account.iter();
+    let names: Vec<String> = named
+        .flat_map(|member| fields.texts_called(member))
+        .map(str::to_owned)
+        .collect();
+    if let Some(member) = backend.account.first()
+        && names.is_empty()
+    {
+        fields.text(member);
+    }
+    let with_token = fields.optional_flag("session_token").unwrap_or_default();
+    fields.check()?;
+    let request_id = parts.extensions.get::<RequestId>();
+    let attempt = Attempt {
+        names,
+        body,
+        content_type: parts.headers.get(header::CONTENT_TYPE),
+        request_id: request_id.map_or("", |RequestId(id)| id),
+        held: auth::held(&parts.headers, live),
+    };
+    let visitor = auth::visitor(&parts.headers, client);
+    let mut limits = Vec::new();
+    let outcome = desk
+        .accounts
+        .sign_in_by_backend(live, backend, attempt, &visitor, &mut limits)
+        .await;
+    let (signed_in, answer) = match outcome {
+        Ok(outcome) => outcome,
+        Err(failure) => return Err(Refused::from(failure).with_limits(limits)),
+    };
+    let cookies = cookies(backend, live, &answer);
+    let mut response = match backend.answer {
+        Answer::Replace => {
+            auth::welcome(StatusCode::OK, live, Ok(signed_in), limits, with_token)?
+        }
+        Answer::Pass => {
+            let mut response = passed_on(live, &signed_in, answer);
+            response
+                .extensions_mut()
+                .insert(Noted::of(&signed_in, limits));
+            response
+        }
+    };
+    for cookie in cookies {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+    Ok(response)
+}
+
+/// The backend's cookies that may go on: never one that is the gateway's.
+pub(super) fn cookies(backend: &Backend, live: &Live, answer: &BackendAnswer) -> Vec<HeaderValue> {
+    if !backend.pass_set_cookie {
+        return Vec::new();
+    }
+    let own = &live.sessions.cookie.name;
+    let set = answer.headers.get_all(header::SET_COOKIE).iter();
+    set.filter(|cookie| !credential::set_cookie_is_ours(cookie, own))
+        .cloned()
+        .collect()
+}
+
+/// The backend's answer, with the session added.
+fn passed_on(live: &Live, signed_in: &SignedIn, answer: BackendAnswer) -> Response {
+    let mut response = Response::new(Body::from(answer.body));
+    *response.status_mut() = answer.status;
+    let headers = response.headers_mut();
+    for name in [header::CONTENT_TYPE, header::CONTENT_LANGUAGE] {
+        if let Some(value) = answer.headers.get(&name) {
+            headers.insert(name, value.clone());
+        }
+    }
+    if let Ok(id) = HeaderValue::from_str(&signed_in.session.session.id.to_string()) {
+        headers.insert(SESSION_HEADER, id);
+    }
+    if let Some(token) = &signed_in.session_token {
+        let cookie = credential::session_cookie(&live.sessions.cookie, token, live.sessions.ttl);
+        headers.append(header::SET_COOKIE, cookie);
+    }
+    response
+}

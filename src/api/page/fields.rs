@@ -1,0 +1,70 @@
+//! What a form sent.
+
+use axum::body::Body;
+use http::HeaderMap;
+use url::form_urlencoded;
+
+use crate::refusal::Refusal;
+
+use super::super::answer::Refused;
+use super::super::body;
+
+/// The fields of the two forms. A field that was not sent is empty.
+#[derive(Default)]
+pub(super) struct Sent {
+    pub(super) login: String,
+    pub(super) password: String,
+    pub(super) return_to: String,
+    pub(super) token: String,
+}
+
+impl Sent {
+    /// Reads a body.
+    pub(super) async fn read(headers: &HeaderMap, body: Body) -> Result<Sent, Refused> {
+        if !super::is_form(headers) {
+            return Err(Refusal::UnsupportedMediaType.into());
+        }
+        Sent::parse(&body::bytes(body).await?)
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Sent, Refused> {
+        let mut sent = Sent::default();
+        let mut seen = Vec::new();
+        for (name, value) in form_urlencoded::parse(bytes) {
+            let field = match &*name {
+                "login" => &mut sent.login,
+                "password" => &mut sent.password,
+                "return_to" => &mut sent.return_to,
+                "token" => &mut sent.token,
+                _ => continue,
+            };
+            if seen.contains(&name) {
+                return Err(Refused::field("form", "has a field twice"));
+            }
+            if value.chars().any(char::is_control) {
+                return Err(Refused::field(&name, "must not hold control characters"));
+            }
+            *field = value.into_owned();
+            seen.push(name);
+        }
+        Ok(sent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn a_form_is_read_strictly() {
+        let sent = Sent::parse(b"login=ann%40example.com&password=a+b%26%C3%A4&x=y").unwrap();
+        assert_eq!(sent.login, "ann@example.com");
+        assert_eq!(sent.password, "a b&\u{e4}");
+        assert_eq!(sent.return_to, "");
+        for bad in ["login=a&login=b", "password=a%00b", "return_to=%2F%0Aa"] {
+            assert!(Sent::parse(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+}

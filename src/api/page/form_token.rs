@@ -1,0 +1,141 @@
+//! Whether a form came from our own page. Browsers say so in `Origin` and `Sec-Fetch-Site`, which no
+//! page can forge. One that says neither has to send the same secret in a cookie and in the form:
+//! another site can make it send the cookie's, but cannot know it.
+
+use http::{HeaderMap, HeaderValue, header};
+use subtle::ConstantTimeEq;
+
+use crate::admission::Client;
+use crate::session::{CookieRules, SameSite, SessionToken};
+
+use super::super::origin;
+
+/// The secret that a page and a cookie share.
+pub(super) struct FormToken(SessionToken);
+
+impl FormToken {
+    /// Makes one for a browser that may not say where its forms come from.
+    pub(super) fn needed(headers: &HeaderMap) -> Option<FormToken> {
+        let says = headers.contains_key("sec-fetch-site");
+        (!says).then(|| FormToken(SessionToken::random()))
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        self.0.expose()
+    }
+
+    /// The cookie that holds it, as long as the browser is open.
+    pub(super) fn cookie(&self, rules: &CookieRules) -> Option<HeaderValue> {
+        let mut cookie = cookie::Cookie::build((name(rules), self.0.expose()))
+            .http_only(true)
+            .secure(rules.secure)
+            .path("/")
+            .same_site(cookie::SameSite::Strict);
+        if rules.same_site == SameSite::None {
+            // A page that may be used from other sites has cookies that may.
+            cookie = cookie.same_site(cookie::SameSite::None);
+        }
+        HeaderValue::from_str(&cookie.build().to_string()).ok()
+    }
+}
+
+/// Without the prefix another host of the domain could set one.
+fn name(rules: &CookieRules) -> &'static str {
+    if rules.secure {
+        "__Host-portcullis-form"
+    } else {
+        "portcullis-form"
+    }
+}
+
+/// Tells whether a form that brought `token` came from our own page.
+pub(super) fn is_ours(
+    headers: &HeaderMap,
+    client: &Client,
+    token: &str,
+    rules: &CookieRules,
+) -> bool {
+    if headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site") {
+        return origin::same_origin(headers, client, &[]);
+    }
+    let name = name(rules);
+    let values = headers.get_all(header::COOKIE).iter();
+    let mut held = values
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b';'))
+        .filter_map(|pair| {
+            let value = pair.trim_ascii().strip_prefix(name.as_bytes())?;
+            value.strip_prefix(b"=")
+        });
+    match (held.next(), held.next()) {
+        (Some(held), None) => {
+            let sound = std::str::from_utf8(held).ok().and_then(SessionToken::parse);
+            sound.is_some() && bool::from(held.ct_eq(token.as_bytes()))
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    fn check(list: &[(&'static str, &str)], token: &str, secure: bool) -> bool {
+        let mut headers = HeaderMap::new();
+        for (name, value) in list {
+            headers.append(*name, value.parse().unwrap());
+        }
+        let client = Client {
+            ip: "192.0.2.1".parse().unwrap(),
+            https: secure,
+            host: "here.example".to_owned(),
+        };
+        let rules = CookieRules {
+            name: "x".to_owned(),
+            secure,
+            same_site: SameSite::Lax,
+            domain: None,
+            path: "/".to_owned(),
+        };
+        is_ours(&headers, &client, token, &rules)
+    }
+
+    #[test]
+    fn what_the_browser_says_decides() {
+        let token = "a".repeat(64);
+        let cookie = format!("portcullis-form={token}");
+        let held = ("cookie", cookie.as_str());
+        assert!(check(&[("origin", "http://here.example")], "", false));
+        assert!(check(&[("sec-fetch-site", "same-origin")], "", false));
+        // A token makes no other site ours.
+        assert!(!check(
+            &[("origin", "http://evil.example"), held],
+            &token,
+            false
+        ));
+        assert!(!check(&[("origin", "null"), held], &token, false));
+        assert!(!check(
+            &[("sec-fetch-site", "same-site"), held],
+            &token,
+            false
+        ));
+    }
+
+    #[test]
+    fn a_browser_that_says_nothing_has_to_bring_the_cookies_secret() {
+        let (token, other) = ("a".repeat(64), "b".repeat(64));
+        let cookie = format!("x=y; portcullis-form={token}");
+        let twice = format!("{cookie}; portcullis-form={token}");
+        assert!(check(&[("cookie", &cookie)], &token, false));
+        assert!(!check(&[("cookie", &cookie)], &other, false));
+        assert!(!check(&[("cookie", &cookie)], "", false));
+        assert!(!check(&[("cookie", "portcullis-form=")], "", false));
+        assert!(!check(&[], "", false));
+        assert!(!check(&[("cookie", &twice)], &token, false));
+        // Where cookies are secure, only the one that no other host can set counts.
+        assert!(!check(&[("cookie", &cookie)], &token, true));
+        let host = format!("__Host-portcullis-form={token}");
+        assert!(check(&[("cookie", &host)], &token, true));
+    }
+}

@@ -1,0 +1,173 @@
+//! The pages for people with a browser: signing in and out, by plain HTML forms that work without
+//! script. They are there when a route sends people to them (`on_unauthenticated: redirect`).
+
+mod fields;
+mod form_token;
+mod html;
+mod return_to;
+mod sign_in;
+mod sign_out;
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::Response;
+use axum::routing::get;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use maud::Markup;
+
+use crate::admission::Client;
+use crate::events::{Event, Kind};
+use crate::refusal::Refusal;
+use crate::settings::Live;
+
+use super::answer::Refused;
+use super::{Caller, Desk};
+
+use form_token::FormToken;
+
+pub(super) const SIGN_IN: &str = "/sign-in";
+pub(super) const SIGN_OUT: &str = "/sign-out";
+
+/// Tells whether a path below the prefix is a page.
+pub(super) fn is_page(path: &str) -> bool {
+    matches!(path, SIGN_IN | SIGN_OUT)
+}
+
+/// The pages.
+pub(super) fn routes() -> Router<Desk> {
+    Router::new()
+        .route(SIGN_IN, get(sign_in::show).post(sign_in::submit))
+        .route(SIGN_OUT, get(sign_out::show).post(sign_out::submit))
+}
+
+/// What went wrong, as a page says it.
+struct Problem {
+    status: StatusCode,
+    text: String,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Problem {
+    fn new(status: StatusCode, text: &str) -> Problem {
+        Problem {
+            status,
+            text: text.to_owned(),
+            headers: Vec::new(),
+        }
+    }
+
+    /// A form that did not come from the page.
+    fn not_ours(desk: &Desk, client: &Client) -> Problem {
+        desk.events
+            .record(Event::new(Kind::CsrfRejected).ip(client.ip));
+        let text = "This form was sent from elsewhere, or it was too old. Please try again.";
+        Problem::new(Refusal::CsrfRejected.status(), text)
+    }
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Problem {
+        let refusal = refused.refusal;
+        let fields = refused.fields.iter();
+        let text = match refusal {
+            Refusal::InvalidCredentials => "The name or the password is wrong.".to_owned(),
+            Refusal::ValidationFailed => fields
+                .map(|(field, problem)| format!("The {field} {problem}."))
+                .collect::<Vec<_>>()
+                .join(" "),
+            Refusal::RateLimited => {
+                "Too many attempts. Please wait before you try again.".to_owned()
+            }
+            Refusal::SessionLimitReached => refusal.message().to_owned(),
+            other if other.status().is_server_error() => {
+                "This does not work at the moment. Please try again soon.".to_owned()
+            }
+            other => other.message().to_owned(),
+        };
+        let mut headers = limit_headers(&refused);
+        if refusal.status() == StatusCode::UNAUTHORIZED {
+            // RFC 9110, section 15.5.2; a browser asks nobody because of a scheme it does not know.
+            let challenge = HeaderValue::from_static("Bearer realm=\"portcullis\"");
+            headers.push((header::WWW_AUTHENTICATE, challenge));
+        }
+        Problem {
+            status: refusal.status(),
+            text,
+            headers,
+        }
+    }
+}
+
+/// How the limits stand, and when to come again.
+fn limit_headers(refused: &Refused) -> Vec<(HeaderName, HeaderValue)> {
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    let mut headers = crate::limits::headers(&refused.limits, now);
+    let told = headers.iter().any(|(name, _)| *name == header::RETRY_AFTER);
+    if let Some(wait) = refused.retry_after.filter(|_| !told) {
+        let seconds = wait.as_millis().div_ceil(1000).max(1) as u64;
+        headers.push((header::RETRY_AFTER, seconds.into()));
+    }
+    headers
+}
+
+/// Answers with a page. Nothing on it can come from anywhere else, and nobody can frame it.
+fn answer(status: StatusCode, page: Markup, token: Option<&FormToken>, live: &Live) -> Response {
+    let mut response = Response::new(Body::from(page.into_string()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    let fixed = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (
+            header::CONTENT_SECURITY_POLICY,
+            html::CONTENT_SECURITY_POLICY,
+        ),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        // With `no-referrer` a browser would say `Origin: null` of its own form.
+        (header::REFERRER_POLICY, "same-origin"),
+    ];
+    for (name, value) in fixed {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    if let Some(cookie) = token.and_then(|token| token.cookie(&live.sessions.cookie)) {
+        headers.append(header::SET_COOKIE, cookie);
+    }
+    response
+}
+
+/// Sends the browser on; the next request is a GET (RFC 9110, section 15.4.4).
+fn see_other(target: &str) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SEE_OTHER;
+    if let Ok(target) = HeaderValue::from_str(target) {
+        response.headers_mut().insert(header::LOCATION, target);
+    }
+    response
+}
+
+/// Where the pages are.
+fn address(live: &Live, page: &str) -> String {
+    let prefix = live.api.as_ref().map_or("", |api| api.prefix.as_str());
+    format!("{prefix}{page}")
+}
+
+/// Whether somebody is signed in; a session that has ended is nobody's.
+fn is_signed_in(caller: Option<&Caller>) -> Result<bool, Refused> {
+    match caller.map(|Caller(found)| found) {
+        Some(Ok(identity)) => Ok(identity.is_some()),
+        Some(Err(refusal)) if refusal.status().is_server_error() => Err((*refusal).into()),
+        Some(Err(_)) | None => Ok(false),
+    }
+}
+
+/// Whether a body is a form's.
+fn is_form(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE);
+    let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let (essence, _) = kind.split_once(';').unwrap_or((kind, ""));
+    essence
+        .trim()
+        .eq_ignore_ascii_case("application/x-www-form-urlencoded")
+}

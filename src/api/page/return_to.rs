@@ -1,0 +1,113 @@
+//! Where somebody wanted to go before they had to sign in. Only a path of this very origin counts:
+//! whoever makes the link must not choose the site.
+
+use url::form_urlencoded;
+
+/// Bytes.
+const MAX: usize = 4096;
+
+/// Finds `return_to` in a query.
+pub(super) fn in_query(query: Option<&str>) -> String {
+    let query = query.unwrap_or_default().as_bytes();
+    let mut pairs = form_urlencoded::parse(query);
+    let found = pairs.find(|(name, _)| name == "return_to");
+    accepted(&found.map(|(_, value)| value).unwrap_or_default()).to_owned()
+}
+
+/// The text itself where it is a path, else the root.
+pub(super) fn accepted(text: &str) -> &str {
+    if is_path(text) { text } else { "/" }
+}
+
+/// A slash, and then anything but what a browser would read as the beginning of a host. Browsers
+/// read a backslash as a slash, and drop tabs and line ends wherever they are.
+fn is_path(text: &str) -> bool {
+    let visible = |byte: u8| byte.is_ascii_graphic() && byte != b'\\';
+    text.len() <= MAX
+        && text.starts_with('/')
+        && !text.starts_with("//")
+        && text.bytes().all(visible)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use proptest::prelude::*;
+    use url::Url;
+
+    use super::*;
+
+    #[test]
+    fn only_a_path_of_this_origin_is_returned_to() {
+        for path in [
+            "/",
+            "/a",
+            "/a/b?c=d&e=%2F%2Fevil",
+            "/a#b",
+            "/%2f%2fevil.example",
+            "/.//evil",
+        ] {
+            assert_eq!(accepted(path), path);
+        }
+        for trick in [
+            "",
+            "//evil.example",
+            "///evil.example",
+            "/\\evil.example",
+            "\\\\evil.example",
+            "\\/evil.example",
+            "/a\\b",
+            "https://evil.example",
+            "https:evil.example",
+            "https:/evil.example",
+            "HTTPS://evil.example",
+            "javascript:alert(1)",
+            "data:text/html,x",
+            "evil.example",
+            "@evil.example",
+            ".evil.example",
+            ":80/",
+            "?a",
+            "#a",
+            " //evil.example",
+            " /a",
+            "/\t/evil.example",
+            "/\n/evil.example",
+            "/a\r\nSet-Cookie: x=y",
+            "/a\0",
+            "/\u{e4}",
+            "/\u{2028}",
+            "\u{feff}//evil.example",
+            &format!("/{}", "a".repeat(MAX)),
+        ] {
+            assert_eq!(accepted(trick), "/", "{trick:?}");
+        }
+    }
+
+    #[test]
+    fn the_query_is_decoded_once() {
+        for (query, expected) in [
+            (None, "/"),
+            (Some(""), "/"),
+            (Some("x=y"), "/"),
+            (Some("return_to=%2Fa%3Fb%3Dc%26d"), "/a?b=c&d"),
+            (Some("return_to=%2F%2Fevil"), "/"),
+            (Some("return_to=%2F%5Cevil"), "/"),
+            (Some("return_to=%2F%09%2Fevil"), "/"),
+            (Some("return_to=%252F%252Fevil"), "/"),
+            (Some("return_to=/%252Fevil"), "/%2Fevil"),
+        ] {
+            assert_eq!(in_query(query), expected, "{query:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_browser_stays_where_it_is(text in "[/\\\\:.@?#a-e\t\n %2fF5c-]{0,12}") {
+            let here = Url::parse("https://here.example/api/v1/sign-in").unwrap();
+            let there = here.join(accepted(&text)).unwrap();
+            prop_assert_eq!(there.origin(), here.origin());
+        }
+    }
+}

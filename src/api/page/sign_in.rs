@@ -1,0 +1,174 @@
+//! `GET` and `POST sign-in`.
+
+use axum::extract::{Extension, Request, State};
+use axum::response::Response;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde_json::json;
+
+use crate::accounts::{Attempt, Credentials, Failure, SignedIn};
+use crate::admission::Client;
+use crate::credential;
+use crate::limits::Decision;
+use crate::settings::Live;
+use crate::settings::backend::Backend;
+
+use super::super::answer::{Noted, Refused};
+use super::super::{Caller, Desk, RequestId, auth, backend};
+use super::fields::Sent;
+use super::form_token::{self, FormToken};
+use super::{Problem, SIGN_IN, address, answer, html, is_signed_in, return_to, see_other};
+
+/// The form; whoever is signed in already goes on to where they wanted to go.
+pub(super) async fn show(
+    State(desk): State<Desk>,
+    caller: Option<Extension<Caller>>,
+    request: Request,
+) -> Response {
+    let live = desk.live.load_full();
+    let target = return_to::in_query(request.uri().query());
+    let caller = caller.map(|Extension(caller)| caller);
+    let problem = match is_signed_in(caller.as_ref()) {
+        Ok(true) => return see_other(&target),
+        Ok(false) => None,
+        Err(unknown) => Some(Problem::from(unknown)),
+    };
+    let mut response = form(&live, request.headers(), &target, "", problem);
+    if caller
+        .is_some_and(|Caller(found)| found.is_err_and(|refusal| refusal.status().is_client_error()))
+    {
+        // It would be in the way: two of a kind are refused, and one that has ended lets nobody in.
+        for cookie in credential::clearing_cookies(&live.sessions.cookie) {
+            response.headers_mut().append(header::SET_COOKIE, cookie);
+        }
+    }
+    response
+}
+
+/// Signs in, and sends the browser to where the person wanted to go.
+pub(super) async fn submit(
+    State(desk): State<Desk>,
+    Extension(client): Extension<Client>,
+    request: Request,
+) -> Result<Response, Refused> {
+    let live = desk.live.load_full();
+    let (parts, body) = request.into_parts();
+    let sent = Sent::read(&parts.headers, body).await?;
+    let target = return_to::accepted(&sent.return_to);
+    let again = |login: &str, problem| form(&live, &parts.headers, target, login, Some(problem));
+    if !form_token::is_ours(&parts.headers, &client, &sent.token, &live.sessions.cookie) {
+        return Ok(again("", Problem::not_ours(&desk, &client)));
+    }
+    let mut limits = Vec::new();
+    let opened = match &live.identity.backend {
+        Some(backend) => {
+            by_backend(&desk, &live, backend, &client, &parts, &sent, &mut limits).await
+        }
+        None => by_password(&desk, &live, &client, &parts, &sent, &mut limits).await,
+    };
+    let (signed_in, cookies) = match opened {
+        Ok(opened) => opened,
+        Err(failure) => {
+            let refused = Refused::from(failure).with_limits(limits);
+            return Ok(again(&sent.login, refused.into()));
+        }
+    };
+    let mut response = see_other(target);
+    response
+        .extensions_mut()
+        .insert(Noted::of(&signed_in, limits));
+    let headers = response.headers_mut();
+    if let Some(token) = &signed_in.session_token {
+        let cookie = credential::session_cookie(&live.sessions.cookie, token, live.sessions.ttl);
+        headers.append(header::SET_COOKIE, cookie);
+    }
+    for cookie in cookies {
+        headers.append(header::SET_COOKIE, cookie);
+    }
+    Ok(response)
+}
+
+async fn by_password(
+    desk: &Desk,
+    live: &Live,
+    client: &Client,
+    parts: &Parts,
+    sent: &Sent,
+    limits: &mut Vec<Decision>,
+) -> Result<(SignedIn, Vec<HeaderValue>), Failure> {
+    let credentials = Credentials {
+        login: &sent.login,
+        password: &sent.password,
+        held: auth::held(&parts.headers, live),
+    };
+    let visitor = auth::visitor(&parts.headers, client);
+    let signed_in = desk
+        .accounts
+        .sign_in(live, credentials, &visitor, limits)
+        .await?;
+    Ok((signed_in, Vec::new()))
+}
+
+/// A backend gets the JSON that it would have got from a page of its own.
+async fn by_backend(
+    desk: &Desk,
+    live: &Live,
+    backend: &std::sync::Arc<Backend>,
+    client: &Client,
+    parts: &Parts,
+    sent: &Sent,
+    limits: &mut Vec<Decision>,
+) -> Result<(SignedIn, Vec<HeaderValue>), Failure> {
+    let body = json!({ member(backend, &sent.login): sent.login, "password": sent.password });
+    let request_id = parts.extensions.get::<RequestId>();
+    let attempt = Attempt {
+        names: vec![sent.login.clone()],
+        body: body.to_string().into(),
+        content_type: Some(&HeaderValue::from_static("application/json")),
+        request_id: request_id.map_or("", |RequestId(id)| id),
+        held: auth::held(&parts.headers, live),
+    };
+    let visitor = auth::visitor(&parts.headers, client);
+    let (signed_in, answer) = desk
+        .accounts
+        .sign_in_by_backend(live, backend, attempt, &visitor, limits)
+        .await?;
+    Ok((signed_in, backend::cookies(backend, live, &answer)))
+}
+
+/// What the backend calls a name: the first member that it reads is for what looks like an address,
+/// the second, if there is one, for anything else.
+fn member<'b>(backend: &'b Backend, login: &str) -> &'b str {
+    let mut members = backend.account.iter().map(String::as_str);
+    let first = members.next().unwrap_or("email");
+    if login.contains('@') {
+        first
+    } else {
+        members.next().unwrap_or(first)
+    }
+}
+
+fn form(
+    live: &Live,
+    headers: &HeaderMap,
+    target: &str,
+    login: &str,
+    problem: Option<Problem>,
+) -> Response {
+    let token = FormToken::needed(headers);
+    let page = html::sign_in(&html::SignIn {
+        action: &address(live, SIGN_IN),
+        return_to: target,
+        token: token.as_ref().map_or("", FormToken::as_str),
+        login,
+        problem: problem.as_ref(),
+    });
+    let status = problem
+        .as_ref()
+        .map_or(StatusCode::OK, |problem| problem.status);
+    let mut response = answer(status, page, token.as_ref(), live);
+    response
+        .headers_mut()
+        .extend(problem.into_iter().flat_map(|problem| problem.headers));
+    response
+}

@@ -1,0 +1,80 @@
+//! `GET` and `POST sign-out`.
+
+use axum::extract::{Extension, Request, State};
+use axum::response::Response;
+use http::{HeaderMap, StatusCode, header};
+
+use crate::admission::Client;
+use crate::credential;
+use crate::settings::Live;
+
+use super::super::answer::Refused;
+use super::super::{Caller, Desk, auth};
+use super::fields::Sent;
+use super::form_token::{self, FormToken};
+use super::{Problem, SIGN_IN, SIGN_OUT, address, answer, html, is_signed_in};
+
+/// A button, for who is signed in. Looking at the page changes nothing.
+pub(super) async fn show(
+    State(desk): State<Desk>,
+    caller: Option<Extension<Caller>>,
+    request: Request,
+) -> Response {
+    let live = desk.live.load_full();
+    match is_signed_in(caller.as_deref()) {
+        Ok(true) => form(&live, request.headers(), None),
+        Ok(false) => bye(&live),
+        Err(unknown) => form(&live, request.headers(), Some(unknown.into())),
+    }
+}
+
+/// Ends the session that the browser holds.
+pub(super) async fn submit(
+    State(desk): State<Desk>,
+    Extension(client): Extension<Client>,
+    caller: Option<Extension<Caller>>,
+    request: Request,
+) -> Result<Response, Refused> {
+    let live = desk.live.load_full();
+    let (parts, body) = request.into_parts();
+    let sent = Sent::read(&parts.headers, body).await?;
+    let again = |problem| form(&live, &parts.headers, Some(problem));
+    if !form_token::is_ours(&parts.headers, &client, &sent.token, &live.sessions.cookie) {
+        return Ok(again(Problem::not_ours(&desk, &client)));
+    }
+    let caller = caller.map(|Extension(caller)| caller);
+    if let Err(unknown) = is_signed_in(caller.as_ref()) {
+        return Ok(again(unknown.into()));
+    }
+    if let Some(Caller(Ok(Some(identity)))) = &caller {
+        let left = auth::leave(&desk, &client, identity, live.sessions.idle_timeout).await;
+        if let Err(unsure) = left {
+            return Ok(again(unsure.into()));
+        }
+    }
+    Ok(bye(&live))
+}
+
+fn form(live: &Live, headers: &HeaderMap, problem: Option<Problem>) -> Response {
+    let token = FormToken::needed(headers);
+    let secret = token.as_ref().map_or("", FormToken::as_str);
+    let page = html::sign_out(&address(live, SIGN_OUT), secret, problem.as_ref());
+    let status = problem
+        .as_ref()
+        .map_or(StatusCode::OK, |problem| problem.status);
+    let mut response = answer(status, page, token.as_ref(), live);
+    response
+        .headers_mut()
+        .extend(problem.into_iter().flat_map(|problem| problem.headers));
+    response
+}
+
+/// The browser is told to forget the cookie, in case it holds one that is worth nothing.
+fn bye(live: &Live) -> Response {
+    let page = html::signed_out(&address(live, SIGN_IN));
+    let mut response = answer(StatusCode::OK, page, None, live);
+    for cookie in credential::clearing_cookies(&live.sessions.cookie) {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+    response
+}

@@ -1,0 +1,69 @@
+//! The way to the sign-in page, for a browser that opens a page without being signed in.
+
+use http::header::{self, HeaderValue};
+use http::{Method, StatusCode};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use pingora::proxy::Session;
+
+use super::context::Context;
+use super::respond::{self, Answer};
+use crate::refusal::Refusal;
+use crate::routing::OnUnauthenticated;
+
+/// Bytes of a target that is brought along; from a longer one the way back is not remembered.
+const TARGET_MAX: usize = 2048;
+
+/// Where a browser is sent in place of a refusal. `None`: it is refused; so is whatever is no page
+/// that a person opened, for a script would take the sign-in page for its answer.
+pub(super) fn target(session: &Session, ctx: &Context, refusal: Refusal) -> Option<HeaderValue> {
+    let route = ctx.route.as_ref()?;
+    if route.on_unauthenticated != OnUnauthenticated::Redirect
+        || refusal.status() != StatusCode::UNAUTHORIZED
+    {
+        return None;
+    }
+    let request = session.req_header();
+    let opens_page = matches!(request.method, Method::GET | Method::HEAD)
+        && respond::wants_page(&request.headers)
+        && request
+            .headers
+            .get("sec-fetch-mode")
+            .is_none_or(|mode| mode == "navigate")
+        && !request.headers.contains_key(header::AUTHORIZATION)
+        && !session.is_upgrade_req();
+    if !opens_page {
+        return None;
+    }
+    let prefix = &ctx.current.live.api.as_ref()?.prefix;
+    let wanted = request.uri.path_and_query()?.as_str();
+    let back = if wanted.len() <= TARGET_MAX {
+        wanted
+    } else {
+        "/"
+    };
+    let back = utf8_percent_encode(back, NON_ALPHANUMERIC);
+    HeaderValue::try_from(format!("{prefix}/sign-in?return_to={back}")).ok()
+}
+
+/// Sends it there, with what the refusal's answer would have carried.
+///
+/// # Errors
+/// The client went away.
+pub(super) async fn send(
+    session: &mut Session,
+    ctx: &mut Context,
+    answer: Answer,
+    target: HeaderValue,
+) -> pingora::Result<()> {
+    let status = StatusCode::SEE_OTHER;
+    // The log says why.
+    ctx.refusal = Some(answer.refusal);
+    ctx.status = status.as_u16();
+    let mut headers = answer.headers;
+    headers.extend([
+        (header::LOCATION, target),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (header::VARY, HeaderValue::from_static("Accept")),
+    ]);
+    respond::write(session, status, headers, bytes::Bytes::new(), true).await
+}

@@ -1,0 +1,91 @@
+//! The signed assertion: what an upstream gets, and that it can verify it.
+
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, jwk::Jwk};
+use serde_json::{Value, json};
+
+use crate::support::client::Request;
+use crate::support::config::Config;
+use crate::support::gateway::{Gateway, SignedIn};
+use crate::support::tokens;
+use crate::support::upstream::Upstream;
+
+/// A gateway that signs with a key pair, and whose private and optional routes assert.
+fn gateway() -> Gateway {
+    let mut config = Config::new(Upstream::start().address);
+    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    let key = config.beside("signing.pem", pair.serialize_pem());
+    config.put(
+        "/tokens/signing",
+        json!({ "algorithm": "ES256", "key_file": key }),
+    );
+    config.put("/routes/0/assertion", json!(true));
+    config.put("/routes/1/assertion", json!(true));
+    Gateway::start(config)
+}
+
+fn assertion(gateway: &Gateway, who: &SignedIn) -> String {
+    let request = Request::get("/private/a")
+        .cookie(&who.cookie)
+        .header("X-Portcullis-Assertion", "forged")
+        .header("X.Portcullis.Assertion", "forged");
+    let echo = gateway.ask(&request).echo();
+    let all = echo.all("x-portcullis-assertion");
+    assert_eq!(all.len(), 1, "{all:?}");
+    assert!(echo.all("x.portcullis.assertion").is_empty());
+    all[0].clone()
+}
+
+/// Verifies as an upstream would, by the published keys.
+fn verified(gateway: &Gateway, assertion: &str, audience: &str) -> Option<Value> {
+    let keys = gateway.get("/api/v1/jwks.json").json();
+    let key: Jwk = serde_json::from_value(keys["keys"][0].clone()).unwrap();
+    let mut rules = Validation::new(Algorithm::ES256);
+    rules.set_audience(&[audience]);
+    rules.set_issuer(&["portcullis"]);
+    let key = DecodingKey::from_jwk(&key).unwrap();
+    let token = jsonwebtoken::decode::<Value>(assertion, &key, &rules).ok()?;
+    assert_eq!(token.header.typ.as_deref(), Some("assertion+jwt"));
+    Some(token.claims)
+}
+
+#[test]
+fn an_upstream_can_verify_who_asks() {
+    let gateway = gateway();
+    let ann = gateway.register("ann@example.com");
+    let roles = json!({ "roles": ["admin"], "scopes": ["read"] });
+    let patch = Request::new("PATCH", &format!("/admin/users/{}", ann.user)).json(&roles);
+    gateway.admin(patch).ok();
+    let text = assertion(&gateway, &ann);
+    let claims = verified(&gateway, &text, "echo").unwrap();
+    assert_eq!(claims["sub"], ann.user.as_str());
+    assert_eq!(claims["sid"], ann.session.as_str());
+    assert_eq!(claims["email"], "ann@example.com");
+    assert_eq!(claims["roles"], json!(["admin"]));
+    assert_eq!(claims["scopes"], json!(["read"]));
+    let (iat, exp) = (claims["iat"].as_i64(), claims["exp"].as_i64());
+    assert_eq!(exp.unwrap() - iat.unwrap(), 60);
+    assert!((iat.unwrap() - tokens::now()).abs() < 10);
+    assert!(verified(&gateway, &text, "another").is_none());
+    assert_eq!(assertion(&gateway, &ann), text, "it is not signed anew");
+    assert!(gateway.metric("portcullis_cache_total", &["assertions", "hit"]) >= 1.0);
+    // Another right, another assertion, at once.
+    let none = Request::new("PATCH", &format!("/admin/users/{}", ann.user));
+    gateway.admin(none.json(&json!({ "roles": [] }))).ok();
+    let claims = verified(&gateway, &assertion(&gateway, &ann), "echo").unwrap();
+    assert_eq!(claims["roles"], json!([]));
+}
+
+#[test]
+fn nobody_gets_in_by_an_assertion_and_nobody_anonymous_has_one() {
+    let gateway = gateway();
+    let ann = gateway.register("ann@example.com");
+    let text = assertion(&gateway, &ann);
+    gateway
+        .ask(&Request::get("/private/a").bearer(&text))
+        .refused(401, "TOKEN_INVALID");
+    for path in ["/optional/a", "/public/a"] {
+        let forged = Request::get(path).header("X-Portcullis-Assertion", &text);
+        let echo = gateway.ask(&forged).echo();
+        assert_eq!(echo.header("x-portcullis-assertion"), None);
+    }
+}

@@ -1,0 +1,369 @@
+//! Signing in where a backend checks the credentials.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::client::{Client, Request, Response};
+use crate::support::config::Config;
+use crate::support::gateway::Gateway;
+use crate::support::ports;
+use crate::support::upstream::Upstream;
+
+/// A gateway whose identity backend is at `login` of the echoing upstream.
+fn config(upstream: &Upstream, login: &str) -> Config {
+    let address = upstream.address;
+    Config::new(address).set(
+        "/identity",
+        json!({ "upstream": {
+            "login": format!("POST http://{address}{login}"),
+            "user_id": "header:X-Id",
+            "roles": "header:X-Roles",
+        } }),
+    )
+}
+
+fn start(login: &str) -> (Gateway, Upstream) {
+    let upstream = Upstream::start();
+    (Gateway::start(config(&upstream, login)), upstream)
+}
+
+fn login() -> Request {
+    let body = json!({ "email": "ann@example.com", "password": "secret-of-ann" });
+    Request::post("/api/v1/auth/login").json(&body)
+}
+
+fn cookie_of(answer: &Response) -> String {
+    let cookies = answer.all("set-cookie");
+    let own = cookies
+        .iter()
+        .find(|cookie| cookie.starts_with("portcullis="));
+    own.unwrap().split(';').next().unwrap().to_owned()
+}
+
+#[test]
+fn the_backend_says_who_it_is_and_the_session_does_the_rest() {
+    let (gateway, _) = start("/login/reply?X-Id=7&X-Roles=admin,ops");
+    let answer = gateway.ask(&login());
+    let data = answer.ok().data();
+    assert_eq!(data["user"]["id"], "7");
+    assert_eq!(data["user"]["roles"], json!(["admin", "ops"]));
+    assert_eq!(data["session"]["user_id"], "7");
+    assert!(data.get("session_token").is_none());
+    let cookie = cookie_of(&answer);
+    let echo = gateway
+        .ask(&Request::get("/private/a").cookie(&cookie))
+        .echo();
+    assert_eq!(echo.header("x-user-id").as_deref(), Some("7"));
+    assert_eq!(echo.header("x-user-roles").as_deref(), Some("admin,ops"));
+    let token = data["access_token"].as_str().unwrap();
+    gateway.ask(&Request::get("/private/a").bearer(token)).ok();
+
+    let refresh = |token: &Value| {
+        let body = json!({ "refresh_token": token });
+        gateway.ask(&Request::post("/api/v1/auth/refresh").json(&body))
+    };
+    let refreshed = refresh(&data["refresh_token"]).ok().data();
+    assert_eq!(refreshed["user"]["id"], "7");
+    assert_eq!(refreshed["user"]["roles"], json!(["admin", "ops"]));
+    let sessions = gateway.ask(&Request::get("/api/v1/sessions").cookie(&cookie));
+    assert_eq!(sessions.ok().data()["count"], 1);
+
+    // Signing in again in the same browser replaces the session.
+    let again = gateway.ask(&login().cookie(&cookie).same_origin());
+    let fresh = cookie_of(again.ok());
+    let private = |cookie: &str| gateway.ask(&Request::get("/private/a").cookie(cookie));
+    private(&cookie).refused(401, "SESSION_REVOKED");
+    private(&fresh).ok();
+    let sign_out = Request::post("/api/v1/auth/logout").cookie(&fresh);
+    assert_eq!(gateway.ask(&sign_out.same_origin()).status, 204);
+    private(&fresh).refused(401, "SESSION_REVOKED");
+    refresh(&again.data()["refresh_token"]).refused(401, "SESSION_REVOKED");
+}
+
+#[test]
+fn the_backend_sees_what_the_client_sent_and_where_it_came_from() {
+    let upstream = Upstream::start();
+    let config =
+        config(&upstream, "/login/reply?X-Id=7").set("/identity/upstream/answer", json!("pass"));
+    let gateway = Gateway::start(config);
+    // Spaces, an unknown member and all: byte for byte.
+    let body = r#"{ "email":"ann@example.com" , "password":"p\u00e4ss", "otp": 123456 }"#;
+    let request = Request::post("/api/v1/auth/login")
+        .header("Content-Type", "application/json; charset=utf-8")
+        .header("User-Agent", "tests/1")
+        .header("X-Request-ID", "the-id")
+        .header("Cookie", "other=1")
+        .header("X-Forwarded-For", "203.0.113.9")
+        .header("Authorization", "Basic eDp5")
+        .body(body);
+    let answer = gateway.ask(&request);
+    let echo = answer.echo();
+    assert_eq!(echo.0["method"], "POST");
+    assert_eq!(echo.0["body"], body);
+    assert_eq!(
+        echo.header("content-type").as_deref(),
+        Some("application/json; charset=utf-8")
+    );
+    assert_eq!(echo.header("user-agent").as_deref(), Some("tests/1"));
+    assert_eq!(echo.header("x-request-id").as_deref(), Some("the-id"));
+    assert_eq!(echo.header("x-forwarded-for").as_deref(), Some("127.0.0.1"));
+    assert_eq!(echo.header("cookie"), None);
+    assert_eq!(echo.header("authorization"), None);
+    // The backend's answer was passed on, with the session beside it.
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
+    assert_eq!(answer.header("x-session-id").map(str::len), Some(64));
+    let cookie = cookie_of(&answer);
+    gateway
+        .ask(&Request::get("/private/a").cookie(&cookie))
+        .ok();
+}
+
+#[test]
+fn only_a_no_is_a_wrong_password() {
+    for status in [400, 401, 403, 422] {
+        let (gateway, _) = start(&format!("/login/status-{status}"));
+        let answer = gateway.ask(&login());
+        answer.refused(401, "INVALID_CREDENTIALS");
+        assert!(answer.header("set-cookie").is_none());
+    }
+    for (path, status, code) in [
+        ("/login/status-500", 502, "UPSTREAM_PROTOCOL_ERROR"),
+        ("/login/status-404", 502, "UPSTREAM_PROTOCOL_ERROR"),
+        ("/login/status-503", 503, "UPSTREAM_UNAVAILABLE"),
+        ("/login/status-504", 504, "UPSTREAM_TIMEOUT"),
+        ("/login/garbage", 502, "UPSTREAM_PROTOCOL_ERROR"),
+        ("/login/close", 502, "UPSTREAM_PROTOCOL_ERROR"),
+        ("/login/big?bytes=2000000", 502, "UPSTREAM_PROTOCOL_ERROR"),
+        // A yes that does not say who.
+        ("/login/status-200", 502, "UPSTREAM_PROTOCOL_ERROR"),
+        ("/login/reply?X-Id=", 502, "UPSTREAM_PROTOCOL_ERROR"),
+    ] {
+        let (gateway, _) = start(path);
+        let answer = gateway.ask(&login());
+        answer.refused(status, code);
+        assert!(answer.header("set-cookie").is_none());
+        let logs = gateway.logs();
+        assert!(logs.contains("identity backend"), "{path}: {logs}");
+        assert!(!logs.contains("secret-of-ann"), "{path}");
+    }
+}
+
+#[test]
+fn a_redirect_is_not_followed_with_a_password() {
+    let upstream = Upstream::start();
+    let other = Upstream::start();
+    for status in [301, 302, 303, 307, 308] {
+        let target = format!(
+            "/login/status-{status}?Location=http://{}/stolen",
+            other.address
+        );
+        let gateway = Gateway::start(config(&upstream, &target));
+        gateway
+            .ask(&login())
+            .refused(502, "UPSTREAM_PROTOCOL_ERROR");
+    }
+    assert_eq!(other.requests(), 0);
+}
+
+#[test]
+fn a_backend_that_is_gone_or_slow_is_said_to_be() {
+    let upstream = Upstream::start();
+    let gone = ports::free();
+    let with = |login: String| {
+        Config::new(upstream.address).set(
+            "/identity",
+            json!({ "upstream": { "login": login, "user_id": "/id", "timeout": "300ms" } }),
+        )
+    };
+    let gateway = Gateway::start(with(format!("POST http://{gone}/login")));
+    gateway.ask(&login()).refused(502, "UPSTREAM_UNREACHABLE");
+    let slow = format!("POST http://{}/slow?ms=2000", upstream.address);
+    let gateway = Gateway::start(with(slow));
+    gateway.ask(&login()).refused(504, "UPSTREAM_TIMEOUT");
+    let limited = format!("POST http://{}/status-429?Retry-After=17", upstream.address);
+    let gateway = Gateway::start(with(limited));
+    let answer = gateway.ask(&login());
+    answer.refused(429, "RATE_LIMITED");
+    assert_eq!(answer.number("retry-after"), 17);
+}
+
+#[test]
+fn its_cookies_are_dropped_unless_they_may_pass_and_ours_never_is_its() {
+    let path = "/login/reply?X-Id=7&Set-Cookie=theme=dark; Path=/&Set-Cookie=portcullis=stolen";
+    let upstream = Upstream::start();
+    // The address of a login is a URL, in which a space is %20 and stays so.
+    let path = path.replace(' ', "");
+    for (pass, answer, expected) in [
+        (false, "replace", 1),
+        (false, "pass", 1),
+        (true, "replace", 2),
+        (true, "pass", 2),
+    ] {
+        let config = config(&upstream, &path)
+            .set("/identity/upstream/pass_set_cookie", json!(pass))
+            .set("/identity/upstream/answer", json!(answer));
+        let gateway = Gateway::start(config);
+        let answer = gateway.ask(&login());
+        let cookies = answer.ok().all("set-cookie");
+        assert_eq!(cookies.len(), expected, "{cookies:?}");
+        assert!(!cookies.iter().any(|cookie| cookie.contains("stolen")));
+        assert_eq!(
+            cookies.iter().any(|cookie| cookie.starts_with("theme=")),
+            pass
+        );
+        gateway
+            .ask(&Request::get("/private/a").cookie(&cookie_of(&answer)))
+            .ok();
+    }
+}
+
+#[test]
+fn registration_and_profiles_are_the_backends_own() {
+    let upstream = Upstream::start();
+    let config = config(&upstream, "/login/reply?X-Id=7").route(json!({
+        "name": "backend", "match": { "prefix": "/api/v1" }, "auth": "none", "upstream": "echo",
+    }));
+    let gateway = Gateway::start(config);
+    for path in ["/api/v1/auth/register", "/api/v1/auth/signup"] {
+        let echo = gateway.ask(&Request::post(path).json(&json!({}))).echo();
+        assert_eq!(echo.0["target"], path);
+    }
+    let password = Request::new("PUT", "/api/v1/profile/password").json(&json!({}));
+    assert_eq!(
+        gateway.ask(&password).echo().0["target"],
+        "/api/v1/profile/password"
+    );
+    gateway
+        .get("/api/v1/sessions")
+        .refused(401, "UNAUTHENTICATED");
+}
+
+#[test]
+fn guessing_is_limited_before_the_backend_is_asked() {
+    let upstream = Upstream::start();
+    let config = config(&upstream, "/login/status-401").set(
+        "/identity/upstream/sign_in_limits",
+        json!({
+            "attempts_per_address": { "limit": 8, "window": "1m" },
+            "failures_per_account": { "limit": 3, "window": "10m" },
+        }),
+    );
+    let gateway = Gateway::start(config);
+    let guess = |body: Value| gateway.ask(&Request::post("/api/v1/auth/login").json(&body));
+    // Whatever the backend reads as the account is counted, in every spelling.
+    let spellings = [
+        json!({ "email": "ann@example.com", "password": "1" }),
+        json!({ "email": " Ann@Example.com", "password": "2" }),
+        json!({ "email": "bob@example.com", "Email": "ANN@example.com", "password": "3" }),
+    ];
+    for body in spellings {
+        guess(body).refused(401, "INVALID_CREDENTIALS");
+    }
+    let asked = upstream.requests();
+    let limited = guess(json!({ "username": "ann@example.com", "password": "4" }));
+    limited.refused(429, "RATE_LIMITED");
+    assert!(limited.number("retry-after") > 0);
+    assert_eq!(upstream.requests(), asked, "the backend was not asked");
+    guess(json!({ "password": "5" })).refused(400, "VALIDATION_FAILED");
+    let mut last = 0;
+    for n in 0..8 {
+        last = guess(json!({ "email": format!("user{n}@example.com"), "password": "x" })).status;
+    }
+    assert_eq!(last, 429, "eight attempts of one address, whoever it tried");
+}
+
+#[test]
+fn an_owner_is_not_locked_out_from_where_they_signed_in() {
+    let upstream = Upstream::start();
+    let config = config(&upstream, "/login/reply?X-Id=7")
+        .set("/listeners/0/trusted_proxies", json!(["127.0.0.1/32"]))
+        .set(
+            "/identity/upstream/sign_in_limits/failures_per_account",
+            json!({ "limit": 1, "window": "10m" }),
+        );
+    let mut gateway = Gateway::start(config);
+    let from = |gateway: &Gateway, ip: &str| gateway.ask(&login().header("X-Forwarded-For", ip));
+    from(&gateway, "192.0.2.1").ok();
+    let address = upstream.address;
+    gateway.reload("applied", |config| {
+        let fails = format!("POST http://{address}/login/status-401");
+        config.put("/identity/upstream/login", json!(fails));
+    });
+    for n in 1..=10 {
+        from(&gateway, &format!("198.51.100.{n}")).refused(401, "INVALID_CREDENTIALS");
+    }
+    from(&gateway, "203.0.113.5").refused(429, "RATE_LIMITED");
+    gateway.reload("applied", |config| {
+        let works = format!("POST http://{address}/login/reply?X-Id=7");
+        config.put("/identity/upstream/login", json!(works));
+    });
+    from(&gateway, "203.0.113.5").refused(429, "RATE_LIMITED");
+    from(&gateway, "192.0.2.1").ok();
+}
+
+#[test]
+fn only_so_many_calls_run_at_a_time() {
+    let upstream = Upstream::start();
+    let config = config(&upstream, "/login/slow?ms=500")
+        .set("/identity/upstream/concurrency", json!(2))
+        .set("/identity/upstream/timeout", json!("15s"));
+    let gateway = Gateway::start(config);
+    let start = Instant::now();
+    let mut clients: Vec<Client> = (0..4)
+        .map(|_| {
+            let mut client = Client::connect(gateway.public);
+            client.send(login().to_bytes());
+            client
+        })
+        .collect();
+    for client in &mut clients {
+        // It does not say who: what matters here is when it says so.
+        client.answer().refused(502, "UPSTREAM_PROTOCOL_ERROR");
+    }
+    assert!(start.elapsed() >= Duration::from_secs(1), "two by two");
+    assert_eq!(upstream.requests(), 4);
+}
+
+#[test]
+fn a_turn_that_does_not_come_is_an_overload_or_a_timeout() {
+    let upstream = Upstream::start();
+    let config = config(&upstream, "/login/slow?ms=3000")
+        .set("/identity/upstream/concurrency", json!(1))
+        .set("/identity/upstream/timeout", json!("500ms"));
+    let gateway = Gateway::start(config);
+    let mut clients: Vec<Client> = (0..3)
+        .map(|_| {
+            let mut client = Client::connect(gateway.public);
+            client.send(login().to_bytes());
+            client
+        })
+        .collect();
+    for client in &mut clients {
+        let code = client.answer().code();
+        assert!(
+            ["UPSTREAM_TIMEOUT", "OVERLOADED"].contains(&code.as_str()),
+            "{code}"
+        );
+    }
+}
+
+#[test]
+fn a_form_of_another_site_signs_nobody_in() {
+    let (gateway, upstream) = start("/login/reply?X-Id=7");
+    let asked = upstream.requests();
+    for content_type in [
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "text/plain",
+    ] {
+        let form = Request::post("/api/v1/auth/login")
+            .header("Content-Type", content_type)
+            .body(r#"{"email":"ann@example.com","password":"x"}"#);
+        gateway.ask(&form).refused(415, "UNSUPPORTED_MEDIA_TYPE");
+    }
+    let foreign = login().header("Origin", "http://evil.example");
+    gateway.ask(&foreign).refused(403, "CSRF_REJECTED");
+    assert_eq!(upstream.requests(), asked);
+}
