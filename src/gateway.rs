@@ -29,7 +29,7 @@ use crate::store::Store;
 use crate::store::replica::Replica;
 use crate::verifier::Verifier;
 
-mod admin;
+pub(crate) mod admin;
 mod chores;
 mod reload;
 mod workers;

@@ -2,13 +2,16 @@
 //! goes to standard output, what went wrong to standard error, one line an error.
 
 mod check;
-mod connect;
 mod database;
 mod demo;
 mod explain;
 mod keys;
+mod listing;
+mod office;
 mod run;
 mod schema;
+mod sessions;
+mod shown;
 mod token;
 mod users;
 
@@ -20,6 +23,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::Mistakes;
 use crate::logging::Format;
+use office::Unanswered;
 
 /// An auth gateway: sessions, revocation and distributed rate limits in front of the backends you
 /// already have.
@@ -140,7 +144,10 @@ enum Command {
     /// Sign a user in without a password, or tell why a token is refused
     #[command(subcommand)]
     Token(token::TokenCommand),
-    /// Add and list the users in the database
+    /// List, show and end sessions
+    #[command(subcommand)]
+    Sessions(sessions::SessionsCommand),
+    /// Add, list and change the users in the database
     #[command(subcommand)]
     Users(users::UsersCommand),
 }
@@ -151,6 +158,20 @@ pub struct ConfigArgs {
     /// The configuration file
     #[arg(long, short, value_name = "FILE")]
     pub config: PathBuf,
+}
+
+/// A command that shows one thing.
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// The configuration file
+    #[arg(long, short, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Which one
+    #[arg(value_name = "WHICH")]
+    pub named: String,
+    /// JSON, as the API gives it, for programs
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `portcullis run`.
@@ -187,6 +208,7 @@ pub fn main() -> ExitCode {
         Command::Database(command) => database::run(&command),
         Command::Keys(command) => keys::run(&command),
         Command::Token(command) => token::run(&command),
+        Command::Sessions(command) => sessions::run(&command),
         Command::Users(command) => users::run(&command),
     };
     match outcome {
@@ -198,14 +220,53 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Several things that went wrong, a line each.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.join("; "))]
+struct Complaints(Vec<String>);
+
+impl Complaints {
+    /// Fails if there are any.
+    fn none(complaints: Vec<String>) -> anyhow::Result<()> {
+        if complaints.is_empty() {
+            return Ok(());
+        }
+        Err(Complaints(complaints).into())
+    }
+}
+
 /// Mistakes in a configuration say themselves where they are; other errors are one line.
 fn complain(error: &anyhow::Error) {
-    let mut stderr = std::io::stderr().lock();
-    // Nobody is left to tell when this fails.
-    let _ = match error.downcast_ref::<Mistakes>() {
-        Some(mistakes) => writeln!(stderr, "{mistakes}"),
-        None => writeln!(stderr, "portcullis: {error:#}"),
+    if let Some(mistakes) = error.downcast_ref::<Mistakes>() {
+        // Nobody is left to tell when this fails.
+        let _ = writeln!(std::io::stderr().lock(), "{mistakes}");
+        return;
+    }
+    let lines = if let Some(Complaints(lines)) = error.downcast_ref() {
+        lines.clone()
+    } else if let Some(Unanswered::Refused(refused)) = error.downcast_ref()
+        && !refused.fields.is_empty()
+    {
+        let fields = refused.fields.iter();
+        fields
+            .map(|(name, what)| format!("{name}: {what}"))
+            .collect()
+    } else {
+        vec![format!("{error:#}")]
     };
+    for line in lines {
+        remark(&line);
+    }
+}
+
+/// Says something beside what was asked for, in one line that does nothing to a terminal.
+fn remark(line: &str) {
+    // Nobody is left to tell when this fails.
+    let _ = writeln!(
+        std::io::stderr().lock(),
+        "portcullis: {}",
+        shown::one_line(line)
+    );
 }
 
 /// Prints what was asked for. A reader who has gone away is not an error.

@@ -5,6 +5,7 @@ use std::net::TcpListener as StdListener;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::middleware::Next;
@@ -39,7 +40,7 @@ pub(super) fn serve(
         },
         reload: asks(reload),
     };
-    let router = admin::router(desk).layer(axum::middleware::from_fn(render));
+    let router = router(desk);
     let listener =
         tokio::net::TcpListener::from_std(socket).context("the admin listener cannot be served")?;
     tokio::spawn(async move {
@@ -48,6 +49,11 @@ pub(super) fn serve(
         }
     });
     Ok(())
+}
+
+/// The admin endpoints whole: refusals have the body that every refusal of the gateway has.
+pub(crate) fn router(desk: admin::Desk) -> Router {
+    admin::router(desk).layer(axum::middleware::from_fn(render))
 }
 
 /// Turns a call into a request to the loop that reloads, one at a time.
@@ -65,7 +71,6 @@ fn asks(reload: mpsc::Sender<ReloadRequest>) -> Arc<Reload> {
     })
 }
 
-/// Gives refusals the body that every refusal of the gateway has.
 async fn render(request: Request, next: Next) -> Response {
     let accept = request.headers().clone();
     let mut response = next.run(request).await;

@@ -9,7 +9,6 @@ use crate::support::client::Request;
 use crate::support::config::{Config, SECRET};
 use crate::support::gateway::{Gateway, binary, run};
 use crate::support::postgres::{PASSWORD, Postgres};
-use crate::support::redis::Redis;
 use crate::support::upstream::Upstream;
 
 fn config() -> Config {
@@ -62,7 +61,9 @@ fn wrong_usage_is_2_and_a_missing_file_is_1() {
     assert!(err.contains("/does/not/exist.yaml"), "{err}");
     let (status, out, _) = run(&["--help"]);
     assert_eq!(status, 0);
-    for command in ["demo", "run", "check", "explain", "schema", "keys", "token"] {
+    for command in [
+        "demo", "run", "check", "explain", "schema", "keys", "token", "sessions", "users",
+    ] {
         assert!(out.contains(command), "{command}: {out}");
     }
 }
@@ -162,50 +163,6 @@ fn a_token_is_inspected_without_being_believed() {
     let said = String::from_utf8_lossy(&said).to_lowercase();
     assert!(said.contains("expired"), "{said}");
     assert!(!said.contains(SECRET));
-}
-
-#[test]
-fn a_user_is_added_and_signed_in_from_the_command_line_whatever_the_store() {
-    let redis = Redis::start();
-    for store in ["memory", &redis.url()] {
-        let upstream = Upstream::start();
-        let gateway = Gateway::start(Config::new(upstream.address).store(store));
-        let file = gateway.file().to_str().unwrap();
-        let added = run(&[
-            "users",
-            "add",
-            "--config",
-            file,
-            "--email",
-            "ops@example.com",
-            "--role",
-            "admin",
-        ]);
-        assert_eq!(added.0, 0, "{added:?}");
-        let listed = run(&["users", "list", "--config", file]);
-        assert!(listed.1.contains("ops@example.com"), "{listed:?}");
-        let (status, token, err) = run(&[
-            "token",
-            "issue",
-            "--config",
-            file,
-            "--user",
-            "ops@example.com",
-        ]);
-        assert_eq!(status, 0, "{err}");
-        let answer = gateway.ask(&Request::get("/private/a").bearer(token.trim()));
-        assert_eq!(answer.status, 200, "{store}: {}", answer.text());
-        let unknown = run(&[
-            "token",
-            "issue",
-            "--config",
-            file,
-            "--user",
-            "nobody@example.com",
-        ]);
-        assert_eq!(unknown.0, 1);
-        assert!(unknown.2.contains("nobody@example.com"), "{unknown:?}");
-    }
 }
 
 #[test]

@@ -20,6 +20,8 @@ mod assertions;
 mod authentication;
 mod client_address;
 mod command_line;
+mod command_line_people;
+mod command_line_sessions;
 mod demo;
 mod desk;
 mod fleet;

@@ -1,6 +1,7 @@
 //! The real binary, started for one test and stopped with it.
 
 use std::fs::File;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -236,11 +237,21 @@ impl SignedIn {
 
 /// Runs the binary to its end and returns status, standard output and standard error.
 pub fn run(arguments: &[&str]) -> (i32, String, String) {
-    let output = Command::new(binary())
+    run_fed(arguments, "")
+}
+
+/// The same with something on its standard input.
+pub fn run_fed(arguments: &[&str], input: &str) -> (i32, String, String) {
+    let mut child = Command::new(binary())
         .args(arguments)
-        .stdin(Stdio::null())
-        .output()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .unwrap();
+    // Who does not read it has closed it.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let output = child.wait_with_output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (
         output.status.code().unwrap_or(-1),

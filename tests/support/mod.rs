@@ -2,6 +2,7 @@
 //! send the very bytes a test wrote. Waiting is polling with a deadline, never a fixed sleep.
 
 pub mod client;
+pub mod commands;
 pub mod config;
 pub mod cuttable;
 pub mod echo;

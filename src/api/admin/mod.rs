@@ -84,7 +84,10 @@ pub fn router(desk: Desk) -> Router {
 fn operators(desk: &Desk) -> Router<Desk> {
     Router::new()
         .route("/admin/sessions", get(sessions::list))
-        .route("/admin/sessions/{id}", delete(sessions::end))
+        .route(
+            "/admin/sessions/{id}",
+            get(sessions::show).delete(sessions::end),
+        )
         .route("/admin/users", get(users::list).post(users::create))
         .route("/admin/users/{id}", get(users::show).patch(users::change))
         .route(

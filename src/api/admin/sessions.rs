@@ -9,6 +9,7 @@ use http::{StatusCode, Uri};
 use serde_json::json;
 
 use crate::accounts::Visitor;
+use crate::events::{Event, Kind};
 use crate::refusal::Refusal;
 use crate::session::{Device, EndReason, SessionId};
 use crate::store::{Store, Wanted};
@@ -30,12 +31,7 @@ pub(super) async fn list(State(desk): State<Desk>, uri: Uri) -> Result<Response,
         None => desk.store.is_cursor_of_all(text),
     });
     query.check()?;
-    let sight = Sight {
-        idle: idle(&desk),
-        now: desk.store.now().await?,
-        current: None,
-        live_of: desk.live_of.clone(),
-    };
+    let sight = sight(&desk).await?;
     let wanted = Wanted {
         status,
         address,
@@ -48,6 +44,17 @@ pub(super) async fn list(State(desk): State<Desk>, uri: Uri) -> Result<Response,
         None => desk.store.all_sessions(wanted).await?,
     };
     Ok(answer::data(&view::sessions(&page, &sight)))
+}
+
+/// `GET /admin/sessions/{id}`: one of them, however it stands.
+pub(super) async fn show(
+    State(desk): State<Desk>,
+    Path(id): Path<String>,
+) -> Result<Response, Refused> {
+    let id = SessionId::parse(&id).ok_or(Refusal::NotFound)?;
+    let entry = desk.store.session(id).await?.ok_or(Refusal::NotFound)?;
+    let sight = sight(&desk).await?;
+    Ok(answer::data(&view::session(&entry, &sight)))
 }
 
 /// `DELETE /admin/sessions/{id}`.
@@ -82,7 +89,7 @@ pub(super) async fn end_all(
 }
 
 /// `POST /admin/users/{id}/sessions`: signs a user in without a password, for testing
-/// (`portcullis token issue`).
+/// (`portcullis token issue`). The answer is a login's, with the session token.
 pub(super) async fn open(
     State(desk): State<Desk>,
     Path(user): Path<String>,
@@ -98,12 +105,29 @@ pub(super) async fn open(
     };
     let live = desk.live.load_full();
     let signed_in = desk.accounts.open_session(&live, user, &visitor).await?;
-    let shown = json!({
-        "session_id": signed_in.session.session.id,
-        "access_token": signed_in.access_token,
-        "expires_in": signed_in.expires_in.as_secs(),
-    });
+    let id = signed_in.session.session.id;
+    let event = Event::new(Kind::SignIn)
+        .user(&signed_in.user.id)
+        .session(id);
+    desk.events
+        .record(event.detail("by an operator, without a password"));
+    let mut shown = view::signed_in(&signed_in, &sight(&desk).await?);
+    if let Some(shown) = shown.as_object_mut() {
+        shown.insert("session_id".to_owned(), json!(id));
+        if let Some(token) = &signed_in.session_token {
+            shown.insert("session_token".to_owned(), token.expose().into());
+        }
+    }
     Ok(answer::data_with(StatusCode::CREATED, &shown))
+}
+
+async fn sight(desk: &Desk) -> Result<Sight, Refused> {
+    Ok(Sight {
+        idle: idle(desk),
+        now: desk.store.now().await?,
+        current: None,
+        live_of: desk.live_of.clone(),
+    })
 }
 
 fn idle(desk: &Desk) -> Option<Duration> {

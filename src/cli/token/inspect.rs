@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, bail};
 use clap::Args;
 
-use crate::cli::print;
+use crate::cli::{print, shown};
 use crate::config;
 use crate::session::Millis;
 use crate::token::{self, Inspection};
@@ -50,12 +50,12 @@ pub(super) fn run(args: &InspectArgs) -> anyhow::Result<()> {
 
 fn describe(inspection: &Inspection) -> String {
     let part = |part: &Option<serde_json::Value>| match part {
-        Some(value) => format!("{value:#}"),
+        Some(value) => shown::json(value).trim_end().to_owned(),
         None => "not readable".to_owned(),
     };
     let verdict = match &inspection.refused {
         None => "accepted, as far as keys, claims and time go".to_owned(),
-        Some(reason) => format!("refused: {reason}"),
+        Some(reason) => format!("refused: {}", shown::one_line(&reason.to_string())),
     };
     format!(
         "header  {}\nclaims  {}\nverdict {verdict}\n",

@@ -9,9 +9,16 @@ use clap::Subcommand;
 pub(super) enum TokenCommand {
     /// Sign a user in without a password, for testing
     ///
-    /// Makes a session like any other, and prints its access token.
+    /// Makes a session like any other, and prints its access token; with --json all that a login
+    /// answers, so also the refresh token and the session token (for `Authorization: Session` or the
+    /// cookie).
     ///
-    /// Example: portcullis token issue --config portcullis.yaml --user ada@example.com
+    /// Where the store is in memory the running gateway is asked, through its admin listener; the
+    /// configuration needs an admin.token for that.
+    ///
+    /// Example:
+    ///   TOKEN=$(portcullis token issue --config portcullis.yaml --user ada@example.com)
+    ///   curl -H "Authorization: Bearer $TOKEN" http://127.0.0.1:8080/orders
     #[command(verbatim_doc_comment)]
     Issue(issue::IssueArgs),
     /// Show what a token says, and why it would be refused

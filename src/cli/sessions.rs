@@ -1,0 +1,294 @@
+//! `portcullis sessions`.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use anyhow::bail;
+use clap::{Args, Subcommand, ValueEnum};
+use http::Method;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
+
+use super::listing::Listing;
+use super::office::{self, Matter, Office};
+use super::{Complaints, ShowArgs, print, shown};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum SessionsCommand {
+    /// List sessions, of everybody or of one user
+    ///
+    /// One user's come newest first. Everybody's come in the store's own order, as many as --limit
+    /// says.
+    ///
+    /// Where the store is in memory the running gateway is asked, through its admin listener; the
+    /// configuration needs an admin.token for that.
+    ///
+    /// Examples:
+    ///   portcullis sessions list --config portcullis.yaml --user ada@example.com
+    ///   portcullis sessions list --config portcullis.yaml --ip 192.0.2.7 --status all --json
+    #[command(verbatim_doc_comment)]
+    List(ListArgs),
+    /// Show one session
+    ///
+    /// Example: portcullis sessions show --config portcullis.yaml ID
+    #[command(verbatim_doc_comment)]
+    Show(ShowArgs),
+    /// End sessions: some by their ids, or all of one user
+    ///
+    /// They are refused at once, by every gateway, and what they have open is closed.
+    ///
+    /// Examples:
+    ///   portcullis sessions revoke --config portcullis.yaml ID ID
+    ///   portcullis sessions revoke --config portcullis.yaml --user ada@example.com
+    #[command(verbatim_doc_comment)]
+    Revoke(RevokeArgs),
+}
+
+/// `portcullis sessions list`.
+#[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    /// The configuration file
+    #[arg(long, short, value_name = "FILE")]
+    config: PathBuf,
+    /// Only those of this user: email address, username or id
+    #[arg(long, value_name = "USER")]
+    user: Option<String>,
+    /// Only those that stand like this
+    #[arg(long, value_enum, default_value = "active", value_name = "STATUS")]
+    status: Status,
+    /// Only those signed in or used from this address
+    #[arg(long, value_name = "ADDRESS")]
+    ip: Option<IpAddr>,
+    /// How many at most
+    #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
+    /// Go on where an earlier list ended: its `next_cursor`
+    #[arg(long, value_name = "CURSOR")]
+    cursor: Option<String>,
+    /// JSON, as the API gives it, for programs
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Status {
+    Active,
+    Revoked,
+    Expired,
+    All,
+}
+
+impl Status {
+    fn as_str(self) -> &'static str {
+        match self {
+            Status::Active => "active",
+            Status::Revoked => "revoked",
+            Status::Expired => "expired",
+            Status::All => "all",
+        }
+    }
+}
+
+/// `portcullis sessions revoke`.
+#[derive(Debug, Args)]
+pub(super) struct RevokeArgs {
+    /// The configuration file
+    #[arg(long, short, value_name = "FILE")]
+    config: PathBuf,
+    /// The sessions' ids
+    #[arg(value_name = "ID", required_unless_present = "user")]
+    ids: Vec<String>,
+    /// All sessions of this user instead: email address, username or id
+    #[arg(long, value_name = "USER", conflicts_with = "ids")]
+    user: Option<String>,
+    /// JSON, as the API gives it, for programs
+    #[arg(long)]
+    json: bool,
+}
+
+/// Does what is asked for with sessions.
+pub(super) fn run(command: &SessionsCommand) -> anyhow::Result<()> {
+    match command {
+        SessionsCommand::List(args) => list(args),
+        SessionsCommand::Show(args) => show(args),
+        SessionsCommand::Revoke(args) => revoke(args),
+    }
+}
+
+/// A user named by an operator. Trusted issuers and backends have users whom the database does not
+/// know; for those the name is the id.
+async fn owner(office: &Office, named: &str) -> anyhow::Result<(String, bool)> {
+    let found = office.find_user(named).await?;
+    let known = found.is_some();
+    Ok((found.unwrap_or_else(|| named.to_owned()), known))
+}
+
+fn list(args: &ListArgs) -> anyhow::Result<()> {
+    let listing = office::visit(&args.config, Matter::Sessions, async |office| {
+        let ip = args.ip.map(|ip| ip.to_string());
+        let mut query = vec![("status", args.status.as_str())];
+        query.extend(ip.as_deref().map(|ip| ("ip", ip)));
+        let (wanted, cursor) = (args.limit as usize, args.cursor.as_deref());
+        let Some(named) = &args.user else {
+            let listing = Listing::read(office, "sessions", &query, wanted, cursor).await?;
+            return Ok(listing.counted_here());
+        };
+        let (user, known) = owner(office, named).await?;
+        query.push(("user", &user));
+        let listing = Listing::read(office, "sessions", &query, wanted, cursor).await?;
+        if listing.items.is_empty() && !known {
+            bail!("there is no user {named}, and no session of one");
+        }
+        Ok(listing)
+    })?;
+    if args.json {
+        return print(&shown::json(&listing.into_json()));
+    }
+    print(&table(&listing.items))?;
+    listing.remark_rest();
+    Ok(())
+}
+
+fn table(sessions: &[Value]) -> String {
+    let rows: Vec<Vec<String>> = sessions
+        .iter()
+        .map(|session| {
+            vec![
+                shown::at(session, "/id"),
+                owner_of(session),
+                shown::at(session, "/status"),
+                moment(session, "/created_at"),
+                moment(session, "/last_access"),
+                shown::at(session, "/ip_address"),
+                shown::at(session, "/request_count"),
+                shown::at(session, "/live_connections"),
+                device(session),
+            ]
+        })
+        .collect();
+    let header = [
+        "ID",
+        "USER",
+        "STATUS",
+        "SIGNED IN",
+        "LAST USED",
+        "ADDRESS",
+        "REQUESTS",
+        "LIVE",
+        "DEVICE",
+    ];
+    shown::table(&header, &rows)
+}
+
+/// By email where there is one, as people know each other.
+fn owner_of(session: &Value) -> String {
+    match shown::at(session, "/email") {
+        email if email != "-" => email,
+        _ => shown::at(session, "/user_id"),
+    }
+}
+
+/// To the second.
+fn moment(session: &Value, pointer: &str) -> String {
+    let time = shown::at(session, pointer);
+    match time.split_once('.') {
+        Some((seconds, _)) => format!("{seconds}Z"),
+        None => time,
+    }
+}
+
+fn device(session: &Value) -> String {
+    let parts = ["/device/type", "/device/name"].map(|part| shown::at(session, part));
+    let known: Vec<String> = parts.into_iter().filter(|part| part != "-").collect();
+    match known.join(" ") {
+        device if device.is_empty() => "-".to_owned(),
+        device => device,
+    }
+}
+
+fn show(args: &ShowArgs) -> anyhow::Result<()> {
+    let session = office::visit(&args.config, Matter::Sessions, async |office| {
+        let asked = office.ask(Method::GET, &one(&args.named), None).await;
+        asked.map_err(|error| match error.not_found() {
+            true => anyhow::anyhow!("there is no session {}", args.named),
+            false => error.into(),
+        })
+    })?;
+    if args.json {
+        return print(&shown::json(&session));
+    }
+    let data = session.get("data").map(Value::to_string);
+    print(&shown::facts(&[
+        ("id", shown::at(&session, "/id")),
+        ("user", shown::at(&session, "/user_id")),
+        ("email", shown::at(&session, "/email")),
+        ("status", shown::at(&session, "/status")),
+        ("signed in", moment(&session, "/created_at")),
+        ("last used", moment(&session, "/last_access")),
+        ("expires", moment(&session, "/expires_at")),
+        ("address", shown::at(&session, "/ip_address")),
+        ("addresses", shown::at(&session, "/ip_addresses")),
+        ("user agent", shown::at(&session, "/user_agent")),
+        ("device", device(&session)),
+        ("requests", shown::at(&session, "/request_count")),
+        ("live", shown::at(&session, "/live_connections")),
+        ("data", data.unwrap_or_else(|| "-".to_owned())),
+    ]))
+}
+
+fn one(id: &str) -> String {
+    format!("/admin/sessions/{}", segment(id))
+}
+
+fn segment(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}
+
+fn revoke(args: &RevokeArgs) -> anyhow::Result<()> {
+    let (revoked, complaints) = office::visit(&args.config, Matter::Sessions, async |office| {
+        match &args.user {
+            Some(named) => Ok((revoke_user(office, named).await?, Vec::new())),
+            None => Ok(revoke_each(office, &args.ids).await),
+        }
+    })?;
+    // What was done is told also when something else failed.
+    print(&match (args.json, revoked) {
+        (true, _) => shown::json(&json!({ "revoked": revoked })),
+        (false, 1) => "1 session has been ended\n".to_owned(),
+        (false, _) => format!("{revoked} sessions have been ended\n"),
+    })?;
+    Complaints::none(complaints)
+}
+
+async fn revoke_user(office: &Office, named: &str) -> anyhow::Result<u64> {
+    let (user, known) = owner(office, named).await?;
+    let target = format!("/admin/users/{}/sessions", segment(&user));
+    let answer = office.ask(Method::DELETE, &target, None).await?;
+    let revoked = count(&answer);
+    if revoked == 0 && !known {
+        bail!("there is no user {named}, and no session of one");
+    }
+    Ok(revoked)
+}
+
+/// Ends as many as can be; the others are complained of.
+async fn revoke_each(office: &Office, ids: &[String]) -> (u64, Vec<String>) {
+    let (mut revoked, mut complaints) = (0, Vec::new());
+    for id in ids {
+        match office.ask(Method::DELETE, &one(id), None).await {
+            Ok(answer) => revoked += count(&answer),
+            Err(error) if error.not_found() => {
+                complaints.push(format!("there is no session {id}"));
+            }
+            Err(error) => complaints.push(format!("session {id}: {error}")),
+        }
+    }
+    (revoked, complaints)
+}
+
+fn count(answer: &Value) -> u64 {
+    answer
+        .get("revoked")
+        .and_then(Value::as_u64)
+        .unwrap_or_default()
+}

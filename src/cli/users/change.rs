@@ -1,0 +1,125 @@
+//! What changes a user who exists.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use http::Method;
+use secrecy::ExposeSecret;
+use serde_json::{Map, Value, json};
+
+use super::super::office::{self, Matter};
+use super::super::{print, shown};
+use super::password::PasswordArgs;
+
+/// `portcullis users disable` and `enable`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ChangeArgs {
+    /// The configuration file
+    #[arg(long, short, value_name = "FILE")]
+    config: PathBuf,
+    /// The user's email address, username or id
+    #[arg(value_name = "USER")]
+    user: String,
+    /// JSON, as the API gives it, for programs
+    #[arg(long)]
+    json: bool,
+}
+
+/// `portcullis users set-password`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct PasswordChangeArgs {
+    #[command(flatten)]
+    change: ChangeArgs,
+    #[command(flatten)]
+    password: PasswordArgs,
+}
+
+/// `portcullis users set-roles`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct RolesArgs {
+    #[command(flatten)]
+    change: ChangeArgs,
+    #[command(flatten)]
+    given: Given,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+struct Given {
+    /// A role; may be given several times
+    #[arg(long = "role", value_name = "ROLE")]
+    roles: Vec<String>,
+    /// A scope; may be given several times
+    #[arg(long = "scope", value_name = "SCOPE")]
+    scopes: Vec<String>,
+    /// Take all roles away
+    #[arg(long, conflicts_with = "roles")]
+    no_roles: bool,
+    /// Take all scopes away
+    #[arg(long, conflicts_with = "scopes")]
+    no_scopes: bool,
+}
+
+pub(super) fn set_password(args: &PasswordChangeArgs) -> anyhow::Result<()> {
+    let password = args.password.read()?;
+    let secret = password.secret.expose_secret();
+    let mut user = patch(&args.change, &json!({ "password": secret }))?;
+    if args.change.json {
+        if let (Some(user), true) = (user.as_object_mut(), password.made) {
+            user.insert("password".to_owned(), secret.into());
+        }
+        return print(&shown::json(&user));
+    }
+    let made = if password.made {
+        format!("password: {secret}\n")
+    } else {
+        String::new()
+    };
+    let email = shown::at(&user, "/email");
+    print(&format!(
+        "{email} has a new password; all sessions have been ended\n{made}"
+    ))
+}
+
+pub(super) fn set_roles(args: &RolesArgs) -> anyhow::Result<()> {
+    let Given {
+        roles,
+        scopes,
+        no_roles,
+        no_scopes,
+    } = &args.given;
+    let mut body = Map::new();
+    if *no_roles || !roles.is_empty() {
+        body.insert("roles".to_owned(), json!(roles));
+    }
+    if *no_scopes || !scopes.is_empty() {
+        body.insert("scopes".to_owned(), json!(scopes));
+    }
+    let user = patch(&args.change, &Value::Object(body))?;
+    if args.change.json {
+        return print(&shown::json(&user));
+    }
+    let [email, roles, scopes] = ["/email", "/roles", "/scopes"].map(|part| shown::at(&user, part));
+    print(&format!("{email} has roles {roles} and scopes {scopes}\n"))
+}
+
+pub(super) fn set_disabled(args: &ChangeArgs, disabled: bool) -> anyhow::Result<()> {
+    let user = patch(args, &json!({ "disabled": disabled }))?;
+    if args.json {
+        return print(&shown::json(&user));
+    }
+    let email = shown::at(&user, "/email");
+    let sentence = if disabled {
+        "is disabled; all sessions have been ended"
+    } else {
+        "is enabled"
+    };
+    print(&format!("{email} {sentence}\n"))
+}
+
+fn patch(args: &ChangeArgs, body: &Value) -> anyhow::Result<Value> {
+    office::visit(&args.config, Matter::PeopleAndSessions, async |office| {
+        let target = format!("/admin/users/{}", office.user(&args.user).await?);
+        Ok(office.ask(Method::PATCH, &target, Some(body)).await?)
+    })
+}

@@ -1,0 +1,77 @@
+//! Commands of the real binary, run with the configuration of a gateway.
+
+use serde_json::{Value, json};
+
+use super::client::Request;
+use super::config::Config;
+use super::gateway::{Gateway, run_fed};
+use super::redis::Redis;
+use super::upstream::Upstream;
+use super::wait::eventually;
+
+pub const ANN: &str = "ann@example.com";
+
+/// Runs a command with `--config`, feeding it a line; it has to succeed.
+#[track_caller]
+pub fn done(gateway: &Gateway, words: &[&str], input: &str) -> String {
+    let (status, out, err) = try_to(gateway, words, input);
+    assert_eq!(status, 0, "{words:?}: {out}{err}");
+    out
+}
+
+/// The same of a command that has to fail: what it says, in lines.
+#[track_caller]
+pub fn fails(gateway: &Gateway, words: &[&str], input: &str) -> Vec<String> {
+    let (status, out, err) = try_to(gateway, words, input);
+    assert_eq!(status, 1, "{words:?}: {out}{err}");
+    err.lines().map(str::to_owned).collect()
+}
+
+pub fn try_to(gateway: &Gateway, words: &[&str], input: &str) -> (i32, String, String) {
+    let file = gateway.file().to_str().unwrap();
+    let mut arguments = words[..2].to_vec();
+    arguments.extend(["--config", file]);
+    arguments.extend(&words[2..]);
+    run_fed(&arguments, input)
+}
+
+#[track_caller]
+pub fn json_of(gateway: &Gateway, words: &[&str]) -> Value {
+    let words = [words, &["--json"]].concat();
+    serde_json::from_str(&done(gateway, &words, "")).unwrap()
+}
+
+/// A gateway with a route for admins, over either store.
+pub fn each_store(story: impl Fn(&Gateway)) {
+    let redis = Redis::start();
+    for store in ["memory", &redis.url()] {
+        let upstream = Upstream::start();
+        let admins = json!({
+            "name": "admins", "match": { "prefix": "/private/admin" }, "auth": "required",
+            "require": { "roles": ["admin"] }, "upstream": "echo",
+        });
+        let config = Config::new(upstream.address).store(store).route(admins);
+        story(&Gateway::start(config));
+    }
+}
+
+/// What a route answers to the cookie, as soon as it is what is expected.
+#[track_caller]
+pub fn comes_to(gateway: &Gateway, path: &str, cookie: &str, expected: u16) {
+    eventually(&format!("{path} answers {expected}"), || {
+        let answer = gateway.ask(&Request::get(path).cookie(cookie));
+        (answer.status == expected).then_some(())
+    });
+}
+
+pub fn log_in(gateway: &Gateway, password: &str) -> u16 {
+    let body = json!({ "email": ANN, "password": password });
+    let request = Request::post("/api/v1/auth/login").json(&body);
+    gateway.ask(&request).status
+}
+
+/// The ids of the sessions of a list.
+pub fn ids(list: &Value) -> Vec<Value> {
+    let sessions = list["sessions"].as_array().unwrap().iter();
+    sessions.map(|session| session["id"].clone()).collect()
+}
