@@ -3,10 +3,12 @@
 
 mod attempts;
 mod backend;
+mod common_passwords;
 mod endings;
 pub mod names;
 mod passwords;
 mod problems;
+mod profile;
 mod refresh;
 mod refresh_token;
 mod sign_in;
@@ -31,6 +33,7 @@ use passwords::{HashError, Passwords};
 pub use attempts::{address_key, counter, sign_in_limits};
 pub use backend::Answer as BackendAnswer;
 pub use problems::Problems;
+pub use profile::PasswordChange;
 pub use refresh_token::RefreshToken;
 pub use sign_in::Credentials;
 pub use sign_in::by_backend::Attempt;

@@ -1,6 +1,8 @@
 //! What people call themselves: one canonical form for each email and username, so that no two
 //! spellings of one account are two accounts, or two counters of failed sign-ins.
 
+use super::common_passwords::is_common;
+
 /// Bytes; RFC 5321, section 4.5.3.1.3, without the angle brackets.
 const EMAIL_MAX: usize = 254;
 const USERNAME_MAX: usize = 64;
@@ -135,6 +137,9 @@ pub fn new_password(
     if same(email) || username.is_some_and(same) {
         return Err("must not be the email or the username".to_owned());
     }
+    if is_common(text) {
+        return Err("is one of the passwords that are tried first".to_owned());
+    }
     Ok(())
 }
 
@@ -226,6 +231,7 @@ mod tests {
         let check = |text: &str| new_password(text, 12, "ann@example.com", Some("annannannann"));
         for good in [
             "twelve chars",
+            &"x".repeat(128),
             " leading and trailing ",
             "ééééééééééé🔑",
             &"x".repeat(1024),
@@ -238,6 +244,7 @@ mod tests {
             "with a \n in it",
             "ANN@example.com",
             "AnnAnnAnnAnn",
+            "Qwerty123456",
             &"x".repeat(1025),
             &"é".repeat(513),
         ] {

@@ -2,6 +2,7 @@
 
 pub(super) mod by_backend;
 
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
@@ -17,6 +18,7 @@ use crate::token::Minting;
 
 use super::attempts::{self, Failures};
 use super::names::{self, Login};
+use super::passwords::Turn;
 use super::refresh_token::RefreshToken;
 use super::{Accounts, CheckedUser, Failure, SignedIn, Visitor, address_key, invalid};
 
@@ -27,6 +29,16 @@ pub struct Credentials<'a> {
     pub password: &'a str,
     /// The session that the browser held until now; of the same user, it is replaced.
     pub held: Option<SessionToken>,
+}
+
+/// Who somebody says they are, and the password that is to prove it.
+pub(super) struct Claim<'a> {
+    /// `None`: there is no such user, which is not told.
+    pub(super) user: Option<User>,
+    /// What failures are counted by where there is no user.
+    pub(super) name: &'a str,
+    pub(super) password: &'a str,
+    pub(super) ip: IpAddr,
 }
 
 impl Accounts {
@@ -117,32 +129,47 @@ impl Accounts {
     ) -> Result<User, Failure> {
         let login = Login::read(credentials.login);
         let turn = self.passwords.turn().await?;
-        let user = self.find(&login).await?;
-        let account = user.as_ref().map_or(login.canonical(), |user| &user.id);
+        let claim = Claim {
+            user: self.find(&login).await?,
+            name: login.canonical(),
+            password: credentials.password,
+            ip: visitor.ip,
+        };
+        self.prove(rules, turn, claim, limits).await
+    }
+
+    /// Compares a password with the one of the account that is claimed, unless there were too many
+    /// failures.
+    pub(super) async fn prove(
+        &self,
+        rules: &Identity,
+        turn: Turn,
+        claim: Claim<'_>,
+        limits: &mut Vec<Decision>,
+    ) -> Result<User, Failure> {
+        let Claim { user, ip, .. } = claim;
+        let account = user.as_ref().map_or(claim.name, |user| &user.id);
         let known_here = self
             .directory
-            .knows_address(account, &address_key(visitor.ip))
+            .knows_address(account, &address_key(ip))
             .await?;
-        let failures = Failures::of(account, visitor.ip, known_here, rules);
+        let failures = Failures::of(account, ip, known_here, rules);
         let before = limits.len();
         let standing = failures.standing(&self.store).await?;
         if !self.admitted(standing, limits) {
-            let event = Event::new(Kind::SignInLimited).ip(visitor.ip);
+            let event = Event::new(Kind::SignInLimited).ip(ip);
             self.events.record(concerning(event, user.as_ref()));
             return Err(Failure::Limited);
         }
         let hash = user.as_ref().map(|user| user.password_hash.as_str());
-        let (turn, right) = self
-            .passwords
-            .verify(turn, credentials.password, hash)
-            .await?;
+        let (turn, right) = self.passwords.verify(turn, claim.password, hash).await?;
         match user {
             Some(user) if right && !user.disabled => Ok(user),
             user => {
                 limits.truncate(before);
                 limits.extend(failures.count(&self.store).await);
                 drop(turn);
-                let event = Event::new(Kind::SignInFailed).ip(visitor.ip);
+                let event = Event::new(Kind::SignInFailed).ip(ip);
                 self.events.record(concerning(event, user.as_ref()));
                 Err(Refusal::InvalidCredentials.into())
             }

@@ -278,7 +278,7 @@ impl Accounts {
         added.ok_or(Refusal::UserExists.into())
     }
 
-    async fn hash(&self, password: &str) -> Result<String, Failure> {
+    pub(super) async fn hash(&self, password: &str) -> Result<String, Failure> {
         let turn = self.passwords.turn().await?;
         Ok(self.passwords.hash(turn, password).await?)
     }
@@ -304,7 +304,7 @@ impl Changed {
 }
 
 /// The wall clock; it dates rows in the database and decides nothing.
-fn unix_now() -> Millis {
+pub(super) fn unix_now() -> Millis {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| since.as_millis() as Millis)
 }

@@ -6,7 +6,6 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
-use serde_json::json;
 
 use crate::accounts::{Failure, SignedIn};
 use crate::directory;
@@ -14,6 +13,8 @@ use crate::limits::Decision;
 use crate::refusal::Refusal;
 use crate::session::SessionId;
 use crate::store::StoreError;
+
+use super::view::Success;
 
 /// When a client whose question could not be answered is told to come again.
 const UNAVAILABLE_RETRY: Duration = Duration::from_secs(1);
@@ -144,12 +145,16 @@ pub(super) fn data(data: &impl Serialize) -> Response {
 
 /// The same with another status.
 pub(super) fn data_with(status: StatusCode, data: &impl Serialize) -> Response {
-    json(status, &json!({"success": true, "data": data}))
+    json(status, &Success::of(data))
 }
 
 /// A JSON value as it is.
-pub(super) fn json(status: StatusCode, value: &serde_json::Value) -> Response {
-    let mut response = Response::new(Body::from(value.to_string()));
+pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
+    let Ok(text) = serde_json::to_string(value) else {
+        // Nothing of ours has keys that are no strings, which is all that could fail.
+        return Refused::from(Refusal::Internal).into_response();
+    };
+    let mut response = Response::new(Body::from(text));
     *response.status_mut() = status;
     response.headers_mut().insert(
         header::CONTENT_TYPE,

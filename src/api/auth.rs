@@ -1,35 +1,80 @@
-//! Register, sign in, refresh, sign out.
-
-use std::time::Duration;
+//! Register, sign in, refresh.
 
 use axum::body::Body;
 use axum::extract::{Extension, Request, State};
 use axum::response::Response;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use utoipa::ToSchema;
 
 use crate::accounts::{Credentials, Failure, NewUser, SignedIn, Visitor, names};
-use crate::admission::{Client, Identity, PresentedBy};
+use crate::admission::Client;
 use crate::credential::{self, Presented};
-use crate::events::{Event, Kind};
 use crate::limits::Decision;
 use crate::refusal::Refusal;
-use crate::session::{Device, Millis, SessionToken};
+use crate::session::{Device, SessionToken};
 use crate::settings::Live;
-use crate::token::Claims;
 
+use super::Desk;
 use super::answer::{self, Noted, Refused};
 use super::body::Fields;
-use super::origin;
-use super::view::{self, Sight};
-use super::{Caller, Desk, ExpiredClaims};
+use super::caller::must_not_be_foreign;
+use super::view::{self, Sight, SignedInView, Success};
 
 pub(super) const SESSION_HEADER: HeaderName = HeaderName::from_static("x-session-id");
 /// Characters that are kept of what a client says about itself.
 const DEVICE_MAX: usize = 128;
 const USER_AGENT_MAX: usize = 512;
 
-/// `POST auth/register`: creates a user, then signs in.
+/// What registering takes.
+#[derive(ToSchema)]
+#[schema(example = json!({"email": "ann@example.com", "password": "correct horse battery", "name": "Ann"}))]
+struct Registration {
+    /// Visible ASCII with exactly one `@`; kept in lower case.
+    #[schema(
+        max_length = 254,
+        pattern = "^[!-?A-~]+@[A-Za-z0-9-]+(\\.[A-Za-z0-9-]+)*$"
+    )]
+    email: String,
+    /// As long as `password_min_length` says at least, 1024 bytes at most; no rules of composition.
+    #[schema(min_length = 8, max_length = 1024)]
+    password: String,
+    #[schema(pattern = "^[A-Za-z0-9._-]{1,64}$")]
+    username: Option<String>,
+    #[schema(max_length = 200)]
+    name: Option<String>,
+    /// Puts the session token into the answer, for programs that keep no cookies.
+    session_token: Option<bool>,
+}
+
+impl Registration {
+    fn read(fields: &mut Fields) -> Registration {
+        Registration {
+            email: fields.text("email"),
+            password: fields.text("password"),
+            username: fields.optional_text("username"),
+            name: fields.optional_text("name"),
+            session_token: fields.optional_flag("session_token"),
+        }
+    }
+}
+
+/// Register
+///
+/// Creates a user, then signs in.
+#[utoipa::path(
+    post,
+    path = "/auth/register",
+    tag = "auth",
+    request_body = Registration,
+    responses(
+        (status = 201, description = "The user, a session and its tokens; also sets the session cookie", body = Success<SignedInView>),
+        (status = 403, description = "Registration is closed, or the call comes from another site"),
+        (status = 409, description = "The email or the username is taken"),
+        (status = 429, description = "Too many attempts from this address"),
+    ),
+    security(()),
+)]
 pub(super) async fn register(
     State(desk): State<Desk>,
     Extension(client): Extension<Client>,
@@ -41,15 +86,16 @@ pub(super) async fn register(
         return Err(Refusal::RegistrationClosed.into());
     }
     let mut fields = Fields::read(&parts.headers, body).await?;
+    let typed = Registration::read(&mut fields);
     let new = NewUser {
-        email: fields.text("email"),
-        username: fields.optional_text("username"),
-        name: fields.optional_text("name"),
-        password: fields.text("password").into(),
+        email: typed.email,
+        username: typed.username,
+        name: typed.name,
+        password: typed.password.into(),
         roles: Vec::new(),
         scopes: Vec::new(),
     };
-    let with_token = fields.optional_flag("session_token").unwrap_or_default();
+    let with_token = typed.session_token.unwrap_or_default();
     let new = fields.check_with(new.check(live.identity.password_min_length))?;
     let (held, visitor) = (
         held(&parts.headers, &live),
@@ -63,7 +109,49 @@ pub(super) async fn register(
     welcome(StatusCode::CREATED, &live, registered, limits, with_token)
 }
 
-/// `POST auth/login`.
+/// What signing in takes: one of `email` and `username`, and the password.
+#[derive(ToSchema)]
+#[schema(example = json!({"email": "ann@example.com", "password": "correct horse battery"}))]
+struct Login {
+    email: Option<String>,
+    username: Option<String>,
+    password: String,
+    /// Puts the session token into the answer, for programs that keep no cookies.
+    session_token: Option<bool>,
+}
+
+impl Login {
+    fn read(fields: &mut Fields) -> Login {
+        let by_name = !fields.has("email") && fields.has("username");
+        let login = Login {
+            email: (!by_name).then(|| fields.text("email")),
+            username: by_name.then(|| fields.text("username")),
+            password: fields.text("password"),
+            session_token: fields.optional_flag("session_token"),
+        };
+        if let Err(problem) = names::typed_password(&login.password) {
+            fields.problem("password", problem);
+        }
+        login
+    }
+}
+
+/// Sign in
+///
+/// An unknown name, a wrong password and a disabled user get the same answer.
+#[utoipa::path(
+    post,
+    path = "/auth/login",
+    tag = "auth",
+    request_body = Login,
+    responses(
+        (status = 200, description = "A session and its tokens; also sets the session cookie", body = Success<SignedInView>),
+        (status = 401, description = "The name or the password is wrong"),
+        (status = 403, description = "The call comes from another site"),
+        (status = 429, description = "Too many attempts, or as many sessions as are allowed"),
+    ),
+    security(()),
+)]
 pub(super) async fn sign_in(
     State(desk): State<Desk>,
     Extension(client): Extension<Client>,
@@ -75,22 +163,14 @@ pub(super) async fn sign_in(
         return super::backend::sign_in(&desk, &live, backend, &client, &parts, body).await;
     }
     let mut fields = Fields::read(&parts.headers, body).await?;
-    let login = if !fields.has("email") && fields.has("username") {
-        fields.text("username")
-    } else {
-        fields.text("email")
-    };
-    let password = fields.text("password");
-    if let Err(problem) = names::typed_password(&password) {
-        fields.problem("password", problem);
-    }
-    let with_token = fields.optional_flag("session_token").unwrap_or_default();
+    let typed = Login::read(&mut fields);
     fields.check()?;
     let credentials = Credentials {
-        login: &login,
-        password: &password,
+        login: &typed.email.or(typed.username).unwrap_or_default(),
+        password: &typed.password,
         held: held(&parts.headers, &live),
     };
+    let with_token = typed.session_token.unwrap_or_default();
     let visitor = visitor(&parts.headers, &client);
     let mut limits = Vec::new();
     let signed_in = desk
@@ -100,7 +180,29 @@ pub(super) async fn sign_in(
     welcome(StatusCode::OK, &live, signed_in, limits, with_token)
 }
 
-/// `POST auth/refresh`.
+/// What a refresh takes.
+#[derive(ToSchema)]
+#[schema(example = json!({"refresh_token": "<session id>.<secret>"}))]
+struct Refresh {
+    refresh_token: String,
+}
+
+/// Refresh
+///
+/// Gives new tokens for a refresh token, which is replaced by its successor. The same one again
+/// within the grace time gets the same successor; later that is reuse, and ends the session.
+#[utoipa::path(
+    post,
+    path = "/auth/refresh",
+    tag = "auth",
+    request_body = Refresh,
+    responses(
+        (status = 200, description = "New tokens of the same session", body = Success<SignedInView>),
+        (status = 401, description = "The refresh token is unknown, over its time or was used before, or its session is over"),
+        (status = 403, description = "The call comes from another site"),
+    ),
+    security(()),
+)]
 pub(super) async fn refresh(
     State(desk): State<Desk>,
     Extension(client): Extension<Client>,
@@ -109,152 +211,28 @@ pub(super) async fn refresh(
     let live = desk.live.load_full();
     let (parts, body) = from_here(&desk, &live, &client, request)?;
     let mut fields = Fields::read(&parts.headers, body).await?;
-    let token = fields.text("refresh_token");
-    fields.check()?;
-    let refreshed = desk.accounts.refresh(&live, &token, client.ip).await;
-    welcome(StatusCode::OK, &live, refreshed, Vec::new(), false)
-}
-
-/// `POST auth/logout`: 204, also when everything was gone already.
-pub(super) async fn sign_out(
-    State(desk): State<Desk>,
-    Extension(client): Extension<Client>,
-    caller: Option<Extension<Caller>>,
-    expired: Option<Extension<ExpiredClaims>>,
-    request: Request,
-) -> Result<Response, Refused> {
-    let live = desk.live.load_full();
-    let (parts, body) = from_here(&desk, &live, &client, request)?;
-    let identity = match caller.map_or(Ok(None), |Extension(Caller(found))| found) {
-        Ok(identity) => identity,
-        Err(refusal) if is_gone(refusal) || expired.is_some() => None,
-        Err(refusal) => return Err(refusal.into()),
+    let typed = Refresh {
+        refresh_token: fields.text("refresh_token"),
     };
-    let by_cookie = matches!(
-        credential::extract(&parts.headers, &live.sessions.cookie.name),
-        Presented::Cookie(_) | Presented::MalformedCookie
-    );
-    if by_cookie {
-        must_be_same_origin(&desk, &live, &client, &parts.headers)?;
-    }
-    let mut fields = Fields::read_optional(&parts.headers, body).await?;
-    let refresh_token = fields.optional_text("refresh_token");
     fields.check()?;
-    if let Some(identity) = &identity {
-        leave(&desk, &client, identity, live.sessions.idle_timeout).await?;
-    }
-    if let Some(Extension(ExpiredClaims(claims))) = expired
-        && let Some(session) = claims.session
-    {
-        let idle = live.sessions.idle_timeout;
-        desk.accounts
-            .sign_out(session, Some(client.ip), idle)
-            .await?;
-    }
-    if let Some(token) = refresh_token {
-        desk.accounts
-            .sign_out_by_refresh(&live, &token, Some(client.ip))
-            .await?;
-    }
-    let mut response = answer::nothing();
-    for cookie in credential::clearing_cookies(&live.sessions.cookie) {
-        response.headers_mut().append(header::SET_COOKIE, cookie);
-    }
-    Ok(response)
-}
-
-/// Ends what the caller signed in with: the session, and the access token even if it has none.
-pub(super) async fn leave(
-    desk: &Desk,
-    client: &Client,
-    identity: &Identity,
-    idle: Option<Duration>,
-) -> Result<(), Refused> {
-    if let Some(token) = &identity.token {
-        blacklist(desk, client, token).await?;
-    }
-    if let Some(session) = &identity.session {
-        desk.accounts
-            .sign_out(session.id, Some(client.ip), idle)
-            .await?;
-    }
-    Ok(())
-}
-
-async fn blacklist(desk: &Desk, client: &Client, claims: &Claims) -> Result<(), Refused> {
-    let live = desk.live.load();
-    let leeway = live.tokens.leeway;
-    let now: Millis = desk.store.now().await?;
-    let left = Duration::from_millis(claims.expires_at.saturating_sub(now)) + leeway;
-    // A second more: stores round down, and a token outliving its refusal would be valid again.
-    let ttl = left + Duration::from_secs(1);
-    desk.accounts
-        .blacklist(&claims.blacklist_key, ttl, Some(client.ip))
-        .await?;
-    Ok(())
-}
-
-/// The session is over already: nothing is left to sign out from.
-fn is_gone(refusal: Refusal) -> bool {
-    matches!(
-        refusal,
-        Refusal::SessionNotFound
-            | Refusal::SessionExpired
-            | Refusal::SessionRevoked
-            | Refusal::TokenRevoked
-    )
+    let refreshed = desk
+        .accounts
+        .refresh(&live, &typed.refresh_token, client.ip)
+        .await;
+    welcome(StatusCode::OK, &live, refreshed, Vec::new(), false)
 }
 
 /// Refuses what a browser says comes from another site: signing somebody in (to the attacker's
 /// account) or out is an attack too.
-fn from_here(
+pub(super) fn from_here(
     desk: &Desk,
     live: &Live,
     client: &Client,
     request: Request,
 ) -> Result<(Parts, Body), Refused> {
     let (parts, body) = request.into_parts();
-    if origin::is_foreign(&parts.headers, client, allowed_origins(live)) {
-        return Err(csrf_rejected(desk, client));
-    }
+    must_not_be_foreign(desk, live, client, &parts.headers)?;
     Ok((parts, body))
-}
-
-/// Refuses a call that changes something by a cookie, unless it says that it comes from here.
-pub(super) fn must_be_same_origin(
-    desk: &Desk,
-    live: &Live,
-    client: &Client,
-    headers: &HeaderMap,
-) -> Result<(), Refused> {
-    if origin::same_origin(headers, client, allowed_origins(live)) {
-        Ok(())
-    } else {
-        Err(csrf_rejected(desk, client))
-    }
-}
-
-/// The same, for a caller known to be authenticated, and only if it was by cookie.
-pub(super) fn guard_change(
-    desk: &Desk,
-    client: &Client,
-    identity: &Identity,
-    headers: &HeaderMap,
-) -> Result<(), Refused> {
-    if identity.presented == PresentedBy::Cookie {
-        must_be_same_origin(desk, &desk.live.load(), client, headers)?;
-    }
-    Ok(())
-}
-
-fn csrf_rejected(desk: &Desk, client: &Client) -> Refused {
-    desk.events
-        .record(Event::new(Kind::CsrfRejected).ip(client.ip));
-    Refusal::CsrfRejected.into()
-}
-
-fn allowed_origins(live: &Live) -> &[String] {
-    live.api.as_ref().map_or(&[], |api| &api.allowed_origins)
 }
 
 /// The session cookie that the browser holds, whatever `Authorization` says.
@@ -303,13 +281,7 @@ pub(super) fn welcome(
         // It is new: nothing is open yet.
         live_of: std::sync::Arc::new(|_| 0),
     };
-    let mut data = view::signed_in(&signed_in, &sight);
-    if let Some(token) = &signed_in.session_token
-        && with_token
-        && let Some(data) = data.as_object_mut()
-    {
-        data.insert("session_token".to_owned(), token.expose().into());
-    }
+    let data = view::signed_in(&signed_in, &sight, with_token);
     let mut response = answer::data_with(status, &data);
     response
         .extensions_mut()

@@ -51,7 +51,7 @@ impl Fields {
         })
     }
 
-    /// Whether the member is there at all, be it null.
+    /// Whether the member is there, and is not null.
     pub(super) fn has(&self, name: &str) -> bool {
         self.members.get(name).is_some_and(|value| !value.is_null())
     }
@@ -61,6 +61,11 @@ impl Fields {
         let called = move |(other, _): &(&String, &Value)| other.eq_ignore_ascii_case(name);
         let members = self.members.iter().filter(called);
         members.filter_map(|(_, value)| value.as_str())
+    }
+
+    /// Whether the member was given, be it null.
+    pub(super) fn is_given(&self, name: &str) -> bool {
+        self.members.contains_key(name)
     }
 
     /// A string that has to be there.

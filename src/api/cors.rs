@@ -52,7 +52,10 @@ fn preflight() -> Response {
     (
         StatusCode::NO_CONTENT,
         [
-            (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, DELETE"),
+            (
+                header::ACCESS_CONTROL_ALLOW_METHODS,
+                "GET, POST, PUT, PATCH, DELETE",
+            ),
             (
                 header::ACCESS_CONTROL_ALLOW_HEADERS,
                 "Authorization, Content-Type, X-Device-Type, X-Device-Name, X-Request-ID",

@@ -7,11 +7,16 @@ mod answer;
 mod auth;
 mod backend;
 mod body;
+mod caller;
 mod cors;
+mod endpoints;
+mod openapi;
 mod origin;
 mod page;
+mod profile;
 mod query;
 mod sessions;
+mod sign_out;
 mod view;
 
 use std::sync::Arc;
@@ -20,20 +25,25 @@ use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
-use axum::routing::{get, post};
-use http::Method;
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa::openapi::Paths;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
+use utoipa_axum::routes;
 
 use crate::accounts::Accounts;
 use crate::admission::Identity;
 use crate::events::Events;
 use crate::refusal::Refusal;
-use crate::routing::Path;
 use crate::session::SessionId;
-use crate::settings::{Api, Live};
+use crate::settings::Live;
 use crate::store::Store;
 use crate::token::Claims;
 
+use view::Success;
+
 pub use answer::{Noted, Refused};
+pub use endpoints::{below_prefix, needs_caller, serves};
 pub use origin::same_origin;
 
 /// Counts the open WebSockets, streams and other long answers that a session has on this gateway.
@@ -62,78 +72,13 @@ pub struct ExpiredClaims(pub Claims);
 #[derive(Debug, Clone)]
 pub struct RequestId(pub String);
 
-/// Tells whether a path below the prefix (it begins with a slash) is an endpoint. Any other is
-/// routed as usual.
-pub fn serves(path: &str) -> bool {
-    let segments: Vec<&str> = path.split('/').skip(1).collect();
-    match segments.as_slice() {
-        ["auth", story] => matches!(
-            *story,
-            "register" | "signup" | "login" | "signin" | "refresh" | "logout" | "signout"
-        ),
-        ["sign-in" | "sign-out"] => true,
-        ["sessions"] | ["health"] | ["jwks.json"] => true,
-        ["sessions", id] => !id.is_empty(),
-        _ => false,
-    }
-}
-
-/// The path below the prefix, if it is one of the gateway's own endpoints.
-pub fn below_prefix(path: &Path<'_>, api: &Api) -> Option<String> {
-    let mut segments = path.segments();
-    for expected in api.prefix.split('/').skip(1) {
-        if *segments.next()? != *expected.as_bytes() {
-            return None;
-        }
-    }
-    let mut below = String::new();
-    for segment in segments {
-        below.push('/');
-        below.push_str(std::str::from_utf8(segment).ok()?);
-    }
-    let ours = serves(&below)
-        && (api.users || !is_about_users(&below))
-        && (api.pages || !page::is_page(&below));
-    ours.then_some(below)
-}
-
-/// Whether an endpoint is about the users that the gateway keeps. Where a backend keeps them, it
-/// has endpoints of its own there.
-fn is_about_users(path: &str) -> bool {
-    matches!(path, "/auth/register" | "/auth/signup" | "/profile") || path.starts_with("/profile/")
-}
-
-/// Tells whether the wire has to authenticate the caller of an endpoint.
-pub fn needs_caller(method: &Method, path: &str) -> bool {
-    if *method == Method::POST {
-        return matches!(path, "/auth/logout" | "/auth/signout" | page::SIGN_OUT);
-    }
-    let reads_or_ends = matches!(*method, Method::GET | Method::HEAD | Method::DELETE);
-    let looks_at_page = matches!(*method, Method::GET | Method::HEAD) && page::is_page(path);
-    looks_at_page || reads_or_ends && (path == "/sessions" || path.starts_with("/sessions/"))
-}
-
 /// The public endpoints. Requests come with the prefix taken off, and with the extensions
-/// [`crate::admission::Client`], [`RequestId`] and, where it is needed, [`Caller`].
+/// [`Client`](crate::admission::Client), [`RequestId`] and, where it is needed, [`Caller`].
 pub fn router(desk: Desk) -> Router {
-    let sign_in = || post(auth::sign_in);
-    let sign_out = || post(auth::sign_out);
-    Router::new()
-        .route("/auth/register", post(auth::register))
-        .route("/auth/signup", post(auth::register))
-        .route("/auth/login", sign_in())
-        .route("/auth/signin", sign_in())
-        .route("/auth/refresh", post(auth::refresh))
-        .route("/auth/logout", sign_out())
-        .route("/auth/signout", sign_out())
-        .route(
-            "/sessions",
-            get(sessions::list).delete(sessions::end_others),
-        )
-        .route("/sessions/{id}", get(sessions::show).delete(sessions::end))
+    routes()
+        .split_for_parts()
+        .0
         .merge(page::routes())
-        .route("/health", get(health))
-        .route("/jwks.json", get(jwks))
         .fallback(|| async { Refused::from(Refusal::NotFound) })
         .method_not_allowed_fallback(|| async { Refused::from(Refusal::MethodNotAllowed) })
         .layer(axum::middleware::from_fn_with_state(
@@ -144,11 +89,68 @@ pub fn router(desk: Desk) -> Router {
         .with_state(desk)
 }
 
-async fn health() -> Response {
-    answer::data(&serde_json::json!({"status": "OK"}))
+/// The endpoints with what they say of themselves. One that does not say whose credentials it takes
+/// needs a caller.
+fn routes() -> OpenApiRouter<Desk> {
+    OpenApiRouter::new()
+        .routes(routes!(auth::register))
+        .routes(alias("/auth/signup", routes!(auth::register)))
+        .routes(routes!(auth::sign_in))
+        .routes(alias("/auth/signin", routes!(auth::sign_in)))
+        .routes(routes!(auth::refresh))
+        .routes(routes!(sign_out::sign_out))
+        .routes(alias("/auth/signout", routes!(sign_out::sign_out)))
+        .routes(routes!(sign_out::sign_out_everywhere))
+        .routes(routes!(sessions::list, sessions::end_others))
+        .routes(routes!(sessions::show_current, sessions::end_current))
+        .routes(routes!(sessions::show, sessions::end))
+        .routes(routes!(profile::show, profile::change))
+        .routes(routes!(profile::change_password))
+        .routes(routes!(health))
+        .routes(routes!(openapi::show))
+        .routes(routes!(jwks))
 }
 
-/// The one endpoint whose answer is not wrapped: RFC 7517 says what a key set looks like.
+/// The same endpoint under another path.
+fn alias(
+    path: &str,
+    (schemas, paths, methods): UtoipaMethodRouter<Desk>,
+) -> UtoipaMethodRouter<Desk> {
+    let mut renamed = Paths::new();
+    for item in paths.paths.into_values() {
+        renamed.paths.insert(path.to_owned(), item);
+    }
+    (schemas, renamed, methods)
+}
+
+/// Alive
+#[utoipa::path(
+    get,
+    path = "/health",
+    tag = "gateway",
+    responses((status = 200, description = "The gateway is up", body = Success<Health>)),
+    security(()),
+)]
+async fn health() -> Response {
+    answer::data(&Health { status: "OK" })
+}
+
+/// That the gateway is up.
+#[derive(Serialize, ToSchema)]
+struct Health {
+    status: &'static str,
+}
+
+/// Keys
+///
+/// What access tokens are verified with: a key set as RFC 7517 has it, not wrapped.
+#[utoipa::path(
+    get,
+    path = "/jwks.json",
+    tag = "gateway",
+    responses((status = 200, description = "The public keys", body = Object)),
+    security(()),
+)]
 async fn jwks(State(desk): State<Desk>) -> Response {
     answer::json(http::StatusCode::OK, &desk.live.load().tokens.jwks())
 }

@@ -2,36 +2,44 @@
 
 use std::time::Duration;
 
-use axum::extract::{Extension, Path, Request, State};
+use axum::extract::{Path, State};
 use axum::response::Response;
-use http::{HeaderMap, Uri};
-use serde_json::json;
+use http::Uri;
 
-use crate::admission::{Client, Identity};
-use crate::credential::{self, Presented};
 use crate::refusal::Refusal;
 use crate::session::{EndReason, SessionId};
 use crate::store::{Entry, Store, Wanted};
 
+use super::Desk;
 use super::answer::{self, Refused};
-use super::auth;
+use super::caller::Person;
 use super::query::Query;
-use super::view::{self, Sight};
-use super::{Caller, Desk};
+use super::view::{self, Revoked, SessionView, SessionsView, Sight, Success};
 
-/// `GET sessions?status=&limit=&cursor=`: newest first, the active ones if not said.
+/// List
+///
+/// The caller's sessions, newest first.
+#[utoipa::path(
+    get,
+    path = "/sessions",
+    tag = "sessions",
+    params(
+        ("status" = Option<String>, Query, pattern = "^(active|revoked|expired|all)$", description = "Those that stand so; `active` if not said"),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 100, description = "20 if not said"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+    ),
+    responses((status = 200, description = "A page of sessions", body = Success<SessionsView>)),
+)]
 pub(super) async fn list(
     State(desk): State<Desk>,
-    caller: Option<Extension<Caller>>,
+    person: Person,
     uri: Uri,
-    headers: HeaderMap,
 ) -> Result<Response, Refused> {
-    let identity = identify(&desk, caller, &headers)?;
     let mut query = Query::read(&uri);
     let (limit, status) = (query.limit() as usize, query.status());
     let cursor = query.cursor(Store::is_cursor_of_user);
     query.check()?;
-    let sight = sight(&desk, &identity).await?;
+    let sight = sight(&desk, &person).await?;
     let wanted = Wanted {
         status,
         address: None,
@@ -39,117 +47,160 @@ pub(super) async fn list(
         limit,
         cursor: cursor.as_deref(),
     };
-    let page = desk.store.sessions_of(&identity.user, wanted).await?;
+    let page = desk.store.sessions_of(&person.key(), wanted).await?;
     Ok(answer::data(&view::sessions(&page, &sight)))
 }
 
-/// `GET sessions/current` and `GET sessions/{id}`.
-pub(super) async fn show(
+/// The current one
+#[utoipa::path(
+    get,
+    path = "/sessions/current",
+    tag = "sessions",
+    responses(
+        (status = 200, description = "The session of the credential", body = Success<SessionView>),
+        (status = 404, description = "The credential has no session"),
+    ),
+)]
+pub(super) async fn show_current(
     State(desk): State<Desk>,
-    caller: Option<Extension<Caller>>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
+    person: Person,
 ) -> Result<Response, Refused> {
-    let identity = identify(&desk, caller, &headers)?;
-    let entry = own(&desk, &identity, &id).await?;
-    let sight = sight(&desk, &identity).await?;
-    Ok(answer::data(&view::session(&entry, &sight)))
+    let id = current(&person)?;
+    shown(&desk, &person, id).await
 }
 
-/// `DELETE sessions/{id}`: 204, also for one that had ended.
+/// One of them
+#[utoipa::path(
+    get,
+    path = "/sessions/{id}",
+    tag = "sessions",
+    params(("id" = String, Path, description = "Of one of the caller's sessions")),
+    responses(
+        (status = 200, description = "The session", body = Success<SessionView>),
+        (status = 404, description = "The caller has no such session"),
+    ),
+)]
+pub(super) async fn show(
+    State(desk): State<Desk>,
+    person: Person,
+    Path(id): Path<String>,
+) -> Result<Response, Refused> {
+    let id = SessionId::parse(&id).ok_or(Refusal::NotFound)?;
+    shown(&desk, &person, id).await
+}
+
+/// End the current one
+///
+/// Unlike signing out it leaves the cookie where it is.
+#[utoipa::path(
+    delete,
+    path = "/sessions/current",
+    tag = "sessions",
+    responses(
+        (status = 204, description = "It is over"),
+        (status = 404, description = "The credential has no session"),
+    ),
+)]
+pub(super) async fn end_current(
+    State(desk): State<Desk>,
+    person: Person,
+) -> Result<Response, Refused> {
+    let id = current(&person)?;
+    ended(&desk, &person, id).await
+}
+
+/// End one
+///
+/// Also where it was over already.
+#[utoipa::path(
+    delete,
+    path = "/sessions/{id}",
+    tag = "sessions",
+    params(("id" = String, Path, description = "Of one of the caller's sessions")),
+    responses(
+        (status = 204, description = "It is over"),
+        (status = 404, description = "The caller has no such session"),
+    ),
+)]
 pub(super) async fn end(
     State(desk): State<Desk>,
-    Extension(client): Extension<Client>,
-    caller: Option<Extension<Caller>>,
+    person: Person,
     Path(id): Path<String>,
-    request: Request,
 ) -> Result<Response, Refused> {
-    let identity = identify(&desk, caller, request.headers())?;
-    auth::guard_change(&desk, &client, &identity, request.headers())?;
-    let id = session_id(&identity, &id)?;
+    let id = SessionId::parse(&id).ok_or(Refusal::NotFound)?;
+    ended(&desk, &person, id).await
+}
+
+/// End the others
+///
+/// Ends all but the current one.
+#[utoipa::path(
+    delete,
+    path = "/sessions",
+    tag = "sessions",
+    responses((status = 200, description = "How many were alive", body = Success<Revoked>)),
+)]
+pub(super) async fn end_others(
+    State(desk): State<Desk>,
+    person: Person,
+) -> Result<Response, Refused> {
+    let by = Some(person.client.ip);
+    let revoked = desk
+        .accounts
+        .end_sessions_of(
+            &person.key(),
+            person.session(),
+            EndReason::Terminated,
+            by,
+            idle(&desk),
+        )
+        .await?;
+    Ok(answer::data(&Revoked { revoked }))
+}
+
+/// The session of the credential.
+pub(super) fn current(person: &Person) -> Result<SessionId, Refused> {
+    person.session().ok_or(Refusal::NotFound.into())
+}
+
+async fn shown(desk: &Desk, person: &Person, id: SessionId) -> Result<Response, Refused> {
+    let entry = desk
+        .store
+        .session(id)
+        .await?
+        .filter(|entry| entry.session.user == person.key())
+        .ok_or(Refusal::NotFound)?;
+    answer_with(desk, person, &entry).await
+}
+
+/// Answers with a session as the caller sees it.
+pub(super) async fn answer_with(
+    desk: &Desk,
+    person: &Person,
+    entry: &Entry,
+) -> Result<Response, Refused> {
+    let sight = sight(desk, person).await?;
+    Ok(answer::data(&view::session(entry, &sight)))
+}
+
+async fn ended(desk: &Desk, person: &Person, id: SessionId) -> Result<Response, Refused> {
+    let by = Some(person.client.ip);
     desk.accounts
-        .terminate(&identity.user, id, Some(client.ip), idle(&desk))
+        .terminate(&person.key(), id, by, idle(desk))
         .await?;
     Ok(answer::nothing())
 }
 
-/// `DELETE sessions`: ends all but the current one.
-pub(super) async fn end_others(
-    State(desk): State<Desk>,
-    Extension(client): Extension<Client>,
-    caller: Option<Extension<Caller>>,
-    request: Request,
-) -> Result<Response, Refused> {
-    let identity = identify(&desk, caller, request.headers())?;
-    auth::guard_change(&desk, &client, &identity, request.headers())?;
-    let revoked = desk
-        .accounts
-        .end_sessions_of(
-            &identity.user,
-            current(&identity),
-            EndReason::Terminated,
-            Some(client.ip),
-            idle(&desk),
-        )
-        .await?;
-    Ok(answer::data(&json!({"revoked": revoked})))
-}
-
-fn idle(desk: &Desk) -> Option<Duration> {
+/// The idle timeout.
+pub(super) fn idle(desk: &Desk) -> Option<Duration> {
     desk.live.load().sessions.idle_timeout
 }
 
-/// The caller, who has to be somebody.
-fn identify(
-    desk: &Desk,
-    caller: Option<Extension<Caller>>,
-    headers: &HeaderMap,
-) -> Result<Identity, Refused> {
-    match caller.map_or(Ok(None), |Extension(Caller(found))| found) {
-        Ok(Some(identity)) => Ok(identity),
-        Ok(None) => Err(Refusal::Unauthenticated.into()),
-        Err(refusal) => {
-            let cookie = &desk.live.load().sessions.cookie.name;
-            let gone = matches!(
-                refusal,
-                Refusal::SessionNotFound | Refusal::SessionExpired | Refusal::SessionRevoked
-            );
-            let by_cookie = || matches!(credential::extract(headers, cookie), Presented::Cookie(_));
-            Err(Refused {
-                clear_cookie: (gone && by_cookie()) || refusal == Refusal::AmbiguousCredentials,
-                ..Refused::from(refusal)
-            })
-        }
-    }
-}
-
-/// One of the caller's own sessions; anything else does not exist.
-async fn own(desk: &Desk, identity: &Identity, id: &str) -> Result<Entry, Refused> {
-    let id = session_id(identity, id)?;
-    desk.store
-        .session(id)
-        .await?
-        .filter(|entry| entry.session.user == identity.user)
-        .ok_or(Refusal::NotFound.into())
-}
-
-fn session_id(identity: &Identity, text: &str) -> Result<SessionId, Refused> {
-    let id = match text {
-        "current" => current(identity),
-        text => SessionId::parse(text),
-    };
-    id.ok_or(Refusal::NotFound.into())
-}
-
-fn current(identity: &Identity) -> Option<SessionId> {
-    identity.session.as_ref().map(|session| session.id)
-}
-
-async fn sight(desk: &Desk, identity: &Identity) -> Result<Sight, Refused> {
+async fn sight(desk: &Desk, person: &Person) -> Result<Sight, Refused> {
     Ok(Sight {
         idle: idle(desk),
         now: desk.store.now().await?,
-        current: current(identity),
+        current: person.session(),
         live_of: desk.live_of.clone(),
     })
 }

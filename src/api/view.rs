@@ -1,8 +1,11 @@
 //! How users and sessions look in answers.
 
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::LiveOf;
 use crate::accounts::SignedIn;
@@ -19,8 +22,145 @@ pub(super) struct Sight {
     pub(super) live_of: LiveOf,
 }
 
-/// A session as the contract shows it. `expires_at` is when it expires if it is not used again.
-pub(super) fn session(entry: &Entry, sight: &Sight) -> Value {
+/// A session.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Session)]
+pub(super) struct SessionView {
+    /// Names the session and proves nothing.
+    #[schema(value_type = String, pattern = "^[0-9a-f]{64}$")]
+    id: SessionId,
+    user_id: String,
+    email: String,
+    status: StatusView,
+    is_active: bool,
+    #[schema(format = "date-time")]
+    created_at: String,
+    #[schema(format = "date-time")]
+    last_access: String,
+    /// When it expires if it is not used again.
+    #[schema(format = "date-time")]
+    expires_at: String,
+    duration_seconds: u64,
+    /// The address it was signed in from.
+    #[schema(value_type = String)]
+    ip_address: IpAddr,
+    /// The addresses it was seen from, newest first.
+    #[schema(value_type = Vec<String>)]
+    ip_addresses: Vec<IpAddr>,
+    user_agent: String,
+    device: DeviceView,
+    request_count: u64,
+    live_connections: u64,
+    /// The application's own.
+    #[schema(value_type = Object)]
+    data: Value,
+    /// Whether it is the one that asks.
+    current: bool,
+}
+
+/// Where a session stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = SessionStatus)]
+#[serde(rename_all = "snake_case")]
+enum StatusView {
+    Active,
+    Expired,
+    Revoked,
+}
+
+/// What somebody signed in with, as they said.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Device)]
+struct DeviceView {
+    r#type: Option<String>,
+    name: Option<String>,
+}
+
+/// A page of sessions, newest first.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Sessions)]
+pub(super) struct SessionsView {
+    sessions: Vec<SessionView>,
+    /// How many there are on all pages.
+    count: usize,
+    /// What to give as `cursor` for the next page; null on the last one.
+    next_cursor: Option<String>,
+}
+
+/// A user as they see themselves.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = User)]
+pub(super) struct UserView {
+    #[schema(format = "uuid")]
+    id: String,
+    email: String,
+    username: Option<String>,
+    name: Option<String>,
+    roles: Vec<String>,
+    scopes: Vec<String>,
+}
+
+/// What the gateway keeps of somebody, as they see it.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Profile)]
+pub(super) struct ProfileView {
+    #[serde(flatten)]
+    user: UserView,
+    #[schema(format = "date-time")]
+    created_at: String,
+    #[schema(format = "date-time")]
+    updated_at: String,
+}
+
+/// A user as an operator sees them.
+#[derive(Debug, Serialize)]
+pub(super) struct UserForAdmin {
+    #[serde(flatten)]
+    profile: ProfileView,
+    disabled: bool,
+}
+
+/// What a sign-in or a refresh hands out.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = SignedIn)]
+pub(super) struct SignedInView {
+    user: UserView,
+    session: SessionView,
+    access_token: String,
+    /// `Bearer`.
+    token_type: &'static str,
+    /// Seconds.
+    expires_in: u64,
+    refresh_token: String,
+    /// Only where it was asked for, and never after a refresh.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session_token: Option<String>,
+}
+
+/// How many sessions were ended.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Revoked {
+    pub(super) revoked: usize,
+}
+
+/// A success.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Success<T> {
+    success: bool,
+    data: T,
+}
+
+impl<T> Success<T> {
+    pub(super) fn of(data: T) -> Success<T> {
+        Success {
+            success: true,
+            data,
+        }
+    }
+}
+
+/// A session as the contract shows it.
+pub(super) fn session(entry: &Entry, sight: &Sight) -> SessionView {
     let (session, activity) = (&entry.session, &entry.activity);
     let status = session.status(activity.last_access, sight.idle, sight.now);
     let expires_at = session.idle_end(activity.last_access, sight.idle);
@@ -34,74 +174,85 @@ pub(super) fn session(entry: &Entry, sight: &Sight) -> Value {
     if !addresses.contains(&session.ip) {
         addresses.push(session.ip);
     }
-    json!({
-        "id": session.id,
-        "user_id": session.user,
-        "email": session.email,
-        "status": status,
-        "is_active": status == Status::Active,
-        "created_at": rfc3339(session.created_at),
-        "last_access": rfc3339(activity.last_access.max(session.created_at)),
-        "expires_at": rfc3339(expires_at),
-        "duration_seconds": until.saturating_sub(session.created_at) / 1000,
-        "ip_address": session.ip,
-        "ip_addresses": addresses,
-        "user_agent": session.user_agent,
-        "device": {"type": session.device.kind, "name": session.device.name},
-        "request_count": activity.request_count,
-        "live_connections": (sight.live_of)(session.id),
-        "data": {},
-        "current": sight.current == Some(session.id),
-    })
+    SessionView {
+        id: session.id,
+        user_id: session.user.clone(),
+        email: session.email.clone(),
+        status: match status {
+            Status::Active => StatusView::Active,
+            Status::Expired => StatusView::Expired,
+            Status::Revoked => StatusView::Revoked,
+        },
+        is_active: status == Status::Active,
+        created_at: rfc3339(session.created_at),
+        last_access: rfc3339(activity.last_access.max(session.created_at)),
+        expires_at: rfc3339(expires_at),
+        duration_seconds: until.saturating_sub(session.created_at) / 1000,
+        ip_address: session.ip,
+        ip_addresses: addresses,
+        user_agent: session.user_agent.clone(),
+        device: DeviceView {
+            r#type: session.device.kind.clone(),
+            name: session.device.name.clone(),
+        },
+        request_count: activity.request_count,
+        live_connections: (sight.live_of)(session.id),
+        data: Value::Object(serde_json::Map::new()),
+        current: sight.current == Some(session.id),
+    }
 }
 
 /// A page of a list of sessions.
-pub(super) fn sessions(page: &Page, sight: &Sight) -> Value {
-    let sessions: Vec<Value> = page
-        .entries
-        .iter()
-        .map(|entry| session(entry, sight))
-        .collect();
-    json!({
-        "sessions": sessions,
-        "count": page.total,
-        "next_cursor": page.next_cursor,
-    })
+pub(super) fn sessions(page: &Page, sight: &Sight) -> SessionsView {
+    let sessions = page.entries.iter().map(|entry| session(entry, sight));
+    SessionsView {
+        sessions: sessions.collect(),
+        count: page.total,
+        next_cursor: page.next_cursor.clone(),
+    }
 }
 
 /// A user as they see themselves.
-pub(super) fn user(user: &User) -> Value {
-    json!({
-        "id": user.id,
-        "email": user.email,
-        "username": user.username,
-        "name": user.name,
-        "roles": user.roles,
-        "scopes": user.scopes,
-    })
+pub(super) fn user(user: &User) -> UserView {
+    UserView {
+        id: user.id.clone(),
+        email: user.email.clone(),
+        username: user.username.clone(),
+        name: user.name.clone(),
+        roles: user.roles.clone(),
+        scopes: user.scopes.clone(),
+    }
+}
+
+/// What the gateway keeps of somebody, as they see it.
+pub(super) fn profile(user: &User) -> ProfileView {
+    ProfileView {
+        user: self::user(user),
+        created_at: rfc3339(user.created_at),
+        updated_at: rfc3339(user.updated_at),
+    }
 }
 
 /// A user as an operator sees them.
-pub(super) fn user_for_admin(user: &User) -> Value {
-    let mut shown = self::user(user);
-    if let Some(members) = shown.as_object_mut() {
-        members.insert("disabled".to_owned(), user.disabled.into());
-        members.insert("created_at".to_owned(), rfc3339(user.created_at).into());
-        members.insert("updated_at".to_owned(), rfc3339(user.updated_at).into());
+pub(super) fn user_for_admin(user: &User) -> UserForAdmin {
+    UserForAdmin {
+        profile: profile(user),
+        disabled: user.disabled,
     }
-    shown
 }
 
-/// What a sign-in hands out.
-pub(super) fn signed_in(signed_in: &SignedIn, sight: &Sight) -> Value {
-    json!({
-        "user": user(&signed_in.user),
-        "session": session(&signed_in.session, sight),
-        "access_token": signed_in.access_token,
-        "token_type": "Bearer",
-        "expires_in": signed_in.expires_in.as_secs(),
-        "refresh_token": signed_in.refresh_token,
-    })
+/// What a sign-in hands out; the session token with it if `with_token`.
+pub(super) fn signed_in(signed_in: &SignedIn, sight: &Sight, with_token: bool) -> SignedInView {
+    let token = signed_in.session_token.as_ref().filter(|_| with_token);
+    SignedInView {
+        user: user(&signed_in.user),
+        session: session(&signed_in.session, sight),
+        access_token: signed_in.access_token.clone(),
+        token_type: "Bearer",
+        expires_in: signed_in.expires_in.as_secs(),
+        refresh_token: signed_in.refresh_token.clone(),
+        session_token: token.map(|token| token.expose().to_owned()),
+    }
 }
 
 /// Writes Unix milliseconds as RFC 3339 in UTC.
@@ -115,6 +266,8 @@ pub(super) fn rfc3339(time: Millis) -> String {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use serde_json::json;
 
     use super::*;
     use crate::session::{Activity, Device, EndReason, Ended, Session};
@@ -155,7 +308,7 @@ mod tests {
             current: Some(SessionId([1; 32])),
             live_of: std::sync::Arc::new(|_| 0),
         };
-        let shown = session(&entry, &sight);
+        let shown = serde_json::to_value(session(&entry, &sight)).unwrap();
         let mut names: Vec<&str> = shown
             .as_object()
             .unwrap()
@@ -177,13 +330,11 @@ mod tests {
             at: 25_000,
             reason: EndReason::Admin,
         });
-        let shown = session(
-            &entry,
-            &Sight {
-                current: None,
-                ..sight
-            },
-        );
+        let sight = Sight {
+            current: None,
+            ..sight
+        };
+        let shown = serde_json::to_value(session(&entry, &sight)).unwrap();
         assert_eq!(picked(&shown, "status"), "revoked");
         assert_eq!(picked(&shown, "is_active"), false);
         assert_eq!(picked(&shown, "duration_seconds"), 15);

@@ -98,7 +98,8 @@ impl Store {
 
     /// Puts the successor in the place of the token presented, in one step: of those who present
     /// the same one at once, one rotates and the others replay. Where a successor is given, the
-    /// session was used.
+    /// session was used. A session that was written without a grant takes the first token of ours
+    /// that is presented for its current one.
     pub async fn rotate_refresh(
         &self,
         session: SessionId,

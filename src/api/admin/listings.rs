@@ -65,7 +65,8 @@ pub(super) async fn upstreams(State(desk): State<Desk>) -> Response {
 pub(super) async fn events(State(desk): State<Desk>, uri: Uri) -> Result<Response, Refused> {
     let mut query = Query::read(&uri);
     let limit = query.limit() as usize;
-    let (kind, cursor) = (query.text("event"), query.text("cursor"));
+    let cursor = query.cursor(|text| is_event_id(text).then(|| text.to_owned()));
+    let kind = query.text("event");
     query.check()?;
     let page = desk
         .events
@@ -74,6 +75,11 @@ pub(super) async fn events(State(desk): State<Desk>, uri: Uri) -> Result<Respons
     Ok(answer::data(
         &json!({"events": page.events, "next_cursor": page.next_cursor}),
     ))
+}
+
+fn is_event_id(text: &str) -> bool {
+    let number = |text: &str| text.parse::<u64>().is_ok();
+    text.split_once('-').is_some_and(|(at, within)| number(at) && number(within))
 }
 
 /// `POST /admin/reload`: all or nothing; the mistakes are told as `check` prints them.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use http::{StatusCode, Uri};
+use serde::Serialize;
 use serde_json::json;
 
 use crate::accounts::Visitor;
@@ -16,7 +17,7 @@ use crate::store::{Store, Wanted};
 
 use super::super::answer;
 use super::super::query::Query;
-use super::super::view::{self, Sight};
+use super::super::view::{self, SignedInView, Sight};
 use super::{Desk, Refused};
 
 /// `GET /admin/sessions?user=&ip=&status=&limit=&cursor=`: everybody's sessions or one user's, the
@@ -111,14 +112,19 @@ pub(super) async fn open(
         .session(id);
     desk.events
         .record(event.detail("by an operator, without a password"));
-    let mut shown = view::signed_in(&signed_in, &sight(&desk).await?);
-    if let Some(shown) = shown.as_object_mut() {
-        shown.insert("session_id".to_owned(), json!(id));
-        if let Some(token) = &signed_in.session_token {
-            shown.insert("session_token".to_owned(), token.expose().into());
-        }
-    }
+    let shown = Opened {
+        session_id: id,
+        signed_in: view::signed_in(&signed_in, &sight(&desk).await?, true),
+    };
     Ok(answer::data_with(StatusCode::CREATED, &shown))
+}
+
+/// A session that was opened for somebody.
+#[derive(Serialize)]
+struct Opened {
+    session_id: SessionId,
+    #[serde(flatten)]
+    signed_in: SignedInView,
 }
 
 async fn sight(desk: &Desk) -> Result<Sight, Refused> {

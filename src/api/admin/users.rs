@@ -5,19 +5,20 @@ use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{StatusCode, Uri};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 use uuid::Uuid;
 
 use crate::accounts::{NewUser, UserPatch};
 use crate::directory::User;
-use crate::refusal::Refusal;
 use crate::session::{Millis, Status};
 use crate::store::Wanted;
 
 use super::super::answer;
 use super::super::body::Fields;
+use super::super::caller;
 use super::super::query::Query;
-use super::super::view;
+use super::super::view::{self, UserForAdmin};
 use super::{Desk, Refused};
 
 /// Somebody who was seen this recently is online.
@@ -30,7 +31,7 @@ pub(super) async fn list(State(desk): State<Desk>, uri: Uri) -> Result<Response,
     let (limit, after) = (query.limit(), query.cursor(read_cursor));
     query.check()?;
     let roster = desk.accounts.list_users(limit, after).await?;
-    let users: Vec<Value> = roster.users.iter().map(view::user_for_admin).collect();
+    let users: Vec<UserForAdmin> = roster.users.iter().map(view::user_for_admin).collect();
     Ok(answer::data(&json!({
         "users": users,
         "count": roster.total,
@@ -79,16 +80,11 @@ pub(super) async fn show(
     State(desk): State<Desk>,
     Path(id): Path<String>,
 ) -> Result<Response, Refused> {
-    let user = user(&desk, &id).await?;
+    let user = caller::user(&desk.accounts, &id).await?;
     Ok(answer::data(&with_presence(&desk, &user).await?))
 }
 
-async fn user(desk: &Desk, id: &str) -> Result<User, Refused> {
-    let user = desk.accounts.directory().user(id).await?;
-    user.ok_or(Refusal::NotFound.into())
-}
-
-async fn with_presence(desk: &Desk, user: &User) -> Result<Value, Refused> {
+async fn with_presence(desk: &Desk, user: &User) -> Result<WithPresence, Refused> {
     let idle = desk.live.load().sessions.idle_timeout;
     let now = desk.store.now().await?;
     let page = desk
@@ -112,13 +108,22 @@ async fn with_presence(desk: &Desk, user: &User) -> Result<Value, Refused> {
         .map(|entry| entry.activity.last_access.max(entry.session.created_at))
         .max();
     let recently = seen.is_some_and(|seen| now.saturating_sub(seen) < ONLINE);
-    let mut shown = view::user_for_admin(user);
-    if let Some(shown) = shown.as_object_mut() {
-        shown.insert("online".to_owned(), (connections > 0 || recently).into());
-        shown.insert("live_connections".to_owned(), connections.into());
-        shown.insert("active_sessions".to_owned(), page.total.into());
-    }
-    Ok(shown)
+    Ok(WithPresence {
+        user: view::user_for_admin(user),
+        online: connections > 0 || recently,
+        live_connections: connections,
+        active_sessions: page.total,
+    })
+}
+
+/// A user, and whether they are about.
+#[derive(Serialize)]
+struct WithPresence {
+    #[serde(flatten)]
+    user: UserForAdmin,
+    online: bool,
+    live_connections: u64,
+    active_sessions: usize,
 }
 
 /// `PATCH /admin/users/{id}` `{name, roles, scopes, disabled, password}`: what is left out stays.
@@ -127,7 +132,7 @@ pub(super) async fn change(
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, Refused> {
-    let before = user(&desk, &id).await?;
+    let before = caller::user(&desk.accounts, &id).await?;
     let (parts, body) = request.into_parts();
     let mut fields = Fields::read(&parts.headers, body).await?;
     for fixed in ["id", "email", "username", "created_at", "updated_at"] {
@@ -136,7 +141,9 @@ pub(super) async fn change(
         }
     }
     let patch = UserPatch {
-        name: fields.has("name").then(|| fields.optional_text("name")),
+        name: fields
+            .is_given("name")
+            .then(|| fields.optional_text("name")),
         roles: fields.optional_texts("roles"),
         scopes: fields.optional_texts("scopes"),
         disabled: fields.optional_flag("disabled"),

@@ -12,7 +12,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
 use axum::routing::get;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use maud::Markup;
 
 use crate::admission::Client;
@@ -31,6 +31,11 @@ pub(super) const SIGN_OUT: &str = "/sign-out";
 /// Tells whether a path below the prefix is a page.
 pub(super) fn is_page(path: &str) -> bool {
     matches!(path, SIGN_IN | SIGN_OUT)
+}
+
+/// Tells whether a page wants to know who asks for it.
+pub(super) fn needs_caller(method: &Method, path: &str) -> bool {
+    matches!(*method, Method::GET | Method::HEAD) || (*method == Method::POST && path == SIGN_OUT)
 }
 
 /// The pages.

@@ -9,7 +9,7 @@ use super::*;
 async fn what_is_no_endpoint_and_what_is_no_method() {
     let gateway = gateway().await;
     assert_eq!(
-        gateway.call("GET", "/profile", &[], "").await.code(),
+        gateway.call("GET", "/orders", &[], "").await.code(),
         "NOT_FOUND"
     );
     let cases = [
@@ -18,6 +18,7 @@ async fn what_is_no_endpoint_and_what_is_no_method() {
         ("PUT", "/auth/refresh", "POST"),
         ("POST", "/sessions", "GET,HEAD,DELETE"),
         ("POST", "/sessions/current", "GET,HEAD,DELETE"),
+        ("DELETE", "/profile", "GET,HEAD,PUT"),
         ("DELETE", "/health", "GET,HEAD"),
     ];
     for (method, path, allow) in cases {
@@ -89,6 +90,10 @@ fn only_endpoints_are_taken_from_the_routes() {
         "/sessions/abc",
         "/health",
         "/jwks.json",
+        "/openapi.json",
+        "/profile",
+        "/profile/password",
+        "/auth/signup",
     ] {
         assert!(serves(path), "{path}");
     }
@@ -101,8 +106,9 @@ fn only_endpoints_are_taken_from_the_routes() {
         "/auth/loginx",
         "/Auth/login",
         "/sessions/",
-        "/sessions/current/extend",
-        "/profile",
+        "/sessions/current/other",
+        "/profile/",
+        "/profiles",
         "/orders",
     ] {
         assert!(!serves(path), "{path}");
@@ -118,10 +124,62 @@ fn callers_are_asked_for_where_it_matters() {
         (http::Method::GET, "/sessions", true),
         (http::Method::HEAD, "/sessions/x", true),
         (http::Method::DELETE, "/sessions/x", true),
+        (http::Method::POST, "/auth/logout-all", true),
+        (http::Method::GET, "/sessions/current", true),
+        (http::Method::OPTIONS, "/sessions", false),
+        (http::Method::PUT, "/profile", true),
+        (http::Method::PUT, "/profile/password", true),
+        (http::Method::GET, "/openapi.json", false),
         (http::Method::GET, "/health", false),
         (http::Method::GET, "/jwks.json", false),
     ];
     for (method, path, expected) in cases {
         assert_eq!(needs_caller(&method, path), expected, "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn the_description_covers_every_endpoint_and_what_it_may_answer() {
+    let gateway = gateway().await;
+    let answer = gateway.call("GET", "/openapi.json", &[], "").await;
+    assert_eq!(answer.status, StatusCode::OK);
+    let description = answer.body;
+    let at = |pointer: &str| description.pointer(pointer).unwrap_or(&Value::Null);
+    assert_eq!(at("/servers/0/url"), "/api/v1");
+    assert_eq!(
+        at("/components/securitySchemes/cookie/name"),
+        "__Host-portcullis"
+    );
+    let paths = at("/paths").as_object().unwrap();
+    let mut ids = Vec::new();
+    for (path, operations) in paths {
+        for (method, operation) in operations.as_object().unwrap() {
+            let what = format!("{method} {path}");
+            ids.push(operation.pointer("/operationId").unwrap().as_str().unwrap());
+            assert!(operation.get("summary").is_some(), "{what}");
+            let responses = operation.get("responses").unwrap().as_object().unwrap();
+            assert!(responses.keys().any(|code| code.starts_with('2')), "{what}");
+            for code in ["400", "503"] {
+                assert!(responses.contains_key(code), "{what} {code}");
+            }
+            let open = operation.pointer("/security/0") == Some(&serde_json::json!({}));
+            assert!(open || responses.contains_key("401"), "{what}");
+            let body = operation.get("requestBody").is_some();
+            assert_eq!(responses.contains_key("415"), body, "{what}");
+            let called = path.replace("{id}", "x");
+            let called = gateway.call(&method.to_uppercase(), &called, &[], "").await;
+            let code = called.status.as_u16().to_string();
+            assert!(responses.contains_key(&code), "{what} {code}");
+            assert_eq!(code == "401", !open, "{what}");
+        }
+    }
+    let count = ids.len();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), count, "operation ids are unique");
+    let text = description.to_string();
+    for reference in text.split("\"$ref\":\"#").skip(1) {
+        let pointer = reference.split('"').next().unwrap();
+        assert!(!at(pointer).is_null(), "{pointer}");
     }
 }

@@ -5,6 +5,7 @@
 mod admin;
 mod desk;
 mod operations;
+mod profile;
 mod refresh;
 mod sessions;
 mod sign_in;

@@ -113,10 +113,19 @@ impl Memory {
             let status = entry.session.status(entry.activity.last_access, idle, now);
             (status == Status::Active).then_some(entry.session.expires_at)
         });
-        let rotation = match content.refreshes.get_mut(&id) {
-            Some(refresh) => refresh.rotate(turnover, end, now),
-            None if turnover.ours && end.is_none() => Rotation::Gone,
-            None => Rotation::Unknown,
+        let rotation = match (content.refreshes.get_mut(&id), end) {
+            (Some(refresh), end) => refresh.rotate(turnover, end, now),
+            (None, _) if !turnover.ours => Rotation::Unknown,
+            (None, None) => Rotation::Gone,
+            // The session was brought back from elsewhere: the first of ours that comes is taken
+            // for the current one.
+            (None, Some(until)) => {
+                let hash = turnover.presented;
+                let mut refresh = Refresh::new(Grant { hash, until });
+                let rotation = refresh.rotate(turnover, end, now);
+                content.refreshes.insert(id, refresh);
+                rotation
+            }
         };
         if matches!(rotation, Rotation::Rotated | Rotation::Replayed) {
             let used = Use {

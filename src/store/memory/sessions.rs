@@ -47,6 +47,10 @@ impl Sessions {
         for id in &evicted {
             self.revoke(*id, EndReason::Evicted, idle, now);
         }
+        // One that is there stays as it is: nothing is brought back.
+        if self.entry(&session.id, now).is_some() {
+            return Created::Created { evicted };
+        }
         let place = (session.created_at, session.id);
         self.order.insert(place);
         self.users

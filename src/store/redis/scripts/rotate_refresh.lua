@@ -12,7 +12,12 @@ local lives = r and alive(r, tonumber(ARGV[6]))
 local refresh = r and r.texts[REFRESH] or ''
 
 local function answer(outcome) return { outcome, ms, r and raw(r) or false } end
-if #refresh < 39 then return answer((ours and not lives) and 6 or 4) end
+if #refresh < 39 then
+  if not ours then return answer(4) end
+  if not lives then return answer(6) end
+  -- The session was brought back from elsewhere: the first of ours that comes is taken for current.
+  refresh = struct.pack('<I6Bc32', r[EXPIRES], 0, presented)
+end
 
 local till, reused, current = struct.unpack('<I6Bc32', refresh)
 -- What followed each token that is known: the next in the list, the last one by the current one.

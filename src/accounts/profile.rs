@@ -1,0 +1,94 @@
+//! What people change of themselves.
+
+use std::net::IpAddr;
+
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::directory::{Change, User};
+use crate::events::{Event, Kind};
+use crate::limits::Decision;
+use crate::refusal::Refusal;
+use crate::session::{EndReason, SessionId};
+use crate::settings::Live;
+
+use super::sign_in::Claim;
+use super::users::unix_now;
+use super::{Accounts, Failure, names};
+
+/// A change of somebody's own password, as typed.
+pub struct PasswordChange {
+    pub current: SecretString,
+    pub new: SecretString,
+}
+
+impl PasswordChange {
+    /// Judges both passwords.
+    ///
+    /// # Errors
+    /// Each field that is wrong, and how.
+    pub fn check(&self, user: &User, min_length: usize) -> Result<(), Vec<(String, String)>> {
+        let mut problems = super::Problems::default();
+        let current = names::typed_password(self.current.expose_secret());
+        problems.take("current_password", current);
+        let new = names::new_password(
+            self.new.expose_secret(),
+            min_length,
+            &user.email,
+            user.username.as_deref(),
+        );
+        problems.take("new_password", new);
+        problems.or(())
+    }
+}
+
+impl Accounts {
+    /// Changes somebody's own password. The session that asks stays, with its tokens; all others
+    /// end. A wrong current password counts as a failed sign-in; `limits` is as in
+    /// [`Accounts::sign_in`].
+    ///
+    /// # Errors
+    /// `INVALID_CREDENTIALS`, wrong fields, a limit, or store and database without an answer: the
+    /// password may then have been changed already.
+    pub async fn change_password(
+        &self,
+        live: &Live,
+        user: User,
+        change: &PasswordChange,
+        asking: (Option<SessionId>, IpAddr),
+        limits: &mut Vec<Decision>,
+    ) -> Result<(), Failure> {
+        change
+            .check(&user, live.identity.password_min_length)
+            .map_err(Failure::Invalid)?;
+        let (session, ip) = asking;
+        let turn = self.passwords.turn().await?;
+        let claim = Claim {
+            user: Some(user),
+            name: "",
+            password: change.current.expose_secret(),
+            ip,
+        };
+        let user = self.prove(&live.identity, turn, claim, limits).await?;
+        let written = Change {
+            password_hash: Some(self.hash(change.new.expose_secret()).await?),
+            ..Change::default()
+        };
+        let changed = self.directory.change(&user.id, written, unix_now()).await?;
+        changed.ok_or(Refusal::NotFound)?;
+        let event = Event::new(Kind::PasswordChanged).user(&user.id).ip(ip);
+        self.events.record(match session {
+            Some(session) => event.session(session),
+            None => event,
+        });
+        // Idle ones end as well: after this none of the others is merely expired.
+        self.end_sessions_of(
+            &user.id,
+            session,
+            EndReason::PasswordChanged,
+            Some(ip),
+            None,
+        )
+        .await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,222 @@
+//! The description of the endpoints (OpenAPI 3.1): what the handlers say of themselves, and what
+//! holds for all of them.
+
+use std::sync::LazyLock;
+
+use axum::extract::State;
+use axum::response::Response;
+use http::StatusCode;
+use serde_json::{Map, Value, json};
+
+use crate::refusal::Refusal;
+
+use super::{Desk, answer, routes};
+
+/// The description without what the configuration adds.
+static DESCRIPTION: LazyLock<Value> = LazyLock::new(|| {
+    let described = routes().split_for_parts().1;
+    // It is made of strings, numbers and lists.
+    completed(serde_json::to_value(described).unwrap_or_default())
+});
+
+/// The description, the same for every configuration.
+pub(super) fn description() -> &'static Value {
+    &DESCRIPTION
+}
+
+/// This description
+#[utoipa::path(
+    get,
+    path = "/openapi.json",
+    tag = "gateway",
+    responses((status = 200, description = "OpenAPI 3.1", body = Object)),
+    security(()),
+)]
+pub(super) async fn show(State(desk): State<Desk>) -> Response {
+    let live = desk.live.load();
+    let mut description = description().clone();
+    if let Some(api) = &live.api {
+        set(&mut description, "/servers", json!([{"url": api.prefix}]));
+    }
+    let scheme = json!({"type": "apiKey", "in": "cookie", "name": live.sessions.cookie.name});
+    set(
+        &mut description,
+        "/components/securitySchemes/cookie",
+        scheme,
+    );
+    answer::json(StatusCode::OK, &description)
+}
+
+/// Whether the caller of an operation matters to it: it takes some credential, be it optional.
+pub(super) fn needs_caller(operation: &Value) -> bool {
+    let taken = operation.get("security").and_then(Value::as_array);
+    let mut taken = taken.into_iter().flatten().filter_map(Value::as_object);
+    taken.any(|credential| !credential.is_empty())
+}
+
+/// Whether an operation refuses nobody.
+fn is_open(operation: &Value) -> bool {
+    let taken = operation.get("security").and_then(Value::as_array);
+    let mut taken = taken.into_iter().flatten().filter_map(Value::as_object);
+    taken.any(Map::is_empty)
+}
+
+fn completed(mut description: Value) -> Value {
+    let info = json!({
+        "title": "Portcullis",
+        "version": env!("CARGO_PKG_VERSION"),
+        "description": "Sessions and identity. A success is `{\"success\": true, \"data\": …}`; \
+                        a refusal has one shape, whose `code` is stable.",
+        "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+    });
+    set(&mut description, "/info", info);
+    set(&mut description, "/components/schemas/Refusal", refusal());
+    set(&mut description, "/components/schemas/Problem", problem());
+    set(&mut description, "/components/securitySchemes", schemes());
+    let paths = description.get_mut("paths").and_then(Value::as_object_mut);
+    for (path, operations) in paths.into_iter().flatten() {
+        let operations = operations.as_object_mut();
+        for (method, operation) in operations.into_iter().flatten() {
+            let id = format!("{method}{path}").replace(['/', '.'], "_");
+            set(operation, "/operationId", id.replace(['{', '}'], "").into());
+            complete(method, operation);
+        }
+    }
+    description
+}
+
+/// Adds to an operation the credentials it takes, if it does not say, and the refusals that it has
+/// in common with others.
+fn complete(method: &str, operation: &mut Value) {
+    if operation.get("security").is_none() {
+        let any = json!([{"bearer": []}, {"session": []}, {"cookie": []}]);
+        set(operation, "/security", any);
+    }
+    let changes = method != "get";
+    let mut common = vec![
+        ("400", "Malformed, ambiguous or wrong: `fields` names what"),
+        ("500", "Something went wrong in the gateway"),
+        (
+            "503",
+            "Store or database do not answer, or too much is asked at once",
+        ),
+    ];
+    if !is_open(operation) {
+        common.push(("401", "No credential, or one that does not hold"));
+    } else if needs_caller(operation) {
+        common.push(("401", "A credential that does not hold"));
+    }
+    if changes && needs_caller(operation) {
+        common.push(("403", "By cookie, and not from the same origin"));
+    }
+    if operation.get("requestBody").is_some() {
+        common.push(("413", "The body is too large"));
+        common.push(("415", "The body has another type"));
+    }
+    for (status, meaning) in common {
+        let place = format!("/responses/{status}");
+        if operation.pointer(&place).is_none() {
+            set(operation, &place, json!({"description": meaning}));
+        }
+    }
+    let responses = operation
+        .get_mut("responses")
+        .and_then(Value::as_object_mut);
+    for (status, response) in responses.into_iter().flatten() {
+        if status.as_str() >= "400" {
+            set(response, "/content", refusals());
+        }
+    }
+}
+
+/// The three forms of a refusal.
+fn refusals() -> Value {
+    json!({
+        "application/json": {"schema": {"$ref": "#/components/schemas/Refusal"}},
+        "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}},
+        "text/html": {"schema": {"type": "string"}},
+    })
+}
+
+fn codes() -> Value {
+    let mut codes: Vec<&str> = Refusal::ALL.iter().map(|refusal| refusal.code()).collect();
+    codes.dedup();
+    json!({"type": "string", "enum": codes})
+}
+
+fn fields() -> Value {
+    json!({
+        "type": "object",
+        "description": "With `VALIDATION_FAILED`: each wrong field and what is wrong with it.",
+        "additionalProperties": {"type": "string"},
+    })
+}
+
+fn refusal() -> Value {
+    json!({
+        "type": "object",
+        "required": ["success", "error"],
+        "properties": {
+            "success": {"const": false},
+            "error": {
+                "type": "object",
+                "required": ["code", "message", "request_id"],
+                "properties": {
+                    "code": codes(),
+                    "message": {"type": "string"},
+                    "request_id": {"type": "string"},
+                    "fields": fields(),
+                },
+            },
+        },
+        "example": {"success": false, "error": {
+            "code": "SESSION_REVOKED",
+            "message": "The session has been revoked.",
+            "request_id": "2424c21a6ba14f16adaebcc74dcac7b2",
+        }},
+    })
+}
+
+fn problem() -> Value {
+    json!({
+        "type": "object",
+        "description": "RFC 9457.",
+        "required": ["type", "title", "status", "detail", "code", "request_id"],
+        "properties": {
+            "type": {"type": "string"},
+            "title": {"type": "string"},
+            "status": {"type": "integer"},
+            "detail": {"type": "string"},
+            "code": codes(),
+            "request_id": {"type": "string"},
+            "fields": fields(),
+            "violated-policies": {"type": "array", "items": {"type": "string"}},
+        },
+    })
+}
+
+fn schemes() -> Value {
+    json!({
+        "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+        "session": {
+            "type": "apiKey", "in": "header", "name": "Authorization",
+            "description": "`Session <session token>`, for programs without cookies",
+        },
+        "cookie": {"type": "apiKey", "in": "cookie", "name": "__Host-portcullis"},
+    })
+}
+
+/// Puts a value at a JSON pointer, making the objects on the way.
+fn set(into: &mut Value, pointer: &str, value: Value) {
+    let mut place = into;
+    for name in pointer.split('/').skip(1) {
+        if !place.is_object() {
+            *place = Value::Object(Map::new());
+        }
+        let Some(members) = place.as_object_mut() else {
+            return;
+        };
+        place = members.entry(name).or_insert(Value::Null);
+    }
+    *place = value;
+}

@@ -1,0 +1,155 @@
+//! The caller's own profile and password.
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use utoipa::ToSchema;
+
+use crate::accounts::{PasswordChange, UserPatch};
+use crate::directory::User;
+
+use super::Desk;
+use super::answer::{self, Noted, Refused};
+use super::body::Fields;
+use super::caller::Person;
+use super::view::{self, ProfileView, Success};
+
+/// Show
+#[utoipa::path(
+    get,
+    path = "/profile",
+    tag = "profile",
+    responses(
+        (status = 200, description = "The caller's profile", body = Success<ProfileView>),
+        (status = 404, description = "The caller is no user of this gateway's"),
+    ),
+)]
+pub(super) async fn show(State(desk): State<Desk>, person: Person) -> Result<Response, Refused> {
+    let user = person.user(&desk).await?;
+    Ok(answer::data(&view::profile(&user)))
+}
+
+/// What may change of a profile.
+#[derive(ToSchema)]
+#[schema(example = json!({"name": "Ann"}))]
+#[expect(
+    dead_code,
+    reason = "it describes what `change` reads member by member"
+)]
+struct ProfileChange {
+    /// Null takes it away; left out it stays.
+    #[schema(max_length = 200)]
+    name: Option<String>,
+}
+
+/// Change
+///
+/// What is left out stays. `id`, `email` and `username` may be sent along as they are; another value
+/// is refused. Everything else is ignored.
+#[utoipa::path(
+    put,
+    path = "/profile",
+    tag = "profile",
+    request_body = ProfileChange,
+    responses(
+        (status = 200, description = "The profile as it is now", body = Success<ProfileView>),
+        (status = 404, description = "The caller is no user of this gateway's"),
+    ),
+)]
+pub(super) async fn change(
+    State(desk): State<Desk>,
+    person: Person,
+    request: Request,
+) -> Result<Response, Refused> {
+    let before = person.user(&desk).await?;
+    let (parts, body) = request.into_parts();
+    let mut fields = Fields::read(&parts.headers, body).await?;
+    refuse_other_names(&mut fields, &before);
+    let patch = UserPatch {
+        name: fields
+            .is_given("name")
+            .then(|| fields.optional_text("name")),
+        ..UserPatch::default()
+    };
+    let nothing = patch.name.is_none();
+    let min_length = desk.live.load().identity.password_min_length;
+    let patch = fields.check_with(patch.check(&before, min_length))?;
+    let user = match nothing {
+        true => before,
+        false => desk.accounts.apply_change(&before.id, patch).await?,
+    };
+    Ok(answer::data(&view::profile(&user)))
+}
+
+fn refuse_other_names(fields: &mut Fields, user: &User) {
+    let fixed = [
+        ("id", Some(user.id.as_str())),
+        ("email", Some(user.email.as_str())),
+        ("username", user.username.as_deref()),
+    ];
+    for (name, value) in fixed {
+        if fields.is_given(name) && fields.optional_text(name).as_deref() != value {
+            fields.problem(name, "cannot be changed");
+        }
+    }
+}
+
+/// What a change of password takes.
+#[derive(ToSchema)]
+#[schema(example = json!({"current_password": "correct horse battery", "new_password": "staple the battery"}))]
+struct NewPassword {
+    current_password: String,
+    /// As long as `password_min_length` says at least, 1024 bytes at most; none that everybody tries
+    /// first.
+    #[schema(min_length = 8, max_length = 1024)]
+    new_password: String,
+}
+
+/// Change the password
+///
+/// The session that asks stays, with its tokens; all others end. A wrong current password counts as
+/// a failed sign-in.
+#[utoipa::path(
+    put,
+    path = "/profile/password",
+    tag = "profile",
+    request_body = NewPassword,
+    responses(
+        (status = 204, description = "The new password is in force"),
+        (status = 404, description = "The caller is no user of this gateway's"),
+        (status = 429, description = "Too many failures"),
+    ),
+)]
+pub(super) async fn change_password(
+    State(desk): State<Desk>,
+    person: Person,
+    request: Request,
+) -> Result<Response, Refused> {
+    let user = person.user(&desk).await?;
+    let (parts, body) = request.into_parts();
+    let mut fields = Fields::read(&parts.headers, body).await?;
+    let typed = NewPassword {
+        current_password: fields.text("current_password"),
+        new_password: fields.text("new_password"),
+    };
+    let change = PasswordChange {
+        current: typed.current_password.into(),
+        new: typed.new_password.into(),
+    };
+    let live = desk.live.load_full();
+    fields.check_with(change.check(&user, live.identity.password_min_length))?;
+    let asking = (person.session(), person.client.ip);
+    let mut limits = Vec::new();
+    let changed = desk
+        .accounts
+        .change_password(&live, user, &change, asking, &mut limits)
+        .await;
+    if let Err(failure) = changed {
+        return Err(Refused::from(failure).with_limits(limits));
+    }
+    let mut response = answer::nothing();
+    response.extensions_mut().insert(Noted {
+        limits,
+        ..Noted::default()
+    });
+    Ok(response)
+}

@@ -1,0 +1,163 @@
+//! Sign out, here or everywhere.
+
+use std::time::Duration;
+
+use axum::extract::{Extension, Request, State};
+use axum::response::Response;
+use http::header;
+use utoipa::ToSchema;
+
+use crate::admission::{Client, Identity};
+use crate::credential::{self, Presented};
+use crate::refusal::Refusal;
+use crate::session::{EndReason, Millis};
+use crate::token::Claims;
+
+use super::answer::{self, Refused};
+use super::auth::from_here;
+use super::body::Fields;
+use super::caller::{Person, must_be_same_origin};
+use super::view::{Revoked, Success};
+use super::{Caller, Desk, ExpiredClaims};
+
+/// What signing out may take.
+#[derive(ToSchema)]
+struct SignOut {
+    /// One of the session that is to end.
+    refresh_token: Option<String>,
+}
+
+/// Sign out
+///
+/// Ends the session of the credential, of an expired but genuine access token, or of the refresh
+/// token in the body; refuses the access token from now on; clears the cookie. Also where all of it
+/// was gone already.
+#[utoipa::path(
+    post,
+    path = "/auth/logout",
+    tag = "auth",
+    request_body = Option<SignOut>,
+    responses((status = 204, description = "Signed out")),
+    security((), ("bearer" = []), ("session" = []), ("cookie" = [])),
+)]
+pub(super) async fn sign_out(
+    State(desk): State<Desk>,
+    Extension(client): Extension<Client>,
+    caller: Option<Extension<Caller>>,
+    expired: Option<Extension<ExpiredClaims>>,
+    request: Request,
+) -> Result<Response, Refused> {
+    let live = desk.live.load_full();
+    let (parts, body) = from_here(&desk, &live, &client, request)?;
+    let identity = match caller.map_or(Ok(None), |Extension(Caller(found))| found) {
+        Ok(identity) => identity,
+        Err(refusal) if is_gone(refusal) || expired.is_some() => None,
+        Err(refusal) => return Err(refusal.into()),
+    };
+    let by_cookie = matches!(
+        credential::extract(&parts.headers, &live.sessions.cookie.name),
+        Presented::Cookie(_) | Presented::MalformedCookie
+    );
+    if by_cookie {
+        must_be_same_origin(&desk, &live, &client, &parts.headers)?;
+    }
+    let mut fields = Fields::read_optional(&parts.headers, body).await?;
+    let typed = SignOut {
+        refresh_token: fields.optional_text("refresh_token"),
+    };
+    fields.check()?;
+    if let Some(identity) = &identity {
+        leave(&desk, &client, identity, live.sessions.idle_timeout).await?;
+    }
+    if let Some(Extension(ExpiredClaims(claims))) = expired
+        && let Some(session) = claims.session
+    {
+        let idle = live.sessions.idle_timeout;
+        desk.accounts
+            .sign_out(session, Some(client.ip), idle)
+            .await?;
+    }
+    if let Some(token) = typed.refresh_token {
+        desk.accounts
+            .sign_out_by_refresh(&live, &token, Some(client.ip))
+            .await?;
+    }
+    let mut response = answer::nothing();
+    for cookie in credential::clearing_cookies(&live.sessions.cookie) {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+    Ok(response)
+}
+
+/// Ends what the caller signed in with: the session, and the access token even if it has none.
+pub(super) async fn leave(
+    desk: &Desk,
+    client: &Client,
+    identity: &Identity,
+    idle: Option<Duration>,
+) -> Result<(), Refused> {
+    if let Some(token) = &identity.token {
+        blacklist(desk, client, token).await?;
+    }
+    if let Some(session) = &identity.session {
+        desk.accounts
+            .sign_out(session.id, Some(client.ip), idle)
+            .await?;
+    }
+    Ok(())
+}
+
+async fn blacklist(desk: &Desk, client: &Client, claims: &Claims) -> Result<(), Refused> {
+    let live = desk.live.load();
+    let leeway = live.tokens.leeway;
+    let now: Millis = desk.store.now().await?;
+    let left = Duration::from_millis(claims.expires_at.saturating_sub(now)) + leeway;
+    // A second more: stores round down, and a token outliving its refusal would be valid again.
+    let ttl = left + Duration::from_secs(1);
+    desk.accounts
+        .blacklist(&claims.blacklist_key, ttl, Some(client.ip))
+        .await?;
+    Ok(())
+}
+
+/// The session is over already: nothing is left to sign out from.
+fn is_gone(refusal: Refusal) -> bool {
+    matches!(
+        refusal,
+        Refusal::SessionNotFound
+            | Refusal::SessionExpired
+            | Refusal::SessionRevoked
+            | Refusal::TokenRevoked
+    )
+}
+
+/// Sign out everywhere
+///
+/// Ends all sessions of the caller, this one too, and refuses every token without a session that was
+/// issued to them up to now.
+#[utoipa::path(
+    post,
+    path = "/auth/logout-all",
+    tag = "auth",
+    responses((status = 200, description = "How many sessions were alive", body = Success<Revoked>)),
+)]
+pub(super) async fn sign_out_everywhere(
+    State(desk): State<Desk>,
+    person: Person,
+) -> Result<Response, Refused> {
+    let live = desk.live.load_full();
+    let idle = live.sessions.idle_timeout;
+    let (reason, by) = (EndReason::SignOutEverywhere, Some(person.client.ip));
+    let revoked = desk
+        .accounts
+        .end_sessions_of(&person.key(), None, reason, by, idle)
+        .await?;
+    if let Some(token) = &person.identity.token {
+        blacklist(&desk, &person.client, token).await?;
+    }
+    let mut response = answer::data(&Revoked { revoked });
+    for cookie in credential::clearing_cookies(&live.sessions.cookie) {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+    Ok(response)
+}

@@ -1,0 +1,254 @@
+//! What people change of themselves.
+
+use http::StatusCode;
+use serde_json::json;
+
+use super::admin::admin_of;
+use super::*;
+
+const NEW: &str = "staple the battery";
+
+struct Ann<'a> {
+    gateway: &'a Gateway,
+    bearer: String,
+    cookie: String,
+    session: String,
+}
+
+async fn ann(gateway: &Gateway) -> Ann<'_> {
+    let answer = gateway.register().await;
+    again(gateway, &answer)
+}
+
+fn again<'a>(gateway: &'a Gateway, answer: &Answer) -> Ann<'a> {
+    Ann {
+        gateway,
+        bearer: format!("Bearer {}", answer.text("/access_token")),
+        cookie: answer.cookie(),
+        session: answer.text("/session/id"),
+    }
+}
+
+impl Ann<'_> {
+    async fn ask(&self, method: &str, path: &str, body: &Value) -> Answer {
+        let headers = [("authorization", self.bearer.as_str())];
+        let body = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
+        };
+        self.gateway.call(method, path, &headers, &body).await
+    }
+}
+
+fn names(answer: &Answer) -> Vec<&str> {
+    let fields = &answer.refused.as_ref().unwrap().fields;
+    fields.iter().map(|(name, _)| name.as_str()).collect()
+}
+
+#[tokio::test]
+async fn a_profile_is_shown_and_its_name_changed() {
+    let gateway = gateway().await;
+    let ann = ann(&gateway).await;
+    let before = ann.ask("GET", "/profile", &Value::Null).await;
+    assert_eq!(before.text("/email"), EMAIL);
+    assert!(!before.body.to_string().contains("argon2"));
+    // What was read may be sent back, with another name in it.
+    let mut sent = before.at("").clone();
+    for (name, value) in [
+        ("name", json!("Ann")),
+        ("roles", json!(["admin"])),
+        ("role", json!("admin")),
+        ("is_admin", json!(true)),
+        ("disabled", json!(true)),
+    ] {
+        sent.as_object_mut().unwrap().insert(name.to_owned(), value);
+    }
+    let changed = ann.ask("PUT", "/profile", &sent).await;
+    assert_eq!(changed.status, StatusCode::OK, "{:?}", changed.refused);
+    let after = ann.ask("GET", "/profile", &Value::Null).await;
+    assert_eq!(after.text("/name"), "Ann");
+    assert_eq!(after.at("/roles"), &json!([]));
+    ann.ask("PUT", "/profile", &json!({"name": null})).await;
+    let after = ann.ask("GET", "/profile", &Value::Null).await;
+    assert_eq!(after.at("/name"), &Value::Null);
+    let refused = json!({"email": "x@y.example", "username": "bob", "id": 7, "name": 7});
+    let refused = ann.ask("PUT", "/profile", &refused).await;
+    assert_eq!(refused.code(), "VALIDATION_FAILED");
+    assert_eq!(names(&refused), ["id", "email", "username", "name"]);
+}
+
+#[tokio::test]
+async fn a_new_password_ends_all_other_sessions() {
+    let gateway = gateway().await;
+    let other = gateway.register().await;
+    let here = again(&gateway, &gateway.login(EMAIL, PASSWORD).await);
+    let body = json!({"current_password": PASSWORD, "new_password": NEW});
+    let changed = here.ask("PUT", "/profile/password", &body).await;
+    assert_eq!(
+        changed.status,
+        StatusCode::NO_CONTENT,
+        "{:?}",
+        changed.refused
+    );
+    assert!(!changed.noted.limits.is_empty());
+    assert!(gateway.lives(&here.session).await);
+    assert!(!gateway.lives(&other.text("/session/id")).await);
+    assert_eq!(gateway.events("password_changed").await, 1);
+    let old = gateway.login(EMAIL, PASSWORD).await;
+    assert_eq!(old.code(), "INVALID_CREDENTIALS");
+    assert_eq!(gateway.login(EMAIL, NEW).await.status, StatusCode::OK);
+    let refresh = json!({"refresh_token": other.text("/refresh_token")});
+    let refreshed = gateway.post("/auth/refresh", &refresh).await;
+    assert_eq!(refreshed.code(), "SESSION_REVOKED");
+}
+
+#[tokio::test]
+async fn a_wrong_current_password_counts_as_a_failure() {
+    let gateway = gateway().await;
+    let ann = ann(&gateway).await;
+    let body = json!({"current_password": "wrong", "new_password": NEW});
+    for _ in 0..3 {
+        let refused = ann.ask("PUT", "/profile/password", &body).await;
+        assert_eq!(refused.code(), "INVALID_CREDENTIALS");
+        assert!(!refused.refused.unwrap().limits.is_empty());
+    }
+    let right = json!({"current_password": PASSWORD, "new_password": NEW});
+    let refused = ann.ask("PUT", "/profile/password", &right).await;
+    assert_eq!(refused.code(), "RATE_LIMITED");
+    assert_eq!(gateway.login(EMAIL, PASSWORD).await.code(), "RATE_LIMITED");
+    assert_eq!(gateway.events("sign_in_failed").await, 3);
+}
+
+#[tokio::test]
+async fn new_passwords_are_judged_before_anything_is_hashed() {
+    let gateway = gateway().await;
+    let ann = ann(&gateway).await;
+    for bad in [
+        json!("short"),
+        json!("x".repeat(1025)),
+        json!("Qwerty123456"),
+        json!(EMAIL),
+        json!("with a \u{0} in it"),
+        json!(7),
+        Value::Null,
+    ] {
+        let body = json!({"current_password": "x".repeat(1025), "new_password": bad});
+        let refused = ann.ask("PUT", "/profile/password", &body).await;
+        let mut wrong = names(&refused);
+        wrong.sort_unstable();
+        assert_eq!(wrong, ["current_password", "new_password"], "{bad}");
+    }
+    let long = "x".repeat(128);
+    let body = json!({"current_password": PASSWORD, "new_password": long});
+    let changed = ann.ask("PUT", "/profile/password", &body).await;
+    assert_eq!(changed.status, StatusCode::NO_CONTENT);
+    let cut = long.get(..127).unwrap();
+    assert_eq!(
+        gateway.login(EMAIL, cut).await.code(),
+        "INVALID_CREDENTIALS"
+    );
+    assert_eq!(gateway.login(EMAIL, &long).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn signing_out_everywhere_ends_this_session_too() {
+    let gateway = gateway().await;
+    let other = gateway.register().await.text("/session/id");
+    let here = again(&gateway, &gateway.login(EMAIL, PASSWORD).await);
+    let answer = here.ask("POST", "/auth/logout-all", &Value::Null).await;
+    assert_eq!(answer.at("/revoked"), 2);
+    assert!(answer.cookie().ends_with('='));
+    assert!(!gateway.lives(&other).await && !gateway.lives(&here.session).await);
+}
+
+#[tokio::test]
+async fn no_change_by_cookie_comes_from_another_site() {
+    let gateway = gateway().await;
+    let ann = ann(&gateway).await;
+    let description = gateway.call("GET", "/openapi.json", &[], "").await.body;
+    let paths = description.pointer("/paths").unwrap().as_object().unwrap();
+    let mut tried = 0;
+    for (path, operations) in paths {
+        let methods = operations.as_object().unwrap().keys();
+        for method in methods.filter(|method| *method != "get") {
+            let method = method.to_uppercase();
+            if !needs_caller(&method.parse().unwrap(), path) {
+                continue;
+            }
+            let path = path.replace("{id}", &ann.session);
+            for foreign in [
+                ("x-nothing", "said"),
+                ("origin", "http://evil.example"),
+                ("origin", "null"),
+                ("sec-fetch-site", "cross-site"),
+            ] {
+                let headers = [("cookie", ann.cookie.as_str()), foreign];
+                let answer = gateway.call(&method, &path, &headers, "{}").await;
+                assert_eq!(
+                    answer.code(),
+                    "CSRF_REJECTED",
+                    "{method} {path} {foreign:?}"
+                );
+            }
+            tried += 1;
+        }
+    }
+    assert!(tried >= 6, "{tried}");
+    assert!(gateway.lives(&ann.session).await);
+}
+
+#[tokio::test]
+async fn users_of_other_issuers_are_not_ours_whatever_they_are_called() {
+    let gateway = gateway().await;
+    let signed_in = gateway.register().await;
+    let identity = Identity {
+        user: signed_in.text("/user/id"),
+        email: None,
+        roles: Vec::new(),
+        scopes: Vec::new(),
+        session: None,
+        token: Some(Arc::new(Claims {
+            trusted: Some(0),
+            issuer: "https://idp.example".to_owned(),
+            session: None,
+            ..claims(&signed_in.text("/access_token"))
+        })),
+        presented: PresentedBy::Bearer,
+        seen_at: 0,
+    };
+    let ask = |method: &str, path: &str| {
+        let mut request = Request::builder().method(method).uri(path);
+        let extensions = request.extensions_mut().unwrap();
+        extensions.insert(Caller(Ok(Some(identity.clone()))));
+        extensions.insert(Client {
+            ip: "192.0.2.1".parse().unwrap(),
+            https: false,
+            host: HOST.to_owned(),
+        });
+        gateway
+            .router
+            .clone()
+            .oneshot(request.body(Body::empty()).unwrap())
+    };
+    let profile = read(ask("GET", "/profile").await.unwrap()).await;
+    assert_eq!(profile.code(), "NOT_FOUND");
+    let sessions = read(ask("GET", "/sessions").await.unwrap()).await;
+    assert_eq!(sessions.at("/count"), 0);
+    let everywhere = read(ask("POST", "/auth/logout-all").await.unwrap()).await;
+    assert_eq!(everywhere.at("/revoked"), 0);
+    assert!(gateway.lives(&signed_in.text("/session/id")).await);
+}
+
+#[tokio::test]
+async fn what_an_operator_changes_shows_in_the_profile() {
+    let gateway = gateway().await;
+    let ann = ann(&gateway).await;
+    let profile = ann.ask("GET", "/profile", &Value::Null).await;
+    let path = format!("/admin/users/{}", profile.text("/id"));
+    let patch = json!({"name": "Dr Ann", "roles": ["doctor"]});
+    admin_of(&gateway).ask("PATCH", &path, &patch).await;
+    let profile = ann.ask("GET", "/profile", &Value::Null).await;
+    assert_eq!(profile.text("/name"), "Dr Ann");
+    assert_eq!(profile.at("/roles"), &json!(["doctor"]));
+}
