@@ -223,6 +223,7 @@ fn drain(background: &Runtime, parts: &Parts, doors: &[Arc<Door>], stop: &watch:
                 () = pause => {}
             }
         }
+        parts.registry.retract(&parts.store).await;
         chores::write_all(parts).await;
     });
 }

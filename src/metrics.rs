@@ -294,6 +294,12 @@ impl Metrics {
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
+    /// Observes how many milliseconds after its end a session was closed or refused here.
+    pub fn revoked_after(&self, lag: u64) {
+        self.revocation_lag
+            .observe(Duration::from_millis(lag).as_secs_f64());
+    }
+
     /// Counts a store operation: how long it took, and its error if it had one.
     pub fn store_operation(
         &self,

@@ -9,12 +9,16 @@
 
 #[path = "store/agreement.rs"]
 mod agreement;
+#[path = "store/amendments.rs"]
+mod amendments;
 #[path = "store/cancellation.rs"]
 mod cancellation;
 #[path = "store/decisions.rs"]
 mod decisions;
 #[path = "store/faults.rs"]
 mod faults;
+#[path = "store/journal.rs"]
+mod journal;
 #[path = "store/listing.rs"]
 mod listing;
 #[path = "store/refresh.rs"]
@@ -23,6 +27,8 @@ mod refresh;
 mod server;
 #[path = "store/sessions.rs"]
 mod sessions;
+#[path = "store/shared.rs"]
+mod shared;
 #[path = "store/spoilt.rs"]
 mod spoilt;
 #[path = "store/support.rs"]

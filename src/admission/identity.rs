@@ -21,6 +21,9 @@ impl Admission<'_> {
         asked: Asked<'_>,
     ) -> Result<Identity, Refused> {
         if let Some(id) = claimed.session {
+            if let Some(lag) = self.replica.lag(id, &findings.session, findings.now) {
+                self.metrics.revoked_after(lag);
+            }
             self.replica.remember(id, &findings.session);
         }
         self.refuse_revoked(claimed, inquiry, findings)?;

@@ -196,7 +196,8 @@ pub(super) fn session(entry: &Entry, sight: &Sight) -> SessionView {
             name: session.device.name.clone(),
         },
         request_count: activity.request_count,
-        live_connections: (sight.live_of)(session.id),
+        // The store's count is up to a second old; this gateway knows its own better.
+        live_connections: activity.live_connections.max((sight.live_of)(session.id)),
         data: Value::Object(serde_json::Map::new()),
         current: sight.current == Some(session.id),
     }

@@ -17,6 +17,7 @@ pub(super) fn start(parts: &Parts, doors: &[Arc<Door>]) {
     let live = Arc::clone(&parts.live);
     let idle = move || live.load().sessions.idle_timeout;
     tokio::spawn(Arc::clone(&parts.registry).sweep(parts.store.clone(), idle));
+    tokio::spawn(Arc::clone(&parts.registry).report(parts.store.clone()));
     tokio::spawn(hear_revocations(parts.clone()));
     tokio::spawn(parts.store.clone().keep_journal());
     tokio::spawn(every(WRITE_USES, parts.clone(), |parts| async move {

@@ -254,6 +254,7 @@ impl Connection {
         while self.unread.len() < READ_AHEAD {
             if ready!(self.poll_read_more(cx))? == 0 {
                 // Requests that came before the end are served before it is told.
+                self.control.set_half_closed();
                 return match self.unread.is_empty() {
                     true => Poll::Ready(Ok(())),
                     false => Poll::Pending,

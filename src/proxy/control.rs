@@ -38,6 +38,7 @@ pub struct Control {
     closing: AtomicU8,
     upgraded: AtomicBool,
     malformed: AtomicBool,
+    half_closed: AtomicBool,
     /// How long the upstream has been silent.
     pub silence: Silence,
     reader: AtomicWaker,
@@ -45,20 +46,21 @@ pub struct Control {
 }
 
 impl Control {
-    /// Asks for the end. The first reason stays.
-    pub fn close(&self, why: Closing) {
+    /// Asks for the end; tells whether nobody did before. The first reason stays.
+    pub fn close(&self, why: Closing) -> bool {
         let first = self
             .closing
             .compare_exchange(0, why as u8, Ordering::AcqRel, Ordering::Acquire)
             .is_ok();
         if !first {
-            return;
+            return false;
         }
         if self.is_upgraded() {
             self.reader.wake();
         } else {
             self.dropped.notify_one();
         }
+        true
     }
 
     /// Why the end was asked for, if it was.
@@ -93,6 +95,15 @@ impl Control {
 
     pub fn is_malformed(&self) -> bool {
         self.malformed.load(Ordering::Acquire)
+    }
+
+    /// Notes that the client has closed its side: it may still read, or be gone.
+    pub fn set_half_closed(&self) {
+        self.half_closed.store(true, Ordering::Release);
+    }
+
+    pub fn is_half_closed(&self) -> bool {
+        self.half_closed.load(Ordering::Acquire)
     }
 
     /// Registers the task that reads the connection, to be woken by [`Control::close`].

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -10,13 +10,16 @@ use parking_lot::Mutex;
 use super::control::{Closing, Control};
 use crate::metrics::Metrics;
 use crate::session::{Millis, SessionId};
-use crate::store::{Revocation, Store, StoreError};
+use crate::store::Revocation;
+
+mod report;
+mod sweep;
 
 /// An answer that is open for longer counts as live, whatever it is: a long poll, a download.
 const LONG: Duration = Duration::from_secs(5);
-/// How often every live answer's session and token are looked at. With the store's deadline it stays
-/// well within the second that a revocation may take.
-const SWEEP: Duration = Duration::from_millis(300);
+/// One that is open for longer is looked at whether its session still lives, a request that waits for
+/// its answer too. With two sweeps and the store's deadline it stays within a second of the end.
+const CLOSABLE: Duration = Duration::from_millis(100);
 
 /// One request that was let through with a credential.
 #[derive(Debug)]
@@ -29,6 +32,8 @@ pub struct Open {
     pub token_end: Option<Millis>,
     since: Instant,
     kind: AtomicU8,
+    /// Its session or token was found ended.
+    doomed: AtomicBool,
 }
 
 /// What kind of answer it turned out to be.
@@ -57,18 +62,35 @@ impl Open {
             token_end,
             since: Instant::now(),
             kind: AtomicU8::new(Kind::Short as u8),
+            doomed: AtomicBool::new(false),
         }
     }
 
-    /// Whether a revocation closes it. A short answer is let finish: it was let through before.
+    /// Whether it counts among its session's live connections. Who has closed its side may be gone.
     fn is_live(&self) -> bool {
-        self.kind.load(Ordering::Relaxed) > Kind::Short as u8 || self.since.elapsed() > LONG
+        self.is_long(LONG) && !self.control.is_half_closed()
+    }
+
+    /// Whether an end of its session or token closes it. A shorter one will be over by itself.
+    fn is_closable(&self) -> bool {
+        self.is_long(CLOSABLE)
+    }
+
+    fn is_long(&self, bound: Duration) -> bool {
+        self.is_stream() || self.since.elapsed() > bound
+    }
+
+    fn is_stream(&self) -> bool {
+        self.kind.load(Ordering::Relaxed) > Kind::Short as u8
     }
 }
 
 /// Every open request of this gateway, in one shard a worker so that workers do not meet.
 #[derive(Debug)]
 pub struct Registry {
+    /// This process among the gateways of a fleet.
+    gateway: String,
+    told: Mutex<report::Told>,
     shards: Vec<Mutex<HashMap<u64, Arc<Open>>>>,
     next: AtomicU64,
     metrics: Arc<Metrics>,
@@ -86,6 +108,8 @@ pub struct Ticket {
 impl Registry {
     pub fn new(workers: usize, metrics: Arc<Metrics>) -> Registry {
         Registry {
+            gateway: uuid::Uuid::new_v4().simple().to_string(),
+            told: Mutex::default(),
             shards: (0..workers.max(1)).map(|_| Mutex::default()).collect(),
             next: AtomicU64::new(0),
             metrics,
@@ -110,18 +134,20 @@ impl Registry {
 
     /// How many live answers a session has on this gateway.
     pub fn live_of(&self, session: SessionId) -> usize {
-        self.collect(|open| open.session == Some(session)).len()
+        self.collect(|open| open.is_live() && open.session == Some(session))
+            .len()
     }
 
-    /// Closes at once what a revocation made by this gateway ends.
-    pub fn close_revoked(&self, revocation: &Revocation) {
-        let ended = self.collect(|open| match revocation {
-            Revocation::Session(id) => open.session == Some(*id),
-            Revocation::Token(key) => open.blacklist_key.as_ref() == Some(key),
-        });
-        for open in ended {
-            open.control.close(Closing::Ended);
-        }
+    /// Closes at once what a revocation made by this gateway ends; gives the sessions of what it
+    /// closed.
+    pub fn close_revoked(&self, revocation: &Revocation) -> HashSet<SessionId> {
+        close(self.collect(|open| {
+            open.is_closable()
+                && match revocation {
+                    Revocation::Session(id) => open.session == Some(*id),
+                    Revocation::Token(key) => open.blacklist_key.as_ref() == Some(key),
+                }
+        }))
     }
 
     /// Tells every endless answer that the gateway is going away; all others may finish.
@@ -130,80 +156,6 @@ impl Registry {
         for open in self.collect(endless) {
             open.control.close(Closing::Drain);
         }
-    }
-
-    /// Looks every live answer's session and token up, for ever. What the store cannot tell stays
-    /// open: unknown is not gone.
-    pub async fn sweep(self: Arc<Self>, store: Store, idle: impl Fn() -> Option<Duration>) {
-        let mut revocations = store.subscribe();
-        let mut tick = tokio::time::interval(SWEEP);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                revocation = revocations.recv() => match revocation {
-                    Ok(revocation) => self.close_revoked(&revocation),
-                    // Some were missed: the next sweep finds them.
-                    Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
-                    Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
-                },
-                _ = tick.tick() => {
-                    if let Err(error) = self.sweep_once(&store, idle()).await {
-                        tracing::debug!(%error, "open answers could not be checked");
-                    }
-                }
-            }
-        }
-    }
-
-    async fn sweep_once(&self, store: &Store, idle: Option<Duration>) -> Result<(), StoreError> {
-        let live = self.collect(|_| true);
-        self.metrics.live_connections.set(live.len() as i64);
-        if live.is_empty() {
-            return Ok(());
-        }
-        // Tokens go by this gateway's clock, as they did when they were verified.
-        let now = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .map_or(0, |since| since.as_millis() as Millis);
-        for open in &live {
-            if open.token_end.is_some_and(|end| end <= now) {
-                open.control.close(Closing::Ended);
-            }
-        }
-        let sessions: Vec<SessionId> = live
-            .iter()
-            .filter_map(|open| open.session)
-            .collect::<HashSet<_>>()
-            .into_iter()
-            .collect();
-        let ended: HashSet<SessionId> = store
-            .ended_among(&sessions, idle)
-            .await?
-            .into_iter()
-            .collect();
-        let tokens: Vec<&str> = live
-            .iter()
-            .filter_map(|open| open.blacklist_key.as_deref())
-            .collect::<HashSet<_>>()
-            .into_iter()
-            .collect();
-        let listed = store.is_blacklisted(&tokens).await?;
-        let listed: HashSet<&str> = tokens
-            .iter()
-            .zip(listed)
-            .filter_map(|(token, listed)| listed.then_some(*token))
-            .collect();
-        for open in &live {
-            let gone = open.session.is_some_and(|id| ended.contains(&id))
-                || open
-                    .blacklist_key
-                    .as_deref()
-                    .is_some_and(|key| listed.contains(key));
-            if gone {
-                open.control.close(Closing::Ended);
-            }
-        }
-        Ok(())
     }
 
     /// Looks at the silences of one worker's requests, for ever. It has to run on that worker, so
@@ -232,12 +184,23 @@ impl Registry {
                 shard
                     .lock()
                     .values()
-                    .filter(|open| open.is_live() && wanted(open))
+                    .filter(|open| wanted(open))
                     .cloned()
                     .collect::<Vec<_>>()
             })
             .collect()
     }
+}
+
+/// Closes answers whose session or token ended; gives the sessions of those that were open until now.
+/// What is no stream has until the next look to be over: it may be the answer to the very request by
+/// which the session ended.
+fn close(ended: Vec<Arc<Open>>) -> HashSet<SessionId> {
+    let closed = ended.into_iter().filter(|open| {
+        let due = open.is_stream() || open.doomed.swap(true, Ordering::Relaxed);
+        due && open.control.close(Closing::Ended)
+    });
+    closed.filter_map(|open| open.session).collect()
 }
 
 impl Ticket {

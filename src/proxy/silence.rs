@@ -13,7 +13,7 @@ use nix::sys::socket::{Shutdown, shutdown};
 use parking_lot::Mutex;
 
 /// How often silences are looked at; by up to two of these a deadline is overrun.
-pub const LOOK: Duration = Duration::from_millis(50);
+pub const LOOK: Duration = Duration::from_millis(100);
 
 /// No limit.
 const NONE: u64 = u64::MAX;

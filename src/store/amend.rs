@@ -21,6 +21,10 @@ pub struct Amendment {
 
 /// What became of an amendment.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is taken apart where it is given"
+)]
 pub enum Amended {
     /// The session as it is now.
     Done(Entry),

@@ -123,6 +123,17 @@ impl Replica {
         );
     }
 
+    /// How long ago a session was ended that this gateway believed alive until now, in milliseconds.
+    /// It has to be asked before the finding is remembered.
+    pub fn lag(&self, id: SessionId, found: &Found, now: Millis) -> Option<Millis> {
+        let Found::Revoked(session) = found else {
+            return None;
+        };
+        let believed = self.sessions.get(&id)?.ended.is_none();
+        let ended = session.ended.filter(|_| believed)?;
+        Some(now.saturating_sub(ended.at))
+    }
+
     /// Takes note of a revocation by this gateway, or one that it heard of.
     pub fn apply(&self, revocation: &Revocation) {
         match revocation {

@@ -22,10 +22,15 @@ struct Fleet {
 fn fleet() -> Fleet {
     let redis = Redis::start();
     let upstream = Upstream::start();
-    let first = Config::new(upstream.address).store(&redis.url());
+    let limit = "/identity/builtin/sign_in_limits/attempts_per_address";
+    let many = json!({ "limit": 100_000, "window": "1m" });
+    let first = Config::new(upstream.address)
+        .store(&redis.url())
+        .set(limit, many.clone());
     let database = first.file["database"]["url"].clone();
     let second = Config::new(upstream.address)
         .store(&redis.url())
+        .set(limit, many)
         .set("/database/url", database);
     Fleet {
         one: Gateway::start(first),
@@ -92,6 +97,76 @@ fn an_idle_socket_at_one_gateway_closes_when_the_other_ends_its_session() {
     fleet.one.admin(end).ok();
     assert_eq!(socket.close_code(Duration::from_millis(1500)), Some(POLICY));
     assert!(events.closes_within(Duration::from_millis(1500)));
+}
+
+#[test]
+fn of_fifty_sign_ins_at_two_gateways_at_once_the_allowed_number_stays() {
+    let fleet = fleet();
+    fleet.one.register("alice@example.com");
+    let signed_in: Vec<_> = std::thread::scope(|scope| {
+        let sign_in = |n: usize| {
+            let gateway = if n.is_multiple_of(2) {
+                &fleet.one
+            } else {
+                &fleet.two
+            };
+            // One after another would be no race; a few at a time wait for their hash.
+            scope.spawn(move || {
+                within(Duration::from_secs(60), "a sign-in", || {
+                    gateway.try_login("alice@example.com")
+                })
+            })
+        };
+        let tasks: Vec<_> = (0..50).map(sign_in).collect();
+        tasks.into_iter().map(|task| task.join().unwrap()).collect()
+    });
+    let alive = |gateway: &Gateway| {
+        let lives = |cookie: &String| {
+            let request = Request::get("/private/a").cookie(cookie);
+            gateway.ask(&request).status == 200
+        };
+        let cookies = signed_in.iter().map(|signed_in| &signed_in.cookie);
+        cookies.filter(|cookie| lives(cookie)).count()
+    };
+    assert_eq!((alive(&fleet.one), alive(&fleet.two)), (5, 5));
+    // What was evicted is told: with the one that registered, all but five.
+    let evicted = Request::get("/admin/events?event=evicted&limit=100");
+    within(Duration::from_secs(5), "the events", || {
+        let told = fleet.two.admin(evicted.clone()).data()["events"].clone();
+        (told.as_array()?.len() == 46).then_some(())
+    });
+}
+
+#[test]
+fn hundreds_of_refreshes_at_once_lose_nobodys_session() {
+    let fleet = fleet();
+    let alice = fleet.one.register("alice@example.com");
+    let body = json!({ "refresh_token": alice.refresh_token });
+    let refresh = Request::post("/api/v1/auth/refresh").json(&body);
+    let answers: Vec<_> = std::thread::scope(|scope| {
+        let tasks: Vec<_> = (0..200_usize)
+            .map(|n| {
+                let gateway = if n.is_multiple_of(2) {
+                    &fleet.one
+                } else {
+                    &fleet.two
+                };
+                let refresh = &refresh;
+                scope.spawn(move || gateway.ask(refresh).ok().data())
+            })
+            .collect();
+        tasks.into_iter().map(|task| task.join().unwrap()).collect()
+    });
+    let successor = answers[0]["refresh_token"].as_str().unwrap();
+    for answer in &answers {
+        assert_eq!(answer["refresh_token"], successor);
+        let token = answer["access_token"].as_str().unwrap();
+        let request = Request::get("/private/a").bearer(token);
+        fleet.two.ask(&request).ok();
+    }
+    let next = json!({ "refresh_token": successor });
+    let next = Request::post("/api/v1/auth/refresh").json(&next);
+    fleet.two.ask(&next).ok();
 }
 
 #[test]

@@ -31,6 +31,7 @@ mod hostile_input;
 mod hygiene;
 mod identity_backend;
 mod metrics;
+mod open_answers;
 mod proxying;
 mod rate_limits;
 mod refused_bodies;

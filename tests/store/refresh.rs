@@ -90,17 +90,78 @@ async fn after_the_grace_time_it_is_reuse_and_after_its_time_expired() {
 }
 
 #[tokio::test]
+async fn a_refresh_is_a_use_and_tells_the_session() {
+    let (_server, stores) = engines().await;
+    for store in stores {
+        let (id, now) = signed_in(&store, 60_000).await;
+        let grace = Duration::from_secs(60);
+        for count in [1, 2] {
+            let turned = store.rotate_refresh(id, &turnover(1, 2, grace), IDLE).await;
+            let turned = turned.unwrap();
+            let entry = turned.entry.unwrap();
+            assert!(turned.now >= now && entry.activity.last_access == turned.now);
+            assert_eq!(entry.activity.request_count, count);
+            let from = turnover(1, 2, grace).address;
+            assert_eq!(entry.activity.ip_addresses, [from]);
+            assert_eq!(store.session(id).await.unwrap(), Some(entry));
+        }
+        // One that is refused is none.
+        let turned = store
+            .rotate_refresh(id, &turnover(200, 201, grace), IDLE)
+            .await;
+        assert_eq!(turned.unwrap().entry.unwrap().activity.request_count, 2);
+    }
+}
+
+#[tokio::test]
+async fn an_idle_session_is_not_refreshed() {
+    let (_server, stores) = engines().await;
+    for store in stores {
+        let (id, _) = signed_in(&store, 60_000).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let idle = Some(Duration::from_millis(1));
+        let turned = store.rotate_refresh(id, &turnover(1, 2, Duration::ZERO), idle);
+        assert_eq!(turned.await.unwrap().rotation, Rotation::Gone);
+        assert_eq!(store.holds_refresh(id, [1; 32]).await, Ok(true));
+    }
+}
+
+#[tokio::test]
+async fn a_session_from_elsewhere_takes_the_first_token_of_ours() {
+    let (_server, stores) = engines().await;
+    for store in stores {
+        let one = session("ann", store.now().await.unwrap());
+        let created = store.create_session(&one, None, 5, OnLimit::Reject, IDLE);
+        created.await.unwrap();
+        let grace = Duration::from_secs(60);
+        for (from, to, expected) in [
+            (200, 201, Rotation::Unknown),
+            (7, 8, Rotation::Rotated),
+            (7, 8, Rotation::Replayed),
+            (8, 9, Rotation::Rotated),
+            (6, 7, Rotation::Reused(Reuse::Ancestor)),
+        ] {
+            assert_eq!(
+                present(&store, one.id, from, to, grace).await,
+                expected,
+                "{from}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
 async fn of_many_at_once_one_rotates() {
     let (_server, stores) = engines().await;
     for store in stores {
         let (id, _) = signed_in(&store, 60_000).await;
         let grace = Duration::from_secs(60);
-        let calls = (0..50).map(|_| present(&store, id, 1, 2, grace));
+        let calls = (0..400).map(|_| present(&store, id, 1, 2, grace));
         let found = futures_util::future::join_all(calls).await;
         let count = |wanted| found.iter().filter(|rotation| **rotation == wanted).count();
         assert_eq!(
             (count(Rotation::Rotated), count(Rotation::Replayed)),
-            (1, 49)
+            (1, 399)
         );
     }
 }

@@ -216,6 +216,7 @@ pub struct SignedIn {
     pub cookie: String,
     pub session_token: String,
     pub access_token: String,
+    pub refresh_token: String,
     pub set_cookie: String,
 }
 
@@ -230,6 +231,7 @@ impl SignedIn {
             cookie: set_cookie.split(';').next().unwrap_or_default().to_owned(),
             session_token: text(&data["session_token"]),
             access_token: text(&data["access_token"]),
+            refresh_token: text(&data["refresh_token"]),
             set_cookie,
         }
     }

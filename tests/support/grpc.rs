@@ -24,6 +24,9 @@ async fn connection(stream: TcpStream) {
     };
     while let Some(Ok((request, mut respond))) = connection.accept().await {
         tokio::spawn(async move {
+            if request.uri().path().ends_with("/Watch") {
+                return watch(respond).await;
+            }
             let te = request.headers().get("te").cloned();
             let mut body = request.into_body();
             let mut received = Vec::new();
@@ -44,6 +47,17 @@ async fn connection(stream: TcpStream) {
             stream.send_trailers(trailers).unwrap();
         });
     }
+}
+
+/// A call whose answer says `hi` and then stays open for as long as the client wants.
+async fn watch(mut respond: h2::server::SendResponse<Bytes>) {
+    let head = Response::builder().header("content-type", "application/grpc");
+    let mut stream = respond
+        .send_response(head.body(()).unwrap(), false)
+        .unwrap();
+    let message = Bytes::from_static(b"\0\0\0\0\x02hi");
+    stream.send_data(message, false).unwrap();
+    let _ = std::future::poll_fn(|cx| stream.poll_reset(cx)).await;
 }
 
 /// What a call came back with.

@@ -1,24 +1,25 @@
 //! An HTTP/2 client in clear, by prior knowledge.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::client::SendRequest;
-use http::{HeaderMap, Request};
+use http::Request;
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 
 /// One connection; it blocks like the other clients.
 pub struct Http2 {
-    runtime: Runtime,
+    runtime: Arc<Runtime>,
     sender: SendRequest<Bytes>,
 }
 
 /// An answer whose body is still coming.
-pub struct Stream<'a> {
-    runtime: &'a Runtime,
+pub struct Stream {
+    runtime: Arc<Runtime>,
     pub status: u16,
     body: RecvStream,
 }
@@ -39,7 +40,10 @@ impl Http2 {
             tokio::spawn(connection);
             sender
         });
-        Http2 { runtime, sender }
+        Http2 {
+            runtime: Arc::new(runtime),
+            sender,
+        }
     }
 
     /// Sends a request and reads the head of its answer; an error is how the stream ended instead.
@@ -49,7 +53,7 @@ impl Http2 {
         path: &str,
         headers: &[(&str, &str)],
         body: &[u8],
-    ) -> Result<Stream<'_>, h2::Error> {
+    ) -> Result<Stream, h2::Error> {
         let mut request = Request::builder()
             .method(method)
             .uri(format!("http://localhost{path}"));
@@ -66,7 +70,7 @@ impl Http2 {
             tokio::time::timeout(PATIENCE, answer).await.unwrap()
         })?;
         Ok(Stream {
-            runtime: &self.runtime,
+            runtime: Arc::clone(&self.runtime),
             status: answer.status().as_u16(),
             body: answer.into_body(),
         })
@@ -83,7 +87,7 @@ impl Http2 {
     }
 }
 
-impl Stream<'_> {
+impl Stream {
     /// The next piece of the body; `None` at its end.
     pub fn next(&mut self) -> Option<Result<String, h2::Error>> {
         let body = &mut self.body;
@@ -111,11 +115,5 @@ impl Stream<'_> {
             let end = async { while matches!(body.data().await, Some(Ok(_))) {} };
             tokio::time::timeout(deadline, end).await.is_ok()
         })
-    }
-
-    pub fn trailers(&mut self) -> HeaderMap {
-        let body = &mut self.body;
-        let trailers = self.runtime.block_on(async { body.trailers().await });
-        trailers.unwrap().unwrap_or_default()
     }
 }

@@ -100,8 +100,13 @@ async fn with_presence(desk: &Desk, user: &User) -> Result<WithPresence, Refused
             },
         )
         .await?;
-    let sessions = page.entries.iter().map(|entry| entry.session.id);
-    let connections: u64 = sessions.map(|id| (desk.live_of)(id)).sum();
+    let sessions = page.entries.iter();
+    let connections: u64 = sessions
+        .map(|entry| {
+            let own = (desk.live_of)(entry.session.id);
+            entry.activity.live_connections.max(own)
+        })
+        .sum();
     let seen = page
         .entries
         .iter()

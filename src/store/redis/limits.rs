@@ -9,7 +9,7 @@ use super::super::{Findings, Found, Inquiry, StoreError, system_clock};
 use super::record::{self, Reading};
 use super::scripts::Call;
 use super::sessions::millis;
-use super::{Redis, keys, read};
+use super::{Redis, keys, names, read};
 use crate::limits::{Charge, Decision, Micros, Rule};
 use crate::routing::Require;
 use crate::session::SessionId;
@@ -95,8 +95,8 @@ impl Redis {
             .arg(inquiry.after.len())
             .arg(millis(idle))
             .arg(inquiry.last_access)
-            .arg(record::list(&inquiry.require.roles))
-            .arg(record::list(&inquiry.require.scopes))
+            .arg(names::list(&inquiry.require.roles))
+            .arg(names::list(&inquiry.require.scopes))
             .arg(u8::from(inquiry.session.is_some()))
             .arg(u8::from(inquiry.blacklist_key.is_some()))
             .arg(known_revision(inquiry))
@@ -104,8 +104,8 @@ impl Redis {
             .arg(or_nothing(inquiry.issued_at));
         for charge in charges() {
             call = with_rule(call, charge)
-                .arg(record::list(&charge.limit.roles))
-                .arg(record::list(&charge.limit.except_roles));
+                .arg(names::list(&charge.limit.roles))
+                .arg(names::list(&charge.limit.except_roles));
         }
         call
     }

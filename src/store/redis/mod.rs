@@ -10,6 +10,7 @@ mod keys;
 mod limits;
 mod listing;
 mod live;
+mod names;
 mod profiles;
 mod record;
 mod refresh;

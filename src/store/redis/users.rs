@@ -8,7 +8,7 @@ use super::super::sessions::Identity;
 use super::super::{Created, Grant, StoreError};
 use super::index::{session_ids, with_ages};
 use super::sessions::{ALIVE, ENDED_NOW, MISSING, ending};
-use super::{Redis, fault, record};
+use super::{Redis, fault, names, record};
 use crate::session::{EndReason, Millis, OnLimit, Session, SessionId};
 
 /// How long a session stays tellable after its end, in milliseconds.
@@ -166,8 +166,8 @@ impl Redis {
             let call = self.scripts.identify.on(&[self.keys.session(id)]);
             let call = call
                 .arg(identity.email)
-                .arg(record::list(identity.roles))
-                .arg(record::list(identity.scopes));
+                .arg(names::list(identity.roles))
+                .arg(names::list(identity.scopes));
             match identity.name {
                 Some(name) => call.arg(name),
                 None => call,

@@ -1,0 +1,206 @@
+//! Fills a Redis with sessions of distinct users through the gateway's own store, and measures what
+//! a request's decision, a list, a sign-in and a refresh take there. `bench/sessions` runs it.
+//!
+//! `fill PORT PREFIX FROM TO`: makes the sessions numbered so, refreshes each once, then measures.
+//! It prints one line of JSON: medians in microseconds.
+
+#![expect(clippy::expect_used, reason = "a bench that cannot go on ends")]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use portcullis::metrics::Metrics;
+use portcullis::routing::Require;
+use portcullis::session::{Device, Millis, OnLimit, Session, SessionId, no_data};
+use portcullis::settings::{self, Engine, RedisAddress, SessionsOnOutage};
+use portcullis::store::{Grant, Inquiry, Store, Turnover, Use, Wanted};
+use sha2::{Digest, Sha256};
+
+/// A real one of 110 characters.
+const USER_AGENT: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like \
+     Gecko) Chrome/99.0.0.0 Safari/537.36";
+const TTL: Duration = Duration::from_secs(30 * 86_400);
+const IDLE: Option<Duration> = Some(Duration::from_secs(86_400));
+/// How many operations are under way at once while it fills.
+const AT_ONCE: usize = 64;
+/// How often each operation is measured.
+const TIMES: usize = 500;
+/// The user whose list is measured has so many sessions.
+const LISTED: u64 = 50;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let mut next = || arguments.next().expect("fill PORT PREFIX FROM TO");
+    let (port, prefix) = (next(), next());
+    let number = |text: String| text.parse::<u64>().expect("a number");
+    let (from, to) = (number(next()), number(next()));
+    let store = open(port.parse().expect("a port"), prefix);
+    assert!(
+        store.wait_until_up(Duration::from_secs(5)).await,
+        "no Redis"
+    );
+    let now = store.now().await.expect("the time");
+    futures_util::stream::iter(from..to)
+        .for_each_concurrent(AT_ONCE, |n| fill(&store, n, now))
+        .await;
+    measure(&store, to, now).await;
+}
+
+fn open(port: u16, prefix: String) -> Store {
+    let settings = settings::Store {
+        engine: Engine::Redis(RedisAddress {
+            host: "127.0.0.1".to_owned(),
+            port,
+            database: 0,
+            username: None,
+            password: None,
+        }),
+        key_prefix: prefix,
+        timeout: Duration::from_secs(10),
+        sessions_on_outage: SessionsOnOutage::Deny,
+        cached_for: Duration::from_secs(60),
+        limits_on_outage: portcullis::limits::OnOutage::Local,
+    };
+    let metrics = Arc::new(Metrics::new().expect("metrics"));
+    Store::open(&settings, metrics).link()
+}
+
+/// Signs a user in, uses the session and refreshes it, as most sessions will have been.
+async fn fill(store: &Store, n: u64, now: Millis) {
+    let session = session(n, user(n), now);
+    sign_in(store, &session).await;
+    let used = Use {
+        session: session.id,
+        last_access: now,
+        requests: 1,
+        address: session.ip,
+    };
+    let uses = store.record_uses(std::slice::from_ref(&used));
+    uses.await.expect("a use");
+    refresh(store, session.id, 0).await;
+}
+
+async fn sign_in(store: &Store, session: &Session) {
+    let grant = Grant {
+        hash: token(session.id, 0),
+        until: session.expires_at,
+    };
+    let limit = OnLimit::EvictOldest;
+    let created = store.create_session(session, Some(grant), 50, limit, IDLE);
+    created.await.expect("a sign-in");
+}
+
+async fn refresh(store: &Store, id: SessionId, generation: u64) {
+    let turnover = Turnover {
+        presented: token(id, generation),
+        ours: true,
+        successor: token(id, generation + 1),
+        grace: Duration::from_secs(30),
+        ttl: TTL,
+        address: [198, 51, 100, 23].into(),
+    };
+    let turned = store.rotate_refresh(id, &turnover, IDLE).await;
+    turned.expect("a refresh");
+}
+
+async fn measure(store: &Store, users: u64, now: Millis) {
+    let known = |n: usize| id((n as u64).wrapping_mul(7_919) % users);
+    let nothing = Require::default();
+    let decision = median(async |n| {
+        let inquiry = Inquiry {
+            before: &[],
+            session: Some(known(n)),
+            known: None,
+            last_access: 0,
+            blacklist_key: Some("nobody"),
+            cut_off_of: None,
+            issued_at: None,
+            require: &nothing,
+            after: &[],
+        };
+        store.decide(&inquiry, IDLE).await.expect("a decision");
+    });
+    let decision = decision.await;
+    // Beyond the users that fill the store: one with many sessions, and one a sign-in.
+    let beyond = u64::MAX / 2;
+    for n in 0..LISTED {
+        let session = session(beyond + n, "listed".to_owned(), now + n);
+        sign_in(store, &session).await;
+    }
+    let list = median(async |_| {
+        let wanted = Wanted {
+            status: None,
+            address: None,
+            idle: IDLE,
+            limit: 100,
+            cursor: None,
+        };
+        let page = store.sessions_of("listed", wanted).await.expect("a list");
+        assert_eq!(page.total as u64, LISTED);
+    });
+    let list = list.await;
+    let first = beyond + LISTED;
+    let signing_in = median(async |n| {
+        let n = first + n as u64;
+        sign_in(store, &session(n, user(n), now)).await;
+    });
+    let signing_in = signing_in.await;
+    let refreshing = median(async |n| refresh(store, id(first + n as u64), 0).await);
+    let refreshing = refreshing.await;
+    println!(
+        r#"{{"decision": {decision}, "list": {list}, "sign_in": {signing_in}, "refresh": {refreshing}}}"#
+    );
+}
+
+/// The median of many times, one after another, in microseconds.
+async fn median(one: impl AsyncFn(usize)) -> u128 {
+    let mut times = Vec::with_capacity(TIMES);
+    for n in 0..TIMES {
+        let started = Instant::now();
+        one(n).await;
+        times.push(started.elapsed().as_micros());
+    }
+    times.sort_unstable();
+    times.get(TIMES / 2).copied().unwrap_or_default()
+}
+
+fn session(n: u64, user: String, now: Millis) -> Session {
+    let [_, _, _, _, _, _, a, b] = n.to_be_bytes();
+    Session {
+        id: id(n),
+        user,
+        email: format!("user-{:08}@example.org", n % 100_000_000),
+        name: Some("Ann Example".to_owned()),
+        roles: vec!["user".to_owned()],
+        scopes: Vec::new(),
+        created_at: now,
+        expires_at: now + 30 * 86_400_000,
+        ip: [198, 51, a, b].into(),
+        user_agent: USER_AGENT.to_owned(),
+        device: Device {
+            kind: Some("desktop".to_owned()),
+            name: Some("Ann's computer".to_owned()),
+        },
+        ended: None,
+        data: no_data(),
+        revision: 0,
+    }
+}
+
+/// As long as a UUID.
+fn user(n: u64) -> String {
+    format!("00000000-0000-4000-8000-{:012x}", n & 0xffff_ffff_ffff)
+}
+
+fn id(n: u64) -> SessionId {
+    SessionId(Sha256::digest(n.to_be_bytes()).into())
+}
+
+fn token(id: SessionId, generation: u64) -> [u8; 32] {
+    let hash = Sha256::new().chain_update(id.0);
+    hash.chain_update(generation.to_be_bytes())
+        .finalize()
+        .into()
+}

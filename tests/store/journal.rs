@@ -1,0 +1,166 @@
+//! The journal of events.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis::events::{Event, Events, Kind};
+use portcullis::session::EndReason;
+use portcullis::settings::Engine;
+use portcullis::store::Store;
+
+use crate::server::Server;
+use crate::support::{PREFIX, address, engines, metrics, open, redis};
+
+async fn fill(store: &Store, many: usize) -> Events {
+    let events = Events::new(store.clone());
+    for n in 0..many {
+        let kind = if n % 2 == 0 {
+            Kind::SignIn
+        } else {
+            Kind::SignOut
+        };
+        events.record(Event::new(kind).user(&n.to_string()));
+    }
+    store.write_journal().await.unwrap();
+    events
+}
+
+/// The users of some events.
+fn users(events: &[portcullis::events::Recorded]) -> Vec<usize> {
+    let user = |recorded: &portcullis::events::Recorded| {
+        let user = recorded.event.get("user").unwrap().as_str().unwrap();
+        user.parse().unwrap()
+    };
+    events.iter().map(user).collect()
+}
+
+#[tokio::test]
+async fn events_are_paged_backwards_and_followed_forwards() {
+    let (_server, stores) = engines().await;
+    for store in stores {
+        let events = fill(&store, 1200).await;
+        let first = events.page(None, None, 3).await.unwrap();
+        assert_eq!(users(&first.events), [1199, 1198, 1197]);
+        let second = events
+            .page(None, first.next_cursor.as_deref(), 2)
+            .await
+            .unwrap();
+        assert_eq!(users(&second.events), [1196, 1195]);
+        let outs = events.page(Some("sign_out"), None, 2).await.unwrap();
+        assert_eq!(users(&outs.events), [1199, 1197]);
+        let all = events.page(Some("sign_in"), None, 5000).await.unwrap();
+        assert_eq!((all.events.len(), all.next_cursor), (600, None));
+        let none = events.page(Some("revoked"), None, 5).await.unwrap();
+        assert_eq!((none.events.len(), none.next_cursor), (0, None));
+
+        let after = events.after(&second.events[1].id, 3).await.unwrap();
+        assert_eq!(users(&after), [1196, 1197, 1198]);
+        assert_eq!(events.after(&first.events[0].id, 3).await.unwrap(), []);
+        let oldest = events.after("0-0", 2).await.unwrap();
+        assert_eq!(users(&oldest), [0, 1]);
+    }
+}
+
+#[tokio::test]
+async fn an_event_is_listed_flat_and_without_what_is_unknown() {
+    let (_server, stores) = engines().await;
+    for store in stores {
+        let events = Events::new(store.clone());
+        events.record(Event::new(Kind::Revoked).user("u").reason(EndReason::Admin));
+        store.write_journal().await.unwrap();
+        let recorded = events.page(None, None, 1).await.unwrap().events.remove(0);
+        let mut value = serde_json::to_value(recorded).unwrap();
+        let members = value.as_object_mut().unwrap();
+        let time = members.remove("time").unwrap();
+        assert!(time.as_str().unwrap().ends_with('Z'));
+        assert!(
+            members
+                .remove("id")
+                .unwrap()
+                .as_str()
+                .unwrap()
+                .contains('-')
+        );
+        let expected = serde_json::json!({"event": "revoked", "user": "u", "reason": "admin"});
+        assert_eq!(value, expected);
+    }
+}
+
+#[tokio::test]
+async fn the_oldest_are_forgotten() {
+    let (server, stores) = engines().await;
+    for store in stores {
+        fill(&store, 9_000).await;
+        let events = fill(&store, 9_000).await;
+        let oldest = events.after("0-0", 1).await.unwrap();
+        assert!(users(&oldest)[0] > 0);
+        let kept = events.page(None, None, 20_000).await.unwrap().events.len();
+        assert!((10_000..=10_300).contains(&kept), "{kept}");
+    }
+    let mut client = server.client().await;
+    let mut question = redis::cmd("TTL");
+    let ttl: i64 = question
+        .arg(format!("{PREFIX}events"))
+        .query_async(&mut client)
+        .await
+        .unwrap();
+    assert!(ttl > 0);
+}
+
+#[tokio::test]
+async fn what_happens_while_the_store_is_away_waits_and_what_is_too_much_is_counted() {
+    let server = Server::start();
+    let store = redis(&server, Duration::from_secs(5)).await;
+    let port = server.kill();
+    let metrics = metrics();
+    let away = open(
+        Engine::Redis(address(port)),
+        Duration::from_millis(200),
+        Arc::clone(&metrics),
+    );
+    let away = away.link();
+    drop(store);
+    let events = Events::new(away.clone());
+    for n in 0..10_500 {
+        events.record(Event::new(Kind::SignIn).user(&n.to_string()));
+    }
+    assert_eq!(metrics.events_lost.get(), 500);
+    assert!(away.write_journal().await.is_err());
+    let keeping = tokio::spawn(away.clone().keep_journal());
+    let _server = Server::start_on(port, &[]);
+    let written = async {
+        loop {
+            if let Ok(page) = events.page(None, None, 1).await
+                && page
+                    .events
+                    .first()
+                    .is_some_and(|last| users(std::slice::from_ref(last)) == [9_999])
+            {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), written)
+        .await
+        .unwrap();
+    assert_eq!(metrics.events_lost.get(), 500);
+    keeping.abort();
+}
+
+#[tokio::test]
+async fn another_types_key_is_replaced() {
+    let (server, [_, redis]) = engines().await;
+    let mut client = server.client().await;
+    let mut spoiling = redis::cmd("SET");
+    spoiling.arg(format!("{PREFIX}events")).arg(1);
+    spoiling.exec_async(&mut client).await.unwrap();
+    let events = Events::new(redis.clone());
+    assert_eq!(events.page(None, None, 5).await.unwrap().events, []);
+    assert_eq!(events.after("0-0", 5).await.unwrap(), []);
+    let events = fill(&redis, 2).await;
+    assert_eq!(
+        users(&events.page(None, None, 5).await.unwrap().events),
+        [1, 0]
+    );
+}
