@@ -186,7 +186,7 @@ impl Refusal {
             R::RequestTimeout => "The request did not arrive in time.",
             R::UserExists => "A user with this name or email exists already.",
             R::BodyTooLarge => "The request body is too large.",
-            R::UnsupportedMediaType => "The request body must be JSON.",
+            R::UnsupportedMediaType => "The request body has a type that is not taken here.",
             R::RateLimited => "Too many requests.",
             R::SessionLimitReached => "The user has as many sessions as are allowed.",
             R::HeadersTooLarge => "The request head is too large.",

@@ -4,14 +4,17 @@
 mod attempts;
 mod backend;
 mod common_passwords;
+mod devices;
 mod endings;
 pub mod names;
 mod passwords;
+pub mod picture;
 mod problems;
 mod profile;
 mod refresh;
 mod refresh_token;
 mod sign_in;
+mod strengthen;
 mod users;
 
 use std::net::IpAddr;

@@ -147,6 +147,27 @@ fn argon2() -> Argon2<'static> {
     )
 }
 
+/// Tells whether a hash was made more cheaply than it would be now, or in another way.
+pub(super) fn is_outdated(hash: &str) -> bool {
+    let now = format!(
+        "$argon2id$v=19$m={},t={},p={}$",
+        Params::DEFAULT_M_COST,
+        Params::DEFAULT_T_COST,
+        Params::DEFAULT_P_COST,
+    );
+    if hash.starts_with(&now) {
+        return false;
+    }
+    let Ok(hash) = PasswordHash::new(hash) else {
+        return false;
+    };
+    let params = Params::try_from(&hash).ok();
+    let as_costly = |params: Params| {
+        params.m_cost() >= Params::DEFAULT_M_COST && params.t_cost() >= Params::DEFAULT_T_COST
+    };
+    hash.algorithm.as_str() != "argon2id" || !params.is_some_and(as_costly)
+}
+
 fn hash_now(password: &str) -> Result<String, HashError> {
     argon2()
         .hash_password(password.as_bytes())
@@ -218,6 +239,22 @@ mod tests {
         drop(turn);
         drop(second.await.unwrap());
         passwords.turn().await.unwrap();
+    }
+
+    #[test]
+    fn a_hash_is_outdated_when_it_cost_less() {
+        let hash = |start: &str| format!("{start}$c29tZXNhbHRzb21lc2FsdA$aGFzaGhhc2hoYXNoaGFzaA");
+        for (start, outdated) in [
+            ("$argon2id$v=19$m=19456,t=2,p=1", false),
+            ("$argon2id$v=19$m=65536,t=3,p=4", false),
+            ("$argon2id$v=19$m=8192,t=2,p=1", true),
+            ("$argon2id$v=19$m=19456,t=1,p=1", true),
+            ("$argon2i$v=19$m=19456,t=2,p=1", true),
+        ] {
+            assert_eq!(is_outdated(&hash(start)), outdated, "{start}");
+        }
+        // There is nothing to make better of what cannot be verified.
+        assert!(!is_outdated("no hash"));
     }
 
     #[tokio::test]

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::directory::{Change, User};
+use crate::directory::{Avatar, AvatarInfo, Change, User};
 use crate::events::{Event, Kind};
 use crate::limits::Decision;
 use crate::refusal::Refusal;
@@ -13,7 +13,7 @@ use crate::settings::Live;
 
 use super::sign_in::Claim;
 use super::users::unix_now;
-use super::{Accounts, Failure, names};
+use super::{Accounts, Failure, invalid, names, picture};
 
 /// A change of somebody's own password, as typed.
 pub struct PasswordChange {
@@ -75,6 +75,7 @@ impl Accounts {
         };
         let changed = self.directory.change(&user.id, written, unix_now()).await?;
         changed.ok_or(Refusal::NotFound)?;
+        self.store.forget_profile(&user.id).await?;
         let event = Event::new(Kind::PasswordChanged).user(&user.id).ip(ip);
         self.events.record(match session {
             Some(session) => event.session(session),
@@ -90,5 +91,41 @@ impl Accounts {
         )
         .await?;
         Ok(())
+    }
+
+    /// Keeps somebody's picture, in the place of an earlier one.
+    ///
+    /// # Errors
+    /// Wrong fields (`avatar`) when it is none of the kinds that are taken; `NOT_FOUND`; or store
+    /// and database without an answer.
+    pub async fn put_avatar(&self, user: &str, bytes: Vec<u8>) -> Result<AvatarInfo, Failure> {
+        let kinds = "must be a whole PNG, JPEG, GIF or WebP picture";
+        let media_type = picture::media_type(&bytes).ok_or(invalid("avatar", kinds))?;
+        let about = AvatarInfo {
+            media_type: media_type.to_owned(),
+            updated_at: unix_now(),
+        };
+        let avatar = Avatar {
+            about: about.clone(),
+            bytes,
+        };
+        if !self.directory.put_avatar(user, &avatar).await? {
+            return Err(Refusal::NotFound.into());
+        }
+        self.store.forget_profile(user).await?;
+        Ok(about)
+    }
+
+    /// Drops somebody's picture.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` when there is none; or store and database without an answer.
+    pub async fn drop_avatar(&self, user: &str) -> Result<(), Failure> {
+        let was_there = self.directory.drop_avatar(user).await?;
+        self.store.forget_profile(user).await?;
+        match was_there {
+            true => Ok(()),
+            false => Err(Refusal::NotFound.into()),
+        }
     }
 }

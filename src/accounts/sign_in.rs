@@ -61,6 +61,7 @@ impl Accounts {
         let user = self
             .authenticate(&live.identity, &credentials, visitor, limits)
             .await?;
+        let user = self.strengthen(user, credentials.password).await?;
         self.admit_user(live, user, credentials.held, visitor).await
     }
 
@@ -209,6 +210,7 @@ impl Accounts {
                 "an address is not remembered"
             );
         }
+        self.notice_device(user, visitor, now).await;
         self.events.record(
             Event::new(Kind::SignIn)
                 .user(&user.id)

@@ -217,6 +217,7 @@ impl Accounts {
             .await?
             .ok_or(Refusal::NotFound)?;
         self.report(&user, changed);
+        self.store.forget_profile(id).await?;
         self.enforce(&user, changed).await?;
         Ok(user)
     }

@@ -67,9 +67,7 @@ pub(super) async fn sign_in(
     };
     let cookies = cookies(backend, live, &answer);
     let mut response = match backend.answer {
-        Answer::Replace => {
-            auth::welcome(StatusCode::OK, live, Ok(signed_in), limits, with_token)?
-        }
+        Answer::Replace => auth::welcome(StatusCode::OK, live, Ok(signed_in), limits, with_token)?,
         Answer::Pass => {
             let mut response = passed_on(live, &signed_in, answer);
             response

@@ -12,7 +12,7 @@ use crate::refusal::Refusal;
 use super::answer::Refused;
 
 /// Bytes.
-const BODY_MAX: usize = 64 * 1024;
+pub(super) const BODY_MAX: usize = 64 * 1024;
 
 /// The members of a body, and what was found wrong with them so far.
 pub(super) struct Fields {
@@ -56,16 +56,16 @@ impl Fields {
         self.members.get(name).is_some_and(|value| !value.is_null())
     }
 
+    /// Whether the member was given, be it null.
+    pub(super) fn is_given(&self, name: &str) -> bool {
+        self.members.contains_key(name)
+    }
+
     /// The texts of all members of a name, in whatever case somebody else may read it.
     pub(super) fn texts_called(&self, name: &str) -> impl Iterator<Item = &str> {
         let called = move |(other, _): &(&String, &Value)| other.eq_ignore_ascii_case(name);
         let members = self.members.iter().filter(called);
         members.filter_map(|(_, value)| value.as_str())
-    }
-
-    /// Whether the member was given, be it null.
-    pub(super) fn is_given(&self, name: &str) -> bool {
-        self.members.contains_key(name)
     }
 
     /// A string that has to be there.
@@ -123,6 +123,18 @@ impl Fields {
             self.problem(name, "must be a list of strings");
         }
         texts
+    }
+
+    /// An object that may be left out or null.
+    pub(super) fn optional_object(&mut self, name: &str) -> Option<Map<String, Value>> {
+        match self.members.remove(name)? {
+            Value::Null => None,
+            Value::Object(members) => Some(members),
+            _ => {
+                self.problem(name, "must be an object or null");
+                None
+            }
+        }
     }
 
     /// Notes a problem.

@@ -1,4 +1,4 @@
-//! Which paths are endpoints, and whose caller the wire has to find out: read off the description
+//! Which paths are endpoints (or pages), and whose caller the wire has to find out: read off the description
 //! that the routes themselves carry, so that it cannot say anything else.
 
 use std::sync::LazyLock;
@@ -6,9 +6,11 @@ use std::sync::LazyLock;
 use http::Method;
 use serde_json::Value;
 
+use crate::accounts::picture::PICTURE_MAX;
 use crate::routing::Path;
 use crate::settings::Api;
 
+use super::body::BODY_MAX;
 use super::{openapi, page};
 
 /// The endpoints, which are the same for every configuration.
@@ -30,7 +32,7 @@ enum Segment {
 /// Tells whether a path below the prefix (it begins with a slash) is an endpoint. Any other is
 /// routed as usual.
 pub fn serves(path: &str) -> bool {
-    page::is_page(path) || ENDPOINTS.find(path).is_some()
+    ENDPOINTS.find(path).is_some() || page::is_page(path)
 }
 
 /// Tells whether the wire has to authenticate the caller of an endpoint.
@@ -45,6 +47,14 @@ pub fn needs_caller(method: &Method, path: &str) -> bool {
     let endpoint = ENDPOINTS.find(path);
     let mut methods = endpoint.iter().flat_map(|endpoint| &endpoint.methods);
     methods.any(|(known, caller)| *known == method && *caller)
+}
+
+/// Bytes that an endpoint's body may have.
+pub fn body_max(path: &str) -> usize {
+    match path {
+        "/profile/avatar" => PICTURE_MAX,
+        _ => BODY_MAX,
+    }
 }
 
 /// The path below the prefix, if it is one of the gateway's own endpoints.
@@ -68,7 +78,7 @@ pub fn below_prefix(path: &Path<'_>, api: &Api) -> Option<String> {
 
 /// Whether an endpoint is about the users that the gateway keeps. Where a backend keeps them, it
 /// has endpoints of its own there.
-fn is_about_users(path: &str) -> bool {
+pub(super) fn is_about_users(path: &str) -> bool {
     matches!(path, "/auth/register" | "/auth/signup" | "/profile") || path.starts_with("/profile/")
 }
 

@@ -5,6 +5,7 @@
 pub mod admin;
 mod answer;
 mod auth;
+mod avatar;
 mod backend;
 mod body;
 mod caller;
@@ -15,6 +16,7 @@ mod origin;
 mod page;
 mod profile;
 mod query;
+mod session_changes;
 mod sessions;
 mod sign_out;
 mod view;
@@ -43,7 +45,7 @@ use crate::token::Claims;
 use view::Success;
 
 pub use answer::{Noted, Refused};
-pub use endpoints::{below_prefix, needs_caller, serves};
+pub use endpoints::{below_prefix, body_max, needs_caller, serves};
 pub use origin::same_origin;
 
 /// Counts the open WebSockets, streams and other long answers that a session has on this gateway.
@@ -102,10 +104,21 @@ fn routes() -> OpenApiRouter<Desk> {
         .routes(alias("/auth/signout", routes!(sign_out::sign_out)))
         .routes(routes!(sign_out::sign_out_everywhere))
         .routes(routes!(sessions::list, sessions::end_others))
-        .routes(routes!(sessions::show_current, sessions::end_current))
+        .routes(routes!(
+            sessions::show_current,
+            sessions::end_current,
+            session_changes::change
+        ))
+        .routes(routes!(session_changes::extend))
         .routes(routes!(sessions::show, sessions::end))
         .routes(routes!(profile::show, profile::change))
         .routes(routes!(profile::change_password))
+        .routes(routes!(
+            avatar::show,
+            avatar::put,
+            avatar::post,
+            avatar::remove
+        ))
         .routes(routes!(health))
         .routes(routes!(openapi::show))
         .routes(routes!(jwks))

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::refusal::Refusal;
 
+use super::endpoints::is_about_users;
 use super::{Desk, answer, routes};
 
 /// The description without what the configuration adds.
@@ -37,6 +38,9 @@ pub(super) async fn show(State(desk): State<Desk>) -> Response {
     let mut description = description().clone();
     if let Some(api) = &live.api {
         set(&mut description, "/servers", json!([{"url": api.prefix}]));
+        if let Some(paths) = description.get_mut("paths").and_then(Value::as_object_mut) {
+            paths.retain(|path, _| api.users || !is_about_users(path));
+        }
     }
     let scheme = json!({"type": "apiKey", "in": "cookie", "name": live.sessions.cookie.name});
     set(

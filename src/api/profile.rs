@@ -1,17 +1,24 @@
 //! The caller's own profile and password.
 
+use std::time::Duration;
+
 use axum::extract::{Request, State};
 use axum::response::Response;
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::accounts::{PasswordChange, UserPatch};
 use crate::directory::User;
+use crate::store::Cached;
 
 use super::Desk;
 use super::answer::{self, Noted, Refused};
 use super::body::Fields;
 use super::caller::Person;
 use super::view::{self, ProfileView, Success};
+
+/// How long the store keeps what the database said of somebody. Every change takes it away.
+const KEPT: Duration = Duration::from_secs(30 * 60);
 
 /// Show
 #[utoipa::path(
@@ -24,8 +31,30 @@ use super::view::{self, ProfileView, Success};
     ),
 )]
 pub(super) async fn show(State(desk): State<Desk>, person: Person) -> Result<Response, Refused> {
+    let key = person.key();
+    let lease = match desk.store.profile(&key).await {
+        Ok(Cached::Hit(text)) => match RawValue::from_string(text) {
+            Ok(profile) => return Ok(answer::data(&profile)),
+            Err(_) => None,
+        },
+        Ok(Cached::Miss(lease)) => Some(lease),
+        // The database knows as well.
+        Err(_) => None,
+    };
     let user = person.user(&desk).await?;
-    Ok(answer::data(&view::profile(&user)))
+    let profile = read(&desk, &user).await?;
+    if let Some(lease) = lease
+        && let Ok(text) = serde_json::to_string(&profile)
+    {
+        // What is not kept is read again.
+        let _ = desk.store.put_profile(&key, &lease, &text, KEPT).await;
+    }
+    Ok(answer::data(&profile))
+}
+
+async fn read(desk: &Desk, user: &User) -> Result<ProfileView, Refused> {
+    let avatar = desk.accounts.directory().avatar_info(&user.id).await?;
+    Ok(view::profile(user, avatar.as_ref()))
 }
 
 /// What may change of a profile.
@@ -77,7 +106,7 @@ pub(super) async fn change(
         true => before,
         false => desk.accounts.apply_change(&before.id, patch).await?,
     };
-    Ok(answer::data(&view::profile(&user)))
+    Ok(answer::data(&read(&desk, &user).await?))
 }
 
 fn refuse_other_names(fields: &mut Fields, user: &User) {

@@ -74,7 +74,7 @@ pub(super) async fn show_current(
     get,
     path = "/sessions/{id}",
     tag = "sessions",
-    params(("id" = String, Path, description = "Of one of the caller's sessions")),
+    params(("id" = String, Path, pattern = "^[0-9a-f]{64}$", description = "Of one of the caller's sessions")),
     responses(
         (status = 200, description = "The session", body = Success<SessionView>),
         (status = 404, description = "The caller has no such session"),
@@ -116,7 +116,7 @@ pub(super) async fn end_current(
     delete,
     path = "/sessions/{id}",
     tag = "sessions",
-    params(("id" = String, Path, description = "Of one of the caller's sessions")),
+    params(("id" = String, Path, pattern = "^[0-9a-f]{64}$", description = "Of one of the caller's sessions")),
     responses(
         (status = 204, description = "It is over"),
         (status = 404, description = "The caller has no such session"),

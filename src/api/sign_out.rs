@@ -152,6 +152,7 @@ pub(super) async fn sign_out_everywhere(
         .accounts
         .end_sessions_of(&person.key(), None, reason, by, idle)
         .await?;
+    desk.store.cut_off(&person.key()).await?;
     if let Some(token) = &person.identity.token {
         blacklist(&desk, &person.client, token).await?;
     }

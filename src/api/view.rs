@@ -4,12 +4,12 @@ use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::LiveOf;
 use crate::accounts::SignedIn;
-use crate::directory::User;
+use crate::directory::{AvatarInfo, User};
 use crate::session::{Millis, SessionId, Status};
 use crate::store::{Entry, Page};
 
@@ -110,14 +110,26 @@ pub(super) struct ProfileView {
     created_at: String,
     #[schema(format = "date-time")]
     updated_at: String,
+    avatar: Option<AvatarView>,
+}
+
+/// What there is to know of somebody's picture; `GET profile/avatar` has it.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Avatar)]
+pub(super) struct AvatarView {
+    r#type: String,
+    #[schema(format = "date-time")]
+    updated_at: String,
 }
 
 /// A user as an operator sees them.
 #[derive(Debug, Serialize)]
 pub(super) struct UserForAdmin {
     #[serde(flatten)]
-    profile: ProfileView,
+    user: UserView,
     disabled: bool,
+    created_at: String,
+    updated_at: String,
 }
 
 /// What a sign-in or a refresh hands out.
@@ -196,9 +208,9 @@ pub(super) fn session(entry: &Entry, sight: &Sight) -> SessionView {
             name: session.device.name.clone(),
         },
         request_count: activity.request_count,
-        // The store's count is up to a second old; this gateway knows its own better.
         live_connections: activity.live_connections.max((sight.live_of)(session.id)),
-        data: Value::Object(serde_json::Map::new()),
+        // What others may have made of it is not shown as something else.
+        data: serde_json::from_str(&session.data).unwrap_or_else(|_| Value::Object(Map::new())),
         current: sight.current == Some(session.id),
     }
 }
@@ -226,19 +238,30 @@ pub(super) fn user(user: &User) -> UserView {
 }
 
 /// What the gateway keeps of somebody, as they see it.
-pub(super) fn profile(user: &User) -> ProfileView {
+pub(super) fn profile(user: &User, avatar: Option<&AvatarInfo>) -> ProfileView {
     ProfileView {
         user: self::user(user),
         created_at: rfc3339(user.created_at),
         updated_at: rfc3339(user.updated_at),
+        avatar: avatar.map(self::avatar),
+    }
+}
+
+/// What there is to know of somebody's picture.
+pub(super) fn avatar(about: &AvatarInfo) -> AvatarView {
+    AvatarView {
+        r#type: about.media_type.clone(),
+        updated_at: rfc3339(about.updated_at),
     }
 }
 
 /// A user as an operator sees them.
 pub(super) fn user_for_admin(user: &User) -> UserForAdmin {
     UserForAdmin {
-        profile: profile(user),
+        user: self::user(user),
         disabled: user.disabled,
+        created_at: rfc3339(user.created_at),
+        updated_at: rfc3339(user.updated_at),
     }
 }
 

@@ -11,7 +11,10 @@ use super::database::Database;
 use super::sqlite::ATTEMPTS;
 
 fn all() -> Vec<Migration> {
-    let texts = [(1, "users", include_str!("migrations/0001_users.sql"))];
+    let texts = [
+        (1, "users", include_str!("migrations/0001_users.sql")),
+        (2, "avatars", include_str!("migrations/0002_avatars.sql")),
+    ];
     texts
         .into_iter()
         .map(|(version, name, text)| {

@@ -2,7 +2,10 @@
 //! Every statement is one text with `$1` placeholders and types that SQLite and PostgreSQL both know.
 
 mod addresses;
+mod avatars;
 mod database;
+mod devices;
+mod hashes;
 mod migrations;
 mod postgres;
 mod sqlite;
@@ -15,6 +18,8 @@ use crate::settings;
 
 use database::Database;
 
+pub use avatars::{Avatar, AvatarInfo};
+pub use devices::Acquaintance;
 pub use users::{Change, NewUser, Roster, User};
 
 /// How long `/ready` waits for a sign of life.

@@ -18,7 +18,7 @@ use crate::api::{self, Caller, ExpiredClaims, Noted, Refused, RequestId};
 use crate::credential;
 use crate::refusal::Refusal;
 
-/// Bytes of a request body; the endpoints' bodies are far smaller.
+/// Bytes of a body that is read whoever sends it.
 const MAX_BODY: usize = 64 * 1024;
 /// How long the whole of it may take.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -75,10 +75,6 @@ async fn call(
     ctx: &mut Context,
     below: &str,
 ) -> pingora::Result<Result<http::Request<Body>, Refusal>> {
-    let body = match read_body(session).await? {
-        Ok(body) => body,
-        Err(refusal) => return Ok(Err(refusal)),
-    };
     let head = session.req_header();
     let target = match head.uri.query() {
         Some(query) => format!("{below}?{query}"),
@@ -87,48 +83,62 @@ async fn call(
     let Ok(uri) = target.parse::<http::Uri>() else {
         return Ok(Err(Refusal::BadRequest));
     };
-    let mut call = http::Request::new(Body::from(body));
+    let mut call = http::Request::new(Body::empty());
     *call.method_mut() = head.method.clone();
     *call.uri_mut() = uri;
     *call.headers_mut() = head.headers.clone();
     let extensions = call.extensions_mut();
     extensions.insert(ctx.client());
     extensions.insert(RequestId(ctx.request_id.clone()));
-    if api::needs_caller(&ctx.method, below) {
-        let current = Arc::clone(&ctx.current);
-        let worker = Arc::clone(&ctx.worker);
-        let started = Instant::now();
-        let found = worker
-            .admission(&current)
-            .identify(request::asked(session, ctx))
-            .await;
-        ctx.store_time = started.elapsed();
-        match found {
-            Ok(identity) => {
-                if let Some(identity) = &identity {
-                    ctx.note(identity);
-                    request::count_use(ctx, identity);
-                }
-                extensions.insert(Caller(Ok(identity)));
-            }
-            Err(refused) => {
-                ctx.reason = refused.reason;
-                if let Some(claims) = refused.expired {
-                    extensions.insert(ExpiredClaims((*claims).clone()));
-                }
-                extensions.insert(Caller(Err(refused.refusal)));
-            }
+    let known = api::needs_caller(&ctx.method, below) && identify(session, ctx, extensions).await;
+    let most = api::body_max(below);
+    // Nobody's large body is read.
+    if known || most <= MAX_BODY {
+        match read_body(session, most).await? {
+            Ok(body) => *call.body_mut() = Body::from(body),
+            Err(refusal) => return Ok(Err(refusal)),
         }
     }
     Ok(Ok(call))
 }
 
-async fn read_body(session: &mut Session) -> pingora::Result<Result<Bytes, Refusal>> {
+/// Finds out who calls, and tells whether it is somebody.
+async fn identify(session: &Session, ctx: &mut Context, extensions: &mut http::Extensions) -> bool {
+    let current = Arc::clone(&ctx.current);
+    let worker = Arc::clone(&ctx.worker);
+    let started = Instant::now();
+    let found = worker
+        .admission(&current)
+        .identify(request::asked(session, ctx))
+        .await;
+    ctx.store_time = started.elapsed();
+    match found {
+        Ok(identity) => {
+            let known = identity.is_some();
+            if let Some(identity) = &identity {
+                ctx.note(identity);
+                request::count_use(ctx, identity);
+            }
+            extensions.insert(Caller(Ok(identity)));
+            known
+        }
+        Err(refused) => {
+            ctx.reason = refused.reason;
+            if let Some(claims) = refused.expired {
+                extensions.insert(ExpiredClaims((*claims).clone()));
+            }
+            extensions.insert(Caller(Err(refused.refusal)));
+            false
+        }
+    }
+}
+
+async fn read_body(session: &mut Session, most: usize) -> pingora::Result<Result<Bytes, Refusal>> {
     let headers = &session.req_header().headers;
     let declared = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    if declared.is_some_and(|length| length > MAX_BODY) {
+    if declared.is_some_and(|length| length > most) {
         return Ok(Err(Refusal::BodyTooLarge));
     }
     if headers.get(header::EXPECT).is_some() {
@@ -142,7 +152,7 @@ async fn read_body(session: &mut Session) -> pingora::Result<Result<Bytes, Refus
             return Ok(Err(Refusal::RequestTimeout));
         };
         let Some(part) = part? else { break };
-        if body.len() + part.len() > MAX_BODY {
+        if body.len() + part.len() > most {
             session.set_keepalive(None);
             return Ok(Err(Refusal::BodyTooLarge));
         }

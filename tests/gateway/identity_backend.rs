@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use crate::support::client::{Client, Request, Response};
 use crate::support::config::Config;
 use crate::support::gateway::Gateway;
-use crate::support::ports;
 use crate::support::upstream::Upstream;
+use crate::support::{ports, tls};
 
 /// A gateway whose identity backend is at `login` of the echoing upstream.
 fn config(upstream: &Upstream, login: &str) -> Config {
@@ -366,4 +366,39 @@ fn a_form_of_another_site_signs_nobody_in() {
     let foreign = login().header("Origin", "http://evil.example");
     gateway.ask(&foreign).refused(403, "CSRF_REJECTED");
     assert_eq!(upstream.requests(), asked);
+}
+
+#[test]
+fn a_backend_over_https_is_verified_and_may_ask_for_a_certificate() {
+    let upstream = Upstream::start();
+    let (certificate, own) = (tls::certificate("localhost"), tls::certificate("gateway"));
+    let behind = Config::new(upstream.address);
+    let cert = behind.beside("site.pem", &certificate.cert);
+    let key = behind.beside("site.key", &certificate.key);
+    let client_ca = behind.beside("clients.pem", &own.cert);
+    let behind = behind.set(
+        "/listeners/0/tls",
+        json!({ "certificates": [{ "cert": cert, "key": key }], "client_ca": client_ca }),
+    );
+    let behind = Gateway::start(behind);
+    let login_at = format!(
+        "POST https://localhost:{}/public/reply?X-Id=7",
+        behind.public.port()
+    );
+    let asked = |trust: bool, show: bool| {
+        let mut config =
+            config(&upstream, "/unused").set("/identity/upstream/login", json!(login_at));
+        let files = [
+            ("ca", config.beside("ca.pem", &certificate.cert), trust),
+            ("cert", config.beside("own.pem", &own.cert), show),
+            ("key", config.beside("own.key", &own.key), show),
+        ];
+        for (name, file, _) in files.iter().filter(|(_, _, given)| *given) {
+            config.put(&format!("/identity/upstream/tls/{name}"), json!(file));
+        }
+        Gateway::start(config).ask(&login())
+    };
+    asked(true, true).ok();
+    asked(false, true).refused(502, "UPSTREAM_UNREACHABLE");
+    assert_eq!(asked(true, false).status, 502);
 }

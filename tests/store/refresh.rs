@@ -120,7 +120,8 @@ async fn an_idle_session_is_not_refreshed() {
         let (id, _) = signed_in(&store, 60_000).await;
         tokio::time::sleep(Duration::from_millis(5)).await;
         let idle = Some(Duration::from_millis(1));
-        let turned = store.rotate_refresh(id, &turnover(1, 2, Duration::ZERO), idle);
+        let turnover = turnover(1, 2, Duration::ZERO);
+        let turned = store.rotate_refresh(id, &turnover, idle);
         assert_eq!(turned.await.unwrap().rotation, Rotation::Gone);
         assert_eq!(store.holds_refresh(id, [1; 32]).await, Ok(true));
     }

@@ -1,6 +1,8 @@
 //! The harness: the real binary, a real Redis, upstreams that tell what they saw, and clients that
 //! send the very bytes a test wrote. Waiting is polling with a deadline, never a fixed sleep.
 
+pub mod backend;
+pub mod browser;
 pub mod client;
 pub mod commands;
 pub mod config;

@@ -1,15 +1,13 @@
-//! What runs: routes, upstreams, recent events; and reading the configuration again.
+//! What runs: routes, upstreams; and reading the configuration again.
 
 use axum::extract::State;
 use axum::response::Response;
-use http::Uri;
 use serde_json::{Value, json};
 
 use crate::routing::{Auth, HostPattern, PathPattern, Route};
 use crate::settings::Live;
 
 use super::super::answer;
-use super::super::query::Query;
 use super::{Desk, Refused, Reloaded};
 
 /// `GET /admin/routes`, in the file's order.
@@ -59,27 +57,6 @@ fn shown(live: &Live, route: &Route) -> Value {
 /// `GET /admin/upstreams`: how each server is.
 pub(super) async fn upstreams(State(desk): State<Desk>) -> Response {
     answer::data(&json!({"upstreams": (desk.upstreams)()}))
-}
-
-/// `GET /admin/events?event=&limit=&cursor=`: the fleet's latest, newest first.
-pub(super) async fn events(State(desk): State<Desk>, uri: Uri) -> Result<Response, Refused> {
-    let mut query = Query::read(&uri);
-    let limit = query.limit() as usize;
-    let cursor = query.cursor(|text| is_event_id(text).then(|| text.to_owned()));
-    let kind = query.text("event");
-    query.check()?;
-    let page = desk
-        .events
-        .page(kind.as_deref(), cursor.as_deref(), limit)
-        .await?;
-    Ok(answer::data(
-        &json!({"events": page.events, "next_cursor": page.next_cursor}),
-    ))
-}
-
-fn is_event_id(text: &str) -> bool {
-    let number = |text: &str| text.parse::<u64>().is_ok();
-    text.split_once('-').is_some_and(|(at, within)| number(at) && number(within))
 }
 
 /// `POST /admin/reload`: all or nothing; the mistakes are told as `check` prints them.

@@ -1,6 +1,7 @@
 //! The admin listener: health, readiness and metrics for machines, and `/admin/*` under the admin
 //! token for operators. Never on a public listener.
 
+mod events;
 mod guard;
 mod health;
 mod limits;
@@ -103,7 +104,7 @@ fn operators(desk: &Desk) -> Router<Desk> {
         )
         .route("/admin/blacklist", post(tokens::blacklist))
         .route("/admin/blacklist/{jti}", delete(tokens::unblacklist))
-        .route("/admin/events", get(listings::events))
+        .route("/admin/events", get(events::events))
         .route("/admin/reload", post(listings::reload))
         // Nobody without the token learns which paths exist.
         .route("/admin", get(|| async { Refused::from(Refusal::NotFound) }))

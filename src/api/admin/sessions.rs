@@ -16,8 +16,9 @@ use crate::session::{Device, EndReason, SessionId};
 use crate::store::{Store, Wanted};
 
 use super::super::answer;
+use super::super::caller;
 use super::super::query::Query;
-use super::super::view::{self, SignedInView, Sight};
+use super::super::view::{self, Sight, SignedInView};
 use super::{Desk, Refused};
 
 /// `GET /admin/sessions?user=&ip=&status=&limit=&cursor=`: everybody's sessions or one user's, the
@@ -95,10 +96,10 @@ pub(super) async fn open(
     State(desk): State<Desk>,
     Path(user): Path<String>,
 ) -> Result<Response, Refused> {
-    let user = desk.accounts.directory().user(&user).await?;
-    let user = user
-        .filter(|user| !user.disabled)
-        .ok_or(Refusal::NotFound)?;
+    let user = caller::user(&desk.accounts, &user).await?;
+    if user.disabled {
+        return Err(Refusal::NotFound.into());
+    }
     let visitor = Visitor {
         ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
         user_agent: "portcullis token issue".to_owned(),
@@ -113,18 +114,18 @@ pub(super) async fn open(
     desk.events
         .record(event.detail("by an operator, without a password"));
     let shown = Opened {
-        session_id: id,
         signed_in: view::signed_in(&signed_in, &sight(&desk).await?, true),
+        session_id: id,
     };
     Ok(answer::data_with(StatusCode::CREATED, &shown))
 }
 
-/// A session that was opened for somebody.
+/// What a sign-in hands out, with the session's id once more.
 #[derive(Serialize)]
 struct Opened {
-    session_id: SessionId,
     #[serde(flatten)]
     signed_in: SignedInView,
+    session_id: SessionId,
 }
 
 async fn sight(desk: &Desk) -> Result<Sight, Refused> {

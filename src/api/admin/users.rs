@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::accounts::{NewUser, UserPatch};
 use crate::directory::User;
 use crate::session::{Millis, Status};
-use crate::store::Wanted;
+use crate::store::{Entry, Wanted};
 
 use super::super::answer;
 use super::super::body::Fields;
@@ -100,13 +100,11 @@ async fn with_presence(desk: &Desk, user: &User) -> Result<WithPresence, Refused
             },
         )
         .await?;
-    let sessions = page.entries.iter();
-    let connections: u64 = sessions
-        .map(|entry| {
-            let own = (desk.live_of)(entry.session.id);
-            entry.activity.live_connections.max(own)
-        })
-        .sum();
+    let open = |entry: &Entry| {
+        let here = (desk.live_of)(entry.session.id);
+        entry.activity.live_connections.max(here)
+    };
+    let connections: u64 = page.entries.iter().map(open).sum();
     let seen = page
         .entries
         .iter()

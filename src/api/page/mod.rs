@@ -33,9 +33,13 @@ pub(super) fn is_page(path: &str) -> bool {
     matches!(path, SIGN_IN | SIGN_OUT)
 }
 
-/// Tells whether a page wants to know who asks for it.
+/// Tells whether the wire has to authenticate whoever looks at a page or sends its form.
 pub(super) fn needs_caller(method: &Method, path: &str) -> bool {
-    matches!(*method, Method::GET | Method::HEAD) || (*method == Method::POST && path == SIGN_OUT)
+    match *method {
+        Method::GET | Method::HEAD => true,
+        Method::POST => path == SIGN_OUT,
+        _ => false,
+    }
 }
 
 /// The pages.

@@ -9,7 +9,8 @@ use crate::credential;
 use crate::settings::Live;
 
 use super::super::answer::Refused;
-use super::super::{Caller, Desk, sign_out};
+use super::super::sign_out::leave;
+use super::super::{Caller, Desk};
 use super::fields::Sent;
 use super::form_token::{self, FormToken};
 use super::{Problem, SIGN_IN, SIGN_OUT, address, answer, html, is_signed_in};
@@ -47,7 +48,7 @@ pub(super) async fn submit(
         return Ok(again(unknown.into()));
     }
     if let Some(Caller(Ok(Some(identity)))) = &caller {
-        let left = sign_out::leave(&desk, &client, identity, live.sessions.idle_timeout).await;
+        let left = leave(&desk, &client, identity, live.sessions.idle_timeout).await;
         if let Err(unsure) = left {
             return Ok(again(unsure.into()));
         }

@@ -17,7 +17,7 @@ async fn what_is_no_endpoint_and_what_is_no_method() {
         ("GET", "/auth/logout", "POST"),
         ("PUT", "/auth/refresh", "POST"),
         ("POST", "/sessions", "GET,HEAD,DELETE"),
-        ("POST", "/sessions/current", "GET,HEAD,DELETE"),
+        ("POST", "/sessions/current", "GET,HEAD,DELETE,PATCH"),
         ("DELETE", "/profile", "GET,HEAD,PUT"),
         ("DELETE", "/health", "GET,HEAD"),
     ];

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod admin;
+mod changes;
 mod desk;
 mod operations;
 mod profile;
@@ -215,7 +216,12 @@ impl Gateway {
         if !body.is_empty() {
             request = request.header("content-type", "application/json");
         }
-        let mut request = request.body(Body::from(body.to_owned())).unwrap();
+        self.send(request.body(Body::from(body.to_owned())).unwrap())
+            .await
+    }
+
+    /// Sends a request as the wire does.
+    async fn send(&self, mut request: Request<Body>) -> Answer {
         let ask = needs_caller(request.method(), request.uri().path());
         let caller = if ask {
             Some(self.authenticate(request.headers()).await)

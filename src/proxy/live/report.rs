@@ -131,7 +131,7 @@ mod tests {
         told.told(&told.due(&open, now), true, now);
         assert_eq!(told.due(&open, now + REPEAT / 2), []);
         assert_eq!(told.due(&open, now + REPEAT), [(ONE, 1)]);
-        assert!(REPEAT * 2 < crate::store::live::REPORT_KEPT);
+        assert!(REPEAT * 2 < crate::store::REPORT_KEPT);
     }
 
     #[test]

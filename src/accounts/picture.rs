@@ -1,0 +1,94 @@
+//! Pictures that people give of themselves, recognised by what they are and not by what somebody
+//! says of them.
+
+/// Bytes.
+pub const PICTURE_MAX: usize = 1024 * 1024;
+
+/// The media type of a picture, if it is one of those that are taken: PNG, JPEG, GIF or WebP, whole
+/// from beginning to end.
+pub fn media_type(bytes: &[u8]) -> Option<&'static str> {
+    let found = [
+        ("image/png", is_png as fn(&[u8]) -> bool),
+        ("image/jpeg", is_jpeg),
+        ("image/gif", is_gif),
+        ("image/webp", is_webp),
+    ];
+    let (media_type, _) = found.into_iter().find(|(_, is)| is(bytes))?;
+    Some(media_type)
+}
+
+/// The signature, a header chunk, and the end chunk (PNG, third edition, sections 5.2 and 11.2).
+fn is_png(bytes: &[u8]) -> bool {
+    const BEGIN: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR";
+    const END: &[u8] = b"\0\0\0\0IEND\xaeB`\x82";
+    bytes.starts_with(BEGIN) && bytes.ends_with(END)
+}
+
+/// Start and end of an image, and a marker after the start (ITU-T T.81, annex B).
+fn is_jpeg(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"\xff\xd8\xff") && bytes.ends_with(b"\xff\xd9")
+}
+
+/// Header and trailer (GIF89a, sections 17 and 27).
+fn is_gif(bytes: &[u8]) -> bool {
+    let begins = bytes.starts_with(b"GIF87a") || bytes.starts_with(b"GIF89a");
+    begins && bytes.len() > 13 && bytes.ends_with(b";")
+}
+
+/// A RIFF container of this kind that is as long as it says (RFC 9649, section 2.3).
+fn is_webp(bytes: &[u8]) -> bool {
+    let Some((head, rest)) = bytes.split_at_checked(8) else {
+        return false;
+    };
+    let Some(length) = head.strip_prefix(b"RIFF") else {
+        return false;
+    };
+    let length = length
+        .iter()
+        .rev()
+        .fold(0, |sum, byte| sum * 256 + usize::from(*byte));
+    let kinds: [&[u8]; 3] = [b"WEBPVP8 ", b"WEBPVP8L", b"WEBPVP8X"];
+    length == rest.len() && kinds.iter().any(|kind| rest.starts_with(kind))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pictures_are_known_by_their_bytes() {
+        let png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR....\0\0\0\0IEND\xaeB`\x82";
+        let jpeg = b"\xff\xd8\xff\xe0....\xff\xd9";
+        let gif = b"GIF89a\x01\0\x01\0\0\0\0....;";
+        let webp = b"RIFF\x0c\0\0\0WEBPVP8L....";
+        let good: [(&[u8], &str); 4] = [
+            (png, "image/png"),
+            (jpeg, "image/jpeg"),
+            (gif, "image/gif"),
+            (webp, "image/webp"),
+        ];
+        for (bytes, expected) in good {
+            assert_eq!(media_type(bytes), Some(expected));
+            let cut = bytes.len() - 1;
+            assert_eq!(media_type(bytes.get(..cut).unwrap_or_default()), None);
+        }
+    }
+
+    #[test]
+    fn nothing_else_is_a_picture() {
+        let bad: [&[u8]; 9] = [
+            b"",
+            b"GIF89a",
+            b"<svg xmlns=\"http://www.w3.org/2000/svg\"/>",
+            b"<script>alert(1)</script>",
+            b"BM....",
+            b"\xff\xd8\xff",
+            b"RIFF\xff\xff\xff\xffWEBPVP8L",
+            b"RIFF\x04\0\0\0WAVE",
+            b"\x89PNG\r\n\x1a\n",
+        ];
+        for bytes in bad {
+            assert_eq!(media_type(bytes), None, "{bytes:?}");
+        }
+    }
+}

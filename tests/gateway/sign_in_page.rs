@@ -1,0 +1,332 @@
+//! The sign-in page, seen byte by byte: who is sent to it, what it takes, and what it refuses.
+
+use serde_json::json;
+
+use crate::support::client::{Request, Response};
+use crate::support::config::Config;
+use crate::support::gateway::{Gateway, PASSWORD};
+use crate::support::redis::Redis;
+use crate::support::upstream::Upstream;
+
+const ACCEPT: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+
+fn config() -> Config {
+    Config::new(Upstream::start().address).set("/routes/0/on_unauthenticated", json!("redirect"))
+}
+
+fn gateway() -> Gateway {
+    let gateway = Gateway::start(config());
+    gateway.register("ann@example.com");
+    gateway
+}
+
+fn form(path: &str, fields: &[(&str, &str)]) -> Request {
+    let mut body = url::form_urlencoded::Serializer::new(String::new());
+    body.extend_pairs(fields);
+    Request::post(&format!("/api/v1{path}"))
+        .header("Content-Type", "application/x-www-form-urlencoded")
+        .body(body.finish())
+}
+
+/// A right sign-in, as a browser sends it from the page.
+fn sign_in(return_to: &str) -> Request {
+    let fields = [
+        ("login", "ann@example.com"),
+        ("password", PASSWORD),
+        ("return_to", return_to),
+    ];
+    form("/sign-in", &fields).header("Origin", "http://localhost")
+}
+
+fn session_cookie(answer: &Response) -> Option<String> {
+    let cookies = answer.all("set-cookie");
+    let own = cookies
+        .iter()
+        .find(|cookie| cookie.starts_with("portcullis=") && !cookie.contains("Max-Age=0"));
+    own.map(|cookie| cookie.split(';').next().unwrap().to_owned())
+}
+
+/// What every page promises.
+#[track_caller]
+fn page(answer: &Response, status: u16) -> String {
+    let text = answer.text();
+    assert_eq!(answer.status, status, "{text}");
+    let header = |name| answer.header(name).unwrap_or_default().to_owned();
+    assert_eq!(header("content-type"), "text/html; charset=utf-8");
+    assert_eq!(header("cache-control"), "no-store");
+    assert_eq!(header("x-frame-options"), "DENY");
+    assert_eq!(header("x-content-type-options"), "nosniff");
+    let policy = header("content-security-policy");
+    for rule in [
+        "default-src 'none'",
+        "frame-ancestors 'none'",
+        "form-action 'self'",
+    ] {
+        assert!(policy.contains(rule), "{policy}");
+    }
+    assert!(!policy.contains("unsafe"), "{policy}");
+    assert!(text.contains("<html lang=\"en\">") && !text.contains("<script"));
+    text
+}
+
+#[test]
+fn a_browser_that_opens_a_page_is_sent_to_sign_in_and_nobody_else_is() {
+    let gateway = gateway();
+    let open = || Request::get("/private/a?b=c&d").header("Accept", ACCEPT);
+    let answer = gateway.ask(&open());
+    assert_eq!(answer.status, 303);
+    assert_eq!(
+        answer.header("location"),
+        Some("/api/v1/sign-in?return_to=%2Fprivate%2Fa%3Fb%3Dc%26d")
+    );
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
+    assert_eq!(
+        gateway
+            .ask(&open().header("Sec-Fetch-Mode", "navigate"))
+            .status,
+        303
+    );
+    let head = Request::new("HEAD", "/private/a").header("Accept", ACCEPT);
+    assert_eq!(gateway.ask(&head).status, 303);
+    // A session that has ended is one to replace; the cookie goes.
+    let stale = format!("portcullis={}", "0".repeat(64));
+    let answer = gateway.ask(&open().cookie(&stale));
+    assert_eq!(answer.status, 303);
+    assert!(
+        answer
+            .all("set-cookie")
+            .iter()
+            .any(|cookie| cookie.contains("Max-Age=0"))
+    );
+    for (what, request) in [
+        ("a program", Request::get("/private/a")),
+        (
+            "anything",
+            Request::get("/private/a").header("Accept", "*/*"),
+        ),
+        ("a script", open().header("Sec-Fetch-Mode", "cors")),
+        (
+            "a form",
+            Request::post("/private/a")
+                .header("Accept", ACCEPT)
+                .body(""),
+        ),
+        ("a token", open().bearer("a.b.c")),
+        (
+            "another route",
+            Request::get("/optional/a")
+                .header("Accept", ACCEPT)
+                .bearer("a.b.c"),
+        ),
+    ] {
+        assert_eq!(gateway.ask(&request).status, 401, "{what}");
+    }
+    let long = Request::get(&format!("/private/{}", "a".repeat(4000))).header("Accept", ACCEPT);
+    assert_eq!(
+        gateway.ask(&long).header("location"),
+        Some("/api/v1/sign-in?return_to=%2F")
+    );
+}
+
+#[test]
+fn signing_in_sets_the_cookie_and_goes_back_to_this_origin_only() {
+    let gateway = gateway();
+    let answer = gateway.ask(&sign_in("/private/a?b=c"));
+    assert_eq!(answer.status, 303, "{}", answer.text());
+    assert_eq!(answer.header("location"), Some("/private/a?b=c"));
+    let cookie = session_cookie(&answer).unwrap();
+    gateway
+        .ask(&Request::get("/private/a").cookie(&cookie))
+        .ok();
+    for trick in [
+        "//evil.example",
+        "/\\evil.example",
+        "https:evil.example",
+        "https://evil.example/",
+        "javascript:alert(1)",
+        "/%0d%0aSet-Cookie:x=y\u{e9}",
+        "",
+    ] {
+        let answer = gateway.ask(&sign_in(trick));
+        assert_eq!(
+            (answer.status, answer.header("location")),
+            (303, Some("/")),
+            "{trick}"
+        );
+    }
+    // And so on the way there, for somebody who is signed in (the first session was evicted).
+    let cookie = session_cookie(&gateway.ask(&sign_in("/"))).unwrap();
+    for (query, target) in [
+        ("?return_to=%2Fprivate%2Fa", "/private/a"),
+        ("?return_to=%2F%2Fevil.example", "/"),
+        ("?return_to=%2F%5Cevil.example", "/"),
+        ("?return_to=https%3Aevil.example", "/"),
+        ("?return_to=/%09/evil.example", "/"),
+        ("", "/"),
+    ] {
+        let open = Request::get(&format!("/api/v1/sign-in{query}")).cookie(&cookie);
+        let answer = gateway.ask(&open);
+        assert_eq!(
+            (answer.status, answer.header("location")),
+            (303, Some(target)),
+            "{query}"
+        );
+    }
+}
+
+#[test]
+fn a_mistake_shows_the_page_again() {
+    let config = config().set(
+        "/identity/builtin/sign_in_limits/failures_per_account",
+        json!({ "limit": 2, "window": "10m" }),
+    );
+    let gateway = Gateway::start(config);
+    gateway.register("ann@example.com");
+    let wrong = |login: &str| {
+        let fields = [
+            ("login", login),
+            ("password", "wrong"),
+            ("return_to", "/private/x"),
+        ];
+        gateway.ask(&form("/sign-in", &fields).same_origin())
+    };
+    let hostile = wrong("\"><script>alert(1)</script>");
+    let text = page(&hostile, 401);
+    assert!(text.contains("&quot;&gt;&lt;script&gt;alert(1)"), "{text}");
+    let answer = wrong("ann@example.com");
+    let text = page(&answer, 401);
+    assert!(text.contains("role=\"alert\"") && text.contains("The name or the password is wrong."));
+    assert!(
+        text.contains("value=\"/private/x\"") && !text.contains("\"wrong\""),
+        "{text}"
+    );
+    assert!(
+        answer
+            .header("www-authenticate")
+            .unwrap()
+            .starts_with("Bearer")
+    );
+    assert!(session_cookie(&answer).is_none());
+    page(&wrong("ann@example.com"), 401);
+    let limited = wrong("ann@example.com");
+    assert!(page(&limited, 429).contains("Too many attempts"));
+    assert!(limited.number("retry-after") > 0);
+    limited.number("x-ratelimit-limit");
+    let twice = [("login", "a"), ("login", "b"), ("password", "c")];
+    gateway
+        .ask(&form("/sign-in", &twice).same_origin())
+        .refused(400, "VALIDATION_FAILED");
+}
+
+#[test]
+fn a_form_of_another_site_does_nothing() {
+    let gateway = gateway();
+    let fields = [("login", "ann@example.com"), ("password", PASSWORD)];
+    let bare = || form("/sign-in", &fields);
+    for (what, request) in [
+        (
+            "another origin",
+            bare().header("Origin", "http://evil.example"),
+        ),
+        ("none that it says", bare().header("Origin", "null")),
+        (
+            "another site",
+            bare().header("Sec-Fetch-Site", "cross-site"),
+        ),
+        ("a neighbour", bare().header("Sec-Fetch-Site", "same-site")),
+        ("a silent browser without the page's secret", bare()),
+    ] {
+        let answer = gateway.ask(&request);
+        page(&answer, 403);
+        assert!(session_cookie(&answer).is_none(), "{what}");
+    }
+    for kind in [
+        "text/plain",
+        "application/json",
+        "multipart/form-data; boundary=x",
+    ] {
+        let other = Request::post("/api/v1/sign-in")
+            .header("Content-Type", kind)
+            .same_origin()
+            .body("login=ann%40example.com&password=x");
+        assert_eq!(gateway.ask(&other).status, 415, "{kind}");
+    }
+    // A silent browser brings back what the page gave it.
+    let shown = gateway.get("/api/v1/sign-in");
+    let text = page(&shown, 200);
+    let (_, rest) = text.split_once("name=\"token\" value=\"").unwrap();
+    let token = &rest[..64];
+    let cookie = shown.header("set-cookie").unwrap();
+    assert!(
+        cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"),
+        "{cookie}"
+    );
+    let pair = cookie.split(';').next().unwrap();
+    let mut with_token = fields.to_vec();
+    with_token.push(("token", token));
+    let answer = gateway.ask(&form("/sign-in", &with_token).cookie(pair));
+    assert_eq!(answer.status, 303, "{}", answer.text());
+    page(&gateway.ask(&form("/sign-in", &with_token)), 403);
+    page(&gateway.ask(&form("/sign-in", &fields).cookie(pair)), 403);
+    // Browsers of today get none.
+    let modern = gateway.ask(&Request::get("/api/v1/sign-in").header("Sec-Fetch-Site", "none"));
+    assert!(modern.header("set-cookie").is_none());
+}
+
+#[test]
+fn signing_out_needs_the_button() {
+    let gateway = gateway();
+    let cookie = session_cookie(&gateway.ask(&sign_in("/"))).unwrap();
+    let private = || gateway.ask(&Request::get("/private/a").cookie(&cookie));
+    let shown = gateway.ask(&Request::get("/api/v1/sign-out").cookie(&cookie));
+    assert!(page(&shown, 200).contains("<button"));
+    let foreign = form("/sign-out", &[]).header("Origin", "http://evil.example");
+    page(&gateway.ask(&foreign.cookie(&cookie)), 403);
+    private().ok();
+    let out = form("/sign-out", &[]).cookie(&cookie).same_origin();
+    let answer = gateway.ask(&out);
+    assert!(page(&answer, 200).contains("You are signed out"));
+    assert!(
+        answer
+            .all("set-cookie")
+            .iter()
+            .any(|cookie| cookie.contains("Max-Age=0"))
+    );
+    private().refused(401, "SESSION_REVOKED");
+    page(&gateway.ask(&out), 200);
+    assert!(page(&gateway.get("/api/v1/sign-out"), 200).contains("You are signed out"));
+}
+
+#[test]
+fn an_outage_of_the_store_is_told_in_the_page() {
+    let mut redis = Redis::start();
+    let gateway = Gateway::start(config().store(&redis.url()));
+    gateway.register("ann@example.com");
+    let cookie = session_cookie(&gateway.ask(&sign_in("/"))).unwrap();
+    redis.kill();
+    let answer = gateway.ask(&sign_in("/"));
+    assert!(page(&answer, 503).contains("does not work at the moment"));
+    answer.number("retry-after");
+    let out = form("/sign-out", &[]).cookie(&cookie).same_origin();
+    let answer = gateway.ask(&out);
+    page(&answer, 503);
+    assert!(answer.header("set-cookie").is_none(), "the cookie stays");
+    // A page that needs a session says 503, and sends nobody away.
+    let open = Request::get("/private/a")
+        .header("Accept", ACCEPT)
+        .cookie(&cookie);
+    assert_eq!(gateway.ask(&open).status, 503);
+}
+
+#[test]
+fn without_a_route_that_redirects_there_is_no_page() {
+    let upstream = Upstream::start();
+    let config = Config::new(upstream.address).route(json!({
+        "name": "rest", "auth": "none", "upstream": "echo",
+    }));
+    let gateway = Gateway::start(config);
+    assert_eq!(
+        gateway.get("/api/v1/sign-in").echo().target(),
+        "/api/v1/sign-in"
+    );
+}

@@ -1,0 +1,150 @@
+//! A real browser: chromium without a window, driven by chromedriver.
+
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use fantoccini::elements::Element;
+use fantoccini::wd::WebDriverCompatibleCommand;
+use fantoccini::{Client, ClientBuilder, Locator};
+use hyper_util::client::legacy::connect::HttpConnector;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::client::socket;
+use super::ports;
+use super::wait::{PATIENCE, eventually};
+
+/// A window of a browser of its own.
+pub struct Browser {
+    pub client: Client,
+    driver: Child,
+    _folder: TempDir,
+}
+
+impl Browser {
+    /// Starts one, with scripts or without.
+    pub async fn start(scripts: bool) -> Browser {
+        let folder = tempfile::tempdir().unwrap();
+        let address = ports::free();
+        let driver = Command::new("chromedriver")
+            .arg(format!("--port={}", address.port()))
+            // Its profile is put there.
+            .env("TMPDIR", folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            // The browser is in it too, and ends with it.
+            .process_group(0)
+            .spawn()
+            .expect("chromedriver (scripts/setup tests installs it)");
+        eventually("chromedriver listens", || socket(address).ok());
+        let options = json!({
+            "args": ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
+            "prefs": {
+                "profile.managed_default_content_settings.javascript": if scripts { 1 } else { 2 },
+            },
+        });
+        let capabilities = [("goog:chromeOptions".to_owned(), options)];
+        let client = ClientBuilder::new(HttpConnector::new())
+            .capabilities(capabilities.into_iter().collect())
+            .connect(&format!("http://{address}"))
+            .await
+            .unwrap();
+        Browser {
+            client,
+            driver,
+            _folder: folder,
+        }
+    }
+
+    /// What a CSS selector finds first.
+    pub async fn find(&self, css: &str) -> Element {
+        self.client.find(Locator::Css(css)).await.unwrap()
+    }
+
+    /// The path and query of the page.
+    pub async fn place(&self) -> String {
+        let url = self.client.current_url().await.unwrap();
+        match url.query() {
+            Some(query) => format!("{}?{query}", url.path()),
+            None => url.path().to_owned(),
+        }
+    }
+
+    /// Waits for a page of that title.
+    pub async fn until_title(&self, title: &str) {
+        self.until(title, async || self.client.title().await.unwrap())
+            .await;
+    }
+
+    /// Waits for the page of that path and query.
+    pub async fn until_place(&self, place: &str) {
+        self.until(place, async || self.place().await).await;
+    }
+
+    /// A click that leads to another page may come back before the page is there.
+    async fn until(&self, wanted: &str, look: impl AsyncFn() -> String) {
+        let start = Instant::now();
+        loop {
+            let found = look().await;
+            if found == wanted {
+                return;
+            }
+            assert!(start.elapsed() < PATIENCE, "{found} and not {wanted}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// What assistive technology is told of an element: its role and its name.
+    pub async fn role_and_name(&self, css: &str) -> (String, String) {
+        let element = self.find(css).await.element_id();
+        let ask = async |what: &'static str| {
+            let command = Computed {
+                element: element.to_string(),
+                what,
+            };
+            let told: Value = self.client.issue_cmd(command).await.unwrap();
+            told.as_str().unwrap_or_default().to_owned()
+        };
+        (ask("computedrole").await, ask("computedlabel").await)
+    }
+
+    /// Ends it in good order.
+    pub async fn close(self) {
+        self.client.clone().close().await.unwrap();
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        let group = format!("-{}", self.driver.id());
+        let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
+        let _ = self.driver.wait();
+    }
+}
+
+/// WebDriver's "Get Computed Role" and "Get Computed Label".
+#[derive(Debug)]
+struct Computed {
+    element: String,
+    what: &'static str,
+}
+
+impl WebDriverCompatibleCommand for Computed {
+    fn endpoint(
+        &self,
+        base: &url::Url,
+        session: Option<&str>,
+    ) -> Result<url::Url, url::ParseError> {
+        let session = session.unwrap_or_default();
+        base.join(&format!(
+            "session/{session}/element/{}/{}",
+            self.element, self.what
+        ))
+    }
+
+    fn method_and_body(&self, _: &url::Url) -> (http::Method, Option<String>) {
+        (http::Method::GET, None)
+    }
+}
