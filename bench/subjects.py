@@ -19,20 +19,69 @@ GATEWAY_CORE, OTHER_CORE = ("0", "1")
 PASSWORD = "a password for the bench only"
 
 
+# What brings a command on Debian; the others come with this repository.
+PACKAGES = {
+    "wrk": "apt-get install wrk",
+    "nginx": "apt-get install nginx-light",
+    "redis-server": "apt-get install redis-server",
+    "taskset": "apt-get install util-linux",
+    "cargo": "https://rustup.rs",
+}
+
+
 def need(*commands):
-    """Ends the run when one of these is not installed."""
-    for command in commands:
-        if not shutil.which(command):
-            sys.exit(f"{command} is needed and is not installed")
+    """Ends the run, naming whatever is not installed."""
+    # Where Debian keeps servers, which is not on everybody's path.
+    os.environ["PATH"] += os.pathsep + "/usr/local/sbin:/usr/sbin"
+    missing = [command for command in commands if not shutil.which(command)]
+    for command in missing:
+        print(f"{command} is needed and is not installed ({PACKAGES[command]})", file=sys.stderr)
+    if missing:
+        sys.exit(1)
 
 
-def build(release):
-    """Builds gateway and bare pass-through; returns the folder with both."""
-    profile = ["--release"] if release else []
-    for target in (["--bin", "portcullis"], ["--example", "bare"]):
-        subprocess.run(["cargo", "build", "--quiet", *profile, *target], cwd=ROOT, check=True)
-    target = os.environ.get("CARGO_TARGET_DIR", ROOT / "target")
-    return pathlib.Path(target) / ("release" if release else "debug")
+def need_cores(count):
+    """Ends the run where processes would share a core that is meant for one of them."""
+    if len(os.sched_getaffinity(0)) < count:
+        sys.exit(f"{count} cores are needed: one for the gateway, one for the rest")
+
+
+def common_arguments(parser):
+    """What every bench can be told about the builds."""
+    parser.add_argument("--debug", action="store_true", help="debug builds, to try the script itself")
+    parser.add_argument(
+        "--gateway", type=pathlib.Path, metavar="PATH",
+        help="measure this binary instead of building one; the examples beside it are used if they are there",
+    )
+
+
+def build_words(options):
+    """What is said of the builds above a table."""
+    if options.gateway:
+        return f"gateway {options.gateway}"
+    return "debug builds, no figures to quote" if options.debug else "release builds"
+
+
+class Binaries:
+    """The gateway, and the examples that a bench needs, built as far as they have to be."""
+
+    def __init__(self, options, *examples):
+        profile = "debug" if options.debug else "release"
+        target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / profile
+        self.examples = target / "examples"
+        self.portcullis = target / "portcullis"
+        if options.gateway:
+            self.portcullis = options.gateway.resolve()
+            beside = self.portcullis.parent / "examples"
+            if all((beside / example).exists() for example in examples):
+                self.examples = beside
+                return
+        wanted = [] if options.gateway else [["--bin", "portcullis"]]
+        wanted += [["--example", example] for example in examples]
+        need("cargo")
+        for one in wanted:
+            release = [] if options.debug else ["--release"]
+            subprocess.run(["cargo", "build", "--quiet", *release, *one], cwd=ROOT, check=True)
 
 
 def free_port():
@@ -151,7 +200,7 @@ class Bench:
     def start_bare(self):
         port = free_port()
         command = [
-            self.binaries / "examples" / "bare", f"127.0.0.1:{port}", f"127.0.0.1:{self.upstream}",
+            self.binaries.examples / "bare", f"127.0.0.1:{port}", f"127.0.0.1:{self.upstream}",
         ]
         return port, self.start("bare", GATEWAY_CORE, command, port)
 
@@ -162,7 +211,7 @@ class Bench:
         ]
         return port, self.start("redis", OTHER_CORE, command, port)
 
-    def start_portcullis(self, store):
+    def start_portcullis(self, store, log_format="text", sessions=None):
         """A gateway with three routes: /open, /full and /limited."""
         port, admin = free_port(), free_port()
         user_limit = {"algorithm": "sliding_window", "window": "1m", "key": "user", "consistency": "exact"}
@@ -175,6 +224,7 @@ class Bench:
                 "access_ttl": "24h",
                 "signing": {"algorithm": "HS256", "secret": "a secret for the bench only, 0123456789"},
             },
+            "sessions": sessions or {},
             "identity": {"builtin": {
                 "registration": "open",
                 "sign_in_limits": {"attempts_per_address": {"limit": 1000000, "window": "1m"}},
@@ -195,7 +245,10 @@ class Bench:
         # JSON is YAML.
         file = self.folder / "portcullis.yaml"
         file.write_text(json.dumps(config, indent=2))
-        command = [self.binaries / "portcullis", "run", "--config", file, "--log-level", "error"]
+        command = [
+            self.binaries.portcullis, "run", "--config", file,
+            "--log-level", "error", "--log-format", log_format,
+        ]
         process = self.start("portcullis", GATEWAY_CORE, command, port)
         deadline = time.monotonic() + 20
         while True:

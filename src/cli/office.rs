@@ -2,13 +2,13 @@
 //! run in this process, over the configured store and database. A store in memory is known to nobody
 //! but the running gateway, so there its admin listener is asked.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+mod opening;
+
+use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::Body;
 use http::{Method, Request, header};
@@ -16,18 +16,15 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use tower::ServiceExt;
 
-use crate::accounts::Accounts;
-use crate::api::admin::{Desk, Readiness, Reloaded};
+use super::remark;
 use crate::directory::{self, Directory};
-use crate::events::Events;
-use crate::metrics::Metrics;
-use crate::settings::{Boot, Engine, Live, RedisAddress, Settings};
+use crate::settings::{Engine, Live, Settings};
 use crate::store::Store;
+
+use opening::{NO_TOKEN, await_store, desk, gateway_to_ask};
 
 /// How long a store may take to be connected to.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// For one answer of a running gateway; hashing a password may have to wait its turn.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of one page of a list, generously.
 const ANSWER_MAX: usize = 16 << 20;
 
@@ -101,7 +98,7 @@ pub(super) fn visit<T>(
     runtime.block_on(async {
         let office = Office::open(settings, matter).await?;
         let told = story(&office).await;
-        office.leave().await;
+        office.close().await;
         told
     })
 }
@@ -139,13 +136,15 @@ impl Office {
         })
     }
 
-    /// Hands the events in and closes the database.
-    async fn leave(self) {
-        // A story that never spoke to the store must not wait for it; nor fail where only this does.
+    /// Ends it in good order: the events of what was done here are for the whole fleet.
+    async fn close(self) {
         if let Reach::Here(_, store) = &self.desk
-            && store.up()
+            && store.write_journal().await.is_err()
         {
-            let _ = store.write_journal().await;
+            store.wait_until_up(PATIENCE).await;
+            if store.write_journal().await.is_err() {
+                remark("it is done, but the store did not take the event of it");
+            }
         }
         self.directory.close().await;
     }
@@ -242,92 +241,6 @@ impl Office {
     }
 }
 
-const NO_TOKEN: &str = "the store is in the memory of the running gateway, which can only be asked with an admin.token, and the configuration has none";
-
-/// The running gateway, if the matter is one that only its memory knows.
-async fn gateway_to_ask(
-    boot: &Boot,
-    live: &Live,
-    matter: Matter,
-) -> anyhow::Result<Option<(reqwest::Client, SocketAddr)>> {
-    if matter == Matter::People || !matches!(boot.store.engine, Engine::Memory) {
-        return Ok(None);
-    }
-    let admin = reachable(boot.admin);
-    match tokio::net::TcpStream::connect(admin).await {
-        Ok(_) => {}
-        Err(error)
-            if error.kind() == std::io::ErrorKind::ConnectionRefused
-                && matter == Matter::PeopleAndSessions =>
-        {
-            return Ok(None);
-        }
-        Err(error) => {
-            let problem = "the store is in the memory of the gateway, and its admin listener";
-            return Err(error).context(format!("{problem} {admin} cannot be reached"));
-        }
-    }
-    anyhow::ensure!(live.admin_token.is_some(), NO_TOKEN);
-    let client = reqwest::Client::builder()
-        // Neither a proxy of the environment nor anybody that it points to is to see the token.
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .timeout(ANSWER_TIMEOUT)
-        .build()
-        .context("an HTTP client could not be made")?;
-    Ok(Some((client, admin)))
-}
-
-/// A listener on every address is met at the loopback one.
-fn reachable(bind: SocketAddr) -> SocketAddr {
-    let ip = match bind.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
-    };
-    SocketAddr::new(ip, bind.port())
-}
-
-/// The admin desk without a gateway around it: it serves users and sessions. Its metrics go nowhere.
-fn desk(boot: &Boot, live: Live, directory: Directory) -> anyhow::Result<Desk> {
-    let metrics = Arc::new(Metrics::new().context("the metrics could not be set up")?);
-    let store = Store::open(&boot.store, Arc::clone(&metrics)).link();
-    let events = Events::new(store.clone());
-    let accounts = Accounts::new(
-        directory,
-        store.clone(),
-        Arc::clone(&metrics),
-        events.clone(),
-    )
-    .map_err(|_| anyhow::anyhow!("the operating system gives no randomness"))?;
-    Ok(Desk {
-        live: Arc::new(ArcSwap::from_pointee(live)),
-        accounts,
-        store,
-        metrics,
-        events,
-        live_of: Arc::new(|_| 0),
-        readiness: Readiness::default(),
-        sessions_on_outage: boot.store.sessions_on_outage,
-        own_names: Arc::from([]),
-        counter: crate::admission::counter_of_texts,
-        upstreams: Arc::new(|| Value::Array(Vec::new())),
-        reload: Arc::new(|| {
-            let nothing = Reloaded::Rejected(vec!["no gateway runs in this process".to_owned()]);
-            Box::pin(std::future::ready(nothing))
-        }),
-    })
-}
-
-async fn await_store(store: &Store, address: &RedisAddress) -> anyhow::Result<()> {
-    let RedisAddress { host, port, .. } = address;
-    anyhow::ensure!(
-        store.wait_until_up(PATIENCE).await,
-        "the store {host}:{port} cannot be reached"
-    );
-    Ok(())
-}
-
 fn refused(answer: &Value) -> Refused {
     let text = |pointer: &str| {
         let text = answer.pointer(pointer).and_then(Value::as_str);
@@ -347,20 +260,7 @@ fn refused(answer: &Value) -> Refused {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
     use super::*;
-
-    #[test]
-    fn a_listener_on_every_address_is_met_at_the_loopback_one() {
-        for (bind, expected) in [
-            ("0.0.0.0:9090", "127.0.0.1:9090"),
-            ("[::]:9090", "[::1]:9090"),
-            ("10.1.2.3:9090", "10.1.2.3:9090"),
-        ] {
-            assert_eq!(reachable(bind.parse().unwrap()), expected.parse().unwrap());
-        }
-    }
 
     #[test]
     fn a_refusal_is_read_with_its_fields() {

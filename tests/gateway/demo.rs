@@ -1,6 +1,8 @@
 //! The tour that `demo` prints does what it says, line by line, in a POSIX shell.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
 use std::time::Duration;
@@ -10,7 +12,22 @@ use crate::support::gateway::{binary, signal};
 use crate::support::ports;
 use crate::support::wait::{PATIENCE, eventually, within};
 
-struct Demo(Child);
+/// A running `portcullis demo`.
+pub struct Demo(pub Child);
+
+impl Demo {
+    /// Starts it in a folder, on these addresses.
+    pub fn start(folder: &Path, public: SocketAddr, admin: SocketAddr) -> Demo {
+        let child = Command::new(binary())
+            .args(["demo", "--bind", &public.to_string()])
+            .args(["--admin-bind", &admin.to_string()])
+            .current_dir(folder)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn();
+        Demo(child.unwrap())
+    }
+}
 
 impl Drop for Demo {
     fn drop(&mut self) {
@@ -23,21 +40,7 @@ impl Drop for Demo {
 fn every_line_of_the_tour_works_when_pasted_one_after_another() {
     let (public, admin) = (ports::free(), ports::free());
     let folder = tempfile::tempdir().unwrap();
-    let mut demo = Demo(
-        Command::new(binary())
-            .args([
-                "demo",
-                "--bind",
-                &public.to_string(),
-                "--admin-bind",
-                &admin.to_string(),
-            ])
-            .current_dir(folder.path())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap(),
-    );
+    let mut demo = Demo::start(folder.path(), public, admin);
     let tour = read_tour(&mut demo.0);
     eventually("the demo is ready", || {
         (Request::get("/ready").try_send(admin).ok()?.status == 200).then_some(())
@@ -113,7 +116,7 @@ fn read_tour(child: &mut Child) -> Vec<String> {
 }
 
 /// Feeds the lines to one shell, as a person would paste them, and returns what each printed.
-fn paste(lines: &[String], folder: &std::path::Path) -> Vec<String> {
+fn paste(lines: &[String], folder: &Path) -> Vec<String> {
     const MARK: &str = "===end of line===";
     let mut shell = Command::new("/bin/sh")
         .current_dir(folder)

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::client::Request;
 use super::config::Config;
 use super::gateway::{Gateway, run_fed};
+use super::postgres::Postgres;
 use super::redis::Redis;
 use super::upstream::Upstream;
 use super::wait::eventually;
@@ -41,16 +42,22 @@ pub fn json_of(gateway: &Gateway, words: &[&str]) -> Value {
     serde_json::from_str(&done(gateway, &words, "")).unwrap()
 }
 
-/// A gateway with a route for admins, over either store.
+/// A gateway with a route for admins, everything embedded; and one over Redis and PostgreSQL.
 pub fn each_store(story: impl Fn(&Gateway)) {
-    let redis = Redis::start();
-    for store in ["memory", &redis.url()] {
+    let (redis, people) = (Redis::start(), Postgres::server());
+    for embedded in [true, false] {
         let upstream = Upstream::start();
         let admins = json!({
             "name": "admins", "match": { "prefix": "/private/admin" }, "auth": "required",
             "require": { "roles": ["admin"] }, "upstream": "echo",
         });
-        let config = Config::new(upstream.address).store(store).route(admins);
+        let mut config = Config::new(upstream.address).route(admins);
+        if !embedded {
+            let database = people.database();
+            config = config
+                .store(&redis.url())
+                .postgres(people.address, &database);
+        }
         story(&Gateway::start(config));
     }
 }

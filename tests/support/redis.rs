@@ -13,18 +13,29 @@ pub struct Redis {
     pub address: SocketAddr,
     child: Child,
     folder: TempDir,
+    keeps: bool,
 }
 
 impl Redis {
     /// Starts one that keeps nothing on disk.
     pub fn start() -> Redis {
+        Redis::open(false)
+    }
+
+    /// Starts one that keeps every write on disk before it answers.
+    pub fn keeping() -> Redis {
+        Redis::open(true)
+    }
+
+    fn open(keeps: bool) -> Redis {
         let folder = tempfile::tempdir().unwrap();
         let address = ports::free();
-        let child = serve(address, &folder);
+        let child = serve(address, &folder, keeps);
         let redis = Redis {
             address,
             child,
             folder,
+            keeps,
         };
         redis.await_pong();
         redis
@@ -88,9 +99,9 @@ impl Redis {
         self.child.wait().unwrap();
     }
 
-    /// Starts it again, empty, where it was.
+    /// Starts it again where it was, with what it kept.
     pub fn restart(&mut self) {
-        self.child = serve(self.address, &self.folder);
+        self.child = serve(self.address, &self.folder, self.keeps);
         self.await_pong();
     }
 
@@ -108,10 +119,12 @@ impl Drop for Redis {
     }
 }
 
-fn serve(address: SocketAddr, folder: &TempDir) -> Child {
+fn serve(address: SocketAddr, folder: &TempDir, keeps: bool) -> Child {
+    let keep = if keeps { "yes" } else { "no" };
     Command::new("redis-server")
         .args(["--port", &address.port().to_string(), "--bind", "127.0.0.1"])
-        .args(["--save", "", "--appendonly", "no"])
+        .args(["--save", "", "--appendonly", keep])
+        .args(["--appendfsync", "always"])
         .arg("--dir")
         .arg(folder.path())
         .stdout(Stdio::null())

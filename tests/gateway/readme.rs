@@ -1,0 +1,111 @@
+//! The README's shell commands do what it says, as they stand but for the addresses.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::support::client::Request;
+use crate::support::gateway::{binary, signal};
+use crate::support::ports;
+use crate::support::redis::Redis;
+use crate::support::upstream::Upstream;
+use crate::support::wait::{PATIENCE, eventually, within};
+
+use super::demo::Demo;
+
+/// The first block of a language after a heading.
+fn block(heading: &str, language: &str) -> String {
+    let readme = include_str!("../../README.md");
+    let (_, section) = readme.split_once(&format!("\n## {heading}\n")).unwrap();
+    let (_, block) = section.split_once(&format!("```{language}\n")).unwrap();
+    block.split("```").next().unwrap().to_owned()
+}
+
+/// Runs lines in a POSIX shell that finds the binary; every one of them has to succeed.
+fn shell(lines: &str, folder: &Path) -> String {
+    let beside = Path::new(binary()).parent().unwrap().display();
+    let output = Command::new("/bin/sh")
+        .args(["-eu", "-c", lines])
+        .env(
+            "PATH",
+            format!("{beside}:{}", std::env::var("PATH").unwrap()),
+        )
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(output.status.success(), "{said}");
+    said
+}
+
+#[test]
+fn the_tour_signs_in_lists_signs_out_and_is_refused() {
+    let (public, admin) = (ports::free(), ports::free());
+    let folder = tempfile::tempdir().unwrap();
+    let _demo = Demo::start(folder.path(), public, admin);
+    eventually("the demo is ready", || {
+        (Request::get("/ready").try_send(admin).ok()?.status == 200).then_some(())
+    });
+    let tour = block("A tour", "sh");
+    assert!(tour.contains("127.0.0.1:8080"), "{tour}");
+    let said = shell(
+        &tour.replace("127.0.0.1:8080", &public.to_string()),
+        folder.path(),
+    );
+    let at = |part: &str| {
+        said.find(part)
+            .unwrap_or_else(|| panic!("no {part} in {said}"))
+    };
+    assert!(at("access_token") < at("\"next_cursor\""));
+    assert!(at("\"next_cursor\"") < at("SESSION_REVOKED"));
+}
+
+#[test]
+fn a_gateway_in_front_of_a_backend_starts_from_the_file_and_the_commands_shown() {
+    let (upstream, redis) = (Upstream::start(), Redis::start());
+    let (public, admin) = (ports::free(), ports::free());
+    let folder = tempfile::tempdir().unwrap();
+    let file = block("In front of your backend", "yaml")
+        .replace("127.0.0.1:8080", &public.to_string())
+        .replace("127.0.0.1:6379", &redis.address.to_string())
+        .replace("127.0.0.1:3000", &upstream.address.to_string());
+    let file = format!("{file}admin: {{ bind: \"{admin}\" }}\n");
+    std::fs::write(folder.path().join("portcullis.yaml"), file).unwrap();
+
+    let commands = block("In front of your backend", "sh");
+    let (before, run) = commands.trim_end().rsplit_once('\n').unwrap();
+    assert_eq!(run, "portcullis run --config portcullis.yaml");
+    let said = shell(
+        &format!("{before}\necho \"secret: $JWT_SECRET\"\n"),
+        folder.path(),
+    );
+    let after = |label: &str| {
+        let line = said.lines().find_map(|line| line.strip_prefix(label));
+        line.unwrap_or_else(|| panic!("no {label} in {said}"))
+            .to_owned()
+    };
+    let mut gateway = Command::new(binary())
+        .args(run.split(' ').skip(1))
+        .env("JWT_SECRET", after("secret: "))
+        .current_dir(folder.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually("the gateway is ready", || {
+        (Request::get("/ready").try_send(admin).ok()?.status == 200).then_some(())
+    });
+    let login = serde_json::json!({
+        "email": "you@example.com", "password": after("password: "),
+    });
+    let answer = Request::post("/api/v1/auth/login")
+        .json(&login)
+        .send(public);
+    let token = answer.data()["access_token"].as_str().unwrap().to_owned();
+    let seen = Request::get("/orders/7").bearer(&token).send(public).echo();
+    assert_eq!(seen.header("x-user-roles").as_deref(), Some("admin"));
+    signal(gateway.id(), "TERM");
+    let exit = within(PATIENCE, "it ends", || gateway.try_wait().unwrap());
+    assert_eq!(exit.code(), Some(0));
+}
