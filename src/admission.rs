@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
+use crate::durable::Durable;
 use crate::events::Events;
 use crate::limits::{Charge, Decision};
 use crate::metrics::Metrics;
@@ -44,6 +45,7 @@ pub struct Admission<'a> {
     pub settings: &'a crate::settings::Store,
     pub verifier: &'a Verifier,
     pub store: &'a Store,
+    pub durable: &'a Durable,
     pub replica: &'a Replica,
     pub metrics: &'a Metrics,
     pub events: &'a Events,
@@ -104,14 +106,16 @@ impl Admission<'_> {
         let nothing = Require::default();
         let known = claimed.session.and_then(|id| self.replica.session(id));
         let inquiry = self.inquiry(&claimed, known, &[], &nothing, &[]);
-        let findings = match self
-            .store
-            .decide(&inquiry, self.live.sessions.idle_timeout)
-            .await
-        {
+        let idle = self.live.sessions.idle_timeout;
+        let mut findings = match self.store.decide(&inquiry, idle).await {
             Ok(findings) => findings,
+            Err(error) if self.durable.on().is_some() => {
+                let identity = self.identity_without_store(asked, &claimed, error).await;
+                return identity.map(Some);
+            }
             Err(error) => return Err(unknown(error)),
         };
+        self.look_again(&claimed, &mut findings, asked).await?;
         self.identity(&claimed, &inquiry, &findings, asked)
             .map(Some)
     }

@@ -16,6 +16,7 @@ use crate::accounts::Accounts;
 use crate::api;
 use crate::api::admin::{Readiness, Reloaded};
 use crate::directory::Directory;
+use crate::durable::Durable;
 use crate::events::Events;
 use crate::issuers::Issuers;
 use crate::logging::{AccessLog, Format};
@@ -54,6 +55,7 @@ pub struct Parts {
     pub live: Arc<ArcSwap<Live>>,
     pub metrics: Arc<Metrics>,
     pub store: Store,
+    pub durable: Durable,
     pub accounts: Accounts,
     pub events: Events,
     pub replica: Arc<Replica>,
@@ -158,8 +160,10 @@ async fn build(
     let directory = Directory::open(&boot.database)
         .await
         .context("the database could not be opened")?;
+    let durable = Durable::new(directory.clone(), live.sessions.durable);
     let accounts = Accounts::new(
         directory,
+        durable.clone(),
         store.clone(),
         Arc::clone(&metrics),
         events.clone(),
@@ -174,6 +178,7 @@ async fn build(
         registry: Arc::new(Registry::new(workers, Arc::clone(&metrics))),
         metrics,
         store,
+        durable,
         accounts,
         events,
         replica: Arc::default(),

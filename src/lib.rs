@@ -33,6 +33,7 @@ pub mod store;
 pub mod accounts;
 pub mod api;
 pub mod directory;
+pub mod durable;
 
 pub mod assertions;
 pub mod config;

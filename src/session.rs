@@ -254,6 +254,8 @@ pub struct Rules {
     pub idle_timeout: Option<Duration>,
     pub max_per_user: u32,
     pub on_limit: OnLimit,
+    /// They are also kept in the database, and go on by it.
+    pub durable: bool,
     pub cookie: CookieRules,
     pub bind_user_agent: Binding,
     pub bind_ip: Binding,

@@ -7,6 +7,8 @@
 mod opening;
 #[path = "support/postgres.rs"]
 mod postgres;
+#[path = "directory/sessions.rs"]
+mod sessions;
 #[path = "directory/support.rs"]
 mod support;
 #[path = "directory/users.rs"]

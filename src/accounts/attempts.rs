@@ -90,13 +90,18 @@ impl Failures {
         }
     }
 
-    /// Looks, without counting, how the counters that concern this client stand.
-    pub(super) async fn standing(&self, store: &Store) -> Result<Vec<Decision>, StoreError> {
-        let here = store.peek_limit(&self.here).await?;
+    /// Looks, without counting, how the counters that concern this client stand. `alone`: without the
+    /// store this process' own counters say so.
+    pub(super) async fn standing(
+        &self,
+        store: &Store,
+        alone: bool,
+    ) -> Result<Vec<Decision>, StoreError> {
+        let here = peek(store, &self.here, alone).await?;
         if !here.allowed || self.known_here {
             return Ok(vec![here]);
         }
-        let everywhere = store.peek_limit(&self.everywhere).await?;
+        let everywhere = peek(store, &self.everywhere, alone).await?;
         Ok(vec![here, everywhere])
     }
 
@@ -136,6 +141,13 @@ fn charge(limit: Arc<Limit>, texts: &[String]) -> Charge {
     Charge {
         counter: counter(&limit, texts),
         limit,
+    }
+}
+
+async fn peek(store: &Store, charge: &Charge, alone: bool) -> Result<Decision, StoreError> {
+    match store.peek_limit(charge).await {
+        Err(_) if alone => Ok(store.peek_locally(charge)),
+        answer => answer,
     }
 }
 

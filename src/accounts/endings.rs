@@ -22,8 +22,8 @@ impl Accounts {
         reason: EndReason,
         by: Option<IpAddr>,
         idle: Option<Duration>,
-    ) -> Result<bool, StoreError> {
-        let was_alive = self.store.revoke(session.id, reason, idle).await?;
+    ) -> Result<bool, Failure> {
+        let was_alive = self.end(session.id, reason, idle).await?;
         if was_alive {
             self.ended(&session.user, session.id, reason, by);
         }
@@ -41,8 +41,8 @@ impl Accounts {
         reason: EndReason,
         by: Option<IpAddr>,
         idle: Option<Duration>,
-    ) -> Result<usize, StoreError> {
-        let ended = self.store.revoke_user(user, except, reason, idle).await?;
+    ) -> Result<usize, Failure> {
+        let ended = self.end_all(user, except, reason, idle).await?;
         for id in &ended {
             self.ended(user, *id, reason, by);
         }
@@ -60,7 +60,7 @@ impl Accounts {
         by: Option<IpAddr>,
         idle: Option<Duration>,
     ) -> Result<(), Failure> {
-        match self.store.session(id).await? {
+        match self.session(id).await? {
             Some(entry) if entry.session.user == user => {
                 self.end_session(&entry.session, EndReason::Terminated, by, idle)
                     .await?;
@@ -80,10 +80,10 @@ impl Accounts {
         by: Option<IpAddr>,
         idle: Option<Duration>,
     ) -> Result<(), Failure> {
-        let Some(entry) = self.store.session(id).await? else {
+        let Some(entry) = self.session(id).await? else {
             return Ok(());
         };
-        if self.store.revoke(id, EndReason::SignOut, idle).await? {
+        if self.end(id, EndReason::SignOut, idle).await? {
             let event = Event::new(Kind::SignOut)
                 .user(&entry.session.user)
                 .session(id);
@@ -107,10 +107,7 @@ impl Accounts {
             return Ok(());
         };
         let ours = token.is_ours(&self.refresh_key(live)?)
-            || self
-                .store
-                .holds_refresh(token.session(), token.hash())
-                .await?;
+            || self.holds_refresh(token.session(), token.hash()).await?;
         if ours {
             let idle = live.sessions.idle_timeout;
             self.sign_out(token.session(), by, idle).await?;

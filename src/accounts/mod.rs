@@ -6,6 +6,7 @@ mod backend;
 mod common_passwords;
 mod devices;
 mod endings;
+mod homes;
 pub mod names;
 mod passwords;
 pub mod picture;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::directory::{self, Directory, User};
+use crate::durable::Durable;
 use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
@@ -46,6 +48,7 @@ pub use users::{AddUserError, CheckedPatch, CheckedUser, NewUser, UserPatch};
 #[derive(Clone)]
 pub struct Accounts {
     directory: Directory,
+    durable: Durable,
     store: Store,
     passwords: Passwords,
     attempts: Arc<Attempts>,
@@ -120,6 +123,7 @@ impl Accounts {
     /// When the operating system gives no randomness.
     pub fn new(
         directory: Directory,
+        durable: Durable,
         store: Store,
         metrics: Arc<Metrics>,
         events: Events,
@@ -131,6 +135,7 @@ impl Accounts {
         }
         Ok(Accounts {
             directory,
+            durable,
             store,
             passwords: Passwords::new()?,
             attempts: Arc::new(Attempts::new()),

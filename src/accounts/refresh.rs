@@ -43,7 +43,7 @@ impl Accounts {
             address: from,
         };
         let idle = live.sessions.idle_timeout;
-        let turned = self.store.rotate_refresh(id, &turnover, idle).await?;
+        let turned = self.turn(id, &turnover, idle).await?;
         let status = |entry: &Entry| {
             let last_access = entry.activity.last_access;
             entry.session.status(last_access, idle, turned.now)
@@ -114,7 +114,7 @@ impl Accounts {
                 .end_session(&entry.session, EndReason::RefreshReused, Some(from), None)
                 .await;
             if let Err(error) = ended {
-                return error.into();
+                return error;
             }
         }
         Refusal::RefreshTokenReused.into()

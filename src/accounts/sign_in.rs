@@ -13,7 +13,7 @@ use crate::limits::Decision;
 use crate::refusal::Refusal;
 use crate::session::{EndReason, Millis, Session, SessionToken};
 use crate::settings::{Identity, Live};
-use crate::store::{Created, Entry, Grant};
+use crate::store::{Entry, Grant};
 use crate::token::Minting;
 
 use super::attempts::{self, Failures};
@@ -120,7 +120,8 @@ impl Accounts {
 
     /// Finds the user whose name and password these are. The failures are looked at and counted
     /// while the turn is held, so that parallel guesses beyond the limit are as many as there are
-    /// turns. While the store does not answer nobody could sign in, so nothing is compared either.
+    /// turns. While the store does not answer nothing is compared either, but where sessions go on
+    /// without it: there this process counts.
     async fn authenticate(
         &self,
         rules: &Identity,
@@ -156,7 +157,7 @@ impl Accounts {
             .await?;
         let failures = Failures::of(account, ip, known_here, rules);
         let before = limits.len();
-        let standing = failures.standing(&self.store).await?;
+        let standing = failures.standing(&self.store, self.is_durable()).await?;
         if !self.admitted(standing, limits) {
             let event = Event::new(Kind::SignInLimited).ip(ip);
             self.events.record(concerning(event, user.as_ref()));
@@ -227,7 +228,7 @@ impl Accounts {
         held: &SessionToken,
         idle: Option<Duration>,
     ) -> Result<(), Failure> {
-        let Some(entry) = self.store.session(held.id()).await? else {
+        let Some(entry) = self.session(held.id()).await? else {
             return Ok(());
         };
         if entry.session.user == user.id && entry.session.ended.is_none() {
@@ -247,7 +248,7 @@ impl Accounts {
         user: User,
         visitor: &Visitor,
     ) -> Result<SignedIn, Failure> {
-        let now = self.store.now().await?;
+        let now = self.now().await?;
         let token = SessionToken::random();
         let session = new_session(live, &user, &token, visitor, now);
         let refresh = RefreshToken::first(&self.refresh_key(live)?, session.id);
@@ -256,24 +257,8 @@ impl Accounts {
             hash: refresh.hash(),
             until: refresh_end(live, &session, now),
         };
-        let rules = &live.sessions;
-        let created = self
-            .store
-            .create_session(
-                &session,
-                Some(grant),
-                rules.max_per_user,
-                rules.on_limit,
-                rules.idle_timeout,
-            )
-            .await?;
-        match created {
-            Created::LimitReached => return Err(Refusal::SessionLimitReached.into()),
-            Created::Created { evicted } => {
-                for id in evicted {
-                    self.ended(&user.id, id, EndReason::Evicted, Some(visitor.ip));
-                }
-            }
+        for id in self.enter(live, &session, grant).await? {
+            self.ended(&user.id, id, EndReason::Evicted, Some(visitor.ip));
         }
         Ok(SignedIn {
             user,

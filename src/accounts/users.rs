@@ -254,6 +254,9 @@ impl Accounts {
 
     /// Writes what the user is into all live sessions.
     pub(super) async fn apply_identity(&self, user: &User) -> Result<(), Failure> {
+        if let Some(durable) = self.durable.on() {
+            durable.identify(user).await?;
+        }
         self.store
             .set_identity(
                 &user.id,

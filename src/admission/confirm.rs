@@ -4,11 +4,15 @@ use std::sync::Arc;
 
 use super::claim::Claimed;
 use super::identity::foreign;
-use super::{Admission, Asked, Permit, Refused, charges, meets, refuse_over_limit};
-use crate::limits::Charge;
+use super::{
+    Admission, Asked, Identity, Permit, Refused, charges, meets, refuse_over_limit, unknown,
+};
+use crate::durable::View;
+use crate::limits::{Charge, Decision};
 use crate::refusal::Refusal;
 use crate::routing::Route;
-use crate::session::Session;
+use crate::session::{Millis, Session, SessionId};
+use crate::store::{Findings, Found, StoreError};
 
 impl Admission<'_> {
     /// Asks the store, in one trip where the user is known beforehand.
@@ -40,7 +44,7 @@ impl Admission<'_> {
         });
         let then = after.as_deref().unwrap_or_default();
         let inquiry = self.inquiry(claimed, known.clone(), before, &route.require, then);
-        let findings = match self.store.decide(&inquiry, idle).await {
+        let mut findings = match self.store.decide(&inquiry, idle).await {
             Ok(findings) => findings,
             Err(error) => {
                 return self
@@ -51,22 +55,19 @@ impl Admission<'_> {
         let mut decisions = findings.decisions.clone();
         self.count(&decisions);
         refuse_over_limit(&decisions)?;
+        let with_decisions = |refused| Refused {
+            decisions: decisions.clone(),
+            ..refused
+        };
+        let revived = self.look_again(claimed, &mut findings, asked).await;
+        let revived = revived.map_err(with_decisions)?;
         let identity = self
             .identity(claimed, &inquiry, &findings, asked)
-            .map_err(|refused| Refused {
-                decisions: decisions.clone(),
-                ..refused
-            })?;
+            .map_err(with_decisions)?;
         meets(&route.require, &identity, &decisions)?;
-        if after.is_none() && !route.limits_after.is_empty() {
-            // A session that this gateway did not know: only now can its user be charged.
-            let late = charges::after(route, &asked, Some((&identity.user, claimed.session, None)));
-            let late: Vec<Charge> = late
-                .into_iter()
-                .filter(|charge| charge.limit.binds(&identity.roles))
-                .collect();
-            let more = self.charge(&late).await?;
-            decisions.extend(more);
+        if after.is_none() || revived {
+            let late = self.charge_late(route, asked, claimed, &identity);
+            decisions.extend(late.await?);
             if let Err(refused) = refuse_over_limit(&decisions) {
                 self.give_back(before).await;
                 return Err(refused);
@@ -78,6 +79,55 @@ impl Admission<'_> {
             decisions,
             clear_cookie: false,
         })
+    }
+
+    /// Charges the user of a session that this gateway or the store did not know: only now can they
+    /// be charged.
+    async fn charge_late(
+        &self,
+        route: &Arc<Route>,
+        asked: Asked<'_>,
+        claimed: &Claimed,
+        identity: &Identity,
+    ) -> Result<Vec<Decision>, Refused> {
+        let who = (
+            identity.user.as_str(),
+            claimed.session,
+            claimed.token.as_deref(),
+        );
+        let late: Vec<Charge> = charges::after(route, &asked, Some(who))
+            .into_iter()
+            .filter(|charge| charge.limit.binds(&identity.roles))
+            .collect();
+        self.charge(&late).await
+    }
+
+    /// Where sessions have a second home, asks there about one that the store has lost, or may be
+    /// behind about. Tells whether the session lives only by that.
+    pub(super) async fn look_again(
+        &self,
+        claimed: &Claimed,
+        findings: &mut Findings,
+        asked: Asked<'_>,
+    ) -> Result<bool, Refused> {
+        let (Some(durable), Some(id)) = (self.durable.on(), claimed.session) else {
+            return Ok(false);
+        };
+        let found = std::mem::replace(&mut findings.session, Found::NotAsked);
+        let was_alive = matches!(found, Found::Active(..));
+        let view = self.view(id, asked, findings.now);
+        let looked = durable.second_look(self.store, id, found, view).await;
+        findings.session = looked.map_err(|_| unknown(StoreError::Unreachable))?;
+        Ok(!was_alive && matches!(findings.session, Found::Active(..)))
+    }
+
+    pub(super) fn view(&self, id: SessionId, asked: Asked<'_>, now: Millis) -> View {
+        View {
+            idle: self.live.sessions.idle_timeout,
+            now,
+            last_access: self.replica.last_access(id),
+            ip: asked.ip,
+        }
     }
 
     /// A foreign token stands for itself: its own roles and scopes, and the blacklist.

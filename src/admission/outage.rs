@@ -6,13 +6,15 @@ use std::sync::Arc;
 use super::claim::Claimed;
 use super::identity::foreign;
 use super::{
-    Admission, Asked, Identity, Permit, Refused, charges, meets, refuse_over_limit, unknown,
+    Admission, Asked, Identity, Permit, PresentedBy, Refused, charges, meets, refuse_over_limit,
+    unknown,
 };
 use crate::limits::{Charge, Decision, OnOutage};
 use crate::refusal::Refusal;
 use crate::routing::Route;
+use crate::session::Session;
 use crate::settings::SessionsOnOutage;
-use crate::store::StoreError;
+use crate::store::{Found, StoreError};
 
 impl Admission<'_> {
     /// Charges limits in this process, as each of them wants it.
@@ -52,7 +54,7 @@ impl Admission<'_> {
         claimed: &Claimed,
         error: StoreError,
     ) -> Result<Permit, Refused> {
-        let identity = self.identity_without_store(asked, claimed, error);
+        let identity = self.identity_without_store(asked, claimed, error).await;
         let mut all = before.to_vec();
         if let Ok(identity) = &identity
             && route.require.met_by(&identity.roles, &identity.scopes)
@@ -84,7 +86,7 @@ impl Admission<'_> {
         })
     }
 
-    fn identity_without_store(
+    pub(super) async fn identity_without_store(
         &self,
         asked: Asked<'_>,
         claimed: &Claimed,
@@ -103,9 +105,13 @@ impl Admission<'_> {
         {
             return Err(Refused::because(refusal, "known to have ended"));
         }
-        match self.settings.sessions_on_outage {
-            SessionsOnOutage::Deny => Err(unknown(error)),
-            SessionsOnOutage::Cached => {
+        let row = self.row(claimed, asked).await?;
+        match (&row, self.settings.sessions_on_outage) {
+            (Some(session), _) if claimed.token.is_none() => {
+                self.identity_of(claimed, Arc::clone(session), asked, asked.now)
+            }
+            (_, SessionsOnOutage::Deny) => Err(unknown(error)),
+            (_, SessionsOnOutage::Cached) => {
                 let Some(id) = claimed.session else {
                     // A foreign token without session: what is remembered of it is that it was accepted.
                     return match &claimed.token {
@@ -128,13 +134,38 @@ impl Admission<'_> {
                     None => Err(unknown(error)),
                 }
             }
-            SessionsOnOutage::TokenOnly => match &claimed.token {
-                Some(claims) => match claimed.session.and_then(|id| self.replica.session(id)) {
+            (_, SessionsOnOutage::TokenOnly) => match &claimed.token {
+                Some(claims) => match row.or_else(|| self.replica.session(claimed.session?)) {
                     Some(session) => self.identity_of(claimed, session, asked, asked.now),
                     None => Ok(foreign(claims)),
                 },
                 None => Err(unknown(error)),
             },
+        }
+    }
+
+    /// The session's row, where sessions have a second home, which answers, and it lives. A cookie
+    /// goes by it; a token, whose blacklist may be written by others, only ends by it.
+    async fn row(
+        &self,
+        claimed: &Claimed,
+        asked: Asked<'_>,
+    ) -> Result<Option<Arc<Session>>, Refused> {
+        let (Some(durable), Some(id)) = (self.durable.on(), claimed.session) else {
+            return Ok(None);
+        };
+        let gone = |refusal| {
+            Err(Refused {
+                clear_cookie: claimed.by == PresentedBy::Cookie,
+                ..Refused::because(refusal, "the session has ended, says the database")
+            })
+        };
+        match durable.stands(id, self.view(id, asked, asked.now)).await {
+            Ok(Found::Active(session, _)) => Ok(Some(session)),
+            Ok(Found::Expired(_)) => gone(Refusal::SessionExpired),
+            Ok(Found::Revoked(_)) => gone(Refusal::SessionRevoked),
+            Ok(Found::Missing) if claimed.token.is_none() => gone(Refusal::SessionNotFound),
+            Ok(Found::Missing | Found::NotAsked) | Err(_) => Ok(None),
         }
     }
 }

@@ -86,7 +86,7 @@ pub(super) async fn change(
     let amendment = amendment(&mut fields);
     fields.check()?;
     let amended = desk
-        .store
+        .accounts
         .amend_session(id, &amendment, idle(&desk))
         .await?;
     match amended {
@@ -143,7 +143,7 @@ fn is_device_name(name: &str) -> bool {
 )]
 pub(super) async fn extend(State(desk): State<Desk>, person: Person) -> Result<Response, Refused> {
     let id = current(&person)?;
-    let entry = desk.store.touch(id, idle(&desk)).await?;
+    let entry = desk.accounts.touch(id, idle(&desk)).await?;
     let entry = entry.ok_or(Refusal::SessionRevoked)?;
     answer_with(&desk, &person, &entry).await
 }

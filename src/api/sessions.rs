@@ -47,7 +47,7 @@ pub(super) async fn list(
         limit,
         cursor: cursor.as_deref(),
     };
-    let page = desk.store.sessions_of(&person.key(), wanted).await?;
+    let page = desk.accounts.sessions_of(&person.key(), wanted).await?;
     Ok(answer::data(&view::sessions(&page, &sight)))
 }
 
@@ -165,7 +165,7 @@ pub(super) fn current(person: &Person) -> Result<SessionId, Refused> {
 
 async fn shown(desk: &Desk, person: &Person, id: SessionId) -> Result<Response, Refused> {
     let entry = desk
-        .store
+        .accounts
         .session(id)
         .await?
         .filter(|entry| entry.session.user == person.key())
@@ -199,7 +199,7 @@ pub(super) fn idle(desk: &Desk) -> Option<Duration> {
 async fn sight(desk: &Desk, person: &Person) -> Result<Sight, Refused> {
     Ok(Sight {
         idle: idle(desk),
-        now: desk.store.now().await?,
+        now: desk.accounts.now().await?,
         current: person.session(),
         live_of: desk.live_of.clone(),
     })

@@ -110,7 +110,7 @@ pub(super) async fn leave(
 async fn blacklist(desk: &Desk, client: &Client, claims: &Claims) -> Result<(), Refused> {
     let live = desk.live.load();
     let leeway = live.tokens.leeway;
-    let now: Millis = desk.store.now().await?;
+    let now: Millis = desk.accounts.now().await?;
     let left = Duration::from_millis(claims.expires_at.saturating_sub(now)) + leeway;
     // A second more: stores round down, and a token outliving its refusal would be valid again.
     let ttl = left + Duration::from_secs(1);

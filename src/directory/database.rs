@@ -49,6 +49,26 @@ impl Database {
         self.writer().await?.run(statement).await
     }
 
+    /// Begins a transaction that no other with the same lock runs beside.
+    pub(super) async fn begin(&self, lock: &str) -> Result<Transaction, sqlx::Error> {
+        let mut connection = self.writer().await?;
+        // SQLite has one lock for everything; taken later than at the start it could fail.
+        let begin = match self {
+            Database::Sqlite { .. } => "BEGIN IMMEDIATE",
+            Database::Postgres(_) => "BEGIN",
+        };
+        connection.run(self.sql(begin)).await?;
+        let mut transaction = Transaction {
+            connection,
+            open: true,
+        };
+        if let Database::Postgres(_) = self {
+            let take = self.sql("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))");
+            transaction.run(take.bind(lock)).await?;
+        }
+        Ok(transaction)
+    }
+
     async fn writer(&self) -> Result<Connection, sqlx::Error> {
         Ok(match self {
             Database::Sqlite { writer, .. } => Connection::Sqlite(writer.acquire().await?),
@@ -143,6 +163,36 @@ impl Connection {
         match self {
             Connection::Sqlite(connection) => connection.close_on_drop(),
             Connection::Postgres(connection) => connection.close_on_drop(),
+        }
+    }
+}
+
+/// Several statements that are done together or not at all; dropped before the commit, not at all.
+pub(super) struct Transaction {
+    connection: Connection,
+    open: bool,
+}
+
+impl Transaction {
+    pub(super) async fn run(&mut self, statement: Statement) -> Result<Vec<Row>, sqlx::Error> {
+        self.connection.run(statement).await
+    }
+
+    pub(super) async fn commit(mut self) -> Result<(), sqlx::Error> {
+        let commit = match self.connection {
+            Connection::Sqlite(_) => Statement::Sqlite(sqlx::query("COMMIT")),
+            Connection::Postgres(_) => Statement::Postgres(sqlx::query("COMMIT")),
+        };
+        self.connection.run(commit).await?;
+        self.open = false;
+        Ok(())
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        if self.open {
+            self.connection.discard();
         }
     }
 }

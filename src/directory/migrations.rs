@@ -13,6 +13,11 @@ use super::sqlite::ATTEMPTS;
 fn all() -> Vec<Migration> {
     let texts = [
         (1, "users", include_str!("migrations/0001_users.sql")),
+        (
+            3,
+            "user_sessions",
+            include_str!("migrations/0003_user_sessions.sql"),
+        ),
         (2, "avatars", include_str!("migrations/0002_avatars.sql")),
     ];
     texts

@@ -6,8 +6,10 @@ mod avatars;
 mod database;
 mod devices;
 mod hashes;
+mod housekeeping;
 mod migrations;
 mod postgres;
+mod sessions;
 mod sqlite;
 mod users;
 
@@ -20,6 +22,7 @@ use database::Database;
 
 pub use avatars::{Avatar, AvatarInfo};
 pub use devices::Acquaintance;
+pub use sessions::{Kept, KeptRefresh, Room};
 pub use users::{Change, NewUser, Roster, User};
 
 /// How long `/ready` waits for a sign of life.
@@ -62,8 +65,12 @@ pub enum Error {
     },
     #[error("the database did not do it")]
     Failed(#[from] sqlx::Error),
+    #[error("too many changed the same session at once")]
+    Contended,
     #[error("user {0} is not readable in the database")]
     Damaged(String),
+    #[error("session {0} is not readable in the database")]
+    DamagedSession(String),
 }
 
 impl Directory {

@@ -219,7 +219,7 @@ impl Directory {
     }
 }
 
-fn list_text(list: &[String]) -> String {
+pub(super) fn list_text(list: &[String]) -> String {
     serde_json::Value::from(list).to_string()
 }
 

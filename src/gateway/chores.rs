@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Parts;
+use crate::durable::Durable;
 use crate::proxy::listener::Door;
-use crate::store::StoreError;
+use crate::store::{StoreError, Use};
 
 /// How often uses are written.
 const WRITE_USES: Duration = Duration::from_secs(1);
@@ -16,7 +17,11 @@ const CLEAN_UP: Duration = Duration::from_secs(30);
 pub(super) fn start(parts: &Parts, doors: &[Arc<Door>]) {
     let live = Arc::clone(&parts.live);
     let idle = move || live.load().sessions.idle_timeout;
-    tokio::spawn(Arc::clone(&parts.registry).sweep(parts.store.clone(), idle));
+    tokio::spawn(Arc::clone(&parts.registry).sweep(
+        parts.store.clone(),
+        parts.durable.clone(),
+        idle,
+    ));
     tokio::spawn(Arc::clone(&parts.registry).report(parts.store.clone()));
     tokio::spawn(hear_revocations(parts.clone()));
     tokio::spawn(parts.store.clone().keep_journal());
@@ -60,6 +65,11 @@ async fn hear_revocations(parts: Parts) {
 /// Writes what waits, before the process ends.
 pub(super) async fn write_all(parts: &Parts) {
     write_uses(parts).await;
+    if let Some(durable) = parts.durable.on()
+        && let Err(error) = durable.flush(&parts.store).await
+    {
+        tracing::warn!(%error, "the latest uses are not in the database");
+    }
     if let Err(error) = parts.store.write_journal().await {
         tracing::warn!(%error, "the latest events are in the log only");
     }
@@ -68,8 +78,23 @@ pub(super) async fn write_all(parts: &Parts) {
 /// Writes what sessions were used for; what cannot be written waits for the next time.
 async fn write_uses(parts: &Parts) {
     let uses = parts.replica.take_uses();
+    if let Some(durable) = parts.durable.on() {
+        keep_in_step(parts, durable, &uses).await;
+    }
     if !uses.is_empty() && parts.store.record_uses(&uses).await.is_err() {
         parts.replica.put_back(uses);
+    }
+}
+
+/// Writes uses to the sessions' second home as well, and tells the store of ends that it missed.
+async fn keep_in_step(parts: &Parts, durable: &Durable, uses: &[Use]) {
+    if let Err(error) = durable.write_uses(&parts.store, uses).await {
+        tracing::debug!(%error, "uses wait to be written to the database");
+    }
+    if let Ok(now) = parts.store.now().await
+        && let Err(error) = durable.tell_all(&parts.store, now).await
+    {
+        tracing::debug!(%error, "ends wait to be told to the store");
     }
 }
 
@@ -100,7 +125,27 @@ async fn clean_up_for_all(parts: &Parts) -> Result<&'static str, StoreError> {
         return Ok("skipped");
     };
     // Whatever else the fleet shares is cleaned up here, while the turn is held.
+    trim(parts).await;
     let cleaned = parts.store.clean_up(&turn).await;
     parts.store.end_clean_up(turn).await?;
     cleaned.map(|_| "done")
+}
+
+/// Drops durable sessions that are over for good.
+async fn trim(parts: &Parts) {
+    let (Some(durable), Ok(now)) = (parts.durable.on(), parts.store.now().await) else {
+        return;
+    };
+    match durable.trim(now).await {
+        Ok(trimmed) => {
+            let removed = &parts.metrics.cleanup_removed;
+            removed
+                .with_label_values(&["durable_sessions"])
+                .inc_by(trimmed);
+        }
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "durable sessions could not be trimmed");
+        }
+    }
 }

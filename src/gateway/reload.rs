@@ -80,6 +80,7 @@ async fn apply(parts: &Parts, settings: Settings) -> (Reloaded, Option<Vec<PathB
     let live = Arc::new(settings.live);
     let current = assemble(&live, Some(&parts.current.load_full()), &parts.metrics).await;
     parts.current.store(Arc::new(current));
+    parts.durable.set(live.sessions.durable);
     parts.live.store(live);
     (Reloaded::Applied, Some(settings.watched))
 }

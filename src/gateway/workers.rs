@@ -77,6 +77,7 @@ fn work(
             index,
             current: Arc::clone(&parts.current),
             store,
+            durable: parts.durable.clone(),
             store_settings: parts.boot.store.clone(),
             replica: Arc::clone(&parts.replica),
             registry: Arc::clone(&parts.registry),

@@ -23,16 +23,16 @@ pub(super) fn complete(
     response: &mut ResponseHeader,
     ctx: &mut Context,
 ) -> pingora::Result<()> {
-    if !response.status.is_informational() || response.status == StatusCode::SWITCHING_PROTOCOLS {
-        if let Some(started) = ctx.upstream_started {
-            ctx.upstream_time = Some(started.elapsed());
-        }
+    let interim =
+        response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS;
+    if let (false, Some(started)) = (interim, ctx.upstream_started) {
+        ctx.upstream_time = Some(started.elapsed());
     }
     ctx.arrival.control.silence.hear();
-    if !response.status.is_informational() && is_bodiless(session, response) {
+    follow_streams(session, response, ctx);
+    if !interim && is_bodiless(session, response) {
         ctx.arrival.control.silence.end();
     }
-    follow_streams(session, response, ctx);
     let old = session.req_header().version == Version::HTTP_10;
     fields::of_response(response, |fields| {
         if old {

@@ -160,6 +160,7 @@ impl Connection {
 
     /// Binds the connection to the request that is served next.
     pub fn serve(&mut self, control: Arc<Control>) {
+        control.set_own_reader();
         self.control = control;
         self.frames = FrameBoundary::default();
     }
@@ -310,6 +311,9 @@ impl AsyncRead for Connection {
             if let Some(why) = this.control.closing() {
                 this.poll_close(cx, why);
                 return Poll::Ready(Ok(()));
+            }
+            if this.control.is_given_up() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
         }
         let allowance = this.allowance().min(buffer.remaining());

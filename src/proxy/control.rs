@@ -39,6 +39,9 @@ pub struct Control {
     upgraded: AtomicBool,
     malformed: AtomicBool,
     half_closed: AtomicBool,
+    /// An HTTP/1 connection reads for this request, and for no other.
+    own_reader: AtomicBool,
+    given_up: AtomicBool,
     /// How long the upstream has been silent.
     pub silence: Silence,
     reader: AtomicWaker,
@@ -95,6 +98,26 @@ impl Control {
 
     pub fn is_malformed(&self) -> bool {
         self.malformed.load(Ordering::Acquire)
+    }
+
+    /// Notes that the connection's reader is this request's own.
+    pub fn set_own_reader(&self) {
+        self.own_reader.store(true, Ordering::Release);
+    }
+
+    /// Waits for the upstream no longer. An HTTP/1 reader fails, so that there is still an answer; an
+    /// HTTP/2 stream is reset.
+    pub fn give_up(&self) {
+        if !self.own_reader.load(Ordering::Acquire) {
+            self.close(Closing::Ended);
+            return;
+        }
+        self.given_up.store(true, Ordering::Release);
+        self.reader.wake();
+    }
+
+    pub fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Acquire)
     }
 
     /// Notes that the client has closed its side: it may still read, or be gone.

@@ -102,6 +102,7 @@ pub(super) async fn answer(session: &mut Session, ctx: &mut Context, error: &Err
         ctx.reason = "the chunks of the body are malformed";
     }
     let client_gone = !malformed
+        && !ctx.arrival.control.silence.is_late()
         && *error.esource() == ErrorSource::Downstream
         && matches!(
             error.etype(),

@@ -62,9 +62,10 @@ pub(super) fn choose(session: &mut Session, ctx: &mut Context) -> pingora::Resul
         // WebSocket is HTTP/1.1 only.
         peer.options.set_http_version(1, 1);
     }
-    if is_http1(&peer) || asks_for_stream(session) {
-        // The silence is measured by us (`begin_waiting`). On HTTP/2, where a stream that was not
-        // asked for is rare, Pingora's timeout gives the better answer: 504 and not a reset.
+    if is_http1(&peer) || !session.is_http2() || asks_for_stream(session) {
+        // The silence is measured by us (`begin_waiting`). Where both sides speak HTTP/2 we could end
+        // it by a reset only: there Pingora's timeout gives the better answer, a 504, but to who asks
+        // for a stream.
         peer.options.read_timeout = None;
     }
     ctx.attempts += 1;

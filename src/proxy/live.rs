@@ -171,7 +171,7 @@ impl Registry {
             let now = Instant::now();
             for open in shard.lock().values() {
                 if open.control.silence.look(now) {
-                    open.control.close(Closing::Ended);
+                    open.control.give_up();
                 }
             }
         }

@@ -16,6 +16,7 @@ use super::listener::Peer;
 use super::live::Registry;
 use super::upstream::Upstreams;
 use crate::admission::Admission;
+use crate::durable::Durable;
 use crate::assertions::Assertions;
 use crate::events::Events;
 use crate::logging::{Access, AccessLog};
@@ -103,6 +104,7 @@ pub struct Worker {
     pub index: usize,
     pub current: Arc<ArcSwap<Current>>,
     pub store: Store,
+    pub durable: Durable,
     pub store_settings: settings::Store,
     pub replica: Arc<Replica>,
     pub registry: Arc<Registry>,
@@ -150,6 +152,7 @@ impl Worker {
             settings: &self.store_settings,
             verifier: &current.verifier,
             store: &self.store,
+            durable: &self.durable,
             replica: &self.replica,
             metrics: &self.metrics,
             events: &self.events,

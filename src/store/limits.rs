@@ -72,6 +72,14 @@ impl Store {
         .await
     }
 
+    /// Looks at a counter that only this process knows.
+    pub fn peek_locally(&self, charge: &Charge) -> Decision {
+        Decision {
+            degraded: true,
+            ..self.shared.local.peek(charge)
+        }
+    }
+
     /// Makes a counter whole again; tells whether there was anything to forget.
     pub async fn reset_limit(&self, charge: &Charge) -> Result<bool, StoreError> {
         self.measured("reset_limit", async {

@@ -40,6 +40,7 @@ pub use sessions::Created;
 pub use upkeep::{Counts, LinkCount, Probe, Turn};
 
 use memory::Memory;
+pub use memory::Refresh;
 use redis::Redis;
 
 /// How many revocations a slow subscriber may be behind before it has to ask the store instead.
@@ -227,6 +228,15 @@ impl Store {
         match &self.engine {
             Engine::Memory(_) => true,
             Engine::Redis(redis) => redis.up(),
+        }
+    }
+
+    /// How many times this process has found the store, at its start and after it was lost: what
+    /// comes back may be older than what was lost.
+    pub fn risings(&self) -> u64 {
+        match &self.engine {
+            Engine::Memory(_) => 0,
+            Engine::Redis(redis) => redis.risings(),
         }
     }
 

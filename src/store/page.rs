@@ -57,7 +57,7 @@ pub(super) fn parse_place(place: &str) -> Option<(Millis, SessionId)> {
 
 impl Page {
     /// Cuts the page that is wanted out of all entries.
-    pub(super) fn cut(mut entries: Vec<Entry>, wanted: Wanted<'_>, now: Millis) -> Page {
+    pub fn cut(mut entries: Vec<Entry>, wanted: Wanted<'_>, now: Millis) -> Page {
         entries.retain(|entry| wanted.includes(entry, now));
         newest_first(&mut entries);
         let total = entries.len();

@@ -200,7 +200,8 @@ impl Store {
         .await
     }
 
-    fn ended(&self, ids: &[SessionId], reason: EndReason) {
+    /// Counts and announces ends.
+    pub fn ended(&self, ids: &[SessionId], reason: EndReason) {
         for id in ids {
             self.shared
                 .metrics

@@ -7,7 +7,7 @@ use crate::support::client::Request;
 use crate::support::config::Config;
 use crate::support::frames::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, HEADERS, Outcome, PING, RST_STREAM,
-    SETTINGS, frame, request,
+    SETTINGS, WINDOW_UPDATE, block, frame, request,
 };
 use crate::support::gateway::Gateway;
 use crate::support::upstream::Upstream;
@@ -82,6 +82,26 @@ fn rapid_resets_end_the_connection() {
 }
 
 #[test]
+fn resets_that_the_gateway_is_made_to_send_end_the_connection() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address));
+    let ended = flood(
+        &gateway,
+        |_| {},
+        50_000,
+        |n| {
+            let stream = 2 * n as u32 + 1;
+            let mut bytes = get(stream, "/public/slow?ms=300");
+            // A window cannot grow by nothing: a stream error (RFC 9113, section 6.9).
+            bytes.extend(frame(WINDOW_UPDATE, 0, stream, &[0; 4]));
+            bytes
+        },
+    );
+    assert!(ended);
+    assert!(upstream.requests() < 5_000, "{}", upstream.requests());
+}
+
+#[test]
 fn a_head_that_never_ends_ends_the_connection() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
@@ -89,7 +109,7 @@ fn a_head_that_never_ends_ends_the_connection() {
         let block = request("GET", "/public/a", &[]);
         client.send(HEADERS, END_STREAM, 1, &block).unwrap();
     };
-    let field = crate::support::frames::block(&[("x-filler", &"y".repeat(100))]).repeat(50);
+    let field = block(&[("x-filler", &"y".repeat(100))]).repeat(50);
     let ended = flood(&gateway, start, 20_000, |_| {
         frame(CONTINUATION, 0, 1, &field)
     });
@@ -142,89 +162,78 @@ fn streams_over_the_limit_are_refused_and_the_others_go_on() {
     assert!(upstream.requests() <= 200, "{}", upstream.requests());
 }
 
+/// Fields that make a request malformed, or one that the gateway does not serve (RFC 9113, 8.2, 8.3).
+const ADDED: [(&str, &[(&str, &str)]); 16] = [
+    ("an uppercase name", &[("X-Upper", "y")]),
+    ("connection", &[("connection", "close")]),
+    ("keep-alive", &[("keep-alive", "timeout=5")]),
+    ("proxy-connection", &[("proxy-connection", "close")]),
+    ("transfer-encoding", &[("transfer-encoding", "chunked")]),
+    ("upgrade", &[("upgrade", "websocket")]),
+    ("te", &[("te", "gzip")]),
+    ("another host", &[("host", "other.example")]),
+    (
+        "two hosts",
+        &[("host", "localhost"), ("host", "other.example")],
+    ),
+    ("a second authority", &[(":authority", "other.example")]),
+    ("a second path", &[(":path", "/private/a")]),
+    ("an unknown pseudo-header", &[(":protocol-x", "y")]),
+    ("a line feed in a value", &[("x-bad", "a\nb")]),
+    ("a NUL in a value", &[("x-bad", "a\0b")]),
+    ("a space in a name", &[("x bad", "y")]),
+    (
+        "differing lengths",
+        &[("content-length", "1"), ("content-length", "2")],
+    ),
+];
+
+const GET: (&str, &str) = (":method", "GET");
+const HTTP: (&str, &str) = (":scheme", "http");
+const LOCAL: (&str, &str) = (":authority", "localhost");
+const PATH: (&str, &str) = (":path", "/public/a");
+
+/// The same, for requests as a whole.
+const WHOLE: [(&str, &[(&str, &str)]); 12] = [
+    (
+        "a path without a slash",
+        &[GET, HTTP, LOCAL, (":path", "public/a")],
+    ),
+    ("an empty path", &[GET, HTTP, LOCAL, (":path", "")]),
+    ("an asterisk", &[GET, HTTP, LOCAL, (":path", "*")]),
+    (
+        "a space in the path",
+        &[GET, HTTP, LOCAL, (":path", "/public/a b")],
+    ),
+    (
+        "a dot segment",
+        &[GET, HTTP, LOCAL, (":path", "/public/../private/a")],
+    ),
+    (
+        "a pseudo-header after a field",
+        &[GET, HTTP, LOCAL, ("x-first", "y"), PATH],
+    ),
+    ("no path", &[GET, HTTP, LOCAL]),
+    ("no method", &[HTTP, LOCAL, PATH]),
+    ("no authority", &[GET, HTTP, PATH]),
+    (
+        "userinfo",
+        &[GET, HTTP, (":authority", "u@localhost"), PATH],
+    ),
+    (
+        "CONNECT",
+        &[(":method", "CONNECT"), (":authority", "localhost:80")],
+    ),
+    ("TRACE", &[(":method", "TRACE"), HTTP, LOCAL, PATH]),
+];
+
 #[test]
 fn a_malformed_request_is_an_error_and_never_reaches_an_upstream() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
-    let with = |more: &[(&str, &str)]| request("GET", "/public/a", more);
-    let block = crate::support::frames::block;
-    let pseudo = [
-        (":method", "GET"),
-        (":scheme", "http"),
-        (":authority", "localhost"),
-    ];
-    let cases: Vec<(&str, Vec<u8>)> = vec![
-        ("an uppercase name", with(&[("X-Upper", "y")])),
-        ("connection", with(&[("connection", "close")])),
-        ("keep-alive", with(&[("keep-alive", "timeout=5")])),
-        ("proxy-connection", with(&[("proxy-connection", "close")])),
-        (
-            "transfer-encoding",
-            with(&[("transfer-encoding", "chunked")]),
-        ),
-        ("upgrade", with(&[("upgrade", "websocket")])),
-        ("te", with(&[("te", "gzip")])),
-        ("a path without a slash", request("GET", "public/a", &[])),
-        ("an empty path", request("GET", "", &[])),
-        ("an asterisk", request("GET", "*", &[])),
-        ("a path with a space", request("GET", "/public/a b", &[])),
-        ("a dot segment", request("GET", "/public/../private/a", &[])),
-        ("another host", with(&[("host", "other.example")])),
-        (
-            "two hosts",
-            with(&[("host", "localhost"), ("host", "other.example")]),
-        ),
-        (
-            "a second authority",
-            with(&[(":authority", "other.example")]),
-        ),
-        ("a second path", with(&[(":path", "/private/a")])),
-        ("a pseudo-header after a field", {
-            let mut fields = pseudo.to_vec();
-            fields.extend([("x-first", "y"), (":path", "/public/a")]);
-            block(&fields)
-        }),
-        ("an unknown pseudo-header", with(&[(":protocol-x", "y")])),
-        ("no path", block(&pseudo)),
-        (
-            "no method",
-            block(&[
-                (":scheme", "http"),
-                (":authority", "localhost"),
-                (":path", "/public/a"),
-            ]),
-        ),
-        (
-            "no authority",
-            block(&[
-                (":method", "GET"),
-                (":scheme", "http"),
-                (":path", "/public/a"),
-            ]),
-        ),
-        (
-            "userinfo",
-            block(&[
-                (":method", "GET"),
-                (":scheme", "http"),
-                (":authority", "u@localhost"),
-                (":path", "/public/a"),
-            ]),
-        ),
-        ("a line feed in a value", with(&[("x-bad", "a\nb")])),
-        ("a NUL in a value", with(&[("x-bad", "a\0b")])),
-        ("a space in a name", with(&[("x bad", "y")])),
-        (
-            "differing lengths",
-            with(&[("content-length", "1"), ("content-length", "2")]),
-        ),
-        (
-            "CONNECT",
-            block(&[(":method", "CONNECT"), (":authority", "localhost:80")]),
-        ),
-        ("TRACE", request("TRACE", "/public/a", &[])),
-    ];
-    for (what, block) in cases {
+    let added = ADDED.map(|(what, more)| (what, request("GET", "/public/a", more)));
+    let whole = WHOLE.map(|(what, fields)| (what, block(fields)));
+    for (what, block) in added.into_iter().chain(whole) {
         let mut client = Frames::connect(gateway.public);
         client
             .send(HEADERS, END_HEADERS | END_STREAM, 1, &block)

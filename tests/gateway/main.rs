@@ -24,6 +24,8 @@ mod command_line;
 mod command_line_people;
 mod command_line_sessions;
 mod demo;
+mod durable;
+mod durable_outage;
 mod desk;
 mod fleet;
 mod half_closed;

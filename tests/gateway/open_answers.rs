@@ -5,138 +5,17 @@ use std::time::{Duration, Instant};
 
 use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
-use tokio::runtime::Runtime;
 
-use crate::support::client::{Client, Request};
-use crate::support::config::Config;
-use crate::support::cuttable::Cuttable;
+use crate::support::client::Request;
 use crate::support::gateway::{Gateway, PASSWORD, SignedIn, signal};
-use crate::support::grpc;
-use crate::support::http2::{Http2, Stream};
-use crate::support::redis::Redis;
+use crate::support::open::{Open, SOON, fleet};
 use crate::support::tokens;
-use crate::support::upstream::Upstream;
 use crate::support::wait::{eventually, within};
 use crate::support::websocket::{POLICY, Socket};
 
-/// The second that is promised, and what a busy machine adds.
-const SOON: Duration = Duration::from_millis(1500);
-
-/// Two gateways; the streams are opened at `two`.
-struct Fleet {
-    // Fields go in this order: the gateways before what they use.
-    one: Gateway,
-    two: Gateway,
-    upstream: Upstream,
-    link: Cuttable,
-    redis: Redis,
-    _calls: Runtime,
-}
-
-fn fleet(vary: impl Fn(Config) -> Config) -> Fleet {
-    let redis = Redis::start();
-    let link = Cuttable::before(redis.address);
-    let upstream = Upstream::start();
-    let calls = Runtime::new().unwrap();
-    let server = calls.block_on(grpc::serve());
-    let config = |store: &str| {
-        let upstream = Config::new(upstream.address)
-            .store(store)
-            .set("/store/timeout", json!("300ms"))
-            .set(
-                "/upstreams/calls",
-                json!({ "servers": [format!("http://{server}")], "protocol": "h2" }),
-            )
-            .route(json!({ "name": "calls", "match": { "prefix": "/calls" },
-                "auth": "required", "upstream": "calls" }));
-        vary(upstream)
-    };
-    let first = config(&redis.url());
-    let database = first.file["database"]["url"].clone();
-    let second = config(&format!("redis://{}", link.address)).set("/database/url", database);
-    Fleet {
-        one: Gateway::start(first),
-        two: Gateway::start(second),
-        upstream,
-        link,
-        redis,
-        _calls: calls,
-    }
-}
-
-/// One answer of each kind, all of the same credential, none of them finished.
-struct Open {
-    socket: Socket,
-    events: Client,
-    poll: Client,
-    call: Stream,
-    _connection: Http2,
-}
-
-impl Open {
-    fn at(fleet: &Fleet, credential: (&str, &str)) -> Open {
-        let at = fleet.two.public;
-        let socket = Socket::open(at, "/private/ws", &[credential]).ok().unwrap();
-        let send = |path: &str| {
-            let mut client = Client::connect(at);
-            client.send(
-                Request::get(path)
-                    .header(credential.0, credential.1)
-                    .to_bytes(),
-            );
-            client
-        };
-        let mut events = send("/private/sse");
-        events.until("data: hello\n\n");
-        let before = fleet.upstream.requests();
-        let poll = send("/private/slow?ms=20000");
-        eventually("the poll waits", || {
-            (fleet.upstream.requests() > before).then_some(())
-        });
-        let connection = Http2::connect(at);
-        let headers = [
-            ("content-type", "application/grpc"),
-            ("te", "trailers"),
-            (credential.0, credential.1),
-        ];
-        let mut call = connection
-            .open("POST", "/calls/Watch", &headers, b"x")
-            .unwrap();
-        call.until("hi");
-        Open {
-            socket,
-            events,
-            poll,
-            call,
-            _connection: connection,
-        }
-    }
-
-    /// Waits for all of them to be closed.
-    #[track_caller]
-    fn close(&mut self, since: Instant) {
-        assert_eq!(self.socket.close_code(SOON), Some(POLICY), "WebSocket");
-        assert!(self.events.closes_within(SOON), "event stream");
-        assert!(self.poll.closes_within(SOON), "long poll");
-        assert!(self.call.ends_within(SOON), "gRPC stream");
-        assert!(since.elapsed() < SOON, "{:?}", since.elapsed());
-    }
-
-    /// That those which can say something still do.
-    #[track_caller]
-    fn go_on(&mut self, upstream: &Upstream) {
-        assert_eq!(self.socket.echo("still here"), "still here");
-        assert!(upstream.publish("still here") > 0);
-        self.events.until("data: still here\n\n");
-        assert!(
-            !self.call.ends_within(Duration::from_millis(50)),
-            "gRPC stream"
-        );
-        assert!(
-            !self.poll.closes_within(Duration::from_millis(50)),
-            "long poll"
-        );
-    }
+/// The session itself, as a program without cookies shows it.
+fn session(who: &SignedIn) -> String {
+    format!("Session {}", who.session_token)
 }
 
 fn bearer(who: &SignedIn) -> String {
@@ -148,13 +27,13 @@ fn every_kind_ends_with_its_session_wherever_that_ends_and_no_other_does() {
     let fleet = fleet(|config| config);
     let alice = fleet.one.register("alice@example.com");
     let bob = fleet.one.register("bob@example.com");
-    let mut cookies = Open::at(&fleet, ("Cookie", &alice.cookie));
+    let mut sessions = Open::at(&fleet, ("Authorization", &session(&alice)));
     let mut tokens = Open::at(&fleet, ("Authorization", &bearer(&alice)));
-    let mut others = Open::at(&fleet, ("Cookie", &bob.cookie));
+    let mut others = Open::at(&fleet, ("Authorization", &session(&bob)));
     let since = Instant::now();
     let end = Request::delete(&format!("/admin/users/{}/sessions", alice.user));
     fleet.one.admin(end).ok();
-    cookies.close(since);
+    sessions.close(since);
     tokens.close(since);
     others.go_on(&fleet.upstream);
     let lag = "portcullis_revocation_lag_seconds_count";
@@ -176,7 +55,7 @@ fn every_kind_ends_when_another_program_blacklists_its_token() {
     let fleet = fleet(|config| config);
     let alice = fleet.one.register("alice@example.com");
     let mut tokens = Open::at(&fleet, ("Authorization", &bearer(&alice)));
-    let mut cookies = Open::at(&fleet, ("Cookie", &alice.cookie));
+    let mut sessions = Open::at(&fleet, ("Authorization", &session(&alice)));
     let id = tokens::claims(&alice.access_token)["jti"]
         .as_str()
         .unwrap()
@@ -186,7 +65,7 @@ fn every_kind_ends_when_another_program_blacklists_its_token() {
     assert_eq!(fleet.redis.command(&["SET", &key, "1", "EX", "60"]), "OK");
     tokens.close(since);
     // The session itself lives.
-    cookies.go_on(&fleet.upstream);
+    sessions.go_on(&fleet.upstream);
 }
 
 #[test]
@@ -198,11 +77,11 @@ fn every_kind_ends_when_the_user_is_disabled_or_the_session_evicted_or_run_out()
             .set("/sessions/idle_timeout", json!(null))
     });
     let alice = fleet.one.register("alice@example.com");
-    let mut evicted = Open::at(&fleet, ("Cookie", &alice.cookie));
+    let mut evicted = Open::at(&fleet, ("Authorization", &session(&alice)));
     let since = Instant::now();
     let alice = fleet.one.login("alice@example.com");
     evicted.close(since);
-    let mut disabled = Open::at(&fleet, ("Cookie", &alice.cookie));
+    let mut disabled = Open::at(&fleet, ("Authorization", &session(&alice)));
     let since = Instant::now();
     let disable = Request::new("PATCH", &format!("/admin/users/{}", alice.user));
     fleet
@@ -212,7 +91,7 @@ fn every_kind_ends_when_the_user_is_disabled_or_the_session_evicted_or_run_out()
     disabled.close(since);
     let since = Instant::now();
     let bob = fleet.one.register("bob@example.com");
-    let mut expiring = Open::at(&fleet, ("Cookie", &bob.cookie));
+    let mut expiring = Open::at(&fleet, ("Authorization", &session(&bob)));
     expiring.go_on(&fleet.upstream);
     assert_eq!(
         expiring.socket.close_code(Duration::from_secs(8)),
@@ -229,7 +108,8 @@ fn every_kind_ends_when_the_user_is_disabled_or_the_session_evicted_or_run_out()
         since.elapsed()
     );
     expiring.events.closes_within(SOON);
-    assert!(expiring.poll.closes_within(SOON) && expiring.call.ends_within(SOON));
+    expiring.poll_closes();
+    assert!(expiring.call.ends_within(SOON));
 }
 
 #[test]
@@ -287,7 +167,8 @@ fn a_token_without_a_session_ends_what_it_opened_at_its_exp() {
         "{:?}",
         since.elapsed()
     );
-    assert!(ending.events.closes_within(SOON) && ending.poll.closes_within(SOON));
+    assert!(ending.events.closes_within(SOON));
+    ending.poll_closes();
     assert!(ending.call.ends_within(SOON));
     staying.go_on(&fleet.upstream);
 }
@@ -297,8 +178,8 @@ fn what_ended_during_an_outage_of_the_store_is_found_after_it() {
     let fleet = fleet(|config| config);
     let alice = fleet.one.register("alice@example.com");
     let bob = fleet.one.register("bob@example.com");
-    let mut ended = Open::at(&fleet, ("Cookie", &alice.cookie));
-    let mut others = Open::at(&fleet, ("Cookie", &bob.cookie));
+    let mut ended = Open::at(&fleet, ("Authorization", &session(&alice)));
+    let mut others = Open::at(&fleet, ("Authorization", &session(&bob)));
     fleet.link.cut();
     eventually("the store is down there", || {
         (fleet.two.metric("portcullis_store_up", &[]) == 0.0).then_some(())
@@ -333,11 +214,11 @@ fn user(gateway: &Gateway, who: &SignedIn) -> (Value, Value) {
 fn open_answers_are_counted_fleet_wide_and_nothing_stays_behind() {
     let mut fleet = fleet(|config| config);
     let alice = fleet.one.register("alice@example.com");
-    let open = Open::at(&fleet, ("Cookie", &alice.cookie));
+    let open = Open::at(&fleet, ("Authorization", &session(&alice)));
     let here = Socket::open(
         fleet.one.public,
         "/private/ws",
-        &[("Cookie", &alice.cookie)],
+        &[("Authorization", &session(&alice))],
     );
     for gateway in [&fleet.one, &fleet.two] {
         // The long poll counts once it is long.
@@ -356,7 +237,7 @@ fn open_answers_are_counted_fleet_wide_and_nothing_stays_behind() {
     let _socket = Socket::open(
         fleet.two.public,
         "/private/ws",
-        &[("Cookie", &alice.cookie)],
+        &[("Authorization", &session(&alice))],
     );
     eventually("one is", || (live(&fleet.one, &alice) == 1).then_some(()));
     fleet.two.sigterm();
@@ -368,11 +249,12 @@ fn open_answers_are_counted_fleet_wide_and_nothing_stays_behind() {
 fn a_gateway_that_dies_is_not_counted_for_long_and_one_that_lives_is() {
     let mut fleet = fleet(|config| config);
     let alice = fleet.one.register("alice@example.com");
-    let cookie = [("Cookie", alice.cookie.as_str())];
-    let _kept = Socket::open(fleet.one.public, "/private/ws", &cookie)
+    let session = session(&alice);
+    let credential = [("Authorization", session.as_str())];
+    let _kept = Socket::open(fleet.one.public, "/private/ws", &credential)
         .ok()
         .unwrap();
-    let _lost = Socket::open(fleet.two.public, "/private/ws", &cookie)
+    let _lost = Socket::open(fleet.two.public, "/private/ws", &credential)
         .ok()
         .unwrap();
     eventually("both are counted", || {

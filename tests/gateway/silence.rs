@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::support::client::{Client, Request};
 use crate::support::config::Config;
 use crate::support::gateway::Gateway;
+use crate::support::grpc;
 use crate::support::http2::Http2;
 use crate::support::raw::{read_request, serving};
 use crate::support::upstream::Upstream;
@@ -124,4 +125,32 @@ fn an_upload_that_goes_on_is_no_silence() {
         std::thread::sleep(Duration::from_millis(100));
     }
     assert_eq!(client.answer().echo().0["body"], "xxxxxxxxxx");
+}
+
+#[test]
+fn an_upstream_over_http2_is_measured_by_its_answers_too() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let server = runtime.block_on(grpc::serve());
+    let config = Config::new(server)
+        .set("/upstreams/echo/protocol", json!("h2"))
+        .set("/upstreams/echo/timeouts", json!({ "read": "300ms" }));
+    let gateway = Gateway::start(config);
+    let mut client = Client::connect(gateway.public);
+    client.send(
+        Request::post("/public/events")
+            .body("a question")
+            .to_bytes(),
+    );
+    client.until("data: hello\n\n");
+    client.until("data: later\n\n");
+    let stalled = Request::get("/public/Stall");
+    gateway.ask(&stalled).refused(504, "UPSTREAM_TIMEOUT");
+    let asking = stalled.header(ASKS.0, ASKS.1);
+    gateway.ask(&asking).refused(504, "UPSTREAM_TIMEOUT");
+    let two = Http2::connect(gateway.public);
+    assert_eq!(two.ask("GET", "/public/Stall", &[]).0, 504);
+    assert!(
+        two.open("GET", "/public/Stall", &[ASKS], b"").is_err(),
+        "a reset"
+    );
 }

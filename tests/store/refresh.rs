@@ -121,8 +121,8 @@ async fn an_idle_session_is_not_refreshed() {
         tokio::time::sleep(Duration::from_millis(5)).await;
         let idle = Some(Duration::from_millis(1));
         let turnover = turnover(1, 2, Duration::ZERO);
-        let turned = store.rotate_refresh(id, &turnover, idle);
-        assert_eq!(turned.await.unwrap().rotation, Rotation::Gone);
+        let turned = store.rotate_refresh(id, &turnover, idle).await.unwrap();
+        assert_eq!(turned.rotation, Rotation::Gone);
         assert_eq!(store.holds_refresh(id, [1; 32]).await, Ok(true));
     }
 }

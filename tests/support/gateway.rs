@@ -41,22 +41,7 @@ impl Gateway {
     /// Starts it and waits for nothing.
     pub fn spawn(config: Config, arguments: &[&str]) -> Gateway {
         let file = config.write();
-        let output = |name| File::create(config.folder().join(name)).unwrap();
-        let child = Command::new(binary())
-            .args([
-                "run",
-                "--config",
-                file.to_str().unwrap(),
-                "--log-format",
-                "json",
-            ])
-            .args(arguments)
-            .current_dir(config.folder())
-            .stdin(Stdio::null())
-            .stdout(output("stdout"))
-            .stderr(output("stderr"))
-            .spawn()
-            .unwrap();
+        let child = serve(&config, &file, arguments);
         Gateway {
             child,
             public: config.listener(0),
@@ -64,6 +49,14 @@ impl Gateway {
             config,
             file,
         }
+    }
+
+    /// Ends it without a farewell and starts it again where it was.
+    pub fn restart(&mut self) {
+        let _ = self.child.kill();
+        self.wait_exit();
+        self.child = serve(&self.config, &self.file, &[]);
+        self.await_status("/ready", 200);
     }
 
     fn await_status(&mut self, path: &str, status: u16) {
@@ -195,6 +188,27 @@ impl Gateway {
     pub fn running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
+}
+
+fn serve(config: &Config, file: &Path, arguments: &[&str]) -> Child {
+    let output = |name| {
+        let path = config.folder().join(name);
+        File::options()
+            .create(true)
+            .append(true)
+            .open(path)
+            .unwrap()
+    };
+    Command::new(binary())
+        .args(["run", "--config", file.to_str().unwrap()])
+        .args(["--log-format", "json"])
+        .args(arguments)
+        .current_dir(config.folder())
+        .stdin(Stdio::null())
+        .stdout(output("stdout"))
+        .stderr(output("stderr"))
+        .spawn()
+        .unwrap()
 }
 
 impl Drop for Gateway {

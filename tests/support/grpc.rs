@@ -27,6 +27,12 @@ async fn connection(stream: TcpStream) {
             if request.uri().path().ends_with("/Watch") {
                 return watch(respond).await;
             }
+            if request.uri().path().ends_with("/Stall") {
+                return std::future::pending().await;
+            }
+            if request.uri().path().ends_with("/events") {
+                return events(respond).await;
+            }
             let te = request.headers().get("te").cloned();
             let mut body = request.into_body();
             let mut received = Vec::new();
@@ -57,6 +63,22 @@ async fn watch(mut respond: h2::server::SendResponse<Bytes>) {
         .unwrap();
     let message = Bytes::from_static(b"\0\0\0\0\x02hi");
     stream.send_data(message, false).unwrap();
+    let _ = std::future::poll_fn(|cx| stream.poll_reset(cx)).await;
+}
+
+/// An event stream with a second between its two events.
+async fn events(mut respond: h2::server::SendResponse<Bytes>) {
+    let head = Response::builder().header("content-type", "text/event-stream");
+    let mut stream = respond
+        .send_response(head.body(()).unwrap(), false)
+        .unwrap();
+    let send = |stream: &mut h2::SendStream<Bytes>, text: &'static str| {
+        stream.send_data(Bytes::from_static(text.as_bytes()), false)
+    };
+    send(&mut stream, "data: hello\n\n").unwrap();
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    // The client may have gone.
+    let _ = send(&mut stream, "data: later\n\n");
     let _ = std::future::poll_fn(|cx| stream.poll_reset(cx)).await;
 }
 

@@ -51,7 +51,7 @@ impl Accounts {
         let failures = self.failures(live, &attempt.names, visitor).await?;
         let before = limits.len();
         for failures in &failures {
-            let standing = failures.standing(&self.store).await?;
+            let standing = failures.standing(&self.store, self.is_durable()).await?;
             if !self.admitted(standing, limits) {
                 self.events
                     .record(Event::new(Kind::SignInLimited).ip(visitor.ip));

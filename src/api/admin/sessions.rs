@@ -42,7 +42,7 @@ pub(super) async fn list(State(desk): State<Desk>, uri: Uri) -> Result<Response,
         cursor: cursor.as_deref(),
     };
     let page = match &user {
-        Some(user) => desk.store.sessions_of(user, wanted).await?,
+        Some(user) => desk.accounts.sessions_of(user, wanted).await?,
         None => desk.store.all_sessions(wanted).await?,
     };
     Ok(answer::data(&view::sessions(&page, &sight)))
@@ -54,7 +54,7 @@ pub(super) async fn show(
     Path(id): Path<String>,
 ) -> Result<Response, Refused> {
     let id = SessionId::parse(&id).ok_or(Refusal::NotFound)?;
-    let entry = desk.store.session(id).await?.ok_or(Refusal::NotFound)?;
+    let entry = desk.accounts.session(id).await?.ok_or(Refusal::NotFound)?;
     let sight = sight(&desk).await?;
     Ok(answer::data(&view::session(&entry, &sight)))
 }
@@ -67,7 +67,7 @@ pub(super) async fn end(
 ) -> Result<Response, Refused> {
     refuse_wait(&uri)?;
     let id = SessionId::parse(&id).ok_or(Refusal::NotFound)?;
-    let entry = desk.store.session(id).await?.ok_or(Refusal::NotFound)?;
+    let entry = desk.accounts.session(id).await?.ok_or(Refusal::NotFound)?;
     let ended = desk
         .accounts
         .end_session(&entry.session, EndReason::Admin, None, idle(&desk))
@@ -131,7 +131,7 @@ struct Opened {
 async fn sight(desk: &Desk) -> Result<Sight, Refused> {
     Ok(Sight {
         idle: idle(desk),
-        now: desk.store.now().await?,
+        now: desk.accounts.now().await?,
         current: None,
         live_of: desk.live_of.clone(),
     })

@@ -27,6 +27,7 @@ use crate::accounts::Accounts;
 use crate::admission::{Client, Identity, PresentedBy};
 use crate::credential::{self, Presented};
 use crate::directory::Directory;
+use crate::durable::Durable;
 use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
@@ -109,7 +110,8 @@ async fn gateway_with(adjust: impl FnOnce(&mut Live)) -> Gateway {
     );
     let events = Events::new(store.clone());
     let accounts = Accounts::new(
-        directory,
+        directory.clone(),
+        Durable::new(directory, false),
         store.clone(),
         Arc::clone(&metrics),
         events.clone(),
@@ -153,6 +155,7 @@ fn live() -> Live {
             trusted: Vec::new(),
         }),
         sessions: Rules {
+            durable: false,
             ttl: Duration::from_secs(7200),
             idle_timeout: Some(Duration::from_secs(3600)),
             max_per_user: 3,

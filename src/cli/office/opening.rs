@@ -12,6 +12,7 @@ use super::{Matter, PATIENCE};
 use crate::accounts::Accounts;
 use crate::api::admin::{Desk, Readiness, Reloaded};
 use crate::directory::Directory;
+use crate::durable::Durable;
 use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::settings::{Boot, Engine, Live, RedisAddress};
@@ -71,8 +72,10 @@ pub(super) fn desk(boot: &Boot, live: Live, directory: Directory) -> anyhow::Res
     let metrics = Arc::new(Metrics::new().context("the metrics could not be set up")?);
     let store = Store::open(&boot.store, Arc::clone(&metrics)).link();
     let events = Events::new(store.clone());
+    let durable = Durable::new(directory.clone(), live.sessions.durable);
     let accounts = Accounts::new(
         directory,
+        durable,
         store.clone(),
         Arc::clone(&metrics),
         events.clone(),

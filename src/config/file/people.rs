@@ -19,7 +19,8 @@ pub(in crate::config) struct Sessions {
     pub(in crate::config) max_per_user: u32,
     /// What happens to a sign-in beyond that.
     pub(in crate::config) on_limit: OnLimit,
-    /// Also write sessions to the database. `true` is not supported by this version yet.
+    /// Also keep sessions in the database, and go on by it where the store has lost them or does not
+    /// answer.
     pub(in crate::config) durable: bool,
     /// The session cookie. It is always `HttpOnly`, and lives as long as its session.
     pub(in crate::config) cookie: Cookie,

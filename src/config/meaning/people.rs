@@ -16,9 +16,6 @@ pub(super) fn sessions(
     place: &Place,
     review: &mut Review<'_>,
 ) -> Option<Rules> {
-    if written.durable {
-        review.unsupported(&place.key("durable"));
-    }
     let ttl = review.positive(&place.key("ttl"), written.ttl);
     let idle = place.key("idle_timeout");
     let idle_timeout = written
@@ -32,6 +29,7 @@ pub(super) fn sessions(
             file::OnLimit::EvictOldest => OnLimit::EvictOldest,
             file::OnLimit::Reject => OnLimit::Reject,
         },
+        durable: written.durable,
         cookie: cookie(&written.cookie, &place.key("cookie"), review),
         bind_user_agent: binding(written.bind.user_agent),
         bind_ip: binding(written.bind.ip),

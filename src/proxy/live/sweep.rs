@@ -9,6 +9,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::MissedTickBehavior;
 
 use super::{Open, Registry, close};
+use crate::durable::Durable;
 use crate::session::{Millis, SessionId};
 use crate::store::{Store, StoreError};
 
@@ -20,7 +21,12 @@ const MEASURED: usize = 16;
 impl Registry {
     /// Looks every open answer's session and token up, for ever. What the store cannot tell stays
     /// open: unknown is not gone.
-    pub async fn sweep(self: Arc<Self>, store: Store, idle: impl Fn() -> Option<Duration>) {
+    pub async fn sweep(
+        self: Arc<Self>,
+        store: Store,
+        durable: Durable,
+        idle: impl Fn() -> Option<Duration>,
+    ) {
         let mut revocations = store.subscribe();
         let mut tick = tokio::time::interval(SWEEP);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -32,7 +38,7 @@ impl Registry {
                     Err(RecvError::Lagged(_)) => continue,
                     Err(RecvError::Closed) => return,
                 },
-                _ = tick.tick() => match self.sweep_once(&store, idle()).await {
+                _ = tick.tick() => match self.sweep_once(&store, &durable, idle()).await {
                     Ok(closed) => closed,
                     Err(error) => {
                         tracing::debug!(%error, "open answers could not be checked");
@@ -47,6 +53,7 @@ impl Registry {
     async fn sweep_once(
         &self,
         store: &Store,
+        durable: &Durable,
         idle: Option<Duration>,
     ) -> Result<HashSet<SessionId>, StoreError> {
         let open = self.collect(Open::is_closable);
@@ -60,8 +67,8 @@ impl Registry {
         close(open.iter().filter(|open| past(open)).cloned().collect());
         let sessions: HashSet<SessionId> = open.iter().filter_map(|open| open.session).collect();
         let sessions: Vec<SessionId> = sessions.into_iter().collect();
-        let ended: HashSet<SessionId> = store
-            .ended_among(&sessions, idle)
+        let ended: HashSet<SessionId> = durable
+            .ended_among(store, &sessions, idle, now)
             .await?
             .into_iter()
             .collect();

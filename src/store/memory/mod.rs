@@ -28,7 +28,8 @@ use counters::Counters;
 use journal::Journal;
 use live::Reports;
 use profiles::Profiles;
-use refresh::{Refresh, Refreshes};
+pub use refresh::Refresh;
+use refresh::Refreshes;
 use sessions::Sessions;
 
 /// The whole store of one process.

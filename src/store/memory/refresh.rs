@@ -14,14 +14,15 @@ const KEPT_AFTER: Millis = 3_600_000;
 pub(super) type Refreshes = HashMap<SessionId, Refresh>;
 
 /// The refresh tokens of one session.
-pub(super) struct Refresh {
-    current: [u8; 32],
-    until: Millis,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refresh {
+    pub current: [u8; 32],
+    pub until: Millis,
     /// The latest that was rotated, and those rotated within the grace time before it, and when;
     /// the oldest first.
-    rotated: Vec<([u8; 32], Millis)>,
+    pub rotated: Vec<([u8; 32], Millis)>,
     /// An old one came back.
-    reused: bool,
+    pub reused: bool,
 }
 
 impl Refresh {
@@ -39,8 +40,9 @@ impl Refresh {
         self.until.saturating_add(KEPT_AFTER)
     }
 
-    /// `end`: when the session ends. `None`: it has ended.
-    fn rotate(&mut self, turnover: &Turnover, end: Option<Millis>, now: Millis) -> Rotation {
+    /// Turns the tokens over, by the rule of the store. `end`: when the session ends; `None`: it has
+    /// ended.
+    pub fn rotate(&mut self, turnover: &Turnover, end: Option<Millis>, now: Millis) -> Rotation {
         let grace = millis(turnover.grace);
         let recent = |at: Millis| now < at.saturating_add(grace);
         let latest = self.rotated.pop();

@@ -41,6 +41,8 @@ pub(super) struct Links {
     address: RedisAddress,
     metrics: Arc<Metrics>,
     up: AtomicI64,
+    /// How many times a link has come up.
+    risings: AtomicU64,
     made: AtomicI64,
     /// Told when a link has come up, to those that wait.
     risen: Notify,
@@ -55,11 +57,16 @@ impl Links {
             address,
             metrics,
             up: AtomicI64::new(0),
+            risings: AtomicU64::new(0),
             made: AtomicI64::new(0),
             risen: Notify::new(),
             started: Instant::now(),
             logged: AtomicU64::new(0),
         }
+    }
+
+    pub(super) fn risings(&self) -> u64 {
+        self.risings.load(Ordering::SeqCst)
     }
 
     /// How many there are, and how many of them are up.
@@ -72,6 +79,7 @@ impl Links {
         let up = self.up.fetch_add(by, Ordering::SeqCst) + by;
         self.metrics.store_up.set(i64::from(up > 0));
         if by > 0 {
+            self.risings.fetch_add(1, Ordering::SeqCst);
             self.risen.notify_waiters();
         }
     }
@@ -232,8 +240,9 @@ impl Line {
     }
 
     fn rise(&self, connected: Connected) {
-        self.state.store(Arc::new(State::Up(connected)));
+        // Counted first: who finds the link up knows that it came up.
         self.links.changed(1);
+        self.state.store(Arc::new(State::Up(connected)));
     }
 
     fn fall(&self, error: StoreError) {

@@ -68,6 +68,11 @@ impl Redis {
         self.link.as_ref().is_some_and(|link| link.up())
     }
 
+    /// How many times a link of this process has come up.
+    pub(super) fn risings(&self) -> u64 {
+        self.links.risings()
+    }
+
     pub(super) fn links(&self) -> super::LinkCount {
         let (made, up) = self.links.count();
         super::LinkCount { made, up }

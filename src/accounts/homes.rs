@@ -1,0 +1,317 @@
+//! Sessions in their two homes. Where they have the second one (`sessions.durable`), it is written
+//! first and has the last word; the store is then told as well as it can be, and the rest of what it
+//! missed is told later.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::directory::Kept;
+use crate::durable::Durable;
+use crate::refusal::Refusal;
+use crate::session::{EndReason, Millis, OnLimit, Session, SessionId, Status};
+use crate::settings::Live;
+use crate::store::{
+    Amended, Amendment, Created, Entry, Grant, Page, Rotation, StoreError, Turned, Turnover, Use,
+    Wanted,
+};
+
+use super::{Accounts, Failure};
+
+impl Accounts {
+    /// Whether sessions outlive the store.
+    pub fn is_durable(&self) -> bool {
+        self.durable.on().is_some()
+    }
+
+    /// The store's clock; this gateway's while the store is away and sessions go on without it.
+    ///
+    /// # Errors
+    /// When the store has to answer and does not.
+    pub async fn now(&self) -> Result<Millis, StoreError> {
+        match self.store.now().await {
+            Err(_) if self.is_durable() => Ok(own_clock()),
+            answer => answer,
+        }
+    }
+
+    /// Reads one session, however it stands.
+    ///
+    /// # Errors
+    /// When neither home can tell.
+    pub async fn session(&self, id: SessionId) -> Result<Option<Entry>, Failure> {
+        let found = self.store.session(id).await;
+        let Some(durable) = self.durable.on() else {
+            return Ok(found?);
+        };
+        if let Ok(Some(entry)) = found {
+            return Ok(Some(entry));
+        }
+        match durable.look_up(id, None).await {
+            Ok(Some(kept)) => Ok(Some(Entry::from(Kept::clone(&kept)))),
+            // The database has none: only the store could still have one.
+            Ok(None) => Ok(found?),
+            Err(_) => Err(StoreError::Unreachable.into()),
+        }
+    }
+
+    /// Lists a user's sessions, newest first: those of both homes.
+    ///
+    /// # Errors
+    /// When neither home answers.
+    pub async fn sessions_of(&self, user: &str, wanted: Wanted<'_>) -> Result<Page, Failure> {
+        let Some(durable) = self.durable.on() else {
+            return Ok(self.store.sessions_of(user, wanted).await?);
+        };
+        let all = Wanted {
+            status: None,
+            address: None,
+            limit: usize::MAX,
+            cursor: None,
+            ..wanted
+        };
+        let listed = self.store.sessions_of(user, all).await;
+        let kept = match (durable.of(user).await, &listed) {
+            (Ok(kept), _) => kept,
+            (Err(_), Ok(_)) => Vec::new(),
+            (Err(error), Err(_)) => return Err(error.into()),
+        };
+        let (mut entries, now) = match listed {
+            Ok(page) => (page.entries, page.now),
+            Err(_) => (Vec::new(), own_clock()),
+        };
+        for kept in kept {
+            let known = |entry: &&mut Entry| entry.session.id == kept.session.id;
+            match entries.iter_mut().find(known) {
+                Some(entry) => entry.session.ended = entry.session.ended.or(kept.session.ended),
+                None => entries.push(kept.into()),
+            }
+        }
+        Ok(Page::cut(entries, wanted, now))
+    }
+
+    /// Writes a new session; gives those that had to go for it.
+    pub(super) async fn enter(
+        &self,
+        live: &Live,
+        session: &Session,
+        grant: Grant,
+    ) -> Result<Vec<SessionId>, Failure> {
+        let rules = &live.sessions;
+        let (max, on_limit, idle) = (rules.max_per_user, rules.on_limit, rules.idle_timeout);
+        let Some(durable) = self.durable.on() else {
+            let created = self
+                .store
+                .create_session(session, Some(grant), max, on_limit, idle);
+            return match created.await? {
+                Created::Created { evicted } => Ok(evicted),
+                Created::LimitReached => Err(Refusal::SessionLimitReached.into()),
+            };
+        };
+        let kept = durable.keep(session, grant, max, on_limit, idle).await?;
+        let evicted = kept.ok_or(Refusal::SessionLimitReached)?;
+        let none_evicted = OnLimit::EvictOldest;
+        let told = self
+            .store
+            .create_session(session, None, u32::MAX, none_evicted, idle);
+        if told.await.is_err() {
+            self.metrics.sessions_created.inc();
+        }
+        for id in &evicted {
+            self.tell_end(*id, EndReason::Evicted, idle).await;
+        }
+        Ok(evicted)
+    }
+
+    /// Ends one session; tells whether it was alive. Where a home fails, the other is told all the
+    /// same.
+    pub(super) async fn end(
+        &self,
+        id: SessionId,
+        reason: EndReason,
+        idle: Option<Duration>,
+    ) -> Result<bool, Failure> {
+        let Some(durable) = self.durable.on() else {
+            return Ok(self.store.revoke(id, reason, idle).await?);
+        };
+        let now = self.now().await?;
+        let kept = durable.end(id, reason, idle, now).await;
+        if let Ok(true) = kept {
+            self.tell_end(id, reason, idle).await;
+            return Ok(true);
+        }
+        let told = self.store.revoke(id, reason, idle).await;
+        kept?;
+        match told {
+            Ok(was_alive) => Ok(was_alive),
+            // It was over already, if it was ever there.
+            Err(error) => match durable.look_up(id, None).await {
+                Ok(Some(_)) => Ok(false),
+                _ => Err(error.into()),
+            },
+        }
+    }
+
+    /// Ends all of a user's sessions but one; gives those that were alive.
+    pub(super) async fn end_all(
+        &self,
+        user: &str,
+        except: Option<SessionId>,
+        reason: EndReason,
+        idle: Option<Duration>,
+    ) -> Result<Vec<SessionId>, Failure> {
+        let Some(durable) = self.durable.on() else {
+            return Ok(self.store.revoke_user(user, except, reason, idle).await?);
+        };
+        let now = self.now().await?;
+        let kept = durable.end_of(user, except, reason, idle, now).await;
+        let told = self.store.revoke_user(user, except, reason, idle).await;
+        if told.is_err() {
+            self.durable.could_not_tell();
+        }
+        let (mut ended, told) = (kept?, told.unwrap_or_default());
+        let untold: Vec<SessionId> = ended
+            .iter()
+            .filter(|id| !told.contains(id))
+            .copied()
+            .collect();
+        self.store.ended(&untold, reason);
+        let only_there = told.into_iter().filter(|id| !ended.contains(id));
+        let only_there: Vec<SessionId> = only_there.collect();
+        ended.extend(only_there);
+        Ok(ended)
+    }
+
+    /// Tells the store, or at least this gateway, of an end that is written.
+    async fn tell_end(&self, id: SessionId, reason: EndReason, idle: Option<Duration>) {
+        let told = self.store.revoke(id, reason, idle).await;
+        if told.is_err() {
+            self.durable.could_not_tell();
+        }
+        if !matches!(told, Ok(true)) {
+            self.store.ended(&[id], reason);
+        }
+    }
+
+    /// Turns a refresh token over.
+    pub(super) async fn turn(
+        &self,
+        id: SessionId,
+        turnover: &Turnover,
+        idle: Option<Duration>,
+    ) -> Result<Turned, Failure> {
+        if let Some(durable) = self.durable.on()
+            && let Some(turned) = self.turn_kept(durable, id, turnover, idle).await?
+        {
+            return Ok(turned);
+        }
+        Ok(self.store.rotate_refresh(id, turnover, idle).await?)
+    }
+
+    async fn turn_kept(
+        &self,
+        durable: &Durable,
+        id: SessionId,
+        turnover: &Turnover,
+        idle: Option<Duration>,
+    ) -> Result<Option<Turned>, Failure> {
+        let now = self.now().await?;
+        let activity = match self.store.session(id).await {
+            Ok(Some(entry)) => Some(entry.activity),
+            Ok(None) | Err(_) => None,
+        };
+        let last_access = activity.as_ref().map_or(0, |seen| seen.last_access);
+        let turned = durable.rotate(id, turnover, idle, now, last_access).await?;
+        let Some(mut turned) = turned else {
+            return Ok(None);
+        };
+        if let Some(entry) = &mut turned.entry
+            && let Some(activity) = activity
+        {
+            entry.activity = activity;
+        }
+        if matches!(turned.rotation, Rotation::Rotated | Rotation::Replayed) {
+            let used = Use {
+                session: id,
+                last_access: now,
+                requests: 1,
+                address: turnover.address,
+            };
+            // A refresh is a use; it counts as one even if writing it fails.
+            let _ = self.store.record_uses(std::slice::from_ref(&used)).await;
+            durable.note_uses(&[used]);
+            if let Some(entry) = &mut turned.entry {
+                entry.activity.last_access = now;
+                entry.activity.request_count += 1;
+            }
+        }
+        Ok(Some(turned))
+    }
+
+    /// Tells whether this is the session's current refresh token.
+    pub(super) async fn holds_refresh(
+        &self,
+        id: SessionId,
+        hash: [u8; 32],
+    ) -> Result<bool, Failure> {
+        if let Some(durable) = self.durable.on()
+            && let Some(holds) = durable.holds_refresh(id, hash).await?
+        {
+            return Ok(holds);
+        }
+        Ok(self.store.holds_refresh(id, hash).await?)
+    }
+
+    /// Changes a session that is alive, as [`crate::store::Store::amend_session`] does.
+    ///
+    /// # Errors
+    /// When either home does not do it; the store may have done it then.
+    pub async fn amend_session(
+        &self,
+        id: SessionId,
+        amendment: &Amendment,
+        idle: Option<Duration>,
+    ) -> Result<Amended, Failure> {
+        let amended = self.store.amend_session(id, amendment, idle).await?;
+        if let Some(durable) = self.durable.on()
+            && let Amended::Done(entry) = &amended
+        {
+            durable.amend(&entry.session).await?;
+        }
+        Ok(amended)
+    }
+
+    /// Moves a session's idle expiry, as [`crate::store::Store::touch`] does.
+    ///
+    /// # Errors
+    /// When neither home does it.
+    pub async fn touch(
+        &self,
+        id: SessionId,
+        idle: Option<Duration>,
+    ) -> Result<Option<Entry>, Failure> {
+        let touched = self.store.touch(id, idle).await;
+        let Some(durable) = self.durable.on() else {
+            return Ok(touched?);
+        };
+        let entry = match touched {
+            Ok(entry) => entry,
+            Err(_) => self.session(id).await?.filter(|entry| {
+                let last_access = entry.activity.last_access;
+                entry.session.status(last_access, idle, own_clock()) == Status::Active
+            }),
+        };
+        if let Some(entry) = &entry {
+            durable.note_uses(&[Use {
+                session: id,
+                last_access: own_clock().max(entry.activity.last_access),
+                requests: 0,
+                address: entry.session.ip,
+            }]);
+        }
+        Ok(entry)
+    }
+}
+
+fn own_clock() -> Millis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as Millis)
+}

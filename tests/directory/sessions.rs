@@ -1,0 +1,244 @@
+//! Durable sessions, as rows.
+
+use portcullis::directory::{Directory, KeptRefresh, Room};
+use portcullis::session::{
+    Device, EndReason, Millis, OnLimit, Session, SessionId, SessionToken, no_data,
+};
+
+use crate::support::homes;
+
+const DAY: Millis = 86_400_000;
+
+fn session(user: &str, now: Millis) -> Session {
+    Session {
+        id: SessionToken::random().id(),
+        user: user.to_owned(),
+        email: format!("{user}@example.com"),
+        name: Some("Ann \"the\" O'Neill".to_owned()),
+        roles: vec!["admin".to_owned()],
+        scopes: Vec::new(),
+        created_at: now,
+        expires_at: now + DAY,
+        ip: [192, 0, 2, 1].into(),
+        user_agent: "curl/8".to_owned(),
+        device: Device {
+            kind: None,
+            name: Some("phone".to_owned()),
+        },
+        ended: None,
+        data: no_data(),
+        revision: 0,
+    }
+}
+
+fn tokens(current: u8) -> KeptRefresh {
+    KeptRefresh {
+        current: [current; 32],
+        until: DAY,
+        rotated: Vec::new(),
+        reused: false,
+    }
+}
+
+fn room(max: u32, used_since: Millis) -> Room {
+    Room {
+        max,
+        on_limit: OnLimit::EvictOldest,
+        used_since,
+    }
+}
+
+async fn keep(directory: &Directory, session: &Session, max: u32) -> Vec<SessionId> {
+    let now = session.created_at;
+    let kept = directory.keep(session, &tokens(1), room(max, 0), now).await;
+    kept.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn a_session_comes_back_as_it_was_written() {
+    for home in homes() {
+        let directory = home.open().await;
+        let written = session("ann", 1_000);
+        assert_eq!(keep(&directory, &written, 5).await, []);
+        let kept = directory.kept(written.id).await.unwrap().unwrap();
+        assert_eq!((kept.session, kept.last_activity), (written, 1_000));
+        assert_eq!(kept.refresh, tokens(1));
+        assert_eq!(directory.kept(SessionId([7; 32])).await.unwrap(), None);
+    }
+}
+
+#[tokio::test]
+async fn an_end_is_once_and_for_all() {
+    for home in homes() {
+        let directory = home.open().await;
+        let one = session("ann", 1_000);
+        keep(&directory, &one, 5).await;
+        let end = |reason, since| directory.end_kept(one.id, reason, since, 2_000);
+        // Idle for too long: it stays expired.
+        assert!(!end(EndReason::Admin, 1_500).await.unwrap());
+        assert!(end(EndReason::SignOut, 0).await.unwrap());
+        assert!(!end(EndReason::Admin, 0).await.unwrap());
+        let ended = directory.kept(one.id).await.unwrap().unwrap().session.ended;
+        let ended = ended.unwrap();
+        assert_eq!((ended.at, ended.reason), (2_000, EndReason::SignOut));
+        let untold = directory.untold_ends().await.unwrap();
+        assert_eq!(untold, [(one.id, EndReason::SignOut)]);
+        directory.ends_told(&[one.id]).await.unwrap();
+        assert_eq!(directory.untold_ends().await.unwrap(), []);
+        let since = |since| directory.ends_since(since, None, 3_000);
+        assert_eq!(since(2_000).await.unwrap(), [(one.id, EndReason::SignOut)]);
+        assert_eq!(since(2_001).await.unwrap(), []);
+    }
+}
+
+#[tokio::test]
+async fn however_many_sign_ins_race_only_so_many_stay() {
+    for home in homes() {
+        let directory = home.open().await;
+        let racing = (0..20).map(|n| {
+            let directory = directory.clone();
+            async move { keep(&directory, &session("ann", 1_000 + n), 3).await }
+        });
+        let evicted = futures_util::future::join_all(racing).await;
+        assert_eq!(evicted.into_iter().flatten().count(), 17);
+        let kept = directory.kept_of("ann").await.unwrap();
+        let alive = kept.iter().filter(|kept| kept.session.ended.is_none());
+        assert_eq!((kept.len(), alive.count()), (20, 3));
+        let rejecting = Room {
+            on_limit: OnLimit::Reject,
+            ..room(3, 0)
+        };
+        let (one_more, first) = (session("ann", 5_000), tokens(1));
+        let kept = directory.keep(&one_more, &first, rejecting, 5_000);
+        assert_eq!(kept.await.unwrap(), None);
+        // Those that were idle for too long take no room.
+        let kept = directory.keep(&one_more, &first, room(3, 4_000), 5_000);
+        assert_eq!(kept.await.unwrap(), Some(Vec::new()));
+    }
+}
+
+#[tokio::test]
+async fn all_but_one_end_together_and_at_most_fifty_are_kept() {
+    for home in homes() {
+        let directory = home.open().await;
+        let sessions: Vec<Session> = (0..60).map(|n| session("ann", 1_000 + n)).collect();
+        for one in &sessions {
+            keep(&directory, one, 100).await;
+        }
+        let other = session("bob", 1_000);
+        keep(&directory, &other, 5).await;
+        let (current, reason) = (sessions[9].id, EndReason::Terminated);
+        let ended = directory.end_kept_of("ann", Some(current), reason, 0, 2_000);
+        assert_eq!(ended.await.unwrap().len(), 59);
+        let untold = directory.untold_ends().await.unwrap();
+        let untold: Vec<SessionId> = untold.into_iter().map(|(id, _)| id).collect();
+        directory.ends_told(&untold).await.unwrap();
+        let again = directory.end_kept_of("ann", Some(current), reason, 0, 2_000);
+        assert_eq!(again.await.unwrap(), []);
+        assert_eq!(directory.kept_of("ann").await.unwrap().len(), 51);
+        let bob = directory.kept(other.id).await.unwrap().unwrap();
+        assert_eq!(bob.session.ended, None);
+    }
+}
+
+#[tokio::test]
+async fn of_those_who_turn_a_refresh_token_at_once_one_does() {
+    for home in homes() {
+        let directory = home.open().await;
+        let one = session("ann", 1_000);
+        keep(&directory, &one, 5).await;
+        let after = KeptRefresh {
+            rotated: vec![([1; 32], 2_000), ([9; 32], 2_001)],
+            ..tokens(2)
+        };
+        let before = tokens(1);
+        let turning = (0..8).map(|_| directory.turn_kept(one.id, &before, &after));
+        let turned = futures_util::future::join_all(turning).await;
+        assert_eq!(
+            turned.into_iter().filter(|t| *t.as_ref().unwrap()).count(),
+            1
+        );
+        let kept = directory.kept(one.id).await.unwrap().unwrap();
+        assert_eq!(kept.refresh, after);
+    }
+}
+
+#[tokio::test]
+async fn uses_are_written_in_batches_and_tell_which_have_ended() {
+    for home in homes() {
+        let directory = home.open().await;
+        let sessions: Vec<Session> = (0..600).map(|n| session("ann", 1_000 + n)).collect();
+        let some: Vec<&Session> = sessions.iter().step_by(100).collect();
+        for one in &some {
+            keep(&directory, one, 100).await;
+        }
+        let over = some[2].id;
+        directory
+            .end_kept(over, EndReason::Admin, 0, 2_000)
+            .await
+            .unwrap();
+        let uses: Vec<(SessionId, Millis)> = sessions.iter().map(|one| (one.id, 9_000)).collect();
+        assert_eq!(directory.note_uses(&uses).await.unwrap(), [over]);
+        assert_eq!(
+            directory.note_uses(&[(some[0].id, 8_000)]).await.unwrap(),
+            []
+        );
+        let kept = directory.kept(some[0].id).await.unwrap().unwrap();
+        assert_eq!(kept.last_activity, 9_000);
+        let ids = [some[0].id, over, SessionId([7; 32])];
+        let mut standing = directory.standing_among(&ids, 8_999, 9_001).await.unwrap();
+        standing.sort_by_key(|(_, alive)| *alive);
+        assert_eq!(standing, [(over, false), (some[0].id, true)]);
+        let standing = directory.standing_among(&ids[..1], 9_000, 9_001).await;
+        assert_eq!(standing.unwrap(), [(some[0].id, false)]);
+    }
+}
+
+#[tokio::test]
+async fn what_is_over_for_an_hour_is_trimmed() {
+    for home in homes() {
+        let directory = home.open().await;
+        let (old, ended, new) = (session("a", 1_000), session("b", 1_000), session("c", DAY));
+        for one in [&old, &ended, &new] {
+            keep(&directory, one, 5).await;
+        }
+        let hour = DAY / 24;
+        let end = directory.end_kept(ended.id, EndReason::Admin, 0, DAY);
+        assert!(end.await.unwrap());
+        assert_eq!(directory.trim_kept(DAY + 1_000).await.unwrap(), 0);
+        assert_eq!(directory.trim_kept(DAY + hour + 2_000).await.unwrap(), 2);
+        assert!(directory.kept(new.id).await.unwrap().is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_row_follows_its_user() {
+    for home in homes() {
+        let directory = home.open().await;
+        let new = portcullis::directory::NewUser {
+            email: "ann@example.com".to_owned(),
+            username: None,
+            name: None,
+            password_hash: "$x".to_owned(),
+            roles: vec!["editor".to_owned()],
+            scopes: vec!["read".to_owned()],
+        };
+        let user = directory.add(new, 1).await.unwrap().unwrap();
+        let mut one = session(&user.id, 1_000);
+        keep(&directory, &one, 5).await;
+        directory.identify_kept(&user).await.unwrap();
+        one.device.name = Some("tablet".to_owned());
+        one.data = r#"{"a":1}"#.to_owned();
+        directory.amend_kept(&one).await.unwrap();
+        let kept = directory.kept(one.id).await.unwrap().unwrap().session;
+        let expected = Session {
+            email: user.email,
+            name: None,
+            roles: user.roles,
+            scopes: user.scopes,
+            revision: 2,
+            ..one
+        };
+        assert_eq!(kept, expected);
+    }
+}
