@@ -337,7 +337,13 @@ impl Metrics {
         for outcome in ["done", "failed", "skipped"] {
             self.cleanup_runs.with_label_values(&[outcome]);
         }
-        for kind in ["sessions", "index_entries", "blacklist", "live_reports", "durable_sessions"] {
+        for kind in [
+            "sessions",
+            "index_entries",
+            "blacklist",
+            "live_reports",
+            "durable_sessions",
+        ] {
             self.cleanup_removed.with_label_values(&[kind]);
         }
         for cache in ["sessions", "tokens", "profiles", "assertions"] {

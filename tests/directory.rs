@@ -5,6 +5,8 @@
 
 #[path = "directory/opening.rs"]
 mod opening;
+#[path = "directory/pictures.rs"]
+mod pictures;
 #[path = "support/postgres.rs"]
 mod postgres;
 #[path = "directory/sessions.rs"]

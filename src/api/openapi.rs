@@ -38,8 +38,8 @@ pub(super) async fn show(State(desk): State<Desk>) -> Response {
     let mut description = description().clone();
     if let Some(api) = &live.api {
         set(&mut description, "/servers", json!([{"url": api.prefix}]));
-        if let Some(paths) = description.get_mut("paths").and_then(Value::as_object_mut) {
-            paths.retain(|path, _| api.users || !is_about_users(path));
+        if !api.users {
+            leave_users_to_backend(&mut description);
         }
     }
     let scheme = json!({"type": "apiKey", "in": "cookie", "name": live.sessions.cookie.name});
@@ -49,6 +49,28 @@ pub(super) async fn show(State(desk): State<Desk>) -> Response {
         scheme,
     );
     answer::json(StatusCode::OK, &description)
+}
+
+/// Describes a gateway whose users a backend keeps: what is about them is the backend's own, and
+/// signing in may fail as the backend does.
+fn leave_users_to_backend(description: &mut Value) {
+    let paths = description.get_mut("paths").and_then(Value::as_object_mut);
+    let Some(paths) = paths else { return };
+    paths.retain(|path, _| !is_about_users(path));
+    for path in ["/auth/login", "/auth/signin"] {
+        let operation = paths.get_mut(path).and_then(|path| path.get_mut("post"));
+        let Some(operation) = operation else { continue };
+        for (status, meaning) in [
+            (
+                "502",
+                "The backend cannot be reached, or does not say who it is",
+            ),
+            ("504", "The backend does not answer in time"),
+        ] {
+            let response = json!({"description": meaning, "content": refusals()});
+            set(operation, &format!("/responses/{status}"), response);
+        }
+    }
 }
 
 /// Whether the caller of an operation matters to it: it takes some credential, be it optional.

@@ -1,4 +1,5 @@
 //! Durable sessions, as rows.
+#![expect(clippy::indexing_slicing, reason = "tests")]
 
 use portcullis::directory::{Directory, KeptRefresh, Room};
 use portcullis::session::{

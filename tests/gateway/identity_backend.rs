@@ -238,6 +238,11 @@ fn registration_and_profiles_are_the_backends_own() {
     gateway
         .get("/api/v1/sessions")
         .refused(401, "UNAUTHENTICATED");
+    let described = gateway.get("/api/v1/openapi.json").json();
+    assert!(described["paths"]["/auth/register"].is_null());
+    assert!(described["paths"]["/profile"].is_null());
+    let login = &described["paths"]["/auth/login"]["post"]["responses"];
+    assert!(login["504"].is_object(), "{login}");
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::support::wait::eventually;
 const ASKS: (&str, &str) = ("Accept", "text/event-stream");
 
 /// A gateway whose upstream may be silent for 300 ms.
-fn gateway(upstream: std::net::SocketAddr, stream_idle: serde_json::Value) -> Gateway {
+fn gateway(upstream: std::net::SocketAddr, stream_idle: &serde_json::Value) -> Gateway {
     let timeouts = json!({ "read": "300ms", "stream_idle": stream_idle });
     Gateway::start(Config::new(upstream).set("/upstreams/echo/timeouts", timeouts))
 }
@@ -26,7 +26,7 @@ fn gateway(upstream: std::net::SocketAddr, stream_idle: serde_json::Value) -> Ga
 #[test]
 fn an_event_stream_that_was_not_asked_for_outlives_the_read_timeout() {
     let upstream = Upstream::start();
-    let gateway = gateway(upstream.address, json!(null));
+    let gateway = gateway(upstream.address, &json!(null));
     let mut client = Client::connect(gateway.public);
     client.send(Request::post("/public/sse").body("a question").to_bytes());
     client.until("data: hello\n\n");
@@ -46,7 +46,7 @@ fn an_event_stream_that_was_not_asked_for_outlives_the_read_timeout() {
 #[test]
 fn asking_for_an_event_stream_does_not_escape_the_read_timeout() {
     let upstream = Upstream::start();
-    let gateway = gateway(upstream.address, json!(null));
+    let gateway = gateway(upstream.address, &json!(null));
     let start = Instant::now();
     let stalled = Request::get("/public/slow?ms=10000").header(ASKS.0, ASKS.1);
     gateway.ask(&stalled).refused(504, "UPSTREAM_TIMEOUT");
@@ -77,7 +77,7 @@ fn an_answer_that_stalls_in_the_middle_is_cut_off_and_not_taken_for_complete() {
             // Until the gateway has had enough.
             read_request(&mut stream);
         });
-        let gateway = gateway(upstream, json!(null));
+        let gateway = gateway(upstream, &json!(null));
         let mut client = Client::connect(gateway.public);
         client.send(Request::get("/public/a").header(ASKS.0, ASKS.1).to_bytes());
         let answer = client.answer_to("GET");
@@ -88,7 +88,7 @@ fn an_answer_that_stalls_in_the_middle_is_cut_off_and_not_taken_for_complete() {
 #[test]
 fn a_stream_that_is_silent_for_longer_than_stream_idle_ends() {
     let upstream = Upstream::start();
-    let gateway = gateway(upstream.address, json!("1s"));
+    let gateway = gateway(upstream.address, &json!("1s"));
     let mut client = Client::connect(gateway.public);
     client.send(Request::get("/public/sse").to_bytes());
     client.until("data: hello\n\n");
@@ -107,7 +107,7 @@ fn a_stream_that_is_silent_for_longer_than_stream_idle_ends() {
 #[test]
 fn a_client_that_reads_slowly_is_no_silent_upstream() {
     let upstream = Upstream::start();
-    let gateway = gateway(upstream.address, json!(null));
+    let gateway = gateway(upstream.address, &json!(null));
     let mut client = Client::connect(gateway.public);
     client.send(Request::get("/public/big?bytes=30000000").to_bytes());
     std::thread::sleep(Duration::from_millis(1200));
@@ -117,7 +117,7 @@ fn a_client_that_reads_slowly_is_no_silent_upstream() {
 #[test]
 fn an_upload_that_goes_on_is_no_silence() {
     let upstream = Upstream::start();
-    let gateway = gateway(upstream.address, json!(null));
+    let gateway = gateway(upstream.address, &json!(null));
     let mut client = Client::connect(gateway.public);
     client.send("POST /public/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n");
     for _ in 0..10 {

@@ -30,7 +30,7 @@ pub struct Attempt<'a> {
 }
 
 impl Accounts {
-    /// Signs somebody in whom the backend knows.
+    /// Signs somebody in whom the backend knows; `limits` is as in [`Accounts::sign_in`].
     ///
     /// # Errors
     /// Every [`Failure`]; what the backend does not answer properly is one of the upstream refusals
@@ -51,6 +51,8 @@ impl Accounts {
         let failures = self.failures(live, &attempt.names, visitor).await?;
         let before = limits.len();
         for failures in &failures {
+            // One account is told of: the one that refuses, or else the last.
+            limits.truncate(before);
             let standing = failures.standing(&self.store, self.is_durable()).await?;
             if !self.admitted(standing, limits) {
                 self.events
@@ -82,8 +84,8 @@ impl Accounts {
             }
             Err(failure) => {
                 if matches!(failure, Failure::Refused(Refusal::InvalidCredentials)) {
-                    limits.truncate(before);
                     for failures in &failures {
+                        limits.truncate(before);
                         limits.extend(failures.count(&self.store).await);
                     }
                     self.events

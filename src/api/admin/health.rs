@@ -68,7 +68,8 @@ pub(super) async fn health(State(desk): State<Desk>) -> Response {
 pub(super) async fn ready(State(desk): State<Desk>) -> Response {
     let (store_up, store) = store(&desk).await;
     let database = desk.accounts.directory().probe().await.is_ok();
-    let store_needed = desk.sessions_on_outage == SessionsOnOutage::Deny && !desk.accounts.is_durable();
+    let store_needed =
+        desk.sessions_on_outage == SessionsOnOutage::Deny && !desk.accounts.is_durable();
     let word = match desk.readiness.word() {
         "ready" if !store_up && store_needed => "store_down",
         word => word,

@@ -17,10 +17,11 @@ use maud::Markup;
 
 use crate::admission::Client;
 use crate::events::{Event, Kind};
+use crate::limits::Decision;
 use crate::refusal::Refusal;
 use crate::settings::Live;
 
-use super::answer::Refused;
+use super::answer::{Noted, Refused};
 use super::{Caller, Desk};
 
 use form_token::FormToken;
@@ -54,6 +55,8 @@ struct Problem {
     status: StatusCode,
     text: String,
     headers: Vec<(HeaderName, HeaderValue)>,
+    /// The limits that were evaluated.
+    limits: Vec<Decision>,
 }
 
 impl Problem {
@@ -62,6 +65,7 @@ impl Problem {
             status,
             text: text.to_owned(),
             headers: Vec::new(),
+            limits: Vec::new(),
         }
     }
 
@@ -93,7 +97,13 @@ impl From<Refused> for Problem {
             }
             other => other.message().to_owned(),
         };
-        let mut headers = limit_headers(&refused);
+        let mut headers = Vec::new();
+        // A limit that refuses says itself how long to wait.
+        let told = refused.limits.iter().any(Decision::refuses);
+        if let Some(wait) = refused.retry_after.filter(|_| !told) {
+            let seconds = wait.as_millis().div_ceil(1000).max(1) as u64;
+            headers.push((header::RETRY_AFTER, seconds.into()));
+        }
         if refusal.status() == StatusCode::UNAUTHORIZED {
             // RFC 9110, section 15.5.2; a browser asks nobody because of a scheme it does not know.
             let challenge = HeaderValue::from_static("Bearer realm=\"portcullis\"");
@@ -103,26 +113,22 @@ impl From<Refused> for Problem {
             status: refusal.status(),
             text,
             headers,
+            limits: refused.limits,
         }
     }
 }
 
-/// How the limits stand, and when to come again.
-fn limit_headers(refused: &Refused) -> Vec<(HeaderName, HeaderValue)> {
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default();
-    let mut headers = crate::limits::headers(&refused.limits, now);
-    let told = headers.iter().any(|(name, _)| *name == header::RETRY_AFTER);
-    if let Some(wait) = refused.retry_after.filter(|_| !told) {
-        let seconds = wait.as_millis().div_ceil(1000).max(1) as u64;
-        headers.push((header::RETRY_AFTER, seconds.into()));
-    }
-    headers
-}
-
-/// Answers with a page. Nothing on it can come from anywhere else, and nobody can frame it.
-fn answer(status: StatusCode, page: Markup, token: Option<&FormToken>, live: &Live) -> Response {
+/// Answers with a page, and with what went wrong. Nothing on it can come from anywhere else, and
+/// nobody can frame it.
+fn answer(
+    problem: Option<Problem>,
+    page: Markup,
+    token: Option<&FormToken>,
+    live: &Live,
+) -> Response {
+    let status = problem
+        .as_ref()
+        .map_or(StatusCode::OK, |problem| problem.status);
     let mut response = Response::new(Body::from(page.into_string()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -142,6 +148,13 @@ fn answer(status: StatusCode, page: Markup, token: Option<&FormToken>, live: &Li
     }
     if let Some(cookie) = token.and_then(|token| token.cookie(&live.sessions.cookie)) {
         headers.append(header::SET_COOKIE, cookie);
+    }
+    if let Some(problem) = problem {
+        headers.extend(problem.headers);
+        response.extensions_mut().insert(Noted {
+            limits: problem.limits,
+            ..Noted::default()
+        });
     }
     response
 }

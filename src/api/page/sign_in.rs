@@ -3,7 +3,7 @@
 use axum::extract::{Extension, Request, State};
 use axum::response::Response;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, header};
 use serde_json::json;
 
 use crate::accounts::{Attempt, Credentials, Failure, SignedIn};
@@ -163,12 +163,5 @@ fn form(
         login,
         problem: problem.as_ref(),
     });
-    let status = problem
-        .as_ref()
-        .map_or(StatusCode::OK, |problem| problem.status);
-    let mut response = answer(status, page, token.as_ref(), live);
-    response
-        .headers_mut()
-        .extend(problem.into_iter().flat_map(|problem| problem.headers));
-    response
+    answer(problem, page, token.as_ref(), live)
 }

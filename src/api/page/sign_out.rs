@@ -2,7 +2,7 @@
 
 use axum::extract::{Extension, Request, State};
 use axum::response::Response;
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, header};
 
 use crate::admission::Client;
 use crate::credential;
@@ -60,20 +60,13 @@ fn form(live: &Live, headers: &HeaderMap, problem: Option<Problem>) -> Response 
     let token = FormToken::needed(headers);
     let secret = token.as_ref().map_or("", FormToken::as_str);
     let page = html::sign_out(&address(live, SIGN_OUT), secret, problem.as_ref());
-    let status = problem
-        .as_ref()
-        .map_or(StatusCode::OK, |problem| problem.status);
-    let mut response = answer(status, page, token.as_ref(), live);
-    response
-        .headers_mut()
-        .extend(problem.into_iter().flat_map(|problem| problem.headers));
-    response
+    answer(problem, page, token.as_ref(), live)
 }
 
 /// The browser is told to forget the cookie, in case it holds one that is worth nothing.
 fn bye(live: &Live) -> Response {
     let page = html::signed_out(&address(live, SIGN_IN));
-    let mut response = answer(StatusCode::OK, page, None, live);
+    let mut response = answer(None, page, None, live);
     for cookie in credential::clearing_cookies(&live.sessions.cookie) {
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }

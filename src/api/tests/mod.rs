@@ -135,6 +135,20 @@ async fn gateway_with(adjust: impl FnOnce(&mut Live)) -> Gateway {
     }
 }
 
+fn tokens() -> Tokens {
+    Tokens {
+        issuer: "portcullis".to_owned(),
+        audience: "portcullis".to_owned(),
+        access_ttl: Duration::from_secs(900),
+        refresh_ttl: Duration::from_secs(3600),
+        refresh_grace: Duration::from_secs(30),
+        leeway: Duration::from_secs(5),
+        signing: Some(Key::hmac(None, &[7; 32]).unwrap()),
+        verifying: Vec::new(),
+        trusted: Vec::new(),
+    }
+}
+
 fn live() -> Live {
     let rate = |limit| Rate {
         limit,
@@ -143,17 +157,7 @@ fn live() -> Live {
     Live {
         listeners: Vec::new(),
         admin_token: Some("0123456789abcdef".to_owned().into()),
-        tokens: Arc::new(Tokens {
-            issuer: "portcullis".to_owned(),
-            audience: "portcullis".to_owned(),
-            access_ttl: Duration::from_secs(900),
-            refresh_ttl: Duration::from_secs(3600),
-            refresh_grace: Duration::from_secs(30),
-            leeway: Duration::from_secs(5),
-            signing: Some(Key::hmac(None, &[7; 32]).unwrap()),
-            verifying: Vec::new(),
-            trusted: Vec::new(),
-        }),
+        tokens: Arc::new(tokens()),
         sessions: Rules {
             durable: false,
             ttl: Duration::from_secs(7200),

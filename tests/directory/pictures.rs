@@ -1,0 +1,87 @@
+//! Pictures of people, what they signed in with, and hashes that are made anew.
+
+use portcullis::directory::{Acquaintance, Avatar, AvatarInfo, Directory, NewUser};
+
+use crate::support::homes;
+
+async fn ann(directory: &Directory) -> String {
+    let new = NewUser {
+        email: "ann@example.com".to_owned(),
+        username: None,
+        name: None,
+        password_hash: "old".to_owned(),
+        roles: Vec::new(),
+        scopes: Vec::new(),
+    };
+    directory.add(new, 1).await.unwrap().unwrap().id
+}
+
+fn avatar(bytes: &[u8], updated_at: u64) -> Avatar {
+    Avatar {
+        about: AvatarInfo {
+            media_type: "image/png".to_owned(),
+            updated_at,
+        },
+        bytes: bytes.to_vec(),
+    }
+}
+
+#[tokio::test]
+async fn a_picture_is_kept_byte_for_byte_replaced_and_dropped() {
+    for home in homes() {
+        let directory = home.open().await;
+        let ann = ann(&directory).await;
+        assert_eq!(directory.avatar(&ann).await.unwrap(), None);
+        let all: Vec<u8> = (0..=255).cycle().take(1 << 20).collect();
+        for picture in [avatar(&all, 5), avatar(b"\0small", 6)] {
+            assert!(directory.put_avatar(&ann, &picture).await.unwrap());
+            let kept = directory.avatar(&ann).await.unwrap().unwrap();
+            assert!(kept == picture);
+            let about = directory.avatar_info(&ann).await.unwrap();
+            assert_eq!(about, Some(picture.about));
+        }
+        assert!(directory.drop_avatar(&ann).await.unwrap());
+        assert!(!directory.drop_avatar(&ann).await.unwrap());
+        assert_eq!(directory.avatar_info(&ann).await.unwrap(), None);
+        let nobody = directory.put_avatar("nobody", &avatar(b"x", 7)).await;
+        assert!(!nobody.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_device_is_new_once() {
+    for home in homes() {
+        let directory = home.open().await;
+        let ann = ann(&directory).await;
+        for (device, expected) in [
+            ("a", Acquaintance::First),
+            ("a", Acquaintance::Known),
+            ("b", Acquaintance::New),
+            ("b", Acquaintance::Known),
+            ("a", Acquaintance::Known),
+        ] {
+            let found = directory.remember_device(&ann, device, 1).await;
+            assert_eq!(found.unwrap(), expected, "{device}");
+        }
+        // The oldest are forgotten beyond fifty.
+        for number in 0..50 {
+            let device = format!("c{number}");
+            let found = directory.remember_device(&ann, &device, 10 + number).await;
+            assert_eq!(found.unwrap(), Acquaintance::New);
+        }
+        let found = directory.remember_device(&ann, "a", 100).await;
+        assert_eq!(found.unwrap(), Acquaintance::New);
+    }
+}
+
+#[tokio::test]
+async fn a_hash_is_replaced_only_where_it_is_the_one_that_was_seen() {
+    for home in homes() {
+        let directory = home.open().await;
+        let ann = ann(&directory).await;
+        assert!(directory.replace_hash(&ann, "old", "new").await.unwrap());
+        assert!(!directory.replace_hash(&ann, "old", "other").await.unwrap());
+        let user = directory.user(&ann).await.unwrap().unwrap();
+        assert_eq!(user.password_hash, "new");
+    }
+}
