@@ -120,14 +120,15 @@ impl Durable {
             Found::Active(..) if self.is_behind(store) => false,
             Found::Active(..) | Found::Revoked(_) | Found::NotAsked => return Ok(found),
         };
-        let Some(kept) = self.look_up(id, lost.then_some(view.ip)).await? else {
+        // Boxed, here and below: rarely needed, and far larger than what asks for it.
+        let Some(kept) = Box::pin(self.look_up(id, lost.then_some(view.ip))).await? else {
             // One from before `durable` was on.
             return Ok(found);
         };
         let stands = view.of(&kept);
         match &stands {
-            Found::Active(..) if lost => self.warm(store, &kept, view).await,
-            Found::Revoked(session) if !lost => self.tell(store, session).await,
+            Found::Active(..) if lost => Box::pin(self.warm(store, &kept, view)).await,
+            Found::Revoked(session) if !lost => Box::pin(self.tell(store, session)).await,
             _ => {}
         }
         // What the store has is fresher, but for an end.
@@ -140,7 +141,7 @@ impl Durable {
     /// # Errors
     /// When it does not answer.
     pub async fn stands(&self, id: SessionId, view: View) -> Result<Found, NoAnswer> {
-        let kept = self.look_up(id, Some(view.ip)).await?;
+        let kept = Box::pin(self.look_up(id, Some(view.ip))).await?;
         Ok(kept.map_or(Found::Missing, |kept| view.of(&kept)))
     }
 

@@ -13,6 +13,9 @@
 //! 5. [`config`] turns what the operator wrote into [`settings`]; [`gateway`] is the one place that
 //!    knows every room and puts them together.
 
+// An optimised build lays out the whole of a request's future at once, which nests deep.
+#![recursion_limit = "256"]
+
 pub mod gateway;
 
 pub mod proxy;

@@ -78,7 +78,8 @@ async fn steps(session: &mut Session, ctx: &mut Context) -> Result<bool, Stop> {
         if path.oddities() != crate::routing::Oddities::NONE {
             return Err(Refusal::BadRequest.into());
         }
-        desk::serve(session, ctx, below).await?;
+        // Boxed: every request would carry the space that the desk takes.
+        Box::pin(desk::serve(session, ctx, below)).await?;
         return Ok(true);
     }
     let request = session.req_header();
