@@ -257,6 +257,9 @@ fn describe(
         Auth::None => "none: credentials are ignored",
     };
     line(answer, "auth", auth);
+    if route.on_unauthenticated == routing::OnUnauthenticated::Redirect {
+        line(answer, "sign-in", "browsers are sent to the sign-in page");
+    }
     if !route.require.roles.is_empty() {
         line(
             answer,
@@ -287,6 +290,9 @@ fn describe(
     }
     if let Some(upstream) = settings.live.upstreams.get(route.upstream) {
         line(answer, "upstream", &servers(upstream));
+        if route.assertion {
+            line(answer, "assertion", &format!("for {}", upstream.name));
+        }
     }
     let sent = if route.strip_prefix {
         routing::strip_prefix(path.raw(), &route.matches.path)

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
+use super::Tokens;
 use super::mint::{Error, Header, encode};
-use super::{Algorithm, Tokens};
 use crate::session::{Millis, SessionId};
 
 /// Its `typ`. No gateway takes it for an access token, which must have another one.
@@ -38,12 +38,6 @@ struct Payload<'a> {
 }
 
 impl Tokens {
-    /// Whether upstreams could verify assertions: the signing key has a public half.
-    pub fn can_assert(&self) -> bool {
-        let signing = self.signing.as_ref();
-        signing.is_some_and(|key| key.algorithm != Algorithm::HS256)
-    }
-
     /// Signs an assertion that is good for a minute from `now`.
     ///
     /// # Errors

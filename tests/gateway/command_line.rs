@@ -82,6 +82,12 @@ fn explain_names_the_route_its_demands_and_where_the_request_would_go() {
     for part in ["private", "required", "per-user", "echo", "127.0.0.1:3000"] {
         assert!(out.contains(part), "{part}: {out}");
     }
+    let mut file = config();
+    file.put("/routes/0/on_unauthenticated", json!("redirect"));
+    let path = file.write();
+    let path = path.to_str().unwrap();
+    let browsers = run(&["explain", "--config", path, "GET", "http://x/private/a"]);
+    assert!(browsers.1.contains("sign-in page"), "{browsers:?}");
     let (_, out, err) = explain("http://shop.example/nowhere");
     assert!(
         format!("{out}{err}").contains("ROUTE_NOT_FOUND") || out.contains("no route"),
