@@ -137,7 +137,7 @@ impl Admission<'_> {
             }),
             Err(refused) => {
                 if refused.refusal == Refusal::RateLimited {
-                    self.give_back(before).await;
+                    self.give_back(before);
                 }
                 Err(Refused {
                     decisions: joined(refused.decisions),
@@ -211,10 +211,18 @@ impl Admission<'_> {
         Ok(decisions)
     }
 
-    async fn give_back(&self, charges: &[Charge]) {
-        if !charges.is_empty() && self.store.refund(charges).await.is_err() {
-            tracing::debug!("a limit could not be given back");
+    /// Gives back what was spent a moment ago, off the request's path. It is tried once: whether a
+    /// try that timed out was done nobody knows, and given back twice more is admitted than allowed.
+    fn give_back(&self, charges: &[Charge]) {
+        if charges.is_empty() {
+            return;
         }
+        let (store, charges) = (self.store.clone(), charges.to_vec());
+        tokio::spawn(async move {
+            if store.refund(&charges).await.is_err() {
+                tracing::debug!("a limit could not be given back");
+            }
+        });
     }
 
     fn inquiry<'q>(
@@ -238,7 +246,7 @@ impl Admission<'_> {
             issued_at: claimed
                 .token
                 .as_ref()
-                .and_then(|claims| Some(claims.issued_at? / 1000)),
+                .and_then(|claims| claims.issued_second()),
             require,
             after,
         }

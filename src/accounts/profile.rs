@@ -75,7 +75,8 @@ impl Accounts {
         };
         let changed = self.directory.change(&user.id, written, unix_now()).await?;
         changed.ok_or(Refusal::NotFound)?;
-        self.store.forget_profile(&user.id).await?;
+        // The other sessions end also where only the cache cannot be told.
+        let forgotten = self.store.forget_profile(&user.id).await;
         let event = Event::new(Kind::PasswordChanged).user(&user.id).ip(ip);
         self.events.record(match session {
             Some(session) => event.session(session),
@@ -90,7 +91,7 @@ impl Accounts {
             None,
         )
         .await?;
-        Ok(())
+        Ok(forgotten?)
     }
 
     /// Keeps somebody's picture, in the place of an earlier one.

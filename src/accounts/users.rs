@@ -217,8 +217,10 @@ impl Accounts {
             .await?
             .ok_or(Refusal::NotFound)?;
         self.report(&user, changed);
-        self.store.forget_profile(id).await?;
+        // Whoever is to be out is out, also where only the cache cannot be told.
+        let forgotten = self.store.forget_profile(id).await;
         self.enforce(&user, changed).await?;
+        forgotten?;
         Ok(user)
     }
 

@@ -55,23 +55,17 @@ impl Admission<'_> {
         let mut decisions = findings.decisions.clone();
         self.count(&decisions);
         refuse_over_limit(&decisions)?;
-        let with_decisions = |refused| Refused {
-            decisions: decisions.clone(),
-            ..refused
-        };
         let revived = self.look_again(claimed, &mut findings, asked).await;
-        let revived = revived.map_err(with_decisions)?;
+        let revived = revived.map_err(|refused| with_decisions(refused, &decisions))?;
         let identity = self
             .identity(claimed, &inquiry, &findings, asked)
-            .map_err(with_decisions)?;
+            .map_err(|refused| with_decisions(refused, &decisions))?;
         meets(&route.require, &identity, &decisions)?;
         if after.is_none() || revived {
-            let late = self.charge_late(route, asked, claimed, &identity);
-            decisions.extend(late.await?);
-            if let Err(refused) = refuse_over_limit(&decisions) {
-                self.give_back(before).await;
-                return Err(refused);
-            }
+            let late = self.charge_late(route, asked, claimed, &identity).await;
+            let late = late.inspect_err(|_| self.give_back(before));
+            decisions.extend(late.map_err(|refused| with_decisions(refused, &decisions))?);
+            refuse_over_limit(&decisions).inspect_err(|_| self.give_back(before))?;
         }
         Ok(Permit {
             route: Arc::clone(route),
@@ -192,5 +186,13 @@ impl Admission<'_> {
         let counter = self.metrics.cache.with_label_values(&["sessions", outcome]);
         counter.inc();
         known
+    }
+}
+
+/// The same refusal, with the decisions that its answer must carry.
+fn with_decisions(refused: Refused, decisions: &[Decision]) -> Refused {
+    Refused {
+        decisions: decisions.to_vec(),
+        ..refused
     }
 }

@@ -100,6 +100,14 @@ impl Admission<'_> {
                 "known to be blacklisted",
             ));
         }
+        if let (Some(claims), Some(person)) = (&claimed.token, &claimed.person)
+            && self.replica.is_cut_off(person, claims.issued_second())
+        {
+            return Err(Refused::because(
+                Refusal::TokenRevoked,
+                "its person is known to be signed out everywhere",
+            ));
+        }
         if let Some(id) = claimed.session
             && let Some(refusal) = self.replica.ended(id)
         {

@@ -9,8 +9,9 @@ use parking_lot::Mutex;
 
 use super::control::{Closing, Control};
 use crate::metrics::Metrics;
-use crate::session::{Millis, SessionId};
-use crate::store::Revocation;
+use crate::session::SessionId;
+use crate::store::{Revocation, covers};
+use crate::token::Claims;
 
 mod report;
 mod sweep;
@@ -26,10 +27,7 @@ const CLOSABLE: Duration = Duration::from_millis(100);
 pub struct Open {
     pub control: Arc<Control>,
     pub session: Option<SessionId>,
-    /// What the blacklist would name its token by.
-    pub blacklist_key: Option<String>,
-    /// For a token without a session: its own end.
-    pub token_end: Option<Millis>,
+    pub token: Option<Arc<Claims>>,
     since: Instant,
     kind: AtomicU8,
     /// Its session or token was found ended.
@@ -52,14 +50,12 @@ impl Open {
     pub fn new(
         control: Arc<Control>,
         session: Option<SessionId>,
-        blacklist_key: Option<String>,
-        token_end: Option<Millis>,
+        token: Option<Arc<Claims>>,
     ) -> Open {
         Open {
             control,
             session,
-            blacklist_key,
-            token_end,
+            token,
             since: Instant::now(),
             kind: AtomicU8::new(Kind::Short as u8),
             doomed: AtomicBool::new(false),
@@ -74,6 +70,24 @@ impl Open {
     /// Whether an end of its session or token closes it. A shorter one will be over by itself.
     fn is_closable(&self) -> bool {
         self.is_long(CLOSABLE)
+    }
+
+    /// What the blacklist would name its token by.
+    fn blacklist_key(&self) -> Option<&str> {
+        Some(&self.token.as_ref()?.blacklist_key)
+    }
+
+    /// A token that no session stands behind: it has an end of its own, and its person's cut-off.
+    fn lone_token(&self) -> Option<&Claims> {
+        self.token
+            .as_deref()
+            .filter(|claims| claims.session.is_none())
+    }
+
+    fn is_cut_off(&self, person: &str, second: u64) -> bool {
+        self.lone_token().is_some_and(|claims| {
+            claims.person() == person && covers(second, claims.issued_second())
+        })
     }
 
     fn is_long(&self, bound: Duration) -> bool {
@@ -145,7 +159,8 @@ impl Registry {
             open.is_closable()
                 && match revocation {
                     Revocation::Session(id) => open.session == Some(*id),
-                    Revocation::Token(key) => open.blacklist_key.as_ref() == Some(key),
+                    Revocation::Token(key) => open.blacklist_key() == Some(key),
+                    Revocation::Person(person, second) => open.is_cut_off(person, *second),
                 }
         }))
     }

@@ -319,16 +319,12 @@ fn enter(ctx: &mut Context, permit: Permit) {
         count_use(ctx, identity);
     }
     let identity = permit.identity.as_ref();
-    let token = identity.and_then(|identity| identity.token.as_ref());
     let open = Open::new(
         Arc::clone(&ctx.arrival.control),
         identity
             .and_then(|identity| identity.session.as_ref())
             .map(|session| session.id),
-        token.map(|claims| claims.blacklist_key.clone()),
-        token
-            .filter(|claims| claims.session.is_none())
-            .map(|claims| claims.expires_at),
+        identity.and_then(|identity| identity.token.clone()),
     );
     ctx.ticket = Some(ctx.worker.registry.enter(ctx.worker.index, open));
     ctx.permit = Some(permit);

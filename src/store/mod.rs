@@ -36,6 +36,7 @@ pub use live::REPORT_KEPT;
 pub use page::{Page, Wanted};
 pub use profiles::{Cached, Lease};
 pub use refresh::{Grant, Reuse, Rotation, Turned, Turnover};
+pub use revocations::covers;
 pub use sessions::Created;
 pub use upkeep::{Counts, LinkCount, Probe, Turn};
 
@@ -74,6 +75,8 @@ pub enum Revocation {
     Session(SessionId),
     /// The blacklist key of a token.
     Token(String),
+    /// A person's tokens without a session that were issued up to this second.
+    Person(String, u64),
 }
 
 /// What a request needs to know, asked in one round trip.
@@ -111,7 +114,7 @@ impl Inquiry<'_> {
 
     /// Whether a cut-off refuses the token: one issued up to then, or nobody knows when.
     pub fn is_cut_off(&self, cut_off: Option<u64>) -> bool {
-        cut_off.is_some_and(|second| self.issued_at.is_none_or(|issued| issued <= second))
+        cut_off.is_some_and(|second| covers(second, self.issued_at))
     }
 }
 

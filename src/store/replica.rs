@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use quick_cache::{UnitWeighter, Weighter};
 
-use super::{Found, Revocation, Use};
+use super::{Found, Revocation, Use, covers};
 use crate::refusal::Refusal;
 use crate::session::{Millis, Session, SessionId, Status};
 
@@ -18,7 +18,7 @@ use crate::session::{Millis, Session, SessionId, Status};
 const SESSIONS_WEIGHT: u64 = 64 * 1024 * 1024;
 /// What was noted this recently is not noted again.
 const FRESH: Duration = Duration::from_millis(500);
-/// Tokens remembered as revoked, or as accepted.
+/// Tokens remembered as revoked, or as accepted; people remembered as cut off.
 const TOKENS: u64 = 50_000;
 /// What room is made for at the start; the rest is taken when it is needed.
 const EXPECTED: usize = 1_000;
@@ -58,6 +58,8 @@ pub struct Replica {
     sessions: Cache<SessionId, Seen, SessionWeight>,
     revoked: Cache<String, ()>,
     accepted: Cache<String, Instant>,
+    /// By person: the second up to which tokens without a session are refused.
+    cut_offs: Cache<String, u64>,
     /// Uses that the store has not been told of yet.
     uses: Mutex<HashMap<SessionId, Use>>,
 }
@@ -76,6 +78,7 @@ impl Default for Replica {
             sessions: Cache::with_weighter(EXPECTED, SESSIONS_WEIGHT, SessionWeight),
             revoked: Cache::with_weighter(EXPECTED, TOKENS, UnitWeighter),
             accepted: Cache::with_weighter(EXPECTED, TOKENS, UnitWeighter),
+            cut_offs: Cache::with_weighter(EXPECTED, TOKENS, UnitWeighter),
             uses: Mutex::default(),
         }
     }
@@ -151,6 +154,7 @@ impl Replica {
                 );
             }
             Revocation::Token(key) => self.remember_revoked(key),
+            Revocation::Person(person, second) => self.cut_offs.insert(person.clone(), *second),
         }
     }
 
@@ -168,6 +172,12 @@ impl Replica {
 
     pub fn is_revoked(&self, blacklist_key: &str) -> bool {
         self.revoked.get(blacklist_key).is_some()
+    }
+
+    /// Whether a person's token without a session, issued at this second, is known to be cut off.
+    pub fn is_cut_off(&self, person: &str, issued_at: Option<u64>) -> bool {
+        let cut_off = self.cut_offs.get(person);
+        cut_off.is_some_and(|second| covers(second, issued_at))
     }
 
     /// Whether a foreign token was accepted within `bound`.

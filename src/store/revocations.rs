@@ -7,6 +7,12 @@ use super::{Engine, Revocation, Store, StoreError};
 /// How long a cut-off is kept: no token without session is good for longer.
 pub(super) const CUT_OFF_KEPT: Duration = Duration::from_secs(366 * 86_400);
 
+/// Whether a cut-off at this second refuses a token that was issued then: all up to it, and those of
+/// which nobody knows.
+pub fn covers(cut_off: u64, issued_at: Option<u64>) -> bool {
+    issued_at.is_none_or(|issued| issued <= cut_off)
+}
+
 impl Store {
     /// Refuses the token that this key names (see the contract's section 6) for so long.
     pub async fn blacklist(&self, key: &str, ttl: Duration) -> Result<(), StoreError> {
@@ -53,16 +59,15 @@ impl Store {
     /// in whole seconds of the store's clock, or does not say when. `user_key` is what admission
     /// knows the person by.
     pub async fn cut_off(&self, user_key: &str) -> Result<(), StoreError> {
-        self.measured("cut_off", async {
+        let cut_off = self.measured("cut_off", async {
             match &self.engine {
-                Engine::Memory(memory) => {
-                    memory.cut_off(user_key);
-                    Ok(())
-                }
+                Engine::Memory(memory) => Ok(memory.cut_off(user_key)),
                 Engine::Redis(redis) => redis.cut_off(user_key).await,
             }
-        })
-        .await
+        });
+        let second = cut_off.await?;
+        self.announce(Revocation::Person(user_key.to_owned(), second));
+        Ok(())
     }
 
     /// Tells for each person the second up to which their tokens without session are refused, in

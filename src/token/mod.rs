@@ -150,4 +150,9 @@ impl Claims {
             None => self.user.clone(),
         }
     }
+
+    /// When it was issued, in whole seconds.
+    pub fn issued_second(&self) -> Option<u64> {
+        self.issued_at.map(|at| at / 1000)
+    }
 }

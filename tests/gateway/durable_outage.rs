@@ -292,6 +292,29 @@ fn tour(at: usize, back: bool) {
 }
 
 #[test]
+fn who_is_disabled_or_has_another_password_is_out_although_redis_cannot_be_told() {
+    let mut scene = scene(|config| config);
+    let ann = scene.gateway.register("ann@example.com");
+    let here = scene.gateway.register("bob@example.com");
+    let there = scene.gateway.login("bob@example.com");
+    scene.redis.kill();
+    scene.await_store(0.0);
+    let disable = Request::new("PATCH", &format!("/admin/users/{}", ann.user));
+    let disable = disable.json(&json!({ "disabled": true }));
+    let told = scene.gateway.admin(disable);
+    told.refused(503, "STORE_UNAVAILABLE");
+    scene.cookie(&ann).refused(401, "SESSION_REVOKED");
+    let body = json!({ "current_password": PASSWORD, "new_password": "another-long-one-7" });
+    let change = Request::new("PUT", "/api/v1/profile/password").json(&body);
+    let told = scene
+        .gateway
+        .ask(&change.same_origin().cookie(&here.cookie));
+    told.refused(503, "STORE_UNAVAILABLE");
+    scene.cookie(&here).ok();
+    scene.cookie(&there).refused(401, "SESSION_REVOKED");
+}
+
+#[test]
 fn redis_may_die_between_any_two_steps() {
     for at in 0..8 {
         tour(at, false);

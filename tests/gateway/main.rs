@@ -46,6 +46,7 @@ mod secrets;
 mod sessions;
 mod shutdown;
 mod sign_in_page;
+mod signed_out_everywhere;
 mod signing_in;
 mod silence;
 mod slow_and_stale;

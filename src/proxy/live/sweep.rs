@@ -1,7 +1,7 @@
 //! The look at every open answer's session and token, again and again: whatever is missed otherwise,
 //! an end that another gateway wrote or one that came during an outage, is found here.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,7 +11,8 @@ use tokio::time::MissedTickBehavior;
 use super::{Open, Registry, close};
 use crate::durable::Durable;
 use crate::session::{Millis, SessionId};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, covers};
+use crate::token::Claims;
 
 /// How often.
 const SWEEP: Duration = Duration::from_millis(300);
@@ -63,8 +64,8 @@ impl Registry {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_millis() as Millis);
-        let past = |open: &Arc<Open>| open.token_end.is_some_and(|end| end <= now);
-        close(open.iter().filter(|open| past(open)).cloned().collect());
+        let past = |open: &&Arc<Open>| open.lone_token().is_some_and(|it| it.expires_at <= now);
+        close(open.iter().filter(past).cloned().collect());
         let sessions: HashSet<SessionId> = open.iter().filter_map(|open| open.session).collect();
         let sessions: Vec<SessionId> = sessions.into_iter().collect();
         let ended: HashSet<SessionId> = durable
@@ -74,7 +75,16 @@ impl Registry {
             .collect();
         let gone = |open: &&Arc<Open>| open.session.is_some_and(|id| ended.contains(&id));
         let mut closed = close(open.iter().filter(gone).cloned().collect());
-        let keys = open.iter().filter_map(|open| open.blacklist_key.as_deref());
+        closed.extend(Self::close_blacklisted(store, &open).await?);
+        Self::close_cut_off(store, &open).await?;
+        Ok(closed)
+    }
+
+    async fn close_blacklisted(
+        store: &Store,
+        open: &[Arc<Open>],
+    ) -> Result<HashSet<SessionId>, StoreError> {
+        let keys = open.iter().filter_map(|open| open.blacklist_key());
         let tokens: Vec<&str> = keys.collect::<HashSet<_>>().into_iter().collect();
         let listed = store.is_blacklisted(&tokens).await?;
         let listed: HashSet<&str> = tokens
@@ -83,11 +93,32 @@ impl Registry {
             .filter_map(|(token, listed)| listed.then_some(*token))
             .collect();
         let revoked = |open: &&Arc<Open>| {
-            let key = open.blacklist_key.as_deref();
+            let key = open.blacklist_key();
             key.is_some_and(|key| listed.contains(key))
         };
-        closed.extend(close(open.iter().filter(revoked).cloned().collect()));
-        Ok(closed)
+        Ok(close(open.iter().filter(revoked).cloned().collect()))
+    }
+
+    /// Closes what tokens without a session opened whose person was signed out everywhere since.
+    async fn close_cut_off(store: &Store, open: &[Arc<Open>]) -> Result<(), StoreError> {
+        let mut people: HashMap<String, Vec<&Arc<Open>>> = HashMap::new();
+        for open in open {
+            if let Some(claims) = open.lone_token() {
+                people.entry(claims.person()).or_default().push(open);
+            }
+        }
+        let keys: Vec<&str> = people.keys().map(String::as_str).collect();
+        let cut_offs = store.cut_offs(&keys).await?;
+        let mut cut: Vec<Arc<Open>> = Vec::new();
+        for (theirs, cut_off) in people.values().zip(cut_offs) {
+            let covered = theirs.iter().filter(|open| {
+                let issued_at = open.lone_token().and_then(Claims::issued_second);
+                cut_off.is_some_and(|second| covers(second, issued_at))
+            });
+            cut.extend(covered.map(|open| Arc::clone(open)));
+        }
+        close(cut);
+        Ok(())
     }
 
     /// Observes how long after their end the answers of these sessions were closed.

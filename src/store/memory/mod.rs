@@ -191,11 +191,11 @@ impl Memory {
         keys.iter().map(is_on).collect()
     }
 
-    pub(super) fn cut_off(&self, user_key: &str) {
+    pub(super) fn cut_off(&self, user_key: &str) -> u64 {
         let (mut content, now) = self.enter();
-        content
-            .cut_offs
-            .insert(user_key.to_owned(), now / 1_000_000);
+        let second = now / 1_000_000;
+        content.cut_offs.insert(user_key.to_owned(), second);
+        second
     }
 
     pub(super) fn cut_offs(&self, user_keys: &[&str]) -> Vec<Option<u64>> {

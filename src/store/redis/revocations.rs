@@ -37,10 +37,10 @@ impl Redis {
         replies.into_iter().map(read).collect()
     }
 
-    pub(in super::super) async fn cut_off(&self, user_key: &str) -> Result<(), StoreError> {
+    pub(in super::super) async fn cut_off(&self, user_key: &str) -> Result<u64, StoreError> {
         let call = self.scripts.cut_off.on(&[self.keys.cut_off(user_key)]);
         let kept = CUT_OFF_KEPT.as_secs() * 1000;
-        self.run(call.arg(kept)).await.map(drop)
+        read(self.run(call.arg(kept)).await?)
     }
 
     pub(in super::super) async fn cut_offs(

@@ -1,0 +1,85 @@
+//! A person without a session signs out everywhere: every token of theirs is refused, and what it
+//! opened is closed, on whatever gateway, and also while the store is away.
+
+use std::time::Instant;
+
+use jsonwebtoken::{Algorithm, EncodingKey};
+use serde_json::json;
+
+use crate::support::client::Request;
+use crate::support::config::Config;
+use crate::support::open::{Fleet, Open, fleet};
+use crate::support::tokens;
+use crate::support::wait::eventually;
+
+struct Issuer {
+    key: EncodingKey,
+    keys: String,
+}
+
+impl Issuer {
+    fn new() -> Issuer {
+        let (key, jwk) = tokens::es256("first");
+        let keys = json!({ "keys": [jwk] }).to_string();
+        Issuer { key, keys }
+    }
+
+    fn trusted_in(&self, config: Config) -> Config {
+        let file = config.beside("keys.json", &self.keys);
+        let issuer = json!({ "issuer": "https://id.example", "audience": "shop",
+            "jwks_file": file, "algorithms": ["ES256"] });
+        config.set("/tokens/trusted_issuers", json!([issuer]))
+    }
+
+    /// A token that was issued a minute ago; `id` tells those of one person apart.
+    fn bearer(&self, user: &str, id: &str) -> String {
+        let claims = json!({ "iss": "https://id.example", "aud": "shop", "sub": user, "jti": id,
+            "iat": tokens::now() - 60, "exp": tokens::now() + 600 });
+        let header = r#"{"alg":"ES256","kid":"first"}"#;
+        let token = tokens::signed(header, &claims.to_string(), &self.key, Algorithm::ES256);
+        format!("Bearer {token}")
+    }
+}
+
+fn sign_out_everywhere(fleet: &Fleet, bearer: &str) {
+    let everywhere = Request::post("/api/v1/auth/logout-all").header("Authorization", bearer);
+    fleet.one.ask(&everywhere).ok();
+}
+
+#[test]
+fn what_a_token_without_a_session_opened_is_closed_on_every_gateway() {
+    let issuer = Issuer::new();
+    let fleet = fleet(|config| issuer.trusted_in(config));
+    let (theirs, others) = (issuer.bearer("42", "one"), issuer.bearer("43", "two"));
+    let mut closing = Open::at(&fleet, ("Authorization", &theirs));
+    let mut staying = Open::at(&fleet, ("Authorization", &others));
+    let since = Instant::now();
+    sign_out_everywhere(&fleet, &issuer.bearer("42", "three"));
+    closing.close(since);
+    staying.go_on(&fleet.upstream);
+}
+
+#[test]
+fn who_has_signed_out_everywhere_stays_out_while_the_store_is_away() {
+    for policy in ["cached", "token_only"] {
+        let issuer = Issuer::new();
+        let mut fleet = fleet(|config| {
+            let outage = json!({ "sessions": policy });
+            issuer.trusted_in(config).set("/store/on_outage", outage)
+        });
+        let (theirs, others) = (issuer.bearer("42", "one"), issuer.bearer("43", "two"));
+        let status = |fleet: &Fleet, bearer: &str| {
+            let request = Request::get("/private/a").header("Authorization", bearer);
+            fleet.one.ask(&request).status
+        };
+        assert_eq!(status(&fleet, &theirs), 200);
+        assert_eq!(status(&fleet, &others), 200);
+        sign_out_everywhere(&fleet, &issuer.bearer("42", "three"));
+        fleet.redis.kill();
+        eventually("the store is down", || {
+            (fleet.one.metric("portcullis_store_up", &[]) == 0.0).then_some(())
+        });
+        assert_eq!(status(&fleet, &theirs), 401, "{policy}");
+        assert_eq!(status(&fleet, &others), 200, "{policy}");
+    }
+}
