@@ -7,7 +7,7 @@ use crate::events::{Event, Kind};
 use crate::refusal::Refusal;
 use crate::session::{EndReason, Session, SessionId};
 use crate::settings::Live;
-use crate::store::StoreError;
+use crate::store::{Entry, StoreError};
 
 use super::{Accounts, Failure, RefreshToken};
 
@@ -70,17 +70,19 @@ impl Accounts {
         }
     }
 
-    /// Signs out: ends the session, if there is one left.
+    /// Signs out: ends the session, if there is one left. With `of` it has to be that user's.
     ///
     /// # Errors
     /// When the store could not make sure.
     pub async fn sign_out(
         &self,
         id: SessionId,
+        of: Option<&str>,
         by: Option<IpAddr>,
         idle: Option<Duration>,
     ) -> Result<(), Failure> {
-        let Some(entry) = self.session(id).await? else {
+        let is_theirs = |entry: &Entry| of.is_none_or(|user| entry.session.user == user);
+        let Some(entry) = self.session(id).await?.filter(is_theirs) else {
             return Ok(());
         };
         if self.end(id, EndReason::SignOut, idle).await? {
@@ -110,7 +112,7 @@ impl Accounts {
             || self.holds_refresh(token.session(), token.hash()).await?;
         if ours {
             let idle = live.sessions.idle_timeout;
-            self.sign_out(token.session(), by, idle).await?;
+            self.sign_out(token.session(), None, by, idle).await?;
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::directory::{Avatar, AvatarInfo, Change, User};
+use crate::directory::{Avatar, AvatarInfo, User};
 use crate::events::{Event, Kind};
 use crate::limits::Decision;
 use crate::refusal::Refusal;
@@ -69,14 +69,15 @@ impl Accounts {
             ip,
         };
         let user = self.prove(&live.identity, turn, claim, limits).await?;
-        let written = Change {
-            password_hash: Some(self.hash(change.new.expose_secret()).await?),
-            ..Change::default()
-        };
-        let changed = self.directory.change(&user.id, written, unix_now()).await?;
-        changed.ok_or(Refusal::NotFound)?;
-        // The other sessions end also where only the cache cannot be told.
-        let forgotten = self.store.forget_profile(&user.id).await;
+        let hash = self.hash(change.new.expose_secret()).await?;
+        // Not in the place of a password that somebody set after the current one was compared.
+        let replaced = self
+            .directory
+            .replace_hash(&user.id, &user.password_hash, &hash, Some(unix_now()))
+            .await?;
+        if !replaced {
+            return Err(Refusal::InvalidCredentials.into());
+        }
         let event = Event::new(Kind::PasswordChanged).user(&user.id).ip(ip);
         self.events.record(match session {
             Some(session) => event.session(session),
@@ -91,7 +92,8 @@ impl Accounts {
             None,
         )
         .await?;
-        Ok(forgotten?)
+        self.store.forget_profile(&user.id).await?;
+        Ok(())
     }
 
     /// Keeps somebody's picture, in the place of an earlier one.

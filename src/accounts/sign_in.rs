@@ -197,8 +197,7 @@ impl Accounts {
             self.replace(&user, &held, live.sessions.idle_timeout)
                 .await?;
         }
-        let signed_in = self.open_session(live, user, visitor).await?;
-        self.confirm(&signed_in).await?;
+        let signed_in = self.sign_in_unasked(live, user, visitor).await?;
         let user = &signed_in.user;
         let now = signed_in.session.session.created_at;
         let remembered = self
@@ -238,11 +237,24 @@ impl Accounts {
         Ok(())
     }
 
-    /// Opens a session for a user, without asking for a password.
+    /// Signs a user in without asking for a password.
     ///
     /// # Errors
-    /// Store, token and `SESSION_LIMIT_REACHED`.
-    pub async fn open_session(
+    /// Store, token, `SESSION_LIMIT_REACHED`, and `INVALID_CREDENTIALS` for somebody who was disabled
+    /// meanwhile.
+    pub async fn sign_in_unasked(
+        &self,
+        live: &Live,
+        user: User,
+        visitor: &Visitor,
+    ) -> Result<SignedIn, Failure> {
+        let signed_in = self.open_session(live, user, visitor).await?;
+        self.confirm(&signed_in).await?;
+        Ok(signed_in)
+    }
+
+    /// Opens a session for a user.
+    pub(super) async fn open_session(
         &self,
         live: &Live,
         user: User,

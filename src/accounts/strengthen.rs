@@ -19,7 +19,7 @@ impl Accounts {
         };
         let replaced = self
             .directory
-            .replace_hash(&user.id, &user.password_hash, &hash)
+            .replace_hash(&user.id, &user.password_hash, &hash, None)
             .await?;
         if replaced {
             return Ok(User {

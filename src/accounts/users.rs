@@ -217,10 +217,10 @@ impl Accounts {
             .await?
             .ok_or(Refusal::NotFound)?;
         self.report(&user, changed);
-        // Whoever is to be out is out, also where only the cache cannot be told.
-        let forgotten = self.store.forget_profile(id).await;
-        self.enforce(&user, changed).await?;
-        forgotten?;
+        // Each is done even if the other fails: sessions may end without the store.
+        let enforced = self.enforce(&user, changed).await;
+        self.store.forget_profile(id).await?;
+        enforced?;
         Ok(user)
     }
 
@@ -254,8 +254,20 @@ impl Accounts {
         Ok(())
     }
 
-    /// Writes what the user is into all live sessions.
-    pub(super) async fn apply_identity(&self, user: &User) -> Result<(), Failure> {
+    /// Writes what the user is into all live sessions. Of several changes at once the last one in the
+    /// database has to be the last one here too: what was written is compared with it afterwards.
+    pub(crate) async fn apply_identity(&self, user: &User) -> Result<(), Failure> {
+        let mut written = user.clone();
+        loop {
+            self.write_identity(&written).await?;
+            match self.directory.user(&written.id).await? {
+                Some(now) if !is_same_identity(&now, &written) => written = now,
+                Some(_) | None => return Ok(()),
+            }
+        }
+    }
+
+    async fn write_identity(&self, user: &User) -> Result<(), Failure> {
         if let Some(durable) = self.durable.on() {
             durable.identify(user).await?;
         }
@@ -307,6 +319,14 @@ impl Changed {
             password: change.password_hash.is_some(),
         }
     }
+}
+
+/// Whether sessions carry the same of both.
+fn is_same_identity(one: &User, other: &User) -> bool {
+    one.email == other.email
+        && one.name == other.name
+        && one.roles == other.roles
+        && one.scopes == other.scopes
 }
 
 /// The wall clock; it dates rows in the database and decides nothing.

@@ -66,7 +66,7 @@ impl Admission<'_> {
             }),
             Err(Rejected::Invalid(reason)) => Err(Refused::because(Refusal::TokenInvalid, reason)),
             Err(Rejected::Expired(claims)) => Err(Refused {
-                expired: Some(claims),
+                lapsed: Some(claims),
                 ..Refused::because(Refusal::TokenExpired, "expired")
             }),
             Err(Rejected::KeysUnavailable) => Err(Refused::because(

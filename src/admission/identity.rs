@@ -64,7 +64,10 @@ impl Admission<'_> {
         if let Some(claims) = &claimed.token {
             self.replica.remember_revoked(&claims.blacklist_key);
         }
-        Err(Refused::because(Refusal::TokenRevoked, reason))
+        Err(Refused {
+            lapsed: claimed.token.clone(),
+            ..Refused::because(Refusal::TokenRevoked, reason)
+        })
     }
 
     /// Makes the identity of a session that is alive, if the token and the client fit it.

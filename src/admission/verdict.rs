@@ -64,8 +64,8 @@ pub struct Refused {
     pub retry_after: Option<Duration>,
     /// For the log.
     pub reason: &'static str,
-    /// Genuine claims of a token that is only too old: enough to sign out.
-    pub expired: Option<Arc<Claims>>,
+    /// Genuine claims of a token that is too old or revoked: enough to sign out.
+    pub lapsed: Option<Arc<Claims>>,
 }
 
 impl From<Refusal> for Refused {
@@ -77,7 +77,7 @@ impl From<Refusal> for Refused {
             scope: None,
             retry_after: None,
             reason: "",
-            expired: None,
+            lapsed: None,
         }
     }
 }

@@ -79,7 +79,8 @@ pub(super) async fn user(accounts: &Accounts, id: &str) -> Result<User, Refused>
     user.ok_or(Refusal::NotFound.into())
 }
 
-fn refuse(refusal: Refusal, live: &Live, headers: &HeaderMap) -> Refused {
+/// Refuses a credential that does not hold; a cookie that is of no use any more is cleared.
+pub(super) fn refuse(refusal: Refusal, live: &Live, headers: &HeaderMap) -> Refused {
     let gone = matches!(
         refusal,
         Refusal::SessionNotFound | Refusal::SessionExpired | Refusal::SessionRevoked

@@ -65,10 +65,10 @@ pub struct Desk {
 #[derive(Debug, Clone)]
 pub struct Caller(pub Result<Option<Identity>, Refusal>);
 
-/// What a genuine but expired access token said: a request extension beside a [`Caller`] that is
-/// `TOKEN_EXPIRED`.
+/// What a genuine access token said that has expired or was revoked: a request extension beside a
+/// [`Caller`] that is `TOKEN_EXPIRED` or `TOKEN_REVOKED`.
 #[derive(Debug, Clone)]
-pub struct ExpiredClaims(pub Claims);
+pub struct LapsedClaims(pub Claims);
 
 /// The request's id: a request extension.
 #[derive(Debug, Clone)]

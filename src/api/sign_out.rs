@@ -16,9 +16,9 @@ use crate::token::Claims;
 use super::answer::{self, Refused};
 use super::auth::from_here;
 use super::body::Fields;
-use super::caller::{Person, must_be_same_origin};
+use super::caller::{Person, must_be_same_origin, refuse};
 use super::view::{Revoked, Success};
-use super::{Caller, Desk, ExpiredClaims};
+use super::{Caller, Desk, LapsedClaims};
 
 /// What signing out may take.
 #[derive(ToSchema)]
@@ -44,15 +44,15 @@ pub(super) async fn sign_out(
     State(desk): State<Desk>,
     Extension(client): Extension<Client>,
     caller: Option<Extension<Caller>>,
-    expired: Option<Extension<ExpiredClaims>>,
+    lapsed: Option<Extension<LapsedClaims>>,
     request: Request,
 ) -> Result<Response, Refused> {
     let live = desk.live.load_full();
     let (parts, body) = from_here(&desk, &live, &client, request)?;
     let identity = match caller.map_or(Ok(None), |Extension(Caller(found))| found) {
         Ok(identity) => identity,
-        Err(refusal) if is_gone(refusal) || expired.is_some() => None,
-        Err(refusal) => return Err(refusal.into()),
+        Err(refusal) if is_gone(refusal) || lapsed.is_some() => None,
+        Err(refusal) => return Err(refuse(refusal, &live, &parts.headers)),
     };
     let by_cookie = matches!(
         credential::extract(&parts.headers, &live.sessions.cookie.name),
@@ -69,12 +69,12 @@ pub(super) async fn sign_out(
     if let Some(identity) = &identity {
         leave(&desk, &client, identity, live.sessions.idle_timeout).await?;
     }
-    if let Some(Extension(ExpiredClaims(claims))) = expired
+    if let Some(Extension(LapsedClaims(claims))) = lapsed
         && let Some(session) = claims.session
     {
         let idle = live.sessions.idle_timeout;
         desk.accounts
-            .sign_out(session, Some(client.ip), idle)
+            .sign_out(session, Some(&claims.user), Some(client.ip), idle)
             .await?;
     }
     if let Some(token) = typed.refresh_token {
@@ -96,13 +96,14 @@ pub(super) async fn leave(
     identity: &Identity,
     idle: Option<Duration>,
 ) -> Result<(), Refused> {
-    if let Some(token) = &identity.token {
-        blacklist(desk, client, token).await?;
-    }
+    // The session first: with a token that is refused already nobody could ask for it again.
     if let Some(session) = &identity.session {
         desk.accounts
-            .sign_out(session.id, Some(client.ip), idle)
+            .sign_out(session.id, None, Some(client.ip), idle)
             .await?;
+    }
+    if let Some(token) = &identity.token {
+        blacklist(desk, client, token).await?;
     }
     Ok(())
 }

@@ -4,12 +4,13 @@ use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::LiveOf;
 use crate::accounts::SignedIn;
 use crate::directory::{AvatarInfo, User};
+use crate::json;
 use crate::session::{Millis, SessionId, Status};
 use crate::store::{Entry, Page};
 
@@ -210,7 +211,7 @@ pub(super) fn session(entry: &Entry, sight: &Sight) -> SessionView {
         request_count: activity.request_count,
         live_connections: activity.live_connections.max((sight.live_of)(session.id)),
         // What others may have made of it is not shown as something else.
-        data: serde_json::from_str(&session.data).unwrap_or_else(|_| Value::Object(Map::new())),
+        data: Value::Object(json::parse(session.data.as_bytes()).unwrap_or_default()),
         current: sight.current == Some(session.id),
     }
 }

@@ -1,18 +1,28 @@
-//! Hashes of passwords that are replaced without the password being another one.
+//! Hashes of passwords that are replaced by whoever knows the password.
+
+use crate::session::Millis;
 
 use super::{Directory, Error};
 
 impl Directory {
-    /// Puts a hash in the place of an older one of the same password. `false`: the older one is not
-    /// there any more.
+    /// Puts a hash in the place of the one that a password was compared with. `false`: that one is
+    /// not there any more. `changed_at`: the password is another one since then.
     ///
     /// # Errors
     /// When the database does not do it.
-    pub async fn replace_hash(&self, user: &str, old: &str, new: &str) -> Result<bool, Error> {
+    pub async fn replace_hash(
+        &self,
+        user: &str,
+        old: &str,
+        new: &str,
+        changed_at: Option<Millis>,
+    ) -> Result<bool, Error> {
         let replace = self.database.sql(
-            "UPDATE users SET password_hash = $1 WHERE id = $2 AND password_hash = $3 RETURNING id",
+            "UPDATE users SET password_hash = $1, updated_at = COALESCE($2, updated_at) \
+             WHERE id = $3 AND password_hash = $4 RETURNING id",
         );
-        let replace = replace.bind(new).bind(user).bind(old);
+        let changed_at = changed_at.map(Millis::cast_signed);
+        let replace = replace.bind(new).bind(changed_at).bind(user).bind(old);
         Ok(!self.database.write(replace).await?.is_empty())
     }
 }

@@ -14,7 +14,7 @@ use tower::ServiceExt;
 use super::context::Context;
 use super::respond::{self, Answer};
 use super::{answer, request};
-use crate::api::{self, Caller, ExpiredClaims, Noted, Refused, RequestId};
+use crate::api::{self, Caller, LapsedClaims, Noted, Refused, RequestId};
 use crate::credential;
 use crate::refusal::Refusal;
 
@@ -59,8 +59,9 @@ pub(super) async fn serve(
         return answer::refuse(session, ctx, Refusal::Internal.into()).await;
     };
     ctx.status = head.status.as_u16();
+    let is_head = session.req_header().method == http::Method::HEAD;
     let mut headers: Vec<_> = named(&head.headers)
-        .filter(|(name, _)| name != header::CONTENT_LENGTH)
+        .filter(|(name, _)| name != header::CONTENT_LENGTH || is_head)
         .collect();
     headers.extend(answer::limit_headers(&noted.limits));
     if let Ok(id) = http::HeaderValue::from_str(&ctx.request_id) {
@@ -124,8 +125,8 @@ async fn identify(session: &Session, ctx: &mut Context, extensions: &mut http::E
         }
         Err(refused) => {
             ctx.reason = refused.reason;
-            if let Some(claims) = refused.expired {
-                extensions.insert(ExpiredClaims((*claims).clone()));
+            if let Some(claims) = refused.lapsed {
+                extensions.insert(LapsedClaims((*claims).clone()));
             }
             extensions.insert(Caller(Err(refused.refusal)));
             false

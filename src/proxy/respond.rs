@@ -157,11 +157,10 @@ pub fn render(answer: &Answer, request: &HeaderMap, headers: &mut HeaderMap) -> 
     let request_id = uuid::Uuid::new_v4().simple().to_string();
     let form = Form::wanted(request);
     for (name, value) in head_of(answer, form, request, &request_id) {
-        // The router knows the methods of a path better.
-        if name == header::ALLOW && headers.contains_key(header::ALLOW) {
-            continue;
+        // The router names the methods of a path, where nobody did before it.
+        if name != header::ALLOW {
+            headers.insert(name, value);
         }
-        headers.insert(name, value);
     }
     form.body(answer, &request_id)
 }
@@ -200,7 +199,10 @@ pub async fn write(
         head.append_header(name, value)?;
     }
     let bodiless = status == StatusCode::NO_CONTENT || status.is_informational();
-    if !bodiless {
+    // The answer to HEAD has no body, but may know how long the one to GET would be.
+    let said = session.req_header().method == Method::HEAD
+        && head.headers.contains_key(header::CONTENT_LENGTH);
+    if !bodiless && !said {
         head.insert_header(header::CONTENT_LENGTH, body.len())?;
     }
     let keep = decide_keepalive(session, keep);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::{Engine, Entry, Store, StoreError};
+use crate::json;
 use crate::session::{Session, SessionId};
 
 /// How many bytes a session's `data` may take as text.
@@ -89,7 +90,7 @@ impl Amendment {
 
 fn merged(data: &str, changes: &Map<String, Value>) -> Result<String, TooLong> {
     // What is not an object any more, for whatever reason, is begun anew.
-    let mut members: Map<String, Value> = serde_json::from_str(data).unwrap_or_default();
+    let mut members = json::parse(data.as_bytes()).unwrap_or_default();
     for (name, value) in changes {
         match value {
             Value::Null => members.remove(name),
@@ -133,6 +134,9 @@ mod tests {
             r#"{"a":{"c":null}}"#,
         );
         check("broken", &json!({}), "{}");
+        // A name that the parser of JSON uses within is a name like any other.
+        let odd = r#"{"$serde_json::private::RawValue":"{"}"#;
+        check(odd, &json!({}), odd);
     }
 
     #[test]

@@ -79,9 +79,19 @@ async fn a_hash_is_replaced_only_where_it_is_the_one_that_was_seen() {
     for home in homes() {
         let directory = home.open().await;
         let ann = ann(&directory).await;
-        assert!(directory.replace_hash(&ann, "old", "new").await.unwrap());
-        assert!(!directory.replace_hash(&ann, "old", "other").await.unwrap());
+        let before = directory.user(&ann).await.unwrap().unwrap();
+        let replace = |old, new, at| directory.replace_hash(&ann, old, new, at);
+        assert!(replace("old", "new", None).await.unwrap());
+        assert!(!replace("old", "other", Some(1)).await.unwrap());
         let user = directory.user(&ann).await.unwrap().unwrap();
         assert_eq!(user.password_hash, "new");
+        assert_eq!(user.updated_at, before.updated_at);
+        assert!(
+            replace("new", "newer", Some(before.updated_at + 1))
+                .await
+                .unwrap()
+        );
+        let user = directory.user(&ann).await.unwrap().unwrap();
+        assert_eq!(user.updated_at, before.updated_at + 1);
     }
 }

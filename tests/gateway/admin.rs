@@ -41,6 +41,9 @@ fn the_admin_endpoints_need_their_own_token() {
     for path in ["/metrics", "/ready", "/health"] {
         gateway.get(path).refused(404, "ROUTE_NOT_FOUND");
     }
+    let answer = gateway.admin(Request::post("/admin/sessions"));
+    answer.refused(405, "METHOD_NOT_ALLOWED");
+    assert_eq!(answer.header("allow"), Some("GET,HEAD"));
 }
 
 #[test]
@@ -152,6 +155,10 @@ fn an_admin_blacklists_one_token() {
     gateway
         .ask(&Request::get("/private/a").cookie(&alice.cookie))
         .ok();
+    // It still says whose session is to end.
+    let out = Request::post("/api/v1/auth/logout").bearer(&alice.access_token);
+    assert_eq!(gateway.ask(&out).status, 204);
+    assert!(!gateway.lets_in(&alice));
 }
 
 #[test]

@@ -132,6 +132,22 @@ fn what_ended_while_redis_stood_still_has_ended_afterwards() {
 }
 
 #[test]
+fn a_user_who_is_disabled_while_redis_is_away_is_out_at_once() {
+    let mut scene = scene(|config| config);
+    let ann = scene.gateway.register("ann@example.com");
+    scene.redis.kill();
+    scene.cookie(&ann).ok();
+    let user = format!("/admin/users/{}", ann.user);
+    let disabled = Request::new("PATCH", &user).json(&json!({"disabled": true}));
+    // Whether the profile that Redis keeps is forgotten is not known.
+    scene
+        .gateway
+        .admin(disabled)
+        .refused(503, "STORE_UNAVAILABLE");
+    scene.cookie(&ann).refused(401, "SESSION_REVOKED");
+}
+
+#[test]
 fn another_gateway_hears_within_a_second_of_an_end_that_only_the_database_was_told() {
     let (upstream, redis, server) = (Upstream::start(), Redis::start(), Postgres::server());
     let line = Cuttable::before(redis.address);

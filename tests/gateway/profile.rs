@@ -68,6 +68,8 @@ fn a_picture_of_a_mebibyte_is_taken_and_a_larger_one_is_not() {
     assert_eq!(shown.ok().header("content-type"), Some("image/png"));
     assert_eq!(shown.header("x-content-type-options"), Some("nosniff"));
     assert_eq!(shown.body, whole);
+    let head = gateway.ask(&Request::new("HEAD", AVATAR).bearer(&alice.access_token));
+    assert_eq!(head.ok().header("content-length"), Some("1048576"));
     give(&picture((1 << 20) + 1)).refused(413, "BODY_TOO_LARGE");
     give(b"<script>alert(1)</script>").refused(400, "VALIDATION_FAILED");
     let bob = gateway.register("bob@example.com");

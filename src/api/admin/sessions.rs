@@ -26,7 +26,11 @@ use super::{Desk, Refused};
 pub(super) async fn list(State(desk): State<Desk>, uri: Uri) -> Result<Response, Refused> {
     let mut query = Query::read(&uri);
     let user = query.text("user");
-    let address = query.read_as("ip", "must be an IP address", |text| text.parse().ok());
+    let address = query.read_as("ip", "must be an IP address", |text| {
+        text.parse()
+            .ok()
+            .map(|address: IpAddr| address.to_canonical())
+    });
     let (limit, status) = (query.limit() as usize, query.status());
     let cursor = query.cursor(|text| match user {
         Some(_) => Store::is_cursor_of_user(text),
@@ -106,7 +110,7 @@ pub(super) async fn open(
         device: Device::default(),
     };
     let live = desk.live.load_full();
-    let signed_in = desk.accounts.open_session(&live, user, &visitor).await?;
+    let signed_in = desk.accounts.sign_in_unasked(&live, user, &visitor).await?;
     let id = signed_in.session.session.id;
     let event = Event::new(Kind::SignIn)
         .user(&signed_in.user.id)

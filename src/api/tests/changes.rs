@@ -184,7 +184,7 @@ async fn a_cheap_hash_is_made_dearer_at_the_next_sign_in() {
     let cheap = cheap.unwrap().to_string();
     assert!(
         directory
-            .replace_hash(&user, &hash().await, &cheap)
+            .replace_hash(&user, &hash().await, &cheap, None)
             .await
             .unwrap()
     );

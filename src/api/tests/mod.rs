@@ -7,6 +7,7 @@ mod changes;
 mod desk;
 mod operations;
 mod profile;
+mod races;
 mod refresh;
 mod sessions;
 mod sign_in;

@@ -3,7 +3,7 @@
 use http::StatusCode;
 use serde_json::json;
 
-use super::super::{Caller, ExpiredClaims};
+use super::super::{Caller, LapsedClaims};
 use super::*;
 use crate::settings::Live;
 
@@ -341,6 +341,22 @@ async fn signing_out_ends_the_session_and_refuses_the_token() {
 }
 
 #[tokio::test]
+async fn signing_out_with_two_cookies_clears_them() {
+    let gateway = gateway().await;
+    let mut request = Request::post("/auth/logout").body(Body::empty()).unwrap();
+    let extensions = request.extensions_mut();
+    extensions.insert(Caller(Err(Refusal::AmbiguousCredentials)));
+    extensions.insert(Client {
+        ip: "192.0.2.1".parse().unwrap(),
+        https: false,
+        host: HOST.to_owned(),
+    });
+    let answer = read(gateway.router.clone().oneshot(request).await.unwrap()).await;
+    assert_eq!(answer.code(), "AMBIGUOUS_CREDENTIALS");
+    assert!(answer.refused.unwrap().clear_cookie);
+}
+
+#[tokio::test]
 async fn a_cookie_and_an_expired_token_sign_out_too() {
     let gateway = gateway().await;
     let signed_in = gateway.register().await;
@@ -353,7 +369,7 @@ async fn a_cookie_and_an_expired_token_sign_out_too() {
     let signed_in = gateway.login(EMAIL, PASSWORD).await;
     let mut request = Request::post("/auth/logout").body(Body::empty()).unwrap();
     let expired = claims(&signed_in.text("/access_token"));
-    request.extensions_mut().insert(ExpiredClaims(expired));
+    request.extensions_mut().insert(LapsedClaims(expired));
     request
         .extensions_mut()
         .insert(Caller(Err(Refusal::TokenExpired)));
