@@ -24,22 +24,30 @@ pub struct Fault {
 /// # Errors
 /// Says what is wrong, and where.
 pub fn parse(bytes: &[u8]) -> Result<Map<String, Value>, Fault> {
-    match serde_json::from_slice(bytes) {
-        Ok(Strict(Value::Object(members))) => Ok(members),
-        Ok(_) => Err(Fault {
+    match value(bytes)? {
+        Value::Object(members) => Ok(members),
+        _ => Err(Fault {
             what: "not a JSON object",
             line: 0,
             column: 0,
         }),
-        Err(error) => Err(Fault {
-            what: match error.is_data() {
-                true => "a member is given twice",
-                false => "not JSON",
-            },
-            line: error.line(),
-            column: error.column(),
-        }),
     }
+}
+
+/// Reads any JSON, as strictly.
+///
+/// # Errors
+/// Says what is wrong, and where.
+pub fn value(bytes: &[u8]) -> Result<Value, Fault> {
+    let read = serde_json::from_slice(bytes);
+    read.map(|Strict(value)| value).map_err(|error| Fault {
+        what: match error.is_data() {
+            true => "a member is given twice",
+            false => "not JSON",
+        },
+        line: error.line(),
+        column: error.column(),
+    })
 }
 
 struct Strict(Value);

@@ -9,7 +9,7 @@ use pingora::{Error, ErrorType};
 use super::context::Context;
 use super::live::Kind;
 use super::respond::{self, Answer};
-use super::{fields, headers, worker};
+use super::{fields, headers, hop_by_hop, worker};
 use crate::credential;
 use crate::limits::{self, Decision};
 use crate::refusal::Refusal;
@@ -29,19 +29,23 @@ pub(super) fn complete(
         ctx.upstream_time = Some(started.elapsed());
     }
     ctx.arrival.control.silence.hear();
+    // An answer before the end of the body costs the connection; word to go on with it does not.
+    session.set_close_on_response_before_downstream_finish(!interim);
     follow_streams(session, response, ctx);
     if !interim && is_bodiless(session, response) {
         ctx.arrival.control.silence.end();
     }
     let old = session.req_header().version == Version::HTTP_10;
-    fields::of_response(response, |fields| {
+    fields::of_response(response, |fields| -> pingora::Result<()> {
         if old {
             // It does not know chunks (RFC 9112, section 6.1): the end of the connection ends the
             // body.
             fields.remove(header::TRANSFER_ENCODING);
         }
+        hop_by_hop::settle(fields)?;
         write(fields, ctx);
-    })?;
+        Ok(())
+    })??;
     if old && !response.headers.contains_key(header::CONTENT_LENGTH) {
         session.set_keepalive(None);
     }

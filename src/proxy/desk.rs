@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
-use http::header;
+use http::{Method, header};
 use http_body_util::BodyExt;
 use pingora::proxy::Session;
 use tower::ServiceExt;
@@ -59,9 +59,8 @@ pub(super) async fn serve(
         return answer::refuse(session, ctx, Refusal::Internal.into()).await;
     };
     ctx.status = head.status.as_u16();
-    let is_head = session.req_header().method == http::Method::HEAD;
     let mut headers: Vec<_> = named(&head.headers)
-        .filter(|(name, _)| name != header::CONTENT_LENGTH || is_head)
+        .filter(|(name, _)| ctx.method == Method::HEAD || name != header::CONTENT_LENGTH)
         .collect();
     headers.extend(answer::limit_headers(&noted.limits));
     if let Ok(id) = http::HeaderValue::from_str(&ctx.request_id) {

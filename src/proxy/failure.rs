@@ -133,7 +133,11 @@ pub(super) async fn answer(session: &mut Session, ctx: &mut Context, error: &Err
     };
     session.set_keepalive(None);
     // The client may have gone meanwhile.
-    let _ = answer::refuse(session, ctx, answer).await;
+    let answered = answer::refuse(session, ctx, answer).await;
+    if answered.is_ok() && !session.is_http2() {
+        // Softly: a client that still sends its body would see a reset before the answer.
+        session.as_downstream_mut().shutdown().await;
+    }
     FailToProxy {
         error_code: refusal.status().as_u16(),
         can_reuse_downstream: false,

@@ -1,17 +1,21 @@
-//! What a client may say with `Connection` (RFC 9110, section 7.6.1).
+//! What either side may say with `Connection` (RFC 9110, section 7.6.1).
 
 use http::HeaderMap;
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 
 use super::headers::{is_forwarding, not_ours};
 
-/// Settles what the client's `Connection` nominates, so that nothing it names can take away what the
-/// gateway writes later: nominated headers of the client's go here, and only `close`, `keep-alive`
-/// and `upgrade` stay. What frames the message or says where it came from cannot be nominated away.
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
+/// Settles what `Connection` nominates, so that nothing it names can take away what the gateway
+/// writes later: nominated headers go here, and only `close`, `keep-alive` and `upgrade` stay. What
+/// frames the message or says where it came from cannot be nominated away. `Keep-Alive` speaks of the
+/// sender's connection, whether it is nominated or not.
 ///
 /// # Errors
 /// A header that does not fit.
 pub(super) fn settle(fields: &mut HeaderMap) -> pingora::Result<()> {
+    fields.remove(KEEP_ALIVE);
     let plain = |value: &HeaderValue| is_connection_option(value.as_bytes());
     if fields.get_all(header::CONNECTION).iter().all(plain) {
         return Ok(());

@@ -120,15 +120,22 @@ async fn steps(session: &mut Session, ctx: &mut Context) -> Result<bool, Stop> {
 /// On HTTP/2 a request may say that it has no body and then send one. On HTTP/1.1 it cannot: what
 /// follows is the next request.
 async fn no_body_where_none_is_declared(session: &mut Session) -> Result<(), Refusal> {
-    if !session.is_http2() || session.is_body_done() || declared_length(session) != Some(0) {
+    // Pingora takes the word of the head for the end of the body: only reading tells.
+    if !session.is_http2() || declared_length(session) != Some(0) {
         return Ok(());
     }
-    match tokio::time::timeout(EMPTY_BODY, session.read_request_body()).await {
-        Ok(Ok(None)) => Ok(()),
-        Ok(Ok(Some(part))) if part.is_empty() && session.is_body_done() => Ok(()),
-        Ok(_) => Err(Refusal::BadRequest),
-        Err(_) => Err(Refusal::RequestTimeout),
-    }
+    let end = async {
+        loop {
+            match session.read_request_body().await {
+                Ok(None) => return Ok(()),
+                // The frame that ends a body may be empty.
+                Ok(Some(part)) if part.is_empty() => {}
+                Ok(Some(_)) | Err(_) => return Err(Refusal::BadRequest),
+            }
+        }
+    };
+    let ended = tokio::time::timeout(EMPTY_BODY, end).await;
+    ended.unwrap_or(Err(Refusal::RequestTimeout))
 }
 
 /// Learns who speaks, to which host, and under which request id.

@@ -199,10 +199,8 @@ pub async fn write(
         head.append_header(name, value)?;
     }
     let bodiless = status == StatusCode::NO_CONTENT || status.is_informational();
-    // The answer to HEAD has no body, but may know how long the one to GET would be.
-    let said = session.req_header().method == Method::HEAD
-        && head.headers.contains_key(header::CONTENT_LENGTH);
-    if !bodiless && !said {
+    // A HEAD is told the length of what a GET would have got.
+    if !bodiless && !head.headers.contains_key(header::CONTENT_LENGTH) {
         head.insert_header(header::CONTENT_LENGTH, body.len())?;
     }
     let keep = decide_keepalive(session, keep);

@@ -129,6 +129,33 @@ fn hop_by_hop_headers_stop_here() {
         assert_eq!(echo.header(name), None, "{name}");
     }
     assert_eq!(echo.header("x-kept").as_deref(), Some("yes"));
+    let answer = gateway
+        .get("/public/reply?Connection=keep-alive,X-Hop&X-Hop=one&Keep-Alive=timeout=9&X-Kept=yes");
+    for name in ["x-hop", "keep-alive"] {
+        assert_eq!(answer.header(name), None, "{name}");
+    }
+    assert_eq!(answer.header("x-kept"), Some("yes"));
+}
+
+#[test]
+fn headers_of_one_name_keep_their_number_and_order_both_ways() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address));
+    let request =
+        Request::get("/public/reply?Set-Cookie=a=1&X-Two=1&set-cookie=b=2&X-TWO=2&Set-Cookie=c=3")
+            .header("X-Two", "1")
+            .header("X-Between", "0")
+            .header("x-two", "2");
+    let answer = gateway.ask(&request);
+    assert_eq!(answer.all("set-cookie"), ["a=1", "b=2", "c=3"]);
+    assert_eq!(answer.all("x-two"), ["1", "2"]);
+    let echo = answer.json();
+    let sent = echo["headers"].as_array().unwrap().iter();
+    let two: Vec<&str> = sent
+        .filter(|header| header[0].as_str().unwrap().eq_ignore_ascii_case("x-two"))
+        .map(|header| header[1].as_str().unwrap())
+        .collect();
+    assert_eq!(two, ["1", "2"]);
 }
 
 #[test]

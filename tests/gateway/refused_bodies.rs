@@ -1,11 +1,15 @@
 //! What becomes of the body of a request that is refused: a small one is read off and the connection
 //! goes on behind it, a large one costs the connection and never the answer.
 
+use std::io::{Read, Write};
 use std::time::Duration;
 
-use crate::support::client::{Client, Request};
+use serde_json::json;
+
+use crate::support::client::{Client, Request, socket};
 use crate::support::config::Config;
 use crate::support::gateway::Gateway;
+use crate::support::raw::{read_request, serving};
 use crate::support::upstream::Upstream;
 
 const CHUNKED: &str =
@@ -79,4 +83,45 @@ fn a_body_that_is_not_to_the_letter_costs_the_connection() {
     client.answer().refused(401, "UNAUTHENTICATED");
     assert!(client.closes_within(Duration::from_secs(3)));
     assert_eq!(upstream.requests(), 0);
+}
+
+#[test]
+fn a_body_that_grows_too_large_is_told_so_and_not_reset() {
+    let upstream = Upstream::start();
+    let small = json!({ "name": "small", "match": { "prefix": "/small" }, "auth": "none",
+        "upstream": "echo", "max_body": "64KiB" });
+    let gateway = Gateway::start(Config::new(upstream.address).route(small));
+    let mut stream = socket(gateway.public).unwrap();
+    let part = "x".repeat(16 * 1024);
+    let chunk = format!("{:x}\r\n{part}\r\n", part.len());
+    let body = format!("{}0\r\n\r\n", chunk.repeat(64));
+    let request = CHUNKED.replace("/private/a", "/small/a") + &body;
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    assert!(!upstream.saw("small"));
+}
+
+#[test]
+fn a_client_that_waits_to_be_told_to_go_on_keeps_its_connection() {
+    let upstream = serving(|mut stream| {
+        while read_request(&mut stream) {
+            let go_on = stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
+            let heard = go_on.and_then(|()| stream.read_exact(&mut [0; 5]));
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+            if heard.and_then(|()| stream.write_all(answer)).is_err() {
+                return;
+            }
+        }
+    });
+    let gateway = Gateway::start(Config::new(upstream));
+    let mut client = Client::connect(gateway.public);
+    for _ in 0..2 {
+        client.send("POST /public/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n");
+        client.send("Expect: 100-continue\r\n\r\n");
+        assert_eq!(client.head().unwrap().status, 100);
+        client.send("hello");
+        client.answer().ok();
+    }
 }

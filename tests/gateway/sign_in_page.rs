@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::client::{Request, Response};
+use crate::support::client::{Client, Request, Response};
 use crate::support::config::Config;
 use crate::support::gateway::{Gateway, PASSWORD};
 use crate::support::redis::Redis;
@@ -268,6 +268,9 @@ fn a_form_of_another_site_does_nothing() {
     assert_eq!(answer.status, 303, "{}", answer.text());
     page(&gateway.ask(&form("/sign-in", &with_token)), 403);
     page(&gateway.ask(&form("/sign-in", &fields).cookie(pair)), 403);
+    // The form in another of its tabs has the same, so that both are good.
+    let second = gateway.ask(&Request::get("/api/v1/sign-in").cookie(pair));
+    assert!(page(&second, 200).contains(token));
     // Browsers of today get none.
     let modern = gateway.ask(&Request::get("/api/v1/sign-in").header("Sec-Fetch-Site", "none"));
     assert!(modern.header("set-cookie").is_none());
@@ -329,4 +332,16 @@ fn without_a_route_that_redirects_there_is_no_page() {
         gateway.get("/api/v1/sign-in").echo().target(),
         "/api/v1/sign-in"
     );
+}
+
+#[test]
+fn a_head_tells_what_a_get_would() {
+    let gateway = gateway();
+    let mut client = Client::connect(gateway.public);
+    let target = "/api/v1/sign-in";
+    client.send(Request::new("HEAD", target).to_bytes());
+    let head = client.answer_to("HEAD").unwrap();
+    let whole = client.ask(&Request::get(target));
+    assert_eq!((head.status, head.body.len()), (200, 0));
+    assert_eq!(head.number("content-length"), whole.body.len() as u64);
 }

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::accounts::names;
 use crate::directory::User;
+use crate::json;
 use crate::settings::backend::{Backend, Source};
 use crate::token::{is_user_id, words};
 
@@ -39,7 +40,7 @@ impl Person {
         ];
         let reads_body = |source: &&Source| matches!(source, Source::Pointer(_));
         let body = if sources.iter().flatten().any(reads_body) {
-            serde_json::from_slice(body).map_err(|_| "its body is not JSON")?
+            json::value(body).map_err(|fault| fault.what)?
         } else {
             Value::Null
         };
@@ -216,6 +217,8 @@ mod tests {
         }
         assert!(read("/id", "{}").is_err());
         assert!(read("/id", "not JSON").is_err());
+        // Whom it means, two readers could tell differently.
+        assert!(read("/id", r#"{"id":"ann","id":"admin"}"#).is_err());
         assert_eq!(read("/0/id", r#"[{"id":"a"}]"#).unwrap().id, "a");
     }
 

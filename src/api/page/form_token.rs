@@ -14,10 +14,11 @@ use super::super::origin;
 pub(super) struct FormToken(SessionToken);
 
 impl FormToken {
-    /// Makes one for a browser that may not say where its forms come from.
-    pub(super) fn needed(headers: &HeaderMap) -> Option<FormToken> {
+    /// Gives one to a browser that may not say where its forms come from: the one that it holds
+    /// already, so that the form in another of its tabs stays good.
+    pub(super) fn needed(headers: &HeaderMap, rules: &CookieRules) -> Option<FormToken> {
         let says = headers.contains_key("sec-fetch-site");
-        (!says).then(|| FormToken(SessionToken::random()))
+        (!says).then(|| held(headers, rules).unwrap_or_else(|| FormToken(SessionToken::random())))
     }
 
     pub(super) fn as_str(&self) -> &str {
@@ -58,6 +59,12 @@ pub(super) fn is_ours(
     if headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site") {
         return origin::same_origin(headers, client, &[]);
     }
+    held(headers, rules)
+        .is_some_and(|held| bool::from(held.as_str().as_bytes().ct_eq(token.as_bytes())))
+}
+
+/// What the browser's cookie holds; of two, nobody knows which is ours.
+fn held(headers: &HeaderMap, rules: &CookieRules) -> Option<FormToken> {
     let name = name(rules);
     let values = headers.get_all(header::COOKIE).iter();
     let mut held = values
@@ -67,11 +74,8 @@ pub(super) fn is_ours(
             value.strip_prefix(b"=")
         });
     match (held.next(), held.next()) {
-        (Some(held), None) => {
-            let sound = std::str::from_utf8(held).ok().and_then(SessionToken::parse);
-            sound.is_some() && bool::from(held.ct_eq(token.as_bytes()))
-        }
-        _ => false,
+        (Some(held), None) => SessionToken::parse(std::str::from_utf8(held).ok()?).map(FormToken),
+        _ => None,
     }
 }
 

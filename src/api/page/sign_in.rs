@@ -155,7 +155,7 @@ fn form(
     login: &str,
     problem: Option<Problem>,
 ) -> Response {
-    let token = FormToken::needed(headers);
+    let token = FormToken::needed(headers, &live.sessions.cookie);
     let page = html::sign_in(&html::SignIn {
         action: &address(live, SIGN_IN),
         return_to: target,

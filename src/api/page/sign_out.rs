@@ -57,7 +57,7 @@ pub(super) async fn submit(
 }
 
 fn form(live: &Live, headers: &HeaderMap, problem: Option<Problem>) -> Response {
-    let token = FormToken::needed(headers);
+    let token = FormToken::needed(headers, &live.sessions.cookie);
     let secret = token.as_ref().map_or("", FormToken::as_str);
     let page = html::sign_out(&address(live, SIGN_OUT), secret, problem.as_ref());
     answer(problem, page, token.as_ref(), live)
