@@ -92,27 +92,7 @@ impl Admission<'_> {
         claimed: &Claimed,
         error: StoreError,
     ) -> Result<Identity, Refused> {
-        if let Some(claims) = &claimed.token
-            && self.replica.is_revoked(&claims.blacklist_key)
-        {
-            return Err(Refused::because(
-                Refusal::TokenRevoked,
-                "known to be blacklisted",
-            ));
-        }
-        if let (Some(claims), Some(person)) = (&claimed.token, &claimed.person)
-            && self.replica.is_cut_off(person, claims.issued_second())
-        {
-            return Err(Refused::because(
-                Refusal::TokenRevoked,
-                "its person is known to be signed out everywhere",
-            ));
-        }
-        if let Some(id) = claimed.session
-            && let Some(refusal) = self.replica.ended(id)
-        {
-            return Err(Refused::because(refusal, "known to have ended"));
-        }
+        self.over_as_known_here(claimed)?;
         let row = self.row(claimed, asked).await?;
         match (&row, self.settings.sessions_on_outage) {
             (Some(session), _) if claimed.token.is_none() => {
@@ -150,6 +130,32 @@ impl Admission<'_> {
                 None => Err(unknown(error)),
             },
         }
+    }
+
+    /// Refuses what this gateway knows to have ended: that stays so, store or not.
+    fn over_as_known_here(&self, claimed: &Claimed) -> Result<(), Refused> {
+        if let Some(claims) = &claimed.token
+            && self.replica.is_revoked(&claims.blacklist_key)
+        {
+            return Err(Refused::because(
+                Refusal::TokenRevoked,
+                "known to be blacklisted",
+            ));
+        }
+        if let (Some(claims), Some(person)) = (&claimed.token, &claimed.person)
+            && self.replica.is_cut_off(person, claims.issued_second())
+        {
+            return Err(Refused::because(
+                Refusal::TokenRevoked,
+                "its person is known to be signed out everywhere",
+            ));
+        }
+        if let Some(id) = claimed.session
+            && let Some(refusal) = self.replica.ended(id)
+        {
+            return Err(Refused::because(refusal, "known to have ended"));
+        }
+        Ok(())
     }
 
     /// The session's row, where sessions have a second home, which answers, and it lives. A cookie

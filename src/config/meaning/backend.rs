@@ -39,13 +39,7 @@ pub(super) fn backend(
     }
     let timeout = review.positive(&place.key("timeout"), written.timeout);
     let tls_place = place.key("tls");
-    let tls = UpstreamTls {
-        ca: written.tls.ca.clone(),
-        cert: written.tls.cert.clone(),
-        key: written.tls.key.clone(),
-        server_name: None,
-    };
-    let tls = super::upstreams::upstream_tls(&tls, &tls_place, review);
+    let tls = tls(&written.tls, &tls_place, review);
     let (method, login) = login?;
     let tls = tls?;
     if login.scheme() != "https" && (tls.ca.is_some() || tls.client.is_some()) {
@@ -70,6 +64,21 @@ pub(super) fn backend(
         timeout,
         concurrency: usize::try_from(written.concurrency).unwrap_or(1),
     })
+}
+
+/// Verification as towards an upstream, by the name in the address.
+fn tls(
+    written: &file::BackendTls,
+    place: &Place,
+    review: &mut Review<'_>,
+) -> Option<crate::settings::UpstreamTls> {
+    let written = UpstreamTls {
+        ca: written.ca.clone(),
+        cert: written.cert.clone(),
+        key: written.key.clone(),
+        server_name: None,
+    };
+    super::upstreams::upstream_tls(&written, place, review)
 }
 
 /// Reads `POST http://host:port/path`. It may hold a password by mistake, so it is not shown.
