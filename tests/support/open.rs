@@ -19,7 +19,7 @@ use super::wait::eventually;
 use super::websocket::{POLICY, Socket};
 
 /// The second that is promised, and what a busy machine adds.
-pub const SOON: Duration = Duration::from_millis(2500);
+pub const SOON: Duration = Duration::from_millis(1500);
 
 /// Two gateways; the streams are opened at `two`.
 pub struct Fleet {
