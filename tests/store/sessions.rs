@@ -446,3 +446,29 @@ async fn clean_up_counts_what_is_there_and_every_key_dies() {
         assert!(key.starts_with(PREFIX), "{key}");
     }
 }
+
+#[tokio::test]
+async fn a_lost_index_is_mended_by_the_next_clean_up() {
+    let (server, stores) = engines().await;
+    let redis = &stores[1];
+    let one = session("ann", redis.now().await.unwrap());
+    let created = redis
+        .create_session(&one, None, 5, OnLimit::Reject, IDLE)
+        .await;
+    created.unwrap();
+    let mut client = server.client().await;
+    let keys: Vec<String> = redis::cmd("KEYS")
+        .arg("*user:*")
+        .query_async(&mut client)
+        .await
+        .unwrap();
+    let mut spoiling = redis::cmd("SET");
+    spoiling.arg(&keys[0]).arg("nonsense");
+    spoiling.exec_async(&mut client).await.unwrap();
+    let ended = redis.revoke_user("ann", None, EndReason::Admin, IDLE).await;
+    assert_eq!(ended.unwrap(), []);
+    let turn = redis.begin_clean_up(Duration::ZERO).await.unwrap().unwrap();
+    redis.clean_up(&turn).await.unwrap();
+    let ended = redis.revoke_user("ann", None, EndReason::Admin, IDLE).await;
+    assert_eq!(ended.unwrap(), [one.id]);
+}

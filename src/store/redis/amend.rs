@@ -28,7 +28,7 @@ impl Redis {
                 return Ok(Amended::DataTooLong);
             }
             let session = &entry.session;
-            let call = self.scripts.amend.on(&[self.keys.session(&id)]);
+            let call = self.scripts.amend.on(&self.keys.both(&id));
             let call = call.arg(millis(idle)).arg(read).arg(&session.data);
             let call = match &session.device.name {
                 Some(name) => call.arg(name),
@@ -37,9 +37,9 @@ impl Redis {
             match self.run(call).await? {
                 Value::Int(1) => {}
                 Value::Int(_) => return Ok(Amended::Gone),
-                record => {
+                reply => {
                     let live = entry.activity.live_connections;
-                    let written = self.entry("amend_session", id, &record)?;
+                    let written = self.written("amend_session", id, &reply)?;
                     let mut entry = written.ok_or(StoreError::Malformed)?;
                     entry.activity.live_connections = live;
                     return Ok(Amended::Done(entry));
@@ -53,11 +53,11 @@ impl Redis {
         id: SessionId,
         idle: Option<Duration>,
     ) -> Result<Option<Entry>, StoreError> {
-        let call = self.scripts.touch.on(&[self.keys.session(&id)]);
+        let call = self.scripts.touch.on(&self.keys.both(&id));
         let call = call.arg(millis(idle));
         let mut replies = self.run_all(self.with_live(call, id)).await?.into_iter();
-        let record = replies.next().ok_or(StoreError::Malformed)?;
-        let Some(mut entry) = self.entry("touch", id, &record)? else {
+        let reply = replies.next().ok_or(StoreError::Malformed)?;
+        let Some(mut entry) = self.written("touch", id, &reply)? else {
             return Ok(None);
         };
         let reports = replies.next().ok_or(StoreError::Malformed)?;

@@ -60,7 +60,7 @@ impl Redis {
     pub(super) async fn forget(&self, ids: &[SessionId]) -> Result<(), StoreError> {
         let mut commands = redis::pipe();
         for id in ids {
-            commands.cmd("DEL").arg(self.keys.session(id));
+            commands.cmd("DEL").arg(&self.keys.both(id));
         }
         self.ask_all(&commands).await.map(drop)
     }

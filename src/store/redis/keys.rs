@@ -7,6 +7,7 @@ use crate::limits::{Algorithm, Charge, Rule};
 use crate::session::SessionId;
 
 pub(super) const SESSION: &str = "session:{";
+const USE: &str = "use:{";
 const LIVE: &str = "live:{";
 const USER: &str = "user:";
 const PROFILE: &str = "profile:";
@@ -33,9 +34,19 @@ impl Keys {
         }
     }
 
-    /// A string: the record of a session, its use and its refresh tokens.
+    /// A string: the record of a session, which gateways remember.
     pub(super) fn session(&self, id: &SessionId) -> String {
         self.of(SESSION, id)
+    }
+
+    /// A string: how the session is used, and its refresh tokens.
+    pub(super) fn used(&self, id: &SessionId) -> String {
+        self.of(USE, id)
+    }
+
+    /// Both of them: what a script about a session is given.
+    pub(super) fn both(&self, id: &SessionId) -> [String; 2] {
+        [self.session(id), self.used(id)]
     }
 
     /// A hash: how many connections each gateway has open for the session.

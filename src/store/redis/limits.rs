@@ -83,7 +83,7 @@ impl Redis {
         let charges = || inquiry.before.iter().chain(inquiry.after);
         let mut keys: Vec<String> = charges().map(|charge| self.keys.limit(charge)).collect();
         if let Some(id) = inquiry.session {
-            keys.push(self.keys.session(&id));
+            keys.extend(self.keys.both(&id));
         }
         keys.extend(inquiry.blacklist_key.map(|key| self.keys.blacklist(key)));
         keys.extend(inquiry.cut_off_of.map(|key| self.keys.cut_off(key)));
@@ -178,9 +178,9 @@ impl Redis {
             return Found::Active(Arc::clone(known), last);
         }
         match (status, record::read(id, record)) {
-            (EXPIRED, Reading::There(entry)) => Found::Expired(entry.session),
-            (REVOKED, Reading::There(entry)) => Found::Revoked(entry.session),
-            (ACTIVE, Reading::There(entry)) => Found::Active(Arc::new(entry.session), last),
+            (EXPIRED, Reading::There(session)) => Found::Expired(*session),
+            (REVOKED, Reading::There(session)) => Found::Revoked(*session),
+            (ACTIVE, Reading::There(session)) => Found::Active(Arc::new(*session), last),
             _ => {
                 self.count_malformed("decide", 1);
                 Found::Missing

@@ -1,6 +1,7 @@
 //! The Redis engine: the only place that names the Redis client. Each operation that must be atomic
 //! is one script over keys of one slot; each is one round trip where it can be.
 
+mod activity;
 mod amend;
 mod connection;
 mod fault;

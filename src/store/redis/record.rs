@@ -1,14 +1,13 @@
-//! A session as one string: numbers, the lengths of its texts, the texts. One key for the record, its
-//! use and its refresh tokens is what keeps a million sessions small, and one step is enough for
-//! whatever concerns one session. `scripts/record.lua` reads and writes the same.
+//! A session's record as one string: numbers, the lengths of its texts, the texts. What gateways
+//! remember is all of it; how the session is used has a key of its own (see `activity`), so that use
+//! touches nothing that they remember. `scripts/record.lua` reads and writes the same.
 
 use std::net::IpAddr;
 
 use redis::Value;
 
-use super::super::{Entry, Grant};
 use super::names::{list, names};
-use crate::session::{Activity, Device, EndReason, Ended, Millis, Session, SessionId, no_data};
+use crate::session::{Device, EndReason, Ended, Millis, Session, SessionId, no_data};
 
 /// What a record begins with.
 const TAG: u8 = b'S';
@@ -19,18 +18,18 @@ const NAME: u8 = 1;
 const KIND: u8 = 2;
 const DEVICE: u8 = 4;
 /// How many texts there are.
-const TEXTS: usize = 12;
+const TEXTS: usize = 10;
 
 /// What a session's key was found to hold.
 pub(super) enum Reading {
     Missing,
     /// Another type, or content that is not understood.
     Malformed,
-    There(Box<Entry>),
+    There(Box<Session>),
 }
 
-/// Writes a session that was never used. `None`: a text is longer than 65,535 bytes.
-pub(super) fn write(session: &Session, grant: Option<Grant>) -> Option<Vec<u8>> {
+/// Writes a session. `None`: a text is longer than 65,535 bytes.
+pub(super) fn write(session: &Session) -> Option<Vec<u8>> {
     let ended = session.ended;
     let (roles, scopes) = (list(&session.roles), list(&session.scopes));
     let optional = |text: &Option<String>| text.clone().unwrap_or_default();
@@ -38,7 +37,6 @@ pub(super) fn write(session: &Session, grant: Option<Grant>) -> Option<Vec<u8>> 
     let (name, kind) = (optional(&session.name), optional(&session.device.kind));
     let device = optional(&session.device.name);
     let ip = octets(session.ip);
-    let refresh = grant.map(first_refresh).unwrap_or_default();
     let texts: [&[u8]; TEXTS] = [
         session.user.as_bytes(),
         session.email.as_bytes(),
@@ -50,8 +48,6 @@ pub(super) fn write(session: &Session, grant: Option<Grant>) -> Option<Vec<u8>> 
         kind.as_bytes(),
         device.as_bytes(),
         data.unwrap_or_default().as_bytes(),
-        &[],
-        &refresh,
     ];
     let mut record = Vec::with_capacity(512);
     record.push(TAG);
@@ -61,8 +57,6 @@ pub(super) fn write(session: &Session, grant: Option<Grant>) -> Option<Vec<u8>> 
     record.push(ended.map_or(0, |ended| reason_code(ended.reason)));
     let revision = u32::try_from(session.revision).unwrap_or(u32::MAX);
     record.extend(revision.to_le_bytes());
-    // Never used: no latest use, no requests.
-    record.extend([0; 12]);
     for text in texts {
         record.extend(u16::try_from(text.len()).ok()?.to_le_bytes());
     }
@@ -89,19 +83,9 @@ pub(super) fn read(id: SessionId, reply: &Value) -> Reading {
         return Reading::Missing;
     }
     match parse(id, record) {
-        Some((entry, _)) => Reading::There(Box::new(entry)),
+        Some(session) => Reading::There(Box::new(session)),
         None => Reading::Malformed,
     }
-}
-
-/// The hash of the refresh token that is good, if the session has one.
-pub(super) fn current_refresh(id: SessionId, reply: &Value) -> Option<[u8; 32]> {
-    let Value::BulkString(record) = reply else {
-        return None;
-    };
-    let (_, mut refresh) = parse(id, record)?;
-    refresh.skip(7)?;
-    refresh.take(32)?.try_into().ok()
 }
 
 /// How an end reason is written: 0 is none.
@@ -125,14 +109,11 @@ struct Parts<'a> {
     ended_at: Millis,
     reason: u64,
     revision: u64,
-    last_access: Millis,
-    request_count: u64,
     flags: u8,
     texts: [Reader<'a>; TEXTS],
 }
 
-/// The session's entry, and what it holds of refresh tokens.
-fn parse(id: SessionId, record: &[u8]) -> Option<(Entry, Reader<'_>)> {
+fn parse(id: SessionId, record: &[u8]) -> Option<Session> {
     let parts = take_apart(record)?;
     let [
         user,
@@ -145,14 +126,12 @@ fn parse(id: SessionId, record: &[u8]) -> Option<(Entry, Reader<'_>)> {
         kind,
         device,
         data,
-        ips,
-        refresh,
     ] = parts.texts;
     let there = |flag, text: Reader<'_>| match parts.flags & flag {
         0 => Some(None),
         _ => text.text().map(Some),
     };
-    let session = Session {
+    Some(Session {
         id,
         user: user.text()?,
         email: email.text()?,
@@ -173,14 +152,7 @@ fn parse(id: SessionId, record: &[u8]) -> Option<(Entry, Reader<'_>)> {
             data => data,
         },
         revision: parts.revision,
-    };
-    let activity = Activity {
-        last_access: parts.last_access,
-        request_count: parts.request_count,
-        ip_addresses: addresses(ips),
-        live_connections: 0,
-    };
-    Some((Entry { session, activity }, refresh))
+    })
 }
 
 fn take_apart(record: &[u8]) -> Option<Parts<'_>> {
@@ -194,8 +166,6 @@ fn take_apart(record: &[u8]) -> Option<Parts<'_>> {
         ended_at: reader.number(6)?,
         reason: reader.number(1)?,
         revision: reader.number(4)?,
-        last_access: reader.number(6)?,
-        request_count: reader.number(6)?,
         flags: 0,
         texts: [Reader(&[]); TEXTS],
     };
@@ -220,33 +190,15 @@ fn ended(at: Millis, reason: u64) -> Ended {
     }
 }
 
-/// Addresses, each with its length in front; what is not understood ends them.
-fn addresses(mut list: Reader<'_>) -> Vec<IpAddr> {
-    let next = || {
-        let length = usize::try_from(list.number(1)?).ok()?;
-        address(list.take(length)?)
-    };
-    std::iter::from_fn(next).collect()
-}
-
-fn address(octets: &[u8]) -> Option<IpAddr> {
+pub(super) fn address(octets: &[u8]) -> Option<IpAddr> {
     if let Ok(octets) = <[u8; 4]>::try_from(octets) {
         return Some(octets.into());
     }
     <[u8; 16]>::try_from(octets).ok().map(IpAddr::from)
 }
 
-/// When it ends, that none has come back, and the token that is good.
-fn first_refresh(grant: Grant) -> Vec<u8> {
-    let mut refresh = Vec::with_capacity(39);
-    refresh.extend(six(grant.until));
-    refresh.push(0);
-    refresh.extend(grant.hash);
-    refresh
-}
-
 /// A moment in six bytes, the lowest first; they reach for some thousand years.
-fn six(number: Millis) -> [u8; 6] {
+pub(super) fn six(number: Millis) -> [u8; 6] {
     const LATEST: Millis = (1 << 48) - 1;
     let [a, b, c, d, e, f, _, _] = number.min(LATEST).to_le_bytes();
     [a, b, c, d, e, f]
@@ -254,20 +206,16 @@ fn six(number: Millis) -> [u8; 6] {
 
 /// What is left to read.
 #[derive(Clone, Copy)]
-struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+    pub(super) fn take(&mut self, length: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
         Some(taken)
     }
 
-    fn skip(&mut self, length: usize) -> Option<()> {
-        self.take(length).map(drop)
-    }
-
-    fn number(&mut self, length: usize) -> Option<u64> {
+    pub(super) fn number(&mut self, length: usize) -> Option<u64> {
         let bytes = self.take(length)?.iter().rev();
         Some(bytes.fold(0, |number, byte| number << 8 | u64::from(*byte)))
     }
@@ -307,7 +255,7 @@ mod tests {
 
     fn back(record: Vec<u8>) -> Option<Session> {
         match read(SessionId([7; 32]), &Value::BulkString(record)) {
-            Reading::There(entry) => Some(entry.session),
+            Reading::There(session) => Some(*session),
             Reading::Missing | Reading::Malformed => None,
         }
     }
@@ -315,30 +263,18 @@ mod tests {
     #[test]
     fn a_record_reads_back_as_it_was_written() {
         let mut written = session();
-        assert_eq!(back(write(&written, None).unwrap()).unwrap(), written);
+        assert_eq!(back(write(&written).unwrap()).unwrap(), written);
         written.data = r#"{"a":1}"#.to_owned();
         written.ip = "192.0.2.1".parse().unwrap();
         for reason in EndReason::ALL {
             written.ended = Some(Ended { at: 5, reason });
-            assert_eq!(back(write(&written, None).unwrap()).unwrap(), written);
+            assert_eq!(back(write(&written).unwrap()).unwrap(), written);
         }
     }
 
     #[test]
-    fn the_refresh_token_is_in_it() {
-        let grant = Grant {
-            hash: [9; 32],
-            until: 7,
-        };
-        let id = SessionId([7; 32]);
-        let record = |grant| Value::BulkString(write(&session(), grant).unwrap());
-        assert_eq!(current_refresh(id, &record(Some(grant))), Some([9; 32]));
-        assert_eq!(current_refresh(id, &record(None)), None);
-    }
-
-    #[test]
     fn what_is_cut_short_or_goes_on_is_not_understood() {
-        let record = write(&session(), None).unwrap();
+        let record = write(&session()).unwrap();
         for length in 0..record.len() {
             assert_eq!(back(record[..length].to_vec()), None, "{length}");
         }
@@ -353,6 +289,6 @@ mod tests {
             user_agent: "x".repeat(65_536),
             ..session()
         };
-        assert!(write(&long, None).is_none());
+        assert!(write(&long).is_none());
     }
 }

@@ -1,4 +1,4 @@
-//! Refresh tokens, by their hashes: part of their session's record.
+//! Refresh tokens, by their hashes: they lie with the use of their session.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use redis::Value;
 
 use super::super::{Reuse, Rotation, StoreError, Turned, Turnover};
 use super::sessions::millis;
-use super::{Redis, fault, live, record};
+use super::{Redis, activity, fault, live, record};
 use crate::session::{Millis, SessionId};
 
 impl Redis {
@@ -16,12 +16,12 @@ impl Redis {
         hash: [u8; 32],
     ) -> Result<bool, StoreError> {
         let mut question = redis::cmd("GET");
-        let record = match self.ask(question.arg(self.keys.session(&id))).await {
+        let used = match self.ask(question.arg(self.keys.used(&id))).await {
             // As good as none.
             Err(StoreError::Malformed) => Value::Nil,
-            record => record?,
+            used => used?,
         };
-        Ok(record::current_refresh(id, &record) == Some(hash))
+        Ok(activity::current_refresh(&used) == Some(hash))
     }
 
     pub(in super::super) async fn rotate_refresh(
@@ -33,7 +33,7 @@ impl Redis {
         let call = self
             .scripts
             .rotate_refresh
-            .on(&[self.keys.session(&id)])
+            .on(&self.keys.both(&id))
             .arg(&turnover.presented[..])
             .arg(u8::from(turnover.ours))
             .arg(&turnover.successor[..])
@@ -47,12 +47,13 @@ impl Redis {
         let Value::Array(parts) = fault::settled(reply)? else {
             return Err(StoreError::Malformed);
         };
-        let Ok([Value::Int(outcome), Value::Int(now), record]) = <[Value; 3]>::try_from(parts)
+        let Ok([Value::Int(outcome), Value::Int(now), record, used]) =
+            <[Value; 4]>::try_from(parts)
         else {
             return Err(StoreError::Malformed);
         };
         let now = Millis::try_from(now).map_err(|_| StoreError::Malformed)?;
-        let mut entry = self.entry("rotate_refresh", id, &record)?;
+        let mut entry = self.entry("rotate_refresh", id, &record, &used)?;
         if let Some(entry) = &mut entry {
             entry.activity.live_connections = live::count(&reports, now);
         }

@@ -7,6 +7,7 @@ const LIMIT: &str = include_str!("scripts/limit.lua");
 const GIVE_BACK: &str = include_str!("scripts/give_back.lua");
 const INDEX: &str = include_str!("scripts/index.lua");
 const RECORD: &str = include_str!("scripts/record.lua");
+const USE: &str = include_str!("scripts/use.lua");
 
 /// All scripts, hashed once.
 pub(super) struct Scripts {
@@ -18,6 +19,7 @@ pub(super) struct Scripts {
     pub sign_in: Loaded,
     pub retire: Loaded,
     pub trim: Loaded,
+    pub reenter: Loaded,
     pub identify: Loaded,
     pub record_use: Loaded,
     pub rotate_refresh: Loaded,
@@ -48,20 +50,32 @@ impl Scripts {
             decide: Loaded::new(&[CLOCK, LIMIT, include_str!("scripts/decide.lua")]),
             peek: Loaded::new(&[CLOCK, LIMIT, include_str!("scripts/peek.lua")]),
             refund: Loaded::new(&[CLOCK, LIMIT, GIVE_BACK, include_str!("scripts/refund.lua")]),
-            write_session: Loaded::new(&[CLOCK, RECORD, include_str!("scripts/write_session.lua")]),
-            end_session: Loaded::new(&[CLOCK, RECORD, include_str!("scripts/end_session.lua")]),
+            write_session: Loaded::new(&[
+                CLOCK,
+                RECORD,
+                USE,
+                include_str!("scripts/write_session.lua"),
+            ]),
+            end_session: Loaded::new(&[
+                CLOCK,
+                RECORD,
+                USE,
+                include_str!("scripts/end_session.lua"),
+            ]),
             sign_in: Loaded::new(&[CLOCK, INDEX, include_str!("scripts/sign_in.lua")]),
             retire: Loaded::new(&[CLOCK, INDEX, include_str!("scripts/retire.lua")]),
             trim: Loaded::new(&[CLOCK, INDEX, include_str!("scripts/trim.lua")]),
+            reenter: Loaded::new(&[CLOCK, INDEX, include_str!("scripts/reenter.lua")]),
             identify: Loaded::new(&[CLOCK, RECORD, include_str!("scripts/identify.lua")]),
-            record_use: Loaded::new(&[CLOCK, RECORD, include_str!("scripts/record_use.lua")]),
+            record_use: Loaded::new(&[CLOCK, RECORD, USE, include_str!("scripts/record_use.lua")]),
             rotate_refresh: Loaded::new(&[
                 CLOCK,
                 RECORD,
+                USE,
                 include_str!("scripts/rotate_refresh.lua"),
             ]),
-            amend: Loaded::new(&[CLOCK, RECORD, include_str!("scripts/amend.lua")]),
-            touch: Loaded::new(&[CLOCK, RECORD, include_str!("scripts/touch.lua")]),
+            amend: Loaded::new(&[CLOCK, RECORD, USE, include_str!("scripts/amend.lua")]),
+            touch: Loaded::new(&[CLOCK, RECORD, USE, include_str!("scripts/touch.lua")]),
             profile: Loaded::new(&[include_str!("scripts/profile.lua")]),
             put_profile: Loaded::new(&[include_str!("scripts/put_profile.lua")]),
             report_live: Loaded::new(&[CLOCK, include_str!("scripts/report_live.lua")]),
@@ -83,6 +97,7 @@ impl Scripts {
             &self.sign_in,
             &self.retire,
             &self.trim,
+            &self.reenter,
             &self.identify,
             &self.record_use,
             &self.rotate_refresh,

@@ -8,8 +8,8 @@ use tokio::time::timeout;
 use super::super::{Entry, StoreError, Use};
 use super::record::{self, Reading};
 use super::scripts::Call;
-use super::{Redis, clock, fault, live, read};
-use crate::session::{EndReason, Millis, SessionId, Status};
+use super::{Redis, activity, clock, fault, live, read};
+use crate::session::{Activity, EndReason, Millis, SessionId, Status};
 
 /// How many sessions one step of a long operation deals with.
 pub(super) const STEP: usize = 128;
@@ -42,17 +42,18 @@ impl Redis {
         questions.cmd("TIME");
         for id in ids {
             questions.cmd("GET").arg(self.keys.session(id));
+            questions.cmd("GET").arg(self.keys.used(id));
             questions.cmd("HGETALL").arg(self.keys.live(id));
         }
         let replies = self.ask_all(&questions).await?;
         let (time, replies) = replies.split_first().ok_or(StoreError::Malformed)?;
         let now = clock(time).ok_or(StoreError::Malformed)?;
         let mut entries = Vec::with_capacity(ids.len());
-        for (id, pair) in ids.iter().zip(replies.chunks_exact(2)) {
-            let [record, reports] = pair else {
+        for (id, parts) in ids.iter().zip(replies.chunks_exact(3)) {
+            let [record, used, reports] = parts else {
                 return Err(StoreError::Malformed);
             };
-            if let Some(mut entry) = self.entry(operation, *id, record)? {
+            if let Some(mut entry) = self.entry(operation, *id, record, used)? {
                 entry.activity.live_connections = live::count(reports, now);
                 entries.push(entry);
             }
@@ -60,24 +61,49 @@ impl Redis {
         Ok((now, entries))
     }
 
-    /// Reads an answer that holds a record. One that is not understood is as good as none, and is
-    /// counted.
+    /// Reads answers that hold a record and its use. What is not understood is as good as none, and
+    /// is counted.
     pub(super) fn entry(
         &self,
         operation: &'static str,
         id: SessionId,
         record: &Value,
+        used: &Value,
     ) -> Result<Option<Entry>, StoreError> {
-        if !fault::is_wrong_type(record) {
-            fault::checked(record)?;
+        for reply in [record, used] {
+            if !fault::is_wrong_type(reply) {
+                fault::checked(reply)?;
+            }
         }
-        match record::read(id, record) {
-            Reading::Missing => Ok(None),
-            Reading::There(entry) => Ok(Some(*entry)),
+        let session = match record::read(id, record) {
+            Reading::Missing => return Ok(None),
+            Reading::There(session) => *session,
             Reading::Malformed => {
                 self.count_malformed(operation, 1);
-                Ok(None)
+                return Ok(None);
             }
+        };
+        let activity = activity::read(used).unwrap_or_else(|| {
+            self.count_malformed(operation, 1);
+            Activity::default()
+        });
+        Ok(Some(Entry { session, activity }))
+    }
+
+    /// Reads a script's answer that is both of them.
+    pub(super) fn written(
+        &self,
+        operation: &'static str,
+        id: SessionId,
+        reply: &Value,
+    ) -> Result<Option<Entry>, StoreError> {
+        fault::checked(reply)?;
+        match reply {
+            Value::Array(parts) => match parts.as_slice() {
+                [record, used] => self.entry(operation, id, record, used),
+                _ => Err(StoreError::Malformed),
+            },
+            _ => Ok(None),
         }
     }
 
@@ -113,7 +139,7 @@ impl Redis {
     ) -> Call {
         self.scripts
             .end_session
-            .on(&[self.keys.session(id)])
+            .on(&self.keys.both(id))
             .arg(reason.map_or(0, record::reason_code))
             .arg(u8::from(mark))
             .arg(millis(idle))
@@ -129,7 +155,7 @@ impl Redis {
                 let id = &used.session;
                 self.scripts
                     .record_use
-                    .on(&[self.keys.session(id)])
+                    .on(&self.keys.both(id))
                     .arg(used.requests)
                     .arg(used.last_access)
                     .arg(record::octets(used.address))
@@ -154,12 +180,16 @@ impl Redis {
             questions.cmd("TIME");
             for id in step {
                 questions.cmd("GET").arg(self.keys.session(id));
+                questions.cmd("GET").arg(self.keys.used(id));
             }
             let replies = self.within(deadline, self.ask_all(&questions)).await?;
             let (time, replies) = replies.split_first().ok_or(StoreError::Malformed)?;
             let now = clock(time).ok_or(StoreError::Malformed)?;
-            for (id, record) in step.iter().zip(replies) {
-                let entry = self.entry("ended_among", *id, record)?;
+            for (id, parts) in step.iter().zip(replies.chunks_exact(2)) {
+                let [record, used] = parts else {
+                    return Err(StoreError::Malformed);
+                };
+                let entry = self.entry("ended_among", *id, record, used)?;
                 let active = entry.is_some_and(|Entry { session, activity }| {
                     session.status(activity.last_access, idle, now) == Status::Active
                 });

@@ -9,8 +9,9 @@ use tokio::time::sleep;
 use super::super::upkeep::{Removed, Turn};
 use super::super::{Counts, Probe, StoreError};
 use super::keys::Kind;
+use super::record::{self, Reading};
 use super::{Redis, clock, fault, read};
-use crate::session::Millis;
+use crate::session::{Millis, Session, Status};
 
 /// How many keys one step of a scan looks at.
 const STEP: u32 = 500;
@@ -20,8 +21,6 @@ const PAUSES: u32 = 4;
 const COUNTS_KEPT: u32 = 86_400;
 /// How long a turn lasts if it is not prolonged, in seconds.
 const TURN: u32 = 60;
-/// Where a session's record says when it expires and whether it has ended.
-const HEAD: (u8, u8) = (7, 18);
 
 impl Redis {
     pub(in super::super) async fn begin_clean_up(
@@ -97,12 +96,12 @@ impl Redis {
     ) -> Result<(), StoreError> {
         let mut calls = Vec::new();
         calls.push(redis::cmd("TIME").into());
-        let mut kinds = Vec::new();
+        let mut looked_at = Vec::new();
         for key in keys {
             let call = match self.keys.kind(key) {
                 Some(Kind::Session) => {
-                    let mut question = redis::cmd("GETRANGE");
-                    question.arg(key).arg(HEAD.0).arg(HEAD.1);
+                    let mut question = redis::cmd("GET");
+                    question.arg(key);
                     question.into()
                 }
                 Some(Kind::User) => self.scripts.trim.on(&[key]),
@@ -117,21 +116,67 @@ impl Redis {
                 }
                 None => continue,
             };
-            kinds.push(self.keys.kind(key));
+            looked_at.push(key);
             calls.push(call);
         }
         let mut replies = self.run_all(calls).await?.into_iter();
         let now = replies.next().as_ref().and_then(clock);
         let now = now.ok_or(StoreError::Malformed)?;
-        for (kind, reply) in kinds.into_iter().zip(replies) {
+        let mut active = Vec::new();
+        for (key, reply) in looked_at.into_iter().zip(replies) {
             if fault::is_wrong_type(&reply) {
                 continue;
             }
-            match kind {
+            match self.keys.kind(key) {
                 Some(Kind::User) => removed.index_entries += read::<u64>(reply)?,
                 Some(Kind::Live) => removed.live_reports += read::<u64>(reply)?,
-                _ => counts.active_sessions += u64::from(is_active(reply, now)?),
+                _ => active.extend(self.active(key, &fault::settled(reply)?, now)),
             }
+        }
+        counts.active_sessions += active.len() as u64;
+        self.mend_indexes(&active).await
+    }
+
+    /// The session of a key, if it has neither ended nor expired.
+    fn active(&self, key: &str, record: &Value, now: Millis) -> Option<Session> {
+        match record::read(self.keys.session_id(key)?, record) {
+            Reading::There(session) if session.status(now, None, now) == Status::Active => {
+                Some(*session)
+            }
+            _ => None,
+        }
+    }
+
+    /// Enters sessions again into indexes that were lost (deleted by hand, evicted): else a sign-out
+    /// everywhere would miss them.
+    async fn mend_indexes(&self, sessions: &[Session]) -> Result<(), StoreError> {
+        let mut questions = redis::pipe();
+        for session in sessions {
+            let question = questions.cmd("HEXISTS");
+            question.arg(self.keys.user(&session.user));
+            question.arg(&session.id.0[..]);
+        }
+        let listed = self.ask_all(&questions).await?;
+        // One of another type is mended as well.
+        let lost = sessions
+            .iter()
+            .zip(&listed)
+            .filter(|(_, listed)| **listed != Value::Int(1));
+        let calls: Vec<_> = lost
+            .map(|(session, _)| {
+                let call = self.scripts.reenter.on(&[self.keys.user(&session.user)]);
+                let call = call.arg(&session.id.0[..]).arg(session.created_at);
+                call.arg(session.expires_at)
+            })
+            .collect();
+        if !calls.is_empty() {
+            tracing::warn!(
+                sessions = calls.len(),
+                "sessions were lost from their users' indexes"
+            );
+        }
+        for reply in self.run_all(calls).await? {
+            fault::settled(reply)?;
         }
         Ok(())
     }
@@ -191,17 +236,4 @@ impl Redis {
         *cursor = next;
         Ok(keys)
     }
-}
-
-/// Reads when a session expires and whether it has ended: six bytes each, the lowest first.
-fn is_active(reply: Value, now: Millis) -> Result<bool, StoreError> {
-    let bytes: Vec<u8> = read(reply)?;
-    let Some((expires, ended)) = bytes.split_at_checked(6).filter(|_| bytes.len() == 12) else {
-        return Ok(false);
-    };
-    let number = |bytes: &[u8]| {
-        let bytes = bytes.iter().rev();
-        bytes.fold(0, |number: Millis, byte| number << 8 | Millis::from(*byte))
-    };
-    Ok(number(ended) == 0 && now < number(expires))
 }

@@ -8,7 +8,7 @@ use super::super::sessions::Identity;
 use super::super::{Created, Grant, StoreError};
 use super::index::{session_ids, with_ages};
 use super::sessions::{ALIVE, ENDED_NOW, MISSING, ending};
-use super::{Redis, fault, names, record};
+use super::{Redis, activity, fault, names, record};
 use crate::session::{EndReason, Millis, OnLimit, Session, SessionId};
 
 /// How long a session stays tellable after its end, in milliseconds.
@@ -41,7 +41,7 @@ impl Redis {
         on_limit: OnLimit,
         idle: Option<Duration>,
     ) -> Result<Created, StoreError> {
-        let record = record::write(session, grant).ok_or(StoreError::Refused)?;
+        let record = record::write(session).ok_or(StoreError::Refused)?;
         let mut entered = self.enter(session, max, OnLimit::Reject).await?;
         if let Entered::Rejected { alive } = &entered {
             let room = self.make_room(session, alive, idle).await?;
@@ -58,11 +58,12 @@ impl Redis {
             .map(|id| self.ending(id, Some(EndReason::Evicted), idle, true))
             .collect();
         let writing = &self.scripts.write_session;
-        let writing = writing.on(&[self.keys.session(&session.id)]);
+        let writing = writing.on(&self.keys.both(&session.id));
         calls.push(
             writing
                 .arg(session.expires_at.saturating_add(KEPT_AFTER))
-                .arg(record),
+                .arg(record)
+                .arg(activity::write(grant)),
         );
         let mut replies = self.run_all(calls).await?;
         fault::settled(replies.pop().ok_or(StoreError::Malformed)?)?;

@@ -2,7 +2,7 @@
 -- need no identity, the session, the blacklist, the requirements, the limits with identity.
 --
 -- KEYS  counters of the limits before, counters of the limits after,
---       session if ARGV[7] is 1, blacklist entry if ARGV[8] is 1, cut-off if ARGV[10] is 1
+--       session and its use if ARGV[7] is 1, blacklist entry if ARGV[8] is 1, cut-off if ARGV[10] is 1
 -- ARGV  1 limits before, 2 limits after, 3 idle timeout in ms (0: none), 4 last use known, in ms,
 --       5 roles of which one is required, 6 scopes which are all required, 7 and 8 as above,
 --       9 the revision of the session that the caller has (empty: none), 10 as above, 11 when the
@@ -81,30 +81,34 @@ if session then
     tag = string.byte(record)
     if tag == 69 then
       status = 1
-    elseif tag ~= 83 or #record < 61 then
+    elseif tag ~= 83 or #record < 45 then
       status = 2
     end
   end
   if status == 5 then
-    local created, expires, ended, _, revision, last = struct.unpack('<I6I6I6BI4I6', record, 2)
-    last = math.max(last, tonumber(ARGV[4]), created)
-    local idle = tonumber(ARGV[3])
+    local created, expires, ended, _, revision = struct.unpack('<I6I6I6BI4', record, 2)
+    local last, idle = math.max(tonumber(ARGV[4]), created), tonumber(ARGV[3])
     if ended > 0 then
       status = 4
-    elseif ms >= expires or (idle > 0 and ms >= last + idle) then
+    elseif ms >= expires then
       status = 3
+    elseif idle > 0 and ms >= last + idle then
+      -- Others may have used it since: its use is read only where that matters.
+      local use = redis.pcall('GETRANGE', KEYS[key + 1], 0, 5)
+      if type(use) == 'string' and #use == 6 then last = math.max(last, (struct.unpack('<I6', use))) end
+      if ms >= last + idle then status = 3 end
     end
     reply[3] = (status == 5 and ARGV[9] == tostring(revision)) and 1 or record
     reply[4] = last
     if status == 5 and (after > 0 or ARGV[5] ~= '' or ARGV[6] ~= '') then
-      local user, email, name, held, may = struct.unpack('<I2I2I2I2I2', record, 37)
-      local at = 62 + user + email + name
+      local user, email, name, held, may = struct.unpack('<I2I2I2I2I2', record, 25)
+      local at = 46 + user + email + name
       roles = string.sub(record, at, at + held - 1)
       scopes = string.sub(record, at + held, at + held + may - 1)
     end
   end
   reply[2] = status
-  key = key + 1
+  key = key + 2
 end
 if ARGV[8] == '1' then
   reply[5] = redis.call('EXISTS', KEYS[key])

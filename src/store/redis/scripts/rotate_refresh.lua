@@ -1,17 +1,17 @@
 -- Puts the successor in the place of the refresh token presented; of those who present the same one
 -- at once, one rotates and the others replay. One step, for else two would both see it as current.
--- KEYS session · ARGV hash presented, 1 if it bears our mark, hash of its successor, grace (ms), how
+-- KEYS session, use · ARGV hash presented, 1 if it bears our mark, hash of its successor, grace (ms), how
 -- long the successor lasts (ms), idle timeout (ms, 0: none), address of who presents it
--- reply {outcome, ms, record}: 1 rotated, 2 replayed, 4 unknown, 5 expired, 6 the session is gone;
+-- reply {outcome, ms, record, use}: 1 rotated, 2 replayed, 4 unknown, 5 expired, 6 the session is gone;
 -- reused: 7 a recent predecessor, 8 an older ancestor, 9 the current one after another had come back
--- In the record: when the current one ends, 1 if one has come back, the current one; then the latest
+-- In the use: when the current one ends, 1 if one has come back, the current one; then the latest
 -- that was rotated and those rotated within the grace time before it, and when; the oldest first.
 local presented, ours, successor, grace = ARGV[1], ARGV[2] == '1', ARGV[3], tonumber(ARGV[4])
-local r = open(KEYS[1])
-local lives = r and alive(r, tonumber(ARGV[6]))
-local refresh = r and r.texts[REFRESH] or ''
+local r, u = open(KEYS[1]), used(KEYS[2])
+local lives = r and alive(r, tonumber(ARGV[6]), u.last)
+local refresh = r and u.refresh or ''
 
-local function answer(outcome) return { outcome, ms, r and raw(r) or false } end
+local function answer(outcome) return { outcome, ms, r and raw(r) or false, written(u) } end
 if #refresh < 39 then
   if not ours then return answer(4) end
   if not lives then return answer(6) end
@@ -33,28 +33,28 @@ local is_current = presented == current
 if not is_current and not place and not ours then return answer(4) end
 if not lives then return answer(6) end
 
-local function keep()
+local function keep_all()
   local parts = { struct.pack('<I6Bc32', till, reused, current) }
   for n, one in ipairs(rotated) do parts[n + 1] = struct.pack('<c32I6', one[1], one[2]) end
-  r.texts[REFRESH] = table.concat(parts)
-  save(KEYS[1], r)
+  u.refresh = table.concat(parts)
+  keep(KEYS[2], u, KEYS[1])
 end
 
 if reused == 0 and is_current then
   if ms >= till then return answer(5) end
   rotated[#rotated + 1] = { current, ms }
   current, till = successor, math.min(ms + tonumber(ARGV[5]), r[EXPIRES])
-  use(r, 1, ms, ARGV[7])
-  keep()
+  add(u, 1, ms, ARGV[7])
+  keep_all()
   return answer(1)
 end
 if reused == 0 and place and ms < rotated[place][2] + grace then
   local following = rotated[place + 1] and rotated[place + 1][1] or current
   if following ~= successor then return answer(4) end
-  use(r, 1, ms, ARGV[7])
-  save(KEYS[1], r)
+  add(u, 1, ms, ARGV[7])
+  keep(KEYS[2], u, KEYS[1])
   return answer(2)
 end
 reused = 1
-keep()
+keep_all()
 return answer(is_current and 9 or place and 7 or 8)

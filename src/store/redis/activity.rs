@@ -1,0 +1,89 @@
+//! How a session is used, as one string beside its record: latest use, requests, the addresses it was
+//! used from, its refresh tokens. `scripts/use.lua` reads and writes the same.
+
+use std::net::IpAddr;
+
+use redis::Value;
+
+use super::super::Grant;
+use super::record::{Reader, address, six};
+use crate::session::Activity;
+
+/// Writes that of a session which was never used.
+pub(super) fn write(grant: Option<Grant>) -> Vec<u8> {
+    let mut used = vec![0; 13];
+    if let Some(grant) = grant {
+        // When it ends, that none has come back, and the token that is good.
+        used.extend(six(grant.until));
+        used.push(0);
+        used.extend(grant.hash);
+    }
+    used
+}
+
+/// Reads the answer to a `GET`; no key is no use. `None`: another type, or not understood.
+pub(super) fn read(reply: &Value) -> Option<Activity> {
+    match reply {
+        Value::Nil => Some(Activity::default()),
+        Value::BulkString(used) => parse(used).map(|(activity, _)| activity),
+        _ => None,
+    }
+}
+
+/// The hash of the refresh token that is good, if the session has one.
+pub(super) fn current_refresh(reply: &Value) -> Option<[u8; 32]> {
+    let Value::BulkString(used) = reply else {
+        return None;
+    };
+    let (_, mut refresh) = parse(used)?;
+    refresh.take(7)?;
+    refresh.take(32)?.try_into().ok()
+}
+
+fn parse(used: &[u8]) -> Option<(Activity, Reader<'_>)> {
+    let mut reader = Reader(used);
+    let (last_access, request_count) = (reader.number(6)?, reader.number(6)?);
+    let length = usize::try_from(reader.number(1)?).ok()?;
+    let activity = Activity {
+        last_access,
+        request_count,
+        ip_addresses: addresses(Reader(reader.take(length)?)),
+        live_connections: 0,
+    };
+    Some((activity, reader))
+}
+
+/// Addresses, each with its length in front; what is not understood ends them.
+fn addresses(mut list: Reader<'_>) -> Vec<IpAddr> {
+    let next = || {
+        let length = usize::try_from(list.number(1)?).ok()?;
+        address(list.take(length)?)
+    };
+    std::iter::from_fn(next).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_refresh_token_is_in_it() {
+        let grant = Grant {
+            hash: [9; 32],
+            until: 7,
+        };
+        let used = |grant| Value::BulkString(write(grant));
+        assert_eq!(current_refresh(&used(Some(grant))), Some([9; 32]));
+        assert_eq!(current_refresh(&used(None)), None);
+        assert_eq!(read(&used(Some(grant))), Some(Activity::default()));
+    }
+
+    #[test]
+    fn what_is_cut_short_is_not_understood() {
+        let whole = write(None);
+        for length in 0..whole.len() {
+            let cut = whole.iter().copied().take(length).collect();
+            assert_eq!(read(&Value::BulkString(cut)), None, "{length}");
+        }
+    }
+}
