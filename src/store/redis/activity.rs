@@ -16,7 +16,7 @@ pub(super) fn write(grant: Option<Grant>) -> Vec<u8> {
         // When it ends, that none has come back, and the token that is good.
         used.extend(six(grant.until));
         used.push(0);
-        used.extend(grant.hash);
+        used.extend(half(&grant.hash));
     }
     used
 }
@@ -30,14 +30,19 @@ pub(super) fn read(reply: &Value) -> Option<Activity> {
     }
 }
 
-/// The hash of the refresh token that is good, if the session has one.
-pub(super) fn current_refresh(reply: &Value) -> Option<[u8; 32]> {
+/// What is kept of a refresh token's SHA-256: half of it is as far beyond guessing, and smaller.
+pub(super) fn half(hash: &[u8; 32]) -> &[u8] {
+    hash.split_at(16).0
+}
+
+/// The half hash of the refresh token that is good, if the session has one.
+pub(super) fn current_refresh(reply: &Value) -> Option<Vec<u8>> {
     let Value::BulkString(used) = reply else {
         return None;
     };
     let (_, mut refresh) = parse(used)?;
     refresh.take(7)?;
-    refresh.take(32)?.try_into().ok()
+    refresh.take(16).map(<[u8]>::to_vec)
 }
 
 fn parse(used: &[u8]) -> Option<(Activity, Reader<'_>)> {
@@ -73,7 +78,7 @@ mod tests {
             until: 7,
         };
         let used = |grant| Value::BulkString(write(grant));
-        assert_eq!(current_refresh(&used(Some(grant))), Some([9; 32]));
+        assert_eq!(current_refresh(&used(Some(grant))), Some(vec![9; 16]));
         assert_eq!(current_refresh(&used(None)), None);
         assert_eq!(read(&used(Some(grant))), Some(Activity::default()));
     }

@@ -1,5 +1,7 @@
-//! Lists of names, of roles and scopes, as one text: `"\nadmin\neditor\n"`, with `%` and the line feed
+//! How names are written. Lists of names, of roles and scopes, as one text: `"\nadmin\neditor\n"`, with `%` and the line feed
 //! escaped in the names, so that a script finds a name by plain search.
+
+use uuid::Uuid;
 
 /// Writes a list of names.
 pub(super) fn list(names: &[String]) -> String {
@@ -36,11 +38,48 @@ pub(super) fn names(list: &str) -> Option<Vec<String>> {
     Some(inner.split('\n').map(read).collect())
 }
 
+/// Before the 16 bytes of a UUID; no text has this byte.
+const UUID: u8 = 0xff;
+
+/// Writes a user's id: most are UUIDs, which as bytes take half the room.
+pub(super) fn user(id: &str) -> Vec<u8> {
+    match Uuid::parse_str(id) {
+        Ok(uuid) if uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == id => {
+            [&[UUID], &uuid.as_bytes()[..]].concat()
+        }
+        _ => id.as_bytes().to_vec(),
+    }
+}
+
+/// Reads it back.
+pub(super) fn user_id(written: &[u8]) -> Option<String> {
+    match written.split_first() {
+        Some((&UUID, uuid)) => Uuid::from_slice(uuid).ok().map(|uuid| uuid.to_string()),
+        _ => String::from_utf8(written.to_vec()).ok(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
+
+    #[test]
+    fn users_read_back_as_they_were_written() {
+        for id in [
+            "",
+            "ann",
+            "00000000-0000-4000-8000-00000000ab1f",
+            "00000000-0000-4000-8000-00000000AB1F",
+            "0000000000004000800000000000ab1f",
+            "ü\0",
+        ] {
+            assert_eq!(user_id(&user(id)).unwrap(), id);
+        }
+        assert_eq!(user("00000000-0000-4000-8000-00000000ab1f").len(), 17);
+        assert_eq!(user_id(&[0xff, 1]), None);
+    }
 
     #[test]
     fn lists_read_back_as_they_were_written() {

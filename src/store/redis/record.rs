@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use redis::Value;
 
-use super::names::{list, names};
+use super::names::{list, names, user, user_id};
 use crate::session::{Device, EndReason, Ended, Millis, Session, SessionId, no_data};
 
 /// What a record begins with.
@@ -31,6 +31,7 @@ pub(super) enum Reading {
 /// Writes a session. `None`: a text is longer than 65,535 bytes.
 pub(super) fn write(session: &Session) -> Option<Vec<u8>> {
     let ended = session.ended;
+    let user = user(&session.user);
     let (roles, scopes) = (list(&session.roles), list(&session.scopes));
     let optional = |text: &Option<String>| text.clone().unwrap_or_default();
     let data = Some(session.data.as_str()).filter(|data| *data != no_data());
@@ -38,7 +39,7 @@ pub(super) fn write(session: &Session) -> Option<Vec<u8>> {
     let device = optional(&session.device.name);
     let ip = octets(session.ip);
     let texts: [&[u8]; TEXTS] = [
-        session.user.as_bytes(),
+        &user,
         session.email.as_bytes(),
         name.as_bytes(),
         roles.as_bytes(),
@@ -133,7 +134,7 @@ fn parse(id: SessionId, record: &[u8]) -> Option<Session> {
     };
     Some(Session {
         id,
-        user: user.text()?,
+        user: user_id(user.0)?,
         email: email.text()?,
         name: there(NAME, name)?,
         roles: names(&roles.text()?)?,

@@ -21,7 +21,7 @@ impl Redis {
             Err(StoreError::Malformed) => Value::Nil,
             used => used?,
         };
-        Ok(activity::current_refresh(&used) == Some(hash))
+        Ok(activity::current_refresh(&used).as_deref() == Some(activity::half(&hash)))
     }
 
     pub(in super::super) async fn rotate_refresh(
@@ -34,9 +34,9 @@ impl Redis {
             .scripts
             .rotate_refresh
             .on(&self.keys.both(&id))
-            .arg(&turnover.presented[..])
+            .arg(activity::half(&turnover.presented))
             .arg(u8::from(turnover.ours))
-            .arg(&turnover.successor[..])
+            .arg(activity::half(&turnover.successor))
             .arg(whole_millis(turnover.grace))
             .arg(whole_millis(turnover.ttl))
             .arg(millis(idle))

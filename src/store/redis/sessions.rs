@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use super::super::{Entry, StoreError, Use};
 use super::record::{self, Reading};
 use super::scripts::Call;
-use super::{Redis, activity, clock, fault, live, read};
+use super::{Redis, activity, clock, fault, live, names, read};
 use crate::session::{Activity, EndReason, Millis, SessionId, Status};
 
 /// How many sessions one step of a long operation deals with.
@@ -227,5 +227,6 @@ pub(super) fn ending(reply: Value) -> Result<Ending, StoreError> {
         return Err(StoreError::Malformed);
     };
     parts.resize(2, Value::Nil);
-    read(Value::Array(parts))
+    let (outcome, user): (i64, Option<Vec<u8>>) = read(Value::Array(parts))?;
+    Ok((outcome, user.and_then(|user| names::user_id(&user))))
 }

@@ -12,19 +12,19 @@ local lives = r and alive(r, tonumber(ARGV[6]), u.last)
 local refresh = r and u.refresh or ''
 
 local function answer(outcome) return { outcome, ms, r and raw(r) or false, written(u) } end
-if #refresh < 39 then
+if #refresh < 23 then
   if not ours then return answer(4) end
   if not lives then return answer(6) end
   -- The session was brought back from elsewhere: the first of ours that comes is taken for current.
-  refresh = struct.pack('<I6Bc32', r[EXPIRES], 0, presented)
+  refresh = struct.pack('<I6Bc16', r[EXPIRES], 0, presented)
 end
 
-local till, reused, current = struct.unpack('<I6Bc32', refresh)
+local till, reused, current = struct.unpack('<I6Bc16', refresh)
 -- What followed each token that is known: the next in the list, the last one by the current one.
 local rotated, place = {}, nil
-for at = 40, #refresh - 37, 38 do
-  local hash, when = struct.unpack('<c32I6', refresh, at)
-  if ms < when + grace or at + 38 > #refresh then
+for at = 24, #refresh - 21, 22 do
+  local hash, when = struct.unpack('<c16I6', refresh, at)
+  if ms < when + grace or at + 22 > #refresh then
     rotated[#rotated + 1] = { hash, when }
     if hash == presented then place = #rotated end
   end
@@ -34,8 +34,8 @@ if not is_current and not place and not ours then return answer(4) end
 if not lives then return answer(6) end
 
 local function keep_all()
-  local parts = { struct.pack('<I6Bc32', till, reused, current) }
-  for n, one in ipairs(rotated) do parts[n + 1] = struct.pack('<c32I6', one[1], one[2]) end
+  local parts = { struct.pack('<I6Bc16', till, reused, current) }
+  for n, one in ipairs(rotated) do parts[n + 1] = struct.pack('<c16I6', one[1], one[2]) end
   u.refresh = table.concat(parts)
   keep(KEYS[2], u, KEYS[1])
 end
