@@ -14,7 +14,7 @@ use futures_util::StreamExt;
 use portcullis::metrics::Metrics;
 use portcullis::routing::Require;
 use portcullis::session::{Device, Millis, OnLimit, Session, SessionId, no_data};
-use portcullis::settings::{self, Engine, RedisAddress, SessionsOnOutage};
+use portcullis::settings::{self, Engine, Node, RedisAddress, SessionsOnOutage, Topology};
 use portcullis::store::{Grant, Inquiry, Store, Turnover, Use, Wanted};
 use sha2::{Digest, Sha256};
 
@@ -52,8 +52,11 @@ async fn main() {
 fn open(port: u16, prefix: String) -> Store {
     let settings = settings::Store {
         engine: Engine::Redis(RedisAddress {
-            host: "127.0.0.1".to_owned(),
-            port,
+            topology: Topology::Standalone(Node {
+                host: "127.0.0.1".to_owned(),
+                port,
+            }),
+            tls: None,
             database: 0,
             username: None,
             password: None,

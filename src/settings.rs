@@ -4,6 +4,7 @@
 
 pub mod backend;
 mod database;
+mod topology;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ use crate::limits::{Limit, OnOutage};
 use crate::{routing, session, token};
 
 pub use database::{Database, PostgresAddress, PostgresTls};
+pub use topology::{Node, RedisAddress, RedisTls, Sentinels, Topology};
 
 /// One configuration file, understood.
 #[derive(Debug)]
@@ -80,7 +82,7 @@ pub struct ConnectionLimits {
     pub connections: usize,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Store {
     pub engine: Engine,
     pub key_prefix: String,
@@ -91,20 +93,10 @@ pub struct Store {
     pub limits_on_outage: OnOutage,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Engine {
     Memory,
     Redis(RedisAddress),
-}
-
-/// Where one Redis server is and who we are there.
-#[derive(Debug, Clone)]
-pub struct RedisAddress {
-    pub host: String,
-    pub port: u16,
-    pub database: i64,
-    pub username: Option<String>,
-    pub password: Option<SecretString>,
 }
 
 /// What a route that needs a session does while the store does not answer.
@@ -302,37 +294,6 @@ impl Timeouts {
             write: route.write.unwrap_or(self.write),
             idle: route.idle.unwrap_or(self.idle),
             stream_idle: route.stream_idle.or(self.stream_idle),
-        }
-    }
-}
-
-impl PartialEq for Store {
-    fn eq(&self, other: &Store) -> bool {
-        self.engine == other.engine
-            && self.key_prefix == other.key_prefix
-            && self.timeout == other.timeout
-            && self.sessions_on_outage == other.sessions_on_outage
-            && self.cached_for == other.cached_for
-            && self.limits_on_outage == other.limits_on_outage
-    }
-}
-
-impl Eq for Store {}
-
-impl PartialEq for Engine {
-    fn eq(&self, other: &Engine) -> bool {
-        use secrecy::ExposeSecret;
-        match (self, other) {
-            (Engine::Memory, Engine::Memory) => true,
-            (Engine::Redis(a), Engine::Redis(b)) => {
-                a.host == b.host
-                    && a.port == b.port
-                    && a.database == b.database
-                    && a.username == b.username
-                    && a.password.as_ref().map(ExposeSecret::expose_secret)
-                        == b.password.as_ref().map(ExposeSecret::expose_secret)
-            }
-            (Engine::Memory, Engine::Redis(_)) | (Engine::Redis(_), Engine::Memory) => false,
         }
     }
 }

@@ -13,6 +13,8 @@ mod agreement;
 mod amendments;
 #[path = "store/cancellation.rs"]
 mod cancellation;
+#[path = "store/captured.rs"]
+mod captured;
 #[path = "store/decisions.rs"]
 mod decisions;
 #[path = "store/faults.rs"]
@@ -33,3 +35,5 @@ mod shared;
 mod spoilt;
 #[path = "store/support.rs"]
 mod support;
+#[path = "store/tls.rs"]
+mod tls;

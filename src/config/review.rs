@@ -99,9 +99,14 @@ impl Review<'_> {
         text.to_owned()
     }
 
+    /// Where a file is that the configuration names.
+    pub(super) fn path(&self, path: &str) -> PathBuf {
+        self.folder.join(path)
+    }
+
     /// Reads a file that the configuration names, and has it watched.
     pub(super) fn file(&mut self, place: &Place, path: &str) -> Option<Zeroizing<Vec<u8>>> {
-        let path = self.folder.join(path);
+        let path = self.path(path);
         let read = read_bounded(&path);
         let shown = self.named(place, &path.display().to_string());
         if !self.watched.contains(&path) {

@@ -60,20 +60,21 @@ fn the_cookie_is_named_by_its_rules() {
 }
 
 #[test]
-fn redis_addresses_are_read() {
-    for (url, host, port, database) in [
-        ("redis://127.0.0.1", "127.0.0.1", 6379, 0),
-        ("redis://cache.internal:6380/3", "cache.internal", 6380, 3),
-        ("redis://[::1]:6380", "::1", 6380, 0),
+fn who_we_are_at_redis_is_read() {
+    use secrecy::ExposeSecret;
+    for url in [
+        "redis://ann:p%40ss@cache.internal:6380/3",
+        "rediss+sentinel://ann:p%40ss@a,b/m/3",
     ] {
         let found = with(&format!("{SIGNING}store: {{ url: \"{url}\" }}")).unwrap();
         let Engine::Redis(address) = found.boot.store.engine else {
             unreachable!("{url}")
         };
-        assert_eq!(
-            (address.host.as_str(), address.port, address.database),
-            (host, port, database)
-        );
+        assert_eq!(address.username.as_deref(), Some("ann"), "{url}");
+        let password = address.password.as_ref().unwrap();
+        assert_eq!(password.expose_secret(), "p@ss", "{url}");
+        assert_eq!(address.database, 3, "{url}");
+        assert_eq!(address.tls.is_some(), url.starts_with("rediss"), "{url}");
     }
 }
 

@@ -43,6 +43,7 @@ mod readme;
 mod refused_bodies;
 mod reload;
 mod secrets;
+mod sentinel;
 mod sessions;
 mod shutdown;
 mod sign_in_page;

@@ -1,13 +1,13 @@
 //! What a Redis may do: lose scripts, hang, die, refuse, become a replica.
 
-use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portcullis::session::OnLimit;
 use portcullis::settings::{Engine, RedisAddress};
 use portcullis::store::{Store, StoreError, Use};
 
+use crate::captured::Captured;
 use crate::server::Server;
 use crate::support::{IDLE, address, log, metrics, open, redis, session};
 
@@ -137,29 +137,9 @@ async fn scripts_that_were_flushed_are_loaded_again() {
     );
 }
 
-#[derive(Clone, Default)]
-struct Captured(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Captured {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn a_wrong_password_is_a_refusal_and_stays_out_of_the_log() {
-    let log_lines = Captured::default();
-    let writer = log_lines.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::TRACE)
-        .with_writer(move || writer.clone())
-        .finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let (log_lines, _guard) = Captured::start();
     let port = Server::start().kill();
     let server = Server::start_on(port, &["--requirepass", "the-real-secret"]);
     for (password, error) in [
@@ -183,7 +163,7 @@ async fn a_wrong_password_is_a_refusal_and_stays_out_of_the_log() {
     };
     let store = open(Engine::Redis(right), TIMEOUT, metrics()).link();
     assert!(store.wait_until_up(Duration::from_secs(3)).await);
-    let text = String::from_utf8(log_lines.0.lock().unwrap().clone()).unwrap();
+    let text = log_lines.text();
     assert!(text.contains("cannot use the store"), "{text}");
     assert!(!text.contains("secret"), "{text}");
 }

@@ -11,10 +11,7 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start() -> Server {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = free.local_addr().unwrap().port();
-        drop(free);
-        Server::start_on(port, &[])
+        Server::start_on(free_port(), &[])
     }
 
     pub(crate) fn start_on(port: u16, options: &[&str]) -> Server {
@@ -55,6 +52,11 @@ impl Server {
         let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).unwrap();
         client.get_multiplexed_async_connection().await.unwrap()
     }
+}
+
+pub(crate) fn free_port() -> u16 {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    free.local_addr().unwrap().port()
 }
 
 impl Drop for Server {

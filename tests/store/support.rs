@@ -7,7 +7,7 @@ use portcullis::limits::{Algorithm, Charge, Counter, KeyPart, Limit, OnOutage};
 use portcullis::metrics::Metrics;
 use portcullis::routing::Require;
 use portcullis::session::{Device, Millis, Session, SessionToken, Status};
-use portcullis::settings::{self, Engine, RedisAddress, SessionsOnOutage};
+use portcullis::settings::{self, Engine, Node, RedisAddress, SessionsOnOutage, Topology};
 use portcullis::store::{Inquiry, Store, Wanted};
 
 use crate::server::Server;
@@ -29,11 +29,18 @@ pub(crate) fn open(engine: Engine, timeout: Duration, metrics: Arc<Metrics>) -> 
 
 pub(crate) fn address(port: u16) -> RedisAddress {
     RedisAddress {
-        host: "127.0.0.1".to_owned(),
-        port,
+        topology: Topology::Standalone(node(port)),
         database: 0,
         username: None,
         password: None,
+        tls: None,
+    }
+}
+
+pub(crate) fn node(port: u16) -> Node {
+    Node {
+        host: "127.0.0.1".to_owned(),
+        port,
     }
 }
 

@@ -17,6 +17,8 @@ pub mod ports;
 pub mod postgres;
 pub mod raw;
 pub mod redis;
+pub mod sentinels;
+pub mod servers;
 pub mod tls;
 pub mod tokens;
 pub mod upstream;

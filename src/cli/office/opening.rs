@@ -102,10 +102,10 @@ pub(super) fn desk(boot: &Boot, live: Live, directory: Directory) -> anyhow::Res
 
 /// Waits until the store answers.
 pub(super) async fn await_store(store: &Store, address: &RedisAddress) -> anyhow::Result<()> {
-    let RedisAddress { host, port, .. } = address;
     anyhow::ensure!(
         store.wait_until_up(PATIENCE).await,
-        "the store {host}:{port} cannot be reached"
+        "the store {} cannot be reached",
+        address.topology
     );
     Ok(())
 }

@@ -8,7 +8,8 @@ use crate::config::units::{Secret, Time};
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::config) struct Store {
-    /// `memory`, or `redis://HOST:PORT/DATABASE`.
+    /// `memory`, `redis://HOST:PORT/DATABASE` or
+    /// `redis+sentinel://HOST:PORT,HOST:PORT/MASTER/DATABASE`; `rediss` in place of `redis` for TLS.
     pub(in crate::config) url: String,
     /// The Redis user.
     pub(in crate::config) username: Option<String>,
@@ -16,11 +17,11 @@ pub(in crate::config) struct Store {
     pub(in crate::config) password: Option<Secret>,
     /// A file that holds the password, in place of `password`.
     pub(in crate::config) password_file: Option<String>,
-    /// The Sentinels' password. Not supported by this version yet.
+    /// The Sentinels' password, where they want one.
     pub(in crate::config) sentinel_password: Option<Secret>,
-    /// A file that holds it. Not supported by this version yet.
+    /// A file that holds it, in place of `sentinel_password`.
     pub(in crate::config) sentinel_password_file: Option<String>,
-    /// TLS towards Redis. Not supported by this version yet.
+    /// TLS towards Redis and its Sentinels. The files are read again for each connection.
     pub(in crate::config) tls: Option<StoreTls>,
     /// What every key begins with.
     pub(in crate::config) key_prefix: String,
@@ -57,7 +58,7 @@ impl Default for Store {
 pub(in crate::config) struct StoreTls {
     /// PEM file of the authorities to trust. `null`: the system's.
     pub(in crate::config) ca: Option<String>,
-    /// PEM file of the gateway's certificate.
+    /// PEM file of the gateway's certificate, where the servers ask for one.
     pub(in crate::config) cert: Option<String>,
     /// PEM file of its key.
     pub(in crate::config) key: Option<String>,

@@ -12,6 +12,7 @@ mod people;
 mod routes;
 mod state;
 mod tokens;
+mod topology;
 mod upstreams;
 
 use crate::config::document::Place;

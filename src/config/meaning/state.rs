@@ -6,17 +6,9 @@ use crate::config::document::Place;
 use crate::config::file::state as file;
 use crate::config::review::Review;
 use crate::limits::OnOutage;
-use crate::settings::{Engine, RedisAddress, SessionsOnOutage, Store};
+use crate::settings::{Engine, SessionsOnOutage, Store};
 
-const REDIS_PORT: u16 = 6379;
-/// What later versions will connect to.
-const LATER: [&str; 5] = [
-    "rediss",
-    "redis+sentinel",
-    "redis+cluster",
-    "rediss+sentinel",
-    "rediss+cluster",
-];
+use super::topology;
 
 /// Where the fleet's memory is, and what holds while it is gone.
 pub(super) fn store(
@@ -24,10 +16,12 @@ pub(super) fn store(
     place: &Place,
     review: &mut Review<'_>,
 ) -> Option<Store> {
-    refuse_later(written, place, review);
+    if written.revocation_replicas > 0 {
+        review.unsupported(&place.key("revocation_replicas"));
+    }
     let password_file = written.password_file.as_deref();
     let password = review.secret(place, "password", written.password.as_ref(), password_file);
-    let engine = engine(written, password, &place.key("url"), review);
+    let engine = engine(written, password, place, review);
     let visible = written
         .key_prefix
         .bytes()
@@ -52,22 +46,6 @@ pub(super) fn store(
     })
 }
 
-fn refuse_later(written: &file::Store, place: &Place, review: &mut Review<'_>) {
-    for (name, given) in [
-        ("sentinel_password", written.sentinel_password.is_some()),
-        (
-            "sentinel_password_file",
-            written.sentinel_password_file.is_some(),
-        ),
-        ("tls", written.tls.is_some()),
-        ("revocation_replicas", written.revocation_replicas > 0),
-    ] {
-        if given {
-            review.unsupported(&place.key(name));
-        }
-    }
-}
-
 /// What becomes of limits while the store is gone.
 pub(super) fn limits_on_outage(written: file::LimitsOnOutage) -> OnOutage {
     match written {
@@ -80,64 +58,14 @@ pub(super) fn limits_on_outage(written: file::LimitsOnOutage) -> OnOutage {
 fn engine(
     written: &file::Store,
     password: Option<SecretString>,
-    place: &Place,
+    section: &Place,
     review: &mut Review<'_>,
 ) -> Option<Engine> {
     if written.url == "memory" {
+        topology::refuse_in_memory(written, section, review);
         return Some(Engine::Memory);
     }
-    // The address may hold a password: it is never shown.
-    let scheme = written.url.split_once("://").map(|(scheme, _)| scheme);
-    match scheme {
-        Some("redis") => {}
-        Some(later) if LATER.contains(&later) => {
-            let message = format!("\"{later}\" is not supported by this version yet");
-            review.fault(place, message);
-            return None;
-        }
-        _ => {
-            let message = "the store is memory or redis://HOST:PORT/DATABASE";
-            review.fault(place, message);
-            return None;
-        }
-    }
-    match redis(written, password) {
-        Ok(address) => Some(Engine::Redis(address)),
-        Err(message) => {
-            review.fault(place, message);
-            None
-        }
-    }
-}
-
-fn redis(
-    written: &file::Store,
-    password: Option<SecretString>,
-) -> Result<RedisAddress, &'static str> {
-    let url = Url::parse(&written.url).map_err(|_| "this is not an address of a Redis server")?;
-    let host = url.host_str().filter(|host| !host.is_empty());
-    let host = host.ok_or("the address names no host")?;
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err("the address of a Redis server has no query and no fragment");
-    }
-    let database = match url.path().trim_start_matches('/') {
-        "" => 0,
-        number => number
-            .parse::<u16>()
-            .map(i64::from)
-            .map_err(|_| "after the host comes the number of a database, like /0")?,
-    };
-    let (username, password) = credentials(&url, written.username.as_ref(), password)?;
-    Ok(RedisAddress {
-        host: host
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .to_owned(),
-        port: url.port().unwrap_or(REDIS_PORT),
-        database,
-        username,
-        password,
-    })
+    topology::address(written, password, section, review).map(Engine::Redis)
 }
 
 pub(super) fn credentials(

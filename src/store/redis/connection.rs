@@ -2,107 +2,31 @@
 //! question fails at once.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use redis::aio::MultiplexedConnection;
-use redis::io::tcp::TcpSettings;
-use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, IntoConnectionInfo, Pipeline,
-    RedisConnectionInfo, Value,
-};
-use secrecy::ExposeSecret;
-use tokio::sync::Notify;
+use redis::{Cmd, Pipeline, Value};
+use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use super::super::StoreError;
-use super::fault::Fault;
+use super::dial;
+use super::fault::{self, Fault};
+use super::links::Links;
 use super::scripts::Scripts;
-use crate::metrics::Metrics;
-use crate::settings::RedisAddress;
+use super::sentinel::Resolver;
+use crate::settings::Node;
 
 /// How often a silent connection is tried.
 const WATCH_EVERY: Duration = Duration::from_millis(250);
 /// How long it may take to answer then. Both together stay below half a second.
 const ANSWER_WITHIN: Duration = Duration::from_millis(200);
-const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// A server that is back is used well within half a second.
 const LONGEST_PAUSE: Duration = Duration::from_millis(400);
-/// How many questions may wait to be written.
-const QUESTIONS_WAITING: usize = 1024;
-/// How often the log may say the same.
-const LOG_EVERY: Duration = Duration::from_secs(5);
-
-/// What all links of a process share.
-pub(super) struct Links {
-    address: RedisAddress,
-    metrics: Arc<Metrics>,
-    up: AtomicI64,
-    /// How many times a link has come up.
-    risings: AtomicU64,
-    made: AtomicI64,
-    /// Told when a link has come up, to those that wait.
-    risen: Notify,
-    started: Instant,
-    /// When something was last logged, in milliseconds since `started`, plus one.
-    logged: AtomicU64,
-}
-
-impl Links {
-    pub(super) fn new(address: RedisAddress, metrics: Arc<Metrics>) -> Links {
-        Links {
-            address,
-            metrics,
-            up: AtomicI64::new(0),
-            risings: AtomicU64::new(0),
-            made: AtomicI64::new(0),
-            risen: Notify::new(),
-            started: Instant::now(),
-            logged: AtomicU64::new(0),
-        }
-    }
-
-    pub(super) fn risings(&self) -> u64 {
-        self.risings.load(Ordering::SeqCst)
-    }
-
-    /// How many there are, and how many of them are up.
-    pub(super) fn count(&self) -> (u64, u64) {
-        let read = |count: &AtomicI64| count.load(Ordering::SeqCst).unsigned_abs();
-        (read(&self.made), read(&self.up))
-    }
-
-    fn changed(&self, by: i64) {
-        let up = self.up.fetch_add(by, Ordering::SeqCst) + by;
-        self.metrics.store_up.set(i64::from(up > 0));
-        if by > 0 {
-            self.risings.fetch_add(1, Ordering::SeqCst);
-            self.risen.notify_waiters();
-        }
-    }
-
-    fn warn(&self, what: &str, fault: &Fault) {
-        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let last = self.logged.load(Ordering::Relaxed);
-        let due = last == 0 || now + 1 >= last + LOG_EVERY.as_millis() as u64;
-        let ours = || {
-            self.logged
-                .compare_exchange(last, now + 1, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
-        };
-        if due && ours() {
-            tracing::warn!(
-                server = %format_args!("{}:{}", self.address.host, self.address.port),
-                code = fault.code,
-                "{what}: {}",
-                fault.error
-            );
-        }
-    }
-}
 
 /// A supervised connection; its task ends with it.
 pub(super) struct Link {
@@ -110,8 +34,17 @@ pub(super) struct Link {
     supervisor: AbortHandle,
 }
 
+/// Where a link goes.
+#[derive(Clone)]
+pub(super) enum Target {
+    Server(Node),
+    /// The master of the moment.
+    Master(Arc<Resolver>),
+}
+
 /// What the link and its task share.
 struct Line {
+    target: Target,
     links: Arc<Links>,
     scripts: Arc<Scripts>,
     state: ArcSwap<State>,
@@ -132,9 +65,13 @@ struct Connected {
 
 impl Link {
     /// Starts the task that connects, on the current tokio runtime.
-    pub(super) fn supervised(links: Arc<Links>, scripts: Arc<Scripts>) -> Link {
-        links.made.fetch_add(1, Ordering::SeqCst);
+    pub(super) fn supervised(target: Target, links: Arc<Links>, scripts: Arc<Scripts>) -> Link {
+        links.made();
+        if let Target::Master(resolver) = &target {
+            resolver.listen();
+        }
         let line = Arc::new(Line {
+            target,
             links,
             scripts,
             state: ArcSwap::from_pointee(State::Down(StoreError::Unreachable)),
@@ -152,14 +89,49 @@ impl Link {
         self.line.suspected.notify_one();
     }
 
+    /// Loads the scripts once if the server has forgotten them.
     pub(super) async fn ask(&self, command: &Cmd) -> Result<Value, Fault> {
+        match self.ask_once(command).await {
+            Err(fault) if fault.no_script => {
+                self.ask_all_once(&self.line.scripts.loading()).await?;
+                self.ask_once(command).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Asks many things at once, and those again whose script the server had forgotten. Answers
+    /// that are errors are among those returned.
+    pub(super) async fn ask_all(&self, commands: &Pipeline) -> Result<Vec<Value>, Fault> {
+        let mut replies = self.ask_all_once(commands).await?;
+        if !replies.iter().any(fault::is_no_script) {
+            return Ok(replies);
+        }
+        let mut again = self.line.scripts.loading();
+        let loading = again.len();
+        let forgotten = commands.cmd_iter().zip(&replies);
+        for (command, _) in forgotten.filter(|(_, reply)| fault::is_no_script(reply)) {
+            again.add_command(command.clone());
+        }
+        let mut repeated = self.ask_all_once(&again).await?.into_iter().skip(loading);
+        for reply in replies
+            .iter_mut()
+            .filter(|reply| fault::is_no_script(reply))
+        {
+            *reply = repeated
+                .next()
+                .ok_or_else(|| Fault::unreachable("too few answers"))?;
+        }
+        Ok(replies)
+    }
+
+    async fn ask_once(&self, command: &Cmd) -> Result<Value, Fault> {
         let (mut connection, failed, answered) = self.connected()?;
         let outcome = command.query_async(&mut connection).await;
         self.judge(outcome, &failed, &answered)
     }
 
-    /// Answers that are errors are among those returned.
-    pub(super) async fn ask_all(&self, commands: &Pipeline) -> Result<Vec<Value>, Fault> {
+    async fn ask_all_once(&self, commands: &Pipeline) -> Result<Vec<Value>, Fault> {
         let (mut connection, failed, answered) = self.connected()?;
         let count = commands.len();
         let outcome = connection.send_packed_commands(commands, 0, count).await;
@@ -185,8 +157,7 @@ impl Link {
             State::Down(error) => Err(Fault {
                 error: *error,
                 fatal: false,
-                no_script: false,
-                code: String::new(),
+                ..Fault::unreachable("")
             }),
         }
     }
@@ -230,13 +201,13 @@ impl Drop for Line {
     fn drop(&mut self) {
         // Only now is the task gone as well, and cannot come up again.
         self.fall(StoreError::Unreachable);
-        self.links.made.fetch_sub(1, Ordering::SeqCst);
+        self.links.unmade();
     }
 }
 
 impl Line {
     fn elapsed(&self) -> u64 {
-        u64::try_from(self.links.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+        self.links.elapsed()
     }
 
     fn rise(&self, connected: Connected) {
@@ -255,9 +226,13 @@ impl Line {
 
 async fn supervise(line: Arc<Line>) {
     let mut pause = FIRST_PAUSE;
+    let mut switches = match &line.target {
+        Target::Server(_) => None,
+        Target::Master(resolver) => Some(resolver.switches()),
+    };
     loop {
         match connect(&line).await {
-            Ok(connection) => {
+            Ok((server, connection)) => {
                 pause = FIRST_PAUSE;
                 let failed = Arc::new(Notify::new());
                 let answered = Arc::new(AtomicU64::new(line.elapsed()));
@@ -266,8 +241,11 @@ async fn supervise(line: Arc<Line>) {
                     failed: Arc::clone(&failed),
                     answered: Arc::clone(&answered),
                 });
-                tracing::debug!("connected to the store");
-                let fault = watch(&line, connection, &failed, &answered).await;
+                tracing::debug!(%server, "connected to the store");
+                let fault = tokio::select! {
+                    fault = watch(&line, connection, &failed, &answered) => fault,
+                    () = moved_from(&server, switches.as_mut()) => Fault::unreachable("another master"),
+                };
                 line.fall(fault.error);
                 line.links.warn("lost the store", &fault);
             }
@@ -281,56 +259,31 @@ async fn supervise(line: Arc<Line>) {
         tokio::select! {
             () = tokio::time::sleep(pause.mul_f64(share)) => {}
             // Another link of this gateway has found the store again: no worker stays behind.
-            () = line.links.risen.notified() => {}
+            () = line.links.risen() => {}
         }
     }
 }
 
-/// Connects, signs in and loads the scripts.
-async fn connect(line: &Line) -> Result<MultiplexedConnection, Fault> {
-    let address = &line.links.address;
-    let mut redis = RedisConnectionInfo::default().set_db(address.database);
-    if let Some(username) = &address.username {
-        redis = redis.set_username(username);
-    }
-    if let Some(password) = &address.password {
-        redis = redis.set_password(password.expose_secret());
-    }
-    let info = ConnectionAddr::Tcp(address.host.clone(), address.port)
-        .into_connection_info()?
-        .set_redis_settings(redis)
-        .set_tcp_settings(TcpSettings::default().set_nodelay(true));
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(CONNECT_WITHIN))
-        .set_response_timeout(None)
-        .set_pipeline_buffer_size(QUESTIONS_WAITING);
-    let connecting = async {
-        let mut connection = Client::open(info)?
-            .get_multiplexed_async_connection_with_config(&config)
-            .await?;
-        let _: Value = line.scripts.loading().query_async(&mut connection).await?;
-        must_be_master(&mut connection).await?;
-        Ok::<_, Fault>(connection)
+async fn connect(line: &Line) -> Result<(Node, MultiplexedConnection), Fault> {
+    let server = match &line.target {
+        Target::Server(node) => node.clone(),
+        Target::Master(resolver) => resolver.master().await?,
     };
-    timeout(CONNECT_WITHIN, connecting)
-        .await
-        .unwrap_or_else(|_| Err(silent()))
+    let connection = dial::store(&server, &line.links.address, &line.scripts).await?;
+    Ok((server, connection))
 }
 
-/// A replica would answer what is asked and refuse what is written; one that may not be asked for
-/// its role shows it at the first write.
-async fn must_be_master(connection: &mut MultiplexedConnection) -> Result<(), Fault> {
-    let role = redis::cmd("ROLE")
-        .query_async::<Vec<Value>>(connection)
-        .await;
-    let name = role.unwrap_or_default().into_iter().next();
-    if name == Some(Value::BulkString(b"slave".to_vec())) {
-        return Err(Fault {
-            code: "READONLY".to_owned(),
-            ..silent()
-        });
+/// Returns when it is announced that another server than this is the master.
+async fn moved_from(server: &Node, switches: Option<&mut watch::Receiver<Option<Node>>>) {
+    if let Some(switches) = switches
+        && switches
+            .wait_for(|master| master.as_ref().is_some_and(|master| master != server))
+            .await
+            .is_ok()
+    {
+        return;
     }
-    Ok(())
+    std::future::pending().await
 }
 
 /// Returns when the connection is of no use any more.
@@ -346,7 +299,7 @@ async fn watch(
     };
     loop {
         let suspected = tokio::select! {
-            () = failed.notified() => return lost(),
+            () = failed.notified() => return Fault::unreachable("connection lost"),
             () = line.suspected.notified() => true,
             () = tokio::time::sleep(WATCH_EVERY.saturating_sub(quiet_for())) => false,
         };
@@ -359,23 +312,7 @@ async fn watch(
         match answer.await {
             Ok(Ok(_)) => answered.store(line.elapsed(), Ordering::Relaxed),
             Ok(Err(error)) => return Fault::from(error),
-            Err(_) => return silent(),
+            Err(_) => return Fault::unreachable("no answer"),
         }
-    }
-}
-
-fn silent() -> Fault {
-    Fault {
-        error: StoreError::Unreachable,
-        fatal: true,
-        no_script: false,
-        code: "no answer".to_owned(),
-    }
-}
-
-fn lost() -> Fault {
-    Fault {
-        code: "connection lost".to_owned(),
-        ..silent()
     }
 }

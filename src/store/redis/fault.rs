@@ -1,9 +1,13 @@
 //! What an error of the client means to us. Only its code is ever shown: a server may repeat
 //! arguments, and so secrets, in the rest.
 
+use std::error::Error;
+use std::sync::Arc;
+
 use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
 
 use super::super::StoreError;
+use super::tls;
 
 /// A failed exchange.
 #[derive(Debug, Clone)]
@@ -20,7 +24,10 @@ pub(super) struct Fault {
 impl From<RedisError> for Fault {
     fn from(error: RedisError) -> Fault {
         use ServerErrorKind as S;
-        let code = error.code().unwrap_or_else(|| error.category()).to_owned();
+        let code = match tls_complaint(&error).or_else(|| not_permitted(&error)) {
+            Some(told) => told,
+            None => error.code().unwrap_or_else(|| error.category()).to_owned(),
+        };
         let (meaning, fatal) = match error.kind() {
             _ if error.is_timeout() => (StoreError::Timeout, false),
             ErrorKind::Io => (StoreError::Unreachable, true),
@@ -31,7 +38,7 @@ impl From<RedisError> for Fault {
             _ if error.is_unrecoverable_error() && error.code().is_none() => {
                 (StoreError::Unreachable, true)
             }
-            _ if code == "WRONGTYPE" => (StoreError::Malformed, false),
+            _ if error.code() == Some("WRONGTYPE") => (StoreError::Malformed, false),
             _ => (StoreError::Refused, false),
         };
         Fault {
@@ -44,6 +51,44 @@ impl From<RedisError> for Fault {
             code,
         }
     }
+}
+
+impl Fault {
+    /// A server that cannot be used, in the words that the log has for it.
+    pub(super) fn unreachable(code: &str) -> Fault {
+        Fault {
+            error: StoreError::Unreachable,
+            fatal: true,
+            no_script: false,
+            code: code.to_owned(),
+        }
+    }
+}
+
+fn tls_complaint(error: &RedisError) -> Option<String> {
+    let mut cause = Error::source(error);
+    while let Some(inner) = cause {
+        let told = match inner.downcast_ref::<Arc<dyn Error + Send + Sync>>() {
+            Some(shared) => shared.downcast_ref().and_then(tls::complaint),
+            None => inner.downcast_ref().and_then(tls::complaint),
+        };
+        if told.is_some() {
+            return told;
+        }
+        cause = inner.source();
+    }
+    None
+}
+
+/// Names the command that an ACL user lacks, as the server tells it: `... the 'get' command`. A
+/// command inside a script is told the same way.
+fn not_permitted(error: &RedisError) -> Option<String> {
+    let detail = error.detail()?;
+    let (before, rest) = detail.split_once(" the '")?;
+    let (command, rest) = rest.split_once('\'')?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '|' | '-' | '_' | '.');
+    let denied = before.contains("permissions to") && rest.starts_with(" command");
+    (denied && command.chars().all(plain)).then(|| format!("NOPERM {command}"))
 }
 
 /// Whether an answer says that the script is not there.

@@ -4,11 +4,14 @@
 mod activity;
 mod amend;
 mod connection;
+mod dial;
+mod duty;
 mod fault;
 mod index;
 mod journal;
 mod keys;
 mod limits;
+mod links;
 mod listing;
 mod live;
 mod names;
@@ -17,7 +20,9 @@ mod record;
 mod refresh;
 mod revocations;
 mod scripts;
+mod sentinel;
 mod sessions;
+mod tls;
 mod upkeep;
 mod users;
 
@@ -28,18 +33,21 @@ use redis::Value;
 use super::StoreError;
 use crate::metrics::Metrics;
 use crate::session::Millis;
-use crate::settings::RedisAddress;
-use connection::{Link, Links};
+use crate::settings::{RedisAddress, Topology};
+use connection::{Link, Target};
 use keys::Keys;
+use links::Links;
 use scripts::{Call, Scripts};
+use sentinel::Resolver;
 
 pub(super) use listing::is_cursor;
 
-/// One Redis server, as one gateway sees it.
+/// One Redis, of whichever topology, as one gateway sees it.
 #[derive(Clone)]
 pub(super) struct Redis {
     /// Absent in the handle that only makes links.
     link: Option<Arc<Link>>,
+    target: Target,
     links: Arc<Links>,
     keys: Arc<Keys>,
     scripts: Arc<Scripts>,
@@ -48,8 +56,16 @@ pub(super) struct Redis {
 
 impl Redis {
     pub(super) fn new(address: &RedisAddress, prefix: &str, metrics: Arc<Metrics>) -> Redis {
+        let target = match &address.topology {
+            Topology::Standalone(server) => Target::Server(server.clone()),
+            Topology::Sentinel(sentinels) => {
+                let resolver = Resolver::new(sentinels.clone(), address.tls.clone());
+                Target::Master(Arc::new(resolver))
+            }
+        };
         Redis {
             link: None,
+            target,
             links: Arc::new(Links::new(address.clone(), Arc::clone(&metrics))),
             keys: Arc::new(Keys::new(prefix)),
             scripts: Arc::new(Scripts::new()),
@@ -58,7 +74,8 @@ impl Redis {
     }
 
     pub(super) fn link(&self) -> Redis {
-        let link = Link::supervised(Arc::clone(&self.links), Arc::clone(&self.scripts));
+        let (links, scripts) = (Arc::clone(&self.links), Arc::clone(&self.scripts));
+        let link = Link::supervised(self.target.clone(), links, scripts);
         Redis {
             link: Some(Arc::new(link)),
             ..self.clone()
@@ -105,48 +122,18 @@ impl Redis {
         link.ask_all(commands).await.map_err(|fault| fault.error)
     }
 
-    /// Runs a script; loads the scripts once if the server has forgotten them.
+    /// Runs a script.
     async fn run(&self, call: Call) -> Result<Value, StoreError> {
-        let link = self.link.as_ref().ok_or(StoreError::Unreachable)?;
-        match link.ask(&call.command).await {
-            Err(fault) if fault.no_script => {
-                link.ask_all(&self.scripts.loading())
-                    .await
-                    .map_err(|fault| fault.error)?;
-                link.ask(&call.command).await
-            }
-            outcome => outcome,
-        }
-        .map_err(|fault| fault.error)
+        self.ask(&call.command).await
     }
 
-    /// Runs many scripts at once, and those again that the server had forgotten.
+    /// Runs many scripts at once.
     async fn run_all(&self, calls: Vec<Call>) -> Result<Vec<Value>, StoreError> {
         let mut commands = redis::pipe();
-        for call in &calls {
-            commands.add_command(call.command.clone());
+        for call in calls {
+            commands.add_command(call.command);
         }
-        let mut replies = self.ask_all(&commands).await?;
-        if !replies.iter().any(fault::is_no_script) {
-            return Ok(replies);
-        }
-        let mut again = self.scripts.loading();
-        let loading = again.len();
-        for (call, _) in calls
-            .iter()
-            .zip(&replies)
-            .filter(|(_, reply)| fault::is_no_script(reply))
-        {
-            again.add_command(call.command.clone());
-        }
-        let mut repeated = self.ask_all(&again).await?.into_iter().skip(loading);
-        for reply in replies
-            .iter_mut()
-            .filter(|reply| fault::is_no_script(reply))
-        {
-            *reply = repeated.next().ok_or(StoreError::Malformed)?;
-        }
-        Ok(replies)
+        self.ask_all(&commands).await
     }
 
     /// Counts content that is not understood and was passed over.

@@ -1,0 +1,142 @@
+//! How one connection is made: TCP, TLS where it is wanted, who we are, and what must hold before it
+//! is used.
+
+use std::time::Duration;
+
+use redis::aio::{MultiplexedConnection, PubSub};
+use redis::{AsyncConnectionConfig, RedisConnectionInfo, Value};
+use secrecy::ExposeSecret;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
+
+use super::fault::Fault;
+use super::scripts::Scripts;
+use super::tls;
+use crate::settings::{Node, RedisAddress, RedisTls, Sentinels};
+
+const CONNECT_WITHIN: Duration = Duration::from_secs(1);
+/// How many questions may wait to be written.
+const QUESTIONS_WAITING: usize = 1024;
+
+enum Stream {
+    Plain(TcpStream),
+    Secured(Box<TlsStream<TcpStream>>),
+}
+
+/// Connects to a server of the store, signs in and loads the scripts. It must be a master.
+pub(super) async fn store(
+    server: &Node,
+    address: &RedisAddress,
+    scripts: &Scripts,
+) -> Result<MultiplexedConnection, Fault> {
+    let connecting = async {
+        let mut connection = plain(server, address).await?;
+        let _: Value = scripts.loading().query_async(&mut connection).await?;
+        must_be_master(&mut connection).await?;
+        Ok(connection)
+    };
+    within(CONNECT_WITHIN, connecting).await
+}
+
+/// Connects to a server of the store and signs in.
+pub(super) async fn plain(
+    server: &Node,
+    address: &RedisAddress,
+) -> Result<MultiplexedConnection, Fault> {
+    let mut who = RedisConnectionInfo::default().set_db(address.database);
+    if let Some(username) = &address.username {
+        who = who.set_username(username);
+    }
+    if let Some(password) = &address.password {
+        who = who.set_password(password.expose_secret());
+    }
+    multiplexed(server, address.tls.as_ref(), &who).await
+}
+
+/// Connects to a Sentinel, for questions.
+pub(super) async fn sentinel(
+    node: &Node,
+    sentinels: &Sentinels,
+    tls: Option<&RedisTls>,
+) -> Result<MultiplexedConnection, Fault> {
+    multiplexed(node, tls, &at_sentinel(sentinels)).await
+}
+
+/// Connects to a Sentinel, for what it announces.
+pub(super) async fn announcements(
+    node: &Node,
+    sentinels: &Sentinels,
+    tls: Option<&RedisTls>,
+) -> Result<PubSub, Fault> {
+    let who = at_sentinel(sentinels);
+    Ok(match stream(node, tls).await? {
+        Stream::Plain(stream) => PubSub::new(&who, stream).await?,
+        Stream::Secured(stream) => PubSub::new(&who, stream).await?,
+    })
+}
+
+/// Waits for no longer than this.
+pub(super) async fn within<T>(
+    patience: Duration,
+    work: impl Future<Output = Result<T, Fault>>,
+) -> Result<T, Fault> {
+    let outcome = timeout(patience, work).await;
+    outcome.unwrap_or_else(|_| Err(Fault::unreachable("no answer")))
+}
+
+fn at_sentinel(sentinels: &Sentinels) -> RedisConnectionInfo {
+    let who = RedisConnectionInfo::default();
+    match &sentinels.password {
+        Some(password) => who.set_password(password.expose_secret()),
+        None => who,
+    }
+}
+
+async fn multiplexed(
+    node: &Node,
+    tls: Option<&RedisTls>,
+    who: &RedisConnectionInfo,
+) -> Result<MultiplexedConnection, Fault> {
+    match stream(node, tls).await? {
+        Stream::Plain(stream) => driven(stream, who).await,
+        Stream::Secured(stream) => driven(stream, who).await,
+    }
+}
+
+async fn stream(node: &Node, tls: Option<&RedisTls>) -> Result<Stream, Fault> {
+    let stream = TcpStream::connect((node.host.as_str(), node.port)).await;
+    let stream = stream.map_err(redis::RedisError::from)?;
+    stream.set_nodelay(true).map_err(redis::RedisError::from)?;
+    Ok(match tls {
+        None => Stream::Plain(stream),
+        Some(files) => Stream::Secured(Box::new(tls::secured(node, files, stream).await?)),
+    })
+}
+
+/// Speaks over a stream, by a task that ends with the last handle.
+async fn driven<S>(stream: S, who: &RedisConnectionInfo) -> Result<MultiplexedConnection, Fault>
+where
+    S: Unpin + AsyncRead + AsyncWrite + Send + 'static,
+{
+    let config = AsyncConnectionConfig::new()
+        .set_response_timeout(None)
+        .set_pipeline_buffer_size(QUESTIONS_WAITING);
+    let (connection, driver) = MultiplexedConnection::new_with_config(who, stream, config).await?;
+    tokio::spawn(driver);
+    Ok(connection)
+}
+
+/// A replica would answer what is asked and refuse what is written; one that may not be asked for
+/// its role shows it at the first write.
+async fn must_be_master(connection: &mut MultiplexedConnection) -> Result<(), Fault> {
+    let role = redis::cmd("ROLE")
+        .query_async::<Vec<Value>>(connection)
+        .await;
+    let name = role.unwrap_or_default().into_iter().next();
+    if name == Some(Value::BulkString(b"slave".to_vec())) {
+        return Err(Fault::unreachable("READONLY"));
+    }
+    Ok(())
+}

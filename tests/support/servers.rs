@@ -1,0 +1,116 @@
+//! Processes of `redis-server`, for fleets of them. Used by the tests of the store and by those of the
+//! gateway.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long a machine under load may take for what is quick on an idle one.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Below the range from which Linux takes ports for outgoing connections, and above that of
+/// `ports.rs`; a cluster's node takes the port 10,000 above its own as well.
+const FIRST: u16 = 6_500;
+const COUNT: u16 = 5_000;
+
+static NEXT: AtomicU16 = AtomicU16::new(0);
+
+/// Finds a loopback port that is free now, with the one 10,000 above it.
+pub(crate) fn free_port() -> u16 {
+    let start = (std::process::id() % u32::from(COUNT)) as u16;
+    for _ in 0..COUNT {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
+        let port = FIRST + (start + step) % COUNT;
+        let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
+        if free(port) && free(port + 10_000) {
+            return port;
+        }
+    }
+    panic!("no free port between {FIRST} and {}", FIRST + COUNT);
+}
+
+/// A running `redis-server`; it is ended with this.
+pub(crate) struct Process {
+    child: Child,
+    pub(crate) port: u16,
+    pub(crate) password: Option<&'static str>,
+}
+
+impl Process {
+    pub(crate) fn start(port: u16, arguments: &[&str]) -> Process {
+        let child = Command::new("redis-server")
+            .args(arguments)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("redis-server is needed for these tests: scripts/setup installs it");
+        Process {
+            child,
+            port,
+            password: None,
+        }
+    }
+
+    /// A server that keeps nothing on disk.
+    pub(crate) fn serving(port: u16, folder: &Path, more: &[&str]) -> Process {
+        let (text, folder) = (port.to_string(), folder.to_str().unwrap());
+        let mut arguments = vec!["--port", &text, "--bind", "127.0.0.1", "--dir", folder];
+        arguments.extend(["--save", "", "--appendonly", "no"]);
+        arguments.extend(["--repl-diskless-sync-delay", "0"]);
+        arguments.extend(more);
+        Process::start(port, &arguments)
+    }
+
+    /// Runs a command and returns what `redis-cli` printed, a line an element.
+    pub(crate) fn command(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new("redis-cli");
+        command.args(["-p", &self.port.to_string()]);
+        if let Some(password) = self.password {
+            command.env("REDISCLI_AUTH", password);
+        }
+        let output = command.args(arguments).output().unwrap();
+        String::from_utf8_lossy(&output.stdout)
+            .trim_end()
+            .to_owned()
+    }
+
+    pub(crate) fn await_pong(&self) {
+        until("a server answers", || self.command(&["PING"]) == "PONG");
+    }
+
+    /// Sends a signal: `STOP`, `CONT`, `KILL`.
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("kill")
+            .args([format!("-{name}"), self.child.id().to_string()])
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+
+    /// Ends it without a farewell.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Polls until something holds.
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) -> Duration {
+    let start = Instant::now();
+    while !holds() {
+        assert!(
+            start.elapsed() < PATIENCE,
+            "not within {PATIENCE:?}: {what}"
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    start.elapsed()
+}
