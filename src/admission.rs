@@ -242,7 +242,7 @@ impl Admission<'_> {
                 .token
                 .as_ref()
                 .map(|claims| claims.blacklist_key.as_str()),
-            cut_off_of: claimed.person.as_deref(),
+            cut_off_of: claimed.person,
             issued_at: claimed
                 .token
                 .as_ref()

@@ -156,6 +156,7 @@ async fn build(
     access_log: AccessLog,
 ) -> anyhow::Result<Parts> {
     let store = Store::open(&boot.store, Arc::clone(&metrics)).link();
+    let replica = Arc::clone(store.replica());
     let events = Events::new(store.clone());
     let directory = Directory::open(&boot.database)
         .await
@@ -181,7 +182,7 @@ async fn build(
         durable,
         accounts,
         events,
-        replica: Arc::default(),
+        replica,
         readiness: Readiness::default(),
         access_log,
     })

@@ -25,6 +25,8 @@ mod journal;
 mod listing;
 #[path = "store/refresh.rs"]
 mod refresh;
+#[path = "store/replica.rs"]
+mod replica;
 #[path = "store/server.rs"]
 mod server;
 #[path = "store/sessions.rs"]

@@ -6,6 +6,7 @@ use super::{Admission, Asked, PresentedBy, Refused};
 use crate::credential::{self, Presented};
 use crate::refusal::Refusal;
 use crate::session::{Millis, SessionId};
+use crate::store::{PersonHash, person_hash};
 use crate::token::Claims;
 use crate::verifier::Rejected;
 
@@ -15,7 +16,7 @@ pub(super) struct Claimed {
     pub(super) session: Option<SessionId>,
     pub(super) token: Option<Arc<Claims>>,
     /// Of a token without session: whose cut-off it is under.
-    pub(super) person: Option<String>,
+    pub(super) person: Option<PersonHash>,
 }
 
 impl Admission<'_> {
@@ -61,7 +62,10 @@ impl Admission<'_> {
                 by: PresentedBy::Bearer,
                 session: claims.session,
                 // With a session, it is the session that ends.
-                person: claims.session.is_none().then(|| claims.person()),
+                person: claims
+                    .session
+                    .is_none()
+                    .then(|| person_hash(&claims.person())),
                 token: Some(claims),
             }),
             Err(Rejected::Invalid(reason)) => Err(Refused::because(Refusal::TokenInvalid, reason)),

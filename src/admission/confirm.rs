@@ -112,6 +112,7 @@ impl Admission<'_> {
         let view = self.view(id, asked, findings.now);
         let looked = durable.second_look(self.store, id, found, view).await;
         findings.session = looked.map_err(|_| unknown(StoreError::Unreachable))?;
+        self.replica.remember(id, &findings.session);
         Ok(!was_alive && matches!(findings.session, Found::Active(..)))
     }
 
@@ -166,9 +167,6 @@ impl Admission<'_> {
                 decisions,
                 ..refused
             });
-        }
-        if let Some(claims) = &claimed.token {
-            self.replica.remember_accepted(&claims.blacklist_key);
         }
         meets(&route.require, &identity, &decisions)?;
         Ok(Permit {

@@ -20,12 +20,6 @@ impl Admission<'_> {
         findings: &Findings,
         asked: Asked<'_>,
     ) -> Result<Identity, Refused> {
-        if let Some(id) = claimed.session {
-            if let Some(lag) = self.replica.lag(id, &findings.session, findings.now) {
-                self.metrics.revoked_after(lag);
-            }
-            self.replica.remember(id, &findings.session);
-        }
         self.refuse_revoked(claimed, inquiry, findings)?;
         let gone = |refusal| {
             Err(Refused {
@@ -61,9 +55,6 @@ impl Admission<'_> {
         } else {
             return Ok(());
         };
-        if let Some(claims) = &claimed.token {
-            self.replica.remember_revoked(&claims.blacklist_key);
-        }
         Err(Refused {
             lapsed: claimed.token.clone(),
             ..Refused::because(Refusal::TokenRevoked, reason)

@@ -23,7 +23,9 @@ pub(super) fn start(parts: &Parts, doors: &[Arc<Door>]) {
         idle,
     ));
     tokio::spawn(Arc::clone(&parts.registry).report(parts.store.clone()));
-    tokio::spawn(hear_revocations(parts.clone()));
+    let registry = Arc::clone(&parts.registry);
+    let watched = move |session| registry.is_watched(session);
+    tokio::spawn(parts.store.clone().follow(watched));
     tokio::spawn(parts.store.clone().keep_journal());
     tokio::spawn(every(WRITE_USES, parts.clone(), |parts| async move {
         write_uses(&parts).await
@@ -47,18 +49,6 @@ async fn every<T: Clone, F: Future<Output = ()>>(
     loop {
         tick.tick().await;
         chore(with.clone()).await;
-    }
-}
-
-/// Keeps the replica right about what this gateway itself revoked.
-async fn hear_revocations(parts: Parts) {
-    let mut revocations = parts.store.subscribe();
-    loop {
-        match revocations.recv().await {
-            Ok(revocation) => parts.replica.apply(&revocation),
-            Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
-            Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
-        }
     }
 }
 

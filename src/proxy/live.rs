@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use super::control::{Closing, Control};
 use crate::metrics::Metrics;
 use crate::session::SessionId;
-use crate::store::{Revocation, covers};
+use crate::store::{PersonHash, Revocation, covers, person_hash};
 use crate::token::Claims;
 
 mod report;
@@ -84,9 +84,9 @@ impl Open {
             .filter(|claims| claims.session.is_none())
     }
 
-    fn is_cut_off(&self, person: &str, second: u64) -> bool {
+    fn is_cut_off(&self, person: &PersonHash, second: u64) -> bool {
         self.lone_token().is_some_and(|claims| {
-            claims.person() == person && covers(second, claims.issued_second())
+            person_hash(&claims.person()) == *person && covers(second, claims.issued_second())
         })
     }
 
@@ -105,6 +105,8 @@ pub struct Registry {
     /// This process among the gateways of a fleet.
     gateway: String,
     told: Mutex<report::Told>,
+    /// The sessions of the answers that were open at the last sweep.
+    watched: RwLock<HashSet<SessionId>>,
     shards: Vec<Mutex<HashMap<u64, Arc<Open>>>>,
     next: AtomicU64,
     metrics: Arc<Metrics>,
@@ -124,6 +126,7 @@ impl Registry {
         Registry {
             gateway: uuid::Uuid::new_v4().simple().to_string(),
             told: Mutex::default(),
+            watched: RwLock::default(),
             shards: (0..workers.max(1)).map(|_| Mutex::default()).collect(),
             next: AtomicU64::new(0),
             metrics,
@@ -152,7 +155,12 @@ impl Registry {
             .len()
     }
 
-    /// Closes at once what a revocation made by this gateway ends; gives the sessions of what it
+    /// Whether an answer of this session has been open for a while.
+    pub fn is_watched(&self, session: SessionId) -> bool {
+        self.watched.read().contains(&session)
+    }
+
+    /// Closes at once what a revocation ends, made here or heard of; gives the sessions of what it
     /// closed.
     pub fn close_revoked(&self, revocation: &Revocation) -> HashSet<SessionId> {
         close(self.collect(|open| {

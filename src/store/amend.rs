@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::{Engine, Entry, Store, StoreError};
+use super::{Engine, Entry, Item, Store, StoreError};
 use crate::json;
 use crate::session::{Session, SessionId};
 
@@ -44,13 +44,15 @@ impl Store {
         amendment: &Amendment,
         idle: Option<Duration>,
     ) -> Result<Amended, StoreError> {
-        self.measured("amend_session", async {
+        let outcome = self.measured("amend_session", async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.amend(id, amendment, idle)),
                 Engine::Redis(redis) => redis.amend(id, amendment, idle).await,
             }
-        })
-        .await
+        });
+        let outcome = outcome.await;
+        self.changed(&Item::Session(id));
+        outcome
     }
 
     /// Moves a session's idle expiry to the store's now and what follows it; never past its absolute

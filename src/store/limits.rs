@@ -7,20 +7,44 @@ use crate::limits::{Charge, Decision};
 
 impl Store {
     /// Answers everything that a request needs to know, in at most one round trip and one atomic
-    /// step. Nothing is spent when a limit refuses. The limits before are spent when the session,
+    /// step; what this gateway is sure of is not asked. Nothing is spent when a limit refuses. The limits before are spent when the session,
     /// the blacklist or the requirements end the request; those after are then not looked at.
     pub async fn decide(
         &self,
         inquiry: &Inquiry<'_>,
         idle: Option<Duration>,
     ) -> Result<Findings, StoreError> {
-        self.measured("decide", async {
-            match &self.engine {
-                Engine::Memory(memory) => Ok(memory.decide(inquiry, idle)),
-                Engine::Redis(redis) => redis.decide(inquiry, idle).await,
-            }
-        })
-        .await
+        let replica = &self.shared.replica;
+        let sure = replica.sure(inquiry, idle, || self.clock());
+        let after = sure.after(inquiry);
+        let rest = sure.rest(inquiry, &after);
+        let mut findings = if rest.asks_nothing() {
+            Findings::without_asking(self.clock())
+        } else {
+            let asking = replica.asking(&rest);
+            let asked = self.measured("decide", async {
+                match &self.engine {
+                    Engine::Memory(memory) => Ok(memory.decide(&rest, idle)),
+                    Engine::Redis(redis) => redis.decide(&rest, idle).await,
+                }
+            });
+            let findings = asked.await?;
+            self.measure_lag(&rest, &findings);
+            replica.keep(&asking, &rest, &findings);
+            findings
+        };
+        sure.complete(&mut findings);
+        Ok(findings)
+    }
+
+    /// Observes how long after its end this gateway knew of the end of a session.
+    fn measure_lag(&self, inquiry: &Inquiry<'_>, findings: &Findings) {
+        let lag = inquiry
+            .session
+            .and_then(|id| self.shared.replica.lag(id, &findings.session, findings.now));
+        if let Some(lag) = lag {
+            self.shared.metrics.revoked_after(lag);
+        }
     }
 
     /// Spends one request from each of these limits, or from none if one refuses.

@@ -8,6 +8,7 @@ mod journal;
 mod limits;
 mod live;
 mod memory;
+mod news;
 mod page;
 mod profiles;
 mod redis;
@@ -33,6 +34,7 @@ use crate::settings;
 pub use amend::{Amended, Amendment, DATA_MAX};
 pub use journal::Noted;
 pub use live::REPORT_KEPT;
+pub use news::{Item, PersonHash, person_hash};
 pub use page::{Page, Wanted};
 pub use profiles::{Cached, Lease};
 pub use refresh::{Grant, Reuse, Rotation, Turned, Turnover};
@@ -43,6 +45,7 @@ pub use upkeep::{Counts, LinkCount, Probe, Turn};
 use memory::Memory;
 pub use memory::Refresh;
 use redis::Redis;
+use replica::Replica;
 
 /// How many revocations a slow subscriber may be behind before it has to ask the store instead.
 const REVOCATIONS_KEPT: usize = 4096;
@@ -66,17 +69,18 @@ struct Shared {
     /// The counters that this process keeps while the store is gone.
     local: Memory,
     revocations: broadcast::Sender<Revocation>,
+    replica: Arc<Replica>,
     journal: journal::Queue,
 }
 
-/// What this process has just revoked.
+/// What this process has just revoked, or heard of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Revocation {
     Session(SessionId),
     /// The blacklist key of a token.
     Token(String),
     /// A person's tokens without a session that were issued up to this second.
-    Person(String, u64),
+    Person(PersonHash, u64),
 }
 
 /// What a request needs to know, asked in one round trip.
@@ -93,7 +97,7 @@ pub struct Inquiry<'a> {
     /// The blacklist entry to look for.
     pub blacklist_key: Option<&'a str>,
     /// The person whose cut-off to look for (see [`Store::cut_off`]), of a token without session.
-    pub cut_off_of: Option<&'a str>,
+    pub cut_off_of: Option<PersonHash>,
     /// When that token was issued, in seconds.
     pub issued_at: Option<u64>,
     /// What the session must hold; it is not asked of a request without session.
@@ -129,6 +133,18 @@ pub struct Findings {
     pub cut_off: Option<u64>,
     /// One for each limit evaluated, in the order asked.
     pub decisions: Vec<Decision>,
+}
+
+impl Findings {
+    fn without_asking(now: Millis) -> Findings {
+        Findings {
+            now,
+            session: Found::NotAsked,
+            blacklisted: false,
+            cut_off: None,
+            decisions: Vec::new(),
+        }
+    }
 }
 
 /// What became of the session that was asked for.
@@ -203,6 +219,7 @@ impl Store {
             metrics,
             local: Memory::default(),
             revocations: broadcast::Sender::new(REVOCATIONS_KEPT),
+            replica: Arc::default(),
             journal: journal::Queue::default(),
         };
         Store {
@@ -252,6 +269,14 @@ impl Store {
         self.up()
     }
 
+    /// The store's clock, as this process has it in mind.
+    pub fn clock(&self) -> Millis {
+        match &self.engine {
+            Engine::Memory(memory) => memory.now() / 1000,
+            Engine::Redis(redis) => redis.clock(),
+        }
+    }
+
     /// The store's clock.
     pub async fn now(&self) -> Result<Millis, StoreError> {
         self.measured("now", async {
@@ -268,7 +293,24 @@ impl Store {
         self.shared.revocations.subscribe()
     }
 
+    /// What this gateway knows without asking.
+    pub fn replica(&self) -> &Arc<Replica> {
+        &self.shared.replica
+    }
+
     fn announce(&self, revocation: Revocation) {
+        // At once: whoever hears that it is done asks this gateway next.
+        self.shared.replica.apply(&revocation);
+        self.spread(revocation);
+    }
+
+    /// Something was changed here: it is asked for anew.
+    fn changed(&self, item: &Item) {
+        self.shared.replica.changed(item, 0);
+    }
+
+    /// Tells this process of what is in force already.
+    fn spread(&self, revocation: Revocation) {
         // Nobody need be listening.
         let _ = self.shared.revocations.send(revocation);
     }

@@ -1,67 +1,80 @@
-//! What this gateway knows without asking: sessions that it has seen, their latest use, and what it
-//! knows to be revoked. It answers for the store only while the store does not, and only as long as
-//! the operator allows.
+//! What this gateway knows without asking: sessions that it has seen, their latest use, which tokens
+//! and people it knows to be refused or not. While every change of the store is sure to be heard it
+//! answers for the store; while the store does not answer, as long as the operator allows.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use quick_cache::{UnitWeighter, Weighter};
 
-use super::{Found, Revocation, Use, covers};
+use super::{Found, Item, PersonHash, Revocation, covers};
 use crate::refusal::Refusal;
 use crate::session::{Millis, Session, SessionId, Status};
+use guard::Guard;
+use uses::Uses;
 
-/// Bytes that remembered sessions may take, roughly.
-const SESSIONS_WEIGHT: u64 = 64 * 1024 * 1024;
+pub(super) use guard::Before;
+
+mod answers;
+mod guard;
+mod memory;
+mod notes;
+mod uses;
+
 /// What was noted this recently is not noted again.
 const FRESH: Duration = Duration::from_millis(500);
-/// Tokens remembered as revoked, or as accepted; people remembered as cut off.
+/// The store is asked again after so long in any case.
+const SURE_FOR: Duration = Duration::from_secs(10);
+/// Tokens remembered as revoked, or as accepted; people remembered; sessions that never were.
 const TOKENS: u64 = 50_000;
 /// What room is made for at the start; the rest is taken when it is needed.
 const EXPECTED: usize = 1_000;
 
 /// What is remembered of one session.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Seen {
     session: Option<Arc<Session>>,
     /// Why it is no longer valid, if it is not.
     ended: Option<Refusal>,
-    last_access: Millis,
+    last_access: AtomicU64,
     at: Instant,
+    /// 0: something has changed since, or may have.
+    epoch: AtomicU64,
+    /// When a change was heard of, by the store's clock; 0: none was.
+    changed_at: AtomicU64,
+}
+
+/// What is remembered of a token or a person, as of when.
+#[derive(Debug, Clone, Copy)]
+struct Noted<T> {
+    says: T,
+    at: Instant,
+    epoch: u64,
 }
 
 #[derive(Debug, Clone)]
 struct SessionWeight;
 
-impl Weighter<SessionId, Seen> for SessionWeight {
-    fn weight(&self, _: &SessionId, seen: &Seen) -> u64 {
-        let text = seen.session.as_ref().map_or(0, |session| {
-            session.user.len()
-                + session.email.len()
-                + session.user_agent.len()
-                + session
-                    .roles
-                    .iter()
-                    .chain(&session.scopes)
-                    .map(String::len)
-                    .sum::<usize>()
-        });
-        (text + 400) as u64
+impl Weighter<SessionId, Arc<Seen>> for SessionWeight {
+    fn weight(&self, _: &SessionId, seen: &Arc<Seen>) -> u64 {
+        seen.session.as_ref().map_or(200, |it| memory::weight(it))
     }
 }
 
 /// Shared by all workers of one gateway.
 pub struct Replica {
-    sessions: Cache<SessionId, Seen, SessionWeight>,
-    revoked: Cache<String, ()>,
-    accepted: Cache<String, Instant>,
+    guard: Guard,
+    sessions: Cache<SessionId, Arc<Seen>, SessionWeight>,
+    /// Sessions that the store does not have: apart, for anybody can ask for these.
+    missing: Cache<SessionId, Noted<()>>,
+    revoked: Cache<String, Noted<()>>,
+    accepted: Cache<String, Noted<()>>,
     /// By person: the second up to which tokens without a session are refused.
-    cut_offs: Cache<String, u64>,
+    cut_offs: Cache<PersonHash, Noted<Option<u64>>>,
     /// Uses that the store has not been told of yet.
-    uses: Mutex<HashMap<SessionId, Use>>,
+    uses: Uses,
 }
 
 impl std::fmt::Debug for Replica {
@@ -74,22 +87,80 @@ impl std::fmt::Debug for Replica {
 
 impl Default for Replica {
     fn default() -> Replica {
+        let tokens = || Cache::with_weighter(EXPECTED, TOKENS, UnitWeighter);
         Replica {
-            sessions: Cache::with_weighter(EXPECTED, SESSIONS_WEIGHT, SessionWeight),
-            revoked: Cache::with_weighter(EXPECTED, TOKENS, UnitWeighter),
-            accepted: Cache::with_weighter(EXPECTED, TOKENS, UnitWeighter),
+            guard: Guard::default(),
+            sessions: Cache::with_weighter(EXPECTED, memory::budget(), SessionWeight),
+            missing: Cache::with_weighter(EXPECTED, TOKENS, UnitWeighter),
+            revoked: tokens(),
+            accepted: tokens(),
             cut_offs: Cache::with_weighter(EXPECTED, TOKENS, UnitWeighter),
-            uses: Mutex::default(),
+            uses: Uses::default(),
         }
     }
 }
 
 impl Replica {
-    /// Takes note of what the store found. A revocation that is known stays known: an answer that
-    /// was overtaken by it does not bring the session back.
+    /// Every change of the store up to `as_of` has been heard.
+    pub(super) fn heard_all(&self, as_of: Instant, good_for: Duration) {
+        self.guard.heard_all(as_of, good_for);
+    }
+
+    /// Changes may have been missed, or everything has changed.
+    pub(super) fn gap(&self) {
+        self.guard.gap();
+    }
+
+    /// Nothing is heard for now.
+    pub(super) fn deaf(&self) {
+        self.guard.deaf();
+    }
+
+    /// Whether the store need not be asked about what is remembered.
+    pub fn is_sure(&self) -> bool {
+        self.guard.sure().is_some()
+    }
+
+    /// Something was heard to have changed; tells whether it is remembered here.
+    pub(super) fn changed(&self, item: &Item, now: Millis) -> bool {
+        self.guard.changed(item);
+        match item {
+            Item::Session(id) => {
+                self.missing.remove(id);
+                let Some(seen) = self.sessions.get(id) else {
+                    return false;
+                };
+                seen.epoch.store(0, Ordering::SeqCst);
+                // The first news counts: later ones may be of something else.
+                let _ =
+                    seen.changed_at
+                        .compare_exchange(0, now, Ordering::SeqCst, Ordering::SeqCst);
+                true
+            }
+            // What was refused stays known for an outage, but answers for the store no more.
+            Item::Token(key) => {
+                if let Some(noted) = self.revoked.get(key) {
+                    let noted = Noted { epoch: 0, ..noted };
+                    self.revoked.insert(key.clone(), noted);
+                }
+                self.accepted.remove(key).is_some()
+            }
+            Item::Person(hash) => self.cut_offs.get(hash).is_some_and(|noted| {
+                self.cut_offs.insert(*hash, Noted { epoch: 0, ..noted });
+                true
+            }),
+        }
+    }
+
+    /// Takes note of how a session stands by somebody else's word than the store's. A revocation
+    /// that is known stays known: an answer that was overtaken by it does not bring the session back.
     pub fn remember(&self, id: SessionId, found: &Found) {
+        self.remember_as_of(id, found, 0);
+    }
+
+    fn remember_as_of(&self, id: SessionId, found: &Found, epoch: u64) -> Option<Arc<Seen>> {
         let (session, ended, last_access) = match found {
-            Found::NotAsked => return,
+            Found::NotAsked | Found::Missing => return None,
             Found::Active(session, last_access) => (Arc::clone(session), None, *last_access),
             Found::Expired(session) => {
                 (Arc::new(session.clone()), Some(Refusal::SessionExpired), 0)
@@ -97,77 +168,90 @@ impl Replica {
             Found::Revoked(session) => {
                 (Arc::new(session.clone()), Some(Refusal::SessionRevoked), 0)
             }
-            // Not kept: anybody can ask for sessions that never were.
-            Found::Missing => {
-                self.sessions.remove(&id);
-                return;
-            }
         };
+        let mut last_access = last_access;
         if let Some(known) = self.sessions.get(&id) {
-            if known.ended == Some(Refusal::SessionRevoked) {
-                return;
+            let revoked = ended == Some(Refusal::SessionRevoked);
+            if known.ended == Some(Refusal::SessionRevoked) && !revoked {
+                return None;
             }
+            last_access = last_access.max(known.last_access.load(Ordering::Relaxed));
             let same = known
                 .session
-                .is_some_and(|known| Arc::ptr_eq(&known, &session));
-            if same && ended == known.ended && known.at.elapsed() < FRESH {
-                return;
+                .as_ref()
+                .is_some_and(|known| Arc::ptr_eq(known, &session));
+            let current = known.epoch.load(Ordering::SeqCst) == epoch;
+            if same && ended == known.ended && current && known.at.elapsed() < FRESH {
+                return None;
             }
         }
-        let session = Some(session);
-        self.sessions.insert(
-            id,
-            Seen {
-                session,
-                ended,
-                last_access,
-                at: Instant::now(),
-            },
-        );
+        let seen = Arc::new(Seen {
+            session: Some(session),
+            ended,
+            last_access: AtomicU64::new(last_access),
+            at: Instant::now(),
+            epoch: AtomicU64::new(epoch),
+            changed_at: AtomicU64::new(0),
+        });
+        self.sessions.insert(id, Arc::clone(&seen));
+        Some(seen)
     }
 
-    /// How long ago a session was ended that this gateway believed alive until now, in milliseconds.
-    /// It has to be asked before the finding is remembered.
+    /// How long after its end this gateway knew of the end of a session that it believed alive, in
+    /// milliseconds. It has to be asked before the finding is remembered.
     pub fn lag(&self, id: SessionId, found: &Found, now: Millis) -> Option<Millis> {
         let Found::Revoked(session) = found else {
             return None;
         };
-        let believed = self.sessions.get(&id)?.ended.is_none();
-        let ended = session.ended.filter(|_| believed)?;
-        Some(now.saturating_sub(ended.at))
+        let seen = self.sessions.get(&id).filter(|seen| seen.ended.is_none())?;
+        let knew = match seen.changed_at.load(Ordering::SeqCst) {
+            0 => now,
+            changed_at => changed_at,
+        };
+        Some(knew.saturating_sub(session.ended?.at))
     }
 
     /// Takes note of a revocation by this gateway, or one that it heard of.
     pub fn apply(&self, revocation: &Revocation) {
         match revocation {
             Revocation::Session(id) => {
-                let session = self.sessions.get(id).and_then(|seen| seen.session);
-                let ended = Some(Refusal::SessionRevoked);
-                self.sessions.insert(
-                    *id,
-                    Seen {
-                        session,
-                        ended,
-                        last_access: 0,
-                        at: Instant::now(),
-                    },
-                );
+                self.guard.changed(&Item::Session(*id));
+                let session = self.sessions.get(id).and_then(|seen| seen.session.clone());
+                let seen = Seen {
+                    session,
+                    ended: Some(Refusal::SessionRevoked),
+                    last_access: AtomicU64::new(0),
+                    at: Instant::now(),
+                    epoch: AtomicU64::new(0),
+                    changed_at: AtomicU64::new(0),
+                };
+                self.sessions.insert(*id, Arc::new(seen));
             }
-            Revocation::Token(key) => self.remember_revoked(key),
-            Revocation::Person(person, second) => self.cut_offs.insert(person.clone(), *second),
+            Revocation::Token(key) => {
+                self.guard.changed(&Item::Token(key.clone()));
+                self.remember_revoked(key);
+            }
+            Revocation::Person(person, second) => {
+                self.guard.changed(&Item::Person(*person));
+                let noted = Noted {
+                    says: Some(*second),
+                    at: Instant::now(),
+                    epoch: 0,
+                };
+                self.cut_offs.insert(*person, noted);
+            }
         }
     }
 
     /// Takes note of a blacklisted token.
-    pub fn remember_revoked(&self, blacklist_key: &str) {
-        self.revoked.insert(blacklist_key.to_owned(), ());
+    fn remember_revoked(&self, blacklist_key: &str) {
+        let noted = Noted {
+            says: (),
+            at: Instant::now(),
+            epoch: 0,
+        };
+        self.revoked.insert(blacklist_key.to_owned(), noted);
         self.accepted.remove(blacklist_key);
-    }
-
-    /// Takes note of a foreign token that the store did not object to.
-    pub fn remember_accepted(&self, blacklist_key: &str) {
-        self.accepted
-            .insert(blacklist_key.to_owned(), Instant::now());
     }
 
     pub fn is_revoked(&self, blacklist_key: &str) -> bool {
@@ -175,21 +259,22 @@ impl Replica {
     }
 
     /// Whether a person's token without a session, issued at this second, is known to be cut off.
-    pub fn is_cut_off(&self, person: &str, issued_at: Option<u64>) -> bool {
+    pub fn is_cut_off(&self, person: &PersonHash, issued_at: Option<u64>) -> bool {
         let cut_off = self.cut_offs.get(person);
-        cut_off.is_some_and(|second| covers(second, issued_at))
+        let second = cut_off.and_then(|noted| noted.says);
+        second.is_some_and(|second| covers(second, issued_at))
     }
 
     /// Whether a foreign token was accepted within `bound`.
     pub fn was_accepted(&self, blacklist_key: &str, bound: Duration) -> bool {
         self.accepted
             .get(blacklist_key)
-            .is_some_and(|at| at.elapsed() <= bound)
+            .is_some_and(|noted| noted.at.elapsed() <= bound)
     }
 
     /// The record as it was last seen.
     pub fn session(&self, id: SessionId) -> Option<Arc<Session>> {
-        self.sessions.get(&id)?.session
+        self.sessions.get(&id)?.session.clone()
     }
 
     /// Why a session is known to be over.
@@ -208,51 +293,23 @@ impl Replica {
         let seen = self.sessions.get(&id)?;
         let session = seen
             .session
+            .clone()
             .filter(|_| seen.ended.is_none() && seen.at.elapsed() <= bound)?;
-        let used = seen.last_access.max(self.last_access(id));
+        let used = self.last_access(id);
         (session.status(used, idle, now) == Status::Active).then_some(session)
     }
 
-    /// The latest use that the store may not know of; 0: none.
+    /// The latest use that this gateway knows of; 0: none.
     pub fn last_access(&self, id: SessionId) -> Millis {
-        self.uses.lock().get(&id).map_or(0, |used| used.last_access)
-    }
-
-    /// Takes note of a use; it is written later, off the request's path.
-    pub fn used(&self, id: SessionId, now: Millis, address: std::net::IpAddr) {
-        self.uses
-            .lock()
-            .entry(id)
-            .and_modify(|used| {
-                used.last_access = used.last_access.max(now);
-                used.requests += 1;
-                used.address = address;
-            })
-            .or_insert(Use {
-                session: id,
-                last_access: now,
-                requests: 1,
-                address,
-            });
-    }
-
-    /// Hands over what is to be written.
-    pub fn take_uses(&self) -> Vec<Use> {
-        std::mem::take(&mut *self.uses.lock())
-            .into_values()
-            .collect()
-    }
-
-    /// Takes back what could not be written, so that an outage loses no use.
-    pub fn put_back(&self, unwritten: Vec<Use>) {
-        let mut uses = self.uses.lock();
-        for old in unwritten {
-            uses.entry(old.session)
-                .and_modify(|used| {
-                    used.requests += old.requests;
-                    used.last_access = used.last_access.max(old.last_access);
-                })
-                .or_insert(old);
+        match self.sessions.get(&id) {
+            Some(seen) => seen.last_access.load(Ordering::Relaxed),
+            None => self.uses.latest(id),
         }
+    }
+}
+
+impl<T> Noted<T> {
+    fn is_sure(&self, epoch: u64) -> bool {
+        self.epoch == epoch && self.at.elapsed() < SURE_FOR
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Engine, Revocation, Store, StoreError};
+use super::{Engine, Item, PersonHash, Revocation, Store, StoreError, person_hash};
 
 /// How long a cut-off is kept: no token without session is good for longer.
 pub(super) const CUT_OFF_KEPT: Duration = Duration::from_secs(366 * 86_400);
@@ -32,17 +32,42 @@ impl Store {
 
     /// Takes a key off the blacklist; tells whether it was on it.
     pub async fn unblacklist(&self, key: &str) -> Result<bool, StoreError> {
-        self.measured("unblacklist", async {
+        let outcome = self.measured("unblacklist", async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.unblacklist(key)),
                 Engine::Redis(redis) => redis.unblacklist(key).await,
             }
-        })
-        .await
+        });
+        let outcome = outcome.await;
+        self.changed(&Item::Token(key.to_owned()));
+        outcome
     }
 
-    /// Tells for each key whether it is on the blacklist, in their order.
+    /// Tells for each key whether it is on the blacklist, in their order; asks for what this gateway
+    /// is not sure of.
     pub async fn is_blacklisted(&self, keys: &[&str]) -> Result<Vec<bool>, StoreError> {
+        let replica = &self.shared.replica;
+        let sure: Vec<Option<bool>> = keys
+            .iter()
+            .map(|key| replica.is_surely_listed(key))
+            .collect();
+        let unsure = || keys.iter().zip(&sure).filter(|(_, sure)| sure.is_none());
+        let asked: Vec<&str> = unsure().map(|(key, _)| *key).collect();
+        let before: Vec<_> = asked
+            .iter()
+            .map(|key| replica.before(&Item::Token((*key).to_owned())))
+            .collect();
+        let listed = self.ask_blacklist(&asked).await?;
+        for ((key, listed), before) in asked.iter().zip(&listed).zip(before) {
+            replica.note_token(key, *listed, before);
+        }
+        let mut listed = listed.into_iter();
+        let answer = |sure: &Option<bool>| sure.or_else(|| listed.next()).unwrap_or(false);
+        Ok(sure.iter().map(answer).collect())
+    }
+
+    /// Asks the store, whatever is known here.
+    pub(super) async fn ask_blacklist(&self, keys: &[&str]) -> Result<Vec<bool>, StoreError> {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
@@ -59,27 +84,36 @@ impl Store {
     /// in whole seconds of the store's clock, or does not say when. `user_key` is what admission
     /// knows the person by.
     pub async fn cut_off(&self, user_key: &str) -> Result<(), StoreError> {
+        let person = person_hash(user_key);
         let cut_off = self.measured("cut_off", async {
             match &self.engine {
-                Engine::Memory(memory) => Ok(memory.cut_off(user_key)),
-                Engine::Redis(redis) => redis.cut_off(user_key).await,
+                Engine::Memory(memory) => Ok(memory.cut_off(person)),
+                Engine::Redis(redis) => redis.cut_off(&person).await,
             }
         });
         let second = cut_off.await?;
-        self.announce(Revocation::Person(user_key.to_owned(), second));
+        self.announce(Revocation::Person(person, second));
         Ok(())
     }
 
     /// Tells for each person the second up to which their tokens without session are refused, in
     /// their order.
     pub async fn cut_offs(&self, user_keys: &[&str]) -> Result<Vec<Option<u64>>, StoreError> {
-        if user_keys.is_empty() {
+        let people: Vec<PersonHash> = user_keys.iter().map(|key| person_hash(key)).collect();
+        self.ask_cut_offs(&people).await
+    }
+
+    pub(super) async fn ask_cut_offs(
+        &self,
+        people: &[PersonHash],
+    ) -> Result<Vec<Option<u64>>, StoreError> {
+        if people.is_empty() {
             return Ok(Vec::new());
         }
         self.measured("cut_offs", async {
             match &self.engine {
-                Engine::Memory(memory) => Ok(memory.cut_offs(user_keys)),
-                Engine::Redis(redis) => redis.cut_offs(user_keys).await,
+                Engine::Memory(memory) => Ok(memory.cut_offs(people)),
+                Engine::Redis(redis) => redis.cut_offs(people).await,
             }
         })
         .await

@@ -1,9 +1,14 @@
 //! What the store does with sessions and the blacklist.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Engine, Entry, Grant, Page, Revocation, Store, StoreError, Use, Wanted};
-use crate::session::{EndReason, OnLimit, Session, SessionId};
+use super::{Engine, Entry, Found, Grant, Item, Page, Revocation, Store, StoreError, Use, Wanted};
+use crate::session::{EndReason, Millis, OnLimit, Session, SessionId, Status};
+
+/// How many sessions one step of a long operation deals with.
+const STEP: usize = 128;
 
 /// What became of a new session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +44,10 @@ impl Store {
                     }
                 }
             })
-            .await?;
+            .await;
+        // Until now it was known to be missing, if it was asked for.
+        self.changed(&Item::Session(session.id));
+        let created = created?;
         if let Created::Created { evicted } = &created {
             self.shared.metrics.sessions_created.inc();
             self.ended(evicted, EndReason::Evicted);
@@ -151,16 +159,21 @@ impl Store {
             roles,
             scopes,
         };
-        self.measured("set_identity", async {
+        let mut changed = Vec::new();
+        let outcome = self.measured("set_identity", async {
             match &self.engine {
                 Engine::Memory(memory) => {
                     memory.set_identity(user, identity);
                     Ok(())
                 }
-                Engine::Redis(redis) => redis.set_identity(user, identity).await,
+                Engine::Redis(redis) => redis.set_identity(user, identity, &mut changed).await,
             }
-        })
-        .await
+        });
+        let outcome = outcome.await;
+        for id in changed {
+            self.changed(&Item::Session(id));
+        }
+        outcome
     }
 
     /// Writes down how sessions were used; those that are not there are passed over. Each step has
@@ -181,8 +194,8 @@ impl Store {
         .await
     }
 
-    /// Tells which of these sessions are not alive any more: missing, expired or revoked. Each step
-    /// has the deadline, not the whole.
+    /// Tells which of these sessions are not alive any more: missing, expired or revoked. Asks for
+    /// those only that this gateway is not sure of. Each step has the deadline, not the whole.
     pub async fn ended_among(
         &self,
         ids: &[SessionId],
@@ -191,13 +204,61 @@ impl Store {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        self.measured_steps("ended_among", async {
-            match &self.engine {
-                Engine::Memory(memory) => Ok(memory.ended_among(ids, idle)),
-                Engine::Redis(redis) => redis.ended_among(ids, idle, self.shared.timeout).await,
+        if let Engine::Memory(memory) = &self.engine {
+            return Ok(memory.ended_among(ids, idle));
+        }
+        let replica = &self.shared.replica;
+        let now = self.clock();
+        let unsure: Vec<SessionId> = ids
+            .iter()
+            .filter(|id| !replica.is_surely_active(**id, idle, now))
+            .copied()
+            .collect();
+        let mut ended = Vec::new();
+        for step in unsure.chunks(STEP) {
+            let found = self.found("ended_among", step, idle).await?;
+            let over = found
+                .into_iter()
+                .filter(|(_, found)| !matches!(found, Found::Active(..)));
+            ended.extend(over.map(|(id, _)| id));
+        }
+        Ok(ended)
+    }
+
+    /// Asks how sessions stand, and takes note of it.
+    pub(super) async fn found(
+        &self,
+        operation: &'static str,
+        ids: &[SessionId],
+        idle: Option<Duration>,
+    ) -> Result<Vec<(SessionId, Found)>, StoreError> {
+        let replica = &self.shared.replica;
+        let Engine::Redis(redis) = &self.engine else {
+            return Ok(Vec::new());
+        };
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let before: Vec<_> = ids
+            .iter()
+            .map(|id| replica.before(&Item::Session(*id)))
+            .collect();
+        let asked = self.measured(operation, redis.entries(operation, ids));
+        let (now, entries) = asked.await?;
+        let mut entries: HashMap<SessionId, Entry> = entries
+            .into_iter()
+            .map(|entry| (entry.session.id, entry))
+            .collect();
+        let found = ids.iter().zip(before).map(|(id, before)| {
+            let entry = entries.remove(id);
+            let found = entry.map_or(Found::Missing, |entry| entry.found(idle, now));
+            if let Some(lag) = replica.lag(*id, &found, now) {
+                self.shared.metrics.revoked_after(lag);
             }
-        })
-        .await
+            replica.note_session(*id, &found, before);
+            (*id, found)
+        });
+        Ok(found.collect())
     }
 
     /// Counts and announces ends.
@@ -209,6 +270,18 @@ impl Store {
                 .with_label_values(&[reason.as_str()])
                 .inc();
             self.announce(Revocation::Session(*id));
+        }
+    }
+}
+
+impl Entry {
+    /// How the session stands.
+    fn found(self, idle: Option<Duration>, now: Millis) -> Found {
+        let last_access = self.activity.last_access;
+        match self.session.status(last_access, idle, now) {
+            Status::Active => Found::Active(Arc::new(self.session), last_access),
+            Status::Expired => Found::Expired(self.session),
+            Status::Revoked => Found::Revoked(self.session),
         }
     }
 }

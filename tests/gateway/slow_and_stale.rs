@@ -10,6 +10,7 @@ use crate::support::config::Config;
 use crate::support::gateway::Gateway;
 use crate::support::raw::{read_request, serving};
 use crate::support::upstream::Upstream;
+use crate::support::wait::eventually;
 
 #[test]
 fn a_stale_connection_is_replaced_by_a_new_one_even_with_one_server() {
@@ -106,6 +107,11 @@ fn a_limit_that_refuses_spends_none_even_where_a_stale_cookie_is_no_obstacle() {
         .map(|_| gateway.ask(&Request::get("/opt/a").cookie(&stale)).status)
         .collect();
     assert_eq!(statuses, [200, 200, 200, 429, 429]);
+    // What is given back is given back after the answer.
+    eventually("the last one has been given back", || {
+        let counter = gateway.admin(Request::get("/admin/limits/by-ip/127.0.0.1"));
+        (counter.json()["remaining"] == 2).then_some(())
+    });
     let answer = gateway.get("/ip/a");
     assert_eq!(
         (answer.status, answer.number("x-ratelimit-remaining")),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use portcullis::limits::Algorithm;
 use portcullis::routing::Require;
 use portcullis::session::{EndReason, OnLimit};
-use portcullis::store::{Cached, Inquiry, Store};
+use portcullis::store::{Cached, Inquiry, Store, person_hash};
 
 use crate::support::{IDLE, PREFIX, charge, engines, inquiry, limit, session, wanted};
 
@@ -18,7 +18,7 @@ async fn a_cut_off_refuses_what_was_issued_up_to_it() {
         let anything = Require::default();
         let after = [charge(limit("l", Algorithm::SlidingLog, 9))];
         let asked = |person, issued_at| Inquiry {
-            cut_off_of: Some(person),
+            cut_off_of: Some(person_hash(person)),
             issued_at,
             ..inquiry(&[], &anything, &after)
         };

@@ -67,6 +67,7 @@ impl Registry {
         let past = |open: &&Arc<Open>| open.lone_token().is_some_and(|it| it.expires_at <= now);
         close(open.iter().filter(past).cloned().collect());
         let sessions: HashSet<SessionId> = open.iter().filter_map(|open| open.session).collect();
+        self.watched.write().clone_from(&sessions);
         let sessions: Vec<SessionId> = sessions.into_iter().collect();
         let ended: HashSet<SessionId> = durable
             .ended_among(store, &sessions, idle, now)

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 
+use super::news::PersonHash;
 use super::revocations::CUT_OFF_KEPT;
 use super::sessions::Identity;
 use super::upkeep::Removed;
@@ -47,7 +48,7 @@ struct Content {
     /// When each entry may be forgotten.
     blacklist: HashMap<String, Millis>,
     /// By person: the second up to which tokens without a session are refused.
-    cut_offs: HashMap<String, u64>,
+    cut_offs: HashMap<PersonHash, u64>,
     profiles: Profiles,
     live: Reports,
     journal: Journal,
@@ -191,17 +192,17 @@ impl Memory {
         keys.iter().map(is_on).collect()
     }
 
-    pub(super) fn cut_off(&self, user_key: &str) -> u64 {
+    pub(super) fn cut_off(&self, person: PersonHash) -> u64 {
         let (mut content, now) = self.enter();
         let second = now / 1_000_000;
-        content.cut_offs.insert(user_key.to_owned(), second);
+        content.cut_offs.insert(person, second);
         second
     }
 
-    pub(super) fn cut_offs(&self, user_keys: &[&str]) -> Vec<Option<u64>> {
+    pub(super) fn cut_offs(&self, people: &[PersonHash]) -> Vec<Option<u64>> {
         let (content, _) = self.enter();
-        let found = |key: &&str| content.cut_offs.get(*key).copied();
-        user_keys.iter().map(found).collect()
+        let found = |person: &PersonHash| content.cut_offs.get(person).copied();
+        people.iter().map(found).collect()
     }
 
     pub(super) fn record_uses(&self, uses: &[Use]) {
@@ -285,7 +286,7 @@ impl Content {
             .is_some_and(|key| self.is_blacklisted(key, now / 1000));
         findings.cut_off = inquiry
             .cut_off_of
-            .and_then(|key| self.cut_offs.get(key).copied());
+            .and_then(|person| self.cut_offs.get(&person).copied());
         let passes = match &findings.session {
             Found::NotAsked => true,
             Found::Active(session, _) => meets(session, inquiry),

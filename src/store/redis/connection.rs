@@ -24,9 +24,9 @@ use crate::settings::Node;
 const WATCH_EVERY: Duration = Duration::from_millis(250);
 /// How long it may take to answer then. Both together stay below half a second.
 const ANSWER_WITHIN: Duration = Duration::from_millis(200);
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// A server that is back is used well within half a second.
-const LONGEST_PAUSE: Duration = Duration::from_millis(400);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_millis(400);
 
 /// A supervised connection; its task ends with it.
 pub(super) struct Link {
@@ -40,6 +40,24 @@ pub(super) enum Target {
     Server(Node),
     /// The master of the moment.
     Master(Arc<Resolver>),
+}
+
+impl Target {
+    /// Which server that is now.
+    pub(super) async fn server(&self) -> Result<Node, Fault> {
+        match self {
+            Target::Server(node) => Ok(node.clone()),
+            Target::Master(resolver) => resolver.master().await,
+        }
+    }
+
+    /// Where it is announced that another server is the master.
+    pub(super) fn switches(&self) -> Option<watch::Receiver<Option<Node>>> {
+        match self {
+            Target::Server(_) => None,
+            Target::Master(resolver) => Some(resolver.switches()),
+        }
+    }
 }
 
 /// What the link and its task share.
@@ -226,10 +244,7 @@ impl Line {
 
 async fn supervise(line: Arc<Line>) {
     let mut pause = FIRST_PAUSE;
-    let mut switches = match &line.target {
-        Target::Server(_) => None,
-        Target::Master(resolver) => Some(resolver.switches()),
-    };
+    let mut switches = line.target.switches();
     loop {
         match connect(&line).await {
             Ok((server, connection)) => {
@@ -265,16 +280,16 @@ async fn supervise(line: Arc<Line>) {
 }
 
 async fn connect(line: &Line) -> Result<(Node, MultiplexedConnection), Fault> {
-    let server = match &line.target {
-        Target::Server(node) => node.clone(),
-        Target::Master(resolver) => resolver.master().await?,
-    };
+    let server = line.target.server().await?;
     let connection = dial::store(&server, &line.links.address, &line.scripts).await?;
     Ok((server, connection))
 }
 
 /// Returns when it is announced that another server than this is the master.
-async fn moved_from(server: &Node, switches: Option<&mut watch::Receiver<Option<Node>>>) {
+pub(super) async fn moved_from(
+    server: &Node,
+    switches: Option<&mut watch::Receiver<Option<Node>>>,
+) {
     if let Some(switches) = switches
         && switches
             .wait_for(|master| master.as_ref().is_some_and(|master| master != server))

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use redis::aio::{MultiplexedConnection, PubSub};
-use redis::{AsyncConnectionConfig, RedisConnectionInfo, Value};
+use redis::aio::{AsyncPushSender, MultiplexedConnection, PubSub};
+use redis::{AsyncConnectionConfig, ProtocolVersion, RedisConnectionInfo, Value};
 use secrecy::ExposeSecret;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -40,19 +40,28 @@ pub(super) async fn store(
     within(CONNECT_WITHIN, connecting).await
 }
 
+/// Connects to a master of the store, to be told of its changes.
+pub(super) async fn listening(
+    server: &Node,
+    address: &RedisAddress,
+    told: impl AsyncPushSender,
+) -> Result<MultiplexedConnection, Fault> {
+    let connecting = async {
+        let who = signed_in(address).set_protocol(ProtocolVersion::RESP3);
+        let config = config().set_push_sender(told);
+        let mut connection = multiplexed(server, address.tls.as_ref(), &who, config).await?;
+        must_be_master(&mut connection).await?;
+        Ok(connection)
+    };
+    within(CONNECT_WITHIN, connecting).await
+}
+
 /// Connects to a server of the store and signs in.
 pub(super) async fn plain(
     server: &Node,
     address: &RedisAddress,
 ) -> Result<MultiplexedConnection, Fault> {
-    let mut who = RedisConnectionInfo::default().set_db(address.database);
-    if let Some(username) = &address.username {
-        who = who.set_username(username);
-    }
-    if let Some(password) = &address.password {
-        who = who.set_password(password.expose_secret());
-    }
-    multiplexed(server, address.tls.as_ref(), &who).await
+    multiplexed(server, address.tls.as_ref(), &signed_in(address), config()).await
 }
 
 /// Connects to a Sentinel, for questions.
@@ -61,7 +70,7 @@ pub(super) async fn sentinel(
     sentinels: &Sentinels,
     tls: Option<&RedisTls>,
 ) -> Result<MultiplexedConnection, Fault> {
-    multiplexed(node, tls, &at_sentinel(sentinels)).await
+    multiplexed(node, tls, &at_sentinel(sentinels), config()).await
 }
 
 /// Connects to a Sentinel, for what it announces.
@@ -86,6 +95,23 @@ pub(super) async fn within<T>(
     outcome.unwrap_or_else(|_| Err(Fault::unreachable("no answer")))
 }
 
+fn signed_in(address: &RedisAddress) -> RedisConnectionInfo {
+    let mut who = RedisConnectionInfo::default().set_db(address.database);
+    if let Some(username) = &address.username {
+        who = who.set_username(username);
+    }
+    if let Some(password) = &address.password {
+        who = who.set_password(password.expose_secret());
+    }
+    who
+}
+
+fn config() -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new()
+        .set_response_timeout(None)
+        .set_pipeline_buffer_size(QUESTIONS_WAITING)
+}
+
 fn at_sentinel(sentinels: &Sentinels) -> RedisConnectionInfo {
     let who = RedisConnectionInfo::default();
     match &sentinels.password {
@@ -98,10 +124,11 @@ async fn multiplexed(
     node: &Node,
     tls: Option<&RedisTls>,
     who: &RedisConnectionInfo,
+    config: AsyncConnectionConfig,
 ) -> Result<MultiplexedConnection, Fault> {
     match stream(node, tls).await? {
-        Stream::Plain(stream) => driven(stream, who).await,
-        Stream::Secured(stream) => driven(stream, who).await,
+        Stream::Plain(stream) => driven(stream, who, config).await,
+        Stream::Secured(stream) => driven(stream, who, config).await,
     }
 }
 
@@ -116,13 +143,14 @@ async fn stream(node: &Node, tls: Option<&RedisTls>) -> Result<Stream, Fault> {
 }
 
 /// Speaks over a stream, by a task that ends with the last handle.
-async fn driven<S>(stream: S, who: &RedisConnectionInfo) -> Result<MultiplexedConnection, Fault>
+async fn driven<S>(
+    stream: S,
+    who: &RedisConnectionInfo,
+    config: AsyncConnectionConfig,
+) -> Result<MultiplexedConnection, Fault>
 where
     S: Unpin + AsyncRead + AsyncWrite + Send + 'static,
 {
-    let config = AsyncConnectionConfig::new()
-        .set_response_timeout(None)
-        .set_pipeline_buffer_size(QUESTIONS_WAITING);
     let (connection, driver) = MultiplexedConnection::new_with_config(who, stream, config).await?;
     tokio::spawn(driver);
     Ok(connection)

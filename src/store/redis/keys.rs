@@ -1,8 +1,7 @@
 //! The names of all keys; `docs/redis-keys.md` says what is in them and how long they live. What
 //! must change together has the same hash tag, and so lies in one slot of a cluster.
 
-use sha2::{Digest, Sha256};
-
+use super::super::{Item, PersonHash, person_hash};
 use crate::limits::{Algorithm, Charge, Rule};
 use crate::session::SessionId;
 
@@ -12,6 +11,7 @@ const LIVE: &str = "live:{";
 const USER: &str = "user:";
 const PROFILE: &str = "profile:";
 const BLACKLIST: &str = "blacklist:";
+const CUT_OFF: &str = "cutoff:";
 
 /// The keys that a clean-up looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,8 +77,8 @@ impl Keys {
     }
 
     /// A string: the second up to which a person's tokens without session are refused.
-    pub(super) fn cut_off(&self, user_key: &str) -> String {
-        format!("{}cutoff:{}", self.prefix, short_hash(user_key))
+    pub(super) fn cut_off(&self, person: &PersonHash) -> String {
+        format!("{}{CUT_OFF}{}", self.prefix, hex::encode(person))
     }
 
     /// A stream: the latest events.
@@ -136,6 +136,27 @@ impl Keys {
         found.map(|(_, kind)| *kind)
     }
 
+    /// The prefixes of what gateways remember.
+    pub(super) fn remembered(&self) -> [String; 3] {
+        [SESSION, BLACKLIST, CUT_OFF].map(|word| format!("{}{word}", self.prefix))
+    }
+
+    /// What a key of those is about; `None`: it is none of ours.
+    pub(super) fn item(&self, key: &[u8]) -> Option<Item> {
+        let key = std::str::from_utf8(key).ok()?;
+        if let Some(id) = self.session_id(key) {
+            return Some(Item::Session(id));
+        }
+        let name = key.strip_prefix(&self.prefix)?;
+        if let Some(person) = name.strip_prefix(CUT_OFF) {
+            let mut hash = PersonHash::default();
+            hex::decode_to_slice(person, &mut hash).ok()?;
+            return Some(Item::Person(hash));
+        }
+        let token = name.strip_prefix(BLACKLIST)?;
+        Some(Item::Token(token.to_owned()))
+    }
+
     /// Reads the id back from the key of a session.
     pub(super) fn session_id(&self, key: &str) -> Option<SessionId> {
         let id = key.strip_prefix(&self.prefix)?.strip_prefix(SESSION)?;
@@ -164,8 +185,6 @@ pub(super) fn algorithm(charge: &Charge) -> char {
     }
 }
 
-/// The first half of the SHA-256: names a person without saying who it is.
 fn short_hash(user: &str) -> String {
-    let hash = Sha256::digest(user.as_bytes());
-    hex::encode(hash.get(..16).unwrap_or(&hash))
+    hex::encode(person_hash(user))
 }

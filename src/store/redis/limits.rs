@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use redis::Value;
 
-use super::super::{Findings, Found, Inquiry, StoreError, system_clock};
+use super::super::{Findings, Found, Inquiry, StoreError};
 use super::record::{self, Reading};
 use super::scripts::Call;
 use super::sessions::millis;
@@ -26,15 +26,6 @@ impl Redis {
         inquiry: &Inquiry<'_>,
         idle: Option<Duration>,
     ) -> Result<Findings, StoreError> {
-        if inquiry.asks_nothing() {
-            return Ok(Findings {
-                now: system_clock() / 1000,
-                session: Found::NotAsked,
-                blacklisted: false,
-                cut_off: None,
-                decisions: Vec::new(),
-            });
-        }
         let reply = self.run(self.question(inquiry, idle)).await?;
         self.findings(inquiry, reply)
     }
@@ -86,7 +77,7 @@ impl Redis {
             keys.extend(self.keys.both(&id));
         }
         keys.extend(inquiry.blacklist_key.map(|key| self.keys.blacklist(key)));
-        keys.extend(inquiry.cut_off_of.map(|key| self.keys.cut_off(key)));
+        keys.extend(inquiry.cut_off_of.map(|person| self.keys.cut_off(&person)));
         let mut call = self
             .scripts
             .decide

@@ -12,6 +12,7 @@ mod journal;
 mod keys;
 mod limits;
 mod links;
+mod listener;
 mod listing;
 mod live;
 mod names;
@@ -37,6 +38,7 @@ use crate::settings::{RedisAddress, Topology};
 use connection::{Link, Target};
 use keys::Keys;
 use links::Links;
+use listener::Clock;
 use scripts::{Call, Scripts};
 use sentinel::Resolver;
 
@@ -51,6 +53,7 @@ pub(super) struct Redis {
     links: Arc<Links>,
     keys: Arc<Keys>,
     scripts: Arc<Scripts>,
+    clock: Arc<Clock>,
     metrics: Arc<Metrics>,
 }
 
@@ -69,6 +72,7 @@ impl Redis {
             links: Arc::new(Links::new(address.clone(), Arc::clone(&metrics))),
             keys: Arc::new(Keys::new(prefix)),
             scripts: Arc::new(Scripts::new()),
+            clock: Arc::default(),
             metrics,
         }
     }

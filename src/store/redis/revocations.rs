@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::super::StoreError;
 use super::super::revocations::CUT_OFF_KEPT;
+use super::super::{PersonHash, StoreError};
 use super::{Redis, read};
 
 impl Redis {
@@ -37,19 +37,19 @@ impl Redis {
         replies.into_iter().map(read).collect()
     }
 
-    pub(in super::super) async fn cut_off(&self, user_key: &str) -> Result<u64, StoreError> {
-        let call = self.scripts.cut_off.on(&[self.keys.cut_off(user_key)]);
+    pub(in super::super) async fn cut_off(&self, person: &PersonHash) -> Result<u64, StoreError> {
+        let call = self.scripts.cut_off.on(&[self.keys.cut_off(person)]);
         let kept = CUT_OFF_KEPT.as_secs() * 1000;
         read(self.run(call.arg(kept)).await?)
     }
 
     pub(in super::super) async fn cut_offs(
         &self,
-        user_keys: &[&str],
+        people: &[PersonHash],
     ) -> Result<Vec<Option<u64>>, StoreError> {
         let mut questions = redis::pipe();
-        for key in user_keys {
-            questions.cmd("GET").arg(self.keys.cut_off(key));
+        for person in people {
+            questions.cmd("GET").arg(self.keys.cut_off(person));
         }
         let replies = self.ask_all(&questions).await?;
         // What is no number, or no text at all, cuts nobody off, as in `decide.lua`.

@@ -9,7 +9,7 @@ use super::super::{Entry, StoreError, Use};
 use super::record::{self, Reading};
 use super::scripts::Call;
 use super::{Redis, activity, clock, fault, live, names, read};
-use crate::session::{Activity, EndReason, Millis, SessionId, Status};
+use crate::session::{Activity, EndReason, Millis, SessionId};
 
 /// How many sessions one step of a long operation deals with.
 pub(super) const STEP: usize = 128;
@@ -33,7 +33,7 @@ impl Redis {
     }
 
     /// The time, and those of these sessions that are there, in their order.
-    pub(super) async fn entries(
+    pub(in super::super) async fn entries(
         &self,
         operation: &'static str,
         ids: &[SessionId],
@@ -166,39 +166,6 @@ impl Redis {
             }
         }
         Ok(())
-    }
-
-    pub(in super::super) async fn ended_among(
-        &self,
-        ids: &[SessionId],
-        idle: Option<Duration>,
-        deadline: Duration,
-    ) -> Result<Vec<SessionId>, StoreError> {
-        let mut ended = Vec::new();
-        for step in ids.chunks(STEP) {
-            let mut questions = redis::pipe();
-            questions.cmd("TIME");
-            for id in step {
-                questions.cmd("GET").arg(self.keys.session(id));
-                questions.cmd("GET").arg(self.keys.used(id));
-            }
-            let replies = self.within(deadline, self.ask_all(&questions)).await?;
-            let (time, replies) = replies.split_first().ok_or(StoreError::Malformed)?;
-            let now = clock(time).ok_or(StoreError::Malformed)?;
-            for (id, parts) in step.iter().zip(replies.chunks_exact(2)) {
-                let [record, used] = parts else {
-                    return Err(StoreError::Malformed);
-                };
-                let entry = self.entry("ended_among", *id, record, used)?;
-                let active = entry.is_some_and(|Entry { session, activity }| {
-                    session.status(activity.last_access, idle, now) == Status::Active
-                });
-                if !active {
-                    ended.push(*id);
-                }
-            }
-        }
-        Ok(ended)
     }
 
     /// One step of a long operation.

@@ -161,8 +161,10 @@ impl Redis {
         &self,
         user: &str,
         identity: Identity<'_>,
+        changed: &mut Vec<SessionId>,
     ) -> Result<(), StoreError> {
         let ids = self.not_ended(user).await?;
+        changed.clone_from(&ids);
         let call = |id: &SessionId| {
             let call = self.scripts.identify.on(&[self.keys.session(id)]);
             let call = call

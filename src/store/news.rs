@@ -1,0 +1,134 @@
+//! The store's changes, heard while they happen: what this gateway remembers is kept right by them,
+//! and what others revoked is known here at once.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+
+use super::replica::Before;
+use super::{Engine, Found, Revocation, Store, StoreError};
+use crate::session::SessionId;
+
+/// For how long it is enough that every change up to a moment was heard: with what an answer takes on
+/// its way it stays below the second that is promised.
+const GOOD_FOR: Duration = Duration::from_millis(700);
+/// How many changes are looked at together.
+const TOGETHER: usize = 128;
+
+/// What a key of the store that gateways remember is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Item {
+    Session(SessionId),
+    /// A blacklist key.
+    Token(String),
+    Person(PersonHash),
+}
+
+/// Names a person without saying who it is; see [`person_hash`].
+pub type PersonHash = [u8; 16];
+
+/// What a listener hears.
+pub(super) enum News {
+    Changed(Item),
+    /// Everything may have changed, or some of it was not heard.
+    Everything,
+    /// Every change up to this moment has been heard.
+    HeardAll(Instant),
+    /// Nothing is heard for now.
+    Deaf,
+}
+
+/// The first half of the SHA-256 of what admission knows a person by.
+pub fn person_hash(user_key: &str) -> PersonHash {
+    let hash = Sha256::digest(user_key.as_bytes());
+    hash.first_chunk().copied().unwrap_or_default()
+}
+
+impl Store {
+    /// Follows the store's changes for ever. What changed of the sessions that are remembered or
+    /// watched, of the blacklist and of cut-offs is looked up at once; revocations among it are
+    /// announced as this gateway's own are.
+    pub async fn follow(self, watched: impl Fn(SessionId) -> bool + Send + Sync + 'static) {
+        let Engine::Redis(redis) = &self.engine else {
+            // All changes are made here.
+            return;
+        };
+        let (tell, told) = mpsc::unbounded_channel();
+        let shared = Arc::clone(&self.shared);
+        let clock = redis.clone();
+        let hear = move |news| match news {
+            News::Changed(item) => {
+                let remembered = shared.replica.changed(&item, clock.clock());
+                let matters = match &item {
+                    Item::Session(id) => remembered || watched(*id),
+                    Item::Token(_) | Item::Person(_) => true,
+                };
+                if matters {
+                    // The other end lives as long as this one.
+                    let _ = tell.send(item);
+                }
+            }
+            News::Everything => shared.replica.gap(),
+            News::HeardAll(as_of) => shared.replica.heard_all(as_of, GOOD_FOR),
+            News::Deaf => shared.replica.deaf(),
+        };
+        tokio::join!(redis.listen(hear), self.look_up(told));
+    }
+
+    async fn look_up(&self, mut told: mpsc::UnboundedReceiver<Item>) {
+        let mut items = Vec::new();
+        while told.recv_many(&mut items, TOGETHER).await > 0 {
+            if let Err(error) = self.look_at(std::mem::take(&mut items)).await {
+                // Nothing is lost: what changed is asked for when it is needed.
+                tracing::debug!(%error, "changes in the store could not be looked at");
+            }
+        }
+    }
+
+    async fn look_at(&self, items: Vec<Item>) -> Result<(), StoreError> {
+        let (mut sessions, mut tokens, mut people) = (Vec::new(), Vec::new(), Vec::new());
+        for item in items {
+            let before = self.shared.replica.before(&item);
+            match item {
+                Item::Session(id) => sessions.push(id),
+                Item::Token(key) => tokens.push((key, before)),
+                Item::Person(hash) => people.push((hash, before)),
+            }
+        }
+        // Nothing is said about idleness: it is no change.
+        for (id, found) in self.found("follow", &sessions, None).await? {
+            // One that is missing may live elsewhere.
+            if matches!(found, Found::Revoked(_)) {
+                self.spread(Revocation::Session(id));
+            }
+        }
+        self.look_at_tokens(tokens).await?;
+        self.look_at_people(&people).await
+    }
+
+    async fn look_at_tokens(&self, tokens: Vec<(String, Before)>) -> Result<(), StoreError> {
+        let keys: Vec<&str> = tokens.iter().map(|(key, _)| key.as_str()).collect();
+        let listed = self.ask_blacklist(&keys).await?;
+        for ((key, before), listed) in tokens.into_iter().zip(listed) {
+            self.shared.replica.note_token(&key, listed, before);
+            if listed {
+                self.spread(Revocation::Token(key));
+            }
+        }
+        Ok(())
+    }
+
+    async fn look_at_people(&self, people: &[(PersonHash, Before)]) -> Result<(), StoreError> {
+        let hashes: Vec<PersonHash> = people.iter().map(|(hash, _)| *hash).collect();
+        let cut_offs = self.ask_cut_offs(&hashes).await?;
+        for ((hash, before), cut_off) in people.iter().zip(cut_offs) {
+            self.shared.replica.note_person(*hash, cut_off, *before);
+            if let Some(second) = cut_off {
+                self.spread(Revocation::Person(*hash, second));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,159 @@
+//! What is answered in the store's place, while every change of it is sure to be heard.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::super::{Findings, Found, Inquiry, PersonHash};
+use super::{Noted, Replica, SURE_FOR};
+use crate::limits::Charge;
+use crate::session::{Millis, SessionId, Status};
+
+/// What of an inquiry needs no question.
+#[derive(Debug, Default)]
+pub(in super::super) struct Sure {
+    pub session: Option<Found>,
+    pub blacklisted: Option<bool>,
+    pub cut_off: Option<Option<u64>>,
+}
+
+/// The limits with identity that are left to decide.
+pub(in super::super) type After<'a> = Cow<'a, [Charge]>;
+
+impl Sure {
+    /// Those of the limits with identity that bind the request: none where something that is sure
+    /// ends it.
+    pub(in super::super) fn after<'i>(&self, inquiry: &Inquiry<'i>) -> After<'i> {
+        let over = self.blacklisted == Some(true)
+            || inquiry.is_cut_off(self.cut_off.flatten())
+            || self.session.as_ref().is_some_and(|found| {
+                let Found::Active(session, _) = found else {
+                    return true;
+                };
+                !inquiry.require.met_by(&session.roles, &session.scopes)
+            });
+        match &self.session {
+            _ if over => Cow::Borrowed(&[]),
+            Some(Found::Active(session, _)) => {
+                let binds = |charge: &&Charge| charge.limit.binds(&session.roles);
+                if inquiry.after.iter().all(|charge| binds(&charge)) {
+                    Cow::Borrowed(inquiry.after)
+                } else {
+                    Cow::Owned(inquiry.after.iter().filter(binds).cloned().collect())
+                }
+            }
+            _ => Cow::Borrowed(inquiry.after),
+        }
+    }
+
+    /// What is left to ask.
+    pub(in super::super) fn rest<'i>(
+        &self,
+        inquiry: &Inquiry<'i>,
+        after: &'i [Charge],
+    ) -> Inquiry<'i> {
+        Inquiry {
+            before: inquiry.before,
+            session: inquiry.session.filter(|_| self.session.is_none()),
+            known: inquiry.known.clone().filter(|_| self.session.is_none()),
+            last_access: inquiry.last_access,
+            blacklist_key: inquiry.blacklist_key.filter(|_| self.blacklisted.is_none()),
+            cut_off_of: inquiry.cut_off_of.filter(|_| self.cut_off.is_none()),
+            issued_at: inquiry.issued_at,
+            require: inquiry.require,
+            after,
+        }
+    }
+
+    /// Adds what was sure to what was found.
+    pub(in super::super) fn complete(self, findings: &mut Findings) {
+        if let Some(session) = self.session {
+            findings.session = session;
+        }
+        findings.blacklisted |= self.blacklisted == Some(true);
+        if let Some(cut_off) = self.cut_off {
+            findings.cut_off = cut_off;
+        }
+    }
+}
+
+impl Replica {
+    /// What is sure of an inquiry at this time of the store's.
+    pub(in super::super) fn sure(
+        &self,
+        inquiry: &Inquiry<'_>,
+        idle: Option<Duration>,
+        now: impl Fn() -> Millis,
+    ) -> Sure {
+        let Some(epoch) = self.guard.sure() else {
+            return Sure::default();
+        };
+        Sure {
+            session: inquiry
+                .session
+                .and_then(|id| self.sure_session(id, idle, now(), epoch)),
+            blacklisted: inquiry
+                .blacklist_key
+                .and_then(|key| self.sure_token(key, epoch)),
+            cut_off: inquiry
+                .cut_off_of
+                .and_then(|person| self.sure_person(&person, epoch)),
+        }
+    }
+
+    /// Whether a session is sure to be alive.
+    pub(in super::super) fn is_surely_active(
+        &self,
+        id: SessionId,
+        idle: Option<Duration>,
+        now: Millis,
+    ) -> bool {
+        let epoch = self.guard.sure();
+        let found = epoch.and_then(|epoch| self.sure_session(id, idle, now, epoch));
+        matches!(found, Some(Found::Active(..)))
+    }
+
+    /// Whether a token is sure to be, or not to be, on the blacklist.
+    pub(in super::super) fn is_surely_listed(&self, key: &str) -> Option<bool> {
+        self.sure_token(key, self.guard.sure()?)
+    }
+
+    fn sure_session(
+        &self,
+        id: SessionId,
+        idle: Option<Duration>,
+        now: Millis,
+        epoch: u64,
+    ) -> Option<Found> {
+        let Some(seen) = self.sessions.get(&id) else {
+            let noted = self.missing.get(&id)?;
+            return noted.is_sure(epoch).then_some(Found::Missing);
+        };
+        let sure = seen.epoch.load(Ordering::SeqCst) == epoch && seen.at.elapsed() < SURE_FOR;
+        let session = seen.session.as_ref().filter(|_| sure)?;
+        let last_access = seen.last_access.load(Ordering::Relaxed);
+        match session.status(last_access, idle, now) {
+            Status::Revoked => Some(Found::Revoked((**session).clone())),
+            Status::Active => Some(Found::Active(Arc::clone(session), last_access)),
+            Status::Expired if now >= session.expires_at => {
+                Some(Found::Expired((**session).clone()))
+            }
+            // It may have been used elsewhere.
+            Status::Expired => None,
+        }
+    }
+
+    fn sure_token(&self, key: &str, epoch: u64) -> Option<bool> {
+        let sure = |noted: Noted<()>| noted.is_sure(epoch);
+        if self.accepted.get(key).is_some_and(sure) {
+            return Some(false);
+        }
+        self.revoked.get(key).is_some_and(sure).then_some(true)
+    }
+
+    fn sure_person(&self, person: &PersonHash, epoch: u64) -> Option<Option<u64>> {
+        let noted = self.cut_offs.get(person)?;
+        noted.is_sure(epoch).then_some(noted.says)
+    }
+}

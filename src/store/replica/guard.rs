@@ -1,0 +1,151 @@
+//! When what was heard of the store's changes is enough to answer without asking it.
+//!
+//! An answer of the store may be overtaken by the news that it is out of date: it is kept only if
+//! nothing was heard meanwhile of what it is about. And it answers again only while every change is
+//! sure to be heard: as of a moment that the listening connection proved, for a bound from then.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::super::Item;
+
+/// Changes are counted by a hash of what they are about: more would be finer, not safer.
+const SLOTS: usize = 1024;
+
+#[derive(Debug)]
+pub(super) struct Guard {
+    started: Instant,
+    changes: Vec<AtomicU64>,
+    /// What is known from before a gap in what was heard has another epoch. 0 is none.
+    epoch: AtomicU64,
+    /// In milliseconds since `started`; 0: not at all.
+    sure_until: AtomicU64,
+}
+
+/// The state of things before the store was asked.
+#[derive(Debug, Clone, Copy)]
+pub(in super::super) struct Before {
+    epoch: u64,
+    slot: usize,
+    changes: u64,
+}
+
+impl Default for Guard {
+    fn default() -> Guard {
+        Guard {
+            started: Instant::now(),
+            changes: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
+            epoch: AtomicU64::new(1),
+            sure_until: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Guard {
+    /// The epoch, while every change is sure to be heard.
+    pub(super) fn sure(&self) -> Option<u64> {
+        let until = self.sure_until.load(Ordering::SeqCst);
+        // Most gateways without a listener never read the clock here.
+        (until > 0 && self.millis(Instant::now()) < until)
+            .then(|| self.epoch.load(Ordering::SeqCst))
+    }
+
+    /// Every change up to `as_of` has been heard: that is enough for so long.
+    pub(super) fn heard_all(&self, as_of: Instant, good_for: Duration) {
+        let until = self.millis(as_of + good_for);
+        self.sure_until.store(until, Ordering::SeqCst);
+    }
+
+    /// Changes may have been missed: nothing from before is sure any more.
+    pub(super) fn gap(&self) {
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Nothing is heard for now.
+    pub(super) fn deaf(&self) {
+        self.sure_until.store(0, Ordering::SeqCst);
+        self.gap();
+    }
+
+    pub(super) fn changed(&self, item: &Item) {
+        if let Some(changes) = self.changes.get(slot(item)) {
+            changes.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    pub(super) fn before(&self, item: &Item) -> Before {
+        let slot = slot(item);
+        Before {
+            epoch: self.epoch.load(Ordering::SeqCst),
+            slot,
+            changes: self.count(slot),
+        }
+    }
+
+    /// The epoch that an answer belongs to; 0 if something was heard of it since it was asked for.
+    /// To be asked again once the answer is kept: what is heard in between finds nothing to forget.
+    pub(super) fn still(&self, before: Before) -> u64 {
+        let same = self.epoch.load(Ordering::SeqCst) == before.epoch
+            && self.count(before.slot) == before.changes;
+        if same { before.epoch } else { 0 }
+    }
+
+    fn count(&self, slot: usize) -> u64 {
+        let changes = self.changes.get(slot);
+        changes.map_or(0, |changes| changes.load(Ordering::SeqCst))
+    }
+
+    fn millis(&self, at: Instant) -> u64 {
+        let since = at.saturating_duration_since(self.started);
+        // Never 0, which says that nothing is heard.
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX).max(1)
+    }
+}
+
+/// FNV-1a over what is hashed or random already.
+fn slot(item: &Item) -> usize {
+    let bytes = match item {
+        Item::Session(id) => &id.0[..],
+        Item::Token(key) => key.as_bytes(),
+        Item::Person(hash) => &hash[..],
+    };
+    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    usize::try_from(hash % SLOTS as u64).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::SessionId;
+
+    const ONE: Item = Item::Session(SessionId([1; 32]));
+    const LONG: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn an_answer_that_was_overtaken_belongs_to_no_epoch() {
+        let guard = Guard::default();
+        let before = guard.before(&ONE);
+        assert_eq!(guard.still(before), 1);
+        guard.changed(&ONE);
+        assert_eq!(guard.still(before), 0);
+        let before = guard.before(&ONE);
+        guard.gap();
+        assert_eq!(guard.still(before), 0);
+    }
+
+    #[test]
+    fn nothing_is_sure_before_something_is_heard_or_after_its_time() {
+        let guard = Guard::default();
+        assert_eq!(guard.sure(), None);
+        guard.heard_all(Instant::now(), LONG);
+        assert_eq!(guard.sure(), Some(1));
+        guard.deaf();
+        assert_eq!(guard.sure(), None);
+        guard.heard_all(Instant::now(), LONG);
+        assert_eq!(guard.sure(), Some(2));
+        guard.heard_all(Instant::now(), Duration::ZERO);
+        assert_eq!(guard.sure(), None);
+    }
+}

@@ -1,0 +1,129 @@
+//! What the store says, kept unless it was overtaken by the news that it is out of date.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::super::{Findings, Found, Inquiry, Item, PersonHash};
+use super::guard::Before;
+use super::{Noted, Replica};
+use crate::session::SessionId;
+
+/// The state of things before the store was asked an inquiry.
+pub(in super::super) struct Asking {
+    session: Option<Before>,
+    token: Option<Before>,
+    person: Option<Before>,
+}
+
+impl Replica {
+    /// To be called before the store is asked, for [`Replica::keep`].
+    pub(in super::super) fn asking(&self, inquiry: &Inquiry<'_>) -> Asking {
+        Asking {
+            session: inquiry
+                .session
+                .map(|id| self.guard.before(&Item::Session(id))),
+            token: inquiry
+                .blacklist_key
+                .map(|key| self.guard.before(&Item::Token(key.to_owned()))),
+            person: inquiry
+                .cut_off_of
+                .map(|person| self.guard.before(&Item::Person(person))),
+        }
+    }
+
+    /// Takes note of what the store found, as far as it was not overtaken by news.
+    pub(in super::super) fn keep(
+        &self,
+        asking: &Asking,
+        inquiry: &Inquiry<'_>,
+        findings: &Findings,
+    ) {
+        if let (Some(before), Some(id)) = (asking.session, inquiry.session) {
+            self.note_session(id, &findings.session, before);
+        }
+        // Where a limit refused first, nothing was looked up.
+        if inquiry.session.is_some() && findings.session == Found::NotAsked {
+            return;
+        }
+        if let (Some(before), Some(key)) = (asking.token, inquiry.blacklist_key)
+            && !findings.decisions.iter().any(|decision| decision.refuses())
+        {
+            self.note_token(key, findings.blacklisted, before);
+        }
+        if let (Some(before), Some(person)) = (asking.person, inquiry.cut_off_of)
+            && !findings.decisions.iter().any(|decision| decision.refuses())
+        {
+            self.note_person(person, findings.cut_off, before);
+        }
+    }
+
+    /// Takes note of what the store said of a session, unless that was overtaken.
+    pub(in super::super) fn note_session(&self, id: SessionId, found: &Found, before: Before) {
+        if *found == Found::Missing {
+            self.sessions.remove(&id);
+            let epoch = self.guard.still(before);
+            let at = Instant::now();
+            self.missing.insert(
+                id,
+                Noted {
+                    says: (),
+                    at,
+                    epoch,
+                },
+            );
+            if self.guard.still(before) == 0 {
+                self.missing.remove(&id);
+            }
+            return;
+        }
+        let epoch = self.guard.still(before);
+        if let Some(seen) = self.remember_as_of(id, found, epoch)
+            && self.guard.still(before) == 0
+        {
+            seen.epoch.store(0, Ordering::SeqCst);
+        }
+    }
+
+    pub(in super::super) fn note_token(&self, key: &str, blacklisted: bool, before: Before) {
+        let epoch = self.guard.still(before);
+        let noted = Noted {
+            says: (),
+            at: Instant::now(),
+            epoch,
+        };
+        if blacklisted {
+            self.revoked.insert(key.to_owned(), noted);
+            self.accepted.remove(key);
+            return;
+        }
+        self.revoked.remove(key);
+        self.accepted.insert(key.to_owned(), noted);
+        if self.guard.still(before) == 0 {
+            self.accepted
+                .insert(key.to_owned(), Noted { epoch: 0, ..noted });
+        }
+    }
+
+    pub(in super::super) fn note_person(
+        &self,
+        person: PersonHash,
+        cut_off: Option<u64>,
+        before: Before,
+    ) {
+        let epoch = self.guard.still(before);
+        let noted = Noted {
+            says: cut_off,
+            at: Instant::now(),
+            epoch,
+        };
+        self.cut_offs.insert(person, noted);
+        if self.guard.still(before) == 0 {
+            self.cut_offs.insert(person, Noted { epoch: 0, ..noted });
+        }
+    }
+
+    /// To be called before the store is asked about one thing.
+    pub(in super::super) fn before(&self, item: &Item) -> Before {
+        self.guard.before(item)
+    }
+}
