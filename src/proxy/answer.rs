@@ -14,6 +14,9 @@ use crate::credential;
 use crate::limits::{self, Decision};
 use crate::refusal::Refusal;
 
+/// The media type of an event stream (HTML, section 9.2).
+pub(super) const EVENT_STREAM: &[u8] = b"text/event-stream";
+
 /// Completes the head of an upstream's answer.
 ///
 /// # Errors
@@ -138,13 +141,14 @@ fn follow_streams(session: &mut Session, response: &ResponseHeader, ctx: &mut Co
         .headers
         .get(header::CONTENT_TYPE)
         .map_or(&b""[..], |kind| kind.as_bytes());
-    let kind = if upgraded || content.starts_with(b"text/event-stream") {
+    let kind = if upgraded {
         Kind::Endless
-    } else if content.starts_with(b"application/grpc") {
-        Kind::Call
     } else {
-        return;
+        kind_of(content)
     };
+    if kind == Kind::Short {
+        return;
+    }
     if kind == Kind::Endless {
         let idle = ctx.timeouts().and_then(|timeouts| timeouts.stream_idle);
         ctx.arrival.control.silence.allow(idle);
@@ -153,6 +157,24 @@ fn follow_streams(session: &mut Session, response: &ResponseHeader, ctx: &mut Co
     }
     if let Some(ticket) = &ctx.ticket {
         ticket.becomes(kind);
+    }
+}
+
+/// What an answer's media type says of how long it may last. Case means nothing in it (RFC 9110,
+/// section 8.3.1), and gRPC's may go on behind a `+`.
+fn kind_of(content: &[u8]) -> Kind {
+    let begins = |name: &[u8]| {
+        let start = content.get(..name.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(name))
+    };
+    let rest = content.get(EVENT_STREAM.len()..).unwrap_or_default();
+    let whole = matches!(rest.trim_ascii_start().first(), None | Some(b';'));
+    if begins(EVENT_STREAM) && whole {
+        Kind::Endless
+    } else if begins(b"application/grpc") {
+        Kind::Call
+    } else {
+        Kind::Short
     }
 }
 
@@ -223,6 +245,28 @@ impl Context {
                 Some(refusal.code().to_ascii_lowercase())
             }
             _ => self.authenticated.then(|| "ok".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_long_an_answer_may_last_is_read_off_its_media_type() {
+        for (content, kind) in [
+            ("text/event-stream", Kind::Endless),
+            ("Text/Event-Stream;charset=UTF-8", Kind::Endless),
+            ("TEXT/EVENT-STREAM ; charset=utf-8", Kind::Endless),
+            ("text/event-streams", Kind::Short),
+            ("text/event", Kind::Short),
+            ("application/grpc", Kind::Call),
+            ("Application/GRPC+proto", Kind::Call),
+            ("application/json", Kind::Short),
+            ("", Kind::Short),
+        ] {
+            assert_eq!(kind_of(content.as_bytes()), kind, "{content}");
         }
     }
 }

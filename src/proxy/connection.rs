@@ -165,6 +165,11 @@ impl Connection {
         self.frames = FrameBoundary::default();
     }
 
+    /// What the connection is controlled by now.
+    pub fn control(&self) -> Arc<Control> {
+        Arc::clone(&self.control)
+    }
+
     /// Sends a last answer and closes.
     pub async fn finish_with(&mut self, answer: &[u8]) {
         if self.transport.write_all(answer).await.is_ok() {

@@ -12,6 +12,7 @@ use pingora::proxy::Session;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType};
 
+use super::answer::EVENT_STREAM;
 use super::context::Context;
 use super::{Current, fields, headers, trace};
 use crate::admission::{Identity, Permit};
@@ -213,9 +214,11 @@ fn is_http1(peer: &HttpPeer) -> bool {
 
 /// Whether a request asks for an answer that may stay silent for long.
 fn asks_for_stream(session: &Session) -> bool {
-    let accept = session.req_header().headers.get(header::ACCEPT);
-    accept
-        .is_some_and(|kinds| memchr::memmem::find(kinds.as_bytes(), b"text/event-stream").is_some())
+    let kinds = session.req_header().headers.get_all(header::ACCEPT);
+    kinds.iter().any(|kinds| {
+        let mut parts = kinds.as_bytes().windows(EVENT_STREAM.len());
+        parts.any(|part| part.eq_ignore_ascii_case(EVENT_STREAM))
+    })
 }
 
 impl Context {

@@ -8,12 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::BytesMut;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
-use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
+use pingora::apps::{HttpServerApp, ReusedHttpStream};
 use pingora::protocols::http::ServerSession;
-use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora::server::ShutdownWatch;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -25,6 +23,8 @@ use super::control::Control;
 use super::head::Fault;
 use super::{Lane, proxy_protocol, respond};
 use crate::settings::{Listener, ListenerLive};
+
+mod http2;
 
 /// TLS handshakes from one address, a second and at once. They cost a signature each, before any
 /// configured limit can look at a request. Trusted proxies are not counted.
@@ -253,32 +253,6 @@ impl Door {
             connection = same;
         }
     }
-
-    async fn serve_http2(
-        &self,
-        mut connection: Box<Connection>,
-        peer: Arc<Peer>,
-        lane: Arc<Lane>,
-        shutdown: ShutdownWatch,
-    ) {
-        let limits = &self.settings.limits;
-        match timeout(limits.handshake_timeout, connection.read_preface()).await {
-            Ok(true) => {}
-            Ok(false) => return lane.worker.refused("http2_preface"),
-            Err(_) => return lane.worker.refused("handshake_timeout"),
-        }
-        let mut options = default_h2_options();
-        options.max_header_list_size(u32::try_from(limits.head).unwrap_or(u32::MAX));
-        let mut server = HttpServerOptions::default();
-        server.h2_idle_timeout = Some(limits.keepalive);
-        let gate = Arc::new(Http2Gate {
-            peer,
-            lane,
-            options,
-            server,
-        });
-        gate.process_new(connection, &shutdown).await;
-    }
 }
 
 /// Counts a connection for as long as it lives.
@@ -302,39 +276,6 @@ impl Drop for Seat {
     fn drop(&mut self) {
         self.door.open.fetch_sub(1, Ordering::AcqRel);
         self.lane.worker.metrics.connections.dec();
-    }
-}
-
-/// One HTTP/2 connection; Pingora drives it and hands over each stream.
-struct Http2Gate {
-    peer: Arc<Peer>,
-    lane: Arc<Lane>,
-    options: H2Options,
-    server: HttpServerOptions,
-}
-
-#[async_trait]
-impl HttpServerApp for Http2Gate {
-    async fn process_new_http(
-        self: &Arc<Self>,
-        session: ServerSession,
-        shutdown: &ShutdownWatch,
-    ) -> Option<ReusedHttpStream> {
-        serve(
-            Arrival::new(Arc::clone(&self.peer)),
-            &self.lane,
-            session,
-            shutdown,
-        )
-        .await
-    }
-
-    fn h2_options(&self) -> Option<H2Options> {
-        Some(self.options.clone())
-    }
-
-    fn server_options(&self) -> Option<&HttpServerOptions> {
-        Some(&self.server)
     }
 }
 

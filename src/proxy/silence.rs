@@ -78,6 +78,11 @@ impl Silence {
         }
     }
 
+    /// Whether the client does not take what is written to it.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked.load(Ordering::Relaxed)
+    }
+
     /// Ends the measuring. It has to come before the connection may serve another request: its
     /// descriptor is somebody else's from then on.
     pub fn end(&self) {

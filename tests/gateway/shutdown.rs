@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::support::client::{Client, Request};
 use crate::support::config::Config;
+use crate::support::frames::{self, END_HEADERS, END_STREAM, Frames, HEADERS, Outcome};
 use crate::support::gateway::Gateway;
 use crate::support::upstream::Upstream;
 use crate::support::wait::{eventually, within};
@@ -76,6 +77,32 @@ fn websockets_and_streams_are_told_to_go() {
     assert_eq!(socket.close_code(Duration::from_secs(5)), Some(AWAY));
     assert!(events.closes_within(Duration::from_secs(5)));
     assert_eq!(gateway.wait_exit().code(), Some(0));
+}
+
+#[test]
+fn a_client_that_takes_no_notice_of_the_end_does_not_keep_the_gateway() {
+    let upstream = Upstream::start();
+    let mut gateway = Gateway::start(Config::new(upstream.address));
+    // It acknowledges nothing, and keeps the connection.
+    let mut deaf = Frames::connect(gateway.public);
+    let get = |path| frames::request("GET", path, &[]);
+    let head = get("/public/a");
+    deaf.send(HEADERS, END_STREAM | END_HEADERS, 1, &head)
+        .unwrap();
+    assert_eq!(deaf.outcome(1), Outcome::Status(200));
+    let head = get("/public/slow?ms=2500");
+    deaf.send(HEADERS, END_STREAM | END_HEADERS, 3, &head)
+        .unwrap();
+    eventually("it arrived", || upstream.saw("slow").then_some(()));
+    let start = Instant::now();
+    gateway.sigterm();
+    // What is in flight is finished, the GOAWAY notwithstanding.
+    let answered = std::iter::from_fn(|| deaf.next()).find(|frame| frame.kind == HEADERS);
+    assert_eq!(answered.map(|frame| frame.stream), Some(3));
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+    let took = start.elapsed();
+    // Well before the grace of 25 seconds.
+    assert!(took < Duration::from_secs(10), "{took:?}");
 }
 
 #[test]

@@ -47,6 +47,23 @@ fn an_event_stream_that_was_not_asked_for_outlives_the_read_timeout() {
 }
 
 #[test]
+fn a_media_type_is_an_event_stream_however_it_is_spelt() {
+    let upstream = serving(|mut stream| {
+        read_request(&mut stream);
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: Text/Event-Stream\r\n\r\ndata: hello\n\n";
+        let _ = stream.write_all(head.as_bytes());
+        // Longer than the timeout and what it may be overrun by.
+        std::thread::sleep(READ * 3 / 2);
+        let _ = stream.write_all(b"data: later\n\n");
+        read_request(&mut stream);
+    });
+    let gateway = gateway(upstream, &json!(null));
+    let mut client = Client::connect(gateway.public);
+    client.send(Request::get("/public/a").to_bytes());
+    client.until("data: later\n\n");
+}
+
+#[test]
 fn asking_for_an_event_stream_does_not_escape_the_read_timeout() {
     let upstream = Upstream::start();
     let gateway = gateway(upstream.address, &json!(null));
