@@ -111,7 +111,14 @@ impl Admission<'_> {
             Ok(findings) => findings,
             Err(error) if self.durable.on().is_some() => {
                 let identity = self.identity_without_store(asked, &claimed, error).await;
-                return identity.map(Some);
+                return identity.map(Some).map_err(|refused| match refused.refusal {
+                    // Signing out needs the database alone.
+                    Refusal::StoreUnavailable => Refused {
+                        lapsed: claimed.token,
+                        ..refused
+                    },
+                    _ => refused,
+                });
             }
             Err(error) => return Err(unknown(error)),
         };

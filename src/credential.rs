@@ -13,6 +13,9 @@ use crate::session::{CookieRules, SameSite, SessionToken};
 const MAX_AGE: u64 = 400 * 24 * 60 * 60;
 /// The names that the cookie has when none is configured.
 const DEFAULT_NAMES: [&str; 2] = ["__Host-portcullis", "portcullis"];
+/// The cookie that a form of the gateway's own pages is compared with: where cookies are secure, and
+/// where they are not. Without the prefix another host of the domain could set it.
+pub const FORM_COOKIES: [&str; 2] = ["__Host-portcullis-form", "portcullis-form"];
 
 /// The one credential of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +48,11 @@ pub fn extract<'a>(headers: &'a HeaderMap, cookie_name: &str) -> Presented<'a> {
             return presented;
         }
     }
+    in_cookie(headers, cookie_name)
+}
+
+/// Finds what the session cookie holds, whatever `Authorization` says.
+pub fn in_cookie(headers: &HeaderMap, cookie_name: &str) -> Presented<'static> {
     let mut cookies = headers
         .get_all(COOKIE)
         .iter()
@@ -138,7 +146,7 @@ fn value_of<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
         .then(|| value.strip_prefix(b"=").unwrap_or(value).trim_ascii())
 }
 
-/// Takes our cookie out of the `Cookie` fields of a request; the others stay byte for byte, in one
+/// Takes our cookies out of the `Cookie` fields of a request; the others stay byte for byte, in one
 /// field. `None`: nothing is left.
 pub fn strip_cookie<'a>(
     fields: impl IntoIterator<Item = &'a HeaderValue>,
@@ -149,7 +157,7 @@ pub fn strip_cookie<'a>(
         let kept: Vec<&[u8]> = field
             .as_bytes()
             .split(|byte| *byte == b';')
-            .filter(|pair| value_of(pair, name).is_none())
+            .filter(|pair| !ours(name).any(|ours| value_of(pair, ours).is_some()))
             .collect();
         let kept = kept.join(&b';');
         let kept = kept.trim_ascii_start();
@@ -236,7 +244,12 @@ fn has_prefix(name: &str, prefix: &str) -> bool {
         .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
-/// Tells whether an upstream's `Set-Cookie` would set our cookie.
+/// Every cookie that is the gateway's, where the session's has this name.
+fn ours(name: &str) -> impl Iterator<Item = &str> {
+    std::iter::once(name).chain(FORM_COOKIES)
+}
+
+/// Tells whether an upstream's `Set-Cookie` would set one of our cookies.
 pub fn set_cookie_is_ours(set_cookie: &HeaderValue, name: &str) -> bool {
     let bytes = set_cookie.as_bytes();
     let pair = bytes.split(|byte| *byte == b';').next().unwrap_or(bytes);
@@ -251,12 +264,14 @@ pub fn set_cookie_is_ours(set_cookie: &HeaderValue, name: &str) -> bool {
         .next()
         .unwrap_or(pair)
         .trim_ascii();
-    // Browsers see through the spelling of the prefixes; who else reads the cookie may not.
-    if has_prefix(name, "__Host-") || has_prefix(name, "__Secure-") {
-        set.eq_ignore_ascii_case(name.as_bytes())
-    } else {
-        set == name.as_bytes()
-    }
+    ours(name).any(|name| {
+        // Browsers see through the spelling of the prefixes; who else reads the cookie may not.
+        if has_prefix(name, "__Host-") || has_prefix(name, "__Secure-") {
+            set.eq_ignore_ascii_case(name.as_bytes())
+        } else {
+            set == name.as_bytes()
+        }
+    })
 }
 
 #[cfg(test)]

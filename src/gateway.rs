@@ -87,13 +87,13 @@ pub fn run(start: Start) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new().context("the metrics could not be set up")?);
     let (access_log, log_thread) = AccessLog::start(start.log_format, Arc::clone(&metrics))
         .context("the access log could not be started")?;
-    let password_length = live.identity.password_min_length;
+    let password_rules = live.identity.passwords;
     let (parts, doors) = background.block_on(async {
         let parts = build(boot, live, workers, metrics, access_log).await?;
         for user in start.seed {
             parts
                 .accounts
-                .add_user(user, password_length)
+                .add_user(user, password_rules)
                 .await
                 .context("a user could not be made")?;
         }

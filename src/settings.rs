@@ -145,12 +145,28 @@ pub struct Shutdown {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     pub registration_open: bool,
-    /// Characters.
-    pub password_min_length: usize,
+    pub passwords: PasswordRules,
     pub attempts_per_address: Rate,
     pub failures_per_account: Rate,
     /// What checks credentials; `None`: the users in the database.
     pub backend: Option<Arc<backend::Backend>>,
+}
+
+/// What a new password has to be like, and how it is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PasswordRules {
+    /// Characters.
+    pub min_length: usize,
+    pub cost: HashCost,
+}
+
+/// What one Argon2id hash costs (RFC 9106, section 3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HashCost {
+    /// KiB.
+    pub memory: u32,
+    pub iterations: u32,
+    pub parallelism: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -106,11 +106,14 @@ impl Failures {
     }
 
     /// Counts a failure, in both; one that is full does not keep the other from counting. Tells how
-    /// the counter of this address stands now.
+    /// the counters that concern this client stand now; one that refuses was full.
     pub(super) async fn count(&self, store: &Store) -> Vec<Decision> {
-        let here = charge_all(store, std::slice::from_ref(&self.here)).await;
-        charge_all(store, std::slice::from_ref(&self.everywhere)).await;
-        here
+        let mut counted = charge_all(store, std::slice::from_ref(&self.here)).await;
+        let everywhere = charge_all(store, std::slice::from_ref(&self.everywhere)).await;
+        if !self.known_here {
+            counted.extend(everywhere);
+        }
+        counted
     }
 }
 

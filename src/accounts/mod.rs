@@ -16,6 +16,7 @@ mod refresh;
 mod refresh_token;
 mod sign_in;
 mod strengthen;
+mod trial;
 mod users;
 
 use std::net::IpAddr;

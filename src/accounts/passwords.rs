@@ -13,6 +13,8 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use zeroize::Zeroizing;
 
+use crate::settings::HashCost;
+
 /// Who waits for a turn, for each core. At about 40 ms a hash the last one waits two seconds.
 const QUEUE_PER_CORE: usize = 50;
 /// When a caller who found the queue full is told to come again.
@@ -24,7 +26,7 @@ pub(super) struct Passwords {
     turns: Arc<Semaphore>,
     waiting: Arc<AtomicUsize>,
     queue: usize,
-    /// What an unknown user's password is compared with, so that it takes the same time.
+    /// Salt and hash of what an unknown user's password is compared with.
     nobody: Arc<str>,
 }
 
@@ -53,17 +55,10 @@ impl Passwords {
     }
 
     fn with_turns(turns: usize, queue: usize) -> Result<Passwords, HashError> {
-        // Made up rather than hashed: it takes as long to compare with, and the 19 MiB that a hash
-        // needs are not asked for before somebody signs in.
+        // Made up rather than hashed: it takes as long to compare with.
         let part = |bytes: &[u8]| STANDARD_NO_PAD.encode(bytes);
-        let nobody = format!(
-            "$argon2id$v=19$m={},t={},p={}${}${}",
-            Params::DEFAULT_M_COST,
-            Params::DEFAULT_T_COST,
-            Params::DEFAULT_P_COST,
-            part(&rand::random::<[u8; 16]>()),
-            part(&rand::random::<[u8; 32]>()),
-        );
+        let salt = part(&rand::random::<[u8; 16]>());
+        let nobody = format!("{salt}${}", part(&rand::random::<[u8; 32]>()));
         Ok(Passwords {
             turns: Arc::new(Semaphore::new(turns)),
             waiting: Arc::new(AtomicUsize::new(0)),
@@ -83,28 +78,41 @@ impl Passwords {
     }
 
     /// Hashes a password into the PHC string format.
-    pub(super) async fn hash(&self, turn: Turn, password: &str) -> Result<String, HashError> {
+    pub(super) async fn hash(
+        &self,
+        turn: Turn,
+        password: &str,
+        cost: HashCost,
+    ) -> Result<String, HashError> {
         let password = Zeroizing::new(password.to_owned());
         // The turn goes along: a caller who goes away does not make room while the work goes on.
         blocking(move || {
             let _turn = turn;
-            hash_now(&password)
+            hash_now(&password, cost)
         })
         .await?
     }
 
-    /// Compares a password with a hash, or with nobody's. The turn comes back with the answer.
+    /// Compares a password with a hash, or with nobody's. A no takes the work of `cost` for everybody,
+    /// also for whose hash was made at a lower one. The turn comes back with the answer.
     pub(super) async fn verify(
         &self,
         turn: Turn,
         password: &str,
         hash: Option<&str>,
+        cost: HashCost,
     ) -> Result<(Turn, bool), HashError> {
         let password = Zeroizing::new(password.to_owned());
         let known = hash.is_some();
-        let hash = hash.unwrap_or(&self.nobody).to_owned();
+        let hash = match hash {
+            Some(hash) => hash.to_owned(),
+            None => format!("{}{}", prefix(cost), self.nobody),
+        };
         blocking(move || {
             let matches = verify_now(&password, &hash)?;
+            if !matches {
+                catch_up(&password, &hash, cost)?;
+            }
             Ok((turn, known && matches))
         })
         .await?
@@ -138,38 +146,49 @@ async fn blocking<T: Send + 'static>(
         .map_err(|_| HashError::Failed)
 }
 
-fn argon2() -> Argon2<'static> {
-    // Argon2id, version 19, 19 MiB, two passes, one lane: OWASP's first choice of parameters.
-    Argon2::new(
-        argon2::Algorithm::Argon2id,
-        argon2::Version::V0x13,
-        Params::DEFAULT,
-    )
+/// What a hash of this cost begins with: Argon2id, version 19.
+fn prefix(cost: HashCost) -> String {
+    let HashCost {
+        memory,
+        iterations,
+        parallelism,
+    } = cost;
+    format!("$argon2id$v=19$m={memory},t={iterations},p={parallelism}$")
 }
 
-/// Tells whether a hash was made more cheaply than it would be now, or in another way.
-pub(super) fn is_outdated(hash: &str) -> bool {
-    let now = format!(
-        "$argon2id$v=19$m={},t={},p={}$",
-        Params::DEFAULT_M_COST,
-        Params::DEFAULT_T_COST,
-        Params::DEFAULT_P_COST,
-    );
-    if hash.starts_with(&now) {
+fn argon2(cost: HashCost) -> Result<Argon2<'static>, HashError> {
+    let params = Params::new(cost.memory, cost.iterations, cost.parallelism, None);
+    Ok(Argon2::new(
+        argon2::Algorithm::Argon2id,
+        argon2::Version::V0x13,
+        params.map_err(|_| HashError::Failed)?,
+    ))
+}
+
+/// Tells whether a hash was made more cheaply than it would be now, or in another way. What a guess
+/// costs is the memory that is gone over, times how often.
+pub(super) fn is_outdated(hash: &str, cost: HashCost) -> bool {
+    if hash.starts_with(&prefix(cost)) {
         return false;
     }
     let Ok(hash) = PasswordHash::new(hash) else {
         return false;
     };
-    let params = Params::try_from(&hash).ok();
-    let as_costly = |params: Params| {
-        params.m_cost() >= Params::DEFAULT_M_COST && params.t_cost() >= Params::DEFAULT_T_COST
-    };
-    hash.algorithm.as_str() != "argon2id" || !params.is_some_and(as_costly)
+    hash.algorithm.as_str() != "argon2id" || work_of(&hash).is_none_or(|it| it < work(cost))
 }
 
-fn hash_now(password: &str) -> Result<String, HashError> {
-    argon2()
+/// The KiB that making a hash goes over.
+fn work(cost: HashCost) -> u64 {
+    u64::from(cost.memory) * u64::from(cost.iterations)
+}
+
+fn work_of(hash: &PasswordHash) -> Option<u64> {
+    let params = Params::try_from(hash).ok()?;
+    Some(u64::from(params.m_cost()) * u64::from(params.t_cost()))
+}
+
+fn hash_now(password: &str, cost: HashCost) -> Result<String, HashError> {
+    argon2(cost)?
         .hash_password(password.as_bytes())
         .map(|hash| hash.to_string())
         .map_err(|_| HashError::Failed)
@@ -177,11 +196,34 @@ fn hash_now(password: &str) -> Result<String, HashError> {
 
 fn verify_now(password: &str, hash: &str) -> Result<bool, HashError> {
     let hash = PasswordHash::new(hash).map_err(|_| HashError::Failed)?;
-    match argon2().verify_password(password.as_bytes(), &hash) {
+    // The hash says itself how it was made.
+    match Argon2::default().verify_password(password.as_bytes(), &hash) {
         Ok(()) => Ok(true),
         Err(argon2::password_hash::Error::PasswordInvalid) => Ok(false),
         Err(_) => Err(HashError::Failed),
     }
+}
+
+/// Does the work that comparing with this hash has saved over what comparing with nobody's costs: the
+/// time of a no would tell who has an account from before the cost rose.
+fn catch_up(password: &str, hash: &str, cost: HashCost) -> Result<(), HashError> {
+    let hash = PasswordHash::new(hash).map_err(|_| HashError::Failed)?;
+    let left = work(cost).saturating_sub(work_of(&hash).unwrap_or_default());
+    let iterations = left / u64::from(cost.memory.max(1));
+    let rest = left % u64::from(cost.memory.max(1));
+    let passes = [(u64::from(cost.memory), iterations), (rest, 1)];
+    for (memory, iterations) in passes {
+        let part = HashCost {
+            memory: u32::try_from(memory).unwrap_or(u32::MAX),
+            iterations: u32::try_from(iterations).unwrap_or(u32::MAX),
+            parallelism: 1,
+        };
+        // Less than Argon2 has a size for is no time that could be measured.
+        if memory >= u64::from(Params::MIN_M_COST) && iterations > 0 {
+            hash_now(password, part)?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -190,12 +232,18 @@ mod tests {
 
     use super::*;
 
+    const COST: HashCost = HashCost {
+        memory: 19 << 10,
+        iterations: 2,
+        parallelism: 1,
+    };
+
     #[tokio::test]
     async fn a_password_is_verified_exactly_as_typed() {
         let passwords = Passwords::with_turns(1, 10).unwrap();
         let typed = " pässword 🔑 ".repeat(30);
         let hash = passwords
-            .hash(passwords.turn().await.unwrap(), &typed)
+            .hash(passwords.turn().await.unwrap(), &typed, COST)
             .await
             .unwrap();
         assert!(
@@ -203,13 +251,16 @@ mod tests {
             "{hash}"
         );
         let (mut turn, right) = passwords
-            .verify(passwords.turn().await.unwrap(), &typed, Some(&hash))
+            .verify(passwords.turn().await.unwrap(), &typed, Some(&hash), COST)
             .await
             .unwrap();
         assert!(right);
         for wrong in [typed.trim(), &typed.to_uppercase(), &typed[..128], ""] {
             let right;
-            (turn, right) = passwords.verify(turn, wrong, Some(&hash)).await.unwrap();
+            (turn, right) = passwords
+                .verify(turn, wrong, Some(&hash), COST)
+                .await
+                .unwrap();
             assert!(!right, "{wrong}");
         }
     }
@@ -218,15 +269,45 @@ mod tests {
     async fn nobodys_password_takes_the_same_work_and_never_matches() {
         let passwords = Passwords::with_turns(1, 10).unwrap();
         let (_, right) = passwords
-            .verify(passwords.turn().await.unwrap(), "x", None)
+            .verify(passwords.turn().await.unwrap(), "x", None, COST)
             .await
             .unwrap();
         assert!(!right);
-        assert!(
-            passwords
-                .nobody
-                .starts_with("$argon2id$v=19$m=19456,t=2,p=1$")
-        );
+    }
+
+    async fn time_of_a_no(passwords: &Passwords, hash: Option<&str>, cost: HashCost) -> Duration {
+        let turn = passwords.turn().await.unwrap();
+        let start = std::time::Instant::now();
+        let (_, right) = passwords.verify(turn, "x", hash, cost).await.unwrap();
+        assert!(!right);
+        start.elapsed()
+    }
+
+    #[tokio::test]
+    async fn a_no_takes_the_work_of_todays_cost_whatever_the_hash_cost() {
+        let passwords = Passwords::with_turns(1, 10).unwrap();
+        let old = hash_now("another", COST).unwrap();
+        let risen = HashCost {
+            memory: 64 << 10,
+            iterations: 3,
+            parallelism: 2,
+        };
+        // The fastest of a few, in turns: what else runs makes each slower only.
+        let mut least = [Duration::MAX; 3];
+        for _ in 0..7 {
+            for (least, (hash, cost)) in
+                least
+                    .iter_mut()
+                    .zip([(None, risen), (Some(&*old), risen), (Some(&*old), COST)])
+            {
+                *least = (*least).min(time_of_a_no(&passwords, hash, cost).await);
+            }
+        }
+        let [nobody, somebody, before] = least;
+        assert!(nobody > before * 3, "{least:?}");
+        // Without the further work it would be a fifth.
+        assert!(somebody > nobody.mul_f64(0.7), "{least:?}");
+        assert!(somebody < nobody.mul_f64(1.4), "{least:?}");
     }
 
     #[tokio::test]
@@ -249,19 +330,21 @@ mod tests {
             ("$argon2id$v=19$m=65536,t=3,p=4", false),
             ("$argon2id$v=19$m=8192,t=2,p=1", true),
             ("$argon2id$v=19$m=19456,t=1,p=1", true),
+            ("$argon2id$v=19$m=47104,t=1,p=1", false),
+            ("$argon2id$v=19$m=12288,t=3,p=1", true),
             ("$argon2i$v=19$m=19456,t=2,p=1", true),
         ] {
-            assert_eq!(is_outdated(&hash(start)), outdated, "{start}");
+            assert_eq!(is_outdated(&hash(start), COST), outdated, "{start}");
         }
         // There is nothing to make better of what cannot be verified.
-        assert!(!is_outdated("no hash"));
+        assert!(!is_outdated("no hash", COST));
     }
 
     #[tokio::test]
     async fn a_hash_that_is_none_is_an_error_and_not_a_wrong_password() {
         let passwords = Passwords::with_turns(1, 1).unwrap();
         let turn = passwords.turn().await.unwrap();
-        let outcome = passwords.verify(turn, "x", Some("no hash")).await;
+        let outcome = passwords.verify(turn, "x", Some("no hash"), COST).await;
         assert_eq!(outcome.err(), Some(HashError::Failed));
     }
 }

@@ -9,7 +9,7 @@ use crate::events::{Event, Kind};
 use crate::limits::Decision;
 use crate::refusal::Refusal;
 use crate::session::{EndReason, SessionId};
-use crate::settings::Live;
+use crate::settings::{HashCost, Live, PasswordRules};
 
 use super::sign_in::Claim;
 use super::users::unix_now;
@@ -26,13 +26,13 @@ impl PasswordChange {
     ///
     /// # Errors
     /// Each field that is wrong, and how.
-    pub fn check(&self, user: &User, min_length: usize) -> Result<(), Vec<(String, String)>> {
+    pub fn check(&self, user: &User, rules: PasswordRules) -> Result<(), Vec<(String, String)>> {
         let mut problems = super::Problems::default();
         let current = names::typed_password(self.current.expose_secret());
         problems.take("current_password", current);
         let new = names::new_password(
             self.new.expose_secret(),
-            min_length,
+            rules.min_length,
             &user.email,
             user.username.as_deref(),
         );
@@ -58,9 +58,10 @@ impl Accounts {
         limits: &mut Vec<Decision>,
     ) -> Result<(), Failure> {
         change
-            .check(&user, live.identity.password_min_length)
+            .check(&user, live.identity.passwords)
             .map_err(Failure::Invalid)?;
         let (session, ip) = asking;
+        let cost = live.identity.passwords.cost;
         let turn = self.passwords.turn().await?;
         let claim = Claim {
             user: Some(user),
@@ -69,15 +70,7 @@ impl Accounts {
             ip,
         };
         let user = self.prove(&live.identity, turn, claim, limits).await?;
-        let hash = self.hash(change.new.expose_secret()).await?;
-        // Not in the place of a password that somebody set after the current one was compared.
-        let replaced = self
-            .directory
-            .replace_hash(&user.id, &user.password_hash, &hash, Some(unix_now()))
-            .await?;
-        if !replaced {
-            return Err(Refusal::InvalidCredentials.into());
-        }
+        let user = self.replace_password(user, change, cost).await?;
         let event = Event::new(Kind::PasswordChanged).user(&user.id).ip(ip);
         self.events.record(match session {
             Some(session) => event.session(session),
@@ -94,6 +87,28 @@ impl Accounts {
         .await?;
         self.store.forget_profile(&user.id).await?;
         Ok(())
+    }
+
+    /// Sets a password, but not in the place of one that somebody set after the current one was
+    /// compared. A hash that a sign-in has made anew of the same password is no such one.
+    async fn replace_password(
+        &self,
+        mut user: User,
+        change: &PasswordChange,
+        cost: HashCost,
+    ) -> Result<User, Failure> {
+        let hash = self.hash(change.new.expose_secret(), cost).await?;
+        loop {
+            let replaced = self
+                .directory
+                .replace_hash(&user.id, &user.password_hash, &hash, Some(unix_now()))
+                .await?;
+            if replaced {
+                return Ok(user);
+            }
+            let current = change.current.expose_secret();
+            user = self.prove_again(&user.id, current, cost).await?;
+        }
     }
 
     /// Keeps somebody's picture, in the place of an earlier one.

@@ -20,6 +20,7 @@ use super::attempts::{self, Failures};
 use super::names::{self, Login};
 use super::passwords::Turn;
 use super::refresh_token::RefreshToken;
+use super::trial::Trial;
 use super::{Accounts, CheckedUser, Failure, SignedIn, Visitor, address_key, invalid};
 
 /// What somebody signs in with.
@@ -61,7 +62,8 @@ impl Accounts {
         let user = self
             .authenticate(&live.identity, &credentials, visitor, limits)
             .await?;
-        let user = self.strengthen(user, credentials.password).await?;
+        let cost = live.identity.passwords.cost;
+        let user = self.strengthen(user, credentials.password, cost).await?;
         self.admit_user(live, user, credentials.held, visitor).await
     }
 
@@ -101,7 +103,7 @@ impl Accounts {
     }
 
     /// Counts decisions, keeps those that the client is told of, and says whether all are yes.
-    fn admitted(&self, decisions: Vec<Decision>, limits: &mut Vec<Decision>) -> bool {
+    pub(super) fn admitted(&self, decisions: Vec<Decision>, limits: &mut Vec<Decision>) -> bool {
         let admitted = decisions.iter().all(|decision| decision.allowed);
         for decision in decisions {
             let outcome = match (decision.allowed, decision.degraded) {
@@ -118,10 +120,8 @@ impl Accounts {
         admitted
     }
 
-    /// Finds the user whose name and password these are. The failures are looked at and counted
-    /// while the turn is held, so that parallel guesses beyond the limit are as many as there are
-    /// turns. While the store does not answer nothing is compared either, but where sessions go on
-    /// without it: there this process counts.
+    /// Finds the user whose name and password these are. While the store does not answer nothing is
+    /// compared, but where sessions go on without it: there this process counts.
     async fn authenticate(
         &self,
         rules: &Identity,
@@ -141,7 +141,7 @@ impl Accounts {
     }
 
     /// Compares a password with the one of the account that is claimed, unless there were too many
-    /// failures.
+    /// failures, before or meanwhile.
     pub(super) async fn prove(
         &self,
         rules: &Identity,
@@ -156,26 +156,23 @@ impl Accounts {
             .knows_address(account, &address_key(ip))
             .await?;
         let failures = Failures::of(account, ip, known_here, rules);
-        let before = limits.len();
-        let standing = failures.standing(&self.store, self.is_durable()).await?;
-        if !self.admitted(standing, limits) {
-            let event = Event::new(Kind::SignInLimited).ip(ip);
-            self.events.record(concerning(event, user.as_ref()));
-            return Err(Failure::Limited);
-        }
+        let trial = Trial {
+            failures: &[failures],
+            user: user.as_ref().map(|user| &*user.id),
+            ip,
+        };
+        self.look(&trial, limits).await?;
         let hash = user.as_ref().map(|user| user.password_hash.as_str());
-        let (turn, right) = self.passwords.verify(turn, claim.password, hash).await?;
-        match user {
-            Some(user) if right && !user.disabled => Ok(user),
-            user => {
-                limits.truncate(before);
-                limits.extend(failures.count(&self.store).await);
-                drop(turn);
-                let event = Event::new(Kind::SignInFailed).ip(ip);
-                self.events.record(concerning(event, user.as_ref()));
-                Err(Refusal::InvalidCredentials.into())
-            }
-        }
+        let cost = rules.passwords.cost;
+        let (turn, right) = self
+            .passwords
+            .verify(turn, claim.password, hash, cost)
+            .await?;
+        let right = right && user.as_ref().is_some_and(|user| !user.disabled);
+        let judged = self.judge(&trial, right, limits).await;
+        drop(turn);
+        judged?;
+        user.ok_or(Refusal::InvalidCredentials.into())
     }
 
     async fn find(&self, login: &Login) -> Result<Option<User>, directory::Error> {
@@ -193,10 +190,8 @@ impl Accounts {
         held: Option<SessionToken>,
         visitor: &Visitor,
     ) -> Result<SignedIn, Failure> {
-        if let Some(held) = held {
-            self.replace(&user, &held, live.sessions.idle_timeout)
-                .await?;
-        }
+        self.replace(&user, held, live.sessions.idle_timeout)
+            .await?;
         let signed_in = self.sign_in_unasked(live, user, visitor).await?;
         let user = &signed_in.user;
         let now = signed_in.session.session.created_at;
@@ -211,22 +206,27 @@ impl Accounts {
             );
         }
         self.notice_device(user, visitor, now).await;
+        self.report_sign_in(&signed_in, visitor);
+        Ok(signed_in)
+    }
+
+    fn report_sign_in(&self, signed_in: &SignedIn, visitor: &Visitor) {
         self.events.record(
             Event::new(Kind::SignIn)
-                .user(&user.id)
+                .user(&signed_in.user.id)
                 .session(signed_in.session.session.id)
                 .ip(visitor.ip),
         );
-        Ok(signed_in)
     }
 
     /// Ends the session that the browser held, if it is alive and the same user's.
     async fn replace(
         &self,
         user: &User,
-        held: &SessionToken,
+        held: Option<SessionToken>,
         idle: Option<Duration>,
     ) -> Result<(), Failure> {
+        let Some(held) = held else { return Ok(()) };
         let Some(entry) = self.session(held.id()).await? else {
             return Ok(());
         };
@@ -299,13 +299,6 @@ impl Accounts {
                 Err(Refusal::InvalidCredentials.into())
             }
         }
-    }
-}
-
-fn concerning(event: Event, user: Option<&User>) -> Event {
-    match user {
-        Some(user) => event.user(&user.id),
-        None => event,
     }
 }
 

@@ -3,6 +3,7 @@
 
 use crate::directory::User;
 use crate::refusal::Refusal;
+use crate::settings::HashCost;
 
 use super::passwords::is_outdated;
 use super::{Accounts, Failure};
@@ -10,11 +11,16 @@ use super::{Accounts, Failure};
 impl Accounts {
     /// Gives the user with a hash of today's cost. A hash that cannot be made now is made another
     /// time.
-    pub(super) async fn strengthen(&self, user: User, password: &str) -> Result<User, Failure> {
-        if !is_outdated(&user.password_hash) {
+    pub(super) async fn strengthen(
+        &self,
+        user: User,
+        password: &str,
+        cost: HashCost,
+    ) -> Result<User, Failure> {
+        if !is_outdated(&user.password_hash, cost) {
             return Ok(user);
         }
-        let Ok(hash) = self.hash(password).await else {
+        let Ok(hash) = self.hash(password, cost).await else {
             return Ok(user);
         };
         let replaced = self
@@ -28,15 +34,27 @@ impl Accounts {
             });
         }
         // Another sign-in has just done it, or the password is another one by now.
-        let now = self.directory.user(&user.id).await?;
+        self.prove_again(&user.id, password, cost).await
+    }
+
+    /// Compares a password, which was right a moment ago, with the hash that has come in the place
+    /// of the one that it was compared with.
+    ///
+    /// # Errors
+    /// `INVALID_CREDENTIALS` when it is another password by now, or the user is gone or disabled.
+    pub(super) async fn prove_again(
+        &self,
+        user: &str,
+        password: &str,
+        cost: HashCost,
+    ) -> Result<User, Failure> {
+        let now = self.directory.user(user).await?;
         let now = now
             .filter(|user| !user.disabled)
             .ok_or(Refusal::InvalidCredentials)?;
         let turn = self.passwords.turn().await?;
-        let (_, right) = self
-            .passwords
-            .verify(turn, password, Some(&now.password_hash))
-            .await?;
+        let hash = Some(now.password_hash.as_str());
+        let (_, right) = self.passwords.verify(turn, password, hash, cost).await?;
         match right {
             true => Ok(now),
             false => Err(Refusal::InvalidCredentials.into()),

@@ -6,6 +6,7 @@ use crate::directory::{self, Change, Roster, User};
 use crate::events::{Event, Kind};
 use crate::refusal::Refusal;
 use crate::session::{EndReason, Millis};
+use crate::settings::{HashCost, PasswordRules};
 
 use super::{Accounts, Failure, Problems, names};
 
@@ -49,15 +50,16 @@ pub struct CheckedUser {
     username: Option<String>,
     name: Option<String>,
     password: SecretString,
+    cost: HashCost,
     roles: Vec<String>,
     scopes: Vec<String>,
 }
 
 /// A change of a user that has nothing wrong.
-#[derive(Default)]
 pub struct CheckedPatch {
     change: Change,
     password: Option<SecretString>,
+    cost: HashCost,
 }
 
 impl NewUser {
@@ -65,7 +67,7 @@ impl NewUser {
     ///
     /// # Errors
     /// Each field that is wrong, and how.
-    pub fn check(self, password_min_length: usize) -> Result<CheckedUser, Vec<(String, String)>> {
+    pub fn check(self, rules: PasswordRules) -> Result<CheckedUser, Vec<(String, String)>> {
         let mut problems = Problems::default();
         let email = problems.take("email", names::email(&self.email));
         let username = self
@@ -78,7 +80,7 @@ impl NewUser {
         let scopes = problems.take("scopes", names::scopes(&self.scopes));
         let judged = names::new_password(
             self.password.expose_secret(),
-            password_min_length,
+            rules.min_length,
             email.as_deref().unwrap_or_default(),
             username.as_deref(),
         );
@@ -88,6 +90,7 @@ impl NewUser {
             username,
             name,
             password: self.password,
+            cost: rules.cost,
             roles: roles.unwrap_or_default(),
             scopes: scopes.unwrap_or_default(),
         })
@@ -102,7 +105,7 @@ impl UserPatch {
     pub fn check(
         self,
         user: &User,
-        password_min_length: usize,
+        rules: PasswordRules,
     ) -> Result<CheckedPatch, Vec<(String, String)>> {
         let mut problems = Problems::default();
         let change = Change {
@@ -123,7 +126,7 @@ impl UserPatch {
         if let Some(password) = &self.password {
             let judged = names::new_password(
                 password.expose_secret(),
-                password_min_length,
+                rules.min_length,
                 &user.email,
                 user.username.as_deref(),
             );
@@ -132,6 +135,7 @@ impl UserPatch {
         problems.or(CheckedPatch {
             change,
             password: self.password,
+            cost: rules.cost,
         })
     }
 }
@@ -141,12 +145,8 @@ impl Accounts {
     ///
     /// # Errors
     /// Says which field is wrong, that the user exists, or that the database failed.
-    pub async fn add_user(
-        &self,
-        new: NewUser,
-        password_min_length: usize,
-    ) -> Result<User, AddUserError> {
-        let new = new.check(password_min_length).map_err(|fields| {
+    pub async fn add_user(&self, new: NewUser, rules: PasswordRules) -> Result<User, AddUserError> {
+        let new = new.check(rules).map_err(|fields| {
             let (field, problem) = fields.into_iter().next().unwrap_or_default();
             AddUserError::Invalid { field, problem }
         })?;
@@ -190,12 +190,10 @@ impl Accounts {
         &self,
         id: &str,
         patch: UserPatch,
-        password_min_length: usize,
+        rules: PasswordRules,
     ) -> Result<User, Failure> {
         let before = self.directory.user(id).await?.ok_or(Refusal::NotFound)?;
-        let patch = patch
-            .check(&before, password_min_length)
-            .map_err(Failure::Invalid)?;
+        let patch = patch.check(&before, rules).map_err(Failure::Invalid)?;
         self.apply_change(id, patch).await
     }
 
@@ -208,7 +206,7 @@ impl Accounts {
     pub async fn apply_change(&self, id: &str, patch: CheckedPatch) -> Result<User, Failure> {
         let mut change = patch.change;
         if let Some(password) = &patch.password {
-            change.password_hash = Some(self.hash(password.expose_secret()).await?);
+            change.password_hash = Some(self.hash(password.expose_secret(), patch.cost).await?);
         }
         let changed = Changed::of(&change);
         let user = self
@@ -288,7 +286,7 @@ impl Accounts {
             email: new.email,
             username: new.username,
             name: new.name,
-            password_hash: self.hash(new.password.expose_secret()).await?,
+            password_hash: self.hash(new.password.expose_secret(), new.cost).await?,
             roles: new.roles,
             scopes: new.scopes,
         };
@@ -296,9 +294,9 @@ impl Accounts {
         added.ok_or(Refusal::UserExists.into())
     }
 
-    pub(super) async fn hash(&self, password: &str) -> Result<String, Failure> {
+    pub(super) async fn hash(&self, password: &str, cost: HashCost) -> Result<String, Failure> {
         let turn = self.passwords.turn().await?;
-        Ok(self.passwords.hash(turn, password).await?)
+        Ok(self.passwords.hash(turn, password, cost).await?)
     }
 }
 

@@ -137,18 +137,19 @@ impl Admission<'_> {
         if let Some(claims) = &claimed.token
             && self.replica.is_revoked(&claims.blacklist_key)
         {
-            return Err(Refused::because(
-                Refusal::TokenRevoked,
-                "known to be blacklisted",
-            ));
+            return Err(Refused {
+                lapsed: claimed.token.clone(),
+                ..Refused::because(Refusal::TokenRevoked, "known to be blacklisted")
+            });
         }
         if let (Some(claims), Some(person)) = (&claimed.token, &claimed.person)
             && self.replica.is_cut_off(person, claims.issued_second())
         {
-            return Err(Refused::because(
-                Refusal::TokenRevoked,
-                "its person is known to be signed out everywhere",
-            ));
+            let reason = "its person is known to be signed out everywhere";
+            return Err(Refused {
+                lapsed: claimed.token.clone(),
+                ..Refused::because(Refusal::TokenRevoked, reason)
+            });
         }
         if let Some(id) = claimed.session
             && let Some(refusal) = self.replica.ended(id)

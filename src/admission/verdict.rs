@@ -64,7 +64,7 @@ pub struct Refused {
     pub retry_after: Option<Duration>,
     /// For the log.
     pub reason: &'static str,
-    /// Genuine claims of a token that is too old or revoked: enough to sign out.
+    /// Genuine claims of a token that is too old or revoked, or that may be: enough to sign out.
     pub lapsed: Option<Arc<Claims>>,
 }
 

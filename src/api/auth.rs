@@ -96,7 +96,7 @@ pub(super) async fn register(
         scopes: Vec::new(),
     };
     let with_token = typed.session_token.unwrap_or_default();
-    let new = fields.check_with(new.check(live.identity.password_min_length))?;
+    let new = fields.check_with(new.check(live.identity.passwords))?;
     let (held, visitor) = (
         held(&parts.headers, &live),
         visitor(&parts.headers, &client),
@@ -237,7 +237,7 @@ pub(super) fn from_here(
 
 /// The session cookie that the browser holds, whatever `Authorization` says.
 pub(super) fn held(headers: &HeaderMap, live: &Live) -> Option<SessionToken> {
-    match credential::extract(headers, &live.sessions.cookie.name) {
+    match credential::in_cookie(headers, &live.sessions.cookie.name) {
         Presented::Cookie(token) => Some(token),
         _ => None,
     }

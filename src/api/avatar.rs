@@ -57,9 +57,9 @@ pub(super) async fn show(State(desk): State<Desk>, person: Person) -> Result<Res
 /// Give
 ///
 /// The bytes of a PNG, JPEG, GIF or WebP picture of at most 1 MiB; what it is, is found out from
-/// them.
+/// them. `POST`, as forms do, is the same.
 #[utoipa::path(
-    put,
+    method(put, post),
     path = "/profile/avatar",
     tag = "profile",
     request_body(content(
@@ -79,34 +79,16 @@ pub(super) async fn put(
     person: Person,
     request: Request,
 ) -> Result<Response, Refused> {
-    kept(&desk, &person, request).await
-}
-
-/// Give, as a form does
-///
-/// The same as `PUT`.
-#[utoipa::path(
-    post,
-    path = "/profile/avatar",
-    tag = "profile",
-    request_body(content(
-        (Vec<u8> = "image/png"),
-        (Vec<u8> = "image/jpeg"),
-        (Vec<u8> = "image/gif"),
-        (Vec<u8> = "image/webp"),
-        (Vec<u8> = "application/octet-stream"),
-    )),
-    responses(
-        (status = 200, description = "It is kept", body = Success<AvatarView>),
-        (status = 404, description = "The caller is no user of this gateway's"),
-    ),
-)]
-pub(super) async fn post(
-    State(desk): State<Desk>,
-    person: Person,
-    request: Request,
-) -> Result<Response, Refused> {
-    kept(&desk, &person, request).await
+    let user = person.user(&desk).await?;
+    let (parts, body) = request.into_parts();
+    if !may_be_picture(&parts.headers) {
+        return Err(Refusal::UnsupportedMediaType.into());
+    }
+    let bytes = axum::body::to_bytes(body, PICTURE_MAX)
+        .await
+        .map_err(|_| Refused::from(Refusal::BodyTooLarge))?;
+    let about = desk.accounts.put_avatar(&user.id, bytes.to_vec()).await?;
+    Ok(answer::data(&view::avatar(&about)))
 }
 
 /// Take away
@@ -123,19 +105,6 @@ pub(super) async fn remove(State(desk): State<Desk>, person: Person) -> Result<R
     let user = person.user(&desk).await?;
     desk.accounts.drop_avatar(&user.id).await?;
     Ok(answer::nothing())
-}
-
-async fn kept(desk: &Desk, person: &Person, request: Request) -> Result<Response, Refused> {
-    let user = person.user(desk).await?;
-    let (parts, body) = request.into_parts();
-    if !may_be_picture(&parts.headers) {
-        return Err(Refusal::UnsupportedMediaType.into());
-    }
-    let bytes = axum::body::to_bytes(body, PICTURE_MAX)
-        .await
-        .map_err(|_| Refused::from(Refusal::BodyTooLarge))?;
-    let about = desk.accounts.put_avatar(&user.id, bytes.to_vec()).await?;
-    Ok(answer::data(&view::avatar(&about)))
 }
 
 /// A form or a page is none, whatever it holds.

@@ -113,12 +113,7 @@ fn routes() -> OpenApiRouter<Desk> {
         .routes(routes!(sessions::show, sessions::end))
         .routes(routes!(profile::show, profile::change))
         .routes(routes!(profile::change_password))
-        .routes(routes!(
-            avatar::show,
-            avatar::put,
-            avatar::post,
-            avatar::remove
-        ))
+        .routes(routes!(avatar::show, avatar::put, avatar::remove))
         .routes(routes!(health))
         .routes(routes!(openapi::show))
         .routes(routes!(jwks))

@@ -100,8 +100,8 @@ pub(super) async fn change(
         ..UserPatch::default()
     };
     let nothing = patch.name.is_none();
-    let min_length = desk.live.load().identity.password_min_length;
-    let patch = fields.check_with(patch.check(&before, min_length))?;
+    let rules = desk.live.load().identity.passwords;
+    let patch = fields.check_with(patch.check(&before, rules))?;
     let user = match nothing {
         true => before,
         false => desk.accounts.apply_change(&before.id, patch).await?,
@@ -165,7 +165,7 @@ pub(super) async fn change_password(
         new: typed.new_password.into(),
     };
     let live = desk.live.load_full();
-    fields.check_with(change.check(&user, live.identity.password_min_length))?;
+    fields.check_with(change.check(&user, live.identity.passwords))?;
     let asking = (person.session(), person.client.ip);
     let mut limits = Vec::new();
     let changed = desk

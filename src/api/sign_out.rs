@@ -49,8 +49,15 @@ pub(super) async fn sign_out(
 ) -> Result<Response, Refused> {
     let live = desk.live.load_full();
     let (parts, body) = from_here(&desk, &live, &client, request)?;
+    let lapsed = lapsed.map(|Extension(LapsedClaims(claims))| claims);
+    let to_end = lapsed.as_ref().and_then(|claims| claims.session);
     let identity = match caller.map_or(Ok(None), |Extension(Caller(found))| found) {
         Ok(identity) => identity,
+        // A token that may be revoked is good enough to end its session by. Without a session it has
+        // to be blacklisted.
+        Err(refusal @ Refusal::StoreUnavailable) if to_end.is_none() => {
+            return Err(refuse(refusal, &live, &parts.headers));
+        }
         Err(refusal) if is_gone(refusal) || lapsed.is_some() => None,
         Err(refusal) => return Err(refuse(refusal, &live, &parts.headers)),
     };
@@ -69,9 +76,7 @@ pub(super) async fn sign_out(
     if let Some(identity) = &identity {
         leave(&desk, &client, identity, live.sessions.idle_timeout).await?;
     }
-    if let Some(Extension(LapsedClaims(claims))) = lapsed
-        && let Some(session) = claims.session
-    {
+    if let (Some(claims), Some(session)) = (lapsed, to_end) {
         let idle = live.sessions.idle_timeout;
         desk.accounts
             .sign_out(session, Some(&claims.user), Some(client.ip), idle)
@@ -103,7 +108,12 @@ pub(super) async fn leave(
             .await?;
     }
     if let Some(token) = &identity.token {
-        blacklist(desk, client, token).await?;
+        let refused = blacklist(desk, client, token).await;
+        // A session in the database stands for its tokens: no store is trusted before it has heard
+        // of the end.
+        if identity.session.is_none() || !desk.accounts.is_durable() {
+            refused?;
+        }
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Sessions that outlive the store: a flush or a restart signs nobody out, and a revocation survives
 //! both. On a memory store with SQLite, on Redis with SQLite, and on Redis with PostgreSQL.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -12,6 +12,7 @@ use crate::support::postgres::Postgres;
 use crate::support::redis::Redis;
 use crate::support::upstream::Upstream;
 use crate::support::wait::{eventually, within};
+use crate::support::websocket::{POLICY, Socket};
 
 pub(crate) fn config(upstream: &Upstream) -> Config {
     Config::new(upstream.address).set("/sessions/durable", json!(true))
@@ -110,6 +111,69 @@ fn a_store_that_forgets_everything_signs_nobody_out() {
         scene.cookie(&phone).refused(401, "SESSION_REVOKED");
         scene.cookie(&ann).ok();
     }
+}
+
+#[test]
+fn open_sockets_stay_open_when_the_store_forgets_while_their_rows_live() {
+    let mut scene = Scene::redis(|config| config);
+    let ann = scene.gateway.register("ann@example.com");
+    let open = || {
+        let headers = [
+            ("cookie", ann.cookie.as_str()),
+            ("sec-fetch-site", "same-origin"),
+        ];
+        Socket::open(scene.gateway.public, "/private/ws", &headers)
+            .ok()
+            .unwrap()
+    };
+    let mut socket = open();
+    assert_eq!(socket.echo("before"), "before");
+    scene.forget();
+    // For longer than it takes to close one whose session has ended.
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < deadline {
+        assert_eq!(socket.echo("still here"), "still here");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    scene.forget();
+    let out = Request::post("/api/v1/auth/logout").bearer(&ann.access_token);
+    assert_eq!(scene.gateway.ask(&out).status, 204);
+    assert_eq!(socket.close_code(Duration::from_secs(1)), Some(POLICY));
+}
+
+#[test]
+fn a_reload_gives_sessions_a_second_home_and_takes_it_away() {
+    let mut scene = Scene::redis(|config| config.set("/sessions/durable", json!(false)));
+    let before = scene.gateway.register("ann@example.com");
+    let durable = |scene: &mut Scene, on: bool| {
+        let vary = |config: &mut Config| config.put("/sessions/durable", json!(on));
+        scene.gateway.reload("applied", vary);
+    };
+    durable(&mut scene, true);
+    let during = scene.gateway.login("ann@example.com");
+    for who in [&before, &during] {
+        scene.cookie(who).ok();
+        scene.bearer(who).ok();
+    }
+    // What was there before has no row.
+    scene.forget();
+    scene.cookie(&before).refused(401, "SESSION_NOT_FOUND");
+    scene.cookie(&during).ok();
+    scene.bearer(&during).ok();
+    // Without the second home the store alone says so, and it has been warmed.
+    durable(&mut scene, false);
+    scene.cookie(&during).ok();
+    let after = scene.gateway.login("ann@example.com");
+    scene.cookie(&after).ok();
+    scene.forget();
+    for who in [&during, &after] {
+        scene.cookie(who).refused(401, "SESSION_NOT_FOUND");
+    }
+    // The row is still there for when it counts again.
+    durable(&mut scene, true);
+    scene.cookie(&during).ok();
+    scene.cookie(&after).refused(401, "SESSION_NOT_FOUND");
+    assert_eq!(refresh(&scene.gateway, &during.refresh_token).status, 200);
 }
 
 #[test]

@@ -105,6 +105,38 @@ fn people_go_on_from_the_database_and_tokens_wait() {
 }
 
 #[test]
+fn a_token_signs_out_although_redis_is_away() {
+    let mut scene = scene(|config| config);
+    let ann = scene.gateway.register("ann@example.com");
+    let bob = scene.gateway.register("bob@example.com");
+    // A token that this gateway knows to be revoked is still its session's.
+    let listed = json!({ "token": bob.access_token });
+    let listed = Request::post("/admin/blacklist").json(&listed);
+    assert_eq!(scene.gateway.admin(listed).status, 200);
+    scene.bearer(&bob).refused(401, "TOKEN_REVOKED");
+    scene.redis.kill();
+    scene.await_store(0.0);
+    for who in [&ann, &bob] {
+        let out = Request::post("/api/v1/auth/logout").bearer(&who.access_token);
+        let out = scene.gateway.ask(&out);
+        assert_eq!(out.status, 204, "{}", out.text());
+        scene.cookie(who).refused(401, "SESSION_REVOKED");
+    }
+    scene.redis.restart();
+    scene.await_store(1.0);
+    for who in [&ann, &bob] {
+        scene.cookie(who).refused(401, "SESSION_REVOKED");
+        scene.bearer(who).refused(401, "SESSION_REVOKED");
+    }
+    // Nothing can be made sure without either.
+    let eve = scene.gateway.register("eve@example.com");
+    scene.redis.kill();
+    scene.database.cut();
+    let out = Request::post("/api/v1/auth/logout").bearer(&eve.access_token);
+    scene.gateway.ask(&out).refused(503, "STORE_UNAVAILABLE");
+}
+
+#[test]
 fn what_ended_while_redis_stood_still_has_ended_afterwards() {
     let scene = scene(|config| config);
     let ann = scene.gateway.register("ann@example.com");

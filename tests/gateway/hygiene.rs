@@ -281,8 +281,21 @@ fn a_trace_goes_on_and_a_broken_one_starts_anew() {
 fn an_upstream_cannot_set_the_gateways_cookie() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
-    let answer = gateway.get("/public/reply?Set-Cookie=portcullis=stolen&Set-Cookie=theme=dark");
+    let set = |cookie: &str| format!("Set-Cookie={cookie}");
+    let cookies = [
+        "portcullis=stolen",
+        // What the gateway's own forms are compared with.
+        "portcullis-form=stolen",
+        "__Host-portcullis-form=stolen",
+        "__host-Portcullis-Form=stolen",
+        "theme=dark",
+    ];
+    let cookies = cookies.map(set).join("&");
+    let answer = gateway.get(&format!("/public/reply?{cookies}"));
     assert_eq!(answer.ok().all("set-cookie"), ["theme=dark"]);
+    let held = "portcullis-form=secret; theme=dark";
+    let echo = gateway.ask(&Request::get("/public/a").cookie(held)).echo();
+    assert_eq!(echo.header("cookie").as_deref(), Some("theme=dark"));
 }
 
 #[test]

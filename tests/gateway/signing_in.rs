@@ -97,6 +97,19 @@ fn over_tls_the_cookie_has_the_host_prefix() {
 }
 
 #[test]
+fn a_sign_in_replaces_the_cookies_session_whatever_stands_beside_the_cookie() {
+    let gateway = gateway();
+    let old = gateway.register("alice@example.com");
+    let body = json!({ "email": "alice@example.com", "password": PASSWORD });
+    let login = Request::post("/api/v1/auth/login").json(&body);
+    // Its credential is the password; what else came is not asked who it is.
+    let login = login.cookie(&old.cookie).bearer("stale").same_origin();
+    gateway.ask(&login).ok();
+    let private = Request::get("/private/a").cookie(&old.cookie);
+    gateway.ask(&private).refused(401, "SESSION_REVOKED");
+}
+
+#[test]
 fn login_takes_the_right_password_and_says_the_same_of_every_wrong_one() {
     let gateway = gateway();
     gateway.register("alice@example.com");

@@ -186,7 +186,12 @@ impl Gateway {
     }
 
     pub fn running(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_none()
+        self.exit().is_none()
+    }
+
+    /// How the process has ended, if it has.
+    pub fn exit(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
     }
 }
 

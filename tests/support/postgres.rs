@@ -15,7 +15,7 @@ pub const PASSWORD: &str = "the password of the tests' database";
 pub struct Postgres {
     pub address: SocketAddr,
     bin: PathBuf,
-    _keeper: Child,
+    keeper: Child,
 }
 
 static SERVER: OnceLock<Postgres> = OnceLock::new();
@@ -24,10 +24,12 @@ static DATABASES: AtomicU32 = AtomicU32::new(0);
 impl Postgres {
     /// The server, started by whoever needs it first.
     pub fn server() -> &'static Postgres {
-        SERVER.get_or_init(Postgres::start)
+        SERVER.get_or_init(|| Postgres::start(None))
     }
 
-    fn start() -> Postgres {
+    /// Starts one; with a certificate and its key, PEM, that it shows to who asks for TLS.
+    pub fn start(tls: Option<(&str, &str)>) -> Postgres {
+        let (cert, key) = tls.unwrap_or_default();
         let bin = bin();
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = free.local_addr().unwrap();
@@ -42,13 +44,20 @@ impl Postgres {
                 as='setpriv --reuid=nobody --regid=nogroup --clear-groups'
             fi
             cd "$folder"
+            tls=
+            if [ -n "$TLS_KEY" ]; then
+                printf %s "$TLS_CERT" > "$folder/server.crt"
+                (umask 077; printf %s "$TLS_KEY" > "$folder/server.key")
+                [ -z "$as" ] || chown nobody "$folder/server.key"
+                tls="-c ssl=on -c ssl_cert_file=$folder/server.crt -c ssl_key_file=$folder/server.key"
+            fi
             printf %s "$PASSWORD" > "$folder/password"
             chmod 644 "$folder/password"
             $as {bin}/initdb -D "$folder/data" -U {USER} -A scram-sha-256 -E UTF8 --locale=C \
                 --pwfile="$folder/password" --no-sync >/dev/null
             $as {bin}/postgres -D "$folder/data" -p {port} -h 127.0.0.1 -k '' \
                 -c fsync=off -c full_page_writes=off -c max_connections=300 \
-                -c log_min_messages=panic </dev/null &
+                -c log_min_messages=panic $tls </dev/null &
             server=$!
             cat >/dev/null
             kill -QUIT $server
@@ -59,6 +68,8 @@ impl Postgres {
         let keeper = Command::new("sh")
             .args(["-c", &script])
             .env("PASSWORD", PASSWORD)
+            .env("TLS_CERT", cert)
+            .env("TLS_KEY", key)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()
@@ -66,7 +77,7 @@ impl Postgres {
         let server = Postgres {
             address,
             bin,
-            _keeper: keeper,
+            keeper,
         };
         let deadline = Instant::now() + Duration::from_secs(60);
         while server.sql("postgres", "SELECT 1").is_none() {
@@ -97,6 +108,14 @@ impl Postgres {
             .unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         output.status.success().then(|| text.trim_end().to_owned())
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        // Its keeper ends the server once its standard input has ended.
+        drop(self.keeper.stdin.take());
+        let _ = self.keeper.wait();
     }
 }
 

@@ -26,6 +26,29 @@ pub fn certificate(name: &str) -> Certificate {
     }
 }
 
+/// An authority, and a certificate for a name that it has signed.
+pub fn issued(name: &str) -> (Certificate, Certificate) {
+    let mut wanted = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    wanted.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let cert = wanted.self_signed(&key).unwrap();
+    let authority = Certificate {
+        cert: cert.pem(),
+        key: key.serialize_pem(),
+        der: cert.der().clone(),
+    };
+    let issuer = rcgen::Issuer::new(wanted, key);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let wanted = rcgen::CertificateParams::new([name.to_owned()]).unwrap();
+    let cert = wanted.signed_by(&key, &issuer).unwrap();
+    let own = Certificate {
+        cert: cert.pem(),
+        key: key.serialize_pem(),
+        der: cert.der().clone(),
+    };
+    (authority, own)
+}
+
 /// A client that trusts one certificate and offers these protocols.
 pub fn client(trusted: &Certificate, alpn: &[&str]) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();

@@ -8,9 +8,8 @@ use http::HeaderValue;
 use crate::accounts::attempts::{self, Failures};
 use crate::accounts::backend::{Answer, Question};
 use crate::accounts::names::Login;
+use crate::accounts::trial::Trial;
 use crate::accounts::{Accounts, Failure, SignedIn, Visitor};
-use crate::directory::User;
-use crate::events::{Event, Kind};
 use crate::limits::Decision;
 use crate::refusal::Refusal;
 use crate::session::SessionToken;
@@ -45,55 +44,42 @@ impl Accounts {
     ) -> Result<(SignedIn, Answer), Failure> {
         self.admit_attempt(&live.identity, visitor, limits).await?;
         let ready = self.backends.ready(backend)?;
-        // Looked at and counted while the turn is held: as many guesses beyond the limit as there
-        // are turns, and no more.
         let turn = ready.turn().await?;
         let failures = self.failures(live, &attempt.names, visitor).await?;
-        let before = limits.len();
-        for failures in &failures {
-            // One account is told of: the one that refuses, or else the last.
-            limits.truncate(before);
-            let standing = failures.standing(&self.store, self.is_durable()).await?;
-            if !self.admitted(standing, limits) {
-                self.events
-                    .record(Event::new(Kind::SignInLimited).ip(visitor.ip));
-                return Err(Failure::Limited);
-            }
-        }
+        let trial = Trial {
+            failures: &failures,
+            user: None,
+            ip: visitor.ip,
+        };
+        self.look(&trial, limits).await?;
         let question = Question {
             body: attempt.body,
             content_type: attempt.content_type,
             request_id: attempt.request_id,
             visitor,
         };
-        match ready.ask(&turn, question).await {
+        let yes = match ready.ask(&turn, question).await {
             Ok(yes) => {
-                drop(turn);
-                let signed_in = self
-                    .admit_stranger(live, yes.user, attempt.held, visitor)
-                    .await?;
-                for name in &attempt.names {
-                    attempts::remember_place(
-                        &self.store,
-                        Login::read(name).canonical(),
-                        visitor.ip,
-                    )
-                    .await;
-                }
-                Ok((signed_in, yes.answer))
+                self.judge(&trial, true, limits).await?;
+                yes
             }
-            Err(failure) => {
-                if matches!(failure, Failure::Refused(Refusal::InvalidCredentials)) {
-                    for failures in &failures {
-                        limits.truncate(before);
-                        limits.extend(failures.count(&self.store).await);
-                    }
-                    self.events
-                        .record(Event::new(Kind::SignInFailed).ip(visitor.ip));
-                }
-                Err(failure)
+            Err(Failure::Refused(Refusal::InvalidCredentials)) => {
+                self.judge(&trial, false, limits).await?;
+                return Err(Refusal::InvalidCredentials.into());
             }
+            // Nothing was learned of the credentials.
+            Err(failure) => return Err(failure),
+        };
+        drop(turn);
+        self.replace(&yes.user, attempt.held, live.sessions.idle_timeout)
+            .await?;
+        let signed_in = self.open_session(live, yes.user, visitor).await?;
+        self.report_sign_in(&signed_in, visitor);
+        for name in &attempt.names {
+            let login = Login::read(name);
+            attempts::remember_place(&self.store, login.canonical(), visitor.ip).await;
         }
+        Ok((signed_in, yes.answer))
     }
 
     /// The counters of every account that may be meant.
@@ -111,27 +97,5 @@ impl Accounts {
             all.push(Failures::of(account, visitor.ip, known, &live.identity));
         }
         Ok(all)
-    }
-
-    /// Opens a session for somebody whom the database does not know.
-    async fn admit_stranger(
-        &self,
-        live: &Live,
-        user: User,
-        held: Option<SessionToken>,
-        visitor: &Visitor,
-    ) -> Result<SignedIn, Failure> {
-        if let Some(held) = held {
-            self.replace(&user, &held, live.sessions.idle_timeout)
-                .await?;
-        }
-        let signed_in = self.open_session(live, user, visitor).await?;
-        self.events.record(
-            Event::new(Kind::SignIn)
-                .user(&signed_in.user.id)
-                .session(signed_in.session.session.id)
-                .ip(visitor.ip),
-        );
-        Ok(signed_in)
     }
 }

@@ -68,8 +68,8 @@ pub(super) async fn create(
         roles: fields.optional_texts("roles").unwrap_or_default(),
         scopes: fields.optional_texts("scopes").unwrap_or_default(),
     };
-    let min_length = desk.live.load().identity.password_min_length;
-    let new = fields.check_with(new.check(min_length))?;
+    let rules = desk.live.load().identity.passwords;
+    let new = fields.check_with(new.check(rules))?;
     let user = desk.accounts.create_user(new).await?;
     let shown = view::user_for_admin(&user);
     Ok(answer::data_with(StatusCode::CREATED, &shown))
@@ -154,8 +154,8 @@ pub(super) async fn change(
             .has("password")
             .then(|| fields.text("password").into()),
     };
-    let min_length = desk.live.load().identity.password_min_length;
-    let patch = fields.check_with(patch.check(&before, min_length))?;
+    let rules = desk.live.load().identity.passwords;
+    let patch = fields.check_with(patch.check(&before, rules))?;
     let user = desk.accounts.apply_change(&id, patch).await?;
     Ok(answer::data(&with_presence(&desk, &user).await?))
 }

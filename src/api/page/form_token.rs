@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderValue, header};
 use subtle::ConstantTimeEq;
 
 use crate::admission::Client;
+use crate::credential::FORM_COOKIES;
 use crate::session::{CookieRules, SameSite, SessionToken};
 
 use super::super::origin;
@@ -40,13 +41,9 @@ impl FormToken {
     }
 }
 
-/// Without the prefix another host of the domain could set one.
 fn name(rules: &CookieRules) -> &'static str {
-    if rules.secure {
-        "__Host-portcullis-form"
-    } else {
-        "portcullis-form"
-    }
+    let [secure, plain] = FORM_COOKIES;
+    if rules.secure { secure } else { plain }
 }
 
 /// Tells whether a form that brought `token` came from our own page.

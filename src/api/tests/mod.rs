@@ -33,9 +33,18 @@ use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 use crate::session::{Binding, CookieRules, OnLimit, Rules, SameSite, SessionId, Status};
-use crate::settings::{self, Live, Rate};
+use crate::settings::{self, HashCost, Live, PasswordRules, Rate};
 use crate::store::Store;
 use crate::token::{Claims, Key, Tokens};
+
+const PASSWORDS: PasswordRules = PasswordRules {
+    min_length: 12,
+    cost: HashCost {
+        memory: 19 << 10,
+        iterations: 2,
+        parallelism: 1,
+    },
+};
 
 const EMAIL: &str = "ann@example.com";
 const PASSWORD: &str = "correct horse battery";
@@ -177,7 +186,7 @@ fn live() -> Live {
         },
         identity: settings::Identity {
             registration_open: true,
-            password_min_length: 12,
+            passwords: PASSWORDS,
             attempts_per_address: rate(100),
             failures_per_account: rate(3),
             backend: None,

@@ -16,7 +16,11 @@ async fn ann(gateway: &Gateway) -> User {
 }
 
 async fn change(gateway: &Gateway, user: &User, patch: UserPatch) -> User {
-    let changed = gateway.desk.accounts.change_user(&user.id, patch, 12).await;
+    let changed = gateway
+        .desk
+        .accounts
+        .change_user(&user.id, patch, PASSWORDS)
+        .await;
     changed.unwrap()
 }
 

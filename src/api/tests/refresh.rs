@@ -114,7 +114,7 @@ async fn a_refresh_token_ends_with_its_time_its_session_or_its_user() {
     gateway
         .desk
         .accounts
-        .change_user(&id, patch, 12)
+        .change_user(&id, patch, PASSWORDS)
         .await
         .unwrap();
     let token = signed_in.text("/refresh_token");

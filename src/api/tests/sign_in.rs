@@ -126,7 +126,7 @@ async fn who_is_unknown_wrong_or_disabled_gets_one_answer() {
         ..Default::default()
     };
     let accounts = &gateway.desk.accounts;
-    accounts.change_user(&id, patch, 12).await.unwrap();
+    accounts.change_user(&id, patch, PASSWORDS).await.unwrap();
     let disabled = gateway.login(EMAIL, PASSWORD).await;
     for answer in [&wrong, &unknown, &disabled] {
         assert_eq!(answer.code(), "INVALID_CREDENTIALS");

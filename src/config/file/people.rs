@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::units::Time;
+use crate::config::units::{Size, Time};
 
 use super::backend::BackendIdentity;
 
@@ -121,6 +121,9 @@ pub(in crate::config) struct Builtin {
     /// Characters.
     #[schemars(range(min = 8, max = 128))]
     pub(in crate::config) password_min_length: u32,
+    /// What a password's hash (Argon2id) costs. Where it rises, a password is hashed anew when its
+    /// owner signs in.
+    pub(in crate::config) password_hash: PasswordHash,
     /// What bounds guessing.
     pub(in crate::config) sign_in_limits: SignInLimits,
 }
@@ -130,7 +133,31 @@ impl Default for Builtin {
         Builtin {
             registration: Registration::Closed,
             password_min_length: 12,
+            password_hash: PasswordHash::default(),
             sign_in_limits: SignInLimits::default(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct PasswordHash {
+    /// For each hash; as many are made at a time as there are cores.
+    pub(in crate::config) memory: Size,
+    /// Passes over that memory.
+    #[schemars(range(min = 1, max = 100))]
+    pub(in crate::config) iterations: u32,
+    /// Lanes. They make a hash no faster here.
+    #[schemars(range(min = 1, max = 16))]
+    pub(in crate::config) parallelism: u32,
+}
+
+impl Default for PasswordHash {
+    fn default() -> PasswordHash {
+        PasswordHash {
+            memory: Size(19 << 20),
+            iterations: 2,
+            parallelism: 1,
         }
     }
 }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use crate::config::document::Place;
 use crate::config::file::people as file;
 use crate::config::review::Review;
+use crate::config::units::Size;
 use crate::routing::{PathPattern, host_of};
 use crate::session::{Binding, CookieRules, OnLimit, Rules, SameSite};
-use crate::settings::{Api, Identity, Rate};
+use crate::settings::{Api, HashCost, Identity, PasswordRules, Rate};
 
 use super::{backend, origins};
 
@@ -119,6 +120,7 @@ pub(super) fn identity(
 ) -> Option<Identity> {
     let builtin = place.key("builtin");
     let upstream = place.key("upstream");
+    let hash = builtin.key("password_hash");
     let (limits, at) = match &written.upstream {
         Some(backend) => (&backend.sign_in_limits, &upstream),
         None => (&written.builtin.sign_in_limits, &builtin),
@@ -145,10 +147,56 @@ pub(super) fn identity(
     };
     Some(Identity {
         registration_open: written.builtin.registration == file::Registration::Open,
-        password_min_length: usize::try_from(written.builtin.password_min_length).unwrap_or(128),
+        passwords: PasswordRules {
+            min_length: usize::try_from(written.builtin.password_min_length).unwrap_or(128),
+            cost: hash_cost(&written.builtin.password_hash, &hash, review)?,
+        },
         attempts_per_address,
         failures_per_account,
         backend,
+    })
+}
+
+/// The least that a hash may cost, by OWASP's list: with so many iterations at least so many KiB.
+/// Each is as strong as the others.
+const LEAST: [(u32, u64); 5] = [
+    (5, 7 << 10),
+    (4, 9 << 10),
+    (3, 12 << 10),
+    (2, 19 << 10),
+    (1, 46 << 10),
+];
+/// KiB.
+const MEMORY_MAX: u64 = 1 << 20;
+
+/// What a password's hash costs.
+fn hash_cost(
+    written: &file::PasswordHash,
+    place: &Place,
+    review: &mut Review<'_>,
+) -> Option<HashCost> {
+    let (bytes, iterations) = (written.memory.0, written.iterations);
+    let at = place.key("memory");
+    let memory = bytes >> 10;
+    if !bytes.is_multiple_of(1 << 10) || memory > MEMORY_MAX {
+        review.fault(&at, "\"memory\" must be whole KiB, and at most 1GiB");
+        return None;
+    }
+    let least = LEAST.iter().find(|(passes, _)| iterations >= *passes)?;
+    if memory < least.1 {
+        let least = Size(least.1 << 10);
+        let message = format!(
+            "a hash with {} and \"iterations: {iterations}\" is guessed too cheaply; with so many \
+             iterations it needs at least {least}",
+            written.memory
+        );
+        review.fault(&at, message);
+        return None;
+    }
+    Some(HashCost {
+        memory: u32::try_from(memory).ok()?,
+        iterations,
+        parallelism: written.parallelism,
     })
 }
 

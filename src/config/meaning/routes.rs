@@ -19,6 +19,8 @@ use crate::settings::{IdentityHeaders, TimeoutOverrides};
 use super::headers::{Towards, edits, name, name_at_key};
 use super::origins;
 
+mod combinations;
+
 /// What routes refer to.
 struct Known<'a> {
     limits: &'a BTreeMap<String, Arc<Limit>>,
@@ -106,26 +108,11 @@ fn route(
     review: &mut Review<'_>,
 ) -> Option<Route> {
     let matches = matching(&written.matches, &place.key("match"), review);
-    check_combinations(written, place, review);
-    let redirects = written.on_unauthenticated == file::OnUnauthenticated::Redirect;
-    if redirects {
-        let place = place.key("on_unauthenticated");
-        check_redirect(written.auth, known.endpoints, &place, review);
-    }
-    if written.assertion {
-        check_assertion(written.auth, known.signing, &place.key("assertion"), review);
-    }
+    combinations::check(written, known, place, review);
     let limits = route_limits(&written.limits, known, &place.key("limits"), review);
     let (limits_after, limits_before) =
         limits.into_iter().partition(|limit| limit.needs_identity());
-    let upstream = known
-        .upstreams
-        .iter()
-        .position(|name| *name == written.upstream);
-    if upstream.is_none() {
-        let names = known.upstreams.iter().copied();
-        review.dangling(&place.key("upstream"), "upstream", &written.upstream, names);
-    }
+    let upstream = upstream(&written.upstream, known, &place.key("upstream"), review);
     let cors = written
         .cors
         .as_ref()
@@ -141,10 +128,9 @@ fn route(
             file::Auth::Optional => Auth::Optional,
             file::Auth::None => Auth::None,
         },
-        on_unauthenticated: if redirects {
-            OnUnauthenticated::Redirect
-        } else {
-            OnUnauthenticated::Refuse
+        on_unauthenticated: match written.on_unauthenticated {
+            file::OnUnauthenticated::Redirect => OnUnauthenticated::Redirect,
+            file::OnUnauthenticated::Refuse => OnUnauthenticated::Refuse,
         },
         require: Require {
             roles: written.require.roles.clone(),
@@ -166,50 +152,19 @@ fn route(
     upstream.map(|_| route)
 }
 
-fn check_combinations(written: &file::Route, place: &Place, review: &mut Review<'_>) {
-    if written.strip_prefix && written.matches.prefix.is_none() {
-        let message = "\"strip_prefix\" needs \"match.prefix\"";
-        review.fault_at_key(&place.key("strip_prefix"), message);
-    }
-    let requires = !written.require.roles.is_empty() || !written.require.scopes.is_empty();
-    if written.auth == file::Auth::None && requires {
-        let message = "\"require\" needs to know the user, and \"auth: none\" asks for none";
-        review.fault_at_key(&place.key("require"), message);
-    }
-}
-
-fn check_redirect(auth: file::Auth, endpoints: bool, place: &Place, review: &mut Review<'_>) {
-    if auth == file::Auth::None {
-        let message = "\"on_unauthenticated: redirect\" is for routes that ask who somebody is, and \
-                       \"auth: none\" does not";
-        review.fault_at_key(place, message);
-    }
-    if !endpoints {
-        let message = "\"on_unauthenticated: redirect\" needs the gateway's own endpoints, and \
-                       \"api\" is null";
-        review.fault_at_key(place, message);
-    }
-}
-
-fn check_assertion(
-    auth: file::Auth,
-    signing: Option<Algorithm>,
+/// The index of the upstream of that name.
+fn upstream(
+    name: &str,
+    known: &Known<'_>,
     place: &Place,
     review: &mut Review<'_>,
-) {
-    if auth == file::Auth::None {
-        let message = "\"assertion\" needs to know the user, and \"auth: none\" asks for none";
-        review.fault_at_key(place, message);
+) -> Option<usize> {
+    let found = known.upstreams.iter().position(|known| *known == name);
+    if found.is_none() {
+        let names = known.upstreams.iter().copied();
+        review.dangling(place, "upstream", name, names);
     }
-    let message = match signing {
-        Some(Algorithm::HS256) => {
-            "\"assertion\" needs a key that upstreams can verify with: \"tokens.signing\" must be \
-             EdDSA, ES256 or RS256, for HS256 has no public key"
-        }
-        Some(_) => return,
-        None => "\"assertion\" needs \"tokens.signing\", the key that signs it",
-    };
-    review.fault_at_key(place, message);
+    found
 }
 
 fn matching(written: &file::Match, place: &Place, review: &mut Review<'_>) -> Option<Match> {

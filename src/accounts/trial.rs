@@ -1,0 +1,95 @@
+//! One attempt to sign in, and the failures that are counted of an account.
+//!
+//! They are looked at before credentials are compared, which spares the work, and again afterwards,
+//! before anybody is told how it went. Of guesses that are made at once no more are told, right or
+//! wrong, than may fail.
+
+use std::net::IpAddr;
+
+use crate::events::{Event, Kind};
+use crate::limits::Decision;
+use crate::refusal::Refusal;
+
+use super::attempts::Failures;
+use super::{Accounts, Failure};
+
+/// An attempt, by what its failure counts for.
+pub(super) struct Trial<'a> {
+    /// Of every account that may be meant.
+    pub(super) failures: &'a [Failures],
+    /// Whom the events concern, where it is known.
+    pub(super) user: Option<&'a str>,
+    pub(super) ip: IpAddr,
+}
+
+impl Accounts {
+    /// Lets an attempt be made, unless there were too many failures.
+    ///
+    /// # Errors
+    /// [`Failure::Limited`], and the store without an answer.
+    pub(super) async fn look(
+        &self,
+        trial: &Trial<'_>,
+        limits: &mut Vec<Decision>,
+    ) -> Result<(), Failure> {
+        for failures in trial.failures {
+            let standing = failures.standing(&self.store, self.is_durable()).await?;
+            if standing.iter().any(|decision| !decision.allowed) {
+                return self.bear(trial, standing, limits);
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells how an attempt went, unless there were too many failures meanwhile. One account is told
+    /// of: the one that refuses, or else the last.
+    ///
+    /// # Errors
+    /// `INVALID_CREDENTIALS` when it is not `right`, and those of [`Accounts::look`].
+    pub(super) async fn judge(
+        &self,
+        trial: &Trial<'_>,
+        right: bool,
+        limits: &mut Vec<Decision>,
+    ) -> Result<(), Failure> {
+        let before = limits.len();
+        // Each is counted, whatever the others say.
+        let mut stand = Vec::with_capacity(trial.failures.len());
+        for failures in trial.failures {
+            stand.push(match right {
+                true => failures.standing(&self.store, self.is_durable()).await?,
+                false => failures.count(&self.store).await,
+            });
+        }
+        for decisions in stand {
+            limits.truncate(before);
+            self.bear(trial, decisions, limits)?;
+        }
+        if right {
+            return Ok(());
+        }
+        self.report_attempt(trial, Kind::SignInFailed);
+        Err(Refusal::InvalidCredentials.into())
+    }
+
+    fn bear(
+        &self,
+        trial: &Trial<'_>,
+        decisions: Vec<Decision>,
+        limits: &mut Vec<Decision>,
+    ) -> Result<(), Failure> {
+        if self.admitted(decisions, limits) {
+            return Ok(());
+        }
+        self.report_attempt(trial, Kind::SignInLimited);
+        Err(Failure::Limited)
+    }
+
+    fn report_attempt(&self, trial: &Trial<'_>, kind: Kind) {
+        let event = Event::new(kind).ip(trial.ip);
+        self.events.record(match trial.user {
+            Some(user) => event.user(user),
+            None => event,
+        });
+    }
+}
