@@ -8,7 +8,7 @@ const EMAIL_MAX: usize = 254;
 const USERNAME_MAX: usize = 64;
 /// Characters of a display name.
 const NAME_MAX: usize = 200;
-/// Bytes. More than this is refused before it is hashed.
+/// Characters. More than this is refused before it is hashed.
 const PASSWORD_MAX: usize = 1024;
 const LABELS_MAX: usize = 64;
 
@@ -110,8 +110,8 @@ fn labels(list: &[String], allowed: impl Fn(&String) -> bool) -> Option<Vec<Stri
 /// # Errors
 /// Says what is wrong with it.
 pub fn typed_password(text: &str) -> Result<(), String> {
-    if text.len() > PASSWORD_MAX {
-        return Err(format!("must be at most {PASSWORD_MAX} bytes"));
+    if text.chars().count() > PASSWORD_MAX {
+        return Err(format!("must be at most {PASSWORD_MAX} characters"));
     }
     Ok(())
 }

@@ -36,7 +36,7 @@ struct Registration {
         pattern = "^[!-?A-~]+@[A-Za-z0-9-]+(\\.[A-Za-z0-9-]+)*$"
     )]
     email: String,
-    /// As long as `password_min_length` says at least, 1024 bytes at most; no rules of composition.
+    /// As long as `password_min_length` says at least; no rules of composition.
     #[schema(min_length = 8, max_length = 1024)]
     password: String,
     #[schema(pattern = "^[A-Za-z0-9._-]{1,64}$")]
@@ -114,7 +114,9 @@ pub(super) async fn register(
 #[schema(example = json!({"email": "ann@example.com", "password": "correct horse battery"}))]
 struct Login {
     email: Option<String>,
+    /// Looked at where there is no `email`.
     username: Option<String>,
+    #[schema(max_length = 1024)]
     password: String,
     /// Puts the session token into the answer, for programs that keep no cookies.
     session_token: Option<bool>,
@@ -122,10 +124,12 @@ struct Login {
 
 impl Login {
     fn read(fields: &mut Fields) -> Login {
-        let by_name = !fields.has("email") && fields.has("username");
+        if !fields.has("email") && !fields.has("username") {
+            fields.problem("email", "is missing");
+        }
         let login = Login {
-            email: (!by_name).then(|| fields.text("email")),
-            username: by_name.then(|| fields.text("username")),
+            email: fields.optional_text("email"),
+            username: fields.optional_text("username"),
             password: fields.text("password"),
             session_token: fields.optional_flag("session_token"),
         };

@@ -29,7 +29,7 @@ impl Fields {
         Fields::parse(&bytes(body).await?)
     }
 
-    /// Reads a body that may be left out.
+    /// Reads a body that may be left out, or null.
     pub(super) async fn read_optional(headers: &HeaderMap, body: Body) -> Result<Fields, Refused> {
         let bytes = bytes(body).await?;
         if bytes.is_empty() {
@@ -38,7 +38,10 @@ impl Fields {
         if !is_json(headers) {
             return Err(Refusal::UnsupportedMediaType.into());
         }
-        Fields::parse(&bytes)
+        match bytes.trim_ascii() {
+            b"null" => Fields::parse(b"{}"),
+            _ => Fields::parse(&bytes),
+        }
     }
 
     /// Reads the bytes of a body.

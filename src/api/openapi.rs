@@ -13,6 +13,18 @@ use crate::refusal::Refusal;
 use super::endpoints::is_about_users;
 use super::{Desk, answer, routes};
 
+/// The bodies of requests.
+const BODIES: [&str; 7] = [
+    "Registration",
+    "Login",
+    "Refresh",
+    "SignOut",
+    "ProfileChange",
+    "NewPassword",
+    "DeviceChange",
+];
+const PRINTABLE: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$";
+
 /// The description without what the configuration adds.
 static DESCRIPTION: LazyLock<Value> = LazyLock::new(|| {
     let described = routes().split_for_parts().1;
@@ -36,6 +48,14 @@ pub(super) fn description() -> &'static Value {
 pub(super) async fn show(State(desk): State<Desk>) -> Response {
     let live = desk.live.load();
     let mut description = description().clone();
+    for password in [
+        "Registration/properties/password",
+        "NewPassword/properties/new_password",
+    ] {
+        let place = format!("/components/schemas/{password}/minLength");
+        let least = live.identity.passwords.min_length;
+        set(&mut description, &place, least.into());
+    }
     if let Some(api) = &live.api {
         set(&mut description, "/servers", json!([{"url": api.prefix}]));
         if !api.users {
@@ -97,6 +117,12 @@ fn completed(mut description: Value) -> Value {
     });
     set(&mut description, "/info", info);
     set(&mut description, "/components/schemas/Refusal", refusal());
+    bound_texts(&mut description);
+    set(
+        &mut description,
+        "/components/schemas/Login/anyOf",
+        a_name(),
+    );
     set(&mut description, "/components/schemas/Problem", problem());
     set(&mut description, "/components/securitySchemes", schemes());
     let paths = description.get_mut("paths").and_then(Value::as_object_mut);
@@ -109,6 +135,31 @@ fn completed(mut description: Value) -> Value {
         }
     }
     description
+}
+
+/// Says of every text that a body may hold what [`Fields`](super::body::Fields) asks of it: no control
+/// characters.
+fn bound_texts(description: &mut Value) {
+    for body in BODIES {
+        let members = description.pointer_mut(&format!("/components/schemas/{body}/properties"));
+        let members = members.and_then(Value::as_object_mut);
+        for member in members.into_iter().flat_map(Map::values_mut) {
+            let kinds = member.get("type");
+            let text = |kind: &Value| kind == "string";
+            let many = kinds.and_then(Value::as_array);
+            let is_text =
+                kinds.is_some_and(text) || many.is_some_and(|kinds| kinds.iter().any(text));
+            if is_text && member.get("pattern").is_none() {
+                set(member, "/pattern", PRINTABLE.into());
+            }
+        }
+    }
+}
+
+/// One of the two names has to be there; both may be null or left out on their own.
+fn a_name() -> Value {
+    let one = |name: &str| json!({"required": [name], "properties": {name: {"type": "string"}}});
+    json!([one("email"), one("username")])
 }
 
 /// Adds to an operation the credentials it takes, if it does not say, and the refusals that it has

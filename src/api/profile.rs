@@ -126,9 +126,9 @@ fn refuse_other_names(fields: &mut Fields, user: &User) {
 #[derive(ToSchema)]
 #[schema(example = json!({"current_password": "correct horse battery", "new_password": "staple the battery"}))]
 struct NewPassword {
+    #[schema(max_length = 1024)]
     current_password: String,
-    /// As long as `password_min_length` says at least, 1024 bytes at most; none that everybody tries
-    /// first.
+    /// As long as `password_min_length` says at least; none that everybody tries first.
     #[schema(min_length = 8, max_length = 1024)]
     new_password: String,
 }

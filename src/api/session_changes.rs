@@ -58,7 +58,7 @@ struct SessionChange {
     reason = "it describes what `amendment` reads member by member"
 )]
 struct DeviceChange {
-    #[schema(max_length = 128)]
+    #[schema(nullable = false, min_length = 1, max_length = 128)]
     name: Option<String>,
 }
 

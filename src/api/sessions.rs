@@ -24,9 +24,9 @@ use super::view::{self, Revoked, SessionView, SessionsView, Sight, Success};
     path = "/sessions",
     tag = "sessions",
     params(
-        ("status" = Option<String>, Query, pattern = "^(active|revoked|expired|all)$", description = "Those that stand so; `active` if not said"),
+        ("status" = Option<String>, Query, pattern = "^(active|revoked|expired|all)?$", description = "Those that stand so; `active` if not said"),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 100, description = "20 if not said"),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+        ("cursor" = Option<String>, Query, pattern = "^([0-9]{16}:[0-9a-f]{64})?$", description = "`next_cursor` of the page before"),
     ),
     responses((status = 200, description = "A page of sessions", body = Success<SessionsView>)),
 )]

@@ -302,6 +302,9 @@ async fn sessions_are_listed_and_ended() {
     assert_eq!(there.at("/sessions/0/ip_address"), "192.0.2.9");
     for (query, expected) in [
         ("ip=192.0.2.9", 1),
+        ("ip=::ffff:192.0.2.9", 1),
+        ("ip=::FFFF:C000:209", 1),
+        ("ip=::192.0.2.9", 0),
         ("status=revoked", 0),
         ("status=all", 2),
     ] {
