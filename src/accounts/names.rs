@@ -235,6 +235,7 @@ mod tests {
             " leading and trailing ",
             "ééééééééééé🔑",
             &"x".repeat(1024),
+            &"é".repeat(1024),
         ] {
             assert_eq!(check(good), Ok(()), "{good}");
         }
@@ -246,7 +247,7 @@ mod tests {
             "AnnAnnAnnAnn",
             "Qwerty123456",
             &"x".repeat(1025),
-            &"é".repeat(513),
+            &"é".repeat(1025),
         ] {
             assert!(check(bad).is_err(), "{bad}");
         }
