@@ -230,6 +230,9 @@ fn drain(background: &Runtime, parts: &Parts, doors: &[Arc<Door>], stop: &watch:
             }
         }
         parts.registry.retract(&parts.store).await;
+        if let Err(error) = parts.store.leave(parts.registry.gateway()).await {
+            tracing::debug!(%error, "the fleet will notice by itself");
+        }
         chores::write_all(parts).await;
     });
 }

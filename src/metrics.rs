@@ -24,7 +24,7 @@ const STORE_BUCKETS: &[f64] = &[
 ];
 
 /// The operations of the store's face.
-const STORE_OPERATIONS: [&str; 35] = [
+const STORE_OPERATIONS: [&str; 37] = [
     "all_sessions",
     "amend_session",
     "begin_clean_up",
@@ -39,11 +39,13 @@ const STORE_OPERATIONS: [&str; 35] = [
     "end_clean_up",
     "ended_among",
     "events",
+    "follow",
     "forget_profile",
     "holds_refresh",
     "is_blacklisted",
     "now",
     "peek_limit",
+    "presence",
     "probe",
     "profile",
     "put_profile",

@@ -26,6 +26,8 @@ pub(super) fn start(parts: &Parts, doors: &[Arc<Door>]) {
     let registry = Arc::clone(&parts.registry);
     let watched = move |session| registry.is_watched(session);
     tokio::spawn(parts.store.clone().follow(watched));
+    let name = Arc::clone(parts.registry.gateway());
+    tokio::spawn(parts.store.clone().stay_present(name));
     tokio::spawn(parts.store.clone().keep_journal());
     tokio::spawn(every(WRITE_USES, parts.clone(), |parts| async move {
         write_uses(&parts).await

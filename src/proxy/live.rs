@@ -103,7 +103,7 @@ impl Open {
 #[derive(Debug)]
 pub struct Registry {
     /// This process among the gateways of a fleet.
-    gateway: String,
+    gateway: Arc<str>,
     told: Mutex<report::Told>,
     /// The sessions of the answers that were open at the last sweep.
     watched: RwLock<HashSet<SessionId>>,
@@ -124,13 +124,18 @@ pub struct Ticket {
 impl Registry {
     pub fn new(workers: usize, metrics: Arc<Metrics>) -> Registry {
         Registry {
-            gateway: uuid::Uuid::new_v4().simple().to_string(),
+            gateway: gateway_name().into(),
             told: Mutex::default(),
             watched: RwLock::default(),
             shards: (0..workers.max(1)).map(|_| Mutex::default()).collect(),
             next: AtomicU64::new(0),
             metrics,
         }
+    }
+
+    /// What this process is called among the gateways of a fleet.
+    pub fn gateway(&self) -> &Arc<str> {
+        &self.gateway
     }
 
     /// Enters a request; dropping the ticket takes it out.
@@ -213,6 +218,18 @@ impl Registry {
             })
             .collect()
     }
+}
+
+/// This machine's name, and a number of the process' own.
+fn gateway_name() -> String {
+    let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let machine = machine.trim();
+    let machine = if machine.is_empty() {
+        "gateway"
+    } else {
+        machine
+    };
+    format!("{machine}-{:08x}", rand::random::<u32>())
 }
 
 /// Closes answers whose session or token ended; gives the sessions of those that were open until now.

@@ -4,6 +4,7 @@
 //! error. An error means that the answer is unknown; it never means "no".
 
 mod amend;
+mod fleet;
 mod journal;
 mod limits;
 mod live;
@@ -21,6 +22,7 @@ pub mod replica;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::broadcast;
@@ -32,6 +34,7 @@ use crate::session::{Activity, Millis, Session, SessionId};
 use crate::settings;
 
 pub use amend::{Amended, Amendment, DATA_MAX};
+pub use fleet::Confirmed;
 pub use journal::Noted;
 pub use live::REPORT_KEPT;
 pub use news::{Item, PersonHash, person_hash};
@@ -70,6 +73,10 @@ struct Shared {
     local: Memory,
     revocations: broadcast::Sender<Revocation>,
     replica: Arc<Replica>,
+    /// Up to when changes have been heard of and looked at, by the store's clock.
+    heard: AtomicU64,
+    /// How many gateways share the store.
+    gateways: AtomicU64,
     journal: journal::Queue,
 }
 
@@ -220,6 +227,8 @@ impl Store {
             local: Memory::default(),
             revocations: broadcast::Sender::new(REVOCATIONS_KEPT),
             replica: Arc::default(),
+            heard: AtomicU64::new(0),
+            gateways: AtomicU64::new(1),
             journal: journal::Queue::default(),
         };
         Store {

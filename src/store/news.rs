@@ -2,6 +2,7 @@
 //! and what others revoked is known here at once.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
@@ -9,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::replica::Before;
 use super::{Engine, Found, Revocation, Store, StoreError};
-use crate::session::SessionId;
+use crate::session::{Millis, SessionId};
 
 /// For how long it is enough that every change up to a moment was heard: with what an answer takes on
 /// its way it stays below the second that is promised.
@@ -34,10 +35,16 @@ pub(super) enum News {
     Changed(Item),
     /// Everything may have changed, or some of it was not heard.
     Everything,
-    /// Every change up to this moment has been heard.
-    HeardAll(Instant),
+    /// Every change up to this moment has been heard; by the store's clock it was not later than this.
+    HeardAll(Instant, Millis),
     /// Nothing is heard for now.
     Deaf,
+}
+
+/// What was heard, in its order.
+enum Told {
+    Changed(Item),
+    UpTo(Millis),
 }
 
 /// The first half of the SHA-256 of what admission knows a person by.
@@ -67,22 +74,36 @@ impl Store {
                 };
                 if matters {
                     // The other end lives as long as this one.
-                    let _ = tell.send(item);
+                    let _ = tell.send(Told::Changed(item));
                 }
             }
             News::Everything => shared.replica.gap(),
-            News::HeardAll(as_of) => shared.replica.heard_all(as_of, GOOD_FOR),
+            News::HeardAll(as_of, now) => {
+                shared.replica.heard_all(as_of, GOOD_FOR);
+                let _ = tell.send(Told::UpTo(now));
+            }
             News::Deaf => shared.replica.deaf(),
         };
         tokio::join!(redis.listen(hear), self.look_up(told));
     }
 
-    async fn look_up(&self, mut told: mpsc::UnboundedReceiver<Item>) {
-        let mut items = Vec::new();
-        while told.recv_many(&mut items, TOGETHER).await > 0 {
-            if let Err(error) = self.look_at(std::mem::take(&mut items)).await {
+    async fn look_up(&self, mut told: mpsc::UnboundedReceiver<Told>) {
+        let mut batch = Vec::new();
+        while told.recv_many(&mut batch, TOGETHER).await > 0 {
+            let (mut items, mut up_to) = (Vec::new(), None);
+            for told in batch.drain(..) {
+                match told {
+                    Told::Changed(item) => items.push(item),
+                    Told::UpTo(now) => up_to = Some(now),
+                }
+            }
+            match (self.look_at(items).await, up_to) {
+                (Ok(()), Some(now)) => self.shared.heard.store(now, Ordering::SeqCst),
+                (Ok(()), None) => {}
                 // Nothing is lost: what changed is asked for when it is needed.
-                tracing::debug!(%error, "changes in the store could not be looked at");
+                (Err(error), _) => {
+                    tracing::debug!(%error, "changes in the store could not be looked at");
+                }
             }
         }
     }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::support::client::{Client, Request};
 use crate::support::config::Config;
-use crate::support::gateway::Gateway;
+use crate::support::gateway::{Gateway, signal};
 use crate::support::redis::Redis;
 use crate::support::upstream::Upstream;
 use crate::support::wait::within;
@@ -204,4 +204,50 @@ fn a_gateway_that_joins_later_finds_what_is_there() {
     two.ask(&Request::get("/private/a").cookie(&alice.cookie))
         .ok();
     drop(redis);
+}
+
+#[test]
+fn a_revocation_waits_for_the_fleet_and_says_who_did_not_hear() {
+    let fleet = fleet();
+    let end = |session: &str, wait: &str| {
+        let path = format!("/admin/sessions/{session}{wait}");
+        fleet.one.admin(Request::delete(&path))
+    };
+    let names = |answer: &crate::support::client::Response, of: &str| {
+        let answer = answer.json();
+        answer[of].as_array().map(Vec::len)
+    };
+    let alice = fleet.one.register("alice@example.com");
+    let cookie = Request::get("/private/a").cookie(&alice.cookie);
+    let (one, two) = (fleet.one.ask(&cookie), fleet.two.ask(&cookie));
+    assert_eq!((one.status, two.status), (200, 200));
+    let mut open = Socket::open(
+        fleet.two.public,
+        "/private/ws",
+        &[("Cookie", &alice.cookie)],
+    )
+    .ok()
+    .unwrap();
+    within(Duration::from_secs(2), "both gateways are present", || {
+        let nobody = "/admin/users/nobody/sessions?wait=fleet";
+        let answer = fleet.one.admin(Request::delete(nobody));
+        (names(&answer, "confirmed") == Some(2)).then_some(())
+    });
+    let answer = end(&alice.session, "?wait=fleet");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.json()["revoked"], 1);
+    assert_eq!(names(&answer, "unconfirmed"), Some(0), "{}", answer.text());
+    assert_eq!(fleet.two.ask(&cookie).status, 401);
+    assert_eq!(open.close_code(Duration::from_millis(500)), Some(POLICY));
+
+    let bob = fleet.one.login("alice@example.com");
+    signal(fleet.two.pid(), "STOP");
+    let answer = end(&bob.session, "?wait=fleet");
+    signal(fleet.two.pid(), "CONT");
+    assert_eq!(answer.json()["revoked"], 1);
+    assert_eq!(names(&answer, "confirmed"), Some(1), "{}", answer.text());
+    assert_eq!(names(&answer, "unconfirmed"), Some(1));
+    assert_eq!(names(&end(&bob.session, ""), "confirmed"), None);
+    let wrong = end(&bob.session, "?wait=all");
+    wrong.refused(400, "VALIDATION_FAILED");
 }

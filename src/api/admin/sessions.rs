@@ -7,13 +7,12 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use http::{StatusCode, Uri};
 use serde::Serialize;
-use serde_json::json;
 
 use crate::accounts::Visitor;
 use crate::events::{Event, Kind};
 use crate::refusal::Refusal;
 use crate::session::{Device, EndReason, SessionId};
-use crate::store::{Store, Wanted};
+use crate::store::{Confirmed, Store, Wanted};
 
 use super::super::answer;
 use super::super::caller;
@@ -69,14 +68,14 @@ pub(super) async fn end(
     Path(id): Path<String>,
     uri: Uri,
 ) -> Result<Response, Refused> {
-    refuse_wait(&uri)?;
+    let waits = waits(&uri)?;
     let id = SessionId::parse(&id).ok_or(Refusal::NotFound)?;
     let entry = desk.accounts.session(id).await?.ok_or(Refusal::NotFound)?;
     let ended = desk
         .accounts
         .end_session(&entry.session, EndReason::Admin, None, idle(&desk))
         .await?;
-    Ok(answer::data(&json!({"revoked": u64::from(ended)})))
+    answered(&desk, usize::from(ended), waits).await
 }
 
 /// `DELETE /admin/users/{id}/sessions`. The user need not be in our directory: trusted issuers
@@ -86,12 +85,12 @@ pub(super) async fn end_all(
     Path(user): Path<String>,
     uri: Uri,
 ) -> Result<Response, Refused> {
-    refuse_wait(&uri)?;
+    let waits = waits(&uri)?;
     let revoked = desk
         .accounts
         .end_sessions_of(&user, None, EndReason::Admin, None, idle(&desk))
         .await?;
-    Ok(answer::data(&json!({"revoked": revoked})))
+    answered(&desk, revoked, waits).await
 }
 
 /// `POST /admin/users/{id}/sessions`: signs a user in without a password, for testing
@@ -145,8 +144,29 @@ fn idle(desk: &Desk) -> Option<Duration> {
     desk.live.load().sessions.idle_timeout
 }
 
-fn refuse_wait(uri: &Uri) -> Result<(), Refused> {
+/// Whether the caller waits until every gateway has heard of it.
+fn waits(uri: &Uri) -> Result<bool, Refused> {
     let mut query = Query::read(uri);
-    query.read_as("wait", "is not yet supported", |_| None::<()>);
-    query.check()
+    let waits = query.read_as("wait", "is \"fleet\" or not given", |value| {
+        (value == "fleet").then_some(())
+    });
+    query.check()?;
+    Ok(waits.is_some())
+}
+
+/// What the answer to a revocation says.
+#[derive(Serialize)]
+struct Revoked {
+    revoked: usize,
+    /// Which gateways have heard of it.
+    #[serde(flatten)]
+    fleet: Option<Confirmed>,
+}
+
+async fn answered(desk: &Desk, revoked: usize, waits: bool) -> Result<Response, Refused> {
+    let fleet = match waits {
+        true => Some(desk.store.confirmed().await?),
+        false => None,
+    };
+    Ok(answer::data(&Revoked { revoked, fleet }))
 }

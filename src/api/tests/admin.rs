@@ -325,7 +325,7 @@ async fn sessions_are_listed_and_ended() {
     }
     let one = format!("/admin/sessions/{}", first.text("/session/id"));
     let wait = admin
-        .ask("DELETE", &format!("{one}?wait=fleet"), &Value::Null)
+        .ask("DELETE", &format!("{one}?wait=all"), &Value::Null)
         .await;
     assert_eq!(wait.code(), "VALIDATION_FAILED");
     for revoked in [1, 0] {

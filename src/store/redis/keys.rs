@@ -112,6 +112,11 @@ impl Keys {
         format!("{}counts", self.prefix)
     }
 
+    /// A hash: the gateways that are there.
+    pub(super) fn gateways(&self) -> String {
+        format!("{}gateways", self.prefix)
+    }
+
     /// A string: that a gateway is cleaning up.
     pub(super) fn cleaning(&self) -> String {
         format!("{}cleaning", self.prefix)

@@ -142,10 +142,11 @@ impl Redis {
             let answer = timeout(ANSWER_WITHIN, time.query_async::<Value>(&mut connection));
             match answer.await {
                 Ok(Ok(time)) => {
-                    if let Some(now) = clock(&time) {
-                        self.clock.set(now);
-                    }
-                    hear(News::HeardAll(asked_at));
+                    let Some(now) = clock(&time) else {
+                        return silent();
+                    };
+                    self.clock.set(now);
+                    hear(News::HeardAll(asked_at, now));
                 }
                 Ok(Err(error)) => return Fault::from(error),
                 Err(_) => return silent(),

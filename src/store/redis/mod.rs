@@ -7,6 +7,7 @@ mod connection;
 mod dial;
 mod duty;
 mod fault;
+mod fleet;
 mod index;
 mod journal;
 mod keys;

@@ -31,6 +31,7 @@ pub(super) struct Scripts {
     pub trim_live: Loaded,
     pub cut_off: Loaded,
     pub release: Loaded,
+    pub presence: Loaded,
 }
 
 /// A script that the server knows by its hash.
@@ -82,6 +83,7 @@ impl Scripts {
             trim_live: Loaded::new(&[CLOCK, include_str!("scripts/trim_live.lua")]),
             cut_off: Loaded::new(&[CLOCK, include_str!("scripts/cut_off.lua")]),
             release: Loaded::new(&[include_str!("scripts/release.lua")]),
+            presence: Loaded::new(&[CLOCK, include_str!("scripts/presence.lua")]),
         }
     }
 
@@ -109,6 +111,7 @@ impl Scripts {
             &self.trim_live,
             &self.cut_off,
             &self.release,
+            &self.presence,
         ] {
             commands.cmd("SCRIPT").arg("LOAD").arg(&script.text);
         }

@@ -1,0 +1,99 @@
+//! The gateways that share the store: which there are, and up to when each has heard of changes.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+
+use super::{Engine, Store, StoreError};
+use crate::session::Millis;
+
+/// How often a gateway says that it is there.
+const EVERY: Duration = Duration::from_millis(200);
+/// How long that counts: one that has died is waited for no longer.
+pub(super) const COUNTS_FOR: Duration = Duration::from_secs(3);
+/// How long anybody waits for the fleet: a little longer.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// How often the others are looked at meanwhile.
+const LOOK: Duration = Duration::from_millis(50);
+/// A gateway that does not hear of changes asks for everything: within so long it has looked at what
+/// is open.
+const ASKS_WITHIN: Millis = 1_000;
+
+/// Who has confirmed what was in the store at a moment, and who has not.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Confirmed {
+    pub confirmed: Vec<String>,
+    pub unconfirmed: Vec<String>,
+}
+
+impl Store {
+    /// Says for ever that the gateway of this name is there, and up to when it has heard of changes.
+    pub async fn stay_present(self, name: Arc<str>) {
+        let Engine::Redis(redis) = &self.engine else {
+            // There is no other.
+            return;
+        };
+        let mut tick = interval(EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let heard = if self.shared.replica.is_sure() {
+                self.shared.heard.load(Ordering::SeqCst)
+            } else {
+                self.clock().saturating_sub(ASKS_WITHIN)
+            };
+            let present = self.measured("presence", redis.be_present(&name, heard));
+            if let Ok(present) = present.await {
+                self.shared
+                    .gateways
+                    .store(present.max(1), Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Says that the gateway of this name is not there any more.
+    pub async fn leave(&self, name: &str) -> Result<(), StoreError> {
+        match &self.engine {
+            Engine::Memory(_) => Ok(()),
+            Engine::Redis(redis) => self.measured("presence", redis.leave(name)).await,
+        }
+    }
+
+    /// How many gateways there were when this one last looked.
+    pub fn gateways(&self) -> u64 {
+        self.shared.gateways.load(Ordering::Relaxed)
+    }
+
+    /// Waits until every gateway has heard of all that is in the store now, or it is clear which
+    /// does not: four seconds at most. Those that come meanwhile know of nothing older.
+    pub async fn confirmed(&self) -> Result<Confirmed, StoreError> {
+        let Engine::Redis(redis) = &self.engine else {
+            return Ok(Confirmed::default());
+        };
+        let now = self.now().await?;
+        let deadline = Instant::now() + PATIENCE;
+        let mut outcome = Confirmed::default();
+        let mut waiting: Option<Vec<String>> = None;
+        loop {
+            let present = self.measured("presence", redis.present()).await?;
+            let names = waiting.unwrap_or_else(|| present.keys().cloned().collect());
+            let mut still = Vec::new();
+            for name in names {
+                match present.get(&name) {
+                    Some(heard) if *heard >= now => outcome.confirmed.push(name),
+                    Some(_) if Instant::now() < deadline => still.push(name),
+                    // Whether one that is silent by now has died nobody can tell.
+                    Some(_) | None => outcome.unconfirmed.push(name),
+                }
+            }
+            if still.is_empty() {
+                return Ok(outcome);
+            }
+            waiting = Some(still);
+            sleep(LOOK).await;
+        }
+    }
+}
