@@ -38,6 +38,10 @@ pub(super) fn complete(
     if !interim && is_bodiless(session, response) {
         ctx.arrival.control.silence.end();
     }
+    if response.version == Version::HTTP_10 {
+        // How the upstream speaks ends here (RFC 9110, section 2.5).
+        response.set_version(Version::HTTP_11);
+    }
     let old = session.req_header().version == Version::HTTP_10;
     fields::of_response(response, |fields| -> pingora::Result<()> {
         if old {

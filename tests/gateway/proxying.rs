@@ -1,10 +1,13 @@
 //! Which route takes a request, what is forwarded of it, and in what form the answer comes.
 
+use std::io::Write;
+
 use serde_json::json;
 
 use crate::support::client::{Client, Request};
 use crate::support::config::Config;
 use crate::support::gateway::Gateway;
+use crate::support::raw::{read_request, serving};
 use crate::support::upstream::Upstream;
 
 #[test]
@@ -204,6 +207,31 @@ fn a_body_over_the_routes_size_is_a_413_however_it_is_framed() {
             .status,
         200
     );
+}
+
+#[test]
+fn an_upstream_that_speaks_http_1_0_is_answered_for_in_http_1_1() {
+    let heads = [
+        "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        "HTTP/1.0 200 OK\r\n\r\nok",
+    ];
+    for answer in heads {
+        let upstream = serving(move |mut stream| {
+            read_request(&mut stream);
+            let _ = stream.write_all(answer.as_bytes());
+        });
+        let gateway = Gateway::start(Config::new(upstream));
+        let mut client = Client::connect(gateway.public);
+        for _ in 0..2 {
+            client.send(Request::get("/public/a").to_bytes());
+            client.until("HTTP/1.1 200 ");
+            client.until("ok");
+            // What ends a chunked body.
+            if !answer.contains("Content-Length") {
+                client.until("0\r\n\r\n");
+            }
+        }
+    }
 }
 
 #[test]
