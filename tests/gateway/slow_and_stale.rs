@@ -110,7 +110,7 @@ fn a_limit_that_refuses_spends_none_even_where_a_stale_cookie_is_no_obstacle() {
     // What is given back is given back after the answer.
     eventually("the last one has been given back", || {
         let counter = gateway.admin(Request::get("/admin/limits/by-ip/127.0.0.1"));
-        (counter.json()["remaining"] == 2).then_some(())
+        (counter.data()["remaining"] == 2).then_some(())
     });
     let answer = gateway.get("/ip/a");
     assert_eq!(
