@@ -15,6 +15,8 @@ mod amendments;
 mod cancellation;
 #[path = "store/captured.rs"]
 mod captured;
+#[path = "store/cluster.rs"]
+mod cluster;
 #[path = "store/decisions.rs"]
 mod decisions;
 #[path = "store/faults.rs"]
@@ -23,12 +25,16 @@ mod faults;
 mod journal;
 #[path = "store/listing.rs"]
 mod listing;
+#[path = "support/nodes.rs"]
+mod nodes;
 #[path = "store/refresh.rs"]
 mod refresh;
 #[path = "store/replica.rs"]
 mod replica;
 #[path = "store/server.rs"]
 mod server;
+#[path = "support/servers.rs"]
+mod servers;
 #[path = "store/sessions.rs"]
 mod sessions;
 #[path = "store/shared.rs"]

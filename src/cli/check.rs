@@ -1,10 +1,29 @@
 //! `portcullis check`.
 
-use super::{ConfigArgs, print};
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{connect, print};
 use crate::config;
 
+/// `portcullis check`.
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    /// The configuration file
+    #[arg(long, short, value_name = "FILE")]
+    pub(super) config: PathBuf,
+    /// Also try what the file names: store, database and upstreams
+    #[arg(long)]
+    pub(super) connect: bool,
+}
+
 /// Loads the file as `run` would, and says so when nothing is wrong with it.
-pub(super) fn run(args: &ConfigArgs) -> anyhow::Result<()> {
-    config::load(&args.config)?;
-    print(&format!("{}: valid\n", args.config.display()))
+pub(super) fn run(args: &CheckArgs) -> anyhow::Result<()> {
+    let settings = config::load(&args.config)?;
+    print(&format!("{}: valid\n", args.config.display()))?;
+    if args.connect {
+        connect::run(&settings)?;
+    }
+    Ok(())
 }

@@ -2,6 +2,7 @@
 //! goes to standard output, what went wrong to standard error, one line an error.
 
 mod check;
+mod connect;
 mod database;
 mod demo;
 mod explain;
@@ -117,11 +118,12 @@ enum Command {
     Run(RunArgs),
     /// Tell every mistake in a configuration file
     ///
-    /// One line a mistake, as FILE:LINE:COLUMN: message. Nothing is started.
+    /// One line a mistake, as FILE:LINE:COLUMN: message. Nothing is started. With --connect, the store,
+    /// the database and the upstreams that the file names are tried too; nothing is changed there.
     ///
-    /// Example: portcullis check --config portcullis.yaml
+    /// Example: portcullis check --config portcullis.yaml --connect
     #[command(verbatim_doc_comment)]
-    Check(ConfigArgs),
+    Check(check::CheckArgs),
     /// Tell what would become of a request
     ///
     /// Which route takes it and why, what authentication and limits apply, where it would go; or

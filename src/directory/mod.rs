@@ -89,6 +89,25 @@ impl Directory {
         Ok(Directory { database })
     }
 
+    /// Tries whether the database can be used. Nothing is made or brought up to date: a SQLite file
+    /// may be missing, if it can be made.
+    ///
+    /// # Errors
+    /// As [`Directory::open`], but for the tables.
+    pub async fn try_out(settings: &settings::Database) -> Result<(), Error> {
+        let database = match settings {
+            settings::Database::Sqlite(path) if !path.exists() => {
+                return sqlite::could_be_made(path);
+            }
+            settings::Database::Sqlite(path) => sqlite::open(path).await?,
+            settings::Database::Postgres(address) => postgres::open(address).await?,
+        };
+        let directory = Directory { database };
+        directory.probe().await?;
+        directory.close().await;
+        Ok(())
+    }
+
     /// The version that the tables have now.
     pub fn version() -> i64 {
         migrations::newest()

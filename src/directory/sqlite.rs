@@ -74,13 +74,7 @@ fn options(path: &Path) -> SqliteConnectOptions {
 /// Creates the file so that nobody else can read it. SQLite gives its side files the same mode.
 fn create_private(path: &Path) -> Result<(), Error> {
     use std::os::unix::fs::OpenOptionsExt;
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    if !folder.is_dir() {
-        return Err(Error::NoFolder(folder.to_owned()));
-    }
+    could_be_made(path)?;
     let created = std::fs::OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -94,4 +88,16 @@ fn create_private(path: &Path) -> Result<(), Error> {
             source,
         }),
     }
+}
+
+/// Whether the folder is there that the file would be in.
+pub(super) fn could_be_made(path: &Path) -> Result<(), Error> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    if !folder.is_dir() {
+        return Err(Error::NoFolder(folder.to_owned()));
+    }
+    Ok(())
 }

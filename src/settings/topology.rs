@@ -23,6 +23,8 @@ pub enum Topology {
     Standalone(Node),
     /// A master with replicas, of which Sentinels say who it is.
     Sentinel(Sentinels),
+    /// Some of a cluster's servers; they tell the others.
+    Cluster(Vec<Node>),
 }
 
 /// Who says which server is the master.
@@ -35,7 +37,7 @@ pub struct Sentinels {
 }
 
 /// A server's host, a name or an IP address without brackets, and its port.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Node {
     pub host: String,
     pub port: u16,
@@ -68,6 +70,7 @@ impl fmt::Display for Topology {
             Topology::Sentinel(Sentinels { nodes, master, .. }) => {
                 write!(f, "{master} of the Sentinels {}", list(nodes))
             }
+            Topology::Cluster(nodes) => write!(f, "the cluster {}", list(nodes)),
         }
     }
 }
@@ -98,6 +101,7 @@ impl PartialEq for Topology {
                     && a.master == b.master
                     && same(a.password.as_ref(), b.password.as_ref())
             }
+            (Topology::Cluster(a), Topology::Cluster(b)) => a == b,
             _ => false,
         }
     }

@@ -5,6 +5,7 @@
 
 mod amend;
 mod fleet;
+mod inspect;
 mod journal;
 mod limits;
 mod live;
@@ -35,6 +36,7 @@ use crate::settings;
 
 pub use amend::{Amended, Amendment, DATA_MAX};
 pub use fleet::Confirmed;
+pub use inspect::{Finding, Grade, inspect};
 pub use journal::Noted;
 pub use live::REPORT_KEPT;
 pub use news::{Item, PersonHash, person_hash};
@@ -121,6 +123,13 @@ impl Inquiry<'_> {
             && self.session.is_none()
             && self.blacklist_key.is_none()
             && self.cut_off_of.is_none()
+    }
+
+    /// Whether a session has one of the roles and all of the scopes.
+    fn is_met_by(&self, session: &Session) -> bool {
+        let Require { roles, scopes } = self.require;
+        let any_role = roles.is_empty() || roles.iter().any(|role| session.roles.contains(role));
+        any_role && scopes.iter().all(|scope| session.scopes.contains(scope))
     }
 
     /// Whether a cut-off refuses the token: one issued up to then, or nobody knows when.

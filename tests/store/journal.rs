@@ -150,7 +150,7 @@ async fn what_happens_while_the_store_is_away_waits_and_what_is_too_much_is_coun
 
 #[tokio::test]
 async fn another_types_key_is_replaced() {
-    let (server, [_, redis]) = engines().await;
+    let (server, [_, redis, _]) = engines().await;
     let mut client = server.client().await;
     let mut spoiling = redis::cmd("SET");
     spoiling.arg(format!("{PREFIX}events")).arg(1);

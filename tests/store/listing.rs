@@ -100,7 +100,7 @@ async fn they_are_told_apart_by_status_and_address() {
 
 #[tokio::test]
 async fn no_page_looks_at_more_than_some_thousand_keys() {
-    let (server, [memory, redis]) = engines().await;
+    let (server, [memory, redis, _]) = engines().await;
     let mut client = server.client().await;
     let script = "for n = 1, 20000 do redis.call('SET', ARGV[1] .. n, 1, 'EX', 60) end";
     let filling = redis::Script::new(script);

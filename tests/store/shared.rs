@@ -154,7 +154,7 @@ async fn open_connections_are_those_of_all_gateways() {
 
 #[tokio::test]
 async fn what_a_gateway_that_died_left_behind_is_forgotten() {
-    let (server, [_, redis]) = engines().await;
+    let (server, [_, redis, _]) = engines().await;
     let mut client = server.client().await;
     let now = redis.now().await.unwrap();
     let one = session("ben", now);
@@ -177,7 +177,7 @@ async fn what_a_gateway_that_died_left_behind_is_forgotten() {
 
 #[tokio::test]
 async fn one_gateway_at_a_time_cleans_up() {
-    let (server, [_, redis]) = engines().await;
+    let (server, [_, redis, _]) = engines().await;
     let mut client = server.client().await;
     let now = redis.now().await.unwrap();
     let one = session("ann", now);

@@ -10,21 +10,34 @@ use portcullis::session::{Device, Millis, Session, SessionToken, Status};
 use portcullis::settings::{self, Engine, Node, RedisAddress, SessionsOnOutage, Topology};
 use portcullis::store::{Inquiry, Store, Wanted};
 
+use crate::nodes::{self, Nodes};
 use crate::server::Server;
 
 pub(crate) const PREFIX: &str = "test[1]:";
 pub(crate) const IDLE: Option<Duration> = Some(Duration::from_secs(600));
 
 pub(crate) fn open(engine: Engine, timeout: Duration, metrics: Arc<Metrics>) -> Store {
-    let settings = settings::Store {
+    prefixed(engine, PREFIX.to_owned(), timeout, metrics)
+}
+
+pub(crate) fn prefixed(
+    engine: Engine,
+    key_prefix: String,
+    timeout: Duration,
+    metrics: Arc<Metrics>,
+) -> Store {
+    Store::open(&settings(engine, key_prefix, timeout), metrics)
+}
+
+pub(crate) fn settings(engine: Engine, key_prefix: String, timeout: Duration) -> settings::Store {
+    settings::Store {
         engine,
-        key_prefix: PREFIX.to_owned(),
+        key_prefix,
         timeout,
         sessions_on_outage: SessionsOnOutage::Deny,
         cached_for: Duration::from_secs(60),
         limits_on_outage: OnOutage::Local,
-    };
-    Store::open(&settings, metrics)
+    }
 }
 
 pub(crate) fn address(port: u16) -> RedisAddress {
@@ -54,13 +67,29 @@ pub(crate) async fn redis(server: &Server, timeout: Duration) -> Store {
     store
 }
 
-/// The two engines, with the server that must outlive the second.
-pub(crate) async fn engines() -> (Server, [Store; 2]) {
+/// A cluster that others use too: the keys begin differently each time.
+pub(crate) async fn cluster(nodes: &Nodes, timeout: Duration) -> Store {
+    let seeds = nodes.ports().into_iter().map(node).collect();
+    let address = RedisAddress {
+        topology: Topology::Cluster(seeds),
+        ..address(0)
+    };
+    let prefix = format!("test[{}]:", rand::random::<u64>());
+    let store = prefixed(Engine::Redis(address), prefix, timeout, metrics()).link();
+    assert!(store.wait_until_up(Duration::from_secs(5)).await);
+    store
+}
+
+/// The engines, Redis alone and as a cluster, with the server that must outlive the second.
+pub(crate) async fn engines() -> (Server, [Store; 3]) {
     let server = Server::start();
     let patience = Duration::from_secs(5);
     let memory = open(Engine::Memory, patience, metrics()).link();
     let redis = redis(&server, patience).await;
-    (server, [memory, redis])
+    (
+        server,
+        [memory, redis, cluster(nodes::shared(), patience).await],
+    )
 }
 
 pub(crate) fn session(user: &str, now: Millis) -> Session {

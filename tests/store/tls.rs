@@ -3,14 +3,15 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use portcullis::settings::{Engine, Node, RedisAddress, RedisTls, Topology};
+use portcullis::settings::{Engine, RedisAddress, RedisTls, Sentinels, Topology};
 use portcullis::store::{Store, StoreError};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 
 use crate::captured::Captured;
-use crate::server::{Server, free_port};
-use crate::support::{address, log, metrics, open};
+use crate::server::Server;
+use crate::servers::{Process, free_port};
+use crate::support::{address, log, metrics, node, open};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -49,37 +50,58 @@ impl Authority {
         (file("pem"), file("key"))
     }
 
-    fn serve(&self, name: &str, clients: &str) -> Server {
+    /// A server's options, name and value each.
+    fn options(&self, name: &str, port: u16, clients: &str) -> Vec<(&'static str, String)> {
         let (cert, key) = self.issue(name);
+        let path = |path: PathBuf| path.to_str().unwrap().to_owned();
+        vec![
+            ("port", "0".to_owned()),
+            ("tls-port", port.to_string()),
+            ("tls-cert-file", path(cert)),
+            ("tls-key-file", path(key)),
+            ("tls-ca-cert-file", path(self.ca())),
+            ("tls-auth-clients", clients.to_owned()),
+        ]
+    }
+
+    fn serve(&self, name: &str, clients: &str) -> Server {
+        self.serve_with(name, clients, &[])
+    }
+
+    fn serve_with(&self, name: &str, clients: &str, more: &[&str]) -> Server {
         let port = free_port();
-        let (secured, ca) = (port.to_string(), self.ca());
-        Server::start_on(
-            port,
-            &[
-                "--port",
-                "0",
-                "--tls-port",
-                &secured,
-                "--tls-cert-file",
-                cert.to_str().unwrap(),
-                "--tls-key-file",
-                key.to_str().unwrap(),
-                "--tls-ca-cert-file",
-                ca.to_str().unwrap(),
-                "--tls-auth-clients",
-                clients,
-            ],
-        )
+        let options = self.options(name, port, clients).into_iter();
+        let options: Vec<String> = options
+            .flat_map(|(name, value)| [format!("--{name}"), value])
+            .collect();
+        let mut arguments: Vec<&str> = options.iter().map(String::as_str).collect();
+        arguments.extend(more);
+        Server::start_on(port, &arguments)
+    }
+
+    /// Runs a command at a secured server.
+    fn command(&self, port: u16, arguments: &[&str]) -> String {
+        let mut command = std::process::Command::new("redis-cli");
+        command.args(["--tls", "-p", &port.to_string(), "--cacert"]);
+        let output = command.arg(self.ca()).args(arguments).output().unwrap();
+        String::from_utf8_lossy(&output.stdout)
+            .trim_end()
+            .to_owned()
     }
 }
 
 fn secured(server: &Server, ca: PathBuf, client: Option<(PathBuf, PathBuf)>) -> Store {
+    reached(Topology::Standalone(node(server.port)), ca, client)
+}
+
+fn reached(topology: Topology, ca: PathBuf, client: Option<(PathBuf, PathBuf)>) -> Store {
     let address = RedisAddress {
+        topology,
         tls: Some(RedisTls {
             ca: Some(ca),
             client,
         }),
-        ..address(server.port)
+        ..address(0)
     };
     open(Engine::Redis(address), PATIENCE, metrics()).link()
 }
@@ -143,18 +165,55 @@ async fn a_client_certificate_is_shown_where_one_is_asked_for() {
 }
 
 #[tokio::test]
+async fn sentinels_are_asked_over_tls_too() {
+    let authority = Authority::new();
+    let server = authority.serve("127.0.0.1", "no");
+    let port = free_port();
+    let options = authority.options("127.0.0.1", port, "no").into_iter();
+    let mut text: String = options
+        .map(|(name, value)| format!("{name} {value}\n"))
+        .collect();
+    text += "tls-replication yes\n";
+    text += &format!("sentinel monitor m 127.0.0.1 {} 1\n", server.port);
+    let file = authority.folder.path().join("sentinel.conf");
+    std::fs::write(&file, text).unwrap();
+    let _sentinel = Process::start(port, &[file.to_str().unwrap(), "--sentinel"]);
+    let sentinels = Sentinels {
+        nodes: vec![node(port)],
+        master: "m".to_owned(),
+        password: None,
+    };
+    let store = reached(Topology::Sentinel(sentinels), authority.ca(), None);
+    assert!(store.wait_until_up(PATIENCE).await);
+    assert!(store.charge(&[log("l", 1)]).await.unwrap()[0].allowed);
+}
+
+#[tokio::test]
+async fn a_cluster_is_reached_over_tls() {
+    let authority = Authority::new();
+    let file = format!("nodes-tls-{}.conf", rand::random::<u64>());
+    let clustered = ["--cluster-enabled", "yes", "--cluster-config-file", &file];
+    let mut more = clustered.to_vec();
+    let folder = authority.folder.path().to_str().unwrap();
+    more.extend(["--tls-cluster", "yes", "--dir", folder]);
+    let server = authority.serve_with("127.0.0.1", "no", &more);
+    let slots = ["CLUSTER", "ADDSLOTSRANGE", "0", "16383"];
+    assert_eq!(authority.command(server.port, &slots), "OK");
+    let store = reached(
+        Topology::Cluster(vec![node(server.port)]),
+        authority.ca(),
+        None,
+    );
+    assert!(store.wait_until_up(PATIENCE).await);
+    assert!(store.charge(&[log("l", 1)]).await.unwrap()[0].allowed);
+}
+
+#[tokio::test]
 async fn clear_text_at_a_secured_port_and_tls_at_a_plain_one_both_fail() {
     let authority = Authority::new();
     let secured_server = authority.serve("127.0.0.1", "no");
     let plain = Server::start();
-    let topology = Topology::Standalone(Node {
-        host: "127.0.0.1".to_owned(),
-        port: secured_server.port,
-    });
-    let clear = RedisAddress {
-        topology,
-        ..address(0)
-    };
+    let clear = address(secured_server.port);
     let clear = open(Engine::Redis(clear), PATIENCE, metrics()).link();
     let tls = secured(&plain, authority.ca(), None);
     assert!(!clear.wait_until_up(Duration::from_millis(300)).await);

@@ -79,7 +79,7 @@ fn sentinel(folder: &Path, master: u16, password: Option<&'static str>) -> Proce
         "port {port}\nbind 127.0.0.1\ndir {}\n\
          sentinel monitor {MASTER} 127.0.0.1 {master} 2\n\
          sentinel down-after-milliseconds {MASTER} 600\n\
-         sentinel failover-timeout {MASTER} 4000\n",
+         sentinel failover-timeout {MASTER} 3000\n",
         folder.display()
     );
     if let Some(password) = password {

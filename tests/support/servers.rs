@@ -9,16 +9,18 @@ use std::time::{Duration, Instant};
 
 /// How long a machine under load may take for what is quick on an idle one.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Below the range from which Linux takes ports for outgoing connections, and above that of
-/// `ports.rs`; a cluster's node takes the port 10,000 above its own as well.
-const FIRST: u16 = 6_500;
-const COUNT: u16 = 5_000;
+/// A cluster's server takes the port 10,000 above its own as well. Both are below the range that
+/// `ports.rs` has for the other tests, and below that from which Linux takes ports for outgoing
+/// connections.
+const FIRST: u16 = 1_100;
+const COUNT: u16 = 850;
 
 static NEXT: AtomicU16 = AtomicU16::new(0);
 
 /// Finds a loopback port that is free now, with the one 10,000 above it.
 pub(crate) fn free_port() -> u16 {
-    let start = (std::process::id() % u32::from(COUNT)) as u16;
+    // Test binaries that run at once start far from each other.
+    let start = (u64::from(std::process::id()) * 97 % u64::from(COUNT)) as u16;
     for _ in 0..COUNT {
         let step = NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
         let port = FIRST + (start + step) % COUNT;
@@ -55,8 +57,10 @@ impl Process {
     /// A server that keeps nothing on disk.
     pub(crate) fn serving(port: u16, folder: &Path, more: &[&str]) -> Process {
         let (text, folder) = (port.to_string(), folder.to_str().unwrap());
+        // Several servers share the folder, and each writes what it is sent to begin with.
+        let file = format!("dump-{port}.rdb");
         let mut arguments = vec!["--port", &text, "--bind", "127.0.0.1", "--dir", folder];
-        arguments.extend(["--save", "", "--appendonly", "no"]);
+        arguments.extend(["--save", "", "--appendonly", "no", "--dbfilename", &file]);
         arguments.extend(["--repl-diskless-sync-delay", "0"]);
         arguments.extend(more);
         Process::start(port, &arguments)
@@ -77,6 +81,27 @@ impl Process {
 
     pub(crate) fn await_pong(&self) {
         until("a server answers", || self.command(&["PING"]) == "PONG");
+    }
+
+    /// Waits until so many replicas have confirmed what was written until now. (`WAIT` would wait for
+    /// what its own connection wrote.)
+    pub(crate) fn await_replicas(&self, many: usize) {
+        let told = || self.command(&["INFO", "replication"]);
+        let number = |text: &str| text.trim().parse::<u64>().unwrap();
+        let written = told();
+        let written = written
+            .lines()
+            .find_map(|line| line.strip_prefix("master_repl_offset:"))
+            .map(number);
+        let confirmed = |line: &str| {
+            let offset = line
+                .split(',')
+                .find_map(|part| part.strip_prefix("offset="));
+            line.starts_with("slave") && offset.map(number) >= written
+        };
+        until("the replicas have everything", || {
+            told().lines().filter(|line| confirmed(line)).count() == many
+        });
     }
 
     /// Sends a signal: `STOP`, `CONT`, `KILL`.

@@ -8,8 +8,8 @@ use crate::config::units::{Secret, Time};
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::config) struct Store {
-    /// `memory`, `redis://HOST:PORT/DATABASE` or
-    /// `redis+sentinel://HOST:PORT,HOST:PORT/MASTER/DATABASE`; `rediss` in place of `redis` for TLS.
+    /// `memory`, `redis://HOST:PORT/DATABASE`, `redis+sentinel://HOST:PORT,HOST:PORT/MASTER/DATABASE` or
+    /// `redis+cluster://HOST:PORT,HOST:PORT`; `rediss` in place of `redis` for TLS.
     pub(in crate::config) url: String,
     /// The Redis user.
     pub(in crate::config) username: Option<String>,

@@ -165,7 +165,12 @@ fn topology(
             };
             Ok((Topology::Sentinel(sentinels), database(rest)?))
         }
-        Some(_) => Err("Redis Cluster is not supported by this version yet"),
+        Some(_) => {
+            if !matches!(parts.path, "" | "0") {
+                return Err("a cluster has one database: the address ends after the hosts");
+            }
+            Ok((Topology::Cluster(nodes(REDIS_PORT)?), 0))
+        }
     }
 }
 
@@ -260,6 +265,8 @@ mod tests {
                 2,
             ),
             ("rediss+sentinel://a/m", "m of the Sentinels a:26379", 0),
+            ("redis+cluster://a,b:7001", "the cluster a:6379, b:7001", 0),
+            ("rediss+cluster://a/0", "the cluster a:6379", 0),
         ] {
             assert_eq!(check(url).unwrap(), (shown.to_owned(), database), "{url}");
         }
@@ -279,7 +286,8 @@ mod tests {
             ("redis+sentinel://a/my master", "the name of the master"),
             ("redis+sentinel://a/m/x", "the number of a database"),
             ("redis+sentinel://a,,b/m", "names no host"),
-            ("redis+cluster://a,b", "not supported by this version yet"),
+            ("redis+cluster://a/1", "one database"),
+            ("redis+cluster://a,", "names no host"),
             ("reddis://a", "did you mean \"redis\"?"),
             ("redis-sentinel://a/m", "did you mean \"redis+sentinel\"?"),
             ("127.0.0.1:6379", "the store is memory"),

@@ -289,7 +289,7 @@ impl Content {
             .and_then(|person| self.cut_offs.get(&person).copied());
         let passes = match &findings.session {
             Found::NotAsked => true,
-            Found::Active(session, _) => meets(session, inquiry),
+            Found::Active(session, _) => inquiry.is_met_by(session),
             Found::Missing | Found::Expired(_) | Found::Revoked(_) => false,
         };
         if findings.blacklisted || inquiry.is_cut_off(findings.cut_off) || !passes {
@@ -310,20 +310,6 @@ impl Content {
         findings.decisions = self.counters.settle(&all, spend, now);
         findings
     }
-}
-
-fn meets(session: &Session, inquiry: &Inquiry<'_>) -> bool {
-    let require = inquiry.require;
-    let any_role = require.roles.is_empty()
-        || require
-            .roles
-            .iter()
-            .any(|role| session.roles.contains(role));
-    any_role
-        && require
-            .scopes
-            .iter()
-            .all(|scope| session.scopes.contains(scope))
 }
 
 /// A duration as the engine counts.

@@ -13,6 +13,7 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use super::super::StoreError;
+use super::cluster::Atlas;
 use super::dial;
 use super::fault::{self, Fault};
 use super::links::Links;
@@ -40,22 +41,24 @@ pub(super) enum Target {
     Server(Node),
     /// The master of the moment.
     Master(Arc<Resolver>),
+    /// A server of a cluster.
+    Member(Node, Arc<Atlas>),
 }
 
 impl Target {
     /// Which server that is now.
     pub(super) async fn server(&self) -> Result<Node, Fault> {
         match self {
-            Target::Server(node) => Ok(node.clone()),
+            Target::Server(server) | Target::Member(server, _) => Ok(server.clone()),
             Target::Master(resolver) => resolver.master().await,
         }
     }
 
-    /// Where it is announced that another server is the master.
-    pub(super) fn switches(&self) -> Option<watch::Receiver<Option<Node>>> {
+    /// Returns when it is known that another server is in this one's place.
+    pub(super) async fn replaced(&self, server: &Node) {
         match self {
-            Target::Server(_) => None,
-            Target::Master(resolver) => Some(resolver.switches()),
+            Target::Server(_) | Target::Member(..) => std::future::pending().await,
+            Target::Master(resolver) => resolver.replaced(server).await,
         }
     }
 }
@@ -67,6 +70,8 @@ struct Line {
     scripts: Arc<Scripts>,
     state: ArcSwap<State>,
     suspected: Notify,
+    /// Whether it is known if the server can be reached.
+    tried: watch::Sender<bool>,
 }
 
 enum State {
@@ -94,6 +99,7 @@ impl Link {
             scripts,
             state: ArcSwap::from_pointee(State::Down(StoreError::Unreachable)),
             suspected: Notify::new(),
+            tried: watch::Sender::new(false),
         });
         let supervisor = tokio::spawn(supervise(Arc::clone(&line))).abort_handle();
         Link { line, supervisor }
@@ -101,6 +107,12 @@ impl Link {
 
     pub(super) fn up(&self) -> bool {
         matches!(**self.line.state.load(), State::Up(_))
+    }
+
+    /// Waits until the first attempt to connect is over, if it is not.
+    pub(super) async fn tried(&self) {
+        // The sender lives as long as this.
+        let _ = self.line.tried.subscribe().wait_for(|tried| *tried).await;
     }
 
     pub(super) fn suspect(&self) {
@@ -201,10 +213,10 @@ impl Link {
         if fault.fatal {
             failed.notify_one();
         }
-        if fault.error == StoreError::Refused && !fault.no_script {
-            self.line
-                .links
-                .warn("the store refuses an operation", fault);
+        let redirected = matches!(self.line.target, Target::Member(..))
+            && matches!(fault.code.as_str(), "MOVED" | "ASK" | "TRYAGAIN");
+        if fault.error == StoreError::Refused && !fault.no_script && !redirected {
+            self.line.warn("the store refuses an operation", fault);
         }
     }
 }
@@ -232,6 +244,7 @@ impl Line {
         // Counted first: who finds the link up knows that it came up.
         self.links.changed(1);
         self.state.store(Arc::new(State::Up(connected)));
+        self.tried.send_replace(true);
     }
 
     fn fall(&self, error: StoreError) {
@@ -239,12 +252,30 @@ impl Line {
         if matches!(*before, State::Up(_)) {
             self.links.changed(-1);
         }
+        self.tried.send_replace(true);
+    }
+
+    fn warn(&self, what: &str, fault: &Fault) {
+        match &self.target {
+            Target::Member(server, _) => self.links.warn(server, what, fault),
+            Target::Server(_) | Target::Master(_) => {
+                self.links.warn(&self.links.address.topology, what, fault);
+            }
+        }
+    }
+
+    /// What is to be done besides connecting again, now that the server cannot be used.
+    fn lost(&self, what: &str, fault: &Fault) {
+        self.fall(fault.error);
+        if let Target::Member(_, atlas) = &self.target {
+            atlas.doubt();
+        }
+        self.warn(what, fault);
     }
 }
 
 async fn supervise(line: Arc<Line>) {
     let mut pause = FIRST_PAUSE;
-    let mut switches = line.target.switches();
     loop {
         match connect(&line).await {
             Ok((server, connection)) => {
@@ -259,14 +290,12 @@ async fn supervise(line: Arc<Line>) {
                 tracing::debug!(%server, "connected to the store");
                 let fault = tokio::select! {
                     fault = watch(&line, connection, &failed, &answered) => fault,
-                    () = moved_from(&server, switches.as_mut()) => Fault::unreachable("another master"),
+                    () = line.target.replaced(&server) => Fault::unreachable("another master"),
                 };
-                line.fall(fault.error);
-                line.links.warn("lost the store", &fault);
+                line.lost("lost the store", &fault);
             }
             Err(fault) => {
-                line.fall(fault.error);
-                line.links.warn("cannot use the store", &fault);
+                line.lost("cannot use the store", &fault);
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
@@ -281,24 +310,13 @@ async fn supervise(line: Arc<Line>) {
 
 async fn connect(line: &Line) -> Result<(Node, MultiplexedConnection), Fault> {
     let server = line.target.server().await?;
-    let connection = dial::store(&server, &line.links.address, &line.scripts).await?;
+    let connection = match line.target {
+        Target::Member(..) => dial::member(&server, &line.links.address, &line.scripts).await?,
+        Target::Server(_) | Target::Master(_) => {
+            dial::store(&server, &line.links.address, &line.scripts).await?
+        }
+    };
     Ok((server, connection))
-}
-
-/// Returns when it is announced that another server than this is the master.
-pub(super) async fn moved_from(
-    server: &Node,
-    switches: Option<&mut watch::Receiver<Option<Node>>>,
-) {
-    if let Some(switches) = switches
-        && switches
-            .wait_for(|master| master.as_ref().is_some_and(|master| master != server))
-            .await
-            .is_ok()
-    {
-        return;
-    }
-    std::future::pending().await
 }
 
 /// Returns when the connection is of no use any more.

@@ -40,6 +40,25 @@ pub(super) async fn store(
     within(CONNECT_WITHIN, connecting).await
 }
 
+/// As [`store`], to a server of a cluster that is whole.
+pub(super) async fn member(
+    server: &Node,
+    address: &RedisAddress,
+    scripts: &Scripts,
+) -> Result<MultiplexedConnection, Fault> {
+    let connecting = async {
+        let mut connection = store(server, address, scripts).await?;
+        let mut question = redis::cmd("CLUSTER");
+        let state = question.arg("INFO").query_async::<Value>(&mut connection);
+        // One that may not be asked shows at the first question how things stand.
+        if state.await.is_ok_and(|state| is_no_master(&state)) {
+            return Err(Fault::unreachable("CLUSTERDOWN"));
+        }
+        Ok(connection)
+    };
+    within(CONNECT_WITHIN, connecting).await
+}
+
 /// Connects to a master of the store, to be told of its changes.
 pub(super) async fn listening(
     server: &Node,
@@ -159,12 +178,22 @@ where
 /// A replica would answer what is asked and refuse what is written; one that may not be asked for
 /// its role shows it at the first write.
 async fn must_be_master(connection: &mut MultiplexedConnection) -> Result<(), Fault> {
-    let role = redis::cmd("ROLE")
-        .query_async::<Vec<Value>>(connection)
-        .await;
-    let name = role.unwrap_or_default().into_iter().next();
-    if name == Some(Value::BulkString(b"slave".to_vec())) {
+    let role = redis::cmd("ROLE").query_async::<Value>(connection).await;
+    if role.is_ok_and(|role| is_no_master(&role)) {
         return Err(Fault::unreachable("READONLY"));
     }
     Ok(())
+}
+
+/// Whether an answer to `ROLE` is that of a replica, or one to `CLUSTER INFO` that of a server which
+/// is cut off from its cluster.
+pub(super) fn is_no_master(reply: &Value) -> bool {
+    match reply {
+        Value::Array(role) => role.first() == Some(&Value::BulkString(b"slave".to_vec())),
+        Value::BulkString(_) | Value::VerbatimString { .. } => {
+            let state: String = redis::from_redis_value_ref(reply).unwrap_or_default();
+            state.contains("cluster_state:fail")
+        }
+        _ => false,
+    }
 }

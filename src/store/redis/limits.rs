@@ -26,6 +26,9 @@ impl Redis {
         inquiry: &Inquiry<'_>,
         idle: Option<Duration>,
     ) -> Result<Findings, StoreError> {
+        if self.road()?.is_cluster() {
+            return self.decide_apart(inquiry, idle).await;
+        }
         let reply = self.run(self.question(inquiry, idle)).await?;
         self.findings(inquiry, reply)
     }
@@ -45,8 +48,7 @@ impl Redis {
             require: &Require::default(),
             after: &[],
         };
-        let reply = self.run(self.question(&inquiry, None)).await?;
-        Ok(self.findings(&inquiry, reply)?.decisions)
+        Ok(self.decide(&inquiry, None).await?.decisions)
     }
 
     pub(in super::super) async fn refund(&self, charges: &[Charge]) -> Result<(), StoreError> {
@@ -70,7 +72,7 @@ impl Redis {
         read(self.ask(command.arg(self.keys.limit(charge))).await?)
     }
 
-    fn question(&self, inquiry: &Inquiry<'_>, idle: Option<Duration>) -> Call {
+    pub(super) fn question(&self, inquiry: &Inquiry<'_>, idle: Option<Duration>) -> Call {
         let charges = || inquiry.before.iter().chain(inquiry.after);
         let mut keys: Vec<String> = charges().map(|charge| self.keys.limit(charge)).collect();
         if let Some(id) = inquiry.session {
@@ -101,7 +103,11 @@ impl Redis {
         call
     }
 
-    fn findings(&self, inquiry: &Inquiry<'_>, reply: Value) -> Result<Findings, StoreError> {
+    pub(super) fn findings(
+        &self,
+        inquiry: &Inquiry<'_>,
+        reply: Value,
+    ) -> Result<Findings, StoreError> {
         let Value::Array(parts) = reply else {
             return Err(StoreError::Malformed);
         };

@@ -1,5 +1,6 @@
 //! What all links of a process share: where the store is, how many links are up, what was logged.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -79,7 +80,7 @@ impl Links {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    pub(super) fn warn(&self, what: &str, fault: &Fault) {
+    pub(super) fn warn(&self, server: &dyn Display, what: &str, fault: &Fault) {
         let now = self.elapsed();
         let last = self.logged.load(Ordering::Relaxed);
         let due = last == 0 || now + 1 >= last + LOG_EVERY.as_millis() as u64;
@@ -90,7 +91,7 @@ impl Links {
         };
         if due && ours() {
             tracing::warn!(
-                server = %self.address.topology,
+                %server,
                 code = fault.code,
                 "{what}: {}",
                 fault.error

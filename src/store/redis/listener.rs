@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::future::{select_all, try_join_all};
+use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, PushInfo, PushKind, Value};
 use tokio::sync::Notify;
@@ -12,9 +14,11 @@ use tokio::time::{sleep, timeout};
 
 use super::super::news::News;
 use super::super::system_clock;
-use super::connection::{FIRST_PAUSE, LONGEST_PAUSE, moved_from};
+use super::cluster::Atlas;
+use super::connection::{FIRST_PAUSE, LONGEST_PAUSE, Target};
 use super::fault::Fault;
 use super::keys::Keys;
+use super::road::Way;
 use super::{Redis, clock, dial};
 use crate::session::Millis;
 use crate::settings::Node;
@@ -59,40 +63,132 @@ impl Clock {
     }
 }
 
+/// Up to when each server was heard.
+struct Proofs(Mutex<Vec<Option<(Instant, Millis)>>>);
+
+impl Proofs {
+    /// Takes one down, and tells up to when all of them were heard.
+    fn of_all(&self, place: usize, proof: (Instant, Millis)) -> Option<(Instant, Millis)> {
+        let mut proofs = self.0.lock();
+        if let Some(kept) = proofs.get_mut(place) {
+            *kept = Some(proof);
+        }
+        let mut all = proofs.iter().copied();
+        let first = all.next()?;
+        all.fold(first, |all, one| {
+            let ((as_of, now), (also_as_of, also_now)) = (all?, one?);
+            Some((as_of.min(also_as_of), now.min(also_now)))
+        })
+    }
+}
+
+/// A connection on which one server tells of its changes.
+struct Ear {
+    connection: MultiplexedConnection,
+    lost: Arc<Notify>,
+}
+
 impl Redis {
     /// The store's clock as it was last told, and this machine's until then.
     pub(in super::super) fn clock(&self) -> Millis {
         self.clock.now()
     }
 
-    /// Listens for ever, on a connection of its own.
+    /// Listens for ever, on connections of its own.
     pub(in super::super) async fn listen(&self, hear: impl Fn(News) + Send + Sync + 'static) {
         let hear = Arc::new(hear);
-        let mut switches = self.target.switches();
+        match &self.way {
+            Way::Direct(target) => self.listen_to(target, hear).await,
+            Way::Cluster(atlas) => self.listen_to_all(atlas, hear).await,
+        }
+    }
+
+    async fn listen_to(&self, target: &Target, hear: Arc<impl Fn(News) + Send + Sync + 'static>) {
         let mut pause = FIRST_PAUSE;
         loop {
-            let lost = Arc::new(Notify::new());
-            let heard = self.on_push(Arc::clone(&hear), Arc::clone(&lost));
-            match self.tracked(heard).await {
-                Ok((server, connection)) => {
+            let listening = async {
+                let server = target.server().await?;
+                let ear = self.open_ear(&server, Arc::clone(&hear)).await?;
+                Ok::<_, Fault>((server, ear))
+            };
+            match listening.await {
+                Ok((server, ear)) => {
                     pause = FIRST_PAUSE;
                     hear(News::Everything);
+                    let proof = |as_of, now| hear(News::HeardAll(as_of, now));
                     let fault = tokio::select! {
-                        fault = self.keep_listening(connection, &lost, &*hear) => fault,
-                        () = moved_from(&server, switches.as_mut()) => Fault::unreachable("another master"),
+                        fault = self.keep_listening(&ear, false, proof) => fault,
+                        () = target.replaced(&server) => Fault::unreachable("another master"),
                     };
                     hear(News::Deaf);
-                    self.links
-                        .warn("changes in the store are not heard", &fault);
+                    self.not_heard(&fault);
                 }
                 Err(fault) => {
-                    self.links
-                        .warn("changes in the store cannot be heard", &fault);
+                    self.not_heard(&fault);
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
             }
             sleep(pause.mul_f64(rand::random_range(0.5..=1.0))).await;
         }
+    }
+
+    /// In a cluster each master tells of its own keys: all of them must be heard.
+    async fn listen_to_all(
+        &self,
+        atlas: &Arc<Atlas>,
+        hear: Arc<impl Fn(News) + Send + Sync + 'static>,
+    ) {
+        let mut maps = atlas.maps();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let map = maps.borrow_and_update().clone();
+            let masters = map.iter().flat_map(|map| map.masters());
+            let opening = masters.map(|server| self.open_ear(server, Arc::clone(&hear)));
+            match try_join_all(opening).await {
+                Ok(ears) if !ears.is_empty() => {
+                    pause = FIRST_PAUSE;
+                    hear(News::Everything);
+                    let fault = tokio::select! {
+                        fault = self.keep_listening_to_all(&ears, &*hear) => fault,
+                        _ = maps.changed() => Fault::unreachable("other masters"),
+                    };
+                    hear(News::Deaf);
+                    atlas.doubt();
+                    self.not_heard(&fault);
+                }
+                Ok(_) => {}
+                Err(fault) => {
+                    atlas.doubt();
+                    self.not_heard(&fault);
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+            sleep(pause.mul_f64(rand::random_range(0.5..=1.0))).await;
+        }
+    }
+
+    async fn keep_listening_to_all(
+        &self,
+        ears: &[Ear],
+        hear: &(impl Fn(News) + Send + Sync),
+    ) -> Fault {
+        let proofs = Proofs(Mutex::new(vec![None; ears.len()]));
+        let proofs = &proofs;
+        let listening = ears.iter().enumerate().map(|(place, ear)| {
+            let proof = move |as_of, now| {
+                if let Some((as_of, now)) = proofs.of_all(place, (as_of, now)) {
+                    hear(News::HeardAll(as_of, now));
+                }
+            };
+            Box::pin(self.keep_listening(ear, true, proof))
+        });
+        select_all(listening).await.0
+    }
+
+    fn not_heard(&self, fault: &Fault) {
+        let topology = &self.links.address.topology;
+        self.links
+            .warn(topology, "changes in the store are not heard", fault);
     }
 
     /// What is done with each message, before any answer that comes after it is read.
@@ -112,12 +208,14 @@ impl Redis {
         }
     }
 
-    async fn tracked(
+    async fn open_ear(
         &self,
-        heard: impl Fn(PushInfo) -> Result<(), redis::aio::SendError> + Send + Sync + 'static,
-    ) -> Result<(Node, MultiplexedConnection), Fault> {
-        let server = self.target.server().await?;
-        let mut connection = dial::listening(&server, &self.links.address, heard).await?;
+        server: &Node,
+        hear: Arc<impl Fn(News) + Send + Sync + 'static>,
+    ) -> Result<Ear, Fault> {
+        let lost = Arc::new(Notify::new());
+        let heard = self.on_push(hear, Arc::clone(&lost));
+        let mut connection = dial::listening(server, &self.links.address, heard).await?;
         let asking = tracking(&self.keys);
         timeout(
             ANSWER_WITHIN * 5,
@@ -125,35 +223,46 @@ impl Redis {
         )
         .await
         .map_err(|_| silent())??;
-        Ok((server, connection))
+        Ok(Ear { connection, lost })
     }
 
     /// Proves again and again that everything was heard: an answer comes after all messages that the
-    /// store had sent by then.
+    /// store had sent by then. A server of a cluster must still be one that takes writes: if another
+    /// has taken its place, it is there that changes are told.
     async fn keep_listening(
         &self,
-        mut connection: MultiplexedConnection,
-        lost: &Notify,
-        hear: &(impl Fn(News) + Send + Sync),
+        ear: &Ear,
+        member: bool,
+        proof: impl Fn(Instant, Millis) + Send,
     ) -> Fault {
+        let mut connection = ear.connection.clone();
+        let mut questions = redis::pipe();
+        questions.cmd("TIME");
+        if member {
+            questions.cmd("ROLE");
+            questions.cmd("CLUSTER").arg("INFO");
+        }
+        let count = questions.len();
         loop {
             let asked_at = Instant::now();
-            let time = redis::cmd("TIME");
-            let answer = timeout(ANSWER_WITHIN, time.query_async::<Value>(&mut connection));
-            match answer.await {
-                Ok(Ok(time)) => {
-                    let Some(now) = clock(&time) else {
+            let asking = connection.send_packed_commands(&questions, 0, count);
+            match timeout(ANSWER_WITHIN, asking).await {
+                Ok(Ok(replies)) => {
+                    let Some(now) = replies.first().and_then(clock) else {
                         return silent();
                     };
+                    if replies.iter().any(dial::is_no_master) {
+                        return Fault::unreachable("another master");
+                    }
                     self.clock.set(now);
-                    hear(News::HeardAll(asked_at, now));
+                    proof(asked_at, now);
                 }
                 Ok(Err(error)) => return Fault::from(error),
                 Err(_) => return silent(),
             }
             tokio::select! {
                 () = sleep(EVERY) => {}
-                () = lost.notified() => return silent(),
+                () = ear.lost.notified() => return silent(),
             }
         }
     }

@@ -6,6 +6,7 @@ use super::super::page::{Wanted, newest_first};
 use super::super::{Entry, Page, StoreError};
 use super::Redis;
 use super::keys::SESSION;
+use super::upkeep::Place;
 use crate::session::SessionId;
 
 /// How many keys one page of everybody's sessions looks at, roughly.
@@ -35,7 +36,7 @@ impl Redis {
     ) -> Result<Page, StoreError> {
         let (mut place, mut ids) = wanted.cursor.and_then(parse_cursor).unwrap_or_default();
         let (mut found, mut looked_at, mut many) = (Vec::new(), 0, 0);
-        let mut begun = place > 0 || !ids.is_empty();
+        let mut begun = place != Place::default() || !ids.is_empty();
         let now = loop {
             let (now, mut entries) = self
                 .within(deadline, self.entries("all_sessions", &ids))
@@ -46,7 +47,7 @@ impl Redis {
             // Where sessions are rare among the keys, the steps grow.
             many = if entries.is_empty() { many * 2 } else { 0 }.clamp(missing, STEP.max(missing));
             found.extend(entries);
-            if missing == 0 || looked_at >= KEYS || (begun && place == 0) {
+            if missing == 0 || looked_at >= KEYS || (begun && place == Place::default()) {
                 break now;
             }
             begun = true;
@@ -71,11 +72,14 @@ impl Redis {
 }
 
 /// Where the scan goes on (0: it is through), then the sessions that did not fit on the page.
-fn cursor(place: u64, carried: &[Entry]) -> Option<String> {
-    if place == 0 && carried.is_empty() {
+fn cursor(place: Place, carried: &[Entry]) -> Option<String> {
+    if place == Place::default() && carried.is_empty() {
         return None;
     }
-    let mut cursor = place.to_string();
+    let mut cursor = match place.server {
+        0 => place.cursor.to_string(),
+        server => format!("{server}-{}", place.cursor),
+    };
     for entry in carried {
         cursor += &format!(".{}", entry.session.id);
     }
@@ -87,9 +91,14 @@ pub(in super::super) fn is_cursor(cursor: &str) -> bool {
     parse_cursor(cursor).is_some()
 }
 
-fn parse_cursor(cursor: &str) -> Option<(u64, Vec<SessionId>)> {
+fn parse_cursor(cursor: &str) -> Option<(Place, Vec<SessionId>)> {
     let mut parts = cursor.split('.');
-    let place = parts.next()?.parse().ok()?;
+    let place = parts.next()?;
+    let (server, cursor) = place.split_once('-').unwrap_or(("0", place));
+    let place = Place {
+        server: server.parse().ok()?,
+        cursor: cursor.parse().ok()?,
+    };
     let ids: Option<Vec<SessionId>> = parts.map(SessionId::parse).collect();
     let ids = ids.filter(|ids| ids.len() <= CARRIED)?;
     Some((place, ids))

@@ -3,12 +3,15 @@
 
 mod activity;
 mod amend;
+mod apart;
+mod cluster;
 mod connection;
 mod dial;
 mod duty;
 mod fault;
 mod fleet;
 mod index;
+pub(super) mod inspect;
 mod journal;
 mod keys;
 mod limits;
@@ -21,9 +24,12 @@ mod profiles;
 mod record;
 mod refresh;
 mod revocations;
+mod rights;
+mod road;
 mod scripts;
 mod sentinel;
 mod sessions;
+mod slots;
 mod tls;
 mod upkeep;
 mod users;
@@ -35,13 +41,12 @@ use redis::Value;
 use super::StoreError;
 use crate::metrics::Metrics;
 use crate::session::Millis;
-use crate::settings::{RedisAddress, Topology};
-use connection::{Link, Target};
+use crate::settings::RedisAddress;
 use keys::Keys;
 use links::Links;
 use listener::Clock;
+use road::{Road, Way};
 use scripts::{Call, Scripts};
-use sentinel::Resolver;
 
 pub(super) use listing::is_cursor;
 
@@ -49,8 +54,8 @@ pub(super) use listing::is_cursor;
 #[derive(Clone)]
 pub(super) struct Redis {
     /// Absent in the handle that only makes links.
-    link: Option<Arc<Link>>,
-    target: Target,
+    road: Option<Arc<Road>>,
+    way: Way,
     links: Arc<Links>,
     keys: Arc<Keys>,
     scripts: Arc<Scripts>,
@@ -60,17 +65,11 @@ pub(super) struct Redis {
 
 impl Redis {
     pub(super) fn new(address: &RedisAddress, prefix: &str, metrics: Arc<Metrics>) -> Redis {
-        let target = match &address.topology {
-            Topology::Standalone(server) => Target::Server(server.clone()),
-            Topology::Sentinel(sentinels) => {
-                let resolver = Resolver::new(sentinels.clone(), address.tls.clone());
-                Target::Master(Arc::new(resolver))
-            }
-        };
+        let links = Arc::new(Links::new(address.clone(), Arc::clone(&metrics)));
         Redis {
-            link: None,
-            target,
-            links: Arc::new(Links::new(address.clone(), Arc::clone(&metrics))),
+            road: None,
+            way: Way::new(&links),
+            links,
             keys: Arc::new(Keys::new(prefix)),
             scripts: Arc::new(Scripts::new()),
             clock: Arc::default(),
@@ -80,15 +79,15 @@ impl Redis {
 
     pub(super) fn link(&self) -> Redis {
         let (links, scripts) = (Arc::clone(&self.links), Arc::clone(&self.scripts));
-        let link = Link::supervised(self.target.clone(), links, scripts);
+        let road = self.way.open(links, scripts);
         Redis {
-            link: Some(Arc::new(link)),
+            road: Some(Arc::new(road)),
             ..self.clone()
         }
     }
 
     pub(super) fn up(&self) -> bool {
-        self.link.as_ref().is_some_and(|link| link.up())
+        self.road.as_ref().is_some_and(|road| road.up())
     }
 
     /// How many times a link of this process has come up.
@@ -103,8 +102,8 @@ impl Redis {
 
     /// Has the connection tried at once: an operation has just got no answer.
     pub(super) fn suspect(&self) {
-        if let Some(link) = &self.link {
-            link.suspect();
+        if let Some(road) = &self.road {
+            road.suspect();
         }
     }
 
@@ -113,9 +112,13 @@ impl Redis {
         clock(&reply).ok_or(StoreError::Malformed)
     }
 
+    fn road(&self) -> Result<&Road, StoreError> {
+        self.road.as_deref().ok_or(StoreError::Unreachable)
+    }
+
     async fn ask(&self, command: &redis::Cmd) -> Result<Value, StoreError> {
-        let link = self.link.as_ref().ok_or(StoreError::Unreachable)?;
-        link.ask(command).await.map_err(|fault| fault.error)
+        let outcome = self.road()?.ask(command).await;
+        outcome.map_err(|fault| fault.error)
     }
 
     /// Asks many things at once; an answer may be an error of its own.
@@ -123,8 +126,8 @@ impl Redis {
         if commands.is_empty() {
             return Ok(Vec::new());
         }
-        let link = self.link.as_ref().ok_or(StoreError::Unreachable)?;
-        link.ask_all(commands).await.map_err(|fault| fault.error)
+        let outcome = self.road()?.ask_all(commands).await;
+        outcome.map_err(|fault| fault.error)
     }
 
     /// Runs a script.

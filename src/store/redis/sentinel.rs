@@ -1,11 +1,12 @@
 //! Who the master is, by its Sentinels: asked for by links that connect, and heard of while they are
 //! connected.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use redis::aio::PubSub;
 use tokio::sync::{Mutex, watch};
 
@@ -15,23 +16,25 @@ use super::duty::{Duty, OnDuty};
 use super::fault::Fault;
 use crate::settings::{Node, RedisTls, Sentinels};
 
-/// How long one Sentinel may take, connecting included, before the next is asked.
+/// How long a Sentinel may take, connecting included.
 const ANSWER_WITHIN: Duration = Duration::from_millis(250);
 /// Links that were lost together ask together: the answer is good for all of them.
 const GOOD_FOR: Duration = Duration::from_millis(50);
 /// How often a silent subscription is tried.
 const TRY_EVERY: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// Begins with the master's name.
 const SWITCH: &str = "+switch-master";
+/// How often it is hinted at one announcement.
+const AGAIN: u32 = 5;
 
 /// The Sentinels of one master, as one process asks them.
 pub(super) struct Resolver {
     sentinels: Sentinels,
     tls: Option<RedisTls>,
-    /// The one that answered last is asked first.
-    first: AtomicUsize,
     found: Mutex<Option<(Instant, Node)>>,
-    announced: watch::Sender<Option<Node>>,
+    /// Counts reasons to ask again.
+    hints: watch::Sender<u64>,
     listening: Duty,
 }
 
@@ -40,15 +43,13 @@ impl Resolver {
         Resolver {
             sentinels,
             tls,
-            first: AtomicUsize::new(0),
             found: Mutex::new(None),
-            announced: watch::Sender::new(None),
+            hints: watch::Sender::new(0),
             listening: Duty::default(),
         }
     }
 
-    /// Asks the Sentinels in turn who the master is. They are asked once for all who want to know at
-    /// the same time.
+    /// Asks the Sentinels who the master is, once for all who want to know at the same time.
     pub(super) async fn master(&self) -> Result<Node, Fault> {
         let mut found = self.found.lock().await;
         if let Some((when, master)) = &*found
@@ -56,14 +57,22 @@ impl Resolver {
         {
             return Ok(master.clone());
         }
-        let master = self.ask_in_turn().await?;
+        let master = self.ask_all().await?;
         *found = Some((Instant::now(), master.clone()));
         Ok(master)
     }
 
-    /// What is announced from now on, and the latest that was.
-    pub(super) fn switches(&self) -> watch::Receiver<Option<Node>> {
-        self.announced.subscribe()
+    /// Returns when another server than this is the master. An announcement is a reason to ask and no
+    /// more: the Sentinel that makes it may be late.
+    pub(super) async fn replaced(&self, server: &Node) {
+        let mut hints = self.hints.subscribe();
+        while hints.changed().await.is_ok() {
+            let master = self.master().await;
+            if master.is_ok_and(|master| master != *server) {
+                return;
+            }
+        }
+        std::future::pending().await
     }
 
     /// Begins to listen for announcements, on the current tokio runtime, unless that is being done.
@@ -74,58 +83,81 @@ impl Resolver {
         }
     }
 
-    async fn ask_in_turn(&self) -> Result<Node, Fault> {
-        let first = self.first.load(Ordering::Relaxed);
+    /// Asks all at once. More than half are enough, and one that is hung delays nothing; of what they
+    /// say the latest counts, for they hear of a switch one after the other.
+    async fn ask_all(&self) -> Result<Node, Fault> {
+        let sentinels = &self.sentinels.nodes;
+        let asking = sentinels.iter().map(|sentinel| self.ask(sentinel));
+        let asking = asking.map(|answer| within(ANSWER_WITHIN, answer));
+        let mut asking: FuturesUnordered<_> = asking.collect();
+        let (mut answers, mut latest) = (0, None);
         let mut fault = Fault::unreachable("no Sentinel");
-        for (place, sentinel) in self.from(first) {
-            match within(ANSWER_WITHIN, self.ask(sentinel)).await {
-                Ok(master) => {
-                    self.first.store(place, Ordering::Relaxed);
-                    return Ok(master);
+        while let Some(answer) = asking.next().await {
+            match answer {
+                Ok(answer) => {
+                    answers += 1;
+                    latest = latest.max(Some(answer));
                 }
                 Err(error) => fault = error,
             }
+            if answers > sentinels.len() / 2 {
+                break;
+            }
         }
         fault.code = format!("Sentinel: {}", fault.code);
-        Err(fault)
+        latest.map(|Answer { master, .. }| master).ok_or(fault)
     }
 
-    /// All Sentinels with their places, beginning with one of them.
-    fn from(&self, first: usize) -> impl Iterator<Item = (usize, &Node)> {
-        let all = self.sentinels.nodes.iter().enumerate();
-        all.clone().cycle().skip(first).take(all.len())
+    async fn ask(&self, sentinel: &Node) -> Result<Answer, Fault> {
+        ask(sentinel, &self.sentinels, self.tls.as_ref()).await
     }
 
-    async fn ask(&self, sentinel: &Node) -> Result<Node, Fault> {
-        let mut connection = dial::sentinel(sentinel, &self.sentinels, self.tls.as_ref()).await?;
-        let mut question = redis::cmd("SENTINEL");
-        question
-            .arg("GET-MASTER-ADDR-BY-NAME")
-            .arg(&self.sentinels.master);
-        let address: Option<(String, u16)> = question.query_async(&mut connection).await?;
-        let (host, port) = address.ok_or_else(|| Fault {
-            error: StoreError::Refused,
-            ..Fault::unreachable("it does not know this master")
-        })?;
-        Ok(Node { host, port })
-    }
-
-    /// Subscribes at one Sentinel, and asks who the master is once that is done, so that no switch
-    /// falls between.
-    async fn subscribe(&self, sentinel: &Node) -> Result<(PubSub, Node), Fault> {
+    async fn subscribe(&self, sentinel: &Node) -> Result<PubSub, Fault> {
         let mut subscription =
             dial::announcements(sentinel, &self.sentinels, self.tls.as_ref()).await?;
         subscription.subscribe(SWITCH).await?;
-        Ok((subscription, self.ask(sentinel).await?))
+        Ok(subscription)
     }
 
-    fn announce(&self, master: Node) {
-        self.announced.send_if_modified(|announced| {
-            let news = announced.as_ref() != Some(&master);
-            *announced = Some(master);
-            news
-        });
+    fn hint(&self) {
+        self.hints
+            .send_modify(|hints| *hints = hints.wrapping_add(1));
     }
+}
+
+/// What a Sentinel says; the later, the greater.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Answer {
+    /// The number of the switch that made it the master.
+    epoch: u64,
+    pub master: Node,
+}
+
+/// Asks one Sentinel who the master is.
+pub(super) async fn ask(
+    sentinel: &Node,
+    sentinels: &Sentinels,
+    tls: Option<&RedisTls>,
+) -> Result<Answer, Fault> {
+    let mut connection = dial::sentinel(sentinel, sentinels, tls).await?;
+    let ask = |what: &str| {
+        let mut question = redis::cmd("SENTINEL");
+        question.arg(what).arg(&sentinels.master);
+        question
+    };
+    let address: Option<(String, u16)> = ask("GET-MASTER-ADDR-BY-NAME")
+        .query_async(&mut connection)
+        .await?;
+    let (host, port) = address.ok_or_else(|| Fault {
+        error: StoreError::Refused,
+        ..Fault::unreachable("it does not know this master")
+    })?;
+    let known: HashMap<String, String> = ask("MASTER").query_async(&mut connection).await?;
+    let epoch = known.get("config-epoch");
+    Ok(Answer {
+        epoch: epoch.and_then(|epoch| epoch.parse().ok()).unwrap_or(0),
+        master: Node { host, port },
+    })
 }
 
 async fn listen(resolver: Weak<Resolver>, _duty: OnDuty) {
@@ -139,10 +171,7 @@ async fn listen(resolver: Weak<Resolver>, _duty: OnDuty) {
             return;
         };
         place = place.wrapping_add(1);
-        if let Ok((subscription, master)) =
-            within(ANSWER_WITHIN * 2, asking.subscribe(sentinel)).await
-        {
-            asking.announce(master);
+        if let Ok(subscription) = within(ANSWER_WITHIN * 2, asking.subscribe(sentinel)).await {
             let name = asking.sentinels.master.clone();
             drop(asking);
             hear(&resolver, subscription, &name).await;
@@ -151,58 +180,33 @@ async fn listen(resolver: Weak<Resolver>, _duty: OnDuty) {
     }
 }
 
-/// Passes announcements on until the Sentinel is silent.
+/// Hints at announcements until the Sentinel is silent. What was announced while nobody listened, or
+/// before the other Sentinels knew, is found by hinting some more times.
 async fn hear(resolver: &Weak<Resolver>, subscription: PubSub, name: &str) {
     let (mut sink, mut messages) = subscription.split();
+    let mut again = AGAIN;
     loop {
         tokio::select! {
             message = messages.next() => {
                 let text = message.map(|message| message.get_payload::<String>());
                 let Some(Ok(text)) = text else { return };
-                let Some(resolver) = resolver.upgrade() else { return };
-                if let Some(master) = switched(&text, name) {
-                    resolver.announce(master);
+                if text.split(' ').next() == Some(name) {
+                    again = AGAIN;
                 }
             }
             () = tokio::time::sleep(TRY_EVERY) => {
                 let answer = tokio::time::timeout(ANSWER_WITHIN, sink.ping::<redis::Value>());
-                if !matches!(answer.await, Ok(Ok(_))) || resolver.strong_count() == 0 {
+                if !matches!(answer.await, Ok(Ok(_))) {
                     return;
                 }
             }
         }
-    }
-}
-
-/// Reads `<name> <old host> <old port> <new host> <new port>`.
-fn switched(text: &str, name: &str) -> Option<Node> {
-    let mut words = text.split(' ');
-    if words.next()? != name {
-        return None;
-    }
-    let host = words.nth(2)?.to_owned();
-    let port = words.next()?.parse().ok()?;
-    Some(Node { host, port })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn announcements_of_this_master_are_understood() {
-        let node = Node {
-            host: "::2".to_owned(),
-            port: 7002,
+        let Some(resolver) = resolver.upgrade() else {
+            return;
         };
-        for (text, expected) in [
-            ("m ::1 7001 ::2 7002", Some(node)),
-            ("other ::1 7001 ::2 7002", None),
-            ("m ::1 7001 ::2", None),
-            ("m ::1 7001 ::2 port", None),
-            ("", None),
-        ] {
-            assert_eq!(switched(text, "m"), expected, "{text}");
+        if again > 0 {
+            again -= 1;
+            resolver.hint();
         }
     }
 }

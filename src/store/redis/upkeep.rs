@@ -22,6 +22,15 @@ const COUNTS_KEPT: u32 = 86_400;
 /// How long a turn lasts if it is not prolonged, in seconds.
 const TURN: u32 = 60;
 
+/// Where a scan of all keys goes on. At the beginning again: it is through.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Of those that have keys.
+    pub server: usize,
+    /// What the server calls the place.
+    pub cursor: u64,
+}
+
 impl Redis {
     pub(in super::super) async fn begin_clean_up(
         &self,
@@ -52,14 +61,14 @@ impl Redis {
         deadline: Duration,
     ) -> Result<(Counts, Removed), StoreError> {
         let (mut counts, mut removed) = (Counts::default(), Removed::default());
-        let mut cursor = 0;
+        let mut place = Place::default();
         loop {
             let started = Instant::now();
-            let keys = self.scan(deadline, "", STEP, &mut cursor).await?;
+            let keys = self.scan(deadline, "", STEP, &mut place).await?;
             self.within(deadline, self.prolong(turn)).await?;
             let step = self.clean_up_step(&keys, &mut counts, &mut removed);
             self.within(deadline, step).await?;
-            if cursor == 0 {
+            if place == Place::default() {
                 break;
             }
             sleep(started.elapsed() * PAUSES).await;
@@ -224,16 +233,29 @@ impl Redis {
         deadline: Duration,
         word: &str,
         many: u32,
-        cursor: &mut u64,
+        place: &mut Place,
     ) -> Result<Vec<String>, StoreError> {
         let mut command = redis::cmd("SCAN");
         command
-            .arg(*cursor)
+            .arg(place.cursor)
             .arg("MATCH")
             .arg(self.keys.pattern(word));
         command.arg("COUNT").arg(many);
-        let (next, keys) = read(self.within(deadline, self.ask(&command)).await?)?;
-        *cursor = next;
+        let road = self.road()?;
+        if place.server >= road.servers() {
+            // There are fewer by now.
+            *place = Place::default();
+            return Ok(Vec::new());
+        }
+        let asking = async {
+            let reply = road.ask_server(place.server, &command).await;
+            reply.map_err(|fault| fault.error)
+        };
+        let (next, keys) = read(self.within(deadline, asking).await?)?;
+        place.cursor = next;
+        if next == 0 {
+            place.server = (place.server + 1) % road.servers().max(1);
+        }
         Ok(keys)
     }
 }

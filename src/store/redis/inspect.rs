@@ -1,0 +1,266 @@
+//! Looking at the servers of a store, for whoever is about to use them.
+
+use std::time::{Duration, SystemTime};
+
+use redis::Value;
+use redis::aio::MultiplexedConnection;
+
+use super::super::inspect::{Finding, Grade};
+use super::dial::{self, within};
+use super::fault::Fault;
+use super::sentinel::Answer;
+use super::slots::Map;
+use super::{clock, rights, sentinel};
+use crate::settings::{Node, RedisAddress, Sentinels, Topology};
+
+/// For connecting and everything that is asked of one server.
+const PATIENCE: Duration = Duration::from_secs(3);
+const OLDEST: (u32, u32) = (6, 2);
+/// Clocks may be so far apart, in milliseconds, before somebody is told.
+const APART: i64 = 1_000;
+
+/// Looks at every server that the address leads to.
+pub(in super::super) async fn servers(address: &RedisAddress, prefix: &str) -> Vec<Finding> {
+    match &address.topology {
+        Topology::Standalone(server) => one(server, address, prefix).await,
+        Topology::Sentinel(sentinels) => watched(sentinels, address, prefix).await,
+        Topology::Cluster(seeds) => cluster(seeds, address, prefix).await,
+    }
+}
+
+async fn watched(sentinels: &Sentinels, address: &RedisAddress, prefix: &str) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let mut masters: Vec<Node> = Vec::new();
+    for node in &sentinels.nodes {
+        let asking = sentinel::ask(node, sentinels, address.tls.as_ref());
+        let name = format!("Sentinel {node}");
+        match within(PATIENCE, asking).await {
+            Ok(Answer { master, .. }) => {
+                let what = format!("{} is {master}", sentinels.master);
+                found.push(finding(&name, Grade::Fine, what));
+                if !masters.contains(&master) {
+                    masters.push(master);
+                }
+            }
+            Err(fault) => found.push(finding(&name, Grade::Warning, unusable(&fault))),
+        }
+    }
+    match masters.as_slice() {
+        [] => {
+            let what = format!("no Sentinel says where {} is", sentinels.master);
+            found.push(finding(&address.topology, Grade::Error, what));
+        }
+        [master] => found.extend(one(master, address, prefix).await),
+        _ => {
+            let what = "the Sentinels do not agree on the master".to_owned();
+            found.push(finding(&address.topology, Grade::Error, what));
+        }
+    }
+    found
+}
+
+async fn cluster(seeds: &[Node], address: &RedisAddress, prefix: &str) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let mut known: Option<Map> = None;
+    for seed in seeds {
+        match within(PATIENCE, map_of(seed, address)).await {
+            Ok(map) => known = known.or(Some(map)),
+            Err(fault) => found.push(finding(seed, Grade::Warning, unusable(&fault))),
+        }
+    }
+    let Some(map) = known else {
+        let what = "none of these servers says who has which slot".to_owned();
+        found.push(finding(&address.topology, Grade::Error, what));
+        return found;
+    };
+    if !map.is_whole() {
+        let what = "there are slots that no server has".to_owned();
+        found.push(finding(&address.topology, Grade::Error, what));
+    }
+    for master in map.masters() {
+        found.extend(one(master, address, prefix).await);
+    }
+    found
+}
+
+async fn map_of(seed: &Node, address: &RedisAddress) -> Result<Map, Fault> {
+    let mut connection = dial::plain(seed, address).await?;
+    let mut question = redis::cmd("CLUSTER");
+    let reply = question.arg("SLOTS").query_async(&mut connection).await?;
+    Map::read(reply, seed).ok_or_else(|| Fault::unreachable("it knows no cluster"))
+}
+
+/// Looks at one server; it is fine only if nothing else is to be said of it.
+async fn one(server: &Node, address: &RedisAddress, prefix: &str) -> Vec<Finding> {
+    let looking = async {
+        let mut connection = dial::plain(server, address).await?;
+        look(&mut connection, address, prefix).await
+    };
+    let (version, told) = match within(PATIENCE, looking).await {
+        Ok(found) => found,
+        Err(fault) => return vec![finding(server, Grade::Error, unusable(&fault))],
+    };
+    if told.is_empty() {
+        return vec![finding(server, Grade::Fine, version)];
+    }
+    told.into_iter()
+        .map(|(grade, what)| finding(server, grade, what))
+        .collect()
+}
+
+async fn look(
+    connection: &mut MultiplexedConnection,
+    address: &RedisAddress,
+    prefix: &str,
+) -> Result<(String, Vec<(Grade, String)>), Fault> {
+    let clustered = matches!(address.topology, Topology::Cluster(_));
+    let mut told = Vec::new();
+    let mut version = "it does not tell its version".to_owned();
+    let info = redis::cmd("INFO").query_async::<String>(connection).await;
+    match info {
+        Ok(info) => {
+            version = version_of(&info).unwrap_or(version);
+            told.extend(by_info(&info, clustered));
+        }
+        Err(error) => {
+            let code = Fault::from(error).code;
+            let what = format!("version and eviction policy are not known: {code}");
+            told.push((Grade::Warning, what));
+        }
+    }
+    let before = now();
+    let time: Result<Value, _> = redis::cmd("TIME").query_async(connection).await;
+    let here = i64::midpoint(before, now());
+    if let Some(there) = time.ok().as_ref().and_then(clock) {
+        told.extend(by_clock(i64::try_from(there).unwrap_or(i64::MAX) - here));
+    }
+    told.extend(rights::missing(connection, prefix, clustered).await?);
+    Ok((version, told))
+}
+
+/// What `INFO` gives reason to say.
+fn by_info(info: &str, clustered: bool) -> Vec<(Grade, String)> {
+    let mut told = Vec::new();
+    let mut error = |what: String| told.push((Grade::Error, what));
+    match version_of(info) {
+        Some(version) if numbers(info).is_none_or(|numbers| numbers < OLDEST) => {
+            error(format!(
+                "{version} is too old: 6.2 is the oldest that will do"
+            ));
+        }
+        _ => {}
+    }
+    if line(info, "role").is_some_and(|role| role != "master") {
+        error("it is a replica, and takes no writes".to_owned());
+    }
+    match line(info, "maxmemory_policy") {
+        None | Some("noeviction") => {}
+        Some(policy) => error(format!(
+            "maxmemory-policy is {policy}, which forgets revocations when memory is short: \
+             it must be noeviction"
+        )),
+    }
+    match (line(info, "cluster_enabled"), clustered) {
+        (Some("1"), false) => {
+            error("it is a server of a cluster: the address must begin with redis+cluster or rediss+cluster".to_owned());
+        }
+        (Some("0"), true) => error("it is not a server of a cluster".to_owned()),
+        _ => {}
+    }
+    told
+}
+
+/// How far a server's clock is ahead, in milliseconds.
+fn by_clock(ahead: i64) -> Option<(Grade, String)> {
+    let seconds = ahead.unsigned_abs() as f64 / 1000.0;
+    let side = if ahead > 0 { "ahead of" } else { "behind" };
+    let what = format!("its clock is {seconds:.1} s {side} this machine's");
+    (ahead.abs() > APART).then_some((Grade::Warning, what))
+}
+
+fn line<'i>(info: &'i str, name: &str) -> Option<&'i str> {
+    let mut lines = info.lines();
+    lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim))
+}
+
+/// The product and its version. Others than Redis say beside their own which Redis they are like.
+fn version_of(info: &str) -> Option<String> {
+    match line(info, "valkey_version") {
+        Some(version) => Some(format!("Valkey {version}")),
+        None => line(info, "redis_version").map(|version| format!("Redis {version}")),
+    }
+}
+
+fn numbers(info: &str) -> Option<(u32, u32)> {
+    let mut numbers = line(info, "redis_version")?.split('.');
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |time| i64::try_from(time.as_millis()).unwrap_or(0))
+}
+
+fn unusable(fault: &Fault) -> String {
+    if fault.code.is_empty() {
+        return "it cannot be used".to_owned();
+    }
+    format!("it cannot be used: {}", fault.code)
+}
+
+fn finding(server: &dyn std::fmt::Display, grade: Grade, what: String) -> Finding {
+    Finding {
+        server: server.to_string(),
+        grade,
+        what,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_tells_of_itself_is_judged() {
+        let fit = "redis_version:7.0.15\r\nrole:master\r\nmaxmemory_policy:noeviction\r\ncluster_enabled:0\r\n";
+        let check = |replacing: &str, by: &str, clustered: bool| {
+            let told = by_info(&fit.replace(replacing, by), clustered);
+            let told: Vec<String> = told.into_iter().map(|(_, what)| what).collect();
+            told.join("; ")
+        };
+        for (replacing, by, expected) in [
+            ("7.0.15", "6.2.0", ""),
+            ("7.0.15", "10.0.0", ""),
+            ("7.0.15", "6.0.16", "Redis 6.0.16 is too old"),
+            ("7.0.15", "nonsense", "Redis nonsense is too old"),
+            ("role:master", "role:slave", "it is a replica"),
+            (
+                "noeviction",
+                "volatile-lru",
+                "maxmemory-policy is volatile-lru",
+            ),
+            (
+                "cluster_enabled:0",
+                "cluster_enabled:1",
+                "begin with redis+cluster",
+            ),
+        ] {
+            let told = check(replacing, by, false);
+            assert!(told.contains(expected), "{by}: {told}");
+            assert_eq!(told.is_empty(), expected.is_empty(), "{by}: {told}");
+        }
+        assert_eq!(check("x", "x", true), "it is not a server of a cluster");
+        let valkey = format!("{fit}valkey_version:8.1.0\r\n");
+        assert_eq!(version_of(&valkey).as_deref(), Some("Valkey 8.1.0"));
+        assert!(by_info(&valkey, false).is_empty());
+    }
+
+    #[test]
+    fn clocks_may_be_a_second_apart() {
+        assert_eq!(by_clock(1_000), None);
+        assert_eq!(by_clock(-1_000), None);
+        let told = |ahead| by_clock(ahead).map(|(_, what)| what).unwrap_or_default();
+        assert_eq!(told(5_250), "its clock is 5.2 s ahead of this machine's");
+        assert_eq!(told(-2_000), "its clock is 2.0 s behind this machine's");
+    }
+}

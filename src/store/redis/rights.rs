@@ -1,0 +1,161 @@
+//! Whether the user may do what the store does. Each command is queued in a transaction that is given
+//! up: the server says at once whether it is allowed, and nothing happens.
+
+use redis::aio::MultiplexedConnection;
+use redis::{RedisError, Value};
+
+use super::super::inspect::Grade;
+use super::fault::Fault;
+
+/// Every command that is used, in scripts too, with arguments that it takes; `KEY` is one of ours.
+const USED: [&str; 35] = [
+    "EVALSHA 0 1 KEY",
+    "SCRIPT LOAD -",
+    "TIME",
+    "PING",
+    "CLIENT TRACKING off",
+    "SCAN 0",
+    "GET KEY",
+    "SET KEY 1",
+    "GETDEL KEY",
+    "GETRANGE KEY 0 1",
+    "DEL KEY",
+    "EXISTS KEY",
+    "EXPIRE KEY 1",
+    "PEXPIRE KEY 1",
+    "PEXPIREAT KEY 1",
+    "PTTL KEY",
+    "TYPE KEY",
+    "HDEL KEY a",
+    "HEXISTS KEY a",
+    "HGET KEY a",
+    "HGETALL KEY",
+    "HSET KEY a 1",
+    "LINDEX KEY 0",
+    "LLEN KEY",
+    "LPOP KEY",
+    "LRANGE KEY 0 1",
+    "LTRIM KEY 0 1",
+    "RPUSH KEY 1",
+    "XADD KEY * a 1",
+    "XRANGE KEY - +",
+    "XREVRANGE KEY + -",
+    "ROLE",
+    "ASKING",
+    "CLUSTER SLOTS",
+    "CLUSTER INFO",
+];
+/// Only a cluster is asked these.
+const IN_A_CLUSTER: [&str; 2] = ["ASKING", "CLUSTER"];
+
+/// What is to be said of the user's rights; nothing, if they are enough.
+pub(super) async fn missing(
+    connection: &mut MultiplexedConnection,
+    prefix: &str,
+    clustered: bool,
+) -> Result<Vec<(Grade, String)>, Fault> {
+    let key = format!("{prefix}probe:{:016x}", rand::random::<u64>());
+    let mut told = Vec::new();
+    if let Err(error) = redis::cmd("MULTI").query_async::<Value>(connection).await {
+        let code = Fault::from(error).code;
+        let what = format!("what the user may do cannot be tried: {code}");
+        return Ok(vec![(Grade::Warning, what)]);
+    }
+    for used in USED {
+        if !clustered && IN_A_CLUSTER.iter().any(|name| used.starts_with(name)) {
+            continue;
+        }
+        let mut command = redis::Cmd::new();
+        for word in used.split(' ') {
+            command.arg(if word == "KEY" { key.as_str() } else { word });
+        }
+        match command.query_async::<Value>(connection).await {
+            Ok(_) => {}
+            Err(error) => told.extend(refused(&error, &name(used), prefix)),
+        }
+    }
+    let _: Value = redis::cmd("DISCARD").query_async(connection).await?;
+    told.dedup();
+    Ok(told)
+}
+
+/// The words before the arguments.
+fn name(used: &str) -> String {
+    let upper = |word: &&str| *word != "KEY" && word.bytes().all(|b| b.is_ascii_uppercase());
+    let words: Vec<&str> = used.split(' ').take_while(upper).collect();
+    words.join(" ")
+}
+
+fn refused(error: &RedisError, name: &str, prefix: &str) -> Option<(Grade, String)> {
+    if error.code() != Some("NOPERM") {
+        // A key that lies elsewhere, or a command that a transaction does not take.
+        return None;
+    }
+    let about_keys = error
+        .detail()
+        .is_some_and(|detail| detail.contains("to access"));
+    let what = if about_keys {
+        format!("the user may not use keys that begin with {prefix}")
+    } else {
+        format!("the user may not use {name}")
+    };
+    Some((Grade::Error, what))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn names_are_without_arguments() {
+        for (used, expected) in [
+            ("SCAN 0", "SCAN"),
+            ("SCRIPT LOAD -", "SCRIPT LOAD"),
+            ("GET KEY", "GET"),
+            ("TIME", "TIME"),
+        ] {
+            assert_eq!(name(used), expected);
+        }
+    }
+
+    /// The commands that a text names after one of these.
+    fn named<'t>(text: &'t str, before: &[&str]) -> Vec<&'t str> {
+        let starts = before.iter().flat_map(|word| text.match_indices(word));
+        starts
+            .map(|(at, word)| {
+                let rest = text.get(at + word.len()..).unwrap();
+                rest.split(['"', '\'']).next().unwrap()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn no_command_is_used_that_is_not_tried() {
+        let room = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/redis");
+        let mut found = 0;
+        for folder in [room.clone(), room.join("scripts")] {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                let Ok(text) = fs::read_to_string(&path) else {
+                    continue;
+                };
+                let code = text.split("#[cfg(test)]").next().unwrap();
+                let calls = ["redis.call('", "redis.pcall('", "cmd(\""];
+                for command in named(code, &calls) {
+                    let special = ["SENTINEL", "INFO", "MULTI", "DISCARD"].contains(&command);
+                    let tried = USED
+                        .iter()
+                        .any(|used| name(used).split(' ').next() == Some(command));
+                    assert!(special || tried, "{}: {command}", path.display());
+                    found += 1;
+                }
+            }
+        }
+        assert!(found > 60, "{found}");
+    }
+}

@@ -1,0 +1,329 @@
+//! A cluster: limits that lie apart, slots that move, a master that dies.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use portcullis::limits::{Algorithm, Charge};
+use portcullis::routing::Require;
+use portcullis::session::{EndReason, OnLimit, Session};
+use portcullis::settings::{Engine, RedisAddress, Topology};
+use portcullis::store::{Finding, Found, Grade, Inquiry, Store, StoreError, inspect};
+
+use crate::nodes::{self, Nodes};
+use crate::support::{
+    IDLE, address, charge, cluster, inquiry, limit, log, metrics, node, prefixed, session, settings,
+};
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) -> Duration {
+    let started = Instant::now();
+    while !holds().await {
+        assert!(started.elapsed() < 4 * PATIENCE, "{what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    started.elapsed()
+}
+
+async fn signed_in(store: &Store, user: &str) -> Session {
+    let one = session(user, store.now().await.unwrap());
+    let created = store.create_session(&one, None, 5, OnLimit::Reject, IDLE);
+    created.await.unwrap();
+    one
+}
+
+fn key_of(store_prefix: &str, one: &Session) -> String {
+    format!("{store_prefix}session:{{{}}}", one.id)
+}
+
+/// A store whose keys are known.
+async fn known(nodes: &Nodes, prefix: &str, timeout: Duration) -> Store {
+    let seeds = nodes.ports().into_iter().map(node).collect();
+    let address = RedisAddress {
+        topology: Topology::Cluster(seeds),
+        ..address(0)
+    };
+    let engine = Engine::Redis(address);
+    let store = prefixed(engine, prefix.to_owned(), timeout, metrics()).link();
+    assert!(store.wait_until_up(PATIENCE).await);
+    store
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_that_lie_apart_admit_no_more_than_the_strictest() {
+    let store = cluster(nodes::shared(), PATIENCE).await;
+    let anything = Arc::new(Require::default());
+    let alone = [log("alone", 1)];
+    let found = store.decide(&inquiry(&[], &anything, &alone), IDLE).await;
+    assert!(found.unwrap().now > 0, "the time is told whatever is asked");
+    for strict in [Algorithm::SlidingLog, Algorithm::SlidingWindow] {
+        let name = format!("strict-{strict:?}");
+        let before = Arc::new([log(&format!("wide-{strict:?}"), 1000)]);
+        let after = Arc::new([
+            charge(limit(&name, strict, 7)),
+            log(&format!("x{name}"), 500),
+        ]);
+        let asking = (0..60).map(|_| {
+            let (store, anything) = (store.clone(), Arc::clone(&anything));
+            let (before, after) = (Arc::clone(&before), Arc::clone(&after));
+            tokio::spawn(async move {
+                let asked = inquiry(&before[..], &anything, &after[..]);
+                let found = store.decide(&asked, IDLE).await.unwrap();
+                found.decisions.iter().all(|decision| decision.allowed)
+            })
+        });
+        let mut admitted = 0;
+        for answer in asking.collect::<Vec<_>>() {
+            admitted += u64::from(answer.await.unwrap());
+        }
+        assert!((1..=7).contains(&admitted), "{strict:?}: {admitted}");
+        // Whoever was refused has spent nothing of the others.
+        let left = async |charge: &Charge| store.peek_limit(charge).await.unwrap().remaining;
+        eventually("it is given back", async || {
+            left(&before[0]).await == 1000 - admitted && left(&after[1]).await == 500 - admitted
+        })
+        .await;
+        assert_eq!(left(&after[0]).await, 7 - admitted);
+    }
+}
+
+#[tokio::test]
+async fn limits_by_role_are_asked_when_the_session_has_told_its_roles() {
+    let store = cluster(nodes::shared(), PATIENCE).await;
+    let one = signed_in(&store, "ann").await;
+    let anything = Require::default();
+    let by_role = |name: &str, roles: &[&str], except: &[&str]| {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let mut limit = limit(name, Algorithm::SlidingLog, 9);
+        limit.roles = owned(roles);
+        limit.except_roles = owned(except);
+        charge(limit)
+    };
+    let after = [
+        by_role("for-admins", &["admin"], &[]),
+        by_role("for-editors", &["editor"], &[]),
+        log("for-all", 9),
+        by_role("not-for-admins", &[], &["admin"]),
+    ];
+    let mut known = None;
+    for round in 1..=3 {
+        let asked = Inquiry {
+            session: Some(one.id),
+            known: known.clone(),
+            ..inquiry(&[], &anything, &after)
+        };
+        let found = store.decide(&asked, IDLE).await.unwrap();
+        let names = found.decisions.iter().map(|decision| &*decision.limit.name);
+        assert_eq!(names.collect::<Vec<_>>(), ["for-admins", "for-all"]);
+        let left = found.decisions.iter().map(|decision| decision.remaining);
+        assert_eq!(left.collect::<Vec<_>>(), [9 - round, 9 - round]);
+        let Found::Active(session, _) = found.session else {
+            panic!("{:?}", found.session);
+        };
+        // What this gateway knew may be out of date: then the limits of before are given back.
+        let mut other = (*session).clone();
+        other.roles = vec!["editor".to_owned()];
+        other.revision = other.revision.wrapping_sub(u64::from(round == 2));
+        known = (round == 2).then(|| Arc::new(other));
+    }
+    for limit in [&after[1], &after[3]] {
+        eventually("it is given back", async || {
+            store.peek_limit(limit).await.unwrap().remaining == 9
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_that_moves_under_load_shows_to_nobody() {
+    let nodes = nodes::shared();
+    let prefix = format!("moving{}:", rand::random::<u64>());
+    let store = known(nodes, &prefix, PATIENCE).await;
+    let one = signed_in(&store, "ann").await;
+    let (stop, asked) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicU64::new(0)),
+    );
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let (store, stop, asked) = (store.clone(), Arc::clone(&stop), Arc::clone(&asked));
+            let id = one.id;
+            tokio::spawn(async move {
+                let (anything, charges) = (Require::default(), [log("l", 100_000_000)]);
+                while !stop.load(Ordering::SeqCst) {
+                    let asking = Inquiry {
+                        session: Some(id),
+                        ..inquiry(&charges, &anything, &[])
+                    };
+                    let found = store.decide(&asking, IDLE).await.unwrap();
+                    assert!(matches!(found.session, Found::Active(..)), "{found:?}");
+                    assert!(store.touch(id, IDLE).await.unwrap().is_some());
+                    asked.fetch_add(1, Ordering::SeqCst);
+                }
+            })
+        })
+        .collect();
+    let key = key_of(&prefix, &one);
+    let moving = tokio::task::spawn_blocking(move || {
+        let (slot, home) = nodes.owner(&key);
+        let away = (home + 1) % 3;
+        let both = [(home, away), (away, home)];
+        for (from, to) in both {
+            nodes.move_slot(&slot, from, to);
+            assert_eq!(nodes.owner(&key).1, to);
+        }
+    });
+    moving.await.unwrap();
+    let before = asked.load(Ordering::SeqCst);
+    assert!(before > 0);
+    eventually("it goes on", async || {
+        asked.load(Ordering::SeqCst) > before + 50
+    })
+    .await;
+    stop.store(true, Ordering::SeqCst);
+    for client in clients {
+        client.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_revocation_is_heard_from_whichever_master_has_the_session() {
+    let prefix = format!("heard{}:", rand::random::<u64>());
+    let one = known(nodes::shared(), &prefix, PATIENCE).await;
+    let other = known(nodes::shared(), &prefix, PATIENCE).await;
+    tokio::spawn(other.clone().follow(|_| false));
+    eventually("it hears", async || other.replica().is_sure()).await;
+    let anything = Require::default();
+    let find = async |id| {
+        let asked = Inquiry {
+            session: Some(id),
+            known: other.replica().session(id),
+            ..inquiry(&[], &anything, &[])
+        };
+        other.decide(&asked, IDLE).await.unwrap().session
+    };
+    for n in 0..24 {
+        let made = signed_in(&one, &format!("user-{n}")).await;
+        assert!(matches!(find(made.id).await, Found::Active(..)));
+        assert!(
+            other.replica().session(made.id).is_some(),
+            "it is remembered"
+        );
+        one.revoke(made.id, EndReason::Admin, IDLE).await.unwrap();
+        let started = Instant::now();
+        while !matches!(find(made.id).await, Found::Revoked(_)) {
+            assert!(started.elapsed() < Duration::from_millis(500));
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+/// Asks for a session until it is answered; nobody hears that it is gone, and nobody waits long.
+async fn survived(store: &Store, one: &Session, timeout: Duration) {
+    let mut failed = 0;
+    let back = eventually("another is the master", async || {
+        let asked = Instant::now();
+        let answer = store.session(one.id).await;
+        assert!(asked.elapsed() < timeout + Duration::from_millis(200));
+        let answered = answer.is_ok();
+        match answer {
+            Ok(Some(found)) => assert_eq!(found.session.id, one.id),
+            Ok(None) => panic!("it is gone"),
+            Err(error) => {
+                assert!(matches!(
+                    error,
+                    StoreError::Unreachable | StoreError::Timeout
+                ));
+                failed += 1;
+            }
+        }
+        failed > 0 && answered
+    })
+    .await;
+    assert!(back < Duration::from_secs(12), "{back:?}");
+    eventually("everything is up", async || store.up()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_hangs_and_one_that_dies_are_survived() {
+    let starting = tokio::task::spawn_blocking(|| Nodes::start("1500"));
+    let mut nodes = starting.await.unwrap();
+    let timeout = Duration::from_millis(100);
+    let store = known(&nodes, "p:", timeout).await;
+    let one = signed_in(&store, "ann").await;
+    let key = key_of("p:", &one);
+    let (_, hung) = nodes.owner(&key);
+    nodes.servers[hung].await_replicas(1);
+    tokio::spawn(store.clone().follow(|_| false));
+    eventually("it hears", async || store.replica().is_sure()).await;
+    nodes.servers[hung].signal("STOP");
+    let deaf = eventually("it knows that it does not hear", async || {
+        !store.replica().is_sure()
+    });
+    assert!(deaf.await < Duration::from_secs(1));
+    survived(&store, &one, timeout).await;
+    eventually("it hears again", async || store.replica().is_sure()).await;
+    nodes.servers[hung].signal("CONT");
+    eventually("it follows the new master", async || {
+        let told = nodes.servers[hung].command(&["INFO", "replication"]);
+        told.contains("role:slave") && told.contains("master_link_status:up")
+    })
+    .await;
+    signed_in(&store, "ben").await;
+
+    let (_, dead) = nodes.owner(&key);
+    assert_ne!(dead, hung);
+    nodes.servers[dead].await_replicas(1);
+    nodes.servers[dead].kill();
+    survived(&store, &one, timeout).await;
+    signed_in(&store, "cid").await;
+    // Whoever starts now meets the dead server first among its seeds.
+    let mut seeds = nodes.ports();
+    seeds.rotate_left(dead);
+    let address = RedisAddress {
+        topology: Topology::Cluster(seeds.into_iter().map(node).collect()),
+        ..address(0)
+    };
+    let engine = Engine::Redis(address);
+    let later = prefixed(engine, "p:".to_owned(), timeout, metrics()).link();
+    assert!(later.wait_until_up(PATIENCE).await);
+    assert!(later.session(one.id).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_server_that_is_no_cluster_is_not_used_as_one() {
+    let server = crate::server::Server::start();
+    let address = RedisAddress {
+        topology: Topology::Cluster(vec![node(server.port)]),
+        ..address(0)
+    };
+    let (log_lines, _guard) = crate::captured::Captured::start();
+    let store = prefixed(Engine::Redis(address), "p:".to_owned(), PATIENCE, metrics()).link();
+    eventually("it is told", async || {
+        log_lines.text().contains("cannot use the store")
+    })
+    .await;
+    assert!(!store.up());
+    assert_eq!(store.now().await, Err(StoreError::Unreachable));
+}
+
+#[tokio::test]
+async fn each_master_is_looked_at() {
+    let nodes = nodes::shared();
+    let look = async |topology| {
+        let address = RedisAddress {
+            topology,
+            ..address(0)
+        };
+        inspect(&settings(Engine::Redis(address), "p:".to_owned(), PATIENCE)).await
+    };
+    let found = look(Topology::Cluster(vec![node(nodes.ports()[5])])).await;
+    assert_eq!(found.len(), 3, "{found:?}");
+    let fine = |finding: &Finding| finding.grade == Grade::Fine && finding.what.contains("Redis");
+    assert!(found.iter().all(fine), "{found:?}");
+    let found = look(Topology::Standalone(node(nodes.ports()[0]))).await;
+    let told = &found[0].what;
+    assert!(told.contains("must begin with redis+cluster"), "{found:?}");
+    assert_eq!(found[0].grade, Grade::Error);
+}
