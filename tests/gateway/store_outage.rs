@@ -340,3 +340,26 @@ fn a_wrong_password_for_the_store_is_told_without_telling_it() {
     assert_eq!(Request::get("/ready").send(gateway.admin).status, 503);
     assert!(!gateway.logs().contains("canary-wrong-password"));
 }
+
+#[test]
+fn a_session_has_ended_before_the_token_that_could_end_it_is_refused() {
+    let redis = Redis::start();
+    let line = Cuttable::before(redis.address);
+    let config = Config::new(Upstream::start().address);
+    let gateway = Gateway::start(config.store(&format!("redis://{}", line.address)));
+    let alice = gateway.register("alice@example.com");
+    // A key that is set to 1 for a time: the blacklist's entry.
+    line.cut_before(b"\r\n$1\r\n1\r\n$2\r\nPX\r\n");
+    let out = || gateway.ask(&Request::post("/api/v1/auth/logout").bearer(&alice.access_token));
+    out().refused(503, "STORE_UNAVAILABLE");
+    line.restore();
+    let cookie = Request::get("/private/a").cookie(&alice.cookie);
+    let answer = eventually("every link to the store is there again", || {
+        Some(gateway.ask(&cookie)).filter(|answer| answer.status != 503)
+    });
+    answer.refused(401, "SESSION_REVOKED");
+    // It can be asked for again.
+    eventually("signed out for sure", || {
+        (out().status == 204).then_some(())
+    });
+}

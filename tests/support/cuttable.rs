@@ -17,6 +17,8 @@ pub struct Cuttable {
 struct State {
     cut: AtomicBool,
     delay: AtomicU64,
+    /// What is not let through: nothing where it is empty.
+    wire: Mutex<Vec<u8>>,
     open: Mutex<Vec<TcpStream>>,
 }
 
@@ -47,15 +49,18 @@ impl Cuttable {
 
     /// Breaks every connection and takes no new ones.
     pub fn cut(&self) {
-        self.state.cut.store(true, Ordering::SeqCst);
-        for stream in self.state.open.lock().drain(..) {
-            let _ = stream.shutdown(Shutdown::Both);
-        }
+        self.state.cut();
+    }
+
+    /// Does so instead of letting these bytes through, should they come in one piece.
+    pub fn cut_before(&self, bytes: &[u8]) {
+        *self.state.wire.lock() = bytes.to_vec();
     }
 
     /// Takes connections again, without delay.
     pub fn restore(&self) {
         self.state.delay.store(0, Ordering::SeqCst);
+        self.state.wire.lock().clear();
         self.state.cut.store(false, Ordering::SeqCst);
     }
 
@@ -67,11 +72,28 @@ impl Cuttable {
     }
 }
 
+impl State {
+    fn cut(&self) {
+        self.cut.store(true, Ordering::SeqCst);
+        for stream in self.open.lock().drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    fn trips(&self, piece: &[u8]) -> bool {
+        let wire = self.wire.lock();
+        !wire.is_empty() && piece.windows(wire.len()).any(|part| part == *wire)
+    }
+}
+
 fn pump(mut from: TcpStream, mut to: TcpStream, state: &State) {
     let mut buffer = [0; 16 * 1024];
     while let Ok(count @ 1..) = from.read(&mut buffer) {
         let delay = state.delay.load(Ordering::SeqCst);
         std::thread::sleep(Duration::from_millis(delay));
+        if state.trips(&buffer[..count]) {
+            state.cut();
+        }
         if to.write_all(&buffer[..count]).is_err() {
             break;
         }
