@@ -5,6 +5,7 @@ use crate::config::document::Place;
 use crate::config::file::people as file;
 use crate::config::review::Review;
 use crate::config::units::Size;
+use crate::credential::FORM_COOKIES;
 use crate::routing::{PathPattern, host_of};
 use crate::session::{Binding, CookieRules, OnLimit, Rules, SameSite};
 use crate::settings::{Api, HashCost, Identity, PasswordRules, Rate};
@@ -83,6 +84,13 @@ fn cookie_name(name: &str, secure: bool, host_only: bool, place: &Place, review:
     let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     if name.is_empty() || !name.bytes().all(token) {
         let message = "a cookie's name has letters, digits and !#$%&'*+-.^_`|~ only";
+        review.fault(place, message);
+    }
+    if FORM_COOKIES
+        .iter()
+        .any(|form| name.eq_ignore_ascii_case(form))
+    {
+        let message = "the gateway's own forms have a cookie of that name";
         review.fault(place, message);
     }
     // Browsers compare the prefixes without case.
