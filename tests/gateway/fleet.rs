@@ -214,7 +214,7 @@ fn a_revocation_waits_for_the_fleet_and_says_who_did_not_hear() {
         fleet.one.admin(Request::delete(&path))
     };
     let names = |answer: &crate::support::client::Response, of: &str| {
-        let answer = answer.json();
+        let answer = answer.data();
         answer[of].as_array().map(Vec::len)
     };
     let alice = fleet.one.register("alice@example.com");
@@ -224,7 +224,7 @@ fn a_revocation_waits_for_the_fleet_and_says_who_did_not_hear() {
     let mut open = Socket::open(
         fleet.two.public,
         "/private/ws",
-        &[("Cookie", &alice.cookie)],
+        &[("Authorization", &format!("Bearer {}", alice.access_token))],
     )
     .ok()
     .unwrap();
@@ -235,7 +235,7 @@ fn a_revocation_waits_for_the_fleet_and_says_who_did_not_hear() {
     });
     let answer = end(&alice.session, "?wait=fleet");
     assert_eq!(answer.status, 200, "{}", answer.text());
-    assert_eq!(answer.json()["revoked"], 1);
+    assert_eq!(answer.data()["revoked"], 1);
     assert_eq!(names(&answer, "unconfirmed"), Some(0), "{}", answer.text());
     assert_eq!(fleet.two.ask(&cookie).status, 401);
     assert_eq!(open.close_code(Duration::from_millis(500)), Some(POLICY));
@@ -244,7 +244,7 @@ fn a_revocation_waits_for_the_fleet_and_says_who_did_not_hear() {
     signal(fleet.two.pid(), "STOP");
     let answer = end(&bob.session, "?wait=fleet");
     signal(fleet.two.pid(), "CONT");
-    assert_eq!(answer.json()["revoked"], 1);
+    assert_eq!(answer.data()["revoked"], 1);
     assert_eq!(names(&answer, "confirmed"), Some(1), "{}", answer.text());
     assert_eq!(names(&answer, "unconfirmed"), Some(1));
     assert_eq!(names(&end(&bob.session, ""), "confirmed"), None);
