@@ -159,10 +159,14 @@ pub(super) async fn sign_out_everywhere(
     let live = desk.live.load_full();
     let idle = live.sessions.idle_timeout;
     let (reason, by) = (EndReason::SignOutEverywhere, Some(person.client.ip));
-    let revoked = desk
-        .accounts
+    let accounts = &desk.accounts;
+    let mut revoked = accounts
         .end_sessions_of(&person.key(), None, reason, by, idle)
         .await?;
+    if let Some(own) = &person.identity.session {
+        // The list of them may have been lost; this one is known.
+        revoked += usize::from(accounts.end_session(own, reason, by, idle).await?);
+    }
     desk.store.cut_off(&person.key()).await?;
     if let Some(token) = &person.identity.token {
         blacklist(&desk, &person.client, token).await?;

@@ -16,7 +16,7 @@ struct Fleet {
     // Fields go in this order: the gateways before what they use.
     one: Gateway,
     two: Gateway,
-    _redis: Redis,
+    redis: Redis,
 }
 
 fn fleet() -> Fleet {
@@ -35,7 +35,7 @@ fn fleet() -> Fleet {
     Fleet {
         one: Gateway::start(first),
         two: Gateway::start(second),
-        _redis: redis,
+        redis,
     }
 }
 
@@ -250,4 +250,18 @@ fn a_revocation_waits_for_the_fleet_and_says_who_did_not_hear() {
     assert_eq!(names(&end(&bob.session, ""), "confirmed"), None);
     let wrong = end(&bob.session, "?wait=all");
     wrong.refused(400, "VALIDATION_FAILED");
+}
+
+#[test]
+fn a_sign_out_everywhere_ends_what_the_lost_list_of_sessions_does_not_name() {
+    let fleet = fleet();
+    let alice = fleet.one.register("alice@example.com");
+    let keys = fleet.redis.keys();
+    let index = keys.iter().find(|key| key.contains("user:{")).unwrap();
+    fleet.redis.command(&["DEL", index]);
+    let everywhere = Request::post("/api/v1/auth/logout-all").bearer(&alice.access_token);
+    let answer = fleet.one.ask(&everywhere);
+    assert_eq!(answer.data()["revoked"], 1);
+    let cookie = Request::get("/private/a").cookie(&alice.cookie);
+    assert_eq!(fleet.one.ask(&cookie).status, 401);
 }
