@@ -2,14 +2,17 @@
 //! are names from the configuration or variants of our own enums; never a user, a session, an
 //! address or a path.
 
+mod registering;
+
 use std::time::Duration;
 
-use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
+
+use registering::{counters, histograms, register};
 
 use crate::refusal::Refusal;
 use crate::session::EndReason;
@@ -63,6 +66,15 @@ const STORE_OPERATIONS: [&str; 37] = [
     "unblacklist",
     "write_events",
 ];
+/// Why the store gave no answer.
+const STORE_ERRORS: [&str; 6] = [
+    "timeout",
+    "unreachable",
+    "breaker_open",
+    "refused",
+    "malformed",
+    "unreplicated",
+];
 /// Why a connection or a head is turned away before there is a request.
 const CONNECTION_REFUSALS: [&str; 10] = [
     "connections",
@@ -90,6 +102,8 @@ pub struct Metrics {
     pub store_operation_duration: HistogramVec,
     pub store_errors: IntCounterVec,
     pub store_up: IntGauge,
+    /// 0 closed, 1 half open, 2 open.
+    pub store_breaker: IntGauge,
     pub cache: IntCounterVec,
     pub sessions_created: IntCounter,
     pub sessions_ended: IntCounterVec,
@@ -177,6 +191,13 @@ impl Metrics {
             store_up: register(
                 &registry,
                 IntGauge::new("store_up", "1 while the store answers.")?,
+            )?,
+            store_breaker: register(
+                &registry,
+                IntGauge::new(
+                    "store_breaker",
+                    "0: all connections to the store are used, 1: some, 2: none.",
+                )?,
             )?,
             cache: counters(
                 &registry,
@@ -356,7 +377,7 @@ impl Metrics {
         for operation in STORE_OPERATIONS {
             self.store_operation_duration
                 .with_label_values(&[operation]);
-            for kind in ["timeout", "unreachable", "refused", "malformed"] {
+            for kind in STORE_ERRORS {
                 self.store_errors.with_label_values(&[operation, kind]);
             }
         }
@@ -364,37 +385,4 @@ impl Metrics {
             self.connections_refused.with_label_values(&[reason]);
         }
     }
-}
-
-fn register<C: Collector + Clone + 'static>(
-    registry: &Registry,
-    metric: C,
-) -> Result<C, prometheus::Error> {
-    registry.register(Box::new(metric.clone()))?;
-    Ok(metric)
-}
-
-fn counters(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-) -> Result<IntCounterVec, prometheus::Error> {
-    register(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
-}
-
-fn histograms(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-    buckets: &[f64],
-) -> Result<HistogramVec, prometheus::Error> {
-    register(
-        registry,
-        HistogramVec::new(
-            HistogramOpts::new(name, help).buckets(buckets.to_vec()),
-            labels,
-        )?,
-    )
 }
