@@ -123,8 +123,14 @@ impl Admission<'_> {
             Err(error) => return Err(unknown(error)),
         };
         self.look_again(&claimed, &mut findings, asked).await?;
-        self.identity(&claimed, &inquiry, &findings, asked)
-            .map(Some)
+        let identity = self.identity(&claimed, &inquiry, &findings, asked)?;
+        if claimed.token.is_some() && !self.durable.trusts(self.store).await {
+            return Err(Refused {
+                lapsed: claimed.token,
+                ..unknown(StoreError::Unreachable)
+            });
+        }
+        Ok(Some(identity))
     }
 
     /// Goes on without the session whose cookie came: the limits before are spent by now, and are

@@ -27,7 +27,7 @@ const STORE_BUCKETS: &[f64] = &[
 ];
 
 /// The operations of the store's face.
-const STORE_OPERATIONS: [&str; 37] = [
+const STORE_OPERATIONS: [&str; 39] = [
     "all_sessions",
     "amend_session",
     "begin_clean_up",
@@ -46,6 +46,7 @@ const STORE_OPERATIONS: [&str; 37] = [
     "forget_profile",
     "holds_refresh",
     "is_blacklisted",
+    "marker",
     "now",
     "peek_limit",
     "presence",
@@ -56,6 +57,7 @@ const STORE_OPERATIONS: [&str; 37] = [
     "refund",
     "report_live",
     "reset_limit",
+    "restore",
     "revoke",
     "revoke_user",
     "rotate_refresh",
@@ -104,6 +106,7 @@ pub struct Metrics {
     pub store_up: IntGauge,
     /// 0 closed, 1 half open, 2 open.
     pub store_breaker: IntGauge,
+    pub store_data_lost: IntCounter,
     pub cache: IntCounterVec,
     pub sessions_created: IntCounter,
     pub sessions_ended: IntCounterVec,
@@ -197,6 +200,13 @@ impl Metrics {
                 IntGauge::new(
                     "store_breaker",
                     "0: all connections to the store are used, 1: some, 2: none.",
+                )?,
+            )?,
+            store_data_lost: register(
+                &registry,
+                IntCounter::new(
+                    "store_data_lost_total",
+                    "Times that the store was found to have lost its data.",
                 )?,
             )?,
             cache: counters(
@@ -366,6 +376,7 @@ impl Metrics {
             "blacklist",
             "live_reports",
             "durable_sessions",
+            "revocations",
         ] {
             self.cleanup_removed.with_label_values(&[kind]);
         }

@@ -60,6 +60,8 @@ impl Admission<'_> {
         let identity = self
             .identity(claimed, &inquiry, &findings, asked)
             .map_err(|refused| with_decisions(refused, &decisions))?;
+        let identity = self.or_as_without_store(identity, asked, claimed).await;
+        let identity = identity.map_err(|refused| with_decisions(refused, &decisions))?;
         meets(&route.require, &identity, &decisions)?;
         if after.is_none() || revived {
             let late = self.charge_late(route, asked, claimed, &identity).await;
@@ -168,6 +170,8 @@ impl Admission<'_> {
                 ..refused
             });
         }
+        let identity = self.or_as_without_store(identity, asked, claimed).await;
+        let identity = identity.map_err(|refused| with_decisions(refused, &decisions))?;
         meets(&route.require, &identity, &decisions)?;
         Ok(Permit {
             route: Arc::clone(route),
@@ -175,6 +179,20 @@ impl Admission<'_> {
             decisions,
             clear_cookie: false,
         })
+    }
+
+    /// A token passes by the store's word only while it is sure that the store lacks no revocation.
+    async fn or_as_without_store(
+        &self,
+        identity: Identity,
+        asked: Asked<'_>,
+        claimed: &Claimed,
+    ) -> Result<Identity, Refused> {
+        if claimed.token.is_none() || self.durable.trusts(self.store).await {
+            return Ok(identity);
+        }
+        self.identity_without_store(asked, claimed, StoreError::Unreachable)
+            .await
     }
 
     /// The session's record as it was last seen here.

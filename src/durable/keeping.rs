@@ -111,12 +111,13 @@ impl Durable {
         self.directory.kept_of(user).await
     }
 
-    /// Drops what is over for good; tells how many.
+    /// Drops what is over for good; tells how many sessions and how many revocations.
     ///
     /// # Errors
     /// When the database does not do it.
-    pub async fn trim(&self, now: Millis) -> Result<u64, directory::Error> {
-        self.directory.trim_kept(now).await
+    pub async fn trim(&self, now: Millis) -> Result<(u64, u64), directory::Error> {
+        let sessions = self.directory.trim_kept(now).await?;
+        Ok((sessions, self.directory.trim_revocations(now).await?))
     }
 }
 

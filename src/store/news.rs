@@ -77,7 +77,10 @@ impl Store {
                     let _ = tell.send(Told::Changed(item));
                 }
             }
-            News::Everything => shared.replica.gap(),
+            News::Everything => {
+                shared.replica.gap();
+                clock.doubt();
+            }
             News::HeardAll(as_of, now) => {
                 shared.replica.heard_all(as_of, GOOD_FOR);
                 let _ = tell.send(Told::UpTo(now));
@@ -143,7 +146,7 @@ impl Store {
 
     async fn look_at_people(&self, people: &[(PersonHash, Before)]) -> Result<(), StoreError> {
         let hashes: Vec<PersonHash> = people.iter().map(|(hash, _)| *hash).collect();
-        let cut_offs = self.ask_cut_offs(&hashes).await?;
+        let cut_offs = self.cut_offs_of(&hashes).await?;
         for ((hash, before), cut_off) in people.iter().zip(cut_offs) {
             self.shared.replica.note_person(*hash, cut_off, *before);
             if let Some(second) = cut_off {
