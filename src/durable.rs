@@ -21,6 +21,9 @@ use quick_cache::sync::Cache;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+pub use ledger::Refused;
+pub use trust::Ticket;
+
 use crate::directory::{self, Directory, Kept};
 use crate::session::{Millis, OnLimit, Session, SessionId, Status};
 use crate::store::{Found, Store, Use};

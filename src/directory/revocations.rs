@@ -36,8 +36,8 @@ pub struct KeptRevocation {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptMarker {
     pub marker: String,
-    /// Every revocation since this second is kept here. `None`: they are not.
-    pub kept_since: Option<u64>,
+    /// Every revocation in it is kept here.
+    pub complete: bool,
 }
 
 impl Revoked {
@@ -108,6 +108,29 @@ impl Directory {
             None => true,
         };
         Ok(revoked.iter().filter(is_unkept).cloned().collect())
+    }
+
+    /// Whether this token is refused, and up to which second this person's tokens are.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn refuses(
+        &self,
+        key: &str,
+        person: Option<[u8; 16]>,
+    ) -> Result<(bool, Option<u64>), Error> {
+        let select = self
+            .database
+            .sql(AssertSqlSafe(format!("{COLUMNS}WHERE name IN ($1, $2)")));
+        let key = Revoked::Token(key.to_owned());
+        let person = person.map(|hash| Revoked::Person(hash, 0).name());
+        let select = select.bind(key.name()).bind(person.unwrap_or_default());
+        let (mut token, mut cut_off) = (false, None);
+        for kept in self.revocations(select).await? {
+            token |= kept.revoked == key;
+            cut_off = cut_off.max(kept.revoked.second());
+        }
+        Ok((token, cut_off))
     }
 
     /// Forgets a revocation of a token.
@@ -207,15 +230,14 @@ impl Directory {
     pub async fn store_marker(&self, prefix: &str) -> Result<Option<KeptMarker>, Error> {
         let select = self
             .database
-            .sql("SELECT marker, kept_since FROM store_markers WHERE key_prefix = $1");
+            .sql("SELECT marker, complete FROM store_markers WHERE key_prefix = $1");
         let rows = self.database.read(select.bind(prefix)).await?;
         let Some(row) = rows.first() else {
             return Ok(None);
         };
-        let since: Option<i64> = row.get("kept_since")?;
         Ok(Some(KeptMarker {
             marker: row.get("marker")?,
-            kept_since: since.map(i64::cast_unsigned),
+            complete: row.get("complete")?,
         }))
     }
 
@@ -225,14 +247,11 @@ impl Directory {
     /// When the database does not do it.
     pub async fn keep_store_marker(&self, prefix: &str, kept: &KeptMarker) -> Result<(), Error> {
         let insert = self.database.sql(
-            "INSERT INTO store_markers (key_prefix, marker, kept_since) VALUES ($1, $2, $3) \
+            "INSERT INTO store_markers (key_prefix, marker, complete) VALUES ($1, $2, $3) \
              ON CONFLICT (key_prefix) DO UPDATE SET marker = excluded.marker, \
-             kept_since = excluded.kept_since",
+             complete = excluded.complete",
         );
-        let insert = insert
-            .bind(prefix)
-            .bind(&kept.marker)
-            .bind(kept.kept_since.map(u64::cast_signed));
+        let insert = insert.bind(prefix).bind(&kept.marker).bind(kept.complete);
         self.database.write(insert).await?;
         Ok(())
     }

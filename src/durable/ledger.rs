@@ -6,14 +6,14 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio::sync::broadcast::error::RecvError;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::directory::{self, KeptRevocation, Revoked};
 use crate::session::Millis;
 use crate::store::{Item, PersonHash, Revocation, Store};
 
-use super::Durable;
 use super::telling::{TOLD_AGAIN, Untold};
+use super::{Durable, NoAnswer, PATIENCE};
 
 /// How long a cut-off is kept, as in the store.
 const CUT_OFF_KEPT: Millis = 366 * 86_400_000;
@@ -22,10 +22,18 @@ const LONGEST: Millis = 3_653 * 86_400_000;
 /// Every gateway hears the same. They write at different moments within this time: mostly one of them
 /// does, and the others find it done.
 const TOGETHER: Duration = Duration::from_millis(500);
-/// The pause after an attempt that failed.
+/// The pause after an attempt to write them that failed.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How many are dealt with at once.
 const MANY: usize = 500;
+
+/// What the database refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused {
+    pub token: bool,
+    /// The second up to which the person's tokens without session are.
+    pub cut_off: Option<u64>,
+}
 
 impl Durable {
     /// Refuses a token: here first, for so long from now.
@@ -63,6 +71,35 @@ impl Durable {
             until: now.saturating_add(CUT_OFF_KEPT),
         };
         self.directory.keep_revocation(&revocation, true).await
+    }
+
+    /// What the database refuses, while the store may lack it: this token, and up to a second those of
+    /// this person that have no session.
+    ///
+    /// # Errors
+    /// When it does not answer, or may lack something itself.
+    pub async fn refuses(
+        &self,
+        key: &str,
+        person: Option<PersonHash>,
+    ) -> Result<Refused, NoAnswer> {
+        if !self.is_complete() {
+            return Err(NoAnswer);
+        }
+        let asking = async {
+            self.shared.not_silent()?;
+            let turn = self.shared.turns.acquire().await;
+            let _turn = turn.map_err(|_| NoAnswer)?;
+            let asked = self.directory.refuses(key, person);
+            asked.await.map_err(|error| {
+                self.complain(&error);
+                NoAnswer
+            })
+        };
+        let (token, cut_off) = timeout(PATIENCE / 2, asking)
+            .await
+            .unwrap_or(Err(NoAnswer))?;
+        Ok(Refused { token, cut_off })
     }
 
     /// Refuses a token no longer, as far as this goes.

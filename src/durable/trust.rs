@@ -38,9 +38,13 @@ pub(super) struct Trust {
 struct Known {
     marker: Marker,
     at: u64,
-    /// The second since which every revocation is in the database, where they are kept there.
-    since: Option<u64>,
+    /// Every revocation in it is in the database.
+    complete: bool,
 }
+
+/// That the store was in order at a moment.
+#[derive(Debug, Clone, Copy)]
+pub struct Ticket(u64);
 
 /// What was found of the store's data.
 enum Found {
@@ -90,13 +94,22 @@ impl Durable {
         self.shared.trust.doubt();
     }
 
-    /// Whether what the store does not refuse may pass. Where that is being found out, waits for it as
-    /// long as for any answer of the store.
-    pub async fn trusts(&self, store: &Store) -> bool {
-        !self.is_behind(store) || self.comes_to_trust(store).await
+    /// To be taken before the store is asked, for [`Durable::holds`]. `None`: it may lack revocations.
+    pub fn ticket(&self, store: &Store) -> Option<Ticket> {
+        let doubts = self.doubts(store);
+        let settled = self.shared.trust.settled.load(Ordering::Acquire);
+        (settled == doubts).then_some(Ticket(doubts))
     }
 
-    async fn comes_to_trust(&self, store: &Store) -> bool {
+    /// Whether nothing has spoken against the store since the ticket was taken: what it does not
+    /// refuse may pass.
+    pub fn holds(&self, store: &Store, ticket: Option<Ticket>) -> bool {
+        ticket.is_some_and(|Ticket(doubts)| doubts == self.doubts(store))
+    }
+
+    /// Waits until the store is in order, as long as for any answer of it. What it has answered before
+    /// does not count.
+    pub async fn comes_to_trust(&self, store: &Store) -> bool {
         let in_order = async {
             loop {
                 let changed = self.shared.trust.changed.notified();
@@ -109,6 +122,12 @@ impl Durable {
             }
         };
         timeout(store.patience(), in_order).await.is_ok()
+    }
+
+    /// Whether every revocation is in the database.
+    pub(super) fn is_complete(&self) -> bool {
+        let known = self.shared.trust.known.lock();
+        known.as_ref().is_some_and(|known| known.complete)
     }
 
     /// Keeps the store in order for ever. `lost` is called once whenever it has lost its data.
@@ -138,17 +157,17 @@ impl Durable {
         let mut doubts = self.doubts(store);
         let now = store.now().await?;
         let row = self.kept_marker(store).await?;
-        let since = self.kept_since(row.as_ref(), now);
+        let complete = self.is_complete() || row.as_ref().is_some_and(|row| row.complete);
         match self.look(store, row.as_ref()).await? {
             Found::Intact(marker) => {
                 if self.on().is_some() && self.is_behind(store) {
                     self.tell_again(store, now).await?;
                 }
-                self.know(store, marker, since, now).await?;
+                self.know(store, marker, complete, now).await?;
             }
             Found::New => {
                 let marker = store.mark(0).await?;
-                self.know(store, marker, since, now).await?;
+                self.know(store, marker, false, now).await?;
             }
             Found::Lost(second) => {
                 // From here on, however it was found.
@@ -157,13 +176,7 @@ impl Durable {
                 if !trust.noticed.swap(true, Ordering::AcqRel) && !store.is_in_process() {
                     lost();
                 }
-                if self.on().is_some() {
-                    self.restore(store, now).await?;
-                    self.tell_again(store, now).await?;
-                }
-                let refused = since.unwrap_or(second.min(now / 1000));
-                let marker = store.mark(refused).await?;
-                self.know(store, marker, since, now).await?;
+                self.make_good(store, second, now).await?;
                 trust.noticed.store(false, Ordering::Release);
             }
         }
@@ -172,6 +185,36 @@ impl Durable {
         }
         trust.settled.store(doubts, Ordering::Release);
         trust.changed.notify_waiters();
+        self.complete(store, now).await
+    }
+
+    /// Restores what was lost; where not all of it is known, refuses what was issued up to a second.
+    async fn make_good(&self, store: &Store, second: u64, now: Millis) -> Result<(), Untold> {
+        let mut refused = second.min(now / 1000);
+        if self.on().is_some() {
+            let row = self.directory.store_marker(store.prefix()).await?;
+            if self.is_complete() || row.is_some_and(|row| row.complete) {
+                refused = 0;
+            }
+            self.restore(store, now).await?;
+            self.tell_again(store, now).await?;
+        }
+        let marker = store.mark(refused).await?;
+        // What it may lack of the time before is refused.
+        self.know(store, marker, true, now).await
+    }
+
+    /// Writes what was revoked in the store before the database kept such things.
+    async fn complete(&self, store: &Store, now: Millis) -> Result<(), Untold> {
+        if self.on().is_none() || self.is_complete() {
+            return Ok(());
+        }
+        let standing = store.standing().await?;
+        self.keep_what_stands(store, standing).await?;
+        let known = self.shared.trust.known.lock().clone();
+        if let Some(Known { marker, .. }) = known {
+            self.know(store, marker, true, now).await?;
+        }
         Ok(())
     }
 
@@ -186,15 +229,6 @@ impl Durable {
             // Only what was lost while no gateway was there goes unnoticed.
             Err(_) => Ok(None),
         }
-    }
-
-    /// Since which second every revocation is in the database; from now on, if it was not.
-    fn kept_since(&self, row: Option<&KeptMarker>, now: Millis) -> Option<u64> {
-        self.on()?;
-        let known = self.shared.trust.known.lock();
-        let known = known.as_ref().and_then(|known| known.since);
-        let since = known.or_else(|| row?.kept_since);
-        Some(since.unwrap_or(now / 1000))
     }
 
     async fn look(&self, store: &Store, row: Option<&KeptMarker>) -> Result<Found, Untold> {
@@ -221,16 +255,17 @@ impl Durable {
         &self,
         store: &Store,
         marker: Marker,
-        since: Option<u64>,
+        complete: bool,
         now: Millis,
     ) -> Result<(), Untold> {
         store.refuse_up_to(marker.refused);
-        let same = |known: &Known| known.marker.id == marker.id;
+        let complete = complete && self.on().is_some();
+        let same = |known: &Known| known.marker.id == marker.id && known.complete == complete;
         let known = self.shared.trust.known.lock().as_ref().is_some_and(same);
         if !known {
             let kept = KeptMarker {
                 marker: marker.id.clone(),
-                kept_since: since,
+                complete,
             };
             let kept = self.directory.keep_store_marker(store.prefix(), &kept);
             if let (Err(error), Some(_)) = (kept.await, self.on()) {
@@ -238,7 +273,11 @@ impl Durable {
             }
         }
         let at = now / 1000;
-        *self.shared.trust.known.lock() = Some(Known { marker, at, since });
+        *self.shared.trust.known.lock() = Some(Known {
+            marker,
+            at,
+            complete,
+        });
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Engine, Revocation, Store, StoreError};
+use super::{Engine, Item, Revocation, Store, StoreError};
 use crate::session::Millis;
 
 /// How long it lives if no gateway is there to prolong that.
@@ -130,6 +130,18 @@ impl Store {
                 }
             }
             Ok(())
+        })
+        .await
+    }
+
+    /// The blacklist and the cut-offs of a store that others write to. It looks at every key; each step
+    /// has the deadline, not the whole.
+    pub async fn standing(&self) -> Result<Vec<Item>, StoreError> {
+        self.measured_steps("restore", async {
+            match &self.engine {
+                Engine::Memory(_) => Ok(Vec::new()),
+                Engine::Redis(redis) => redis.standing(self.shared.timeout).await,
+            }
         })
         .await
     }

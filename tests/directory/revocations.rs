@@ -56,6 +56,10 @@ async fn revocations_are_kept_as_far_as_they_reached_furthest() {
             unkept,
             [asked[1].clone(), asked[3].clone(), asked[4].clone()]
         );
+        let told = directory.refuses("a", Some([7; 16])).await.unwrap();
+        assert_eq!(told, (true, Some(7)));
+        let told = directory.refuses("b", Some([8; 16])).await.unwrap();
+        assert_eq!(told, (false, None));
         directory.drop_revocation("a").await.unwrap();
         assert_eq!(directory.trim_revocations(99_999).await.unwrap(), 0);
         assert_eq!(directory.trim_revocations(100_001).await.unwrap(), 1);
@@ -84,10 +88,10 @@ async fn a_store_is_known_by_its_prefix() {
     for home in homes() {
         let directory = home.open().await;
         assert_eq!(directory.store_marker("p:").await.unwrap(), None);
-        for (marker, kept_since) in [("a", Some(5)), ("b", None)] {
+        for (marker, complete) in [("a", true), ("b", false)] {
             let kept = KeptMarker {
                 marker: marker.to_owned(),
-                kept_since,
+                complete,
             };
             directory.keep_store_marker("p:", &kept).await.unwrap();
             assert_eq!(directory.store_marker("p:").await.unwrap(), Some(kept));

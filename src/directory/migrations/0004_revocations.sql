@@ -20,6 +20,6 @@ CREATE INDEX revocations_untold ON revocations (made_at) WHERE untold;
 CREATE TABLE store_markers (
     key_prefix  TEXT    NOT NULL PRIMARY KEY,
     marker      TEXT    NOT NULL,
-    -- The second since which every revocation is in `revocations`; none: they are not kept there.
-    kept_since  BIGINT
+    -- Whether every revocation in it is in `revocations`.
+    complete    BOOLEAN NOT NULL
 );

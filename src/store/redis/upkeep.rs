@@ -86,6 +86,20 @@ impl Redis {
         Ok((counts, removed))
     }
 
+    pub(in super::super) async fn standing(
+        &self,
+        deadline: Duration,
+    ) -> Result<Vec<Item>, StoreError> {
+        let (mut standing, mut place) = (Vec::new(), Place::default());
+        loop {
+            let keys = self.scan(deadline, "", STEP, &mut place).await?;
+            standing.extend(keys.iter().filter_map(|key| self.keys.revoked(key)));
+            if place == Place::default() {
+                return Ok(standing);
+            }
+        }
+    }
+
     /// A turn that was lost, because this gateway stood still for so long, is another's now.
     async fn prolong(&self, turn: &Turn) -> Result<(), StoreError> {
         let mut asking = redis::pipe();
