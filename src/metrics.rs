@@ -63,6 +63,15 @@ const STORE_OPERATIONS: [&str; 37] = [
     "unblacklist",
     "write_events",
 ];
+/// Why the store gave no answer.
+const STORE_ERRORS: [&str; 6] = [
+    "timeout",
+    "unreachable",
+    "breaker_open",
+    "refused",
+    "malformed",
+    "unreplicated",
+];
 /// Why a connection or a head is turned away before there is a request.
 const CONNECTION_REFUSALS: [&str; 10] = [
     "connections",
@@ -154,6 +163,8 @@ metrics! {
         "1 while the store answers.";
     store_listening: IntGauge = "store_listening", [], &[],
         "1 while every change in the store is sure to be heard.";
+    store_breaker: IntGauge = "store_breaker", [], &[],
+        "0: all connections to the store are used, 1: some, 2: none.";
     cache: IntCounterVec = "cache_total", ["cache", "outcome"], &[],
         "Look-ups in what this gateway remembers.";
     sessions_created: IntCounter = "sessions_created_total", [], &[],
@@ -276,7 +287,7 @@ impl Metrics {
         for operation in STORE_OPERATIONS {
             self.store_operation_duration
                 .with_label_values(&[operation]);
-            for kind in ["timeout", "unreachable", "refused", "malformed"] {
+            for kind in STORE_ERRORS {
                 self.store_errors.with_label_values(&[operation, kind]);
             }
         }

@@ -4,6 +4,7 @@
 //! error. An error means that the answer is unknown; it never means "no".
 
 mod amend;
+mod error;
 mod fleet;
 mod inspect;
 mod journal;
@@ -35,6 +36,7 @@ use crate::session::{Activity, Millis, Session, SessionId};
 use crate::settings;
 
 pub use amend::{Amended, Amendment, DATA_MAX};
+pub use error::StoreError;
 pub use fleet::Confirmed;
 pub use inspect::{Finding, Grade, inspect};
 pub use journal::Noted;
@@ -70,6 +72,8 @@ enum Engine {
 
 struct Shared {
     timeout: Duration,
+    /// How many replicas must have a revocation.
+    replicas: u32,
     metrics: Arc<Metrics>,
     /// The counters that this process keeps while the store is gone.
     local: Memory,
@@ -207,31 +211,6 @@ pub struct Entry {
     pub activity: Activity,
 }
 
-/// Why the store gave no answer. Never "no": the answer is unknown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum StoreError {
-    #[error("the store did not answer in time")]
-    Timeout,
-    #[error("the store cannot be reached")]
-    Unreachable,
-    #[error("the store refused the operation")]
-    Refused,
-    #[error("the store answered something that is not understood")]
-    Malformed,
-}
-
-impl StoreError {
-    /// The label of `portcullis_store_errors_total`.
-    pub fn kind(self) -> &'static str {
-        match self {
-            StoreError::Timeout => "timeout",
-            StoreError::Unreachable => "unreachable",
-            StoreError::Refused => "refused",
-            StoreError::Malformed => "malformed",
-        }
-    }
-}
-
 impl Store {
     /// Prepares the store. A Redis store does not answer through this handle: nothing is connected
     /// before [`Store::link`].
@@ -241,14 +220,13 @@ impl Store {
                 metrics.store_up.set(1);
                 Engine::Memory(Arc::new(Memory::default()))
             }
-            settings::Engine::Redis(address) => Engine::Redis(Redis::new(
-                address,
-                &settings.key_prefix,
-                Arc::clone(&metrics),
-            )),
+            settings::Engine::Redis(address) => {
+                Engine::Redis(Redis::new(address, settings, Arc::clone(&metrics)))
+            }
         };
         let shared = Shared {
             timeout: settings.timeout,
+            replicas: settings.revocation_replicas,
             metrics,
             local: Memory::default(),
             revocations: broadcast::Sender::new(REVOCATIONS_KEPT),
@@ -285,6 +263,11 @@ impl Store {
             Engine::Memory(_) => true,
             Engine::Redis(redis) => redis.up(),
         }
+    }
+
+    /// Whether replicas must have a revocation before anybody hears of success.
+    pub fn wants_replicas(&self) -> bool {
+        self.shared.replicas > 0
     }
 
     /// How many times this process has found the store, at its start and after it was lost: what

@@ -16,7 +16,7 @@ pub fn covers(cut_off: u64, issued_at: Option<u64>) -> bool {
 impl Store {
     /// Refuses the token that this key names (see the contract's section 6) for so long.
     pub async fn blacklist(&self, key: &str, ttl: Duration) -> Result<(), StoreError> {
-        self.measured("blacklist", async {
+        let outcome = self.measured("blacklist", async {
             match &self.engine {
                 Engine::Memory(memory) => {
                     memory.blacklist(key, ttl);
@@ -24,10 +24,12 @@ impl Store {
                 }
                 Engine::Redis(redis) => redis.blacklist(key, ttl).await,
             }
-        })
-        .await?;
-        self.announce(Revocation::Token(key.to_owned()));
-        Ok(())
+        });
+        let outcome = outcome.await;
+        if matches!(outcome, Ok(()) | Err(StoreError::Unreplicated)) {
+            self.announce(Revocation::Token(key.to_owned()));
+        }
+        outcome
     }
 
     /// Takes a key off the blacklist; tells whether it was on it.
@@ -77,15 +79,19 @@ impl Store {
     /// knows the person by.
     pub async fn cut_off(&self, user_key: &str) -> Result<(), StoreError> {
         let person = person_hash(user_key);
-        let cut_off = self.measured("cut_off", async {
+        let mut second = None;
+        let outcome = self.measured("cut_off", async {
             match &self.engine {
-                Engine::Memory(memory) => Ok(memory.cut_off(person)),
-                Engine::Redis(redis) => redis.cut_off(&person).await,
+                Engine::Memory(memory) => second = Some(memory.cut_off(person)),
+                Engine::Redis(redis) => redis.cut_off(&person, &mut second).await?,
             }
+            Ok(())
         });
-        let second = cut_off.await?;
-        self.announce(Revocation::Person(person, second));
-        Ok(())
+        let outcome = outcome.await;
+        if let Some(second) = second {
+            self.announce(Revocation::Person(person, second));
+        }
+        outcome
     }
 
     /// Tells for each person the second up to which their tokens without session are refused, in

@@ -34,6 +34,7 @@ pub(crate) fn settings(engine: Engine, key_prefix: String, timeout: Duration) ->
         engine,
         key_prefix,
         timeout,
+        revocation_replicas: 0,
         sessions_on_outage: SessionsOnOutage::Deny,
         cached_for: Duration::from_secs(60),
         limits_on_outage: OnOutage::Local,
