@@ -157,7 +157,7 @@ impl Durable {
             }
         }
         for step in people.chunks(MANY) {
-            let seconds = store.cut_offs_of(step).await?;
+            let seconds = store.look_up_people(step).await?;
             let there = step.iter().zip(seconds);
             found.extend(there.filter_map(|(person, at)| Some(Revoked::Person(*person, at?))));
         }

@@ -24,8 +24,8 @@ mod upkeep;
 pub mod replica;
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::broadcast;
@@ -86,6 +86,8 @@ struct Shared {
     heard: AtomicU64,
     /// How many gateways share the store.
     gateways: AtomicU64,
+    /// What this one is called among them.
+    name: OnceLock<Arc<str>>,
     journal: journal::Queue,
 }
 
@@ -123,7 +125,22 @@ pub struct Inquiry<'a> {
     pub after: &'a [Charge],
 }
 
-impl Inquiry<'_> {
+impl<'a> Inquiry<'a> {
+    /// One that asks nothing yet, of whoever must hold this.
+    pub fn nothing(require: &'a Require) -> Inquiry<'a> {
+        Inquiry {
+            before: &[],
+            session: None,
+            known: None,
+            last_access: 0,
+            blacklist_key: None,
+            cut_off_of: None,
+            issued_at: None,
+            require,
+            after: &[],
+        }
+    }
+
     fn asks_nothing(&self) -> bool {
         self.before.is_empty()
             && self.after.is_empty()
@@ -220,6 +237,7 @@ impl Store {
             replica: Arc::default(),
             heard: AtomicU64::new(0),
             gateways: AtomicU64::new(1),
+            name: OnceLock::new(),
             journal: journal::Queue::default(),
         };
         Store {

@@ -148,14 +148,8 @@ pub(crate) fn inquiry<'a>(
 ) -> Inquiry<'a> {
     Inquiry {
         before,
-        session: None,
-        known: None,
-        last_access: 0,
-        blacklist_key: None,
-        cut_off_of: None,
-        issued_at: None,
-        require,
         after,
+        ..Inquiry::nothing(require)
     }
 }
 
