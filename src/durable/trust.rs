@@ -18,6 +18,8 @@ use super::telling::Untold;
 
 /// How often the marker is looked at without any reason, and what waits is told.
 const EVERY: Duration = Duration::from_secs(1);
+/// How long a database is waited for that is no part of the promise.
+const WITHOUT_IT: Duration = Duration::from_secs(1);
 /// The pause after an attempt that failed.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -223,12 +225,13 @@ impl Durable {
         if self.shared.trust.known.lock().is_some() {
             return Ok(None);
         }
-        match self.directory.store_marker(store.prefix()).await {
-            Ok(row) => Ok(row),
-            Err(error) if self.on().is_some() => Err(error.into()),
-            // Only what was lost while no gateway was there goes unnoticed.
-            Err(_) => Ok(None),
+        let reading = self.directory.store_marker(store.prefix());
+        if self.on().is_some() {
+            return Ok(reading.await?);
         }
+        // Without it only what was lost while no gateway was there goes unnoticed.
+        let row = timeout(WITHOUT_IT, reading).await;
+        Ok(row.ok().and_then(Result::ok).flatten())
     }
 
     async fn look(&self, store: &Store, row: Option<&KeptMarker>) -> Result<Found, Untold> {
@@ -267,9 +270,11 @@ impl Durable {
                 marker: marker.id.clone(),
                 complete,
             };
-            let kept = self.directory.keep_store_marker(store.prefix(), &kept);
-            if let (Err(error), Some(_)) = (kept.await, self.on()) {
-                return Err(error.into());
+            let writing = self.directory.keep_store_marker(store.prefix(), &kept);
+            if self.on().is_some() {
+                writing.await?;
+            } else if !matches!(timeout(WITHOUT_IT, writing).await, Ok(Ok(()))) {
+                tracing::debug!("what the store is known by is not in the database");
             }
         }
         let at = now / 1000;
