@@ -7,8 +7,9 @@ use crate::limits::{Charge, Decision};
 
 impl Store {
     /// Answers everything that a request needs to know, in at most one round trip and one atomic
-    /// step; what this gateway is sure of is not asked. Nothing is spent when a limit refuses. The limits before are spent when the session,
-    /// the blacklist or the requirements end the request; those after are then not looked at.
+    /// step; what this gateway is sure of is not asked. Nothing is spent when a limit refuses. The
+    /// limits before are spent when the session, the blacklist or the requirements end the request;
+    /// those after are then not looked at.
     pub async fn decide(
         &self,
         inquiry: &Inquiry<'_>,

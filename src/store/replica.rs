@@ -15,8 +15,6 @@ use crate::session::{Millis, Session, SessionId, Status};
 use guard::{Guard, Hearing};
 use uses::Uses;
 
-pub(super) use guard::Before;
-
 mod answers;
 mod guard;
 mod memory;
@@ -175,8 +173,7 @@ impl Replica {
         };
         let mut last_access = last_access;
         if let Some(known) = self.sessions.get(&id) {
-            let revoked = ended == Some(Refusal::SessionRevoked);
-            if known.ended == Some(Refusal::SessionRevoked) && !revoked {
+            if known.ended == Some(Refusal::SessionRevoked) && ended.is_none() {
                 return None;
             }
             last_access = last_access.max(known.last_access.load(Ordering::Relaxed));
@@ -244,6 +241,15 @@ impl Replica {
                 };
                 self.cut_offs.insert(*person, noted);
             }
+        }
+    }
+
+    /// Takes note of a session that the store knows to be over, whatever was believed here.
+    pub(super) fn was_over(&self, id: SessionId, idle: Option<Duration>, now: Millis) {
+        if self.still_active(id, Duration::MAX, idle, now).is_some() {
+            self.apply(&Revocation::Session(id));
+        } else {
+            self.changed(&Item::Session(id), 0);
         }
     }
 

@@ -57,7 +57,13 @@ impl Scene {
 
     fn forget(&mut self) {
         match &self.redis {
-            Some(redis) => drop(redis.command(&["FLUSHALL"])),
+            Some(redis) => {
+                redis.command(&["FLUSHALL"]);
+                // Answers when the gateway has heard of it.
+                let nobody = Request::delete("/admin/users/nobody/sessions?wait=fleet");
+                let told = self.gateway.admin(nobody).data();
+                assert_eq!(told["confirmed"].as_array().unwrap().len(), 1, "{told}");
+            }
             None => self.gateway.restart(),
         }
     }

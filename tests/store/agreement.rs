@@ -11,16 +11,15 @@ use proptest::test_runner::{Config, TestRunner};
 use crate::server::Server;
 
 const HARNESS: &str = "
-    local c = counter(KEYS[1], 2)
+    local c = counter(KEYS[1], ARGV[2])
     look(c)
-    if ARGV[7] == 'spend' and c.wait == 0 then spend(c) end
-    local reply = {}
-    if ARGV[7] == 'back' then
+    if ARGV[3] == 'spend' and c.wait == 0 then spend(c) end
+    if ARGV[3] == 'back' then
       give_back(c)
       look(c)
       c.wait = 0
     end
-    report(reply, 1, c)
+    local reply = { struct.unpack('<BI8I8I8', report(c)) }
     -- A key that was written lives until it is whole; here it stays, for this clock is not real.
     local ttl = redis.call('PTTL', KEYS[1])
     reply[5] = (ttl < 0 or ttl * 1000 >= reply[3]) and 1 or 0
@@ -88,9 +87,9 @@ fn history(
     steps: &[(Step, i64)],
 ) -> Result<(), TestCaseError> {
     let (letter, burst) = match algorithm {
-        Algorithm::SlidingWindow => ("w", 0),
-        Algorithm::SlidingLog => ("l", 0),
-        Algorithm::TokenBucket { burst } => ("b", burst),
+        Algorithm::SlidingWindow => (b"w", 0),
+        Algorithm::SlidingLog => (b"l", 0),
+        Algorithm::TokenBucket { burst } => (b"b", burst),
     };
     let rule = Rule {
         limit,
@@ -132,13 +131,10 @@ fn history(
             Step::Peek => "peek",
             Step::Back => "back",
         };
+        let numbers = [limit, width, burst].map(u64::to_le_bytes).concat();
         let mut call = script.key(key);
         call.arg(now)
-            .arg(letter)
-            .arg(limit)
-            .arg(width)
-            .arg(burst)
-            .arg(0)
+            .arg([&letter[..], b"\0", &numbers].concat())
             .arg(action);
         let found: [u64; 5] = call.invoke(connection).unwrap();
         prop_assert_eq!(found, expected, "{:?} {:?} at {}", algorithm, step, now);

@@ -139,24 +139,10 @@ fn early(charge: &Charge, inquiry: &Inquiry<'_>) -> bool {
         || known.is_some_and(|session| limit.binds(&session.roles))
 }
 
-fn nothing(anything: &Require) -> Inquiry<'_> {
-    Inquiry {
-        before: &[],
-        session: None,
-        known: None,
-        last_access: 0,
-        blacklist_key: None,
-        cut_off_of: None,
-        issued_at: None,
-        require: anything,
-        after: &[],
-    }
-}
-
 fn only<'a>(charge: &'a Charge, anything: &'a Require) -> Inquiry<'a> {
     Inquiry {
         before: from_ref(charge),
-        ..nothing(anything)
+        ..Inquiry::nothing(anything)
     }
 }
 
@@ -166,16 +152,16 @@ fn identity<'a>(inquiry: &Inquiry<'a>, anything: &'a Require) -> impl Iterator<I
         session: Some(id),
         known: inquiry.known.clone(),
         last_access: inquiry.last_access,
-        ..nothing(anything)
+        ..Inquiry::nothing(anything)
     });
     let blacklist = inquiry.blacklist_key.map(|key| Inquiry {
         blacklist_key: Some(key),
-        ..nothing(anything)
+        ..Inquiry::nothing(anything)
     });
     let cut_off = inquiry.cut_off_of.map(|person| Inquiry {
         cut_off_of: Some(person),
         issued_at: inquiry.issued_at,
-        ..nothing(anything)
+        ..Inquiry::nothing(anything)
     });
     [session, blacklist, cut_off].into_iter().flatten()
 }

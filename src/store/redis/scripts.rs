@@ -4,6 +4,7 @@ use redis::{Cmd, Pipeline, Script, ToRedisArgs};
 
 const CLOCK: &str = include_str!("scripts/clock.lua");
 const LIMIT: &str = include_str!("scripts/limit.lua");
+const SETTLE: &str = include_str!("scripts/settle.lua");
 const GIVE_BACK: &str = include_str!("scripts/give_back.lua");
 const INDEX: &str = include_str!("scripts/index.lua");
 const RECORD: &str = include_str!("scripts/record.lua");
@@ -12,6 +13,7 @@ const USE: &str = include_str!("scripts/use.lua");
 /// All scripts, hashed once.
 pub(super) struct Scripts {
     pub decide: Loaded,
+    pub charge: Loaded,
     pub peek: Loaded,
     pub refund: Loaded,
     pub write_session: Loaded,
@@ -48,7 +50,8 @@ pub(super) struct Call {
 impl Scripts {
     pub(super) fn new() -> Scripts {
         Scripts {
-            decide: Loaded::new(&[CLOCK, LIMIT, include_str!("scripts/decide.lua")]),
+            decide: Loaded::new(&[CLOCK, LIMIT, SETTLE, include_str!("scripts/decide.lua")]),
+            charge: Loaded::new(&[CLOCK, LIMIT, SETTLE, include_str!("scripts/charge.lua")]),
             peek: Loaded::new(&[CLOCK, LIMIT, include_str!("scripts/peek.lua")]),
             refund: Loaded::new(&[CLOCK, LIMIT, GIVE_BACK, include_str!("scripts/refund.lua")]),
             write_session: Loaded::new(&[
@@ -92,6 +95,7 @@ impl Scripts {
         let mut commands = redis::pipe();
         for script in [
             &self.decide,
+            &self.charge,
             &self.peek,
             &self.refund,
             &self.write_session,

@@ -219,8 +219,13 @@ impl World {
             move |world| world.revoke(&asked),
             move |world, answer| match answer {
                 Some(ended) => {
-                    if let Some(ended) = &ended {
-                        world.replica(g).apply(ended);
+                    let clock = world.clock(g);
+                    match (&ended, &what) {
+                        (Some(ended), _) => world.replica(g).apply(ended),
+                        (None, Revocation::Session(id)) => {
+                            world.replica(g).was_over(*id, None, clock);
+                        }
+                        (None, _) => unreachable!("these are written again"),
                     }
                     let ended = ended.as_ref().unwrap_or(&what);
                     world.witness.acknowledged(g, ended, world.now);

@@ -176,7 +176,9 @@ impl Witness {
             Verdict::Accepted => truth.may_be_accepted(now, store, request),
             Verdict::Revoked => {
                 truth.refused[request.g].get_or_insert(now);
-                truth.ended.is_some().or("refused as revoked, untruly")
+                // Whose time was up when somebody ended it is as good as revoked.
+                let over = truth.ended.is_some() || store >= truth.expires;
+                over.or("refused as revoked, untruly")
             }
             Verdict::Missing => truth.may_be_missing(now, request),
             Verdict::Expired => (store + 5 >= truth.expires).or("refused as expired, untruly"),
