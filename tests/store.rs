@@ -34,6 +34,8 @@ mod faults;
 mod journal;
 #[path = "store/listing.rs"]
 mod listing;
+#[path = "store/marker.rs"]
+mod marker;
 #[path = "support/nodes.rs"]
 mod nodes;
 #[path = "store/refresh.rs"]

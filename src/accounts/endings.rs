@@ -7,7 +7,7 @@ use crate::events::{Event, Kind};
 use crate::refusal::Refusal;
 use crate::session::{EndReason, Session, SessionId};
 use crate::settings::Live;
-use crate::store::{Entry, StoreError};
+use crate::store::Entry;
 
 use super::{Accounts, Failure, RefreshToken};
 
@@ -126,8 +126,8 @@ impl Accounts {
         key: &str,
         ttl: Duration,
         by: Option<IpAddr>,
-    ) -> Result<(), StoreError> {
-        self.store.blacklist(key, ttl).await?;
+    ) -> Result<(), Failure> {
+        self.refuse_token(key, ttl).await?;
         let event = Event::new(Kind::TokenBlacklisted);
         self.events.record(by_address(event, by));
         Ok(())

@@ -10,6 +10,7 @@ mod inspect;
 mod journal;
 mod limits;
 mod live;
+mod marker;
 mod memory;
 mod news;
 mod page;
@@ -41,6 +42,7 @@ pub use fleet::Confirmed;
 pub use inspect::{Finding, Grade, inspect};
 pub use journal::Noted;
 pub use live::REPORT_KEPT;
+pub use marker::{Marked, Marker};
 pub use news::{Item, PersonHash, person_hash};
 pub use page::{Page, Wanted};
 pub use profiles::{Cached, Lease};
@@ -71,6 +73,7 @@ enum Engine {
 }
 
 struct Shared {
+    prefix: String,
     timeout: Duration,
     /// How many replicas must have a revocation.
     replicas: u32,
@@ -225,6 +228,7 @@ impl Store {
             }
         };
         let shared = Shared {
+            prefix: settings.key_prefix.clone(),
             timeout: settings.timeout,
             replicas: settings.revocation_replicas,
             metrics,
@@ -270,8 +274,8 @@ impl Store {
         self.shared.replicas > 0
     }
 
-    /// How many times this process has found the store, at its start and after it was lost: what
-    /// comes back may be older than what was lost.
+    /// How many times this process has found the store, at its start and after it was lost, or has
+    /// heard that everything in it changed: what is there may be older than what was.
     pub fn risings(&self) -> u64 {
         match &self.engine {
             Engine::Memory(_) => 0,

@@ -66,8 +66,16 @@ impl World {
             ..Credential::default()
         };
         let short = self.dice.percent(10);
-        let life = if short { self.dice.between(500, 2_500) } else { LONG };
-        let expires = if with_session { born + life } else { born + LONG };
+        let life = if short {
+            self.dice.between(500, 2_500)
+        } else {
+            LONG
+        };
+        let expires = if with_session {
+            born + life
+        } else {
+            born + LONG
+        };
         let who = self.witness.add(credential, expires);
         if self.dice.percent(20) {
             let early = self.dice.below(250 * MS);
