@@ -300,8 +300,16 @@ impl Store {
         }
     }
 
-    /// The store's clock.
+    /// The store's clock: asked, unless it was told a moment ago.
     pub async fn now(&self) -> Result<Millis, StoreError> {
+        match self.shared.replica.is_sure() {
+            true => Ok(self.clock()),
+            false => self.ask_time().await,
+        }
+    }
+
+    /// Asks the store for its clock.
+    async fn ask_time(&self) -> Result<Millis, StoreError> {
         self.measured("now", async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.now() / 1000),

@@ -12,7 +12,7 @@ use quick_cache::{UnitWeighter, Weighter};
 use super::{Found, Item, PersonHash, Revocation, covers};
 use crate::refusal::Refusal;
 use crate::session::{Millis, Session, SessionId, Status};
-use guard::Guard;
+use guard::{Guard, Hearing};
 use uses::Uses;
 
 mod answers;
@@ -87,9 +87,15 @@ impl std::fmt::Debug for Replica {
 
 impl Default for Replica {
     fn default() -> Replica {
+        Replica::with(Guard::default())
+    }
+}
+
+impl Replica {
+    fn with(guard: Guard) -> Replica {
         let tokens = || Cache::with_weighter(EXPECTED, TOKENS, UnitWeighter);
         Replica {
-            guard: Guard::default(),
+            guard,
             sessions: Cache::with_weighter(EXPECTED, memory::budget(), SessionWeight),
             missing: Cache::with_weighter(EXPECTED, TOKENS, UnitWeighter),
             revoked: tokens(),
@@ -99,9 +105,7 @@ impl Default for Replica {
             uses: Uses::default(),
         }
     }
-}
 
-impl Replica {
     /// Every change of the store up to `as_of` has been heard.
     pub(super) fn heard_all(&self, as_of: Instant, good_for: Duration) {
         self.guard.heard_all(as_of, good_for);
@@ -172,8 +176,7 @@ impl Replica {
         };
         let mut last_access = last_access;
         if let Some(known) = self.sessions.get(&id) {
-            let revoked = ended == Some(Refusal::SessionRevoked);
-            if known.ended == Some(Refusal::SessionRevoked) && !revoked {
+            if known.ended == Some(Refusal::SessionRevoked) && ended.is_none() {
                 return None;
             }
             last_access = last_access.max(known.last_access.load(Ordering::Relaxed));
@@ -182,7 +185,7 @@ impl Replica {
                 .as_ref()
                 .is_some_and(|known| Arc::ptr_eq(known, &session));
             let current = known.epoch.load(Ordering::SeqCst) == epoch;
-            if same && ended == known.ended && current && known.at.elapsed() < FRESH {
+            if same && ended == known.ended && current && self.age(known.at) < FRESH {
                 return None;
             }
         }
@@ -190,7 +193,7 @@ impl Replica {
             session: Some(session),
             ended,
             last_access: AtomicU64::new(last_access),
-            at: Instant::now(),
+            at: self.guard.now(),
             epoch: AtomicU64::new(epoch),
             changed_at: AtomicU64::new(0),
         });
@@ -222,7 +225,7 @@ impl Replica {
                     session,
                     ended: Some(Refusal::SessionRevoked),
                     last_access: AtomicU64::new(0),
-                    at: Instant::now(),
+                    at: self.guard.now(),
                     epoch: AtomicU64::new(0),
                     changed_at: AtomicU64::new(0),
                 };
@@ -236,7 +239,7 @@ impl Replica {
                 self.guard.changed(&Item::Person(*person));
                 let noted = Noted {
                     says: Some(*second),
-                    at: Instant::now(),
+                    at: self.guard.now(),
                     epoch: 0,
                 };
                 self.cut_offs.insert(*person, noted);
@@ -244,11 +247,20 @@ impl Replica {
         }
     }
 
+    /// Takes note of a session that the store knows to be over, whatever was believed here.
+    pub(super) fn was_over(&self, id: SessionId, idle: Option<Duration>, now: Millis) {
+        if self.still_active(id, Duration::MAX, idle, now).is_some() {
+            self.apply(&Revocation::Session(id));
+        } else {
+            self.changed(&Item::Session(id), 0);
+        }
+    }
+
     /// Takes note of a blacklisted token.
     fn remember_revoked(&self, blacklist_key: &str) {
         let noted = Noted {
             says: (),
-            at: Instant::now(),
+            at: self.guard.now(),
             epoch: 0,
         };
         self.revoked.insert(blacklist_key.to_owned(), noted);
@@ -284,7 +296,7 @@ impl Replica {
     pub fn was_accepted(&self, blacklist_key: &str, bound: Duration) -> bool {
         self.accepted
             .get(blacklist_key)
-            .is_some_and(|noted| noted.at.elapsed() <= bound)
+            .is_some_and(|noted| self.age(noted.at) <= bound)
     }
 
     /// The record as it was last seen.
@@ -309,7 +321,7 @@ impl Replica {
         let session = seen
             .session
             .clone()
-            .filter(|_| seen.ended.is_none() && seen.at.elapsed() <= bound)?;
+            .filter(|_| seen.ended.is_none() && self.age(seen.at) <= bound)?;
         let used = self.last_access(id);
         (session.status(used, idle, now) == Status::Active).then_some(session)
     }
@@ -321,10 +333,18 @@ impl Replica {
             None => self.uses.latest(id),
         }
     }
+
+    fn age(&self, at: Instant) -> Duration {
+        self.guard.now().saturating_duration_since(at)
+    }
 }
 
 impl<T> Noted<T> {
-    fn is_sure(&self, epoch: u64) -> bool {
-        self.epoch == epoch && self.at.elapsed() < SURE_FOR
+    fn is_sure(&self, hearing: Hearing) -> bool {
+        let age = hearing.now.saturating_duration_since(self.at);
+        self.epoch == hearing.epoch && age < SURE_FOR
     }
 }
+
+#[cfg(test)]
+mod simulation;

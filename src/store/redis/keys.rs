@@ -13,6 +13,14 @@ const USER: &str = "user:";
 const PROFILE: &str = "profile:";
 const BLACKLIST: &str = "blacklist:";
 const CUT_OFF: &str = "cutoff:";
+const LEASE: &str = "lease:";
+const LIMIT: &str = "limit:";
+const PROBE: &str = "probe:";
+/// What the gateway's keys begin with after the prefix, and those that have one name.
+const OURS: [&str; 11] = [
+    SESSION, USE, LIVE, USER, PROFILE, LEASE, BLACKLIST, CUT_OFF, LIMIT, PROBE, MARKER,
+];
+const SINGLE: [&str; 4] = ["events", "counts", "gateways", "cleaning"];
 const MARKER: &str = "marker";
 /// Of as many masters each has a marker, if their slots lie together.
 const RANGES: u16 = 64;
@@ -77,7 +85,7 @@ impl Keys {
     pub(super) fn profile(&self, user: &str) -> [String; 2] {
         let hash = short_hash(user);
         let name = |word| format!("{}{word}{{{hash}}}", self.prefix);
-        [name(PROFILE), name("lease:")]
+        [name(PROFILE), name(LEASE)]
     }
 
     /// A string: the second up to which a person's tokens without session are refused.
@@ -96,7 +104,7 @@ impl Keys {
         let name = &charge.limit.name;
         let mut key = String::with_capacity(self.prefix.len() + name.len() + 64);
         key.push_str(&self.prefix);
-        key.push_str("limit:");
+        key.push_str(LIMIT);
         key.push_str(name);
         key.push(':');
         key.push_str(charge.counter.hex(&mut [0; 32]));
@@ -147,7 +155,14 @@ impl Keys {
 
     /// A string: a trial write.
     pub(super) fn probe(&self) -> String {
-        format!("{}probe:{:016x}", self.prefix, rand::random::<u64>())
+        format!("{}{PROBE}{:016x}", self.prefix, rand::random::<u64>())
+    }
+
+    /// Whether a key that has the prefix is one that the gateway would write.
+    pub(super) fn is_ours(&self, key: &str) -> bool {
+        key.strip_prefix(&self.prefix).is_some_and(|name| {
+            SINGLE.contains(&name) || OURS.iter().any(|word| name.starts_with(word))
+        })
     }
 
     /// What a key is, by its first word; `None`: none of those that are looked for.
