@@ -36,8 +36,8 @@ pub struct Probe {
     pub read: Duration,
 }
 
-/// The connections that this process holds to the store: one for each worker, and one for what
-/// belongs to no request.
+/// The connections that this process holds to the store: one for each worker, one for what belongs to
+/// no request, and one to wait for replicas where somebody has to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LinkCount {
     pub made: u64,
