@@ -33,6 +33,8 @@ fn scene(adjust: impl FnOnce(Config) -> Config) -> Scene {
         let told = master.command(&["INFO", "replication"]);
         told.contains("state=online")
     });
+    // Before its first word, which may take a second, a new replica is sent nothing.
+    master.command(&["SET", "first", "1"]);
     master.await_replicas(1);
     let upstream = Upstream::start();
     let config = Config::new(upstream.address)
