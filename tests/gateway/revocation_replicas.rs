@@ -122,7 +122,7 @@ fn nobody_waits_for_a_redis_that_is_too_slow() {
         (answer.status, began.elapsed())
     };
     assert_eq!(ask().0, 200);
-    line.delay(Duration::from_millis(70));
+    line.delay(Duration::from_millis(55));
     eventually("the breaker opens", || {
         ask();
         (gateway.metric("portcullis_store_breaker", &[]) == 2.0).then_some(())
