@@ -25,6 +25,8 @@ mod faults;
 mod journal;
 #[path = "store/listing.rs"]
 mod listing;
+#[path = "store/local.rs"]
+mod local;
 #[path = "support/nodes.rs"]
 mod nodes;
 #[path = "store/refresh.rs"]

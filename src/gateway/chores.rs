@@ -29,6 +29,7 @@ pub(super) fn start(parts: &Parts, doors: &[Arc<Door>]) {
     let name = Arc::clone(parts.registry.gateway());
     tokio::spawn(parts.store.clone().stay_present(name));
     tokio::spawn(parts.store.clone().keep_journal());
+    tokio::spawn(parts.store.clone().tend_limits());
     tokio::spawn(every(WRITE_USES, parts.clone(), |parts| async move {
         write_uses(&parts).await
     }));
@@ -56,6 +57,7 @@ async fn every<T: Clone, F: Future<Output = ()>>(
 
 /// Writes what waits, before the process ends.
 pub(super) async fn write_all(parts: &Parts) {
+    parts.store.tell_admitted().await;
     write_uses(parts).await;
     if let Some(durable) = parts.durable.on()
         && let Err(error) = durable.flush(&parts.store).await

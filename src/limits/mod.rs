@@ -2,6 +2,7 @@
 //! arithmetic, and the decision that headers, metrics and log all read.
 
 mod headers;
+mod share;
 mod sliding_log;
 mod sliding_window;
 mod state;
@@ -15,6 +16,7 @@ use http::HeaderName;
 use sha2::{Digest, Sha256};
 
 pub use headers::headers;
+pub use share::Standing;
 pub use state::{Micros, Rule, State};
 
 /// The largest product of a limit and its window in milliseconds (for a token bucket, of its burst

@@ -12,6 +12,14 @@ pub struct SlidingLog {
 }
 
 impl SlidingLog {
+    /// All of it spent one window before `whole_at`.
+    pub(super) fn resumed(rule: Rule, spent: u64, whole_at: Micros) -> SlidingLog {
+        let newest = whole_at.saturating_sub(rule.span());
+        SlidingLog {
+            times: (0..spent).map(|_| newest).collect(),
+        }
+    }
+
     pub(super) fn wait(&mut self, rule: Rule, now: Micros) -> Micros {
         let now = self.latest(now);
         while self

@@ -23,6 +23,16 @@ pub struct SlidingWindow {
 }
 
 impl SlidingWindow {
+    /// All of it spent in one window: the one that fades completely at `whole_at`.
+    pub(super) fn resumed(rule: Rule, spent: u64, whole_at: Micros) -> SlidingWindow {
+        let windows = (whole_at / 1000).saturating_add(rule.width / 2) / rule.width;
+        SlidingWindow {
+            index: windows.saturating_sub(2),
+            current: spent,
+            ..SlidingWindow::default()
+        }
+    }
+
     pub(super) fn wait(&mut self, rule: Rule, now: Micros) -> Micros {
         self.advance(rule, now / 1000);
         let (width, limit) = (rule.width, rule.limit);

@@ -40,6 +40,15 @@ impl Rule {
         }
     }
 
+    /// The greatest number of requests that may come at once.
+    fn quota(&self) -> u64 {
+        if self.burst > 0 {
+            self.burst
+        } else {
+            self.limit
+        }
+    }
+
     /// The window, in microseconds.
     pub(super) fn span(&self) -> Micros {
         self.width.saturating_mul(1000)
@@ -63,6 +72,25 @@ impl State {
             Algorithm::SlidingWindow => State::SlidingWindow(SlidingWindow::default()),
             Algorithm::SlidingLog => State::SlidingLog(SlidingLog::default()),
             Algorithm::TokenBucket { .. } => State::TokenBucket(TokenBucket::default()),
+        }
+    }
+
+    /// Resumes a counter of which is known how many requests were `spent` at a moment, and when
+    /// nothing of them will count any more: as if all had been spent as late as this allows.
+    pub(super) fn resumed(
+        algorithm: Algorithm,
+        rule: Rule,
+        spent: u64,
+        (as_of, whole_at): (Micros, Micros),
+    ) -> State {
+        match algorithm {
+            Algorithm::SlidingWindow => {
+                State::SlidingWindow(SlidingWindow::resumed(rule, spent, whole_at))
+            }
+            Algorithm::SlidingLog => State::SlidingLog(SlidingLog::resumed(rule, spent, whole_at)),
+            Algorithm::TokenBucket { .. } => {
+                State::TokenBucket(TokenBucket::resumed(rule, spent, as_of))
+            }
         }
     }
 
@@ -102,6 +130,11 @@ impl State {
             State::SlidingLog(state) => state.remaining(rule),
             State::TokenBucket(state) => state.remaining(rule),
         }
+    }
+
+    /// How many requests count against the limit at the time of the last [`State::wait`], rounded up.
+    pub fn spent(&self, rule: Rule) -> u64 {
+        rule.quota().saturating_sub(self.remaining(rule))
     }
 
     /// How long until nothing of what was spent counts any more; zero: it may be forgotten.

@@ -13,6 +13,14 @@ pub struct TokenBucket {
 }
 
 impl TokenBucket {
+    /// Filled by that much at `as_of`.
+    pub(super) fn resumed(rule: Rule, spent: u64, as_of: Micros) -> TokenBucket {
+        TokenBucket {
+            level: spent.saturating_mul(rule.width),
+            at: as_of / 1000,
+        }
+    }
+
     pub(super) fn wait(&mut self, rule: Rule, now: Micros) -> Micros {
         let now = (now / 1000).max(self.at);
         let drained = (now - self.at).saturating_mul(rule.limit);

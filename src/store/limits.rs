@@ -1,5 +1,6 @@
 //! What the store is asked on a request's path: the one decision, and charges on their own.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Engine, Findings, Inquiry, Store, StoreError};
@@ -31,6 +32,7 @@ impl Store {
             let findings = asked.await?;
             self.measure_lag(&rest, &findings);
             replica.keep(&asking, &rest, &findings);
+            self.note_limits(rest.before.iter().chain(rest.after), &findings);
             findings
         };
         sure.complete(&mut findings);
@@ -47,6 +49,23 @@ impl Store {
         }
     }
 
+    /// Takes note of how counters stand, for the time when the store cannot say. Limits that were not
+    /// evaluated are among those asked.
+    fn note_limits<'c>(&self, asked: impl Iterator<Item = &'c Charge>, findings: &Findings) {
+        if let Engine::Memory(_) = self.engine {
+            return;
+        }
+        let mut asked = asked;
+        for decision in &findings.decisions {
+            let same = |charge: &&Charge| Arc::ptr_eq(&charge.limit, &decision.limit);
+            if let Some(charge) = asked.find(same) {
+                self.shared
+                    .local
+                    .note(charge, decision, findings.now * 1000);
+            }
+        }
+    }
+
     /// Spends one request from each of these limits, or from none if one refuses.
     pub async fn charge(&self, charges: &[Charge]) -> Result<Vec<Decision>, StoreError> {
         if charges.is_empty() {
@@ -55,20 +74,21 @@ impl Store {
         self.measured("charge", async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.charge(charges)),
-                Engine::Redis(redis) => redis.charge(charges).await,
+                Engine::Redis(redis) => {
+                    let findings = redis.charge(charges).await?;
+                    self.note_limits(charges.iter(), &findings);
+                    Ok(findings.decisions)
+                }
             }
         })
         .await
     }
 
-    /// Does as [`Store::charge`] with counters that only this process knows. It cannot fail, and
-    /// marks what it decides as degraded.
+    /// Does as [`Store::charge`] with counters that only this process knows, of which each gateway has
+    /// its share. It cannot fail, and marks what it decides as degraded.
     pub fn charge_locally(&self, charges: &[Charge]) -> Vec<Decision> {
-        let mut decisions = self.shared.local.charge(charges);
-        for decision in &mut decisions {
-            decision.degraded = true;
-        }
-        decisions
+        let (gateways, now) = (self.gateways(), self.clock() * 1000);
+        self.shared.local.charge(charges, gateways, now)
     }
 
     /// Gives back what was spent from these limits a moment ago.
@@ -98,14 +118,13 @@ impl Store {
 
     /// Looks at a counter that only this process knows.
     pub fn peek_locally(&self, charge: &Charge) -> Decision {
-        Decision {
-            degraded: true,
-            ..self.shared.local.peek(charge)
-        }
+        let (gateways, now) = (self.gateways(), self.clock() * 1000);
+        self.shared.local.peek(charge, gateways, now)
     }
 
     /// Makes a counter whole again; tells whether there was anything to forget.
     pub async fn reset_limit(&self, charge: &Charge) -> Result<bool, StoreError> {
+        self.shared.local.forget(&charge.counter);
         self.measured("reset_limit", async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.reset(charge)),

@@ -9,6 +9,7 @@ mod inspect;
 mod journal;
 mod limits;
 mod live;
+mod local;
 mod memory;
 mod news;
 mod page;
@@ -17,6 +18,7 @@ mod redis;
 mod refresh;
 mod revocations;
 mod sessions;
+mod tending;
 mod upkeep;
 
 pub mod replica;
@@ -72,7 +74,7 @@ struct Shared {
     timeout: Duration,
     metrics: Arc<Metrics>,
     /// The counters that this process keeps while the store is gone.
-    local: Memory,
+    local: local::Local,
     revocations: broadcast::Sender<Revocation>,
     replica: Arc<Replica>,
     /// Up to when changes have been heard of and looked at, by the store's clock.
@@ -233,7 +235,7 @@ impl Store {
         let shared = Shared {
             timeout: settings.timeout,
             metrics,
-            local: Memory::default(),
+            local: local::Local::default(),
             revocations: broadcast::Sender::new(REVOCATIONS_KEPT),
             replica: Arc::default(),
             heard: AtomicU64::new(0),

@@ -71,7 +71,6 @@ impl Store {
     /// takes a few times as long as the store works for it, so that nobody waits for it. Each step
     /// has the deadline, not the whole.
     pub async fn clean_up(&self, turn: &Turn) -> Result<Counts, StoreError> {
-        self.shared.local.clean_up();
         let (counts, removed) = self
             .measured_steps("clean_up", async {
                 match &self.engine {

@@ -13,7 +13,7 @@ use crate::server::Server;
 const HARNESS: &str = "
     local c = counter(KEYS[1], 2)
     look(c)
-    if ARGV[7] == 'spend' and c.wait == 0 then spend(c) end
+    if ARGV[7] == 'spend' and c.wait == 0 then spend(c, 1) end
     local reply = {}
     if ARGV[7] == 'back' then
       give_back(c)

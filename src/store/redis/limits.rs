@@ -36,7 +36,7 @@ impl Redis {
     pub(in super::super) async fn charge(
         &self,
         charges: &[Charge],
-    ) -> Result<Vec<Decision>, StoreError> {
+    ) -> Result<Findings, StoreError> {
         let inquiry = Inquiry {
             before: charges,
             session: None,
@@ -48,7 +48,26 @@ impl Redis {
             require: &Require::default(),
             after: &[],
         };
-        Ok(self.decide(&inquiry, None).await?.decisions)
+        self.decide(&inquiry, None).await
+    }
+
+    /// Spends so many requests from each, as far as there is room; gives for each of them how it
+    /// stands then, or why the server did not do it.
+    pub(in super::super) async fn spend(
+        &self,
+        untold: &[(Charge, u64)],
+    ) -> Result<Vec<Result<Decision, StoreError>>, StoreError> {
+        let call = |(charge, many): &(Charge, u64)| {
+            let call = self.scripts.spend.on(&[self.keys.limit(charge)]);
+            with_rule(call, charge).arg(many)
+        };
+        let replies = self.run_all(untold.iter().map(call).collect()).await?;
+        let told = untold.iter().zip(replies).map(|((charge, _), reply)| {
+            let (broken, allowed, left, whole, wait) = read(reply)?;
+            self.count_malformed("charge", broken);
+            Ok(decision(charge, allowed, left, whole, wait))
+        });
+        Ok(told.collect())
     }
 
     pub(in super::super) async fn refund(&self, charges: &[Charge]) -> Result<(), StoreError> {

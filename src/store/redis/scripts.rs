@@ -14,6 +14,7 @@ pub(super) struct Scripts {
     pub decide: Loaded,
     pub peek: Loaded,
     pub refund: Loaded,
+    pub spend: Loaded,
     pub write_session: Loaded,
     pub end_session: Loaded,
     pub sign_in: Loaded,
@@ -51,6 +52,7 @@ impl Scripts {
             decide: Loaded::new(&[CLOCK, LIMIT, include_str!("scripts/decide.lua")]),
             peek: Loaded::new(&[CLOCK, LIMIT, include_str!("scripts/peek.lua")]),
             refund: Loaded::new(&[CLOCK, LIMIT, GIVE_BACK, include_str!("scripts/refund.lua")]),
+            spend: Loaded::new(&[CLOCK, LIMIT, include_str!("scripts/spend.lua")]),
             write_session: Loaded::new(&[
                 CLOCK,
                 RECORD,
@@ -94,6 +96,7 @@ impl Scripts {
             &self.decide,
             &self.peek,
             &self.refund,
+            &self.spend,
             &self.write_session,
             &self.end_session,
             &self.sign_in,

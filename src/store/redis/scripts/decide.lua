@@ -55,7 +55,7 @@ local function settle(to, spending)
   for n = 1, to do
     local c, at = limits[n], 4 + n * 4
     if c then
-      if spending and c.wait == 0 then spend(c) end
+      if spending and c.wait == 0 then spend(c, 1) end
       report(reply, at, c)
     else
       reply[at], reply[at + 1], reply[at + 2], reply[at + 3] = 2, 0, 0, 0

@@ -15,5 +15,5 @@ local function give_back(c)
   else
     c.previous = math.max(c.previous - 1, 0)
   end
-  keep(c)
+  keep(c, 1)
 end
