@@ -57,6 +57,7 @@ async fn every<T: Clone, F: Future<Output = ()>>(
 
 /// Writes what waits, before the process ends.
 pub(super) async fn write_all(parts: &Parts) {
+    parts.store.give_back_permits().await;
     parts.store.tell_admitted().await;
     write_uses(parts).await;
     if let Some(durable) = parts.durable.on()

@@ -65,6 +65,7 @@ mod tests {
             except_roles: vec![],
             on_outage: OnOutage::Local,
             shadow: false,
+            leased: false,
         })
     }
 

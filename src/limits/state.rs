@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::sliding_log::SlidingLog;
 use super::sliding_window::SlidingWindow;
 use super::token_bucket::TokenBucket;
-use super::{Algorithm, Decision, Limit};
+use super::{Algorithm, Ask, Decision, Limit};
 
 /// Microseconds since the Unix epoch, or between two moments.
 pub type Micros = u64;
@@ -113,13 +113,36 @@ impl State {
         }
     }
 
-    /// Gives one request back.
-    pub fn give_back(&mut self, rule: Rule, now: Micros) {
+    /// Gives requests back that were spent at a moment that [`State::as_of`] told.
+    pub fn give_back(&mut self, rule: Rule, now: Micros, many: u64, spent_at: Micros) {
         self.wait(rule, now);
         match self {
-            State::SlidingWindow(state) => state.give_back(),
-            State::SlidingLog(state) => state.give_back(),
-            State::TokenBucket(state) => state.give_back(rule),
+            State::SlidingWindow(state) => state.give_back(rule, many, spent_at),
+            State::SlidingLog(state) => state.give_back(rule, now, many, spent_at),
+            State::TokenBucket(state) => state.give_back(rule, many, spent_at),
+        }
+    }
+
+    /// Spends what a gateway asks for, as far as it is fair: what it holds then is one part of what
+    /// is left, or 1. Nothing is spent where [`State::wait`] says to wait.
+    pub fn grant(&mut self, rule: Rule, now: Micros, ask: Ask, parts: u64) -> u64 {
+        if self.wait(rule, now) > 0 {
+            return 0;
+        }
+        let fair = (self.remaining(rule) / parts.max(1)).saturating_sub(ask.held);
+        let granted = ask.want.min(fair).max(u64::from(ask.held == 0));
+        for _ in 0..granted {
+            self.spend(rule, now);
+        }
+        granted
+    }
+
+    /// The moment by which the counter dates what is spent now: never one before it has kept.
+    pub fn as_of(&self, rule: Rule, now: Micros) -> Micros {
+        match self {
+            State::SlidingWindow(state) => state.as_of(rule),
+            State::SlidingLog(state) => state.latest(now),
+            State::TokenBucket(state) => state.as_of(),
         }
     }
 

@@ -35,8 +35,17 @@ impl TokenBucket {
         self.level += rule.width;
     }
 
-    pub(super) fn give_back(&mut self, rule: Rule) {
-        self.level = self.level.saturating_sub(rule.width);
+    /// What may have drained since is not given back a second time.
+    pub(super) fn give_back(&mut self, rule: Rule, many: u64, spent_at: Micros) {
+        let since = self.at.saturating_sub(spent_at / 1000);
+        let drained = since.saturating_mul(rule.limit);
+        let back = many.saturating_mul(rule.width).saturating_sub(drained);
+        self.level = self.level.saturating_sub(back);
+    }
+
+    /// The time of the last look, in microseconds.
+    pub(super) fn as_of(&self) -> Micros {
+        self.at * 1000
     }
 
     pub(super) fn remaining(&self, rule: Rule) -> u64 {

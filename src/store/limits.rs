@@ -1,10 +1,27 @@
 //! What the store is asked on a request's path: the one decision, and charges on their own.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Engine, Findings, Inquiry, Store, StoreError};
 use crate::limits::{Charge, Decision};
+use crate::routing::Require;
+
+impl<'a> Inquiry<'a> {
+    /// Asks about limits alone.
+    pub(super) fn about(charges: &'a [Charge], anything: &'a Require) -> Inquiry<'a> {
+        Inquiry {
+            before: charges,
+            session: None,
+            known: None,
+            last_access: 0,
+            blacklist_key: None,
+            cut_off_of: None,
+            issued_at: None,
+            require: anything,
+            after: &[],
+        }
+    }
+}
 
 impl Store {
     /// Answers everything that a request needs to know, in at most one round trip and one atomic
@@ -21,6 +38,8 @@ impl Store {
         let rest = sure.rest(inquiry, &after);
         let mut findings = if rest.asks_nothing() {
             Findings::without_asking(self.clock())
+        } else if let Some(decided) = self.decide_here(&rest).await {
+            decided?
         } else {
             let asking = replica.asking(&rest);
             let asked = self.measured("decide", async {
@@ -32,7 +51,7 @@ impl Store {
             let findings = asked.await?;
             self.measure_lag(&rest, &findings);
             replica.keep(&asking, &rest, &findings);
-            self.note_limits(rest.before.iter().chain(rest.after), &findings);
+            self.note_limits(&rest, &findings);
             findings
         };
         sure.complete(&mut findings);
@@ -49,34 +68,22 @@ impl Store {
         }
     }
 
-    /// Takes note of how counters stand, for the time when the store cannot say. Limits that were not
-    /// evaluated are among those asked.
-    fn note_limits<'c>(&self, asked: impl Iterator<Item = &'c Charge>, findings: &Findings) {
-        if let Engine::Memory(_) = self.engine {
-            return;
-        }
-        let mut asked = asked;
-        for decision in &findings.decisions {
-            let same = |charge: &&Charge| Arc::ptr_eq(&charge.limit, &decision.limit);
-            if let Some(charge) = asked.find(same) {
-                self.shared
-                    .local
-                    .note(charge, decision, findings.now * 1000);
-            }
-        }
-    }
-
     /// Spends one request from each of these limits, or from none if one refuses.
     pub async fn charge(&self, charges: &[Charge]) -> Result<Vec<Decision>, StoreError> {
         if charges.is_empty() {
             return Ok(Vec::new());
         }
+        if let Some(decided) = self.decide_by_permits(charges, &[]).await {
+            return decided;
+        }
         self.measured("charge", async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.charge(charges)),
                 Engine::Redis(redis) => {
-                    let findings = redis.charge(charges).await?;
-                    self.note_limits(charges.iter(), &findings);
+                    let anything = Require::default();
+                    let inquiry = Inquiry::about(charges, &anything);
+                    let findings = redis.decide(&inquiry, None).await?;
+                    self.note_limits(&inquiry, &findings);
                     Ok(findings.decisions)
                 }
             }
@@ -125,6 +132,7 @@ impl Store {
     /// Makes a counter whole again; tells whether there was anything to forget.
     pub async fn reset_limit(&self, charge: &Charge) -> Result<bool, StoreError> {
         self.shared.local.forget(&charge.counter);
+        self.shared.leases.forget(charge);
         self.measured("reset_limit", async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.reset(charge)),

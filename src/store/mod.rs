@@ -7,6 +7,8 @@ mod amend;
 mod fleet;
 mod inspect;
 mod journal;
+mod leases;
+mod leasing;
 mod limits;
 mod live;
 mod local;
@@ -75,6 +77,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     /// The counters that this process keeps while the store is gone.
     local: local::Local,
+    leases: leases::Leases,
     revocations: broadcast::Sender<Revocation>,
     replica: Arc<Replica>,
     /// Up to when changes have been heard of and looked at, by the store's clock.
@@ -234,6 +237,7 @@ impl Store {
         };
         let shared = Shared {
             timeout: settings.timeout,
+            leases: leases::Leases::new(&metrics),
             metrics,
             local: local::Local::default(),
             revocations: broadcast::Sender::new(REVOCATIONS_KEPT),

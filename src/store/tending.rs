@@ -1,4 +1,5 @@
-//! What becomes of the limits' counters of an outage: the store is told when it answers again.
+//! What this process owes the store: permits that were not used, and what it is told of when it answers
+//! again after an outage.
 
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ impl Store {
         let mut looks = 0_u32;
         loop {
             tick.tick().await;
+            self.give_back_expired().await;
             if self.shared.local.is_empty() {
                 continue;
             }

@@ -45,11 +45,11 @@ impl Redis {
         let before = asked(inquiry.before.iter(), found);
         let mut findings = together(rest, now.unwrap_or_default());
         if refuse(&before) {
-            self.give_back(spent(before.iter().chain(&after))).await;
+            self.refund_aside(spent(before.iter().chain(&after))).await;
             findings = together(Vec::new(), findings.now);
             findings.decisions = before.into_iter().map(unspent).collect();
         } else if !passes(inquiry, &findings) {
-            self.give_back(spent(&after)).await;
+            self.refund_aside(spent(&after)).await;
             findings.decisions = before.into_iter().map(|asked| asked.decision).collect();
         } else {
             findings.decisions = self
@@ -91,10 +91,10 @@ impl Redis {
         bound.sort_by_key(place);
         let all: Vec<Asked<'_>> = before.into_iter().chain(bound).collect();
         if refuse(&all) {
-            self.give_back(spent(all.iter().chain(&exempt))).await;
+            self.refund_aside(spent(all.iter().chain(&exempt))).await;
             return Ok(all.into_iter().map(unspent).collect());
         }
-        self.give_back(spent(&exempt)).await;
+        self.refund_aside(spent(&exempt)).await;
         Ok(all.into_iter().map(|asked| asked.decision).collect())
     }
 
@@ -112,7 +112,7 @@ impl Redis {
     }
 
     /// Does not wait for it, but has it on its way ahead of whatever this handle asks next.
-    async fn give_back(&self, charges: Vec<Charge>) {
+    pub(in super::super) async fn refund_aside(&self, charges: Vec<Charge>) {
         if charges.is_empty() {
             return;
         }
@@ -139,25 +139,8 @@ fn early(charge: &Charge, inquiry: &Inquiry<'_>) -> bool {
         || known.is_some_and(|session| limit.binds(&session.roles))
 }
 
-fn nothing(anything: &Require) -> Inquiry<'_> {
-    Inquiry {
-        before: &[],
-        session: None,
-        known: None,
-        last_access: 0,
-        blacklist_key: None,
-        cut_off_of: None,
-        issued_at: None,
-        require: anything,
-        after: &[],
-    }
-}
-
 fn only<'a>(charge: &'a Charge, anything: &'a Require) -> Inquiry<'a> {
-    Inquiry {
-        before: from_ref(charge),
-        ..nothing(anything)
-    }
+    Inquiry::about(from_ref(charge), anything)
 }
 
 /// The session, the blacklist entry and the cut-off, as far as they are asked for.
@@ -166,16 +149,16 @@ fn identity<'a>(inquiry: &Inquiry<'a>, anything: &'a Require) -> impl Iterator<I
         session: Some(id),
         known: inquiry.known.clone(),
         last_access: inquiry.last_access,
-        ..nothing(anything)
+        ..Inquiry::about(&[], anything)
     });
     let blacklist = inquiry.blacklist_key.map(|key| Inquiry {
         blacklist_key: Some(key),
-        ..nothing(anything)
+        ..Inquiry::about(&[], anything)
     });
     let cut_off = inquiry.cut_off_of.map(|person| Inquiry {
         cut_off_of: Some(person),
         issued_at: inquiry.issued_at,
-        ..nothing(anything)
+        ..Inquiry::about(&[], anything)
     });
     [session, blacklist, cut_off].into_iter().flatten()
 }

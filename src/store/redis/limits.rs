@@ -10,8 +10,7 @@ use super::record::{self, Reading};
 use super::scripts::Call;
 use super::sessions::millis;
 use super::{Redis, keys, names, read};
-use crate::limits::{Charge, Decision, Micros, Rule};
-use crate::routing::Require;
+use crate::limits::{Charge, Decision, Micros, Rule, Unused};
 use crate::session::SessionId;
 
 /// What `decide.lua` says of the session.
@@ -33,24 +32,6 @@ impl Redis {
         self.findings(inquiry, reply)
     }
 
-    pub(in super::super) async fn charge(
-        &self,
-        charges: &[Charge],
-    ) -> Result<Findings, StoreError> {
-        let inquiry = Inquiry {
-            before: charges,
-            session: None,
-            known: None,
-            last_access: 0,
-            blacklist_key: None,
-            cut_off_of: None,
-            issued_at: None,
-            require: &Require::default(),
-            after: &[],
-        };
-        self.decide(&inquiry, None).await
-    }
-
     /// Spends so many requests from each, as far as there is room; gives for each of them how it
     /// stands then, or why the server did not do it.
     pub(in super::super) async fn spend(
@@ -70,12 +51,14 @@ impl Redis {
         Ok(told.collect())
     }
 
+    /// Gives back what was spent a moment ago.
     pub(in super::super) async fn refund(&self, charges: &[Charge]) -> Result<(), StoreError> {
-        let call = |charge| with_rule(self.scripts.refund.on(&[self.keys.limit(charge)]), charge);
-        for reply in self.run_all(charges.iter().map(call).collect()).await? {
-            self.count_malformed("refund", read(reply)?);
-        }
-        Ok(())
+        let just_now = Unused {
+            many: 1,
+            counted_at: 0,
+        };
+        let spent = charges.iter().map(|charge| (charge.clone(), just_now));
+        self.give_back(&spent.collect::<Vec<_>>()).await
     }
 
     pub(in super::super) async fn peek(&self, charge: &Charge) -> Result<Decision, StoreError> {
@@ -214,7 +197,7 @@ fn or_nothing(number: Option<u64>) -> String {
     number.map_or_else(String::new, |number| number.to_string())
 }
 
-fn with_rule(call: Call, charge: &Charge) -> Call {
+pub(super) fn with_rule(call: Call, charge: &Charge) -> Call {
     let rule = Rule::of(&charge.limit);
     call.arg(keys::algorithm(charge).to_string())
         .arg(rule.limit)
@@ -223,14 +206,20 @@ fn with_rule(call: Call, charge: &Charge) -> Call {
         .arg(u8::from(charge.limit.shadow))
 }
 
-fn number(value: &Value) -> Result<u64, StoreError> {
+pub(super) fn number(value: &Value) -> Result<u64, StoreError> {
     match value {
         Value::Int(number) => u64::try_from(*number).map_err(|_| StoreError::Malformed),
         _ => Err(StoreError::Malformed),
     }
 }
 
-fn decision(charge: &Charge, allowed: i64, left: u64, whole: Micros, wait: Micros) -> Decision {
+pub(super) fn decision(
+    charge: &Charge,
+    allowed: i64,
+    left: u64,
+    whole: Micros,
+    wait: Micros,
+) -> Decision {
     Decision {
         limit: Arc::clone(&charge.limit),
         allowed: allowed == 1,

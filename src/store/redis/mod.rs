@@ -14,6 +14,7 @@ mod index;
 pub(super) mod inspect;
 mod journal;
 mod keys;
+mod leases;
 mod limits;
 mod links;
 mod listener;
@@ -48,6 +49,7 @@ use listener::Clock;
 use road::{Road, Way};
 use scripts::{Call, Scripts};
 
+pub(super) use leases::Granted;
 pub(super) use listing::is_cursor;
 
 /// One Redis, of whichever topology, as one gateway sees it.

@@ -5,6 +5,7 @@ use redis::{Cmd, Pipeline, Script, ToRedisArgs};
 const CLOCK: &str = include_str!("scripts/clock.lua");
 const LIMIT: &str = include_str!("scripts/limit.lua");
 const GIVE_BACK: &str = include_str!("scripts/give_back.lua");
+const PERMITS: &str = include_str!("scripts/permits.lua");
 const INDEX: &str = include_str!("scripts/index.lua");
 const RECORD: &str = include_str!("scripts/record.lua");
 const USE: &str = include_str!("scripts/use.lua");
@@ -15,6 +16,7 @@ pub(super) struct Scripts {
     pub peek: Loaded,
     pub refund: Loaded,
     pub spend: Loaded,
+    pub grant: Loaded,
     pub write_session: Loaded,
     pub end_session: Loaded,
     pub sign_in: Loaded,
@@ -53,6 +55,7 @@ impl Scripts {
             peek: Loaded::new(&[CLOCK, LIMIT, include_str!("scripts/peek.lua")]),
             refund: Loaded::new(&[CLOCK, LIMIT, GIVE_BACK, include_str!("scripts/refund.lua")]),
             spend: Loaded::new(&[CLOCK, LIMIT, include_str!("scripts/spend.lua")]),
+            grant: Loaded::new(&[CLOCK, LIMIT, PERMITS, include_str!("scripts/grant.lua")]),
             write_session: Loaded::new(&[
                 CLOCK,
                 RECORD,
@@ -97,6 +100,7 @@ impl Scripts {
             &self.peek,
             &self.refund,
             &self.spend,
+            &self.grant,
             &self.write_session,
             &self.end_session,
             &self.sign_in,
