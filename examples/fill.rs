@@ -63,6 +63,7 @@ fn open(port: u16, prefix: String) -> Store {
         }),
         key_prefix: prefix,
         timeout: Duration::from_secs(10),
+        revocation_replicas: 0,
         sessions_on_outage: SessionsOnOutage::Deny,
         cached_for: Duration::from_secs(60),
         limits_on_outage: portcullis::limits::OnOutage::Local,

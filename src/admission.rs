@@ -316,8 +316,10 @@ fn unknown(error: StoreError) -> Refused {
         match error {
             StoreError::Timeout => "the store did not answer in time",
             StoreError::Unreachable => "the store cannot be reached",
+            StoreError::BreakerOpen => "the store is too slow and is left alone",
             StoreError::Refused => "the store refused",
             StoreError::Malformed => "the store answered nonsense",
+            StoreError::Unreplicated => "replicas did not confirm",
         },
     )
 }

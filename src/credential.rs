@@ -135,7 +135,9 @@ const TOKEN68: [bool; 256] = {
 #[expect(clippy::indexing_slicing, reason = "a byte is below 256")]
 fn is_token68(text: &str) -> bool {
     let body = text.trim_end_matches('=');
-    !body.is_empty() && body.bytes().all(|byte| TOKEN68[byte as usize])
+    // Without leaving early, for a loop that does not is the quicker one.
+    let fits = |fits, byte| fits & TOKEN68[byte as usize];
+    !body.is_empty() && body.bytes().fold(true, fits)
 }
 
 /// The value of a `name=value` pair, if it has that name.

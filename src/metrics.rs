@@ -63,6 +63,15 @@ const STORE_OPERATIONS: [&str; 37] = [
     "unblacklist",
     "write_events",
 ];
+/// Why the store gave no answer.
+const STORE_ERRORS: [&str; 6] = [
+    "timeout",
+    "unreachable",
+    "breaker_open",
+    "refused",
+    "malformed",
+    "unreplicated",
+];
 /// Why a connection or a head is turned away before there is a request.
 const CONNECTION_REFUSALS: [&str; 10] = [
     "connections",
@@ -77,35 +86,117 @@ const CONNECTION_REFUSALS: [&str; 10] = [
     "method_not_allowed",
 ];
 
-/// The gateway's metrics and the registry that renders them.
-#[derive(Debug)]
-pub struct Metrics {
-    registry: Registry,
-    process: Registry,
-    pub requests: IntCounterVec,
-    pub request_duration: HistogramVec,
-    pub upstream_duration: HistogramVec,
-    pub auth: IntCounterVec,
-    pub ratelimit: IntCounterVec,
-    pub store_operation_duration: HistogramVec,
-    pub store_errors: IntCounterVec,
-    pub store_up: IntGauge,
-    pub cache: IntCounterVec,
-    pub sessions_created: IntCounter,
-    pub sessions_ended: IntCounterVec,
-    pub sessions_active: IntGauge,
-    pub live_connections: IntGauge,
-    pub revocation_lag: Histogram,
-    pub config_reloads: IntCounterVec,
-    pub upstream_healthy: IntGaugeVec,
-    pub cleanup_runs: IntCounterVec,
-    pub cleanup_removed: IntCounterVec,
-    pub events_lost: IntCounter,
-    pub connections: IntGauge,
-    pub connections_refused: IntCounterVec,
-    pub access_log_dropped: IntCounter,
-    pub jwks_fetches: IntCounterVec,
-    pub last_reload_success: Gauge,
+/// A metric that can be made from a row of the table below.
+trait Kind: Collector + Clone + 'static {
+    fn made(opts: Opts, labels: &[&str], buckets: &[f64]) -> Result<Self, prometheus::Error>;
+}
+
+/// Gauges and counters: without labels, and with them.
+macro_rules! kinds {
+    (plain: $($plain:ty),*; labelled: $($labelled:ty),*) => {
+        $(impl Kind for $plain {
+            fn made(opts: Opts, _: &[&str], _: &[f64]) -> Result<Self, prometheus::Error> {
+                <$plain>::with_opts(opts)
+            }
+        })*
+        $(impl Kind for $labelled {
+            fn made(opts: Opts, labels: &[&str], _: &[f64]) -> Result<Self, prometheus::Error> {
+                <$labelled>::new(opts, labels)
+            }
+        })*
+    };
+}
+
+kinds!(plain: Gauge, IntCounter, IntGauge; labelled: IntCounterVec, IntGaugeVec);
+
+impl Kind for Histogram {
+    fn made(opts: Opts, _: &[&str], buckets: &[f64]) -> Result<Self, prometheus::Error> {
+        Histogram::with_opts(HistogramOpts::from(opts).buckets(buckets.to_vec()))
+    }
+}
+
+impl Kind for HistogramVec {
+    fn made(opts: Opts, labels: &[&str], buckets: &[f64]) -> Result<Self, prometheus::Error> {
+        HistogramVec::new(HistogramOpts::from(opts).buckets(buckets.to_vec()), labels)
+    }
+}
+
+/// Declares the metrics, and registers each under its name when they are made.
+macro_rules! metrics {
+    ($($field:ident: $kind:ty = $name:literal, [$($label:literal),*], $buckets:expr, $help:literal;)*) => {
+        /// The gateway's metrics and the registry that renders them.
+        #[derive(Debug)]
+        pub struct Metrics {
+            registry: Registry,
+            process: Registry,
+            $(pub $field: $kind,)*
+        }
+
+        impl Metrics {
+            fn registered(registry: Registry, process: Registry) -> Result<Metrics, prometheus::Error> {
+                $(
+                    let $field = <$kind as Kind>::made(Opts::new($name, $help), &[$($label),*], $buckets)?;
+                    registry.register(Box::new($field.clone()))?;
+                )*
+                Ok(Metrics { registry, process, $($field,)* })
+            }
+        }
+    };
+}
+
+metrics! {
+    requests: IntCounterVec = "requests_total", ["route", "method", "code"], &[],
+        "Requests answered.";
+    request_duration: HistogramVec = "request_duration_seconds", ["route"], REQUEST_BUCKETS,
+        "From the request head to the last byte of the answer.";
+    upstream_duration: HistogramVec = "upstream_duration_seconds", ["upstream"], REQUEST_BUCKETS,
+        "From the choice of a server to the head of its answer.";
+    auth: IntCounterVec = "auth_total", ["outcome"], &[],
+        "Authentications, by outcome.";
+    ratelimit: IntCounterVec = "ratelimit_total", ["limit", "outcome"], &[],
+        "Limit decisions, by limit and outcome.";
+    store_operation_duration: HistogramVec = "store_operation_duration_seconds", ["operation"], STORE_BUCKETS,
+        "Operations on the store, from asking to the answer or the deadline.";
+    store_errors: IntCounterVec = "store_errors_total", ["operation", "kind"], &[],
+        "Operations that the store did not answer, by kind.";
+    store_up: IntGauge = "store_up", [], &[],
+        "1 while the store answers.";
+    store_listening: IntGauge = "store_listening", [], &[],
+        "1 while every change in the store is sure to be heard.";
+    store_breaker: IntGauge = "store_breaker", [], &[],
+        "0: all connections to the store are used, 1: some, 2: none.";
+    cache: IntCounterVec = "cache_total", ["cache", "outcome"], &[],
+        "Look-ups in what this gateway remembers.";
+    sessions_created: IntCounter = "sessions_created_total", [], &[],
+        "Sessions made by a sign-in.";
+    sessions_ended: IntCounterVec = "sessions_ended_total", ["reason"], &[],
+        "Sessions ended before their time, by reason.";
+    sessions_active: IntGauge = "sessions_active", [], &[],
+        "Active sessions in the store, as of the last cleanup run.";
+    live_connections: IntGauge = "live_connections", [], &[],
+        "Open WebSockets, streams and other long answers.";
+    revocation_lag: Histogram = "revocation_lag_seconds", [], REQUEST_BUCKETS,
+        "From a revocation to the moment at which this gateway enforced it.";
+    config_reloads: IntCounterVec = "config_reloads_total", ["outcome"], &[],
+        "Attempts to reload the configuration, by outcome.";
+    upstream_healthy: IntGaugeVec = "upstream_healthy", ["upstream", "server"], &[],
+        "1 while a server is in rotation.";
+    cleanup_runs: IntCounterVec = "cleanup_runs_total", ["outcome"], &[],
+        "Clean-ups of store and database, by outcome.";
+    cleanup_removed: IntCounterVec = "cleanup_removed_total", ["kind"], &[],
+        "What clean-ups removed, by kind.";
+    events_lost: IntCounter = "events_lost_total", [], &[],
+        "Security events that the store was not told of; the log has them.";
+    connections: IntGauge = "connections", [], &[],
+        "Open client connections.";
+    connections_refused: IntCounterVec = "connections_refused_total", ["reason"], &[],
+        "Connections and heads refused before a request existed, by reason.";
+    access_log_dropped: IntCounter = "access_log_dropped_total", [], &[],
+        "Access log lines dropped because the log could not keep up.";
+    jwks_fetches: IntCounterVec = "jwks_fetches_total", ["outcome"], &[],
+        "Fetches of trusted issuers' keys, by outcome.";
+    last_reload_success: Gauge = "config_last_reload_success_timestamp_seconds", [], &[],
+        "When the running configuration was loaded, Unix time.";
 }
 
 impl Metrics {
@@ -113,176 +204,16 @@ impl Metrics {
     ///
     /// # Errors
     /// A name that is taken or malformed: a mistake in this file.
-    #[expect(
-        clippy::too_many_lines,
-        reason = "one list: name, help and labels of every metric"
-    )]
     pub fn new() -> Result<Metrics, prometheus::Error> {
         let registry = Registry::new_custom(Some("portcullis".to_owned()), None)?;
         // The process metrics have standard names of their own, without our prefix.
         let process = Registry::new();
         process.register(Box::new(ProcessCollector::for_self()))?;
-        let build = IntGaugeVec::new(
-            Opts::new("build_info", "1, with the version that runs."),
-            &["version"],
-        )?;
+        let build = Opts::new("build_info", "1, with the version that runs.");
+        let build = IntGaugeVec::new(build, &["version"])?;
         registry.register(Box::new(build.clone()))?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let metrics = Metrics {
-            requests: counters(
-                &registry,
-                "requests_total",
-                "Requests answered.",
-                &["route", "method", "code"],
-            )?,
-            request_duration: histograms(
-                &registry,
-                "request_duration_seconds",
-                "From the request head to the last byte of the answer.",
-                &["route"],
-                REQUEST_BUCKETS,
-            )?,
-            upstream_duration: histograms(
-                &registry,
-                "upstream_duration_seconds",
-                "From the choice of a server to the head of its answer.",
-                &["upstream"],
-                REQUEST_BUCKETS,
-            )?,
-            auth: counters(
-                &registry,
-                "auth_total",
-                "Authentications, by outcome.",
-                &["outcome"],
-            )?,
-            ratelimit: counters(
-                &registry,
-                "ratelimit_total",
-                "Limit decisions, by limit and outcome.",
-                &["limit", "outcome"],
-            )?,
-            store_operation_duration: histograms(
-                &registry,
-                "store_operation_duration_seconds",
-                "Operations on the store, from asking to the answer or the deadline.",
-                &["operation"],
-                STORE_BUCKETS,
-            )?,
-            store_errors: counters(
-                &registry,
-                "store_errors_total",
-                "Operations that the store did not answer, by kind.",
-                &["operation", "kind"],
-            )?,
-            store_up: register(
-                &registry,
-                IntGauge::new("store_up", "1 while the store answers.")?,
-            )?,
-            cache: counters(
-                &registry,
-                "cache_total",
-                "Look-ups in what this gateway remembers.",
-                &["cache", "outcome"],
-            )?,
-            sessions_created: register(
-                &registry,
-                IntCounter::new("sessions_created_total", "Sessions made by a sign-in.")?,
-            )?,
-            sessions_ended: counters(
-                &registry,
-                "sessions_ended_total",
-                "Sessions ended before their time, by reason.",
-                &["reason"],
-            )?,
-            sessions_active: register(
-                &registry,
-                IntGauge::new(
-                    "sessions_active",
-                    "Active sessions in the store, as of the last cleanup run.",
-                )?,
-            )?,
-            live_connections: register(
-                &registry,
-                IntGauge::new(
-                    "live_connections",
-                    "Open WebSockets, streams and other long answers.",
-                )?,
-            )?,
-            revocation_lag: register(
-                &registry,
-                Histogram::with_opts(
-                    HistogramOpts::new(
-                        "revocation_lag_seconds",
-                        "From a revocation to the moment at which this gateway enforced it.",
-                    )
-                    .buckets(REQUEST_BUCKETS.to_vec()),
-                )?,
-            )?,
-            config_reloads: counters(
-                &registry,
-                "config_reloads_total",
-                "Attempts to reload the configuration, by outcome.",
-                &["outcome"],
-            )?,
-            upstream_healthy: register(
-                &registry,
-                IntGaugeVec::new(
-                    Opts::new("upstream_healthy", "1 while a server is in rotation."),
-                    &["upstream", "server"],
-                )?,
-            )?,
-            cleanup_runs: counters(
-                &registry,
-                "cleanup_runs_total",
-                "Clean-ups of store and database, by outcome.",
-                &["outcome"],
-            )?,
-            cleanup_removed: counters(
-                &registry,
-                "cleanup_removed_total",
-                "What clean-ups removed, by kind.",
-                &["kind"],
-            )?,
-            events_lost: register(
-                &registry,
-                IntCounter::new(
-                    "events_lost_total",
-                    "Security events that the store was not told of; the log has them.",
-                )?,
-            )?,
-            connections: register(
-                &registry,
-                IntGauge::new("connections", "Open client connections.")?,
-            )?,
-            connections_refused: counters(
-                &registry,
-                "connections_refused_total",
-                "Connections and heads refused before a request existed, by reason.",
-                &["reason"],
-            )?,
-            access_log_dropped: register(
-                &registry,
-                IntCounter::new(
-                    "access_log_dropped_total",
-                    "Access log lines dropped because the log could not keep up.",
-                )?,
-            )?,
-            jwks_fetches: counters(
-                &registry,
-                "jwks_fetches_total",
-                "Fetches of trusted issuers' keys, by outcome.",
-                &["outcome"],
-            )?,
-            last_reload_success: register(
-                &registry,
-                Gauge::new(
-                    "config_last_reload_success_timestamp_seconds",
-                    "When the running configuration was loaded, Unix time.",
-                )?,
-            )?,
-            registry,
-            process,
-        };
+        let metrics = Metrics::registered(registry, process)?;
         metrics.start_at_zero();
         Ok(metrics)
     }
@@ -356,7 +287,7 @@ impl Metrics {
         for operation in STORE_OPERATIONS {
             self.store_operation_duration
                 .with_label_values(&[operation]);
-            for kind in ["timeout", "unreachable", "refused", "malformed"] {
+            for kind in STORE_ERRORS {
                 self.store_errors.with_label_values(&[operation, kind]);
             }
         }
@@ -364,37 +295,4 @@ impl Metrics {
             self.connections_refused.with_label_values(&[reason]);
         }
     }
-}
-
-fn register<C: Collector + Clone + 'static>(
-    registry: &Registry,
-    metric: C,
-) -> Result<C, prometheus::Error> {
-    registry.register(Box::new(metric.clone()))?;
-    Ok(metric)
-}
-
-fn counters(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-) -> Result<IntCounterVec, prometheus::Error> {
-    register(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
-}
-
-fn histograms(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-    buckets: &[f64],
-) -> Result<HistogramVec, prometheus::Error> {
-    register(
-        registry,
-        HistogramVec::new(
-            HistogramOpts::new(name, help).buckets(buckets.to_vec()),
-            labels,
-        )?,
-    )
 }

@@ -88,6 +88,8 @@ pub struct Store {
     pub key_prefix: String,
     /// For any one operation; past it the answer is "unknown".
     pub timeout: Duration,
+    /// How many replicas must have a revocation before its caller hears that it is done.
+    pub revocation_replicas: u32,
     pub sessions_on_outage: SessionsOnOutage,
     pub cached_for: Duration,
     pub limits_on_outage: OnOutage,

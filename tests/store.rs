@@ -11,12 +11,17 @@
 mod agreement;
 #[path = "store/amendments.rs"]
 mod amendments;
+#[path = "store/breaker.rs"]
+mod breaker;
 #[path = "store/cancellation.rs"]
 mod cancellation;
 #[path = "store/captured.rs"]
 mod captured;
 #[path = "store/cluster.rs"]
 mod cluster;
+#[path = "support/cuttable.rs"]
+#[expect(unreachable_pub, dead_code, reason = "shared with the tests of the gateway")]
+mod cuttable;
 #[path = "store/decisions.rs"]
 mod decisions;
 #[path = "store/faults.rs"]
@@ -33,6 +38,8 @@ mod nodes;
 mod refresh;
 #[path = "store/replica.rs"]
 mod replica;
+#[path = "store/replicas.rs"]
+mod replicas;
 #[path = "store/server.rs"]
 mod server;
 #[path = "support/servers.rs"]

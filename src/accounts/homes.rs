@@ -116,7 +116,11 @@ impl Accounts {
             self.metrics.sessions_created.inc();
         }
         for id in &evicted {
-            self.tell_end(*id, EndReason::Evicted, idle).await;
+            if let Err(error) = self.tell_end(*id, EndReason::Evicted, idle).await {
+                // Nobody will hear of the new one, so it must not take anybody's place.
+                let ended = self.end(session.id, EndReason::Terminated, None).await;
+                return Err(ended.err().unwrap_or_else(|| error.into()));
+            }
         }
         Ok(evicted)
     }
@@ -135,13 +139,14 @@ impl Accounts {
         let now = self.now().await?;
         let kept = durable.end(id, reason, idle, now).await;
         if let Ok(true) = kept {
-            self.tell_end(id, reason, idle).await;
+            self.tell_end(id, reason, idle).await?;
             return Ok(true);
         }
         let told = self.store.revoke(id, reason, idle).await;
         kept?;
         match told {
             Ok(was_alive) => Ok(was_alive),
+            Err(error) if self.store.wants_replicas() => Err(error.into()),
             // It was over already, if it was ever there.
             Err(error) => match durable.look_up(id, None).await {
                 Ok(Some(_)) => Ok(false),
@@ -164,9 +169,7 @@ impl Accounts {
         let now = self.now().await?;
         let kept = durable.end_of(user, except, reason, idle, now).await;
         let told = self.store.revoke_user(user, except, reason, idle).await;
-        if told.is_err() {
-            self.durable.could_not_tell();
-        }
+        let safe = self.safely_told(&told);
         let (mut ended, told) = (kept?, told.unwrap_or_default());
         let untold: Vec<SessionId> = ended
             .iter()
@@ -174,6 +177,7 @@ impl Accounts {
             .copied()
             .collect();
         self.store.ended(&untold, reason);
+        safe?;
         let only_there = told.into_iter().filter(|id| !ended.contains(id));
         let only_there: Vec<SessionId> = only_there.collect();
         ended.extend(only_there);
@@ -181,13 +185,33 @@ impl Accounts {
     }
 
     /// Tells the store, or at least this gateway, of an end that is written.
-    async fn tell_end(&self, id: SessionId, reason: EndReason, idle: Option<Duration>) {
+    async fn tell_end(
+        &self,
+        id: SessionId,
+        reason: EndReason,
+        idle: Option<Duration>,
+    ) -> Result<(), StoreError> {
         let told = self.store.revoke(id, reason, idle).await;
-        if told.is_err() {
-            self.durable.could_not_tell();
-        }
-        if !matches!(told, Ok(true)) {
+        if !matches!(told, Ok(true) | Err(StoreError::Unreplicated)) {
             self.store.ended(&[id], reason);
+        }
+        self.safely_told(&told)
+    }
+
+    /// Takes note of what the store could not be told. It is in the database, which is enough unless
+    /// replicas must have it as well.
+    fn safely_told<T>(&self, told: &Result<T, StoreError>) -> Result<(), StoreError> {
+        match told {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                if *error != StoreError::Unreplicated {
+                    self.durable.could_not_tell();
+                }
+                if self.store.wants_replicas() {
+                    return Err(*error);
+                }
+                Ok(())
+            }
         }
     }
 

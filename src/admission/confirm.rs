@@ -52,7 +52,7 @@ impl Admission<'_> {
                     .await;
             }
         };
-        let mut decisions = findings.decisions.clone();
+        let mut decisions = std::mem::take(&mut findings.decisions);
         self.count(&decisions);
         refuse_over_limit(&decisions)?;
         let revived = self.look_again(claimed, &mut findings, asked).await;

@@ -61,10 +61,14 @@ pub(super) async fn sign_out(
         Err(refusal) if is_gone(refusal) || lapsed.is_some() => None,
         Err(refusal) => return Err(refuse(refusal, &live, &parts.headers)),
     };
-    let by_cookie = matches!(
-        credential::extract(&parts.headers, &live.sessions.cookie.name),
-        Presented::Cookie(_) | Presented::MalformedCookie
-    );
+    let presented = credential::extract(&parts.headers, &live.sessions.cookie.name);
+    let by_cookie = matches!(presented, Presented::Cookie(_) | Presented::MalformedCookie);
+    let ended = match &presented {
+        Presented::Cookie(token) | Presented::Session(token) if identity.is_none() => {
+            Some(token.id())
+        }
+        _ => None,
+    };
     if by_cookie {
         must_be_same_origin(&desk, &live, &client, &parts.headers)?;
     }
@@ -76,8 +80,14 @@ pub(super) async fn sign_out(
     if let Some(identity) = &identity {
         leave(&desk, &client, identity, live.sessions.idle_timeout).await?;
     }
+    let idle = live.sessions.idle_timeout;
+    if let Some(session) = ended.filter(|_| desk.store.wants_replicas()) {
+        // Whoever tries again hears only now that it is done, if it is.
+        desk.accounts
+            .sign_out(session, None, Some(client.ip), idle)
+            .await?;
+    }
     if let (Some(claims), Some(session)) = (lapsed, to_end) {
-        let idle = live.sessions.idle_timeout;
         desk.accounts
             .sign_out(session, Some(&claims.user), Some(client.ip), idle)
             .await?;

@@ -40,15 +40,6 @@ impl Review<'_> {
         }
     }
 
-    /// Refuses what a later version will do.
-    pub(super) fn unsupported(&mut self, place: &Place) {
-        let name = place.last().unwrap_or_default();
-        self.fault_at_key(
-            place,
-            format!("\"{name}\" is not supported by this version yet"),
-        );
-    }
-
     /// Reports a name that nothing has, with the nearest one that something has.
     pub(super) fn dangling<'n>(
         &mut self,

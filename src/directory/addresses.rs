@@ -6,6 +6,8 @@ use super::{Directory, Error};
 
 /// The newest addresses that are remembered of a user.
 const REMEMBERED: i64 = 50;
+/// What was written so recently is not written again, in milliseconds: a write waits for the disk.
+pub(super) const WRITTEN_FOR: Millis = 3_600_000;
 
 impl Directory {
     /// Remembers that the user signed in from there; `address` is the client's, canonical.
@@ -18,12 +20,19 @@ impl Directory {
         address: &str,
         now: Millis,
     ) -> Result<(), Error> {
+        let last = self.last_sign_in(user, address).await?;
+        if last.is_some_and(|last| now < last + WRITTEN_FOR) {
+            return Ok(());
+        }
         let remember = self.database.sql(
             "INSERT INTO sign_in_addresses (user_id, address, last_at) VALUES ($1, $2, $3) \
              ON CONFLICT (user_id, address) DO UPDATE SET last_at = excluded.last_at",
         );
         let remember = remember.bind(user).bind(address).bind(now.cast_signed());
         self.database.write(remember).await?;
+        if last.is_some() {
+            return Ok(());
+        }
         let forget = self.database.sql(
             "DELETE FROM sign_in_addresses WHERE user_id = $1 AND address NOT IN \
              (SELECT address FROM sign_in_addresses WHERE user_id = $1 \
@@ -40,10 +49,16 @@ impl Directory {
     /// # Errors
     /// When the database does not answer.
     pub async fn knows_address(&self, user: &str, address: &str) -> Result<bool, Error> {
+        Ok(self.last_sign_in(user, address).await?.is_some())
+    }
+
+    /// When the user last signed in from there, as far as it is remembered.
+    async fn last_sign_in(&self, user: &str, address: &str) -> Result<Option<Millis>, Error> {
         let look = self
             .database
-            .sql("SELECT 1 FROM sign_in_addresses WHERE user_id = $1 AND address = $2");
+            .sql("SELECT last_at FROM sign_in_addresses WHERE user_id = $1 AND address = $2");
         let found = self.database.read(look.bind(user).bind(address)).await?;
-        Ok(!found.is_empty())
+        let last = found.first().map(|row| row.moment("last_at"));
+        Ok(last.transpose()?)
     }
 }

@@ -12,6 +12,8 @@ use sqlx::{
 };
 use tokio::time::timeout;
 
+use crate::session::Millis;
+
 /// How long one statement may take, and how long it may wait for a connection before that.
 pub(super) const DEADLINE: Duration = Duration::from_secs(5);
 
@@ -114,6 +116,11 @@ pub(super) enum Row {
 }
 
 impl Row {
+    /// Reads a column that holds a time.
+    pub(super) fn moment(&self, column: &str) -> Result<Millis, sqlx::Error> {
+        Ok(self.get::<i64, _>(column)?.cast_unsigned())
+    }
+
     /// Reads one column, by name or place.
     pub(super) fn get<T, I>(&self, column: I) -> Result<T, sqlx::Error>
     where

@@ -2,6 +2,7 @@
 
 use crate::session::Millis;
 
+use super::addresses::WRITTEN_FOR;
 use super::{Directory, Error};
 
 /// The newest devices that are remembered of a user.
@@ -30,11 +31,14 @@ impl Directory {
     ) -> Result<Acquaintance, Error> {
         let look = self
             .database
-            .sql("SELECT device FROM sign_in_devices WHERE user_id = $1");
+            .sql("SELECT device, last_at FROM sign_in_devices WHERE user_id = $1");
         let mut acquaintance = Acquaintance::First;
         for row in self.database.read(look.bind(user)).await? {
             let known: String = row.get("device")?;
             if known == device {
+                if now < row.moment("last_at")? + WRITTEN_FOR {
+                    return Ok(Acquaintance::Known);
+                }
                 acquaintance = Acquaintance::Known;
                 break;
             }

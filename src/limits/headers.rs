@@ -1,7 +1,6 @@
 //! The headers that tell a client where it stands: the customary `X-RateLimit-*`, and the fields of
 //! draft-ietf-httpapi-ratelimit-headers-10 (structured fields, RFC 9651).
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use http::header::RETRY_AFTER;
@@ -27,7 +26,8 @@ pub fn headers(decisions: &[Decision], now_unix: Duration) -> Vec<(HeaderName, H
         (REMAINING, strictest.remaining.into()),
         (RESET, whole_at.into()),
     ];
-    let (mut policies, mut standings) = (String::new(), String::new());
+    let room = || String::with_capacity(64 * decisions.len());
+    let (mut policies, mut standings) = (room(), room());
     for decision in decisions.iter().filter(|d| !d.limit.shadow) {
         append(decision, &mut policies, &mut standings);
     }
@@ -65,9 +65,16 @@ fn append(decision: &Decision, policies: &mut String, standings: &mut String) {
     } else {
         whole_seconds(decision.retry_after).max(1)
     };
-    // Writing to a String cannot fail.
-    let _ = write!(policies, "{name};q={};w={window}", decision.limit.quota());
-    let _ = write!(standings, "{name};r={};t={until}", decision.remaining);
+    let mut number = itoa::Buffer::new();
+    let mut add = |to: &mut String, parts: [(&str, u64); 2]| {
+        to.push_str(&name);
+        for (part, value) in parts {
+            to.push_str(part);
+            to.push_str(number.format(value));
+        }
+    };
+    add(policies, [(";q=", decision.limit.quota()), (";w=", window)]);
+    add(standings, [(";r=", decision.remaining), (";t=", until)]);
 }
 
 /// Writes a name as a structured field's String (RFC 9651, section 3.3.3). A String holds visible

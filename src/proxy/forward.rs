@@ -141,7 +141,7 @@ fn vouch(fields: &mut HeaderMap, ctx: &Context, permit: &Permit) -> pingora::Res
             write_assertion(fields, &ctx.current, route, identity)?;
         }
     }
-    headers::write_origin(fields, origin, host)?;
+    headers::write_origin(fields, origin, &ctx.arrival.peer.name, host)?;
     let id = HeaderValue::from_str(&ctx.request_id).map_err(headers::not_ours)?;
     fields.insert(X_REQUEST_ID, id);
     trace::write(fields)?;

@@ -2,6 +2,7 @@
 //! gateway vouches for is written, last and only here.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
 use http::HeaderMap;
 use http::header::{self, HeaderName, HeaderValue};
@@ -132,22 +133,23 @@ pub fn write_identity(
     Ok(())
 }
 
-/// Writes where the request came from.
+/// Writes where the request came from; `peer` is our peer's address.
 ///
 /// # Errors
 /// A header that does not fit.
 pub fn write_origin(
     fields: &mut HeaderMap,
     origin: &Origin,
+    peer: &HeaderValue,
     host: &HeaderValue,
 ) -> pingora::Result<()> {
-    let mut chain = String::new();
-    for hop in &origin.chain {
-        let comma = if chain.is_empty() { "" } else { ", " };
-        // Writing to a string cannot fail.
-        let _ = write!(chain, "{comma}{hop}");
-    }
-    let chain = HeaderValue::try_from(chain).map_err(not_ours)?;
+    let chain = match origin.chain.as_slice() {
+        [_] => peer.clone(),
+        chain => {
+            let hops: Vec<String> = chain.iter().map(IpAddr::to_string).collect();
+            HeaderValue::try_from(hops.join(", ")).map_err(not_ours)?
+        }
+    };
     fields.insert(X_FORWARDED_FOR, chain);
     fields.insert(
         X_FORWARDED_PROTO,

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use http::HeaderValue;
 use pingora::apps::{HttpServerApp, ReusedHttpStream};
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
@@ -62,6 +63,8 @@ pub struct Door {
 pub struct Peer {
     /// The socket's peer, or what a trusted PROXY header said.
     pub ip: IpAddr,
+    /// The same, as upstreams are told.
+    pub name: HeaderValue,
     pub tls: bool,
     pub listener: usize,
 }
@@ -157,8 +160,13 @@ impl Door {
         let Some(transport) = self.handshake(stream, ip, trusted, live, &lane).await else {
             return;
         };
+        let Ok(name) = HeaderValue::try_from(ip.to_canonical().to_string()) else {
+            // No address has a character that does not fit.
+            return;
+        };
         let peer = Arc::new(Peer {
             ip,
+            name,
             tls: self.settings.tls,
             listener: self.index,
         });

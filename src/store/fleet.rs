@@ -1,5 +1,6 @@
 //! The gateways that share the store: which there are, and up to when each has heard of changes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -36,6 +37,8 @@ impl Store {
             // There is no other.
             return;
         };
+        // It has one name for as long as it runs.
+        let _ = self.shared.name.set(Arc::clone(&name));
         let mut tick = interval(EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -68,7 +71,8 @@ impl Store {
     }
 
     /// Waits until every gateway has heard of all that is in the store now, or it is clear which
-    /// does not: four seconds at most. Those that come meanwhile know of nothing older.
+    /// does not: four seconds at most. Those that come meanwhile know of nothing older. This one is
+    /// always among them, even where the store has lost who is there.
     pub async fn confirmed(&self) -> Result<Confirmed, StoreError> {
         let Engine::Redis(redis) = &self.engine else {
             return Ok(Confirmed::default());
@@ -79,12 +83,17 @@ impl Store {
         let mut waiting: Option<Vec<String>> = None;
         loop {
             let present = self.measured("presence", redis.present()).await?;
-            let names = waiting.unwrap_or_else(|| present.keys().cloned().collect());
+            let names = waiting.unwrap_or_else(|| {
+                let own = self.shared.name.get().map(|name| name.to_string());
+                let all: BTreeSet<String> = present.keys().cloned().chain(own).collect();
+                all.into_iter().collect()
+            });
             let mut still = Vec::new();
             for name in names {
                 match present.get(&name) {
                     Some(heard) if *heard >= now => outcome.confirmed.push(name),
                     Some(_) if Instant::now() < deadline => still.push(name),
+                    None if self.is_called(&name) && Instant::now() < deadline => still.push(name),
                     // Whether one that is silent by now has died nobody can tell.
                     Some(_) | None => outcome.unconfirmed.push(name),
                 }
@@ -95,5 +104,10 @@ impl Store {
             waiting = Some(still);
             sleep(LOOK).await;
         }
+    }
+
+    /// Whether this gateway has that name.
+    fn is_called(&self, name: &str) -> bool {
+        self.shared.name.get().is_some_and(|own| **own == *name)
     }
 }

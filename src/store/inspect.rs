@@ -41,7 +41,12 @@ pub async fn inspect(settings: &settings::Store) -> Vec<Finding> {
             what: "in this process".to_owned(),
         }],
         settings::Engine::Redis(address) => {
-            redis::inspect::servers(address, &settings.key_prefix).await
+            redis::inspect::servers(redis::inspect::Wish {
+                address,
+                prefix: &settings.key_prefix,
+                replicas: settings.revocation_replicas,
+            })
+            .await
         }
     }
 }

@@ -6,27 +6,11 @@ use super::{Engine, Findings, Inquiry, Store, StoreError};
 use crate::limits::{Charge, Decision};
 use crate::routing::Require;
 
-impl<'a> Inquiry<'a> {
-    /// Asks about limits alone.
-    pub(super) fn about(charges: &'a [Charge], anything: &'a Require) -> Inquiry<'a> {
-        Inquiry {
-            before: charges,
-            session: None,
-            known: None,
-            last_access: 0,
-            blacklist_key: None,
-            cut_off_of: None,
-            issued_at: None,
-            require: anything,
-            after: &[],
-        }
-    }
-}
-
 impl Store {
     /// Answers everything that a request needs to know, in at most one round trip and one atomic
-    /// step; what this gateway is sure of is not asked. Nothing is spent when a limit refuses. The limits before are spent when the session,
-    /// the blacklist or the requirements end the request; those after are then not looked at.
+    /// step; what this gateway is sure of is not asked. Nothing is spent when a limit refuses. The
+    /// limits before are spent when the session, the blacklist or the requirements end the request;
+    /// those after are then not looked at.
     pub async fn decide(
         &self,
         inquiry: &Inquiry<'_>,
@@ -81,7 +65,10 @@ impl Store {
                 Engine::Memory(memory) => Ok(memory.charge(charges)),
                 Engine::Redis(redis) => {
                     let anything = Require::default();
-                    let inquiry = Inquiry::about(charges, &anything);
+                    let inquiry = Inquiry {
+                        before: charges,
+                        ..Inquiry::nothing(&anything)
+                    };
                     let findings = redis.decide(&inquiry, None).await?;
                     self.note_limits(&inquiry, &findings);
                     Ok(findings.decisions)

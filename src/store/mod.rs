@@ -4,6 +4,7 @@
 //! error. An error means that the answer is unknown; it never means "no".
 
 mod amend;
+mod error;
 mod fleet;
 mod inspect;
 mod journal;
@@ -26,8 +27,8 @@ mod upkeep;
 pub mod replica;
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::broadcast;
@@ -39,6 +40,7 @@ use crate::session::{Activity, Millis, Session, SessionId};
 use crate::settings;
 
 pub use amend::{Amended, Amendment, DATA_MAX};
+pub use error::StoreError;
 pub use fleet::Confirmed;
 pub use inspect::{Finding, Grade, inspect};
 pub use journal::Noted;
@@ -74,6 +76,8 @@ enum Engine {
 
 struct Shared {
     timeout: Duration,
+    /// How many replicas must have a revocation.
+    replicas: u32,
     metrics: Arc<Metrics>,
     /// The counters that this process keeps while the store is gone.
     local: local::Local,
@@ -84,6 +88,8 @@ struct Shared {
     heard: AtomicU64,
     /// How many gateways share the store.
     gateways: AtomicU64,
+    /// What this one is called among them.
+    name: OnceLock<Arc<str>>,
     journal: journal::Queue,
 }
 
@@ -121,7 +127,22 @@ pub struct Inquiry<'a> {
     pub after: &'a [Charge],
 }
 
-impl Inquiry<'_> {
+impl<'a> Inquiry<'a> {
+    /// One that asks nothing yet, of whoever must hold this.
+    pub fn nothing(require: &'a Require) -> Inquiry<'a> {
+        Inquiry {
+            before: &[],
+            session: None,
+            known: None,
+            last_access: 0,
+            blacklist_key: None,
+            cut_off_of: None,
+            issued_at: None,
+            require,
+            after: &[],
+        }
+    }
+
     fn asks_nothing(&self) -> bool {
         self.before.is_empty()
             && self.after.is_empty()
@@ -195,31 +216,6 @@ pub struct Entry {
     pub activity: Activity,
 }
 
-/// Why the store gave no answer. Never "no": the answer is unknown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum StoreError {
-    #[error("the store did not answer in time")]
-    Timeout,
-    #[error("the store cannot be reached")]
-    Unreachable,
-    #[error("the store refused the operation")]
-    Refused,
-    #[error("the store answered something that is not understood")]
-    Malformed,
-}
-
-impl StoreError {
-    /// The label of `portcullis_store_errors_total`.
-    pub fn kind(self) -> &'static str {
-        match self {
-            StoreError::Timeout => "timeout",
-            StoreError::Unreachable => "unreachable",
-            StoreError::Refused => "refused",
-            StoreError::Malformed => "malformed",
-        }
-    }
-}
-
 impl Store {
     /// Prepares the store. A Redis store does not answer through this handle: nothing is connected
     /// before [`Store::link`].
@@ -229,14 +225,13 @@ impl Store {
                 metrics.store_up.set(1);
                 Engine::Memory(Arc::new(Memory::default()))
             }
-            settings::Engine::Redis(address) => Engine::Redis(Redis::new(
-                address,
-                &settings.key_prefix,
-                Arc::clone(&metrics),
-            )),
+            settings::Engine::Redis(address) => {
+                Engine::Redis(Redis::new(address, settings, Arc::clone(&metrics)))
+            }
         };
         let shared = Shared {
             timeout: settings.timeout,
+            replicas: settings.revocation_replicas,
             leases: leases::Leases::new(&metrics),
             metrics,
             local: local::Local::default(),
@@ -244,6 +239,7 @@ impl Store {
             replica: Arc::default(),
             heard: AtomicU64::new(0),
             gateways: AtomicU64::new(1),
+            name: OnceLock::new(),
             journal: journal::Queue::default(),
         };
         Store {
@@ -273,6 +269,11 @@ impl Store {
             Engine::Memory(_) => true,
             Engine::Redis(redis) => redis.up(),
         }
+    }
+
+    /// Whether replicas must have a revocation before anybody hears of success.
+    pub fn wants_replicas(&self) -> bool {
+        self.shared.replicas > 0
     }
 
     /// How many times this process has found the store, at its start and after it was lost: what

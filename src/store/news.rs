@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
-use super::replica::Before;
 use super::{Engine, Found, Revocation, Store, StoreError};
 use crate::session::{Millis, SessionId};
 
@@ -60,6 +59,7 @@ impl Store {
     pub async fn follow(self, watched: impl Fn(SessionId) -> bool + Send + Sync + 'static) {
         let Engine::Redis(redis) = &self.engine else {
             // All changes are made here.
+            self.shared.metrics.store_listening.set(1);
             return;
         };
         let (tell, told) = mpsc::unbounded_channel();
@@ -80,9 +80,13 @@ impl Store {
             News::Everything => shared.replica.gap(),
             News::HeardAll(as_of, now) => {
                 shared.replica.heard_all(as_of, GOOD_FOR);
+                shared.metrics.store_listening.set(1);
                 let _ = tell.send(Told::UpTo(now));
             }
-            News::Deaf => shared.replica.deaf(),
+            News::Deaf => {
+                shared.replica.deaf();
+                shared.metrics.store_listening.set(0);
+            }
         };
         tokio::join!(redis.listen(hear), self.look_up(told));
     }
@@ -111,11 +115,10 @@ impl Store {
     async fn look_at(&self, items: Vec<Item>) -> Result<(), StoreError> {
         let (mut sessions, mut tokens, mut people) = (Vec::new(), Vec::new(), Vec::new());
         for item in items {
-            let before = self.shared.replica.before(&item);
             match item {
                 Item::Session(id) => sessions.push(id),
-                Item::Token(key) => tokens.push((key, before)),
-                Item::Person(hash) => people.push((hash, before)),
+                Item::Token(key) => tokens.push(key),
+                Item::Person(hash) => people.push(hash),
             }
         }
         // Nothing is said about idleness: it is no change.
@@ -125,29 +128,15 @@ impl Store {
                 self.spread(Revocation::Session(id));
             }
         }
-        self.look_at_tokens(tokens).await?;
-        self.look_at_people(&people).await
-    }
-
-    async fn look_at_tokens(&self, tokens: Vec<(String, Before)>) -> Result<(), StoreError> {
-        let keys: Vec<&str> = tokens.iter().map(|(key, _)| key.as_str()).collect();
-        let listed = self.ask_blacklist(&keys).await?;
-        for ((key, before), listed) in tokens.into_iter().zip(listed) {
-            self.shared.replica.note_token(&key, listed, before);
-            if listed {
-                self.spread(Revocation::Token(key));
-            }
+        let keys: Vec<&str> = tokens.iter().map(String::as_str).collect();
+        let listed = self.look_up_tokens(&keys).await?;
+        for (key, _) in tokens.into_iter().zip(listed).filter(|(_, listed)| *listed) {
+            self.spread(Revocation::Token(key));
         }
-        Ok(())
-    }
-
-    async fn look_at_people(&self, people: &[(PersonHash, Before)]) -> Result<(), StoreError> {
-        let hashes: Vec<PersonHash> = people.iter().map(|(hash, _)| *hash).collect();
-        let cut_offs = self.ask_cut_offs(&hashes).await?;
-        for ((hash, before), cut_off) in people.iter().zip(cut_offs) {
-            self.shared.replica.note_person(*hash, cut_off, *before);
-            if let Some(second) = cut_off {
-                self.spread(Revocation::Person(*hash, second));
+        let cut_offs = self.look_up_people(&people).await?;
+        for (person, second) in people.into_iter().zip(cut_offs) {
+            if let Some(second) = second {
+                self.spread(Revocation::Person(person, second));
             }
         }
         Ok(())

@@ -15,8 +15,6 @@ use crate::session::{Millis, Session, SessionId, Status};
 use guard::Guard;
 use uses::Uses;
 
-pub(super) use guard::Before;
-
 mod answers;
 mod guard;
 mod memory;

@@ -16,7 +16,7 @@ pub fn covers(cut_off: u64, issued_at: Option<u64>) -> bool {
 impl Store {
     /// Refuses the token that this key names (see the contract's section 6) for so long.
     pub async fn blacklist(&self, key: &str, ttl: Duration) -> Result<(), StoreError> {
-        self.measured("blacklist", async {
+        let outcome = self.measured("blacklist", async {
             match &self.engine {
                 Engine::Memory(memory) => {
                     memory.blacklist(key, ttl);
@@ -24,10 +24,12 @@ impl Store {
                 }
                 Engine::Redis(redis) => redis.blacklist(key, ttl).await,
             }
-        })
-        .await?;
-        self.announce(Revocation::Token(key.to_owned()));
-        Ok(())
+        });
+        let outcome = outcome.await;
+        if matches!(outcome, Ok(()) | Err(StoreError::Unreplicated)) {
+            self.announce(Revocation::Token(key.to_owned()));
+        }
+        outcome
     }
 
     /// Takes a key off the blacklist; tells whether it was on it.
@@ -46,38 +48,30 @@ impl Store {
     /// Tells for each key whether it is on the blacklist, in their order; asks for what this gateway
     /// is not sure of.
     pub async fn is_blacklisted(&self, keys: &[&str]) -> Result<Vec<bool>, StoreError> {
-        let replica = &self.shared.replica;
-        let sure: Vec<Option<bool>> = keys
-            .iter()
-            .map(|key| replica.is_surely_listed(key))
-            .collect();
-        let unsure = || keys.iter().zip(&sure).filter(|(_, sure)| sure.is_none());
-        let asked: Vec<&str> = unsure().map(|(key, _)| *key).collect();
-        let before: Vec<_> = asked
-            .iter()
-            .map(|key| replica.before(&Item::Token((*key).to_owned())))
-            .collect();
-        let listed = self.ask_blacklist(&asked).await?;
-        for ((key, listed), before) in asked.iter().zip(&listed).zip(before) {
-            replica.note_token(key, *listed, before);
-        }
-        let mut listed = listed.into_iter();
-        let answer = |sure: &Option<bool>| sure.or_else(|| listed.next()).unwrap_or(false);
-        Ok(sure.iter().map(answer).collect())
+        let sure = |key: &&str| self.shared.replica.is_surely_listed(key);
+        let (sure, unsure) = parted(keys, sure);
+        Ok(completed(sure, self.look_up_tokens(&unsure).await?))
     }
 
-    /// Asks the store, whatever is known here.
-    pub(super) async fn ask_blacklist(&self, keys: &[&str]) -> Result<Vec<bool>, StoreError> {
+    /// Asks the store, whatever is known here, and takes note of what it says.
+    pub(super) async fn look_up_tokens(&self, keys: &[&str]) -> Result<Vec<bool>, StoreError> {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        self.measured("is_blacklisted", async {
+        let replica = &self.shared.replica;
+        let before = |key: &&str| replica.before(&Item::Token((*key).to_owned()));
+        let before: Vec<_> = keys.iter().map(before).collect();
+        let listed = self.measured("is_blacklisted", async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.are_blacklisted(keys)),
                 Engine::Redis(redis) => redis.are_blacklisted(keys).await,
             }
-        })
-        .await
+        });
+        let listed = listed.await?;
+        for ((key, listed), before) in keys.iter().zip(&listed).zip(before) {
+            replica.note_token(key, *listed, before);
+        }
+        Ok(listed)
     }
 
     /// Refuses, from now on, every token without a session of this person that was issued up to now,
@@ -85,37 +79,66 @@ impl Store {
     /// knows the person by.
     pub async fn cut_off(&self, user_key: &str) -> Result<(), StoreError> {
         let person = person_hash(user_key);
-        let cut_off = self.measured("cut_off", async {
+        let mut second = None;
+        let outcome = self.measured("cut_off", async {
             match &self.engine {
-                Engine::Memory(memory) => Ok(memory.cut_off(person)),
-                Engine::Redis(redis) => redis.cut_off(&person).await,
+                Engine::Memory(memory) => second = Some(memory.cut_off(person)),
+                Engine::Redis(redis) => redis.cut_off(&person, &mut second).await?,
             }
+            Ok(())
         });
-        let second = cut_off.await?;
-        self.announce(Revocation::Person(person, second));
-        Ok(())
+        let outcome = outcome.await;
+        if let Some(second) = second {
+            self.announce(Revocation::Person(person, second));
+        }
+        outcome
     }
 
     /// Tells for each person the second up to which their tokens without session are refused, in
-    /// their order.
+    /// their order; asks for what this gateway is not sure of.
     pub async fn cut_offs(&self, user_keys: &[&str]) -> Result<Vec<Option<u64>>, StoreError> {
         let people: Vec<PersonHash> = user_keys.iter().map(|key| person_hash(key)).collect();
-        self.ask_cut_offs(&people).await
+        let sure = |person: &PersonHash| self.shared.replica.is_surely_cut_off(person);
+        let (sure, unsure) = parted(&people, sure);
+        Ok(completed(sure, self.look_up_people(&unsure).await?))
     }
 
-    pub(super) async fn ask_cut_offs(
+    /// Asks the store, whatever is known here, and takes note of what it says.
+    pub(super) async fn look_up_people(
         &self,
         people: &[PersonHash],
     ) -> Result<Vec<Option<u64>>, StoreError> {
         if people.is_empty() {
             return Ok(Vec::new());
         }
-        self.measured("cut_offs", async {
+        let replica = &self.shared.replica;
+        let before = |person: &PersonHash| replica.before(&Item::Person(*person));
+        let before: Vec<_> = people.iter().map(before).collect();
+        let cut_offs = self.measured("cut_offs", async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.cut_offs(people)),
                 Engine::Redis(redis) => redis.cut_offs(people).await,
             }
-        })
-        .await
+        });
+        let cut_offs = cut_offs.await?;
+        for ((person, cut_off), before) in people.iter().zip(&cut_offs).zip(before) {
+            replica.note_person(*person, *cut_off, before);
+        }
+        Ok(cut_offs)
     }
+}
+
+/// What is sure of each, in their order, and those of which nothing is.
+fn parted<K: Copy, T>(keys: &[K], sure: impl Fn(&K) -> Option<T>) -> (Vec<Option<T>>, Vec<K>) {
+    let sure: Vec<Option<T>> = keys.iter().map(sure).collect();
+    let unsure = keys.iter().zip(&sure).filter(|(_, sure)| sure.is_none());
+    let unsure = unsure.map(|(key, _)| *key).collect();
+    (sure, unsure)
+}
+
+/// What was sure, with what was told of the others in its place.
+fn completed<T: Default>(sure: Vec<Option<T>>, told: Vec<T>) -> Vec<T> {
+    let mut told = told.into_iter();
+    let complete = |sure: Option<T>| sure.or_else(|| told.next()).unwrap_or_default();
+    sure.into_iter().map(complete).collect()
 }

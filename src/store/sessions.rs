@@ -31,15 +31,21 @@ impl Store {
         on_limit: OnLimit,
         idle: Option<Duration>,
     ) -> Result<Created, StoreError> {
+        let mut evicted = Vec::new();
         let created = self
             .measured("create_session", async {
                 match &self.engine {
                     Engine::Memory(memory) => {
-                        Ok(memory.create_session(session, grant, max, on_limit, idle))
+                        let created = memory.create_session(session, grant, max, on_limit, idle);
+                        if let Created::Created { evicted: ended } = &created {
+                            evicted.clone_from(ended);
+                        }
+                        Ok(created)
                     }
                     Engine::Redis(redis) => {
+                        let evicted = &mut evicted;
                         redis
-                            .create_session(session, grant, max, on_limit, idle)
+                            .create_session(session, grant, max, on_limit, idle, evicted)
                             .await
                     }
                 }
@@ -47,10 +53,10 @@ impl Store {
             .await;
         // Until now it was known to be missing, if it was asked for.
         self.changed(&Item::Session(session.id));
+        self.ended(&evicted, EndReason::Evicted);
         let created = created?;
-        if let Created::Created { evicted } = &created {
+        if let Created::Created { .. } = &created {
             self.shared.metrics.sessions_created.inc();
-            self.ended(evicted, EndReason::Evicted);
         }
         Ok(created)
     }

@@ -57,7 +57,13 @@ impl Scene {
 
     fn forget(&mut self) {
         match &self.redis {
-            Some(redis) => drop(redis.command(&["FLUSHALL"])),
+            Some(redis) => {
+                redis.command(&["FLUSHALL"]);
+                // Answers when the gateway has heard of it.
+                let path = format!("/admin/sessions/{}?wait=fleet", "0".repeat(64));
+                let told = self.gateway.admin(Request::delete(&path)).data();
+                assert_eq!(told["confirmed"].as_array().unwrap().len(), 1, "{told}");
+            }
             None => self.gateway.restart(),
         }
     }

@@ -48,6 +48,7 @@ mod rate_limits;
 mod readme;
 mod refused_bodies;
 mod reload;
+mod revocation_replicas;
 mod secrets;
 mod sentinel;
 mod sessions;

@@ -11,19 +11,19 @@ use proptest::test_runner::{Config, TestRunner};
 use crate::server::Server;
 
 const HARNESS: &str = "
-    local c = counter(KEYS[1], 2)
+    local c = counter(KEYS[1], ARGV[2])
     look(c)
-    if ARGV[7] == 'spend' and c.wait == 0 then spend(c, tonumber(ARGV[8])) end
-    local reply, granted = {}, 0
-    if ARGV[7] == 'grant' and c.wait == 0 then
-      granted = grant(c, tonumber(ARGV[8]), tonumber(ARGV[9]), 4)
+    if ARGV[3] == 'spend' and c.wait == 0 then spend(c, tonumber(ARGV[4])) end
+    local granted = 0
+    if ARGV[3] == 'grant' and c.wait == 0 then
+      granted = grant(c, tonumber(ARGV[4]), tonumber(ARGV[5]), 4)
     end
-    if ARGV[7] == 'back' then
-      give_back(c, tonumber(ARGV[8]), tonumber(ARGV[9]))
+    if ARGV[3] == 'back' then
+      give_back(c, tonumber(ARGV[4]), tonumber(ARGV[5]))
       look(c)
       c.wait = 0
     end
-    report(reply, 1, c)
+    local reply = { struct.unpack('<BI8I8I8', report(c)) }
     -- A key that was written lives until it is whole; here it stays, for this clock is not real.
     local ttl = redis.call('PTTL', KEYS[1])
     reply[5] = (ttl < 0 or ttl * 1000 >= reply[3]) and 1 or 0
@@ -104,9 +104,9 @@ fn history(
     steps: &[(Step, i64)],
 ) -> Result<(), TestCaseError> {
     let (letter, burst) = match algorithm {
-        Algorithm::SlidingWindow => ("w", 0),
-        Algorithm::SlidingLog => ("l", 0),
-        Algorithm::TokenBucket { burst } => ("b", burst),
+        Algorithm::SlidingWindow => (b"w", 0),
+        Algorithm::SlidingLog => (b"l", 0),
+        Algorithm::TokenBucket { burst } => (b"b", burst),
     };
     let rule = Rule {
         limit,
@@ -123,32 +123,13 @@ fn history(
         if algorithm == Algorithm::SlidingLog {
             state = looked.clone();
         }
-        let (mut granted, mut words) = (0, ("peek", 0, 0));
-        match *step {
-            Step::Spend(many) => {
-                let many = many.min(looked.remaining(rule));
-                words = ("spend", many, 0);
-                if wait == 0 {
-                    (0..many).for_each(|_| looked.spend(rule, now));
-                    state = looked.clone();
-                }
-            }
-            Step::Grant(want, held) => {
-                words = ("grant", want, held);
-                let leads = true;
-                granted = looked.grant(rule, now, Ask { want, held, leads }, 4);
-                if granted > 0 {
-                    state = looked.clone();
-                }
-            }
-            Step::Back(many, ago) => {
-                words = ("back", many, now - ago);
-                looked.give_back(rule, now, many, now - ago);
-                state = looked.clone();
-                looked.wait(rule, now);
-                wait = 0;
-            }
-            Step::Peek => {}
+        let (granted, words, kept) = act(*step, rule, now, wait, &mut looked);
+        if kept {
+            state = looked.clone();
+        }
+        if words.0 == "back" {
+            looked.wait(rule, now);
+            wait = 0;
         }
         let expected = [
             u64::from(wait == 0),
@@ -159,13 +140,10 @@ fn history(
             granted,
             looked.as_of(rule, now),
         ];
+        let numbers = [limit, width, burst].map(u64::to_le_bytes).concat();
         let mut call = script.key(key);
         call.arg(now)
-            .arg(letter)
-            .arg(limit)
-            .arg(width)
-            .arg(burst)
-            .arg(0)
+            .arg([&letter[..], b"\0", &numbers].concat())
             .arg(words.0)
             .arg(words.1)
             .arg(words.2);
@@ -173,4 +151,34 @@ fn history(
         prop_assert_eq!(found, expected, "{:?} {:?} at {}", algorithm, step, now);
     }
     Ok(())
+}
+
+/// Does one step to the pure counter; gives how many were granted, the words for the script, and
+/// whether anything of it is kept.
+fn act(
+    step: Step,
+    rule: Rule,
+    now: u64,
+    wait: u64,
+    state: &mut State,
+) -> (u64, (&'static str, u64, u64), bool) {
+    match step {
+        Step::Spend(many) => {
+            let many = many.min(state.remaining(rule));
+            if wait == 0 {
+                (0..many).for_each(|_| state.spend(rule, now));
+            }
+            (0, ("spend", many, 0), wait == 0)
+        }
+        Step::Grant(want, held) => {
+            let leads = true;
+            let granted = state.grant(rule, now, Ask { want, held, leads }, 4);
+            (granted, ("grant", want, held), granted > 0)
+        }
+        Step::Back(many, ago) => {
+            state.give_back(rule, now, many, now - ago);
+            (0, ("back", many, now - ago), true)
+        }
+        Step::Peek => (0, ("peek", 0, 0), false),
+    }
 }

@@ -34,6 +34,7 @@ pub(crate) fn settings(engine: Engine, key_prefix: String, timeout: Duration) ->
         engine,
         key_prefix,
         timeout,
+        revocation_replicas: 0,
         sessions_on_outage: SessionsOnOutage::Deny,
         cached_for: Duration::from_secs(60),
         limits_on_outage: OnOutage::Local,
@@ -148,14 +149,8 @@ pub(crate) fn inquiry<'a>(
 ) -> Inquiry<'a> {
     Inquiry {
         before,
-        session: None,
-        known: None,
-        last_access: 0,
-        blacklist_key: None,
-        cut_off_of: None,
-        issued_at: None,
-        require,
         after,
+        ..Inquiry::nothing(require)
     }
 }
 

@@ -111,6 +111,7 @@ async fn gateway_with(adjust: impl FnOnce(&mut Live)) -> Gateway {
         &settings::Store {
             engine: settings::Engine::Memory,
             key_prefix: "t:".to_owned(),
+            revocation_replicas: 0,
             timeout: Duration::from_secs(1),
             sessions_on_outage: settings::SessionsOnOutage::Deny,
             cached_for: Duration::from_secs(1),

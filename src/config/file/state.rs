@@ -27,8 +27,7 @@ pub(in crate::config) struct Store {
     pub(in crate::config) key_prefix: String,
     /// For any one operation. Past it the answer is "unknown", never "no".
     pub(in crate::config) timeout: Time,
-    /// Replicas that must have a revocation before its caller hears of success. More than 0 is not
-    /// supported by this version yet.
+    /// Replicas that must have a revocation before its caller hears of success; else it hears 503.
     #[schemars(range(max = 100))]
     pub(in crate::config) revocation_replicas: u32,
     /// What holds while the store does not answer.

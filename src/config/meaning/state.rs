@@ -16,9 +16,6 @@ pub(super) fn store(
     place: &Place,
     review: &mut Review<'_>,
 ) -> Option<Store> {
-    if written.revocation_replicas > 0 {
-        review.unsupported(&place.key("revocation_replicas"));
-    }
     let password_file = written.password_file.as_deref();
     let password = review.secret(place, "password", written.password.as_ref(), password_file);
     let engine = engine(written, password, place, review);
@@ -36,6 +33,7 @@ pub(super) fn store(
         engine: engine?,
         key_prefix: written.key_prefix.clone(),
         timeout: review.positive(&place.key("timeout"), written.timeout),
+        revocation_replicas: written.revocation_replicas,
         sessions_on_outage: match written.on_outage.sessions {
             file::SessionsOnOutage::Deny => SessionsOnOutage::Deny,
             file::SessionsOnOutage::Cached => SessionsOnOutage::Cached,

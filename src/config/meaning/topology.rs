@@ -87,6 +87,10 @@ pub(super) fn address(
 /// What is only for a Redis is a mistake beside `memory`.
 pub(super) fn refuse_in_memory(written: &file::Store, section: &Place, review: &mut Review<'_>) {
     refuse_sentinel_password(written, section, review);
+    if written.revocation_replicas > 0 {
+        let message = "\"revocation_replicas\" is for a Redis; this store is in memory";
+        review.fault_at_key(&section.key("revocation_replicas"), message);
+    }
     if written.tls.is_some() {
         let message = "\"tls\" is for a Redis; this store is in memory";
         review.fault_at_key(&section.key("tls"), message);

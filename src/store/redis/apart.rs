@@ -140,7 +140,10 @@ fn early(charge: &Charge, inquiry: &Inquiry<'_>) -> bool {
 }
 
 fn only<'a>(charge: &'a Charge, anything: &'a Require) -> Inquiry<'a> {
-    Inquiry::about(from_ref(charge), anything)
+    Inquiry {
+        before: from_ref(charge),
+        ..Inquiry::nothing(anything)
+    }
 }
 
 /// The session, the blacklist entry and the cut-off, as far as they are asked for.
@@ -149,16 +152,16 @@ fn identity<'a>(inquiry: &Inquiry<'a>, anything: &'a Require) -> impl Iterator<I
         session: Some(id),
         known: inquiry.known.clone(),
         last_access: inquiry.last_access,
-        ..Inquiry::about(&[], anything)
+        ..Inquiry::nothing(anything)
     });
     let blacklist = inquiry.blacklist_key.map(|key| Inquiry {
         blacklist_key: Some(key),
-        ..Inquiry::about(&[], anything)
+        ..Inquiry::nothing(anything)
     });
     let cut_off = inquiry.cut_off_of.map(|person| Inquiry {
         cut_off_of: Some(person),
         issued_at: inquiry.issued_at,
-        ..Inquiry::about(&[], anything)
+        ..Inquiry::nothing(anything)
     });
     [session, blacklist, cut_off].into_iter().flatten()
 }

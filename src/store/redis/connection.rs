@@ -1,33 +1,22 @@
-//! One connection and the task that keeps it: connects, watches, replaces. While it is down every
-//! question fails at once.
+//! One connection, kept by a task of its own. While it is down every question fails at once.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Pipeline, Value};
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
-use tokio::time::timeout;
 
 use super::super::StoreError;
-use super::cluster::Atlas;
-use super::dial;
+use super::atlas::Atlas;
 use super::fault::{self, Fault};
 use super::links::Links;
 use super::scripts::Scripts;
 use super::sentinel::Resolver;
+use super::supervision::{Line, State, supervise};
 use crate::settings::Node;
-
-/// How often a silent connection is tried.
-const WATCH_EVERY: Duration = Duration::from_millis(250);
-/// How long it may take to answer then. Both together stay below half a second.
-const ANSWER_WITHIN: Duration = Duration::from_millis(200);
-pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// A server that is back is used well within half a second.
-pub(super) const LONGEST_PAUSE: Duration = Duration::from_millis(400);
 
 /// A supervised connection; its task ends with it.
 pub(super) struct Link {
@@ -63,29 +52,6 @@ impl Target {
     }
 }
 
-/// What the link and its task share.
-struct Line {
-    target: Target,
-    links: Arc<Links>,
-    scripts: Arc<Scripts>,
-    state: ArcSwap<State>,
-    suspected: Notify,
-    /// Whether it is known if the server can be reached.
-    tried: watch::Sender<bool>,
-}
-
-enum State {
-    Up(Connected),
-    Down(StoreError),
-}
-
-struct Connected {
-    connection: MultiplexedConnection,
-    failed: Arc<Notify>,
-    /// Milliseconds since the links were made, as of the last answer.
-    answered: Arc<AtomicU64>,
-}
-
 impl Link {
     /// Starts the task that connects, on the current tokio runtime.
     pub(super) fn supervised(target: Target, links: Arc<Links>, scripts: Arc<Scripts>) -> Link {
@@ -99,6 +65,8 @@ impl Link {
             scripts,
             state: ArcSwap::from_pointee(State::Down(StoreError::Unreachable)),
             suspected: Notify::new(),
+            timeouts: AtomicU32::new(0),
+            shut: AtomicBool::new(false),
             tried: watch::Sender::new(false),
         });
         let supervisor = tokio::spawn(supervise(Arc::clone(&line))).abort_handle();
@@ -115,7 +83,9 @@ impl Link {
         let _ = self.line.tried.subscribe().wait_for(|tried| *tried).await;
     }
 
+    /// An operation got no answer in time.
     pub(super) fn suspect(&self) {
+        self.line.timeouts.fetch_add(1, Ordering::Relaxed);
         self.line.suspected.notify_one();
     }
 
@@ -153,6 +123,27 @@ impl Link {
                 .ok_or_else(|| Fault::unreachable("too few answers"))?;
         }
         Ok(replies)
+    }
+
+    /// Asks many things and another one after them on the same connection; all of it again if the
+    /// server had forgotten a script.
+    pub(super) async fn ask_all_then(
+        &self,
+        commands: &Pipeline,
+        last: &Cmd,
+    ) -> Result<(Vec<Value>, Value), Fault> {
+        let mut together = commands.clone();
+        together.add_command(last.clone());
+        let mut replies = self.ask_all_once(&together).await?;
+        if replies.iter().any(fault::is_no_script) {
+            self.ask_all_once(&self.line.scripts.loading()).await?;
+            replies = self.ask_all_once(&together).await?;
+        }
+        let last = replies.pop();
+        Ok((
+            replies,
+            last.ok_or_else(|| Fault::unreachable("too few answers"))?,
+        ))
     }
 
     async fn ask_once(&self, command: &Cmd) -> Result<Value, Fault> {
@@ -201,6 +192,9 @@ impl Link {
         let fault = match outcome {
             Ok(answer) => {
                 answered.store(self.line.elapsed(), Ordering::Relaxed);
+                if self.line.timeouts.load(Ordering::Relaxed) > 0 {
+                    self.line.timeouts.store(0, Ordering::Relaxed);
+                }
                 return Ok(answer);
             }
             Err(error) => Fault::from(error),
@@ -224,128 +218,5 @@ impl Link {
 impl Drop for Link {
     fn drop(&mut self) {
         self.supervisor.abort();
-    }
-}
-
-impl Drop for Line {
-    fn drop(&mut self) {
-        // Only now is the task gone as well, and cannot come up again.
-        self.fall(StoreError::Unreachable);
-        self.links.unmade();
-    }
-}
-
-impl Line {
-    fn elapsed(&self) -> u64 {
-        self.links.elapsed()
-    }
-
-    fn rise(&self, connected: Connected) {
-        // Counted first: who finds the link up knows that it came up.
-        self.links.changed(1);
-        self.state.store(Arc::new(State::Up(connected)));
-        self.tried.send_replace(true);
-    }
-
-    fn fall(&self, error: StoreError) {
-        let before = self.state.swap(Arc::new(State::Down(error)));
-        if matches!(*before, State::Up(_)) {
-            self.links.changed(-1);
-        }
-        self.tried.send_replace(true);
-    }
-
-    fn warn(&self, what: &str, fault: &Fault) {
-        match &self.target {
-            Target::Member(server, _) => self.links.warn(server, what, fault),
-            Target::Server(_) | Target::Master(_) => {
-                self.links.warn(&self.links.address.topology, what, fault);
-            }
-        }
-    }
-
-    /// What is to be done besides connecting again, now that the server cannot be used.
-    fn lost(&self, what: &str, fault: &Fault) {
-        self.fall(fault.error);
-        if let Target::Member(_, atlas) = &self.target {
-            atlas.doubt();
-        }
-        self.warn(what, fault);
-    }
-}
-
-async fn supervise(line: Arc<Line>) {
-    let mut pause = FIRST_PAUSE;
-    loop {
-        match connect(&line).await {
-            Ok((server, connection)) => {
-                pause = FIRST_PAUSE;
-                let failed = Arc::new(Notify::new());
-                let answered = Arc::new(AtomicU64::new(line.elapsed()));
-                line.rise(Connected {
-                    connection: connection.clone(),
-                    failed: Arc::clone(&failed),
-                    answered: Arc::clone(&answered),
-                });
-                tracing::debug!(%server, "connected to the store");
-                let fault = tokio::select! {
-                    fault = watch(&line, connection, &failed, &answered) => fault,
-                    () = line.target.replaced(&server) => Fault::unreachable("another master"),
-                };
-                line.lost("lost the store", &fault);
-            }
-            Err(fault) => {
-                line.lost("cannot use the store", &fault);
-                pause = (pause * 2).min(LONGEST_PAUSE);
-            }
-        }
-        let share = rand::random_range(0.5..=1.0);
-        tokio::select! {
-            () = tokio::time::sleep(pause.mul_f64(share)) => {}
-            // Another link of this gateway has found the store again: no worker stays behind.
-            () = line.links.risen() => {}
-        }
-    }
-}
-
-async fn connect(line: &Line) -> Result<(Node, MultiplexedConnection), Fault> {
-    let server = line.target.server().await?;
-    let connection = match line.target {
-        Target::Member(..) => dial::member(&server, &line.links.address, &line.scripts).await?,
-        Target::Server(_) | Target::Master(_) => {
-            dial::store(&server, &line.links.address, &line.scripts).await?
-        }
-    };
-    Ok((server, connection))
-}
-
-/// Returns when the connection is of no use any more.
-async fn watch(
-    line: &Line,
-    mut connection: MultiplexedConnection,
-    failed: &Notify,
-    answered: &AtomicU64,
-) -> Fault {
-    let quiet_for = || {
-        let since = answered.load(Ordering::Relaxed);
-        Duration::from_millis(line.elapsed().saturating_sub(since))
-    };
-    loop {
-        let suspected = tokio::select! {
-            () = failed.notified() => return Fault::unreachable("connection lost"),
-            () = line.suspected.notified() => true,
-            () = tokio::time::sleep(WATCH_EVERY.saturating_sub(quiet_for())) => false,
-        };
-        // Whoever answers others need not be asked.
-        if !suspected && quiet_for() < WATCH_EVERY {
-            continue;
-        }
-        let ping = redis::cmd("PING");
-        let answer = timeout(ANSWER_WITHIN, ping.query_async::<Value>(&mut connection));
-        match answer.await {
-            Ok(Ok(_)) => answered.store(line.elapsed(), Ordering::Relaxed),
-            Ok(Err(error)) => return Fault::from(error),
-            Err(_) => return Fault::unreachable("no answer"),
-        }
     }
 }

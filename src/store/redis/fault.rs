@@ -54,6 +54,24 @@ impl From<RedisError> for Fault {
 }
 
 impl Fault {
+    /// A server that answers, but never in time.
+    pub(super) fn too_slow() -> Fault {
+        Fault {
+            error: StoreError::BreakerOpen,
+            ..Fault::unreachable("too slow")
+        }
+    }
+
+    /// Replicas that do not have what they should.
+    pub(super) fn unreplicated() -> Fault {
+        Fault {
+            error: StoreError::Unreplicated,
+            fatal: false,
+            no_script: false,
+            code: "WAIT".to_owned(),
+        }
+    }
+
     /// A server that cannot be used, in the words that the log has for it.
     pub(super) fn unreachable(code: &str) -> Fault {
         Fault {

@@ -19,16 +19,33 @@ const OLDEST: (u32, u32) = (6, 2);
 /// Clocks may be so far apart, in milliseconds, before somebody is told.
 const APART: i64 = 1_000;
 
-/// Looks at every server that the address leads to.
-pub(in super::super) async fn servers(address: &RedisAddress, prefix: &str) -> Vec<Finding> {
-    match &address.topology {
-        Topology::Standalone(server) => one(server, address, prefix).await,
-        Topology::Sentinel(sentinels) => watched(sentinels, address, prefix).await,
-        Topology::Cluster(seeds) => cluster(seeds, address, prefix).await,
+/// What the servers have to be good for.
+#[derive(Clone, Copy)]
+pub(in super::super) struct Wish<'a> {
+    pub address: &'a RedisAddress,
+    pub prefix: &'a str,
+    /// That must have a revocation.
+    pub replicas: u32,
+}
+
+impl Wish<'_> {
+    pub(super) fn is_clustered(&self) -> bool {
+        matches!(self.address.topology, Topology::Cluster(_))
     }
 }
 
-async fn watched(sentinels: &Sentinels, address: &RedisAddress, prefix: &str) -> Vec<Finding> {
+/// Looks at every server that the address leads to.
+pub(in super::super) async fn servers(wish: Wish<'_>) -> Vec<Finding> {
+    let address = wish.address;
+    match &address.topology {
+        Topology::Standalone(server) => one(server, wish).await,
+        Topology::Sentinel(sentinels) => watched(sentinels, wish).await,
+        Topology::Cluster(seeds) => cluster(seeds, wish).await,
+    }
+}
+
+async fn watched(sentinels: &Sentinels, wish: Wish<'_>) -> Vec<Finding> {
+    let address = wish.address;
     let mut found = Vec::new();
     let mut masters: Vec<Node> = Vec::new();
     for node in &sentinels.nodes {
@@ -50,7 +67,7 @@ async fn watched(sentinels: &Sentinels, address: &RedisAddress, prefix: &str) ->
             let what = format!("no Sentinel says where {} is", sentinels.master);
             found.push(finding(&address.topology, Grade::Error, what));
         }
-        [master] => found.extend(one(master, address, prefix).await),
+        [master] => found.extend(one(master, wish).await),
         _ => {
             let what = "the Sentinels do not agree on the master".to_owned();
             found.push(finding(&address.topology, Grade::Error, what));
@@ -59,7 +76,8 @@ async fn watched(sentinels: &Sentinels, address: &RedisAddress, prefix: &str) ->
     found
 }
 
-async fn cluster(seeds: &[Node], address: &RedisAddress, prefix: &str) -> Vec<Finding> {
+async fn cluster(seeds: &[Node], wish: Wish<'_>) -> Vec<Finding> {
+    let address = wish.address;
     let mut found = Vec::new();
     let mut known: Option<Map> = None;
     for seed in seeds {
@@ -78,7 +96,7 @@ async fn cluster(seeds: &[Node], address: &RedisAddress, prefix: &str) -> Vec<Fi
         found.push(finding(&address.topology, Grade::Error, what));
     }
     for master in map.masters() {
-        found.extend(one(master, address, prefix).await);
+        found.extend(one(master, wish).await);
     }
     found
 }
@@ -91,10 +109,10 @@ async fn map_of(seed: &Node, address: &RedisAddress) -> Result<Map, Fault> {
 }
 
 /// Looks at one server; it is fine only if nothing else is to be said of it.
-async fn one(server: &Node, address: &RedisAddress, prefix: &str) -> Vec<Finding> {
+async fn one(server: &Node, wish: Wish<'_>) -> Vec<Finding> {
     let looking = async {
-        let mut connection = dial::plain(server, address).await?;
-        look(&mut connection, address, prefix).await
+        let mut connection = dial::plain(server, wish.address).await?;
+        look(&mut connection, wish).await
     };
     let (version, told) = match within(PATIENCE, looking).await {
         Ok(found) => found,
@@ -110,17 +128,16 @@ async fn one(server: &Node, address: &RedisAddress, prefix: &str) -> Vec<Finding
 
 async fn look(
     connection: &mut MultiplexedConnection,
-    address: &RedisAddress,
-    prefix: &str,
+    wish: Wish<'_>,
 ) -> Result<(String, Vec<(Grade, String)>), Fault> {
-    let clustered = matches!(address.topology, Topology::Cluster(_));
     let mut told = Vec::new();
     let mut version = "it does not tell its version".to_owned();
     let info = redis::cmd("INFO").query_async::<String>(connection).await;
     match info {
         Ok(info) => {
             version = version_of(&info).unwrap_or(version);
-            told.extend(by_info(&info, clustered));
+            told.extend(by_info(&info, wish.is_clustered()));
+            told.extend(by_replicas(&info, wish.replicas));
         }
         Err(error) => {
             let code = Fault::from(error).code;
@@ -134,7 +151,7 @@ async fn look(
     if let Some(there) = time.ok().as_ref().and_then(clock) {
         told.extend(by_clock(i64::try_from(there).unwrap_or(i64::MAX) - here));
     }
-    told.extend(rights::missing(connection, prefix, clustered).await?);
+    told.extend(rights::missing(connection, wish).await?);
     Ok((version, told))
 }
 
@@ -168,6 +185,16 @@ fn by_info(info: &str, clustered: bool) -> Vec<(Grade, String)> {
         _ => {}
     }
     told
+}
+
+/// Whether there are as many replicas as must have a revocation.
+fn by_replicas(info: &str, wanted: u32) -> Option<(Grade, String)> {
+    let connected = line(info, "connected_slaves")?.parse::<u32>().ok()?;
+    let what = format!(
+        "it has {connected} replicas and revocation_replicas is {wanted}: \
+         every revocation would be answered with 503"
+    );
+    (connected < wanted).then_some((Grade::Error, what))
 }
 
 /// How far a server's clock is ahead, in milliseconds.
@@ -253,6 +280,14 @@ mod tests {
         let valkey = format!("{fit}valkey_version:8.1.0\r\n");
         assert_eq!(version_of(&valkey).as_deref(), Some("Valkey 8.1.0"));
         assert!(by_info(&valkey, false).is_empty());
+    }
+
+    #[test]
+    fn replicas_that_are_missing_are_told() {
+        let told = |wanted| by_replicas("role:master\r\nconnected_slaves:1\r\n", wanted);
+        assert_eq!((told(0), told(1)), (None, None));
+        assert!(told(2).is_some_and(|(_, what)| what.starts_with("it has 1 replicas")));
+        assert_eq!(by_replicas("role:master\r\n", 2), None);
     }
 
     #[test]

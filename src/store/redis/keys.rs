@@ -97,7 +97,7 @@ impl Keys {
         key.push(':');
         key.push_str(charge.counter.hex(&mut [0; 32]));
         key.push(':');
-        key.push(algorithm(charge));
+        key.push(char::from(algorithm(charge)));
         key.push_str(&Rule::of(&charge.limit).width.to_string());
         key
     }
@@ -182,11 +182,11 @@ impl Keys {
 }
 
 /// The letter that the scripts know an algorithm by.
-pub(super) fn algorithm(charge: &Charge) -> char {
+pub(super) fn algorithm(charge: &Charge) -> u8 {
     match charge.limit.algorithm {
-        Algorithm::SlidingWindow => 'w',
-        Algorithm::SlidingLog => 'l',
-        Algorithm::TokenBucket { .. } => 'b',
+        Algorithm::SlidingWindow => b'w',
+        Algorithm::SlidingLog => b'l',
+        Algorithm::TokenBucket { .. } => b'b',
     }
 }
 

@@ -3,7 +3,8 @@
 use redis::Value;
 
 use super::super::StoreError;
-use super::limits::{decision, number, with_rule};
+use super::limits::{Said, packed, rule};
+use super::record::Reader;
 use super::{Redis, fault, read};
 use crate::limits::{Answer, Ask, Charge, Decision, Micros, Unused, parts};
 
@@ -52,7 +53,8 @@ impl Redis {
         unused: &[(Charge, Unused)],
     ) -> Result<(), StoreError> {
         let call = |(charge, unused): &(Charge, Unused)| {
-            with_rule(self.scripts.refund.on(&[self.keys.limit(charge)]), charge)
+            let call = self.scripts.refund.on(&[self.keys.limit(charge)]);
+            call.arg(&rule(charge))
                 .arg(unused.many)
                 .arg(unused.counted_at)
         };
@@ -66,48 +68,31 @@ impl Redis {
         let keys: Vec<String> = wishes.iter().map(|(it, _)| self.keys.limit(it)).collect();
         let mut call = self.scripts.grant.on(&keys).arg(parts(gateways));
         for (charge, ask) in wishes {
-            call = with_rule(call, charge).arg(ask.want).arg(ask.held);
+            call = call.arg(&rule(charge)).arg(ask.want).arg(ask.held);
         }
         call
     }
 
     fn granted(&self, wishes: &[(&Charge, Ask)], reply: Value) -> Result<Vec<Granted>, StoreError> {
-        let Value::Array(numbers) = reply else {
-            return Err(StoreError::Malformed);
-        };
-        let [now, broken, numbers @ ..] = numbers.as_slice() else {
-            return Err(StoreError::Malformed);
-        };
-        self.count_malformed("charge", number(broken)?);
-        let now = number(now)?;
+        let reply = packed(reply)?;
+        let mut said = Said(Reader(&reply));
+        let now = said.number()?;
+        self.count_malformed("charge", said.number()?);
         let mut granted = Vec::with_capacity(wishes.len());
-        for ((charge, _), numbers) in wishes.iter().zip(numbers.chunks_exact(6)) {
-            let [allowed, left, whole, wait, many, as_of] = numbers else {
-                return Err(StoreError::Malformed);
-            };
+        for (charge, _) in wishes {
+            let decision = said.decision(charge)?.ok_or(StoreError::Malformed)?;
             let answer = Answer {
-                granted: number(many)?,
-                counted_at: number(as_of)?,
-                left: number(left)?,
-                whole_after: number(whole)?,
-                wait: number(wait)?,
+                granted: said.number()?,
+                counted_at: said.number()?,
+                left: decision.remaining,
+                whole_after: decision.reset_after.as_micros() as Micros,
+                wait: decision.retry_after.as_micros() as Micros,
             };
-            let allowed = i64::from(number(allowed)? == 1);
-            let decision = decision(
-                charge,
-                allowed,
-                answer.left,
-                answer.whole_after,
-                answer.wait,
-            );
             granted.push(Granted {
                 now,
                 decision,
                 answer,
             });
-        }
-        if granted.len() < wishes.len() {
-            return Err(StoreError::Malformed);
         }
         Ok(granted)
     }

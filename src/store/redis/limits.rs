@@ -6,18 +6,18 @@ use std::time::Duration;
 use redis::Value;
 
 use super::super::{Findings, Found, Inquiry, StoreError};
-use super::record::{self, Reading};
+use super::record::{self, Reader, Reading};
 use super::scripts::Call;
 use super::sessions::millis;
-use super::{Redis, keys, names, read};
+use super::{Redis, fault, keys, names, read};
 use crate::limits::{Charge, Decision, Micros, Rule, Unused};
 use crate::session::SessionId;
 
 /// What `decide.lua` says of the session.
-const MALFORMED: i64 = 2;
-const EXPIRED: i64 = 3;
-const REVOKED: i64 = 4;
-const ACTIVE: i64 = 5;
+const MALFORMED: u8 = 2;
+const EXPIRED: u8 = 3;
+const REVOKED: u8 = 4;
+const ACTIVE: u8 = 5;
 
 impl Redis {
     pub(in super::super) async fn decide(
@@ -40,13 +40,14 @@ impl Redis {
     ) -> Result<Vec<Result<Decision, StoreError>>, StoreError> {
         let call = |(charge, many): &(Charge, u64)| {
             let call = self.scripts.spend.on(&[self.keys.limit(charge)]);
-            with_rule(call, charge).arg(many)
+            call.arg(&rule(charge)).arg(many)
         };
         let replies = self.run_all(untold.iter().map(call).collect()).await?;
         let told = untold.iter().zip(replies).map(|((charge, _), reply)| {
-            let (broken, allowed, left, whole, wait) = read(reply)?;
-            self.count_malformed("charge", broken);
-            Ok(decision(charge, allowed, left, whole, wait))
+            let reply = packed(reply)?;
+            let mut said = Said(Reader(&reply));
+            self.count_malformed("charge", said.number()?);
+            said.decision(charge)?.ok_or(StoreError::Malformed)
         });
         Ok(told.collect())
     }
@@ -62,11 +63,13 @@ impl Redis {
     }
 
     pub(in super::super) async fn peek(&self, charge: &Charge) -> Result<Decision, StoreError> {
-        let call = with_rule(self.scripts.peek.on(&[self.keys.limit(charge)]), charge);
-        let (_, broken, allowed, left, whole, wait) =
-            read::<(u64, u64, i64, u64, u64, u64)>(self.run(call).await?)?;
-        self.count_malformed("peek_limit", broken);
-        Ok(decision(charge, allowed, left, whole, wait))
+        let peek = &self.scripts.peek;
+        let call = peek.on(&[self.keys.limit(charge)]).arg(&rule(charge));
+        let reply = packed(self.run(call).await?)?;
+        let mut said = Said(Reader(&reply));
+        let _now = said.number()?;
+        self.count_malformed("peek_limit", said.number()?);
+        said.decision(charge)?.ok_or(StoreError::Malformed)
     }
 
     pub(in super::super) async fn reset(&self, charge: &Charge) -> Result<bool, StoreError> {
@@ -74,7 +77,18 @@ impl Redis {
         read(self.ask(command.arg(self.keys.limit(charge))).await?)
     }
 
+    /// What asks an inquiry: where only limits are asked, a script of its own that has less to do.
     pub(super) fn question(&self, inquiry: &Inquiry<'_>, idle: Option<Duration>) -> Call {
+        if asks_of_identity(inquiry) {
+            return self.whole_question(inquiry, idle);
+        }
+        let charges = || inquiry.before.iter().chain(inquiry.after);
+        let keys: Vec<String> = charges().map(|charge| self.keys.limit(charge)).collect();
+        let call = self.scripts.charge.on(&keys);
+        charges().fold(call, |call, charge| call.arg(&rule(charge)))
+    }
+
+    fn whole_question(&self, inquiry: &Inquiry<'_>, idle: Option<Duration>) -> Call {
         let charges = || inquiry.before.iter().chain(inquiry.after);
         let mut keys: Vec<String> = charges().map(|charge| self.keys.limit(charge)).collect();
         if let Some(id) = inquiry.session {
@@ -98,7 +112,8 @@ impl Redis {
             .arg(u8::from(inquiry.cut_off_of.is_some()))
             .arg(or_nothing(inquiry.issued_at));
         for charge in charges() {
-            call = with_rule(call, charge)
+            call = call
+                .arg(&rule(charge))
                 .arg(names::list(&charge.limit.roles))
                 .arg(names::list(&charge.limit.except_roles));
         }
@@ -110,49 +125,26 @@ impl Redis {
         inquiry: &Inquiry<'_>,
         reply: Value,
     ) -> Result<Findings, StoreError> {
-        let Value::Array(parts) = reply else {
-            return Err(StoreError::Malformed);
-        };
-        let [
-            now,
-            status,
-            record,
-            last,
-            blacklisted,
-            broken,
-            cut_off,
-            limits @ ..,
-        ] = parts.as_slice()
-        else {
-            return Err(StoreError::Malformed);
-        };
-        self.count_malformed("decide", number(broken)?);
-        let status = i64::try_from(number(status)?).map_err(|_| StoreError::Malformed)?;
-        let session = match inquiry.session {
-            Some(id) => self.found(id, inquiry, status, record, number(last)?),
-            None => Found::NotAsked,
-        };
-        let mut decisions = Vec::with_capacity(limits.len() / 4);
-        let charges = inquiry.before.iter().chain(inquiry.after);
-        for (charge, numbers) in charges.zip(limits.chunks_exact(4)) {
-            let [allowed, left, whole, wait] = numbers else {
-                return Err(StoreError::Malformed);
-            };
-            let allowed = number(allowed)?;
-            // 2: it does not bind this session.
-            if allowed < 2 {
-                let (left, whole, wait) = (number(left)?, number(whole)?, number(wait)?);
-                decisions.push(decision(charge, i64::from(allowed == 1), left, whole, wait));
-            }
+        let reply = packed(reply)?;
+        let mut said = Said(Reader(&reply));
+        let mut findings = Findings::without_asking(said.number()? / 1000);
+        if !asks_of_identity(inquiry) {
+            self.count_malformed("decide", said.number()?);
+            let charges = inquiry.before.iter().chain(inquiry.after);
+            findings.decisions = said.decisions(charges)?;
+            return Ok(findings);
         }
-        Ok(Findings {
-            now: number(now)? / 1000,
-            session,
-            blacklisted: number(blacklisted)? > 0,
-            // Negative: there is none.
-            cut_off: number(cut_off).ok(),
-            decisions,
-        })
+        let (status, last) = (said.byte()?, said.number()?);
+        findings.blacklisted = said.byte()? > 0;
+        findings.cut_off = Some(said.number()?).filter(|second| *second > 0);
+        self.count_malformed("decide", said.number()?);
+        let evaluated = usize::try_from(said.number()?).unwrap_or(usize::MAX);
+        let charges = inquiry.before.iter().chain(inquiry.after);
+        findings.decisions = said.decisions(charges.take(evaluated))?;
+        if let Some(id) = inquiry.session {
+            findings.session = self.found(id, inquiry, status, said.0.0, last);
+        }
+        Ok(findings)
     }
 
     /// A session that is not understood is as good as none; it is counted, and whoever holds it
@@ -161,8 +153,8 @@ impl Redis {
         &self,
         id: SessionId,
         inquiry: &Inquiry<'_>,
-        status: i64,
-        record: &Value,
+        status: u8,
+        record: &[u8],
         last: u64,
     ) -> Found {
         if !(MALFORMED..=ACTIVE).contains(&status) {
@@ -173,10 +165,10 @@ impl Redis {
                 Found::Missing
             };
         }
-        if let (Value::Int(_), Some(known)) = (record, &inquiry.known) {
+        if let (ACTIVE, [], Some(known)) = (status, record, &inquiry.known) {
             return Found::Active(Arc::clone(known), last);
         }
-        match (status, record::read(id, record)) {
+        match (status, record::of(id, record)) {
             (EXPIRED, Reading::There(session)) => Found::Expired(*session),
             (REVOKED, Reading::There(session)) => Found::Revoked(*session),
             (ACTIVE, Reading::There(session)) => Found::Active(Arc::new(*session), last),
@@ -197,32 +189,63 @@ fn or_nothing(number: Option<u64>) -> String {
     number.map_or_else(String::new, |number| number.to_string())
 }
 
-pub(super) fn with_rule(call: Call, charge: &Charge) -> Call {
+/// What the scripts read a counter's rule from.
+pub(super) fn rule(charge: &Charge) -> [u8; 26] {
     let rule = Rule::of(&charge.limit);
-    call.arg(keys::algorithm(charge).to_string())
-        .arg(rule.limit)
-        .arg(rule.width)
-        .arg(rule.burst)
-        .arg(u8::from(charge.limit.shadow))
+    let head = [keys::algorithm(charge), u8::from(charge.limit.shadow)];
+    let numbers = [rule.limit, rule.width, rule.burst].map(u64::to_le_bytes);
+    let mut packed = [0; 26];
+    let bytes = head.into_iter().chain(numbers.into_iter().flatten());
+    for (to, from) in packed.iter_mut().zip(bytes) {
+        *to = from;
+    }
+    packed
 }
 
-pub(super) fn number(value: &Value) -> Result<u64, StoreError> {
-    match value {
-        Value::Int(number) => u64::try_from(*number).map_err(|_| StoreError::Malformed),
+fn asks_of_identity(inquiry: &Inquiry<'_>) -> bool {
+    inquiry.session.is_some() || inquiry.blacklist_key.is_some() || inquiry.cut_off_of.is_some()
+}
+
+pub(super) fn packed(reply: Value) -> Result<Vec<u8>, StoreError> {
+    match fault::settled(reply)? {
+        Value::BulkString(packed) => Ok(packed),
         _ => Err(StoreError::Malformed),
     }
 }
 
-pub(super) fn decision(
-    charge: &Charge,
-    allowed: i64,
-    left: u64,
-    whole: Micros,
-    wait: Micros,
-) -> Decision {
+/// A packed reply, read from its start.
+pub(super) struct Said<'a>(pub Reader<'a>);
+
+impl Said<'_> {
+    pub(super) fn byte(&mut self) -> Result<u8, StoreError> {
+        let byte = self.0.take(1).and_then(<[u8]>::first);
+        byte.copied().ok_or(StoreError::Malformed)
+    }
+
+    pub(super) fn number(&mut self) -> Result<u64, StoreError> {
+        self.0.number(8).ok_or(StoreError::Malformed)
+    }
+
+    /// `None`: the limit does not bind the session.
+    pub(super) fn decision(&mut self, charge: &Charge) -> Result<Option<Decision>, StoreError> {
+        let allowed = self.byte()?;
+        let (left, whole, wait) = (self.number()?, self.number()?, self.number()?);
+        Ok((allowed < 2).then(|| decision(charge, allowed == 1, left, whole, wait)))
+    }
+
+    fn decisions<'c>(
+        &mut self,
+        charges: impl Iterator<Item = &'c Charge>,
+    ) -> Result<Vec<Decision>, StoreError> {
+        let read = charges.map(|charge| self.decision(charge));
+        read.filter_map(Result::transpose).collect()
+    }
+}
+
+fn decision(charge: &Charge, allowed: bool, left: u64, whole: Micros, wait: Micros) -> Decision {
     Decision {
         limit: Arc::clone(&charge.limit),
-        allowed: allowed == 1,
+        allowed,
         remaining: left,
         reset_after: Duration::from_micros(whole),
         retry_after: Duration::from_micros(wait),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::fault::Fault;
@@ -14,13 +15,46 @@ use crate::settings::RedisAddress;
 /// How often the log may say the same.
 const LOG_EVERY: Duration = Duration::from_secs(5);
 
+/// How many links there are, and how many of them let nothing through. One that has not been tried
+/// yet is not among the latter.
+#[derive(Default)]
+struct Gates {
+    made: u64,
+    shut: u64,
+    told: Breaker,
+}
+
+/// What `portcullis_store_breaker` says, by its number.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Breaker {
+    /// Every link lets questions through.
+    #[default]
+    Closed = 0,
+    /// Some do.
+    HalfOpen = 1,
+    /// None does: all fail at once, and only the probes ask.
+    Open = 2,
+}
+
+impl Gates {
+    fn breaker(&self) -> Breaker {
+        match self.shut {
+            0 => Breaker::Closed,
+            shut if shut < self.made => Breaker::HalfOpen,
+            _ => Breaker::Open,
+        }
+    }
+}
+
 pub(super) struct Links {
     pub address: RedisAddress,
+    /// How long an operation may take.
+    pub patience: Duration,
     metrics: Arc<Metrics>,
     up: AtomicI64,
     /// How many times a link has come up.
     risings: AtomicU64,
-    made: AtomicI64,
+    gates: Mutex<Gates>,
     /// Told when a link has come up, to those that wait.
     risen: Notify,
     started: Instant,
@@ -29,13 +63,14 @@ pub(super) struct Links {
 }
 
 impl Links {
-    pub(super) fn new(address: RedisAddress, metrics: Arc<Metrics>) -> Links {
+    pub(super) fn new(address: RedisAddress, patience: Duration, metrics: Arc<Metrics>) -> Links {
         Links {
             address,
+            patience,
             metrics,
             up: AtomicI64::new(0),
             risings: AtomicU64::new(0),
-            made: AtomicI64::new(0),
+            gates: Mutex::default(),
             risen: Notify::new(),
             started: Instant::now(),
             logged: AtomicU64::new(0),
@@ -48,16 +83,50 @@ impl Links {
 
     /// How many there are, and how many of them are up.
     pub(super) fn count(&self) -> (u64, u64) {
-        let read = |count: &AtomicI64| count.load(Ordering::SeqCst).unsigned_abs();
-        (read(&self.made), read(&self.up))
+        let up = self.up.load(Ordering::SeqCst).unsigned_abs();
+        (self.gates.lock().made, up)
     }
 
     pub(super) fn made(&self) {
-        self.made.fetch_add(1, Ordering::SeqCst);
+        self.gates(|gates| gates.made += 1);
     }
 
-    pub(super) fn unmade(&self) {
-        self.made.fetch_sub(1, Ordering::SeqCst);
+    /// One is gone, which may have let nothing through.
+    pub(super) fn unmade(&self, shut: bool) {
+        self.gates(|gates| {
+            gates.made -= 1;
+            gates.shut -= u64::from(shut);
+        });
+    }
+
+    /// A link lets nothing through any more.
+    pub(super) fn shut(&self) {
+        self.gates(|gates| gates.shut += 1);
+    }
+
+    /// And does again.
+    pub(super) fn opened(&self) {
+        self.gates(|gates| gates.shut -= 1);
+    }
+
+    /// Changes the counts; the metric and the log follow.
+    fn gates(&self, change: impl FnOnce(&mut Gates)) {
+        let mut gates = self.gates.lock();
+        change(&mut gates);
+        let breaker = gates.breaker();
+        if breaker == gates.told {
+            return;
+        }
+        gates.told = breaker;
+        self.metrics.store_breaker.set(breaker as i64);
+        let server = &self.address.topology;
+        match breaker {
+            Breaker::Closed => tracing::info!(%server, state = "closed", "the store's breaker"),
+            Breaker::HalfOpen => {
+                tracing::warn!(%server, state = "half_open", "the store's breaker")
+            }
+            Breaker::Open => tracing::warn!(%server, state = "open", "the store's breaker"),
+        }
     }
 
     /// A link has come up (1) or gone down (-1).

@@ -14,11 +14,12 @@ use tokio::time::{sleep, timeout};
 
 use super::super::news::News;
 use super::super::system_clock;
-use super::cluster::Atlas;
-use super::connection::{FIRST_PAUSE, LONGEST_PAUSE, Target};
+use super::atlas::Atlas;
+use super::connection::Target;
 use super::fault::Fault;
 use super::keys::Keys;
 use super::road::Way;
+use super::supervision::{FIRST_PAUSE, LONGEST_PAUSE};
 use super::{Redis, clock, dial};
 use crate::session::Millis;
 use crate::settings::Node;

@@ -4,6 +4,7 @@
 mod activity;
 mod amend;
 mod apart;
+mod atlas;
 mod cluster;
 mod connection;
 mod dial;
@@ -24,6 +25,7 @@ mod names;
 mod profiles;
 mod record;
 mod refresh;
+mod replicas;
 mod revocations;
 mod rights;
 mod road;
@@ -31,6 +33,7 @@ mod scripts;
 mod sentinel;
 mod sessions;
 mod slots;
+mod supervision;
 mod tls;
 mod upkeep;
 mod users;
@@ -42,10 +45,11 @@ use redis::Value;
 use super::StoreError;
 use crate::metrics::Metrics;
 use crate::session::Millis;
-use crate::settings::RedisAddress;
+use crate::settings::{self, RedisAddress};
 use keys::Keys;
 use links::Links;
 use listener::Clock;
+use replicas::Replicas;
 use road::{Road, Way};
 use scripts::{Call, Scripts};
 
@@ -61,27 +65,42 @@ pub(super) struct Redis {
     links: Arc<Links>,
     keys: Arc<Keys>,
     scripts: Arc<Scripts>,
+    /// Absent where nobody waits for replicas.
+    replicas: Option<Arc<Replicas>>,
     clock: Arc<Clock>,
     metrics: Arc<Metrics>,
 }
 
 impl Redis {
-    pub(super) fn new(address: &RedisAddress, prefix: &str, metrics: Arc<Metrics>) -> Redis {
-        let links = Arc::new(Links::new(address.clone(), Arc::clone(&metrics)));
+    pub(super) fn new(
+        address: &RedisAddress,
+        settings: &settings::Store,
+        metrics: Arc<Metrics>,
+    ) -> Redis {
+        let links = Links::new(address.clone(), settings.timeout, Arc::clone(&metrics));
+        let links = Arc::new(links);
+        let wanted = settings.revocation_replicas;
         Redis {
             road: None,
             way: Way::new(&links),
             links,
-            keys: Arc::new(Keys::new(prefix)),
+            keys: Arc::new(Keys::new(&settings.key_prefix)),
             scripts: Arc::new(Scripts::new()),
+            replicas: (wanted > 0).then(|| Arc::new(Replicas::new(wanted, settings.timeout))),
             clock: Arc::default(),
             metrics,
         }
     }
 
     pub(super) fn link(&self) -> Redis {
-        let (links, scripts) = (Arc::clone(&self.links), Arc::clone(&self.scripts));
-        let road = self.way.open(links, scripts);
+        let open = || {
+            let (links, scripts) = (Arc::clone(&self.links), Arc::clone(&self.scripts));
+            self.way.open(links, scripts)
+        };
+        let road = open();
+        if let Some(replicas) = &self.replicas {
+            replicas.reach(open);
+        }
         Redis {
             road: Some(Arc::new(road)),
             ..self.clone()

@@ -73,13 +73,18 @@ pub(super) fn write(session: &Session) -> Option<Vec<u8>> {
     Some(record)
 }
 
-/// Reads the answer to a `GET`, or the same out of a script's answer.
+/// Reads the answer to a `GET`.
 pub(super) fn read(id: SessionId, reply: &Value) -> Reading {
     let record = match reply {
         Value::Nil => return Reading::Missing,
         Value::BulkString(record) => record,
         _ => return Reading::Malformed,
     };
+    of(id, record)
+}
+
+/// Reads what a session's key holds.
+pub(super) fn of(id: SessionId, record: &[u8]) -> Reading {
     if record.first() == Some(&MARK) {
         return Reading::Missing;
     }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::super::revocations::CUT_OFF_KEPT;
 use super::super::{PersonHash, StoreError};
 use super::{Redis, read};
@@ -17,7 +19,10 @@ impl Redis {
         let millis = millis.clamp(1, 3_155_760_000_000);
         let mut command = redis::cmd("SET");
         command.arg(self.keys.blacklist(key)).arg(1);
-        self.ask(command.arg("PX").arg(millis)).await.map(drop)
+        command.arg("PX").arg(millis);
+        let began = Instant::now();
+        self.ask(&command).await?;
+        self.replicated(began, || vec![command.into()]).await
     }
 
     pub(in super::super) async fn unblacklist(&self, key: &str) -> Result<bool, StoreError> {
@@ -37,10 +42,21 @@ impl Redis {
         replies.into_iter().map(read).collect()
     }
 
-    pub(in super::super) async fn cut_off(&self, person: &PersonHash) -> Result<u64, StoreError> {
-        let call = self.scripts.cut_off.on(&[self.keys.cut_off(person)]);
-        let kept = CUT_OFF_KEPT.as_secs() * 1000;
-        read(self.run(call.arg(kept)).await?)
+    /// Puts down up to which second, once that is known.
+    pub(in super::super) async fn cut_off(
+        &self,
+        person: &PersonHash,
+        second: &mut Option<u64>,
+    ) -> Result<(), StoreError> {
+        let call = |at: Option<u64>| {
+            let call = self.scripts.cut_off.on(&[self.keys.cut_off(person)]);
+            let call = call.arg(CUT_OFF_KEPT.as_secs() * 1000);
+            call.arg(at.map(|at| at.to_string()).unwrap_or_default())
+        };
+        let began = Instant::now();
+        let done: u64 = read(self.run(call(*second)).await?)?;
+        *second = Some(done);
+        self.replicated(began, || vec![call(Some(done))]).await
     }
 
     pub(in super::super) async fn cut_offs(

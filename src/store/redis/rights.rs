@@ -6,9 +6,10 @@ use redis::{RedisError, Value};
 
 use super::super::inspect::Grade;
 use super::fault::Fault;
+use super::inspect::Wish;
 
 /// Every command that is used, in scripts too, with arguments that it takes; `KEY` is one of ours.
-const USED: [&str; 35] = [
+const USED: [&str; 36] = [
     "EVALSHA 0 1 KEY",
     "SCRIPT LOAD -",
     "TIME",
@@ -44,16 +45,19 @@ const USED: [&str; 35] = [
     "ASKING",
     "CLUSTER SLOTS",
     "CLUSTER INFO",
+    "WAIT 0 1",
 ];
 /// Only a cluster is asked these.
 const IN_A_CLUSTER: [&str; 2] = ["ASKING", "CLUSTER"];
+/// Only where replicas must have a revocation.
+const FOR_REPLICAS: &str = "WAIT";
 
 /// What is to be said of the user's rights; nothing, if they are enough.
 pub(super) async fn missing(
     connection: &mut MultiplexedConnection,
-    prefix: &str,
-    clustered: bool,
+    wish: Wish<'_>,
 ) -> Result<Vec<(Grade, String)>, Fault> {
+    let prefix = wish.prefix;
     let key = format!("{prefix}probe:{:016x}", rand::random::<u64>());
     let mut told = Vec::new();
     if let Err(error) = redis::cmd("MULTI").query_async::<Value>(connection).await {
@@ -62,7 +66,9 @@ pub(super) async fn missing(
         return Ok(vec![(Grade::Warning, what)]);
     }
     for used in USED {
-        if !clustered && IN_A_CLUSTER.iter().any(|name| used.starts_with(name)) {
+        let only_there = IN_A_CLUSTER.iter().any(|name| used.starts_with(name));
+        let only_then = used.starts_with(FOR_REPLICAS);
+        if (only_there && !wish.is_clustered()) || (only_then && wish.replicas == 0) {
             continue;
         }
         let mut command = redis::Cmd::new();

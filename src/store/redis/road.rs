@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use redis::{Cmd, Pipeline, Value};
 
-use super::cluster::{Atlas, Cluster};
+use super::atlas::Atlas;
+use super::cluster::Cluster;
 use super::connection::{Link, Target};
 use super::fault::Fault;
 use super::links::Links;
@@ -83,6 +84,22 @@ impl Road {
         match self {
             Road::Direct(link) => link.ask_all(commands).await,
             Road::Cluster(cluster) => cluster.ask_all(commands).await,
+        }
+    }
+
+    /// Asks many things, and another one of each server that they went to, after them on the same
+    /// connection: the answers, and the servers' answers to the last.
+    pub(super) async fn ask_all_then(
+        &self,
+        commands: &Pipeline,
+        last: &Cmd,
+    ) -> Result<(Vec<Value>, Vec<Value>), Fault> {
+        match self {
+            Road::Direct(link) => {
+                let (replies, last) = link.ask_all_then(commands, last).await?;
+                Ok((replies, vec![last]))
+            }
+            Road::Cluster(cluster) => cluster.ask_all_then(commands, last).await,
         }
     }
 

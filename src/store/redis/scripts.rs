@@ -4,6 +4,7 @@ use redis::{Cmd, Pipeline, Script, ToRedisArgs};
 
 const CLOCK: &str = include_str!("scripts/clock.lua");
 const LIMIT: &str = include_str!("scripts/limit.lua");
+const SETTLE: &str = include_str!("scripts/settle.lua");
 const GIVE_BACK: &str = include_str!("scripts/give_back.lua");
 const PERMITS: &str = include_str!("scripts/permits.lua");
 const INDEX: &str = include_str!("scripts/index.lua");
@@ -13,6 +14,7 @@ const USE: &str = include_str!("scripts/use.lua");
 /// All scripts, hashed once.
 pub(super) struct Scripts {
     pub decide: Loaded,
+    pub charge: Loaded,
     pub peek: Loaded,
     pub refund: Loaded,
     pub spend: Loaded,
@@ -51,11 +53,18 @@ pub(super) struct Call {
 impl Scripts {
     pub(super) fn new() -> Scripts {
         Scripts {
-            decide: Loaded::new(&[CLOCK, LIMIT, include_str!("scripts/decide.lua")]),
+            decide: Loaded::new(&[CLOCK, LIMIT, SETTLE, include_str!("scripts/decide.lua")]),
+            charge: Loaded::new(&[CLOCK, LIMIT, SETTLE, include_str!("scripts/charge.lua")]),
             peek: Loaded::new(&[CLOCK, LIMIT, include_str!("scripts/peek.lua")]),
             refund: Loaded::new(&[CLOCK, LIMIT, GIVE_BACK, include_str!("scripts/refund.lua")]),
             spend: Loaded::new(&[CLOCK, LIMIT, include_str!("scripts/spend.lua")]),
-            grant: Loaded::new(&[CLOCK, LIMIT, PERMITS, include_str!("scripts/grant.lua")]),
+            grant: Loaded::new(&[
+                CLOCK,
+                LIMIT,
+                SETTLE,
+                PERMITS,
+                include_str!("scripts/grant.lua"),
+            ]),
             write_session: Loaded::new(&[
                 CLOCK,
                 RECORD,
@@ -97,6 +106,7 @@ impl Scripts {
         let mut commands = redis::pipe();
         for script in [
             &self.decide,
+            &self.charge,
             &self.peek,
             &self.refund,
             &self.spend,

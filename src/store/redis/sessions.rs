@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use redis::Value;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::super::{Entry, StoreError, Use};
 use super::record::{self, Reading};
@@ -114,8 +114,9 @@ impl Redis {
         idle: Option<Duration>,
         was_alive: &mut bool,
     ) -> Result<(), StoreError> {
-        let call = self.ending(&id, Some(reason), idle, false);
-        let reply = self.run(call).await?;
+        let began = Instant::now();
+        let call = || self.ending(&id, Some(reason), idle, false);
+        let reply = self.run(call()).await?;
         let (outcome, user) = ending(reply)?;
         *was_alive = outcome == ENDED_NOW;
         if outcome == MALFORMED {
@@ -124,6 +125,7 @@ impl Redis {
         if !matches!(outcome, ENDED_NOW | ENDED_BEFORE | IDLE) {
             return Ok(());
         }
+        self.replicated(began, || vec![call()]).await?;
         self.retire(&user.ok_or(StoreError::Malformed)?, &[id])
             .await
     }

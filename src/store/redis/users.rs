@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use redis::Value;
+use tokio::time::Instant;
 
 use super::super::sessions::Identity;
 use super::super::{Created, Grant, StoreError};
 use super::index::{session_ids, with_ages};
+use super::scripts::Call;
 use super::sessions::{ALIVE, ENDED_NOW, MISSING, ending};
 use super::{Redis, activity, fault, names, record};
 use crate::session::{EndReason, Millis, OnLimit, Session, SessionId};
@@ -40,7 +42,9 @@ impl Redis {
         max: u32,
         on_limit: OnLimit,
         idle: Option<Duration>,
+        evicted: &mut Vec<SessionId>,
     ) -> Result<Created, StoreError> {
+        let began = Instant::now();
         let record = record::write(session).ok_or(StoreError::Refused)?;
         let mut entered = self.enter(session, max, OnLimit::Reject).await?;
         if let Entered::Rejected { alive } = &entered {
@@ -53,10 +57,11 @@ impl Redis {
         let Entered::In { victims, forgotten } = entered else {
             return Ok(Created::LimitReached);
         };
-        let mut calls: Vec<_> = victims
-            .iter()
-            .map(|id| self.ending(id, Some(EndReason::Evicted), idle, true))
-            .collect();
+        let evictions = || {
+            let ending = |id| self.ending(id, Some(EndReason::Evicted), idle, true);
+            victims.iter().map(ending).collect()
+        };
+        let mut calls: Vec<Call> = evictions();
         let writing = &self.scripts.write_session;
         let writing = writing.on(&self.keys.both(&session.id));
         calls.push(
@@ -67,14 +72,22 @@ impl Redis {
         );
         let mut replies = self.run_all(calls).await?;
         fault::settled(replies.pop().ok_or(StoreError::Malformed)?)?;
-        let mut evicted = Vec::with_capacity(victims.len());
-        for (id, reply) in victims.into_iter().zip(replies) {
+        for (id, reply) in victims.iter().zip(replies) {
             if ending(reply)?.0 == ENDED_NOW {
-                evicted.push(id);
+                evicted.push(*id);
             }
         }
+        if let Err(error) = self.replicated(began, evictions).await {
+            // Nobody will hear of the new one, so it must not take anybody's place.
+            self.run(self.ending(&session.id, Some(EndReason::Terminated), None, false))
+                .await?;
+            self.retire(&session.user, &[session.id]).await?;
+            return Err(error);
+        }
         self.forget(&forgotten).await?;
-        Ok(Created::Created { evicted })
+        Ok(Created::Created {
+            evicted: evicted.clone(),
+        })
     }
 
     async fn enter(
@@ -139,13 +152,15 @@ impl Redis {
         idle: Option<Duration>,
         ended: &mut Vec<SessionId>,
     ) -> Result<(), StoreError> {
+        let began = Instant::now();
         let mut ids = self.not_ended(user).await?;
         ids.retain(|id| Some(*id) != except);
-        let calls = ids
-            .iter()
-            .map(|id| self.ending(id, Some(reason), idle, true));
+        let calls = || {
+            let ending = |id| self.ending(id, Some(reason), idle, true);
+            ids.iter().map(ending).collect()
+        };
         let mut first_error = Ok(());
-        for (id, reply) in ids.iter().zip(self.run_all(calls.collect()).await?) {
+        for (id, reply) in ids.iter().zip(self.run_all(calls()).await?) {
             match ending(reply) {
                 Ok((ENDED_NOW, ..)) => ended.push(*id),
                 Ok(_) => {}
@@ -154,6 +169,8 @@ impl Redis {
             }
         }
         first_error?;
+        // They stay in the index until it is sure: who tries again finds them.
+        self.replicated(began, calls).await?;
         self.retire(user, &ids).await
     }
 

@@ -119,6 +119,11 @@ impl Replica {
         self.sure_token(key, self.guard.sure()?)
     }
 
+    /// The second up to which a person's tokens are sure to be refused, or that they are not.
+    pub(in super::super) fn is_surely_cut_off(&self, person: &PersonHash) -> Option<Option<u64>> {
+        self.sure_person(person, self.guard.sure()?)
+    }
+
     fn sure_session(
         &self,
         id: SessionId,

@@ -7,19 +7,16 @@
 --       5 roles of which one is required, 6 scopes which are all required, 7 and 8 as above,
 --       9 the revision of the session that the caller has (empty: none), 10 as above, 11 when the
 --       token was issued, in seconds (empty: nobody knows);
---       then for each limit algorithm, limit, width, burst, shadow, roles, except_roles
--- reply now, session status (0 not asked, 1 missing, 2 malformed, 3 expired, 4 revoked, 5 active),
---       session's record (1: the one that the caller has), last use, blacklisted, counters that were
---       broken, cut-off in seconds (-1: none);
---       then for each limit evaluated four numbers (see report), the first of them 2 for a limit
---       that does not bind this session
+--       then for each limit its rule (see counter), roles, except_roles
+-- reply, packed: now in microseconds, session status (0 not asked, 1 missing, 2 malformed, 3 expired,
+--       4 revoked, 5 active), last use, 1 if blacklisted, cut-off in seconds (0: none), counters that
+--       were broken, how many limits were evaluated; then what each of them says, and the session's
+--       record (empty: there is none, or the caller has it)
 --
 -- Nothing at all is spent when a limit refuses. The limits before are spent when the session, the
 -- blacklist or the requirements end the request.
 local before, after = tonumber(ARGV[1]), tonumber(ARGV[2])
-local limits = {}
--- With room for two limits: a table that grows is slow.
-local reply = { now, 0, false, 0, 0, 0, -1, nil, nil, nil, nil, nil, nil, nil, nil }
+local status, last, listed, cut_off, known = 0, 0, 0, 0, ''
 
 -- Lists are written "\nadmin\neditor\n"; the empty list is "". Tells whether one of those wanted is
 -- held (`enough`: true), or whether one is not (`enough`: false).
@@ -35,43 +32,32 @@ end
 -- Looks at the counters of the limits from one to another; roles are those of the session, if there
 -- is one. Tells whether a limit refuses.
 local function refused(from, to, roles)
-  local refuses = false
+  local refusal = false
   for n = from, to do
-    local at = 12 + (n - 1) * 7
-    local only = ARGV[at + 5]
-    if roles and ((only ~= '' and not any(roles, only, true)) or any(roles, ARGV[at + 6], true)) then
+    local at = 12 + (n - 1) * 3
+    local only = ARGV[at + 1]
+    if roles and ((only ~= '' and not any(roles, only, true)) or any(roles, ARGV[at + 2], true)) then
       limits[n] = false
-    else
-      local c = counter(KEYS[n], at)
-      look(c)
-      if c.wait > 0 and not c.shadow then refuses = true end
-      limits[n] = c
+    elseif refuses(n, counter(KEYS[n], ARGV[at])) then
+      refusal = true
     end
   end
-  return refuses
+  return refusal
 end
 
-local function settle(to, spending)
-  for n = 1, to do
-    local c, at = limits[n], 4 + n * 4
-    if c then
-      if spending and c.wait == 0 then spend(c, 1) end
-      report(reply, at, c)
-    else
-      reply[at], reply[at + 1], reply[at + 2], reply[at + 3] = 2, 0, 0, 0
-    end
-  end
-  reply[6] = broken
-  return reply
+local function reply(evaluated, spending)
+  local said = settle(evaluated, spending)
+  return struct.pack('<I8BI8BI8I8I8', now, status, last, listed, cut_off, broken, evaluated) .. said .. known
 end
 
-if refused(1, before) then return settle(before, false) end
+if refused(1, before) then return reply(before, false) end
 
 local key, session, roles, scopes = before + after + 1, ARGV[7] == '1', nil, nil
 if session then
   -- The record as record.lua describes it; only what is needed is taken apart.
   local record = redis.pcall('GET', KEYS[key])
-  local status, tag = 5, nil
+  local tag
+  status = 5
   if not record then
     status = 1
   elseif type(record) == 'table' then
@@ -87,7 +73,8 @@ if session then
   end
   if status == 5 then
     local created, expires, ended, _, revision = struct.unpack('<I6I6I6BI4', record, 2)
-    local last, idle = math.max(tonumber(ARGV[4]), created), tonumber(ARGV[3])
+    local idle = tonumber(ARGV[3])
+    last = math.max(tonumber(ARGV[4]), created)
     if ended > 0 then
       status = 4
     elseif ms >= expires then
@@ -98,8 +85,7 @@ if session then
       if type(use) == 'string' and #use == 6 then last = math.max(last, (struct.unpack('<I6', use))) end
       if ms >= last + idle then status = 3 end
     end
-    reply[3] = (status == 5 and ARGV[9] == tostring(revision)) and 1 or record
-    reply[4] = last
+    if status ~= 5 or ARGV[9] ~= tostring(revision) then known = record end
     if status == 5 and (after > 0 or ARGV[5] ~= '' or ARGV[6] ~= '') then
       local user, email, name, held, may = struct.unpack('<I2I2I2I2I2', record, 25)
       local at = 46 + user + email + name
@@ -107,27 +93,28 @@ if session then
       scopes = string.sub(record, at + held, at + held + may - 1)
     end
   end
-  reply[2] = status
   key = key + 2
 end
 if ARGV[8] == '1' then
-  reply[5] = redis.call('EXISTS', KEYS[key])
+  listed = redis.call('EXISTS', KEYS[key])
   key = key + 1
 end
-local cut_off = false
+local cut = false
 if ARGV[10] == '1' then
   local second = redis.pcall('GET', KEYS[key])
   second = type(second) == 'string' and tonumber(second)
-  if second then
+  -- What others write here may be any number.
+  if second and second >= 1 then
     local issued = tonumber(ARGV[11])
-    reply[7], cut_off = second, not issued or issued <= second
+    cut_off = math.floor(math.min(second, 2 ^ 48))
+    cut = not issued or issued <= second
   end
 end
 
-if reply[5] == 1 or cut_off or (session and reply[2] ~= 5) then return settle(before, true) end
+if listed == 1 or cut or (session and status ~= 5) then return reply(before, true) end
 if session and ((ARGV[5] ~= '' and not any(roles, ARGV[5], true)) or any(scopes, ARGV[6], false)) then
-  return settle(before, true)
+  return reply(before, true)
 end
 
-local refuses = refused(before + 1, before + after, roles)
-return settle(before + after, not refuses)
+local refusal = refused(before + 1, before + after, roles)
+return reply(before + after, not refusal)

@@ -16,7 +16,12 @@ if not r then
   return { 0 }
 end
 local user = r.texts[USER]
-if r[ENDED] > 0 then return { 2, user } end
+if r[ENDED] > 0 then
+  -- Written all the same: who waits for replicas waits for what was written.
+  local till = string.format('%.0f', math.max(r[EXPIRES], r[ENDED] + hour))
+  redis.call('PEXPIREAT', KEYS[1], till)
+  return { 2, user }
+end
 if ms >= r[EXPIRES] then return { 3, user } end
 if idle_for_too_long(r, idle, used(KEYS[2]).last) then
   r[EXPIRES] = ms

@@ -2,7 +2,7 @@
 -- arithmetic as src/limits, in integers that a double holds exactly. Needs `now` in microseconds.
 --   look(c)       brings the counter to now; c.wait is 0 if one more request is admitted
 --   spend(c, n)   spends n requests, of which look() found that they are admitted
---   report(...)   adds what the counter says to a reply
+--   report(c)     what the counter says
 -- A counter of the wrong type or with broken content is reset, and counted in `broken`.
 --
 -- A script builds its functions anew at each call: few and plain ones are what makes it quick.
@@ -13,12 +13,11 @@ local broken = 0
 -- `now` is a little later.
 local margin = 1000
 
--- A counter from its key and the five arguments that begin at `at`: algorithm, limit, width,
--- burst, shadow.
-local function counter(key, at)
+-- A counter from its key and its rule: algorithm, shadow, limit, width, burst, packed.
+local function counter(key, rule)
+  local kind, shadow, limit, width, burst = struct.unpack('<c1BI8I8I8', rule)
   return {
-    key = key, kind = ARGV[at], limit = tonumber(ARGV[at + 1]), width = tonumber(ARGV[at + 2]),
-    burst = tonumber(ARGV[at + 3]), shadow = ARGV[at + 4] == '1', wait = 0,
+    key = key, kind = kind, limit = limit, width = width, burst = burst, shadow = shadow == 1, wait = 0,
     -- a window's own, or a bucket's
     index = 0, offset = 0, previous = 0, current = 0, head = false, level = 0, at = 0,
   }
@@ -157,9 +156,9 @@ local function spend(c, n)
   keep(c, n)
 end
 
--- Adds four numbers from `n` on: admitted, how many more would be, microseconds until nothing
--- counts, and until a retry.
-local function report(reply, n, c)
+-- What a counter says, packed: admitted, how many more would be, microseconds until nothing counts,
+-- and until a retry.
+local function report(c)
   local width, left, whole = c.width, 0, 0
   if c.kind == 'w' then
     local used = c.previous * (width - c.offset) + c.current * width
@@ -177,5 +176,5 @@ local function report(reply, n, c)
     left = math.floor(math.max(c.burst * width - c.level, 0) / width)
     whole = math.ceil(c.level / c.limit) * 1000
   end
-  reply[n], reply[n + 1], reply[n + 2], reply[n + 3] = c.wait == 0 and 1 or 0, left, whole, c.wait
+  return struct.pack('<BI8I8I8', c.wait == 0 and 1 or 0, left, whole, c.wait)
 end

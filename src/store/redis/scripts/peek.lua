@@ -1,7 +1,5 @@
 -- Looks at one counter and spends nothing.
--- KEYS counter · ARGV as for a counter · reply now, broken, then the four numbers of report
-local c = counter(KEYS[1], 1)
+-- KEYS counter · ARGV its rule (see counter) · reply as of charge.lua
+local c = counter(KEYS[1], ARGV[1])
 look(c)
-local reply = { now, broken }
-report(reply, 3, c)
-return reply
+return struct.pack('<I8I8', now, broken) .. report(c)

@@ -1,0 +1,34 @@
+//! Why an operation has no answer.
+
+/// Why the store gave no answer. Never "no": the answer is unknown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum StoreError {
+    #[error("the store did not answer in time")]
+    Timeout,
+    #[error("the store cannot be reached")]
+    Unreachable,
+    /// It was too slow too often, and is asked by the probe alone.
+    #[error("the store is too slow and is left alone for now")]
+    BreakerOpen,
+    #[error("the store refused the operation")]
+    Refused,
+    #[error("the store answered something that is not understood")]
+    Malformed,
+    /// It is done here, and announced; who asked must not be told that it is done for good.
+    #[error("too few replicas have confirmed the revocation in time")]
+    Unreplicated,
+}
+
+impl StoreError {
+    /// The label of `portcullis_store_errors_total`.
+    pub fn kind(self) -> &'static str {
+        match self {
+            StoreError::Timeout => "timeout",
+            StoreError::Unreachable => "unreachable",
+            StoreError::BreakerOpen => "breaker_open",
+            StoreError::Refused => "refused",
+            StoreError::Malformed => "malformed",
+            StoreError::Unreplicated => "unreplicated",
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Waiting until replicas have a revocation. `WAIT` counts what its own connection has written and
+//! keeps that connection from everything else, so there is one for it alone, on which the writing is
+//! done once more: a server that has become the master meanwhile cannot confirm what it never had.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use redis::{Pipeline, Value};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::super::StoreError;
+use super::Redis;
+use super::fault::{self, Fault};
+use super::road::Road;
+use super::scripts::Call;
+
+/// How long one `WAIT` keeps the connection: it must be found alive by its watch in between.
+const ROUND: Duration = Duration::from_millis(50);
+/// Between two rounds of one who waits, others have theirs.
+const PAUSE: Duration = Duration::from_millis(1);
+
+pub(super) struct Replicas {
+    wanted: u32,
+    /// From the beginning of the revocation to the last word: a little less than the store's deadline,
+    /// so that it is known what is missing.
+    within: Duration,
+    road: OnceLock<Road>,
+    /// One `WAIT` at a time, in the order in which they were asked for.
+    turn: Mutex<()>,
+}
+
+impl Replicas {
+    pub(super) fn new(wanted: u32, timeout: Duration) -> Replicas {
+        Replicas {
+            wanted,
+            within: timeout * 4 / 5,
+            road: OnceLock::new(),
+            turn: Mutex::default(),
+        }
+    }
+
+    /// Begins to connect, if that has not begun.
+    pub(super) fn reach(&self, open: impl FnOnce() -> Road) {
+        self.road.get_or_init(open);
+    }
+
+    /// Whether enough replicas have what these commands write, on every server that they went to.
+    async fn have(&self, commands: &Pipeline, until: Instant) -> Result<bool, Fault> {
+        let _turn = self.turn.lock().await;
+        let road = self.road.get().ok_or_else(|| Fault::unreachable(""))?;
+        let round = ROUND.min(until.saturating_duration_since(Instant::now()));
+        // 0 would be for ever.
+        let round = u64::try_from(round.as_millis()).unwrap_or(1).max(1);
+        let mut wait = redis::cmd("WAIT");
+        wait.arg(self.wanted).arg(round);
+        let (replies, confirmed) = road.ask_all_then(commands, &wait).await?;
+        for reply in replies.iter().chain(&confirmed) {
+            fault::checked(reply).map_err(|_| Fault::unreachable("refused"))?;
+        }
+        let enough = |reply: &Value| matches!(reply, Value::Int(n) if *n >= i64::from(self.wanted));
+        Ok(!confirmed.is_empty() && confirmed.iter().all(enough))
+    }
+}
+
+impl Redis {
+    /// Waits until as many replicas as are wanted have what was revoked since `began`. The calls must
+    /// revoke the same as often as they are made, and write something each time.
+    pub(super) async fn replicated(
+        &self,
+        began: Instant,
+        calls: impl FnOnce() -> Vec<Call>,
+    ) -> Result<(), StoreError> {
+        let Some(replicas) = &self.replicas else {
+            return Ok(());
+        };
+        let mut commands = redis::pipe();
+        for call in calls() {
+            commands.add_command(call.command);
+        }
+        if commands.is_empty() {
+            return Ok(());
+        }
+        let until = began + replicas.within;
+        let mut fault = Fault::unreplicated();
+        while Instant::now() < until {
+            match timeout_at(until, replicas.have(&commands, until)).await {
+                Ok(Ok(true)) => return Ok(()),
+                Ok(Ok(false)) | Err(_) => {}
+                Ok(Err(error)) => fault.code = error.code,
+            }
+            sleep(PAUSE).await;
+        }
+        let topology = &self.links.address.topology;
+        self.links
+            .warn(topology, "a revocation is not safe", &fault);
+        Err(StoreError::Unreplicated)
+    }
+}

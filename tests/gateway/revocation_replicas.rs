@@ -1,0 +1,146 @@
+//! `store.revocation_replicas`: 2xx when the replica has the revocation, 503 while it has not, and in
+//! force on this gateway in either case. And a Redis that is too slow makes nobody wait.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::client::Request;
+use crate::support::config::Config;
+use crate::support::cuttable::Cuttable;
+use crate::support::gateway::{Gateway, run};
+use crate::support::redis::Redis;
+use crate::support::servers::{Process, free_port, until};
+use crate::support::upstream::Upstream;
+use crate::support::wait::eventually;
+
+struct Scene {
+    gateway: Gateway,
+    master: Process,
+    replica: Process,
+    _folder: tempfile::TempDir,
+    _upstream: Upstream,
+}
+
+fn scene(adjust: impl FnOnce(Config) -> Config) -> Scene {
+    let folder = tempfile::tempdir().unwrap();
+    let master = Process::serving(free_port(), folder.path(), &[]);
+    master.await_pong();
+    let port = master.port.to_string();
+    let following = ["--replicaof", "127.0.0.1", &port];
+    let replica = Process::serving(free_port(), folder.path(), &following);
+    until("the replica follows", || {
+        let told = master.command(&["INFO", "replication"]);
+        told.contains("state=online")
+    });
+    master.await_replicas(1);
+    let upstream = Upstream::start();
+    let config = Config::new(upstream.address)
+        .store(&format!("redis://127.0.0.1:{port}"))
+        .set("/store/timeout", json!("200ms"))
+        .set("/store/revocation_replicas", json!(1));
+    Scene {
+        gateway: Gateway::start(adjust(config)),
+        master,
+        replica,
+        _folder: folder,
+        _upstream: upstream,
+    }
+}
+
+fn each_home(test: impl Fn(Scene)) {
+    test(scene(|config| config));
+    test(scene(|config| config.set("/sessions/durable", json!(true))));
+}
+
+#[test]
+fn a_sign_out_waits_for_the_replica_and_says_so_when_it_does_not_come() {
+    each_home(|scene| {
+        let gateway = &scene.gateway;
+        let (ann, bob) = (gateway.register("a@x.test"), gateway.register("b@x.test"));
+        let out = |cookie: &str| {
+            let out = Request::post("/api/v1/auth/logout").cookie(cookie);
+            gateway.ask(&out.same_origin())
+        };
+        assert_eq!(out(&ann.cookie).status, 204);
+        scene.replica.signal("STOP");
+        for _ in 0..2 {
+            let began = Instant::now();
+            out(&bob.cookie).refused(503, "STORE_UNAVAILABLE");
+            assert!(
+                began.elapsed() < Duration::from_secs(1),
+                "{:?}",
+                began.elapsed()
+            );
+            let there = Request::get("/private/a").cookie(&bob.cookie);
+            gateway.ask(&there).refused(401, "SESSION_REVOKED");
+        }
+        let list = Request::post("/admin/blacklist").json(&json!({ "jti": "x" }));
+        gateway.admin(list).refused(503, "STORE_UNAVAILABLE");
+        let unreplicated = ["kind=\"unreplicated\""];
+        assert!(gateway.metric("portcullis_store_errors_total", &unreplicated) >= 2.0);
+        scene.replica.signal("CONT");
+        eventually("the replica has it", || {
+            (out(&bob.cookie).status == 204).then_some(())
+        });
+    });
+}
+
+#[test]
+fn check_says_that_there_are_too_few_replicas() {
+    let scene = scene(|config| config);
+    let mut config = Config::new(scene._upstream.address)
+        .store(&format!("redis://127.0.0.1:{}", scene.master.port))
+        .set("/store/revocation_replicas", json!(1));
+    let mut check = |replicas: u32| {
+        config.put("/store/revocation_replicas", json!(replicas));
+        let file = config.write();
+        run(&["check", "--connect", "--config", file.to_str().unwrap()])
+    };
+    assert_eq!(check(1).0, 0);
+    let (status, out, err) = check(2);
+    assert_eq!(status, 1, "{out}{err}");
+    assert!(
+        err.contains("it has 1 replicas and revocation_replicas is 2"),
+        "{err}"
+    );
+}
+
+#[test]
+fn nobody_waits_for_a_redis_that_is_too_slow() {
+    let (redis, upstream) = (Redis::start(), Upstream::start());
+    let line = Cuttable::before(redis.address);
+    let gateway =
+        Gateway::start(Config::new(upstream.address).store(&format!("redis://{}", line.address)));
+    let ann = gateway.register("a@x.test");
+    let ask = || {
+        let began = Instant::now();
+        let answer = gateway.ask(&Request::get("/private/a").bearer(&ann.access_token));
+        assert_ne!(answer.status, 401, "{}", answer.text());
+        (answer.status, began.elapsed())
+    };
+    assert_eq!(ask().0, 200);
+    line.delay(Duration::from_millis(70));
+    eventually("the breaker opens", || {
+        ask();
+        (gateway.metric("portcullis_store_breaker", &[]) == 2.0).then_some(())
+    });
+    for _ in 0..50 {
+        let (status, took) = ask();
+        assert_eq!(status, 503);
+        assert!(took < Duration::from_millis(50), "{took:?}");
+    }
+    assert!(gateway.metric("portcullis_store_errors_total", &["kind=\"breaker_open\""]) > 0.0);
+    line.restore();
+    let began = Instant::now();
+    eventually("it is used again", || (ask().0 == 200).then_some(()));
+    assert!(
+        began.elapsed() < Duration::from_millis(800),
+        "{:?}",
+        began.elapsed()
+    );
+    eventually("the breaker closes", || {
+        (gateway.metric("portcullis_store_breaker", &[]) == 0.0).then_some(())
+    });
+    assert!(gateway.logs().contains("the store's breaker"));
+}

@@ -1,0 +1,189 @@
+//! `revocation_replicas`: who hears that a revocation is done can rely on it that replicas have it.
+
+use std::time::{Duration, Instant};
+
+use portcullis::session::{EndReason, OnLimit, Session};
+use portcullis::settings::{Engine, RedisAddress, Topology};
+use portcullis::store::{Created, Store, StoreError};
+
+use crate::nodes;
+use crate::servers::{Process, free_port, until};
+use crate::support::{self, IDLE, address, metrics, node, session};
+
+const TIMEOUT: Duration = Duration::from_millis(200);
+
+struct Pair {
+    master: Process,
+    replica: Process,
+    _folder: tempfile::TempDir,
+}
+
+impl Pair {
+    fn start() -> Pair {
+        let folder = tempfile::tempdir().unwrap();
+        let master = Process::serving(free_port(), folder.path(), &[]);
+        let port = master.port.to_string();
+        let following = ["--replicaof", "127.0.0.1", &port];
+        let replica = Process::serving(free_port(), folder.path(), &following);
+        master.await_pong();
+        until("the replica follows", || {
+            let told = master.command(&["INFO", "replication"]);
+            told.contains("state=online")
+        });
+        master.await_replicas(1);
+        Pair {
+            master,
+            replica,
+            _folder: folder,
+        }
+    }
+
+    async fn store(&self) -> Store {
+        opened(address(self.master.port), 1, "test:".to_owned()).await
+    }
+}
+
+async fn opened(address: RedisAddress, replicas: u32, prefix: String) -> Store {
+    let mut settings = support::settings(Engine::Redis(address), prefix, TIMEOUT);
+    settings.revocation_replicas = replicas;
+    let store = Store::open(&settings, metrics()).link();
+    assert!(store.wait_until_up(Duration::from_secs(5)).await);
+    store
+}
+
+async fn signed_in(store: &Store, user: &str) -> Session {
+    let session = session(user, store.now().await.unwrap());
+    let created = store.create_session(&session, None, 9, OnLimit::EvictOldest, IDLE);
+    assert!(matches!(created.await, Ok(Created::Created { .. })));
+    session
+}
+
+/// Each way to revoke, tried on what it can be tried on again.
+async fn revoke_everything(
+    store: &Store,
+    one: &Session,
+    user: &str,
+) -> [Result<(), StoreError>; 4] {
+    [
+        store.revoke(one.id, EndReason::Admin, IDLE).await.map(drop),
+        store
+            .revoke_user(user, None, EndReason::Admin, IDLE)
+            .await
+            .map(drop),
+        store.blacklist("jti", Duration::from_secs(60)).await,
+        store.cut_off("ann").await,
+    ]
+}
+
+#[tokio::test]
+async fn a_revocation_is_done_when_the_replica_has_it() {
+    let pair = Pair::start();
+    let store = pair.store().await;
+    let (one, ann) = (
+        signed_in(&store, "bob").await,
+        signed_in(&store, "ann").await,
+    );
+    let done = revoke_everything(&store, &one, "ann").await;
+    assert_eq!(done, [Ok(()); 4]);
+    // The master dies this moment.
+    pair.replica.command(&["REPLICAOF", "NO", "ONE"]);
+    let after = opened(address(pair.replica.port), 0, "test:".to_owned()).await;
+    for id in [one.id, ann.id] {
+        let entry = after.session(id).await.unwrap().unwrap();
+        assert!(entry.session.ended.is_some());
+    }
+    assert_eq!(after.is_blacklisted(&["jti"]).await.unwrap(), [true]);
+    assert!(after.cut_offs(&["ann"]).await.unwrap()[0].is_some());
+}
+
+#[tokio::test]
+async fn without_the_replica_nobody_hears_of_success_and_all_the_same_it_is_done_here() {
+    let pair = Pair::start();
+    let store = pair.store().await;
+    let (one, ann) = (
+        signed_in(&store, "bob").await,
+        signed_in(&store, "ann").await,
+    );
+    pair.replica.signal("STOP");
+    // Again and again: what has happened already is no more sure than before.
+    for _ in 0..3 {
+        let began = Instant::now();
+        let outcomes = revoke_everything(&store, &one, "ann").await;
+        assert_eq!(outcomes, [Err(StoreError::Unreplicated); 4]);
+        assert!(began.elapsed() < TIMEOUT * 4, "{:?}", began.elapsed());
+        for id in [one.id, ann.id] {
+            assert!(store.replica().ended(id).is_some());
+            let entry = store.session(id).await.unwrap().unwrap();
+            assert!(entry.session.ended.is_some());
+        }
+        assert!(store.replica().is_revoked("jti"));
+    }
+    pair.replica.signal("CONT");
+    pair.master.await_replicas(1);
+    assert_eq!(revoke_everything(&store, &one, "ann").await, [Ok(()); 4]);
+}
+
+#[tokio::test]
+async fn a_sign_in_that_could_not_evict_for_good_has_not_happened() {
+    let pair = Pair::start();
+    let store = pair.store().await;
+    let first = signed_in(&store, "ann").await;
+    pair.replica.signal("STOP");
+    // Nobody has to go: nobody waits.
+    let other = session("bob", store.now().await.unwrap());
+    let created = store.create_session(&other, None, 1, OnLimit::EvictOldest, IDLE);
+    assert!(created.await.is_ok());
+    let second = session("ann", first.created_at + 1);
+    let created = store.create_session(&second, None, 1, OnLimit::EvictOldest, IDLE);
+    assert_eq!(created.await, Err(StoreError::Unreplicated));
+    assert!(store.replica().ended(first.id).is_some());
+    let entry = store.session(second.id).await.unwrap().unwrap();
+    assert!(entry.session.ended.is_some(), "nobody has its token");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn others_do_not_wait_for_replicas() {
+    let pair = Pair::start();
+    let store = pair.store().await;
+    let one = signed_in(&store, "ann").await;
+    pair.replica.signal("STOP");
+    let revoking = tokio::spawn({
+        let store = store.clone();
+        async move {
+            for _ in 0..5 {
+                let outcome = store.revoke(one.id, EndReason::Admin, IDLE).await;
+                assert_eq!(outcome, Err(StoreError::Unreplicated));
+            }
+        }
+    });
+    let (mut asked, mut slowest) = (0, Duration::ZERO);
+    while !revoking.is_finished() {
+        let began = Instant::now();
+        store.now().await.unwrap();
+        slowest = slowest.max(began.elapsed());
+        asked += 1;
+    }
+    revoking.await.unwrap();
+    assert!(asked > 100 && slowest < TIMEOUT / 4, "{asked} {slowest:?}");
+}
+
+#[tokio::test]
+async fn in_a_cluster_every_master_that_took_part_waits_for_its_own() {
+    let nodes = nodes::shared();
+    let seeds = nodes.ports().into_iter().map(node).collect();
+    let cluster = RedisAddress {
+        topology: Topology::Cluster(seeds),
+        ..address(0)
+    };
+    let prefix = format!("test[{}]:", rand::random::<u64>());
+    for (replicas, expected) in [(1, Ok(())), (2, Err(StoreError::Unreplicated))] {
+        let store = opened(cluster.clone(), replicas, prefix.clone()).await;
+        let one = signed_in(&store, "bob").await;
+        for _ in 0..5 {
+            // In different slots.
+            signed_in(&store, "ann").await;
+        }
+        let done = revoke_everything(&store, &one, "ann").await;
+        assert_eq!(done, [expected; 4]);
+    }
+}
