@@ -212,7 +212,7 @@ class Bench:
         return port, self.start("redis", OTHER_CORE, command, port)
 
     def start_portcullis(self, store, log_format="text", sessions=None):
-        """A gateway with three routes: /open, /full and /limited."""
+        """A gateway with four routes: /open, /known, /full and /limited."""
         port, admin = free_port(), free_port()
         user_limit = {"algorithm": "sliding_window", "window": "1m", "key": "user", "consistency": "exact"}
         config = {
@@ -236,6 +236,8 @@ class Bench:
             "upstreams": {"behind": {"servers": [f"http://127.0.0.1:{self.upstream}"]}},
             "routes": [
                 {"name": "open", "match": {"prefix": "/open"}, "auth": "none", "upstream": "behind"},
+                {"name": "known", "match": {"prefix": "/known"}, "auth": "required",
+                 "upstream": "behind"},
                 {"name": "full", "match": {"prefix": "/full"}, "auth": "required",
                  "limits": ["wide"], "upstream": "behind"},
                 {"name": "limited", "match": {"prefix": "/limited"}, "auth": "required",
@@ -243,7 +245,7 @@ class Bench:
             ],
         }
         # JSON is YAML.
-        file = self.folder / "portcullis.yaml"
+        file = self.folder / f"portcullis-{port}.yaml"
         file.write_text(json.dumps(config, indent=2))
         command = [
             self.binaries.portcullis, "run", "--config", file,

@@ -20,7 +20,11 @@ mod captured;
 #[path = "store/cluster.rs"]
 mod cluster;
 #[path = "support/cuttable.rs"]
-#[expect(unreachable_pub, dead_code, reason = "shared with the tests of the gateway")]
+#[expect(
+    unreachable_pub,
+    dead_code,
+    reason = "shared with the tests of the gateway"
+)]
 mod cuttable;
 #[path = "store/decisions.rs"]
 mod decisions;

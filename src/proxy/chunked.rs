@@ -3,7 +3,7 @@
 //! Pingora decodes the chunks; this follows the same bytes to refuse what another reader could take
 //! for different chunks, and to know where the body ends and the next request begins.
 
-use super::octets::{is_field_byte, is_token};
+use super::octets::{are_field_bytes, is_field_byte, is_token};
 
 /// Bytes of a chunk-size line, extensions included.
 const LINE_MAX: usize = 256;
@@ -153,7 +153,7 @@ fn quoted(text: &[u8]) -> Option<&[u8]> {
 fn is_field(line: &[u8]) -> bool {
     token(line)
         .and_then(|rest| rest.strip_prefix(b":"))
-        .is_some_and(|value| value.iter().all(|byte| is_field_byte(*byte)))
+        .is_some_and(are_field_bytes)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! `Host`, `Content-Length` beside `Transfer-Encoding`, spaces in the target. None of it is forgiven
 //! here, so nothing behind this point has to wonder.
 
-use super::octets::{is_field_byte, is_token};
+use super::octets::{are_field_bytes, is_token};
 use crate::refusal::Refusal;
 use crate::routing::host_of;
 
@@ -153,7 +153,7 @@ impl HeadReader {
         if name.is_empty() || !name.iter().all(|byte| is_token(*byte)) {
             return bad("a header name is not a token");
         }
-        if !value.iter().all(|byte| is_field_byte(*byte)) {
+        if !are_field_bytes(value) {
             return bad("a header value has a control character");
         }
         self.framing(name, value.trim_ascii())

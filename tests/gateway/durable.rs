@@ -60,8 +60,8 @@ impl Scene {
             Some(redis) => {
                 redis.command(&["FLUSHALL"]);
                 // Answers when the gateway has heard of it.
-                let path = format!("/admin/sessions/{}?wait=fleet", "0".repeat(64));
-                let told = self.gateway.admin(Request::delete(&path)).data();
+                let nobody = Request::delete("/admin/users/nobody/sessions?wait=fleet");
+                let told = self.gateway.admin(nobody).data();
                 assert_eq!(told["confirmed"].as_array().unwrap().len(), 1, "{told}");
             }
             None => self.gateway.restart(),

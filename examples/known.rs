@@ -1,0 +1,85 @@
+//! What a session that the gateway remembers takes of its memory, and how quickly it is found among
+//! many. `bench/known` runs it.
+//!
+//! `known MANY`: remembers so many sessions of distinct users, as `bench/sessions` writes them, and
+//! prints one line of JSON: bytes of this process for each, how many are still remembered, and
+//! nanoseconds for a look-up.
+
+#![expect(clippy::expect_used, reason = "a bench that cannot go on ends")]
+#![expect(clippy::print_stdout, reason = "what it measured is what it prints")]
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use portcullis::session::{Device, Session, SessionId, no_data};
+use portcullis::store::Found;
+use portcullis::store::replica::Replica;
+use sha2::{Digest, Sha256};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const USER_AGENT: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like \
+     Gecko) Chrome/99.0.0.0 Safari/537.36";
+/// How many look-ups are measured.
+const TIMES: u64 = 200_000;
+
+fn main() {
+    let many: u64 = std::env::args()
+        .nth(1)
+        .and_then(|many| many.parse().ok())
+        .expect("known MANY");
+    let replica = Replica::default();
+    let before = resident();
+    for n in 0..many {
+        let session = session(n);
+        replica.remember(session.id, &Found::Active(Arc::new(session), 1));
+    }
+    let each = (resident() - before) as f64 / many as f64;
+    let there = (0..many).filter(|n| replica.session(id(*n)).is_some());
+    let there = there.count();
+    // Far apart, so that none is in a cache by chance; named beforehand, for that takes longer.
+    let asked: Vec<SessionId> = (0..TIMES).map(|n| id(n * 7_919 % many)).collect();
+    let started = Instant::now();
+    let found = asked.iter().filter(|id| replica.last_access(**id) > 0);
+    let found = found.count() as u128;
+    let nanoseconds = started.elapsed().as_nanos() / found.max(1);
+    println!("{{\"bytes\": {each:.0}, \"remembered\": {there}, \"look_up_ns\": {nanoseconds}}}");
+}
+
+fn session(n: u64) -> Session {
+    Session {
+        id: id(n),
+        user: uuid::Uuid::from_u128(u128::from(n) | 1 << 126).to_string(),
+        email: format!("user{n:09}@example.com"),
+        name: None,
+        roles: Vec::new(),
+        scopes: Vec::new(),
+        created_at: 1_790_000_000_000,
+        expires_at: 1_792_000_000_000,
+        ip: [192, 0, 2, n as u8].into(),
+        user_agent: USER_AGENT.to_owned(),
+        device: Device {
+            kind: Some("desktop".to_owned()),
+            name: Some("Work laptop".to_owned()),
+        },
+        ended: None,
+        data: no_data(),
+        revision: 0,
+    }
+}
+
+fn id(n: u64) -> SessionId {
+    SessionId(Sha256::digest(n.to_be_bytes()).into())
+}
+
+/// Bytes of memory that this process has.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/statm").expect("Linux");
+    let pages: u64 = status
+        .split_whitespace()
+        .nth(1)
+        .and_then(|pages| pages.parse().ok())
+        .expect("pages");
+    pages * 4096
+}
