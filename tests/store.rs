@@ -32,6 +32,8 @@ mod decisions;
 mod faults;
 #[path = "store/journal.rs"]
 mod journal;
+#[path = "store/leases.rs"]
+mod leases;
 #[path = "store/listing.rs"]
 mod listing;
 #[path = "store/local.rs"]

@@ -30,6 +30,8 @@ use super::{Limit, Micros, Rule};
 const LONGEST: Micros = 1_000_000;
 /// Whoever asks for a batch is waited for no longer.
 const PATIENCE: Micros = 1_000_000;
+/// A refusal that lasts is asked about again after so long: others may have given permits back.
+const CHECK: Micros = 1_000_000;
 /// A counter that nobody has asked for that long is forgotten.
 const IDLE: Micros = 2_000_000;
 /// A batch is at most as many, or what is used in a sixteenth of a second where that is more.
@@ -110,7 +112,9 @@ pub enum Taken {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Answer {
     pub granted: u64,
-    /// When that was counted, by the store's clock.
+    /// When that was said, by the store's clock: answers may overtake each other.
+    pub said_at: Micros,
+    /// As of when what was granted is counted, by the same clock.
     pub counted_at: Micros,
     /// What is left besides.
     pub left: u64,
@@ -138,18 +142,22 @@ struct Batch {
 /// is dated by the store's.
 #[derive(Debug, Default)]
 pub struct Lease {
-    /// The older one first, which is used up first.
-    batches: [Batch; 2],
+    /// The oldest first, which is used up first.
+    batches: [Batch; 4],
     unused: Vec<Unused>,
     demand: SlidingWindow,
     touched: Micros,
     /// Until when somebody is trusted to be asking.
     asking_until: Micros,
     refused_until: Micros,
+    refusal_checked: Micros,
     left: u64,
     whole_at: Micros,
-    /// Whether the store has said anything yet.
-    heard: bool,
+    /// When the store said so, by its clock; 0: it has not said anything yet.
+    heard_at: Micros,
+    /// Single permits that were granted while somebody asks for a batch, and the last of them when.
+    meanwhile: u64,
+    meanwhile_at: Micros,
 }
 
 impl Lease {
@@ -166,10 +174,11 @@ impl Lease {
                 counted_at: batch.counted_at,
             });
         }
-        if now < self.refused_until {
+        let asking = now < self.asking_until;
+        if now < self.refused_until && (asking || now < self.refusal_checked + CHECK) {
             return Taken::Refused;
         }
-        if now < self.asking_until {
+        if asking {
             return Taken::Ask(Ask::EXACT);
         }
         self.asking_until = now + PATIENCE;
@@ -208,8 +217,16 @@ impl Lease {
         used: u64,
         (asked, now): (Micros, Micros),
     ) {
-        self.withdrawn(ask);
-        self.heard(answer, now);
+        if ask.leads {
+            self.led(answer, now);
+        } else if now < self.asking_until && answer.wait == 0 {
+            // What is left when the batch has come its own answer will tell.
+            self.left = self.left.saturating_sub(answer.granted);
+            self.meanwhile += answer.granted;
+            self.meanwhile_at = self.meanwhile_at.max(answer.said_at);
+        } else {
+            self.heard(answer, now);
+        }
         self.expire(now);
         let new = Batch {
             many: answer.granted.saturating_sub(used),
@@ -219,27 +236,46 @@ impl Lease {
         if new.many == 0 {
             return;
         }
-        let [older, newer] = self.batches;
-        if older.many > 0 && newer.many > 0 {
-            self.give_back(older);
+        // Those in use come first, in their order; where there is no room the oldest goes.
+        self.batches.sort_by_key(|batch| batch.many == 0);
+        if self.batches.iter().all(|batch| batch.many > 0) {
+            let [oldest, ..] = self.batches;
+            self.give_back(oldest);
+            self.batches.rotate_left(1);
+            let [.., last] = &mut self.batches;
+            *last = Batch::default();
         }
-        self.batches = if newer.many > 0 {
-            [newer, new]
-        } else {
-            [older, new]
-        };
+        if let Some(free) = self.batches.iter_mut().find(|batch| batch.many == 0) {
+            *free = new;
+        }
         self.expire(now);
     }
 
-    /// Takes note of what the store says of the counter.
+    /// Takes note of the answer to who asked for a batch, which others have overtaken that asked for a
+    /// single permit.
+    fn led(&mut self, answer: Answer, now: Micros) {
+        self.asking_until = 0;
+        let meanwhile = std::mem::take(&mut self.meanwhile);
+        let overtaken = answer.said_at < self.meanwhile_at;
+        let left = answer
+            .left
+            .saturating_sub(if overtaken { meanwhile } else { 0 });
+        self.heard(Answer { left, ..answer }, now);
+    }
+
+    /// Takes note of what the store says of the counter, unless it has said something later.
     pub fn heard(&mut self, answer: Answer, now: Micros) {
-        self.heard = true;
+        if answer.said_at < self.heard_at {
+            return;
+        }
+        self.heard_at = answer.said_at;
         self.left = answer.left;
         self.whole_at = now.saturating_add(answer.whole_after);
         self.refused_until = match answer.wait {
             0 => 0,
             wait => now.saturating_add(wait),
         };
+        self.refusal_checked = now;
     }
 
     /// A question was not answered, or not asked.
@@ -281,8 +317,7 @@ impl Lease {
     /// `None`: the store has not said anything yet.
     pub fn standing(&self, now: Micros) -> Option<(u64, Micros)> {
         let left = self.left.saturating_add(self.held());
-        self.heard
-            .then(|| (left, self.whole_at.saturating_sub(now)))
+        (self.heard_at > 0).then(|| (left, self.whole_at.saturating_sub(now)))
     }
 
     /// How long until the store would admit one more.
@@ -335,5 +370,8 @@ impl Lease {
 }
 
 #[cfg(test)]
-#[expect(clippy::indexing_slicing, clippy::panic, reason = "tests")]
+#[expect(clippy::indexing_slicing, reason = "tests")]
+mod fleet;
+#[cfg(test)]
+#[expect(clippy::panic, reason = "tests")]
 mod tests;

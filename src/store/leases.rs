@@ -114,9 +114,10 @@ impl Leases {
     }
 
     /// Takes note of what the store says of a leased limit that was asked for like any other.
-    pub(super) fn heard(&self, charge: &Charge, decision: &Decision) {
+    pub(super) fn heard(&self, charge: &Charge, decision: &Decision, said_at: Micros) {
         let answer = Answer {
             granted: 0,
+            said_at,
             counted_at: 0,
             left: decision.remaining,
             whole_after: decision.reset_after.as_micros() as Micros,

@@ -292,7 +292,7 @@ impl Store {
             let now = findings.now * 1000;
             self.shared.local.note(charge, decision, now);
             if charge.limit.leased {
-                self.shared.leases.heard(charge, decision);
+                self.shared.leases.heard(charge, decision, now);
             }
         }
     }

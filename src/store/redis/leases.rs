@@ -83,6 +83,7 @@ impl Redis {
             let decision = said.decision(charge)?.ok_or(StoreError::Malformed)?;
             let answer = Answer {
                 granted: said.number()?,
+                said_at: now,
                 counted_at: said.number()?,
                 left: decision.remaining,
                 whole_after: decision.reset_after.as_micros() as Micros,
