@@ -32,11 +32,14 @@ impl World {
         self.calm = true;
         self.run_until(QUIET)?;
         self.witness.settled = Some(By::Store);
-        self.everybody_asks();
-        self.run_until(QUIET + 150 * MS)?;
+        for round in 1..3 {
+            // An answer may be dropped because of news of something else: that is not so twice.
+            self.everybody_asks();
+            self.run_until(QUIET + round * 150 * MS)?;
+        }
         self.witness.settled = Some(By::Replica);
         self.everybody_asks();
-        self.run_until(QUIET + 300 * MS)
+        self.run_until(QUIET + 450 * MS)
     }
 
     fn everybody_asks(&mut self) {
@@ -66,8 +69,16 @@ impl World {
             ..Credential::default()
         };
         let short = self.dice.percent(10);
-        let life = if short { self.dice.between(500, 2_500) } else { LONG };
-        let expires = if with_session { born + life } else { born + LONG };
+        let life = if short {
+            self.dice.between(500, 2_500)
+        } else {
+            LONG
+        };
+        let expires = if with_session {
+            born + life
+        } else {
+            born + LONG
+        };
         let who = self.witness.add(credential, expires);
         if self.dice.percent(20) {
             let early = self.dice.below(250 * MS);

@@ -225,7 +225,11 @@ impl Truth {
         if in_outage && twofold {
             return Ok(());
         }
-        let more = if in_outage { CACHED_FOR.as_micros() as u64 } else { 0 };
+        let more = if in_outage {
+            CACHED_FOR.as_micros() as u64
+        } else {
+            0
+        };
         if let Some((ended, at)) = self.ended {
             (now <= ended + BOUND + more).or("accepted too long after its end")?;
             (in_outage || request.heard <= at).or("accepted after its end was confirmed")?;
