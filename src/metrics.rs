@@ -284,7 +284,7 @@ impl Metrics {
         ] {
             self.cleanup_removed.with_label_values(&[kind]);
         }
-        for cache in ["sessions", "tokens", "profiles", "assertions"] {
+        for cache in ["sessions", "tokens", "profiles", "assertions", "leases"] {
             for outcome in ["hit", "miss"] {
                 self.cache.with_label_values(&[cache, outcome]);
             }

@@ -46,6 +46,7 @@ pub(super) fn start(parts: &Parts, doors: &[Arc<Door>]) {
             .clone()
             .keep_what_is_heard(parts.store.clone()),
     );
+    tokio::spawn(parts.store.clone().tend_limits());
     tokio::spawn(every(WRITE_USES, parts.clone(), |parts| async move {
         write_uses(&parts).await
     }));
@@ -73,6 +74,8 @@ async fn every<T: Clone, F: Future<Output = ()>>(
 
 /// Writes what waits, before the process ends.
 pub(super) async fn write_all(parts: &Parts) {
+    parts.store.give_back_permits().await;
+    parts.store.tell_admitted().await;
     write_uses(parts).await;
     if let Some(durable) = parts.durable.on()
         && let Err(error) = durable.flush(&parts.store).await

@@ -8,8 +8,11 @@ mod error;
 mod fleet;
 mod inspect;
 mod journal;
+mod leases;
+mod leasing;
 mod limits;
 mod live;
+mod local;
 mod marker;
 mod memory;
 mod news;
@@ -19,6 +22,7 @@ mod redis;
 mod refresh;
 mod revocations;
 mod sessions;
+mod tending;
 mod upkeep;
 
 pub mod replica;
@@ -79,7 +83,8 @@ struct Shared {
     replicas: u32,
     metrics: Arc<Metrics>,
     /// The counters that this process keeps while the store is gone.
-    local: Memory,
+    local: local::Local,
+    leases: leases::Leases,
     revocations: broadcast::Sender<Revocation>,
     replica: Arc<Replica>,
     /// Up to when changes have been heard of and looked at, by the store's clock.
@@ -231,8 +236,9 @@ impl Store {
             prefix: settings.key_prefix.clone(),
             timeout: settings.timeout,
             replicas: settings.revocation_replicas,
+            leases: leases::Leases::new(&metrics),
             metrics,
-            local: Memory::default(),
+            local: local::Local::default(),
             revocations: broadcast::Sender::new(REVOCATIONS_KEPT),
             replica: Arc::default(),
             heard: AtomicU64::new(0),

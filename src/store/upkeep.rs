@@ -77,7 +77,6 @@ impl Store {
         turn: &Turn,
         standing: &mut Vec<Item>,
     ) -> Result<Counts, StoreError> {
-        self.shared.local.clean_up();
         let (counts, removed) = self
             .measured_steps("clean_up", async {
                 match &self.engine {

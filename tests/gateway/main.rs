@@ -37,6 +37,8 @@ mod hostile_http2;
 mod hostile_input;
 mod hygiene;
 mod identity_backend;
+mod leased_limits;
+mod local_limits;
 mod metrics;
 mod open_answers;
 mod openapi;

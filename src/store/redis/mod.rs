@@ -15,6 +15,7 @@ mod index;
 pub(super) mod inspect;
 mod journal;
 mod keys;
+mod leases;
 mod limits;
 mod links;
 mod listener;
@@ -53,6 +54,7 @@ use replicas::Replicas;
 use road::{Road, Way};
 use scripts::{Call, Scripts};
 
+pub(super) use leases::Granted;
 pub(super) use listing::is_cursor;
 
 /// One Redis, of whichever topology, as one gateway sees it.
