@@ -112,8 +112,16 @@ fn check_says_that_there_are_too_few_replicas() {
 fn nobody_waits_for_a_redis_that_is_too_slow() {
     let (redis, upstream) = (Redis::start(), Upstream::start());
     let line = Cuttable::before(redis.address);
-    let gateway =
-        Gateway::start(Config::new(upstream.address).store(&format!("redis://{}", line.address)));
+    let gateway = Gateway::start(
+        Config::new(upstream.address)
+            .store(&format!("redis://{}", line.address))
+            // What this gateway knows it goes on answering: this it has to ask for.
+            .limited(
+                "asked",
+                json!({ "algorithm": "sliding_window", "limit": 1_000_000, "window": "10m",
+                    "key": "ip", "on_outage": "deny" }),
+            ),
+    );
     let ann = gateway.register("a@x.test");
     let ask = || {
         let began = Instant::now();

@@ -50,9 +50,9 @@ async fn opened(address: RedisAddress, replicas: u32, prefix: String) -> Store {
     settings.revocation_replicas = replicas;
     let store = Store::open(&settings, metrics()).link();
     assert!(store.wait_until_up(Duration::from_secs(5)).await);
-    // The connection that waits for replicas is another one.
+    // The connection that waits for replicas is another one. Two replicas no server of these tests has.
     let deadline = Instant::now() + Duration::from_secs(5);
-    while replicas > 0 && store.blacklist("first", TIMEOUT).await.is_err() {
+    while replicas == 1 && store.blacklist("first", TIMEOUT).await.is_err() {
         assert!(Instant::now() < deadline, "no replica confirms anything");
     }
     store
