@@ -84,6 +84,8 @@ pub(super) enum Way {
 pub(super) struct Line {
     /// Nothing arrives before.
     pub(super) cut_until: Micros,
+    /// Until when it is slow, by up to how much.
+    pub(super) slow: (Micros, Micros),
     last_arrival: Micros,
 }
 
@@ -203,7 +205,11 @@ impl World {
 
     /// When something arrives that is sent now, if it does.
     fn arrival(&mut self, g: usize, link: Link, way: Way) -> Option<Micros> {
-        let delay = self.delay();
+        let mut delay = self.delay();
+        let (slow_until, slowness) = self.gateways[g].lines[link as usize][way as usize].slow;
+        if self.now < slow_until {
+            delay += self.dice.below(slowness);
+        }
         let lost = self.dice.percent(50);
         let now = self.now;
         let line = &mut self.gateways[g].lines[link as usize][way as usize];
