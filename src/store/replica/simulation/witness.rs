@@ -15,6 +15,7 @@ impl By {
         match self {
             By::Replica => 702 * MS,
             By::Store => 100 * MS,
+            By::Both => 802 * MS,
             By::Outage => CACHED_FOR.as_micros() as u64 + 102 * MS,
         }
     }
@@ -34,6 +35,8 @@ pub(super) enum Verdict {
 pub(super) enum By {
     Replica,
     Store,
+    /// The replica was sure of a part; the store was asked about the rest.
+    Both,
     Outage,
 }
 
@@ -258,7 +261,7 @@ impl Tally {
     fn count(&mut self, by: By, verdict: Verdict) {
         match by {
             By::Replica => self.by_replica += 1,
-            By::Store => self.by_store += 1,
+            By::Store | By::Both => self.by_store += 1,
             By::Outage => self.in_outage += 1,
         }
         match verdict {
