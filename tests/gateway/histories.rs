@@ -106,7 +106,7 @@ fn scene() -> Scene {
     let line = Cuttable::before(redis.address);
     let config = || {
         Config::new(upstream.address)
-            .set("/sessions/max_per_user", json!(100_000))
+            .set("/sessions/max_per_user", json!(10_000))
             .set(
                 "/identity/builtin/sign_in_limits/attempts_per_address",
                 json!({ "limit": 100_000, "window": "1m" }),

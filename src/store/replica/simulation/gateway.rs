@@ -25,6 +25,8 @@ pub(super) struct Gateway {
     /// Its listening connection, and the one that has been opened.
     pub(super) ear: u64,
     pub(super) open: u64,
+    /// Until then what listens gets no time to run.
+    pub(super) drowsy_until: Micros,
     /// The proof that it waits for.
     pub(super) proof: u64,
     /// What is to be looked at, and whether something is being looked at.
@@ -46,6 +48,7 @@ impl Gateway {
             store_began: None,
             ear: 0,
             open: 0,
+            drowsy_until: 0,
             proof: 0,
             told: Vec::new(),
             looking: false,

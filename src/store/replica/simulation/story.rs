@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use super::asking::Credential;
 use super::witness::By;
-use super::world::{Link, World};
+use super::world::{Link, Way, World};
 use super::{MS, Micros, SECOND};
 use crate::session::{Device, Millis, Session, SessionId, no_data};
 use crate::store::{PersonHash, Revocation};
@@ -154,7 +154,7 @@ impl World {
         let from = self.dice.between(300 * MS, 5 * SECOND);
         let longest = (CALM - from).min(2_500 * MS);
         let time = self.dice.between(30 * MS, longest);
-        let kind = self.dice.below(12);
+        let kind = self.dice.below(14);
         self.at(from, move |world| {
             let now = world.now;
             world
@@ -186,7 +186,24 @@ impl World {
             line.slow = slow;
         }
         self.witness.tell(self.now, || format!("{g} is slow"));
-        self.after(time / 2, move |world| world.cut(g, time / 2));
+        self.after(time / 2, move |world| {
+            if world.dice.percent(40) {
+                world.cut(g, time / 2);
+            } else {
+                world.starve(g, time / 2);
+            }
+        });
+    }
+
+    /// Lets requests go on while what listens gets no time to run.
+    fn starve(&mut self, g: usize, time: Micros) {
+        let until = self.now + time;
+        let gateway = &mut self.gateways[g];
+        gateway.drowsy_until = until;
+        let line = &mut gateway.lines[Link::Listening as usize][Way::ToGateway as usize];
+        line.cut_until = line.cut_until.max(until);
+        self.witness
+            .tell(self.now, || format!("{g} does not listen"));
     }
 
     /// Cuts one connection of a gateway or both, in one direction or both.
