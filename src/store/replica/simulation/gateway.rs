@@ -27,6 +27,8 @@ pub(super) struct Gateway {
     pub(super) open: u64,
     /// Until then what listens gets no time to run.
     pub(super) drowsy_until: Micros,
+    /// For how long that will be so after the next proof.
+    pub(super) drowsy_soon: Option<Micros>,
     /// The proof that it waits for.
     pub(super) proof: u64,
     /// What is to be looked at, and whether something is being looked at.
@@ -49,6 +51,7 @@ impl Gateway {
             ear: 0,
             open: 0,
             drowsy_until: 0,
+            drowsy_soon: None,
             proof: 0,
             told: Vec::new(),
             looking: false,

@@ -61,6 +61,9 @@ impl World {
                     gateway.set_clock(now, store);
                     world.hear(g, News::HeardAll(asked_at, store));
                     world.later(g, EVERY, move |world| world.prove(g, ear));
+                    if let Some(time) = world.gateways[g].drowsy_soon.take() {
+                        world.starve(g, time);
+                    }
                 }
             });
         });

@@ -190,14 +190,14 @@ impl World {
             if world.dice.percent(40) {
                 world.cut(g, time / 2);
             } else {
-                world.starve(g, time / 2);
+                world.gateways[g].drowsy_soon = Some(time / 2);
             }
         });
     }
 
     /// Lets requests go on while what listens gets no time to run.
-    fn starve(&mut self, g: usize, time: Micros) {
-        let until = self.now + time;
+    pub(super) fn starve(&mut self, g: usize, time: Micros) {
+        let until = (self.now + time).min(CALM);
         let gateway = &mut self.gateways[g];
         gateway.drowsy_until = until;
         let line = &mut gateway.lines[Link::Listening as usize][Way::ToGateway as usize];

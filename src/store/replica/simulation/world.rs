@@ -197,7 +197,13 @@ impl World {
         };
         let life = self.gateways[g].life;
         self.at(at, move |world| {
-            if world.gateways[g].life == life && world.gateways[g].up {
+            let gateway = &world.gateways[g];
+            let is_there = gateway.life == life && gateway.up;
+            if is_there && link == Link::Listening && gateway.drowsy_until > world.now {
+                // It lies in the socket.
+                let awake = gateway.drowsy_until - world.now;
+                world.later(g, awake, deed);
+            } else if is_there {
                 deed(world);
             }
         });
