@@ -32,8 +32,14 @@ mod decisions;
 mod faults;
 #[path = "store/journal.rs"]
 mod journal;
+#[path = "store/leases.rs"]
+mod leases;
 #[path = "store/listing.rs"]
 mod listing;
+#[path = "store/local.rs"]
+mod local;
+#[path = "store/marker.rs"]
+mod marker;
 #[path = "support/nodes.rs"]
 mod nodes;
 #[path = "store/refresh.rs"]

@@ -206,6 +206,7 @@ fn limit(name: &str, rate: Rate, key: Vec<KeyPart>) -> Arc<Limit> {
         except_roles: Vec::new(),
         on_outage: OnOutage::Local,
         shadow: false,
+        leased: false,
     })
 }
 

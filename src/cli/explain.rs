@@ -326,6 +326,9 @@ fn in_words(limit: &Limit) -> String {
     if !limit.except_roles.is_empty() {
         let _ = write!(words, ", not for {}", limit.except_roles.join(", "));
     }
+    if limit.leased {
+        words.push_str(", leased");
+    }
     if limit.shadow {
         words.push_str(", only counted");
     }

@@ -2,6 +2,8 @@
 //! arithmetic, and the decision that headers, metrics and log all read.
 
 mod headers;
+mod lease;
+mod share;
 mod sliding_log;
 mod sliding_window;
 mod state;
@@ -15,6 +17,8 @@ use http::HeaderName;
 use sha2::{Digest, Sha256};
 
 pub use headers::headers;
+pub use lease::{Answer, Ask, Lease, Permit, Taken, Terms, Unused, parts};
+pub use share::Standing;
 pub use state::{Micros, Rule, State};
 
 /// The largest product of a limit and its window in milliseconds (for a token bucket, of its burst
@@ -39,6 +43,8 @@ pub struct Limit {
     pub on_outage: OnOutage,
     /// Counts and reports, and never refuses.
     pub shadow: bool,
+    /// Gateways take small batches from the store, and decide from them without asking it.
+    pub leased: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

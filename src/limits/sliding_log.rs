@@ -12,6 +12,14 @@ pub struct SlidingLog {
 }
 
 impl SlidingLog {
+    /// All of it spent one window before `whole_at`.
+    pub(super) fn resumed(rule: Rule, spent: u64, whole_at: Micros) -> SlidingLog {
+        let newest = whole_at.saturating_sub(rule.span());
+        SlidingLog {
+            times: (0..spent).map(|_| newest).collect(),
+        }
+    }
+
     pub(super) fn wait(&mut self, rule: Rule, now: Micros) -> Micros {
         let now = self.latest(now);
         while self
@@ -38,10 +46,13 @@ impl SlidingLog {
         self.times.push_back(self.latest(now));
     }
 
-    /// Drops the oldest: whichever was meant, those that stay are no older, so that no interval
-    /// can come to admit more than the limit.
-    pub(super) fn give_back(&mut self) {
-        self.times.pop_front();
+    /// Drops the oldest: whichever were meant, those that stay are no older, so that no interval
+    /// can come to admit more than the limit. What has left already is not given back.
+    pub(super) fn give_back(&mut self, rule: Rule, now: Micros, many: u64, spent_at: Micros) {
+        if spent_at + rule.span() > self.latest(now) {
+            let many = usize::try_from(many).unwrap_or(usize::MAX);
+            self.times.drain(..many.min(self.times.len()));
+        }
     }
 
     pub(super) fn remaining(&self, rule: Rule) -> u64 {
@@ -55,7 +66,7 @@ impl SlidingLog {
             .map_or(0, |newest| newest + rule.span() - now)
     }
 
-    fn latest(&self, now: Micros) -> Micros {
+    pub(super) fn latest(&self, now: Micros) -> Micros {
         self.times.back().map_or(now, |newest| now.max(*newest))
     }
 }

@@ -23,6 +23,16 @@ pub struct SlidingWindow {
 }
 
 impl SlidingWindow {
+    /// All of it spent in one window: the one that fades completely at `whole_at`.
+    pub(super) fn resumed(rule: Rule, spent: u64, whole_at: Micros) -> SlidingWindow {
+        let windows = (whole_at / 1000).saturating_add(rule.width / 2) / rule.width;
+        SlidingWindow {
+            index: windows.saturating_sub(2),
+            current: spent,
+            ..SlidingWindow::default()
+        }
+    }
+
     pub(super) fn wait(&mut self, rule: Rule, now: Micros) -> Micros {
         self.advance(rule, now / 1000);
         let (width, limit) = (rule.width, rule.limit);
@@ -45,13 +55,29 @@ impl SlidingWindow {
         self.current += 1;
     }
 
-    /// Takes it from the current window, where what is given back right away was spent.
-    pub(super) fn give_back(&mut self) {
-        if self.current > 0 {
-            self.current -= 1;
-        } else {
-            self.previous = self.previous.saturating_sub(1);
+    /// Takes it from the window that it was spent in. What was spent just before the turn of a window is
+    /// not found in the current one.
+    pub(super) fn give_back(&mut self, rule: Rule, many: u64, spent_at: Micros) {
+        let mut many = many;
+        let window = spent_at / 1000 / rule.width;
+        if window >= self.index {
+            let here = many.min(self.current);
+            self.current -= here;
+            many -= here;
         }
+        if window + 1 >= self.index {
+            self.previous = self.previous.saturating_sub(many);
+        }
+    }
+
+    /// How many requests count at the moment, rounded down.
+    pub(super) fn count(&self, rule: Rule) -> u64 {
+        self.used(rule) / rule.width
+    }
+
+    /// The time of the last look, in microseconds.
+    pub(super) fn as_of(&self, rule: Rule) -> Micros {
+        (self.index * rule.width + self.offset) * 1000
     }
 
     pub(super) fn remaining(&self, rule: Rule) -> u64 {

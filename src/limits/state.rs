@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::sliding_log::SlidingLog;
 use super::sliding_window::SlidingWindow;
 use super::token_bucket::TokenBucket;
-use super::{Algorithm, Decision, Limit};
+use super::{Algorithm, Ask, Decision, Limit};
 
 /// Microseconds since the Unix epoch, or between two moments.
 pub type Micros = u64;
@@ -40,6 +40,15 @@ impl Rule {
         }
     }
 
+    /// The greatest number of requests that may come at once.
+    fn quota(&self) -> u64 {
+        if self.burst > 0 {
+            self.burst
+        } else {
+            self.limit
+        }
+    }
+
     /// The window, in microseconds.
     pub(super) fn span(&self) -> Micros {
         self.width.saturating_mul(1000)
@@ -66,6 +75,25 @@ impl State {
         }
     }
 
+    /// Resumes a counter of which is known how many requests were `spent` at a moment, and when
+    /// nothing of them will count any more: as if all had been spent as late as this allows.
+    pub(super) fn resumed(
+        algorithm: Algorithm,
+        rule: Rule,
+        spent: u64,
+        (as_of, whole_at): (Micros, Micros),
+    ) -> State {
+        match algorithm {
+            Algorithm::SlidingWindow => {
+                State::SlidingWindow(SlidingWindow::resumed(rule, spent, whole_at))
+            }
+            Algorithm::SlidingLog => State::SlidingLog(SlidingLog::resumed(rule, spent, whole_at)),
+            Algorithm::TokenBucket { .. } => {
+                State::TokenBucket(TokenBucket::resumed(rule, spent, as_of))
+            }
+        }
+    }
+
     /// Brings the counter to `now`, and tells how long until one more request is admitted: zero
     /// if it is admitted at once.
     pub fn wait(&mut self, rule: Rule, now: Micros) -> Micros {
@@ -85,13 +113,36 @@ impl State {
         }
     }
 
-    /// Gives one request back.
-    pub fn give_back(&mut self, rule: Rule, now: Micros) {
+    /// Gives requests back that were spent at a moment that [`State::as_of`] told.
+    pub fn give_back(&mut self, rule: Rule, now: Micros, many: u64, spent_at: Micros) {
         self.wait(rule, now);
         match self {
-            State::SlidingWindow(state) => state.give_back(),
-            State::SlidingLog(state) => state.give_back(),
-            State::TokenBucket(state) => state.give_back(rule),
+            State::SlidingWindow(state) => state.give_back(rule, many, spent_at),
+            State::SlidingLog(state) => state.give_back(rule, now, many, spent_at),
+            State::TokenBucket(state) => state.give_back(rule, many, spent_at),
+        }
+    }
+
+    /// Spends what a gateway asks for, as far as it is fair: what it holds then is one part of what
+    /// is left, or 1. Nothing is spent where [`State::wait`] says to wait.
+    pub fn grant(&mut self, rule: Rule, now: Micros, ask: Ask, parts: u64) -> u64 {
+        if self.wait(rule, now) > 0 {
+            return 0;
+        }
+        let fair = (self.remaining(rule) / parts.max(1)).saturating_sub(ask.held);
+        let granted = ask.want.min(fair).max(u64::from(ask.held == 0));
+        for _ in 0..granted {
+            self.spend(rule, now);
+        }
+        granted
+    }
+
+    /// The moment by which the counter dates what is spent now: never one before it has kept.
+    pub fn as_of(&self, rule: Rule, now: Micros) -> Micros {
+        match self {
+            State::SlidingWindow(state) => state.as_of(rule),
+            State::SlidingLog(state) => state.latest(now),
+            State::TokenBucket(state) => state.as_of(),
         }
     }
 
@@ -102,6 +153,11 @@ impl State {
             State::SlidingLog(state) => state.remaining(rule),
             State::TokenBucket(state) => state.remaining(rule),
         }
+    }
+
+    /// How many requests count against the limit at the time of the last [`State::wait`], rounded up.
+    pub fn spent(&self, rule: Rule) -> u64 {
+        rule.quota().saturating_sub(self.remaining(rule))
     }
 
     /// How long until nothing of what was spent counts any more; zero: it may be forgotten.

@@ -18,6 +18,7 @@ fn named(name: &str, algorithm: Algorithm, limit: u64, window_ms: u64, shadow: b
         except_roles: vec![],
         on_outage: OnOutage::Local,
         shadow,
+        leased: false,
     })
 }
 
@@ -203,7 +204,7 @@ fn what_is_given_back_can_be_spent_again() {
             state.spend(rule, 5_000);
         }
         assert!(state.wait(rule, 5_000) > 0, "{algorithm:?}");
-        state.give_back(rule, 5_000);
+        state.give_back(rule, 5_000, 1, 5_000);
         assert_eq!(state.wait(rule, 5_000), 0, "{algorithm:?}");
     }
 }

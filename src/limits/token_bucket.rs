@@ -13,6 +13,14 @@ pub struct TokenBucket {
 }
 
 impl TokenBucket {
+    /// Filled by that much at `as_of`.
+    pub(super) fn resumed(rule: Rule, spent: u64, as_of: Micros) -> TokenBucket {
+        TokenBucket {
+            level: spent.saturating_mul(rule.width),
+            at: as_of / 1000,
+        }
+    }
+
     pub(super) fn wait(&mut self, rule: Rule, now: Micros) -> Micros {
         let now = (now / 1000).max(self.at);
         let drained = (now - self.at).saturating_mul(rule.limit);
@@ -27,8 +35,17 @@ impl TokenBucket {
         self.level += rule.width;
     }
 
-    pub(super) fn give_back(&mut self, rule: Rule) {
-        self.level = self.level.saturating_sub(rule.width);
+    /// What may have drained since is not given back a second time.
+    pub(super) fn give_back(&mut self, rule: Rule, many: u64, spent_at: Micros) {
+        let since = self.at.saturating_sub(spent_at / 1000);
+        let drained = since.saturating_mul(rule.limit);
+        let back = many.saturating_mul(rule.width).saturating_sub(drained);
+        self.level = self.level.saturating_sub(back);
+    }
+
+    /// The time of the last look, in microseconds.
+    pub(super) fn as_of(&self) -> Micros {
+        self.at * 1000
     }
 
     pub(super) fn remaining(&self, rule: Rule) -> u64 {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{Engine, Findings, Inquiry, Store, StoreError};
 use crate::limits::{Charge, Decision};
+use crate::routing::Require;
 
 impl Store {
     /// Answers everything that a request needs to know, in at most one round trip and one atomic
@@ -21,6 +22,8 @@ impl Store {
         let rest = sure.rest(inquiry, &after);
         let mut findings = if rest.asks_nothing() {
             Findings::without_asking(self.clock())
+        } else if let Some(decided) = self.decide_here(&rest).await {
+            decided?
         } else {
             let asking = replica.asking(&rest);
             let asked = self.measured("decide", async {
@@ -32,9 +35,13 @@ impl Store {
             let findings = asked.await?;
             self.measure_lag(&rest, &findings);
             replica.keep(&asking, &rest, &findings);
+            self.note_limits(&rest, &findings);
             findings
         };
         sure.complete(&mut findings);
+        if inquiry.cut_off_of.is_some() {
+            findings.cut_off = replica.at_least(findings.cut_off);
+        }
         Ok(findings)
     }
 
@@ -53,23 +60,32 @@ impl Store {
         if charges.is_empty() {
             return Ok(Vec::new());
         }
+        if let Some(decided) = self.decide_by_permits(charges, &[]).await {
+            return decided;
+        }
         self.measured("charge", async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.charge(charges)),
-                Engine::Redis(redis) => redis.charge(charges).await,
+                Engine::Redis(redis) => {
+                    let anything = Require::default();
+                    let inquiry = Inquiry {
+                        before: charges,
+                        ..Inquiry::nothing(&anything)
+                    };
+                    let findings = redis.decide(&inquiry, None).await?;
+                    self.note_limits(&inquiry, &findings);
+                    Ok(findings.decisions)
+                }
             }
         })
         .await
     }
 
-    /// Does as [`Store::charge`] with counters that only this process knows. It cannot fail, and
-    /// marks what it decides as degraded.
+    /// Does as [`Store::charge`] with counters that only this process knows, of which each gateway has
+    /// its share. It cannot fail, and marks what it decides as degraded.
     pub fn charge_locally(&self, charges: &[Charge]) -> Vec<Decision> {
-        let mut decisions = self.shared.local.charge(charges);
-        for decision in &mut decisions {
-            decision.degraded = true;
-        }
-        decisions
+        let (gateways, now) = (self.gateways(), self.clock() * 1000);
+        self.shared.local.charge(charges, gateways, now)
     }
 
     /// Gives back what was spent from these limits a moment ago.
@@ -99,14 +115,14 @@ impl Store {
 
     /// Looks at a counter that only this process knows.
     pub fn peek_locally(&self, charge: &Charge) -> Decision {
-        Decision {
-            degraded: true,
-            ..self.shared.local.peek(charge)
-        }
+        let (gateways, now) = (self.gateways(), self.clock() * 1000);
+        self.shared.local.peek(charge, gateways, now)
     }
 
     /// Makes a counter whole again; tells whether there was anything to forget.
     pub async fn reset_limit(&self, charge: &Charge) -> Result<bool, StoreError> {
+        self.shared.local.forget(&charge.counter);
+        self.shared.leases.forget(charge);
         self.measured("reset_limit", async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.reset(charge)),

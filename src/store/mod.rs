@@ -8,8 +8,12 @@ mod error;
 mod fleet;
 mod inspect;
 mod journal;
+mod leases;
+mod leasing;
 mod limits;
 mod live;
+mod local;
+mod marker;
 mod memory;
 mod news;
 mod page;
@@ -18,6 +22,7 @@ mod redis;
 mod refresh;
 mod revocations;
 mod sessions;
+mod tending;
 mod upkeep;
 
 pub mod replica;
@@ -41,6 +46,7 @@ pub use fleet::Confirmed;
 pub use inspect::{Finding, Grade, inspect};
 pub use journal::Noted;
 pub use live::REPORT_KEPT;
+pub use marker::{Marked, Marker};
 pub use news::{Item, PersonHash, person_hash};
 pub use page::{Page, Wanted};
 pub use profiles::{Cached, Lease};
@@ -71,12 +77,14 @@ enum Engine {
 }
 
 struct Shared {
+    prefix: String,
     timeout: Duration,
     /// How many replicas must have a revocation.
     replicas: u32,
     metrics: Arc<Metrics>,
     /// The counters that this process keeps while the store is gone.
-    local: Memory,
+    local: local::Local,
+    leases: leases::Leases,
     revocations: broadcast::Sender<Revocation>,
     replica: Arc<Replica>,
     /// Up to when changes have been heard of and looked at, by the store's clock.
@@ -225,10 +233,12 @@ impl Store {
             }
         };
         let shared = Shared {
+            prefix: settings.key_prefix.clone(),
             timeout: settings.timeout,
             replicas: settings.revocation_replicas,
+            leases: leases::Leases::new(&metrics),
             metrics,
-            local: Memory::default(),
+            local: local::Local::default(),
             revocations: broadcast::Sender::new(REVOCATIONS_KEPT),
             replica: Arc::default(),
             heard: AtomicU64::new(0),
@@ -270,8 +280,8 @@ impl Store {
         self.shared.replicas > 0
     }
 
-    /// How many times this process has found the store, at its start and after it was lost: what
-    /// comes back may be older than what was lost.
+    /// How many times this process has found the store, at its start and after it was lost, or has
+    /// heard that everything in it changed: what is there may be older than what was.
     pub fn risings(&self) -> u64 {
         match &self.engine {
             Engine::Memory(_) => 0,
@@ -296,8 +306,16 @@ impl Store {
         }
     }
 
-    /// The store's clock.
+    /// The store's clock: asked, unless it was told a moment ago.
     pub async fn now(&self) -> Result<Millis, StoreError> {
+        match self.shared.replica.is_sure() {
+            true => Ok(self.clock()),
+            false => self.ask_time().await,
+        }
+    }
+
+    /// Asks the store for its clock.
+    async fn ask_time(&self) -> Result<Millis, StoreError> {
         self.measured("now", async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.now() / 1000),

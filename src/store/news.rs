@@ -96,7 +96,8 @@ impl Store {
             match &news {
                 News::HeardAll(..) => shared.metrics.store_listening.set(1),
                 News::Deaf => shared.metrics.store_listening.set(0),
-                News::Changed(_) | News::Everything => {}
+                News::Everything => clock.doubt(),
+                News::Changed(_) => {}
             }
             if let Some(told) = hear(&shared.replica, news, || clock.clock(), &watched) {
                 // The other end lives as long as this one.

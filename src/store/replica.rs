@@ -71,6 +71,8 @@ pub struct Replica {
     accepted: Cache<String, Noted<()>>,
     /// By person: the second up to which tokens without a session are refused.
     cut_offs: Cache<PersonHash, Noted<Option<u64>>>,
+    /// The same for everybody, since the store lost its data; 0: none.
+    everybody: AtomicU64,
     /// Uses that the store has not been told of yet.
     uses: Uses,
 }
@@ -99,6 +101,7 @@ impl Replica {
             revoked: tokens(),
             accepted: tokens(),
             cut_offs: Cache::with_weighter(EXPECTED, TOKENS, UnitWeighter),
+            everybody: AtomicU64::new(0),
             uses: Uses::default(),
         }
     }
@@ -272,7 +275,21 @@ impl Replica {
     pub fn is_cut_off(&self, person: &PersonHash, issued_at: Option<u64>) -> bool {
         let cut_off = self.cut_offs.get(person);
         let second = cut_off.and_then(|noted| noted.says);
-        second.is_some_and(|second| covers(second, issued_at))
+        self.at_least(second)
+            .is_some_and(|second| covers(second, issued_at))
+    }
+
+    /// Refuses everybody's tokens without a session that were issued up to this second.
+    pub(super) fn refuse_up_to(&self, second: u64) {
+        self.everybody.store(second, Ordering::Relaxed);
+    }
+
+    /// The cut-off that holds where a person has this one.
+    pub(super) fn at_least(&self, cut_off: Option<u64>) -> Option<u64> {
+        match self.everybody.load(Ordering::Relaxed) {
+            0 => cut_off,
+            everybody => cut_off.max(Some(everybody)),
+        }
     }
 
     /// Whether a foreign token was accepted within `bound`.
@@ -330,4 +347,5 @@ impl<T> Noted<T> {
 }
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "tests")]
 mod simulation;

@@ -4,7 +4,7 @@
 
 use std::cell::RefCell;
 
-use portcullis::limits::{Algorithm, Rule, State};
+use portcullis::limits::{Algorithm, Ask, Rule, State};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -13,9 +13,13 @@ use crate::server::Server;
 const HARNESS: &str = "
     local c = counter(KEYS[1], ARGV[2])
     look(c)
-    if ARGV[3] == 'spend' and c.wait == 0 then spend(c) end
+    if ARGV[3] == 'spend' and c.wait == 0 then spend(c, tonumber(ARGV[4])) end
+    local granted = 0
+    if ARGV[3] == 'grant' and c.wait == 0 then
+      granted = grant(c, tonumber(ARGV[4]), tonumber(ARGV[5]), 4)
+    end
     if ARGV[3] == 'back' then
-      give_back(c)
+      give_back(c, tonumber(ARGV[4]), tonumber(ARGV[5]))
       look(c)
       c.wait = 0
     end
@@ -24,17 +28,29 @@ const HARNESS: &str = "
     local ttl = redis.call('PTTL', KEYS[1])
     reply[5] = (ttl < 0 or ttl * 1000 >= reply[3]) and 1 or 0
     redis.call('PERSIST', KEYS[1])
+    reply[6], reply[7] = granted, as_of(c)
     return reply";
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Step {
-    Spend,
+    /// So many at once, as far as there is room.
+    Spend(u64),
+    /// So many for a gateway that holds so many.
+    Grant(u64, u64),
     Peek,
-    Back,
+    /// So many that were spent so many microseconds ago.
+    Back(u64, u64),
 }
 
 fn steps() -> impl Strategy<Value = Vec<(Step, i64)>> {
-    let step = prop_oneof![6 => Just(Step::Spend), 1 => Just(Step::Peek), 1 => Just(Step::Back)];
+    let step = prop_oneof![
+        6 => Just(Step::Spend(1)),
+        1 => (1..2000u64).prop_map(Step::Spend),
+        3 => (1..200u64, 0..3u64).prop_map(|(want, held)| Step::Grant(want, held)),
+        1 => Just(Step::Peek),
+        1 => Just(Step::Back(1, 0)),
+        2 => (1..200u64, 0..20_000_000u64).prop_map(|(many, ago)| Step::Back(many, ago)),
+    ];
     let gap = prop_oneof![
         8 => 0..6_000_000i64,
         1 => -30_000_000..0i64,
@@ -62,9 +78,10 @@ fn the_scripts_agree_with_the_pure_arithmetic() {
     let client = redis::Client::open(format!("redis://127.0.0.1:{}", server.port)).unwrap();
     let connection = RefCell::new(client.get_connection().unwrap());
     let text = format!(
-        "local now = tonumber(ARGV[1])\n{}{}{HARNESS}",
+        "local now = tonumber(ARGV[1])\n{}{}{}{HARNESS}",
         include_str!("../../src/store/redis/scripts/limit.lua"),
-        include_str!("../../src/store/redis/scripts/give_back.lua")
+        include_str!("../../src/store/redis/scripts/give_back.lua"),
+        include_str!("../../src/store/redis/scripts/permits.lua")
     );
     let script = redis::Script::new(&text);
     let config = Config {
@@ -106,18 +123,13 @@ fn history(
         if algorithm == Algorithm::SlidingLog {
             state = looked.clone();
         }
-        match step {
-            Step::Spend if wait == 0 => {
-                looked.spend(rule, now);
-                state = looked.clone();
-            }
-            Step::Back => {
-                looked.give_back(rule, now);
-                state = looked.clone();
-                looked.wait(rule, now);
-                wait = 0;
-            }
-            Step::Spend | Step::Peek => {}
+        let (granted, words, kept) = act(*step, rule, now, wait, &mut looked);
+        if kept {
+            state = looked.clone();
+        }
+        if words.0 == "back" {
+            looked.wait(rule, now);
+            wait = 0;
         }
         let expected = [
             u64::from(wait == 0),
@@ -125,19 +137,48 @@ fn history(
             looked.whole_after(rule, now),
             wait,
             1,
+            granted,
+            looked.as_of(rule, now),
         ];
-        let action = match step {
-            Step::Spend => "spend",
-            Step::Peek => "peek",
-            Step::Back => "back",
-        };
         let numbers = [limit, width, burst].map(u64::to_le_bytes).concat();
         let mut call = script.key(key);
         call.arg(now)
             .arg([&letter[..], b"\0", &numbers].concat())
-            .arg(action);
-        let found: [u64; 5] = call.invoke(connection).unwrap();
+            .arg(words.0)
+            .arg(words.1)
+            .arg(words.2);
+        let found: [u64; 7] = call.invoke(connection).unwrap();
         prop_assert_eq!(found, expected, "{:?} {:?} at {}", algorithm, step, now);
     }
     Ok(())
+}
+
+/// Does one step to the pure counter; gives how many were granted, the words for the script, and
+/// whether anything of it is kept.
+fn act(
+    step: Step,
+    rule: Rule,
+    now: u64,
+    wait: u64,
+    state: &mut State,
+) -> (u64, (&'static str, u64, u64), bool) {
+    match step {
+        Step::Spend(many) => {
+            let many = many.min(state.remaining(rule));
+            if wait == 0 {
+                (0..many).for_each(|_| state.spend(rule, now));
+            }
+            (0, ("spend", many, 0), wait == 0)
+        }
+        Step::Grant(want, held) => {
+            let leads = true;
+            let granted = state.grant(rule, now, Ask { want, held, leads }, 4);
+            (granted, ("grant", want, held), granted > 0)
+        }
+        Step::Back(many, ago) => {
+            state.give_back(rule, now, many, now - ago);
+            (0, ("back", many, now - ago), true)
+        }
+        Step::Peek => (0, ("peek", 0, 0), false),
+    }
 }

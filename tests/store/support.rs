@@ -126,6 +126,7 @@ pub(crate) fn limit(name: &str, algorithm: Algorithm, limit: u64) -> Limit {
         except_roles: vec![],
         on_outage: OnOutage::Local,
         shadow: false,
+        leased: false,
     }
 }
 

@@ -13,6 +13,7 @@ pub mod gateway;
 pub mod grpc;
 pub mod history;
 pub mod http2;
+pub mod issuer;
 pub mod nodes;
 pub mod open;
 pub mod ports;

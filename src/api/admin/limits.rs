@@ -51,6 +51,7 @@ fn shown(limit: &Limit) -> Value {
             OnOutage::Allow => "allow",
             OnOutage::Deny => "deny",
         },
+        "consistency": if limit.leased { "leased" } else { "exact" },
         "shadow": limit.shadow,
     })
 }
@@ -154,6 +155,7 @@ mod tests {
             except_roles: Vec::new(),
             on_outage: OnOutage::Local,
             shadow: false,
+            leased: false,
         };
         let header = KeyPart::Header(http::header::ACCEPT);
         let cases = [

@@ -19,6 +19,7 @@ async fn limits_are_listed_looked_at_and_reset() {
         except_roles: Vec::new(),
         on_outage: OnOutage::Local,
         shadow: false,
+        leased: false,
     };
     let gateway = gateway_with(|live| live.limits = vec![Arc::new(per_user)]).await;
     let admin = admin_of(&gateway);

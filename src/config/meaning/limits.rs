@@ -47,10 +47,6 @@ fn limit(
     place: &Place,
     review: &mut Review<'_>,
 ) -> Limit {
-    if written.consistency == file::Consistency::Leased {
-        let message = "\"consistency: leased\" is not supported by this version yet";
-        review.fault(&place.key("consistency"), message);
-    }
     let window = review.positive(&place.key("window"), written.window);
     check_product(written.limit, window, &place.key("limit"), review);
     if let Some(burst) = written.burst {
@@ -81,6 +77,7 @@ fn limit(
         except_roles: written.except_roles.clone(),
         on_outage: limits_on_outage(written.on_outage.unwrap_or(outage)),
         shadow: written.shadow,
+        leased: written.consistency == file::Consistency::Leased,
     }
 }
 

@@ -66,7 +66,7 @@ impl Counters {
     pub(super) fn give_back(&mut self, charges: &[Charge], now: Micros) {
         for charge in charges {
             if let Some(kept) = self.kept.get_mut(&key(charge)) {
-                kept.state.give_back(Rule::of(&charge.limit), now);
+                kept.state.give_back(Rule::of(&charge.limit), now, 1, now);
             }
         }
     }

@@ -45,11 +45,11 @@ impl Redis {
         let before = asked(inquiry.before.iter(), found);
         let mut findings = together(rest, now.unwrap_or_default());
         if refuse(&before) {
-            self.give_back(spent(before.iter().chain(&after))).await;
+            self.refund_aside(spent(before.iter().chain(&after))).await;
             findings = together(Vec::new(), findings.now);
             findings.decisions = before.into_iter().map(unspent).collect();
         } else if !passes(inquiry, &findings) {
-            self.give_back(spent(&after)).await;
+            self.refund_aside(spent(&after)).await;
             findings.decisions = before.into_iter().map(|asked| asked.decision).collect();
         } else {
             findings.decisions = self
@@ -91,10 +91,10 @@ impl Redis {
         bound.sort_by_key(place);
         let all: Vec<Asked<'_>> = before.into_iter().chain(bound).collect();
         if refuse(&all) {
-            self.give_back(spent(all.iter().chain(&exempt))).await;
+            self.refund_aside(spent(all.iter().chain(&exempt))).await;
             return Ok(all.into_iter().map(unspent).collect());
         }
-        self.give_back(spent(&exempt)).await;
+        self.refund_aside(spent(&exempt)).await;
         Ok(all.into_iter().map(|asked| asked.decision).collect())
     }
 
@@ -112,7 +112,7 @@ impl Redis {
     }
 
     /// Does not wait for it, but has it on its way ahead of whatever this handle asks next.
-    async fn give_back(&self, charges: Vec<Charge>) {
+    pub(in super::super) async fn refund_aside(&self, charges: Vec<Charge>) {
         if charges.is_empty() {
             return;
         }

@@ -10,8 +10,7 @@ use super::record::{self, Reader, Reading};
 use super::scripts::Call;
 use super::sessions::millis;
 use super::{Redis, fault, keys, names, read};
-use crate::limits::{Charge, Decision, Micros, Rule};
-use crate::routing::Require;
+use crate::limits::{Charge, Decision, Micros, Rule, Unused};
 use crate::session::SessionId;
 
 /// What `decide.lua` says of the session.
@@ -33,25 +32,34 @@ impl Redis {
         self.findings(inquiry, reply)
     }
 
-    pub(in super::super) async fn charge(
+    /// Spends so many requests from each, as far as there is room; gives for each of them how it
+    /// stands then, or why the server did not do it.
+    pub(in super::super) async fn spend(
         &self,
-        charges: &[Charge],
-    ) -> Result<Vec<Decision>, StoreError> {
-        let anything = Require::default();
-        let inquiry = Inquiry {
-            before: charges,
-            ..Inquiry::nothing(&anything)
+        untold: &[(Charge, u64)],
+    ) -> Result<Vec<Result<Decision, StoreError>>, StoreError> {
+        let call = |(charge, many): &(Charge, u64)| {
+            let call = self.scripts.spend.on(&[self.keys.limit(charge)]);
+            call.arg(&rule(charge)).arg(many)
         };
-        Ok(self.decide(&inquiry, None).await?.decisions)
+        let replies = self.run_all(untold.iter().map(call).collect()).await?;
+        let told = untold.iter().zip(replies).map(|((charge, _), reply)| {
+            let reply = packed(reply)?;
+            let mut said = Said(Reader(&reply));
+            self.count_malformed("charge", said.number()?);
+            said.decision(charge)?.ok_or(StoreError::Malformed)
+        });
+        Ok(told.collect())
     }
 
+    /// Gives back what was spent a moment ago.
     pub(in super::super) async fn refund(&self, charges: &[Charge]) -> Result<(), StoreError> {
-        let refund = &self.scripts.refund;
-        let call = |charge| refund.on(&[self.keys.limit(charge)]).arg(&rule(charge));
-        for reply in self.run_all(charges.iter().map(call).collect()).await? {
-            self.count_malformed("refund", read(reply)?);
-        }
-        Ok(())
+        let just_now = Unused {
+            many: 1,
+            counted_at: 0,
+        };
+        let spent = charges.iter().map(|charge| (charge.clone(), just_now));
+        self.give_back(&spent.collect::<Vec<_>>()).await
     }
 
     pub(in super::super) async fn peek(&self, charge: &Charge) -> Result<Decision, StoreError> {
@@ -182,7 +190,7 @@ fn or_nothing(number: Option<u64>) -> String {
 }
 
 /// What the scripts read a counter's rule from.
-fn rule(charge: &Charge) -> [u8; 26] {
+pub(super) fn rule(charge: &Charge) -> [u8; 26] {
     let rule = Rule::of(&charge.limit);
     let head = [keys::algorithm(charge), u8::from(charge.limit.shadow)];
     let numbers = [rule.limit, rule.width, rule.burst].map(u64::to_le_bytes);
@@ -198,7 +206,7 @@ fn asks_of_identity(inquiry: &Inquiry<'_>) -> bool {
     inquiry.session.is_some() || inquiry.blacklist_key.is_some() || inquiry.cut_off_of.is_some()
 }
 
-fn packed(reply: Value) -> Result<Vec<u8>, StoreError> {
+pub(super) fn packed(reply: Value) -> Result<Vec<u8>, StoreError> {
     match fault::settled(reply)? {
         Value::BulkString(packed) => Ok(packed),
         _ => Err(StoreError::Malformed),
@@ -206,20 +214,20 @@ fn packed(reply: Value) -> Result<Vec<u8>, StoreError> {
 }
 
 /// A packed reply, read from its start.
-struct Said<'a>(Reader<'a>);
+pub(super) struct Said<'a>(pub Reader<'a>);
 
 impl Said<'_> {
-    fn byte(&mut self) -> Result<u8, StoreError> {
+    pub(super) fn byte(&mut self) -> Result<u8, StoreError> {
         let byte = self.0.take(1).and_then(<[u8]>::first);
         byte.copied().ok_or(StoreError::Malformed)
     }
 
-    fn number(&mut self) -> Result<u64, StoreError> {
+    pub(super) fn number(&mut self) -> Result<u64, StoreError> {
         self.0.number(8).ok_or(StoreError::Malformed)
     }
 
     /// `None`: the limit does not bind the session.
-    fn decision(&mut self, charge: &Charge) -> Result<Option<Decision>, StoreError> {
+    pub(super) fn decision(&mut self, charge: &Charge) -> Result<Option<Decision>, StoreError> {
         let allowed = self.byte()?;
         let (left, whole, wait) = (self.number()?, self.number()?, self.number()?);
         Ok((allowed < 2).then(|| decision(charge, allowed == 1, left, whole, wait)))

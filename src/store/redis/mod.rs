@@ -15,11 +15,13 @@ mod index;
 pub(super) mod inspect;
 mod journal;
 mod keys;
+mod leases;
 mod limits;
 mod links;
 mod listener;
 mod listing;
 mod live;
+mod marker;
 mod names;
 mod profiles;
 mod record;
@@ -52,6 +54,7 @@ use replicas::Replicas;
 use road::{Road, Way};
 use scripts::{Call, Scripts};
 
+pub(super) use leases::Granted;
 pub(super) use listing::is_cursor;
 
 /// One Redis, of whichever topology, as one gateway sees it.

@@ -6,6 +6,7 @@ const CLOCK: &str = include_str!("scripts/clock.lua");
 const LIMIT: &str = include_str!("scripts/limit.lua");
 const SETTLE: &str = include_str!("scripts/settle.lua");
 const GIVE_BACK: &str = include_str!("scripts/give_back.lua");
+const PERMITS: &str = include_str!("scripts/permits.lua");
 const INDEX: &str = include_str!("scripts/index.lua");
 const RECORD: &str = include_str!("scripts/record.lua");
 const USE: &str = include_str!("scripts/use.lua");
@@ -16,6 +17,8 @@ pub(super) struct Scripts {
     pub charge: Loaded,
     pub peek: Loaded,
     pub refund: Loaded,
+    pub spend: Loaded,
+    pub grant: Loaded,
     pub write_session: Loaded,
     pub end_session: Loaded,
     pub sign_in: Loaded,
@@ -32,6 +35,7 @@ pub(super) struct Scripts {
     pub report_live: Loaded,
     pub trim_live: Loaded,
     pub cut_off: Loaded,
+    pub mark: Loaded,
     pub release: Loaded,
     pub presence: Loaded,
 }
@@ -54,6 +58,14 @@ impl Scripts {
             charge: Loaded::new(&[CLOCK, LIMIT, SETTLE, include_str!("scripts/charge.lua")]),
             peek: Loaded::new(&[CLOCK, LIMIT, include_str!("scripts/peek.lua")]),
             refund: Loaded::new(&[CLOCK, LIMIT, GIVE_BACK, include_str!("scripts/refund.lua")]),
+            spend: Loaded::new(&[CLOCK, LIMIT, include_str!("scripts/spend.lua")]),
+            grant: Loaded::new(&[
+                CLOCK,
+                LIMIT,
+                SETTLE,
+                PERMITS,
+                include_str!("scripts/grant.lua"),
+            ]),
             write_session: Loaded::new(&[
                 CLOCK,
                 RECORD,
@@ -85,6 +97,7 @@ impl Scripts {
             report_live: Loaded::new(&[CLOCK, include_str!("scripts/report_live.lua")]),
             trim_live: Loaded::new(&[CLOCK, include_str!("scripts/trim_live.lua")]),
             cut_off: Loaded::new(&[CLOCK, include_str!("scripts/cut_off.lua")]),
+            mark: Loaded::new(&[include_str!("scripts/mark.lua")]),
             release: Loaded::new(&[include_str!("scripts/release.lua")]),
             presence: Loaded::new(&[CLOCK, include_str!("scripts/presence.lua")]),
         }
@@ -98,6 +111,8 @@ impl Scripts {
             &self.charge,
             &self.peek,
             &self.refund,
+            &self.spend,
+            &self.grant,
             &self.write_session,
             &self.end_session,
             &self.sign_in,
@@ -114,6 +129,7 @@ impl Scripts {
             &self.report_live,
             &self.trim_live,
             &self.cut_off,
+            &self.mark,
             &self.release,
             &self.presence,
         ] {

@@ -26,7 +26,8 @@ pub(in crate::config) struct Limit {
     /// Who is counted together: `ip`, `user`, `session`, `token`, `route`, `header:NAME`, or a
     /// list of them for one counter for each combination.
     pub(in crate::config) key: Key,
-    /// `exact`: every decision by the store. `leased` is not supported by this version yet.
+    /// `exact`: every decision by the store. `leased`: this gateway takes small batches from the
+    /// store, and decides from them.
     #[serde(default)]
     pub(in crate::config) consistency: Consistency,
     /// Binds only those who hold one of these. Empty: everyone.

@@ -1,19 +1,27 @@
--- Takes one request back from a counter that was looked at.
-local function give_back(c)
+-- Takes requests back from a counter that was looked at, which were spent as of that microsecond.
+local function give_back(c, n, at)
   if c.kind == 'l' then
-    -- The oldest goes: whichever was meant, those that stay are no older.
-    if c.count > 0 then
-      redis.call('LPOP', c.key)
-      c.count = c.count - 1
+    -- The oldest go: whichever were meant, those that stay are no older.
+    n = math.min(n, c.count)
+    if n > 0 and at + c.width * 1000 > c.now then
+      redis.call('LPOP', c.key, n)
+      c.count = c.count - n
     end
     return
   end
   if c.kind == 'b' then
-    c.level = math.max(c.level - c.width, 0)
-  elseif c.current > 0 then
-    c.current = c.current - 1
+    -- What may have drained since is not given back a second time.
+    local drained = math.max(c.at - math.floor(at / 1000), 0) * c.limit
+    c.level = math.max(c.level - math.max(n * c.width - drained, 0), 0)
   else
-    c.previous = math.max(c.previous - 1, 0)
+    -- From the window that it was spent in; what was spent just before a turn is not in the current one.
+    local window = math.floor(math.floor(at / 1000) / c.width)
+    if window >= c.index then
+      local here = math.min(n, c.current)
+      c.current, n = c.current - here, n - here
+    end
+    if window + 1 >= c.index then c.previous = math.max(c.previous - n, 0) end
   end
-  keep(c)
+  -- All of it: the window before may have changed.
+  keep(c, c.current)
 end

@@ -1,7 +1,7 @@
 -- The three algorithms over one counter `c` (key, kind, limit, width in ms, burst): the same
 -- arithmetic as src/limits, in integers that a double holds exactly. Needs `now` in microseconds.
 --   look(c)       brings the counter to now; c.wait is 0 if one more request is admitted
---   spend(c)      spends one request that look() found to be admitted
+--   spend(c, n)   spends n requests, of which look() found that they are admitted
 --   report(c)     what the counter says
 -- A counter of the wrong type or with broken content is reset, and counted in `broken`.
 --
@@ -122,9 +122,9 @@ end
 -- Writes a window or a bucket. Within one window only the last number changes, and the key lives as
 -- long as its first admission said: the rest is kept as it was read. Numbers of up to 14 digits are
 -- written in full by `..`, those that are arguments by themselves of up to 17.
-local function keep(c)
+local function keep(c, spent)
   if c.kind == 'w' then
-    if c.head and c.current > 1 then
+    if c.head and c.current > spent then
       redis.call('SET', c.key, c.head .. c.current, 'KEEPTTL')
     else
       redis.call('SET', c.key, c.index .. ' ' .. c.previous .. ' ' .. c.current,
@@ -136,19 +136,24 @@ local function keep(c)
   end
 end
 
-local function spend(c)
+local function spend(c, n)
   if c.kind == 'l' then
-    redis.call('RPUSH', c.key, c.now)
+    local left, times = n, { c.now }
+    while left > 0 do
+      for i = #times + 1, math.min(left, 1000) do times[i] = c.now end
+      redis.call('RPUSH', c.key, unpack(times, 1, math.min(left, 1000)))
+      left = left - #times
+    end
     redis.call('PEXPIRE', c.key, c.width + margin)
-    c.count, c.newest = c.count + 1, c.now
+    c.count, c.newest = c.count + n, c.now
     return
   end
   if c.kind == 'w' then
-    c.current = c.current + 1
+    c.current = c.current + n
   else
-    c.level = c.level + c.width
+    c.level = c.level + n * c.width
   end
-  keep(c)
+  keep(c, n)
 end
 
 -- What a counter says, packed: admitted, how many more would be, microseconds until nothing counts,

@@ -60,7 +60,7 @@ impl World {
         let person: PersonHash = [n % 3; 16];
         let key = format!("jti-{n}");
         let born = self.server.clock(birth);
-        let with_session = n % 3 != 0;
+        let with_session = !n.is_multiple_of(3);
         let credential = Credential {
             session: with_session.then_some(session),
             key: (n % 3 != 1).then(|| key.clone()),

@@ -1,0 +1,232 @@
+//! The counters of limits while the store does not answer. Each gateway enforces its share, begins with
+//! its part of what the store last said, and keeps apart what it has admitted: the store is told of it.
+
+use std::collections::HashMap;
+use std::mem::{Discriminant, discriminant};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use quick_cache::UnitWeighter;
+use quick_cache::sync::Cache;
+
+use crate::limits::{Algorithm, Charge, Counter, Decision, Limit, Micros, Rule, Standing, State};
+
+/// Counters whose last known standing is remembered: 64 bytes each, roughly.
+const KNOWN: u64 = 100_000;
+/// What room is made for at the start.
+const EXPECTED: usize = 1_000;
+/// Counters kept here at once. Beyond them, those that are new share one for each limit: a flood of
+/// them makes nobody forget what was spent.
+const COUNTED: usize = 50_000;
+
+/// A limit that changes its algorithm or its window begins anew, as in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Kind(Discriminant<Algorithm>, u64);
+
+impl Kind {
+    fn of(limit: &Limit) -> Kind {
+        Kind(discriminant(&limit.algorithm), Rule::of(limit).width)
+    }
+}
+
+/// One counter of an outage.
+struct Counted {
+    limit: Arc<Limit>,
+    /// What is enforced of it here.
+    share: Arc<Limit>,
+    /// With what was spent before.
+    state: State,
+    /// What was admitted here, and the store does not know.
+    admitted: State,
+}
+
+pub(super) struct Local {
+    known: Cache<Counter, (Kind, Standing)>,
+    counted: Mutex<HashMap<Counter, Counted>>,
+}
+
+/// What the store has to be told: to spend so many requests, whatever the limit says.
+pub(super) type Untold = (Charge, u64);
+
+impl Default for Local {
+    fn default() -> Local {
+        Local {
+            known: Cache::with_weighter(EXPECTED, KNOWN, UnitWeighter),
+            counted: Mutex::default(),
+        }
+    }
+}
+
+impl Local {
+    /// Takes note of what the store says of a counter at this time of its clock.
+    pub(super) fn note(&self, charge: &Charge, decision: &Decision, now: Micros) {
+        let standing = Standing {
+            remaining: decision.remaining,
+            as_of: now,
+            whole_at: now + decision.reset_after.as_micros() as Micros,
+        };
+        let kind = Kind::of(&charge.limit);
+        self.known.insert(charge.counter, (kind, standing));
+    }
+
+    /// Spends one request from each of these limits' shares, or from none if one refuses.
+    pub(super) fn charge(&self, charges: &[Charge], gateways: u64, now: Micros) -> Vec<Decision> {
+        let mut counted = self.counted.lock();
+        let names: Vec<Counter> = charges
+            .iter()
+            .map(|charge| self.enter(&mut counted, charge, gateways))
+            .collect();
+        let mut refuses = false;
+        for name in &names {
+            let one = counted.get_mut(name);
+            refuses |= one.is_some_and(|one| !one.share.shadow && one.wait(now) > 0);
+        }
+        let mut settle = |name| Some(counted.get_mut(name)?.settle(!refuses, now));
+        names.iter().filter_map(&mut settle).collect()
+    }
+
+    /// Looks at a counter and spends nothing.
+    pub(super) fn peek(&self, charge: &Charge, gateways: u64, now: Micros) -> Decision {
+        let counted = self.counted.lock();
+        let same = |one: &&Counted| Kind::of(&one.limit) == Kind::of(&charge.limit);
+        match counted.get(&charge.counter).filter(same) {
+            Some(one) => one.looked_at(now),
+            None => self.begin(charge, gateways).looked_at(now),
+        }
+    }
+
+    /// Forgets a counter, and what the store said of it.
+    pub(super) fn forget(&self, counter: &Counter) {
+        self.known.remove(counter);
+        self.counted.lock().remove(counter);
+    }
+
+    /// Whether nothing is counted here.
+    pub(super) fn is_empty(&self) -> bool {
+        self.counted.lock().is_empty()
+    }
+
+    /// Hands over what was admitted here and still counts. It is not handed over again: whoever
+    /// cannot tell the store gives it back by [`Local::untell`].
+    pub(super) fn untold(&self, now: Micros) -> Vec<Untold> {
+        let mut counted = self.counted.lock();
+        let take = |(name, one): (&Counter, &mut Counted)| {
+            let many = one.take_admitted(now);
+            let limit = Arc::clone(&one.limit);
+            let counter = *name;
+            (many > 0).then_some((Charge { limit, counter }, many))
+        };
+        counted.iter_mut().filter_map(take).collect()
+    }
+
+    /// Takes back what the store was not told.
+    pub(super) fn untell(&self, (charge, many): &Untold, now: Micros) {
+        if let Some(one) = self.counted.lock().get_mut(&charge.counter) {
+            one.admit(*many, now);
+        }
+    }
+
+    /// Forgets the counters of which the store knows all.
+    pub(super) fn forget_told(&self, now: Micros) {
+        let mut counted = self.counted.lock();
+        counted.retain(|_, one| one.admitted(now) > 0);
+        counted.shrink_to_fit();
+    }
+
+    /// Drops the counters that are whole again.
+    pub(super) fn clean_up(&self, now: Micros) {
+        self.counted.lock().retain(|_, one| {
+            one.wait(now);
+            one.state.whole_after(Rule::of(&one.share), now) > 0
+        });
+    }
+
+    /// Makes sure that there is a counter; gives its name.
+    fn enter(
+        &self,
+        counted: &mut HashMap<Counter, Counted>,
+        charge: &Charge,
+        gateways: u64,
+    ) -> Counter {
+        let mut name = charge.counter;
+        if counted.len() >= COUNTED && !counted.contains_key(&name) {
+            name = Counter::of(&charge.limit.name, []);
+        }
+        match counted.get_mut(&name) {
+            Some(one) if Arc::ptr_eq(&one.limit, &charge.limit) => {}
+            Some(one) if Kind::of(&one.limit) == Kind::of(&charge.limit) => {
+                // The configuration was loaded again.
+                one.limit = Arc::clone(&charge.limit);
+                one.share = charge.limit.share(gateways);
+            }
+            _ => {
+                counted.insert(name, self.begin(charge, gateways));
+            }
+        }
+        name
+    }
+
+    fn begin(&self, charge: &Charge, gateways: u64) -> Counted {
+        let share = charge.limit.share(gateways);
+        let known = self.known.get(&charge.counter);
+        let state = match known.filter(|(kind, _)| *kind == Kind::of(&charge.limit)) {
+            Some((_, standing)) => standing.shared(&share, gateways),
+            None => State::new(share.algorithm),
+        };
+        Counted {
+            limit: Arc::clone(&charge.limit),
+            admitted: State::new(share.algorithm),
+            share,
+            state,
+        }
+    }
+}
+
+impl Counted {
+    fn wait(&mut self, now: Micros) -> Micros {
+        self.state.wait(Rule::of(&self.share), now)
+    }
+
+    fn settle(&mut self, spend: bool, now: Micros) -> Decision {
+        let wait = self.wait(now);
+        if spend && wait == 0 {
+            self.state.spend(Rule::of(&self.share), now);
+            self.admit(1, now);
+        }
+        self.decision(&self.state, wait, now)
+    }
+
+    fn looked_at(&self, now: Micros) -> Decision {
+        let mut state = self.state.clone();
+        let wait = state.wait(Rule::of(&self.share), now);
+        self.decision(&state, wait, now)
+    }
+
+    fn decision(&self, state: &State, wait: Micros, now: Micros) -> Decision {
+        Decision {
+            degraded: true,
+            ..state.decision(&self.share, wait, now)
+        }
+    }
+
+    fn admit(&mut self, many: u64, now: Micros) {
+        let rule = Rule::of(&self.share);
+        self.admitted.wait(rule, now);
+        for _ in 0..many {
+            self.admitted.spend(rule, now);
+        }
+    }
+
+    /// How much of what was admitted here still counts.
+    fn admitted(&mut self, now: Micros) -> u64 {
+        let rule = Rule::of(&self.share);
+        self.admitted.wait(rule, now);
+        self.admitted.spent(rule)
+    }
+
+    fn take_admitted(&mut self, now: Micros) -> u64 {
+        let many = self.admitted(now);
+        self.admitted = State::new(self.share.algorithm);
+        many
+    }
+}

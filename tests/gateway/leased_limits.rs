@@ -1,0 +1,75 @@
+//! Leased limits at real gateways: the headers, the cost, and what flows back.
+
+use serde_json::json;
+
+use crate::support::client::Request;
+use crate::support::config::Config;
+use crate::support::gateway::Gateway;
+use crate::support::redis::Redis;
+use crate::support::upstream::Upstream;
+use crate::support::wait::eventually;
+
+fn start(redis: &Redis, upstream: &Upstream, limit: u64) -> Gateway {
+    let limit = json!({ "algorithm": "sliding_log", "limit": limit, "window": "10m",
+        "key": "route", "consistency": "leased" });
+    let config = Config::new(upstream.address)
+        .store(&redis.url())
+        .limited("busy", limit);
+    Gateway::start(config)
+}
+
+fn left(gateway: &Gateway) -> u64 {
+    let answer = gateway.admin(Request::get("/admin/limits/busy/public"));
+    answer.data()["remaining"].as_u64().unwrap()
+}
+
+#[test]
+fn headers_count_down_and_the_limit_is_met_exactly() {
+    let (redis, upstream) = (Redis::start(), Upstream::start());
+    let gateway = start(&redis, &upstream, 200);
+    for n in 1..=200 {
+        let answer = gateway.get("/public/a");
+        assert_eq!(answer.status, 200, "{n}");
+        let remaining = answer.header("x-ratelimit-remaining").map(str::to_owned);
+        assert_eq!(remaining, Some((200 - n).to_string()));
+    }
+    let refused = gateway.get("/public/a");
+    refused.refused(429, "RATE_LIMITED");
+    let retry_after: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((590..=600).contains(&retry_after), "{retry_after}");
+    let leases = |outcome| gateway.metric("portcullis_cache_total", &["leases", outcome]);
+    assert!(
+        leases("hit") > 2.0 * leases("miss"),
+        "{} {}",
+        leases("hit"),
+        leases("miss")
+    );
+    let listed = gateway.admin(Request::get("/admin/limits")).data();
+    assert_eq!(listed["limits"][0]["consistency"], "leased");
+    // A reset is in force here at once.
+    let reset = gateway.admin(Request::delete("/admin/limits/busy/public"));
+    assert_eq!(reset.status, 204);
+    assert_eq!(gateway.get("/public/a").status, 200);
+}
+
+#[test]
+fn permits_flow_back_from_a_gateway_that_goes_on_and_from_one_that_ends() {
+    let (redis, upstream) = (Redis::start(), Upstream::start());
+    let (mut ends, stays) = (
+        start(&redis, &upstream, 1000),
+        start(&redis, &upstream, 1000),
+    );
+    let ask = |gateway: &Gateway, times| {
+        for _ in 0..times {
+            gateway.get("/public/a").ok();
+        }
+    };
+    ask(&stays, 50);
+    eventually("what is not used is back", || {
+        (left(&stays) == 950).then_some(())
+    });
+    ask(&ends, 50);
+    ends.sigterm();
+    ends.wait_exit();
+    assert_eq!(left(&stays), 900);
+}

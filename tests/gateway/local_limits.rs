@@ -1,0 +1,91 @@
+//! Two gateways whose Redis dies: they share the limit meanwhile, and Redis hears of it afterwards.
+
+use serde_json::{Value, json};
+
+use crate::support::client::Request;
+use crate::support::config::Config;
+use crate::support::gateway::Gateway;
+use crate::support::redis::Redis;
+use crate::support::upstream::Upstream;
+use crate::support::wait::eventually;
+
+const HASH: &str = "portcullis:gateways";
+
+fn start(redis: &Redis, upstream: &Upstream) -> Gateway {
+    let limit = json!({ "algorithm": "sliding_log", "limit": 10, "window": "10m", "key": "route" });
+    let config = Config::new(upstream.address)
+        .store(&redis.url())
+        .limited("shared", limit);
+    Gateway::start(config)
+}
+
+/// Waits until each of two gateways has said that it is there after both had said so.
+fn know_each_other(redis: &Redis) {
+    let said = || -> Vec<String> {
+        let all = redis.command(&["HVALS", HASH]);
+        all.lines().map(str::to_owned).collect()
+    };
+    let first = eventually("there are two", || Some(said()).filter(|it| it.len() == 2));
+    eventually("both have seen it", || {
+        let now = said();
+        now.iter().all(|it| !first.contains(it)).then_some(())
+    });
+}
+
+fn admitted(gateway: &Gateway, path: &str, asked: usize) -> usize {
+    let answers = (0..asked).map(|_| gateway.get(path));
+    answers.filter(|answer| answer.status == 200).count()
+}
+
+#[test]
+fn gateways_share_a_limit_while_redis_is_dead_and_redis_hears_of_it() {
+    let (mut redis, upstream) = (Redis::keeping(), Upstream::start());
+    let gateways = [start(&redis, &upstream), start(&redis, &upstream)];
+    know_each_other(&redis);
+    let [one, two] = &gateways;
+    // One counter is used up, and both have heard of it; of another two are spent.
+    assert_eq!(admitted(one, "/optional/a", 11), 10);
+    assert_eq!(admitted(two, "/optional/a", 1), 0);
+    assert_eq!(admitted(one, "/public/a", 1), 1);
+    assert_eq!(admitted(two, "/public/a", 1), 1);
+    redis.kill();
+    for gateway in &gateways {
+        assert_eq!(admitted(gateway, "/optional/a", 3), 0);
+        let answer = gateway.get("/public/a");
+        assert_eq!(answer.header("x-ratelimit-limit"), Some("5"));
+        assert_eq!(answer.header("x-ratelimit-remaining"), Some("3"));
+        assert_eq!(admitted(gateway, "/public/a", 2), 2);
+    }
+    redis.restart();
+    let left = |gateway: &Gateway| -> Option<Value> {
+        let answer = gateway.admin(Request::get("/admin/limits/shared/public"));
+        (answer.status == 200).then(|| answer.data()["remaining"].clone())
+    };
+    eventually("Redis knows of all ten", || {
+        (left(one)? == json!(10 - 2 - 6)).then_some(())
+    });
+    eventually("both ask it again", || {
+        let done = |gateway| left(gateway) == Some(json!(2));
+        gateways.iter().all(done).then_some(())
+    });
+    let all = |path| admitted(one, path, 5) + admitted(two, path, 5);
+    assert_eq!(all("/public/a"), 2);
+    assert_eq!(all("/optional/a"), 0);
+}
+
+#[test]
+fn together_they_admit_no_more_than_the_limit() {
+    let (mut redis, upstream) = (Redis::start(), Upstream::start());
+    let gateways = [start(&redis, &upstream), start(&redis, &upstream)];
+    know_each_other(&redis);
+    redis.kill();
+    let all: usize = std::thread::scope(|scope| {
+        let asking = (0..4).map(|n| {
+            let gateway = &gateways[n % 2];
+            scope.spawn(move || admitted(gateway, "/public/a", 10))
+        });
+        let asking: Vec<_> = asking.collect();
+        asking.into_iter().map(|one| one.join().unwrap()).sum()
+    });
+    assert_eq!(all, 10);
+}

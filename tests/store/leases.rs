@@ -1,0 +1,348 @@
+//! Leased limits against a real Redis: what they admit, what they cost, and what flows back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use portcullis::limits::{Algorithm, Charge, Limit};
+use portcullis::routing::Require;
+use portcullis::store::Store;
+
+use crate::nodes;
+use crate::server::Server;
+use crate::support::{IDLE, charge, cluster, inquiry, limit, log, redis};
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// So long a window that nothing of it ends in a test.
+fn leased(name: &str, algorithm: Algorithm, most: u64) -> Charge {
+    within(name, algorithm, most, Duration::from_secs(100_000))
+}
+
+fn within(name: &str, algorithm: Algorithm, most: u64, window: Duration) -> Charge {
+    charge(Limit {
+        window,
+        leased: true,
+        ..limit(name, algorithm, most)
+    })
+}
+
+fn each_algorithm(most: u64) -> [Charge; 3] {
+    [
+        leased("window", Algorithm::SlidingWindow, most),
+        leased("log", Algorithm::SlidingLog, most),
+        leased("bucket", Algorithm::TokenBucket { burst: most }, most),
+    ]
+}
+
+async fn admits(store: &Store, charge: &Charge) -> bool {
+    let decisions = store.charge(std::slice::from_ref(charge)).await.unwrap();
+    decisions[0].allowed
+}
+
+async fn spend(store: &Store, charge: &Charge, times: u64) {
+    for _ in 0..times {
+        assert!(admits(store, charge).await);
+    }
+}
+
+async fn left(store: &Store, charge: &Charge) -> u64 {
+    store.peek_limit(charge).await.unwrap().remaining
+}
+
+async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let done = tokio::time::timeout(Duration::from_secs(30), waiting).await;
+    assert!(done.is_ok(), "not in time: {what}");
+}
+
+/// How many scripts a server has run.
+async fn scripts(server: &Server) -> u64 {
+    let mut info = redis::cmd("INFO");
+    info.arg("commandstats");
+    let told: String = info.query_async(&mut server.client().await).await.unwrap();
+    let line = told.lines().find(|it| it.starts_with("cmdstat_evalsha:"));
+    let calls = line.and_then(|line| line.split(['=', ',']).nth(1));
+    calls.map_or(0, |calls| calls.parse().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_gateway_admits_exactly_the_limit_and_hardly_asks() {
+    let server = Server::start();
+    let store = redis(&server, PATIENCE).await;
+    for charge in &each_algorithm(2000) {
+        let before = scripts(&server).await;
+        for n in 1..=2000 {
+            let decisions = store.charge(std::slice::from_ref(charge)).await.unwrap();
+            assert!(decisions[0].allowed, "{n}");
+            assert_eq!(decisions[0].remaining, 2000 - n, "{}", charge.limit.name);
+        }
+        let asked = scripts(&server).await - before;
+        assert!(asked < 400, "{asked} scripts for 2000 requests");
+        let refused = async || {
+            let decisions = store.charge(std::slice::from_ref(charge)).await.unwrap();
+            let decision = &decisions[0];
+            assert!(!decision.allowed && !decision.degraded);
+            assert_eq!(decision.remaining, 0);
+            decision.retry_after
+        };
+        let first = refused().await;
+        assert!(first > Duration::from_secs(1));
+        // That is remembered, and counts down.
+        let before = scripts(&server).await;
+        for _ in 0..100 {
+            assert!(refused().await < first);
+        }
+        assert_eq!(scripts(&server).await, before);
+        assert_eq!(left(&store, charge).await, 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_gateways_together_admit_exactly_the_limit_once_what_is_unused_is_back() {
+    let server = Server::start();
+    let lone = redis(&server, PATIENCE).await;
+    let shared = cluster(nodes::shared(), PATIENCE).await;
+    let fleets = [
+        [
+            lone,
+            redis(&server, PATIENCE).await,
+            redis(&server, PATIENCE).await,
+        ],
+        // Handles on one gateway: a cluster's keys begin differently for each.
+        [shared.link(), shared.link(), shared],
+    ];
+    for fleet in fleets {
+        for store in &fleet {
+            assert!(store.wait_until_up(PATIENCE).await);
+            tokio::spawn(store.clone().tend_limits());
+        }
+        for charge in each_algorithm(900) {
+            let admitted = Arc::new(AtomicU64::new(0));
+            let tasks = fleet.clone().map(|store| {
+                let (charge, admitted) = (charge.clone(), Arc::clone(&admitted));
+                tokio::spawn(async move {
+                    // Who finds nothing left tries again: the others' permits come back.
+                    while admitted.load(Ordering::SeqCst) < 900 {
+                        if admits(&store, &charge).await {
+                            admitted.fetch_add(1, Ordering::SeqCst);
+                        }
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                    }
+                })
+            });
+            for task in tasks {
+                let done = tokio::time::timeout(Duration::from_secs(30), task).await;
+                done.expect("all of it is used").unwrap();
+            }
+            for store in &fleet {
+                assert!(!admits(store, &charge).await, "{}", charge.limit.name);
+            }
+            assert_eq!(admitted.load(Ordering::SeqCst), 900);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_interval_admits_more_than_the_bound() {
+    let server = Server::start();
+    let most = 60;
+    let window = Duration::from_secs(1);
+    let charge = within("log", Algorithm::SlidingLog, most, window);
+    let mut fleet = Vec::new();
+    for name in ["a", "b", "c"] {
+        let store = redis(&server, PATIENCE).await;
+        tokio::spawn(store.clone().tend_limits());
+        tokio::spawn(store.clone().stay_present(name.into()));
+        fleet.push(store);
+    }
+    eventually("they know of each other", async || {
+        fleet.iter().all(|store| store.gateways() == 3)
+    })
+    .await;
+    let mut tasks = Vec::new();
+    for store in fleet {
+        let charge = charge.clone();
+        tasks.push(tokio::spawn(async move {
+            let (mut admitted, started) = (Vec::new(), Instant::now());
+            while started.elapsed() < Duration::from_millis(4500) {
+                let asked = Instant::now();
+                if admits(&store, &charge).await {
+                    admitted.push((asked, Instant::now()));
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            admitted
+        }));
+    }
+    let mut admitted = Vec::new();
+    for task in tasks {
+        admitted.extend(task.await.unwrap());
+    }
+    admitted.sort();
+    assert!(admitted.len() as u64 > 3 * most, "{}", admitted.len());
+    let bound = (most + most / 2 + 3) as usize;
+    // The decision lies between asking and answer, so this span is the widest that is certain.
+    for some in admitted.windows(bound + 1) {
+        let widest = some[bound].1 - some[0].0;
+        assert!(widest >= window, "{} within {widest:?}", bound + 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_used_flows_back() {
+    let server = Server::start();
+    let store = redis(&server, PATIENCE).await;
+    for charge in &each_algorithm(1000) {
+        spend(&store, charge, 50).await;
+        assert!(left(&store, charge).await < 950, "nothing is held");
+    }
+    tokio::spawn(store.clone().tend_limits());
+    for charge in &each_algorithm(1000) {
+        let name = &charge.limit.name;
+        eventually(name, async || left(&store, charge).await == 950).await;
+    }
+    // Also at the end, at once.
+    let charge = &each_algorithm(1000)[0];
+    spend(&store, charge, 50).await;
+    store.give_back_permits().await;
+    eventually("all is back", async || left(&store, charge).await == 900).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_dead_gateway_held_leaves_with_its_window() {
+    let server = Server::start();
+    let (dies, lives) = (
+        redis(&server, PATIENCE).await,
+        redis(&server, PATIENCE).await,
+    );
+    let window = Duration::from_secs(3);
+    let charge = within("log", Algorithm::SlidingLog, 1000, window);
+    spend(&dies, &charge, 50).await;
+    drop(dies);
+    let counted = 1000 - left(&lives, &charge).await;
+    assert!(counted > 50, "nothing was held");
+    let started = Instant::now();
+    eventually("it has left", async || left(&lives, &charge).await == 1000).await;
+    assert!(started.elapsed() < window + Duration::from_secs(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exact_and_leased_limits_of_a_request_are_one_decision() {
+    let server = Server::start();
+    let lone = redis(&server, PATIENCE).await;
+    for store in [lone, cluster(nodes::shared(), PATIENCE).await] {
+        let charges = [
+            leased("leased", Algorithm::SlidingWindow, 1000),
+            log("exact", 5),
+            leased("other", Algorithm::SlidingLog, 1000),
+        ];
+        for n in 1..=5 {
+            let decisions = store.charge(&charges).await.unwrap();
+            let said = decisions.iter().map(|it| (&*it.limit.name, it.remaining));
+            let expected = [("leased", 1000 - n), ("exact", 5 - n), ("other", 1000 - n)];
+            assert_eq!(said.collect::<Vec<_>>(), expected);
+        }
+        for _ in 0..5 {
+            let decisions = store.charge(&charges).await.unwrap();
+            let said = decisions.iter().map(|it| (it.allowed, it.remaining));
+            assert_eq!(
+                said.collect::<Vec<_>>(),
+                [(true, 995), (false, 0), (true, 995)]
+            );
+        }
+        store.give_back_permits().await;
+        assert_eq!(left(&store, &charges[0]).await, 995);
+        assert_eq!(left(&store, &charges[2]).await, 995);
+        // One that is leased refuses, and the exact one is spent of nothing.
+        let charges = [leased("tiny", Algorithm::SlidingLog, 2), log("roomy", 9)];
+        for n in 0..6 {
+            let decisions = store.charge(&charges).await.unwrap();
+            assert_eq!(decisions[0].allowed, n < 2);
+            assert_eq!(decisions.len(), 2);
+        }
+        eventually("given back", async || left(&store, &charges[1]).await == 7).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_without_identity_comes_first_also_when_it_is_leased() {
+    let server = Server::start();
+    let store = redis(&server, PATIENCE).await;
+    let before = [leased("before", Algorithm::SlidingLog, 20)];
+    let after = [
+        leased("after", Algorithm::SlidingLog, 1000),
+        leased("shadow", Algorithm::SlidingLog, 3),
+    ];
+    let [first, mut shadow] = after;
+    shadow.limit = Arc::new(Limit {
+        shadow: true,
+        ..Limit::clone(&shadow.limit)
+    });
+    let after = [first, shadow];
+    let anything = Require::default();
+    for n in 0..25 {
+        let findings = store
+            .decide(&inquiry(&before, &anything, &after), IDLE)
+            .await;
+        let decisions = findings.unwrap().decisions;
+        let allowed: Vec<bool> = decisions.iter().map(|it| it.allowed).collect();
+        if n < 20 {
+            assert_eq!(allowed, [true, true, n < 3], "{n}");
+            assert!(!decisions.iter().any(|it| it.refuses()));
+        } else {
+            assert_eq!(allowed, [false], "{n}");
+        }
+    }
+    store.give_back_permits().await;
+    assert_eq!(left(&store, &after[0]).await, 980);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_and_a_changed_limit_begin_anew() {
+    let server = Server::start();
+    let store = redis(&server, PATIENCE).await;
+    let charge = leased("log", Algorithm::SlidingLog, 30);
+    spend(&store, &charge, 30).await;
+    assert!(!admits(&store, &charge).await);
+    store.reset_limit(&charge).await.unwrap();
+    spend(&store, &charge, 30).await;
+    assert!(!admits(&store, &charge).await);
+    // As after a reload: a limit that is larger now is no longer refused.
+    let mut larger = charge.clone();
+    larger.limit = Arc::new(Limit {
+        limit: 40,
+        ..Limit::clone(&charge.limit)
+    });
+    spend(&store, &larger, 10).await;
+    assert!(!admits(&store, &larger).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn permits_are_used_while_they_are_good_when_the_store_dies() {
+    let server = Server::start();
+    let store = redis(&server, Duration::from_millis(200)).await;
+    let charge = leased("log", Algorithm::SlidingLog, 10_000);
+    spend(&store, &charge, 60).await;
+    // One that asks for more may still be on its way.
+    let mut held = 0;
+    eventually("it holds some, and asks for no more", async || {
+        let before = std::mem::replace(&mut held, 9_940 - left(&store, &charge).await);
+        held > 5 && held == before
+    })
+    .await;
+    server.kill();
+    let mut used = 0;
+    while store.charge(std::slice::from_ref(&charge)).await.is_ok() {
+        used += 1;
+    }
+    assert!(used > 0 && used <= held, "{used} of {held}");
+    // Then as the limit's `on_outage` says; what Redis last said is not forgotten.
+    let local = &store.charge_locally(std::slice::from_ref(&charge))[0];
+    assert!(local.allowed && local.degraded);
+    assert!(local.remaining < 10_000 - 60, "{}", local.remaining);
+}

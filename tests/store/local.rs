@@ -1,0 +1,173 @@
+//! Limits while the store is away, and what it hears of them afterwards.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis::limits::{Algorithm, Charge, Counter, Limit};
+use portcullis::store::Store;
+
+use crate::server::Server;
+use crate::servers::until;
+use crate::support::{charge, limit, log, redis};
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Two gateways that know of each other.
+async fn fleet(server: &Server) -> [Store; 2] {
+    let gateways = [redis(server, PATIENCE).await, redis(server, PATIENCE).await];
+    for (gateway, name) in gateways.iter().zip(["a", "b"]) {
+        tokio::spawn(gateway.clone().stay_present(name.into()));
+    }
+    eventually("they know of each other", async || {
+        gateways.iter().all(|gateway| gateway.gateways() == 2)
+    })
+    .await;
+    gateways
+}
+
+async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let done = tokio::time::timeout(Duration::from_secs(30), waiting).await;
+    assert!(done.is_ok(), "not in time: {what}");
+}
+
+async fn spend(store: &Store, charge: &Charge, times: u64) {
+    for _ in 0..times {
+        let decisions = store.charge(std::slice::from_ref(charge)).await.unwrap();
+        assert!(decisions[0].allowed);
+    }
+}
+
+/// How many requests a gateway admits on its own.
+fn drain(store: &Store, charge: &Charge) -> u64 {
+    let mut admitted = 0;
+    while store.charge_locally(std::slice::from_ref(charge))[0].allowed {
+        admitted += 1;
+    }
+    admitted
+}
+
+async fn left(store: &Store, charge: &Charge) -> Option<u64> {
+    let decision = store.peek_limit(charge).await.ok()?;
+    Some(decision.remaining)
+}
+
+fn each_algorithm() -> [Charge; 3] {
+    let named = |name, algorithm| charge(limit(name, algorithm, 20));
+    [
+        named("window", Algorithm::SlidingWindow),
+        named("log", Algorithm::SlidingLog),
+        named("bucket", Algorithm::TokenBucket { burst: 20 }),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gateways_share_what_was_left_and_the_store_is_told_what_they_admitted() {
+    let server = Server::start();
+    let [one, two] = fleet(&server).await;
+    let charges = each_algorithm();
+    for charge in &charges {
+        spend(&one, charge, 6).await;
+        spend(&two, charge, 4).await;
+    }
+    let port = server.kill();
+    until("both have noticed", || !one.up() && !two.up());
+    for charge in &charges {
+        // Each knows what it was last told: 14 left, and 10.
+        let standing = one.peek_locally(charge);
+        assert!(standing.degraded);
+        assert_eq!((standing.remaining, standing.limit.quota()), (7, 10));
+        assert_eq!(
+            one.charge_locally(std::slice::from_ref(charge))[0].remaining,
+            6
+        );
+        assert_eq!((drain(&one, charge), drain(&two, charge)), (6, 5));
+        let refused = &one.charge_locally(std::slice::from_ref(charge))[0];
+        assert!(refused.retry_after > Duration::from_secs(1));
+    }
+    let _server = Server::start_on(port, &[]);
+    for gateway in [&one, &two] {
+        assert!(gateway.wait_until_up(PATIENCE).await);
+        gateway.tell_admitted().await;
+    }
+    // It has come back empty: what it knows it was told.
+    for charge in &charges {
+        assert_eq!(
+            left(&one, charge).await,
+            Some(20 - 12),
+            "{}",
+            charge.limit.name
+        );
+        // Nothing is kept apart any more, and nothing is told twice.
+        assert_eq!(one.peek_locally(charge).remaining, 6);
+    }
+    one.tell_admitted().await;
+    assert_eq!(left(&one, &charges[0]).await, Some(8));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_used_up_stays_used_up() {
+    let server = Server::start();
+    let store = redis(&server, PATIENCE).await;
+    let charges = each_algorithm();
+    for charge in &charges {
+        spend(&store, charge, 20).await;
+        assert_eq!(drain(&store, charge), 0);
+    }
+    // A counter that was reset has everything again, also here.
+    store.reset_limit(&charges[0]).await.unwrap();
+    assert_eq!(drain(&store, &charges[0]), 20);
+    // What was used up in another window does not matter.
+    let anew = charge(Limit {
+        window: Duration::from_secs(601),
+        ..Limit::clone(&charges[1].limit)
+    });
+    assert_eq!(drain(&store, &anew), 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_store_is_never_told_of_more_than_there_is_room_for() {
+    let server = Server::start();
+    let [one, two] = fleet(&server).await;
+    for charge in &each_algorithm() {
+        assert_eq!(drain(&one, charge), 10);
+        spend(&two, charge, 15).await;
+    }
+    one.tell_admitted().await;
+    for charge in &each_algorithm() {
+        assert_eq!(left(&one, charge).await, Some(0));
+    }
+    // Every request has one limit at least, and one that refuses keeps the others whole.
+    let charges = [log("tiny", 1), log("roomy", 1000)];
+    let admitted = |charges: &[Charge]| {
+        let decisions = one.charge_locally(charges);
+        decisions.iter().all(|decision| decision.allowed)
+    };
+    assert!(admitted(&charges));
+    assert!(!admitted(&charges));
+    assert_eq!(one.peek_locally(&charges[1]).remaining, 499);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_counters_makes_nobody_forget_what_was_spent() {
+    let server = Server::start();
+    let store = redis(&server, PATIENCE).await;
+    let limit = Arc::new(limit("flood", Algorithm::SlidingWindow, 3));
+    let of = |who: u32| Charge {
+        limit: Arc::clone(&limit),
+        counter: Counter::of("flood", [(1, &who.to_be_bytes()[..])]),
+    };
+    assert_eq!(drain(&store, &of(0)), 3);
+    for who in 1..50_000 {
+        assert!(store.charge_locally(&[of(who)])[0].allowed);
+    }
+    assert_eq!(drain(&store, &of(0)), 0);
+    assert_eq!(drain(&store, &of(7)), 2);
+    // Those for whom there is no room share one counter.
+    assert_eq!(drain(&store, &of(60_000)), 3);
+    assert_eq!(drain(&store, &of(60_001)), 0);
+}
