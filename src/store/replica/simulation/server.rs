@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use super::world::{Link, World};
+use super::world::{Deed, Link, World};
 use super::{MS, Micros};
 use crate::session::{EndReason, Ended, Millis, Session, SessionId};
 use crate::store::news::News;
