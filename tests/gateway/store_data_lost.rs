@@ -54,6 +54,36 @@ impl Scene {
         ask(&self.gateway, bearer)
     }
 
+    /// Waits until the store has been told of everything: what is missing afterwards was lost.
+    fn await_told(&self) {
+        eventually("everything is told", || {
+            (self.count("SELECT count(*) FROM revocations WHERE untold") == 0).then_some(())
+        });
+    }
+
+    /// The number that a statement gives in the gateway's database.
+    fn count(&self, sql: &'static str) -> i64 {
+        let url = self.gateway.config.file["database"]["url"]
+            .as_str()
+            .unwrap();
+        let Some(path) = url.strip_prefix("sqlite:") else {
+            let (_, database) = url.rsplit_once('/').unwrap();
+            return Postgres::server()
+                .sql(database, sql)
+                .unwrap()
+                .parse()
+                .unwrap();
+        };
+        let asking = async {
+            let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
+            let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
+            let count = sqlx::query_scalar(sql).fetch_one(&pool).await.unwrap();
+            pool.close().await;
+            count
+        };
+        tokio::runtime::Runtime::new().unwrap().block_on(asking)
+    }
+
     fn await_marker(&self) {
         eventually("the marker is there", || {
             let there = self.redis.command(&["EXISTS", "portcullis:marker"]);
@@ -137,6 +167,7 @@ fn with_a_database_what_was_revoked_is_refused_and_everything_else_served() {
                 scene.ask(bearer).refused(401, "TOKEN_REVOKED");
             }
             scene.ask(&good).ok();
+            scene.await_told();
             scene.lose(how, &revoked);
             for _ in 0..20 {
                 for bearer in &revoked {
@@ -357,6 +388,7 @@ fn a_redis_that_was_restored_from_an_old_snapshot_is_told_of_the_last_hour() {
         let out = scene.issuer.bearer("3", "out");
         assert_eq!(blacklist(&scene.gateway, "listed"), 200);
         assert_eq!(sign_out_everywhere(&scene.gateway, &out), 200);
+        scene.await_told();
         // The marker is there, and what was revoked is not.
         let keys = scene.redis.keys();
         let revoked = |key: &&String| key.contains("blacklist:") || key.contains("cutoff:");

@@ -23,7 +23,7 @@ async fn ask(store: &Store) -> (Result<u64, StoreError>, Duration) {
 #[tokio::test]
 async fn a_store_that_is_too_slow_is_left_alone_until_it_is_not() {
     // Each way: below what its watch takes for dead, and above it.
-    for delay in [80, 160].map(Duration::from_millis) {
+    for delay in [55, 160].map(Duration::from_millis) {
         let (log, _guard) = Captured::start();
         let server = Server::start();
         let line = Cuttable::before(SocketAddr::from((Ipv4Addr::LOCALHOST, server.port)));

@@ -30,6 +30,8 @@ impl Pair {
             let told = master.command(&["INFO", "replication"]);
             told.contains("state=online")
         });
+        // Before its first word, which may take a second, a new replica is sent nothing.
+        master.command(&["SET", "first", "1"]);
         master.await_replicas(1);
         Pair {
             master,
@@ -124,6 +126,7 @@ async fn without_the_replica_nobody_hears_of_success_and_all_the_same_it_is_done
         assert!(store.replica().is_revoked("jti"));
     }
     pair.replica.signal("CONT");
+    pair.master.command(&["SET", "again", "1"]);
     pair.master.await_replicas(1);
     assert_eq!(revoke_everything(&store, &one, "ann").await, [Ok(()); 4]);
 }
