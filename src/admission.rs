@@ -107,6 +107,7 @@ impl Admission<'_> {
         let known = claimed.session.and_then(|id| self.replica.session(id));
         let inquiry = self.inquiry(&claimed, known, &[], &nothing, &[]);
         let idle = self.live.sessions.idle_timeout;
+        let ticket = self.durable.ticket(self.store);
         let mut findings = match self.store.decide(&inquiry, idle).await {
             Ok(findings) => findings,
             Err(error) if self.durable.on().is_some() => {
@@ -123,6 +124,12 @@ impl Admission<'_> {
             Err(error) => return Err(unknown(error)),
         };
         self.look_again(&claimed, &mut findings, asked).await?;
+        if let Err(error) = self.settle_doubts(ticket, &claimed, &mut findings).await {
+            return Err(Refused {
+                lapsed: claimed.token,
+                ..unknown(error)
+            });
+        }
         self.identity(&claimed, &inquiry, &findings, asked)
             .map(Some)
     }

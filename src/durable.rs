@@ -5,8 +5,10 @@
 //! The store is asked first, always: as long as it knows a session, no request asks the database.
 
 mod keeping;
+mod ledger;
 mod refresh;
 mod telling;
+mod trust;
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
@@ -18,6 +20,9 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use quick_cache::sync::Cache;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+
+pub use ledger::Refused;
+pub use trust::Ticket;
 
 use crate::directory::{self, Directory, Kept};
 use crate::session::{Millis, OnLimit, Session, SessionId, Status};
@@ -65,6 +70,7 @@ struct Shared {
     /// Until when the database is left alone, in milliseconds since `started`.
     silent_until: AtomicU64,
     telling: telling::Telling,
+    trust: trust::Trust,
 }
 
 #[derive(Clone)]
@@ -88,6 +94,7 @@ impl Durable {
                 started: Instant::now(),
                 silent_until: AtomicU64::new(0),
                 telling: telling::Telling::default(),
+                trust: trust::Trust::new(on),
             }),
         }
     }
@@ -99,7 +106,9 @@ impl Durable {
 
     /// Follows a reload.
     pub fn set(&self, on: bool) {
-        self.shared.on.store(on, Ordering::Relaxed);
+        if self.shared.on.swap(on, Ordering::Relaxed) != on {
+            self.shared.trust.begin_anew();
+        }
     }
 
     /// Judges what the store found of a session. What it has lost, or thinks expired, may live here;

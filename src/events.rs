@@ -36,6 +36,7 @@ pub enum Kind {
     CsrfRejected,
     AdminRefused,
     Reload,
+    StoreDataLost,
 }
 
 impl Kind {
@@ -64,6 +65,7 @@ impl Kind {
             Kind::CsrfRejected => "csrf_rejected",
             Kind::AdminRefused => "admin_refused",
             Kind::Reload => "reload",
+            Kind::StoreDataLost => "store_data_lost",
         }
     }
 }

@@ -119,6 +119,8 @@ pub fn run(start: Start) -> anyhow::Result<()> {
     drop(accepting);
     background.block_on(async { while accepts.recv().await.is_some() {} });
     reload::loaded(&parts);
+    // Whoever hears that it is ready finds the store looked at, if it answers.
+    background.block_on(parts.durable.comes_to_trust(&parts.store));
     parts.readiness.serving();
     (start.announce)(&parts);
     background.block_on(reload::live_on(&parts, start.file, watched, reloads))?;

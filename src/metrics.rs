@@ -24,7 +24,7 @@ const STORE_BUCKETS: &[f64] = &[
 ];
 
 /// The operations of the store's face.
-const STORE_OPERATIONS: [&str; 37] = [
+const STORE_OPERATIONS: [&str; 39] = [
     "all_sessions",
     "amend_session",
     "begin_clean_up",
@@ -43,6 +43,7 @@ const STORE_OPERATIONS: [&str; 37] = [
     "forget_profile",
     "holds_refresh",
     "is_blacklisted",
+    "marker",
     "now",
     "peek_limit",
     "presence",
@@ -53,6 +54,7 @@ const STORE_OPERATIONS: [&str; 37] = [
     "refund",
     "report_live",
     "reset_limit",
+    "restore",
     "revoke",
     "revoke_user",
     "rotate_refresh",
@@ -165,6 +167,8 @@ metrics! {
         "1 while every change in the store is sure to be heard.";
     store_breaker: IntGauge = "store_breaker", [], &[],
         "0: all connections to the store are used, 1: some, 2: none.";
+    store_data_lost: IntCounter = "store_data_lost_total", [], &[],
+        "Times that the store was found to have lost its data.";
     cache: IntCounterVec = "cache_total", ["cache", "outcome"], &[],
         "Look-ups in what this gateway remembers.";
     sessions_created: IntCounter = "sessions_created_total", [], &[],
@@ -276,6 +280,7 @@ impl Metrics {
             "blacklist",
             "live_reports",
             "durable_sessions",
+            "revocations",
         ] {
             self.cleanup_removed.with_label_values(&[kind]);
         }

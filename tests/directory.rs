@@ -9,6 +9,8 @@ mod opening;
 mod pictures;
 #[path = "support/postgres.rs"]
 mod postgres;
+#[path = "directory/revocations.rs"]
+mod revocations;
 #[path = "directory/sessions.rs"]
 mod sessions;
 #[path = "directory/support.rs"]

@@ -38,6 +38,8 @@ mod leases;
 mod listing;
 #[path = "store/local.rs"]
 mod local;
+#[path = "store/marker.rs"]
+mod marker;
 #[path = "support/nodes.rs"]
 mod nodes;
 #[path = "store/refresh.rs"]

@@ -23,11 +23,11 @@ impl Accounts {
         by: Option<IpAddr>,
         idle: Option<Duration>,
     ) -> Result<bool, Failure> {
-        let was_alive = self.end(session.id, reason, idle).await?;
-        if was_alive {
+        let outcome = self.end(session.id, reason, idle).await;
+        if matches!(outcome, Ok(true)) || is_unreplicated(&outcome) {
             self.ended(&session.user, session.id, reason, by);
         }
-        Ok(was_alive)
+        outcome
     }
 
     /// Ends all sessions of a user but one; tells how many were alive.
@@ -85,13 +85,14 @@ impl Accounts {
         let Some(entry) = self.session(id).await?.filter(is_theirs) else {
             return Ok(());
         };
-        if self.end(id, EndReason::SignOut, idle).await? {
+        let outcome = self.end(id, EndReason::SignOut, idle).await;
+        if matches!(outcome, Ok(true)) || is_unreplicated(&outcome) {
             let event = Event::new(Kind::SignOut)
                 .user(&entry.session.user)
                 .session(id);
             self.events.record(by_address(event, by));
         }
-        Ok(())
+        outcome.map(drop)
     }
 
     /// Signs out with a refresh token: it must be one that was handed out for the session. One that
@@ -126,11 +127,13 @@ impl Accounts {
         key: &str,
         ttl: Duration,
         by: Option<IpAddr>,
-    ) -> Result<(), StoreError> {
-        self.store.blacklist(key, ttl).await?;
-        let event = Event::new(Kind::TokenBlacklisted);
-        self.events.record(by_address(event, by));
-        Ok(())
+    ) -> Result<(), Failure> {
+        let outcome = self.refuse_token(key, ttl).await;
+        if outcome.is_ok() || is_unreplicated(&outcome) {
+            let event = Event::new(Kind::TokenBlacklisted);
+            self.events.record(by_address(event, by));
+        }
+        outcome
     }
 
     /// Reports an end that has happened.
@@ -142,6 +145,11 @@ impl Accounts {
         let event = Event::new(kind).user(user).session(id).reason(reason);
         self.events.record(by_address(event, by));
     }
+}
+
+/// Whether it has happened, although its caller must not rely on it: the journal tells of it.
+fn is_unreplicated<T>(outcome: &Result<T, Failure>) -> bool {
+    matches!(outcome, Err(Failure::Store(StoreError::Unreplicated)))
 }
 
 fn by_address(event: Event, by: Option<IpAddr>) -> Event {

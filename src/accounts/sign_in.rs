@@ -195,17 +195,17 @@ impl Accounts {
         let signed_in = self.sign_in_unasked(live, user, visitor).await?;
         let user = &signed_in.user;
         let now = signed_in.session.session.created_at;
-        let remembered = self
-            .directory
-            .remember_address(&user.id, &address_key(visitor.ip), now)
-            .await;
+        let address = address_key(visitor.ip);
+        let (remembered, ()) = tokio::join!(
+            self.directory.remember_address(&user.id, &address, now),
+            self.notice_device(user, visitor, now),
+        );
         if let Err(error) = remembered {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "an address is not remembered"
             );
         }
-        self.notice_device(user, visitor, now).await;
         self.report_sign_in(&signed_in, visitor);
         Ok(signed_in)
     }

@@ -7,12 +7,18 @@ use super::identity::foreign;
 use super::{
     Admission, Asked, Identity, Permit, Refused, charges, meets, refuse_over_limit, unknown,
 };
-use crate::durable::View;
+use crate::durable::{Ticket, View};
 use crate::limits::{Charge, Decision};
 use crate::refusal::Refusal;
-use crate::routing::Route;
+use crate::routing::{Require, Route};
 use crate::session::{Millis, Session, SessionId};
-use crate::store::{Findings, Found, StoreError};
+use crate::store::{Findings, Found, Inquiry, StoreError};
+
+/// Nothing is asked of whom it is.
+static ANYBODY: Require = Require {
+    roles: Vec::new(),
+    scopes: Vec::new(),
+};
 
 impl Admission<'_> {
     /// Asks the store, in one trip where the user is known beforehand.
@@ -44,6 +50,7 @@ impl Admission<'_> {
         });
         let then = after.as_deref().unwrap_or_default();
         let inquiry = self.inquiry(claimed, known.clone(), before, &route.require, then);
+        let ticket = self.durable.ticket(self.store);
         let mut findings = match self.store.decide(&inquiry, idle).await {
             Ok(findings) => findings,
             Err(error) => {
@@ -57,9 +64,11 @@ impl Admission<'_> {
         refuse_over_limit(&decisions)?;
         let revived = self.look_again(claimed, &mut findings, asked).await;
         let revived = revived.map_err(|refused| with_decisions(refused, &decisions))?;
-        let identity = self
-            .identity(claimed, &inquiry, &findings, asked)
-            .map_err(|refused| with_decisions(refused, &decisions))?;
+        let identity = match self.settle_doubts(ticket, claimed, &mut findings).await {
+            Ok(()) => self.identity(claimed, &inquiry, &findings, asked),
+            Err(error) => self.identity_without_store(asked, claimed, error).await,
+        };
+        let identity = identity.map_err(|refused| with_decisions(refused, &decisions))?;
         meets(&route.require, &identity, &decisions)?;
         if after.is_none() || revived {
             let late = self.charge_late(route, asked, claimed, &identity).await;
@@ -150,7 +159,8 @@ impl Admission<'_> {
             Vec::new()
         };
         let inquiry = self.inquiry(claimed, None, before, &route.require, &after);
-        let findings = match self.store.decide(&inquiry, None).await {
+        let ticket = self.durable.ticket(self.store);
+        let mut findings = match self.store.decide(&inquiry, None).await {
             Ok(findings) => findings,
             Err(error) => {
                 return self
@@ -160,14 +170,15 @@ impl Admission<'_> {
         };
         self.count(&findings.decisions);
         refuse_over_limit(&findings.decisions)?;
-        let revoked = self.refuse_revoked(claimed, &inquiry, &findings);
+        let settled = self.settle_doubts(ticket, claimed, &mut findings).await;
+        let identity = match settled {
+            Ok(()) => self
+                .refuse_revoked(claimed, &inquiry, &findings)
+                .map(|()| identity),
+            Err(error) => self.identity_without_store(asked, claimed, error).await,
+        };
         let decisions = findings.decisions;
-        if let Err(refused) = revoked {
-            return Err(Refused {
-                decisions,
-                ..refused
-            });
-        }
+        let identity = identity.map_err(|refused| with_decisions(refused, &decisions))?;
         meets(&route.require, &identity, &decisions)?;
         Ok(Permit {
             route: Arc::clone(route),
@@ -175,6 +186,55 @@ impl Admission<'_> {
             decisions,
             clear_cookie: false,
         })
+    }
+
+    /// Of a token the store's word counts only while it is sure that the store lacks no revocation.
+    /// Else the database has to say so too; where there is none, the store is asked again once it is
+    /// sure. That a token with a session is good, its session says there.
+    pub(super) async fn settle_doubts(
+        &self,
+        ticket: Option<Ticket>,
+        claimed: &Claimed,
+        findings: &mut Findings,
+    ) -> Result<(), StoreError> {
+        let Some(token) = &claimed.token else {
+            return Ok(());
+        };
+        if self.durable.holds(self.store, ticket) {
+            return Ok(());
+        }
+        if let Some(durable) = self.durable.on() {
+            let asked = durable.refuses(&token.blacklist_key, claimed.person);
+            if let Ok(refused) = Box::pin(asked).await {
+                findings.blacklisted |= refused.token;
+                findings.cut_off = findings.cut_off.max(refused.cut_off);
+                return Ok(());
+            }
+        } else if claimed.person.is_none() {
+            return Ok(());
+        }
+        Box::pin(self.ask_in_order(claimed, findings)).await
+    }
+
+    async fn ask_in_order(
+        &self,
+        claimed: &Claimed,
+        findings: &mut Findings,
+    ) -> Result<(), StoreError> {
+        while self.durable.comes_to_trust(self.store).await {
+            let ticket = self.durable.ticket(self.store);
+            let inquiry = Inquiry {
+                session: None,
+                ..self.inquiry(claimed, None, &[], &ANYBODY, &[])
+            };
+            let again = self.store.decide(&inquiry, None).await?;
+            if self.durable.holds(self.store, ticket) {
+                findings.blacklisted = again.blacklisted;
+                findings.cut_off = again.cut_off;
+                return Ok(());
+            }
+        }
+        Err(StoreError::Unreachable)
     }
 
     /// The session's record as it was last seen here.

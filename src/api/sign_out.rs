@@ -54,9 +54,13 @@ pub(super) async fn sign_out(
     let identity = match caller.map_or(Ok(None), |Extension(Caller(found))| found) {
         Ok(identity) => identity,
         // A token that may be revoked is good enough to end its session by. Without a session it has
-        // to be blacklisted.
+        // to be blacklisted: in the database, where that is enough.
         Err(refusal @ Refusal::StoreUnavailable) if to_end.is_none() => {
-            return Err(refuse(refusal, &live, &parts.headers));
+            match lapsed.as_ref().filter(|_| desk.accounts.is_durable()) {
+                Some(claims) => blacklist(&desk, &client, claims).await?,
+                None => return Err(refuse(refusal, &live, &parts.headers)),
+            }
+            None
         }
         Err(refusal) if is_gone(refusal) || lapsed.is_some() => None,
         Err(refusal) => return Err(refuse(refusal, &live, &parts.headers)),
@@ -177,7 +181,7 @@ pub(super) async fn sign_out_everywhere(
         // The list of them may have been lost; this one is known.
         revoked += usize::from(accounts.end_session(own, reason, by, idle).await?);
     }
-    desk.store.cut_off(&person.key()).await?;
+    accounts.cut_off(&person.key()).await?;
     if let Some(token) = &person.identity.token {
         blacklist(&desk, &person.client, token).await?;
     }

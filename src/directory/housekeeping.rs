@@ -9,7 +9,7 @@ use super::sessions::read_id;
 use super::{Directory, Error};
 
 /// How many sessions one statement deals with.
-const STEP: usize = 500;
+pub(super) const STEP: usize = 500;
 /// How long a session stays tellable after its end, in milliseconds.
 const KEPT_AFTER: Millis = 3_600_000;
 
@@ -172,7 +172,7 @@ fn rows_of(count: usize) -> String {
 }
 
 /// So many places for values.
-fn places(count: usize) -> String {
+pub(super) fn places(count: usize) -> String {
     let places: Vec<String> = (1..=count).map(|n| format!("${n}")).collect();
     places.join(", ")
 }

@@ -19,6 +19,11 @@ fn all() -> Vec<Migration> {
             include_str!("migrations/0003_user_sessions.sql"),
         ),
         (2, "avatars", include_str!("migrations/0002_avatars.sql")),
+        (
+            4,
+            "revocations",
+            include_str!("migrations/0004_revocations.sql"),
+        ),
     ];
     texts
         .into_iter()

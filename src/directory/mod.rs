@@ -9,6 +9,7 @@ mod hashes;
 mod housekeeping;
 mod migrations;
 mod postgres;
+mod revocations;
 mod sessions;
 mod sqlite;
 mod users;
@@ -22,6 +23,7 @@ use database::Database;
 
 pub use avatars::{Avatar, AvatarInfo};
 pub use devices::Acquaintance;
+pub use revocations::{KeptMarker, KeptRevocation, Revoked};
 pub use sessions::{Kept, KeptRefresh, Room};
 pub use users::{Change, NewUser, Roster, User};
 

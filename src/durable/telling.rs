@@ -16,17 +16,13 @@ use super::keeping::used_since;
 
 /// Of a store that has come back, the ends so long before are told again, in milliseconds: it may
 /// have been restored from a snapshot as old as that.
-const TOLD_AGAIN: Millis = 3_600_000;
+pub(super) const TOLD_AGAIN: Millis = 3_600_000;
 /// After how many calls of [`Durable::write_uses`] uses are written: a second lies between two.
 const UNWRITTEN_FOR: u64 = 5;
 
-/// How far the store has been told.
+/// Which uses are not written yet.
 #[derive(Default)]
 pub(super) struct Telling {
-    /// How often the store came back and how often it could not be told of an end, when last
-    /// everything was told.
-    settled: AtomicU64,
-    untold: AtomicU64,
     uses: Mutex<HashMap<SessionId, Millis>>,
     calls: AtomicU64,
 }
@@ -41,36 +37,13 @@ pub enum Untold {
 }
 
 impl Durable {
-    /// Whether the store may lack ends that are written here: it has come back, or this gateway could
-    /// not tell it of one.
-    pub(super) fn is_behind(&self, store: &Store) -> bool {
-        self.shared.telling.settled.load(Ordering::Acquire) != self.doubts(store)
-    }
-
-    fn doubts(&self, store: &Store) -> u64 {
-        let untold = self.shared.telling.untold.load(Ordering::Acquire);
-        store.risings().wrapping_add(untold)
-    }
-
-    /// Takes note that the store could not be told of an end.
-    pub fn could_not_tell(&self) {
-        self.shared.telling.untold.fetch_add(1, Ordering::AcqRel);
-    }
-
-    /// Tells the store of every end that it may not know; all of the last hour, when it has come
-    /// back.
-    ///
-    /// # Errors
-    /// When one of the two does not answer; everything stays to be told.
-    pub async fn tell_all(&self, store: &Store, now: Millis) -> Result<(), Untold> {
-        let doubts = self.doubts(store);
-        if self.is_behind(store) {
-            self.tell_again(store, now).await?;
-        }
+    /// Tells the store of everything that it was not told of.
+    pub(super) async fn tell_untold(&self, store: &Store, now: Millis) -> Result<(), Untold> {
+        self.tell_untold_revocations(store, now).await?;
         loop {
             let ends = self.directory.untold_ends().await?;
             if ends.is_empty() {
-                break;
+                return Ok(());
             }
             for (id, reason) in &ends {
                 store.revoke(*id, *reason, None).await?;
@@ -78,11 +51,11 @@ impl Durable {
             let ids: Vec<SessionId> = ends.into_iter().map(|(id, _)| id).collect();
             self.directory.ends_told(&ids).await?;
         }
-        self.shared.telling.settled.store(doubts, Ordering::Release);
-        Ok(())
     }
 
-    async fn tell_again(&self, store: &Store, now: Millis) -> Result<(), Untold> {
+    /// Tells a store that has come back what was revoked in the last hour.
+    pub(super) async fn tell_again(&self, store: &Store, now: Millis) -> Result<(), Untold> {
+        self.tell_revocations_again(store, now).await?;
         let since = now.saturating_sub(TOLD_AGAIN);
         let mut after = None;
         loop {

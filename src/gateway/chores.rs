@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Parts;
-use crate::durable::Durable;
+use crate::events::{Event, Kind};
 use crate::proxy::listener::Door;
-use crate::store::{StoreError, Use};
+use crate::store::StoreError;
 
 /// How often uses are written.
 const WRITE_USES: Duration = Duration::from_secs(1);
@@ -29,6 +29,23 @@ pub(super) fn start(parts: &Parts, doors: &[Arc<Door>]) {
     let name = Arc::clone(parts.registry.gateway());
     tokio::spawn(parts.store.clone().stay_present(name));
     tokio::spawn(parts.store.clone().keep_journal());
+    let (events, metrics) = (parts.events.clone(), Arc::clone(&parts.metrics));
+    let lost = move || {
+        metrics.store_data_lost.inc();
+        events.record(Event::new(Kind::StoreDataLost));
+    };
+    tokio::spawn(
+        parts
+            .durable
+            .clone()
+            .keep_in_order(parts.store.clone(), lost),
+    );
+    tokio::spawn(
+        parts
+            .durable
+            .clone()
+            .keep_what_is_heard(parts.store.clone()),
+    );
     tokio::spawn(parts.store.clone().tend_limits());
     tokio::spawn(every(WRITE_USES, parts.clone(), |parts| async move {
         write_uses(&parts).await
@@ -73,23 +90,13 @@ pub(super) async fn write_all(parts: &Parts) {
 /// Writes what sessions were used for; what cannot be written waits for the next time.
 async fn write_uses(parts: &Parts) {
     let uses = parts.replica.take_uses();
-    if let Some(durable) = parts.durable.on() {
-        keep_in_step(parts, durable, &uses).await;
+    if let Some(durable) = parts.durable.on()
+        && let Err(error) = durable.write_uses(&parts.store, &uses).await
+    {
+        tracing::debug!(%error, "uses wait to be written to the database");
     }
     if !uses.is_empty() && parts.store.record_uses(&uses).await.is_err() {
         parts.replica.put_back(uses);
-    }
-}
-
-/// Writes uses to the sessions' second home as well, and tells the store of ends that it missed.
-async fn keep_in_step(parts: &Parts, durable: &Durable, uses: &[Use]) {
-    if let Err(error) = durable.write_uses(&parts.store, uses).await {
-        tracing::debug!(%error, "uses wait to be written to the database");
-    }
-    if let Ok(now) = parts.store.now().await
-        && let Err(error) = durable.tell_all(&parts.store, now).await
-    {
-        tracing::debug!(%error, "ends wait to be told to the store");
     }
 }
 
@@ -121,26 +128,37 @@ async fn clean_up_for_all(parts: &Parts) -> Result<&'static str, StoreError> {
     };
     // Whatever else the fleet shares is cleaned up here, while the turn is held.
     trim(parts).await;
-    let cleaned = parts.store.clean_up(&turn).await;
+    let marked = parts.store.keep_marker().await;
+    let mut standing = Vec::new();
+    let cleaned = parts.store.clean_up(&turn, &mut standing).await;
+    if let Some(durable) = parts.durable.on()
+        && let Err(error) = durable.keep_what_stands(&parts.store, standing).await
+    {
+        tracing::debug!(%error, "revocations wait to be written to the database");
+    }
     parts.store.end_clean_up(turn).await?;
+    marked?;
     cleaned.map(|_| "done")
 }
 
-/// Drops durable sessions that are over for good.
+/// Drops durable sessions and revocations that are over for good.
 async fn trim(parts: &Parts) {
     let (Some(durable), Ok(now)) = (parts.durable.on(), parts.store.now().await) else {
         return;
     };
     match durable.trim(now).await {
-        Ok(trimmed) => {
+        Ok((sessions, revocations)) => {
             let removed = &parts.metrics.cleanup_removed;
-            removed
-                .with_label_values(&["durable_sessions"])
-                .inc_by(trimmed);
+            for (kind, many) in [("durable_sessions", sessions), ("revocations", revocations)] {
+                removed.with_label_values(&[kind]).inc_by(many);
+            }
         }
         Err(error) => {
             let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "durable sessions could not be trimmed");
+            tracing::warn!(
+                error,
+                "durable sessions and revocations could not be trimmed"
+            );
         }
     }
 }

@@ -77,7 +77,7 @@ impl Store {
         let Engine::Redis(redis) = &self.engine else {
             return Ok(Confirmed::default());
         };
-        let now = self.now().await?;
+        let now = self.ask_time().await?;
         let deadline = Instant::now() + PATIENCE;
         let mut outcome = Confirmed::default();
         let mut waiting: Option<Vec<String>> = None;

@@ -39,6 +39,9 @@ impl Store {
             findings
         };
         sure.complete(&mut findings);
+        if inquiry.cut_off_of.is_some() {
+            findings.cut_off = replica.at_least(findings.cut_off);
+        }
         Ok(findings)
     }
 

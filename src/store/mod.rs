@@ -13,6 +13,7 @@ mod leasing;
 mod limits;
 mod live;
 mod local;
+mod marker;
 mod memory;
 mod news;
 mod page;
@@ -45,6 +46,7 @@ pub use fleet::Confirmed;
 pub use inspect::{Finding, Grade, inspect};
 pub use journal::Noted;
 pub use live::REPORT_KEPT;
+pub use marker::{Marked, Marker};
 pub use news::{Item, PersonHash, person_hash};
 pub use page::{Page, Wanted};
 pub use profiles::{Cached, Lease};
@@ -75,6 +77,7 @@ enum Engine {
 }
 
 struct Shared {
+    prefix: String,
     timeout: Duration,
     /// How many replicas must have a revocation.
     replicas: u32,
@@ -230,6 +233,7 @@ impl Store {
             }
         };
         let shared = Shared {
+            prefix: settings.key_prefix.clone(),
             timeout: settings.timeout,
             replicas: settings.revocation_replicas,
             leases: leases::Leases::new(&metrics),
@@ -276,8 +280,8 @@ impl Store {
         self.shared.replicas > 0
     }
 
-    /// How many times this process has found the store, at its start and after it was lost: what
-    /// comes back may be older than what was lost.
+    /// How many times this process has found the store, at its start and after it was lost, or has
+    /// heard that everything in it changed: what is there may be older than what was.
     pub fn risings(&self) -> u64 {
         match &self.engine {
             Engine::Memory(_) => 0,
@@ -302,8 +306,16 @@ impl Store {
         }
     }
 
-    /// The store's clock.
+    /// The store's clock: asked, unless it was told a moment ago.
     pub async fn now(&self) -> Result<Millis, StoreError> {
+        match self.shared.replica.is_sure() {
+            true => Ok(self.clock()),
+            false => self.ask_time().await,
+        }
+    }
+
+    /// Asks the store for its clock.
+    async fn ask_time(&self) -> Result<Millis, StoreError> {
         self.measured("now", async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.now() / 1000),

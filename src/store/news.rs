@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
+use super::replica::Replica;
 use super::{Engine, Found, Revocation, Store, StoreError};
 use crate::session::{Millis, SessionId};
 
@@ -40,8 +41,8 @@ pub(super) enum News {
     Deaf,
 }
 
-/// What was heard, in its order.
-enum Told {
+/// What was heard and is to be looked at, in its order.
+pub(super) enum Told {
     Changed(Item),
     UpTo(Millis),
 }
@@ -50,6 +51,32 @@ enum Told {
 pub fn person_hash(user_key: &str) -> PersonHash {
     let hash = Sha256::digest(user_key.as_bytes());
     hash.first_chunk().copied().unwrap_or_default()
+}
+
+/// Does to what is remembered what a piece of news says; gives what is to be looked at of it.
+pub(super) fn hear(
+    replica: &Replica,
+    news: News,
+    clock: impl Fn() -> Millis,
+    watched: impl Fn(SessionId) -> bool,
+) -> Option<Told> {
+    match news {
+        News::Changed(item) => {
+            let remembered = replica.changed(&item, clock());
+            let matters = match &item {
+                Item::Session(id) => remembered || watched(*id),
+                Item::Token(_) | Item::Person(_) => true,
+            };
+            return matters.then_some(Told::Changed(item));
+        }
+        News::HeardAll(as_of, now) => {
+            replica.heard_all(as_of, GOOD_FOR);
+            return Some(Told::UpTo(now));
+        }
+        News::Everything => replica.gap(),
+        News::Deaf => replica.deaf(),
+    }
+    None
 }
 
 impl Store {
@@ -65,27 +92,16 @@ impl Store {
         let (tell, told) = mpsc::unbounded_channel();
         let shared = Arc::clone(&self.shared);
         let clock = redis.clone();
-        let hear = move |news| match news {
-            News::Changed(item) => {
-                let remembered = shared.replica.changed(&item, clock.clock());
-                let matters = match &item {
-                    Item::Session(id) => remembered || watched(*id),
-                    Item::Token(_) | Item::Person(_) => true,
-                };
-                if matters {
-                    // The other end lives as long as this one.
-                    let _ = tell.send(Told::Changed(item));
-                }
+        let hear = move |news| {
+            match &news {
+                News::HeardAll(..) => shared.metrics.store_listening.set(1),
+                News::Deaf => shared.metrics.store_listening.set(0),
+                News::Everything => clock.doubt(),
+                News::Changed(_) => {}
             }
-            News::Everything => shared.replica.gap(),
-            News::HeardAll(as_of, now) => {
-                shared.replica.heard_all(as_of, GOOD_FOR);
-                shared.metrics.store_listening.set(1);
-                let _ = tell.send(Told::UpTo(now));
-            }
-            News::Deaf => {
-                shared.replica.deaf();
-                shared.metrics.store_listening.set(0);
+            if let Some(told) = hear(&shared.replica, news, || clock.clock(), &watched) {
+                // The other end lives as long as this one.
+                let _ = tell.send(told);
             }
         };
         tokio::join!(redis.listen(hear), self.look_up(told));

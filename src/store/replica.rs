@@ -12,7 +12,7 @@ use quick_cache::{UnitWeighter, Weighter};
 use super::{Found, Item, PersonHash, Revocation, covers};
 use crate::refusal::Refusal;
 use crate::session::{Millis, Session, SessionId, Status};
-use guard::Guard;
+use guard::{Guard, Hearing};
 use uses::Uses;
 
 mod answers;
@@ -71,6 +71,8 @@ pub struct Replica {
     accepted: Cache<String, Noted<()>>,
     /// By person: the second up to which tokens without a session are refused.
     cut_offs: Cache<PersonHash, Noted<Option<u64>>>,
+    /// The same for everybody, since the store lost its data; 0: none.
+    everybody: AtomicU64,
     /// Uses that the store has not been told of yet.
     uses: Uses,
 }
@@ -85,20 +87,25 @@ impl std::fmt::Debug for Replica {
 
 impl Default for Replica {
     fn default() -> Replica {
+        Replica::with(Guard::default())
+    }
+}
+
+impl Replica {
+    fn with(guard: Guard) -> Replica {
         let tokens = || Cache::with_weighter(EXPECTED, TOKENS, UnitWeighter);
         Replica {
-            guard: Guard::default(),
+            guard,
             sessions: Cache::with_weighter(EXPECTED, memory::budget(), SessionWeight),
             missing: Cache::with_weighter(EXPECTED, TOKENS, UnitWeighter),
             revoked: tokens(),
             accepted: tokens(),
             cut_offs: Cache::with_weighter(EXPECTED, TOKENS, UnitWeighter),
+            everybody: AtomicU64::new(0),
             uses: Uses::default(),
         }
     }
-}
 
-impl Replica {
     /// Every change of the store up to `as_of` has been heard.
     pub(super) fn heard_all(&self, as_of: Instant, good_for: Duration) {
         self.guard.heard_all(as_of, good_for);
@@ -169,8 +176,7 @@ impl Replica {
         };
         let mut last_access = last_access;
         if let Some(known) = self.sessions.get(&id) {
-            let revoked = ended == Some(Refusal::SessionRevoked);
-            if known.ended == Some(Refusal::SessionRevoked) && !revoked {
+            if known.ended == Some(Refusal::SessionRevoked) && ended.is_none() {
                 return None;
             }
             last_access = last_access.max(known.last_access.load(Ordering::Relaxed));
@@ -179,7 +185,7 @@ impl Replica {
                 .as_ref()
                 .is_some_and(|known| Arc::ptr_eq(known, &session));
             let current = known.epoch.load(Ordering::SeqCst) == epoch;
-            if same && ended == known.ended && current && known.at.elapsed() < FRESH {
+            if same && ended == known.ended && current && self.age(known.at) < FRESH {
                 return None;
             }
         }
@@ -187,7 +193,7 @@ impl Replica {
             session: Some(session),
             ended,
             last_access: AtomicU64::new(last_access),
-            at: Instant::now(),
+            at: self.guard.now(),
             epoch: AtomicU64::new(epoch),
             changed_at: AtomicU64::new(0),
         });
@@ -219,7 +225,7 @@ impl Replica {
                     session,
                     ended: Some(Refusal::SessionRevoked),
                     last_access: AtomicU64::new(0),
-                    at: Instant::now(),
+                    at: self.guard.now(),
                     epoch: AtomicU64::new(0),
                     changed_at: AtomicU64::new(0),
                 };
@@ -233,7 +239,7 @@ impl Replica {
                 self.guard.changed(&Item::Person(*person));
                 let noted = Noted {
                     says: Some(*second),
-                    at: Instant::now(),
+                    at: self.guard.now(),
                     epoch: 0,
                 };
                 self.cut_offs.insert(*person, noted);
@@ -241,11 +247,20 @@ impl Replica {
         }
     }
 
+    /// Takes note of a session that the store knows to be over, whatever was believed here.
+    pub(super) fn was_over(&self, id: SessionId, idle: Option<Duration>, now: Millis) {
+        if self.still_active(id, Duration::MAX, idle, now).is_some() {
+            self.apply(&Revocation::Session(id));
+        } else {
+            self.changed(&Item::Session(id), 0);
+        }
+    }
+
     /// Takes note of a blacklisted token.
     fn remember_revoked(&self, blacklist_key: &str) {
         let noted = Noted {
             says: (),
-            at: Instant::now(),
+            at: self.guard.now(),
             epoch: 0,
         };
         self.revoked.insert(blacklist_key.to_owned(), noted);
@@ -260,14 +275,28 @@ impl Replica {
     pub fn is_cut_off(&self, person: &PersonHash, issued_at: Option<u64>) -> bool {
         let cut_off = self.cut_offs.get(person);
         let second = cut_off.and_then(|noted| noted.says);
-        second.is_some_and(|second| covers(second, issued_at))
+        self.at_least(second)
+            .is_some_and(|second| covers(second, issued_at))
+    }
+
+    /// Refuses everybody's tokens without a session that were issued up to this second.
+    pub(super) fn refuse_up_to(&self, second: u64) {
+        self.everybody.store(second, Ordering::Relaxed);
+    }
+
+    /// The cut-off that holds where a person has this one.
+    pub(super) fn at_least(&self, cut_off: Option<u64>) -> Option<u64> {
+        match self.everybody.load(Ordering::Relaxed) {
+            0 => cut_off,
+            everybody => cut_off.max(Some(everybody)),
+        }
     }
 
     /// Whether a foreign token was accepted within `bound`.
     pub fn was_accepted(&self, blacklist_key: &str, bound: Duration) -> bool {
         self.accepted
             .get(blacklist_key)
-            .is_some_and(|noted| noted.at.elapsed() <= bound)
+            .is_some_and(|noted| self.age(noted.at) <= bound)
     }
 
     /// The record as it was last seen.
@@ -292,7 +321,7 @@ impl Replica {
         let session = seen
             .session
             .clone()
-            .filter(|_| seen.ended.is_none() && seen.at.elapsed() <= bound)?;
+            .filter(|_| seen.ended.is_none() && self.age(seen.at) <= bound)?;
         let used = self.last_access(id);
         (session.status(used, idle, now) == Status::Active).then_some(session)
     }
@@ -304,10 +333,18 @@ impl Replica {
             None => self.uses.latest(id),
         }
     }
+
+    fn age(&self, at: Instant) -> Duration {
+        self.guard.now().saturating_duration_since(at)
+    }
 }
 
 impl<T> Noted<T> {
-    fn is_sure(&self, epoch: u64) -> bool {
-        self.epoch == epoch && self.at.elapsed() < SURE_FOR
+    fn is_sure(&self, hearing: Hearing) -> bool {
+        let age = hearing.now.saturating_duration_since(self.at);
+        self.epoch == hearing.epoch && age < SURE_FOR
     }
 }
+
+#[cfg(test)]
+mod simulation;

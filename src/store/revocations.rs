@@ -78,20 +78,44 @@ impl Store {
     /// in whole seconds of the store's clock, or does not say when. `user_key` is what admission
     /// knows the person by.
     pub async fn cut_off(&self, user_key: &str) -> Result<(), StoreError> {
-        let person = person_hash(user_key);
-        let mut second = None;
+        self.cut_off_up_to(person_hash(user_key), None).await
+    }
+
+    /// As [`Store::cut_off`], up to a second that is known already.
+    pub async fn cut_off_up_to(
+        &self,
+        person: PersonHash,
+        mut second: Option<u64>,
+    ) -> Result<(), StoreError> {
         let outcome = self.measured("cut_off", async {
             match &self.engine {
-                Engine::Memory(memory) => second = Some(memory.cut_off(person)),
+                Engine::Memory(memory) => second = Some(memory.cut_off(person, second)),
                 Engine::Redis(redis) => redis.cut_off(&person, &mut second).await?,
             }
             Ok(())
         });
         let outcome = outcome.await;
-        if let Some(second) = second {
+        if let (Ok(()) | Err(StoreError::Unreplicated), Some(second)) = (outcome, second) {
             self.announce(Revocation::Person(person, second));
         }
         outcome
+    }
+
+    /// How long each of these tokens stays on the blacklist; `None`: it is not on it.
+    pub async fn blacklisted_for(
+        &self,
+        keys: &[&str],
+    ) -> Result<Vec<Option<Duration>>, StoreError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.measured("is_blacklisted", async {
+            match &self.engine {
+                Engine::Memory(memory) => Ok(memory.blacklisted_for(keys)),
+                Engine::Redis(redis) => redis.blacklisted_for(keys).await,
+            }
+        })
+        .await
     }
 
     /// Tells for each person the second up to which their tokens without session are refused, in
@@ -104,7 +128,7 @@ impl Store {
     }
 
     /// Asks the store, whatever is known here, and takes note of what it says.
-    pub(super) async fn look_up_people(
+    pub async fn look_up_people(
         &self,
         people: &[PersonHash],
     ) -> Result<Vec<Option<u64>>, StoreError> {

@@ -119,6 +119,10 @@ impl Store {
         // It has ended even where its user's index could not be told any more.
         if was_alive {
             self.ended(&[id], reason);
+        } else if outcome.is_ok() {
+            // Another gateway ended it, or a try of this one whose answer did not come: whoever hears
+            // that it is over asks this gateway next.
+            self.shared.replica.was_over(id, idle, self.clock());
         }
         outcome.map(|()| was_alive)
     }

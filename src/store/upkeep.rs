@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Engine, Store, StoreError};
+use super::{Engine, Item, Store, StoreError};
 use crate::session::Millis;
 
 /// What was there at the last clean-up.
@@ -36,8 +36,8 @@ pub struct Probe {
     pub read: Duration,
 }
 
-/// The connections that this process holds to the store: one for each worker, and one for what
-/// belongs to no request.
+/// The connections that this process holds to the store: one for each worker, one for what belongs to
+/// no request, and one to wait for replicas where somebody has to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LinkCount {
     pub made: u64,
@@ -70,12 +70,20 @@ impl Store {
     /// Drops what has had its time, counts what is there and keeps the counts for the fleet. It
     /// takes a few times as long as the store works for it, so that nobody waits for it. Each step
     /// has the deadline, not the whole.
-    pub async fn clean_up(&self, turn: &Turn) -> Result<Counts, StoreError> {
+    ///
+    /// `standing` gets the blacklist and the cut-offs that it came upon in a store that others write to.
+    pub async fn clean_up(
+        &self,
+        turn: &Turn,
+        standing: &mut Vec<Item>,
+    ) -> Result<Counts, StoreError> {
         let (counts, removed) = self
             .measured_steps("clean_up", async {
                 match &self.engine {
                     Engine::Memory(memory) => Ok(memory.clean_up()),
-                    Engine::Redis(redis) => redis.clean_up(turn, self.shared.timeout).await,
+                    Engine::Redis(redis) => {
+                        redis.clean_up(turn, self.shared.timeout, standing).await
+                    }
                 }
             })
             .await?;

@@ -224,3 +224,23 @@ fn sentinels_are_asked_one_by_one() {
     );
     assert!(out.contains("store: 127.0.0.1:"), "{out}");
 }
+
+#[test]
+fn keys_of_another_program_under_the_prefix_are_a_warning() {
+    let scene = scene();
+    // Under other prefixes there may be anything.
+    scene.redis.command(&["SET", "other:thing", "1"]);
+    // What a backend writes to revoke is ours.
+    let revocation = ["SET", "portcullis:blacklist:abc", "1", "EX", "60"];
+    scene.redis.command(&revocation);
+    let (status, out, err) = check(&scene.config());
+    assert_eq!((status, err.as_str()), (0, ""), "{out}");
+    scene.redis.command(&["SET", "portcullis:queue:7", "1"]);
+    let (status, out, err) = check(&scene.config());
+    assert_eq!(status, 0, "{out}{err}");
+    let told = format!("{out}{err}");
+    assert!(
+        told.contains("`portcullis:queue:7` is no key of the gateway's"),
+        "{told}"
+    );
+}

@@ -59,6 +59,7 @@ mod signed_out_everywhere;
 mod signing_in;
 mod silence;
 mod slow_and_stale;
+mod store_data_lost;
 mod store_outage;
 mod streaming;
 mod tls;

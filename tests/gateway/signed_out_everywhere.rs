@@ -3,43 +3,12 @@
 
 use std::time::Instant;
 
-use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::json;
 
 use crate::support::client::Request;
-use crate::support::config::Config;
+use crate::support::issuer::Issuer;
 use crate::support::open::{Fleet, Open, fleet};
-use crate::support::tokens;
 use crate::support::wait::eventually;
-
-struct Issuer {
-    key: EncodingKey,
-    keys: String,
-}
-
-impl Issuer {
-    fn new() -> Issuer {
-        let (key, jwk) = tokens::es256("first");
-        let keys = json!({ "keys": [jwk] }).to_string();
-        Issuer { key, keys }
-    }
-
-    fn trusted_in(&self, config: Config) -> Config {
-        let file = config.beside("keys.json", &self.keys);
-        let issuer = json!({ "issuer": "https://id.example", "audience": "shop",
-            "jwks_file": file, "algorithms": ["ES256"] });
-        config.set("/tokens/trusted_issuers", json!([issuer]))
-    }
-
-    /// A token that was issued a minute ago; `id` tells those of one person apart.
-    fn bearer(&self, user: &str, id: &str) -> String {
-        let claims = json!({ "iss": "https://id.example", "aud": "shop", "sub": user, "jti": id,
-            "iat": tokens::now() - 60, "exp": tokens::now() + 600 });
-        let header = r#"{"alg":"ES256","kid":"first"}"#;
-        let token = tokens::signed(header, &claims.to_string(), &self.key, Algorithm::ES256);
-        format!("Bearer {token}")
-    }
-}
 
 fn sign_out_everywhere(fleet: &Fleet, bearer: &str) {
     let everywhere = Request::post("/api/v1/auth/logout-all").header("Authorization", bearer);

@@ -81,7 +81,7 @@ async fn one_late_answer_opens_nothing() {
     let store = open(engine, TIMEOUT, Arc::clone(&metrics)).link();
     assert!(store.wait_until_up(Duration::from_secs(5)).await);
     for _ in 0..8 {
-        line.delay(TIMEOUT);
+        line.delay(TIMEOUT * 6 / 10);
         assert_eq!(ask(&store).await.0, Err(StoreError::Timeout));
         line.restore();
         while store.now().await.is_err() {}

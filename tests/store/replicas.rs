@@ -48,6 +48,11 @@ async fn opened(address: RedisAddress, replicas: u32, prefix: String) -> Store {
     settings.revocation_replicas = replicas;
     let store = Store::open(&settings, metrics()).link();
     assert!(store.wait_until_up(Duration::from_secs(5)).await);
+    // The connection that waits for replicas is another one.
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while replicas > 0 && store.blacklist("first", TIMEOUT).await.is_err() {
+        assert!(Instant::now() < deadline, "no replica confirms anything");
+    }
     store
 }
 

@@ -424,7 +424,7 @@ async fn clean_up_counts_what_is_there_and_every_key_dies() {
         let probe = store.probe().await.unwrap();
         assert!(probe.write < Duration::from_secs(5) && probe.read < Duration::from_secs(5));
         let turn = store.begin_clean_up(Duration::ZERO).await.unwrap().unwrap();
-        let counts = store.clean_up(&turn).await.unwrap();
+        let counts = store.clean_up(&turn, &mut Vec::new()).await.unwrap();
         store.end_clean_up(turn).await.unwrap();
         assert_eq!((counts.active_sessions, counts.blacklisted_tokens), (2, 1));
         assert_eq!(store.counts().await.unwrap(), Some(counts));
@@ -468,7 +468,7 @@ async fn a_lost_index_is_mended_by_the_next_clean_up() {
     let ended = redis.revoke_user("ann", None, EndReason::Admin, IDLE).await;
     assert_eq!(ended.unwrap(), []);
     let turn = redis.begin_clean_up(Duration::ZERO).await.unwrap().unwrap();
-    redis.clean_up(&turn).await.unwrap();
+    redis.clean_up(&turn, &mut Vec::new()).await.unwrap();
     let ended = redis.revoke_user("ann", None, EndReason::Admin, IDLE).await;
     assert_eq!(ended.unwrap(), [one.id]);
 }

@@ -210,7 +210,7 @@ async fn one_gateway_at_a_time_cleans_up() {
     let turn = redis.begin_clean_up(LONG).await.unwrap().unwrap();
     assert_eq!(redis.begin_clean_up(LONG).await.unwrap(), None);
     assert_eq!(redis.begin_clean_up(Duration::ZERO).await.unwrap(), None);
-    redis.clean_up(&turn).await.unwrap();
+    redis.clean_up(&turn, &mut Vec::new()).await.unwrap();
     redis.end_clean_up(turn).await.unwrap();
     // It was done a moment ago; only who insists has a turn.
     assert_eq!(redis.begin_clean_up(LONG).await.unwrap(), None);
@@ -228,7 +228,7 @@ async fn one_gateway_at_a_time_cleans_up() {
         .await
         .unwrap();
     let other = redis.begin_clean_up(Duration::ZERO).await.unwrap().unwrap();
-    assert!(redis.clean_up(&turn).await.is_err());
+    assert!(redis.clean_up(&turn, &mut Vec::new()).await.is_err());
     redis.end_clean_up(turn).await.unwrap();
-    assert!(redis.clean_up(&other).await.is_ok());
+    assert!(redis.clean_up(&other, &mut Vec::new()).await.is_ok());
 }

@@ -12,6 +12,7 @@ pub mod frames;
 pub mod gateway;
 pub mod grpc;
 pub mod http2;
+pub mod issuer;
 pub mod nodes;
 pub mod open;
 pub mod ports;

@@ -1,5 +1,6 @@
 //! A cluster of three masters with a replica each.
 
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
@@ -9,7 +10,8 @@ use super::servers::{Process, free_port, until};
 
 pub(crate) struct Nodes {
     pub(crate) servers: Vec<Process>,
-    _folder: TempDir,
+    folder: TempDir,
+    node_timeout: String,
 }
 
 /// One for the whole test binary. Statics are not dropped: a shell that waits for the end of its
@@ -39,15 +41,8 @@ impl Nodes {
     /// With so many milliseconds until a silent server counts as dead.
     pub(crate) fn start(node_timeout: &str) -> Nodes {
         let folder = tempfile::tempdir().unwrap();
-        let serve = |_| {
-            let port = free_port();
-            let file = format!("nodes-{port}.conf");
-            let clustered = ["--cluster-enabled", "yes", "--cluster-config-file", &file];
-            let mut more = clustered.to_vec();
-            more.extend(["--cluster-node-timeout", node_timeout]);
-            Process::serving(port, folder.path(), &more)
-        };
-        let servers: Vec<Process> = (0..6).map(serve).collect();
+        let servers = (0..6).map(|_| serve(free_port(), folder.path(), node_timeout));
+        let servers: Vec<Process> = servers.collect();
         servers.iter().for_each(Process::await_pong);
         let mut creating = Command::new("redis-cli");
         creating.args(["--cluster", "create"]);
@@ -72,8 +67,17 @@ impl Nodes {
         });
         Nodes {
             servers,
-            _folder: folder,
+            folder,
+            node_timeout: node_timeout.to_owned(),
         }
+    }
+
+    /// Ends a server without a farewell and starts it again where it was, with nothing in it.
+    pub(crate) fn empty(&mut self, place: usize) {
+        let port = self.servers[place].port;
+        self.servers[place].kill();
+        self.servers[place] = serve(port, self.folder.path(), &self.node_timeout);
+        self.servers[place].await_pong();
     }
 
     pub(crate) fn ports(&self) -> Vec<u16> {
@@ -116,4 +120,12 @@ impl Nodes {
             set(server, "NODE", &name(to));
         }
     }
+}
+
+fn serve(port: u16, folder: &Path, node_timeout: &str) -> Process {
+    let file = format!("nodes-{port}.conf");
+    let clustered = ["--cluster-enabled", "yes", "--cluster-config-file", &file];
+    let mut more = clustered.to_vec();
+    more.extend(["--cluster-node-timeout", node_timeout]);
+    Process::serving(port, folder, &more)
 }

@@ -49,7 +49,7 @@ pub(super) async fn blacklist(
     };
     fields.check()?;
     let (key, expires) = named.unwrap_or_default();
-    let now = desk.store.now().await? / 1000;
+    let now = desk.accounts.now().await? / 1000;
     let tokens = desk.live.load_full();
     let leeway = tokens.tokens.leeway.as_secs() + 1;
     let left = expires.map(|expires| expires.saturating_sub(now).clamp(1, TTL_MAX) + leeway);
@@ -82,7 +82,7 @@ pub(super) async fn unblacklist(
     State(desk): State<Desk>,
     Path(jti): Path<String>,
 ) -> Result<Response, Refused> {
-    desk.store.unblacklist(&jti).await?;
+    desk.accounts.allow_token(&jti).await?;
     desk.events.record(Event::new(Kind::TokenUnblacklisted));
     Ok(answer::nothing())
 }

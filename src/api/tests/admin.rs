@@ -134,7 +134,10 @@ async fn health_readiness_and_metrics() {
     assert_eq!(health.body, expected);
     let store = &gateway.desk.store;
     let turn = store.begin_clean_up(Duration::ZERO).await;
-    store.clean_up(&turn.unwrap().unwrap()).await.unwrap();
+    store
+        .clean_up(&turn.unwrap().unwrap(), &mut Vec::new())
+        .await
+        .unwrap();
     let health = admin.call("GET", "/health", &[], "").await;
     assert_eq!(
         health.body.pointer("/sessionStats/activeSessions").unwrap(),

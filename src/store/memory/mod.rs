@@ -9,6 +9,7 @@ mod journal;
 mod live;
 mod profiles;
 mod refresh;
+mod revocations;
 mod sessions;
 
 use std::collections::HashMap;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 
+use super::marker::Marker;
 use super::news::PersonHash;
 use super::revocations::CUT_OFF_KEPT;
 use super::sessions::Identity;
@@ -49,6 +51,7 @@ struct Content {
     blacklist: HashMap<String, Millis>,
     /// By person: the second up to which tokens without a session are refused.
     cut_offs: HashMap<PersonHash, u64>,
+    marker: Option<Marker>,
     profiles: Profiles,
     live: Reports,
     journal: Journal,
@@ -192,11 +195,12 @@ impl Memory {
         keys.iter().map(is_on).collect()
     }
 
-    pub(super) fn cut_off(&self, person: PersonHash) -> u64 {
+    pub(super) fn cut_off(&self, person: PersonHash, second: Option<u64>) -> u64 {
         let (mut content, now) = self.enter();
-        let second = now / 1_000_000;
-        content.cut_offs.insert(person, second);
-        second
+        let second = second.unwrap_or(now / 1_000_000);
+        let kept = content.cut_offs.entry(person).or_default();
+        *kept = (*kept).max(second);
+        *kept
     }
 
     pub(super) fn cut_offs(&self, people: &[PersonHash]) -> Vec<Option<u64>> {

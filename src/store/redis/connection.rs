@@ -66,6 +66,7 @@ impl Link {
             state: ArcSwap::from_pointee(State::Down(StoreError::Unreachable)),
             suspected: Notify::new(),
             timeouts: AtomicU32::new(0),
+            silent_since: AtomicU64::new(0),
             shut: AtomicBool::new(false),
             tried: watch::Sender::new(false),
         });
@@ -85,7 +86,10 @@ impl Link {
 
     /// An operation got no answer in time.
     pub(super) fn suspect(&self) {
-        self.line.timeouts.fetch_add(1, Ordering::Relaxed);
+        if self.line.timeouts.fetch_add(1, Ordering::Relaxed) == 0 {
+            let now = self.line.elapsed();
+            self.line.silent_since.store(now, Ordering::Relaxed);
+        }
         self.line.suspected.notify_one();
     }
 

@@ -8,6 +8,7 @@ use redis::aio::MultiplexedConnection;
 use super::super::inspect::{Finding, Grade};
 use super::dial::{self, within};
 use super::fault::Fault;
+use super::keys::Keys;
 use super::sentinel::Answer;
 use super::slots::Map;
 use super::{clock, rights, sentinel};
@@ -16,6 +17,11 @@ use crate::settings::{Node, RedisAddress, Sentinels, Topology};
 /// For connecting and everything that is asked of one server.
 const PATIENCE: Duration = Duration::from_secs(3);
 const OLDEST: (u32, u32) = (6, 2);
+/// How much is looked at under the prefix: so many times so many keys of the server's.
+const LOOKS: usize = 10;
+const KEYS_A_LOOK: u64 = 1_000;
+/// Characters of a key that are shown.
+const LONGEST_NAME: usize = 80;
 /// Clocks may be so far apart, in milliseconds, before somebody is told.
 const APART: i64 = 1_000;
 
@@ -152,7 +158,33 @@ async fn look(
         told.extend(by_clock(i64::try_from(there).unwrap_or(i64::MAX) - here));
     }
     told.extend(rights::missing(connection, wish).await?);
+    told.extend(foreign(connection, &Keys::new(wish.prefix)).await);
     Ok((version, told))
+}
+
+/// Whether somebody else writes under the prefix, by a look at some of the keys there.
+async fn foreign(connection: &mut MultiplexedConnection, keys: &Keys) -> Option<(Grade, String)> {
+    let mut cursor = 0_u64;
+    for _ in 0..LOOKS {
+        let mut look = redis::cmd("SCAN");
+        look.arg(cursor).arg("MATCH").arg(keys.pattern(""));
+        look.arg("COUNT").arg(KEYS_A_LOOK);
+        // Without the right to look there is nothing to be said.
+        let found: (u64, Vec<Vec<u8>>) = look.query_async(connection).await.ok()?;
+        let names = found.1.iter().map(|key| String::from_utf8_lossy(key));
+        if let Some(name) = names.into_iter().find(|name| !keys.is_ours(name)) {
+            let name: String = name.escape_debug().take(LONGEST_NAME).collect();
+            let what = format!(
+                "`{name}` is no key of the gateway's: another program writes under the key_prefix"
+            );
+            return Some((Grade::Warning, what));
+        }
+        cursor = found.0;
+        if cursor == 0 {
+            return None;
+        }
+    }
+    None
 }
 
 /// What `INFO` gives reason to say.

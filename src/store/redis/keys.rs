@@ -2,6 +2,7 @@
 //! must change together has the same hash tag, and so lies in one slot of a cluster.
 
 use super::super::{Item, PersonHash, person_hash};
+use super::slots;
 use crate::limits::{Algorithm, Charge, Rule};
 use crate::session::SessionId;
 
@@ -12,6 +13,17 @@ const USER: &str = "user:";
 const PROFILE: &str = "profile:";
 const BLACKLIST: &str = "blacklist:";
 const CUT_OFF: &str = "cutoff:";
+const LEASE: &str = "lease:";
+const LIMIT: &str = "limit:";
+const PROBE: &str = "probe:";
+/// What the gateway's keys begin with after the prefix, and those that have one name.
+const OURS: [&str; 11] = [
+    SESSION, USE, LIVE, USER, PROFILE, LEASE, BLACKLIST, CUT_OFF, LIMIT, PROBE, MARKER,
+];
+const SINGLE: [&str; 4] = ["events", "counts", "gateways", "cleaning"];
+const MARKER: &str = "marker";
+/// Of as many masters each has a marker, if their slots lie together.
+const RANGES: u16 = 64;
 
 /// The keys that a clean-up looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +85,7 @@ impl Keys {
     pub(super) fn profile(&self, user: &str) -> [String; 2] {
         let hash = short_hash(user);
         let name = |word| format!("{}{word}{{{hash}}}", self.prefix);
-        [name(PROFILE), name("lease:")]
+        [name(PROFILE), name(LEASE)]
     }
 
     /// A string: the second up to which a person's tokens without session are refused.
@@ -92,7 +104,7 @@ impl Keys {
         let name = &charge.limit.name;
         let mut key = String::with_capacity(self.prefix.len() + name.len() + 64);
         key.push_str(&self.prefix);
-        key.push_str("limit:");
+        key.push_str(LIMIT);
         key.push_str(name);
         key.push(':');
         key.push_str(charge.counter.hex(&mut [0; 32]));
@@ -117,6 +129,25 @@ impl Keys {
         format!("{}gateways", self.prefix)
     }
 
+    /// Strings: what the store is known by; in a cluster one in each of so many ranges of slots.
+    pub(super) fn markers(&self, clustered: bool) -> Vec<String> {
+        if !clustered {
+            return vec![format!("{}{MARKER}", self.prefix)];
+        }
+        let mut markers = vec![None; usize::from(RANGES)];
+        for number in 0_u32.. {
+            let slot = slots::slot(number.to_string().as_bytes());
+            if let Some(free @ None) = markers.get_mut(usize::from(slot / (slots::SLOTS / RANGES)))
+            {
+                *free = Some(format!("{}{MARKER}:{{{number}}}", self.prefix));
+            }
+            if markers.iter().all(Option::is_some) {
+                break;
+            }
+        }
+        markers.into_iter().flatten().collect()
+    }
+
     /// A string: that a gateway is cleaning up.
     pub(super) fn cleaning(&self) -> String {
         format!("{}cleaning", self.prefix)
@@ -124,7 +155,14 @@ impl Keys {
 
     /// A string: a trial write.
     pub(super) fn probe(&self) -> String {
-        format!("{}probe:{:016x}", self.prefix, rand::random::<u64>())
+        format!("{}{PROBE}{:016x}", self.prefix, rand::random::<u64>())
+    }
+
+    /// Whether a key that has the prefix is one that the gateway would write.
+    pub(super) fn is_ours(&self, key: &str) -> bool {
+        key.strip_prefix(&self.prefix).is_some_and(|name| {
+            SINGLE.contains(&name) || OURS.iter().any(|word| name.starts_with(word))
+        })
     }
 
     /// What a key is, by its first word; `None`: none of those that are looked for.
@@ -139,6 +177,12 @@ impl Keys {
         ];
         let found = kinds.iter().find(|(word, _)| name.starts_with(word));
         found.map(|(_, kind)| *kind)
+    }
+
+    /// What is refused by this key, if it is an entry of the blacklist or a cut-off.
+    pub(super) fn revoked(&self, key: &str) -> Option<Item> {
+        let item = self.item(key.as_bytes())?;
+        (!matches!(item, Item::Session(_))).then_some(item)
     }
 
     /// The prefixes of what gateways remember.

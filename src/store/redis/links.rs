@@ -52,11 +52,13 @@ pub(super) struct Links {
     pub patience: Duration,
     metrics: Arc<Metrics>,
     up: AtomicI64,
-    /// How many times a link has come up.
+    /// How many times a link has come up, or everything was said to have changed.
     risings: AtomicU64,
     gates: Mutex<Gates>,
     /// Told when a link has come up, to those that wait.
     risen: Notify,
+    /// Told when what is there may not be what was there.
+    doubted: Notify,
     started: Instant,
     /// When something was last logged, in milliseconds since `started`, plus one.
     logged: AtomicU64,
@@ -72,6 +74,7 @@ impl Links {
             risings: AtomicU64::new(0),
             gates: Mutex::default(),
             risen: Notify::new(),
+            doubted: Notify::new(),
             started: Instant::now(),
             logged: AtomicU64::new(0),
         }
@@ -134,9 +137,20 @@ impl Links {
         let up = self.up.fetch_add(by, Ordering::SeqCst) + by;
         self.metrics.store_up.set(i64::from(up > 0));
         if by > 0 {
-            self.risings.fetch_add(1, Ordering::SeqCst);
+            self.doubt();
             self.risen.notify_waiters();
         }
+    }
+
+    /// What is in the store may be older than what was.
+    pub(super) fn doubt(&self) {
+        self.risings.fetch_add(1, Ordering::SeqCst);
+        self.doubted.notify_one();
+    }
+
+    /// Waits until that is so, or was since this was last waited for.
+    pub(super) async fn doubted(&self) {
+        self.doubted.notified().await;
     }
 
     /// Waits until a link comes up.

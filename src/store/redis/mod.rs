@@ -21,6 +21,7 @@ mod links;
 mod listener;
 mod listing;
 mod live;
+mod marker;
 mod names;
 mod profiles;
 mod record;

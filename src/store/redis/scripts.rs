@@ -35,6 +35,7 @@ pub(super) struct Scripts {
     pub report_live: Loaded,
     pub trim_live: Loaded,
     pub cut_off: Loaded,
+    pub mark: Loaded,
     pub release: Loaded,
     pub presence: Loaded,
 }
@@ -96,6 +97,7 @@ impl Scripts {
             report_live: Loaded::new(&[CLOCK, include_str!("scripts/report_live.lua")]),
             trim_live: Loaded::new(&[CLOCK, include_str!("scripts/trim_live.lua")]),
             cut_off: Loaded::new(&[CLOCK, include_str!("scripts/cut_off.lua")]),
+            mark: Loaded::new(&[include_str!("scripts/mark.lua")]),
             release: Loaded::new(&[include_str!("scripts/release.lua")]),
             presence: Loaded::new(&[CLOCK, include_str!("scripts/presence.lua")]),
         }
@@ -127,6 +129,7 @@ impl Scripts {
             &self.report_live,
             &self.trim_live,
             &self.cut_off,
+            &self.mark,
             &self.release,
             &self.presence,
         ] {

@@ -4,7 +4,7 @@ use redis::{Arg, Cmd, Value};
 
 use crate::settings::Node;
 
-const SLOTS: u16 = 16_384;
+pub(super) const SLOTS: u16 = 16_384;
 /// Commands that name no key first.
 const KEYLESS: [&str; 6] = ["TIME", "SCAN", "PING", "ROLE", "CLUSTER", "SCRIPT"];
 
@@ -135,7 +135,7 @@ pub(super) fn slot_of(command: &Cmd) -> Option<u16> {
 
 /// CRC-16 (XMODEM) of what is between the first braces, if there is anything, or of the whole key, as
 /// the cluster specification says.
-fn slot(key: &[u8]) -> u16 {
+pub(super) fn slot(key: &[u8]) -> u16 {
     let tag = || {
         let open = key.iter().position(|byte| *byte == b'{')?;
         let rest = key.get(open + 1..)?;

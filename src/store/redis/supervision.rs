@@ -43,6 +43,8 @@ pub(super) struct Line {
     pub suspected: Notify,
     /// Operations since the last answer that got none in time.
     pub timeouts: AtomicU32,
+    /// When the first of them was noticed, in milliseconds since the links were made.
+    pub silent_since: AtomicU64,
     /// Whether nothing is let through.
     pub shut: AtomicBool,
     /// Whether it is known if the server can be reached.
@@ -91,6 +93,14 @@ impl Line {
             self.links.shut();
         }
         self.put_down(error);
+    }
+
+    /// Many that were asked at once and were late together are no reason yet.
+    fn is_too_slow(&self) -> bool {
+        let since = self.silent_since.load(Ordering::Relaxed);
+        let silent_for = Duration::from_millis(self.elapsed().saturating_sub(since));
+        let timeouts = self.timeouts.load(Ordering::Relaxed);
+        timeouts >= TOO_SLOW_AFTER && silent_for >= self.links.patience * 2
     }
 
     fn put_down(&self, error: StoreError) {
@@ -203,7 +213,7 @@ async fn watch(line: &Line, mut connected: Connected) -> Fault {
             () = line.suspected.notified() => true,
             () = tokio::time::sleep(WATCH_EVERY.saturating_sub(quiet_for())) => false,
         };
-        if line.timeouts.load(Ordering::Relaxed) >= TOO_SLOW_AFTER {
+        if line.is_too_slow() {
             return Fault::too_slow();
         }
         // Whoever answers others need not be asked.

@@ -7,7 +7,7 @@ use redis::Value;
 use tokio::time::sleep;
 
 use super::super::upkeep::{Removed, Turn};
-use super::super::{Counts, Probe, StoreError};
+use super::super::{Counts, Item, Probe, StoreError};
 use super::keys::Kind;
 use super::record::{self, Reading};
 use super::{Redis, clock, fault, read};
@@ -59,6 +59,7 @@ impl Redis {
         &self,
         turn: &Turn,
         deadline: Duration,
+        standing: &mut Vec<Item>,
     ) -> Result<(Counts, Removed), StoreError> {
         let (mut counts, mut removed) = (Counts::default(), Removed::default());
         let mut place = Place::default();
@@ -66,6 +67,7 @@ impl Redis {
             let started = Instant::now();
             let keys = self.scan(deadline, "", STEP, &mut place).await?;
             self.within(deadline, self.prolong(turn)).await?;
+            standing.extend(keys.iter().filter_map(|key| self.keys.revoked(key)));
             let step = self.clean_up_step(&keys, &mut counts, &mut removed);
             self.within(deadline, step).await?;
             if place == Place::default() {
@@ -82,6 +84,20 @@ impl Redis {
         writing.arg("EX").arg(COUNTS_KEPT);
         self.within(deadline, self.ask(&writing)).await?;
         Ok((counts, removed))
+    }
+
+    pub(in super::super) async fn standing(
+        &self,
+        deadline: Duration,
+    ) -> Result<Vec<Item>, StoreError> {
+        let (mut standing, mut place) = (Vec::new(), Place::default());
+        loop {
+            let keys = self.scan(deadline, "", STEP, &mut place).await?;
+            standing.extend(keys.iter().filter_map(|key| self.keys.revoked(key)));
+            if place == Place::default() {
+                return Ok(standing);
+            }
+        }
     }
 
     /// A turn that was lost, because this gateway stood still for so long, is another's now.

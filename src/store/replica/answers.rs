@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::super::{Findings, Found, Inquiry, PersonHash};
+use super::guard::Hearing;
 use super::{Noted, Replica, SURE_FOR};
 use crate::limits::Charge;
 use crate::session::{Millis, SessionId, Status};
@@ -86,19 +87,19 @@ impl Replica {
         idle: Option<Duration>,
         now: impl Fn() -> Millis,
     ) -> Sure {
-        let Some(epoch) = self.guard.sure() else {
+        let Some(hearing) = self.guard.sure() else {
             return Sure::default();
         };
         Sure {
             session: inquiry
                 .session
-                .and_then(|id| self.sure_session(id, idle, now(), epoch)),
+                .and_then(|id| self.sure_session(id, idle, now(), hearing)),
             blacklisted: inquiry
                 .blacklist_key
-                .and_then(|key| self.sure_token(key, epoch)),
+                .and_then(|key| self.sure_token(key, hearing)),
             cut_off: inquiry
                 .cut_off_of
-                .and_then(|person| self.sure_person(&person, epoch)),
+                .and_then(|person| self.sure_person(&person, hearing)),
         }
     }
 
@@ -109,8 +110,8 @@ impl Replica {
         idle: Option<Duration>,
         now: Millis,
     ) -> bool {
-        let epoch = self.guard.sure();
-        let found = epoch.and_then(|epoch| self.sure_session(id, idle, now, epoch));
+        let hearing = self.guard.sure();
+        let found = hearing.and_then(|hearing| self.sure_session(id, idle, now, hearing));
         matches!(found, Some(Found::Active(..)))
     }
 
@@ -129,13 +130,14 @@ impl Replica {
         id: SessionId,
         idle: Option<Duration>,
         now: Millis,
-        epoch: u64,
+        hearing: Hearing,
     ) -> Option<Found> {
         let Some(seen) = self.sessions.get(&id) else {
             let noted = self.missing.get(&id)?;
-            return noted.is_sure(epoch).then_some(Found::Missing);
+            return noted.is_sure(hearing).then_some(Found::Missing);
         };
-        let sure = seen.epoch.load(Ordering::SeqCst) == epoch && seen.at.elapsed() < SURE_FOR;
+        let age = hearing.now.saturating_duration_since(seen.at);
+        let sure = seen.epoch.load(Ordering::SeqCst) == hearing.epoch && age < SURE_FOR;
         let session = seen.session.as_ref().filter(|_| sure)?;
         let last_access = seen.last_access.load(Ordering::Relaxed);
         match session.status(last_access, idle, now) {
@@ -149,16 +151,16 @@ impl Replica {
         }
     }
 
-    fn sure_token(&self, key: &str, epoch: u64) -> Option<bool> {
-        let sure = |noted: Noted<()>| noted.is_sure(epoch);
+    fn sure_token(&self, key: &str, hearing: Hearing) -> Option<bool> {
+        let sure = |noted: Noted<()>| noted.is_sure(hearing);
         if self.accepted.get(key).is_some_and(sure) {
             return Some(false);
         }
         self.revoked.get(key).is_some_and(sure).then_some(true)
     }
 
-    fn sure_person(&self, person: &PersonHash, epoch: u64) -> Option<Option<u64>> {
+    fn sure_person(&self, person: &PersonHash, hearing: Hearing) -> Option<Option<u64>> {
         let noted = self.cut_offs.get(person)?;
-        noted.is_sure(epoch).then_some(noted.says)
+        noted.is_sure(hearing).then_some(noted.says)
     }
 }

@@ -14,12 +14,21 @@ const SLOTS: usize = 1024;
 
 #[derive(Debug)]
 pub(super) struct Guard {
+    /// The steady clock of this machine, or of a simulated one.
+    clock: fn() -> Instant,
     started: Instant,
     changes: Vec<AtomicU64>,
     /// What is known from before a gap in what was heard has another epoch. 0 is none.
     epoch: AtomicU64,
     /// In milliseconds since `started`; 0: not at all.
     sure_until: AtomicU64,
+}
+
+/// Every change is sure to be heard: what is known of this epoch is so, at this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Hearing {
+    pub(super) epoch: u64,
+    pub(super) now: Instant,
 }
 
 /// The state of things before the store was asked.
@@ -32,22 +41,37 @@ pub(in super::super) struct Before {
 
 impl Default for Guard {
     fn default() -> Guard {
+        Guard::by(Instant::now)
+    }
+}
+
+impl Guard {
+    pub(super) fn by(clock: fn() -> Instant) -> Guard {
         Guard {
-            started: Instant::now(),
+            clock,
+            started: clock(),
             changes: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
             epoch: AtomicU64::new(1),
             sure_until: AtomicU64::new(0),
         }
     }
-}
 
-impl Guard {
+    pub(super) fn now(&self) -> Instant {
+        (self.clock)()
+    }
+
     /// The epoch, while every change is sure to be heard.
-    pub(super) fn sure(&self) -> Option<u64> {
+    pub(super) fn sure(&self) -> Option<Hearing> {
         let until = self.sure_until.load(Ordering::SeqCst);
-        // Most gateways without a listener never read the clock here.
-        (until > 0 && self.millis(Instant::now()) < until)
-            .then(|| self.epoch.load(Ordering::SeqCst))
+        if until == 0 {
+            // Gateways without a listener do not read the clock here.
+            return None;
+        }
+        let now = self.now();
+        (self.millis(now) < until).then(|| Hearing {
+            epoch: self.epoch.load(Ordering::SeqCst),
+            now,
+        })
     }
 
     /// Every change up to `as_of` has been heard: that is enough for so long.
@@ -140,11 +164,11 @@ mod tests {
         let guard = Guard::default();
         assert_eq!(guard.sure(), None);
         guard.heard_all(Instant::now(), LONG);
-        assert_eq!(guard.sure(), Some(1));
+        assert_eq!(guard.sure().map(|sure| sure.epoch), Some(1));
         guard.deaf();
         assert_eq!(guard.sure(), None);
         guard.heard_all(Instant::now(), LONG);
-        assert_eq!(guard.sure(), Some(2));
+        assert_eq!(guard.sure().map(|sure| sure.epoch), Some(2));
         guard.heard_all(Instant::now(), Duration::ZERO);
         assert_eq!(guard.sure(), None);
     }

@@ -1,7 +1,6 @@
 //! What the store says, kept unless it was overtaken by the news that it is out of date.
 
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use super::super::{Findings, Found, Inquiry, Item, PersonHash};
 use super::guard::Before;
@@ -62,7 +61,7 @@ impl Replica {
         if *found == Found::Missing {
             self.sessions.remove(&id);
             let epoch = self.guard.still(before);
-            let at = Instant::now();
+            let at = self.guard.now();
             self.missing.insert(
                 id,
                 Noted {
@@ -88,7 +87,7 @@ impl Replica {
         let epoch = self.guard.still(before);
         let noted = Noted {
             says: (),
-            at: Instant::now(),
+            at: self.guard.now(),
             epoch,
         };
         if blacklisted {
@@ -113,7 +112,7 @@ impl Replica {
         let epoch = self.guard.still(before);
         let noted = Noted {
             says: cut_off,
-            at: Instant::now(),
+            at: self.guard.now(),
             epoch,
         };
         self.cut_offs.insert(person, noted);

@@ -1,0 +1,156 @@
+//! The marker, and bringing back what was lost.
+
+use std::time::Duration;
+
+use redis::Value;
+
+use super::super::marker::{KEPT, Marked, Marker};
+use super::super::{Revocation, StoreError};
+use super::{Redis, fault, read};
+use crate::session::Millis;
+
+impl Redis {
+    /// Waits until there is a reason to look at the marker.
+    pub(in super::super) async fn doubted(&self) {
+        self.links.doubted().await;
+    }
+
+    /// Everything may have changed, whether or not the connections stand.
+    pub(in super::super) fn doubt(&self) {
+        self.links.doubt();
+    }
+
+    pub(in super::super) async fn marked(&self) -> Result<Marked, StoreError> {
+        Ok(Marked::of(&self.places(&self.marker_keys()?).await?))
+    }
+
+    pub(in super::super) async fn mark(&self, refused: u64) -> Result<Marker, StoreError> {
+        let keys = self.marker_keys()?;
+        let id = match self.places(&keys).await?.into_iter().flatten().next() {
+            Some(marker) => marker.id,
+            // Where all begin: the first that comes there says which it is.
+            None => {
+                self.begin(keys.first().ok_or(StoreError::Malformed)?)
+                    .await?
+            }
+        };
+        let calls = keys.iter().map(|key| {
+            let call = self.scripts.mark.on(&[key]);
+            call.arg(&id).arg(refused).arg(millis(KEPT))
+        });
+        let mut all = 0;
+        for reply in self.run_all(calls.collect()).await? {
+            all = all.max(read::<u64>(reply)?);
+        }
+        Ok(Marker { id, refused: all })
+    }
+
+    async fn begin(&self, key: &str) -> Result<String, StoreError> {
+        let id = format!("{:016x}", rand::random::<u64>());
+        let mut beginning = redis::cmd("SET");
+        beginning.arg(key).arg(format!("{id} 0"));
+        beginning.arg("NX").arg("PX").arg(millis(KEPT));
+        self.ask(&beginning).await?;
+        let there = self.places(&[key.to_owned()]).await?.pop().flatten();
+        // What is no marker is written over.
+        Ok(there.map_or(id, |marker| marker.id))
+    }
+
+    pub(in super::super) async fn keep_marker(&self) -> Result<(), StoreError> {
+        let mut commands = redis::pipe();
+        for key in self.marker_keys()? {
+            commands.cmd("PEXPIRE").arg(key).arg(millis(KEPT));
+        }
+        for reply in self.ask_all(&commands).await? {
+            fault::settled(reply)?;
+        }
+        Ok(())
+    }
+
+    fn marker_keys(&self) -> Result<Vec<String>, StoreError> {
+        Ok(self.keys.markers(self.road()?.is_cluster()))
+    }
+
+    async fn places(&self, keys: &[String]) -> Result<Vec<Option<Marker>>, StoreError> {
+        let mut questions = redis::pipe();
+        for key in keys {
+            questions.cmd("GET").arg(key);
+        }
+        let replies = self.ask_all(&questions).await?;
+        replies.into_iter().map(marker).collect()
+    }
+
+    /// How long each of these tokens stays on the blacklist; `None`: it is not on it.
+    pub(in super::super) async fn blacklisted_for(
+        &self,
+        keys: &[&str],
+    ) -> Result<Vec<Option<Duration>>, StoreError> {
+        let mut questions = redis::pipe();
+        for key in keys {
+            questions.cmd("PTTL").arg(self.keys.blacklist(key));
+        }
+        let left = |reply| {
+            Ok(match read::<i64>(reply)? {
+                -2 => None,
+                // Written without an end.
+                -1 => Some(Duration::MAX),
+                left => Some(Duration::from_millis(left.unsigned_abs())),
+            })
+        };
+        let replies = self.ask_all(&questions).await?;
+        replies.into_iter().map(left).collect()
+    }
+
+    pub(in super::super) async fn restore(
+        &self,
+        revocations: &[(Revocation, Millis)],
+        now: Millis,
+        deadline: Duration,
+    ) -> Result<(), StoreError> {
+        let mut calls = Vec::with_capacity(revocations.len());
+        for (revocation, until) in revocations {
+            let left = until.saturating_sub(now).max(1);
+            match revocation {
+                Revocation::Token(key) => {
+                    let mut command = redis::cmd("SET");
+                    command.arg(self.keys.blacklist(key)).arg(1);
+                    command.arg("NX").arg("PX").arg(left);
+                    calls.push(command.into());
+                }
+                Revocation::Person(person, second) => {
+                    let call = self.scripts.cut_off.on(&[self.keys.cut_off(person)]);
+                    calls.push(call.arg(left).arg(second));
+                }
+                Revocation::Session(_) => {}
+            }
+        }
+        for reply in self.within(deadline, self.run_all(calls)).await? {
+            fault::settled(reply)?;
+        }
+        Ok(())
+    }
+}
+
+/// What is no marker is none.
+fn marker(reply: Value) -> Result<Option<Marker>, StoreError> {
+    if fault::is_wrong_type(&reply) {
+        return Ok(None);
+    }
+    let text: Option<String> = match read(reply) {
+        Err(StoreError::Malformed) => None,
+        text => text?,
+    };
+    Ok(text.as_deref().and_then(|text| {
+        let (id, refused) = text.split_once(' ')?;
+        let hex = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let refused = refused.parse().ok()?;
+        hex.then(|| Marker {
+            id: id.to_owned(),
+            refused,
+        })
+    }))
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,241 @@
+//! What a gateway does for a client: requests, as `Store::decide` and admission answer them, sign-ins
+//! and revocations.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::witness::{By, Verdict};
+use super::world::{Link, World};
+use super::{MS, Micros};
+use crate::refusal::Refusal;
+use crate::routing::Require;
+use crate::session::{Session, SessionId};
+use crate::store::replica::Replica;
+use crate::store::{Findings, Found, Inquiry, Item, PersonHash, Revocation};
+
+/// `store.timeout`.
+const DEADLINE: Micros = 100 * MS;
+/// `store.on_outage.cached_for`.
+pub(super) const CACHED_FOR: Duration = Duration::from_secs(2);
+
+/// A credential: a session, a token of one, or a token without.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Credential {
+    pub(super) session: Option<SessionId>,
+    pub(super) key: Option<String>,
+    pub(super) person: Option<PersonHash>,
+    pub(super) issued_at: Option<u64>,
+    pub(super) require: Require,
+}
+
+impl Credential {
+    fn inquiry(&self) -> Inquiry<'_> {
+        Inquiry {
+            before: &[],
+            session: self.session,
+            known: None,
+            last_access: 0,
+            blacklist_key: self.key.as_deref(),
+            cut_off_of: self.person,
+            issued_at: self.issued_at,
+            require: &self.require,
+            after: &[],
+        }
+    }
+
+    /// What is left of it to ask.
+    fn rest(rest: &Inquiry<'_>) -> Credential {
+        Credential {
+            session: rest.session,
+            key: rest.blacklist_key.map(str::to_owned),
+            person: rest.cut_off_of,
+            issued_at: rest.issued_at,
+            require: rest.require.clone(),
+        }
+    }
+
+    fn judge(&self, findings: &Findings) -> Verdict {
+        if findings.blacklisted || self.inquiry().is_cut_off(findings.cut_off) {
+            return Verdict::Revoked;
+        }
+        match findings.session {
+            Found::NotAsked | Found::Active(..) => Verdict::Accepted,
+            Found::Missing => Verdict::Missing,
+            Found::Expired(_) => Verdict::Expired,
+            Found::Revoked(_) => Verdict::Revoked,
+        }
+    }
+
+    /// As `admission/outage` judges.
+    fn judge_without_store(&self, replica: &Replica, cached: bool, now: u64) -> Verdict {
+        let Credential { session, key, .. } = self;
+        if key.as_ref().is_some_and(|key| replica.is_revoked(key))
+            || self
+                .person
+                .is_some_and(|person| replica.is_cut_off(&person, self.issued_at))
+        {
+            return Verdict::Revoked;
+        }
+        match session.and_then(|id| replica.ended(id)) {
+            Some(Refusal::SessionExpired) => return Verdict::Expired,
+            Some(_) => return Verdict::Revoked,
+            None => {}
+        }
+        let known = match (session, key) {
+            (Some(id), _) => replica.still_active(*id, CACHED_FOR, None, now).is_some(),
+            (None, Some(key)) => replica.was_accepted(key, CACHED_FOR),
+            (None, None) => false,
+        };
+        if cached && known {
+            Verdict::Accepted
+        } else {
+            Verdict::Unknown
+        }
+    }
+}
+
+impl World {
+    /// Asks the store something: a later answer than in time is none.
+    pub(super) fn question<A: 'static>(
+        &mut self,
+        g: usize,
+        ask: impl FnOnce(&mut World) -> A + 'static,
+        then: impl FnOnce(&mut World, Option<A>) + 'static,
+    ) {
+        let then = Rc::new(Cell::new(Some(then)));
+        let late = Rc::clone(&then);
+        let life = self.gateways[g].life;
+        self.to_server(g, Link::Asking, move |world| {
+            let answer = ask(world);
+            world.to_gateway(g, Link::Asking, move |world| {
+                if world.gateways[g].life == life
+                    && let Some(then) = then.take()
+                {
+                    then(world, Some(answer));
+                }
+            });
+        });
+        self.later(g, DEADLINE, move |world| {
+            if let Some(then) = late.take() {
+                then(world, None);
+            }
+        });
+    }
+
+    /// A request with a credential.
+    pub(super) fn request(&mut self, g: usize, who: usize) {
+        if !self.gateways[g].up {
+            return;
+        }
+        let started = self.now;
+        let heard = self.gateways[g].heard;
+        let credential = self.witness.credential(who).clone();
+        let clock = self.clock(g);
+        let replica = self.replica(g);
+        let inquiry = credential.inquiry();
+        let sure = replica.sure(&inquiry, None, || clock);
+        let after = sure.after(&inquiry);
+        let rest = sure.rest(&inquiry, &after);
+        let at = move |by| super::witness::Request {
+            who,
+            g,
+            started,
+            heard,
+            by,
+        };
+        if rest.asks_nothing() {
+            let mut findings = Findings::without_asking(clock);
+            sure.complete(&mut findings);
+            let verdict = credential.judge(&findings);
+            return self.settle(at(By::Replica), verdict);
+        }
+        let asking = replica.asking(&rest);
+        let rest = Credential::rest(&rest);
+        let asked = rest.clone();
+        self.question(
+            g,
+            move |world| {
+                let now = world.server.clock(world.now);
+                world.server.decide(&asked.inquiry(), now)
+            },
+            move |world, findings: Option<Findings>| {
+                let now = world.clock(g);
+                let replica = world.replica(g);
+                let (by, verdict) = match findings {
+                    Some(mut findings) => {
+                        replica.keep(&asking, &rest.inquiry(), &findings);
+                        sure.complete(&mut findings);
+                        (By::Store, credential.judge(&findings))
+                    }
+                    None => {
+                        let cached = world.cached;
+                        let verdict = credential.judge_without_store(replica, cached, now);
+                        (By::Outage, verdict)
+                    }
+                };
+                world.settle(at(by), verdict);
+            },
+        );
+    }
+
+    fn settle(&mut self, request: super::witness::Request, verdict: Verdict) {
+        let store = self.server.clock(self.now);
+        self.witness.judge(self.now, store, &request, verdict);
+    }
+
+    /// Writes a session; its owner hears of it only if the store answers.
+    pub(super) fn sign_in(
+        &mut self,
+        g: usize,
+        session: Session,
+        then: impl FnOnce(&mut World) + 'static,
+    ) {
+        if !self.gateways[g].up {
+            return;
+        }
+        let id = session.id;
+        self.question(
+            g,
+            move |world| world.write_session(session),
+            move |world, answer| {
+                world.replica(g).changed(&Item::Session(id), 0);
+                if answer.is_some() {
+                    world.witness.signed_in(g, id, world.now);
+                    then(world);
+                }
+            },
+        );
+    }
+
+    /// Asks a gateway to revoke something; who hears nothing may ask another.
+    pub(super) fn revoke_at(&mut self, g: usize, what: Revocation, tries: u32) {
+        if !self.gateways[g].up {
+            return;
+        }
+        let asked = what.clone();
+        self.question(
+            g,
+            move |world| world.revoke(&asked),
+            move |world, answer| match answer {
+                Some(ended) => {
+                    let clock = world.clock(g);
+                    match (&ended, &what) {
+                        (Some(ended), _) => world.replica(g).apply(ended),
+                        (None, Revocation::Session(id)) => {
+                            world.replica(g).was_over(*id, None, clock);
+                        }
+                        (None, _) => unreachable!("these are written again"),
+                    }
+                    let ended = ended.as_ref().unwrap_or(&what);
+                    world.witness.acknowledged(g, ended, world.now);
+                }
+                None if tries > 0 => {
+                    let g = world.any_gateway();
+                    world.revoke_at(g, what, tries - 1);
+                }
+                None => {}
+            },
+        );
+    }
+}

@@ -1,0 +1,231 @@
+//! Time, chance and the network.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use super::server::Server;
+use super::{Gateway, MS, Micros, STEADY, Witness};
+use crate::store::Replica;
+
+/// Something that happens at a moment.
+type Deed = Box<dyn FnOnce(&mut World)>;
+
+/// A deed at its moment. Those of one moment happen in the order in which they were planned.
+pub(super) struct Due {
+    at: Micros,
+    order: u64,
+    deed: Deed,
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Due) -> bool {
+        (self.at, self.order) == (other.at, other.order)
+    }
+}
+
+impl Eq for Due {}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Due) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Due {
+    fn cmp(&self, other: &Due) -> std::cmp::Ordering {
+        (self.at, self.order).cmp(&(other.at, other.order))
+    }
+}
+
+/// Chance, which is the seed's.
+pub(super) struct Dice(u64);
+
+impl Dice {
+    /// `SplitMix64`.
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(super) fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+
+    pub(super) fn between(&mut self, first: u64, end: u64) -> u64 {
+        first + self.below(end - first)
+    }
+
+    /// Happens so many times in a hundred.
+    pub(super) fn percent(&mut self, chance: u64) -> bool {
+        self.below(100) < chance
+    }
+}
+
+/// The two connections of a gateway.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Link {
+    /// Several in fact, for each worker has one: what is asked later may arrive earlier.
+    Asking,
+    /// One, on which nothing overtakes.
+    Listening,
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum Way {
+    ToServer,
+    ToGateway,
+}
+
+/// One direction of a connection.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Line {
+    /// Nothing arrives before.
+    pub(super) cut_until: Micros,
+    last_arrival: Micros,
+}
+
+pub(super) struct World {
+    pub(super) now: Micros,
+    pub(super) dice: Dice,
+    pub(super) gateways: Vec<Gateway>,
+    pub(super) server: Server,
+    pub(super) witness: Witness,
+    /// Nothing fails and nothing is slow any more.
+    pub(super) calm: bool,
+    /// While the store is away, what was known lately is good enough.
+    pub(super) cached: bool,
+    events: BinaryHeap<Reverse<Due>>,
+    planned: u64,
+}
+
+impl World {
+    pub(super) fn new(seed: u64) -> World {
+        // The clock of a story before this one is nothing to it.
+        STEADY.set(Duration::ZERO);
+        let mut dice = Dice(seed);
+        let count = dice.between(2, 4);
+        let cached = dice.percent(40);
+        let clock = dice.below(1_000_000);
+        let mut world = World {
+            now: 0,
+            dice,
+            gateways: Vec::new(),
+            server: Server::new(1_700_000_000_000 + clock),
+            witness: Witness::new(count as usize, 1_700_000_000_000 + clock),
+            calm: false,
+            cached,
+            events: BinaryHeap::new(),
+            planned: 0,
+        };
+        for _ in 0..count {
+            let gateway = Gateway::new(&mut world.dice);
+            world.gateways.push(gateway);
+        }
+        world
+    }
+
+    pub(super) fn after(&mut self, delay: Micros, deed: impl FnOnce(&mut World) + 'static) {
+        self.at(self.now + delay, deed);
+    }
+
+    pub(super) fn at(&mut self, at: Micros, deed: impl FnOnce(&mut World) + 'static) {
+        self.planned += 1;
+        self.events.push(Reverse(Due {
+            at,
+            order: self.planned,
+            deed: Box::new(deed),
+        }));
+    }
+
+    /// Lets everything happen that is planned until then, unless a promise is broken before.
+    pub(super) fn run_until(&mut self, end: Micros) -> Result<(), String> {
+        while let Some(Reverse(next)) = self.events.peek()
+            && next.at <= end
+        {
+            let Some(Reverse(due)) = self.events.pop() else {
+                break;
+            };
+            self.now = due.at;
+            (due.deed)(self);
+            if let Some(broken) = self.witness.broken.take() {
+                return Err(broken);
+            }
+        }
+        self.now = end;
+        Ok(())
+    }
+
+    /// The replica of a gateway, with that gateway's clock.
+    pub(super) fn replica(&self, g: usize) -> &Replica {
+        let gateway = &self.gateways[g];
+        STEADY.set(gateway.steady(self.now));
+        &gateway.replica
+    }
+
+    /// Brings something to the server, if it is still the one it was sent to when it arrives.
+    pub(super) fn to_server(
+        &mut self,
+        g: usize,
+        link: Link,
+        deed: impl FnOnce(&mut World) + 'static,
+    ) {
+        let Some(at) = self.arrival(g, link, Way::ToServer) else {
+            return;
+        };
+        let life = self.server.life;
+        self.at(at, move |world| {
+            if world.server.life == life && world.server.up {
+                world.serve(Box::new(deed));
+            }
+        });
+    }
+
+    /// Brings something to a gateway, if it is still the process it was sent to when it arrives.
+    pub(super) fn to_gateway(
+        &mut self,
+        g: usize,
+        link: Link,
+        deed: impl FnOnce(&mut World) + 'static,
+    ) {
+        let Some(at) = self.arrival(g, link, Way::ToGateway) else {
+            return;
+        };
+        let life = self.gateways[g].life;
+        self.at(at, move |world| {
+            if world.gateways[g].life == life && world.gateways[g].up {
+                deed(world);
+            }
+        });
+    }
+
+    /// When something arrives that is sent now, if it does.
+    fn arrival(&mut self, g: usize, link: Link, way: Way) -> Option<Micros> {
+        let delay = self.delay();
+        let lost = self.dice.percent(50);
+        let now = self.now;
+        let line = &mut self.gateways[g].lines[link as usize][way as usize];
+        let cut = line.cut_until > now;
+        if cut && link == Link::Asking && lost {
+            return None;
+        }
+        let mut at = now.max(line.cut_until) + delay;
+        if link == Link::Listening {
+            at = at.max(line.last_arrival + 1);
+            line.last_arrival = at;
+        }
+        Some(at)
+    }
+
+    fn delay(&mut self) -> Micros {
+        let kind = self.dice.below(100);
+        match kind {
+            _ if self.calm => self.dice.between(50, 2 * MS),
+            0..90 => self.dice.between(50, MS),
+            90..98 => self.dice.between(MS, 30 * MS),
+            _ => self.dice.between(30 * MS, 200 * MS),
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! The marker by which a loss is noticed, and what is brought back after one.
+
+use std::time::Duration;
+
+use portcullis::settings::{Engine, RedisAddress, Topology};
+use portcullis::store::{Item, Marked, Revocation, Store, person_hash};
+
+use crate::nodes::Nodes;
+use crate::support::{address, engines, metrics, node, prefixed};
+
+async fn whole(store: &Store) -> Option<(String, u64)> {
+    match store.marked().await.unwrap() {
+        Marked::Whole(marker) => Some((marker.id, marker.refused)),
+        Marked::Nowhere | Marked::Partly(_) => None,
+    }
+}
+
+#[tokio::test]
+async fn a_marker_is_made_once_and_refuses_ever_more() {
+    let (_server, stores) = engines().await;
+    for store in stores {
+        assert_eq!(store.marked().await.unwrap(), Marked::Nowhere);
+        // Gateways that start at once agree.
+        let (one, two) = tokio::join!(store.mark(0), store.mark(0));
+        assert_eq!(one.unwrap().id, two.unwrap().id);
+        let (id, refused) = whole(&store).await.unwrap();
+        assert_eq!(refused, 0);
+        for (second, expected) in [(7, 7), (3, 7), (9, 9)] {
+            let marker = store.mark(second).await.unwrap();
+            assert_eq!(
+                (marker.id.as_str(), marker.refused),
+                (id.as_str(), expected)
+            );
+            assert_eq!(whole(&store).await, Some((id.clone(), expected)));
+        }
+        store.keep_marker().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_marker_is_replaced() {
+    let (server, [_, redis, _]) = engines().await;
+    let mut client = server.client().await;
+    for (command, value) in [("SET", "nonsense"), ("SET", "xyz 1"), ("RPUSH", "a")] {
+        let key = format!("{}marker", redis.prefix());
+        let _: () = redis::cmd("DEL")
+            .arg(&key)
+            .query_async(&mut client)
+            .await
+            .unwrap();
+        let mut breaking = redis::cmd(command);
+        let _: i64 = breaking
+            .arg(&key)
+            .arg(value)
+            .query_async(&mut client)
+            .await
+            .unwrap_or(0);
+        assert_eq!(redis.marked().await.unwrap(), Marked::Nowhere, "{value}");
+        redis.mark(4).await.unwrap();
+        assert_eq!(whole(&redis).await.unwrap().1, 4);
+    }
+}
+
+#[tokio::test]
+async fn what_is_restored_refuses_and_shortens_nothing() {
+    let (_server, stores) = engines().await;
+    let hour = Duration::from_secs(3600);
+    for store in stores {
+        let now = store.now().await.unwrap();
+        store.blacklist("longer", 2 * hour).await.unwrap();
+        store.cut_off("later").await.unwrap();
+        let later = store.cut_offs(&["later"]).await.unwrap()[0];
+        let token = |key: &str| (Revocation::Token(key.to_owned()), now + 3_600_000);
+        let person = |name: &str| (Revocation::Person(person_hash(name), 7), now + 3_600_000);
+        let lost = [
+            token("lost"),
+            token("longer"),
+            person("lost"),
+            person("later"),
+        ];
+        store.restore(&lost, now).await.unwrap();
+        let left = store
+            .blacklisted_for(&["lost", "longer", "none"])
+            .await
+            .unwrap();
+        assert!(left[0].unwrap() <= hour && left[0].unwrap() > hour / 2);
+        assert!(left[1].unwrap() > hour);
+        assert_eq!(left[2], None);
+        let seconds = store.cut_offs(&["lost", "later"]).await.unwrap();
+        assert_eq!(seconds, [Some(7), later]);
+        if !store.is_in_process() {
+            let standing = store.standing().await.unwrap();
+            assert_eq!(standing.len(), 4, "{standing:?}");
+            assert!(standing.contains(&Item::Token("lost".to_owned())));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_master_that_comes_back_empty_has_lost_its_part_of_the_marker() {
+    // Longer than a restart takes: its replica does not take over.
+    let mut nodes = Nodes::start("60000");
+    let cluster = RedisAddress {
+        topology: Topology::Cluster(nodes.ports().into_iter().map(node).collect()),
+        ..address(0)
+    };
+    let timeout = Duration::from_secs(2);
+    let store = prefixed(Engine::Redis(cluster), "p:".to_owned(), timeout, metrics()).link();
+    assert!(store.wait_until_up(Duration::from_secs(5)).await);
+    let made = store.mark(0).await.unwrap();
+    for key in ["p:blacklist:a", "p:blacklist:b", "p:blacklist:c"] {
+        let (_, place) = nodes.owner(key);
+        let before = store.risings();
+        nodes.empty(place);
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        let found = loop {
+            if store.risings() > before
+                && let Ok(found) = store.marked().await
+            {
+                break found;
+            }
+            assert!(std::time::Instant::now() < deadline);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
+        assert_eq!(found, Marked::Partly(made.clone()));
+        assert_eq!(store.mark(0).await.unwrap(), made);
+        assert_eq!(whole(&store).await, Some((made.id.clone(), 0)));
+    }
+}
