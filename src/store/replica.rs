@@ -347,4 +347,5 @@ impl<T> Noted<T> {
 }
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "tests")]
 mod simulation;

@@ -83,6 +83,8 @@ impl Replica {
         }
     }
 
+    /// Takes note of what the store said of a token, unless that was overtaken. What was asked before
+    /// it was known to be refused does not bring it back.
     pub(in super::super) fn note_token(&self, key: &str, blacklisted: bool, before: Before) {
         let epoch = self.guard.still(before);
         let noted = Noted {
@@ -91,18 +93,27 @@ impl Replica {
             epoch,
         };
         if blacklisted {
+            if self.revoked.get(key).is_none() {
+                self.guard.changed(&Item::Token(key.to_owned()));
+            }
             self.revoked.insert(key.to_owned(), noted);
             self.accepted.remove(key);
             return;
         }
-        self.revoked.remove(key);
+        if epoch == 0 {
+            return;
+        }
+        let refused = self.revoked.remove(key);
         self.accepted.insert(key.to_owned(), noted);
         if self.guard.still(before) == 0 {
-            self.accepted
-                .insert(key.to_owned(), Noted { epoch: 0, ..noted });
+            self.accepted.remove(key);
+            if let Some((key, noted)) = refused {
+                self.revoked.insert(key, Noted { epoch: 0, ..noted });
+            }
         }
     }
 
+    /// Takes note of a person's cut-off; one that is known stays known as for tokens.
     pub(in super::super) fn note_person(
         &self,
         person: PersonHash,
@@ -110,6 +121,16 @@ impl Replica {
         before: Before,
     ) {
         let epoch = self.guard.still(before);
+        let known = self.cut_offs.get(&person).and_then(|noted| noted.says);
+        if epoch == 0 && cut_off <= known {
+            return;
+        }
+        let mut before = before;
+        if cut_off > known {
+            let item = Item::Person(person);
+            self.guard.changed(&item);
+            before = self.guard.before(&item);
+        }
         let noted = Noted {
             says: cut_off,
             at: self.guard.now(),

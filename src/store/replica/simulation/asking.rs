@@ -106,9 +106,9 @@ impl World {
         let then = Rc::new(Cell::new(Some(then)));
         let late = Rc::clone(&then);
         let life = self.gateways[g].life;
-        self.to_server(g, Link::Asking, move |world| {
+        self.bring_to_server(g, Link::Asking, move |world| {
             let answer = ask(world);
-            world.to_gateway(g, Link::Asking, move |world| {
+            world.bring_to_gateway(g, Link::Asking, move |world| {
                 if world.gateways[g].life == life
                     && let Some(then) = then.take()
                 {
@@ -148,7 +148,7 @@ impl World {
             let mut findings = Findings::without_asking(clock);
             sure.complete(&mut findings);
             let verdict = credential.judge(&findings);
-            return self.settle(at(By::Replica), verdict);
+            return self.settle(&at(By::Replica), verdict);
         }
         let asking = replica.asking(&rest);
         let rest = Credential::rest(&rest);
@@ -174,14 +174,14 @@ impl World {
                         (By::Outage, verdict)
                     }
                 };
-                world.settle(at(by), verdict);
+                world.settle(&at(by), verdict);
             },
         );
     }
 
-    fn settle(&mut self, request: super::witness::Request, verdict: Verdict) {
+    fn settle(&mut self, request: &super::witness::Request, verdict: Verdict) {
         let store = self.server.clock(self.now);
-        self.witness.judge(self.now, store, &request, verdict);
+        self.witness.judge(self.now, store, request, verdict);
     }
 
     /// Writes a session; its owner hears of it only if the store answers.

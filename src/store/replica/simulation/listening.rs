@@ -25,9 +25,9 @@ impl World {
         let gateway = &mut self.gateways[g];
         gateway.ear += 1;
         let ear = gateway.ear;
-        self.to_server(g, Link::Listening, move |world| {
+        self.bring_to_server(g, Link::Listening, move |world| {
             world.track(g, ear);
-            world.to_gateway(g, Link::Listening, move |world| {
+            world.bring_to_gateway(g, Link::Listening, move |world| {
                 if world.gateways[g].ear == ear {
                     world.gateways[g].open = ear;
                     world.hear(g, News::Everything);
@@ -52,9 +52,9 @@ impl World {
         let gateway = &mut self.gateways[g];
         gateway.proof += 1;
         let proof = gateway.proof;
-        self.to_server(g, Link::Listening, move |world| {
+        self.bring_to_server(g, Link::Listening, move |world| {
             let store = world.server.clock(world.now);
-            world.to_gateway(g, Link::Listening, move |world| {
+            world.bring_to_gateway(g, Link::Listening, move |world| {
                 let (now, gateway) = (world.now, &mut world.gateways[g]);
                 if gateway.ear == ear && gateway.proof == proof {
                     gateway.proof += 1;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use super::world::{Link, World};
+use super::world::{Deed, Link, World};
 use super::{MS, Micros};
 use crate::session::{EndReason, Ended, Millis, Session, SessionId};
 use crate::store::news::News;
@@ -15,7 +15,7 @@ pub(super) struct Server {
     pub(super) up: bool,
     /// How many of those who stopped it have not let it go on.
     stops: u32,
-    waiting: VecDeque<Box<dyn FnOnce(&mut World)>>,
+    waiting: VecDeque<Deed>,
     /// What its clock said when the story began.
     began: Millis,
     sessions: BTreeMap<SessionId, Arc<Session>>,
@@ -82,7 +82,7 @@ impl Server {
 
 impl World {
     /// Does something at the server, now or when it goes on.
-    pub(super) fn serve(&mut self, deed: Box<dyn FnOnce(&mut World)>) {
+    pub(super) fn serve(&mut self, deed: Deed) {
         if self.server.stops > 0 {
             self.server.waiting.push_back(deed);
         } else {
@@ -108,7 +108,7 @@ impl World {
         self.server.up = false;
         self.server.waiting.clear();
         for (g, ear) in std::mem::take(&mut self.server.ears) {
-            self.to_gateway(g, Link::Listening, move |world| world.lost(g, ear));
+            self.bring_to_gateway(g, Link::Listening, move |world| world.lost(g, ear));
         }
         self.after(time, |world| world.server.up = true);
     }
@@ -164,7 +164,7 @@ impl World {
     fn tell(&mut self, item: &Item) {
         for (g, ear) in self.server.ears.clone() {
             let item = item.clone();
-            self.to_gateway(g, Link::Listening, move |world| {
+            self.bring_to_gateway(g, Link::Listening, move |world| {
                 if world.gateways[g].ear == ear {
                     world.hear(g, News::Changed(item));
                 }

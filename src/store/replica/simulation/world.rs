@@ -9,7 +9,7 @@ use super::{Gateway, MS, Micros, STEADY, Witness};
 use crate::store::Replica;
 
 /// Something that happens at a moment.
-type Deed = Box<dyn FnOnce(&mut World)>;
+pub(super) type Deed = Box<dyn FnOnce(&mut World)>;
 
 /// A deed at its moment. Those of one moment happen in the order in which they were planned.
 pub(super) struct Due {
@@ -166,7 +166,7 @@ impl World {
     }
 
     /// Brings something to the server, if it is still the one it was sent to when it arrives.
-    pub(super) fn to_server(
+    pub(super) fn bring_to_server(
         &mut self,
         g: usize,
         link: Link,
@@ -184,7 +184,7 @@ impl World {
     }
 
     /// Brings something to a gateway, if it is still the process it was sent to when it arrives.
-    pub(super) fn to_gateway(
+    pub(super) fn bring_to_gateway(
         &mut self,
         g: usize,
         link: Link,
