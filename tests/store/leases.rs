@@ -346,3 +346,13 @@ async fn permits_are_used_while_they_are_good_when_the_store_dies() {
     assert!(local.allowed && local.degraded);
     assert!(local.remaining < 10_000 - 60, "{}", local.remaining);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_counter_asks_in_large_batches() {
+    let server = Server::start();
+    let store = redis(&server, PATIENCE).await;
+    let charge = leased("busy", Algorithm::SlidingWindow, 10_000_000);
+    spend(&store, &charge, 20_000).await;
+    let asked = scripts(&server).await;
+    assert!(asked < 1000, "{asked} scripts for 20000 requests");
+}
