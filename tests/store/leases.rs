@@ -258,6 +258,22 @@ async fn exact_and_leased_limits_of_a_request_are_one_decision() {
         store.give_back_permits().await;
         assert_eq!(left(&store, &charges[0]).await, 995);
         assert_eq!(left(&store, &charges[2]).await, 995);
+        // A shadow limit that is used up stays so, whoever refuses.
+        let shadow = leased("shadow", Algorithm::SlidingLog, 1);
+        let limit = Limit {
+            shadow: true,
+            ..Limit::clone(&shadow.limit)
+        };
+        let shadow = Charge {
+            limit: Arc::new(limit),
+            ..shadow
+        };
+        let charges = [shadow, log("once", 2)];
+        for expected in [[true, true], [false, true], [false, false], [false, false]] {
+            let decisions = store.charge(&charges).await.unwrap();
+            let allowed = decisions.iter().map(|it| it.allowed);
+            assert_eq!(allowed.collect::<Vec<_>>(), expected);
+        }
         // One that is leased refuses, and the exact one is spent of nothing.
         let charges = [leased("tiny", Algorithm::SlidingLog, 2), log("roomy", 9)];
         for n in 0..6 {
