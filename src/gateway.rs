@@ -77,6 +77,7 @@ pub fn run(start: Start) -> anyhow::Result<()> {
         boot,
         live,
         watched,
+        fingerprint,
     } = start.settings;
     // First of all, and once: a gateway that cannot listen must not look alive.
     let sockets = bind_all(&boot)?;
@@ -123,7 +124,10 @@ pub fn run(start: Start) -> anyhow::Result<()> {
     background.block_on(parts.durable.comes_to_trust(&parts.store));
     parts.readiness.serving();
     (start.announce)(&parts);
-    background.block_on(reload::live_on(&parts, start.file, watched, reloads))?;
+    let files = start.file.iter().cloned().chain(watched);
+    let watch = crate::config::Watch::new(files, fingerprint);
+    let watch = watch.context("the configuration cannot be watched")?;
+    background.block_on(reload::live_on(&parts, start.file, watch, reloads))?;
     drain(&background, &parts, &doors, &stop);
     finish(&parts, &threads, log_thread);
     Ok(())

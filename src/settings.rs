@@ -29,6 +29,8 @@ pub struct Settings {
     /// The files beside the configuration itself whose change calls for a reload: certificates,
     /// keys, secrets, key sets.
     pub watched: Vec<PathBuf>,
+    /// Of what all of them held when they were read: what changes from then on is news.
+    pub fingerprint: u64,
 }
 
 /// What only a restart can change.

@@ -52,7 +52,11 @@ pub fn load(path: &Path) -> Result<Settings, Mistakes> {
         String::from_utf8(bytes).map_err(|_| "the file is not UTF-8 text".to_owned())
     });
     match text {
-        Ok(text) => parse(&text, path),
+        Ok(text) => {
+            let mut settings = parse(&text, path)?;
+            settings.fingerprint = watch::as_read(path, text.as_bytes(), &settings.watched);
+            Ok(settings)
+        }
         Err(message) => {
             let mistake = Mistake {
                 at: Position::START,

@@ -30,15 +30,21 @@ pub struct Watch {
     watcher: RecommendedWatcher,
     noticed: mpsc::Receiver<()>,
     fingerprint: u64,
+    /// Whether the files have not been compared since they are watched.
+    unread: bool,
 }
 
 impl Watch {
-    /// Begins to watch.
+    /// Begins to watch. `fingerprint` is of what the files held when they were read: what has changed
+    /// since is a change.
     ///
     /// # Errors
     ///
     /// When the operating system has no more watches to give.
-    pub fn new(files: impl IntoIterator<Item = PathBuf>) -> Result<Watch, WatchError> {
+    pub fn new(
+        files: impl IntoIterator<Item = PathBuf>,
+        fingerprint: u64,
+    ) -> Result<Watch, WatchError> {
         // One waiting notice is enough: it means "compare".
         let (notice, noticed) = mpsc::channel(1);
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
@@ -52,26 +58,31 @@ impl Watch {
             folders: BTreeSet::new(),
             watcher,
             noticed,
-            fingerprint: 0,
+            fingerprint,
+            unread: true,
         };
-        watch.replace(files);
+        watch.replace(files, fingerprint);
         Ok(watch)
     }
 
-    /// Watches these files from now on instead. What they hold now counts as known.
-    pub fn replace(&mut self, files: impl IntoIterator<Item = PathBuf>) {
+    /// Watches these files from now on instead; `fingerprint` is as in [`Watch::new`].
+    pub fn replace(&mut self, files: impl IntoIterator<Item = PathBuf>, fingerprint: u64) {
         self.files = files.into_iter().collect();
         self.follow_folders();
-        self.fingerprint = fingerprint(&self.files);
+        self.fingerprint = fingerprint;
+        self.unread = true;
     }
 
     /// Waits until the content of a file has changed and no more changes came for 200 ms. Safe to
     /// cancel: the next call tells of the change, within five seconds.
     pub async fn changed(&mut self) {
         loop {
-            tokio::select! {
-                Some(()) = self.noticed.recv() => self.settle().await,
-                () = tokio::time::sleep(POLL) => {}
+            // A change from before they were watched is not told of.
+            if !std::mem::take(&mut self.unread) {
+                tokio::select! {
+                    Some(()) = self.noticed.recv() => self.settle().await,
+                    () = tokio::time::sleep(POLL) => {}
+                }
             }
             let found = fingerprint(&self.files);
             if found != self.fingerprint {
@@ -150,10 +161,23 @@ fn folders(file: &Path) -> Vec<PathBuf> {
 }
 
 /// A hash over the contents of all files; a file that is not there counts too.
+/// The fingerprint of a file that was read, with others beside it.
+pub(super) fn as_read(file: &Path, content: &[u8], others: &[PathBuf]) -> u64 {
+    let files: BTreeSet<&Path> = others.iter().map(PathBuf::as_path).chain([file]).collect();
+    combined(files.into_iter().map(|one| match one == file {
+        true => Ok(content.to_vec()),
+        false => fs::read(one),
+    }))
+}
+
 fn fingerprint(files: &BTreeSet<PathBuf>) -> u64 {
+    combined(files.iter().map(fs::read))
+}
+
+fn combined(contents: impl Iterator<Item = std::io::Result<Vec<u8>>>) -> u64 {
     let mut hasher = DefaultHasher::new();
-    for file in files {
-        match fs::read(file) {
+    for content in contents {
+        match content {
             Ok(content) => {
                 hasher.write_u8(1);
                 hasher.write_usize(content.len());
@@ -182,12 +206,30 @@ mod tests {
         timeout(SOON, watch.changed()).await.is_ok()
     }
 
+    fn watching(file: PathBuf) -> Watch {
+        let as_it_is = fingerprint(&BTreeSet::from([file.clone()]));
+        Watch::new([file], as_it_is).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_changed_before_it_was_watched_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.yaml");
+        let read = as_read(&file, b"1", &[]);
+        fs::write(&file, "2").unwrap();
+        let mut watch = Watch::new([file.clone()], read).unwrap();
+        assert!(is_noticed(&mut watch).await, "at the beginning");
+        fs::write(&file, "4").unwrap();
+        watch.replace([file.clone()], as_read(&file, b"3", &[]));
+        assert!(is_noticed(&mut watch).await, "while it was read again");
+    }
+
     #[tokio::test]
     async fn a_written_a_renamed_and_a_recreated_file_are_noticed() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a.yaml");
         fs::write(&file, "1").unwrap();
-        let mut watch = Watch::new([file.clone()]).unwrap();
+        let mut watch = watching(file.clone());
 
         fs::write(&file, "2").unwrap();
         assert!(is_noticed(&mut watch).await, "written in place");
@@ -212,7 +254,7 @@ mod tests {
         }
         symlink("..1", at("..data")).unwrap();
         symlink("..data/a.yaml", at("a.yaml")).unwrap();
-        let mut watch = Watch::new([at("a.yaml")]).unwrap();
+        let mut watch = watching(at("a.yaml"));
         for version in ["..2", "..3", "..1"] {
             symlink(version, at("..data_tmp")).unwrap();
             fs::rename(at("..data_tmp"), at("..data")).unwrap();
@@ -225,7 +267,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a.yaml");
         fs::write(&file, "1").unwrap();
-        let mut watch = Watch::new([file.clone()]).unwrap();
+        let mut watch = watching(file.clone());
         while timeout(QUIET, watch.noticed.recv()).await.is_ok() {}
         fingerprint(&watch.files);
         assert!(timeout(2 * QUIET, watch.noticed.recv()).await.is_err());
@@ -236,7 +278,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a.yaml");
         fs::write(&file, "1").unwrap();
-        let mut watch = Watch::new([file.clone()]).unwrap();
+        let mut watch = watching(file.clone());
         fs::write(&file, "1").unwrap();
         fs::write(folder.path().join("other"), "x").unwrap();
         assert!(

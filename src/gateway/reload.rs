@@ -17,7 +17,7 @@ use crate::settings::Settings;
 pub(super) async fn live_on(
     parts: &Parts,
     file: Option<PathBuf>,
-    watched: Vec<PathBuf>,
+    mut watch: config::Watch,
     mut reloads: mpsc::Receiver<ReloadRequest>,
 ) -> anyhow::Result<()> {
     let listen = |kind| signal(kind).context("signals cannot be received");
@@ -26,8 +26,6 @@ pub(super) async fn live_on(
         listen(SignalKind::interrupt())?,
     );
     let mut hangup: Signal = listen(SignalKind::hangup())?;
-    let files = file.iter().cloned().chain(watched);
-    let mut watch = config::Watch::new(files).context("the configuration cannot be watched")?;
     loop {
         let answer = tokio::select! {
             _ = terminate.recv() => return Ok(()),
@@ -36,15 +34,15 @@ pub(super) async fn live_on(
             () = watch.changed(), if file.is_some() => None,
             Some(answer) = reloads.recv() => Some(answer),
         };
-        let (outcome, watched) = match &file {
+        let (outcome, read) = match &file {
             Some(file) => reload(parts, file).await,
             None => (
                 Reloaded::Rejected(vec!["there is no configuration file".to_owned()]),
                 None,
             ),
         };
-        if let Some(watched) = watched {
-            watch.replace(file.iter().cloned().chain(watched));
+        if let Some((watched, fingerprint)) = read {
+            watch.replace(file.iter().cloned().chain(watched), fingerprint);
         }
         if let Some(answer) = answer {
             // Whoever asked may have gone.
@@ -53,11 +51,14 @@ pub(super) async fn live_on(
     }
 }
 
+/// The files to watch from now on, and the fingerprint of what was read.
+type Read = (Vec<PathBuf>, u64);
+
 /// All or nothing: a file with a mistake changes nothing.
-async fn reload(parts: &Parts, file: &Path) -> (Reloaded, Option<Vec<PathBuf>>) {
+async fn reload(parts: &Parts, file: &Path) -> (Reloaded, Option<Read>) {
     let path = file.to_owned();
     let loaded = tokio::task::spawn_blocking(move || config::load(&path)).await;
-    let (outcome, watched) = match loaded {
+    let (outcome, read) = match loaded {
         Ok(Ok(settings)) => apply(parts, settings).await,
         Ok(Err(mistakes)) => {
             let lines = mistakes.to_string().lines().map(str::to_owned).collect();
@@ -69,10 +70,10 @@ async fn reload(parts: &Parts, file: &Path) -> (Reloaded, Option<Vec<PathBuf>>) 
         ),
     };
     tell(parts, &outcome);
-    (outcome, watched)
+    (outcome, read)
 }
 
-async fn apply(parts: &Parts, settings: Settings) -> (Reloaded, Option<Vec<PathBuf>>) {
+async fn apply(parts: &Parts, settings: Settings) -> (Reloaded, Option<Read>) {
     let changed = parts.boot.differences(&settings.boot);
     if !changed.is_empty() {
         return (Reloaded::RestartRequired(changed), None);
@@ -82,7 +83,8 @@ async fn apply(parts: &Parts, settings: Settings) -> (Reloaded, Option<Vec<PathB
     parts.current.store(Arc::new(current));
     parts.durable.set(live.sessions.durable);
     parts.live.store(live);
-    (Reloaded::Applied, Some(settings.watched))
+    let read = (settings.watched, settings.fingerprint);
+    (Reloaded::Applied, Some(read))
 }
 
 /// Notes when the running configuration was loaded.

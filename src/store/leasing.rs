@@ -183,6 +183,8 @@ impl Store {
                     }
                     Some(self.granted(charge, ask, &one, refused, (asked, now)))
                 }
+                // That of a shadow limit, which refuses nothing.
+                Said::Refused(decision) => Some(decision),
                 said if refused => {
                     self.unspend([Part { charge, said }], now);
                     self.shared.leases.standing(charge, now)

@@ -73,3 +73,27 @@ fn permits_flow_back_from_a_gateway_that_goes_on_and_from_one_that_ends() {
     ends.wait_exit();
     assert_eq!(left(&stays), 900);
 }
+
+#[test]
+fn a_signed_in_user_hardly_asks_the_store() {
+    let (redis, upstream) = (Redis::start(), Upstream::start());
+    let limit = json!({ "algorithm": "sliding_window", "limit": 100_000, "window": "1h",
+        "key": "user", "consistency": "leased" });
+    let config = Config::new(upstream.address)
+        .store(&redis.url())
+        .limited("per-user", limit);
+    let gateway = Gateway::start(config);
+    let alice = gateway.register("alice@example.com");
+    let request = Request::get("/private/a").cookie(&alice.cookie);
+    let hits = || gateway.metric("portcullis_cache_total", &["leases", "hit"]);
+    // Until the gateway is sure that it hears of changes each request asks.
+    eventually("permits are used", || {
+        gateway.ask(&request).ok();
+        (hits() > 0.0).then_some(())
+    });
+    let before = hits();
+    for _ in 0..200 {
+        gateway.ask(&request).ok();
+    }
+    assert!(hits() - before > 120.0, "{} of 200", hits() - before);
+}

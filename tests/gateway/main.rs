@@ -33,6 +33,7 @@ mod durable_outage;
 mod fleet;
 mod guessing;
 mod half_closed;
+mod histories;
 mod hostile_http2;
 mod hostile_input;
 mod hygiene;

@@ -258,6 +258,22 @@ async fn exact_and_leased_limits_of_a_request_are_one_decision() {
         store.give_back_permits().await;
         assert_eq!(left(&store, &charges[0]).await, 995);
         assert_eq!(left(&store, &charges[2]).await, 995);
+        // A shadow limit that is used up stays so, whoever refuses.
+        let shadow = leased("shadow", Algorithm::SlidingLog, 1);
+        let limit = Limit {
+            shadow: true,
+            ..Limit::clone(&shadow.limit)
+        };
+        let shadow = Charge {
+            limit: Arc::new(limit),
+            ..shadow
+        };
+        let charges = [shadow, log("once", 2)];
+        for expected in [[true, true], [false, true], [false, false], [false, false]] {
+            let decisions = store.charge(&charges).await.unwrap();
+            let allowed = decisions.iter().map(|it| it.allowed);
+            assert_eq!(allowed.collect::<Vec<_>>(), expected);
+        }
         // One that is leased refuses, and the exact one is spent of nothing.
         let charges = [leased("tiny", Algorithm::SlidingLog, 2), log("roomy", 9)];
         for n in 0..6 {
@@ -345,4 +361,14 @@ async fn permits_are_used_while_they_are_good_when_the_store_dies() {
     let local = &store.charge_locally(std::slice::from_ref(&charge))[0];
     assert!(local.allowed && local.degraded);
     assert!(local.remaining < 10_000 - 60, "{}", local.remaining);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_counter_asks_in_large_batches() {
+    let server = Server::start();
+    let store = redis(&server, PATIENCE).await;
+    let charge = leased("busy", Algorithm::SlidingWindow, 10_000_000);
+    spend(&store, &charge, 20_000).await;
+    let asked = scripts(&server).await;
+    assert!(asked < 1000, "{asked} scripts for 20000 requests");
 }

@@ -11,6 +11,7 @@ pub mod echo;
 pub mod frames;
 pub mod gateway;
 pub mod grpc;
+pub mod history;
 pub mod http2;
 pub mod issuer;
 pub mod nodes;

@@ -81,5 +81,7 @@ pub(super) fn settle(file: &File, review: &mut Review<'_>) -> Option<Settings> {
             shutdown,
         },
         watched: review.watched.clone(),
+        // What is not read from a file does not change.
+        fingerprint: 0,
     })
 }

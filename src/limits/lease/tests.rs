@@ -1,6 +1,9 @@
 //! Rules of one lease.
 
+use proptest::prelude::*;
+
 use super::*;
+use crate::limits::{Algorithm, State};
 
 const SECOND_LONG: Micros = 1_000_000;
 
@@ -192,4 +195,76 @@ fn what_is_told_goes_down_by_one_although_answers_overtake_each_other() {
     // What was said before that is no news.
     lease.heard(said(0, 999, 100), 8);
     assert_eq!(lease.standing(8).map(|it| it.0), Some(89));
+}
+
+/// One batch: when it was counted, how many are out, and when the rest comes back.
+type Out = (Micros, u64, Micros);
+
+/// Asks at random and gives a part back, some of it late; gives when what was kept was counted.
+fn kept(algorithm: Algorithm, rule: Rule, steps: &[(Micros, u64, u64, Micros)]) -> Vec<Micros> {
+    let (mut state, mut now) = (State::new(algorithm), 1_790_000_000_123_456);
+    let (mut kept, mut out): (Vec<Micros>, Vec<Out>) = (Vec::new(), Vec::new());
+    for (gap, want, unused, back_after) in steps {
+        now += gap;
+        out.retain(|(counted_at, many, due)| {
+            if *due <= now {
+                state.give_back(rule, now, *many, *counted_at);
+            }
+            *due > now
+        });
+        let ask = Ask {
+            want: *want,
+            held: 0,
+            leads: true,
+        };
+        let granted = state.grant(rule, now, ask, 2);
+        let counted_at = state.as_of(rule, now);
+        let unused = granted.min(*unused);
+        kept.extend((unused..granted).map(|_| counted_at));
+        out.push((counted_at, unused, now + back_after));
+    }
+    kept
+}
+
+/// The most in any interval of `span` that begins with one of them.
+fn densest(times: &[Micros], span: Micros) -> u64 {
+    let inside = |from: &Micros| {
+        times
+            .iter()
+            .filter(|t| *t >= from && **t < from + span)
+            .count()
+    };
+    times.iter().map(inside).max().unwrap_or(0) as u64
+}
+
+fn steps() -> impl Strategy<Value = Vec<(Micros, u64, u64, Micros)>> {
+    let step = (0..300_000u64, 1..30u64, 0..30u64, 0..2_500_000u64);
+    prop::collection::vec(step, 1..120)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn what_is_given_back_lets_no_more_pass(limit in 1..40u64, burst in 1..40u64, steps in steps()) {
+        let width = 1000;
+        let rule = Rule { limit, width, burst: 0 };
+        let log = kept(Algorithm::SlidingLog, rule, &steps);
+        prop_assert!(densest(&log, width * 1000) <= limit);
+        let window = kept(Algorithm::SlidingWindow, rule, &steps);
+        prop_assert!(densest(&window, width * 1000) < 2 * limit);
+        for aligned in window.chunk_by(|a, b| a / 1000 / width == b / 1000 / width) {
+            prop_assert!(aligned.len() as u64 <= limit);
+        }
+        let bucket = kept(Algorithm::TokenBucket { burst }, Rule { burst, ..rule }, &steps);
+        for (n, from) in bucket.iter().enumerate() {
+            for (m, to) in bucket.iter().enumerate().skip(n) {
+                let millis = to / 1000 - from / 1000;
+                prop_assert!((m - n + 1) as u64 * width <= burst * width + millis * limit);
+            }
+        }
+    }
 }

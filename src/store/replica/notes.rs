@@ -147,3 +147,34 @@ impl Replica {
         self.guard.before(item)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::Revocation;
+    use super::*;
+
+    #[test]
+    fn an_answer_from_before_a_revocation_was_known_does_not_hide_it() {
+        let replica = Replica::default();
+        let token = |key: &str| Item::Token(key.to_owned());
+        // One that is revoked here while the answer is on its way.
+        let before = replica.before(&token("here"));
+        replica.apply(&Revocation::Token("here".to_owned()));
+        replica.note_token("here", false, before);
+        assert!(replica.is_revoked("here"));
+        // Two answers that come in another order than they were given.
+        let before = replica.before(&token("elsewhere"));
+        replica.note_token("elsewhere", true, before);
+        replica.note_token("elsewhere", false, before);
+        assert!(replica.is_revoked("elsewhere"));
+        let person = [1; 16];
+        let before = replica.before(&Item::Person(person));
+        replica.note_person(person, Some(9), before);
+        replica.note_person(person, None, before);
+        assert!(replica.is_cut_off(&person, Some(9)));
+        // What is asked afterwards counts.
+        let before = replica.before(&token("here"));
+        replica.note_token("here", false, before);
+        assert!(!replica.is_revoked("here"));
+    }
+}

@@ -150,6 +150,10 @@ impl World {
             let verdict = credential.judge(&findings);
             return self.settle(&at(By::Replica), verdict);
         }
+        let whole = rest.session == credential.session
+            && rest.blacklist_key == credential.key.as_deref()
+            && rest.cut_off_of == credential.person;
+        let from = if whole { By::Store } else { By::Both };
         let asking = replica.asking(&rest);
         let rest = Credential::rest(&rest);
         let asked = rest.clone();
@@ -166,7 +170,7 @@ impl World {
                     Some(mut findings) => {
                         replica.keep(&asking, &rest.inquiry(), &findings);
                         sure.complete(&mut findings);
-                        (By::Store, credential.judge(&findings))
+                        (from, credential.judge(&findings))
                     }
                     None => {
                         let cached = world.cached;

@@ -25,6 +25,10 @@ pub(super) struct Gateway {
     /// Its listening connection, and the one that has been opened.
     pub(super) ear: u64,
     pub(super) open: u64,
+    /// Until then what listens gets no time to run.
+    pub(super) drowsy_until: Micros,
+    /// For how long that will be so after the next proof.
+    pub(super) drowsy_soon: Option<Micros>,
     /// The proof that it waits for.
     pub(super) proof: u64,
     /// What is to be looked at, and whether something is being looked at.
@@ -46,6 +50,8 @@ impl Gateway {
             store_began: None,
             ear: 0,
             open: 0,
+            drowsy_until: 0,
+            drowsy_soon: None,
             proof: 0,
             told: Vec::new(),
             looking: false,

@@ -61,14 +61,26 @@ impl World {
                     gateway.set_clock(now, store);
                     world.hear(g, News::HeardAll(asked_at, store));
                     world.later(g, EVERY, move |world| world.prove(g, ear));
+                    if let Some(time) = world.gateways[g].drowsy_soon.take() {
+                        world.starve(g, time);
+                    }
                 }
             });
         });
-        self.later(g, ANSWER_WITHIN, move |world| {
-            if world.gateways[g].proof == proof {
-                world.lost(g, ear);
-            }
-        });
+        self.later(g, ANSWER_WITHIN, move |world| world.give_up(g, ear, proof));
+    }
+
+    /// Notices that no answer has come, as soon as there is time for it.
+    fn give_up(&mut self, g: usize, ear: u64, proof: u64) {
+        let gateway = &self.gateways[g];
+        if gateway.proof != proof {
+            return;
+        }
+        if gateway.drowsy_until > self.now {
+            let wait = gateway.drowsy_until - self.now;
+            return self.later(g, wait, move |world| world.give_up(g, ear, proof));
+        }
+        self.lost(g, ear);
     }
 
     /// A connection has failed: another one is opened after a pause.

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use super::asking::Credential;
 use super::witness::By;
-use super::world::{Link, World};
+use super::world::{Link, Way, World};
 use super::{MS, Micros, SECOND};
 use crate::session::{Device, Millis, Session, SessionId, no_data};
 use crate::store::{PersonHash, Revocation};
@@ -112,7 +112,7 @@ impl World {
         for _ in 0..14 {
             let after = match self.dice.below(3) {
                 0 => self.dice.below(200 * MS),
-                1 => self.dice.between(600 * MS, 1_200 * MS),
+                1 => self.dice.between(650 * MS, 900 * MS),
                 _ => self.dice.below(2 * SECOND),
             };
             self.ask_at(end - 20 * MS + after, who);
@@ -154,7 +154,7 @@ impl World {
         let from = self.dice.between(300 * MS, 5 * SECOND);
         let longest = (CALM - from).min(2_500 * MS);
         let time = self.dice.between(30 * MS, longest);
-        let kind = self.dice.below(10);
+        let kind = self.dice.below(14);
         self.at(from, move |world| {
             let now = world.now;
             world
@@ -169,14 +169,45 @@ impl World {
                         world.crash_gateway(g, time);
                     }
                 }
-                _ => world.cut(time),
+                4..9 => {
+                    let g = world.any_gateway();
+                    world.cut(g, time);
+                }
+                _ => world.slow_down(time),
             }
         });
     }
 
-    /// Cuts one connection of a gateway or both, in one direction or both.
-    fn cut(&mut self, time: Micros) {
+    /// Makes the connections of a gateway slow, but not too slow, and cuts them then.
+    fn slow_down(&mut self, time: Micros) {
         let g = self.any_gateway();
+        let slow = (self.now + time / 2, self.dice.between(20 * MS, 95 * MS));
+        for line in self.gateways[g].lines.as_flattened_mut() {
+            line.slow = slow;
+        }
+        self.witness.tell(self.now, || format!("{g} is slow"));
+        self.after(time / 2, move |world| {
+            if world.dice.percent(40) {
+                world.cut(g, time / 2);
+            } else {
+                world.gateways[g].drowsy_soon = Some(time / 2);
+            }
+        });
+    }
+
+    /// Lets requests go on while what listens gets no time to run.
+    pub(super) fn starve(&mut self, g: usize, time: Micros) {
+        let until = (self.now + time).min(CALM);
+        let gateway = &mut self.gateways[g];
+        gateway.drowsy_until = until;
+        let line = &mut gateway.lines[Link::Listening as usize][Way::ToGateway as usize];
+        line.cut_until = line.cut_until.max(until);
+        self.witness
+            .tell(self.now, || format!("{g} does not listen"));
+    }
+
+    /// Cuts one connection of a gateway or both, in one direction or both.
+    fn cut(&mut self, g: usize, time: Micros) {
         let until = self.now + time;
         let (links, ways) = (self.dice.between(1, 4), self.dice.between(1, 4));
         for link in [Link::Asking, Link::Listening] {

@@ -84,6 +84,8 @@ pub(super) enum Way {
 pub(super) struct Line {
     /// Nothing arrives before.
     pub(super) cut_until: Micros,
+    /// Until when it is slow, by up to how much.
+    pub(super) slow: (Micros, Micros),
     last_arrival: Micros,
 }
 
@@ -195,7 +197,13 @@ impl World {
         };
         let life = self.gateways[g].life;
         self.at(at, move |world| {
-            if world.gateways[g].life == life && world.gateways[g].up {
+            let gateway = &world.gateways[g];
+            let is_there = gateway.life == life && gateway.up;
+            if is_there && link == Link::Listening && gateway.drowsy_until > world.now {
+                // It lies in the socket.
+                let awake = gateway.drowsy_until - world.now;
+                world.later(g, awake, deed);
+            } else if is_there {
                 deed(world);
             }
         });
@@ -203,7 +211,11 @@ impl World {
 
     /// When something arrives that is sent now, if it does.
     fn arrival(&mut self, g: usize, link: Link, way: Way) -> Option<Micros> {
-        let delay = self.delay();
+        let mut delay = self.delay();
+        let (slow_until, slowness) = self.gateways[g].lines[link as usize][way as usize].slow;
+        if self.now < slow_until {
+            delay += self.dice.below(slowness);
+        }
         let lost = self.dice.percent(50);
         let now = self.now;
         let line = &mut self.gateways[g].lines[link as usize][way as usize];

@@ -1,0 +1,362 @@
+//! What clients of two gateways see while Redis and the network fail, written down and checked for an
+//! order in which one gateway could have done it. The Redis loses no write that it has confirmed.
+//!
+//! `PORTCULLIS_ROUNDS` says how often all faults are gone through: once without it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use serde_json::json;
+
+use crate::support::client::{Request, Response};
+use crate::support::config::Config;
+use crate::support::cuttable::Cuttable;
+use crate::support::gateway::{Gateway, SignedIn};
+use crate::support::history::{Deed, Event, is_linearizable};
+use crate::support::redis::Redis;
+use crate::support::tokens;
+use crate::support::upstream::Upstream;
+use crate::support::wait::within;
+
+/// A request is answered within so long, whatever fails.
+const DEADLINE: Duration = Duration::from_secs(1);
+/// How long a fault lasts, and how long its end is watched.
+const FAULT: Duration = Duration::from_millis(900);
+const AFTERWARDS: Duration = Duration::from_millis(700);
+/// How many sessions there are at a time.
+const ALIVE: usize = 8;
+const EMAIL: &str = "alice@example.com";
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Fault {
+    None,
+    Stop,
+    Kill,
+    Pause,
+    Cut,
+    Slow,
+    ScriptFlush,
+}
+
+const FAULTS: [Fault; 7] = [
+    Fault::None,
+    Fault::Stop,
+    Fault::Kill,
+    Fault::Pause,
+    Fault::Cut,
+    Fault::Slow,
+    Fault::ScriptFlush,
+];
+
+/// A credential of a session, and all that clients saw of it.
+struct Subject {
+    who: SignedIn,
+    by_token: bool,
+    ended: AtomicBool,
+    events: Mutex<Vec<Event>>,
+}
+
+/// What clients were answered during a fault.
+#[derive(Debug, Default)]
+struct Seen {
+    statuses: BTreeMap<u16, usize>,
+    longest: Duration,
+    /// From the end of the fault until both gateways served again.
+    normal: Duration,
+}
+
+struct Scene {
+    // Fields go in this order: the gateways before what they use.
+    gateways: [Gateway; 2],
+    line: Cuttable,
+    redis: Mutex<Redis>,
+    subjects: Mutex<Vec<std::sync::Arc<Subject>>>,
+    over: AtomicBool,
+    turn: AtomicU64,
+    fault: Mutex<Fault>,
+    seen: Mutex<BTreeMap<Fault, Seen>>,
+}
+
+impl Subject {
+    fn request(&self) -> Request {
+        let request = Request::get("/private/a");
+        if self.by_token {
+            request.bearer(&self.who.access_token)
+        } else {
+            request.cookie(&self.who.cookie)
+        }
+    }
+
+    fn note(&self, gateway: usize, deed: Deed, called: Instant, returned: Option<Instant>) {
+        self.events.lock().push(Event {
+            gateway,
+            deed,
+            called,
+            returned,
+        });
+    }
+}
+
+fn scene() -> Scene {
+    let redis = Redis::keeping();
+    let upstream = Upstream::start();
+    let line = Cuttable::before(redis.address);
+    let config = || {
+        Config::new(upstream.address)
+            .set("/sessions/max_per_user", json!(10_000))
+            .set(
+                "/identity/builtin/sign_in_limits/attempts_per_address",
+                json!({ "limit": 100_000, "window": "1m" }),
+            )
+    };
+    let one = config().store(&redis.url());
+    let database = one.file["database"]["url"].clone();
+    let two = config()
+        .store(&format!("redis://{}", line.address))
+        .set("/database/url", database);
+    let gateways = [Gateway::start(one), Gateway::start(two)];
+    gateways[0].register(EMAIL);
+    Scene {
+        gateways,
+        line,
+        redis: Mutex::new(redis),
+        subjects: Mutex::default(),
+        over: AtomicBool::new(false),
+        turn: AtomicU64::new(0),
+        fault: Mutex::new(Fault::None),
+        seen: Mutex::default(),
+    }
+}
+
+impl Scene {
+    fn turn(&self) -> usize {
+        self.turn.fetch_add(1, Ordering::Relaxed) as usize
+    }
+
+    /// Asks with one credential after another at one gateway after the other.
+    fn ask_on(&self) {
+        while !self.over.load(Ordering::SeqCst) {
+            let turn = self.turn();
+            let subject = {
+                let subjects = self.subjects.lock();
+                let latest = subjects.len().saturating_sub(2 * ALIVE);
+                let recent = &subjects[latest..];
+                recent.get(turn / 2 % recent.len().max(1)).cloned()
+            };
+            if let Some(subject) = subject {
+                self.ask(&subject, turn % 2);
+            }
+            std::thread::sleep(Duration::from_millis(4));
+        }
+    }
+
+    fn ask(&self, subject: &Subject, gateway: usize) {
+        let called = Instant::now();
+        let answer = subject
+            .request()
+            .try_send(self.gateways[gateway].public)
+            .expect("an answer");
+        let took = called.elapsed();
+        assert!(took < DEADLINE, "{took:?}: {}", answer.text());
+        {
+            let mut seen = self.seen.lock();
+            let seen = seen.entry(*self.fault.lock()).or_default();
+            *seen.statuses.entry(answer.status).or_default() += 1;
+            seen.longest = seen.longest.max(took);
+        }
+        let deed = match answer.status {
+            200 => Deed::Accepted,
+            401 => Deed::Refused,
+            503 => {
+                answer.refused(503, "STORE_UNAVAILABLE");
+                return;
+            }
+            other => panic!("{other}: {}", answer.text()),
+        };
+        subject.note(gateway, deed, called, Some(called + took));
+    }
+
+    /// Signs people in and ends what they have, now here, now there.
+    fn come_and_go(&self) {
+        while !self.over.load(Ordering::SeqCst) {
+            let turn = self.turn();
+            self.sign_in(turn / 2 % 2, turn.is_multiple_of(3));
+            let oldest = {
+                let subjects = self.subjects.lock();
+                let alive = |it: &&std::sync::Arc<Subject>| !it.ended.load(Ordering::SeqCst);
+                let mut alive = subjects.iter().filter(alive);
+                let oldest = alive.next().cloned();
+                oldest.filter(|_| alive.count() >= ALIVE)
+            };
+            if let Some(subject) = oldest {
+                subject.ended.store(true, Ordering::SeqCst);
+                self.end(&subject, turn);
+            }
+        }
+    }
+
+    fn sign_in(&self, gateway: usize, by_token: bool) {
+        let called = Instant::now();
+        if let Some(who) = self.gateways[gateway].try_login(EMAIL) {
+            let subject = Subject {
+                who,
+                by_token,
+                ended: AtomicBool::new(false),
+                events: Mutex::default(),
+            };
+            subject.note(gateway, Deed::SignIn, called, Some(Instant::now()));
+            self.subjects.lock().push(std::sync::Arc::new(subject));
+        } else {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Ends it by a sign-out, by the admin or by a single `SET`; asks again until somebody says that
+    /// it is done, or not at all.
+    fn end(&self, subject: &Subject, turn: usize) {
+        for attempt in 0..4 {
+            let gateway = (turn + attempt) % 2;
+            let called = Instant::now();
+            let done = if subject.by_token {
+                self.set(subject)
+            } else {
+                let answer = self.revoke(subject, gateway, turn);
+                assert!(
+                    matches!(answer.status, 200 | 204 | 503),
+                    "{}",
+                    answer.text()
+                );
+                answer.status != 503
+            };
+            // A program beside the store is nobody's client.
+            let by = if subject.by_token {
+                usize::MAX
+            } else {
+                gateway
+            };
+            subject.note(by, Deed::Revoke, called, done.then(Instant::now));
+            if done || turn.is_multiple_of(7) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn revoke(&self, subject: &Subject, gateway: usize, turn: usize) -> Response {
+        let gateway = &self.gateways[gateway];
+        if turn.is_multiple_of(2) {
+            let path = format!("/admin/sessions/{}", subject.who.session);
+            return gateway.admin(Request::delete(&path));
+        }
+        let out = Request::post("/api/v1/auth/logout").same_origin();
+        gateway.ask(&out.cookie(&subject.who.cookie))
+    }
+
+    fn set(&self, subject: &Subject) -> bool {
+        let claims = tokens::claims(&subject.who.access_token);
+        let key = format!("portcullis:blacklist:{}", claims["jti"].as_str().unwrap());
+        // While it is killed and started, there is nobody to ask.
+        let Some(redis) = self.redis.try_lock() else {
+            return false;
+        };
+        redis.command(&["SET", &key, "1", "EX", "600"]) == "OK"
+    }
+
+    fn suffer(&self, fault: Fault) {
+        *self.fault.lock() = fault;
+        match fault {
+            Fault::None => std::thread::sleep(FAULT),
+            Fault::Stop => {
+                self.redis.lock().stop();
+                std::thread::sleep(FAULT);
+                self.redis.lock().cont();
+            }
+            Fault::Kill => {
+                let mut redis = self.redis.lock();
+                redis.kill();
+                std::thread::sleep(FAULT);
+                redis.restart();
+            }
+            Fault::Pause => {
+                let millis = FAULT.as_millis().to_string();
+                self.redis.lock().command(&["CLIENT", "PAUSE", &millis]);
+                std::thread::sleep(FAULT);
+            }
+            Fault::Cut => {
+                self.line.cut();
+                std::thread::sleep(FAULT);
+                self.line.restore();
+            }
+            Fault::Slow => {
+                self.line.delay(Duration::from_millis(40));
+                std::thread::sleep(FAULT);
+                self.line.restore();
+            }
+            Fault::ScriptFlush => {
+                self.redis.lock().command(&["SCRIPT", "FLUSH"]);
+            }
+        }
+        let ended = Instant::now();
+        for gateway in &self.gateways {
+            within(Duration::from_secs(5), "normal again", || {
+                let known = self.subjects.lock().iter().find_map(|subject| {
+                    let alive = !subject.ended.load(Ordering::SeqCst);
+                    alive.then(|| subject.request())
+                });
+                let answer = known?.try_send(gateway.public).ok()?;
+                (answer.status == 200).then_some(())
+            });
+        }
+        let normal = ended.elapsed();
+        let mut seen = self.seen.lock();
+        let seen = seen.entry(fault).or_default();
+        seen.normal = seen.normal.max(normal);
+    }
+}
+
+#[test]
+fn no_client_sees_what_one_gateway_could_not_have_done() {
+    let rounds = std::env::var("PORTCULLIS_ROUNDS").ok();
+    let rounds: usize = rounds.and_then(|it| it.parse().ok()).unwrap_or(1);
+    let scene = scene();
+    std::thread::scope(|scope| {
+        let mut clients = Vec::new();
+        for _ in 0..3 {
+            clients.push(scope.spawn(|| scene.ask_on()));
+        }
+        clients.push(scope.spawn(|| scene.come_and_go()));
+        for _ in 0..rounds {
+            for fault in FAULTS {
+                scene.suffer(fault);
+                std::thread::sleep(AFTERWARDS);
+                assert!(clients.iter().all(|it| !it.is_finished()), "{fault:?}");
+            }
+        }
+        scene.over.store(true, Ordering::SeqCst);
+    });
+    let subjects = scene.subjects.lock();
+    let (mut answers, mut refused) = (0, 0);
+    for subject in subjects.iter() {
+        let events = subject.events.lock();
+        let of = |deed| events.iter().filter(|event| event.deed == deed).count();
+        answers += of(Deed::Accepted);
+        refused += of(Deed::Refused);
+        assert!(
+            is_linearizable(&events, 2),
+            "{}: {events:#?}",
+            subject.who.session
+        );
+    }
+    // Otherwise it would say nothing.
+    assert!(subjects.len() > 10 && answers > 200 && refused > 50);
+    eprintln!(
+        "{} sessions, {answers} accepted, {refused} refused",
+        subjects.len()
+    );
+    for (fault, seen) in scene.seen.lock().iter() {
+        eprintln!("{fault:?}: {seen:?}");
+    }
+}

@@ -1,0 +1,156 @@
+//! What clients saw of a credential, each with its time, and whether there is an order in which a
+//! single gateway could have done it.
+
+use std::time::{Duration, Instant};
+
+use todc_utils::linearizability::WGLChecker;
+use todc_utils::linearizability::history::{Action, History};
+use todc_utils::specifications::Specification;
+
+/// Within so long a revocation is in force on every gateway.
+pub const BOUND: Duration = Duration::from_secs(1);
+
+/// What a client did, with what came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deed {
+    SignIn,
+    /// A request that was forwarded.
+    Accepted,
+    /// A request that was told that its credential is over.
+    Refused,
+    Revoke,
+}
+
+/// One thing that a client did: between these moments it happened.
+#[derive(Debug, Clone, Copy)]
+pub struct Event {
+    pub gateway: usize,
+    pub deed: Deed,
+    pub called: Instant,
+    /// None: nobody knows whether it happened, or when.
+    pub returned: Option<Instant>,
+}
+
+/// A credential is not there, then it is valid, then it is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum State {
+    Unborn,
+    Valid,
+    Over,
+}
+
+struct Credential;
+
+impl Specification for Credential {
+    type State = State;
+    type Operation = Deed;
+
+    fn init() -> State {
+        State::Unborn
+    }
+
+    fn apply(deed: &Deed, state: &State) -> (bool, State) {
+        match deed {
+            Deed::SignIn => (*state == State::Unborn, State::Valid),
+            Deed::Accepted => (*state == State::Valid, *state),
+            Deed::Refused => (*state == State::Over, *state),
+            Deed::Revoke => (true, State::Over),
+        }
+    }
+}
+
+/// Whether each gateway by itself did all this in some order that its clients could have seen. A
+/// revocation has until [`BOUND`] after it was acknowledged, but on the gateway that served it; one
+/// whose outcome nobody heard, until ever.
+pub fn is_linearizable(events: &[Event], gateways: usize) -> bool {
+    (0..gateways).all(|gateway| is_linearizable_at(gateway, events))
+}
+
+fn is_linearizable_at(gateway: usize, events: &[Event]) -> bool {
+    let mut moments = Vec::new();
+    let mut never = Vec::new();
+    for (process, event) in events.iter().enumerate() {
+        let deed = event.deed;
+        let is_answer = matches!(deed, Deed::Accepted | Deed::Refused);
+        if is_answer && event.gateway != gateway {
+            continue;
+        }
+        let response = (process, Action::Response(deed));
+        moments.push((event.called, 0, (process, Action::Call(deed))));
+        match event.returned {
+            Some(at) if deed == Deed::Revoke && event.gateway != gateway => {
+                moments.push((at + BOUND, 1, response));
+            }
+            Some(at) => moments.push((at, 1, response)),
+            None => never.push(response),
+        }
+    }
+    // Of one moment: who calls comes before who returns, for nobody knows better.
+    moments.sort_by_key(|(at, kind, _)| (*at, *kind));
+    let mut actions: Vec<_> = moments.into_iter().map(|(_, _, action)| action).collect();
+    actions.extend(never);
+    actions.is_empty() || WGLChecker::<Credential>::is_linearizable(History::from_actions(actions))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SERVES: usize = 0;
+    const OTHER: usize = 1;
+
+    /// Deeds with the milliseconds between which they happened.
+    fn holds(story: &[(usize, Deed, u64, Option<u64>)]) -> bool {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let events: Vec<Event> = story
+            .iter()
+            .map(|(gateway, deed, called, returned)| Event {
+                gateway: *gateway,
+                deed: *deed,
+                called: at(*called),
+                returned: returned.map(at),
+            })
+            .collect();
+        is_linearizable(&events, 2)
+    }
+
+    #[test]
+    fn what_is_promised_is_told_from_what_is_not() {
+        use Deed::{Accepted, Refused, Revoke, SignIn};
+        let born = (SERVES, SignIn, 0, Some(10));
+        let ended = (SERVES, Revoke, 100, Some(110));
+        for (promised, rest) in [
+            // At once where it was revoked, and within the second elsewhere.
+            (true, vec![(SERVES, Accepted, 105, Some(120))]),
+            (false, vec![(SERVES, Accepted, 111, Some(120))]),
+            (true, vec![(OTHER, Accepted, 1_100, Some(1_120))]),
+            (false, vec![(OTHER, Accepted, 1_111, Some(1_120))]),
+            // What was refused stays refused.
+            (
+                false,
+                vec![
+                    (OTHER, Refused, 200, Some(210)),
+                    (OTHER, Accepted, 220, Some(230)),
+                ],
+            ),
+            // Refused before anybody wanted it.
+            (false, vec![(OTHER, Refused, 50, Some(60))]),
+        ] {
+            let story: Vec<_> = [born, ended].into_iter().chain(rest.clone()).collect();
+            assert_eq!(holds(&story), promised, "{rest:?}");
+        }
+        let perhaps = (SERVES, Revoke, 100, None);
+        assert!(holds(&[
+            born,
+            perhaps,
+            (OTHER, Accepted, 9_000, Some(9_001))
+        ]));
+        assert!(holds(&[
+            born,
+            perhaps,
+            (OTHER, Refused, 9_000, Some(9_001))
+        ]));
+        assert!(!holds(&[born, (OTHER, Refused, 20, Some(30))]));
+    }
+}
