@@ -72,14 +72,22 @@ fn wrong_usage_is_2_and_a_missing_file_is_1() {
 fn explain_names_the_route_its_demands_and_where_the_request_would_go() {
     let file = config().limited(
         "per-user",
-        json!({ "algorithm": "sliding_window", "limit": 5, "window": "1m", "key": "user" }),
+        json!({ "algorithm": "sliding_window", "limit": 5, "window": "1m", "key": "user",
+            "consistency": "leased" }),
     );
     let path = file.write();
     let explain =
         |target: &str| run(&["explain", "--config", path.to_str().unwrap(), "GET", target]);
     let (status, out, err) = explain("http://shop.example/private/a?b=c");
     assert_eq!(status, 0, "{err}");
-    for part in ["private", "required", "per-user", "echo", "127.0.0.1:3000"] {
+    for part in [
+        "private",
+        "required",
+        "per-user",
+        "leased",
+        "echo",
+        "127.0.0.1:3000",
+    ] {
         assert!(out.contains(part), "{part}: {out}");
     }
     let mut file = config();
