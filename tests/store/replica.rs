@@ -255,6 +255,7 @@ async fn who_cannot_be_sure_asks_the_store_within_a_second() {
     }
     server.signal("CONT");
     one.is_sure(true).await;
+    assert!(one.store.wait_until_up(Duration::from_secs(5)).await);
     // What was known before the gap is asked for again.
     let before = one.asked();
     assert!(matches!(one.find(ann.id).await, Found::Active(..)));

@@ -26,6 +26,7 @@ impl From<RedisError> for Fault {
         use ServerErrorKind as S;
         let code = match tls_complaint(&error).or_else(|| not_permitted(&error)) {
             Some(told) => told,
+            None if is_read_only(&error) => "READONLY".to_owned(),
             None => error.code().unwrap_or_else(|| error.category()).to_owned(),
         };
         let (meaning, fatal) = match error.kind() {
@@ -34,6 +35,7 @@ impl From<RedisError> for Fault {
             ErrorKind::Server(S::ReadOnly | S::MasterDown | S::BusyLoading | S::ClusterDown) => {
                 (StoreError::Unreachable, true)
             }
+            _ if is_read_only(&error) => (StoreError::Unreachable, true),
             ErrorKind::Parse | ErrorKind::UnexpectedReturnType => (StoreError::Malformed, false),
             _ if error.is_unrecoverable_error() && error.code().is_none() => {
                 (StoreError::Unreachable, true)
@@ -109,6 +111,12 @@ fn not_permitted(error: &RedisError) -> Option<String> {
     (denied && command.chars().all(plain)).then(|| format!("NOPERM {command}"))
 }
 
+/// Whether a script may not write here. Redis 6.2 says so only within its message.
+fn is_read_only(error: &RedisError) -> bool {
+    let detail = error.detail().unwrap_or_default();
+    detail.starts_with("Error running script") && detail.contains(": -READONLY ")
+}
+
 /// Whether an answer says that the script is not there.
 pub(super) fn is_no_script(reply: &Value) -> bool {
     matches!(reply, Value::ServerError(error) if error.kind() == Some(ServerErrorKind::NoScript))
@@ -132,5 +140,35 @@ pub(super) fn checked(reply: &Value) -> Result<(), StoreError> {
     match reply {
         Value::ServerError(error) => Err(Fault::from(RedisError::from(error.clone())).error),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    fn fault(line: &str) -> Fault {
+        let reply = redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap();
+        let Value::ServerError(error) = reply else {
+            return Fault::unreachable("no error");
+        };
+        Fault::from(RedisError::from(error))
+    }
+
+    #[test]
+    fn a_replica_is_told_in_either_way() {
+        let old = "ERR Error running script (call to f_0a): @user_script:9: @user_script: 9: \
+                   -READONLY You can't write against a read only replica.";
+        let new =
+            "READONLY You can't write against a read only replica. script: 0a, on @user_script:9.";
+        for line in [old, new] {
+            let fault = fault(line);
+            assert_eq!(fault.error, StoreError::Unreachable, "{line}");
+            assert!(fault.fatal, "{line}");
+        }
+        let other = fault("ERR Error running script (call to f_0a): @user_script:9: no reason");
+        assert_eq!((other.error, other.fatal), (StoreError::Refused, false));
     }
 }
