@@ -76,6 +76,24 @@ async fn tokens_rotate_and_replay_for_the_grace_time() {
 }
 
 #[tokio::test]
+async fn who_refreshes_without_end_is_remembered_no_further_than_need_be() {
+    let (_server, stores) = engines().await;
+    let grace = Duration::from_secs(60);
+    for store in stores {
+        let (id, _) = signed_in(&store, 60_000).await;
+        for from in 1..=80 {
+            assert_eq!(
+                present(&store, id, from, from + 1, grace).await,
+                Rotation::Rotated
+            );
+        }
+        assert_eq!(present(&store, id, 17, 18, grace).await, Rotation::Replayed);
+        let old = present(&store, id, 16, 17, grace).await;
+        assert_eq!(old, Rotation::Reused(Reuse::Ancestor));
+    }
+}
+
+#[tokio::test]
 async fn after_the_grace_time_it_is_reuse_and_after_its_time_expired() {
     let (_server, stores) = engines().await;
     for store in stores {

@@ -9,6 +9,9 @@ use crate::session::{Millis, SessionId, Status};
 
 /// Milliseconds.
 const KEPT_AFTER: Millis = 3_600_000;
+/// How many rotated tokens are known at most: whoever refreshes faster than that within the grace time
+/// costs no more for it, and an earlier one is an old one. The script has the same number.
+const ROTATED_KEPT: usize = 64;
 
 /// The refresh tokens of all sessions.
 pub(super) type Refreshes = HashMap<SessionId, Refresh>;
@@ -80,6 +83,9 @@ impl Refresh {
             return Rotation::Expired;
         }
         self.rotated.push((self.current, now));
+        if self.rotated.len() > ROTATED_KEPT {
+            self.rotated.remove(0);
+        }
         self.current = turnover.successor;
         self.until = now.saturating_add(millis(turnover.ttl)).min(end);
         Rotation::Rotated

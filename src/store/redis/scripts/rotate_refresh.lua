@@ -5,7 +5,8 @@
 -- reply {outcome, ms, record, use}: 1 rotated, 2 replayed, 4 unknown, 5 expired, 6 the session is gone;
 -- reused: 7 a recent predecessor, 8 an older ancestor, 9 the current one after another had come back
 -- In the use: when the current one ends, 1 if one has come back, the current one; then the latest
--- that was rotated and those rotated within the grace time before it, and when; the oldest first.
+-- that was rotated and those rotated within the grace time before it, 64 altogether at most, and when;
+-- the oldest first.
 local presented, ours, successor, grace = ARGV[1], ARGV[2] == '1', ARGV[3], tonumber(ARGV[4])
 local r, u = open(KEYS[1]), used(KEYS[2])
 local lives = r and alive(r, tonumber(ARGV[6]), u.last)
@@ -43,6 +44,7 @@ end
 if reused == 0 and is_current then
   if ms >= till then return answer(5) end
   rotated[#rotated + 1] = { current, ms }
+  if #rotated > 64 then table.remove(rotated, 1) end
   current, till = successor, math.min(ms + tonumber(ARGV[5]), r[EXPIRES])
   add(u, 1, ms, ARGV[7])
   keep_all()
