@@ -10,13 +10,13 @@ use tokio::time::{sleep, timeout};
 
 use crate::directory::{self, KeptRevocation, Revoked};
 use crate::session::Millis;
-use crate::store::{Item, PersonHash, Revocation, Store};
+use crate::store::{CUT_OFF_KEPT, Item, PersonHash, Revocation, Store};
 
 use super::telling::{TOLD_AGAIN, Untold};
 use super::{Durable, NoAnswer, PATIENCE};
 
-/// How long a cut-off is kept, as in the store.
-const CUT_OFF_KEPT: Millis = 366 * 86_400_000;
+/// How long a cut-off is kept: as in the store.
+const CUT_OFF_LIFE: Millis = CUT_OFF_KEPT.as_secs() * 1000;
 /// Nothing is kept for longer than so many milliseconds: ten years.
 const LONGEST: Millis = 3_653 * 86_400_000;
 /// Every gateway hears the same. They write at different moments within this time: mostly one of them
@@ -68,7 +68,7 @@ impl Durable {
         let revocation = KeptRevocation {
             revoked: Revoked::Person(person, second),
             made_at: now,
-            until: now.saturating_add(CUT_OFF_KEPT),
+            until: now.saturating_add(CUT_OFF_LIFE),
         };
         self.directory.keep_revocation(&revocation, true).await
     }
@@ -136,7 +136,7 @@ impl Durable {
             }
             let batch: Vec<Revoked> = waiting.drain().collect();
             if let Err(error) = self.keep_all(&store, &batch).await {
-                tracing::debug!(%error, "revocations wait to be written to the database");
+                tracing::warn!(%error, "revocations that were heard wait to be written to the database");
                 waiting.extend(batch);
                 sleep(PAUSE).await;
             }
@@ -182,7 +182,7 @@ impl Durable {
         let mut left = store.blacklisted_for(&tokens).await?.into_iter();
         for revoked in &unkept {
             let left = match revoked {
-                Revoked::Person(..) => Some(CUT_OFF_KEPT),
+                Revoked::Person(..) => Some(CUT_OFF_LIFE),
                 Revoked::Token(_) => left.next().flatten().map(|left| {
                     let left = Millis::try_from(left.as_millis()).unwrap_or(LONGEST);
                     left.min(LONGEST)

@@ -27,10 +27,7 @@ impl Store {
         &self,
         inquiry: &Inquiry<'_>,
     ) -> Option<Result<Findings, StoreError>> {
-        if inquiry.session.is_some()
-            || inquiry.blacklist_key.is_some()
-            || inquiry.cut_off_of.is_some()
-        {
+        if inquiry.asks_of_identity() {
             return None;
         }
         let decided = self

@@ -51,7 +51,7 @@ pub use news::{Item, PersonHash, person_hash};
 pub use page::{Page, Wanted};
 pub use profiles::{Cached, Lease};
 pub use refresh::{Grant, Reuse, Rotation, Turned, Turnover};
-pub use revocations::covers;
+pub use revocations::{CUT_OFF_KEPT, covers};
 pub use sessions::Created;
 pub use upkeep::{Counts, LinkCount, Probe, Turn};
 
@@ -147,18 +147,17 @@ impl<'a> Inquiry<'a> {
     }
 
     fn asks_nothing(&self) -> bool {
-        self.before.is_empty()
-            && self.after.is_empty()
-            && self.session.is_none()
-            && self.blacklist_key.is_none()
-            && self.cut_off_of.is_none()
+        self.before.is_empty() && self.after.is_empty() && !self.asks_of_identity()
     }
 
-    /// Whether a session has one of the roles and all of the scopes.
+    /// Whether it asks for anything but limits.
+    fn asks_of_identity(&self) -> bool {
+        self.session.is_some() || self.blacklist_key.is_some() || self.cut_off_of.is_some()
+    }
+
+    /// Whether a session has what it must hold.
     fn is_met_by(&self, session: &Session) -> bool {
-        let Require { roles, scopes } = self.require;
-        let any_role = roles.is_empty() || roles.iter().any(|role| session.roles.contains(role));
-        any_role && scopes.iter().all(|scope| session.scopes.contains(scope))
+        self.require.met_by(&session.roles, &session.scopes)
     }
 
     /// Whether a cut-off refuses the token: one issued up to then, or nobody knows when.

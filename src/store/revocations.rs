@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Engine, Item, PersonHash, Revocation, Store, StoreError, person_hash};
 
 /// How long a cut-off is kept: no token without session is good for longer.
-pub(super) const CUT_OFF_KEPT: Duration = Duration::from_secs(366 * 86_400);
+pub const CUT_OFF_KEPT: Duration = Duration::from_secs(366 * 86_400);
 
 /// Whether a cut-off at this second refuses a token that was issued then: all up to it, and those of
 /// which nobody knows.

@@ -79,7 +79,7 @@ impl Redis {
 
     /// What asks an inquiry: where only limits are asked, a script of its own that has less to do.
     pub(super) fn question(&self, inquiry: &Inquiry<'_>, idle: Option<Duration>) -> Call {
-        if asks_of_identity(inquiry) {
+        if inquiry.asks_of_identity() {
             return self.whole_question(inquiry, idle);
         }
         let charges = || inquiry.before.iter().chain(inquiry.after);
@@ -128,7 +128,7 @@ impl Redis {
         let reply = packed(reply)?;
         let mut said = Said(Reader(&reply));
         let mut findings = Findings::without_asking(said.number()? / 1000);
-        if !asks_of_identity(inquiry) {
+        if !inquiry.asks_of_identity() {
             self.count_malformed("decide", said.number()?);
             let charges = inquiry.before.iter().chain(inquiry.after);
             findings.decisions = said.decisions(charges)?;
@@ -200,10 +200,6 @@ pub(super) fn rule(charge: &Charge) -> [u8; 26] {
         *to = from;
     }
     packed
-}
-
-fn asks_of_identity(inquiry: &Inquiry<'_>) -> bool {
-    inquiry.session.is_some() || inquiry.blacklist_key.is_some() || inquiry.cut_off_of.is_some()
 }
 
 pub(super) fn packed(reply: Value) -> Result<Vec<u8>, StoreError> {

@@ -32,7 +32,7 @@ impl Sure {
                 let Found::Active(session, _) = found else {
                     return true;
                 };
-                !inquiry.require.met_by(&session.roles, &session.scopes)
+                !inquiry.is_met_by(session)
             });
         match &self.session {
             _ if over => Cow::Borrowed(&[]),
