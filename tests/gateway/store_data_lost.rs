@@ -26,6 +26,11 @@ struct Scene {
     _upstream: Upstream,
 }
 
+/// How often a gateway has noticed that the store lost its data.
+fn losses(gateway: &Gateway) -> f64 {
+    gateway.metric("portcullis_store_data_lost_total", &[])
+}
+
 impl Scene {
     fn new(adjust: impl FnOnce(Config) -> Config) -> Scene {
         let (upstream, redis, issuer) = (Upstream::start(), Redis::start(), Issuer::new());
@@ -184,10 +189,7 @@ fn with_a_database_what_was_revoked_is_refused_and_everything_else_served() {
             // The journal was lost with the rest.
             assert_eq!(scene.noticed(), 1);
         }
-        let lost = scene
-            .gateway
-            .metric("portcullis_store_data_lost_total", &[]);
-        assert_eq!(lost, 2.0);
+        assert_eq!(losses(&scene.gateway), 2.0);
         // What is taken back stays so.
         let path = "/admin/blacklist/listed1";
         assert_eq!(scene.gateway.admin(Request::delete(path)).status, 204);
@@ -261,12 +263,7 @@ fn without_a_database_every_token_without_session_from_before_is_refused() {
         scene.ask(&good).refused(401, "TOKEN_REVOKED");
         scene.ask(&listed).refused(401, "TOKEN_REVOKED");
         scene.ask(&new).ok();
-        assert_eq!(
-            scene
-                .gateway
-                .metric("portcullis_store_data_lost_total", &[]),
-            0.0
-        );
+        assert_eq!(losses(&scene.gateway), 0.0);
     }
 }
 
@@ -317,7 +314,7 @@ fn a_first_start_refuses_nothing_and_two_at_once_agree() {
             within(Duration::from_secs(5), "it is served", || {
                 (ask(gateway, &good).status == 200).then_some(())
             });
-            assert_eq!(gateway.metric("portcullis_store_data_lost_total", &[]), 0.0);
+            assert_eq!(losses(gateway), 0.0);
         }
         markers.insert(redis.command(&["GET", "portcullis:marker"]));
         std::thread::sleep(Duration::from_millis(400));
@@ -408,12 +405,7 @@ fn a_redis_that_was_restored_from_an_old_snapshot_is_told_of_the_last_hour() {
             let there = |word: &str| keys.iter().any(|key| key.contains(word));
             (there("blacklist:listed") && there("cutoff:")).then_some(())
         });
-        assert_eq!(
-            scene
-                .gateway
-                .metric("portcullis_store_data_lost_total", &[]),
-            0.0
-        );
+        assert_eq!(losses(&scene.gateway), 0.0);
     }
 }
 
@@ -445,7 +437,7 @@ fn a_master_of_a_cluster_that_comes_back_empty_is_noticed() {
         let (_, place) = nodes.owner(&key);
         nodes.empty(place);
         within(Duration::from_secs(20), "it is noticed", || {
-            (gateway.metric("portcullis_store_data_lost_total", &[]) >= 1.0).then_some(())
+            (losses(&gateway) >= 1.0).then_some(())
         });
         let expected = if durable { 200 } else { 401 };
         within(Duration::from_secs(20), "the cluster is used again", || {

@@ -12,19 +12,11 @@ use portcullis::store::{Finding, Found, Grade, Inquiry, Store, StoreError, inspe
 
 use crate::nodes::{self, Nodes};
 use crate::support::{
-    IDLE, address, charge, cluster, inquiry, limit, log, metrics, node, prefixed, session, settings,
+    IDLE, address, charge, cluster, eventually, inquiry, limit, log, metrics, node, prefixed,
+    session, settings,
 };
 
 const PATIENCE: Duration = Duration::from_secs(5);
-
-async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) -> Duration {
-    let started = Instant::now();
-    while !holds().await {
-        assert!(started.elapsed() < 4 * PATIENCE, "{what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    started.elapsed()
-}
 
 async fn signed_in(store: &Store, user: &str) -> Session {
     let one = session(user, store.now().await.unwrap());

@@ -10,7 +10,7 @@ use portcullis::store::Store;
 
 use crate::nodes;
 use crate::server::Server;
-use crate::support::{IDLE, charge, cluster, inquiry, limit, log, redis};
+use crate::support::{IDLE, charge, cluster, eventually, inquiry, limit, log, redis};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -48,16 +48,6 @@ async fn spend(store: &Store, charge: &Charge, times: u64) {
 
 async fn left(store: &Store, charge: &Charge) -> u64 {
     store.peek_limit(charge).await.unwrap().remaining
-}
-
-async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let waiting = async {
-        while !holds().await {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    let done = tokio::time::timeout(Duration::from_secs(30), waiting).await;
-    assert!(done.is_ok(), "not in time: {what}");
 }
 
 /// How many scripts a server has run.

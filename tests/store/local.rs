@@ -8,7 +8,7 @@ use portcullis::store::Store;
 
 use crate::server::Server;
 use crate::servers::until;
-use crate::support::{charge, limit, log, redis};
+use crate::support::{charge, eventually, limit, log, redis};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -23,16 +23,6 @@ async fn fleet(server: &Server) -> [Store; 2] {
     })
     .await;
     gateways
-}
-
-async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let waiting = async {
-        while !holds().await {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    let done = tokio::time::timeout(Duration::from_secs(30), waiting).await;
-    assert!(done.is_ok(), "not in time: {what}");
 }
 
 async fn spend(store: &Store, charge: &Charge, times: u64) {

@@ -1,7 +1,7 @@
 //! Stores to test, and what to put into them.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use portcullis::limits::{Algorithm, Charge, Counter, KeyPart, Limit, OnOutage};
 use portcullis::metrics::Metrics;
@@ -152,6 +152,16 @@ pub(crate) fn inquiry<'a>(
         after,
         ..Inquiry::nothing(require)
     }
+}
+
+/// Waits until something holds; tells how long that took.
+pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) -> Duration {
+    let started = Instant::now();
+    while !holds().await {
+        assert!(started.elapsed() < Duration::from_secs(20), "{what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    started.elapsed()
 }
 
 pub(crate) fn wanted(status: Option<Status>, limit: usize, cursor: Option<&str>) -> Wanted<'_> {
