@@ -177,65 +177,83 @@ fn only_our_cookie_is_stripped() {
     check(&["a=1", "portcullis=a", "b=2"], Some("a=1; b=2"));
 }
 
-#[test]
-#[expect(clippy::too_many_lines, reason = "one table")]
-fn the_cookie_is_written_and_cleared_with_the_same_attributes() {
-    let host = CookieRules {
+/// Of a host alone.
+fn host() -> CookieRules {
+    CookieRules {
         name: NAME.to_owned(),
         secure: true,
         same_site: SameSite::Lax,
         domain: None,
         path: "/".to_owned(),
-    };
-    let plain = CookieRules {
+    }
+}
+
+/// Of a domain, in clear text.
+fn plain() -> CookieRules {
+    CookieRules {
         name: "portcullis".to_owned(),
         secure: false,
         same_site: SameSite::Strict,
         domain: Some("example.com".to_owned()),
         path: "/app".to_owned(),
-    };
-    let named = CookieRules {
+    }
+}
+
+/// Of another name.
+fn named() -> CookieRules {
+    CookieRules {
         name: "sid".to_owned(),
         secure: true,
         same_site: SameSite::None,
         domain: None,
         path: "/".to_owned(),
+    }
+}
+
+const ATTRIBUTES: &str = "HttpOnly; SameSite=Lax; Secure; Path=/";
+
+#[test]
+fn the_cookie_is_written_with_its_attributes() {
+    let set = |rules: CookieRules, seconds| {
+        session_cookie(&rules, &token(), Duration::from_secs(seconds))
     };
-    let set = |rules, seconds| session_cookie(rules, &token(), Duration::from_secs(seconds));
-    let attributes = "HttpOnly; SameSite=Lax; Secure; Path=/";
     assert_eq!(
-        set(&host, 60),
-        format!("{NAME}={TOKEN}; {attributes}; Max-Age=60")
+        set(host(), 60),
+        format!("{NAME}={TOKEN}; {ATTRIBUTES}; Max-Age=60")
     );
     let day = 24 * 60 * 60;
-    let longest = format!("{NAME}={TOKEN}; {attributes}; Max-Age=34560000");
-    assert_eq!(set(&host, 401 * day), longest);
+    let longest = format!("{NAME}={TOKEN}; {ATTRIBUTES}; Max-Age=34560000");
+    assert_eq!(set(host(), 401 * day), longest);
     assert_eq!(
-        set(&plain, 60),
+        set(plain(), 60),
         format!(
             "portcullis={TOKEN}; HttpOnly; SameSite=Strict; Path=/app; Domain=example.com; Max-Age=60"
         )
     );
     assert_eq!(
-        set(&named, 60),
+        set(named(), 60),
         format!("sid={TOKEN}; HttpOnly; SameSite=None; Secure; Path=/; Max-Age=60")
     );
-    let cleared = |rules| -> Vec<String> {
-        let fields = clearing_cookies(rules);
+}
+
+#[test]
+fn the_cookie_is_cleared_with_the_attributes_that_it_was_written_with() {
+    let cleared = |rules: CookieRules| -> Vec<String> {
+        let fields = clearing_cookies(&rules);
         fields
             .iter()
             .map(|field| field.to_str().unwrap().to_owned())
             .collect()
     };
     assert_eq!(
-        cleared(&host),
+        cleared(host()),
         [
-            format!("{NAME}=; {attributes}; Max-Age=0"),
-            format!("portcullis=; {attributes}; Max-Age=0"),
+            format!("{NAME}=; {ATTRIBUTES}; Max-Age=0"),
+            format!("portcullis=; {ATTRIBUTES}; Max-Age=0"),
         ]
     );
     assert_eq!(
-        cleared(&plain),
+        cleared(plain()),
         [
             format!("{NAME}=; HttpOnly; SameSite=Strict; Secure; Path=/; Max-Age=0"),
             "portcullis=; HttpOnly; SameSite=Strict; Path=/app; Max-Age=0".to_owned(),
@@ -244,7 +262,7 @@ fn the_cookie_is_written_and_cleared_with_the_same_attributes() {
         ]
     );
     assert_eq!(
-        cleared(&named),
+        cleared(named()),
         ["sid=; HttpOnly; SameSite=None; Secure; Path=/; Max-Age=0"]
     );
 }

@@ -10,7 +10,9 @@ use utoipa::ToSchema;
 use crate::admission::{Client, Identity};
 use crate::credential::{self, Presented};
 use crate::refusal::Refusal;
+use crate::session::SessionId;
 use crate::session::{EndReason, Millis};
+use crate::settings::Live;
 use crate::token::Claims;
 
 use super::answer::{self, Refused};
@@ -67,12 +69,7 @@ pub(super) async fn sign_out(
     };
     let presented = credential::extract(&parts.headers, &live.sessions.cookie.name);
     let by_cookie = matches!(presented, Presented::Cookie(_) | Presented::MalformedCookie);
-    let ended = match &presented {
-        Presented::Cookie(token) | Presented::Session(token) if identity.is_none() => {
-            Some(token.id())
-        }
-        _ => None,
-    };
+    let ended = session_of(&presented).filter(|_| identity.is_none());
     if by_cookie {
         must_be_same_origin(&desk, &live, &client, &parts.headers)?;
     }
@@ -101,11 +98,24 @@ pub(super) async fn sign_out(
             .sign_out_by_refresh(&live, &token, Some(client.ip))
             .await?;
     }
+    Ok(without_cookies(&live))
+}
+
+/// The session that a session token names.
+fn session_of(presented: &Presented<'_>) -> Option<SessionId> {
+    match presented {
+        Presented::Cookie(token) | Presented::Session(token) => Some(token.id()),
+        _ => None,
+    }
+}
+
+/// Says that it is done, and takes the session cookie away.
+fn without_cookies(live: &Live) -> Response {
     let mut response = answer::nothing();
     for cookie in credential::clearing_cookies(&live.sessions.cookie) {
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }
-    Ok(response)
+    response
 }
 
 /// Ends what the caller signed in with: the session, and the access token even if it has none.

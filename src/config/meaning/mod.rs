@@ -17,6 +17,7 @@ mod upstreams;
 
 use crate::config::document::Place;
 use crate::config::file::File;
+use crate::config::file::people::Api;
 use crate::config::file::traffic::route::{OnUnauthenticated, Route};
 use crate::config::review::Review;
 use crate::routing;
@@ -31,15 +32,7 @@ pub(super) fn settle(file: &File, review: &mut Review<'_>) -> Option<Settings> {
     let database = database::database(&file.database, &root.key("database"), review);
     let redirects = |route: &Route| route.on_unauthenticated == OnUnauthenticated::Redirect;
     let pages = file.routes.iter().any(redirects);
-    // Where nobody signs in here there is nothing for the endpoints to do, unless they were asked for.
-    let foreign_only = file.tokens.signing.is_none()
-        && !file.tokens.trusted_issuers.is_empty()
-        && file.identity.upstream.is_none()
-        && !pages;
-    let endpoints = file
-        .api
-        .as_ref()
-        .filter(|api| !foreign_only || !api.is_default());
+    let endpoints = endpoints(file, pages);
     let tokens = tokens::tokens(&file.tokens, endpoints.is_some(), review);
     let sessions = people::sessions(&file.sessions, &root.key("sessions"), review);
     let identity = people::identity(&file.identity, &root.key("identity"), review);
@@ -54,10 +47,6 @@ pub(super) fn settle(file: &File, review: &mut Review<'_>) -> Option<Settings> {
     let limits = limits::limits(&file.limits, outage, &root.key("limits"), review);
     let upstreams = upstreams::upstreams(&file.upstreams, &root.key("upstreams"), review);
     let routes = routes::routes(file, &limits, vouched.as_ref(), review);
-    let shutdown = Shutdown {
-        delay: file.shutdown.delay.0,
-        grace: file.shutdown.grace.0,
-    };
     let (listeners, listeners_live) = listeners?.into_iter().unzip();
     let (admin, admin_token) = admin?;
     Some(Settings {
@@ -78,10 +67,24 @@ pub(super) fn settle(file: &File, review: &mut Review<'_>) -> Option<Settings> {
             limits: limits.into_values().collect(),
             upstreams: upstreams?,
             routes: routing::Table::new(routes?),
-            shutdown,
+            shutdown: Shutdown {
+                delay: file.shutdown.delay.0,
+                grace: file.shutdown.grace.0,
+            },
         },
         watched: review.watched.clone(),
         // What is not read from a file does not change.
         fingerprint: 0,
     })
+}
+
+/// What is written of the gateway's own endpoints. Where nobody signs in here there is nothing for them
+/// to do, unless they were asked for.
+fn endpoints(file: &File, pages: bool) -> Option<&Api> {
+    let foreign_only = file.tokens.signing.is_none()
+        && !file.tokens.trusted_issuers.is_empty()
+        && file.identity.upstream.is_none()
+        && !pages;
+    let written = file.api.as_ref();
+    written.filter(|api| !foreign_only || !api.is_default())
 }
