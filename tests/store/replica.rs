@@ -158,6 +158,39 @@ async fn limits_are_asked_even_where_the_session_is_known_and_by_its_roles() {
 }
 
 #[tokio::test]
+async fn a_token_that_is_only_ever_refused_by_a_limit_is_asked_about_once() {
+    let (_server, _client, one, _) = two().await;
+    let ann = one.sign_in("ann").await;
+    let anything = Require::default();
+    let mut spent = (*log("spent", 1).limit).clone();
+    spent.leased = true;
+    let limits = [crate::support::charge(spent)];
+    let refused = async |key: &str, person: &str| {
+        let asked = Inquiry {
+            session: Some(ann.id),
+            known: one.store.replica().session(ann.id),
+            blacklist_key: Some(key),
+            cut_off_of: Some(person_hash(person)),
+            ..inquiry(&[], &anything, &limits)
+        };
+        let findings = one.store.decide(&asked, IDLE).await.unwrap();
+        findings.decisions.iter().any(|decision| decision.refuses())
+    };
+    assert!(!refused("jti-1", "ann").await);
+    for (key, person) in [("jti-1", "ann"), ("jti-2", "bob")] {
+        refused(key, person).await;
+        let asked = one.asked();
+        for _ in 0..20 {
+            assert!(refused(key, person).await);
+        }
+        assert_eq!(one.asked(), asked, "{key} {person}");
+    }
+    let ten = Duration::from_secs(10);
+    one.store.blacklist("jti-2", ten).await.unwrap();
+    assert!(one.decide(Some(ann.id), Some("jti-2")).await.blacklisted);
+}
+
+#[tokio::test]
 async fn what_others_revoke_is_known_at_once_and_announced() {
     let (_server, mut client, one, other) = two().await;
     let (ann, bob) = (one.sign_in("ann").await, one.sign_in("bob").await);
