@@ -21,6 +21,7 @@ mod authentication;
 mod browser;
 mod check_connect;
 mod client_address;
+mod clocks;
 mod cluster;
 mod command_line;
 mod command_line_people;

@@ -208,6 +208,7 @@ fn serve(config: &Config, file: &Path, arguments: &[&str]) -> Child {
         .args(["run", "--config", file.to_str().unwrap()])
         .args(["--log-format", "json"])
         .args(arguments)
+        .envs(config.environment.iter().cloned())
         .current_dir(config.folder())
         .stdin(Stdio::null())
         .stdout(output("stdout"))
