@@ -66,6 +66,7 @@ mod store_outage;
 mod streaming;
 mod tls;
 mod tls_refusals;
+mod token_floods;
 mod tokens;
 mod tour;
 mod upstreams;
