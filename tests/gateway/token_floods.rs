@@ -16,8 +16,8 @@ use crate::support::wait::Over;
 const HONEST: usize = 12;
 /// As long as a token may be: so remembered ones are many bytes, and a short flood is a big one.
 const PADDING: usize = 5_500;
-/// Good tokens in one flood: twice as many as are remembered, and 17 MiB of them.
-const GOOD: usize = 2_400;
+/// Good tokens in one flood: twice as many as are remembered, and 14 MiB of them.
+const GOOD: usize = 2_000;
 /// What a flood may add to the gateway's memory, once one like it has been there.
 const GROWTH: f64 = 9.0 * 1024.0 * 1024.0;
 

@@ -11,7 +11,7 @@ use portcullis::store::{Findings, Found, Inquiry, Revocation, Store, Use, person
 use redis::aio::MultiplexedConnection;
 
 use crate::server::Server;
-use crate::support::{IDLE, PREFIX, address, inquiry, log, metrics, open, session};
+use crate::support::{IDLE, PREFIX, address, inquiry, log, metrics, open, session, within};
 
 /// The second that is promised is for all of a gateway; this is for the store's part of it.
 const SOON: Duration = Duration::from_millis(500);
@@ -35,9 +35,11 @@ impl Gateway {
     }
 
     async fn is_sure(&self, wanted: bool) {
-        until("the replica is sure, or is not", || {
-            self.store.replica().is_sure() == wanted
-        })
+        within(
+            Duration::from_secs(5),
+            "the replica is sure, or is not",
+            async || self.store.replica().is_sure() == wanted,
+        )
         .await;
     }
 
@@ -78,14 +80,6 @@ impl Gateway {
             assert!(start.elapsed() < SOON, "still alive");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-    }
-}
-
-async fn until(what: &str, holds: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(5), "{what}");
-        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
