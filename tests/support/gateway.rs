@@ -103,6 +103,7 @@ impl Gateway {
     pub fn try_login(&self, email: &str) -> Option<SignedIn> {
         let body = json!({ "email": email, "password": PASSWORD, "session_token": true });
         let answer = self.ask(&Request::post("/api/v1/auth/login").json(&body));
+        assert_ne!(answer.status, 500, "{}", answer.text());
         (answer.status == 200).then(|| SignedIn::read(&answer))
     }
 
