@@ -16,6 +16,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 TICKS = os.sysconf("SC_CLK_TCK")
 # The gateway has core 0 for itself; upstream, Redis and load generator share core 1.
 GATEWAY_CORE, OTHER_CORE = ("0", "1")
+# For a process to get ready: under valgrind on a busy machine that takes long.
+PATIENCE = 90
 PASSWORD = "a password for the bench only"
 
 
@@ -25,6 +27,9 @@ PACKAGES = {
     "nginx": "apt-get install nginx-light",
     "redis-server": "apt-get install redis-server",
     "taskset": "apt-get install util-linux",
+    "strace": "apt-get install strace",
+    "valgrind": "apt-get install valgrind",
+    "vgdb": "apt-get install valgrind",
     "cargo": "https://rustup.rs",
 }
 
@@ -156,7 +161,7 @@ class Bench:
     def start(self, name, core, command, port):
         process = Process(name, core, command, self.folder)
         self.processes.append(process)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             if process.child.poll() is not None:
                 sys.exit(f"{name} ended at once:\n{(self.folder / f'{name}.log').read_text()}")
@@ -211,8 +216,8 @@ class Bench:
         ]
         return port, self.start("redis", OTHER_CORE, command, port)
 
-    def start_portcullis(self, store, log_format="text", sessions=None):
-        """A gateway with four routes: /open, /known, /full and /limited."""
+    def start_portcullis(self, store, log_format="text", sessions=None, log_level="error"):
+        """A gateway with six routes: /open, /known, /leased, /full, /limited and /denied."""
         port, admin = free_port(), free_port()
         user_limit = {"algorithm": "sliding_window", "window": "1m", "key": "user", "consistency": "exact"}
         config = {
@@ -231,28 +236,35 @@ class Bench:
             }},
             "limits": {
                 "wide": {**user_limit, "limit": 1000000000},
+                "leased": {**user_limit, "limit": 1000000000, "consistency": "leased"},
                 "spent": {**user_limit, "limit": 1, "window": "1h"},
+                "spent-leased": {**user_limit, "limit": 1, "window": "1h", "consistency": "leased"},
             },
             "upstreams": {"behind": {"servers": [f"http://127.0.0.1:{self.upstream}"]}},
             "routes": [
                 {"name": "open", "match": {"prefix": "/open"}, "auth": "none", "upstream": "behind"},
                 {"name": "known", "match": {"prefix": "/known"}, "auth": "required",
                  "upstream": "behind"},
+                {"name": "leased", "match": {"prefix": "/leased"}, "auth": "required",
+                 "limits": ["leased"], "upstream": "behind"},
                 {"name": "full", "match": {"prefix": "/full"}, "auth": "required",
                  "limits": ["wide"], "upstream": "behind"},
                 {"name": "limited", "match": {"prefix": "/limited"}, "auth": "required",
                  "limits": ["spent"], "upstream": "behind"},
+                {"name": "denied", "match": {"prefix": "/denied"}, "auth": "required",
+                 "limits": ["spent-leased"], "upstream": "behind"},
             ],
         }
-        # JSON is YAML.
-        file = self.folder / f"portcullis-{port}.yaml"
+        # JSON is YAML. In a folder of its own: the gateway watches the folder, and logs are written here.
+        file = self.folder / "config" / f"portcullis-{port}.yaml"
+        file.parent.mkdir(exist_ok=True)
         file.write_text(json.dumps(config, indent=2))
         command = [
             self.binaries.portcullis, "run", "--config", file,
-            "--log-level", "error", "--log-format", log_format,
+            "--log-level", log_level, "--log-format", log_format,
         ]
         process = self.start("portcullis", GATEWAY_CORE, command, port)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE
         while True:
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{admin}/ready", timeout=1).close()
