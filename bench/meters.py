@@ -80,7 +80,7 @@ class Clients:
             answer += self.receive(one)
         head, _, body = answer.partition(b"\r\n\r\n")
         if not head.startswith(self.expected):
-            raise Broken(head.decode(errors="replace") + "\n" + body.decode(errors="replace"))
+            raise Broken(head.partition(b"\r\n")[0].decode(errors="replace"))
         left = int(re.search(rb"(?i)\ncontent-length: (\d+)", head)[1]) - len(body)
         while left > 0:
             left -= len(self.receive(one))

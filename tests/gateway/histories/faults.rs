@@ -83,6 +83,7 @@ impl Fault {
             Fault::Full => {
                 let set = |most| redis.lock().command(&["CONFIG", "SET", "maxmemory", most]);
                 assert_eq!(set("1"), "OK");
+                assert!(redis.lock().command(&["SET", "any", "1"]).contains("OOM"));
                 last();
                 assert_eq!(set("0"), "OK");
             }
