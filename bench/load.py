@@ -1,0 +1,162 @@
+"""Loading subjects in turns: slices of wrk or h2load, round after round, and what each slice cost."""
+
+import dataclasses
+import os
+import pathlib
+import re
+import statistics
+import subprocess
+import sys
+import typing
+
+from processes import Pinning, Process, Unavailable, pinned
+
+HERE = pathlib.Path(__file__).resolve().parent
+# The lane that others are compared with.
+FLOOR = "Pingora, bare proxy, tuned"
+
+
+@dataclasses.dataclass
+class Lane:
+    """One subject under one kind of request."""
+
+    name: str
+    port: int
+    path: str
+    process: Process
+    tokens: pathlib.Path | None = None
+    redis: Process | None = None
+    # Whether each answer has to be a 429.
+    refused: bool = False
+    # Whether it speaks HTTP/2 with TLS; then all requests have the first token.
+    tls: bool = False
+    # No token may be used twice in a slice.
+    once: bool = False
+    # What is done before each slice: it may start the process anew.
+    prepare: typing.Callable | None = None
+    connections: int | None = None
+    # Who it is compared with, where that is not the floor.
+    floor: str = FLOOR
+
+
+def arguments(parser, slices, seconds):
+    parser.add_argument("--slices", type=int, default=slices, help=f"rounds (default {slices})")
+    parser.add_argument("--seconds", type=int, default=seconds, help=f"length of a slice (default {seconds})")
+    parser.add_argument("--unpinned", action="store_true", help="every process on every core")
+
+
+def measure(bench, lanes, upstream, options, connections=64, saved=None):
+    """Runs the rounds; returns {name: {"slices": [...], "failed": words or None}}."""
+    results = {lane.name: {"slices": [], "failed": None} for lane in lanes}
+    # A first round warms pools and caches, and is dropped.
+    for number in range(options.slices + 1):
+        taken = {}
+        for lane in lanes:
+            if results[lane.name]["failed"]:
+                continue
+            try:
+                taken[lane.name] = one_slice(lane, upstream, options, connections, judged=number > 0)
+            except (Unavailable, OSError, subprocess.SubprocessError) as error:
+                results[lane.name]["failed"] = str(error)
+                print(f"{lane.name} is given up: {error}", file=sys.stderr)
+            bench.empty_logs()
+        if number == 0:
+            continue
+        for lane in lanes:
+            if lane.name not in taken:
+                continue
+            # Compared within each round, where both had the same neighbours.
+            floor = taken.get(lane.floor)
+            taken[lane.name]["floor"] = floor["cpu"] if floor else None
+            results[lane.name]["slices"].append(taken[lane.name])
+        print(f"round {number} of {options.slices}", file=sys.stderr)
+        if saved:
+            saved(results)
+    return results
+
+
+def one_slice(lane, upstream, options, connections, judged):
+    if lane.prepare:
+        lane.prepare(lane)
+    watched = {"cpu": lane.process, "redis": lane.redis, "upstream": upstream}
+    watched = {name: process for name, process in watched.items() if process}
+    before = {name: process.cpu_seconds() for name, process in watched.items()}
+    load = h2load if lane.tls else wrk
+    requests, refused, seconds, p50, p99 = load(lane, lane.connections or connections, options)
+    after = {name: process.cpu_seconds() for name, process in watched.items()}
+    expected = refused > requests * 0.999 if lane.refused else refused == 0
+    # In the first round each user's one request under a spent limit still passes.
+    if judged and not expected:
+        raise Unavailable(f"{refused} of {requests} answers were no success")
+    if lane.once and requests > count_lines(lane.tokens):
+        raise Unavailable(f"{requests} requests, and fewer sessions: some were asked twice")
+    cost = {name: (after[name] - before[name]) / requests * 1e6 for name in watched}
+    return {"rate": requests / seconds, "p50": p50, "p99": p99, "redis": None, **cost}
+
+
+def wrk(lane, connections, options):
+    """Returns requests, those without success, seconds, and two percentiles in milliseconds."""
+    environment = {key: value for key, value in os.environ.items() if key != "TOKENS"}
+    if lane.tokens:
+        environment["TOKENS"] = str(lane.tokens)
+    command = pinned(Pinning.other, [
+        "wrk", "-t1", f"-c{connections}", f"-d{options.seconds}s", "-s", HERE / "requests.lua",
+        f"http://127.0.0.1:{lane.port}{lane.path}",
+    ])
+    output = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=options.seconds + 120,
+    )
+    line = re.search(r"^RESULT (.*)", output.stdout, re.MULTILINE)
+    if not line:
+        raise Unavailable(f"wrk: {output.stdout[-500:]} {output.stderr[-500:]}")
+    requests, refused, micros, p50, p99, broken = map(int, line[1].split())
+    if broken or requests == 0:
+        raise Unavailable(f"{requests} requests, {broken} broken: {output.stdout[-500:]}")
+    return requests, refused, micros / 1e6, p50 / 1000, p99 / 1000
+
+
+def h2load(lane, connections, options):
+    """The same over HTTP/2 with TLS, one request at a time on each connection."""
+    log = pathlib.Path(lane.process.log).parent / "h2load.log"
+    log.unlink(missing_ok=True)
+    token = []
+    if lane.tokens:
+        with open(lane.tokens) as tokens:
+            token = ["--header", f"authorization: Bearer {tokens.readline().strip()}"]
+    command = pinned(Pinning.other, [
+        "h2load", "-t1", f"-c{connections}", "-m1", f"-D{options.seconds}", f"--log-file={log}", *token,
+        f"https://localhost:{lane.port}{lane.path}",
+    ])
+    output = subprocess.run(command, capture_output=True, text=True, timeout=options.seconds + 120).stdout
+    figures = re.search(r"finished in ([\d.]+)s, ([\d.]+) req/s", output)
+    statuses = re.search(r"status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", output)
+    failed = re.search(r"(\d+) failed, (\d+) errored, (\d+) timeout", output)
+    protocol = re.search(r"Application protocol: (\S+)", output)
+    if not (figures and statuses and failed and protocol) or any(map(int, failed.groups())):
+        raise Unavailable(f"h2load: {output[-500:]}")
+    if protocol[1] != "h2":
+        raise Unavailable(f"the protocol was {protocol[1]}")
+    good, *others = map(int, statuses.groups())
+    requests = good + sum(others)
+    if not requests:
+        raise Unavailable("no request was answered")
+    with open(log) as lines:
+        times = sorted(int(line.split("\t")[2]) for line in lines)
+    share = lambda part: times[min(int(len(times) * part), len(times) - 1)] / 1000
+    return requests, sum(others), float(figures[1]), share(0.5), share(0.99)
+
+
+def count_lines(file):
+    with open(file, "rb") as lines:
+        return sum(1 for _ in lines)
+
+
+def median(slices, figure):
+    values = [taken[figure] for taken in slices if taken.get(figure) is not None]
+    return statistics.median(values) if values else None
+
+
+def ratio(slices):
+    """CPU beside the floor's, within each round."""
+    values = [taken["cpu"] / taken["floor"] for taken in slices if taken.get("floor")]
+    return statistics.median(values) if values else None

@@ -1,0 +1,61 @@
+"""Tables in Markdown."""
+
+import lanes
+import load
+
+# What bench/instructions calls the lanes of the table.
+COUNTED = {
+    load.FLOOR: "bare proxy", lanes.OPEN: "no auth", lanes.KNOWN: "known session",
+    lanes.LEASED: "known session, leased limit", lanes.EXACT: "exact limit", lanes.DENIED: "denied",
+}
+
+
+def rows(head, lines):
+    """A table: the first column is text, the others numbers."""
+    under = ["---"] + ["---:"] * (len(head) - 1)
+    return "\n".join(f"| {' | '.join(line)} |" for line in [head, under, *lines]) + "\n"
+
+
+def number(value, digits=0):
+    return "–" if value is None else f"{value:,.{digits}f}"
+
+
+def subjects(measured, counted):
+    """The table of `bench/run`; `counted` is what `bench/instructions --json` says."""
+    head = [
+        "subject", "req/s", "p50 ms", "p99 ms", "CPU µs/req (least)", "Redis µs", "upstream µs", "CPU vs Pingora",
+    ] + (["instructions", "system calls"] if counted else [])
+    lines, failures = [], []
+    for name in [name for name in lanes.NAMES if name in measured]:
+        slices, failed = measured[name]["slices"], measured[name]["failed"]
+        if failed:
+            failures.append(f"* {name}: {failed}")
+        if not slices:
+            continue
+        value = lambda figure: load.median(slices, figure)
+        least = min(taken["cpu"] for taken in slices)
+        cells = [
+            f"**{name}**" if name.startswith("Portcullis") else name,
+            number(value("rate")), number(value("p50"), 1), number(value("p99"), 1),
+            f"{value('cpu'):.0f} ({least:.0f})", number(value("redis"), 1),
+            "–" if name == lanes.DIRECT else number(value("upstream"), 1),
+            "–" if name == lanes.DIRECT else number(load.ratio(slices), 2),
+        ]
+        if counted:
+            taken = counted.get(COUNTED.get(name), {})
+            cells += [number(taken.get("instructions")), number(taken.get("syscalls"), 2)]
+        lines.append(cells)
+    text = rows(head, lines)
+    if failures:
+        text += "\nNot measured to the end:\n\n" + "\n".join(failures) + "\n"
+    return text
+
+
+def origin_words(of):
+    """One line on what figures came from."""
+    options = of["options"]
+    pinned = "unpinned" if "unpinned" in options else "pinned"
+    return (
+        f"{of['date']}, commit {of['commit']}, {of['build']}, {pinned}; "
+        f"{options.get('slices', '?')} slices of {options.get('seconds', '?')} s.\n"
+    )
