@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import people
 from builds import Binaries, arguments as common_arguments, words as build_words  # noqa: F401
-from gateway import Gateway
+from gateway import Gateway  # noqa: F401
 from processes import (  # noqa: F401
     PATIENCE, ROOT, Pinning, Processes, Unavailable, allow_files, connections_allowed, free_port,
     missing, need, need_cores, pinned,

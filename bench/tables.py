@@ -51,6 +51,24 @@ def subjects(measured, counted):
     return text
 
 
+def memory(figures):
+    """The table of `bench/memory`."""
+    counts = figures["counts"]
+    head = ["connections", "subject", "none", *(number(count) for count in counts), "KiB a connection", "beside bare"]
+    lines, floor = [], {}
+    for kind, subject, taken in figures["rows"]:
+        floor.setdefault(kind, taken)
+        each = (taken[-1] - taken[0]) * 1024 / counts[-1]
+        beside = " / ".join(f"{mib / bare:.2f}" for mib, bare in zip(taken[1:], floor[kind][1:]))
+        own = subject.startswith("Portcullis")
+        lines.append([
+            kind, f"**{subject}**" if own else subject, *(number(mib, 1) for mib in taken), number(each, 1),
+            beside if own else "",
+        ])
+    failed = "".join(f"\n* not measured: {words}" for words in figures["failed"])
+    return rows(head, lines) + failed
+
+
 def origin_words(of):
     """One line on what figures came from."""
     options = of["options"]
