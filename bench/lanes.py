@@ -31,15 +31,19 @@ NAMES = [
 COLD_A_SECOND = 25_000
 
 
-def start(bench, upstream, options):
-    """Starts what the chosen lanes need; returns them, and why others cannot be measured."""
-    chosen = [
+def chosen(texts):
+    """The names that have one of the texts in them, all if there is none; and the floor in any case."""
+    return [
         name for name in NAMES
-        if name == FLOOR or not options.only or any(text.lower() in name.lower() for text in options.only)
+        if name == FLOOR or not texts or any(text.lower() in name.lower() for text in texts)
     ]
-    starting = Starting(bench, upstream, options, chosen)
+
+
+def start(bench, upstream, options, names):
+    """Starts what these lanes need; returns them, and why others cannot be measured."""
+    starting = Starting(bench, upstream, options, names)
     lanes, failed = [], {}
-    for name in chosen:
+    for name in names:
         try:
             lanes.append(starting.lane(name))
         except (Unavailable, OSError) as error:
@@ -51,8 +55,8 @@ def start(bench, upstream, options):
 class Starting:
     """What lanes share is started with the first that needs it."""
 
-    def __init__(self, bench, upstream, options, chosen):
-        self.bench, self.upstream, self.options, self.chosen = bench, upstream, options, chosen
+    def __init__(self, bench, upstream, options, names):
+        self.bench, self.upstream, self.options, self.names = bench, upstream, options, names
         self.redis_port, self.redis = bench.start_redis()
         self.tokens = people.write_tokens(bench.folder / "tokens", 0, options.users)
         self.started, self.signed_in = {}, 0
@@ -98,7 +102,7 @@ class Starting:
         if name == TLS:
             if gateway.tls_port is None:
                 self.bench.certificate()
-            floor = BARE_TLS if BARE_TLS in self.chosen else FLOOR
+            floor = BARE_TLS if BARE_TLS in self.names else FLOOR
             return Lane(name, gateway.tls_port, "/known", process, self.tokens, self.redis, tls=True, floor=floor)
         if name in SIGNED.values():
             algorithm = next(each for each, lane in SIGNED.items() if lane == name)

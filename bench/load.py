@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pathlib
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -35,6 +36,10 @@ class Lane:
     # What is done before each slice: it may start the process anew.
     prepare: typing.Callable | None = None
     connections: int | None = None
+    # That many routes are asked for in turn, whose paths begin with `path`.
+    routes: int | None = None
+    # Only every so many-th token is used.
+    every: int = 1
     # Who it is compared with, where that is not the floor.
     floor: str = FLOOR
 
@@ -96,22 +101,39 @@ def one_slice(lane, upstream, options, connections, judged):
 
 def wrk(lane, connections, options):
     """Returns requests, those without success, seconds, and two percentiles in milliseconds."""
-    environment = {key: value for key, value in os.environ.items() if key != "TOKENS"}
-    if lane.tokens:
-        environment["TOKENS"] = str(lane.tokens)
+    return run_wrk(lane, connections, options.seconds)
+
+
+def ask_once(lane):
+    """Asks with each of the lane's tokens, so that the gateway has seen every session."""
+    requests, refused, *_ = run_wrk(lane, 64, 900, ONCE="1")
+    many = count_lines(lane.tokens)
+    if refused or requests < many:
+        raise Unavailable(f"{requests} of {many} sessions were asked for, {refused} refused")
+
+
+def run_wrk(lane, connections, seconds, **more):
+    environment = {**os.environ, "EVERY": str(lane.every), **more}
+    environment |= {"TOKENS": str(lane.tokens)} if lane.tokens else {}
+    environment |= {"ROUTES": str(lane.routes)} if lane.routes else {}
     command = pinned(Pinning.other, [
-        "wrk", "-t1", f"-c{connections}", f"-d{options.seconds}s", "-s", HERE / "requests.lua",
+        "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", HERE / "requests.lua",
         f"http://127.0.0.1:{lane.port}{lane.path}",
     ])
-    output = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=options.seconds + 120,
-    )
-    line = re.search(r"^RESULT (.*)", output.stdout, re.MULTILINE)
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    ) as process:
+        said = ""
+        for line in process.stdout:
+            said += line
+            if line == "ASKED\n":
+                process.send_signal(signal.SIGINT)
+    line = re.search(r"^RESULT (.*)", said, re.MULTILINE)
     if not line:
-        raise Unavailable(f"wrk: {output.stdout[-500:]} {output.stderr[-500:]}")
+        raise Unavailable(f"wrk: {said[-500:]}")
     requests, refused, micros, p50, p99, broken = map(int, line[1].split())
     if broken or requests == 0:
-        raise Unavailable(f"{requests} requests, {broken} broken: {output.stdout[-500:]}")
+        raise Unavailable(f"{requests} requests, {broken} broken: {said[-500:]}")
     return requests, refused, micros / 1e6, p50 / 1000, p99 / 1000
 
 

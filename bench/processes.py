@@ -4,6 +4,7 @@ import os
 import pathlib
 import resource
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -105,6 +106,8 @@ def pinned(core, command):
 class Process:
     """A process on a core, with its children's figures."""
 
+    ends_by = signal.SIGTERM
+
     def __init__(self, name, core, command, folder, environment=None):
         self.name = name
         self.log = folder / f"{name}.log"
@@ -141,7 +144,7 @@ class Process:
         return self.child.poll() is not None
 
     def stop(self):
-        self.child.terminate()
+        self.child.send_signal(self.ends_by)
         try:
             self.child.wait(10)
         except subprocess.TimeoutExpired:
@@ -157,6 +160,8 @@ class Processes:
         self.running = []
 
     def __enter__(self):
+        # Being told to end is no reason to leave anything running.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended from outside"))
         return self
 
     def __exit__(self, kind, *_):

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import signal
 import subprocess
 import time
 import urllib.request
@@ -11,8 +12,8 @@ import people
 from builds import Binaries, arguments as common_arguments, words as build_words  # noqa: F401
 from gateway import Gateway  # noqa: F401
 from processes import (  # noqa: F401
-    PATIENCE, ROOT, Pinning, Processes, Unavailable, allow_files, connections_allowed, free_port,
-    missing, need, need_cores, pinned,
+    PATIENCE, ROOT, Pinning, Process, Processes, Unavailable, allow_files, connections_allowed,
+    free_port, missing, need, need_cores, pinned,
 )
 
 PASSWORD = "a password for the bench only"
@@ -94,12 +95,19 @@ class Bench(Processes):
     def start_bare(self, upstream=None, certificate=None):
         """`examples/bare`, with TLS and HTTP/2 where there is a certificate and its key."""
         port = free_port()
-        command = [
+        command = self.bare_command(port, upstream, certificate)
+        return port, self.at_once(self.start("bare-tls" if certificate else "bare", Pinning.gateway, command, port))
+
+    def at_once(self, process):
+        """Pingora takes minutes to end gracefully."""
+        process.ends_by = signal.SIGINT
+        return process
+
+    def bare_command(self, port, upstream=None, certificate=None):
+        return [
             self.binaries.examples / "bare", f"127.0.0.1:{port}", f"127.0.0.1:{upstream or self.upstream}",
+            *([Pinning.workers(), *(certificate or [])] if certificate or Pinning.workers() > 1 else []),
         ]
-        if certificate or Pinning.workers() > 1:
-            command += [Pinning.workers(), *(certificate or [])]
-        return port, self.start("bare-tls" if certificate else "bare", Pinning.gateway, command, port)
 
     def start_plain(self):
         """`bench/plain`."""
@@ -107,7 +115,7 @@ class Bench(Processes):
         command = [
             self.binaries.plain(), f"127.0.0.1:{port}", f"127.0.0.1:{self.upstream}", Pinning.workers(),
         ]
-        return port, self.start("plain", Pinning.gateway, command, port)
+        return port, self.at_once(self.start("plain", Pinning.gateway, command, port))
 
     def start_node(self, redis):
         """The full work as a Node service does it: see bench/node/server.js."""
@@ -135,11 +143,7 @@ class Bench(Processes):
 
     def start_gateway(self, gateway, log_format="json", log_level="info"):
         """Starts the gateway, with its access log on, and waits until it is ready."""
-        file = gateway.write(self.folder)
-        command = [
-            self.binaries.portcullis, "run", "--config", file,
-            "--log-level", log_level, "--log-format", log_format,
-        ]
+        command = self.gateway_command(gateway, log_format, log_level)
         process = self.start("portcullis", Pinning.gateway, command, gateway.port)
         deadline = time.monotonic() + PATIENCE
         while True:
@@ -151,6 +155,12 @@ class Bench(Processes):
                     said = process.log.read_text()[-2000:].strip()
                     raise Unavailable(f"portcullis does not get ready: {said}") from None
                 time.sleep(0.02)
+
+    def gateway_command(self, gateway, log_format="json", log_level="info"):
+        return [
+            self.binaries.portcullis, "run", "--config", gateway.write(self.folder),
+            "--log-level", log_level, "--log-format", log_format,
+        ]
 
     def sign_in(self, port, count):
         """Registers users through the API; writes one access token a line, returns the file."""

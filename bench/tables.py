@@ -1,5 +1,7 @@
 """Tables in Markdown."""
 
+import statistics
+
 import lanes
 import load
 
@@ -67,6 +69,44 @@ def memory(figures):
         ])
     failed = "".join(f"\n* not measured: {words}" for words in figures["failed"])
     return rows(head, lines) + failed
+
+
+def latency(figures):
+    """The table of one connection."""
+    floor = figures["lanes"][load.FLOOR]["slices"]
+    lines = []
+    for name, taken in figures["lanes"].items():
+        if taken["slices"]:
+            p50, p99 = (load.median(taken["slices"], figure) for figure in ("p50", "p99"))
+            beside = [a["p50"] / b["p50"] for a, b in zip(taken["slices"], floor)]
+            cells = [number(p50 * 1000), number(p99 * 1000), number(statistics.median(beside), 2)]
+            lines.append([name, *cells])
+    return rows(["one connection", "p50 µs", "p99 µs", "p50 beside bare"], lines)
+
+
+def starts(figures):
+    """The table of first answers."""
+    lines = [
+        [name, number(statistics.median(taken), 1), number(max(taken), 1)]
+        for name, taken in figures["starts"].items()
+    ]
+    return rows(["start to first answer", "median ms", "longest ms"], lines)
+
+
+def scale(what, figures):
+    """The table of one dimension of `bench/scale`."""
+    if "failed" in figures:
+        return f"{what}: not measured: {figures['failed']}\n"
+    beside = "beside bare" if what == "connections" else "beside the smallest"
+    lines = []
+    for size, taken in figures.items():
+        value = lambda figure: load.median(taken["slices"], figure)
+        if taken["slices"]:
+            cells = [number(value("cpu"), 1), number(load.ratio(taken["slices"]), 2), number(value("rate"))]
+            lines.append([number(int(size)), *cells])
+        if taken["failed"]:
+            lines.append([number(int(size)), taken["failed"].splitlines()[0], "", ""])
+    return rows([what, "CPU µs/req", beside, "req/s"], lines)
 
 
 def origin_words(of):

@@ -10,8 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use pingora::listeners::ListenerConfig;
 use pingora::listeners::tls::TlsSettings;
 use pingora::prelude::*;
+use pingora::protocols::l4::stream::L4BufferSettings;
 use pingora::server::configuration::ServerConf;
 
 #[global_allocator]
@@ -60,20 +62,23 @@ fn main() -> ExitCode {
     let conf = Arc::clone(&server.configuration);
     let peer = peer(asked.upstream);
     let mut proxy = http_proxy_service(&conf, Bare { peer });
-    let listen = asked.listen.to_string();
-    match asked.certificate {
-        None => proxy.add_tcp(&listen),
-        Some((cert, key)) => match TlsSettings::intermediate(cert, key) {
+    let mut listener = ListenerConfig::tcp(asked.listen.to_string());
+    if let Some((cert, key)) = asked.certificate {
+        match TlsSettings::intermediate(cert, key) {
             Ok(mut tls) => {
                 tls.enable_h2();
-                proxy.add_tls_with_settings(&listen, None, tls);
+                listener = listener.tls(tls);
             }
             Err(error) => {
                 eprintln!("{error}");
                 return ExitCode::from(2);
             }
-        },
+        }
+    } else {
+        // The default is 64 KiB a connection, filled when it is accepted; behind TLS less is slower.
+        listener = listener.l4_buffer(L4BufferSettings::new(8192, 1460));
     }
+    proxy.add_listener(listener);
     server.add_service(proxy);
     server.run_forever()
 }
