@@ -1,6 +1,7 @@
 """The subjects of `bench/run`, in the order of its table, and how each is started."""
 
 import argparse
+import subprocess
 import sys
 
 import people
@@ -46,7 +47,7 @@ def start(bench, upstream, options, names):
     for name in names:
         try:
             lanes.append(starting.lane(name))
-        except (Unavailable, OSError) as error:
+        except (Unavailable, OSError, subprocess.SubprocessError) as error:
             failed[name] = {"slices": [], "failed": str(error)}
             print(f"{name} is left out: {error}", file=sys.stderr)
     return lanes, failed

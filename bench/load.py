@@ -13,6 +13,8 @@ import typing
 from processes import Pinning, Process, Unavailable, pinned
 
 HERE = pathlib.Path(__file__).resolve().parent
+# A lane that has lost so many slices is given up.
+LOST_AT_MOST = 3
 # The lane that others are compared with.
 FLOOR = "Pingora, bare proxy, tuned"
 
@@ -36,6 +38,8 @@ class Lane:
     # What is done before each slice: it may start the process anew.
     prepare: typing.Callable | None = None
     connections: int | None = None
+    # How many seconds longer than others it is loaded: many connections take long to open.
+    longer: int = 0
     # That many routes are asked for in turn, whose paths begin with `path`.
     routes: int | None = None
     # Only every so many-th token is used.
@@ -62,8 +66,10 @@ def measure(bench, lanes, upstream, options, connections=64, saved=None):
             try:
                 taken[lane.name] = one_slice(lane, upstream, options, connections, judged=number > 0)
             except (Unavailable, OSError, subprocess.SubprocessError) as error:
-                results[lane.name]["failed"] = str(error)
-                print(f"{lane.name} is given up: {error}", file=sys.stderr)
+                lost = results[lane.name]["lost"] = [*results[lane.name].get("lost", []), str(error)]
+                print(f"{lane.name}: a slice is lost: {error}", file=sys.stderr)
+                if len(lost) == LOST_AT_MOST:
+                    results[lane.name]["failed"] = str(error)
             bench.empty_logs()
         if number == 0:
             continue
@@ -101,7 +107,7 @@ def one_slice(lane, upstream, options, connections, judged):
 
 def wrk(lane, connections, options):
     """Returns requests, those without success, seconds, and two percentiles in milliseconds."""
-    return run_wrk(lane, connections, options.seconds)
+    return run_wrk(lane, connections, options.seconds + lane.longer)
 
 
 def ask_once(lane):

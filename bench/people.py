@@ -21,10 +21,10 @@ ISSUER = {
 
 def sign_in(binaries, redis, first, end):
     """Makes the sessions of users `first` to `end` in Redis, through the gateway's own store."""
-    subprocess.run(
-        [binaries.examples / "fill", str(redis), PREFIX, str(first), str(end), "only"],
-        check=True, stdout=subprocess.DEVNULL,
-    )
+    command = [binaries.examples / "fill", str(redis), PREFIX, str(first), str(end), "only"]
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise Unavailable(f"no sessions in Redis: {done.stderr.strip()[:500]}")
 
 
 def write_tokens(file, first, end):
