@@ -6,7 +6,7 @@ import sys
 
 import people
 from gateway import Gateway
-from load import FLOOR, Lane, wrk
+from load import FLOOR, Lane, run_wrk, wrk
 from processes import Unavailable
 
 DIRECT = "upstream, direct"
@@ -113,8 +113,11 @@ class Starting:
         path = {
             KNOWN: "/known", LEASED: "/leased", EXACT: "/full", DENIED: "/limited", DENIED_LEASED: "/limited-leased",
         }[name]
-        refused = name in (DENIED, DENIED_LEASED)
-        return Lane(name, port, path, process, self.tokens, self.redis, refused=refused)
+        lane = Lane(name, port, path, process, self.tokens, self.redis, refused=name in (DENIED, DENIED_LEASED))
+        if name in (LEASED, DENIED_LEASED):
+            # Leases run out between slices, and are taken for those who ask again and again.
+            lane.prepare = lambda lane: run_wrk(lane, self.options.connections, 1)
+        return lane
 
     def start_gateway(self):
         """With a certificate and an issuer, as far as these can be had."""

@@ -140,6 +140,9 @@ class Process:
                     total += int(line.split()[1])
         return total / 1024
 
+    def open_files(self):
+        return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self.pids())
+
     def ended(self):
         return self.child.poll() is not None
 

@@ -1,5 +1,6 @@
 """Writes `docs/performance.md` and its plots from what the parts have kept."""
 
+import re
 import string
 
 import lanes
@@ -34,6 +35,8 @@ def write():
         scale=scale(figures["scale"]),
         versions=versions(),
     )
+    # What is not there leaves no gap.
+    text = re.sub(r"\n{3,}", "\n\n", text)
     (DOCS / "performance.md").write_text(text)
     print(f"written to {DOCS / 'performance.md'}")
 
@@ -83,7 +86,7 @@ def memory_note(figures):
     if not figures or figures["counts"][-1] >= 10_000:
         return ""
     return (
-        f"The largest count is what the machine allows, where a process has two sockets for each connection "
+        f"The largest count is what the machine allows, where a process has two sockets for each connection\n"
         f"and may have {2 * figures['counts'][-1] + 400:,} files open."
     )
 
