@@ -25,7 +25,7 @@ mod outage;
 mod verdict;
 
 pub use charges::counter_of_texts;
-pub use verdict::{Client, Identity, Permit, PresentedBy, Refused};
+pub use verdict::{Client, Identity, Permit, PresentedBy, Refused, Whom};
 
 use claim::Claimed;
 
@@ -104,8 +104,8 @@ impl Admission<'_> {
             return Ok(None);
         };
         let nothing = Require::default();
-        let known = claimed.session.and_then(|id| self.replica.session(id));
-        let inquiry = self.inquiry(&claimed, known, &[], &nothing, &[]);
+        let seen = claimed.session.map(|id| self.replica.seen(id));
+        let inquiry = self.inquiry(&claimed, seen.unwrap_or_default(), &[], &nothing, &[]);
         let idle = self.live.sessions.idle_timeout;
         let ticket = self.durable.ticket(self.store);
         let mut findings = match self.store.decide(&inquiry, idle).await {
@@ -242,7 +242,7 @@ impl Admission<'_> {
     fn inquiry<'q>(
         &self,
         claimed: &'q Claimed,
-        known: Option<Arc<Session>>,
+        (known, last_access): (Option<Arc<Session>>, Millis),
         before: &'q [Charge],
         require: &'q Require,
         after: &'q [Charge],
@@ -251,7 +251,7 @@ impl Admission<'_> {
             before,
             session: claimed.session,
             known,
-            last_access: claimed.session.map_or(0, |id| self.replica.last_access(id)),
+            last_access,
             blacklist_key: claimed
                 .token
                 .as_ref()
@@ -275,10 +275,7 @@ impl Admission<'_> {
                 (true, _, true) => "degraded",
                 (true, _, false) => "allowed",
             };
-            self.metrics
-                .ratelimit
-                .with_label_values(&[&*decision.limit.name, outcome])
-                .inc();
+            self.metrics.limited(&decision.limit.name, outcome);
         }
     }
 }
@@ -296,13 +293,13 @@ fn refuse_over_limit(decisions: &[Decision]) -> Result<(), Refused> {
 }
 
 fn meets(require: &Require, identity: &Identity, decisions: &[Decision]) -> Result<(), Refused> {
-    if require.met_by(&identity.roles, &identity.scopes) {
+    if require.met_by(identity.roles(), identity.scopes()) {
         return Ok(());
     }
     let lacks_scope = require
         .scopes
         .iter()
-        .any(|scope| !identity.scopes.contains(scope));
+        .any(|scope| !identity.scopes().contains(scope));
     Err(Refused {
         decisions: decisions.to_vec(),
         scope: lacks_scope.then(|| require.scopes.join(" ")),

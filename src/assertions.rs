@@ -68,14 +68,13 @@ impl Assertions {
         identity: &Identity,
         now: Millis,
     ) -> Result<HeaderValue, Error> {
-        let email = identity.email.as_deref();
         let about = About {
             upstream,
-            user: &identity.user,
-            session: identity.session.as_ref().map(|session| session.id),
-            email: email.filter(|email| !email.is_empty()),
-            roles: &identity.roles,
-            scopes: &identity.scopes,
+            user: identity.user(),
+            session: identity.session().map(|session| session.id),
+            email: identity.email(),
+            roles: identity.roles(),
+            scopes: identity.scopes(),
         };
         let said = serde_json::to_string(&about).map_err(|_| Error::Signing)?;
         let fresh = |signed: &Signed| {
@@ -103,16 +102,23 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
-    use crate::admission::PresentedBy;
-    use crate::token::{Algorithm, fixtures};
+    use crate::admission::{PresentedBy, Whom};
+    use crate::token::{Algorithm, Claims, fixtures};
 
     fn identity(roles: &[&str]) -> Identity {
         Identity {
-            user: "ann".to_owned(),
-            email: Some("ann@example.com".to_owned()),
-            roles: roles.iter().map(|role| (*role).to_owned()).collect(),
-            scopes: Vec::new(),
-            session: None,
+            whom: Whom::Token(Arc::new(Claims {
+                trusted: Some(0),
+                issuer: "https://idp.example".to_owned(),
+                user: "ann".to_owned(),
+                session: None,
+                blacklist_key: "t".to_owned(),
+                issued_at: None,
+                expires_at: 0,
+                email: Some("ann@example.com".to_owned()),
+                roles: roles.iter().map(|role| (*role).to_owned()).collect(),
+                scopes: Vec::new(),
+            })),
             token: None,
             presented: PresentedBy::Bearer,
             seen_at: 0,

@@ -8,9 +8,9 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, SystemTime};
 
 use http::Method;
-use serde::Serialize;
 
 use crate::metrics::Metrics;
+use crate::session::SessionId;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +62,7 @@ pub struct Access {
     pub route: Option<Arc<str>>,
     pub upstream: Option<Arc<str>>,
     pub user: Option<String>,
-    pub session: Option<String>,
+    pub session: Option<SessionId>,
     pub total: Duration,
     pub store: Duration,
     pub upstream_time: Option<Duration>,
@@ -135,107 +135,182 @@ impl AccessLog {
 /// How long lines may gather. Waking this thread for each would cost a request more than its line.
 const GATHER: Duration = Duration::from_millis(20);
 
-/// Writes what waits in one go, then flushes and waits for more.
+/// How much is gathered before it is written whatever waits.
+const GATHERED: usize = 64 * 1024;
+
+/// Writes what waits in one go, then waits for more.
 fn write_lines(waiting: &Receiver<Option<Box<Access>>>, format: Format) {
-    let mut out = std::io::BufWriter::with_capacity(64 * 1024, std::io::stdout());
+    let (mut lines, mut clock) = (Vec::with_capacity(GATHERED), Clock::default());
+    let write_out = |lines: &mut Vec<u8>| {
+        // Nobody is left to tell when standard output is gone.
+        let _ = std::io::stdout().write_all(lines);
+        lines.clear();
+    };
     while let Ok(first) = waiting.recv() {
         let mut next = Some(first);
         while let Some(line) = next {
             let Some(access) = line else {
-                let _ = out.flush();
-                return;
+                return write_out(&mut lines);
             };
-            // Nobody is left to tell when standard output is gone.
-            let _ = write_line(&mut out, &access, format);
+            // Into memory: it cannot fail.
+            let _ = match format {
+                Format::Json => write_json(&mut lines, &mut clock, &access),
+                Format::Text => write_text(&mut lines, &access),
+            };
+            if lines.len() > GATHERED {
+                write_out(&mut lines);
+            }
             next = waiting.try_recv().ok();
         }
-        let _ = out.flush();
+        write_out(&mut lines);
         std::thread::sleep(GATHER);
     }
 }
 
-#[derive(Serialize)]
-struct Line<'a> {
-    time: String,
-    kind: &'static str,
-    request_id: &'a str,
-    client_ip: IpAddr,
-    method: &'a str,
-    host: &'a str,
-    path: &'a str,
-    status: u16,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<&'static str>,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    reason: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    route: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    upstream: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    user_id: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    session_id: Option<&'a str>,
-    duration_seconds: f64,
-    store_seconds: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    upstream_seconds: Option<f64>,
-    bytes_received: u64,
-    bytes_sent: u64,
+impl Access {
+    fn method(&self) -> &str {
+        self.method.as_ref().map_or("-", Method::as_str)
+    }
 }
 
-fn write_line(
-    out: &mut impl std::io::Write,
-    access: &Access,
-    format: Format,
-) -> std::io::Result<()> {
-    let line = Line {
-        time: humantime::format_rfc3339_millis(access.time).to_string(),
-        kind: "access",
-        request_id: &access.request_id,
-        client_ip: access.client_ip,
-        method: access.method.as_ref().map_or("-", Method::as_str),
-        host: &access.host,
-        path: &access.path,
-        status: access.status,
-        code: access.code,
-        reason: access.reason,
-        route: access.route.as_deref(),
-        upstream: access.upstream.as_deref(),
-        user_id: access.user.as_deref(),
-        session_id: access.session.as_deref(),
-        duration_seconds: seconds(access.total),
-        store_seconds: seconds(access.store),
-        upstream_seconds: access.upstream_time.map(seconds),
-        bytes_received: access.bytes_received,
-        bytes_sent: access.bytes_sent,
-    };
-    match format {
-        Format::Json => serde_json::to_writer(&mut *out, &line)?,
-        Format::Text => write!(
-            out,
-            "{} {} {} {} {}{} {} {} route={} upstream={} user={} session={} \
-             total={:.6}s store={:.6}s upstream_time={:.6}s in={} out={}",
-            line.time,
-            line.request_id,
-            line.client_ip,
-            line.method,
-            printable(line.host),
-            printable(line.path),
-            line.status,
-            line.code.unwrap_or("-"),
-            line.route.unwrap_or("-"),
-            line.upstream.unwrap_or("-"),
-            printable(line.user_id.unwrap_or("-")),
-            line.session_id.unwrap_or("-"),
-            line.duration_seconds,
-            line.store_seconds,
-            line.upstream_seconds.unwrap_or_default(),
-            line.bytes_received,
-            line.bytes_sent,
-        )?,
+/// Writes a line as JSON. The keys are ours and need no escaping, and most values need none either: a
+/// serializer that asks at every byte costs a request more than all the rest of its line.
+fn write_json(out: &mut Vec<u8>, clock: &mut Clock, access: &Access) -> std::io::Result<()> {
+    out.extend_from_slice(b"{\"time\":\"");
+    clock.write(out, access.time);
+    out.extend_from_slice(b"\",\"kind\":\"access\"");
+    text(out, ",\"request_id\":", &access.request_id)?;
+    address(out, ",\"client_ip\":", access.client_ip)?;
+    text(out, ",\"method\":", access.method())?;
+    text(out, ",\"host\":", &access.host)?;
+    text(out, ",\"path\":", &access.path)?;
+    number(out, ",\"status\":", access.status.into());
+    optional(out, ",\"code\":", access.code)?;
+    optional(
+        out,
+        ",\"reason\":",
+        Some(access.reason).filter(|it| !it.is_empty()),
+    )?;
+    optional(out, ",\"route\":", access.route.as_deref())?;
+    optional(out, ",\"upstream\":", access.upstream.as_deref())?;
+    optional(out, ",\"user_id\":", access.user.as_deref())?;
+    if let Some(id) = access.session {
+        text(out, ",\"session_id\":", id.hex(&mut [0; 64]))?;
     }
-    out.write_all(b"\n")
+    seconds(out, ",\"duration_seconds\":", access.total);
+    seconds(out, ",\"store_seconds\":", access.store);
+    if let Some(time) = access.upstream_time {
+        seconds(out, ",\"upstream_seconds\":", time);
+    }
+    number(out, ",\"bytes_received\":", access.bytes_received);
+    number(out, ",\"bytes_sent\":", access.bytes_sent);
+    out.extend_from_slice(b"}\n");
+    Ok(())
+}
+
+fn write_text(out: &mut Vec<u8>, access: &Access) -> std::io::Result<()> {
+    let mut hex = [0; 64];
+    let session = match &access.session {
+        Some(id) => id.hex(&mut hex),
+        None => "-",
+    };
+    writeln!(
+        out,
+        "{} {} {} {} {}{} {} {} route={} upstream={} user={} session={} \
+         total={:.6}s store={:.6}s upstream_time={:.6}s in={} out={}",
+        humantime::format_rfc3339_millis(access.time),
+        access.request_id,
+        access.client_ip,
+        access.method(),
+        printable(&access.host),
+        printable(&access.path),
+        access.status,
+        access.code.unwrap_or("-"),
+        access.route.as_deref().unwrap_or("-"),
+        access.upstream.as_deref().unwrap_or("-"),
+        printable(access.user.as_deref().unwrap_or("-")),
+        session,
+        access.total.as_secs_f64(),
+        access.store.as_secs_f64(),
+        access.upstream_time.unwrap_or_default().as_secs_f64(),
+        access.bytes_received,
+        access.bytes_sent,
+    )
+}
+
+/// The last second, as it is written.
+#[derive(Default)]
+struct Clock {
+    second: u64,
+    text: String,
+}
+
+impl Clock {
+    /// Writes a time in the form of RFC 3339, with milliseconds.
+    fn write(&mut self, out: &mut Vec<u8>, at: SystemTime) {
+        let since = at
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        if self.text.is_empty() || self.second != since.as_secs() {
+            self.second = since.as_secs();
+            self.text = humantime::format_rfc3339_seconds(at).to_string();
+        }
+        out.extend_from_slice(self.text.trim_end_matches('Z').as_bytes());
+        out.push(b'.');
+        zeros_before(out, 1_000 + u64::from(since.subsec_millis()));
+        out.push(b'Z');
+    }
+}
+
+fn address(out: &mut Vec<u8>, key: &str, ip: IpAddr) -> std::io::Result<()> {
+    let IpAddr::V4(ip) = ip else {
+        return write!(out, "{key}\"{ip}\"");
+    };
+    let mut before = "\"";
+    out.extend_from_slice(key.as_bytes());
+    for octet in ip.octets() {
+        number(out, before, octet.into());
+        before = ".";
+    }
+    out.push(b'"');
+    Ok(())
+}
+
+fn text(out: &mut Vec<u8>, key: &str, value: &str) -> std::io::Result<()> {
+    out.extend_from_slice(key.as_bytes());
+    // Sums of bytes, so that many are compared at once (RFC 8259, section 7).
+    let escaped = |sum, byte| sum | u8::from((byte < 0x20) | (byte == b'"') | (byte == b'\\'));
+    if value.bytes().fold(0, escaped) == 0 {
+        out.push(b'"');
+        out.extend_from_slice(value.as_bytes());
+        out.push(b'"');
+        return Ok(());
+    }
+    Ok(serde_json::to_writer(out, value)?)
+}
+
+fn optional(out: &mut Vec<u8>, key: &str, value: Option<&str>) -> std::io::Result<()> {
+    value.map_or(Ok(()), |value| text(out, key, value))
+}
+
+fn number(out: &mut Vec<u8>, key: &str, value: u64) {
+    out.extend_from_slice(key.as_bytes());
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+}
+
+/// Seconds with six decimals.
+fn seconds(out: &mut Vec<u8>, key: &str, time: Duration) {
+    let micros = u64::try_from(time.as_nanos().saturating_add(500) / 1000).unwrap_or(u64::MAX);
+    number(out, key, micros / 1_000_000);
+    out.push(b'.');
+    zeros_before(out, 1_000_000 + micros % 1_000_000);
+}
+
+/// Writes a number without its first digit, which is there to keep the zeros behind it.
+fn zeros_before(out: &mut Vec<u8>, value: u64) {
+    let mut digits = itoa::Buffer::new();
+    let digits = digits.format(value).as_bytes();
+    out.extend_from_slice(digits.get(1..).unwrap_or_default());
 }
 
 /// Escapes what could start a line of its own or steer a terminal.
@@ -247,6 +322,62 @@ fn printable(text: &str) -> std::borrow::Cow<'_, str> {
     }
 }
 
-fn seconds(time: Duration) -> f64 {
-    (time.as_secs_f64() * 1e6).round() / 1e6
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn line(access: &Access) -> serde_json::Value {
+        let mut out = Vec::new();
+        write_json(&mut out, &mut Clock::default(), access).unwrap();
+        serde_json::from_slice(&out).unwrap()
+    }
+
+    #[test]
+    fn whatever_a_client_sends_stays_inside_its_json_string() {
+        for hostile in [
+            "/a\"b",
+            "/a\\",
+            "/a\n{\"kind\":\"access\"}",
+            "/\u{0}\u{1f}\u{7f}é",
+        ] {
+            let access = Access {
+                path: hostile.to_owned(),
+                user: Some(hostile.to_owned()),
+                ..Access::default()
+            };
+            let line = line(&access);
+            assert_eq!(line["path"], hostile);
+            assert_eq!(line["user_id"], hostile);
+            assert_eq!(line["kind"], "access");
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_left_out_and_times_have_six_decimals() {
+        let access = Access {
+            session: Some(SessionId([0xab; 32])),
+            time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_790_000_000_007),
+            client_ip: [192, 0, 2, 1].into(),
+            total: Duration::from_nanos(1_000_123_500),
+            store: Duration::from_micros(7),
+            ..Access::default()
+        };
+        let line = line(&access);
+        assert_eq!(line["session_id"], "ab".repeat(32));
+        assert_eq!(line["time"], "2026-09-21T14:13:20.007Z");
+        assert_eq!(line["client_ip"], "192.0.2.1");
+        assert_eq!(line["duration_seconds"], 1.000_124);
+        assert_eq!(line["store_seconds"], 0.000_007);
+        for absent in [
+            "code",
+            "reason",
+            "route",
+            "upstream",
+            "user_id",
+            "upstream_seconds",
+        ] {
+            assert!(line.get(absent).is_none(), "{absent}");
+        }
+    }
 }

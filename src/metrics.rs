@@ -2,6 +2,7 @@
 //! are names from the configuration or variants of our own enums; never a user, a session, an
 //! address or a path.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::core::Collector;
@@ -13,6 +14,10 @@ use prometheus::{
 
 use crate::refusal::Refusal;
 use crate::session::EndReason;
+
+mod series;
+
+pub use series::Series;
 
 /// Seconds; from a cached answer on loopback to a slow upstream.
 const REQUEST_BUCKETS: &[f64] = &[
@@ -131,6 +136,7 @@ macro_rules! metrics {
         pub struct Metrics {
             registry: Registry,
             process: Registry,
+            on_the_path: OnThePath,
             $(pub $field: $kind,)*
         }
 
@@ -140,7 +146,7 @@ macro_rules! metrics {
                     let $field = <$kind as Kind>::made(Opts::new($name, $help), &[$($label),*], $buckets)?;
                     registry.register(Box::new($field.clone()))?;
                 )*
-                Ok(Metrics { registry, process, $($field,)* })
+                Ok(Metrics { registry, process, on_the_path: OnThePath::default(), $($field,)* })
             }
         }
     };
@@ -203,6 +209,15 @@ metrics! {
         "When the running configuration was loaded, Unix time.";
 }
 
+/// What a request counts in on its way.
+#[derive(Debug, Default)]
+struct OnThePath {
+    auth: Series<Option<Refusal>>,
+    caches: Series<(&'static str, &'static str)>,
+    limits: Series<(Arc<str>, &'static str)>,
+    store: Series<&'static str, Histogram>,
+}
+
 impl Metrics {
     /// Registers every metric; series whose labels are known exist from now on, at 0.
     ///
@@ -244,14 +259,48 @@ impl Metrics {
         took: Duration,
         error: Option<&'static str>,
     ) {
-        self.store_operation_duration
-            .with_label_values(&[operation])
-            .observe(took.as_secs_f64());
+        self.on_the_path.store.of(
+            operation,
+            |operation| {
+                self.store_operation_duration
+                    .with_label_values(&[*operation])
+            },
+            |series| series.observe(took.as_secs_f64()),
+        );
         if let Some(kind) = error {
             self.store_errors
                 .with_label_values(&[operation, kind])
                 .inc();
         }
+    }
+
+    /// Counts a look-up in what this gateway remembers.
+    pub fn looked_up(&self, cache: &'static str, hit: bool) {
+        let outcome = if hit { "hit" } else { "miss" };
+        self.on_the_path.caches.of(
+            (cache, outcome),
+            |(cache, outcome)| self.cache.with_label_values(&[*cache, *outcome]),
+            IntCounter::inc,
+        );
+    }
+
+    /// Counts an authentication; `None`: it succeeded.
+    pub fn authenticated(&self, refusal: Option<Refusal>) {
+        let label = |refusal: &Option<Refusal>| match refusal {
+            Some(refusal) => refusal.code().to_ascii_lowercase(),
+            None => "ok".to_owned(),
+        };
+        let look_up = |refusal: &_| self.auth.with_label_values(&[label(refusal)]);
+        self.on_the_path.auth.of(refusal, look_up, IntCounter::inc);
+    }
+
+    /// Counts a limit's decision.
+    pub fn limited(&self, limit: &Arc<str>, outcome: &'static str) {
+        self.on_the_path.limits.of(
+            (Arc::clone(limit), outcome),
+            |(limit, outcome)| self.ratelimit.with_label_values(&[&**limit, outcome]),
+            IntCounter::inc,
+        );
     }
 
     fn start_at_zero(&self) {

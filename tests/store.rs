@@ -44,6 +44,8 @@ mod marker;
 mod nodes;
 #[path = "store/refresh.rs"]
 mod refresh;
+#[path = "store/refusals.rs"]
+mod refusals;
 #[path = "store/replica.rs"]
 mod replica;
 #[path = "store/replicas.rs"]

@@ -292,9 +292,18 @@ mod tests {
             iterations: 3,
             parallelism: 2,
         };
-        // The fastest of a few, in turns: what else runs makes each slower only.
+        // The fastest of some, in turns: what else runs makes each slower only, so that they come
+        // closer and closer to what they are.
         let mut least = [Duration::MAX; 3];
-        for _ in 0..7 {
+        let fits = |[nobody, somebody, before]: [Duration; 3]| {
+            // Without the further work it would be a fifth.
+            let alike = somebody > nobody.mul_f64(0.7) && somebody < nobody.mul_f64(1.4);
+            alike && nobody > before * 3
+        };
+        for round in 0..60 {
+            if round >= 7 && fits(least) {
+                return;
+            }
             for (least, (hash, cost)) in
                 least
                     .iter_mut()
@@ -303,11 +312,7 @@ mod tests {
                 *least = (*least).min(time_of_a_no(&passwords, hash, cost).await);
             }
         }
-        let [nobody, somebody, before] = least;
-        assert!(nobody > before * 3, "{least:?}");
-        // Without the further work it would be a fifth.
-        assert!(somebody > nobody.mul_f64(0.7), "{least:?}");
-        assert!(somebody < nobody.mul_f64(1.4), "{least:?}");
+        panic!("{least:?}");
     }
 
     #[tokio::test]

@@ -1,10 +1,11 @@
 //! Whose counter a request spends from.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Asked;
-use crate::limits::{Charge, Counter, KeyPart, Limit};
+use crate::limits::{Charge, Counter, KeyPart, Limit, Naming};
 use crate::routing::Route;
 use crate::session::SessionId;
 use crate::token::Claims;
@@ -38,53 +39,41 @@ fn charges(
 }
 
 fn counter(limit: &Limit, route: &Route, asked: &Asked<'_>, who: Option<Who<'_>>) -> Counter {
-    let ip = address_key(asked.ip);
-    // A part that the request lacks falls back to the address: a missing key is never an unlimited one.
-    let parts = limit.key.iter().map(|part| {
-        let value: Option<Vec<u8>> = match part {
-            KeyPart::Ip => None,
-            KeyPart::Route => Some(route.name.as_bytes().to_vec()),
-            KeyPart::User => who.map(|(user, _, token)| user_key(user, token)),
-            KeyPart::Session => who
-                .and_then(|(_, session, _)| session)
-                .map(|id| id.0.to_vec()),
-            KeyPart::Token => who
-                .and_then(|(_, _, token)| token)
-                .map(|claims| claims.blacklist_key.clone().into_bytes()),
-            KeyPart::Header(name) => header_key(asked, name),
-        };
-        match value {
-            Some(value) => (tag(part), value),
-            None => (tag(&KeyPart::Ip), ip.clone()),
+    let mut naming = Naming::of(&limit.name);
+    let session = who.and_then(|(_, session, _)| session);
+    let token = who.and_then(|(_, _, token)| token);
+    for part in &limit.key {
+        let mut add = |value: &[u8]| naming.add(tag(part), value);
+        match (part, who) {
+            (KeyPart::Route, _) => add(route.name.as_bytes()),
+            (KeyPart::User, Some((user, ..))) => add(user_key(user, token).as_bytes()),
+            (KeyPart::Session, _) if let Some(id) = session => add(&id.0),
+            (KeyPart::Token, _) if let Some(claims) = token => add(claims.blacklist_key.as_bytes()),
+            (KeyPart::Header(name), _) if let Some(value) = header_key(asked, name) => add(&value),
+            // A part that the request lacks falls back to the address: a missing key is never an
+            // unlimited one.
+            _ => add_address(&mut naming, asked.ip),
         }
-    });
-    counter_of(limit, parts)
+    }
+    naming.counter()
 }
 
 /// Names the counter of a limit by the texts of its key's parts: an address (of IPv6 its /64), a
 /// session id, else the text as it is.
 pub fn counter_of_texts(limit: &Limit, texts: &[String]) -> Counter {
-    let parts = limit.key.iter().zip(texts).map(|(part, text)| {
-        let as_typed = || text.as_bytes().to_vec();
-        let value = match part {
-            KeyPart::Ip => text
-                .trim_end_matches("/64")
-                .parse()
-                .map_or_else(|_| as_typed(), address_key),
-            KeyPart::Session => SessionId::parse(text).map_or_else(as_typed, |id| id.0.to_vec()),
-            KeyPart::User | KeyPart::Token | KeyPart::Route | KeyPart::Header(_) => as_typed(),
-        };
-        (tag(part), value)
-    });
-    counter_of(limit, parts)
-}
-
-fn counter_of(limit: &Limit, parts: impl Iterator<Item = (u8, Vec<u8>)>) -> Counter {
-    let parts: Vec<(u8, Vec<u8>)> = parts.collect();
-    Counter::of(
-        &limit.name,
-        parts.iter().map(|(tag, value)| (*tag, value.as_slice())),
-    )
+    let mut naming = Naming::of(&limit.name);
+    for (part, text) in limit.key.iter().zip(texts) {
+        match part {
+            KeyPart::Ip if let Ok(ip) = text.trim_end_matches("/64").parse() => {
+                add_address(&mut naming, ip);
+            }
+            KeyPart::Session if let Some(id) = SessionId::parse(text) => {
+                naming.add(tag(part), &id.0);
+            }
+            _ => naming.add(tag(part), text.as_bytes()),
+        }
+    }
+    naming.counter()
 }
 
 /// Tells kinds of key parts apart in a counter's name.
@@ -100,10 +89,10 @@ fn tag(part: &KeyPart) -> u8 {
 }
 
 /// A user is (issuer, user); our own users come with a session and need no issuer.
-fn user_key(user: &str, token: Option<&Claims>) -> Vec<u8> {
+fn user_key<'a>(user: &'a str, token: Option<&Claims>) -> Cow<'a, str> {
     match token.filter(|claims| claims.trusted.is_some()) {
-        Some(claims) => claims.person().into_bytes(),
-        None => user.as_bytes().to_vec(),
+        Some(claims) => claims.person().into(),
+        None => user.into(),
     }
 }
 
@@ -119,9 +108,10 @@ fn header_key(asked: &Asked<'_>, name: &http::HeaderName) -> Option<Vec<u8>> {
 }
 
 /// One subscriber: an IPv4 address (also when it is mapped into IPv6), or a /64.
-fn address_key(ip: IpAddr) -> Vec<u8> {
+fn add_address(naming: &mut Naming, ip: IpAddr) {
+    let tag = tag(&KeyPart::Ip);
     match ip.to_canonical() {
-        IpAddr::V4(ip) => ip.octets().to_vec(),
-        IpAddr::V6(ip) => ip.octets().into_iter().take(8).collect(),
+        IpAddr::V4(ip) => naming.add(tag, &ip.octets()),
+        IpAddr::V6(ip) => naming.add(tag, ip.octets().first_chunk::<8>().unwrap_or(&[0; 8])),
     }
 }

@@ -35,7 +35,7 @@ impl Admission<'_> {
                 .await;
         }
         let idle = self.live.sessions.idle_timeout;
-        let known = self.remembered(claimed);
+        let (known, last_access) = self.remembered(claimed);
         // A session's user never changes, so one that was seen before is known beforehand.
         let user = match &claimed.token {
             Some(claims) => Some(claims.user.as_str()),
@@ -49,7 +49,13 @@ impl Admission<'_> {
             )
         });
         let then = after.as_deref().unwrap_or_default();
-        let inquiry = self.inquiry(claimed, known.clone(), before, &route.require, then);
+        let inquiry = self.inquiry(
+            claimed,
+            (known.clone(), last_access),
+            before,
+            &route.require,
+            then,
+        );
         let ticket = self.durable.ticket(self.store);
         let mut findings = match self.store.decide(&inquiry, idle).await {
             Ok(findings) => findings,
@@ -93,14 +99,10 @@ impl Admission<'_> {
         claimed: &Claimed,
         identity: &Identity,
     ) -> Result<Vec<Decision>, Refused> {
-        let who = (
-            identity.user.as_str(),
-            claimed.session,
-            claimed.token.as_deref(),
-        );
+        let who = (identity.user(), claimed.session, claimed.token.as_deref());
         let late: Vec<Charge> = charges::after(route, &asked, Some(who))
             .into_iter()
-            .filter(|charge| charge.limit.binds(&identity.roles))
+            .filter(|charge| charge.limit.binds(identity.roles()))
             .collect();
         self.charge(&late).await
     }
@@ -145,20 +147,20 @@ impl Admission<'_> {
         let Some(identity) = claimed.token.as_ref().map(foreign) else {
             return Err(Refusal::Internal.into());
         };
-        let allowed = route.require.met_by(&identity.roles, &identity.scopes);
+        let allowed = route.require.met_by(identity.roles(), identity.scopes());
         let after: Vec<Charge> = if allowed {
             charges::after(
                 route,
                 &asked,
-                Some((&identity.user, None, claimed.token.as_deref())),
+                Some((identity.user(), None, claimed.token.as_deref())),
             )
             .into_iter()
-            .filter(|charge| charge.limit.binds(&identity.roles))
+            .filter(|charge| charge.limit.binds(identity.roles()))
             .collect()
         } else {
             Vec::new()
         };
-        let inquiry = self.inquiry(claimed, None, before, &route.require, &after);
+        let inquiry = self.inquiry(claimed, (None, 0), before, &route.require, &after);
         let ticket = self.durable.ticket(self.store);
         let mut findings = match self.store.decide(&inquiry, None).await {
             Ok(findings) => findings,
@@ -225,7 +227,7 @@ impl Admission<'_> {
             let ticket = self.durable.ticket(self.store);
             let inquiry = Inquiry {
                 session: None,
-                ..self.inquiry(claimed, None, &[], &ANYBODY, &[])
+                ..self.inquiry(claimed, (None, 0), &[], &ANYBODY, &[])
             };
             let again = self.store.decide(&inquiry, None).await?;
             if self.durable.holds(self.store, ticket) {
@@ -237,13 +239,14 @@ impl Admission<'_> {
         Err(StoreError::Unreachable)
     }
 
-    /// The session's record as it was last seen here.
-    fn remembered(&self, claimed: &Claimed) -> Option<Arc<Session>> {
-        let known = self.replica.session(claimed.session?);
-        let outcome = if known.is_some() { "hit" } else { "miss" };
-        let counter = self.metrics.cache.with_label_values(&["sessions", outcome]);
-        counter.inc();
-        known
+    /// The session's record and its latest use, as they were last seen here.
+    fn remembered(&self, claimed: &Claimed) -> (Option<Arc<Session>>, Millis) {
+        let Some(id) = claimed.session else {
+            return (None, 0);
+        };
+        let seen = self.replica.seen(id);
+        self.metrics.looked_up("sessions", seen.0.is_some());
+        seen
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::claim::Claimed;
-use super::{Admission, Asked, Identity, PresentedBy, Refused};
+use super::{Admission, Asked, Identity, PresentedBy, Refused, Whom};
 use crate::events::{Event, Kind};
 use crate::refusal::Refusal;
 use crate::session::{Binding, Millis, Session};
@@ -79,11 +79,7 @@ impl Admission<'_> {
         }
         self.check_binding(&session, asked)?;
         Ok(Identity {
-            user: session.user.clone(),
-            email: Some(session.email.clone()),
-            roles: session.roles.clone(),
-            scopes: session.scopes.clone(),
-            session: Some(session),
+            whom: Whom::Session(session),
             token: claimed.token.clone(),
             presented: claimed.by,
             seen_at,
@@ -137,11 +133,7 @@ impl Admission<'_> {
 /// The identity of a token that no session stands behind.
 pub(super) fn foreign(claims: &Arc<Claims>) -> Identity {
     Identity {
-        user: claims.user.clone(),
-        email: claims.email.clone(),
-        roles: claims.roles.clone(),
-        scopes: claims.scopes.clone(),
-        session: None,
+        whom: Whom::Token(Arc::clone(claims)),
         token: Some(Arc::clone(claims)),
         presented: PresentedBy::Bearer,
         seen_at: claims.issued_at.unwrap_or_default(),

@@ -37,10 +37,7 @@ impl Admission<'_> {
             .iter()
             .filter(|charge| charge.limit.on_outage != OnOutage::Local)
         {
-            self.metrics
-                .ratelimit
-                .with_label_values(&[&*charge.limit.name, "degraded"])
-                .inc();
+            self.metrics.limited(&charge.limit.name, "degraded");
         }
         Ok(self.store.charge_locally(&local))
     }
@@ -57,17 +54,13 @@ impl Admission<'_> {
         let identity = self.identity_without_store(asked, claimed, error).await;
         let mut all = before.to_vec();
         if let Ok(identity) = &identity
-            && route.require.met_by(&identity.roles, &identity.scopes)
+            && route.require.met_by(identity.roles(), identity.scopes())
         {
-            let who = (
-                identity.user.as_str(),
-                claimed.session,
-                claimed.token.as_deref(),
-            );
+            let who = (identity.user(), claimed.session, claimed.token.as_deref());
             all.extend(
                 charges::after(route, &asked, Some(who))
                     .into_iter()
-                    .filter(|charge| charge.limit.binds(&identity.roles)),
+                    .filter(|charge| charge.limit.binds(identity.roles())),
             );
         }
         let decisions = self.charge_without_store(&all)?;

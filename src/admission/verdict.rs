@@ -13,16 +13,59 @@ use crate::token::Claims;
 /// Who a request was found to be from.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    /// The user's id; for a foreign token with its issuer's prefix.
-    pub user: String,
-    pub email: Option<String>,
-    pub roles: Vec<String>,
-    pub scopes: Vec<String>,
-    pub session: Option<Arc<Session>>,
+    pub whom: Whom,
+    /// The token that came, if one did.
     pub token: Option<Arc<Claims>>,
     pub presented: PresentedBy,
     /// The store's clock when it confirmed the session; this gateway's without a session.
     pub seen_at: Millis,
+}
+
+/// What says who it is.
+#[derive(Debug, Clone)]
+pub enum Whom {
+    Session(Arc<Session>),
+    /// A foreign token without session, by itself.
+    Token(Arc<Claims>),
+}
+
+impl Identity {
+    /// The user's id; for a foreign token with its issuer's prefix.
+    pub fn user(&self) -> &str {
+        match &self.whom {
+            Whom::Session(session) => &session.user,
+            Whom::Token(claims) => &claims.user,
+        }
+    }
+
+    pub fn email(&self) -> Option<&str> {
+        let email = match &self.whom {
+            Whom::Session(session) => Some(session.email.as_str()),
+            Whom::Token(claims) => claims.email.as_deref(),
+        };
+        email.filter(|email| !email.is_empty())
+    }
+
+    pub fn roles(&self) -> &[String] {
+        match &self.whom {
+            Whom::Session(session) => &session.roles,
+            Whom::Token(claims) => &claims.roles,
+        }
+    }
+
+    pub fn scopes(&self) -> &[String] {
+        match &self.whom {
+            Whom::Session(session) => &session.scopes,
+            Whom::Token(claims) => &claims.scopes,
+        }
+    }
+
+    pub fn session(&self) -> Option<&Arc<Session>> {
+        match &self.whom {
+            Whom::Session(session) => Some(session),
+            Whom::Token(_) => None,
+        }
+    }
 }
 
 /// How the credential came. Only a cookie is sent by a browser of its own accord, so only a cookie

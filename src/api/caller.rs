@@ -50,17 +50,17 @@ impl FromRequestParts<Desk> for Person {
 impl Person {
     /// The session that asks, if the credential has one.
     pub(super) fn session(&self) -> Option<SessionId> {
-        self.identity.session.as_ref().map(|session| session.id)
+        self.identity.session().map(|session| session.id)
     }
 
     /// What the store knows the person by: a user of ours by the id; a user of another issuer, who
     /// may have the same one, by issuer and id.
     pub(super) fn key(&self) -> String {
         match &self.identity.token {
-            Some(token) if token.trusted.is_some() && self.identity.session.is_none() => {
-                format!("{}\0{}", token.issuer, self.identity.user)
+            Some(token) if token.trusted.is_some() && self.identity.session().is_none() => {
+                format!("{}\0{}", token.issuer, self.identity.user())
             }
-            _ => self.identity.user.clone(),
+            _ => self.identity.user().to_owned(),
         }
     }
 

@@ -126,7 +126,7 @@ pub(super) async fn leave(
     idle: Option<Duration>,
 ) -> Result<(), Refused> {
     // The session first: with a token that is refused already nobody could ask for it again.
-    if let Some(session) = &identity.session {
+    if let Some(session) = identity.session() {
         desk.accounts
             .sign_out(session.id, None, Some(client.ip), idle)
             .await?;
@@ -135,7 +135,7 @@ pub(super) async fn leave(
         let refused = blacklist(desk, client, token).await;
         // A session in the database stands for its tokens: no store is trusted before it has heard
         // of the end.
-        if identity.session.is_none() || !desk.accounts.is_durable() {
+        if identity.session().is_none() || !desk.accounts.is_durable() {
             refused?;
         }
     }
@@ -187,7 +187,7 @@ pub(super) async fn sign_out_everywhere(
     let mut revoked = accounts
         .end_sessions_of(&person.key(), None, reason, by, idle)
         .await?;
-    if let Some(own) = &person.identity.session {
+    if let Some(own) = person.identity.session() {
         // The list of them may have been lost; this one is known.
         revoked += usize::from(accounts.end_session(own, reason, by, idle).await?);
     }

@@ -21,11 +21,10 @@ pub fn headers(decisions: &[Decision], now_unix: Duration) -> Vec<(HeaderName, H
         return Vec::new();
     };
     let whole_at = whole_seconds(now_unix + strictest.reset_after);
-    let mut rendered = vec![
-        (LIMIT, strictest.limit.quota().into()),
-        (REMAINING, strictest.remaining.into()),
-        (RESET, whole_at.into()),
-    ];
+    let mut rendered = Vec::with_capacity(6);
+    rendered.push((LIMIT, strictest.limit.quota().into()));
+    rendered.push((REMAINING, strictest.remaining.into()));
+    rendered.push((RESET, whole_at.into()));
     let room = || String::with_capacity(64 * decisions.len());
     let (mut policies, mut standings) = (room(), room());
     for decision in decisions.iter().filter(|d| !d.limit.shadow) {
@@ -58,7 +57,6 @@ fn append(decision: &Decision, policies: &mut String, standings: &mut String) {
         policies.push_str(", ");
         standings.push_str(", ");
     }
-    let name = quoted(&decision.limit.name);
     let window = whole_seconds(decision.limit.window);
     let until = if decision.allowed {
         whole_seconds(decision.reset_after)
@@ -67,7 +65,7 @@ fn append(decision: &Decision, policies: &mut String, standings: &mut String) {
     };
     let mut number = itoa::Buffer::new();
     let mut add = |to: &mut String, parts: [(&str, u64); 2]| {
-        to.push_str(&name);
+        quote(to, &decision.limit.name);
         for (part, value) in parts {
             to.push_str(part);
             to.push_str(number.format(value));
@@ -79,18 +77,16 @@ fn append(decision: &Decision, policies: &mut String, standings: &mut String) {
 
 /// Writes a name as a structured field's String (RFC 9651, section 3.3.3). A String holds visible
 /// ASCII only: what it cannot hold shows as `?`.
-fn quoted(name: &str) -> String {
-    let mut text = String::with_capacity(name.len() + 2);
-    text.push('"');
+fn quote(to: &mut String, name: &str) {
+    to.push('"');
     for character in name.chars() {
         match character {
-            '"' | '\\' => text.extend(['\\', character]),
-            ' '..='~' => text.push(character),
-            _ => text.push('?'),
+            '"' | '\\' => to.extend(['\\', character]),
+            ' '..='~' => to.push(character),
+            _ => to.push('?'),
         }
     }
-    text.push('"');
-    text
+    to.push('"');
 }
 
 fn whole_seconds(duration: Duration) -> u64 {

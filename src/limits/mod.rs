@@ -145,21 +145,11 @@ pub struct Counter(pub [u8; 16]);
 impl Counter {
     /// Names the counter of a limit for these key parts, each with a tag that tells its kind.
     pub fn of<'a>(limit: &str, parts: impl IntoIterator<Item = (u8, &'a [u8])>) -> Counter {
-        let mut hash = Sha256::new();
-        let mut add = |bytes: &[u8]| {
-            hash.update((bytes.len() as u64).to_be_bytes());
-            hash.update(bytes);
-        };
-        add(limit.as_bytes());
+        let mut naming = Naming::of(limit);
         for (tag, bytes) in parts {
-            add(&[tag]);
-            add(bytes);
+            naming.add(tag, bytes);
         }
-        let mut name = [0; 16];
-        for (to, from) in name.iter_mut().zip(hash.finalize()) {
-            *to = from;
-        }
-        Counter(name)
+        naming.counter()
     }
 
     /// Reads the 32 hex characters that [`Counter`] is displayed as.
@@ -180,6 +170,35 @@ impl Counter {
 impl std::fmt::Display for Counter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.hex(&mut [0; 32]))
+    }
+}
+
+/// A [`Counter`]'s name in the making: part by part, so that none of them has to be kept.
+pub struct Naming(Sha256);
+
+impl Naming {
+    pub fn of(limit: &str) -> Naming {
+        let mut naming = Naming(Sha256::new());
+        naming.text(limit.as_bytes());
+        naming
+    }
+
+    pub fn add(&mut self, tag: u8, bytes: &[u8]) {
+        self.text(&[tag]);
+        self.text(bytes);
+    }
+
+    pub fn counter(self) -> Counter {
+        let mut name = [0; 16];
+        for (to, from) in name.iter_mut().zip(self.0.finalize()) {
+            *to = from;
+        }
+        Counter(name)
+    }
+
+    fn text(&mut self, bytes: &[u8]) {
+        self.0.update((bytes.len() as u64).to_be_bytes());
+        self.0.update(bytes);
     }
 }
 

@@ -239,17 +239,9 @@ impl Context {
         }
     }
 
-    /// The `outcome` label of `auth_total`, where there was an authentication.
-    pub(super) fn auth_outcome(&self) -> Option<String> {
-        match self.refusal {
-            Some(refusal @ (Refusal::AmbiguousCredentials | Refusal::StoreUnavailable)) => {
-                Some(refusal.code().to_ascii_lowercase())
-            }
-            Some(refusal) if refusal.status() == StatusCode::UNAUTHORIZED => {
-                Some(refusal.code().to_ascii_lowercase())
-            }
-            _ => self.authenticated.then(|| "ok".to_owned()),
-        }
+    /// Whether there was an authentication to count.
+    pub(super) fn was_judged(&self) -> bool {
+        self.authenticated || self.refusal.is_some_and(Refusal::is_of_authentication)
     }
 }
 

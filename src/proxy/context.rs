@@ -14,6 +14,7 @@ use super::{Current, Worker};
 use crate::admission::Permit;
 use crate::refusal::Refusal;
 use crate::routing::Route;
+use crate::session::SessionId;
 
 tokio::task_local! {
     /// The request that the current task is about to hand to Pingora: the one way to tell
@@ -26,14 +27,17 @@ tokio::task_local! {
 pub struct Arrival {
     pub peer: Arc<Peer>,
     pub control: Arc<Control>,
+    /// The host without its port, where the head was read by us.
+    pub host: Option<String>,
     pub at: Instant,
 }
 
 impl Arrival {
-    pub fn new(peer: Arc<Peer>) -> Arrival {
+    pub fn new(peer: Arc<Peer>, host: Option<String>) -> Arrival {
         Arrival {
             peer,
             control: Arc::default(),
+            host,
             at: Instant::now(),
         }
     }
@@ -63,8 +67,9 @@ pub struct Context {
     pub authenticated: bool,
     /// Answered by the gateway's own endpoints.
     pub by_api: bool,
+    /// Whom a request without permit is from, for the log.
     pub user: Option<String>,
-    pub session: Option<String>,
+    pub session: Option<SessionId>,
     pub store_time: Duration,
     pub ticket: Option<Ticket>,
     /// How the last server that was asked failed; the answer, should no other be left.

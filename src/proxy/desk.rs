@@ -49,7 +49,7 @@ pub(super) async fn serve(
     let noted = head.extensions.remove::<Noted>().unwrap_or_default();
     if let Some(user) = noted.user {
         ctx.user = Some(user);
-        ctx.session = noted.session.map(|session| session.to_string());
+        ctx.session = noted.session;
     }
     let Ok(body) = body
         .collect()

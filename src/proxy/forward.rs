@@ -22,7 +22,7 @@ use crate::settings::{Balance, HashKey, TimeoutOverrides, Timeouts};
 
 /// Clients cannot send it: every `X-Portcullis-*` of theirs is dropped.
 const ASSERTION: HeaderName = HeaderName::from_static("x-portcullis-assertion");
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Chooses a server for a request that holds a permit.
 ///
@@ -88,9 +88,9 @@ fn hash_of(
     let identity = permit.identity.as_ref();
     let found = match key {
         HashKey::Ip => None,
-        HashKey::User => identity.map(|identity| identity.user.clone().into_bytes()),
+        HashKey::User => identity.map(|identity| identity.user().as_bytes().to_vec()),
         HashKey::Session => identity
-            .and_then(|identity| identity.session.as_ref())
+            .and_then(Identity::session)
             .map(|session| session.id.0.to_vec()),
         HashKey::Header(name) => session
             .req_header()
@@ -144,7 +144,7 @@ fn vouch(fields: &mut HeaderMap, ctx: &Context, permit: &Permit) -> pingora::Res
     headers::write_origin(fields, origin, &ctx.arrival.peer.name, host)?;
     let id = HeaderValue::from_str(&ctx.request_id).map_err(headers::not_ours)?;
     fields.insert(X_REQUEST_ID, id);
-    trace::write(fields)?;
+    trace::write(fields, &ctx.request_id)?;
     let chosen = ctx.chosen.as_ref().and_then(super::upstream::Chosen::host);
     match chosen.and_then(|host| HeaderValue::from_str(host).ok()) {
         Some(host) => {

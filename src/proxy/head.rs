@@ -34,6 +34,8 @@ pub struct Head {
     /// The target's authority, when it is in absolute form; it has to be the `Host`.
     authority: Option<Vec<u8>>,
     host: Vec<u8>,
+    /// The host without its port, as `host_of` reads it.
+    pub name: String,
     content_lengths: usize,
     transfer_encodings: usize,
     http_10: bool,
@@ -193,9 +195,10 @@ impl HeadReader {
             return bad("there is not exactly one Host");
         }
         let host = std::str::from_utf8(&head.host).unwrap_or_default();
-        if host_of(host).is_err() {
+        let Ok(name) = host_of(host) else {
             return bad("the Host is not one");
-        }
+        };
+        head.name = name.into_owned();
         let other = |authority: &Vec<u8>| !authority.eq_ignore_ascii_case(&head.host);
         if head.authority.as_ref().is_some_and(other) {
             return bad("the target names another host than the Host");

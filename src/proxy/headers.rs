@@ -1,6 +1,7 @@
 //! What goes to the upstream and back: claims that clients may not make are stripped, and what the
 //! gateway vouches for is written, last and only here.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
@@ -49,15 +50,18 @@ const RESERVED: &str = "x-portcullis-";
 ///
 /// A name is compared as the most forgiving server behind us would read it: `_` and `.` as `-`.
 fn is_dropped(name: &str, identity: &IdentityHeaders, peer_trusted: bool) -> bool {
-    if name.contains('_') {
-        return true;
+    let mut dotted = false;
+    for byte in name.bytes() {
+        match byte {
+            b'_' => return true,
+            b'.' => dotted = true,
+            _ => {}
+        }
     }
-    let folded;
-    let read = if name.contains('.') {
-        folded = name.replace('.', "-");
-        folded.as_str()
+    let read = if dotted {
+        Cow::Owned(name.replace('.', "-"))
     } else {
-        name
+        Cow::Borrowed(name)
     };
     let ours = [
         &identity.user,
@@ -67,8 +71,7 @@ fn is_dropped(name: &str, identity: &IdentityHeaders, peer_trusted: bool) -> boo
     ];
     ours.iter().any(|header| header.as_str() == read)
         || read.starts_with(RESERVED)
-        || ((!peer_trusted || read.len() != name.len() || name.contains('.'))
-            && is_forwarding(read))
+        || ((!peer_trusted || dotted) && is_forwarding(&read))
 }
 
 /// Removes what the client may not claim.
@@ -113,21 +116,21 @@ pub fn write_identity(
     names: &IdentityHeaders,
     identity: &Identity,
 ) -> pingora::Result<()> {
-    fields.insert(names.user.clone(), visible(&identity.user)?);
-    if let Some(email) = identity.email.as_deref().filter(|email| !email.is_empty()) {
+    fields.insert(names.user.clone(), visible(identity.user())?);
+    if let Some(email) = identity.email() {
         fields.insert(names.email.clone(), visible(email)?);
     }
-    if !identity.roles.is_empty() {
+    if !identity.roles().is_empty() {
         // A comma inside a role would read as two roles.
         let roles: Vec<String> = identity
-            .roles
+            .roles()
             .iter()
             .map(|role| role.replace(',', "%2C"))
             .collect();
         fields.insert(names.roles.clone(), visible(&roles.join(","))?);
     }
-    if let Some(session) = &identity.session {
-        let id = HeaderValue::try_from(session.id.to_string()).map_err(not_ours)?;
+    if let Some(session) = identity.session() {
+        let id = HeaderValue::from_str(session.id.hex(&mut [0; 64])).map_err(not_ours)?;
         fields.insert(names.session.clone(), id);
     }
     Ok(())
@@ -206,7 +209,8 @@ pub fn is_request_id(value: &[u8]) -> bool {
 /// Visible ASCII as it is, everything else percent-encoded, so that no value can break out of its
 /// header.
 fn visible(text: &str) -> pingora::Result<HeaderValue> {
-    if text.bytes().all(|byte| matches!(byte, 0x21..=0x7e)) {
+    let odd = |sum, byte| sum | u8::from(!matches!(byte, 0x21..=0x7e));
+    if text.bytes().fold(0, odd) == 0 {
         return HeaderValue::from_str(text).map_err(not_ours);
     }
     let mut encoded = String::with_capacity(text.len() * 3);

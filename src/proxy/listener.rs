@@ -236,8 +236,8 @@ impl Door {
                 _ = shutdown.wait_for(|stop| *stop) => return,
             };
             first = head_limits;
-            let bytes = match read {
-                Ok((_, bytes)) => bytes,
+            let (head, bytes) = match read {
+                Ok(read) => read,
                 Err(NoHead::Closed) => return,
                 Err(NoHead::Http2) => {
                     return self.serve_http2(connection, peer, lane, shutdown).await;
@@ -246,7 +246,7 @@ impl Door {
                     return refuse(&mut connection, fault, &peer, &lane).await;
                 }
             };
-            let arrival = Arrival::new(Arc::clone(&peer));
+            let arrival = Arrival::new(Arc::clone(&peer), Some(head.name));
             connection.serve(Arc::clone(&arrival.control));
             let mut session = ServerSession::new_http1(connection);
             session.set_pipelined_prefix(bytes);

@@ -1,11 +1,12 @@
 //! The answers that are open, so that they can be closed when their session or their token ends.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
+use slab::Slab;
 
 use super::control::{Closing, Control};
 use crate::metrics::Metrics;
@@ -107,8 +108,7 @@ pub struct Registry {
     told: Mutex<report::Told>,
     /// The sessions of the answers that were open at the last sweep.
     watched: RwLock<HashSet<SessionId>>,
-    shards: Vec<Mutex<HashMap<u64, Arc<Open>>>>,
-    next: AtomicU64,
+    shards: Vec<Mutex<Slab<Arc<Open>>>>,
     metrics: Arc<Metrics>,
 }
 
@@ -117,7 +117,7 @@ pub struct Registry {
 pub struct Ticket {
     registry: Arc<Registry>,
     shard: usize,
-    key: u64,
+    key: usize,
     open: Arc<Open>,
 }
 
@@ -128,7 +128,6 @@ impl Registry {
             told: Mutex::default(),
             watched: RwLock::default(),
             shards: (0..workers.max(1)).map(|_| Mutex::default()).collect(),
-            next: AtomicU64::new(0),
             metrics,
         }
     }
@@ -141,11 +140,9 @@ impl Registry {
     /// Enters a request; dropping the ticket takes it out.
     pub fn enter(self: &Arc<Self>, worker: usize, open: Open) -> Ticket {
         let shard = worker % self.shards.len();
-        let key = self.next.fetch_add(1, Ordering::Relaxed);
         let open = Arc::new(open);
-        if let Some(shard) = self.shards.get(shard) {
-            shard.lock().insert(key, Arc::clone(&open));
-        }
+        let shelf = self.shards.get(shard);
+        let key = shelf.map_or(0, |shelf| shelf.lock().insert(Arc::clone(&open)));
         Ticket {
             registry: Arc::clone(self),
             shard,
@@ -197,7 +194,7 @@ impl Registry {
         loop {
             tick.tick().await;
             let now = Instant::now();
-            for open in shard.lock().values() {
+            for (_, open) in shard.lock().iter() {
                 if open.control.silence.look(now) {
                     open.control.give_up();
                 }
@@ -211,7 +208,8 @@ impl Registry {
             .flat_map(|shard| {
                 shard
                     .lock()
-                    .values()
+                    .iter()
+                    .map(|(_, open)| open)
                     .filter(|open| wanted(open))
                     .cloned()
                     .collect::<Vec<_>>()
@@ -253,7 +251,7 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         if let Some(shard) = self.registry.shards.get(self.shard) {
-            shard.lock().remove(&self.key);
+            shard.lock().try_remove(self.key);
         }
     }
 }

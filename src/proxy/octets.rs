@@ -41,8 +41,9 @@ pub(super) fn is_field_byte(byte: u8) -> bool {
     (byte >= 0x20) & (byte != 0x7f) | (byte == b'\t')
 }
 
-/// Whether all are such. It does not leave early: so many bytes are compared at once.
+/// Whether all are such. It does not leave early and adds up bytes, not booleans: so many are compared
+/// at once.
 pub(super) fn are_field_bytes(bytes: &[u8]) -> bool {
-    let all = |all, byte: &u8| all & is_field_byte(*byte);
-    bytes.iter().fold(true, all)
+    let bad = |bad, byte: &u8| bad | u8::from(!is_field_byte(*byte));
+    bytes.iter().fold(0, bad) == 0
 }

@@ -10,7 +10,7 @@ use pingora::proxy::Session;
 use super::context::Context;
 use super::live::Open;
 use super::respond::Answer;
-use super::{answer, client, desk, fields, headers, hop_by_hop, respond, sign_in};
+use super::{answer, client, desk, fields, forward, headers, hop_by_hop, respond, sign_in};
 use crate::admission::{Asked, Client, Identity, Permit, PresentedBy, Refused};
 use crate::credential;
 use crate::refusal::Refusal;
@@ -148,7 +148,7 @@ fn introduce(session: &mut Session, ctx: &mut Context) -> Result<(), Refusal> {
     let request = session.req_header();
     ctx.method = request.method.clone();
     ctx.request_origin = request.headers.get(header::ORIGIN).cloned();
-    ctx.request_id = match request.headers.get("x-request-id") {
+    ctx.request_id = match request.headers.get(forward::X_REQUEST_ID) {
         Some(id) if headers::is_request_id(id.as_bytes()) => {
             id.to_str().unwrap_or_default().to_owned()
         }
@@ -174,8 +174,13 @@ fn introduce(session: &mut Session, ctx: &mut Context) -> Result<(), Refusal> {
         }
         (None, None) => return Err(Refusal::BadRequest),
     };
-    let text = host.to_str().map_err(|_| Refusal::BadRequest)?;
-    ctx.host = host_of(text).map_err(|_| Refusal::BadRequest)?.into_owned();
+    ctx.host = match ctx.arrival.host.take() {
+        Some(name) => name,
+        None => {
+            let text = host.to_str().map_err(|_| Refusal::BadRequest)?;
+            host_of(text).map_err(|_| Refusal::BadRequest)?.into_owned()
+        }
+    };
     ctx.host_header = Some(host);
     Ok(())
 }
@@ -231,8 +236,9 @@ async fn admit(session: &mut Session, ctx: &mut Context, route: &Arc<Route>) -> 
     ctx.store_time = started.elapsed();
     let permit = outcome.map_err(|refused| refusal(ctx, refused))?;
     if let Some(identity) = &permit.identity {
-        ctx.note(identity);
+        ctx.authenticated = true;
         if session.is_upgrade_req() && !may_upgrade(session, ctx, identity, route) {
+            ctx.note(identity);
             return Err(Refusal::CsrfRejected.into());
         }
     }
@@ -313,7 +319,7 @@ fn may_upgrade(session: &Session, ctx: &Context, identity: &Identity, route: &Ro
 
 /// Counts a use of the session; it is written later.
 pub(super) fn count_use(ctx: &Context, identity: &Identity) {
-    if let (Some(session), Some(origin)) = (&identity.session, &ctx.origin) {
+    if let (Some(session), Some(origin)) = (identity.session(), &ctx.origin) {
         ctx.worker
             .replica
             .used(session.id, identity.seen_at, origin.ip);
@@ -329,7 +335,7 @@ fn enter(ctx: &mut Context, permit: Permit) {
     let open = Open::new(
         Arc::clone(&ctx.arrival.control),
         identity
-            .and_then(|identity| identity.session.as_ref())
+            .and_then(Identity::session)
             .map(|session| session.id),
         identity.and_then(|identity| identity.token.clone()),
     );
@@ -382,11 +388,8 @@ impl Context {
 
     /// Notes whom the request is from, for the log.
     pub(super) fn note(&mut self, identity: &Identity) {
-        self.user = Some(identity.user.clone());
-        self.session = identity
-            .session
-            .as_ref()
-            .map(|session| session.id.to_string());
+        self.user = Some(identity.user().to_owned());
+        self.session = identity.session().map(|session| session.id);
         self.authenticated = true;
     }
 }

@@ -194,15 +194,8 @@ pub async fn write(
     body: Bytes,
     keep: bool,
 ) -> pingora::Result<()> {
-    let mut head = ResponseHeader::build_no_case(status, Some(headers.len() + 2))?;
-    for (name, value) in headers {
-        head.append_header(name, value)?;
-    }
     let bodiless = status == StatusCode::NO_CONTENT || status.is_informational();
-    // A HEAD is told the length of what a GET would have got.
-    if !bodiless && !head.headers.contains_key(header::CONTENT_LENGTH) {
-        head.insert_header(header::CONTENT_LENGTH, body.len())?;
-    }
+    let head = framed(status, headers, (!bodiless).then_some(body.len()));
     let keep = decide_keepalive(session, keep);
     if session.is_http2() {
         read_off(session, DRAIN_BEFORE).await;
@@ -224,6 +217,26 @@ pub async fn write(
         }
     }
     Ok(())
+}
+
+/// A head with these fields, and with the length of its body where it has one.
+fn framed(
+    status: StatusCode,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    length: Option<usize>,
+) -> ResponseHeader {
+    let mut parts = http::Response::new(()).into_parts().0;
+    parts.status = status;
+    parts.headers.reserve(headers.len() + 4);
+    for (name, value) in headers {
+        parts.headers.append(name, value);
+    }
+    // A HEAD is told the length of what a GET would have got.
+    if let Some(length) = length {
+        let told = parts.headers.entry(header::CONTENT_LENGTH);
+        told.or_insert_with(|| length.into());
+    }
+    ResponseHeader::from(parts)
 }
 
 /// Decides whether the connection is kept: not for a body that is known to be large.

@@ -10,11 +10,12 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Keeps a valid `traceparent` with its `tracestate`, and starts a new trace otherwise (W3C Trace
-/// Context, section 3.2).
+/// Context, section 3.2). Its id is the request's where that can be one, so that who has either finds the
+/// other.
 ///
 /// # Errors
 /// A header that does not fit.
-pub(super) fn write(fields: &mut HeaderMap) -> pingora::Result<()> {
+pub(super) fn write(fields: &mut HeaderMap, request_id: &str) -> pingora::Result<()> {
     let mut parents = fields.get_all(TRACEPARENT).iter();
     let valid = match (parents.next(), parents.next()) {
         (Some(parent), None) => is_traceparent(parent.as_bytes()),
@@ -25,12 +26,18 @@ pub(super) fn write(fields: &mut HeaderMap) -> pingora::Result<()> {
     }
     fields.remove(TRACESTATE);
     // Never all zeros, which would be no id.
-    let ids: [u8; 24] = rand::random::<[u8; 24]>().map(|byte| byte.max(1));
+    let span = rand::random::<u64>().max(1);
     let mut hex = [0; 48];
-    hex::encode_to_slice(ids, &mut hex).map_err(not_ours)?;
-    let (trace, span) = hex.split_at(32);
+    let (trace, rest) = hex.split_at_mut(32);
+    if is_trace_id(request_id.as_bytes()) {
+        trace.copy_from_slice(request_id.as_bytes());
+    } else {
+        let id = rand::random::<u128>().max(1);
+        hex::encode_to_slice(id.to_be_bytes(), trace).map_err(not_ours)?;
+    }
+    hex::encode_to_slice(span.to_be_bytes(), rest).map_err(not_ours)?;
     let mut fresh = BytesMut::with_capacity(55);
-    for part in [b"00-", trace, b"-", span, b"-00"] {
+    for part in [b"00-", &*trace, b"-", &*rest, b"-00"] {
         fresh.extend_from_slice(part);
     }
     let fresh = HeaderValue::from_maybe_shared(fresh.freeze()).map_err(not_ours)?;
@@ -38,12 +45,17 @@ pub(super) fn write(fields: &mut HeaderMap) -> pingora::Result<()> {
     Ok(())
 }
 
+fn is_trace_id(id: &[u8]) -> bool {
+    id.len() == 32 && id.iter().all(is_hex) && id.iter().any(|b| *b != b'0')
+}
+
+fn is_hex(byte: &u8) -> bool {
+    matches!(byte, b'0'..=b'9' | b'a'..=b'f')
+}
+
 fn is_traceparent(value: &[u8]) -> bool {
-    let hex = |range: std::ops::Range<usize>| {
-        value
-            .get(range)
-            .filter(|part| part.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
-    };
+    let hex =
+        |range: std::ops::Range<usize>| value.get(range).filter(|part| part.iter().all(is_hex));
     let dashes = [2, 35, 52].iter().all(|at| value.get(*at) == Some(&b'-'));
     let (Some(version), Some(trace), Some(parent), Some(_)) =
         (hex(0..2), hex(3..35), hex(36..52), hex(53..55))
@@ -60,7 +72,25 @@ fn is_traceparent(value: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
+
+    #[test]
+    fn a_new_trace_has_the_requests_id_where_that_can_be_one() {
+        let uuid = "0af7651916cd43dd8448eb211c80319c";
+        for (id, kept) in [
+            (uuid, true),
+            ("0af7651916cd43dd8448eb211c80319C", false),
+            ("00000000000000000000000000000000", false),
+            ("abc", false),
+        ] {
+            let mut fields = HeaderMap::new();
+            write(&mut fields, id).unwrap();
+            let parent = fields.get(TRACEPARENT).unwrap().to_str().unwrap();
+            assert!(is_traceparent(parent.as_bytes()), "{parent}");
+            assert_eq!(parent.get(3..35) == Some(id), kept, "{parent}");
+        }
+    }
 
     #[test]
     fn traceparent_is_checked_to_the_letter() {

@@ -15,12 +15,12 @@ use super::head::Fault;
 use super::listener::Peer;
 use super::live::Registry;
 use super::upstream::Upstreams;
-use crate::admission::Admission;
+use crate::admission::{Admission, Identity};
 use crate::assertions::Assertions;
 use crate::durable::Durable;
 use crate::events::Events;
 use crate::logging::{Access, AccessLog};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Series};
 use crate::refusal::Refusal;
 use crate::settings::{self, Live};
 use crate::store::Store;
@@ -33,8 +33,15 @@ pub struct Current {
     pub verifier: Arc<Verifier>,
     pub upstreams: Upstreams,
     pub assertions: Assertions,
-    durations: HashMap<Arc<str>, prometheus::Histogram>,
+    routes: HashMap<Arc<str>, RouteSeries, foldhash::fast::RandomState>,
     upstream_durations: Vec<prometheus::Histogram>,
+}
+
+/// The series of one route.
+struct RouteSeries {
+    duration: prometheus::Histogram,
+    /// By method and status.
+    requests: Series<(&'static str, u16)>,
 }
 
 impl Current {
@@ -45,23 +52,14 @@ impl Current {
         upstreams: Upstreams,
         metrics: &Metrics,
     ) -> Current {
-        let mut durations: HashMap<Arc<str>, prometheus::Histogram> = live
-            .routes
-            .routes()
-            .iter()
-            .map(|route| {
-                (
-                    Arc::clone(&route.name),
-                    metrics.request_duration.with_label_values(&[&*route.name]),
-                )
-            })
-            .collect();
-        for name in [API_ROUTE, NO_ROUTE] {
-            durations.insert(
-                name.into(),
-                metrics.request_duration.with_label_values(&[name]),
-            );
-        }
+        let names = live.routes.routes().iter().map(|route| &route.name);
+        let names = names.cloned().chain([API_ROUTE.into(), NO_ROUTE.into()]);
+        let series = |name: Arc<str>| {
+            let duration = metrics.request_duration.with_label_values(&[&*name]);
+            let requests = Series::default();
+            (name, RouteSeries { duration, requests })
+        };
+        let routes = names.map(series).collect();
         for route in live.routes.routes() {
             metrics
                 .requests
@@ -88,7 +86,7 @@ impl Current {
             live,
             verifier,
             upstreams,
-            durations,
+            routes,
             upstream_durations,
         }
     }
@@ -188,19 +186,24 @@ impl Worker {
 
     /// Writes the access log and the metrics of a request that is over, however it ended.
     pub fn finish(&self, ctx: &mut Context) {
-        if let Some(code) = ctx.auth_outcome() {
-            self.metrics.auth.with_label_values(&[&code]).inc();
+        if ctx.was_judged() {
+            let refusal = ctx.refusal.filter(|refusal| refusal.is_of_authentication());
+            self.metrics.authenticated(refusal);
         }
         let route = ctx.route_label();
         let took = ctx.arrival.at.elapsed();
-        let status = http::StatusCode::from_u16(ctx.status);
-        let code = status.as_ref().map_or("000", http::StatusCode::as_str);
-        self.metrics
-            .requests
-            .with_label_values(&[route, method_label(&ctx.method), code])
-            .inc();
-        if let Some(histogram) = ctx.current.durations.get(route) {
-            histogram.observe(took.as_secs_f64());
+        if let Some(series) = ctx.current.routes.get(route) {
+            series.duration.observe(took.as_secs_f64());
+            let look_up = |&(method, status): &(&str, u16)| {
+                let status = http::StatusCode::from_u16(status);
+                let code = status.as_ref().map_or("000", http::StatusCode::as_str);
+                let labels = [route, method, code];
+                self.metrics.requests.with_label_values(&labels)
+            };
+            let key = (method_label(&ctx.method), ctx.status);
+            series
+                .requests
+                .of(key, look_up, prometheus::IntCounter::inc);
         }
         let upstream = ctx.route.as_ref().map(|route| route.upstream);
         if let (Some(time), Some(index)) = (ctx.upstream_time, upstream)
@@ -208,7 +211,12 @@ impl Worker {
         {
             histogram.observe(time.as_secs_f64());
         }
+        let let_through = ctx.permit.take();
+        let upstream = upstream.filter(|_| let_through.is_some());
+        let identity = let_through.and_then(|permit| permit.identity);
+        let session = identity.as_ref().and_then(Identity::session);
         self.access_log.write(Access {
+            session: ctx.session.or(session.map(|session| session.id)),
             time: ctx.started_wall,
             request_id: std::mem::take(&mut ctx.request_id),
             client_ip: ctx
@@ -223,11 +231,9 @@ impl Worker {
             reason: ctx.reason,
             route: ctx.route.as_ref().map(|route| Arc::clone(&route.name)),
             upstream: upstream
-                .filter(|_| ctx.permit.is_some())
                 .and_then(|index| ctx.current.live.upstreams.get(index))
                 .map(|upstream| Arc::clone(&upstream.name)),
-            user: ctx.user.take(),
-            session: ctx.session.take(),
+            user: ctx.user.take().or(identity.map(|it| it.user().to_owned())),
             total: took,
             store: ctx.store_time,
             upstream_time: ctx.upstream_time,

@@ -35,9 +35,10 @@ pub fn host_of(authority: &str) -> Result<Cow<'_, str>, HostFault> {
         let address: Ipv6Addr = address.parse().map_err(|_| HostFault::BadAddress)?;
         return Ok(Cow::Owned(format!("[{address}]")));
     }
-    let name = match authority.split_once(':') {
+    let colon = authority.bytes().position(|byte| byte == b':');
+    let name = match colon.and_then(|at| authority.split_at_checked(at)) {
         Some((name, port)) => {
-            check_port(port)?;
+            check_port(port.strip_prefix(':').unwrap_or_default())?;
             name
         }
         None => authority,
@@ -58,12 +59,16 @@ fn check_name(name: &str) -> Result<(), HostFault> {
     if name.len() > LONGEST {
         return Err(HostFault::TooLong);
     }
-    // An underscore is in no host name, but in many a container's.
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    if !name.bytes().all(fits) {
-        return Err(HostFault::BadByte);
+    let (mut before, mut empty_label) = (b'.', false);
+    for byte in name.bytes() {
+        // An underscore is in no host name, but in many a container's.
+        if !(byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')) {
+            return Err(HostFault::BadByte);
+        }
+        empty_label |= byte == b'.' && before == b'.';
+        before = byte;
     }
-    if name.split('.').any(str::is_empty) {
+    if empty_label || before == b'.' {
         return Err(HostFault::EmptyLabel);
     }
     Ok(())

@@ -65,7 +65,9 @@ impl Store {
         if refused || !asks {
             return Some(Ok(self.settle_here(parts, before.len(), refused, now)));
         }
-        Some(self.settle_there(redis, parts, before.len(), now).await)
+        // Boxed: most are decided here, and do not carry the space that asking takes.
+        let asking = self.settle_there(redis, parts, before.len(), now);
+        Some(Box::pin(asking).await)
     }
 
     fn part<'a>(&self, charge: &'a Charge, now: Micros) -> Part<'a> {
@@ -210,7 +212,7 @@ impl Store {
             decision,
             answer,
         } = one;
-        self.shared.local.note(charge, decision, *now);
+        self.shared.local.note(charge, decision, *now, when.0);
         let mut decision = decision.clone();
         let used = u64::from(!refused).min(answer.granted);
         decision.remaining = if charge.limit.leased {
@@ -278,18 +280,18 @@ impl Store {
 
     /// Takes note of how counters stand, as the store says: for the time when it cannot, and for leased
     /// limits that were asked like any other. Limits that were not evaluated are among those asked.
-    pub(super) fn note_limits(&self, inquiry: &Inquiry<'_>, findings: &Findings) {
+    pub(super) fn note_limits(&self, inquiry: &Inquiry<'_>, findings: &Findings, asked: Micros) {
         if let Engine::Memory(_) = self.engine {
             return;
         }
-        let mut asked = inquiry.before.iter().chain(inquiry.after);
+        let mut charges = inquiry.before.iter().chain(inquiry.after);
         for decision in &findings.decisions {
             let same = |charge: &&Charge| std::sync::Arc::ptr_eq(&charge.limit, &decision.limit);
-            let Some(charge) = asked.find(same) else {
+            let Some(charge) = charges.find(same) else {
                 return;
             };
             let now = findings.now * 1000;
-            self.shared.local.note(charge, decision, now);
+            self.shared.local.note(charge, decision, now, asked);
             if charge.limit.leased {
                 self.shared.leases.heard(charge, decision, now);
             }

@@ -22,10 +22,16 @@ impl Store {
         let rest = sure.rest(inquiry, &after);
         let mut findings = if rest.asks_nothing() {
             Findings::without_asking(self.clock())
+        } else if let Some(decisions) = self.refused_here(&rest) {
+            Findings {
+                decisions,
+                ..Findings::without_asking(self.clock())
+            }
         } else if let Some(decided) = self.decide_here(&rest).await {
             decided?
         } else {
             let asking = replica.asking(&rest);
+            let asked_at = self.shared.leases.now();
             let asked = self.measured("decide", async {
                 match &self.engine {
                     Engine::Memory(memory) => Ok(memory.decide(&rest, idle)),
@@ -35,7 +41,7 @@ impl Store {
             let findings = asked.await?;
             self.measure_lag(&rest, &findings);
             replica.keep(&asking, &rest, &findings);
-            self.note_limits(&rest, &findings);
+            self.note_limits(&rest, &findings, asked_at);
             findings
         };
         sure.complete(&mut findings);
@@ -43,6 +49,18 @@ impl Store {
             findings.cut_off = replica.at_least(findings.cut_off);
         }
         Ok(findings)
+    }
+
+    /// What the store said a moment ago and would say again: that a limit refuses. Those with identity
+    /// are looked at where the identity is known, as there.
+    fn refused_here(&self, inquiry: &Inquiry<'_>) -> Option<Vec<Decision>> {
+        let steady = self.shared.leases.now();
+        let local = &self.shared.local;
+        let before = inquiry.before.iter();
+        local.refused(before.clone(), steady).or_else(|| {
+            let all = before.chain(inquiry.after);
+            (!inquiry.asks_of_identity()).then(|| local.refused(all, steady))?
+        })
     }
 
     /// Observes how long after its end this gateway knew of the end of a session.
@@ -60,6 +78,10 @@ impl Store {
         if charges.is_empty() {
             return Ok(Vec::new());
         }
+        let asked_at = self.shared.leases.now();
+        if let Some(refused) = self.shared.local.refused(charges.iter(), asked_at) {
+            return Ok(refused);
+        }
         if let Some(decided) = self.decide_by_permits(charges, &[]).await {
             return decided;
         }
@@ -73,7 +95,7 @@ impl Store {
                         ..Inquiry::nothing(&anything)
                     };
                     let findings = redis.decide(&inquiry, None).await?;
-                    self.note_limits(&inquiry, &findings);
+                    self.note_limits(&inquiry, &findings, asked_at);
                     Ok(findings.decisions)
                 }
             }

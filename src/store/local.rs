@@ -1,9 +1,12 @@
-//! The counters of limits while the store does not answer. Each gateway enforces its share, begins with
-//! its part of what the store last said, and keeps apart what it has admitted: the store is told of it.
+//! What the store last said of counters, and the counters of limits while it does not answer. Then each
+//! gateway enforces its share, begins with its part of what was said, and keeps apart what it has admitted:
+//! the store is told of it. A refusal that lasts is given again without asking.
 
 use std::collections::HashMap;
 use std::mem::{Discriminant, discriminant};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use quick_cache::UnitWeighter;
@@ -11,7 +14,10 @@ use quick_cache::sync::Cache;
 
 use crate::limits::{Algorithm, Charge, Counter, Decision, Limit, Micros, Rule, Standing, State};
 
-/// Counters whose last known standing is remembered: 64 bytes each, roughly.
+/// A refusal that lasts is asked about again after so long: the counter may have been made whole, and
+/// requests given back.
+const CHECK: Micros = 1_000_000;
+/// Counters whose last known standing is remembered: 100 bytes each, roughly.
 const KNOWN: u64 = 100_000;
 /// What room is made for at the start.
 const EXPECTED: usize = 1_000;
@@ -40,8 +46,45 @@ struct Counted {
     admitted: State,
 }
 
+/// What the store last said of a counter.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    kind: Kind,
+    /// The limit and its quota.
+    most: (u64, u64),
+    standing: Standing,
+    /// When it was asked, by this gateway's steady clock.
+    asked: Micros,
+    /// So long it refuses.
+    wait: Micros,
+}
+
+impl Known {
+    /// When a refusal has to be asked about again.
+    fn refuses_until(&self) -> Micros {
+        self.asked + self.wait.min(CHECK)
+    }
+
+    /// How the limit stands at this time of the steady clock.
+    fn decision(&self, limit: &Arc<Limit>, steady: Micros) -> Decision {
+        let passed = steady.saturating_sub(self.asked);
+        let left = |micros: Micros| Duration::from_micros(micros.saturating_sub(passed));
+        Decision {
+            limit: Arc::clone(limit),
+            allowed: steady >= self.refuses_until(),
+            remaining: self.standing.remaining,
+            reset_after: left(self.standing.whole_at - self.standing.as_of),
+            retry_after: left(self.wait),
+            degraded: false,
+        }
+    }
+}
+
 pub(super) struct Local {
-    known: Cache<Counter, (Kind, Standing)>,
+    known: Cache<Counter, Known>,
+    /// Until then something is refused, by the steady clock: most of the time nothing is, and nobody has
+    /// to look.
+    refusing_until: AtomicU64,
     counted: Mutex<HashMap<Counter, Counted>>,
 }
 
@@ -52,21 +95,53 @@ impl Default for Local {
     fn default() -> Local {
         Local {
             known: Cache::with_weighter(EXPECTED, KNOWN, UnitWeighter),
+            refusing_until: AtomicU64::new(0),
             counted: Mutex::default(),
         }
     }
 }
 
 impl Local {
-    /// Takes note of what the store says of a counter at this time of its clock.
-    pub(super) fn note(&self, charge: &Charge, decision: &Decision, now: Micros) {
-        let standing = Standing {
-            remaining: decision.remaining,
-            as_of: now,
-            whole_at: now + decision.reset_after.as_micros() as Micros,
+    /// Takes note of what the store says of a counter at this time of its clock; `asked` is when it was
+    /// asked, by the steady clock.
+    pub(super) fn note(&self, charge: &Charge, decision: &Decision, now: Micros, asked: Micros) {
+        let known = Known {
+            kind: Kind::of(&charge.limit),
+            most: (charge.limit.limit, charge.limit.quota()),
+            standing: Standing {
+                remaining: decision.remaining,
+                as_of: now,
+                whole_at: now + decision.reset_after.as_micros() as Micros,
+            },
+            asked,
+            wait: decision.retry_after.as_micros() as Micros,
         };
-        let kind = Kind::of(&charge.limit);
-        self.known.insert(charge.counter, (kind, standing));
+        if decision.refuses() {
+            let until = known.refuses_until();
+            self.refusing_until.fetch_max(until, Ordering::Relaxed);
+        }
+        self.known.insert(charge.counter, known);
+    }
+
+    /// How these limits stand where one of them is known to refuse still. `None`: none is, or nothing is
+    /// known of another. Leased ones are decided by their permits.
+    pub(super) fn refused<'c>(
+        &self,
+        charges: impl Iterator<Item = &'c Charge> + Clone,
+        steady: Micros,
+    ) -> Option<Vec<Decision>> {
+        let leased = || charges.clone().any(|charge| charge.limit.leased);
+        if steady >= self.refusing_until.load(Ordering::Relaxed) || leased() {
+            return None;
+        }
+        let stands = |charge: &Charge| {
+            let known = self.known.get(&charge.counter)?;
+            let limit = &charge.limit;
+            let same = known.kind == Kind::of(limit) && known.most == (limit.limit, limit.quota());
+            same.then(|| known.decision(&charge.limit, steady))
+        };
+        let decisions: Option<Vec<Decision>> = charges.map(stands).collect();
+        decisions.filter(|all| all.iter().any(Decision::refuses))
     }
 
     /// Spends one request from each of these limits' shares, or from none if one refuses.
@@ -169,8 +244,8 @@ impl Local {
     fn begin(&self, charge: &Charge, gateways: u64) -> Counted {
         let share = charge.limit.share(gateways);
         let known = self.known.get(&charge.counter);
-        let state = match known.filter(|(kind, _)| *kind == Kind::of(&charge.limit)) {
-            Some((_, standing)) => standing.shared(&share, gateways),
+        let state = match known.filter(|known| known.kind == Kind::of(&charge.limit)) {
+            Some(known) => known.standing.shared(&share, gateways),
             None => State::new(share.algorithm),
         };
         Counted {

@@ -358,6 +358,7 @@ impl Store {
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         let started = Instant::now();
+        let work = std::pin::pin!(work);
         let outcome = match tokio::time::timeout(self.shared.timeout, work).await {
             Ok(outcome) => outcome,
             Err(_) => {

@@ -33,12 +33,8 @@ impl Store {
                 }
             })
             .await?;
-        let outcome = match found {
-            Cached::Hit(_) => "hit",
-            Cached::Miss(_) => "miss",
-        };
-        let cache = &self.shared.metrics.cache;
-        cache.with_label_values(&["profiles", outcome]).inc();
+        let hit = matches!(found, Cached::Hit(_));
+        self.shared.metrics.looked_up("profiles", hit);
         Ok(found)
     }
 

@@ -299,6 +299,17 @@ impl Replica {
             .is_some_and(|noted| self.age(noted.at) <= bound)
     }
 
+    /// The record as it was last seen, and the latest use that this gateway knows of; 0: none.
+    pub fn seen(&self, id: SessionId) -> (Option<Arc<Session>>, Millis) {
+        match self.sessions.get(&id) {
+            Some(seen) => {
+                let used = seen.last_access.load(Ordering::Relaxed);
+                (seen.session.clone(), used)
+            }
+            None => (None, self.uses.latest(id)),
+        }
+    }
+
     /// The record as it was last seen.
     pub fn session(&self, id: SessionId) -> Option<Arc<Session>> {
         self.sessions.get(&id)?.session.clone()

@@ -7,7 +7,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::local::Untold;
 use super::{Engine, Store, StoreError};
-use crate::limits::Decision;
+use crate::limits::{Decision, Micros};
 
 /// How often it is looked whether there is something to tell.
 const EVERY: Duration = Duration::from_millis(100);
@@ -52,12 +52,13 @@ impl Store {
         let now = self.clock() * 1000;
         let mut all = true;
         for untold in self.shared.local.untold(now).chunks(TOGETHER) {
+            let asked = self.shared.leases.now();
             let told = if all {
                 self.measured("charge", redis.spend(untold)).await
             } else {
                 Err(StoreError::Refused)
             };
-            all &= self.is_told(untold, told);
+            all &= self.is_told(untold, told, asked);
         }
         if all {
             self.shared.local.forget_told(now);
@@ -69,6 +70,7 @@ impl Store {
         &self,
         untold: &[Untold],
         told: Result<Vec<Result<Decision, StoreError>>, StoreError>,
+        asked: Micros,
     ) -> bool {
         let now = self.clock() * 1000;
         let told = match told {
@@ -80,7 +82,7 @@ impl Store {
         let mut all = true;
         for (one, told) in untold.iter().zip(told) {
             match told {
-                Ok(decision) => self.shared.local.note(&one.0, &decision, now),
+                Ok(decision) => self.shared.local.note(&one.0, &decision, now, asked),
                 Err(_) => {
                     self.shared.local.untell(one, now);
                     all = false;

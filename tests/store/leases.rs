@@ -50,28 +50,18 @@ async fn left(store: &Store, charge: &Charge) -> u64 {
     store.peek_limit(charge).await.unwrap().remaining
 }
 
-/// How many scripts a server has run.
-async fn scripts(server: &Server) -> u64 {
-    let mut info = redis::cmd("INFO");
-    info.arg("commandstats");
-    let told: String = info.query_async(&mut server.client().await).await.unwrap();
-    let line = told.lines().find(|it| it.starts_with("cmdstat_evalsha:"));
-    let calls = line.and_then(|line| line.split(['=', ',']).nth(1));
-    calls.map_or(0, |calls| calls.parse().unwrap())
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn one_gateway_admits_exactly_the_limit_and_hardly_asks() {
     let server = Server::start();
     let store = redis(&server, PATIENCE).await;
     for charge in &each_algorithm(2000) {
-        let before = scripts(&server).await;
+        let before = server.scripts().await;
         for n in 1..=2000 {
             let decisions = store.charge(std::slice::from_ref(charge)).await.unwrap();
             assert!(decisions[0].allowed, "{n}");
             assert_eq!(decisions[0].remaining, 2000 - n, "{}", charge.limit.name);
         }
-        let asked = scripts(&server).await - before;
+        let asked = server.scripts().await - before;
         assert!(asked < 400, "{asked} scripts for 2000 requests");
         let refused = async || {
             let decisions = store.charge(std::slice::from_ref(charge)).await.unwrap();
@@ -83,11 +73,11 @@ async fn one_gateway_admits_exactly_the_limit_and_hardly_asks() {
         let first = refused().await;
         assert!(first > Duration::from_secs(1));
         // That is remembered, and counts down.
-        let before = scripts(&server).await;
+        let before = server.scripts().await;
         for _ in 0..100 {
             assert!(refused().await < first);
         }
-        assert_eq!(scripts(&server).await, before);
+        assert_eq!(server.scripts().await, before);
         assert_eq!(left(&store, charge).await, 0);
     }
 }
@@ -359,6 +349,6 @@ async fn a_busy_counter_asks_in_large_batches() {
     let store = redis(&server, PATIENCE).await;
     let charge = leased("busy", Algorithm::SlidingWindow, 10_000_000);
     spend(&store, &charge, 20_000).await;
-    let asked = scripts(&server).await;
+    let asked = server.scripts().await;
     assert!(asked < 1000, "{asked} scripts for 20000 requests");
 }

@@ -21,6 +21,16 @@ impl Server {
         Server { process, port }
     }
 
+    /// How many scripts it has run.
+    pub(crate) async fn scripts(&self) -> u64 {
+        let mut info = redis::cmd("INFO");
+        info.arg("commandstats");
+        let told: String = info.query_async(&mut self.client().await).await.unwrap();
+        let line = told.lines().find(|it| it.starts_with("cmdstat_evalsha:"));
+        let calls = line.and_then(|line| line.split(['=', ',']).nth(1));
+        calls.map_or(0, |calls| calls.parse().unwrap())
+    }
+
     /// Sends a signal: `STOP`, `CONT`, `KILL`.
     pub(crate) fn signal(&self, name: &str) {
         self.process.signal(name);

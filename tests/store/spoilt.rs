@@ -144,7 +144,7 @@ async fn spoilt_counters_begin_anew() {
         spoilt.store.charge(&charges).await.unwrap();
         let key = spoilt.keys("*limit:*").await.remove(0);
         for spoiling in ["SADD", "SET", "RPUSH"] {
-            spoilt.run(&format!("DEL {key}")).await;
+            spoilt.store.reset_limit(&charges[0]).await.unwrap();
             spoilt.run(&format!("{spoiling} {key} nonsense")).await;
             for left in [2, 1, 0] {
                 let decided = &spoilt.store.charge(&charges).await.unwrap()[0];

@@ -25,7 +25,7 @@ use tower::ServiceExt;
 
 use super::{Caller, Desk, Noted, Refused, needs_caller, router};
 use crate::accounts::Accounts;
-use crate::admission::{Client, Identity, PresentedBy};
+use crate::admission::{Client, Identity, PresentedBy, Whom};
 use crate::credential::{self, Presented};
 use crate::directory::Directory;
 use crate::durable::Durable;
@@ -300,11 +300,7 @@ impl Gateway {
             Status::Active => {}
         }
         Ok(Some(Identity {
-            user: entry.session.user.clone(),
-            email: Some(entry.session.email.clone()),
-            roles: entry.session.roles.clone(),
-            scopes: Vec::new(),
-            session: Some(Arc::new(entry.session)),
+            whom: Whom::Session(Arc::new(entry.session)),
             token: token.map(Arc::new),
             presented,
             seen_at: 0,

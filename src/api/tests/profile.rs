@@ -202,18 +202,16 @@ async fn no_change_by_cookie_comes_from_another_site() {
 async fn users_of_other_issuers_are_not_ours_whatever_they_are_called() {
     let gateway = gateway().await;
     let signed_in = gateway.register().await;
-    let identity = Identity {
-        user: signed_in.text("/user/id"),
-        email: None,
-        roles: Vec::new(),
-        scopes: Vec::new(),
+    let claims = Arc::new(Claims {
+        trusted: Some(0),
+        issuer: "https://idp.example".to_owned(),
         session: None,
-        token: Some(Arc::new(Claims {
-            trusted: Some(0),
-            issuer: "https://idp.example".to_owned(),
-            session: None,
-            ..claims(&signed_in.text("/access_token"))
-        })),
+        ..claims(&signed_in.text("/access_token"))
+    });
+    assert_eq!(claims.user, signed_in.text("/user/id"));
+    let identity = Identity {
+        whom: Whom::Token(Arc::clone(&claims)),
+        token: Some(claims),
         presented: PresentedBy::Bearer,
         seen_at: 0,
     };

@@ -107,7 +107,7 @@ impl HttpServerApp for Http2Gate {
     ) -> Option<ReusedHttpStream> {
         let _served = InFlight::count(&self.in_flight);
         serve(
-            Arrival::new(Arc::clone(&self.peer)),
+            Arrival::new(Arc::clone(&self.peer), None),
             &self.lane,
             session,
             shutdown,

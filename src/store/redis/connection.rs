@@ -96,12 +96,15 @@ impl Link {
     /// Loads the scripts once if the server has forgotten them.
     pub(super) async fn ask(&self, command: &Cmd) -> Result<Value, Fault> {
         match self.ask_once(command).await {
-            Err(fault) if fault.no_script => {
-                self.ask_all_once(&self.line.scripts.loading()).await?;
-                self.ask_once(command).await
-            }
+            Err(fault) if fault.no_script => Box::pin(self.load_and_ask(command)).await,
             outcome => outcome,
         }
+    }
+
+    /// The server has forgotten its scripts.
+    async fn load_and_ask(&self, command: &Cmd) -> Result<Value, Fault> {
+        self.ask_all_once(&self.line.scripts.loading()).await?;
+        self.ask_once(command).await
     }
 
     /// Asks many things at once, and those again whose script the server had forgotten. Answers

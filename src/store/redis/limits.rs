@@ -26,7 +26,8 @@ impl Redis {
         idle: Option<Duration>,
     ) -> Result<Findings, StoreError> {
         if self.road()?.is_cluster() {
-            return self.decide_apart(inquiry, idle).await;
+            // Boxed, as all that is rare on this path: the whole future is moved a few times.
+            return Box::pin(self.decide_apart(inquiry, idle)).await;
         }
         let reply = self.run(self.question(inquiry, idle)).await?;
         self.findings(inquiry, reply)

@@ -75,7 +75,8 @@ impl Road {
     pub(super) async fn ask(&self, command: &Cmd) -> Result<Value, Fault> {
         match self {
             Road::Direct(link) => link.ask(command).await,
-            Road::Cluster(cluster) => cluster.ask(command).await,
+            // Boxed: a future of its size would be moved about on every request's path.
+            Road::Cluster(cluster) => Box::pin(cluster.ask(command)).await,
         }
     }
 

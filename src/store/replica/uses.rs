@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
+use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
 use super::super::Use;
@@ -11,7 +12,7 @@ use super::Replica;
 use crate::session::{Millis, SessionId};
 
 #[derive(Default)]
-pub(super) struct Uses(Mutex<HashMap<SessionId, Use>>);
+pub(super) struct Uses(Mutex<HashMap<SessionId, Use, RandomState>>);
 
 impl Uses {
     /// The latest use that the store may not know of; 0: none.

@@ -1,0 +1,173 @@
+//! Refusals that last are given again without asking the store.
+
+use std::time::{Duration, Instant};
+
+use portcullis::limits::{Algorithm, Charge, Decision, Limit};
+use portcullis::routing::Require;
+use portcullis::session::SessionId;
+use portcullis::store::{Inquiry, Store};
+
+use crate::server::Server;
+use crate::support::{IDLE, charge, eventually, inquiry, limit, redis};
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// With windows of this length.
+fn each_algorithm(window: Duration) -> [Charge; 3] {
+    let named = |name, algorithm| {
+        charge(Limit {
+            window,
+            ..limit(name, algorithm, 2)
+        })
+    };
+    [
+        named("window", Algorithm::SlidingWindow),
+        named("log", Algorithm::SlidingLog),
+        named("bucket", Algorithm::TokenBucket { burst: 2 }),
+    ]
+}
+
+async fn one(store: &Store, charge: &Charge) -> Decision {
+    let decisions = store.charge(std::slice::from_ref(charge)).await.unwrap();
+    decisions[0].clone()
+}
+
+/// Spends until the limit refuses.
+async fn exhaust(store: &Store, charge: &Charge) -> Decision {
+    loop {
+        let decision = one(store, charge).await;
+        if !decision.allowed {
+            return decision;
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_is_over_a_limit_costs_the_store_one_question_a_second() {
+    let server = Server::start();
+    let store = redis(&server, PATIENCE).await;
+    for charge in &each_algorithm(Duration::from_secs(1000)) {
+        let refused = exhaust(&store, charge).await;
+        let (before, began) = (server.scripts().await, Instant::now());
+        let mut waits = vec![refused.retry_after];
+        for _ in 0..500 {
+            let decision = one(&store, charge).await;
+            assert_eq!((decision.allowed, decision.remaining), (false, 0));
+            assert!(decision.reset_after <= refused.reset_after);
+            waits.push(decision.retry_after);
+        }
+        assert!(waits.is_sorted_by(|a, b| a >= b), "it counts down");
+        let asked = server.scripts().await - before;
+        let seconds = began.elapsed().as_secs();
+        assert!(asked <= 1 + seconds, "{asked} times in {seconds} s");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_is_not_remembered_beyond_its_end() {
+    let server = Server::start();
+    let store = redis(&server, PATIENCE).await;
+    for charge in &each_algorithm(Duration::from_millis(600)) {
+        let refused = exhaust(&store, charge).await;
+        let said_at = Instant::now();
+        while !one(&store, charge).await.allowed {
+            assert!(said_at.elapsed() < Duration::from_secs(2));
+        }
+        let (took, said) = (said_at.elapsed(), refused.retry_after);
+        assert!(
+            took + Duration::from_millis(2) >= said,
+            "{took:?}, {said:?}"
+        );
+        // The store rounds up to a millisecond.
+        assert!(
+            took < said + Duration::from_millis(100),
+            "{took:?}, {said:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_another_gateway_makes_whole_is_noticed_within_a_second() {
+    let server = Server::start();
+    let (store, other) = (
+        redis(&server, PATIENCE).await,
+        redis(&server, PATIENCE).await,
+    );
+    for charge in &each_algorithm(Duration::from_secs(1000)) {
+        exhaust(&store, charge).await;
+        assert!(other.reset_limit(charge).await.unwrap());
+        let reset_at = Instant::now();
+        eventually("it admits", async || one(&store, charge).await.allowed).await;
+        assert!(reset_at.elapsed() < Duration::from_millis(1300));
+        // Its own resets it knows at once.
+        exhaust(&store, charge).await;
+        store.reset_limit(charge).await.unwrap();
+        assert!(one(&store, charge).await.allowed);
+    }
+}
+
+#[tokio::test]
+async fn a_limit_that_was_changed_is_asked_about() {
+    let server = Server::start();
+    let store = redis(&server, PATIENCE).await;
+    for old in &each_algorithm(Duration::from_secs(1000)) {
+        exhaust(&store, old).await;
+        let mut limit = Limit::clone(&old.limit);
+        limit.limit += 1;
+        if let Algorithm::TokenBucket { burst } = &mut limit.algorithm {
+            *burst += 1;
+        }
+        let new = Charge {
+            limit: limit.into(),
+            ..old.clone()
+        };
+        assert!(one(&store, &new).await.allowed);
+    }
+}
+
+#[tokio::test]
+async fn the_other_limits_of_a_refused_request_stand_as_they_did() {
+    let server = Server::start();
+    let store = redis(&server, PATIENCE).await;
+    let [few, _, _] = each_algorithm(Duration::from_secs(1000));
+    let many = charge(limit("many", Algorithm::SlidingWindow, 100));
+    let both = [few.clone(), many.clone()];
+    for _ in 0..2 {
+        assert!(
+            store
+                .charge(&both)
+                .await
+                .unwrap()
+                .iter()
+                .all(|it| it.allowed)
+        );
+    }
+    let asked = store.charge(&both).await.unwrap();
+    let before = server.scripts().await;
+    let told = store.charge(&both).await.unwrap();
+    assert_eq!(server.scripts().await, before);
+    for (told, asked) in told.iter().zip(&asked) {
+        assert_eq!(told.limit.name, asked.limit.name);
+        assert_eq!(told.allowed, asked.allowed);
+        assert_eq!(told.remaining, asked.remaining);
+    }
+    assert_eq!(one(&store, &many).await.remaining, 97, "nothing was spent");
+}
+
+#[tokio::test]
+async fn a_limit_without_identity_refuses_before_a_session_is_looked_for() {
+    let server = Server::start();
+    let store = redis(&server, PATIENCE).await;
+    let [few, _, _] = each_algorithm(Duration::from_secs(1000));
+    exhaust(&store, &few).await;
+    let (before, require) = (server.scripts().await, Require::default());
+    for byte in 0..100 {
+        let asked = Inquiry {
+            session: Some(SessionId([byte; 32])),
+            ..inquiry(std::slice::from_ref(&few), &require, &[])
+        };
+        let findings = store.decide(&asked, IDLE).await.unwrap();
+        assert!(!findings.decisions[0].allowed);
+    }
+    assert!(server.scripts().await <= before + 1);
+}
