@@ -6,7 +6,7 @@ import sys
 
 import people
 from gateway import Gateway
-from load import FLOOR, Lane, run_wrk, wrk
+from load import FLOOR, Lane, run_wrk, words, wrk
 from processes import Unavailable
 
 DIRECT = "upstream, direct"
@@ -48,7 +48,7 @@ def start(bench, upstream, options, names):
         try:
             lanes.append(starting.lane(name))
         except (Unavailable, OSError, subprocess.SubprocessError) as error:
-            failed[name] = {"slices": [], "failed": str(error)}
+            failed[name] = {"slices": [], "failed": words(error)}
             print(f"{name} is left out: {error}", file=sys.stderr)
     return lanes, failed
 

@@ -13,10 +13,16 @@ import typing
 from processes import Pinning, Process, Unavailable, pinned
 
 HERE = pathlib.Path(__file__).resolve().parent
+# How often a slice without any answer is tried.
+STALLS_AT_MOST = 3
 # A lane that has lost so many slices is given up.
-LOST_AT_MOST = 3
+LOST_AT_MOST = 5
 # The lane that others are compared with.
 FLOOR = "Pingora, bare proxy, tuned"
+
+
+class Stalled(Unavailable):
+    """Nothing was answered: on a busy machine a slice may be over before it has begun."""
 
 
 @dataclasses.dataclass
@@ -64,12 +70,12 @@ def measure(bench, lanes, upstream, options, connections=64, saved=None):
             if results[lane.name]["failed"]:
                 continue
             try:
-                taken[lane.name] = one_slice(lane, upstream, options, connections, judged=number > 0)
+                taken[lane.name] = slice_of(lane, upstream, options, connections, judged=number > 0)
             except (Unavailable, OSError, subprocess.SubprocessError) as error:
-                lost = results[lane.name]["lost"] = [*results[lane.name].get("lost", []), str(error)]
-                print(f"{lane.name}: a slice is lost: {error}", file=sys.stderr)
+                lost = results[lane.name]["lost"] = [*results[lane.name].get("lost", []), words(error)]
+                print(f"{lane.name}: a slice is lost: {words(error)}", file=sys.stderr)
                 if len(lost) == LOST_AT_MOST:
-                    results[lane.name]["failed"] = str(error)
+                    results[lane.name]["failed"] = words(error)
             bench.empty_logs()
         if number == 0:
             continue
@@ -86,6 +92,24 @@ def measure(bench, lanes, upstream, options, connections=64, saved=None):
     return results
 
 
+def words(error):
+    """An error in a line."""
+    if isinstance(error, subprocess.TimeoutExpired):
+        return f"no end after {error.timeout} s"
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def slice_of(*arguments, **more):
+    """One slice, or another one in its place where the machine stood still for as long as it lasted."""
+    for attempt in range(STALLS_AT_MOST):
+        try:
+            return one_slice(*arguments, **more)
+        except Stalled as error:
+            if attempt == STALLS_AT_MOST - 1:
+                raise
+            print(f"{arguments[0].name}: again: {error}", file=sys.stderr)
+
+
 def one_slice(lane, upstream, options, connections, judged):
     if lane.prepare:
         lane.prepare(lane)
@@ -95,7 +119,7 @@ def one_slice(lane, upstream, options, connections, judged):
     load = h2load if lane.tls else wrk
     requests, refused, seconds, p50, p99 = load(lane, lane.connections or connections, options)
     after = {name: process.cpu_seconds() for name, process in watched.items()}
-    expected = refused > requests * 0.999 if lane.refused else refused == 0
+    expected = refused > requests * 0.9 if lane.refused else refused == 0
     # In the first round each user's one request under a spent limit still passes.
     if judged and not expected:
         raise Unavailable(f"{refused} of {requests} answers were no success")
@@ -138,8 +162,10 @@ def run_wrk(lane, connections, seconds, **more):
     if not line:
         raise Unavailable(f"wrk: {said[-500:]}")
     requests, refused, micros, p50, p99, broken = map(int, line[1].split())
-    if broken or requests == 0:
-        raise Unavailable(f"{requests} requests, {broken} broken: {said[-500:]}")
+    if broken:
+        raise Unavailable(f"{broken} of {requests} requests were not answered")
+    if requests == 0:
+        raise Stalled("no request was answered")
     return requests, refused, micros / 1e6, p50 / 1000, p99 / 1000
 
 
@@ -155,19 +181,19 @@ def h2load(lane, connections, options):
         "h2load", "-t1", f"-c{connections}", "-m1", f"-D{options.seconds}", f"--log-file={log}", *token,
         f"https://localhost:{lane.port}{lane.path}",
     ])
-    output = subprocess.run(command, capture_output=True, text=True, timeout=options.seconds + 120).stdout
+    output = subprocess.run(command, capture_output=True, text=True, timeout=options.seconds + 20).stdout
     figures = re.search(r"finished in ([\d.]+)s, ([\d.]+) req/s", output)
     statuses = re.search(r"status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", output)
     failed = re.search(r"(\d+) failed, (\d+) errored, (\d+) timeout", output)
     protocol = re.search(r"Application protocol: (\S+)", output)
-    if not (figures and statuses and failed and protocol) or any(map(int, failed.groups())):
-        raise Unavailable(f"h2load: {output[-500:]}")
-    if protocol[1] != "h2":
-        raise Unavailable(f"the protocol was {protocol[1]}")
+    if not (figures and statuses and failed) or any(map(int, failed.groups())):
+        raise Unavailable(f"h2load: {' '.join(output.split())[-300:]}")
+    if not protocol or protocol[1] != "h2":
+        raise Unavailable(f"no HTTP/2: {protocol[1] if protocol else 'no protocol was agreed'}")
     good, *others = map(int, statuses.groups())
     requests = good + sum(others)
     if not requests:
-        raise Unavailable("no request was answered")
+        raise Stalled("no request was answered")
     with open(log) as lines:
         times = sorted(int(line.split("\t")[2]) for line in lines)
     share = lambda part: times[min(int(len(times) * part), len(times) - 1)] / 1000

@@ -29,9 +29,8 @@ def subjects(measured, counted):
     ] + (["instructions", "system calls"] if counted else [])
     lines, failures = [], []
     for name in [name for name in lanes.NAMES if name in measured]:
-        slices, failed = measured[name]["slices"], measured[name]["failed"]
-        if failed:
-            failures.append(f"* {name}: {failed}")
+        slices = measured[name]["slices"]
+        failures += lost_words(name, measured[name])
         if not slices:
             continue
         value = lambda figure: load.median(slices, figure)
@@ -53,15 +52,25 @@ def subjects(measured, counted):
     return text
 
 
+def lost_words(name, taken):
+    """An item of a list where a lane was left out, given up, or has lost slices."""
+    lost = taken.get("lost", [])
+    if taken["failed"] and not lost:
+        return [f"* {name}: {taken['failed']}"]
+    given_up = ", then it was given up" if taken["failed"] else ""
+    return [f"* {name}: {len(lost)} slices lost{given_up}; the last: {lost[-1]}"] if lost else []
+
+
 def memory(figures):
     """The table of `bench/memory`."""
     counts = figures["counts"]
     head = ["connections", "subject", "none", *(number(count) for count in counts), "KiB a connection", "beside bare"]
     lines, floor = [], {}
     for kind, subject, taken in figures["rows"]:
-        floor.setdefault(kind, taken)
+        if not subject.startswith("Portcullis"):
+            floor[kind] = taken
         each = (taken[-1] - taken[0]) * 1024 / counts[-1]
-        beside = " / ".join(f"{mib / bare:.2f}" for mib, bare in zip(taken[1:], floor[kind][1:]))
+        beside = " / ".join(f"{mib / bare:.2f}" for mib, bare in zip(taken[1:], floor.get(kind, [])[1:]))
         own = subject.startswith("Portcullis")
         lines.append([
             kind, f"**{subject}**" if own else subject, *(number(mib, 1) for mib in taken), number(each, 1),
@@ -104,9 +113,8 @@ def scale(what, figures):
         if taken["slices"]:
             cells = [number(value("cpu"), 1), number(load.ratio(taken["slices"]), 2), number(value("rate"))]
             lines.append([number(int(size)), *cells])
-        if taken["failed"]:
-            lines.append([number(int(size)), taken["failed"].splitlines()[0], "", ""])
-    return rows([what, "CPU µs/req", beside, "req/s"], lines)
+    failures = [word for size, taken in figures.items() for word in lost_words(f"{int(size):,} {what}", taken)]
+    return rows([what, "CPU µs/req", beside, "req/s"], lines) + "".join(f"\n{word}" for word in failures) + "\n"
 
 
 def origin_words(of):
