@@ -12,7 +12,7 @@ ROUTES = [
     ("leased", "required", ["leased"]),
     ("full", "required", ["wide"]),
     ("limited", "required", ["spent"]),
-    ("limited-leased", "required", ["spent-leased"]),
+    ("denied", "required", ["spent-leased"]),
 ]
 BY_USER = {"algorithm": "sliding_window", "window": "1m", "key": "user", "limit": 1_000_000_000}
 
@@ -65,7 +65,14 @@ class Gateway:
     def write(self, folder):
         """Writes the configuration; returns its file."""
         self.config["database"] = {"url": f"sqlite:{folder}/people-{self.port}.db"}
-        # JSON is YAML.
-        file = folder / f"portcullis-{self.port}.yaml"
+        # JSON is YAML. The gateway watches its folder: nothing else is written there.
+        file = config_folder(folder) / f"portcullis-{self.port}.yaml"
         file.write_text(json.dumps(self.config, indent=2))
         return file
+
+
+def config_folder(folder):
+    """Where the gateway's files are; logs are written elsewhere, for it watches this folder."""
+    made = folder / "config"
+    made.mkdir(exist_ok=True)
+    return made

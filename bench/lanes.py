@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import people
-from gateway import Gateway
+from gateway import Gateway, config_folder
 from load import FLOOR, Lane, run_wrk, words, wrk
 from processes import Unavailable
 
@@ -107,11 +107,11 @@ class Starting:
             return Lane(name, gateway.tls_port, "/known", process, self.tokens, self.redis, tls=True, floor=floor)
         if name in SIGNED.values():
             algorithm = next(each for each, lane in SIGNED.items() if lane == name)
-            issuer = self.once("issuer", lambda: people.Issuer(self.bench.folder))
+            issuer = self.once("issuer", lambda: people.Issuer(config_folder(self.bench.folder)))
             tokens = self.once("signed", lambda: issuer.sign(self.tokens))[algorithm]
             return Lane(name, port, "/known", process, tokens, self.redis)
         path = {
-            KNOWN: "/known", LEASED: "/leased", EXACT: "/full", DENIED: "/limited", DENIED_LEASED: "/limited-leased",
+            KNOWN: "/known", LEASED: "/leased", EXACT: "/full", DENIED: "/limited", DENIED_LEASED: "/denied",
         }[name]
         lane = Lane(name, port, path, process, self.tokens, self.redis, refused=name in (DENIED, DENIED_LEASED))
         if name in (LEASED, DENIED_LEASED):
@@ -131,7 +131,7 @@ class Starting:
         return gateway, self.bench.start_gateway(gateway)
 
     def have_issuer(self):
-        return self.once("issuer", lambda: people.Issuer(self.bench.folder)).settings
+        return self.once("issuer", lambda: people.Issuer(config_folder(self.bench.folder))).settings
 
     def store(self):
         return f"redis://127.0.0.1:{self.redis_port}"

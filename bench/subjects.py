@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import people
 from builds import Binaries, arguments as common_arguments, words as build_words  # noqa: F401
-from gateway import Gateway  # noqa: F401
+from gateway import Gateway, config_folder
 from processes import (  # noqa: F401
     PATIENCE, ROOT, Pinning, Process, Processes, Unavailable, allow_files, connections_allowed,
     free_port, missing, need, need_cores, pinned,
@@ -185,7 +185,8 @@ class Bench(Processes):
         absent = missing("openssl")
         if absent:
             raise Unavailable(absent[0])
-        cert, key = self.folder / "cert.pem", self.folder / "key.pem"
+        folder = config_folder(self.folder)
+        cert, key = folder / "cert.pem", folder / "key.pem"
         if not cert.exists():
             subprocess.run(
                 ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",

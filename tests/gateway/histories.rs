@@ -1,7 +1,9 @@
-//! What clients of two gateways see while Redis and the network fail, written down and checked for an
-//! order in which one gateway could have done it. The Redis loses no write that it has confirmed.
+//! What clients of four gateways see while Redis, clocks and the network fail, written down and checked
+//! for an order in which one gateway could have done it. The Redis loses no write that it has confirmed.
 //!
 //! `PORTCULLIS_ROUNDS` says how often all faults are gone through: once without it.
+
+mod faults;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,7 +12,9 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use serde_json::json;
 
+use self::faults::Fault;
 use crate::support::client::{Request, Response};
+use crate::support::clock::Clock;
 use crate::support::config::Config;
 use crate::support::cuttable::Cuttable;
 use crate::support::gateway::{Gateway, SignedIn};
@@ -18,38 +22,17 @@ use crate::support::history::{Deed, Event, is_linearizable};
 use crate::support::redis::Redis;
 use crate::support::tokens;
 use crate::support::upstream::Upstream;
-use crate::support::wait::within;
+use crate::support::wait::{Over, within};
 
 /// A request is answered within so long, whatever fails.
 const DEADLINE: Duration = Duration::from_secs(1);
-/// How long a fault lasts, and how long its end is watched.
-const FAULT: Duration = Duration::from_millis(900);
+/// How long the end of a fault is watched.
 const AFTERWARDS: Duration = Duration::from_millis(700);
+/// How many gateways there are. Half of them are behind a line of their own.
+const FLEET: usize = 4;
 /// How many sessions there are at a time.
 const ALIVE: usize = 8;
 const EMAIL: &str = "alice@example.com";
-
-/// What goes wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Fault {
-    None,
-    Stop,
-    Kill,
-    Pause,
-    Cut,
-    Slow,
-    ScriptFlush,
-}
-
-const FAULTS: [Fault; 7] = [
-    Fault::None,
-    Fault::Stop,
-    Fault::Kill,
-    Fault::Pause,
-    Fault::Cut,
-    Fault::Slow,
-    Fault::ScriptFlush,
-];
 
 /// A credential of a session, and all that clients saw of it.
 struct Subject {
@@ -64,15 +47,17 @@ struct Subject {
 struct Seen {
     statuses: BTreeMap<u16, usize>,
     longest: Duration,
-    /// From the end of the fault until both gateways served again.
+    /// From the end of the fault until every gateway served again.
     normal: Duration,
 }
 
 struct Scene {
     // Fields go in this order: the gateways before what they use.
-    gateways: [Gateway; 2],
+    gateways: [Gateway; FLEET],
     line: Cuttable,
     redis: Mutex<Redis>,
+    /// That of the first gateway, and that of Redis.
+    clocks: [Clock; 2],
     subjects: Mutex<Vec<std::sync::Arc<Subject>>>,
     over: AtomicBool,
     turn: AtomicU64,
@@ -101,28 +86,34 @@ impl Subject {
 }
 
 fn scene() -> Scene {
-    let redis = Redis::keeping();
+    let clocks = [Clock::start(), Clock::start()];
+    let redis = Redis::keeping_by(&clocks[1]);
     let upstream = Upstream::start();
     let line = Cuttable::before(redis.address);
-    let config = || {
+    let config = |store| {
         Config::new(upstream.address)
+            .store(&format!("redis://{store}"))
             .set("/sessions/max_per_user", json!(10_000))
             .set(
                 "/identity/builtin/sign_in_limits/attempts_per_address",
                 json!({ "limit": 100_000, "window": "1m" }),
             )
     };
-    let one = config().store(&redis.url());
-    let database = one.file["database"]["url"].clone();
-    let two = config()
-        .store(&format!("redis://{}", line.address))
-        .set("/database/url", database);
-    let gateways = [Gateway::start(one), Gateway::start(two)];
+    let first = config(redis.address).clock(&clocks[0]);
+    let database = first.file["database"]["url"].clone();
+    let other = |store| Gateway::start(config(store).set("/database/url", database.clone()));
+    let gateways = [
+        Gateway::start(first),
+        other(redis.address),
+        other(line.address),
+        other(line.address),
+    ];
     gateways[0].register(EMAIL);
     Scene {
         gateways,
         line,
         redis: Mutex::new(redis),
+        clocks,
         subjects: Mutex::default(),
         over: AtomicBool::new(false),
         turn: AtomicU64::new(0),
@@ -144,10 +135,10 @@ impl Scene {
                 let subjects = self.subjects.lock();
                 let latest = subjects.len().saturating_sub(2 * ALIVE);
                 let recent = &subjects[latest..];
-                recent.get(turn / 2 % recent.len().max(1)).cloned()
+                recent.get(turn / FLEET % recent.len().max(1)).cloned()
             };
             if let Some(subject) = subject {
-                self.ask(&subject, turn % 2);
+                self.ask(&subject, turn % FLEET);
             }
             std::thread::sleep(Duration::from_millis(4));
         }
@@ -183,7 +174,7 @@ impl Scene {
     fn come_and_go(&self) {
         while !self.over.load(Ordering::SeqCst) {
             let turn = self.turn();
-            self.sign_in(turn / 2 % 2, turn.is_multiple_of(3));
+            self.sign_in(turn / 2 % FLEET, turn.is_multiple_of(3));
             let oldest = {
                 let subjects = self.subjects.lock();
                 let alive = |it: &&std::sync::Arc<Subject>| !it.ended.load(Ordering::SeqCst);
@@ -218,7 +209,7 @@ impl Scene {
     /// it is done, or not at all.
     fn end(&self, subject: &Subject, turn: usize) {
         for attempt in 0..4 {
-            let gateway = (turn + attempt) % 2;
+            let gateway = (turn + attempt) % FLEET;
             let called = Instant::now();
             let done = if subject.by_token {
                 self.set(subject)
@@ -267,38 +258,7 @@ impl Scene {
 
     fn suffer(&self, fault: Fault) {
         *self.fault.lock() = fault;
-        match fault {
-            Fault::None => std::thread::sleep(FAULT),
-            Fault::Stop => {
-                self.redis.lock().stop();
-                std::thread::sleep(FAULT);
-                self.redis.lock().cont();
-            }
-            Fault::Kill => {
-                let mut redis = self.redis.lock();
-                redis.kill();
-                std::thread::sleep(FAULT);
-                redis.restart();
-            }
-            Fault::Pause => {
-                let millis = FAULT.as_millis().to_string();
-                self.redis.lock().command(&["CLIENT", "PAUSE", &millis]);
-                std::thread::sleep(FAULT);
-            }
-            Fault::Cut => {
-                self.line.cut();
-                std::thread::sleep(FAULT);
-                self.line.restore();
-            }
-            Fault::Slow => {
-                self.line.delay(Duration::from_millis(40));
-                std::thread::sleep(FAULT);
-                self.line.restore();
-            }
-            Fault::ScriptFlush => {
-                self.redis.lock().command(&["SCRIPT", "FLUSH"]);
-            }
-        }
+        fault.happens(self);
         let ended = Instant::now();
         for gateway in &self.gateways {
             within(Duration::from_secs(5), "normal again", || {
@@ -315,6 +275,17 @@ impl Scene {
         let seen = seen.entry(fault).or_default();
         seen.normal = seen.normal.max(normal);
     }
+
+    /// Whoever signed in and was not ended is signed in everywhere.
+    fn has_lost_nothing(&self) {
+        let subjects = self.subjects.lock();
+        let alive = |it: &&std::sync::Arc<Subject>| !it.ended.load(Ordering::SeqCst);
+        for subject in subjects.iter().filter(alive) {
+            for gateway in &self.gateways {
+                gateway.ask(&subject.request()).ok();
+            }
+        }
+    }
 }
 
 #[test]
@@ -323,20 +294,21 @@ fn no_client_sees_what_one_gateway_could_not_have_done() {
     let rounds: usize = rounds.and_then(|it| it.parse().ok()).unwrap_or(1);
     let scene = scene();
     std::thread::scope(|scope| {
+        let _over = Over(&scene.over);
         let mut clients = Vec::new();
         for _ in 0..3 {
             clients.push(scope.spawn(|| scene.ask_on()));
         }
         clients.push(scope.spawn(|| scene.come_and_go()));
         for _ in 0..rounds {
-            for fault in FAULTS {
+            for fault in Fault::ALL {
                 scene.suffer(fault);
                 std::thread::sleep(AFTERWARDS);
                 assert!(clients.iter().all(|it| !it.is_finished()), "{fault:?}");
             }
         }
-        scene.over.store(true, Ordering::SeqCst);
     });
+    scene.has_lost_nothing();
     let subjects = scene.subjects.lock();
     let (mut answers, mut refused) = (0, 0);
     for subject in subjects.iter() {
@@ -345,7 +317,7 @@ fn no_client_sees_what_one_gateway_could_not_have_done() {
         answers += of(Deed::Accepted);
         refused += of(Deed::Refused);
         assert!(
-            is_linearizable(&events, 2),
+            is_linearizable(&events, FLEET),
             "{}: {events:#?}",
             subject.who.session
         );

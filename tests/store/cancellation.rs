@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis::routing::Require;
-use portcullis::session::OnLimit;
+use portcullis::session::{OnLimit, Session};
 use portcullis::store::{Found, Inquiry};
 
 use crate::server::Server;
-use crate::support::{IDLE, inquiry, redis, session};
+use crate::support::{IDLE, engines, inquiry, redis, session};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_answer_belongs_to_its_question_whoever_gives_up() {
@@ -61,4 +61,38 @@ async fn every_answer_belongs_to_its_question_whoever_gives_up() {
         answered > 100 && answered < 20_000,
         "{answered} of 20000 were answered"
     );
+}
+
+/// A sign-in takes steps. Wherever it breaks off, nobody stays alive whom the user's index does not count.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sign_in_that_is_given_up_leaves_no_session_beyond_the_number() {
+    const MOST: usize = 3;
+    let (_server, stores) = engines().await;
+    for store in stores {
+        let begun = store.now().await.unwrap();
+        let (mut made, mut broken_off) = (Vec::new(), 0);
+        let create = async |one: &Session| {
+            let most = u32::try_from(MOST).unwrap();
+            store
+                .create_session(one, None, most, OnLimit::EvictOldest, IDLE)
+                .await
+        };
+        for n in 0..300 {
+            let one = session("ann", begun + n);
+            let patience = Duration::from_micros(rand::random_range(0..1500));
+            let outcome = tokio::time::timeout(patience, create(&one)).await;
+            broken_off += usize::from(outcome.is_err());
+            made.push(one.id);
+        }
+        // One that is not given up mends what was left.
+        let last = session("ann", begun + 1000);
+        create(&last).await.unwrap();
+        made.push(last.id);
+        let mut alive = 0;
+        for id in made {
+            let entry = store.session(id).await.unwrap();
+            alive += usize::from(entry.is_some_and(|entry| entry.session.ended.is_none()));
+        }
+        assert!(alive <= MOST, "{alive} with {broken_off} broken off");
+    }
 }

@@ -9,25 +9,13 @@ use portcullis::store::{Store, StoreError, Use};
 
 use crate::captured::Captured;
 use crate::server::Server;
-use crate::support::{IDLE, address, log, metrics, open, redis, session};
+use crate::support::{IDLE, address, log, metrics, open, redis, session, within};
 
 const TIMEOUT: Duration = Duration::from_millis(100);
 
-async fn until(what: &str, patience: Duration, mut holds: impl AsyncFnMut() -> bool) -> Duration {
-    let started = Instant::now();
-    while !holds().await {
-        assert!(
-            started.elapsed() < patience,
-            "not within {patience:?}: {what}"
-        );
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    started.elapsed()
-}
-
 /// Asks until the store is found to be down, at which it must fail without waiting.
 async fn until_down(store: &Store) -> Duration {
-    let noticed = until("noticed", Duration::from_millis(700), async || {
+    let noticed = within(Duration::from_millis(700), "noticed", async || {
         let asked = Instant::now();
         let answer = store.now().await;
         assert!(answer.is_err());
@@ -65,7 +53,7 @@ async fn a_hung_server_is_noticed_and_used_again() {
     assert_eq!(metrics.store_up.get(), 0);
     tokio::time::sleep(Duration::from_millis(700)).await;
     server.signal("CONT");
-    let back = until("back", Duration::from_secs(2), async || {
+    let back = within(Duration::from_secs(2), "back", async || {
         store.now().await.is_ok()
     })
     .await;
@@ -80,7 +68,7 @@ async fn a_dead_server_fails_at_once_and_is_used_when_it_is_back() {
     let port = server.kill();
     until_down(&store).await;
     let _server = Server::start_on(port, &[]);
-    let back = until("back", Duration::from_secs(2), async || {
+    let back = within(Duration::from_secs(2), "back", async || {
         store.charge(&[log("l", 1000)]).await.is_ok()
     });
     let back = back.await;
@@ -151,7 +139,7 @@ async fn a_wrong_password_is_a_refusal_and_stays_out_of_the_log() {
             ..address(server.port)
         };
         let store = open(Engine::Redis(address), TIMEOUT, metrics()).link();
-        until("refused", Duration::from_secs(3), async || {
+        within(Duration::from_secs(3), "refused", async || {
             store.now().await == Err(error)
         })
         .await;
@@ -213,11 +201,11 @@ async fn a_replica_is_not_used_until_it_is_a_master_again() {
         store.charge(&[log("l", 9)]).await,
         Err(StoreError::Unreachable)
     );
-    until("down", Duration::from_secs(1), async || !store.up()).await;
+    within(Duration::from_secs(1), "down", async || !store.up()).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(!store.up());
     role(&mut client, "NO", "ONE").await;
-    let back = until("up", Duration::from_secs(2), async || {
+    let back = within(Duration::from_secs(2), "up", async || {
         store.charge(&[log("l", 9)]).await.is_ok()
     });
     assert!(back.await < Duration::from_millis(600));

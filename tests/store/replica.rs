@@ -11,7 +11,7 @@ use portcullis::store::{Findings, Found, Inquiry, Revocation, Store, Use, person
 use redis::aio::MultiplexedConnection;
 
 use crate::server::Server;
-use crate::support::{IDLE, PREFIX, address, inquiry, log, metrics, open, session};
+use crate::support::{IDLE, PREFIX, address, inquiry, log, metrics, open, session, within};
 
 /// The second that is promised is for all of a gateway; this is for the store's part of it.
 const SOON: Duration = Duration::from_millis(500);
@@ -35,9 +35,11 @@ impl Gateway {
     }
 
     async fn is_sure(&self, wanted: bool) {
-        until("the replica is sure, or is not", || {
-            self.store.replica().is_sure() == wanted
-        })
+        within(
+            Duration::from_secs(5),
+            "the replica is sure, or is not",
+            async || self.store.replica().is_sure() == wanted,
+        )
         .await;
     }
 
@@ -78,14 +80,6 @@ impl Gateway {
             assert!(start.elapsed() < SOON, "still alive");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-    }
-}
-
-async fn until(what: &str, holds: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(5), "{what}");
-        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
@@ -155,6 +149,39 @@ async fn limits_are_asked_even_where_the_session_is_known_and_by_its_roles() {
     assert_eq!(ask(&anything).await, [("l".to_owned(), true)]);
     assert_eq!(ask(&anything).await, [("l".to_owned(), true)]);
     assert_eq!(ask(&anything).await, [("l".to_owned(), false)]);
+}
+
+#[tokio::test]
+async fn a_token_that_is_only_ever_refused_by_a_limit_is_asked_about_once() {
+    let (_server, _client, one, _) = two().await;
+    let ann = one.sign_in("ann").await;
+    let anything = Require::default();
+    let mut spent = (*log("spent", 1).limit).clone();
+    spent.leased = true;
+    let limits = [crate::support::charge(spent)];
+    let refused = async |key: &str, person: &str| {
+        let asked = Inquiry {
+            session: Some(ann.id),
+            known: one.store.replica().session(ann.id),
+            blacklist_key: Some(key),
+            cut_off_of: Some(person_hash(person)),
+            ..inquiry(&[], &anything, &limits)
+        };
+        let findings = one.store.decide(&asked, IDLE).await.unwrap();
+        findings.decisions.iter().any(|decision| decision.refuses())
+    };
+    assert!(!refused("jti-1", "ann").await);
+    for (key, person) in [("jti-1", "ann"), ("jti-2", "bob")] {
+        refused(key, person).await;
+        let asked = one.asked();
+        for _ in 0..20 {
+            assert!(refused(key, person).await);
+        }
+        assert_eq!(one.asked(), asked, "{key} {person}");
+    }
+    let ten = Duration::from_secs(10);
+    one.store.blacklist("jti-2", ten).await.unwrap();
+    assert!(one.decide(Some(ann.id), Some("jti-2")).await.blacklisted);
 }
 
 #[tokio::test]

@@ -155,10 +155,22 @@ pub(crate) fn inquiry<'a>(
 }
 
 /// Waits until something holds; tells how long that took.
-pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) -> Duration {
+pub(crate) async fn eventually(what: &str, holds: impl AsyncFnMut() -> bool) -> Duration {
+    within(Duration::from_secs(20), what, holds).await
+}
+
+/// As [`eventually`], with a deadline that is part of the promise under test.
+pub(crate) async fn within(
+    deadline: Duration,
+    what: &str,
+    mut holds: impl AsyncFnMut() -> bool,
+) -> Duration {
     let started = Instant::now();
     while !holds().await {
-        assert!(started.elapsed() < Duration::from_secs(20), "{what}");
+        assert!(
+            started.elapsed() < deadline,
+            "not within {deadline:?}: {what}"
+        );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     started.elapsed()

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::clock::{Clock, Environment};
 use super::{ports, postgres};
 
 pub const SECRET: &str = "an-hmac-secret-for-tests-only-0123456789";
@@ -14,6 +15,7 @@ pub const ADMIN_TOKEN: &str = "an-admin-token-for-tests-only";
 /// The file of one gateway, in a folder of its own.
 pub struct Config {
     pub file: Value,
+    pub environment: Environment,
     folder: TempDir,
 }
 
@@ -38,7 +40,11 @@ impl Config {
                 { "name": "public", "match": { "prefix": "/public" }, "auth": "none", "upstream": "echo" },
             ],
         });
-        Config { file, folder }
+        Config {
+            file,
+            environment: Environment::new(),
+            folder,
+        }
     }
 
     /// Sets what a JSON pointer names, making the objects on the way.
@@ -84,6 +90,12 @@ impl Config {
 
     pub fn store(self, url: &str) -> Config {
         self.set("/store/url", json!(url))
+    }
+
+    /// Goes by another clock than the machine's.
+    pub fn clock(mut self, clock: &Clock) -> Config {
+        self.environment = clock.environment();
+        self
     }
 
     /// Users in a PostgreSQL database, at the server's address or that of something before it.

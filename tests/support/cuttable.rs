@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 pub struct Cuttable {
     pub address: SocketAddr,
@@ -19,6 +19,8 @@ struct State {
     delay: AtomicU64,
     /// What is not let through: nothing where it is empty.
     wire: Mutex<Vec<u8>>,
+    held: Mutex<bool>,
+    let_go: Condvar,
     open: Mutex<Vec<TcpStream>>,
 }
 
@@ -57,8 +59,16 @@ impl Cuttable {
         *self.state.wire.lock() = bytes.to_vec();
     }
 
-    /// Takes connections again, without delay.
+    /// Lets nothing through and says so to nobody, as a network that is parted: what was sent arrives
+    /// when it is restored.
+    pub fn hold(&self) {
+        *self.state.held.lock() = true;
+    }
+
+    /// Takes connections again, without delay, and lets go of what was held.
     pub fn restore(&self) {
+        *self.state.held.lock() = false;
+        self.state.let_go.notify_all();
         self.state.delay.store(0, Ordering::SeqCst);
         self.state.wire.lock().clear();
         self.state.cut.store(false, Ordering::SeqCst);
@@ -80,6 +90,10 @@ impl State {
         }
     }
 
+    fn await_passage(&self) {
+        self.let_go.wait_while(&mut self.held.lock(), |held| *held);
+    }
+
     fn trips(&self, piece: &[u8]) -> bool {
         let wire = self.wire.lock();
         !wire.is_empty() && piece.windows(wire.len()).any(|part| part == *wire)
@@ -91,6 +105,7 @@ fn pump(mut from: TcpStream, mut to: TcpStream, state: &State) {
     while let Ok(count @ 1..) = from.read(&mut buffer) {
         let delay = state.delay.load(Ordering::SeqCst);
         std::thread::sleep(Duration::from_millis(delay));
+        state.await_passage();
         if state.trips(&buffer[..count]) {
             state.cut();
         }

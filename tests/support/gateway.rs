@@ -103,6 +103,7 @@ impl Gateway {
     pub fn try_login(&self, email: &str) -> Option<SignedIn> {
         let body = json!({ "email": email, "password": PASSWORD, "session_token": true });
         let answer = self.ask(&Request::post("/api/v1/auth/login").json(&body));
+        assert_ne!(answer.status, 500, "{}", answer.text());
         (answer.status == 200).then(|| SignedIn::read(&answer))
     }
 
@@ -208,6 +209,7 @@ fn serve(config: &Config, file: &Path, arguments: &[&str]) -> Child {
         .args(["run", "--config", file.to_str().unwrap()])
         .args(["--log-format", "json"])
         .args(arguments)
+        .envs(config.environment.iter().cloned())
         .current_dir(config.folder())
         .stdin(Stdio::null())
         .stdout(output("stdout"))

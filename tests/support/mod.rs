@@ -4,6 +4,7 @@
 pub mod backend;
 pub mod browser;
 pub mod client;
+pub mod clock;
 pub mod commands;
 pub mod config;
 pub mod cuttable;

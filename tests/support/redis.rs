@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
+use super::clock::{Clock, Environment};
 use super::gateway::signal;
 use super::ports;
 use super::wait::eventually;
@@ -14,28 +15,35 @@ pub struct Redis {
     child: Child,
     folder: TempDir,
     keeps: bool,
+    environment: Environment,
 }
 
 impl Redis {
     /// Starts one that keeps nothing on disk.
     pub fn start() -> Redis {
-        Redis::open(false)
+        Redis::open(false, Environment::new())
     }
 
     /// Starts one that keeps every write on disk before it answers.
     pub fn keeping() -> Redis {
-        Redis::open(true)
+        Redis::open(true, Environment::new())
     }
 
-    fn open(keeps: bool) -> Redis {
+    /// The same, by another clock than the machine's.
+    pub fn keeping_by(clock: &Clock) -> Redis {
+        Redis::open(true, clock.environment())
+    }
+
+    fn open(keeps: bool, environment: Environment) -> Redis {
         let folder = tempfile::tempdir().unwrap();
         let address = ports::free();
-        let child = serve(address, &folder, keeps);
+        let child = serve(address, &folder, keeps, &environment);
         let redis = Redis {
             address,
             child,
             folder,
             keeps,
+            environment,
         };
         redis.await_pong();
         redis
@@ -101,7 +109,7 @@ impl Redis {
 
     /// Starts it again where it was, with what it kept.
     pub fn restart(&mut self) {
-        self.child = serve(self.address, &self.folder, self.keeps);
+        self.child = serve(self.address, &self.folder, self.keeps, &self.environment);
         self.await_pong();
     }
 
@@ -119,12 +127,13 @@ impl Drop for Redis {
     }
 }
 
-fn serve(address: SocketAddr, folder: &TempDir, keeps: bool) -> Child {
+fn serve(address: SocketAddr, folder: &TempDir, keeps: bool, environment: &Environment) -> Child {
     let keep = if keeps { "yes" } else { "no" };
     Command::new("redis-server")
         .args(["--port", &address.port().to_string(), "--bind", "127.0.0.1"])
         .args(["--save", "", "--appendonly", keep])
         .args(["--appendfsync", "always"])
+        .envs(environment.iter().cloned())
         .arg("--dir")
         .arg(folder.path())
         .stdout(Stdio::null())

@@ -1,9 +1,20 @@
 //! Waiting for something to become true.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a machine under load may take for what is quick on an idle one.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Says that it is over when it goes, also in the middle of a failure: threads that go on until then
+/// would otherwise be waited for for ever.
+pub struct Over<'a>(pub &'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
 
 /// Polls until `look` finds something, or fails the test naming what was awaited.
 pub fn eventually<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {

@@ -10,7 +10,7 @@ use super::super::{Created, Grant, StoreError};
 use super::index::{session_ids, with_ages};
 use super::scripts::Call;
 use super::sessions::{ALIVE, ENDED_NOW, MISSING, ending};
-use super::{Redis, activity, fault, names, record};
+use super::{Redis, activity, fault, names, read, record};
 use crate::session::{EndReason, Millis, OnLimit, Session, SessionId};
 
 /// How long a session stays tellable after its end, in milliseconds.
@@ -20,13 +20,8 @@ const ABANDONED_AFTER: Millis = 10_000;
 
 /// What `sign_in.lua` did.
 enum Entered {
-    In {
-        victims: Vec<SessionId>,
-        forgotten: Vec<SessionId>,
-    },
-    Rejected {
-        alive: Vec<(SessionId, Millis)>,
-    },
+    In { victims: Vec<SessionId> },
+    Rejected { alive: Vec<(SessionId, Millis)> },
 }
 
 impl Redis {
@@ -54,7 +49,7 @@ impl Redis {
             }
             entered = self.enter(session, max, on_limit).await?;
         }
-        let Entered::In { victims, forgotten } = entered else {
+        let Entered::In { victims } = entered else {
             return Ok(Created::LimitReached);
         };
         let evictions = || {
@@ -84,7 +79,8 @@ impl Redis {
             self.retire(&session.user, &[session.id]).await?;
             return Err(error);
         }
-        self.forget(&forgotten).await?;
+        // They were in the index until now: had this broken off, the next sign-in would have found them.
+        self.retire(&session.user, &victims).await?;
         Ok(Created::Created {
             evicted: evicted.clone(),
         })
@@ -105,18 +101,15 @@ impl Redis {
             .arg(session.expires_at)
             .arg(max)
             .arg(u8::from(on_limit == OnLimit::Reject));
-        let Value::Array(parts) = self.run(call).await? else {
-            return Err(StoreError::Malformed);
-        };
-        match <[Value; 3]>::try_from(parts) {
-            Ok([_, victims, forgotten]) => Ok(Entered::In {
-                victims: session_ids(victims)?,
-                forgotten: session_ids(forgotten)?,
-            }),
-            Err(mut parts) => Ok(Entered::Rejected {
-                alive: with_ages(parts.pop().ok_or(StoreError::Malformed)?)?,
-            }),
-        }
+        let (entered, told): (u8, Value) = read(self.run(call).await?)?;
+        Ok(match entered {
+            1 => Entered::In {
+                victims: session_ids(told)?,
+            },
+            _ => Entered::Rejected {
+                alive: with_ages(told)?,
+            },
+        })
     }
 
     /// Takes those off the index that are over: idle for too long, ended where the index could not

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use super::super::{Findings, Found, Inquiry, Item, PersonHash};
 use super::guard::Before;
 use super::{Noted, Replica};
+use crate::limits::Decision;
 use crate::session::SessionId;
 
 /// The state of things before the store was asked an inquiry.
@@ -40,18 +41,16 @@ impl Replica {
         if let (Some(before), Some(id)) = (asking.session, inquiry.session) {
             self.note_session(id, &findings.session, before);
         }
-        // Where a limit refused first, nothing was looked up.
-        if inquiry.session.is_some() && findings.session == Found::NotAsked {
+        // Where one of the first limits refused, nothing was looked up. One that refuses after that takes
+        // nothing away: who is refused is who was found, and shall not be asked about again and again.
+        let mut first = findings.decisions.iter().take(inquiry.before.len());
+        if first.any(Decision::refuses) {
             return;
         }
-        if let (Some(before), Some(key)) = (asking.token, inquiry.blacklist_key)
-            && !findings.decisions.iter().any(|decision| decision.refuses())
-        {
+        if let (Some(before), Some(key)) = (asking.token, inquiry.blacklist_key) {
             self.note_token(key, findings.blacklisted, before);
         }
-        if let (Some(before), Some(person)) = (asking.person, inquiry.cut_off_of)
-            && !findings.decisions.iter().any(|decision| decision.refuses())
-        {
+        if let (Some(before), Some(person)) = (asking.person, inquiry.cut_off_of) {
             self.note_person(person, findings.cut_off, before);
         }
     }

@@ -1,0 +1,198 @@
+"""What is counted of a gateway while it is asked: system calls, instructions, commands to Redis."""
+
+import collections
+import re
+import selectors
+import socket
+import subprocess
+import time
+
+# Longer than this between two answers is no measurement any more.
+PATIENCE = 60
+# The pace of the slow half of a measurement. Lines of the access log gather for 20 ms, so at this
+# pace the log's thread wakes as often as under full load.
+TRICKLE = 0.005
+
+
+class Broken(Exception):
+    """An answer was another one than the lane is about: this round counts for nothing."""
+
+
+class Clients:
+    """Keep-alive connections that all ask for the same thing."""
+
+    def __init__(self, port, path, token, expected, connections):
+        credential = f"Authorization: Bearer {token}\r\n" if token else ""
+        self.request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{credential}\r\n".encode()
+        self.expected = f"HTTP/1.1 {expected} ".encode()
+        self.address, self.sockets = ("127.0.0.1", port), [None] * connections
+        self.connect()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def connect(self):
+        """Opens every connection anew."""
+        self.close()
+        self.sockets = [socket.create_connection(self.address, PATIENCE) for _ in self.sockets]
+
+    def close(self):
+        for one in filter(None, self.sockets):
+            one.close()
+
+    def ask(self, total):
+        """Asks so often in all, each connection as soon as it has its answer; returns the seconds."""
+        began = time.monotonic()
+        with selectors.DefaultSelector() as ready:
+            for one in self.sockets[:total]:
+                ready.register(one, selectors.EVENT_READ)
+                one.sendall(self.request)
+            left = total - len(self.sockets)
+            while ready.get_map():
+                events = ready.select(PATIENCE)
+                if not events:
+                    raise Broken("no answer")
+                for key, _ in events:
+                    self.take_answer(key.fileobj)
+                    if left > 0:
+                        left -= 1
+                        key.fileobj.sendall(self.request)
+                    else:
+                        ready.unregister(key.fileobj)
+        return time.monotonic() - began
+
+    def trickle(self, seconds):
+        """Asks now and then for so long; returns how often."""
+        began, asked = time.monotonic(), 0
+        while (now := time.monotonic()) < began + seconds:
+            self.sockets[0].sendall(self.request)
+            self.take_answer(self.sockets[0])
+            asked += 1
+            time.sleep(max(0, TRICKLE - (time.monotonic() - now)))
+        return asked
+
+    def take_answer(self, one):
+        answer = self.receive(one)
+        while b"\r\n\r\n" not in answer:
+            answer += self.receive(one)
+        head, _, body = answer.partition(b"\r\n\r\n")
+        if not head.startswith(self.expected):
+            raise Broken(head.decode(errors="replace") + "\n" + body.decode(errors="replace"))
+        left = int(re.search(rb"(?i)\ncontent-length: (\d+)", head)[1]) - len(body)
+        while left > 0:
+            left -= len(self.receive(one))
+
+    def receive(self, one):
+        try:
+            piece = one.recv(65536)
+        except OSError as error:
+            raise Broken(str(error)) from error
+        if not piece:
+            raise Broken("the connection was closed")
+        return piece
+
+
+class Traced:
+    """Binaries under strace; counts system calls by name."""
+
+    figure = "syscalls"
+
+    def __init__(self, binaries, folder):
+        self.trace = folder / "trace"
+        # -D: the tracer is the child, so the process that is started is the gateway itself.
+        command = ["strace", "-D", "-f", "-qq", "-s", "0", "-e", "signal=none", "-o", self.trace]
+        self.portcullis, self.examples = wrapped(binaries, folder / "traced", command)
+
+    def attach(self, process):
+        self.start()
+
+    def start(self):
+        self.began = self.trace.stat().st_size
+
+    def take(self):
+        return sum(self.by_name().values())
+
+    def by_name(self):
+        """Calls since the start. What a call was resumed with after another thread's is no second one."""
+        with open(self.trace, "rb") as trace:
+            trace.seek(self.began)
+            text = trace.read().decode(errors="replace")
+        return collections.Counter(re.findall(r"^\d+ +(\w+)\(", text, re.MULTILINE))
+
+
+class Counted:
+    """Binaries under callgrind; counts instructions in user space."""
+
+    figure = "instructions"
+    # Pingora moves a future of 8.7 KB once a request; without this each byte of such a move counts.
+    TUNABLES = "GLIBC_TUNABLES=glibc.cpu.x86_rep_movsb_threshold=1000000000"
+
+    def __init__(self, binaries, folder):
+        self.folder = folder
+        # The pipes by which it is told things lie in the folder, so that a killed one leaves none.
+        self.prefix = f"--vgdb-prefix={folder}/vgdb"
+        # Valgrind runs one thread at a time. Without taking fair turns a busy one keeps those of the
+        # background waiting for seconds, and what a gateway remembers is no longer sure.
+        command = [
+            "env", self.TUNABLES, "valgrind", "--quiet", "--tool=callgrind", "--fair-sched=yes", "--instr-atstart=no",
+            f"--callgrind-out-file={folder}/callgrind.%p", self.prefix,
+        ]
+        self.portcullis, self.examples = wrapped(binaries, folder / "counted", command)
+
+    def attach(self, process):
+        self.pid = process.child.pid
+        self.tell("instrumentation", "on")
+
+    def start(self):
+        self.tell("zero")
+
+    def take(self):
+        return int(re.search(r"^(?:totals|summary): (\d+)", self.dump().read_text(), re.MULTILINE)[1])
+
+    def dump(self):
+        """The file of what was counted since the start."""
+        before = set(self.folder.glob("callgrind.*"))
+        self.tell("dump")
+        return (set(self.folder.glob("callgrind.*")) - before).pop()
+
+    def tell(self, *words):
+        command = ["vgdb", f"--pid={self.pid}", self.prefix, " ".join(words)]
+        subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
+
+
+def wrapped(binaries, folder, command):
+    """Scripts of the binaries' names that run them by a command; each becomes what it runs."""
+    examples = folder / "examples"
+    examples.mkdir(parents=True)
+    words = " ".join(map(str, command))
+    for script, binary in [
+        (folder / "portcullis", binaries.portcullis),
+        (examples / "bare", binaries.examples / "bare"),
+    ]:
+        script.write_text(f'#!/bin/sh\nexec {words} "{binary}" "$@"\n')
+        script.chmod(0o755)
+    return folder / "portcullis", examples
+
+
+class Commands:
+    """Counts the commands that a Redis has done, those of scripts too."""
+
+    def __init__(self, port):
+        self.connection = socket.create_connection(("127.0.0.1", port), PATIENCE)
+
+    def start(self):
+        self.began = self.so_far()
+
+    def take(self):
+        return self.so_far() - self.began
+
+    def so_far(self):
+        self.connection.sendall(b"INFO commandstats\r\n")
+        answer = b""
+        while not (header := re.match(rb"\$(\d+)\r\n", answer)) or len(answer) < header.end() + int(header[1]) + 2:
+            answer += self.connection.recv(65536)
+        stats = re.findall(rb"cmdstat_([^:]+):calls=(\d+)", answer)
+        return sum(int(calls) for name, calls in stats if name != b"info")

@@ -1,0 +1,219 @@
+//! Clocks of gateways and of Redis are set by an hour while clients of the whole fleet go on: by more
+//! than any leeway. Inside of it, `histories` steps them.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use crate::support::client::Request;
+use crate::support::clock::Clock;
+use crate::support::config::Config;
+use crate::support::gateway::{Gateway, SignedIn};
+use crate::support::redis::Redis;
+use crate::support::tokens;
+use crate::support::upstream::Upstream;
+use crate::support::wait::{Over, eventually, within};
+
+const HOUR: i64 = 3600;
+/// What a clock goes through, and a limit for each of it.
+const STEPS: [(&str, i64); 3] = [("ahead", HOUR), ("behind", -HOUR), ("right", 0)];
+/// How long the clients go on with a clock that is off.
+const OFF: Duration = Duration::from_millis(600);
+/// A revocation is in force everywhere within so long.
+const BOUND: Duration = Duration::from_secs(1);
+
+struct Fleet {
+    // Fields go in this order: the gateways before what they use.
+    gateways: [Gateway; 3],
+    /// That of the first gateway.
+    clock: Clock,
+    redis: Redis,
+    redis_clock: Clock,
+    over: AtomicBool,
+    seen: Mutex<BTreeMap<u16, usize>>,
+}
+
+fn fleet() -> Fleet {
+    let (clock, redis_clock) = (Clock::start(), Clock::start());
+    let redis = Redis::keeping_by(&redis_clock);
+    let upstream = Upstream::start();
+    let config = || {
+        let config = Config::new(upstream.address)
+            .store(&redis.url())
+            .set("/store/timeout", json!("500ms"))
+            .set("/sessions/max_per_user", json!(1000));
+        STEPS
+            .iter()
+            .fold(config, |config, (name, _)| limited(config, name))
+    };
+    let first = config().clock(&clock);
+    let database = first.file["database"]["url"].clone();
+    let other = || Gateway::start(config().set("/database/url", database.clone()));
+    Fleet {
+        gateways: [Gateway::start(first), other(), other()],
+        clock,
+        redis,
+        redis_clock,
+        over: AtomicBool::new(false),
+        seen: Mutex::default(),
+    }
+}
+
+/// Adds a route with a limit of five.
+fn limited(config: Config, name: &str) -> Config {
+    let five = json!({ "algorithm": "sliding_log", "limit": 5, "window": "12h", "key": "ip" });
+    let route = json!({
+        "name": name, "match": { "prefix": format!("/{name}") }, "auth": "none", "upstream": "echo",
+        "limits": [name],
+    });
+    config.set(&format!("/limits/{name}"), five).route(route)
+}
+
+impl Fleet {
+    /// Asks with a session's cookie at one gateway after the other, until it is over.
+    fn ask_on(&self, who: &SignedIn) {
+        let request = Request::get("/private/a").cookie(&who.cookie);
+        for gateway in self.gateways.iter().cycle() {
+            if self.over.load(Ordering::SeqCst) {
+                return;
+            }
+            let asked = Instant::now();
+            let answer = gateway.ask(&request);
+            assert!(asked.elapsed() < BOUND, "it hung: {:?}", asked.elapsed());
+            assert!(
+                matches!(answer.status, 200 | 503),
+                "{}: {}",
+                answer.status,
+                answer.text()
+            );
+            *self.seen.lock().entry(answer.status).or_default() += 1;
+        }
+    }
+
+    /// What must hold whatever the clocks say.
+    fn keeps_its_promises(&self, round: &str) {
+        let admitted = |gateway: &Gateway| {
+            let get = || gateway.get(&format!("/{round}/a")).status;
+            let statuses: Vec<u16> = (0..4).map(|_| get()).collect();
+            assert!(statuses.iter().all(|it| matches!(it, 200 | 429)));
+            statuses.iter().filter(|status| **status == 200).count()
+        };
+        let admitted: usize = self.gateways.iter().map(admitted).sum();
+        assert_eq!(admitted, 5, "{round}");
+        for serves in 0..self.gateways.len() {
+            self.revokes(serves, round);
+        }
+    }
+
+    /// Who signs in at one gateway is let in at all, and after signing out at none.
+    fn revokes(&self, serves: usize, round: &str) {
+        let who = self.gateways[serves].login("alice@example.com");
+        for gateway in &self.gateways {
+            assert!(gateway.lets_in(&who), "{round} {serves}");
+        }
+        let out = Request::post("/api/v1/auth/logout").same_origin();
+        let answer = self.gateways[serves].ask(&out.cookie(&who.cookie));
+        assert_eq!(answer.status, 204, "{round}: {}", answer.text());
+        assert!(!self.gateways[serves].lets_in(&who));
+        for gateway in &self.gateways {
+            within(BOUND, round, || (!gateway.lets_in(&who)).then_some(()));
+        }
+    }
+
+    /// Steps a clock while clients go on, and looks at what was promised; tells what they saw.
+    fn lives_through(&self, step: impl Fn(i64)) {
+        let people: Vec<SignedIn> = (0..3)
+            .map(|n| self.gateways[n].login("alice@example.com"))
+            .collect();
+        std::thread::scope(|scope| {
+            let _over = Over(&self.over);
+            let clients: Vec<_> = people
+                .iter()
+                .map(|who| scope.spawn(|| self.ask_on(who)))
+                .collect();
+            for (round, offset) in STEPS {
+                step(offset);
+                self.keeps_its_promises(round);
+                std::thread::sleep(OFF);
+                assert!(clients.iter().all(|client| !client.is_finished()));
+            }
+        });
+        let seen = self.seen.lock();
+        assert!(seen[&200] > 100, "{seen:?}");
+        eprintln!("{seen:?}");
+    }
+}
+
+/// How far the clock is off that somebody told in seconds.
+fn off(told: i64) -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    told - since.unwrap().as_secs() as i64
+}
+
+#[test]
+fn a_gateway_whose_clock_is_off_goes_by_the_store_for_sessions_limits_and_revocations() {
+    let fleet = fleet();
+    let first = &fleet.gateways[0];
+    first.register("alice@example.com");
+    fleet.lives_through(|offset| {
+        fleet.clock.step(offset);
+        let claims = tokens::claims(&first.login("alice@example.com").access_token);
+        let off = off(claims["iat"].as_i64().unwrap());
+        assert!((off - offset).abs() < 5, "{off}");
+    });
+    assert_eq!(fleet.seen.lock().len(), 1, "{:?}", fleet.seen.lock());
+}
+
+#[test]
+fn tokens_go_by_the_gateways_clock_and_are_right_again_with_it() {
+    let fleet = fleet();
+    let first = &fleet.gateways[0];
+    let alice = first.register("alice@example.com");
+    let request = Request::get("/private/a").bearer(&alice.access_token);
+    for (offset, expected) in [
+        (HOUR, Some("TOKEN_EXPIRED")),
+        (-HOUR, Some("TOKEN_INVALID")),
+        (0, None),
+    ] {
+        fleet.clock.step(offset);
+        let answer = first.ask(&request);
+        match expected {
+            Some(code) => {
+                answer.refused(401, code);
+            }
+            None => {
+                answer.ok();
+            }
+        }
+        fleet.gateways[1].ask(&request).ok();
+    }
+}
+
+#[test]
+fn a_redis_whose_clock_is_off_ends_no_session_and_revives_none() {
+    let fleet = fleet();
+    fleet.gateways[0].register("alice@example.com");
+    let ended = fleet.gateways[0].login("alice@example.com");
+    let path = format!("/admin/sessions/{}", ended.session);
+    fleet.gateways[0].admin(Request::delete(&path)).ok();
+    fleet.lives_through(|offset| {
+        fleet.redis_clock.step(offset);
+        let time = fleet.redis.command(&["TIME"]);
+        let seconds = time.lines().next().unwrap().parse().unwrap();
+        let off = off(seconds);
+        assert!((off - offset).abs() < 5, "{off}");
+        for gateway in &fleet.gateways {
+            assert!(!gateway.lets_in(&ended), "{offset}");
+        }
+    });
+    // All is as it was: with the right time nothing waits for an hour to pass.
+    let ready = |gateway: &Gateway| Request::get("/ready").send(gateway.admin).status == 200;
+    eventually("every gateway is ready", || {
+        fleet.gateways.iter().all(ready).then_some(())
+    });
+    let health: Value = Request::get("/health").send(fleet.gateways[0].admin).json();
+    assert_eq!(health["store"], "connected");
+}

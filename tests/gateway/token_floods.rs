@@ -1,0 +1,163 @@
+//! A flood of credentials that nobody has seen before fills no memory and costs honest users nothing:
+//! what is remembered of them stays.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use serde_json::json;
+
+use crate::support::client::{Client, Request};
+use crate::support::config::Config;
+use crate::support::gateway::{Gateway, SignedIn};
+use crate::support::redis::Redis;
+use crate::support::tokens;
+use crate::support::upstream::Upstream;
+use crate::support::wait::Over;
+
+const HONEST: usize = 12;
+/// As long as a token may be: so remembered ones are many bytes, and a short flood is a big one.
+const PADDING: usize = 5_500;
+/// Good tokens in one flood: twice as many as are remembered, and 14 MiB of them.
+const GOOD: usize = 2_000;
+/// What a flood may add to the gateway's memory, once one like it has been there.
+const GROWTH: f64 = 9.0 * 1024.0 * 1024.0;
+
+struct Scene {
+    gateway: Gateway,
+    _redis: Redis,
+    honest: Vec<SignedIn>,
+    attacker: SignedIn,
+}
+
+fn scene() -> Scene {
+    let (redis, upstream) = (Redis::start(), Upstream::start());
+    let many = json!({ "limit": 100_000, "window": "1m" });
+    let config = Config::new(upstream.address)
+        .store(&redis.url())
+        // How quickly a busy machine does it is no question here.
+        .set("/store/timeout", json!("5s"))
+        .set(
+            "/identity/builtin/sign_in_limits/attempts_per_address",
+            many,
+        )
+        // Whoever has no such role is known and looked up, and goes no further.
+        .route(json!({
+            "name": "closed", "match": { "prefix": "/closed" }, "auth": "required",
+            "require": { "roles": ["nobody"] }, "upstream": "echo",
+        }));
+    let gateway = Gateway::start(config);
+    let honest = (0..HONEST).map(|n| gateway.register(&format!("user{n}@example.com")));
+    Scene {
+        honest: honest.collect(),
+        attacker: gateway.register("mallory@example.com"),
+        gateway,
+        _redis: redis,
+    }
+}
+
+impl Scene {
+    /// Sends one flood of each kind, all at once.
+    fn flood(&self, name: &str) {
+        let claims = |n: usize| {
+            let changes = json!({ "jti": format!("{name}-{n}"), "padding": "x".repeat(PADDING) });
+            tokens::varied(&self.attacker.access_token, &changes)
+        };
+        let good = |n| Request::get("/closed").bearer(&tokens::hs256(&claims(n)));
+        let forged = |n| {
+            let header = r#"{"alg":"HS256","typ":"at+jwt"}"#;
+            let secret = "a secret that is not the gateway's, 0123456789";
+            Request::get("/closed").bearer(&tokens::sign(header, &claims(n).to_string(), secret))
+        };
+        let random = |n| Request::get("/closed").bearer(&format!("{name}.{n}.random"));
+        let cookie = |n| {
+            let token = format!("{:0<58}{n:06x}", if name == "first" { "a" } else { "b" });
+            Request::get("/closed").cookie(&format!("portcullis={token}"))
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| self.send(GOOD, good, 403));
+            scope.spawn(|| {
+                self.send(GOOD / 4, forged, 401);
+                self.send(GOOD / 4, random, 401);
+                self.send(GOOD / 4, cookie, 401);
+            });
+        });
+    }
+
+    /// Sends requests that nobody has sent before, on one connection.
+    fn send(&self, many: usize, request: impl Fn(usize) -> Request, expected: u16) {
+        let mut client = Client::connect(self.gateway.public);
+        for n in 0..many {
+            let answer = client.ask(&request(n));
+            assert_eq!(answer.status, expected, "{n}: {}", answer.text());
+        }
+    }
+
+    /// Honest users ask by token and by cookie, one after the other; returns how often.
+    fn ask(&self, users: &[SignedIn]) -> usize {
+        for user in users {
+            for request in [
+                Request::get("/private/a").bearer(&user.access_token),
+                Request::get("/private/a").cookie(&user.cookie),
+            ] {
+                self.gateway.ask(&request).ok();
+            }
+        }
+        2 * users.len()
+    }
+
+    /// Tokens that had to be verified, and requests for which the store was asked.
+    fn costs(&self) -> (f64, f64) {
+        let labels = ["cache=\"tokens\"", "outcome=\"miss\""];
+        let verified = self.gateway.metric("portcullis_cache_total", &labels);
+        let asked = "portcullis_store_operation_duration_seconds_count";
+        let asked = self.gateway.metric(asked, &["operation=\"decide\""]);
+        (verified, asked)
+    }
+
+    fn resident(&self) -> f64 {
+        self.gateway.metric("process_resident_memory_bytes", &[])
+    }
+}
+
+#[test]
+fn a_flood_of_new_tokens_is_bounded_and_honest_users_stay_known() {
+    let scene = scene();
+    for _ in 0..3 {
+        scene.ask(&scene.honest);
+    }
+    // Half of them go on during the flood, the others come back after it.
+    let (busy, idle) = scene.honest.split_at(HONEST / 2);
+    let (over, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let before = scene.costs();
+    let growth = std::thread::scope(|scope| {
+        let _over = Over(&over);
+        scope.spawn(|| {
+            while !over.load(Ordering::SeqCst) {
+                asked.fetch_add(scene.ask(busy), Ordering::SeqCst);
+            }
+        });
+        scene.flood("first");
+        let full = scene.resident();
+        scene.flood("second");
+        scene.resident() - full
+    });
+    let after = scene.costs();
+    let asked = asked.into_inner();
+    // Good, forged and random ones are each verified once; good ones and cookies each looked up once.
+    let verified = after.0 - before.0 - (2 * (GOOD + 2 * (GOOD / 4))) as f64;
+    let looked_up = after.1 - before.1 - (2 * (GOOD + GOOD / 4)) as f64;
+    eprintln!(
+        "{asked} honest requests: {verified} verified again, {looked_up} looked up again; {:.1} MiB more",
+        growth / 1024.0 / 1024.0
+    );
+    assert!(asked > 100, "{asked}");
+    assert!(verified <= asked as f64 / 100.0, "{verified} of {asked}");
+    assert!(looked_up <= asked as f64 / 100.0, "{looked_up} of {asked}");
+    assert!(growth < GROWTH, "{growth}");
+    scene.ask(idle);
+    // Those who come back are still known; about each the store is asked once in ten seconds in any case.
+    let again = scene.costs();
+    assert_eq!(again.0, after.0);
+    assert!(again.1 - after.1 <= idle.len() as f64, "{again:?}");
+    scene.ask(idle);
+    assert_eq!(scene.costs(), again);
+}
