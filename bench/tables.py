@@ -8,7 +8,8 @@ import load
 # What bench/instructions calls the lanes of the table.
 COUNTED = {
     load.FLOOR: "bare proxy", lanes.OPEN: "no auth", lanes.KNOWN: "known session",
-    lanes.LEASED: "known session, leased limit", lanes.EXACT: "exact limit", lanes.DENIED_LEASED: "denied",
+    lanes.LEASED: "known session, leased limit", lanes.EXACT: "exact limit",
+    lanes.DENIED: "denied, exact limit", lanes.DENIED_LEASED: "denied",
 }
 
 
