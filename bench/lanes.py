@@ -114,8 +114,8 @@ class Starting:
             KNOWN: "/known", LEASED: "/leased", EXACT: "/full", DENIED: "/limited", DENIED_LEASED: "/denied",
         }[name]
         lane = Lane(name, port, path, process, self.tokens, self.redis, refused=name in (DENIED, DENIED_LEASED))
-        if name in (LEASED, DENIED_LEASED):
-            # Leases run out between slices, and are taken for those who ask again and again.
+        if name in (KNOWN, LEASED, DENIED_LEASED):
+            # Between slices leases run out, and it gets due to write when each session was used last.
             lane.prepare = lambda lane: run_wrk(lane, self.options.connections, 1)
         return lane
 

@@ -187,7 +187,8 @@ def h2load(lane, connections, options):
     failed = re.search(r"(\d+) failed, (\d+) errored, (\d+) timeout", output)
     protocol = re.search(r"Application protocol: (\S+)", output)
     if not (figures and statuses and failed) or any(map(int, failed.groups())):
-        raise Unavailable(f"h2load: {' '.join(output.split())[-300:]}")
+        told = re.search(r"^requests: .*", output, re.MULTILINE)
+        raise Unavailable(f"h2load: {told[0] if told else output[-300:]}")
     if not protocol or protocol[1] != "h2":
         raise Unavailable(f"no HTTP/2: {protocol[1] if protocol else 'no protocol was agreed'}")
     good, *others = map(int, statuses.groups())
