@@ -1,23 +1,69 @@
--- wrk script: sends the tokens of the file that TOKENS names in turn, if there is one, and prints
--- one line that bench/run reads: requests, answers that were no success, microseconds, p50, p99.
+-- wrk script: asks with the tokens of a file in turn, and prints one line that bench/load.py reads:
+-- requests, answers that were no success, microseconds, p50, p99, broken ones.
+--   TOKENS   the file, one a line; without it requests have no credential
+--   EVERY    take every so many-th of them only
+--   ROUTES   ask for PATH0, PATH1, … below so many, and not for PATH
+--   ONCE     ask with each token once, then say so
 
-local requests = {}
-local next = 0
+local tokens, routes = os.getenv("TOKENS"), tonumber(os.getenv("ROUTES"))
+local once, every = os.getenv("ONCE"), tonumber(os.getenv("EVERY")) or 1
+local requests, lines = {}, nil
+local next, asked, answered = 0, 0, 0
+
+local function format(token, number)
+    local path = routes and wrk.path .. number % routes or nil
+    return wrk.format("GET", path, token and { Authorization = "Bearer " .. token })
+end
 
 function init()
-    local file = os.getenv("TOKENS")
-    if not file then
-        requests[1] = wrk.format("GET")
+    if once then
+        lines = io.lines(tokens)
         return
     end
-    for token in io.lines(file) do
-        requests[#requests + 1] = wrk.format("GET", nil, { Authorization = "Bearer " .. token })
+    local number = 0
+    if tokens then
+        for token in io.lines(tokens) do
+            if number % every == 0 then requests[#requests + 1] = format(token, #requests) end
+            number = number + 1
+        end
+    else
+        requests[1] = format()
+    end
+    -- Each route is asked for as often as the others.
+    for more = #requests, (routes or 0) - 1 do
+        requests[#requests + 1] = requests[more % #requests + 1]:gsub("^(GET %S-)%d+ ", "%1" .. more .. " ", 1)
     end
 end
 
-function request()
+local function each()
     next = next % #requests + 1
     return requests[next]
+end
+
+local last
+local function from_file()
+    local token = lines and lines()
+    if token then
+        last = format(token, 0)
+        asked = asked + 1
+    else
+        lines = nil
+    end
+    return last
+end
+
+request = once and from_file or each
+
+if once then
+    function response()
+        answered = answered + 1
+        if not lines and answered >= asked then
+            wrk.thread:stop()
+            -- wrk sleeps to the end of its time, unless it is interrupted.
+            io.stdout:write("ASKED\n")
+            io.stdout:flush()
+        end
+    end
 end
 
 function done(summary, latency)

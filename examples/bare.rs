@@ -1,7 +1,8 @@
 //! A bare pass-through on the Pingora that the gateway is built on, tuned as the gateway is: the
 //! floor that `bench/run` compares with.
 //!
-//! `bare LISTEN UPSTREAM`, for example `bare 127.0.0.1:8080 127.0.0.1:3000`.
+//! `bare LISTEN UPSTREAM [WORKERS [CERT KEY]]`, for example `bare 127.0.0.1:8080 127.0.0.1:3000`: with
+//! one worker and in clear, if nothing else is said; with a certificate TLS and HTTP/2 by ALPN.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -9,7 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use pingora::listeners::ListenerConfig;
+use pingora::listeners::tls::TlsSettings;
 use pingora::prelude::*;
+use pingora::protocols::l4::stream::L4BufferSettings;
 use pingora::server::configuration::ServerConf;
 
 #[global_allocator]
@@ -44,30 +48,66 @@ impl ProxyHttp for Bare {
 }
 
 fn main() -> ExitCode {
-    let arguments: Vec<SocketAddr> = std::env::args()
-        .skip(1)
-        .filter_map(|argument| argument.parse().ok())
-        .collect();
-    let [listen, upstream] = arguments[..] else {
-        eprintln!("usage: bare LISTEN UPSTREAM, both ADDRESS:PORT");
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let Some(asked) = Asked::read(&arguments) else {
+        eprintln!("usage: bare LISTEN UPSTREAM [WORKERS [CERT KEY]], the first both ADDRESS:PORT");
         return ExitCode::from(2);
     };
     let conf = ServerConf {
-        threads: 1,
+        threads: asked.workers,
         work_stealing: false,
         ..ServerConf::default()
     };
     let mut server = Server::new_with_opt_and_conf(None, conf);
     let conf = Arc::clone(&server.configuration);
-    let mut proxy = http_proxy_service(
-        &conf,
-        Bare {
-            peer: peer(upstream),
-        },
-    );
-    proxy.add_tcp(&listen.to_string());
+    let peer = peer(asked.upstream);
+    let mut proxy = http_proxy_service(&conf, Bare { peer });
+    let mut listener = ListenerConfig::tcp(asked.listen.to_string());
+    if let Some((cert, key)) = asked.certificate {
+        match TlsSettings::intermediate(cert, key) {
+            Ok(mut tls) => {
+                tls.enable_h2();
+                listener = listener.tls(tls);
+            }
+            Err(error) => {
+                eprintln!("{error}");
+                return ExitCode::from(2);
+            }
+        }
+    } else {
+        // The default is 64 KiB a connection, filled when it is accepted; behind TLS less is slower.
+        listener = listener.l4_buffer(L4BufferSettings::new(8192, 1460));
+    }
+    proxy.add_listener(listener);
     server.add_service(proxy);
     server.run_forever()
+}
+
+/// What the command line asks for.
+struct Asked<'a> {
+    listen: SocketAddr,
+    upstream: SocketAddr,
+    workers: usize,
+    certificate: Option<(&'a str, &'a str)>,
+}
+
+impl<'a> Asked<'a> {
+    fn read(arguments: &'a [String]) -> Option<Asked<'a>> {
+        let (servers, others) = arguments.split_at_checked(2)?;
+        let address = |at: usize| servers.get(at)?.parse().ok();
+        let (workers, certificate) = match others {
+            [] => (1, None),
+            [workers] => (workers.parse().ok()?, None),
+            [workers, cert, key] => (workers.parse().ok()?, Some((&**cert, &**key))),
+            _ => return None,
+        };
+        Some(Asked {
+            listen: address(0)?,
+            upstream: address(1)?,
+            workers,
+            certificate,
+        })
+    }
 }
 
 /// The peer, with every timeout set.

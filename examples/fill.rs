@@ -2,7 +2,8 @@
 //! a request's decision, a list, a sign-in and a refresh take there. `bench/sessions` runs it.
 //!
 //! `fill PORT PREFIX FROM TO`: makes the sessions numbered so, refreshes each once, then measures.
-//! It prints one line of JSON: medians in microseconds.
+//! It prints one line of JSON: medians in microseconds. `fill PORT PREFIX FROM TO only` signs their
+//! users in and leaves it at that, for `bench/run` and `bench/scale`.
 
 #![expect(clippy::expect_used, reason = "a bench that cannot go on ends")]
 #![expect(clippy::print_stdout, reason = "what it measured is what it prints")]
@@ -13,14 +14,15 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use portcullis::metrics::Metrics;
 use portcullis::routing::Require;
-use portcullis::session::{Device, Millis, OnLimit, Session, SessionId, no_data};
+use portcullis::session::{Millis, OnLimit, Session, SessionId};
 use portcullis::settings::{self, Engine, Node, RedisAddress, SessionsOnOutage, Topology};
 use portcullis::store::{Grant, Inquiry, Store, Turnover, Use, Wanted};
 use sha2::{Digest, Sha256};
 
-/// A real one of 110 characters.
-const USER_AGENT: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like \
-     Gecko) Chrome/99.0.0.0 Safari/537.36";
+mod sample;
+
+use sample::{id, session};
+
 const TTL: Duration = Duration::from_secs(30 * 86_400);
 const IDLE: Option<Duration> = Some(Duration::from_secs(86_400));
 /// How many operations are under way at once while it fills.
@@ -43,6 +45,11 @@ async fn main() {
         "no Redis"
     );
     let now = store.now().await.expect("the time");
+    if arguments.next().is_some() {
+        return futures_util::stream::iter(from..to)
+            .for_each_concurrent(AT_ONCE, async |n| sign_in(&store, &session(n, now)).await)
+            .await;
+    }
     futures_util::stream::iter(from..to)
         .for_each_concurrent(AT_ONCE, |n| fill(&store, n, now))
         .await;
@@ -74,7 +81,7 @@ fn open(port: u16, prefix: String) -> Store {
 
 /// Signs a user in, uses the session and refreshes it, as most sessions will have been.
 async fn fill(store: &Store, n: u64, now: Millis) {
-    let session = session(n, user(n), now);
+    let session = session(n, now);
     sign_in(store, &session).await;
     let used = Use {
         session: session.id,
@@ -131,7 +138,10 @@ async fn measure(store: &Store, users: u64, now: Millis) {
     // Beyond the users that fill the store: one with many sessions, and one a sign-in.
     let beyond = u64::MAX / 2;
     for n in 0..LISTED {
-        let session = session(beyond + n, "listed".to_owned(), now + n);
+        let session = Session {
+            user: "listed".to_owned(),
+            ..session(beyond + n, now + n)
+        };
         sign_in(store, &session).await;
     }
     let list = median(async |_| {
@@ -149,7 +159,7 @@ async fn measure(store: &Store, users: u64, now: Millis) {
     let first = beyond + LISTED;
     let signing_in = median(async |n| {
         let n = first + n as u64;
-        sign_in(store, &session(n, user(n), now)).await;
+        sign_in(store, &session(n, now)).await;
     });
     let signing_in = signing_in.await;
     let refreshing = median(async |n| refresh(store, id(first + n as u64), 0).await);
@@ -169,38 +179,6 @@ async fn median(one: impl AsyncFn(usize)) -> u128 {
     }
     times.sort_unstable();
     times.get(TIMES / 2).copied().unwrap_or_default()
-}
-
-fn session(n: u64, user: String, now: Millis) -> Session {
-    let [_, _, _, _, _, _, a, b] = n.to_be_bytes();
-    Session {
-        id: id(n),
-        user,
-        email: format!("user-{:08}@example.org", n % 100_000_000),
-        name: Some("Ann Example".to_owned()),
-        roles: ["user".to_owned()].into(),
-        scopes: [].into(),
-        created_at: now,
-        expires_at: now + 30 * 86_400_000,
-        ip: [198, 51, a, b].into(),
-        user_agent: USER_AGENT.into(),
-        device: Device {
-            kind: Some("desktop".into()),
-            name: Some("Ann's computer".into()),
-        },
-        ended: None,
-        data: no_data(),
-        revision: 0,
-    }
-}
-
-/// As long as a UUID.
-fn user(n: u64) -> String {
-    format!("00000000-0000-4000-8000-{:012x}", n & 0xffff_ffff_ffff)
-}
-
-fn id(n: u64) -> SessionId {
-    SessionId(Sha256::digest(n.to_be_bytes()).into())
 }
 
 fn token(id: SessionId, generation: u64) -> [u8; 32] {

@@ -11,16 +11,19 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use portcullis::session::{Device, Session, SessionId, no_data};
+use portcullis::session::SessionId;
 use portcullis::store::Found;
 use portcullis::store::replica::Replica;
-use sha2::{Digest, Sha256};
+
+mod sample;
+
+use sample::{id, session};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const USER_AGENT: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like \
-     Gecko) Chrome/99.0.0.0 Safari/537.36";
+/// When they were made.
+const NOW: u64 = 1_790_000_000_000;
 /// How many look-ups are measured.
 const TIMES: u64 = 200_000;
 
@@ -30,16 +33,9 @@ fn main() {
         .and_then(|many| many.parse().ok())
         .expect("known MANY");
     let replica = Replica::default();
-    // As records are read: what is alike is shared.
-    let alike = [
-        USER_AGENT.into(),
-        "desktop".into(),
-        "Work laptop".into(),
-        no_data(),
-    ];
     let before = resident();
     for n in 0..many {
-        let session = session(n, &alike);
+        let session = session(n, NOW);
         replica.remember(session.id, &Found::Active(Arc::new(session), 1));
     }
     let each = (resident() - before) as f64 / many as f64;
@@ -52,32 +48,6 @@ fn main() {
     let found = found.count() as u128;
     let nanoseconds = started.elapsed().as_nanos() / found.max(1);
     println!("{{\"bytes\": {each:.0}, \"remembered\": {there}, \"look_up_ns\": {nanoseconds}}}");
-}
-
-fn session(n: u64, [agent, kind, device, data]: &[Arc<str>; 4]) -> Session {
-    Session {
-        id: id(n),
-        user: uuid::Uuid::from_u128(u128::from(n) | 1 << 126).to_string(),
-        email: format!("user{n:09}@example.com"),
-        name: None,
-        roles: [].into(),
-        scopes: [].into(),
-        created_at: 1_790_000_000_000,
-        expires_at: 1_792_000_000_000,
-        ip: [192, 0, 2, n as u8].into(),
-        user_agent: Arc::clone(agent),
-        device: Device {
-            kind: Some(Arc::clone(kind)),
-            name: Some(Arc::clone(device)),
-        },
-        ended: None,
-        data: Arc::clone(data),
-        revision: 0,
-    }
-}
-
-fn id(n: u64) -> SessionId {
-    SessionId(Sha256::digest(n.to_be_bytes()).into())
 }
 
 /// Bytes of memory that this process has.

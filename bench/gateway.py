@@ -1,0 +1,78 @@
+"""The gateway that is measured: its configuration, as few or as many things in it as a bench asks for."""
+
+import json
+
+import people
+from processes import free_port
+
+# The routes of every bench: name, authentication, limits.
+ROUTES = [
+    ("open", "none", []),
+    ("known", "required", []),
+    ("leased", "required", ["leased"]),
+    ("full", "required", ["wide"]),
+    ("limited", "required", ["spent"]),
+    ("denied", "required", ["spent-leased"]),
+]
+BY_USER = {"algorithm": "sliding_window", "window": "1m", "key": "user", "limit": 1_000_000_000}
+
+
+class Gateway:
+    """Everything that is said to a gateway before it starts."""
+
+    def __init__(self, upstream, store, sessions=None, issuer=None, certificate=None):
+        self.port, self.admin = free_port(), free_port()
+        self.tls_port = free_port() if certificate else None
+        self.config = {
+            "listeners": [{"bind": f"127.0.0.1:{self.port}"}],
+            "admin": {"bind": f"127.0.0.1:{self.admin}"},
+            "store": {"url": store, "timeout": "1s"},
+            "tokens": {
+                "access_ttl": "24h",
+                "signing": {"algorithm": "HS256", "secret": people.SECRET},
+                "trusted_issuers": [issuer] if issuer else [],
+            },
+            "sessions": sessions or {},
+            "identity": {"builtin": {
+                "registration": "open",
+                "sign_in_limits": {"attempts_per_address": {"limit": 1000000, "window": "1m"}},
+            }},
+            "limits": {
+                "wide": {**BY_USER, "consistency": "exact"},
+                "leased": {**BY_USER, "consistency": "leased"},
+                "spent": {**BY_USER, "limit": 1, "window": "1h", "consistency": "exact"},
+                "spent-leased": {**BY_USER, "limit": 1, "window": "1h", "consistency": "leased"},
+            },
+            "upstreams": {"behind": {"servers": [f"http://127.0.0.1:{upstream}"]}},
+            "routes": [],
+        }
+        if certificate:
+            cert, key = map(str, certificate)
+            tls = {"certificates": [{"cert": cert, "key": key}]}
+            self.config["listeners"].append({"bind": f"127.0.0.1:{self.tls_port}", "tls": tls})
+        for name, auth, limits in ROUTES:
+            self.add_route(name, f"/{name}", auth, limits)
+
+    def add_route(self, name, prefix, auth, limits=()):
+        self.config["routes"].append({
+            "name": name, "match": {"prefix": prefix}, "auth": auth, "limits": list(limits),
+            "upstream": "behind",
+        })
+
+    def add_limit(self, name):
+        self.config["limits"][name] = {**BY_USER, "consistency": "exact"}
+
+    def write(self, folder):
+        """Writes the configuration; returns its file."""
+        self.config["database"] = {"url": f"sqlite:{folder}/people-{self.port}.db"}
+        # JSON is YAML. The gateway watches its folder: nothing else is written there.
+        file = config_folder(folder) / f"portcullis-{self.port}.yaml"
+        file.write_text(json.dumps(self.config, indent=2))
+        return file
+
+
+def config_folder(folder):
+    """Where the gateway's files are; logs are written elsewhere, for it watches this folder."""
+    made = folder / "config"
+    made.mkdir(exist_ok=True)
+    return made

@@ -1,0 +1,174 @@
+"""The subjects of `bench/run`, in the order of its table, and how each is started."""
+
+import argparse
+import subprocess
+import sys
+
+import people
+from gateway import Gateway, config_folder
+from load import FLOOR, Lane, run_wrk, words, wrk
+from processes import Unavailable
+
+DIRECT = "upstream, direct"
+NGINX = "nginx, bare proxy"
+PLAIN = "Pingora, bare proxy, as people build it"
+BARE_TLS = "Pingora, bare proxy, tuned, HTTP/2 with TLS"
+LUA = "nginx + Lua, hand-tuned, full work"
+NODE = "Node (express), full work"
+OPEN = "Portcullis, no auth"
+KNOWN = "Portcullis, known session"
+LEASED = "Portcullis, known session, leased limit"
+EXACT = "Portcullis, known session, exact limit"
+COLD = "Portcullis, cold: each session for the first time"
+DENIED = "Portcullis, denied (429), exact limit"
+DENIED_LEASED = "Portcullis, denied (429), leased limit"
+TLS = "Portcullis, known session, HTTP/2 with TLS"
+SIGNED = {name: f"Portcullis, known session, {name} token" for name in people.ISSUER["algorithms"]}
+NAMES = [
+    DIRECT, NGINX, PLAIN, FLOOR, LUA, NODE, OPEN, KNOWN, LEASED, EXACT, COLD, DENIED, DENIED_LEASED,
+    *SIGNED.values(), BARE_TLS, TLS,
+]
+# More sessions than a gateway can be asked for in a second.
+COLD_A_SECOND = 25_000
+
+
+def chosen(texts):
+    """The names that have one of the texts in them, all if there is none; and the floor in any case."""
+    return [
+        name for name in NAMES
+        if name == FLOOR or not texts or any(text.lower() in name.lower() for text in texts)
+    ]
+
+
+def start(bench, upstream, options, names):
+    """Starts what these lanes need; returns them, and why others cannot be measured."""
+    starting = Starting(bench, upstream, options, names)
+    lanes, failed = [], {}
+    for name in names:
+        try:
+            lanes.append(starting.lane(name))
+        except (Unavailable, OSError, subprocess.SubprocessError) as error:
+            failed[name] = {"slices": [], "failed": words(error)}
+            print(f"{name} is left out: {error}", file=sys.stderr)
+    return lanes, failed
+
+
+class Starting:
+    """What lanes share is started with the first that needs it."""
+
+    def __init__(self, bench, upstream, options, names):
+        self.bench, self.upstream, self.options, self.names = bench, upstream, options, names
+        self.redis_port, self.redis = bench.start_redis()
+        self.tokens = people.write_tokens(bench.folder / "tokens", 0, options.users)
+        self.started, self.signed_in = {}, 0
+
+    def once(self, what, start):
+        """Starts it, or gives what was started; what failed once fails again."""
+        if what not in self.started:
+            try:
+                self.started[what] = start()
+            except Unavailable as error:
+                self.started[what] = error
+        if isinstance(self.started[what], Unavailable):
+            raise self.started[what]
+        return self.started[what]
+
+    def lane(self, name):
+        bench = self.bench
+        if name == DIRECT:
+            return Lane(name, bench.upstream, "/", self.upstream)
+        if name in (NGINX, PLAIN, FLOOR):
+            starts = {NGINX: bench.start_nginx_proxy, PLAIN: bench.start_plain, FLOOR: bench.start_bare}
+            port, process = starts[name]()
+            return Lane(name, port, "/", process)
+        if name == BARE_TLS:
+            port, process = bench.start_bare(certificate=bench.certificate())
+            return Lane(name, port, "/", process, tls=True)
+        if name in (LUA, NODE):
+            self.once("others", lambda: people.give_others(self.redis_port, self.tokens))
+            starts = {LUA: bench.start_nginx_lua, NODE: bench.start_node}
+            port, process = starts[name](self.redis_port)
+            return Lane(name, port, "/", process, self.tokens, self.redis)
+        if name == COLD:
+            return self.cold()
+        return self.of_gateway(name)
+
+    def of_gateway(self, name):
+        """A lane of the one gateway that has all routes."""
+        gateway, process = self.once("gateway", self.start_gateway)
+        port = gateway.port
+        if name == OPEN:
+            return Lane(name, port, "/open", process)
+        self.people(self.options.users)
+        if name == TLS:
+            if gateway.tls_port is None:
+                self.bench.certificate()
+            floor = BARE_TLS if BARE_TLS in self.names else FLOOR
+            return Lane(name, gateway.tls_port, "/known", process, self.tokens, self.redis, tls=True, floor=floor)
+        if name in SIGNED.values():
+            algorithm = next(each for each, lane in SIGNED.items() if lane == name)
+            issuer = self.once("issuer", lambda: people.Issuer(config_folder(self.bench.folder)))
+            tokens = self.once("signed", lambda: issuer.sign(self.tokens))[algorithm]
+            return Lane(name, port, "/known", process, tokens, self.redis)
+        path = {
+            KNOWN: "/known", LEASED: "/leased", EXACT: "/full", DENIED: "/limited", DENIED_LEASED: "/denied",
+        }[name]
+        lane = Lane(name, port, path, process, self.tokens, self.redis, refused=name in (DENIED, DENIED_LEASED))
+        if name in (KNOWN, LEASED, DENIED_LEASED):
+            # Between slices leases run out, and it gets due to write when each session was used last.
+            lane.prepare = lambda lane: run_wrk(lane, self.options.connections, 1)
+        return lane
+
+    def start_gateway(self):
+        """With a certificate and an issuer, as far as these can be had."""
+        extras = {}
+        for what, have in [("certificate", self.bench.certificate), ("issuer", self.have_issuer)]:
+            try:
+                extras[what] = have()
+            except Unavailable as error:
+                print(f"no {what}: {error}", file=sys.stderr)
+        gateway = Gateway(self.bench.upstream, self.store(), **extras)
+        return gateway, self.bench.start_gateway(gateway)
+
+    def have_issuer(self):
+        return self.once("issuer", lambda: people.Issuer(config_folder(self.bench.folder))).settings
+
+    def store(self):
+        return f"redis://127.0.0.1:{self.redis_port}"
+
+    def people(self, count):
+        """So many users have sessions from now on."""
+        if count > self.signed_in:
+            print(f"signing in {count - self.signed_in} users …", file=sys.stderr)
+            people.sign_in(self.bench.binaries, self.redis_port, self.signed_in, count)
+            self.signed_in = count
+
+    def cold(self):
+        """A gateway of its own, started anew before each slice, asked once for each session."""
+        many = COLD_A_SECOND * self.options.seconds
+        self.people(self.options.users)
+        self.people(self.options.users + many)
+        tokens = people.write_tokens(self.bench.folder / "tokens-cold", self.options.users, self.signed_in)
+        gateway = Gateway(self.bench.upstream, self.store())
+
+        def anew(lane):
+            if lane.process:
+                self.bench.stop(lane.process)
+            lane.process = self.bench.start_gateway(gateway)
+            # Its connections to the upstream, its code and its buffers are warm; its sessions are not.
+            warm_up(lane, self.options.connections)
+
+        return Lane(COLD, gateway.port, "/known", None, tokens, self.redis, once=True, prepare=anew)
+
+
+def warm_up(lane, connections):
+    """A second of requests that need no session."""
+    second = argparse.Namespace(seconds=1)
+    for attempt in range(5):
+        try:
+            wrk(Lane("warm-up", lane.port, "/open", lane.process), connections, second)
+            return
+        except Unavailable as error:
+            last = error
+            print(f"warming up: {error}", file=sys.stderr)
+    raise last

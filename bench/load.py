@@ -1,0 +1,217 @@
+"""Loading subjects in turns: slices of wrk or h2load, round after round, and what each slice cost."""
+
+import dataclasses
+import os
+import pathlib
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import typing
+
+from processes import Pinning, Process, Unavailable, pinned
+
+HERE = pathlib.Path(__file__).resolve().parent
+# How often a slice without any answer is tried.
+STALLS_AT_MOST = 3
+# A lane that has lost so many slices is given up.
+LOST_AT_MOST = 5
+# The lane that others are compared with.
+FLOOR = "Pingora, bare proxy, tuned"
+
+
+class Stalled(Unavailable):
+    """Nothing was answered: on a busy machine a slice may be over before it has begun."""
+
+
+@dataclasses.dataclass
+class Lane:
+    """One subject under one kind of request."""
+
+    name: str
+    port: int
+    path: str
+    process: Process
+    tokens: pathlib.Path | None = None
+    redis: Process | None = None
+    # Whether each answer has to be a 429.
+    refused: bool = False
+    # Whether it speaks HTTP/2 with TLS; then all requests have the first token.
+    tls: bool = False
+    # No token may be used twice in a slice.
+    once: bool = False
+    # What is done before each slice: it may start the process anew.
+    prepare: typing.Callable | None = None
+    connections: int | None = None
+    # How many seconds longer than others it is loaded: many connections take long to open.
+    longer: int = 0
+    # That many routes are asked for in turn, whose paths begin with `path`.
+    routes: int | None = None
+    # Only every so many-th token is used.
+    every: int = 1
+    # Who it is compared with, where that is not the floor.
+    floor: str = FLOOR
+
+
+def arguments(parser, slices, seconds):
+    parser.add_argument("--slices", type=int, default=slices, help=f"rounds (default {slices})")
+    parser.add_argument("--seconds", type=int, default=seconds, help=f"length of a slice (default {seconds})")
+    parser.add_argument("--unpinned", action="store_true", help="every process on every core")
+
+
+def measure(bench, lanes, upstream, options, connections=64, saved=None):
+    """Runs the rounds; returns {name: {"slices": [...], "failed": words or None}}."""
+    results = {lane.name: {"slices": [], "failed": None} for lane in lanes}
+    # A first round warms pools and caches, and is dropped.
+    for number in range(options.slices + 1):
+        taken = {}
+        for lane in lanes:
+            if results[lane.name]["failed"]:
+                continue
+            try:
+                taken[lane.name] = slice_of(lane, upstream, options, connections, judged=number > 0)
+            except (Unavailable, OSError, subprocess.SubprocessError) as error:
+                lost = results[lane.name]["lost"] = [*results[lane.name].get("lost", []), words(error)]
+                print(f"{lane.name}: a slice is lost: {words(error)}", file=sys.stderr)
+                if len(lost) == LOST_AT_MOST:
+                    results[lane.name]["failed"] = words(error)
+            bench.empty_logs()
+        if number == 0:
+            continue
+        for lane in lanes:
+            if lane.name not in taken:
+                continue
+            # Compared within each round, where both had the same neighbours.
+            floor = taken.get(lane.floor)
+            taken[lane.name]["floor"] = floor["cpu"] if floor else None
+            results[lane.name]["slices"].append(taken[lane.name])
+        print(f"round {number} of {options.slices}", file=sys.stderr)
+        if saved:
+            saved(results)
+    return results
+
+
+def words(error):
+    """An error in a line."""
+    if isinstance(error, subprocess.TimeoutExpired):
+        return f"no end after {error.timeout} s"
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def slice_of(*arguments, **more):
+    """One slice, or another one in its place where the machine stood still for as long as it lasted."""
+    for attempt in range(STALLS_AT_MOST):
+        try:
+            return one_slice(*arguments, **more)
+        except Stalled as error:
+            if attempt == STALLS_AT_MOST - 1:
+                raise
+            print(f"{arguments[0].name}: again: {error}", file=sys.stderr)
+
+
+def one_slice(lane, upstream, options, connections, judged):
+    if lane.prepare:
+        lane.prepare(lane)
+    watched = {"cpu": lane.process, "redis": lane.redis, "upstream": upstream}
+    watched = {name: process for name, process in watched.items() if process}
+    before = {name: process.cpu_seconds() for name, process in watched.items()}
+    load = h2load if lane.tls else wrk
+    requests, refused, seconds, p50, p99 = load(lane, lane.connections or connections, options)
+    after = {name: process.cpu_seconds() for name, process in watched.items()}
+    expected = refused > requests * 0.9 if lane.refused else refused == 0
+    # In the first round each user's one request under a spent limit still passes.
+    if judged and not expected:
+        raise Unavailable(f"{refused} of {requests} answers were no success")
+    if lane.once and requests > count_lines(lane.tokens):
+        raise Unavailable(f"{requests} requests, and fewer sessions: some were asked twice")
+    cost = {name: (after[name] - before[name]) / requests * 1e6 for name in watched}
+    return {"rate": requests / seconds, "p50": p50, "p99": p99, "redis": None, **cost}
+
+
+def wrk(lane, connections, options):
+    """Returns requests, those without success, seconds, and two percentiles in milliseconds."""
+    return run_wrk(lane, connections, options.seconds + lane.longer)
+
+
+def ask_once(lane):
+    """Asks with each of the lane's tokens, so that the gateway has seen every session."""
+    requests, refused, *_ = run_wrk(lane, 64, 900, ONCE="1")
+    many = count_lines(lane.tokens)
+    if refused or requests < many:
+        raise Unavailable(f"{requests} of {many} sessions were asked for, {refused} refused")
+
+
+def run_wrk(lane, connections, seconds, **more):
+    environment = {**os.environ, "EVERY": str(lane.every), **more}
+    environment |= {"TOKENS": str(lane.tokens)} if lane.tokens else {}
+    environment |= {"ROUTES": str(lane.routes)} if lane.routes else {}
+    command = pinned(Pinning.other, [
+        "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", HERE / "requests.lua",
+        f"http://127.0.0.1:{lane.port}{lane.path}",
+    ])
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    ) as process:
+        said = ""
+        for line in process.stdout:
+            said += line
+            if line == "ASKED\n":
+                process.send_signal(signal.SIGINT)
+    line = re.search(r"^RESULT (.*)", said, re.MULTILINE)
+    if not line:
+        raise Unavailable(f"wrk: {said[-500:]}")
+    requests, refused, micros, p50, p99, broken = map(int, line[1].split())
+    if broken:
+        raise Unavailable(f"{broken} of {requests} requests were not answered")
+    if requests == 0:
+        raise Stalled("no request was answered")
+    return requests, refused, micros / 1e6, p50 / 1000, p99 / 1000
+
+
+def h2load(lane, connections, options):
+    """The same over HTTP/2 with TLS, one request at a time on each connection."""
+    log = pathlib.Path(lane.process.log).parent / "h2load.log"
+    log.unlink(missing_ok=True)
+    token = []
+    if lane.tokens:
+        with open(lane.tokens) as tokens:
+            token = ["--header", f"authorization: Bearer {tokens.readline().strip()}"]
+    command = pinned(Pinning.other, [
+        "h2load", "-t1", f"-c{connections}", "-m1", f"-D{options.seconds}", f"--log-file={log}", *token,
+        f"https://localhost:{lane.port}{lane.path}",
+    ])
+    output = subprocess.run(command, capture_output=True, text=True, timeout=options.seconds + 20).stdout
+    figures = re.search(r"finished in ([\d.]+)s, ([\d.]+) req/s", output)
+    statuses = re.search(r"status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", output)
+    failed = re.search(r"(\d+) failed, (\d+) errored, (\d+) timeout", output)
+    protocol = re.search(r"Application protocol: (\S+)", output)
+    if not (figures and statuses and failed) or any(map(int, failed.groups())):
+        told = re.search(r"^requests: .*", output, re.MULTILINE)
+        raise Unavailable(f"h2load: {told[0] if told else output[-300:]}")
+    if not protocol or protocol[1] != "h2":
+        raise Unavailable(f"no HTTP/2: {protocol[1] if protocol else 'no protocol was agreed'}")
+    good, *others = map(int, statuses.groups())
+    requests = good + sum(others)
+    if not requests:
+        raise Stalled("no request was answered")
+    with open(log) as lines:
+        times = sorted(int(line.split("\t")[2]) for line in lines)
+    share = lambda part: times[min(int(len(times) * part), len(times) - 1)] / 1000
+    return requests, sum(others), float(figures[1]), share(0.5), share(0.99)
+
+
+def count_lines(file):
+    with open(file, "rb") as lines:
+        return sum(1 for _ in lines)
+
+
+def median(slices, figure):
+    values = [taken[figure] for taken in slices if taken.get(figure) is not None]
+    return statistics.median(values) if values else None
+
+
+def ratio(slices):
+    """CPU beside the floor's, within each round."""
+    values = [taken["cpu"] / taken["floor"] for taken in slices if taken.get("floor")]
+    return statistics.median(values) if values else None

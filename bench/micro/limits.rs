@@ -1,0 +1,61 @@
+//! What a limit costs beside the store: its arithmetic, and the headers that tell where one stands.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+use criterion::Criterion;
+use portcullis::limits::{Algorithm, KeyPart, Limit, OnOutage, Rule, State, headers};
+
+const NOW: u64 = 1_790_000_000_000_000;
+
+pub(crate) fn arithmetic(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("limits");
+    for (name, algorithm) in [
+        ("sliding window", Algorithm::SlidingWindow),
+        ("sliding log", Algorithm::SlidingLog),
+        ("token bucket", Algorithm::TokenBucket { burst: 100 }),
+    ] {
+        let limit = limit(algorithm);
+        let rule = Rule::of(&limit);
+        let mut state = State::new(algorithm);
+        let mut now = NOW;
+        group.bench_function(name, |bench| {
+            bench.iter(|| {
+                // Twice as fast as the limit admits, so that every second request is refused.
+                now += 300_000;
+                let wait = state.wait(rule, black_box(now));
+                if wait == 0 {
+                    state.spend(rule, now);
+                }
+                state.decision(&limit, wait, now)
+            });
+        });
+    }
+    let limit = limit(Algorithm::SlidingWindow);
+    let decision = State::new(limit.algorithm).decision(&limit, 0, NOW);
+    let decisions = [decision.clone(), decision];
+    let since = Duration::from_micros(NOW);
+    for many in [1, 2] {
+        let some = decisions.get(..many).unwrap_or_default();
+        group.bench_function(format!("headers of {many}"), |bench| {
+            bench.iter(|| headers(black_box(some), since));
+        });
+    }
+    group.finish();
+}
+
+fn limit(algorithm: Algorithm) -> Arc<Limit> {
+    Arc::new(Limit {
+        name: "wide".into(),
+        algorithm,
+        limit: 100,
+        window: Duration::from_secs(60),
+        key: vec![KeyPart::User],
+        roles: Vec::new(),
+        except_roles: Vec::new(),
+        on_outage: OnOutage::Local,
+        shadow: false,
+        leased: false,
+    })
+}

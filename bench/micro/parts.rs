@@ -1,0 +1,185 @@
+//! A gateway's parts over the memory store, put together as its composition root does.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use portcullis::admission::{Admission, Asked, Permit, Refused};
+use portcullis::config;
+use portcullis::directory::Directory;
+use portcullis::durable::Durable;
+use portcullis::events::Events;
+use portcullis::issuers::Issuers;
+use portcullis::metrics::Metrics;
+use portcullis::routing;
+use portcullis::session::{Millis, OnLimit};
+use portcullis::settings::Settings;
+use portcullis::store::Store;
+use portcullis::token::Minting;
+use portcullis::verifier::Verifier;
+use tokio::runtime::Runtime;
+
+use crate::sample;
+
+/// What stands between the first request and the last.
+pub(crate) struct Parts {
+    pub(crate) runtime: Runtime,
+    pub(crate) settings: Settings,
+    pub(crate) verifier: Verifier,
+    metrics: Arc<Metrics>,
+    store: Store,
+    durable: Durable,
+    events: Events,
+    _folder: tempfile::TempDir,
+}
+
+impl Parts {
+    /// Signs tokens by `signing`, which is YAML; has the routes `/open`, `/known` and `/limited`.
+    pub(crate) fn new(signing: &str) -> Parts {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let folder = tempfile::tempdir().expect("a folder");
+        let settings = settings(signing, 0, folder.path());
+        let metrics = Arc::new(Metrics::new().expect("metrics"));
+        let entered = runtime.enter();
+        let directory = runtime.block_on(Directory::open(&settings.boot.database));
+        let store = Store::open(&settings.boot.store, Arc::clone(&metrics)).link();
+        let tokens = &settings.live.tokens;
+        let issuers = Issuers::new(tokens, &metrics, None);
+        let verifier = Verifier::new(Arc::clone(tokens), issuers, &metrics);
+        drop(entered);
+        Parts {
+            verifier,
+            durable: Durable::new(directory.expect("a database"), false),
+            events: Events::new(store.clone()),
+            runtime,
+            settings,
+            metrics,
+            store,
+            _folder: folder,
+        }
+    }
+
+    /// Signs a user in; returns the headers of a request with a token of that session.
+    pub(crate) fn sign_in(&self) -> HeaderMap {
+        let session = sample::session(1, now());
+        let rules = &self.settings.live.sessions;
+        let limit = OnLimit::EvictOldest;
+        let created = self
+            .store
+            .create_session(&session, None, 5, limit, rules.idle_timeout);
+        self.runtime.block_on(created).expect("a session");
+        let token = self.token(&session.user, now());
+        let bearer = HeaderValue::try_from(format!("Bearer {token}")).expect("a header");
+        let mut headers = request_headers();
+        headers.insert(http::header::AUTHORIZATION, bearer);
+        headers
+    }
+
+    /// A token of the sample's first session, made at `now`.
+    pub(crate) fn token(&self, user: &str, now: Millis) -> String {
+        let minting = Minting {
+            user,
+            session: sample::id(1),
+            token_id: "00000000-0000-4000-9000-000000000001",
+            email: Some("user-00000001@example.org"),
+        };
+        let tokens = &self.settings.live.tokens;
+        tokens.mint(&minting, now).expect("a token")
+    }
+
+    /// What is decided over a request for the route of this name.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub(crate) async fn admit(&self, route: &str, headers: &HeaderMap) -> Result<Permit, Refused> {
+        let live = &self.settings.live;
+        let mut routes = live.routes.routes().iter();
+        let route = routes.find(|one| &*one.name == route).expect("the route");
+        let admission = Admission {
+            live,
+            settings: &self.settings.boot.store,
+            verifier: &self.verifier,
+            store: &self.store,
+            durable: &self.durable,
+            replica: self.store.replica(),
+            metrics: &self.metrics,
+            events: &self.events,
+        };
+        let asked = Asked {
+            headers,
+            ip: [198, 51, 100, 7].into(),
+            now: now(),
+        };
+        admission.admit(route, asked).await
+    }
+}
+
+/// A configuration with so many routes more than the three, each a prefix of its own.
+pub(crate) fn settings(signing: &str, routes: usize, folder: &Path) -> Settings {
+    let mut text = format!(
+        "listeners: [{{bind: '127.0.0.1:1'}}]
+database: {{url: 'sqlite:people.db'}}
+tokens: {{access_ttl: 24h, signing: {signing}}}
+upstreams: {{behind: {{servers: ['http://127.0.0.1:2']}}}}
+limits:
+  wide: {{algorithm: sliding_window, window: 1m, limit: 1000000000, key: user}}
+routes:
+  - {{name: open, match: {{prefix: /open}}, auth: none, upstream: behind}}
+  - {{name: known, match: {{prefix: /known}}, upstream: behind}}
+  - {{name: limited, match: {{prefix: /limited}}, limits: [wide], upstream: behind}}
+"
+    );
+    for number in 0..routes {
+        writeln!(
+            text,
+            "  - {{name: route-{number}, match: {{prefix: /service-{number}/api}}, upstream: behind}}"
+        )
+        .expect("memory");
+    }
+    let parsed = config::parse(&text, &folder.join("portcullis.yaml"));
+    parsed.expect("a configuration without a mistake")
+}
+
+/// What a browser sends, credentials left out.
+pub(crate) fn request_headers() -> HeaderMap {
+    let fields = [
+        ("host", "shop.example.com"),
+        (
+            "user-agent",
+            "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+        ),
+        (
+            "accept",
+            "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+        ),
+        ("accept-language", "en-GB,en;q=0.7,de;q=0.3"),
+        ("accept-encoding", "gzip, deflate, br, zstd"),
+        ("referer", "https://shop.example.com/orders"),
+        ("cookie", "theme=dark; consent=2026-01-07"),
+        ("sec-fetch-dest", "document"),
+        ("sec-fetch-mode", "navigate"),
+        ("sec-fetch-site", "same-origin"),
+    ];
+    let named = fields.map(|(name, value)| {
+        (
+            HeaderName::from_static(name),
+            HeaderValue::from_static(value),
+        )
+    });
+    named.into_iter().collect()
+}
+
+/// A route's path, read.
+pub(crate) fn path(raw: &str) -> routing::Path<'_> {
+    routing::Path::read(raw.as_bytes()).expect("a path")
+}
+
+pub(crate) fn now() -> Millis {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    Millis::try_from(since.unwrap_or(Duration::ZERO).as_millis()).unwrap_or(Millis::MAX)
+}

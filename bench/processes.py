@@ -1,0 +1,202 @@
+"""Starting, pinning, watching and stopping the processes of a bench."""
+
+import os
+import pathlib
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+# For a process to get ready: under valgrind on a busy machine that takes long.
+PATIENCE = 90
+TICKS = os.sysconf("SC_CLK_TCK")
+# What brings a command on Debian; `bench/setup` installs them. The others come with this repository.
+PACKAGES = {
+    "wrk": "apt-get install wrk",
+    "nginx": "apt-get install nginx-light",
+    "redis-server": "apt-get install redis-server",
+    "taskset": "apt-get install util-linux",
+    "h2load": "apt-get install nghttp2-client",
+    "openssl": "apt-get install openssl",
+    "node": "apt-get install nodejs",
+    "npm": "apt-get install npm",
+    "strace": "apt-get install strace",
+    "valgrind": "apt-get install valgrind",
+    "vgdb": "apt-get install valgrind",
+    "cargo": "https://rustup.rs",
+}
+
+
+class Unavailable(Exception):
+    """One thing that is measured cannot be; the others can."""
+
+
+class Pinning:
+    """The gateway has core 0 for itself; upstream, Redis and load generator share core 1."""
+
+    gateway, other = "0", "1"
+
+    @classmethod
+    def off(cls):
+        cls.gateway = cls.other = None
+
+    @classmethod
+    def workers(cls):
+        """How many a gateway shall have."""
+        return 1 if cls.gateway else len(os.sched_getaffinity(0))
+
+
+def missing(*commands):
+    """Words for each command that is not installed."""
+    # Where Debian keeps servers, which is not on everybody's path.
+    if "/usr/sbin" not in os.environ["PATH"].split(os.pathsep):
+        os.environ["PATH"] += os.pathsep + "/usr/local/sbin:/usr/sbin"
+    return [
+        f"{command} is needed and is not installed ({PACKAGES[command]})"
+        for command in commands if not shutil.which(command)
+    ]
+
+
+def need(*commands):
+    """Ends the run, naming whatever is not installed."""
+    found = missing(*commands)
+    for words in found:
+        print(words, file=sys.stderr)
+    if found:
+        sys.exit("bench/setup installs it")
+
+
+def need_cores(count):
+    """Ends the run where processes would share a core that is meant for one of them."""
+    if len(os.sched_getaffinity(0)) < count:
+        sys.exit(f"{count} cores are needed: one for the gateway, one for the rest")
+
+
+def allow_files():
+    """Lets this process and its children have as many sockets as they may; returns how many that is."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(most, 65536), max(most, 65536)))
+    except (ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def connections_allowed():
+    """How many connections a proxy can hold that needs two sockets for each."""
+    return (allow_files() - 400) // 2
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def pinned(core, command):
+    """The command, on that core only."""
+    return [*(["taskset", "-c", core] if core else []), *map(str, command)]
+
+
+class Process:
+    """A process on a core, with its children's figures."""
+
+    ends_by = signal.SIGTERM
+
+    def __init__(self, name, core, command, folder, environment=None):
+        self.name = name
+        self.log = folder / f"{name}.log"
+        with open(self.log, "ab") as log:
+            self.child = subprocess.Popen(
+                pinned(core, command), cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env={**os.environ, **(environment or {})},
+            )
+
+    def pids(self):
+        found = [self.child.pid]
+        for task in pathlib.Path(f"/proc/{self.child.pid}/task").iterdir():
+            found += map(int, (task / "children").read_text().split())
+        return found
+
+    def cpu_seconds(self):
+        """User and system time so far, of the process and its workers."""
+        total = 0
+        for pid in self.pids():
+            # After the name, which is in brackets and may hold spaces: fields 14 and 15.
+            fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            total += int(fields[11]) + int(fields[12])
+        return total / TICKS
+
+    def resident_mib(self):
+        total = 0
+        for pid in self.pids():
+            for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
+                if line.startswith("VmRSS:"):
+                    total += int(line.split()[1])
+        return total / 1024
+
+    def open_files(self):
+        return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self.pids())
+
+    def ended(self):
+        return self.child.poll() is not None
+
+    def stop(self):
+        self.child.send_signal(self.ends_by)
+        try:
+            self.child.wait(10)
+        except subprocess.TimeoutExpired:
+            self.child.kill()
+            self.child.wait()
+
+
+class Processes:
+    """Everything that runs during one bench, in a folder of its own."""
+
+    def __init__(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="portcullis-bench-"))
+        self.running = []
+
+    def __enter__(self):
+        # Being told to end is no reason to leave anything running.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended from outside"))
+        return self
+
+    def __exit__(self, kind, *_):
+        for process in reversed(self.running):
+            process.stop()
+        if kind is None:
+            shutil.rmtree(self.folder)
+        else:
+            print(f"logs are in {self.folder}", file=sys.stderr)
+
+    def start(self, name, core, command, port, environment=None):
+        """Starts a server and waits until it listens."""
+        process = Process(name, core, command, self.folder, environment)
+        self.running.append(process)
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            if process.ended():
+                raise Unavailable(f"{name} ended at once: {process.log.read_text()[-2000:].strip()}")
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                return process
+            except OSError:
+                time.sleep(0.005)
+        raise Unavailable(f"{name} did not listen on port {port}")
+
+    def empty_logs(self):
+        """Lets no log of a load fill the disk: every one of them is appended to."""
+        for log in self.folder.glob("*.log"):
+            if log.stat().st_size > 1 << 20:
+                os.truncate(log, 0)
+
+    def stop(self, process):
+        """Ends one of them before the bench is over."""
+        process.stop()
+        self.running.remove(process)

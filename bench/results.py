@@ -1,0 +1,87 @@
+"""Where figures are kept between measuring and writing `docs/performance.md`, and what they came from."""
+
+import datetime
+import json
+import os
+import pathlib
+import platform
+import re
+import subprocess
+
+import builds
+
+
+def folder():
+    path = builds.target() / "bench"
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def file(part):
+    return folder() / f"{part}.json"
+
+
+def save(part, figures, options):
+    """Keeps the figures of one part, whole or so far."""
+    text = json.dumps({"of": origin(options), "figures": figures}, indent=1)
+    # Whole or not at all, whatever happens meanwhile.
+    temporary = file(part).with_suffix(".new")
+    temporary.write_text(text)
+    temporary.replace(file(part))
+
+
+def load(part):
+    """What was kept of a part, or None."""
+    if not file(part).exists():
+        return None
+    return json.loads(file(part).read_text())
+
+
+def origin(options):
+    """When, on what machine, of which versions, with which options."""
+    said = {name: str(value) for name, value in vars(options).items() if value not in (None, False)}
+    return {
+        "date": datetime.date.today().isoformat(),
+        "machine": machine(),
+        "commit": told(["git", "-C", str(builds.ROOT), "rev-parse", "--short", "HEAD"]),
+        "options": said,
+        "build": builds.words(options),
+        "load_before": os.getloadavg()[0],
+    }
+
+
+def machine():
+    cpu = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
+    memory = re.search(r"MemTotal:\s*(\d+)", pathlib.Path("/proc/meminfo").read_text())
+    system = re.search(r'PRETTY_NAME="(.*)"', pathlib.Path("/etc/os-release").read_text())
+    return {
+        "cpu": cpu[1].strip() if cpu else platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(int(memory[1]) / 1024 / 1024) if memory else None,
+        "system": system[1] if system else platform.system(),
+        "kernel": platform.release(),
+    }
+
+
+def versions():
+    """What the machine has of each program, the first line that it says of itself."""
+    asked = {
+        "rustc": ["rustc", "--version"], "nginx": ["nginx", "-v"], "Redis": ["redis-server", "--version"],
+        "wrk": ["wrk", "-v"], "h2load": ["h2load", "--version"], "Node": ["node", "--version"],
+    }
+    found = {name: told(command) for name, command in asked.items()}
+    return {name: short(words) for name, words in found.items() if words}
+
+
+def short(words):
+    version = re.search(r"\d+\.\d+(\.\d+)*", words)
+    return version[0] if version else words
+
+
+def told(command):
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    except OSError:
+        return None
+    lines = (done.stdout + done.stderr).strip().splitlines()
+    return lines[0] if lines else None

@@ -1,0 +1,128 @@
+"""Tables in Markdown."""
+
+import statistics
+
+import lanes
+import load
+
+# What bench/instructions calls the lanes of the table.
+COUNTED = {
+    load.FLOOR: "bare proxy", lanes.OPEN: "no auth", lanes.KNOWN: "known session",
+    lanes.LEASED: "known session, leased limit", lanes.EXACT: "exact limit",
+    lanes.DENIED: "denied, exact limit", lanes.DENIED_LEASED: "denied",
+}
+
+
+def rows(head, lines):
+    """A table: the first column is text, the others numbers."""
+    under = ["---"] + ["---:"] * (len(head) - 1)
+    return "\n".join(f"| {' | '.join(line)} |" for line in [head, under, *lines]) + "\n"
+
+
+def number(value, digits=0):
+    return "–" if value is None else f"{value:,.{digits}f}"
+
+
+def subjects(measured, counted):
+    """The table of `bench/run`; `counted` is what `bench/instructions --json` says."""
+    head = [
+        "subject", "req/s", "p50 ms", "p99 ms", "CPU µs/req (least)", "Redis µs", "upstream µs", "CPU vs Pingora",
+    ] + (["instructions", "system calls"] if counted else [])
+    lines, failures = [], []
+    for name in [name for name in lanes.NAMES if name in measured]:
+        slices = measured[name]["slices"]
+        failures += lost_words(name, measured[name])
+        if not slices:
+            continue
+        value = lambda figure: load.median(slices, figure)
+        least = min(taken["cpu"] for taken in slices)
+        cells = [
+            f"**{name}**" if name.startswith("Portcullis") else name,
+            number(value("rate")), number(value("p50"), 1), number(value("p99"), 1),
+            f"{value('cpu'):.0f} ({least:.0f})", number(value("redis"), 1),
+            "–" if name == lanes.DIRECT else number(value("upstream"), 1),
+            "–" if name == lanes.DIRECT else number(load.ratio(slices), 2),
+        ]
+        if counted:
+            taken = counted.get(COUNTED.get(name), {})
+            cells += [number(taken.get("instructions")), number(taken.get("syscalls"), 2)]
+        lines.append(cells)
+    text = rows(head, lines)
+    if failures:
+        text += "\nNot measured to the end:\n\n" + "\n".join(failures) + "\n"
+    return text
+
+
+def lost_words(name, taken):
+    """An item of a list where a lane was left out, given up, or has lost slices."""
+    lost = taken.get("lost", [])
+    if taken["failed"] and not lost:
+        return [f"* {name}: {taken['failed']}"]
+    given_up = ", then it was given up" if taken["failed"] else ""
+    return [f"* {name}: {len(lost)} slices lost{given_up}; the last: {lost[-1]}"] if lost else []
+
+
+def memory(figures):
+    """The table of `bench/memory`."""
+    counts = figures["counts"]
+    head = ["connections", "subject", "none", *(number(count) for count in counts), "KiB a connection", "beside bare"]
+    lines, floor = [], {}
+    for kind, subject, taken in figures["rows"]:
+        if not subject.startswith("Portcullis"):
+            floor[kind] = taken
+        each = (taken[-1] - taken[0]) * 1024 / counts[-1]
+        beside = " / ".join(f"{mib / bare:.2f}" for mib, bare in zip(taken[1:], floor.get(kind, [])[1:]))
+        own = subject.startswith("Portcullis")
+        lines.append([
+            kind, f"**{subject}**" if own else subject, *(number(mib, 1) for mib in taken), number(each, 1),
+            beside if own else "",
+        ])
+    failed = "".join(f"\n* not measured: {words}" for words in figures["failed"])
+    return rows(head, lines) + failed
+
+
+def latency(figures):
+    """The table of one connection."""
+    floor = figures["lanes"][load.FLOOR]["slices"]
+    lines = []
+    for name, taken in figures["lanes"].items():
+        if taken["slices"]:
+            p50, p99 = (load.median(taken["slices"], figure) for figure in ("p50", "p99"))
+            beside = [a["p50"] / b["p50"] for a, b in zip(taken["slices"], floor)]
+            cells = [number(p50 * 1000), number(p99 * 1000), number(statistics.median(beside), 2)]
+            lines.append([name, *cells])
+    return rows(["one connection", "p50 µs", "p99 µs", "p50 beside bare"], lines)
+
+
+def starts(figures):
+    """The table of first answers."""
+    lines = [
+        [name, number(statistics.median(taken), 1), number(max(taken), 1)]
+        for name, taken in figures["starts"].items()
+    ]
+    return rows(["start to first answer", "median ms", "longest ms"], lines)
+
+
+def scale(what, figures):
+    """The table of one dimension of `bench/scale`."""
+    if "failed" in figures:
+        return f"{what}: not measured: {figures['failed']}\n"
+    beside = "beside bare" if what == "connections" else "beside the smallest"
+    lines = []
+    for size, taken in figures.items():
+        value = lambda figure: load.median(taken["slices"], figure)
+        if taken["slices"]:
+            cells = [number(value("cpu"), 1), number(load.ratio(taken["slices"]), 2), number(value("rate"))]
+            lines.append([number(int(size)), *cells])
+    failures = [word for size, taken in figures.items() for word in lost_words(f"{int(size):,} {what}", taken)]
+    return rows([what, "CPU µs/req", beside, "req/s"], lines) + "".join(f"\n{word}" for word in failures) + "\n"
+
+
+def origin_words(of):
+    """One line on what figures came from."""
+    options = of["options"]
+    pinned = "unpinned" if "unpinned" in options else "pinned"
+    return (
+        f"{of['date']}, commit {of['commit']}, {of['build']}, {pinned}; "
+        f"{options.get('slices', '?')} slices of {options.get('seconds', '?')} s.\n"
+    )

@@ -1,0 +1,61 @@
+//! The session that the benches measure with: a real user agent, an address, a device, an e-mail
+//! address of 25 characters. Numbered, so that none has to be kept to be named again.
+
+use std::sync::{Arc, LazyLock};
+
+use portcullis::session::{Device, Millis, Session, SessionId, no_data};
+use sha2::{Digest, Sha256};
+
+/// A real one of 110 characters.
+const USER_AGENT: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like \
+     Gecko) Chrome/99.0.0.0 Safari/537.36";
+
+/// What the sessions have alike, kept once, as the gateway keeps it.
+struct Alike {
+    roles: Arc<[String]>,
+    user_agent: Arc<str>,
+    kind: Arc<str>,
+    device: Arc<str>,
+    data: Arc<str>,
+}
+
+static ALIKE: LazyLock<Alike> = LazyLock::new(|| Alike {
+    roles: ["user".to_owned()].into(),
+    user_agent: USER_AGENT.into(),
+    kind: "desktop".into(),
+    device: "Ann's computer".into(),
+    data: no_data(),
+});
+
+/// Session number `n`, of a user that has no other, made `now` for 30 days.
+pub(crate) fn session(n: u64, now: Millis) -> Session {
+    let [_, _, _, _, _, _, a, b] = n.to_be_bytes();
+    Session {
+        id: id(n),
+        user: user(n),
+        email: format!("user-{:08}@example.org", n % 100_000_000),
+        name: Some("Ann Example".to_owned()),
+        roles: Arc::clone(&ALIKE.roles),
+        scopes: [].into(),
+        created_at: now,
+        expires_at: now + 30 * 86_400_000,
+        ip: [198, 51, a, b].into(),
+        user_agent: Arc::clone(&ALIKE.user_agent),
+        device: Device {
+            kind: Some(Arc::clone(&ALIKE.kind)),
+            name: Some(Arc::clone(&ALIKE.device)),
+        },
+        ended: None,
+        data: Arc::clone(&ALIKE.data),
+        revision: 0,
+    }
+}
+
+/// As long as a UUID.
+fn user(n: u64) -> String {
+    format!("00000000-0000-4000-8000-{:012x}", n & 0xffff_ffff_ffff)
+}
+
+pub(crate) fn id(n: u64) -> SessionId {
+    SessionId(Sha256::digest(n.to_be_bytes()).into())
+}
