@@ -104,11 +104,12 @@ fn head_of(
     request: &HeaderMap,
     request_id: &str,
 ) -> Vec<(HeaderName, HeaderValue)> {
-    let mut headers = vec![
+    let mut headers = Vec::with_capacity(8 + answer.headers.len());
+    headers.extend([
         (header::CONTENT_TYPE, form.content_type()),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
         (header::VARY, HeaderValue::from_static("Accept")),
-    ];
+    ]);
     if let Ok(id) = HeaderValue::from_str(request_id) {
         headers.push((HeaderName::from_static("x-request-id"), id));
     }
