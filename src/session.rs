@@ -1,6 +1,7 @@
 //! A session and its life: active, idle-expired, expired, revoked. Pure rules that take `now`.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -94,7 +95,8 @@ impl std::fmt::Debug for SessionToken {
 /// Milliseconds since the Unix epoch.
 pub type Millis = u64;
 
-/// What the store keeps of a session: immutable but for its end, its roles and its `data`.
+/// What the store keeps of a session: immutable but for its end, its roles and its `data`. What many have
+/// alike is shared among those that are remembered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
     pub id: SessionId,
@@ -104,22 +106,22 @@ pub struct Session {
     #[serde(default)]
     pub name: Option<String>,
     #[serde(default)]
-    pub roles: Vec<String>,
+    pub roles: Arc<[String]>,
     #[serde(default)]
-    pub scopes: Vec<String>,
+    pub scopes: Arc<[String]>,
     pub created_at: Millis,
     /// The absolute end of its life.
     pub expires_at: Millis,
     pub ip: IpAddr,
     #[serde(default)]
-    pub user_agent: String,
+    pub user_agent: Arc<str>,
     #[serde(default)]
     pub device: Device,
     #[serde(default)]
     pub ended: Option<Ended>,
     /// The application's own: a JSON object as text.
     #[serde(default = "no_data")]
-    pub data: String,
+    pub data: Arc<str>,
     /// Counts the changes of who the session is from and what it may do. A record of the same
     /// revision that is still active is the same record.
     #[serde(default)]
@@ -127,17 +129,17 @@ pub struct Session {
 }
 
 /// The text of an object without members: what a session's `data` begins as.
-pub fn no_data() -> String {
-    "{}".to_owned()
+pub fn no_data() -> Arc<str> {
+    "{}".into()
 }
 
 /// What the person signed in with.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
     #[serde(default)]
-    pub kind: Option<String>,
+    pub kind: Option<Arc<str>>,
     #[serde(default)]
-    pub name: Option<String>,
+    pub name: Option<Arc<str>>,
 }
 
 /// What is kept of a `User-Agent`: at most 512 characters, none of them a control character.

@@ -253,8 +253,8 @@ pub(super) fn user_of(session: &Session) -> User {
         name: session.name.clone(),
         // The backend has it; no password is ever compared with this.
         password_hash: String::new(),
-        roles: session.roles.clone(),
-        scopes: session.scopes.clone(),
+        roles: session.roles.to_vec(),
+        scopes: session.scopes.to_vec(),
         disabled: false,
         created_at: session.created_at,
         updated_at: session.created_at,

@@ -35,8 +35,12 @@ fn name(visitor: &Visitor) -> String {
     let mut hash = Sha256::new();
     let agent = visitor.user_agent.replace(|c: char| c.is_ascii_digit(), "");
     let device = &visitor.device;
-    for part in [Some(&agent), device.kind.as_ref(), device.name.as_ref()] {
-        let part = part.map_or("", String::as_str);
+    for part in [
+        Some(&*agent),
+        device.kind.as_deref(),
+        device.name.as_deref(),
+    ] {
+        let part = part.unwrap_or_default();
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part.as_bytes());
     }
@@ -55,8 +59,8 @@ mod tests {
             ip: "192.0.2.1".parse().unwrap(),
             user_agent: agent.to_owned(),
             device: Device {
-                kind: kind.map(str::to_owned),
-                name: device.map(str::to_owned),
+                kind: kind.map(Into::into),
+                name: device.map(Into::into),
             },
         }
     }

@@ -105,7 +105,7 @@ impl Admission<'_> {
             ),
             (
                 rules.bind_user_agent,
-                session.user_agent != agent,
+                *session.user_agent != *agent,
                 "user agent",
             ),
         ];

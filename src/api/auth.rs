@@ -259,8 +259,8 @@ pub(super) fn visitor(headers: &HeaderMap, client: &Client) -> Visitor {
         ip: client.ip,
         user_agent: said("user-agent", USER_AGENT_MAX).unwrap_or_default(),
         device: Device {
-            kind: said("x-device-type", DEVICE_MAX),
-            name: said("x-device-name", DEVICE_MAX),
+            kind: said("x-device-type", DEVICE_MAX).map(Into::into),
+            name: said("x-device-name", DEVICE_MAX).map(Into::into),
         },
     }
 }

@@ -1,10 +1,12 @@
 //! Durable sessions: the statements about one of them, or about those of one user.
 
+use std::sync::Arc;
+
 use sqlx::AssertSqlSafe;
 
 use sha2::{Digest, Sha256};
 
-use crate::session::{Device, EndReason, Ended, Millis, OnLimit, Session, SessionId};
+use crate::session::{Device, EndReason, Ended, Millis, OnLimit, Session, SessionId, no_data};
 
 use super::database::{Row, Statement, Transaction};
 use super::users::list_text;
@@ -323,8 +325,11 @@ pub(super) fn read(row: &Row) -> Result<Kept, Error> {
     let damaged = || Error::DamagedSession(id.to_string());
     let time =
         |column: &str| -> Result<Millis, Error> { Ok(row.get::<i64, _>(column)?.cast_unsigned()) };
-    let list = |column: &str| -> Result<Vec<String>, Error> {
+    let list = |column: &str| -> Result<Arc<[String]>, Error> {
         serde_json::from_str(&row.get::<String, _>(column)?).map_err(|_| damaged())
+    };
+    let text = |column: &str| -> Result<Option<Arc<str>>, Error> {
+        Ok(row.get::<Option<String>, _>(column)?.map(Into::into))
     };
     let ended_at: Option<i64> = row.get("ended_at")?;
     let reason: Option<String> = row.get("ended_reason")?;
@@ -341,10 +346,10 @@ pub(super) fn read(row: &Row) -> Result<Kept, Error> {
         created_at: time("created_at")?,
         expires_at: time("expires_at")?,
         ip: ip.parse().map_err(|_| damaged())?,
-        user_agent: row.get("user_agent")?,
+        user_agent: text("user_agent")?.unwrap_or_default(),
         device: Device {
-            kind: row.get("device_type")?,
-            name: row.get("device_name")?,
+            kind: text("device_type")?,
+            name: text("device_name")?,
         },
         // An end whose reason is not understood is still an end.
         ended: ended_at.map(|at| Ended {
@@ -353,7 +358,7 @@ pub(super) fn read(row: &Row) -> Result<Kept, Error> {
                 .and_then(|reason| EndReason::parse(&reason))
                 .unwrap_or(EndReason::Terminated),
         }),
-        data: row.get("data")?,
+        data: text("data")?.unwrap_or_else(no_data),
         revision: time("revision")?,
     };
     Ok(Kept {

@@ -80,10 +80,10 @@ impl Amendment {
     /// Makes the change; the record is another one then.
     pub(super) fn apply(&self, session: &mut Session) -> Result<(), TooLong> {
         if let Some(changes) = &self.data {
-            session.data = merged(&session.data, changes)?;
+            session.data = merged(&session.data, changes)?.into();
         }
         if let Some(name) = &self.device_name {
-            session.device.name = Some(name.clone());
+            session.device.name = Some(name.as_str().into());
         }
         session.revision += 1;
         Ok(())

@@ -16,15 +16,15 @@ fn session(user: &str, now: Millis) -> Session {
         user: user.to_owned(),
         email: format!("{user}@example.com"),
         name: Some("Ann \"the\" O'Neill".to_owned()),
-        roles: vec!["admin".to_owned()],
-        scopes: Vec::new(),
+        roles: ["admin".to_owned()].into(),
+        scopes: [].into(),
         created_at: now,
         expires_at: now + DAY,
         ip: [192, 0, 2, 1].into(),
-        user_agent: "curl/8".to_owned(),
+        user_agent: "curl/8".into(),
         device: Device {
             kind: None,
-            name: Some("phone".to_owned()),
+            name: Some("phone".into()),
         },
         ended: None,
         data: no_data(),
@@ -228,15 +228,15 @@ async fn a_row_follows_its_user() {
         let mut one = session(&user.id, 1_000);
         keep(&directory, &one, 5).await;
         directory.identify_kept(&user).await.unwrap();
-        one.device.name = Some("tablet".to_owned());
-        one.data = r#"{"a":1}"#.to_owned();
+        one.device.name = Some("tablet".into());
+        one.data = r#"{"a":1}"#.into();
         directory.amend_kept(&one).await.unwrap();
         let kept = directory.kept(one.id).await.unwrap().unwrap().session;
         let expected = Session {
             email: user.email,
             name: None,
-            roles: user.roles,
-            scopes: user.scopes,
+            roles: user.roles.into(),
+            scopes: user.scopes.into(),
             revision: 2,
             ..one
         };

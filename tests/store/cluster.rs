@@ -115,7 +115,7 @@ async fn limits_by_role_are_asked_when_the_session_has_told_its_roles() {
         };
         // What this gateway knew may be out of date: then the limits of before are given back.
         let mut other = (*session).clone();
-        other.roles = vec!["editor".to_owned()];
+        other.roles = ["editor".to_owned()].into();
         other.revision = other.revision.wrapping_sub(u64::from(round == 2));
         known = (round == 2).then(|| Arc::new(other));
     }

@@ -52,8 +52,8 @@ async fn a_record_that_the_caller_has_is_not_sent_again_until_it_changes() {
             .unwrap();
         session = Session {
             name: None,
-            roles: roles.to_vec(),
-            scopes: Vec::new(),
+            roles: roles.into(),
+            scopes: [].into(),
             revision: 1,
             ..session
         };

@@ -227,7 +227,7 @@ async fn a_change_of_roles_is_in_force_here_at_once_and_soon_elsewhere() {
     let (_server, _client, one, other) = two().await;
     let ann = one.sign_in("ann").await;
     let holds = |found: Found, role: &str| match found {
-        Found::Active(session, _) => session.roles == [role],
+        Found::Active(session, _) => *session.roles == [role],
         other => panic!("{other:?}"),
     };
     for n in 0..200 {

@@ -35,8 +35,8 @@ async fn what_is_written_reads_back() {
         let mut changed = written.clone();
         changed.email = "new@example.com".into();
         changed.name = None;
-        changed.roles = vec![];
-        changed.scopes = vec!["a".into(), "b".into()];
+        changed.roles = [].into();
+        changed.scopes = ["a".into(), "b".into()].into();
         changed.revision = 1;
         store
             .set_identity("ann", &changed.email, None, &[], &changed.scopes)

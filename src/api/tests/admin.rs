@@ -226,8 +226,8 @@ async fn roles_are_in_force_on_live_sessions_at_once() {
         .unwrap()
         .session;
     assert_eq!(
-        (session.roles, session.scopes),
-        (vec!["b".to_owned()], vec!["s".to_owned()])
+        (&*session.roles, &*session.scopes),
+        (&["b".to_owned()][..], &["s".to_owned()][..])
     );
 }
 

@@ -90,5 +90,5 @@ async fn of_two_changes_the_last_one_in_the_database_is_in_force() {
     accounts.apply_identity(&before).await.unwrap();
     let session = SessionId::parse(&signed_in.text("/session/id")).unwrap();
     let entry = gateway.desk.store.session(session).await.unwrap();
-    assert_eq!(entry.unwrap().session.roles, ["reader"]);
+    assert_eq!(*entry.unwrap().session.roles, ["reader"]);
 }

@@ -173,8 +173,8 @@ impl Sessions {
             if session.ended.is_none() {
                 session.email = identity.email.to_owned();
                 session.name = identity.name.map(str::to_owned);
-                session.roles = identity.roles.to_vec();
-                session.scopes = identity.scopes.to_vec();
+                session.roles = identity.roles.into();
+                session.scopes = identity.scopes.into();
                 session.revision += 1;
             }
         }

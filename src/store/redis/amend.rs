@@ -29,9 +29,9 @@ impl Redis {
             }
             let session = &entry.session;
             let call = self.scripts.amend.on(&self.keys.both(&id));
-            let call = call.arg(millis(idle)).arg(read).arg(&session.data);
+            let call = call.arg(millis(idle)).arg(read).arg(&*session.data);
             let call = match &session.device.name {
-                Some(name) => call.arg(name),
+                Some(name) => call.arg(&**name),
                 None => call,
             };
             match self.run(call).await? {

@@ -169,7 +169,7 @@ impl Redis {
         if let (ACTIVE, [], Some(known)) = (status, record, &inquiry.known) {
             return Found::Active(Arc::clone(known), last);
         }
-        match (status, record::of(id, record)) {
+        match (status, record::of(id, record, &self.alike)) {
             (EXPIRED, Reading::There(session)) => Found::Expired(*session),
             (REVOKED, Reading::There(session)) => Found::Revoked(*session),
             (ACTIVE, Reading::There(session)) => Found::Active(Arc::new(*session), last),

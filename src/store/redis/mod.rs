@@ -2,6 +2,7 @@
 //! is one script over keys of one slot; each is one round trip where it can be.
 
 mod activity;
+mod alike;
 mod amend;
 mod apart;
 mod atlas;
@@ -47,6 +48,7 @@ use super::StoreError;
 use crate::metrics::Metrics;
 use crate::session::Millis;
 use crate::settings::{self, RedisAddress};
+use alike::Alike;
 use keys::Keys;
 use links::Links;
 use listener::Clock;
@@ -69,6 +71,7 @@ pub(super) struct Redis {
     /// Absent where nobody waits for replicas.
     replicas: Option<Arc<Replicas>>,
     clock: Arc<Clock>,
+    alike: Arc<Alike>,
     metrics: Arc<Metrics>,
 }
 
@@ -89,6 +92,7 @@ impl Redis {
             scripts: Arc::new(Scripts::new()),
             replicas: (wanted > 0).then(|| Arc::new(Replicas::new(wanted, settings.timeout))),
             clock: Arc::default(),
+            alike: Arc::default(),
             metrics,
         }
     }

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 
 use redis::Value;
 
-use super::names::{list, names, user, user_id};
+use super::alike::Alike;
+use super::names::{list, user, user_id};
 use crate::session::{Device, EndReason, Ended, Millis, Session, SessionId, no_data};
 
 /// What a record begins with.
@@ -33,21 +34,23 @@ pub(super) fn write(session: &Session) -> Option<Vec<u8>> {
     let ended = session.ended;
     let user = user(&session.user);
     let (roles, scopes) = (list(&session.roles), list(&session.scopes));
-    let optional = |text: &Option<String>| text.clone().unwrap_or_default();
-    let data = Some(session.data.as_str()).filter(|data| *data != no_data());
-    let (name, kind) = (optional(&session.name), optional(&session.device.kind));
-    let device = optional(&session.device.name);
+    let data = Some(&*session.data).filter(|data| *data != &*no_data());
+    let name = session.name.as_deref();
+    let (kind, device) = (
+        session.device.kind.as_deref(),
+        session.device.name.as_deref(),
+    );
     let ip = octets(session.ip);
     let texts: [&[u8]; TEXTS] = [
         &user,
         session.email.as_bytes(),
-        name.as_bytes(),
+        name.unwrap_or_default().as_bytes(),
         roles.as_bytes(),
         scopes.as_bytes(),
         &ip,
         session.user_agent.as_bytes(),
-        kind.as_bytes(),
-        device.as_bytes(),
+        kind.unwrap_or_default().as_bytes(),
+        device.unwrap_or_default().as_bytes(),
         data.unwrap_or_default().as_bytes(),
     ];
     let mut record = Vec::with_capacity(512);
@@ -61,12 +64,8 @@ pub(super) fn write(session: &Session) -> Option<Vec<u8>> {
     for text in texts {
         record.extend(u16::try_from(text.len()).ok()?.to_le_bytes());
     }
-    let flag = |text: &Option<String>, flag| if text.is_some() { flag } else { 0 };
-    record.push(
-        flag(&session.name, NAME)
-            | flag(&session.device.kind, KIND)
-            | flag(&session.device.name, DEVICE),
-    );
+    let flag = |text: Option<&str>, flag| if text.is_some() { flag } else { 0 };
+    record.push(flag(name, NAME) | flag(kind, KIND) | flag(device, DEVICE));
     for text in texts {
         record.extend(text);
     }
@@ -74,21 +73,21 @@ pub(super) fn write(session: &Session) -> Option<Vec<u8>> {
 }
 
 /// Reads the answer to a `GET`.
-pub(super) fn read(id: SessionId, reply: &Value) -> Reading {
+pub(super) fn read(id: SessionId, reply: &Value, alike: &Alike) -> Reading {
     let record = match reply {
         Value::Nil => return Reading::Missing,
         Value::BulkString(record) => record,
         _ => return Reading::Malformed,
     };
-    of(id, record)
+    of(id, record, alike)
 }
 
 /// Reads what a session's key holds.
-pub(super) fn of(id: SessionId, record: &[u8]) -> Reading {
+pub(super) fn of(id: SessionId, record: &[u8], alike: &Alike) -> Reading {
     if record.first() == Some(&MARK) {
         return Reading::Missing;
     }
-    match parse(id, record) {
+    match parse(id, record, alike) {
         Some(session) => Reading::There(Box::new(session)),
         None => Reading::Malformed,
     }
@@ -119,7 +118,7 @@ struct Parts<'a> {
     texts: [Reader<'a>; TEXTS],
 }
 
-fn parse(id: SessionId, record: &[u8]) -> Option<Session> {
+fn parse(id: SessionId, record: &[u8], alike: &Alike) -> Option<Session> {
     let parts = take_apart(record)?;
     let [
         user,
@@ -133,29 +132,40 @@ fn parse(id: SessionId, record: &[u8]) -> Option<Session> {
         device,
         data,
     ] = parts.texts;
-    let there = |flag, text: Reader<'_>| match parts.flags & flag {
-        0 => Some(None),
-        _ => text.text().map(Some),
-    };
+    let is_there = |flag| parts.flags & flag != 0;
+    let shared = |text: Reader<'_>| Some(alike.text(text.text()?));
+    let owned = |text: Reader<'_>| text.text().map(str::to_owned);
     Some(Session {
         id,
         user: user_id(user.0)?,
-        email: email.text()?,
-        name: there(NAME, name)?,
-        roles: names(&roles.text()?)?,
-        scopes: names(&scopes.text()?)?,
+        email: owned(email)?,
+        name: if is_there(NAME) {
+            Some(owned(name)?)
+        } else {
+            None
+        },
+        roles: alike.names(roles.text()?)?,
+        scopes: alike.names(scopes.text()?)?,
         created_at: parts.created_at,
         expires_at: parts.expires_at,
         ip: address(ip.0)?,
-        user_agent: agent.text()?,
+        user_agent: shared(agent)?,
         device: Device {
-            kind: there(KIND, kind)?,
-            name: there(DEVICE, device)?,
+            kind: if is_there(KIND) {
+                Some(shared(kind)?)
+            } else {
+                None
+            },
+            name: if is_there(DEVICE) {
+                Some(shared(device)?)
+            } else {
+                None
+            },
         },
         ended: (parts.ended_at > 0).then(|| ended(parts.ended_at, parts.reason)),
         data: match data.text()? {
-            data if data.is_empty() => no_data(),
-            data => data,
+            "" => alike.text(&no_data()),
+            data => data.into(),
         },
         revision: parts.revision,
     })
@@ -226,8 +236,8 @@ impl<'a> Reader<'a> {
         Some(bytes.fold(0, |number, byte| number << 8 | u64::from(*byte)))
     }
 
-    fn text(self) -> Option<String> {
-        String::from_utf8(self.0.to_vec()).ok()
+    fn text(self) -> Option<&'a str> {
+        std::str::from_utf8(self.0).ok()
     }
 }
 
@@ -243,15 +253,15 @@ mod tests {
             user: "u\0ser".to_owned(),
             email: "ann@example.com".to_owned(),
             name: Some(String::new()),
-            roles: vec!["admin".to_owned(), "a\nb".to_owned()],
-            scopes: Vec::new(),
+            roles: ["admin".to_owned(), "a\nb".to_owned()].into(),
+            scopes: [].into(),
             created_at: 1_700_000_000_123,
             expires_at: 1_800_000_000_456,
             ip: "2001:db8::1".parse().unwrap(),
-            user_agent: "Ünïcode".to_owned(),
+            user_agent: "Ünïcode".into(),
             device: Device {
                 kind: None,
-                name: Some("Ann's".to_owned()),
+                name: Some("Ann's".into()),
             },
             ended: None,
             data: no_data(),
@@ -259,8 +269,8 @@ mod tests {
         }
     }
 
-    fn back(record: Vec<u8>) -> Option<Session> {
-        match read(SessionId([7; 32]), &Value::BulkString(record)) {
+    fn back(record: &[u8]) -> Option<Session> {
+        match of(SessionId([7; 32]), record, &Alike::default()) {
             Reading::There(session) => Some(*session),
             Reading::Missing | Reading::Malformed => None,
         }
@@ -269,12 +279,12 @@ mod tests {
     #[test]
     fn a_record_reads_back_as_it_was_written() {
         let mut written = session();
-        assert_eq!(back(write(&written).unwrap()).unwrap(), written);
-        written.data = r#"{"a":1}"#.to_owned();
+        assert_eq!(back(&write(&written).unwrap()).unwrap(), written);
+        written.data = r#"{"a":1}"#.into();
         written.ip = "192.0.2.1".parse().unwrap();
         for reason in EndReason::ALL {
             written.ended = Some(Ended { at: 5, reason });
-            assert_eq!(back(write(&written).unwrap()).unwrap(), written);
+            assert_eq!(back(&write(&written).unwrap()).unwrap(), written);
         }
     }
 
@@ -282,17 +292,17 @@ mod tests {
     fn what_is_cut_short_or_goes_on_is_not_understood() {
         let record = write(&session()).unwrap();
         for length in 0..record.len() {
-            assert_eq!(back(record[..length].to_vec()), None, "{length}");
+            assert_eq!(back(&record[..length]), None, "{length}");
         }
         let mut longer = record;
         longer.push(0);
-        assert_eq!(back(longer), None);
+        assert_eq!(back(&longer), None);
     }
 
     #[test]
     fn a_text_that_is_too_long_is_not_written() {
         let long = Session {
-            user_agent: "x".repeat(65_536),
+            user_agent: "x".repeat(65_536).into(),
             ..session()
         };
         assert!(write(&long).is_none());

@@ -75,7 +75,7 @@ impl Redis {
                 fault::checked(reply)?;
             }
         }
-        let session = match record::read(id, record) {
+        let session = match record::read(id, record, &self.alike) {
             Reading::Missing => return Ok(None),
             Reading::There(session) => *session,
             Reading::Malformed => {

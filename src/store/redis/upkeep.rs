@@ -164,7 +164,7 @@ impl Redis {
 
     /// The session of a key, if it has neither ended nor expired.
     fn active(&self, key: &str, record: &Value, now: Millis) -> Option<Session> {
-        match record::read(self.keys.session_id(key)?, record) {
+        match record::read(self.keys.session_id(key)?, record, &self.alike) {
             Reading::There(session) if session.status(now, None, now) == Status::Active => {
                 Some(*session)
             }

@@ -20,23 +20,27 @@ pub(super) fn budget() -> u64 {
     least.map_or(LEAST, |bytes| (bytes / SHARE).clamp(LEAST, MOST))
 }
 
-/// What a session takes here, roughly: itself, its texts, and its place.
+/// What a session takes here, roughly: itself, its own texts, and its place. Those that are shared count
+/// with each, for nobody knows with how many.
 pub(super) fn weight(session: &Session) -> u64 {
-    let optional = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-    let names = session.roles.iter().chain(&session.scopes);
+    let device = [&session.device.kind, &session.device.name];
+    let names = session.roles.iter().chain(&*session.scopes);
     let texts = session.user.len()
         + session.email.len()
-        + optional(&session.name)
+        + session.name.as_ref().map_or(0, String::len)
         + session.user_agent.len()
-        + optional(&session.device.kind)
-        + optional(&session.device.name)
+        + device
+            .into_iter()
+            .flatten()
+            .map(|it| it.len())
+            .sum::<usize>()
         + session.data.len()
         + names
             .map(|name| name.len() + size_of::<String>())
             .sum::<usize>();
     let own = size_of::<Session>() + size_of::<super::Seen>();
     // The rest is what the allocator and the cache need for each.
-    (texts + own + 200) as u64
+    (texts + own + 150) as u64
 }
 
 /// The machine's memory.
