@@ -11,7 +11,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use portcullis::session::SessionId;
+use portcullis::session::{Session, SessionId};
 use portcullis::store::Found;
 use portcullis::store::replica::Replica;
 
@@ -33,9 +33,18 @@ fn main() {
         .and_then(|many| many.parse().ok())
         .expect("known MANY");
     let replica = Replica::default();
+    // As records are read: what is alike is shared.
+    let alike = session(0, NOW);
     let before = resident();
     for n in 0..many {
-        let session = session(n, NOW);
+        let session = Session {
+            roles: alike.roles.clone(),
+            scopes: alike.scopes.clone(),
+            user_agent: alike.user_agent.clone(),
+            device: alike.device.clone(),
+            data: alike.data.clone(),
+            ..session(n, NOW)
+        };
         replica.remember(session.id, &Found::Active(Arc::new(session), 1));
     }
     let each = (resident() - before) as f64 / many as f64;

@@ -1,31 +1,12 @@
 //! The session that the benches measure with: a real user agent, an address, a device, an e-mail
 //! address of 25 characters. Numbered, so that none has to be kept to be named again.
 
-use std::sync::{Arc, LazyLock};
-
 use portcullis::session::{Device, Millis, Session, SessionId, no_data};
 use sha2::{Digest, Sha256};
 
 /// A real one of 110 characters.
 const USER_AGENT: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like \
      Gecko) Chrome/99.0.0.0 Safari/537.36";
-
-/// What the sessions have alike, kept once, as the gateway keeps it.
-struct Alike {
-    roles: Arc<[String]>,
-    user_agent: Arc<str>,
-    kind: Arc<str>,
-    device: Arc<str>,
-    data: Arc<str>,
-}
-
-static ALIKE: LazyLock<Alike> = LazyLock::new(|| Alike {
-    roles: ["user".to_owned()].into(),
-    user_agent: USER_AGENT.into(),
-    kind: "desktop".into(),
-    device: "Ann's computer".into(),
-    data: no_data(),
-});
 
 /// Session number `n`, of a user that has no other, made `now` for 30 days.
 pub(crate) fn session(n: u64, now: Millis) -> Session {
@@ -35,18 +16,18 @@ pub(crate) fn session(n: u64, now: Millis) -> Session {
         user: user(n),
         email: format!("user-{:08}@example.org", n % 100_000_000),
         name: Some("Ann Example".to_owned()),
-        roles: Arc::clone(&ALIKE.roles),
+        roles: ["user".to_owned()].into(),
         scopes: [].into(),
         created_at: now,
         expires_at: now + 30 * 86_400_000,
         ip: [198, 51, a, b].into(),
-        user_agent: Arc::clone(&ALIKE.user_agent),
+        user_agent: USER_AGENT.into(),
         device: Device {
-            kind: Some(Arc::clone(&ALIKE.kind)),
-            name: Some(Arc::clone(&ALIKE.device)),
+            kind: Some("desktop".into()),
+            name: Some("Ann's computer".into()),
         },
         ended: None,
-        data: Arc::clone(&ALIKE.data),
+        data: no_data(),
         revision: 0,
     }
 }

@@ -325,10 +325,12 @@ async fn permits_are_used_while_they_are_good_when_the_store_dies() {
     let charge = leased("log", Algorithm::SlidingLog, 10_000);
     spend(&store, &charge, 60).await;
     // One that asks for more may still be on its way.
-    let mut held = 0;
+    let (mut held, mut quiet) = (0, 0);
     eventually("it holds some, and asks for no more", async || {
         let before = std::mem::replace(&mut held, 9_940 - left(&store, &charge).await);
-        held > 5 && held == before
+        quiet = if held == before { quiet + 1 } else { 0 };
+        // What the store has granted may not have come yet.
+        held > 5 && quiet > 10
     })
     .await;
     server.kill();
