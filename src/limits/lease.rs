@@ -36,9 +36,6 @@ const CHECK: Micros = 1_000_000;
 const IDLE: Micros = 2_000_000;
 /// A batch is at most as many, or what is used in a sixteenth of a second where that is more.
 const BATCH: u64 = 64;
-/// More is asked for when one part of so many of a batch is left: enough for the time that asking takes, and
-/// few scripts.
-const SPARE: u64 = 8;
 /// How demand is measured: requests within about a second.
 const SECOND: Rule = Rule {
     limit: 1 << 40,
@@ -199,7 +196,7 @@ impl Lease {
         }
         let held = self.held();
         let target = self.target(terms).min((self.left / terms.parts).max(1));
-        if target < 2 || held * SPARE > target {
+        if target < 2 || held * 2 > target {
             return None;
         }
         self.asking_until = now + PATIENCE;

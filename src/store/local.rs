@@ -17,6 +17,8 @@ use crate::limits::{Algorithm, Charge, Counter, Decision, Limit, Micros, Rule, S
 /// A refusal that lasts is asked about again after so long: the counter may have been made whole, and
 /// requests given back.
 const CHECK: Micros = 1_000_000;
+/// An answer is overtaken by no more than this.
+const OVERTAKEN: Micros = 1_000_000;
 /// Counters whose last known standing is remembered: 100 bytes each, roughly.
 const KNOWN: u64 = 100_000;
 /// What room is made for at the start.
@@ -116,6 +118,11 @@ impl Local {
             asked,
             wait: decision.retry_after.as_micros() as Micros,
         };
+        // Answers overtake each other; a clock that was set back is none that did.
+        let overtaken = |it: Known| (1..OVERTAKEN).contains(&it.standing.as_of.saturating_sub(now));
+        if self.known.get(&charge.counter).is_some_and(overtaken) {
+            return;
+        }
         if decision.refuses() {
             let until = known.refuses_until();
             self.refusing_until.fetch_max(until, Ordering::Relaxed);
