@@ -18,6 +18,9 @@ impl Store {
     ) -> Result<Findings, StoreError> {
         let replica = &self.shared.replica;
         let sure = replica.sure(inquiry, idle, || self.clock());
+        if sure.ages {
+            self.renew(inquiry, idle);
+        }
         let after = sure.after(inquiry);
         let rest = sure.rest(inquiry, &after);
         let mut findings = if rest.asks_nothing() {
@@ -64,7 +67,7 @@ impl Store {
     }
 
     /// Observes how long after its end this gateway knew of the end of a session.
-    fn measure_lag(&self, inquiry: &Inquiry<'_>, findings: &Findings) {
+    pub(super) fn measure_lag(&self, inquiry: &Inquiry<'_>, findings: &Findings) {
         let lag = inquiry
             .session
             .and_then(|id| self.shared.replica.lag(id, &findings.session, findings.now));

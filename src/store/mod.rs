@@ -20,6 +20,7 @@ mod page;
 mod profiles;
 mod redis;
 mod refresh;
+mod renewing;
 mod revocations;
 mod sessions;
 mod tending;

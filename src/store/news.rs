@@ -19,7 +19,7 @@ const GOOD_FOR: Duration = Duration::from_millis(700);
 const TOGETHER: usize = 128;
 
 /// What a key of the store that gateways remember is about.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Item {
     Session(SessionId),
     /// A blacklist key.

@@ -2,10 +2,12 @@
 //! and people it knows to be refused or not. While every change of the store is sure to be heard it
 //! answers for the store; while the store does not answer, as long as the operator allows.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use quick_cache::{UnitWeighter, Weighter};
 
@@ -25,6 +27,8 @@ mod uses;
 const FRESH: Duration = Duration::from_millis(500);
 /// The store is asked again after so long in any case.
 const SURE_FOR: Duration = Duration::from_secs(10);
+/// Whoever comes again after so long has it asked behind their back, and does not wait for it later.
+const RENEWED_AFTER: Duration = Duration::from_millis(7_500);
 /// Tokens remembered as revoked, or as accepted; people remembered; sessions that never were.
 const TOKENS: u64 = 50_000;
 /// What room is made for at the start; the rest is taken when it is needed.
@@ -75,6 +79,8 @@ pub struct Replica {
     everybody: AtomicU64,
     /// Uses that the store has not been told of yet.
     uses: Uses,
+    /// What is being asked again, behind somebody's back.
+    pub(super) renewing: Mutex<HashSet<Item>>,
 }
 
 impl std::fmt::Debug for Replica {
@@ -103,6 +109,7 @@ impl Replica {
             cut_offs: Cache::with_weighter(EXPECTED, TOKENS, UnitWeighter),
             everybody: AtomicU64::new(0),
             uses: Uses::default(),
+            renewing: Mutex::default(),
         }
     }
 

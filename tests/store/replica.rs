@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use portcullis::metrics::Metrics;
 use portcullis::routing::Require;
 use portcullis::session::{EndReason, OnLimit, Session, SessionId};
@@ -346,4 +347,24 @@ async fn a_session_that_is_idle_by_what_is_known_here_is_asked_for() {
         let found = other.store.decide(&asked, idle).await.unwrap().session;
         assert!(matches!(found, Found::Active(_, last) if last == now));
     }
+}
+
+/// What is known is asked about again from time to time, and nobody waits for that who comes meanwhile.
+#[tokio::test]
+async fn who_comes_again_and_again_never_waits_for_the_store() {
+    let server = Server::start();
+    let gateway = Gateway::start(&server).await;
+    let ann = gateway.sign_in("ann").await;
+    let look = async || gateway.decide(Some(ann.id), Some("token")).await;
+    look().await;
+    let before = gateway.asked();
+    // Longer than anything is sure without being asked again.
+    let until = Instant::now() + Duration::from_secs(12);
+    while Instant::now() < until {
+        let found = look().now_or_never().expect("it waits for the store");
+        assert!(matches!(found.session, Found::Active(..)));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let asked = gateway.asked() - before;
+    assert!((1..=2).contains(&asked), "asked {asked} times");
 }

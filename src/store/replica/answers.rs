@@ -3,11 +3,11 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::super::{Findings, Found, Inquiry, PersonHash};
 use super::guard::Hearing;
-use super::{Noted, Replica, SURE_FOR};
+use super::{Noted, RENEWED_AFTER, Replica, SURE_FOR};
 use crate::limits::Charge;
 use crate::session::{Millis, SessionId, Status};
 
@@ -17,6 +17,8 @@ pub(in super::super) struct Sure {
     pub session: Option<Found>,
     pub blacklisted: Option<bool>,
     pub cut_off: Option<Option<u64>>,
+    /// It is time to ask again, before it is sure no more.
+    pub ages: bool,
 }
 
 /// The limits with identity that are left to decide.
@@ -90,16 +92,30 @@ impl Replica {
         let Some(hearing) = self.guard.sure() else {
             return Sure::default();
         };
+        let mut ages = false;
+        let mut aged = |at: Instant| {
+            ages |= hearing.now.saturating_duration_since(at) >= RENEWED_AFTER;
+        };
+        let session = inquiry.session.and_then(|id| {
+            let (found, at) = self.sure_session(id, idle, now(), hearing)?;
+            aged(at);
+            Some(found)
+        });
+        let blacklisted = inquiry.blacklist_key.and_then(|key| {
+            let (listed, at) = self.sure_token(key, hearing)?;
+            aged(at);
+            Some(listed)
+        });
+        let cut_off = inquiry.cut_off_of.and_then(|person| {
+            let (cut_off, at) = self.sure_person(&person, hearing)?;
+            aged(at);
+            Some(cut_off)
+        });
         Sure {
-            session: inquiry
-                .session
-                .and_then(|id| self.sure_session(id, idle, now(), hearing)),
-            blacklisted: inquiry
-                .blacklist_key
-                .and_then(|key| self.sure_token(key, hearing)),
-            cut_off: inquiry
-                .cut_off_of
-                .and_then(|person| self.sure_person(&person, hearing)),
+            session,
+            blacklisted,
+            cut_off,
+            ages,
         }
     }
 
@@ -112,55 +128,58 @@ impl Replica {
     ) -> bool {
         let hearing = self.guard.sure();
         let found = hearing.and_then(|hearing| self.sure_session(id, idle, now, hearing));
-        matches!(found, Some(Found::Active(..)))
+        matches!(found, Some((Found::Active(..), _)))
     }
 
     /// Whether a token is sure to be, or not to be, on the blacklist.
     pub(in super::super) fn is_surely_listed(&self, key: &str) -> Option<bool> {
-        self.sure_token(key, self.guard.sure()?)
+        let (listed, _) = self.sure_token(key, self.guard.sure()?)?;
+        Some(listed)
     }
 
     /// The second up to which a person's tokens are sure to be refused, or that they are not.
     pub(in super::super) fn is_surely_cut_off(&self, person: &PersonHash) -> Option<Option<u64>> {
-        self.sure_person(person, self.guard.sure()?)
+        let (cut_off, _) = self.sure_person(person, self.guard.sure()?)?;
+        Some(cut_off)
     }
 
+    /// With when it was last asked.
     fn sure_session(
         &self,
         id: SessionId,
         idle: Option<Duration>,
         now: Millis,
         hearing: Hearing,
-    ) -> Option<Found> {
+    ) -> Option<(Found, Instant)> {
         let Some(seen) = self.sessions.get(&id) else {
             let noted = self.missing.get(&id)?;
-            return noted.is_sure(hearing).then_some(Found::Missing);
+            return noted.is_sure(hearing).then_some((Found::Missing, noted.at));
         };
         let age = hearing.now.saturating_duration_since(seen.at);
         let sure = seen.epoch.load(Ordering::SeqCst) == hearing.epoch && age < SURE_FOR;
         let session = seen.session.as_ref().filter(|_| sure)?;
         let last_access = seen.last_access.load(Ordering::Relaxed);
-        match session.status(last_access, idle, now) {
-            Status::Revoked => Some(Found::Revoked((**session).clone())),
-            Status::Active => Some(Found::Active(Arc::clone(session), last_access)),
-            Status::Expired if now >= session.expires_at => {
-                Some(Found::Expired((**session).clone()))
-            }
+        let found = match session.status(last_access, idle, now) {
+            Status::Revoked => Found::Revoked((**session).clone()),
+            Status::Active => Found::Active(Arc::clone(session), last_access),
+            Status::Expired if now >= session.expires_at => Found::Expired((**session).clone()),
             // It may have been used elsewhere.
-            Status::Expired => None,
-        }
+            Status::Expired => return None,
+        };
+        Some((found, seen.at))
     }
 
-    fn sure_token(&self, key: &str, hearing: Hearing) -> Option<bool> {
-        let sure = |noted: Noted<()>| noted.is_sure(hearing);
-        if self.accepted.get(key).is_some_and(sure) {
-            return Some(false);
+    fn sure_token(&self, key: &str, hearing: Hearing) -> Option<(bool, Instant)> {
+        let sure = |noted: &Noted<()>| noted.is_sure(hearing);
+        if let Some(noted) = self.accepted.get(key).filter(sure) {
+            return Some((false, noted.at));
         }
-        self.revoked.get(key).is_some_and(sure).then_some(true)
+        let noted = self.revoked.get(key).filter(sure)?;
+        Some((true, noted.at))
     }
 
-    fn sure_person(&self, person: &PersonHash, hearing: Hearing) -> Option<Option<u64>> {
+    fn sure_person(&self, person: &PersonHash, hearing: Hearing) -> Option<(Option<u64>, Instant)> {
         let noted = self.cut_offs.get(person)?;
-        noted.is_sure(hearing).then_some(noted.says)
+        noted.is_sure(hearing).then_some((noted.says, noted.at))
     }
 }
