@@ -67,13 +67,22 @@ impl Known {
         self.asked + self.wait.min(CHECK)
     }
 
+    /// Whether the store would say the same: it was asked a moment ago, and what it refused lasts.
+    fn holds(&self, steady: Micros) -> bool {
+        let until = match self.wait {
+            0 => self.asked + CHECK,
+            _ => self.refuses_until(),
+        };
+        steady < until
+    }
+
     /// How the limit stands at this time of the steady clock.
     fn decision(&self, limit: &Arc<Limit>, steady: Micros) -> Decision {
         let passed = steady.saturating_sub(self.asked);
         let left = |micros: Micros| Duration::from_micros(micros.saturating_sub(passed));
         Decision {
             limit: Arc::clone(limit),
-            allowed: steady >= self.refuses_until(),
+            allowed: self.wait == 0,
             remaining: self.standing.remaining,
             reset_after: left(self.standing.whole_at - self.standing.as_of),
             retry_after: left(self.wait),
@@ -130,8 +139,8 @@ impl Local {
         self.known.insert(charge.counter, known);
     }
 
-    /// How these limits stand where one of them is known to refuse still. `None`: none is, or nothing is
-    /// known of another. Leased ones are decided by their permits.
+    /// How these limits stand where one of them is known to refuse still. `None`: none is, or nothing
+    /// recent is known of another. Leased ones are decided by their permits.
     pub(super) fn refused<'c>(
         &self,
         charges: impl Iterator<Item = &'c Charge> + Clone,
@@ -145,7 +154,7 @@ impl Local {
             let known = self.known.get(&charge.counter)?;
             let limit = &charge.limit;
             let same = known.kind == Kind::of(limit) && known.most == (limit.limit, limit.quota());
-            same.then(|| known.decision(&charge.limit, steady))
+            (same && known.holds(steady)).then(|| known.decision(limit, steady))
         };
         let decisions: Option<Vec<Decision>> = charges.map(stands).collect();
         decisions.filter(|all| all.iter().any(Decision::refuses))

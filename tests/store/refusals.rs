@@ -155,6 +155,23 @@ async fn the_other_limits_of_a_refused_request_stand_as_they_did() {
 }
 
 #[tokio::test]
+async fn what_was_said_of_another_limit_is_given_only_while_it_holds() {
+    let server = Server::start();
+    let store = redis(&server, PATIENCE).await;
+    let [_, short, _] = each_algorithm(Duration::from_millis(300));
+    let few = charge(limit("few", Algorithm::SlidingLog, 1));
+    exhaust(&store, &short).await;
+    eventually("it is whole again", async || {
+        store.peek_limit(&short).await.unwrap().remaining == 2
+    })
+    .await;
+    exhaust(&store, &few).await;
+    let told = store.charge(&[few, short]).await.unwrap();
+    assert!(!told[0].allowed && told[1].allowed);
+    assert_eq!(told[1].remaining, 2);
+}
+
+#[tokio::test]
 async fn a_limit_without_identity_refuses_before_a_session_is_looked_for() {
     let server = Server::start();
     let store = redis(&server, PATIENCE).await;
