@@ -43,14 +43,6 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Whether it says how an authentication ended, or that it could not be made.
-    pub fn is_of_authentication(self) -> bool {
-        matches!(
-            self,
-            Refusal::AmbiguousCredentials | Refusal::StoreUnavailable
-        ) || self.status() == StatusCode::UNAUTHORIZED
-    }
-
     /// Every refusal, in the order of the contract's table; metrics start from it at 0.
     pub const ALL: [Refusal; 34] = [
         Refusal::BadRequest,
@@ -124,6 +116,14 @@ impl Refusal {
             }
             R::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
+    }
+
+    /// Whether it says how an authentication ended, or that it could not be made.
+    pub fn is_of_authentication(self) -> bool {
+        matches!(
+            self,
+            Refusal::AmbiguousCredentials | Refusal::StoreUnavailable
+        ) || self.status() == StatusCode::UNAUTHORIZED
     }
 
     /// The stable code that clients branch on.

@@ -35,27 +35,18 @@ impl Admission<'_> {
                 .await;
         }
         let idle = self.live.sessions.idle_timeout;
-        let (known, last_access) = self.remembered(claimed);
+        let seen = self.remembered(claimed);
         // A session's user never changes, so one that was seen before is known beforehand.
         let user = match &claimed.token {
             Some(claims) => Some(claims.user.as_str()),
-            None => known.as_ref().map(|session| session.user.as_str()),
+            None => seen.0.as_ref().map(|session| session.user.as_str()),
         };
         let after = user.map(|user| {
-            charges::after(
-                route,
-                &asked,
-                Some((user, claimed.session, claimed.token.as_deref())),
-            )
+            let who = (user, claimed.session, claimed.token.as_deref());
+            charges::after(route, &asked, Some(who))
         });
         let then = after.as_deref().unwrap_or_default();
-        let inquiry = self.inquiry(
-            claimed,
-            (known.clone(), last_access),
-            before,
-            &route.require,
-            then,
-        );
+        let inquiry = self.inquiry(claimed, seen.clone(), before, &route.require, then);
         let ticket = self.durable.ticket(self.store);
         let mut findings = match self.store.decide(&inquiry, idle).await {
             Ok(findings) => findings,

@@ -15,7 +15,7 @@ use super::head::Fault;
 use super::listener::Peer;
 use super::live::Registry;
 use super::upstream::Upstreams;
-use crate::admission::{Admission, Identity};
+use crate::admission::Admission;
 use crate::assertions::Assertions;
 use crate::durable::Durable;
 use crate::events::Events;
@@ -214,9 +214,9 @@ impl Worker {
         let let_through = ctx.permit.take();
         let upstream = upstream.filter(|_| let_through.is_some());
         let identity = let_through.and_then(|permit| permit.identity);
-        let session = identity.as_ref().and_then(Identity::session);
+        let user = || identity.as_ref().map(|it| it.user().to_owned());
+        let session = || Some(identity.as_ref()?.session()?.id);
         self.access_log.write(Access {
-            session: ctx.session.or(session.map(|session| session.id)),
             time: ctx.started_wall,
             request_id: std::mem::take(&mut ctx.request_id),
             client_ip: ctx
@@ -233,7 +233,8 @@ impl Worker {
             upstream: upstream
                 .and_then(|index| ctx.current.live.upstreams.get(index))
                 .map(|upstream| Arc::clone(&upstream.name)),
-            user: ctx.user.take().or(identity.map(|it| it.user().to_owned())),
+            user: ctx.user.take().or_else(user),
+            session: ctx.session.or_else(session),
             total: took,
             store: ctx.store_time,
             upstream_time: ctx.upstream_time,
