@@ -4,6 +4,7 @@
 //! error. An error means that the answer is unknown; it never means "no".
 
 mod amend;
+mod deadline;
 mod error;
 mod fleet;
 mod inspect;
@@ -56,6 +57,7 @@ pub use revocations::{CUT_OFF_KEPT, covers};
 pub use sessions::Created;
 pub use upkeep::{Counts, LinkCount, Probe, Turn};
 
+use deadline::{AN_ANSWER, within};
 use memory::Memory;
 pub use memory::Refresh;
 use redis::Redis;
@@ -360,15 +362,13 @@ impl Store {
     ) -> Result<T, StoreError> {
         let started = Instant::now();
         let work = std::pin::pin!(work);
-        let outcome = match tokio::time::timeout(self.shared.timeout, work).await {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                if let Engine::Redis(redis) = &self.engine {
-                    redis.suspect();
-                }
-                Err(StoreError::Timeout)
+        let done = within(self.shared.timeout, AN_ANSWER, work).await;
+        let outcome = done.unwrap_or_else(|| {
+            if let Engine::Redis(redis) = &self.engine {
+                redis.suspect();
             }
-        };
+            Err(StoreError::Timeout)
+        });
         self.count(operation, started, &outcome);
         outcome
     }

@@ -44,6 +44,7 @@ mod local_limits;
 mod metrics;
 mod open_answers;
 mod openapi;
+mod overload;
 mod password_cost;
 mod profile;
 mod proxying;

@@ -8,17 +8,19 @@ use redis::{AsyncConnectionConfig, ProtocolVersion, RedisConnectionInfo, Value};
 use secrecy::ExposeSecret;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
+use super::super::deadline::{self, AN_ANSWER};
 use super::fault::Fault;
 use super::scripts::Scripts;
 use super::tls;
 use crate::settings::{Node, RedisAddress, RedisTls, Sentinels};
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(1);
+/// How many answers come one after the other until a connection is made.
+const FEW_ANSWERS: u32 = 5;
 /// How many questions may wait to be written.
-const QUESTIONS_WAITING: usize = 1024;
+const QUESTIONS_WAITING: usize = 16_384;
 
 enum Stream {
     Plain(TcpStream),
@@ -110,8 +112,8 @@ pub(super) async fn within<T>(
     patience: Duration,
     work: impl Future<Output = Result<T, Fault>>,
 ) -> Result<T, Fault> {
-    let outcome = timeout(patience, work).await;
-    outcome.unwrap_or_else(|_| Err(Fault::unreachable("no answer")))
+    let outcome = deadline::within(patience, FEW_ANSWERS * AN_ANSWER, work).await;
+    outcome.unwrap_or_else(|| Err(Fault::unreachable("no answer")))
 }
 
 fn signed_in(address: &RedisAddress) -> RedisConnectionInfo {

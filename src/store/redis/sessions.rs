@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use redis::Value;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
+use super::super::deadline::{self, AN_ANSWER};
 use super::super::{Entry, StoreError, Use};
 use super::record::{self, Reading};
 use super::scripts::Call;
@@ -176,7 +177,8 @@ impl Redis {
         deadline: Duration,
         step: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        timeout(deadline, step).await.unwrap_or_else(|_| {
+        let outcome = deadline::within(deadline, AN_ANSWER, step).await;
+        outcome.unwrap_or_else(|| {
             self.suspect();
             Err(StoreError::Timeout)
         })

@@ -9,9 +9,9 @@ use arc_swap::ArcSwap;
 use redis::Value;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, timeout};
 
 use super::super::StoreError;
+use super::super::deadline::{AN_ANSWER, within};
 use super::connection::Target;
 use super::dial;
 use super::fault::Fault;
@@ -170,7 +170,7 @@ async fn connect(line: &Line) -> Result<(Node, MultiplexedConnection), Fault> {
     };
     let few_answers = (line.links.patience * 4).max(LEAST_TO_CONNECT);
     let mut connection = dial::within(few_answers, dialling).await?;
-    if ping(&mut connection).await? > line.links.patience {
+    if !ping(&mut connection, line.links.patience).await? {
         return Err(Fault::too_slow());
     }
     Ok((server, connection))
@@ -220,7 +220,7 @@ async fn watch(line: &Line, mut connected: Connected) -> Fault {
         if !suspected && quiet_for() < WATCH_EVERY {
             continue;
         }
-        match ping(connection).await {
+        match ping(connection, line.links.patience).await {
             Ok(_) => answered.store(line.elapsed(), Ordering::Relaxed),
             Err(fault) => return fault,
         }
@@ -231,19 +231,23 @@ async fn watch(line: &Line, mut connected: Connected) -> Fault {
 async fn until_in_time(line: &Line, mut connection: MultiplexedConnection) -> Result<(), Fault> {
     loop {
         tokio::time::sleep(PROBE_EVERY.mul_f64(rand::random_range(0.5..=1.0))).await;
-        if ping(&mut connection).await? <= line.links.patience {
+        if ping(&mut connection, line.links.patience).await? {
             return Ok(());
         }
     }
 }
 
-/// How long the server takes to say that it is there.
-async fn ping(connection: &mut MultiplexedConnection) -> Result<Duration, Fault> {
-    let asked = Instant::now();
+/// Has the server say that it is there; tells whether it did so within the time of an operation.
+async fn ping(connection: &mut MultiplexedConnection, patience: Duration) -> Result<bool, Fault> {
     let ping = redis::cmd("PING");
-    match timeout(ANSWER_WITHIN, ping.query_async::<Value>(connection)).await {
-        Ok(Ok(_)) => Ok(asked.elapsed()),
-        Ok(Err(error)) => Err(Fault::from(error)),
-        Err(_) => Err(Fault::unreachable("no answer")),
+    let mut asking = std::pin::pin!(ping.query_async::<Value>(connection));
+    let in_time = patience.min(ANSWER_WITHIN);
+    if let Some(answer) = within(in_time, AN_ANSWER, &mut asking).await {
+        return answer.map(|_| true).map_err(Fault::from);
+    }
+    let late = ANSWER_WITHIN - in_time;
+    match within(late, 0, asking).await {
+        Some(answer) => answer.map(|_| false).map_err(Fault::from),
+        None => Err(Fault::unreachable("no answer")),
     }
 }
