@@ -155,9 +155,8 @@ pub struct Lease {
     whole_at: Micros,
     /// When the store said so, by its clock; 0: it has not said anything yet.
     heard_at: Micros,
-    /// Single permits that were granted while somebody asks for a batch, and the last of them when.
-    meanwhile: u64,
-    meanwhile_at: Micros,
+    /// When the store last granted a single permit while somebody asks for a batch, and what was left.
+    meanwhile: Option<(Micros, u64)>,
 }
 
 impl Lease {
@@ -174,7 +173,7 @@ impl Lease {
                 counted_at: batch.counted_at,
             });
         }
-        let asking = now < self.asking_until;
+        let asking = self.is_asking(now);
         if now < self.refused_until && (asking || now < self.refusal_checked + CHECK) {
             return Taken::Refused;
         }
@@ -191,7 +190,7 @@ impl Lease {
 
     /// What to ask for before the permits are used up, if it is time.
     pub fn refill(&mut self, terms: Terms, now: Micros) -> Option<Ask> {
-        if now < self.asking_until || now < self.refused_until || self.left == 0 {
+        if self.is_asking(now) || now < self.refused_until || self.left == 0 {
             return None;
         }
         let held = self.held();
@@ -219,11 +218,10 @@ impl Lease {
     ) {
         if ask.leads {
             self.led(answer, now);
-        } else if now < self.asking_until && answer.wait == 0 {
+        } else if self.is_asking(now) && answer.wait == 0 {
             // What is left when the batch has come its own answer will tell.
             self.left = self.left.saturating_sub(answer.granted);
-            self.meanwhile += answer.granted;
-            self.meanwhile_at = self.meanwhile_at.max(answer.said_at);
+            self.meanwhile = self.meanwhile.max(Some((answer.said_at, answer.left)));
         } else {
             self.heard(answer, now);
         }
@@ -255,11 +253,9 @@ impl Lease {
     /// single permit.
     fn led(&mut self, answer: Answer, now: Micros) {
         self.asking_until = 0;
-        let meanwhile = std::mem::take(&mut self.meanwhile);
-        let overtaken = answer.said_at < self.meanwhile_at;
-        let left = answer
-            .left
-            .saturating_sub(if overtaken { meanwhile } else { 0 });
+        let later = self.meanwhile.take();
+        let later = later.filter(|(said_at, _)| *said_at > answer.said_at);
+        let left = later.map_or(answer.left, |(_, left)| left);
         self.heard(Answer { left, ..answer }, now);
     }
 
@@ -323,6 +319,11 @@ impl Lease {
     /// How long until the store would admit one more.
     pub fn refused_for(&self, now: Micros) -> Micros {
         self.refused_until.saturating_sub(now)
+    }
+
+    /// Whether somebody is on the way to the store for a batch.
+    pub fn is_asking(&self, now: Micros) -> bool {
+        now < self.asking_until
     }
 
     /// Whether there is nothing left to remember.
