@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 use prometheus::IntCounter;
+use tokio::sync::Notify;
 
 use crate::limits::{
     Answer, Ask, Charge, Counter, Decision, Lease, Limit, Micros, Permit, Taken, Terms, Unused,
@@ -41,6 +42,8 @@ pub(super) struct Leases {
     orphans: Mutex<Vec<(Charge, Unused)>>,
     /// What is to be asked for in the background.
     wanted: Mutex<Vec<(Charge, Ask)>>,
+    /// Told when somebody who asked for a batch is back.
+    returned: Notify,
     hits: IntCounter,
     misses: IntCounter,
 }
@@ -53,6 +56,7 @@ impl Leases {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             orphans: Mutex::default(),
             wanted: Mutex::default(),
+            returned: Notify::new(),
             hits: count("hit"),
             misses: count("miss"),
         }
@@ -104,6 +108,7 @@ impl Leases {
             lease.answered(terms, ask, answer, used, when);
             lease.standing(when.1).map_or(unknown, |(left, _)| left)
         });
+        self.is_back(ask);
         held.unwrap_or_else(|| {
             let many = answer.granted.saturating_sub(used);
             let counted_at = answer.counted_at;
@@ -130,6 +135,40 @@ impl Leases {
     /// A question was not asked, or not answered.
     pub(super) fn withdrawn(&self, charge: &Charge, ask: Ask) {
         self.with(charge, false, |lease| lease.withdrawn(ask));
+        self.is_back(ask);
+    }
+
+    fn is_back(&self, ask: Ask) {
+        if ask.leads {
+            self.returned.notify_waiters();
+        }
+    }
+
+    /// Whether there are permits of one of these, or a batch of them may be on its way.
+    pub(super) fn may_have<'c>(&self, charges: impl Iterator<Item = &'c Charge>) -> bool {
+        let now = self.now();
+        self.any(charges, |lease| lease.is_asking(now) || lease.held() > 0)
+    }
+
+    fn any<'c>(
+        &self,
+        mut charges: impl Iterator<Item = &'c Charge>,
+        is: impl Fn(&mut Lease) -> bool,
+    ) -> bool {
+        charges.any(|charge| self.with(charge, false, &is) == Some(true))
+    }
+
+    /// Waits until no batch of any of these is on its way.
+    pub(super) async fn have_come<'c>(&self, charges: impl Iterator<Item = &'c Charge> + Clone) {
+        loop {
+            let mut returned = std::pin::pin!(self.returned.notified());
+            returned.as_mut().enable();
+            let now = self.now();
+            if !self.any(charges.clone(), |lease| lease.is_asking(now)) {
+                return;
+            }
+            returned.await;
+        }
     }
 
     /// How a limit stands as far as this gateway knows.

@@ -1,5 +1,9 @@
 //! Decisions from permits that this gateway holds; the store is asked for what is missing.
 
+use std::sync::Arc;
+
+use tokio::time::timeout;
+
 use super::leases::Said;
 use super::redis::{Granted, Redis};
 use super::{Engine, Findings, Inquiry, Store, StoreError};
@@ -7,6 +11,9 @@ use crate::limits::{Ask, Charge, Decision, Micros, Unused};
 
 /// How many counters are given back to at once.
 const TOGETHER: usize = 200;
+
+/// How often who is refused waits for a batch that is on its way.
+const AGAIN: usize = 3;
 
 /// What a request asks of one limit, and what was said.
 struct Part<'a> {
@@ -53,6 +60,36 @@ impl Store {
         if !charges().any(|charge| charge.limit.leased) {
             return None;
         }
+        for _ in 0..AGAIN {
+            let decided = self.decide_now(redis, before, after).await;
+            let Some(Ok(decisions)) = &decided else {
+                return decided;
+            };
+            let refuses = |charge: &&Charge| {
+                let same = |one: &&Decision| Arc::ptr_eq(&one.limit, &charge.limit);
+                charge.limit.leased && decisions.iter().find(same).is_some_and(Decision::refuses)
+            };
+            // What the store did not have may be in a batch that somebody else here is bringing.
+            let refusing = charges().filter(refuses);
+            if !self.shared.leases.may_have(refusing.clone()) {
+                return decided;
+            }
+            let come = self.shared.leases.have_come(refusing);
+            if timeout(self.shared.timeout, come).await.is_err() {
+                return decided;
+            }
+        }
+        self.decide_now(redis, before, after).await
+    }
+
+    /// As [`Store::decide_by_permits`], with what is here at this moment.
+    async fn decide_now(
+        &self,
+        redis: &Redis,
+        before: &[Charge],
+        after: &[Charge],
+    ) -> Option<Result<Vec<Decision>, StoreError>> {
+        let charges = || before.iter().chain(after);
         let now = self.shared.leases.now();
         let parts: Vec<Part<'_>> = charges().map(|charge| self.part(charge, now)).collect();
         let refused = parts.iter().any(Part::refuses);
@@ -286,7 +323,7 @@ impl Store {
         }
         let mut charges = inquiry.before.iter().chain(inquiry.after);
         for decision in &findings.decisions {
-            let same = |charge: &&Charge| std::sync::Arc::ptr_eq(&charge.limit, &decision.limit);
+            let same = |charge: &&Charge| Arc::ptr_eq(&charge.limit, &decision.limit);
             let Some(charge) = charges.find(same) else {
                 return;
             };

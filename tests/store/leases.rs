@@ -96,6 +96,38 @@ async fn one_gateway_admits_exactly_the_limit_and_hardly_asks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_refused_while_permits_are_on_their_way() {
+    let server = Server::start();
+    let store = redis(&server, PATIENCE).await;
+    // As many workers have: their questions do not wait for each other.
+    let workers: Vec<Store> = (0..4).map(|_| store.link()).collect();
+    for worker in &workers {
+        assert!(worker.wait_until_up(PATIENCE).await);
+    }
+    for round in 0..40 {
+        let charge = leased(&format!("l{round}"), Algorithm::SlidingLog, 300);
+        let (admitted, asking) = (AtomicU64::new(0), AtomicU64::new(0));
+        let ask = async |store: &Store| {
+            loop {
+                asking.fetch_add(1, Ordering::SeqCst);
+                if !admits(store, &charge).await {
+                    break;
+                }
+                admitted.fetch_add(1, Ordering::SeqCst);
+                asking.fetch_sub(1, Ordering::SeqCst);
+            }
+            let others = asking.fetch_sub(1, Ordering::SeqCst) - 1;
+            others + admitted.load(Ordering::SeqCst)
+        };
+        // Whoever is refused finds everything used, or in the hands of those who ask.
+        let used = futures_util::future::join_all(workers.iter().cycle().take(16).map(ask)).await;
+        let least = used.iter().min();
+        assert!(least.is_some_and(|used| *used >= 300), "{used:?}");
+        assert_eq!(admitted.load(Ordering::SeqCst), 300);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn several_gateways_together_admit_exactly_the_limit_once_what_is_unused_is_back() {
     let server = Server::start();
     let lone = redis(&server, PATIENCE).await;
