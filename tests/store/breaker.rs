@@ -10,7 +10,7 @@ use portcullis::store::{Store, StoreError};
 use crate::captured::Captured;
 use crate::cuttable::Cuttable;
 use crate::server::Server;
-use crate::support::{address, metrics, open};
+use crate::support::{address, log, metrics, open, redis};
 
 const TIMEOUT: Duration = Duration::from_millis(100);
 
@@ -87,4 +87,27 @@ async fn one_late_answer_opens_nothing() {
         while store.now().await.is_err() {}
         assert_eq!(metrics.store_breaker.get(), 0);
     }
+}
+
+#[tokio::test]
+async fn thousands_of_questions_at_once_of_a_busy_runtime_are_all_answered() {
+    let server = Server::start();
+    let store = redis(&server, TIMEOUT).await;
+    let charge = log("l", 9);
+    let asked = (0..3000).map(|_| store.peek_limit(&charge));
+    let asked = futures_util::future::join_all(asked);
+    // Whoever takes turns with others gets one only now and then.
+    let busy: Vec<_> = (0..4)
+        .map(|_| {
+            tokio::spawn(async {
+                loop {
+                    std::thread::sleep(TIMEOUT / 4);
+                    tokio::task::yield_now().await;
+                }
+            })
+        })
+        .collect();
+    let refused = asked.await.iter().filter(|one| one.is_err()).count();
+    busy.iter().for_each(|task| task.abort());
+    assert_eq!(refused, 0);
 }

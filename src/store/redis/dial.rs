@@ -8,6 +8,7 @@ use redis::{AsyncConnectionConfig, ProtocolVersion, RedisConnectionInfo, Value};
 use secrecy::ExposeSecret;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::task::coop::unconstrained;
 use tokio_rustls::client::TlsStream;
 
 use super::super::deadline::{self, AN_ANSWER};
@@ -173,7 +174,9 @@ where
     S: Unpin + AsyncRead + AsyncWrite + Send + 'static,
 {
     let (connection, driver) = MultiplexedConnection::new_with_config(who, stream, config).await?;
-    tokio::spawn(driver);
+    // Tokio takes turns after 128 questions; where a turn of all others is long, the last of thousands that
+    // were asked at once would be late.
+    tokio::spawn(unconstrained(driver));
     Ok(connection)
 }
 
