@@ -60,7 +60,7 @@ class Starting:
         self.bench, self.upstream, self.options, self.names = bench, upstream, options, names
         self.redis_port, self.redis = bench.start_redis()
         self.tokens = people.write_tokens(bench.folder / "tokens", 0, options.users)
-        self.started, self.signed_in = {}, 0
+        self.started = {}
 
     def once(self, what, start):
         """Starts it, or gives what was started; what failed once fails again."""
@@ -99,7 +99,7 @@ class Starting:
         port = gateway.port
         if name == OPEN:
             return Lane(name, port, "/open", process)
-        self.people(self.options.users)
+        self.once("people", lambda: self.sign_in(self.redis_port, self.options.users))
         if name == TLS:
             if gateway.tls_port is None:
                 self.bench.certificate()
@@ -109,14 +109,17 @@ class Starting:
             algorithm = next(each for each, lane in SIGNED.items() if lane == name)
             issuer = self.once("issuer", lambda: people.Issuer(config_folder(self.bench.folder)))
             tokens = self.once("signed", lambda: issuer.sign(self.tokens))[algorithm]
-            return Lane(name, port, "/known", process, tokens, self.redis)
+            return self.warmed(Lane(name, port, "/known", process, tokens, self.redis))
         path = {
             KNOWN: "/known", LEASED: "/leased", EXACT: "/full", DENIED: "/limited", DENIED_LEASED: "/denied",
         }[name]
         lane = Lane(name, port, path, process, self.tokens, self.redis, refused=name in (DENIED, DENIED_LEASED))
-        if name in (KNOWN, LEASED, DENIED_LEASED):
-            # Between slices leases run out, and it gets due to write when each session was used last.
-            lane.prepare = lambda lane: run_wrk(lane, self.options.connections, 1)
+        return self.warmed(lane)
+
+    def warmed(self, lane):
+        """Gives it a second of the same load before each slice: between slices leases run out, refusals and
+        sessions have to be asked about again, and it gets due to write when each session was used last."""
+        lane.prepare = lambda lane: run_wrk(lane, self.options.connections, 1)
         return lane
 
     def start_gateway(self):
@@ -136,20 +139,18 @@ class Starting:
     def store(self):
         return f"redis://127.0.0.1:{self.redis_port}"
 
-    def people(self, count):
-        """So many users have sessions from now on."""
-        if count > self.signed_in:
-            print(f"signing in {count - self.signed_in} users …", file=sys.stderr)
-            people.sign_in(self.bench.binaries, self.redis_port, self.signed_in, count)
-            self.signed_in = count
+    def sign_in(self, redis_port, many):
+        print(f"signing in {many} users …", file=sys.stderr)
+        people.sign_in(self.bench.binaries, redis_port, 0, many)
 
     def cold(self):
-        """A gateway of its own, started anew before each slice, asked once for each session."""
+        """A gateway and a Redis of its own, the gateway started anew before each slice, asked once for each
+        session."""
         many = COLD_A_SECOND * self.options.seconds
-        self.people(self.options.users)
-        self.people(self.options.users + many)
-        tokens = people.write_tokens(self.bench.folder / "tokens-cold", self.options.users, self.signed_in)
-        gateway = Gateway(self.bench.upstream, self.store())
+        redis_port, redis = self.bench.start_redis()
+        self.sign_in(redis_port, many)
+        tokens = people.write_tokens(self.bench.folder / "tokens-cold", 0, many)
+        gateway = Gateway(self.bench.upstream, f"redis://127.0.0.1:{redis_port}")
 
         def anew(lane):
             if lane.process:
@@ -158,7 +159,7 @@ class Starting:
             # Its connections to the upstream, its code and its buffers are warm; its sessions are not.
             warm_up(lane, self.options.connections)
 
-        return Lane(COLD, gateway.port, "/known", None, tokens, self.redis, once=True, prepare=anew)
+        return Lane(COLD, gateway.port, "/known", None, tokens, redis, once=True, prepare=anew)
 
 
 def warm_up(lane, connections):

@@ -16,7 +16,7 @@ use crate::session::{Millis, Session, Status};
 /// How many keys one step of a scan looks at.
 const STEP: u32 = 500;
 /// After each step it pauses for so many times as long as the step took.
-const PAUSES: u32 = 4;
+const PAUSES: u32 = 19;
 /// How long the counts are remembered, in seconds.
 const COUNTS_KEPT: u32 = 86_400;
 /// How long a turn lasts if it is not prolonged, in seconds.
