@@ -130,14 +130,11 @@ class Starting:
                 extras[what] = have()
             except Unavailable as error:
                 print(f"no {what}: {error}", file=sys.stderr)
-        gateway = Gateway(self.bench.upstream, self.store(), **extras)
+        gateway = Gateway(self.bench.upstream, store(self.redis_port), **extras)
         return gateway, self.bench.start_gateway(gateway)
 
     def have_issuer(self):
         return self.once("issuer", lambda: people.Issuer(config_folder(self.bench.folder))).settings
-
-    def store(self):
-        return f"redis://127.0.0.1:{self.redis_port}"
 
     def sign_in(self, redis_port, many):
         print(f"signing in {many} users …", file=sys.stderr)
@@ -150,7 +147,7 @@ class Starting:
         redis_port, redis = self.bench.start_redis()
         self.sign_in(redis_port, many)
         tokens = people.write_tokens(self.bench.folder / "tokens-cold", 0, many)
-        gateway = Gateway(self.bench.upstream, f"redis://127.0.0.1:{redis_port}")
+        gateway = Gateway(self.bench.upstream, store(redis_port))
 
         def anew(lane):
             if lane.process:
@@ -160,6 +157,10 @@ class Starting:
             warm_up(lane, self.options.connections)
 
         return Lane(COLD, gateway.port, "/known", None, tokens, redis, once=True, prepare=anew)
+
+
+def store(port):
+    return f"redis://127.0.0.1:{port}"
 
 
 def warm_up(lane, connections):
