@@ -37,6 +37,7 @@ pub(super) fn complete(
     follow_streams(session, response, ctx);
     if !interim && is_bodiless(session, response) {
         ctx.arrival.control.silence.end();
+        ctx.arrival.control.set_answered();
     }
     if response.version == Version::HTTP_10 {
         // How the upstream speaks ends here (RFC 9110, section 2.5).
@@ -107,6 +108,7 @@ pub(super) fn pass_body(end: bool, ctx: &Context) -> pingora::Result<()> {
         return Err(Error::new_up(ErrorType::ReadTimedout));
     } else {
         silence.end();
+        ctx.arrival.control.set_answered();
     }
     Ok(())
 }
@@ -211,13 +213,12 @@ pub(super) async fn refuse(
     mut answer: Answer,
 ) -> pingora::Result<()> {
     ctx.refusal = Some(answer.refusal);
-    ctx.status = answer.refusal.status().as_u16();
     if let Some(cors) = ctx.route.as_ref().and_then(|route| route.cors.as_ref()) {
         answer
             .headers
             .extend(cors.actual(ctx.request_origin.as_ref()));
     }
-    respond::refuse(session, &answer, &ctx.request_id).await
+    respond::refuse(session, ctx, &answer).await
 }
 
 /// Reads off what an answer was, when Pingora says that it is over.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout_at};
 
@@ -21,6 +21,7 @@ use super::chunked::Chunks;
 use super::control::{Closing, Control, FrameBoundary};
 use super::head::{Body, Head, HeadReader, Progress};
 
+mod delivery;
 mod no_head;
 mod stream;
 mod transport;
@@ -270,22 +271,6 @@ impl Connection {
         Poll::Pending
     }
 
-    /// Sends everything that was gathered.
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.unsent.is_empty() {
-            let sent = Pin::new(&mut self.transport).poll_write(cx, &self.unsent);
-            self.control.silence.set_blocked(sent.is_pending());
-            let sent = ready!(sent)?;
-            if sent == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.unsent.advance(sent);
-        }
-        // An idle connection keeps no buffer.
-        self.unsent = BytesMut::new();
-        Poll::Ready(Ok(()))
-    }
-
     /// Ends an upgraded connection softly: a Close frame where one fits, then the end of the stream.
     fn poll_close(&mut self, cx: &mut Context<'_>, why: Closing) {
         if self.control.is_upgraded() && self.frames.may_close() {
@@ -382,8 +367,11 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_send(cx))?;
-        Pin::new(&mut self.transport).poll_flush(cx)
+        if self.control.is_answered() {
+            // Nobody waits for more of it: it goes out with the others (`deliver`).
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_deliver(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

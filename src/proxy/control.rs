@@ -42,6 +42,7 @@ pub struct Control {
     /// An HTTP/1 connection reads for this request, and for no other.
     own_reader: AtomicBool,
     given_up: AtomicBool,
+    answered: AtomicBool,
     /// How long the upstream has been silent.
     pub silence: Silence,
     reader: AtomicWaker,
@@ -118,6 +119,15 @@ impl Control {
 
     pub fn is_given_up(&self) -> bool {
         self.given_up.load(Ordering::Acquire)
+    }
+
+    /// Notes that the answer is about to be written to its end: nothing but sending it is left.
+    pub fn set_answered(&self) {
+        self.answered.store(true, Ordering::Release);
+    }
+
+    pub fn is_answered(&self) -> bool {
+        self.answered.load(Ordering::Acquire)
     }
 
     /// Notes that the client has closed its side: it may still read, or be gone.

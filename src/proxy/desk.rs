@@ -58,7 +58,6 @@ pub(super) async fn serve(
     else {
         return answer::refuse(session, ctx, Refusal::Internal.into()).await;
     };
-    ctx.status = head.status.as_u16();
     let mut headers: Vec<_> = named(&head.headers)
         .filter(|(name, _)| ctx.method == Method::HEAD || name != header::CONTENT_LENGTH)
         .collect();
@@ -66,7 +65,7 @@ pub(super) async fn serve(
     if let Ok(id) = http::HeaderValue::from_str(&ctx.request_id) {
         headers.push((http::HeaderName::from_static("x-request-id"), id));
     }
-    respond::write(session, head.status, headers, body, true).await
+    respond::write(session, ctx, head.status, headers, body, true).await
 }
 
 /// Builds the call: the head as it came, the prefix taken off, the body read, the caller found out.

@@ -229,6 +229,9 @@ impl Door {
             ..head_limits
         };
         loop {
+            if connection.deliver(limits.keepalive).await.is_err() {
+                return;
+            }
             let read = tokio::select! {
                 biased;
                 read = connection.read_head(first) => read,

@@ -103,9 +103,9 @@ async fn steps(session: &mut Session, ctx: &mut Context) -> Result<bool, Stop> {
         return Err(Refusal::BadRequest.into());
     }
     if let Some(answer) = preflight(session, route) {
-        ctx.status = StatusCode::NO_CONTENT.as_u16();
         respond::write(
             session,
+            ctx,
             StatusCode::NO_CONTENT,
             answer,
             bytes::Bytes::new(),
@@ -203,9 +203,8 @@ async fn redirect(
 ) -> pingora::Result<()> {
     // 308 keeps the method and the body (RFC 9110, section 15.4.9).
     let status = StatusCode::PERMANENT_REDIRECT;
-    ctx.status = status.as_u16();
     let headers = vec![(header::LOCATION, target)];
-    respond::write(session, status, headers, bytes::Bytes::new(), true).await
+    respond::write(session, ctx, status, headers, bytes::Bytes::new(), true).await
 }
 
 /// The answer to a CORS preflight, before authentication: a preflight carries no credential.

@@ -12,6 +12,7 @@ use http::{HeaderMap, Method, StatusCode};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 
+use super::context::Context;
 use crate::refusal::Refusal;
 
 mod error_body;
@@ -172,16 +173,17 @@ pub fn render(answer: &Answer, request: &HeaderMap, headers: &mut HeaderMap) -> 
 /// The client went away.
 pub async fn refuse(
     session: &mut Session,
+    ctx: &mut Context,
     answer: &Answer,
-    request_id: &str,
 ) -> pingora::Result<()> {
     let request = &session.req_header().headers;
     let form = Form::wanted(request);
-    let body = form.body(answer, request_id);
-    let headers = head_of(answer, form, request, request_id);
+    let body = form.body(answer, &ctx.request_id);
+    let headers = head_of(answer, form, request, &ctx.request_id);
     // A head that was misunderstood may have a body that is misunderstood too.
     let keep = answer.refusal != Refusal::BadRequest;
-    write(session, answer.refusal.status(), headers, body.into(), keep).await
+    let status = answer.refusal.status();
+    write(session, ctx, status, headers, body.into(), keep).await
 }
 
 /// Writes a whole answer with its body.
@@ -190,11 +192,14 @@ pub async fn refuse(
 /// The client went away.
 pub async fn write(
     session: &mut Session,
+    ctx: &mut Context,
     status: StatusCode,
     headers: Vec<(HeaderName, HeaderValue)>,
     body: Bytes,
     keep: bool,
 ) -> pingora::Result<()> {
+    ctx.status = status.as_u16();
+    ctx.arrival.control.set_answered();
     let bodiless = status == StatusCode::NO_CONTENT || status.is_informational();
     let head = framed(status, headers, (!bodiless).then_some(body.len()));
     let keep = decide_keepalive(session, keep);

@@ -55,15 +55,14 @@ pub(super) async fn send(
     answer: Answer,
     target: HeaderValue,
 ) -> pingora::Result<()> {
-    let status = StatusCode::SEE_OTHER;
     // The log says why.
     ctx.refusal = Some(answer.refusal);
-    ctx.status = status.as_u16();
     let mut headers = answer.headers;
     headers.extend([
         (header::LOCATION, target),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
         (header::VARY, HeaderValue::from_static("Accept")),
     ]);
-    respond::write(session, status, headers, bytes::Bytes::new(), true).await
+    let status = StatusCode::SEE_OTHER;
+    respond::write(session, ctx, status, headers, bytes::Bytes::new(), true).await
 }
