@@ -101,7 +101,7 @@ impl Connection {
     /// See [`NoHead`]. A head over its size is 431, one that is late 408.
     pub async fn read_head(&mut self, limits: HeadLimits) -> Result<(Head, BytesMut), NoHead> {
         let mut reader = HeadReader::default();
-        let mut deadline = (!self.unread.is_empty()).then(|| Instant::now() + limits.timeout);
+        let mut deadline = None;
         loop {
             match reader.read(&self.unread).map_err(NoHead::Refused)? {
                 Progress::Complete(head) => {
@@ -120,7 +120,11 @@ impl Connection {
                 Progress::Partial if self.unread.len() > limits.size => {
                     return Err(NoHead::too_large());
                 }
-                Progress::Partial => {}
+                Progress::Partial if self.unread.is_empty() => {}
+                // It runs from the first byte.
+                Progress::Partial => {
+                    _ = deadline.get_or_insert_with(|| Instant::now() + limits.timeout)
+                }
             }
             let read = match deadline {
                 None => pingora_timeout::timeout(limits.idle, self.read_more())
@@ -133,9 +137,7 @@ impl Connection {
             match read {
                 Ok(0) if self.unread.is_empty() => return Err(NoHead::Closed),
                 Ok(0) => return Err(NoHead::broken_off()),
-                Ok(_) => {
-                    deadline.get_or_insert_with(|| Instant::now() + limits.timeout);
-                }
+                Ok(_) => {}
                 Err(_) => return Err(NoHead::Closed),
             }
         }

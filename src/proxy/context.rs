@@ -1,6 +1,9 @@
 //! What one request has learned on its way.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderValue, Method};
@@ -11,10 +14,11 @@ use super::listener::Peer;
 use super::live::Ticket;
 use super::upstream::Chosen;
 use super::{Current, Worker};
-use crate::admission::Permit;
+use crate::admission::{Client, Identity, Permit};
 use crate::refusal::Refusal;
 use crate::routing::Route;
 use crate::session::SessionId;
+use crate::settings;
 
 tokio::task_local! {
     /// The request that the current task is about to hand to Pingora: the one way to tell
@@ -124,6 +128,44 @@ impl Context {
             started_wall: SystemTime::now(),
         }
     }
+
+    /// The listener that the request came in by.
+    pub(super) fn listener(&self) -> Option<(&settings::Listener, &settings::ListenerLive)> {
+        let index = self.arrival.peer.listener;
+        Some((
+            self.worker.boot.listeners.get(index)?,
+            self.current.live.listeners.get(index)?,
+        ))
+    }
+
+    pub(super) fn keepalive_seconds(&self) -> Option<u64> {
+        Some(self.listener()?.0.limits.keepalive.as_secs())
+    }
+
+    /// The client as the front desk sees it.
+    pub(super) fn client(&self) -> Client {
+        let origin = self.origin.as_ref();
+        let told = origin.and_then(|origin| origin.host.clone());
+        let own = || {
+            self.host_header
+                .as_ref()
+                .and_then(|host| host.to_str().ok())
+                .unwrap_or_default()
+                .to_owned()
+        };
+        Client {
+            ip: origin.map_or(self.arrival.peer.ip, |origin| origin.ip),
+            https: origin.is_some_and(|origin| origin.https),
+            host: told.unwrap_or_else(own),
+        }
+    }
+
+    /// Notes whom the request is from, for the log.
+    pub(super) fn note(&mut self, identity: &Identity) {
+        self.user = Some(identity.user().to_owned());
+        self.session = identity.session().map(|session| session.id);
+        self.authenticated = true;
+    }
 }
 
 impl Drop for Context {
@@ -131,4 +173,20 @@ impl Drop for Context {
         let worker = Arc::clone(&self.worker);
         worker.finish(self);
     }
+}
+
+/// Does the work; tells how long it waited. For what ends at once no clock is read.
+pub(super) async fn waiting<T>(work: impl Future<Output = T>) -> (T, Duration) {
+    let (mut work, mut since) = (pin!(work), None);
+    poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Ready(done) => {
+            let waited = since.map_or(Duration::ZERO, |since: Instant| since.elapsed());
+            Poll::Ready((done, waited))
+        }
+        Poll::Pending => {
+            since.get_or_insert_with(Instant::now);
+            Poll::Pending
+        }
+    })
+    .await
 }

@@ -1,9 +1,10 @@
 //! The handle by which a request is closed from outside, idle or not.
 
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::task::Poll;
 
 use futures_util::task::AtomicWaker;
-use tokio::sync::Notify;
 
 use super::silence::Silence;
 
@@ -46,7 +47,8 @@ pub struct Control {
     /// How long the upstream has been silent.
     pub silence: Silence,
     reader: AtomicWaker,
-    dropped: Notify,
+    dropping: AtomicBool,
+    server: AtomicWaker,
 }
 
 impl Control {
@@ -62,7 +64,8 @@ impl Control {
         if self.is_upgraded() {
             self.reader.wake();
         } else {
-            self.dropped.notify_one();
+            self.dropping.store(true, Ordering::Release);
+            self.server.wake();
         }
         true
     }
@@ -78,7 +81,14 @@ impl Control {
 
     /// Resolves when the request is to be dropped.
     pub async fn dropped(&self) {
-        self.dropped.notified().await;
+        poll_fn(|cx| {
+            self.server.register(cx.waker());
+            match self.dropping.load(Ordering::Acquire) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        })
+        .await;
     }
 
     /// Notes that the connection now speaks WebSocket.

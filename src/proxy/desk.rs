@@ -2,7 +2,7 @@
 //! listener.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
@@ -11,7 +11,7 @@ use http_body_util::BodyExt;
 use pingora::proxy::Session;
 use tower::ServiceExt;
 
-use super::context::Context;
+use super::context::{Context, waiting};
 use super::respond::{self, Answer};
 use super::{answer, request};
 use crate::api::{self, Caller, LapsedClaims, Noted, Refused, RequestId};
@@ -105,12 +105,9 @@ async fn call(
 async fn identify(session: &Session, ctx: &mut Context, extensions: &mut http::Extensions) -> bool {
     let current = Arc::clone(&ctx.current);
     let worker = Arc::clone(&ctx.worker);
-    let started = Instant::now();
-    let found = worker
-        .admission(&current)
-        .identify(request::asked(session, ctx))
-        .await;
-    ctx.store_time = started.elapsed();
+    let admission = worker.admission(&current);
+    let (found, waited) = waiting(admission.identify(request::asked(session, ctx))).await;
+    ctx.store_time = waited;
     match found {
         Ok(identity) => {
             let known = identity.is_some();

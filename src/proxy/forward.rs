@@ -2,7 +2,7 @@
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -168,7 +168,7 @@ fn write_assertion(
 ) -> pingora::Result<()> {
     let upstream = current.live.upstreams.get(route.upstream);
     let name = upstream.map_or("", |upstream| &*upstream.name);
-    let now = super::request::now();
+    let now = super::request::millis(SystemTime::now());
     let assertion = current.assertions.of(name, identity, now);
     fields.insert(ASSERTION, assertion.map_err(headers::not_ours)?);
     Ok(())

@@ -46,6 +46,23 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const RESERVED: &str = "x-portcullis-";
 
+/// The first value of each of these names, found in one look at all: asking a map costs a hash for each
+/// name, and most requests have few of them.
+pub(super) fn first<'m, const N: usize>(
+    fields: &'m HeaderMap,
+    names: [&HeaderName; N],
+) -> [Option<&'m HeaderValue>; N] {
+    let mut found = [None; N];
+    for (name, value) in fields {
+        for (slot, wanted) in found.iter_mut().zip(names) {
+            if slot.is_none() && name == wanted {
+                *slot = Some(value);
+            }
+        }
+    }
+    found
+}
+
 /// Whether a client's header is dropped before the request goes on.
 ///
 /// A name is compared as the most forgiving server behind us would read it: `_` and `.` as `-`.
@@ -71,6 +88,8 @@ fn is_dropped(name: &str, identity: &IdentityHeaders, peer_trusted: bool) -> boo
     ];
     ours.iter().any(|header| header.as_str() == read)
         || read.starts_with(RESERVED)
+        // Of the two forms that say where a request came from, the other one is written.
+        || read == "forwarded"
         || ((!peer_trusted || dotted) && is_forwarding(&read))
 }
 
@@ -88,17 +107,20 @@ pub fn strip(fields: &mut HeaderMap, identity: &IdentityHeaders, peer_trusted: b
 
 /// Removes the gateway's own credentials, and a bearer token unless it may pass.
 pub fn strip_credentials(fields: &mut HeaderMap, cookie_name: &str, bearer_passes: bool) {
-    let removed = fields.get_all(header::AUTHORIZATION).iter().any(|value| {
-        match credential::scheme_of(value) {
-            credential::Scheme::Session => true,
-            credential::Scheme::Bearer => !bearer_passes,
-            credential::Scheme::Other => false,
-        }
-    });
+    let [authorization, cookie] =
+        first(fields, [&header::AUTHORIZATION, &header::COOKIE]).map(|it| it.is_some());
+    let removed = authorization
+        && fields.get_all(header::AUTHORIZATION).iter().any(|value| {
+            match credential::scheme_of(value) {
+                credential::Scheme::Session => true,
+                credential::Scheme::Bearer => !bearer_passes,
+                credential::Scheme::Other => false,
+            }
+        });
     if removed {
         fields.remove(header::AUTHORIZATION);
     }
-    if fields.contains_key(header::COOKIE) {
+    if cookie {
         let left = credential::strip_cookie(fields.get_all(header::COOKIE).iter(), cookie_name);
         match left {
             Some(left) => fields.insert(header::COOKIE, left),
@@ -163,10 +185,6 @@ pub fn write_origin(
         None => host.clone(),
     };
     fields.insert(X_FORWARDED_HOST, host);
-    if fields.contains_key(header::FORWARDED) {
-        // One form is enough, and it is the other one.
-        fields.remove(header::FORWARDED);
-    }
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use http::HeaderMap;
 use http::header::{self, HeaderName, HeaderValue};
 
-use super::headers::{is_forwarding, not_ours};
+use super::headers::{self, is_forwarding, not_ours};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
@@ -15,7 +15,14 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 /// # Errors
 /// A header that does not fit.
 pub(super) fn settle(fields: &mut HeaderMap) -> pingora::Result<()> {
-    fields.remove(KEEP_ALIVE);
+    let [keep_alive, connection] =
+        headers::first(fields, [&KEEP_ALIVE, &header::CONNECTION]).map(|it| it.is_some());
+    if keep_alive {
+        fields.remove(KEEP_ALIVE);
+    }
+    if !connection {
+        return Ok(());
+    }
     let plain = |value: &HeaderValue| is_connection_option(value.as_bytes());
     if fields.get_all(header::CONNECTION).iter().all(plain) {
         return Ok(());

@@ -50,6 +50,7 @@ pub enum Kind {
 impl Open {
     pub fn new(
         control: Arc<Control>,
+        since: Instant,
         session: Option<SessionId>,
         token: Option<Arc<Claims>>,
     ) -> Open {
@@ -57,7 +58,7 @@ impl Open {
             control,
             session,
             token,
-            since: Instant::now(),
+            since,
             kind: AtomicU8::new(Kind::Short as u8),
             doomed: AtomicBool::new(false),
         }

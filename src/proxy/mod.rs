@@ -49,11 +49,13 @@ pub struct Proxy {
 
 #[async_trait]
 impl ProxyHttp for Proxy {
-    type CTX = Context;
+    // Boxed: Pingora moves it on into each of its stages.
+    type CTX = Box<Context>;
 
-    fn new_ctx(&self) -> Context {
+    fn new_ctx(&self) -> Box<Context> {
         // Every request is handed to Pingora inside the scope (`listener::serve`).
-        Context::new(REQUEST.with(Clone::clone), Arc::clone(&self.worker))
+        let arrival = REQUEST.with(Clone::clone);
+        Box::new(Context::new(arrival, Arc::clone(&self.worker)))
     }
 
     fn init_downstream_modules(&self, _: &mut HttpModules) {
@@ -63,7 +65,7 @@ impl ProxyHttp for Proxy {
     async fn request_filter(
         &self,
         session: &mut Session,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> pingora::Result<bool> {
         request::decide(session, ctx).await
     }
@@ -71,7 +73,7 @@ impl ProxyHttp for Proxy {
     async fn upstream_peer(
         &self,
         session: &mut Session,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> pingora::Result<Box<HttpPeer>> {
         forward::choose(session, ctx)
     }
@@ -83,7 +85,7 @@ impl ProxyHttp for Proxy {
         peer: &HttpPeer,
         descriptor: RawFd,
         _: Option<&Digest>,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> pingora::Result<()> {
         forward::begin_waiting(peer, descriptor, ctx);
         Ok(())
@@ -93,7 +95,7 @@ impl ProxyHttp for Proxy {
         &self,
         _: &mut Session,
         request: &mut RequestHeader,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> pingora::Result<()> {
         forward::prepare(request, ctx)
     }
@@ -103,7 +105,7 @@ impl ProxyHttp for Proxy {
         session: &mut Session,
         body: &mut Option<Bytes>,
         _end: bool,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> pingora::Result<()> {
         forward::count_body(session, body.as_ref(), ctx)
     }
@@ -112,7 +114,7 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> pingora::Result<()> {
         answer::complete(session, response, ctx)
     }
@@ -122,7 +124,7 @@ impl ProxyHttp for Proxy {
         _: &mut Session,
         _: &mut Option<Bytes>,
         end: bool,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> pingora::Result<Option<Duration>> {
         answer::pass_body(end, ctx)?;
         Ok(None)
@@ -132,7 +134,7 @@ impl ProxyHttp for Proxy {
         &self,
         _: &mut Session,
         _: &HttpPeer,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
         error: Box<pingora::Error>,
     ) -> Box<pingora::Error> {
         failure::to_connect(ctx, error)
@@ -143,7 +145,7 @@ impl ProxyHttp for Proxy {
         _: &HttpPeer,
         session: &mut Session,
         error: Box<pingora::Error>,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
         reused: bool,
     ) -> Box<pingora::Error> {
         failure::while_proxying(session, ctx, error, reused)
@@ -153,16 +155,21 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         error: &pingora::Error,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> FailToProxy {
         failure::answer(session, ctx, error).await
     }
 
-    async fn logging(&self, session: &mut Session, _: Option<&pingora::Error>, ctx: &mut Context) {
+    async fn logging(
+        &self,
+        session: &mut Session,
+        _: Option<&pingora::Error>,
+        ctx: &mut Box<Context>,
+    ) {
         answer::measure(session, ctx);
     }
 
-    fn suppress_error_log(&self, _: &Session, _: &Context, _: &pingora::Error) -> bool {
+    fn suppress_error_log(&self, _: &Session, _: &Box<Context>, _: &pingora::Error) -> bool {
         // The access log says it, once.
         true
     }

@@ -1,17 +1,17 @@
 //! The story of a request, from its head to the permit.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use pingora::proxy::Session;
 
-use super::context::Context;
+use super::context::{Context, waiting};
 use super::live::Open;
 use super::respond::Answer;
 use super::{answer, client, desk, fields, forward, headers, hop_by_hop, respond, sign_in};
-use crate::admission::{Asked, Client, Identity, Permit, PresentedBy, Refused};
+use crate::admission::{Asked, Identity, Permit, PresentedBy, Refused};
 use crate::credential;
 use crate::refusal::Refusal;
 use crate::routing::{Path, Route, cors, host_of};
@@ -147,8 +147,12 @@ fn introduce(session: &mut Session, ctx: &mut Context) -> Result<(), Refusal> {
     }
     let request = session.req_header();
     ctx.method = request.method.clone();
-    ctx.request_origin = request.headers.get(header::ORIGIN).cloned();
-    ctx.request_id = match request.headers.get(forward::X_REQUEST_ID) {
+    let [host, request_id, page] = headers::first(
+        &request.headers,
+        [&header::HOST, &forward::X_REQUEST_ID, &header::ORIGIN],
+    );
+    ctx.request_origin = page.cloned();
+    ctx.request_id = match request_id {
         Some(id) if headers::is_request_id(id.as_bytes()) => {
             id.to_str().unwrap_or_default().to_owned()
         }
@@ -167,7 +171,7 @@ fn introduce(session: &mut Session, ctx: &mut Context) -> Result<(), Refusal> {
     if matches!(request.method, Method::CONNECT | Method::TRACE) {
         return Err(Refusal::MethodNotAllowed);
     }
-    let host = match (request.headers.get(header::HOST), request.uri.authority()) {
+    let host = match (host, request.uri.authority()) {
         (Some(host), _) => host.clone(),
         (None, Some(authority)) => {
             HeaderValue::from_str(authority.as_str()).map_err(|_| Refusal::BadRequest)?
@@ -229,10 +233,10 @@ async fn admit(session: &mut Session, ctx: &mut Context, route: &Arc<Route>) -> 
     let current = Arc::clone(&ctx.current);
     let worker = Arc::clone(&ctx.worker);
     let asked = asked(session, ctx);
-    let started = Instant::now();
-    let outcome = worker.admission(&current).admit(route, asked).await;
     // Nothing else in the decision waits; where it waited, it was for the store.
-    ctx.store_time = started.elapsed();
+    let admission = worker.admission(&current);
+    let (outcome, waited) = waiting(admission.admit(route, asked)).await;
+    ctx.store_time = waited;
     let permit = outcome.map_err(|refused| refusal(ctx, refused))?;
     if let Some(identity) = &permit.identity {
         ctx.authenticated = true;
@@ -264,14 +268,13 @@ pub(super) fn asked<'a>(session: &'a Session, ctx: &Context) -> Asked<'a> {
             .origin
             .as_ref()
             .map_or(ctx.arrival.peer.ip, |origin| origin.ip),
-        now: now(),
+        now: millis(ctx.started_wall),
     }
 }
 
-/// This gateway's clock, which tokens go by.
-pub(super) fn now() -> Millis {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
+/// A time by this gateway's clock, which tokens go by.
+pub(super) fn millis(at: SystemTime) -> Millis {
+    at.duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_millis() as Millis)
 }
 
@@ -333,6 +336,7 @@ fn enter(ctx: &mut Context, permit: Permit) {
     let identity = permit.identity.as_ref();
     let open = Open::new(
         Arc::clone(&ctx.arrival.control),
+        ctx.arrival.at,
         identity
             .and_then(Identity::session)
             .map(|session| session.id),
@@ -351,44 +355,4 @@ fn declared_length(session: &Session) -> Option<u64> {
         .ok()?
         .parse()
         .ok()
-}
-
-impl Context {
-    /// The listener that the request came in by.
-    pub(super) fn listener(&self) -> Option<(&settings::Listener, &settings::ListenerLive)> {
-        let index = self.arrival.peer.listener;
-        Some((
-            self.worker.boot.listeners.get(index)?,
-            self.current.live.listeners.get(index)?,
-        ))
-    }
-
-    fn keepalive_seconds(&self) -> Option<u64> {
-        Some(self.listener()?.0.limits.keepalive.as_secs())
-    }
-
-    /// The client as the front desk sees it.
-    pub(super) fn client(&self) -> Client {
-        let origin = self.origin.as_ref();
-        let told = origin.and_then(|origin| origin.host.clone());
-        let own = || {
-            self.host_header
-                .as_ref()
-                .and_then(|host| host.to_str().ok())
-                .unwrap_or_default()
-                .to_owned()
-        };
-        Client {
-            ip: origin.map_or(self.arrival.peer.ip, |origin| origin.ip),
-            https: origin.is_some_and(|origin| origin.https),
-            host: told.unwrap_or_else(own),
-        }
-    }
-
-    /// Notes whom the request is from, for the log.
-    pub(super) fn note(&mut self, identity: &Identity) {
-        self.user = Some(identity.user().to_owned());
-        self.session = identity.session().map(|session| session.id);
-        self.authenticated = true;
-    }
 }

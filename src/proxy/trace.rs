@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 
-use super::headers::not_ours;
+use super::headers::{self, not_ours};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
@@ -16,15 +16,19 @@ const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// # Errors
 /// A header that does not fit.
 pub(super) fn write(fields: &mut HeaderMap, request_id: &str) -> pingora::Result<()> {
-    let mut parents = fields.get_all(TRACEPARENT).iter();
-    let valid = match (parents.next(), parents.next()) {
-        (Some(parent), None) => is_traceparent(parent.as_bytes()),
-        _ => false,
-    };
-    if valid {
-        return Ok(());
+    let [parent, state] =
+        headers::first(fields, [&TRACEPARENT, &TRACESTATE]).map(|it| it.is_some());
+    if parent {
+        let mut parents = fields.get_all(TRACEPARENT).iter();
+        if let (Some(parent), None) = (parents.next(), parents.next())
+            && is_traceparent(parent.as_bytes())
+        {
+            return Ok(());
+        }
     }
-    fields.remove(TRACESTATE);
+    if state {
+        fields.remove(TRACESTATE);
+    }
     // Never all zeros, which would be no id.
     let span = rand::random::<u64>().max(1);
     let mut hex = [0; 48];
@@ -45,12 +49,15 @@ pub(super) fn write(fields: &mut HeaderMap, request_id: &str) -> pingora::Result
     Ok(())
 }
 
+/// It adds up bytes and does not leave early: so many are compared at once.
 fn is_trace_id(id: &[u8]) -> bool {
-    id.len() == 32 && id.iter().all(is_hex) && id.iter().any(|b| *b != b'0')
+    let odd = |sum, byte: &u8| sum | u8::from(!is_hex(byte));
+    let set = |sum, byte: &u8| sum | (byte ^ b'0');
+    id.len() == 32 && id.iter().fold(0, odd) == 0 && id.iter().fold(0, set) != 0
 }
 
 fn is_hex(byte: &u8) -> bool {
-    matches!(byte, b'0'..=b'9' | b'a'..=b'f')
+    byte.is_ascii_digit() | matches!(byte, b'a'..=b'f')
 }
 
 fn is_traceparent(value: &[u8]) -> bool {

@@ -17,18 +17,19 @@ impl Store {
         idle: Option<Duration>,
     ) -> Result<Findings, StoreError> {
         let replica = &self.shared.replica;
-        let sure = replica.sure(inquiry, idle, || self.clock());
+        let now = self.clock();
+        let sure = replica.sure(inquiry, idle, now);
         if sure.ages {
             self.renew(inquiry, idle);
         }
         let after = sure.after(inquiry);
         let rest = sure.rest(inquiry, &after);
         let mut findings = if rest.asks_nothing() {
-            Findings::without_asking(self.clock())
+            Findings::without_asking(now)
         } else if let Some(decisions) = self.refused_here(&rest) {
             Findings {
                 decisions,
-                ..Findings::without_asking(self.clock())
+                ..Findings::without_asking(now)
             }
         } else if let Some(decided) = self.decide_here(&rest).await {
             decided?

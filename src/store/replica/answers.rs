@@ -87,7 +87,7 @@ impl Replica {
         &self,
         inquiry: &Inquiry<'_>,
         idle: Option<Duration>,
-        now: impl Fn() -> Millis,
+        now: Millis,
     ) -> Sure {
         let Some(hearing) = self.guard.sure() else {
             return Sure::default();
@@ -97,7 +97,7 @@ impl Replica {
             ages |= hearing.now.saturating_duration_since(at) >= RENEWED_AFTER;
         };
         let session = inquiry.session.and_then(|id| {
-            let (found, at) = self.sure_session(id, idle, now(), hearing)?;
+            let (found, at) = self.sure_session(id, idle, now, hearing)?;
             aged(at);
             Some(found)
         });

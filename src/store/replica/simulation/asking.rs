@@ -134,7 +134,7 @@ impl World {
         let clock = self.clock(g);
         let replica = self.replica(g);
         let inquiry = credential.inquiry();
-        let sure = replica.sure(&inquiry, None, || clock);
+        let sure = replica.sure(&inquiry, None, clock);
         let after = sure.after(&inquiry);
         let rest = sure.rest(&inquiry, &after);
         let at = move |by| super::witness::Request {
