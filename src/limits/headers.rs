@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use bytes::{BufMut, BytesMut};
 use http::header::RETRY_AFTER;
 use http::{HeaderName, HeaderValue};
 
@@ -15,28 +16,46 @@ const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const STANDING: HeaderName = HeaderName::from_static("ratelimit");
 
 /// Renders the headers for these decisions; `now_unix` is the time since the epoch. Shadow limits
-/// do not show; without any other limit there is no header.
+/// do not show; without any other limit there is no header. All values share one buffer.
 pub fn headers(decisions: &[Decision], now_unix: Duration) -> Vec<(HeaderName, HeaderValue)> {
     let Some(strictest) = strictest(decisions) else {
         return Vec::new();
     };
-    let whole_at = whole_seconds(now_unix + strictest.reset_after);
+    let mut text = BytesMut::with_capacity(64 + 160 * decisions.len());
     let mut rendered = Vec::with_capacity(6);
-    rendered.push((LIMIT, strictest.limit.quota().into()));
-    rendered.push((REMAINING, strictest.remaining.into()));
-    rendered.push((RESET, whole_at.into()));
-    let room = || String::with_capacity(64 * decisions.len());
-    let (mut policies, mut standings) = (room(), room());
-    for decision in decisions.iter().filter(|d| !d.limit.shadow) {
-        append(decision, &mut policies, &mut standings);
-    }
-    for (name, list) in [(POLICY, policies), (STANDING, standings)] {
-        if let Ok(value) = HeaderValue::try_from(list) {
+    let mut end = |name: HeaderName, text: &mut BytesMut| {
+        if let Ok(value) = HeaderValue::from_maybe_shared(text.split().freeze()) {
             rendered.push((name, value));
         }
+    };
+    let whole_at = whole_seconds(now_unix + strictest.reset_after);
+    for (name, value) in [
+        (LIMIT, strictest.limit.quota()),
+        (REMAINING, strictest.remaining),
+        (RESET, whole_at),
+    ] {
+        number(&mut text, value);
+        end(name, &mut text);
+    }
+    for (name, parameters) in [
+        (POLICY, policy as fn(&Decision) -> [(&'static str, u64); 2]),
+        (STANDING, standing),
+    ] {
+        for decision in decisions.iter().filter(|d| !d.limit.shadow) {
+            if !text.is_empty() {
+                text.extend_from_slice(b", ");
+            }
+            quote(&mut text, &decision.limit.name);
+            for (parameter, value) in parameters(decision) {
+                text.extend_from_slice(parameter.as_bytes());
+                number(&mut text, value);
+            }
+        }
+        end(name, &mut text);
     }
     if let Some(seconds) = retry_after(decisions) {
-        rendered.push((RETRY_AFTER, seconds.into()));
+        number(&mut text, seconds);
+        end(RETRY_AFTER, &mut text);
     }
     rendered
 }
@@ -52,41 +71,36 @@ fn retry_after(decisions: &[Decision]) -> Option<u64> {
     Some(whole_seconds(longest).max(1))
 }
 
-fn append(decision: &Decision, policies: &mut String, standings: &mut String) {
-    if !policies.is_empty() {
-        policies.push_str(", ");
-        standings.push_str(", ");
-    }
+fn policy(decision: &Decision) -> [(&'static str, u64); 2] {
     let window = whole_seconds(decision.limit.window);
+    [(";q=", decision.limit.quota()), (";w=", window)]
+}
+
+fn standing(decision: &Decision) -> [(&'static str, u64); 2] {
     let until = if decision.allowed {
         whole_seconds(decision.reset_after)
     } else {
         whole_seconds(decision.retry_after).max(1)
     };
-    let mut number = itoa::Buffer::new();
-    let mut add = |to: &mut String, parts: [(&str, u64); 2]| {
-        quote(to, &decision.limit.name);
-        for (part, value) in parts {
-            to.push_str(part);
-            to.push_str(number.format(value));
-        }
-    };
-    add(policies, [(";q=", decision.limit.quota()), (";w=", window)]);
-    add(standings, [(";r=", decision.remaining), (";t=", until)]);
+    [(";r=", decision.remaining), (";t=", until)]
+}
+
+fn number(to: &mut BytesMut, value: u64) {
+    to.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
 /// Writes a name as a structured field's String (RFC 9651, section 3.3.3). A String holds visible
 /// ASCII only: what it cannot hold shows as `?`.
-fn quote(to: &mut String, name: &str) {
-    to.push('"');
+fn quote(to: &mut BytesMut, name: &str) {
+    to.put_u8(b'"');
     for character in name.chars() {
         match character {
-            '"' | '\\' => to.extend(['\\', character]),
-            ' '..='~' => to.push(character),
-            _ => to.push('?'),
+            '"' | '\\' => to.extend_from_slice(&[b'\\', character as u8]),
+            ' '..='~' => to.put_u8(character as u8),
+            _ => to.put_u8(b'?'),
         }
     }
-    to.push('"');
+    to.put_u8(b'"');
 }
 
 fn whole_seconds(duration: Duration) -> u64 {

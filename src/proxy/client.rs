@@ -11,7 +11,8 @@ use crate::settings::ForwardedBy;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     pub ip: IpAddr,
-    /// What goes into `X-Forwarded-For`: the client first, then the trusted hops.
+    /// What goes into `X-Forwarded-For`: the client first, then the trusted hops. Empty: our peer is
+    /// the client.
     pub chain: Vec<IpAddr>,
     pub https: bool,
     /// The `Host` that the client used, if a trusted proxy says another than the request's own.
@@ -32,7 +33,7 @@ pub fn origin(
     if trusted.is_empty() || !is_trusted(peer) {
         return Origin {
             ip: peer,
-            chain: vec![peer],
+            chain: Vec::new(),
             https: tls,
             host: None,
             peer_trusted: false,

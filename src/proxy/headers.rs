@@ -169,7 +169,7 @@ pub fn write_origin(
     host: &HeaderValue,
 ) -> pingora::Result<()> {
     let chain = match origin.chain.as_slice() {
-        [_] => peer.clone(),
+        [] | [_] => peer.clone(),
         chain => {
             let hops: Vec<String> = chain.iter().map(IpAddr::to_string).collect();
             HeaderValue::try_from(hops.join(", ")).map_err(not_ours)?
