@@ -35,7 +35,8 @@ pub(super) fn complete(
     // An answer before the end of the body costs the connection; word to go on with it does not.
     session.set_close_on_response_before_downstream_finish(!interim);
     follow_streams(session, response, ctx);
-    if !interim && is_bodiless(session, response) {
+    let upgraded = response.status == StatusCode::SWITCHING_PROTOCOLS;
+    if !interim && !upgraded && is_bodiless(session, response) {
         ctx.arrival.control.silence.end();
         ctx.arrival.control.set_answered();
     }

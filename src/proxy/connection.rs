@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, Sleep, timeout_at};
 
 use super::chunked::Chunks;
 use super::control::{Closing, Control, FrameBoundary};
@@ -68,6 +68,10 @@ pub struct Connection {
     http2: bool,
     control: Arc<Control>,
     frames: FrameBoundary,
+    /// The request has no body, and nothing of its answer has gone out.
+    undivided: bool,
+    /// How long a client that takes nothing may keep the connection from being closed.
+    last_wait: Option<Pin<Box<Sleep>>>,
 }
 
 impl Connection {
@@ -87,6 +91,8 @@ impl Connection {
             http2,
             control: Arc::default(),
             frames: FrameBoundary::default(),
+            undivided: false,
+            last_wait: None,
         }
     }
 
@@ -192,6 +198,8 @@ impl Connection {
 
     fn expect_body(&mut self, head: &Head) {
         self.chunks = Chunks::default();
+        // Who still sends may have stopped listening to Pingora, which then asks us nothing more.
+        self.undivided = matches!(head.body, Body::None | Body::Length(0)) && !head.upgrade;
         self.window = match head.body {
             Body::Length(length) => Window::Length(length),
             Body::Chunked => Window::Chunked,
@@ -294,7 +302,7 @@ impl AsyncRead for Connection {
         // Whoever waits for more has written all there is for now: it goes out, so that an answer
         // that comes slowly is seen as it comes.
         if !this.unsent.is_empty()
-            && let Poll::Ready(sent) = this.poll_send(cx)
+            && let Poll::Ready(sent) = this.poll_deliver(cx)
         {
             sent?;
         }
@@ -359,6 +367,7 @@ impl AsyncWrite for Connection {
         if this.unsent.len() + bytes.len() > WRITE_BUFFER {
             ready!(this.poll_send(cx))?;
             if bytes.len() > WRITE_BUFFER && !this.control.is_upgraded() {
+                this.undivided = false;
                 let sent = Pin::new(&mut this.transport).poll_write(cx, bytes);
                 this.control.silence.set_blocked(sent.is_pending());
                 return sent;
@@ -369,15 +378,14 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.control.is_answered() {
-            // Nobody waits for more of it: it goes out with the others (`deliver`).
+        if self.may_wait() {
             return Poll::Ready(Ok(()));
         }
         self.poll_deliver(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_send(cx))?;
+        ready!(self.poll_last(cx))?;
         Pin::new(&mut self.transport).poll_shutdown(cx)
     }
 }

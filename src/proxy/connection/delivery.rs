@@ -8,21 +8,30 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::AsyncWrite;
+use tokio::time::sleep;
 
 use super::Connection;
 
+/// How long a client may take to read what is left for it before its connection is closed.
+const LAST_WAIT: Duration = Duration::from_secs(60);
+
 impl Connection {
-    /// Sends the rest of an answer that is whole, after every other task that is ready had its turn:
+    /// Whether what was gathered is a whole answer and may go out with others (`deliver`): nobody waits
+    /// for the rest of a part, and Pingora comes back to the connection whatever happens.
+    pub(super) fn may_wait(&self) -> bool {
+        self.undivided && self.control.is_answered() && !self.http2
+    }
+
+    /// Sends an answer that is whole, after every other task that is ready had its turn:
     /// answers that go out one right after the other wake their readers once, not one by one. With
     /// clients on the same machine that is a tenth to a third of what a request costs.
     ///
     /// # Errors
     /// The client went away, or did not take it for as long as `patience`.
     pub async fn deliver(&mut self, patience: Duration) -> io::Result<()> {
-        if self.unsent.is_empty() {
-            return Ok(());
+        if !self.unsent.is_empty() {
+            give_way().await;
         }
-        give_way().await;
         let sent = poll_fn(|cx| self.poll_deliver(cx));
         match pingora_timeout::timeout(patience, sent).await {
             Ok(sent) => sent,
@@ -36,9 +45,21 @@ impl Connection {
         Pin::new(&mut self.transport).poll_flush(cx)
     }
 
+    /// Sends what is left before the connection is closed. Nobody else bounds it.
+    pub(super) fn poll_last(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Poll::Ready(sent) = self.poll_deliver(cx) {
+            return Poll::Ready(sent);
+        }
+        let last_wait = &mut self.last_wait;
+        let last_wait = last_wait.get_or_insert_with(|| Box::pin(sleep(LAST_WAIT)));
+        ready!(last_wait.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
     /// Sends everything that was gathered.
     pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.unsent.is_empty() {
+            self.undivided = false;
             let sent = Pin::new(&mut self.transport).poll_write(cx, &self.unsent);
             self.control.silence.set_blocked(sent.is_pending());
             let sent = ready!(sent)?;
@@ -57,7 +78,7 @@ impl Drop for Connection {
     /// A whole answer is not lost with a connection that cannot be kept, nor with one that nobody
     /// comes back to.
     fn drop(&mut self) {
-        if self.control.is_answered() && self.control.closing().is_none() {
+        if self.may_wait() && self.control.closing().is_none() {
             let _ = self.poll_deliver(&mut Context::from_waker(Waker::noop()));
         }
     }
@@ -86,7 +107,7 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::proxy::connection::Transport;
+    use crate::proxy::connection::{Transport, WRITE_BUFFER};
     use crate::proxy::control::Closing;
 
     /// A connection, and its client.
@@ -110,26 +131,46 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_part_goes_out_when_it_is_flushed_and_the_rest_when_it_is_delivered() {
+    async fn only_a_whole_answer_to_a_whole_request_waits() {
+        for (undivided, before, answered, waits) in [
+            (true, &b""[..], true, true),
+            (true, b"", false, false),
+            (true, b"part", true, false),
+            // The client still sends.
+            (false, b"", true, false),
+        ] {
+            let (mut connection, mut client) = pair().await;
+            connection.undivided = undivided;
+            if !before.is_empty() {
+                write(&mut connection, before).await;
+            }
+            if answered {
+                connection.control().set_answered();
+            }
+            write(&mut connection, b"rest").await;
+            assert_eq!(connection.unsent.len(), if waits { 4 } else { 0 });
+            connection.deliver(Duration::from_secs(1)).await.unwrap();
+            drop(connection);
+            assert_eq!(read(&mut client).await, [before, b"rest"].concat());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_large_answer_does_not_wait() {
         let (mut connection, mut client) = pair().await;
-        let mut part = [0; 4];
-        write(&mut connection, b"part").await;
-        client.read_exact(&mut part).await.unwrap();
-        assert_eq!(&part, b"part");
+        connection.undivided = true;
         connection.control().set_answered();
-        write(&mut connection, b"rest").await;
-        assert_eq!(
-            client.try_read(&mut part).unwrap_err().kind(),
-            io::ErrorKind::WouldBlock
-        );
-        connection.deliver(Duration::from_secs(1)).await.unwrap();
-        client.read_exact(&mut part).await.unwrap();
-        assert_eq!(&part, b"rest");
+        write(&mut connection, &[b'a'; WRITE_BUFFER + 1]).await;
+        write(&mut connection, b"end").await;
+        assert!(connection.unsent.is_empty());
+        drop(connection);
+        assert_eq!(read(&mut client).await.len(), WRITE_BUFFER + 4);
     }
 
     #[tokio::test]
     async fn a_whole_answer_gives_way_to_tasks_that_are_ready() {
         let (mut connection, client) = pair().await;
+        connection.undivided = true;
         connection.control().set_answered();
         write(&mut connection, b"answer").await;
         // Asked directly: Tokio would first have to hear that there is something.
@@ -152,6 +193,7 @@ mod tests {
         ] {
             let (mut connection, mut client) = pair().await;
             let control = connection.control();
+            connection.undivided = true;
             connection.write_all(b"answer").await.unwrap();
             if answered {
                 control.set_answered();
@@ -178,5 +220,9 @@ mod tests {
         connection.unsent.extend_from_slice(b"answer");
         let delivered = connection.deliver(Duration::from_millis(50)).await;
         assert_eq!(delivered.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        // As if it had waited for long already.
+        connection.last_wait = Some(Box::pin(sleep(Duration::ZERO)));
+        let closed = AsyncWriteExt::shutdown(&mut connection).await;
+        assert_eq!(closed.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 }
