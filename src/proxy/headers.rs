@@ -63,6 +63,11 @@ pub(super) fn first<'m, const N: usize>(
     found
 }
 
+/// Which of these names are there, found in one look.
+pub(super) fn has<const N: usize>(fields: &HeaderMap, names: [&HeaderName; N]) -> [bool; N] {
+    first(fields, names).map(|value| value.is_some())
+}
+
 /// Whether a client's header is dropped before the request goes on.
 ///
 /// A name is compared as the most forgiving server behind us would read it: `_` and `.` as `-`.
@@ -107,8 +112,7 @@ pub fn strip(fields: &mut HeaderMap, identity: &IdentityHeaders, peer_trusted: b
 
 /// Removes the gateway's own credentials, and a bearer token unless it may pass.
 pub fn strip_credentials(fields: &mut HeaderMap, cookie_name: &str, bearer_passes: bool) {
-    let [authorization, cookie] =
-        first(fields, [&header::AUTHORIZATION, &header::COOKIE]).map(|it| it.is_some());
+    let [authorization, cookie] = has(fields, [&header::AUTHORIZATION, &header::COOKIE]);
     let removed = authorization
         && fields.get_all(header::AUTHORIZATION).iter().any(|value| {
             match credential::scheme_of(value) {
@@ -304,6 +308,7 @@ mod tests {
     fn a_trusted_peer_may_forward_but_not_identify() {
         assert!(!is_dropped("x-forwarded-port", &names(), true));
         assert!(is_dropped("x.forwarded.for", &names(), true));
+        assert!(is_dropped("forwarded", &names(), true));
         assert!(is_dropped("x-user-id", &names(), true));
     }
 

@@ -15,8 +15,7 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 /// # Errors
 /// A header that does not fit.
 pub(super) fn settle(fields: &mut HeaderMap) -> pingora::Result<()> {
-    let [keep_alive, connection] =
-        headers::first(fields, [&KEEP_ALIVE, &header::CONNECTION]).map(|it| it.is_some());
+    let [keep_alive, connection] = headers::has(fields, [&KEEP_ALIVE, &header::CONNECTION]);
     if keep_alive {
         fields.remove(KEEP_ALIVE);
     }

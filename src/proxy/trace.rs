@@ -16,8 +16,7 @@ const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// # Errors
 /// A header that does not fit.
 pub(super) fn write(fields: &mut HeaderMap, request_id: &str) -> pingora::Result<()> {
-    let [parent, state] =
-        headers::first(fields, [&TRACEPARENT, &TRACESTATE]).map(|it| it.is_some());
+    let [parent, state] = headers::has(fields, [&TRACEPARENT, &TRACESTATE]);
     if parent {
         let mut parents = fields.get_all(TRACEPARENT).iter();
         if let (Some(parent), None) = (parents.next(), parents.next())
