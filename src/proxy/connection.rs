@@ -11,7 +11,6 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -33,8 +32,6 @@ pub use transport::Transport;
 const WRITE_BUFFER: usize = 16 * 1024;
 /// How much of a next request is taken while the present one is served.
 const READ_AHEAD: usize = 16 * 1024;
-/// How long what a client still sends is read off after the last answer.
-const LINGER: Duration = Duration::from_millis(500);
 /// What one read may bring.
 const READ_CHUNK: usize = 8 * 1024;
 
@@ -72,6 +69,8 @@ pub struct Connection {
     undivided: bool,
     /// How long a client that takes nothing may keep the connection from being closed.
     last_wait: Option<Pin<Box<Sleep>>>,
+    /// How long what still comes is read off. It is there once the end was told.
+    linger: Option<Pin<Box<Sleep>>>,
 }
 
 impl Connection {
@@ -93,6 +92,7 @@ impl Connection {
             frames: FrameBoundary::default(),
             undivided: false,
             last_wait: None,
+            linger: None,
         }
     }
 
@@ -179,20 +179,11 @@ impl Connection {
         Arc::clone(&self.control)
     }
 
-    /// Sends a last answer and closes.
+    /// Sends a last answer and closes; what still comes is not of interest.
     pub async fn finish_with(&mut self, answer: &[u8]) {
+        self.window = Window::Everything;
         if self.transport.write_all(answer).await.is_ok() {
-            let _ = self.transport.shutdown().await;
-            self.linger().await;
-        }
-    }
-
-    /// Reads off what still comes, briefly. Bytes that were never read would turn the close into a
-    /// reset, and the reset could overtake the answer (RFC 9112, section 9.6).
-    async fn linger(&mut self) {
-        let end = Instant::now() + LINGER;
-        while let Ok(Ok(1..)) = timeout_at(end, self.read_more()).await {
-            self.unread.clear();
+            let _ = self.shutdown().await;
         }
     }
 
@@ -385,7 +376,6 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_last(cx))?;
-        Pin::new(&mut self.transport).poll_shutdown(cx)
+        self.poll_end(cx)
     }
 }

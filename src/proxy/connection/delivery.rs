@@ -14,6 +14,8 @@ use super::Connection;
 
 /// How long a client may take to read what is left for it before its connection is closed.
 const LAST_WAIT: Duration = Duration::from_secs(60);
+/// How long what a client still sends is read off after the last answer.
+const LINGER: Duration = Duration::from_millis(500);
 
 impl Connection {
     /// Whether what was gathered is a whole answer and may go out with others (`deliver`): nobody waits
@@ -54,6 +56,33 @@ impl Connection {
         let last_wait = last_wait.get_or_insert_with(|| Box::pin(sleep(LAST_WAIT)));
         ready!(last_wait.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Closes: sends what is left, tells the end, and reads off what a client still sends of its request.
+    pub(super) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.linger.is_none() {
+            ready!(self.poll_last(cx))?;
+            ready!(Pin::new(&mut self.transport).poll_shutdown(cx))?;
+            let sends = !self.is_http2() && !self.control.is_upgraded() && self.allowance() > 0;
+            if !sends {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        self.poll_linger(cx)
+    }
+
+    /// Reads off what still comes, briefly. Bytes that were never read would turn the close into a
+    /// reset, and the reset could overtake the answer (RFC 9112, section 9.6).
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let linger = &mut self.linger;
+        let linger = linger.get_or_insert_with(|| Box::pin(sleep(LINGER)));
+        if linger.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        while let Ok(1..) = ready!(self.poll_read_more(cx)) {
+            self.unread.clear();
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Sends everything that was gathered.
@@ -107,7 +136,7 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::proxy::connection::{Transport, WRITE_BUFFER};
+    use crate::proxy::connection::{Transport, WRITE_BUFFER, Window};
     use crate::proxy::control::Closing;
 
     /// A connection, and its client.
@@ -202,6 +231,27 @@ mod tests {
             drop(connection);
             assert_eq!(read(&mut client).await, received);
         }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_still_sends_is_told_and_not_reset() {
+        let (mut connection, mut client) = pair().await;
+        connection.window = Window::Length(256 * 1024);
+        client.write_all(&[b'a'; 32 * 1024]).await.unwrap();
+        write(&mut connection, b"answer").await;
+        let closing = async {
+            AsyncWriteExt::shutdown(&mut connection).await.unwrap();
+            drop(connection);
+        };
+        // It goes on sending until it has the answer.
+        let sending = async {
+            let mut answer = [0; 6];
+            client.read_exact(&mut answer).await.unwrap();
+            client.write_all(&[b'a'; 32 * 1024]).await.unwrap();
+            client.shutdown().await.unwrap();
+            assert_eq!((&answer, read(&mut client).await), (b"answer", vec![]));
+        };
+        tokio::join!(closing, sending);
     }
 
     #[tokio::test]

@@ -17,9 +17,6 @@ impl Shutdown for Connection {
     async fn shutdown(&mut self) {
         // The peer may be gone already; there is nobody left to tell.
         let _ = AsyncWriteExt::shutdown(self).await;
-        if !self.http2 && self.allowance() > 0 {
-            self.linger().await;
-        }
     }
 }
 
