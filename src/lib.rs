@@ -43,6 +43,7 @@ pub mod config;
 pub mod events;
 pub mod issuers;
 pub mod logging;
+pub mod memory;
 pub mod metrics;
 pub mod verifier;
 

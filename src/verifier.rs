@@ -7,12 +7,17 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use crate::issuers::Issuers;
+use crate::memory::{MIB, Share};
 use crate::metrics::Metrics;
 use crate::session::Millis;
 use crate::token::{Claims, Failure, Tokens, Verified};
 
-/// Bytes, about.
-const MEMORY: u64 = 16 * 1024 * 1024;
+/// More than half a million tokens of our own at most.
+const MEMORY: Share = Share {
+    part: 8,
+    least: 16 * MIB,
+    most: 1024 * MIB,
+};
 /// What room is made for at the start; the rest is taken when it is needed.
 const EXPECTED: usize = 1_000;
 /// Bytes that a remembered token takes beside its text; its claims are about as long as that.
@@ -60,12 +65,16 @@ impl Weighter<Box<str>, Remembered> for Weight {
 impl Verifier {
     /// Makes a verifier that remembers nothing yet.
     pub fn new(tokens: Arc<Tokens>, issuers: Issuers, metrics: &Metrics) -> Verifier {
+        Verifier::within(MEMORY.bytes(), tokens, issuers, metrics)
+    }
+
+    fn within(bytes: u64, tokens: Arc<Tokens>, issuers: Issuers, metrics: &Metrics) -> Verifier {
         Verifier {
             tokens,
             issuers,
             hits: metrics.cache.with_label_values(&["tokens", "hit"]),
             misses: metrics.cache.with_label_values(&["tokens", "miss"]),
-            remembered: Cache::with_weighter(EXPECTED, MEMORY, Weight),
+            remembered: Cache::with_weighter(EXPECTED, bytes, Weight),
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::{Rejected, Verifier};
+use super::{MIB, Rejected, Verifier};
 use crate::issuers::Issuers;
 use crate::metrics::Metrics;
 use crate::session::Millis;
@@ -57,7 +57,10 @@ async fn only_the_very_same_good_token_is_remembered() {
 
 #[tokio::test]
 async fn memory_is_bounded() {
-    let verifier = verifier(tokens(vec![]));
+    const BYTES: u64 = 16 * MIB;
+    let (tokens, metrics) = (tokens(vec![]), Arc::new(Metrics::new().unwrap()));
+    let issuers = Issuers::new(&tokens, &metrics, None);
+    let verifier = Verifier::within(BYTES, Arc::new(tokens), issuers, &metrics);
     for number in 0..3000 {
         let claims = with(our_claims(), "jti", json!(number.to_string()));
         let token = sign(
@@ -66,7 +69,7 @@ async fn memory_is_bounded() {
         );
         verifier.verify(&token, NOW).await.unwrap();
     }
-    assert!(verifier.remembered.weight() <= super::MEMORY);
+    assert!(verifier.remembered.weight() <= BYTES);
     assert!(
         verifier.remembered.len() > 500,
         "{}",

@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use quick_cache::UnitWeighter;
 use quick_cache::sync::Cache;
-use quick_cache::{UnitWeighter, Weighter};
 
 use super::{Found, Item, PersonHash, Revocation, covers};
 use crate::refusal::Refusal;
 use crate::session::{Millis, Session, SessionId, Status};
 use guard::{Guard, Hearing};
+use memory::{MARKS, SESSIONS, Weight};
 use uses::Uses;
 
 mod answers;
@@ -29,8 +30,8 @@ const FRESH: Duration = Duration::from_millis(500);
 const SURE_FOR: Duration = Duration::from_secs(10);
 /// Whoever comes again after so long has it asked behind their back, and does not wait for it later.
 const RENEWED_AFTER: Duration = Duration::from_millis(7_500);
-/// Tokens remembered as revoked, or as accepted; people remembered; sessions that never were.
-const TOKENS: u64 = 50_000;
+/// Tokens remembered as revoked; sessions that never were.
+const REFUSED: u64 = 50_000;
 /// What room is made for at the start; the rest is taken when it is needed.
 const EXPECTED: usize = 1_000;
 
@@ -56,25 +57,16 @@ struct Noted<T> {
     epoch: u64,
 }
 
-#[derive(Debug, Clone)]
-struct SessionWeight;
-
-impl Weighter<SessionId, Arc<Seen>> for SessionWeight {
-    fn weight(&self, _: &SessionId, seen: &Arc<Seen>) -> u64 {
-        seen.session.as_ref().map_or(200, |it| memory::weight(it))
-    }
-}
-
 /// Shared by all workers of one gateway.
 pub struct Replica {
     guard: Guard,
-    sessions: Cache<SessionId, Arc<Seen>, SessionWeight>,
+    sessions: Cache<SessionId, Arc<Seen>, Weight>,
     /// Sessions that the store does not have: apart, for anybody can ask for these.
     missing: Cache<SessionId, Noted<()>>,
     revoked: Cache<String, Noted<()>>,
-    accepted: Cache<String, Noted<()>>,
+    accepted: Cache<String, Noted<()>, Weight>,
     /// By person: the second up to which tokens without a session are refused.
-    cut_offs: Cache<PersonHash, Noted<Option<u64>>>,
+    cut_offs: Cache<PersonHash, Noted<Option<u64>>, Weight>,
     /// The same for everybody, since the store lost its data; 0: none.
     everybody: AtomicU64,
     /// Uses that the store has not been told of yet.
@@ -99,14 +91,14 @@ impl Default for Replica {
 
 impl Replica {
     fn with(guard: Guard) -> Replica {
-        let tokens = || Cache::with_weighter(EXPECTED, TOKENS, UnitWeighter);
+        let marks = MARKS.bytes();
         Replica {
             guard,
-            sessions: Cache::with_weighter(EXPECTED, memory::budget(), SessionWeight),
-            missing: Cache::with_weighter(EXPECTED, TOKENS, UnitWeighter),
-            revoked: tokens(),
-            accepted: tokens(),
-            cut_offs: Cache::with_weighter(EXPECTED, TOKENS, UnitWeighter),
+            sessions: Cache::with_weighter(EXPECTED, SESSIONS.bytes(), Weight),
+            missing: Cache::with_weighter(EXPECTED, REFUSED, UnitWeighter),
+            revoked: Cache::with_weighter(EXPECTED, REFUSED, UnitWeighter),
+            accepted: Cache::with_weighter(EXPECTED, marks, Weight),
+            cut_offs: Cache::with_weighter(EXPECTED, marks, Weight),
             everybody: AtomicU64::new(0),
             uses: Uses::default(),
             renewing: Mutex::default(),

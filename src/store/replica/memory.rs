@@ -1,28 +1,53 @@
-//! What remembered sessions may take of this machine's memory.
+//! How much is remembered, and what each of it takes of this machine's memory, roughly.
 
-use crate::session::Session;
+use std::sync::Arc;
 
-/// At most this many bytes: more than a million sessions.
-const MOST: u64 = 1024 * 1024 * 1024;
-/// At least this many.
-const LEAST: u64 = 16 * 1024 * 1024;
-/// One part of so many of what the machine, or the container, has.
-const SHARE: u64 = 4;
+use quick_cache::Weighter;
 
-/// Bytes that remembered sessions may take, roughly.
-pub(super) fn budget() -> u64 {
-    let available = [
-        machine("/proc/meminfo"),
-        limit("/sys/fs/cgroup/memory.max"),
-        limit("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-    ];
-    let least = available.into_iter().flatten().min();
-    least.map_or(LEAST, |bytes| (bytes / SHARE).clamp(LEAST, MOST))
+use super::super::PersonHash;
+use super::{Noted, Seen};
+use crate::memory::{MIB, Share};
+use crate::session::{Session, SessionId};
+
+/// More than a million sessions at most.
+pub(super) const SESSIONS: Share = Share {
+    part: 4,
+    least: 16 * MIB,
+    most: 1024 * MIB,
+};
+/// Of tokens that are not refused, and of people: more than a million at most.
+pub(super) const MARKS: Share = Share {
+    part: 32,
+    least: 8 * MIB,
+    most: 256 * MIB,
+};
+/// What the allocator and the cache need for each.
+const PLACE: usize = 150;
+
+#[derive(Debug, Clone)]
+pub(super) struct Weight;
+
+impl Weighter<SessionId, Arc<Seen>> for Weight {
+    fn weight(&self, _: &SessionId, seen: &Arc<Seen>) -> u64 {
+        seen.session.as_ref().map_or(200, |session| weight(session))
+    }
+}
+
+impl Weighter<String, Noted<()>> for Weight {
+    fn weight(&self, key: &String, _: &Noted<()>) -> u64 {
+        (key.len() + PLACE) as u64
+    }
+}
+
+impl Weighter<PersonHash, Noted<Option<u64>>> for Weight {
+    fn weight(&self, _: &PersonHash, _: &Noted<Option<u64>>) -> u64 {
+        PLACE as u64
+    }
 }
 
 /// What a session takes here, roughly: itself, its own texts, and its place. Those that are shared count
 /// with each, for nobody knows with how many.
-pub(super) fn weight(session: &Session) -> u64 {
+fn weight(session: &Session) -> u64 {
     let device = [&session.device.kind, &session.device.name];
     let names = session.roles.iter().chain(&*session.scopes);
     let texts = session.user.len()
@@ -38,20 +63,6 @@ pub(super) fn weight(session: &Session) -> u64 {
         + names
             .map(|name| name.len() + size_of::<String>())
             .sum::<usize>();
-    let own = size_of::<Session>() + size_of::<super::Seen>();
-    // The rest is what the allocator and the cache need for each.
-    (texts + own + 150) as u64
-}
-
-/// The machine's memory.
-fn machine(path: &str) -> Option<u64> {
-    let text = std::fs::read_to_string(path).ok()?;
-    let line = text.lines().find_map(|it| it.strip_prefix("MemTotal:"))?;
-    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kilobytes * 1024)
-}
-
-/// The container's limit; without one there is the word `max`.
-fn limit(path: &str) -> Option<u64> {
-    std::fs::read_to_string(path).ok()?.trim().parse().ok()
+    let own = size_of::<Session>() + size_of::<Seen>();
+    (texts + own + PLACE) as u64
 }

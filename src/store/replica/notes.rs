@@ -149,6 +149,8 @@ impl Replica {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::super::super::Revocation;
     use super::*;
 
@@ -175,5 +177,17 @@ mod tests {
         let before = replica.before(&token("here"));
         replica.note_token("here", false, before);
         assert!(!replica.is_revoked("here"));
+    }
+
+    #[test]
+    fn many_tokens_are_remembered() {
+        let replica = Replica::default();
+        let keys = || (0..100_000).map(|number| format!("00000000-0000-4000-9000-{number:012x}"));
+        for key in keys() {
+            let before = replica.before(&Item::Token(key.clone()));
+            replica.note_token(&key, false, before);
+        }
+        let known = keys().filter(|key| replica.was_accepted(key, Duration::MAX));
+        assert_eq!(known.count(), 100_000);
     }
 }
