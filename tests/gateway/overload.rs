@@ -18,7 +18,7 @@ fn busy_workers_do_not_take_their_own_slowness_for_the_stores() {
     let config = Config::new(upstream.address)
         .store(&redis.url())
         // Nobody gets further than the store, which is asked each time.
-        .set("/store/timeout", json!("60ms"))
+        .set("/store/timeout", json!("100ms"))
         .route(json!({
             "name": "closed", "match": { "prefix": "/closed" }, "auth": "required",
             "require": { "roles": ["nobody"] }, "limits": ["wide"], "upstream": "echo",
