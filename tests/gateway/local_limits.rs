@@ -64,8 +64,9 @@ fn gateways_share_a_limit_while_redis_is_dead_and_redis_hears_of_it() {
     eventually("Redis knows of all ten", || {
         (left(one)? == json!(10 - 2 - 6)).then_some(())
     });
-    eventually("both ask it again", || {
-        let done = |gateway| left(gateway) == Some(json!(2));
+    eventually("every worker of both asks it again", || {
+        let asks = |gateway: &Gateway| gateway.metric("portcullis_store_breaker", &[]) == 0.0;
+        let done = |gateway| left(gateway) == Some(json!(2)) && asks(gateway);
         gateways.iter().all(done).then_some(())
     });
     let all = |path| admitted(one, path, 5) + admitted(two, path, 5);
