@@ -30,6 +30,8 @@ mod cuttable;
 mod decisions;
 #[path = "store/faults.rs"]
 mod faults;
+#[path = "store/introspection.rs"]
+mod introspection;
 #[path = "store/journal.rs"]
 mod journal;
 #[path = "store/leases.rs"]

@@ -6,9 +6,9 @@ use futures_util::FutureExt;
 use tokio::task::yield_now;
 use tokio::time::timeout;
 
-/// How many rounds of a runtime an answer takes at most: to write the question, to read the answer, to
-/// hand it over.
-pub(super) const AN_ANSWER: u32 = 3;
+/// How many rounds of a runtime an answer takes at most: to gather the questions, to write them, to read
+/// the answers, to part them, to hand them over.
+pub(super) const AN_ANSWER: u32 = 5;
 
 /// Does what has a deadline; `None`: it came to nothing. When the time is over every task of this
 /// runtime has so many turns more, and its sockets are read between them: under a load of thousands of

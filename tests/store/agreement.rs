@@ -78,7 +78,7 @@ fn the_scripts_agree_with_the_pure_arithmetic() {
     let client = redis::Client::open(format!("redis://127.0.0.1:{}", server.port)).unwrap();
     let connection = RefCell::new(client.get_connection().unwrap());
     let text = format!(
-        "local now = tonumber(ARGV[1])\n{}{}{}{HARNESS}",
+        "local now = tonumber(ARGV[1])\nlocal ms = math.floor(now / 1000)\n{}{}{}{HARNESS}",
         include_str!("../../src/store/redis/scripts/limit.lua"),
         include_str!("../../src/store/redis/scripts/give_back.lua"),
         include_str!("../../src/store/redis/scripts/permits.lua")

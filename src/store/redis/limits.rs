@@ -29,7 +29,11 @@ impl Redis {
             // Boxed, as all that is rare on this path: the whole future is moved a few times.
             return Box::pin(self.decide_apart(inquiry, idle)).await;
         }
-        let reply = self.run(self.question(inquiry, idle)).await?;
+        let reply = if inquiry.asks_of_limits() {
+            self.run(self.question(inquiry, idle)).await?
+        } else {
+            self.introspect(inquiry, idle).await?
+        };
         self.findings(inquiry, reply)
     }
 
@@ -78,8 +82,12 @@ impl Redis {
         read(self.ask(command.arg(self.keys.limit(charge))).await?)
     }
 
-    /// What asks an inquiry: where only limits are asked, a script of its own that has less to do.
+    /// What asks an inquiry: where only limits or no limits are asked, a script of its own that has less
+    /// to do.
     pub(super) fn question(&self, inquiry: &Inquiry<'_>, idle: Option<Duration>) -> Call {
+        if !inquiry.asks_of_limits() {
+            return self.introspection_alone(inquiry, idle);
+        }
         if inquiry.asks_of_identity() {
             return self.whole_question(inquiry, idle);
         }
@@ -206,6 +214,10 @@ pub(super) fn rule(charge: &Charge) -> [u8; 26] {
 pub(super) fn packed(reply: Value) -> Result<Vec<u8>, StoreError> {
     match fault::settled(reply)? {
         Value::BulkString(packed) => Ok(packed),
+        // That of a script that may be asked several things, and was asked one.
+        Value::Array(mut answers) if answers.len() == 1 => {
+            packed(answers.pop().unwrap_or(Value::Nil))
+        }
         _ => Err(StoreError::Malformed),
     }
 }

@@ -14,6 +14,7 @@ mod fault;
 mod fleet;
 mod index;
 pub(super) mod inspect;
+mod introspection;
 mod journal;
 mod keys;
 mod leases;
@@ -49,6 +50,7 @@ use crate::metrics::Metrics;
 use crate::session::Millis;
 use crate::settings::{self, RedisAddress};
 use alike::Alike;
+use introspection::Introspection;
 use keys::Keys;
 use links::Links;
 use listener::Clock;
@@ -71,6 +73,8 @@ pub(super) struct Redis {
     /// Absent where nobody waits for replicas.
     replicas: Option<Arc<Replicas>>,
     clock: Arc<Clock>,
+    /// Of this link alone.
+    introspection: Arc<Introspection>,
     alike: Arc<Alike>,
     metrics: Arc<Metrics>,
 }
@@ -92,6 +96,7 @@ impl Redis {
             scripts: Arc::new(Scripts::new()),
             replicas: (wanted > 0).then(|| Arc::new(Replicas::new(wanted, settings.timeout))),
             clock: Arc::default(),
+            introspection: Arc::default(),
             alike: Arc::default(),
             metrics,
         }
@@ -108,6 +113,7 @@ impl Redis {
         }
         Redis {
             road: Some(Arc::new(road)),
+            introspection: Arc::default(),
             ..self.clone()
         }
     }

@@ -6,6 +6,7 @@ const CLOCK: &str = include_str!("scripts/clock.lua");
 const LIMIT: &str = include_str!("scripts/limit.lua");
 const SETTLE: &str = include_str!("scripts/settle.lua");
 const GIVE_BACK: &str = include_str!("scripts/give_back.lua");
+const IDENTITY: &str = include_str!("scripts/identity.lua");
 const PERMITS: &str = include_str!("scripts/permits.lua");
 const INDEX: &str = include_str!("scripts/index.lua");
 const RECORD: &str = include_str!("scripts/record.lua");
@@ -14,6 +15,7 @@ const USE: &str = include_str!("scripts/use.lua");
 /// All scripts, hashed once.
 pub(super) struct Scripts {
     pub decide: Loaded,
+    pub introspect: Loaded,
     pub charge: Loaded,
     pub peek: Loaded,
     pub refund: Loaded,
@@ -54,7 +56,14 @@ pub(super) struct Call {
 impl Scripts {
     pub(super) fn new() -> Scripts {
         Scripts {
-            decide: Loaded::new(&[CLOCK, LIMIT, SETTLE, include_str!("scripts/decide.lua")]),
+            decide: Loaded::new(&[
+                CLOCK,
+                LIMIT,
+                SETTLE,
+                IDENTITY,
+                include_str!("scripts/decide.lua"),
+            ]),
+            introspect: Loaded::new(&[CLOCK, IDENTITY, include_str!("scripts/introspect.lua")]),
             charge: Loaded::new(&[CLOCK, LIMIT, SETTLE, include_str!("scripts/charge.lua")]),
             peek: Loaded::new(&[CLOCK, LIMIT, include_str!("scripts/peek.lua")]),
             refund: Loaded::new(&[CLOCK, LIMIT, GIVE_BACK, include_str!("scripts/refund.lua")]),
@@ -108,6 +117,7 @@ impl Scripts {
         let mut commands = redis::pipe();
         for script in [
             &self.decide,
+            &self.introspect,
             &self.charge,
             &self.peek,
             &self.refund,

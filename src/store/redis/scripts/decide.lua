@@ -54,44 +54,14 @@ if refused(1, before) then return reply(before, false) end
 
 local key, session, roles, scopes = before + after + 1, ARGV[7] == '1', nil, nil
 if session then
-  -- The record as record.lua describes it; only what is needed is taken apart.
-  local record = redis.pcall('GET', KEYS[key])
-  local tag
-  status = 5
-  if not record then
-    status = 1
-  elseif type(record) == 'table' then
-    if string.sub(record.err, 1, 9) ~= 'WRONGTYPE' then error(record) end
-    status = 2
-  else
-    tag = string.byte(record)
-    if tag == 69 then
-      status = 1
-    elseif tag ~= 83 or #record < 45 then
-      status = 2
-    end
-  end
-  if status == 5 then
-    local created, expires, ended, _, revision = struct.unpack('<I6I6I6BI4', record, 2)
-    local idle = tonumber(ARGV[3])
-    last = math.max(tonumber(ARGV[4]), created)
-    if ended > 0 then
-      status = 4
-    elseif ms >= expires then
-      status = 3
-    elseif idle > 0 and ms >= last + idle then
-      -- Others may have used it since: its use is read only where that matters.
-      local use = redis.pcall('GETRANGE', KEYS[key + 1], 0, 5)
-      if type(use) == 'string' and #use == 6 then last = math.max(last, (struct.unpack('<I6', use))) end
-      if ms >= last + idle then status = 3 end
-    end
-    if status ~= 5 or ARGV[9] ~= tostring(revision) then known = record end
-    if status == 5 and (after > 0 or ARGV[5] ~= '' or ARGV[6] ~= '') then
-      local user, email, name, held, may = struct.unpack('<I2I2I2I2I2', record, 25)
-      local at = 46 + user + email + name
-      roles = string.sub(record, at, at + held - 1)
-      scopes = string.sub(record, at + held, at + held + may - 1)
-    end
+  local record, revision
+  status, last, record, revision = standing(KEYS[key], KEYS[key + 1], tonumber(ARGV[4]), tonumber(ARGV[3]))
+  if record and (status ~= 5 or ARGV[9] ~= tostring(revision)) then known = record end
+  if status == 5 and (after > 0 or ARGV[5] ~= '' or ARGV[6] ~= '') then
+    local user, email, name, held, may = struct.unpack('<I2I2I2I2I2', record, 25)
+    local at = 46 + user + email + name
+    roles = string.sub(record, at, at + held - 1)
+    scopes = string.sub(record, at + held, at + held + may - 1)
   end
   key = key + 2
 end
@@ -101,14 +71,9 @@ if ARGV[8] == '1' then
 end
 local cut = false
 if ARGV[10] == '1' then
-  local second = redis.pcall('GET', KEYS[key])
-  second = type(second) == 'string' and tonumber(second)
-  -- What others write here may be any number.
-  if second and second >= 1 then
-    local issued = tonumber(ARGV[11])
-    cut_off = math.floor(math.min(second, 2 ^ 48))
-    cut = not issued or issued <= second
-  end
+  cut_off = cut_off_at(KEYS[key])
+  local issued = tonumber(ARGV[11])
+  cut = cut_off > 0 and (not issued or issued <= cut_off)
 end
 
 if listed == 1 or cut or (session and status ~= 5) then return reply(before, true) end

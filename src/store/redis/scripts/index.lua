@@ -1,6 +1,5 @@
 -- A user's index: a hash of the user's sessions, by the 32 bytes of their ids. A value is when it was
--- made, when it expires and when it ended (0: it has not), six bytes each. Needs `now`.
-local ms = math.floor(now / 1000)
+-- made, when it expires and when it ended (0: it has not), six bytes each. Needs `ms`.
 local hour, kept = 3600000, 50
 
 local kind = redis.call('TYPE', KEYS[1]).ok

@@ -1,11 +1,10 @@
 -- A session's record: one string that src/store/redis/record.rs describes and reads as well. Needs
--- `now` in microseconds. How it is used is another string under a key of its own (see use.lua).
+-- `ms`. How it is used is another string under a key of its own (see use.lua).
 --   open(key)            the record at a key; else nil, and why: 'missing', 'marked', 'malformed'
 --   save(key, r)         writes it back; the key lives as long as before
 --   raw(r)               the record as it is written
 --   alive(r, idle, last) whether it has neither ended nor expired
 -- A mark is the string of a session that was ended before it was written.
-local ms = math.floor(now / 1000)
 local hour = 3600000
 
 local layout = '<BI6I6I6BI4I2I2I2I2I2I2I2I2I2I2B'

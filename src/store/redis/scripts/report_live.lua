@@ -3,6 +3,5 @@
 local kind = redis.call('TYPE', KEYS[1]).ok
 if kind ~= 'hash' and kind ~= 'none' then redis.call('DEL', KEYS[1]) end
 if ARGV[2] == '0' then return redis.call('HDEL', KEYS[1], ARGV[1]) end
-local ms = math.floor(now / 1000)
 redis.call('HSET', KEYS[1], ARGV[1], string.format('%s %.0f', ARGV[2], ms + tonumber(ARGV[3])))
 return redis.call('PEXPIRE', KEYS[1], ARGV[3])
