@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use portcullis::limits::{Algorithm, Charge, Limit};
+use futures_util::future::join_all;
+use portcullis::limits::{Algorithm, Charge, Counter, Limit};
 use portcullis::routing::Require;
 use portcullis::store::Store;
 
@@ -256,6 +257,42 @@ async fn what_a_dead_gateway_held_leaves_with_its_window() {
     let started = Instant::now();
     eventually("it has left", async || left(&lives, &charge).await == 1000).await;
     assert!(started.elapsed() < window + Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn batches_of_many_users_come_by_one_script() {
+    let server = Server::start();
+    let store = redis(&server, PATIENCE).await;
+    let users: Vec<Charge> = (0..30_u8)
+        .map(|user| Charge {
+            counter: Counter::of("window", [(1, [user].as_slice())]),
+            ..leased("window", Algorithm::SlidingWindow, 1000)
+        })
+        .collect();
+    let all_spend = async || {
+        let before = server.scripts().await;
+        let spending = users.iter().map(|charge| admits(&store, charge));
+        assert!(
+            join_all(spending)
+                .await
+                .into_iter()
+                .all(|admitted| admitted)
+        );
+        server.scripts().await - before
+    };
+    let mut asked = Vec::new();
+    while asked.len() < 100 {
+        asked.push(all_spend().await);
+    }
+    // At first each asks for itself; later what all ask for behind their backs is one question.
+    assert_eq!(asked[0], 30);
+    let later: u64 = asked[2..].iter().sum();
+    assert!(later < 200, "{asked:?}");
+    let used = asked.len() as u64;
+    store.give_back_permits().await;
+    for charge in &users {
+        assert_eq!(left(&store, charge).await, 1000 - used);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

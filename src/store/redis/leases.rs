@@ -5,8 +5,12 @@ use redis::Value;
 use super::super::StoreError;
 use super::limits::{Said, packed, rule};
 use super::record::Reader;
+use super::scripts::Call;
 use super::{Redis, fault, read};
 use crate::limits::{Answer, Ask, Charge, Decision, Micros, Unused, parts};
+
+/// How many counters one script spends from.
+const TOGETHER: usize = 32;
 
 /// What the store says to one wish.
 pub(in super::super) struct Granted {
@@ -28,21 +32,27 @@ impl Redis {
         if self.road()?.is_cluster() {
             return self.grant_each(wishes, gateways).await;
         }
-        let reply = self.run(self.wishes(wishes, gateways)).await?;
+        let reply = self.run(self.wishes(wishes, gateways, false)).await?;
         self.granted(wishes, reply)
     }
 
-    /// Grants what is asked of each of these limits, whatever the others say.
+    /// Grants what is asked of each of these limits, whatever the others say: many in one script, but in a
+    /// cluster, where they lie apart.
     pub(in super::super) async fn grant_each(
         &self,
         wishes: &[(&Charge, Ask)],
         gateways: u64,
     ) -> Result<Vec<Granted>, StoreError> {
-        let calls = wishes.chunks(1).map(|one| self.wishes(one, gateways));
+        let together = match self.road()?.is_cluster() {
+            true => 1,
+            false => TOGETHER,
+        };
+        let some = || wishes.chunks(together);
+        let calls = some().map(|some| self.wishes(some, gateways, true));
         let replies = self.run_all(calls.collect()).await?;
         let mut granted = Vec::with_capacity(wishes.len());
-        for (one, reply) in wishes.chunks(1).zip(replies) {
-            granted.extend(self.granted(one, fault::settled(reply)?)?);
+        for (some, reply) in some().zip(replies) {
+            granted.extend(self.granted(some, fault::settled(reply)?)?);
         }
         Ok(granted)
     }
@@ -64,9 +74,10 @@ impl Redis {
         Ok(())
     }
 
-    fn wishes(&self, wishes: &[(&Charge, Ask)], gateways: u64) -> super::Call {
+    fn wishes(&self, wishes: &[(&Charge, Ask)], gateways: u64, alone: bool) -> Call {
         let keys: Vec<String> = wishes.iter().map(|(it, _)| self.keys.limit(it)).collect();
-        let mut call = self.scripts.grant.on(&keys).arg(parts(gateways));
+        let call = self.scripts.grant.on(&keys);
+        let mut call = call.arg(parts(gateways)).arg(u8::from(alone));
         for (charge, ask) in wishes {
             call = call.arg(&rule(charge)).arg(ask.want).arg(ask.held);
         }
