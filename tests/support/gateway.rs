@@ -5,6 +5,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
@@ -283,8 +284,13 @@ pub fn run_fed(arguments: &[&str], input: &str) -> (i32, String, String) {
     )
 }
 
+/// What is tested: the build of these tests, or the one that `PORTCULLIS_BINARY` names.
 pub fn binary() -> &'static str {
-    env!("CARGO_BIN_EXE_portcullis")
+    static BINARY: LazyLock<String> = LazyLock::new(|| {
+        let named = std::env::var("PORTCULLIS_BINARY");
+        named.unwrap_or_else(|_| env!("CARGO_BIN_EXE_portcullis").to_owned())
+    });
+    &BINARY
 }
 
 /// Sends a signal by the shell's own command: the standard library has none for it.
