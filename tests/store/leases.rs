@@ -121,7 +121,7 @@ async fn nobody_is_refused_while_permits_are_on_their_way() {
             others + admitted.load(Ordering::SeqCst)
         };
         // Whoever is refused finds everything used, or in the hands of those who ask.
-        let used = futures_util::future::join_all(workers.iter().cycle().take(16).map(ask)).await;
+        let used = join_all(workers.iter().cycle().take(16).map(ask)).await;
         let least = used.iter().min();
         assert!(least.is_some_and(|used| *used >= 300), "{used:?}");
         assert_eq!(admitted.load(Ordering::SeqCst), 300);
