@@ -29,7 +29,7 @@ NAMES = [
     *SIGNED.values(), BARE_TLS, TLS,
 ]
 # More sessions than a gateway can be asked for in a second.
-COLD_A_SECOND = 25_000
+COLD_A_SECOND = 40_000
 
 
 def chosen(texts):

@@ -19,11 +19,10 @@ class Broken(Exception):
 
 
 class Clients:
-    """Keep-alive connections that all ask for the same thing."""
+    """Keep-alive connections that all ask for the same thing, each time with the next token."""
 
-    def __init__(self, port, path, token, expected, connections):
-        credential = f"Authorization: Bearer {token}\r\n" if token else ""
-        self.request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{credential}\r\n".encode()
+    def __init__(self, port, path, tokens, expected, connections):
+        self.head, self.tokens = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n", tokens
         self.expected = f"HTTP/1.1 {expected} ".encode()
         self.address, self.sockets = ("127.0.0.1", port), [None] * connections
         self.connect()
@@ -49,7 +48,7 @@ class Clients:
         with selectors.DefaultSelector() as ready:
             for one in self.sockets[:total]:
                 ready.register(one, selectors.EVENT_READ)
-                one.sendall(self.request)
+                self.send(one)
             left = total - len(self.sockets)
             while ready.get_map():
                 events = ready.select(PATIENCE)
@@ -59,7 +58,7 @@ class Clients:
                     self.take_answer(key.fileobj)
                     if left > 0:
                         left -= 1
-                        key.fileobj.sendall(self.request)
+                        self.send(key.fileobj)
                     else:
                         ready.unregister(key.fileobj)
         return time.monotonic() - began
@@ -68,11 +67,19 @@ class Clients:
         """Asks now and then for so long; returns how often."""
         began, asked = time.monotonic(), 0
         while (now := time.monotonic()) < began + seconds:
-            self.sockets[0].sendall(self.request)
+            self.send(self.sockets[0])
             self.take_answer(self.sockets[0])
             asked += 1
             time.sleep(max(0, TRICKLE - (time.monotonic() - now)))
         return asked
+
+    def send(self, one):
+        credential = ""
+        if self.tokens:
+            if not (token := next(self.tokens, None)):
+                raise Broken("no token is left")
+            credential = f"Authorization: Bearer {token}\r\n"
+        one.sendall(f"{self.head}{credential}\r\n".encode())
 
     def take_answer(self, one):
         answer = self.receive(one)

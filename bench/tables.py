@@ -9,7 +9,7 @@ import load
 COUNTED = {
     load.FLOOR: "bare proxy", lanes.OPEN: "no auth", lanes.KNOWN: "known session",
     lanes.LEASED: "known session, leased limit", lanes.EXACT: "exact limit",
-    lanes.DENIED: "denied, exact limit", lanes.DENIED_LEASED: "denied",
+    lanes.COLD: "cold", lanes.DENIED: "denied, exact limit", lanes.DENIED_LEASED: "denied",
 }
 
 

@@ -13,7 +13,7 @@ PATHS = [
     (lanes.KNOWN, 1.10, 10_000, True, (lanes.LUA, 1.7)),
     (lanes.LEASED, 1.10, 10_000, True, (lanes.LUA, 1.7)),
     (lanes.EXACT, 1.30, 25_000, True, (lanes.LUA, 1.4)),
-    (lanes.COLD, 1.5, None, True, None),
+    (lanes.COLD, 1.5, 60_000, True, None),
     (lanes.DENIED, 0.40, None, False, (load.FLOOR, 2.1)),
     (lanes.DENIED_LEASED, 0.40, 30_000, False, (load.FLOOR, 2.1)),
 ]
