@@ -10,10 +10,7 @@ use tokio::sync::oneshot;
 use super::super::{Inquiry, StoreError};
 use super::scripts::Call;
 use super::sessions::millis;
-use super::{Redis, fault};
-
-/// How many one script looks up: a server does nothing else for a hundred microseconds.
-const TOGETHER: usize = 32;
+use super::{Redis, TOGETHER, fault};
 
 /// What one inquiry asks: its keys, and what `introspect.lua` is told of it.
 struct Question {
@@ -31,8 +28,8 @@ struct Waiting {
 pub(super) struct Introspection(Mutex<Vec<Waiting>>);
 
 impl Redis {
-    /// Asks together with all who ask before this runtime has had its turn: as long as nobody else is
-    /// ready, at once.
+    /// Asks in a task of its own, together with all who ask before that has its turn: at once, where nobody
+    /// else is ready. Not in a cluster, where their keys lie apart.
     pub(super) async fn introspect(
         &self,
         inquiry: &Inquiry<'_>,

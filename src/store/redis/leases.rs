@@ -9,9 +9,6 @@ use super::scripts::Call;
 use super::{Redis, fault, read};
 use crate::limits::{Answer, Ask, Charge, Decision, Micros, Unused, parts};
 
-/// How many counters one script spends from.
-const TOGETHER: usize = 32;
-
 /// What the store says to one wish.
 pub(in super::super) struct Granted {
     /// By the store's clock.
@@ -43,10 +40,7 @@ impl Redis {
         wishes: &[(&Charge, Ask)],
         gateways: u64,
     ) -> Result<Vec<Granted>, StoreError> {
-        let together = match self.road()?.is_cluster() {
-            true => 1,
-            false => TOGETHER,
-        };
+        let together = self.together()?;
         let some = || wishes.chunks(together);
         let calls = some().map(|some| self.wishes(some, gateways, true));
         let replies = self.run_all(calls.collect()).await?;

@@ -61,6 +61,10 @@ use scripts::{Call, Scripts};
 pub(super) use leases::Granted;
 pub(super) use listing::is_cursor;
 
+/// How many users or sessions one script deals with: a server does nothing else for a few hundred
+/// microseconds.
+const TOGETHER: usize = 32;
+
 /// One Redis, of whichever topology, as one gateway sees it.
 #[derive(Clone)]
 pub(super) struct Redis {
@@ -146,6 +150,15 @@ impl Redis {
 
     fn road(&self) -> Result<&Road, StoreError> {
         self.road.as_deref().ok_or(StoreError::Unreachable)
+    }
+
+    /// How many users or sessions one script deals with here: in a cluster each lies in a slot of its own.
+    fn together(&self) -> Result<usize, StoreError> {
+        Ok(if self.road()?.is_cluster() {
+            1
+        } else {
+            TOGETHER
+        })
     }
 
     async fn ask(&self, command: &redis::Cmd) -> Result<Value, StoreError> {

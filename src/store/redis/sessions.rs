@@ -14,8 +14,6 @@ use crate::session::{Activity, EndReason, Millis, SessionId};
 
 /// How many sessions one step of a long operation deals with.
 pub(super) const STEP: usize = 128;
-/// How many uses one script writes: a server does nothing else for a few hundred microseconds.
-const TOGETHER: usize = 32;
 
 /// What `end_session.lua` answers: its outcome, and the user where known.
 pub(super) type Ending = (i64, Option<String>);
@@ -155,11 +153,7 @@ impl Redis {
         uses: &[Use],
         deadline: Duration,
     ) -> Result<(), StoreError> {
-        // In a cluster each session lies in a slot of its own.
-        let together = match self.road()?.is_cluster() {
-            true => 1,
-            false => TOGETHER,
-        };
+        let together = self.together()?;
         for step in uses.chunks(STEP) {
             let calls = step.chunks(together).map(|uses| self.recording(uses));
             let writing = self.run_all(calls.collect());
