@@ -109,3 +109,17 @@ fn a_gateway_in_front_of_a_backend_starts_from_the_file_and_the_commands_shown()
     let exit = within(PATIENCE, "it ends", || gateway.try_wait().unwrap());
     assert_eq!(exit.code(), Some(0));
 }
+
+/// A file that is renamed would be left out without a word.
+#[test]
+fn every_file_of_attacks_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let script = std::fs::read_to_string(root.join("scripts/attack")).unwrap();
+    let words = script.split_whitespace();
+    let named: Vec<&str> = words.filter_map(|word| word.strip_suffix("::")).collect();
+    assert!(!named.is_empty());
+    for name in named {
+        let file = root.join(format!("tests/gateway/{name}.rs"));
+        assert!(file.exists(), "{}", file.display());
+    }
+}
