@@ -44,6 +44,8 @@ mod local;
 mod marker;
 #[path = "support/nodes.rs"]
 mod nodes;
+#[path = "store/record_changes.rs"]
+mod record_changes;
 #[path = "store/refresh.rs"]
 mod refresh;
 #[path = "store/refusals.rs"]

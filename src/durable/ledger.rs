@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::directory::{self, KeptRevocation, Revoked};
 use crate::session::Millis;
-use crate::store::{CUT_OFF_KEPT, Item, PersonHash, Revocation, Store};
+use crate::store::{CUT_OFF_KEPT, Item, PersonHash, Revocation, Store, StoreError};
 
 use super::telling::{TOLD_AGAIN, Untold};
 use super::{Durable, NoAnswer, PATIENCE};
@@ -157,9 +157,9 @@ impl Durable {
             }
         }
         for step in people.chunks(MANY) {
-            let seconds = store.look_up_people(step).await?;
-            let there = step.iter().zip(seconds);
-            found.extend(there.filter_map(|(person, at)| Some(Revoked::Person(*person, at?))));
+            let there = store.look_up_people(step.iter().copied()).await?;
+            let there = there.into_iter();
+            found.extend(there.filter_map(|(person, at)| Some(Revoked::Person(person, at?))));
         }
         for step in found.chunks(MANY) {
             self.keep_all(store, step).await?;
@@ -179,14 +179,17 @@ impl Durable {
             Revoked::Person(..) => None,
         });
         let tokens: Vec<&str> = tokens.collect();
-        let mut left = store.blacklisted_for(&tokens).await?.into_iter();
+        let lives = store.blacklisted_for(&tokens).await?;
         for revoked in &unkept {
             let left = match revoked {
                 Revoked::Person(..) => Some(CUT_OFF_LIFE),
-                Revoked::Token(_) => left.next().flatten().map(|left| {
-                    let left = Millis::try_from(left.as_millis()).unwrap_or(LONGEST);
-                    left.min(LONGEST)
-                }),
+                Revoked::Token(key) => {
+                    let left = lives.get(key.as_str()).ok_or(StoreError::Malformed)?;
+                    left.map(|left| {
+                        let left = Millis::try_from(left.as_millis()).unwrap_or(LONGEST);
+                        left.min(LONGEST)
+                    })
+                }
             };
             let Some(left) = left else {
                 // It was taken back.

@@ -15,6 +15,7 @@ mod leasing;
 mod limits;
 mod live;
 mod local;
+mod lookup;
 mod marker;
 mod memory;
 mod news;

@@ -137,20 +137,18 @@ impl Store {
                 Item::Person(hash) => people.push(hash),
             }
         }
-        // Nothing is said about idleness: it is no change.
+        // Without an idle timeout: idleness is no change.
         for (id, found) in self.found("follow", &sessions, None).await? {
             // One that is missing may live elsewhere.
             if matches!(found, Found::Revoked(_)) {
                 self.spread(Revocation::Session(id));
             }
         }
-        let keys: Vec<&str> = tokens.iter().map(String::as_str).collect();
-        let listed = self.look_up_tokens(&keys).await?;
-        for (key, _) in tokens.into_iter().zip(listed).filter(|(_, listed)| *listed) {
+        let listed = self.look_up_tokens(tokens).await?;
+        for (key, _) in listed.into_iter().filter(|(_, listed)| *listed) {
             self.spread(Revocation::Token(key));
         }
-        let cut_offs = self.look_up_people(&people).await?;
-        for (person, second) in people.into_iter().zip(cut_offs) {
+        for (person, second) in self.look_up_people(people).await? {
             if let Some(second) = second {
                 self.spread(Revocation::Person(person, second));
             }

@@ -14,6 +14,7 @@ use quick_cache::sync::Cache;
 use super::{Found, Item, PersonHash, Revocation, covers};
 use crate::refusal::Refusal;
 use crate::session::{Millis, Session, SessionId, Status};
+pub(super) use guard::Before;
 use guard::{Guard, Hearing};
 use memory::{MARKS, SESSIONS, Weight};
 use uses::Uses;

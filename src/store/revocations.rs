@@ -1,7 +1,9 @@
 //! What is refused though it is genuine: tokens one by one, and a person's tokens up to a moment.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
+use super::lookup::{Lookup, paired};
 use super::{Engine, Item, PersonHash, Revocation, Store, StoreError, person_hash};
 
 /// How long a cut-off is kept: no token without session is good for longer.
@@ -50,28 +52,30 @@ impl Store {
     pub async fn is_blacklisted(&self, keys: &[&str]) -> Result<Vec<bool>, StoreError> {
         let sure = |key: &&str| self.shared.replica.is_surely_listed(key);
         let (sure, unsure) = parted(keys, sure);
-        Ok(completed(sure, self.look_up_tokens(&unsure).await?))
+        let looked_up = self.look_up_tokens(unsure.into_iter().map(str::to_owned));
+        let looked_up = looked_up.await?;
+        completed(keys, sure, |key| looked_up.get(*key).copied())
     }
 
-    /// Asks the store, whatever is known here, and takes note of what it says.
-    pub(super) async fn look_up_tokens(&self, keys: &[&str]) -> Result<Vec<bool>, StoreError> {
-        if keys.is_empty() {
-            return Ok(Vec::new());
-        }
+    /// Looks tokens up in the store, whatever is cached, and caches which are on the blacklist.
+    pub(super) async fn look_up_tokens(
+        &self,
+        keys: impl IntoIterator<Item = String>,
+    ) -> Result<HashMap<String, bool>, StoreError> {
         let replica = &self.shared.replica;
-        let before = |key: &&str| replica.before(&Item::Token((*key).to_owned()));
-        let before: Vec<_> = keys.iter().map(before).collect();
+        let lookup = Lookup::<String>::new(keys, replica, |key| Item::Token(key.clone()));
+        if lookup.keys().is_empty() {
+            return Ok(HashMap::new());
+        }
+        let keys: Vec<&str> = lookup.keys().iter().map(String::as_str).collect();
         let listed = self.measured("is_blacklisted", async {
             match &self.engine {
-                Engine::Memory(memory) => Ok(memory.are_blacklisted(keys)),
-                Engine::Redis(redis) => redis.are_blacklisted(keys).await,
+                Engine::Memory(memory) => Ok(memory.are_blacklisted(&keys)),
+                Engine::Redis(redis) => redis.are_blacklisted(&keys).await,
             }
         });
         let listed = listed.await?;
-        for ((key, listed), before) in keys.iter().zip(&listed).zip(before) {
-            replica.note_token(key, *listed, before);
-        }
-        Ok(listed)
+        Ok(lookup.note(replica, listed)?.into_iter().collect())
     }
 
     /// Refuses, from now on, every token without a session of this person that was issued up to now,
@@ -102,20 +106,20 @@ impl Store {
     }
 
     /// How long each of these tokens stays on the blacklist; `None`: it is not on it.
-    pub async fn blacklisted_for(
+    pub async fn blacklisted_for<'k>(
         &self,
-        keys: &[&str],
-    ) -> Result<Vec<Option<Duration>>, StoreError> {
+        keys: &[&'k str],
+    ) -> Result<HashMap<&'k str, Option<Duration>>, StoreError> {
         if keys.is_empty() {
-            return Ok(Vec::new());
+            return Ok(HashMap::new());
         }
-        self.measured("is_blacklisted", async {
+        let lives = self.measured("is_blacklisted", async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.blacklisted_for(keys)),
                 Engine::Redis(redis) => redis.blacklisted_for(keys).await,
             }
-        })
-        .await
+        });
+        Ok(paired(keys.to_vec(), lives.await?)?.collect())
     }
 
     /// Tells for each person the second up to which their tokens without session are refused, in
@@ -124,20 +128,21 @@ impl Store {
         let people: Vec<PersonHash> = user_keys.iter().map(|key| person_hash(key)).collect();
         let sure = |person: &PersonHash| self.shared.replica.is_surely_cut_off(person);
         let (sure, unsure) = parted(&people, sure);
-        Ok(completed(sure, self.look_up_people(&unsure).await?))
+        let looked_up = self.look_up_people(unsure).await?;
+        completed(&people, sure, |user| looked_up.get(user).copied())
     }
 
-    /// Asks the store, whatever is known here, and takes note of what it says.
+    /// Looks users' cut-offs up in the store, whatever is cached, and caches them.
     pub async fn look_up_people(
         &self,
-        people: &[PersonHash],
-    ) -> Result<Vec<Option<u64>>, StoreError> {
-        if people.is_empty() {
-            return Ok(Vec::new());
-        }
+        people: impl IntoIterator<Item = PersonHash>,
+    ) -> Result<HashMap<PersonHash, Option<u64>>, StoreError> {
         let replica = &self.shared.replica;
-        let before = |person: &PersonHash| replica.before(&Item::Person(*person));
-        let before: Vec<_> = people.iter().map(before).collect();
+        let lookup = Lookup::<PersonHash>::new(people, replica, |user| Item::Person(*user));
+        let people = lookup.keys();
+        if people.is_empty() {
+            return Ok(HashMap::new());
+        }
         let cut_offs = self.measured("cut_offs", async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.cut_offs(people)),
@@ -145,10 +150,7 @@ impl Store {
             }
         });
         let cut_offs = cut_offs.await?;
-        for ((person, cut_off), before) in people.iter().zip(&cut_offs).zip(before) {
-            replica.note_person(*person, *cut_off, before);
-        }
-        Ok(cut_offs)
+        Ok(lookup.note(replica, cut_offs)?.into_iter().collect())
     }
 }
 
@@ -160,9 +162,19 @@ fn parted<K: Copy, T>(keys: &[K], sure: impl Fn(&K) -> Option<T>) -> (Vec<Option
     (sure, unsure)
 }
 
-/// What was sure, with what was told of the others in its place.
-fn completed<T: Default>(sure: Vec<Option<T>>, told: Vec<T>) -> Vec<T> {
-    let mut told = told.into_iter();
-    let complete = |sure: Option<T>| sure.or_else(|| told.next()).unwrap_or_default();
-    sure.into_iter().map(complete).collect()
+/// The outcome of each key, in their order: from the cache, or else as it was looked up. A key without
+/// outcome is an error: "not revoked" is never a default.
+fn completed<K, T>(
+    keys: &[K],
+    cached: Vec<Option<T>>,
+    looked_up: impl Fn(&K) -> Option<T>,
+) -> Result<Vec<T>, StoreError> {
+    let outcomes = keys.iter().zip(cached);
+    outcomes
+        .map(|(key, cached)| {
+            cached
+                .or_else(|| looked_up(key))
+                .ok_or(StoreError::Malformed)
+        })
+        .collect()
 }

@@ -1,11 +1,10 @@
 //! What the store does with sessions and the blacklist.
 
-use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
+use super::lookup::Lookup;
 use super::{Engine, Entry, Found, Grant, Item, Page, Revocation, Store, StoreError, Use, Wanted};
-use crate::session::{EndReason, Millis, OnLimit, Session, SessionId, Status};
+use crate::session::{EndReason, OnLimit, Session, SessionId};
 
 /// How many sessions one step of a long operation deals with.
 const STEP: usize = 128;
@@ -235,7 +234,7 @@ impl Store {
         Ok(ended)
     }
 
-    /// Asks how sessions stand, and takes note of it.
+    /// Looks up how sessions stand, each once, and caches it.
     pub(super) async fn found(
         &self,
         operation: &'static str,
@@ -249,26 +248,12 @@ impl Store {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let before: Vec<_> = ids
-            .iter()
-            .map(|id| replica.before(&Item::Session(*id)))
-            .collect();
-        let asked = self.measured(operation, redis.entries(operation, ids));
+        let ids = ids.iter().copied();
+        let lookup = Lookup::<SessionId>::new(ids, replica, |id| Item::Session(*id));
+        let asked = self.measured(operation, redis.entries(operation, lookup.keys()));
         let (now, entries) = asked.await?;
-        let mut entries: HashMap<SessionId, Entry> = entries
-            .into_iter()
-            .map(|entry| (entry.session.id, entry))
-            .collect();
-        let found = ids.iter().zip(before).map(|(id, before)| {
-            let entry = entries.remove(id);
-            let found = entry.map_or(Found::Missing, |entry| entry.found(idle, now));
-            if let Some(lag) = replica.lag(*id, &found, now) {
-                self.shared.metrics.revoked_after(lag);
-            }
-            replica.note_session(*id, &found, before);
-            (*id, found)
-        });
-        Ok(found.collect())
+        let lag = |late| self.shared.metrics.revoked_after(late);
+        lookup.note(replica, entries, idle, now, lag)
     }
 
     /// Counts and announces ends.
@@ -280,18 +265,6 @@ impl Store {
                 .with_label_values(&[reason.as_str()])
                 .inc();
             self.announce(Revocation::Session(*id));
-        }
-    }
-}
-
-impl Entry {
-    /// How the session stands.
-    fn found(self, idle: Option<Duration>, now: Millis) -> Found {
-        let last_access = self.activity.last_access;
-        match self.session.status(last_access, idle, now) {
-            Status::Active => Found::Active(Arc::new(self.session), last_access),
-            Status::Expired => Found::Expired(self.session),
-            Status::Revoked => Found::Revoked(self.session),
         }
     }
 }

@@ -70,15 +70,18 @@ pub(crate) async fn redis(server: &Server, timeout: Duration) -> Store {
 
 /// A cluster that others use too: the keys begin differently each time.
 pub(crate) async fn cluster(nodes: &Nodes, timeout: Duration) -> Store {
-    let seeds = nodes.ports().into_iter().map(node).collect();
-    let address = RedisAddress {
-        topology: Topology::Cluster(seeds),
-        ..address(0)
-    };
     let prefix = format!("test[{}]:", rand::random::<u64>());
-    let store = prefixed(Engine::Redis(address), prefix, timeout, metrics()).link();
+    let store = prefixed(cluster_engine(nodes), prefix, timeout, metrics()).link();
     assert!(store.wait_until_up(Duration::from_secs(5)).await);
     store
+}
+
+pub(crate) fn cluster_engine(nodes: &Nodes) -> Engine {
+    let seeds = nodes.ports().into_iter().map(node).collect();
+    Engine::Redis(RedisAddress {
+        topology: Topology::Cluster(seeds),
+        ..address(0)
+    })
 }
 
 /// The engines, Redis alone and as a cluster, with the server that must outlive the second.

@@ -129,7 +129,8 @@ impl Cluster {
         last: Option<&Cmd>,
     ) -> Result<(Vec<Value>, Vec<Value>), Fault> {
         let mut lasts = Vec::new();
-        let mut replies = vec![Value::Nil; commands.len()];
+        // A command without reply is an error: nil would read as "missing".
+        let mut replies: Vec<Option<Value>> = vec![None; commands.len()];
         let mut open: Vec<(usize, Bound)> = (0..commands.len())
             .map(|place| (place, Bound::Home))
             .collect();
@@ -148,12 +149,13 @@ impl Cluster {
                     if let Some(elsewhere) = redirect(&reply, &batch.server) {
                         open.push((*place, self.fan.follow(elsewhere)));
                     } else if let Some(kept) = replies.get_mut(*place) {
-                        *kept = reply;
+                        *kept = Some(reply);
                     }
                 }
             }
             if open.is_empty() {
-                return Ok((replies, lasts));
+                let replies: Option<Vec<Value>> = replies.into_iter().collect();
+                return Ok((replies.ok_or_else(unknown)?, lasts));
             }
             if open.iter().any(|(_, bound)| matches!(bound, Bound::Home)) {
                 tokio::time::sleep(MOMENT).await;

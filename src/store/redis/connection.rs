@@ -164,6 +164,11 @@ impl Link {
         let count = commands.len();
         let outcome = connection.send_packed_commands(commands, 0, count).await;
         let replies = self.judge(outcome, &failed, &answered)?;
+        if replies.len() != count {
+            // Which request a reply belongs to is unknown from here on.
+            failed.notify_one();
+            return Err(Fault::unreachable("too few replies"));
+        }
         for reply in &replies {
             if let Value::ServerError(error) = reply {
                 self.mind(

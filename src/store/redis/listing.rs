@@ -24,7 +24,8 @@ impl Redis {
     ) -> Result<Page, StoreError> {
         let ids: Vec<SessionId> = self.index_of(user).await?.keys().copied().collect();
         let (now, entries) = self.entries("sessions_of", &ids).await?;
-        Ok(Page::cut(entries, wanted, now))
+        let present = entries.into_iter().flatten().collect();
+        Ok(Page::cut(present, wanted, now))
     }
 
     /// A step of a scan cannot be told to stop at the page's end: what is too much goes into the
@@ -38,10 +39,13 @@ impl Redis {
         let (mut found, mut looked_at, mut many) = (Vec::new(), 0, 0);
         let mut begun = place != Place::default() || !ids.is_empty();
         let now = loop {
-            let (now, mut entries) = self
+            let (now, entries) = self
                 .within(deadline, self.entries("all_sessions", &ids))
                 .await?;
-            entries.retain(|entry| wanted.includes(entry, now));
+            let present = entries.into_iter().flatten();
+            let entries: Vec<Entry> = present
+                .filter(|entry| wanted.includes(entry, now))
+                .collect();
             let missing = wanted.limit.saturating_sub(found.len() + entries.len());
             let missing = u32::try_from(missing).unwrap_or(STEP);
             // Where sessions are rare among the keys, the steps grow.

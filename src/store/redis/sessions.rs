@@ -6,6 +6,7 @@ use redis::Value;
 use tokio::time::Instant;
 
 use super::super::deadline::{self, AN_ANSWER};
+use super::super::lookup::paired;
 use super::super::{Entry, StoreError, Use};
 use super::record::{self, Reading};
 use super::scripts::Call;
@@ -30,15 +31,15 @@ impl Redis {
         id: SessionId,
     ) -> Result<Option<Entry>, StoreError> {
         let (_, mut entries) = self.entries("session", &[id]).await?;
-        Ok(entries.pop())
+        entries.pop().ok_or(StoreError::Malformed)
     }
 
-    /// The time, and those of these sessions that are there, in their order.
+    /// The time, and for each of these sessions, in their order, its record if there is one.
     pub(in super::super) async fn entries(
         &self,
         operation: &'static str,
         ids: &[SessionId],
-    ) -> Result<(Millis, Vec<Entry>), StoreError> {
+    ) -> Result<(Millis, Vec<Option<Entry>>), StoreError> {
         let mut questions = redis::pipe();
         questions.cmd("TIME");
         for id in ids {
@@ -50,14 +51,15 @@ impl Redis {
         let (time, replies) = replies.split_first().ok_or(StoreError::Malformed)?;
         let now = clock(time).ok_or(StoreError::Malformed)?;
         let mut entries = Vec::with_capacity(ids.len());
-        for (id, parts) in ids.iter().zip(replies.chunks_exact(3)) {
+        for (id, parts) in paired(ids.to_vec(), replies.chunks(3).collect())? {
             let [record, used, reports] = parts else {
                 return Err(StoreError::Malformed);
             };
-            if let Some(mut entry) = self.entry(operation, *id, record, used)? {
+            let mut entry = self.entry(operation, id, record, used)?;
+            if let Some(entry) = &mut entry {
                 entry.activity.live_connections = live::count(reports, now);
-                entries.push(entry);
             }
+            entries.push(entry);
         }
         Ok((now, entries))
     }
