@@ -9,14 +9,17 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use gateway::Gateway;
-use witness::{Tally, Witness};
+use tally::Tally;
+use witness::Witness;
 use world::World;
 
 mod asking;
+mod batch;
 mod gateway;
 mod listening;
 mod server;
 mod story;
+mod tally;
 mod witness;
 mod world;
 

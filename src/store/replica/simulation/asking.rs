@@ -1,21 +1,17 @@
 //! What a gateway does for a client: requests, as `Store::decide` and admission answer them, sign-ins
 //! and revocations.
 
-use std::cell::Cell;
-use std::rc::Rc;
 use std::time::Duration;
 
-use super::witness::{By, Verdict};
-use super::world::{Link, World};
-use super::{MS, Micros};
+use super::server::Server;
+use super::witness::{By, Request, Verdict};
+use super::world::World;
 use crate::refusal::Refusal;
 use crate::routing::Require;
 use crate::session::{Session, SessionId};
 use crate::store::replica::Replica;
 use crate::store::{Findings, Found, Inquiry, Item, PersonHash, Revocation};
 
-/// `store.timeout`.
-const DEADLINE: Micros = 100 * MS;
 /// `store.on_outage.cached_for`.
 pub(super) const CACHED_FOR: Duration = Duration::from_secs(2);
 
@@ -55,16 +51,29 @@ impl Credential {
         }
     }
 
+    /// Its parts, each of which may lie on a server of its own.
+    fn parts(&self) -> Vec<Credential> {
+        let session = self.session.map(|id| Credential {
+            session: Some(id),
+            ..Credential::default()
+        });
+        let key = self.key.clone().map(|key| Credential {
+            key: Some(key),
+            ..Credential::default()
+        });
+        let person = self.person.map(|person| Credential {
+            person: Some(person),
+            issued_at: self.issued_at,
+            ..Credential::default()
+        });
+        [session, key, person].into_iter().flatten().collect()
+    }
+
     fn judge(&self, findings: &Findings) -> Verdict {
         if findings.blacklisted || self.inquiry().is_cut_off(findings.cut_off) {
             return Verdict::Revoked;
         }
-        match findings.session {
-            Found::NotAsked | Found::Active(..) => Verdict::Accepted,
-            Found::Missing => Verdict::Missing,
-            Found::Expired(_) => Verdict::Expired,
-            Found::Revoked(_) => Verdict::Revoked,
-        }
+        verdict_of(&findings.session)
     }
 
     /// As `admission/outage` judges.
@@ -96,33 +105,6 @@ impl Credential {
 }
 
 impl World {
-    /// Asks the store something: a later answer than in time is none.
-    pub(super) fn question<A: 'static>(
-        &mut self,
-        g: usize,
-        ask: impl FnOnce(&mut World) -> A + 'static,
-        then: impl FnOnce(&mut World, Option<A>) + 'static,
-    ) {
-        let then = Rc::new(Cell::new(Some(then)));
-        let late = Rc::clone(&then);
-        let life = self.gateways[g].life;
-        self.bring_to_server(g, Link::Asking, move |world| {
-            let answer = ask(world);
-            world.bring_to_gateway(g, Link::Asking, move |world| {
-                if world.gateways[g].life == life
-                    && let Some(then) = then.take()
-                {
-                    then(world, Some(answer));
-                }
-            });
-        });
-        self.later(g, DEADLINE, move |world| {
-            if let Some(then) = late.take() {
-                then(world, None);
-            }
-        });
-    }
-
     /// A request with a credential.
     pub(super) fn request(&mut self, g: usize, who: usize) {
         if !self.gateways[g].up {
@@ -137,53 +119,89 @@ impl World {
         let sure = replica.sure(&inquiry, None, clock);
         let after = sure.after(&inquiry);
         let rest = sure.rest(&inquiry, &after);
-        let at = move |by| super::witness::Request {
-            who,
-            g,
-            started,
-            heard,
-            by,
-        };
+        let request = Request::new(who, g, started, heard);
         if rest.asks_nothing() {
             let mut findings = Findings::without_asking(clock);
             sure.complete(&mut findings);
             let verdict = credential.judge(&findings);
-            return self.settle(&at(By::Replica), verdict);
+            return self.settle(&request.by(By::Replica, &findings.session), verdict);
         }
         let whole = rest.session == credential.session
             && rest.blacklist_key == credential.key.as_deref()
             && rest.cut_off_of == credential.person;
         let from = if whole { By::Store } else { By::Both };
         let asking = replica.asking(&rest);
+        let known = rest.session.and_then(|id| replica.session(id));
         let rest = Credential::rest(&rest);
-        let asked = rest.clone();
+        let parts = match self.clustered {
+            true => rest.parts(),
+            false => vec![rest.clone()],
+        };
+        let decide = move |server: &Server, part: &Credential, now| {
+            let mut inquiry = part.inquiry();
+            inquiry.known.clone_from(&known);
+            server.decide(&inquiry, now)
+        };
+        self.look_up(g, parts, decide, move |world, findings| {
+            let now = world.clock(g);
+            let replica = world.replica(g);
+            let (request, verdict) = match findings {
+                Some((_, parts)) => {
+                    let mut findings = together(parts);
+                    replica.keep(&asking, &rest.inquiry(), &findings);
+                    sure.complete(&mut findings);
+                    let request = request.by(from, &findings.session);
+                    (request, credential.judge(&findings))
+                }
+                None => {
+                    let cached = world.cached;
+                    let verdict = credential.judge_without_store(replica, cached, now);
+                    (request.by(By::Outage, &Found::NotAsked), verdict)
+                }
+            };
+            world.settle(&request, verdict);
+        });
+    }
+
+    /// Checks the sessions of open streams, as `Store::ended_among` does.
+    pub(super) fn sweep(&mut self, g: usize) {
+        if !self.gateways[g].up {
+            return;
+        }
+        let (started, heard, clock) = (self.now, self.gateways[g].heard, self.clock(g));
+        let replica = self.replica(g);
+        let mut unsure: Vec<SessionId> = self.witness.sessions().collect();
+        unsure.retain(|id| !replica.is_surely_active(*id, None, clock));
+        self.find_sessions(g, unsure, move |world, found| {
+            for (id, found) in found.into_iter().flatten() {
+                for who in world.witness.holders_of(id) {
+                    let request = Request::new(who, g, started, heard);
+                    world.settle(&request.by(By::Sweep, &found), verdict_of(&found));
+                }
+            }
+        });
+    }
+
+    /// Changes a session's record by way of a gateway.
+    pub(super) fn change(&mut self, g: usize, id: SessionId) {
+        if !self.gateways[g].up {
+            return;
+        }
         self.question(
             g,
-            move |world| {
-                let now = world.server.clock(world.now);
-                world.server.decide(&asked.inquiry(), now)
-            },
-            move |world, findings: Option<Findings>| {
-                let now = world.clock(g);
-                let replica = world.replica(g);
-                let (by, verdict) = match findings {
-                    Some(mut findings) => {
-                        replica.keep(&asking, &rest.inquiry(), &findings);
-                        sure.complete(&mut findings);
-                        (from, credential.judge(&findings))
-                    }
-                    None => {
-                        let cached = world.cached;
-                        let verdict = credential.judge_without_store(replica, cached, now);
-                        (By::Outage, verdict)
-                    }
-                };
-                world.settle(&at(by), verdict);
+            move |world| world.change_record(id),
+            move |world, answer| {
+                world.replica(g).changed(&Item::Session(id), 0);
+                if let Some(Some(revision)) = answer {
+                    world
+                        .witness
+                        .change_acknowledged(g, id, revision, world.now);
+                }
             },
         );
     }
 
-    fn settle(&mut self, request: &super::witness::Request, verdict: Verdict) {
+    fn settle(&mut self, request: &Request, verdict: Verdict) {
         let store = self.server.clock(self.now);
         self.witness.judge(self.now, store, request, verdict);
     }
@@ -242,4 +260,29 @@ impl World {
             },
         );
     }
+}
+
+fn verdict_of(found: &Found) -> Verdict {
+    match found {
+        Found::NotAsked | Found::Active(..) => Verdict::Accepted,
+        Found::Missing => Verdict::Missing,
+        Found::Expired(_) => Verdict::Expired,
+        Found::Revoked(_) => Verdict::Revoked,
+    }
+}
+
+/// What was found of a request's identity, on however many servers.
+fn together(parts: Vec<Findings>) -> Findings {
+    let mut parts = parts.into_iter();
+    let first = parts.next().unwrap();
+    parts.fold(first, |all, part| Findings {
+        now: part.now,
+        session: match part.session {
+            Found::NotAsked => all.session,
+            session => session,
+        },
+        blacklisted: all.blacklisted || part.blacklisted,
+        cut_off: all.cut_off.or(part.cut_off),
+        decisions: Vec::new(),
+    })
 }

@@ -1,8 +1,8 @@
 //! A gateway as a process: it has a replica, clocks, and it may die.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::world::{Dice, Line, World};
+use super::world::{Dice, Line, SERVERS, World};
 use super::{MS, Micros, SECOND, steady};
 use crate::session::Millis;
 use crate::store::news::Told;
@@ -29,8 +29,10 @@ pub(super) struct Gateway {
     pub(super) drowsy_until: Micros,
     /// For how long that will be so after the next proof.
     pub(super) drowsy_soon: Option<Micros>,
-    /// The proof that it waits for.
-    pub(super) proof: u64,
+    /// The proof that it waits for, by server.
+    pub(super) proof: [u64; SERVERS],
+    /// Up to when each server was heard.
+    pub(super) proven: [Option<(Instant, Millis)>; SERVERS],
     /// What is to be looked at, and whether something is being looked at.
     pub(super) told: Vec<Told>,
     pub(super) looking: bool,
@@ -52,7 +54,8 @@ impl Gateway {
             open: 0,
             drowsy_until: 0,
             drowsy_soon: None,
-            proof: 0,
+            proof: [0; SERVERS],
+            proven: [None; SERVERS],
             told: Vec::new(),
             looking: false,
             heard: 0,

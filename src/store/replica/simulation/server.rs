@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use super::world::{Deed, Link, World};
+use super::world::{Deed, Link, SERVERS, World};
 use super::{MS, Micros};
-use crate::session::{EndReason, Ended, Millis, Session, SessionId};
+use crate::session::{Activity, EndReason, Ended, Millis, Session, SessionId};
 use crate::store::news::News;
-use crate::store::{Findings, Found, Inquiry, Item, PersonHash, Revocation};
+use crate::store::{Entry, Findings, Found, Inquiry, Item, PersonHash, Revocation};
 
 pub(super) struct Server {
     /// Counts its starts.
@@ -44,16 +44,31 @@ impl Server {
         self.began + now / MS
     }
 
-    pub(super) fn find(&self, id: SessionId, now: Millis) -> Found {
+    /// The record of a session, as a batch of look-ups gets it.
+    pub(super) fn entry(&self, id: SessionId) -> Option<Entry> {
+        let session = self.sessions.get(&id)?;
+        Some(Entry {
+            session: Session::clone(session),
+            activity: Activity {
+                last_access: session.created_at,
+                ..Activity::default()
+            },
+        })
+    }
+
+    /// How a session stands. A record that the gateway has in this revision is not sent again.
+    fn find(&self, id: SessionId, known: Option<&Arc<Session>>, now: Millis) -> Found {
         let Some(session) = self.sessions.get(&id) else {
             return Found::Missing;
         };
+        let same = known.filter(|known| known.revision == session.revision);
         if session.ended.is_some() {
             Found::Revoked((**session).clone())
         } else if now >= session.expires_at {
             Found::Expired((**session).clone())
         } else {
-            Found::Active(Arc::clone(session), session.created_at)
+            let record = Arc::clone(same.unwrap_or(session));
+            Found::Active(record, session.created_at)
         }
     }
 
@@ -67,7 +82,8 @@ impl Server {
 
     /// Answers as `decide.lua` does.
     pub(super) fn decide(&self, inquiry: &Inquiry<'_>, now: Millis) -> Findings {
-        let session = inquiry.session.map(|id| self.find(id, now));
+        let known = inquiry.known.as_ref();
+        let session = inquiry.session.map(|id| self.find(id, known, now));
         Findings {
             now,
             session: session.unwrap_or(Found::NotAsked),
@@ -108,7 +124,7 @@ impl World {
         self.server.up = false;
         self.server.waiting.clear();
         for (g, ear) in std::mem::take(&mut self.server.ears) {
-            self.bring_to_gateway(g, Link::Listening, move |world| world.lost(g, ear));
+            self.bring_to_gateway(g, Link::Listening(0), move |world| world.lost(g, ear));
         }
         self.after(time, |world| world.server.up = true);
     }
@@ -124,6 +140,20 @@ impl World {
         self.server.sessions.insert(id, Arc::clone(&session));
         self.witness.created(id, self.now);
         self.tell(&Item::Session(id));
+    }
+
+    /// Changes a session's record while it lives; gives its new revision.
+    pub(super) fn change_record(&mut self, id: SessionId) -> Option<u64> {
+        let now = self.server.clock(self.now);
+        let session = self.server.sessions.get_mut(&id)?;
+        if session.ended.is_some() || now >= session.expires_at {
+            return None;
+        }
+        Arc::make_mut(session).revision += 1;
+        let revision = session.revision;
+        self.tell(&Item::Session(id));
+        self.witness.changed(id, revision, self.now);
+        Some(revision)
     }
 
     /// Ends what a revocation names; tells what is announced of it, if anything ended now.
@@ -162,13 +192,24 @@ impl World {
 
     /// Tells all who listen that something has changed.
     fn tell(&mut self, item: &Item) {
+        let server = if self.clustered { server_of(item) } else { 0 };
         for (g, ear) in self.server.ears.clone() {
             let item = item.clone();
-            self.bring_to_gateway(g, Link::Listening, move |world| {
+            self.bring_to_gateway(g, Link::Listening(server), move |world| {
                 if world.gateways[g].ear == ear {
                     world.hear(g, News::Changed(item));
                 }
             });
         }
     }
+}
+
+/// Which server of a cluster has it.
+fn server_of(item: &Item) -> usize {
+    let byte = match item {
+        Item::Session(id) => id.0[0],
+        Item::Token(key) => key.bytes().last().unwrap_or_default(),
+        Item::Person(hash) => hash[0],
+    };
+    usize::from(byte) % SERVERS
 }

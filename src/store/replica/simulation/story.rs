@@ -109,6 +109,9 @@ impl World {
             let at = self.dice.between(self.now, end);
             self.ask_at(at, who);
         }
+        if let Some(id) = self.witness.credential(who).session {
+            self.plan_changes(id, end);
+        }
         for _ in 0..14 {
             let after = match self.dice.below(3) {
                 0 => self.dice.below(200 * MS),
@@ -140,6 +143,26 @@ impl World {
         } else {
             let (g, tries) = (self.any_gateway(), self.dice.below(4) as u32);
             self.revoke_at(g, what, tries);
+        }
+    }
+
+    /// Changes a session's record in bursts, as a role change beside two changes of its `data` does,
+    /// and has gateways check it as those with open streams do.
+    fn plan_changes(&mut self, id: SessionId, end: Micros) {
+        for _ in 0..self.dice.below(4) {
+            let burst = self.dice.between(self.now, end);
+            for _ in 0..self.dice.between(1, 5) {
+                let at = burst + self.dice.below(3 * MS);
+                self.at(at, move |world| {
+                    let g = world.any_gateway();
+                    world.change(g, id);
+                });
+            }
+            let at = burst + self.dice.below(3 * MS);
+            self.at(at, |world| {
+                let g = world.any_gateway();
+                world.sweep(g);
+            });
         }
     }
 
@@ -200,7 +223,7 @@ impl World {
         let until = (self.now + time).min(CALM);
         let gateway = &mut self.gateways[g];
         gateway.drowsy_until = until;
-        let line = &mut gateway.lines[Link::Listening as usize][Way::ToGateway as usize];
+        let line = &mut gateway.lines[Link::Listening(0).place()][Way::ToGateway as usize];
         line.cut_until = line.cut_until.max(until);
         self.witness
             .tell(self.now, || format!("{g} does not listen"));
@@ -210,10 +233,10 @@ impl World {
     fn cut(&mut self, g: usize, time: Micros) {
         let until = self.now + time;
         let (links, ways) = (self.dice.between(1, 4), self.dice.between(1, 4));
-        for link in [Link::Asking, Link::Listening] {
+        for link in 0..2_usize {
             for way in 0..2_usize {
-                if links & (1 << link as u64) != 0 && ways & (1 << way) != 0 {
-                    let line = &mut self.gateways[g].lines[link as usize][way];
+                if links & (1 << link) != 0 && ways & (1 << way) != 0 {
+                    let line = &mut self.gateways[g].lines[link][way];
                     line.cut_until = line.cut_until.max(until);
                 }
             }

@@ -64,13 +64,26 @@ impl Dice {
     }
 }
 
-/// The two connections of a gateway.
+/// How many servers a cluster has.
+pub(super) const SERVERS: usize = 3;
+
+/// The two kinds of connection of a gateway.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Link {
     /// Several in fact, for each worker has one: what is asked later may arrive earlier.
     Asking,
-    /// One, on which nothing overtakes.
-    Listening,
+    /// One to each server, on which nothing overtakes.
+    Listening(usize),
+}
+
+impl Link {
+    /// Where it is among [`Gateway::lines`].
+    pub(super) fn place(self) -> usize {
+        match self {
+            Link::Asking => 0,
+            Link::Listening(_) => 1,
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -86,7 +99,8 @@ pub(super) struct Line {
     pub(super) cut_until: Micros,
     /// Until when it is slow, by up to how much.
     pub(super) slow: (Micros, Micros),
-    last_arrival: Micros,
+    /// By server.
+    last_arrival: [Micros; SERVERS],
 }
 
 pub(super) struct World {
@@ -99,6 +113,8 @@ pub(super) struct World {
     pub(super) calm: bool,
     /// While the store is away, what was known lately is good enough.
     pub(super) cached: bool,
+    /// The store is a cluster: its servers reply, and report changes, each at its own moment.
+    pub(super) clustered: bool,
     events: BinaryHeap<Reverse<Due>>,
     planned: u64,
 }
@@ -110,6 +126,7 @@ impl World {
         let mut dice = Dice(seed);
         let count = dice.between(2, 4);
         let cached = dice.percent(40);
+        let clustered = dice.percent(40);
         let clock = dice.below(1_000_000);
         let mut world = World {
             now: 0,
@@ -119,6 +136,7 @@ impl World {
             witness: Witness::new(count as usize, 1_700_000_000_000 + clock),
             calm: false,
             cached,
+            clustered,
             events: BinaryHeap::new(),
             planned: 0,
         };
@@ -199,7 +217,7 @@ impl World {
         self.at(at, move |world| {
             let gateway = &world.gateways[g];
             let is_there = gateway.life == life && gateway.up;
-            if is_there && link == Link::Listening && gateway.drowsy_until > world.now {
+            if is_there && link != Link::Asking && gateway.drowsy_until > world.now {
                 // It lies in the socket.
                 let awake = gateway.drowsy_until - world.now;
                 world.later(g, awake, deed);
@@ -212,21 +230,21 @@ impl World {
     /// When something arrives that is sent now, if it does.
     fn arrival(&mut self, g: usize, link: Link, way: Way) -> Option<Micros> {
         let mut delay = self.delay();
-        let (slow_until, slowness) = self.gateways[g].lines[link as usize][way as usize].slow;
+        let (slow_until, slowness) = self.gateways[g].lines[link.place()][way as usize].slow;
         if self.now < slow_until {
             delay += self.dice.below(slowness);
         }
         let lost = self.dice.percent(50);
         let now = self.now;
-        let line = &mut self.gateways[g].lines[link as usize][way as usize];
+        let line = &mut self.gateways[g].lines[link.place()][way as usize];
         let cut = line.cut_until > now;
         if cut && link == Link::Asking && lost {
             return None;
         }
         let mut at = now.max(line.cut_until) + delay;
-        if link == Link::Listening {
-            at = at.max(line.last_arrival + 1);
-            line.last_arrival = at;
+        if let Link::Listening(server) = link {
+            at = at.max(line.last_arrival[server] + 1);
+            line.last_arrival[server] = at;
         }
         Some(at)
     }
