@@ -7,7 +7,7 @@ use http::header::COOKIE;
 use http::{HeaderValue, Method};
 use portcullis::credential;
 use portcullis::proxy::{client, headers as written};
-use portcullis::routing::Path;
+use portcullis::routing::{HeaderEdits, Path};
 use portcullis::settings::{ForwardedBy, IdentityHeaders};
 
 use crate::parts::{self, Parts, request_headers};
@@ -92,7 +92,7 @@ pub(crate) fn headers(criterion: &mut Criterion) {
         bench.iter_batched_ref(
             || presented.clone(),
             |fields| {
-                written::strip(fields, names, false);
+                written::strip(fields, names, &HeaderEdits::default(), false);
                 written::strip_credentials(fields, COOKIE_NAME, false);
             },
             criterion::BatchSize::SmallInput,

@@ -31,8 +31,8 @@ re-read when they change.
 
 **Request headers that cannot be edited** by `request_headers`, because the gateway vouches for
 them: those of `identity_headers`, `X-Portcullis-*`, `X-Forwarded-*`, `Forwarded`, `X-Real-IP`,
-`X-Request-ID`, `Host`, `traceparent` and `tracestate`; in all of them `_` and `.` count as `-`. Nor
-can those that belong to the connection, in either direction: `Connection`, `Content-Length`,
+`X-Request-ID`, `Host`, `traceparent` and `tracestate`; in all of them every character
+other than a letter or digit counts as `-`. Nor can those that belong to the connection, in either direction: `Connection`, `Content-Length`,
 `Keep-Alive`, `Proxy-Authenticate`, `Proxy-Authorization`, `Proxy-Connection`, `TE`, `Trailer`,
 `Transfer-Encoding` and `Upgrade`. `Authorization` and `Cookie` can be set, for an upstream that
 wants a credential of its own.

@@ -131,7 +131,7 @@ fn vouch(fields: &mut HeaderMap, ctx: &Context, permit: &Permit) -> pingora::Res
     let names = &live.identity_headers;
     // Once, for all that is written below.
     fields.reserve(10);
-    headers::strip(fields, names, origin.peer_trusted);
+    headers::strip(fields, names, &route.request_headers, origin.peer_trusted);
     let bearer_passes = route.auth == Auth::None || route.forward_credentials;
     headers::strip_credentials(fields, &live.sessions.cookie.name, bearer_passes);
     headers::edit(fields, &route.request_headers);

@@ -1,7 +1,6 @@
 //! What goes to the upstream and back: claims that clients may not make are stripped, and what the
 //! gateway vouches for is written, last and only here.
 
-use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
@@ -9,36 +8,53 @@ use http::HeaderMap;
 use http::header::{self, HeaderName, HeaderValue};
 
 use super::client::Origin;
+use super::forward::X_REQUEST_ID;
 use crate::admission::Identity;
 use crate::credential;
 use crate::routing::HeaderEdits;
 use crate::settings::IdentityHeaders;
 
-/// Headers by which a client, or a proxy that nobody trusts, could pretend to another address,
-/// scheme, host, path, method or user, beside everything under [`FORWARDING_PREFIXES`]. Method
-/// overrides are among them: they pass by whatever the route said of methods.
-const FORWARDING: [&str; 12] = [
-    "forwarded",
-    "x-real-ip",
-    "x-rewrite-url",
-    "x-client-ip",
-    "x-cluster-client-ip",
-    "true-client-ip",
-    "cf-connecting-ip",
-    "fastly-client-ip",
-    "front-end-https",
-    "x-http-method-override",
-    "x-http-method",
-    "x-method-override",
-];
-const FORWARDING_PREFIXES: [&str; 2] = ["x-forwarded-", "x-original-"];
-
-/// Whether a header says where a request came from, or what it was before a proxy changed it.
+/// Whether a header says where a request came from, or what it was before a proxy changed it: its
+/// address, scheme, host, path or method. Method overrides are among them, because routes match the
+/// method of the request line.
 pub(super) fn is_forwarding(name: &str) -> bool {
-    FORWARDING_PREFIXES
-        .iter()
-        .any(|prefix| name.starts_with(prefix))
-        || FORWARDING.contains(&name)
+    const PREFIXES: [&str; 3] = ["x-forwarded-", "x-original-", "x-rewrite-"];
+    // Most names of a request begin otherwise.
+    if !matches!(
+        name.as_bytes().first(),
+        Some(b'c' | b'f' | b'p' | b't' | b'w' | b'x')
+    ) {
+        return false;
+    }
+    PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        || matches!(
+            name,
+            "forwarded"
+                | "forwarded-for"
+                | "x-forwarded"
+                | "x-real-ip"
+                | "client-ip"
+                | "x-client-ip"
+                | "x-cluster-client-ip"
+                | "true-client-ip"
+                | "proxy-client-ip"
+                | "wl-proxy-client-ip"
+                | "cf-connecting-ip"
+                | "cf-connecting-ipv6"
+                | "fastly-client-ip"
+                | "x-azure-clientip"
+                | "x-envoy-external-address"
+                | "x-originating-ip"
+                | "x-proxyuser-ip"
+                | "x-remote-addr"
+                | "x-remote-ip"
+                | "x-host"
+                | "x-http-host-override"
+                | "front-end-https"
+                | "x-http-method-override"
+                | "x-http-method"
+                | "x-method-override"
+        )
 }
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -68,41 +84,69 @@ pub(super) fn has<const N: usize>(fields: &HeaderMap, names: [&HeaderName; N]) -
     first(fields, names).map(|value| value.is_some())
 }
 
-/// Whether a client's header is dropped before the request goes on.
+/// Whether a client's header is dropped before the request is forwarded.
 ///
-/// A name is compared as the most forgiving server behind us would read it: `_` and `.` as `-`.
-fn is_dropped(name: &str, identity: &IdentityHeaders, peer_trusted: bool) -> bool {
-    let mut dotted = false;
-    for byte in name.bytes() {
-        match byte {
-            b'_' => return true,
-            b'.' => dotted = true,
-            _ => {}
-        }
+/// CGI and its descendants turn every character other than a letter or digit into `_`, so a name is
+/// compared with each of them read as `-`. A name in another spelling than with `-` is also dropped
+/// where it equals a header that the gateway or the route's edits write or remove.
+fn is_dropped(
+    name: &str,
+    identity: &IdentityHeaders,
+    edits: &HeaderEdits,
+    peer_trusted: bool,
+) -> bool {
+    if name.bytes().all(is_plain) {
+        return is_claim(name, identity) || (!peer_trusted && is_forwarding(name));
     }
-    let read = if dotted {
-        Cow::Owned(name.replace('.', "-"))
-    } else {
-        Cow::Borrowed(name)
-    };
+    if name.contains('_') {
+        return true;
+    }
+    let read = name.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+    let edited = |header: &HeaderName| reads_alike(header.as_str(), &read);
+    is_claim(&read, identity)
+        || is_forwarding(&read)
+        || X_REQUEST_ID == *read
+        || edits.remove.iter().any(edited)
+        || edits.set.iter().any(|(header, _)| edited(header))
+}
+
+/// Whether the header is one that only the gateway may write, or that no client may send (`Proxy`
+/// becomes `HTTP_PROXY` in CGI, which HTTP libraries take for their proxy).
+fn is_claim(name: &str, identity: &IdentityHeaders) -> bool {
     let ours = [
         &identity.user,
         &identity.email,
         &identity.roles,
         &identity.session,
     ];
-    ours.iter().any(|header| header.as_str() == read)
-        || read.starts_with(RESERVED)
+    ours.iter().any(|header| reads_alike(header.as_str(), name))
+        || name.starts_with(RESERVED)
         // Of the two forms that say where a request came from, the other one is written.
-        || read == "forwarded"
-        || ((!peer_trusted || dotted) && is_forwarding(&read))
+        || name == "forwarded"
+        || name == "proxy"
 }
 
-/// Removes what the client may not claim.
-pub fn strip(fields: &mut HeaderMap, identity: &IdentityHeaders, peer_trusted: bool) {
+/// A character that every reader takes for itself; header names are in lower case here.
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'-'
+}
+
+/// Whether two names are equal with every character other than a letter or digit read as `-`.
+fn reads_alike(one: &str, other: &str) -> bool {
+    let read = |byte: u8| if is_plain(byte) { byte } else { b'-' };
+    one.len() == other.len() && one.bytes().map(read).eq(other.bytes().map(read))
+}
+
+/// Removes what the client may not claim; `edits` are those of the route.
+pub fn strip(
+    fields: &mut HeaderMap,
+    identity: &IdentityHeaders,
+    edits: &HeaderEdits,
+    peer_trusted: bool,
+) {
     let dropped: Vec<HeaderName> = fields
         .keys()
-        .filter(|name| is_dropped(name.as_str(), identity, peer_trusted))
+        .filter(|name| is_dropped(name.as_str(), identity, edits, peer_trusted))
         .cloned()
         .collect();
     for name in dropped {
@@ -257,64 +301,4 @@ pub(super) fn not_ours(
 }
 
 #[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-    use super::*;
-
-    fn names() -> IdentityHeaders {
-        IdentityHeaders {
-            user: HeaderName::from_static("x-user-id"),
-            email: HeaderName::from_static("x-user-email"),
-            roles: HeaderName::from_static("x-user-roles"),
-            session: HeaderName::from_static("x-session-id"),
-        }
-    }
-
-    #[test]
-    fn claims_that_clients_may_not_make_are_dropped() {
-        for name in [
-            "x-user-id",
-            "x_user_id",
-            "x.user.id",
-            "x-user_id",
-            "x-session-id",
-            "x-portcullis-anything",
-            "x.portcullis.anything",
-            "some_name",
-            "x-forwarded-for",
-            "x.forwarded.for",
-            "forwarded",
-            "x-original-url",
-            "x-forwarded-user",
-            "true-client-ip",
-            "x-http-method-override",
-            "x-real-ip",
-        ] {
-            assert!(is_dropped(name, &names(), false), "{name}");
-        }
-        for name in [
-            "x-user",
-            "accept",
-            "x-userid",
-            "x-request-id",
-            "traceparent",
-            "a.b",
-        ] {
-            assert!(!is_dropped(name, &names(), false), "{name}");
-        }
-    }
-
-    #[test]
-    fn a_trusted_peer_may_forward_but_not_identify() {
-        assert!(!is_dropped("x-forwarded-port", &names(), true));
-        assert!(is_dropped("x.forwarded.for", &names(), true));
-        assert!(is_dropped("forwarded", &names(), true));
-        assert!(is_dropped("x-user-id", &names(), true));
-    }
-
-    #[test]
-    fn identity_values_are_made_visible() {
-        assert_eq!(visible("a,b").unwrap(), "a,b");
-        assert_eq!(visible("é x\r\n").unwrap(), "%C3%A9%20x%0D%0A");
-    }
-}
+mod tests;

@@ -6,6 +6,7 @@ use crate::support::client::Request;
 use crate::support::config::Config;
 use crate::support::echo::Echo;
 use crate::support::gateway::Gateway;
+use crate::support::http2::Http2;
 use crate::support::upstream::{Recorder, Upstream};
 use crate::support::wait::eventually;
 
@@ -13,7 +14,10 @@ const IDENTITY: [&str; 4] = ["X-User-Id", "X-User-Email", "X-User-Roles", "X-Ses
 
 /// The values under every name that some server would read as this one.
 fn seen_as(echo: &Echo, name: &str) -> Vec<String> {
-    let folded = |n: &str| n.to_ascii_lowercase().replace(['_', '.'], "-");
+    let folded = |n: &str| {
+        n.to_ascii_lowercase()
+            .replace(|c: char| !c.is_ascii_alphanumeric(), "-")
+    };
     let headers = echo.0["headers"].as_array().unwrap().iter();
     let same = headers.filter(|h| folded(h[0].as_str().unwrap()) == folded(name));
     same.map(|h| h[1].as_str().unwrap().to_owned()).collect()
@@ -33,12 +37,19 @@ fn identity_headers_of_a_client_never_reach_an_upstream_in_any_spelling() {
                 name.replace('-', "_"),
                 name.replacen('-', "_", 1),
                 name.replace('-', "."),
+                name.replacen('-', "~", 1),
+                name.replace('-', "!"),
+                name.replace('-', "|"),
+                name.replace('-', "'"),
             ] {
                 request = request.header(&variant, "spoofed");
             }
         }
         request = request
             .header("X-Portcullis-Anything", "spoofed")
+            .header("X~Portcullis~Anything", "spoofed")
+            .header("X~Request~ID", "spoofed")
+            .header("Proxy", "spoofed")
             .header("Any_Thing", "spoofed");
         let signed_in = target != "/public/a";
         if signed_in {
@@ -72,6 +83,44 @@ fn a_space_after_a_header_name_is_refused() {
     client.send("GET /public/a HTTP/1.1\r\nHost: localhost\r\nX-User-Id : mallory\r\n\r\n");
     assert_eq!(client.answer().status, 400);
     assert_eq!(upstream.requests(), 0);
+}
+
+#[test]
+fn a_header_that_a_route_edits_cannot_be_sent_in_another_spelling() {
+    let upstream = Upstream::start();
+    let config = Config::new(upstream.address).route(json!({
+        "name": "edited", "match": { "prefix": "/edited" }, "auth": "none", "upstream": "echo",
+        "request_headers": { "set": { "X-Api-Key": "ours" }, "remove": ["X-Debug"] },
+    }));
+    let gateway = Gateway::start(config);
+    let names = ["X-Api-Key", "X.Api.Key", "X~Api-Key", "X-Debug", "X!Debug"];
+    let mut request = Request::get("/edited/a").header("X~Other", "kept");
+    for name in names {
+        request = request.header(name, "spoofed");
+    }
+    let echo = gateway.ask(&request).echo();
+    assert_eq!(seen_as(&echo, "X-Api-Key"), ["ours"]);
+    assert!(seen_as(&echo, "X-Debug").is_empty());
+    assert_eq!(echo.header("x~other").as_deref(), Some("kept"));
+}
+
+#[test]
+fn spellings_of_identity_headers_are_dropped_on_http2_too() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address));
+    let client = Http2::connect(gateway.public);
+    let claims = [
+        ("x~user~roles", "spoofed"),
+        ("x!user-id", "spoofed"),
+        ("x+real+ip", "spoofed"),
+        ("client-ip", "spoofed"),
+        ("proxy", "spoofed"),
+        ("x~kept", "kept"),
+    ];
+    let (status, body) = client.ask("GET", "/public/a", &claims);
+    assert_eq!(status, 200, "{body}");
+    assert!(!body.contains("spoofed"), "{body}");
+    assert!(body.contains("kept"), "{body}");
 }
 
 #[test]
@@ -174,6 +223,15 @@ fn forwarding_headers_of_a_stranger_are_replaced() {
         ("Forwarded", "for=192.0.2.9;proto=https;host=evil.example"),
         ("X-Original-URL", "/public/evil"),
         ("X-Rewrite-URL", "/public/evil"),
+        ("X-Rewrite-Anything", "/public/evil"),
+        ("X-Forwarded", "for=192.0.2.9"),
+        ("Client-IP", "192.0.2.9"),
+        ("X-Client-IP", "192.0.2.9"),
+        ("True-Client-IP", "192.0.2.9"),
+        ("Client~IP", "192.0.2.9"),
+        ("X+Real+IP", "192.0.2.9"),
+        ("X^Forwarded^For", "192.0.2.9"),
+        ("Proxy", "http://evil.example"),
     ];
     let mut request = Request::get("/public/a").header("Host", "shop.example");
     for (name, value) in claims {

@@ -54,9 +54,12 @@ pub(super) fn identity(
         if is_of_the_connection(&name) || is_vouched(&name) || is_credential(&name) {
             let message = format!("\"{name}\" means something else, and cannot tell an identity");
             review.fault(&place, message);
-        } else if name.as_str().contains(['_', '.']) {
-            let message = "an identity header is written with \"-\": with \"_\" or \".\" it could \
-                           be confused with another";
+        } else if name
+            .as_str()
+            .contains(|c: char| !c.is_ascii_alphanumeric() && c != '-')
+        {
+            let message = "an identity header is written with letters, digits and \"-\": with other \
+                           characters it could be confused with another";
             review.fault(&place, message);
         } else if seen.contains(&name) {
             review.fault(&place, format!("\"{name}\" tells something else already"));
@@ -92,9 +95,10 @@ fn is_vouched(name: &HeaderName) -> bool {
             .any(|prefix| name.starts_with(prefix))
 }
 
-/// How a careless reader may read a name: CGI and its kin turn `-` into `_`.
+/// A name as CGI reads it, which turns every character other than a letter or digit into one.
 fn as_read(name: &HeaderName) -> String {
-    name.as_str().replace(['_', '.'], "-")
+    name.as_str()
+        .replace(|c: char| !c.is_ascii_alphanumeric(), "-")
 }
 
 /// A route's edits of headers.

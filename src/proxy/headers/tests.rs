@@ -1,0 +1,101 @@
+//! Headers that clients may not send, and values that headers cannot carry.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+use super::*;
+
+fn names() -> IdentityHeaders {
+    IdentityHeaders {
+        user: HeaderName::from_static("x-user-id"),
+        email: HeaderName::from_static("x-user-email"),
+        roles: HeaderName::from_static("x-user-roles"),
+        session: HeaderName::from_static("x-session-id"),
+    }
+}
+
+fn edits() -> HeaderEdits {
+    HeaderEdits {
+        set: vec![(
+            HeaderName::from_static("x-api-key"),
+            HeaderValue::from_static("k"),
+        )],
+        remove: vec![HeaderName::from_static("x-debug")],
+    }
+}
+
+fn dropped(name: &str, peer_trusted: bool) -> bool {
+    is_dropped(name, &names(), &edits(), peer_trusted)
+}
+
+#[test]
+fn claims_that_clients_may_not_make_are_dropped() {
+    for name in [
+        "x-user-id",
+        "x-session-id",
+        "x-portcullis-anything",
+        "x-forwarded-for",
+        "x-forwarded",
+        "forwarded",
+        "x-original-url",
+        "x-rewrite-anything",
+        "x-forwarded-user",
+        "client-ip",
+        "true-client-ip",
+        "x-http-method-override",
+        "x-real-ip",
+        "proxy",
+    ] {
+        assert!(dropped(name, false), "{name}");
+    }
+    for name in [
+        "x-user",
+        "accept",
+        "x-userid",
+        "x-request-id",
+        "traceparent",
+        "a.b",
+        "proxying",
+        "x-api-key",
+        "x~other",
+    ] {
+        assert!(!dropped(name, false), "{name}");
+    }
+}
+
+#[test]
+fn every_spelling_that_cgi_reads_alike_is_dropped() {
+    for name in [
+        "x-user-id",
+        "x-session-id",
+        "x-portcullis-anything",
+        "x-forwarded-for",
+        "x-real-ip",
+        "client-ip",
+        "x-request-id",
+        "x-api-key",
+        "x-debug",
+    ] {
+        for other in "!#$%&'*+.^_`|~".chars() {
+            let respelled = name.replace('-', &other.to_string());
+            assert!(dropped(&respelled, false), "{respelled}");
+            assert!(dropped(&respelled, true), "{respelled} of a trusted peer");
+            let once = name.replacen('-', &other.to_string(), 1);
+            assert!(dropped(&once, false), "{once}");
+        }
+    }
+    assert!(dropped("some_name", true));
+}
+
+#[test]
+fn a_trusted_peer_may_forward_but_not_identify() {
+    assert!(!dropped("x-forwarded-port", true));
+    assert!(!dropped("x-real-ip", true));
+    assert!(dropped("forwarded", true));
+    assert!(dropped("x-user-id", true));
+    assert!(dropped("proxy", true));
+}
+
+#[test]
+fn identity_values_are_made_visible() {
+    assert_eq!(visible("a,b").unwrap(), "a,b");
+    assert_eq!(visible("é x\r\n").unwrap(), "%C3%A9%20x%0D%0A");
+}
