@@ -93,7 +93,7 @@ impl Chunks {
     }
 }
 
-/// `chunk-size [ chunk-ext ]`, without the white space that some allow around it.
+/// `chunk-size [ chunk-ext ]`
 fn size(line: &[u8]) -> Result<u64, Malformed> {
     let digits = line
         .iter()
@@ -107,22 +107,31 @@ fn size(line: &[u8]) -> Result<u64, Malformed> {
     u64::from_str_radix(text, 16).map_err(|_| Malformed)
 }
 
-/// `*( ";" chunk-ext-name [ "=" chunk-ext-val ] )`
+/// `*( BWS ";" BWS chunk-ext-name [ BWS "=" BWS chunk-ext-val ] )`; BWS is white space that has to be
+/// parsed (RFC 9112, section 7.1.1).
 fn are_extensions(mut text: &[u8]) -> bool {
-    while let Some((first, rest)) = text.split_first() {
-        let Some(rest) = (*first == b';').then(|| token(rest)).flatten() else {
+    while !text.is_empty() {
+        let name = without_space(text).strip_prefix(b";").map(without_space);
+        let Some(rest) = name.and_then(token) else {
             return false;
         };
-        let value = rest
-            .strip_prefix(b"=")
-            .map(|value| token(value).or_else(|| quoted(value)));
+        let value = without_space(rest).strip_prefix(b"=").map(without_space);
         text = match value {
             None => rest,
-            Some(Some(rest)) => rest,
-            Some(None) => return false,
+            Some(value) => match token(value).or_else(|| quoted(value)) {
+                Some(rest) => rest,
+                None => return false,
+            },
         };
     }
     true
+}
+
+/// What follows spaces and tabs.
+fn without_space(text: &[u8]) -> &[u8] {
+    let space = |byte: &&u8| matches!(byte, b' ' | b'\t');
+    let length = text.iter().take_while(space).count();
+    text.get(length..).unwrap_or_default()
 }
 
 /// What follows a token of at least one character.
@@ -178,13 +187,33 @@ mod tests {
     }
 
     #[test]
+    fn white_space_around_the_marks_of_an_extension_is_parsed() {
+        for extension in [
+            ";a",
+            " ;a",
+            "\t; a",
+            " ; a = b",
+            ";a =\"b\" ;\tc",
+            "; a= b;c",
+        ] {
+            let body = format!("5{extension}\r\nhello\r\n0\r\n\r\n");
+            let mut chunks = Chunks::default();
+            assert_eq!(chunks.pass(body.as_bytes()), Ok(body.len()), "{body:?}");
+            assert!(chunks.is_done(), "{body:?}");
+        }
+    }
+
+    #[test]
     fn what_another_could_read_differently_is_refused() {
         for body in [
             "5\nhello\r\n0\r\n\r\n",
             "5 \r\nhello\r\n0\r\n\r\n",
             " 5\r\nhello\r\n0\r\n\r\n",
             "5;\r\nhello\r\n0\r\n\r\n",
-            "5; a\r\nhello\r\n0\r\n\r\n",
+            "5;a \r\nhello\r\n0\r\n\r\n",
+            "5; \r\nhello\r\n0\r\n\r\n",
+            "5;a = \r\nhello\r\n0\r\n\r\n",
+            "5 5\r\nhello\r\n0\r\n\r\n",
             "5;a=\r\nhello\r\n0\r\n\r\n",
             "5;a\0\r\nhello\r\n0\r\n\r\n",
             "5;a\nb\r\nhello\r\n0\r\n\r\n",

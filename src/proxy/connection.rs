@@ -116,6 +116,7 @@ impl Connection {
                     }
                     let bytes = self.unread.split_to(head.length);
                     self.expect_body(&head);
+                    let bytes = head.in_origin_form(bytes);
                     return Ok((head, bytes));
                 }
                 Progress::Http2Preface => {
@@ -126,7 +127,7 @@ impl Connection {
                 Progress::Partial if self.unread.len() > limits.size => {
                     return Err(NoHead::too_large());
                 }
-                Progress::Partial if self.unread.is_empty() => {}
+                Progress::Partial if reader.is_waiting(&self.unread) => {}
                 // It runs from the first byte.
                 Progress::Partial => {
                     _ = deadline.get_or_insert_with(|| Instant::now() + limits.timeout)
@@ -141,7 +142,7 @@ impl Connection {
                     .map_err(|_| NoHead::late())?,
             };
             match read {
-                Ok(0) if self.unread.is_empty() => return Err(NoHead::Closed),
+                Ok(0) if reader.is_waiting(&self.unread) => return Err(NoHead::Closed),
                 Ok(0) => return Err(NoHead::broken_off()),
                 Ok(_) => {}
                 Err(_) => return Err(NoHead::Closed),

@@ -4,12 +4,23 @@
 //! `Host`, `Content-Length` beside `Transfer-Encoding`, spaces in the target. None of it is forgiven
 //! here, so nothing behind this point has to wonder.
 
+use bytes::{Buf, BytesMut};
+
+use super::hop_by_hop::WEBSOCKET;
 use super::octets::{are_field_bytes, is_token};
 use crate::refusal::Refusal;
 use crate::routing::host_of;
 
+mod target;
+
+use target::Absolute;
+
 /// Header fields in one request; Pingora's own cap is 256.
 const MAX_FIELDS: usize = 200;
+/// Bytes of a field's name; `http::HeaderName` has no room for more.
+const MAX_NAME: usize = 65_535;
+/// Empty lines before a request line (RFC 9112, section 2.2); clients send one behind a body.
+const MAX_EMPTY_LINES: u8 = 4;
 
 /// Reads a head line by line as its bytes arrive, each byte once.
 #[derive(Debug, Default)]
@@ -17,6 +28,8 @@ pub struct HeadReader {
     line_start: usize,
     scanned: usize,
     fields: usize,
+    empty_lines: u8,
+    upgrades: usize,
     started: bool,
     head: Head,
 }
@@ -24,21 +37,40 @@ pub struct HeadReader {
 /// What a complete head says about its framing.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Head {
-    /// Bytes, the blank line included.
+    /// Bytes, the blank line included, and the empty lines before it.
     pub length: usize,
     pub body: Body,
+    /// The request asks for an upgrade to WebSocket, the only one that is served.
     pub upgrade: bool,
     /// The client may be waiting for `100 Continue`.
     pub expects_continue: bool,
+    /// Bytes of the empty lines before it.
+    start: usize,
+    absolute: Option<Absolute>,
+    is_get: bool,
     hosts: usize,
-    /// The target's authority, when it is in absolute form; it has to be the `Host`.
-    authority: Option<Vec<u8>>,
     host: Vec<u8>,
     /// The host without its port, as `host_of` reads it.
     pub name: String,
     content_lengths: usize,
     transfer_encodings: usize,
     http_10: bool,
+}
+
+impl Head {
+    /// The bytes of the head, from the request line on, with the target in origin form.
+    pub fn in_origin_form(&self, mut bytes: BytesMut) -> BytesMut {
+        bytes.advance(self.start);
+        let Some(absolute) = &self.absolute else {
+            return bytes;
+        };
+        let cut = absolute.cut.start - self.start..absolute.cut.end - self.start;
+        let after = bytes.split_off(cut.end);
+        bytes.truncate(cut.start);
+        bytes.extend_from_slice(absolute.path);
+        bytes.extend_from_slice(&after);
+        bytes
+    }
 }
 
 /// How the request's body is delimited.
@@ -84,12 +116,18 @@ impl HeadReader {
             let Some(line) = line.strip_suffix(b"\r") else {
                 return bad("a line ends without a carriage return");
             };
+            let start = self.line_start;
             self.scanned = end + 1;
             self.line_start = end + 1;
             if !self.started {
-                if line == PREFACE_LINE {
+                if line.is_empty() && self.empty_lines < MAX_EMPTY_LINES {
+                    self.empty_lines += 1;
+                    continue;
+                }
+                if line == PREFACE_LINE && start == 0 {
                     return Ok(Progress::Http2Preface);
                 }
+                self.head.start = start;
                 self.request_line(line)?;
                 self.started = true;
             } else if line.is_empty() {
@@ -102,6 +140,11 @@ impl HeadReader {
         Ok(Progress::Partial)
     }
 
+    /// Whether nothing of a request has arrived yet, apart from empty lines.
+    pub fn is_waiting(&self, buffer: &[u8]) -> bool {
+        !self.started && matches!(buffer.get(self.line_start..), None | Some(b"" | b"\r"))
+    }
+
     fn request_line(&mut self, line: &[u8]) -> Result<(), Fault> {
         let mut parts = line.split(|byte| *byte == b' ');
         let (Some(method), Some(target), Some(version), None) =
@@ -112,16 +155,13 @@ impl HeadReader {
         if method.is_empty() || !method.iter().all(|byte| is_token(*byte)) {
             return bad("the method is not a token");
         }
-        // A fragment never belongs on the wire, and what cuts it off reads another path.
-        let legal = |byte: &u8| matches!(byte, 0x21..=0x7e) && *byte != b'#';
-        if target.is_empty() || !target.iter().all(legal) {
-            return bad("the target has an illegal byte");
+        target::check(target)?;
+        let path_form = matches!(target.first(), Some(b'/')) || target == b"*";
+        if !path_form && method != b"CONNECT" {
+            let at = self.head.start + method.len() + 1;
+            self.head.absolute = Some(target::absolute(target, at, method == b"OPTIONS")?);
         }
-        self.head.authority = authority_of(target).map(<[u8]>::to_vec);
-        let known_form = matches!(target.first(), Some(b'/')) || target == b"*";
-        if !known_form && self.head.authority.is_none() && method != b"CONNECT" {
-            return bad("the target is neither a path nor absolute");
-        }
+        self.head.is_get = method == b"GET";
         match version {
             b"HTTP/1.1" => {}
             b"HTTP/1.0" => self.head.http_10 = true,
@@ -139,10 +179,7 @@ impl HeadReader {
     fn field(&mut self, line: &[u8]) -> Result<(), Fault> {
         self.fields += 1;
         if self.fields > MAX_FIELDS {
-            return Err(Fault {
-                refusal: Refusal::HeadersTooLarge,
-                reason: "too many header fields",
-            });
+            return too_large("too many header fields");
         }
         let Some(colon) = memchr::memchr(b':', line) else {
             return bad("a header line has no colon");
@@ -151,6 +188,9 @@ impl HeadReader {
             line.get(..colon).unwrap_or_default(),
             line.get(colon + 1..).unwrap_or_default(),
         );
+        if name.len() > MAX_NAME {
+            return too_large("the name of a header is too long");
+        }
         // A line that begins with a space (obs-fold) or a space before the colon fails here too.
         if name.is_empty() || !name.iter().all(|byte| is_token(*byte)) {
             return bad("a header name is not a token");
@@ -172,7 +212,11 @@ impl HeadReader {
             6 if is(b"expect") => {
                 self.head.expects_continue = value.eq_ignore_ascii_case(b"100-continue");
             }
-            7 if is(b"upgrade") => self.head.upgrade = true,
+            7 if is(b"upgrade") => {
+                self.upgrades += 1;
+                self.head.upgrade =
+                    self.upgrades == 1 && value.eq_ignore_ascii_case(WEBSOCKET.as_bytes());
+            }
             14 if is(b"content-length") => {
                 self.head.content_lengths += 1;
                 self.head.body = Body::Length(parse_length(value)?);
@@ -199,8 +243,8 @@ impl HeadReader {
             return bad("the Host is not one");
         };
         head.name = name.into_owned();
-        let other = |authority: &Vec<u8>| !authority.eq_ignore_ascii_case(&head.host);
-        if head.authority.as_ref().is_some_and(other) {
+        let other = |absolute: &Absolute| !absolute.names(host);
+        if head.absolute.as_ref().is_some_and(other) {
             return bad("the target names another host than the Host");
         }
         if head.content_lengths > 1 {
@@ -215,19 +259,9 @@ impl HeadReader {
         if head.body == Body::Length(0) {
             head.body = Body::None;
         }
+        head.upgrade &= head.is_get && !head.http_10 && head.body == Body::None;
         Ok(Progress::Complete(head))
     }
-}
-
-/// The authority of a target in absolute form (RFC 9112, section 3.2.2).
-fn authority_of(target: &[u8]) -> Option<&[u8]> {
-    let scheme_end = memchr::memmem::find(target, b"://")?;
-    let rest = target.get(scheme_end + 3..)?;
-    if target.first() == Some(&b'/') {
-        return None;
-    }
-    let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?'));
-    rest.get(..end.unwrap_or(rest.len()))
 }
 
 fn parse_length(value: &[u8]) -> Result<u64, Fault> {
@@ -242,6 +276,13 @@ fn parse_length(value: &[u8]) -> Result<u64, Fault> {
         })
 }
 
+fn too_large<T>(reason: &'static str) -> Result<T, Fault> {
+    Err(Fault {
+        refusal: Refusal::HeadersTooLarge,
+        reason,
+    })
+}
+
 fn bad<T>(reason: &'static str) -> Result<T, Fault> {
     Err(Fault {
         refusal: Refusal::BadRequest,
@@ -250,113 +291,4 @@ fn bad<T>(reason: &'static str) -> Result<T, Fault> {
 }
 
 #[cfg(test)]
-mod tests {
-    #![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "tests")]
-    use super::*;
-
-    fn read(text: &str) -> Result<Progress, Fault> {
-        HeadReader::default().read(text.as_bytes())
-    }
-
-    fn refused(text: &str, refusal: Refusal) {
-        match read(text) {
-            Err(fault) => assert_eq!(fault.refusal, refusal, "{text:?}"),
-            other => panic!("{text:?} was read as {other:?}"),
-        }
-    }
-
-    #[test]
-    fn an_ordinary_head_is_read_with_its_framing() {
-        let text = "POST /a?b HTTP/1.1\r\nHost: x\r\ncontent-length: 12\r\nExpect: 100-Continue\r\n\r\nbody";
-        let Ok(Progress::Complete(head)) = read(text) else {
-            panic!("not complete")
-        };
-        assert_eq!(head.body, Body::Length(12));
-        assert_eq!(text.len() - head.length, 4);
-        assert!(head.expects_continue && !head.upgrade);
-    }
-
-    #[test]
-    fn a_head_may_come_byte_by_byte() {
-        let text = b"GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: Chunked\r\n\r\n";
-        let mut reader = HeadReader::default();
-        for end in 1..text.len() {
-            assert_eq!(reader.read(&text[..end]).unwrap(), Progress::Partial);
-        }
-        let Progress::Complete(head) = reader.read(text).unwrap() else {
-            panic!("not complete")
-        };
-        assert_eq!((head.body, head.length), (Body::Chunked, text.len()));
-    }
-
-    #[test]
-    fn the_http2_preface_is_told_apart() {
-        assert_eq!(
-            read("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
-            Ok(Progress::Http2Preface)
-        );
-    }
-
-    #[test]
-    fn what_could_be_read_in_two_ways_is_refused() {
-        for text in [
-            "GET / HTTP/1.1\nHost: x\n\n",
-            "GET / HTTP/1.1\r\nHost: x\n\r\n",
-            "GET / HTTP/1.1\r\nHost: x\r\n a: folded\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost : x\r\n\r\n",
-            "GET / HTTP/1.1\r\n: x\r\nHost: x\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: x\r\nA: b\0c\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: x\r\nA: b\rc\r\n\r\n",
-            "GET /a b HTTP/1.1\r\nHost: x\r\n\r\n",
-            "GET  / HTTP/1.1\r\nHost: x\r\n\r\n",
-            "GET / HTTP/1.1 \r\nHost: x\r\n\r\n",
-            "GET /\u{e9} HTTP/1.1\r\nHost: x\r\n\r\n",
-            "GET a/b HTTP/1.1\r\nHost: x\r\n\r\n",
-            "GET /a#b HTTP/1.1\r\nHost: x\r\n\r\n",
-            "GET http://y/a HTTP/1.1\r\nHost: x\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: a,b\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: a@b\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost:\r\n\r\n",
-            "GET / HTTP/1.2\r\nHost: x\r\n\r\n",
-            "GET / http/1.1\r\nHost: x\r\n\r\n",
-            "GE(T / HTTP/1.1\r\nHost: x\r\n\r\n",
-            "\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n",
-            "GET / HTTP/1.1\r\n\r\n",
-            "GET / HTTP/1.0\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: x\r\nContent-Length: +1\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1,1\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\n\r\n",
-            "GET / HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
-        ] {
-            refused(text, Refusal::BadRequest);
-        }
-    }
-
-    #[test]
-    fn tunnels_and_traces_are_not_served() {
-        refused(
-            "CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n",
-            Refusal::MethodNotAllowed,
-        );
-        refused(
-            "TRACE / HTTP/1.1\r\nHost: a\r\n\r\n",
-            Refusal::MethodNotAllowed,
-        );
-    }
-
-    #[test]
-    fn fields_are_counted() {
-        let text = format!(
-            "GET / HTTP/1.1\r\nHost: x\r\n{}\r\n",
-            "A: b\r\n".repeat(MAX_FIELDS)
-        );
-        refused(&text, Refusal::HeadersTooLarge);
-    }
-}
+mod tests;

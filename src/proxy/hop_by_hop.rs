@@ -6,6 +6,47 @@ use http::header::{self, HeaderName, HeaderValue};
 use super::headers::{self, is_forwarding, not_ours};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+/// The only protocol to which a connection is upgraded.
+pub(super) const WEBSOCKET: &str = "websocket";
+
+/// Removes an `Upgrade` that is none to WebSocket, so that the request is an ordinary one (RFC 9110,
+/// section 7.8, leaves it to the server). `may_upgrade` is false for HTTP/1.0, a method other than GET,
+/// and a request with a body.
+///
+/// # Errors
+/// A header that does not fit.
+pub(super) fn settle_upgrade(fields: &mut HeaderMap, may_upgrade: bool) -> pingora::Result<()> {
+    let [Some(upgrade)] = headers::first(fields, [&header::UPGRADE]) else {
+        return Ok(());
+    };
+    let websocket = upgrade
+        .as_bytes()
+        .eq_ignore_ascii_case(WEBSOCKET.as_bytes());
+    if may_upgrade && websocket && fields.get_all(header::UPGRADE).iter().count() == 1 {
+        return Ok(());
+    }
+    fields.remove(header::UPGRADE);
+    fields.remove(HTTP2_SETTINGS);
+    let options: Vec<String> = options_of(fields)
+        .filter(|option| option != "upgrade")
+        .collect();
+    fields.remove(header::CONNECTION);
+    if !options.is_empty() {
+        let options = HeaderValue::try_from(options.join(", ")).map_err(not_ours)?;
+        fields.insert(header::CONNECTION, options);
+    }
+    Ok(())
+}
+
+/// What `Connection` lists, in lower case.
+fn options_of(fields: &HeaderMap) -> impl Iterator<Item = String> + '_ {
+    fields
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(|name| String::from_utf8_lossy(name.trim_ascii()).to_ascii_lowercase())
+}
 
 /// Settles what `Connection` nominates, so that nothing it names can take away what the gateway
 /// writes later: nominated headers go here, and only `close`, `keep-alive` and `upgrade` stay. What
@@ -26,19 +67,8 @@ pub(super) fn settle(fields: &mut HeaderMap) -> pingora::Result<()> {
     if fields.get_all(header::CONNECTION).iter().all(plain) {
         return Ok(());
     }
-    let nominated: Vec<String> = fields
-        .get_all(header::CONNECTION)
-        .iter()
-        .flat_map(|value| {
-            String::from_utf8_lossy(value.as_bytes())
-                .split(',')
-                .map(|name| name.trim().to_ascii_lowercase())
-                .collect::<Vec<_>>()
-        })
-        .collect();
-    let (options, names): (Vec<String>, Vec<String>) = nominated
-        .into_iter()
-        .partition(|name| is_connection_option(name.as_bytes()));
+    let (options, names): (Vec<String>, Vec<String>) =
+        options_of(fields).partition(|name| is_connection_option(name.as_bytes()));
     for name in names {
         let framing = [
             "host",
@@ -69,6 +99,45 @@ fn is_connection_option(name: &[u8]) -> bool {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
+
+    #[test]
+    fn an_upgrade_to_anything_but_websocket_is_removed() {
+        for (upgrade, connection, may, left) in [
+            (&["websocket"][..], "Upgrade", true, Some("Upgrade")),
+            (
+                &["WebSocket"],
+                "keep-alive, Upgrade",
+                true,
+                Some("keep-alive, Upgrade"),
+            ),
+            (&["websocket"], "Upgrade", false, None),
+            (
+                &["h2c"],
+                "Upgrade, HTTP2-Settings",
+                true,
+                Some("http2-settings"),
+            ),
+            (&["websocket, h2c"], "Upgrade, close", true, Some("close")),
+            (&["websocket", "h2c"], "upgrade", true, None),
+            (&[], "Upgrade", true, Some("Upgrade")),
+        ] {
+            let mut fields = HeaderMap::new();
+            fields.insert("connection", HeaderValue::from_static(connection));
+            fields.insert("http2-settings", HeaderValue::from_static("AAA"));
+            for value in upgrade {
+                fields.append("upgrade", HeaderValue::from_static(value));
+            }
+            settle_upgrade(&mut fields, may).unwrap();
+            let found = fields.get("connection").map(|it| it.to_str().unwrap());
+            assert_eq!(found, left, "{upgrade:?}");
+            let kept = connection == left.unwrap_or_default() && !upgrade.is_empty();
+            assert_eq!(fields.contains_key("upgrade"), kept, "{upgrade:?}");
+            assert_eq!(
+                fields.contains_key("http2-settings"),
+                kept || upgrade.is_empty()
+            );
+        }
+    }
 
     #[test]
     fn connection_names_nothing_but_its_own_options_any_more() {

@@ -37,6 +37,7 @@ mod octets;
 mod request;
 mod sign_in;
 mod trace;
+mod unrouted;
 
 pub use worker::{Current, Lane, Worker};
 

@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{self, HeaderName, HeaderValue};
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, Version};
 use pingora::proxy::Session;
 
 use super::context::{Context, waiting};
 use super::live::Open;
 use super::respond::Answer;
-use super::{answer, client, desk, fields, forward, headers, hop_by_hop, respond, sign_in};
+use super::{
+    answer, client, desk, fields, forward, headers, hop_by_hop, respond, sign_in, unrouted,
+};
 use crate::admission::{Asked, Identity, Permit, PresentedBy, Refused};
 use crate::credential;
 use crate::refusal::Refusal;
@@ -59,8 +61,16 @@ impl From<Box<pingora::Error>> for Stop {
 
 async fn steps(session: &mut Session, ctx: &mut Context) -> Result<bool, Stop> {
     introduce(session, ctx)?;
-    fields::of_request(session.req_header_mut(), hop_by_hop::settle)??;
+    let may_upgrade = may_ask_for_upgrade(session);
+    fields::of_request(session.req_header_mut(), |fields| {
+        hop_by_hop::settle_upgrade(fields, may_upgrade)?;
+        hop_by_hop::settle(fields)
+    })??;
     no_body_where_none_is_declared(session).await?;
+    if unrouted::asks_about_the_server(session) {
+        unrouted::respond_with_methods(session, ctx).await?;
+        return Ok(true);
+    }
     let current = Arc::clone(&ctx.current);
     let raw_path = session.req_header().uri.path().to_owned();
     let path = Path::read(raw_path.as_bytes()).map_err(|fault| {
@@ -68,8 +78,8 @@ async fn steps(session: &mut Session, ctx: &mut Context) -> Result<bool, Stop> {
         ctx.reason = "the path could be read in more than one way";
         Refusal::BadRequest
     })?;
-    if let Some(target) = https_target(session, ctx, &current.live) {
-        redirect(session, ctx, target).await?;
+    if let Some(target) = unrouted::https_target(session, ctx) {
+        unrouted::redirect(session, ctx, target).await?;
         return Ok(true);
     }
     if let Some(api) = &current.live.api
@@ -82,39 +92,51 @@ async fn steps(session: &mut Session, ctx: &mut Context) -> Result<bool, Stop> {
         Box::pin(desk::serve(session, ctx, below)).await?;
         return Ok(true);
     }
+    let route = select(session, ctx, &path, &current.live)?;
+    if let Some(answer) = preflight(session, route) {
+        let body = bytes::Bytes::new();
+        respond::write(session, ctx, StatusCode::NO_CONTENT, answer, body, true).await?;
+        return Ok(true);
+    }
+    admit(session, ctx, route).await
+}
+
+/// Selects the route, which has to allow what the path has.
+fn select<'l>(
+    session: &Session,
+    ctx: &mut Context,
+    path: &Path<'_>,
+    live: &'l settings::Live,
+) -> Result<&'l Arc<Route>, Refusal> {
     let request = session.req_header();
-    let route = current
-        .live
+    let route = live
         .routes
-        .find(&ctx.host, &path, &request.method, &request.headers);
+        .find(&ctx.host, path, &request.method, &request.headers);
     let Some(route) = route else {
         let odd = path.oddities() != crate::routing::Oddities::NONE;
         return Err(if odd {
             Refusal::BadRequest
         } else {
             Refusal::RouteNotFound
-        }
-        .into());
+        });
     };
-    let allowed = route.allow_in_path.allows(path.oddities());
     ctx.route = Some(Arc::clone(route));
-    if !allowed {
+    if !route.allow_in_path.allows(path.oddities()) {
         ctx.reason = "the path has something that the route does not allow";
-        return Err(Refusal::BadRequest.into());
+        return Err(Refusal::BadRequest);
     }
-    if let Some(answer) = preflight(session, route) {
-        respond::write(
-            session,
-            ctx,
-            StatusCode::NO_CONTENT,
-            answer,
-            bytes::Bytes::new(),
-            true,
-        )
-        .await?;
-        return Ok(true);
-    }
-    admit(session, ctx, route).await
+    Ok(route)
+}
+
+/// Whether the request is one that can be upgraded to WebSocket (RFC 6455, section 4.1). The reader of
+/// heads goes by the same rule (`Head::upgrade`).
+fn may_ask_for_upgrade(session: &Session) -> bool {
+    let request = session.req_header();
+    let length = request.headers.get(header::CONTENT_LENGTH);
+    request.version == Version::HTTP_11
+        && request.method == Method::GET
+        && length.is_none_or(|_| declared_length(session) == Some(0))
+        && !request.headers.contains_key(header::TRANSFER_ENCODING)
 }
 
 /// On HTTP/2 a request may say that it has no body and then send one. On HTTP/1.1 it cannot: what
@@ -171,6 +193,11 @@ fn introduce(session: &mut Session, ctx: &mut Context) -> Result<(), Refusal> {
     if matches!(request.method, Method::CONNECT | Method::TRACE) {
         return Err(Refusal::MethodNotAllowed);
     }
+    // On HTTP/1.1 the reader of heads has looked at it.
+    if request.uri.scheme_str().is_some_and(|it| !is_http(it)) {
+        ctx.reason = "the scheme of the target is neither http nor https";
+        return Err(Refusal::BadRequest);
+    }
     let host = match (host, request.uri.authority()) {
         (Some(host), _) => host.clone(),
         (None, Some(authority)) => {
@@ -189,26 +216,8 @@ fn introduce(session: &mut Session, ctx: &mut Context) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Where a plain request on a listener that redirects is sent.
-fn https_target(session: &Session, ctx: &Context, live: &settings::Live) -> Option<HeaderValue> {
-    let listener = live.listeners.get(ctx.arrival.peer.listener)?;
-    if !listener.redirect_to_https || ctx.origin.as_ref()?.https {
-        return None;
-    }
-    let target = session.req_header().uri.path_and_query()?.as_str();
-    // The host without its port: the port was plain HTTP's. It was validated, so it is no open door.
-    HeaderValue::from_str(&format!("https://{}{target}", ctx.host)).ok()
-}
-
-async fn redirect(
-    session: &mut Session,
-    ctx: &mut Context,
-    target: HeaderValue,
-) -> pingora::Result<()> {
-    // 308 keeps the method and the body (RFC 9110, section 15.4.9).
-    let status = StatusCode::PERMANENT_REDIRECT;
-    let headers = vec![(header::LOCATION, target)];
-    respond::write(session, ctx, status, headers, bytes::Bytes::new(), true).await
+fn is_http(scheme: &str) -> bool {
+    scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
 }
 
 /// The answer to a CORS preflight, before authentication: a preflight carries no credential.

@@ -4,7 +4,7 @@
 //! shape in its three forms, challenges, CORS, limit headers, the cleared cookie, and whether the
 //! connection may be kept.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
@@ -18,6 +18,9 @@ use crate::refusal::Refusal;
 mod error_body;
 
 use error_body::Form;
+
+/// The methods that `Allow` lists where no single resource is meant.
+pub(super) const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// A request body that nobody read is read off up to this size, so that the connection can be kept;
 /// a larger one costs the connection.
@@ -139,10 +142,7 @@ fn head_of(
     if answer.refusal == Refusal::MethodNotAllowed
         && !answer.headers.iter().any(|(name, _)| name == header::ALLOW)
     {
-        headers.push((
-            header::ALLOW,
-            HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
-        ));
+        headers.push((header::ALLOW, HeaderValue::from_static(METHODS)));
     }
     headers.extend(answer.headers.iter().cloned());
     headers
@@ -308,8 +308,9 @@ pub fn before_a_request(refusal: Refusal) -> EarlyAnswer {
     }
     bytes.extend_from_slice(
         format!(
-            "content-length: {}\r\nconnection: close\r\n\r\n{body}",
-            body.len()
+            "date: {}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+            httpdate::fmt_http_date(SystemTime::now()),
+            body.len(),
         )
         .as_bytes(),
     );

@@ -52,6 +52,13 @@ pub fn host_of(authority: &str) -> Result<Cow<'_, str>, HostFault> {
     }
 }
 
+/// The port of an authority that [`host_of`] takes; `None`: it names none.
+pub fn port_of(authority: &str) -> Option<u16> {
+    let after = authority.rsplit_once(']');
+    let after = after.map_or(authority, |(_, after)| after);
+    after.split_once(':')?.1.parse().ok()
+}
+
 fn check_name(name: &str) -> Result<(), HostFault> {
     if name.is_empty() {
         return Err(HostFault::Empty);
@@ -103,6 +110,19 @@ mod tests {
             ("my_service", "my_service"),
         ] {
             assert_eq!(host_of(authority).as_deref(), Ok(host), "{authority}");
+        }
+    }
+
+    #[test]
+    fn reads_the_port() {
+        for (authority, port) in [
+            ("example.com", None),
+            ("example.com:", None),
+            ("example.com:8080", Some(8080)),
+            ("[::1]", None),
+            ("[::1]:8080", Some(8080)),
+        ] {
+            assert_eq!(port_of(authority), port, "{authority}");
         }
     }
 

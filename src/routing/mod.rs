@@ -17,7 +17,7 @@ use crate::limits::Limit;
 use crate::settings::TimeoutOverrides;
 
 pub use cors::is_preflight;
-pub use host::{HostFault, host_of};
+pub use host::{HostFault, host_of, port_of};
 pub use path::{Path, PathFault};
 pub use pattern::{PatternFault, strip_prefix};
 pub use table::{Considered, Table};

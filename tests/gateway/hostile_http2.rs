@@ -194,7 +194,12 @@ const LOCAL: (&str, &str) = (":authority", "localhost");
 const PATH: (&str, &str) = (":path", "/public/a");
 
 /// The same, for requests as a whole.
-const WHOLE: [(&str, &[(&str, &str)]); 12] = [
+const WHOLE: [(&str, &[(&str, &str)]); 14] = [
+    ("an empty scheme", &[GET, (":scheme", ""), LOCAL, PATH]),
+    (
+        "a scheme that is not served",
+        &[GET, (":scheme", "ftp"), LOCAL, PATH],
+    ),
     (
         "a path without a slash",
         &[GET, HTTP, LOCAL, (":path", "public/a")],

@@ -8,6 +8,7 @@ use crate::support::client::{Client, Request};
 use crate::support::config::Config;
 use crate::support::gateway::Gateway;
 use crate::support::upstream::{Recorder, Upstream};
+use crate::support::wait::eventually;
 
 /// Sends bytes; returns the status of the answer, or none when the connection was closed instead.
 fn status_of(gateway: &Gateway, bytes: &[u8]) -> Option<u16> {
@@ -16,38 +17,49 @@ fn status_of(gateway: &Gateway, bytes: &[u8]) -> Option<u16> {
     client.answer_to("HEAD").ok().map(|answer| answer.status)
 }
 
+const MALFORMED: [&[u8]; 35] = [
+    b"GET /public/a HTTP/1.1\r\n\r\n",
+    b"GET /public/a HTTP/1.1\r\nHost:\r\n\r\n",
+    b"GET /public/a HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+    b"GET /public/a HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
+    b"GET /public/a HTTP/1.1\r\nHost: a, b\r\n\r\n",
+    b"GET /public/a HTTP/1.1\r\nHost: u@a\r\n\r\n",
+    b"GET /public/a HTTP/1.1\r\nHost: a/b\r\n\r\n",
+    b"GET /public/a HTTP/1.1\r\nHost: a b\r\n\r\n",
+    b"GET http://private.example/ HTTP/1.1\r\nHost: public.example\r\n\r\n",
+    b"POST /public/a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    b"POST /public/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+    b"POST /public/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+    b"POST /public/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+    b"POST /public/a HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    b"POST /public/a HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\nhello",
+    b"POST /public/a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+    b"GET /public/a HTTP/1.1\nHost: a\n\n",
+    b"GET /public/a HTTP/1.1\r\nHost: a\nX: y\r\n\r\n",
+    b"GET /public/a HTTP/1.1\r\nHost: a\r\nX: y\r\n folded\r\n\r\n",
+    b"GET /public/a HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n",
+    b"GET /public/a HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n",
+    b"GET /public/a HTTP/1.1\r\nHost: a\r\nX: a\x07b\r\n\r\n",
+    b"GET /public/a b HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET /public/\xc3\xa9 HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET /public/a#b HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET /public/a<b HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET /public/a>b HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET /public/a`b HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET /public/a?q=\"b\" HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET /public/a?q=<b> HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET ftp://a/public/a HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET file:///public/a HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET http://u@a/public/a HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET http://a:81/public/a HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET * HTTP/1.1\r\nHost: a\r\n\r\n",
+];
+
 #[test]
 fn a_malformed_head_is_a_400_that_ends_the_connection() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
-    let heads: [&[u8]; 25] = [
-        b"GET /public/a HTTP/1.1\r\n\r\n",
-        b"GET /public/a HTTP/1.1\r\nHost:\r\n\r\n",
-        b"GET /public/a HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
-        b"GET /public/a HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
-        b"GET /public/a HTTP/1.1\r\nHost: a, b\r\n\r\n",
-        b"GET /public/a HTTP/1.1\r\nHost: u@a\r\n\r\n",
-        b"GET /public/a HTTP/1.1\r\nHost: a/b\r\n\r\n",
-        b"GET /public/a HTTP/1.1\r\nHost: a b\r\n\r\n",
-        b"GET http://private.example/ HTTP/1.1\r\nHost: public.example\r\n\r\n",
-        b"POST /public/a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        b"POST /public/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
-        b"POST /public/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
-        b"POST /public/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
-        b"POST /public/a HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        b"POST /public/a HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\nhello",
-        b"POST /public/a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
-        b"GET /public/a HTTP/1.1\nHost: a\n\n",
-        b"GET /public/a HTTP/1.1\r\nHost: a\nX: y\r\n\r\n",
-        b"GET /public/a HTTP/1.1\r\nHost: a\r\nX: y\r\n folded\r\n\r\n",
-        b"GET /public/a HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n",
-        b"GET /public/a HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n",
-        b"GET /public/a HTTP/1.1\r\nHost: a\r\nX: a\x07b\r\n\r\n",
-        b"GET /public/a b HTTP/1.1\r\nHost: a\r\n\r\n",
-        b"GET /public/\xc3\xa9 HTTP/1.1\r\nHost: a\r\n\r\n",
-        b"GET /public/a#b HTTP/1.1\r\nHost: a\r\n\r\n",
-    ];
-    for head in heads {
+    for head in MALFORMED {
         let shown = String::from_utf8_lossy(head);
         let mut client = Client::connect(gateway.public);
         client.send(head);
@@ -59,10 +71,34 @@ fn a_malformed_head_is_a_400_that_ends_the_connection() {
             (400, "BAD_REQUEST"),
             "{shown}"
         );
+        let id = answer.json()["error"]["request_id"].clone();
+        assert_eq!(answer.header("x-request-id"), id.as_str(), "{shown}");
+        assert_ne!(answer.header("server"), Some("Pingora"), "{shown}");
+        assert!(answer.header("date").is_some(), "{shown}");
         assert!(client.closes_within(Duration::from_secs(2)), "{shown}");
+        eventually("the access line", || {
+            let mut events = gateway.events().into_iter();
+            events.find(|event| event["request_id"] == id && event["code"] == "BAD_REQUEST")
+        });
     }
     assert_eq!(upstream.requests(), 0);
+    let counted = gateway.metric("portcullis_requests_total", &["code=\"400\""]);
+    assert_eq!(counted, MALFORMED.len() as f64);
     gateway.get("/public/a").ok();
+}
+
+#[test]
+fn a_target_that_no_uri_has_room_for_is_a_431() {
+    let upstream = Upstream::start();
+    let config =
+        Config::new(upstream.address).set("/listeners/0/limits", json!({ "head": "256KiB" }));
+    let gateway = Gateway::start(config);
+    let target = format!("/public/{}", "a".repeat(66_000));
+    gateway.get(&target).refused(431, "HEADERS_TOO_LARGE");
+    let name = "a".repeat(66_000);
+    let request = Request::get("/public/a").header(&name, "b");
+    gateway.ask(&request).refused(431, "HEADERS_TOO_LARGE");
+    assert_eq!(upstream.requests(), 0);
 }
 
 #[test]
@@ -256,7 +292,7 @@ fn connections_over_the_cap_wait_or_go_and_the_gateway_stays() {
     let fifth = Client::connect(gateway.public).try_send(Request::get("/public/over").to_bytes());
     drop(fifth);
     held.clear();
-    crate::support::wait::eventually("there is room again", || {
+    eventually("there is room again", || {
         let answer = Request::get("/public/a").try_send(gateway.public).ok()?;
         (answer.status == 200).then_some(())
     });
@@ -332,7 +368,7 @@ fn what_dies_before_a_request_exists_is_counted() {
         status_of(&gateway, b"\x16\x03\x01 nonsense\r\n\r\n"),
         Some(400)
     );
-    crate::support::wait::eventually("it is counted", || {
+    eventually("it is counted", || {
         let requests = gateway.metric("portcullis_requests_total", &["code=\"400\""]);
         let refused = gateway.metric("portcullis_connections_refused_total", &[]);
         (requests + refused > 0.0).then_some(())

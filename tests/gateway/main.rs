@@ -52,6 +52,7 @@ mod rate_limits;
 mod readme;
 mod refused_bodies;
 mod reload;
+mod request_heads;
 mod revocation_replicas;
 mod secrets;
 mod sentinel;

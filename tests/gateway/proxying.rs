@@ -6,9 +6,11 @@ use serde_json::json;
 
 use crate::support::client::{Client, Request};
 use crate::support::config::Config;
+use crate::support::frames::{END_HEADERS, END_STREAM, Frames, HEADERS, Outcome, block};
 use crate::support::gateway::Gateway;
 use crate::support::raw::{read_request, serving};
 use crate::support::upstream::Upstream;
+use crate::support::{ports, tls};
 
 #[test]
 fn routes_match_by_segment_and_the_most_specific_wins_whatever_the_order() {
@@ -180,6 +182,57 @@ fn plain_http_is_sent_to_https_when_the_listener_says_so() {
         answer.header("location"),
         Some("https://shop.example/private/a?b=c")
     );
+    assert_eq!(upstream.requests(), 0);
+}
+
+#[test]
+fn plain_http_is_redirected_to_the_port_of_the_tls_listener() {
+    let upstream = Upstream::start();
+    let certificate = tls::certificate("localhost");
+    let config = Config::new(upstream.address);
+    let cert = config.beside("site.pem", &certificate.cert);
+    let key = config.beside("site.key", &certificate.key);
+    let secure = ports::free();
+    let mut config = config.set("/listeners/0/redirect_to_https", json!(true));
+    config.file["listeners"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({
+            "bind": secure.to_string(),
+            "tls": { "certificates": [{ "cert": cert, "key": key }] },
+        }));
+    let gateway = Gateway::start(config);
+    let location = |host: &str| {
+        let request = Request::get("/private/a?b=c").header("Host", host);
+        let answer = gateway.ask(&request);
+        assert_eq!(answer.status, 308);
+        answer.header("location").unwrap().to_owned()
+    };
+    let (plain, secure) = (gateway.public.port(), secure.port());
+    assert_eq!(
+        location(&format!("shop.example:{plain}")),
+        format!("https://shop.example:{secure}/private/a?b=c")
+    );
+    let mapped = "the client's port is not the listener's: something in front maps ports";
+    for host in ["shop.example", "shop.example:81"] {
+        assert_eq!(
+            location(host),
+            "https://shop.example/private/a?b=c",
+            "{mapped}"
+        );
+    }
+    // HTTP/2 by prior knowledge names the port in `:authority`.
+    let mut client = Frames::connect(gateway.public);
+    let authority = format!("shop.example:{plain}");
+    let fields = [
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":authority", &*authority),
+        (":path", "/private/a"),
+    ];
+    let flags = END_HEADERS | END_STREAM;
+    client.send(HEADERS, flags, 1, &block(&fields)).unwrap();
+    assert_eq!(client.outcome(1), Outcome::Status(308));
     assert_eq!(upstream.requests(), 0);
 }
 

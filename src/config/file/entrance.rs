@@ -24,7 +24,8 @@ pub(in crate::config) struct Listener {
     /// Expect the PROXY protocol, version 1 or 2, from `trusted_proxies`.
     #[serde(default)]
     pub(in crate::config) proxy_protocol: bool,
-    /// Answer every plain request with a redirect to the same address under https.
+    /// Redirect every plain request to the same address under https, at the port of the TLS listener. A
+    /// client that names another port than this listener's own is redirected to 443.
     #[serde(default)]
     pub(in crate::config) redirect_to_https: bool,
     /// What bounds a connection.

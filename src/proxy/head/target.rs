@@ -1,0 +1,81 @@
+//! The request target (RFC 9112, section 3.2).
+
+use std::ops::Range;
+
+use super::{Fault, bad, too_large};
+use crate::routing::{host_of, port_of};
+
+/// Bytes of a target; Pingora keeps it as an `http::Uri`, which has no room for more.
+pub(super) const MAX_TARGET: usize = 65_533;
+
+/// What a target in absolute form has beyond origin form (RFC 9112, section 3.2.2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Absolute {
+    /// Where scheme and authority are in the buffer.
+    pub(super) cut: Range<usize>,
+    /// What takes their place: the path, if the target leaves it out.
+    pub(super) path: &'static [u8],
+    /// It has to be the `Host`.
+    authority: Vec<u8>,
+    default_port: u16,
+}
+
+impl Absolute {
+    /// Whether the target's authority is this `Host`: host and port, without regard to case, a port
+    /// left out being the scheme's (RFC 9110, section 4.2.3).
+    pub(super) fn names(&self, host: &str) -> bool {
+        let authority = std::str::from_utf8(&self.authority).unwrap_or_default();
+        let (Ok(ours), Ok(theirs)) = (host_of(authority), host_of(host)) else {
+            return false;
+        };
+        let port = |authority| port_of(authority).unwrap_or(self.default_port);
+        ours == theirs && port(authority) == port(host)
+    }
+}
+
+/// Refuses bytes that no URI holds (RFC 3986, section 2) and Pingora therefore cannot forward as they
+/// are. A fragment never belongs on the wire, and what cuts it off reads another path.
+pub(super) fn check(target: &[u8]) -> Result<(), Fault> {
+    let question = memchr::memchr(b'?', target).unwrap_or(target.len());
+    let (path, query) = target.split_at(question);
+    let visible = |byte: u8| matches!(byte, 0x21..=0x7e);
+    let in_path = |byte: &u8| visible(*byte) && !matches!(byte, b'#' | b'<' | b'>' | b'`');
+    let in_query = |byte: &u8| visible(*byte) && !matches!(byte, b'#' | b'<' | b'>' | b'"');
+    if target.is_empty() || !path.iter().all(in_path) || !query.iter().all(in_query) {
+        return bad("the target has an illegal byte");
+    }
+    if target.len() > MAX_TARGET {
+        return too_large("the target is too long");
+    }
+    Ok(())
+}
+
+/// Reads a target in absolute form that begins at `at` in the buffer.
+pub(super) fn absolute(target: &[u8], at: usize, options: bool) -> Result<Absolute, Fault> {
+    let Some(scheme_end) = memchr::memmem::find(target, b"://") else {
+        return bad("the target is neither a path nor absolute");
+    };
+    let (scheme, rest) = target.split_at(scheme_end);
+    let default_port = if scheme.eq_ignore_ascii_case(b"http") {
+        80
+    } else if scheme.eq_ignore_ascii_case(b"https") {
+        443
+    } else {
+        return bad("the scheme of the target is neither http nor https");
+    };
+    let rest = rest.get(3..).unwrap_or_default();
+    let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?'));
+    let end = end.unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    Ok(Absolute {
+        cut: at..at + scheme_end + 3 + end,
+        path: match path.first() {
+            Some(b'/') => b"",
+            // RFC 9112, section 3.2.4.
+            None if options => b"*",
+            _ => b"/",
+        },
+        authority: authority.to_vec(),
+        default_port,
+    })
+}
