@@ -15,6 +15,7 @@ use crate::session::{Millis, Session};
 use crate::settings::Live;
 use crate::store::replica::Replica;
 use crate::store::{Inquiry, Store, StoreError};
+use crate::token::CertificateHash;
 use crate::verifier::Verifier;
 
 mod charges;
@@ -36,6 +37,8 @@ pub struct Asked<'a> {
     pub ip: IpAddr,
     /// This gateway's clock, for tokens; sessions and limits go by the store's.
     pub now: Millis,
+    /// The client certificate of the connection, which bound tokens require.
+    pub certificate: Option<&'a CertificateHash>,
 }
 
 /// Decides over requests by one configuration.

@@ -118,6 +118,7 @@ mod tests {
                 email: Some("ann@example.com".to_owned()),
                 roles: roles.iter().map(|role| (*role).to_owned()).collect(),
                 scopes: Vec::new(),
+                certificate: None,
             })),
             token: None,
             presented: PresentedBy::Bearer,

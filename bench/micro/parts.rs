@@ -114,6 +114,7 @@ impl Parts {
             headers,
             ip: [198, 51, 100, 7].into(),
             now: now(),
+            certificate: None,
         };
         admission.admit(route, asked).await
     }

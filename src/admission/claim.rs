@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Admission, Asked, PresentedBy, Refused};
 use crate::credential::{self, Presented};
 use crate::refusal::Refusal;
-use crate::session::{Millis, SessionId};
+use crate::session::SessionId;
 use crate::store::{PersonHash, person_hash};
 use crate::token::Claims;
 use crate::verifier::Rejected;
@@ -52,12 +52,22 @@ impl Admission<'_> {
                 token: None,
                 person: None,
             })),
-            Presented::Bearer(token) => self.verify(token, asked.now).await.map(Some),
+            Presented::Bearer(token) => self.verify(token, asked).await.map(Some),
         }
     }
 
-    async fn verify(&self, token: &str, now: Millis) -> Result<Claimed, Refused> {
-        match self.verifier.verify(token, now).await {
+    async fn verify(&self, token: &str, asked: Asked<'_>) -> Result<Claimed, Refused> {
+        let verified = self.verifier.verify(token, asked.now).await;
+        // Of every connection anew: the verifier caches tokens, not who presents them.
+        if let Ok(claims) | Err(Rejected::Expired(claims)) = &verified
+            && !claims.may_come_with(asked.certificate)
+        {
+            return Err(Refused::because(
+                Refusal::TokenInvalid,
+                "it is bound to another client certificate",
+            ));
+        }
+        match verified {
             Ok(claims) => Ok(Claimed {
                 by: PresentedBy::Bearer,
                 session: claims.session,

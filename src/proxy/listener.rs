@@ -24,6 +24,7 @@ use super::control::Control;
 use super::head::Fault;
 use super::{Lane, proxy_protocol, respond};
 use crate::settings::{Listener, ListenerLive};
+use crate::token::CertificateHash;
 
 mod http2;
 
@@ -66,6 +67,9 @@ pub struct Peer {
     /// The same, as upstreams are told.
     pub name: HeaderValue,
     pub tls: bool,
+    /// Of the client's certificate, which `client_ca` has verified in this handshake or in the one
+    /// that is resumed.
+    pub certificate: Option<CertificateHash>,
     pub listener: usize,
 }
 
@@ -168,6 +172,7 @@ impl Door {
             ip,
             name,
             tls: self.settings.tls,
+            certificate: transport.client_certificate(),
             listener: self.index,
         });
         drop(current);

@@ -270,7 +270,7 @@ async fn admit(session: &mut Session, ctx: &mut Context, route: &Arc<Route>) -> 
 }
 
 /// What the decision reads of the request.
-pub(super) fn asked<'a>(session: &'a Session, ctx: &Context) -> Asked<'a> {
+pub(super) fn asked<'a>(session: &'a Session, ctx: &'a Context) -> Asked<'a> {
     Asked {
         headers: &session.req_header().headers,
         ip: ctx
@@ -278,6 +278,7 @@ pub(super) fn asked<'a>(session: &'a Session, ctx: &Context) -> Asked<'a> {
             .as_ref()
             .map_or(ctx.arrival.peer.ip, |origin| origin.ip),
         now: millis(ctx.started_wall),
+        certificate: ctx.arrival.peer.certificate.as_ref(),
     }
 }
 

@@ -178,10 +178,11 @@ impl Whose<'_> {
             email: None,
             roles: Vec::new(),
             scopes: Vec::new(),
+            certificate: payload.certificate()?,
         };
         match self {
             Whose::Ours(_) => Ok(Claims {
-                user: payload.user("sub")?.to_owned(),
+                user: payload.user("sub")?.into_owned(),
                 session: Some(payload.session()?),
                 email: payload.email("email")?,
                 ..claims

@@ -75,8 +75,25 @@ fn a_claim_is_named_exactly_by_path_or_by_pointer() {
     let refused = foreign(&tokens, &foreign_claims());
     assert_eq!(
         refused,
-        Err(Failure::Invalid("the user's id is not a string"))
+        Err(Failure::Invalid(
+            "the user's id is neither a string nor a whole number"
+        ))
     );
+    for (number, user) in [
+        (json!(42), Some("idp:42")),
+        (json!(0), Some("idp:0")),
+        (json!(-7), Some("idp:-7")),
+        (json!((1_u64 << 53) - 1), Some("idp:9007199254740991")),
+        (json!(1_u64 << 53), None),
+        (json!(u64::MAX), None),
+        (json!(1.5), None),
+        (json!(1e30), None),
+        (json!(true), None),
+    ] {
+        let claims = with(foreign_claims(), "uid", number);
+        let read = foreign(&tokens, &claims).ok();
+        assert_eq!(read.map(|claims| claims.user).as_deref(), user, "{claims}");
+    }
 }
 
 #[test]

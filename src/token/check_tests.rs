@@ -47,6 +47,7 @@ fn what_is_minted_is_good() {
         email: Some("a@example.com".to_owned()),
         roles: vec![],
         scopes: vec![],
+        certificate: None,
     };
     assert_eq!(*claims, wanted);
     let header = crate::token::inspect(&tokens, &token, NOW).header.unwrap();

@@ -1,13 +1,18 @@
 //! What a token says, read strictly (RFC 7519, section 4). A claim that is there with the wrong type
 //! refuses the token; it is never taken for absent.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
+use super::CertificateHash;
 use crate::json;
 use crate::session::{Millis, SessionId};
 
 /// Seconds: the end of the year 9999, the last date that can be written.
 const LAST_DATE: u64 = 253_402_300_799;
+/// The greatest whole number that a double represents exactly.
+const LAST_WHOLE: i64 = (1 << 53) - 1;
 /// Characters of a user's id and of a `jti`.
 const MAX_NAME: usize = 255;
 
@@ -57,13 +62,23 @@ impl Payload {
         Ok(Some((seconds * 1000.0) as Millis))
     }
 
-    /// The user's id: visible characters only, for it ends up in headers, logs and keys.
-    pub(super) fn user(&self, claim: &str) -> Result<&str, &'static str> {
-        let user = self
-            .find(claim)
+    /// The user's ID: visible characters only, since it is written to headers, logs and keys. `sub`
+    /// is a string (RFC 7519, section 4.1.2); another claim may be a whole number.
+    pub(super) fn user(&self, claim: &str) -> Result<Cow<'_, str>, &'static str> {
+        let found = self.find(claim);
+        let (number, wrong) = match claim {
+            "sub" | "/sub" => (None, "the user's id is not a string"),
+            _ => (
+                found.and_then(whole_number).map(Cow::Owned),
+                "the user's id is neither a string nor a whole number",
+            ),
+        };
+        let user = found
             .and_then(Value::as_str)
-            .ok_or("the user's id is not a string")?;
-        if !is_user_id(user) {
+            .map(Cow::Borrowed)
+            .or(number)
+            .ok_or(wrong)?;
+        if !is_user_id(&user) {
             return Err("the user's id is not 1 to 255 visible characters");
         }
         Ok(user)
@@ -89,6 +104,21 @@ impl Payload {
             }
             Some(_) => Err("`jti` is not 1 to 255 characters"),
         }
+    }
+
+    /// The client certificate that the token is bound to (RFC 8705, section 3.1). `None`: it is not
+    /// bound. A binding that the gateway cannot check spoils the token.
+    pub(super) fn certificate(&self) -> Result<Option<CertificateHash>, &'static str> {
+        let Some(confirmation) = self.0.get("cnf") else {
+            return Ok(None);
+        };
+        confirmation
+            .as_object()
+            .filter(|members| members.len() == 1)
+            .and_then(|members| members.get("x5t#S256")?.as_str())
+            .and_then(CertificateHash::parse)
+            .map(Some)
+            .ok_or("`cnf` is not the hash of a client certificate alone")
     }
 
     pub(super) fn email(&self, claim: &str) -> Result<Option<String>, &'static str> {
@@ -167,17 +197,32 @@ pub(crate) fn is_user_id(text: &str) -> bool {
     !text.is_empty() && text.chars().count() <= MAX_NAME && text.chars().all(is_visible)
 }
 
+/// The digits of a whole number, if every reader of JSON has the same ones (RFC 8259, section 6).
+fn whole_number(value: &Value) -> Option<String> {
+    let number = value.as_i64()?;
+    (-LAST_WHOLE..=LAST_WHOLE)
+        .contains(&number)
+        .then(|| number.to_string())
+}
+
 fn unescape(step: &str) -> String {
     step.replace("~1", "/").replace("~0", "~")
 }
 
-/// Neither a control character nor white space, nor one of those that are drawn as nothing or turn
-/// the reading direction, with which one name can be made to look like another.
+/// Neither a control character, nor white space, nor invisible.
 fn is_visible(c: char) -> bool {
-    let hidden = matches!(
+    !(is_invisible(c) || c.is_control() || c.is_whitespace())
+}
+
+/// Tells whether a character is drawn as nothing or turns the reading direction, so that one name can
+/// be made to look like another: what Unicode lets a renderer ignore, fillers, and separators of lines.
+pub(crate) fn is_invisible(c: char) -> bool {
+    matches!(
         c,
-        '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-            | '\u{feff}' | '\u{fff0}'..='\u{ffff}' | '\u{e0000}'..='\u{e0fff}'
-    );
-    !(hidden || c.is_control() || c.is_whitespace())
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}'
+            | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{ffff}' | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}'
+    )
 }

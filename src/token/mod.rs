@@ -15,9 +15,11 @@ mod mint;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
+
 pub use assertion::About;
 pub(crate) use check::{Failure, Verified};
-pub(crate) use claims::{is_user_id, words};
+pub(crate) use claims::{is_invisible, is_user_id, words};
 pub use inspect::{Inspection, inspect};
 pub use jwk::parse_jwks;
 pub use key::{Key, KeyError};
@@ -121,6 +123,23 @@ impl std::fmt::Display for Algorithm {
     }
 }
 
+/// SHA-256 of a certificate in DER, `x5t#S256` (RFC 8705, section 3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CertificateHash([u8; 32]);
+
+impl CertificateHash {
+    /// Hashes a certificate in DER.
+    pub fn of(der: &[u8]) -> CertificateHash {
+        CertificateHash(Sha256::digest(der).into())
+    }
+
+    /// Reads it back from base64url without padding.
+    fn parse(text: &str) -> Option<CertificateHash> {
+        let hash = jws::decode(text).ok()?;
+        hash.try_into().ok().map(CertificateHash)
+    }
+}
+
 /// What a verified token says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claims {
@@ -139,9 +158,19 @@ pub struct Claims {
     pub email: Option<String>,
     pub roles: Vec<String>,
     pub scopes: Vec<String>,
+    /// The client certificate that the presenter of the token must have.
+    pub certificate: Option<CertificateHash>,
 }
 
 impl Claims {
+    /// Tells whether the token may be presented on a connection with this client certificate. A
+    /// bound token is never a plain bearer token (RFC 8705, section 3).
+    pub fn may_come_with(&self, certificate: Option<&CertificateHash>) -> bool {
+        self.certificate
+            .as_ref()
+            .is_none_or(|bound| certificate == Some(bound))
+    }
+
     /// Names the person behind the token: a user is (issuer, user), our own is known by the user's
     /// id alone.
     pub fn person(&self) -> String {

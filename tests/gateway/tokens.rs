@@ -263,3 +263,52 @@ fn another_program_revokes_a_token_by_one_write_to_the_store() {
         .ask(&Request::get("/private/a").cookie(&alice.cookie))
         .ok();
 }
+
+#[test]
+fn a_user_claim_that_is_a_whole_number_counts_as_its_digits() {
+    let (key, jwk) = tokens::es256("first");
+    let config = Config::new(Upstream::start().address);
+    let file = config.beside("keys.json", json!({ "keys": [jwk] }).to_string());
+    let issuer = |name: &str, user: &str| {
+        json!({
+            "issuer": name, "audience": "shop", "algorithms": ["ES256"], "jwks_file": file,
+            "claims": { "user": user }, "user_prefix": "ext:",
+        })
+    };
+    let issuers = json!([
+        issuer("https://uid.example", "user_id"),
+        issuer("https://path.example", "/user/id"),
+        issuer("https://sub.example", "sub"),
+    ]);
+    let gateway = Gateway::start(config.set("/tokens/trusted_issuers", issuers));
+    let ask = |issuer: &str, id: &str| {
+        let claims = format!(
+            r#"{{"iss":"https://{issuer}.example","aud":"shop","exp":{},"user_id":{id},"user":{{"id":{id}}},"sub":{id}}}"#,
+            now() + 600
+        );
+        let header = r#"{"alg":"ES256","kid":"first"}"#;
+        let token = tokens::signed(header, &claims, &key, Algorithm::ES256);
+        gateway.ask(&Request::get("/private/a").bearer(&token))
+    };
+    for issuer in ["uid", "path"] {
+        for id in ["42", "0", "9007199254740991", "\"42\""] {
+            let echo = ask(issuer, id).echo();
+            let user = format!("ext:{}", id.trim_matches('"'));
+            assert_eq!(echo.header("x-user-id"), Some(user), "{issuer} {id}");
+        }
+        for id in [
+            "4.5",
+            "1e30",
+            "9007199254740993",
+            "18446744073709551616",
+            "true",
+            "null",
+            "[42]",
+            "{}",
+        ] {
+            ask(issuer, id).refused(401, "TOKEN_INVALID");
+        }
+    }
+    ask("sub", "42").refused(401, "TOKEN_INVALID");
+    ask("sub", "\"42\"").ok();
+}

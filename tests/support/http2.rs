@@ -1,4 +1,4 @@
-//! An HTTP/2 client in clear, by prior knowledge.
+//! An HTTP/2 client in clear, by prior knowledge, or over TLS.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,8 +8,12 @@ use bytes::Bytes;
 use h2::RecvStream;
 use h2::client::SendRequest;
 use http::Request;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
+use tokio_rustls::TlsConnector;
 
 /// One connection; it blocks like the other clients.
 pub struct Http2 {
@@ -29,14 +33,30 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 impl Http2 {
     pub fn connect(address: SocketAddr) -> Http2 {
+        Http2::over(async move { TcpStream::connect(address).await.unwrap() })
+    }
+
+    /// Connects over TLS; `config` offers `h2`.
+    pub fn connect_tls(address: SocketAddr, name: &str, config: &Arc<ClientConfig>) -> Http2 {
+        let connector = TlsConnector::from(Arc::clone(config));
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        Http2::over(async move {
+            let socket = TcpStream::connect(address).await.unwrap();
+            connector.connect(name, socket).await.unwrap()
+        })
+    }
+
+    fn over<T>(connecting: impl Future<Output = T>) -> Http2
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .unwrap();
         let sender = runtime.block_on(async {
-            let socket = TcpStream::connect(address).await.unwrap();
-            let (sender, connection) = h2::client::handshake(socket).await.unwrap();
+            let (sender, connection) = h2::client::handshake(connecting.await).await.unwrap();
             tokio::spawn(connection);
             sender
         });

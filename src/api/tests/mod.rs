@@ -350,5 +350,6 @@ fn claims(token: &str) -> Claims {
         email: None,
         roles: Vec::new(),
         scopes: Vec::new(),
+        certificate: None,
     }
 }

@@ -235,7 +235,7 @@ fn asymmetric() -> Vec<Algorithm> {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::config) struct Claims {
-    /// The user's id.
+    /// The user's ID: a string, or, in a claim other than `sub`, a whole number, which counts as its digits.
     pub(in crate::config) user: String,
     /// The user's email address.
     pub(in crate::config) email: String,

@@ -9,6 +9,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use crate::token::CertificateHash;
+
 /// The transport below.
 #[derive(Debug)]
 pub enum Transport {
@@ -22,6 +24,18 @@ impl Transport {
         match self {
             Transport::Plain(_) => false,
             Transport::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
+        }
+    }
+
+    /// The hash of the client's own certificate; a resumed TLS session has that of its first
+    /// handshake.
+    pub fn client_certificate(&self) -> Option<CertificateHash> {
+        match self {
+            Transport::Plain(_) => None,
+            Transport::Tls(stream) => {
+                let certificate = stream.get_ref().1.peer_certificates()?.first()?;
+                Some(CertificateHash::of(certificate))
+            }
         }
     }
 }
