@@ -238,9 +238,12 @@ fn has_prefix(name: &str, prefix: &str) -> bool {
         .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
-/// Every cookie that is the gateway's, where the session's has this name.
+/// Every cookie that is the gateway's, where the session's has this name. Both default names are
+/// reserved: after a change of `cookie.secure` browsers still hold a session token under the other.
 fn ours(name: &str) -> impl Iterator<Item = &str> {
-    std::iter::once(name).chain(FORM_COOKIES)
+    std::iter::once(name)
+        .chain(DEFAULT_NAMES)
+        .chain(FORM_COOKIES)
 }
 
 /// Tells whether an upstream's `Set-Cookie` would set one of our cookies.

@@ -303,7 +303,12 @@ fn an_upstream_cannot_set_our_cookie() {
     ] {
         check(ours.as_bytes(), NAME, true);
     }
-    check(b"portcullis=x", NAME, false);
+    // Both default names, whatever the cookie is called now.
+    for name in [NAME, "portcullis", "sid"] {
+        check(b"portcullis=x", name, true);
+        check(b"__Host-portcullis=x", name, true);
+    }
+    check(b"sid=x", NAME, false);
 }
 
 proptest::proptest! {

@@ -389,3 +389,37 @@ fn trailers_do_not_become_headers_and_a_smuggled_one_goes_nowhere() {
     assert!(!bytes.to_lowercase().contains("mallory"), "{bytes}");
     assert!(!bytes.contains("Bearer x"), "{bytes}");
 }
+
+#[test]
+fn a_session_cookie_under_the_other_default_name_goes_nowhere() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address));
+    let alice = gateway.register("alice@example.com");
+    // From before `cookie.secure` was changed.
+    let other = format!("__Host-portcullis={}", alice.session_token);
+    let cookies = format!("{other}; theme=dark");
+    let pairs = [("cookie", other.as_str()), ("cookie", "theme=dark")];
+    let http2 = Http2::connect(gateway.public);
+    for path in ["/public/a", "/optional/a"] {
+        let echo = gateway.ask(&Request::get(path).cookie(&cookies)).echo();
+        assert_eq!(
+            echo.header("cookie").as_deref(),
+            Some("theme=dark"),
+            "{path}"
+        );
+        assert_eq!(echo.header("x-user-id"), None, "{path}");
+        let (status, text) = http2.ask("GET", path, &pairs);
+        assert_eq!(status, 200, "{path}");
+        assert!(!text.contains("portcullis"), "{text}");
+    }
+    let private = Request::get("/private/a").cookie(&other);
+    gateway.ask(&private).refused(401, "UNAUTHENTICATED");
+    // Nor is it in the way of the one that counts.
+    let both = format!("{other}; {}", alice.cookie);
+    let echo = gateway
+        .ask(&Request::get("/private/a").cookie(&both))
+        .echo();
+    assert_eq!(echo.header("cookie"), None);
+    let reply = gateway.get("/public/reply?Set-Cookie=__Host-portcullis=stolen");
+    assert!(reply.ok().all("set-cookie").is_empty());
+}
