@@ -9,9 +9,12 @@ use std::time::Duration;
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
 
+use crate::directory::User;
 use crate::limits::{Algorithm, Charge, Counter, Decision, KeyPart, Limit, OnOutage};
 use crate::settings::{Identity, Rate};
 use crate::store::{Store, StoreError};
+
+use super::names::Login;
 
 /// Names of the built-in limits, in metrics and in the store.
 const ADDRESS: &str = "sign-in-address";
@@ -19,14 +22,19 @@ const ACCOUNT: &str = "sign-in-account";
 const EVERYWHERE: &str = "sign-in-account-everywhere";
 /// Counts sign-ins to one account from one address, where no database remembers them.
 const PLACE: &str = "sign-in-place";
+/// Counts attempts from a network of IPv6, which one client may have all of.
+const NETWORK: &str = "sign-in-network";
 /// How long such a place is remembered, at least.
 const PLACE_KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-pub(super) const NAMES: [&str; 3] = [ADDRESS, ACCOUNT, EVERYWHERE];
+pub(super) const NAMES: [&str; 4] = [ADDRESS, NETWORK, ACCOUNT, EVERYWHERE];
+/// Attempts from a network, as a multiple of those from one address.
+const NETWORK_FACTOR: u32 = 10;
 /// Failures from everywhere that an account bears, as a multiple of those from one address.
 const EVERYWHERE_FACTOR: u64 = 10;
-/// Attempts a second for each core, from one address and from all: above what hashing can do, so
+/// Attempts a second for each core, from one address, from one network, and from all: above what hashing can do, so
 /// that only a flood meets it, before it costs a look-up.
 const FLOOD_PER_ADDRESS: u32 = 50;
+const FLOOD_PER_NETWORK: u32 = 100;
 const FLOOD_ALTOGETHER: u32 = 500;
 const FOUR_SECONDS: NonZeroU32 = NonZeroU32::MIN.saturating_add(3);
 /// Addresses after which those that were quiet are forgotten.
@@ -35,6 +43,7 @@ const ADDRESSES_KEPT: usize = 10_000;
 /// The flood guard.
 pub(super) struct Attempts {
     by_address: DefaultKeyedRateLimiter<String>,
+    by_network: DefaultKeyedRateLimiter<String>,
     altogether: DefaultDirectRateLimiter,
     clock: DefaultClock,
 }
@@ -49,6 +58,7 @@ impl Attempts {
         };
         Attempts {
             by_address: RateLimiter::keyed(quota(FLOOD_PER_ADDRESS)),
+            by_network: RateLimiter::keyed(quota(FLOOD_PER_NETWORK)),
             altogether: RateLimiter::direct(quota(FLOOD_ALTOGETHER)),
             clock: DefaultClock::default(),
         }
@@ -56,20 +66,35 @@ impl Attempts {
 
     /// Lets an attempt pass, or says how long to wait.
     pub(super) fn guard(&self, ip: IpAddr) -> Result<(), Duration> {
-        if self.by_address.len() > ADDRESSES_KEPT {
-            self.by_address.retain_recent();
+        for limiter in [&self.by_address, &self.by_network] {
+            if limiter.len() > ADDRESSES_KEPT {
+                limiter.retain_recent();
+            }
         }
         self.by_address
             .check_key(&address_key(ip))
+            .and_then(|()| match network_key(ip) {
+                Some(network) => self.by_network.check_key(&network),
+                None => Ok(()),
+            })
             .and_then(|()| self.altogether.check())
             .map_err(|until| until.wait_time_from(self.clock.now()))
     }
 }
 
-/// Takes one attempt from the address' limit; in this process while the store is gone.
+/// Every text that failures to sign in to a user's account are counted by.
+pub fn keys_of_user(user: &User) -> Vec<String> {
+    let names = std::iter::once(&user.email).chain(&user.username);
+    let names = names.map(|name| name_key(&Login::read(name)));
+    std::iter::once(user.id.clone()).chain(names).collect()
+}
+
+/// Takes one attempt from the limits of the address and of its network; in this process while the
+/// store is gone.
 pub(super) async fn charge_address(store: &Store, rules: &Identity, ip: IpAddr) -> Vec<Decision> {
-    let charge = charge(by_address(rules), &[address_key(ip)]);
-    charge_all(store, &[charge]).await
+    let mut charges = vec![charge(by_address(rules), &[address_key(ip)])];
+    charges.extend(network_key(ip).map(|network| charge(by_network(rules), &[network])));
+    charge_all(store, &charges).await
 }
 
 /// The counters that failures to sign in to one account, from one address, are kept in.
@@ -78,16 +103,47 @@ pub(super) struct Failures {
     everywhere: Charge,
     /// The account signed in from here before: failures elsewhere are no concern.
     known_here: bool,
+    /// The client may learn how they stand, or that one of them is over its limit.
+    pub(super) disclosed: bool,
+}
+
+/// The text that failures are counted by under a name that was typed. No user's ID is one.
+fn name_key(login: &Login) -> String {
+    match login {
+        Login::Email(email) => email.clone(),
+        Login::Username(name) => format!("username:{name}"),
+    }
 }
 
 impl Failures {
-    /// `account` is the user's id, or the canonical name when there is no such user.
+    /// `account` is the user's ID, or a name of the account.
     pub(super) fn of(account: &str, ip: IpAddr, known_here: bool, rules: &Identity) -> Failures {
         Failures {
             here: charge(by_account(rules), &[account.to_owned(), address_key(ip)]),
             everywhere: charge(by_account_everywhere(rules), &[account.to_owned()]),
             known_here,
+            disclosed: true,
         }
+    }
+
+    /// Those of an account that is claimed by a name. By the name they are disclosed. By the account
+    /// they are not: which names belong to one account, or to any, is nobody's business, so an
+    /// account that is over its limit looks like a wrong password. A name without account has both,
+    /// for the same work.
+    pub(super) fn claimed(
+        name: &Login,
+        user: Option<&str>,
+        ip: IpAddr,
+        known_here: bool,
+        rules: &Identity,
+    ) -> [Failures; 2] {
+        let name = name_key(name);
+        let account = user.map_or_else(|| format!("unknown:{name}"), str::to_owned);
+        let by_account = Failures {
+            disclosed: false,
+            ..Failures::of(&account, ip, known_here, rules)
+        };
+        [Failures::of(&name, ip, known_here, rules), by_account]
     }
 
     /// Looks, without counting, how the counters that concern this client stand. `alone`: without the
@@ -163,15 +219,16 @@ async fn charge_all(store: &Store, charges: &[Charge]) -> Vec<Decision> {
 
 /// Whether a client is told how it stands with a limit. How many failures an account has from
 /// everywhere, and whether that matters to this client, is told only where it refuses: it would say
-/// whether the account is known here.
+/// whether the account is known here. What others in its network do is no concern of a client either.
 pub(super) fn is_told(decision: &Decision) -> bool {
-    !decision.allowed || &*decision.limit.name != EVERYWHERE
+    !decision.allowed || ![EVERYWHERE, NETWORK].contains(&&*decision.limit.name)
 }
 
 /// The built-in limits, for whoever lists them or looks at a counter.
-pub fn sign_in_limits(rules: &Identity) -> [Arc<Limit>; 3] {
+pub fn sign_in_limits(rules: &Identity) -> [Arc<Limit>; 4] {
     [
         by_address(rules),
+        by_network(rules),
         by_account(rules),
         by_account_everywhere(rules),
     ]
@@ -179,6 +236,15 @@ pub fn sign_in_limits(rules: &Identity) -> [Arc<Limit>; 3] {
 
 fn by_address(rules: &Identity) -> Arc<Limit> {
     limit(ADDRESS, rules.attempts_per_address, vec![KeyPart::Ip])
+}
+
+fn by_network(rules: &Identity) -> Arc<Limit> {
+    let rate = rules.attempts_per_address;
+    let network = Rate {
+        limit: rate.limit.saturating_mul(NETWORK_FACTOR.into()),
+        ..rate
+    };
+    limit(NETWORK, network, vec![KeyPart::Ip])
 }
 
 fn by_account(rules: &Identity) -> Arc<Limit> {
@@ -222,6 +288,25 @@ pub fn address_key(ip: IpAddr) -> String {
     }
 }
 
+/// The /48 of an IPv6 address, which is what a site is given.
+fn network_key(ip: IpAddr) -> Option<String> {
+    match ip.to_canonical() {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(ip) => {
+            let network = Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 80));
+            Some(format!("{network}/48"))
+        }
+    }
+}
+
+/// The text of an address in the counters of a built-in limit.
+pub fn limit_address_key(limit: &Limit, ip: IpAddr) -> Option<String> {
+    match &*limit.name {
+        NETWORK => network_key(ip),
+        _ => Some(address_key(ip)),
+    }
+}
+
 /// Names a counter of a built-in limit by the texts of its key's parts.
 pub fn counter(limit: &Limit, texts: &[String]) -> Counter {
     let tagged = texts
@@ -249,6 +334,17 @@ mod tests {
         for (ip, key) in cases {
             assert_eq!(address_key(ip.parse().unwrap()), key);
         }
+    }
+
+    #[test]
+    fn a_site_is_a_48() {
+        let key = |ip: &str| network_key(ip.parse().unwrap());
+        assert_eq!(key("192.0.2.1"), None);
+        assert_eq!(key("::ffff:192.0.2.1"), None);
+        for ip in ["2001:db8:1::1", "2001:db8:1:ffff:1:2:3:4"] {
+            assert_eq!(key(ip).as_deref(), Some("2001:db8:1::/48"), "{ip}");
+        }
+        assert_eq!(key("2001:db8:2::1").as_deref(), Some("2001:db8:2::/48"));
     }
 
     #[test]

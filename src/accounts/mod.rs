@@ -36,7 +36,7 @@ use attempts::Attempts;
 use backend::Backends;
 use passwords::{HashError, Passwords};
 
-pub use attempts::{address_key, counter, sign_in_limits};
+pub use attempts::{address_key, counter, keys_of_user, limit_address_key, sign_in_limits};
 pub use backend::Answer as BackendAnswer;
 pub use problems::Problems;
 pub use profile::PasswordChange;

@@ -1,7 +1,11 @@
 //! What people call themselves: one canonical form for each email and username, so that no two
 //! spellings of one account are two accounts, or two counters of failed sign-ins.
 
+use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::char::is_combining_mark;
+
 use super::common_passwords::is_common;
+use crate::token::is_invisible;
 
 /// Bytes; RFC 5321, section 4.5.3.1.3, without the angle brackets.
 const EMAIL_MAX: usize = 254;
@@ -170,6 +174,42 @@ impl Login {
     }
 }
 
+/// The name of an account at a backend, as failures are counted by it. A backend may compare names
+/// without case, width or accents: spellings that it could take for one account are one name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccountName(String);
+
+impl AccountName {
+    /// Reads what was typed.
+    ///
+    /// # Errors
+    /// Says what is wrong with it.
+    pub fn read(typed: &str) -> Result<AccountName, &'static str> {
+        if typed.chars().any(|c| c.is_control() || is_invisible(c)) {
+            return Err("must not hold control or invisible characters");
+        }
+        Ok(AccountName(folded(typed)))
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A text by NFKD without marks, case-folded, without white space around.
+pub fn folded(text: &str) -> String {
+    // Lower case first: the capital sharp s has no other upper case than itself.
+    let lower = |c: char| c.to_lowercase();
+    let folded: String = text
+        .nfkd()
+        .filter(|c| !is_combining_mark(*c))
+        .flat_map(lower)
+        .flat_map(char::to_uppercase)
+        .flat_map(lower)
+        .collect();
+    folded.trim().to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
@@ -224,6 +264,38 @@ mod tests {
             assert_eq!(Login::read(text), ann, "{text}");
         }
         assert_eq!(Login::read(" Ann"), Login::Username("ann".to_owned()));
+    }
+
+    #[test]
+    fn an_account_has_one_name_in_all_spellings() {
+        let name = AccountName::read("andre strasse").unwrap();
+        for typed in [
+            " Andr\u{e9} Stra\u{df}e\u{3000}",
+            "ANDRE\u{301}\u{2003}STRASSE",
+            "\u{ff21}ndr\u{ea}\u{a0}\u{17f}tra\u{1e9e}e",
+            "andr\u{1ec7} \u{24e2}trasse",
+        ] {
+            assert_eq!(AccountName::read(typed), Ok(name.clone()), "{typed}");
+        }
+        for (typed, folded) in [
+            ("\u{130}", "i"),
+            ("\u{131}", "i"),
+            ("\u{3a3}\u{3c2}", "\u{3c3}\u{3c3}"),
+            ("\u{212a}", "k"),
+            ("\u{fb01}", "fi"),
+        ] {
+            assert_eq!(super::folded(typed), folded, "{typed}");
+        }
+        for hidden in [
+            "a\0",
+            "a\u{85}",
+            "\u{200d}",
+            "a\u{feff}b",
+            "\u{2028}",
+            "\u{fe0f}",
+        ] {
+            assert!(AccountName::read(hidden).is_err(), "{hidden:?}");
+        }
     }
 
     #[test]

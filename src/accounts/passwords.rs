@@ -26,6 +26,10 @@ pub(super) struct Passwords {
     turns: Arc<Semaphore>,
     waiting: Arc<AtomicUsize>,
     queue: usize,
+    /// For sign-ins from addresses from which the account has signed in before: strangers, who may
+    /// come from any number of addresses, cannot use it up.
+    reserve: Arc<Semaphore>,
+    waiting_for_reserve: Arc<AtomicUsize>,
     /// Salt and hash of what an unknown user's password is compared with.
     nobody: Arc<str>,
 }
@@ -63,6 +67,8 @@ impl Passwords {
             turns: Arc::new(Semaphore::new(turns)),
             waiting: Arc::new(AtomicUsize::new(0)),
             queue,
+            reserve: Arc::new(Semaphore::new(turns.div_ceil(2))),
+            waiting_for_reserve: Arc::default(),
             nobody: nobody.into(),
         })
     }
@@ -71,6 +77,22 @@ impl Passwords {
     pub(super) async fn turn(&self) -> Result<Turn, HashError> {
         let _place = Place::take(&self.waiting, self.queue)?;
         let permit = Arc::clone(&self.turns)
+            .acquire_owned()
+            .await
+            .map_err(|_| HashError::Failed)?;
+        Ok(Turn { _permit: permit })
+    }
+
+    /// Waits for a turn; one of the reserve, where the account is `known_here` and others wait.
+    pub(super) async fn turn_of(&self, known_here: bool) -> Result<Turn, HashError> {
+        if !known_here {
+            return self.turn().await;
+        }
+        if let Ok(permit) = Arc::clone(&self.turns).try_acquire_owned() {
+            return Ok(Turn { _permit: permit });
+        }
+        let _place = Place::take(&self.waiting_for_reserve, self.queue)?;
+        let permit = Arc::clone(&self.reserve)
             .acquire_owned()
             .await
             .map_err(|_| HashError::Failed)?;
@@ -325,6 +347,23 @@ mod tests {
         drop(turn);
         drop(second.await.unwrap());
         passwords.turn().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn strangers_do_not_use_up_the_reserve() {
+        let passwords = Passwords::with_turns(1, 1).unwrap();
+        let turn = passwords.turn_of(true).await.unwrap();
+        let mut stranger = Box::pin(passwords.turn());
+        assert!(futures_util::poll!(&mut stranger).is_pending());
+        assert_eq!(passwords.turn().await.err(), Some(HashError::Busy));
+        let known = passwords.turn_of(true).await.unwrap();
+        let mut another = Box::pin(passwords.turn_of(true));
+        assert!(futures_util::poll!(&mut another).is_pending());
+        assert_eq!(passwords.turn_of(true).await.err(), Some(HashError::Busy));
+        drop(known);
+        drop(another.await.unwrap());
+        drop(turn);
+        drop(stranger.await.unwrap());
     }
 
     #[test]

@@ -11,9 +11,10 @@ use crate::refusal::Refusal;
 use crate::session::{EndReason, SessionId};
 use crate::settings::{HashCost, Live, PasswordRules};
 
+use super::attempts::Failures;
 use super::sign_in::Claim;
 use super::users::unix_now;
-use super::{Accounts, Failure, invalid, names, picture};
+use super::{Accounts, Failure, address_key, invalid, names, picture};
 
 /// A change of somebody's own password, as typed.
 pub struct PasswordChange {
@@ -62,11 +63,16 @@ impl Accounts {
             .map_err(Failure::Invalid)?;
         let (session, ip) = asking;
         let cost = live.identity.passwords.cost;
-        let turn = self.passwords.turn().await?;
+        let known_here = self
+            .directory
+            .knows_address(&user.id, &address_key(ip))
+            .await?;
+        let turn = self.passwords.turn_of(known_here).await?;
+        let failures = [Failures::of(&user.id, ip, known_here, &live.identity)];
         let claim = Claim {
             user: Some(user),
-            name: "",
             password: change.current.expose_secret(),
+            failures: &failures,
             ip,
         };
         let user = self.prove(&live.identity, turn, claim, limits).await?;

@@ -32,13 +32,13 @@ pub struct Credentials<'a> {
     pub held: Option<SessionToken>,
 }
 
-/// Who somebody says they are, and the password that is to prove it.
+/// A user that a client claims to be, and the password that is to prove it.
 pub(super) struct Claim<'a> {
-    /// `None`: there is no such user, which is not told.
+    /// `None`: there is no such user, which is not disclosed.
     pub(super) user: Option<User>,
-    /// What failures are counted by where there is no user.
-    pub(super) name: &'a str,
     pub(super) password: &'a str,
+    /// The counters that a failure counts in.
+    pub(super) failures: &'a [Failures],
     pub(super) ip: IpAddr,
 }
 
@@ -130,12 +130,20 @@ impl Accounts {
         limits: &mut Vec<Decision>,
     ) -> Result<User, Failure> {
         let login = Login::read(credentials.login);
-        let turn = self.passwords.turn().await?;
+        let ip = visitor.ip;
+        let user = self.find(&login).await?;
+        let id = user.as_ref().map(|user| user.id.as_str());
+        let known_here = self
+            .directory
+            .knows_address(id.unwrap_or(login.canonical()), &address_key(ip))
+            .await?;
+        let turn = self.passwords.turn_of(known_here).await?;
+        let failures = Failures::claimed(&login, id, ip, known_here, rules);
         let claim = Claim {
-            user: self.find(&login).await?,
-            name: login.canonical(),
+            user,
             password: credentials.password,
-            ip: visitor.ip,
+            failures: &failures,
+            ip,
         };
         self.prove(rules, turn, claim, limits).await
     }
@@ -150,14 +158,8 @@ impl Accounts {
         limits: &mut Vec<Decision>,
     ) -> Result<User, Failure> {
         let Claim { user, ip, .. } = claim;
-        let account = user.as_ref().map_or(claim.name, |user| &user.id);
-        let known_here = self
-            .directory
-            .knows_address(account, &address_key(ip))
-            .await?;
-        let failures = Failures::of(account, ip, known_here, rules);
         let trial = Trial {
-            failures: &[failures],
+            failures: claim.failures,
             user: user.as_ref().map(|user| &*user.id),
             ip,
         };

@@ -20,7 +20,11 @@ impl Accounts {
         if !is_outdated(&user.password_hash, cost) {
             return Ok(user);
         }
-        let Ok(hash) = self.hash(password, cost).await else {
+        // The password is proven: strangers do not delay what follows.
+        let Ok(turn) = self.passwords.turn_of(true).await else {
+            return Ok(user);
+        };
+        let Ok(hash) = self.passwords.hash(turn, password, cost).await else {
             return Ok(user);
         };
         let replaced = self
@@ -52,7 +56,7 @@ impl Accounts {
         let now = now
             .filter(|user| !user.disabled)
             .ok_or(Refusal::InvalidCredentials)?;
-        let turn = self.passwords.turn().await?;
+        let turn = self.passwords.turn_of(true).await?;
         let hash = Some(now.password_hash.as_str());
         let (_, right) = self.passwords.verify(turn, password, hash, cost).await?;
         match right {

@@ -32,7 +32,7 @@ impl Accounts {
         trial: &Trial<'_>,
         limits: &mut Vec<Decision>,
     ) -> Result<(), Failure> {
-        for failures in trial.failures {
+        for failures in trial.failures.iter().filter(|one| one.disclosed) {
             let standing = failures.standing(&self.store, self.is_durable()).await?;
             if standing.iter().any(|decision| !decision.allowed) {
                 return self.bear(trial, standing, limits);
@@ -41,8 +41,9 @@ impl Accounts {
         Ok(())
     }
 
-    /// Tells how an attempt went, unless there were too many failures meanwhile. One account is told
-    /// of: the one that refuses, or else the last.
+    /// Reports how an attempt went, unless there were too many failures meanwhile. Of the disclosed
+    /// counters the client learns one: the one that refuses, or else the last. Where one refuses that
+    /// is not disclosed, the attempt is a wrong one.
     ///
     /// # Errors
     /// `INVALID_CREDENTIALS` when it is not `right`, and those of [`Accounts::look`].
@@ -52,14 +53,24 @@ impl Accounts {
         right: bool,
         limits: &mut Vec<Decision>,
     ) -> Result<(), Failure> {
+        let locked = self.is_locked(trial).await?;
+        let right = right && !locked;
         let before = limits.len();
         // Each is counted, whatever the others say.
         let mut stand = Vec::with_capacity(trial.failures.len());
         for failures in trial.failures {
-            stand.push(match right {
+            let decisions = match right {
                 true => failures.standing(&self.store, self.is_durable()).await?,
                 false => failures.count(&self.store).await,
-            });
+            };
+            match failures.disclosed {
+                true => stand.push(decisions),
+                // An attempt is counted once in the metrics.
+                false if locked => {
+                    self.admitted(decisions, &mut Vec::new());
+                }
+                false => {}
+            }
         }
         for decisions in stand {
             limits.truncate(before);
@@ -68,8 +79,22 @@ impl Accounts {
         if right {
             return Ok(());
         }
-        self.report_attempt(trial, Kind::SignInFailed);
+        let kind = match locked {
+            true => Kind::SignInLimited,
+            false => Kind::SignInFailed,
+        };
+        self.report_attempt(trial, kind);
         Err(Refusal::InvalidCredentials.into())
+    }
+
+    /// Whether a counter that is not disclosed refuses.
+    async fn is_locked(&self, trial: &Trial<'_>) -> Result<bool, Failure> {
+        let mut locked = false;
+        for failures in trial.failures.iter().filter(|one| !one.disclosed) {
+            let standing = failures.standing(&self.store, self.is_durable()).await?;
+            locked |= standing.iter().any(|decision| !decision.allowed);
+        }
+        Ok(locked)
     }
 
     fn bear(

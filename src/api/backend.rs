@@ -7,6 +7,7 @@ use axum::response::Response;
 use http::request::Parts;
 use http::{HeaderValue, StatusCode, header};
 
+use crate::accounts::names::AccountName;
 use crate::accounts::{Attempt, BackendAnswer, SignedIn};
 use crate::admission::Client;
 use crate::credential;
@@ -18,6 +19,9 @@ use super::answer::{Noted, Refused};
 use super::auth::{self, SESSION_HEADER};
 use super::body::{self, Fields};
 use super::{Desk, RequestId};
+
+/// Names of the account in one body. Failures are counted by each.
+const NAMES_MAX: usize = 8;
 
 /// `POST auth/login`: the body goes to the backend as it came.
 pub(super) async fn sign_in(
@@ -35,16 +39,7 @@ pub(super) async fn sign_in(
     // Read only to count by the account: what is wrong with it is the backend's to say, but for
     // what two readers could read differently.
     let mut fields = Fields::parse(&body)?;
-    let named = backend.account.iter();
-    let names: Vec<String> = named
-        .flat_map(|member| fields.texts_called(member))
-        .map(str::to_owned)
-        .collect();
-    if let Some(member) = backend.account.first()
-        && names.is_empty()
-    {
-        fields.text(member);
-    }
+    let names = account_names(backend, &mut fields);
     let with_token = fields.optional_flag("session_token").unwrap_or_default();
     fields.check()?;
     let request_id = parts.extensions.get::<RequestId>();
@@ -80,6 +75,35 @@ pub(super) async fn sign_in(
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }
     Ok(response)
+}
+
+/// Everything in the body that may name the account. What is wrong with a name is noted.
+fn account_names(backend: &Backend, fields: &mut Fields) -> Vec<AccountName> {
+    let mut found = Vec::new();
+    let mut wrong = Vec::new();
+    let members = backend.account.iter();
+    for (name, value) in members
+        .flat_map(|member| fields.spelled(member))
+        .take(NAMES_MAX + 1)
+    {
+        let text = value.as_str().ok_or("must be a string");
+        match text.and_then(AccountName::read) {
+            Ok(name) => found.push(name),
+            Err(problem) => wrong.push((name.to_owned(), problem)),
+        }
+    }
+    let count = found.len() + wrong.len();
+    for (name, problem) in wrong {
+        fields.problem(&name, problem);
+    }
+    if let Some(member) = backend.account.first() {
+        match count {
+            0 => fields.problem(member, "is missing"),
+            1..=NAMES_MAX => {}
+            _ => fields.problem(member, "is given in too many spellings"),
+        }
+    }
+    found
 }
 
 /// The backend's cookies that may go on: never one that is the gateway's.

@@ -5,7 +5,7 @@ use axum::body::Body;
 use http::{HeaderMap, header};
 use serde_json::{Map, Value};
 
-use crate::accounts::Problems;
+use crate::accounts::{Problems, names};
 use crate::json;
 use crate::refusal::Refusal;
 
@@ -64,11 +64,16 @@ impl Fields {
         self.members.contains_key(name)
     }
 
-    /// The texts of all members of a name, in whatever case somebody else may read it.
-    pub(super) fn texts_called(&self, name: &str) -> impl Iterator<Item = &str> {
-        let called = move |(other, _): &(&String, &Value)| other.eq_ignore_ascii_case(name);
-        let members = self.members.iter().filter(called);
-        members.filter_map(|(_, value)| value.as_str())
+    /// All members of a name, in every spelling that a backend could read as this one.
+    pub(super) fn spelled(&self, name: &str) -> impl Iterator<Item = (&str, &Value)> {
+        let folded = names::folded(name);
+        let members = self.members.iter();
+        members
+            .filter(move |(other, _)| match other.is_ascii() {
+                true => other.trim().eq_ignore_ascii_case(&folded),
+                false => names::folded(other) == folded,
+            })
+            .map(|(other, value)| (other.as_str(), value))
     }
 
     /// A string that has to be there.
@@ -175,14 +180,40 @@ impl Fields {
     }
 }
 
-/// Whether the type of a body is JSON.
+/// Whether a body is JSON in UTF-8, as it came.
 pub(super) fn is_json(headers: &HeaderMap) -> bool {
-    let essence = |value: &http::HeaderValue| {
-        let text = value.to_str().unwrap_or_default();
-        let (essence, _) = text.split_once(';').unwrap_or((text, ""));
-        essence.trim().eq_ignore_ascii_case("application/json")
+    is_of_type(headers, "application/json")
+}
+
+/// Whether a body has this media type, is in UTF-8, and has no coding that would have to be undone.
+pub(super) fn is_of_type(headers: &HeaderMap, media_type: &str) -> bool {
+    let mut types = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(value), None) = (types.next(), types.next()) else {
+        return false;
     };
-    headers.get(header::CONTENT_TYPE).is_some_and(essence)
+    let mut parts = value.to_str().unwrap_or_default().split(';');
+    let essence = parts.next().unwrap_or_default();
+    essence.trim().eq_ignore_ascii_case(media_type) && parts.all(is_utf8) && !is_coded(headers)
+}
+
+/// Whether a parameter of a media type is no `charset`, or one that UTF-8 covers.
+fn is_utf8(parameter: &str) -> bool {
+    let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+    let value = value.trim().trim_matches('"');
+    !name.trim().eq_ignore_ascii_case("charset")
+        || ["utf-8", "utf8", "us-ascii"]
+            .iter()
+            .any(|charset| value.eq_ignore_ascii_case(charset))
+}
+
+/// Whether a body has a content coding (RFC 9110, section 8.4); `identity` is none.
+pub(super) fn is_coded(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::CONTENT_ENCODING)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .any(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity"))
 }
 
 /// Reads a body, within its bound.
@@ -268,5 +299,45 @@ mod tests {
             assert!(!check(other), "{other}");
         }
         assert!(!is_json(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn only_utf8_without_a_coding_is_read() {
+        let check = |charset: &str, encoding: &[&str]| {
+            let mut headers = HeaderMap::new();
+            let content_type = format!("application/json{charset}");
+            headers.insert(header::CONTENT_TYPE, content_type.parse().unwrap());
+            for coding in encoding {
+                headers.append(header::CONTENT_ENCODING, coding.parse().unwrap());
+            }
+            is_json(&headers)
+        };
+        for charset in [
+            "",
+            ";charset=utf-8",
+            "; Charset=\"UTF-8\"",
+            "; charset=us-ascii",
+            "; profile=x",
+        ] {
+            assert!(check(charset, &[]), "{charset}");
+        }
+        for charset in [
+            "; charset=iso-8859-1",
+            "; charset=utf-16",
+            "; charset=",
+            "; charset=utf-8; charset=utf-7",
+        ] {
+            assert!(!check(charset, &[]), "{charset}");
+        }
+        assert!(check("", &["identity"]));
+        assert!(check("", &[""]));
+        for coding in [
+            &["gzip"][..],
+            &["br"],
+            &["identity, gzip"],
+            &["identity", "deflate"],
+        ] {
+            assert!(!check("", coding), "{coding:?}");
+        }
     }
 }

@@ -407,3 +407,84 @@ fn a_backend_over_https_is_verified_and_may_ask_for_a_certificate() {
     asked(false, true).refused(502, "UPSTREAM_UNREACHABLE");
     assert_eq!(asked(true, false).status, 502);
 }
+
+fn strict(upstream: &Upstream, failures: u32) -> Gateway {
+    let config = config(upstream, "/login/status-401").set(
+        "/identity/upstream/sign_in_limits",
+        json!({
+            "attempts_per_address": { "limit": 1000, "window": "1h" },
+            "failures_per_account": { "limit": failures, "window": "1h" },
+        }),
+    );
+    Gateway::start(config)
+}
+
+#[test]
+fn a_name_that_two_readers_could_read_differently_never_reaches_the_backend() {
+    let upstream = Upstream::start();
+    let gateway = strict(&upstream, 1000);
+    let guess = |body: &Value| gateway.ask(&Request::post("/api/v1/auth/login").json(body));
+    let odd = [
+        json!(["victim@example.com"]),
+        json!({ "$ne": "x" }),
+        json!(5),
+        json!(true),
+        json!(null),
+        json!("victim\u{0}@example.com"),
+        json!("victim@example.com\n"),
+        json!("vic\u{200b}tim@example.com"),
+        json!("vic\u{ad}tim@example.com"),
+        json!("victim@example.com\u{feff}"),
+        json!("vic\u{2060}tim"),
+        json!("vic\u{202e}tim"),
+        json!("vic\u{e0041}tim"),
+        json!("vic\u{3164}tim"),
+    ];
+    for name in &odd {
+        for body in [
+            json!({ "email": name, "password": "x" }),
+            json!({ "email": name, "username": "decoy", "password": "x" }),
+            json!({ "email": "decoy@example.com", "username": name, "password": "x" }),
+            json!({ "email": "decoy@example.com", "EMAIL": name, "password": "x" }),
+        ] {
+            let answer = guess(&body);
+            answer.refused(400, "VALIDATION_FAILED");
+        }
+    }
+    // So many spellings of one member are a way to make the store work.
+    let mut many = json!({ "password": "x" });
+    for n in 0..32_u32 {
+        let flip = |(at, c): (usize, char)| match n >> at & 1 {
+            1 => c.to_ascii_uppercase(),
+            _ => c,
+        };
+        let name: String = "email".chars().enumerate().map(flip).collect();
+        many[name] = json!(format!("ann{n}@example.com"));
+    }
+    guess(&many).refused(400, "VALIDATION_FAILED");
+    assert_eq!(upstream.requests(), 0);
+}
+
+#[test]
+fn accents_and_width_and_case_make_no_other_account() {
+    let upstream = Upstream::start();
+    let gateway = strict(&upstream, 3);
+    let guess = |body: &Value| gateway.ask(&Request::post("/api/v1/auth/login").json(body));
+    let spellings = [
+        json!({ "username": "andre strasse", "password": "x" }),
+        json!({ "username": "Andr\u{e9} Stra\u{df}e", "password": "x" }),
+        json!({ "username": "\u{ff41}ndre\u{301}\u{a0}\u{17f}tra\u{1e9e}e", "password": "x" }),
+    ];
+    for body in &spellings {
+        guess(body).refused(401, "INVALID_CREDENTIALS");
+    }
+    let asked = upstream.requests();
+    for body in [
+        json!({ "username": "ANDRE STRASSE\u{2003}", "password": "x" }),
+        json!({ "email": "ok@example.com", "u\u{17f}ername": "andre strasse", "password": "x" }),
+        json!({ "username": "\u{c5}ndre strasse", "password": "x" }),
+    ] {
+        guess(&body).refused(429, "RATE_LIMITED");
+    }
+    assert_eq!(upstream.requests(), asked);
+}

@@ -7,7 +7,7 @@ use http::HeaderValue;
 
 use crate::accounts::attempts::{self, Failures};
 use crate::accounts::backend::{Answer, Question};
-use crate::accounts::names::Login;
+use crate::accounts::names::AccountName;
 use crate::accounts::trial::Trial;
 use crate::accounts::{Accounts, Failure, SignedIn, Visitor};
 use crate::limits::Decision;
@@ -18,8 +18,8 @@ use crate::settings::backend::Backend;
 
 /// A sign-in that a backend is to judge.
 pub struct Attempt<'a> {
-    /// Everything in the body that may name the account, as typed; at least one.
-    pub names: Vec<String>,
+    /// Everything in the body that may name the account; at least one.
+    pub names: Vec<AccountName>,
     /// What the client sent, byte for byte.
     pub body: Bytes,
     pub content_type: Option<&'a HeaderValue>,
@@ -76,8 +76,7 @@ impl Accounts {
         let signed_in = self.open_session(live, yes.user, visitor).await?;
         self.report_sign_in(&signed_in, visitor);
         for name in &attempt.names {
-            let login = Login::read(name);
-            attempts::remember_place(&self.store, login.canonical(), visitor.ip).await;
+            attempts::remember_place(&self.store, name.as_str(), visitor.ip).await;
         }
         Ok((signed_in, yes.answer))
     }
@@ -86,13 +85,12 @@ impl Accounts {
     async fn failures(
         &self,
         live: &Live,
-        names: &[String],
+        names: &[AccountName],
         visitor: &Visitor,
     ) -> Result<Vec<Failures>, Failure> {
         let mut all = Vec::with_capacity(names.len());
         for name in names {
-            let login = Login::read(name);
-            let account = login.canonical();
+            let account = name.as_str();
             let known = attempts::knows_place(&self.store, account, visitor.ip).await?;
             all.push(Failures::of(account, visitor.ip, known, &live.identity));
         }

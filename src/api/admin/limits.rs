@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use crate::accounts::{self, address_key, sign_in_limits};
+use crate::accounts::{self, limit_address_key, sign_in_limits};
 use crate::events::{Event, Kind};
 use crate::limits::{Algorithm, Charge, Counter, Decision, KeyPart, Limit, OnOutage};
 use crate::refusal::Refusal;
@@ -95,9 +95,44 @@ pub(super) async fn reset(
 ) -> Result<Response, Refused> {
     let charge = charge(&desk, &name, &key)?;
     desk.store.reset_limit(&charge).await?;
+    for also in of_the_same_user(&desk, &charge.limit, &key).await? {
+        desk.store.reset_limit(&also).await?;
+    }
     desk.events
         .record(Event::new(Kind::LimitReset).detail(charge.limit.name.to_string()));
     Ok(answer::nothing())
+}
+
+/// Failed sign-ins to an account are counted by its names as well: freed by the user's ID, it is freed
+/// under all of them.
+async fn of_the_same_user(
+    desk: &Desk,
+    limit: &Arc<Limit>,
+    key: &str,
+) -> Result<Vec<Charge>, Refused> {
+    let live = desk.live.load();
+    let built_in = sign_in_limits(&live.identity);
+    let counts_accounts = limit.key.first() == Some(&KeyPart::User)
+        && built_in.iter().any(|one| one.name == limit.name)
+        && live.identity.backend.is_none();
+    let mut texts = texts(limit, key)?;
+    let Some(first) = texts.first().filter(|_| counts_accounts) else {
+        return Ok(Vec::new());
+    };
+    let Some(user) = desk.accounts.directory().user(first).await? else {
+        return Ok(Vec::new());
+    };
+    let mut charges = Vec::new();
+    for name in accounts::keys_of_user(&user) {
+        if let Some(first) = texts.first_mut() {
+            *first = name;
+        }
+        charges.push(Charge {
+            counter: accounts::counter(limit, &texts),
+            limit: Arc::clone(limit),
+        });
+    }
+    Ok(charges)
 }
 
 /// Finds the counter that an operator names by the texts of its key's parts, joined by `,`.
@@ -130,8 +165,9 @@ fn texts(limit: &Limit, key: &str) -> Result<Vec<String>, Refused> {
     let canonical = |(part, text): (&KeyPart, &str)| match part {
         KeyPart::Ip => text
             .parse::<IpAddr>()
-            .map(address_key)
-            .map_err(|_| Refused::field("key", format!("{text} is not an IP address"))),
+            .ok()
+            .and_then(|ip| limit_address_key(limit, ip))
+            .ok_or_else(|| Refused::field("key", format!("{text} is not an IP address"))),
         _ => Ok(text.to_owned()),
     };
     limit.key.iter().zip(texts).map(canonical).collect()

@@ -22,7 +22,7 @@ use crate::refusal::Refusal;
 use crate::settings::Live;
 
 use super::answer::{Noted, Refused};
-use super::{Caller, Desk};
+use super::{Caller, Desk, body};
 
 use form_token::FormToken;
 
@@ -186,10 +186,5 @@ fn is_signed_in(caller: Option<&Caller>) -> Result<bool, Refused> {
 
 /// Whether a body is a form's.
 fn is_form(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE);
-    let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let (essence, _) = kind.split_once(';').unwrap_or((kind, ""));
-    essence
-        .trim()
-        .eq_ignore_ascii_case("application/x-www-form-urlencoded")
+    body::is_of_type(headers, "application/x-www-form-urlencoded")
 }

@@ -6,6 +6,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, header};
 use serde_json::json;
 
+use crate::accounts::names::AccountName;
 use crate::accounts::{Attempt, Credentials, Failure, SignedIn};
 use crate::admission::Client;
 use crate::credential;
@@ -119,10 +120,12 @@ async fn by_backend(
     sent: &Sent,
     limits: &mut Vec<Decision>,
 ) -> Result<(SignedIn, Vec<HeaderValue>), Failure> {
+    let name = AccountName::read(&sent.login)
+        .map_err(|problem| Failure::Invalid(vec![("login".to_owned(), problem.to_owned())]))?;
     let body = json!({ member(backend, &sent.login): sent.login, "password": sent.password });
     let request_id = parts.extensions.get::<RequestId>();
     let attempt = Attempt {
-        names: vec![sent.login.clone()],
+        names: vec![name],
         body: body.to_string().into(),
         content_type: Some(&HeaderValue::from_static("application/json")),
         request_id: request_id.map_or("", |RequestId(id)| id),

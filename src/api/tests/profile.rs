@@ -116,7 +116,11 @@ async fn a_wrong_current_password_counts_as_a_failure() {
     let right = json!({"current_password": PASSWORD, "new_password": NEW});
     let refused = ann.ask("PUT", "/profile/password", &right).await;
     assert_eq!(refused.code(), "RATE_LIMITED");
-    assert_eq!(gateway.login(EMAIL, PASSWORD).await.code(), "RATE_LIMITED");
+    // The account is over its limit, and the name is not.
+    assert_eq!(
+        gateway.login(EMAIL, PASSWORD).await.code(),
+        "INVALID_CREDENTIALS"
+    );
     assert_eq!(gateway.events("sign_in_failed").await, 3);
 }
 
