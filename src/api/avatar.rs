@@ -10,6 +10,7 @@ use crate::refusal::Refusal;
 
 use super::Desk;
 use super::answer::{self, Refused};
+use super::body::is_coded;
 use super::caller::Person;
 use super::view::{self, AvatarView, Success};
 
@@ -112,6 +113,9 @@ fn may_be_picture(headers: &HeaderMap) -> bool {
     let Some(kind) = headers.get(header::CONTENT_TYPE) else {
         return false;
     };
+    if is_coded(headers) {
+        return false;
+    }
     let kind = kind.to_str().unwrap_or_default().to_ascii_lowercase();
     kind.starts_with("image/") || kind == "application/octet-stream"
 }

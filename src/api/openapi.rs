@@ -48,14 +48,29 @@ pub(super) fn description() -> &'static Value {
 pub(super) async fn show(State(desk): State<Desk>) -> Response {
     let live = desk.live.load();
     let mut description = description().clone();
+    let least = live.identity.passwords.min_length;
     for password in [
         "Registration/properties/password",
         "NewPassword/properties/new_password",
     ] {
         let place = format!("/components/schemas/{password}/minLength");
-        let least = live.identity.passwords.min_length;
         set(&mut description, &place, least.into());
     }
+    let password = example_password(least);
+    for place in [
+        "Registration/example/password",
+        "Login/example/password",
+        "NewPassword/example/current_password",
+    ] {
+        let place = format!("/components/schemas/{place}");
+        set(&mut description, &place, password.as_str().into());
+    }
+    let place = "/components/schemas/NewPassword/example/new_password";
+    set(
+        &mut description,
+        place,
+        format!("another {password}").into(),
+    );
     if let Some(api) = &live.api {
         set(&mut description, "/servers", json!([{"url": api.prefix}]));
         if !api.users {
@@ -69,6 +84,22 @@ pub(super) async fn show(State(desk): State<Desk>) -> Response {
         scheme,
     );
     answer::json(StatusCode::OK, &description)
+}
+
+/// A password that the gateway would accept.
+fn example_password(least: usize) -> String {
+    let words = ["correct", "horse", "battery", "staple"];
+    let mut password = String::new();
+    for word in words.iter().cycle() {
+        if password.len() >= least.max(21) {
+            break;
+        }
+        if !password.is_empty() {
+            password.push(' ');
+        }
+        password.push_str(word);
+    }
+    password
 }
 
 /// Describes a gateway whose users a backend keeps: what is about them is the backend's own, and

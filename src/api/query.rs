@@ -9,6 +9,8 @@ use super::answer::Refused;
 
 const LIMIT_DEFAULT: u32 = 20;
 const LIMIT_MAX: u32 = 100;
+/// Parameters of a query. Each one is compared with those before it.
+const PARAMETERS_MAX: usize = 32;
 
 /// A query's parameters, none of them twice, and what was found wrong with them so far.
 pub(super) struct Query {
@@ -23,7 +25,13 @@ impl Query {
             problems: Problems::default(),
         };
         let query = uri.query().unwrap_or_default();
-        for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        let parameters = url::form_urlencoded::parse(query.as_bytes());
+        for (index, (name, value)) in parameters.enumerate() {
+            if index == PARAMETERS_MAX {
+                let problem = format!("must have at most {PARAMETERS_MAX} parameters");
+                read.problems.note("query", problem);
+                break;
+            }
             if read.parameters.iter().any(|(known, _)| *known == name) {
                 read.problems.note(&name, "is given twice");
             } else if value.chars().any(char::is_control) {
@@ -134,6 +142,20 @@ mod tests {
             let mut query = read(uri);
             let status = query.status();
             assert_eq!(query.check().ok().map(|()| status), expected, "{uri}");
+        }
+    }
+
+    #[test]
+    fn parameters_are_bounded() {
+        let with = |count: usize| {
+            let names: Vec<String> = (0..count).map(|index| format!("p{index}")).collect();
+            read(&format!("/x?{}", names.join("&"))).check()
+        };
+        assert!(with(PARAMETERS_MAX).is_ok());
+        for count in [PARAMETERS_MAX + 1, 10_000] {
+            let fields = with(count).unwrap_err().fields;
+            assert_eq!(fields.len(), 1, "{count}");
+            assert_eq!(fields.first().unwrap().0, "query", "{count}");
         }
     }
 

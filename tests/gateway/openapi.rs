@@ -2,8 +2,9 @@
 
 use std::process::Command;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::support::client::Request;
 use crate::support::config::Config;
 use crate::support::gateway::Gateway;
 use crate::support::upstream::Upstream;
@@ -33,4 +34,40 @@ fn a_fuzzer_that_knows_the_description_finds_nothing() {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+#[test]
+fn the_examples_of_the_description_are_accepted_by_the_gateway() {
+    for least in [12, 40] {
+        let config = Config::new(Upstream::start().address)
+            .set("/identity/builtin/password_min_length", json!(least));
+        let gateway = Gateway::start(config);
+        let description = gateway.get("/api/v1/openapi.json").json();
+        let example = |name: &str| {
+            let example = &description["components"]["schemas"][name]["example"];
+            assert!(example.is_object(), "{name}");
+            example.clone()
+        };
+        let send = |method: &str, path: &str, body: &Value| {
+            gateway.ask(&Request::new(method, &format!("/api/v1{path}")).json(body))
+        };
+        let registered = send("POST", "/auth/register", &example("Registration"));
+        assert_eq!(registered.status, 201, "{}", registered.text());
+        let token = registered.data()["access_token"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        send("POST", "/auth/login", &example("Login")).ok();
+        let refresh = send("POST", "/auth/refresh", &example("Refresh"));
+        assert_ne!(refresh.status, 400, "{}", refresh.text());
+        for (method, path, name) in [
+            ("PATCH", "/sessions/current", "SessionChange"),
+            ("PUT", "/profile", "ProfileChange"),
+            ("PUT", "/profile/password", "NewPassword"),
+        ] {
+            let call = Request::new(method, &format!("/api/v1{path}")).json(&example(name));
+            let answer = gateway.ask(&call.bearer(&token));
+            assert!(answer.status < 300, "{name}: {}", answer.text());
+        }
+    }
 }

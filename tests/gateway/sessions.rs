@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::support::client::{Client, Request};
 use crate::support::config::Config;
 use crate::support::gateway::{Gateway, PASSWORD, SignedIn};
+use crate::support::http2::Http2;
 use crate::support::redis::Redis;
 use crate::support::upstream::Upstream;
 
@@ -304,4 +305,22 @@ fn no_request_that_starts_after_a_sign_out_was_answered_succeeds() {
             signed_out.store(true, Ordering::SeqCst);
         });
     }
+}
+
+#[test]
+fn a_query_of_thousands_of_parameters_is_refused() {
+    let gateway = Gateway::start(Config::new(Upstream::start().address));
+    let alice = gateway.register("alice@example.com");
+    let names: Vec<String> = (0..10_000).map(|index| format!("{index:x}")).collect();
+    let target = format!("/api/v1/sessions?{}", names.join("&"));
+    let answer = gateway.ask(&Request::get(&target).cookie(&alice.cookie));
+    answer.refused(400, "VALIDATION_FAILED");
+    let fields = &answer.json()["error"]["fields"];
+    assert_eq!(fields.as_object().unwrap().len(), 1, "{fields}");
+    assert!(fields["query"].is_string(), "{fields}");
+    let http2 = Http2::connect(gateway.public);
+    let (status, text) = http2.ask("GET", &target, &[("cookie", &alice.cookie)]);
+    assert_eq!(status, 400, "{text}");
+    let few = Request::get("/api/v1/sessions?limit=1&status=all&unknown=1");
+    gateway.ask(&few.cookie(&alice.cookie)).ok();
 }

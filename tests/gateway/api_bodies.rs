@@ -1,0 +1,59 @@
+//! Bodies of the gateway's own endpoints: JSON in UTF-8, as it is.
+
+use serde_json::json;
+
+use crate::support::client::Request;
+use crate::support::config::Config;
+use crate::support::gateway::{Gateway, PASSWORD};
+use crate::support::http2::Http2;
+use crate::support::upstream::Upstream;
+
+#[test]
+fn a_body_with_a_coding_or_in_another_charset_is_refused() {
+    let gateway = Gateway::start(Config::new(Upstream::start().address));
+    let alice = gateway.register("alice@example.com");
+    let login = json!({ "email": "alice@example.com", "password": PASSWORD }).to_string();
+    let odd = [
+        ("application/json", Some("gzip")),
+        ("application/json", Some("identity, br")),
+        ("application/json; charset=iso-8859-1", None),
+        ("application/json; charset=utf-16", None),
+    ];
+    let http2 = Http2::connect(gateway.public);
+    for (content_type, coding) in odd {
+        let send = |method: &str, path: &str, body: &str| {
+            let request = Request::new(method, path)
+                .header("Content-Type", content_type)
+                .header("Authorization", &format!("Session {}", alice.session_token));
+            let request = match coding {
+                Some(coding) => request.header("Content-Encoding", coding),
+                None => request,
+            };
+            gateway.ask(&request.body(body))
+        };
+        for (method, path, body) in [
+            ("POST", "/api/v1/auth/login", login.as_str()),
+            ("POST", "/api/v1/auth/logout", r#"{"refresh_token":"x"}"#),
+            ("PATCH", "/api/v1/sessions/current", r#"{"data":{}}"#),
+            ("PUT", "/api/v1/profile", r#"{"name":"Ann"}"#),
+        ] {
+            send(method, path, body).refused(415, "UNSUPPORTED_MEDIA_TYPE");
+        }
+        let mut headers = vec![("content-type", content_type)];
+        headers.extend(coding.map(|coding| ("content-encoding", coding)));
+        let stream = http2.open("POST", "/api/v1/auth/login", &headers, login.as_bytes());
+        assert_eq!(stream.unwrap().status, 415, "{content_type} {coding:?}");
+    }
+    for content_type in ["application/json", "application/json; charset=UTF-8"] {
+        let request = Request::post("/api/v1/auth/login")
+            .header("Content-Type", content_type)
+            .header("Content-Encoding", "identity");
+        gateway.ask(&request.body(login.as_str())).ok();
+    }
+    let patch = Request::new("PATCH", &format!("/admin/users/{}", alice.user))
+        .header("Content-Type", "application/json")
+        .header("Content-Encoding", "gzip");
+    gateway
+        .admin(patch.body("{}"))
+        .refused(415, "UNSUPPORTED_MEDIA_TYPE");
+}
