@@ -65,6 +65,7 @@ pub struct Listener {
     pub client_ip_from: ForwardedBy,
     pub proxy_protocol: bool,
     pub limits: ConnectionLimits,
+    pub http2: Http2,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +82,24 @@ pub struct ConnectionLimits {
     pub head_timeout: Duration,
     pub handshake_timeout: Duration,
     pub keepalive: Duration,
+    /// For a client that takes nothing of a response.
+    pub write_timeout: Duration,
+    /// Header fields of a request.
+    pub fields: usize,
     pub connections: usize,
+    pub connections_per_address: Option<usize>,
+    /// Bytes per second of a request body; 0: no minimum.
+    pub body_rate: u64,
+}
+
+/// What bounds an HTTP/2 connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Http2 {
+    pub streams: u32,
+    /// Bytes.
+    pub stream_window: u32,
+    /// Bytes.
+    pub connection_window: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -31,6 +31,9 @@ pub(in crate::config) struct Listener {
     /// What bounds a connection.
     #[serde(default)]
     pub(in crate::config) limits: ConnectionLimits,
+    /// What bounds an HTTP/2 connection.
+    #[serde(default)]
+    pub(in crate::config) http2: Http2,
 }
 
 /// Certificates, chosen by the name that the client asks for (SNI). Re-read when the files change.
@@ -75,9 +78,46 @@ pub(in crate::config) struct ConnectionLimits {
     pub(in crate::config) handshake_timeout: Time,
     /// How long an idle connection is kept open.
     pub(in crate::config) keepalive: Time,
+    /// A client that takes nothing of a response for this long is cut off, whether an upstream or
+    /// the gateway made the response.
+    pub(in crate::config) write_timeout: Time,
+    /// Header fields of a request; with more, the response is 431.
+    #[schemars(range(min = 1, max = 256))]
+    pub(in crate::config) fields: u64,
     /// Open connections.
     #[schemars(range(min = 1, max = 10_000_000))]
     pub(in crate::config) connections: u64,
+    /// Open connections from one address; an IPv6 address counts by its /64. Peers in
+    /// `trusted_proxies` are exempt. `null`: as many as `connections`.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub(in crate::config) connections_per_address: Option<u64>,
+    /// Bytes per second that a request body must average after its first 20 s; a slower one is 408.
+    /// Upgrades and gRPC are exempt. `0`: no minimum.
+    #[schemars(range(max = 1_000_000_000))]
+    pub(in crate::config) body_rate: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct Http2 {
+    /// Concurrent requests on one connection.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub(in crate::config) streams: u32,
+    /// Bytes of one request body that a client may send ahead of the upstream. One upload is at
+    /// most this fast per round trip.
+    pub(in crate::config) stream_window: Size,
+    /// The same for all request bodies of a connection together.
+    pub(in crate::config) connection_window: Size,
+}
+
+impl Default for Http2 {
+    fn default() -> Http2 {
+        Http2 {
+            streams: 100,
+            stream_window: Size(1 << 20),
+            connection_window: Size(4 << 20),
+        }
+    }
 }
 
 impl Default for ConnectionLimits {
@@ -87,7 +127,11 @@ impl Default for ConnectionLimits {
             head_timeout: Time::seconds(15),
             handshake_timeout: Time::seconds(10),
             keepalive: Time::seconds(75),
+            write_timeout: Time::seconds(60),
+            fields: 200,
             connections: 20_000,
+            connections_per_address: None,
+            body_rate: 500,
         }
     }
 }

@@ -8,10 +8,12 @@ use crate::config::document::Place;
 use crate::config::file::entrance as file;
 use crate::config::review::Review;
 use crate::config::tls;
-use crate::settings::{ConnectionLimits, ForwardedBy, Listener, ListenerLive};
+use crate::settings::{ConnectionLimits, ForwardedBy, Http2, Listener, ListenerLive};
 
 /// Bytes; more than a megabyte of headers is not a request.
 const HEAD: std::ops::RangeInclusive<u64> = (1 << 10)..=(1 << 20);
+/// Bytes: what HTTP/2 begins with, up to what a window can reach without overflowing by an update.
+const WINDOW: std::ops::RangeInclusive<u64> = (64 << 10)..=(1 << 30);
 /// Bytes of an admin token.
 const MIN_ADMIN_TOKEN: usize = 16;
 
@@ -38,6 +40,7 @@ pub(super) fn listeners(
         }
         let live = live(one, &place, review);
         let limits = connection_limits(&one.limits, &place.key("limits"), review);
+        let http2 = http2(&one.http2, &place.key("http2"), review);
         let listener = bind.zip(live).map(|(bind, live)| {
             let listener = Listener {
                 bind,
@@ -48,6 +51,7 @@ pub(super) fn listeners(
                 },
                 proxy_protocol: one.proxy_protocol,
                 limits,
+                http2,
             };
             (listener, live)
         });
@@ -167,7 +171,28 @@ fn connection_limits(
         head_timeout: review.positive(&key("head_timeout"), written.head_timeout),
         handshake_timeout: review.positive(&key("handshake_timeout"), written.handshake_timeout),
         keepalive: review.positive(&key("keepalive"), written.keepalive),
+        write_timeout: review.positive(&key("write_timeout"), written.write_timeout),
+        fields: usize::try_from(written.fields).unwrap_or(usize::MAX),
         connections: usize::try_from(written.connections).unwrap_or(usize::MAX),
+        connections_per_address: written
+            .connections_per_address
+            .map(|most| usize::try_from(most).unwrap_or(usize::MAX)),
+        body_rate: written.body_rate,
+    }
+}
+
+fn http2(written: &file::Http2, place: &Place, review: &mut Review<'_>) -> Http2 {
+    let mut window = |name: &str, size: u64| {
+        if !WINDOW.contains(&size) {
+            let message = format!("\"{name}\" must be from 64KiB to 1GiB");
+            review.fault(&place.key(name), message);
+        }
+        u32::try_from(size).unwrap_or(u32::MAX)
+    };
+    Http2 {
+        streams: written.streams,
+        stream_window: window("stream_window", written.stream_window.0),
+        connection_window: window("connection_window", written.connection_window.0),
     }
 }
 
