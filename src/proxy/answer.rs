@@ -9,7 +9,7 @@ use pingora::{Error, ErrorType};
 use super::context::Context;
 use super::live::Kind;
 use super::respond::{self, Answer};
-use super::{fields, headers, hop_by_hop, worker};
+use super::{fields, forward, headers, hop_by_hop, worker};
 use crate::credential;
 use crate::limits::{self, Decision};
 use crate::refusal::Refusal;
@@ -30,6 +30,9 @@ pub(super) fn complete(
         response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS;
     if let (false, Some(started)) = (interim, ctx.upstream_started) {
         ctx.upstream_time = Some(started.elapsed());
+    }
+    if response.status == StatusCode::CONTINUE {
+        forward::expect_body(session, ctx);
     }
     ctx.arrival.control.silence.hear();
     // An answer before the end of the body costs the connection; word to go on with it does not.
@@ -228,7 +231,8 @@ pub(super) fn measure(session: &Session, ctx: &mut Context) {
         ctx.status = written.status.as_u16();
     }
     ctx.body_received = session.body_bytes_read() as u64;
-    ctx.body_sent = session.body_bytes_sent() as u64;
+    // What was left to h2 as a whole, Pingora has not counted.
+    ctx.body_sent = ctx.body_sent.max(session.body_bytes_sent() as u64);
 }
 
 impl Context {

@@ -6,6 +6,7 @@ use std::task::Poll;
 
 use futures_util::task::AtomicWaker;
 
+use super::body_rate::BodyRate;
 use super::silence::Silence;
 
 /// Why an open answer is closed.
@@ -44,8 +45,11 @@ pub struct Control {
     own_reader: AtomicBool,
     given_up: AtomicBool,
     answered: AtomicBool,
+    stalled: AtomicBool,
     /// How long the upstream has been silent.
     pub silence: Silence,
+    /// How fast the client sends its body.
+    pub body_rate: BodyRate,
     reader: AtomicWaker,
     dropping: AtomicBool,
     server: AtomicWaker,
@@ -127,6 +131,14 @@ impl Control {
         self.reader.wake();
     }
 
+    /// Waits for the rest of the body no longer, in such a way that there is still a response where
+    /// that is possible.
+    pub fn give_up_body(&self) {
+        if self.own_reader.load(Ordering::Acquire) || !self.silence.end_upstream() {
+            self.give_up();
+        }
+    }
+
     pub fn is_given_up(&self) -> bool {
         self.given_up.load(Ordering::Acquire)
     }
@@ -138,6 +150,15 @@ impl Control {
 
     pub fn is_answered(&self) -> bool {
         self.answered.load(Ordering::Acquire)
+    }
+
+    /// Notes that the client took nothing of the response for the write timeout.
+    pub fn set_stalled(&self) {
+        self.stalled.store(true, Ordering::Release);
+    }
+
+    pub fn is_stalled(&self) -> bool {
+        self.stalled.load(Ordering::Acquire)
     }
 
     /// Notes that the client has closed its side: it may still read, or be gone.

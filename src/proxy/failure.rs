@@ -39,6 +39,12 @@ pub(super) fn while_proxying(
     let silence = &ctx.arrival.control.silence;
     let late = silence.is_late();
     silence.end();
+    if ctx.arrival.control.body_rate.is_late() {
+        ctx.refusal = Some(Refusal::RequestTimeout);
+        ctx.reason = "the body came more slowly than body_rate";
+        error.set_retry(false);
+        return error;
+    }
     let timed_out = late || *error.etype() == ErrorType::ReadTimedout;
     if timed_out && !session.is_body_done() {
         // The upstream waits for a body that does not come: the client is late, not the server.
@@ -103,6 +109,7 @@ pub(super) async fn answer(session: &mut Session, ctx: &mut Context, error: &Err
     }
     let client_gone = !malformed
         && !ctx.arrival.control.silence.is_late()
+        && !ctx.arrival.control.body_rate.is_late()
         && *error.esource() == ErrorSource::Downstream
         && matches!(
             error.etype(),

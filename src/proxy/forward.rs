@@ -188,6 +188,7 @@ pub(super) fn count_body(
     if session.was_upgraded() {
         return Ok(());
     }
+    ctx.arrival.control.body_rate.count(body.len());
     ctx.body_received += body.len() as u64;
     let limit = ctx.route.as_ref().map_or(0, |route| route.max_body);
     if ctx.body_received > limit {
@@ -199,13 +200,42 @@ pub(super) fn count_body(
 
 /// Begins to measure how long the upstream is silent: at most `read`, until the answer turns out to
 /// be a stream.
-pub(super) fn begin_waiting(peer: &HttpPeer, descriptor: RawFd, ctx: &Context) {
+pub(super) fn begin_waiting(
+    session: &mut Session,
+    peer: &HttpPeer,
+    descriptor: RawFd,
+    ctx: &Context,
+) {
+    // A client that waits for `100 Continue` is not late before it is told.
+    if !session.req_header().headers.contains_key(header::EXPECT) {
+        expect_body(session, ctx);
+    }
     if peer.options.read_timeout.is_none() {
         let read = ctx.timeouts().map(|timeouts| timeouts.read);
         // An HTTP/2 connection carries other requests too.
         let own = is_http1(peer).then_some(descriptor);
         ctx.arrival.control.silence.begin(read, own);
     }
+}
+
+/// Begins to measure how fast the client sends its body.
+pub(super) fn expect_body(session: &mut Session, ctx: &Context) {
+    if session.is_body_done() || session.is_upgrade_req() || is_grpc(session) {
+        return;
+    }
+    if let Some((listener, _)) = ctx.listener() {
+        let rate = &ctx.arrival.control.body_rate;
+        rate.begin(listener.limits.body_rate);
+    }
+}
+
+/// Whether it is a gRPC call, whose messages come when they come.
+fn is_grpc(session: &Session) -> bool {
+    const GRPC: &[u8] = b"application/grpc";
+    let content = session.req_header().headers.get(header::CONTENT_TYPE);
+    content
+        .and_then(|content| content.as_bytes().get(..GRPC.len()))
+        .is_some_and(|content| content.eq_ignore_ascii_case(GRPC))
 }
 
 fn is_http1(peer: &HttpPeer) -> bool {

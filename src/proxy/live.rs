@@ -196,8 +196,13 @@ impl Registry {
             tick.tick().await;
             let now = Instant::now();
             for (_, open) in shard.lock().iter() {
-                if open.control.silence.look(now) {
-                    open.control.give_up();
+                let control = &open.control;
+                if control.silence.look(now) {
+                    control.give_up();
+                }
+                let excused = || control.silence.is_upstream_behind();
+                if control.body_rate.look(now, excused) {
+                    control.give_up_body();
                 }
             }
         }

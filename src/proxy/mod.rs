@@ -12,6 +12,7 @@ use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 
+pub mod body_rate;
 pub mod chunked;
 pub mod client;
 pub mod connection;
@@ -81,14 +82,14 @@ impl ProxyHttp for Proxy {
 
     async fn connected_to_upstream(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         _reused: bool,
         peer: &HttpPeer,
         descriptor: RawFd,
         _: Option<&Digest>,
         ctx: &mut Box<Context>,
     ) -> pingora::Result<()> {
-        forward::begin_waiting(peer, descriptor, ctx);
+        forward::begin_waiting(session, peer, descriptor, ctx);
         Ok(())
     }
 
@@ -105,9 +106,12 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         body: &mut Option<Bytes>,
-        _end: bool,
+        end: bool,
         ctx: &mut Box<Context>,
     ) -> pingora::Result<()> {
+        if end {
+            ctx.arrival.control.body_rate.end();
+        }
         forward::count_body(session, body.as_ref(), ctx)
     }
 
@@ -168,6 +172,7 @@ impl ProxyHttp for Proxy {
         ctx: &mut Box<Context>,
     ) {
         answer::measure(session, ctx);
+        respond::linger(session, ctx).await;
     }
 
     fn suppress_error_log(&self, _: &Session, _: &Box<Context>, _: &pingora::Error) -> bool {

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
 use pingora::http::ResponseHeader;
+use pingora::protocols::http::ServerSession;
 use pingora::proxy::Session;
 
 use super::context::Context;
@@ -28,6 +29,11 @@ const DRAIN_UP_TO: u64 = 64 * 1024;
 /// How long it may take to arrive where the answer waits for it, and where it has gone out already.
 const DRAIN_BEFORE: Duration = Duration::from_millis(500);
 const DRAIN_AFTER: Duration = Duration::from_secs(5);
+
+/// How long a client may go on sending a body whose response it has, before its stream is reset.
+const LINGER: Duration = Duration::from_secs(1);
+/// A body up to this size waits in h2's buffer for the client to grant a window.
+const LEFT_TO_H2: usize = 16 * 1024;
 
 /// An answer that says no.
 #[derive(Debug, Clone)]
@@ -210,7 +216,9 @@ pub async fn write(
     session
         .write_response_header(Box::new(head), silent)
         .await?;
-    if !silent {
+    if !silent && leave_to_h2(session, &body) {
+        ctx.body_sent = body.len() as u64;
+    } else if !silent {
         session.write_response_body(Some(body), true).await?;
     } else if session.is_http2() {
         // On HTTP/2 the end of the stream goes with the last write only.
@@ -223,6 +231,31 @@ pub async fn write(
         }
     }
     Ok(())
+}
+
+/// Leaves a small body to h2, which sends it when the client grants a window: the request and all
+/// that it holds would otherwise wait for that. `false`: the session writes it.
+fn leave_to_h2(session: &mut Session, body: &Bytes) -> bool {
+    if body.len() > LEFT_TO_H2 {
+        return false;
+    }
+    let ServerSession::H2(stream) = session.as_downstream_mut() else {
+        return false;
+    };
+    // An error is the client's reset, which ends the request anyway.
+    let writer = stream.take_response_body_writer();
+    writer.is_some_and(|mut writer| writer.send_data(body.clone(), true).is_ok())
+}
+
+/// Keeps an HTTP/2 stream open for a moment whose response is complete and whose request is not.
+/// Without that the reset that ends it arrives with the response, and some clients look at the reset
+/// first.
+pub(super) async fn linger(session: &mut Session, ctx: &Context) {
+    if !session.is_http2() || !ctx.arrival.control.is_answered() || session.is_body_done() {
+        return;
+    }
+    let reading = async { while let Ok(Some(_)) = session.read_request_body().await {} };
+    let _ = tokio::time::timeout(LINGER, reading).await;
 }
 
 /// A head with these fields, and with the length of its body where it has one.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::{Shutdown, shutdown};
 use parking_lot::Mutex;
+use pingora::protocols::l4::ext::get_tcp_info;
 
 /// How often silences are looked at; by up to two of these a deadline is overrun.
 pub const LOOK: Duration = Duration::from_millis(100);
@@ -90,6 +91,24 @@ impl Silence {
         self.limit.store(NONE, Ordering::Release);
     }
 
+    /// Whether the upstream does not take what is sent to it.
+    pub fn is_upstream_behind(&self) -> bool {
+        let upstream = self.upstream.load(Ordering::Acquire);
+        upstream != UNKNOWN && get_tcp_info(upstream).is_ok_and(|it| it.tcpi_notsent_bytes > 0)
+    }
+
+    /// Ends the upstream's connection, so that whatever waits for it sees an end. `false`: it is not
+    /// this request's own.
+    pub fn end_upstream(&self) -> bool {
+        let upstream = self.upstream.load(Ordering::Acquire);
+        self.end();
+        if upstream != UNKNOWN {
+            // The upstream may have closed it this moment, which is as good.
+            let _ = shutdown(upstream, Shutdown::Both);
+        }
+        upstream != UNKNOWN
+    }
+
     /// Whether the far side was silent for longer than allowed.
     pub fn is_late(&self) -> bool {
         self.late.load(Ordering::Acquire)
@@ -113,13 +132,7 @@ impl Silence {
             return false;
         }
         self.late.store(true, Ordering::Release);
-        let upstream = self.upstream.load(Ordering::Acquire);
-        self.end();
-        if upstream != UNKNOWN {
-            // The upstream may have closed it this moment, which is as good.
-            let _ = shutdown(upstream, Shutdown::Both);
-        }
-        upstream == UNKNOWN
+        !self.end_upstream()
     }
 }
 

@@ -186,6 +186,7 @@ impl Worker {
 
     /// Writes the access log and the metrics of a request that is over, however it ended.
     pub fn finish(&self, ctx: &mut Context) {
+        note_lateness(ctx);
         if ctx.was_judged() {
             let refusal = ctx.refusal.filter(|refusal| refusal.is_of_authentication());
             self.metrics.authenticated(refusal);
@@ -255,5 +256,18 @@ fn method_label(method: &http::Method) -> &'static str {
         "DELETE" => "DELETE",
         "OPTIONS" => "OPTIONS",
         _ => "OTHER",
+    }
+}
+
+/// Notes a client that was too slow, where nothing else has said so.
+fn note_lateness(ctx: &mut Context) {
+    let control = &ctx.arrival.control;
+    if ctx.status == 0 && control.body_rate.is_late() {
+        // There was no way to say it: the stream was reset.
+        ctx.refusal = Some(Refusal::RequestTimeout);
+        ctx.status = Refusal::RequestTimeout.status().as_u16();
+    }
+    if ctx.reason.is_empty() && control.is_stalled() {
+        ctx.reason = "the client took nothing of the response for write_timeout";
     }
 }

@@ -8,6 +8,9 @@ use serde_json::json;
 
 use crate::support::client::{Client, Request, socket};
 use crate::support::config::Config;
+use crate::support::frames::{
+    DATA, END_HEADERS, END_STREAM, Frames, HEADERS, Outcome, PING, RST_STREAM, request,
+};
 use crate::support::gateway::Gateway;
 use crate::support::raw::{read_request, serving};
 use crate::support::upstream::Upstream;
@@ -123,5 +126,37 @@ fn a_client_that_waits_to_be_told_to_go_on_keeps_its_connection() {
         assert_eq!(client.head().unwrap().status, 100);
         client.send("hello");
         client.answer().ok();
+    }
+}
+
+#[test]
+fn an_http2_client_may_finish_its_upload_after_the_refusal() {
+    let upstream = Upstream::start();
+    let small = json!({ "name": "small", "match": { "prefix": "/small" }, "auth": "none",
+        "upstream": "echo", "max_body": "16KiB" });
+    let gateway = Gateway::start(Config::new(upstream.address).route(small));
+    // Refused before the body, and within it.
+    for (path, status) in [("/private/a", 401), ("/small/a", 413)] {
+        let mut client = Frames::connect(gateway.public);
+        client.accept_settings();
+        let head = request("POST", path, &[]);
+        client.send(HEADERS, END_HEADERS, 1, &head).unwrap();
+        for _ in 0..10 {
+            client.send(DATA, 0, 1, &[b'x'; 16_000]).unwrap();
+        }
+        assert_eq!(client.outcome(1), Outcome::Status(status));
+        // A reset would come right behind the response, before what answers this.
+        client.send(PING, 0, 0, &[0; 8]).unwrap();
+        loop {
+            let frame = client.next().unwrap();
+            assert_ne!(frame.kind, RST_STREAM);
+            if frame.kind == PING {
+                break;
+            }
+        }
+        client.send(DATA, END_STREAM, 1, b"x").unwrap();
+        client.send(PING, 0, 0, &[1; 8]).unwrap();
+        let after = client.next().unwrap();
+        assert_ne!(after.kind, RST_STREAM, "{path}");
     }
 }

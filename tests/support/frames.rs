@@ -15,6 +15,7 @@ pub const GOAWAY: u8 = 7;
 pub const WINDOW_UPDATE: u8 = 8;
 pub const CONTINUATION: u8 = 9;
 
+pub const ACK: u8 = 1;
 pub const END_STREAM: u8 = 1;
 pub const END_HEADERS: u8 = 4;
 
@@ -66,6 +67,25 @@ impl Frames {
     /// Gives up writing after this long.
     pub fn set_write_patience(&self, patience: Duration) {
         self.socket.set_write_timeout(Some(patience)).unwrap();
+    }
+
+    /// Gives up reading after this long: [`Frames::next`] is `None` then.
+    pub fn set_read_patience(&self, patience: Duration) {
+        self.socket.set_read_timeout(Some(patience)).unwrap();
+    }
+
+    /// Waits for the settings of the other side, puts them into force and returns them.
+    pub fn accept_settings(&mut self) -> Vec<(u16, u32)> {
+        let mut frame = self.next().unwrap();
+        while frame.kind != SETTINGS || frame.payload.is_empty() {
+            frame = self.next().unwrap();
+        }
+        self.send(SETTINGS, ACK, 0, b"").unwrap();
+        let pair = |pair: &[u8]| {
+            let value = u32::from_be_bytes([pair[2], pair[3], pair[4], pair[5]]);
+            (u16::from_be_bytes([pair[0], pair[1]]), value)
+        };
+        frame.payload.chunks(6).map(pair).collect()
     }
 
     /// The next frame; `None` when the connection has ended.
@@ -163,8 +183,8 @@ fn length(buffer: &[u8]) -> usize {
     u32::from_be_bytes([0, buffer[0], buffer[1], buffer[2]]) as usize
 }
 
-/// The status is the first field of an answer: an entry of the static table, or a literal.
-fn status(block: &[u8]) -> u16 {
+/// The status is the first field of a response: an entry of the static table, or a literal.
+pub fn status(block: &[u8]) -> u16 {
     match block {
         [0x88, ..] => 200,
         [0x89, ..] => 204,

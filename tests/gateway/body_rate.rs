@@ -1,0 +1,70 @@
+//! A request body has to average `body_rate` after its first 20 seconds.
+
+use std::time::{Duration, Instant};
+
+use crate::support::client::{Client, socket};
+use crate::support::config::Config;
+use crate::support::frames::{DATA, END_HEADERS, Frames, HEADERS, RST_STREAM, request, status};
+use crate::support::gateway::Gateway;
+use crate::support::upstream::Upstream;
+use crate::support::wait::eventually;
+
+const FIRST: Duration = Duration::from_secs(20);
+const BETWEEN_BYTES: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_body_that_drips_is_408_on_both_protocols() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address));
+    let start = Instant::now();
+    let one = || {
+        let socket = socket(gateway.public).unwrap();
+        socket.set_read_timeout(Some(BETWEEN_BYTES)).unwrap();
+        let mut client = Client::over(socket);
+        client.send("POST /public/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 90000\r\n\r\n");
+        let response = loop {
+            let _ = client.try_send("x");
+            if let Ok(response) = client.answer_to("POST") {
+                break response;
+            }
+        };
+        response.refused(408, "REQUEST_TIMEOUT");
+    };
+    let two = || {
+        let mut client = Frames::connect(gateway.public);
+        client.set_read_patience(BETWEEN_BYTES);
+        // gRPC is exempt, and was there first.
+        let grpc = [("content-type", "application/grpc"), ("te", "trailers")];
+        for (stream, more) in [(1, &grpc[..]), (3, &[])] {
+            let head = request("POST", "/public/a", more);
+            client.send(HEADERS, END_HEADERS, stream, &head).unwrap();
+        }
+        let outcome = loop {
+            for stream in [1, 3] {
+                let _ = client.send(DATA, 0, stream, b"x");
+            }
+            match client.next() {
+                Some(frame) if frame.stream == 1 && frame.kind == RST_STREAM => {
+                    panic!("the gRPC call was reset")
+                }
+                Some(frame) if frame.stream == 3 && frame.kind == HEADERS => {
+                    break status(&frame.payload);
+                }
+                _ => {}
+            }
+        };
+        assert_eq!(outcome, 408);
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(one);
+        scope.spawn(two);
+    });
+    assert!(start.elapsed() >= FIRST);
+    eventually("both are logged", || {
+        let events = gateway.events();
+        let late = events
+            .iter()
+            .filter(|line| line["code"] == "REQUEST_TIMEOUT");
+        (late.count() == 2).then_some(())
+    });
+}
