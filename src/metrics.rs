@@ -80,8 +80,9 @@ const STORE_ERRORS: [&str; 6] = [
     "unreplicated",
 ];
 /// Why a connection or a head is turned away before there is a request.
-const CONNECTION_REFUSALS: [&str; 10] = [
+const CONNECTION_REFUSALS: [&str; 11] = [
     "connections",
+    "connections_per_address",
     "proxy_protocol",
     "handshake_rate",
     "handshake",

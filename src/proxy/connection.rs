@@ -11,9 +11,10 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep, timeout_at};
 
 use super::chunked::Chunks;
@@ -21,9 +22,15 @@ use super::control::{Closing, Control, FrameBoundary};
 use super::head::{Body, Head, HeadReader, Progress};
 
 mod delivery;
+mod http2_flow;
+mod http2_frames;
 mod no_head;
 mod stream;
 mod transport;
+mod write_deadline;
+
+use http2_flow::Http2Flow;
+use write_deadline::WriteDeadline;
 
 pub use no_head::{HeadLimits, NoHead};
 pub use transport::Transport;
@@ -62,43 +69,51 @@ pub struct Connection {
     unsent: BytesMut,
     window: Window,
     chunks: Chunks,
-    http2: bool,
+    /// HTTP/2 was chosen by ALPN or by the preface.
+    http2: Option<Box<Http2Flow>>,
+    write_timeout: Duration,
+    write_deadline: WriteDeadline,
     control: Arc<Control>,
     frames: FrameBoundary,
     /// The request has no body, and nothing of its answer has gone out.
     undivided: bool,
-    /// How long a client that takes nothing may keep the connection from being closed.
-    last_wait: Option<Pin<Box<Sleep>>>,
     /// How long what still comes is read off. It is there once the end was told.
     linger: Option<Pin<Box<Sleep>>>,
 }
 
 impl Connection {
-    /// Takes over a socket whose handshakes are done; `unread` was read beyond them.
-    pub fn new(transport: Transport, unread: BytesMut) -> Connection {
+    /// Takes over a socket whose handshakes are done; `unread` was read beyond them. A client that
+    /// takes nothing for `write_timeout` is cut off.
+    pub fn new(transport: Transport, unread: BytesMut, write_timeout: Duration) -> Connection {
         let http2 = transport.is_http2();
-        Connection {
+        let mut connection = Connection {
             transport,
             unread,
             unsent: BytesMut::new(),
-            window: if http2 {
-                Window::Everything
-            } else {
-                Window::Length(0)
-            },
+            window: Window::Length(0),
             chunks: Chunks::default(),
-            http2,
+            http2: None,
+            write_timeout,
+            write_deadline: WriteDeadline::new(write_timeout),
             control: Arc::default(),
             frames: FrameBoundary::default(),
             undivided: false,
-            last_wait: None,
             linger: None,
+        };
+        if http2 {
+            connection.set_http2();
         }
+        connection
     }
 
     /// Whether ALPN or the preface chose HTTP/2.
     pub fn is_http2(&self) -> bool {
-        self.http2
+        self.http2.is_some()
+    }
+
+    fn set_http2(&mut self) {
+        self.window = Window::Everything;
+        self.http2 = Some(Box::new(Http2Flow::new(self.write_timeout)));
     }
 
     /// Reads one request head and returns it with the bytes it came in.
@@ -106,7 +121,7 @@ impl Connection {
     /// # Errors
     /// See [`NoHead`]. A head over its size is 431, one that is late 408.
     pub async fn read_head(&mut self, limits: HeadLimits) -> Result<(Head, BytesMut), NoHead> {
-        let mut reader = HeadReader::default();
+        let mut reader = HeadReader::new(limits.fields);
         let mut deadline = None;
         loop {
             match reader.read(&self.unread).map_err(NoHead::Refused)? {
@@ -120,8 +135,7 @@ impl Connection {
                     return Ok((head, bytes));
                 }
                 Progress::Http2Preface => {
-                    self.http2 = true;
-                    self.window = Window::Everything;
+                    self.set_http2();
                     return Err(NoHead::Http2);
                 }
                 Progress::Partial if self.unread.len() > limits.size => {
@@ -183,9 +197,9 @@ impl Connection {
     /// Sends a last answer and closes; what still comes is not of interest.
     pub async fn finish_with(&mut self, answer: &[u8]) {
         self.window = Window::Everything;
-        if self.transport.write_all(answer).await.is_ok() {
-            let _ = self.shutdown().await;
-        }
+        self.unsent.extend_from_slice(answer);
+        // The client may be gone already, or take nothing.
+        let _ = self.shutdown().await;
     }
 
     fn expect_body(&mut self, head: &Head) {
@@ -257,6 +271,42 @@ impl Connection {
         Poll::Ready(Ok(()))
     }
 
+    /// Gives what was read before, up to `allowance`.
+    fn give_unread(&mut self, allowance: usize, buffer: &mut ReadBuf<'_>) -> usize {
+        let give = allowance.min(self.unread.len());
+        buffer.put_slice(&self.unread.split_to(give));
+        if self.unread.is_empty() {
+            self.unread = BytesMut::new();
+        }
+        give
+    }
+
+    /// Gives HTTP/2 frames as they come, or the reset of a stream whose client takes nothing of the
+    /// response.
+    fn poll_read_frames(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if let Some(flow) = &mut self.http2
+            && buffer.remaining() >= http2_flow::RESET_SIZE
+            && let Some(reset) = flow.poll_reset(cx)?
+        {
+            buffer.put_slice(&reset);
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        if self.unread.is_empty() {
+            ready!(Pin::new(&mut self.transport).poll_read(cx, buffer))?;
+        } else {
+            self.give_unread(buffer.remaining(), buffer);
+        }
+        if let Some(flow) = &mut self.http2 {
+            flow.received(buffer.filled().get(before..).unwrap_or_default());
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Waits for the end of a connection whose request has been read whole; what comes meanwhile
     /// belongs to the next request.
     fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -298,15 +348,16 @@ impl AsyncRead for Connection {
         {
             sent?;
         }
-        if !this.http2 {
-            this.control.register_reader(cx.waker());
-            if let Some(why) = this.control.closing() {
-                this.poll_close(cx, why);
-                return Poll::Ready(Ok(()));
-            }
-            if this.control.is_given_up() {
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-            }
+        if this.http2.is_some() {
+            return this.poll_read_frames(cx, buffer);
+        }
+        this.control.register_reader(cx.waker());
+        if let Some(why) = this.control.closing() {
+            this.poll_close(cx, why);
+            return Poll::Ready(Ok(()));
+        }
+        if this.control.is_given_up() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         let allowance = this.allowance().min(buffer.remaining());
         if allowance == 0 {
@@ -316,12 +367,8 @@ impl AsyncRead for Connection {
             return this.poll_chunks(cx, buffer);
         }
         if !this.unread.is_empty() {
-            let give = allowance.min(this.unread.len());
-            buffer.put_slice(&this.unread.split_to(give));
-            if this.unread.is_empty() {
-                this.unread = BytesMut::new();
-            }
-            this.taken(give);
+            let given = this.give_unread(allowance, buffer);
+            this.taken(given);
             return Poll::Ready(Ok(()));
         }
         if allowance == buffer.remaining() {
@@ -336,47 +383,5 @@ impl AsyncRead for Connection {
             this.taken(got);
         }
         Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let this = &mut *self;
-        if this.control.is_upgraded() {
-            if this.control.closing().is_some() {
-                // The Close frame has gone out or is about to: what follows it is not sent.
-                return Poll::Ready(Ok(bytes.len()));
-            }
-            // The head of the 101 answer itself is no frame.
-            if !bytes.starts_with(b"HTTP/1.1 101") {
-                this.frames.pass(bytes);
-            }
-        }
-        if this.unsent.len() + bytes.len() > WRITE_BUFFER {
-            ready!(this.poll_send(cx))?;
-            if bytes.len() > WRITE_BUFFER && !this.control.is_upgraded() {
-                this.undivided = false;
-                let sent = Pin::new(&mut this.transport).poll_write(cx, bytes);
-                this.control.silence.set_blocked(sent.is_pending());
-                return sent;
-            }
-        }
-        this.unsent.extend_from_slice(bytes);
-        Poll::Ready(Ok(bytes.len()))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.may_wait() {
-            return Poll::Ready(Ok(()));
-        }
-        self.poll_deliver(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_end(cx)
     }
 }

@@ -15,8 +15,6 @@ mod target;
 
 use target::Absolute;
 
-/// Header fields in one request; Pingora's own cap is 256.
-const MAX_FIELDS: usize = 200;
 /// Bytes of a field's name; `http::HeaderName` has no room for more.
 const MAX_NAME: usize = 65_535;
 /// Empty lines before a request line (RFC 9112, section 2.2); clients send one behind a body.
@@ -30,6 +28,7 @@ pub struct HeadReader {
     fields: usize,
     empty_lines: u8,
     upgrades: usize,
+    max_fields: usize,
     started: bool,
     head: Head,
 }
@@ -98,10 +97,19 @@ pub struct Fault {
     pub reason: &'static str,
 }
 
+pub const TOO_MANY_FIELDS: &str = "too many header fields";
 /// The first line of the HTTP/2 preface.
 const PREFACE_LINE: &[u8] = b"PRI * HTTP/2.0";
 
 impl HeadReader {
+    /// Refuses a head with more fields than `max_fields`; Pingora refuses more than 256.
+    pub fn new(max_fields: usize) -> HeadReader {
+        HeadReader {
+            max_fields,
+            ..HeadReader::default()
+        }
+    }
+
     /// Reads what is new in `buffer`, which holds the head from its first byte.
     ///
     /// # Errors
@@ -178,8 +186,8 @@ impl HeadReader {
 
     fn field(&mut self, line: &[u8]) -> Result<(), Fault> {
         self.fields += 1;
-        if self.fields > MAX_FIELDS {
-            return too_large("too many header fields");
+        if self.fields > self.max_fields {
+            return too_large(TOO_MANY_FIELDS);
         }
         let Some(colon) = memchr::memchr(b':', line) else {
             return bad("a header line has no colon");

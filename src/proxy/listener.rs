@@ -5,7 +5,6 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -14,6 +13,7 @@ use http::HeaderValue;
 use pingora::apps::{HttpServerApp, ReusedHttpStream};
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
+use socket2::TcpKeepalive;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -27,11 +27,20 @@ use crate::settings::{Listener, ListenerLive};
 use crate::token::CertificateHash;
 
 mod http2;
+mod open_connections;
+
+use open_connections::{OpenConnections, Seat};
 
 /// TLS handshakes from one address, a second and at once. They cost a signature each, before any
 /// configured limit can look at a request. Trusted proxies are not counted.
 const HANDSHAKES_PER_SECOND: NonZeroU32 = NonZeroU32::new(100).expect("100 is not zero");
 const HANDSHAKE_BURST: NonZeroU32 = NonZeroU32::new(400).expect("400 is not zero");
+
+/// Probes of a connection that has been quiet for a minute: one that is dead is closed after two.
+const TCP_KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(60))
+    .with_interval(Duration::from_secs(15))
+    .with_retries(4);
 
 /// Binds a public socket, once; every worker accepts from a duplicate of it.
 ///
@@ -44,6 +53,8 @@ pub fn bind(address: SocketAddr) -> io::Result<StdListener> {
         Some(socket2::Protocol::TCP),
     )?;
     socket.set_reuse_address(true)?;
+    // What is accepted inherits it.
+    socket.set_tcp_keepalive(&TCP_KEEPALIVE)?;
     socket.bind(&address.into())?;
     socket.listen(4096)?;
     socket.set_nonblocking(true)?;
@@ -55,7 +66,7 @@ pub struct Door {
     /// Index into `Boot::listeners` and `Live::listeners`.
     pub index: usize,
     pub settings: Listener,
-    open: AtomicUsize,
+    open: Arc<OpenConnections>,
     handshakes: DefaultKeyedRateLimiter<IpAddr>,
 }
 
@@ -77,8 +88,8 @@ impl Door {
     pub fn new(index: usize, settings: Listener) -> Door {
         Door {
             index,
+            open: Arc::new(OpenConnections::new(&settings.limits)),
             settings,
-            open: AtomicUsize::new(0),
             handshakes: RateLimiter::keyed(
                 Quota::per_second(HANDSHAKES_PER_SECOND).allow_burst(HANDSHAKE_BURST),
             ),
@@ -87,7 +98,7 @@ impl Door {
 
     /// Connections that are open now.
     pub fn open(&self) -> usize {
-        self.open.load(Ordering::Acquire)
+        self.open.count()
     }
 
     /// Forgets addresses that have been quiet.
@@ -126,16 +137,14 @@ impl Door {
         lane: &Arc<Lane>,
         shutdown: &ShutdownWatch,
     ) {
-        let ticket = Seat::take(self, lane);
-        if self.open() > self.settings.limits.connections {
+        let Some(ticket) = OpenConnections::enter(&self.open, &lane.worker.metrics) else {
             lane.worker.refused("connections");
             return;
-        }
+        };
         let (door, lane, shutdown) = (Arc::clone(self), Arc::clone(lane), shutdown.clone());
         tokio::spawn(async move {
-            let _ticket = ticket;
-            door.welcome(stream, address.ip().to_canonical(), lane, shutdown)
-                .await;
+            let ip = address.ip().to_canonical();
+            door.welcome(stream, ip, ticket, lane, shutdown).await;
         });
     }
 
@@ -144,6 +153,7 @@ impl Door {
         &self,
         mut stream: TcpStream,
         mut ip: IpAddr,
+        mut seat: Seat,
         lane: Arc<Lane>,
         shutdown: ShutdownWatch,
     ) {
@@ -152,7 +162,8 @@ impl Door {
             return;
         };
         let limits = &self.settings.limits;
-        let trusted = live.trusted_proxies.iter().any(|net| net.contains(&ip));
+        let is_trusted = |ip: &IpAddr| live.trusted_proxies.iter().any(|net| net.contains(ip));
+        let trusted = is_trusted(&ip);
         // Without it a head and a body that were written apart would wait for each other's ACK.
         let _ = stream.set_nodelay(true);
         if self.settings.proxy_protocol && trusted {
@@ -160,6 +171,10 @@ impl Door {
                 Ok(Ok(told)) => ip = told.unwrap_or(ip),
                 Ok(Err(_)) | Err(_) => return lane.worker.refused("proxy_protocol"),
             }
+        }
+        // One that a trusted PROXY header named counts as the peer.
+        if !is_trusted(&ip) && !seat.count(ip) {
+            return lane.worker.refused("connections_per_address");
         }
         let Some(transport) = self.handshake(stream, ip, trusted, live, &lane).await else {
             return;
@@ -176,7 +191,9 @@ impl Door {
             listener: self.index,
         });
         drop(current);
-        let connection = Box::new(Connection::new(transport, BytesMut::new()));
+        let write_timeout = limits.write_timeout;
+        let connection = Connection::new(transport, BytesMut::new(), write_timeout);
+        let connection = Box::new(connection);
         if connection.is_http2() {
             self.serve_http2(connection, peer, lane, shutdown).await;
         } else {
@@ -224,6 +241,7 @@ impl Door {
         let limits = &self.settings.limits;
         let head_limits = HeadLimits {
             size: limits.head,
+            fields: limits.fields,
             timeout: limits.head_timeout,
             idle: limits.keepalive,
         };
@@ -234,7 +252,7 @@ impl Door {
             ..head_limits
         };
         loop {
-            if connection.deliver(limits.keepalive).await.is_err() {
+            if connection.deliver().await.is_err() {
                 return;
             }
             let read = tokio::select! {
@@ -268,30 +286,6 @@ impl Door {
             };
             connection = same;
         }
-    }
-}
-
-/// Counts a connection for as long as it lives.
-struct Seat {
-    door: Arc<Door>,
-    lane: Arc<Lane>,
-}
-
-impl Seat {
-    fn take(door: &Arc<Door>, lane: &Arc<Lane>) -> Seat {
-        door.open.fetch_add(1, Ordering::AcqRel);
-        lane.worker.metrics.connections.inc();
-        Seat {
-            door: Arc::clone(door),
-            lane: Arc::clone(lane),
-        }
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.door.open.fetch_sub(1, Ordering::AcqRel);
-        self.lane.worker.metrics.connections.dec();
     }
 }
 

@@ -8,6 +8,7 @@ use http::{Method, StatusCode, Version};
 use pingora::proxy::Session;
 
 use super::context::{Context, waiting};
+use super::head::TOO_MANY_FIELDS;
 use super::live::Open;
 use super::respond::Answer;
 use super::{
@@ -181,6 +182,7 @@ fn introduce(session: &mut Session, ctx: &mut Context) -> Result<(), Refusal> {
         _ => uuid::Uuid::new_v4().simple().to_string(),
     };
     let (listener, live) = ctx.listener().ok_or(Refusal::Internal)?;
+    let max_fields = listener.limits.fields;
     let origin = client::origin(
         ctx.arrival.peer.ip,
         ctx.arrival.peer.tls,
@@ -190,6 +192,11 @@ fn introduce(session: &mut Session, ctx: &mut Context) -> Result<(), Refusal> {
     );
     ctx.origin = Some(origin);
     ctx.path = request.uri.path().to_owned();
+    // On HTTP/1.1 the reader of heads has counted.
+    if session.is_http2() && field_count(&request.headers) > max_fields {
+        ctx.reason = TOO_MANY_FIELDS;
+        return Err(Refusal::HeadersTooLarge);
+    }
     if matches!(request.method, Method::CONNECT | Method::TRACE) {
         return Err(Refusal::MethodNotAllowed);
     }
@@ -214,6 +221,13 @@ fn introduce(session: &mut Session, ctx: &mut Context) -> Result<(), Refusal> {
     };
     ctx.host_header = Some(host);
     Ok(())
+}
+
+/// Header fields, as an HTTP/1.1 client would have sent them: HTTP/2 splits cookies (RFC 9113,
+/// section 8.2.3).
+fn field_count(headers: &http::HeaderMap) -> usize {
+    let cookies = headers.get_all(header::COOKIE).iter().count();
+    headers.len() - cookies.saturating_sub(1)
 }
 
 fn is_http(scheme: &str) -> bool {
@@ -265,7 +279,6 @@ async fn admit(session: &mut Session, ctx: &mut Context, route: &Arc<Route>) -> 
     }
     // A client may close its side after the request and still want the answer (RFC 9112, section 9.6).
     session.as_downstream_mut().set_abort_on_close(false);
-    session.set_write_timeout(ctx.timeouts().map(|timeouts| timeouts.write));
     Ok(false)
 }
 

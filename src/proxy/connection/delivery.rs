@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -10,10 +11,8 @@ use bytes::{Buf, BytesMut};
 use tokio::io::AsyncWrite;
 use tokio::time::sleep;
 
-use super::Connection;
+use super::{Connection, WRITE_BUFFER};
 
-/// How long a client may take to read what is left for it before its connection is closed.
-const LAST_WAIT: Duration = Duration::from_secs(60);
 /// How long what a client still sends is read off after the last answer.
 const LINGER: Duration = Duration::from_millis(500);
 
@@ -21,7 +20,7 @@ impl Connection {
     /// Whether what was gathered is a whole answer and may go out with others (`deliver`): nobody waits
     /// for the rest of a part, and Pingora comes back to the connection whatever happens.
     pub(super) fn may_wait(&self) -> bool {
-        self.undivided && self.control.is_answered() && !self.http2
+        self.undivided && self.control.is_answered() && !self.is_http2()
     }
 
     /// Sends an answer that is whole, after every other task that is ready had its turn:
@@ -29,39 +28,41 @@ impl Connection {
     /// clients on the same machine that is a tenth to a third of what a request costs.
     ///
     /// # Errors
-    /// The client went away, or did not take it for as long as `patience`.
-    pub async fn deliver(&mut self, patience: Duration) -> io::Result<()> {
+    /// The client went away, or took nothing for the listener's write timeout.
+    pub async fn deliver(&mut self) -> io::Result<()> {
         if !self.unsent.is_empty() {
             give_way().await;
         }
-        let sent = poll_fn(|cx| self.poll_deliver(cx));
-        match pingora_timeout::timeout(patience, sent).await {
-            Ok(sent) => sent,
-            Err(_) => Err(io::ErrorKind::TimedOut.into()),
-        }
+        poll_fn(|cx| self.poll_deliver(cx)).await
     }
 
     /// Sends everything that was gathered, and what TLS holds of it.
     pub(super) fn poll_deliver(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_send(cx))?;
-        Pin::new(&mut self.transport).poll_flush(cx)
+        let flushed = Pin::new(&mut self.transport).poll_flush(cx);
+        self.bounded(flushed, cx)
     }
 
-    /// Sends what is left before the connection is closed. Nobody else bounds it.
-    pub(super) fn poll_last(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Poll::Ready(sent) = self.poll_deliver(cx) {
-            return Poll::Ready(sent);
+    /// Passes on how the socket took what was written, or the end of a client that takes nothing.
+    fn bounded<T>(
+        &mut self,
+        sent: Poll<io::Result<T>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        self.control.silence.set_blocked(sent.is_pending());
+        let blocked = sent.is_pending();
+        let socket = self.transport.as_raw_fd();
+        let sent = self.write_deadline.observe(sent, cx, socket);
+        if blocked && sent.is_ready() {
+            self.control.set_stalled();
         }
-        let last_wait = &mut self.last_wait;
-        let last_wait = last_wait.get_or_insert_with(|| Box::pin(sleep(LAST_WAIT)));
-        ready!(last_wait.as_mut().poll(cx));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+        sent
     }
 
     /// Closes: sends what is left, tells the end, and reads off what a client still sends of its request.
     pub(super) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.linger.is_none() {
-            ready!(self.poll_last(cx))?;
+            ready!(self.poll_deliver(cx))?;
             ready!(Pin::new(&mut self.transport).poll_shutdown(cx))?;
             let sends = !self.is_http2() && !self.control.is_upgraded() && self.allowance() > 0;
             if !sends {
@@ -90,8 +91,7 @@ impl Connection {
         while !self.unsent.is_empty() {
             self.undivided = false;
             let sent = Pin::new(&mut self.transport).poll_write(cx, &self.unsent);
-            self.control.silence.set_blocked(sent.is_pending());
-            let sent = ready!(sent)?;
+            let sent = ready!(self.bounded(sent, cx))?;
             if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -100,6 +100,65 @@ impl Connection {
         // An idle connection keeps no buffer.
         self.unsent = BytesMut::new();
         Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        if this.control.is_upgraded() {
+            if this.control.closing().is_some() {
+                // The Close frame has gone out or is about to: what follows it is not sent.
+                return Poll::Ready(Ok(bytes.len()));
+            }
+            // The head of the 101 answer itself is no frame.
+            if !bytes.starts_with(b"HTTP/1.1 101") {
+                this.frames.pass(bytes);
+            }
+        }
+        let mut taken = bytes.len();
+        if this.unsent.len() + bytes.len() > WRITE_BUFFER {
+            ready!(this.poll_send(cx))?;
+            if bytes.len() > WRITE_BUFFER && !this.control.is_upgraded() {
+                this.undivided = false;
+                let sent = Pin::new(&mut this.transport).poll_write(cx, bytes);
+                taken = ready!(this.bounded(sent, cx))?;
+            } else {
+                this.unsent.extend_from_slice(bytes);
+            }
+        } else {
+            this.unsent.extend_from_slice(bytes);
+        }
+        if let Some(flow) = &mut this.http2 {
+            flow.sent(bytes.get(..taken).unwrap_or_default());
+        }
+        Poll::Ready(Ok(taken))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.may_wait() {
+            return Poll::Ready(Ok(()));
+        }
+        if let Some(flow) = &mut this.http2 {
+            flow.watch(cx)?;
+            for reset in flow.resets() {
+                this.unsent.extend_from_slice(&reset);
+            }
+        }
+        let sent = this.poll_deliver(cx);
+        if this.http2.as_mut().is_some_and(|flow| flow.is_stalled()) {
+            this.control.silence.set_blocked(true);
+        }
+        sent
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_end(cx)
     }
 }
 
@@ -136,8 +195,10 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::proxy::connection::{Transport, WRITE_BUFFER, Window};
+    use crate::proxy::connection::{Transport, Window};
     use crate::proxy::control::Closing;
+
+    const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
     /// A connection, and its client.
     async fn pair() -> (Connection, TcpStream) {
@@ -145,7 +206,8 @@ mod tests {
         let client = TcpStream::connect(listener.local_addr().unwrap());
         let (client, accepted) = tokio::join!(client, listener.accept());
         let transport = Transport::Plain(accepted.unwrap().0);
-        (Connection::new(transport, BytesMut::new()), client.unwrap())
+        let connection = Connection::new(transport, BytesMut::new(), WRITE_TIMEOUT);
+        (connection, client.unwrap())
     }
 
     async fn write(connection: &mut Connection, bytes: &[u8]) {
@@ -178,7 +240,7 @@ mod tests {
             }
             write(&mut connection, b"rest").await;
             assert_eq!(connection.unsent.len(), if waits { 4 } else { 0 });
-            connection.deliver(Duration::from_secs(1)).await.unwrap();
+            connection.deliver().await.unwrap();
             drop(connection);
             assert_eq!(read(&mut client).await, [before, b"rest"].concat());
         }
@@ -205,7 +267,7 @@ mod tests {
         // Asked directly: Tokio would first have to hear that there is something.
         let mut client = client.into_std().unwrap();
         let other = tokio::spawn(async move { client.read(&mut [0; 6]) });
-        connection.deliver(Duration::from_secs(1)).await.unwrap();
+        connection.deliver().await.unwrap();
         assert_eq!(
             other.await.unwrap().unwrap_err().kind(),
             io::ErrorKind::WouldBlock,
@@ -257,21 +319,16 @@ mod tests {
     #[tokio::test]
     async fn a_client_that_takes_nothing_is_not_waited_for_forever() {
         let (mut connection, _client) = pair().await;
-        let full = loop {
-            let sent = connection.write_all(&[0; 64 * 1024]);
-            if tokio::time::timeout(Duration::from_millis(200), sent)
-                .await
-                .is_err()
-            {
-                break connection.control().silence.is_blocked();
+        let failed = loop {
+            if let Err(error) = connection.write_all(&[0; 64 * 1024]).await {
+                break error;
             }
         };
-        assert!(full);
+        assert_eq!(failed.kind(), io::ErrorKind::TimedOut);
+        assert!(connection.control().is_stalled());
         connection.unsent.extend_from_slice(b"answer");
-        let delivered = connection.deliver(Duration::from_millis(50)).await;
+        let delivered = connection.deliver().await;
         assert_eq!(delivered.unwrap_err().kind(), io::ErrorKind::TimedOut);
-        // As if it had waited for long already.
-        connection.last_wait = Some(Box::pin(sleep(Duration::ZERO)));
         let closed = AsyncWriteExt::shutdown(&mut connection).await;
         assert_eq!(closed.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }

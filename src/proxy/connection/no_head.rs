@@ -19,6 +19,8 @@ pub enum NoHead {
 #[derive(Debug, Clone, Copy)]
 pub struct HeadLimits {
     pub size: usize,
+    /// Header fields.
+    pub fields: usize,
     /// From the head's first byte.
     pub timeout: Duration,
     /// Until the head's first byte.

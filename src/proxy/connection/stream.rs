@@ -28,7 +28,7 @@ impl UniqueID for Connection {
 
 impl Ssl for Connection {
     fn selected_alpn_proto(&self) -> Option<ALPN> {
-        self.http2.then_some(ALPN::H2)
+        self.is_http2().then_some(ALPN::H2)
     }
 }
 

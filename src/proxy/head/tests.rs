@@ -6,8 +6,10 @@ use bytes::BytesMut;
 use super::target::MAX_TARGET;
 use super::*;
 
+const MAX_FIELDS: usize = 200;
+
 fn read(text: &str) -> Result<Progress, Fault> {
-    HeadReader::default().read(text.as_bytes())
+    HeadReader::new(MAX_FIELDS).read(text.as_bytes())
 }
 
 fn refused(text: &str, refusal: Refusal) {
@@ -32,7 +34,7 @@ fn an_ordinary_head_is_read_with_its_framing() {
 #[test]
 fn a_head_may_come_byte_by_byte() {
     let text = b"GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: Chunked\r\n\r\n";
-    let mut reader = HeadReader::default();
+    let mut reader = HeadReader::new(MAX_FIELDS);
     for end in 1..text.len() {
         assert_eq!(reader.read(&text[..end]).unwrap(), Progress::Partial);
     }
@@ -147,7 +149,7 @@ fn a_target_in_absolute_form_becomes_one_in_origin_form() {
 
 #[test]
 fn an_empty_line_before_a_request_is_ignored() {
-    let mut reader = HeadReader::default();
+    let mut reader = HeadReader::new(MAX_FIELDS);
     for part in ["", "\r", "\r\n", "\r\n\r"] {
         assert_eq!(reader.read(part.as_bytes()), Ok(Progress::Partial));
         assert!(reader.is_waiting(part.as_bytes()), "{part:?}");

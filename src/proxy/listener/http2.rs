@@ -21,6 +21,9 @@ use crate::proxy::control::Control;
 /// it read the GOAWAY is still on its way (RFC 9113, section 6.8).
 const QUIET: Duration = Duration::from_secs(1);
 
+/// What h2 keeps of one response that the socket does not accept.
+const SEND_BUFFER: usize = 32 * 1024;
+
 impl Door {
     /// Serves streams until the client goes, is idle for too long, or a drain has nothing left to do.
     pub(super) async fn serve_http2(
@@ -36,8 +39,14 @@ impl Door {
             Ok(false) => return lane.worker.refused("http2_preface"),
             Err(_) => return lane.worker.refused("handshake_timeout"),
         }
+        let http2 = &self.settings.http2;
         let mut options = default_h2_options();
-        options.max_header_list_size(u32::try_from(limits.head).unwrap_or(u32::MAX));
+        options
+            .max_header_list_size(u32::try_from(limits.head).unwrap_or(u32::MAX))
+            .max_concurrent_streams(http2.streams)
+            .initial_window_size(http2.stream_window)
+            .initial_connection_window_size(http2.connection_window)
+            .max_send_buffer_size(SEND_BUFFER);
         let mut server = HttpServerOptions::default();
         server.h2_idle_timeout = Some(limits.keepalive);
         let gate = Arc::new(Http2Gate {

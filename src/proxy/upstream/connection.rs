@@ -20,6 +20,12 @@ use crate::settings::{Protocol, Server, ServerAddress, Upstream, UpstreamTls};
 /// Streams on one HTTP/2 connection; what RFC 9113 asks servers to allow at least.
 const H2_STREAMS: usize = 100;
 
+/// Bytes of one HTTP/2 response that a server may send ahead of its client. Pingora's own 8 MiB would
+/// be held for each client that reads slowly.
+const H2_STREAM_WINDOW: u32 = 128 * 1024;
+/// The same for all responses of a connection.
+const H2_CONNECTION_WINDOW: u32 = 8 << 20;
+
 /// Why no safe connection can be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Fault {
@@ -113,6 +119,8 @@ impl Template {
         options.write_timeout = Some(timeouts.write);
         options.idle_timeout = Some(timeouts.idle);
         options.max_h2_streams = H2_STREAMS;
+        options.h2_stream_window_size = Some(H2_STREAM_WINDOW);
+        options.h2_connection_window_size = Some(H2_CONNECTION_WINDOW);
         // Without TLS, `H2` alone means prior knowledge (RFC 9113, section 3.3).
         options.alpn = match upstream.protocol {
             Protocol::Http1 => ALPN::H1,

@@ -1,0 +1,272 @@
+//! The flow control of an HTTP/2 connection, followed from its frames (RFC 9113, section 5.2).
+//!
+//! A response waits where the client grants no window, and neither Pingora nor h2 bounds how long:
+//! the response may even be complete for both and wait in h2's buffer. Here every response that
+//! cannot go on is known, whoever made it, and its stream is reset after the write deadline.
+
+use std::collections::HashMap;
+use std::io;
+use std::pin::Pin;
+use std::task::Context;
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::http2_frames::{Event, FrameReader, RST_STREAM};
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const END_STREAM: u8 = 1;
+const SETTINGS_INITIAL_WINDOW_SIZE: u16 = 4;
+/// What windows begin with (RFC 9113, section 6.9.2).
+const INITIAL_WINDOW: i64 = 65_535;
+/// RST_STREAM with CANCEL.
+pub(super) const RESET_SIZE: usize = 13;
+/// Streams that are followed on one connection. h2 ends a connection that opens this many more than
+/// it may.
+const MOST_STREAMS: usize = 20_000;
+
+/// The send windows of one connection.
+#[derive(Debug)]
+pub(super) struct Http2Flow {
+    timeout: Duration,
+    inbound: FrameReader,
+    outbound: FrameReader,
+    windows: Windows,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Streams to be reset, toward h2 first and then toward the client.
+    overdue: Vec<u32>,
+    cut: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct Windows {
+    initial: i64,
+    connection: i64,
+    connection_stalled: Option<Instant>,
+    streams: HashMap<u32, StreamWindow, foldhash::fast::RandomState>,
+    last_opened: u32,
+    /// Some response may be stalled.
+    suspect: bool,
+}
+
+#[derive(Debug, Default)]
+struct StreamWindow {
+    size: i64,
+    /// The response has begun.
+    responding: bool,
+    stalled: Option<Instant>,
+}
+
+impl Http2Flow {
+    pub(super) fn new(timeout: Duration) -> Http2Flow {
+        Http2Flow {
+            timeout,
+            inbound: FrameReader::after_preface(),
+            outbound: FrameReader::default(),
+            windows: Windows {
+                initial: INITIAL_WINDOW,
+                connection: INITIAL_WINDOW,
+                connection_stalled: None,
+                streams: HashMap::default(),
+                last_opened: 0,
+                suspect: false,
+            },
+            timer: None,
+            overdue: Vec::new(),
+            cut: Vec::new(),
+        }
+    }
+
+    /// Takes note of bytes that the client sent.
+    pub(super) fn received(&mut self, bytes: &[u8]) {
+        self.inbound
+            .read(bytes, |event| self.windows.receive(event));
+    }
+
+    /// Takes note of bytes that h2 wrote.
+    pub(super) fn sent(&mut self, bytes: &[u8]) {
+        self.outbound.read(bytes, |event| self.windows.send(event));
+    }
+
+    /// Whether a response waits for a window.
+    pub(super) fn is_stalled(&mut self) -> bool {
+        self.windows.suspect = self.windows.suspect && self.windows.is_stalled();
+        self.windows.suspect
+    }
+
+    /// Returns a reset for h2 to read, as if the client had sent it, when the client has taken
+    /// nothing of a response for the deadline.
+    ///
+    /// # Errors
+    /// The client has stopped in the middle of a frame, so that no other can be put before it.
+    pub(super) fn poll_reset(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> io::Result<Option<[u8; RESET_SIZE]>> {
+        if self.windows.suspect {
+            self.poll_stalled(cx)?;
+        }
+        if !self.inbound.is_between_frames() {
+            return Ok(None);
+        }
+        Ok(self.overdue.pop().map(|stream| {
+            self.windows.streams.remove(&stream);
+            self.cut.push(stream);
+            reset_of(stream)
+        }))
+    }
+
+    /// Measures on from what was written just now.
+    ///
+    /// # Errors
+    /// As [`Http2Flow::poll_reset`].
+    pub(super) fn watch(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.windows.suspect {
+            self.poll_stalled(cx)?;
+            if !self.overdue.is_empty() {
+                // h2 has to read again.
+                cx.waker().wake_by_ref();
+            }
+        }
+        Ok(())
+    }
+
+    /// Resets for the client to read, once h2 has written everything that it had begun.
+    pub(super) fn resets(&mut self) -> impl Iterator<Item = [u8; RESET_SIZE]> {
+        let ready = self.outbound.is_between_frames();
+        let count = if ready { self.cut.len() } else { 0 };
+        self.cut.drain(..count).map(reset_of)
+    }
+
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let step = self.timeout / 4;
+        let timer = &mut self.timer;
+        let timer = timer.get_or_insert_with(|| Box::pin(sleep(step)));
+        while timer.as_mut().poll(cx).is_ready() {
+            if !self.overdue.is_empty() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            let now = Instant::now();
+            self.windows.look(now, self.timeout, &mut self.overdue);
+            if !self.windows.suspect {
+                self.timer = None;
+                return Ok(());
+            }
+            timer.as_mut().reset(now + step);
+        }
+        Ok(())
+    }
+}
+
+impl Windows {
+    fn receive(&mut self, event: Event) {
+        match event {
+            Event::Frame {
+                kind: HEADERS,
+                stream,
+                ..
+            } if stream > self.last_opened => {
+                self.last_opened = stream;
+                if self.streams.len() < MOST_STREAMS {
+                    let size = self.initial;
+                    let opened = StreamWindow {
+                        size,
+                        ..StreamWindow::default()
+                    };
+                    self.streams.insert(stream, opened);
+                }
+            }
+            Event::Frame {
+                kind: RST_STREAM,
+                stream,
+                ..
+            } => {
+                self.streams.remove(&stream);
+            }
+            Event::Setting {
+                name: SETTINGS_INITIAL_WINDOW_SIZE,
+                value,
+            } => {
+                let change = i64::from(value) - self.initial;
+                self.initial = i64::from(value);
+                for stream in self.streams.values_mut() {
+                    stream.size += change;
+                }
+                self.suspect |= change < 0;
+            }
+            Event::WindowUpdate {
+                stream: 0,
+                increment,
+            } => self.connection += i64::from(increment),
+            Event::WindowUpdate { stream, increment } => {
+                if let Some(stream) = self.streams.get_mut(&stream) {
+                    stream.size += i64::from(increment);
+                }
+            }
+            Event::Frame { .. } | Event::Setting { .. } => {}
+        }
+    }
+
+    fn send(&mut self, event: Event) {
+        let Event::Frame {
+            kind,
+            flags,
+            stream,
+            length,
+        } = event
+        else {
+            return;
+        };
+        if kind == DATA && length > 0 {
+            self.connection -= i64::from(length);
+            self.connection_stalled = None;
+            self.suspect |= self.connection <= 0;
+        }
+        let ends = match kind {
+            DATA | HEADERS => flags & END_STREAM != 0,
+            RST_STREAM => true,
+            _ => return,
+        };
+        if ends {
+            self.streams.remove(&stream);
+        } else if let Some(stream) = self.streams.get_mut(&stream) {
+            stream.responding = true;
+            if kind == DATA && length > 0 {
+                stream.size -= i64::from(length);
+                stream.stalled = None;
+            }
+            self.suspect |= stream.size <= 0 || self.connection <= 0;
+        }
+    }
+
+    fn is_stalled(&self) -> bool {
+        let all = self.connection <= 0;
+        let mut streams = self.streams.values();
+        streams.any(|stream| stream.responding && (all || stream.size <= 0))
+    }
+
+    /// Finds the responses of which the client has taken nothing for the timeout.
+    fn look(&mut self, now: Instant, timeout: Duration, overdue: &mut Vec<u32>) {
+        let late = |since: &mut Option<Instant>, stalled: bool| {
+            *since = stalled.then(|| since.unwrap_or(now));
+            since.is_some_and(|since| now.saturating_duration_since(since) >= timeout)
+        };
+        let all = self.connection <= 0;
+        let all_late = late(&mut self.connection_stalled, all);
+        self.suspect = false;
+        for (id, stream) in &mut self.streams {
+            let waits = stream.responding && stream.size <= 0;
+            if late(&mut stream.stalled, waits) || (all_late && stream.responding) {
+                overdue.push(*id);
+            }
+            self.suspect |= waits || (all && stream.responding);
+        }
+    }
+}
+
+fn reset_of(stream: u32) -> [u8; RESET_SIZE] {
+    let [a, b, c, d] = stream.to_be_bytes();
+    // Length 4, no flags, CANCEL (RFC 9113, section 6.4).
+    [0, 0, 4, RST_STREAM, 0, a, b, c, d, 0, 0, 0, 8]
+}

@@ -1,0 +1,120 @@
+//! The deadline of a client that takes nothing of what is written to it.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use pingora::protocols::l4::ext::get_tcp_info;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// Measures how long a socket has accepted nothing. A write that goes through costs a flag, a
+/// blocked one a timer that is looked at four times within the deadline.
+#[derive(Debug)]
+pub(super) struct WriteDeadline {
+    timeout: Duration,
+    /// When the client last took something; `None`: nothing waits for it.
+    since: Option<Instant>,
+    /// Bytes that the client's kernel has acknowledged, at the last look.
+    acknowledged: u64,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl WriteDeadline {
+    pub(super) fn new(timeout: Duration) -> WriteDeadline {
+        WriteDeadline {
+            timeout,
+            since: None,
+            acknowledged: 0,
+            timer: None,
+        }
+    }
+
+    /// Passes the outcome of a write on, or an error once the deadline has passed.
+    pub(super) fn observe<T>(
+        &mut self,
+        sent: Poll<io::Result<T>>,
+        cx: &mut Context<'_>,
+        socket: RawFd,
+    ) -> Poll<io::Result<T>> {
+        if sent.is_ready() {
+            self.since = None;
+            return sent;
+        }
+        match self.poll_passed(cx, || acknowledged(socket)) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Resolves when the client has taken nothing for the whole time. What it took of the kernel's
+    /// buffer counts: a socket becomes writable again only when a good part of that is free.
+    fn poll_passed(&mut self, cx: &mut Context<'_>, acknowledged: impl Fn() -> u64) -> Poll<()> {
+        let step = self.timeout / 4;
+        let since = self.since.get_or_insert_with(Instant::now);
+        let timer = &mut self.timer;
+        let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(*since + step)));
+        while timer.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            let so_far = acknowledged();
+            if so_far != self.acknowledged {
+                self.acknowledged = so_far;
+                *since = now;
+            } else if now.saturating_duration_since(*since) >= self.timeout {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(now + step);
+        }
+        Poll::Pending
+    }
+}
+
+/// Bytes that the other side has acknowledged so far; 0 where the kernel does not say.
+fn acknowledged(socket: RawFd) -> u64 {
+    get_tcp_info(socket).map_or(0, |info| info.tcpi_bytes_acked)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(60);
+
+    async fn passes(deadline: &mut WriteDeadline, acknowledged: impl Fn() -> u64) -> Duration {
+        let start = Instant::now();
+        poll_fn(|cx| deadline.poll_passed(cx, &acknowledged)).await;
+        start.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_is_late_after_the_timeout() {
+        let mut deadline = WriteDeadline::new(TIMEOUT);
+        let took = passes(&mut deadline, || 0).await;
+        assert!((TIMEOUT..TIMEOUT * 3 / 2).contains(&took), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_kernel_still_delivers_counts() {
+        let mut deadline = WriteDeadline::new(TIMEOUT);
+        let start = Instant::now();
+        // A byte per second, for ten minutes.
+        let taken = || start.elapsed().as_secs().min(600);
+        let took = passes(&mut deadline, taken).await;
+        let after = took.saturating_sub(Duration::from_secs(600));
+        assert!((TIMEOUT / 2..TIMEOUT * 3 / 2).contains(&after), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_that_goes_through_begins_anew() {
+        let mut deadline = WriteDeadline::new(TIMEOUT);
+        let first = passes(&mut deadline, || 0);
+        let waited = tokio::time::timeout(TIMEOUT / 2, first).await;
+        assert!(waited.is_err());
+        let _ = poll_fn(|cx| deadline.observe(Poll::Ready(Ok(())), cx, -1)).await;
+        let took = passes(&mut deadline, || 0).await;
+        assert!((TIMEOUT..TIMEOUT * 3 / 2).contains(&took), "{took:?}");
+    }
+}

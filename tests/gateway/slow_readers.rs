@@ -1,0 +1,169 @@
+//! Clients that do not take their response: they are cut off after `write_timeout`, whoever made the
+//! response, and nothing else is.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::client::{Client, Request};
+use crate::support::config::Config;
+use crate::support::frames::{
+    DATA, END_HEADERS, END_STREAM, Frames, HEADERS, Outcome, RST_STREAM, SETTINGS, WINDOW_UPDATE,
+    request,
+};
+use crate::support::gateway::Gateway;
+use crate::support::upstream::Upstream;
+use crate::support::wait::eventually;
+
+const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
+/// SETTINGS_INITIAL_WINDOW_SIZE.
+const NO_WINDOW: [u8; 6] = [0, 4, 0, 0, 0, 0];
+const SOME_WINDOW: [u8; 6] = [0, 4, 0, 1, 0, 0];
+
+fn start(upstream: &Upstream) -> Gateway {
+    let limits = json!({ "write_timeout": "1s" });
+    Gateway::start(Config::new(upstream.address).set("/listeners/0/limits", limits))
+}
+
+fn get(client: &mut Frames, stream: u32, path: &str) {
+    let block = request("GET", path, &[]);
+    let flags = END_HEADERS | END_STREAM;
+    client.send(HEADERS, flags, stream, &block).unwrap();
+}
+
+/// Grants the client that many bytes more on a stream.
+fn grant(client: &mut Frames, stream: u32, bytes: u32) {
+    let increment = bytes.to_be_bytes();
+    client.send(WINDOW_UPDATE, 0, stream, &increment).unwrap();
+}
+
+#[test]
+fn a_stream_without_a_window_is_reset_and_its_connection_goes_on() {
+    let upstream = Upstream::start();
+    let gateway = start(&upstream);
+    let mut client = Frames::connect(gateway.public);
+    client.send(SETTINGS, 0, 0, &NO_WINDOW).unwrap();
+    // The gateway's own responses, small and large, and an upstream's.
+    let paths = [
+        "/private/a",
+        "/api/v1/openapi.json",
+        "/public/a",
+        "/public/big?bytes=1000000",
+    ];
+    for (n, path) in paths.iter().enumerate() {
+        get(&mut client, 2 * n as u32 + 1, path);
+    }
+    let (mut responses, mut resets) = (Vec::new(), Vec::new());
+    while resets.len() < paths.len() {
+        let frame = client.next().expect("the connection goes on");
+        match frame.kind {
+            HEADERS => responses.push(frame.stream),
+            RST_STREAM => resets.push(frame.stream),
+            DATA => panic!("there is no window: {frame:?}"),
+            _ => {}
+        }
+    }
+    responses.sort_unstable();
+    resets.sort_unstable();
+    assert_eq!(responses, [1, 3, 5, 7]);
+    assert_eq!(resets, [1, 3, 5, 7]);
+    client.send(SETTINGS, 0, 0, &SOME_WINDOW).unwrap();
+    get(&mut client, 9, "/public/a");
+    assert_eq!(client.outcome(9), Outcome::Status(200));
+}
+
+#[test]
+fn a_stream_without_a_connection_window_is_reset() {
+    let upstream = Upstream::start();
+    let gateway = start(&upstream);
+    let mut client = Frames::connect(gateway.public);
+    // More than the 64 KiB that a connection begins with, on streams that have windows left.
+    for stream in [1, 3] {
+        get(&mut client, stream, "/public/big?bytes=60000");
+    }
+    let mut reset = None;
+    while reset.is_none() {
+        let frame = client.next().expect("the connection goes on");
+        reset = (frame.kind == RST_STREAM).then_some(frame.stream);
+    }
+    grant(&mut client, 0, 1 << 20);
+    get(&mut client, 5, "/public/a");
+    assert_eq!(client.outcome(5), Outcome::Status(200));
+}
+
+#[test]
+fn a_client_that_takes_its_response_slowly_is_not_cut_off() {
+    let upstream = Upstream::start();
+    let gateway = start(&upstream);
+    let mut client = Frames::connect(gateway.public);
+    client.send(SETTINGS, 0, 0, &NO_WINDOW).unwrap();
+    get(&mut client, 1, "/public/big?bytes=100000");
+    let (start, mut taken) = (Instant::now(), 0);
+    while start.elapsed() < 3 * WRITE_TIMEOUT {
+        grant(&mut client, 1, 100);
+        loop {
+            let frame = client.next().expect("the connection goes on");
+            assert_ne!(frame.kind, RST_STREAM, "after {taken} bytes");
+            if frame.kind == DATA {
+                taken += frame.payload.len();
+                break;
+            }
+        }
+        // The pace is what is tested.
+        std::thread::sleep(WRITE_TIMEOUT / 5);
+    }
+    assert!(taken >= 300, "{taken}");
+}
+
+#[test]
+fn an_event_stream_that_is_quiet_is_not_cut_off() {
+    let upstream = Upstream::start();
+    let gateway = start(&upstream);
+    let mut client = Frames::connect(gateway.public);
+    get(&mut client, 1, "/public/sse");
+    assert_eq!(client.outcome(1), Outcome::Status(200));
+    std::thread::sleep(2 * WRITE_TIMEOUT);
+    eventually("the stream is open at the upstream", || {
+        (upstream.publish("later") == 1).then_some(())
+    });
+    let mut seen = String::new();
+    while !seen.contains("later") {
+        let frame = client.next().expect("the connection goes on");
+        assert_ne!(frame.kind, RST_STREAM);
+        if frame.kind == DATA {
+            seen.push_str(&String::from_utf8_lossy(&frame.payload));
+        }
+    }
+}
+
+#[test]
+fn a_connection_that_takes_nothing_is_closed_on_both_protocols() {
+    let upstream = Upstream::start();
+    let gateway = start(&upstream);
+    // Responses of the gateway's own over 16 KiB, and an upstream's; nothing is ever read.
+    let own = Request::get("/api/v1/openapi.json")
+        .to_bytes()
+        .repeat(2_000);
+    let large = Request::get("/public/big?bytes=50000000").to_bytes();
+    for bytes in [own, large] {
+        let mut client = Client::connect(gateway.public);
+        std::thread::spawn(move || {
+            // The gateway stops reading before it has everything.
+            let _ = client.try_send(&bytes);
+            // Held open until the test is over.
+            std::thread::sleep(Duration::from_secs(60));
+        });
+    }
+    let mut client = Frames::connect(gateway.public);
+    let [a, b, c, d] = 0x7fff_0000_u32.to_be_bytes();
+    client.send(SETTINGS, 0, 0, &[0, 4, a, b, c, d]).unwrap();
+    grant(&mut client, 0, 0x7000_0000);
+    get(&mut client, 1, "/public/big?bytes=50000000");
+    eventually("the upstream is asked", || {
+        (upstream.requests() == 2).then_some(())
+    });
+    eventually("the connections are closed", || {
+        (gateway.metric("portcullis_connections", &[]) == 0.0).then_some(())
+    });
+    gateway.get("/public/a").ok();
+}
