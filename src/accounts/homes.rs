@@ -10,8 +10,8 @@ use crate::refusal::Refusal;
 use crate::session::{EndReason, Millis, OnLimit, Session, SessionId, Status};
 use crate::settings::Live;
 use crate::store::{
-    Amended, Amendment, Created, Entry, Grant, Page, Revocation, Rotation, StoreError, Turned,
-    Turnover, Use, Wanted, person_hash,
+    Amended, Amendment, Created, Entry, Grant, Page, Rotation, StoreError, Turned, Turnover, Use,
+    Wanted,
 };
 
 use super::{Accounts, Failure};
@@ -184,51 +184,6 @@ impl Accounts {
         Ok(ended)
     }
 
-    /// Refuses a token. Where a home fails, the other is told all the same.
-    pub(super) async fn refuse_token(&self, key: &str, ttl: Duration) -> Result<(), Failure> {
-        let Some(durable) = self.durable.on() else {
-            return Ok(self.store.blacklist(key, ttl).await?);
-        };
-        let kept = durable.refuse_token(key, ttl, self.now().await?).await;
-        let told = self.store.blacklist(key, ttl).await;
-        kept?;
-        if told.is_err() {
-            self.store.revoked(Revocation::Token(key.to_owned()));
-        }
-        Ok(self.safely_told(&told)?)
-    }
-
-    /// Refuses a token no longer.
-    ///
-    /// # Errors
-    /// When a home does not answer.
-    pub async fn allow_token(&self, key: &str) -> Result<(), Failure> {
-        if let Some(durable) = self.durable.on() {
-            durable.allow_token(key).await?;
-        }
-        self.store.unblacklist(key).await?;
-        Ok(())
-    }
-
-    /// Refuses a person's tokens without session that were issued up to now.
-    ///
-    /// # Errors
-    /// When it could not be made sure.
-    pub async fn cut_off(&self, user_key: &str) -> Result<(), Failure> {
-        let Some(durable) = self.durable.on() else {
-            return Ok(self.store.cut_off(user_key).await?);
-        };
-        let now = self.now().await?;
-        let (person, second) = (person_hash(user_key), now / 1000);
-        let kept = durable.refuse_person(person, second, now).await;
-        let told = self.store.cut_off_up_to(person, Some(second)).await;
-        kept?;
-        if told.is_err() {
-            self.store.revoked(Revocation::Person(person, second));
-        }
-        Ok(self.safely_told(&told)?)
-    }
-
     /// Tells the store, or at least this gateway, of an end that is written.
     async fn tell_end(
         &self,
@@ -245,7 +200,7 @@ impl Accounts {
 
     /// Takes note of what the store could not be told. It is in the database, which is enough unless
     /// replicas must have it as well.
-    fn safely_told<T>(&self, told: &Result<T, StoreError>) -> Result<(), StoreError> {
+    pub(super) fn safely_told<T>(&self, told: &Result<T, StoreError>) -> Result<(), StoreError> {
         match told {
             Ok(_) => Ok(()),
             Err(error) => {

@@ -14,6 +14,7 @@ mod problems;
 mod profile;
 mod refresh;
 mod refresh_token;
+mod revocations;
 mod sign_in;
 mod strengthen;
 mod trial;

@@ -76,22 +76,31 @@ impl Accounts {
             ip,
         };
         let user = self.prove(&live.identity, turn, claim, limits).await?;
+        // The others end first: while that cannot be ensured, the current password stays what it is, and
+        // the same request can be made again.
+        self.end_others(&user, asking).await?;
         let user = self.replace_password(user, change, cost).await?;
         let event = Event::new(Kind::PasswordChanged).user(&user.id).ip(ip);
         self.events.record(match session {
             Some(session) => event.session(session),
             None => event,
         });
-        // Idle ones end as well: after this none of the others is merely expired.
-        self.end_sessions_of(
-            &user.id,
-            session,
-            EndReason::PasswordChanged,
-            Some(ip),
-            None,
-        )
-        .await?;
+        // Those that were opened with the old password in between.
+        self.end_others(&user, asking).await?;
         self.store.forget_profile(&user.id).await?;
+        Ok(())
+    }
+
+    /// Ends all of a user's sessions but the one that asks. Idle ones end as well: after this none of the
+    /// others is merely expired.
+    async fn end_others(
+        &self,
+        user: &User,
+        (session, ip): (Option<SessionId>, IpAddr),
+    ) -> Result<(), Failure> {
+        let reason = EndReason::PasswordChanged;
+        self.end_sessions_of(&user.id, session, reason, Some(ip), None)
+            .await?;
         Ok(())
     }
 

@@ -55,7 +55,11 @@ impl Accounts {
             (Rotation::Reused(reuse), entry) => {
                 return Err(self.reused(id, entry, reuse, from).await);
             }
-            (_, entry) => return Err(gone(entry.as_ref().map(status)).into()),
+            (_, entry) => {
+                let refusal = gone(entry.as_ref().map(status));
+                self.ensure_ended_here(entry.as_ref()).await?;
+                return Err(refusal.into());
+            }
         };
         self.hand_out(live, entry, &successor, from).await
     }
@@ -118,6 +122,17 @@ impl Accounts {
             }
         }
         Refusal::RefreshTokenReused.into()
+    }
+
+    /// Makes the end of a session sure that an earlier refresh ended.
+    async fn ensure_ended_here(&self, entry: Option<&Entry>) -> Result<(), Failure> {
+        let session = entry.map(|entry| &entry.session);
+        let ended = session.and_then(|session| Some((session, session.ended?.reason)));
+        let ours = [EndReason::RefreshReused, EndReason::UserDisabled];
+        match ended.filter(|(_, reason)| ours.contains(reason)) {
+            Some((session, reason)) => self.end(session.id, reason, None).await.map(drop),
+            None => Ok(()),
+        }
     }
 
     /// The key that marks this fleet's refresh tokens. It follows the signing key: after a rotation

@@ -221,7 +221,8 @@ impl Accounts {
         );
     }
 
-    /// Ends the session that the browser held, if it is alive and the same user's.
+    /// Ends the session that the browser held, if it is the same user's. One that has ended already is
+    /// ended again: an earlier attempt may not have been able to ensure it.
     async fn replace(
         &self,
         user: &User,
@@ -232,7 +233,7 @@ impl Accounts {
         let Some(entry) = self.session(held.id()).await? else {
             return Ok(());
         };
-        if entry.session.user == user.id && entry.session.ended.is_none() {
+        if entry.session.user == user.id {
             self.end_session(&entry.session, EndReason::Replaced, None, idle)
                 .await?;
         }

@@ -24,6 +24,7 @@ impl Admission<'_> {
         let gone = |refusal| {
             Err(Refused {
                 clear_cookie: claimed.by == PresentedBy::Cookie,
+                lapsed: claimed.token.clone(),
                 ..Refused::because(refusal, "the session has ended")
             })
         };

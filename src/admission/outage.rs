@@ -147,7 +147,10 @@ impl Admission<'_> {
         if let Some(id) = claimed.session
             && let Some(refusal) = self.replica.ended(id)
         {
-            return Err(Refused::because(refusal, "known to have ended"));
+            return Err(Refused {
+                lapsed: claimed.token.clone(),
+                ..Refused::because(refusal, "known to have ended")
+            });
         }
         Ok(())
     }
@@ -165,6 +168,7 @@ impl Admission<'_> {
         let gone = |refusal| {
             Err(Refused {
                 clear_cookie: claimed.by == PresentedBy::Cookie,
+                lapsed: claimed.token.clone(),
                 ..Refused::because(refusal, "the session has ended, says the database")
             })
         };

@@ -107,7 +107,8 @@ pub struct Refused {
     pub retry_after: Option<Duration>,
     /// For the log.
     pub reason: &'static str,
-    /// Genuine claims of a token that is too old or revoked, or that may be: enough to sign out.
+    /// Genuine claims of a token that has expired, or that was revoked with or without its session, or
+    /// may be: enough to sign out.
     pub lapsed: Option<Arc<Claims>>,
 }
 

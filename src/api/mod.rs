@@ -11,6 +11,7 @@ mod body;
 mod caller;
 mod cors;
 mod endpoints;
+mod leaving;
 mod openapi;
 mod origin;
 mod page;
@@ -65,10 +66,10 @@ pub struct Desk {
 #[derive(Debug, Clone)]
 pub struct Caller(pub Result<Option<Identity>, Refusal>);
 
-/// What a genuine access token said that has expired or was revoked: a request extension beside a
-/// [`Caller`] that is `TOKEN_EXPIRED` or `TOKEN_REVOKED`.
+/// The claims of a genuine access token that was rejected because it has expired, or because it or its
+/// session was revoked or may be: a request extension beside a [`Caller`] that says which.
 #[derive(Debug, Clone)]
-pub struct LapsedClaims(pub Claims);
+pub struct LapsedClaims(pub Arc<Claims>);
 
 /// The request's id: a request extension.
 #[derive(Debug, Clone)]

@@ -13,6 +13,7 @@ use crate::store::{Entry, Store, Wanted};
 use super::Desk;
 use super::answer::{self, Refused};
 use super::caller::Person;
+use super::leaving::Leaver;
 use super::query::Query;
 use super::view::{self, Revoked, SessionView, SessionsView, Sight, Success};
 
@@ -103,7 +104,7 @@ pub(super) async fn show(
 )]
 pub(super) async fn end_current(
     State(desk): State<Desk>,
-    person: Person,
+    Leaver(person): Leaver,
 ) -> Result<Response, Refused> {
     let id = current(&person)?;
     ended(&desk, &person, id).await
@@ -124,7 +125,7 @@ pub(super) async fn end_current(
 )]
 pub(super) async fn end(
     State(desk): State<Desk>,
-    person: Person,
+    Leaver(person): Leaver,
     Path(id): Path<String>,
 ) -> Result<Response, Refused> {
     let id = SessionId::parse(&id).ok_or(Refusal::NotFound)?;
@@ -142,7 +143,7 @@ pub(super) async fn end(
 )]
 pub(super) async fn end_others(
     State(desk): State<Desk>,
-    person: Person,
+    Leaver(person): Leaver,
 ) -> Result<Response, Refused> {
     let by = Some(person.client.ip);
     let revoked = desk

@@ -121,7 +121,7 @@ async fn identify(session: &Session, ctx: &mut Context, extensions: &mut http::E
         Err(refused) => {
             ctx.reason = refused.reason;
             if let Some(claims) = refused.lapsed {
-                extensions.insert(LapsedClaims((*claims).clone()));
+                extensions.insert(LapsedClaims(claims));
             }
             extensions.insert(Caller(Err(refused.refusal)));
             false

@@ -77,5 +77,6 @@ mod tls_refusals;
 mod token_floods;
 mod tokens;
 mod tour;
+mod unsure_revocations;
 mod upstreams;
 mod vectors;

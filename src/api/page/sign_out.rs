@@ -9,7 +9,7 @@ use crate::credential;
 use crate::settings::Live;
 
 use super::super::answer::Refused;
-use super::super::sign_out::leave;
+use super::super::leaving::Leaving;
 use super::super::{Caller, Desk};
 use super::fields::Sent;
 use super::form_token::{self, FormToken};
@@ -47,9 +47,15 @@ pub(super) async fn submit(
     if let Err(unknown) = is_signed_in(caller.as_ref()) {
         return Ok(again(unknown.into()));
     }
-    if let Some(Caller(Ok(Some(identity)))) = &caller {
-        let left = leave(&desk, &client, identity, live.sessions.idle_timeout).await;
-        if let Err(unsure) = left {
+    let presented = credential::extract(&parts.headers, &live.sessions.cookie.name);
+    let leaving = match caller.map(|Caller(found)| found) {
+        Some(Ok(identity)) => identity.as_ref().map(Leaving::of),
+        Some(Err(refusal)) => Leaving::after(refusal, None, &presented),
+        None => None,
+    };
+    if let Some(leaving) = leaving {
+        let idle = live.sessions.idle_timeout;
+        if let Err(unsure) = leaving.end(&desk, &client, idle).await {
             return Ok(again(unsure.into()));
         }
     }

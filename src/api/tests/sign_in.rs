@@ -1,5 +1,7 @@
 //! Registering, signing in and out.
 
+use std::sync::Arc;
+
 use http::StatusCode;
 use serde_json::json;
 
@@ -369,7 +371,9 @@ async fn a_cookie_and_an_expired_token_sign_out_too() {
     let signed_in = gateway.login(EMAIL, PASSWORD).await;
     let mut request = Request::post("/auth/logout").body(Body::empty()).unwrap();
     let expired = claims(&signed_in.text("/access_token"));
-    request.extensions_mut().insert(LapsedClaims(expired));
+    request
+        .extensions_mut()
+        .insert(LapsedClaims(Arc::new(expired)));
     request
         .extensions_mut()
         .insert(Caller(Err(Refusal::TokenExpired)));
