@@ -325,6 +325,7 @@ fn unknown(error: StoreError) -> Refused {
             StoreError::Unreachable => "the store cannot be reached",
             StoreError::BreakerOpen => "the store is too slow and is left alone",
             StoreError::Refused => "the store refused",
+            StoreError::ReadOnly => "the store takes no writes",
             StoreError::Malformed => "the store answered nonsense",
             StoreError::Unreplicated => "replicas did not confirm",
         },

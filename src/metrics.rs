@@ -71,11 +71,12 @@ const STORE_OPERATIONS: [&str; 39] = [
     "write_events",
 ];
 /// Why the store gave no answer.
-const STORE_ERRORS: [&str; 6] = [
+const STORE_ERRORS: [&str; 7] = [
     "timeout",
     "unreachable",
     "breaker_open",
     "refused",
+    "read_only",
     "malformed",
     "unreplicated",
 ];

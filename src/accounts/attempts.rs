@@ -90,11 +90,21 @@ pub fn keys_of_user(user: &User) -> Vec<String> {
 }
 
 /// Takes one attempt from the limits of the address and of its network; in this process while the
-/// store is gone.
-pub(super) async fn charge_address(store: &Store, rules: &Identity, ip: IpAddr) -> Vec<Decision> {
+/// store is gone. Where sessions need the store (not `alone`), one that takes no writes could open none:
+/// nothing is compared then.
+pub(super) async fn charge_address(
+    store: &Store,
+    rules: &Identity,
+    ip: IpAddr,
+    alone: bool,
+) -> Result<Vec<Decision>, StoreError> {
     let mut charges = vec![charge(by_address(rules), &[address_key(ip)])];
     charges.extend(network_key(ip).map(|network| charge(by_network(rules), &[network])));
-    charge_all(store, &charges).await
+    match store.charge(&charges).await {
+        Err(StoreError::ReadOnly) if !alone => Err(StoreError::ReadOnly),
+        Err(_) => Ok(store.charge_locally(&charges)),
+        decisions => decisions,
+    }
 }
 
 /// The counters that failures to sign in to one account, from one address, are kept in.

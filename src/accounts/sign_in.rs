@@ -93,7 +93,8 @@ impl Accounts {
         limits: &mut Vec<Decision>,
     ) -> Result<(), Failure> {
         self.attempts.guard(visitor.ip).map_err(Failure::TooFast)?;
-        let decisions = attempts::charge_address(&self.store, rules, visitor.ip).await;
+        let (ip, alone) = (visitor.ip, self.is_durable());
+        let decisions = attempts::charge_address(&self.store, rules, ip, alone).await?;
         if self.admitted(decisions, limits) {
             return Ok(());
         }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::limits::{Charge, Decision, OnOutage};
 use crate::refusal::Refusal;
-use crate::routing::Route;
+use crate::routing::{Require, Route};
 use crate::session::Session;
 use crate::settings::SessionsOnOutage;
 use crate::store::{Found, StoreError};
@@ -51,7 +51,11 @@ impl Admission<'_> {
         claimed: &Claimed,
         error: StoreError,
     ) -> Result<Permit, Refused> {
-        let identity = self.identity_without_store(asked, claimed, error).await;
+        let identity = match error {
+            // Boxed: rarely needed, and larger than what asks for it.
+            StoreError::ReadOnly => Box::pin(self.identity_by_reads(asked, claimed)).await,
+            _ => self.identity_without_store(asked, claimed, error).await,
+        };
         let mut all = before.to_vec();
         if let Ok(identity) = &identity
             && route.require.met_by(identity.roles(), identity.scopes())
@@ -77,6 +81,28 @@ impl Admission<'_> {
             decisions,
             clear_cookie: false,
         })
+    }
+
+    /// Looks the identity up in a store that takes no writes: only its limits cannot be charged.
+    async fn identity_by_reads(
+        &self,
+        asked: Asked<'_>,
+        claimed: &Claimed,
+    ) -> Result<Identity, Refused> {
+        let idle = self.live.sessions.idle_timeout;
+        let seen = claimed.session.map(|id| self.replica.seen(id));
+        let nothing = Require::default();
+        let inquiry = self.inquiry(claimed, seen.unwrap_or_default(), &[], &nothing, &[]);
+        let ticket = self.durable.ticket(self.store);
+        let mut findings = match self.store.decide(&inquiry, idle).await {
+            Ok(findings) => findings,
+            Err(error) => return self.identity_without_store(asked, claimed, error).await,
+        };
+        self.look_again(claimed, &mut findings, asked).await?;
+        match self.settle_doubts(ticket, claimed, &mut findings).await {
+            Ok(()) => self.identity(claimed, &inquiry, &findings, asked),
+            Err(error) => self.identity_without_store(asked, claimed, error).await,
+        }
     }
 
     pub(super) async fn identity_without_store(

@@ -182,8 +182,14 @@ impl Durable {
                 trust.noticed.store(false, Ordering::Release);
             }
         }
-        if self.on().is_some() {
-            self.tell_untold(store, now).await?;
+        if self.on().is_some()
+            && let Err(error) = self.tell_untold(store, now).await
+        {
+            if let Untold::Store(_) = error {
+                // It may serve reads all the same, and lacks what it was not told, perhaps by others.
+                trust.doubt();
+            }
+            return Err(error);
         }
         trust.settled.store(doubts, Ordering::Release);
         trust.changed.notify_waiters();

@@ -12,6 +12,9 @@ pub enum StoreError {
     BreakerOpen,
     #[error("the store refused the operation")]
     Refused,
+    /// It serves reads: what it has is known.
+    #[error("the store takes no writes at the moment")]
+    ReadOnly,
     #[error("the store answered something that is not understood")]
     Malformed,
     /// It is done here, and announced; who asked must not be told that it is done for good.
@@ -27,6 +30,7 @@ impl StoreError {
             StoreError::Unreachable => "unreachable",
             StoreError::BreakerOpen => "breaker_open",
             StoreError::Refused => "refused",
+            StoreError::ReadOnly => "read_only",
             StoreError::Malformed => "malformed",
             StoreError::Unreplicated => "unreplicated",
         }

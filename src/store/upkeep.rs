@@ -29,11 +29,11 @@ pub(super) struct Removed {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Turn(pub(super) u64);
 
-/// How long a trial took.
+/// How long a write and a read took, or why they failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Probe {
-    pub write: Duration,
-    pub read: Duration,
+    pub write: Result<Duration, StoreError>,
+    pub read: Result<Duration, StoreError>,
 }
 
 /// The connections that this process holds to the store: one for each worker, one for what belongs to
@@ -121,13 +121,13 @@ impl Store {
         .await
     }
 
-    /// Tries a write and a read.
+    /// Tries a write and a read. A store that takes no writes may serve reads.
     pub async fn probe(&self) -> Result<Probe, StoreError> {
         self.measured("probe", async {
             match &self.engine {
                 Engine::Memory(_) => Ok(Probe {
-                    write: Duration::ZERO,
-                    read: Duration::ZERO,
+                    write: Ok(Duration::ZERO),
+                    read: Ok(Duration::ZERO),
                 }),
                 Engine::Redis(redis) => redis.probe().await,
             }

@@ -55,6 +55,7 @@ mod proxying;
 mod rate_limits;
 mod readme;
 mod refused_bodies;
+mod refused_writes;
 mod reload;
 mod request_heads;
 mod revocation_replicas;

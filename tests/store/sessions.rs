@@ -422,7 +422,8 @@ async fn clean_up_counts_what_is_there_and_every_key_dies() {
             .unwrap();
         store.charge(&[log("l", 3)]).await.unwrap();
         let probe = store.probe().await.unwrap();
-        assert!(probe.write < Duration::from_secs(5) && probe.read < Duration::from_secs(5));
+        let soon = |took: Result<Duration, _>| took.is_ok_and(|it| it < Duration::from_secs(5));
+        assert!(soon(probe.write) && soon(probe.read));
         let turn = store.begin_clean_up(Duration::ZERO).await.unwrap().unwrap();
         let counts = store.clean_up(&turn, &mut Vec::new()).await.unwrap();
         store.end_clean_up(turn).await.unwrap();

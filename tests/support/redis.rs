@@ -107,6 +107,42 @@ impl Redis {
         self.child.wait().unwrap();
     }
 
+    /// Goes on to serve reads, and refuses writes with this code.
+    pub fn refuse_writes(&self, code: &str) {
+        match code {
+            "MISCONF" => {
+                // What it saves cannot be put in the place of a folder.
+                std::fs::create_dir(self.folder.path().join("dump.rdb")).unwrap();
+                self.command(&["CONFIG", "SET", "save", "3600 1000000"]);
+                self.save("rdb_last_bgsave_status:err");
+            }
+            "OOM" => drop(self.command(&["CONFIG", "SET", "maxmemory", "1"])),
+            "NOREPLICAS" => drop(self.command(&["CONFIG", "SET", "min-replicas-to-write", "1"])),
+            "READONLY" => drop(self.command(&["REPLICAOF", "127.0.0.1", "1"])),
+            other => panic!("no server refuses writes with {other}"),
+        }
+    }
+
+    /// Takes writes again.
+    pub fn take_writes(&self) {
+        let folder = self.folder.path().join("dump.rdb");
+        if folder.is_dir() {
+            std::fs::remove_dir(folder).unwrap();
+            self.save("rdb_last_bgsave_status:ok");
+        }
+        self.command(&["CONFIG", "SET", "maxmemory", "0"]);
+        self.command(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
+        self.command(&["REPLICAOF", "NO", "ONE"]);
+    }
+
+    fn save(&self, outcome: &str) {
+        eventually(outcome, || {
+            self.command(&["BGSAVE"]);
+            let info = self.command(&["INFO", "persistence"]);
+            info.contains(outcome).then_some(())
+        });
+    }
+
     /// Starts it again where it was, with what it kept.
     pub fn restart(&mut self) {
         self.child = serve(self.address, &self.folder, self.keeps, &self.environment);

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::refusal::Refusal;
 use crate::settings::SessionsOnOutage;
+use crate::store::Probe;
 
 use super::super::answer::json as answer_json;
 use super::{Desk, Refused};
@@ -91,21 +92,23 @@ async fn store(desk: &Desk) -> (bool, Value) {
     let milliseconds = |time: std::time::Duration| time.as_secs_f64() * 1000.0;
     let links = desk.store.links();
     let links = links.map(|links| json!({"up": links.up, "of": links.made}));
-    match desk.store.probe().await {
-        Ok(probe) => (
-            true,
-            json!({
-                "up": true,
-                "write_ms": milliseconds(probe.write),
-                "read_ms": milliseconds(probe.read),
-                "links": links,
-            }),
-        ),
-        Err(error) => (
-            false,
-            json!({"up": false, "problem": error.to_string(), "links": links}),
-        ),
-    }
+    let probe = desk.store.probe().await;
+    let probe = probe.unwrap_or_else(|error| Probe {
+        write: Err(error),
+        read: Err(error),
+    });
+    let is_up = probe.read.is_ok();
+    let problem = probe.read.and(probe.write).err();
+    let body = json!({
+        "up": is_up,
+        "write": probe.write.is_ok(),
+        "read": is_up,
+        "write_ms": probe.write.ok().map(milliseconds),
+        "read_ms": probe.read.ok().map(milliseconds),
+        "problem": problem.map(|error| error.to_string()),
+        "links": links,
+    });
+    (is_up, body)
 }
 
 /// `GET /metrics`: the Prometheus text format.

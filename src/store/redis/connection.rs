@@ -65,6 +65,7 @@ impl Link {
             scripts,
             state: ArcSwap::from_pointee(State::Down(StoreError::Unreachable)),
             suspected: Notify::new(),
+            demoted: Notify::new(),
             timeouts: AtomicU32::new(0),
             silent_since: AtomicU64::new(0),
             shut: AtomicBool::new(false),
@@ -216,12 +217,17 @@ impl Link {
     }
 
     fn mind(&self, fault: &Fault, failed: &Notify) {
-        if fault.fatal {
+        let is_replica = fault.code == fault::READ_ONLY;
+        if is_replica && matches!(self.line.target, Target::Server(_)) {
+            // It goes on to serve reads until the address leads to a master.
+            self.line.demoted.notify_one();
+        } else if fault.fatal {
             failed.notify_one();
         }
         let redirected = matches!(self.line.target, Target::Member(..))
             && matches!(fault.code.as_str(), "MOVED" | "ASK" | "TRYAGAIN");
-        if fault.error == StoreError::Refused && !fault.no_script && !redirected {
+        let refused = matches!(fault.error, StoreError::Refused | StoreError::ReadOnly);
+        if refused && !fault.no_script && !redirected {
             self.line.warn("the store refuses an operation", fault);
         }
     }

@@ -15,7 +15,7 @@ use super::super::deadline::{self, AN_ANSWER};
 use super::fault::Fault;
 use super::scripts::Scripts;
 use super::tls;
-use crate::settings::{Node, RedisAddress, RedisTls, Sentinels};
+use crate::settings::{Node, RedisAddress, RedisTls, Sentinels, Topology};
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 /// How many answers come one after the other until a connection is made.
@@ -28,7 +28,7 @@ enum Stream {
     Secured(Box<TlsStream<TcpStream>>),
 }
 
-/// Connects to a server of the store, signs in and loads the scripts. It must be a master.
+/// Connects to a server of the store, signs in and loads the scripts. A replica will do: it serves reads.
 pub(super) async fn store(
     server: &Node,
     address: &RedisAddress,
@@ -37,20 +37,42 @@ pub(super) async fn store(
     let connecting = async {
         let mut connection = plain(server, address).await?;
         let _: Value = scripts.loading().query_async(&mut connection).await?;
-        must_be_master(&mut connection).await?;
         Ok(connection)
     };
     within(CONNECT_WITHIN, connecting).await
 }
 
-/// As [`store`], to a server of a cluster that is whole.
-pub(super) async fn member(
+/// As [`store`], to a master: there is one elsewhere, if not here.
+pub(super) async fn master(
     server: &Node,
     address: &RedisAddress,
     scripts: &Scripts,
 ) -> Result<MultiplexedConnection, Fault> {
     let connecting = async {
         let mut connection = store(server, address, scripts).await?;
+        must_be_master(&mut connection).await?;
+        Ok(connection)
+    };
+    within(CONNECT_WITHIN, connecting).await
+}
+
+/// Whether a new connection to the server's address reaches a master.
+pub(super) async fn leads_to_master(server: &Node, address: &RedisAddress) -> bool {
+    let connecting = async {
+        let mut connection = plain(server, address).await?;
+        must_be_master(&mut connection).await
+    };
+    within(CONNECT_WITHIN, connecting).await.is_ok()
+}
+
+/// As [`master`], of a cluster that is whole.
+pub(super) async fn member(
+    server: &Node,
+    address: &RedisAddress,
+    scripts: &Scripts,
+) -> Result<MultiplexedConnection, Fault> {
+    let connecting = async {
+        let mut connection = master(server, address, scripts).await?;
         let mut question = redis::cmd("CLUSTER");
         let state = question.arg("INFO").query_async::<Value>(&mut connection);
         // One that may not be asked shows at the first question how things stand.
@@ -62,7 +84,8 @@ pub(super) async fn member(
     within(CONNECT_WITHIN, connecting).await
 }
 
-/// Connects to a master of the store, to be told of its changes.
+/// Connects to a server of the store, to receive its changes; to a master, where there is one elsewhere
+/// if not here.
 pub(super) async fn listening(
     server: &Node,
     address: &RedisAddress,
@@ -72,7 +95,9 @@ pub(super) async fn listening(
         let who = signed_in(address).set_protocol(ProtocolVersion::RESP3);
         let config = config().set_push_sender(told);
         let mut connection = multiplexed(server, address.tls.as_ref(), &who, config).await?;
-        must_be_master(&mut connection).await?;
+        if !matches!(address.topology, Topology::Standalone(_)) {
+            must_be_master(&mut connection).await?;
+        }
         Ok(connection)
     };
     within(CONNECT_WITHIN, connecting).await

@@ -9,6 +9,12 @@ use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
 use super::super::StoreError;
 use super::tls;
 
+/// A replica takes no writes of its own.
+pub(super) const READ_ONLY: &str = "READONLY";
+/// The codes with which a server refuses writes and goes on to serve reads: a replica; one that cannot
+/// save; one whose memory is full; one with too few replicas.
+const NO_WRITES: [&str; 4] = [READ_ONLY, "MISCONF", "OOM", "NOREPLICAS"];
+
 /// A failed exchange.
 #[derive(Debug, Clone)]
 pub(super) struct Fault {
@@ -24,18 +30,22 @@ pub(super) struct Fault {
 impl From<RedisError> for Fault {
     fn from(error: RedisError) -> Fault {
         use ServerErrorKind as S;
+        let no_writes = write_refusal(&error);
         let code = match tls_complaint(&error).or_else(|| not_permitted(&error)) {
             Some(told) => told,
-            None if is_read_only(&error) => "READONLY".to_owned(),
-            None => error.code().unwrap_or_else(|| error.category()).to_owned(),
+            None => no_writes
+                .or_else(|| error.code())
+                .unwrap_or_else(|| error.category())
+                .to_owned(),
         };
         let (meaning, fatal) = match error.kind() {
             _ if error.is_timeout() => (StoreError::Timeout, false),
             ErrorKind::Io => (StoreError::Unreachable, true),
-            ErrorKind::Server(S::ReadOnly | S::MasterDown | S::BusyLoading | S::ClusterDown) => {
+            // There may be another master by now.
+            _ if no_writes.is_some() => (StoreError::ReadOnly, no_writes == Some(READ_ONLY)),
+            ErrorKind::Server(S::MasterDown | S::BusyLoading | S::ClusterDown) => {
                 (StoreError::Unreachable, true)
             }
-            _ if is_read_only(&error) => (StoreError::Unreachable, true),
             ErrorKind::Parse | ErrorKind::UnexpectedReturnType => (StoreError::Malformed, false),
             _ if error.is_unrecoverable_error() && error.code().is_none() => {
                 (StoreError::Unreachable, true)
@@ -111,10 +121,14 @@ fn not_permitted(error: &RedisError) -> Option<String> {
     (denied && command.chars().all(plain)).then(|| format!("NOPERM {command}"))
 }
 
-/// Whether a script may not write here. Redis 6.2 says so only within its message.
-fn is_read_only(error: &RedisError) -> bool {
+/// The code with which a server serves reads and refuses writes. From within a script, Redis 6.2 has it
+/// only in its message.
+fn write_refusal(error: &RedisError) -> Option<&'static str> {
     let detail = error.detail().unwrap_or_default();
-    detail.starts_with("Error running script") && detail.contains(": -READONLY ")
+    let in_script = detail.starts_with("Error running script");
+    NO_WRITES.into_iter().find(|code| {
+        error.code() == Some(code) || (in_script && detail.contains(&format!(": -{code} ")))
+    })
 }
 
 /// Whether an answer says that the script is not there.
@@ -158,15 +172,19 @@ mod tests {
     }
 
     #[test]
-    fn a_replica_is_told_in_either_way() {
-        let old = "ERR Error running script (call to f_0a): @user_script:9: @user_script: 9: \
-                   -READONLY You can't write against a read only replica.";
-        let new =
-            "READONLY You can't write against a read only replica. script: 0a, on @user_script:9.";
-        for line in [old, new] {
-            let fault = fault(line);
-            assert_eq!(fault.error, StoreError::Unreachable, "{line}");
-            assert!(fault.fatal, "{line}");
+    fn refused_writes_are_recognized_in_either_form() {
+        for code in NO_WRITES {
+            let old = format!(
+                "ERR Error running script (call to f_0a): @user_script:9: @user_script: 9: \
+                 -{code} You cannot write here."
+            );
+            let new = format!("{code} You cannot write here. script: 0a, on @user_script:9.");
+            for line in [old, new] {
+                let fault = fault(&line);
+                assert_eq!(fault.error, StoreError::ReadOnly, "{line}");
+                assert_eq!(fault.fatal, code == READ_ONLY, "{line}");
+                assert_eq!(fault.code, code, "{line}");
+            }
         }
         let other = fault("ERR Error running script (call to f_0a): @user_script:9: no reason");
         assert_eq!((other.error, other.fatal), (StoreError::Refused, false));

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use redis::Value;
 use redis::aio::MultiplexedConnection;
+use redis::{RedisError, Value};
 use tokio::sync::{Notify, watch};
 
 use super::super::StoreError;
@@ -41,6 +41,8 @@ pub(super) struct Line {
     pub scripts: Arc<Scripts>,
     pub state: ArcSwap<State>,
     pub suspected: Notify,
+    /// Notified when the server has refused a write because it is a replica.
+    pub demoted: Notify,
     /// Operations since the last answer that got none in time.
     pub timeouts: AtomicU32,
     /// When the first of them was noticed, in milliseconds since the links were made.
@@ -165,7 +167,8 @@ async fn connect(line: &Line) -> Result<(Node, MultiplexedConnection), Fault> {
     let dialling = async {
         match line.target {
             Target::Member(..) => dial::member(&server, address, scripts).await,
-            Target::Server(_) | Target::Master(_) => dial::store(&server, address, scripts).await,
+            Target::Master(_) => dial::master(&server, address, scripts).await,
+            Target::Server(_) => dial::store(&server, address, scripts).await,
         }
     };
     let few_answers = (line.links.patience * 4).max(LEAST_TO_CONNECT);
@@ -207,9 +210,11 @@ async fn watch(line: &Line, mut connected: Connected) -> Fault {
         let since = answered.load(Ordering::Relaxed);
         Duration::from_millis(line.elapsed().saturating_sub(since))
     };
+    let mut replaced = std::pin::pin!(another_master(line));
     loop {
         let suspected = tokio::select! {
             () = failed.notified() => return Fault::unreachable("connection lost"),
+            () = &mut replaced => return Fault::unreachable("another master"),
             () = line.suspected.notified() => true,
             () = tokio::time::sleep(WATCH_EVERY.saturating_sub(quiet_for())) => false,
         };
@@ -224,6 +229,17 @@ async fn watch(line: &Line, mut connected: Connected) -> Fault {
             Ok(_) => answered.store(line.elapsed(), Ordering::Relaxed),
             Err(fault) => return fault,
         }
+    }
+}
+
+/// Returns when the server refuses writes as a replica, and its address leads to a master by now.
+async fn another_master(line: &Line) {
+    let Target::Server(server) = &line.target else {
+        return std::future::pending().await;
+    };
+    line.demoted.notified().await;
+    while !dial::leads_to_master(server, &line.links.address).await {
+        tokio::time::sleep(LONGEST_PAUSE).await;
     }
 }
 
@@ -243,11 +259,19 @@ async fn ping(connection: &mut MultiplexedConnection, patience: Duration) -> Res
     let mut asking = std::pin::pin!(ping.query_async::<Value>(connection));
     let in_time = patience.min(ANSWER_WITHIN);
     if let Some(answer) = within(in_time, AN_ANSWER, &mut asking).await {
-        return answer.map(|_| true).map_err(Fault::from);
+        return pong(answer).map(|()| true);
     }
     let late = ANSWER_WITHIN - in_time;
     match within(late, 0, asking).await {
-        Some(answer) => answer.map(|_| false).map_err(Fault::from),
+        Some(answer) => pong(answer).map(|()| false),
         None => Err(Fault::unreachable("no answer")),
+    }
+}
+
+/// Whether the server is there. One that cannot save refuses even a `PING`, and serves reads.
+fn pong(answer: Result<Value, RedisError>) -> Result<(), Fault> {
+    match answer.map_err(Fault::from) {
+        Err(fault) if fault.error != StoreError::ReadOnly => Err(fault),
+        Ok(_) | Err(_) => Ok(()),
     }
 }

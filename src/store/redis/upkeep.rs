@@ -228,19 +228,19 @@ impl Redis {
 
     pub(in super::super) async fn probe(&self) -> Result<Probe, StoreError> {
         let key = self.keys.probe();
-        let started = Instant::now();
+        let mut started = Instant::now();
         let mut writing = redis::cmd("SET");
         writing.arg(&key).arg(1).arg("PX").arg(10_000);
-        self.ask(&writing).await?;
-        let write = started.elapsed();
-        let reading: Option<u8> = read(self.ask(redis::cmd("GETDEL").arg(&key)).await?)?;
-        match reading {
-            Some(1) => Ok(Probe {
-                write,
-                read: started.elapsed() - write,
-            }),
-            _ => Err(StoreError::Malformed),
-        }
+        let write = self.ask(&writing).await.map(|_| started.elapsed());
+        started = Instant::now();
+        let found: Option<u8> = read(self.ask(redis::cmd("GET").arg(&key)).await?)?;
+        Ok(Probe {
+            read: match (found, write) {
+                (Some(1), _) | (None, Err(_)) => Ok(started.elapsed()),
+                _ => Err(StoreError::Malformed),
+            },
+            write,
+        })
     }
 
     /// Looks at about so many keys; gives those that begin with this word.

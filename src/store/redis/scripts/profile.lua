@@ -7,6 +7,7 @@ if type(profile) == 'string' then return { profile } end
 local lease = redis.pcall('GET', KEYS[2])
 if type(lease) ~= 'string' then
   lease = ARGV[1]
-  redis.call('SET', KEYS[2], lease, 'PX', ARGV[2])
+  -- A server that takes no writes gives no lease.
+  if redis.pcall('SET', KEYS[2], lease, 'PX', ARGV[2]).err then return { false } end
 end
 return { false, lease }

@@ -1,0 +1,182 @@
+//! A store that serves reads and refuses writes costs only what needs a write: known sessions stay valid,
+//! limits follow `on_outage.limits`, sign-ins and revocations are 503.
+
+use serde_json::{Value, json};
+
+use crate::support::client::Request;
+use crate::support::config::Config;
+use crate::support::gateway::{Gateway, PASSWORD, SignedIn};
+use crate::support::http2::Http2;
+use crate::support::postgres::Postgres;
+use crate::support::redis::Redis;
+use crate::support::upstream::Upstream;
+use crate::support::wait::{eventually, within};
+
+const CODES: [&str; 4] = ["MISCONF", "OOM", "NOREPLICAS", "READONLY"];
+
+struct Scene {
+    gateway: Gateway,
+    redis: Redis,
+    ann: SignedIn,
+    _upstream: Upstream,
+}
+
+fn scene(limits: &str) -> Scene {
+    let (redis, upstream) = (Redis::start(), Upstream::start());
+    let limited = json!({ "name": "limited", "match": { "prefix": "/limited" }, "auth": "required",
+        "upstream": "echo" });
+    let per_user = json!({ "limit": 3, "window": "10m", "key": "user", "on_outage": limits });
+    let config = Config::new(upstream.address)
+        .route(limited)
+        .set("/limits/per-user", per_user)
+        .set("/routes/0/limits", json!(["per-user"]))
+        .store(&redis.url());
+    let gateway = Gateway::start(config);
+    Scene {
+        ann: gateway.register("ann@example.com"),
+        gateway,
+        redis,
+        _upstream: upstream,
+    }
+}
+
+impl Scene {
+    fn statuses(&self, path: &str, many: usize) -> Vec<u16> {
+        let by_cookie = Request::get(path).cookie(&self.ann.cookie);
+        let by_token = Request::get(path).bearer(&self.ann.access_token);
+        let both = [by_cookie, by_token];
+        let each = both.iter().cycle().take(many);
+        each.map(|request| self.gateway.ask(request).status)
+            .collect()
+    }
+
+    fn over_http2(&self, path: &str) -> u16 {
+        let headers = [("cookie", &*self.ann.cookie)];
+        let connection = Http2::connect(self.gateway.public);
+        connection.ask("GET", path, &headers).0
+    }
+
+    fn ready(&self) -> (u16, Value) {
+        let response = Request::get("/ready").send(self.gateway.admin);
+        (response.status, response.json()["store"].clone())
+    }
+}
+
+#[test]
+fn known_sessions_stay_valid_and_limits_are_counted_here() {
+    for code in CODES {
+        let scene = scene("local");
+        assert_eq!(scene.statuses("/limited/a", 1), [200]);
+        scene.redis.refuse_writes(code);
+        // Longer than it takes to find a connection broken that only refuses writes.
+        for _ in 0..40 {
+            assert_eq!(scene.statuses("/private/a", 2), [200, 200], "{code}");
+        }
+        assert_eq!(scene.over_http2("/private/a"), 200, "{code}");
+        // One was used up in the store.
+        assert_eq!(
+            scene.statuses("/limited/a", 4),
+            [200, 200, 429, 429],
+            "{code}"
+        );
+        assert_eq!(scene.over_http2("/limited/a"), 429, "{code}");
+        let unknown = format!("portcullis={}", "ab".repeat(32));
+        let unknown = scene
+            .gateway
+            .ask(&Request::get("/limited/a").cookie(&unknown));
+        unknown.refused(401, "SESSION_NOT_FOUND");
+        let gateway = &scene.gateway;
+        assert_eq!(gateway.metric("portcullis_store_up", &[]), 1.0, "{code}");
+        let kind = ["kind=\"read_only\""];
+        assert!(gateway.metric("portcullis_store_errors_total", &kind) > 0.0);
+        let degraded = ["per-user", "degraded"];
+        assert!(gateway.metric("portcullis_ratelimit_total", &degraded) > 0.0);
+    }
+}
+
+#[test]
+fn sign_ins_and_revocations_are_503_and_ready_says_why() {
+    for code in CODES {
+        let scene = scene("local");
+        let gateway = &scene.gateway;
+        assert_eq!(scene.ready().1["write"], true);
+        scene.redis.refuse_writes(code);
+        let body = |password: &str| json!({ "email": "ann@example.com", "password": password });
+        let login = |password: &str| Request::post("/api/v1/auth/login").json(&body(password));
+        let refresh = json!({ "refresh_token": scene.ann.refresh_token });
+        let current = Request::delete("/api/v1/sessions/current").same_origin();
+        let logout = Request::post("/api/v1/auth/logout");
+        for request in [
+            login(PASSWORD),
+            // Whether a password is right is not told either.
+            login("not the password"),
+            Request::post("/api/v1/auth/refresh").json(&refresh),
+            logout.clone().cookie(&scene.ann.cookie).same_origin(),
+            logout.bearer(&scene.ann.access_token),
+            current.cookie(&scene.ann.cookie),
+        ] {
+            for _ in 0..2 {
+                gateway.ask(&request).refused(503, "STORE_UNAVAILABLE");
+            }
+        }
+        let list = Request::post("/admin/blacklist").json(&json!({ "jti": "x" }));
+        gateway.admin(list).refused(503, "STORE_UNAVAILABLE");
+        let profile = Request::get("/api/v1/profile").cookie(&scene.ann.cookie);
+        gateway.ask(&profile).ok();
+        assert_eq!(scene.statuses("/private/a", 2), [200, 200], "{code}");
+        let (status, store) = scene.ready();
+        assert_eq!(status, 200, "{code}: {store}");
+        assert_eq!(
+            (&store["up"], &store["read"], &store["write"]),
+            (&json!(true), &json!(true), &json!(false)),
+            "{code}: {store}"
+        );
+        assert!(store["problem"].as_str().unwrap().contains("no writes"));
+        scene.redis.take_writes();
+        eventually("somebody can sign in", || {
+            gateway.try_login("ann@example.com")
+        });
+        eventually("the session can be ended", || {
+            let out = Request::post("/api/v1/auth/logout").bearer(&scene.ann.access_token);
+            (gateway.ask(&out).status == 204).then_some(())
+        });
+        let there = Request::get("/private/a").cookie(&scene.ann.cookie);
+        gateway.ask(&there).refused(401, "SESSION_REVOKED");
+        assert_eq!(scene.ready().1["write"], true, "{code}");
+    }
+}
+
+#[test]
+fn a_limit_that_denies_without_the_store_denies() {
+    for code in CODES {
+        let scene = scene("deny");
+        scene.redis.refuse_writes(code);
+        assert_eq!(scene.statuses("/limited/a", 2), [503, 503], "{code}");
+        assert_eq!(scene.statuses("/private/a", 2), [200, 200], "{code}");
+    }
+}
+
+#[test]
+fn what_the_database_ended_is_over_at_every_gateway() {
+    let (redis, server, upstream) = (Redis::start(), Postgres::server(), Upstream::start());
+    let database = server.database();
+    let gateway = || {
+        let config = Config::new(upstream.address).store(&redis.url());
+        let config = config.postgres(server.address, &database);
+        Gateway::start(config.set("/sessions/durable", json!(true)))
+    };
+    let (here, there) = (gateway(), gateway());
+    let ann = here.register("ann@example.com");
+    assert!(there.lets_in(&ann));
+    redis.refuse_writes("NOREPLICAS");
+    let out = Request::post("/api/v1/auth/logout").cookie(&ann.cookie);
+    assert_eq!(here.ask(&out.same_origin()).status, 204);
+    assert!(!here.lets_in(&ann));
+    within(
+        std::time::Duration::from_secs(5),
+        "the other one knows",
+        || (!there.lets_in(&ann)).then_some(()),
+    );
+    // And new sessions go on by the database.
+    assert!(here.lets_in(&here.login("ann@example.com")));
+}
