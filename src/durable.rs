@@ -24,9 +24,9 @@ use tokio::time::timeout;
 pub use ledger::Refused;
 pub use trust::Ticket;
 
-use crate::directory::{self, Directory, Kept};
+use crate::directory::{self, Directory, Kept, User};
 use crate::session::{Millis, OnLimit, Session, SessionId, Status};
-use crate::store::{Found, Store, Use};
+use crate::store::{Found, Identity, Store, Use};
 
 /// How long an answer of the database is good for. By so much a revocation that another gateway
 /// makes while the store is away may be late here.
@@ -253,15 +253,26 @@ impl Durable {
                 self.tell(store, &after.session).await
             }
             Ok(Some(after)) if after.session.revision != kept.session.revision => {
-                let now = &after.session;
-                let (name, roles) = (now.name.as_deref(), &now.roles);
-                let told = store.set_identity(&now.user, &now.email, name, roles, &now.scopes);
-                if let Err(error) = told.await {
+                let user = self.directory.user(&after.session.user).await;
+                let Ok(Some(user)) = user else { return };
+                let (ids, identity) = ([id], identity_of(&user));
+                if let Err(error) = store.set_identity(&ids, identity).await {
                     tracing::warn!(%error, "a session in the store may be behind its row");
                 }
             }
             _ => {}
         }
+    }
+}
+
+/// What sessions carry of a user.
+pub fn identity_of(user: &User) -> Identity<'_> {
+    Identity {
+        version: user.updated_at,
+        email: &user.email,
+        name: user.name.as_deref(),
+        roles: &user.roles,
+        scopes: &user.scopes,
     }
 }
 

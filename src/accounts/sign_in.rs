@@ -295,7 +295,7 @@ impl Accounts {
         match after {
             Some(after) if after == *before => Ok(()),
             Some(after) if !after.disabled && after.password_hash == before.password_hash => {
-                self.apply_identity(&after).await
+                self.apply_identity(&after.id).await
             }
             _ => {
                 self.end_session(session, EndReason::UserDisabled, None, None)

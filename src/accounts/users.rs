@@ -3,6 +3,7 @@
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::directory::{self, Change, Roster, User};
+use crate::durable::identity_of;
 use crate::events::{Event, Kind};
 use crate::refusal::Refusal;
 use crate::session::{EndReason, Millis};
@@ -247,37 +248,24 @@ impl Accounts {
             self.end_sessions_of(&user.id, None, EndReason::PasswordChanged, None, None)
                 .await?;
         } else if changed.identity {
-            self.apply_identity(user).await?;
+            self.apply_identity(&user.id).await?;
         }
         Ok(())
     }
 
-    /// Writes what the user is into all live sessions. Of several changes at once the last one in the
-    /// database has to be the last one here too: what was written is compared with it afterwards.
-    pub(crate) async fn apply_identity(&self, user: &User) -> Result<(), Failure> {
-        let mut written = user.clone();
-        loop {
-            self.write_identity(&written).await?;
-            match self.directory.user(&written.id).await? {
-                Some(now) if !is_same_identity(&now, &written) => written = now,
-                Some(_) | None => return Ok(()),
-            }
-        }
-    }
-
-    async fn write_identity(&self, user: &User) -> Result<(), Failure> {
+    /// Writes who the user is to all live sessions. Of several changes at the same time the last one in
+    /// the database is the last one there too: the sessions are looked up before the user is read, and
+    /// none goes back to an earlier version.
+    pub(crate) async fn apply_identity(&self, id: &str) -> Result<(), Failure> {
+        let sessions = self.store.not_ended(id).await;
         if let Some(durable) = self.durable.on() {
-            durable.identify(user).await?;
+            durable.identify(id).await?;
         }
-        self.store
-            .set_identity(
-                &user.id,
-                &user.email,
-                user.name.as_deref(),
-                &user.roles,
-                &user.scopes,
-            )
-            .await?;
+        let sessions = sessions?;
+        if let Some(user) = self.directory.user(id).await? {
+            let identity = identity_of(&user);
+            self.store.set_identity(&sessions, identity).await?;
+        }
         Ok(())
     }
 
@@ -317,14 +305,6 @@ impl Changed {
             password: change.password_hash.is_some(),
         }
     }
-}
-
-/// Whether sessions carry the same of both.
-fn is_same_identity(one: &User, other: &User) -> bool {
-    one.email == other.email
-        && one.name == other.name
-        && one.roles == other.roles
-        && one.scopes == other.scopes
 }
 
 /// The wall clock; it dates rows in the database and decides nothing.

@@ -18,7 +18,8 @@ impl Directory {
         changed_at: Option<Millis>,
     ) -> Result<bool, Error> {
         let replace = self.database.sql(
-            "UPDATE users SET password_hash = $1, updated_at = COALESCE($2, updated_at) \
+            "UPDATE users SET password_hash = $1, \
+             updated_at = CASE WHEN updated_at < $2 THEN $2 ELSE updated_at END \
              WHERE id = $3 AND password_hash = $4 RETURNING id",
         );
         let changed_at = changed_at.map(Millis::cast_signed);

@@ -258,18 +258,14 @@ impl Directory {
     ///
     /// # Errors
     /// When the database does not do it.
-    pub async fn identify_kept(&self, user: &super::User) -> Result<(), Error> {
+    pub async fn identify_kept(&self, user: &str) -> Result<(), Error> {
+        // As the user is at this moment: what was read before may be overtaken.
         let update = self.database.sql(
-            "UPDATE user_sessions SET email = $1, name = $2, roles = $3, scopes = $4, \
-             revision = revision + 1 WHERE user_id = $5 AND is_active",
+            "UPDATE user_sessions SET email = users.email, name = users.name, \
+             roles = users.roles, scopes = users.scopes, revision = revision + 1 \
+             FROM users WHERE users.id = $1 AND user_id = $1 AND is_active",
         );
-        let update = update
-            .bind(&user.email)
-            .bind(&user.name)
-            .bind(list_text(&user.roles))
-            .bind(list_text(&user.scopes))
-            .bind(&user.id);
-        self.database.write(update).await?;
+        self.database.write(update.bind(user)).await?;
         Ok(())
     }
 

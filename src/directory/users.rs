@@ -27,6 +27,7 @@ pub struct User {
     pub scopes: Vec<String>,
     pub disabled: bool,
     pub created_at: Millis,
+    /// Grows with every change, whatever the clocks of the gateways say: it tells which is later.
     pub updated_at: Millis,
 }
 
@@ -204,7 +205,8 @@ impl Directory {
              name = CASE WHEN $1 THEN $2 ELSE name END, \
              roles = COALESCE($3, roles), scopes = COALESCE($4, scopes), \
              disabled = COALESCE($5, disabled), \
-             password_hash = COALESCE($6, password_hash), updated_at = $7 WHERE id = $8",
+             password_hash = COALESCE($6, password_hash), \
+             updated_at = CASE WHEN updated_at < $7 THEN $7 ELSE updated_at + 1 END WHERE id = $8",
             )
             .bind(change.name.is_some())
             .bind(change.name.flatten())

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::directory::{self, Kept, KeptRefresh, Room, User};
+use crate::directory::{self, Kept, KeptRefresh, Room};
 use crate::session::{EndReason, Millis, OnLimit, Session, SessionId};
 use crate::store::Grant;
 
@@ -88,9 +88,9 @@ impl Durable {
     ///
     /// # Errors
     /// When the database does not do it.
-    pub async fn identify(&self, user: &User) -> Result<(), directory::Error> {
+    pub async fn identify(&self, user: &str) -> Result<(), directory::Error> {
         self.directory.identify_kept(user).await?;
-        for kept in self.directory.kept_of(&user.id).await? {
+        for kept in self.directory.kept_of(user).await? {
             self.shared.changed(kept.session.id);
         }
         Ok(())

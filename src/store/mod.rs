@@ -56,7 +56,7 @@ pub use page::{Page, Wanted};
 pub use profiles::{Cached, Lease};
 pub use refresh::{Grant, Reuse, Rotation, Turned, Turnover};
 pub use revocations::{CUT_OFF_KEPT, covers};
-pub use sessions::Created;
+pub use sessions::{Created, Identity};
 pub use upkeep::{Counts, LinkCount, Probe, Turn};
 
 use deadline::{AN_ANSWER, within};

@@ -153,34 +153,37 @@ impl Store {
         outcome.map(|()| ended)
     }
 
-    /// Changes who the user's live sessions belong to and what they may do.
+    /// The sessions of a user that a change of who the user is has to be written to. They have to be
+    /// looked up before the user is read: a session that is opened later was opened by what is read.
+    pub async fn not_ended(&self, user: &str) -> Result<Vec<SessionId>, StoreError> {
+        self.measured("set_identity", async {
+            match &self.engine {
+                Engine::Memory(memory) => Ok(memory.ids_of(user)),
+                Engine::Redis(redis) => redis.not_ended(user).await,
+            }
+        })
+        .await
+    }
+
+    /// Writes who their user is to sessions that live. One that has a later version of it keeps that:
+    /// a change that was acknowledged is not undone by one that was made before and arrives late.
     pub async fn set_identity(
         &self,
-        user: &str,
-        email: &str,
-        name: Option<&str>,
-        roles: &[String],
-        scopes: &[String],
+        ids: &[SessionId],
+        identity: Identity<'_>,
     ) -> Result<(), StoreError> {
-        let identity = Identity {
-            email,
-            name,
-            roles,
-            scopes,
-        };
-        let mut changed = Vec::new();
         let outcome = self.measured("set_identity", async {
             match &self.engine {
                 Engine::Memory(memory) => {
-                    memory.set_identity(user, identity);
+                    memory.set_identity(ids, identity);
                     Ok(())
                 }
-                Engine::Redis(redis) => redis.set_identity(user, identity, &mut changed).await,
+                Engine::Redis(redis) => redis.set_identity(ids, identity).await,
             }
         });
         let outcome = outcome.await;
-        for id in changed {
-            self.changed(&Item::Session(id));
+        for id in ids {
+            self.changed(&Item::Session(*id));
         }
         outcome
     }
@@ -213,10 +216,10 @@ impl Store {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        if let Engine::Memory(memory) = &self.engine {
-            return Ok(memory.ended_among(ids, idle));
-        }
         let replica = &self.shared.replica;
+        if let Engine::Memory(memory) = &self.engine {
+            return Ok(memory.ended_among(ids, idle, |id| replica.last_access(id)));
+        }
         let now = self.clock();
         let unsure: Vec<SessionId> = ids
             .iter()
@@ -269,9 +272,11 @@ impl Store {
     }
 }
 
-/// What may change of a session while it lives.
+/// What a session carries of its user.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Identity<'a> {
+pub struct Identity<'a> {
+    /// Grows with every change of the user.
+    pub version: u64,
     pub email: &'a str,
     pub name: Option<&'a str>,
     pub roles: &'a [String],

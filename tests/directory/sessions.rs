@@ -227,7 +227,7 @@ async fn a_row_follows_its_user() {
         let user = directory.add(new, 1).await.unwrap().unwrap();
         let mut one = session(&user.id, 1_000);
         keep(&directory, &one, 5).await;
-        directory.identify_kept(&user).await.unwrap();
+        directory.identify_kept(&user.id).await.unwrap();
         one.device.name = Some("tablet".into());
         one.data = r#"{"a":1}"#.into();
         directory.amend_kept(&one).await.unwrap();

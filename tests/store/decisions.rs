@@ -6,9 +6,11 @@ use std::time::Duration;
 use portcullis::limits::{Algorithm, Charge};
 use portcullis::routing::Require;
 use portcullis::session::{EndReason, OnLimit, Session};
-use portcullis::store::{Findings, Found, Inquiry, Store};
+use portcullis::store::{Findings, Found, Identity, Inquiry, Store};
 
-use crate::support::{IDLE, charge, engines, inquiry, limit, log, open, redis, session};
+use crate::support::{
+    IDLE, charge, engines, identify, identity, inquiry, limit, log, open, redis, session,
+};
 
 async fn left(store: &Store, charge: &Charge) -> u64 {
     store.peek_limit(charge).await.unwrap().remaining
@@ -46,10 +48,11 @@ async fn a_record_that_the_caller_has_is_not_sent_again_until_it_changes() {
         };
         assert!(Arc::ptr_eq(&found, &known));
         let roles = ["editor".to_owned()];
-        store
-            .set_identity("known", &session.email, None, &roles, &[])
-            .await
-            .unwrap();
+        let identity = Identity {
+            email: &session.email,
+            ..identity(1, &roles)
+        };
+        identify(&store, "known", identity).await;
         session = Session {
             name: None,
             roles: roles.into(),

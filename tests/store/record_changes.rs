@@ -7,12 +7,13 @@ use std::time::Duration;
 use portcullis::routing::Require;
 use portcullis::session::{OnLimit, SessionId};
 use portcullis::settings::Engine;
-use portcullis::store::{Amended, Amendment, Found, Inquiry, Store};
+use portcullis::store::{Amended, Amendment, Found, Identity, Inquiry, Store};
 
 use crate::nodes;
 use crate::server::Server;
 use crate::support::{
-    IDLE, address, cluster_engine, eventually, inquiry, metrics, open, prefixed, session,
+    IDLE, address, cluster_engine, eventually, identify, identity, inquiry, metrics, open,
+    prefixed, session,
 };
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -42,8 +43,11 @@ async fn find(store: &Store, id: SessionId) -> Found {
 async fn change(store: &Store, id: SessionId, n: u64) {
     if n.is_multiple_of(3) {
         let name = format!("Ann {n}");
-        let identified = store.set_identity("ann", "ann@example.com", Some(&name), &[], &[]);
-        identified.await.unwrap();
+        let identity = Identity {
+            name: Some(&name),
+            ..identity(n, &[])
+        };
+        identify(store, "ann", identity).await;
         return;
     }
     let amendment = Amendment {

@@ -12,7 +12,9 @@ use portcullis::store::{Findings, Found, Inquiry, Revocation, Store, Use, person
 use redis::aio::MultiplexedConnection;
 
 use crate::server::Server;
-use crate::support::{IDLE, PREFIX, address, inquiry, log, metrics, open, session, within};
+use crate::support::{
+    IDLE, PREFIX, address, identify, identity, inquiry, log, metrics, open, session, within,
+};
 
 /// The second that is promised is for all of a gateway; this is for the store's part of it.
 const SOON: Duration = Duration::from_millis(500);
@@ -234,12 +236,10 @@ async fn a_change_of_roles_is_in_force_here_at_once_and_soon_elsewhere() {
     for n in 0..200 {
         let role = format!("role-{n}");
         let asking = other.find(ann.id);
-        let changing = one
-            .store
-            .set_identity("ann", "e", None, std::slice::from_ref(&role), &[]);
+        let roles = std::slice::from_ref(&role);
+        let changing = identify(&one.store, "ann", identity(n + 1, roles));
         // What is asked while it changes may be overtaken by the news.
-        let (_, changed) = tokio::join!(asking, changing);
-        changed.unwrap();
+        tokio::join!(asking, changing);
         assert!(holds(one.find(ann.id).await, &role), "{n}");
         let start = Instant::now();
         while !holds(other.find(ann.id).await, &role) {

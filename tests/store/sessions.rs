@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use portcullis::session::{EndReason, OnLimit, SessionId, Status};
-use portcullis::store::{Created, Revocation, Store, Use, Wanted};
+use portcullis::store::{Created, Identity, Revocation, Store, Use, Wanted};
 
-use crate::support::{IDLE, PREFIX, engines, log, session, wanted};
+use crate::support::{IDLE, PREFIX, engines, identify, log, session, wanted};
 
 async fn alive(store: &Store, user: &str) -> Vec<SessionId> {
     let page = store.sessions_of(user, wanted(Some(Status::Active), 1000, None));
@@ -38,10 +38,26 @@ async fn what_is_written_reads_back() {
         changed.roles = [].into();
         changed.scopes = ["a".into(), "b".into()].into();
         changed.revision = 1;
-        store
-            .set_identity("ann", &changed.email, None, &[], &changed.scopes)
-            .await
-            .unwrap();
+        let identity = Identity {
+            version: 2,
+            email: &changed.email,
+            name: None,
+            roles: &[],
+            scopes: &changed.scopes,
+        };
+        identify(&store, "ann", identity).await;
+        assert_eq!(
+            store.session(written.id).await.unwrap().unwrap().session,
+            changed
+        );
+        // What was read of the user before that arrives late.
+        let email = "old@example.com";
+        let earlier = Identity {
+            version: 1,
+            email,
+            ..identity
+        };
+        identify(&store, "ann", earlier).await;
         assert_eq!(
             store.session(written.id).await.unwrap().unwrap().session,
             changed

@@ -13,7 +13,8 @@ use redis::aio::MultiplexedConnection;
 
 use crate::server::Server;
 use crate::support::{
-    IDLE, PREFIX, address, charge, inquiry, limit, metrics, open, session, wanted,
+    IDLE, PREFIX, address, charge, identify, identity, inquiry, limit, metrics, open, session,
+    wanted,
 };
 
 struct Spoilt {
@@ -98,10 +99,7 @@ async fn a_spoilt_session_is_as_good_as_none() {
     assert_eq!(store.session(id).await.unwrap(), None);
     assert!(!store.revoke(id, EndReason::Admin, IDLE).await.unwrap());
     assert_eq!(store.ended_among(&[id], IDLE).await.unwrap(), [id]);
-    store
-        .set_identity("ann", "e", None, &[], &[])
-        .await
-        .unwrap();
+    identify(store, "ann", identity(1, &[])).await;
     let page = store
         .sessions_of("ann", wanted(None, 9, None))
         .await

@@ -8,7 +8,7 @@ use portcullis::metrics::Metrics;
 use portcullis::routing::Require;
 use portcullis::session::{Device, Millis, Session, SessionToken, Status};
 use portcullis::settings::{self, Engine, Node, RedisAddress, SessionsOnOutage, Topology};
-use portcullis::store::{Inquiry, Store, Wanted};
+use portcullis::store::{Identity, Inquiry, Store, Wanted};
 
 use crate::nodes::{self, Nodes};
 use crate::server::Server;
@@ -154,6 +154,23 @@ pub(crate) fn inquiry<'a>(
         before,
         after,
         ..Inquiry::nothing(require)
+    }
+}
+
+/// Writes who their user is to all of a user's live sessions.
+pub(crate) async fn identify(store: &Store, user: &str, identity: Identity<'_>) {
+    let ids = store.not_ended(user).await.unwrap();
+    store.set_identity(&ids, identity).await.unwrap();
+}
+
+/// Who a user is, with a single role or none.
+pub(crate) fn identity(version: u64, roles: &[String]) -> Identity<'_> {
+    Identity {
+        version,
+        email: "e",
+        name: None,
+        roles,
+        scopes: &[],
     }
 }
 

@@ -173,8 +173,12 @@ impl Memory {
         ids
     }
 
-    pub(super) fn set_identity(&self, user: &str, identity: Identity<'_>) {
-        self.enter().0.sessions.set_identity(user, identity);
+    pub(super) fn ids_of(&self, user: &str) -> Vec<SessionId> {
+        self.enter().0.sessions.ids_of(user)
+    }
+
+    pub(super) fn set_identity(&self, ids: &[SessionId], identity: Identity<'_>) {
+        self.enter().0.sessions.set_identity(ids, identity);
     }
 
     pub(super) fn blacklist(&self, key: &str, ttl: Duration) {
@@ -216,11 +220,17 @@ impl Memory {
         }
     }
 
-    pub(super) fn ended_among(&self, ids: &[SessionId], idle: Option<Duration>) -> Vec<SessionId> {
+    /// `used` tells the latest use of a session that may not be written yet.
+    pub(super) fn ended_among(
+        &self,
+        ids: &[SessionId],
+        idle: Option<Duration>,
+        used: impl Fn(SessionId) -> Millis,
+    ) -> Vec<SessionId> {
         let (content, now) = self.enter();
         let mut ended = ids.to_vec();
         ended.retain(|id| {
-            let found = content.sessions.find(id, None, 0, idle, now / 1000);
+            let found = content.sessions.find(id, None, used(*id), idle, now / 1000);
             !matches!(found, Found::Active(..))
         });
         ended

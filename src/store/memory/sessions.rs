@@ -21,6 +21,8 @@ const LOOKED_AT: usize = 2_000;
 #[derive(Default)]
 pub(super) struct Sessions {
     entries: HashMap<SessionId, Entry>,
+    /// The version of its user's identity that was last written to a session.
+    identities: HashMap<SessionId, u64>,
     /// Each user's sessions, oldest first.
     users: HashMap<String, BTreeSet<(Millis, SessionId)>>,
     /// Everybody's, oldest first.
@@ -165,12 +167,14 @@ impl Sessions {
         true
     }
 
-    pub(super) fn set_identity(&mut self, user: &str, identity: Identity<'_>) {
-        for id in self.ids_of(user) {
-            let Some(Entry { session, .. }) = self.entries.get_mut(&id) else {
+    pub(super) fn set_identity(&mut self, ids: &[SessionId], identity: Identity<'_>) {
+        for id in ids {
+            let Some(Entry { session, .. }) = self.entries.get_mut(id) else {
                 continue;
             };
-            if session.ended.is_none() {
+            let version = self.identities.entry(*id).or_default();
+            if session.ended.is_none() && *version <= identity.version {
+                *version = identity.version;
                 session.email = identity.email.to_owned();
                 session.name = identity.name.map(str::to_owned);
                 session.roles = identity.roles.into();
@@ -203,6 +207,8 @@ impl Sessions {
         }
         self.users.retain(|_, places| !places.is_empty());
         self.order.retain(|(_, id)| self.entries.contains_key(id));
+        self.identities
+            .retain(|id, _| self.entries.contains_key(id));
         (before - self.entries.len()) as u64
     }
 
@@ -244,6 +250,7 @@ impl Sessions {
         let excess = ended.len().saturating_sub(ENDED_KEPT);
         for (_, created_at, id) in ended.into_iter().take(excess) {
             self.entries.remove(&id);
+            self.identities.remove(&id);
             self.order.remove(&(created_at, id));
             if let Some(places) = self.users.get_mut(user) {
                 places.remove(&(created_at, id));

@@ -38,7 +38,10 @@ impl Redis {
     }
 
     /// Those of a user's sessions that have not been ended.
-    pub(super) async fn not_ended(&self, user: &str) -> Result<Vec<SessionId>, StoreError> {
+    pub(in super::super) async fn not_ended(
+        &self,
+        user: &str,
+    ) -> Result<Vec<SessionId>, StoreError> {
         let listed = self.index_of(user).await?.into_iter();
         let lives = listed.filter(|(_, listed)| !listed.ended);
         Ok(lives.map(|(id, _)| id).collect())

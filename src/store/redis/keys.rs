@@ -9,6 +9,7 @@ use crate::session::SessionId;
 pub(super) const SESSION: &str = "session:{";
 const USE: &str = "use:{";
 const LIVE: &str = "live:{";
+const IDENTITY: &str = "identity:{";
 const USER: &str = "user:";
 const PROFILE: &str = "profile:";
 const BLACKLIST: &str = "blacklist:";
@@ -17,8 +18,8 @@ const LEASE: &str = "lease:";
 const LIMIT: &str = "limit:";
 const PROBE: &str = "probe:";
 /// What the gateway's keys begin with after the prefix, and those that have one name.
-const OURS: [&str; 11] = [
-    SESSION, USE, LIVE, USER, PROFILE, LEASE, BLACKLIST, CUT_OFF, LIMIT, PROBE, MARKER,
+const OURS: [&str; 12] = [
+    SESSION, USE, IDENTITY, LIVE, USER, PROFILE, LEASE, BLACKLIST, CUT_OFF, LIMIT, PROBE, MARKER,
 ];
 const SINGLE: [&str; 4] = ["events", "counts", "gateways", "cleaning"];
 const MARKER: &str = "marker";
@@ -59,6 +60,11 @@ impl Keys {
     /// Both of them: what a script about a session is given.
     pub(super) fn both(&self, id: &SessionId) -> [String; 2] {
         [self.session(id), self.used(id)]
+    }
+
+    /// A string: the version of its user's identity that was last written to the session's record.
+    pub(super) fn identity(&self, id: &SessionId) -> String {
+        self.of(IDENTITY, id)
     }
 
     /// A hash: how many connections each gateway has open for the session.

@@ -169,15 +169,14 @@ impl Redis {
 
     pub(in super::super) async fn set_identity(
         &self,
-        user: &str,
+        ids: &[SessionId],
         identity: Identity<'_>,
-        changed: &mut Vec<SessionId>,
     ) -> Result<(), StoreError> {
-        let ids = self.not_ended(user).await?;
-        changed.clone_from(&ids);
         let call = |id: &SessionId| {
-            let call = self.scripts.identify.on(&[self.keys.session(id)]);
+            let keys = [self.keys.session(id), self.keys.identity(id)];
+            let call = self.scripts.identify.on(&keys);
             let call = call
+                .arg(identity.version)
                 .arg(identity.email)
                 .arg(names::list(identity.roles))
                 .arg(names::list(identity.scopes));
