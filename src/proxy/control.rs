@@ -41,6 +41,8 @@ pub struct Control {
     upgraded: AtomicBool,
     malformed: AtomicBool,
     half_closed: AtomicBool,
+    /// The client has sent data since this was last looked at.
+    client_sent: AtomicBool,
     /// An HTTP/1 connection reads for this request, and for no other.
     own_reader: AtomicBool,
     given_up: AtomicBool,
@@ -168,6 +170,16 @@ impl Control {
 
     pub fn is_half_closed(&self) -> bool {
         self.half_closed.load(Ordering::Acquire)
+    }
+
+    /// Notes data from the client.
+    pub fn note_client_data(&self) {
+        self.client_sent.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the client has sent data since this was last asked.
+    pub fn take_client_data(&self) -> bool {
+        self.client_sent.swap(false, Ordering::Relaxed)
     }
 
     /// Registers the task that reads the connection, to be woken by [`Control::close`].

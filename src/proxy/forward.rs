@@ -185,6 +185,7 @@ pub(super) fn count_body(
 ) -> pingora::Result<()> {
     let Some(body) = body else { return Ok(()) };
     ctx.arrival.control.silence.hear();
+    ctx.arrival.control.note_client_data();
     if session.was_upgraded() {
         return Ok(());
     }

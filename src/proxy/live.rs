@@ -1,6 +1,7 @@
 //! The answers that are open, so that they can be closed when their session or their token ends.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{Duration, Instant};
@@ -29,6 +30,8 @@ pub struct Open {
     pub control: Arc<Control>,
     pub session: Option<SessionId>,
     pub token: Option<Arc<Claims>>,
+    /// The client's, where it is known.
+    address: Option<IpAddr>,
     since: Instant,
     kind: AtomicU8,
     /// Its session or token was found ended.
@@ -53,11 +56,13 @@ impl Open {
         since: Instant,
         session: Option<SessionId>,
         token: Option<Arc<Claims>>,
+        address: Option<IpAddr>,
     ) -> Open {
         Open {
             control,
             session,
             token,
+            address,
             since,
             kind: AtomicU8::new(Kind::Short as u8),
             doomed: AtomicBool::new(false),

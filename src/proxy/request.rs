@@ -364,6 +364,7 @@ fn enter(ctx: &mut Context, permit: Permit) {
             .and_then(Identity::session)
             .map(|session| session.id),
         identity.and_then(|identity| identity.token.clone()),
+        ctx.origin.as_ref().map(|origin| origin.ip),
     );
     ctx.ticket = Some(ctx.worker.registry.enter(ctx.worker.index, open));
     ctx.permit = Some(permit);

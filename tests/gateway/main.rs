@@ -72,6 +72,7 @@ mod slow_and_stale;
 mod slow_readers;
 mod store_data_lost;
 mod store_outage;
+mod stream_use;
 mod streaming;
 mod tls;
 mod tls_refusals;

@@ -28,6 +28,16 @@ pub struct Stream {
     body: RecvStream,
 }
 
+/// The request's side of a stream that is open.
+pub struct Upload(h2::SendStream<Bytes>);
+
+impl Upload {
+    /// Sends a piece of the body.
+    pub fn send(&mut self, data: &[u8]) -> Result<(), h2::Error> {
+        self.0.send_data(Bytes::copy_from_slice(data), false)
+    }
+}
+
 /// How long a client waits for anything.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -94,6 +104,32 @@ impl Http2 {
             status: answer.status().as_u16(),
             body: answer.into_body(),
         })
+    }
+
+    /// Sends a request whose body goes on, and reads the head of its response.
+    pub fn open_both(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<(Upload, Stream), h2::Error> {
+        let uri = format!("http://localhost{path}");
+        let mut request = Request::builder().method("POST").uri(uri);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(()).unwrap();
+        let (upload, response) = self.runtime.block_on(async {
+            let mut sender = self.sender.clone().ready().await?;
+            let (response, upload) = sender.send_request(request, false)?;
+            let response = tokio::time::timeout(PATIENCE, response).await.unwrap()?;
+            Ok::<_, h2::Error>((upload, response))
+        })?;
+        let stream = Stream {
+            runtime: Arc::clone(&self.runtime),
+            status: response.status().as_u16(),
+            body: response.into_body(),
+        };
+        Ok((Upload(upload), stream))
     }
 
     /// Sends a request and reads its whole answer.

@@ -12,7 +12,8 @@ use super::backend::BackendIdentity;
 pub(in crate::config) struct Sessions {
     /// The absolute life of a session.
     pub(in crate::config) ttl: Time,
-    /// How long a session may go unused. Each use moves it, never past `ttl`. `null`: off.
+    /// How long a session may go unused. Each request moves it, and so does data that a client sends
+    /// on an open stream; never past `ttl`. `null`: off.
     pub(in crate::config) idle_timeout: Option<Time>,
     /// How many sessions a user may have.
     #[schemars(range(min = 1, max = 10_000))]

@@ -58,6 +58,7 @@ impl Registry {
         idle: Option<Duration>,
     ) -> Result<HashSet<SessionId>, StoreError> {
         let open = self.collect(Open::is_closable);
+        note_client_data(store, &open);
         let live = open.iter().filter(|open| open.is_live()).count();
         self.metrics.live_connections.set(live as i64);
         // Tokens go by this gateway's clock, as they did when they were verified.
@@ -132,6 +133,19 @@ impl Registry {
             if let Some(ended) = entry.session.ended {
                 self.metrics.revoked_after(now.saturating_sub(ended.at));
             }
+        }
+    }
+}
+
+/// Counts what clients have sent since the last sweep as a use of their sessions, before the sweep
+/// judges which have not been used for too long.
+fn note_client_data(store: &Store, open: &[Arc<Open>]) {
+    let now = store.clock();
+    for open in open {
+        if let (Some(session), Some(address)) = (open.session, open.address)
+            && open.control.take_client_data()
+        {
+            store.replica().still_used(session, now, address);
         }
     }
 }

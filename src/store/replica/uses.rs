@@ -22,8 +22,17 @@ impl Uses {
 }
 
 impl Replica {
-    /// Takes note of a use; it is written later, off the request's path.
+    /// Takes note of a request; it is written later, off the request's path.
     pub fn used(&self, id: SessionId, now: Millis, address: IpAddr) {
+        self.note_use(id, now, address, 1);
+    }
+
+    /// Takes note of data on a stream that a request opened before: a use, but no request.
+    pub fn still_used(&self, id: SessionId, now: Millis, address: IpAddr) {
+        self.note_use(id, now, address, 0);
+    }
+
+    fn note_use(&self, id: SessionId, now: Millis, address: IpAddr, requests: u64) {
         if let Some(seen) = self.sessions.get(&id) {
             seen.last_access.fetch_max(now, Ordering::Relaxed);
         }
@@ -33,13 +42,13 @@ impl Replica {
             .entry(id)
             .and_modify(|used| {
                 used.last_access = used.last_access.max(now);
-                used.requests += 1;
+                used.requests += requests;
                 used.address = address;
             })
             .or_insert(Use {
                 session: id,
                 last_access: now,
-                requests: 1,
+                requests,
                 address,
             });
     }
