@@ -46,6 +46,7 @@ mod identity_backend;
 mod leased_limits;
 mod local_limits;
 mod metrics;
+mod mixed_calls;
 mod open_answers;
 mod openapi;
 mod overload;

@@ -1,0 +1,269 @@
+//! What is known of an account and its sessions, as their clients saw it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use super::bound;
+use crate::support::client::Response;
+use crate::support::echo::Echo;
+use crate::support::gateway::SignedIn;
+use crate::support::history::{Deed, Event};
+
+/// How many ended sessions of a user stay distinguishable from those that never were.
+const ENDED_KEPT: usize = 50;
+
+/// A session, and what its clients saw of it.
+pub(super) struct Subject {
+    pub(super) who: SignedIn,
+    pub(super) refresh_token: Mutex<String>,
+    pub(super) events: Mutex<Vec<Event>>,
+    /// By client: the latest number that it has been told is in the session's `data`.
+    data: Mutex<BTreeMap<String, u64>>,
+    /// A client has begun to end it.
+    ending: AtomicBool,
+}
+
+/// A change whose values are counted: the first makes 1.
+struct Change {
+    gateway: usize,
+    called: Instant,
+    /// `None`: it may have been made or not.
+    returned: Option<Instant>,
+}
+
+/// The changes of one value, made one after another.
+#[derive(Default)]
+pub(super) struct Changes {
+    turn: Mutex<()>,
+    made: Mutex<Vec<Change>>,
+}
+
+/// A call that ends several sessions of an account.
+struct Sweep {
+    called: Instant,
+    returned: Option<Instant>,
+}
+
+#[derive(Default)]
+struct Sessions {
+    all: Vec<Arc<Subject>>,
+    sweeps: Vec<Sweep>,
+}
+
+pub(super) struct Account {
+    pub(super) email: &'static str,
+    pub(super) user: String,
+    pub(super) roles: Changes,
+    pub(super) names: Changes,
+    sessions: Mutex<Sessions>,
+}
+
+impl Subject {
+    pub(super) fn note(&self, deed: Deed, gateway: usize, called: Instant, done: bool) {
+        self.events.lock().push(Event {
+            gateway,
+            deed,
+            called,
+            returned: done.then(Instant::now),
+        });
+    }
+
+    /// Whether no client has begun to end it.
+    pub(super) fn is_alive(&self) -> bool {
+        !self.ending.load(Ordering::SeqCst)
+    }
+
+    /// To be called before the call that ends it.
+    pub(super) fn begins_to_end(&self) {
+        self.ending.store(true, Ordering::SeqCst);
+    }
+
+    /// Takes down how a call with one of its credentials ended; `true`: it was let through.
+    pub(super) fn answered(
+        &self,
+        account: &Account,
+        gateway: usize,
+        called: Instant,
+        response: &Response,
+    ) -> bool {
+        match response.status {
+            200..300 => {
+                self.note(Deed::Accepted, gateway, called, true);
+                true
+            }
+            401 => {
+                let code = response.code();
+                let session = &self.who.session;
+                assert!(!self.is_alive(), "{session} was not ended: {code}");
+                let forgotten = account.ended() > ENDED_KEPT;
+                let expected = matches!(&*code, "SESSION_REVOKED" | "TOKEN_REVOKED");
+                assert!(expected || forgotten, "{session} was revoked: {code}");
+                self.note(Deed::Refused, gateway, called, true);
+                false
+            }
+            503 => {
+                response.refused(503, "STORE_UNAVAILABLE");
+                false
+            }
+            other => panic!("{other}: {}", response.text()),
+        }
+    }
+
+    /// What `data` must have at least, if it is read from now on.
+    pub(super) fn data(&self) -> BTreeMap<String, u64> {
+        self.data.lock().clone()
+    }
+
+    /// Takes down that this was in `data`.
+    pub(super) fn has_data(&self, least: &BTreeMap<String, u64>, data: &Value) {
+        let number = |client: &str| data[client].as_u64().unwrap_or_default();
+        for (client, told) in least {
+            let number = number(client);
+            assert!(number >= *told, "{client} lost {told}: {data}");
+        }
+        let mut kept = self.data.lock();
+        for (client, number) in data.as_object().unwrap() {
+            let kept = kept.entry(client.clone()).or_default();
+            *kept = number.as_u64().unwrap().max(*kept);
+        }
+    }
+}
+
+impl Changes {
+    /// Makes the next change, unless another is being made; `change` says whether it is sure to be
+    /// made.
+    pub(super) fn make(&self, gateway: usize, change: impl FnOnce(usize) -> bool) {
+        let Some(_turn) = self.turn.try_lock() else {
+            return;
+        };
+        let number = {
+            let mut made = self.made.lock();
+            made.push(Change {
+                gateway,
+                called: Instant::now(),
+                returned: None,
+            });
+            made.len()
+        };
+        if change(number) {
+            self.made.lock()[number - 1].returned = Some(Instant::now());
+        }
+    }
+
+    /// The latest number that was sure to be made; others after it may have been.
+    pub(super) fn latest(&self) -> usize {
+        let made = self.made.lock();
+        let sure = made.iter().rposition(|change| change.returned.is_some());
+        sure.map_or(0, |place| place + 1)
+    }
+
+    /// Checks a number that a call at a gateway returned just now.
+    pub(super) fn may_be(&self, what: &str, number: usize, gateway: usize, called: Instant) {
+        let made = self.made.lock();
+        let in_force = |change: &Change| {
+            let bound = bound(change.gateway, gateway);
+            change.returned.is_some_and(|at| at + bound <= called)
+        };
+        let least = made.iter().rposition(in_force).map_or(0, |place| place + 1);
+        let now = Instant::now();
+        let most = made.iter().filter(|change| change.called <= now).count();
+        assert!(
+            (least..=most).contains(&number),
+            "{what}: {number} is none of {least} to {most}"
+        );
+    }
+}
+
+impl Account {
+    pub(super) fn new(email: &'static str, user: &str) -> Account {
+        Account {
+            email,
+            user: user.to_owned(),
+            roles: Changes::default(),
+            names: Changes::default(),
+            sessions: Mutex::default(),
+        }
+    }
+
+    /// Takes a new session in. A call that ends all of them and was under way may have ended it.
+    pub(super) fn signed_in(&self, who: SignedIn, gateway: usize, called: Instant) {
+        let subject = Subject {
+            refresh_token: Mutex::new(who.refresh_token.clone()),
+            who,
+            events: Mutex::default(),
+            data: Mutex::default(),
+            ending: AtomicBool::new(false),
+        };
+        subject.note(Deed::SignIn, gateway, called, true);
+        let mut sessions = self.sessions.lock();
+        let under_way = |sweep: &Sweep| sweep.returned.is_none_or(|at| at >= called);
+        if sessions.sweeps.iter().any(under_way) {
+            subject.begins_to_end();
+            subject.note(Deed::Revoke, gateway, called, false);
+        }
+        sessions.all.push(Arc::new(subject));
+    }
+
+    pub(super) fn subjects(&self) -> Vec<Arc<Subject>> {
+        self.sessions.lock().all.clone()
+    }
+
+    /// Ends all sessions but one by a call that says whether it is done.
+    pub(super) fn sweep(
+        &self,
+        gateway: usize,
+        except: Option<&str>,
+        call: impl FnOnce() -> Option<bool>,
+    ) {
+        let called = Instant::now();
+        let (place, mut swept) = {
+            let mut sessions = self.sessions.lock();
+            sessions.sweeps.push(Sweep {
+                called,
+                returned: None,
+            });
+            (sessions.sweeps.len() - 1, sessions.all.clone())
+        };
+        swept.retain(|subject| Some(&*subject.who.session) != except);
+        swept.iter().for_each(|subject| subject.begins_to_end());
+        let done = call();
+        let mut sessions = self.sessions.lock();
+        let sweep = &mut sessions.sweeps[place];
+        sweep.returned = done.map(|_| Instant::now());
+        let called = sweep.called;
+        drop(sessions);
+        for subject in swept {
+            subject.note(Deed::Revoke, gateway, called, done == Some(true));
+        }
+    }
+
+    /// How many sessions somebody has begun to end.
+    fn ended(&self) -> usize {
+        let sessions = self.sessions.lock();
+        sessions.all.iter().filter(|it| !it.is_alive()).count()
+    }
+
+    /// Sessions, accepted calls, and refused ones.
+    pub(super) fn counts(&self) -> [usize; 3] {
+        let subjects = self.subjects();
+        let of = |deed: Deed| {
+            let of = |subject: &Arc<Subject>| {
+                let events = subject.events.lock();
+                events.iter().filter(|event| event.deed == deed).count()
+            };
+            subjects.iter().map(of).sum()
+        };
+        [subjects.len(), of(Deed::Accepted), of(Deed::Refused)]
+    }
+}
+
+/// The number of the roles by which a request was forwarded.
+pub(super) fn roles_of(echo: &Echo) -> usize {
+    let roles = echo.header("x-user-roles").unwrap_or_default();
+    roles.trim_start_matches("role-").parse().unwrap_or(0)
+}
