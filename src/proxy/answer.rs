@@ -117,6 +117,15 @@ pub(super) fn pass_body(end: bool, ctx: &Context) -> pingora::Result<()> {
     Ok(())
 }
 
+/// Takes note of the end of a response: a gRPC client that goes on sending has nothing to wait for.
+pub(super) fn pass_trailers(ctx: &Context) {
+    if ctx.grpc.is_some()
+        && let Some(timeouts) = ctx.timeouts()
+    {
+        ctx.arrival.control.silence.allow(Some(timeouts.read));
+    }
+}
+
 /// Whether a head is the whole answer (RFC 9112, section 6.3).
 fn is_bodiless(session: &Session, response: &ResponseHeader) -> bool {
     let empty = response
@@ -134,7 +143,7 @@ fn is_bodiless(session: &Session, response: &ResponseHeader) -> bool {
 /// Notes an answer that may stay open for long, so that a revocation closes it at once.
 fn follow_streams(session: &mut Session, response: &ResponseHeader, ctx: &mut Context) {
     let upgraded = response.status == StatusCode::SWITCHING_PROTOCOLS;
-    if session.is_http2()
+    if respond::is_http2(session)
         && let Some(timeouts) = ctx.timeouts()
     {
         // There a client that does not take what is there cannot be told from a silent upstream.
@@ -159,9 +168,11 @@ fn follow_streams(session: &mut Session, response: &ResponseHeader, ctx: &mut Co
     if kind == Kind::Short {
         return;
     }
-    if kind == Kind::Endless {
+    if kind == Kind::Endless || ctx.grpc.is_some() {
         let idle = ctx.timeouts().and_then(|timeouts| timeouts.stream_idle);
         ctx.arrival.control.silence.allow(idle);
+    }
+    if kind == Kind::Endless {
         // A client that has closed its side will never be told the end of it.
         session.as_downstream_mut().set_abort_on_close(true);
     }

@@ -10,6 +10,7 @@ use http::{HeaderValue, Method};
 
 use super::client::Origin;
 use super::control::Control;
+use super::grpc::Messages;
 use super::listener::Peer;
 use super::live::Ticket;
 use super::upstream::Chosen;
@@ -74,6 +75,8 @@ pub struct Context {
     /// Whom a request without permit is from, for the log.
     pub user: Option<String>,
     pub session: Option<SessionId>,
+    /// The messages of a gRPC call; `None`: it is none.
+    pub grpc: Option<Messages>,
     pub store_time: Duration,
     pub ticket: Option<Ticket>,
     /// How the last server that was asked failed; the answer, should no other be left.
@@ -114,6 +117,7 @@ impl Context {
             by_api: false,
             user: None,
             session: None,
+            grpc: None,
             store_time: Duration::ZERO,
             ticket: None,
             failed: None,

@@ -34,7 +34,7 @@ impl Closing {
 /// Shared by the request, its connection and the registry of open answers.
 ///
 /// An upgraded connection is closed softly: its reader sees the end of the stream after a Close
-/// frame was written. Anything else is closed hard: the future that serves it is dropped.
+/// frame was written. So is a gRPC call, whose trailers report the end. Anything else is closed hard: the future that serves it is dropped.
 #[derive(Debug, Default)]
 pub struct Control {
     closing: AtomicU8,
@@ -53,6 +53,8 @@ pub struct Control {
     /// How fast the client sends its body.
     pub body_rate: BodyRate,
     reader: AtomicWaker,
+    /// A gRPC call waits for [`Control::ended`] and reports the end itself.
+    attended: AtomicBool,
     dropping: AtomicBool,
     server: AtomicWaker,
 }
@@ -67,13 +69,35 @@ impl Control {
         if !first {
             return false;
         }
-        if self.is_upgraded() {
+        if self.is_upgraded() || self.attended.load(Ordering::Acquire) {
             self.reader.wake();
         } else {
-            self.dropping.store(true, Ordering::Release);
-            self.server.wake();
+            self.drop_server();
         }
         true
+    }
+
+    fn drop_server(&self) {
+        self.dropping.store(true, Ordering::Release);
+        self.server.wake();
+    }
+
+    /// Resolves when the end is asked for. While something waits for it, the request is not dropped.
+    pub async fn ended(&self) {
+        let mut attention = Attention {
+            control: self,
+            done: false,
+        };
+        self.attended.store(true, Ordering::Release);
+        poll_fn(|cx| {
+            self.reader.register(cx.waker());
+            match self.closing() {
+                Some(_) => Poll::Ready(()),
+                None => Poll::Pending,
+            }
+        })
+        .await;
+        attention.done = true;
     }
 
     /// Why the end was asked for, if it was.
@@ -185,6 +209,22 @@ impl Control {
     /// Registers the task that reads the connection, to be woken by [`Control::close`].
     pub fn register_reader(&self, waker: &std::task::Waker) {
         self.reader.register(waker);
+    }
+}
+
+/// The time for which something waits for [`Control::ended`].
+struct Attention<'a> {
+    control: &'a Control,
+    done: bool,
+}
+
+impl Drop for Attention<'_> {
+    fn drop(&mut self) {
+        self.control.attended.store(false, Ordering::Release);
+        // The end was asked for at this moment, and what waited is gone.
+        if !self.done && self.control.closing().is_some() {
+            self.control.drop_server();
+        }
     }
 }
 

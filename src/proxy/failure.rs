@@ -3,11 +3,14 @@
 use pingora::proxy::{FailToProxy, Session};
 use pingora::{Error, ErrorSource, ErrorType};
 
-use super::answer;
 use super::context::Context;
-use super::respond::Answer;
+use super::respond::{self, Answer};
 use super::upstream::Outcome;
+use super::{answer, grpc};
 use crate::refusal::Refusal;
+
+/// Why the gateway ended a gRPC call, for the log.
+const ENDED: &str = "the session or the token has ended";
 
 /// A connection that failed has carried nothing: another server may be asked, whatever the method.
 pub(super) fn to_connect(ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
@@ -46,7 +49,9 @@ pub(super) fn while_proxying(
         return error;
     }
     let timed_out = late || *error.etype() == ErrorType::ReadTimedout;
-    if timed_out && !session.is_body_done() {
+    if ctx.grpc.is_some() && !late && ctx.arrival.control.closing().is_some() {
+        ctx.reason = ENDED;
+    } else if timed_out && ctx.grpc.is_none() && !session.is_body_done() {
         // The upstream waits for a body that does not come: the client is late, not the server.
         ctx.refusal = Some(Refusal::RequestTimeout);
     } else if late {
@@ -119,6 +124,12 @@ pub(super) async fn answer(session: &mut Session, ctx: &mut Context, error: &Err
                 | ErrorType::WriteTimedout
                 | ErrorType::H2Error
         );
+    let ended = ctx.reason == ENDED;
+    if let (false, true, Some(_)) = (client_gone, respond::is_http2(session), &ctx.grpc)
+        && (ended || session.response_written().is_some())
+    {
+        return end_call(session, ctx, ended, refusal).await;
+    }
     if client_gone || session.response_written().is_some() {
         // Nobody listens, or the head has gone out: the connection's end is the only sign left.
         session.set_keepalive(None);
@@ -141,12 +152,33 @@ pub(super) async fn answer(session: &mut Session, ctx: &mut Context, error: &Err
     session.set_keepalive(None);
     // The client may have gone meanwhile.
     let answered = answer::refuse(session, ctx, answer).await;
-    if answered.is_ok() && !session.is_http2() {
+    if answered.is_ok() && !respond::is_http2(session) {
         // Softly: a client that still sends its body would see a reset before the answer.
         session.as_downstream_mut().shutdown().await;
     }
     FailToProxy {
         error_code: refusal.status().as_u16(),
+        can_reuse_downstream: false,
+    }
+}
+
+/// Reports in trailers how a gRPC call ended whose head has gone out, or whose session has ended.
+async fn end_call(
+    session: &mut Session,
+    ctx: &mut Context,
+    ended: bool,
+    refusal: Refusal,
+) -> FailToProxy {
+    let outcome = if ended {
+        grpc::Outcome::ENDED
+    } else {
+        ctx.refusal = Some(refusal);
+        grpc::Outcome::of(refusal, None)
+    };
+    // The client may have gone meanwhile.
+    let _ = respond::end_call(session, ctx, outcome).await;
+    FailToProxy {
+        error_code: 0,
         can_reuse_downstream: false,
     }
 }

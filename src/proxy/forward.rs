@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
-use http::HeaderMap;
 use http::header::{self, HeaderName, HeaderValue};
+use http::{HeaderMap, Version};
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 use pingora::upstreams::peer::HttpPeer;
@@ -14,7 +14,7 @@ use pingora::{Error, ErrorType};
 
 use super::answer::EVENT_STREAM;
 use super::context::Context;
-use super::{Current, fields, headers, trace};
+use super::{Current, fields, headers, respond, trace};
 use crate::admission::{Identity, Permit};
 use crate::refusal::Refusal;
 use crate::routing::{Auth, Route, strip_prefix};
@@ -63,10 +63,11 @@ pub(super) fn choose(session: &mut Session, ctx: &mut Context) -> pingora::Resul
         // WebSocket is HTTP/1.1 only.
         peer.options.set_http_version(1, 1);
     }
-    if is_http1(&peer) || !session.is_http2() || asks_for_stream(session) {
+    let own_deadline = is_http1(&peer) || !respond::is_http2(session) || ctx.grpc.is_some();
+    if own_deadline || asks_for_stream(session) {
         // The silence is measured by us (`begin_waiting`). Where both sides speak HTTP/2 we could end
-        // it by a reset only: there Pingora's timeout gives the better answer, a 504, but to who asks
-        // for a stream.
+        // it by a reset only: there Pingora's timeout gives the better response, a 504. Requests for an
+        // event stream are exceptions, and gRPC calls, whose end is reported in trailers.
         peer.options.read_timeout = None;
     }
     ctx.attempts += 1;
@@ -110,7 +111,14 @@ pub(super) fn prepare(request: &mut RequestHeader, ctx: &mut Context) -> pingora
     let Some(permit) = &ctx.permit else {
         return Err(Error::new(ErrorType::HTTPStatus(500)));
     };
-    fields::of_request(request, |fields| vouch(fields, ctx, permit))??;
+    // Pingora takes it away, and gRPC servers ask for it.
+    let trailers = ctx.grpc.is_some() && request.version == Version::HTTP_2;
+    fields::of_request(request, |fields| {
+        if trailers {
+            fields.insert(header::TE, HeaderValue::from_static("trailers"));
+        }
+        vouch(fields, ctx, permit)
+    })??;
     let route = &permit.route;
     if route.strip_prefix {
         let path = request.uri.path().to_owned();
@@ -181,8 +189,14 @@ fn write_assertion(
 pub(super) fn count_body(
     session: &mut Session,
     body: Option<&Bytes>,
+    end: bool,
     ctx: &mut Context,
 ) -> pingora::Result<()> {
+    if end && ctx.grpc.is_some() && session.response_written().is_none() {
+        // From here on the call waits for the upstream alone.
+        let read = ctx.timeouts().map(|timeouts| timeouts.read);
+        ctx.arrival.control.silence.allow(read);
+    }
     let Some(body) = body else { return Ok(()) };
     ctx.arrival.control.silence.hear();
     ctx.arrival.control.note_client_data();
@@ -192,15 +206,19 @@ pub(super) fn count_body(
     ctx.arrival.control.body_rate.count(body.len());
     ctx.body_received += body.len() as u64;
     let limit = ctx.route.as_ref().map_or(0, |route| route.max_body);
-    if ctx.body_received > limit {
+    let too_large = match &mut ctx.grpc {
+        Some(messages) => messages.pass(body, limit).is_err(),
+        None => ctx.body_received > limit,
+    };
+    if too_large {
         ctx.refusal = Some(Refusal::BodyTooLarge);
         return Err(Error::new_down(ErrorType::HTTPStatus(413)));
     }
     Ok(())
 }
 
-/// Begins to measure how long the upstream is silent: at most `read`, until the answer turns out to
-/// be a stream.
+/// Begins to measure how long the upstream is silent: at most `read`, until the response turns out to
+/// be a stream; for a gRPC call from the end of its request on.
 pub(super) fn begin_waiting(
     session: &mut Session,
     peer: &HttpPeer,
@@ -212,31 +230,27 @@ pub(super) fn begin_waiting(
         expect_body(session, ctx);
     }
     if peer.options.read_timeout.is_none() {
-        let read = ctx.timeouts().map(|timeouts| timeouts.read);
+        let timeouts = ctx.timeouts();
+        let limit = match ctx.grpc {
+            // A client that streams may be quiet for longer; the end of its request ends that.
+            Some(_) => timeouts.and_then(|timeouts| timeouts.stream_idle),
+            None => timeouts.map(|timeouts| timeouts.read),
+        };
         // An HTTP/2 connection carries other requests too.
         let own = is_http1(peer).then_some(descriptor);
-        ctx.arrival.control.silence.begin(read, own);
+        ctx.arrival.control.silence.begin(limit, own);
     }
 }
 
 /// Begins to measure how fast the client sends its body.
 pub(super) fn expect_body(session: &mut Session, ctx: &Context) {
-    if session.is_body_done() || session.is_upgrade_req() || is_grpc(session) {
+    if session.is_body_done() || session.is_upgrade_req() || ctx.grpc.is_some() {
         return;
     }
     if let Some((listener, _)) = ctx.listener() {
         let rate = &ctx.arrival.control.body_rate;
         rate.begin(listener.limits.body_rate);
     }
-}
-
-/// Whether it is a gRPC call, whose messages come when they come.
-fn is_grpc(session: &Session) -> bool {
-    const GRPC: &[u8] = b"application/grpc";
-    let content = session.req_header().headers.get(header::CONTENT_TYPE);
-    content
-        .and_then(|content| content.as_bytes().get(..GRPC.len()))
-        .is_some_and(|content| content.eq_ignore_ascii_case(GRPC))
 }
 
 fn is_http1(peer: &HttpPeer) -> bool {

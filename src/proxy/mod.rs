@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::HeaderMap;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
@@ -33,6 +34,7 @@ mod desk;
 mod failure;
 mod fields;
 mod forward;
+mod grpc;
 mod hop_by_hop;
 mod octets;
 mod request;
@@ -112,7 +114,7 @@ impl ProxyHttp for Proxy {
         if end {
             ctx.arrival.control.body_rate.end();
         }
-        forward::count_body(session, body.as_ref(), ctx)
+        forward::count_body(session, body.as_ref(), end, ctx)
     }
 
     async fn response_filter(
@@ -132,6 +134,16 @@ impl ProxyHttp for Proxy {
         ctx: &mut Box<Context>,
     ) -> pingora::Result<Option<Duration>> {
         answer::pass_body(end, ctx)?;
+        Ok(None)
+    }
+
+    async fn response_trailer_filter(
+        &self,
+        _: &mut Session,
+        _: &mut HeaderMap,
+        ctx: &mut Box<Context>,
+    ) -> pingora::Result<Option<Bytes>> {
+        answer::pass_trailers(ctx);
         Ok(None)
     }
 

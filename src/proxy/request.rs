@@ -12,7 +12,7 @@ use super::head::TOO_MANY_FIELDS;
 use super::live::Open;
 use super::respond::Answer;
 use super::{
-    answer, client, desk, fields, forward, headers, hop_by_hop, respond, sign_in, unrouted,
+    answer, client, desk, fields, forward, grpc, headers, hop_by_hop, respond, sign_in, unrouted,
 };
 use crate::admission::{Asked, Identity, Permit, PresentedBy, Refused};
 use crate::credential;
@@ -144,7 +144,7 @@ fn may_ask_for_upgrade(session: &Session) -> bool {
 /// follows is the next request.
 async fn no_body_where_none_is_declared(session: &mut Session) -> Result<(), Refusal> {
     // Pingora takes the word of the head for the end of the body: only reading tells.
-    if !session.is_http2() || declared_length(session) != Some(0) {
+    if !respond::is_http2(session) || declared_length(session) != Some(0) {
         return Ok(());
     }
     let end = async {
@@ -170,6 +170,7 @@ fn introduce(session: &mut Session, ctx: &mut Context) -> Result<(), Refusal> {
     }
     let request = session.req_header();
     ctx.method = request.method.clone();
+    ctx.grpc = grpc::is_call(request).then(grpc::Messages::default);
     let [host, request_id, page] = headers::first(
         &request.headers,
         [&header::HOST, &forward::X_REQUEST_ID, &header::ORIGIN],
@@ -193,7 +194,7 @@ fn introduce(session: &mut Session, ctx: &mut Context) -> Result<(), Refusal> {
     ctx.origin = Some(origin);
     ctx.path = request.uri.path().to_owned();
     // On HTTP/1.1 the reader of heads has counted.
-    if session.is_http2() && field_count(&request.headers) > max_fields {
+    if respond::is_http2(session) && field_count(&request.headers) > max_fields {
         ctx.reason = TOO_MANY_FIELDS;
         return Err(Refusal::HeadersTooLarge);
     }
@@ -268,7 +269,9 @@ async fn admit(session: &mut Session, ctx: &mut Context, route: &Arc<Route>) -> 
             return Err(Refusal::CsrfRejected.into());
         }
     }
-    let too_large = declared_length(session).is_some_and(|length| length > route.max_body);
+    // Of a gRPC stream it bounds each message.
+    let too_large = ctx.grpc.is_none()
+        && declared_length(session).is_some_and(|length| length > route.max_body);
     let headers = too_large.then(|| answer::limit_headers(&permit.decisions));
     enter(ctx, permit);
     if let Some(headers) = headers {

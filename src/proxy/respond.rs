@@ -16,7 +16,10 @@ use pingora::proxy::Session;
 use super::context::Context;
 use crate::refusal::Refusal;
 
+mod call;
 mod error_body;
+
+pub(super) use call::{end_call, is_http2};
 
 use error_body::Form;
 
@@ -94,14 +97,18 @@ fn presents_bearer(request: &HeaderMap) -> bool {
     request.get_all(header::AUTHORIZATION).iter().any(is_bearer)
 }
 
-/// How long a client should wait before it asks again.
-fn retry_after(answer: &Answer) -> Option<HeaderValue> {
-    let wait = answer.retry_after.or(match answer.refusal {
+/// How long a client should wait before it tries again.
+fn wait_of(answer: &Answer) -> Option<Duration> {
+    answer.retry_after.or(match answer.refusal {
         Refusal::StoreUnavailable | Refusal::Overloaded | Refusal::UpstreamUnavailable => {
             Some(Duration::from_secs(1))
         }
         _ => None,
-    })?;
+    })
+}
+
+fn retry_after(answer: &Answer) -> Option<HeaderValue> {
+    let wait = wait_of(answer)?;
     Some(HeaderValue::from(
         wait.as_millis().div_ceil(1000).max(1) as u64
     ))
@@ -182,6 +189,9 @@ pub async fn refuse(
     ctx: &mut Context,
     answer: &Answer,
 ) -> pingora::Result<()> {
+    if ctx.grpc.is_some() {
+        return call::refuse(session, ctx, answer).await;
+    }
     let request = &session.req_header().headers;
     let form = Form::wanted(request);
     let body = form.body(answer, &ctx.request_id);
@@ -209,7 +219,7 @@ pub async fn write(
     let bodiless = status == StatusCode::NO_CONTENT || status.is_informational();
     let head = framed(status, headers, (!bodiless).then_some(body.len()));
     let keep = decide_keepalive(session, keep);
-    if session.is_http2() {
+    if is_http2(session) {
         read_off(session, DRAIN_BEFORE).await;
     }
     let silent = bodiless || body.is_empty() || session.req_header().method == Method::HEAD;
@@ -220,11 +230,11 @@ pub async fn write(
         ctx.body_sent = body.len() as u64;
     } else if !silent {
         session.write_response_body(Some(body), true).await?;
-    } else if session.is_http2() {
+    } else if is_http2(session) {
         // On HTTP/2 the end of the stream goes with the last write only.
         session.write_response_body(None, true).await?;
     }
-    if keep && !session.is_http2() && !session.is_body_done() {
+    if keep && !is_http2(session) && !session.is_body_done() {
         read_off(session, DRAIN_AFTER).await;
         if !session.is_body_done() {
             session.set_keepalive(None);
@@ -251,7 +261,7 @@ fn leave_to_h2(session: &mut Session, body: &Bytes) -> bool {
 /// Without that the reset that ends it arrives with the response, and some clients look at the reset
 /// first.
 pub(super) async fn linger(session: &mut Session, ctx: &Context) {
-    if !session.is_http2() || !ctx.arrival.control.is_answered() || session.is_body_done() {
+    if !is_http2(session) || !ctx.arrival.control.is_answered() || session.is_body_done() {
         return;
     }
     let reading = async { while let Ok(Some(_)) = session.read_request_body().await {} };

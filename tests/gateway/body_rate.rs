@@ -39,6 +39,8 @@ fn a_body_that_drips_is_408_on_both_protocols() {
             let head = request("POST", "/public/a", more);
             client.send(HEADERS, END_HEADERS, stream, &head).unwrap();
         }
+        // The beginning of a message of 1 MiB.
+        client.send(DATA, 0, 1, &[0, 0, 0x10, 0, 0]).unwrap();
         let outcome = loop {
             for stream in [1, 3] {
                 let _ = client.send(DATA, 0, stream, b"x");

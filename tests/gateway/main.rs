@@ -36,6 +36,7 @@ mod desk;
 mod durable;
 mod durable_outage;
 mod fleet;
+mod grpc_calls;
 mod guessing;
 mod half_closed;
 mod histories;

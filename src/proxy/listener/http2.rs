@@ -16,6 +16,7 @@ use crate::proxy::Lane;
 use crate::proxy::connection::Connection;
 use crate::proxy::context::Arrival;
 use crate::proxy::control::Control;
+use crate::proxy::grpc::{self, GrpcSession};
 
 /// How long a draining connection has to be quiet before it is closed: what the client sent before
 /// it read the GOAWAY is still on its way (RFC 9113, section 6.8).
@@ -115,13 +116,15 @@ impl HttpServerApp for Http2Gate {
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
         let _served = InFlight::count(&self.in_flight);
-        serve(
-            Arrival::new(Arc::clone(&self.peer), None),
-            &self.lane,
-            session,
-            shutdown,
-        )
-        .await
+        let arrival = Arrival::new(Arc::clone(&self.peer), None);
+        let session = match session {
+            ServerSession::H2(stream) if grpc::is_call(stream.req_header()) => {
+                let control = Arc::clone(&arrival.control);
+                ServerSession::new_custom(Box::new(GrpcSession::new(stream, control)))
+            }
+            session => session,
+        };
+        serve(arrival, &self.lane, session, shutdown).await
     }
 
     fn h2_options(&self) -> Option<H2Options> {

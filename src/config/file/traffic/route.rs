@@ -34,7 +34,7 @@ pub(in crate::config) struct Route {
     /// Take `match.prefix` off the path before it goes upstream.
     #[serde(default)]
     pub(in crate::config) strip_prefix: bool,
-    /// The size of a request body; beyond it the answer is 413.
+    /// The size of a request body, or of each message of a gRPC call; beyond it the response is 413.
     #[serde(default = "ten_mebibytes")]
     pub(in crate::config) max_body: Size,
     /// Overrides of the upstream's timeouts.

@@ -159,14 +159,14 @@ impl Default for HealthCheck {
 pub(in crate::config) struct Timeouts {
     /// To connect, TLS included.
     pub(in crate::config) connect: Time,
-    /// Between two pieces of an answer. Ends with an upgrade or an event stream, which
-    /// `stream_idle` rules.
+    /// Between two pieces of a response. Ends with an upgrade, an event stream or a gRPC stream, to
+    /// which `stream_idle` applies.
     pub(in crate::config) read: Time,
     /// Between two pieces of a request.
     pub(in crate::config) write: Time,
     /// How long an idle connection is kept in the pool.
     pub(in crate::config) idle: Time,
-    /// How long an upgraded connection or an event stream may be silent. `null`: for ever.
+    /// How long an upgraded connection, an event stream or a gRPC stream may be silent. `null`: for ever.
     pub(in crate::config) stream_idle: Option<Time>,
 }
 
