@@ -155,9 +155,8 @@ fn the_header_is_read_strictly() {
         id,
     );
     check("[]", Some("not a JSON object"));
-    check(&format!("{{\"alg\":\"HS256\"{}}}", " ".repeat(3051)), None);
-    let long = format!("{{\"alg\":\"HS256\"{}}}", " ".repeat(3060));
-    check(&long, Some("the token's header is too long"));
+    let long = format!("{{\"alg\":\"HS256\"{}}}", " ".repeat(100_000));
+    check(&long, None);
 }
 
 #[test]
@@ -197,7 +196,6 @@ fn only_three_parts_of_strict_base64url_are_a_token() {
         &format!("{message}.{}{twin}", signature.get(..42).unwrap()),
         strict,
     );
-    check(&"a".repeat(8193), Some("the token is too long"));
 }
 
 #[test]

@@ -8,12 +8,37 @@ use serde_json::{Value, json};
 use crate::support::client::Request;
 use crate::support::config::{Config, SECRET};
 use crate::support::gateway::Gateway;
+use crate::support::http2::Http2;
 use crate::support::redis::Redis;
 use crate::support::tokens::{self, hs256, now, sign, varied};
 use crate::support::upstream::{Recorder, Upstream};
 use crate::support::wait::{eventually, within};
 
 const OTHER_SECRET: &str = "another-hmac-secret-for-tests-0123456789";
+
+#[test]
+fn a_token_may_be_as_large_as_a_head() {
+    let upstream = Upstream::start();
+    let config =
+        Config::new(upstream.address).set("/listeners/0/limits", json!({ "head": "128KiB" }));
+    let gateway = Gateway::start(config);
+    let alice = gateway.register("alice@example.com");
+    let http2 = Http2::connect(gateway.public);
+    for bytes in [9_000, 40_000, 80_000] {
+        let groups: Vec<String> = (0..bytes / 50).map(|n| format!("group-{n:030}")).collect();
+        let token = hs256(&varied(&alice.access_token, &json!({ "groups": groups })));
+        assert!(token.len() > bytes, "{}", token.len());
+        let answer = gateway.ask(&Request::get("/private/a").bearer(&token));
+        assert_eq!(answer.echo().header("x-user-id"), Some(alice.user.clone()));
+        let authorization = format!("Bearer {token}");
+        let (status, body) = http2.ask("GET", "/private/a", &[("authorization", &authorization)]);
+        assert_eq!(status, 200, "{body}");
+        // What is wrong with it is still found.
+        let forged = format!("{token}x");
+        let refused = gateway.ask(&Request::get("/private/a").bearer(&forged));
+        refused.refused(401, "TOKEN_INVALID");
+    }
+}
 
 /// Tokens whose form, header or signature is wrong; the claims are those of a good one.
 fn forged_heads(good: &str) -> Vec<(&'static str, String)> {

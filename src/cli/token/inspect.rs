@@ -10,8 +10,8 @@ use crate::config;
 use crate::session::Millis;
 use crate::token::{self, Inspection};
 
-/// Bytes; no token that anybody sends in a header is longer.
-const MAX_TOKEN: u64 = 64 << 10;
+/// Bytes; `limits.head` allows no longer token.
+const MAX_TOKEN: u64 = 1 << 20;
 
 /// `portcullis token inspect`.
 #[derive(Debug, Args)]
