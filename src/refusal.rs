@@ -40,11 +40,12 @@ pub enum Refusal {
     StoreUnavailable,
     Overloaded,
     UpstreamTimeout,
+    LoopDetected,
 }
 
 impl Refusal {
     /// Every refusal, in the order of the contract's table; metrics start from it at 0.
-    pub const ALL: [Refusal; 34] = [
+    pub const ALL: [Refusal; 35] = [
         Refusal::BadRequest,
         Refusal::AmbiguousCredentials,
         Refusal::ValidationFailed,
@@ -79,6 +80,7 @@ impl Refusal {
         Refusal::StoreUnavailable,
         Refusal::Overloaded,
         Refusal::UpstreamTimeout,
+        Refusal::LoopDetected,
     ];
 
     /// The HTTP status that carries it.
@@ -115,6 +117,7 @@ impl Refusal {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             R::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+            R::LoopDetected => StatusCode::LOOP_DETECTED,
         }
     }
 
@@ -164,6 +167,7 @@ impl Refusal {
             R::StoreUnavailable => "STORE_UNAVAILABLE",
             R::Overloaded => "OVERLOADED",
             R::UpstreamTimeout => "UPSTREAM_TIMEOUT",
+            R::LoopDetected => "LOOP_DETECTED",
         }
     }
 
@@ -205,6 +209,7 @@ impl Refusal {
             R::StoreUnavailable => "Sessions cannot be checked at the moment.",
             R::Overloaded => "The gateway is overloaded.",
             R::UpstreamTimeout => "The upstream did not answer in time.",
+            R::LoopDetected => "The request has passed this gateway before.",
         }
     }
 }

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 use super::{Parts, wait_until_closed};
 use crate::api;
 use crate::proxy::listener::Door;
+use crate::proxy::via::Via;
 use crate::proxy::{Lane, Worker};
 
 /// How long a start waits for the store.
@@ -25,6 +26,8 @@ pub(super) fn start(
     stopped: &watch::Receiver<bool>,
     accepting: &mpsc::Sender<()>,
 ) -> anyhow::Result<Vec<JoinHandle<()>>> {
+    // One for all workers: a request may come back to another one.
+    let pseudonym = Via::pseudonym();
     (0..count)
         .map(|index| {
             let sockets = sockets
@@ -33,11 +36,15 @@ pub(super) fn start(
                 .collect::<Result<Vec<_>, _>>()
                 .context("a socket could not be shared")?;
             let (parts, doors, stopped) = (parts.clone(), doors.to_vec(), stopped.clone());
-            let accepting = accepting.clone();
+            let (accepting, pseudonym) = (accepting.clone(), pseudonym.clone());
             std::thread::Builder::new()
                 .name(format!("worker-{index}"))
                 .spawn(move || {
-                    if let Err(error) = work(index, &parts, &doors, sockets, &stopped, accepting) {
+                    let via = Via::new(&pseudonym);
+                    let worked = via.map_err(anyhow::Error::from).and_then(|via| {
+                        work(index, &parts, &doors, sockets, &stopped, accepting, via)
+                    });
+                    if let Err(error) = worked {
                         // A gateway with a dead worker answers some and hangs others.
                         tracing::error!("worker {index} ended: {error:#}");
                         std::process::exit(1);
@@ -55,6 +62,7 @@ fn work(
     sockets: Vec<StdListener>,
     stopped: &watch::Receiver<bool>,
     accepting: mpsc::Sender<()>,
+    via: Via,
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -84,6 +92,7 @@ fn work(
             metrics: Arc::clone(&parts.metrics),
             access_log: parts.access_log.clone(),
             api: api::router(desk),
+            via,
             events: parts.events.clone(),
             boot: Arc::clone(&parts.boot),
         };

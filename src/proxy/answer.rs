@@ -43,6 +43,7 @@ pub(super) fn complete(
         ctx.arrival.control.silence.end();
         ctx.arrival.control.set_answered();
     }
+    let received = response.version;
     if response.version == Version::HTTP_10 {
         // How the upstream speaks ends here (RFC 9110, section 2.5).
         response.set_version(Version::HTTP_11);
@@ -55,6 +56,7 @@ pub(super) fn complete(
             fields.remove(header::TRANSFER_ENCODING);
         }
         hop_by_hop::settle(fields)?;
+        ctx.worker.via.write(fields, received);
         write(fields, ctx);
         Ok(())
     })??;

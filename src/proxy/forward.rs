@@ -107,7 +107,11 @@ fn hash_of(
 ///
 /// # Errors
 /// A header that does not fit.
-pub(super) fn prepare(request: &mut RequestHeader, ctx: &mut Context) -> pingora::Result<()> {
+pub(super) fn prepare(
+    session: &Session,
+    request: &mut RequestHeader,
+    ctx: &mut Context,
+) -> pingora::Result<()> {
     let Some(permit) = &ctx.permit else {
         return Err(Error::new(ErrorType::HTTPStatus(500)));
     };
@@ -117,6 +121,7 @@ pub(super) fn prepare(request: &mut RequestHeader, ctx: &mut Context) -> pingora
         if trailers {
             fields.insert(header::TE, HeaderValue::from_static("trailers"));
         }
+        ctx.worker.via.write(fields, session.req_header().version);
         vouch(fields, ctx, permit)
     })??;
     let route = &permit.route;
@@ -138,7 +143,7 @@ fn vouch(fields: &mut HeaderMap, ctx: &Context, permit: &Permit) -> pingora::Res
     let (route, live) = (&permit.route, &ctx.current.live);
     let names = &live.identity_headers;
     // Once, for all that is written below.
-    fields.reserve(10);
+    fields.reserve(11);
     headers::strip(fields, names, &route.request_headers, origin.peer_trusted);
     let bearer_passes = route.auth == Auth::None || route.forward_credentials;
     headers::strip_credentials(fields, &live.sessions.cookie.name, bearer_passes);

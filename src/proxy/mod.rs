@@ -27,6 +27,7 @@ pub mod proxy_protocol;
 pub mod respond;
 pub mod silence;
 pub mod upstream;
+pub mod via;
 pub mod worker;
 
 mod answer;
@@ -97,11 +98,11 @@ impl ProxyHttp for Proxy {
 
     async fn upstream_request_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         request: &mut RequestHeader,
         ctx: &mut Box<Context>,
     ) -> pingora::Result<()> {
-        forward::prepare(request, ctx)
+        forward::prepare(session, request, ctx)
     }
 
     async fn request_body_filter(

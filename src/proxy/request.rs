@@ -94,6 +94,10 @@ async fn steps(session: &mut Session, ctx: &mut Context) -> Result<bool, Stop> {
         return Ok(true);
     }
     let route = select(session, ctx, &path, &current.live)?;
+    if ctx.worker.via.is_in(&session.req_header().headers) {
+        ctx.reason = "the request has passed this gateway before";
+        return Err(Refusal::LoopDetected.into());
+    }
     if let Some(answer) = preflight(session, route) {
         let body = bytes::Bytes::new();
         respond::write(session, ctx, StatusCode::NO_CONTENT, answer, body, true).await?;

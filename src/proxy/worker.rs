@@ -15,6 +15,7 @@ use super::head::Fault;
 use super::listener::Peer;
 use super::live::Registry;
 use super::upstream::Upstreams;
+use super::via::Via;
 use crate::admission::Admission;
 use crate::assertions::Assertions;
 use crate::durable::Durable;
@@ -109,6 +110,7 @@ pub struct Worker {
     pub metrics: Arc<Metrics>,
     pub access_log: AccessLog,
     pub api: axum::Router,
+    pub via: Via,
     pub events: Events,
     pub boot: Arc<settings::Boot>,
 }

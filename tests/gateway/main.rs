@@ -84,3 +84,4 @@ mod tour;
 mod unsure_revocations;
 mod upstreams;
 mod vectors;
+mod via;

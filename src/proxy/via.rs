@@ -1,0 +1,87 @@
+//! `Via` (RFC 9110, section 7.6.3): what this gateway has forwarded, so that a request which comes
+//! back is recognized.
+
+use http::header::{self, HeaderValue};
+use http::{HeaderMap, Version};
+
+use super::headers::not_ours;
+
+/// What the gateway adds to `Via`: the protocol in which a message was received, and a pseudonym.
+#[derive(Debug)]
+pub struct Via {
+    pseudonym: String,
+    http10: HeaderValue,
+    http11: HeaderValue,
+    http2: HeaderValue,
+}
+
+impl Via {
+    /// Makes a pseudonym: of this process alone, so that gateways in a row tell each other apart, and
+    /// random, so that it says nothing about the machine.
+    pub fn pseudonym() -> String {
+        format!("portcullis-{:016x}", rand::random::<u64>())
+    }
+
+    /// # Errors
+    /// The pseudonym does not fit into a header.
+    pub fn new(pseudonym: &str) -> pingora::Result<Via> {
+        let of = |protocol: &str| {
+            HeaderValue::try_from(format!("{protocol} {pseudonym}")).map_err(not_ours)
+        };
+        Ok(Via {
+            pseudonym: pseudonym.to_owned(),
+            http10: of("1.0")?,
+            http11: of("1.1")?,
+            http2: of("2")?,
+        })
+    }
+
+    /// Whether a request has passed this gateway before.
+    pub(super) fn is_in(&self, fields: &HeaderMap) -> bool {
+        fields.contains_key(header::VIA)
+            && fields.get_all(header::VIA).iter().any(|value| {
+                memchr::memmem::find(value.as_bytes(), self.pseudonym.as_bytes()).is_some()
+            })
+    }
+
+    /// Adds the gateway to a message that was received in this version.
+    pub(super) fn write(&self, fields: &mut HeaderMap, received: Version) {
+        let value = match received {
+            Version::HTTP_2 => &self.http2,
+            Version::HTTP_10 => &self.http10,
+            _ => &self.http11,
+        };
+        fields.append(header::VIA, value.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn a_gateway_recognizes_itself_and_no_other() {
+        let (ours, other) = (Via::pseudonym(), Via::pseudonym());
+        let (ours, other) = (Via::new(&ours).unwrap(), Via::new(&other).unwrap());
+        let mut fields = HeaderMap::new();
+        assert!(!ours.is_in(&fields));
+        fields.insert(
+            header::VIA,
+            HeaderValue::from_static("1.0 fred, 1.1 p.example.net (x)"),
+        );
+        other.write(&mut fields, Version::HTTP_2);
+        assert!(!ours.is_in(&fields));
+        ours.write(&mut fields, Version::HTTP_11);
+        assert!(ours.is_in(&fields) && other.is_in(&fields));
+        // A proxy may have joined them, with a comment.
+        let joined: Vec<&str> = fields
+            .get_all(header::VIA)
+            .iter()
+            .map(|it| it.to_str().unwrap())
+            .collect();
+        let joined = HeaderValue::try_from(joined.join(",") + " (nginx), 1.1 last").unwrap();
+        fields.insert(header::VIA, joined);
+        assert!(ours.is_in(&fields) && other.is_in(&fields));
+    }
+}
