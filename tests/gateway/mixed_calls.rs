@@ -35,7 +35,7 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
 }
 
-fn scene(store: &str) -> Scene {
+fn scene(store: &str, durable: bool) -> Scene {
     let upstream = Upstream::start();
     let prefix = format!("mixed{}:", rand::random::<u64>());
     let config = || {
@@ -45,6 +45,7 @@ fn scene(store: &str) -> Scene {
             // Other tests load the machine.
             .set("/store/timeout", json!("3s"))
             .set("/sessions/max_per_user", json!(10_000))
+            .set("/sessions/durable", json!(durable))
             .set("/tokens/refresh_grace", json!("1h"))
             .set(
                 "/identity/builtin/sign_in_limits/attempts_per_address",
@@ -107,8 +108,8 @@ impl Scene {
     }
 }
 
-fn no_response_is_untrue(store: &str) {
-    let scene = scene(store);
+fn no_response_is_untrue(store: &str, durable: bool) {
+    let scene = scene(store, durable);
     scene.play();
     scene.settles();
     scene.is_consistent();
@@ -124,14 +125,20 @@ fn no_response_is_untrue(store: &str) {
 #[test]
 fn no_response_is_untrue_with_one_redis() {
     let redis = Redis::start();
-    no_response_is_untrue(&redis.url());
+    no_response_is_untrue(&redis.url(), false);
+}
+
+#[test]
+fn no_response_is_untrue_with_durable_sessions() {
+    let redis = Redis::start();
+    no_response_is_untrue(&redis.url(), true);
 }
 
 #[test]
 fn no_response_is_untrue_with_a_cluster() {
     let ports = nodes::shared().ports().into_iter();
     let hosts: Vec<String> = ports.map(|port| format!("127.0.0.1:{port}")).collect();
-    no_response_is_untrue(&format!("redis+cluster://{}", hosts.join(",")));
+    no_response_is_untrue(&format!("redis+cluster://{}", hosts.join(",")), false);
 }
 
 /// How long a change may take to be in force on a gateway that did not make it.

@@ -78,8 +78,16 @@ impl<'s> Client<'s> {
         }
     }
 
-    fn send(&self, gateway: usize, request: &Request) -> Response {
-        self.scene.gateways[gateway].ask(request)
+    /// Makes a call. On a busy machine it may still be under way when one of these sessions, whose
+    /// credentials it has, is ended: its connection is closed then.
+    fn send(&self, gateway: usize, request: &Request, of: &[&Subject]) -> Option<Response> {
+        match request.try_send(self.scene.gateways[gateway].public) {
+            Ok(response) => Some(response),
+            Err(error) => {
+                assert!(of.iter().any(|it| !it.is_alive()), "no response: {error}");
+                None
+            }
+        }
     }
 
     /// The request with one of the session's credentials.
@@ -104,7 +112,7 @@ impl<'s> Client<'s> {
     ) -> Option<Response> {
         let request = self.with_credential(subject, request);
         let called = Instant::now();
-        let response = self.send(gateway, &request);
+        let response = self.send(gateway, &request, &[subject])?;
         let passed = subject.answered(account, gateway, called, &response);
         passed.then_some(response)
     }
@@ -158,7 +166,9 @@ impl<'s> Client<'s> {
         let body = json!({ "refresh_token": token });
         let request = Request::post("/api/v1/auth/refresh").json(&body);
         let called = Instant::now();
-        let response = self.send(gateway, &request);
+        let Some(response) = self.send(gateway, &request, &[subject]) else {
+            return;
+        };
         if subject.answered(account, gateway, called, &response) {
             let token = response.data()["refresh_token"].clone();
             *subject.refresh_token.lock() = token.as_str().unwrap().to_owned();
@@ -204,33 +214,35 @@ impl<'s> Client<'s> {
         let response = match (self.below(4), other) {
             (0, _) => {
                 let path = format!("/admin/sessions/{session}");
-                self.scene.gateways[gateway].admin(Request::delete(&path))
+                Some(self.scene.gateways[gateway].admin(Request::delete(&path)))
             }
             (1, Some(other)) if other.who.session != *session => {
                 let path = format!("/api/v1/sessions/{session}");
                 let request = self.with_credential(other, Request::delete(&path));
-                let response = self.send(gateway, &request);
-                if response.status == 401 {
-                    other.answered(account, gateway, called, &response);
-                    subject.note(Deed::Revoke, gateway, called, false);
-                    return;
-                }
-                response
+                let response = self.send(gateway, &request, &[subject, other]);
+                response.filter(|response| {
+                    let is_gone = response.status == 401;
+                    if is_gone {
+                        other.answered(account, gateway, called, response);
+                    }
+                    !is_gone
+                })
             }
             (2, _) => {
                 let token = subject.refresh_token.lock().clone();
-                self.send(gateway, &logout.json(&json!({ "refresh_token": token })))
+                let logout = logout.json(&json!({ "refresh_token": token }));
+                self.send(gateway, &logout, &[subject])
             }
             _ => {
                 let request = self.with_credential(subject, logout);
-                self.send(gateway, &request)
+                self.send(gateway, &request, &[subject])
             }
         };
-        let done = match response.status {
+        let done = response.is_some_and(|response| match response.status {
             200 | 204 => true,
             503 => false,
             other => panic!("{other}: {}", response.text()),
-        };
+        });
         subject.note(Deed::Revoke, gateway, called, done);
     }
 
@@ -245,7 +257,7 @@ impl<'s> Client<'s> {
             };
             let request = self.with_credential(subject, request);
             let called = Instant::now();
-            let response = self.send(gateway, &request);
+            let response = self.send(gateway, &request, &[subject])?;
             match (response.status, all) {
                 (200, true) => Some(true),
                 (503, _) => None,
