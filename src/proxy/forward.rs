@@ -117,12 +117,13 @@ pub(super) fn prepare(
     };
     // Pingora takes it away, and gRPC servers ask for it.
     let trailers = ctx.grpc.is_some() && request.version == Version::HTTP_2;
-    fields::of_request(request, |fields| {
+    fields::of_request(request, |fields| -> pingora::Result<()> {
         if trailers {
             fields.insert(header::TE, HeaderValue::from_static("trailers"));
         }
+        vouch(fields, ctx, permit)?;
         ctx.worker.via.write(fields, session.req_header().version);
-        vouch(fields, ctx, permit)
+        Ok(())
     })??;
     let route = &permit.route;
     if route.strip_prefix {
