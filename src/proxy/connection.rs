@@ -32,7 +32,7 @@ mod write_deadline;
 use http2_flow::Http2Flow;
 use write_deadline::WriteDeadline;
 
-pub use no_head::{HeadLimits, NoHead};
+pub use no_head::{HeadLimits, NoHead, RefusalReport};
 pub use transport::Transport;
 
 /// What is written is gathered up to here before it goes out.
@@ -77,6 +77,8 @@ pub struct Connection {
     frames: FrameBoundary,
     /// The request has no body, and nothing of its answer has gone out.
     undivided: bool,
+    /// Where requests are reported that Pingora refuses by itself.
+    refusals: Option<RefusalReport>,
     /// How long what still comes is read off. It is there once the end was told.
     linger: Option<Pin<Box<Sleep>>>,
 }
@@ -98,12 +100,18 @@ impl Connection {
             control: Arc::default(),
             frames: FrameBoundary::default(),
             undivided: false,
+            refusals: None,
             linger: None,
         };
         if http2 {
             connection.set_http2();
         }
         connection
+    }
+
+    /// Has requests of HTTP/2 reported that Pingora refuses by itself.
+    pub fn report_refusals(&mut self, report: RefusalReport) {
+        self.refusals = Some(report);
     }
 
     /// Whether ALPN or the preface chose HTTP/2.

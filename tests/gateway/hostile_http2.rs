@@ -11,6 +11,7 @@ use crate::support::frames::{
 };
 use crate::support::gateway::Gateway;
 use crate::support::upstream::Upstream;
+use crate::support::wait::eventually;
 
 /// What a flood may add to the gateway's memory.
 const GROWTH_KIB: u64 = 40 * 1024;
@@ -252,6 +253,29 @@ fn a_malformed_request_is_an_error_and_never_reaches_an_upstream() {
         assert_eq!(upstream.requests(), 0, "{what}");
     }
     gateway.get("/public/a").ok();
+}
+
+#[test]
+fn an_ambiguous_authority_is_logged_and_counted() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address));
+    let mut client = Frames::connect(gateway.public);
+    let conflict = request("GET", "/public/a", &[("host", "other.example")]);
+    let flags = END_HEADERS | END_STREAM;
+    for stream in [1, 3] {
+        client.send(HEADERS, flags, stream, &conflict).unwrap();
+        assert_eq!(client.outcome(stream), Outcome::Status(400));
+    }
+    let good = request("GET", "/public/a", &[]);
+    client.send(HEADERS, flags, 5, &good).unwrap();
+    assert_eq!(client.outcome(5), Outcome::Status(200));
+    eventually("both access lines", || {
+        let events = gateway.events();
+        let refused = events.iter().filter(|event| event["code"] == "BAD_REQUEST");
+        (refused.count() == 2).then_some(())
+    });
+    let counted = gateway.metric("portcullis_requests_total", &["code=\"400\""]);
+    assert_eq!(counted, 2.0);
 }
 
 #[test]

@@ -135,6 +135,11 @@ impl AsyncWrite for Connection {
         }
         if let Some(flow) = &mut this.http2 {
             flow.sent(bytes.get(..taken).unwrap_or_default());
+            for _ in 0..flow.take_bare_refusals() {
+                if let Some(report) = &this.refusals {
+                    report.send();
+                }
+            }
         }
         Poll::Ready(Ok(taken))
     }

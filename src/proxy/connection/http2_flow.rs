@@ -34,6 +34,8 @@ pub(super) struct Http2Flow {
     outbound: FrameReader,
     windows: Windows,
     timer: Option<Pin<Box<Sleep>>>,
+    /// Requests that Pingora has refused by itself.
+    bare_refusals: usize,
     /// Streams to be reset, toward h2 first and then toward the client.
     overdue: Vec<u32>,
     cut: Vec<u32>,
@@ -73,6 +75,7 @@ impl Http2Flow {
                 suspect: false,
             },
             timer: None,
+            bare_refusals: 0,
             overdue: Vec::new(),
             cut: Vec::new(),
         }
@@ -86,7 +89,16 @@ impl Http2Flow {
 
     /// Takes note of bytes that h2 wrote.
     pub(super) fn sent(&mut self, bytes: &[u8]) {
-        self.outbound.read(bytes, |event| self.windows.send(event));
+        let (windows, refusals) = (&mut self.windows, &mut self.bare_refusals);
+        self.outbound.read(bytes, |event| {
+            *refusals += usize::from(windows.is_bare_refusal(event));
+            windows.send(event);
+        });
+    }
+
+    /// Takes the number of requests that Pingora has refused by itself since the last time.
+    pub(super) fn take_bare_refusals(&mut self) -> usize {
+        std::mem::take(&mut self.bare_refusals)
     }
 
     /// Whether a response waits for a window.
@@ -238,6 +250,23 @@ impl Windows {
             }
             self.suspect |= stream.size <= 0 || self.connection <= 0;
         }
+    }
+
+    /// Whether it is the response that Pingora makes, before any hook runs, to a request whose
+    /// authority is missing or ambiguous: a status alone, one byte. Every other response has a date.
+    fn is_bare_refusal(&self, event: Event) -> bool {
+        let Event::Frame {
+            kind: HEADERS,
+            flags,
+            stream,
+            length: 1,
+        } = event
+        else {
+            return false;
+        };
+        // Trailers can be as short.
+        let begins = self.streams.get(&stream).is_some_and(|it| !it.responding);
+        begins && flags & END_STREAM != 0
     }
 
     fn is_stalled(&self) -> bool {

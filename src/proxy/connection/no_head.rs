@@ -15,6 +15,29 @@ pub enum NoHead {
     Refused(Fault),
 }
 
+/// Reports a request that Pingora refused before any of its hooks ran.
+pub struct RefusalReport(Box<dyn Fn(Fault) + Send + Sync>);
+
+impl RefusalReport {
+    /// `report` logs and counts the request.
+    pub fn new(report: impl Fn(Fault) + Send + Sync + 'static) -> RefusalReport {
+        RefusalReport(Box::new(report))
+    }
+
+    pub(super) fn send(&self) {
+        (self.0)(Fault {
+            refusal: Refusal::BadRequest,
+            reason: "the authority is missing or ambiguous",
+        });
+    }
+}
+
+impl std::fmt::Debug for RefusalReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RefusalReport")
+    }
+}
+
 /// The deadlines and the size of a request head.
 #[derive(Debug, Clone, Copy)]
 pub struct HeadLimits {

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::{Door, Peer, serve};
 use crate::proxy::Lane;
-use crate::proxy::connection::Connection;
+use crate::proxy::connection::{Connection, RefusalReport};
 use crate::proxy::context::Arrival;
 use crate::proxy::control::Control;
 use crate::proxy::grpc::{self, GrpcSession};
@@ -40,6 +40,12 @@ impl Door {
             Ok(false) => return lane.worker.refused("http2_preface"),
             Err(_) => return lane.worker.refused("handshake_timeout"),
         }
+        let (worker, of) = (Arc::clone(&lane.worker), Arc::clone(&peer));
+        connection.report_refusals(RefusalReport::new(move |fault| {
+            // The client has not been told it.
+            let request_id = uuid::Uuid::new_v4().simple().to_string();
+            worker.log_refused_head(&of, fault, &request_id);
+        }));
         let http2 = &self.settings.http2;
         let mut options = default_h2_options();
         options
