@@ -94,34 +94,26 @@ impl Link {
         self.line.suspected.notify_one();
     }
 
-    /// Loads the scripts once if the server has forgotten them.
+    /// Sends the script along if the server has forgotten it.
     pub(super) async fn ask(&self, command: &Cmd) -> Result<Value, Fault> {
         match self.ask_once(command).await {
-            Err(fault) if fault.no_script => Box::pin(self.load_and_ask(command)).await,
+            Err(fault) if fault.no_script => {
+                let in_full = self.line.scripts.in_full(command);
+                Box::pin(self.ask_once(&in_full)).await
+            }
             outcome => outcome,
         }
-    }
-
-    /// The server has forgotten its scripts.
-    async fn load_and_ask(&self, command: &Cmd) -> Result<Value, Fault> {
-        self.ask_all_once(&self.line.scripts.loading()).await?;
-        self.ask_once(command).await
     }
 
     /// Asks many things at once, and those again whose script the server had forgotten. Answers
     /// that are errors are among those returned.
     pub(super) async fn ask_all(&self, commands: &Pipeline) -> Result<Vec<Value>, Fault> {
         let mut replies = self.ask_all_once(commands).await?;
-        if !replies.iter().any(fault::is_no_script) {
+        let forgotten = self.forgotten(commands, &replies);
+        if forgotten.is_empty() {
             return Ok(replies);
         }
-        let mut again = self.line.scripts.loading();
-        let loading = again.len();
-        let forgotten = commands.cmd_iter().zip(&replies);
-        for (command, _) in forgotten.filter(|(_, reply)| fault::is_no_script(reply)) {
-            again.add_command(command.clone());
-        }
-        let mut repeated = self.ask_all_once(&again).await?.into_iter().skip(loading);
+        let mut repeated = self.ask_all_once(&forgotten).await?.into_iter();
         for reply in replies
             .iter_mut()
             .filter(|reply| fault::is_no_script(reply))
@@ -133,8 +125,19 @@ impl Link {
         Ok(replies)
     }
 
-    /// Asks many things and another one after them on the same connection; all of it again if the
-    /// server had forgotten a script.
+    /// Those whose script the server had forgotten, with their scripts.
+    fn forgotten(&self, commands: &Pipeline, replies: &[Value]) -> Pipeline {
+        let mut again = redis::pipe();
+        for (command, reply) in commands.cmd_iter().zip(replies) {
+            if fault::is_no_script(reply) {
+                again.add_command(self.line.scripts.in_full(command));
+            }
+        }
+        again
+    }
+
+    /// Asks many things and another one after them on the same connection; those whose script the
+    /// server had forgotten again, and the other one after them.
     pub(super) async fn ask_all_then(
         &self,
         commands: &Pipeline,
@@ -144,8 +147,11 @@ impl Link {
         together.add_command(last.clone());
         let mut replies = self.ask_all_once(&together).await?;
         if replies.iter().any(fault::is_no_script) {
-            self.ask_all_once(&self.line.scripts.loading()).await?;
-            replies = self.ask_all_once(&together).await?;
+            let mut in_full = redis::pipe();
+            for command in together.cmd_iter() {
+                in_full.add_command(self.line.scripts.in_full(command));
+            }
+            replies = self.ask_all_once(&in_full).await?;
         }
         let last = replies.pop();
         Ok((

@@ -1,6 +1,6 @@
 //! The scripts: each is a file, with what it shares with others put in front.
 
-use redis::{Cmd, Pipeline, Script, ToRedisArgs};
+use redis::{Arg, Cmd, Pipeline, Script, ToRedisArgs};
 
 const CLOCK: &str = include_str!("scripts/clock.lua");
 const LIMIT: &str = include_str!("scripts/limit.lua");
@@ -115,7 +115,34 @@ impl Scripts {
     /// The commands that load all of them.
     pub(super) fn loading(&self) -> Pipeline {
         let mut commands = redis::pipe();
-        for script in [
+        for script in self.all() {
+            commands.cmd("SCRIPT").arg("LOAD").arg(&script.text);
+        }
+        commands
+    }
+
+    /// The same call with the text of its script, for a server that has forgotten it. Loading it first
+    /// would be a trip of its own, after which the server may have forgotten it again.
+    pub(super) fn in_full(&self, call: &Cmd) -> Cmd {
+        let mut words = call.args_iter().filter_map(|word| match word {
+            Arg::Simple(word) => Some(word),
+            _ => None,
+        });
+        let (_, hash) = (words.next(), words.next().unwrap_or_default());
+        let script = self.all().into_iter().find(|it| it.hash.as_bytes() == hash);
+        let Some(script) = script else {
+            return call.clone();
+        };
+        let mut in_full = Cmd::with_capacity(call.args_iter().count(), script.text.len() + 512);
+        in_full.arg("EVAL").arg(&script.text);
+        for word in words {
+            in_full.arg(word);
+        }
+        in_full
+    }
+
+    fn all(&self) -> [&Loaded; 26] {
+        [
             &self.decide,
             &self.introspect,
             &self.charge,
@@ -142,10 +169,7 @@ impl Scripts {
             &self.mark,
             &self.release,
             &self.presence,
-        ] {
-            commands.cmd("SCRIPT").arg("LOAD").arg(&script.text);
-        }
-        commands
+        ]
     }
 }
 
