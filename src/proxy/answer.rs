@@ -1,5 +1,7 @@
 //! What every answer gets on its way to the client, and what is measured when it is over.
 
+use std::time::Duration;
+
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode, Version};
 use pingora::http::ResponseHeader;
@@ -13,6 +15,7 @@ use super::{fields, forward, headers, hop_by_hop, worker};
 use crate::credential;
 use crate::limits::{self, Decision};
 use crate::refusal::Refusal;
+use crate::store::Store;
 
 /// The media type of an event stream (HTML, section 9.2).
 pub(super) const EVENT_STREAM: &[u8] = b"text/event-stream";
@@ -76,7 +79,7 @@ fn write(fields: &mut HeaderMap, ctx: &Context) {
     if !permit.decisions.is_empty() {
         fields.reserve(5);
         // Ours take the place of the upstream's own of the same name.
-        for (name, value) in limit_headers(&permit.decisions) {
+        for (name, value) in limit_headers(&permit.decisions, &ctx.worker.store) {
             fields.insert(name, value);
         }
     }
@@ -201,15 +204,16 @@ fn kind_of(content: &[u8]) -> Kind {
     }
 }
 
-/// The limit headers of an answer; none where no limit was evaluated.
-pub(super) fn limit_headers(decisions: &[Decision]) -> Vec<(HeaderName, HeaderValue)> {
+/// The limit headers of an answer; none where no limit was evaluated. Limits go by the store's clock,
+/// and so does the time at which they say that one is whole again.
+pub(super) fn limit_headers(
+    decisions: &[Decision],
+    store: &Store,
+) -> Vec<(HeaderName, HeaderValue)> {
     if decisions.is_empty() {
         return Vec::new();
     }
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default();
-    limits::headers(decisions, now)
+    limits::headers(decisions, Duration::from_millis(store.clock()))
 }
 
 /// The names of the limits that turned a request away.

@@ -61,7 +61,7 @@ pub(super) async fn serve(
     let mut headers: Vec<_> = named(&head.headers)
         .filter(|(name, _)| ctx.method == Method::HEAD || name != header::CONTENT_LENGTH)
         .collect();
-    headers.extend(answer::limit_headers(&noted.limits));
+    headers.extend(answer::limit_headers(&noted.limits, &ctx.worker.store));
     if let Ok(id) = http::HeaderValue::from_str(&ctx.request_id) {
         headers.push((http::HeaderName::from_static("x-request-id"), id));
     }
@@ -180,7 +180,7 @@ async fn refuse(
                 .map(|cookie| (header::SET_COOKIE, cookie)),
         );
     }
-    kept.extend(answer::limit_headers(&refused.limits));
+    kept.extend(answer::limit_headers(&refused.limits, &ctx.worker.store));
     let answer = Answer {
         violated: answer::violated(&refused.limits),
         fields: refused.fields,

@@ -141,10 +141,9 @@ pub(super) async fn answer(session: &mut Session, ctx: &mut Context, error: &Err
             can_reuse_downstream: false,
         };
     }
-    let headers = ctx
-        .permit
-        .as_ref()
-        .map_or_else(Vec::new, |permit| answer::limit_headers(&permit.decisions));
+    let headers = ctx.permit.as_ref().map_or_else(Vec::new, |permit| {
+        answer::limit_headers(&permit.decisions, &ctx.worker.store)
+    });
     let answer = Answer {
         headers,
         ..refusal.into()

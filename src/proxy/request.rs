@@ -276,7 +276,7 @@ async fn admit(session: &mut Session, ctx: &mut Context, route: &Arc<Route>) -> 
     // Of a gRPC stream it bounds each message.
     let too_large = ctx.grpc.is_none()
         && declared_length(session).is_some_and(|length| length > route.max_body);
-    let headers = too_large.then(|| answer::limit_headers(&permit.decisions));
+    let headers = too_large.then(|| answer::limit_headers(&permit.decisions, &ctx.worker.store));
     enter(ctx, permit);
     if let Some(headers) = headers {
         return Err(Stop::Answer(Box::new(Answer {
@@ -311,7 +311,7 @@ pub(super) fn millis(at: SystemTime) -> Millis {
 /// Turns the decision's refusal into its answer.
 fn refusal(ctx: &mut Context, refused: Refused) -> Stop {
     ctx.reason = refused.reason;
-    let mut headers = answer::limit_headers(&refused.decisions);
+    let mut headers = answer::limit_headers(&refused.decisions, &ctx.worker.store);
     if refused.clear_cookie {
         let cookies = credential::clearing_cookies(&ctx.current.live.sessions.cookie);
         headers.extend(

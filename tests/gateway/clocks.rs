@@ -25,6 +25,24 @@ const OFF: Duration = Duration::from_millis(600);
 /// A revocation is in force everywhere within so long.
 const BOUND: Duration = Duration::from_secs(1);
 
+#[test]
+fn limits_are_whole_again_by_the_clock_of_the_store() {
+    let clock = Clock::start();
+    clock.step(HOUR);
+    let redis = Redis::keeping_by(&clock);
+    let limit = json!({ "limit": 1_000_000, "window": "1m", "key": "ip" });
+    let upstream = Upstream::start();
+    let config = Config::new(upstream.address).store(&redis.url());
+    let gateway = Gateway::start(config.limited("l", limit));
+    let expected = || tokens::now() + HOUR..=tokens::now() + HOUR + 125;
+    eventually("the gateway goes by the clock of the store", || {
+        let reset = gateway.get("/public/a").ok().number("x-ratelimit-reset");
+        expected().contains(&(reset as i64)).then_some(())
+    });
+    let connection = crate::support::http2::Http2::connect(gateway.public);
+    assert_eq!(connection.ask("GET", "/public/a", &[]).0, 200);
+}
+
 struct Fleet {
     // Fields go in this order: the gateways before what they use.
     gateways: [Gateway; 3],
