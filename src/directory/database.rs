@@ -7,11 +7,10 @@ use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
-use sqlx::{
-    ColumnIndex, Decode, Encode, PgPool, Postgres, Row as _, SqlSafeStr, Sqlite, SqlitePool, Type,
-};
+use sqlx::{ColumnIndex, Decode, Encode, Postgres, Row as _, SqlSafeStr, Sqlite, SqlitePool, Type};
 use tokio::time::timeout;
 
+use super::pool::Pool;
 use crate::session::Millis;
 
 /// How long one statement may take, and how long it may wait for a connection before that.
@@ -25,7 +24,7 @@ pub(super) enum Database {
         readers: SqlitePool,
         writer: SqlitePool,
     },
-    Postgres(PgPool),
+    Postgres(Pool),
 }
 
 impl Database {
@@ -85,7 +84,7 @@ impl Database {
                 readers.close().await;
                 writer.close().await;
             }
-            Database::Postgres(pool) => pool.close().await,
+            Database::Postgres(pool) => pool.inner().close().await,
         }
     }
 }

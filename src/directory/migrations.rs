@@ -46,7 +46,7 @@ pub(super) async fn run(database: &Database, name: &str) -> Result<(), Error> {
     loop {
         let outcome = match database {
             Database::Sqlite { writer, .. } => migrator.run(writer).await,
-            Database::Postgres(pool) => migrator.run(pool).await,
+            Database::Postgres(pool) => migrator.run(pool.inner()).await,
         };
         match outcome {
             Ok(()) => return Ok(()),

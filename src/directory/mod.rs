@@ -8,6 +8,7 @@ mod devices;
 mod hashes;
 mod housekeeping;
 mod migrations;
+mod pool;
 mod postgres;
 mod revocations;
 mod sessions;

@@ -5,6 +5,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
 
 use super::Error;
 use super::database::{DEADLINE, Database};
+use super::pool::Pool;
 use crate::settings::{PostgresAddress, PostgresTls};
 
 /// Connects, or says why not. A server that is just starting is waited for.
@@ -13,7 +14,7 @@ pub(super) async fn open(address: &PostgresAddress) -> Result<Database, Error> {
         .max_connections(address.connections)
         .acquire_timeout(DEADLINE);
     match pool.connect_with(options(address)).await {
-        Ok(pool) => Ok(Database::Postgres(pool)),
+        Ok(pool) => Ok(Database::Postgres(Pool::new(pool))),
         Err(source) => Err(Error::Open {
             database: address.to_string(),
             source,

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use super::servers::until;
+
 pub struct Cuttable {
     pub address: SocketAddr,
     state: Arc<State>,
@@ -19,6 +21,10 @@ struct State {
     delay: AtomicU64,
     /// What is not let through: nothing where it is empty.
     wire: Mutex<Vec<u8>>,
+    /// They are let through, and nothing after them.
+    after: AtomicBool,
+    refusing: Mutex<bool>,
+    taking: Condvar,
     held: Mutex<bool>,
     let_go: Condvar,
     open: Mutex<Vec<TcpStream>>,
@@ -31,7 +37,16 @@ impl Cuttable {
         let state = Arc::new(State::default());
         let shared = Arc::clone(&state);
         std::thread::spawn(move || {
-            for client in listener.incoming().flatten() {
+            let mut listener = listener;
+            loop {
+                let Ok((client, _)) = listener.accept() else {
+                    continue;
+                };
+                if *shared.refusing.lock() {
+                    drop((client, listener));
+                    listener = shared.bind_again(address);
+                    continue;
+                }
                 if shared.cut.load(Ordering::SeqCst) {
                     continue;
                 }
@@ -54,6 +69,23 @@ impl Cuttable {
         self.state.cut();
     }
 
+    /// Breaks every connection, and refuses new ones as a port on which nothing listens.
+    pub fn refuse(&self) {
+        *self.state.refusing.lock() = true;
+        // Wakes the thread that accepts.
+        let _ = TcpStream::connect(self.address);
+        until("connections are refused", || {
+            TcpStream::connect(self.address).is_err()
+        });
+        self.state.break_all();
+    }
+
+    /// Breaks every connection once these bytes have been let through, should they come in one piece.
+    pub fn cut_after(&self, bytes: &[u8]) {
+        self.state.after.store(true, Ordering::SeqCst);
+        *self.state.wire.lock() = bytes.to_vec();
+    }
+
     /// Does so instead of letting these bytes through, should they come in one piece.
     pub fn cut_before(&self, bytes: &[u8]) {
         *self.state.wire.lock() = bytes.to_vec();
@@ -71,7 +103,10 @@ impl Cuttable {
         self.state.let_go.notify_all();
         self.state.delay.store(0, Ordering::SeqCst);
         self.state.wire.lock().clear();
+        self.state.after.store(false, Ordering::SeqCst);
         self.state.cut.store(false, Ordering::SeqCst);
+        *self.state.refusing.lock() = false;
+        self.state.taking.notify_all();
     }
 
     /// Holds every piece of data back for so long.
@@ -83,8 +118,24 @@ impl Cuttable {
 }
 
 impl State {
+    /// Listens on the address again, as soon as connections are to be taken.
+    fn bind_again(&self, address: SocketAddr) -> TcpListener {
+        self.taking
+            .wait_while(&mut self.refusing.lock(), |refusing| *refusing);
+        loop {
+            if let Ok(listener) = TcpListener::bind(address) {
+                return listener;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     fn cut(&self) {
         self.cut.store(true, Ordering::SeqCst);
+        self.break_all();
+    }
+
+    fn break_all(&self) {
         for stream in self.open.lock().drain(..) {
             let _ = stream.shutdown(Shutdown::Both);
         }
@@ -106,11 +157,18 @@ fn pump(mut from: TcpStream, mut to: TcpStream, state: &State) {
         let delay = state.delay.load(Ordering::SeqCst);
         std::thread::sleep(Duration::from_millis(delay));
         state.await_passage();
-        if state.trips(&buffer[..count]) {
+        let trips = state.trips(&buffer[..count]);
+        let after = state.after.load(Ordering::SeqCst);
+        if trips && !after {
             state.cut();
         }
         if to.write_all(&buffer[..count]).is_err() {
             break;
+        }
+        if trips && after {
+            // What the other side says to it is lost.
+            let _ = from.shutdown(Shutdown::Both);
+            state.cut();
         }
     }
     let _ = to.shutdown(Shutdown::Both);
