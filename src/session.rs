@@ -263,6 +263,30 @@ pub struct Rules {
     pub bind_ip: Binding,
 }
 
+impl Rules {
+    /// What differs of a client from the one that signed in, with what is to be done about it.
+    pub fn mismatches(
+        &self,
+        session: &Session,
+        ip: IpAddr,
+        user_agent: impl FnOnce() -> String,
+    ) -> Vec<(Binding, &'static str)> {
+        if self.bind_ip == Binding::Off && self.bind_user_agent == Binding::Off {
+            return Vec::new();
+        }
+        let address = session.ip.to_canonical() != ip.to_canonical();
+        let agent = *session.user_agent != *user_agent();
+        [
+            (self.bind_ip, address, "address"),
+            (self.bind_user_agent, agent, "user agent"),
+        ]
+        .into_iter()
+        .filter(|(binding, differs, _)| *differs && *binding != Binding::Off)
+        .map(|(binding, _, what)| (binding, what))
+        .collect()
+    }
+}
+
 /// What happens to a sign-in beyond `max_per_user`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnLimit {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::events::{Event, Kind};
 use crate::refusal::Refusal;
-use crate::session::{EndReason, SessionId, Status};
+use crate::session::{Binding, EndReason, Session, SessionId, Status};
 use crate::settings::Live;
 use crate::store::{Entry, Reuse, Rotation, Turnover};
 use crate::token;
@@ -13,7 +13,7 @@ use crate::token;
 use super::backend;
 use super::refresh_token::{Key, RefreshToken};
 use super::sign_in::mint;
-use super::{Accounts, Failure, SignedIn};
+use super::{Accounts, Failure, SignedIn, Visitor};
 
 /// Names the key for refresh tokens among those derived from the signing key.
 const KEY_LABEL: &str = "portcullis refresh token";
@@ -22,14 +22,15 @@ impl Accounts {
     /// Gives the successor of a refresh token, and a new access token.
     ///
     /// # Errors
-    /// `TOKEN_INVALID`, `TOKEN_EXPIRED`, `REFRESH_TOKEN_REUSED`, the session's own end, or the
-    /// store or directory without an answer.
+    /// `TOKEN_INVALID`, `TOKEN_EXPIRED`, `REFRESH_TOKEN_REUSED`, `SESSION_BINDING_MISMATCH`, the
+    /// session's own end, or the store or directory without an answer.
     pub async fn refresh(
         &self,
         live: &Live,
         text: &str,
-        from: IpAddr,
+        visitor: &Visitor,
     ) -> Result<SignedIn, Failure> {
+        let from = visitor.ip;
         let presented = RefreshToken::parse(text).ok_or(Refusal::TokenInvalid)?;
         let key = self.refresh_key(live)?;
         let id = presented.session();
@@ -43,13 +44,19 @@ impl Accounts {
             address: from,
         };
         let idle = live.sessions.idle_timeout;
+        let is_bound_here = self.is_bound_here(live, &presented, visitor).await?;
         let turned = self.turn(id, &turnover, idle).await?;
         let status = |entry: &Entry| {
             let last_access = entry.activity.last_access;
             entry.session.status(last_access, idle, turned.now)
         };
         let entry = match (turned.rotation, turned.entry) {
-            (Rotation::Rotated | Rotation::Replayed, Some(entry)) => entry,
+            (Rotation::Rotated | Rotation::Replayed, Some(entry)) => {
+                if !is_bound_here {
+                    self.check_binding(live, &entry.session, visitor)?;
+                }
+                entry
+            }
             (Rotation::Unknown, _) => return Err(Refusal::TokenInvalid.into()),
             (Rotation::Expired, _) => return Err(Refusal::TokenExpired.into()),
             (Rotation::Reused(reuse), entry) => {
@@ -62,6 +69,51 @@ impl Accounts {
             }
         };
         self.hand_out(live, entry, &successor, from).await
+    }
+
+    /// Compares the client with the one that signed in, where sessions are bound and this is the current
+    /// token: one that is rejected here stays current. Whether it was compared is returned; an older
+    /// token may be reuse, which ends the session whoever presents it.
+    async fn is_bound_here(
+        &self,
+        live: &Live,
+        presented: &RefreshToken,
+        visitor: &Visitor,
+    ) -> Result<bool, Failure> {
+        let rules = &live.sessions;
+        if rules.bind_ip == Binding::Off && rules.bind_user_agent == Binding::Off {
+            return Ok(true);
+        }
+        let id = presented.session();
+        if !self.holds_refresh(id, presented.hash()).await? {
+            return Ok(false);
+        }
+        match self.session(id).await? {
+            Some(entry) if entry.session.ended.is_none() => {
+                self.check_binding(live, &entry.session, visitor)?;
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    fn check_binding(
+        &self,
+        live: &Live,
+        session: &Session,
+        visitor: &Visitor,
+    ) -> Result<(), Failure> {
+        let agent = || visitor.user_agent.clone();
+        for (binding, what) in live.sessions.mismatches(session, visitor.ip, agent) {
+            let event = Event::new(Kind::BindingMismatch)
+                .user(&session.user)
+                .session(session.id);
+            self.events.record(event.ip(visitor.ip).detail(what));
+            if binding == Binding::Deny {
+                return Err(Refusal::SessionBindingMismatch.into());
+            }
+        }
+        Ok(())
     }
 
     async fn hand_out(

@@ -89,35 +89,16 @@ impl Admission<'_> {
 
     /// Compares the client with the one that signed in.
     fn check_binding(&self, session: &Session, asked: Asked<'_>) -> Result<(), Refused> {
+        let agent = || {
+            let value = asked.headers.get(http::header::USER_AGENT);
+            let agent = value.map(|value| crate::session::user_agent(value.as_bytes()));
+            agent.unwrap_or_default()
+        };
         let rules = &self.live.sessions;
-        if rules.bind_ip == Binding::Off && rules.bind_user_agent == Binding::Off {
-            return Ok(());
-        }
-        let agent = asked
-            .headers
-            .get(http::header::USER_AGENT)
-            .map(|value| crate::session::user_agent(value.as_bytes()))
-            .unwrap_or_default();
-        let mismatches = [
-            (
-                rules.bind_ip,
-                session.ip.to_canonical() != asked.ip,
-                "address",
-            ),
-            (
-                rules.bind_user_agent,
-                *session.user_agent != *agent,
-                "user agent",
-            ),
-        ];
-        for (binding, differs, what) in mismatches {
-            match binding {
-                Binding::Warn if differs => self.binding_mismatch(session, asked.ip, what),
-                Binding::Deny if differs => {
-                    self.binding_mismatch(session, asked.ip, what);
-                    return Err(Refused::because(Refusal::SessionBindingMismatch, what));
-                }
-                Binding::Off | Binding::Warn | Binding::Deny => {}
+        for (binding, what) in rules.mismatches(session, asked.ip, agent) {
+            self.binding_mismatch(session, asked.ip, what);
+            if binding == Binding::Deny {
+                return Err(Refused::because(Refusal::SessionBindingMismatch, what));
             }
         }
         Ok(())

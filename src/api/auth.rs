@@ -202,7 +202,7 @@ struct Refresh {
     request_body = Refresh,
     responses(
         (status = 200, description = "New tokens of the same session", body = Success<SignedInView>),
-        (status = 401, description = "The refresh token is unknown, over its time or was used before, or its session is over"),
+        (status = 401, description = "The refresh token is unknown, over its time or was used before, or its session is over or bound to another client"),
         (status = 403, description = "The call comes from another site"),
     ),
     security(()),
@@ -219,9 +219,10 @@ pub(super) async fn refresh(
         refresh_token: fields.text("refresh_token"),
     };
     fields.check()?;
+    let visitor = visitor(&parts.headers, &client);
     let refreshed = desk
         .accounts
-        .refresh(&live, &typed.refresh_token, client.ip)
+        .refresh(&live, &typed.refresh_token, &visitor)
         .await;
     welcome(StatusCode::OK, &live, refreshed, Vec::new(), false)
 }

@@ -25,8 +25,8 @@ pub(in crate::config) struct Sessions {
     pub(in crate::config) durable: bool,
     /// The session cookie. It is always `HttpOnly`, and lives as long as its session.
     pub(in crate::config) cookie: Cookie,
-    /// What happens when a session is used from elsewhere than it was signed in from. `warn`: an
-    /// event. `deny`: 401.
+    /// What happens when a session is used or refreshed from elsewhere than it was signed in from.
+    /// `warn`: an event. `deny`: 401.
     pub(in crate::config) bind: Bind,
 }
 
