@@ -1,6 +1,7 @@
 //! The stories that need people, sessions and tokens together: register, sign in, refresh, sign
 //! out, and what an administrator does to users.
 
+mod abandoned;
 mod attempts;
 mod backend;
 mod common_passwords;
@@ -23,6 +24,8 @@ mod users;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::Semaphore;
 
 use crate::directory::{self, Directory, User};
 use crate::durable::Durable;
@@ -54,6 +57,7 @@ pub struct Accounts {
     store: Store,
     passwords: Passwords,
     attempts: Arc<Attempts>,
+    abandoned: Arc<Semaphore>,
     backends: Backends,
     metrics: Arc<Metrics>,
     events: Events,
@@ -141,6 +145,7 @@ impl Accounts {
             store,
             passwords: Passwords::new()?,
             attempts: Arc::new(Attempts::new()),
+            abandoned: abandoned::permits(),
             backends: Backends::default(),
             metrics,
             events,

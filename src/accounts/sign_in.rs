@@ -253,8 +253,11 @@ impl Accounts {
         visitor: &Visitor,
     ) -> Result<SignedIn, Failure> {
         let signed_in = self.open_session(live, user, visitor).await?;
-        self.confirm(&signed_in).await?;
-        Ok(signed_in)
+        let confirmed = self.confirm(&signed_in).await;
+        if let Err(failure) = &confirmed {
+            self.abandon(&signed_in.session.session, failure);
+        }
+        confirmed.map(|()| signed_in)
     }
 
     /// Opens a session for a user.
@@ -273,7 +276,11 @@ impl Accounts {
             hash: refresh.hash(),
             until: refresh_end(live, &session, now),
         };
-        for id in self.enter(live, &session, grant).await? {
+        let entered = self.enter(live, &session, grant).await;
+        if let Err(failure) = &entered {
+            self.abandon(&session, failure);
+        }
+        for id in entered? {
             self.ended(&user.id, id, EndReason::Evicted, Some(visitor.ip));
         }
         Ok(SignedIn {

@@ -126,6 +126,22 @@ impl Store {
         outcome.map(|()| was_alive)
     }
 
+    /// Ends a session whose sign-in failed: it may have been written all the same, or still be.
+    pub async fn abandon_session(&self, user: &str, id: SessionId) -> Result<(), StoreError> {
+        let outcome = self.measured("revoke", async {
+            match &self.engine {
+                Engine::Memory(memory) => {
+                    memory.revoke(id, EndReason::Terminated, None);
+                    Ok(())
+                }
+                Engine::Redis(redis) => redis.abandon_session(user, id).await,
+            }
+        });
+        let outcome = outcome.await;
+        self.changed(&Item::Session(id));
+        outcome
+    }
+
     /// Ends all of a user's sessions but one; gives those that were alive.
     pub async fn revoke_user(
         &self,

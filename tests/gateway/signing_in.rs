@@ -4,9 +4,12 @@ use serde_json::{Value, json};
 
 use crate::support::client::{Client, Request};
 use crate::support::config::Config;
+use crate::support::cuttable::Cuttable;
 use crate::support::gateway::{Gateway, PASSWORD};
+use crate::support::redis::Redis;
 use crate::support::tls;
 use crate::support::upstream::Upstream;
+use crate::support::wait::eventually;
 
 fn gateway() -> Gateway {
     Gateway::start(Config::new(Upstream::start().address))
@@ -200,6 +203,36 @@ fn a_password_is_taken_exactly_as_typed_and_bounded_before_it_is_hashed() {
     assert_eq!(register("long@example.com", &"x".repeat(64)).status, 201);
     let huge = register("huge@example.com", &"x".repeat(1 << 20));
     assert!([400, 413].contains(&huge.status), "{}", huge.status);
+}
+
+#[test]
+fn a_session_that_no_client_received_does_not_stay() {
+    let (redis, upstream) = (Redis::start(), Upstream::start());
+    let link = Cuttable::before(redis.address);
+    let config = Config::new(upstream.address).store(&format!("redis://{}", link.address));
+    let gateway = Gateway::start(config.set("/store/timeout", json!("1s")));
+    let ann = gateway.register("ann@example.com");
+    let alive = || {
+        let list = Request::get(&format!("/admin/sessions?user={}", ann.user));
+        let list = gateway.admin(list);
+        (list.status == 200).then(|| list.data()["count"].clone())
+    };
+    assert_eq!(alive(), Some(json!(1)));
+    // It is part of the session's record. The record is written, and the response is lost.
+    link.cut_after(b"ann@example.com");
+    let body = json!({ "email": "ann@example.com", "password": PASSWORD });
+    let login = Request::post("/api/v1/auth/login").json(&body);
+    gateway.ask(&login).refused(503, "STORE_UNAVAILABLE");
+    let records = || {
+        let keys = redis.keys();
+        keys.iter().filter(|key| key.contains("session:{")).count()
+    };
+    eventually("the session was written", || (records() >= 2).then_some(()));
+    link.restore();
+    eventually("it has ended", || (alive() == Some(json!(1))).then_some(()));
+    eventually("the other one goes on", || {
+        gateway.lets_in(&ann).then_some(())
+    });
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use portcullis::session::{EndReason, OnLimit, SessionId, Status};
 use portcullis::store::{Created, Identity, Revocation, Store, Use, Wanted};
 
+use crate::server::Server;
 use crate::support::{IDLE, PREFIX, engines, identify, log, session, wanted};
 
 async fn alive(store: &Store, user: &str) -> Vec<SessionId> {
@@ -64,6 +65,26 @@ async fn what_is_written_reads_back() {
         );
         assert_eq!(store.session(session("x", 0).id).await.unwrap(), None);
     }
+}
+
+#[tokio::test]
+async fn a_sign_in_below_the_limit_looks_at_no_other_session() {
+    let server = Server::start();
+    let store = crate::support::redis(&server, Duration::from_secs(5)).await;
+    let now = store.now().await.unwrap();
+    for n in 0..20 {
+        store
+            .create_session(&session("ann", now + n), None, 1000, OnLimit::Reject, IDLE)
+            .await
+            .unwrap();
+    }
+    let mut info = redis::cmd("INFO");
+    info.arg("commandstats");
+    let told: String = info.query_async(&mut server.client().await).await.unwrap();
+    assert!(
+        told.contains("cmdstat_hset:") && !told.contains("cmdstat_hgetall:"),
+        "{told}"
+    );
 }
 
 #[tokio::test]

@@ -18,6 +18,9 @@ const KEPT_AFTER: Millis = 3_600_000;
 /// A sign-in that has entered its session and not written it after so long never will.
 const ABANDONED_AFTER: Millis = 10_000;
 
+/// How many sessions a sign-in looks at together, the oldest first, where the index is full.
+const LOOKED_AT: usize = 128;
+
 /// What `sign_in.lua` did.
 enum Entered {
     In { victims: Vec<SessionId> },
@@ -41,13 +44,18 @@ impl Redis {
     ) -> Result<Created, StoreError> {
         let began = Instant::now();
         let record = record::write(session).ok_or(StoreError::Refused)?;
-        let mut entered = self.enter(session, max, OnLimit::Reject).await?;
+        let few = match on_limit {
+            OnLimit::EvictOldest => LOOKED_AT,
+            // None is rejected in the place of one that is over.
+            OnLimit::Reject => 0,
+        };
+        let mut entered = self.enter(session, max, OnLimit::Reject, few).await?;
         if let Entered::Rejected { alive } = &entered {
-            let room = self.make_room(session, alive, idle).await?;
+            let room = self.make_room(session, alive, max, idle).await?;
             if !room && on_limit == OnLimit::Reject {
                 return Ok(Created::LimitReached);
             }
-            entered = self.enter(session, max, on_limit).await?;
+            entered = self.enter(session, max, on_limit, few).await?;
         }
         let Entered::In { victims } = entered else {
             return Ok(Created::LimitReached);
@@ -86,11 +94,23 @@ impl Redis {
         })
     }
 
+    /// Ends a session whose sign-in failed, also one that is still to be written.
+    pub(in super::super) async fn abandon_session(
+        &self,
+        user: &str,
+        id: SessionId,
+    ) -> Result<(), StoreError> {
+        let call = self.ending(&id, Some(EndReason::Terminated), None, true);
+        ending(self.run(call).await?)?;
+        self.retire(user, &[id]).await
+    }
+
     async fn enter(
         &self,
         session: &Session,
         max: u32,
         on_limit: OnLimit,
+        few: usize,
     ) -> Result<Entered, StoreError> {
         let call = self
             .scripts
@@ -100,7 +120,8 @@ impl Redis {
             .arg(session.created_at)
             .arg(session.expires_at)
             .arg(max)
-            .arg(u8::from(on_limit == OnLimit::Reject));
+            .arg(u8::from(on_limit == OnLimit::Reject))
+            .arg(few);
         let (entered, told): (u8, Value) = read(self.run(call).await?)?;
         Ok(match entered {
             1 => Entered::In {
@@ -118,8 +139,26 @@ impl Redis {
         &self,
         session: &Session,
         alive: &[(SessionId, Millis)],
+        max: u32,
         idle: Option<Duration>,
     ) -> Result<bool, StoreError> {
+        let too_many = (alive.len() + 1).saturating_sub(max as usize);
+        let mut over = 0;
+        for some in alive.chunks(LOOKED_AT) {
+            over += self.make_room_among(session, some, idle).await?;
+            if over > 0 && over >= too_many {
+                break;
+            }
+        }
+        Ok(over > 0)
+    }
+
+    async fn make_room_among(
+        &self,
+        session: &Session,
+        alive: &[(SessionId, Millis)],
+        idle: Option<Duration>,
+    ) -> Result<usize, StoreError> {
         let calls = alive
             .iter()
             .map(|(id, _)| self.ending(id, None, idle, false));
@@ -134,7 +173,7 @@ impl Redis {
             over.extend(is_over.then_some(*id));
         }
         self.retire(&session.user, &over).await?;
-        Ok(!over.is_empty())
+        Ok(over.len())
     }
 
     pub(in super::super) async fn revoke_user(

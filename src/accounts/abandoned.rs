@@ -1,0 +1,57 @@
+//! Sessions that no client received, because their sign-in failed after they were written, or may have
+//! been: they are ended in the background.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::sleep;
+
+use crate::session::{EndReason, Session, SessionId};
+
+use super::{Accounts, Failure};
+
+/// How many are ended at once; those beyond stay until they expire.
+const AT_ONCE: usize = 1_000;
+/// How often it is tried, over about two minutes.
+const ATTEMPTS: u32 = 30;
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+impl Accounts {
+    /// Ends a session whose sign-in failed, unless it failed as sign-ins may.
+    pub(super) fn abandon(&self, session: &Session, failure: &Failure) {
+        if let Failure::Refused(_) = failure {
+            return;
+        }
+        let Ok(permit) = Arc::clone(&self.abandoned).try_acquire_owned() else {
+            tracing::warn!("a session that no client received is left to expire");
+            return;
+        };
+        let (accounts, id, user) = (self.clone(), session.id, session.user.clone());
+        tokio::spawn(async move {
+            let _permit = permit;
+            let mut pause = FIRST_PAUSE;
+            for _ in 0..ATTEMPTS {
+                if accounts.end_abandoned(&user, id).await.is_ok() {
+                    return;
+                }
+                sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            tracing::warn!("a session that no client received is left to expire");
+        });
+    }
+
+    async fn end_abandoned(&self, user: &str, id: SessionId) -> Result<(), Failure> {
+        if let Some(durable) = self.durable.on() {
+            let now = self.now().await?;
+            durable.end(id, EndReason::Terminated, None, now).await?;
+        }
+        Ok(self.store.abandon_session(user, id).await?)
+    }
+}
+
+pub(super) fn permits() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(AT_ONCE))
+}
