@@ -19,7 +19,7 @@ use crate::directory::Directory;
 use crate::durable::Durable;
 use crate::events::Events;
 use crate::issuers::Issuers;
-use crate::logging::{AccessLog, Format};
+use crate::logging::Logs;
 use crate::metrics::Metrics;
 use crate::proxy::Current;
 use crate::proxy::listener::{self, Door};
@@ -40,7 +40,8 @@ pub struct Start {
     pub settings: Settings,
     /// The file that a reload reads again; without one there is no reload.
     pub file: Option<PathBuf>,
-    pub log_format: Format,
+    pub metrics: Arc<Metrics>,
+    pub logs: Logs,
     /// Called once the listeners are open.
     pub announce: Box<dyn FnOnce(&Parts) + Send>,
     /// Users to make before the first request.
@@ -61,7 +62,7 @@ pub struct Parts {
     pub replica: Arc<Replica>,
     pub registry: Arc<Registry>,
     pub readiness: Readiness,
-    pub access_log: AccessLog,
+    pub logs: Logs,
 }
 
 /// A reload that somebody asked for, and whom to tell.
@@ -85,12 +86,9 @@ pub fn run(start: Start) -> anyhow::Result<()> {
     let background = background_runtime()?;
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
 
-    let metrics = Arc::new(Metrics::new().context("the metrics could not be set up")?);
-    let (access_log, log_thread) = AccessLog::start(start.log_format, Arc::clone(&metrics))
-        .context("the access log could not be started")?;
     let password_rules = live.identity.passwords;
     let (parts, doors) = background.block_on(async {
-        let parts = build(boot, live, workers, metrics, access_log).await?;
+        let parts = build(boot, live, workers, start.metrics, start.logs).await?;
         for user in start.seed {
             parts
                 .accounts
@@ -129,7 +127,7 @@ pub fn run(start: Start) -> anyhow::Result<()> {
     let watch = watch.context("the configuration cannot be watched")?;
     background.block_on(reload::live_on(&parts, start.file, watch, reloads))?;
     drain(&background, &parts, &doors, &stop);
-    finish(&parts, &threads, log_thread);
+    finish(&threads);
     Ok(())
 }
 
@@ -159,7 +157,7 @@ async fn build(
     live: Live,
     workers: usize,
     metrics: Arc<Metrics>,
-    access_log: AccessLog,
+    logs: Logs,
 ) -> anyhow::Result<Parts> {
     let store = Store::open(&boot.store, Arc::clone(&metrics)).link();
     let replica = Arc::clone(store.replica());
@@ -190,7 +188,7 @@ async fn build(
         events,
         replica,
         readiness: Readiness::default(),
-        access_log,
+        logs,
     })
 }
 
@@ -250,14 +248,11 @@ async fn wait_until_closed(doors: &[Arc<Door>]) {
     }
 }
 
-fn finish(parts: &Parts, threads: &[JoinHandle<()>], log: JoinHandle<()>) {
-    // Past the grace a worker may be stuck with a client that never ends; the process goes anyway.
-    let patience = Instant::now() + Duration::from_millis(200);
-    while threads.iter().any(|thread| !thread.is_finished()) && Instant::now() < patience {
+/// Waits briefly for the workers. Past the grace period one may still serve a client that never ends;
+/// the process ends anyway.
+fn finish(threads: &[JoinHandle<()>]) {
+    let deadline = Instant::now() + Duration::from_millis(200);
+    while threads.iter().any(|thread| !thread.is_finished()) && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(2));
-    }
-    parts.access_log.close();
-    if log.join().is_err() {
-        tracing::error!("the access log ended badly");
     }
 }

@@ -1,16 +1,26 @@
-//! The log: one subscriber for what the program says of itself, and the access log, which is made
-//! into lines on a thread of its own so that no request waits for it.
+//! The log: access lines on standard output, and what the process reports on standard error. Each
+//! stream has a bounded queue and a thread of its own, so that neither a slow stream nor a broken one
+//! affects anything but its own lines.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use anyhow::Context as _;
 use http::Method;
+use tracing_subscriber::EnvFilter;
 
 use crate::metrics::Metrics;
 use crate::session::SessionId;
+
+mod errors;
+mod stream;
+
+use errors::ErrorLog;
+use stream::{Bounds, LineQueue};
+
+pub use stream::Stream;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,30 +29,57 @@ pub enum Format {
     Json,
 }
 
-/// Lines that may wait for the log's thread; beyond it they are dropped and counted.
-const WAITING_LINES: usize = 16 * 1024;
+const ACCESS_BOUNDS: Bounds = Bounds {
+    lines: 16 * 1024,
+    gather: Duration::from_millis(20),
+};
+/// How long the end of the process waits for lines that are still queued.
+const FLUSH: Duration = Duration::from_millis(500);
 
-/// Installs the process's subscriber.
-///
-/// Pingora logs whole request heads, cookies and all, at `debug` and `trace`; like every other
-/// library it is heard from `warn` on, whatever level is asked for ours.
-///
-/// # Errors
-/// The level is none, or a subscriber is installed already.
-pub fn init(format: Format, level: &str) -> anyhow::Result<()> {
-    use tracing_subscriber::EnvFilter;
-    let level: tracing::Level = level.parse().map_err(|_| {
-        anyhow::anyhow!("the log level is not one of error, warn, info, debug, trace")
-    })?;
-    let filter = EnvFilter::new(format!("warn,portcullis={level},event={level}"));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    let installed = match format {
-        Format::Text => builder.with_ansi(false).try_init(),
-        Format::Json => builder.json().flatten_event(true).try_init(),
-    };
-    installed.map_err(|error| anyhow::anyhow!("the log could not be set up: {error}"))
+/// The log of the process; clones share it.
+#[derive(Clone)]
+pub struct Logs {
+    pub access: AccessLog,
+    errors: ErrorLog,
+}
+
+impl Logs {
+    /// Starts both streams, and installs the subscriber and the panic hook of the process.
+    ///
+    /// Pingora logs whole request heads, cookies and all, at `debug` and `trace`; like every other
+    /// library it is logged from `warn` on, whatever level is configured for the gateway itself.
+    ///
+    /// # Errors
+    /// The level is unknown, no thread could be started, or a subscriber is installed already.
+    pub fn start(format: Format, level: &str, metrics: &Metrics) -> anyhow::Result<Logs> {
+        let level: tracing::Level = level.parse().map_err(|_| {
+            anyhow::anyhow!("the log level is not one of error, warn, info, debug, trace")
+        })?;
+        let logs = Logs {
+            access: AccessLog::start(format, metrics).context("standard output")?,
+            errors: ErrorLog::start(metrics).context("standard error")?,
+        };
+        let filter = EnvFilter::new(format!("warn,portcullis={level},event={level}"));
+        let builder = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(logs.errors.clone())
+            // Errors of the subscriber would go to standard error directly.
+            .log_internal_errors(false);
+        let installed = match format {
+            Format::Text => builder.with_ansi(false).try_init(),
+            Format::Json => builder.json().flatten_event(true).try_init(),
+        };
+        installed.map_err(|error| anyhow::anyhow!("the log could not be set up: {error}"))?;
+        errors::install_panic_hook(logs.errors.clone());
+        Ok(logs)
+    }
+
+    /// Waits, briefly, until the lines so far have been written: the process is about to end.
+    pub fn flush(&self) {
+        let deadline = Instant::now() + FLUSH;
+        self.access.0.flush(deadline);
+        self.errors.flush(deadline);
+    }
 }
 
 /// What one request leaves behind.
@@ -95,75 +132,26 @@ impl Default for Access {
     }
 }
 
-/// Takes access lines from any thread.
+/// Takes access lines from any thread; clones share it.
 #[derive(Clone)]
-pub struct AccessLog {
-    lines: SyncSender<Option<Box<Access>>>,
-    metrics: Arc<Metrics>,
-}
+pub struct AccessLog(LineQueue<Box<Access>>);
 
 impl AccessLog {
-    /// Starts the thread that writes lines to standard output; it ends after [`AccessLog::close`].
-    ///
-    /// # Errors
-    /// No thread could be started.
-    pub fn start(
-        format: Format,
-        metrics: Arc<Metrics>,
-    ) -> std::io::Result<(AccessLog, std::thread::JoinHandle<()>)> {
-        let (lines, waiting) = sync_channel(WAITING_LINES);
-        let writer = std::thread::Builder::new()
-            .name("access-log".to_owned())
-            .spawn(move || write_lines(&waiting, format))?;
-        Ok((AccessLog { lines, metrics }, writer))
-    }
-
-    /// Hands a line over, without waiting.
-    pub fn write(&self, access: Access) {
-        if self.lines.try_send(Some(Box::new(access))).is_err() {
-            self.metrics.access_log_dropped.inc();
-        }
-    }
-
-    /// Says that no line comes any more: everything that waits is written, and the thread ends.
-    pub fn close(&self) {
-        // A thread that is gone already has nothing left to write.
-        let _ = self.lines.send(None);
-    }
-}
-
-/// How long lines may gather. Waking this thread for each would cost a request more than its line.
-const GATHER: Duration = Duration::from_millis(20);
-
-/// How much is gathered before it is written whatever waits.
-const GATHERED: usize = 64 * 1024;
-
-/// Writes what waits in one go, then waits for more.
-fn write_lines(waiting: &Receiver<Option<Box<Access>>>, format: Format) {
-    let (mut lines, mut clock) = (Vec::with_capacity(GATHERED), Clock::default());
-    let write_out = |lines: &mut Vec<u8>| {
-        // Nobody is left to tell when standard output is gone.
-        let _ = std::io::stdout().write_all(lines);
-        lines.clear();
-    };
-    while let Ok(first) = waiting.recv() {
-        let mut next = Some(first);
-        while let Some(line) = next {
-            let Some(access) = line else {
-                return write_out(&mut lines);
-            };
+    fn start(format: Format, metrics: &Metrics) -> io::Result<AccessLog> {
+        let mut clock = Clock::default();
+        let render = move |lines: &mut Vec<u8>, access: Box<Access>| {
             // Into memory: it cannot fail.
             let _ = match format {
-                Format::Json => write_json(&mut lines, &mut clock, &access),
-                Format::Text => write_text(&mut lines, &access),
+                Format::Json => write_json(lines, &mut clock, &access),
+                Format::Text => write_text(lines, &access),
             };
-            if lines.len() > GATHERED {
-                write_out(&mut lines);
-            }
-            next = waiting.try_recv().ok();
-        }
-        write_out(&mut lines);
-        std::thread::sleep(GATHER);
+        };
+        LineQueue::start(Stream::Stdout, ACCESS_BOUNDS, metrics, render).map(AccessLog)
+    }
+
+    /// Queues a line, without waiting.
+    pub fn write(&self, access: Access) {
+        self.0.push(Box::new(access));
     }
 }
 
@@ -175,7 +163,7 @@ impl Access {
 
 /// Writes a line as JSON. The keys are ours and need no escaping, and most values need none either: a
 /// serializer that asks at every byte costs a request more than all the rest of its line.
-fn write_json(out: &mut Vec<u8>, clock: &mut Clock, access: &Access) -> std::io::Result<()> {
+fn write_json(out: &mut Vec<u8>, clock: &mut Clock, access: &Access) -> io::Result<()> {
     out.extend_from_slice(b"{\"time\":\"");
     clock.write(out, access.time);
     out.extend_from_slice(b"\",\"kind\":\"access\"");
@@ -208,7 +196,7 @@ fn write_json(out: &mut Vec<u8>, clock: &mut Clock, access: &Access) -> std::io:
     Ok(())
 }
 
-fn write_text(out: &mut Vec<u8>, access: &Access) -> std::io::Result<()> {
+fn write_text(out: &mut Vec<u8>, access: &Access) -> io::Result<()> {
     let mut hex = [0; 64];
     let session = match &access.session {
         Some(id) => id.hex(&mut hex),
@@ -262,7 +250,7 @@ impl Clock {
     }
 }
 
-fn address(out: &mut Vec<u8>, key: &str, ip: IpAddr) -> std::io::Result<()> {
+fn address(out: &mut Vec<u8>, key: &str, ip: IpAddr) -> io::Result<()> {
     let IpAddr::V4(ip) = ip else {
         return write!(out, "{key}\"{ip}\"");
     };
@@ -276,7 +264,7 @@ fn address(out: &mut Vec<u8>, key: &str, ip: IpAddr) -> std::io::Result<()> {
     Ok(())
 }
 
-fn text(out: &mut Vec<u8>, key: &str, value: &str) -> std::io::Result<()> {
+fn text(out: &mut Vec<u8>, key: &str, value: &str) -> io::Result<()> {
     out.extend_from_slice(key.as_bytes());
     // Sums of bytes, so that many are compared at once (RFC 8259, section 7).
     let escaped = |sum, byte| sum | u8::from((byte < 0x20) | (byte == b'"') | (byte == b'\\'));
@@ -289,7 +277,7 @@ fn text(out: &mut Vec<u8>, key: &str, value: &str) -> std::io::Result<()> {
     Ok(serde_json::to_writer(out, value)?)
 }
 
-fn optional(out: &mut Vec<u8>, key: &str, value: Option<&str>) -> std::io::Result<()> {
+fn optional(out: &mut Vec<u8>, key: &str, value: Option<&str>) -> io::Result<()> {
     value.map_or(Ok(()), |value| text(out, key, value))
 }
 

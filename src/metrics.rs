@@ -12,6 +12,7 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use crate::logging::Stream;
 use crate::refusal::Refusal;
 use crate::session::EndReason;
 
@@ -203,8 +204,8 @@ metrics! {
         "Open client connections.";
     connections_refused: IntCounterVec = "connections_refused_total", ["reason"], &[],
         "Connections and heads refused before a request existed, by reason.";
-    access_log_dropped: IntCounter = "access_log_dropped_total", [], &[],
-        "Access log lines dropped because the log could not keep up.";
+    log_lines_dropped: IntCounterVec = "log_lines_dropped_total", ["stream"], &[],
+        "Log lines dropped because the stream failed or was not read in time.";
     jwks_fetches: IntCounterVec = "jwks_fetches_total", ["outcome"], &[],
         "Fetches of trusted issuers' keys, by outcome.";
     last_reload_success: Gauge = "config_last_reload_success_timestamp_seconds", [], &[],
@@ -346,6 +347,9 @@ impl Metrics {
             for kind in STORE_ERRORS {
                 self.store_errors.with_label_values(&[operation, kind]);
             }
+        }
+        for stream in Stream::ALL {
+            self.log_lines_dropped.with_label_values(&[stream.as_str()]);
         }
         for reason in CONNECTION_REFUSALS {
             self.connections_refused.with_label_values(&[reason]);

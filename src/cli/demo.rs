@@ -19,7 +19,8 @@ const PASSWORD: &str = "demo-password-1";
 
 /// Serves with everything embedded until a signal says otherwise.
 pub(super) fn run(args: &DemoArgs, logging: Logging) -> anyhow::Result<()> {
-    let format = logging.start()?;
+    let metrics = super::metrics()?;
+    let logs = logging.start(&metrics)?;
     let folder = tempfile::Builder::new()
         .prefix("portcullis-demo-")
         .tempdir()
@@ -28,10 +29,11 @@ pub(super) fn run(args: &DemoArgs, logging: Logging) -> anyhow::Result<()> {
     let text = configuration(args, upstream, folder.path());
     let settings = config::parse(&text, Path::new("demo.yaml"))?;
     let tour = tour(args.bind, args.admin_bind);
-    gateway::run(Start {
+    let outcome = gateway::run(Start {
         settings,
         file: None,
-        log_format: format,
+        metrics,
+        logs: logs.clone(),
         seed: vec![NewUser {
             email: EMAIL.to_owned(),
             username: Some("demo".to_owned()),
@@ -44,7 +46,9 @@ pub(super) fn run(args: &DemoArgs, logging: Logging) -> anyhow::Result<()> {
             // A reader who has gone away is not an error.
             let _ = super::print(&tour);
         }),
-    })
+    });
+    logs.flush();
+    outcome
 }
 
 fn configuration(args: &DemoArgs, upstream: SocketAddr, folder: &Path) -> String {

@@ -19,11 +19,14 @@ mod users;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::Mistakes;
-use crate::logging::Format;
+use crate::logging::{Format, Logs};
+use crate::metrics::Metrics;
 use office::Unanswered;
 
 /// An auth gateway: sessions, revocation and distributed rate limits in front of the backends you
@@ -66,8 +69,8 @@ pub struct Logging {
 }
 
 impl Logging {
-    /// Installs the log and tells how lines are to look.
-    fn start(self) -> anyhow::Result<Format> {
+    /// Starts the log of a process that serves.
+    fn start(self, metrics: &Metrics) -> anyhow::Result<Logs> {
         let format = match self.log_format {
             LogFormat::Text => Format::Text,
             LogFormat::Json => Format::Json,
@@ -79,8 +82,7 @@ impl Logging {
             LogLevel::Debug => "debug",
             LogLevel::Trace => "trace",
         };
-        crate::logging::init(format, level)?;
-        Ok(format)
+        Logs::start(format, level, metrics)
     }
 }
 
@@ -269,6 +271,12 @@ fn remark(line: &str) {
         "portcullis: {}",
         shown::one_line(line)
     );
+}
+
+/// The metrics of a process that serves.
+fn metrics() -> anyhow::Result<Arc<Metrics>> {
+    let metrics = Metrics::new().context("the metrics could not be set up")?;
+    Ok(Arc::new(metrics))
 }
 
 /// Prints what was asked for. A reader who has gone away is not an error.

@@ -1,16 +1,18 @@
 //! `portcullis run`.
 
-use super::{Logging, RunArgs};
+use super::{Logging, RunArgs, metrics};
 use crate::gateway::{self, Start};
 
-/// Serves until a signal says otherwise.
+/// Serves until a signal ends it.
 pub(super) fn run(args: &RunArgs, logging: Logging) -> anyhow::Result<()> {
     let settings = crate::config::load(&args.config)?;
-    let format = logging.start()?;
-    gateway::run(Start {
+    let metrics = metrics()?;
+    let logs = logging.start(&metrics)?;
+    let outcome = gateway::run(Start {
         settings,
         file: Some(args.config.clone()),
-        log_format: format,
+        metrics,
+        logs: logs.clone(),
         seed: Vec::new(),
         announce: Box::new(|parts| {
             for listener in &parts.boot.listeners {
@@ -18,5 +20,7 @@ pub(super) fn run(args: &RunArgs, logging: Logging) -> anyhow::Result<()> {
             }
             tracing::info!("the admin listener is {}", parts.boot.admin);
         }),
-    })
+    });
+    logs.flush();
+    outcome
 }

@@ -47,6 +47,7 @@ pub(super) fn start(
                     if let Err(error) = worked {
                         // A gateway with a dead worker answers some and hangs others.
                         tracing::error!("worker {index} ended: {error:#}");
+                        parts.logs.flush();
                         std::process::exit(1);
                     }
                 })
@@ -90,7 +91,7 @@ fn work(
             replica: Arc::clone(&parts.replica),
             registry: Arc::clone(&parts.registry),
             metrics: Arc::clone(&parts.metrics),
-            access_log: parts.access_log.clone(),
+            access_log: parts.logs.access.clone(),
             api: api::router(desk),
             via,
             events: parts.events.clone(),

@@ -21,6 +21,7 @@ mod assertions;
 mod authentication;
 mod body_rate;
 mod bound_tokens;
+mod broken_logs;
 mod browser;
 mod check_connect;
 mod client_address;

@@ -42,7 +42,21 @@ impl Gateway {
     /// Starts it and waits for nothing.
     pub fn spawn(config: Config, arguments: &[&str]) -> Gateway {
         let file = config.write();
-        let child = serve(&config, &file, arguments);
+        let child = serve(&config, &file, arguments).spawn().unwrap();
+        Gateway::of(child, config, file)
+    }
+
+    /// Starts it with these standard streams and waits until it is ready.
+    pub fn writing_to(config: Config, stdout: Stdio, stderr: Stdio) -> Gateway {
+        let file = config.write();
+        let mut command = serve(&config, &file, &[]);
+        let child = command.stdout(stdout).stderr(stderr).spawn().unwrap();
+        let mut gateway = Gateway::of(child, config, file);
+        gateway.await_status("/ready", 200);
+        gateway
+    }
+
+    fn of(child: Child, config: Config, file: PathBuf) -> Gateway {
         Gateway {
             child,
             public: config.listener(0),
@@ -52,11 +66,19 @@ impl Gateway {
         }
     }
 
+    /// Ends it by SIGTERM and starts it again where it was.
+    pub fn restart_gracefully(&mut self) {
+        self.sigterm();
+        assert_eq!(self.wait_exit().code(), Some(0));
+        self.child = serve(&self.config, &self.file, &[]).spawn().unwrap();
+        self.await_status("/ready", 200);
+    }
+
     /// Ends it without a farewell and starts it again where it was.
     pub fn restart(&mut self) {
         let _ = self.child.kill();
         self.wait_exit();
-        self.child = serve(&self.config, &self.file, &[]);
+        self.child = serve(&self.config, &self.file, &[]).spawn().unwrap();
         self.await_status("/ready", 200);
     }
 
@@ -197,7 +219,8 @@ impl Gateway {
     }
 }
 
-fn serve(config: &Config, file: &Path, arguments: &[&str]) -> Child {
+/// The command, with files beside the configuration as standard streams.
+fn serve(config: &Config, file: &Path, arguments: &[&str]) -> Command {
     let output = |name| {
         let path = config.folder().join(name);
         File::options()
@@ -206,7 +229,8 @@ fn serve(config: &Config, file: &Path, arguments: &[&str]) -> Child {
             .open(path)
             .unwrap()
     };
-    Command::new(binary())
+    let mut command = Command::new(binary());
+    command
         .args(["run", "--config", file.to_str().unwrap()])
         .args(["--log-format", "json"])
         .args(arguments)
@@ -214,9 +238,8 @@ fn serve(config: &Config, file: &Path, arguments: &[&str]) -> Child {
         .current_dir(config.folder())
         .stdin(Stdio::null())
         .stdout(output("stdout"))
-        .stderr(output("stderr"))
-        .spawn()
-        .unwrap()
+        .stderr(output("stderr"));
+    command
 }
 
 impl Drop for Gateway {
