@@ -81,8 +81,10 @@ pub fn run(start: Start) -> anyhow::Result<()> {
         fingerprint,
     } = start.settings;
     // First of all, and once: a gateway that cannot listen must not look alive.
-    let sockets = bind_all(&boot)?;
-    let admin_socket = bind(boot.admin, "admin.bind")?;
+    let public = bind_all(&boot)?;
+    let admin = listener::bind_admin(boot.admin);
+    let admin = admin.with_context(|| taken(boot.admin, "admin.bind"))?;
+    let sockets = Sockets { public, admin };
     let background = background_runtime()?;
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
 
@@ -108,10 +110,17 @@ pub fn run(start: Start) -> anyhow::Result<()> {
 
     let (stop, stopped) = watch::channel(false);
     let (accepting, mut accepts) = mpsc::channel(workers);
-    let threads = workers::start(workers, &parts, &doors, &sockets, &stopped, &accepting)?;
+    let threads = workers::start(
+        workers,
+        &parts,
+        &doors,
+        &sockets.public,
+        &stopped,
+        &accepting,
+    )?;
     let (reload, reloads) = mpsc::channel(8);
     background.block_on(async {
-        admin::serve(admin_socket, &parts, reload)?;
+        admin::serve(sockets.admin.try_clone()?, &parts, reload)?;
         chores::start(&parts, &doors);
         anyhow::Ok(())
     })?;
@@ -126,20 +135,44 @@ pub fn run(start: Start) -> anyhow::Result<()> {
     let watch = crate::config::Watch::new(files, fingerprint);
     let watch = watch.context("the configuration cannot be watched")?;
     background.block_on(reload::live_on(&parts, start.file, watch, reloads))?;
-    drain(&background, &parts, &doors, &stop);
+    drain(&background, &parts, &doors, sockets, &stop);
     finish(&threads);
     Ok(())
 }
 
-fn bind_all(boot: &Boot) -> anyhow::Result<Vec<StdListener>> {
-    let listeners = boot.listeners.iter().enumerate();
-    listeners
-        .map(|(index, listener)| bind(listener.bind, &format!("listeners[{index}].bind")))
-        .collect()
+/// The listening sockets.
+struct Sockets {
+    public: Vec<StdListener>,
+    admin: StdListener,
 }
 
-fn bind(address: SocketAddr, what: &str) -> anyhow::Result<StdListener> {
-    listener::bind(address).with_context(|| format!("{what}: {address} cannot be bound"))
+impl Sockets {
+    /// Gives the addresses up for a successor. The public sockets close when the workers have accepted
+    /// what the kernel still has; the admin socket is shared, so that this gateway goes on to report
+    /// that it is not ready.
+    fn release(self) {
+        for socket in &self.public {
+            if let Err(error) = listener::ignore_new_connections(socket) {
+                tracing::debug!(%error, "new connections may be reset while the socket is closed");
+            }
+        }
+        if let Err(error) = listener::share_with_successor(&self.admin) {
+            tracing::debug!(%error, "the admin address is free when this process has ended");
+        }
+    }
+}
+
+fn bind_all(boot: &Boot) -> anyhow::Result<Vec<StdListener>> {
+    let listeners = boot.listeners.iter().enumerate();
+    let bind = |(index, listener): (usize, &crate::settings::Listener)| {
+        let key = format!("listeners[{index}].bind");
+        listener::bind(listener.bind).with_context(|| taken(listener.bind, &key))
+    };
+    listeners.map(bind).collect()
+}
+
+fn taken(address: SocketAddr, key: &str) -> String {
+    format!("{key}: {address} cannot be bound")
 }
 
 /// For everything that is not a request: the admin listener, health checks, key sets, reloads.
@@ -212,20 +245,25 @@ fn live_of(parts: &Parts) -> api::LiveOf {
     Arc::new(move |session| registry.live_of(session) as u64)
 }
 
-/// Not ready, a pause for load balancers to notice, then no new requests, and the open ones finished.
-fn drain(background: &Runtime, parts: &Parts, doors: &[Arc<Door>], stop: &watch::Sender<bool>) {
+/// Reports itself not ready for `delay`, then closes the listeners and finishes the requests that are
+/// in flight, for at most `grace`.
+fn drain(
+    background: &Runtime,
+    parts: &Parts,
+    doors: &[Arc<Door>],
+    sockets: Sockets,
+    stop: &watch::Sender<bool>,
+) {
     let shutdown = parts.live.load().shutdown.clone();
     tracing::info!("draining");
     parts.readiness.draining();
     background.block_on(async {
-        let connections = || doors.iter().map(|door| door.open()).sum::<usize>();
-        if connections() > 0 || shutdown.delay > Duration::ZERO {
-            tokio::time::sleep(shutdown.delay).await;
-        }
+        tokio::time::sleep(shutdown.delay).await;
+        sockets.release();
         stop.send_replace(true);
         let end = Instant::now() + shutdown.grace;
-        // An answer may become an endless one after the drain began: it is told at the next look.
-        while connections() > 0 && Instant::now() < end {
+        // A response may become an endless one after the drain began: it is closed at the next look.
+        while !is_closed(doors) && Instant::now() < end {
             parts.registry.drain();
             let pause = tokio::time::sleep(Duration::from_millis(100));
             tokio::select! {
@@ -241,9 +279,13 @@ fn drain(background: &Runtime, parts: &Parts, doors: &[Arc<Door>], stop: &watch:
     });
 }
 
-/// Polled, because connections end on other runtimes; nobody waits for it but the way out.
+fn is_closed(doors: &[Arc<Door>]) -> bool {
+    doors.iter().all(|door| door.is_closed())
+}
+
+/// Polled, because connections end on other runtimes, and only the end of the process waits for it.
 async fn wait_until_closed(doors: &[Arc<Door>]) {
-    while doors.iter().any(|door| door.open() > 0) {
+    while !is_closed(doors) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

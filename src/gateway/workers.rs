@@ -90,6 +90,7 @@ fn work(
             store_settings: parts.boot.store.clone(),
             replica: Arc::clone(&parts.replica),
             registry: Arc::clone(&parts.registry),
+            readiness: parts.readiness.clone(),
             metrics: Arc::clone(&parts.metrics),
             access_log: parts.logs.access.clone(),
             api: api::router(desk),

@@ -63,7 +63,8 @@ pub(super) fn complete(
         write(fields, ctx);
         Ok(())
     })??;
-    if old && !response.headers.contains_key(header::CONTENT_LENGTH) {
+    let endless = old && !response.headers.contains_key(header::CONTENT_LENGTH);
+    if endless || (!upgraded && ctx.worker.readiness.is_draining()) {
         session.set_keepalive(None);
     }
     Ok(())

@@ -124,6 +124,11 @@ impl Connection {
         self.http2 = Some(Box::new(Http2Flow::new(self.write_timeout)));
     }
 
+    /// Whether nothing of a next request has come.
+    pub fn is_idle(&self) -> bool {
+        self.unread.is_empty()
+    }
+
     /// Reads one request head and returns it with the bytes it came in.
     ///
     /// # Errors

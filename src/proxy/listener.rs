@@ -1,10 +1,10 @@
 //! Public sockets: binding, accepting, PROXY protocol, TLS, and the way of a connection from its
 //! first byte to its last request.
 
-use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -13,7 +13,6 @@ use http::HeaderValue;
 use pingora::apps::{HttpServerApp, ReusedHttpStream};
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
-use socket2::TcpKeepalive;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -26,46 +25,27 @@ use super::{Lane, proxy_protocol, respond};
 use crate::settings::{Listener, ListenerLive};
 use crate::token::CertificateHash;
 
+mod drain;
 mod http2;
 mod open_connections;
+mod socket;
 
 use open_connections::{OpenConnections, Seat};
+
+pub use socket::{bind, bind_admin, ignore_new_connections, share_with_successor};
 
 /// TLS handshakes from one address, a second and at once. They cost a signature each, before any
 /// configured limit can look at a request. Trusted proxies are not counted.
 const HANDSHAKES_PER_SECOND: NonZeroU32 = NonZeroU32::new(100).expect("100 is not zero");
 const HANDSHAKE_BURST: NonZeroU32 = NonZeroU32::new(400).expect("400 is not zero");
 
-/// Probes of a connection that has been quiet for a minute: one that is dead is closed after two.
-const TCP_KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
-    .with_time(Duration::from_secs(60))
-    .with_interval(Duration::from_secs(15))
-    .with_retries(4);
-
-/// Binds a public socket, once; every worker accepts from a duplicate of it.
-///
-/// # Errors
-/// The address is taken, not ours, or not permitted.
-pub fn bind(address: SocketAddr) -> io::Result<StdListener> {
-    let socket = socket2::Socket::new(
-        socket2::Domain::for_address(address),
-        socket2::Type::STREAM,
-        Some(socket2::Protocol::TCP),
-    )?;
-    socket.set_reuse_address(true)?;
-    // What is accepted inherits it.
-    socket.set_tcp_keepalive(&TCP_KEEPALIVE)?;
-    socket.bind(&address.into())?;
-    socket.listen(4096)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket.into())
-}
-
 /// One listener, shared by the workers.
 pub struct Door {
     /// Index into `Boot::listeners` and `Live::listeners`.
     pub index: usize,
     pub settings: Listener,
+    /// Workers that accept.
+    accepting: AtomicUsize,
     open: Arc<OpenConnections>,
     handshakes: DefaultKeyedRateLimiter<IpAddr>,
 }
@@ -90,6 +70,7 @@ impl Door {
             index,
             open: Arc::new(OpenConnections::new(&settings.limits)),
             settings,
+            accepting: AtomicUsize::new(0),
             handshakes: RateLimiter::keyed(
                 Quota::per_second(HANDSHAKES_PER_SECOND).allow_burst(HANDSHAKE_BURST),
             ),
@@ -106,28 +87,42 @@ impl Door {
         self.handshakes.retain_recent();
     }
 
-    /// Accepts until the gateway shuts down.
+    /// Whether nothing is left to serve: no worker accepts, and no connection is open.
+    pub fn is_closed(&self) -> bool {
+        self.accepting.load(Ordering::Acquire) == 0 && self.open() == 0
+    }
+
+    /// Accepts until the gateway drains, then serves what the kernel has accepted, and closes the socket.
     pub async fn accept(
         self: Arc<Self>,
         listener: TcpListener,
         lane: Arc<Lane>,
-        mut shutdown: ShutdownWatch,
+        shutdown: ShutdownWatch,
     ) {
-        loop {
-            let accepted = tokio::select! {
-                biased;
-                _ = shutdown.wait_for(|stop| *stop) => return,
-                accepted = listener.accept() => accepted,
-            };
-            match accepted {
-                Ok((stream, address)) => self.admit(stream, address, &lane, &shutdown),
-                Err(error) => {
-                    // Out of descriptors, mostly: waiting a moment beats spinning.
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
+        self.accepting.fetch_add(1, Ordering::AcqRel);
+        let mut stop = shutdown.clone();
+        let accepting = async {
+            loop {
+                match listener.accept().await {
+                    Ok((stream, address)) => self.admit(stream, address, &lane, &shutdown),
+                    Err(error) => {
+                        // Out of descriptors, mostly: waiting a moment beats spinning.
+                        tracing::warn!(%error, "a connection could not be accepted");
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
                 }
             }
+        };
+        tokio::select! {
+            biased;
+            () = drain::began_before(drain::LAST_HANDSHAKES, &mut stop) => {}
+            () = accepting => {}
         }
+        // The runtime may not have looked since the last connection came.
+        for (stream, address) in drain::backlog(listener) {
+            self.admit(stream, address, &lane, &shutdown);
+        }
+        self.accepting.fetch_sub(1, Ordering::AcqRel);
     }
 
     fn admit(
@@ -151,32 +146,18 @@ impl Door {
     /// Handshakes, then requests.
     async fn welcome(
         &self,
-        mut stream: TcpStream,
-        mut ip: IpAddr,
+        stream: TcpStream,
+        ip: IpAddr,
         mut seat: Seat,
         lane: Arc<Lane>,
-        shutdown: ShutdownWatch,
+        mut shutdown: ShutdownWatch,
     ) {
-        let current = lane.worker.current();
-        let Some(live) = current.live.listeners.get(self.index) else {
-            return;
+        let opened = tokio::select! {
+            biased;
+            opened = self.open_transport(stream, ip, &mut seat, &lane) => opened,
+            () = drain::began_before(drain::IDLE, &mut shutdown) => None,
         };
-        let limits = &self.settings.limits;
-        let is_trusted = |ip: &IpAddr| live.trusted_proxies.iter().any(|net| net.contains(ip));
-        let trusted = is_trusted(&ip);
-        // Without it a head and a body that were written apart would wait for each other's ACK.
-        let _ = stream.set_nodelay(true);
-        if self.settings.proxy_protocol && trusted {
-            match timeout(limits.handshake_timeout, proxy_protocol::read(&mut stream)).await {
-                Ok(Ok(told)) => ip = told.unwrap_or(ip),
-                Ok(Err(_)) | Err(_) => return lane.worker.refused("proxy_protocol"),
-            }
-        }
-        // One that a trusted PROXY header named counts as the peer.
-        if !is_trusted(&ip) && !seat.count(ip) {
-            return lane.worker.refused("connections_per_address");
-        }
-        let Some(transport) = self.handshake(stream, ip, trusted, live, &lane).await else {
+        let Some((transport, ip)) = opened else {
             return;
         };
         let Ok(name) = HeaderValue::try_from(ip.to_canonical().to_string()) else {
@@ -190,8 +171,7 @@ impl Door {
             certificate: transport.client_certificate(),
             listener: self.index,
         });
-        drop(current);
-        let write_timeout = limits.write_timeout;
+        let write_timeout = self.settings.limits.write_timeout;
         let connection = Connection::new(transport, BytesMut::new(), write_timeout);
         let connection = Box::new(connection);
         if connection.is_http2() {
@@ -199,6 +179,40 @@ impl Door {
         } else {
             self.serve_http1(connection, peer, lane, shutdown).await;
         }
+    }
+
+    /// Reads the PROXY header and performs the TLS handshake, as far as the listener has them; returns
+    /// the transport and the address of the client.
+    async fn open_transport(
+        &self,
+        mut stream: TcpStream,
+        mut ip: IpAddr,
+        seat: &mut Seat,
+        lane: &Lane,
+    ) -> Option<(Transport, IpAddr)> {
+        let current = lane.worker.current();
+        let live = current.live.listeners.get(self.index)?;
+        let limits = &self.settings.limits;
+        let is_trusted = |ip: &IpAddr| live.trusted_proxies.iter().any(|net| net.contains(ip));
+        let trusted = is_trusted(&ip);
+        // Without it a head and a body that were written apart would wait for each other's ACK.
+        let _ = stream.set_nodelay(true);
+        if self.settings.proxy_protocol && trusted {
+            match timeout(limits.handshake_timeout, proxy_protocol::read(&mut stream)).await {
+                Ok(Ok(told)) => ip = told.unwrap_or(ip),
+                Ok(Err(_)) | Err(_) => {
+                    lane.worker.refused("proxy_protocol");
+                    return None;
+                }
+            }
+        }
+        // One that a trusted PROXY header named counts as the peer.
+        if !is_trusted(&ip) && !seat.count(ip) {
+            lane.worker.refused("connections_per_address");
+            return None;
+        }
+        let transport = self.handshake(stream, ip, trusted, live, lane).await?;
+        Some((transport, ip))
     }
 
     async fn handshake(
@@ -255,11 +269,8 @@ impl Door {
             if connection.deliver().await.is_err() {
                 return;
             }
-            let read = tokio::select! {
-                biased;
-                read = connection.read_head(first) => read,
-                // Nobody is being served on an idle connection.
-                _ = shutdown.wait_for(|stop| *stop) => return,
+            let Some(read) = drain::next_head(&mut connection, first, &mut shutdown).await else {
+                return;
             };
             first = head_limits;
             let (head, bytes) = match read {

@@ -219,6 +219,9 @@ pub async fn write(
     let bodiless = status == StatusCode::NO_CONTENT || status.is_informational();
     let head = framed(status, headers, (!bodiless).then_some(body.len()));
     let keep = decide_keepalive(session, keep);
+    if ctx.worker.readiness.is_draining() {
+        session.set_keepalive(None);
+    }
     if is_http2(session) {
         read_off(session, DRAIN_BEFORE).await;
     }

@@ -17,6 +17,7 @@ use super::live::Registry;
 use super::upstream::Upstreams;
 use super::via::Via;
 use crate::admission::Admission;
+use crate::api::admin::Readiness;
 use crate::assertions::Assertions;
 use crate::durable::Durable;
 use crate::events::Events;
@@ -107,6 +108,8 @@ pub struct Worker {
     pub store_settings: settings::Store,
     pub replica: Arc<Replica>,
     pub registry: Arc<Registry>,
+    /// While the gateway drains, every HTTP/1 response announces that its connection closes.
+    pub readiness: Readiness,
     pub metrics: Arc<Metrics>,
     pub access_log: AccessLog,
     pub api: axum::Router,

@@ -63,6 +63,7 @@ mod refused_database;
 mod refused_writes;
 mod reload;
 mod request_heads;
+mod restarts;
 mod revocation_replicas;
 mod secrets;
 mod sentinel;

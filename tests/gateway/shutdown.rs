@@ -14,7 +14,7 @@ use crate::support::wait::{eventually, within};
 use crate::support::websocket::{AWAY, Socket};
 
 #[test]
-fn an_idle_gateway_ends_at_once_with_0() {
+fn an_idle_gateway_ends_soon_with_0() {
     let upstream = Upstream::start();
     let mut gateway = Gateway::start(Config::new(upstream.address));
     let mut idle = Client::connect(gateway.public);
@@ -22,11 +22,9 @@ fn an_idle_gateway_ends_at_once_with_0() {
     let start = Instant::now();
     gateway.sigterm();
     assert_eq!(gateway.wait_exit().code(), Some(0));
-    assert!(
-        start.elapsed() < Duration::from_secs(3),
-        "{:?}",
-        start.elapsed()
-    );
+    // Long before the grace period of 25 seconds.
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(10), "{took:?}");
     assert!(idle.closes_within(Duration::from_secs(1)));
 }
 

@@ -36,6 +36,11 @@ impl Readiness {
         self.0.store(DRAINING, Ordering::Release);
     }
 
+    /// Whether the process is on its way out.
+    pub fn is_draining(&self) -> bool {
+        self.0.load(Ordering::Acquire) == DRAINING
+    }
+
     fn word(&self) -> &'static str {
         match self.0.load(Ordering::Acquire) {
             STARTING => "starting",

@@ -11,7 +11,7 @@ use pingora::server::ShutdownWatch;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::{Door, Peer, serve};
+use super::{Door, Peer, drain, serve};
 use crate::proxy::Lane;
 use crate::proxy::connection::{Connection, RefusalReport};
 use crate::proxy::context::Arrival;
@@ -32,10 +32,15 @@ impl Door {
         mut connection: Box<Connection>,
         peer: Arc<Peer>,
         lane: Arc<Lane>,
-        shutdown: ShutdownWatch,
+        mut shutdown: ShutdownWatch,
     ) {
         let limits = &self.settings.limits;
-        match timeout(limits.handshake_timeout, connection.read_preface()).await {
+        let preface = tokio::select! {
+            biased;
+            preface = timeout(limits.handshake_timeout, connection.read_preface()) => preface,
+            () = drain::began_before(drain::IDLE, &mut shutdown) => return,
+        };
+        match preface {
             Ok(true) => {}
             Ok(false) => return lane.worker.refused("http2_preface"),
             Err(_) => return lane.worker.refused("handshake_timeout"),

@@ -1,0 +1,60 @@
+//! What a drain means for a listener and for connections without a request.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use pingora::server::ShutdownWatch;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::proxy::connection::{Connection, HeadLimits, NoHead};
+use crate::proxy::head::Head;
+
+/// How long a connection may be idle before a drain closes it. A client that goes on within this time
+/// gets its response, and learns from it that the connection closes; a close at once would cross with
+/// requests that are on their way, and lose them.
+pub(super) const IDLE: Duration = Duration::from_secs(2);
+/// How long TCP handshakes that had begun before a drain may take: the client of one is connected
+/// already, and would be reset. No new ones begin ([`super::ignore_new_connections`]).
+pub(super) const LAST_HANDSHAKES: Duration = Duration::from_millis(100);
+
+/// Resolves when the gateway drains and this much time has passed since, or since the call.
+pub(super) async fn began_before(time: Duration, shutdown: &mut ShutdownWatch) {
+    // Its sender outlives the listeners.
+    let _ = shutdown.wait_for(|stop| *stop).await;
+    // Boxed: every connection has room for it, and few need it.
+    Box::pin(tokio::time::sleep(time)).await;
+}
+
+/// Reads the next request head. `None`: the gateway drains, and the client sent nothing for [`IDLE`].
+pub(super) async fn next_head(
+    connection: &mut Connection,
+    limits: HeadLimits,
+    shutdown: &mut ShutdownWatch,
+) -> Option<Result<(Head, BytesMut), NoHead>> {
+    tokio::select! {
+        biased;
+        read = connection.read_head(limits) => return Some(read),
+        () = began_before(IDLE, shutdown) => {}
+    }
+    if connection.is_idle() {
+        return None;
+    }
+    Some(connection.read_head(limits).await)
+}
+
+/// Takes the connections that the kernel has accepted, and closes the socket.
+pub(super) fn backlog(listener: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
+    let mut streams = Vec::new();
+    let Ok(listener) = listener.into_std() else {
+        return streams;
+    };
+    while let Ok((stream, address)) = listener.accept() {
+        if stream.set_nonblocking(true).is_ok()
+            && let Ok(stream) = TcpStream::from_std(stream)
+        {
+            streams.push((stream, address));
+        }
+    }
+    streams
+}
