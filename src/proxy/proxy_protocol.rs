@@ -1,54 +1,149 @@
-//! The PROXY protocol, versions 1 and 2: how a proxy that does not speak HTTP says who the client is.
+//! The PROXY protocol, versions 1 and 2: how a proxy that does not speak HTTP names the client.
 
 use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ppp::{HeaderResult, PartialResult, v1, v2};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-/// Reads a PROXY header, version 1 or 2, and nothing beyond it.
-///
-/// `None` when it names nobody (`UNKNOWN`, `LOCAL`): the proxy speaks for itself.
+/// The longest header of version 1, with its line end (section 2.1 of the specification).
+const MAX_LINE: usize = 107;
+const UNKNOWN: &[u8] = b"PROXY UNKNOWN";
+
+/// What the first bytes of a connection are.
+#[derive(Debug, PartialEq, Eq)]
+enum Header {
+    /// More bytes have to come.
+    Partial,
+    Invalid,
+    /// `None` where it names no client (`UNKNOWN`, `LOCAL`): the proxy speaks for itself.
+    Complete {
+        length: usize,
+        client: Option<IpAddr>,
+    },
+}
+
+/// Reads a PROXY header, version 1 or 2, and nothing beyond it. `None` when it names no client.
 pub async fn read(stream: &mut TcpStream) -> io::Result<Option<IpAddr>> {
-    use ppp::{HeaderResult, PartialResult, v1, v2};
-    use tokio::io::AsyncReadExt;
     let invalid = || io::Error::from(io::ErrorKind::InvalidData);
     let mut buffer = [0; 1024];
     loop {
         // Looked at first and taken after, so that what follows stays for TLS or HTTP.
         let seen = stream.peek(&mut buffer).await?;
-        let bytes = buffer.get(..seen).unwrap_or_default();
-        if bytes.is_empty() {
+        if seen == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let parsed = HeaderResult::parse(bytes);
-        let (length, ip) = match &parsed {
-            parsed if parsed.is_incomplete() && seen < buffer.len() => {
+        match parse(buffer.get(..seen).unwrap_or_default()) {
+            Header::Partial if seen < buffer.len() => {
                 // More is on its way; `peek` would return at once with the same bytes.
                 tokio::time::sleep(Duration::from_millis(2)).await;
-                continue;
             }
-            HeaderResult::V1(Ok(header)) => {
-                let ip = match header.addresses {
-                    v1::Addresses::Tcp4(tcp) => Some(tcp.source_address.into()),
-                    v1::Addresses::Tcp6(tcp) => Some(IpAddr::from(tcp.source_address)),
-                    v1::Addresses::Unknown => None,
-                };
-                (header.header.len(), ip)
+            Header::Partial | Header::Invalid => return Err(invalid()),
+            Header::Complete { length, client } => {
+                let header = buffer.get_mut(..length).ok_or_else(invalid)?;
+                stream.read_exact(header).await?;
+                return Ok(client.map(|ip| ip.to_canonical()));
             }
-            HeaderResult::V2(Ok(header)) => {
-                let ip = match (header.command, &header.addresses) {
-                    (v2::Command::Local, _) => None,
-                    (_, v2::Addresses::IPv4(tcp)) => Some(tcp.source_address.into()),
-                    (_, v2::Addresses::IPv6(tcp)) => Some(IpAddr::from(tcp.source_address)),
-                    (_, v2::Addresses::Unspecified | v2::Addresses::Unix(_)) => None,
-                };
-                (header.header.len(), ip)
-            }
-            _ => return Err(invalid()),
+        }
+    }
+}
+
+fn parse(bytes: &[u8]) -> Header {
+    if bytes.starts_with(UNKNOWN) {
+        return parse_unknown(bytes);
+    }
+    let parsed = HeaderResult::parse(bytes);
+    if parsed.is_incomplete() {
+        // The library takes some whole lines for incomplete ones.
+        return match line(bytes) {
+            Some(_) if bytes.starts_with(b"PROXY") => Header::Invalid,
+            _ => Header::Partial,
         };
-        let header = buffer.get_mut(..length).ok_or_else(invalid)?;
-        stream.read_exact(header).await?;
-        return Ok(ip.map(|ip| ip.to_canonical()));
+    }
+    let (length, client) = match parsed {
+        HeaderResult::V1(Ok(header)) => {
+            let client = match header.addresses {
+                v1::Addresses::Tcp4(tcp) => Some(tcp.source_address.into()),
+                v1::Addresses::Tcp6(tcp) => Some(IpAddr::from(tcp.source_address)),
+                v1::Addresses::Unknown => None,
+            };
+            (header.header.len(), client)
+        }
+        HeaderResult::V2(Ok(header)) => {
+            let client = match (header.command, &header.addresses) {
+                (v2::Command::Local, _) => None,
+                (_, v2::Addresses::IPv4(tcp)) => Some(tcp.source_address.into()),
+                (_, v2::Addresses::IPv6(tcp)) => Some(IpAddr::from(tcp.source_address)),
+                (_, v2::Addresses::Unspecified | v2::Addresses::Unix(_)) => None,
+            };
+            (header.header.len(), client)
+        }
+        _ => return Header::Invalid,
+    };
+    Header::Complete { length, client }
+}
+
+/// "The receiver must ignore anything presented before the CRLF is found" (section 2.1).
+fn parse_unknown(bytes: &[u8]) -> Header {
+    match bytes.get(UNKNOWN.len()) {
+        Some(b' ' | b'\r') | None => {}
+        Some(_) => return Header::Invalid,
+    }
+    match line(bytes) {
+        Some(length) => Header::Complete {
+            length,
+            client: None,
+        },
+        None if bytes.len() < MAX_LINE => Header::Partial,
+        None => Header::Invalid,
+    }
+}
+
+/// The length of the first line, if it is whole.
+fn line(bytes: &[u8]) -> Option<usize> {
+    let bytes = bytes.get(..MAX_LINE).unwrap_or(bytes);
+    let end = bytes.windows(2).position(|two| two == b"\r\n")?;
+    Some(end + 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn complete(length: usize, client: Option<[u8; 4]>) -> Header {
+        Header::Complete {
+            length,
+            client: client.map(IpAddr::from),
+        }
+    }
+
+    #[test]
+    fn a_line_of_version_1_is_read_to_its_end() {
+        let long = format!("PROXY UNKNOWN {}", "1".repeat(100));
+        for (bytes, header) in [
+            (
+                "PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nGET",
+                complete(36, Some([192, 0, 2, 1])),
+            ),
+            ("PROXY UNKNOWN\r\nGET", complete(15, None)),
+            ("PROXY UNKNOWN 1 2 3 4 5 6\r\nGET", complete(27, None)),
+            ("PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n", complete(35, None)),
+            ("PROXY UNKNOWN  \n \u{e9}\r\n", complete(21, None)),
+            ("PROXY UNKNOWN 1 2", Header::Partial),
+            ("PROXY UNKNOWN", Header::Partial),
+            ("PROXY UNKNO", Header::Partial),
+            ("PROXY TCP4 192.0.2.1", Header::Partial),
+            ("PROXY UNKNOWNS\r\n", Header::Invalid),
+            (&long, Header::Invalid),
+            ("PROXY\r\n", Header::Invalid),
+            ("PROXY TCP4\r\n", Header::Invalid),
+            ("PROXY TCP4 192.0.2.1 192.0.2.2 1\r\n", Header::Invalid),
+            ("PROXY TCP4 192.0.2.1 192.0.2.2 1 2 3\r\n", Header::Invalid),
+            ("GET / HTTP/1.1\r\n", Header::Invalid),
+        ] {
+            assert_eq!(parse(bytes.as_bytes()), header, "{bytes:?}");
+        }
     }
 }

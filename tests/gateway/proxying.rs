@@ -301,7 +301,13 @@ fn the_proxy_protocol_names_the_client_from_trusted_peers_only() {
         )
     };
     let trusting = start(json!(["127.0.0.0/8"]));
-    for (header, expected) in [(&v1, "203.0.113.7"), (&v2, "203.0.113.8")] {
+    let unknown = b"PROXY UNKNOWN 1 2 3 4 5 6\r\n".to_vec();
+    for (header, expected) in [
+        (&v1, "203.0.113.7"),
+        (&v2, "203.0.113.8"),
+        // The proxy speaks for itself.
+        (&unknown, "127.0.0.1"),
+    ] {
         let mut client = Client::connect(trusting.public);
         client.send(header);
         let echo = client.ask(&Request::get("/public/a")).echo();
