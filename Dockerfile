@@ -25,8 +25,8 @@ WORKDIR /var/lib/portcullis
 VOLUME /var/lib/portcullis
 USER nonroot
 EXPOSE 8080 9090
-# No HEALTHCHECK: there is nothing in the image that could ask. Let the orchestrator ask
-# GET /health (alive) and GET /ready (take traffic) on the admin listener, which then has to be
-# bound to an address that it can reach.
+# No HEALTHCHECK, because admin.bind is the configuration's: `portcullis health --admin URL` is the command
+# for one. Orchestrators query GET /health (alive) and GET /ready (takes traffic) on the admin listener,
+# which then has to be bound to an address that they can reach.
 ENTRYPOINT ["/usr/local/bin/portcullis"]
 CMD ["run", "--config", "/etc/portcullis/portcullis.yaml", "--log-format", "json"]

@@ -6,6 +6,7 @@ mod connect;
 mod database;
 mod demo;
 mod explain;
+mod health;
 mod keys;
 mod listing;
 mod office;
@@ -118,6 +119,14 @@ enum Command {
     /// Example: portcullis run --config portcullis.yaml
     #[command(verbatim_doc_comment)]
     Run(RunArgs),
+    /// Check whether a gateway is ready
+    ///
+    /// Queries /ready on the admin listener, for health checks of containers: exit status 0 if the
+    /// gateway takes traffic, else 1 with the reason.
+    ///
+    /// Example: portcullis health --admin http://127.0.0.1:9090
+    #[command(verbatim_doc_comment)]
+    Health(health::HealthArgs),
     /// Tell every mistake in a configuration file
     ///
     /// One line a mistake, as FILE:LINE:COLUMN: message. Nothing is started. With --connect, the store,
@@ -206,6 +215,7 @@ pub fn main() -> ExitCode {
     let outcome = match command {
         Command::Demo(args) => demo::run(&args, logging),
         Command::Run(args) => run::run(&args, logging),
+        Command::Health(args) => health::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Schema(args) => schema::run(&args),

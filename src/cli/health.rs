@@ -1,0 +1,46 @@
+//! `portcullis health`.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// `portcullis health`.
+#[derive(Debug, Args)]
+pub(super) struct HealthArgs {
+    /// Where the admin listener is
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9090")]
+    admin: String,
+}
+
+/// Succeeds if the admin listener reports that the gateway is ready.
+pub(super) fn run(args: &HealthArgs) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("a runtime could not be started")?;
+    runtime.block_on(query(args.admin.trim_end_matches('/')))
+}
+
+async fn query(admin: &str) -> anyhow::Result<()> {
+    let client = reqwest::Client::builder()
+        // The gateway is queried itself, not through a proxy of the environment.
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(TIMEOUT)
+        .build()
+        .context("an HTTP client could not be made")?;
+    let response = client.get(format!("{admin}/ready")).send().await;
+    let response = response.with_context(|| format!("{admin} does not respond"))?;
+    let status = response.status();
+    if status.is_success() {
+        return Ok(());
+    }
+    let body = response.bytes().await.unwrap_or_default();
+    let body: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+    let text = |pointer| body.pointer(pointer).and_then(serde_json::Value::as_str);
+    let reason = text("/status").or_else(|| text("/error/message"));
+    bail!("not ready: {}", reason.unwrap_or(status.as_str()))
+}
