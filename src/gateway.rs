@@ -32,11 +32,15 @@ use crate::verifier::Verifier;
 
 pub(crate) mod admin;
 mod chores;
+mod process;
 mod reload;
 mod workers;
 
+pub use process::Process;
+
 /// How to start.
 pub struct Start {
+    pub process: Process,
     pub settings: Settings,
     /// The file that a reload reads again; without one there is no reload.
     pub file: Option<PathBuf>,
@@ -81,15 +85,12 @@ pub fn run(start: Start) -> anyhow::Result<()> {
         fingerprint,
     } = start.settings;
     // First of all, and once: a gateway that cannot listen must not look alive.
-    let public = bind_all(&boot)?;
-    let admin = listener::bind_admin(boot.admin);
-    let admin = admin.with_context(|| taken(boot.admin, "admin.bind"))?;
-    let sockets = Sockets { public, admin };
-    let background = background_runtime()?;
+    let sockets = Sockets::bind(&boot)?;
+    process::raise_open_files(&boot.listeners);
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
 
     let password_rules = live.identity.passwords;
-    let (parts, doors) = background.block_on(async {
+    let (parts, doors) = start.process.background.block_on(async {
         let parts = build(boot, live, workers, start.metrics, start.logs).await?;
         for user in start.seed {
             parts
@@ -108,6 +109,7 @@ pub fn run(start: Start) -> anyhow::Result<()> {
         anyhow::Ok((parts, doors))
     })?;
 
+    let (background, signals) = start.process.catch_all()?;
     let (stop, stopped) = watch::channel(false);
     let (accepting, mut accepts) = mpsc::channel(workers);
     let threads = workers::start(
@@ -134,7 +136,7 @@ pub fn run(start: Start) -> anyhow::Result<()> {
     let files = start.file.iter().cloned().chain(watched);
     let watch = crate::config::Watch::new(files, fingerprint);
     let watch = watch.context("the configuration cannot be watched")?;
-    background.block_on(reload::live_on(&parts, start.file, watch, reloads))?;
+    background.block_on(reload::live_on(&parts, start.file, watch, reloads, signals));
     drain(&background, &parts, &doors, sockets, &stop);
     finish(&threads);
     Ok(())
@@ -147,6 +149,17 @@ struct Sockets {
 }
 
 impl Sockets {
+    fn bind(boot: &Boot) -> anyhow::Result<Sockets> {
+        let public = boot.listeners.iter().enumerate().map(|(index, listener)| {
+            let key = format!("listeners[{index}].bind");
+            listener::bind(listener.bind).with_context(|| taken(listener.bind, &key))
+        });
+        let public = public.collect::<anyhow::Result<_>>()?;
+        let admin = listener::bind_admin(boot.admin);
+        let admin = admin.with_context(|| taken(boot.admin, "admin.bind"))?;
+        Ok(Sockets { public, admin })
+    }
+
     /// Gives the addresses up for a successor. The public sockets close when the workers have accepted
     /// what the kernel still has; the admin socket is shared, so that this gateway goes on to report
     /// that it is not ready.
@@ -162,27 +175,8 @@ impl Sockets {
     }
 }
 
-fn bind_all(boot: &Boot) -> anyhow::Result<Vec<StdListener>> {
-    let listeners = boot.listeners.iter().enumerate();
-    let bind = |(index, listener): (usize, &crate::settings::Listener)| {
-        let key = format!("listeners[{index}].bind");
-        listener::bind(listener.bind).with_context(|| taken(listener.bind, &key))
-    };
-    listeners.map(bind).collect()
-}
-
 fn taken(address: SocketAddr, key: &str) -> String {
     format!("{key}: {address} cannot be bound")
-}
-
-/// For everything that is not a request: the admin listener, health checks, key sets, reloads.
-fn background_runtime() -> anyhow::Result<Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("background")
-        .enable_all()
-        .build()
-        .context("a runtime could not be started")
 }
 
 async fn build(

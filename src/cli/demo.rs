@@ -11,7 +11,7 @@ use secrecy::SecretString;
 use super::{DemoArgs, Logging};
 use crate::accounts::NewUser;
 use crate::config;
-use crate::gateway::{self, Start};
+use crate::gateway::{self, Process, Start};
 
 const EMAIL: &str = "demo@example.com";
 /// Printed with the tour; it opens nothing but this demo.
@@ -19,6 +19,7 @@ const PASSWORD: &str = "demo-password-1";
 
 /// Serves with everything embedded until a signal says otherwise.
 pub(super) fn run(args: &DemoArgs, logging: Logging) -> anyhow::Result<()> {
+    let process = Process::start()?;
     let metrics = super::metrics()?;
     let logs = logging.start(&metrics)?;
     let folder = tempfile::Builder::new()
@@ -30,6 +31,7 @@ pub(super) fn run(args: &DemoArgs, logging: Logging) -> anyhow::Result<()> {
     let settings = config::parse(&text, Path::new("demo.yaml"))?;
     let tour = tour(args.bind, args.admin_bind);
     let outcome = gateway::run(Start {
+        process,
         settings,
         file: None,
         metrics,

@@ -3,10 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Context as _;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
+use super::process::Signals;
 use super::{Parts, ReloadRequest, assemble};
 use crate::api::admin::Reloaded;
 use crate::config;
@@ -19,18 +18,13 @@ pub(super) async fn live_on(
     file: Option<PathBuf>,
     mut watch: config::Watch,
     mut reloads: mpsc::Receiver<ReloadRequest>,
-) -> anyhow::Result<()> {
-    let listen = |kind| signal(kind).context("signals cannot be received");
-    let (mut terminate, mut interrupt) = (
-        listen(SignalKind::terminate())?,
-        listen(SignalKind::interrupt())?,
-    );
-    let mut hangup: Signal = listen(SignalKind::hangup())?;
+    mut signals: Signals,
+) {
     loop {
         let answer = tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            _ = hangup.recv() => None,
+            _ = signals.terminate.recv() => return,
+            _ = signals.interrupt.recv() => return,
+            _ = signals.hangup.recv() => None,
             () = watch.changed(), if file.is_some() => None,
             Some(answer) = reloads.recv() => Some(answer),
         };

@@ -1,6 +1,10 @@
 //! Starting and ending.
 
+use std::fs::File;
+use std::io::Write;
 use std::net::TcpListener;
+use std::os::unix::fs::symlink;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -115,6 +119,66 @@ fn a_draining_gateway_is_alive_and_not_ready_and_still_serves_during_the_delay()
     assert_eq!(Request::get("/health").send(gateway.admin).status, 200);
     gateway.get("/public/a").ok();
     assert_eq!(gateway.wait_exit().code(), Some(0));
+}
+
+#[test]
+fn a_hangup_before_it_is_ready_reloads_when_it_is() {
+    let upstream = Upstream::start();
+    let config = Config::new(upstream.address);
+    let regular = config.write();
+    let text = std::fs::read(&regular).unwrap();
+    // A pipe in the place of the file: the gateway waits for what is written into it.
+    let pipe = config.folder().join("pipe");
+    let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    let file = config.folder().join("linked.yaml");
+    symlink(&pipe, &file).unwrap();
+    let mut gateway = Gateway::spawn_from(config, file.clone());
+    eventually("the signal is caught", || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.pid()));
+        let status = status.unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        let caught = u64::from_str_radix(caught.unwrap().trim(), 16).unwrap();
+        // SIGHUP is signal 1, and the lowest bit.
+        (caught & 1 == 1).then_some(())
+    });
+    gateway.sighup();
+    // This waits for the gateway to open it; the reload is to find the same text in a file.
+    let mut writer = File::options().write(true).open(&pipe).unwrap();
+    let link = file.with_extension("new");
+    symlink(&regular, &link).unwrap();
+    std::fs::rename(&link, &file).unwrap();
+    writer.write_all(&text).unwrap();
+    drop(writer);
+    eventually("it reloads", || {
+        assert!(gateway.running());
+        let text = Request::get("/metrics")
+            .try_send(gateway.admin)
+            .ok()?
+            .text();
+        let reloads = "portcullis_config_reloads_total{outcome=\"applied\"} ";
+        let count = text.lines().find_map(|line| line.strip_prefix(reloads))?;
+        (count != "0").then_some(())
+    });
+}
+
+#[test]
+fn the_limit_of_open_files_is_raised_and_reported() {
+    let upstream = Upstream::start();
+    let limits = json!({ "connections": 100_000 });
+    let config = Config::new(upstream.address).set("/listeners/0/limits", limits);
+    let gateway = Gateway::start_after(config, "ulimit -Sn 256 && ulimit -Hn 4096");
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", gateway.pid())).unwrap();
+    let files = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    let files: Vec<&str> = files.unwrap().split_whitespace().collect();
+    assert_eq!(files[3..5], ["4096", "4096"]);
+    let events = gateway.events();
+    let reported = events.iter().find(|line| line["limit"] == 4096);
+    let reported = reported.expect("a line about it");
+    assert_eq!(reported["level"], "WARN");
+    assert_eq!(reported["connections"], 100_000);
 }
 
 #[test]

@@ -46,6 +46,31 @@ impl Gateway {
         Gateway::of(child, config, file)
     }
 
+    /// Starts it with a file that is there already, and waits for nothing.
+    pub fn spawn_from(config: Config, file: PathBuf) -> Gateway {
+        let child = serve(&config, &file, &[]).spawn().unwrap();
+        Gateway::of(child, config, file)
+    }
+
+    /// Starts it from a shell, after these commands, and waits until it is ready.
+    pub fn start_after(config: Config, commands: &str) -> Gateway {
+        let file = config.write();
+        let served = serve(&config, &file, &[]);
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", &format!("{commands} && exec \"$0\" \"$@\"")])
+            .arg(served.get_program())
+            .args(served.get_args())
+            .current_dir(config.folder())
+            .stdin(Stdio::null())
+            .stdout(output(&config, "stdout"))
+            .stderr(output(&config, "stderr"));
+        let child = shell.spawn().unwrap();
+        let mut gateway = Gateway::of(child, config, file);
+        gateway.await_status("/ready", 200);
+        gateway
+    }
+
     /// Starts it with these standard streams and waits until it is ready.
     pub fn writing_to(config: Config, stdout: Stdio, stderr: Stdio) -> Gateway {
         let file = config.write();
@@ -221,14 +246,6 @@ impl Gateway {
 
 /// The command, with files beside the configuration as standard streams.
 fn serve(config: &Config, file: &Path, arguments: &[&str]) -> Command {
-    let output = |name| {
-        let path = config.folder().join(name);
-        File::options()
-            .create(true)
-            .append(true)
-            .open(path)
-            .unwrap()
-    };
     let mut command = Command::new(binary());
     command
         .args(["run", "--config", file.to_str().unwrap()])
@@ -237,9 +254,16 @@ fn serve(config: &Config, file: &Path, arguments: &[&str]) -> Command {
         .envs(config.environment.iter().cloned())
         .current_dir(config.folder())
         .stdin(Stdio::null())
-        .stdout(output("stdout"))
-        .stderr(output("stderr"));
+        .stdout(output(config, "stdout"))
+        .stderr(output(config, "stderr"));
     command
+}
+
+/// A file beside the configuration, to append to.
+fn output(config: &Config, name: &str) -> File {
+    let path = config.folder().join(name);
+    let mut options = File::options();
+    options.create(true).append(true).open(path).unwrap()
 }
 
 impl Drop for Gateway {

@@ -1,0 +1,100 @@
+//! The process of a gateway: its signals, the runtime of everything that is no request, and the files
+//! that it may open.
+
+use anyhow::Context as _;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::settings::Listener;
+
+/// Descriptors that are no connections: sockets of the store and the database, files, logs.
+const OTHER_DESCRIPTORS: u64 = 256;
+
+/// A process that is about to serve.
+pub struct Process {
+    pub(super) background: Runtime,
+    hangup: Signal,
+}
+
+/// The signals that a running gateway acts upon.
+pub(super) struct Signals {
+    pub(super) hangup: Signal,
+    pub(super) terminate: Signal,
+    pub(super) interrupt: Signal,
+}
+
+impl Process {
+    /// Starts the runtime, and keeps SIGHUP for later: until it is caught it ends the process.
+    ///
+    /// # Errors
+    /// The operating system gives no thread or no signals.
+    pub fn start() -> anyhow::Result<Process> {
+        let background = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("background")
+            .enable_all()
+            .build()
+            .context("a runtime could not be started")?;
+        let hangup = caught(&background, SignalKind::hangup())?;
+        Ok(Process { background, hangup })
+    }
+
+    /// Catches the signals that end a gateway as well. From now on they start a drain; before, there is
+    /// nothing to drain, and they end the process.
+    pub(super) fn catch_all(self) -> anyhow::Result<(Runtime, Signals)> {
+        let signals = Signals {
+            hangup: self.hangup,
+            terminate: caught(&self.background, SignalKind::terminate())?,
+            interrupt: caught(&self.background, SignalKind::interrupt())?,
+        };
+        Ok((self.background, signals))
+    }
+}
+
+fn caught(runtime: &Runtime, kind: SignalKind) -> anyhow::Result<Signal> {
+    let _entered = runtime.enter();
+    signal(kind).context("signals cannot be received")
+}
+
+/// Raises the limit of open files as far as the process may, and reports what it allows.
+pub(super) fn raise_open_files(listeners: &[Listener]) {
+    let limit = match raised() {
+        Ok(limit) => limit,
+        Err(error) => {
+            tracing::warn!(%error, "the limit of open files could not be raised");
+            return;
+        }
+    };
+    let connections = listeners.iter().map(|listener| listener.limits.connections);
+    let connections = connections.fold(0_u64, |sum, one| sum.saturating_add(one as u64));
+    let allowed = allowed_connections(limit);
+    if allowed >= connections {
+        tracing::info!(
+            limit,
+            connections,
+            "the limit of open files covers the configured connections"
+        );
+    } else {
+        tracing::warn!(
+            limit,
+            connections,
+            "the limit of open files covers about {allowed} connections, fewer than the listeners \
+             allow: raise it (LimitNOFILE of systemd, --ulimit of a container)"
+        );
+    }
+}
+
+/// Raises the soft limit to the hard one.
+fn raised() -> nix::Result<u64> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < hard {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    }
+    Ok(hard)
+}
+
+/// A forwarded request may need a second descriptor, toward its upstream.
+fn allowed_connections(limit: u64) -> u64 {
+    limit.saturating_sub(OTHER_DESCRIPTORS) / 2
+}
