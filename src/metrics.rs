@@ -82,9 +82,10 @@ const STORE_ERRORS: [&str; 7] = [
     "unreplicated",
 ];
 /// Why a connection or a head is turned away before there is a request.
-const CONNECTION_REFUSALS: [&str; 11] = [
+const CONNECTION_REFUSALS: [&str; 12] = [
     "connections",
     "connections_per_address",
+    "admin_connections",
     "proxy_protocol",
     "handshake_rate",
     "handshake",

@@ -138,6 +138,8 @@ pub struct Live {
     /// In the order of [`Boot::listeners`].
     pub listeners: Vec<ListenerLive>,
     pub admin_token: Option<SecretString>,
+    /// Host names, in lower case, by which the admin listener may be called; `None`: by any.
+    pub admin_names: Option<Vec<String>>,
     pub tokens: Arc<token::Tokens>,
     pub sessions: session::Rules,
     pub identity: Identity,

@@ -23,6 +23,8 @@ const UNAVAILABLE_RETRY: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub struct Refused {
     pub refusal: Refusal,
+    /// In the place of the refusal's own message.
+    pub message: Option<&'static str>,
     /// For `VALIDATION_FAILED`: each field and what is wrong with it.
     pub fields: Vec<(String, String)>,
     pub retry_after: Option<Duration>,
@@ -79,6 +81,7 @@ impl From<Refusal> for Refused {
         let unavailable = matches!(refusal, Refusal::StoreUnavailable | Refusal::Overloaded);
         Refused {
             refusal,
+            message: None,
             fields: Vec::new(),
             retry_after: unavailable.then_some(UNAVAILABLE_RETRY),
             clear_cookie: false,

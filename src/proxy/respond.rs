@@ -4,7 +4,7 @@
 //! shape in its three forms, challenges, CORS, limit headers, the cleared cookie, and whether the
 //! connection may be kept.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
@@ -17,11 +17,14 @@ use super::context::Context;
 use crate::refusal::Refusal;
 
 mod call;
+mod early;
 mod error_body;
 
 pub(super) use call::{end_call, is_http2};
 
 use error_body::Form;
+
+pub use early::before_a_request;
 
 /// The methods that `Allow` lists where no single resource is meant.
 pub(super) const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
@@ -42,6 +45,8 @@ const LEFT_TO_H2: usize = 16 * 1024;
 #[derive(Debug, Clone)]
 pub struct Answer {
     pub refusal: Refusal,
+    /// In the place of the refusal's own message.
+    pub message: Option<&'static str>,
     /// `VALIDATION_FAILED`: which fields, and what is wrong with each.
     pub fields: Vec<(String, String)>,
     /// The names of the limits that refused.
@@ -57,12 +62,19 @@ impl From<Refusal> for Answer {
     fn from(refusal: Refusal) -> Answer {
         Answer {
             refusal,
+            message: None,
             fields: Vec::new(),
             violated: Vec::new(),
             scope: None,
             retry_after: None,
             headers: Vec::new(),
         }
+    }
+}
+
+impl Answer {
+    fn message(&self) -> &'static str {
+        self.message.unwrap_or(self.refusal.message())
     }
 }
 
@@ -325,42 +337,6 @@ async fn read_off(session: &mut Session, patience: Duration) {
     };
     // What does not come in time is waited for no longer.
     let _ = tokio::time::timeout(patience, reading).await;
-}
-
-/// An answer to bytes that never became a request.
-pub struct EarlyAnswer {
-    pub request_id: String,
-    pub bytes: Vec<u8>,
-}
-
-/// Renders a refusal as HTTP/1.1, for a connection that closes after it. Nothing that the client
-/// sent was understood, so it is JSON.
-pub fn before_a_request(refusal: Refusal) -> EarlyAnswer {
-    let request_id = uuid::Uuid::new_v4().simple().to_string();
-    let answer = Answer::from(refusal);
-    let body = Form::Json.body(&answer, &request_id);
-    let status = refusal.status();
-    let mut bytes = format!(
-        "HTTP/1.1 {} {}\r\n",
-        status.as_str(),
-        status.canonical_reason().unwrap_or_default()
-    )
-    .into_bytes();
-    for (name, value) in head_of(&answer, Form::Json, &HeaderMap::new(), &request_id) {
-        bytes.extend_from_slice(name.as_str().as_bytes());
-        bytes.extend_from_slice(b": ");
-        bytes.extend_from_slice(value.as_bytes());
-        bytes.extend_from_slice(b"\r\n");
-    }
-    bytes.extend_from_slice(
-        format!(
-            "date: {}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-            httpdate::fmt_http_date(SystemTime::now()),
-            body.len(),
-        )
-        .as_bytes(),
-    );
-    EarlyAnswer { request_id, bytes }
 }
 
 #[cfg(test)]

@@ -2,10 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::support::client::Request;
+use crate::support::client::{Client, Request};
 use crate::support::config::{ADMIN_TOKEN, Config};
-use crate::support::gateway::Gateway;
+use crate::support::gateway::{Gateway, run};
 use crate::support::upstream::Upstream;
+use crate::support::wait::{PATIENCE, eventually};
 
 fn gateway() -> Gateway {
     Gateway::start(Config::new(Upstream::start().address))
@@ -96,6 +97,85 @@ fn a_rebound_host_name_and_another_origin_are_refused() {
             "{name}: {value}"
         );
     }
+}
+
+#[test]
+fn the_host_name_of_the_machine_and_configured_names_are_served() {
+    let upstream = Upstream::start();
+    let config = Config::new(upstream.address).set("/admin/names", json!(["Gateway.Internal"]));
+    let mut gateway = Gateway::start(config);
+    let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let by = |gateway: &Gateway, host: &str| {
+        Request::get("/health")
+            .header("Host", host)
+            .send(gateway.admin)
+    };
+    for host in [machine.trim(), "gateway.internal:9090", "GATEWAY.internal."] {
+        by(&gateway, host).ok();
+    }
+    let refused = by(&gateway, "other.internal");
+    refused.refused(403, "FORBIDDEN");
+    assert!(refused.text().contains("admin.names"), "{}", refused.text());
+    gateway.reload("applied", |config| config.put("/admin/names", json!(["*"])));
+    by(&gateway, "other.internal").ok();
+    let page = Request::get("/health").header("Origin", "https://evil.example");
+    page.send(gateway.admin).refused(403, "FORBIDDEN");
+}
+
+#[test]
+fn a_health_check_by_http_1_0_needs_no_host() {
+    let gateway = gateway();
+    let mut check = Client::connect(gateway.admin);
+    check.send("GET /ready HTTP/1.0\r\n\r\n");
+    check.answer().ok();
+    let mut check = Client::connect(gateway.admin);
+    check.send("GET /ready HTTP/1.1\r\n\r\n");
+    check.answer().refused(403, "FORBIDDEN");
+}
+
+#[test]
+fn slow_clients_of_the_admin_listener_are_cut_off() {
+    let upstream = Upstream::start();
+    let limits = json!({ "head_timeout": "1s" });
+    let gateway = Gateway::start(Config::new(upstream.address).set("/listeners/0/limits", limits));
+    for head in [
+        "",
+        "GET /health HTTP/1.1\r\nHost: localhost\r\n",
+        "POST /admin/users HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nhalf",
+    ] {
+        let mut slow = Client::connect(gateway.admin);
+        slow.send(head);
+        assert!(slow.closes_within(PATIENCE), "{head}");
+    }
+}
+
+#[test]
+fn connections_of_the_admin_listener_are_bounded() {
+    let upstream = Upstream::start();
+    let limits = json!({ "head_timeout": "60s" });
+    let gateway = Gateway::start(Config::new(upstream.address).set("/listeners/0/limits", limits));
+    let held: Vec<Client> = (0..256).map(|_| Client::connect(gateway.admin)).collect();
+    let mut further = Client::connect(gateway.admin);
+    assert!(further.closes_within(PATIENCE));
+    drop(held);
+    let reason = ["reason=\"admin_connections\""];
+    eventually("it responds again, and has counted", || {
+        let response = Request::get("/health").try_send(gateway.admin);
+        response.ok().filter(|response| response.status == 200)
+    });
+    assert!(gateway.metric("portcullis_connections_refused_total", &reason) >= 1.0);
+}
+
+#[test]
+fn the_health_command_reports_readiness_by_its_exit_status() {
+    let gateway = gateway();
+    let url = format!("http://{}/", gateway.admin);
+    assert_eq!(run(&["health", "--admin", &url]).0, 0);
+    gateway.sigterm();
+    eventually("it is not ready", || {
+        let (status, _, problem) = run(&["health", "--admin", &url]);
+        (status == 1 && problem.lines().count() == 1).then_some(())
+    });
 }
 
 #[test]

@@ -89,7 +89,8 @@ fn every_response_of_a_draining_gateway_closes_its_connection() {
     eventually("it arrived", || upstream.saw("slow").then_some(()));
     gateway.sigterm();
     eventually("it drains", || {
-        (Request::get("/ready").send(gateway.admin).status == 503).then_some(())
+        let ready = Request::get("/ready").send(gateway.admin);
+        (ready.status == 503).then(|| assert_eq!(ready.header("connection"), Some("close")))
     });
     for (client, (path, status)) in kept.iter_mut().zip([
         ("/public/a", 200),

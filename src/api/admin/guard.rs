@@ -7,7 +7,7 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::uri::Authority;
-use http::{HeaderMap, Uri, header};
+use http::{HeaderMap, Uri, Version, header};
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -18,58 +18,93 @@ use crate::refusal::Refusal;
 use super::super::origin::is_of;
 use super::{Desk, Refused};
 
-/// Refuses other people's host names, and calls from other people's pages.
+/// Rejects host names that are not the admin listener's, and calls from other sites' pages.
 pub(super) async fn same_site(State(desk): State<Desk>, request: Request, next: Next) -> Response {
-    match check_site(&desk.own_names, request.uri(), request.headers()) {
+    let live = desk.live.load_full();
+    let names = Names {
+        machine: desk.host_name.as_deref(),
+        configured: live.admin_names.as_deref(),
+    };
+    match check_site(names, request.version(), request.uri(), request.headers()) {
         Ok(()) => next.run(request).await,
-        Err(detail) => {
+        Err(reason) => {
             desk.events
-                .record(Event::new(Kind::AdminRefused).detail(detail));
-            Refused::from(Refusal::Forbidden).into_response()
+                .record(Event::new(Kind::AdminRefused).detail(reason));
+            Refused {
+                message: Some(reason),
+                ..Refused::from(Refusal::Forbidden)
+            }
+            .into_response()
         }
     }
 }
 
-fn check_site(own: &[String], uri: &Uri, headers: &HeaderMap) -> Result<(), &'static str> {
+/// The names by which the admin listener may be called, in lower case.
+#[derive(Debug, Clone, Copy)]
+struct Names<'a> {
+    machine: Option<&'a str>,
+    /// `None`: by any name.
+    configured: Option<&'a [String]>,
+}
+
+fn check_site(
+    names: Names<'_>,
+    version: Version,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Result<(), &'static str> {
     let mut hosts = headers.get_all(header::HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
-        (Some(host), None) => host.to_str().unwrap_or_default(),
-        _ => return Err("not exactly one Host"),
+        (Some(host), None) => Some(host.to_str().unwrap_or_default()),
+        // No browser sends it. Health checks of load balancers do.
+        (None, _) if version == Version::HTTP_10 => None,
+        _ => return Err("The request must have exactly one Host header."),
     };
     // A target in absolute form names a host too; it has to pass like the header.
     let target = uri.authority().map(Authority::as_str);
-    if ![Some(host), target]
+    if ![host, target]
         .into_iter()
         .flatten()
-        .all(|host| is_own(host, own))
+        .all(|host| names.have(host))
     {
-        return Err("a Host of somebody else");
+        return Err(
+            "The Host header names neither this machine nor an address; admin.names lists further names.",
+        );
     }
     let mut sites = headers.get_all("sec-fetch-site").iter();
     if !sites.all(|site| site == "same-origin" || site == "none") {
-        return Err("a call from another site");
+        return Err("The call comes from a page of another site.");
     }
     let same = |origin: &http::HeaderValue| {
         let origin = origin.to_str().unwrap_or_default();
-        is_of(&origin.to_ascii_lowercase(), host, false)
+        host.is_some_and(|host| is_of(&origin.to_ascii_lowercase(), host, false))
     };
     if !headers.get_all(header::ORIGIN).iter().all(same) {
-        return Err("a call from another origin");
+        return Err("The call comes from a page of another origin.");
     }
     Ok(())
 }
 
-/// A loopback name, an address, or a name of ours; with or without port.
-fn is_own(host: &str, own: &[String]) -> bool {
-    let Ok(authority) = host.parse::<Authority>() else {
-        return false;
-    };
-    if authority.as_str().contains('@') {
-        return false;
+impl Names<'_> {
+    /// Whether a host is a loopback name, an address, or a name of the list; with or without port.
+    fn have(self, host: &str) -> bool {
+        let Ok(authority) = host.parse::<Authority>() else {
+            return false;
+        };
+        if authority.as_str().contains('@') {
+            return false;
+        }
+        let Some(configured) = self.configured else {
+            return true;
+        };
+        let name = authority.host().to_ascii_lowercase();
+        let name = name.strip_suffix('.').unwrap_or(&name);
+        let bare = name.trim_start_matches('[').trim_end_matches(']');
+        name == "localhost"
+            || bare.parse::<IpAddr>().is_ok()
+            || self.machine == Some(name)
+            || configured.iter().any(|own| own == name)
     }
-    let name = authority.host().to_ascii_lowercase();
-    let bare = name.trim_start_matches('[').trim_end_matches(']');
-    name == "localhost" || bare.parse::<IpAddr>().is_ok() || own.contains(&name)
 }
 
 /// Asks for the admin token; without one in the configuration nobody is an operator.
@@ -116,9 +151,18 @@ mod tests {
     use super::super::super::origin::tests::headers;
     use super::*;
 
+    const NO_NAMES: Names<'static> = Names {
+        machine: None,
+        configured: Some(&[]),
+    };
+
     #[test]
     fn only_loopback_names_addresses_and_own_names_are_hosts() {
-        let own = ["gateway".to_owned()];
+        let configured = ["gateway".to_owned()];
+        let names = Names {
+            machine: Some("machine.example"),
+            configured: Some(&configured),
+        };
         for good in [
             "localhost",
             "LocalHost:9090",
@@ -127,8 +171,10 @@ mod tests {
             "10.1.2.3",
             "gateway:9090",
             "Gateway",
+            "gateway.",
+            "Machine.Example:9090",
         ] {
-            assert!(is_own(good, &own), "{good}");
+            assert!(names.have(good), "{good}");
         }
         for bad in [
             "",
@@ -138,9 +184,27 @@ mod tests {
             "evil@localhost",
             "gateway.evil",
             "local host",
+            "machine",
         ] {
-            assert!(!is_own(bad, &own), "{bad}");
+            assert!(!names.have(bad), "{bad}");
         }
+        let any = Names {
+            configured: None,
+            ..names
+        };
+        assert!(any.have("evil.example") && !any.have("evil@localhost"));
+    }
+
+    #[test]
+    fn a_host_may_be_missing_from_http_1_0_only() {
+        let check = |version, list: &[_]| {
+            let uri = Uri::from_static("/health");
+            check_site(NO_NAMES, version, &uri, &headers(list)).is_ok()
+        };
+        assert!(check(Version::HTTP_10, &[]));
+        assert!(!check(Version::HTTP_11, &[]));
+        assert!(!check(Version::HTTP_10, &[("host", "evil.example")]));
+        assert!(!check(Version::HTTP_10, &[("origin", "http://localhost")]));
     }
 
     #[test]
@@ -194,11 +258,13 @@ mod tests {
         ];
         for (list, expected) in cases {
             let headers = headers(list);
-            let passed = check_site(&[], &Uri::from_static("/health"), &headers).is_ok();
+            let uri = Uri::from_static("/health");
+            let passed = check_site(NO_NAMES, Version::HTTP_11, &uri, &headers).is_ok();
             assert_eq!(passed, expected, "{headers:?}");
         }
         let rebound = Uri::from_static("http://evil.example/health");
-        assert!(check_site(&[], &rebound, &headers(&[("host", "localhost")])).is_err());
+        let headers = headers(&[("host", "localhost")]);
+        assert!(check_site(NO_NAMES, Version::HTTP_11, &rebound, &headers).is_err());
     }
 
     #[test]

@@ -44,8 +44,8 @@ pub struct Desk {
     pub live_of: LiveOf,
     pub readiness: Readiness,
     pub sessions_on_outage: SessionsOnOutage,
-    /// Host names, in lower case, that the listener answers to besides loopback names and addresses.
-    pub own_names: Arc<[String]>,
+    /// The name of this machine, in lower case: the listener may be called by it.
+    pub host_name: Option<String>,
     /// Names a counter of a configured limit by the texts of its key's parts, as admission does.
     pub counter: fn(&Limit, &[String]) -> Counter,
     /// Tells how the upstreams' servers are.

@@ -24,7 +24,7 @@ pub(super) fn admin_of(gateway: &Gateway) -> Admin {
         events: gateway.desk.events.clone(),
         readiness: readiness.clone(),
         sessions_on_outage: settings::SessionsOnOutage::Deny,
-        own_names: Arc::from([]),
+        host_name: None,
         counter: crate::accounts::counter,
         upstreams: Arc::new(|| json!([{"name": "orders"}])),
         reload: Arc::new(|| {

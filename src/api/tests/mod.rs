@@ -168,6 +168,7 @@ fn live() -> Live {
     Live {
         listeners: Vec::new(),
         admin_token: Some("0123456789abcdef".to_owned().into()),
+        admin_names: Some(Vec::new()),
         tokens: Arc::new(tokens()),
         sessions: Rules {
             durable: false,

@@ -90,7 +90,7 @@ pub(super) fn desk(boot: &Boot, live: Live, directory: Directory) -> anyhow::Res
         live_of: Arc::new(|_| 0),
         readiness: Readiness::default(),
         sessions_on_outage: boot.store.sessions_on_outage,
-        own_names: Arc::from([]),
+        host_name: None,
         counter: crate::admission::counter_of_texts,
         upstreams: Arc::new(|| Value::Array(Vec::new())),
         reload: Arc::new(|| {

@@ -145,6 +145,9 @@ pub(in crate::config) struct Admin {
     pub(in crate::config) token: Option<Secret>,
     /// A file that holds the token, in place of `token`.
     pub(in crate::config) token_file: Option<String>,
+    /// Host names by which the listener may be called, besides loopback names, IP addresses and the
+    /// machine's host name. `*`: any name.
+    pub(in crate::config) names: Vec<String>,
 }
 
 impl Default for Admin {
@@ -153,6 +156,7 @@ impl Default for Admin {
             bind: "127.0.0.1:9090".to_owned(),
             token: None,
             token_file: None,
+            names: Vec::new(),
         }
     }
 }

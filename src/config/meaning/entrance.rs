@@ -230,6 +230,31 @@ pub(super) fn admin(
     bind.map(|bind| (bind, token))
 }
 
+/// The names by which the admin listener may be called; `None`: by any.
+pub(super) fn admin_names(
+    written: &file::Admin,
+    place: &Place,
+    review: &mut Review<'_>,
+) -> Option<Vec<String>> {
+    let place = place.key("names");
+    let is_of_names = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    for (index, name) in written.names.iter().enumerate() {
+        if name != "*" && (name.is_empty() || !name.bytes().all(is_of_names)) {
+            let message = "this is neither a host name without a port nor \"*\"";
+            review.fault(&place.item(index), message);
+        }
+    }
+    if written.names.iter().any(|name| name == "*") {
+        return None;
+    }
+    let names = written.names.iter();
+    Some(
+        names
+            .map(|name| name.trim_end_matches('.').to_ascii_lowercase())
+            .collect(),
+    )
+}
+
 fn address(text: &str, place: &Place, review: &mut Review<'_>) -> Option<SocketAddr> {
     let address = text.parse().ok();
     if address.is_none() {

@@ -28,6 +28,7 @@ pub(super) fn settle(file: &File, review: &mut Review<'_>) -> Option<Settings> {
     let root = Place::root();
     let listeners = entrance::listeners(&file.listeners, &root.key("listeners"), review);
     let admin = entrance::admin(&file.admin, &file.listeners, &root.key("admin"), review);
+    let admin_names = entrance::admin_names(&file.admin, &root.key("admin"), review);
     let store = state::store(&file.store, &root.key("store"), review);
     let database = database::database(&file.database, &root.key("database"), review);
     let redirects = |route: &Route| route.on_unauthenticated == OnUnauthenticated::Redirect;
@@ -59,6 +60,7 @@ pub(super) fn settle(file: &File, review: &mut Review<'_>) -> Option<Settings> {
         live: Live {
             listeners: listeners_live,
             admin_token,
+            admin_names,
             tokens: tokens?,
             sessions: sessions?,
             identity: identity?,

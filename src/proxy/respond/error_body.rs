@@ -67,7 +67,7 @@ impl Form {
                 "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{status}</title></head>\
                  <body><h1>{status}</h1><p>{message}</p><p><small>{code} {request_id}</small></p></body></html>\n",
                 status = refusal.status(),
-                message = refusal.message(),
+                message = answer.message(),
                 code = refusal.code(),
             ),
         }
@@ -114,7 +114,7 @@ fn json<'a>(answer: &'a Answer, request_id: &'a str) -> Body<'a> {
         success: false,
         error: ErrorBody {
             code: answer.refusal.code(),
-            message: answer.refusal.message(),
+            message: answer.message(),
             request_id,
             fields: fields(answer),
         },
@@ -135,7 +135,7 @@ fn problem<'a>(answer: &'a Answer, request_id: &'a str) -> Problem<'a> {
         },
         title: refusal.status().canonical_reason().unwrap_or_default(),
         status: refusal.status().as_u16(),
-        detail: refusal.message(),
+        detail: answer.message(),
         code: refusal.code(),
         request_id,
         fields: fields(answer),

@@ -1,0 +1,45 @@
+//! Responses to bytes that never became a request.
+
+use std::time::SystemTime;
+
+use http::HeaderMap;
+
+use super::error_body::Form;
+use super::{Answer, head_of};
+use crate::refusal::Refusal;
+
+/// An answer to bytes that never became a request.
+pub struct EarlyAnswer {
+    pub request_id: String,
+    pub bytes: Vec<u8>,
+}
+
+/// Renders a refusal as HTTP/1.1, for a connection that closes after it. Nothing that the client
+/// sent was understood, so it is JSON.
+pub fn before_a_request(refusal: Refusal) -> EarlyAnswer {
+    let request_id = uuid::Uuid::new_v4().simple().to_string();
+    let answer = Answer::from(refusal);
+    let body = Form::Json.body(&answer, &request_id);
+    let status = refusal.status();
+    let mut bytes = format!(
+        "HTTP/1.1 {} {}\r\n",
+        status.as_str(),
+        status.canonical_reason().unwrap_or_default()
+    )
+    .into_bytes();
+    for (name, value) in head_of(&answer, Form::Json, &HeaderMap::new(), &request_id) {
+        bytes.extend_from_slice(name.as_str().as_bytes());
+        bytes.extend_from_slice(b": ");
+        bytes.extend_from_slice(value.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(
+        format!(
+            "date: {}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+            httpdate::fmt_http_date(SystemTime::now()),
+            body.len(),
+        )
+        .as_bytes(),
+    );
+    EarlyAnswer { request_id, bytes }
+}
