@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::client::Request;
+use crate::support::client::{Client, Request};
 use crate::support::config::Config;
 use crate::support::gateway::{Gateway, SignedIn};
 use crate::support::http2::Http2;
@@ -77,6 +77,20 @@ fn a_websocket_in_use_keeps_its_session_in_the_memory_store() {
         .unwrap();
     goes_on(|| assert_eq!(socket.echo("here"), "here"));
     is_signed_in(&gateway, &bob);
+}
+
+#[test]
+fn a_long_upload_over_http1_keeps_its_session() {
+    let (fleet, alice) = scene();
+    let mut client = Client::connect(fleet.two.public);
+    let head = "POST /private/upload HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n";
+    client.send(format!("{head}Authorization: {}\r\n\r\n", session(&alice)));
+    goes_on(|| {
+        client.send("1\r\nx\r\n");
+    });
+    client.send("0\r\n\r\n");
+    client.answer().ok();
+    is_signed_in(&fleet.one, &alice);
 }
 
 #[test]
