@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode, Version};
 use pingora::http::ResponseHeader;
@@ -11,6 +12,7 @@ use pingora::{Error, ErrorType};
 use super::context::Context;
 use super::live::Kind;
 use super::respond::{self, Answer};
+use super::silence::Untaken;
 use super::{fields, forward, headers, hop_by_hop, worker};
 use crate::credential;
 use crate::limits::{self, Decision};
@@ -110,8 +112,18 @@ fn write(fields: &mut HeaderMap, ctx: &Context) {
 /// # Errors
 /// It ended because the gateway waited no longer: without an error an end of the connection would
 /// pass for the end of a body that has no length.
-pub(super) fn pass_body(end: bool, ctx: &Context) -> pingora::Result<()> {
+pub(super) fn pass_body(
+    session: &Session,
+    body: &mut Option<Bytes>,
+    end: bool,
+    ctx: &Context,
+) -> pingora::Result<()> {
     let silence = &ctx.arrival.control.silence;
+    if respond::is_http2(session)
+        && let Some(piece) = body.take_if(|piece| !piece.is_empty())
+    {
+        *body = Some(Untaken::wrap(piece, &ctx.arrival.control));
+    }
     if !end {
         silence.hear();
     } else if silence.is_late() {
@@ -149,13 +161,6 @@ fn is_bodiless(session: &Session, response: &ResponseHeader) -> bool {
 /// Notes an answer that may stay open for long, so that a revocation closes it at once.
 fn follow_streams(session: &mut Session, response: &ResponseHeader, ctx: &mut Context) {
     let upgraded = response.status == StatusCode::SWITCHING_PROTOCOLS;
-    if respond::is_http2(session)
-        && let Some(timeouts) = ctx.timeouts()
-    {
-        // There a client that does not take what is there cannot be told from a silent upstream.
-        let either = timeouts.read.max(timeouts.write);
-        ctx.arrival.control.silence.allow(Some(either));
-    }
     if upgraded {
         ctx.arrival.control.set_upgraded();
         ctx.status = response.status.as_u16();

@@ -129,12 +129,12 @@ impl ProxyHttp for Proxy {
 
     fn response_body_filter(
         &self,
-        _: &mut Session,
-        _: &mut Option<Bytes>,
+        session: &mut Session,
+        body: &mut Option<Bytes>,
         end: bool,
         ctx: &mut Box<Context>,
     ) -> pingora::Result<Option<Duration>> {
-        answer::pass_body(end, ctx)?;
+        answer::pass_body(session, body, end, ctx)?;
         Ok(None)
     }
 

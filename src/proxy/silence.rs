@@ -6,12 +6,16 @@
 //! look now and then at all of a worker's requests finds those that have been silent for too long.
 
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use nix::sys::socket::{Shutdown, shutdown};
 use parking_lot::Mutex;
 use pingora::protocols::l4::ext::get_tcp_info;
+
+use super::control::Control;
 
 /// How often silences are looked at; by up to two of these a deadline is overrun.
 pub const LOOK: Duration = Duration::from_millis(100);
@@ -28,6 +32,8 @@ pub struct Silence {
     heard: AtomicBool,
     /// The client does not take what is there for it: the upstream is not the silent one.
     blocked: AtomicBool,
+    /// Pieces of an HTTP/2 response that the client has not taken.
+    untaken: AtomicUsize,
     late: AtomicBool,
     /// Milliseconds.
     limit: AtomicU64,
@@ -41,6 +47,7 @@ impl Default for Silence {
         Silence {
             heard: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
+            untaken: AtomicUsize::new(0),
             late: AtomicBool::new(false),
             limit: AtomicU64::new(NONE),
             upstream: AtomicI32::new(UNKNOWN),
@@ -76,6 +83,19 @@ impl Silence {
         if self.blocked.load(Ordering::Relaxed) != blocked {
             self.blocked.store(blocked, Ordering::Relaxed);
             self.hear();
+        }
+    }
+
+    /// Takes note of a piece on its way to an HTTP/2 client.
+    fn hand_over(&self) {
+        self.untaken.fetch_add(1, Ordering::Relaxed);
+        self.set_blocked(true);
+    }
+
+    /// Takes note that the client has taken a piece.
+    fn take_over(&self) {
+        if self.untaken.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.set_blocked(false);
         }
     }
 
@@ -136,6 +156,36 @@ impl Silence {
     }
 }
 
+/// A piece of a response on its way to an HTTP/2 client. Pingora and h2 keep it until it has been
+/// written to the socket; until then it is not the upstream that is silent.
+pub struct Untaken {
+    piece: Bytes,
+    control: Arc<Control>,
+}
+
+impl Untaken {
+    /// Wraps a piece.
+    pub fn wrap(piece: Bytes, control: &Arc<Control>) -> Bytes {
+        control.silence.hand_over();
+        Bytes::from_owner(Untaken {
+            piece,
+            control: Arc::clone(control),
+        })
+    }
+}
+
+impl AsRef<[u8]> for Untaken {
+    fn as_ref(&self) -> &[u8] {
+        &self.piece
+    }
+}
+
+impl Drop for Untaken {
+    fn drop(&mut self) {
+        self.control.silence.take_over();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,5 +228,19 @@ mod tests {
         silence.set_blocked(false);
         silence.end();
         assert_eq!(late_at(&silence, |_| false), None, "over");
+    }
+
+    #[test]
+    fn the_upstream_is_not_silent_while_a_piece_waits_for_the_client() {
+        let control = Arc::<Control>::default();
+        control.silence.begin(READ, None);
+        let piece = Untaken::wrap(Bytes::from_static(b"piece"), &control);
+        let mut rest = Untaken::wrap(Bytes::from_static(b"rest"), &control);
+        drop(piece);
+        // h2 sends a piece in parts.
+        drop(rest.split_to(2));
+        assert_eq!(late_at(&control.silence, |_| false), None);
+        drop(rest);
+        assert_eq!(late_at(&control.silence, |_| false), Some(1000));
     }
 }

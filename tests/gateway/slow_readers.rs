@@ -25,6 +25,16 @@ fn start(upstream: &Upstream) -> Gateway {
     Gateway::start(Config::new(upstream.address).set("/listeners/0/limits", limits))
 }
 
+/// The same with an upstream that may not be silent for longer than that either.
+fn start_impatient(upstream: &Upstream) -> Gateway {
+    let limits = json!({ "write_timeout": "1s" });
+    let timeouts = json!({ "read": "1s", "write": "1s" });
+    let config = Config::new(upstream.address)
+        .set("/listeners/0/limits", limits)
+        .set("/upstreams/echo/timeouts", timeouts);
+    Gateway::start(config)
+}
+
 fn get(client: &mut Frames, stream: u32, path: &str) {
     let block = request("GET", path, &[]);
     let flags = END_HEADERS | END_STREAM;
@@ -94,10 +104,10 @@ fn a_stream_without_a_connection_window_is_reset() {
 #[test]
 fn a_client_that_takes_its_response_slowly_is_not_cut_off() {
     let upstream = Upstream::start();
-    let gateway = start(&upstream);
+    let gateway = start_impatient(&upstream);
     let mut client = Frames::connect(gateway.public);
     client.send(SETTINGS, 0, 0, &NO_WINDOW).unwrap();
-    get(&mut client, 1, "/public/big?bytes=100000");
+    get(&mut client, 1, "/public/big?bytes=2000000");
     let (start, mut taken) = (Instant::now(), 0);
     while start.elapsed() < 3 * WRITE_TIMEOUT {
         grant(&mut client, 1, 100);
@@ -112,7 +122,17 @@ fn a_client_that_takes_its_response_slowly_is_not_cut_off() {
         // The pace is what is tested.
         std::thread::sleep(WRITE_TIMEOUT / 5);
     }
-    assert!(taken >= 300, "{taken}");
+    assert!((300..10_000).contains(&taken), "{taken}");
+    // And then all the rest.
+    grant(&mut client, 1, 2_000_000);
+    grant(&mut client, 0, 2_000_000);
+    while taken < 2_000_000 {
+        let frame = client.next().expect("the connection goes on");
+        assert_ne!(frame.kind, RST_STREAM, "after {taken} bytes");
+        if frame.kind == DATA {
+            taken += frame.payload.len();
+        }
+    }
 }
 
 #[test]

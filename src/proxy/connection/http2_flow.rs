@@ -22,6 +22,8 @@ const SETTINGS_INITIAL_WINDOW_SIZE: u16 = 4;
 const INITIAL_WINDOW: i64 = 65_535;
 /// RST_STREAM with CANCEL.
 pub(super) const RESET_SIZE: usize = 13;
+/// How often stalled responses are looked at within the deadline.
+const LOOKS: u32 = 8;
 /// Streams that are followed on one connection. h2 ends a connection that opens this many more than
 /// it may.
 const MOST_STREAMS: usize = 20_000;
@@ -152,7 +154,7 @@ impl Http2Flow {
     }
 
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        let step = self.timeout / 4;
+        let step = self.timeout / LOOKS;
         let timer = &mut self.timer;
         let timer = timer.get_or_insert_with(|| Box::pin(sleep(step)));
         while timer.as_mut().poll(cx).is_ready() {
@@ -232,7 +234,7 @@ impl Windows {
         };
         if kind == DATA && length > 0 {
             self.connection -= i64::from(length);
-            self.connection_stalled = None;
+            self.connection_stalled = stalled_since(self.connection);
             self.suspect |= self.connection <= 0;
         }
         let ends = match kind {
@@ -244,9 +246,9 @@ impl Windows {
             self.streams.remove(&stream);
         } else if let Some(stream) = self.streams.get_mut(&stream) {
             stream.responding = true;
-            if kind == DATA && length > 0 {
-                stream.size -= i64::from(length);
-                stream.stalled = None;
+            if kind == HEADERS || length > 0 {
+                stream.size -= i64::from(if kind == DATA { length } else { 0 });
+                stream.stalled = stalled_since(stream.size);
             }
             self.suspect |= stream.size <= 0 || self.connection <= 0;
         }
@@ -292,6 +294,11 @@ impl Windows {
             self.suspect |= waits || (all && stream.responding);
         }
     }
+}
+
+/// Since when a window lets nothing pass that has just let something pass.
+fn stalled_since(window: i64) -> Option<Instant> {
+    (window <= 0).then(Instant::now)
 }
 
 fn reset_of(stream: u32) -> [u8; RESET_SIZE] {
