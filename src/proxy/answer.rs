@@ -12,8 +12,9 @@ use pingora::{Error, ErrorType};
 use super::context::Context;
 use super::live::Kind;
 use super::respond::{self, Answer};
+use super::response_framing::{self, Length};
 use super::silence::Untaken;
-use super::{fields, forward, headers, hop_by_hop, worker};
+use super::{connection_auth, fields, forward, headers, hop_by_hop, worker};
 use crate::credential;
 use crate::limits::{self, Decision};
 use crate::refusal::Refusal;
@@ -22,15 +23,19 @@ use crate::store::Store;
 /// The media type of an event stream (HTML, section 9.2).
 pub(super) const EVENT_STREAM: &[u8] = b"text/event-stream";
 
-/// Completes the head of an upstream's answer.
+/// Completes the head of an upstream's response.
 ///
 /// # Errors
-/// A header that does not fit.
+/// Framing that is not valid; a header that does not fit.
 pub(super) fn complete(
     session: &mut Session,
     response: &mut ResponseHeader,
     ctx: &mut Context,
 ) -> pingora::Result<()> {
+    let length = check(session, response).map_err(|fault| {
+        ctx.reason = fault;
+        Error::new_up(ErrorType::InvalidHTTPHeader)
+    })?;
     let interim =
         response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS;
     if let (false, Some(started)) = (interim, ctx.upstream_started) {
@@ -40,36 +45,52 @@ pub(super) fn complete(
         forward::expect_body(session, ctx);
     }
     ctx.arrival.control.silence.hear();
+    if !interim {
+        let uploading = response.status != 101 && !session.is_body_done();
+        let silence = &ctx.arrival.control.silence;
+        silence.pass_response(response.status.is_success(), uploading);
+    }
     // An answer before the end of the body costs the connection; word to go on with it does not.
     session.set_close_on_response_before_downstream_finish(!interim);
     follow_streams(session, response, ctx);
     let upgraded = response.status == StatusCode::SWITCHING_PROTOCOLS;
+    if response.status == StatusCode::UNAUTHORIZED {
+        follow_challenge(response, ctx);
+    }
     if !interim && !upgraded && is_bodiless(session, response) {
-        ctx.arrival.control.silence.end();
-        ctx.arrival.control.set_answered();
+        end_response(ctx);
     }
     let received = response.version;
+    let client = session.req_header().version;
+    let upgrade = upgraded || response.status == StatusCode::UPGRADE_REQUIRED;
+    let keep_upgrade = upgrade && client == Version::HTTP_11;
+    // Trailers pass only from HTTP/2 to HTTP/2.
+    let keep_trailer = respond::is_http2(session) && received == Version::HTTP_2;
     if response.version == Version::HTTP_10 {
         // How the upstream speaks ends here (RFC 9110, section 2.5).
         response.set_version(Version::HTTP_11);
     }
-    let old = session.req_header().version == Version::HTTP_10;
     fields::of_response(response, |fields| -> pingora::Result<()> {
-        if old {
-            // It does not know chunks (RFC 9112, section 6.1): the end of the connection ends the
-            // body.
-            fields.remove(header::TRANSFER_ENCODING);
-        }
-        hop_by_hop::settle(fields)?;
+        length.settle(fields);
+        hop_by_hop::strip_response(fields, keep_upgrade, keep_trailer)?;
         ctx.worker.via.write(fields, received);
         write(fields, ctx);
         Ok(())
     })??;
-    let endless = old && !response.headers.contains_key(header::CONTENT_LENGTH);
+    let sized = response.headers.contains_key(header::CONTENT_LENGTH);
+    let endless = client == Version::HTTP_10 && !interim && !sized;
     if endless || (!upgraded && ctx.worker.readiness.is_draining()) {
         session.set_keepalive(None);
     }
     Ok(())
+}
+
+/// Checks that a response can be understood in one way only.
+fn check(session: &Session, response: &ResponseHeader) -> Result<Length, &'static str> {
+    if response.status == StatusCode::SWITCHING_PROTOCOLS {
+        response_framing::check_upgrade(session.is_upgrade_req(), &response.headers)?;
+    }
+    response_framing::check(response.status, response.version, &response.headers)
 }
 
 /// Writes what every answer of the route carries, in the place of what the upstream said of it.
@@ -129,8 +150,7 @@ pub(super) fn pass_body(
     } else if silence.is_late() {
         return Err(Error::new_up(ErrorType::ReadTimedout));
     } else {
-        silence.end();
-        ctx.arrival.control.set_answered();
+        end_response(ctx);
     }
     Ok(())
 }
@@ -141,6 +161,32 @@ pub(super) fn pass_trailers(ctx: &Context) {
         && let Some(timeouts) = ctx.timeouts()
     {
         ctx.arrival.control.silence.allow(Some(timeouts.read));
+    }
+}
+
+/// Notes that the upstream has sent its whole response.
+fn end_response(ctx: &Context) {
+    let control = &ctx.arrival.control;
+    // The rest of a body that was rejected is not sent; a handshake goes on over its connection.
+    let rejected = control.silence.is_upload_rejected() && !ctx.is_apart;
+    if ctx.close_upstream || rejected {
+        control.silence.end_upstream();
+    } else {
+        control.silence.end();
+    }
+    control.set_answered();
+}
+
+/// Follows an upstream's challenge to authenticate the connection: the client connection gets
+/// upstream connections of its own, and this one, which is none of them, is not used again.
+fn follow_challenge(response: &ResponseHeader, ctx: &mut Context) {
+    if !connection_auth::challenges_connection(&response.headers) {
+        return;
+    }
+    let connections = &ctx.arrival.peer.own_connections;
+    ctx.close_upstream = !ctx.is_apart;
+    if let Some(chosen) = &ctx.chosen {
+        connections.claim().pin(chosen);
     }
 }
 

@@ -369,7 +369,7 @@ impl AsyncRead for Connection {
             this.poll_close(cx, why);
             return Poll::Ready(Ok(()));
         }
-        if this.control.is_given_up() {
+        if this.control.take_given_up() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         let allowance = this.allowance().min(buffer.remaining());

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use http::{HeaderValue, Method};
 
 use super::client::Origin;
+use super::connection_auth::Slot;
 use super::control::Control;
 use super::grpc::Messages;
 use super::listener::Peer;
@@ -79,12 +80,18 @@ pub struct Context {
     pub grpc: Option<Messages>,
     pub store_time: Duration,
     pub ticket: Option<Ticket>,
-    /// How the last server that was asked failed; the answer, should no other be left.
-    pub failed: Option<Refusal>,
+    /// How the last attempt failed, and why: the response if no other server is left.
+    pub failed: Option<(Refusal, &'static str)>,
     pub chosen: Option<Chosen>,
     pub tried: Vec<usize>,
-    /// How often a server was asked.
+    /// How often the request was sent over a connection.
     pub attempts: usize,
+    /// The upstream connection of the client connection's own that is being made.
+    pub(super) own_connection: Option<Arc<Slot>>,
+    /// The upstream connection serves no other client connection.
+    pub is_apart: bool,
+    /// The upstream connection is closed after the response.
+    pub close_upstream: bool,
     /// The pooled connection was stale: the next one has to be new.
     pub fresh: bool,
     pub upstream_started: Option<Instant>,
@@ -124,6 +131,9 @@ impl Context {
             chosen: None,
             tried: Vec::new(),
             attempts: 0,
+            own_connection: None,
+            is_apart: false,
+            close_upstream: false,
             fresh: false,
             upstream_started: None,
             upstream_time: None,

@@ -165,8 +165,9 @@ impl Control {
         }
     }
 
-    pub fn is_given_up(&self) -> bool {
-        self.given_up.load(Ordering::Acquire)
+    /// Whether the reader has to fail, once.
+    pub fn take_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Acquire) && self.given_up.swap(false, Ordering::AcqRel)
     }
 
     /// Notes that the answer is about to be written to its end: nothing but sending it is left.

@@ -1,19 +1,31 @@
 //! What becomes of a request whose upstream fails: a retry where it is safe, else the right 5xx.
 
+use futures_util::FutureExt;
+use http::header;
 use pingora::proxy::{FailToProxy, Session};
 use pingora::{Error, ErrorSource, ErrorType};
 
+use super::answer;
 use super::context::Context;
+use super::grpc::{self, Messages};
 use super::respond::{self, Answer};
-use super::upstream::Outcome;
-use super::{answer, grpc};
+use super::upstream::{Chosen, Outcome};
 use crate::refusal::Refusal;
 
 /// Why the gateway ended a gRPC call, for the log.
 const ENDED: &str = "the session or the token has ended";
 
-/// A connection that failed has carried nothing: another server may be asked, whatever the method.
+/// A connection attempt that failed has carried nothing: further servers are tried, each once,
+/// whatever the method. [`super::forward::choose`] ends it when none is left.
 pub(super) fn to_connect(ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
+    warn_of(ctx, &error);
+    error.set_retry(true);
+    if is_unprocessed(&error) && !ctx.fresh {
+        // A pooled HTTP/2 connection is going away, which says nothing of its server.
+        ctx.tried.pop();
+        ctx.fresh = true;
+        return error;
+    }
     let timeout = matches!(
         error.etype(),
         ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout
@@ -26,13 +38,13 @@ pub(super) fn to_connect(ctx: &mut Context, mut error: Box<Error>) -> Box<Error>
             Outcome::ConnectFailed
         },
     );
-    ctx.failed = Some(refusal_of(&error));
-    error.set_retry(may_retry(ctx));
+    ctx.failed = Some((refusal_of(&error), cause_of(&error)));
     error
 }
 
-/// Once connected, only a request that the upstream cannot have processed is sent again: a safe one,
-/// whose body was not sent, on a pooled connection that turned out to be closed.
+/// Once connected, a request is sent again only if the upstream cannot have processed it: it has
+/// declared so, or the method is safe, the body was not sent, and the pooled connection turned out to
+/// be closed.
 pub(super) fn while_proxying(
     session: &mut Session,
     ctx: &mut Context,
@@ -48,37 +60,124 @@ pub(super) fn while_proxying(
         error.set_retry(false);
         return error;
     }
+    error.retry.decide_reuse(reused);
+    let unprocessed = is_unprocessed(&error);
+    if ctx.refusal.is_none() && may_send_again(session, ctx, &error, unprocessed && !late) {
+        warn_of(ctx, &error);
+        // The server is not to blame: it may be asked again, but not over a connection that is
+        // stale or has no room. After a GOAWAY, Pingora uses the connection no more.
+        ctx.tried.pop();
+        ctx.fresh = !is_graceful(&error);
+        ctx.failed = Some((refusal_of(&error), cause_of(&error)));
+        ctx.body_received = 0;
+        ctx.grpc = ctx.grpc.is_some().then(Messages::default);
+        error.set_retry(true);
+        return error;
+    }
+    error.set_retry(false);
     let timed_out = late || *error.etype() == ErrorType::ReadTimedout;
     if ctx.grpc.is_some() && !late && ctx.arrival.control.closing().is_some() {
         ctx.reason = ENDED;
-    } else if timed_out && ctx.grpc.is_none() && !session.is_body_done() {
-        // The upstream waits for a body that does not come: the client is late, not the server.
+    } else if timed_out && ctx.grpc.is_none() && is_client_late(session, ctx) {
         ctx.refusal = Some(Refusal::RequestTimeout);
     } else if late {
         ctx.refusal = Some(Refusal::UpstreamTimeout);
         report(ctx, Outcome::Timeout);
     } else if *error.esource() == ErrorSource::Upstream {
-        ctx.failed = Some(refusal_of(&error));
+        ctx.failed = Some((refusal_of(&error), cause_of(&error)));
         // That a pooled connection had been closed says nothing of the server.
         if !reused {
             report(ctx, outcome_of(&error));
         }
     }
-    let untouched = session.response_written().is_none()
-        && session
-            .as_downstream()
-            .get_retry_buffer()
-            .is_none_or(|body| body.is_empty());
-    let safe = ctx.method.is_safe() && untouched;
-    error.retry.decide_reuse(reused);
-    if error.retry() && safe && !late && may_retry(ctx) {
-        // The server is not to blame for a connection that it had closed: it may be asked again.
-        ctx.tried.pop();
-        ctx.fresh = true;
-    } else {
-        error.set_retry(false);
-    }
     error
+}
+
+/// Whether a request that failed on an established connection is sent again.
+fn may_send_again(session: &Session, ctx: &Context, error: &Error, unprocessed: bool) -> bool {
+    let client = session.as_downstream();
+    let body = client.get_retry_buffer();
+    let repeatable = unprocessed && !client.retry_buffer_truncated();
+    let untouched = body.is_none_or(|body| body.is_empty());
+    let stale = error.retry() && ctx.method.is_safe() && untouched;
+    let control = &ctx.arrival.control;
+    let over = control.silence.is_late() || control.closing().is_some();
+    (repeatable || stale) && !over && !has_responded(session) && may_retry(ctx)
+}
+
+/// Whether the upstream has declared that it has not processed the request: the stream was refused, or
+/// is above the last one of a GOAWAY (RFC 9113, sections 6.8 and 8.7). Streams at or below it end with
+/// another error.
+fn is_unprocessed(error: &Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<h2::Error>();
+    cause.is_some_and(|cause| {
+        let refused = cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
+        cause.is_remote() && (cause.is_go_away() || refused)
+    })
+}
+
+/// Whether the upstream takes its leave in an orderly way.
+fn is_graceful(error: &Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<h2::Error>();
+    cause.is_some_and(|cause| cause.is_go_away() && cause.reason() == Some(h2::Reason::NO_ERROR))
+}
+
+/// Whether a request that took too long waits for its body and not for the upstream.
+fn is_client_late(session: &mut Session, ctx: &Context) -> bool {
+    if session.is_body_done() {
+        return false;
+    }
+    let expects = session.req_header().headers.contains_key(header::EXPECT);
+    if expects && ctx.body_received == 0 && session.response_written().is_none() {
+        // The client waits for `100 Continue`.
+        return false;
+    }
+    // What the client has sent and the upstream has not taken would be there to read.
+    let unsent = session.as_downstream_mut().read_request_body();
+    let unsent = tokio::task::unconstrained(unsent).now_or_never();
+    !matches!(unsent, Some(Ok(Some(_))))
+}
+
+/// Reports an attempt that is made again, or for which another server is tried.
+fn warn_of(ctx: &Context, error: &Error) {
+    let chosen = ctx.chosen.as_ref();
+    tracing::warn!(
+        request_id = %ctx.request_id,
+        upstream = chosen.map(Chosen::upstream),
+        server = chosen.map(Chosen::url),
+        %error,
+        "an upstream attempt failed",
+    );
+}
+
+/// Why an attempt failed, for the access log.
+fn cause_of(error: &Error) -> &'static str {
+    match error.etype() {
+        ErrorType::ConnectRefused => "the server refused the connection",
+        ErrorType::ConnectTimedout => "the connection was not made in time",
+        ErrorType::ConnectNoRoute => "there is no route to the server",
+        ErrorType::TLSHandshakeTimedout => "the TLS handshake was not complete in time",
+        ErrorType::InvalidCert => "the server's certificate is not valid",
+        ErrorType::TLSHandshakeFailure | ErrorType::HandshakeError => "the TLS handshake failed",
+        ErrorType::ConnectError | ErrorType::SocketError | ErrorType::BindError => {
+            "the connection could not be made"
+        }
+        ErrorType::ReadTimedout => "the upstream did not respond in time",
+        ErrorType::WriteTimedout => "the upstream did not take the request in time",
+        ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => {
+            "the upstream connection ended before the response did"
+        }
+        ErrorType::InvalidHTTPHeader | ErrorType::H2Error | ErrorType::InvalidH2 => {
+            "the upstream's response is not valid"
+        }
+        _ => "",
+    }
+}
+
+/// Whether the head of a final response has gone out; an interim one may be followed by any other.
+fn has_responded(session: &Session) -> bool {
+    let written = session.response_written();
+    written.is_some_and(|head| !head.status.is_informational() || head.status == 101)
 }
 
 fn may_retry(ctx: &Context) -> bool {
@@ -108,6 +207,9 @@ pub(super) async fn answer(session: &mut Session, ctx: &mut Context, error: &Err
     let refusal = ctx.refusal.unwrap_or_else(|| refusal_of(error));
     let reason = error.etype().as_str();
     tracing::debug!(request_id = %ctx.request_id, %reason, "the request failed");
+    if ctx.reason.is_empty() && *error.esource() == ErrorSource::Upstream {
+        ctx.reason = cause_of(error);
+    }
     let malformed = ctx.arrival.control.is_malformed();
     if malformed {
         ctx.reason = "the chunks of the body are malformed";
@@ -126,11 +228,11 @@ pub(super) async fn answer(session: &mut Session, ctx: &mut Context, error: &Err
         );
     let ended = ctx.reason == ENDED;
     if let (false, true, Some(_)) = (client_gone, respond::is_http2(session), &ctx.grpc)
-        && (ended || session.response_written().is_some())
+        && (ended || has_responded(session))
     {
         return end_call(session, ctx, ended, refusal).await;
     }
-    if client_gone || session.response_written().is_some() {
+    if client_gone || has_responded(session) {
         // Nobody listens, or the head has gone out: the connection's end is the only sign left.
         session.set_keepalive(None);
         if ctx.status == 0 {

@@ -45,17 +45,30 @@ pub(super) fn choose(session: &mut Session, ctx: &mut Context) -> pingora::Resul
             .get(route.upstream)
             .map(|u| u.balance.clone()),
     );
+    let client = Arc::clone(&ctx.arrival.peer);
+    let owner = client
+        .own_connections
+        .of_request(&session.req_header().headers);
     let upstream = current.upstreams.get(route.upstream);
-    let chosen = upstream.and_then(|upstream| upstream.choose(hash.as_deref(), &ctx.tried));
+    let chosen = upstream.and_then(|upstream| {
+        let pinned = owner.filter(|_| ctx.tried.is_empty());
+        let pinned = pinned.and_then(|owner| owner.server(upstream));
+        pinned.or_else(|| upstream.choose(hash.as_deref(), &ctx.tried))
+    });
     let Some(chosen) = chosen else {
-        ctx.reason = "no other server of the upstream is in rotation";
-        ctx.refusal = ctx.failed;
+        let (refusal, reason) = ctx.failed.unzip();
+        ctx.refusal = refusal;
+        ctx.reason = reason.unwrap_or("no server of the upstream is in rotation");
         return Err(Error::new(ErrorType::HTTPStatus(503)));
     };
     let overrides =
         Some(&route.timeouts).filter(|timeouts| **timeouts != TimeoutOverrides::default());
     let mut peer = chosen.peer(overrides);
-    if ctx.fresh {
+    if let Some(owner) = owner {
+        owner.pin(&chosen);
+        ctx.is_apart = true;
+        ctx.own_connection = Some(owner.keep_apart(&mut peer));
+    } else if ctx.fresh {
         // A key in the pool that no connection has.
         peer.group_key = rand::random();
     }
@@ -70,7 +83,6 @@ pub(super) fn choose(session: &mut Session, ctx: &mut Context) -> pingora::Resul
         // event stream are exceptions, and gRPC calls, whose end is reported in trailers.
         peer.options.read_timeout = None;
     }
-    ctx.attempts += 1;
     ctx.tried.push(chosen.server());
     ctx.chosen = Some(chosen);
     ctx.upstream_started = Some(Instant::now());
@@ -146,6 +158,7 @@ fn vouch(fields: &mut HeaderMap, ctx: &Context, permit: &Permit) -> pingora::Res
     // Once, for all that is written below.
     fields.reserve(11);
     headers::strip(fields, names, &route.request_headers, origin.peer_trusted);
+    headers::settle_length(fields)?;
     let bearer_passes = route.auth == Auth::None || route.forward_credentials;
     headers::strip_credentials(fields, &live.sessions.cookie.name, bearer_passes);
     headers::edit(fields, &route.request_headers);
@@ -203,13 +216,22 @@ pub(super) fn count_body(
         let read = ctx.timeouts().map(|timeouts| timeouts.read);
         ctx.arrival.control.silence.allow(read);
     }
-    let Some(body) = body else { return Ok(()) };
-    ctx.arrival.control.silence.hear();
-    ctx.arrival.control.note_client_data();
+    let control = &ctx.arrival.control;
+    if body.is_some() {
+        control.silence.hear();
+        control.note_client_data();
+    }
     if session.was_upgraded() {
         return Ok(());
     }
-    ctx.arrival.control.body_rate.count(body.len());
+    let Some(body) = body else {
+        if ctx.body_received > 0 {
+            control.silence.pass_upload(end);
+        }
+        return Ok(());
+    };
+    control.silence.pass_upload(end);
+    control.body_rate.count(body.len());
     ctx.body_received += body.len() as u64;
     let limit = ctx.route.as_ref().map_or(0, |route| route.max_body);
     let too_large = match &mut ctx.grpc {
@@ -223,14 +245,29 @@ pub(super) fn count_body(
     Ok(())
 }
 
-/// Begins to measure how long the upstream is silent: at most `read`, until the response turns out to
-/// be a stream; for a gRPC call from the end of its request on.
-pub(super) fn begin_waiting(
+/// Passes the end of a request body on without data. Pingora would write empty data as a chunk of
+/// length zero, which is the end, and then write the end.
+pub(super) fn end_body(body: &mut Option<Bytes>, end: bool) {
+    if end && body.as_ref().is_some_and(Bytes::is_empty) {
+        *body = None;
+    }
+}
+
+/// Notes that a connection is there and the request goes over it. Begins to measure how long the
+/// upstream is silent: at most `read`, until the response turns out to be a stream;
+/// for a gRPC call from the end of its request on.
+pub(super) fn begin(
     session: &mut Session,
     peer: &HttpPeer,
     descriptor: RawFd,
-    ctx: &Context,
+    reused: bool,
+    ctx: &mut Context,
 ) {
+    ctx.attempts += 1;
+    if let (Some(slot), false) = (ctx.own_connection.take(), reused) {
+        let owner = ctx.arrival.peer.own_connections.claim();
+        owner.opened(&slot, descriptor);
+    }
     // A client that waits for `100 Continue` is not late before it is told.
     if !session.req_header().headers.contains_key(header::EXPECT) {
         expect_body(session, ctx);

@@ -236,6 +236,28 @@ pub fn write_origin(
     Ok(())
 }
 
+/// Writes a `Content-Length` that a client repeated with one value only once; on HTTP/1.1 the head
+/// reader has refused it.
+///
+/// # Errors
+/// The values differ.
+pub(super) fn settle_length(fields: &mut HeaderMap) -> pingora::Result<()> {
+    let mut lengths = fields.get_all(header::CONTENT_LENGTH).iter();
+    let first = lengths.next();
+    let mut repeated = false;
+    for length in lengths {
+        repeated = true;
+        if Some(length) != first {
+            let error = pingora::ErrorType::InvalidHTTPHeader;
+            return Err(pingora::Error::new_down(error));
+        }
+    }
+    if let (true, Some(length)) = (repeated, first.cloned()) {
+        fields.insert(header::CONTENT_LENGTH, length);
+    }
+    Ok(())
+}
+
 /// Applies a route's edits.
 pub fn edit(fields: &mut HeaderMap, edits: &HeaderEdits) {
     for name in &edits.remove {

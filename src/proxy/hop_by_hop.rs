@@ -6,6 +6,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use super::headers::{self, is_forwarding, not_ours};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 /// The only protocol to which a connection is upgraded.
 pub(super) const WEBSOCKET: &str = "websocket";
@@ -93,6 +94,33 @@ fn is_connection_option(name: &[u8]) -> bool {
     [&b"close"[..], b"keep-alive", b"upgrade"]
         .iter()
         .any(|option| name.eq_ignore_ascii_case(option))
+}
+
+/// Removes the fields of a response that speak of the upstream's connection: what [`settle`] removes,
+/// `Proxy-Connection`, `TE`, and unless they are of use to the client, `Upgrade` and `Trailer`.
+///
+/// # Errors
+/// A header that does not fit.
+pub(super) fn strip_response(
+    fields: &mut HeaderMap,
+    keep_upgrade: bool,
+    keep_trailer: bool,
+) -> pingora::Result<()> {
+    settle(fields)?;
+    let names = [
+        &PROXY_CONNECTION,
+        &header::TE,
+        &header::UPGRADE,
+        &header::TRAILER,
+    ];
+    let kept = [false, false, keep_upgrade, keep_trailer];
+    let present = headers::has(fields, names);
+    for ((name, present), kept) in names.into_iter().zip(present).zip(kept) {
+        if present && !kept {
+            fields.remove(name);
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

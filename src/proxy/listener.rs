@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::connection::{Connection, HeadLimits, NoHead, Transport};
+use super::connection_auth::OwnConnections;
 use super::context::{Arrival, REQUEST};
 use super::control::Control;
 use super::head::Fault;
@@ -62,6 +63,7 @@ pub struct Peer {
     /// that is resumed.
     pub certificate: Option<CertificateHash>,
     pub listener: usize,
+    pub own_connections: OwnConnections,
 }
 
 impl Door {
@@ -170,6 +172,7 @@ impl Door {
             tls: self.settings.tls,
             certificate: transport.client_certificate(),
             listener: self.index,
+            own_connections: OwnConnections::default(),
         });
         let write_timeout = self.settings.limits.write_timeout;
         let connection = Connection::new(transport, BytesMut::new(), write_timeout);

@@ -10,13 +10,14 @@ use http::HeaderMap;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
-use pingora::proxy::{FailToProxy, ProxyHttp, Session};
+use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 
 pub mod body_rate;
 pub mod chunked;
 pub mod client;
 pub mod connection;
+pub mod connection_auth;
 pub mod context;
 pub mod control;
 pub mod head;
@@ -38,7 +39,9 @@ mod forward;
 mod grpc;
 mod hop_by_hop;
 mod octets;
+mod old_client;
 mod request;
+mod response_framing;
 mod sign_in;
 mod trace;
 mod unrouted;
@@ -86,13 +89,13 @@ impl ProxyHttp for Proxy {
     async fn connected_to_upstream(
         &self,
         session: &mut Session,
-        _reused: bool,
+        reused: bool,
         peer: &HttpPeer,
         descriptor: RawFd,
         _: Option<&Digest>,
         ctx: &mut Box<Context>,
     ) -> pingora::Result<()> {
-        forward::begin_waiting(session, peer, descriptor, ctx);
+        forward::begin(session, peer, descriptor, reused, ctx);
         Ok(())
     }
 
@@ -102,6 +105,7 @@ impl ProxyHttp for Proxy {
         request: &mut RequestHeader,
         ctx: &mut Box<Context>,
     ) -> pingora::Result<()> {
+        old_client::prepare(session);
         forward::prepare(session, request, ctx)
     }
 
@@ -115,7 +119,9 @@ impl ProxyHttp for Proxy {
         if end {
             ctx.arrival.control.body_rate.end();
         }
-        forward::count_body(session, body.as_ref(), end, ctx)
+        forward::count_body(session, body.as_ref(), end, ctx)?;
+        forward::end_body(body, end);
+        Ok(())
     }
 
     async fn response_filter(
@@ -186,6 +192,17 @@ impl ProxyHttp for Proxy {
     ) {
         answer::measure(session, ctx);
         respond::linger(session, ctx).await;
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _: &Session,
+        _: &Box<Context>,
+        _: &pingora::Error,
+        _: ProxyWarnLogContext,
+    ) -> bool {
+        // `failure` reports what is tried again, with the request's identifier.
+        true
     }
 
     fn suppress_error_log(&self, _: &Session, _: &Box<Context>, _: &pingora::Error) -> bool {

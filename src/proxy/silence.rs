@@ -7,11 +7,11 @@
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use nix::sys::socket::{Shutdown, shutdown};
+use nix::sys::socket::{MsgFlags, Shutdown, recv, shutdown};
 use parking_lot::Mutex;
 use pingora::protocols::l4::ext::get_tcp_info;
 
@@ -19,6 +19,10 @@ use super::control::Control;
 
 /// How often silences are looked at; by up to two of these a deadline is overrun.
 pub const LOOK: Duration = Duration::from_millis(100);
+
+/// How long an upstream that has responded may take nothing of the rest of a request body before it is
+/// sent no more of it. An error response ends the upload at once (RFC 9112, section 9.3).
+const EARLY_PATIENCE: Duration = Duration::from_secs(1);
 
 /// No limit.
 const NONE: u64 = u64::MAX;
@@ -38,8 +42,33 @@ pub struct Silence {
     /// Milliseconds.
     limit: AtomicU64,
     upstream: AtomicI32,
+    /// An [`Upload`].
+    upload: AtomicU8,
+    looks: Mutex<Looks>,
+}
+
+/// How far a request body is. While Pingora waits for an HTTP/1.1 upstream to take more of it, it reads
+/// nothing of the response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Upload {
+    None = 0,
+    /// No response has been read.
+    Sending = 1,
+    /// The head of a successful response has been read.
+    AfterResponse = 2,
+    /// The head of another response has been read.
+    AfterError = 3,
+    Over = 4,
+}
+
+/// What the looks have found.
+#[derive(Debug, Default)]
+struct Looks {
     /// The first look after the last piece.
-    since: Mutex<Option<Instant>>,
+    since: Option<Instant>,
+    /// The first look that found a response waiting to be read.
+    early: Option<Instant>,
 }
 
 impl Default for Silence {
@@ -51,7 +80,8 @@ impl Default for Silence {
             late: AtomicBool::new(false),
             limit: AtomicU64::new(NONE),
             upstream: AtomicI32::new(UNKNOWN),
-            since: Mutex::default(),
+            upload: AtomicU8::new(Upload::None as u8),
+            looks: Mutex::default(),
         }
     }
 }
@@ -61,6 +91,7 @@ impl Silence {
     pub fn begin(&self, limit: Option<Duration>, upstream: Option<RawFd>) {
         self.upstream
             .store(upstream.unwrap_or(UNKNOWN), Ordering::Release);
+        self.set_upload(Upload::None);
         self.allow(limit);
     }
 
@@ -71,6 +102,43 @@ impl Silence {
         });
         self.limit.store(limit, Ordering::Release);
         self.hear();
+    }
+
+    /// Notes that a part of the request body is passed on; `end` is the last one.
+    pub fn pass_upload(&self, end: bool) {
+        match self.upload() {
+            Upload::None => self.set_upload(Upload::Sending),
+            Upload::AfterResponse | Upload::AfterError if end => self.set_upload(Upload::Over),
+            Upload::Sending | Upload::AfterResponse | Upload::AfterError | Upload::Over => {}
+        }
+    }
+
+    /// Notes that the head of a final response has been read, while the request body goes on or not.
+    pub fn pass_response(&self, success: bool, uploading: bool) {
+        self.set_upload(match (uploading, success) {
+            (true, true) => Upload::AfterResponse,
+            (true, false) => Upload::AfterError,
+            (false, _) => Upload::Over,
+        });
+    }
+
+    /// Whether the upstream has rejected the request before it was sent whole.
+    pub fn is_upload_rejected(&self) -> bool {
+        self.upload() == Upload::AfterError
+    }
+
+    fn upload(&self) -> Upload {
+        match self.upload.load(Ordering::Relaxed) {
+            0 => Upload::None,
+            1 => Upload::Sending,
+            2 => Upload::AfterResponse,
+            3 => Upload::AfterError,
+            _ => Upload::Over,
+        }
+    }
+
+    fn set_upload(&self, upload: Upload) {
+        self.upload.store(upload as u8, Ordering::Relaxed);
     }
 
     /// Takes note of a piece, either way.
@@ -142,12 +210,16 @@ impl Silence {
         if limit == NONE {
             return false;
         }
-        let mut since = self.since.lock();
+        let mut looks = self.looks.lock();
         if self.heard.swap(false, Ordering::Relaxed) || self.blocked.load(Ordering::Relaxed) {
-            *since = Some(now);
+            *looks = Looks {
+                since: Some(now),
+                early: None,
+            };
             return false;
         }
-        let silent = now.saturating_duration_since(*since.get_or_insert(now));
+        self.end_refused_upload(now, &mut looks);
+        let silent = now.saturating_duration_since(*looks.since.get_or_insert(now));
         if silent < Duration::from_millis(limit) {
             return false;
         }
@@ -186,9 +258,90 @@ impl Drop for Untaken {
     }
 }
 
+impl Silence {
+    /// Sends no more of a request body when the upstream has responded and takes nothing more: Pingora
+    /// then reads the response, and does not use the connection again.
+    fn end_refused_upload(&self, now: Instant, looks: &mut Looks) {
+        let upstream = self.upstream.load(Ordering::Acquire);
+        let upload = self.upload();
+        if upstream == UNKNOWN || matches!(upload, Upload::None | Upload::Over) {
+            return;
+        }
+        let Some(success) = waiting(upstream, upload) else {
+            looks.early = None;
+            return;
+        };
+        // What came this moment will be read: it has to be there at two looks.
+        let Some(early) = looks.early else {
+            looks.early = Some(now);
+            return;
+        };
+        if !success || now.saturating_duration_since(early) >= EARLY_PATIENCE {
+            self.set_upload(Upload::Over);
+            // The upstream may have closed it this moment, which is as good.
+            let _ = shutdown(upstream, Shutdown::Write);
+        }
+    }
+}
+
+/// Whether a part of a response waits in the socket, and whether it is that of a successful one. The
+/// bytes stay there; those of TLS do not show whether they are a response.
+fn waiting(socket: RawFd, upload: Upload) -> Option<bool> {
+    let mut start = [0; b"HTTP/1.1 4".len()];
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    let count = recv(socket, &mut start, flags).unwrap_or(0);
+    success_of(upload, start.get(..count).unwrap_or_default())
+}
+
+fn success_of(upload: Upload, start: &[u8]) -> Option<bool> {
+    match upload {
+        Upload::AfterResponse | Upload::AfterError if start.is_empty() => None,
+        Upload::AfterResponse => Some(true),
+        Upload::AfterError => Some(false),
+        Upload::None | Upload::Sending | Upload::Over => {
+            match start.strip_prefix(b"HTTP/1.")?.get(2)? {
+                b'2' => Some(true),
+                b'3'..=b'5' => Some(false),
+                _ => None,
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_response_that_waits_is_recognized() {
+        for (upload, start, expected) in [
+            (Upload::Sending, &b"HTTP/1.1 413"[..], Some(false)),
+            (Upload::Sending, b"HTTP/1.1 200", Some(true)),
+            (Upload::Sending, b"HTTP/1.1 100", None),
+            (Upload::Sending, b"\x17\x03\x03\x00\x20abcde", None),
+            (Upload::AfterError, b"body", Some(false)),
+            (Upload::AfterResponse, b"body", Some(true)),
+            (Upload::AfterError, b"", None),
+        ] {
+            assert_eq!(success_of(upload, start), expected, "{upload:?} {start:?}");
+        }
+    }
+
+    #[test]
+    fn an_upload_is_over_when_its_end_and_a_response_have_passed() {
+        let silence = Silence::default();
+        silence.pass_response(false, true);
+        assert_eq!(silence.upload(), Upload::AfterError);
+        silence.pass_upload(false);
+        assert!(silence.is_upload_rejected());
+        silence.pass_upload(true);
+        assert_eq!(silence.upload(), Upload::Over);
+        silence.begin(READ, None);
+        silence.pass_upload(true);
+        assert_eq!(silence.upload(), Upload::Sending, "it may not be sent yet");
+        silence.pass_response(true, false);
+        assert_eq!(silence.upload(), Upload::Over);
+    }
 
     const READ: Option<Duration> = Some(Duration::from_secs(1));
 

@@ -128,8 +128,8 @@ impl Lane {
     pub fn new(worker: Arc<Worker>) -> Lane {
         let conf = ServerConf {
             threads: 1,
-            // The upstreams' own `retries` decide below this cap.
-            max_retries: 10,
+            // `failure` decides below this cap: by `retries`, and by the servers that are left.
+            max_retries: 100,
             ..ServerConf::default()
         };
         let proxy = Proxy {

@@ -67,6 +67,59 @@ fn a_dead_server_is_gone_round() {
 }
 
 #[test]
+fn further_servers_are_tried_whatever_the_method_and_without_a_retry() {
+    let alive = Upstream::start();
+    let dead = [ports::free(), ports::free(), ports::free()];
+    let mut servers: Vec<String> = dead.iter().map(|it| format!("http://{it}")).collect();
+    servers.push(format!("http://{}", alive.address));
+    let config = Config::new(alive.address).set(
+        "/upstreams/echo",
+        json!({ "servers": servers, "retries": 0 }),
+    );
+    let gateway = Gateway::start(config);
+    for _ in 0..4 {
+        gateway.ask(&Request::post("/public/a").body("pay")).ok();
+    }
+    assert_eq!(alive.requests(), 4);
+}
+
+#[test]
+fn the_log_names_the_cause_of_a_failed_connection() {
+    let dead = [ports::free(), ports::free()];
+    let config = Config::new(dead[0]).set(
+        "/upstreams/echo/servers",
+        json!([format!("http://{}", dead[0]), format!("http://{}", dead[1])]),
+    );
+    let gateway = Gateway::start(config);
+    let response = gateway.get("/public/a");
+    response.refused(502, "UPSTREAM_UNREACHABLE");
+    let id = response.json()["error"]["request_id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let line = eventually("the access line", || {
+        let lines = gateway.logs();
+        lines
+            .lines()
+            .find(|line| line.contains("\"access\"") && line.contains(&id))
+            .map(str::to_owned)
+    });
+    assert!(line.contains("the server refused the connection"), "{line}");
+    for server in dead {
+        let server = server.to_string();
+        eventually(
+            "each attempt is logged with its server and the request",
+            || {
+                let named = |line: &&str| {
+                    line.contains("WARN") && line.contains(&id) && line.contains(&server)
+                };
+                gateway.logs().lines().find(named).map(|_| ())
+            },
+        );
+    }
+}
+
+#[test]
 fn a_server_that_fails_its_health_check_is_out_until_it_is_well() {
     let well = Upstream::start();
     let ill = ports::free();

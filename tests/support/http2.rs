@@ -25,6 +25,7 @@ pub struct Http2 {
 pub struct Stream {
     runtime: Arc<Runtime>,
     pub status: u16,
+    pub headers: http::HeaderMap,
     body: RecvStream,
 }
 
@@ -102,6 +103,7 @@ impl Http2 {
         Ok(Stream {
             runtime: Arc::clone(&self.runtime),
             status: answer.status().as_u16(),
+            headers: answer.headers().clone(),
             body: answer.into_body(),
         })
     }
@@ -127,9 +129,38 @@ impl Http2 {
         let stream = Stream {
             runtime: Arc::clone(&self.runtime),
             status: response.status().as_u16(),
+            headers: response.headers().clone(),
             body: response.into_body(),
         };
         Ok((Upload(upload), stream))
+    }
+
+    /// Sends a request whose body ends with an empty DATA frame of its own.
+    pub fn upload(&self, path: &str, headers: &[(&str, &str)], parts: &[&[u8]]) -> Stream {
+        let mut request = Request::post(format!("http://localhost{path}"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(()).unwrap();
+        let response = self.runtime.block_on(async {
+            let mut sender = self.sender.clone().ready().await.unwrap();
+            let (response, mut send) = sender.send_request(request, false).unwrap();
+            for part in parts {
+                // An upstream may respond before it has read everything.
+                let _ = send.send_data(Bytes::copy_from_slice(part), false);
+            }
+            let _ = send.send_data(Bytes::new(), true);
+            tokio::time::timeout(PATIENCE, response)
+                .await
+                .unwrap()
+                .unwrap()
+        });
+        Stream {
+            runtime: Arc::clone(&self.runtime),
+            status: response.status().as_u16(),
+            headers: response.headers().clone(),
+            body: response.into_body(),
+        }
     }
 
     /// Sends a request and reads its whole answer.
@@ -154,6 +185,15 @@ impl Stream {
             let _ = body.flow_control().release_capacity(part.len());
             String::from_utf8_lossy(&part).into_owned()
         }))
+    }
+
+    /// The rest of the body.
+    pub fn text(&mut self) -> String {
+        let mut text = String::new();
+        while let Some(part) = self.next() {
+            text.push_str(&part.unwrap());
+        }
+        text
     }
 
     /// Reads until the body contains this.

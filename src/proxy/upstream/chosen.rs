@@ -17,6 +17,14 @@ pub struct Chosen {
     address: Arc<Address>,
 }
 
+/// A server to which later requests go as well.
+#[derive(Debug)]
+pub struct Pinned {
+    shared: Arc<Shared>,
+    index: usize,
+    address: Arc<Address>,
+}
+
 /// What became of a request at the level of its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -38,6 +46,40 @@ impl Chosen {
             index,
             address,
         })
+    }
+
+    /// Takes a pinned server again. `None`: it is out of rotation, or has lost the address.
+    pub(super) fn take_again(shared: &Arc<Shared>, pinned: &Pinned) -> Option<Chosen> {
+        let server = shared.servers.get(pinned.index)?;
+        let in_rotation = shared.rotation.load().members().contains(&pinned.index);
+        let address = &pinned.address;
+        let same = |other: &Arc<Address>| other.peer._address == address.peer._address;
+        if !Arc::ptr_eq(shared, &pinned.shared)
+            || !in_rotation
+            || !server.addresses().iter().any(same)
+        {
+            return None;
+        }
+        server.begin();
+        Some(Chosen {
+            shared: Arc::clone(shared),
+            index: pinned.index,
+            address: Arc::clone(address),
+        })
+    }
+
+    /// The server, to be taken again.
+    pub fn pinned(&self) -> Pinned {
+        Pinned {
+            shared: Arc::clone(&self.shared),
+            index: self.index,
+            address: Arc::clone(&self.address),
+        }
+    }
+
+    /// The upstream's name, for logs.
+    pub fn upstream(&self) -> &str {
+        &self.shared.settings.name
     }
 
     /// The server's index, for the list of those tried.
@@ -87,6 +129,13 @@ impl Chosen {
             Outcome::Timeout | Outcome::ProtocolError => {}
         }
         self.shared.observe(self.index, outcome);
+    }
+}
+
+impl Pinned {
+    /// Whether a server belongs to the same upstream.
+    pub fn is_of_same_upstream(&self, chosen: &Chosen) -> bool {
+        Arc::ptr_eq(&self.shared, &chosen.shared)
     }
 }
 

@@ -23,7 +23,7 @@ use tokio::task::AbortHandle;
 use crate::metrics::Metrics;
 use crate::settings;
 
-pub use chosen::{Chosen, Outcome};
+pub use chosen::{Chosen, Outcome, Pinned};
 use shared::Shared;
 
 /// How long the gateway waits for names at start and reload. A name that takes longer starts out of
@@ -172,6 +172,11 @@ impl Upstream {
     pub fn choose(&self, hash: Option<&[u8]>, tried: &[usize]) -> Option<Chosen> {
         let index = self.shared.pick(hash, tried)?;
         Chosen::take(&self.shared, index)
+    }
+
+    /// Chooses a pinned server of this upstream. `None`: it is another's, or out of rotation.
+    pub fn choose_again(&self, pinned: &Pinned) -> Option<Chosen> {
+        Chosen::take_again(&self.shared, pinned)
     }
 
     /// Whether any server is in rotation.

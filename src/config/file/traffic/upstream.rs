@@ -173,7 +173,7 @@ pub(in crate::config) struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Timeouts {
         Timeouts {
-            connect: Time::seconds(1),
+            connect: Time::seconds(5),
             read: Time::seconds(60),
             write: Time::seconds(60),
             idle: Time::seconds(60),

@@ -1,0 +1,172 @@
+//! Authentication of connections: NTLM and Negotiate authenticate the connection that carries a
+//! request, so an upstream connection that has seen them serves one client connection only, and ends
+//! with it.
+
+use std::os::fd::RawFd;
+use std::sync::{Arc, OnceLock};
+
+use http::HeaderMap;
+use http::header;
+use nix::sys::socket::{Shutdown, shutdown};
+use parking_lot::Mutex;
+use pingora::upstreams::peer::{HttpPeer, Tracer, Tracing};
+
+use super::upstream::{Chosen, Pinned, Upstream};
+
+/// Upstreams of one client connection whose server is kept.
+const MAX_PINNED: usize = 16;
+
+/// The upstream connections that belong to one client connection; none, mostly.
+#[derive(Debug, Default)]
+pub struct OwnConnections(OnceLock<Arc<Owner>>);
+
+/// A client connection that has upstream connections of its own.
+#[derive(Debug)]
+pub(super) struct Owner {
+    /// The key of its connections in the pool.
+    key: u64,
+    open: Mutex<Vec<Arc<Slot>>>,
+    /// The server that each upstream's requests go to: another one would know no handshake.
+    pinned: Mutex<Vec<Pinned>>,
+}
+
+/// One upstream connection: its descriptor for as long as it is open.
+#[derive(Debug, Default)]
+pub(super) struct Slot(Mutex<Option<RawFd>>);
+
+/// Empties the slot of a connection before its descriptor is closed.
+#[derive(Debug)]
+struct SlotTracer(Arc<Slot>);
+
+impl OwnConnections {
+    /// The owner, for a request with such credentials and for all that follow on its connection.
+    pub(super) fn of_request(&self, fields: &HeaderMap) -> Option<&Arc<Owner>> {
+        let asks = |fields: &HeaderMap| {
+            let credentials = fields.get(header::AUTHORIZATION);
+            credentials.is_some_and(|value| is_connection_scheme(value.as_bytes()))
+        };
+        match self.0.get() {
+            None if asks(fields) => Some(self.claim()),
+            owner => owner,
+        }
+    }
+
+    /// Makes the client connection an owner.
+    pub(super) fn claim(&self) -> &Arc<Owner> {
+        self.0.get_or_init(|| {
+            Arc::new(Owner {
+                key: rand::random(),
+                open: Mutex::default(),
+                pinned: Mutex::default(),
+            })
+        })
+    }
+}
+
+impl Drop for OwnConnections {
+    fn drop(&mut self) {
+        let Some(owner) = self.0.get() else { return };
+        for slot in owner.open.lock().drain(..) {
+            slot.close();
+        }
+    }
+}
+
+impl Owner {
+    /// Keeps the connection to `peer` apart from those of other client connections. Returns the slot
+    /// of the connection, should it be a new one.
+    pub(super) fn keep_apart(&self, peer: &mut HttpPeer) -> Arc<Slot> {
+        let slot = Arc::new(Slot::default());
+        peer.group_key = self.key;
+        peer.options.tracer = Some(Tracer(Box::new(SlotTracer(Arc::clone(&slot)))));
+        slot
+    }
+
+    /// Notes a new connection.
+    pub(super) fn opened(&self, slot: &Arc<Slot>, descriptor: RawFd) {
+        *slot.0.lock() = Some(descriptor);
+        let mut open = self.open.lock();
+        open.retain(|slot| slot.0.lock().is_some());
+        open.push(Arc::clone(slot));
+    }
+
+    /// The server that an upstream's requests go to, if it is still in rotation.
+    pub(super) fn server(&self, upstream: &Upstream) -> Option<Chosen> {
+        let pinned = self.pinned.lock();
+        pinned
+            .iter()
+            .find_map(|pinned| upstream.choose_again(pinned))
+    }
+
+    /// Keeps the server of an upstream.
+    pub(super) fn pin(&self, chosen: &Chosen) {
+        let mut pinned = self.pinned.lock();
+        pinned.retain(|other| !other.is_of_same_upstream(chosen));
+        if pinned.len() < MAX_PINNED {
+            pinned.push(chosen.pinned());
+        }
+    }
+}
+
+impl Slot {
+    fn close(&self) {
+        if let Some(descriptor) = *self.0.lock() {
+            // The upstream may have closed it this moment, which is as good.
+            let _ = shutdown(descriptor, Shutdown::Both);
+        }
+    }
+}
+
+impl Tracing for SlotTracer {
+    fn on_connected(&self) {}
+
+    fn on_disconnected(&self) {
+        self.0.0.lock().take();
+    }
+
+    fn boxed_clone(&self) -> Box<dyn Tracing> {
+        Box::new(SlotTracer(Arc::clone(&self.0)))
+    }
+}
+
+/// Whether a challenge names a scheme that authenticates the connection.
+pub(super) fn challenges_connection(fields: &HeaderMap) -> bool {
+    let challenges = fields.get_all(header::WWW_AUTHENTICATE).iter();
+    let mut parts = challenges.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    parts.any(|part| is_connection_scheme(part.trim_ascii_start()))
+}
+
+fn is_connection_scheme(value: &[u8]) -> bool {
+    let end = value.iter().position(|byte| !byte.is_ascii_alphanumeric());
+    let scheme = value.get(..end.unwrap_or(value.len())).unwrap_or_default();
+    [&b"ntlm"[..], b"negotiate"]
+        .iter()
+        .any(|name| scheme.eq_ignore_ascii_case(name))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn schemes_that_authenticate_a_connection_are_recognized() {
+        for (challenges, expected) in [
+            (&["NTLM"][..], true),
+            (&["Negotiate"], true),
+            (&["negotiate YII="], true),
+            (&["Basic realm=\"a\"", "NTLM"], true),
+            (&["Basic realm=\"a\", Negotiate"], true),
+            (&["Basic realm=\"a\""], false),
+            (&["Bearer", "Digest qop=auth"], false),
+            (&["NTLMv3"], false),
+            (&[], false),
+        ] {
+            let mut fields = HeaderMap::new();
+            for challenge in challenges {
+                fields.append(header::WWW_AUTHENTICATE, challenge.parse().unwrap());
+            }
+            assert_eq!(challenges_connection(&fields), expected, "{challenges:?}");
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! The framing of upstream responses: what RFC 9112, section 6, and RFC 9110, sections 8.6 and 15.2,
+//! call invalid is not passed on, because a client could delimit such a response differently.
+
+use http::header::{self, HeaderValue};
+use http::{HeaderMap, StatusCode, Version};
+
+use super::headers;
+
+/// What has to be done about the `Content-Length` of a valid response.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Length {
+    /// Nothing.
+    Keep,
+    /// It was repeated with one value, which is written once.
+    Collapse(HeaderValue),
+    /// The response cannot have content: the field is removed.
+    Remove,
+}
+
+impl Length {
+    /// Does it.
+    pub(super) fn settle(self, fields: &mut HeaderMap) {
+        match self {
+            Length::Keep => {}
+            Length::Collapse(length) => {
+                fields.insert(header::CONTENT_LENGTH, length);
+            }
+            Length::Remove => {
+                fields.remove(header::CONTENT_LENGTH);
+            }
+        }
+    }
+}
+
+/// Checks the framing fields of a response in the form in which the upstream sent them.
+///
+/// # Errors
+/// Why the response cannot be forwarded, for the log.
+pub(super) fn check(
+    status: StatusCode,
+    version: Version,
+    fields: &HeaderMap,
+) -> Result<Length, &'static str> {
+    let names = [&header::TRANSFER_ENCODING, &header::CONTENT_LENGTH];
+    let [coded, sized] = headers::has(fields, names);
+    let bodiless = status.is_informational() || status == StatusCode::NO_CONTENT;
+    if coded {
+        check_coding(version, bodiless, fields)?;
+    }
+    if !sized {
+        return Ok(Length::Keep);
+    }
+    if coded {
+        return Err("the response has both Content-Length and Transfer-Encoding");
+    }
+    let length = length(fields)?;
+    match (bodiless, length) {
+        (false, (_, false)) => Ok(Length::Keep),
+        (false, (length, true)) => Ok(Length::Collapse(length.into())),
+        // Several frameworks send it; no client can misread it.
+        (true, (0, _)) => Ok(Length::Remove),
+        (true, _) => Err("the response has a Content-Length although it has no content"),
+    }
+}
+
+/// The one coding that is understood is `chunked`, once, in HTTP/1.1.
+fn check_coding(version: Version, bodiless: bool, fields: &HeaderMap) -> Result<(), &'static str> {
+    let mut codings = fields.get_all(header::TRANSFER_ENCODING).iter();
+    let chunked = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
+    if !(codings.next().is_some_and(chunked) && codings.next().is_none()) {
+        return Err("the response has a transfer coding other than one chunked");
+    }
+    if version == Version::HTTP_10 {
+        return Err("the response has a transfer coding in HTTP/1.0");
+    }
+    if bodiless {
+        return Err("the response has a transfer coding although it has no content");
+    }
+    Ok(())
+}
+
+/// The length, and whether it was given more than once.
+fn length(fields: &HeaderMap) -> Result<(u64, bool), &'static str> {
+    let mut found: Option<u64> = None;
+    let mut repeated = false;
+    for value in fields.get_all(header::CONTENT_LENGTH) {
+        for part in value.as_bytes().split(|byte| *byte == b',') {
+            let length = digits(part.trim_ascii()).ok_or("the Content-Length is not a number")?;
+            repeated |= found.is_some();
+            if found.is_some_and(|other| other != length) {
+                return Err("the response has several values of Content-Length");
+            }
+            found = Some(length);
+        }
+    }
+    Ok((found.unwrap_or_default(), repeated))
+}
+
+/// `1*DIGIT`
+fn digits(text: &[u8]) -> Option<u64> {
+    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+/// Whether a 101 completes the upgrade that was asked for; WebSocket is the only one.
+///
+/// # Errors
+/// Why not, for the log.
+pub(super) fn check_upgrade(asked: bool, fields: &HeaderMap) -> Result<(), &'static str> {
+    let protocol = fields.get(header::UPGRADE);
+    let websocket = protocol.is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    match (asked, websocket) {
+        (true, true) => Ok(()),
+        (true, false) => Err("the upstream switched to a protocol that was not asked for"),
+        (false, _) => Err("the upstream switched protocols without an upgrade request"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn checked(status: u16, version: Version, fields: &[(&str, &str)]) -> Result<Length, ()> {
+        let mut map = HeaderMap::new();
+        for (name, value) in fields {
+            let name = header::HeaderName::from_bytes(name.as_bytes()).unwrap();
+            map.append(name, value.parse().unwrap());
+        }
+        check(StatusCode::from_u16(status).unwrap(), version, &map).map_err(|_| ())
+    }
+
+    const CL: &str = "content-length";
+    const TE: &str = "transfer-encoding";
+
+    #[test]
+    fn valid_framing_is_kept_and_repeated_lengths_become_one() {
+        for (status, fields, expected) in [
+            (200, &[][..], Length::Keep),
+            (200, &[(CL, "5")], Length::Keep),
+            (200, &[(TE, "Chunked")], Length::Keep),
+            (304, &[(CL, "5")], Length::Keep),
+            (200, &[(CL, "5, 5")], Length::Collapse(5.into())),
+            (200, &[(CL, "5"), (CL, "05")], Length::Collapse(5.into())),
+            (204, &[(CL, "0")], Length::Remove),
+            (103, &[(CL, "0")], Length::Remove),
+        ] {
+            let found = checked(status, Version::HTTP_11, fields);
+            assert_eq!(found, Ok(expected), "{status} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn invalid_framing_is_an_error() {
+        for (status, fields) in [
+            (200, &[(CL, "5, 6")][..]),
+            (200, &[(CL, "5"), (CL, "6")]),
+            (200, &[(CL, "")]),
+            (200, &[(CL, "5,")]),
+            (200, &[(CL, "+5")]),
+            (200, &[(CL, "99999999999999999999")]),
+            (200, &[(CL, "5"), (TE, "chunked")]),
+            (200, &[(TE, "gzip")]),
+            (200, &[(TE, "gzip, chunked")]),
+            (200, &[(TE, "chunked"), (TE, "chunked")]),
+            (200, &[(TE, "")]),
+            (204, &[(CL, "5")]),
+            (100, &[(CL, "5")]),
+            (204, &[(TE, "chunked")]),
+        ] {
+            let found = checked(status, Version::HTTP_11, fields);
+            assert_eq!(found, Err(()), "{status} {fields:?}");
+        }
+        let old = checked(200, Version::HTTP_10, &[(TE, "chunked")]);
+        assert_eq!(old, Err(()));
+    }
+}
