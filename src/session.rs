@@ -103,6 +103,9 @@ pub struct Session {
     /// The user's id; with `issuer` it names a person.
     pub user: String,
     pub email: String,
+    /// As its owner wrote it. It does not change while the session lives.
+    #[serde(default)]
+    pub username: Option<Box<str>>,
     #[serde(default)]
     pub name: Option<String>,
     #[serde(default)]

@@ -144,7 +144,7 @@ pub struct Live {
     pub sessions: session::Rules,
     pub identity: Identity,
     pub api: Option<Api>,
-    pub identity_headers: IdentityHeaders,
+    pub identity_names: IdentityNames,
     pub limits: Vec<Arc<Limit>>,
     pub upstreams: Vec<Arc<Upstream>>,
     pub routes: routing::Table,
@@ -211,12 +211,51 @@ pub struct Api {
     pub pages: bool,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The headers by which a route's upstream learns who a request is from. An empty list: it does not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct IdentityHeaders {
-    pub user: HeaderName,
-    pub email: HeaderName,
-    pub roles: HeaderName,
-    pub session: HeaderName,
+    pub user: Vec<HeaderName>,
+    pub email: Vec<HeaderName>,
+    pub username: Vec<HeaderName>,
+    pub name: Vec<HeaderName>,
+    pub roles: Vec<HeaderName>,
+    pub scopes: Vec<HeaderName>,
+    pub session: Vec<HeaderName>,
+}
+
+impl IdentityHeaders {
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &HeaderName> {
+        [
+            &self.user,
+            &self.email,
+            &self.username,
+            &self.name,
+            &self.roles,
+            &self.scopes,
+            &self.session,
+        ]
+        .into_iter()
+        .flatten()
+    }
+}
+
+/// The identity headers of all routes, and the default name of each that is off. No client may send
+/// any of them to any route: two routes may lead to one upstream.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct IdentityNames(Vec<HeaderName>);
+
+impl IdentityNames {
+    pub fn new(names: impl IntoIterator<Item = HeaderName>) -> IdentityNames {
+        let mut distinct: Vec<HeaderName> = names.into_iter().collect();
+        distinct.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+        distinct.dedup();
+        IdentityNames(distinct)
+    }
+
+    pub fn iter(&self) -> std::slice::Iter<'_, HeaderName> {
+        self.0.iter()
+    }
 }
 
 /// A set of servers that do the same.

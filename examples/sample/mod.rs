@@ -15,6 +15,7 @@ pub(crate) fn session(n: u64, now: Millis) -> Session {
         id: id(n),
         user: user(n),
         email: format!("user-{:08}@example.org", n % 100_000_000),
+        username: None,
         name: Some("Ann Example".to_owned()),
         roles: ["user".to_owned()].into(),
         scopes: [].into(),

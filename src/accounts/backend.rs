@@ -249,7 +249,7 @@ pub(super) fn user_of(session: &Session) -> User {
     User {
         id: session.user.clone(),
         email: session.email.clone(),
-        username: None,
+        username: session.username.as_deref().map(str::to_owned),
         name: session.name.clone(),
         // The backend has it; no password is ever compared with this.
         password_hash: String::new(),

@@ -324,6 +324,7 @@ fn new_session(
         id: token.id(),
         user: user.id.clone(),
         email: user.email.clone(),
+        username: user.username.as_deref().map(Into::into),
         name: user.name.clone(),
         roles: user.roles.as_slice().into(),
         scopes: user.scopes.as_slice().into(),

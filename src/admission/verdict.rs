@@ -46,6 +46,17 @@ impl Identity {
         email.filter(|email| !email.is_empty())
     }
 
+    /// The name to sign in with, beside the email; users of other issuers have none here.
+    pub fn username(&self) -> Option<&str> {
+        self.session()?.username.as_deref()
+    }
+
+    /// The name to show.
+    pub fn name(&self) -> Option<&str> {
+        let name = self.session()?.name.as_deref();
+        name.filter(|name| !name.is_empty())
+    }
+
     pub fn roles(&self) -> &[String] {
         match &self.whom {
             Whom::Session(session) => &session.roles,

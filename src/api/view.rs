@@ -310,6 +310,7 @@ mod tests {
                 id: SessionId([1; 32]),
                 user: "u".to_owned(),
                 email: "e".to_owned(),
+                username: None,
                 name: None,
                 roles: [].into(),
                 scopes: [].into(),

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -32,7 +34,12 @@ fn defaults_are_those_of_the_full_file() {
     assert_eq!(full.live.sessions, bare.live.sessions);
     assert_eq!(full.live.identity, bare.live.identity);
     assert_eq!(full.live.api, bare.live.api);
-    assert_eq!(full.live.identity_headers, bare.live.identity_headers);
+    assert_eq!(full.live.identity_names, bare.live.identity_names);
+    let headers = |settings: &Settings| {
+        let routes = settings.live.routes.routes();
+        Arc::clone(&routes.first().unwrap().identity_headers)
+    };
+    assert_eq!(headers(&full), headers(&bare));
     assert_eq!(full.live.shutdown, bare.live.shutdown);
     assert_eq!(full.live.tokens.access_ttl, bare.live.tokens.access_ttl);
     let (full, bare) = (&full.live.upstreams[0], &bare.live.upstreams[0]);

@@ -14,7 +14,8 @@ use super::{Directory, Error};
 
 pub(super) const COLUMNS: &str = "SELECT id, user_id, email, name, roles, scopes, device_type, \
     device_name, ip_address, user_agent, data, revision, last_activity, created_at, expires_at, \
-    ended_at, ended_reason, refresh_hash, refresh_until, refresh_rotated, refresh_reused \
+    ended_at, ended_reason, refresh_hash, refresh_until, refresh_rotated, refresh_reused, \
+    (SELECT username FROM users WHERE users.id = user_sessions.user_id) AS username \
     FROM user_sessions ";
 /// How many ended sessions of one user are kept.
 const ENDED_KEPT: i64 = 50;
@@ -336,6 +337,7 @@ pub(super) fn read(row: &Row) -> Result<Kept, Error> {
         id,
         user: row.get("user_id")?,
         email: row.get("email")?,
+        username: row.get::<Option<String>, _>("username")?.map(Into::into),
         name: row.get("name")?,
         roles: list("roles")?,
         scopes: list("scopes")?,

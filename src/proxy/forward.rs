@@ -17,7 +17,7 @@ use super::context::Context;
 use super::{Current, fields, headers, respond, trace};
 use crate::admission::{Identity, Permit};
 use crate::refusal::Refusal;
-use crate::routing::{Auth, Route, strip_prefix};
+use crate::routing::{Auth, Route, strip_prefix, stripped_part};
 use crate::settings::{Balance, HashKey, TimeoutOverrides, Timeouts};
 
 /// Clients cannot send it: every `X-Portcullis-*` of theirs is dropped.
@@ -154,21 +154,29 @@ fn vouch(fields: &mut HeaderMap, ctx: &Context, permit: &Permit) -> pingora::Res
         return Err(Error::new(ErrorType::HTTPStatus(500)));
     };
     let (route, live) = (&permit.route, &ctx.current.live);
-    let names = &live.identity_headers;
     // Once, for all that is written below.
     fields.reserve(11);
-    headers::strip(fields, names, &route.request_headers, origin.peer_trusted);
+    headers::strip(
+        fields,
+        &live.identity_names,
+        &route.request_headers,
+        origin.peer_trusted,
+    );
     headers::settle_length(fields)?;
     let bearer_passes = route.auth == Auth::None || route.forward_credentials;
     headers::strip_credentials(fields, &live.sessions.cookie.name, bearer_passes);
     headers::edit(fields, &route.request_headers);
     if let Some(identity) = &permit.identity {
-        headers::write_identity(fields, names, identity)?;
+        headers::write_identity(fields, &route.identity_headers, identity)?;
         if route.assertion {
             write_assertion(fields, &ctx.current, route, identity)?;
         }
     }
     headers::write_origin(fields, origin, &ctx.arrival.peer.name, host)?;
+    if route.strip_prefix {
+        let prefix = stripped_part(&ctx.path, &route.matches.path);
+        headers::write_prefix(fields, prefix, origin.peer_trusted)?;
+    }
     let id = HeaderValue::from_str(&ctx.request_id).map_err(headers::not_ours)?;
     fields.insert(X_REQUEST_ID, id);
     trace::write(fields, &ctx.request_id)?;

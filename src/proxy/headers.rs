@@ -12,7 +12,7 @@ use super::forward::X_REQUEST_ID;
 use crate::admission::Identity;
 use crate::credential;
 use crate::routing::HeaderEdits;
-use crate::settings::IdentityHeaders;
+use crate::settings::{IdentityHeaders, IdentityNames};
 
 /// Whether a header says where a request came from, or what it was before a proxy changed it: its
 /// address, scheme, host, path or method. Method overrides are among them, because routes match the
@@ -60,6 +60,7 @@ pub(super) fn is_forwarding(name: &str) -> bool {
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 const RESERVED: &str = "x-portcullis-";
 
 /// The first value of each of these names, found in one look at all: asking a map costs a hash for each
@@ -91,7 +92,7 @@ pub(super) fn has<const N: usize>(fields: &HeaderMap, names: [&HeaderName; N]) -
 /// where it equals a header that the gateway or the route's edits write or remove.
 fn is_dropped(
     name: &str,
-    identity: &IdentityHeaders,
+    identity: &IdentityNames,
     edits: &HeaderEdits,
     peer_trusted: bool,
 ) -> bool {
@@ -112,14 +113,8 @@ fn is_dropped(
 
 /// Whether the header is one that only the gateway may write, or that no client may send (`Proxy`
 /// becomes `HTTP_PROXY` in CGI, which HTTP libraries take for their proxy).
-fn is_claim(name: &str, identity: &IdentityHeaders) -> bool {
-    let ours = [
-        &identity.user,
-        &identity.email,
-        &identity.roles,
-        &identity.session,
-    ];
-    ours.iter().any(|header| reads_alike(header.as_str(), name))
+fn is_claim(name: &str, identity: &IdentityNames) -> bool {
+    identity.iter().any(|header| reads_alike(header.as_str(), name))
         || name.starts_with(RESERVED)
         // Of the two forms that say where a request came from, the other one is written.
         || name == "forwarded"
@@ -140,7 +135,7 @@ fn reads_alike(one: &str, other: &str) -> bool {
 /// Removes what the client may not claim; `edits` are those of the route.
 pub fn strip(
     fields: &mut HeaderMap,
-    identity: &IdentityHeaders,
+    identity: &IdentityNames,
     edits: &HeaderEdits,
     peer_trusted: bool,
 ) {
@@ -186,23 +181,80 @@ pub fn write_identity(
     names: &IdentityHeaders,
     identity: &Identity,
 ) -> pingora::Result<()> {
-    fields.insert(names.user.clone(), visible(identity.user())?);
-    if let Some(email) = identity.email() {
-        fields.insert(names.email.clone(), visible(email)?);
+    insert(fields, &names.user, || visible(identity.user()))?;
+    let texts = [
+        (&names.email, identity.email()),
+        (&names.username, identity.username()),
+        (&names.name, identity.name()),
+    ];
+    for (names, text) in texts {
+        if let Some(text) = text {
+            insert(fields, names, || visible(text))?;
+        }
     }
-    if !identity.roles().is_empty() {
-        // A comma inside a role would read as two roles.
-        let roles: Vec<String> = identity
-            .roles()
-            .iter()
-            .map(|role| role.replace(',', "%2C"))
-            .collect();
-        fields.insert(names.roles.clone(), visible(&roles.join(","))?);
+    let lists = [
+        (&names.roles, identity.roles()),
+        (&names.scopes, identity.scopes()),
+    ];
+    for (names, list) in lists {
+        if !list.is_empty() {
+            insert(fields, names, || visible(&joined(list)))?;
+        }
     }
     if let Some(session) = identity.session() {
-        let id = HeaderValue::from_str(session.id.hex(&mut [0; 64])).map_err(not_ours)?;
-        fields.insert(names.session.clone(), id);
+        insert(fields, &names.session, || {
+            HeaderValue::from_str(session.id.hex(&mut [0; 64])).map_err(not_ours)
+        })?;
     }
+    Ok(())
+}
+
+/// Writes a value under each of these names; without names it is not made.
+fn insert(
+    fields: &mut HeaderMap,
+    names: &[HeaderName],
+    value: impl FnOnce() -> pingora::Result<HeaderValue>,
+) -> pingora::Result<()> {
+    let Some((last, others)) = names.split_last() else {
+        return Ok(());
+    };
+    let value = value()?;
+    for name in others {
+        fields.insert(name.clone(), value.clone());
+    }
+    fields.insert(last.clone(), value);
+    Ok(())
+}
+
+/// Separated by commas; a comma inside a role would read as two roles.
+fn joined(list: &[String]) -> String {
+    let items: Vec<String> = list.iter().map(|item| item.replace(',', "%2C")).collect();
+    items.join(",")
+}
+
+/// Writes the prefix that is taken off the path, after the one that a trusted proxy took off before.
+///
+/// # Errors
+/// A header that does not fit.
+pub fn write_prefix(
+    fields: &mut HeaderMap,
+    prefix: &str,
+    peer_trusted: bool,
+) -> pingora::Result<()> {
+    let before = fields
+        .get(X_FORWARDED_PREFIX)
+        .and_then(|value| value.to_str().ok())
+        .filter(|before| peer_trusted && before.starts_with('/'))
+        .map(|before| before.trim_end_matches('/'))
+        .unwrap_or_default();
+    let whole = format!("{before}{prefix}");
+    if whole.is_empty() {
+        return Ok(());
+    }
+    fields.insert(
+        X_FORWARDED_PREFIX,
+        HeaderValue::try_from(whole).map_err(not_ours)?,
+    );
     Ok(())
 }
 

@@ -14,12 +14,12 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method};
 
 use crate::limits::Limit;
-use crate::settings::TimeoutOverrides;
+use crate::settings::{IdentityHeaders, TimeoutOverrides};
 
 pub use cors::is_preflight;
 pub use host::{HostFault, host_of, port_of};
 pub use path::{Path, PathFault};
-pub use pattern::{PatternFault, strip_prefix};
+pub use pattern::{PatternFault, strip_prefix, stripped_part};
 pub use table::{Considered, Table};
 
 /// One configured route.
@@ -45,6 +45,7 @@ pub struct Route {
     pub assertion: bool,
     pub allow_in_path: Oddities,
     pub cors: Option<Cors>,
+    pub identity_headers: Arc<IdentityHeaders>,
     pub request_headers: HeaderEdits,
     pub response_headers: HeaderEdits,
 }

@@ -99,6 +99,13 @@ pub fn strip_prefix<'p>(raw_path: &'p str, prefix: &PathPattern) -> &'p str {
     raw_path.get(slash..).unwrap_or("/")
 }
 
+/// What [`strip_prefix`] takes off a path; empty where that is nothing.
+#[must_use]
+pub fn stripped_part<'p>(raw_path: &'p str, prefix: &PathPattern) -> &'p str {
+    let rest = strip_prefix(raw_path, prefix);
+    raw_path.strip_suffix(rest).unwrap_or(raw_path)
+}
+
 /// What follows a first segment whose name is empty.
 fn without_empty_segment(rest: &[u8]) -> Option<&[u8]> {
     let slash = rest.iter().position(|byte| *byte == b'/')?;

@@ -35,6 +35,7 @@ fn route(name: &str, rule: &str) -> Route {
         limits_after: Vec::new(),
         upstream: 0,
         strip_prefix: false,
+        identity_headers: Arc::default(),
         max_body: 0,
         timeouts: TimeoutOverrides::default(),
         forward_credentials: false,

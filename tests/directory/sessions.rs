@@ -15,6 +15,8 @@ fn session(user: &str, now: Millis) -> Session {
         id: SessionToken::random().id(),
         user: user.to_owned(),
         email: format!("{user}@example.com"),
+        // It is read from the user's row, and there is none.
+        username: None,
         name: Some("Ann \"the\" O'Neill".to_owned()),
         roles: ["admin".to_owned()].into(),
         scopes: [].into(),

@@ -47,6 +47,7 @@ mod hostile_http2;
 mod hostile_input;
 mod hygiene;
 mod identity_backend;
+mod identity_headers;
 mod leased_limits;
 mod local_limits;
 mod metrics;

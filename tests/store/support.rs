@@ -101,6 +101,7 @@ pub(crate) fn session(user: &str, now: Millis) -> Session {
         id: SessionToken::random().id(),
         user: user.to_owned(),
         email: format!("{user}@example.com"),
+        username: Some(user.into()),
         name: Some("Ann Ålström".to_owned()),
         roles: ["admin".to_owned(), "a\nb%".to_owned()].into(),
         scopes: ["read".to_owned()].into(),

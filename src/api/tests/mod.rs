@@ -199,12 +199,7 @@ fn live() -> Live {
             users: true,
             pages: true,
         }),
-        identity_headers: settings::IdentityHeaders {
-            user: http::HeaderName::from_static("x-user-id"),
-            email: http::HeaderName::from_static("x-user-email"),
-            roles: http::HeaderName::from_static("x-user-roles"),
-            session: http::HeaderName::from_static("x-session-id"),
-        },
+        identity_names: settings::IdentityNames::default(),
         limits: Vec::new(),
         upstreams: Vec::new(),
         routes: crate::routing::Table::default(),

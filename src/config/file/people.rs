@@ -1,7 +1,7 @@
 //! Sessions, identities and the gateway's own endpoints.
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::config::units::{Size, Time};
 
@@ -231,26 +231,84 @@ impl Default for Api {
     }
 }
 
+/// The name of a header, or a list of names.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(in crate::config) enum HeaderNames {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl HeaderNames {
+    fn one(name: &str) -> Option<HeaderNames> {
+        Some(HeaderNames::One(name.to_owned()))
+    }
+}
+
+/// Each is a name, a list of names, or `null`: the upstream does not learn it.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::config) struct IdentityHeaders {
-    /// The user's id.
-    pub(in crate::config) user: String,
+    /// The user's ID.
+    pub(in crate::config) user: Option<HeaderNames>,
     /// The email address.
-    pub(in crate::config) email: String,
+    pub(in crate::config) email: Option<HeaderNames>,
+    /// The username, of users who have one.
+    pub(in crate::config) username: Option<HeaderNames>,
+    /// The display name.
+    pub(in crate::config) name: Option<HeaderNames>,
     /// The roles, separated by commas.
-    pub(in crate::config) roles: String,
-    /// The session's id.
-    pub(in crate::config) session: String,
+    pub(in crate::config) roles: Option<HeaderNames>,
+    /// The scopes, separated by commas.
+    pub(in crate::config) scopes: Option<HeaderNames>,
+    /// The session's ID.
+    pub(in crate::config) session: Option<HeaderNames>,
 }
 
 impl Default for IdentityHeaders {
     fn default() -> IdentityHeaders {
         IdentityHeaders {
-            user: "X-User-Id".to_owned(),
-            email: "X-User-Email".to_owned(),
-            roles: "X-User-Roles".to_owned(),
-            session: "X-Session-ID".to_owned(),
+            user: HeaderNames::one("X-User-Id"),
+            email: HeaderNames::one("X-User-Email"),
+            username: None,
+            name: None,
+            roles: HeaderNames::one("X-User-Roles"),
+            scopes: None,
+            session: HeaderNames::one("X-Session-ID"),
         }
     }
+}
+
+/// What differs on a route. A key that is left out is as in `identity_headers`; `null` turns it off.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct RouteIdentityHeaders {
+    /// The user's ID.
+    #[serde(deserialize_with = "given")]
+    pub(in crate::config) user: Option<Option<HeaderNames>>,
+    /// The email address.
+    #[serde(deserialize_with = "given")]
+    pub(in crate::config) email: Option<Option<HeaderNames>>,
+    /// The username, of users who have one.
+    #[serde(deserialize_with = "given")]
+    pub(in crate::config) username: Option<Option<HeaderNames>>,
+    /// The display name.
+    #[serde(deserialize_with = "given")]
+    pub(in crate::config) name: Option<Option<HeaderNames>>,
+    /// The roles, separated by commas.
+    #[serde(deserialize_with = "given")]
+    pub(in crate::config) roles: Option<Option<HeaderNames>>,
+    /// The scopes, separated by commas.
+    #[serde(deserialize_with = "given")]
+    pub(in crate::config) scopes: Option<Option<HeaderNames>>,
+    /// The session's ID.
+    #[serde(deserialize_with = "given")]
+    pub(in crate::config) session: Option<Option<HeaderNames>>,
+}
+
+/// Reads a key that is there, so that `null` differs from a key that is left out.
+fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
 }

@@ -1,11 +1,13 @@
 use http::{HeaderName, HeaderValue};
 
 use crate::config::document::Place;
-use crate::config::file::people::IdentityHeaders as WrittenNames;
+use crate::config::file::people::{
+    HeaderNames, IdentityHeaders as WrittenNames, RouteIdentityHeaders,
+};
 use crate::config::file::traffic::route as file;
 use crate::config::review::Review;
 use crate::routing::HeaderEdits;
-use crate::settings::IdentityHeaders;
+use crate::settings::{IdentityHeaders, IdentityNames};
 
 /// What belongs to one connection or one message, never to an operator (RFC 9110, section 7.6.1).
 const OF_THE_CONNECTION: [&str; 10] = [
@@ -36,47 +38,140 @@ const VOUCHED_PREFIXES: [&str; 2] = ["x-forwarded-", "x-portcullis-"];
 /// Which way a request or an answer goes when its headers are edited.
 #[derive(Clone, Copy)]
 pub(super) enum Towards<'a> {
-    /// The identity headers, when they are known.
-    Upstream(Option<&'a IdentityHeaders>),
+    /// With the identity headers of the route.
+    Upstream(&'a IdentityHeaders),
     Client,
 }
 
-/// The names under which an upstream learns who is asking.
+/// The headers by which upstreams learn who a request is from, where a route does not differ.
 pub(super) fn identity(
     written: &WrittenNames,
     place: &Place,
     review: &mut Review<'_>,
-) -> Option<IdentityHeaders> {
-    let mut seen: Vec<HeaderName> = Vec::new();
-    let mut name = |text: &str, key: &str| {
-        let place = place.key(key);
-        let name = name(text, &place, review)?;
-        if is_of_the_connection(&name) || is_vouched(&name) || is_credential(&name) {
-            let message = format!("\"{name}\" means something else, and cannot tell an identity");
-            review.fault(&place, message);
-        } else if name
-            .as_str()
-            .contains(|c: char| !c.is_ascii_alphanumeric() && c != '-')
-        {
-            let message = "an identity header is written with letters, digits and \"-\": with other \
-                           characters it could be confused with another";
-            review.fault(&place, message);
-        } else if seen.contains(&name) {
-            review.fault(&place, format!("\"{name}\" tells something else already"));
-        }
-        seen.push(name.clone());
-        Some(name)
+) -> IdentityHeaders {
+    let mut seen = Vec::new();
+    let mut read = |written: &Option<HeaderNames>, key: &str| {
+        identity_names(written.as_ref(), &place.key(key), &mut seen, review)
     };
-    let user = name(&written.user, "user");
-    let email = name(&written.email, "email");
-    let roles = name(&written.roles, "roles");
-    let session = name(&written.session, "session");
-    Some(IdentityHeaders {
-        user: user?,
-        email: email?,
-        roles: roles?,
-        session: session?,
-    })
+    IdentityHeaders {
+        user: read(&written.user, "user"),
+        email: read(&written.email, "email"),
+        username: read(&written.username, "username"),
+        name: read(&written.name, "name"),
+        roles: read(&written.roles, "roles"),
+        scopes: read(&written.scopes, "scopes"),
+        session: read(&written.session, "session"),
+    }
+}
+
+/// Those of a route, which replace the others key by key.
+pub(super) fn identity_of_route(
+    written: &RouteIdentityHeaders,
+    global: &IdentityHeaders,
+    place: &Place,
+    review: &mut Review<'_>,
+) -> IdentityHeaders {
+    let mut names = global.clone();
+    let keys = [
+        (&written.user, &mut names.user, "user"),
+        (&written.email, &mut names.email, "email"),
+        (&written.username, &mut names.username, "username"),
+        (&written.name, &mut names.name, "name"),
+        (&written.roles, &mut names.roles, "roles"),
+        (&written.scopes, &mut names.scopes, "scopes"),
+        (&written.session, &mut names.session, "session"),
+    ];
+    let (replaced, kept): (Vec<_>, Vec<_>) = keys
+        .into_iter()
+        .partition(|(written, ..)| written.is_some());
+    let mut seen: Vec<HeaderName> = kept
+        .into_iter()
+        .flat_map(|(_, names, _)| names.iter().cloned())
+        .collect();
+    for (written, names, key) in replaced {
+        let written = written.as_ref().and_then(Option::as_ref);
+        *names = identity_names(written, &place.key(key), &mut seen, review);
+    }
+    names
+}
+
+/// Every name that no client may send.
+pub(super) fn identity_dropped<'r>(
+    written: &WrittenNames,
+    global: &'r IdentityHeaders,
+    routes: impl Iterator<Item = &'r IdentityHeaders>,
+) -> IdentityNames {
+    let off = [
+        (&written.user, "x-user-id"),
+        (&written.email, "x-user-email"),
+        (&written.roles, "x-user-roles"),
+        (&written.session, "x-session-id"),
+    ];
+    let off = off
+        .into_iter()
+        .filter(|(written, _)| written.is_none())
+        .map(|(_, default)| HeaderName::from_static(default));
+    let on = global.all().chain(routes.flat_map(IdentityHeaders::all));
+    IdentityNames::new(off.chain(on.cloned()))
+}
+
+/// Reads the names of one key; `seen` are those of the others.
+fn identity_names(
+    written: Option<&HeaderNames>,
+    place: &Place,
+    seen: &mut Vec<HeaderName>,
+    review: &mut Review<'_>,
+) -> Vec<HeaderName> {
+    let texts: Vec<(&String, Place)> = match written {
+        None => Vec::new(),
+        Some(HeaderNames::One(text)) => vec![(text, place.clone())],
+        Some(HeaderNames::Several(texts)) => {
+            let places = (0..).map(|index| place.item(index));
+            texts.iter().zip(places).collect()
+        }
+    };
+    let mut names = Vec::new();
+    for (text, place) in texts {
+        let Some(name) = name(text, &place, review) else {
+            continue;
+        };
+        check_identity_name(&name, seen, &place, review);
+        seen.push(name.clone());
+        names.push(name);
+    }
+    names
+}
+
+fn check_identity_name(
+    name: &HeaderName,
+    seen: &[HeaderName],
+    place: &Place,
+    review: &mut Review<'_>,
+) {
+    let taken = is_vouched(name) && !is_forwarded_identity(name);
+    if is_of_the_connection(name) || taken || is_credential(name) {
+        let message = format!("\"{name}\" means something else, and cannot tell an identity");
+        review.fault(place, message);
+    } else if name
+        .as_str()
+        .contains(|c: char| !c.is_ascii_alphanumeric() && c != '-')
+    {
+        let message = "an identity header is written with letters, digits and \"-\": with other \
+                       characters it could be confused with another";
+        review.fault(place, message);
+    } else if seen.contains(name) {
+        review.fault(place, format!("\"{name}\" tells something else already"));
+    }
+}
+
+/// Whether a forwarding header is free to name a user (`X-Forwarded-User`): the others say how a
+/// request came.
+fn is_forwarded_identity(name: &HeaderName) -> bool {
+    const OF_THE_WAY: [&str; 9] = [
+        "for", "host", "port", "prefix", "proto", "protocol", "scheme", "server", "ssl",
+    ];
+    let rest = name.as_str().strip_prefix("x-forwarded-");
+    rest.is_some_and(|rest| !OF_THE_WAY.contains(&rest))
 }
 
 fn is_credential(name: &HeaderName) -> bool {
@@ -144,11 +239,7 @@ fn refuse_untouchable(
         return;
     };
     let read = as_read(name);
-    let tells_identity = identity.is_some_and(|names| {
-        [&names.user, &names.email, &names.roles, &names.session]
-            .iter()
-            .any(|one| one.as_str() == read)
-    });
+    let tells_identity = identity.all().any(|one| one.as_str() == read);
     if tells_identity || is_vouched(name) {
         let message = format!("the gateway vouches for \"{name}\"; it cannot be edited");
         review.fault_at_key(place, message);

@@ -15,6 +15,8 @@ mod tokens;
 mod topology;
 mod upstreams;
 
+use std::sync::Arc;
+
 use crate::config::document::Place;
 use crate::config::file::File;
 use crate::config::file::people::Api;
@@ -39,15 +41,21 @@ pub(super) fn settle(file: &File, review: &mut Review<'_>) -> Option<Settings> {
     let identity = people::identity(&file.identity, &root.key("identity"), review);
     let users = file.identity.upstream.is_none();
     let api = people::api(endpoints, users, pages, &root.key("api"), review);
-    let vouched = headers::identity(
+    let identity_place = root.key("identity_headers");
+    let identity_headers = Arc::new(headers::identity(
         &file.identity_headers,
-        &root.key("identity_headers"),
+        &identity_place,
         review,
-    );
+    ));
     let outage = file.store.on_outage.limits;
     let limits = limits::limits(&file.limits, outage, &root.key("limits"), review);
     let upstreams = upstreams::upstreams(&file.upstreams, &root.key("upstreams"), review);
-    let routes = routes::routes(file, &limits, vouched.as_ref(), review);
+    let routes = routes::routes(file, &limits, &identity_headers, review)?;
+    let identity_names = headers::identity_dropped(
+        &file.identity_headers,
+        &identity_headers,
+        routes.iter().map(|route| &*route.identity_headers),
+    );
     let (listeners, listeners_live) = listeners?.into_iter().unzip();
     let (admin, admin_token) = admin?;
     Some(Settings {
@@ -65,10 +73,10 @@ pub(super) fn settle(file: &File, review: &mut Review<'_>) -> Option<Settings> {
             sessions: sessions?,
             identity: identity?,
             api: api?,
-            identity_headers: vouched?,
+            identity_names,
             limits: limits.into_values().collect(),
             upstreams: upstreams?,
-            routes: routing::Table::new(routes?),
+            routes: routing::Table::new(routes),
             shutdown: Shutdown {
                 delay: file.shutdown.delay.0,
                 grace: file.shutdown.grace.0,

@@ -16,7 +16,7 @@ use crate::routing::{
 };
 use crate::settings::{IdentityHeaders, TimeoutOverrides};
 
-use super::headers::{Towards, edits, name, name_at_key};
+use super::headers::{Towards, edits, identity_of_route, name, name_at_key};
 use super::origins;
 
 mod combinations;
@@ -29,14 +29,14 @@ struct Known<'a> {
     signing: Option<Algorithm>,
     /// Whether the gateway has endpoints of its own.
     endpoints: bool,
-    identity_headers: Option<&'a IdentityHeaders>,
+    identity_headers: &'a Arc<IdentityHeaders>,
 }
 
 /// The routes, in the file's order.
 pub(super) fn routes(
     file: &File,
     limits: &BTreeMap<String, Arc<Limit>>,
-    identity_headers: Option<&IdentityHeaders>,
+    identity_headers: &Arc<IdentityHeaders>,
     review: &mut Review<'_>,
 ) -> Option<Vec<Route>> {
     let known = Known {
@@ -117,7 +117,15 @@ fn route(
         .cors
         .as_ref()
         .map(|cors| cors_rules(cors, &place.key("cors"), review));
-    let upstream_edits = Towards::Upstream(known.identity_headers);
+    let identity_headers = match &written.identity_headers {
+        None => Arc::clone(known.identity_headers),
+        Some(differing) => {
+            let place = place.key("identity_headers");
+            let global = known.identity_headers;
+            Arc::new(identity_of_route(differing, global, &place, review))
+        }
+    };
+    let upstream_edits = Towards::Upstream(&identity_headers);
     let requests = place.key("request_headers");
     let answers = place.key("response_headers");
     let route = Route {
@@ -140,7 +148,7 @@ fn route(
         limits_after,
         upstream: upstream.unwrap_or_default(),
         strip_prefix: written.strip_prefix,
-        max_body: written.max_body.0,
+        max_body: written.max_body.map_or(u64::MAX, |size| size.0),
         timeouts: timeouts(&written.timeouts, &place.key("timeouts"), review),
         forward_credentials: written.forward_credentials,
         assertion: written.assertion,
@@ -148,6 +156,7 @@ fn route(
         cors,
         request_headers: edits(&written.request_headers, upstream_edits, &requests, review),
         response_headers: edits(&written.response_headers, Towards::Client, &answers, review),
+        identity_headers,
     };
     upstream.map(|_| route)
 }

@@ -3,13 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 use super::*;
 
-fn names() -> IdentityHeaders {
-    IdentityHeaders {
-        user: HeaderName::from_static("x-user-id"),
-        email: HeaderName::from_static("x-user-email"),
-        roles: HeaderName::from_static("x-user-roles"),
-        session: HeaderName::from_static("x-session-id"),
-    }
+fn names() -> IdentityNames {
+    let names = ["x-user-id", "x-user-email", "x-user-roles", "x-session-id"];
+    IdentityNames::new(names.map(HeaderName::from_static))
 }
 
 fn edits() -> HeaderEdits {

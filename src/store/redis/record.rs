@@ -2,6 +2,7 @@
 //! remember is all of it; how the session is used has a key of its own (see `activity`), so that use
 //! touches nothing that they remember. `scripts/record.lua` reads and writes the same.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use redis::Value;
@@ -35,7 +36,8 @@ pub(super) fn write(session: &Session) -> Option<Vec<u8>> {
     let user = user(&session.user);
     let (roles, scopes) = (list(&session.roles), list(&session.scopes));
     let data = Some(&*session.data).filter(|data| *data != &*no_data());
-    let name = session.name.as_deref();
+    let name = names_text(session);
+    let name = name.as_deref();
     let (kind, device) = (
         session.device.kind.as_deref(),
         session.device.name.as_deref(),
@@ -70,6 +72,16 @@ pub(super) fn write(session: &Session) -> Option<Vec<u8>> {
         record.extend(text);
     }
     Some(record)
+}
+
+/// The display name and, after a NUL, the username where there is one. It has no text of its own, so
+/// that gateways of an earlier version read the record too. No display name has a NUL.
+fn names_text(session: &Session) -> Option<Cow<'_, str>> {
+    let name = session.name.as_deref();
+    match &session.username {
+        None => name.map(Cow::Borrowed),
+        Some(username) => Some(format!("{}\0{username}", name.unwrap_or_default()).into()),
+    }
 }
 
 /// Reads the answer to a `GET`.
@@ -135,15 +147,16 @@ fn parse(id: SessionId, record: &[u8], alike: &Alike) -> Option<Session> {
     let is_there = |flag| parts.flags & flag != 0;
     let shared = |text: Reader<'_>| Some(alike.text(text.text()?));
     let owned = |text: Reader<'_>| text.text().map(str::to_owned);
+    let (name, username) = match name.text()?.split_once('\0') {
+        Some((name, username)) => (Some(name).filter(|name| !name.is_empty()), Some(username)),
+        None => (name.text().filter(|_| is_there(NAME)), None),
+    };
     Some(Session {
         id,
         user: user_id(user.0)?,
         email: owned(email)?,
-        name: if is_there(NAME) {
-            Some(owned(name)?)
-        } else {
-            None
-        },
+        username: username.map(Into::into),
+        name: name.map(str::to_owned),
         roles: alike.names(roles.text()?)?,
         scopes: alike.names(scopes.text()?)?,
         created_at: parts.created_at,
@@ -252,6 +265,7 @@ mod tests {
             id: SessionId([7; 32]),
             user: "u\0ser".to_owned(),
             email: "ann@example.com".to_owned(),
+            username: None,
             name: Some(String::new()),
             roles: ["admin".to_owned(), "a\nb".to_owned()].into(),
             scopes: [].into(),
@@ -280,6 +294,11 @@ mod tests {
     fn a_record_reads_back_as_it_was_written() {
         let mut written = session();
         assert_eq!(back(&write(&written).unwrap()).unwrap(), written);
+        written.username = Some("ann".into());
+        for name in [None, Some("Ann".to_owned())] {
+            written.name = name;
+            assert_eq!(back(&write(&written).unwrap()).unwrap(), written);
+        }
         written.data = r#"{"a":1}"#.into();
         written.ip = "192.0.2.1".parse().unwrap();
         for reason in EndReason::ALL {

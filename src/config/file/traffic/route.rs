@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::config::file::people::RouteIdentityHeaders;
 use crate::config::units::{Size, Time};
 
 /// What is done with the requests that match.
@@ -31,12 +32,12 @@ pub(in crate::config) struct Route {
     pub(in crate::config) limits: Vec<String>,
     /// The name of an upstream.
     pub(in crate::config) upstream: String,
-    /// Take `match.prefix` off the path before it goes upstream.
+    /// Take `match.prefix` off the path before it goes upstream, and say so in `X-Forwarded-Prefix`.
     #[serde(default)]
     pub(in crate::config) strip_prefix: bool,
-    /// The size of a request body, or of each message of a gRPC call; beyond it the response is 413.
+    /// The size of a request body, or of each message of a gRPC call; beyond it the response is 413. `null`: unlimited.
     #[serde(default = "ten_mebibytes")]
-    pub(in crate::config) max_body: Size,
+    pub(in crate::config) max_body: Option<Size>,
     /// Overrides of the upstream's timeouts.
     #[serde(default)]
     pub(in crate::config) timeouts: TimeoutOverrides,
@@ -53,6 +54,9 @@ pub(in crate::config) struct Route {
     /// Cross-origin calls; preflights are answered by the gateway. `null`: left to the upstream.
     #[serde(default)]
     pub(in crate::config) cors: Option<Cors>,
+    /// Other identity headers than those of `identity_headers`, key by key.
+    #[serde(default)]
+    pub(in crate::config) identity_headers: Option<RouteIdentityHeaders>,
     /// Towards the upstream. Cannot touch what the gateway vouches for.
     #[serde(default)]
     pub(in crate::config) request_headers: HeaderEdits,
@@ -61,8 +65,8 @@ pub(in crate::config) struct Route {
     pub(in crate::config) response_headers: HeaderEdits,
 }
 
-fn ten_mebibytes() -> Size {
-    Size(10 << 20)
+fn ten_mebibytes() -> Option<Size> {
+    Some(Size(10 << 20))
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]

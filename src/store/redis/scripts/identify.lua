@@ -9,7 +9,13 @@ version = type(version) == 'string' and tonumber(version) or 0
 if version > tonumber(ARGV[1]) then return 0 end
 redis.call('SET', KEYS[2], ARGV[1], 'PX', math.max(redis.call('PTTL', KEYS[1]), 1))
 r.texts[EMAIL], r.texts[ROLES], r.texts[SCOPES] = ARGV[2], ARGV[3], ARGV[4]
-put(r, NAME, HAS_NAME, ARGV[5])
+-- What follows a NUL is the username, which stays.
+local username = string.find(r.texts[NAME], '\0', 1, true)
+if username then
+  put(r, NAME, HAS_NAME, (ARGV[5] or '') .. string.sub(r.texts[NAME], username))
+else
+  put(r, NAME, HAS_NAME, ARGV[5])
+end
 r[REVISION] = r[REVISION] + 1
 save(KEYS[1], r)
 return 1

@@ -252,6 +252,7 @@ fn record(id: SessionId, born: Millis, expires: Millis) -> Session {
         id,
         user: "ann".to_owned(),
         email: "ann@example.com".to_owned(),
+        username: None,
         name: None,
         roles: [].into(),
         scopes: [].into(),
