@@ -2,7 +2,7 @@
 
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::directory::{self, Change, Roster, User};
+use crate::directory::{self, Change, ChangeOutcome, Roster, User};
 use crate::durable::identity_of;
 use crate::events::{Event, Kind};
 use crate::refusal::Refusal;
@@ -24,6 +24,7 @@ pub struct NewUser {
 /// What to change of a user, as typed; `None` leaves it as it is.
 #[derive(Default)]
 pub struct UserPatch {
+    pub email: Option<String>,
     /// `Some(None)` takes the name away.
     pub name: Option<Option<String>>,
     pub roles: Option<Vec<String>>,
@@ -110,6 +111,9 @@ impl UserPatch {
     ) -> Result<CheckedPatch, Vec<(String, String)>> {
         let mut problems = Problems::default();
         let change = Change {
+            email: self
+                .email
+                .and_then(|email| problems.take("email", names::email(&email))),
             name: match &self.name {
                 Some(Some(name)) => problems.take("name", names::display_name(name)).map(Some),
                 Some(None) => Some(None),
@@ -128,7 +132,7 @@ impl UserPatch {
             let judged = names::new_password(
                 password.expose_secret(),
                 rules.min_length,
-                &user.email,
+                change.email.as_deref().unwrap_or(&user.email),
                 user.username.as_deref(),
             );
             problems.take("password", judged);
@@ -202,25 +206,48 @@ impl Accounts {
     /// on the live ones at once.
     ///
     /// # Errors
-    /// `NOT_FOUND`, or store and database without an answer: the change may then have been made in
-    /// the database; making it again brings the sessions in line.
+    /// `NOT_FOUND`, `USER_EXISTS`, or store and database without an answer: the change may then have
+    /// been made in the database; making it again brings the sessions in line.
     pub async fn apply_change(&self, id: &str, patch: CheckedPatch) -> Result<User, Failure> {
         let mut change = patch.change;
         if let Some(password) = &patch.password {
             change.password_hash = Some(self.hash(password.expose_secret(), patch.cost).await?);
         }
+        self.make_change(id, change).await
+    }
+
+    async fn make_change(&self, id: &str, change: Change) -> Result<User, Failure> {
         let changed = Changed::of(&change);
-        let user = self
-            .directory
-            .change(id, change, unix_now())
-            .await?
-            .ok_or(Refusal::NotFound)?;
+        let user = match self.directory.change(id, change, unix_now()).await? {
+            ChangeOutcome::Changed(user) => user,
+            ChangeOutcome::NotFound => return Err(Refusal::NotFound.into()),
+            ChangeOutcome::EmailTaken => return Err(Refusal::UserExists.into()),
+        };
         self.report(&user, changed);
         // Each is done even if the other fails: sessions may end without the store.
         let enforced = self.enforce(&user, changed).await;
         self.store.forget_profile(id).await?;
         enforced?;
         Ok(user)
+    }
+
+    /// Deletes a user, after all their sessions have ended. Disabled first, so that no sign-in that is
+    /// under way leaves a session behind.
+    ///
+    /// # Errors
+    /// `NOT_FOUND`, or store and database without an answer: the user is then still there, disabled at
+    /// most, and deleting again goes on.
+    pub async fn remove_user(&self, id: &str) -> Result<(), Failure> {
+        let disabling = Change {
+            disabled: Some(true),
+            ..Change::default()
+        };
+        self.make_change(id, disabling).await?;
+        self.directory.remove(id).await?;
+        self.events.record(Event::new(Kind::UserRemoved).user(id));
+        // A profile that was read meanwhile.
+        self.store.forget_profile(id).await?;
+        Ok(())
     }
 
     fn report(&self, user: &User, changed: Changed) {
@@ -291,7 +318,7 @@ impl Accounts {
 /// Which kinds of things a change touches.
 #[derive(Debug, Clone, Copy)]
 struct Changed {
-    /// What sessions carry of a user: name, roles, scopes.
+    /// What sessions carry of a user: email, name, roles, scopes.
     identity: bool,
     disabled: Option<bool>,
     password: bool,
@@ -300,7 +327,10 @@ struct Changed {
 impl Changed {
     fn of(change: &Change) -> Changed {
         Changed {
-            identity: change.name.is_some() || change.roles.is_some() || change.scopes.is_some(),
+            identity: change.email.is_some()
+                || change.name.is_some()
+                || change.roles.is_some()
+                || change.scopes.is_some(),
             disabled: change.disabled,
             password: change.password_hash.is_some(),
         }

@@ -26,7 +26,7 @@ pub use avatars::{Avatar, AvatarInfo};
 pub use devices::Acquaintance;
 pub use revocations::{KeptMarker, KeptRevocation, Revoked};
 pub use sessions::{Kept, KeptRefresh, Room};
-pub use users::{Change, NewUser, Roster, User};
+pub use users::{Change, ChangeOutcome, NewUser, Roster, User};
 
 /// How long `/ready` waits for a sign of life.
 const PROBE_PATIENCE: Duration = Duration::from_secs(1);

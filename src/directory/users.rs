@@ -55,12 +55,23 @@ pub struct NewUser {
 /// What to change of a user; `None` leaves it as it is.
 #[derive(Default)]
 pub struct Change {
+    /// Canonical.
+    pub email: Option<String>,
     /// `Some(None)` takes the name away.
     pub name: Option<Option<String>>,
     pub roles: Option<Vec<String>>,
     pub scopes: Option<Vec<String>>,
     pub disabled: Option<bool>,
     pub password_hash: Option<String>,
+}
+
+/// What became of a change.
+#[derive(Debug)]
+pub enum ChangeOutcome {
+    Changed(User),
+    NotFound,
+    /// Another user has that email.
+    EmailTaken,
 }
 
 /// Some of the users, newest first.
@@ -188,7 +199,7 @@ impl Directory {
         })
     }
 
-    /// Changes a user, in one statement. `None`: there is no such user.
+    /// Changes a user, in one statement.
     ///
     /// # Errors
     /// When the database does not do it.
@@ -197,7 +208,7 @@ impl Directory {
         id: &str,
         change: Change,
         now: Millis,
-    ) -> Result<Option<User>, Error> {
+    ) -> Result<ChangeOutcome, Error> {
         let update = self
             .database
             .sql(
@@ -206,7 +217,8 @@ impl Directory {
              roles = COALESCE($3, roles), scopes = COALESCE($4, scopes), \
              disabled = COALESCE($5, disabled), \
              password_hash = COALESCE($6, password_hash), \
-             updated_at = CASE WHEN updated_at < $7 THEN $7 ELSE updated_at + 1 END WHERE id = $8",
+             email = COALESCE($7, email), \
+             updated_at = CASE WHEN updated_at < $8 THEN $8 ELSE updated_at + 1 END WHERE id = $9",
             )
             .bind(change.name.is_some())
             .bind(change.name.flatten())
@@ -214,10 +226,28 @@ impl Directory {
             .bind(change.scopes.as_deref().map(list_text))
             .bind(change.disabled)
             .bind(change.password_hash)
+            .bind(change.email)
             .bind(now.cast_signed())
             .bind(id);
-        self.database.write(update).await?;
-        self.user(id).await
+        match self.database.write(update).await {
+            Ok(_) => {}
+            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
+                return Ok(ChangeOutcome::EmailTaken);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let changed = self.user(id).await?;
+        Ok(changed.map_or(ChangeOutcome::NotFound, ChangeOutcome::Changed))
+    }
+
+    /// Deletes a user, if there is one, with all that refers to them.
+    ///
+    /// # Errors
+    /// When the database does not do it.
+    pub async fn remove(&self, id: &str) -> Result<(), Error> {
+        let delete = self.database.sql("DELETE FROM users WHERE id = $1");
+        self.database.write(delete.bind(id)).await?;
+        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! Users and where they signed in from.
 
-use portcullis::directory::{Change, Error, NewUser, User};
+use portcullis::directory::{Change, ChangeOutcome, Error, NewUser, User};
 
 use crate::support::homes;
 
@@ -85,11 +85,7 @@ async fn a_change_touches_only_what_it_names() {
             disabled: Some(true),
             ..Change::default()
         };
-        let changed = directory
-            .change(&user.id, change, 9)
-            .await
-            .unwrap()
-            .unwrap();
+        let changed = user_of(directory.change(&user.id, change, 9).await);
         let expected = User {
             roles: vec!["b".to_owned()],
             disabled: true,
@@ -102,23 +98,61 @@ async fn a_change_touches_only_what_it_names() {
             password_hash: Some("new".to_owned()),
             ..Change::default()
         };
-        let changed = directory
-            .change(&user.id, change, 10)
-            .await
-            .unwrap()
-            .unwrap();
+        let changed = user_of(directory.change(&user.id, change, 10).await);
         assert_eq!(
             (changed.name, changed.password_hash.as_str()),
             (None, "new")
         );
         assert!(changed.disabled);
+        let missing = directory.change("nobody", Change::default(), 1).await;
+        assert!(matches!(missing, Ok(ChangeOutcome::NotFound)));
+    }
+}
+
+fn user_of(outcome: Result<ChangeOutcome, Error>) -> User {
+    match outcome {
+        Ok(ChangeOutcome::Changed(user)) => user,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn an_email_is_changed_unless_another_user_has_it() {
+    for home in homes() {
+        let directory = home.open().await;
+        let user = directory.add(new("a@x.y", None), 1).await.unwrap().unwrap();
+        directory.add(new("b@x.y", None), 1).await.unwrap().unwrap();
+        let email = |email: &str| Change {
+            email: Some(email.to_owned()),
+            ..Change::default()
+        };
+        let taken = directory.change(&user.id, email("b@x.y"), 2).await;
+        assert!(matches!(taken, Ok(ChangeOutcome::EmailTaken)), "{taken:?}");
+        let user = user_of(directory.change(&user.id, email("c@x.y"), 3).await);
+        assert_eq!(user.email, "c@x.y");
+        assert!(directory.user_by_email("a@x.y").await.unwrap().is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_user_is_removed_with_all_that_refers_to_them() {
+    for home in homes() {
+        let directory = home.open().await;
+        let user = directory.add(new("a@x.y", None), 1).await.unwrap().unwrap();
+        directory
+            .remember_address(&user.id, "192.0.2.1", 1)
+            .await
+            .unwrap();
+        directory.remove(&user.id).await.unwrap();
+        assert!(directory.user(&user.id).await.unwrap().is_none());
         assert!(
-            directory
-                .change("nobody", Change::default(), 1)
+            !directory
+                .knows_address(&user.id, "192.0.2.1")
                 .await
                 .unwrap()
-                .is_none()
         );
+        directory.remove(&user.id).await.unwrap();
+        directory.add(new("a@x.y", None), 2).await.unwrap().unwrap();
     }
 }
 

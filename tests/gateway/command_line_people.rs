@@ -245,3 +245,59 @@ fn every_command_has_a_help_worth_reading() {
     let (_, out, _) = run(&["users", "set-password", "--help"]);
     assert!(out.contains("never an argument"), "{out}");
 }
+
+#[test]
+fn a_new_email_is_in_force_at_once() {
+    const NEW: &str = "ann@example.org";
+    each_store(|gateway| {
+        let ann = gateway.register(ANN);
+        gateway.register("bob@example.com");
+        let said = done(gateway, &["users", "set-email", ANN, "Ann@Example.org"], "");
+        assert!(said.contains(NEW), "{said}");
+        eventually("the session has the new address", || {
+            let private = Request::get("/private/a").cookie(&ann.cookie);
+            let email = gateway.ask(&private).echo().header("x-user-email");
+            (email.as_deref() == Some(NEW)).then_some(())
+        });
+        assert_eq!(log_in(gateway, PASSWORD), 401);
+        gateway.login(NEW);
+        for (email, said) in [("bob@example.com", "USER_EXISTS"), ("nobody", "email: ")] {
+            let lines = fails(gateway, &["users", "set-email", NEW, email], "");
+            assert!(lines[0].contains(said), "{lines:?}");
+        }
+        let patch = Request::new("PATCH", &format!("/admin/users/{}", ann.user));
+        let taken = gateway.admin(patch.json(&json!({ "email": "bob@example.com" })));
+        taken.refused(409, "USER_EXISTS");
+    });
+}
+
+#[test]
+fn a_user_is_deleted_with_all_their_sessions() {
+    each_store(|gateway| {
+        let ann = gateway.register(ANN);
+        let bearer = format!("Bearer {}", ann.access_token);
+        let socket = Socket::open(gateway.public, "/private/ws", &[("Authorization", &bearer)]);
+        let mut socket = socket.ok().unwrap();
+        let said = done(gateway, &["users", "remove", ANN], "");
+        assert!(said.contains(ANN), "{said}");
+        assert_eq!(socket.close_code(Duration::from_secs(1)), Some(POLICY));
+        comes_to(gateway, "/private/a", &ann.cookie, 401);
+        let bearer = Request::get("/private/a").bearer(&ann.access_token);
+        assert_eq!(gateway.ask(&bearer).status, 401);
+        assert_eq!(log_in(gateway, PASSWORD), 401);
+        assert_eq!(json_of(gateway, &["users", "list"])["count"], 0);
+        assert_eq!(
+            fails(gateway, &["users", "remove", ANN], ""),
+            [format!("portcullis: there is no user {ANN}")]
+        );
+        // The address is free, and the new user is another one.
+        let again = gateway.register(ANN);
+        assert_ne!(again.user, ann.user);
+        let path = format!("/admin/users/{}", again.user);
+        assert_eq!(gateway.admin(Request::delete(&path)).status, 204);
+        gateway
+            .admin(Request::delete(&path))
+            .refused(404, "NOT_FOUND");
+        assert!(!gateway.lets_in(&again));
+    });
+}

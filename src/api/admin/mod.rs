@@ -90,7 +90,10 @@ fn operators(desk: &Desk) -> Router<Desk> {
             get(sessions::show).delete(sessions::end),
         )
         .route("/admin/users", get(users::list).post(users::create))
-        .route("/admin/users/{id}", get(users::show).patch(users::change))
+        .route(
+            "/admin/users/{id}",
+            get(users::show).patch(users::change).delete(users::remove),
+        )
         .route(
             "/admin/users/{id}/sessions",
             delete(sessions::end_all).post(sessions::open),

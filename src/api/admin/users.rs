@@ -129,7 +129,18 @@ struct WithPresence {
     active_sessions: usize,
 }
 
-/// `PATCH /admin/users/{id}` `{name, roles, scopes, disabled, password}`: what is left out stays.
+/// `DELETE /admin/users/{id}`: ends all sessions first.
+pub(super) async fn remove(
+    State(desk): State<Desk>,
+    Path(id): Path<String>,
+) -> Result<Response, Refused> {
+    let user = caller::user(&desk.accounts, &id).await?;
+    desk.accounts.remove_user(&user.id).await?;
+    Ok(answer::nothing())
+}
+
+/// `PATCH /admin/users/{id}` `{email, name, roles, scopes, disabled, password}`: what is left out
+/// stays.
 pub(super) async fn change(
     State(desk): State<Desk>,
     Path(id): Path<String>,
@@ -138,12 +149,13 @@ pub(super) async fn change(
     let before = caller::user(&desk.accounts, &id).await?;
     let (parts, body) = request.into_parts();
     let mut fields = Fields::read(&parts.headers, body).await?;
-    for fixed in ["id", "email", "username", "created_at", "updated_at"] {
+    for fixed in ["id", "username", "created_at", "updated_at"] {
         if fields.has(fixed) {
             fields.problem(fixed, "cannot be changed");
         }
     }
     let patch = UserPatch {
+        email: fields.has("email").then(|| fields.text("email")),
         name: fields
             .is_given("name")
             .then(|| fields.optional_text("name")),

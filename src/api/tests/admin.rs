@@ -192,7 +192,7 @@ async fn users_are_created_listed_shown_and_changed() {
         (listed.at("/count"), listed.at("/users/0/email")),
         (&json!(1), &json!(EMAIL))
     );
-    let fixed = admin.ask("PATCH", &path, &json!({"email": "x@y.z"})).await;
+    let fixed = admin.ask("PATCH", &path, &json!({"username": "x"})).await;
     assert_eq!(fixed.code(), "VALIDATION_FAILED");
     assert_eq!(
         admin

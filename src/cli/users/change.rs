@@ -11,7 +11,7 @@ use super::super::office::{self, Matter};
 use super::super::{print, shown};
 use super::password::PasswordArgs;
 
-/// `portcullis users disable` and `enable`.
+/// `portcullis users disable`, `enable` and `remove`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ChangeArgs {
     /// The configuration file
@@ -32,6 +32,16 @@ pub(in crate::cli) struct PasswordChangeArgs {
     change: ChangeArgs,
     #[command(flatten)]
     password: PasswordArgs,
+}
+
+/// `portcullis users set-email`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct EmailArgs {
+    #[command(flatten)]
+    change: ChangeArgs,
+    /// The new email address
+    #[arg(value_name = "EMAIL")]
+    email: String,
 }
 
 /// `portcullis users set-roles`.
@@ -115,6 +125,31 @@ pub(super) fn set_disabled(args: &ChangeArgs, disabled: bool) -> anyhow::Result<
         "is enabled"
     };
     print(&format!("{email} {sentence}\n"))
+}
+
+pub(super) fn set_email(args: &EmailArgs) -> anyhow::Result<()> {
+    let user = patch(&args.change, &json!({ "email": args.email }))?;
+    if args.change.json {
+        return print(&shown::json(&user));
+    }
+    let [id, email] = ["/id", "/email"].map(|part| shown::at(&user, part));
+    print(&format!("{id} has the email address {email}\n"))
+}
+
+pub(super) fn remove(args: &ChangeArgs) -> anyhow::Result<()> {
+    let user = office::visit(&args.config, Matter::PeopleAndSessions, async |office| {
+        let target = format!("/admin/users/{}", office.user(&args.user).await?);
+        let user = office.ask(Method::GET, &target, None).await?;
+        office.ask(Method::DELETE, &target, None).await?;
+        Ok(user)
+    })?;
+    if args.json {
+        return print(&shown::json(&user));
+    }
+    let email = shown::at(&user, "/email");
+    print(&format!(
+        "{email} is deleted; all sessions have been ended\n"
+    ))
 }
 
 fn patch(args: &ChangeArgs, body: &Value) -> anyhow::Result<Value> {

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::listing::Listing;
 use super::office::{self, Matter};
 use super::{ShowArgs, print, shown};
-use change::{ChangeArgs, PasswordChangeArgs, RolesArgs};
+use change::{ChangeArgs, EmailArgs, PasswordChangeArgs, RolesArgs};
 use password::PasswordArgs;
 
 #[derive(Debug, Subcommand)]
@@ -59,6 +59,11 @@ pub(super) enum UsersCommand {
     ///   portcullis users set-roles --config portcullis.yaml ada --no-roles --scope orders:read
     #[command(verbatim_doc_comment)]
     SetRoles(RolesArgs),
+    /// Set a user's email address, in force at once on the sessions they have
+    ///
+    /// Example: portcullis users set-email --config portcullis.yaml ada ada@example.org
+    #[command(verbatim_doc_comment)]
+    SetEmail(EmailArgs),
     /// Keep a user out: all their sessions end at once, and they cannot sign in
     ///
     /// Example: portcullis users disable --config portcullis.yaml ada@example.com
@@ -69,6 +74,11 @@ pub(super) enum UsersCommand {
     /// Example: portcullis users enable --config portcullis.yaml ada@example.com
     #[command(verbatim_doc_comment)]
     Enable(ChangeArgs),
+    /// Delete a user for good, after all their sessions have ended
+    ///
+    /// Example: portcullis users remove --config portcullis.yaml ada@example.com
+    #[command(verbatim_doc_comment)]
+    Remove(ChangeArgs),
 }
 
 /// `portcullis users add`.
@@ -126,6 +136,8 @@ pub(super) fn run(command: &UsersCommand) -> anyhow::Result<()> {
         UsersCommand::SetRoles(args) => change::set_roles(args),
         UsersCommand::Disable(args) => change::set_disabled(args, true),
         UsersCommand::Enable(args) => change::set_disabled(args, false),
+        UsersCommand::SetEmail(args) => change::set_email(args),
+        UsersCommand::Remove(args) => change::remove(args),
     }
 }
 
