@@ -48,6 +48,28 @@ fn shipped_files_are_valid() {
     }
 }
 
+/// Each file says in its first lines what is probably not meant: `# warn LINE:COLUMN: message`.
+#[test]
+fn what_is_probably_not_meant_is_warned_of() {
+    for file in yaml_files("tests/config/warnings") {
+        let text = fs::read_to_string(&file).unwrap();
+        let shown = file.to_str().unwrap();
+        let expected: Vec<String> = text
+            .lines()
+            .map_while(|line| line.strip_prefix("# warn "))
+            .map(|line| match line.split_once(": ") {
+                Some((at, message)) => format!("{shown}:{at}: warning: {message}"),
+                None => panic!("{line}"),
+            })
+            .collect();
+        let output = portcullis(&["check", "--config", shown]);
+        let found = stderr(&output);
+        assert_eq!(found.lines().collect::<Vec<_>>(), expected, "{shown}");
+        assert_eq!(output.status.code(), Some(0), "{shown}");
+        assert_eq!(stdout(&output), format!("{shown}: valid\n"));
+    }
+}
+
 /// Each file says in its first lines what is wrong with it: `# expect LINE:COLUMN: message`.
 #[test]
 fn every_mistake_is_told_where_it_is() {

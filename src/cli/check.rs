@@ -20,7 +20,8 @@ pub(super) struct CheckArgs {
 
 /// Loads the file as `run` would, and says so when nothing is wrong with it.
 pub(super) fn run(args: &CheckArgs) -> anyhow::Result<()> {
-    let settings = config::load(&args.config)?;
+    let (settings, warnings) = config::load_with_warnings(&args.config)?;
+    eprint!("{warnings}");
     print(&format!("{}: valid\n", args.config.display()))?;
     if args.connect {
         connect::run(&settings)?;

@@ -54,6 +54,31 @@ impl fmt::Display for Mistakes {
 
 impl std::error::Error for Mistakes {}
 
+/// What is valid in a file and probably not meant, in the order of the file. Shown as one line each,
+/// `FILE:LINE:COLUMN: warning: message`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warnings(Mistakes);
+
+impl Warnings {
+    pub(super) fn new(file: PathBuf, list: Vec<Mistake>) -> Warnings {
+        Warnings(Mistakes::new(file, list))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.list.is_empty()
+    }
+}
+
+impl fmt::Display for Warnings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = self.0.file.display();
+        for Mistake { at, message } in &self.0.list {
+            writeln!(f, "{file}:{}:{}: warning: {message}", at.line, at.column)?;
+        }
+        Ok(())
+    }
+}
+
 /// Finds the candidate that somebody who wrote `wrong` most likely meant.
 pub(super) fn nearest<'a>(
     wrong: &str,

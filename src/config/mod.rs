@@ -21,6 +21,7 @@ mod schema;
 mod shape;
 mod tls;
 mod units;
+mod warnings;
 mod watch;
 mod yaml;
 
@@ -29,7 +30,7 @@ mod tests;
 
 use std::path::Path;
 
-pub use mistakes::{Mistake, Mistakes, Position};
+pub use mistakes::{Mistake, Mistakes, Position, Warnings};
 pub use reference::reference;
 pub use schema::schema;
 pub use watch::{Watch, WatchError};
@@ -44,6 +45,15 @@ use review::Review;
 ///
 /// Everything that is wrong with it, in file order.
 pub fn load(path: &Path) -> Result<Settings, Mistakes> {
+    load_with_warnings(path).map(|(settings, _)| settings)
+}
+
+/// [`load`] with what is valid and probably not meant.
+///
+/// # Errors
+///
+/// Everything that is wrong with the file, in file order.
+pub fn load_with_warnings(path: &Path) -> Result<(Settings, Warnings), Mistakes> {
     let text = std::fs::read(path).map_err(|error| format!("cannot read the file: {error}"));
     let text = text.and_then(|bytes| {
         if bytes.len() > yaml::MAX_BYTES {
@@ -53,9 +63,11 @@ pub fn load(path: &Path) -> Result<Settings, Mistakes> {
     });
     match text {
         Ok(text) => {
-            let mut settings = parse(&text, path)?;
+            let environment = |name: &str| std::env::var(name).ok();
+            let (mut settings, warnings) = read(&text, path, &environment)
+                .map_err(|list| Mistakes::new(path.to_owned(), list))?;
             settings.fingerprint = watch::as_read(path, text.as_bytes(), &settings.watched);
-            Ok(settings)
+            Ok((settings, Warnings::new(path.to_owned(), warnings)))
         }
         Err(message) => {
             let mistake = Mistake {
@@ -87,14 +99,16 @@ pub fn parse_with(
     path: &Path,
     look_up: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Settings, Mistakes> {
-    read(text, path, look_up).map_err(|list| Mistakes::new(path.to_owned(), list))
+    let read = read(text, path, look_up);
+    read.map(|(settings, _)| settings)
+        .map_err(|list| Mistakes::new(path.to_owned(), list))
 }
 
 fn read(
     text: &str,
     path: &Path,
     look_up: &dyn Fn(&str) -> Option<String>,
-) -> Result<Settings, Vec<Mistake>> {
+) -> Result<(Settings, Vec<Mistake>), Vec<Mistake>> {
     let (mut root, mut mistakes) = yaml::read(text)?;
     environment::substitute(&mut root, look_up, &mut mistakes);
     let shaped = shape::check(root, &schema()).map_err(|mistake| vec![mistake])?;
@@ -115,11 +129,15 @@ fn read(
         folder: path.parent().unwrap_or(Path::new("")),
         guessed: &shaped.guessed,
         mistakes,
+        warnings: Vec::new(),
         watched: Vec::new(),
     };
     let settings = meaning::settle(&file, &mut review);
     match settings {
-        Some(settings) if review.mistakes.is_empty() => Ok(settings),
+        Some(settings) if review.mistakes.is_empty() => {
+            warnings::review(&file, &settings, &mut review);
+            Ok((settings, review.warnings))
+        }
         _ => Err(review.mistakes),
     }
 }

@@ -20,6 +20,8 @@ pub(super) struct Review<'a> {
     /// Guesses, which are not complained about again.
     pub(super) guessed: &'a [Place],
     pub(super) mistakes: Vec<Mistake>,
+    /// What is valid and probably not meant.
+    pub(super) warnings: Vec<Mistake>,
     pub(super) watched: Vec<PathBuf>,
 }
 
@@ -27,6 +29,13 @@ impl Review<'_> {
     /// Reports a mistake in the value at `place`.
     pub(super) fn fault(&mut self, place: &Place, message: impl Into<String>) {
         self.report(place, self.places.value(place), message.into());
+    }
+
+    /// Warns of the value at `place`.
+    pub(super) fn warn(&mut self, place: &Place, message: impl Into<String>) {
+        let at = self.places.value(place);
+        let message = message.into();
+        self.warnings.push(Mistake { at, message });
     }
 
     /// Reports that the key at `place` should not be there.

@@ -1,0 +1,121 @@
+//! What `check` warns of: valid, and probably not meant.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::document::Place;
+use super::file::File;
+use super::file::entrance::Listener;
+use super::file::people::Registration;
+use super::review::Review;
+use crate::routing::HostPattern;
+use crate::settings::Settings;
+
+/// Reviews a file without mistakes.
+pub(super) fn review(file: &File, settings: &Settings, review: &mut Review<'_>) {
+    let root = Place::root();
+    networks(file, &root.key("listeners"), review);
+    prefixes(file, &root.key("routes"), review);
+    let sessions = &settings.live.sessions;
+    if sessions
+        .idle_timeout
+        .is_some_and(|idle| idle > sessions.ttl)
+    {
+        let message = "it is longer than \"ttl\", which ends sessions before";
+        review.warn(&root.key("sessions").key("idle_timeout"), message);
+    }
+    if settings.live.api.is_none() {
+        return;
+    }
+    cookies(file, settings, &root.key("listeners"), review);
+    if file.identity.upstream.is_some() {
+        return;
+    }
+    issuers(file, &root.key("tokens").key("trusted_issuers"), review);
+    if file.identity.builtin.registration == Registration::Open {
+        let place = root.key("identity").key("builtin").key("registration");
+        let message = "anyone can register any email address that is not taken; it is not verified \
+                       before it reaches upstreams as the user's";
+        review.warn(&place, message);
+    }
+}
+
+fn networks(file: &File, listeners: &Place, review: &mut Review<'_>) {
+    for (index, listener) in file.listeners.iter().enumerate() {
+        let proxies = listeners.item(index).key("trusted_proxies");
+        for (index, text) in listener.trusted_proxies.iter().enumerate() {
+            let Ok(network) = text.parse::<IpNet>() else {
+                continue;
+            };
+            if network.addr() != network.network() {
+                let meant = network.trunc();
+                let message = format!("\"{network}\" has host bits; it counts as {meant}");
+                review.warn(&proxies.item(index), message);
+            }
+        }
+    }
+}
+
+fn prefixes(file: &File, routes: &Place, review: &mut Review<'_>) {
+    for (index, route) in file.routes.iter().enumerate() {
+        let place = routes.item(index).key("match");
+        for (key, path) in [
+            ("prefix", &route.matches.prefix),
+            ("path", &route.matches.path),
+        ] {
+            if path.as_ref().is_some_and(|path| path.contains('*')) {
+                let message = "\"*\" is a character like any other here; a prefix matches all paths \
+                               under it without one";
+                review.warn(&place.key(key), message);
+            }
+        }
+    }
+}
+
+fn issuers(file: &File, issuers: &Place, review: &mut Review<'_>) {
+    for (index, issuer) in file.tokens.trusted_issuers.iter().enumerate() {
+        if issuer.user_prefix.is_empty() {
+            let message = "without \"user_prefix\" upstreams cannot tell its users from those of the \
+                           database";
+            review.warn(&issuers.item(index), message);
+        }
+    }
+}
+
+/// Browsers keep a secure cookie that comes over plain HTTP from this machine only.
+fn cookies(file: &File, settings: &Settings, listeners: &Place, review: &mut Review<'_>) {
+    if !settings.live.sessions.cookie.secure {
+        return;
+    }
+    let named = settings.live.routes.routes().iter().any(|route| {
+        let host = route.matches.host.as_ref();
+        host.is_some_and(|host| !is_local(host))
+    });
+    for (index, listener) in file.listeners.iter().enumerate() {
+        if is_plain(listener) && (named || !is_loopback(&listener.bind)) {
+            let message = "browsers drop the session cookie, which is secure, where this listener is \
+                           reached over plain HTTP by another name than localhost; give it \"tls\", or \
+                           the proxy that ends TLS in front of it in \"trusted_proxies\"";
+            review.warn(&listeners.item(index).key("bind"), message);
+        }
+    }
+}
+
+/// Whether clients speak plain HTTP to it, as far as the file says.
+fn is_plain(listener: &Listener) -> bool {
+    listener.tls.is_none() && listener.trusted_proxies.is_empty() && !listener.redirect_to_https
+}
+
+fn is_loopback(bind: &str) -> bool {
+    let address = bind.parse::<std::net::SocketAddr>();
+    address.is_ok_and(|address| address.ip().is_loopback())
+}
+
+fn is_local(host: &HostPattern) -> bool {
+    let (HostPattern::Exact(name) | HostPattern::Wildcard(name)) = host;
+    let bare = name.trim_start_matches('[').trim_end_matches(']');
+    name == "localhost"
+        || name.ends_with(".localhost")
+        || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
