@@ -19,6 +19,7 @@ pub struct NewUser {
     pub password: SecretString,
     pub roles: Vec<String>,
     pub scopes: Vec<String>,
+    pub disabled: bool,
 }
 
 /// What to change of a user, as typed; `None` leaves it as it is.
@@ -55,6 +56,7 @@ pub struct CheckedUser {
     cost: HashCost,
     roles: Vec<String>,
     scopes: Vec<String>,
+    disabled: bool,
 }
 
 /// A change of a user that has nothing wrong.
@@ -95,6 +97,7 @@ impl NewUser {
             cost: rules.cost,
             roles: roles.unwrap_or_default(),
             scopes: scopes.unwrap_or_default(),
+            disabled: self.disabled,
         })
     }
 }
@@ -304,6 +307,7 @@ impl Accounts {
             password_hash: self.hash(new.password.expose_secret(), new.cost).await?,
             roles: new.roles,
             scopes: new.scopes,
+            disabled: new.disabled,
         };
         let added = self.directory.add(new, unix_now()).await?;
         added.ok_or(Refusal::UserExists.into())

@@ -94,6 +94,7 @@ pub(super) async fn register(
         password: typed.password.into(),
         roles: Vec::new(),
         scopes: Vec::new(),
+        disabled: false,
     };
     let with_token = typed.session_token.unwrap_or_default();
     let new = fields.check_with(new.check(live.identity.passwords))?;

@@ -43,6 +43,7 @@ pub(super) fn run(args: &DemoArgs, logging: Logging) -> anyhow::Result<()> {
             password: SecretString::from(PASSWORD),
             roles: vec!["member".to_owned()],
             scopes: Vec::new(),
+            disabled: false,
         }],
         announce: Box::new(move |_| {
             // A reader who has gone away is not an error.

@@ -50,6 +50,7 @@ pub struct NewUser {
     pub password_hash: String,
     pub roles: Vec<String>,
     pub scopes: Vec<String>,
+    pub disabled: bool,
 }
 
 /// What to change of a user; `None` leaves it as it is.
@@ -98,7 +99,7 @@ impl Directory {
             password_hash: new.password_hash,
             roles: new.roles,
             scopes: new.scopes,
-            disabled: false,
+            disabled: new.disabled,
             created_at: now,
             updated_at: now,
         };
@@ -117,7 +118,7 @@ impl Directory {
             .bind(&user.password_hash)
             .bind(list_text(&user.roles))
             .bind(list_text(&user.scopes))
-            .bind(false)
+            .bind(user.disabled)
             .bind(now.cast_signed())
             .bind(now.cast_signed());
         match self.database.write(insert).await {

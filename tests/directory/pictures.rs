@@ -12,6 +12,7 @@ async fn ann(directory: &Directory) -> String {
         password_hash: "old".to_owned(),
         roles: Vec::new(),
         scopes: Vec::new(),
+        disabled: false,
     };
     directory.add(new, 1).await.unwrap().unwrap().id
 }

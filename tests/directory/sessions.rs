@@ -225,6 +225,7 @@ async fn a_row_follows_its_user() {
             password_hash: "$x".to_owned(),
             roles: vec!["editor".to_owned()],
             scopes: vec!["read".to_owned()],
+            disabled: false,
         };
         let user = directory.add(new, 1).await.unwrap().unwrap();
         let mut one = session(&user.id, 1_000);

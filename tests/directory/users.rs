@@ -12,6 +12,7 @@ fn new(email: &str, username: Option<&str>) -> NewUser {
         password_hash: "$argon2id$x".to_owned(),
         roles: vec!["admin".to_owned()],
         scopes: Vec::new(),
+        disabled: false,
     }
 }
 

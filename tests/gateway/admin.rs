@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::client::{Client, Request};
 use crate::support::config::{ADMIN_TOKEN, Config};
-use crate::support::gateway::{Gateway, run};
+use crate::support::gateway::{Gateway, PASSWORD, run};
 use crate::support::upstream::Upstream;
 use crate::support::wait::{PATIENCE, eventually};
 
@@ -269,8 +269,23 @@ fn a_disabled_user_is_signed_out_and_stays_out() {
             .status,
         401
     );
-    let body =
-        json!({ "email": "alice@example.com", "password": crate::support::gateway::PASSWORD });
+    let body = json!({ "email": "alice@example.com", "password": PASSWORD });
     let login = gateway.ask(&Request::post("/api/v1/auth/login").json(&body));
     login.refused(401, "INVALID_CREDENTIALS");
+}
+
+#[test]
+fn a_user_may_be_created_disabled() {
+    let gateway = Gateway::start(Config::new(Upstream::start().address));
+    let body = json!({ "email": "ann@example.com", "password": PASSWORD, "disabled": true });
+    let created = gateway.admin(Request::post("/admin/users").json(&body));
+    assert_eq!(created.status, 201, "{}", created.text());
+    assert_eq!(created.data()["disabled"], true);
+    assert!(gateway.try_login("ann@example.com").is_none());
+    let id = created.data()["id"].as_str().unwrap().to_owned();
+    let enable = Request::new("PATCH", &format!("/admin/users/{id}"));
+    gateway
+        .admin(enable.json(&json!({ "disabled": false })))
+        .ok();
+    assert!(gateway.try_login("ann@example.com").is_some());
 }

@@ -67,6 +67,7 @@ pub(super) async fn create(
         password: fields.text("password").into(),
         roles: fields.optional_texts("roles").unwrap_or_default(),
         scopes: fields.optional_texts("scopes").unwrap_or_default(),
+        disabled: fields.optional_flag("disabled").unwrap_or_default(),
     };
     let rules = desk.live.load().identity.passwords;
     let new = fields.check_with(new.check(rules))?;
