@@ -134,10 +134,15 @@ fn is_token68(text: &str) -> bool {
 
 /// The value of a `name=value` pair, if it has that name.
 fn value_of<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let (key, value) = name_and_value(pair)?;
+    (key == name.as_bytes()).then_some(value)
+}
+
+fn name_and_value(pair: &[u8]) -> Option<(&[u8], &[u8])> {
     let equals = pair.iter().position(|byte| *byte == b'=')?;
     let (key, value) = pair.split_at(equals);
-    (key.trim_ascii() == name.as_bytes())
-        .then(|| value.strip_prefix(b"=").unwrap_or(value).trim_ascii())
+    let value = value.strip_prefix(b"=").unwrap_or(value);
+    Some((key.trim_ascii(), value.trim_ascii()))
 }
 
 /// Takes our cookies out of the `Cookie` fields of a request; the others stay byte for byte, in one
@@ -151,7 +156,7 @@ pub fn strip_cookie<'a>(
         let kept: Vec<&[u8]> = field
             .as_bytes()
             .split(|byte| *byte == b';')
-            .filter(|pair| !ours(name).any(|ours| value_of(pair, ours).is_some()))
+            .filter(|pair| !is_ours(pair, name))
             .collect();
         let kept = kept.join(&b';');
         let kept = kept.trim_ascii_start();
@@ -244,6 +249,11 @@ fn ours(name: &str) -> impl Iterator<Item = &str> {
     std::iter::once(name)
         .chain(DEFAULT_NAMES)
         .chain(FORM_COOKIES)
+}
+
+/// Whether a pair of a `Cookie` field is one of them.
+fn is_ours(pair: &[u8], name: &str) -> bool {
+    name_and_value(pair).is_some_and(|(key, _)| ours(name).any(|ours| ours.as_bytes() == key))
 }
 
 /// Tells whether an upstream's `Set-Cookie` would set one of our cookies.

@@ -112,7 +112,7 @@ pub(super) struct Failures {
     here: Charge,
     everywhere: Charge,
     /// The account signed in from here before: failures elsewhere are no concern.
-    known_here: bool,
+    pub(super) known_here: bool,
     /// The client may learn how they stand, or that one of them is over its limit.
     pub(super) disclosed: bool,
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use crate::directory::User;
@@ -40,7 +40,35 @@ pub(super) struct Backends {
 pub(super) struct Ready {
     backend: Arc<Backend>,
     client: reqwest::Client,
-    turns: Semaphore,
+    turns: Turns,
+}
+
+/// The calls that may run at a time. A quarter is for sign-ins from addresses from which the account
+/// has signed in before: strangers, who may come from any number of addresses, cannot use it up.
+struct Turns {
+    general: Semaphore,
+    reserve: Semaphore,
+}
+
+impl Turns {
+    fn new(concurrency: usize) -> Turns {
+        let reserve = concurrency / 4;
+        Turns {
+            general: Semaphore::new(concurrency - reserve),
+            reserve: Semaphore::new(reserve),
+        }
+    }
+
+    async fn acquire(&self, known_here: bool) -> Result<SemaphorePermit<'_>, AcquireError> {
+        if !known_here {
+            return self.general.acquire().await;
+        }
+        tokio::select! {
+            biased;
+            permit = self.general.acquire() => permit,
+            permit = self.reserve.acquire() => permit,
+        }
+    }
 }
 
 /// What is asked.
@@ -80,7 +108,7 @@ impl Backends {
         let made = Arc::new(Ready {
             backend: Arc::clone(backend),
             client,
-            turns: Semaphore::new(backend.concurrency),
+            turns: Turns::new(backend.concurrency),
         });
         *ready = Some(Arc::clone(&made));
         Ok(made)
@@ -115,9 +143,9 @@ pub(super) struct Turn<'a> {
 
 impl Ready {
     /// Waits for a turn, as long as a call may take.
-    pub(super) async fn turn(&self) -> Result<Turn<'_>, Failure> {
+    pub(super) async fn turn(&self, known_here: bool) -> Result<Turn<'_>, Failure> {
         let until = Instant::now() + self.backend.timeout;
-        match tokio::time::timeout_at(until, self.turns.acquire()).await {
+        match tokio::time::timeout_at(until, self.turns.acquire(known_here)).await {
             Ok(Ok(permit)) => Ok(Turn {
                 _permit: permit,
                 until,
@@ -294,6 +322,31 @@ mod tests {
         ] {
             assert_eq!(refusal(status), expected, "{status}");
         }
+    }
+
+    #[tokio::test]
+    async fn strangers_do_not_use_up_the_reserve() {
+        let turns = Turns::new(4);
+        let mut held = Vec::new();
+        for _ in 0..3 {
+            held.push(turns.acquire(false).await.unwrap());
+        }
+        let mut stranger = Box::pin(turns.acquire(false));
+        assert!(futures_util::poll!(&mut stranger).is_pending());
+        let known = turns.acquire(true).await.unwrap();
+        let mut another = Box::pin(turns.acquire(true));
+        assert!(futures_util::poll!(&mut another).is_pending());
+        drop(known);
+        drop(another.await.unwrap());
+        held.pop();
+        drop(stranger.await.unwrap());
+        // Where few calls may run, there is no reserve, and they are shared.
+        let few = Turns::new(1);
+        let held = few.acquire(true).await.unwrap();
+        let mut next = Box::pin(few.acquire(true));
+        assert!(futures_util::poll!(&mut next).is_pending());
+        drop(held);
+        drop(next.await.unwrap());
     }
 
     #[test]

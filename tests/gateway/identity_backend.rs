@@ -409,7 +409,9 @@ fn a_backend_over_https_is_verified_and_may_ask_for_a_certificate() {
 }
 
 fn strict(upstream: &Upstream, failures: u32) -> Gateway {
-    let config = config(upstream, "/login/status-401").set(
+    let pages = config(upstream, "/login/status-401")
+        .set("/routes/0/on_unauthenticated", json!("redirect"));
+    let config = pages.set(
         "/identity/upstream/sign_in_limits",
         json!({
             "attempts_per_address": { "limit": 1000, "window": "1h" },
@@ -451,6 +453,13 @@ fn a_name_that_two_readers_could_read_differently_never_reaches_the_backend() {
             answer.refused(400, "VALIDATION_FAILED");
         }
     }
+    let fields = "login=vic%E2%80%8Btim&password=x";
+    let form = Request::post("/api/v1/sign-in")
+        .header("Content-Type", "application/x-www-form-urlencoded")
+        .header("Origin", "http://localhost");
+    let page = gateway.ask(&form.body(fields));
+    assert_eq!(page.status, 400, "{}", page.text());
+    assert!(page.text().contains("invisible"), "{}", page.text());
     // So many spellings of one member are a way to make the store work.
     let mut many = json!({ "password": "x" });
     for n in 0..32_u32 {

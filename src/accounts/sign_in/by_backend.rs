@@ -44,8 +44,9 @@ impl Accounts {
     ) -> Result<(SignedIn, Answer), Failure> {
         self.admit_attempt(&live.identity, visitor, limits).await?;
         let ready = self.backends.ready(backend)?;
-        let turn = ready.turn().await?;
         let failures = self.failures(live, &attempt.names, visitor).await?;
+        let known_here = failures.iter().all(|failures| failures.known_here);
+        let turn = ready.turn(known_here).await?;
         let trial = Trial {
             failures: &failures,
             user: None,
