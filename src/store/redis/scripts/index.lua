@@ -73,7 +73,7 @@ local function retire(ids)
   end
   if redis.call('EXISTS', KEYS[1]) == 0 then return {} end
   outlive(latest)
-  local _, ended = sessions()
+  local _, ended = sessions(1)
   local forgotten = {}
   for n = 1, #ended - kept do
     forgotten[n] = ended[n].id
