@@ -10,6 +10,8 @@ use crate::support::upstream::Upstream;
 use crate::support::wait::eventually;
 
 const FIRST: Duration = Duration::from_secs(20);
+/// Before this the silence of the upstream would end the request in any case.
+const AT_MOST: Duration = Duration::from_secs(50);
 const BETWEEN_BYTES: Duration = Duration::from_secs(1);
 
 #[test]
@@ -23,6 +25,7 @@ fn a_body_that_drips_is_408_on_both_protocols() {
         let mut client = Client::over(socket);
         client.send("POST /public/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 90000\r\n\r\n");
         let response = loop {
+            assert!(start.elapsed() < AT_MOST, "no response");
             let _ = client.try_send("x");
             if let Ok(response) = client.answer_to("POST") {
                 break response;
@@ -42,6 +45,7 @@ fn a_body_that_drips_is_408_on_both_protocols() {
         // The beginning of a message of 1 MiB.
         client.send(DATA, 0, 1, &[0, 0, 0x10, 0, 0]).unwrap();
         let outcome = loop {
+            assert!(start.elapsed() < AT_MOST, "no response");
             for stream in [1, 3] {
                 let _ = client.send(DATA, 0, stream, b"x");
             }

@@ -16,7 +16,7 @@ use crate::support::frames::{
 use crate::support::gateway::Gateway;
 use crate::support::raw::serving;
 use crate::support::upstream::Upstream;
-use crate::support::wait::eventually;
+use crate::support::wait::{PATIENCE, eventually};
 
 fn with_limits(upstream: &Upstream, limits: Value) -> Config {
     Config::new(upstream.address).set("/listeners/0/limits", limits)
@@ -219,6 +219,7 @@ fn credit_for_an_upload_is_given_as_the_upstream_takes_it() {
             // Nothing more comes: all that fits anywhere is full.
             None => {
                 assert!(held.take().is_some(), "stuck after {sent}");
+                client.set_read_patience(PATIENCE);
                 assert!(
                     sent < 16 << 20,
                     "{sent} bytes for an upstream that takes none"
