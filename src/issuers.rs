@@ -14,7 +14,9 @@ use tokio::task::AbortHandle;
 use url::{Host, Url};
 
 use crate::metrics::Metrics;
-use crate::token::{Algorithm, Key, KeyError, KeySource, Tokens, TrustedIssuer, parse_jwks};
+use crate::token::{
+    Algorithm, Ignored, Key, KeyError, KeySet, KeySource, Tokens, TrustedIssuer, parse_jwks,
+};
 
 /// For a whole fetch.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -98,7 +100,10 @@ impl Issuers {
             metrics.jwks_fetches.with_label_values(&[outcome]);
         }
         let fetched = tokens.trusted.iter().map(|trusted| match &trusted.keys {
-            KeySource::File(_) => None,
+            KeySource::File(set) => {
+                warn_of(&trusted.issuer, &set.ignored);
+                None
+            }
             KeySource::Url(url) => previous
                 .and_then(|previous| previous.same(trusted, url))
                 .or_else(|| Some(Arc::new(Issuer::start(trusted, url, metrics)))),
@@ -212,10 +217,14 @@ impl Shared {
     }
 
     async fn keep_fetching(self: Arc<Shared>) {
-        let mut failures = 0;
+        let (mut failures, mut ignored) = (0, Vec::new());
         loop {
             let outcome = match self.fetch().await {
-                Ok(keys) => {
+                Ok(KeySet { keys, ignored: now }) => {
+                    if now != ignored {
+                        warn_of(&self.issuer, &now);
+                        ignored = now;
+                    }
                     tracing::debug!(issuer = self.issuer, keys = keys.len(), "keys fetched");
                     self.keys.store(Arc::new(keys));
                     // Afterwards: who reads the new number must not use the old keys.
@@ -245,7 +254,7 @@ impl Shared {
         }
     }
 
-    async fn fetch(&self) -> Result<Vec<Key>, FetchError> {
+    async fn fetch(&self) -> Result<KeySet, FetchError> {
         if !is_safe(&self.url) {
             return Err(FetchError::Insecure);
         }
@@ -265,6 +274,14 @@ impl Shared {
             body.extend_from_slice(&chunk);
         }
         parse_jwks(&body, &self.algorithms).map_err(FetchError::Keys)
+    }
+}
+
+/// Reports the keys of an issuer that are not used.
+fn warn_of(issuer: &str, ignored: &[Ignored]) {
+    for Ignored { id, reason } in ignored {
+        let kid = id.as_deref();
+        tracing::warn!(issuer, kid, %reason, "a key of a trusted issuer is ignored");
     }
 }
 

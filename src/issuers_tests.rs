@@ -15,7 +15,9 @@ use url::Url;
 
 use super::{Issuers, is_safe, pause};
 use crate::metrics::Metrics;
-use crate::token::fixtures::{NOW, foreign_claims, private, sign, tokens, trusted, with};
+use crate::token::fixtures::{
+    NOW, foreign_claims, private, sign, sign_text, tokens, trusted, with,
+};
 use crate::token::{Algorithm, Key, KeySource, Tokens};
 use crate::verifier::{Rejected, Verifier};
 
@@ -126,6 +128,33 @@ async fn a_rotated_key_is_found_at_once_and_a_removed_one_is_gone() {
     );
     // Also a token that was good before and is remembered.
     assert_eq!(verifier.verify(&token(&old), NOW).await, Err(FORGED));
+}
+
+#[tokio::test]
+async fn a_rotated_key_is_found_at_once_without_any_key_id() {
+    let (old, new) = (
+        private(Algorithm::EdDSA, "old"),
+        private(Algorithm::ES256, "new"),
+    );
+    let nameless = |key: &Key| {
+        let mut jwk = key.public_jwk().unwrap();
+        jwk.as_object_mut().unwrap().remove("kid");
+        (StatusCode::OK, json!({ "keys": [jwk] }).to_string())
+    };
+    let token = |key: &Key| {
+        let header = json!({ "alg": key.algorithm.as_str() }).to_string();
+        sign_text(key, &header, &foreign_claims().to_string())
+    };
+    let publisher = Publisher::start(&[]).await;
+    *publisher.answer.lock() = nameless(&old);
+    let verifier = verifier(publisher.address, &metrics());
+    verifier.verify(&token(&old), NOW).await.unwrap();
+    *publisher.answer.lock() = nameless(&new);
+    assert!(verifier.verify(&token(&new), NOW).await.is_ok());
+    assert_eq!(publisher.asked(), 2);
+    // A forged one asks again only after the cool-down.
+    assert_eq!(verifier.verify(&token(&old), NOW).await, Err(FORGED));
+    assert_eq!(publisher.asked(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -92,7 +92,7 @@ impl Tokens {
         let signature = match whose {
             Whose::Ours(_) => jws.check(&self.verifying),
             Whose::Trusted(index, trusted) => match &trusted.keys {
-                KeySource::File(keys) => jws.check(keys),
+                KeySource::File(set) => jws.check(&set.keys),
                 KeySource::Url(_) => match jws.check(&fetched(index)) {
                     Signature::UnknownKey => return Err(Failure::UnknownKey(vec![index])),
                     signature => signature,

@@ -11,7 +11,7 @@ use crate::token::fixtures::{
 use crate::token::{Algorithm, Claims, Key, KeySource, Tokens, TrustedIssuer};
 
 fn issuer_with(change: impl FnOnce(&mut TrustedIssuer)) -> Tokens {
-    let mut issuer = trusted(KeySource::File(vec![private(Algorithm::EdDSA, "a")]));
+    let mut issuer = trusted(KeySource::File(vec![private(Algorithm::EdDSA, "a")].into()));
     change(&mut issuer);
     tokens(vec![issuer])
 }
@@ -103,9 +103,12 @@ fn an_issuers_keys_are_for_its_own_tokens_only() {
         private(Algorithm::EdDSA, "k"),
         private(Algorithm::ES256, "k"),
     );
-    let mut other = trusted(KeySource::File(vec![b.clone()]));
+    let mut other = trusted(KeySource::File(vec![b.clone()].into()));
     other.issuer = "https://b.example".to_owned();
-    let tokens = tokens(vec![trusted(KeySource::File(vec![a.clone()])), other]);
+    let tokens = tokens(vec![
+        trusted(KeySource::File(vec![a.clone()].into())),
+        other,
+    ]);
     let b_claims = with(foreign_claims(), "iss", json!("https://b.example"));
     let check = |key: &Key, claims: &Value, good: bool| {
         assert_eq!(
@@ -130,10 +133,13 @@ fn one_issuer_may_be_trusted_for_two_audiences() {
         private(Algorithm::EdDSA, "a"),
         private(Algorithm::ES256, "b"),
     );
-    let mut second = trusted(KeySource::File(vec![b.clone()]));
+    let mut second = trusted(KeySource::File(vec![b.clone()].into()));
     second.audience = "desk".to_owned();
     second.user_prefix = "desk:".to_owned();
-    let tokens = tokens(vec![trusted(KeySource::File(vec![a.clone()])), second]);
+    let tokens = tokens(vec![
+        trusted(KeySource::File(vec![a.clone()].into())),
+        second,
+    ]);
     let check = |key: &Key, audience: Value, wanted: Option<&str>| {
         let token = sign(key, &with(foreign_claims(), "aud", audience));
         let user = verify(&tokens, &token)

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::Algorithm;
-use super::key::{Key, KeyError};
+use super::key::{Key, KeyError, MAX_ID};
 use crate::json;
 
 /// The public half of a key.
@@ -34,31 +34,76 @@ struct Members {
     k: Option<String>,
 }
 
+/// The keys of a set that can be used, and those that cannot.
+#[derive(Debug, Clone, Default)]
+pub struct KeySet {
+    pub keys: Vec<Key>,
+    pub ignored: Vec<Ignored>,
+}
+
+impl From<Vec<Key>> for KeySet {
+    fn from(keys: Vec<Key>) -> KeySet {
+        KeySet {
+            keys,
+            ignored: Vec::new(),
+        }
+    }
+}
+
+/// A key that was meant for signatures and is not used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ignored {
+    /// Its `kid`, if it has one.
+    pub id: Option<String>,
+    pub reason: KeyError,
+}
+
+/// Ignored keys that are reported of one set.
+const MAX_REPORTED: usize = 16;
+
 /// Reads a key set, keeping what can verify signatures of one of the given algorithms. Keys of
 /// other kinds and uses, and keys too weak to use, are skipped, as RFC 7517, section 5 asks.
 ///
 /// # Errors
 ///
 /// When it is no key set, or nothing is left of it.
-pub fn parse_jwks(bytes: &[u8], algorithms: &[Algorithm]) -> Result<Vec<Key>, KeyError> {
+pub fn parse_jwks(bytes: &[u8], algorithms: &[Algorithm]) -> Result<KeySet, KeyError> {
     let set = json::parse(bytes).map_err(|fault| KeyError::BadJwks(fault.what))?;
     let Some(members) = set.get("keys").and_then(serde_json::Value::as_array) else {
         return Err(KeyError::BadJwks("it has no array `keys`"));
     };
-    let mut keys = Vec::new();
+    let (mut keys, mut ignored) = (Vec::new(), Vec::new());
     let mut first_error = None;
     for jwk in members {
-        match Key::from_jwk(jwk) {
-            Ok(Some(key)) if algorithms.contains(&key.algorithm) => keys.push(key),
-            Ok(_) => {}
-            Err(error) => first_error = first_error.or(Some(error)),
+        let reason = match Key::from_jwk(jwk) {
+            Ok(Some(key)) if algorithms.contains(&key.algorithm) => {
+                keys.push(key);
+                continue;
+            }
+            Ok(Some(key)) => KeyError::Unwanted(key.algorithm),
+            Ok(None) if is_for_something_else(jwk) => continue,
+            Ok(None) => KeyError::Unsupported,
+            Err(error) => {
+                first_error.get_or_insert_with(|| error.clone());
+                error
+            }
+        };
+        if ignored.len() < MAX_REPORTED {
+            let id = jwk.get("kid").and_then(serde_json::Value::as_str);
+            let id = id.filter(|id| id.len() <= MAX_ID).map(str::to_owned);
+            ignored.push(Ignored { id, reason });
         }
     }
     match first_error {
         Some(error) if keys.is_empty() => Err(KeyError::NoneUsable(Box::new(error))),
         None if keys.is_empty() => Err(KeyError::NoUsableKey(members.len())),
-        _ => Ok(keys),
+        _ => Ok(KeySet { keys, ignored }),
     }
+}
+
+/// Whether a key is declared for another purpose than signatures, such as encryption.
+fn is_for_something_else(jwk: &serde_json::Value) -> bool {
+    Members::deserialize(jwk).is_ok_and(|members| !members.verifies())
 }
 
 impl Key {
@@ -67,12 +112,7 @@ impl Key {
     pub fn from_jwk(jwk: &serde_json::Value) -> Result<Option<Key>, KeyError> {
         let jwk = Members::deserialize(jwk)
             .map_err(|_| KeyError::BadJwk("a member is missing or of the wrong type"))?;
-        let verifies = jwk.usage.as_deref().is_none_or(|usage| usage == "sig")
-            && jwk
-                .key_ops
-                .as_ref()
-                .is_none_or(|ops| ops.iter().any(|op| op == "verify"));
-        let Some(algorithm) = jwk.algorithm().filter(|_| verifies) else {
+        let Some(algorithm) = jwk.algorithm().filter(|_| jwk.verifies()) else {
             return Ok(None);
         };
         let public = match algorithm {
@@ -94,6 +134,13 @@ impl Key {
 }
 
 impl Members {
+    /// Whether it may verify signatures, by what it says of its use.
+    fn verifies(&self) -> bool {
+        let operations = self.key_ops.as_ref();
+        self.usage.as_deref().is_none_or(|usage| usage == "sig")
+            && operations.is_none_or(|all| all.iter().any(|one| one == "verify"))
+    }
+
     /// The algorithm that goes with the kind of key; `None` when `alg` says another.
     fn algorithm(&self) -> Option<Algorithm> {
         let of_kind = match (self.kty.as_str(), self.crv.as_deref()) {
@@ -106,7 +153,7 @@ impl Members {
         let agrees = self
             .alg
             .as_deref()
-            .is_none_or(|alg| alg == of_kind.as_str());
+            .is_none_or(|alg| Algorithm::parse(alg) == Some(of_kind));
         agrees.then_some(of_kind)
     }
 }

@@ -28,7 +28,7 @@ pub(super) struct Jws<'a> {
 pub(super) enum Signature {
     Genuine,
     Forged,
-    /// No key fits, and none has the id that the token names; there may be newer keys.
+    /// No key fits, and none has the id that the token names, if it names one; there may be newer keys.
     UnknownKey,
 }
 
@@ -69,7 +69,7 @@ impl<'a> Jws<'a> {
             .any(|key| key.verifies(self.message.as_bytes(), self.signature));
         if genuine {
             Signature::Genuine
-        } else if !known && (self.key_id.is_some() || keys.is_empty()) {
+        } else if !known {
             Signature::UnknownKey
         } else {
             Signature::Forged

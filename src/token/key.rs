@@ -52,6 +52,10 @@ pub enum KeyError {
     RsaSize(usize),
     #[error("the RSA exponent is not an odd number above 1")]
     RsaExponent,
+    #[error("{0} is not among the issuer's `algorithms`, or is for files only")]
+    Unwanted(Algorithm),
+    #[error("a key of a kind, curve or algorithm that is not supported")]
+    Unsupported,
     #[error("not a JSON Web Key: {0}")]
     BadJwk(&'static str),
     #[error("not a JSON Web Key Set: {0}")]

@@ -113,7 +113,7 @@ fn a_key_set_keeps_what_can_verify() {
         let set = serde_json::json!({ "keys": keys }).to_string();
         let got = parse_jwks(set.as_bytes(), algorithms);
         let got = got
-            .map(|keys| keys.len())
+            .map(|set| set.keys.len())
             .map_err(|error| error.to_string());
         assert_eq!(got, wanted.map_err(str::to_owned), "{set}");
     };
@@ -157,6 +157,49 @@ fn a_key_set_keeps_what_can_verify() {
         Err("not a JSON Web Key Set: it has no array `keys`"),
     );
     assert!(parse_jwks(b"<html>", &[ES256]).is_err());
+}
+
+#[test]
+fn keys_of_a_set_that_are_not_used_are_reported_with_the_reason() {
+    let good = Key::from_pem(None, ES256, EC)
+        .unwrap()
+        .public_jwk()
+        .unwrap();
+    let weak = "A".repeat(171);
+    let set = serde_json::json!({ "keys": [
+        good,
+        { "kty": "RSA", "kid": "weak", "n": format!("_{weak}"), "e": "AQAB" },
+        { "kty": "oct", "k": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE" },
+        { "kty": "RSA", "kid": "for-encryption", "use": "enc", "n": "AQ", "e": "AQAB" },
+        { "kty": "EC", "crv": "P-384", "kid": "other-curve" },
+        { "kty": "EC", "kid": "incomplete", "crv": "P-256" },
+    ] });
+    let set = parse_jwks(set.to_string().as_bytes(), &[ES256, RS256]).unwrap();
+    assert_eq!(set.keys.len(), 1);
+    let told = set
+        .ignored
+        .iter()
+        .map(|key| (key.id.as_deref(), key.reason.to_string()));
+    let told: Vec<_> = told.collect();
+    assert_eq!(
+        told,
+        [
+            (Some("weak"), KeyError::RsaSize(1032).to_string()),
+            (None, KeyError::Unwanted(HS256).to_string()),
+            (Some("other-curve"), KeyError::Unsupported.to_string()),
+            (
+                Some("incomplete"),
+                KeyError::BadJwk("a member of its kind of key is missing").to_string()
+            ),
+        ]
+    );
+    let many: Vec<_> = (0..100)
+        .map(|_| serde_json::json!({ "kty": "oct", "k": "AA" }))
+        .collect();
+    let all = [vec![good], many].concat();
+    let set = serde_json::json!({ "keys": all });
+    let set = parse_jwks(set.to_string().as_bytes(), &[ES256]).unwrap();
+    assert_eq!(set.ignored.len(), 16);
 }
 
 #[test]

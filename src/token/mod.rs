@@ -21,7 +21,7 @@ pub use assertion::About;
 pub(crate) use check::{Failure, Verified};
 pub(crate) use claims::{is_invisible, is_user_id, words};
 pub use inspect::{Inspection, inspect};
-pub use jwk::parse_jwks;
+pub use jwk::{Ignored, KeySet, parse_jwks};
 pub use key::{Key, KeyError};
 pub use mint::{Error, Minting};
 
@@ -58,7 +58,7 @@ pub struct TrustedIssuer {
 #[derive(Debug)]
 pub enum KeySource {
     /// Read at load.
-    File(Vec<Key>),
+    File(KeySet),
     /// Fetched in the background by `issuers`.
     Url(url::Url),
 }
@@ -100,8 +100,12 @@ impl Algorithm {
         }
     }
 
-    /// Reads the name back; names are case-sensitive.
+    /// Reads the name back; names are case-sensitive. `Ed25519` is EdDSA with that curve, the only one
+    /// here (RFC 9864, section 2.2).
     pub fn parse(text: &str) -> Option<Algorithm> {
+        if text == "Ed25519" {
+            return Some(Algorithm::EdDSA);
+        }
         Algorithm::ALL
             .into_iter()
             .find(|algorithm| algorithm.as_str() == text)

@@ -243,6 +243,38 @@ fn a_trusted_issuers_tokens_pass_by_the_keys_in_its_file_or_at_its_address() {
 }
 
 #[test]
+fn keys_of_an_issuer_that_are_not_used_are_in_the_log() {
+    let (_, jwk) = tokens::es256("good");
+    let weak =
+        json!({ "kty": "RSA", "kid": "weak", "n": format!("{}8", "_".repeat(170)), "e": "AQAB" });
+    let secret = json!({ "kty": "oct", "kid": "secret", "k": "A".repeat(43) });
+    let keys = json!({ "keys": [jwk, weak, secret] }).to_string();
+    let reply = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{keys}",
+        keys.len()
+    );
+    let server = Recorder::answering(reply.leak());
+    let config = Config::new(Upstream::start().address);
+    let file = config.beside("keys.json", &keys);
+    let issuer = |name: &str| json!({ "issuer": name, "audience": "shop" });
+    let mut by_file = issuer("https://file.example");
+    by_file["jwks_file"] = json!(file);
+    let mut by_url = issuer("https://url.example");
+    by_url["jwks_url"] = json!(format!("http://{}/keys", server.address));
+    let gateway = Gateway::start(config.set("/tokens/trusted_issuers", json!([by_file, by_url])));
+    for issuer in ["https://file.example", "https://url.example"] {
+        for (kid, reason) in [("weak", "1024"), ("secret", "HS256")] {
+            let line = eventually(&format!("the line of {kid} of {issuer}"), || {
+                let mut lines = gateway.events().into_iter();
+                lines.find(|line| line["issuer"] == issuer && line["kid"] == kid)
+            });
+            assert_eq!(line["level"], "WARN", "{line}");
+            assert!(line["reason"].as_str().unwrap().contains(reason), "{line}");
+        }
+    }
+}
+
+#[test]
 fn keys_that_a_token_brings_along_are_neither_used_nor_fetched() {
     let upstream = Upstream::start();
     let recorder = Recorder::answering("HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n");

@@ -205,7 +205,9 @@ pub(in crate::config) enum Algorithm {
 pub(in crate::config) struct TrustedIssuer {
     /// The exact `iss` of its tokens.
     pub(in crate::config) issuer: String,
-    /// Where its key set is fetched from: https, or http on a loopback address.
+    /// Where its key set is fetched from: https, or http on a loopback address. Fetched every ten minutes,
+    /// and for a token whose key is not known, at most once in 30 seconds. At most 16 keys are tried for a
+    /// token that names no known `kid`; keys that cannot be used are named in the log.
     #[serde(default)]
     pub(in crate::config) jwks_url: Option<String>,
     /// A file with its key set, in place of `jwks_url`.
