@@ -9,7 +9,8 @@ use crate::durable::Durable;
 use crate::events::Events;
 use crate::limits::{Charge, Decision};
 use crate::metrics::Metrics;
-use crate::refusal::Refusal;
+use crate::refusal::{Grounds, Refusal};
+use crate::request_id::RequestId;
 use crate::routing::{Auth, Require, Route};
 use crate::session::{Millis, Session};
 use crate::settings::Live;
@@ -21,6 +22,7 @@ use crate::verifier::Verifier;
 mod charges;
 mod claim;
 mod confirm;
+mod grounds;
 mod identity;
 mod outage;
 mod verdict;
@@ -52,6 +54,8 @@ pub struct Admission<'a> {
     pub replica: &'a Replica,
     pub metrics: &'a Metrics,
     pub events: &'a Events,
+    /// Of the request, for its events.
+    pub request_id: &'a RequestId,
 }
 
 impl Admission<'_> {
@@ -94,7 +98,7 @@ impl Admission<'_> {
                 self.anonymous_after(route, asked, &before, refused.decisions)
                     .await
             }
-            other => other,
+            other => other.map_err(|refused| self.name_caller(&claimed, refused)),
         }
     }
 
@@ -135,6 +139,7 @@ impl Admission<'_> {
         }
         self.identity(&claimed, &inquiry, &findings, asked)
             .map(Some)
+            .map_err(|refused| self.name_caller(&claimed, refused))
     }
 
     /// Goes on without the session whose cookie came: the limits before are spent by now, and are
@@ -209,7 +214,11 @@ impl Admission<'_> {
                     decisions,
                     ..refused
                 },
-                Err(over) => over,
+                // Whose it is, the log says all the same.
+                Err(over) => Refused {
+                    lapsed: refused.lapsed,
+                    ..over
+                },
             },
             Err(unavailable) => unavailable,
         }
@@ -272,11 +281,11 @@ impl Admission<'_> {
     /// Counts each limit's decision.
     fn count(&self, decisions: &[Decision]) {
         for decision in decisions {
-            let outcome = match (decision.allowed, decision.limit.shadow, decision.degraded) {
-                (false, true, _) => "shadow_limited",
-                (false, false, _) => "limited",
-                (true, _, true) => "degraded",
-                (true, _, false) => "allowed",
+            let outcome = match (decision.degraded, decision.allowed, decision.limit.shadow) {
+                (true, _, _) => "degraded",
+                (false, false, true) => "shadow_limited",
+                (false, false, false) => "limited",
+                (false, true, _) => "allowed",
             };
             self.metrics.limited(&decision.limit.name, outcome);
         }
@@ -299,13 +308,23 @@ fn meets(require: &Require, identity: &Identity, decisions: &[Decision]) -> Resu
     if require.met_by(identity.roles(), identity.scopes()) {
         return Ok(());
     }
-    let lacks_scope = require
-        .scopes
-        .iter()
-        .any(|scope| !identity.scopes().contains(scope));
+    let scopes = require.scopes.iter().map(String::as_str);
+    let missing: Vec<&str> = scopes
+        .filter(|scope| !identity.scopes().iter().any(|own| own == scope))
+        .collect();
+    let lacks_scope = !missing.is_empty();
+    let lacks_role = !require.role_met_by(identity.roles());
+    let grounds = Grounds {
+        user: Some(identity.user().to_owned()),
+        session: identity.session().map(|session| session.id),
+        role: lacks_role.then(|| require.roles.join(",")),
+        scope: lacks_scope.then(|| missing.join(" ")),
+        ..Grounds::default()
+    };
     Err(Refused {
         decisions: decisions.to_vec(),
         scope: lacks_scope.then(|| require.scopes.join(" ")),
+        grounds: Some(Box::new(grounds)),
         ..Refused::because(
             if lacks_scope {
                 Refusal::InsufficientScope

@@ -2,13 +2,19 @@
 //! users, sessions and addresses; it never holds a secret.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::request_id::RequestId;
 use crate::session::{EndReason, SessionId};
-use crate::store::{Noted, Store, StoreError};
+use crate::store::{self, Noted, Store, StoreError};
+
+mod coalescing;
+
+use coalescing::Coalescing;
 
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -77,11 +83,14 @@ impl Kind {
 pub struct Event {
     #[serde(rename = "event")]
     pub kind: Kind,
+    /// The request that caused it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    #[serde(rename = "user_id", skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "session_id", skip_serializing_if = "Option::is_none")]
     pub session: Option<SessionId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "client_ip", skip_serializing_if = "Option::is_none")]
     pub ip: Option<IpAddr>,
     /// Why a session ended.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -89,6 +98,10 @@ pub struct Event {
     /// What else there is to say, in our own words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+    /// How many events of the kind and address this one stands for, where there is more than one
+    /// in an interval.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
 }
 
 impl Event {
@@ -96,11 +109,22 @@ impl Event {
     pub fn new(kind: Kind) -> Event {
         Event {
             kind,
+            request_id: None,
             user: None,
             session: None,
             ip: None,
             reason: None,
             detail: None,
+            count: None,
+        }
+    }
+
+    /// Names the request that caused it; inside [`RequestId::scope`] this is not needed.
+    #[must_use]
+    pub fn request(self, id: &RequestId) -> Event {
+        Event {
+            request_id: Some(id.to_string()),
+            ..self
         }
     }
 
@@ -173,23 +197,53 @@ pub struct EventPage {
 #[derive(Clone)]
 pub struct Events {
     store: Store,
+    coalescing: Arc<Coalescing>,
 }
 
 impl Events {
     /// Records into this store's journal.
     pub fn new(store: Store) -> Events {
-        Events { store }
+        Events {
+            store,
+            coalescing: Arc::default(),
+        }
     }
 
-    /// Logs the event, and hands it to the journal. It never waits and never fails.
-    pub fn record(&self, event: Event) {
+    /// Logs the event, and hands it to the journal; a kind that clients can cause in bulk is coalesced
+    /// there. It never waits and never fails.
+    pub fn record(&self, mut event: Event) {
+        let current = || RequestId::current().map(|id| id.to_string());
+        event.request_id = event.request_id.or_else(current);
+        log(&event);
+        if !store::is_bulk(event.kind.as_str()) {
+            self.write(event);
+        } else if let Some(event) = self.coalescing.add(event) {
+            self.write(event);
+        }
+    }
+
+    /// Writes to the journal what has been coalesced so far.
+    pub fn flush(&self) {
+        for event in self.coalescing.take() {
+            self.write(event);
+        }
+    }
+
+    /// Writes coalesced events at the end of each interval, for ever.
+    pub async fn keep_flushing(self) {
+        loop {
+            tokio::time::sleep(coalescing::INTERVAL).await;
+            self.flush();
+        }
+    }
+
+    fn write(&self, event: Event) {
         #[derive(Serialize)]
         struct Timed {
             time: String,
             #[serde(flatten)]
             event: Event,
         }
-        log(&event);
         let kind = event.kind.as_str();
         let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
         // Texts, numbers and addresses: there is nothing that JSON cannot hold.
@@ -241,9 +295,10 @@ fn log(event: &Event) {
     tracing::info!(
         target: "event",
         event = event.kind.as_str(),
-        user = event.user.as_deref(),
-        session = event.session.map(tracing::field::display),
-        ip = event.ip.map(tracing::field::display),
+        request_id = event.request_id.as_deref(),
+        user_id = event.user.as_deref(),
+        session_id = event.session.map(tracing::field::display),
+        client_ip = event.ip.map(tracing::field::display),
         reason = event.reason.map(EndReason::as_str),
         detail = event.detail.as_deref(),
     );

@@ -45,6 +45,7 @@ pub mod issuers;
 pub mod logging;
 pub mod memory;
 pub mod metrics;
+pub mod request_id;
 pub mod verifier;
 
 pub mod cli;

@@ -12,10 +12,15 @@ use http::Method;
 use tracing_subscriber::EnvFilter;
 
 use crate::metrics::Metrics;
+use crate::proxy::trace::TraceId;
+use crate::refusal::Grounds;
+use crate::request_id::RequestId;
 use crate::session::SessionId;
 
 mod errors;
+mod program_line;
 mod stream;
+mod text_line;
 
 use errors::ErrorLog;
 use stream::{Bounds, LineQueue};
@@ -67,7 +72,7 @@ impl Logs {
             .log_internal_errors(false);
         let installed = match format {
             Format::Text => builder.with_ansi(false).try_init(),
-            Format::Json => builder.json().flatten_event(true).try_init(),
+            Format::Json => builder.event_format(program_line::Json).try_init(),
         };
         installed.map_err(|error| anyhow::anyhow!("the log could not be set up: {error}"))?;
         errors::install_panic_hook(logs.errors.clone());
@@ -86,7 +91,9 @@ impl Logs {
 #[derive(Debug)]
 pub struct Access {
     pub time: SystemTime,
-    pub request_id: String,
+    pub request_id: RequestId,
+    /// The trace that it belongs to, where its identifier is not the request's.
+    pub trace_id: Option<TraceId>,
     pub client_ip: IpAddr,
     /// Absent where no request line was understood.
     pub method: Option<Method>,
@@ -96,6 +103,7 @@ pub struct Access {
     pub status: u16,
     pub code: Option<&'static str>,
     pub reason: &'static str,
+    pub grounds: Option<Box<Grounds>>,
     pub route: Option<Arc<str>>,
     pub upstream: Option<Arc<str>>,
     pub user: Option<String>,
@@ -111,7 +119,8 @@ impl Default for Access {
     fn default() -> Access {
         Access {
             time: SystemTime::UNIX_EPOCH,
-            request_id: String::new(),
+            request_id: RequestId::default(),
+            trace_id: None,
             client_ip: Ipv4Addr::UNSPECIFIED.into(),
             method: None,
             host: String::new(),
@@ -119,6 +128,7 @@ impl Default for Access {
             status: 0,
             code: None,
             reason: "",
+            grounds: None,
             route: None,
             upstream: None,
             user: None,
@@ -143,7 +153,7 @@ impl AccessLog {
             // Into memory: it cannot fail.
             let _ = match format {
                 Format::Json => write_json(lines, &mut clock, &access),
-                Format::Text => write_text(lines, &access),
+                Format::Text => text_line::write(lines, &access),
             };
         };
         LineQueue::start(Stream::Stdout, ACCESS_BOUNDS, metrics, render).map(AccessLog)
@@ -167,7 +177,12 @@ fn write_json(out: &mut Vec<u8>, clock: &mut Clock, access: &Access) -> io::Resu
     out.extend_from_slice(b"{\"time\":\"");
     clock.write(out, access.time);
     out.extend_from_slice(b"\",\"kind\":\"access\"");
-    text(out, ",\"request_id\":", &access.request_id)?;
+    text(out, ",\"request_id\":", access.request_id.as_str())?;
+    optional(
+        out,
+        ",\"trace_id\":",
+        access.trace_id.as_ref().map(TraceId::as_str),
+    )?;
     address(out, ",\"client_ip\":", access.client_ip)?;
     text(out, ",\"method\":", access.method())?;
     text(out, ",\"host\":", &access.host)?;
@@ -179,6 +194,11 @@ fn write_json(out: &mut Vec<u8>, clock: &mut Clock, access: &Access) -> io::Resu
         ",\"reason\":",
         Some(access.reason).filter(|it| !it.is_empty()),
     )?;
+    if let Some(grounds) = &access.grounds {
+        optional(out, ",\"limit\":", grounds.limit.as_deref())?;
+        optional(out, ",\"role\":", grounds.role.as_deref())?;
+        optional(out, ",\"scope\":", grounds.scope.as_deref())?;
+    }
     optional(out, ",\"route\":", access.route.as_deref())?;
     optional(out, ",\"upstream\":", access.upstream.as_deref())?;
     optional(out, ",\"user_id\":", access.user.as_deref())?;
@@ -194,36 +214,6 @@ fn write_json(out: &mut Vec<u8>, clock: &mut Clock, access: &Access) -> io::Resu
     number(out, ",\"bytes_sent\":", access.bytes_sent);
     out.extend_from_slice(b"}\n");
     Ok(())
-}
-
-fn write_text(out: &mut Vec<u8>, access: &Access) -> io::Result<()> {
-    let mut hex = [0; 64];
-    let session = match &access.session {
-        Some(id) => id.hex(&mut hex),
-        None => "-",
-    };
-    writeln!(
-        out,
-        "{} {} {} {} {}{} {} {} route={} upstream={} user={} session={} \
-         total={:.6}s store={:.6}s upstream_time={:.6}s in={} out={}",
-        humantime::format_rfc3339_millis(access.time),
-        access.request_id,
-        access.client_ip,
-        access.method(),
-        printable(&access.host),
-        printable(&access.path),
-        access.status,
-        access.code.unwrap_or("-"),
-        access.route.as_deref().unwrap_or("-"),
-        access.upstream.as_deref().unwrap_or("-"),
-        printable(access.user.as_deref().unwrap_or("-")),
-        session,
-        access.total.as_secs_f64(),
-        access.store.as_secs_f64(),
-        access.upstream_time.unwrap_or_default().as_secs_f64(),
-        access.bytes_received,
-        access.bytes_sent,
-    )
 }
 
 /// The last second, as it is written.
@@ -299,15 +289,6 @@ fn zeros_before(out: &mut Vec<u8>, value: u64) {
     let mut digits = itoa::Buffer::new();
     let digits = digits.format(value).as_bytes();
     out.extend_from_slice(digits.get(1..).unwrap_or_default());
-}
-
-/// Escapes what could start a line of its own or steer a terminal.
-fn printable(text: &str) -> std::borrow::Cow<'_, str> {
-    if text.chars().any(char::is_control) {
-        text.escape_default().to_string().into()
-    } else {
-        text.into()
-    }
 }
 
 #[cfg(test)]

@@ -17,8 +17,10 @@ use crate::refusal::Refusal;
 use crate::session::EndReason;
 
 mod series;
+mod sign_ins;
 
 pub use series::Series;
+pub use sign_ins::SignInMethod;
 
 /// Seconds; from a cached answer on loopback to a slow upstream.
 const REQUEST_BUCKETS: &[f64] = &[
@@ -159,12 +161,18 @@ macro_rules! metrics {
 metrics! {
     requests: IntCounterVec = "requests_total", ["route", "method", "code"], &[],
         "Requests answered.";
-    request_duration: HistogramVec = "request_duration_seconds", ["route"], REQUEST_BUCKETS,
-        "From the request head to the last byte of the answer.";
+    requests_in_flight: IntGauge = "requests_in_flight", [], &[],
+        "Requests that are being served.";
+    request_duration: HistogramVec = "request_duration_seconds", ["route", "class"], REQUEST_BUCKETS,
+        "From the request head to the last byte of the response, by class of the status.";
     upstream_duration: HistogramVec = "upstream_duration_seconds", ["upstream"], REQUEST_BUCKETS,
         "From the choice of a server to the head of its answer.";
+    upstream_errors: IntCounterVec = "upstream_errors_total", ["upstream", "kind"], &[],
+        "Failed attempts to get a response from a server, by kind.";
     auth: IntCounterVec = "auth_total", ["outcome"], &[],
         "Authentications, by outcome.";
+    sign_ins: IntCounterVec = "sign_ins_total", ["method", "outcome"], &[],
+        "Sign-ins, by what checks the password and by outcome.";
     ratelimit: IntCounterVec = "ratelimit_total", ["limit", "outcome"], &[],
         "Limit decisions, by limit and outcome.";
     store_operation_duration: HistogramVec = "store_operation_duration_seconds", ["operation"], STORE_BUCKETS,
@@ -201,12 +209,14 @@ metrics! {
         "What clean-ups removed, by kind.";
     events_lost: IntCounter = "events_lost_total", [], &[],
         "Security events that the store was not told of; the log has them.";
-    connections: IntGauge = "connections", [], &[],
+    connections: IntGauge = "connections_open", [], &[],
         "Open client connections.";
     connections_refused: IntCounterVec = "connections_refused_total", ["reason"], &[],
         "Connections and heads refused before a request existed, by reason.";
     log_lines_dropped: IntCounterVec = "log_lines_dropped_total", ["stream"], &[],
         "Log lines dropped because the stream failed or was not read in time.";
+    tls_certificate_not_after: IntGaugeVec = "tls_certificate_not_after_seconds", ["certificate"], &[],
+        "When a listener's certificate expires, Unix time.";
     jwks_fetches: IntCounterVec = "jwks_fetches_total", ["outcome"], &[],
         "Fetches of trusted issuers' keys, by outcome.";
     last_reload_success: Gauge = "config_last_reload_success_timestamp_seconds", [], &[],
@@ -308,6 +318,7 @@ impl Metrics {
     }
 
     fn start_at_zero(&self) {
+        self.start_sign_ins_at_zero();
         self.auth.with_label_values(&["ok"]);
         for refusal in Refusal::ALL {
             if refusal.status() == http::StatusCode::UNAUTHORIZED {

@@ -3,6 +3,22 @@
 
 use http::StatusCode;
 
+use crate::session::SessionId;
+
+/// What the log names beside the code and the reason of a refusal.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Grounds {
+    /// Whose request it was, where that is known.
+    pub user: Option<String>,
+    pub session: Option<SessionId>,
+    /// The limits that were exceeded, or that could not be checked.
+    pub limit: Option<String>,
+    /// The roles of which the caller has none.
+    pub role: Option<String>,
+    /// The scopes that the caller lacks.
+    pub scope: Option<String>,
+}
+
 /// A reason to say no.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Refusal {

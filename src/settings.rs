@@ -157,6 +157,17 @@ pub struct ListenerLive {
     pub trusted_proxies: Vec<IpNet>,
     pub redirect_to_https: bool,
     pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// The certificates that `tls` serves.
+    pub certificates: Vec<CertificateExpiry>,
+}
+
+/// When a certificate expires.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateExpiry {
+    /// The file, as the operator wrote it; the `certificate` label of metrics.
+    pub file: String,
+    /// Unix time, seconds.
+    pub not_after: i64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -109,6 +109,7 @@ impl Parts {
             replica: self.store.replica(),
             metrics: &self.metrics,
             events: &self.events,
+            request_id: &portcullis::request_id::RequestId::default(),
         };
         let asked = Asked {
             headers,

@@ -30,7 +30,7 @@ use tokio::sync::Semaphore;
 use crate::directory::{self, Directory, User};
 use crate::durable::Durable;
 use crate::events::Events;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, SignInMethod};
 use crate::refusal::Refusal;
 use crate::session::{Device, SessionToken};
 use crate::store::{Entry, Store, StoreError};
@@ -159,6 +159,11 @@ impl Accounts {
             store,
             ..self.clone()
         }
+    }
+
+    /// Counts a sign-in; `None`: it succeeded.
+    pub fn count_sign_in(&self, method: SignInMethod, refusal: Option<Refusal>) {
+        self.metrics.signed_in(method, refusal);
     }
 
     /// The people.

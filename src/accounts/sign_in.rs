@@ -107,10 +107,10 @@ impl Accounts {
     pub(super) fn admitted(&self, decisions: Vec<Decision>, limits: &mut Vec<Decision>) -> bool {
         let admitted = decisions.iter().all(|decision| decision.allowed);
         for decision in decisions {
-            let outcome = match (decision.allowed, decision.degraded) {
-                (false, _) => "limited",
-                (true, true) => "degraded",
-                (true, false) => "allowed",
+            let outcome = match (decision.degraded, decision.allowed) {
+                (true, _) => "degraded",
+                (false, false) => "limited",
+                (false, true) => "allowed",
             };
             let labels = [&*decision.limit.name, outcome];
             self.metrics.ratelimit.with_label_values(&labels).inc();

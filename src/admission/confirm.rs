@@ -58,20 +58,24 @@ impl Admission<'_> {
         };
         let mut decisions = std::mem::take(&mut findings.decisions);
         self.count(&decisions);
-        refuse_over_limit(&decisions)?;
+        refuse_over_limit(&decisions).map_err(|over| over.of_session(&findings.session))?;
         let revived = self.look_again(claimed, &mut findings, asked).await;
         let revived = revived.map_err(|refused| with_decisions(refused, &decisions))?;
         let identity = match self.settle_doubts(ticket, claimed, &mut findings).await {
             Ok(()) => self.identity(claimed, &inquiry, &findings, asked),
             Err(error) => self.identity_without_store(asked, claimed, error).await,
         };
-        let identity = identity.map_err(|refused| with_decisions(refused, &decisions))?;
+        let identity = identity
+            .map_err(|refused| with_decisions(refused, &decisions).of_session(&findings.session))?;
         meets(&route.require, &identity, &decisions)?;
         if after.is_none() || revived {
             let late = self.charge_late(route, asked, claimed, &identity).await;
             let late = late.inspect_err(|_| self.give_back(before));
-            decisions.extend(late.map_err(|refused| with_decisions(refused, &decisions))?);
-            refuse_over_limit(&decisions).inspect_err(|_| self.give_back(before))?;
+            let named = |refused: Refused| refused.of_session(&findings.session);
+            let late = late.map_err(|refused| named(with_decisions(refused, &decisions)))?;
+            decisions.extend(late);
+            let over = refuse_over_limit(&decisions).inspect_err(|_| self.give_back(before));
+            over.map_err(named)?;
         }
         Ok(Permit {
             route: Arc::clone(route),

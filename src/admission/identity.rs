@@ -108,7 +108,8 @@ impl Admission<'_> {
         let event = Event::new(Kind::BindingMismatch)
             .user(&session.user)
             .session(session.id);
-        self.events.record(event.ip(ip).detail(what));
+        let event = event.ip(ip).detail(what);
+        self.events.record(event.request(self.request_id));
     }
 }
 

@@ -19,14 +19,13 @@ use crate::store::{Found, StoreError};
 impl Admission<'_> {
     /// Charges limits in this process, as each of them wants it.
     pub(super) fn charge_without_store(&self, all: &[Charge]) -> Result<Vec<Decision>, Refused> {
-        if all
-            .iter()
-            .any(|charge| charge.limit.on_outage == OnOutage::Deny && !charge.limit.shadow)
-        {
-            return Err(Refused::because(
-                Refusal::StoreUnavailable,
-                "a limit cannot be checked and denies without",
-            ));
+        let denies =
+            |charge: &&Charge| charge.limit.on_outage == OnOutage::Deny && !charge.limit.shadow;
+        if let Some(charge) = all.iter().find(denies) {
+            let name = &charge.limit.name;
+            self.metrics.limited(name, "degraded");
+            let reason = "a limit cannot be checked and denies without";
+            return Err(Refused::because(Refusal::StoreUnavailable, reason).by_limit(name));
         }
         let local: Vec<Charge> = all
             .iter()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::limits::Decision;
-use crate::refusal::Refusal;
+use crate::refusal::{Grounds, Refusal};
 use crate::routing::Route;
 use crate::session::{Millis, Session};
 use crate::token::Claims;
@@ -118,6 +118,7 @@ pub struct Refused {
     pub retry_after: Option<Duration>,
     /// For the log.
     pub reason: &'static str,
+    pub grounds: Option<Box<Grounds>>,
     /// Genuine claims of a token that has expired, or that was revoked with or without its session, or
     /// may be: enough to sign out.
     pub lapsed: Option<Arc<Claims>>,
@@ -132,6 +133,7 @@ impl From<Refusal> for Refused {
             scope: None,
             retry_after: None,
             reason: "",
+            grounds: None,
             lapsed: None,
         }
     }

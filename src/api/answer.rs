@@ -32,6 +32,8 @@ pub struct Refused {
     pub clear_cookie: bool,
     /// The limits that were evaluated, for the limit headers.
     pub limits: Vec<Decision>,
+    /// Why, for the log; empty where the code says it.
+    pub reason: &'static str,
 }
 
 impl Noted {
@@ -42,6 +44,7 @@ impl Noted {
             user: Some(session.user.clone()),
             session: Some(session.id),
             limits,
+            ..Noted::default()
         }
     }
 }
@@ -74,6 +77,8 @@ pub struct Noted {
     pub session: Option<SessionId>,
     /// The limits that were evaluated, for the limit headers.
     pub limits: Vec<Decision>,
+    /// What a page reports as a problem, for log and metrics.
+    pub refusal: Option<Refusal>,
 }
 
 impl From<Refusal> for Refused {
@@ -86,6 +91,7 @@ impl From<Refusal> for Refused {
             retry_after: unavailable.then_some(UNAVAILABLE_RETRY),
             clear_cookie: false,
             limits: Vec::new(),
+            reason: "",
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::accounts::{Credentials, Failure, NewUser, SignedIn, Visitor, names};
 use crate::admission::Client;
 use crate::credential::{self, Presented};
 use crate::limits::Decision;
+use crate::metrics::SignInMethod;
 use crate::refusal::Refusal;
 use crate::session::{Device, SessionToken};
 use crate::settings::Live;
@@ -106,7 +107,8 @@ pub(super) async fn register(
     let registered = desk
         .accounts
         .register(&live, new, held, &visitor, &mut limits)
-        .await;
+        .await
+        .map_err(Refused::from);
     welcome(StatusCode::CREATED, &live, registered, limits, with_token)
 }
 
@@ -182,6 +184,7 @@ pub(super) async fn sign_in(
         .accounts
         .sign_in(&live, credentials, &visitor, &mut limits)
         .await;
+    let signed_in = counted(&desk, SignInMethod::Password, signed_in);
     welcome(StatusCode::OK, &live, signed_in, limits, with_token)
 }
 
@@ -224,7 +227,8 @@ pub(super) async fn refresh(
     let refreshed = desk
         .accounts
         .refresh(&live, &typed.refresh_token, &visitor)
-        .await;
+        .await
+        .map_err(Refused::from);
     welcome(StatusCode::OK, &live, refreshed, Vec::new(), false)
 }
 
@@ -267,17 +271,29 @@ pub(super) fn visitor(headers: &HeaderMap, client: &Client) -> Visitor {
     }
 }
 
+/// Counts a sign-in by its outcome, and turns a failure into its refusal.
+pub(super) fn counted<T>(
+    desk: &Desk,
+    method: SignInMethod,
+    outcome: Result<T, Failure>,
+) -> Result<T, Refused> {
+    let outcome = outcome.map_err(Refused::from);
+    let refusal = outcome.as_ref().err().map(|refused| refused.refusal);
+    desk.accounts.count_sign_in(method, refusal);
+    outcome
+}
+
 /// Tells how a sign-in or a refresh went, and how the limits on it stand.
 pub(super) fn welcome(
     status: StatusCode,
     live: &Live,
-    outcome: Result<SignedIn, Failure>,
+    outcome: Result<SignedIn, Refused>,
     limits: Vec<Decision>,
     with_token: bool,
 ) -> Result<Response, Refused> {
     let signed_in = match outcome {
         Ok(signed_in) => signed_in,
-        Err(failure) => return Err(Refused::from(failure).with_limits(limits)),
+        Err(refused) => return Err(refused.with_limits(limits)),
     };
     let session = &signed_in.session.session;
     let sight = Sight {

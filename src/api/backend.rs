@@ -11,6 +11,7 @@ use crate::accounts::names::AccountName;
 use crate::accounts::{Attempt, BackendAnswer, SignedIn};
 use crate::admission::Client;
 use crate::credential;
+use crate::metrics::SignInMethod;
 use crate::refusal::Refusal;
 use crate::settings::Live;
 use crate::settings::backend::{Answer, Backend};
@@ -47,7 +48,7 @@ pub(super) async fn sign_in(
         names,
         body,
         content_type: parts.headers.get(header::CONTENT_TYPE),
-        request_id: request_id.map_or("", |RequestId(id)| id),
+        request_id: request_id.map_or("", RequestId::as_str),
         held: auth::held(&parts.headers, live),
     };
     let visitor = auth::visitor(&parts.headers, client);
@@ -56,9 +57,9 @@ pub(super) async fn sign_in(
         .accounts
         .sign_in_by_backend(live, backend, attempt, &visitor, &mut limits)
         .await;
-    let (signed_in, answer) = match outcome {
+    let (signed_in, answer) = match auth::counted(desk, SignInMethod::Upstream, outcome) {
         Ok(outcome) => outcome,
-        Err(failure) => return Err(Refused::from(failure).with_limits(limits)),
+        Err(refused) => return Err(refused.with_limits(limits)),
     };
     let cookies = cookies(backend, live, &answer);
     let mut response = match backend.answer {

@@ -38,6 +38,7 @@ use crate::accounts::Accounts;
 use crate::admission::Identity;
 use crate::events::Events;
 use crate::refusal::Refusal;
+use crate::request_id::RequestId;
 use crate::session::SessionId;
 use crate::settings::Live;
 use crate::store::Store;
@@ -70,10 +71,6 @@ pub struct Caller(pub Result<Option<Identity>, Refusal>);
 /// session was revoked or may be: a request extension beside a [`Caller`] that says which.
 #[derive(Debug, Clone)]
 pub struct LapsedClaims(pub Arc<Claims>);
-
-/// The request's id: a request extension.
-#[derive(Debug, Clone)]
-pub struct RequestId(pub String);
 
 /// The public endpoints. Requests come with the prefix taken off, and with the extensions
 /// [`Client`](crate::admission::Client), [`RequestId`] and, where it is needed, [`Caller`].

@@ -46,6 +46,14 @@ pub(super) struct Chain {
     certified: Arc<CertifiedKey>,
     /// Lower case; `*.` in front of a wildcard.
     names: Vec<String>,
+    not_after: i64,
+}
+
+impl Chain {
+    /// When the certificate expires: Unix time, seconds.
+    pub(super) fn not_after(&self) -> i64 {
+        self.not_after
+    }
 }
 
 /// Whose connections are taken.
@@ -65,6 +73,9 @@ pub(super) fn chain(cert_pem: &[u8], key_pem: &[u8]) -> Result<Chain, TlsFault> 
         .valid_dns_names()
         .map(str::to_ascii_lowercase)
         .collect();
+    let (_, parsed) = x509_parser::parse_x509_certificate(first.as_ref())
+        .map_err(|_| TlsFault::BadCertificate)?;
+    let not_after = parsed.validity().not_after.timestamp();
     let key = PrivateKeyDer::from_pem_slice(key_pem).map_err(|_| TlsFault::NoKey)?;
     let certified = CertifiedKey::from_der(certificates.clone(), key, &ring::default_provider())
         .map_err(|error| match error {
@@ -75,6 +86,7 @@ pub(super) fn chain(cert_pem: &[u8], key_pem: &[u8]) -> Result<Chain, TlsFault> 
     Ok(Chain {
         certified: Arc::new(certified),
         names,
+        not_after,
     })
 }
 
@@ -138,7 +150,10 @@ impl ByName {
         let default = Arc::clone(&chains.first()?.certified);
         let mut exact = HashMap::new();
         let mut wildcard = HashMap::new();
-        for Chain { certified, names } in chains {
+        for Chain {
+            certified, names, ..
+        } in chains
+        {
             for name in names {
                 let (map, name) = match name.strip_prefix("*.") {
                     Some(suffix) => (&mut wildcard, suffix.to_owned()),

@@ -27,6 +27,7 @@ use crate::api::admin::{self, Readiness, Reload, Reloaded};
 use crate::metrics::Metrics;
 use crate::proxy::respond;
 use crate::refusal::Refusal;
+use crate::request_id::{RequestId, X_REQUEST_ID};
 use crate::settings::ConnectionLimits;
 
 mod stalled;
@@ -78,7 +79,8 @@ pub(super) fn serve(
     Ok(())
 }
 
-/// The admin endpoints whole: refusals have the body that every refusal of the gateway has.
+/// The admin endpoints whole: refusals have the body that every refusal of the gateway has, and every
+/// response its request's identifier.
 pub(crate) fn router(desk: admin::Desk) -> Router {
     admin::router(desk).layer(from_fn(render))
 }
@@ -175,7 +177,10 @@ fn asks(reload: mpsc::Sender<ReloadRequest>) -> Arc<Reload> {
 
 async fn render(request: Request, next: Next) -> Response {
     let accept = request.headers().clone();
-    let mut response = next.run(request).await;
+    let request_id = RequestId::keep_or_generate(accept.get(X_REQUEST_ID));
+    let mut response = request_id.clone().scope(next.run(request)).await;
+    let headers = response.headers_mut();
+    headers.insert(X_REQUEST_ID, request_id.header());
     let Some(refused) = response.extensions_mut().remove::<Refused>() else {
         return response;
     };
@@ -186,7 +191,7 @@ async fn render(request: Request, next: Next) -> Response {
         retry_after: refused.retry_after,
         ..refused.refusal.into()
     };
-    let body = respond::render(&answer, &accept, &mut head.headers);
+    let body = respond::render(&answer, &accept, &request_id, &mut head.headers);
     head.status = refused.refusal.status();
     Response::from_parts(head, Body::from(body))
 }

@@ -29,6 +29,7 @@ pub(super) fn start(parts: &Parts, doors: &[Arc<Door>]) {
     let name = Arc::clone(parts.registry.gateway());
     tokio::spawn(parts.store.clone().stay_present(name));
     tokio::spawn(parts.store.clone().keep_journal());
+    tokio::spawn(parts.events.clone().keep_flushing());
     let (events, metrics) = (parts.events.clone(), Arc::clone(&parts.metrics));
     let lost = move || {
         metrics.store_data_lost.inc();
@@ -82,6 +83,7 @@ pub(super) async fn write_all(parts: &Parts) {
     {
         tracing::warn!(%error, "the latest uses are not in the database");
     }
+    parts.events.flush();
     if let Err(error) = parts.store.write_journal().await {
         tracing::warn!(%error, "the latest events are in the log only");
     }

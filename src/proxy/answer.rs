@@ -17,7 +17,8 @@ use super::silence::Untaken;
 use super::{connection_auth, fields, forward, headers, hop_by_hop, worker};
 use crate::credential;
 use crate::limits::{self, Decision};
-use crate::refusal::Refusal;
+use crate::refusal::{Grounds, Refusal};
+use crate::request_id::X_REQUEST_ID;
 use crate::store::Store;
 
 /// The media type of an event stream (HTML, section 9.2).
@@ -95,6 +96,7 @@ fn check(session: &Session, response: &ResponseHeader) -> Result<Length, &'stati
 
 /// Writes what every answer of the route carries, in the place of what the upstream said of it.
 fn write(fields: &mut HeaderMap, ctx: &Context) {
+    fields.insert(X_REQUEST_ID, ctx.request_id.header());
     let rules = &ctx.current.live.sessions.cookie;
     headers::strip_set_cookie(fields, &rules.name);
     let Some(permit) = &ctx.permit else {
@@ -305,6 +307,22 @@ pub(super) fn measure(session: &Session, ctx: &mut Context) {
 }
 
 impl Context {
+    /// Keeps for the log what decided a refusal, and whose request it was.
+    pub(super) fn ground(&mut self, grounds: Option<Box<Grounds>>) {
+        let Some(mut grounds) = grounds else { return };
+        self.user = grounds.user.take().or_else(|| self.user.take());
+        self.session = grounds.session.or(self.session);
+        self.grounds = Some(grounds);
+    }
+
+    /// Keeps for the log which of these limits refused.
+    pub(super) fn ground_in_limits(&mut self, decisions: &[Decision]) {
+        let violated = violated(decisions);
+        if !violated.is_empty() {
+            self.grounds.get_or_insert_default().limit = Some(violated.join(","));
+        }
+    }
+
     /// The `route` label of metrics.
     pub(super) fn route_label(&self) -> &str {
         match &self.route {

@@ -14,10 +14,12 @@ use super::control::Control;
 use super::grpc::Messages;
 use super::listener::Peer;
 use super::live::Ticket;
+use super::trace::TraceId;
 use super::upstream::Chosen;
 use super::{Current, Worker};
 use crate::admission::{Client, Identity, Permit};
-use crate::refusal::Refusal;
+use crate::refusal::{Grounds, Refusal};
+use crate::request_id::RequestId;
 use crate::routing::Route;
 use crate::session::SessionId;
 use crate::settings;
@@ -56,7 +58,9 @@ pub struct Context {
     pub worker: Arc<Worker>,
     /// One configuration for the whole request.
     pub current: Arc<Current>,
-    pub request_id: String,
+    pub request_id: RequestId,
+    /// The trace that the request belongs to, where its identifier is not the request's.
+    pub trace_id: Option<TraceId>,
     pub method: Method,
     pub host: String,
     /// Without the query.
@@ -69,6 +73,8 @@ pub struct Context {
     pub refusal: Option<Refusal>,
     /// Why, for the log.
     pub reason: &'static str,
+    /// What decided the refusal, for the log.
+    pub grounds: Option<Box<Grounds>>,
     pub status: u16,
     pub authenticated: bool,
     /// Answered by the gateway's own endpoints.
@@ -104,11 +110,13 @@ pub struct Context {
 impl Context {
     pub fn new(arrival: Arrival, worker: Arc<Worker>) -> Context {
         let current = worker.current();
+        worker.metrics.requests_in_flight.inc();
         Context {
             arrival,
             worker,
             current,
-            request_id: String::new(),
+            request_id: RequestId::default(),
+            trace_id: None,
             method: Method::GET,
             host: String::new(),
             path: String::new(),
@@ -119,6 +127,7 @@ impl Context {
             permit: None,
             refusal: None,
             reason: "",
+            grounds: None,
             status: 0,
             authenticated: false,
             by_api: false,

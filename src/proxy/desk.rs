@@ -14,7 +14,7 @@ use tower::ServiceExt;
 use super::context::{Context, waiting};
 use super::respond::{self, Answer};
 use super::{answer, request};
-use crate::api::{self, Caller, LapsedClaims, Noted, Refused, RequestId};
+use crate::api::{self, Caller, LapsedClaims, Noted, Refused};
 use crate::credential;
 use crate::refusal::Refusal;
 
@@ -51,6 +51,9 @@ pub(super) async fn serve(
         ctx.user = Some(user);
         ctx.session = noted.session;
     }
+    // A page says itself what went wrong; log and metrics have it as that of any other endpoint.
+    ctx.refusal = noted.refusal;
+    ctx.ground_in_limits(&noted.limits);
     let Ok(body) = body
         .collect()
         .await
@@ -62,9 +65,6 @@ pub(super) async fn serve(
         .filter(|(name, _)| ctx.method == Method::HEAD || name != header::CONTENT_LENGTH)
         .collect();
     headers.extend(answer::limit_headers(&noted.limits, &ctx.worker.store));
-    if let Ok(id) = http::HeaderValue::from_str(&ctx.request_id) {
-        headers.push((http::HeaderName::from_static("x-request-id"), id));
-    }
     respond::write(session, ctx, head.status, headers, body, true).await
 }
 
@@ -88,7 +88,7 @@ async fn call(
     *call.headers_mut() = head.headers.clone();
     let extensions = call.extensions_mut();
     extensions.insert(ctx.client());
-    extensions.insert(RequestId(ctx.request_id.clone()));
+    extensions.insert(ctx.request_id.clone());
     let known = api::needs_caller(&ctx.method, below) && identify(session, ctx, extensions).await;
     let most = api::body_max(below);
     // Nobody's large body is read.
@@ -105,7 +105,7 @@ async fn call(
 async fn identify(session: &Session, ctx: &mut Context, extensions: &mut http::Extensions) -> bool {
     let current = Arc::clone(&ctx.current);
     let worker = Arc::clone(&ctx.worker);
-    let admission = worker.admission(&current);
+    let admission = worker.admission(&current, &ctx.request_id);
     let (found, waited) = waiting(admission.identify(request::asked(session, ctx))).await;
     ctx.store_time = waited;
     match found {
@@ -118,8 +118,9 @@ async fn identify(session: &Session, ctx: &mut Context, extensions: &mut http::E
             extensions.insert(Caller(Ok(identity)));
             known
         }
-        Err(refused) => {
+        Err(mut refused) => {
             ctx.reason = refused.reason;
+            ctx.ground(refused.take_grounds());
             if let Some(claims) = refused.lapsed {
                 extensions.insert(LapsedClaims(claims));
             }
@@ -181,6 +182,10 @@ async fn refuse(
         );
     }
     kept.extend(answer::limit_headers(&refused.limits, &ctx.worker.store));
+    ctx.ground_in_limits(&refused.limits);
+    if !refused.reason.is_empty() {
+        ctx.reason = refused.reason;
+    }
     let answer = Answer {
         violated: answer::violated(&refused.limits),
         fields: refused.fields,

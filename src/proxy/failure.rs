@@ -9,7 +9,7 @@ use super::answer;
 use super::context::Context;
 use super::grpc::{self, Messages};
 use super::respond::{self, Answer};
-use super::upstream::{Chosen, Outcome};
+use super::upstream::{Chosen, Outcome, UpstreamError};
 use crate::refusal::Refusal;
 
 /// Why the gateway ended a gRPC call, for the log.
@@ -39,6 +39,7 @@ pub(super) fn to_connect(ctx: &mut Context, mut error: Box<Error>) -> Box<Error>
         },
     );
     ctx.failed = Some((refusal_of(&error), cause_of(&error)));
+    count(ctx, UpstreamError::of(&error));
     error
 }
 
@@ -82,9 +83,11 @@ pub(super) fn while_proxying(
         ctx.refusal = Some(Refusal::RequestTimeout);
     } else if late {
         ctx.refusal = Some(Refusal::UpstreamTimeout);
+        count(ctx, UpstreamError::Timeout);
         report(ctx, Outcome::Timeout);
     } else if *error.esource() == ErrorSource::Upstream {
         ctx.failed = Some((refusal_of(&error), cause_of(&error)));
+        count(ctx, UpstreamError::of(&error));
         // That a pooled connection had been closed says nothing of the server.
         if !reused {
             report(ctx, outcome_of(&error));
@@ -178,6 +181,16 @@ fn cause_of(error: &Error) -> &'static str {
 fn has_responded(session: &Session) -> bool {
     let written = session.response_written();
     written.is_some_and(|head| !head.status.is_informational() || head.status == 101)
+}
+
+/// Counts an error of the request's upstream.
+fn count(ctx: &Context, kind: UpstreamError) {
+    let index = ctx.route.as_ref().map(|route| route.upstream);
+    if let Some(upstream) = index.and_then(|index| ctx.current.live.upstreams.get(index)) {
+        let labels = [&*upstream.name, kind.as_str()];
+        let errors = &ctx.worker.metrics.upstream_errors;
+        errors.with_label_values(&labels).inc();
+    }
 }
 
 fn may_retry(ctx: &Context) -> bool {

@@ -14,15 +14,16 @@ use pingora::{Error, ErrorType};
 
 use super::answer::EVENT_STREAM;
 use super::context::Context;
-use super::{Current, fields, headers, respond, trace};
+use super::trace::{self, TraceId};
+use super::{Current, fields, headers, respond};
 use crate::admission::{Identity, Permit};
 use crate::refusal::Refusal;
+use crate::request_id::X_REQUEST_ID;
 use crate::routing::{Auth, Route, strip_prefix, stripped_part};
 use crate::settings::{Balance, HashKey, TimeoutOverrides, Timeouts};
 
 /// Clients cannot send it: every `X-Portcullis-*` of theirs is dropped.
 const ASSERTION: HeaderName = HeaderName::from_static("x-portcullis-assertion");
-pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Chooses a server for a request that holds a permit.
 ///
@@ -129,13 +130,13 @@ pub(super) fn prepare(
     };
     // Pingora takes it away, and gRPC servers ask for it.
     let trailers = ctx.grpc.is_some() && request.version == Version::HTTP_2;
-    fields::of_request(request, |fields| -> pingora::Result<()> {
+    let trace_id = fields::of_request(request, |fields| -> pingora::Result<Option<TraceId>> {
         if trailers {
             fields.insert(header::TE, HeaderValue::from_static("trailers"));
         }
-        vouch(fields, ctx, permit)?;
+        let trace_id = vouch(fields, ctx, permit)?;
         ctx.worker.via.write(fields, session.req_header().version);
-        Ok(())
+        Ok(trace_id)
     })??;
     let route = &permit.route;
     if route.strip_prefix {
@@ -146,10 +147,17 @@ pub(super) fn prepare(
         }
         request.set_raw_path(stripped.as_bytes())?;
     }
+    ctx.trace_id = trace_id;
     Ok(())
 }
 
-fn vouch(fields: &mut HeaderMap, ctx: &Context, permit: &Permit) -> pingora::Result<()> {
+/// Writes the fields that the gateway vouches for. Returns the trace where its identifier is not the
+/// request's.
+fn vouch(
+    fields: &mut HeaderMap,
+    ctx: &Context,
+    permit: &Permit,
+) -> pingora::Result<Option<TraceId>> {
     let (Some(origin), Some(host)) = (&ctx.origin, &ctx.host_header) else {
         return Err(Error::new(ErrorType::HTTPStatus(500)));
     };
@@ -177,9 +185,8 @@ fn vouch(fields: &mut HeaderMap, ctx: &Context, permit: &Permit) -> pingora::Res
         let prefix = stripped_part(&ctx.path, &route.matches.path);
         headers::write_prefix(fields, prefix, origin.peer_trusted)?;
     }
-    let id = HeaderValue::from_str(&ctx.request_id).map_err(headers::not_ours)?;
-    fields.insert(X_REQUEST_ID, id);
-    trace::write(fields, &ctx.request_id)?;
+    fields.insert(X_REQUEST_ID, ctx.request_id.header());
+    let trace_id = trace::write(fields, ctx.request_id.as_str())?;
     let chosen = ctx.chosen.as_ref().and_then(super::upstream::Chosen::host);
     match chosen.and_then(|host| HeaderValue::from_str(host).ok()) {
         Some(host) => {
@@ -191,7 +198,7 @@ fn vouch(fields: &mut HeaderMap, ctx: &Context, permit: &Permit) -> pingora::Res
         }
         None => {}
     }
-    Ok(())
+    Ok(trace_id)
 }
 
 /// Gives the upstream the gateway's signed word on whom the request is from.

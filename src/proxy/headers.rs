@@ -338,14 +338,6 @@ pub fn strip_set_cookie(fields: &mut HeaderMap, cookie_name: &str) {
     }
 }
 
-/// Whether a client's request id may be kept.
-pub fn is_request_id(value: &[u8]) -> bool {
-    (1..=128).contains(&value.len())
-        && value
-            .iter()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(byte))
-}
-
 /// Visible ASCII as it is, everything else percent-encoded, so that no value can break out of its
 /// header.
 fn visible(text: &str) -> pingora::Result<HeaderValue> {

@@ -237,7 +237,7 @@ impl Door {
         match timeout(self.settings.limits.handshake_timeout, accept).await {
             Ok(Ok(stream)) => Some(Transport::Tls(Box::new(stream))),
             Ok(Err(error)) => {
-                tracing::debug!(%error, client = %ip, "TLS handshake failed");
+                tracing::debug!(%error, client_ip = %ip, "TLS handshake failed");
                 lane.worker.refused("handshake");
                 None
             }
@@ -325,7 +325,6 @@ async fn serve(
 /// Answers a head that never became a request, and closes.
 async fn refuse(connection: &mut Connection, fault: Fault, peer: &Peer, lane: &Lane) {
     let answer = respond::before_a_request(fault.refusal);
-    lane.worker
-        .log_refused_head(peer, fault, &answer.request_id);
+    lane.worker.log_refused_head(peer, fault, answer.request_id);
     connection.finish_with(&answer.bytes).await;
 }

@@ -27,6 +27,7 @@ pub mod live;
 pub mod proxy_protocol;
 pub mod respond;
 pub mod silence;
+pub mod trace;
 pub mod upstream;
 pub mod via;
 pub mod worker;
@@ -43,7 +44,6 @@ mod old_client;
 mod request;
 mod response_framing;
 mod sign_in;
-mod trace;
 mod unrouted;
 
 pub use worker::{Current, Lane, Worker};

@@ -11,12 +11,11 @@ use super::context::{Context, waiting};
 use super::head::TOO_MANY_FIELDS;
 use super::live::Open;
 use super::respond::Answer;
-use super::{
-    answer, client, desk, fields, forward, grpc, headers, hop_by_hop, respond, sign_in, unrouted,
-};
+use super::{answer, client, desk, fields, grpc, headers, hop_by_hop, respond, sign_in, unrouted};
 use crate::admission::{Asked, Identity, Permit, PresentedBy, Refused};
 use crate::credential;
 use crate::refusal::Refusal;
+use crate::request_id::{RequestId, X_REQUEST_ID};
 use crate::routing::{Path, Route, cors, host_of};
 use crate::session::Millis;
 use crate::{api, settings};
@@ -90,7 +89,8 @@ async fn steps(session: &mut Session, ctx: &mut Context) -> Result<bool, Stop> {
             return Err(Refusal::BadRequest.into());
         }
         // Boxed: every request would carry the space that the desk takes.
-        Box::pin(desk::serve(session, ctx, below)).await?;
+        let request_id = ctx.request_id.clone();
+        Box::pin(request_id.scope(desk::serve(session, ctx, below))).await?;
         return Ok(true);
     }
     let route = select(session, ctx, &path, &current.live)?;
@@ -177,15 +177,10 @@ fn introduce(session: &mut Session, ctx: &mut Context) -> Result<(), Refusal> {
     ctx.grpc = grpc::is_call(request).then(grpc::Messages::default);
     let [host, request_id, page] = headers::first(
         &request.headers,
-        [&header::HOST, &forward::X_REQUEST_ID, &header::ORIGIN],
+        [&header::HOST, &X_REQUEST_ID, &header::ORIGIN],
     );
     ctx.request_origin = page.cloned();
-    ctx.request_id = match request_id {
-        Some(id) if headers::is_request_id(id.as_bytes()) => {
-            id.to_str().unwrap_or_default().to_owned()
-        }
-        _ => uuid::Uuid::new_v4().simple().to_string(),
-    };
+    ctx.request_id = RequestId::keep_or_generate(request_id);
     let (listener, live) = ctx.listener().ok_or(Refusal::Internal)?;
     let max_fields = listener.limits.fields;
     let origin = client::origin(
@@ -262,7 +257,7 @@ async fn admit(session: &mut Session, ctx: &mut Context, route: &Arc<Route>) -> 
     let worker = Arc::clone(&ctx.worker);
     let asked = asked(session, ctx);
     // Nothing else in the decision waits; where it waited, it was for the store.
-    let admission = worker.admission(&current);
+    let admission = worker.admission(&current, &ctx.request_id);
     let (outcome, waited) = waiting(admission.admit(route, asked)).await;
     ctx.store_time = waited;
     let permit = outcome.map_err(|refused| refusal(ctx, refused))?;
@@ -270,6 +265,7 @@ async fn admit(session: &mut Session, ctx: &mut Context, route: &Arc<Route>) -> 
         ctx.authenticated = true;
         if session.is_upgrade_req() && !may_upgrade(session, ctx, identity, route) {
             ctx.note(identity);
+            ctx.reason = "the upgrade comes from another origin";
             return Err(Refusal::CsrfRejected.into());
         }
     }
@@ -309,8 +305,10 @@ pub(super) fn millis(at: SystemTime) -> Millis {
 }
 
 /// Turns the decision's refusal into its answer.
-fn refusal(ctx: &mut Context, refused: Refused) -> Stop {
+fn refusal(ctx: &mut Context, mut refused: Refused) -> Stop {
     ctx.reason = refused.reason;
+    ctx.ground(refused.take_grounds());
+    ctx.ground_in_limits(&refused.decisions);
     let mut headers = answer::limit_headers(&refused.decisions, &ctx.worker.store);
     if refused.clear_cookie {
         let cookies = credential::clearing_cookies(&ctx.current.live.sessions.cookie);

@@ -14,7 +14,9 @@ use pingora::protocols::http::ServerSession;
 use pingora::proxy::Session;
 
 use super::context::Context;
+use super::trace;
 use crate::refusal::Refusal;
+use crate::request_id::{RequestId, X_REQUEST_ID};
 
 mod call;
 mod early;
@@ -127,21 +129,13 @@ fn retry_after(answer: &Answer) -> Option<HeaderValue> {
 }
 
 /// Everything but the framing.
-fn head_of(
-    answer: &Answer,
-    form: Form,
-    request: &HeaderMap,
-    request_id: &str,
-) -> Vec<(HeaderName, HeaderValue)> {
+fn head_of(answer: &Answer, form: Form, request: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
     let mut headers = Vec::with_capacity(8 + answer.headers.len());
     headers.extend([
         (header::CONTENT_TYPE, form.content_type()),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
         (header::VARY, HeaderValue::from_static("Accept")),
     ]);
-    if let Ok(id) = HeaderValue::from_str(request_id) {
-        headers.push((HeaderName::from_static("x-request-id"), id));
-    }
     if form == Form::Html {
         headers.extend([
             (
@@ -180,16 +174,20 @@ pub(super) fn wants_page(request: &HeaderMap) -> bool {
 
 /// Renders a refusal for a listener that Pingora does not serve: its headers go into `headers`, its
 /// body is returned.
-pub fn render(answer: &Answer, request: &HeaderMap, headers: &mut HeaderMap) -> String {
-    let request_id = uuid::Uuid::new_v4().simple().to_string();
+pub fn render(
+    answer: &Answer,
+    request: &HeaderMap,
+    request_id: &RequestId,
+    headers: &mut HeaderMap,
+) -> String {
     let form = Form::wanted(request);
-    for (name, value) in head_of(answer, form, request, &request_id) {
+    for (name, value) in head_of(answer, form, request) {
         // The router names the methods of a path, where nobody did before it.
         if name != header::ALLOW {
             headers.insert(name, value);
         }
     }
-    form.body(answer, &request_id)
+    form.body(answer, request_id.as_str())
 }
 
 /// Writes a refusal.
@@ -206,8 +204,8 @@ pub async fn refuse(
     }
     let request = &session.req_header().headers;
     let form = Form::wanted(request);
-    let body = form.body(answer, &ctx.request_id);
-    let headers = head_of(answer, form, request, &ctx.request_id);
+    let body = form.body(answer, ctx.request_id.as_str());
+    let headers = head_of(answer, form, request);
     // A head that was misunderstood may have a body that is misunderstood too.
     let keep = answer.refusal != Refusal::BadRequest;
     let status = answer.refusal.status();
@@ -229,7 +227,11 @@ pub async fn write(
     ctx.status = status.as_u16();
     ctx.arrival.control.set_answered();
     let bodiless = status == StatusCode::NO_CONTENT || status.is_informational();
-    let head = framed(status, headers, (!bodiless).then_some(body.len()));
+    let length = (!bodiless).then_some(body.len());
+    let head = framed(status, headers, ctx, length);
+    if ctx.trace_id.is_none() {
+        ctx.trace_id = trace::of_client(&session.req_header().headers, ctx.request_id.as_str());
+    }
     let keep = decide_keepalive(session, keep);
     if ctx.worker.readiness.is_draining() {
         session.set_keepalive(None);
@@ -287,6 +289,7 @@ pub(super) async fn linger(session: &mut Session, ctx: &Context) {
 fn framed(
     status: StatusCode,
     headers: Vec<(HeaderName, HeaderValue)>,
+    ctx: &Context,
     length: Option<usize>,
 ) -> ResponseHeader {
     let mut parts = http::Response::new(()).into_parts().0;
@@ -295,6 +298,7 @@ fn framed(
     for (name, value) in headers {
         parts.headers.append(name, value);
     }
+    parts.headers.insert(X_REQUEST_ID, ctx.request_id.header());
     // A HEAD is told the length of what a GET would have got.
     if let Some(length) = length {
         let told = parts.headers.entry(header::CONTENT_LENGTH);

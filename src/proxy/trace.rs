@@ -9,20 +9,48 @@ use super::headers::{self, not_ours};
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
+/// The identifier of a trace, in hexadecimal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TraceId([u8; 32]);
+
+impl TraceId {
+    fn read(hex: &[u8]) -> Option<TraceId> {
+        hex.try_into().ok().map(TraceId)
+    }
+
+    /// `None` where it is the request's own identifier, which the log has already.
+    fn unless(self, request_id: &str) -> Option<TraceId> {
+        (self.0 != *request_id.as_bytes()).then_some(self)
+    }
+
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+/// The trace that a client's request belongs to, where its identifier is not the request's.
+pub(super) fn of_client(fields: &HeaderMap, request_id: &str) -> Option<TraceId> {
+    let mut parents = fields.get_all(TRACEPARENT).iter();
+    let (Some(parent), None) = (parents.next(), parents.next()) else {
+        return None;
+    };
+    trace_id_of(parent.as_bytes())?.unless(request_id)
+}
+
 /// Keeps a valid `traceparent` with its `tracestate`, and starts a new trace otherwise (W3C Trace
 /// Context, section 3.2). Its id is the request's where that can be one, so that who has either finds the
-/// other.
+/// other. Returns the trace where its id is not the request's.
 ///
 /// # Errors
 /// A header that does not fit.
-pub(super) fn write(fields: &mut HeaderMap, request_id: &str) -> pingora::Result<()> {
+pub(super) fn write(fields: &mut HeaderMap, request_id: &str) -> pingora::Result<Option<TraceId>> {
     let [parent, state] = headers::has(fields, [&TRACEPARENT, &TRACESTATE]);
     if parent {
         let mut parents = fields.get_all(TRACEPARENT).iter();
         if let (Some(parent), None) = (parents.next(), parents.next())
-            && is_traceparent(parent.as_bytes())
+            && let Some(kept) = trace_id_of(parent.as_bytes())
         {
-            return Ok(());
+            return Ok(kept.unless(request_id));
         }
     }
     if state {
@@ -32,12 +60,14 @@ pub(super) fn write(fields: &mut HeaderMap, request_id: &str) -> pingora::Result
     let span = rand::random::<u64>().max(1);
     let mut hex = [0; 48];
     let (trace, rest) = hex.split_at_mut(32);
-    if is_trace_id(request_id.as_bytes()) {
+    let own = is_trace_id(request_id.as_bytes());
+    if own {
         trace.copy_from_slice(request_id.as_bytes());
     } else {
         let id = rand::random::<u128>().max(1);
         hex::encode_to_slice(id.to_be_bytes(), trace).map_err(not_ours)?;
     }
+    let other = if own { None } else { TraceId::read(trace) };
     hex::encode_to_slice(span.to_be_bytes(), rest).map_err(not_ours)?;
     let mut fresh = BytesMut::with_capacity(55);
     for part in [b"00-", &*trace, b"-", &*rest, b"-00"] {
@@ -45,7 +75,7 @@ pub(super) fn write(fields: &mut HeaderMap, request_id: &str) -> pingora::Result
     }
     let fresh = HeaderValue::from_maybe_shared(fresh.freeze()).map_err(not_ours)?;
     fields.insert(TRACEPARENT, fresh);
-    Ok(())
+    Ok(other)
 }
 
 /// It adds up bytes and does not leave early: so many are compared at once.
@@ -59,21 +89,23 @@ fn is_hex(byte: &u8) -> bool {
     byte.is_ascii_digit() | matches!(byte, b'a'..=b'f')
 }
 
-fn is_traceparent(value: &[u8]) -> bool {
+/// The trace's identifier in a valid `traceparent`.
+fn trace_id_of(value: &[u8]) -> Option<TraceId> {
     let hex =
         |range: std::ops::Range<usize>| value.get(range).filter(|part| part.iter().all(is_hex));
     let dashes = [2, 35, 52].iter().all(|at| value.get(*at) == Some(&b'-'));
     let (Some(version), Some(trace), Some(parent), Some(_)) =
         (hex(0..2), hex(3..35), hex(36..52), hex(53..55))
     else {
-        return false;
+        return None;
     };
     let known_length = value.len() == 55 || (version != b"00" && value.get(55) == Some(&b'-'));
-    dashes
+    let valid = dashes
         && known_length
         && version != b"ff"
         && trace.iter().any(|b| *b != b'0')
-        && parent.iter().any(|b| *b != b'0')
+        && parent.iter().any(|b| *b != b'0');
+    valid.then(|| TraceId::read(trace)).flatten()
 }
 
 #[cfg(test)]
@@ -91,18 +123,22 @@ mod tests {
             ("abc", false),
         ] {
             let mut fields = HeaderMap::new();
-            write(&mut fields, id).unwrap();
+            let other = write(&mut fields, id).unwrap();
             let parent = fields.get(TRACEPARENT).unwrap().to_str().unwrap();
-            assert!(is_traceparent(parent.as_bytes()), "{parent}");
-            assert_eq!(parent.get(3..35) == Some(id), kept, "{parent}");
+            let written = trace_id_of(parent.as_bytes()).unwrap();
+            assert_eq!(written.as_str() == id, kept, "{parent}");
+            assert_eq!(other, (!kept).then_some(written), "{parent}");
+            // A trace that came is kept, and told apart from the request.
+            assert_eq!(write(&mut fields, id).unwrap(), other);
+            assert_eq!(of_client(&fields, id), other);
         }
     }
 
     #[test]
     fn traceparent_is_checked_to_the_letter() {
         let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        assert!(is_traceparent(good.as_bytes()));
-        assert!(is_traceparent(format!("01{}-more", &good[2..]).as_bytes()));
+        assert!(trace_id_of(good.as_bytes()).is_some());
+        assert!(trace_id_of(format!("01{}-more", &good[2..]).as_bytes()).is_some());
         for bad in [
             "",
             "00-0-0-0",
@@ -113,7 +149,7 @@ mod tests {
             "00-00000000000000000000000000000000-b7ad6b7169203331-01",
             "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
         ] {
-            assert!(!is_traceparent(bad.as_bytes()), "{bad}");
+            assert_eq!(trace_id_of(bad.as_bytes()), None, "{bad}");
         }
     }
 }

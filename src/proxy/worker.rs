@@ -14,7 +14,7 @@ use super::context::Context;
 use super::head::Fault;
 use super::listener::Peer;
 use super::live::Registry;
-use super::upstream::Upstreams;
+use super::upstream::{UpstreamError, Upstreams};
 use super::via::Via;
 use crate::admission::Admission;
 use crate::api::admin::Readiness;
@@ -24,6 +24,7 @@ use crate::events::Events;
 use crate::logging::{Access, AccessLog};
 use crate::metrics::{Metrics, Series};
 use crate::refusal::Refusal;
+use crate::request_id::RequestId;
 use crate::settings::{self, Live};
 use crate::store::Store;
 use crate::store::replica::Replica;
@@ -39,9 +40,13 @@ pub struct Current {
     upstream_durations: Vec<prometheus::Histogram>,
 }
 
+/// The `class` label of durations, by the first digit of the status; `none` where no response began.
+const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
 /// The series of one route.
 struct RouteSeries {
-    duration: prometheus::Histogram,
+    /// By class of the status.
+    durations: [prometheus::Histogram; CLASSES.len()],
     /// By method and status.
     requests: Series<(&'static str, u16)>,
 }
@@ -57,9 +62,16 @@ impl Current {
         let names = live.routes.routes().iter().map(|route| &route.name);
         let names = names.cloned().chain([API_ROUTE.into(), NO_ROUTE.into()]);
         let series = |name: Arc<str>| {
-            let duration = metrics.request_duration.with_label_values(&[&*name]);
+            let of_class = |class| metrics.request_duration.with_label_values(&[&*name, class]);
+            let durations = CLASSES.map(of_class);
             let requests = Series::default();
-            (name, RouteSeries { duration, requests })
+            (
+                name,
+                RouteSeries {
+                    durations,
+                    requests,
+                },
+            )
         };
         let routes = names.map(series).collect();
         for route in live.routes.routes() {
@@ -73,6 +85,18 @@ impl Current {
                     .ratelimit
                     .with_label_values(&[&*limit.name, outcome]);
             }
+        }
+        for upstream in &live.upstreams {
+            for kind in UpstreamError::ALL {
+                let labels = [&*upstream.name, kind.as_str()];
+                metrics.upstream_errors.with_label_values(&labels);
+            }
+        }
+        let certificates = &metrics.tls_certificate_not_after;
+        certificates.reset();
+        for certificate in live.listeners.iter().flat_map(|one| &one.certificates) {
+            let series = certificates.with_label_values(&[&certificate.file]);
+            series.set(certificate.not_after);
         }
         let upstream_durations = live
             .upstreams
@@ -149,7 +173,11 @@ impl Worker {
     }
 
     /// The decision-maker for one configuration.
-    pub fn admission<'a>(&'a self, current: &'a Current) -> Admission<'a> {
+    pub fn admission<'a>(
+        &'a self,
+        current: &'a Current,
+        request_id: &'a RequestId,
+    ) -> Admission<'a> {
         Admission {
             live: &current.live,
             settings: &self.store_settings,
@@ -159,6 +187,7 @@ impl Worker {
             replica: &self.replica,
             metrics: &self.metrics,
             events: &self.events,
+            request_id,
         }
     }
 
@@ -171,7 +200,7 @@ impl Worker {
     }
 
     /// Counts and logs a head that never became a request.
-    pub fn log_refused_head(&self, peer: &Peer, fault: Fault, request_id: &str) {
+    pub fn log_refused_head(&self, peer: &Peer, fault: Fault, request_id: RequestId) {
         let status = fault.refusal.status().as_u16();
         self.refused(&fault.refusal.code().to_ascii_lowercase());
         self.metrics
@@ -180,7 +209,7 @@ impl Worker {
             .inc();
         self.access_log.write(Access {
             time: SystemTime::now(),
-            request_id: request_id.to_owned(),
+            request_id,
             client_ip: peer.ip,
             status,
             code: Some(fault.refusal.code()),
@@ -192,25 +221,13 @@ impl Worker {
     /// Writes the access log and the metrics of a request that is over, however it ended.
     pub fn finish(&self, ctx: &mut Context) {
         note_lateness(ctx);
+        self.metrics.requests_in_flight.dec();
         if ctx.was_judged() {
             let refusal = ctx.refusal.filter(|refusal| refusal.is_of_authentication());
             self.metrics.authenticated(refusal);
         }
-        let route = ctx.route_label();
         let took = ctx.arrival.at.elapsed();
-        if let Some(series) = ctx.current.routes.get(route) {
-            series.duration.observe(took.as_secs_f64());
-            let look_up = |&(method, status): &(&str, u16)| {
-                let status = http::StatusCode::from_u16(status);
-                let code = status.as_ref().map_or("000", http::StatusCode::as_str);
-                let labels = [route, method, code];
-                self.metrics.requests.with_label_values(&labels)
-            };
-            let key = (method_label(&ctx.method), ctx.status);
-            series
-                .requests
-                .of(key, look_up, prometheus::IntCounter::inc);
-        }
+        count_request(&self.metrics, ctx, took);
         let upstream = ctx.route.as_ref().map(|route| route.upstream);
         if let (Some(time), Some(index)) = (ctx.upstream_time, upstream)
             && let Some(histogram) = ctx.current.upstream_durations.get(index)
@@ -234,7 +251,9 @@ impl Worker {
             path: std::mem::take(&mut ctx.path),
             status: ctx.status,
             code: ctx.refusal.map(Refusal::code),
-            reason: ctx.reason,
+            reason: reason_of(ctx),
+            grounds: ctx.grounds.take(),
+            trace_id: ctx.trace_id,
             route: ctx.route.as_ref().map(|route| Arc::clone(&route.name)),
             upstream: upstream
                 .and_then(|index| ctx.current.live.upstreams.get(index))
@@ -247,6 +266,35 @@ impl Worker {
             bytes_received: ctx.body_received,
             bytes_sent: ctx.body_sent,
         });
+    }
+}
+
+/// Counts a request that is over in the series of its route.
+fn count_request(metrics: &Metrics, ctx: &Context, took: std::time::Duration) {
+    let route = ctx.route_label();
+    let Some(series) = ctx.current.routes.get(route) else {
+        return;
+    };
+    let class = usize::from(ctx.status / 100);
+    let duration = series.durations.get(class);
+    if let Some(duration) = duration.or(series.durations.first()) {
+        duration.observe(took.as_secs_f64());
+    }
+    let look_up = |&(method, status): &(&str, u16)| {
+        let status = http::StatusCode::from_u16(status);
+        let code = status.as_ref().map_or("000", http::StatusCode::as_str);
+        metrics.requests.with_label_values(&[route, method, code])
+    };
+    let key = (method_label(&ctx.method), ctx.status);
+    let requests = &series.requests;
+    requests.of(key, look_up, prometheus::IntCounter::inc);
+}
+
+/// Why a request was refused, if it was: the reason that was found, else what the code means.
+fn reason_of(ctx: &Context) -> &'static str {
+    match ctx.refusal {
+        Some(refusal) if ctx.reason.is_empty() => refusal.message(),
+        _ => ctx.reason,
     }
 }
 

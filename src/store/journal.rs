@@ -1,5 +1,6 @@
-//! The journal: the fleet's latest security events, the oldest forgotten first. Noting one never
-//! waits: what the other engine has to be told is queued, and written in batches by one task.
+//! The journal: the fleet's latest security events, the oldest dropped first. Kinds that clients can
+//! cause in bulk have a stream each, so that none of them displaces another kind. Noting an event never
+//! waits: what Redis has to store is queued, and written in batches by one task.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,10 +12,10 @@ use tokio::sync::Notify;
 use super::{Engine, Store, StoreError};
 use crate::metrics::Metrics;
 
-/// How many lines are kept, roughly.
-pub(super) const KEPT: usize = 10_000;
-/// How many lines may wait for the store. Beyond it the newest are lost.
+/// Lines that may wait for the store. Beyond it the newest are lost.
 const WAITING: usize = 10_000;
+/// The same, of all kinds together that clients can cause in bulk.
+const WAITING_BULK: usize = 1_000;
 /// How many are written at once.
 const BATCH: usize = 256;
 /// The pause after a batch that could not be written.
@@ -34,39 +35,105 @@ pub struct Noted {
     pub text: String,
 }
 
+/// The kinds that clients without a session can cause in bulk, or with one that was stolen.
+const BULK: [&str; 5] = [
+    "sign_in_failed",
+    "sign_in_limited",
+    "csrf_rejected",
+    "admin_refused",
+    "binding_mismatch",
+];
+
+/// Whether clients can cause events of this kind in bulk.
+pub fn is_bulk(kind: &str) -> bool {
+    BULK.contains(&kind)
+}
+
+/// One of the journal's streams: that of a kind of high volume, or that of all other kinds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stream(usize);
+
+impl Stream {
+    pub(super) const COUNT: usize = BULK.len() + 1;
+
+    pub(super) fn all() -> impl Iterator<Item = Stream> {
+        (0..Stream::COUNT).map(Stream)
+    }
+
+    pub(super) fn of(kind: &str) -> Stream {
+        let bulk = BULK.iter().position(|bulk| *bulk == kind);
+        Stream(bulk.map_or(0, |index| index + 1))
+    }
+
+    pub(super) fn index(self) -> usize {
+        self.0
+    }
+
+    /// Its only kind; `None`: it holds several.
+    pub(super) fn kind(self) -> Option<&'static str> {
+        BULK.get(self.0.checked_sub(1)?).copied()
+    }
+
+    /// Lines that are kept, roughly.
+    pub(super) fn kept(self) -> usize {
+        match self.kind() {
+            Some(_) => 2_000,
+            None => 10_000,
+        }
+    }
+}
+
 /// What waits to be written.
 #[derive(Default)]
 pub(super) struct Queue {
-    lines: Mutex<VecDeque<Line>>,
+    lines: Mutex<Waiting>,
     filled: Notify,
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// Of kinds that clients can cause in bulk.
+    bulk: VecDeque<Line>,
+    others: VecDeque<Line>,
+}
+
+impl Waiting {
+    /// The queue of a line's kind, if it has room.
+    fn room(&mut self, line: &Line) -> Option<&mut VecDeque<Line>> {
+        let (queue, most) = match is_bulk(line.kind) {
+            true => (&mut self.bulk, WAITING_BULK),
+            false => (&mut self.others, WAITING),
+        };
+        (queue.len() < most).then_some(queue)
+    }
 }
 
 impl Queue {
     fn put(&self, line: Line, metrics: &Metrics) {
-        let mut lines = self.lines.lock();
-        if lines.len() >= WAITING {
-            metrics.events_lost.inc();
-            return;
+        match self.lines.lock().room(&line) {
+            Some(queue) => queue.push_back(line),
+            None => return metrics.events_lost.inc(),
         }
-        lines.push_back(line);
-        drop(lines);
         self.filled.notify_one();
     }
 
     fn take(&self) -> Vec<Line> {
         let mut lines = self.lines.lock();
-        let many = lines.len().min(BATCH);
-        lines.drain(..many).collect()
+        let queue = match lines.others.is_empty() {
+            true => &mut lines.bulk,
+            false => &mut lines.others,
+        };
+        let many = queue.len().min(BATCH);
+        queue.drain(..many).collect()
     }
 
     /// Takes back what could not be written. The room of what came meanwhile is not taken away.
     fn put_back(&self, unwritten: Vec<Line>, metrics: &Metrics) {
         let mut lines = self.lines.lock();
         for line in unwritten.into_iter().rev() {
-            if lines.len() >= WAITING {
-                metrics.events_lost.inc();
-            } else {
-                lines.push_front(line);
+            match lines.room(&line) {
+                Some(queue) => queue.push_front(line),
+                None => metrics.events_lost.inc(),
             }
         }
     }
@@ -152,7 +219,7 @@ impl Store {
 /// The moment and the number within it.
 pub(super) type LineId = (u64, u64);
 
-fn parse_id(id: &str) -> Option<LineId> {
+pub(super) fn parse_id(id: &str) -> Option<LineId> {
     let (at, number) = id.split_once('-')?;
     Some((at.parse().ok()?, number.parse().ok()?))
 }

@@ -48,7 +48,7 @@ pub use error::StoreError;
 pub use fleet::Confirmed;
 pub use inquiry::{Findings, Found, Inquiry};
 pub use inspect::{Finding, Grade, inspect};
-pub use journal::Noted;
+pub use journal::{Noted, is_bulk};
 pub use live::REPORT_KEPT;
 pub use marker::{Marked, Marker};
 pub use news::{Item, PersonHash, person_hash};

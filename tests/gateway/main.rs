@@ -61,6 +61,7 @@ mod proxying;
 mod rate_limits;
 mod readme;
 mod refreshing;
+mod refusal_lines;
 mod refused_bodies;
 mod refused_database;
 mod refused_writes;

@@ -6,10 +6,13 @@ use std::process::{Command, Stdio};
 
 use serde_json::json;
 
-use crate::support::client::Request;
+use crate::support::client::{Client, Request};
 use crate::support::config::Config;
 use crate::support::gateway::Gateway;
-use crate::support::upstream::Upstream;
+use crate::support::http2::Http2;
+use crate::support::upstream::{Recorder, Upstream};
+use crate::support::wait::eventually;
+use crate::support::{ports, tls};
 
 const DOCUMENT: &str = include_str!("../../docs/metrics.md");
 
@@ -156,7 +159,7 @@ fn every_metric_is_documented_and_every_documented_metric_is_there() {
 #[test]
 fn one_line_a_request_tells_who_what_and_how_long() {
     let gateway = used();
-    let line = crate::support::wait::eventually("the access line", || {
+    let line = eventually("the access line", || {
         let mine = |e: &serde_json::Value| e.to_string().contains("/private/secret-path");
         gateway.events().into_iter().find(mine)
     });
@@ -165,11 +168,124 @@ fn one_line_a_request_tells_who_what_and_how_long() {
         assert!(text.contains(part), "{part}: {text}");
     }
     // They are written after the answers.
-    crate::support::wait::eventually("one line a request", || {
+    eventually("one line a request", || {
         let lines = gateway.events();
         let about = |line: &&serde_json::Value| line.to_string().contains("/private/secret-path");
         let count = lines.iter().filter(about).count();
         assert!(count <= 7, "one line a request");
         (count == 7).then_some(())
     });
+}
+
+#[test]
+fn errors_of_upstreams_are_counted_by_kind_and_an_ejected_server_is_not_healthy() {
+    let upstream = Upstream::start();
+    let silent = Recorder::answering("");
+    let other = tls::certificate("localhost");
+    let server = format!("http://{}", ports::free());
+    let mut config = Config::new(upstream.address);
+    let ca = config.beside("other.pem", &other.cert);
+    config.put("/upstreams/gone", json!({ "servers": [server] }));
+    config.put(
+        "/upstreams/silent",
+        json!({ "servers": [format!("http://{}", silent.address)], "timeouts": { "read": "100ms" } }),
+    );
+    let port = no_tls();
+    config.put(
+        "/upstreams/clear",
+        json!({ "servers": [format!("https://localhost:{port}")], "tls": { "ca": ca } }),
+    );
+    for name in ["gone", "silent", "clear"] {
+        let prefix = format!("/{name}");
+        let route = json!({ "name": name, "match": { "prefix": prefix }, "auth": "none", "upstream": name });
+        config = config.route(route);
+    }
+    let gateway = Gateway::start(config);
+    let errors = |upstream: &str, kind: &str| {
+        let labels = [
+            format!("upstream=\"{upstream}\""),
+            format!("kind=\"{kind}\""),
+        ];
+        let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+        gateway.metric("portcullis_upstream_errors_total", &labels)
+    };
+    let text = Request::get("/metrics").send(gateway.admin).text();
+    for kind in ["connect", "timeout", "protocol", "reset", "tls"] {
+        let series =
+            format!("portcullis_upstream_errors_total{{kind=\"{kind}\",upstream=\"gone\"}} 0");
+        assert!(text.contains(&series), "{series}");
+    }
+    let http2 = Http2::connect(gateway.public);
+    for (path, status, upstream, kind) in [
+        ("/gone/a", 502, "gone", "connect"),
+        ("/silent/a", 504, "silent", "timeout"),
+        ("/public/garbage", 502, "echo", "protocol"),
+        ("/public/close", 502, "echo", "reset"),
+        ("/clear/a", 502, "clear", "tls"),
+    ] {
+        let before = errors(upstream, kind);
+        assert_eq!(gateway.get(path).status, status, "{path}");
+        assert!(errors(upstream, kind) > before, "{path} on HTTP/1.1");
+        let before = errors(upstream, kind);
+        assert_eq!(http2.ask("GET", path, &[]).0, status, "{path}");
+        assert!(errors(upstream, kind) > before, "{path} on HTTP/2");
+    }
+    let healthy = || gateway.metric("portcullis_upstream_healthy", &["upstream=\"gone\""]);
+    for _ in 0..5 {
+        gateway.get("/gone/a");
+    }
+    // Five failures in a row eject it, although there is no other server.
+    assert_eq!(healthy(), 0.0);
+    assert_eq!(
+        gateway.metric("portcullis_upstream_healthy", &["upstream=\"echo\""]),
+        1.0
+    );
+}
+
+/// A port where a client of TLS gets something else.
+fn no_tls() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        }
+    });
+    port
+}
+
+#[test]
+fn requests_in_flight_and_durations_by_class_are_counted() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address));
+    let in_flight = || gateway.metric("portcullis_requests_in_flight", &[]);
+    assert_eq!(in_flight(), 0.0);
+    let mut client = Client::connect(gateway.public);
+    client.send(Request::get("/public/sse").to_bytes());
+    client.until("data:");
+    assert_eq!(in_flight(), 1.0);
+    assert!(gateway.metric("portcullis_connections_open", &[]) >= 1.0);
+    drop(client);
+    eventually("the stream has ended", || {
+        (in_flight() == 0.0).then_some(())
+    });
+    gateway.get("/private/a");
+    let labels = ["route=\"private\"", "class=\"4xx\""];
+    let count = || gateway.metric("portcullis_request_duration_seconds_count", &labels);
+    eventually("the refusal is counted", || (count() == 1.0).then_some(()));
+}
+
+#[test]
+fn the_expiry_of_every_certificate_is_told() {
+    let upstream = Upstream::start();
+    let certificate = tls::certificate("localhost");
+    let config = Config::new(upstream.address);
+    let cert = config.beside("site.pem", &certificate.cert);
+    let key = config.beside("site.key", &certificate.key);
+    let tls = json!({ "certificates": [{ "cert": cert, "key": key }] });
+    let gateway = Gateway::start(config.set("/listeners/0/tls", tls));
+    let label = format!("certificate=\"{}\"", cert.display());
+    let expiry = gateway.metric("portcullis_tls_certificate_not_after_seconds", &[&label]);
+    // The year 4096, which the library that made it gives by default.
+    assert_eq!(expiry, 67_090_118_400.0);
 }

@@ -141,6 +141,45 @@ fn a_store_that_hangs_makes_protected_routes_503_and_leaves_public_ones_alone() 
 }
 
 #[test]
+fn every_decision_on_a_limit_without_the_store_is_counted_as_degraded() {
+    let mut redis = Redis::start();
+    let limit = |on_outage: &str| {
+        json!({ "algorithm": "sliding_window", "limit": 2, "window": "10m", "key": "ip",
+            "on_outage": on_outage })
+    };
+    let config = Config::new(Upstream::start().address)
+        .store(&redis.url())
+        .set("/limits/here", limit("local"))
+        .set("/limits/never", limit("deny"))
+        .set("/routes/1/limits", json!(["never"]))
+        .set("/routes/2/limits", json!(["here"]));
+    let gateway = Gateway::start(config);
+    redis.kill();
+    let statuses: Vec<u16> = (0..4).map(|_| gateway.get("/public/a").status).collect();
+    assert_eq!(statuses, [200, 200, 429, 429]);
+    let denied = Request::get("/optional/a").header("X-Request-ID", "denied");
+    gateway.ask(&denied).refused(503, "STORE_UNAVAILABLE");
+    let counted = |limit: &str, outcome: &str| {
+        let labels = [
+            format!("limit=\"{limit}\""),
+            format!("outcome=\"{outcome}\""),
+        ];
+        let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+        gateway.metric("portcullis_ratelimit_total", &labels)
+    };
+    assert_eq!(
+        (counted("here", "degraded"), counted("here", "limited")),
+        (4.0, 0.0)
+    );
+    assert_eq!(counted("never", "degraded"), 1.0);
+    let line = eventually("the line", || {
+        let mut lines = gateway.events().into_iter();
+        lines.find(|line| line["request_id"] == "denied")
+    });
+    assert_eq!(line["limit"], "never", "{line}");
+}
+
+#[test]
 fn logging_out_during_an_outage_does_not_pretend() {
     let scene = scene(json!({ "sessions": "deny" }));
     scene.redis.stop();

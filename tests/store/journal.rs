@@ -28,7 +28,7 @@ async fn fill(store: &Store, many: usize) -> Events {
 /// The users of some events.
 fn users(events: &[portcullis::events::Recorded]) -> Vec<usize> {
     let user = |recorded: &portcullis::events::Recorded| {
-        let user = recorded.event.get("user").unwrap().as_str().unwrap();
+        let user = recorded.event.get("user_id").unwrap().as_str().unwrap();
         user.parse().unwrap()
     };
     events.iter().map(user).collect()
@@ -81,7 +81,7 @@ async fn an_event_is_listed_flat_and_without_what_is_unknown() {
                 .unwrap()
                 .contains('-')
         );
-        let expected = serde_json::json!({"event": "revoked", "user": "u", "reason": "admin"});
+        let expected = serde_json::json!({"event": "revoked", "user_id": "u", "reason": "admin"});
         assert_eq!(value, expected);
     }
 }
@@ -105,6 +105,86 @@ async fn the_oldest_are_forgotten() {
         .await
         .unwrap();
     assert!(ttl > 0);
+}
+
+/// All kinds together are one list, whichever way it is read.
+async fn one_list(events: &Events, many: usize) {
+    let mut paged = Vec::new();
+    let mut cursor = None;
+    loop {
+        let page = events.page(None, cursor.as_deref(), 701).await.unwrap();
+        paged.extend(page.events);
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    let mut followed = Vec::new();
+    let mut seen = "0-0".to_owned();
+    loop {
+        let more = events.after(&seen, 701).await.unwrap();
+        let Some(last) = more.last() else { break };
+        seen.clone_from(&last.id);
+        followed.extend(more);
+    }
+    assert_eq!(paged.len(), many);
+    followed.reverse();
+    assert_eq!(paged, followed);
+}
+
+#[tokio::test]
+async fn a_kind_that_clients_cause_in_bulk_is_coalesced_and_displaces_no_other() {
+    let (_server, stores) = engines().await;
+    for store in stores {
+        let events = Events::new(store.clone());
+        events.record(Event::new(Kind::SignIn).user("7"));
+        for n in 0..12_000_u32 {
+            let address = std::net::Ipv4Addr::from(0x0a00_0000 + n % 30).into();
+            events.record(Event::new(Kind::CsrfRejected).ip(address));
+        }
+        store.write_journal().await.unwrap();
+        events.flush();
+        // More than the journal keeps of it, past what coalesces it.
+        for n in 0..12_000 {
+            store.note(
+                "sign_in_failed",
+                format!("{{\"event\":\"sign_in_failed\",\"n\":{n}}}"),
+            );
+            if n % 500 == 0 {
+                store.write_journal().await.unwrap();
+            }
+        }
+        store.write_journal().await.unwrap();
+        let page = events.page(Some("sign_in"), None, 5).await.unwrap();
+        assert_eq!(users(&page.events), [7]);
+        let page = events
+            .page(Some("csrf_rejected"), None, 5000)
+            .await
+            .unwrap();
+        let count = |event: &portcullis::events::Recorded| {
+            event
+                .event
+                .get("count")
+                .map_or(1, |count| count.as_u64().unwrap())
+        };
+        assert_eq!(page.events.len(), 60);
+        assert_eq!(page.events.iter().map(count).sum::<u64>(), 12_000);
+        assert!(
+            page.events
+                .iter()
+                .all(|event| event.event.contains_key("client_ip"))
+        );
+        let failed = events
+            .page(Some("sign_in_failed"), None, 20_000)
+            .await
+            .unwrap();
+        assert!(
+            (2_000..=2_300).contains(&failed.events.len()),
+            "{}",
+            failed.events.len()
+        );
+        one_list(&events, failed.events.len() + 61).await;
+    }
 }
 
 #[tokio::test]

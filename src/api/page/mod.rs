@@ -53,6 +53,8 @@ pub(super) fn routes() -> Router<Desk> {
 /// What went wrong, as a page says it.
 struct Problem {
     status: StatusCode,
+    /// For log and metrics.
+    refusal: Option<Refusal>,
     text: String,
     headers: Vec<(HeaderName, HeaderValue)>,
     /// The limits that were evaluated.
@@ -63,6 +65,7 @@ impl Problem {
     fn new(status: StatusCode, text: &str) -> Problem {
         Problem {
             status,
+            refusal: None,
             text: text.to_owned(),
             headers: Vec::new(),
             limits: Vec::new(),
@@ -74,7 +77,10 @@ impl Problem {
         desk.events
             .record(Event::new(Kind::CsrfRejected).ip(client.ip));
         let text = "This form was sent from elsewhere, or it was too old. Please try again.";
-        Problem::new(Refusal::CsrfRejected.status(), text)
+        Problem {
+            refusal: Some(Refusal::CsrfRejected),
+            ..Problem::new(Refusal::CsrfRejected.status(), text)
+        }
     }
 }
 
@@ -111,6 +117,7 @@ impl From<Refused> for Problem {
         }
         Problem {
             status: refusal.status(),
+            refusal: Some(refusal),
             text,
             headers,
             limits: refused.limits,
@@ -153,6 +160,7 @@ fn answer(
         headers.extend(problem.headers);
         response.extensions_mut().insert(Noted {
             limits: problem.limits,
+            refusal: problem.refusal,
             ..Noted::default()
         });
     }

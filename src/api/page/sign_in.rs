@@ -11,6 +11,7 @@ use crate::accounts::{Attempt, Credentials, Failure, SignedIn};
 use crate::admission::Client;
 use crate::credential;
 use crate::limits::Decision;
+use crate::metrics::SignInMethod;
 use crate::settings::Live;
 use crate::settings::backend::Backend;
 
@@ -63,16 +64,18 @@ pub(super) async fn submit(
     let mut limits = Vec::new();
     let opened = match &live.identity.backend {
         Some(backend) => {
-            by_backend(&desk, &live, backend, &client, &parts, &sent, &mut limits).await
+            let opened =
+                by_backend(&desk, &live, backend, &client, &parts, &sent, &mut limits).await;
+            auth::counted(&desk, SignInMethod::Upstream, opened)
         }
-        None => by_password(&desk, &live, &client, &parts, &sent, &mut limits).await,
+        None => {
+            let opened = by_password(&desk, &live, &client, &parts, &sent, &mut limits).await;
+            auth::counted(&desk, SignInMethod::Password, opened)
+        }
     };
     let (signed_in, cookies) = match opened {
         Ok(opened) => opened,
-        Err(failure) => {
-            let refused = Refused::from(failure).with_limits(limits);
-            return Ok(again(&sent.login, refused.into()));
-        }
+        Err(refused) => return Ok(again(&sent.login, refused.with_limits(limits).into())),
     };
     let mut response = see_other(target);
     response
@@ -128,7 +131,7 @@ async fn by_backend(
         names: vec![name],
         body: body.to_string().into(),
         content_type: Some(&HeaderValue::from_static("application/json")),
-        request_id: request_id.map_or("", |RequestId(id)| id),
+        request_id: request_id.map_or("", RequestId::as_str),
         held: auth::held(&parts.headers, live),
     };
     let visitor = auth::visitor(&parts.headers, client);

@@ -29,7 +29,7 @@ use crate::admission::{Client, Identity, PresentedBy, Whom};
 use crate::credential::{self, Presented};
 use crate::directory::Directory;
 use crate::durable::Durable;
-use crate::events::Events;
+use crate::events::{Events, Recorded};
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 use crate::session::{Binding, CookieRules, OnLimit, Rules, SameSite, SessionId, Status};
@@ -312,8 +312,11 @@ impl Gateway {
 
     /// How often an event is remembered.
     async fn events(&self, kind: &str) -> usize {
+        self.desk.events.flush();
         let page = self.desk.events.page(Some(kind), None, 1000).await;
-        page.unwrap().events.len()
+        let events = page.unwrap().events.into_iter();
+        let count = |event: Recorded| event.event.get("count").map_or(Some(1), Value::as_u64);
+        events.map(|event| count(event).unwrap() as usize).sum()
     }
 }
 

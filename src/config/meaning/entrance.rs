@@ -8,7 +8,9 @@ use crate::config::document::Place;
 use crate::config::file::entrance as file;
 use crate::config::review::Review;
 use crate::config::tls;
-use crate::settings::{ConnectionLimits, ForwardedBy, Http2, Listener, ListenerLive};
+use crate::settings::{
+    CertificateExpiry, ConnectionLimits, ForwardedBy, Http2, Listener, ListenerLive,
+};
 
 /// Bytes; more than a megabyte of headers is not a request.
 const HEAD: std::ops::RangeInclusive<u64> = (1 << 10)..=(1 << 20);
@@ -76,14 +78,18 @@ fn live(one: &file::Listener, place: &Place, review: &mut Review<'_>) -> Option<
             }
         }
     }
-    let tls = match &one.tls {
-        Some(written) => Some(server_tls(written, &place.key("tls"), review)?),
-        None => None,
+    let (tls, certificates) = match &one.tls {
+        Some(written) => {
+            let (config, expiries) = server_tls(written, &place.key("tls"), review)?;
+            (Some(config), expiries)
+        }
+        None => (None, Vec::new()),
     };
     Some(ListenerLive {
         trusted_proxies,
         redirect_to_https: one.redirect_to_https,
         tls,
+        certificates,
     })
 }
 
@@ -94,15 +100,20 @@ fn network(text: &str) -> Option<IpNet> {
         .or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }
 
+/// What a listener serves, and when its certificates expire.
 fn server_tls(
     written: &file::ListenerTls,
     place: &Place,
     review: &mut Review<'_>,
-) -> Option<Arc<rustls::ServerConfig>> {
+) -> Option<(Arc<rustls::ServerConfig>, Vec<CertificateExpiry>)> {
     let certificates = place.key("certificates");
-    let mut chains = Some(Vec::new());
+    let (mut chains, mut expiries) = (Some(Vec::new()), Vec::new());
     for (index, pair) in written.certificates.iter().enumerate() {
         let chain = key_pair(&pair.cert, &pair.key, &certificates.item(index), review);
+        expiries.extend(chain.as_ref().map(|chain| CertificateExpiry {
+            file: pair.cert.clone(),
+            not_after: chain.not_after(),
+        }));
         chains = chains.zip(chain).map(|(mut chains, chain)| {
             chains.push(chain);
             chains
@@ -124,7 +135,7 @@ fn server_tls(
         }
     };
     match tls::server_config(chains?, clients?) {
-        Ok(config) => Some(config),
+        Ok(config) => Some((config, expiries)),
         Err(fault) => {
             review.fault(&certificates, fault.to_string());
             None

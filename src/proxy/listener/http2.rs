@@ -17,6 +17,7 @@ use crate::proxy::connection::{Connection, RefusalReport};
 use crate::proxy::context::Arrival;
 use crate::proxy::control::Control;
 use crate::proxy::grpc::{self, GrpcSession};
+use crate::request_id::RequestId;
 
 /// How long a draining connection has to be quiet before it is closed: what the client sent before
 /// it read the GOAWAY is still on its way (RFC 9113, section 6.8).
@@ -48,8 +49,8 @@ impl Door {
         let (worker, of) = (Arc::clone(&lane.worker), Arc::clone(&peer));
         connection.report_refusals(RefusalReport::new(move |fault| {
             // The client has not been told it.
-            let request_id = uuid::Uuid::new_v4().simple().to_string();
-            worker.log_refused_head(&of, fault, &request_id);
+            let request_id = RequestId::generate();
+            worker.log_refused_head(&of, fault, request_id);
         }));
         let http2 = &self.settings.http2;
         let mut options = default_h2_options();

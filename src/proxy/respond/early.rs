@@ -7,19 +7,20 @@ use http::HeaderMap;
 use super::error_body::Form;
 use super::{Answer, head_of};
 use crate::refusal::Refusal;
+use crate::request_id::{RequestId, X_REQUEST_ID};
 
 /// An answer to bytes that never became a request.
 pub struct EarlyAnswer {
-    pub request_id: String,
+    pub request_id: RequestId,
     pub bytes: Vec<u8>,
 }
 
 /// Renders a refusal as HTTP/1.1, for a connection that closes after it. Nothing that the client
 /// sent was understood, so it is JSON.
 pub fn before_a_request(refusal: Refusal) -> EarlyAnswer {
-    let request_id = uuid::Uuid::new_v4().simple().to_string();
+    let request_id = RequestId::generate();
     let answer = Answer::from(refusal);
-    let body = Form::Json.body(&answer, &request_id);
+    let body = Form::Json.body(&answer, request_id.as_str());
     let status = refusal.status();
     let mut bytes = format!(
         "HTTP/1.1 {} {}\r\n",
@@ -27,7 +28,9 @@ pub fn before_a_request(refusal: Refusal) -> EarlyAnswer {
         status.canonical_reason().unwrap_or_default()
     )
     .into_bytes();
-    for (name, value) in head_of(&answer, Form::Json, &HeaderMap::new(), &request_id) {
+    let mut headers = head_of(&answer, Form::Json, &HeaderMap::new());
+    headers.push((X_REQUEST_ID, request_id.header()));
+    for (name, value) in headers {
         bytes.extend_from_slice(name.as_str().as_bytes());
         bytes.extend_from_slice(b": ");
         bytes.extend_from_slice(value.as_bytes());

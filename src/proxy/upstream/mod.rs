@@ -6,6 +6,7 @@ mod balance;
 mod chosen;
 mod connection;
 mod ejection;
+mod errors;
 mod probe;
 mod resolve;
 mod server;
@@ -24,6 +25,7 @@ use crate::metrics::Metrics;
 use crate::settings;
 
 pub use chosen::{Chosen, Outcome, Pinned};
+pub use errors::UpstreamError;
 use shared::Shared;
 
 /// How long the gateway waits for names at start and reload. A name that takes longer starts out of

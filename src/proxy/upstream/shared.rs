@@ -76,10 +76,12 @@ impl Shared {
     /// Puts into rotation what belongs there now.
     pub(super) fn refresh(&self) {
         let _one_at_a_time = self.changing.lock();
-        let members = self.members(Instant::now());
-        for (index, server) in self.servers.iter().enumerate() {
+        let now = Instant::now();
+        let members = self.members(now);
+        for server in &self.servers {
             let labels = [&*self.settings.name, &*server.settings.url];
-            let healthy = i64::from(members.contains(&index));
+            // An ejected server may stay in rotation where it is the last: it is not healthy.
+            let healthy = i64::from(server.usable() && !server.is_ejected(now));
             let metrics = &self.metrics.0;
             metrics
                 .upstream_healthy

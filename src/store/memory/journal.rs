@@ -1,27 +1,34 @@
-//! The journal, as a ring.
+//! The journal, as rings.
 
 use std::collections::VecDeque;
 
-use super::super::journal::{KEPT, Line, LineId, Noted, line_id};
+use super::super::journal::{Line, LineId, Noted, Stream, line_id};
 use super::Memory;
 use crate::session::Millis;
 
-/// The latest lines, the oldest first.
+/// The latest lines of each stream, the oldest first. Identifiers are unique in all of them.
 #[derive(Default)]
 pub(super) struct Journal {
-    lines: VecDeque<(LineId, Line)>,
+    streams: [VecDeque<(LineId, Line)>; Stream::COUNT],
+    latest: LineId,
 }
 
 impl Journal {
     fn note(&mut self, line: Line, now: Millis) {
-        let id = match self.lines.back() {
-            Some(((at, number), _)) if *at == now => (now, number + 1),
-            _ => (now, 0),
+        let (at, number) = self.latest;
+        self.latest = if at >= now {
+            (at, number + 1)
+        } else {
+            (now, 0)
         };
-        if self.lines.len() == KEPT {
-            self.lines.pop_front();
+        let stream = Stream::of(line.kind);
+        let Some(lines) = self.streams.get_mut(stream.index()) else {
+            return;
+        };
+        if lines.len() >= stream.kept() {
+            lines.pop_front();
         }
-        self.lines.push_back((id, line));
+        lines.push_back((self.latest, line));
     }
 }
 
@@ -38,26 +45,38 @@ impl Memory {
         limit: usize,
     ) -> Vec<Noted> {
         let (content, _) = self.enter();
-        let lines = content.journal.lines.iter().rev();
-        lines
-            .filter(|(id, _)| before.is_none_or(|before| *id < before))
-            .filter(|(_, line)| kind.is_none_or(|kind| line.kind == kind))
-            .take(limit)
-            .map(noted)
-            .collect()
+        let of_stream = |lines: &VecDeque<(LineId, Line)>| {
+            let lines = lines.iter().rev();
+            lines
+                .filter(|(id, _)| before.is_none_or(|before| *id < before))
+                .filter(|(_, line)| kind.is_none_or(|kind| line.kind == kind))
+                .take(limit)
+                .map(|(id, line)| (*id, line.text.clone()))
+                .collect::<Vec<_>>()
+        };
+        let mut found: Vec<_> = content.journal.streams.iter().flat_map(of_stream).collect();
+        found.sort_unstable_by(|(a, _), (b, _)| b.cmp(a));
+        found.into_iter().take(limit).map(noted).collect()
     }
 
     pub(in crate::store) fn journal_after(&self, after: LineId, limit: usize) -> Vec<Noted> {
         let (content, _) = self.enter();
-        let lines = content.journal.lines.iter();
-        let later = lines.filter(|(id, _)| *id > after);
-        later.take(limit).map(noted).collect()
+        let of_stream = |lines: &VecDeque<(LineId, Line)>| {
+            let later = lines.iter().filter(|(id, _)| *id > after);
+            let later = later.take(limit);
+            later
+                .map(|(id, line)| (*id, line.text.clone()))
+                .collect::<Vec<_>>()
+        };
+        let mut found: Vec<_> = content.journal.streams.iter().flat_map(of_stream).collect();
+        found.sort_unstable_by_key(|(id, _)| *id);
+        found.into_iter().take(limit).map(noted).collect()
     }
 }
 
-fn noted((id, line): &(LineId, Line)) -> Noted {
+fn noted((id, text): (LineId, String)) -> Noted {
     Noted {
-        id: line_id(*id),
-        text: line.text.clone(),
+        id: line_id(id),
+        text,
     }
 }

@@ -1,29 +1,46 @@
-//! The journal, as a stream. An entry's name is the server's time, so that gateways agree on their
-//! order.
+//! The journal, as streams. An entry's name is the server's time, so that gateways agree on their
+//! order. Outside this file, the number within the millisecond also tells the stream.
 
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use redis::Value;
 
 use super::super::StoreError;
-use super::super::journal::{KEPT, Line, LineId, Noted, line_id};
+use super::super::journal::{Line, LineId, Noted, Stream, line_id, parse_id};
 use super::{Redis, fault, read};
 
 /// How many entries one step of a search looks at.
 const STEP: usize = 500;
-/// How long the journal is kept after its latest entry, in seconds.
+/// How long a stream is kept after its latest entry, in seconds.
 const KEPT_FOR: u32 = 90 * 86_400;
+/// How many streams a line's number can tell apart.
+const STREAMS: u64 = 8;
+const _: () = assert!(Stream::COUNT <= STREAMS as usize);
 
 /// What `XRANGE` answers: names, and fields with values.
 type Entries = Vec<(String, Vec<(String, String)>)>;
+/// A line as it is known outside this file.
+type Found = Vec<(LineId, String)>;
 
 impl Redis {
     pub(in super::super) async fn append(&self, lines: &[Line]) -> Result<(), StoreError> {
-        let key = self.keys.events();
+        for stream in Stream::all() {
+            let of_stream = lines.iter().filter(|line| Stream::of(line.kind) == stream);
+            let of_stream: Vec<&Line> = of_stream.collect();
+            if !of_stream.is_empty() {
+                self.append_to(stream, &of_stream).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn append_to(&self, stream: Stream, lines: &[&Line]) -> Result<(), StoreError> {
+        let key = self.keys.events(stream.kind());
         let mut writes = redis::pipe();
         for line in lines {
             let add = writes.cmd("XADD").arg(&key);
-            add.arg("MAXLEN").arg("~").arg(KEPT).arg("*");
+            add.arg("MAXLEN").arg("~").arg(stream.kept()).arg("*");
             add.arg("kind").arg(line.kind).arg("event").arg(&line.text);
         }
         writes.cmd("EXPIRE").arg(&key).arg(KEPT_FOR);
@@ -37,7 +54,7 @@ impl Redis {
         replies.iter().try_for_each(fault::checked)
     }
 
-    /// Looks from the end for those of one kind, in steps.
+    /// Reads backwards; those of one kind are searched for in steps.
     pub(in super::super) async fn journal_before(
         &self,
         kind: Option<&str>,
@@ -45,15 +62,43 @@ impl Redis {
         limit: usize,
         deadline: Duration,
     ) -> Result<Vec<Noted>, StoreError> {
-        let mut end = before.map_or_else(|| "+".to_owned(), |id| format!("({}", line_id(id)));
-        let mut found = Vec::new();
+        if let Some(wanted) = kind {
+            let stream = Stream::of(wanted);
+            // A stream of one kind needs no search.
+            let kind = kind.filter(|_| stream.kind().is_none());
+            let found = self.search(stream, kind, before, limit, deadline).await?;
+            return Ok(found.into_iter().map(noted).collect());
+        }
+        let searches =
+            Stream::all().map(|stream| self.search(stream, None, before, limit, deadline));
+        let mut found: Found = try_join_all(searches)
+            .await?
+            .into_iter()
+            .flatten()
+            .collect();
+        found.sort_unstable_by(|(a, _), (b, _)| b.cmp(a));
+        Ok(found.into_iter().take(limit).map(noted).collect())
+    }
+
+    /// Looks from the end for those of one kind, in steps.
+    async fn search(
+        &self,
+        stream: Stream,
+        kind: Option<&str>,
+        before: Option<LineId>,
+        limit: usize,
+        deadline: Duration,
+    ) -> Result<Found, StoreError> {
+        let key = self.keys.events(stream.kind());
+        let mut end = before.map_or_else(|| "+".to_owned(), |id| stream.end_before(id));
+        let mut found = Found::new();
         loop {
             let many = match kind {
                 Some(_) => STEP,
                 None => STEP.min(limit - found.len()),
             };
             let mut command = redis::cmd("XREVRANGE");
-            command.arg(self.keys.events()).arg(&end).arg("-");
+            command.arg(&key).arg(&end).arg("-");
             let step = self.range(command.arg("COUNT").arg(many));
             let step = self.within(deadline, step).await?;
             let through = step.len() < many;
@@ -62,7 +107,7 @@ impl Redis {
             }
             for (id, fields) in step {
                 if kind.is_none_or(|kind| field(&fields, "kind") == Some(kind)) {
-                    found.extend(noted(id, &fields));
+                    found.extend(stream.line(&id, &fields));
                 }
             }
             if through || found.len() >= limit {
@@ -72,19 +117,27 @@ impl Redis {
         }
     }
 
+    /// Reads forwards. An entry that the server adds to another stream in the very millisecond of the
+    /// latest one that was read here is not returned by the next call.
     pub(in super::super) async fn journal_after(
         &self,
         after: LineId,
         limit: usize,
     ) -> Result<Vec<Noted>, StoreError> {
-        let mut command = redis::cmd("XRANGE");
-        let start = format!("({}", line_id(after));
-        command.arg(self.keys.events()).arg(start).arg("+");
-        let lines = self.range(command.arg("COUNT").arg(limit)).await?;
-        let lines = lines.into_iter();
-        Ok(lines
-            .filter_map(|(id, fields)| noted(id, &fields))
-            .collect())
+        let reads = Stream::all().map(async |stream| {
+            let mut command = redis::cmd("XRANGE");
+            let key = self.keys.events(stream.kind());
+            command.arg(key).arg(stream.start_after(after)).arg("+");
+            let entries = self.range(command.arg("COUNT").arg(limit)).await?;
+            let lines = entries.iter();
+            let found: Found = lines
+                .filter_map(|(id, fields)| stream.line(id, fields))
+                .collect();
+            Ok::<_, StoreError>(found)
+        });
+        let mut found: Found = try_join_all(reads).await?.into_iter().flatten().collect();
+        found.sort_unstable_by_key(|(id, _)| *id);
+        Ok(found.into_iter().take(limit).map(noted).collect())
     }
 
     async fn range(&self, command: &redis::Cmd) -> Result<Entries, StoreError> {
@@ -104,7 +157,70 @@ fn field<'a>(fields: &'a [(String, String)], name: &str) -> Option<&'a str> {
     found.map(|(_, value)| value.as_str())
 }
 
-fn noted(id: String, fields: &[(String, String)]) -> Option<Noted> {
-    let text = field(fields, "event")?.to_owned();
-    Some(Noted { id, text })
+fn noted((id, text): (LineId, String)) -> Noted {
+    Noted {
+        id: line_id(id),
+        text,
+    }
+}
+
+impl Stream {
+    fn number(self) -> u64 {
+        self.index() as u64
+    }
+
+    /// An entry as it is known outside: its number in the millisecond tells the stream too.
+    fn line(self, id: &str, fields: &[(String, String)]) -> Option<(LineId, String)> {
+        let (at, number) = parse_id(id)?;
+        let number = number.saturating_mul(STREAMS).saturating_add(self.number());
+        Some(((at, number), field(fields, "event")?.to_owned()))
+    }
+
+    /// Where a backward read begins: at the latest entry of this stream that is before a line.
+    fn end_before(self, (at, number): LineId) -> String {
+        let entries = number.saturating_sub(self.number()).div_ceil(STREAMS);
+        format!("({}", line_id((at, entries)))
+    }
+
+    /// Where a forward read begins: at the first entry of this stream that is after a line.
+    fn start_after(self, (at, number): LineId) -> String {
+        match number.checked_sub(self.number()) {
+            Some(beyond) => format!("({}", line_id((at, beyond / STREAMS))),
+            None => line_id((at, 0)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn a_line_is_found_again_in_its_stream_and_between_those_of_the_others() {
+        let fields = [("event".to_owned(), "{}".to_owned())];
+        let outside = |stream: Stream, entry: u64| {
+            let entry = format!("7-{entry}");
+            stream.line(&entry, &fields).unwrap().0
+        };
+        for this in Stream::all() {
+            for entry in 0..20 {
+                let line = outside(this, entry);
+                for other in Stream::all() {
+                    let end = other.end_before(line);
+                    let start = other.start_after(line);
+                    let last = parse_id(end.strip_prefix('(').unwrap()).unwrap().1;
+                    for near in entry.saturating_sub(1)..=entry + 1 {
+                        let candidate = outside(other, near);
+                        assert_eq!(near < last, candidate < line, "{line:?} {end}");
+                        let after = match start.strip_prefix('(') {
+                            Some(start) => near > parse_id(start).unwrap().1,
+                            None => true,
+                        };
+                        assert_eq!(after, candidate > line, "{line:?} {start}");
+                    }
+                }
+            }
+        }
+    }
 }

@@ -17,9 +17,11 @@ const CUT_OFF: &str = "cutoff:";
 const LEASE: &str = "lease:";
 const LIMIT: &str = "limit:";
 const PROBE: &str = "probe:";
+const EVENTS: &str = "events:";
 /// What the gateway's keys begin with after the prefix, and those that have one name.
-const OURS: [&str; 12] = [
+const OURS: [&str; 13] = [
     SESSION, USE, IDENTITY, LIVE, USER, PROFILE, LEASE, BLACKLIST, CUT_OFF, LIMIT, PROBE, MARKER,
+    EVENTS,
 ];
 const SINGLE: [&str; 4] = ["events", "counts", "gateways", "cleaning"];
 const MARKER: &str = "marker";
@@ -99,9 +101,12 @@ impl Keys {
         format!("{}{CUT_OFF}{}", self.prefix, hex::encode(person))
     }
 
-    /// A stream: the latest events.
-    pub(super) fn events(&self) -> String {
-        format!("{}events", self.prefix)
+    /// A stream: the latest events of a kind of high volume, or of all other kinds.
+    pub(super) fn events(&self, kind: Option<&str>) -> String {
+        match kind {
+            Some(kind) => format!("{}{EVENTS}{kind}", self.prefix),
+            None => format!("{}events", self.prefix),
+        }
     }
 
     /// A string or a list: one counter of one limit, begun anew when its algorithm or window

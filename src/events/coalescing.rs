@@ -1,0 +1,138 @@
+//! Coalescing of the events that clients without a session can cause in bulk: of one kind and address,
+//! the first of an interval is written at once, the others together as one with their count.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::{Event, Kind};
+
+/// How long events gather.
+pub(super) const INTERVAL: Duration = Duration::from_secs(5);
+/// Kinds and addresses that are told apart in one interval; beyond it addresses share one group.
+const GROUPS: usize = 1_000;
+
+/// The events of the current interval.
+#[derive(Default)]
+pub(super) struct Coalescing(Mutex<HashMap<Key, Option<Event>>>);
+
+type Key = (Kind, Option<IpAddr>);
+
+impl Coalescing {
+    /// Returns the event if it has to be written now; otherwise keeps it for [`Coalescing::take`].
+    pub(super) fn add(&self, mut event: Event) -> Option<Event> {
+        let mut groups = self.0.lock();
+        let mut key = (event.kind, event.ip.map(subscriber));
+        if groups.len() >= GROUPS && !groups.contains_key(&key) {
+            key.1 = None;
+            event.ip = None;
+        }
+        match groups.get_mut(&key) {
+            None => {
+                groups.insert(key, None);
+                Some(event)
+            }
+            Some(Some(gathered)) => {
+                gathered.merge(&event);
+                None
+            }
+            Some(empty) => {
+                event.count = Some(1);
+                *empty = Some(event);
+                None
+            }
+        }
+    }
+
+    /// Ends the interval, and returns what has gathered in it.
+    pub(super) fn take(&self) -> impl Iterator<Item = Event> {
+        std::mem::take(&mut *self.0.lock()).into_values().flatten()
+    }
+}
+
+impl Event {
+    /// Counts another event of the same kind and address; keeps only what both have.
+    fn merge(&mut self, other: &Event) {
+        self.count = Some(self.count.unwrap_or(1).saturating_add(1));
+        if self.user != other.user {
+            self.user = None;
+        }
+        if self.session != other.session {
+            self.session = None;
+        }
+        if self.detail != other.detail {
+            self.detail = None;
+        }
+    }
+}
+
+/// One subscriber: an IPv4 address, or the /64 of an IPv6 address.
+fn subscriber(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => ip.into(),
+        IpAddr::V6(ip) => {
+            let [a, b, c, d, ..] = ip.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(ip: &str, user: &str) -> Event {
+        let ip = ip.parse().unwrap_or(IpAddr::V6(Ipv6Addr::LOCALHOST));
+        Event::new(Kind::SignInFailed).ip(ip).user(user)
+    }
+
+    #[test]
+    fn the_first_is_written_at_once_and_the_others_together() {
+        let coalescing = Coalescing::default();
+        assert!(coalescing.add(failure("192.0.2.1", "ann")).is_some());
+        assert!(coalescing.add(failure("192.0.2.1", "ann")).is_none());
+        assert!(coalescing.add(failure("192.0.2.2", "ann")).is_some());
+        assert!(coalescing.add(failure("2001:db8::1", "ann")).is_some());
+        for _ in 0..3 {
+            assert!(coalescing.add(failure("2001:db8::2", "ann")).is_none());
+        }
+        assert!(coalescing.add(failure("2001:db8::3", "bob")).is_none());
+        let mut gathered: Vec<_> = coalescing.take().collect();
+        gathered.sort_by_key(|event| event.count);
+        let shown = gathered
+            .iter()
+            .map(|event| (event.count, event.user.as_deref()));
+        assert_eq!(
+            shown.collect::<Vec<_>>(),
+            [(Some(1), Some("ann")), (Some(4), None)]
+        );
+        // The next interval begins anew.
+        assert!(coalescing.add(failure("192.0.2.1", "ann")).is_some());
+        assert_eq!(coalescing.take().count(), 0);
+    }
+
+    #[test]
+    fn more_addresses_than_are_told_apart_share_one_group() {
+        let coalescing = Coalescing::default();
+        let address = |n: usize| format!("10.0.{}.{}", n / 256, n % 256);
+        for n in 0..GROUPS {
+            assert!(coalescing.add(failure(&address(n), "ann")).is_some());
+        }
+        let first = coalescing.add(failure(&address(GROUPS), "ann"));
+        assert_eq!(first.map(|event| event.ip), Some(None));
+        for n in 0..50 {
+            assert!(
+                coalescing
+                    .add(failure(&address(GROUPS + n), "ann"))
+                    .is_none()
+            );
+        }
+        let counts: Vec<_> = coalescing
+            .take()
+            .map(|event| (event.ip, event.count))
+            .collect();
+        assert_eq!(counts, [(None, Some(50))]);
+    }
+}

@@ -1,0 +1,68 @@
+//! The access log as text.
+
+use std::io::Write as _;
+
+use super::Access;
+use crate::proxy::trace::TraceId;
+use crate::refusal::Grounds;
+
+/// Writes a line of the access log for people to read.
+pub(super) fn write(out: &mut Vec<u8>, access: &Access) -> std::io::Result<()> {
+    let mut hex = [0; 64];
+    let session = match &access.session {
+        Some(id) => id.hex(&mut hex),
+        None => "-",
+    };
+    write!(
+        out,
+        "{} {} {} {} {}{} {} {} route={} upstream={} user={} session={} \
+         total={:.6}s store={:.6}s upstream_time={:.6}s in={} out={}",
+        humantime::format_rfc3339_millis(access.time),
+        access.request_id,
+        access.client_ip,
+        access.method(),
+        printable(&access.host),
+        printable(&access.path),
+        access.status,
+        access.code.unwrap_or("-"),
+        access.route.as_deref().unwrap_or("-"),
+        access.upstream.as_deref().unwrap_or("-"),
+        printable(access.user.as_deref().unwrap_or("-")),
+        session,
+        access.total.as_secs_f64(),
+        access.store.as_secs_f64(),
+        access.upstream_time.unwrap_or_default().as_secs_f64(),
+        access.bytes_received,
+        access.bytes_sent,
+    )?;
+    write_refusal(out, access)?;
+    out.push(b'\n');
+    Ok(())
+}
+
+/// What only some lines have: the trace, the reason and what decided.
+fn write_refusal(out: &mut Vec<u8>, access: &Access) -> std::io::Result<()> {
+    let grounds = access.grounds.as_deref();
+    let of = |part: fn(&Grounds) -> &Option<String>| part(grounds?).as_deref();
+    for (name, value) in [
+        ("trace_id", access.trace_id.as_ref().map(TraceId::as_str)),
+        ("limit", of(|grounds| &grounds.limit)),
+        ("role", of(|grounds| &grounds.role)),
+        ("scope", of(|grounds| &grounds.scope)),
+        ("reason", Some(access.reason).filter(|it| !it.is_empty())),
+    ] {
+        if let Some(value) = value {
+            write!(out, " {name}={value:?}")?;
+        }
+    }
+    Ok(())
+}
+
+/// Escapes what could start a line of its own or steer a terminal.
+fn printable(text: &str) -> std::borrow::Cow<'_, str> {
+    if text.chars().any(char::is_control) {
+        text.escape_default().to_string().into()
+    } else {
+        text.into()
+    }
+}

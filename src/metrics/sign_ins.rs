@@ -1,0 +1,56 @@
+//! Sign-ins, by what checks the password and by outcome.
+
+use super::Metrics;
+use crate::refusal::Refusal;
+
+/// What checks the password of a sign-in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignInMethod {
+    /// The gateway, by the users in its database.
+    Password,
+    /// A backend (`identity.upstream`).
+    Upstream,
+}
+
+impl SignInMethod {
+    const ALL: [SignInMethod; 2] = [SignInMethod::Password, SignInMethod::Upstream];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            SignInMethod::Password => "password",
+            SignInMethod::Upstream => "upstream",
+        }
+    }
+}
+
+/// The refusals in which a sign-in usually ends.
+const REFUSALS: [Refusal; 10] = [
+    Refusal::ValidationFailed,
+    Refusal::InvalidCredentials,
+    Refusal::RateLimited,
+    Refusal::SessionLimitReached,
+    Refusal::Internal,
+    Refusal::UpstreamUnreachable,
+    Refusal::UpstreamProtocolError,
+    Refusal::StoreUnavailable,
+    Refusal::Overloaded,
+    Refusal::UpstreamTimeout,
+];
+
+impl Metrics {
+    /// Counts a sign-in; `None`: it succeeded.
+    pub fn signed_in(&self, method: SignInMethod, refusal: Option<Refusal>) {
+        let outcome = refusal.map_or("ok".to_owned(), |it| it.code().to_ascii_lowercase());
+        let labels = [method.as_str(), &outcome];
+        self.sign_ins.with_label_values(&labels).inc();
+    }
+
+    pub(super) fn start_sign_ins_at_zero(&self) {
+        for method in SignInMethod::ALL {
+            let codes = REFUSALS.map(|refusal| refusal.code().to_ascii_lowercase());
+            for outcome in std::iter::once("ok").chain(codes.iter().map(String::as_str)) {
+                self.sign_ins.with_label_values(&[method.as_str(), outcome]);
+            }
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! "Why was this user refused?": what the log, the events and the responses say of a request.
+
+use serde_json::{Value, json};
+
+use crate::support::client::{Client, Request};
+use crate::support::config::Config;
+use crate::support::gateway::{Gateway, PASSWORD, SignedIn};
+use crate::support::http2::Http2;
+use crate::support::tokens::{hs256, now, varied};
+use crate::support::upstream::Upstream;
+use crate::support::wait::eventually;
+
+fn config() -> Config {
+    Config::new(Upstream::start().address)
+        .limited(
+            "per-user",
+            json!({ "algorithm": "sliding_window", "limit": 1, "window": "10m", "key": "user" }),
+        )
+        .route(json!({
+            "name": "office", "match": { "prefix": "/office" }, "upstream": "echo",
+            "auth": "required", "require": { "roles": ["chief", "clerk"] },
+        }))
+        .route(json!({
+            "name": "ledger", "match": { "prefix": "/ledger" }, "upstream": "echo",
+            "auth": "required", "require": { "scopes": ["ledger:read", "ledger:write"] },
+        }))
+}
+
+/// The access line of a request, by its identifier.
+fn line(gateway: &Gateway, request_id: &str) -> Value {
+    eventually(&format!("the line of {request_id}"), || {
+        let mut lines = gateway.events().into_iter();
+        lines.find(|line| line["kind"] == "access" && line["request_id"] == request_id)
+    })
+}
+
+/// Sends a request with a cookie on either protocol, and returns its access line.
+fn sent(gateway: &Gateway, http2: bool, path: &str, cookie: &str, status: u16) -> Value {
+    let id = format!(
+        "{}{}",
+        if http2 { "two" } else { "one" },
+        path.replace('/', ".")
+    );
+    let got = if http2 {
+        let client = Http2::connect(gateway.public);
+        let headers = [("cookie", cookie), ("x-request-id", &id)];
+        client.ask("GET", path, &headers).0
+    } else {
+        let request = Request::get(path).cookie(cookie);
+        gateway.ask(&request.header("X-Request-ID", &id)).status
+    };
+    assert_eq!(got, status, "{path}");
+    line(gateway, &id)
+}
+
+#[track_caller]
+fn names(line: &Value, who: &SignedIn) {
+    assert_eq!(line["user_id"], json!(who.user), "{line}");
+    assert_eq!(line["session_id"], json!(who.session), "{line}");
+    assert!(
+        line["reason"].as_str().is_some_and(|why| !why.is_empty()),
+        "{line}"
+    );
+}
+
+#[test]
+fn the_line_of_a_refusal_names_the_caller_and_what_decided() {
+    let gateway = Gateway::start(config());
+    for http2 in [false, true] {
+        let ann = gateway.register(&format!("ann{http2}@example.com"));
+        let missing = sent(&gateway, http2, "/office/a", &ann.cookie, 403);
+        names(&missing, &ann);
+        assert_eq!(missing["role"], "chief,clerk", "{missing}");
+        let missing = sent(&gateway, http2, "/ledger/a", &ann.cookie, 403);
+        names(&missing, &ann);
+        assert_eq!(missing["scope"], "ledger:read ledger:write", "{missing}");
+        sent(&gateway, http2, "/private/once", &ann.cookie, 200);
+        let over = sent(&gateway, http2, "/private/twice", &ann.cookie, 429);
+        names(&over, &ann);
+        assert_eq!(over["limit"], "per-user", "{over}");
+        let logout = Request::post("/api/v1/auth/logout").cookie(&ann.cookie);
+        assert_eq!(gateway.ask(&logout.same_origin()).status, 204);
+        let ended = sent(&gateway, http2, "/office/ended", &ann.cookie, 401);
+        names(&ended, &ann);
+        assert_eq!(ended["code"], "SESSION_REVOKED");
+    }
+}
+
+#[test]
+fn the_line_of_a_bad_token_names_its_user_where_it_is_genuine() {
+    let gateway = Gateway::start(config());
+    let ann = gateway.register("ann@example.com");
+    let changes = json!({ "exp": now() - 60, "iat": now() - 120 });
+    let expired = hs256(&varied(&ann.access_token, &changes));
+    let ask = |path: &str, id: &str, token: &str| {
+        let request = Request::get(path).bearer(token).header("X-Request-ID", id);
+        assert_eq!(gateway.ask(&request).status, 401);
+        line(&gateway, id)
+    };
+    for (path, id) in [("/private/a", "route"), ("/api/v1/sessions", "endpoint")] {
+        let line = ask(path, id, &expired);
+        names(&line, &ann);
+        assert_eq!(line["code"], "TOKEN_EXPIRED");
+    }
+    let forged = ask("/private/a", "forged", &format!("{expired}AAAA"));
+    assert!(forged.get("user_id").is_none(), "{forged}");
+    assert!(forged["reason"].is_string(), "{forged}");
+    // What no line of the program explains has the meaning of its code.
+    let lost = Request::get("/nowhere").header("X-Request-ID", "lost");
+    gateway.ask(&lost).refused(404, "ROUTE_NOT_FOUND");
+    assert_eq!(
+        line(&gateway, "lost")["reason"],
+        "No route matches this request."
+    );
+}
+
+#[test]
+fn events_carry_the_request_and_the_field_names_of_the_access_log() {
+    let config = config().set("/sessions/bind", json!({ "user_agent": "warn" }));
+    let gateway = Gateway::start(config);
+    let ann = gateway.register("ann@example.com");
+    let body = json!({ "email": "ann@example.com", "password": "not the password" });
+    let wrong = Request::post("/api/v1/auth/login").json(&body);
+    let wrong = wrong.header("X-Request-ID", "wrong-password");
+    gateway.ask(&wrong).refused(401, "INVALID_CREDENTIALS");
+    let elsewhere = Request::get("/private/a").cookie(&ann.cookie);
+    let elsewhere = elsewhere
+        .header("User-Agent", "another")
+        .header("X-Request-ID", "elsewhere");
+    gateway.ask(&elsewhere).ok();
+    let admin = Request::get("/admin/users").bearer("not the token of the admin");
+    let refused = admin.header("X-Request-ID", "operator").send(gateway.admin);
+    assert_eq!(refused.header("x-request-id"), Some("operator"));
+    for (kind, id) in [
+        ("sign_in_failed", "wrong-password"),
+        ("binding_mismatch", "elsewhere"),
+        ("admin_refused", "operator"),
+    ] {
+        let event = eventually(&format!("the line of {kind}"), || {
+            let mut lines = gateway.events().into_iter();
+            lines.find(|line| line["event"] == kind)
+        });
+        assert_eq!(event["request_id"], id, "{event}");
+        assert!(
+            event["time"]
+                .as_str()
+                .is_some_and(|time| time.ends_with('Z')),
+            "{event}"
+        );
+        assert!(event.get("timestamp").is_none(), "{event}");
+        let list = Request::get(&format!("/admin/events?event={kind}"));
+        let listed = gateway.admin(list).data()["events"][0].clone();
+        assert_eq!(listed["request_id"], id, "{listed}");
+        if kind != "admin_refused" {
+            assert_eq!(event["user_id"], json!(ann.user), "{event}");
+            assert_eq!(event["client_ip"], "127.0.0.1", "{event}");
+            assert_eq!(listed["user_id"], json!(ann.user), "{listed}");
+        }
+    }
+    // What the program says of itself has the same time.
+    let mut lines = gateway.events().into_iter();
+    let own = lines.find(|line| line["level"] == "INFO" && line.get("event").is_none());
+    assert!(own.is_none_or(|line| line["time"].is_string()));
+}
+
+#[test]
+fn every_response_carries_the_requests_identifier() {
+    let config = Config::new(Upstream::start().address)
+        .set("/routes/0/on_unauthenticated", json!("redirect"))
+        .set(
+            "/routes/2/cors",
+            json!({ "origins": ["https://app.example"] }),
+        );
+    let gateway = Gateway::start(config);
+    let page = "text/html";
+    let preflight = Request::new("OPTIONS", "/public/a")
+        .header("Origin", "https://app.example")
+        .header("Access-Control-Request-Method", "GET");
+    for (what, status, request) in [
+        ("of the upstream", 200, Request::get("/public/a")),
+        (
+            "in place of its own",
+            200,
+            Request::get("/public/reply?X-Request-ID=theirs"),
+        ),
+        ("of a failed upstream", 502, Request::get("/public/close")),
+        ("refused", 401, Request::get("/optional/a").bearer("a.b.c")),
+        (
+            "redirected",
+            303,
+            Request::get("/private/a").header("Accept", page),
+        ),
+        ("preflight", 204, preflight),
+        ("endpoint", 200, Request::get("/api/v1/health")),
+        ("refused endpoint", 401, Request::get("/api/v1/sessions")),
+        ("page", 200, Request::get("/api/v1/sign-in")),
+    ] {
+        let response = gateway.ask(&request.header("X-Request-ID", "mine.1"));
+        assert_eq!(response.status, status, "{what}");
+        assert_eq!(response.all("x-request-id"), ["mine.1"], "{what}");
+    }
+    let made = gateway.get("/public/a");
+    assert_eq!(made.header("x-request-id").map(str::len), Some(32));
+    let client = Http2::connect(gateway.public);
+    for path in ["/public/a", "/optional/a", "/private/a", "/api/v1/sign-in"] {
+        let stream = client.open("GET", path, &[("x-request-id", "mine.2")], b"");
+        let headers = stream.unwrap().headers;
+        assert_eq!(headers.get("x-request-id").unwrap(), "mine.2", "{path}");
+    }
+    let health = Request::get("/health").send(gateway.admin);
+    assert_eq!(health.header("x-request-id").map(str::len), Some(32));
+}
+
+#[test]
+fn a_trace_that_was_kept_is_in_the_line() {
+    let gateway = Gateway::start(Config::new(Upstream::start().address));
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    let parent = format!("00-{trace}-b7ad6b7169203331-01");
+    for (path, id) in [
+        ("/public/a", "forwarded"),
+        ("/private/a", "refused"),
+        ("/api/v1/health", "endpoint"),
+    ] {
+        let request = Request::get(path).header("traceparent", &parent);
+        let response = gateway.ask(&request.header("X-Request-ID", id));
+        assert!(matches!(response.status, 200 | 401), "{path}");
+        assert_eq!(line(&gateway, id)["trace_id"], trace, "{path}");
+    }
+    // A trace that begins here has the request's identifier, or is named as well.
+    let response = gateway.get("/public/a");
+    let id = response.header("x-request-id").unwrap().to_owned();
+    assert!(line(&gateway, &id).get("trace_id").is_none());
+    let named = Request::get("/public/a").header("X-Request-ID", "named");
+    let parent = gateway.ask(&named).echo().header("traceparent").unwrap();
+    assert_eq!(line(&gateway, "named")["trace_id"], parent[3..35]);
+}
+
+#[test]
+fn a_sign_in_on_the_page_counts_and_is_logged_like_that_of_the_endpoint() {
+    let gateway = Gateway::start(config());
+    gateway.register("ann@example.com");
+    let page = |password: &str, id: &str| {
+        let mut form = url::form_urlencoded::Serializer::new(String::new());
+        form.extend_pairs([("login", "ann@example.com"), ("password", password)]);
+        let request = Request::post("/api/v1/sign-in")
+            .header("Content-Type", "application/x-www-form-urlencoded")
+            .header("X-Request-ID", id)
+            .same_origin();
+        gateway.ask(&request.body(form.finish())).status
+    };
+    let endpoint = |password: &str, id: &str| {
+        let body = json!({ "email": "ann@example.com", "password": password });
+        let request = Request::post("/api/v1/auth/login").json(&body);
+        gateway.ask(&request.header("X-Request-ID", id)).status
+    };
+    let counted = |name: &str, outcome: &str| {
+        let outcome = format!("outcome=\"{outcome}\"");
+        gateway.metric(name, &[&outcome])
+    };
+    let sign_ins = "portcullis_sign_ins_total";
+    assert_eq!(counted(sign_ins, "invalid_credentials"), 0.0);
+    assert_eq!(
+        (page("wrong", "page"), endpoint("wrong", "endpoint")),
+        (401, 401)
+    );
+    assert_eq!(
+        (page(PASSWORD, "good"), endpoint(PASSWORD, "right")),
+        (303, 200)
+    );
+    for id in ["page", "endpoint"] {
+        let line = line(&gateway, id);
+        assert_eq!(line["code"], "INVALID_CREDENTIALS", "{line}");
+        assert!(line["reason"].is_string(), "{line}");
+    }
+    assert!(line(&gateway, "good").get("code").is_none());
+    eventually("both failures are counted", || {
+        let both = counted("portcullis_auth_total", "invalid_credentials") == 2.0;
+        both.then_some(())
+    });
+    assert_eq!(counted(sign_ins, "invalid_credentials"), 2.0);
+    assert_eq!(counted(sign_ins, "ok"), 2.0);
+}
+
+#[test]
+fn a_flood_of_refused_forms_leaves_the_other_events_in_the_journal() {
+    let gateway = Gateway::start(config());
+    let ann = gateway.register("ann@example.com");
+    let mut client = Client::connect(gateway.public);
+    let foreign = Request::post("/api/v1/auth/login").header("Origin", "https://evil.example");
+    for _ in 0..300 {
+        let refused = client.ask(&foreign.clone().json(&json!({})));
+        assert_eq!(refused.code(), "CSRF_REJECTED");
+    }
+    let listed = |query: &str| {
+        let list = Request::get(&format!("/admin/events{query}"));
+        gateway.admin(list).data()["events"]
+            .as_array()
+            .unwrap()
+            .clone()
+    };
+    let count = |event: &Value| event["count"].as_u64().unwrap_or(1);
+    eventually("all are counted", || {
+        let rejected = listed("?event=csrf_rejected&limit=100");
+        (rejected.iter().map(count).sum::<u64>() == 300).then_some(())
+    });
+    let all = listed("?limit=100");
+    assert!(all.len() < 30, "they are coalesced: {}", all.len());
+    let signed_in = all
+        .iter()
+        .find(|event| event["event"] == "sign_in")
+        .unwrap();
+    assert_eq!(signed_in["user_id"], json!(ann.user));
+    let rejected = listed("?event=csrf_rejected&limit=1");
+    assert_eq!(rejected[0]["client_ip"], "127.0.0.1");
+}
