@@ -41,6 +41,7 @@ pub mod durable;
 pub mod assertions;
 pub mod config;
 pub mod events;
+pub mod html_page;
 pub mod issuers;
 pub mod logging;
 pub mod memory;

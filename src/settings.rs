@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use secrecy::SecretString;
 
@@ -144,6 +144,8 @@ pub struct Live {
     pub sessions: session::Rules,
     pub identity: Identity,
     pub api: Option<Api>,
+    /// `Strict-Transport-Security` on the gateway's own responses over TLS.
+    pub hsts: Option<HeaderValue>,
     pub identity_names: IdentityNames,
     pub limits: Vec<Arc<Limit>>,
     pub upstreams: Vec<Arc<Upstream>>,
@@ -218,8 +220,6 @@ pub struct Api {
     pub allowed_origins: Vec<String>,
     /// Whether the gateway keeps the users: only then are registration and profiles its own.
     pub users: bool,
-    /// Whether a route sends browsers to the sign-in page, so that there is one.
-    pub pages: bool,
 }
 
 /// The headers by which a route's upstream learns who a request is from. An empty list: it does not.

@@ -70,9 +70,7 @@ pub fn below_prefix(path: &Path<'_>, api: &Api) -> Option<String> {
         below.push('/');
         below.push_str(std::str::from_utf8(segment).ok()?);
     }
-    let ours = serves(&below)
-        && (api.users || !is_about_users(&below))
-        && (api.pages || !page::is_page(&below));
+    let ours = serves(&below) && (api.users || !is_about_users(&below));
     ours.then_some(below)
 }
 

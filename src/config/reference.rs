@@ -42,7 +42,7 @@ them: a client can change a header at will.
 ";
 
 /// The sections in the order in which a file usually has them.
-const SECTIONS: [&str; 13] = [
+const SECTIONS: [&str; 14] = [
     "listeners",
     "admin",
     "store",
@@ -51,6 +51,7 @@ const SECTIONS: [&str; 13] = [
     "sessions",
     "identity",
     "api",
+    "hsts",
     "identity_headers",
     "limits",
     "upstreams",

@@ -181,6 +181,8 @@ async fn render(request: Request, next: Next) -> Response {
     let mut response = request_id.clone().scope(next.run(request)).await;
     let headers = response.headers_mut();
     headers.insert(X_REQUEST_ID, request_id.header());
+    let nosniff = HeaderValue::from_static("nosniff");
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
     let Some(refused) = response.extensions_mut().remove::<Refused>() else {
         return response;
     };

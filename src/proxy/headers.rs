@@ -8,9 +8,9 @@ use http::HeaderMap;
 use http::header::{self, HeaderName, HeaderValue};
 
 use super::client::Origin;
-use super::forward::X_REQUEST_ID;
 use crate::admission::Identity;
 use crate::credential;
+use crate::request_id::X_REQUEST_ID;
 use crate::routing::HeaderEdits;
 use crate::settings::{IdentityHeaders, IdentityNames};
 

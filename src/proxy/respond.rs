@@ -14,7 +14,8 @@ use pingora::protocols::http::ServerSession;
 use pingora::proxy::Session;
 
 use super::context::Context;
-use super::trace;
+use super::{sign_in, trace};
+use crate::html_page;
 use crate::refusal::Refusal;
 use crate::request_id::{RequestId, X_REQUEST_ID};
 
@@ -30,6 +31,8 @@ pub use early::before_a_request;
 
 /// The methods that `Allow` lists where no single resource is meant.
 pub(super) const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
+const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 
 /// A request body that nobody read is read off up to this size, so that the connection can be kept;
 /// a larger one costs the connection.
@@ -122,6 +125,10 @@ fn wait_of(answer: &Answer) -> Option<Duration> {
 }
 
 fn retry_after(answer: &Answer) -> Option<HeaderValue> {
+    let mut headers = answer.headers.iter();
+    if let Some((_, given)) = headers.find(|(name, _)| name == header::RETRY_AFTER) {
+        return Some(given.clone());
+    }
     let wait = wait_of(answer)?;
     Some(HeaderValue::from(
         wait.as_millis().div_ceil(1000).max(1) as u64
@@ -135,18 +142,12 @@ fn head_of(answer: &Answer, form: Form, request: &HeaderMap) -> Vec<(HeaderName,
         (header::CONTENT_TYPE, form.content_type()),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
         (header::VARY, HeaderValue::from_static("Accept")),
+        (header::X_CONTENT_TYPE_OPTIONS, NOSNIFF),
     ]);
-    if form == Form::Html {
-        headers.extend([
-            (
-                header::CONTENT_SECURITY_POLICY,
-                HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
-            ),
-            (
-                header::X_CONTENT_TYPE_OPTIONS,
-                HeaderValue::from_static("nosniff"),
-            ),
-        ]);
+    if form == Form::Html
+        && let Ok(policy) = HeaderValue::try_from(html_page::policy("'none'"))
+    {
+        headers.push((header::CONTENT_SECURITY_POLICY, policy));
     }
     if let Some(challenge) = challenge(answer, request) {
         headers.push((header::WWW_AUTHENTICATE, challenge));
@@ -187,7 +188,7 @@ pub fn render(
             headers.insert(name, value);
         }
     }
-    form.body(answer, request_id.as_str())
+    form.body(answer, request_id.as_str(), None)
 }
 
 /// Writes a refusal.
@@ -204,7 +205,13 @@ pub async fn refuse(
     }
     let request = &session.req_header().headers;
     let form = Form::wanted(request);
-    let body = form.body(answer, ctx.request_id.as_str());
+    let unauthenticated = answer.refusal.status() == StatusCode::UNAUTHORIZED;
+    let sign_in = (form == Form::Html && unauthenticated).then(|| sign_in::address(session, ctx));
+    let body = form.body(
+        answer,
+        ctx.request_id.as_str(),
+        sign_in.flatten().as_deref(),
+    );
     let headers = head_of(answer, form, request);
     // A head that was misunderstood may have a body that is misunderstood too.
     let keep = answer.refusal != Refusal::BadRequest;
@@ -298,13 +305,24 @@ fn framed(
     for (name, value) in headers {
         parts.headers.append(name, value);
     }
-    parts.headers.insert(X_REQUEST_ID, ctx.request_id.header());
+    complete(&mut parts.headers, ctx);
     // A HEAD is told the length of what a GET would have got.
     if let Some(length) = length {
         let told = parts.headers.entry(header::CONTENT_LENGTH);
         told.or_insert_with(|| length.into());
     }
     ResponseHeader::from(parts)
+}
+
+/// Adds what every response of the gateway's own has.
+fn complete(headers: &mut HeaderMap, ctx: &Context) {
+    headers.insert(X_REQUEST_ID, ctx.request_id.header());
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+    // Over plain HTTP browsers ignore it (RFC 6797, section 8.1).
+    let over_tls = ctx.origin.as_ref().is_some_and(|origin| origin.https);
+    if let (true, Some(hsts)) = (over_tls, &ctx.current.live.hsts) {
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
+    }
 }
 
 /// Decides whether the connection is kept: not for a body that is known to be large.

@@ -34,15 +34,22 @@ pub(super) fn target(session: &Session, ctx: &Context, refusal: Refusal) -> Opti
     if !opens_page {
         return None;
     }
+    HeaderValue::try_from(address(session, ctx)?).ok()
+}
+
+/// The address of the sign-in page that leads back to what was requested, where that can be opened.
+pub(super) fn address(session: &Session, ctx: &Context) -> Option<String> {
     let prefix = &ctx.current.live.api.as_ref()?.prefix;
+    let request = session.req_header();
     let wanted = request.uri.path_and_query()?.as_str();
-    let back = if wanted.len() <= TARGET_MAX {
+    let opens = matches!(request.method, Method::GET | Method::HEAD) && !ctx.by_api;
+    let back = if opens && wanted.len() <= TARGET_MAX {
         wanted
     } else {
         "/"
     };
     let back = utf8_percent_encode(back, NON_ALPHANUMERIC);
-    HeaderValue::try_from(format!("{prefix}/sign-in?return_to={back}")).ok()
+    Some(format!("{prefix}/sign-in?return_to={back}"))
 }
 
 /// Sends it there, with what the refusal's answer would have carried.

@@ -5,7 +5,7 @@ use http::{Method, StatusCode};
 use pingora::proxy::Session;
 
 use super::context::Context;
-use super::{forward, respond};
+use super::respond;
 use crate::routing::port_of;
 use crate::settings::Listener;
 
@@ -76,10 +76,7 @@ pub(super) async fn respond_with_methods(
     session: &mut Session,
     ctx: &mut Context,
 ) -> pingora::Result<()> {
-    let mut headers = vec![(header::ALLOW, HeaderValue::from_static(respond::METHODS))];
-    if let Ok(id) = HeaderValue::from_str(&ctx.request_id) {
-        headers.push((forward::X_REQUEST_ID, id));
-    }
+    let headers = vec![(header::ALLOW, HeaderValue::from_static(respond::METHODS))];
     let body = bytes::Bytes::new();
     respond::write(session, ctx, StatusCode::OK, headers, body, true).await
 }

@@ -101,3 +101,77 @@ fn a_person_whom_a_backend_knows_does_so_too() {
     let gateway = Gateway::start(config);
     runtime().block_on(there_and_back(&gateway, "ann", "ann-knows-this", true));
 }
+
+/// Signs in on the page that the browser is sent to.
+async fn sign_in(browser: &Browser, gateway: &Gateway, host: &str, path: &str) {
+    let port = gateway.public.port();
+    let address = format!("http://{host}:{port}{path}");
+    browser.client.goto(&address).await.unwrap();
+    browser.until_title("Sign in").await;
+    fill(browser, "ann@example.com", PASSWORD).await;
+}
+
+/// A gateway with a page that leads on to another origin.
+fn leading_elsewhere(elsewhere: &str, allowed: bool) -> (Gateway, String) {
+    let config = Config::new(Upstream::start().address)
+        .set("/routes/0/on_unauthenticated", json!("redirect"))
+        .set(
+            "/api/allowed_origins",
+            json!(if allowed { vec![elsewhere] } else { vec![] }),
+        );
+    let gateway = Gateway::start(config);
+    gateway.register("ann@example.com");
+    let path = format!("/private/status-302?Location={elsewhere}/public/arrived");
+    (gateway, path)
+}
+
+#[test]
+fn a_sign_in_may_lead_on_to_an_origin_that_is_allowed() {
+    let other = Gateway::start(Config::new(Upstream::start().address));
+    let elsewhere = format!("http://other.test:{}", other.public.port());
+    runtime().block_on(async {
+        let (gateway, path) = leading_elsewhere(&elsewhere, true);
+        let browser = Browser::start(false).await;
+        sign_in(&browser, &gateway, "app.test", &path).await;
+        browser.until_place("/public/arrived").await;
+        let place = browser.client.current_url().await.unwrap();
+        assert_eq!(place.host_str(), Some("other.test"));
+        browser.close().await;
+    });
+}
+
+#[test]
+fn a_browser_that_drops_the_cookie_shows_why_it_is_back() {
+    let config = Config::new(Upstream::start().address)
+        .set("/routes/0/on_unauthenticated", json!("redirect"))
+        // Over plain HTTP no browser keeps it.
+        .set("/sessions/cookie/secure", json!(true));
+    let gateway = Gateway::start(config);
+    gateway.register("ann@example.com");
+    runtime().block_on(async {
+        let browser = Browser::start(true).await;
+        sign_in(&browser, &gateway, "app.test", "/private/a").await;
+        browser.until_title("Error: Sign in").await;
+        let problem = browser.find("#problem").await.text().await.unwrap();
+        assert!(problem.contains("did not keep the cookie"), "{problem}");
+        browser.close().await;
+    });
+}
+
+#[test]
+fn the_page_of_an_error_is_styled_and_leads_to_the_sign_in_page() {
+    let gateway = Gateway::start(Config::new(Upstream::start().address));
+    runtime().block_on(async {
+        let browser = Browser::start(false).await;
+        let address = format!("http://{}/private/a", gateway.public);
+        browser.client.goto(&address).await.unwrap();
+        let style = browser.find("main").await.css_value("max-width").await;
+        assert_eq!(style.unwrap(), "384px", "the policy lets the style in");
+        assert_eq!(browser.role_and_name("main").await.0, "main");
+        browser.find("a").await.click().await.unwrap();
+        browser.until_title("Sign in").await;
+        let place = "/api/v1/sign-in?return_to=%2Fprivate%2Fa";
+        assert_eq!(browser.place().await, place);
+        browser.close().await;
+    });
+}

@@ -5,6 +5,7 @@ use serde_json::json;
 use crate::support::client::{Client, Request, Response};
 use crate::support::config::Config;
 use crate::support::gateway::{Gateway, PASSWORD};
+use crate::support::http2::Http2;
 use crate::support::redis::Redis;
 use crate::support::upstream::Upstream;
 
@@ -322,16 +323,118 @@ fn an_outage_of_the_store_is_told_in_the_page() {
 }
 
 #[test]
-fn without_a_route_that_redirects_there_is_no_page() {
+fn the_pages_exist_wherever_the_endpoints_do() {
     let upstream = Upstream::start();
-    let config = Config::new(upstream.address).route(json!({
-        "name": "rest", "auth": "none", "upstream": "echo",
-    }));
+    let config = || {
+        Config::new(upstream.address).route(json!({
+            "name": "rest", "auth": "none", "upstream": "echo",
+        }))
+    };
+    let gateway = Gateway::start(config());
+    assert!(page(&gateway.get("/api/v1/sign-in"), 200).contains("<form"));
+    assert!(page(&gateway.get("/api/v1/sign-out"), 200).contains("You are signed out"));
+    let http2 = Http2::connect(gateway.public);
+    for path in ["/api/v1/sign-in", "/api/v1/sign-out"] {
+        assert_eq!(http2.ask("GET", path, &[]).0, 200, "{path}");
+    }
+    let without = Gateway::start(config().set("/api", json!(null)));
+    let target = "/api/v1/sign-in";
+    assert_eq!(without.get(target).echo().target(), target);
+}
+
+#[test]
+fn a_form_may_lead_to_the_origins_that_are_allowed() {
+    let origins = json!(["https://app.example", "http://localhost:3000"]);
+    let gateway = Gateway::start(config().set("/api/allowed_origins", origins));
+    for path in ["/api/v1/sign-in", "/api/v1/sign-out"] {
+        let shown = gateway.get(path);
+        let policy = shown.header("content-security-policy").unwrap();
+        let named = "form-action 'self' https://app.example http://localhost:3000;";
+        assert!(policy.contains(named), "{policy}");
+    }
+}
+
+#[test]
+fn a_browser_that_did_not_keep_the_cookie_is_told_so() {
+    let gateway = gateway();
+    let open = |referer: &str, cookie: &str| {
+        let request = Request::get("/api/v1/sign-in?return_to=%2Fprivate%2Fa");
+        let request = request.header("Referer", referer);
+        gateway.ask(&match cookie {
+            "" => request,
+            cookie => request.cookie(cookie),
+        })
+    };
+    let told = |response: &Response| page(response, 200).contains("did not keep the cookie");
+    let from = "http://localhost/api/v1/sign-in?return_to=%2Fprivate%2Fa";
+    assert!(told(&open(from, "")));
+    let ended = format!("portcullis={}", "0".repeat(64));
+    assert!(!told(&open(from, &ended)), "the cookie came");
+    for elsewhere in [
+        "http://localhost/private/a",
+        "http://other.example/api/v1/sign-in",
+        "http://localhost/api/v1/sign-out",
+        "nonsense",
+    ] {
+        assert!(!told(&open(elsewhere, "")), "{elsewhere}");
+    }
+}
+
+#[test]
+fn the_page_of_an_error_has_a_way_on() {
+    let limit = json!({ "algorithm": "sliding_window", "limit": 1, "window": "10m", "key": "ip" });
+    let config = Config::new(Upstream::start().address)
+        .set("/limits/few", limit)
+        .set("/routes/2/limits", json!(["few"]));
     let gateway = Gateway::start(config);
-    assert_eq!(
-        gateway.get("/api/v1/sign-in").echo().target(),
-        "/api/v1/sign-in"
+    let open = |path: &str| gateway.ask(&Request::get(path).header("Accept", ACCEPT));
+    let refused = open("/private/a?b=c");
+    let text = error_page(&refused, 401);
+    let address = "href=\"/api/v1/sign-in?return_to=%2Fprivate%2Fa%3Fb%3Dc\"";
+    assert!(text.contains(address), "{text}");
+    let limited = open("/public/a");
+    assert_eq!(limited.status, 200);
+    let limited = open("/public/a");
+    let text = error_page(&limited, 429);
+    let wait = limited.number("retry-after");
+    assert!(
+        text.contains(&format!("try again in {wait} second")),
+        "{text}"
     );
+    assert!(!text.contains("sign-in"), "{text}");
+    error_page(&open("/nowhere"), 404);
+    // Without endpoints there is nowhere to sign in.
+    let config = Config::new(Upstream::start().address).set("/api", json!(null));
+    let without = Gateway::start(config);
+    let refused = without.ask(&Request::get("/private/a").header("Accept", ACCEPT));
+    assert!(!error_page(&refused, 401).contains("<a "));
+}
+
+/// What every page of an error promises.
+#[track_caller]
+fn error_page(response: &Response, status: u16) -> String {
+    let text = response.text();
+    assert_eq!(response.status, status, "{text}");
+    assert_eq!(response.header("x-content-type-options"), Some("nosniff"));
+    let policy = response.header("content-security-policy").unwrap();
+    for rule in [
+        "default-src 'none'",
+        "style-src 'sha256-",
+        "form-action 'none'",
+    ] {
+        assert!(policy.contains(rule), "{policy}");
+    }
+    for part in [
+        "<meta name=\"viewport\"",
+        "<style>",
+        "prefers-color-scheme:dark",
+        "<main>",
+        "<html lang=\"en\">",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!text.contains("<script"), "{text}");
+    text
 }
 
 #[test]

@@ -169,3 +169,52 @@ fn a_key_that_does_not_fit_its_certificate_does_not_start() {
     );
     assert!(!gateway.logs().contains("PRIVATE KEY"));
 }
+
+#[test]
+fn the_gateways_own_responses_over_tls_demand_tls() {
+    let upstream = Upstream::start();
+    let certificate = tls::certificate("localhost");
+    let demands = |vary: &dyn Fn(Config) -> Config, path: &str| {
+        let config = with_certificate(Config::new(upstream.address), &certificate);
+        let gateway = Gateway::start(vary(config));
+        let config = tls::client(&certificate, &["http/1.1"]);
+        let stream = tls::connect(gateway.public, "localhost", &config).unwrap();
+        let response = Client::over(stream).ask(&Request::get(path));
+        let demand = response.header("strict-transport-security");
+        demand.map(str::to_owned)
+    };
+    let year = Some("max-age=31536000".to_owned());
+    for path in [
+        "/api/v1/health",
+        "/api/v1/sign-in",
+        "/private/a",
+        "/nowhere",
+    ] {
+        assert_eq!(demands(&|config| config, path), year, "{path}");
+    }
+    // Of its own responses an application decides.
+    assert_eq!(demands(&|config| config, "/public/a"), None);
+    let longer = json!({ "max_age": "730d", "include_subdomains": true });
+    assert_eq!(
+        demands(&|config| config.set("/hsts", longer.clone()), "/private/a").as_deref(),
+        Some("max-age=63072000; includeSubDomains")
+    );
+    assert_eq!(
+        demands(&|config| config.set("/hsts", json!(null)), "/private/a"),
+        None
+    );
+    // In clear it would mean nothing; behind a proxy that ends TLS it does.
+    let plain =
+        Config::new(upstream.address).set("/listeners/0/trusted_proxies", json!(["127.0.0.0/8"]));
+    let gateway = Gateway::start(plain);
+    let ask = |request: Request| {
+        let response = gateway.ask(&request);
+        assert_eq!(response.header("x-content-type-options"), Some("nosniff"));
+        response
+            .header("strict-transport-security")
+            .map(str::to_owned)
+    };
+    assert_eq!(ask(Request::get("/api/v1/health")), None);
+    let forwarded = Request::get("/api/v1/health").header("X-Forwarded-Proto", "https");
+    assert_eq!(ask(forwarded.header("X-Forwarded-For", "192.0.2.1")), year);
+}

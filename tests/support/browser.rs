@@ -40,7 +40,11 @@ impl Browser {
             .expect("chromedriver (scripts/setup tests installs it)");
         eventually("chromedriver listens", || socket(address).ok());
         let options = json!({
-            "args": ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
+            "args": [
+                "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+                // Names that no browser takes for this machine: there cookies have no exceptions.
+                "--host-resolver-rules=MAP *.test 127.0.0.1",
+            ],
             "prefs": {
                 "profile.managed_default_content_settings.javascript": if scripts { 1 } else { 2 },
             },

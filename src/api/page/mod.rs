@@ -1,5 +1,5 @@
 //! The pages for people with a browser: signing in and out, by plain HTML forms that work without
-//! script. They are there when a route sends people to them (`on_unauthenticated: redirect`).
+//! script. They exist wherever the API does.
 
 mod fields;
 mod form_token;
@@ -17,6 +17,7 @@ use maud::Markup;
 
 use crate::admission::Client;
 use crate::events::{Event, Kind};
+use crate::html_page;
 use crate::limits::Decision;
 use crate::refusal::Refusal;
 use crate::settings::Live;
@@ -141,10 +142,6 @@ fn answer(
     let headers = response.headers_mut();
     let fixed = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
-        (
-            header::CONTENT_SECURITY_POLICY,
-            html::CONTENT_SECURITY_POLICY,
-        ),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::X_FRAME_OPTIONS, "DENY"),
         // With `no-referrer` a browser would say `Origin: null` of its own form.
@@ -152,6 +149,9 @@ fn answer(
     ];
     for (name, value) in fixed {
         headers.insert(name, HeaderValue::from_static(value));
+    }
+    if let Ok(policy) = HeaderValue::try_from(html_page::policy(&form_action(live))) {
+        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
     }
     if let Some(cookie) = token.and_then(|token| token.cookie(&live.sessions.cookie)) {
         headers.append(header::SET_COOKIE, cookie);
@@ -165,6 +165,18 @@ fn answer(
         });
     }
     response
+}
+
+/// Where a form may lead. Browsers that apply this to redirects too would stop a sign-in whose
+/// destination leads on to another origin; so those that may call the API are named.
+fn form_action(live: &Live) -> String {
+    let origins = live
+        .api
+        .as_ref()
+        .map_or(&[][..], |api| &api.allowed_origins);
+    // A separator of the policy in an operator's origin would end the list.
+    let named = origins.iter().filter(|origin| !origin.contains([';', ',']));
+    named.fold("'self'".to_owned(), |all, origin| format!("{all} {origin}"))
 }
 
 /// Sends the browser on; the next request is a GET (RFC 9110, section 15.4.4).

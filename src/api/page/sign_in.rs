@@ -3,8 +3,9 @@
 use axum::extract::{Extension, Request, State};
 use axum::response::Response;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::json;
+use url::Url;
 
 use crate::accounts::names::AccountName;
 use crate::accounts::{Attempt, Credentials, Failure, SignedIn};
@@ -16,7 +17,7 @@ use crate::settings::Live;
 use crate::settings::backend::Backend;
 
 use super::super::answer::{Noted, Refused};
-use super::super::{Caller, Desk, RequestId, auth, backend};
+use super::super::{Caller, Desk, RequestId, auth, backend, origin};
 use super::fields::Sent;
 use super::form_token::{self, FormToken};
 use super::{Problem, SIGN_IN, address, answer, html, is_signed_in, return_to, see_other};
@@ -24,6 +25,7 @@ use super::{Problem, SIGN_IN, address, answer, html, is_signed_in, return_to, se
 /// The form; whoever is signed in already goes on to where they wanted to go.
 pub(super) async fn show(
     State(desk): State<Desk>,
+    Extension(client): Extension<Client>,
     caller: Option<Extension<Caller>>,
     request: Request,
 ) -> Response {
@@ -32,6 +34,10 @@ pub(super) async fn show(
     let caller = caller.map(|Extension(caller)| caller);
     let problem = match is_signed_in(caller.as_ref()) {
         Ok(true) => return see_other(&target),
+        Ok(false) if matches!(caller, Some(Caller(Ok(None)))) => {
+            let kept = !comes_from_sign_in(request.headers(), &client, &live);
+            (!kept).then(|| Problem::new(StatusCode::OK, COOKIE_NOT_KEPT))
+        }
         Ok(false) => None,
         Err(unknown) => Some(Problem::from(unknown)),
     };
@@ -45,6 +51,22 @@ pub(super) async fn show(
         }
     }
     response
+}
+
+/// What a browser shows that comes from the sign-in form without a cookie.
+const COOKIE_NOT_KEPT: &str = "You are not signed in. If you have just signed in, your browser did not \
+    keep the cookie: allow cookies for this site, and open it by an address that begins with https://.";
+
+/// Whether the browser was sent here from the sign-in page itself, as it is when it signed in and did
+/// not keep the cookie.
+fn comes_from_sign_in(headers: &HeaderMap, client: &Client, live: &Live) -> bool {
+    let referer = headers.get(header::REFERER);
+    let referer = referer.and_then(|referer| Url::parse(referer.to_str().ok()?).ok());
+    referer.is_some_and(|referer| {
+        let origin = referer.origin().ascii_serialization();
+        referer.path() == address(live, SIGN_IN)
+            && origin::is_of(&origin, &client.host, client.https)
+    })
 }
 
 /// Signs in, and sends the browser to where the person wanted to go.

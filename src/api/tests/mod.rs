@@ -193,11 +193,11 @@ fn live() -> Live {
             failures_per_account: rate(3),
             backend: None,
         },
+        hsts: None,
         api: Some(settings::Api {
             prefix: "/api/v1".to_owned(),
             allowed_origins: vec!["https://app.example".to_owned()],
             users: true,
-            pages: true,
         }),
         identity_names: settings::IdentityNames::default(),
         limits: Vec::new(),

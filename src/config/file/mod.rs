@@ -48,6 +48,10 @@ pub(super) struct File {
     /// The gateway's own endpoints. `null`: none.
     #[serde(default = "some_api")]
     pub(super) api: Option<Api>,
+    /// `Strict-Transport-Security` on the responses that the gateway itself makes over TLS: pages, API
+    /// responses, errors. `null`: not sent.
+    #[serde(default = "some_hsts")]
+    pub(super) hsts: Option<Hsts>,
     /// The headers that tell an upstream who is asking. Clients cannot send them.
     #[serde(default)]
     pub(super) identity_headers: IdentityHeaders,
@@ -72,6 +76,33 @@ pub(super) struct File {
 )]
 fn some_api() -> Option<Api> {
     Some(Api::default())
+}
+
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "the type of the field that it is the default of"
+)]
+fn some_hsts() -> Option<Hsts> {
+    Some(Hsts::default())
+}
+
+/// For how long browsers use https only (RFC 6797).
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Hsts {
+    /// How long a browser remembers it. `0s` makes browsers forget it.
+    pub(super) max_age: Time,
+    /// Whether it holds for all subdomains of the host too.
+    pub(super) include_subdomains: bool,
+}
+
+impl Default for Hsts {
+    fn default() -> Hsts {
+        Hsts {
+            max_age: Time::seconds(365 * 86_400),
+            include_subdomains: false,
+        }
+    }
 }
 
 /// The order of leaving: not ready, then drain.

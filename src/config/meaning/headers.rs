@@ -1,6 +1,7 @@
 use http::{HeaderName, HeaderValue};
 
 use crate::config::document::Place;
+use crate::config::file::Hsts;
 use crate::config::file::people::{
     HeaderNames, IdentityHeaders as WrittenNames, RouteIdentityHeaders,
 };
@@ -41,6 +42,17 @@ pub(super) enum Towards<'a> {
     /// With the identity headers of the route.
     Upstream(&'a IdentityHeaders),
     Client,
+}
+
+/// The value of `Strict-Transport-Security`.
+pub(super) fn hsts(written: Option<&Hsts>) -> Option<HeaderValue> {
+    let written = written?;
+    let seconds = written.max_age.0.as_secs();
+    let subdomains = match written.include_subdomains {
+        true => "; includeSubDomains",
+        false => "",
+    };
+    HeaderValue::try_from(format!("max-age={seconds}{subdomains}")).ok()
 }
 
 /// The headers by which upstreams learn who a request is from, where a route does not differ.

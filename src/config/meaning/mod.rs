@@ -40,7 +40,7 @@ pub(super) fn settle(file: &File, review: &mut Review<'_>) -> Option<Settings> {
     let sessions = people::sessions(&file.sessions, &root.key("sessions"), review);
     let identity = people::identity(&file.identity, &root.key("identity"), review);
     let users = file.identity.upstream.is_none();
-    let api = people::api(endpoints, users, pages, &root.key("api"), review);
+    let api = people::api(endpoints, users, &root.key("api"), review);
     let identity_place = root.key("identity_headers");
     let identity_headers = Arc::new(headers::identity(
         &file.identity_headers,
@@ -73,6 +73,7 @@ pub(super) fn settle(file: &File, review: &mut Review<'_>) -> Option<Settings> {
             sessions: sessions?,
             identity: identity?,
             api: api?,
+            hsts: headers::hsts(file.hsts.as_ref()),
             identity_names,
             limits: limits.into_values().collect(),
             upstreams: upstreams?,

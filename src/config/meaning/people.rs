@@ -213,7 +213,6 @@ fn hash_cost(
 pub(super) fn api(
     written: Option<&file::Api>,
     users: bool,
-    pages: bool,
     place: &Place,
     review: &mut Review<'_>,
 ) -> Option<Option<Api>> {
@@ -240,6 +239,5 @@ pub(super) fn api(
         prefix: prefix.to_owned(),
         allowed_origins,
         users,
-        pages,
     }))
 }

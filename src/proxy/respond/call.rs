@@ -25,7 +25,7 @@ pub(super) async fn refuse(
     answer: &Answer,
 ) -> pingora::Result<()> {
     let request = &session.req_header().headers;
-    let mut headers = head_of(answer, Form::Json, request, &ctx.request_id);
+    let mut headers = head_of(answer, Form::Json, request);
     headers.retain(|(name, _)| *name != header::CONTENT_TYPE && *name != header::VARY);
     let content = HeaderValue::from_static(grpc::MEDIA_TYPE);
     headers.push((header::CONTENT_TYPE, content));
@@ -50,7 +50,7 @@ async fn write_head_alone(
 ) -> pingora::Result<()> {
     ctx.status = StatusCode::OK.as_u16();
     ctx.arrival.control.set_answered();
-    let head = Box::new(framed(StatusCode::OK, headers, None));
+    let head = Box::new(framed(StatusCode::OK, headers, ctx, None));
     match session.as_downstream_mut() {
         ServerSession::H2(stream) => stream.write_response_header(head, true),
         ServerSession::Custom(stream) => stream.write_response_header(head, true).await,
@@ -72,9 +72,6 @@ pub(in crate::proxy) async fn end_call(
             header::CONTENT_TYPE,
             HeaderValue::from_static(grpc::MEDIA_TYPE),
         )];
-        if let Ok(id) = HeaderValue::from_str(&ctx.request_id) {
-            headers.push((HeaderName::from_static("x-request-id"), id));
-        }
         let fields = outcome.fields();
         headers.extend(
             fields

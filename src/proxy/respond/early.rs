@@ -20,7 +20,7 @@ pub struct EarlyAnswer {
 pub fn before_a_request(refusal: Refusal) -> EarlyAnswer {
     let request_id = RequestId::generate();
     let answer = Answer::from(refusal);
-    let body = Form::Json.body(&answer, request_id.as_str());
+    let body = Form::Json.body(&answer, request_id.as_str(), None);
     let status = refusal.status();
     let mut bytes = format!(
         "HTTP/1.1 {} {}\r\n",

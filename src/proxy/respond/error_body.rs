@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use http::HeaderMap;
 use http::header::{self, HeaderValue};
+use maud::html;
 use serde::Serialize;
 
 use super::Answer;
+use crate::html_page;
 use crate::refusal::Refusal;
 
 /// The form of an error body that the client asked for.
@@ -57,21 +59,36 @@ impl Form {
         })
     }
 
-    pub(super) fn body(self, answer: &Answer, request_id: &str) -> String {
-        let refusal = answer.refusal;
+    /// The body of a refusal. `sign_in` is where a page leads who has to sign in.
+    pub(super) fn body(self, answer: &Answer, request_id: &str, sign_in: Option<&str>) -> String {
         match self {
             Form::Json => text(&json(answer, request_id)),
             Form::Problem => text(&problem(answer, request_id)),
-            // Nothing here came from the client but the request id, whose characters are checked.
-            Form::Html => format!(
-                "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{status}</title></head>\
-                 <body><h1>{status}</h1><p>{message}</p><p><small>{code} {request_id}</small></p></body></html>\n",
-                status = refusal.status(),
-                message = answer.message(),
-                code = refusal.code(),
-            ),
+            Form::Html => page(answer, request_id, sign_in),
         }
     }
+}
+
+/// A page for people, with a way on where there is one.
+fn page(answer: &Answer, request_id: &str, sign_in: Option<&str>) -> String {
+    let refusal = answer.refusal;
+    let status = refusal.status();
+    let wait = super::retry_after(answer);
+    let wait = wait.as_ref().and_then(|seconds| seconds.to_str().ok());
+    let body = html! {
+        h1 { (status.canonical_reason().unwrap_or_default()) }
+        p { (answer.message()) }
+        @match wait {
+            Some("1") => p { "Please try again in 1 second." },
+            Some(seconds) => p { "Please try again in " (seconds) " seconds." },
+            None => {},
+        }
+        @if let Some(address) = sign_in {
+            p { a href=(address) { "Sign in" } }
+        }
+        p { small { (refusal.code()) " " (request_id) } }
+    };
+    html_page::document(&status.to_string(), &body).into_string()
 }
 
 /// Members that only some errors have are left out of the others.
