@@ -1,6 +1,6 @@
 //! What `check` warns of: valid, and probably not meant.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
@@ -8,14 +8,16 @@ use super::document::Place;
 use super::file::File;
 use super::file::entrance::Listener;
 use super::file::people::Registration;
+use super::file::traffic::upstream::Server;
 use super::review::Review;
 use crate::routing::HostPattern;
-use crate::settings::Settings;
+use crate::settings::{ServerAddress, Settings};
 
 /// Reviews a file without mistakes.
 pub(super) fn review(file: &File, settings: &Settings, review: &mut Review<'_>) {
     let root = Place::root();
     networks(file, &root.key("listeners"), review);
+    loops(file, settings, &root.key("upstreams"), review);
     prefixes(file, &root.key("routes"), review);
     let sessions = &settings.live.sessions;
     if sessions
@@ -55,6 +57,40 @@ fn networks(file: &File, listeners: &Place, review: &mut Review<'_>) {
             }
         }
     }
+}
+
+/// Servers of upstreams that are listeners of the gateway itself.
+fn loops(file: &File, settings: &Settings, upstreams: &Place, review: &mut Review<'_>) {
+    for upstream in &settings.live.upstreams {
+        let place = upstreams.key(&upstream.name).key("servers");
+        let written = file.upstreams.get(&*upstream.name);
+        let servers = written.map_or(&[][..], |written| &written.servers);
+        for (index, (server, written)) in upstream.servers.iter().zip(servers).enumerate() {
+            let mut listeners = settings.boot.listeners.iter();
+            if listeners.any(|listener| leads_to(&server.address, listener.bind)) {
+                let place = match written {
+                    Server::Url(_) => place.item(index),
+                    Server::Weighted(_) => place.item(index).key("url"),
+                };
+                let message = "this is a listener of the gateway itself; requests that come back to it \
+                               are 508";
+                review.warn(&place, message);
+            }
+        }
+    }
+}
+
+/// Whether a server's address is this listener's, as far as the file says.
+fn leads_to(server: &ServerAddress, bind: SocketAddr) -> bool {
+    let ServerAddress::Tcp { host, port } = server else {
+        return false;
+    };
+    let everywhere = bind.ip().is_unspecified();
+    *port == bind.port()
+        && match host.parse::<IpAddr>() {
+            Ok(ip) => ip == bind.ip() || (everywhere && (ip.is_loopback() || ip.is_unspecified())),
+            Err(_) => host == "localhost" && (everywhere || bind.ip().is_loopback()),
+        }
 }
 
 fn prefixes(file: &File, routes: &Place, review: &mut Review<'_>) {
@@ -108,7 +144,7 @@ fn is_plain(listener: &Listener) -> bool {
 }
 
 fn is_loopback(bind: &str) -> bool {
-    let address = bind.parse::<std::net::SocketAddr>();
+    let address = bind.parse::<SocketAddr>();
     address.is_ok_and(|address| address.ip().is_loopback())
 }
 
