@@ -301,18 +301,20 @@ impl Connection {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if let Some(flow) = &mut self.http2
-            && buffer.remaining() >= http2_flow::RESET_SIZE
-            && let Some(reset) = flow.poll_reset(cx)?
-        {
-            buffer.put_slice(&reset);
-            return Poll::Ready(Ok(()));
+        let mut room = buffer.remaining();
+        if let Some(flow) = &mut self.http2 {
+            if self.unread.is_empty()
+                && let Some(reset) = flow.poll_reset(cx)?
+            {
+                self.unread.extend_from_slice(&reset);
+            }
+            room = room.min(flow.room());
         }
         let before = buffer.filled().len();
         if self.unread.is_empty() {
-            ready!(Pin::new(&mut self.transport).poll_read(cx, buffer))?;
+            ready!(self.transport.poll_read_some(cx, room, buffer))?;
         } else {
-            self.give_unread(buffer.remaining(), buffer);
+            self.give_unread(room, buffer);
         }
         if let Some(flow) = &mut self.http2 {
             flow.received(buffer.filled().get(before..).unwrap_or_default());
@@ -384,17 +386,8 @@ impl AsyncRead for Connection {
             this.taken(given);
             return Poll::Ready(Ok(()));
         }
-        if allowance == buffer.remaining() {
-            let before = buffer.filled().len();
-            ready!(Pin::new(&mut this.transport).poll_read(cx, buffer))?;
-            this.taken(buffer.filled().len() - before);
-        } else {
-            let mut part = ReadBuf::new(buffer.initialize_unfilled_to(allowance));
-            ready!(Pin::new(&mut this.transport).poll_read(cx, &mut part))?;
-            let got = part.filled().len();
-            buffer.advance(got);
-            this.taken(got);
-        }
+        let read = ready!(this.transport.poll_read_some(cx, allowance, buffer))?;
+        this.taken(read);
         Poll::Ready(Ok(()))
     }
 }

@@ -8,12 +8,12 @@ use serde_json::json;
 use crate::support::client::{Client, Request};
 use crate::support::config::Config;
 use crate::support::frames::{
-    DATA, END_HEADERS, END_STREAM, Frames, HEADERS, Outcome, RST_STREAM, SETTINGS, WINDOW_UPDATE,
-    request,
+    DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, Outcome, RST_STREAM, SETTINGS,
+    WINDOW_UPDATE, frame, request,
 };
 use crate::support::gateway::Gateway;
 use crate::support::upstream::Upstream;
-use crate::support::wait::eventually;
+use crate::support::wait::{PATIENCE, eventually};
 
 const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 /// SETTINGS_INITIAL_WINDOW_SIZE.
@@ -80,6 +80,37 @@ fn a_stream_without_a_window_is_reset_and_its_connection_goes_on() {
     client.send(SETTINGS, 0, 0, &SOME_WINDOW).unwrap();
     get(&mut client, 9, "/public/a");
     assert_eq!(client.outcome(9), Outcome::Status(200));
+}
+
+#[test]
+fn a_stream_is_reset_while_its_client_sends_without_ending_a_frame_where_it_pauses() {
+    let upstream = Upstream::start();
+    let config = Config::new(upstream.address)
+        .set("/listeners/0/limits", json!({ "write_timeout": "1s" }))
+        .set("/routes/2/max_body", json!("1GiB"));
+    let gateway = Gateway::start(config);
+    let mut client = Frames::connect(gateway.public);
+    client.set_read_patience(Duration::from_millis(1));
+    let settings = [0, 4, 0, 0, 4, 0];
+    client.send(SETTINGS, 0, 0, &settings).unwrap();
+    get(&mut client, 1, "/public/big?bytes=100000");
+    let upload = request("POST", "/public/a", &[]);
+    client.send(HEADERS, END_HEADERS, 3, &upload).unwrap();
+    let piece = frame(DATA, 0, 3, &[b'a'; 100]);
+    let (begin, end) = piece.split_at(50);
+    client.send_all(begin).unwrap();
+    let reset = eventually("the stream is reset", || {
+        let next = [end, begin].concat();
+        client.send_all(&next).expect("the connection goes on");
+        let frame = client.next()?;
+        assert_ne!(frame.kind, GOAWAY);
+        (frame.kind == RST_STREAM).then_some(frame.stream)
+    });
+    assert_eq!(reset, 1);
+    client.send_all(end).unwrap();
+    client.send(DATA, END_STREAM, 3, b"").unwrap();
+    client.set_read_patience(PATIENCE);
+    assert_eq!(client.outcome(3), Outcome::Status(200));
 }
 
 #[test]

@@ -21,7 +21,7 @@ const SETTINGS_INITIAL_WINDOW_SIZE: u16 = 4;
 /// What windows begin with (RFC 9113, section 6.9.2).
 const INITIAL_WINDOW: i64 = 65_535;
 /// RST_STREAM with CANCEL.
-pub(super) const RESET_SIZE: usize = 13;
+const RESET_SIZE: usize = 13;
 /// How often stalled responses are looked at within the deadline.
 const LOOKS: u32 = 8;
 /// Streams that are followed on one connection. h2 ends a connection that opens this many more than
@@ -41,6 +41,8 @@ pub(super) struct Http2Flow {
     /// Streams to be reset, toward h2 first and then toward the client.
     overdue: Vec<u32>,
     cut: Vec<u32>,
+    /// Looks since something became overdue that could not be reset yet.
+    waited: u32,
 }
 
 #[derive(Debug)]
@@ -56,7 +58,8 @@ struct Windows {
 
 #[derive(Debug, Default)]
 struct StreamWindow {
-    size: i64,
+    /// What was granted beyond the initial window, less what was sent.
+    balance: i64,
     /// The response has begun.
     responding: bool,
     stalled: Option<Instant>,
@@ -80,6 +83,7 @@ impl Http2Flow {
             bare_refusals: 0,
             overdue: Vec::new(),
             cut: Vec::new(),
+            waited: 0,
         }
     }
 
@@ -113,7 +117,8 @@ impl Http2Flow {
     /// nothing of a response for the deadline.
     ///
     /// # Errors
-    /// The client has stopped in the middle of a frame, so that no other can be put before it.
+    /// The client has stopped in the middle of a frame for as long again, so that no other can be put
+    /// before its rest.
     pub(super) fn poll_reset(
         &mut self,
         cx: &mut Context<'_>,
@@ -129,6 +134,15 @@ impl Http2Flow {
             self.cut.push(stream);
             reset_of(stream)
         }))
+    }
+
+    /// How many bytes may be read at once: no more than to the end of a frame where a reset waits for
+    /// it, because a client that sends without a pause need not end a frame where a read ends.
+    pub(super) fn room(&self) -> usize {
+        if self.overdue.is_empty() {
+            return usize::MAX;
+        }
+        self.inbound.until_next_part()
     }
 
     /// Measures on from what was written just now.
@@ -158,10 +172,16 @@ impl Http2Flow {
         let timer = &mut self.timer;
         let timer = timer.get_or_insert_with(|| Box::pin(sleep(step)));
         while timer.as_mut().poll(cx).is_ready() {
-            if !self.overdue.is_empty() {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
             let now = Instant::now();
+            if !self.overdue.is_empty() {
+                self.waited += 1;
+                if self.waited >= LOOKS {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                timer.as_mut().reset(now + step);
+                continue;
+            }
+            self.waited = 0;
             self.windows.look(now, self.timeout, &mut self.overdue);
             if !self.windows.suspect {
                 self.timer = None;
@@ -183,12 +203,7 @@ impl Windows {
             } if stream > self.last_opened => {
                 self.last_opened = stream;
                 if self.streams.len() < MOST_STREAMS {
-                    let size = self.initial;
-                    let opened = StreamWindow {
-                        size,
-                        ..StreamWindow::default()
-                    };
-                    self.streams.insert(stream, opened);
+                    self.streams.insert(stream, StreamWindow::default());
                 }
             }
             Event::Frame {
@@ -202,12 +217,9 @@ impl Windows {
                 name: SETTINGS_INITIAL_WINDOW_SIZE,
                 value,
             } => {
-                let change = i64::from(value) - self.initial;
+                // Windows that are open change with it (RFC 9113, section 6.9.2).
+                self.suspect |= i64::from(value) < self.initial;
                 self.initial = i64::from(value);
-                for stream in self.streams.values_mut() {
-                    stream.size += change;
-                }
-                self.suspect |= change < 0;
             }
             Event::WindowUpdate {
                 stream: 0,
@@ -215,7 +227,7 @@ impl Windows {
             } => self.connection += i64::from(increment),
             Event::WindowUpdate { stream, increment } => {
                 if let Some(stream) = self.streams.get_mut(&stream) {
-                    stream.size += i64::from(increment);
+                    stream.balance += i64::from(increment);
                 }
             }
             Event::Frame { .. } | Event::Setting { .. } => {}
@@ -247,10 +259,10 @@ impl Windows {
         } else if let Some(stream) = self.streams.get_mut(&stream) {
             stream.responding = true;
             if kind == HEADERS || length > 0 {
-                stream.size -= i64::from(if kind == DATA { length } else { 0 });
-                stream.stalled = stalled_since(stream.size);
+                stream.balance -= i64::from(if kind == DATA { length } else { 0 });
+                stream.stalled = stalled_since(self.initial + stream.balance);
             }
-            self.suspect |= stream.size <= 0 || self.connection <= 0;
+            self.suspect |= self.initial + stream.balance <= 0 || self.connection <= 0;
         }
     }
 
@@ -274,7 +286,7 @@ impl Windows {
     fn is_stalled(&self) -> bool {
         let all = self.connection <= 0;
         let mut streams = self.streams.values();
-        streams.any(|stream| stream.responding && (all || stream.size <= 0))
+        streams.any(|it| it.responding && (all || self.initial + it.balance <= 0))
     }
 
     /// Finds the responses of which the client has taken nothing for the timeout.
@@ -287,7 +299,7 @@ impl Windows {
         let all_late = late(&mut self.connection_stalled, all);
         self.suspect = false;
         for (id, stream) in &mut self.streams {
-            let waits = stream.responding && stream.size <= 0;
+            let waits = stream.responding && self.initial + stream.balance <= 0;
             if late(&mut stream.stalled, waits) || (all_late && stream.responding) {
                 overdue.push(*id);
             }

@@ -59,6 +59,14 @@ impl FrameReader {
         self.skip == 0 && self.head_filled == 0 && self.left == 0 && !self.in_header_block
     }
 
+    /// How many bytes there are to the end of the frame or of its head, whichever comes first.
+    pub(super) fn until_next_part(&self) -> usize {
+        match self.skip + self.left {
+            0 => HEAD - self.head_filled,
+            payload => payload,
+        }
+    }
+
     /// Reads on, and reports what the frames say.
     pub(super) fn read(&mut self, mut bytes: &[u8], mut report: impl FnMut(Event)) {
         while let [first, rest @ ..] = bytes {

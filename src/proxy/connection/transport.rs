@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -37,6 +37,25 @@ impl Transport {
                 Some(CertificateHash::of(certificate))
             }
         }
+    }
+
+    /// Reads at most this many bytes, and returns how many came.
+    pub(super) fn poll_read_some(
+        &mut self,
+        cx: &mut Context<'_>,
+        most: usize,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<usize>> {
+        if most >= buffer.remaining() {
+            let before = buffer.filled().len();
+            ready!(Pin::new(self).poll_read(cx, buffer))?;
+            return Poll::Ready(Ok(buffer.filled().len() - before));
+        }
+        let mut part = ReadBuf::new(buffer.initialize_unfilled_to(most));
+        ready!(Pin::new(self).poll_read(cx, &mut part))?;
+        let read = part.filled().len();
+        buffer.advance(read);
+        Poll::Ready(Ok(read))
     }
 }
 
