@@ -42,8 +42,10 @@ impl OwnConnections {
     /// The owner, for a request with such credentials and for all that follow on its connection.
     pub(super) fn of_request(&self, fields: &HeaderMap) -> Option<&Arc<Owner>> {
         let asks = |fields: &HeaderMap| {
-            let credentials = fields.get(header::AUTHORIZATION);
-            credentials.is_some_and(|value| is_connection_scheme(value.as_bytes()))
+            let credentials = fields.get_all(header::AUTHORIZATION);
+            credentials
+                .iter()
+                .any(|value| is_connection_scheme(value.as_bytes()))
         };
         match self.0.get() {
             None if asks(fields) => Some(self.claim()),

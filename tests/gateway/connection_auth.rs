@@ -114,6 +114,17 @@ fn an_http2_client_has_upstream_connections_of_its_own_too() {
 }
 
 #[test]
+fn credentials_in_a_second_field_count_too() {
+    let upstream = numbering();
+    let mut client = Client::connect(upstream.gateway.public);
+    let request = Request::get("/public/a")
+        .header("Authorization", "Basic YTpi")
+        .header("Authorization", "NTLM TlRMTVNTUAAB");
+    let first = client.ask(&request);
+    upstream.is_not_shared(first.header("x-connection").unwrap());
+}
+
+#[test]
 fn a_challenge_alone_keeps_the_connection_from_others() {
     let upstream = numbering();
     let mut client = Client::connect(upstream.gateway.public);
