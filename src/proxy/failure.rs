@@ -15,6 +15,15 @@ use crate::refusal::Refusal;
 /// Why the gateway ended a gRPC call, for the log.
 const ENDED: &str = "the session or the token has ended";
 
+/// Places an error that came before a request was forwarded: no other side than the client's had a part
+/// in it, unless it is of the gateway's own making.
+pub(super) fn before_the_upstream(mut error: Box<Error>) -> Box<Error> {
+    if *error.esource() == ErrorSource::Unset && *error.etype() != ErrorType::InternalError {
+        error.as_down();
+    }
+    error
+}
+
 /// A connection attempt that failed has carried nothing: further servers are tried, each once,
 /// whatever the method. [`super::forward::choose`] ends it when none is left.
 pub(super) fn to_connect(ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {

@@ -75,7 +75,8 @@ impl ProxyHttp for Proxy {
         session: &mut Session,
         ctx: &mut Box<Context>,
     ) -> pingora::Result<bool> {
-        request::decide(session, ctx).await
+        let decided = request::decide(session, ctx).await;
+        decided.map_err(failure::before_the_upstream)
     }
 
     async fn upstream_peer(

@@ -2,11 +2,15 @@
 
 use serde_json::json;
 
-use crate::support::client::Request;
+use crate::support::client::{Client, Request};
 use crate::support::config::Config;
+use crate::support::frames::{
+    END_HEADERS, END_STREAM, Frames, HEADERS, RST_STREAM, frame, request,
+};
 use crate::support::gateway::{Gateway, PASSWORD};
 use crate::support::http2::Http2;
 use crate::support::upstream::Upstream;
+use crate::support::wait::eventually;
 
 #[test]
 fn a_body_with_a_coding_or_in_another_charset_is_refused() {
@@ -56,4 +60,37 @@ fn a_body_with_a_coding_or_in_another_charset_is_refused() {
     gateway
         .admin(patch.body("{}"))
         .refused(415, "UNSUPPORTED_MEDIA_TYPE");
+}
+
+#[test]
+fn what_is_wrong_with_a_body_is_the_clients_fault_on_both_protocols() {
+    let gateway = Gateway::start(Config::new(Upstream::start().address));
+    let head =
+        "POST /api/v1/auth/login HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
+    let mut client = Client::connect(gateway.public);
+    client.send(head);
+    client.send("Transfer-Encoding: chunked\r\n\r\n2\r\n{}XX");
+    client.answer().refused(400, "BAD_REQUEST");
+    // Clients that go away in the middle of it.
+    for rest in [
+        "Content-Length: 20\r\n\r\n{}",
+        "Transfer-Encoding: chunked\r\n\r\n2\r\n{}",
+    ] {
+        let mut client = Client::connect(gateway.public);
+        client.send(head).send(rest);
+    }
+    let mut frames = Frames::connect(gateway.public);
+    let block = request("POST", "/api/v1/auth/login", &[]);
+    frames.send(HEADERS, END_HEADERS, 1, &block).unwrap();
+    frames.send(RST_STREAM, 0, 1, &[0, 0, 0, 8]).unwrap();
+    // And before the response.
+    let block = request("GET", "/api/v1/openapi.json", &[]);
+    let mut both = frame(HEADERS, END_HEADERS | END_STREAM, 3, &block);
+    both.extend(frame(RST_STREAM, 0, 3, &[0, 0, 0, 8]));
+    frames.send_all(&both).unwrap();
+    let counted = |labels: &[&str]| gateway.metric("portcullis_requests_total", labels);
+    eventually("all are counted", || {
+        (counted(&["route=\"(api)\""]) == 5.0).then_some(())
+    });
+    assert_eq!(counted(&["code=\"500\""]), 0.0);
 }
