@@ -309,6 +309,43 @@ fn an_owner_is_not_locked_out_from_where_they_signed_in() {
 }
 
 #[test]
+fn a_name_beside_ones_own_is_not_proven_by_a_sign_in() {
+    let upstream = Upstream::start();
+    let config = config(&upstream, "/login/reply?X-Id=7&X-Email=mallory@example.com")
+        .set("/identity/upstream/email", json!("header:X-Email"))
+        .set("/listeners/0/trusted_proxies", json!(["127.0.0.1/32"]))
+        .set(
+            "/identity/upstream/sign_in_limits/failures_per_account",
+            json!({ "limit": 1, "window": "10m" }),
+        );
+    let mut gateway = Gateway::start(config);
+    let from = |gateway: &Gateway, ip: &str, body: &Value| {
+        let request = Request::post("/api/v1/auth/login").json(body);
+        gateway.ask(&request.header("X-Forwarded-For", ip))
+    };
+    let [own, both, victim] = [
+        json!({ "email": "Mallory@example.com", "password": "right" }),
+        json!({ "email": "mallory@example.com", "username": "ann", "password": "right" }),
+        json!({ "username": "ann", "password": "guess" }),
+    ];
+    from(&gateway, "203.0.113.5", &both).ok();
+    let address = upstream.address;
+    gateway.reload("applied", |config| {
+        let fails = format!("POST http://{address}/login/status-401");
+        config.put("/identity/upstream/login", json!(fails));
+    });
+    for n in 1..=10 {
+        for body in [&own, &victim] {
+            let guess = from(&gateway, &format!("198.51.100.{n}"), body);
+            guess.refused(401, "INVALID_CREDENTIALS");
+        }
+    }
+    // From there mallory has signed in, and ann has not.
+    from(&gateway, "203.0.113.5", &own).refused(401, "INVALID_CREDENTIALS");
+    from(&gateway, "203.0.113.5", &victim).refused(429, "RATE_LIMITED");
+}
+
+#[test]
 fn only_so_many_calls_run_at_a_time() {
     let upstream = Upstream::start();
     let config = config(&upstream, "/login/slow?ms=500")

@@ -7,9 +7,10 @@ use http::HeaderValue;
 
 use crate::accounts::attempts::{self, Failures};
 use crate::accounts::backend::{Answer, Question};
-use crate::accounts::names::AccountName;
+use crate::accounts::names::{self, AccountName};
 use crate::accounts::trial::Trial;
 use crate::accounts::{Accounts, Failure, SignedIn, Visitor};
+use crate::directory::User;
 use crate::limits::Decision;
 use crate::refusal::Refusal;
 use crate::session::SessionToken;
@@ -76,7 +77,7 @@ impl Accounts {
             .await?;
         let signed_in = self.open_session(live, yes.user, visitor).await?;
         self.report_sign_in(&signed_in, visitor);
-        for name in &attempt.names {
+        for name in proven(&attempt.names, &signed_in.user) {
             attempts::remember_place(&self.store, name.as_str(), visitor.ip).await;
         }
         Ok((signed_in, yes.answer))
@@ -97,4 +98,15 @@ impl Accounts {
         }
         Ok(all)
     }
+}
+
+/// The names that a sign-in has proven to be the user's. Of several, the backend may have read one: the
+/// others may be anybody's, so only those count that it has returned.
+fn proven<'n>(names: &'n [AccountName], user: &User) -> impl Iterator<Item = &'n AccountName> {
+    let [email, id] = [&user.email, &user.id].map(|text| names::folded(text));
+    let is_only = names
+        .windows(2)
+        .all(|pair| matches!(pair, [a, b] if a == b));
+    let names = names.iter();
+    names.filter(move |name| is_only || [email.as_str(), id.as_str()].contains(&name.as_str()))
 }
