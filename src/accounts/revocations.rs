@@ -7,8 +7,11 @@ use crate::store::{PersonHash, Revocation, person_hash};
 use super::{Accounts, Failure};
 
 impl Accounts {
-    /// Refuses a token. Where a home fails, the other is told all the same.
-    pub(super) async fn refuse_token(&self, key: &str, ttl: Duration) -> Result<(), Failure> {
+    /// Rejects a token for this long. Where one of store and database fails, the other has it all the same.
+    ///
+    /// # Errors
+    /// When it could not be ensured.
+    pub async fn refuse_token(&self, key: &str, ttl: Duration) -> Result<(), Failure> {
         let Some(durable) = self.durable.on() else {
             return Ok(self.store.blacklist(key, ttl).await?);
         };

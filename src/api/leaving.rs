@@ -80,10 +80,10 @@ impl Leaving {
         let Some(token) = &self.token else {
             return Ok(());
         };
-        if self.is_repeated {
-            accounts.ensure_cut_off(&token.person()).await?;
-        }
-        let revoked = blacklist(desk, client, token).await;
+        let revoked = match self.is_repeated {
+            true => ensure_revoked(desk, token).await,
+            false => blacklist(desk, client, token).await,
+        };
         // A durable session stands for its tokens: no store is trusted before it has the end.
         if self.session.is_none() || !accounts.is_durable() {
             revoked?;
@@ -98,15 +98,30 @@ pub(super) async fn blacklist(
     client: &Client,
     claims: &Claims,
 ) -> Result<(), Refused> {
-    let leeway = desk.live.load().tokens.leeway;
-    let now: Millis = desk.accounts.now().await?;
-    let left = Duration::from_millis(claims.expires_at.saturating_sub(now)) + leeway;
-    // A second more: stores round down, and a token outliving its entry would be valid again.
-    let ttl = left + Duration::from_secs(1);
+    let ttl = blacklisted_for(desk, claims).await?;
     desk.accounts
         .blacklist(&claims.blacklist_key, ttl, Some(client.ip))
         .await?;
     Ok(())
+}
+
+/// Ensures what an earlier attempt revoked. It is no event: a revoked token, which anyone may have, would
+/// fill the journal.
+async fn ensure_revoked(desk: &Desk, claims: &Claims) -> Result<(), Refused> {
+    desk.accounts.ensure_cut_off(&claims.person()).await?;
+    let ttl = blacklisted_for(desk, claims).await?;
+    desk.accounts
+        .refuse_token(&claims.blacklist_key, ttl)
+        .await?;
+    Ok(())
+}
+
+async fn blacklisted_for(desk: &Desk, claims: &Claims) -> Result<Duration, Refused> {
+    let leeway = desk.live.load().tokens.leeway;
+    let now: Millis = desk.accounts.now().await?;
+    let left = Duration::from_millis(claims.expires_at.saturating_sub(now)) + leeway;
+    // A second more: stores round down, and a token outliving its entry would be valid again.
+    Ok(left + Duration::from_secs(1))
 }
 
 /// The caller of an endpoint that ends sessions. Its own session may be among those that an earlier

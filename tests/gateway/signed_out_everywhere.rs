@@ -52,3 +52,25 @@ fn who_has_signed_out_everywhere_stays_out_while_the_store_is_away() {
         assert_eq!(status(&fleet, &others), 200, "{policy}");
     }
 }
+
+#[test]
+fn signing_out_again_by_a_revoked_token_is_no_further_event() {
+    let issuer = Issuer::new();
+    let fleet = fleet(|config| issuer.trusted_in(config));
+    let revoked = issuer.bearer("42", "one");
+    let sign_out = Request::post("/api/v1/auth/logout").header("Authorization", &revoked);
+    for _ in 0..5 {
+        assert_eq!(fleet.one.ask(&sign_out).status, 204);
+    }
+    // The events of one gateway are written in their order.
+    let last = Request::post("/api/v1/auth/logout");
+    let last = last.header("Authorization", &issuer.bearer("43", "two"));
+    assert_eq!(fleet.one.ask(&last).status, 204);
+    let list = Request::get("/admin/events?event=token_blacklisted&limit=100");
+    let written = || {
+        let events = fleet.one.admin(list.clone()).data()["events"].clone();
+        let count = events.as_array().map_or(0, Vec::len);
+        (count >= 2).then_some(count)
+    };
+    assert_eq!(eventually("both events are written", written), 2);
+}
