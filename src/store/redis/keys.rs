@@ -101,11 +101,13 @@ impl Keys {
         format!("{}{CUT_OFF}{}", self.prefix, hex::encode(person))
     }
 
-    /// A stream: the latest events of a kind of high volume, or of all other kinds.
+    /// A stream: the latest events of a kind of high volume, or of all other kinds. All are in the slot of
+    /// the latter: the clock of one server orders them.
     pub(super) fn events(&self, kind: Option<&str>) -> String {
+        let others = format!("{}events", self.prefix);
         match kind {
-            Some(kind) => format!("{}{EVENTS}{kind}", self.prefix),
-            None => format!("{}events", self.prefix),
+            Some(kind) => format!("{}{EVENTS}{{{others}}}:{kind}", self.prefix),
+            None => others,
         }
     }
 
@@ -247,4 +249,20 @@ pub(super) fn algorithm(charge: &Charge) -> u8 {
 
 fn short_hash(user: &str) -> String {
     hex::encode(person_hash(user))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_events_are_in_one_slot() {
+        for prefix in ["portcullis:", "{app}:", ""] {
+            let keys = Keys::new(prefix);
+            let others = keys.events(None);
+            let bulk = keys.events(Some("csrf_rejected"));
+            assert!(bulk.starts_with(prefix) && bulk.ends_with(":csrf_rejected"));
+            assert_eq!(slots::slot(bulk.as_bytes()), slots::slot(others.as_bytes()));
+        }
+    }
 }
