@@ -1,5 +1,6 @@
 //! The commands that do not serve.
 
+use std::fs::File;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
@@ -50,6 +51,18 @@ fn check_says_one_line_of_a_good_file_and_every_mistake_of_a_bad_one() {
     for part in ["upstraem", "upstream", "sometimes", "PORTCULLIS_TEST_UNSET"] {
         assert!(all.contains(part), "{part}: {all}");
     }
+}
+
+#[test]
+fn check_says_that_a_file_is_valid_where_its_warnings_cannot_be_written() {
+    let warned = config().set("/sessions/idle_timeout", json!("90d"));
+    let file = warned.write();
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let mut check = Command::new(binary());
+    check.args(["check", "--config", file.to_str().unwrap()]);
+    let output = check.stderr(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("valid"));
 }
 
 #[test]

@@ -136,8 +136,8 @@ impl Link {
         again
     }
 
-    /// Asks many things and another one after them on the same connection; those whose script the
-    /// server had forgotten again, and the other one after them.
+    /// Asks many things and another one after them on the same connection; all of it again, with the
+    /// scripts, if the server had forgotten one.
     pub(super) async fn ask_all_then(
         &self,
         commands: &Pipeline,
