@@ -159,7 +159,7 @@ pub(super) fn pass_body(
 
 /// Takes note of the end of a response: a gRPC client that goes on sending has nothing to wait for.
 pub(super) fn pass_trailers(ctx: &Context) {
-    if ctx.grpc.is_some()
+    if ctx.is_grpc_stream
         && let Some(timeouts) = ctx.timeouts()
     {
         ctx.arrival.control.silence.allow(Some(timeouts.read));
@@ -227,7 +227,7 @@ fn follow_streams(session: &mut Session, response: &ResponseHeader, ctx: &mut Co
     if kind == Kind::Short {
         return;
     }
-    if kind == Kind::Endless || ctx.grpc.is_some() {
+    if kind == Kind::Endless || ctx.is_grpc_stream {
         let idle = ctx.timeouts().and_then(|timeouts| timeouts.stream_idle);
         ctx.arrival.control.silence.allow(idle);
     }

@@ -84,6 +84,9 @@ pub struct Context {
     pub session: Option<SessionId>,
     /// The messages of a gRPC call; `None`: it is none.
     pub grpc: Option<Messages>,
+    /// A gRPC call over HTTP/2 on both sides, which may go on for as long as it likes. The media type
+    /// alone is the client's word, and lifts no bound.
+    pub is_grpc_stream: bool,
     pub store_time: Duration,
     pub ticket: Option<Ticket>,
     /// How the last attempt failed, and why: the response if no other server is left.
@@ -134,6 +137,7 @@ impl Context {
             user: None,
             session: None,
             grpc: None,
+            is_grpc_stream: false,
             store_time: Duration::ZERO,
             ticket: None,
             failed: None,

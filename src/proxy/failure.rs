@@ -88,7 +88,7 @@ pub(super) fn while_proxying(
     let timed_out = late || *error.etype() == ErrorType::ReadTimedout;
     if ctx.grpc.is_some() && !late && ctx.arrival.control.closing().is_some() {
         ctx.reason = ENDED;
-    } else if timed_out && ctx.grpc.is_none() && is_client_late(session, ctx) {
+    } else if timed_out && !ctx.is_grpc_stream && is_client_late(session, ctx) {
         ctx.refusal = Some(Refusal::RequestTimeout);
     } else if late {
         ctx.refusal = Some(Refusal::UpstreamTimeout);

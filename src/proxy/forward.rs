@@ -77,7 +77,7 @@ pub(super) fn choose(session: &mut Session, ctx: &mut Context) -> pingora::Resul
         // WebSocket is HTTP/1.1 only.
         peer.options.set_http_version(1, 1);
     }
-    let own_deadline = is_http1(&peer) || !respond::is_http2(session) || ctx.grpc.is_some();
+    let own_deadline = is_http1(&peer) || !respond::is_http2(session) || ctx.is_grpc_stream;
     if own_deadline || asks_for_stream(session) {
         // The silence is measured by us (`begin_waiting`). Where both sides speak HTTP/2 we could end
         // it by a reset only: there Pingora's timeout gives the better response, a 504. Requests for an
@@ -226,7 +226,7 @@ pub(super) fn count_body(
     end: bool,
     ctx: &mut Context,
 ) -> pingora::Result<()> {
-    if end && ctx.grpc.is_some() && session.response_written().is_none() {
+    if end && ctx.is_grpc_stream && session.response_written().is_none() {
         // From here on the call waits for the upstream alone.
         let read = ctx.timeouts().map(|timeouts| timeouts.read);
         ctx.arrival.control.silence.allow(read);
@@ -246,12 +246,16 @@ pub(super) fn count_body(
         return Ok(());
     };
     control.silence.pass_upload(end);
+    if ctx.body_received == 0 && !end {
+        // Also of a client that has asked for `100 Continue` and sends without it.
+        expect_body(session, ctx);
+    }
     control.body_rate.count(body.len());
     ctx.body_received += body.len() as u64;
     let limit = ctx.route.as_ref().map_or(0, |route| route.max_body);
     let too_large = match &mut ctx.grpc {
-        Some(messages) => messages.pass(body, limit).is_err(),
-        None => ctx.body_received > limit,
+        Some(messages) if ctx.is_grpc_stream => messages.pass(body, limit).is_err(),
+        _ => ctx.body_received > limit,
     };
     if too_large {
         ctx.refusal = Some(Refusal::BodyTooLarge);
@@ -289,10 +293,11 @@ pub(super) fn begin(
     }
     if peer.options.read_timeout.is_none() {
         let timeouts = ctx.timeouts();
-        let limit = match ctx.grpc {
+        let limit = if ctx.is_grpc_stream {
             // A client that streams may be quiet for longer; the end of its request ends that.
-            Some(_) => timeouts.and_then(|timeouts| timeouts.stream_idle),
-            None => timeouts.map(|timeouts| timeouts.read),
+            timeouts.and_then(|timeouts| timeouts.stream_idle)
+        } else {
+            timeouts.map(|timeouts| timeouts.read)
         };
         // An HTTP/2 connection carries other requests too.
         let own = is_http1(peer).then_some(descriptor);
@@ -302,7 +307,7 @@ pub(super) fn begin(
 
 /// Begins to measure how fast the client sends its body.
 pub(super) fn expect_body(session: &mut Session, ctx: &Context) {
-    if session.is_body_done() || session.is_upgrade_req() || ctx.grpc.is_some() {
+    if session.is_body_done() || session.is_upgrade_req() || ctx.is_grpc_stream {
         return;
     }
     if let Some((listener, _)) = ctx.listener() {

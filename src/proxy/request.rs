@@ -126,6 +126,10 @@ fn select<'l>(
         });
     };
     ctx.route = Some(Arc::clone(route));
+    let upstream = live.upstreams.get(route.upstream);
+    ctx.is_grpc_stream = ctx.grpc.is_some()
+        && respond::is_http2(session)
+        && upstream.is_some_and(|it| matches!(it.protocol, settings::Protocol::H2));
     if !route.allow_in_path.allows(path.oddities()) {
         ctx.reason = "the path has something that the route does not allow";
         return Err(Refusal::BadRequest);
@@ -270,7 +274,7 @@ async fn admit(session: &mut Session, ctx: &mut Context, route: &Arc<Route>) -> 
         }
     }
     // Of a gRPC stream it bounds each message.
-    let too_large = ctx.grpc.is_none()
+    let too_large = !ctx.is_grpc_stream
         && declared_length(session).is_some_and(|length| length > route.max_body);
     let headers = too_large.then(|| answer::limit_headers(&permit.decisions, &ctx.worker.store));
     enter(ctx, permit);

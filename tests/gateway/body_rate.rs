@@ -1,11 +1,17 @@
 //! A request body has to average `body_rate` after its first 20 seconds.
 
+use std::io::Read;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
+
+use serde_json::json;
 
 use crate::support::client::{Client, socket};
 use crate::support::config::Config;
 use crate::support::frames::{DATA, END_HEADERS, Frames, HEADERS, RST_STREAM, request, status};
 use crate::support::gateway::Gateway;
+use crate::support::grpc;
+use crate::support::raw::serving;
 use crate::support::upstream::Upstream;
 use crate::support::wait::eventually;
 
@@ -14,16 +20,40 @@ const FIRST: Duration = Duration::from_secs(20);
 const AT_MOST: Duration = Duration::from_secs(50);
 const BETWEEN_BYTES: Duration = Duration::from_secs(1);
 
+/// A gateway before an upstream of each kind: HTTP/1.1, gRPC, and one that reads and says nothing.
+fn before_upstreams(rpc: SocketAddr) -> (Gateway, Upstream) {
+    let upstream = Upstream::start();
+    let mute = serving(|mut stream| while matches!(stream.read(&mut [0; 1024]), Ok(1..)) {});
+    let route = |name: &str| {
+        let prefix = format!("/{name}");
+        json!({ "name": name, "match": { "prefix": prefix }, "auth": "none", "upstream": name })
+    };
+    let config = Config::new(upstream.address)
+        .set(
+            "/upstreams/rpc",
+            json!({ "servers": [format!("http://{rpc}")], "protocol": "h2" }),
+        )
+        .set(
+            "/upstreams/mute",
+            json!({ "servers": [format!("http://{mute}")] }),
+        )
+        .route(route("rpc"))
+        .route(route("mute"));
+    (Gateway::start(config), upstream)
+}
+
 #[test]
 fn a_body_that_drips_is_408_on_both_protocols() {
-    let upstream = Upstream::start();
-    let gateway = Gateway::start(Config::new(upstream.address));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (gateway, _upstream) = before_upstreams(runtime.block_on(grpc::serve()));
     let start = Instant::now();
-    let one = || {
+    let one = |head: &str| {
         let socket = socket(gateway.public).unwrap();
         socket.set_read_timeout(Some(BETWEEN_BYTES)).unwrap();
         let mut client = Client::over(socket);
-        client.send("POST /public/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 90000\r\n\r\n");
+        client.send(format!(
+            "POST {head}\r\nHost: localhost\r\nContent-Length: 90000\r\n\r\n"
+        ));
         let response = loop {
             assert!(start.elapsed() < AT_MOST, "no response");
             let _ = client.try_send("x");
@@ -38,8 +68,8 @@ fn a_body_that_drips_is_408_on_both_protocols() {
         client.set_read_patience(BETWEEN_BYTES);
         // gRPC is exempt, and was there first.
         let grpc = [("content-type", "application/grpc"), ("te", "trailers")];
-        for (stream, more) in [(1, &grpc[..]), (3, &[])] {
-            let head = request("POST", "/public/a", more);
+        for (stream, path, more) in [(1, "/rpc/Echo", &grpc[..]), (3, "/public/a", &[])] {
+            let head = request("POST", path, more);
             client.send(HEADERS, END_HEADERS, stream, &head).unwrap();
         }
         // The beginning of a message of 1 MiB.
@@ -62,15 +92,17 @@ fn a_body_that_drips_is_408_on_both_protocols() {
         assert_eq!(outcome, 408);
     };
     std::thread::scope(|scope| {
-        scope.spawn(one);
+        scope.spawn(|| one("/public/a HTTP/1.1"));
+        // The upstream takes the body without a word.
+        scope.spawn(|| one("/mute HTTP/1.1\r\nExpect: 100-continue"));
         scope.spawn(two);
     });
     assert!(start.elapsed() >= FIRST);
-    eventually("both are logged", || {
+    eventually("all are logged", || {
         let events = gateway.events();
         let late = events
             .iter()
             .filter(|line| line["code"] == "REQUEST_TIMEOUT");
-        (late.count() == 2).then_some(())
+        (late.count() == 3).then_some(())
     });
 }

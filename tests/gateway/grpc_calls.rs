@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::client::Request;
+use crate::support::client::{Client, Request};
 use crate::support::config::Config;
 use crate::support::gateway::{Gateway, SignedIn};
 use crate::support::grpc::{self, Call, Reply, message};
+use crate::support::http2::Http2;
 use crate::support::upstream::Upstream;
 
 /// How long a client waits for anything.
@@ -168,6 +169,45 @@ async fn each_message_of_a_stream_is_bounded_and_not_the_stream() {
         .write(&message(1025), false);
     let reply = within("the refusal", large.reply()).await;
     refused(&reply, "8", "BODY_TOO_LARGE");
+}
+
+#[test]
+fn the_media_type_alone_lifts_no_bound_on_both_protocols() {
+    // It speaks HTTP/1.1: nothing of this is a gRPC call to it.
+    let upstream = Upstream::start();
+    let config = Config::new(upstream.address).set("/routes/2/max_body", json!("1KiB"));
+    let gateway = Gateway::start(config);
+    let body = message(0).repeat(1000);
+    let declared = Request::post("/public/a")
+        .header("Content-Type", "application/grpc")
+        .body(body.clone());
+    let response = gateway.ask(&declared);
+    assert_eq!(
+        response.header("x-portcullis-code"),
+        Some("BODY_TOO_LARGE"),
+        "{response:?}"
+    );
+    let mut client = Client::connect(gateway.public);
+    client.send("POST /public/a HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/grpc\r\n");
+    client.send("Transfer-Encoding: chunked\r\n\r\n");
+    client.send(
+        [
+            format!("{:x}\r\n", body.len()).as_bytes(),
+            &body,
+            b"\r\n0\r\n\r\n",
+        ]
+        .concat(),
+    );
+    let response = client.answer();
+    assert_eq!(
+        response.header("x-portcullis-code"),
+        Some("BODY_TOO_LARGE"),
+        "{response:?}"
+    );
+    let two = Http2::connect(gateway.public);
+    let headers = [("content-type", "application/grpc")];
+    let response = two.upload("/public/a", &headers, &[&body]);
+    assert_eq!(response.headers["x-portcullis-code"], "BODY_TOO_LARGE");
 }
 
 #[tokio::test(flavor = "multi_thread")]
