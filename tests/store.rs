@@ -44,6 +44,13 @@ mod local;
 mod marker;
 #[path = "support/nodes.rs"]
 mod nodes;
+#[path = "support/ports.rs"]
+#[expect(
+    unreachable_pub,
+    dead_code,
+    reason = "shared with the tests of the gateway"
+)]
+mod ports;
 #[path = "store/record_changes.rs"]
 mod record_changes;
 #[path = "store/refresh.rs"]

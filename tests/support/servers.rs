@@ -1,35 +1,25 @@
 //! Processes of `redis-server`, for fleets of them. Used by the tests of the store and by those of the
 //! gateway.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::ports::{Ports, is_free};
 
 /// How long a machine under load may take for what is quick on an idle one.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// A cluster's server takes the port 10,000 above its own as well. Both are below the range that
 /// `ports.rs` has for the other tests, and below that from which Linux takes ports for outgoing
 /// connections.
-const FIRST: u16 = 1_100;
-const COUNT: u16 = 850;
-
-static NEXT: AtomicU16 = AtomicU16::new(0);
+static PORTS: Mutex<Ports> = Mutex::new(Ports::new(1_100, 34, 25));
 
 /// Finds a loopback port that is free now, with the one 10,000 above it.
 pub(crate) fn free_port() -> u16 {
-    // Test binaries that run at once start far from each other.
-    let start = (u64::from(std::process::id()) * 97 % u64::from(COUNT)) as u16;
-    for _ in 0..COUNT {
-        let step = NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
-        let port = FIRST + (start + step) % COUNT;
-        let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
-        if free(port) && free(port + 10_000) {
-            return port;
-        }
-    }
-    panic!("no free port between {FIRST} and {}", FIRST + COUNT);
+    let both_are_free = |port| is_free(port) && is_free(port + 10_000);
+    PORTS.lock().next(both_are_free)
 }
 
 /// A running `redis-server`; it is ended with this.
