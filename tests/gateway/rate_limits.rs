@@ -100,11 +100,13 @@ fn no_window_of_a_sliding_log_ever_admits_more_than_its_limit() {
             .flat_map(|w| w.join().unwrap())
             .collect()
     });
-    admitted.sort();
+    admitted.sort_unstable();
     assert!(admitted.len() >= 20, "{} admitted", admitted.len());
-    // The decision lies between asking and answer, so this span is the widest that is certain.
+    // Each decision lies between its request and its response. The one that was requested last need
+    // not be the last one decided.
     for eleven in admitted.windows(11) {
-        let widest = eleven[10].1 - eleven[0].0;
+        let last = eleven.iter().map(|(_, response)| *response).max().unwrap();
+        let widest = last - eleven[0].0;
         assert!(
             widest >= Duration::from_secs(1),
             "11 admitted within {widest:?}"

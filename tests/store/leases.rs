@@ -212,9 +212,11 @@ async fn no_interval_admits_more_than_the_bound() {
     admitted.sort();
     assert!(admitted.len() as u64 > 3 * most, "{}", admitted.len());
     let bound = (most + most / 2 + 3) as usize;
-    // The decision lies between asking and answer, so this span is the widest that is certain.
+    // Each decision lies between its request and its response. The one that was requested last need
+    // not be the last one decided.
     for some in admitted.windows(bound + 1) {
-        let widest = some[bound].1 - some[0].0;
+        let last = some.iter().map(|(_, response)| *response).max().unwrap();
+        let widest = last - some[0].0;
         assert!(widest >= window, "{} within {widest:?}", bound + 1);
     }
 }
@@ -255,8 +257,13 @@ async fn what_a_dead_gateway_held_leaves_with_its_window() {
     spend_until_some_are_held(&dies, &charge).await;
     drop(dies);
     let started = Instant::now();
-    eventually("it has left", async || left(&lives, &charge).await == 1000).await;
-    assert!(started.elapsed() < window + Duration::from_secs(1));
+    eventually("it has left", async || {
+        let since = started.elapsed();
+        let is_whole = left(&lives, &charge).await == 1000;
+        assert!(is_whole || since < window + Duration::from_secs(1));
+        is_whole
+    })
+    .await;
 }
 
 #[tokio::test]
