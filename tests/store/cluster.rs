@@ -16,6 +16,8 @@ use crate::support::{
     session, settings,
 };
 
+/// What is quick on an idle machine, on a busy one.
+const SOON: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 async fn signed_in(store: &Store, user: &str) -> Session {
@@ -205,7 +207,7 @@ async fn a_revocation_is_heard_from_whichever_master_has_the_session() {
         one.revoke(made.id, EndReason::Admin, IDLE).await.unwrap();
         let started = Instant::now();
         while !matches!(find(made.id).await, Found::Revoked(_)) {
-            assert!(started.elapsed() < Duration::from_millis(500));
+            assert!(started.elapsed() < SOON);
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
@@ -217,7 +219,7 @@ async fn survived(store: &Store, one: &Session, timeout: Duration) {
     let back = eventually("another is the master", async || {
         let asked = Instant::now();
         let answer = store.session(one.id).await;
-        assert!(asked.elapsed() < timeout + Duration::from_millis(200));
+        assert!(asked.elapsed() < timeout + SOON);
         let answered = answer.is_ok();
         match answer {
             Ok(Some(found)) => assert_eq!(found.session.id, one.id),
@@ -250,10 +252,15 @@ async fn a_master_that_hangs_and_one_that_dies_are_survived() {
     tokio::spawn(store.clone().follow(|_| false));
     eventually("it hears", async || store.replica().is_sure()).await;
     nodes.servers[hung].signal("STOP");
-    let deaf = eventually("it knows that it does not hear", async || {
-        !store.replica().is_sure()
-    });
-    assert!(deaf.await < Duration::from_secs(1));
+    let stopped = Instant::now();
+    loop {
+        let since = stopped.elapsed();
+        if !store.replica().is_sure() {
+            break;
+        }
+        assert!(since < Duration::from_secs(1), "it does not hear");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     survived(&store, &one, timeout).await;
     eventually("it hears again", async || store.replica().is_sure()).await;
     nodes.servers[hung].signal("CONT");

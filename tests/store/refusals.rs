@@ -69,18 +69,21 @@ async fn a_refusal_is_not_remembered_beyond_its_end() {
     let store = redis(&server, PATIENCE).await;
     for charge in &each_algorithm(Duration::from_millis(600)) {
         let refused = exhaust(&store, charge).await;
-        let said_at = Instant::now();
-        while !one(&store, charge).await.allowed {
-            assert!(said_at.elapsed() < Duration::from_secs(2));
+        let (said_at, said) = (Instant::now(), refused.retry_after);
+        loop {
+            let asked = said_at.elapsed();
+            if one(&store, charge).await.allowed {
+                break;
+            }
+            // The store rounds up to a millisecond.
+            assert!(
+                asked < said + Duration::from_millis(100),
+                "{asked:?}, {said:?}"
+            );
         }
-        let (took, said) = (said_at.elapsed(), refused.retry_after);
+        let took = said_at.elapsed();
         assert!(
             took + Duration::from_millis(2) >= said,
-            "{took:?}, {said:?}"
-        );
-        // The store rounds up to a millisecond.
-        assert!(
-            took < said + Duration::from_millis(100),
             "{took:?}, {said:?}"
         );
     }
@@ -97,8 +100,13 @@ async fn what_another_gateway_makes_whole_is_noticed_within_a_second() {
         exhaust(&store, charge).await;
         assert!(other.reset_limit(charge).await.unwrap());
         let reset_at = Instant::now();
-        eventually("it admits", async || one(&store, charge).await.allowed).await;
-        assert!(reset_at.elapsed() < Duration::from_millis(1300));
+        eventually("it admits", async || {
+            let asked = reset_at.elapsed();
+            let admits = one(&store, charge).await.allowed;
+            assert!(admits || asked < Duration::from_millis(1300), "{asked:?}");
+            admits
+        })
+        .await;
         // Its own resets it knows at once.
         exhaust(&store, charge).await;
         store.reset_limit(charge).await.unwrap();

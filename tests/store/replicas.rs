@@ -10,7 +10,10 @@ use crate::nodes;
 use crate::servers::{Process, free_port, until};
 use crate::support::{self, IDLE, address, metrics, node, session};
 
-const TIMEOUT: Duration = Duration::from_millis(200);
+/// Of this a fifth is left once the replicas have not confirmed: time enough on a busy machine to say so.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a `WAIT` keeps its connection.
+const ROUND: Duration = Duration::from_millis(50);
 
 struct Pair {
     master: Process,
@@ -113,11 +116,10 @@ async fn without_the_replica_nobody_hears_of_success_and_all_the_same_it_is_done
     );
     pair.replica.signal("STOP");
     // Again and again: what has happened already is no more sure than before.
-    for _ in 0..3 {
-        let began = Instant::now();
+    for _ in 0..2 {
+        // Within the timeout, or it would be the error.
         let outcomes = revoke_everything(&store, &one, "ann").await;
         assert_eq!(outcomes, [Err(StoreError::Unreplicated); 4]);
-        assert!(began.elapsed() < TIMEOUT * 4, "{:?}", began.elapsed());
         for id in [one.id, ann.id] {
             assert!(store.replica().ended(id).is_some());
             let entry = store.session(id).await.unwrap().unwrap();
@@ -158,21 +160,23 @@ async fn others_do_not_wait_for_replicas() {
     let revoking = tokio::spawn({
         let store = store.clone();
         async move {
-            for _ in 0..5 {
+            for _ in 0..2 {
                 let outcome = store.revoke(one.id, EndReason::Admin, IDLE).await;
                 assert_eq!(outcome, Err(StoreError::Unreplicated));
             }
         }
     });
-    let (mut asked, mut slowest) = (0, Duration::ZERO);
+    let mut times = Vec::new();
     while !revoking.is_finished() {
         let began = Instant::now();
         store.now().await.unwrap();
-        slowest = slowest.max(began.elapsed());
-        asked += 1;
+        times.push(began.elapsed());
     }
     revoking.await.unwrap();
-    assert!(asked > 100 && slowest < TIMEOUT / 4, "{asked} {slowest:?}");
+    // On the connection that waits, each would take a round.
+    times.sort_unstable();
+    let median = times[times.len() / 2];
+    assert!(median < ROUND / 2, "{median:?} of {}", times.len());
 }
 
 #[tokio::test]

@@ -45,6 +45,11 @@ impl Server {
     /// A connection beside the store's, for looking at keys and breaking them.
     pub(crate) async fn client(&self) -> redis::aio::MultiplexedConnection {
         let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).unwrap();
-        client.get_multiplexed_async_connection().await.unwrap()
+        // Without a deadline: what a test looks at is not how quickly it is looked at.
+        let config = redis::AsyncConnectionConfig::new()
+            .set_connection_timeout(None)
+            .set_response_timeout(None);
+        let connecting = client.get_multiplexed_async_connection_with_config(&config);
+        connecting.await.unwrap()
     }
 }
