@@ -15,15 +15,15 @@ use crate::support::gateway::{Gateway, SignedIn};
 use crate::support::redis::Redis;
 use crate::support::tokens;
 use crate::support::upstream::Upstream;
-use crate::support::wait::{Over, eventually, within};
+use crate::support::wait::{Over, SOON, eventually, within};
 
 const HOUR: i64 = 3600;
 /// What a clock goes through, and a limit for each of it.
 const STEPS: [(&str, i64); 3] = [("ahead", HOUR), ("behind", -HOUR), ("right", 0)];
 /// How long the clients go on with a clock that is off.
 const OFF: Duration = Duration::from_millis(600);
-/// A revocation is in force everywhere within so long.
-const BOUND: Duration = Duration::from_secs(1);
+/// No response may take longer: the store's timeout, and a busy machine.
+const HANGS: Duration = Duration::from_secs(5);
 
 #[test]
 fn limits_are_whole_again_by_the_clock_of_the_store() {
@@ -61,7 +61,6 @@ fn fleet() -> Fleet {
     let config = || {
         let config = Config::new(upstream.address)
             .store(&redis.url())
-            .set("/store/timeout", json!("500ms"))
             .set("/sessions/max_per_user", json!(1000));
         STEPS
             .iter()
@@ -100,7 +99,7 @@ impl Fleet {
             }
             let asked = Instant::now();
             let answer = gateway.ask(&request);
-            assert!(asked.elapsed() < BOUND, "it hung: {:?}", asked.elapsed());
+            assert!(asked.elapsed() < HANGS, "it hung: {:?}", asked.elapsed());
             assert!(
                 matches!(answer.status, 200 | 503),
                 "{}: {}",
@@ -137,7 +136,7 @@ impl Fleet {
         assert_eq!(answer.status, 204, "{round}: {}", answer.text());
         assert!(!self.gateways[serves].lets_in(&who));
         for gateway in &self.gateways {
-            within(BOUND, round, || (!gateway.lets_in(&who)).then_some(()));
+            within(SOON, round, || (!gateway.lets_in(&who)).then_some(()));
         }
     }
 

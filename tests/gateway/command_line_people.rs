@@ -1,7 +1,6 @@
 //! `users`, beside a running gateway over either store, and without one.
 
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -10,7 +9,7 @@ use crate::support::commands::{ANN, comes_to, done, each_store, fails, json_of, 
 use crate::support::config::Config;
 use crate::support::gateway::{Gateway, PASSWORD, binary, run};
 use crate::support::upstream::Upstream;
-use crate::support::wait::{PATIENCE, eventually, within};
+use crate::support::wait::{PATIENCE, SOON, eventually, within};
 use crate::support::websocket::{POLICY, Socket};
 
 const OTHER_PASSWORD: &str = "a quite different one";
@@ -138,7 +137,7 @@ fn disabling_and_a_new_password_end_everything() {
         let socket = Socket::open(gateway.public, "/private/ws", &[("Authorization", &bearer)]);
         let mut socket = socket.ok().unwrap();
         done(gateway, &["users", "disable", ANN], "");
-        assert_eq!(socket.close_code(Duration::from_secs(1)), Some(POLICY));
+        assert_eq!(socket.close_code(SOON), Some(POLICY));
         comes_to(gateway, "/private/a", &ann.cookie, 401);
         assert_eq!(log_in(gateway, PASSWORD), 401);
         let issue = ["token", "issue", "--user", ANN];
@@ -280,7 +279,7 @@ fn a_user_is_deleted_with_all_their_sessions() {
         let mut socket = socket.ok().unwrap();
         let said = done(gateway, &["users", "remove", ANN], "");
         assert!(said.contains(ANN), "{said}");
-        assert_eq!(socket.close_code(Duration::from_secs(1)), Some(POLICY));
+        assert_eq!(socket.close_code(SOON), Some(POLICY));
         comes_to(gateway, "/private/a", &ann.cookie, 401);
         let bearer = Request::get("/private/a").bearer(&ann.access_token);
         assert_eq!(gateway.ask(&bearer).status, 401);

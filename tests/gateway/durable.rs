@@ -11,7 +11,7 @@ use crate::support::gateway::{Gateway, SignedIn};
 use crate::support::postgres::Postgres;
 use crate::support::redis::Redis;
 use crate::support::upstream::Upstream;
-use crate::support::wait::{eventually, within};
+use crate::support::wait::{SOON, eventually, within};
 use crate::support::websocket::{POLICY, Socket};
 
 pub(crate) fn config(upstream: &Upstream) -> Config {
@@ -144,7 +144,7 @@ fn open_sockets_stay_open_when_the_store_forgets_while_their_rows_live() {
     scene.forget();
     let out = Request::post("/api/v1/auth/logout").bearer(&ann.access_token);
     assert_eq!(scene.gateway.ask(&out).status, 204);
-    assert_eq!(socket.close_code(Duration::from_secs(1)), Some(POLICY));
+    assert_eq!(socket.close_code(SOON), Some(POLICY));
 }
 
 #[test]

@@ -139,7 +139,7 @@ fn a_token_signs_out_although_redis_is_away() {
 
 #[test]
 fn what_ended_while_redis_stood_still_has_ended_afterwards() {
-    let scene = scene(|config| config);
+    let scene = scene(|config| config.set("/store/timeout", json!("300ms")));
     let ann = scene.gateway.register("ann@example.com");
     let bob = scene.gateway.register("bob@example.com");
     scene.bearer(&ann).ok();

@@ -10,7 +10,7 @@ use crate::support::config::Config;
 use crate::support::gateway::{Gateway, signal};
 use crate::support::redis::Redis;
 use crate::support::upstream::Upstream;
-use crate::support::wait::within;
+use crate::support::wait::{PATIENCE, SOON, within};
 use crate::support::websocket::{POLICY, Socket};
 
 struct Fleet {
@@ -70,14 +70,10 @@ fn a_revocation_at_one_gateway_is_in_force_at_the_other_within_a_second() {
     }
     let logout = Request::post("/api/v1/auth/logout").bearer(&alice.access_token);
     assert_eq!(fleet.one.ask(&logout).status, 204);
-    within(
-        Duration::from_secs(1),
-        "the other gateway refuses it",
-        || {
-            let gone = |request: &Request| fleet.two.ask(request).status == 401;
-            (gone(&cookie) && gone(&bearer)).then_some(())
-        },
-    );
+    within(SOON, "the other gateway refuses it", || {
+        let gone = |request: &Request| fleet.two.ask(request).status == 401;
+        (gone(&cookie) && gone(&bearer)).then_some(())
+    });
     fleet.two.ask(&cookie).refused(401, "SESSION_REVOKED");
 }
 
@@ -100,8 +96,8 @@ fn an_idle_socket_at_one_gateway_closes_when_the_other_ends_its_session() {
     events.until("data: hello\n\n");
     let end = Request::delete(&format!("/admin/users/{}/sessions", alice.user));
     fleet.one.admin(end).ok();
-    assert_eq!(socket.close_code(Duration::from_millis(1500)), Some(POLICY));
-    assert!(events.closes_within(Duration::from_millis(1500)));
+    assert_eq!(socket.close_code(SOON), Some(POLICY));
+    assert!(events.closes_within(SOON));
 }
 
 #[test]
@@ -196,7 +192,7 @@ fn roles_changed_at_one_gateway_count_at_the_other() {
         .one
         .admin(roles.json(&json!({ "roles": ["ops"] })))
         .ok();
-    within(Duration::from_secs(1), "the role counts", || {
+    within(SOON, "the role counts", || {
         let role = fleet.two.ask(&request).echo().header("x-user-roles");
         (role.as_deref() == Some("ops")).then_some(())
     });
@@ -244,7 +240,7 @@ fn a_revocation_waits_for_the_fleet_and_says_who_did_not_hear() {
     )
     .ok()
     .unwrap();
-    within(Duration::from_secs(2), "both gateways are present", || {
+    within(PATIENCE, "both gateways are present", || {
         let nobody = "/admin/users/nobody/sessions?wait=fleet";
         let answer = fleet.one.admin(Request::delete(nobody));
         (names(&answer, "confirmed") == Some(2)).then_some(())
@@ -254,7 +250,7 @@ fn a_revocation_waits_for_the_fleet_and_says_who_did_not_hear() {
     assert_eq!(answer.data()["revoked"], 1);
     assert_eq!(names(&answer, "unconfirmed"), Some(0), "{}", answer.text());
     assert_eq!(fleet.two.ask(&cookie).status, 401);
-    assert_eq!(open.close_code(Duration::from_millis(500)), Some(POLICY));
+    assert_eq!(open.close_code(SOON), Some(POLICY));
 
     let bob = fleet.one.login("alice@example.com");
     signal(fleet.two.pid(), "STOP");

@@ -93,6 +93,7 @@ fn scene() -> Scene {
     let config = |store| {
         Config::new(upstream.address)
             .store(&format!("redis://{store}"))
+            .set("/store/timeout", json!("100ms"))
             .set("/sessions/max_per_user", json!(10_000))
             .set(
                 "/identity/builtin/sign_in_limits/attempts_per_address",

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 
 use crate::support::client::Request;
 use crate::support::gateway::{Gateway, PASSWORD, SignedIn, signal};
-use crate::support::open::{Open, SOON, fleet};
+use crate::support::open::{Open, fleet};
 use crate::support::tokens;
-use crate::support::wait::{eventually, within};
+use crate::support::wait::{SOON, eventually, within};
 use crate::support::websocket::{POLICY, Socket};
 
 /// The session itself, as a program without cookies shows it.

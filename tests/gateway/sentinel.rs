@@ -31,6 +31,7 @@ fn scene(password: Option<&'static str>) -> Scene {
     let upstream = Upstream::start();
     let mut config = Config::new(upstream.address)
         .store(&format!("redis+sentinel://{}/{MASTER}", watched.hosts()))
+        .set("/store/timeout", json!("300ms"))
         .limited(
             "l",
             json!({ "algorithm": "sliding_window", "limit": 10_000_000, "window": "10m", "key": "ip" }),

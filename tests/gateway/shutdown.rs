@@ -14,7 +14,7 @@ use crate::support::config::Config;
 use crate::support::frames::{self, END_HEADERS, END_STREAM, Frames, HEADERS, Outcome};
 use crate::support::gateway::Gateway;
 use crate::support::upstream::Upstream;
-use crate::support::wait::{eventually, within};
+use crate::support::wait::{SOON, eventually, within};
 use crate::support::websocket::{AWAY, Socket};
 
 #[test]
@@ -29,7 +29,7 @@ fn an_idle_gateway_ends_soon_with_0() {
     // Long before the grace period of 25 seconds.
     let took = start.elapsed();
     assert!(took < Duration::from_secs(10), "{took:?}");
-    assert!(idle.closes_within(Duration::from_secs(1)));
+    assert!(idle.closes_within(SOON));
 }
 
 #[test]
@@ -110,10 +110,10 @@ fn a_client_that_takes_no_notice_of_the_end_does_not_keep_the_gateway() {
 #[test]
 fn a_draining_gateway_is_alive_and_not_ready_and_still_serves_during_the_delay() {
     let upstream = Upstream::start();
-    let config = Config::new(upstream.address).set("/shutdown", json!({ "delay": "2s" }));
+    let config = Config::new(upstream.address).set("/shutdown", json!({ "delay": "4s" }));
     let mut gateway = Gateway::start(config);
     gateway.sigterm();
-    within(Duration::from_secs(1), "it is not ready", || {
+    within(SOON, "it is not ready", || {
         (Request::get("/ready").send(gateway.admin).status == 503).then_some(())
     });
     assert_eq!(Request::get("/health").send(gateway.admin).status, 200);

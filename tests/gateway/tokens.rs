@@ -1,7 +1,5 @@
 //! Bearer tokens: forged, foreign, rotated and revoked.
 
-use std::time::Duration;
-
 use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
 
@@ -12,7 +10,7 @@ use crate::support::http2::Http2;
 use crate::support::redis::Redis;
 use crate::support::tokens::{self, hs256, now, sign, varied};
 use crate::support::upstream::{Recorder, Upstream};
-use crate::support::wait::{eventually, within};
+use crate::support::wait::{SOON, eventually, within};
 
 const OTHER_SECRET: &str = "another-hmac-secret-for-tests-0123456789";
 
@@ -310,7 +308,7 @@ fn another_program_revokes_a_token_by_one_write_to_the_store() {
         "EX",
         "60",
     ]);
-    let refused = within(Duration::from_secs(1), "the revocation is in force", || {
+    let refused = within(SOON, "the revocation is in force", || {
         let answer = gateway.ask(&request);
         (answer.status != 200).then_some(answer)
     });

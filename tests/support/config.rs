@@ -12,6 +12,10 @@ use super::{ports, postgres};
 pub const SECRET: &str = "an-hmac-secret-for-tests-only-0123456789";
 pub const ADMIN_TOKEN: &str = "an-admin-token-for-tests-only";
 
+/// Longer than the default, so that a busy machine does not turn a response into a 503. Tests of what a
+/// timeout leads to set a shorter one.
+const STORE_TIMEOUT: &str = "2s";
+
 /// The file of one gateway, in a folder of its own.
 pub struct Config {
     pub file: Value,
@@ -27,7 +31,7 @@ impl Config {
         let file = json!({
             "listeners": [{ "bind": ports::free().to_string() }],
             "admin": { "bind": ports::free().to_string(), "token": ADMIN_TOKEN },
-            "store": { "url": "memory" },
+            "store": { "url": "memory", "timeout": STORE_TIMEOUT },
             "database": { "url": format!("sqlite:{}", folder.path().join("people.db").display()) },
             "tokens": { "signing": { "algorithm": "HS256", "secret": SECRET } },
             "sessions": { "cookie": { "secure": false } },

@@ -15,11 +15,8 @@ use super::grpc;
 use super::http2::{Http2, Stream};
 use super::redis::Redis;
 use super::upstream::Upstream;
-use super::wait::eventually;
+use super::wait::{SOON, eventually};
 use super::websocket::{POLICY, Socket};
-
-/// The second that is promised, and what a busy machine adds.
-pub const SOON: Duration = Duration::from_millis(1500);
 
 /// Two gateways; the streams are opened at `two`.
 pub struct Fleet {
@@ -41,7 +38,6 @@ pub fn fleet(vary: impl Fn(Config) -> Config) -> Fleet {
     let config = |store: &str| {
         let upstream = Config::new(upstream.address)
             .store(store)
-            .set("/store/timeout", json!("300ms"))
             .set(
                 "/upstreams/calls",
                 json!({ "servers": [format!("http://{server}")], "protocol": "h2" }),

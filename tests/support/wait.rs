@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 /// How long a machine under load may take for what is quick on an idle one.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The second within which a revocation or a change is in force everywhere, and what a busy machine adds.
+pub const SOON: Duration = Duration::from_secs(2);
+
 /// Says that it is over when it goes, also in the middle of a failure: threads that go on until then
 /// would otherwise be waited for for ever.
 pub struct Over<'a>(pub &'a AtomicBool);
