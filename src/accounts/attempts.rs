@@ -163,11 +163,13 @@ impl Failures {
         store: &Store,
         alone: bool,
     ) -> Result<Vec<Decision>, StoreError> {
-        let here = peek(store, &self.here, alone).await?;
+        // Both in any case: the time of an attempt must not tell how its account stands.
+        let here = peek(store, &self.here, alone);
+        let everywhere = peek(store, &self.everywhere, alone);
+        let (here, everywhere) = tokio::try_join!(here, everywhere)?;
         if !here.allowed || self.known_here {
             return Ok(vec![here]);
         }
-        let everywhere = peek(store, &self.everywhere, alone).await?;
         Ok(vec![here, everywhere])
     }
 

@@ -88,6 +88,35 @@ fn limits_do_not_tell_which_names_are_of_one_account() {
 }
 
 #[test]
+fn an_attempt_costs_the_same_work_whatever_is_known_of_its_account() {
+    let gateway = Gateway::start(config(Upstream::start().address, 1000, 3));
+    register(&gateway, "ann@example.com", "ann");
+    let own = json!({ "email": "ann@example.com", "password": PASSWORD });
+    login(&gateway, "192.0.2.1", &own).ok();
+    let work = |from: &str, name: Value| {
+        let mut body = name;
+        body["password"] = json!("not the password");
+        let looked = || {
+            let looked = "portcullis_store_operation_duration_seconds_count";
+            gateway.metric(looked, &["operation=\"peek_limit\""])
+        };
+        let before = looked();
+        login(&gateway, from, &body).refused(401, "INVALID_CREDENTIALS");
+        looked() - before
+    };
+    let unknown = work("192.0.2.2", json!({ "email": "bob@example.com" }));
+    assert!(unknown > 0.0);
+    let known_here = work("192.0.2.1", json!({ "email": "ann@example.com" }));
+    assert_eq!(known_here, unknown);
+    for _ in 0..3 {
+        work("192.0.2.3", json!({ "username": "ann" }));
+    }
+    // The account is over its limit, and the name is not.
+    let over = work("192.0.2.3", json!({ "email": "ann@example.com" }));
+    assert_eq!(over, unknown);
+}
+
+#[test]
 fn an_account_bears_no_more_guesses_under_two_names_than_under_one() {
     let gateway = Gateway::start(config(Upstream::start().address, 1000, 4));
     register(&gateway, "ann@example.com", "ann");
