@@ -144,8 +144,7 @@ fn only_a_no_is_a_wrong_password() {
         let answer = gateway.ask(&login());
         answer.refused(status, code);
         assert!(answer.header("set-cookie").is_none());
-        let logs = gateway.logs();
-        assert!(logs.contains("identity backend"), "{path}: {logs}");
+        let logs = gateway.logged("identity backend");
         assert!(!logs.contains("secret-of-ann"), "{path}");
     }
 }

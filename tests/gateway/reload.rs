@@ -77,10 +77,8 @@ fn a_bad_file_is_reported_counted_and_changes_nothing() {
         config.put("/routes/0/upstraem", json!("echo"))
     });
     gateway.get("/public/a").ok();
-    assert!(
-        gateway.logs().contains("upstraem"),
-        "the log names the mistake"
-    );
+    // The log names the mistake.
+    gateway.logged("upstraem");
     let answer = gateway.admin(Request::post("/admin/reload"));
     assert!((400..500).contains(&answer.status), "{}", answer.status);
     gateway.rewrite("{ not yaml: [");

@@ -45,10 +45,13 @@ fn run_with_canaries(level: &str) {
 
     let answers = use_everything(&gateway, &access, &session, &cookie);
 
+    // Lines are written in their order: with this one all others are there.
+    gateway.get("/the-last-request");
+    let logs = gateway.logged("/the-last-request");
     let metrics = Request::get("/metrics").send(gateway.admin).text();
     let command_line = std::fs::read_to_string(format!("/proc/{}/cmdline", gateway.pid())).unwrap();
     let places = [
-        ("the log", gateway.logs()),
+        ("the log", logs),
         ("metrics", metrics),
         ("an error", answers),
         ("redis", redis.dump()),

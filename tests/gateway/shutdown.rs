@@ -174,9 +174,10 @@ fn the_limit_of_open_files_is_raised_and_reported() {
         .find(|line| line.starts_with("Max open files"));
     let files: Vec<&str> = files.unwrap().split_whitespace().collect();
     assert_eq!(files[3..5], ["4096", "4096"]);
-    let events = gateway.events();
-    let reported = events.iter().find(|line| line["limit"] == 4096);
-    let reported = reported.expect("a line about it");
+    let reported = eventually("a line about it", || {
+        let mut lines = gateway.events().into_iter();
+        lines.find(|line| line["limit"] == 4096)
+    });
     assert_eq!(reported["level"], "WARN");
     assert_eq!(reported["connections"], 100_000);
 }

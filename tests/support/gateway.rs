@@ -185,6 +185,14 @@ impl Gateway {
         )
     }
 
+    /// Waits until the logs contain a text: lines are written by threads of their own. Returns the logs.
+    pub fn logged(&self, text: &str) -> String {
+        eventually(&format!("the logs contain {text}"), || {
+            let logs = self.logs();
+            logs.contains(text).then_some(logs)
+        })
+    }
+
     /// The JSON lines among the logs.
     pub fn events(&self) -> Vec<Value> {
         self.logs()
