@@ -97,7 +97,9 @@ fn is_dropped(
     peer_trusted: bool,
 ) -> bool {
     if name.bytes().all(is_plain) {
-        return is_claim(name, identity) || (!peer_trusted && is_forwarding(name));
+        return is_claim(name, identity)
+            || (!peer_trusted && is_forwarding(name))
+            || is_edited_otherwise(name, edits);
     }
     if name.contains('_') {
         return true;
@@ -109,6 +111,15 @@ fn is_dropped(
         || X_REQUEST_ID == *read
         || edits.remove.iter().any(edited)
         || edits.set.iter().any(|(header, _)| edited(header))
+}
+
+/// Whether the route's edits mean this header in a spelling without `-`: they would leave this one
+/// beside theirs.
+fn is_edited_otherwise(name: &str, edits: &HeaderEdits) -> bool {
+    let set = edits.set.iter().map(|(header, _)| header.as_str());
+    let removed = edits.remove.iter().map(HeaderName::as_str);
+    set.chain(removed)
+        .any(|header| reads_alike(header, name) && header != name)
 }
 
 /// Whether the header is one that only the gateway may write, or that no client may send (`Proxy`
