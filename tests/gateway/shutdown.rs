@@ -11,7 +11,9 @@ use serde_json::json;
 
 use crate::support::client::{Client, Request};
 use crate::support::config::Config;
-use crate::support::frames::{self, END_HEADERS, END_STREAM, Frames, HEADERS, Outcome};
+use crate::support::frames::{
+    self, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, Outcome, PING,
+};
 use crate::support::gateway::Gateway;
 use crate::support::upstream::Upstream;
 use crate::support::wait::{SOON, eventually, within};
@@ -105,6 +107,58 @@ fn a_client_that_takes_no_notice_of_the_end_does_not_keep_the_gateway() {
     let took = start.elapsed();
     // Well before the grace of 25 seconds.
     assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+/// The GOAWAYs and PINGs until the connection ends: the kind, and the last stream of a GOAWAY.
+fn farewell(client: &mut Frames) -> Vec<(u8, Option<u32>)> {
+    let seen = std::iter::from_fn(|| client.next())
+        .filter(|frame| frame.kind == GOAWAY || frame.kind == PING)
+        .map(|frame| {
+            let last = frame.payload[..4].try_into().map(u32::from_be_bytes);
+            (frame.kind, last.ok().filter(|_| frame.kind == GOAWAY))
+        })
+        .collect();
+    assert!(client.has_ended(), "the connection was closed, not reset");
+    seen
+}
+
+#[test]
+fn an_idle_http2_connection_gets_one_final_goaway() {
+    let upstream = Upstream::start();
+    let mut gateway = Gateway::start(Config::new(upstream.address));
+    let mut idle = Frames::connect(gateway.public);
+    idle.accept_settings();
+    let head = frames::request("GET", "/public/a", &[]);
+    for stream in [1, 3] {
+        idle.send(HEADERS, END_STREAM | END_HEADERS, stream, &head)
+            .unwrap();
+        idle.until_end_of(stream);
+    }
+    let mut unused = Frames::connect(gateway.public);
+    unused.accept_settings();
+    let start = Instant::now();
+    gateway.sigterm();
+    // Clients that send more meanwhile may be sure that it was not processed.
+    assert_eq!(farewell(&mut idle), [(GOAWAY, Some(3))]);
+    assert_eq!(farewell(&mut unused), [(GOAWAY, Some(0))]);
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+#[test]
+fn an_idle_http2_connection_that_times_out_gets_a_goaway() {
+    let upstream = Upstream::start();
+    let limits = json!({ "keepalive": "1s" });
+    let config = Config::new(upstream.address).set("/listeners/0/limits", limits);
+    let gateway = Gateway::start(config);
+    let mut idle = Frames::connect(gateway.public);
+    idle.accept_settings();
+    let head = frames::request("GET", "/public/a", &[]);
+    idle.send(HEADERS, END_STREAM | END_HEADERS, 1, &head)
+        .unwrap();
+    idle.until_end_of(1);
+    assert_eq!(farewell(&mut idle), [(GOAWAY, Some(1))]);
 }
 
 #[test]

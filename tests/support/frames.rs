@@ -28,6 +28,7 @@ pub struct Frames {
 #[derive(Debug, Clone)]
 pub struct Frame {
     pub kind: u8,
+    pub flags: u8,
     pub stream: u32,
     pub payload: Vec<u8>,
 }
@@ -101,6 +102,7 @@ impl Frames {
         let whole = std::mem::replace(&mut self.buffer, rest);
         Some(Frame {
             kind: whole[3],
+            flags: whole[4],
             stream: u32::from_be_bytes([whole[5], whole[6], whole[7], whole[8]]),
             payload: whole[9..].to_vec(),
         })
@@ -119,6 +121,21 @@ impl Frames {
             }
         }
         Outcome::Gone
+    }
+
+    /// Reads until the other side has ended a stream in an orderly way.
+    pub fn until_end_of(&mut self, stream: u32) {
+        let ends = |frame: &Frame| {
+            let kind = frame.kind == HEADERS || frame.kind == DATA;
+            kind && frame.stream == stream && frame.flags & END_STREAM != 0
+        };
+        let ended = std::iter::from_fn(|| self.next()).any(|frame| ends(&frame));
+        assert!(ended, "stream {stream} has ended");
+    }
+
+    /// Whether the other side has closed the connection in an orderly way.
+    pub fn has_ended(&mut self) -> bool {
+        matches!(self.socket.read(&mut [0]), Ok(0))
     }
 
     /// Whether the connection ends within `deadline`, by GOAWAY or a close.

@@ -64,7 +64,8 @@ impl Connection {
         if self.linger.is_none() {
             ready!(self.poll_deliver(cx))?;
             ready!(Pin::new(&mut self.transport).poll_shutdown(cx))?;
-            let sends = !self.is_http2() && !self.control.is_upgraded() && self.allowance() > 0;
+            // HTTP/2 requests may cross the GOAWAY.
+            let sends = !self.control.is_upgraded() && self.allowance() > 0;
             if !sends {
                 return Poll::Ready(Ok(()));
             }

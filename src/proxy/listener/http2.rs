@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
+use bytes::Bytes;
 use pingora::protocols::http::ServerSession;
-use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
+use pingora::protocols::http::v2::server::{H2Accept, HttpSession, default_h2_options, handshake};
+use pingora::protocols::{Digest, Stream};
 use pingora::server::ShutdownWatch;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -22,6 +22,9 @@ use crate::request_id::RequestId;
 /// How long a draining connection has to be quiet before it is closed: what the client sent before
 /// it read the GOAWAY is still on its way (RFC 9113, section 6.8).
 const QUIET: Duration = Duration::from_secs(1);
+
+/// How many malformed requests end a connection.
+const MOST_REJECTED: usize = 32;
 
 /// What h2 keeps of one response that the socket does not accept.
 const SEND_BUFFER: usize = 32 * 1024;
@@ -60,43 +63,125 @@ impl Door {
             .initial_window_size(http2.stream_window)
             .initial_connection_window_size(http2.connection_window)
             .max_send_buffer_size(SEND_BUFFER);
-        let mut server = HttpServerOptions::default();
-        server.h2_idle_timeout = Some(limits.keepalive);
         let gate = Arc::new(Http2Gate {
             peer,
             lane,
-            options,
-            server,
+            keepalive: limits.keepalive,
             in_flight: watch::Sender::new(0),
         });
         let control = connection.control();
-        tokio::select! {
-            _ = gate.process_new(connection, &shutdown) => {}
-            // A client may take no notice of the GOAWAY that Pingora sends.
-            () = gate.drained(&control, shutdown.clone()) => {}
+        if let Ok(streams) = handshake(connection, Some(options)).await {
+            gate.serve(streams, &control, shutdown).await;
         }
     }
 }
 
-/// One HTTP/2 connection; Pingora drives it and hands over each stream.
+/// One HTTP/2 connection, apart from its streams.
 struct Http2Gate {
     peer: Arc<Peer>,
     lane: Arc<Lane>,
-    options: H2Options,
-    server: HttpServerOptions,
+    keepalive: Duration,
     in_flight: watch::Sender<usize>,
 }
 
+/// Why a connection is not kept.
+enum Leave {
+    /// It has been closed, or has failed.
+    Ended,
+    Idle,
+    Draining,
+}
+
 impl Http2Gate {
-    /// Waits until the gateway drains and the connection has been quiet for [`QUIET`].
-    async fn drained(&self, control: &Control, mut shutdown: ShutdownWatch) {
-        // Its sender outlives the connection.
-        let _ = shutdown.wait_for(|stop| *stop).await;
+    /// Serves streams until the connection ends.
+    async fn serve(
+        self: &Arc<Self>,
+        mut streams: h2::server::Connection<Stream, Bytes>,
+        control: &Control,
+        shutdown: ShutdownWatch,
+    ) {
+        let mut accepted = Accepted::default();
+        let mut stop = shutdown.clone();
+        let leave = loop {
+            let used = accepted.any;
+            tokio::select! {
+                // What has come before the drain is served.
+                biased;
+                more = self.accept(&mut streams, &mut accepted, &shutdown) => if !more {
+                    break Leave::Ended;
+                },
+                () = drain_of(&mut stop, used) => break Leave::Draining,
+                () = self.idle() => break Leave::Idle,
+            }
+        };
+        match leave {
+            Leave::Ended => return,
+            // Some clients accept no frame after a GOAWAY, so it is the only one where that is possible.
+            Leave::Idle => streams.abrupt_shutdown(h2::Reason::NO_ERROR),
+            Leave::Draining if !streams.has_streams() => {
+                streams.abrupt_shutdown(h2::Reason::NO_ERROR);
+            }
+            Leave::Draining => streams.graceful_shutdown(),
+        }
+        let rest = async { while self.accept(&mut streams, &mut accepted, &shutdown).await {} };
+        tokio::select! {
+            () = rest => {}
+            // A client may take no notice of the GOAWAY.
+            () = self.quiet(control) => {}
+        }
+    }
+
+    /// Accepts a stream and begins to serve it; `false` when the connection has ended.
+    async fn accept(
+        self: &Arc<Self>,
+        streams: &mut h2::server::Connection<Stream, Bytes>,
+        accepted: &mut Accepted,
+        shutdown: &ShutdownWatch,
+    ) -> bool {
+        match HttpSession::from_h2_conn(streams, Arc::clone(&accepted.digest)).await {
+            Ok(Some(H2Accept::Session(session))) => {
+                accepted.any = true;
+                let in_flight = InFlight::count(self);
+                let shutdown = shutdown.clone();
+                tokio::spawn(async move {
+                    in_flight.0.serve_stream(session, &shutdown).await;
+                });
+                true
+            }
+            Ok(Some(H2Accept::Rejected)) => {
+                accepted.any = true;
+                accepted.rejected += 1;
+                accepted.rejected < MOST_REJECTED
+            }
+            Ok(None) | Err(_) => false,
+        }
+    }
+
+    async fn serve_stream(&self, stream: HttpSession, shutdown: &ShutdownWatch) {
+        let arrival = Arrival::new(Arc::clone(&self.peer), None);
+        let session = if grpc::is_call(stream.req_header()) {
+            let control = Arc::clone(&arrival.control);
+            ServerSession::new_custom(Box::new(GrpcSession::new(stream, control)))
+        } else {
+            ServerSession::new_http2(stream)
+        };
+        serve(arrival, &self.lane, session, shutdown).await;
+    }
+
+    /// Waits until no request has been in flight for the keep-alive time.
+    async fn idle(&self) {
+        let mut in_flight = self.in_flight.subscribe();
+        let _ = in_flight.wait_for(|requests| *requests == 0).await;
+        pingora_timeout::sleep(self.keepalive).await;
+    }
+
+    /// Waits until the connection has been quiet for [`QUIET`].
+    async fn quiet(&self, control: &Control) {
         let mut in_flight = self.in_flight.subscribe();
         loop {
             let _ = in_flight.wait_for(|requests| *requests == 0).await;
             let quiet = timeout(QUIET, in_flight.changed()).await.is_err();
-            // The end of an answer may still wait for the client to read it.
+            // The end of a response may still wait for the client to read it.
             if quiet && !control.silence.is_blocked() {
                 return;
             }
@@ -104,46 +189,39 @@ impl Http2Gate {
     }
 }
 
+/// Resolves when the gateway drains; for a connection that has carried no request, [`drain::IDLE`]
+/// later: its first one is probably on its way.
+async fn drain_of(shutdown: &mut ShutdownWatch, used: bool) {
+    if used {
+        // Its sender outlives the connection.
+        let _ = shutdown.wait_for(|stop| *stop).await;
+    } else {
+        drain::began_before(drain::IDLE, shutdown).await;
+    }
+}
+
+/// What has been accepted on a connection.
+#[derive(Default)]
+struct Accepted {
+    any: bool,
+    /// Streams that Pingora has rejected by itself.
+    rejected: usize,
+    /// Pingora asks for one.
+    digest: Arc<Digest>,
+}
+
 /// Counts a request for as long as it is served.
-struct InFlight<'a>(&'a watch::Sender<usize>);
+struct InFlight(Arc<Http2Gate>);
 
-impl<'a> InFlight<'a> {
-    fn count(requests: &'a watch::Sender<usize>) -> InFlight<'a> {
-        requests.send_modify(|requests| *requests += 1);
-        InFlight(requests)
+impl InFlight {
+    fn count(gate: &Arc<Http2Gate>) -> InFlight {
+        gate.in_flight.send_modify(|requests| *requests += 1);
+        InFlight(Arc::clone(gate))
     }
 }
 
-impl Drop for InFlight<'_> {
+impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.send_modify(|requests| *requests -= 1);
-    }
-}
-
-#[async_trait]
-impl HttpServerApp for Http2Gate {
-    async fn process_new_http(
-        self: &Arc<Self>,
-        session: ServerSession,
-        shutdown: &ShutdownWatch,
-    ) -> Option<ReusedHttpStream> {
-        let _served = InFlight::count(&self.in_flight);
-        let arrival = Arrival::new(Arc::clone(&self.peer), None);
-        let session = match session {
-            ServerSession::H2(stream) if grpc::is_call(stream.req_header()) => {
-                let control = Arc::clone(&arrival.control);
-                ServerSession::new_custom(Box::new(GrpcSession::new(stream, control)))
-            }
-            session => session,
-        };
-        serve(arrival, &self.lane, session, shutdown).await
-    }
-
-    fn h2_options(&self) -> Option<H2Options> {
-        Some(self.options.clone())
-    }
-
-    fn server_options(&self) -> Option<&HttpServerOptions> {
-        Some(&self.server)
+        self.0.in_flight.send_modify(|requests| *requests -= 1);
     }
 }
