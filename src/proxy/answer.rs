@@ -83,6 +83,9 @@ pub(super) fn complete(
     if endless || (!upgraded && ctx.worker.readiness.is_draining()) {
         session.set_keepalive(None);
     }
+    if !interim {
+        ctx.passed.status = response.status.as_u16();
+    }
     Ok(())
 }
 
@@ -139,8 +142,9 @@ pub(super) fn pass_body(
     session: &Session,
     body: &mut Option<Bytes>,
     end: bool,
-    ctx: &Context,
+    ctx: &mut Context,
 ) -> pingora::Result<()> {
+    ctx.passed.bytes += body.as_ref().map_or(0, |piece| piece.len() as u64);
     let silence = &ctx.arrival.control.silence;
     if respond::is_http2(session)
         && let Some(piece) = body.take_if(|piece| !piece.is_empty())

@@ -107,7 +107,17 @@ pub struct Context {
     pub upstream_time: Option<Duration>,
     pub body_received: u64,
     pub body_sent: u64,
+    /// What was passed on of the upstream's response, for a request that is dropped in the middle.
+    pub passed: Passed,
     pub started_wall: SystemTime,
+}
+
+/// How far an upstream's response has been passed on.
+#[derive(Debug, Default)]
+pub struct Passed {
+    /// 0: its head has not been passed on.
+    pub status: u16,
+    pub bytes: u64,
 }
 
 impl Context {
@@ -152,6 +162,7 @@ impl Context {
             upstream_time: None,
             body_received: 0,
             body_sent: 0,
+            passed: Passed::default(),
             started_wall: SystemTime::now(),
         }
     }

@@ -12,8 +12,8 @@ use super::respond::{self, Answer};
 use super::upstream::{Chosen, Outcome, UpstreamError};
 use crate::refusal::Refusal;
 
-/// Why the gateway ended a gRPC call, for the log.
-const ENDED: &str = "the session or the token has ended";
+/// Why the gateway closed an open response, for the log.
+pub(super) const ENDED: &str = "the session or the token has ended";
 
 /// Places an error that came before a request was forwarded: no other side than the client's had a part
 /// in it, unless it is of the gateway's own making.

@@ -9,13 +9,14 @@ use arc_swap::ArcSwap;
 use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
 
-use super::Proxy;
 use super::context::Context;
+use super::control::Closing;
 use super::head::Fault;
 use super::listener::Peer;
 use super::live::Registry;
 use super::upstream::{UpstreamError, Upstreams};
 use super::via::Via;
+use super::{Proxy, failure};
 use crate::admission::Admission;
 use crate::api::admin::Readiness;
 use crate::assertions::Assertions;
@@ -220,7 +221,9 @@ impl Worker {
 
     /// Writes the access log and the metrics of a request that is over, however it ended.
     pub fn finish(&self, ctx: &mut Context) {
-        note_lateness(ctx);
+        note_dropped(ctx);
+        note_stall(ctx);
+        note_closing(ctx);
         self.metrics.requests_in_flight.dec();
         if ctx.was_judged() {
             let refusal = ctx.refusal.filter(|refusal| refusal.is_of_authentication());
@@ -312,15 +315,39 @@ fn method_label(method: &http::Method) -> &'static str {
     }
 }
 
-/// Notes a client that was too slow, where nothing else has said so.
-fn note_lateness(ctx: &mut Context) {
-    let control = &ctx.arrival.control;
-    if ctx.status == 0 && control.body_rate.is_late() {
-        // There was no way to say it: the stream was reset.
-        ctx.refusal = Some(Refusal::RequestTimeout);
-        ctx.status = Refusal::RequestTimeout.status().as_u16();
+/// Notes how far the response came of a request that was dropped before it could be measured.
+fn note_dropped(ctx: &mut Context) {
+    if ctx.status != 0 {
+        return;
     }
-    if ctx.reason.is_empty() && control.is_stalled() {
+    ctx.status = ctx.passed.status;
+    ctx.body_sent = ctx.passed.bytes;
+    if ctx.arrival.control.body_rate.is_late() {
+        ctx.refusal = Some(Refusal::RequestTimeout);
+        if ctx.status == 0 {
+            // There was no way to say it: the stream was reset.
+            ctx.status = Refusal::RequestTimeout.status().as_u16();
+        }
+    }
+}
+
+/// Notes why the gateway closed an open response, where nothing else has said so.
+fn note_closing(ctx: &mut Context) {
+    let control = &ctx.arrival.control;
+    let late = control.silence.is_late() || control.body_rate.is_late();
+    if !ctx.reason.is_empty() || ctx.refusal.is_some() || late {
+        return;
+    }
+    ctx.reason = match control.closing() {
+        Some(Closing::Ended) => failure::ENDED,
+        Some(Closing::Drain) => "the gateway is shutting down",
+        None => return,
+    };
+}
+
+/// Notes a client that took nothing, where nothing else has said so.
+fn note_stall(ctx: &mut Context) {
+    if ctx.reason.is_empty() && ctx.arrival.control.is_stalled() {
         ctx.reason = "the client took nothing of the response for write_timeout";
     }
 }

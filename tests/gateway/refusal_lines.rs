@@ -8,7 +8,8 @@ use crate::support::gateway::{Gateway, PASSWORD, SignedIn};
 use crate::support::http2::Http2;
 use crate::support::tokens::{hs256, now, varied};
 use crate::support::upstream::Upstream;
-use crate::support::wait::eventually;
+use crate::support::wait::{PATIENCE, eventually};
+use crate::support::websocket::{POLICY, Socket};
 
 fn config() -> Config {
     Config::new(Upstream::start().address)
@@ -312,4 +313,43 @@ fn a_flood_of_refused_forms_leaves_the_other_events_in_the_journal() {
     assert_eq!(signed_in["user_id"], json!(ann.user));
     let rejected = listed("?event=csrf_rejected&limit=1");
     assert_eq!(rejected[0]["client_ip"], "127.0.0.1");
+}
+
+#[test]
+fn the_line_of_a_stream_that_a_revocation_closes_has_its_response_and_the_reason() {
+    let gateway = Gateway::start(Config::new(Upstream::start().address));
+    let ann = gateway.register("ann@example.com");
+    let cookie = ("cookie", &*ann.cookie);
+    let request = Request::get("/private/sse").cookie(&ann.cookie);
+    let mut one = Client::connect(gateway.public);
+    one.send(request.header("X-Request-ID", "stream.one").to_bytes());
+    one.until("data: hello\n\n");
+    let connection = Http2::connect(gateway.public);
+    let headers = [cookie, ("x-request-id", "stream.two")];
+    let mut two = connection
+        .open("GET", "/private/sse", &headers, b"")
+        .unwrap();
+    two.until("data: hello\n\n");
+    let session = format!("Session {}", ann.session_token);
+    let headers = [("authorization", &*session), ("x-request-id", "socket")];
+    let mut socket = Socket::open(gateway.public, "/private/ws", &headers).unwrap();
+    assert_eq!(socket.echo("hello"), "hello");
+    let end = Request::delete(&format!("/admin/users/{}/sessions", ann.user));
+    gateway.admin(end).ok();
+    assert_eq!(socket.close_code(PATIENCE), Some(POLICY));
+    for (id, status) in [("stream.one", 200), ("stream.two", 200), ("socket", 101)] {
+        let line = line(&gateway, id);
+        assert_eq!(line["status"], status, "{line}");
+        assert!(
+            line["bytes_sent"].as_u64() >= Some("data: hello\n\n".len() as u64) || id == "socket",
+            "{line}"
+        );
+        assert_eq!(
+            line["reason"], "the session or the token has ended",
+            "{line}"
+        );
+        assert_eq!(line["user_id"], json!(ann.user), "{line}");
+    }
+    let counted = |code: &str| gateway.metric("portcullis_requests_total", &[code]);
+    assert_eq!(counted("code=\"000\""), 0.0);
 }
