@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::request_id::RequestId;
-use crate::session::{EndReason, SessionId};
+use crate::session::SessionId;
 use crate::store::{self, Noted, Store, StoreError};
 
 mod coalescing;
@@ -92,9 +92,9 @@ pub struct Event {
     pub session: Option<SessionId>,
     #[serde(rename = "client_ip", skip_serializing_if = "Option::is_none")]
     pub ip: Option<IpAddr>,
-    /// Why a session ended.
+    /// Why a session ended, or a sign-in failed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<EndReason>,
+    pub reason: Option<&'static str>,
     /// What else there is to say, in our own words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
@@ -155,9 +155,9 @@ impl Event {
         }
     }
 
-    /// Says why a session ended.
+    /// Says why a session ended, or a sign-in failed.
     #[must_use]
-    pub fn reason(self, reason: EndReason) -> Event {
+    pub fn reason(self, reason: &'static str) -> Event {
         Event {
             reason: Some(reason),
             ..self
@@ -299,7 +299,7 @@ fn log(event: &Event) {
         user_id = event.user.as_deref(),
         session_id = event.session.map(tracing::field::display),
         client_ip = event.ip.map(tracing::field::display),
-        reason = event.reason.map(EndReason::as_str),
+        reason = event.reason,
         detail = event.detail.as_deref(),
     );
 }

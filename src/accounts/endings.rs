@@ -142,7 +142,10 @@ impl Accounts {
             EndReason::Evicted => Kind::Evicted,
             _ => Kind::Revoked,
         };
-        let event = Event::new(kind).user(user).session(id).reason(reason);
+        let event = Event::new(kind)
+            .user(user)
+            .session(id)
+            .reason(reason.as_str());
         self.events.record(by_address(event, by));
     }
 }

@@ -90,6 +90,15 @@ pub enum Failure {
     /// Field and what is wrong with it.
     #[error("some fields are wrong")]
     Invalid(Vec<(String, String)>),
+    /// An attempt to prove an identity that failed.
+    #[error("refused: {}: {reason}", .refusal.code())]
+    Unproven {
+        refusal: Refusal,
+        /// The account that was meant, where it is known.
+        user: Option<String>,
+        /// For the log; the client does not learn it.
+        reason: &'static str,
+    },
     #[error("over a limit")]
     Limited,
     /// Faster than any configured limit would allow.

@@ -171,8 +171,13 @@ impl Accounts {
             .passwords
             .verify(turn, claim.password, hash, cost)
             .await?;
-        let right = right && user.as_ref().is_some_and(|user| !user.disabled);
-        let judged = self.judge(&trial, right, limits).await;
+        let wrong = match &user {
+            None => Some("no user has this name"),
+            Some(_) if !right => Some("the password is wrong"),
+            Some(user) if user.disabled => Some("the user is disabled"),
+            Some(_) => None,
+        };
+        let judged = self.judge(&trial, wrong, limits).await;
         drop(turn);
         judged?;
         user.ok_or(Refusal::InvalidCredentials.into())

@@ -13,6 +13,9 @@ use crate::refusal::Refusal;
 use super::attempts::Failures;
 use super::{Accounts, Failure};
 
+/// Why an attempt was refused whatever the password, for the log.
+const LIMITED: &str = "too many failures to sign in to this account";
+
 /// An attempt, by what its failure counts for.
 pub(super) struct Trial<'a> {
     /// Of every account that may be meant.
@@ -22,11 +25,21 @@ pub(super) struct Trial<'a> {
     pub(super) ip: IpAddr,
 }
 
+impl Trial<'_> {
+    fn failure(&self, refusal: Refusal, reason: &'static str) -> Failure {
+        Failure::Unproven {
+            refusal,
+            user: self.user.map(str::to_owned),
+            reason,
+        }
+    }
+}
+
 impl Accounts {
     /// Lets an attempt be made, unless there were too many failures.
     ///
     /// # Errors
-    /// [`Failure::Limited`], and the store without an answer.
+    /// `RATE_LIMITED`, and the store without an answer.
     pub(super) async fn look(
         &self,
         trial: &Trial<'_>,
@@ -46,22 +59,23 @@ impl Accounts {
     /// is not disclosed, the attempt is a wrong one.
     ///
     /// # Errors
-    /// `INVALID_CREDENTIALS` when it is not `right`, and those of [`Accounts::look`].
+    /// `INVALID_CREDENTIALS` when the credentials are `wrong`, for the reason given, and those of
+    /// [`Accounts::look`].
     pub(super) async fn judge(
         &self,
         trial: &Trial<'_>,
-        right: bool,
+        wrong: Option<&'static str>,
         limits: &mut Vec<Decision>,
     ) -> Result<(), Failure> {
         let locked = self.is_locked(trial).await?;
-        let right = right && !locked;
+        let wrong = if locked { Some(LIMITED) } else { wrong };
         let before = limits.len();
         // Each is counted, whatever the others say.
         let mut stand = Vec::with_capacity(trial.failures.len());
         for failures in trial.failures {
-            let decisions = match right {
-                true => failures.standing(&self.store, self.is_durable()).await?,
-                false => failures.count(&self.store).await,
+            let decisions = match wrong {
+                None => failures.standing(&self.store, self.is_durable()).await?,
+                Some(_) => failures.count(&self.store).await,
             };
             match failures.disclosed {
                 true => stand.push(decisions),
@@ -76,15 +90,15 @@ impl Accounts {
             limits.truncate(before);
             self.bear(trial, decisions, limits)?;
         }
-        if right {
+        let Some(reason) = wrong else {
             return Ok(());
-        }
+        };
         let kind = match locked {
             true => Kind::SignInLimited,
             false => Kind::SignInFailed,
         };
-        self.report_attempt(trial, kind);
-        Err(Refusal::InvalidCredentials.into())
+        self.report_attempt(trial, kind, reason);
+        Err(trial.failure(Refusal::InvalidCredentials, reason))
     }
 
     /// Whether a counter that is not disclosed refuses.
@@ -106,12 +120,12 @@ impl Accounts {
         if self.admitted(decisions, limits) {
             return Ok(());
         }
-        self.report_attempt(trial, Kind::SignInLimited);
-        Err(Failure::Limited)
+        self.report_attempt(trial, Kind::SignInLimited, LIMITED);
+        Err(trial.failure(Refusal::RateLimited, LIMITED))
     }
 
-    fn report_attempt(&self, trial: &Trial<'_>, kind: Kind) {
-        let event = Event::new(kind).ip(trial.ip);
+    fn report_attempt(&self, trial: &Trial<'_>, kind: Kind, reason: &'static str) {
+        let event = Event::new(kind).ip(trial.ip).reason(reason);
         self.events.record(match trial.user {
             Some(user) => event.user(user),
             None => event,

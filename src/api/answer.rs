@@ -34,6 +34,8 @@ pub struct Refused {
     pub limits: Vec<Decision>,
     /// Why, for the log; empty where the code says it.
     pub reason: &'static str,
+    /// The account that the request was about, for the log.
+    pub user: Option<Box<str>>,
 }
 
 impl Noted {
@@ -79,6 +81,8 @@ pub struct Noted {
     pub limits: Vec<Decision>,
     /// What a page reports as a problem, for log and metrics.
     pub refusal: Option<Refusal>,
+    /// Why, for the log; empty where the code says it.
+    pub reason: &'static str,
 }
 
 impl From<Refusal> for Refused {
@@ -92,6 +96,7 @@ impl From<Refusal> for Refused {
             clear_cookie: false,
             limits: Vec::new(),
             reason: "",
+            user: None,
         }
     }
 }
@@ -114,6 +119,15 @@ impl From<Failure> for Refused {
         match failure {
             Failure::Refused(refusal) => refusal.into(),
             Failure::Invalid(fields) => Refused::fields(fields),
+            Failure::Unproven {
+                refusal,
+                user,
+                reason,
+            } => Refused {
+                reason,
+                user: user.map(String::into_boxed_str),
+                ..Refused::from(refusal)
+            },
             Failure::Limited => Refusal::RateLimited.into(),
             Failure::TooFast(wait) => Refused {
                 retry_after: Some(wait),

@@ -62,6 +62,9 @@ impl Event {
         if self.session != other.session {
             self.session = None;
         }
+        if self.reason != other.reason {
+            self.reason = None;
+        }
         if self.detail != other.detail {
             self.detail = None;
         }

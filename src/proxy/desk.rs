@@ -53,6 +53,7 @@ pub(super) async fn serve(
     }
     // A page says itself what went wrong; log and metrics have it as that of any other endpoint.
     ctx.refusal = noted.refusal;
+    note_reason(ctx, noted.reason);
     ctx.ground_in_limits(&noted.limits);
     let Ok(body) = body
         .collect()
@@ -183,9 +184,8 @@ async fn refuse(
     }
     kept.extend(answer::limit_headers(&refused.limits, &ctx.worker.store));
     ctx.ground_in_limits(&refused.limits);
-    if !refused.reason.is_empty() {
-        ctx.reason = refused.reason;
-    }
+    note_reason(ctx, refused.reason);
+    ctx.user = refused.user.map(String::from).or_else(|| ctx.user.take());
     let answer = Answer {
         violated: answer::violated(&refused.limits),
         fields: refused.fields,
@@ -194,6 +194,12 @@ async fn refuse(
         ..refused.refusal.into()
     };
     answer::refuse(session, ctx, answer).await
+}
+
+fn note_reason(ctx: &mut Context, reason: &'static str) {
+    if !reason.is_empty() {
+        ctx.reason = reason;
+    }
 }
 
 /// Every header with its name, also the further values of a repeated one.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::client::{Client, Request};
+use crate::support::client::{Client, Request, Response};
 use crate::support::config::Config;
 use crate::support::gateway::{Gateway, PASSWORD, SignedIn};
 use crate::support::http2::Http2;
@@ -352,4 +352,90 @@ fn the_line_of_a_stream_that_a_revocation_closes_has_its_response_and_the_reason
     }
     let counted = |code: &str| gateway.metric("portcullis_requests_total", &[code]);
     assert_eq!(counted("code=\"000\""), 0.0);
+}
+
+/// Signs in on the endpoint or on the page.
+fn sign_in(gateway: &Gateway, page: bool, login: &str, password: &str, id: &str) -> Response {
+    let request = if page {
+        let mut form = url::form_urlencoded::Serializer::new(String::new());
+        form.extend_pairs([("login", login), ("password", password)]);
+        Request::post("/api/v1/sign-in")
+            .header("Content-Type", "application/x-www-form-urlencoded")
+            .same_origin()
+            .body(form.finish())
+    } else {
+        let name = if login.contains('@') {
+            "email"
+        } else {
+            "username"
+        };
+        Request::post("/api/v1/auth/login").json(&json!({ name: login, "password": password }))
+    };
+    gateway.ask(&request.header("X-Request-ID", id))
+}
+
+/// The line and the event say why; the client cannot learn it.
+#[test]
+fn the_line_of_a_failed_sign_in_has_its_user_and_the_reason() {
+    let config = config().set(
+        "/identity/builtin/sign_in_limits",
+        json!({ "failures_per_account": { "limit": 2, "window": "1h" } }),
+    );
+    let gateway = Gateway::start(config);
+    for (page, place) in [(false, "endpoint"), (true, "page")] {
+        let user = |name: &str| {
+            let email = format!("{name}.{place}@example.com");
+            let body = json!({ "email": email, "username": format!("{name}.{place}"),
+                "password": PASSWORD });
+            let response = gateway.ask(&Request::post("/api/v1/auth/register").json(&body));
+            let id = response.data()["user"]["id"].as_str().unwrap().to_owned();
+            (email, id)
+        };
+        let (wrong, disabled, limited) = (user("wrong"), user("disabled"), user("limited"));
+        let change = Request::new("PATCH", &format!("/admin/users/{}", disabled.1));
+        gateway
+            .admin(change.json(&json!({ "disabled": true })))
+            .ok();
+        for attempt in 0..2 {
+            let id = format!("{place}.before.{attempt}");
+            sign_in(&gateway, page, &limited.0, "wrong", &id);
+        }
+        let unknown = (format!("nobody.{place}@example.com"), String::new());
+        let username = (format!("limited.{place}"), limited.1);
+        let mut told = Vec::new();
+        for (what, (login, user), password, reason) in [
+            ("unknown", unknown, PASSWORD, "no user has this name"),
+            ("wrong", wrong, "wrong", "the password is wrong"),
+            ("disabled", disabled, PASSWORD, "the user is disabled"),
+            (
+                "limited",
+                username,
+                PASSWORD,
+                "too many failures to sign in to this account",
+            ),
+        ] {
+            let id = format!("{place}.{what}");
+            let response = sign_in(&gateway, page, &login, password, &id);
+            assert_eq!(response.status, 401, "{what}");
+            let text = response.text().replace(&id, "ID").replace(&login, "LOGIN");
+            // The form's own token is random.
+            let (before, after) = text
+                .split_once("name=\"token\" value=\"")
+                .unwrap_or((&text, "\""));
+            told.push((
+                before.to_owned(),
+                after.split_once('"').unwrap().1.to_owned(),
+            ));
+            let line = line(&gateway, &id);
+            let event = eventually(&format!("the event of {id}"), || {
+                let mut lines = gateway.events().into_iter();
+                lines.find(|line| line["event"].is_string() && line["request_id"] == *id)
+            });
+            for line in [line, event] {
+                assert_eq!(line["reason"], reason, "{line}");
+                assert_eq!(line["user_id"].as_str().unwrap_or_default(), user, "{line}");
+            }
+        }
+        assert!(told.iter().all(|text| *text == told[0]), "{told:#?}");
+    }
 }

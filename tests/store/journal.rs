@@ -66,7 +66,11 @@ async fn an_event_is_listed_flat_and_without_what_is_unknown() {
     let (_server, stores) = engines().await;
     for store in stores {
         let events = Events::new(store.clone());
-        events.record(Event::new(Kind::Revoked).user("u").reason(EndReason::Admin));
+        events.record(
+            Event::new(Kind::Revoked)
+                .user("u")
+                .reason(EndReason::Admin.as_str()),
+        );
         store.write_journal().await.unwrap();
         let recorded = events.page(None, None, 1).await.unwrap().events.remove(0);
         let mut value = serde_json::to_value(recorded).unwrap();

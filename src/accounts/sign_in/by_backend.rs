@@ -62,11 +62,12 @@ impl Accounts {
         };
         let yes = match ready.ask(&turn, question).await {
             Ok(yes) => {
-                self.judge(&trial, true, limits).await?;
+                self.judge(&trial, None, limits).await?;
                 yes
             }
             Err(Failure::Refused(Refusal::InvalidCredentials)) => {
-                self.judge(&trial, false, limits).await?;
+                let wrong = Some("the backend rejected the credentials");
+                self.judge(&trial, wrong, limits).await?;
                 return Err(Refusal::InvalidCredentials.into());
             }
             // Nothing was learned of the credentials.

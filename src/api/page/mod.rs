@@ -60,6 +60,9 @@ struct Problem {
     headers: Vec<(HeaderName, HeaderValue)>,
     /// The limits that were evaluated.
     limits: Vec<Decision>,
+    /// Why, and whose account it was about, for the log.
+    reason: &'static str,
+    user: Option<Box<str>>,
 }
 
 impl Problem {
@@ -70,6 +73,8 @@ impl Problem {
             text: text.to_owned(),
             headers: Vec::new(),
             limits: Vec::new(),
+            reason: "",
+            user: None,
         }
     }
 
@@ -122,6 +127,8 @@ impl From<Refused> for Problem {
             text,
             headers,
             limits: refused.limits,
+            reason: refused.reason,
+            user: refused.user,
         }
     }
 }
@@ -161,6 +168,8 @@ fn answer(
         response.extensions_mut().insert(Noted {
             limits: problem.limits,
             refusal: problem.refusal,
+            reason: problem.reason,
+            user: problem.user.map(String::from),
             ..Noted::default()
         });
     }
