@@ -92,7 +92,7 @@ pub(in crate::config) struct ConnectionLimits {
     #[schemars(range(min = 1, max = 10_000_000))]
     pub(in crate::config) connections_per_address: Option<u64>,
     /// Bytes per second that a request body must average after its first 20 s; a slower one is 408.
-    /// Upgrades and gRPC are exempt. `0`: no minimum.
+    /// Upgrades and gRPC calls to an `h2` upstream are exempt. `0`: no minimum.
     #[schemars(range(max = 1_000_000_000))]
     pub(in crate::config) body_rate: u64,
 }

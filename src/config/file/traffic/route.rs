@@ -35,7 +35,8 @@ pub(in crate::config) struct Route {
     /// Take `match.prefix` off the path before it goes upstream, and say so in `X-Forwarded-Prefix`.
     #[serde(default)]
     pub(in crate::config) strip_prefix: bool,
-    /// The size of a request body, or of each message of a gRPC call; beyond it the response is 413. `null`: unlimited.
+    /// The size of a request body, or of each message of a gRPC call to an `h2` upstream; beyond it
+    /// the response is 413. `null`: unlimited.
     #[serde(default = "ten_mebibytes")]
     pub(in crate::config) max_body: Option<Size>,
     /// Overrides of the upstream's timeouts.
