@@ -215,7 +215,7 @@ fn forwarding_headers_of_a_stranger_are_replaced() {
         ("X-Forwarded-For", "192.0.2.9"),
         ("X-Forwarded-Proto", "https"),
         ("X-Forwarded-Host", "evil.example"),
-        ("X-Forwarded-Port", "666"),
+        ("X-Forwarded-Port", "port-666"),
         ("X-Forwarded-Prefix", "/evil"),
         ("X-Forwarded-Uri", "/evil"),
         ("X_Forwarded_For", "192.0.2.9"),
@@ -243,7 +243,7 @@ fn forwarding_headers_of_a_stranger_are_replaced() {
     assert_eq!(seen_as(&echo, "X-Forwarded-Proto"), ["http"]);
     assert_eq!(seen_as(&echo, "X-Forwarded-Host"), ["shop.example"]);
     let seen = echo.0["headers"].to_string();
-    for lie in ["192.0.2.9", "evil", "666", "https"] {
+    for lie in ["192.0.2.9", "evil", "port-666", "https"] {
         assert!(!seen.contains(lie), "{lie}: {seen}");
     }
     // None of them opens a route either.
