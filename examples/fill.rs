@@ -12,11 +12,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use portcullis::metrics::Metrics;
+use portcullis::auth::session::{Millis, OnLimit, Session, SessionId};
 use portcullis::routing::Require;
-use portcullis::session::{Millis, OnLimit, Session, SessionId};
 use portcullis::settings::{self, Engine, Node, RedisAddress, SessionsOnOutage, Topology};
 use portcullis::store::{Grant, Inquiry, Store, Turnover, Use, Wanted};
+use portcullis::telemetry::metrics::Metrics;
 use sha2::{Digest, Sha256};
 
 mod sample;

@@ -6,7 +6,8 @@ use std::io::{BufRead, Write};
 use std::time::Instant;
 
 use argon2::Argon2;
-use argon2::password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash};
+use argon2::password_hash::phc::PasswordHash;
+use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 
 /// The gateway's allocator: a hash fills 19 MiB.
 #[global_allocator]

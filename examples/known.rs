@@ -11,7 +11,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use portcullis::session::{Session, SessionId};
+use portcullis::auth::session::{Session, SessionId};
 use portcullis::store::Found;
 use portcullis::store::replica::Replica;
 

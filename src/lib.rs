@@ -1,52 +1,42 @@
 //! Portcullis: an auth gateway on Pingora.
 //!
-//! A request walks through the rooms in this order:
+//! Modules in the order of a request:
 //!
-//! 1. [`proxy`] takes it off the wire, refuses what is malformed, and asks
-//! 2. [`admission`], which reads top-down in order of cost: route, limits without identity,
-//!    credential, session and revocation, requirements, limits with identity. It answers with a
-//!    permit or a refusal; nothing is forwarded without a permit.
-//! 3. The pure domain decides: [`routing`], [`credential`], [`token`], [`session`], [`limits`],
-//!    [`refusal`]. No I/O and no clock there; time is an argument.
-//! 4. [`store`] is the memory that a fleet shares (or one process keeps), [`directory`] the people
-//!    in a database, [`accounts`] the stories that need both, [`api`] the front desk that tells them.
-//! 5. [`config`] turns what the operator wrote into [`settings`]; [`gateway`] is the one place that
-//!    knows every room and puts them together.
+//! 1. [`proxy`] accepts connections, rejects malformed requests, forwards and streams.
+//! 2. [`pipeline`] decides: route, limits without identity, credential, session and revocation,
+//!    requirements, limits with identity. The result is a permit or a refusal.
+//! 3. The pure modules hold the rules: [`routing`], [`auth`], [`limits`], [`refusal`]. They have no
+//!    I/O and no clock; time is an argument.
+//! 4. [`store`] holds the state that a fleet shares (or one process keeps), [`directory`] the users
+//!    in a database, [`accounts`] what needs both, [`api`] the gateway's own endpoints.
+//! 5. [`config`] turns the configuration file into [`settings`]; [`gateway`] is the composition root.
 
-// An optimised build lays out the whole of a request's future at once, which nests deep.
+// An optimized build lays out the whole of a request's future at once, which nests deep.
 #![recursion_limit = "256"]
 
+pub mod cli;
+pub mod config;
 pub mod gateway;
+pub mod settings;
 
+pub mod api;
+pub mod pipeline;
 pub mod proxy;
 
-pub mod admission;
-
-pub mod credential;
-pub mod json;
+pub mod auth;
 pub mod limits;
 pub mod refusal;
 pub mod routing;
-pub mod session;
-pub mod settings;
-pub mod token;
-
-pub mod store;
 
 pub mod accounts;
-pub mod api;
 pub mod directory;
-pub mod durable;
-
-pub mod assertions;
-pub mod config;
 pub mod events;
-pub mod html_page;
 pub mod issuers;
-pub mod logging;
-pub mod memory;
-pub mod metrics;
-pub mod request_id;
-pub mod verifier;
+pub mod sessions;
+pub mod store;
+pub mod telemetry;
+pub mod upstream;
 
-pub mod cli;
+pub mod json;
+pub mod memory;
+pub mod tls;

@@ -3,7 +3,7 @@
 
 use http::StatusCode;
 
-use crate::session::SessionId;
+use crate::auth::session::SessionId;
 
 /// What the log names beside the code and the reason of a refusal.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -6,19 +6,18 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use portcullis::admission::{Admission, Asked, Permit, Refused};
-use portcullis::config;
+use portcullis::auth::session::{Millis, OnLimit};
+use portcullis::auth::token::Minting;
 use portcullis::directory::Directory;
-use portcullis::durable::Durable;
 use portcullis::events::Events;
 use portcullis::issuers::Issuers;
-use portcullis::metrics::Metrics;
-use portcullis::routing;
-use portcullis::session::{Millis, OnLimit};
+use portcullis::issuers::verifier::Verifier;
+use portcullis::pipeline::admission::{Admission, Asked, Permit, Refused};
+use portcullis::sessions::durable::Durable;
 use portcullis::settings::Settings;
 use portcullis::store::Store;
-use portcullis::token::Minting;
-use portcullis::verifier::Verifier;
+use portcullis::telemetry::metrics::Metrics;
+use portcullis::{config, routing};
 use tokio::runtime::Runtime;
 
 use crate::sample;
@@ -109,7 +108,7 @@ impl Parts {
             replica: self.store.replica(),
             metrics: &self.metrics,
             events: &self.events,
-            request_id: &portcullis::request_id::RequestId::default(),
+            request_id: &portcullis::telemetry::request_id::RequestId::default(),
         };
         let asked = Asked {
             headers,

@@ -5,7 +5,7 @@ use std::hint::black_box;
 use criterion::Criterion;
 use http::header::COOKIE;
 use http::{HeaderValue, Method};
-use portcullis::credential;
+use portcullis::auth::credential;
 use portcullis::proxy::{client, headers as written};
 use portcullis::routing::{HeaderEdits, Path};
 use portcullis::settings::{ForwardedBy, IdentityHeaders, IdentityNames};

@@ -1,7 +1,7 @@
 //! The session that the benches measure with: a real user agent, an address, a device, an e-mail
 //! address of 25 characters. Numbered, so that none has to be kept to be named again.
 
-use portcullis::session::{Device, Millis, Session, SessionId, no_data};
+use portcullis::auth::session::{Device, Millis, Session, SessionId, no_data};
 use sha2::{Digest, Sha256};
 
 /// A real one of 110 characters.

@@ -7,9 +7,8 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
-use crate::session::{EndReason, Session, SessionId};
-
 use super::{Accounts, Failure};
+use crate::auth::session::{EndReason, Session, SessionId};
 
 /// How many are ended at once; those beyond stay until they expire.
 const AT_ONCE: usize = 1_000;

@@ -9,12 +9,11 @@ use std::time::Duration;
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
 
+use super::names::Login;
 use crate::directory::User;
 use crate::limits::{Algorithm, Charge, Counter, Decision, KeyPart, Limit, OnOutage};
 use crate::settings::{Identity, Rate};
 use crate::store::{Store, StoreError};
-
-use super::names::Login;
 
 /// Names of the built-in limits, in metrics and in the store.
 const ADDRESS: &str = "sign-in-address";

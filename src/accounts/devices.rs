@@ -2,11 +2,10 @@
 
 use sha2::{Digest, Sha256};
 
+use super::{Accounts, Visitor};
+use crate::auth::session::Millis;
 use crate::directory::{Acquaintance, User};
 use crate::events::{Event, Kind};
-use crate::session::Millis;
-
-use super::{Accounts, Visitor};
 
 /// Bytes of the hash that names a device.
 const NAME: usize = 16;
@@ -52,7 +51,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
-    use crate::session::Device;
+    use crate::auth::session::Device;
 
     fn visitor(agent: &str, kind: Option<&str>, device: Option<&str>) -> Visitor {
         Visitor {

@@ -3,13 +3,12 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::{Accounts, Failure, RefreshToken};
+use crate::auth::session::{EndReason, Session, SessionId};
 use crate::events::{Event, Kind};
 use crate::refusal::Refusal;
-use crate::session::{EndReason, Session, SessionId};
 use crate::settings::Live;
 use crate::store::{Entry, StoreError};
-
-use super::{Accounts, Failure, RefreshToken};
 
 impl Accounts {
     /// Ends one session. `false`: it was gone already, by age or by being idle for so long.

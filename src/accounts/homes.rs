@@ -4,17 +4,16 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::{Accounts, Failure};
+use crate::auth::session::{EndReason, Millis, OnLimit, Session, SessionId, Status};
 use crate::directory::Kept;
-use crate::durable::Durable;
 use crate::refusal::Refusal;
-use crate::session::{EndReason, Millis, OnLimit, Session, SessionId, Status};
+use crate::sessions::durable::Durable;
 use crate::settings::Live;
 use crate::store::{
     Amended, Amendment, Created, Entry, Grant, Page, Rotation, StoreError, Turned, Turnover, Use,
     Wanted,
 };
-
-use super::{Accounts, Failure};
 
 impl Accounts {
     /// Whether sessions outlive the store.

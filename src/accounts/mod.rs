@@ -25,29 +25,27 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-
-use crate::directory::{self, Directory, User};
-use crate::durable::Durable;
-use crate::events::Events;
-use crate::metrics::{Metrics, SignInMethod};
-use crate::refusal::Refusal;
-use crate::session::{Device, SessionToken};
-use crate::store::{Entry, Store, StoreError};
-use crate::token;
-
 use attempts::Attempts;
-use backend::Backends;
-use passwords::{HashError, Passwords};
-
 pub use attempts::{address_key, counter, keys_of_user, limit_address_key, sign_in_limits};
 pub use backend::Answer as BackendAnswer;
+use backend::Backends;
+use passwords::{HashError, Passwords};
 pub use problems::Problems;
 pub use profile::PasswordChange;
 pub use refresh_token::RefreshToken;
 pub use sign_in::Credentials;
 pub use sign_in::by_backend::Attempt;
+use tokio::sync::Semaphore;
 pub use users::{AddUserError, CheckedPatch, CheckedUser, NewUser, UserPatch};
+
+use crate::auth::session::{Device, SessionToken};
+use crate::auth::token;
+use crate::directory::{self, Directory, User};
+use crate::events::Events;
+use crate::refusal::Refusal;
+use crate::sessions::durable::Durable;
+use crate::store::{Entry, Store, StoreError};
+use crate::telemetry::metrics::{Metrics, SignInMethod};
 
 /// The stories; clones share everything.
 #[derive(Clone)]

@@ -5,7 +5,7 @@ use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 
 use super::common_passwords::is_common;
-use crate::token::is_invisible;
+use crate::auth::token::is_invisible;
 
 /// Bytes; RFC 5321, section 4.5.3.1.3, without the angle brackets.
 const EMAIL_MAX: usize = 254;

@@ -4,17 +4,16 @@ use std::net::IpAddr;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::directory::{Avatar, AvatarInfo, User};
-use crate::events::{Event, Kind};
-use crate::limits::Decision;
-use crate::refusal::Refusal;
-use crate::session::{EndReason, SessionId};
-use crate::settings::{HashCost, Live, PasswordRules};
-
 use super::attempts::Failures;
 use super::sign_in::Claim;
 use super::users::unix_now;
 use super::{Accounts, Failure, address_key, invalid, names, picture};
+use crate::auth::session::{EndReason, SessionId};
+use crate::directory::{Avatar, AvatarInfo, User};
+use crate::events::{Event, Kind};
+use crate::limits::Decision;
+use crate::refusal::Refusal;
+use crate::settings::{HashCost, Live, PasswordRules};
 
 /// A change of somebody's own password, as typed.
 pub struct PasswordChange {

@@ -3,17 +3,15 @@
 
 use std::net::IpAddr;
 
-use crate::events::{Event, Kind};
-use crate::refusal::Refusal;
-use crate::session::{Binding, EndReason, Session, SessionId, Status};
-use crate::settings::Live;
-use crate::store::{Entry, Reuse, Rotation, Turnover};
-use crate::token;
-
-use super::backend;
 use super::refresh_token::{Key, RefreshToken};
 use super::sign_in::mint;
-use super::{Accounts, Failure, SignedIn, Visitor};
+use super::{Accounts, Failure, SignedIn, Visitor, backend};
+use crate::auth::session::{Binding, EndReason, Session, SessionId, Status};
+use crate::auth::token;
+use crate::events::{Event, Kind};
+use crate::refusal::Refusal;
+use crate::settings::Live;
+use crate::store::{Entry, Reuse, Rotation, Turnover};
 
 /// Names the key for refresh tokens among those derived from the signing key.
 const KEY_LABEL: &str = "portcullis refresh token";

@@ -8,7 +8,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::session::SessionId;
+use crate::auth::session::SessionId;
 
 const SECRET_TEXT: usize = 43;
 

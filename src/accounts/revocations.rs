@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use crate::store::{PersonHash, Revocation, person_hash};
-
 use super::{Accounts, Failure};
+use crate::store::{PersonHash, Revocation, person_hash};
 
 impl Accounts {
     /// Rejects a token for this long. Where one of store and database fails, the other has it all the same.

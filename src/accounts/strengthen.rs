@@ -1,12 +1,11 @@
 //! Passwords whose hash costs less than today's are hashed anew when their owner signs in: only then
 //! is the password there.
 
+use super::passwords::is_outdated;
+use super::{Accounts, Failure};
 use crate::directory::User;
 use crate::refusal::Refusal;
 use crate::settings::HashCost;
-
-use super::passwords::is_outdated;
-use super::{Accounts, Failure};
 
 impl Accounts {
     /// Gives the user with a hash of today's cost. A hash that cannot be made now is made another

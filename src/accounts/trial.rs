@@ -6,12 +6,11 @@
 
 use std::net::IpAddr;
 
+use super::attempts::Failures;
+use super::{Accounts, Failure};
 use crate::events::{Event, Kind};
 use crate::limits::Decision;
 use crate::refusal::Refusal;
-
-use super::attempts::Failures;
-use super::{Accounts, Failure};
 
 /// Why an attempt was refused whatever the password, for the log.
 const LIMITED: &str = "too many failures to sign in to this account";

@@ -2,14 +2,13 @@
 
 use secrecy::{ExposeSecret, SecretString};
 
+use super::{Accounts, Failure, Problems, names};
+use crate::auth::session::{EndReason, Millis};
 use crate::directory::{self, Change, ChangeOutcome, Roster, User};
-use crate::durable::identity_of;
 use crate::events::{Event, Kind};
 use crate::refusal::Refusal;
-use crate::session::{EndReason, Millis};
+use crate::sessions::durable::identity_of;
 use crate::settings::{HashCost, PasswordRules};
-
-use super::{Accounts, Failure, Problems, names};
 
 /// A user to be, as typed.
 pub struct NewUser {

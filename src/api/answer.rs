@@ -7,14 +7,13 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
+use super::view::Success;
 use crate::accounts::{Failure, SignedIn};
+use crate::auth::session::SessionId;
 use crate::directory;
 use crate::limits::Decision;
 use crate::refusal::Refusal;
-use crate::session::SessionId;
 use crate::store::StoreError;
-
-use super::view::Success;
 
 /// When a client whose question could not be answered is told to come again.
 const UNAVAILABLE_RETRY: Duration = Duration::from_secs(1);

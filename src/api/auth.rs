@@ -7,20 +7,20 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use utoipa::ToSchema;
 
-use crate::accounts::{Credentials, Failure, NewUser, SignedIn, Visitor, names};
-use crate::admission::Client;
-use crate::credential::{self, Presented};
-use crate::limits::Decision;
-use crate::metrics::SignInMethod;
-use crate::refusal::Refusal;
-use crate::session::{Device, SessionToken};
-use crate::settings::Live;
-
 use super::Desk;
 use super::answer::{self, Noted, Refused};
 use super::body::Fields;
 use super::caller::must_not_be_foreign;
 use super::view::{self, Sight, SignedInView, Success};
+use crate::accounts::{Credentials, Failure, NewUser, SignedIn, Visitor, names};
+use crate::auth::credential;
+use crate::auth::credential::Presented;
+use crate::auth::session::{Device, SessionToken};
+use crate::limits::Decision;
+use crate::pipeline::admission::Client;
+use crate::refusal::Refusal;
+use crate::settings::Live;
+use crate::telemetry::metrics::SignInMethod;
 
 pub(super) const SESSION_HEADER: HeaderName = HeaderName::from_static("x-session-id");
 /// Characters that are kept of what a client says about itself.

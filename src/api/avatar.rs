@@ -5,14 +5,13 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, header};
 
-use crate::accounts::picture::PICTURE_MAX;
-use crate::refusal::Refusal;
-
 use super::Desk;
 use super::answer::{self, Refused};
 use super::body::is_coded;
 use super::caller::Person;
 use super::view::{self, AvatarView, Success};
+use crate::accounts::picture::PICTURE_MAX;
+use crate::refusal::Refusal;
 
 /// Whatever a browser makes of the bytes, it does nothing with them but show them.
 const HARMLESS: [(HeaderName, &str); 4] = [

@@ -7,19 +7,18 @@ use axum::response::Response;
 use http::request::Parts;
 use http::{HeaderValue, StatusCode, header};
 
-use crate::accounts::names::AccountName;
-use crate::accounts::{Attempt, BackendAnswer, SignedIn};
-use crate::admission::Client;
-use crate::credential;
-use crate::metrics::SignInMethod;
-use crate::refusal::Refusal;
-use crate::settings::Live;
-use crate::settings::backend::{Answer, Backend};
-
 use super::answer::{Noted, Refused};
 use super::auth::{self, SESSION_HEADER};
 use super::body::{self, Fields};
 use super::{Desk, RequestId};
+use crate::accounts::names::AccountName;
+use crate::accounts::{Attempt, BackendAnswer, SignedIn};
+use crate::auth::credential;
+use crate::pipeline::admission::Client;
+use crate::refusal::Refusal;
+use crate::settings::Live;
+use crate::settings::backend::{Answer, Backend};
+use crate::telemetry::metrics::SignInMethod;
 
 /// Names of the account in one body. Failures are counted by each.
 const NAMES_MAX: usize = 8;

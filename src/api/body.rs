@@ -5,11 +5,10 @@ use axum::body::Body;
 use http::{HeaderMap, header};
 use serde_json::{Map, Value};
 
+use super::answer::Refused;
 use crate::accounts::{Problems, names};
 use crate::json;
 use crate::refusal::Refusal;
-
-use super::answer::Refused;
 
 /// Bytes.
 pub(super) const BODY_MAX: usize = 64 * 1024;

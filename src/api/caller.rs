@@ -6,17 +6,17 @@ use http::HeaderMap;
 use http::request::Parts;
 use uuid::Uuid;
 
-use crate::accounts::Accounts;
-use crate::admission::{Client, Identity, PresentedBy};
-use crate::credential::{self, Presented};
-use crate::directory::User;
-use crate::events::{Event, Kind};
-use crate::refusal::Refusal;
-use crate::session::SessionId;
-use crate::settings::Live;
-
 use super::answer::Refused;
 use super::{Caller, Desk, origin};
+use crate::accounts::Accounts;
+use crate::auth::credential;
+use crate::auth::credential::Presented;
+use crate::auth::session::SessionId;
+use crate::directory::User;
+use crate::events::{Event, Kind};
+use crate::pipeline::admission::{Client, Identity, PresentedBy};
+use crate::refusal::Refusal;
+use crate::settings::Live;
 
 /// Somebody whose credential holds.
 pub(super) struct Person {

@@ -6,12 +6,11 @@ use std::sync::LazyLock;
 use http::Method;
 use serde_json::Value;
 
+use super::body::BODY_MAX;
+use super::{openapi, page};
 use crate::accounts::picture::PICTURE_MAX;
 use crate::routing::Path;
 use crate::settings::Api;
-
-use super::body::BODY_MAX;
-use super::{openapi, page};
 
 /// The endpoints, which are the same for every configuration.
 static ENDPOINTS: LazyLock<Endpoints> = LazyLock::new(|| Endpoints::of(openapi::description()));

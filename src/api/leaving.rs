@@ -7,15 +7,15 @@ use std::time::Duration;
 use axum::extract::FromRequestParts;
 use http::request::Parts;
 
-use crate::admission::{Client, Identity};
-use crate::credential::{self, Presented};
-use crate::refusal::Refusal;
-use crate::session::{Millis, SessionId};
-use crate::token::Claims;
-
 use super::answer::Refused;
 use super::caller::{Person, is_same_origin};
 use super::{Desk, LapsedClaims};
+use crate::auth::credential;
+use crate::auth::credential::Presented;
+use crate::auth::session::{Millis, SessionId};
+use crate::auth::token::Claims;
+use crate::pipeline::admission::{Client, Identity};
+use crate::refusal::Refusal;
 
 /// The session and the token to end.
 pub(super) struct Leaving {

@@ -24,31 +24,29 @@ mod view;
 
 use std::sync::Arc;
 
+pub use answer::{Noted, Refused};
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
+pub use endpoints::{below_prefix, body_max, needs_caller, serves};
+pub use origin::same_origin;
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa::openapi::Paths;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 use utoipa_axum::routes;
-
-use crate::accounts::Accounts;
-use crate::admission::Identity;
-use crate::events::Events;
-use crate::refusal::Refusal;
-use crate::request_id::RequestId;
-use crate::session::SessionId;
-use crate::settings::Live;
-use crate::store::Store;
-use crate::token::Claims;
-
 use view::Success;
 
-pub use answer::{Noted, Refused};
-pub use endpoints::{below_prefix, body_max, needs_caller, serves};
-pub use origin::same_origin;
+use crate::accounts::Accounts;
+use crate::auth::session::SessionId;
+use crate::auth::token::Claims;
+use crate::events::Events;
+use crate::pipeline::admission::Identity;
+use crate::refusal::Refusal;
+use crate::settings::Live;
+use crate::store::Store;
+use crate::telemetry::request_id::RequestId;
 
 /// Counts the open WebSockets, streams and other long answers that a session has on this gateway.
 pub type LiveOf = Arc<dyn Fn(SessionId) -> u64 + Send + Sync>;
@@ -73,7 +71,7 @@ pub struct Caller(pub Result<Option<Identity>, Refusal>);
 pub struct LapsedClaims(pub Arc<Claims>);
 
 /// The public endpoints. Requests come with the prefix taken off, and with the extensions
-/// [`Client`](crate::admission::Client), [`RequestId`] and, where it is needed, [`Caller`].
+/// [`Client`](crate::pipeline::admission::Client), [`RequestId`] and, where it is needed, [`Caller`].
 pub fn router(desk: Desk) -> Router {
     routes()
         .split_for_parts()

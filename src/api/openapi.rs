@@ -8,10 +8,9 @@ use axum::response::Response;
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
-use crate::refusal::Refusal;
-
 use super::endpoints::is_about_users;
 use super::{Desk, answer, routes};
+use crate::refusal::Refusal;
 
 /// The bodies of requests.
 const BODIES: [&str; 7] = [

@@ -3,7 +3,7 @@
 
 use http::{HeaderMap, header};
 
-use crate::admission::Client;
+use crate::pipeline::admission::Client;
 
 /// Tells whether the host and port of `Origin` are the ones that the client asked for, or the origin
 /// is allowed; without `Origin`, whether `Sec-Fetch-Site` says `same-origin`. `allowed` holds

@@ -7,15 +7,14 @@ use axum::response::Response;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use crate::accounts::{PasswordChange, UserPatch};
-use crate::directory::User;
-use crate::store::Cached;
-
 use super::Desk;
 use super::answer::{self, Noted, Refused};
 use super::body::Fields;
 use super::caller::Person;
 use super::view::{self, ProfileView, Success};
+use crate::accounts::{PasswordChange, UserPatch};
+use crate::directory::User;
+use crate::store::Cached;
 
 /// How long the store keeps what the database said of somebody. Every change takes it away.
 const KEPT: Duration = Duration::from_secs(30 * 60);

@@ -2,10 +2,9 @@
 
 use http::Uri;
 
-use crate::accounts::Problems;
-use crate::session::Status;
-
 use super::answer::Refused;
+use crate::accounts::Problems;
+use crate::auth::session::Status;
 
 const LIMIT_DEFAULT: u32 = 20;
 const LIMIT_MAX: u32 = 100;

@@ -5,15 +5,14 @@ use axum::response::Response;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use crate::refusal::Refusal;
-use crate::store::{Amended, Amendment, DATA_MAX};
-
 use super::Desk;
 use super::answer::Refused;
 use super::body::Fields;
 use super::caller::Person;
 use super::sessions::{answer_with, current, idle};
 use super::view::{SessionView, Success};
+use crate::refusal::Refusal;
+use crate::store::{Amended, Amendment, DATA_MAX};
 
 /// Members of a session that nobody changes from outside.
 const FIXED: [&str; 15] = [

@@ -6,16 +6,15 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use http::Uri;
 
-use crate::refusal::Refusal;
-use crate::session::{EndReason, SessionId};
-use crate::store::{Entry, Store, Wanted};
-
 use super::Desk;
 use super::answer::{self, Refused};
 use super::caller::Person;
 use super::leaving::Leaver;
 use super::query::Query;
 use super::view::{self, Revoked, SessionView, SessionsView, Sight, Success};
+use crate::auth::session::{EndReason, SessionId};
+use crate::refusal::Refusal;
+use crate::store::{Entry, Store, Wanted};
 
 /// List
 ///

@@ -5,11 +5,6 @@ use axum::response::Response;
 use http::header;
 use utoipa::ToSchema;
 
-use crate::admission::Client;
-use crate::credential::{self, Presented};
-use crate::session::EndReason;
-use crate::settings::Live;
-
 use super::answer::{self, Refused};
 use super::auth::from_here;
 use super::body::Fields;
@@ -17,6 +12,11 @@ use super::caller::{must_be_same_origin, refuse};
 use super::leaving::{Leaver, Leaving, blacklist};
 use super::view::{Revoked, Success};
 use super::{Caller, Desk, LapsedClaims};
+use crate::auth::credential;
+use crate::auth::credential::Presented;
+use crate::auth::session::EndReason;
+use crate::pipeline::admission::Client;
+use crate::settings::Live;
 
 /// What signing out may take.
 #[derive(ToSchema)]

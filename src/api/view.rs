@@ -9,9 +9,9 @@ use utoipa::ToSchema;
 
 use super::LiveOf;
 use crate::accounts::SignedIn;
+use crate::auth::session::{Millis, SessionId, Status};
 use crate::directory::{AvatarInfo, User};
 use crate::json;
-use crate::session::{Millis, SessionId, Status};
 use crate::store::{Entry, Page};
 
 /// What a session's looks depend on besides the session.
@@ -295,7 +295,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::session::{Activity, Device, EndReason, Ended, Session};
+    use crate::auth::session::{Activity, Device, EndReason, Ended, Session};
 
     #[test]
     fn times_are_utc_with_milliseconds_and_never_panic() {
@@ -320,7 +320,7 @@ mod tests {
                 user_agent: "".into(),
                 device: Device::default(),
                 ended: None,
-                data: crate::session::no_data(),
+                data: crate::auth::session::no_data(),
                 revision: 0,
             },
             activity: Activity {

@@ -8,13 +8,12 @@ use clap::Args;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::print;
-use crate::api;
-use crate::config;
 use crate::limits::{Algorithm, KeyPart, Limit};
 use crate::routing::{
     self, Auth, Considered, HostPattern, Match, Oddities, Path, PathPattern, Route,
 };
 use crate::settings::{Settings, Upstream};
+use crate::{api, config};
 
 #[derive(Debug, Args)]
 pub(super) struct ExplainArgs {

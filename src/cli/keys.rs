@@ -119,7 +119,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
-    use crate::token;
+    use crate::auth::token;
 
     #[test]
     fn generated_keys_can_sign() {

@@ -24,11 +24,11 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use office::Unanswered;
 
 use crate::config::Mistakes;
-use crate::logging::{Format, Logs};
-use crate::metrics::Metrics;
-use office::Unanswered;
+use crate::telemetry::logging::{Format, Logs};
+use crate::telemetry::metrics::Metrics;
 
 /// An auth gateway: sessions, revocation and distributed rate limits in front of the backends you
 /// already have.

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use crate::token::{Algorithm, Key, KeyError};
+use crate::auth::token::{Algorithm, Key, KeyError};
 
 /// Reads a secret or a PEM key, as the algorithm asks for.
 pub(super) fn read(

@@ -19,7 +19,6 @@ mod repair;
 mod review;
 mod schema;
 mod shape;
-mod tls;
 mod units;
 mod warnings;
 mod watch;
@@ -30,14 +29,14 @@ mod tests;
 
 use std::path::Path;
 
+use file::File;
 pub use mistakes::{Mistake, Mistakes, Position, Warnings};
 pub use reference::reference;
+use review::Review;
 pub use schema::schema;
 pub use watch::{Watch, WatchError};
 
 use crate::settings::Settings;
-use file::File;
-use review::Review;
 
 /// Reads and checks a configuration file, with the process' environment.
 ///

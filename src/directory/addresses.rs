@@ -1,8 +1,7 @@
 //! Where each user has signed in from.
 
-use crate::session::Millis;
-
 use super::{Directory, Error};
+use crate::auth::session::Millis;
 
 /// The newest addresses that are remembered of a user.
 const REMEMBERED: i64 = 50;

@@ -1,8 +1,7 @@
 //! Pictures of people.
 
-use crate::session::Millis;
-
 use super::{Directory, Error};
+use crate::auth::session::Millis;
 
 /// Somebody's picture.
 #[derive(Debug, Clone, PartialEq, Eq)]

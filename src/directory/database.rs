@@ -11,7 +11,7 @@ use sqlx::{ColumnIndex, Decode, Encode, Postgres, Row as _, SqlSafeStr, Sqlite, 
 use tokio::time::timeout;
 
 use super::pool::Pool;
-use crate::session::Millis;
+use crate::auth::session::Millis;
 
 /// How long one statement may take, and how long it may wait for a connection before that.
 pub(super) const DEADLINE: Duration = Duration::from_secs(5);

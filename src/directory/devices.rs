@@ -1,9 +1,8 @@
 //! What each user has signed in with.
 
-use crate::session::Millis;
-
 use super::addresses::WRITTEN_FOR;
 use super::{Directory, Error};
+use crate::auth::session::Millis;
 
 /// The newest devices that are remembered of a user.
 const REMEMBERED: i64 = 50;

@@ -1,8 +1,7 @@
 //! Hashes of passwords that are replaced by whoever knows the password.
 
-use crate::session::Millis;
-
 use super::{Directory, Error};
+use crate::auth::session::Millis;
 
 impl Directory {
     /// Puts a hash in the place of the one that a password was compared with. `false`: that one is

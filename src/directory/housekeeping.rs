@@ -3,10 +3,9 @@
 
 use sqlx::AssertSqlSafe;
 
-use crate::session::{EndReason, Millis, SessionId};
-
 use super::sessions::read_id;
 use super::{Directory, Error};
+use crate::auth::session::{EndReason, Millis, SessionId};
 
 /// How many sessions one statement deals with.
 pub(super) const STEP: usize = 500;

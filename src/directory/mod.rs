@@ -18,15 +18,14 @@ mod users;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::settings;
-
-use database::Database;
-
 pub use avatars::{Avatar, AvatarInfo};
+use database::Database;
 pub use devices::Acquaintance;
 pub use revocations::{KeptMarker, KeptRevocation, Revoked};
 pub use sessions::{Kept, KeptRefresh, Room};
 pub use users::{Change, ChangeOutcome, NewUser, Roster, User};
+
+use crate::settings;
 
 /// How long `/ready` waits for a sign of life.
 const PROBE_PATIENCE: Duration = Duration::from_secs(1);

@@ -5,11 +5,10 @@ use std::collections::HashMap;
 
 use sqlx::AssertSqlSafe;
 
-use crate::session::Millis;
-
 use super::database::{Row, Statement};
 use super::housekeeping::{STEP, places};
 use super::{Directory, Error};
+use crate::auth::session::Millis;
 
 const COLUMNS: &str = "SELECT name, second, made_at, kept_until FROM revocations ";
 const TOKEN: &str = "token:";

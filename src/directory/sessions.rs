@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use sqlx::AssertSqlSafe;
-
 use sha2::{Digest, Sha256};
-
-use crate::session::{Device, EndReason, Ended, Millis, OnLimit, Session, SessionId, no_data};
+use sqlx::AssertSqlSafe;
 
 use super::database::{Row, Statement, Transaction};
 use super::users::list_text;
 use super::{Directory, Error};
+use crate::auth::session::{
+    Device, EndReason, Ended, Millis, OnLimit, Session, SessionId, no_data,
+};
 
 pub(super) const COLUMNS: &str = "SELECT id, user_id, email, name, roles, scopes, device_type, \
     device_name, ip_address, user_agent, data, revision, last_activity, created_at, expires_at, \

@@ -3,10 +3,9 @@
 use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
-use crate::session::Millis;
-
 use super::database::Row;
 use super::{Directory, Error};
+use crate::auth::session::Millis;
 
 const COLUMNS: &str = "SELECT id, email, username, name, password_hash, roles, scopes, disabled, \
                        created_at, updated_at FROM users ";

@@ -13,11 +13,10 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderName;
-use sha2::{Digest, Sha256};
-
 pub use headers::headers;
+use http::HeaderName;
 pub use lease::{Answer, Ask, Lease, Permit, Taken, Terms, Unused, parts};
+use sha2::{Digest, Sha256};
 pub use share::Standing;
 pub use state::{Micros, Rule, State};
 

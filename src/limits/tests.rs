@@ -1,7 +1,8 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use super::*;
 use proptest::prelude::*;
+
+use super::*;
 
 fn limit(algorithm: Algorithm, limit: u64, window_ms: u64) -> Arc<Limit> {
     named("per-user", algorithm, limit, window_ms, false)

@@ -11,15 +11,15 @@ use pingora::{Error, ErrorType};
 
 use super::context::Context;
 use super::live::Kind;
+use super::live::silence::Untaken;
 use super::respond::{self, Answer};
 use super::response_framing::{self, Length};
-use super::silence::Untaken;
 use super::{connection_auth, fields, forward, headers, hop_by_hop, worker};
-use crate::credential;
+use crate::auth::credential;
 use crate::limits::{self, Decision};
 use crate::refusal::{Grounds, Refusal};
-use crate::request_id::X_REQUEST_ID;
 use crate::store::Store;
+use crate::telemetry::request_id::X_REQUEST_ID;
 
 /// The media type of an event stream (HTML, section 9.2).
 pub(super) const EVENT_STREAM: &[u8] = b"text/event-stream";

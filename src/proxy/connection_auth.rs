@@ -5,13 +5,12 @@
 use std::os::fd::RawFd;
 use std::sync::{Arc, OnceLock};
 
-use http::HeaderMap;
-use http::header;
+use http::{HeaderMap, header};
 use nix::sys::socket::{Shutdown, shutdown};
 use parking_lot::Mutex;
 use pingora::upstreams::peer::{HttpPeer, Tracer, Tracing};
 
-use super::upstream::{Chosen, Pinned, Upstream};
+use crate::upstream::{Chosen, Pinned, Upstream};
 
 /// Upstreams of one client connection whose server is kept.
 const MAX_PINNED: usize = 16;

@@ -10,19 +10,19 @@ use http::{HeaderValue, Method};
 
 use super::client::Origin;
 use super::connection_auth::Slot;
-use super::control::Control;
 use super::grpc::Messages;
 use super::listener::Peer;
 use super::live::Ticket;
+use super::live::control::Control;
 use super::trace::TraceId;
-use super::upstream::Chosen;
 use super::{Current, Worker};
-use crate::admission::{Client, Identity, Permit};
+use crate::auth::session::SessionId;
+use crate::pipeline::admission::{Client, Identity, Permit};
 use crate::refusal::{Grounds, Refusal};
-use crate::request_id::RequestId;
 use crate::routing::Route;
-use crate::session::SessionId;
 use crate::settings;
+use crate::telemetry::request_id::RequestId;
+use crate::upstream::Chosen;
 
 tokio::task_local! {
     /// The request that the current task is about to hand to Pingora: the one way to tell

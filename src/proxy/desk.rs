@@ -15,7 +15,7 @@ use super::context::{Context, waiting};
 use super::respond::{self, Answer};
 use super::{answer, request};
 use crate::api::{self, Caller, LapsedClaims, Noted, Refused};
-use crate::credential;
+use crate::auth::credential;
 use crate::refusal::Refusal;
 
 /// Bytes of a body that is read whoever sends it.

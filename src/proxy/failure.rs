@@ -9,8 +9,8 @@ use super::answer;
 use super::context::Context;
 use super::grpc::{self, Messages};
 use super::respond::{self, Answer};
-use super::upstream::{Chosen, Outcome, UpstreamError};
 use crate::refusal::Refusal;
+use crate::upstream::{Chosen, Outcome, UpstreamError};
 
 /// Why the gateway closed an open response, for the log.
 pub(super) const ENDED: &str = "the session or the token has ended";

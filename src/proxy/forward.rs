@@ -16,11 +16,11 @@ use super::answer::EVENT_STREAM;
 use super::context::Context;
 use super::trace::{self, TraceId};
 use super::{Current, fields, headers, respond};
-use crate::admission::{Identity, Permit};
+use crate::pipeline::admission::{Identity, Permit};
 use crate::refusal::Refusal;
-use crate::request_id::X_REQUEST_ID;
 use crate::routing::{Auth, Route, strip_prefix, stripped_part};
 use crate::settings::{Balance, HashKey, TimeoutOverrides, Timeouts};
+use crate::telemetry::request_id::X_REQUEST_ID;
 
 /// Clients cannot send it: every `X-Portcullis-*` of theirs is dropped.
 const ASSERTION: HeaderName = HeaderName::from_static("x-portcullis-assertion");
@@ -187,7 +187,7 @@ fn vouch(
     }
     fields.insert(X_REQUEST_ID, ctx.request_id.header());
     let trace_id = trace::write(fields, ctx.request_id.as_str())?;
-    let chosen = ctx.chosen.as_ref().and_then(super::upstream::Chosen::host);
+    let chosen = ctx.chosen.as_ref().and_then(crate::upstream::Chosen::host);
     match chosen.and_then(|host| HeaderValue::from_str(host).ok()) {
         Some(host) => {
             fields.insert(header::HOST, host);

@@ -13,22 +13,15 @@ use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 
-pub mod body_rate;
-pub mod chunked;
 pub mod client;
 pub mod connection;
 pub mod connection_auth;
 pub mod context;
-pub mod control;
-pub mod head;
 pub mod headers;
 pub mod listener;
 pub mod live;
-pub mod proxy_protocol;
 pub mod respond;
-pub mod silence;
 pub mod trace;
-pub mod upstream;
 pub mod via;
 pub mod worker;
 
@@ -39,16 +32,14 @@ mod fields;
 mod forward;
 mod grpc;
 mod hop_by_hop;
-mod octets;
 mod old_client;
 mod request;
 mod response_framing;
 mod sign_in;
 mod unrouted;
 
-pub use worker::{Current, Lane, Worker};
-
 use context::{Context, REQUEST};
+pub use worker::{Current, Lane, Worker};
 
 /// Pingora's hooks, in the order in which a request meets them.
 pub struct Proxy {

@@ -7,17 +7,17 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
 use pingora::proxy::Session;
 
+use super::connection::head::TOO_MANY_FIELDS;
 use super::context::{Context, waiting};
-use super::head::TOO_MANY_FIELDS;
 use super::live::Open;
 use super::respond::Answer;
 use super::{answer, client, desk, fields, grpc, headers, hop_by_hop, respond, sign_in, unrouted};
-use crate::admission::{Asked, Identity, Permit, PresentedBy, Refused};
-use crate::credential;
+use crate::auth::credential;
+use crate::auth::session::Millis;
+use crate::pipeline::admission::{Asked, Identity, Permit, PresentedBy, Refused};
 use crate::refusal::Refusal;
-use crate::request_id::{RequestId, X_REQUEST_ID};
 use crate::routing::{Path, Route, cors, host_of};
-use crate::session::Millis;
+use crate::telemetry::request_id::{RequestId, X_REQUEST_ID};
 use crate::{api, settings};
 
 /// How long the end of a body that is declared empty may take to come.

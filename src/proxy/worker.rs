@@ -9,27 +9,27 @@ use arc_swap::ArcSwap;
 use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
 
+use super::connection::head::Fault;
 use super::context::Context;
-use super::control::Closing;
-use super::head::Fault;
 use super::listener::Peer;
 use super::live::Registry;
-use super::upstream::{UpstreamError, Upstreams};
+use super::live::control::Closing;
 use super::via::Via;
 use super::{Proxy, failure};
-use crate::admission::Admission;
 use crate::api::admin::Readiness;
-use crate::assertions::Assertions;
-use crate::durable::Durable;
 use crate::events::Events;
-use crate::logging::{Access, AccessLog};
-use crate::metrics::{Metrics, Series};
+use crate::issuers::verifier::Verifier;
+use crate::pipeline::admission::Admission;
+use crate::pipeline::assertions::Assertions;
 use crate::refusal::Refusal;
-use crate::request_id::RequestId;
+use crate::sessions::durable::Durable;
 use crate::settings::{self, Live};
 use crate::store::Store;
 use crate::store::replica::Replica;
-use crate::verifier::Verifier;
+use crate::telemetry::logging::{Access, AccessLog};
+use crate::telemetry::metrics::{Metrics, Series};
+use crate::telemetry::request_id::RequestId;
+use crate::upstream::{UpstreamError, Upstreams};
 
 /// Everything that a reload replaces, in one piece.
 pub struct Current {

@@ -11,16 +11,15 @@ mod table;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Method};
-
-use crate::limits::Limit;
-use crate::settings::{IdentityHeaders, TimeoutOverrides};
-
 pub use cors::is_preflight;
 pub use host::{HostFault, host_of, port_of};
+use http::{HeaderName, HeaderValue, Method};
 pub use path::{Path, PathFault};
 pub use pattern::{PatternFault, strip_prefix, stripped_part};
 pub use table::{Considered, Table};
+
+use crate::limits::Limit;
+use crate::settings::{IdentityHeaders, TimeoutOverrides};
 
 /// One configured route.
 #[derive(Debug, Clone)]

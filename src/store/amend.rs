@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::{Engine, Entry, Item, Store, StoreError};
+use crate::auth::session::{Session, SessionId};
 use crate::json;
-use crate::session::{Session, SessionId};
 
 /// How many bytes a session's `data` may take as text.
 pub const DATA_MAX: usize = 4096;

@@ -9,7 +9,7 @@ use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::{Engine, Store, StoreError};
-use crate::session::Millis;
+use crate::auth::session::Millis;
 
 /// How often a gateway says that it is there.
 const EVERY: Duration = Duration::from_millis(200);

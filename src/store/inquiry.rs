@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::{PersonHash, covers};
+use crate::auth::session::{Millis, Session, SessionId};
 use crate::limits::{Charge, Decision};
 use crate::routing::Require;
-use crate::session::{Millis, Session, SessionId};
 
 /// What a request needs to know, asked in one round trip.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{Engine, Store, StoreError};
-use crate::metrics::Metrics;
+use crate::telemetry::metrics::Metrics;
 
 /// Lines that may wait for the store. Beyond it the newest are lost.
 const WAITING: usize = 10_000;

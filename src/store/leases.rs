@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use crate::limits::{
     Answer, Ask, Charge, Counter, Decision, Lease, Limit, Micros, Permit, Taken, Terms, Unused,
 };
-use crate::metrics::Metrics;
+use crate::telemetry::metrics::Metrics;
 
 /// Locks; a counter's hash says under which it is.
 const SHARDS: usize = 64;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Engine, Store, StoreError};
-use crate::session::SessionId;
+use crate::auth::session::SessionId;
 
 /// How long a report counts: a gateway that has died is not counted for longer.
 pub const REPORT_KEPT: Duration = Duration::from_secs(30);

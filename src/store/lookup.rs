@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::replica::{Before, Replica};
 use super::{Entry, Found, Item, PersonHash, StoreError};
-use crate::session::{Millis, SessionId, Status};
+use crate::auth::session::{Millis, SessionId, Status};
 
 /// Distinct keys to look up together, with the state of the near cache before the round trip.
 pub(super) struct Lookup<K> {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{Engine, Item, Revocation, Store, StoreError};
-use crate::session::Millis;
+use crate::auth::session::Millis;
 
 /// How long it lives if no gateway is there to prolong that.
 pub(super) const KEPT: Duration = Duration::from_secs(366 * 86_400);

@@ -36,14 +36,8 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::broadcast;
-
-use crate::limits::Micros;
-use crate::metrics::Metrics;
-use crate::session::{Activity, Millis, Session, SessionId};
-use crate::settings;
-
 pub use amend::{Amended, Amendment, DATA_MAX};
+use deadline::{AN_ANSWER, within};
 pub use error::StoreError;
 pub use fleet::Confirmed;
 pub use inquiry::{Findings, Found, Inquiry};
@@ -51,19 +45,23 @@ pub use inspect::{Finding, Grade, inspect};
 pub use journal::{Noted, is_bulk};
 pub use live::REPORT_KEPT;
 pub use marker::{Marked, Marker};
+use memory::Memory;
+pub use memory::Refresh;
 pub use news::{Item, PersonHash, person_hash};
 pub use page::{Page, Wanted};
 pub use profiles::{Cached, Lease};
+use redis::Redis;
 pub use refresh::{Grant, Reuse, Rotation, Turned, Turnover};
+use replica::Replica;
 pub use revocations::{CUT_OFF_KEPT, covers};
 pub use sessions::{Created, Identity};
+use tokio::sync::broadcast;
 pub use upkeep::{Counts, LinkCount, Probe, Turn};
 
-use deadline::{AN_ANSWER, within};
-use memory::Memory;
-pub use memory::Refresh;
-use redis::Redis;
-use replica::Replica;
+use crate::auth::session::{Activity, Millis, Session, SessionId};
+use crate::limits::Micros;
+use crate::settings;
+use crate::telemetry::metrics::Metrics;
 
 /// How many revocations a slow subscriber may be behind before it has to ask the store instead.
 const REVOCATIONS_KEPT: usize = 4096;

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::replica::Replica;
 use super::{Engine, Found, Revocation, Store, StoreError};
-use crate::session::{Millis, SessionId};
+use crate::auth::session::{Millis, SessionId};
 
 /// For how long it is enough that every change up to a moment was heard: with what an answer takes on
 /// its way it stays below the second that is promised.

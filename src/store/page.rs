@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{Engine, Entry, Store};
-use crate::session::{Millis, SessionId, Status};
+use crate::auth::session::{Millis, SessionId, Status};
 
 /// Some sessions.
 #[derive(Debug, Clone, PartialEq, Eq)]

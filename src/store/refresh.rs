@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{Engine, Entry, Store, StoreError};
-use crate::session::{Millis, SessionId};
+use crate::auth::session::{Millis, SessionId};
 
 /// A session's first refresh token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::lookup::Lookup;
 use super::{Engine, Entry, Found, Grant, Item, Page, Revocation, Store, StoreError, Use, Wanted};
-use crate::session::{EndReason, OnLimit, Session, SessionId};
+use crate::auth::session::{EndReason, OnLimit, Session, SessionId};
 
 /// How many sessions one step of a long operation deals with.
 const STEP: usize = 128;

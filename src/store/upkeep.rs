@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Engine, Item, Store, StoreError};
-use crate::session::Millis;
+use crate::auth::session::Millis;
 
 /// What was there at the last clean-up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! Revocations, as rows.
 #![expect(clippy::indexing_slicing, reason = "tests")]
 
+use portcullis::auth::session::Millis;
 use portcullis::directory::{Directory, KeptMarker, KeptRevocation, Revoked};
-use portcullis::session::Millis;
 
 use crate::support::homes;
 

@@ -1,10 +1,10 @@
 //! Durable sessions, as rows.
 #![expect(clippy::indexing_slicing, reason = "tests")]
 
-use portcullis::directory::{Directory, KeptRefresh, Room};
-use portcullis::session::{
+use portcullis::auth::session::{
     Device, EndReason, Millis, OnLimit, Session, SessionId, SessionToken, no_data,
 };
+use portcullis::directory::{Directory, KeptRefresh, Room};
 
 use crate::support::homes;
 

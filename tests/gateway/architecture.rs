@@ -70,7 +70,7 @@ fn only(allowed: &[&str], roots: &[&str]) {
 #[test]
 fn only_the_wire_names_pingora() {
     only(
-        &["proxy", "gateway"],
+        &["proxy", "gateway", "upstream"],
         &[
             "pingora",
             "pingora_core",
@@ -100,15 +100,7 @@ fn nobody_but_the_command_line_and_the_root_knows_the_configuration_file() {
 
 #[test]
 fn the_domain_has_no_input_no_output_and_no_clock() {
-    let domain = [
-        "routing",
-        "credential",
-        "json",
-        "token",
-        "session",
-        "limits",
-        "refusal",
-    ];
+    let domain = ["routing", "auth", "json", "limits", "refusal"];
     let foreign = [
         "tokio",
         "redis",

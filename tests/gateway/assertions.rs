@@ -1,6 +1,7 @@
 //! The signed assertion: what an upstream gets, and that it can verify it.
 
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, jwk::Jwk};
+use jsonwebtoken::jwk::Jwk;
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde_json::{Value, json};
 
 use crate::support::client::Request;

@@ -3,14 +3,13 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use super::demo::Demo;
 use crate::support::client::Request;
 use crate::support::gateway::{binary, signal};
 use crate::support::ports;
 use crate::support::redis::Redis;
 use crate::support::upstream::Upstream;
 use crate::support::wait::{PATIENCE, eventually, within};
-
-use super::demo::Demo;
 
 /// The first block of a language after a heading.
 fn block(heading: &str, language: &str) -> String {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use portcullis::auth::session::{EndReason, OnLimit, Session};
 use portcullis::routing::Require;
-use portcullis::session::{EndReason, OnLimit, Session};
 use portcullis::store::{Amended, Amendment, DATA_MAX, Found, Inquiry, Store};
 use serde_json::{Value, json};
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use portcullis::auth::session::{OnLimit, Session};
 use portcullis::routing::Require;
-use portcullis::session::{OnLimit, Session};
 use portcullis::store::{Found, Inquiry};
 
 use crate::server::Server;

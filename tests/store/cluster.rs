@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use portcullis::auth::session::{EndReason, OnLimit, Session};
 use portcullis::limits::{Algorithm, Charge};
 use portcullis::routing::Require;
-use portcullis::session::{EndReason, OnLimit, Session};
 use portcullis::settings::{Engine, RedisAddress, Topology};
 use portcullis::store::{Finding, Found, Grade, Inquiry, Store, StoreError, inspect};
 

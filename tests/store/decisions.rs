@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use portcullis::auth::session::{EndReason, OnLimit, Session};
 use portcullis::limits::{Algorithm, Charge};
 use portcullis::routing::Require;
-use portcullis::session::{EndReason, OnLimit, Session};
 use portcullis::store::{Findings, Found, Identity, Inquiry, Store};
 
 use crate::support::{

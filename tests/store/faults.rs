@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use portcullis::session::OnLimit;
+use portcullis::auth::session::OnLimit;
 use portcullis::settings::{Engine, RedisAddress};
 use portcullis::store::{Store, StoreError, Use};
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use portcullis::auth::session::{EndReason, OnLimit, Session, SessionId};
 use portcullis::routing::Require;
-use portcullis::session::{EndReason, OnLimit, Session, SessionId};
 use portcullis::store::{Findings, Found, Inquiry, Store, person_hash};
 
 use crate::server::Server;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use portcullis::auth::session::EndReason;
 use portcullis::events::{Event, Events, Kind};
-use portcullis::session::EndReason;
 use portcullis::settings::Engine;
 use portcullis::store::Store;
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use portcullis::session::{EndReason, OnLimit, Session, SessionId, Status};
+use portcullis::auth::session::{EndReason, OnLimit, Session, SessionId, Status};
 use portcullis::store::{Store, Use, Wanted};
 
 use crate::support::{IDLE, PREFIX, engines, session, wanted};

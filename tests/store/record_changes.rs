@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use portcullis::auth::session::{OnLimit, SessionId};
 use portcullis::routing::Require;
-use portcullis::session::{OnLimit, SessionId};
 use portcullis::settings::Engine;
 use portcullis::store::{Amended, Amendment, Found, Identity, Inquiry, Store};
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use portcullis::session::{EndReason, Millis, OnLimit, SessionId};
+use portcullis::auth::session::{EndReason, Millis, OnLimit, SessionId};
 use portcullis::store::{Grant, Reuse, Rotation, Store, Turnover};
 
 use crate::support::{IDLE, engines, session};

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use portcullis::auth::session::SessionId;
 use portcullis::limits::{Algorithm, Charge, Decision, Limit};
 use portcullis::routing::Require;
-use portcullis::session::SessionId;
 use portcullis::store::{Inquiry, Store};
 
 use crate::server::Server;

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use portcullis::metrics::Metrics;
+use portcullis::auth::session::{EndReason, OnLimit, Session, SessionId};
 use portcullis::routing::Require;
-use portcullis::session::{EndReason, OnLimit, Session, SessionId};
 use portcullis::settings::Engine;
 use portcullis::store::{Findings, Found, Inquiry, Revocation, Store, Use, person_hash};
+use portcullis::telemetry::metrics::Metrics;
 use redis::aio::MultiplexedConnection;
 
 use crate::server::Server;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use portcullis::session::{EndReason, OnLimit, Session};
+use portcullis::auth::session::{EndReason, OnLimit, Session};
 use portcullis::settings::{Engine, RedisAddress, Topology};
 use portcullis::store::{Created, Store, StoreError};
 

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use portcullis::session::{EndReason, OnLimit, SessionId, Status};
+use portcullis::auth::session::{EndReason, OnLimit, SessionId, Status};
 use portcullis::store::{Created, Identity, Revocation, Store, Use, Wanted};
 
 use crate::server::Server;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use portcullis::auth::session::{EndReason, OnLimit};
 use portcullis::limits::Algorithm;
 use portcullis::routing::Require;
-use portcullis::session::{EndReason, OnLimit};
 use portcullis::store::{Cached, Inquiry, Store, person_hash};
 
 use crate::support::{IDLE, PREFIX, charge, engines, inquiry, limit, session, wanted};

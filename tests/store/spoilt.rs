@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use portcullis::auth::session::{EndReason, OnLimit, Session, Status};
 use portcullis::limits::Algorithm;
-use portcullis::metrics::Metrics;
 use portcullis::routing::Require;
-use portcullis::session::{EndReason, OnLimit, Session, Status};
 use portcullis::settings::Engine;
 use portcullis::store::{Found, Inquiry, Store};
+use portcullis::telemetry::metrics::Metrics;
 use redis::aio::MultiplexedConnection;
 
 use crate::server::Server;

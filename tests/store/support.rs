@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use portcullis::auth::session::{Device, Millis, Session, SessionToken, Status};
 use portcullis::limits::{Algorithm, Charge, Counter, KeyPart, Limit, OnOutage};
-use portcullis::metrics::Metrics;
 use portcullis::routing::Require;
-use portcullis::session::{Device, Millis, Session, SessionToken, Status};
 use portcullis::settings::{self, Engine, Node, RedisAddress, SessionsOnOutage, Topology};
 use portcullis::store::{Identity, Inquiry, Store, Wanted};
+use portcullis::telemetry::metrics::Metrics;
 
 use crate::nodes::{self, Nodes};
 use crate::server::Server;
@@ -114,7 +114,7 @@ pub(crate) fn session(user: &str, now: Millis) -> Session {
             name: None,
         },
         ended: None,
-        data: portcullis::session::no_data(),
+        data: portcullis::auth::session::no_data(),
         revision: 0,
     }
 }

@@ -4,10 +4,10 @@ use http::HeaderMap;
 use serde_json::Value;
 
 use crate::accounts::names;
+use crate::auth::token::{is_user_id, words};
 use crate::directory::User;
 use crate::json;
 use crate::settings::backend::{Backend, Source};
-use crate::token::{is_user_id, words};
 
 /// Bytes of an email address.
 const EMAIL_MAX: usize = 254;

@@ -10,10 +10,10 @@ use crate::accounts::backend::{Answer, Question};
 use crate::accounts::names::{self, AccountName};
 use crate::accounts::trial::Trial;
 use crate::accounts::{Accounts, Failure, SignedIn, Visitor};
+use crate::auth::session::SessionToken;
 use crate::directory::User;
 use crate::limits::Decision;
 use crate::refusal::Refusal;
-use crate::session::SessionToken;
 use crate::settings::Live;
 use crate::settings::backend::Backend;
 

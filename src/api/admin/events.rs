@@ -11,12 +11,11 @@ use futures_util::stream::{self, Stream};
 use http::{HeaderMap, Uri};
 use serde_json::json;
 
-use crate::events::{Events, Recorded};
-use crate::store::StoreError;
-
 use super::super::answer;
 use super::super::query::Query;
 use super::{Desk, Refused};
+use crate::events::{Events, Recorded};
+use crate::store::StoreError;
 
 /// How often a follower looks for more.
 const EVERY: Duration = Duration::from_millis(500);

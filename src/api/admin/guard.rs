@@ -12,11 +12,10 @@ use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::events::{Event, Kind};
-use crate::refusal::Refusal;
-
 use super::super::origin::is_of;
 use super::{Desk, Refused};
+use crate::events::{Event, Kind};
+use crate::refusal::Refusal;
 
 /// Rejects host names that are not the admin listener's, and calls from other sites' pages.
 pub(super) async fn same_site(State(desk): State<Desk>, request: Request, next: Next) -> Response {

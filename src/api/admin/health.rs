@@ -8,12 +8,11 @@ use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use serde_json::{Value, json};
 
+use super::super::answer::json as answer_json;
+use super::{Desk, Refused};
 use crate::refusal::Refusal;
 use crate::settings::SessionsOnOutage;
 use crate::store::Probe;
-
-use super::super::answer::json as answer_json;
-use super::{Desk, Refused};
 
 /// Where the process is in its life; clones share it.
 #[derive(Debug, Clone, Default)]

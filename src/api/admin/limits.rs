@@ -7,14 +7,13 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use serde_json::{Value, json};
 
+use super::super::answer;
+use super::{Desk, Refused};
 use crate::accounts::{self, limit_address_key, sign_in_limits};
 use crate::events::{Event, Kind};
 use crate::limits::{Algorithm, Charge, Counter, Decision, KeyPart, Limit, OnOutage};
 use crate::refusal::Refusal;
 use crate::settings::Live;
-
-use super::super::answer;
-use super::{Desk, Refused};
 
 /// `GET /admin/limits`: the configured ones, then the built-in ones for sign-ins.
 pub(super) async fn list(State(desk): State<Desk>) -> Response {

@@ -4,11 +4,10 @@ use axum::extract::State;
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use crate::routing::{Auth, HostPattern, PathPattern, Route};
-use crate::settings::Live;
-
 use super::super::answer;
 use super::{Desk, Refused, Reloaded};
+use crate::routing::{Auth, HostPattern, PathPattern, Route};
+use crate::settings::Live;
 
 /// `GET /admin/routes`, in the file's order.
 pub(super) async fn routes(State(desk): State<Desk>) -> Response {

@@ -18,20 +18,18 @@ use arc_swap::ArcSwap;
 use axum::Router;
 use axum::middleware::{from_fn_with_state, map_response};
 use axum::routing::{delete, get, post};
+pub use health::Readiness;
 use serde_json::Value;
-
-use crate::accounts::Accounts;
-use crate::events::Events;
-use crate::limits::{Counter, Limit};
-use crate::metrics::Metrics;
-use crate::refusal::Refusal;
-use crate::settings::{Live, SessionsOnOutage};
-use crate::store::Store;
 
 use super::LiveOf;
 use super::answer::{Refused, no_store};
-
-pub use health::Readiness;
+use crate::accounts::Accounts;
+use crate::events::Events;
+use crate::limits::{Counter, Limit};
+use crate::refusal::Refusal;
+use crate::settings::{Live, SessionsOnOutage};
+use crate::store::Store;
+use crate::telemetry::metrics::Metrics;
 
 /// What the admin endpoints work with; the gateway builds it.
 #[derive(Clone)]

@@ -8,17 +8,15 @@ use axum::response::Response;
 use http::{StatusCode, Uri};
 use serde::Serialize;
 
-use crate::accounts::Visitor;
-use crate::events::{Event, Kind};
-use crate::refusal::Refusal;
-use crate::session::{Device, EndReason, SessionId};
-use crate::store::{Confirmed, Store, Wanted};
-
-use super::super::answer;
-use super::super::caller;
 use super::super::query::Query;
 use super::super::view::{self, Sight, SignedInView};
+use super::super::{answer, caller};
 use super::{Desk, Refused};
+use crate::accounts::Visitor;
+use crate::auth::session::{Device, EndReason, SessionId};
+use crate::events::{Event, Kind};
+use crate::refusal::Refusal;
+use crate::store::{Confirmed, Store, Wanted};
 
 /// `GET /admin/sessions?user=&ip=&status=&limit=&cursor=`: everybody's sessions or one user's, the
 /// active ones if not said.

@@ -9,11 +9,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::events::{Event, Kind};
-
 use super::super::answer;
 use super::super::body::Fields;
 use super::{Desk, Refused};
+use crate::events::{Event, Kind};
 
 /// Bytes of a `jti`.
 const KEY_MAX: usize = 255;

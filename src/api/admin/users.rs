@@ -9,17 +9,15 @@ use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::accounts::{NewUser, UserPatch};
-use crate::directory::User;
-use crate::session::{Millis, Status};
-use crate::store::{Entry, Wanted};
-
-use super::super::answer;
 use super::super::body::Fields;
-use super::super::caller;
 use super::super::query::Query;
 use super::super::view::{self, UserForAdmin};
+use super::super::{answer, caller};
 use super::{Desk, Refused};
+use crate::accounts::{NewUser, UserPatch};
+use crate::auth::session::{Millis, Status};
+use crate::directory::User;
+use crate::store::{Entry, Wanted};
 
 /// Somebody who was seen this recently is online.
 const ONLINE: Millis = 5 * 60 * 1000;

@@ -4,10 +4,9 @@ use axum::body::Body;
 use http::HeaderMap;
 use url::form_urlencoded;
 
-use crate::refusal::Refusal;
-
 use super::super::answer::Refused;
 use super::super::body;
+use crate::refusal::Refusal;
 
 /// The fields of the two forms. A field that was not sent is empty.
 #[derive(Default)]

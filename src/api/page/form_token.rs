@@ -5,11 +5,10 @@
 use http::{HeaderMap, HeaderValue, header};
 use subtle::ConstantTimeEq;
 
-use crate::admission::Client;
-use crate::credential::FORM_COOKIES;
-use crate::session::{CookieRules, SameSite, SessionToken};
-
 use super::super::origin;
+use crate::auth::credential::FORM_COOKIES;
+use crate::auth::session::{CookieRules, SameSite, SessionToken};
+use crate::pipeline::admission::Client;
 
 /// The secret that a page and a cookie share.
 pub(super) struct FormToken(SessionToken);

@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::Problem;
-use crate::html_page;
+use crate::pipeline::html_page;
 
 /// What the sign-in form shows.
 pub(super) struct SignIn<'a> {

@@ -12,20 +12,18 @@ use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
 use axum::routing::get;
+use form_token::FormToken;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use maud::Markup;
 
-use crate::admission::Client;
-use crate::events::{Event, Kind};
-use crate::html_page;
-use crate::limits::Decision;
-use crate::refusal::Refusal;
-use crate::settings::Live;
-
 use super::answer::{Noted, Refused};
 use super::{Caller, Desk, body};
-
-use form_token::FormToken;
+use crate::events::{Event, Kind};
+use crate::limits::Decision;
+use crate::pipeline::admission::Client;
+use crate::pipeline::html_page;
+use crate::refusal::Refusal;
+use crate::settings::Live;
 
 pub(super) const SIGN_IN: &str = "/sign-in";
 pub(super) const SIGN_OUT: &str = "/sign-out";

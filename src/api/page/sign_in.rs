@@ -7,20 +7,19 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::json;
 use url::Url;
 
-use crate::accounts::names::AccountName;
-use crate::accounts::{Attempt, Credentials, Failure, SignedIn};
-use crate::admission::Client;
-use crate::credential;
-use crate::limits::Decision;
-use crate::metrics::SignInMethod;
-use crate::settings::Live;
-use crate::settings::backend::Backend;
-
 use super::super::answer::{Noted, Refused};
 use super::super::{Caller, Desk, RequestId, auth, backend, origin};
 use super::fields::Sent;
 use super::form_token::{self, FormToken};
 use super::{Problem, SIGN_IN, address, answer, html, is_signed_in, return_to, see_other};
+use crate::accounts::names::AccountName;
+use crate::accounts::{Attempt, Credentials, Failure, SignedIn};
+use crate::auth::credential;
+use crate::limits::Decision;
+use crate::pipeline::admission::Client;
+use crate::settings::Live;
+use crate::settings::backend::Backend;
+use crate::telemetry::metrics::SignInMethod;
 
 /// The form; whoever is signed in already goes on to where they wanted to go.
 pub(super) async fn show(

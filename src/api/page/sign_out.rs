@@ -4,16 +4,15 @@ use axum::extract::{Extension, Request, State};
 use axum::response::Response;
 use http::{HeaderMap, header};
 
-use crate::admission::Client;
-use crate::credential;
-use crate::settings::Live;
-
 use super::super::answer::Refused;
 use super::super::leaving::Leaving;
 use super::super::{Caller, Desk};
 use super::fields::Sent;
 use super::form_token::{self, FormToken};
 use super::{Problem, SIGN_IN, SIGN_OUT, address, answer, html, is_signed_in};
+use crate::auth::credential;
+use crate::pipeline::admission::Client;
+use crate::settings::Live;
 
 /// A button, for who is signed in. Looking at the page changes nothing.
 pub(super) async fn show(

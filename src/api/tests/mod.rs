@@ -25,17 +25,18 @@ use tower::ServiceExt;
 
 use super::{Caller, Desk, Noted, Refused, needs_caller, router};
 use crate::accounts::Accounts;
-use crate::admission::{Client, Identity, PresentedBy, Whom};
-use crate::credential::{self, Presented};
+use crate::auth::credential;
+use crate::auth::credential::Presented;
+use crate::auth::session::{Binding, CookieRules, OnLimit, Rules, SameSite, SessionId, Status};
+use crate::auth::token::{Claims, Key, Tokens};
 use crate::directory::Directory;
-use crate::durable::Durable;
 use crate::events::{Events, Recorded};
-use crate::metrics::Metrics;
+use crate::pipeline::admission::{Client, Identity, PresentedBy, Whom};
 use crate::refusal::Refusal;
-use crate::session::{Binding, CookieRules, OnLimit, Rules, SameSite, SessionId, Status};
+use crate::sessions::durable::Durable;
 use crate::settings::{self, HashCost, Live, PasswordRules, Rate};
 use crate::store::Store;
-use crate::token::{Claims, Key, Tokens};
+use crate::telemetry::metrics::Metrics;
 
 const PASSWORDS: PasswordRules = PasswordRules {
     min_length: 12,

@@ -4,9 +4,9 @@ use secrecy::SecretString;
 
 use super::*;
 use crate::accounts::{Failure, PasswordChange, UserPatch, Visitor};
+use crate::auth::session::Device;
 use crate::directory::User;
-use crate::durable::identity_of;
-use crate::session::Device;
+use crate::sessions::durable::identity_of;
 
 const ADMINS: &str = "the operator chose this";
 

@@ -126,7 +126,7 @@ async fn a_cookie_whose_session_is_gone_is_cleared() {
     let signed_in = gateway.register().await;
     let cookie = signed_in.cookie();
     let id = SessionId::parse(&signed_in.text("/session/id")).unwrap();
-    let reason = crate::session::EndReason::Admin;
+    let reason = crate::auth::session::EndReason::Admin;
     gateway.desk.store.revoke(id, reason, None).await.unwrap();
     let answer = gateway
         .call("GET", "/sessions", &[("cookie", cookie.as_str())], "")

@@ -12,11 +12,11 @@ use super::{Matter, PATIENCE};
 use crate::accounts::Accounts;
 use crate::api::admin::{Desk, Readiness, Reloaded};
 use crate::directory::Directory;
-use crate::durable::Durable;
 use crate::events::Events;
-use crate::metrics::Metrics;
+use crate::sessions::durable::Durable;
 use crate::settings::{Boot, Engine, Live, RedisAddress};
 use crate::store::Store;
+use crate::telemetry::metrics::Metrics;
 
 /// For one answer of a running gateway; hashing a password may have to wait its turn.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -91,7 +91,7 @@ pub(super) fn desk(boot: &Boot, live: Live, directory: Directory) -> anyhow::Res
         readiness: Readiness::default(),
         sessions_on_outage: boot.store.sessions_on_outage,
         host_name: None,
-        counter: crate::admission::counter_of_texts,
+        counter: crate::pipeline::admission::counter_of_texts,
         upstreams: Arc::new(|| Value::Array(Vec::new())),
         reload: Arc::new(|| {
             let nothing = Reloaded::Rejected(vec!["no gateway runs in this process".to_owned()]);

@@ -5,10 +5,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, bail};
 use clap::Args;
 
+use crate::auth::session::Millis;
+use crate::auth::token;
+use crate::auth::token::Inspection;
 use crate::cli::{print, shown};
 use crate::config;
-use crate::session::Millis;
-use crate::token::{self, Inspection};
 
 /// Bytes; `limits.head` allows no longer token.
 const MAX_TOKEN: u64 = 1 << 20;

@@ -5,16 +5,16 @@ mod password;
 
 use std::path::PathBuf;
 
+use change::{ChangeArgs, EmailArgs, PasswordChangeArgs, RolesArgs};
 use clap::{Args, Subcommand};
 use http::Method;
+use password::PasswordArgs;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use super::listing::Listing;
 use super::office::{self, Matter};
 use super::{ShowArgs, print, shown};
-use change::{ChangeArgs, EmailArgs, PasswordChangeArgs, RolesArgs};
-use password::PasswordArgs;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum UsersCommand {

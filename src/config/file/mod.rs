@@ -9,16 +9,16 @@ pub(super) mod traffic;
 
 use std::collections::BTreeMap;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
-use super::units::Time;
 use entrance::{Admin, Listener};
 use people::{Api, Identity, IdentityHeaders, Sessions};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use state::{Database, Store, Tokens};
 use traffic::limit::Limit;
 use traffic::route::Route;
 use traffic::upstream::Upstream;
+
+use super::units::Time;
 
 /// The configuration of a Portcullis gateway.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]

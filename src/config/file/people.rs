@@ -3,9 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::config::units::{Size, Time};
-
 use super::backend::BackendIdentity;
+use crate::config::units::{Size, Time};
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]

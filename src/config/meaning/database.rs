@@ -3,13 +3,12 @@ use std::path::PathBuf;
 use percent_encoding::percent_decode_str;
 use url::Url;
 
+use super::state::credentials;
 use crate::config::document::Place;
 use crate::config::file::state as file;
 use crate::config::review::Review;
-use crate::config::tls;
 use crate::settings::{Database, PostgresAddress, PostgresTls};
-
-use super::state::credentials;
+use crate::tls;
 
 const POSTGRES_PORT: u16 = 5432;
 

@@ -7,10 +7,10 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::config::document::Place;
 use crate::config::file::entrance as file;
 use crate::config::review::Review;
-use crate::config::tls;
 use crate::settings::{
     CertificateExpiry, ConnectionLimits, ForwardedBy, Http2, Listener, ListenerLive,
 };
+use crate::tls;
 
 /// Bytes; more than a megabyte of headers is not a request.
 const HEAD: std::ops::RangeInclusive<u64> = (1 << 10)..=(1 << 20);

@@ -4,13 +4,12 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use super::state::limits_on_outage;
 use crate::config::document::Place;
 use crate::config::file::state::LimitsOnOutage;
 use crate::config::file::traffic::limit as file;
 use crate::config::review::Review;
 use crate::limits::{Algorithm, KeyPart, Limit};
-
-use super::state::limits_on_outage;
 
 /// Requests times milliseconds: the store computes with 64-bit floats, exact up to 2^53.
 const MAX_PRODUCT: u128 = 1 << 53;

@@ -1,16 +1,15 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::{backend, origins};
+use crate::auth::credential::FORM_COOKIES;
+use crate::auth::session::{Binding, CookieRules, OnLimit, Rules, SameSite};
 use crate::config::document::Place;
 use crate::config::file::people as file;
 use crate::config::review::Review;
 use crate::config::units::Size;
-use crate::credential::FORM_COOKIES;
 use crate::routing::{PathPattern, host_of};
-use crate::session::{Binding, CookieRules, OnLimit, Rules, SameSite};
 use crate::settings::{Api, HashCost, Identity, PasswordRules, Rate};
-
-use super::{backend, origins};
 
 /// The rules of sessions and their cookie.
 pub(super) fn sessions(

@@ -2,13 +2,12 @@ use percent_encoding::percent_decode_str;
 use secrecy::SecretString;
 use url::Url;
 
+use super::topology;
 use crate::config::document::Place;
 use crate::config::file::state as file;
 use crate::config::review::Review;
 use crate::limits::OnOutage;
 use crate::settings::{Engine, SessionsOnOutage, Store};
-
-use super::topology;
 
 /// Where the fleet's memory is, and what holds while it is gone.
 pub(super) fn store(

@@ -3,11 +3,11 @@ use std::sync::Arc;
 use secrecy::ExposeSecret;
 use url::{Host, Url};
 
+use crate::auth::token::{Algorithm, ClaimNames, Key, KeySource, Tokens, TrustedIssuer};
 use crate::config::document::Place;
 use crate::config::file::state as file;
 use crate::config::keys;
 use crate::config::review::Review;
-use crate::token::{Algorithm, ClaimNames, Key, KeySource, Tokens, TrustedIssuer};
 
 /// Keys and issuers. `sign_in` says whether the gateway's own endpoints hand out tokens.
 pub(super) fn tokens(
@@ -212,7 +212,7 @@ fn key_source(
         (None, Some(path)) => {
             let place = place.key("jwks_file");
             let bytes = review.file(&place, path)?;
-            match crate::token::parse_jwks(&bytes, algorithms) {
+            match crate::auth::token::parse_jwks(&bytes, algorithms) {
                 Ok(keys) => Some(KeySource::File(keys)),
                 Err(error) => {
                     let path = review.named(&place, path);

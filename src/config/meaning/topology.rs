@@ -1,15 +1,14 @@
 use secrecy::SecretString;
 use url::Url;
 
+use super::entrance;
+use super::state::credentials;
 use crate::config::document::Place;
 use crate::config::file::state as file;
 use crate::config::mistakes::did_you_mean;
 use crate::config::review::Review;
-use crate::config::tls;
 use crate::settings::{Node, RedisAddress, RedisTls, Sentinels, Topology};
-
-use super::entrance;
-use super::state::credentials;
+use crate::tls;
 
 const REDIS_PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;

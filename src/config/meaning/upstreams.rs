@@ -9,12 +9,12 @@ use url::{Host, Url};
 use crate::config::document::Place;
 use crate::config::file::traffic::upstream as file;
 use crate::config::review::Review;
-use crate::config::tls;
 use crate::routing::{Oddities, Path, host_of};
 use crate::settings::{
     Balance, HashKey, HealthCheck, Protocol, Server, ServerAddress, Timeouts, Upstream,
     UpstreamHost, UpstreamTls,
 };
+use crate::tls;
 
 /// The backends, by name.
 pub(super) fn upstreams(

@@ -202,7 +202,7 @@ mod tests {
 
     use super::*;
     use crate::proxy::connection::{Transport, Window};
-    use crate::proxy::control::Closing;
+    use crate::proxy::live::control::Closing;
 
     const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::head::Fault;
+use super::head::Fault;
 use crate::refusal::Refusal;
 
 /// What came instead of a request head.

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-use crate::token::CertificateHash;
+use crate::auth::token::CertificateHash;
 
 /// The transport below.
 #[derive(Debug)]

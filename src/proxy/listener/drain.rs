@@ -7,8 +7,8 @@ use bytes::BytesMut;
 use pingora::server::ShutdownWatch;
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::proxy::connection::head::Head;
 use crate::proxy::connection::{Connection, HeadLimits, NoHead};
-use crate::proxy::head::Head;
 
 /// How long a connection may be idle before a drain closes it. A client that goes on within this time
 /// gets its response, and learns from it that the connection closes; a close at once would cross with

@@ -15,9 +15,9 @@ use super::{Door, Peer, drain, serve};
 use crate::proxy::Lane;
 use crate::proxy::connection::{Connection, RefusalReport};
 use crate::proxy::context::Arrival;
-use crate::proxy::control::Control;
 use crate::proxy::grpc::{self, GrpcSession};
-use crate::request_id::RequestId;
+use crate::proxy::live::control::Control;
+use crate::telemetry::request_id::RequestId;
 
 /// How long a draining connection has to be quiet before it is closed: what the client sent before
 /// it read the GOAWAY is still on its way (RFC 9113, section 6.8).

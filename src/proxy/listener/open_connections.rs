@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::durable::network;
-use crate::metrics::Metrics;
+use crate::sessions::durable::network;
 use crate::settings::ConnectionLimits;
+use crate::telemetry::metrics::Metrics;
 
 /// The open connections of one listener, on all workers.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::time::MissedTickBehavior;
 
 use super::{Open, Registry};
-use crate::session::SessionId;
+use crate::auth::session::SessionId;
 use crate::store::Store;
 
 /// How often changes are told.

@@ -9,10 +9,10 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::MissedTickBehavior;
 
 use super::{Open, Registry, close};
-use crate::durable::Durable;
-use crate::session::{Millis, SessionId};
+use crate::auth::session::{Millis, SessionId};
+use crate::auth::token::Claims;
+use crate::sessions::durable::Durable;
 use crate::store::{Store, StoreError, covers};
-use crate::token::Claims;
 
 /// How often.
 const SWEEP: Duration = Duration::from_millis(300);

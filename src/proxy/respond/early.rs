@@ -7,7 +7,7 @@ use http::HeaderMap;
 use super::error_body::Form;
 use super::{Answer, head_of};
 use crate::refusal::Refusal;
-use crate::request_id::{RequestId, X_REQUEST_ID};
+use crate::telemetry::request_id::{RequestId, X_REQUEST_ID};
 
 /// An answer to bytes that never became a request.
 pub struct EarlyAnswer {

@@ -8,7 +8,7 @@ use maud::html;
 use serde::Serialize;
 
 use super::Answer;
-use crate::html_page;
+use crate::pipeline::html_page;
 use crate::refusal::Refusal;
 
 /// The form of an error body that the client asked for.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::{Amended, Amendment, Entry};
 use super::Memory;
-use crate::session::SessionId;
+use crate::auth::session::SessionId;
 
 impl Memory {
     pub(in crate::store) fn amend(

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::super::journal::{Line, LineId, Noted, Stream, line_id};
 use super::Memory;
-use crate::session::Millis;
+use crate::auth::session::Millis;
 
 /// The latest lines of each stream, the oldest first. Identifiers are unique in all of them.
 #[derive(Default)]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::super::live::REPORT_KEPT;
 use super::{Memory, millis};
-use crate::session::{Millis, SessionId};
+use crate::auth::session::{Millis, SessionId};
 
 /// By session and gateway: how many, and until when that counts.
 #[derive(Default)]

@@ -15,7 +15,14 @@ mod sessions;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use counters::Counters;
+use journal::Journal;
+use live::Reports;
 use parking_lot::{Mutex, MutexGuard};
+use profiles::Profiles;
+pub use refresh::Refresh;
+use refresh::Refreshes;
+use sessions::Sessions;
 
 use super::marker::Marker;
 use super::news::PersonHash;
@@ -25,15 +32,8 @@ use super::upkeep::Removed;
 use super::{
     Counts, Created, Entry, Findings, Found, Grant, Inquiry, Page, Use, Wanted, system_clock,
 };
+use crate::auth::session::{EndReason, Millis, OnLimit, Session, SessionId};
 use crate::limits::{Charge, Decision, Micros};
-use crate::session::{EndReason, Millis, OnLimit, Session, SessionId};
-use counters::Counters;
-use journal::Journal;
-use live::Reports;
-use profiles::Profiles;
-pub use refresh::Refresh;
-use refresh::Refreshes;
-use sessions::Sessions;
 
 /// The whole store of one process.
 #[derive(Default)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::profiles::{Cached, LEASE, Lease};
 use super::{Memory, millis};
-use crate::session::Millis;
+use crate::auth::session::Millis;
 
 /// By user.
 #[derive(Default)]

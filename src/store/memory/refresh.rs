@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::{Grant, Reuse, Rotation, Turned, Turnover, Use};
 use super::{Memory, millis};
-use crate::session::{Millis, SessionId, Status};
+use crate::auth::session::{Millis, SessionId, Status};
 
 /// Milliseconds.
 const KEPT_AFTER: Millis = 3_600_000;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::Revocation;
 use super::super::marker::{Marked, Marker};
 use super::Memory;
-use crate::session::Millis;
+use crate::auth::session::Millis;
 
 impl Memory {
     pub(in super::super) fn marked(&self) -> Marked {

@@ -7,7 +7,9 @@ use std::time::Duration;
 use super::super::page::{parse_place, place};
 use super::super::sessions::Identity;
 use super::super::{Created, Entry, Found, Page, Use, Wanted};
-use crate::session::{Activity, EndReason, Ended, Millis, OnLimit, Session, SessionId, Status};
+use crate::auth::session::{
+    Activity, EndReason, Ended, Millis, OnLimit, Session, SessionId, Status,
+};
 
 /// How long a session stays tellable after its end, in milliseconds.
 const KEPT_AFTER: Millis = 3_600_000;

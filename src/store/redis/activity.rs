@@ -7,7 +7,7 @@ use redis::Value;
 
 use super::super::Grant;
 use super::record::{Reader, address, six};
-use crate::session::Activity;
+use crate::auth::session::Activity;
 
 /// Writes that of a session which was never used.
 pub(super) fn write(grant: Option<Grant>) -> Vec<u8> {

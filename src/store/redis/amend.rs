@@ -8,7 +8,7 @@ use super::super::{Amended, Amendment, Entry, StoreError};
 use super::scripts::Call;
 use super::sessions::millis;
 use super::{Redis, live};
-use crate::session::SessionId;
+use crate::auth::session::SessionId;
 
 impl Redis {
     /// The merge is made here, and written if the record is still the one that was read; if not, it

@@ -7,7 +7,7 @@ use redis::Value;
 use super::super::StoreError;
 use super::super::fleet::COUNTS_FOR;
 use super::{Redis, clock, read};
-use crate::session::Millis;
+use crate::auth::session::Millis;
 
 impl Redis {
     /// Tells how many gateways there are.

@@ -6,7 +6,7 @@ use redis::Value;
 
 use super::super::StoreError;
 use super::{Redis, fault, read};
-use crate::session::{Millis, SessionId};
+use crate::auth::session::{Millis, SessionId};
 
 /// What the index says of a session.
 #[derive(Debug, Clone, Copy)]

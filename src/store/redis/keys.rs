@@ -3,8 +3,8 @@
 
 use super::super::{Item, PersonHash, person_hash};
 use super::slots;
+use crate::auth::session::SessionId;
 use crate::limits::{Algorithm, Charge, Rule};
-use crate::session::SessionId;
 
 pub(super) const SESSION: &str = "session:{";
 const USE: &str = "use:{";

@@ -10,8 +10,8 @@ use super::record::{self, Reader, Reading};
 use super::scripts::Call;
 use super::sessions::millis;
 use super::{Redis, fault, keys, names, read};
+use crate::auth::session::SessionId;
 use crate::limits::{Charge, Decision, Micros, Rule, Unused};
-use crate::session::SessionId;
 
 /// What `decide.lua` says of the session.
 const MALFORMED: u8 = 2;

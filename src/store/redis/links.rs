@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::fault::Fault;
-use crate::metrics::Metrics;
 use crate::settings::RedisAddress;
+use crate::telemetry::metrics::Metrics;
 
 /// How often the log may say the same.
 const LOG_EVERY: Duration = Duration::from_secs(5);

@@ -21,7 +21,7 @@ use super::keys::Keys;
 use super::road::Way;
 use super::supervision::{FIRST_PAUSE, LONGEST_PAUSE};
 use super::{Redis, clock, dial};
-use crate::session::Millis;
+use crate::auth::session::Millis;
 use crate::settings::Node;
 
 /// How often the store is asked whether all was heard.

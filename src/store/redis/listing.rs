@@ -7,7 +7,7 @@ use super::super::{Entry, Page, StoreError};
 use super::Redis;
 use super::keys::SESSION;
 use super::upkeep::Place;
-use crate::session::SessionId;
+use crate::auth::session::SessionId;
 
 /// How many keys one page of everybody's sessions looks at, roughly.
 const KEYS: u32 = 4_000;

@@ -9,7 +9,7 @@ use super::super::StoreError;
 use super::super::live::REPORT_KEPT;
 use super::sessions::STEP;
 use super::{Redis, fault};
-use crate::session::{Millis, SessionId};
+use crate::auth::session::{Millis, SessionId};
 
 impl Redis {
     pub(in super::super) async fn report_live(

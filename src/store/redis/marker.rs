@@ -7,7 +7,7 @@ use redis::Value;
 use super::super::marker::{KEPT, Marked, Marker};
 use super::super::{Revocation, StoreError};
 use super::{Redis, fault, read};
-use crate::session::Millis;
+use crate::auth::session::Millis;
 
 impl Redis {
     /// Waits until there is a reason to look at the marker.

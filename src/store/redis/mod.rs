@@ -43,23 +43,22 @@ mod users;
 
 use std::sync::Arc;
 
-use redis::Value;
-
-use super::StoreError;
-use crate::metrics::Metrics;
-use crate::session::Millis;
-use crate::settings::{self, RedisAddress};
 use alike::Alike;
 use introspection::Introspection;
 use keys::Keys;
+pub(super) use leases::Granted;
 use links::Links;
 use listener::Clock;
+pub(super) use listing::is_cursor;
+use redis::Value;
 use replicas::Replicas;
 use road::{Road, Way};
 use scripts::{Call, Scripts};
 
-pub(super) use leases::Granted;
-pub(super) use listing::is_cursor;
+use super::StoreError;
+use crate::auth::session::Millis;
+use crate::settings::{self, RedisAddress};
+use crate::telemetry::metrics::Metrics;
 
 /// How many users or sessions one script deals with: a server does nothing else for a few hundred
 /// microseconds.

@@ -9,7 +9,7 @@ use redis::Value;
 
 use super::alike::Alike;
 use super::names::{list, user, user_id};
-use crate::session::{Device, EndReason, Ended, Millis, Session, SessionId, no_data};
+use crate::auth::session::{Device, EndReason, Ended, Millis, Session, SessionId, no_data};
 
 /// What a record begins with.
 const TAG: u8 = b'S';

@@ -7,7 +7,7 @@ use redis::Value;
 use super::super::{Reuse, Rotation, StoreError, Turned, Turnover};
 use super::sessions::millis;
 use super::{Redis, activity, fault, live, record};
-use crate::session::{Millis, SessionId};
+use crate::auth::session::{Millis, SessionId};
 
 impl Redis {
     pub(in super::super) async fn holds_refresh(

@@ -11,7 +11,7 @@ use super::super::{Entry, StoreError, Use};
 use super::record::{self, Reading};
 use super::scripts::Call;
 use super::{Redis, activity, clock, fault, live, names, read};
-use crate::session::{Activity, EndReason, Millis, SessionId};
+use crate::auth::session::{Activity, EndReason, Millis, SessionId};
 
 /// How many sessions one step of a long operation deals with.
 pub(super) const STEP: usize = 128;

@@ -1,9 +1,8 @@
 //! TLS towards Redis. The server's certificate is always verified, for the host that was asked for.
 
-use std::fs;
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::{fs, io};
 
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;

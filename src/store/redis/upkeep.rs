@@ -11,7 +11,7 @@ use super::super::{Counts, Item, Probe, StoreError};
 use super::keys::Kind;
 use super::record::{self, Reading};
 use super::{Redis, clock, fault, read};
-use crate::session::{Millis, Session, Status};
+use crate::auth::session::{Millis, Session, Status};
 
 /// How many keys one step of a scan looks at.
 const STEP: u32 = 500;

@@ -11,7 +11,7 @@ use super::index::{session_ids, with_ages};
 use super::scripts::Call;
 use super::sessions::{ALIVE, ENDED_NOW, MISSING, ending};
 use super::{Redis, activity, fault, names, read, record};
-use crate::session::{EndReason, Millis, OnLimit, Session, SessionId};
+use crate::auth::session::{EndReason, Millis, OnLimit, Session, SessionId};
 
 /// How long a session stays tellable after its end, in milliseconds.
 const KEPT_AFTER: Millis = 3_600_000;

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use super::super::{Findings, Found, Inquiry, PersonHash};
 use super::guard::Hearing;
 use super::{Noted, RENEWED_AFTER, Replica, SURE_FOR};
+use crate::auth::session::{Millis, SessionId, Status};
 use crate::limits::Charge;
-use crate::session::{Millis, SessionId, Status};
 
 /// What of an inquiry needs no question.
 #[derive(Debug, Default)]

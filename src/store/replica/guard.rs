@@ -142,7 +142,7 @@ fn slot(item: &Item) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::SessionId;
+    use crate::auth::session::SessionId;
 
     const ONE: Item = Item::Session(SessionId([1; 32]));
     const LONG: Duration = Duration::from_secs(3600);

@@ -6,8 +6,8 @@ use quick_cache::Weighter;
 
 use super::super::PersonHash;
 use super::{Noted, Seen};
+use crate::auth::session::{Session, SessionId};
 use crate::memory::{MIB, Share};
-use crate::session::{Session, SessionId};
 
 /// More than a million sessions at most.
 pub(super) const SESSIONS: Share = Share {

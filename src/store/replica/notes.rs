@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 use super::super::{Findings, Found, Inquiry, Item, PersonHash};
 use super::guard::Before;
 use super::{Noted, Replica};
+use crate::auth::session::SessionId;
 use crate::limits::Decision;
-use crate::session::SessionId;
 
 /// The state of things before the store was asked an inquiry.
 pub(in super::super) struct Asking {

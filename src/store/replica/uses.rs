@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::super::Use;
 use super::Replica;
-use crate::session::{Millis, SessionId};
+use crate::auth::session::{Millis, SessionId};
 
 #[derive(Default)]
 pub(super) struct Uses(Mutex<HashMap<SessionId, Use, RandomState>>);

@@ -1,11 +1,10 @@
 //! What a route says together.
 
+use super::Known;
 use crate::config::document::Place;
 use crate::config::file::state::Algorithm;
 use crate::config::file::traffic::route as file;
 use crate::config::review::Review;
-
-use super::Known;
 
 /// Reports what a route says that something else, in it or in the file, makes meaningless.
 pub(super) fn check(

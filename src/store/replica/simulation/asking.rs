@@ -6,9 +6,9 @@ use std::time::Duration;
 use super::server::Server;
 use super::witness::{By, Request, Verdict};
 use super::world::World;
+use crate::auth::session::{Session, SessionId};
 use crate::refusal::Refusal;
 use crate::routing::Require;
-use crate::session::{Session, SessionId};
 use crate::store::replica::Replica;
 use crate::store::{Findings, Found, Inquiry, Item, PersonHash, Revocation};
 

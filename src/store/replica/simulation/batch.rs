@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::server::Server;
 use super::world::{Link, SERVERS, World};
 use super::{MS, Micros};
-use crate::session::Millis;
+use crate::auth::session::Millis;
 
 /// `store.timeout`.
 const DEADLINE: Micros = 100 * MS;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::world::{Dice, Line, SERVERS, World};
 use super::{MS, Micros, SECOND, steady};
-use crate::session::Millis;
+use crate::auth::session::Millis;
 use crate::store::news::Told;
 use crate::store::replica::Replica;
 use crate::store::replica::guard::Guard;

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::server::Server;
 use super::world::{Link, SERVERS, World};
 use super::{MS, Micros, SECOND, steady};
-use crate::session::{Millis, SessionId};
+use crate::auth::session::{Millis, SessionId};
 use crate::store::lookup::Lookup;
 use crate::store::news::{self, News, Told};
 use crate::store::{Found, Item, PersonHash};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::world::{Deed, Link, SERVERS, World};
 use super::{MS, Micros};
-use crate::session::{Activity, EndReason, Ended, Millis, Session, SessionId};
+use crate::auth::session::{Activity, EndReason, Ended, Millis, Session, SessionId};
 use crate::store::news::News;
 use crate::store::{Entry, Findings, Found, Inquiry, Item, PersonHash, Revocation};
 

@@ -6,7 +6,7 @@ use super::asking::Credential;
 use super::witness::By;
 use super::world::{Link, Way, World};
 use super::{MS, Micros, SECOND};
-use crate::session::{Device, Millis, Session, SessionId, no_data};
+use crate::auth::session::{Device, Millis, Session, SessionId, no_data};
 use crate::store::{PersonHash, Revocation};
 
 /// When everything that failed works again.

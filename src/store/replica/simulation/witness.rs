@@ -3,7 +3,7 @@
 use super::asking::{CACHED_FOR, Credential};
 use super::tally::Tally;
 use super::{MS, Micros, SECOND};
-use crate::session::{Millis, SessionId};
+use crate::auth::session::{Millis, SessionId};
 use crate::store::{Found, Revocation, covers};
 
 /// Within so long a sign-in is known everywhere.

@@ -1,0 +1,363 @@
+//! A backend that checks credentials: it is asked with what the client sent, and says who it was.
+
+mod person;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use parking_lot::Mutex;
+use person::Person;
+use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
+use tokio::time::Instant;
+
+use super::{Failure, Visitor};
+use crate::auth::session::Session;
+use crate::directory::User;
+use crate::refusal::Refusal;
+use crate::settings::backend::Backend;
+
+/// Bytes of a backend's answer.
+const ANSWER_MAX: usize = 1024 * 1024;
+/// What a client is told to wait when the backend wants less and does not say how long.
+const RETRY: Duration = Duration::from_secs(1);
+/// The longest wait that is passed on.
+const RETRY_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The backend in force, ready to be asked; clones share it. A reload that does not change it
+/// changes nothing here.
+#[derive(Clone, Default)]
+pub(super) struct Backends {
+    ready: Arc<Mutex<Option<Arc<Ready>>>>,
+}
+
+/// A backend, and who may ask it now.
+pub(super) struct Ready {
+    backend: Arc<Backend>,
+    client: reqwest::Client,
+    turns: Turns,
+}
+
+/// The calls that may run at a time. A quarter is for sign-ins from addresses from which the account
+/// has signed in before: strangers, who may come from any number of addresses, cannot use it up.
+struct Turns {
+    general: Semaphore,
+    reserve: Semaphore,
+}
+
+impl Turns {
+    fn new(concurrency: usize) -> Turns {
+        let reserve = concurrency / 4;
+        Turns {
+            general: Semaphore::new(concurrency - reserve),
+            reserve: Semaphore::new(reserve),
+        }
+    }
+
+    async fn acquire(&self, known_here: bool) -> Result<SemaphorePermit<'_>, AcquireError> {
+        if !known_here {
+            return self.general.acquire().await;
+        }
+        tokio::select! {
+            biased;
+            permit = self.general.acquire() => permit,
+            permit = self.reserve.acquire() => permit,
+        }
+    }
+}
+
+/// What is asked.
+pub(super) struct Question<'a> {
+    pub(super) body: Bytes,
+    pub(super) content_type: Option<&'a HeaderValue>,
+    pub(super) request_id: &'a str,
+    pub(super) visitor: &'a Visitor,
+}
+
+/// A yes: who it was, and the answer as it came.
+pub(super) struct Yes {
+    pub(super) user: User,
+    pub(super) answer: Answer,
+}
+
+/// A backend's answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Backends {
+    /// Gives what asks this backend.
+    pub(super) fn ready(&self, backend: &Arc<Backend>) -> Result<Arc<Ready>, Failure> {
+        let mut ready = self.ready.lock();
+        if let Some(ready) = ready.as_ref().filter(|ready| ready.backend == *backend) {
+            return Ok(Arc::clone(ready));
+        }
+        let client = client(backend).map_err(|error| {
+            let error = anyhow::Error::from(error);
+            tracing::error!("the identity backend cannot be asked: {error:#}");
+            Failure::Refused(Refusal::Internal)
+        })?;
+        let made = Arc::new(Ready {
+            backend: Arc::clone(backend),
+            client,
+            turns: Turns::new(backend.concurrency),
+        });
+        *ready = Some(Arc::clone(&made));
+        Ok(made)
+    }
+}
+
+fn client(backend: &Backend) -> Result<reqwest::Client, reqwest::Error> {
+    let mut builder = reqwest::Client::builder()
+        // A password goes where the operator said, and nowhere else.
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .referer(false)
+        .retry(reqwest::retry::never())
+        // A kept connection may be closed just when it is used again, and nobody could tell whether
+        // the login was seen; checking a password costs more than a connection.
+        .pool_max_idle_per_host(0);
+    if let Some(ca) = &backend.tls.ca {
+        builder = builder.tls_certs_only(reqwest::Certificate::from_pem_bundle(ca)?);
+    }
+    if let Some((cert, key)) = &backend.tls.client {
+        let both = [key.as_slice(), b"\n", cert].concat();
+        builder = builder.identity(reqwest::Identity::from_pem(&both)?);
+    }
+    builder.build()
+}
+
+/// The right to ask now, and until when.
+pub(super) struct Turn<'a> {
+    _permit: SemaphorePermit<'a>,
+    until: Instant,
+}
+
+impl Ready {
+    /// Waits for a turn, as long as a call may take.
+    pub(super) async fn turn(&self, known_here: bool) -> Result<Turn<'_>, Failure> {
+        let until = Instant::now() + self.backend.timeout;
+        match tokio::time::timeout_at(until, self.turns.acquire(known_here)).await {
+            Ok(Ok(permit)) => Ok(Turn {
+                _permit: permit,
+                until,
+            }),
+            Ok(Err(_)) => Err(Refusal::Internal.into()),
+            Err(_) => Err(Failure::Busy(RETRY)),
+        }
+    }
+
+    /// Asks whether the credentials are right.
+    ///
+    /// # Errors
+    /// `INVALID_CREDENTIALS` when they are not; what the backend wants when it is asked too much;
+    /// one of the upstream refusals when nothing was learned.
+    pub(super) async fn ask(
+        &self,
+        turn: &Turn<'_>,
+        question: Question<'_>,
+    ) -> Result<Yes, Failure> {
+        let asked = tokio::time::timeout_at(turn.until, self.call(question)).await;
+        let answer = asked.map_err(|_| {
+            tracing::warn!("the identity backend did not answer in time");
+            Refusal::UpstreamTimeout
+        })??;
+        verdict(answer.status, &answer.headers)?;
+        match Person::read(&self.backend, &answer.headers, &answer.body) {
+            Ok(person) => Ok(Yes {
+                user: person.into_user(),
+                answer,
+            }),
+            Err(reason) => {
+                tracing::error!("the identity backend's answer cannot be used: {reason}");
+                Err(Refusal::UpstreamProtocolError.into())
+            }
+        }
+    }
+
+    async fn call(&self, question: Question<'_>) -> Result<Answer, Refusal> {
+        let request = self
+            .client
+            .request(self.backend.method.clone(), self.backend.login.clone())
+            .headers(headers(&question))
+            .body(question.body);
+        let mut response = request.send().await.map_err(unreachable)?;
+        let mut body = Vec::new();
+        while let Some(part) = response.chunk().await.map_err(unreadable)? {
+            if body.len() + part.len() > ANSWER_MAX {
+                tracing::error!("the identity backend's answer has more than {ANSWER_MAX} bytes");
+                return Err(Refusal::UpstreamProtocolError);
+            }
+            body.extend_from_slice(&part);
+        }
+        Ok(Answer {
+            status: response.status(),
+            headers: std::mem::take(response.headers_mut()),
+            body: body.into(),
+        })
+    }
+}
+
+fn headers(question: &Question<'_>) -> HeaderMap {
+    let visitor = question.visitor;
+    let mut headers = HeaderMap::new();
+    let mut put = |name: HeaderName, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
+    };
+    put(header::ACCEPT, "application/json");
+    put(FORWARDED_FOR, &visitor.ip.to_canonical().to_string());
+    put(REQUEST_ID, question.request_id);
+    put(header::USER_AGENT, &visitor.user_agent);
+    if let Some(content_type) = question.content_type {
+        headers.insert(header::CONTENT_TYPE, content_type.clone());
+    }
+    headers
+}
+
+fn unreachable(error: reqwest::Error) -> Refusal {
+    let refused = if error.is_connect() {
+        Refusal::UpstreamUnreachable
+    } else {
+        Refusal::UpstreamProtocolError
+    };
+    log(error);
+    refused
+}
+
+fn unreadable(error: reqwest::Error) -> Refusal {
+    log(error);
+    Refusal::UpstreamProtocolError
+}
+
+fn log(error: reqwest::Error) {
+    let error = anyhow::Error::from(error.without_url());
+    tracing::error!("the identity backend could not be asked: {error:#}");
+}
+
+/// What a status says: a yes, a no, or nothing about the credentials.
+fn verdict(status: StatusCode, headers: &HeaderMap) -> Result<(), Failure> {
+    match status.as_u16() {
+        200..=299 => Ok(()),
+        400 | 401 | 403 | 422 => Err(Refusal::InvalidCredentials.into()),
+        429 => Err(Failure::TooFast(retry_after(headers))),
+        unexpected => {
+            tracing::error!("the identity backend answered with status {unexpected}");
+            Err(match unexpected {
+                503 => Refusal::UpstreamUnavailable,
+                504 => Refusal::UpstreamTimeout,
+                _ => Refusal::UpstreamProtocolError,
+            }
+            .into())
+        }
+    }
+}
+
+/// `Retry-After` in seconds; a date is not read.
+fn retry_after(headers: &HeaderMap) -> Duration {
+    let seconds = headers
+        .get(header::RETRY_AFTER)
+        .and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    seconds
+        .map_or(RETRY, Duration::from_secs)
+        .clamp(RETRY, RETRY_MAX)
+}
+
+/// Whom a session of somebody is from whom the database does not know: the record has all of it.
+pub(super) fn user_of(session: &Session) -> User {
+    User {
+        id: session.user.clone(),
+        email: session.email.clone(),
+        username: session.username.as_deref().map(str::to_owned),
+        name: session.name.clone(),
+        // The backend has it; no password is ever compared with this.
+        password_hash: String::new(),
+        roles: session.roles.to_vec(),
+        scopes: session.scopes.to_vec(),
+        disabled: false,
+        created_at: session.created_at,
+        updated_at: session.created_at,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn a_status_is_a_yes_a_no_or_no_answer() {
+        let refusal =
+            |status: u16| match verdict(StatusCode::from_u16(status).unwrap(), &HeaderMap::new()) {
+                Ok(()) => "yes",
+                Err(Failure::Refused(refusal)) => refusal.code(),
+                Err(Failure::TooFast(_)) => "slower",
+                Err(_) => "another",
+            };
+        for (status, expected) in [
+            (200, "yes"),
+            (201, "yes"),
+            (204, "yes"),
+            (302, "UPSTREAM_PROTOCOL_ERROR"),
+            (400, "INVALID_CREDENTIALS"),
+            (401, "INVALID_CREDENTIALS"),
+            (403, "INVALID_CREDENTIALS"),
+            (404, "UPSTREAM_PROTOCOL_ERROR"),
+            (422, "INVALID_CREDENTIALS"),
+            (429, "slower"),
+            (500, "UPSTREAM_PROTOCOL_ERROR"),
+            (502, "UPSTREAM_PROTOCOL_ERROR"),
+            (503, "UPSTREAM_UNAVAILABLE"),
+            (504, "UPSTREAM_TIMEOUT"),
+        ] {
+            assert_eq!(refusal(status), expected, "{status}");
+        }
+    }
+
+    #[tokio::test]
+    async fn strangers_do_not_use_up_the_reserve() {
+        let turns = Turns::new(4);
+        let mut held = Vec::new();
+        for _ in 0..3 {
+            held.push(turns.acquire(false).await.unwrap());
+        }
+        let mut stranger = Box::pin(turns.acquire(false));
+        assert!(futures_util::poll!(&mut stranger).is_pending());
+        let known = turns.acquire(true).await.unwrap();
+        let mut another = Box::pin(turns.acquire(true));
+        assert!(futures_util::poll!(&mut another).is_pending());
+        drop(known);
+        drop(another.await.unwrap());
+        held.pop();
+        drop(stranger.await.unwrap());
+        // Where few calls may run, there is no reserve, and they are shared.
+        let few = Turns::new(1);
+        let held = few.acquire(true).await.unwrap();
+        let mut next = Box::pin(few.acquire(true));
+        assert!(futures_util::poll!(&mut next).is_pending());
+        drop(held);
+        drop(next.await.unwrap());
+    }
+
+    #[test]
+    fn the_wait_is_passed_on_within_reason() {
+        let wait = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(value));
+            retry_after(&headers).as_secs()
+        };
+        assert_eq!(wait("30"), 30);
+        assert_eq!(wait("0"), 1);
+        assert_eq!(wait("99999999999"), 86_400);
+        assert_eq!(wait("Fri, 31 Dec 1999 23:59:59 GMT"), 1);
+        assert_eq!(retry_after(&HeaderMap::new()).as_secs(), 1);
+    }
+}

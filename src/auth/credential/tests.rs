@@ -1,0 +1,327 @@
+#![expect(clippy::unwrap_used, clippy::needless_pass_by_value, reason = "tests")]
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue};
+
+use super::{
+    Presented, Scheme, clearing_cookies, extract, scheme_of, session_cookie, set_cookie_is_ours,
+    strip_cookie,
+};
+use crate::auth::session::{CookieRules, SameSite, SessionToken};
+
+const TOKEN: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+const NAME: &str = "__Host-portcullis";
+
+fn token() -> SessionToken {
+    SessionToken::parse(TOKEN).unwrap()
+}
+
+fn check(fields: &[(&'static str, &[u8])], wanted: Presented<'_>) {
+    let mut headers = HeaderMap::new();
+    for (name, value) in fields {
+        headers.append(*name, HeaderValue::from_bytes(value).unwrap());
+    }
+    let shown: Vec<_> = fields
+        .iter()
+        .map(|(_, value)| String::from_utf8_lossy(value))
+        .collect();
+    assert_eq!(extract(&headers, NAME), wanted, "{shown:?}");
+}
+
+fn check_authorization(value: &str, wanted: Presented<'_>) {
+    check(&[("authorization", value.as_bytes())], wanted);
+}
+
+#[test]
+fn a_bearer_token_is_one_word_of_allowed_characters() {
+    use Presented::{Absent, Bearer, MalformedBearer};
+    for scheme in ["Bearer", "bearer", "BEARER", "bEaReR"] {
+        check_authorization(
+            &format!("{scheme} a.b-c_d~e+f/g=="),
+            Bearer("a.b-c_d~e+f/g=="),
+        );
+        check_authorization(&format!("{scheme}   abc  "), Bearer("abc"));
+        for bad in [
+            "",
+            " ",
+            " a b",
+            " a, Bearer b",
+            " a,b",
+            ",a",
+            ":a",
+            "=a",
+            "\ta",
+            " \ta",
+            " \"a\"",
+            " =",
+            " a=b",
+            " {}",
+            " ä",
+            " a;b",
+        ] {
+            check_authorization(&format!("{scheme}{bad}"), MalformedBearer);
+        }
+    }
+    check_authorization("Bearerabc", Absent);
+    check_authorization("Bearer2 abc", Absent);
+}
+
+#[test]
+fn a_session_token_is_64_lower_case_hex_characters() {
+    use Presented::{MalformedSession, Session};
+    check_authorization(&format!("Session {TOKEN}"), Session(token()));
+    check_authorization(&format!("sESSION  {TOKEN}"), Session(token()));
+    for bad in [
+        "",
+        " ",
+        " abc",
+        &format!(" {TOKEN}0"),
+        &format!(" {}", TOKEN.to_uppercase()),
+    ] {
+        check_authorization(&format!("Session{bad}"), MalformedSession);
+    }
+    let field = |text| HeaderValue::from_static(text);
+    assert_eq!(scheme_of(&field("session abc")), Scheme::Session);
+    assert_eq!(scheme_of(&field("Session")), Scheme::Session);
+    assert_eq!(scheme_of(&field("Bearer abc")), Scheme::Bearer);
+    assert_eq!(scheme_of(&field("Sessions abc")), Scheme::Other);
+}
+
+#[test]
+fn what_was_attempted_decides() {
+    use Presented::{Absent, Ambiguous, Bearer, Cookie, MalformedBearer, MalformedCookie};
+    let cookie = format!("{NAME}={TOKEN}");
+    let ours = ("cookie", cookie.as_bytes());
+    let auth = |value: &'static str| ("authorization", value.as_bytes());
+    check(&[], Absent);
+    check(&[ours], Cookie(token()));
+    check(&[auth("Bearer abc"), ours], Bearer("abc"));
+    check(&[auth("Bearer"), ours], MalformedBearer);
+    check(&[auth("Basic YTpi"), ours], Cookie(token()));
+    check(&[auth(""), ours], Cookie(token()));
+    check(&[auth("Basic YTpi")], Absent);
+    check(
+        &[auth("Bearer abc"), auth("Bearer abc")],
+        Ambiguous { cookies: false },
+    );
+    check(
+        &[auth("Basic YTpi"), auth("Bearer abc")],
+        Ambiguous { cookies: false },
+    );
+    check(
+        &[auth("Basic a"), auth("Basic b"), ours],
+        Ambiguous { cookies: false },
+    );
+    check(&[ours, ours], Ambiguous { cookies: true });
+    check(
+        &[auth("Basic YTpi"), ours, ours],
+        Ambiguous { cookies: true },
+    );
+    check(&[auth("Bearer abc"), ours, ours], Bearer("abc"));
+    let twice = format!("{NAME}=x; {cookie}");
+    check(&[("cookie", twice.as_bytes())], Ambiguous { cookies: true });
+    let empty_twice = format!("{NAME}=;{NAME}=");
+    check(
+        &[("cookie", empty_twice.as_bytes())],
+        Ambiguous { cookies: true },
+    );
+    let among = format!("a=1;{cookie} ; b={NAME}; {NAME}; __host-portcullis=2; x{NAME}=3;;=");
+    check(
+        &[("cookie", among.as_bytes()), ("cookie", b"c=3")],
+        Cookie(token()),
+    );
+    for bad in [
+        "",
+        "abc",
+        &format!("\"{TOKEN}\""),
+        &TOKEN.to_uppercase(),
+        &format!("{TOKEN}0"),
+        "ü",
+    ] {
+        check(
+            &[("cookie", format!("{NAME}={bad}").as_bytes())],
+            MalformedCookie,
+        );
+    }
+    check(&[("cookie", b"__Host-portcullis=\xff")], MalformedCookie);
+    check(&[("cookie", b"portcullis=abc")], Absent);
+}
+
+#[test]
+fn only_our_cookie_is_stripped() {
+    let check = |fields: &[&'static str], wanted: Option<&str>| {
+        let fields: Vec<_> = fields
+            .iter()
+            .map(|field| HeaderValue::from_static(field))
+            .collect();
+        let left = strip_cookie(&fields, "portcullis");
+        assert_eq!(
+            left.as_ref().map(|left| left.to_str().unwrap()),
+            wanted,
+            "{fields:?}"
+        );
+    };
+    check(&[], None);
+    check(&[""], None);
+    check(&["portcullis=a"], None);
+    check(&["portcullis=a; portcullis=b", "portcullis=c"], None);
+    check(&["a=1; portcullis=a; b=2"], Some("a=1; b=2"));
+    check(&["portcullis=a; b=2"], Some("b=2"));
+    check(&["a=1; portcullis=a"], Some("a=1"));
+    check(&["a=1; portcullis =a"], Some("a=1"));
+    check(
+        &["a=1;b=\"2\";  c ; portcullisx=3"],
+        Some("a=1;b=\"2\";  c ; portcullisx=3"),
+    );
+    check(&["a=1", "portcullis=a", "b=2"], Some("a=1; b=2"));
+}
+
+/// Of a host alone.
+fn host() -> CookieRules {
+    CookieRules {
+        name: NAME.to_owned(),
+        secure: true,
+        same_site: SameSite::Lax,
+        domain: None,
+        path: "/".to_owned(),
+    }
+}
+
+/// Of a domain, in clear text.
+fn plain() -> CookieRules {
+    CookieRules {
+        name: "portcullis".to_owned(),
+        secure: false,
+        same_site: SameSite::Strict,
+        domain: Some("example.com".to_owned()),
+        path: "/app".to_owned(),
+    }
+}
+
+/// Of another name.
+fn named() -> CookieRules {
+    CookieRules {
+        name: "sid".to_owned(),
+        secure: true,
+        same_site: SameSite::None,
+        domain: None,
+        path: "/".to_owned(),
+    }
+}
+
+const ATTRIBUTES: &str = "HttpOnly; SameSite=Lax; Secure; Path=/";
+
+#[test]
+fn the_cookie_is_written_with_its_attributes() {
+    let set = |rules: CookieRules, seconds| {
+        session_cookie(&rules, &token(), Duration::from_secs(seconds))
+    };
+    assert_eq!(
+        set(host(), 60),
+        format!("{NAME}={TOKEN}; {ATTRIBUTES}; Max-Age=60")
+    );
+    let day = 24 * 60 * 60;
+    let longest = format!("{NAME}={TOKEN}; {ATTRIBUTES}; Max-Age=34560000");
+    assert_eq!(set(host(), 401 * day), longest);
+    assert_eq!(
+        set(plain(), 60),
+        format!(
+            "portcullis={TOKEN}; HttpOnly; SameSite=Strict; Path=/app; Domain=example.com; Max-Age=60"
+        )
+    );
+    assert_eq!(
+        set(named(), 60),
+        format!("sid={TOKEN}; HttpOnly; SameSite=None; Secure; Path=/; Max-Age=60")
+    );
+}
+
+#[test]
+fn the_cookie_is_cleared_with_the_attributes_that_it_was_written_with() {
+    let cleared = |rules: CookieRules| -> Vec<String> {
+        let fields = clearing_cookies(&rules);
+        fields
+            .iter()
+            .map(|field| field.to_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(
+        cleared(host()),
+        [
+            format!("{NAME}=; {ATTRIBUTES}; Max-Age=0"),
+            format!("portcullis=; {ATTRIBUTES}; Max-Age=0"),
+        ]
+    );
+    assert_eq!(
+        cleared(plain()),
+        [
+            format!("{NAME}=; HttpOnly; SameSite=Strict; Secure; Path=/; Max-Age=0"),
+            "portcullis=; HttpOnly; SameSite=Strict; Path=/app; Max-Age=0".to_owned(),
+            "portcullis=; HttpOnly; SameSite=Strict; Path=/app; Domain=example.com; Max-Age=0"
+                .to_owned(),
+        ]
+    );
+    assert_eq!(
+        cleared(named()),
+        ["sid=; HttpOnly; SameSite=None; Secure; Path=/; Max-Age=0"]
+    );
+}
+
+#[test]
+fn an_upstream_cannot_set_our_cookie() {
+    let check = |set_cookie: &[u8], name: &str, wanted: bool| {
+        let field = HeaderValue::from_bytes(set_cookie).unwrap();
+        let shown = String::from_utf8_lossy(set_cookie);
+        assert_eq!(set_cookie_is_ours(&field, name), wanted, "{shown}");
+    };
+    for ours in [
+        "portcullis=x; Path=/",
+        " portcullis =x",
+        "portcullis",
+        "=portcullis=x",
+        "= \tportcullis=x",
+    ] {
+        check(ours.as_bytes(), "portcullis", true);
+    }
+    for other in [
+        "Portcullis=x",
+        "portcullis2=x",
+        "a=portcullis=x",
+        "a=1; portcullis=x",
+        "",
+        ";",
+        "=",
+        "\"portcullis\"=x",
+    ] {
+        check(other.as_bytes(), "portcullis", false);
+    }
+    check(b"portcullis=\xff", "portcullis", true);
+    for ours in [
+        "__Host-portcullis=x",
+        "__host-portcullis=x",
+        "__HOST-PORTCULLIS=x",
+    ] {
+        check(ours.as_bytes(), NAME, true);
+    }
+    // Both default names, whatever the cookie is called now.
+    for name in [NAME, "portcullis", "sid"] {
+        check(b"portcullis=x", name, true);
+        check(b"__Host-portcullis=x", name, true);
+    }
+    check(b"sid=x", NAME, false);
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_request_is_too_strange(authorization: Vec<u8>, cookie: Vec<u8>) {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [("authorization", authorization), ("cookie", cookie)] {
+            if let Ok(value) = HeaderValue::from_bytes(&value) {
+                set_cookie_is_ours(&value, NAME);
+                headers.append(name, value);
+            }
+        }
+        extract(&headers, NAME);
+        strip_cookie(headers.get_all("cookie"), NAME);
+    }
+}

@@ -1,0 +1,5 @@
+//! Credentials, sessions and tokens: formats and rules, without I/O.
+
+pub mod credential;
+pub mod session;
+pub mod token;

@@ -1,0 +1,63 @@
+//! Assertions: a short word of the gateway's, to one upstream, on whom a request is from.
+
+use serde::Serialize;
+
+use super::Tokens;
+use super::mint::{Error, Header, encode};
+use crate::auth::session::{Millis, SessionId};
+
+/// Its `typ`. No gateway takes it for an access token, which must have another one.
+const TYPE: &str = "assertion+jwt";
+/// Seconds from `iat` to `exp`.
+const LIFE: u64 = 60;
+
+/// Whom an assertion is about, and for which upstream.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct About<'a> {
+    /// The upstream's name.
+    #[serde(rename = "aud")]
+    pub upstream: &'a str,
+    #[serde(rename = "sub")]
+    pub user: &'a str,
+    #[serde(rename = "sid", skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub email: Option<&'a str>,
+    pub roles: &'a [String],
+    pub scopes: &'a [String],
+}
+
+#[derive(Serialize)]
+struct Payload<'a> {
+    iss: &'a str,
+    #[serde(flatten)]
+    about: About<'a>,
+    /// Seconds, as is `exp`.
+    iat: u64,
+    exp: u64,
+}
+
+impl Tokens {
+    /// Signs an assertion that is good for a minute from `now`.
+    ///
+    /// # Errors
+    /// Without a key that signs.
+    pub fn assert(&self, about: About<'_>, now: Millis) -> Result<String, Error> {
+        let key = self.signing.as_ref().ok_or(Error::NoSigningKey)?;
+        let header = Header {
+            typ: TYPE,
+            alg: key.algorithm.as_str(),
+            kid: key.id.as_deref(),
+        };
+        let iat = now / 1000;
+        let payload = Payload {
+            iss: &self.issuer,
+            about,
+            iat,
+            exp: iat + LIFE,
+        };
+        let message = format!("{}.{}", encode(&header)?, encode(&payload)?);
+        let signature = key.sign(message.as_bytes()).ok_or(Error::Signing)?;
+        Ok(format!("{message}.{signature}"))
+    }
+}

@@ -1,0 +1,293 @@
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::{Failure, Verified};
+use crate::auth::session::SessionId;
+use crate::auth::token::fixtures::{NOW, SID, our_claims, private, secret, sign, tokens, with};
+use crate::auth::token::{Algorithm, Claims, Key, Tokens};
+
+const SECONDS: u64 = NOW / 1000;
+
+pub(super) fn verify(tokens: &Tokens, token: &str) -> Result<Verified, Failure> {
+    tokens.check(token, NOW, |_| Arc::default())
+}
+
+/// Checks claims signed by us; `None`: they are good.
+fn check_ours(claims: &Value, error: Option<&'static str>) {
+    let got = verify(&tokens(vec![]), &sign(&secret(1), claims));
+    assert_eq!(got.err(), error.map(Failure::Invalid), "{claims}");
+}
+
+fn check_member(name: &str, member: Value, error: Option<&'static str>) {
+    check_ours(&with(our_claims(), name, member), error);
+}
+
+#[test]
+fn what_is_minted_is_good() {
+    let tokens = tokens(vec![]);
+    let minting = crate::auth::token::Minting {
+        user: "u1",
+        session: SessionId::parse(SID).unwrap(),
+        token_id: "t1",
+        email: Some("a@example.com"),
+    };
+    let token = tokens.mint(&minting, NOW + 999).unwrap();
+    let claims = verify(&tokens, &token).unwrap().claims;
+    let wanted = Claims {
+        trusted: None,
+        issuer: "portcullis".to_owned(),
+        user: "u1".to_owned(),
+        session: SessionId::parse(SID),
+        blacklist_key: "t1".to_owned(),
+        issued_at: Some(NOW),
+        expires_at: NOW + 900_000,
+        email: Some("a@example.com".to_owned()),
+        roles: vec![],
+        scopes: vec![],
+        certificate: None,
+    };
+    assert_eq!(*claims, wanted);
+    let header = crate::auth::token::inspect(&tokens, &token, NOW)
+        .header
+        .unwrap();
+    assert_eq!(header["typ"], "at+jwt");
+    let mut verify_only = tokens;
+    verify_only.signing = None;
+    assert_eq!(
+        verify_only.mint(&minting, NOW),
+        Err(crate::auth::token::Error::NoSigningKey)
+    );
+}
+
+#[test]
+fn every_algorithm_mints_and_publishes_its_key() {
+    for algorithm in Algorithm::ALL {
+        let mut tokens = tokens(vec![]);
+        tokens.signing = Some(private(algorithm, "now"));
+        tokens.verifying = vec![private(algorithm, "now"), private(algorithm, "before")];
+        let minting = crate::auth::token::Minting {
+            user: "u1",
+            session: SessionId::parse(SID).unwrap(),
+            token_id: "t1",
+            email: None,
+        };
+        let token = tokens.mint(&minting, NOW).unwrap();
+        assert!(verify(&tokens, &token).is_ok(), "{algorithm}");
+        let jwks = tokens.jwks();
+        let published = jwks["keys"].as_array().unwrap();
+        let wanted = if algorithm == Algorithm::HS256 { 0 } else { 2 };
+        assert_eq!(published.len(), wanted, "{algorithm}");
+        tokens.verifying = vec![];
+        let forged = Err(Failure::Invalid("no key of the issuer made the signature"));
+        assert_eq!(verify(&tokens, &token), forged);
+    }
+}
+
+#[test]
+fn dates_are_numbers_and_kept_to() {
+    let future = Some("`nbf` or `iat` is in the future");
+    let wrong = Some("a date is not a number of seconds before the year 10000");
+    check_member("exp", json!(SECONDS + 1), None);
+    check_member("exp", json!(SECONDS as f64 + 0.5), None);
+    check_member("exp", json!(253_402_300_799_u64), None);
+    check_member("exp", Value::Null, Some("`exp` is missing"));
+    for name in ["exp", "nbf", "iat"] {
+        let text = json!((SECONDS - 1).to_string());
+        for bad in [
+            text,
+            json!([SECONDS]),
+            json!(true),
+            json!({}),
+            json!(1e300),
+            json!(-1),
+            json!(253_402_300_800_u64),
+        ] {
+            check_member(name, bad, wrong);
+        }
+    }
+    for name in ["nbf", "iat"] {
+        check_member(name, json!(SECONDS), None);
+        check_member(name, json!(SECONDS + 5), None);
+        check_member(name, json!(SECONDS + 6), future);
+        check_member(name, json!(SECONDS + 3600), future);
+        check_member(name, Value::Null, None);
+    }
+}
+
+#[test]
+fn a_date_that_is_null_is_of_the_wrong_type() {
+    let wrong = "a date is not a number of seconds before the year 10000";
+    for name in ["exp", "nbf", "iat"] {
+        let mut claims = our_claims();
+        claims[name] = Value::Null;
+        check_ours(&claims, Some(wrong));
+    }
+}
+
+#[test]
+fn expiry_is_told_only_of_a_token_that_was_good() {
+    let tokens = tokens(vec![]);
+    let at = |exp: u64, key: &Key, name: &str, member: Value| {
+        let claims = with(with(our_claims(), "exp", json!(exp)), name, member);
+        verify(&tokens, &sign(key, &claims))
+    };
+    let good = json!("t1");
+    assert!(at(SECONDS - 4, &secret(1), "jti", good.clone()).is_ok());
+    let expired = at(SECONDS - 5, &secret(1), "jti", good.clone());
+    assert!(matches!(expired, Err(Failure::Expired(claims)) if claims.user == "u1"));
+    let forged = at(SECONDS - 5, &secret(9), "jti", good);
+    assert!(matches!(forged, Err(Failure::Invalid(_))));
+    let other = at(SECONDS - 5, &secret(1), "aud", json!("other"));
+    assert!(matches!(other, Err(Failure::Invalid(_))));
+    let nobody = at(SECONDS - 5, &secret(1), "sub", Value::Null);
+    assert!(matches!(nobody, Err(Failure::Invalid(_))));
+}
+
+#[test]
+fn issuer_and_audience_are_exact() {
+    let unknown = Some("the issuer is not known");
+    let wrong = Some("`iss` is not a string");
+    check_member("iss", Value::Null, wrong);
+    check_member("iss", json!(["portcullis"]), wrong);
+    check_member("iss", json!({"portcullis": 1}), wrong);
+    for other in [
+        "portcullis/",
+        "Portcullis",
+        " portcullis",
+        "",
+        "https://idp.example",
+    ] {
+        check_member("iss", json!(other), unknown);
+    }
+    let other = Some("the token is for another audience");
+    let wrong = Some("`aud` is neither a string nor a list of strings");
+    check_member("aud", json!(["a", "portcullis"]), None);
+    for bad in [
+        json!("other"),
+        json!("portcullis/"),
+        json!([]),
+        json!(["a"]),
+        json!(""),
+    ] {
+        check_member("aud", bad, other);
+    }
+    for bad in [
+        Value::Null,
+        json!(7),
+        json!({}),
+        json!(["portcullis", 7]),
+        json!([["portcullis"]]),
+    ] {
+        check_member("aud", bad, wrong);
+    }
+}
+
+#[test]
+fn the_user_is_visible() {
+    let text = Some("the user's id is not a string");
+    let shape = Some("the user's id is not 1 to 255 visible characters");
+    for good in [
+        "u",
+        "a@example.com",
+        "auth0|7",
+        "Zoë",
+        "用户",
+        &"é".repeat(255),
+    ] {
+        check_member("sub", json!(good), None);
+    }
+    for bad in [Value::Null, json!(7), json!(["u"]), json!({})] {
+        check_member("sub", bad, text);
+    }
+    let long = "x".repeat(256);
+    for bad in [
+        "",
+        " ",
+        "a b",
+        "a\r\nb",
+        "a\0",
+        "a\u{a0}b",
+        "a\u{200b}",
+        "\u{202e}nimda",
+        &long,
+    ] {
+        check_member("sub", json!(bad), shape);
+    }
+}
+
+#[test]
+fn ours_have_a_session_and_roles_are_not_the_tokens() {
+    let wrong = Some("`sid` is not a session id");
+    for bad in [
+        Value::Null,
+        json!(7),
+        json!("abc"),
+        json!(SID.to_uppercase()),
+        json!([SID]),
+    ] {
+        check_member("sid", bad, wrong);
+    }
+    let claims = with(
+        with(our_claims(), "roles", json!(["admin"])),
+        "scope",
+        json!("all"),
+    );
+    let verified = verify(&tokens(vec![]), &sign(&secret(1), &claims)).unwrap();
+    assert!(verified.claims.roles.is_empty() && verified.claims.scopes.is_empty());
+}
+
+#[test]
+fn a_token_is_named_by_its_id_or_by_what_is_signed() {
+    let wrong = Some("`jti` is not 1 to 255 characters");
+    let long = "x".repeat(256);
+    for bad in [json!(""), json!(7), json!("a\n"), json!([]), json!(long)] {
+        check_member("jti", bad, wrong);
+    }
+    let mut tokens = tokens(vec![]);
+    tokens.verifying = vec![private(Algorithm::ES256, "a")];
+    let token = sign(
+        &private(Algorithm::ES256, "a"),
+        &with(our_claims(), "jti", Value::Null),
+    );
+    let (message, _) = token.rsplit_once('.').unwrap();
+    let twin = sign(
+        &private(Algorithm::ES256, "a"),
+        &with(our_claims(), "jti", Value::Null),
+    );
+    assert_ne!(token, twin, "ECDSA signs with a nonce");
+    use sha2::Digest;
+    let wanted = hex::encode(sha2::Sha256::digest(message));
+    for token in [token, twin] {
+        assert_eq!(
+            verify(&tokens, &token).unwrap().claims.blacklist_key,
+            wanted
+        );
+    }
+}
+
+#[test]
+fn an_inspection_says_what_is_wrong() {
+    let tokens = tokens(vec![]);
+    let check = |token: &str, readable: bool, refused: Option<&str>| {
+        let inspection = crate::auth::token::inspect(&tokens, token, NOW);
+        assert_eq!(inspection.claims.is_some(), readable, "{token}");
+        assert_eq!(inspection.refused.as_deref(), refused, "{token}");
+    };
+    let good = sign(&secret(1), &our_claims());
+    check(&good, true, None);
+    check(
+        &sign(&secret(9), &our_claims()),
+        true,
+        Some("no key of the issuer made the signature"),
+    );
+    let old = sign(&secret(1), &with(our_claims(), "exp", json!(SECONDS - 60)));
+    check(&old, true, Some("it expired at 2027-01-15T07:59:00Z"));
+    check(
+        "nonsense",
+        false,
+        Some("the token does not have three parts"),
+    );
+}

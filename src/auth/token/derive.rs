@@ -1,0 +1,57 @@
+//! Further secrets that a fleet shares without configuring them: derived from the signing key, each
+//! under its own label.
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::{Digest, Sha256};
+
+use super::Tokens;
+
+impl Tokens {
+    /// Derives 32 secret bytes for a purpose. They tell nothing about the signing key, nor about
+    /// what is derived for other purposes. `None` without a signing key.
+    pub fn derive(&self, purpose: &str) -> Option<[u8; 32]> {
+        let secret = self.signing.as_ref()?.secret()?;
+        // HMAC fills a short key up with zeros to the block of its hash (RFC 2104, section 2).
+        let mut block = [0; 64];
+        for (to, from) in block.iter_mut().zip(Sha256::digest(secret)) {
+            *to = from;
+        }
+        let mut mac = Hmac::<Sha256>::new(&block.into());
+        mac.update(purpose.as_bytes());
+        Some(mac.finalize().into_bytes().into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use std::time::Duration;
+
+    use super::*;
+    use crate::auth::token::Key;
+
+    fn tokens(secret: Option<&[u8; 32]>) -> Tokens {
+        Tokens {
+            issuer: "i".to_owned(),
+            audience: "a".to_owned(),
+            access_ttl: Duration::from_secs(900),
+            refresh_ttl: Duration::from_secs(900),
+            refresh_grace: Duration::from_secs(30),
+            leeway: Duration::ZERO,
+            signing: secret.map(|secret| Key::hmac(None, secret).unwrap()),
+            verifying: Vec::new(),
+            trusted: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_same_key_and_purpose_give_the_same_and_any_other_another() {
+        let derived = |secret, purpose| tokens(Some(secret)).derive(purpose).unwrap();
+        let first = derived(&[1; 32], "a");
+        assert_eq!(first, derived(&[1; 32], "a"));
+        assert_ne!(first, derived(&[1; 32], "b"));
+        assert_ne!(first, derived(&[2; 32], "a"));
+        assert_eq!(tokens(None).derive("a"), None);
+    }
+}

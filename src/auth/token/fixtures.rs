@@ -1,0 +1,105 @@
+//! Keys, settings and hand-made tokens for tests.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+
+use super::{Algorithm, ClaimNames, Key, KeySource, Tokens, TrustedIssuer};
+use crate::auth::session::Millis;
+
+/// In the middle of nowhere: 2027-01-15.
+pub(crate) const NOW: Millis = 1_800_000_000_000;
+pub(crate) const SID: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
+pub(crate) fn secret(byte: u8) -> Key {
+    Key::hmac(None, &[byte; 32]).unwrap()
+}
+
+/// A private key of the algorithm, always the same, with the given id.
+pub(crate) fn private(algorithm: Algorithm, id: &str) -> Key {
+    let pem: &[u8] = match algorithm {
+        Algorithm::HS256 => return Key::hmac(Some(id.to_owned()), &[7; 32]).unwrap(),
+        Algorithm::RS256 => include_bytes!("testdata/rsa.pem"),
+        Algorithm::ES256 => include_bytes!("testdata/ec.pem"),
+        Algorithm::EdDSA => include_bytes!("testdata/ed.pem"),
+    };
+    Key::from_pem(Some(id.to_owned()), algorithm, pem).unwrap()
+}
+
+/// Our own tokens, signed with [`secret`] 1, and these trusted issuers.
+pub(crate) fn tokens(trusted: Vec<TrustedIssuer>) -> Tokens {
+    Tokens {
+        issuer: "portcullis".to_owned(),
+        audience: "portcullis".to_owned(),
+        access_ttl: Duration::from_secs(900),
+        refresh_ttl: Duration::from_secs(1),
+        refresh_grace: Duration::from_secs(1),
+        leeway: Duration::from_secs(5),
+        signing: Some(secret(1)),
+        verifying: vec![secret(1), secret(2)],
+        trusted: trusted.into_iter().map(Arc::new).collect(),
+    }
+}
+
+pub(crate) fn trusted(keys: KeySource) -> TrustedIssuer {
+    TrustedIssuer {
+        issuer: "https://idp.example".to_owned(),
+        keys,
+        audience: "shop".to_owned(),
+        algorithms: vec![Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA],
+        claims: ClaimNames {
+            user: "sub".to_owned(),
+            email: "email".to_owned(),
+            roles: "roles".to_owned(),
+            scopes: "scope".to_owned(),
+        },
+        user_prefix: "idp:".to_owned(),
+        require_session: false,
+    }
+}
+
+/// The claims of a good token of ours.
+pub(crate) fn our_claims() -> Value {
+    json!({
+        "iss": "portcullis", "aud": "portcullis", "sub": "u1", "sid": SID, "jti": "t1",
+        "iat": NOW / 1000, "exp": NOW / 1000 + 60,
+    })
+}
+
+/// The claims of a good token of [`trusted`].
+pub(crate) fn foreign_claims() -> Value {
+    json!({
+        "iss": "https://idp.example", "aud": ["shop", "other"], "sub": "u1",
+        "exp": NOW / 1000 + 60,
+    })
+}
+
+/// `value` with one member replaced; null takes it away.
+pub(crate) fn with(mut value: Value, name: &str, member: Value) -> Value {
+    let members = value.as_object_mut().unwrap();
+    if member.is_null() {
+        members.remove(name);
+    } else {
+        members.insert(name.to_owned(), member);
+    }
+    value
+}
+
+/// Signs claims under a usual header.
+pub(crate) fn sign(key: &Key, claims: &Value) -> String {
+    let header = json!({"alg": key.algorithm.as_str(), "typ": "at+jwt"});
+    let header = with(header, "kid", json!(key.id));
+    sign_text(key, &header.to_string(), &claims.to_string())
+}
+
+/// Signs any two texts.
+pub(crate) fn sign_text(key: &Key, header: &str, claims: &str) -> String {
+    let encode = |text: &str| URL_SAFE_NO_PAD.encode(text);
+    let message = format!("{}.{}", encode(header), encode(claims));
+    let signature = key.sign(message.as_bytes()).unwrap();
+    format!("{message}.{signature}")
+}

@@ -1,0 +1,288 @@
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+use serde_json::Value;
+
+use super::{Jws, Signature};
+use crate::auth::token::fixtures::{private, secret, sign_text};
+use crate::auth::token::{Algorithm, Key, parse_jwks};
+
+/// A Wycheproof file from the folder that `PORTCULLIS_VECTORS` names; `None`: there is none.
+fn vectors(file: &str) -> Option<Vec<Value>> {
+    let Ok(folder) = std::env::var("PORTCULLIS_VECTORS") else {
+        eprintln!("skipped: PORTCULLIS_VECTORS is not set");
+        return None;
+    };
+    let path = format!("{folder}/wycheproof/{file}");
+    let file: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    file["testGroups"].as_array().cloned()
+}
+
+/// Whether the vector's key makes us take the vector's token.
+fn accepts(key: &Value, jws: &str) -> bool {
+    let set = match key.get("keys") {
+        Some(_) => key.clone(),
+        None => serde_json::json!({ "keys": [key] }),
+    };
+    let keys = parse_jwks(set.to_string().as_bytes(), &Algorithm::ALL).unwrap_or_default();
+    Jws::parse(jws).is_ok_and(|jws| jws.check(&keys.keys) == Signature::Genuine)
+}
+
+/// Runs a file and returns the ids at which we and its labels differ, and how many tests it has.
+fn differences(file: &str) -> Option<(Vec<u64>, usize)> {
+    let mut differing = Vec::new();
+    let mut count = 0;
+    for group in vectors(file)? {
+        let key = group.get("public").unwrap_or(&group["private"]);
+        for test in group["tests"].as_array().unwrap() {
+            let jws = test["jws"].as_str().unwrap();
+            count += 1;
+            if accepts(key, jws) != (test["result"] == "valid") {
+                differing.push(test["tcId"].as_u64().unwrap());
+            }
+        }
+    }
+    Some((differing, count))
+}
+
+#[test]
+fn wycheproof_signatures() {
+    let Some((differing, count)) = differences("json_web_signature_test.json") else {
+        return;
+    };
+    assert_eq!(count, 401);
+    // Genuine, but of algorithms that are not supported: RS384, RS512, PS256, PS384, PS512, ES512.
+    let unsupported = (264..=275).chain([287, 288]).chain(320..=323);
+    let unsupported = unsupported.chain(325..=328).chain([347, 351]);
+    // Labelled valid, but the token's algorithm (PS384) is not its key's (PS256).
+    let other_algorithm = [346, 350];
+    // Labelled invalid, but the very text of the valid 357; labelled valid, but with a `?` in it.
+    let mislabelled = [367, 370, 372, 373];
+    let mut expected: Vec<u64> = unsupported
+        .chain(other_algorithm)
+        .chain(mislabelled)
+        .collect();
+    expected.sort_unstable();
+    assert_eq!(differing, expected);
+}
+
+#[test]
+fn wycheproof_keys() {
+    let Some((differing, count)) = differences("json_web_key_test.json") else {
+        return;
+    };
+    assert_eq!(count, 26);
+    // 1: a set may mix secrets and public keys, for each key has its own algorithm. 4: of two keys
+    // with one id, each is tried. 7: a key with the flaw of certain smart cards (ROCA) is not told
+    // from others. 14, 15: HS384 and HS512 are not supported.
+    assert_eq!(differing, [1, 4, 7, 14, 15]);
+}
+
+/// Reads a token with this header; it must fail so, or not.
+fn check(header: &str, error: Option<&str>) {
+    let token = sign_text(&secret(1), header, "{}");
+    assert_eq!(Jws::parse(&token).err(), error, "{header}");
+}
+
+#[test]
+fn the_type_is_an_access_tokens_or_not_said() {
+    let kind = Some("the token is of another type than an access token");
+    check(r#"{"alg":"HS256"}"#, None);
+    for typ in [
+        "JWT",
+        "jwt",
+        "at+jwt",
+        "AT+JWT",
+        "application/at+jwt",
+        "Application/JWT",
+    ] {
+        check(&format!(r#"{{"alg":"HS256","typ":"{typ}"}}"#), None);
+    }
+    for typ in [
+        "",
+        "logout+jwt",
+        "secevent+jwt",
+        "id+jwt",
+        "dpop+jwt",
+        "JWE",
+        "at+jwt ",
+        "x/at+jwt",
+    ] {
+        check(&format!(r#"{{"alg":"HS256","typ":"{typ}"}}"#), kind);
+    }
+    check(
+        r#"{"alg":"HS256","typ":null}"#,
+        Some("`typ` is not a string"),
+    );
+    check(
+        r#"{"alg":"HS256","typ":["JWT"]}"#,
+        Some("`typ` is not a string"),
+    );
+}
+
+#[test]
+fn the_header_is_read_strictly() {
+    let extension = Some("the header has an extension that must be understood");
+    let algorithm = Some("the algorithm is not supported");
+    let id = Some("`kid` is not a short string");
+    check(r#"{"alg":"HS256","crit":["exp"]}"#, extension);
+    check(r#"{"alg":"HS256","crit":[]}"#, extension);
+    check(r#"{"alg":"HS256","crit":null}"#, extension);
+    check(r#"{"alg":"HS256","b64":false}"#, extension);
+    for alg in [
+        r#""none""#,
+        r#""hs256""#,
+        r#""HS512""#,
+        r#""""#,
+        "null",
+        "7",
+        r#"["HS256"]"#,
+    ] {
+        check(&format!(r#"{{"alg":{alg}}}"#), algorithm);
+    }
+    check("{}", algorithm);
+    check(
+        r#"{"alg":"none","alg":"HS256"}"#,
+        Some("a member is given twice"),
+    );
+    check(r#"{"alg":"HS256","kid":7}"#, id);
+    check(r#"{"alg":"HS256","kid":null}"#, id);
+    check(
+        &format!(r#"{{"alg":"HS256","kid":"{}"}}"#, "k".repeat(256)),
+        None,
+    );
+    check(
+        &format!(r#"{{"alg":"HS256","kid":"{}"}}"#, "k".repeat(257)),
+        id,
+    );
+    check("[]", Some("not a JSON object"));
+    let long = format!("{{\"alg\":\"HS256\"{}}}", " ".repeat(100_000));
+    check(&long, None);
+}
+
+#[test]
+fn only_three_parts_of_strict_base64url_are_a_token() {
+    let good = sign_text(&secret(1), r#"{"alg":"HS256"}"#, "{}");
+    let check = |token: &str, error: Option<&str>| {
+        assert_eq!(Jws::parse(token).err(), error, "{token}");
+    };
+    check(&good, None);
+    let parts = Some("the token does not have three parts");
+    let strict = Some("a part is not strict base64url");
+    check("", parts);
+    check("a.b", parts);
+    check(&format!("{good}."), parts);
+    check(&format!("{good}.e30"), parts);
+    check(&format!(".{good}"), parts);
+    check("..", Some("not JSON"));
+    check(good.rsplit_once('.').unwrap().0, parts);
+    check(
+        &format!("{}.", good.rsplit_once('.').unwrap().0),
+        Some("the token is not signed"),
+    );
+    check(&format!("{good}="), strict);
+    check(&format!(" {good}"), strict);
+    check(&format!("{good}\n"), strict);
+    check(&good.replacen("e30", "e30=", 1), strict);
+    check(&good.replacen("e30", "e3+", 1), strict);
+    // 43 characters carry 258 bits: the last two must be zero.
+    let (message, signature) = good.rsplit_once('.').unwrap();
+    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let last = alphabet
+        .iter()
+        .position(|c| signature.ends_with(char::from(*c)))
+        .unwrap();
+    let twin = char::from(*alphabet.get(last + 1).unwrap());
+    check(
+        &format!("{message}.{}{twin}", signature.get(..42).unwrap()),
+        strict,
+    );
+}
+
+#[test]
+fn the_key_is_chosen_by_id_and_its_algorithm_is_its_own() {
+    let check = |header: &str, keys: &[Key], wanted: Signature| {
+        let token = sign_text(&secret(7), header, "{}");
+        assert_eq!(
+            Jws::parse(&token).unwrap().check(keys),
+            wanted,
+            "{header} {}",
+            keys.len()
+        );
+    };
+    let named = |id: &str| private(Algorithm::HS256, id);
+    let (plain, a_named) = (r#"{"alg":"HS256"}"#, r#"{"alg":"HS256","kid":"a"}"#);
+    check(plain, &[secret(7)], Signature::Genuine);
+    check(plain, &[secret(1), secret(7)], Signature::Genuine);
+    // A token that names no key may be of one that is newer, too.
+    check(plain, &[secret(1)], Signature::UnknownKey);
+    check(plain, &[], Signature::UnknownKey);
+    check(a_named, &[named("a")], Signature::Genuine);
+    check(a_named, &[secret(7)], Signature::Genuine);
+    check(a_named, &[named("b")], Signature::Genuine);
+    check(a_named, &[secret(1)], Signature::UnknownKey);
+    // The key that has the id decides alone.
+    let other = Key::hmac(Some("a".to_owned()), &[9; 32]).unwrap();
+    check(a_named, &[other, named("b")], Signature::Forged);
+    // A public key's bytes are never a secret, and what is not the key's algorithm is not tried.
+    check(
+        a_named,
+        &[private(Algorithm::RS256, "a")],
+        Signature::Forged,
+    );
+    check(
+        r#"{"alg":"RS256","kid":"a"}"#,
+        &[named("a")],
+        Signature::Forged,
+    );
+    let mut many = vec![secret(1); 15];
+    many.push(secret(7));
+    check(plain, &many, Signature::Genuine);
+    many.insert(0, secret(1));
+    check(plain, &many, Signature::UnknownKey);
+}
+
+#[test]
+fn ed25519_is_a_name_of_eddsa() {
+    let key = private(Algorithm::EdDSA, "a");
+    for (alg, taken) in [
+        ("EdDSA", true),
+        ("Ed25519", true),
+        ("Ed448", false),
+        ("ed25519", false),
+    ] {
+        let header = format!(r#"{{"alg":"{alg}","kid":"a"}}"#);
+        let token = sign_text(&key, &header, "{}");
+        let genuine = Jws::parse(&token)
+            .is_ok_and(|jws| jws.check(std::slice::from_ref(&key)) == Signature::Genuine);
+        assert_eq!(genuine, taken, "{alg}");
+        let mut jwk = key.public_jwk().unwrap();
+        jwk["alg"] = alg.into();
+        assert_eq!(Key::from_jwk(&jwk).unwrap().is_some(), taken, "{alg}");
+    }
+}
+
+#[test]
+fn keys_that_a_token_brings_are_never_used() {
+    let attacker = private(Algorithm::ES256, "attacker");
+    let jwk = attacker.public_jwk().unwrap();
+    for carried in [
+        serde_json::json!({ "jwk": jwk }),
+        serde_json::json!({ "jku": "http://127.0.0.1:9/jwks", "x5u": "http://127.0.0.1:9/x" }),
+        serde_json::json!({ "x5c": ["MAo="] }),
+    ] {
+        let mut header = carried;
+        header["alg"] = "ES256".into();
+        let token = sign_text(&attacker, &header.to_string(), "{}");
+        let jws = Jws::parse(&token).unwrap();
+        let ours = private(Algorithm::EdDSA, "ours");
+        assert_eq!(jws.check(&[ours]), Signature::UnknownKey);
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_is_too_strange(text in "\\PC*", parts in "[A-Za-z0-9_=-]*(\\.[A-Za-z0-9_-]*){0,4}") {
+        let _ = Jws::parse(&text);
+        let _ = Jws::parse(&parts);
+    }
+}

@@ -1,0 +1,277 @@
+//! Keys: each is bound to one algorithm, so that a token never chooses how it is checked
+//! (RFC 8725, section 3.1).
+
+use std::sync::Arc;
+
+use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER;
+use jsonwebtoken::jwk::EllipticCurve;
+use jsonwebtoken::{DecodingKey, EncodingKey};
+
+use super::Algorithm;
+use super::jwk::Public;
+
+/// Bytes; RFC 7518, section 3.2.
+const MIN_SECRET: usize = 32;
+/// Bits; RFC 7518, section 3.3, and what the verifying library takes.
+const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+/// Bytes of a `kid`.
+pub(super) const MAX_ID: usize = 256;
+
+/// A key with the one algorithm that it may be used for.
+#[derive(Clone)]
+pub struct Key {
+    pub id: Option<String>,
+    pub algorithm: Algorithm,
+    material: Arc<Material>,
+}
+
+struct Material {
+    verifying: DecodingKey,
+    /// Absent from a public key.
+    signing: Option<EncodingKey>,
+    /// Absent from a secret.
+    public: Option<Public>,
+}
+
+/// Why a key cannot be used. Never holds any of the key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    #[error("an HS256 secret needs at least {MIN_SECRET} bytes, this one has {0}")]
+    ShortSecret(usize),
+    #[error("HS256 takes a secret, not a key file")]
+    SecretWanted,
+    #[error("a key's id has 1 to {MAX_ID} characters")]
+    BadId,
+    #[error("not a PEM file with {kind}", kind = kind(*.0))]
+    BadPem(Algorithm),
+    #[error("the key is encrypted: give it without a passphrase")]
+    Encrypted,
+    #[error("an EC key is wanted as PKCS #8: convert it with `openssl pkcs8 -topk8 -nocrypt`")]
+    Sec1,
+    #[error("an RSA key needs 2048 to 8192 bits, this one has {0}")]
+    RsaSize(usize),
+    #[error("the RSA exponent is not an odd number above 1")]
+    RsaExponent,
+    #[error("{0} is not among the issuer's `algorithms`, or is for files only")]
+    Unwanted(Algorithm),
+    #[error("a key of a kind, curve or algorithm that is not supported")]
+    Unsupported,
+    #[error("not a JSON Web Key: {0}")]
+    BadJwk(&'static str),
+    #[error("not a JSON Web Key Set: {0}")]
+    BadJwks(&'static str),
+    #[error("none of the {0} keys in the set can verify signatures of the given algorithms")]
+    NoUsableKey(usize),
+    #[error("none of the keys in the set is usable")]
+    NoneUsable(#[source] Box<KeyError>),
+}
+
+impl Key {
+    /// Makes an HS256 key of a secret of at least 32 bytes.
+    pub fn hmac(id: Option<String>, secret: &[u8]) -> Result<Key, KeyError> {
+        if secret.len() < MIN_SECRET {
+            return Err(KeyError::ShortSecret(secret.len()));
+        }
+        Key::assemble(
+            id,
+            Algorithm::HS256,
+            Material {
+                verifying: DecodingKey::from_secret(secret),
+                signing: Some(EncodingKey::from_secret(secret)),
+                public: None,
+            },
+        )
+    }
+
+    /// Reads a PEM key: a private one (PKCS #8, or PKCS #1 for RSA), which signs and verifies, or a
+    /// public one, which only verifies. Without an `id` it gets its thumbprint (RFC 7638).
+    pub fn from_pem(id: Option<String>, algorithm: Algorithm, pem: &[u8]) -> Result<Key, KeyError> {
+        let bad = KeyError::BadPem(algorithm);
+        let text = std::str::from_utf8(pem).map_err(|_| bad.clone())?;
+        let label = text
+            .split_once("-----BEGIN ")
+            .and_then(|(_, rest)| rest.split_once("-----"))
+            .map(|(label, _)| label);
+        match (algorithm, label) {
+            (Algorithm::HS256, _) => Err(KeyError::SecretWanted),
+            (_, Some("ENCRYPTED PRIVATE KEY")) => Err(KeyError::Encrypted),
+            (_, Some("RSA PRIVATE KEY")) if text.contains("ENCRYPTED") => Err(KeyError::Encrypted),
+            (_, Some("EC PRIVATE KEY" | "EC PARAMETERS")) => Err(KeyError::Sec1),
+            (_, Some("PRIVATE KEY" | "RSA PRIVATE KEY")) => {
+                let (signing, public) = private(algorithm, pem).ok_or(bad)?;
+                Key::asymmetric(id, algorithm, Some(signing), public)
+            }
+            (_, Some("PUBLIC KEY" | "RSA PUBLIC KEY")) => {
+                let public = public(algorithm, pem).ok_or(bad)?;
+                Key::asymmetric(id, algorithm, None, public)
+            }
+            _ => Err(bad),
+        }
+    }
+
+    pub(super) fn asymmetric(
+        id: Option<String>,
+        algorithm: Algorithm,
+        signing: Option<EncodingKey>,
+        public: Public,
+    ) -> Result<Key, KeyError> {
+        if let Public::Rsa { n, e } = &public {
+            check_rsa(n, e)?;
+        }
+        let material = Material {
+            verifying: public.decoding_key(),
+            signing,
+            public: Some(public),
+        };
+        let id = id.or_else(|| material.public.as_ref().map(Public::thumbprint));
+        Key::assemble(id, algorithm, material)
+    }
+
+    fn assemble(
+        id: Option<String>,
+        algorithm: Algorithm,
+        material: Material,
+    ) -> Result<Key, KeyError> {
+        if id
+            .as_ref()
+            .is_some_and(|id| id.is_empty() || id.len() > MAX_ID)
+        {
+            return Err(KeyError::BadId);
+        }
+        Ok(Key {
+            id,
+            algorithm,
+            material: Arc::new(material),
+        })
+    }
+
+    /// Tells whether the key can sign, or only verify.
+    pub fn can_sign(&self) -> bool {
+        self.material.signing.is_some()
+    }
+
+    /// The secret or the private key as the library keeps it; `None` for a public key.
+    pub(super) fn secret(&self) -> Option<&[u8]> {
+        self.material.signing.as_ref().map(EncodingKey::as_bytes)
+    }
+
+    /// Signs a message; `None` when the key is public only or the signing library fails.
+    pub(super) fn sign(&self, message: &[u8]) -> Option<String> {
+        let signing = self.material.signing.as_ref()?;
+        jsonwebtoken::crypto::sign(message, signing, self.algorithm.library()).ok()
+    }
+
+    /// Tells whether `signature` (base64url) is this key's for `message`.
+    pub(super) fn verifies(&self, message: &[u8], signature: &str) -> bool {
+        jsonwebtoken::crypto::verify(
+            signature,
+            message,
+            &self.material.verifying,
+            self.algorithm.library(),
+        )
+        .unwrap_or(false)
+    }
+
+    /// The key as others may know it (RFC 7517); `None` for a secret.
+    pub fn public_jwk(&self) -> Option<serde_json::Value> {
+        let mut jwk = self.material.public.as_ref()?.members();
+        jwk.insert("use".to_owned(), "sig".into());
+        jwk.insert("alg".to_owned(), self.algorithm.as_str().into());
+        if let Some(id) = &self.id {
+            jwk.insert("kid".to_owned(), id.as_str().into());
+        }
+        Some(jwk.into())
+    }
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Key({:?})", self.algorithm)
+    }
+}
+
+/// The kind of key that an algorithm takes, in words.
+fn kind(algorithm: Algorithm) -> &'static str {
+    match algorithm {
+        Algorithm::HS256 => "a secret",
+        Algorithm::RS256 => "an RSA key of 2048 to 8192 bits",
+        Algorithm::ES256 => "an EC key of the curve P-256",
+        Algorithm::EdDSA => "an Ed25519 key",
+    }
+}
+
+/// Reads a private PEM and derives its public half.
+fn private(algorithm: Algorithm, pem: &[u8]) -> Option<(EncodingKey, Public)> {
+    let derive = &DEFAULT_PROVIDER.key_utils;
+    match algorithm {
+        Algorithm::HS256 => None,
+        Algorithm::RS256 => {
+            let key = EncodingKey::from_rsa_pem(pem).ok()?;
+            let (n, e) = (derive.rsa_pub_components_from_private_key)(key.as_bytes()).ok()?;
+            Some((key, Public::Rsa { n, e }))
+        }
+        Algorithm::ES256 => {
+            let key = EncodingKey::from_ec_pem(pem).ok()?;
+            let (_, x, y) =
+                (derive.ec_pub_components_from_private_key)(key.as_bytes(), algorithm.library())
+                    .ok()?;
+            Some((key, Public::P256 { x, y }))
+        }
+        Algorithm::EdDSA => {
+            let key = EncodingKey::from_ed_pem(pem).ok()?;
+            let x = (derive.ed_pub_components_from_private_key)(
+                key.as_bytes(),
+                &EllipticCurve::Ed25519,
+            )
+            .ok()?;
+            Some((key, Public::Ed25519 { x }))
+        }
+    }
+}
+
+/// Reads a public PEM.
+fn public(algorithm: Algorithm, pem: &[u8]) -> Option<Public> {
+    match algorithm {
+        Algorithm::HS256 => None,
+        Algorithm::RS256 => {
+            let key = DecodingKey::from_rsa_pem(pem).ok()?;
+            let derive = DEFAULT_PROVIDER
+                .key_utils
+                .rsa_pub_components_from_public_key;
+            let (n, e) = derive(key.try_get_as_bytes().ok()?).ok()?;
+            Some(Public::Rsa { n, e })
+        }
+        Algorithm::ES256 => {
+            let key = DecodingKey::from_ec_pem(pem).ok()?;
+            // An uncompressed point (SEC 1, section 2.3.3): 4, then x and y.
+            let point = key.try_get_as_bytes().ok()?.strip_prefix(&[4])?;
+            let (x, y) = (point.len() == 64).then(|| point.split_at(32))?;
+            Some(Public::P256 {
+                x: x.to_vec(),
+                y: y.to_vec(),
+            })
+        }
+        Algorithm::EdDSA => {
+            let key = DecodingKey::from_ed_pem(pem).ok()?;
+            let x = key.try_get_as_bytes().ok()?;
+            (x.len() == 32).then(|| Public::Ed25519 { x: x.to_vec() })
+        }
+    }
+}
+
+/// `n` and `e` are big-endian, without leading zeros.
+fn check_rsa(n: &[u8], e: &[u8]) -> Result<(), KeyError> {
+    let bits = n
+        .first()
+        .map_or(0, |first| n.len() * 8 - first.leading_zeros() as usize);
+    if !RSA_BITS.contains(&bits) {
+        return Err(KeyError::RsaSize(bits));
+    }
+    if e == [1] || e.last().is_none_or(|last| last % 2 == 0) {
+        return Err(KeyError::RsaExponent);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

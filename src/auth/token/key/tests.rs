@@ -1,0 +1,248 @@
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use super::{Key, KeyError};
+use crate::auth::token::Algorithm::{ES256, EdDSA, HS256, RS256};
+use crate::auth::token::{Algorithm, parse_jwks};
+
+const RSA: &[u8] = include_bytes!("../testdata/rsa.pem");
+const EC: &[u8] = include_bytes!("../testdata/ec.pem");
+const ED: &[u8] = include_bytes!("../testdata/ed.pem");
+
+#[test]
+fn a_key_file_is_taken_or_refused_for_its_reason() {
+    let check = |algorithm, pem: &[u8], wanted: Result<bool, KeyError>| {
+        let got = Key::from_pem(None, algorithm, pem).map(|key| key.can_sign());
+        assert_eq!(got, wanted, "{algorithm} {}", String::from_utf8_lossy(pem));
+    };
+    check(RS256, RSA, Ok(true));
+    check(RS256, include_bytes!("../testdata/rsa-pkcs1.pem"), Ok(true));
+    check(
+        RS256,
+        include_bytes!("../testdata/rsa-public.pem"),
+        Ok(false),
+    );
+    check(ES256, EC, Ok(true));
+    check(
+        ES256,
+        include_bytes!("../testdata/ec-public.pem"),
+        Ok(false),
+    );
+    check(EdDSA, ED, Ok(true));
+    check(
+        EdDSA,
+        include_bytes!("../testdata/ed-public.pem"),
+        Ok(false),
+    );
+
+    let small = include_bytes!("../testdata/rsa-1024.pem");
+    check(RS256, small, Err(KeyError::BadPem(RS256)));
+    let sec1 = include_bytes!("../testdata/ec-sec1.pem");
+    check(ES256, sec1, Err(KeyError::Sec1));
+    let encrypted = include_bytes!("../testdata/ed-encrypted.pem");
+    check(EdDSA, encrypted, Err(KeyError::Encrypted));
+    check(HS256, RSA, Err(KeyError::SecretWanted));
+    check(
+        ES256,
+        include_bytes!("../testdata/ec-384.pem"),
+        Err(KeyError::BadPem(ES256)),
+    );
+    check(ES256, RSA, Err(KeyError::BadPem(ES256)));
+    check(RS256, ED, Err(KeyError::BadPem(RS256)));
+    check(EdDSA, EC, Err(KeyError::BadPem(EdDSA)));
+    check(EdDSA, b"", Err(KeyError::BadPem(EdDSA)));
+    check(EdDSA, b"\xff", Err(KeyError::BadPem(EdDSA)));
+}
+
+#[test]
+fn a_short_secret_and_an_endless_id_are_refused() {
+    let secret = |bytes: usize| Key::hmac(None, &vec![7; bytes]).map(|_| ());
+    assert_eq!(secret(32), Ok(()));
+    assert_eq!(secret(31), Err(KeyError::ShortSecret(31)));
+    assert_eq!(secret(0), Err(KeyError::ShortSecret(0)));
+    let named = |id: String| Key::hmac(Some(id), &[7; 32]).map(|_| ());
+    assert_eq!(named("k".repeat(256)), Ok(()));
+    assert_eq!(named("k".repeat(257)), Err(KeyError::BadId));
+    assert_eq!(named(String::new()), Err(KeyError::BadId));
+}
+
+#[test]
+fn what_a_private_key_signs_its_public_jwk_verifies_and_no_other_key() {
+    let keys = [
+        Key::hmac(None, &[7; 32]).unwrap(),
+        Key::from_pem(None, RS256, RSA).unwrap(),
+        Key::from_pem(None, ES256, EC).unwrap(),
+        Key::from_pem(None, EdDSA, ED).unwrap(),
+    ];
+    for signer in &keys {
+        let signature = signer.sign(b"message").unwrap();
+        for other in &keys {
+            let same = signer.algorithm == other.algorithm;
+            assert_eq!(
+                other.verifies(b"message", &signature),
+                same,
+                "{signer:?} {other:?}"
+            );
+        }
+        assert!(!signer.verifies(b"messagf", &signature));
+        assert!(!signer.verifies(b"message", ""));
+        let Some(jwk) = signer.public_jwk() else {
+            assert_eq!(signer.algorithm, HS256);
+            continue;
+        };
+        assert!(jwk.get("d").is_none());
+        let public = Key::from_jwk(&jwk).unwrap().unwrap();
+        assert_eq!(public.id, signer.id);
+        assert!(public.verifies(b"message", &signature));
+        assert!(!public.can_sign());
+        assert_eq!(public.sign(b"message"), None);
+    }
+}
+
+#[test]
+fn the_default_id_is_the_thumbprint() {
+    // RFC 7638, section 3.1, and RFC 8037, appendix A.3.
+    let rsa = serde_json::json!({
+        "kty": "RSA", "e": "AQAB", "alg": "RS256",
+        "n": "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc\
+              _BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0\
+              _FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhA\
+              I4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw",
+    });
+    let okp = serde_json::json!({
+        "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+    });
+    let check = |jwk, id: &str| {
+        let key = Key::from_jwk(&jwk).unwrap().unwrap();
+        assert_eq!(key.id.as_deref(), Some(id));
+    };
+    check(rsa, "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs");
+    check(okp, "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
+}
+
+#[test]
+fn a_key_set_keeps_what_can_verify() {
+    let check = |keys: serde_json::Value, algorithms: &[Algorithm], wanted: Result<usize, &str>| {
+        let set = serde_json::json!({ "keys": keys }).to_string();
+        let got = parse_jwks(set.as_bytes(), algorithms);
+        let got = got
+            .map(|set| set.keys.len())
+            .map_err(|error| error.to_string());
+        assert_eq!(got, wanted.map_err(str::to_owned), "{set}");
+    };
+    let ec = || {
+        Key::from_pem(None, ES256, EC)
+            .unwrap()
+            .public_jwk()
+            .unwrap()
+    };
+    let with = |name: &str, value: serde_json::Value| {
+        let mut jwk = ec();
+        jwk.as_object_mut().unwrap().insert(name.to_owned(), value);
+        jwk
+    };
+    let none = Err("none of the 1 keys in the set can verify signatures of the given algorithms");
+    let unusable = Err("none of the keys in the set is usable");
+    check([ec()].into(), &[ES256], Ok(1));
+    check([ec()].into(), &[RS256, EdDSA], none);
+    check([with("key_ops", ["verify"].into())].into(), &[ES256], Ok(1));
+    check([with("key_ops", ["encrypt"].into())].into(), &[ES256], none);
+    check([with("use", "enc".into())].into(), &[ES256], none);
+    check([with("alg", "ES384".into())].into(), &[ES256], none);
+    check([with("crv", "P-384".into())].into(), &[ES256], none);
+    check([with("kty", "unheard-of".into())].into(), &[ES256], none);
+    check([with("x", "AA".into())].into(), &[ES256], unusable);
+    check([with("x", "=".into())].into(), &[ES256], unusable);
+    check([with("kid", 7.into())].into(), &[ES256], unusable);
+    check(
+        [with("kid", "k".repeat(257).into()), ec()].into(),
+        &[ES256],
+        Ok(1),
+    );
+    check(
+        serde_json::json!([]),
+        &[ES256],
+        Err("none of the 0 keys in the set can verify signatures of the given algorithms"),
+    );
+    check(
+        serde_json::json!({}),
+        &[ES256],
+        Err("not a JSON Web Key Set: it has no array `keys`"),
+    );
+    assert!(parse_jwks(b"<html>", &[ES256]).is_err());
+}
+
+#[test]
+fn keys_of_a_set_that_are_not_used_are_reported_with_the_reason() {
+    let good = Key::from_pem(None, ES256, EC)
+        .unwrap()
+        .public_jwk()
+        .unwrap();
+    let weak = "A".repeat(171);
+    let set = serde_json::json!({ "keys": [
+        good,
+        { "kty": "RSA", "kid": "weak", "n": format!("_{weak}"), "e": "AQAB" },
+        { "kty": "oct", "k": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE" },
+        { "kty": "RSA", "kid": "for-encryption", "use": "enc", "n": "AQ", "e": "AQAB" },
+        { "kty": "EC", "crv": "P-384", "kid": "other-curve" },
+        { "kty": "EC", "kid": "incomplete", "crv": "P-256" },
+    ] });
+    let set = parse_jwks(set.to_string().as_bytes(), &[ES256, RS256]).unwrap();
+    assert_eq!(set.keys.len(), 1);
+    let told = set
+        .ignored
+        .iter()
+        .map(|key| (key.id.as_deref(), key.reason.to_string()));
+    let told: Vec<_> = told.collect();
+    assert_eq!(
+        told,
+        [
+            (Some("weak"), KeyError::RsaSize(1032).to_string()),
+            (None, KeyError::Unwanted(HS256).to_string()),
+            (Some("other-curve"), KeyError::Unsupported.to_string()),
+            (
+                Some("incomplete"),
+                KeyError::BadJwk("a member of its kind of key is missing").to_string()
+            ),
+        ]
+    );
+    let many: Vec<_> = (0..100)
+        .map(|_| serde_json::json!({ "kty": "oct", "k": "AA" }))
+        .collect();
+    let all = [vec![good], many].concat();
+    let set = serde_json::json!({ "keys": all });
+    let set = parse_jwks(set.to_string().as_bytes(), &[ES256]).unwrap();
+    assert_eq!(set.ignored.len(), 16);
+}
+
+#[test]
+fn a_weak_rsa_jwk_is_refused() {
+    let check = |n: &[u8], e: &str, error: Option<KeyError>| {
+        let n = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, n);
+        let jwk = serde_json::json!({"kty": "RSA", "n": n, "e": e});
+        assert_eq!(Key::from_jwk(&jwk).err(), error, "{jwk}");
+    };
+    check(&[0xff; 256], "AQAB", None);
+    check(&[&[0; 9], [0xff; 256].as_slice()].concat(), "AQAB", None);
+    check(&[0xff; 128], "AQAB", Some(KeyError::RsaSize(1024)));
+    check(
+        &[&[0; 128], [0xff; 128].as_slice()].concat(),
+        "AQAB",
+        Some(KeyError::RsaSize(1024)),
+    );
+    check(
+        &[&[0x7f], [0xff; 255].as_slice()].concat(),
+        "AQAB",
+        Some(KeyError::RsaSize(2047)),
+    );
+    check(&[0xff; 1025], "AQAB", Some(KeyError::RsaSize(8200)));
+    check(&[], "AQAB", Some(KeyError::RsaSize(0)));
+    check(&[0xff; 256], "AQ", Some(KeyError::RsaExponent));
+    check(&[0xff; 256], "AQAA", Some(KeyError::RsaExponent));
+    check(&[0xff; 256], "", Some(KeyError::RsaExponent));
+}
+
+#[test]
+fn a_key_never_shows_itself() {
+    let key = Key::hmac(Some("id".to_owned()), &[b's'; 32]).unwrap();
+    assert_eq!(format!("{key:?}"), "Key(HS256)");
+}

@@ -1,0 +1,97 @@
+//! Minting the gateway's own access tokens (RFC 9068).
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Serialize;
+
+use super::{Key, Tokens};
+use crate::auth::session::{Millis, SessionId};
+
+/// What a new access token is to say.
+#[derive(Debug, Clone, Copy)]
+pub struct Minting<'a> {
+    pub user: &'a str,
+    pub session: SessionId,
+    /// The `jti`.
+    pub token_id: &'a str,
+    pub email: Option<&'a str>,
+}
+
+/// Why a token could not be minted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    #[error("there is no signing key: every token comes from trusted issuers")]
+    NoSigningKey,
+    #[error("the signing key does not sign")]
+    Signing,
+}
+
+#[derive(Serialize)]
+pub(super) struct Header<'a> {
+    pub(super) typ: &'static str,
+    pub(super) alg: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) kid: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Payload<'a> {
+    iss: &'a str,
+    aud: &'a str,
+    sub: &'a str,
+    sid: SessionId,
+    jti: &'a str,
+    /// Seconds, as is `exp`.
+    iat: u64,
+    exp: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    email: Option<&'a str>,
+}
+
+/// Encodes a part of a token: base64url of its JSON.
+pub(super) fn encode(part: &impl Serialize) -> Result<String, Error> {
+    let json = serde_json::to_vec(part).map_err(|_| Error::Signing)?;
+    Ok(URL_SAFE_NO_PAD.encode(json))
+}
+
+impl Tokens {
+    /// Signs an access token that lives for `access_ttl` from `now`, in whole seconds.
+    pub fn mint(&self, minting: &Minting<'_>, now: Millis) -> Result<String, Error> {
+        let key = self.signing.as_ref().ok_or(Error::NoSigningKey)?;
+        let header = Header {
+            typ: "at+jwt",
+            alg: key.algorithm.as_str(),
+            kid: key.id.as_deref(),
+        };
+        let ttl = Millis::try_from(self.access_ttl.as_millis()).unwrap_or(Millis::MAX);
+        let claims = Payload {
+            iss: &self.issuer,
+            aud: &self.audience,
+            sub: minting.user,
+            sid: minting.session,
+            jti: minting.token_id,
+            iat: now / 1000,
+            exp: now.saturating_add(ttl) / 1000,
+            email: minting.email,
+        };
+        let message = format!("{}.{}", encode(&header)?, encode(&claims)?);
+        let signature = key.sign(message.as_bytes()).ok_or(Error::Signing)?;
+        Ok(format!("{message}.{signature}"))
+    }
+
+    /// The public keys that verify our tokens, as a key set (RFC 7517). Secrets are left out.
+    pub fn jwks(&self) -> serde_json::Value {
+        let mut keys = Vec::new();
+        for jwk in self
+            .signing
+            .iter()
+            .chain(&self.verifying)
+            .filter_map(Key::public_jwk)
+        {
+            if !keys.contains(&jwk) {
+                keys.push(jwk);
+            }
+        }
+        serde_json::json!({ "keys": keys })
+    }
+}

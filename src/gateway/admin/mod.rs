@@ -1,0 +1,199 @@
+//! The admin listener: axum on the background runtime, so that it still responds while the public
+//! listeners drain.
+
+use std::net::TcpListener as StdListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, header};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
+use tower::ServiceExt;
+
+use super::{Parts, ReloadRequest};
+use crate::api::Refused;
+use crate::api::admin::{self, Readiness, Reload, Reloaded};
+use crate::proxy::respond;
+use crate::refusal::Refusal;
+use crate::settings::ConnectionLimits;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::request_id::{RequestId, X_REQUEST_ID};
+
+mod stalled;
+
+use stalled::StallLimit;
+
+/// Connections at once: monitoring, probes and operators.
+const CONNECTIONS: usize = 256;
+/// Bytes of a request body.
+const MAX_BODY: usize = 64 * 1024;
+/// The smallest buffer that the HTTP library allows.
+const MIN_HEAD: usize = 8 * 1024;
+
+/// Starts serving on the current runtime.
+pub(super) fn serve(
+    socket: StdListener,
+    parts: &Parts,
+    reload: mpsc::Sender<ReloadRequest>,
+) -> anyhow::Result<()> {
+    let desk = admin::Desk {
+        live: Arc::clone(&parts.live),
+        accounts: parts.accounts.clone(),
+        store: parts.store.clone(),
+        metrics: Arc::clone(&parts.metrics),
+        events: parts.events.clone(),
+        live_of: super::live_of(parts),
+        readiness: parts.readiness.clone(),
+        sessions_on_outage: parts.boot.store.sessions_on_outage,
+        host_name: host_name(),
+        counter: crate::pipeline::admission::counter_of_texts,
+        upstreams: {
+            let current = Arc::clone(&parts.current);
+            Arc::new(move || current.load().upstreams.describe())
+        },
+        reload: asks(reload),
+    };
+    let listeners = &parts.boot.listeners;
+    let limits = listeners.first().map(|listener| listener.limits.clone());
+    let limits = limits.context("there is no listener")?;
+    let body_timeout = limits.head_timeout;
+    let router = admin::router(desk)
+        .layer(from_fn(move |request, next| {
+            read_body(body_timeout, request, next)
+        }))
+        .layer(from_fn(render))
+        .layer(from_fn_with_state(parts.readiness.clone(), close));
+    let listener = TcpListener::from_std(socket).context("the admin listener cannot be served")?;
+    tokio::spawn(accept(listener, router, limits, Arc::clone(&parts.metrics)));
+    Ok(())
+}
+
+/// The admin endpoints whole: refusals have the body that every refusal of the gateway has, and every
+/// response its request's identifier.
+pub(crate) fn router(desk: admin::Desk) -> Router {
+    admin::router(desk).layer(from_fn(render))
+}
+
+/// The name of this machine, in lower case.
+fn host_name() -> Option<String> {
+    let name = nix::unistd::gethostname().ok()?.into_string().ok()?;
+    Some(name.to_ascii_lowercase())
+}
+
+/// Accepts as long as the process lives.
+async fn accept(
+    listener: TcpListener,
+    router: Router,
+    limits: ConnectionLimits,
+    metrics: Arc<Metrics>,
+) {
+    let seats = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of descriptors, mostly: waiting a moment beats spinning.
+                tracing::warn!(%error, "a connection to the admin listener could not be accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let Ok(seat) = Arc::clone(&seats).try_acquire_owned() else {
+            let refused = &metrics.connections_refused;
+            refused.with_label_values(&["admin_connections"]).inc();
+            continue;
+        };
+        let connection = serve_connection(stream, router.clone(), limits.clone());
+        tokio::spawn(async move {
+            let _seat = seat;
+            connection.await;
+        });
+    }
+}
+
+/// Serves one connection under the head and write deadlines that public listeners have. Between
+/// requests it may be idle as long as a head may take.
+async fn serve_connection(stream: TcpStream, router: Router, limits: ConnectionLimits) {
+    let _ = stream.set_nodelay(true);
+    let router = router.map_request(|request: http::Request<Incoming>| request.map(Body::new));
+    let stream = TokioIo::new(StallLimit::new(stream, limits.write_timeout));
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head_timeout)
+        .max_buf_size(limits.head.max(MIN_HEAD))
+        .serve_connection(stream, TowerToHyperService::new(router))
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection to the admin listener failed");
+    }
+}
+
+/// Announces the end of the connection while the gateway drains: the next one is for a successor.
+async fn close(State(readiness): State<Readiness>, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    if readiness.is_draining() {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+    }
+    response
+}
+
+/// Reads the body before the request is served: a client that never finishes it is not waited for.
+async fn read_body(deadline: Duration, request: Request, next: Next) -> Response {
+    let (head, body) = request.into_parts();
+    let read = timeout(deadline, axum::body::to_bytes(body, MAX_BODY)).await;
+    match read {
+        Ok(Ok(body)) => next.run(Request::from_parts(head, Body::from(body))).await,
+        Ok(Err(_)) => Refused::from(Refusal::BodyTooLarge).into_response(),
+        Err(_) => Refused::from(Refusal::RequestTimeout).into_response(),
+    }
+}
+
+/// Turns a call into a request to the loop that reloads, one at a time.
+fn asks(reload: mpsc::Sender<ReloadRequest>) -> Arc<Reload> {
+    Arc::new(move || {
+        let reload = reload.clone();
+        Box::pin(async move {
+            let (answer, outcome) = oneshot::channel();
+            let gone = || Reloaded::Rejected(vec!["the gateway is shutting down".to_owned()]);
+            if reload.send(answer).await.is_err() {
+                return gone();
+            }
+            outcome.await.unwrap_or_else(|_| gone())
+        })
+    })
+}
+
+async fn render(request: Request, next: Next) -> Response {
+    let accept = request.headers().clone();
+    let request_id = RequestId::keep_or_generate(accept.get(X_REQUEST_ID));
+    let mut response = request_id.clone().scope(next.run(request)).await;
+    let headers = response.headers_mut();
+    headers.insert(X_REQUEST_ID, request_id.header());
+    let nosniff = HeaderValue::from_static("nosniff");
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    let Some(refused) = response.extensions_mut().remove::<Refused>() else {
+        return response;
+    };
+    let (mut head, _) = response.into_parts();
+    let answer = respond::Answer {
+        message: refused.message,
+        fields: refused.fields,
+        retry_after: refused.retry_after,
+        ..refused.refusal.into()
+    };
+    let body = respond::render(&answer, &accept, &request_id, &mut head.headers);
+    head.status = refused.refusal.status();
+    Response::from_parts(head, Body::from(body))
+}

@@ -1,0 +1,343 @@
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::http::StatusCode;
+use parking_lot::Mutex;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use url::Url;
+
+use super::{Issuers, is_safe, pause};
+use crate::auth::token::fixtures::{
+    NOW, foreign_claims, private, sign, sign_text, tokens, trusted, with,
+};
+use crate::auth::token::{Algorithm, Key, KeySource, Tokens};
+use crate::issuers::verifier::{Rejected, Verifier};
+use crate::telemetry::metrics::Metrics;
+
+/// An issuer that publishes what it is told to, and counts who asks.
+struct Publisher {
+    address: SocketAddr,
+    answer: Arc<Mutex<(StatusCode, String)>>,
+    asked: Arc<AtomicUsize>,
+    task: JoinHandle<()>,
+}
+
+impl Publisher {
+    async fn start(keys: &[Key]) -> Publisher {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Publisher::serve(listener, keys)
+    }
+
+    fn serve(listener: TcpListener, keys: &[Key]) -> Publisher {
+        let answer = Arc::new(Mutex::new((StatusCode::OK, jwks(keys))));
+        let asked = Arc::new(AtomicUsize::new(0));
+        let address = listener.local_addr().unwrap();
+        let app = {
+            let (answer, asked) = (answer.clone(), asked.clone());
+            Router::new().fallback(async move || {
+                asked.fetch_add(1, Ordering::SeqCst);
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                let (status, body) = answer.lock().clone();
+                (status, [("location", "/elsewhere")], body)
+            })
+        };
+        let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        Publisher {
+            address,
+            answer,
+            asked,
+            task,
+        }
+    }
+
+    fn publish(&self, keys: &[Key]) {
+        *self.answer.lock() = (StatusCode::OK, jwks(keys));
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn jwks(keys: &[Key]) -> String {
+    let keys: Vec<_> = keys.iter().map(|key| key.public_jwk().unwrap()).collect();
+    json!({ "keys": keys }).to_string()
+}
+
+fn trusting(address: SocketAddr) -> Tokens {
+    let url = Url::parse(&format!("http://{address}/jwks")).unwrap();
+    tokens(vec![trusted(KeySource::Url(url))])
+}
+
+fn metrics() -> Arc<Metrics> {
+    // Another test of this process may have been faster.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Arc::new(Metrics::new().unwrap())
+}
+
+fn verifier(address: SocketAddr, metrics: &Arc<Metrics>) -> Verifier {
+    let tokens = trusting(address);
+    let issuers = Issuers::new(&tokens, metrics, None);
+    Verifier::new(Arc::new(tokens), issuers, &Metrics::new().unwrap())
+}
+
+fn token(key: &Key) -> String {
+    sign(key, &foreign_claims())
+}
+
+fn fetches(metrics: &Metrics, outcome: &str) -> u64 {
+    metrics.jwks_fetches.with_label_values(&[outcome]).get()
+}
+
+const FORGED: Rejected = Rejected::Invalid("no key of the issuer made the signature");
+
+#[tokio::test]
+async fn a_rotated_key_is_found_at_once_and_a_removed_one_is_gone() {
+    let (old, new) = (
+        private(Algorithm::EdDSA, "old"),
+        private(Algorithm::ES256, "new"),
+    );
+    let publisher = Publisher::start(std::slice::from_ref(&old)).await;
+    let metrics = metrics();
+    let verifier = verifier(publisher.address, &metrics);
+    // The first fetch is under way: the token waits for it.
+    assert_eq!(
+        verifier.verify(&token(&old), NOW).await.unwrap().user,
+        "idp:u1"
+    );
+    assert_eq!(publisher.asked(), 1);
+    publisher.publish(std::slice::from_ref(&new));
+    assert!(verifier.verify(&token(&new), NOW).await.is_ok());
+    assert_eq!(publisher.asked(), 2);
+    assert_eq!(
+        (fetches(&metrics, "ok"), fetches(&metrics, "failed")),
+        (2, 0)
+    );
+    // Also a token that was good before and is remembered.
+    assert_eq!(verifier.verify(&token(&old), NOW).await, Err(FORGED));
+}
+
+#[tokio::test]
+async fn a_rotated_key_is_found_at_once_without_any_key_id() {
+    let (old, new) = (
+        private(Algorithm::EdDSA, "old"),
+        private(Algorithm::ES256, "new"),
+    );
+    let nameless = |key: &Key| {
+        let mut jwk = key.public_jwk().unwrap();
+        jwk.as_object_mut().unwrap().remove("kid");
+        (StatusCode::OK, json!({ "keys": [jwk] }).to_string())
+    };
+    let token = |key: &Key| {
+        let header = json!({ "alg": key.algorithm.as_str() }).to_string();
+        sign_text(key, &header, &foreign_claims().to_string())
+    };
+    let publisher = Publisher::start(&[]).await;
+    *publisher.answer.lock() = nameless(&old);
+    let verifier = verifier(publisher.address, &metrics());
+    verifier.verify(&token(&old), NOW).await.unwrap();
+    *publisher.answer.lock() = nameless(&new);
+    assert!(verifier.verify(&token(&new), NOW).await.is_ok());
+    assert_eq!(publisher.asked(), 2);
+    // A forged one asks again only after the cool-down.
+    assert_eq!(verifier.verify(&token(&old), NOW).await, Err(FORGED));
+    assert_eq!(publisher.asked(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_unknown_keys_cost_one_fetch() {
+    let known = private(Algorithm::EdDSA, "known");
+    let publisher = Publisher::start(std::slice::from_ref(&known)).await;
+    let verifier = Arc::new(verifier(publisher.address, &metrics()));
+    verifier.verify(&token(&known), NOW).await.unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..100 {
+        let verifier = verifier.clone();
+        let token = token(&private(Algorithm::ES256, &format!("unknown{number}")));
+        tasks.spawn(async move { verifier.verify(&token, NOW).await });
+    }
+    assert!(
+        tasks
+            .join_all()
+            .await
+            .into_iter()
+            .all(|found| found == Err(FORGED))
+    );
+    assert_eq!(publisher.asked(), 2);
+    // Asked for a moment ago: neither fetched again nor waited for.
+    let start = Instant::now();
+    let late = token(&private(Algorithm::ES256, "late"));
+    assert_eq!(verifier.verify(&late, NOW).await, Err(FORGED));
+    assert!(start.elapsed() < Duration::from_millis(40));
+    assert_eq!(publisher.asked(), 2);
+}
+
+#[tokio::test]
+async fn a_forged_token_with_a_known_id_asks_for_nothing() {
+    let known = private(Algorithm::EdDSA, "known");
+    let publisher = Publisher::start(std::slice::from_ref(&known)).await;
+    let verifier = verifier(publisher.address, &metrics());
+    verifier.verify(&token(&known), NOW).await.unwrap();
+    let forged = token(&private(Algorithm::ES256, "known"));
+    assert_eq!(verifier.verify(&forged, NOW).await, Err(FORGED));
+    assert_eq!(publisher.asked(), 1);
+}
+
+#[tokio::test]
+async fn without_any_keys_nothing_is_known_until_the_issuer_is_back() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let metrics = metrics();
+    let verifier = verifier(address, &metrics);
+    let key = private(Algorithm::EdDSA, "k");
+    let first = verifier.verify(&token(&key), NOW).await;
+    assert_eq!(first, Err(Rejected::KeysUnavailable));
+    assert!(fetches(&metrics, "failed") >= 1);
+    // What needs no key is still refused for its own reason.
+    let other = sign(&key, &with(foreign_claims(), "aud", json!("other")));
+    let other = verifier.verify(&other, NOW).await;
+    assert_eq!(
+        other,
+        Err(Rejected::Invalid("the token is for another audience"))
+    );
+
+    let listener = TcpListener::bind(address).await.unwrap();
+    let _publisher = Publisher::serve(listener, std::slice::from_ref(&key));
+    let start = Instant::now();
+    while verifier.verify(&token(&key), NOW).await.is_err() {
+        assert!(
+            start.elapsed() < Duration::from_secs(10),
+            "the keys were not fetched again"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn keys_are_kept_when_a_fetch_fails() {
+    let key = private(Algorithm::EdDSA, "k");
+    let long = "x".repeat(super::MAX_BODY + 1);
+    let redirected = (StatusCode::FOUND, String::new());
+    for bad in [
+        (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            jwks(std::slice::from_ref(&key)),
+        ),
+        (StatusCode::OK, "<html>".to_owned()),
+        (StatusCode::OK, r#"{"keys":[]}"#.to_owned()),
+        (StatusCode::OK, long),
+        redirected,
+    ] {
+        let publisher = Publisher::start(std::slice::from_ref(&key)).await;
+        let metrics = metrics();
+        let verifier = verifier(publisher.address, &metrics);
+        verifier.verify(&token(&key), NOW).await.unwrap();
+        *publisher.answer.lock() = bad;
+        let unknown = token(&private(Algorithm::ES256, "unknown"));
+        assert_eq!(verifier.verify(&unknown, NOW).await, Err(FORGED));
+        assert_eq!(
+            (fetches(&metrics, "ok"), fetches(&metrics, "failed")),
+            (1, 1)
+        );
+        assert_eq!(publisher.asked(), 2, "a redirect was followed");
+        let again = sign(&key, &with(foreign_claims(), "jti", json!("again")));
+        assert!(verifier.verify(&again, NOW).await.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn an_unchanged_issuer_keeps_its_keys_across_a_reload() {
+    let key = private(Algorithm::EdDSA, "k");
+    let publisher = Publisher::start(std::slice::from_ref(&key)).await;
+    let metrics = metrics();
+    let before = verifier(publisher.address, &metrics);
+    before.verify(&token(&key), NOW).await.unwrap();
+
+    let same = trusting(publisher.address);
+    let issuers = Issuers::new(&same, &metrics, Some(before.issuers()));
+    assert_eq!(issuers.keys(0).len(), 1);
+    let after = Verifier::new(Arc::new(same), issuers, &Metrics::new().unwrap());
+    drop(before);
+    assert!(after.verify(&token(&key), NOW).await.is_ok());
+    assert_eq!(publisher.asked(), 1);
+
+    let mut other = trusting(publisher.address);
+    Arc::get_mut(other.trusted.first_mut().unwrap())
+        .unwrap()
+        .algorithms = vec![Algorithm::ES256];
+    let issuers = Issuers::new(&other, &metrics, Some(after.issuers()));
+    assert!(issuers.keys(0).is_empty());
+}
+
+#[tokio::test]
+async fn nobody_wants_the_keys_any_more() {
+    let publisher = Publisher::start(&[private(Algorithm::EdDSA, "k")]).await;
+    let metrics = metrics();
+    let issuers = Issuers::new(&trusting(publisher.address), &metrics, None);
+    let shared = issuers.issuer(0).unwrap().shared.clone();
+    issuers.refresh(0).await;
+    drop(issuers);
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert_eq!(Arc::strong_count(&shared), 1, "the task is still there");
+}
+
+#[tokio::test]
+async fn a_public_key_set_holds_no_secrets() {
+    let secret = json!({"kty": "oct", "k": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE"});
+    let publisher = Publisher::start(&[]).await;
+    *publisher.answer.lock() = (StatusCode::OK, json!({ "keys": [secret] }).to_string());
+    let mut tokens = trusting(publisher.address);
+    Arc::get_mut(tokens.trusted.first_mut().unwrap())
+        .unwrap()
+        .algorithms = vec![Algorithm::HS256];
+    let issuers = Issuers::new(&tokens, &metrics(), None);
+    issuers.refresh(0).await;
+    assert!(issuers.keys(0).is_empty());
+}
+
+#[test]
+fn keys_are_fetched_over_a_safe_way_only() {
+    let check =
+        |url: &str, safe: bool| assert_eq!(is_safe(&Url::parse(url).unwrap()), safe, "{url}");
+    check("https://idp.example/jwks", true);
+    check("http://127.0.0.1:8080/jwks", true);
+    check("http://127.8.8.8/jwks", true);
+    check("http://[::1]/jwks", true);
+    check("http://localhost/jwks", true);
+    check("http://idp.example/jwks", false);
+    check("http://10.0.0.1/jwks", false);
+    check("http://localhost.example/jwks", false);
+    check("http://127.0.0.1.example/jwks", false);
+    check("file:///etc/passwd", false);
+}
+
+#[test]
+fn failures_are_retried_ever_more_slowly() {
+    let check = |failures: u32, seconds: f64| {
+        let pause = pause(failures).as_secs_f64();
+        assert!(
+            (seconds * 0.89..seconds * 1.11).contains(&pause),
+            "{failures}: {pause}"
+        );
+    };
+    check(0, 600.0);
+    check(1, 1.0);
+    check(2, 2.0);
+    check(6, 32.0);
+    check(7, 60.0);
+    check(u32::MAX, 60.0);
+}

@@ -1,0 +1,149 @@
+//! What the decision says: an identity, a permit, or why not.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::auth::session::{Millis, Session};
+use crate::auth::token::Claims;
+use crate::limits::Decision;
+use crate::refusal::{Grounds, Refusal};
+use crate::routing::Route;
+
+/// Who a request was found to be from.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    pub whom: Whom,
+    /// The token that came, if one did.
+    pub token: Option<Arc<Claims>>,
+    pub presented: PresentedBy,
+    /// The store's clock when it confirmed the session; this gateway's without a session.
+    pub seen_at: Millis,
+}
+
+/// What says who it is.
+#[derive(Debug, Clone)]
+pub enum Whom {
+    Session(Arc<Session>),
+    /// A foreign token without session, by itself.
+    Token(Arc<Claims>),
+}
+
+impl Identity {
+    /// The user's id; for a foreign token with its issuer's prefix.
+    pub fn user(&self) -> &str {
+        match &self.whom {
+            Whom::Session(session) => &session.user,
+            Whom::Token(claims) => &claims.user,
+        }
+    }
+
+    pub fn email(&self) -> Option<&str> {
+        let email = match &self.whom {
+            Whom::Session(session) => Some(session.email.as_str()),
+            Whom::Token(claims) => claims.email.as_deref(),
+        };
+        email.filter(|email| !email.is_empty())
+    }
+
+    /// The name to sign in with, beside the email; users of other issuers have none here.
+    pub fn username(&self) -> Option<&str> {
+        self.session()?.username.as_deref()
+    }
+
+    /// The name to show.
+    pub fn name(&self) -> Option<&str> {
+        let name = self.session()?.name.as_deref();
+        name.filter(|name| !name.is_empty())
+    }
+
+    pub fn roles(&self) -> &[String] {
+        match &self.whom {
+            Whom::Session(session) => &session.roles,
+            Whom::Token(claims) => &claims.roles,
+        }
+    }
+
+    pub fn scopes(&self) -> &[String] {
+        match &self.whom {
+            Whom::Session(session) => &session.scopes,
+            Whom::Token(claims) => &claims.scopes,
+        }
+    }
+
+    pub fn session(&self) -> Option<&Arc<Session>> {
+        match &self.whom {
+            Whom::Session(session) => Some(session),
+            Whom::Token(_) => None,
+        }
+    }
+}
+
+/// How the credential came. Only a cookie is sent by a browser of its own accord, so only a cookie
+/// calls for the same-origin check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PresentedBy {
+    Cookie,
+    SessionHeader,
+    Bearer,
+}
+
+/// Where a request comes from, as far as the gateway can vouch for it.
+#[derive(Debug, Clone)]
+pub struct Client {
+    pub ip: IpAddr,
+    /// The scheme, host and port that the client used, trusted proxies' word included.
+    pub https: bool,
+    pub host: String,
+}
+
+/// The proof that a request was let through. Choosing a server and writing identity headers take it.
+#[derive(Debug)]
+pub struct Permit {
+    pub route: Arc<Route>,
+    pub identity: Option<Identity>,
+    pub decisions: Vec<Decision>,
+    /// The cookie that came belongs to no session any more.
+    pub clear_cookie: bool,
+}
+
+/// Why a request was not let through, with what its answer has to carry.
+#[derive(Debug)]
+pub struct Refused {
+    pub refusal: Refusal,
+    pub decisions: Vec<Decision>,
+    pub clear_cookie: bool,
+    /// The scopes that were missing.
+    pub scope: Option<String>,
+    pub retry_after: Option<Duration>,
+    /// For the log.
+    pub reason: &'static str,
+    pub grounds: Option<Box<Grounds>>,
+    /// Genuine claims of a token that has expired, or that was revoked with or without its session, or
+    /// may be: enough to sign out.
+    pub lapsed: Option<Arc<Claims>>,
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Refused {
+        Refused {
+            refusal,
+            decisions: Vec::new(),
+            clear_cookie: false,
+            scope: None,
+            retry_after: None,
+            reason: "",
+            grounds: None,
+            lapsed: None,
+        }
+    }
+}
+
+impl Refused {
+    pub(super) fn because(refusal: Refusal, reason: &'static str) -> Refused {
+        Refused {
+            reason,
+            ..Refused::from(refusal)
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Assertions for upstreams, with those that were signed a short while ago remembered, so that
+//! signing is not paid for each request.
+
+use std::sync::Arc;
+
+use http::HeaderValue;
+use prometheus::IntCounter;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+
+use crate::auth::session::Millis;
+use crate::auth::token::{About, Error, Tokens};
+use crate::pipeline::admission::Identity;
+use crate::telemetry::metrics::Metrics;
+
+/// For so long an assertion is given again: it lives a minute, so one that is forwarded has half a
+/// minute left at least.
+const GIVEN_AGAIN: Millis = 30_000;
+/// Bytes, about.
+const MEMORY: u64 = 8 * 1024 * 1024;
+/// What room is made for at the start; the rest is taken when it is needed.
+const EXPECTED: usize = 100;
+/// Bytes that an entry takes beside its texts.
+const OVERHEAD: u64 = 128;
+
+/// Makes the assertions of one configuration.
+pub struct Assertions {
+    tokens: Arc<Tokens>,
+    hits: IntCounter,
+    misses: IntCounter,
+    /// By everything that it says but the time: whoever's roles have changed gets another one.
+    signed: Cache<Box<str>, Signed, Weight>,
+}
+
+#[derive(Clone)]
+struct Signed {
+    value: HeaderValue,
+    at: Millis,
+}
+
+#[derive(Clone)]
+struct Weight;
+
+impl Weighter<Box<str>, Signed> for Weight {
+    fn weight(&self, about: &Box<str>, signed: &Signed) -> u64 {
+        (about.len() + signed.value.len()) as u64 + OVERHEAD
+    }
+}
+
+impl Assertions {
+    /// Remembers none yet.
+    pub fn new(tokens: Arc<Tokens>, metrics: &Metrics) -> Assertions {
+        Assertions {
+            tokens,
+            hits: metrics.cache.with_label_values(&["assertions", "hit"]),
+            misses: metrics.cache.with_label_values(&["assertions", "miss"]),
+            signed: Cache::with_weighter(EXPECTED, MEMORY, Weight),
+        }
+    }
+
+    /// Gives an upstream the gateway's word on whom a request is from, at `now`.
+    ///
+    /// # Errors
+    /// Without a key that signs.
+    pub fn of(
+        &self,
+        upstream: &str,
+        identity: &Identity,
+        now: Millis,
+    ) -> Result<HeaderValue, Error> {
+        let about = About {
+            upstream,
+            user: identity.user(),
+            session: identity.session().map(|session| session.id),
+            email: identity.email(),
+            roles: identity.roles(),
+            scopes: identity.scopes(),
+        };
+        let said = serde_json::to_string(&about).map_err(|_| Error::Signing)?;
+        let fresh = |signed: &Signed| {
+            // Not one from the future either: the clock may have been set back.
+            (signed.at..signed.at.saturating_add(GIVEN_AGAIN)).contains(&now)
+        };
+        if let Some(signed) = self.signed.get(said.as_str()).filter(fresh) {
+            self.hits.inc();
+            return Ok(signed.value);
+        }
+        self.misses.inc();
+        let text = self.tokens.assert(about, now)?;
+        let value = HeaderValue::try_from(text).map_err(|_| Error::Signing)?;
+        let signed = Signed {
+            value: value.clone(),
+            at: now,
+        };
+        self.signed.insert(said.into(), signed);
+        Ok(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+    use crate::auth::token::{Algorithm, Claims, fixtures};
+    use crate::pipeline::admission::{PresentedBy, Whom};
+
+    fn identity(roles: &[&str]) -> Identity {
+        Identity {
+            whom: Whom::Token(Arc::new(Claims {
+                trusted: Some(0),
+                issuer: "https://idp.example".to_owned(),
+                user: "ann".to_owned(),
+                session: None,
+                blacklist_key: "t".to_owned(),
+                issued_at: None,
+                expires_at: 0,
+                email: Some("ann@example.com".to_owned()),
+                roles: roles.iter().map(|role| (*role).to_owned()).collect(),
+                scopes: Vec::new(),
+                certificate: None,
+            })),
+            token: None,
+            presented: PresentedBy::Bearer,
+            seen_at: 0,
+        }
+    }
+
+    fn tokens() -> Arc<Tokens> {
+        let key = fixtures::private(Algorithm::EdDSA, "k");
+        Arc::new(Tokens {
+            signing: Some(key.clone()),
+            verifying: vec![key],
+            ..fixtures::tokens(Vec::new())
+        })
+    }
+
+    #[test]
+    fn an_assertion_is_given_again_for_half_its_life() {
+        let assertions = Assertions::new(tokens(), &Metrics::new().unwrap());
+        let start = 1_700_000_000_000;
+        let of = |upstream: &str, roles: &[&str], now| {
+            assertions.of(upstream, &identity(roles), now).unwrap()
+        };
+        let first = of("orders", &["a"], start);
+        assert_eq!(of("orders", &["a"], start + 29_999), first);
+        assert_ne!(of("orders", &["a"], start + 30_000), first);
+        assert_ne!(of("other", &["a"], start), first);
+        assert_ne!(of("orders", &["a", "b"], start), first);
+        assert_ne!(of("orders", &["a"], start - 60_000), first);
+    }
+
+    #[test]
+    fn an_assertion_is_no_access_token() {
+        let tokens = tokens();
+        let assertions = Assertions::new(Arc::clone(&tokens), &Metrics::new().unwrap());
+        let now = 1_700_000_000_000;
+        // Even for an upstream of the name of the tokens' audience.
+        let value = assertions.of(&tokens.audience, &identity(&[]), now);
+        let value = value.unwrap();
+        let found = tokens.check(value.to_str().unwrap(), now, |_| Arc::default());
+        let wrong = format!("{:?}", found.unwrap_err());
+        assert!(wrong.contains("another type"), "{wrong}");
+    }
+}

@@ -1,0 +1,5 @@
+//! Decides what happens to a request.
+
+pub mod admission;
+pub mod assertions;
+pub mod html_page;

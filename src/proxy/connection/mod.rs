@@ -1,0 +1,397 @@
+//! One client connection, between the socket and Pingora.
+//!
+//! It reads request heads itself, strictly and under deadlines; lets Pingora read no byte beyond
+//! the request it was given (a pipelined request waits for its turn, and nothing that follows an
+//! `Upgrade` passes before the upstream agreed); gathers small writes; and can be closed from
+//! outside while it idles.
+
+pub mod body_rate;
+pub mod chunked;
+pub mod head;
+pub mod octets;
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::time::{Instant, Sleep, timeout_at};
+
+use super::connection::chunked::Chunks;
+use super::connection::head::{Body, Head, HeadReader, Progress};
+use super::live::control::{Closing, Control, FrameBoundary};
+
+mod delivery;
+mod http2_flow;
+mod http2_frames;
+mod no_head;
+mod stream;
+mod transport;
+mod write_deadline;
+
+use http2_flow::Http2Flow;
+pub use no_head::{HeadLimits, NoHead, RefusalReport};
+pub use transport::Transport;
+use write_deadline::WriteDeadline;
+
+/// What is written is gathered up to here before it goes out.
+const WRITE_BUFFER: usize = 16 * 1024;
+/// How much of a next request is taken while the present one is served.
+const READ_AHEAD: usize = 16 * 1024;
+/// What one read may bring.
+const READ_CHUNK: usize = 8 * 1024;
+
+thread_local! {
+    static SCRATCH: RefCell<[u8; READ_CHUNK]> = const { RefCell::new([0; READ_CHUNK]) };
+}
+
+/// How many bytes of the connection belong to the request that Pingora is reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Window {
+    /// So many more.
+    Length(u64),
+    /// Until the last chunk, which [`Chunks`] finds.
+    Chunked,
+    /// None until the upstream agreed to the upgrade, then all.
+    Upgrade,
+    /// All: HTTP/2 frames.
+    Everything,
+}
+
+/// A client connection as Pingora sees it.
+#[derive(Debug)]
+pub struct Connection {
+    transport: Transport,
+    /// Read and not yet given to anyone.
+    unread: BytesMut,
+    /// Written and not yet sent.
+    unsent: BytesMut,
+    window: Window,
+    chunks: Chunks,
+    /// HTTP/2 was chosen by ALPN or by the preface.
+    http2: Option<Box<Http2Flow>>,
+    write_timeout: Duration,
+    write_deadline: WriteDeadline,
+    control: Arc<Control>,
+    frames: FrameBoundary,
+    /// The request has no body, and nothing of its answer has gone out.
+    undivided: bool,
+    /// Where requests are reported that Pingora refuses by itself.
+    refusals: Option<RefusalReport>,
+    /// How long what still comes is read off. It is there once the end was told.
+    linger: Option<Pin<Box<Sleep>>>,
+}
+
+impl Connection {
+    /// Takes over a socket whose handshakes are done; `unread` was read beyond them. A client that
+    /// takes nothing for `write_timeout` is cut off.
+    pub fn new(transport: Transport, unread: BytesMut, write_timeout: Duration) -> Connection {
+        let http2 = transport.is_http2();
+        let mut connection = Connection {
+            transport,
+            unread,
+            unsent: BytesMut::new(),
+            window: Window::Length(0),
+            chunks: Chunks::default(),
+            http2: None,
+            write_timeout,
+            write_deadline: WriteDeadline::new(write_timeout),
+            control: Arc::default(),
+            frames: FrameBoundary::default(),
+            undivided: false,
+            refusals: None,
+            linger: None,
+        };
+        if http2 {
+            connection.set_http2();
+        }
+        connection
+    }
+
+    /// Has requests of HTTP/2 reported that Pingora refuses by itself.
+    pub fn report_refusals(&mut self, report: RefusalReport) {
+        self.refusals = Some(report);
+    }
+
+    /// Whether ALPN or the preface chose HTTP/2.
+    pub fn is_http2(&self) -> bool {
+        self.http2.is_some()
+    }
+
+    fn set_http2(&mut self) {
+        self.window = Window::Everything;
+        self.http2 = Some(Box::new(Http2Flow::new(self.write_timeout)));
+    }
+
+    /// Whether nothing of a next request has come.
+    pub fn is_idle(&self) -> bool {
+        self.unread.is_empty()
+    }
+
+    /// Reads one request head and returns it with the bytes it came in.
+    ///
+    /// # Errors
+    /// See [`NoHead`]. A head over its size is 431, one that is late 408.
+    pub async fn read_head(&mut self, limits: HeadLimits) -> Result<(Head, BytesMut), NoHead> {
+        let mut reader = HeadReader::new(limits.fields);
+        let mut deadline = None;
+        loop {
+            match reader.read(&self.unread).map_err(NoHead::Refused)? {
+                Progress::Complete(head) => {
+                    if head.length > limits.size {
+                        return Err(NoHead::too_large());
+                    }
+                    let bytes = self.unread.split_to(head.length);
+                    self.expect_body(&head);
+                    let bytes = head.in_origin_form(bytes);
+                    return Ok((head, bytes));
+                }
+                Progress::Http2Preface => {
+                    self.set_http2();
+                    return Err(NoHead::Http2);
+                }
+                Progress::Partial if self.unread.len() > limits.size => {
+                    return Err(NoHead::too_large());
+                }
+                Progress::Partial if reader.is_waiting(&self.unread) => {}
+                // It runs from the first byte.
+                Progress::Partial => {
+                    _ = deadline.get_or_insert_with(|| Instant::now() + limits.timeout)
+                }
+            }
+            let read = match deadline {
+                None => pingora_timeout::timeout(limits.idle, self.read_more())
+                    .await
+                    .map_err(|_| NoHead::Closed)?,
+                Some(at) => timeout_at(at, self.read_more())
+                    .await
+                    .map_err(|_| NoHead::late())?,
+            };
+            match read {
+                Ok(0) if reader.is_waiting(&self.unread) => return Err(NoHead::Closed),
+                Ok(0) => return Err(NoHead::broken_off()),
+                Ok(_) => {}
+                Err(_) => return Err(NoHead::Closed),
+            }
+        }
+    }
+
+    /// Reads the HTTP/2 preface ahead, so that a client cannot hold the connection without one.
+    /// `false`: something else came.
+    pub async fn read_preface(&mut self) -> bool {
+        const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+        loop {
+            let seen = self.unread.len().min(PREFACE.len());
+            if self.unread.get(..seen) != PREFACE.get(..seen) {
+                return false;
+            }
+            if seen == PREFACE.len() {
+                return true;
+            }
+            if !matches!(self.read_more().await, Ok(1..)) {
+                return false;
+            }
+        }
+    }
+
+    /// Binds the connection to the request that is served next.
+    pub fn serve(&mut self, control: Arc<Control>) {
+        control.set_own_reader();
+        self.control = control;
+        self.frames = FrameBoundary::default();
+    }
+
+    /// What the connection is controlled by now.
+    pub fn control(&self) -> Arc<Control> {
+        Arc::clone(&self.control)
+    }
+
+    /// Sends a last answer and closes; what still comes is not of interest.
+    pub async fn finish_with(&mut self, answer: &[u8]) {
+        self.window = Window::Everything;
+        self.unsent.extend_from_slice(answer);
+        // The client may be gone already, or take nothing.
+        let _ = self.shutdown().await;
+    }
+
+    fn expect_body(&mut self, head: &Head) {
+        self.chunks = Chunks::default();
+        // Who still sends may have stopped listening to Pingora, which then asks us nothing more.
+        self.undivided = matches!(head.body, Body::None | Body::Length(0)) && !head.upgrade;
+        self.window = match head.body {
+            Body::Length(length) => Window::Length(length),
+            Body::Chunked => Window::Chunked,
+            Body::None if head.upgrade => Window::Upgrade,
+            Body::None => Window::Length(0),
+        };
+    }
+
+    /// Reads into `unread`, by way of a buffer that all connections of the thread share, so that an
+    /// idle one holds none.
+    async fn read_more(&mut self) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_read_more(cx)).await
+    }
+
+    /// Through `poll_read`, which forgets readiness when less came than there was room for; without
+    /// that every request would cost one more system call that finds nothing.
+    fn poll_read_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut read = ReadBuf::new(scratch);
+            ready!(Pin::new(&mut self.transport).poll_read(cx, &mut read))?;
+            self.unread.extend_from_slice(read.filled());
+            Poll::Ready(Ok(read.filled().len()))
+        })
+    }
+
+    /// How many of the connection's bytes the present request may still take.
+    fn allowance(&self) -> usize {
+        match self.window {
+            Window::Length(left) => usize::try_from(left).unwrap_or(usize::MAX),
+            Window::Chunked | Window::Everything => usize::MAX,
+            Window::Upgrade if self.control.is_upgraded() => usize::MAX,
+            Window::Upgrade => 0,
+        }
+    }
+
+    fn taken(&mut self, bytes: usize) {
+        if let Window::Length(left) = &mut self.window {
+            *left = left.saturating_sub(bytes as u64);
+        }
+    }
+
+    /// Gives what belongs to a chunked body, and nothing that follows it.
+    fn poll_chunks(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.unread.is_empty() && ready!(self.poll_read_more(cx))? == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        let most = self.unread.len().min(buffer.remaining());
+        let Ok(ours) = self
+            .chunks
+            .pass(self.unread.get(..most).unwrap_or_default())
+        else {
+            self.control.set_malformed();
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        };
+        buffer.put_slice(&self.unread.split_to(ours));
+        if self.chunks.is_done() {
+            self.window = Window::Length(0);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Gives what was read before, up to `allowance`.
+    fn give_unread(&mut self, allowance: usize, buffer: &mut ReadBuf<'_>) -> usize {
+        let give = allowance.min(self.unread.len());
+        buffer.put_slice(&self.unread.split_to(give));
+        if self.unread.is_empty() {
+            self.unread = BytesMut::new();
+        }
+        give
+    }
+
+    /// Gives HTTP/2 frames as they come, or the reset of a stream whose client takes nothing of the
+    /// response.
+    fn poll_read_frames(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut room = buffer.remaining();
+        if let Some(flow) = &mut self.http2 {
+            if self.unread.is_empty()
+                && let Some(reset) = flow.poll_reset(cx)?
+            {
+                self.unread.extend_from_slice(&reset);
+            }
+            room = room.min(flow.room());
+        }
+        let before = buffer.filled().len();
+        if self.unread.is_empty() {
+            ready!(self.transport.poll_read_some(cx, room, buffer))?;
+        } else {
+            self.give_unread(room, buffer);
+        }
+        if let Some(flow) = &mut self.http2 {
+            flow.received(buffer.filled().get(before..).unwrap_or_default());
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Waits for the end of a connection whose request has been read whole; what comes meanwhile
+    /// belongs to the next request.
+    fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.unread.len() < READ_AHEAD {
+            if ready!(self.poll_read_more(cx))? == 0 {
+                // Requests that came before the end are served before it is told.
+                self.control.set_half_closed();
+                return match self.unread.is_empty() {
+                    true => Poll::Ready(Ok(())),
+                    false => Poll::Pending,
+                };
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Ends an upgraded connection softly: a Close frame where one fits, then the end of the stream.
+    fn poll_close(&mut self, cx: &mut Context<'_>, why: Closing) {
+        if self.control.is_upgraded() && self.frames.may_close() {
+            let frame = why.close_frame();
+            self.frames.pass(&frame);
+            self.unsent.extend_from_slice(&frame);
+        }
+        let _ = self.poll_send(cx);
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        // Whoever waits for more has written all there is for now: it goes out, so that an answer
+        // that comes slowly is seen as it comes.
+        if !this.unsent.is_empty()
+            && let Poll::Ready(sent) = this.poll_deliver(cx)
+        {
+            sent?;
+        }
+        if this.http2.is_some() {
+            return this.poll_read_frames(cx, buffer);
+        }
+        this.control.register_reader(cx.waker());
+        if let Some(why) = this.control.closing() {
+            this.poll_close(cx, why);
+            return Poll::Ready(Ok(()));
+        }
+        if this.control.take_given_up() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        let allowance = this.allowance().min(buffer.remaining());
+        if allowance == 0 {
+            return this.poll_read_ahead(cx);
+        }
+        if this.window == Window::Chunked {
+            return this.poll_chunks(cx, buffer);
+        }
+        if !this.unread.is_empty() {
+            let given = this.give_unread(allowance, buffer);
+            this.taken(given);
+            return Poll::Ready(Ok(()));
+        }
+        let read = ready!(this.transport.poll_read_some(cx, allowance, buffer))?;
+        this.taken(read);
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,331 @@
+//! Public sockets: binding, accepting, PROXY protocol, TLS, and the way of a connection from its
+//! first byte to its last request.
+
+pub mod proxy_protocol;
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use http::HeaderValue;
+use pingora::apps::{HttpServerApp, ReusedHttpStream};
+use pingora::protocols::http::ServerSession;
+use pingora::server::ShutdownWatch;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+use super::connection::head::Fault;
+use super::connection::{Connection, HeadLimits, NoHead, Transport};
+use super::connection_auth::OwnConnections;
+use super::context::{Arrival, REQUEST};
+use super::live::control::Control;
+use super::{Lane, respond};
+use crate::auth::token::CertificateHash;
+use crate::settings::{Listener, ListenerLive};
+
+mod drain;
+mod http2;
+mod open_connections;
+mod socket;
+
+use open_connections::{OpenConnections, Seat};
+pub use socket::{bind, bind_admin, ignore_new_connections, share_with_successor};
+
+/// TLS handshakes from one address, a second and at once. They cost a signature each, before any
+/// configured limit can look at a request. Trusted proxies are not counted.
+const HANDSHAKES_PER_SECOND: NonZeroU32 = NonZeroU32::new(100).expect("100 is not zero");
+const HANDSHAKE_BURST: NonZeroU32 = NonZeroU32::new(400).expect("400 is not zero");
+
+/// One listener, shared by the workers.
+pub struct Door {
+    /// Index into `Boot::listeners` and `Live::listeners`.
+    pub index: usize,
+    pub settings: Listener,
+    /// Workers that accept.
+    accepting: AtomicUsize,
+    open: Arc<OpenConnections>,
+    handshakes: DefaultKeyedRateLimiter<IpAddr>,
+}
+
+/// The client's end of a connection.
+#[derive(Debug)]
+pub struct Peer {
+    /// The socket's peer, or what a trusted PROXY header said.
+    pub ip: IpAddr,
+    /// The same, as upstreams are told.
+    pub name: HeaderValue,
+    pub tls: bool,
+    /// Of the client's certificate, which `client_ca` has verified in this handshake or in the one
+    /// that is resumed.
+    pub certificate: Option<CertificateHash>,
+    pub listener: usize,
+    pub own_connections: OwnConnections,
+}
+
+impl Door {
+    pub fn new(index: usize, settings: Listener) -> Door {
+        Door {
+            index,
+            open: Arc::new(OpenConnections::new(&settings.limits)),
+            settings,
+            accepting: AtomicUsize::new(0),
+            handshakes: RateLimiter::keyed(
+                Quota::per_second(HANDSHAKES_PER_SECOND).allow_burst(HANDSHAKE_BURST),
+            ),
+        }
+    }
+
+    /// Connections that are open now.
+    pub fn open(&self) -> usize {
+        self.open.count()
+    }
+
+    /// Forgets addresses that have been quiet.
+    pub fn clean_up(&self) {
+        self.handshakes.retain_recent();
+    }
+
+    /// Whether nothing is left to serve: no worker accepts, and no connection is open.
+    pub fn is_closed(&self) -> bool {
+        self.accepting.load(Ordering::Acquire) == 0 && self.open() == 0
+    }
+
+    /// Accepts until the gateway drains, then serves what the kernel has accepted, and closes the socket.
+    pub async fn accept(
+        self: Arc<Self>,
+        listener: TcpListener,
+        lane: Arc<Lane>,
+        shutdown: ShutdownWatch,
+    ) {
+        self.accepting.fetch_add(1, Ordering::AcqRel);
+        let mut stop = shutdown.clone();
+        let accepting = async {
+            loop {
+                match listener.accept().await {
+                    Ok((stream, address)) => self.admit(stream, address, &lane, &shutdown),
+                    Err(error) => {
+                        // Out of descriptors, mostly: waiting a moment beats spinning.
+                        tracing::warn!(%error, "a connection could not be accepted");
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = drain::began_before(drain::LAST_HANDSHAKES, &mut stop) => {}
+            () = accepting => {}
+        }
+        // The runtime may not have looked since the last connection came.
+        for (stream, address) in drain::backlog(listener) {
+            self.admit(stream, address, &lane, &shutdown);
+        }
+        self.accepting.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    fn admit(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        address: SocketAddr,
+        lane: &Arc<Lane>,
+        shutdown: &ShutdownWatch,
+    ) {
+        let Some(ticket) = OpenConnections::enter(&self.open, &lane.worker.metrics) else {
+            lane.worker.refused("connections");
+            return;
+        };
+        let (door, lane, shutdown) = (Arc::clone(self), Arc::clone(lane), shutdown.clone());
+        tokio::spawn(async move {
+            let ip = address.ip().to_canonical();
+            door.welcome(stream, ip, ticket, lane, shutdown).await;
+        });
+    }
+
+    /// Handshakes, then requests.
+    async fn welcome(
+        &self,
+        stream: TcpStream,
+        ip: IpAddr,
+        mut seat: Seat,
+        lane: Arc<Lane>,
+        mut shutdown: ShutdownWatch,
+    ) {
+        let opened = tokio::select! {
+            biased;
+            opened = self.open_transport(stream, ip, &mut seat, &lane) => opened,
+            () = drain::began_before(drain::IDLE, &mut shutdown) => None,
+        };
+        let Some((transport, ip)) = opened else {
+            return;
+        };
+        let Ok(name) = HeaderValue::try_from(ip.to_canonical().to_string()) else {
+            // No address has a character that does not fit.
+            return;
+        };
+        let peer = Arc::new(Peer {
+            ip,
+            name,
+            tls: self.settings.tls,
+            certificate: transport.client_certificate(),
+            listener: self.index,
+            own_connections: OwnConnections::default(),
+        });
+        let write_timeout = self.settings.limits.write_timeout;
+        let connection = Connection::new(transport, BytesMut::new(), write_timeout);
+        let connection = Box::new(connection);
+        if connection.is_http2() {
+            self.serve_http2(connection, peer, lane, shutdown).await;
+        } else {
+            self.serve_http1(connection, peer, lane, shutdown).await;
+        }
+    }
+
+    /// Reads the PROXY header and performs the TLS handshake, as far as the listener has them; returns
+    /// the transport and the address of the client.
+    async fn open_transport(
+        &self,
+        mut stream: TcpStream,
+        mut ip: IpAddr,
+        seat: &mut Seat,
+        lane: &Lane,
+    ) -> Option<(Transport, IpAddr)> {
+        let current = lane.worker.current();
+        let live = current.live.listeners.get(self.index)?;
+        let limits = &self.settings.limits;
+        let is_trusted = |ip: &IpAddr| live.trusted_proxies.iter().any(|net| net.contains(ip));
+        let trusted = is_trusted(&ip);
+        // Without it a head and a body that were written apart would wait for each other's ACK.
+        let _ = stream.set_nodelay(true);
+        if self.settings.proxy_protocol && trusted {
+            match timeout(limits.handshake_timeout, proxy_protocol::read(&mut stream)).await {
+                Ok(Ok(told)) => ip = told.unwrap_or(ip),
+                Ok(Err(_)) | Err(_) => {
+                    lane.worker.refused("proxy_protocol");
+                    return None;
+                }
+            }
+        }
+        // One that a trusted PROXY header named counts as the peer.
+        if !is_trusted(&ip) && !seat.count(ip) {
+            lane.worker.refused("connections_per_address");
+            return None;
+        }
+        let transport = self.handshake(stream, ip, trusted, live, lane).await?;
+        Some((transport, ip))
+    }
+
+    async fn handshake(
+        &self,
+        stream: TcpStream,
+        ip: IpAddr,
+        trusted: bool,
+        live: &ListenerLive,
+        lane: &Lane,
+    ) -> Option<Transport> {
+        let Some(config) = &live.tls else {
+            return Some(Transport::Plain(stream));
+        };
+        if !trusted && self.handshakes.check_key(&ip).is_err() {
+            lane.worker.refused("handshake_rate");
+            return None;
+        }
+        let accept = TlsAcceptor::from(Arc::clone(config)).accept(stream);
+        match timeout(self.settings.limits.handshake_timeout, accept).await {
+            Ok(Ok(stream)) => Some(Transport::Tls(Box::new(stream))),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, client_ip = %ip, "TLS handshake failed");
+                lane.worker.refused("handshake");
+                None
+            }
+            Err(_) => {
+                lane.worker.refused("handshake_timeout");
+                None
+            }
+        }
+    }
+
+    async fn serve_http1(
+        &self,
+        mut connection: Box<Connection>,
+        peer: Arc<Peer>,
+        lane: Arc<Lane>,
+        mut shutdown: ShutdownWatch,
+    ) {
+        let limits = &self.settings.limits;
+        let head_limits = HeadLimits {
+            size: limits.head,
+            fields: limits.fields,
+            timeout: limits.head_timeout,
+            idle: limits.keepalive,
+        };
+        // The first head has its own deadline from the start; a connection that says nothing is no
+        // kept-alive one.
+        let mut first = HeadLimits {
+            idle: limits.head_timeout,
+            ..head_limits
+        };
+        loop {
+            if connection.deliver().await.is_err() {
+                return;
+            }
+            let Some(read) = drain::next_head(&mut connection, first, &mut shutdown).await else {
+                return;
+            };
+            first = head_limits;
+            let (head, bytes) = match read {
+                Ok(read) => read,
+                Err(NoHead::Closed) => return,
+                Err(NoHead::Http2) => {
+                    return self.serve_http2(connection, peer, lane, shutdown).await;
+                }
+                Err(NoHead::Refused(fault)) => {
+                    return refuse(&mut connection, fault, &peer, &lane).await;
+                }
+            };
+            let arrival = Arrival::new(Arc::clone(&peer), Some(head.name));
+            connection.serve(Arc::clone(&arrival.control));
+            let mut session = ServerSession::new_http1(connection);
+            session.set_pipelined_prefix(bytes);
+            session.set_keepalive(Some(limits.keepalive.as_secs()));
+            let Some(reused) = serve(arrival, &lane, session, &shutdown).await else {
+                return;
+            };
+            let (stream, _) = reused.consume();
+            let Ok(same) = stream.into_any().downcast::<Connection>() else {
+                return;
+            };
+            connection = same;
+        }
+    }
+}
+
+/// Serves one request, unless it is closed from outside first.
+async fn serve(
+    arrival: Arrival,
+    lane: &Lane,
+    session: ServerSession,
+    shutdown: &ShutdownWatch,
+) -> Option<ReusedHttpStream> {
+    let control = Arc::clone(&arrival.control);
+    REQUEST
+        .scope(arrival, async {
+            tokio::select! {
+                biased;
+                () = Control::dropped(&control) => None,
+                reused = lane.http.process_new_http(session, shutdown) => reused,
+            }
+        })
+        .await
+}
+
+/// Answers a head that never became a request, and closes.
+async fn refuse(connection: &mut Connection, fault: Fault, peer: &Peer, lane: &Lane) {
+    let answer = respond::before_a_request(fault.refusal);
+    lane.worker.log_refused_head(peer, fault, answer.request_id);
+    connection.finish_with(&answer.bytes).await;
+}

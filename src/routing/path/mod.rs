@@ -1,0 +1,269 @@
+//! The one reading of a request's path.
+//!
+//! Most bypasses of authenticating proxies are "the path that was checked is not the path that was
+//! served". So whatever two readers could read differently is refused here, and what remains goes
+//! to the upstream byte for byte.
+
+use std::slice::Iter;
+
+use super::Oddities;
+
+/// A path that has exactly one reading, but for the [`Oddities`] that a route has to allow.
+#[derive(Debug)]
+pub struct Path<'a> {
+    raw: &'a str,
+    /// The segments, when they are not simply pieces of `raw`.
+    decoded: Option<Vec<Box<[u8]>>>,
+    oddities: Oddities,
+}
+
+/// Why a path is refused whatever a route allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PathFault {
+    #[error("the path does not begin with a slash")]
+    NoLeadingSlash,
+    #[error("the path has a dot segment, written out or encoded")]
+    DotSegment,
+    #[error("the path has a backslash")]
+    Backslash,
+    #[error("the path has a control character, raw or encoded")]
+    Control,
+    #[error("the path has a raw space")]
+    Space,
+    #[error("the path has a fragment")]
+    Fragment,
+    #[error("the path has a question mark")]
+    QuestionMark,
+    #[error("the path has a raw byte outside ASCII")]
+    NotAscii,
+    #[error("the path has a percent sign that does not begin an encoded byte")]
+    PercentEncoding,
+    #[error("the path spells an ASCII character as overlong UTF-8")]
+    Overlong,
+}
+
+impl<'a> Path<'a> {
+    /// Reads the path part of a request target: what stands before its `?`.
+    pub fn read(raw: &'a [u8]) -> Result<Path<'a>, PathFault> {
+        if raw.first() != Some(&b'/') {
+            return Err(PathFault::NoLeadingSlash);
+        }
+        let encoded = check_bytes(raw)?;
+        let raw = str::from_utf8(raw).map_err(|_| PathFault::NotAscii)?;
+        let mut oddities = Oddities::NONE;
+        let mut decoded = None;
+        if encoded {
+            oddities = check_encodings(raw.as_bytes())?;
+            check_decoded(&fully_decoded(raw.as_bytes()))?;
+            let segments = Pieces::of(raw).map(|piece| decode_once(piece).into_boxed_slice());
+            decoded = Some(segments.collect());
+        }
+        if check_segments(raw)? {
+            oddities = oddities.with(Oddities::DOUBLE_SLASH);
+        }
+        Ok(Path {
+            raw,
+            decoded,
+            oddities,
+        })
+    }
+
+    /// The bytes that came.
+    pub fn raw(&self) -> &'a str {
+        self.raw
+    }
+
+    /// What a route has to allow for this path to pass.
+    pub fn oddities(&self) -> Oddities {
+        self.oddities
+    }
+
+    /// The decoded segments, each up to its first `;`. A path that ends with a slash ends with an
+    /// empty segment. Empty segments in between are left out, so that `//admin`, where a route
+    /// allows it, is still under `/admin`.
+    pub fn segments(&self) -> Segments<'_> {
+        match &self.decoded {
+            Some(decoded) => Segments::Decoded(decoded.iter()),
+            None => Segments::Raw(Pieces::of(self.raw)),
+        }
+    }
+}
+
+/// The segments of a [`Path`], in order.
+#[derive(Debug, Clone)]
+pub enum Segments<'p> {
+    Raw(Pieces<'p>),
+    Decoded(Iter<'p, Box<[u8]>>),
+}
+
+impl<'p> Iterator for Segments<'p> {
+    type Item = &'p [u8];
+
+    fn next(&mut self) -> Option<&'p [u8]> {
+        match self {
+            Segments::Raw(pieces) => pieces.next(),
+            Segments::Decoded(segments) => segments.next().map(|segment| &**segment),
+        }
+    }
+}
+
+/// The raw segments of a path, without parameters and without the empty ones in between.
+#[derive(Debug, Clone)]
+pub struct Pieces<'p> {
+    rest: Option<&'p [u8]>,
+}
+
+impl<'p> Pieces<'p> {
+    /// Of a path that begins with a slash.
+    pub(super) fn of(raw: &'p str) -> Pieces<'p> {
+        Pieces {
+            rest: raw.as_bytes().get(1..),
+        }
+    }
+
+    /// What has not been walked yet, without the slash before it.
+    pub(super) fn rest(&self) -> Option<&'p [u8]> {
+        self.rest
+    }
+}
+
+impl<'p> Iterator for Pieces<'p> {
+    type Item = &'p [u8];
+
+    fn next(&mut self) -> Option<&'p [u8]> {
+        loop {
+            let (segment, rest) = cut(self.rest?, b'/');
+            self.rest = rest;
+            let (name, _) = cut(segment, b';');
+            if !name.is_empty() || rest.is_none() {
+                return Some(name);
+            }
+        }
+    }
+}
+
+/// Splits at the first `separator`.
+fn cut(bytes: &[u8], separator: u8) -> (&[u8], Option<&[u8]>) {
+    match bytes.iter().position(|byte| *byte == separator) {
+        Some(at) => {
+            let (head, tail) = bytes.split_at(at);
+            (head, tail.get(1..))
+        }
+        None => (bytes, None),
+    }
+}
+
+/// Refuses what no path may hold as it is. Tells whether anything is percent-encoded.
+fn check_bytes(raw: &[u8]) -> Result<bool, PathFault> {
+    let mut encoded = false;
+    for byte in raw {
+        match byte {
+            b'%' => encoded = true,
+            0..=0x1f | 0x7f => return Err(PathFault::Control),
+            b' ' => return Err(PathFault::Space),
+            b'\\' => return Err(PathFault::Backslash),
+            b'#' => return Err(PathFault::Fragment),
+            b'?' => return Err(PathFault::QuestionMark),
+            0x80.. => return Err(PathFault::NotAscii),
+            _ => {}
+        }
+    }
+    Ok(encoded)
+}
+
+/// Refuses bad encodings and encoded control characters, and collects what a route must allow.
+fn check_encodings(raw: &[u8]) -> Result<Oddities, PathFault> {
+    let mut found = Oddities::NONE;
+    let mut rest = raw;
+    while let Some(at) = rest.iter().position(|byte| *byte == b'%') {
+        let (_, from) = rest.split_at(at);
+        let byte = encoded_byte(from).ok_or(PathFault::PercentEncoding)?;
+        found = found.with(match byte {
+            0..=0x1f | 0x7f => return Err(PathFault::Control),
+            b'/' => Oddities::ENCODED_SLASH,
+            b'\\' => Oddities::ENCODED_BACKSLASH,
+            b';' => Oddities::ENCODED_SEMICOLON,
+            b'%' => Oddities::ENCODED_PERCENT,
+            b'?' => Oddities::ENCODED_QUESTION_MARK,
+            b'#' => Oddities::ENCODED_HASH,
+            _ => Oddities::NONE,
+        });
+        rest = from.get(3..).unwrap_or_default();
+    }
+    Ok(found)
+}
+
+/// Refuses dot segments. Tells whether a segment in between is empty (`//`, or `/;x/`, which
+/// readers that drop parameters take for the same).
+fn check_segments(raw: &str) -> Result<bool, PathFault> {
+    let mut empty = false;
+    let mut rest = raw.as_bytes().get(1..);
+    while let Some(bytes) = rest {
+        let (segment, after) = cut(bytes, b'/');
+        let (name, _) = cut(segment, b';');
+        if name == b"." || name == b".." {
+            return Err(PathFault::DotSegment);
+        }
+        empty |= name.is_empty() && after.is_some();
+        rest = after;
+    }
+    Ok(empty)
+}
+
+/// Refuses dot segments and overlong spellings in what remains when nothing is left to decode. A
+/// dot segment that appears at any earlier decoding is still there: nothing decodes dots and
+/// separators away.
+fn check_decoded(bytes: &[u8]) -> Result<(), PathFault> {
+    let overlong = bytes.windows(2).any(|pair| {
+        matches!(
+            pair,
+            [0xc0 | 0xc1, 0x80..=0xbf] | [0xe0, 0x80..=0x9f] | [0xf0, 0x80..=0x8f]
+        )
+    });
+    if overlong {
+        return Err(PathFault::Overlong);
+    }
+    let mut segments = bytes.split(|byte| matches!(byte, b'/' | b'\\'));
+    let dots = segments.any(|segment| {
+        // A lenient reader ends the name at any of these.
+        let name = segment
+            .split(|byte| matches!(byte, b';' | b'?' | b'#'))
+            .next();
+        matches!(name, Some(b"." | b".."))
+    });
+    if dots {
+        return Err(PathFault::DotSegment);
+    }
+    Ok(())
+}
+
+/// Decodes until nothing is left to decode, in one pass: encoded bytes never overlap, so the order
+/// of decoding does not matter, and a deeply encoded path costs no more than a long one.
+fn fully_decoded(raw: &[u8]) -> Vec<u8> {
+    let mut out: Vec<u8> = Vec::with_capacity(raw.len());
+    for byte in raw {
+        out.push(*byte);
+        while let Some(byte) = out.last_chunk::<3>().and_then(|end| encoded_byte(end)) {
+            out.truncate(out.len().saturating_sub(3));
+            out.push(byte);
+        }
+    }
+    out
+}
+
+/// Decodes each encoded byte once.
+fn decode_once(piece: &[u8]) -> Vec<u8> {
+    percent_encoding::percent_decode(piece).collect()
+}
+
+/// The byte that `%XX` at the beginning stands for.
+fn encoded_byte(from: &[u8]) -> Option<u8> {
+    let digit = |byte: &u8| char::from(*byte).to_digit(16);
+    match from {
+        [b'%', high, low, ..] => u8::try_from(digit(high)? * 16 + digit(low)?).ok(),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,3 @@
+//! Sessions and revocations, wherever they are stored.
+
+pub mod durable;

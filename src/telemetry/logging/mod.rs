@@ -1,0 +1,351 @@
+//! The log: access lines on standard output, and what the process reports on standard error. Each
+//! stream has a bounded queue and a thread of its own, so that neither a slow stream nor a broken one
+//! affects anything but its own lines.
+
+use std::io::{self, Write as _};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::Context as _;
+use http::Method;
+use tracing_subscriber::EnvFilter;
+
+use crate::auth::session::SessionId;
+use crate::proxy::trace::TraceId;
+use crate::refusal::Grounds;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::request_id::RequestId;
+
+mod errors;
+mod program_line;
+mod stream;
+mod text_line;
+
+use errors::ErrorLog;
+pub use stream::Stream;
+use stream::{Bounds, LineQueue};
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    Text,
+    Json,
+}
+
+const ACCESS_BOUNDS: Bounds = Bounds {
+    lines: 16 * 1024,
+    gather: Duration::from_millis(20),
+};
+/// How long the end of the process waits for lines that are still queued.
+const FLUSH: Duration = Duration::from_millis(500);
+
+/// The log of the process; clones share it.
+#[derive(Clone)]
+pub struct Logs {
+    pub access: AccessLog,
+    errors: ErrorLog,
+}
+
+impl Logs {
+    /// Starts both streams, and installs the subscriber and the panic hook of the process.
+    ///
+    /// Pingora logs whole request heads, cookies and all, at `debug` and `trace`; like every other
+    /// library it is logged from `warn` on, whatever level is configured for the gateway itself.
+    ///
+    /// # Errors
+    /// The level is unknown, no thread could be started, or a subscriber is installed already.
+    pub fn start(format: Format, level: &str, metrics: &Metrics) -> anyhow::Result<Logs> {
+        let level: tracing::Level = level.parse().map_err(|_| {
+            anyhow::anyhow!("the log level is not one of error, warn, info, debug, trace")
+        })?;
+        let logs = Logs {
+            access: AccessLog::start(format, metrics).context("standard output")?,
+            errors: ErrorLog::start(metrics).context("standard error")?,
+        };
+        let filter = EnvFilter::new(format!("warn,portcullis={level},event={level}"));
+        let builder = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(logs.errors.clone())
+            // Errors of the subscriber would go to standard error directly.
+            .log_internal_errors(false);
+        let installed = match format {
+            Format::Text => builder.with_ansi(false).try_init(),
+            Format::Json => builder.event_format(program_line::Json).try_init(),
+        };
+        installed.map_err(|error| anyhow::anyhow!("the log could not be set up: {error}"))?;
+        errors::install_panic_hook(logs.errors.clone());
+        Ok(logs)
+    }
+
+    /// Waits, briefly, until the lines so far have been written: the process is about to end.
+    pub fn flush(&self) {
+        let deadline = Instant::now() + FLUSH;
+        self.access.0.flush(deadline);
+        self.errors.flush(deadline);
+    }
+}
+
+/// What one request leaves behind.
+#[derive(Debug)]
+pub struct Access {
+    pub time: SystemTime,
+    pub request_id: RequestId,
+    /// The trace that it belongs to, where its identifier is not the request's.
+    pub trace_id: Option<TraceId>,
+    pub client_ip: IpAddr,
+    /// Absent where no request line was understood.
+    pub method: Option<Method>,
+    pub host: String,
+    /// Without the query, which may hold anything.
+    pub path: String,
+    pub status: u16,
+    pub code: Option<&'static str>,
+    pub reason: &'static str,
+    pub grounds: Option<Box<Grounds>>,
+    pub route: Option<Arc<str>>,
+    pub upstream: Option<Arc<str>>,
+    pub user: Option<String>,
+    pub session: Option<SessionId>,
+    pub total: Duration,
+    pub store: Duration,
+    pub upstream_time: Option<Duration>,
+    pub bytes_received: u64,
+    pub bytes_sent: u64,
+}
+
+impl Default for Access {
+    fn default() -> Access {
+        Access {
+            time: SystemTime::UNIX_EPOCH,
+            request_id: RequestId::default(),
+            trace_id: None,
+            client_ip: Ipv4Addr::UNSPECIFIED.into(),
+            method: None,
+            host: String::new(),
+            path: String::new(),
+            status: 0,
+            code: None,
+            reason: "",
+            grounds: None,
+            route: None,
+            upstream: None,
+            user: None,
+            session: None,
+            total: Duration::ZERO,
+            store: Duration::ZERO,
+            upstream_time: None,
+            bytes_received: 0,
+            bytes_sent: 0,
+        }
+    }
+}
+
+/// Takes access lines from any thread; clones share it.
+#[derive(Clone)]
+pub struct AccessLog(LineQueue<Box<Access>>);
+
+impl AccessLog {
+    fn start(format: Format, metrics: &Metrics) -> io::Result<AccessLog> {
+        let mut clock = Clock::default();
+        let render = move |lines: &mut Vec<u8>, access: Box<Access>| {
+            // Into memory: it cannot fail.
+            let _ = match format {
+                Format::Json => write_json(lines, &mut clock, &access),
+                Format::Text => text_line::write(lines, &access),
+            };
+        };
+        LineQueue::start(Stream::Stdout, ACCESS_BOUNDS, metrics, render).map(AccessLog)
+    }
+
+    /// Queues a line, without waiting.
+    pub fn write(&self, access: Access) {
+        self.0.push(Box::new(access));
+    }
+}
+
+impl Access {
+    fn method(&self) -> &str {
+        self.method.as_ref().map_or("-", Method::as_str)
+    }
+}
+
+/// Writes a line as JSON. The keys are ours and need no escaping, and most values need none either: a
+/// serializer that asks at every byte costs a request more than all the rest of its line.
+fn write_json(out: &mut Vec<u8>, clock: &mut Clock, access: &Access) -> io::Result<()> {
+    out.extend_from_slice(b"{\"time\":\"");
+    clock.write(out, access.time);
+    out.extend_from_slice(b"\",\"kind\":\"access\"");
+    text(out, ",\"request_id\":", access.request_id.as_str())?;
+    optional(
+        out,
+        ",\"trace_id\":",
+        access.trace_id.as_ref().map(TraceId::as_str),
+    )?;
+    address(out, ",\"client_ip\":", access.client_ip)?;
+    text(out, ",\"method\":", access.method())?;
+    text(out, ",\"host\":", &access.host)?;
+    text(out, ",\"path\":", &access.path)?;
+    number(out, ",\"status\":", access.status.into());
+    optional(out, ",\"code\":", access.code)?;
+    optional(
+        out,
+        ",\"reason\":",
+        Some(access.reason).filter(|it| !it.is_empty()),
+    )?;
+    if let Some(grounds) = &access.grounds {
+        optional(out, ",\"limit\":", grounds.limit.as_deref())?;
+        optional(out, ",\"role\":", grounds.role.as_deref())?;
+        optional(out, ",\"scope\":", grounds.scope.as_deref())?;
+    }
+    optional(out, ",\"route\":", access.route.as_deref())?;
+    optional(out, ",\"upstream\":", access.upstream.as_deref())?;
+    optional(out, ",\"user_id\":", access.user.as_deref())?;
+    if let Some(id) = access.session {
+        text(out, ",\"session_id\":", id.hex(&mut [0; 64]))?;
+    }
+    seconds(out, ",\"duration_seconds\":", access.total);
+    seconds(out, ",\"store_seconds\":", access.store);
+    if let Some(time) = access.upstream_time {
+        seconds(out, ",\"upstream_seconds\":", time);
+    }
+    number(out, ",\"bytes_received\":", access.bytes_received);
+    number(out, ",\"bytes_sent\":", access.bytes_sent);
+    out.extend_from_slice(b"}\n");
+    Ok(())
+}
+
+/// The last second, as it is written.
+#[derive(Default)]
+struct Clock {
+    second: u64,
+    text: String,
+}
+
+impl Clock {
+    /// Writes a time in the form of RFC 3339, with milliseconds.
+    fn write(&mut self, out: &mut Vec<u8>, at: SystemTime) {
+        let since = at
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        if self.text.is_empty() || self.second != since.as_secs() {
+            self.second = since.as_secs();
+            self.text = humantime::format_rfc3339_seconds(at).to_string();
+        }
+        out.extend_from_slice(self.text.trim_end_matches('Z').as_bytes());
+        out.push(b'.');
+        zeros_before(out, 1_000 + u64::from(since.subsec_millis()));
+        out.push(b'Z');
+    }
+}
+
+fn address(out: &mut Vec<u8>, key: &str, ip: IpAddr) -> io::Result<()> {
+    let IpAddr::V4(ip) = ip else {
+        return write!(out, "{key}\"{ip}\"");
+    };
+    let mut before = "\"";
+    out.extend_from_slice(key.as_bytes());
+    for octet in ip.octets() {
+        number(out, before, octet.into());
+        before = ".";
+    }
+    out.push(b'"');
+    Ok(())
+}
+
+fn text(out: &mut Vec<u8>, key: &str, value: &str) -> io::Result<()> {
+    out.extend_from_slice(key.as_bytes());
+    // Sums of bytes, so that many are compared at once (RFC 8259, section 7).
+    let escaped = |sum, byte| sum | u8::from((byte < 0x20) | (byte == b'"') | (byte == b'\\'));
+    if value.bytes().fold(0, escaped) == 0 {
+        out.push(b'"');
+        out.extend_from_slice(value.as_bytes());
+        out.push(b'"');
+        return Ok(());
+    }
+    Ok(serde_json::to_writer(out, value)?)
+}
+
+fn optional(out: &mut Vec<u8>, key: &str, value: Option<&str>) -> io::Result<()> {
+    value.map_or(Ok(()), |value| text(out, key, value))
+}
+
+fn number(out: &mut Vec<u8>, key: &str, value: u64) {
+    out.extend_from_slice(key.as_bytes());
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+}
+
+/// Seconds with six decimals.
+fn seconds(out: &mut Vec<u8>, key: &str, time: Duration) {
+    let micros = u64::try_from(time.as_nanos().saturating_add(500) / 1000).unwrap_or(u64::MAX);
+    number(out, key, micros / 1_000_000);
+    out.push(b'.');
+    zeros_before(out, 1_000_000 + micros % 1_000_000);
+}
+
+/// Writes a number without its first digit, which is there to keep the zeros behind it.
+fn zeros_before(out: &mut Vec<u8>, value: u64) {
+    let mut digits = itoa::Buffer::new();
+    let digits = digits.format(value).as_bytes();
+    out.extend_from_slice(digits.get(1..).unwrap_or_default());
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn line(access: &Access) -> serde_json::Value {
+        let mut out = Vec::new();
+        write_json(&mut out, &mut Clock::default(), access).unwrap();
+        serde_json::from_slice(&out).unwrap()
+    }
+
+    #[test]
+    fn whatever_a_client_sends_stays_inside_its_json_string() {
+        for hostile in [
+            "/a\"b",
+            "/a\\",
+            "/a\n{\"kind\":\"access\"}",
+            "/\u{0}\u{1f}\u{7f}é",
+        ] {
+            let access = Access {
+                path: hostile.to_owned(),
+                user: Some(hostile.to_owned()),
+                ..Access::default()
+            };
+            let line = line(&access);
+            assert_eq!(line["path"], hostile);
+            assert_eq!(line["user_id"], hostile);
+            assert_eq!(line["kind"], "access");
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_left_out_and_times_have_six_decimals() {
+        let access = Access {
+            session: Some(SessionId([0xab; 32])),
+            time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_790_000_000_007),
+            client_ip: [192, 0, 2, 1].into(),
+            total: Duration::from_nanos(1_000_123_500),
+            store: Duration::from_micros(7),
+            ..Access::default()
+        };
+        let line = line(&access);
+        assert_eq!(line["session_id"], "ab".repeat(32));
+        assert_eq!(line["time"], "2026-09-21T14:13:20.007Z");
+        assert_eq!(line["client_ip"], "192.0.2.1");
+        assert_eq!(line["duration_seconds"], 1.000_124);
+        assert_eq!(line["store_seconds"], 0.000_007);
+        for absent in [
+            "code",
+            "reason",
+            "route",
+            "upstream",
+            "user_id",
+            "upstream_seconds",
+        ] {
+            assert!(line.get(absent).is_none(), "{absent}");
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Metrics, logs and request ids.
+
+pub mod logging;
+pub mod metrics;
+pub mod request_id;
