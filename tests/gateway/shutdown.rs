@@ -2,9 +2,10 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::symlink;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -12,11 +13,12 @@ use serde_json::json;
 use crate::support::client::{Client, Request};
 use crate::support::config::Config;
 use crate::support::frames::{
-    self, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, Outcome, PING,
+    self, ACK, DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, Outcome, PING,
 };
 use crate::support::gateway::Gateway;
+use crate::support::raw::{read_request, serving};
 use crate::support::upstream::Upstream;
-use crate::support::wait::{SOON, eventually, within};
+use crate::support::wait::{PATIENCE, SOON, eventually, within};
 use crate::support::websocket::{AWAY, Socket};
 
 #[test]
@@ -144,6 +146,110 @@ fn an_idle_http2_connection_gets_one_final_goaway() {
     assert_eq!(gateway.wait_exit().code(), Some(0));
     let took = start.elapsed();
     assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+/// An upstream that responds once it is released; counts the requests that have arrived.
+#[derive(Default)]
+struct Held {
+    arrived: AtomicUsize,
+    released: AtomicBool,
+}
+
+impl Held {
+    fn start() -> (&'static Held, SocketAddr) {
+        let held: &'static Held = Box::leak(Box::default());
+        let address = serving(move |mut stream| {
+            while read_request(&mut stream) {
+                held.arrived.fetch_add(1, Ordering::SeqCst);
+                eventually("it may respond", || {
+                    held.released.load(Ordering::SeqCst).then_some(())
+                });
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+            }
+        });
+        (held, address)
+    }
+
+    fn await_requests(&self, count: usize) {
+        eventually("the requests arrived", || {
+            (self.arrived.load(Ordering::SeqCst) >= count).then_some(())
+        });
+    }
+
+    fn release(&self) {
+        self.released.store(true, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn an_http2_connection_gets_its_goaway_after_the_end_of_its_open_streams() {
+    let (held, upstream) = Held::start();
+    let config = Config::new(upstream).set("/shutdown", json!({ "grace": "60s" }));
+    let mut gateway = Gateway::start(config);
+    let mut client = Frames::connect(gateway.public);
+    client.accept_settings();
+    let head = frames::request("GET", "/public/a", &[]);
+    for stream in [1, 3] {
+        client
+            .send(HEADERS, END_STREAM | END_HEADERS, stream, &head)
+            .unwrap();
+    }
+    held.await_requests(2);
+    gateway.sigterm();
+    eventually("the listener has closed", || {
+        TcpListener::bind(gateway.public).ok()
+    });
+    // The client has not been told anything, and goes on.
+    client
+        .send(HEADERS, END_STREAM | END_HEADERS, 5, &head)
+        .unwrap();
+    held.await_requests(3);
+    held.release();
+    let mut open = 3;
+    let goaway = std::iter::from_fn(|| client.next()).find(|frame| {
+        assert_ne!(frame.kind, PING);
+        let ends = matches!(frame.kind, HEADERS | DATA) && frame.flags & END_STREAM != 0;
+        open -= usize::from(ends);
+        frame.kind == GOAWAY
+    });
+    assert_eq!(open, 0, "streams that the GOAWAY overtook");
+    assert_eq!(goaway.unwrap().payload[..4], 5_u32.to_be_bytes());
+    assert_eq!(farewell(&mut client), []);
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+}
+
+#[test]
+fn an_http2_connection_that_never_pauses_gets_its_goaway_in_two_steps() {
+    let (held, upstream) = Held::start();
+    let config = Config::new(upstream).set("/shutdown", json!({ "grace": "60s" }));
+    let mut gateway = Gateway::start(config);
+    let mut client = Frames::connect(gateway.public);
+    client.accept_settings();
+    client.set_read_patience(Duration::from_millis(100));
+    let head = frames::request("GET", "/public/a", &[]);
+    let open = |client: &mut Frames, stream: u32| {
+        let flags = END_STREAM | END_HEADERS;
+        client.send(HEADERS, flags, stream, &head).unwrap();
+    };
+    open(&mut client, 1);
+    held.await_requests(1);
+    gateway.sigterm();
+    let mut streams = 1;
+    let first = eventually("a GOAWAY", || {
+        open(&mut client, streams * 2 + 1);
+        streams += 1;
+        client.next().filter(|frame| frame.kind == GOAWAY)
+    });
+    assert_eq!(first.payload[..4], (u32::MAX >> 1).to_be_bytes());
+    client.set_read_patience(PATIENCE);
+    let ping = std::iter::from_fn(|| client.next()).find(|frame| frame.kind == PING);
+    client.send(PING, ACK, 0, &ping.unwrap().payload).unwrap();
+    let last = std::iter::from_fn(|| client.next()).find(|frame| frame.kind == GOAWAY);
+    assert_eq!(last.unwrap().payload[..4], (streams * 2 - 1).to_be_bytes());
+    held.release();
+    let answered = std::iter::from_fn(|| client.next()).filter(|frame| frame.kind == HEADERS);
+    assert_eq!(answered.count() as u32, streams);
+    assert_eq!(gateway.wait_exit().code(), Some(0));
 }
 
 #[test]

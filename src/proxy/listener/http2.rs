@@ -1,7 +1,10 @@
 //! A connection that speaks HTTP/2, from its preface to its last stream.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use pingora::protocols::http::ServerSession;
@@ -22,6 +25,10 @@ use crate::telemetry::request_id::RequestId;
 /// How long a draining connection has to be quiet before it is closed: what the client sent before
 /// it read the GOAWAY is still on its way (RFC 9113, section 6.8).
 const QUIET: Duration = Duration::from_secs(1);
+
+/// How long a draining connection waits for a moment without an open stream, at most half the grace
+/// period. The next stream that the client opens then begins a GOAWAY in two steps.
+const PAUSE: Duration = Duration::from_secs(5);
 
 /// How many malformed requests end a connection.
 const MOST_REJECTED: usize = 32;
@@ -88,8 +95,10 @@ struct Http2Gate {
 enum Leave {
     /// It has been closed, or has failed.
     Ended,
-    Idle,
-    Draining,
+    /// It has no open stream.
+    Unused,
+    /// The gateway drains, and the client has had open streams for [`PAUSE`].
+    Busy,
 }
 
 impl Http2Gate {
@@ -110,24 +119,52 @@ impl Http2Gate {
                 more = self.accept(&mut streams, &mut accepted, &shutdown) => if !more {
                     break Leave::Ended;
                 },
-                () = drain_of(&mut stop, used) => break Leave::Draining,
-                () = self.idle() => break Leave::Idle,
+                () = drain_of(&mut stop, used) => {
+                    break self.drain(&mut streams, &mut accepted, &shutdown).await;
+                }
+                () = self.idle() => break Leave::Unused,
             }
         };
         match leave {
             Leave::Ended => return,
             // Some clients accept no frame after a GOAWAY, so it is the only one where that is possible.
-            Leave::Idle => streams.abrupt_shutdown(h2::Reason::NO_ERROR),
-            Leave::Draining if !streams.has_streams() => {
-                streams.abrupt_shutdown(h2::Reason::NO_ERROR);
-            }
-            Leave::Draining => streams.graceful_shutdown(),
+            Leave::Unused => streams.abrupt_shutdown(h2::Reason::NO_ERROR),
+            Leave::Busy => streams.graceful_shutdown(),
         }
         let rest = async { while self.accept(&mut streams, &mut accepted, &shutdown).await {} };
         tokio::select! {
             () = rest => {}
             // A client may take no notice of the GOAWAY.
             () = self.quiet(control) => {}
+        }
+    }
+
+    /// Serves streams until none is open, or the client opens one after [`PAUSE`]. Python's h2 and
+    /// others take any GOAWAY for the end of the connection, and fail the streams that are open.
+    async fn drain(
+        self: &Arc<Self>,
+        streams: &mut h2::server::Connection<Stream, Bytes>,
+        accepted: &mut Accepted,
+        shutdown: &ShutdownWatch,
+    ) -> Leave {
+        let grace = self.lane.worker.current().live.shutdown.grace;
+        let deadline = Instant::now() + PAUSE.min(grace / 2);
+        loop {
+            // Only accepting makes the connection progress; its state is looked at in between.
+            let more = poll_fn(|cx| {
+                let accepting = pin!(self.accept(streams, accepted, shutdown)).poll(cx);
+                match accepting {
+                    Poll::Ready(more) => Poll::Ready(Some(more)),
+                    Poll::Pending if !streams.has_streams() => Poll::Ready(None),
+                    Poll::Pending => Poll::Pending,
+                }
+            });
+            match more.await {
+                None => return Leave::Unused,
+                Some(false) => return Leave::Ended,
+                Some(true) if Instant::now() >= deadline => return Leave::Busy,
+                Some(true) => {}
+            }
         }
     }
 
