@@ -25,6 +25,9 @@ use crate::telemetry::request_id::X_REQUEST_ID;
 /// Clients cannot send it: every `X-Portcullis-*` of theirs is dropped.
 const ASSERTION: HeaderName = HeaderName::from_static("x-portcullis-assertion");
 
+/// Request bodies up to this length are read before any read timeout is over.
+const SHORT_BODY: u64 = 16 * 1024;
+
 /// Chooses a server for a request that holds a permit.
 ///
 /// # Errors
@@ -78,10 +81,11 @@ pub(super) fn choose(session: &mut Session, ctx: &mut Context) -> pingora::Resul
         peer.options.set_http_version(1, 1);
     }
     let own_deadline = is_http1(&peer) || !respond::is_http2(session) || ctx.is_grpc_stream;
-    if own_deadline || asks_for_stream(session) {
-        // The silence is measured by us (`begin_waiting`). Where both sides speak HTTP/2 we could end
+    if own_deadline || asks_for_stream(session) || has_long_body(session) {
+        // The silence is measured by us (`begin`). Where both sides speak HTTP/2 we could end
         // it by a reset only: there Pingora's timeout gives the better response, a 504. Requests for an
-        // event stream are exceptions, and gRPC calls, whose end is reported in trailers.
+        // event stream are exceptions, and gRPC calls, whose end is reported in trailers, and long
+        // uploads, which Pingora's timeout would cut off: it runs from the head of the request.
         peer.options.read_timeout = None;
     }
     ctx.tried.push(chosen.server());
@@ -318,6 +322,16 @@ pub(super) fn expect_body(session: &mut Session, ctx: &Context) {
 
 fn is_http1(peer: &HttpPeer) -> bool {
     peer.options.alpn.get_max_http_version() == 1
+}
+
+/// Whether the request body may take longer than an upstream may be silent.
+fn has_long_body(session: &mut Session) -> bool {
+    if session.is_body_done() {
+        return false;
+    }
+    let length = session.req_header().headers.get(header::CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+    length.is_none_or(|length: u64| length > SHORT_BODY)
 }
 
 /// Whether a request asks for an answer that may stay silent for long.

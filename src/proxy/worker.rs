@@ -322,12 +322,18 @@ fn note_dropped(ctx: &mut Context) {
     }
     ctx.status = ctx.passed.status;
     ctx.body_sent = ctx.passed.bytes;
-    if ctx.arrival.control.body_rate.is_late() {
-        ctx.refusal = Some(Refusal::RequestTimeout);
-        if ctx.status == 0 {
-            // There was no way to say it: the stream was reset.
-            ctx.status = Refusal::RequestTimeout.status().as_u16();
-        }
+    let control = &ctx.arrival.control;
+    let timeout = if control.body_rate.is_late() {
+        Refusal::RequestTimeout
+    } else if control.silence.is_late() {
+        Refusal::UpstreamTimeout
+    } else {
+        return;
+    };
+    ctx.refusal = Some(timeout);
+    if ctx.status == 0 {
+        // The client did not receive it: the stream was reset, or the connection closed.
+        ctx.status = timeout.status().as_u16();
     }
 }
 

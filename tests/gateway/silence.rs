@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::support::client::{Client, Request};
 use crate::support::config::Config;
+use crate::support::frames::{self, DATA, END_HEADERS, END_STREAM, Frames, HEADERS, Outcome};
 use crate::support::gateway::Gateway;
 use crate::support::grpc;
 use crate::support::http2::Http2;
@@ -170,4 +171,78 @@ fn an_upstream_over_http2_is_measured_by_its_answers_too() {
         two.open("GET", "/public/Stall", &[ASKS], b"").is_err(),
         "a reset"
     );
+}
+
+/// A server of HTTP/2 in clear that gives request bodies no window, and responds to none.
+async fn without_window() -> std::net::SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut server = h2::server::Builder::new();
+                let server = server
+                    .initial_window_size(0)
+                    .handshake::<_, bytes::Bytes>(stream);
+                let mut connection = server.await.unwrap();
+                let mut held = Vec::new();
+                while let Some(Ok(call)) = connection.accept().await {
+                    held.push(call);
+                }
+            });
+        }
+    });
+    address
+}
+
+fn over_http2(server: std::net::SocketAddr, timeouts: &serde_json::Value) -> Gateway {
+    let config = Config::new(server)
+        .set("/upstreams/echo/protocol", json!("h2"))
+        .set("/upstreams/echo/timeouts", timeouts.clone());
+    Gateway::start(config)
+}
+
+#[test]
+fn an_upload_over_http2_to_an_http2_upstream_is_no_silence() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let server = runtime.block_on(grpc::serve());
+    let gateway = over_http2(server, &json!({ "read": "1s" }));
+    for length in [None, Some(("content-length", "100000"))] {
+        let mut client = Frames::connect(gateway.public);
+        client.accept_settings();
+        let more: Vec<_> = length.into_iter().collect();
+        let head = frames::request("POST", "/public/a", &more);
+        client.send(HEADERS, END_HEADERS, 1, &head).unwrap();
+        for piece in 1..=10 {
+            let end = if piece == 10 { END_STREAM } else { 0 };
+            client.send(DATA, end, 1, &[b'x'; 10_000]).unwrap();
+            std::thread::sleep(READ / 5);
+        }
+        assert_eq!(client.outcome(1), Outcome::Status(200), "{length:?}");
+    }
+}
+
+#[test]
+fn an_http2_upstream_that_takes_nothing_of_an_upload_does_not_hold_it() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let server = runtime.block_on(without_window());
+    let gateway = over_http2(server, &json!({ "read": "1s", "write": "1s" }));
+    let body = "x".repeat(100_000);
+    let mut client = Client::connect(gateway.public);
+    client.send(Request::post("/public/one").body(&*body).to_bytes());
+    assert!(client.closes_within(PATIENCE));
+    let two = Http2::connect(gateway.public);
+    let end = two.open("POST", "/public/two", &[], body.as_bytes());
+    assert!(end.is_err_and(|error| error.is_reset()));
+    let length = [("content-length", "9")];
+    let small = two.open("POST", "/public/three", &length, b"123456789");
+    assert_eq!(small.unwrap().status, 504);
+    for path in ["/public/one", "/public/two"] {
+        let line = eventually("the access line", || {
+            let mut lines = gateway.events().into_iter();
+            lines.find(|line| line["kind"] == "access" && line["path"] == path)
+        });
+        assert_eq!(line["status"], 504, "{line}");
+        assert_eq!(line["code"], "UPSTREAM_TIMEOUT", "{line}");
+    }
 }

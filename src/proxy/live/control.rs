@@ -46,6 +46,8 @@ pub struct Control {
     /// An HTTP/1 connection reads for this request, and for no other.
     own_reader: AtomicBool,
     given_up: AtomicBool,
+    /// The last look found the request given up, and its reader had not failed.
+    unread: AtomicBool,
     answered: AtomicBool,
     stalled: AtomicBool,
     /// How long the upstream has been silent.
@@ -155,6 +157,14 @@ impl Control {
         }
         self.given_up.store(true, Ordering::Release);
         self.reader.wake();
+    }
+
+    /// Drops a request whose reader does not fail although it was given up: Pingora reads nothing from
+    /// the client while an HTTP/2 upstream does not take the request body.
+    pub fn drop_unread(&self) {
+        if self.given_up.load(Ordering::Acquire) && self.unread.swap(true, Ordering::Relaxed) {
+            self.drop_server();
+        }
     }
 
     /// Waits for the rest of the body no longer, in such a way that there is still a response where

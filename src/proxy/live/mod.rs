@@ -205,6 +205,7 @@ impl Registry {
             let now = Instant::now();
             for (_, open) in shard.lock().iter() {
                 let control = &open.control;
+                control.drop_unread();
                 if control.silence.look(now) {
                     control.give_up();
                 }
