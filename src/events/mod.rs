@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::auth::session::SessionId;
-use crate::store::{self, Noted, Store, StoreError};
+use crate::store::{self, Noted, Position, Store, StoreError};
 use crate::telemetry::request_id::RequestId;
 
 mod coalescing;
@@ -272,13 +272,24 @@ impl Events {
         })
     }
 
-    /// What came after the event of this id, the oldest first: for following. `0-0`, or what is no
-    /// id, begins with the oldest.
+    /// The position after the newest event: to follow those that are recorded from now on.
     ///
     /// # Errors
-    /// When the store does not answer.
-    pub async fn after(&self, id: &str, limit: usize) -> Result<Vec<Recorded>, StoreError> {
-        let noted = self.store.journal_after(id, limit).await?;
+    /// When the store does not respond.
+    pub async fn end(&self) -> Result<Position, StoreError> {
+        self.store.journal_end().await
+    }
+
+    /// The events after this position, the oldest first; advances it.
+    ///
+    /// # Errors
+    /// When the store does not respond.
+    pub async fn after(
+        &self,
+        position: &mut Position,
+        limit: usize,
+    ) -> Result<Vec<Recorded>, StoreError> {
+        let noted = self.store.journal_after(position, limit).await?;
         Ok(noted.into_iter().filter_map(read).collect())
     }
 }

@@ -35,8 +35,31 @@ pub struct Noted {
     pub text: String,
 }
 
+/// How far a reader has come in each stream: the latest line that it has read there. One position for
+/// all of them would pass over a line that is added to one stream in the millisecond of a line of another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position([LineId; Stream::COUNT]);
+
+impl Position {
+    /// After the line of this identifier, in every stream. Text that is no identifier: before the oldest line.
+    pub fn after(id: &str) -> Position {
+        Position([parse_id(id).unwrap_or_default(); Stream::COUNT])
+    }
+
+    fn advance(&mut self, stream: Stream, id: LineId) {
+        if let Some(latest) = self.0.get_mut(stream.index()) {
+            *latest = id;
+        }
+    }
+
+    pub(super) fn of(&self, stream: Stream) -> LineId {
+        self.0.get(stream.index()).copied().unwrap_or_default()
+    }
+}
+
 /// The kinds that clients without a session can cause in bulk, or with one that was stolen.
-const BULK: [&str; 5] = [
+const BULK: [&str; 6] = [
+    "registered",
     "sign_in_failed",
     "sign_in_limited",
     "csrf_rejected",
@@ -203,16 +226,43 @@ impl Store {
         .await
     }
 
-    /// Reads the journal forwards from after a line. A name that is none begins at its start.
-    pub async fn journal_after(&self, id: &str, limit: usize) -> Result<Vec<Noted>, StoreError> {
-        let after = parse_id(id).unwrap_or_default();
-        self.measured("events", async {
+    /// The position after the newest line.
+    pub async fn journal_end(&self) -> Result<Position, StoreError> {
+        let newest = self.measured("events", async {
             match &self.engine {
-                Engine::Memory(memory) => Ok(memory.journal_after(after, limit)),
-                Engine::Redis(redis) => redis.journal_after(after, limit).await,
+                Engine::Memory(memory) => Ok(memory.journal_ends()),
+                Engine::Redis(redis) => redis.journal_ends(self.shared.timeout).await,
             }
-        })
-        .await
+        });
+        let mut position = Position::after("");
+        for (stream, id) in newest.await? {
+            position.advance(stream, id);
+        }
+        Ok(position)
+    }
+
+    /// Reads the journal forwards from a position, and advances it.
+    pub async fn journal_after(
+        &self,
+        position: &mut Position,
+        limit: usize,
+    ) -> Result<Vec<Noted>, StoreError> {
+        let mut lines = self
+            .measured("events", async {
+                match &self.engine {
+                    Engine::Memory(memory) => Ok(memory.journal_after(position, limit)),
+                    Engine::Redis(redis) => redis.journal_after(position, limit).await,
+                }
+            })
+            .await?;
+        lines.sort_unstable_by_key(|(_, id, _)| *id);
+        lines.truncate(limit);
+        let noted = |(stream, id, text)| {
+            position.advance(stream, id);
+            let id = line_id(id);
+            Noted { id, text }
+        };
+        Ok(lines.into_iter().map(noted).collect())
     }
 }
 

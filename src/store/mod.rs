@@ -42,7 +42,7 @@ pub use error::StoreError;
 pub use fleet::Confirmed;
 pub use inquiry::{Findings, Found, Inquiry};
 pub use inspect::{Finding, Grade, inspect};
-pub use journal::{Noted, is_bulk};
+pub use journal::{Noted, Position, is_bulk};
 pub use live::REPORT_KEPT;
 pub use marker::{Marked, Marker};
 use memory::Memory;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use portcullis::auth::session::EndReason;
 use portcullis::events::{Event, Events, Kind};
 use portcullis::settings::Engine;
-use portcullis::store::Store;
+use portcullis::store::{Position, Store};
 
 use crate::server::Server;
 use crate::support::{PREFIX, address, engines, metrics, open, redis};
@@ -53,10 +53,15 @@ async fn events_are_paged_backwards_and_followed_forwards() {
         let none = events.page(Some("revoked"), None, 5).await.unwrap();
         assert_eq!((none.events.len(), none.next_cursor), (0, None));
 
-        let after = events.after(&second.events[1].id, 3).await.unwrap();
+        let mut position = Position::after(&second.events[1].id);
+        let after = events.after(&mut position, 3).await.unwrap();
         assert_eq!(users(&after), [1196, 1197, 1198]);
-        assert_eq!(events.after(&first.events[0].id, 3).await.unwrap(), []);
-        let oldest = events.after("0-0", 2).await.unwrap();
+        let after = events.after(&mut position, 3).await.unwrap();
+        assert_eq!(users(&after), [1199]);
+        assert_eq!(events.after(&mut position, 3).await.unwrap(), []);
+        let mut end = events.end().await.unwrap();
+        assert_eq!(events.after(&mut end, 3).await.unwrap(), []);
+        let oldest = events.after(&mut Position::after("0-0"), 2).await.unwrap();
         assert_eq!(users(&oldest), [0, 1]);
     }
 }
@@ -96,7 +101,7 @@ async fn the_oldest_are_forgotten() {
     for store in stores {
         fill(&store, 9_000).await;
         let events = fill(&store, 9_000).await;
-        let oldest = events.after("0-0", 1).await.unwrap();
+        let oldest = events.after(&mut Position::after("0-0"), 1).await.unwrap();
         assert!(users(&oldest)[0] > 0);
         let kept = events.page(None, None, 20_000).await.unwrap().events.len();
         assert!((10_000..=10_300).contains(&kept), "{kept}");
@@ -124,11 +129,12 @@ async fn one_list(events: &Events, many: usize) {
         }
     }
     let mut followed = Vec::new();
-    let mut seen = "0-0".to_owned();
+    let mut position = Position::after("0-0");
     loop {
-        let more = events.after(&seen, 701).await.unwrap();
-        let Some(last) = more.last() else { break };
-        seen.clone_from(&last.id);
+        let more = events.after(&mut position, 701).await.unwrap();
+        if more.is_empty() {
+            break;
+        }
         followed.extend(more);
     }
     assert_eq!(paged.len(), many);
@@ -192,6 +198,28 @@ async fn a_kind_that_clients_cause_in_bulk_is_coalesced_and_displaces_no_other()
 }
 
 #[tokio::test]
+async fn registrations_in_bulk_are_coalesced_and_displace_no_other_kind() {
+    let (_server, stores) = engines().await;
+    for store in stores {
+        let events = Events::new(store.clone());
+        events.record(Event::new(Kind::Revoked).user("7"));
+        let address = std::net::Ipv4Addr::LOCALHOST.into();
+        for n in 0..12_000 {
+            let registered = Event::new(Kind::Registered).ip(address);
+            events.record(registered.user(&n.to_string()));
+        }
+        events.flush();
+        store.write_journal().await.unwrap();
+        let page = events.page(Some("revoked"), None, 5).await.unwrap();
+        assert_eq!(users(&page.events), [7]);
+        let page = events.page(Some("registered"), None, 5).await.unwrap();
+        let counts = page.events.iter().map(|it| it.event.get("count").cloned());
+        assert_eq!(counts.collect::<Vec<_>>(), [Some(11_999.into()), None]);
+        assert!(!page.events[0].event.contains_key("user_id"));
+    }
+}
+
+#[tokio::test]
 async fn what_happens_while_the_store_is_away_waits_and_what_is_too_much_is_counted() {
     let server = Server::start();
     let store = redis(&server, Duration::from_secs(5)).await;
@@ -233,6 +261,35 @@ async fn what_happens_while_the_store_is_away_waits_and_what_is_too_much_is_coun
 }
 
 #[tokio::test]
+async fn a_follower_gets_what_the_millisecond_of_its_start_brings_later() {
+    let (server, [_, redis, _]) = engines().await;
+    let mut client = server.client().await;
+    let events = Events::new(redis.clone());
+    let of_one_kind = format!("{PREFIX}events:{{{PREFIX}events}}:csrf_rejected");
+    let of_all_others = format!("{PREFIX}events");
+    let mut add = async |key: &str, id: &str, kind: &str, user: usize| {
+        let event = format!("{{\"event\":\"{kind}\",\"user_id\":\"{user}\"}}");
+        let mut adding = redis::cmd("XADD");
+        adding.arg(key).arg(id).arg("kind").arg(kind);
+        adding.arg("event").arg(event);
+        adding.exec_async(&mut client).await.unwrap();
+    };
+    add(&of_one_kind, "7-0", "csrf_rejected", 1).await;
+    add(&of_one_kind, "7-1", "csrf_rejected", 2).await;
+    let mut position = events.end().await.unwrap();
+    add(&of_all_others, "7-0", "revoked", 3).await;
+    let followed = events.after(&mut position, 5).await.unwrap();
+    assert_eq!(users(&followed), [3]);
+    add(&of_one_kind, "9-0", "csrf_rejected", 4).await;
+    let followed = events.after(&mut position, 5).await.unwrap();
+    assert_eq!(users(&followed), [4]);
+    // The clock of another server, after a failover.
+    add(&of_all_others, "8-0", "revoked", 5).await;
+    let followed = events.after(&mut position, 5).await.unwrap();
+    assert_eq!(users(&followed), [5]);
+}
+
+#[tokio::test]
 async fn another_types_key_is_replaced() {
     let (server, [_, redis, _]) = engines().await;
     let mut client = server.client().await;
@@ -241,7 +298,9 @@ async fn another_types_key_is_replaced() {
     spoiling.exec_async(&mut client).await.unwrap();
     let events = Events::new(redis.clone());
     assert_eq!(events.page(None, None, 5).await.unwrap().events, []);
-    assert_eq!(events.after("0-0", 5).await.unwrap(), []);
+    assert_eq!(events.end().await.unwrap(), Position::after("0-0"));
+    let mut position = Position::after("0-0");
+    assert_eq!(events.after(&mut position, 5).await.unwrap(), []);
     let events = fill(&redis, 2).await;
     assert_eq!(
         users(&events.page(None, None, 5).await.unwrap().events),

@@ -15,7 +15,7 @@ use super::super::answer;
 use super::super::query::Query;
 use super::{Desk, Refused};
 use crate::events::{Events, Recorded};
-use crate::store::StoreError;
+use crate::store::{Position, StoreError};
 
 /// How often a follower looks for more.
 const EVERY: Duration = Duration::from_millis(500);
@@ -61,8 +61,7 @@ fn is_id(text: &str) -> bool {
 struct Follower {
     events: Events,
     kind: Option<String>,
-    /// The last one that was read.
-    seen: String,
+    seen: Position,
     unsent: VecDeque<Recorded>,
 }
 
@@ -72,11 +71,8 @@ async fn followed(
     seen: Option<&str>,
 ) -> Result<Response, StoreError> {
     let seen = match seen {
-        Some(id) => id.to_owned(),
-        None => {
-            let newest = events.page(None, None, 1).await?.events.into_iter().next();
-            newest.map_or_else(|| "0-0".to_owned(), |newest| newest.id)
-        }
+        Some(id) => Position::after(id),
+        None => events.end().await?,
     };
     let follower = Follower {
         events,
@@ -104,13 +100,12 @@ impl Follower {
     async fn next(&mut self) -> Recorded {
         loop {
             while let Some(recorded) = self.unsent.pop_front() {
-                self.seen.clone_from(&recorded.id);
                 if self.is_wanted(&recorded) {
                     return recorded;
                 }
             }
             // While the store does not answer there is nothing to tell; it is asked again.
-            self.unsent = match self.events.after(&self.seen, BATCH).await {
+            self.unsent = match self.events.after(&mut self.seen, BATCH).await {
                 Ok(more) => more.into(),
                 Err(_) => VecDeque::new(),
             };

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::super::journal::{Line, LineId, Noted, Stream, line_id};
+use super::super::journal::{Line, LineId, Noted, Position, Stream, line_id};
 use super::Memory;
 use crate::auth::session::Millis;
 
@@ -59,18 +59,29 @@ impl Memory {
         found.into_iter().take(limit).map(noted).collect()
     }
 
-    pub(in crate::store) fn journal_after(&self, after: LineId, limit: usize) -> Vec<Noted> {
+    /// The newest line of each stream that has one.
+    pub(in crate::store) fn journal_ends(&self) -> Vec<(Stream, LineId)> {
         let (content, _) = self.enter();
-        let of_stream = |lines: &VecDeque<(LineId, Line)>| {
-            let later = lines.iter().filter(|(id, _)| *id > after);
-            let later = later.take(limit);
-            later
-                .map(|(id, line)| (*id, line.text.clone()))
-                .collect::<Vec<_>>()
-        };
-        let mut found: Vec<_> = content.journal.streams.iter().flat_map(of_stream).collect();
-        found.sort_unstable_by_key(|(id, _)| *id);
-        found.into_iter().take(limit).map(noted).collect()
+        let streams = Stream::all().zip(&content.journal.streams);
+        streams
+            .filter_map(|(stream, lines)| Some((stream, lines.back()?.0)))
+            .collect()
+    }
+
+    /// The first lines after a position: at most `limit` of each stream.
+    pub(in crate::store) fn journal_after(
+        &self,
+        position: &Position,
+        limit: usize,
+    ) -> Vec<(Stream, LineId, String)> {
+        let (content, _) = self.enter();
+        let mut found = Vec::new();
+        for (stream, lines) in Stream::all().zip(&content.journal.streams) {
+            let after = position.of(stream);
+            let later = lines.iter().filter(|(id, _)| *id > after).take(limit);
+            found.extend(later.map(|(id, line)| (stream, *id, line.text.clone())));
+        }
+        found
     }
 }
 

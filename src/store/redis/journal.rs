@@ -7,7 +7,7 @@ use futures_util::future::try_join_all;
 use redis::Value;
 
 use super::super::StoreError;
-use super::super::journal::{Line, LineId, Noted, Stream, line_id, parse_id};
+use super::super::journal::{Line, LineId, Noted, Position, Stream, line_id, parse_id};
 use super::{Redis, fault, read};
 
 /// How many entries one step of a search looks at.
@@ -117,27 +117,38 @@ impl Redis {
         }
     }
 
-    /// Reads forwards. An entry that the server adds to another stream in the very millisecond of the
-    /// latest one that was read here is not returned by the next call.
+    /// The newest line of each stream that has one.
+    pub(in super::super) async fn journal_ends(
+        &self,
+        deadline: Duration,
+    ) -> Result<Vec<(Stream, LineId)>, StoreError> {
+        let reads = Stream::all().map(async |stream| {
+            let newest = self.search(stream, None, None, 1, deadline).await?;
+            Ok::<_, StoreError>(newest.into_iter().next().map(|(id, _)| (stream, id)))
+        });
+        Ok(try_join_all(reads).await?.into_iter().flatten().collect())
+    }
+
+    /// The first lines after a position: at most `limit` of each stream.
     pub(in super::super) async fn journal_after(
         &self,
-        after: LineId,
+        position: &Position,
         limit: usize,
-    ) -> Result<Vec<Noted>, StoreError> {
+    ) -> Result<Vec<(Stream, LineId, String)>, StoreError> {
         let reads = Stream::all().map(async |stream| {
             let mut command = redis::cmd("XRANGE");
             let key = self.keys.events(stream.kind());
-            command.arg(key).arg(stream.start_after(after)).arg("+");
+            let start = stream.start_after(position.of(stream));
+            command.arg(key).arg(start).arg("+");
             let entries = self.range(command.arg("COUNT").arg(limit)).await?;
             let lines = entries.iter();
-            let found: Found = lines
+            let found: Vec<_> = lines
                 .filter_map(|(id, fields)| stream.line(id, fields))
+                .map(|(id, text)| (stream, id, text))
                 .collect();
             Ok::<_, StoreError>(found)
         });
-        let mut found: Found = try_join_all(reads).await?.into_iter().flatten().collect();
-        found.sort_unstable_by_key(|(id, _)| *id);
-        Ok(found.into_iter().take(limit).map(noted).collect())
+        Ok(try_join_all(reads).await?.into_iter().flatten().collect())
     }
 
     async fn range(&self, command: &redis::Cmd) -> Result<Entries, StoreError> {
