@@ -22,7 +22,7 @@ def arguments(parser):
 def words(options):
     """What is said of the builds above a table."""
     if options.gateway:
-        return f"a binary that was built before ({options.gateway.name})"
+        return f"an existing binary ({options.gateway.name})"
     return "debug builds, no figures to quote" if options.debug else "release builds"
 
 

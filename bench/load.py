@@ -124,7 +124,7 @@ def one_slice(lane, upstream, options, connections, judged):
     if judged and not expected:
         raise Unavailable(f"{refused} of {requests} answers were no success")
     if lane.once and requests > count_lines(lane.tokens):
-        raise Unavailable(f"{requests} requests, and fewer sessions: some were asked twice")
+        raise Unavailable(f"{requests} requests for fewer sessions: some were used twice")
     cost = {name: (after[name] - before[name]) / requests * 1e6 for name in watched}
     return {"rate": requests / seconds, "p50": p50, "p99": p99, "redis": None, **cost}
 

@@ -59,7 +59,7 @@ def origin(parts):
         lines.append([
             name, of["date"], f"`{of['commit']}`", of["build"] + slices, f"{of['load_before']:.1f}",
         ])
-    return text + tables.rows(["part", "date", "commit", "build", "load of the machine before"], lines)
+    return text + tables.rows(["part", "date", "commit", "build", "load average before"], lines)
 
 
 def plot_cpu(measured):
@@ -69,7 +69,7 @@ def plot_cpu(measured):
         if measured and name != lanes.DIRECT and measured.get(name, {}).get("slices")
     ]
     if values:
-        svg = plots.bars("CPU µs of the gateway for a request (logarithmic)", values)
+        svg = plots.bars("CPU µs of the gateway per request (logarithmic)", values)
         (DOCS / "performance-cpu.svg").write_text(svg)
     return "performance-cpu.svg"
 
@@ -78,7 +78,7 @@ def unpinned(measured):
     if not measured:
         return ""
     return (
-        "Unpinned: every process on every core, gateways with as many workers.\n\n" + tables.subjects(measured, {})
+        "Without pinning, every process may use every core, and gateways have one worker per core.\n\n" + tables.subjects(measured, {})
     )
 
 
@@ -86,7 +86,7 @@ def memory_note(figures):
     if not figures or figures["counts"][-1] >= 10_000:
         return ""
     return (
-        f"The largest count is what the machine allows, where a process has two sockets for each connection\n"
+        f"The largest count is what the machine allows: a process has two sockets for each connection, "
         f"and may have {2 * figures['counts'][-1] + 400:,} files open."
     )
 
@@ -103,7 +103,7 @@ def scale(figures):
         ]
         if len(points) > 1:
             bound = BOUNDS.get(what)
-            title = f"CPU for a request, beside {'the bare proxy' if what == 'connections' else 'the smallest'}"
+            title = f"CPU per request, relative to {'the bare proxy' if what == 'connections' else 'the smallest'}"
             svg = plots.along(title, what, points, bound, f"at most {bound}")
             (DOCS / f"performance-{what}.svg").write_text(svg)
             text += f"![CPU by {what}](performance-{what}.svg)\n\n"

@@ -26,7 +26,7 @@ def number(value, digits=0):
 def subjects(measured, counted):
     """The table of `bench/run`; `counted` is what `bench/instructions --json` says."""
     head = [
-        "subject", "req/s", "p50 ms", "p99 ms", "CPU µs/req (least)", "Redis µs", "upstream µs", "CPU vs Pingora",
+        "subject", "req/s", "p50 ms", "p99 ms", "CPU µs/req (lowest)", "Redis µs", "upstream µs", "CPU vs Pingora",
     ] + (["instructions", "system calls"] if counted else [])
     lines, failures = [], []
     for name in [name for name in lanes.NAMES if name in measured]:
@@ -49,7 +49,7 @@ def subjects(measured, counted):
         lines.append(cells)
     text = rows(head, lines)
     if failures:
-        text += "\nNot measured to the end:\n\n" + "\n".join(failures) + "\n"
+        text += "\nIncomplete measurements:\n\n" + "\n".join(failures) + "\n"
     return text
 
 
@@ -65,7 +65,7 @@ def lost_words(name, taken):
 def memory(figures):
     """The table of `bench/memory`."""
     counts = figures["counts"]
-    head = ["connections", "subject", "none", *(number(count) for count in counts), "KiB a connection", "beside bare"]
+    head = ["connections", "subject", "none", *(number(count) for count in counts), "KiB per connection", "vs bare proxy"]
     lines, floor = [], {}
     for kind, subject, taken in figures["rows"]:
         if not subject.startswith("Portcullis"):
@@ -91,7 +91,7 @@ def latency(figures):
             beside = [a["p50"] / b["p50"] for a, b in zip(taken["slices"], floor)]
             cells = [number(p50 * 1000), number(p99 * 1000), number(statistics.median(beside), 2)]
             lines.append([name, *cells])
-    return rows(["one connection", "p50 µs", "p99 µs", "p50 beside bare"], lines)
+    return rows(["subject", "p50 µs", "p99 µs", "p50 vs bare proxy"], lines)
 
 
 def starts(figures):
@@ -100,14 +100,14 @@ def starts(figures):
         [name, number(statistics.median(taken), 1), number(max(taken), 1)]
         for name, taken in figures["starts"].items()
     ]
-    return rows(["start to first answer", "median ms", "longest ms"], lines)
+    return rows(["subject, start to first response", "median ms", "longest ms"], lines)
 
 
 def scale(what, figures):
     """The table of one dimension of `bench/scale`."""
     if "failed" in figures:
         return f"{what}: not measured: {figures['failed']}\n"
-    beside = "beside bare" if what == "connections" else "beside the smallest"
+    beside = "vs bare proxy" if what == "connections" else "vs the smallest"
     lines = []
     for size, taken in figures.items():
         value = lambda figure: load.median(taken["slices"], figure)

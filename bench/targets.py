@@ -25,7 +25,7 @@ CALLS_AT_MOST = {lanes.KNOWN: 0.05, lanes.LEASED: 0.05, lanes.EXACT: 1.2}
 def table(figures):
     """The table of all targets."""
     lines = [*paths(figures["run"] or {}, figures["counts"] or {}), *rest(figures)]
-    return tables.rows(["target", "aim", "reached", ""], lines)
+    return tables.rows(["target", "aim", "reached", "result"], lines)
 
 
 def judged(what, aim, value, digits=2, least=False):
@@ -46,7 +46,7 @@ def paths(run, counts):
             ours = load.median(slices, "rate")
             yield judged(f"{short}: requests/s vs {other}", aim, ours / theirs if ours and theirs else None, least=True)
         if name in REDIS_AT_MOST:
-            yield judged(f"{short}: Redis µs a request", REDIS_AT_MOST[name], load.median(slices, "redis"))
+            yield judged(f"{short}: Redis µs per request", REDIS_AT_MOST[name], load.median(slices, "redis"))
         yield from counted(short, name, instructions, beyond, counts)
 
 
@@ -58,7 +58,7 @@ def counted(short, name, instructions, beyond, counts):
     value = beyond_bare("instructions") if beyond else taken.get("instructions")
     yield judged(f"{short}: instructions{' beyond the bare proxy' if beyond else ''}", instructions, value, 0)
     if name in CALLS_AT_MOST:
-        yield judged(f"{short}: further system calls", CALLS_AT_MOST[name], beyond_bare("syscalls"))
+        yield judged(f"{short}: additional system calls", CALLS_AT_MOST[name], beyond_bare("syscalls"))
 
 
 def rest(figures):
@@ -70,7 +70,7 @@ def rest(figures):
         yield judged("one connection, known session: p50 vs bare", 1.1, statistics.median(beside) if beside else None)
         for name, taken in starts.items():
             if name.startswith("Portcullis"):
-                yield judged("start to first answer, ms", 100, statistics.median(taken), 0)
+                yield judged("start to first response, ms", 100, statistics.median(taken), 0)
     if figures["memory"]:
         counts = figures["memory"]["counts"]
         rows = {(kind, subject): taken for kind, subject, taken in figures["memory"]["rows"]}
@@ -84,4 +84,4 @@ def rest(figures):
         taken = (figures["scale"] or {}).get(what, {})
         ratios = [load.ratio(one["slices"]) for size, one in taken.items() if size != "failed"]
         ratios = [ratio for ratio in ratios if ratio]
-        yield judged(f"{what}: dearest number vs the smallest", aim, max(ratios) if ratios else None)
+        yield judged(f"{what}: highest cost vs the smallest size", aim, max(ratios) if ratios else None)
