@@ -6,27 +6,27 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends cmake build-essential \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
-# The dependencies, in a layer of their own: it is built again only when they change.
+# The dependencies have a layer of their own, which is rebuilt only when they change.
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir src && echo 'fn main() {}' > src/main.rs && touch src/lib.rs \
     && cargo build --release --locked \
     && rm -r src
 COPY src src
-# The stand-ins above are newer than the real files would seem.
+# The placeholders above have newer timestamps than the real files: touch these, so that cargo rebuilds.
 RUN find src -type f -exec touch {} + && cargo build --release --locked --bin portcullis
 RUN mkdir -p /rootfs/var/lib/portcullis /rootfs/etc/portcullis
 
-# glibc, libgcc and the system's root certificates; no shell, no package manager.
+# Contains glibc, libgcc and root certificates; no shell, no package manager.
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build --chown=nonroot:nonroot /rootfs/ /
 COPY --from=build /build/target/release/portcullis /usr/local/bin/portcullis
-# Where `sqlite:portcullis.db` lies; mount a volume to keep users.
+# The location of `sqlite:portcullis.db`; mount a volume to persist users.
 WORKDIR /var/lib/portcullis
 VOLUME /var/lib/portcullis
 USER nonroot
 EXPOSE 8080 9090
-# No HEALTHCHECK, because admin.bind is the configuration's: `portcullis health --admin URL` is the command
-# for one. Orchestrators query GET /health (alive) and GET /ready (takes traffic) on the admin listener,
-# which then has to be bound to an address that they can reach.
+# No HEALTHCHECK, because admin.bind depends on the configuration. Use `portcullis health --admin URL` for
+# one. Orchestrators query GET /health (liveness) and GET /ready (readiness) on the admin listener, which
+# must be bound to an address that they can reach.
 ENTRYPOINT ["/usr/local/bin/portcullis"]
 CMD ["run", "--config", "/etc/portcullis/portcullis.yaml", "--log-format", "json"]
