@@ -1,4 +1,4 @@
-"""The programs that are measured, built as far as they have to be."""
+"""Builds the programs to be measured."""
 
 import os
 import pathlib
@@ -6,24 +6,24 @@ import subprocess
 
 from processes import ROOT, Unavailable, need
 
-# Pingora as people build it: a project of its own, for a profile belongs to a project.
+# Pingora as people build it. A separate project, because build profiles are per project.
 PLAIN = ROOT / "bench" / "plain"
 
 
 def arguments(parser):
-    """What every bench can be told about the builds."""
-    parser.add_argument("--debug", action="store_true", help="debug builds, to try the script itself")
+    """Adds the options that select the builds."""
+    parser.add_argument("--debug", action="store_true", help="use debug builds, to test the script itself")
     parser.add_argument(
         "--gateway", type=pathlib.Path, metavar="PATH",
-        help="measure this binary instead of building one; the examples beside it are used if they are there",
+        help="measure this binary instead of building one; examples in its directory are used if present",
     )
 
 
 def words(options):
-    """What is said of the builds above a table."""
+    """Describes the builds, for the line above a table."""
     if options.gateway:
         return f"an existing binary ({options.gateway.name})"
-    return "debug builds, no figures to quote" if options.debug else "release builds"
+    return "debug builds, not for publication" if options.debug else "release builds"
 
 
 def target():
@@ -31,7 +31,7 @@ def target():
 
 
 class Binaries:
-    """The gateway, and the examples that a bench needs."""
+    """The gateway and the examples that a benchmark needs."""
 
     def __init__(self, options, *examples):
         self.debug = options.debug

@@ -1,11 +1,11 @@
-"""The gateway that is measured: its configuration, as few or as many things in it as a bench asks for."""
+"""The configuration of the gateway under test, with as many routes and limits as a benchmark needs."""
 
 import json
 
 import people
 from processes import free_port
 
-# The routes of every bench: name, authentication, limits.
+# The routes of every benchmark: name, authentication, limits.
 ROUTES = [
     ("open", "none", []),
     ("known", "required", []),
@@ -18,7 +18,7 @@ BY_USER = {"algorithm": "sliding_window", "window": "1m", "key": "user", "limit"
 
 
 class Gateway:
-    """Everything that is said to a gateway before it starts."""
+    """The ports and the configuration of a gateway."""
 
     def __init__(self, upstream, store, sessions=None, issuer=None, certificate=None):
         self.port, self.admin = free_port(), free_port()
@@ -63,16 +63,16 @@ class Gateway:
         self.config["limits"][name] = {**BY_USER, "consistency": "exact"}
 
     def write(self, folder):
-        """Writes the configuration; returns its file."""
+        """Writes the configuration; returns the path of the file."""
         self.config["database"] = {"url": f"sqlite:{folder}/people-{self.port}.db"}
-        # JSON is YAML. The gateway watches its folder: nothing else is written there.
+        # JSON is valid YAML. The gateway watches the folder, so no other files are written there.
         file = config_folder(folder) / f"portcullis-{self.port}.yaml"
         file.write_text(json.dumps(self.config, indent=2))
         return file
 
 
 def config_folder(folder):
-    """Where the gateway's files are; logs are written elsewhere, for it watches this folder."""
+    """Creates the folder of the gateway's files. Logs are written elsewhere, because it watches this folder."""
     made = folder / "config"
     made.mkdir(exist_ok=True)
     return made

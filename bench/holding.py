@@ -1,4 +1,4 @@
-"""Holding many connections open, and an upstream for WebSockets that does the same."""
+"""Holds many connections open, and serves WebSockets that stay open."""
 
 import asyncio
 import base64
@@ -44,7 +44,7 @@ def some(connection, so_far):
 
 
 async def accept(reader, writer):
-    """Says yes to the upgrade, then is silent for as long as the other side is."""
+    """Accepts the upgrade, then sends nothing until the client closes the connection."""
     head = await reader.readuntil(b"\r\n\r\n")
     named = next(line for line in head.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key:"))
     key = named.split(b": ", 1)[1] + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"

@@ -1,4 +1,4 @@
-"""The subjects of `bench/run`, in the order of its table, and how each is started."""
+"""The subjects of `bench/run`, in the order of its table, and how to start each of them."""
 
 import argparse
 import subprocess
@@ -28,12 +28,12 @@ NAMES = [
     DIRECT, NGINX, PLAIN, FLOOR, LUA, NODE, OPEN, KNOWN, LEASED, EXACT, COLD, DENIED, DENIED_LEASED,
     *SIGNED.values(), BARE_TLS, TLS,
 ]
-# More sessions than a gateway can be asked for in a second.
+# More sessions than a gateway can serve in a second.
 COLD_A_SECOND = 40_000
 
 
 def chosen(texts):
-    """The names that have one of the texts in them, all if there is none; and the floor in any case."""
+    """Returns the names that contain one of the texts, or all names; the floor is always included."""
     return [
         name for name in NAMES
         if name == FLOOR or not texts or any(text.lower() in name.lower() for text in texts)
@@ -41,7 +41,7 @@ def chosen(texts):
 
 
 def start(bench, upstream, options, names):
-    """Starts what these lanes need; returns them, and why others cannot be measured."""
+    """Starts these lanes; returns those that started, and why the others cannot be measured."""
     starting = Starting(bench, upstream, options, names)
     lanes, failed = [], {}
     for name in names:
@@ -54,7 +54,7 @@ def start(bench, upstream, options, names):
 
 
 class Starting:
-    """What lanes share is started with the first that needs it."""
+    """Starts lanes; a process that lanes share is started with the first that needs it."""
 
     def __init__(self, bench, upstream, options, names):
         self.bench, self.upstream, self.options, self.names = bench, upstream, options, names
@@ -63,7 +63,7 @@ class Starting:
         self.started = {}
 
     def once(self, what, start):
-        """Starts it, or gives what was started; what failed once fails again."""
+        """Starts it once and returns it; a failure is raised again on each call."""
         if what not in self.started:
             try:
                 self.started[what] = start()
@@ -94,7 +94,7 @@ class Starting:
         return self.of_gateway(name)
 
     def of_gateway(self, name):
-        """A lane of the one gateway that has all routes."""
+        """Returns a lane of the gateway that has all routes."""
         gateway, process = self.once("gateway", self.start_gateway)
         port = gateway.port
         if name == OPEN:
@@ -117,13 +117,13 @@ class Starting:
         return self.warmed(lane)
 
     def warmed(self, lane):
-        """Gives it a second of the same load before each slice: between slices leases run out, refusals and
-        sessions have to be asked about again, and it gets due to write when each session was used last."""
+        """Adds one second of the same load before each slice: between slices leases expire, rejections and
+        sessions have to be queried again, and the latest use of each session falls due to be written."""
         lane.prepare = lambda lane: run_wrk(lane, self.options.connections, 1)
         return lane
 
     def start_gateway(self):
-        """With a certificate and an issuer, as far as these can be had."""
+        """Starts the gateway, with a certificate and an issuer if they are available."""
         extras = {}
         for what, have in [("certificate", self.bench.certificate), ("issuer", self.have_issuer)]:
             try:
@@ -141,8 +141,8 @@ class Starting:
         people.sign_in(self.bench.binaries, redis_port, 0, many)
 
     def cold(self):
-        """A gateway and a Redis of its own, the gateway started anew before each slice, asked once for each
-        session."""
+        """Returns a lane with a gateway and a Redis of its own. The gateway is restarted before each slice, and each
+        session is used once."""
         many = COLD_A_SECOND * self.options.seconds
         redis_port, redis = self.bench.start_redis()
         self.sign_in(redis_port, many)
@@ -153,7 +153,7 @@ class Starting:
             if lane.process:
                 self.bench.stop(lane.process)
             lane.process = self.bench.start_gateway(gateway)
-            # Its connections to the upstream, its code and its buffers are warm; its sessions are not.
+            # Warms connections to the upstream, code and buffers, but not sessions.
             warm_up(lane, self.options.connections)
 
         return Lane(COLD, gateway.port, "/known", None, tokens, redis, once=True, prepare=anew)
@@ -164,7 +164,7 @@ def store(port):
 
 
 def warm_up(lane, connections):
-    """A second of requests that need no session."""
+    """Sends requests that need no session for one second."""
     second = argparse.Namespace(seconds=1)
     for attempt in range(5):
         try:

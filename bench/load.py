@@ -1,4 +1,4 @@
-"""Loading subjects in turns: slices of wrk or h2load, round after round, and what each slice cost."""
+"""Loads subjects in turns, in slices of wrk or h2load, and measures the cost of each slice."""
 
 import dataclasses
 import os
@@ -13,21 +13,21 @@ import typing
 from processes import Pinning, Process, Unavailable, pinned
 
 HERE = pathlib.Path(__file__).resolve().parent
-# How often a slice without any answer is tried.
+# Attempts at a slice without any response.
 STALLS_AT_MOST = 3
-# A lane that has lost so many slices is given up.
+# Lost slices after which a lane is abandoned.
 LOST_AT_MOST = 5
-# The lane that others are compared with.
+# The lane with which others are compared.
 FLOOR = "Pingora, bare proxy, tuned"
 
 
 class Stalled(Unavailable):
-    """Nothing was answered: on a busy machine a slice may be over before it has begun."""
+    """No response arrived: on a busy machine a slice may end before it has begun."""
 
 
 @dataclasses.dataclass
 class Lane:
-    """One subject under one kind of request."""
+    """A subject with one kind of request."""
 
     name: str
     port: int
@@ -35,35 +35,35 @@ class Lane:
     process: Process
     tokens: pathlib.Path | None = None
     redis: Process | None = None
-    # Whether each answer has to be a 429.
+    # Whether every response must be a 429.
     refused: bool = False
-    # Whether it speaks HTTP/2 with TLS; then all requests have the first token.
+    # Whether it uses HTTP/2 with TLS; all requests then have the first token.
     tls: bool = False
     # No token may be used twice in a slice.
     once: bool = False
-    # What is done before each slice: it may start the process anew.
+    # Runs before each slice; may restart the process.
     prepare: typing.Callable | None = None
     connections: int | None = None
-    # How many seconds longer than others it is loaded: many connections take long to open.
+    # Additional seconds of load: many connections take long to open.
     longer: int = 0
-    # That many routes are asked for in turn, whose paths begin with `path`.
+    # The number of routes to use in turn; their paths begin with `path`.
     routes: int | None = None
-    # Only every so many-th token is used.
+    # Use only every n-th token.
     every: int = 1
-    # Who it is compared with, where that is not the floor.
+    # The lane to compare with, if it is not the floor.
     floor: str = FLOOR
 
 
 def arguments(parser, slices, seconds):
     parser.add_argument("--slices", type=int, default=slices, help=f"rounds (default {slices})")
     parser.add_argument("--seconds", type=int, default=seconds, help=f"length of a slice (default {seconds})")
-    parser.add_argument("--unpinned", action="store_true", help="every process on every core")
+    parser.add_argument("--unpinned", action="store_true", help="do not pin processes to cores")
 
 
 def measure(bench, lanes, upstream, options, connections=64, saved=None):
     """Runs the rounds; returns {name: {"slices": [...], "failed": words or None}}."""
     results = {lane.name: {"slices": [], "failed": None} for lane in lanes}
-    # A first round warms pools and caches, and is dropped.
+    # The first round warms pools and caches, and is discarded.
     for number in range(options.slices + 1):
         taken = {}
         for lane in lanes:
@@ -73,7 +73,7 @@ def measure(bench, lanes, upstream, options, connections=64, saved=None):
                 taken[lane.name] = slice_of(lane, upstream, options, connections, judged=number > 0)
             except (Unavailable, OSError, subprocess.SubprocessError) as error:
                 lost = results[lane.name]["lost"] = [*results[lane.name].get("lost", []), words(error)]
-                print(f"{lane.name}: a slice is lost: {words(error)}", file=sys.stderr)
+                print(f"{lane.name}: lost a slice: {words(error)}", file=sys.stderr)
                 if len(lost) == LOST_AT_MOST:
                     results[lane.name]["failed"] = words(error)
             bench.empty_logs()
@@ -82,7 +82,7 @@ def measure(bench, lanes, upstream, options, connections=64, saved=None):
         for lane in lanes:
             if lane.name not in taken:
                 continue
-            # Compared within each round, where both had the same neighbours.
+            # Compared within each round, in which both had the same conditions.
             floor = taken.get(lane.floor)
             taken[lane.name]["floor"] = floor["cpu"] if floor else None
             results[lane.name]["slices"].append(taken[lane.name])
@@ -93,21 +93,21 @@ def measure(bench, lanes, upstream, options, connections=64, saved=None):
 
 
 def words(error):
-    """An error in a line."""
+    """Formats an error in one line."""
     if isinstance(error, subprocess.TimeoutExpired):
-        return f"no end after {error.timeout} s"
+        return f"not finished after {error.timeout} s"
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def slice_of(*arguments, **more):
-    """One slice, or another one in its place where the machine stood still for as long as it lasted."""
+    """Runs a slice; repeats it if the machine stalled for its whole duration."""
     for attempt in range(STALLS_AT_MOST):
         try:
             return one_slice(*arguments, **more)
         except Stalled as error:
             if attempt == STALLS_AT_MOST - 1:
                 raise
-            print(f"{arguments[0].name}: again: {error}", file=sys.stderr)
+            print(f"{arguments[0].name}: repeated: {error}", file=sys.stderr)
 
 
 def one_slice(lane, upstream, options, connections, judged):
@@ -120,9 +120,9 @@ def one_slice(lane, upstream, options, connections, judged):
     requests, refused, seconds, p50, p99 = load(lane, lane.connections or connections, options)
     after = {name: process.cpu_seconds() for name, process in watched.items()}
     expected = refused > requests * 0.9 if lane.refused else refused == 0
-    # In the first round each user's one request under a spent limit still passes.
+    # In the first round, one request of each user is still below the limit.
     if judged and not expected:
-        raise Unavailable(f"{refused} of {requests} answers were no success")
+        raise Unavailable(f"{refused} of {requests} responses were not 2xx")
     if lane.once and requests > count_lines(lane.tokens):
         raise Unavailable(f"{requests} requests for fewer sessions: some were used twice")
     cost = {name: (after[name] - before[name]) / requests * 1e6 for name in watched}
@@ -130,16 +130,16 @@ def one_slice(lane, upstream, options, connections, judged):
 
 
 def wrk(lane, connections, options):
-    """Returns requests, those without success, seconds, and two percentiles in milliseconds."""
+    """Returns requests, failed requests, seconds, and two percentiles in milliseconds."""
     return run_wrk(lane, connections, options.seconds + lane.longer)
 
 
 def ask_once(lane):
-    """Asks with each of the lane's tokens, so that the gateway has seen every session."""
+    """Sends one request with each of the lane's tokens, so that the gateway has cached every session."""
     requests, refused, *_ = run_wrk(lane, 64, 900, ONCE="1")
     many = count_lines(lane.tokens)
     if refused or requests < many:
-        raise Unavailable(f"{requests} of {many} sessions were asked for, {refused} refused")
+        raise Unavailable(f"{requests} of {many} sessions were used, {refused} rejected")
 
 
 def run_wrk(lane, connections, seconds, **more):
@@ -163,9 +163,9 @@ def run_wrk(lane, connections, seconds, **more):
         raise Unavailable(f"wrk: {said[-500:]}")
     requests, refused, micros, p50, p99, broken = map(int, line[1].split())
     if broken:
-        raise Unavailable(f"{broken} of {requests} requests were not answered")
+        raise Unavailable(f"{broken} of {requests} requests got no response")
     if requests == 0:
-        raise Stalled("no request was answered")
+        raise Stalled("no request got a response")
     return requests, refused, micros / 1e6, p50 / 1000, p99 / 1000
 
 
@@ -190,11 +190,11 @@ def h2load(lane, connections, options):
         told = re.search(r"^requests: .*", output, re.MULTILINE)
         raise Unavailable(f"h2load: {told[0] if told else output[-300:]}")
     if not protocol or protocol[1] != "h2":
-        raise Unavailable(f"no HTTP/2: {protocol[1] if protocol else 'no protocol was agreed'}")
+        raise Unavailable(f"no HTTP/2: {protocol[1] if protocol else 'no protocol was negotiated'}")
     good, *others = map(int, statuses.groups())
     requests = good + sum(others)
     if not requests:
-        raise Stalled("no request was answered")
+        raise Stalled("no request got a response")
     with open(log) as lines:
         times = sorted(int(line.split("\t")[2]) for line in lines)
     share = lambda part: times[min(int(len(times) * part), len(times) - 1)] / 1000
@@ -212,6 +212,6 @@ def median(slices, figure):
 
 
 def ratio(slices):
-    """CPU beside the floor's, within each round."""
+    """Returns the CPU relative to the floor, within each round."""
     values = [taken["cpu"] / taken["floor"] for taken in slices if taken.get("floor")]
     return statistics.median(values) if values else None

@@ -1,4 +1,4 @@
-"""What is counted of a gateway while it is asked: system calls, instructions, commands to Redis."""
+"""Counts a gateway's system calls, instructions and commands to Redis under load."""
 
 import collections
 import re
@@ -7,19 +7,19 @@ import socket
 import subprocess
 import time
 
-# Longer than this between two answers is no measurement any more.
+# The maximum time between two responses, in seconds.
 PATIENCE = 60
-# The pace of the slow half of a measurement. Lines of the access log gather for 20 ms, so at this
-# pace the log's thread wakes as often as under full load.
+# The interval of requests in the slow half of a measurement. The access log is flushed every 20 ms, so at this
+# interval the log's thread wakes as often as under full load.
 TRICKLE = 0.005
 
 
 class Broken(Exception):
-    """An answer was another one than the lane is about: this round counts for nothing."""
+    """A response differs from the one that the lane expects: the round is discarded."""
 
 
 class Clients:
-    """Keep-alive connections that all ask for the same thing, each time with the next token."""
+    """Keep-alive connections that send the same request, each time with the next token."""
 
     def __init__(self, port, path, tokens, expected, connections):
         self.head, self.tokens = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n", tokens
@@ -34,7 +34,7 @@ class Clients:
         self.close()
 
     def connect(self):
-        """Opens every connection anew."""
+        """Reopens every connection."""
         self.close()
         self.sockets = [socket.create_connection(self.address, PATIENCE) for _ in self.sockets]
 
@@ -43,7 +43,7 @@ class Clients:
             one.close()
 
     def ask(self, total):
-        """Asks so often in all, each connection as soon as it has its answer; returns the seconds."""
+        """Sends `total` requests, on each connection as soon as it has its response; returns the seconds."""
         began = time.monotonic()
         with selectors.DefaultSelector() as ready:
             for one in self.sockets[:total]:
@@ -53,7 +53,7 @@ class Clients:
             while ready.get_map():
                 events = ready.select(PATIENCE)
                 if not events:
-                    raise Broken("no answer")
+                    raise Broken("no response")
                 for key, _ in events:
                     self.take_answer(key.fileobj)
                     if left > 0:
@@ -64,7 +64,7 @@ class Clients:
         return time.monotonic() - began
 
     def trickle(self, seconds):
-        """Asks now and then for so long; returns how often."""
+        """Sends requests at a slow pace for a time; returns their number."""
         began, asked = time.monotonic(), 0
         while (now := time.monotonic()) < began + seconds:
             self.send(self.sockets[0])
@@ -103,13 +103,13 @@ class Clients:
 
 
 class Traced:
-    """Binaries under strace; counts system calls by name."""
+    """Runs binaries under strace; counts system calls by name."""
 
     figure = "syscalls"
 
     def __init__(self, binaries, folder):
         self.trace = folder / "trace"
-        # -D: the tracer is the child, so the process that is started is the gateway itself.
+        # -D: the tracer is the child, so the started process is the gateway itself.
         command = ["strace", "-D", "-f", "-qq", "-s", "0", "-e", "signal=none", "-o", self.trace]
         self.portcullis, self.examples = wrapped(binaries, folder / "traced", command)
 
@@ -123,7 +123,7 @@ class Traced:
         return sum(self.by_name().values())
 
     def by_name(self):
-        """Calls since the start. What a call was resumed with after another thread's is no second one."""
+        """Returns the calls since the start. A call that strace prints in two parts counts once."""
         with open(self.trace, "rb") as trace:
             trace.seek(self.began)
             text = trace.read().decode(errors="replace")
@@ -131,18 +131,18 @@ class Traced:
 
 
 class Counted:
-    """Binaries under callgrind; counts instructions in user space."""
+    """Runs binaries under callgrind; counts instructions in user space."""
 
     figure = "instructions"
-    # Pingora moves a future of 8.7 KB once a request; without this each byte of such a move counts.
+    # Pingora moves a future of 8.7 KB once per request; without this, each byte of such a move counts.
     TUNABLES = "GLIBC_TUNABLES=glibc.cpu.x86_rep_movsb_threshold=1000000000"
 
     def __init__(self, binaries, folder):
         self.folder = folder
-        # The pipes by which it is told things lie in the folder, so that a killed one leaves none.
+        # The control pipes are in the folder, so that a killed process leaves none behind.
         self.prefix = f"--vgdb-prefix={folder}/vgdb"
-        # Valgrind runs one thread at a time. Without taking fair turns a busy one keeps those of the
-        # background waiting for seconds, and what a gateway remembers is no longer sure.
+        # Valgrind runs one thread at a time. Without fair scheduling, a busy thread delays background threads
+        # for seconds, and the near cache is no longer valid.
         command = [
             "env", self.TUNABLES, "valgrind", "--quiet", "--tool=callgrind", "--fair-sched=yes", "--instr-atstart=no",
             f"--callgrind-out-file={folder}/callgrind.%p", self.prefix,
@@ -160,7 +160,7 @@ class Counted:
         return int(re.search(r"^(?:totals|summary): (\d+)", self.dump().read_text(), re.MULTILINE)[1])
 
     def dump(self):
-        """The file of what was counted since the start."""
+        """Writes the counts since the start to a file; returns it."""
         before = set(self.folder.glob("callgrind.*"))
         self.tell("dump")
         return (set(self.folder.glob("callgrind.*")) - before).pop()
@@ -171,7 +171,7 @@ class Counted:
 
 
 def wrapped(binaries, folder, command):
-    """Scripts of the binaries' names that run them by a command; each becomes what it runs."""
+    """Writes scripts, named like the binaries, that exec them under a command."""
     examples = folder / "examples"
     examples.mkdir(parents=True)
     words = " ".join(map(str, command))
@@ -185,7 +185,7 @@ def wrapped(binaries, folder, command):
 
 
 class Commands:
-    """Counts the commands that a Redis has done, those of scripts too."""
+    """Counts the commands that a Redis has executed, including those in scripts."""
 
     def __init__(self, port):
         self.connection = socket.create_connection(("127.0.0.1", port), PATIENCE)

@@ -1,4 +1,4 @@
-"""Who asks: users with a session each, numbered as `examples/sample` numbers them, and their tokens."""
+"""Users with one session each, numbered as in `examples/sample`, and their tokens."""
 
 import base64
 import hashlib
@@ -12,7 +12,7 @@ from processes import ROOT, Unavailable, missing
 
 SECRET = "a secret for the bench only, 0123456789"
 PREFIX = "portcullis:"
-# The issuer of tokens that are not signed by a shared secret.
+# The issuer of tokens that are signed with public-key algorithms.
 ISSUER = {
     "issuer": "https://issuer.bench.example", "audience": "portcullis", "require_session": True,
     "algorithms": ["RS256", "ES256", "EdDSA"],
@@ -20,7 +20,7 @@ ISSUER = {
 
 
 def sign_in(binaries, redis, first, end):
-    """Makes the sessions of users `first` to `end` in Redis, through the gateway's own store."""
+    """Creates the sessions of users `first` to `end` in Redis, through the gateway's store."""
     command = [binaries.examples / "fill", str(redis), PREFIX, str(first), str(end), "only"]
     done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     if done.returncode:
@@ -28,7 +28,7 @@ def sign_in(binaries, redis, first, end):
 
 
 def write_tokens(file, first, end):
-    """Writes an access token of each user, one a line: what the gateway would give them."""
+    """Writes an access token of each user, one per line, as the gateway would issue it."""
     head = encoded({"typ": "at+jwt", "alg": "HS256"})
     now = int(time.time())
     with open(file, "w") as out:
@@ -58,7 +58,7 @@ def text(data):
 
 
 def give_others(redis, file):
-    """Tells the other subjects, which keep a session as `bench:session:ID`, of the same sessions."""
+    """Writes the same sessions for the other subjects, which read them from `bench:session:ID`."""
     with socket.create_connection(("127.0.0.1", redis), 10) as connection:
         replies = connection.makefile("rb")
         for token in open(file):
@@ -68,11 +68,11 @@ def give_others(redis, file):
             lines = b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
             connection.sendall(b"*%d\r\n" % len(words) + lines)
             if not replies.readline().startswith(b"+OK"):
-                raise Unavailable("Redis does not take the sessions of the other subjects")
+                raise Unavailable("Redis rejects the sessions of the other subjects")
 
 
 class Issuer:
-    """Signs the same users' tokens with public keys; the signing is done by Node."""
+    """Signs the tokens of the same users with public-key algorithms, in Node."""
 
     def __init__(self, folder):
         absent = missing("node")
@@ -83,7 +83,7 @@ class Issuer:
         self.settings = {**ISSUER, "jwks_file": str(folder / "jwks.json")}
 
     def sign(self, tokens):
-        """One file of tokens for each algorithm."""
+        """Writes one file of tokens for each algorithm."""
         self.node("sign", tokens, ISSUER["issuer"])
         return {name: self.folder / f"tokens-{name}" for name in ISSUER["algorithms"]}
 
@@ -91,4 +91,4 @@ class Issuer:
         command = ["node", ROOT / "bench" / "node" / "issuer.js", words[0], self.folder, *words[1:]]
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
         if done.returncode:
-            raise Unavailable(f"the issuer of tokens: {done.stderr.strip()[-500:]}")
+            raise Unavailable(f"the token issuer failed: {done.stderr.strip()[-500:]}")

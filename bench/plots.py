@@ -1,4 +1,4 @@
-"""Plots as SVG, legible on a light and on a dark page: text stays text, colours follow the page."""
+"""Plots as SVG, legible on light and dark pages: text stays text, colors follow the page."""
 
 import math
 import xml.sax.saxutils
@@ -36,7 +36,7 @@ def line(x1, y1, x2, y2, kind):
 
 
 def bars(title, values):
-    """Bars that lie, with a logarithmic scale: [(name, value, whether it is ours)]."""
+    """Draws horizontal bars on a logarithmic scale: [(name, value, whether it is ours)]."""
     left, right, top, each = 330, 60, 40, 22
     width, height = 780, top + each * len(values) + 10
     least = 10 ** math.floor(math.log10(min(value for _, value, _ in values)))
@@ -55,7 +55,7 @@ def bars(title, values):
 
 
 def along(title, axis, points, bound=None, bound_words=""):
-    """A line over a logarithmic axis: [(number, ratio)], and the bound that it should stay under."""
+    """Draws a line over a logarithmic axis, [(number, ratio)], with an upper bound."""
     left, right, top, bottom, width, height = 50, 30, 44, 46, 480, 260
     most = max([1.5, *(ratio * 1.1 for _, ratio in points), *([bound * 1.1] if bound else [])])
     first, last = math.log10(points[0][0]), math.log10(points[-1][0])

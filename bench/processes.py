@@ -1,4 +1,4 @@
-"""Starting, pinning, watching and stopping the processes of a bench."""
+"""Starts, pins, observes and stops the processes of a benchmark."""
 
 import os
 import pathlib
@@ -12,10 +12,10 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-# For a process to get ready: under valgrind on a busy machine that takes long.
+# Seconds for a process to become ready; under valgrind on a busy machine this takes long.
 PATIENCE = 90
 TICKS = os.sysconf("SC_CLK_TCK")
-# What brings a command on Debian; `bench/setup` installs them. The others come with this repository.
+# How to install a command on Debian; `bench/setup` does so.
 PACKAGES = {
     "wrk": "apt-get install wrk",
     "nginx": "apt-get install nginx-light",
@@ -33,11 +33,11 @@ PACKAGES = {
 
 
 class Unavailable(Exception):
-    """One thing that is measured cannot be; the others can."""
+    """A subject cannot be measured; the others can."""
 
 
 class Pinning:
-    """The gateway has core 0 for itself; upstream, Redis and load generator share core 1."""
+    """The gateway has core 0 to itself; upstream, Redis and load generator share core 1."""
 
     gateway, other = "0", "1"
 
@@ -47,38 +47,38 @@ class Pinning:
 
     @classmethod
     def workers(cls):
-        """How many a gateway shall have."""
+        """Returns the number of workers of a gateway."""
         return 1 if cls.gateway else len(os.sched_getaffinity(0))
 
 
 def missing(*commands):
-    """Words for each command that is not installed."""
-    # Where Debian keeps servers, which is not on everybody's path.
+    """Returns a message for each command that is not installed."""
+    # Debian installs servers here, which is not on every user's PATH.
     if "/usr/sbin" not in os.environ["PATH"].split(os.pathsep):
         os.environ["PATH"] += os.pathsep + "/usr/local/sbin:/usr/sbin"
     return [
-        f"{command} is needed and is not installed ({PACKAGES[command]})"
+        f"{command} is required and not installed ({PACKAGES[command]})"
         for command in commands if not shutil.which(command)
     ]
 
 
 def need(*commands):
-    """Ends the run, naming whatever is not installed."""
+    """Ends the run if a command is not installed, and lists what is missing."""
     found = missing(*commands)
     for words in found:
         print(words, file=sys.stderr)
     if found:
-        sys.exit("bench/setup installs it")
+        sys.exit("run bench/setup to install the missing programs")
 
 
 def need_cores(count):
-    """Ends the run where processes would share a core that is meant for one of them."""
+    """Ends the run if processes would share a core that is reserved for one of them."""
     if len(os.sched_getaffinity(0)) < count:
-        sys.exit(f"{count} cores are needed: one for the gateway, one for the rest")
+        sys.exit(f"{count} cores are required: one for the gateway, one for all other processes")
 
 
 def allow_files():
-    """Lets this process and its children have as many sockets as they may; returns how many that is."""
+    """Raises the limit of open files as far as permitted; returns it."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(most, 65536), max(most, 65536)))
@@ -88,7 +88,7 @@ def allow_files():
 
 
 def connections_allowed():
-    """How many connections a proxy can hold that needs two sockets for each."""
+    """Returns the number of connections that a proxy can hold, with two sockets for each."""
     return (allow_files() - 400) // 2
 
 
@@ -99,12 +99,12 @@ def free_port():
 
 
 def pinned(core, command):
-    """The command, on that core only."""
+    """Returns the command, pinned to the core."""
     return [*(["taskset", "-c", core] if core else []), *map(str, command)]
 
 
 class Process:
-    """A process on a core, with its children's figures."""
+    """A process on a core; its figures include those of its children."""
 
     ends_by = signal.SIGTERM
 
@@ -124,10 +124,10 @@ class Process:
         return found
 
     def cpu_seconds(self):
-        """User and system time so far, of the process and its workers."""
+        """Returns user and system time of the process and its workers."""
         total = 0
         for pid in self.pids():
-            # After the name, which is in brackets and may hold spaces: fields 14 and 15.
+            # Fields 14 and 15; the name before them is in parentheses and may contain spaces.
             fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             total += int(fields[11]) + int(fields[12])
         return total / TICKS
@@ -156,15 +156,15 @@ class Process:
 
 
 class Processes:
-    """Everything that runs during one bench, in a folder of its own."""
+    """The processes of one benchmark, with a folder of their own."""
 
     def __init__(self):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="portcullis-bench-"))
         self.running = []
 
     def __enter__(self):
-        # Being told to end is no reason to leave anything running.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended from outside"))
+        # SIGTERM must not leave processes running.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
         return self
 
     def __exit__(self, kind, *_):
@@ -182,7 +182,7 @@ class Processes:
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             if process.ended():
-                raise Unavailable(f"{name} ended at once: {process.log.read_text()[-2000:].strip()}")
+                raise Unavailable(f"{name} exited at once: {process.log.read_text()[-2000:].strip()}")
             try:
                 socket.create_connection(("127.0.0.1", port), 1).close()
                 return process
@@ -191,12 +191,12 @@ class Processes:
         raise Unavailable(f"{name} did not listen on port {port}")
 
     def empty_logs(self):
-        """Lets no log of a load fill the disk: every one of them is appended to."""
+        """Truncates large logs, so that they do not fill the disk; all of them are opened for appending."""
         for log in self.folder.glob("*.log"):
             if log.stat().st_size > 1 << 20:
                 os.truncate(log, 0)
 
     def stop(self, process):
-        """Ends one of them before the bench is over."""
+        """Stops one process before the end of the benchmark."""
         process.stop()
         self.running.remove(process)

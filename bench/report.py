@@ -1,4 +1,4 @@
-"""Writes `docs/performance.md` and its plots from what the parts have kept."""
+"""Writes `docs/performance.md` and its plots from the stored results of the parts."""
 
 import re
 import string
@@ -17,7 +17,7 @@ BOUNDS = {"routes": 1.3, "limits": 1.3, "sessions": 1.3}
 
 
 def write():
-    """The document, of what there is."""
+    """Writes the document from the available results."""
     parts = {name: results.load(name) for name in ("run", "run-unpinned", "latency", "memory", "scale", "counts")}
     figures = {name: part["figures"] if part else None for name, part in parts.items()}
     template = string.Template((ROOT / "bench" / "performance.md").read_text())
@@ -35,14 +35,14 @@ def write():
         scale=scale(figures["scale"]),
         versions=versions(),
     )
-    # What is not there leaves no gap.
+    # Absent parts leave no gap.
     text = re.sub(r"\n{3,}", "\n\n", text)
     (DOCS / "performance.md").write_text(text)
     print(f"written to {DOCS / 'performance.md'}")
 
 
 def origin(parts):
-    """When and where; of each part that was not measured with the first one, too."""
+    """Returns the machine, and date, commit and build of each part."""
     there = {name: part["of"] for name, part in parts.items() if part}
     if not there:
         return ABSENT
@@ -78,7 +78,8 @@ def unpinned(measured):
     if not measured:
         return ""
     return (
-        "Without pinning, every process may use every core, and gateways have one worker per core.\n\n" + tables.subjects(measured, {})
+        "Without pinning, every process may use every core, and gateways have one worker per core.\n\n"
+        + tables.subjects(measured, {})
     )
 
 

@@ -1,9 +1,9 @@
--- wrk script: asks with the tokens of a file in turn, and prints one line that bench/load.py reads:
--- requests, answers that were no success, microseconds, p50, p99, broken ones.
---   TOKENS   the file, one a line; without it requests have no credential
---   EVERY    take every so many-th of them only
---   ROUTES   ask for PATH0, PATH1, … below so many, and not for PATH
---   ONCE     ask with each token once, then say so
+-- wrk script: sends requests with the tokens of a file in turn, and prints one line for bench/load.py:
+-- requests, responses that are not 2xx or 3xx, microseconds, p50, p99, requests without response.
+--   TOKENS   the file, one token per line; without it, requests have no credential
+--   EVERY    use only every n-th token
+--   ROUTES   the number of routes: request PATH0, PATH1, … instead of PATH
+--   ONCE     use each token once, then print ASKED
 
 local tokens, routes = os.getenv("TOKENS"), tonumber(os.getenv("ROUTES"))
 local once, every = os.getenv("ONCE"), tonumber(os.getenv("EVERY")) or 1
@@ -29,7 +29,7 @@ function init()
     else
         requests[1] = format()
     end
-    -- Each route is asked for as often as the others.
+    -- All routes are requested equally often.
     for more = #requests, (routes or 0) - 1 do
         requests[#requests + 1] = requests[more % #requests + 1]:gsub("^(GET %S-)%d+ ", "%1" .. more .. " ", 1)
     end
@@ -59,7 +59,7 @@ if once then
         answered = answered + 1
         if not lines and answered >= asked then
             wrk.thread:stop()
-            -- wrk sleeps to the end of its time, unless it is interrupted.
+            -- wrk sleeps until its duration is over, unless it is interrupted.
             io.stdout:write("ASKED\n")
             io.stdout:flush()
         end

@@ -1,4 +1,4 @@
-"""Where figures are kept between measuring and writing `docs/performance.md`, and what they came from."""
+"""Stores results, and their origin, between the measurement and the writing of `docs/performance.md`."""
 
 import datetime
 import json
@@ -22,23 +22,23 @@ def file(part):
 
 
 def save(part, figures, options):
-    """Keeps the figures of one part, whole or so far."""
+    """Stores the figures of one part, complete or partial."""
     text = json.dumps({"of": origin(options), "figures": figures}, indent=1)
-    # Whole or not at all, whatever happens meanwhile.
+    # Replaces the file atomically.
     temporary = file(part).with_suffix(".new")
     temporary.write_text(text)
     temporary.replace(file(part))
 
 
 def load(part):
-    """What was kept of a part, or None."""
+    """Returns the stored results of a part, or None."""
     if not file(part).exists():
         return None
     return json.loads(file(part).read_text())
 
 
 def origin(options):
-    """When, on what machine, of which versions, with which options."""
+    """Returns date, machine, commit and options."""
     said = {name: str(value) for name, value in vars(options).items() if value not in (None, False)}
     return {
         "date": datetime.date.today().isoformat(),
@@ -64,7 +64,7 @@ def machine():
 
 
 def versions():
-    """What the machine has of each program, the first line that it says of itself."""
+    """Returns the installed version of each program."""
     asked = {
         "rustc": ["rustc", "--version"], "nginx": ["nginx", "-v"], "Redis": ["redis-server", "--version"],
         "wrk": ["wrk", "-v"], "h2load": ["h2load", "--version"], "Node": ["node", "--version"],

@@ -1,4 +1,4 @@
-"""What is measured, and what it stands on: upstream, Redis, and one gateway of each make."""
+"""The processes of a benchmark: upstream, Redis, and the proxies and gateways to compare."""
 
 import json
 import pathlib
@@ -18,12 +18,12 @@ from processes import (  # noqa: F401
 
 PASSWORD = "a password for the bench only"
 HERE = ROOT / "bench"
-# Where Debian's packages lay the parts of nginx with Lua.
+# The paths of the Lua modules for nginx in Debian's packages.
 LUA_MODULES = ("/usr/lib/nginx/modules/ndk_http_module.so", "/usr/lib/nginx/modules/ngx_http_lua_module.so")
 
 
 class Bench(Processes):
-    """The processes of one bench."""
+    """The processes of one benchmark."""
 
     def __init__(self, binaries):
         super().__init__()
@@ -31,7 +31,7 @@ class Bench(Processes):
         self.upstream = None
 
     def start_upstream(self):
-        """nginx that returns 1 KiB."""
+        """Starts nginx as an upstream that returns 1 KiB."""
         self.upstream = free_port()
         body = "x" * 1024
         server = f'location / {{ return 200 "{body}"; }}'
@@ -50,7 +50,7 @@ class Bench(Processes):
         return port, self.nginx("nginx", Pinning.gateway, port, self.behind(), server)
 
     def start_nginx_lua(self, redis):
-        """nginx with the full work in Lua: see bench/nginx/gateway.lua."""
+        """Starts nginx with the full work in Lua; see bench/nginx/gateway.lua."""
         for module in LUA_MODULES:
             need_file(module, "apt-get install libnginx-mod-http-lua lua-resty-core lua-cjson")
         port = free_port()
@@ -93,13 +93,13 @@ class Bench(Processes):
         return self.start(name, core, ["nginx", "-e", "stderr", "-c", conf], port)
 
     def start_bare(self, upstream=None, certificate=None):
-        """`examples/bare`, with TLS and HTTP/2 where there is a certificate and its key."""
+        """Starts `examples/bare`, with TLS and HTTP/2 if a certificate and its key are given."""
         port = free_port()
         command = self.bare_command(port, upstream, certificate)
         return port, self.at_once(self.start("bare-tls" if certificate else "bare", Pinning.gateway, command, port))
 
     def at_once(self, process):
-        """Pingora takes minutes to end gracefully."""
+        """Makes the process stop at once; a graceful stop of Pingora takes minutes."""
         process.ends_by = signal.SIGINT
         return process
 
@@ -110,7 +110,7 @@ class Bench(Processes):
         ]
 
     def start_plain(self):
-        """`bench/plain`."""
+        """Starts `bench/plain`."""
         port = free_port()
         command = [
             self.binaries.plain(), f"127.0.0.1:{port}", f"127.0.0.1:{self.upstream}", Pinning.workers(),
@@ -118,7 +118,7 @@ class Bench(Processes):
         return port, self.at_once(self.start("plain", Pinning.gateway, command, port))
 
     def start_node(self, redis):
-        """The full work as a Node service does it: see bench/node/server.js."""
+        """Starts the full work in Node; see bench/node/server.js."""
         absent = missing("node", "npm")
         if absent:
             raise Unavailable("; ".join(absent))
@@ -137,7 +137,7 @@ class Bench(Processes):
         return port, self.start("node", Pinning.gateway, command, port, environment)
 
     def start_portcullis(self, store, log_format="text", sessions=None, log_level="error"):
-        """A gateway as `bench/gateway.py` describes it; returns its port and process."""
+        """Starts a gateway as configured by `bench/gateway.py`; returns its port and process."""
         gateway = Gateway(self.upstream, store, sessions=sessions)
         return gateway.port, self.start_gateway(gateway, log_format, log_level)
 
@@ -153,7 +153,7 @@ class Bench(Processes):
             except OSError:
                 if time.monotonic() > deadline or process.ended():
                     said = process.log.read_text()[-2000:].strip()
-                    raise Unavailable(f"portcullis does not get ready: {said}") from None
+                    raise Unavailable(f"portcullis did not become ready: {said}") from None
                 time.sleep(0.02)
 
     def gateway_command(self, gateway, log_format="json", log_level="info"):
@@ -163,7 +163,7 @@ class Bench(Processes):
         ]
 
     def sign_in(self, port, count):
-        """Registers users through the API; writes one access token a line, returns the file."""
+        """Registers users through the API; writes one access token per line and returns the file."""
 
         def register(number):
             body = json.dumps({"email": f"user{number}@example.com", "password": PASSWORD})
@@ -181,7 +181,7 @@ class Bench(Processes):
         return file
 
     def certificate(self):
-        """A certificate for localhost and its key, as files."""
+        """Creates a certificate for localhost; returns the files of it and its key."""
         absent = missing("openssl")
         if absent:
             raise Unavailable(absent[0])
@@ -198,6 +198,6 @@ class Bench(Processes):
 
 
 def need_file(path, package):
-    """Says that one subject cannot be measured for want of a package."""
+    """Raises `Unavailable` if a file of a package is missing."""
     if not pathlib.Path(path).exists():
-        raise Unavailable(f"{path} is needed and is not there ({package})")
+        raise Unavailable(f"{path} is required and missing ({package})")

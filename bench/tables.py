@@ -5,7 +5,7 @@ import statistics
 import lanes
 import load
 
-# What bench/instructions calls the lanes of the table.
+# The names of the table's lanes in bench/instructions.
 COUNTED = {
     load.FLOOR: "bare proxy", lanes.OPEN: "no auth", lanes.KNOWN: "known session",
     lanes.LEASED: "known session, leased limit", lanes.EXACT: "exact limit",
@@ -14,7 +14,7 @@ COUNTED = {
 
 
 def rows(head, lines):
-    """A table: the first column is text, the others numbers."""
+    """Formats a table; the first column is text, the others are numbers."""
     under = ["---"] + ["---:"] * (len(head) - 1)
     return "\n".join(f"| {' | '.join(line)} |" for line in [head, under, *lines]) + "\n"
 
@@ -24,7 +24,7 @@ def number(value, digits=0):
 
 
 def subjects(measured, counted):
-    """The table of `bench/run`; `counted` is what `bench/instructions --json` says."""
+    """Formats the table of `bench/run`; `counted` is the output of `bench/instructions --json`."""
     head = [
         "subject", "req/s", "p50 ms", "p99 ms", "CPU µs/req (lowest)", "Redis µs", "upstream µs", "CPU vs Pingora",
     ] + (["instructions", "system calls"] if counted else [])
@@ -54,16 +54,16 @@ def subjects(measured, counted):
 
 
 def lost_words(name, taken):
-    """An item of a list where a lane was left out, given up, or has lost slices."""
+    """Returns a list item if a lane was skipped or abandoned, or has lost slices."""
     lost = taken.get("lost", [])
     if taken["failed"] and not lost:
         return [f"* {name}: {taken['failed']}"]
-    given_up = ", then it was given up" if taken["failed"] else ""
+    given_up = ", then abandoned" if taken["failed"] else ""
     return [f"* {name}: {len(lost)} slices lost{given_up}; the last: {lost[-1]}"] if lost else []
 
 
 def memory(figures):
-    """The table of `bench/memory`."""
+    """Formats the table of `bench/memory`."""
     counts = figures["counts"]
     head = ["connections", "subject", "none", *(number(count) for count in counts), "KiB per connection", "vs bare proxy"]
     lines, floor = [], {}
@@ -82,7 +82,7 @@ def memory(figures):
 
 
 def latency(figures):
-    """The table of one connection."""
+    """Formats the latency table of a single connection."""
     floor = figures["lanes"][load.FLOOR]["slices"]
     lines = []
     for name, taken in figures["lanes"].items():
@@ -95,7 +95,7 @@ def latency(figures):
 
 
 def starts(figures):
-    """The table of first answers."""
+    """Formats the table of start times."""
     lines = [
         [name, number(statistics.median(taken), 1), number(max(taken), 1)]
         for name, taken in figures["starts"].items()
@@ -104,7 +104,7 @@ def starts(figures):
 
 
 def scale(what, figures):
-    """The table of one dimension of `bench/scale`."""
+    """Formats the table of one dimension of `bench/scale`."""
     if "failed" in figures:
         return f"{what}: not measured: {figures['failed']}\n"
     beside = "vs bare proxy" if what == "connections" else "vs the smallest"
@@ -119,7 +119,7 @@ def scale(what, figures):
 
 
 def origin_words(of):
-    """One line on what figures came from."""
+    """Describes the origin of figures in one line."""
     options = of["options"]
     pinned = "unpinned" if "unpinned" in options else "pinned"
     return (

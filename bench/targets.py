@@ -1,4 +1,4 @@
-"""What was aimed at, beside what was reached."""
+"""The targets, and whether they are met."""
 
 import statistics
 
@@ -6,8 +6,8 @@ import lanes
 import load
 import tables
 
-# Of each path: CPU beside the tuned bare proxy, instructions, whether these are counted beyond the bare
-# proxy's, and requests/s beside which subject at least.
+# For each path: maximum CPU relative to the tuned bare proxy, maximum instructions, whether those of the bare
+# proxy are subtracted, and the minimum of requests/s relative to a subject.
 PATHS = [
     (lanes.OPEN, 1.05, 5_000, True, None),
     (lanes.KNOWN, 1.10, 10_000, True, (lanes.LUA, 1.7)),
@@ -18,18 +18,18 @@ PATHS = [
     (lanes.DENIED_LEASED, 0.40, 30_000, False, (load.FLOOR, 2.1)),
 ]
 REDIS_AT_MOST = {lanes.KNOWN: 0.5, lanes.LEASED: 0.5, lanes.DENIED_LEASED: 0.5}
-# Further system calls than the bare proxy makes; timers make a few a second, which is not none.
+# Additional system calls compared with the bare proxy; not zero, because timers make a few per second.
 CALLS_AT_MOST = {lanes.KNOWN: 0.05, lanes.LEASED: 0.05, lanes.EXACT: 1.2}
 
 
 def table(figures):
-    """The table of all targets."""
+    """Formats the table of all targets."""
     lines = [*paths(figures["run"] or {}, figures["counts"] or {}), *rest(figures)]
     return tables.rows(["target", "aim", "reached", "result"], lines)
 
 
 def judged(what, aim, value, digits=2, least=False):
-    """A line: the aim, the figure, and whether it was met."""
+    """Returns a row: the target, the figure, and whether the target is met."""
     sign = "≥" if least else "≤"
     said = "" if value is None else "met" if (value >= aim if least else value <= aim) else "not met"
     return [what, f"{sign} {tables.number(aim, digits)}", tables.number(value, digits), said]
@@ -62,7 +62,7 @@ def counted(short, name, instructions, beyond, counts):
 
 
 def rest(figures):
-    """Memory, latency, start and scale."""
+    """Yields the rows of latency, start, memory and scale."""
     if figures["latency"]:
         measured, starts = figures["latency"]["lanes"], figures["latency"]["starts"]
         pairs = zip(measured[lanes.KNOWN]["slices"], measured[load.FLOOR]["slices"])

@@ -1,6 +1,6 @@
--- The full work of an auth gateway in nginx, tuned by hand: verify an HS256 token (verdicts are
--- remembered), then session, blacklist and one sliding window a user by one script in one trip to
--- Redis over a kept connection, limit headers, identity headers. bench/run measures it.
+-- The full work of an auth gateway in nginx, tuned by hand: verify an HS256 token (results are cached), then
+-- check session, blacklist and one sliding window per user with one script in one round trip to Redis over a
+-- kept-alive connection, and set limit headers and identity headers. bench/run measures it.
 
 local cjson = require("cjson.safe")
 local ffi = require("ffi")
@@ -14,7 +14,7 @@ ffi.cdef([[
 ]])
 
 local LIMIT, WINDOW = 1000000000, 60
--- One script for all: what is asked of Redis and the count are one step.
+-- One script, so that the checks and the count are one atomic step.
 local SCRIPT = [[
 local user = redis.call('GET', KEYS[1])
 if not user then return {0} end
@@ -52,7 +52,7 @@ local function words(...)
     return table.concat(out)
 end
 
--- What is the same in each question, written once; the keys follow.
+-- The constant part of each command, encoded once; the keys follow.
 local function opening(command, script)
     local whole = words(command, script, "3", "", "", "", LIMIT, WINDOW)
     return sub(whole, 1, select(2, find(whole, "$1\r\n3\r\n", 1, true)))
@@ -82,7 +82,7 @@ local function verify(token)
     local claims = cjson.decode(plain(sub(token, first + 1, second - 1)) or "")
     if not header or header.alg ~= "HS256" or not claims then return end
     if claims.iss ~= "portcullis" or claims.aud ~= "portcullis" or not claims.sid or not claims.jti then return end
-    -- The keys of the one trip, written once for each token.
+    -- The keys of the script, encoded once per token.
     local keys = ""
     for _, key in ipairs({ "bench:session:" .. claims.sid, "bench:black:" .. claims.jti, "bench:nginx:" .. claims.sub }) do
         keys = keys .. "$" .. #key .. "\r\n" .. key .. "\r\n"

@@ -1,7 +1,7 @@
-// An issuer of tokens with public keys, for bench/run.
-//   issuer.js keys FOLDER                 makes the keys; writes the private ones and jwks.json
-//   issuer.js sign FOLDER TOKENS ISSUER   writes tokens-ALGORITHM: the claims of the tokens in a file,
-//                                         signed by each key in ISSUER's name
+// A token issuer with public-key algorithms, for bench/run.
+//   issuer.js keys FOLDER                 creates the keys; writes the private keys and jwks.json
+//   issuer.js sign FOLDER TOKENS ISSUER   writes tokens-ALGORITHM: the claims of the tokens in a file, issued
+//                                         by ISSUER and signed with each key
 'use strict';
 
 const crypto = require('node:crypto');

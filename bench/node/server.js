@@ -1,6 +1,6 @@
-// The full work of an auth gateway as a Node service does it: verify an HS256 token, session and
-// blacklist in Redis, one limit a user in Redis, limit headers, identity headers, and forwarding over
-// kept connections. bench/run measures it.
+// The full work of an auth gateway as a Node service: verify an HS256 token, check session and blacklist in
+// Redis, enforce one limit per user in Redis, set limit headers and identity headers, and forward over
+// kept-alive connections. bench/run measures it.
 'use strict';
 
 const cluster = require('node:cluster');
