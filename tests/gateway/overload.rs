@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::support::client::{Client, Request};
 use crate::support::config::Config;
-use crate::support::gateway::Gateway;
+use crate::support::gateway::{Gateway, signal};
 use crate::support::redis::Redis;
 use crate::support::upstream::Upstream;
 
@@ -13,15 +13,22 @@ const CLIENTS: usize = 800;
 /// Waves in which each request is answered, and at most how many waves they are looked for in. Were the
 /// gateway's own slowness held against the store, there would be none.
 const CLEAN: usize = 4;
-const WAVES: usize = 20;
+const WAVES: usize = 200;
+/// Less than the worker takes for one wave, and more than Redis takes for a batch of it.
+const STORE_TIMEOUT: &str = "10ms";
 
 #[test]
 fn busy_workers_do_not_take_their_own_slowness_for_the_stores() {
     let (redis, upstream) = (Redis::start(), Upstream::start());
+    let alice = {
+        // With the store timeout of the other tests.
+        let gateway = Gateway::start(Config::new(upstream.address).store(&redis.url()));
+        gateway.register("alice@example.com")
+    };
     let config = Config::new(upstream.address)
         .store(&redis.url())
         // Nobody gets further than the store, which is asked each time.
-        .set("/store/timeout", json!("100ms"))
+        .set("/store/timeout", json!(STORE_TIMEOUT))
         .route(json!({
             "name": "closed", "match": { "prefix": "/closed" }, "auth": "required",
             "require": { "roles": ["nobody"] }, "limits": ["wide"], "upstream": "echo",
@@ -30,17 +37,20 @@ fn busy_workers_do_not_take_their_own_slowness_for_the_stores() {
             "/limits/wide",
             json!({ "algorithm": "sliding_window", "limit": 1_000_000, "window": "1m", "key": "ip" }),
         );
-    let gateway = Gateway::start(config);
-    let alice = gateway.register("alice@example.com");
+    // On one core there is one worker.
+    let gateway = Gateway::start_after(config, "taskset -p -c 0 $$ >/dev/null");
     let request = Request::get("/closed").bearer(&alice.access_token);
     let mut clients: Vec<Client> = (0..CLIENTS)
         .map(|_| Client::connect(gateway.public))
         .collect();
     let (mut waves, mut clean, mut refused) = (0, 0, 0);
     while clean < CLEAN && waves < WAVES {
+        // All requests are there when the worker looks.
+        signal(gateway.pid(), "STOP");
         for client in &mut clients {
             client.send(request.to_bytes());
         }
+        signal(gateway.pid(), "CONT");
         let mut unavailable = 0;
         for client in &mut clients {
             let response = client.answer();
