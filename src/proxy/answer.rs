@@ -233,7 +233,7 @@ fn follow_streams(session: &mut Session, response: &ResponseHeader, ctx: &mut Co
     }
     if kind == Kind::Endless || ctx.is_grpc_stream {
         let idle = ctx.timeouts().and_then(|timeouts| timeouts.stream_idle);
-        ctx.arrival.control.silence.allow(idle);
+        ctx.arrival.control.silence.allow_idle(idle);
     }
     if kind == Kind::Endless {
         // A client that has closed its side will never be told the end of it.

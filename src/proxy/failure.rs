@@ -8,6 +8,7 @@ use pingora::{Error, ErrorSource, ErrorType};
 use super::answer;
 use super::context::Context;
 use super::grpc::{self, Messages};
+use super::live::silence::READ_TIMEOUT;
 use super::respond::{self, Answer};
 use crate::refusal::Refusal;
 use crate::upstream::{Chosen, Outcome, UpstreamError};
@@ -90,11 +91,15 @@ pub(super) fn while_proxying(
         ctx.reason = ENDED;
     } else if timed_out && !ctx.is_grpc_stream && is_client_late(session, ctx) {
         ctx.refusal = Some(Refusal::RequestTimeout);
+        ctx.reason = "the client sent nothing of its body for timeouts.read";
     } else if late {
+        // The error is the end of the connection, which the gateway closed.
         ctx.refusal = Some(Refusal::UpstreamTimeout);
+        ctx.reason = ctx.arrival.control.silence.timeout_reason();
         count(ctx, UpstreamError::Timeout);
         report(ctx, Outcome::Timeout);
     } else if *error.esource() == ErrorSource::Upstream {
+        warn_of(ctx, &error);
         ctx.failed = Some((refusal_of(&error), cause_of(&error)));
         count(ctx, UpstreamError::of(&error));
         // That a pooled connection had been closed says nothing of the server.
@@ -150,7 +155,7 @@ fn is_client_late(session: &mut Session, ctx: &Context) -> bool {
     !matches!(unsent, Some(Ok(Some(_))))
 }
 
-/// Reports an attempt that is made again, or for which another server is tried.
+/// Reports an attempt that the upstream failed, whether or not the request is sent again.
 fn warn_of(ctx: &Context, error: &Error) {
     let chosen = ctx.chosen.as_ref();
     tracing::warn!(
@@ -166,16 +171,18 @@ fn warn_of(ctx: &Context, error: &Error) {
 fn cause_of(error: &Error) -> &'static str {
     match error.etype() {
         ErrorType::ConnectRefused => "the server refused the connection",
-        ErrorType::ConnectTimedout => "the connection was not made in time",
+        ErrorType::ConnectTimedout => "no connection to the server within timeouts.connect",
         ErrorType::ConnectNoRoute => "there is no route to the server",
-        ErrorType::TLSHandshakeTimedout => "the TLS handshake was not complete in time",
+        ErrorType::TLSHandshakeTimedout => {
+            "no TLS handshake with the server within timeouts.connect"
+        }
         ErrorType::InvalidCert => "the server's certificate is not valid",
         ErrorType::TLSHandshakeFailure | ErrorType::HandshakeError => "the TLS handshake failed",
         ErrorType::ConnectError | ErrorType::SocketError | ErrorType::BindError => {
             "the connection could not be made"
         }
-        ErrorType::ReadTimedout => "the upstream did not respond in time",
-        ErrorType::WriteTimedout => "the upstream did not take the request in time",
+        ErrorType::ReadTimedout => READ_TIMEOUT,
+        ErrorType::WriteTimedout => "the upstream accepted none of the request for timeouts.write",
         ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => {
             "the upstream connection ended before the response did"
         }
@@ -335,5 +342,23 @@ fn refusal_of(error: &Error) -> Refusal {
         ) => Refusal::UpstreamUnreachable,
         (ErrorSource::Upstream, _) => Refusal::UpstreamProtocolError,
         (ErrorSource::Internal | ErrorSource::Unset, _) => Refusal::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_of_a_timeout_names_its_key() {
+        for (error, key) in [
+            (ErrorType::ConnectTimedout, "timeouts.connect"),
+            (ErrorType::TLSHandshakeTimedout, "timeouts.connect"),
+            (ErrorType::WriteTimedout, "timeouts.write"),
+            (ErrorType::ReadTimedout, "timeouts.read"),
+        ] {
+            let reason = cause_of(&Error::new_up(error.clone()));
+            assert!(reason.ends_with(key), "{error:?}: {reason}");
+        }
     }
 }

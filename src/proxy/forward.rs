@@ -297,15 +297,14 @@ pub(super) fn begin(
     }
     if peer.options.read_timeout.is_none() {
         let timeouts = ctx.timeouts();
-        let limit = if ctx.is_grpc_stream {
-            // A client that streams may be quiet for longer; the end of its request ends that.
-            timeouts.and_then(|timeouts| timeouts.stream_idle)
-        } else {
-            timeouts.map(|timeouts| timeouts.read)
-        };
         // An HTTP/2 connection carries other requests too.
         let own = is_http1(peer).then_some(descriptor);
-        ctx.arrival.control.silence.begin(limit, own);
+        let silence = &ctx.arrival.control.silence;
+        silence.begin(timeouts.as_ref().map(|timeouts| timeouts.read), own);
+        if ctx.is_grpc_stream {
+            // A client that streams may be quiet for longer; the end of its request ends that.
+            silence.allow_idle(timeouts.and_then(|timeouts| timeouts.stream_idle));
+        }
     }
 }
 

@@ -326,6 +326,7 @@ fn note_dropped(ctx: &mut Context) {
     let timeout = if control.body_rate.is_late() {
         Refusal::RequestTimeout
     } else if control.silence.is_late() {
+        ctx.reason = control.silence.timeout_reason();
         Refusal::UpstreamTimeout
     } else {
         return;

@@ -50,6 +50,7 @@ mod identity_backend;
 mod identity_headers;
 mod leased_limits;
 mod local_limits;
+mod log_lines;
 mod metrics;
 mod mixed_calls;
 mod open_answers;

@@ -51,7 +51,9 @@ impl Logs {
     /// Starts both streams, and installs the subscriber and the panic hook of the process.
     ///
     /// Pingora logs whole request heads, cookies and all, at `debug` and `trace`; like every other
-    /// library it is logged from `warn` on, whatever level is configured for the gateway itself.
+    /// library it is logged from `warn` on, whatever level is configured for the gateway itself. The
+    /// warnings of its proxy are about single requests, which they do not name: `proxy::failure`
+    /// reports failed attempts with the request's identifier.
     ///
     /// # Errors
     /// The level is unknown, no thread could be started, or a subscriber is installed already.
@@ -63,7 +65,9 @@ impl Logs {
             access: AccessLog::start(format, metrics).context("standard output")?,
             errors: ErrorLog::start(metrics).context("standard error")?,
         };
-        let filter = EnvFilter::new(format!("warn,portcullis={level},event={level}"));
+        let filter = EnvFilter::new(format!(
+            "warn,pingora_proxy=error,portcullis={level},event={level}"
+        ));
         let builder = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(logs.errors.clone())

@@ -6,16 +6,16 @@
 //! look now and then at all of a worker's requests finds those that have been silent for too long.
 
 use std::os::fd::RawFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use nix::sys::socket::{MsgFlags, Shutdown, recv, shutdown};
 use parking_lot::Mutex;
 use pingora::protocols::l4::ext::get_tcp_info;
 
-use super::control::Control;
+mod untaken;
+
+pub use untaken::Untaken;
 
 /// How often silences are looked at; by up to two of these a deadline is overrun.
 pub const LOOK: Duration = Duration::from_millis(100);
@@ -23,6 +23,9 @@ pub const LOOK: Duration = Duration::from_millis(100);
 /// How long an upstream that has responded may take nothing of the rest of a request body before it is
 /// sent no more of it. An error response ends the upload at once (RFC 9112, section 9.3).
 const EARLY_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The reason in the log for an upstream that has exceeded the timeout `read`.
+pub const READ_TIMEOUT: &str = "the upstream sent nothing for timeouts.read";
 
 /// No limit.
 const NONE: u64 = u64::MAX;
@@ -41,6 +44,8 @@ pub struct Silence {
     late: AtomicBool,
     /// Milliseconds.
     limit: AtomicU64,
+    /// The limit is `stream_idle`, not `read`.
+    is_stream_idle: AtomicBool,
     upstream: AtomicI32,
     /// An [`Upload`].
     upload: AtomicU8,
@@ -79,6 +84,7 @@ impl Default for Silence {
             untaken: AtomicUsize::new(0),
             late: AtomicBool::new(false),
             limit: AtomicU64::new(NONE),
+            is_stream_idle: AtomicBool::new(false),
             upstream: AtomicI32::new(UNKNOWN),
             upload: AtomicU8::new(Upload::None as u8),
             looks: Mutex::default(),
@@ -95,8 +101,27 @@ impl Silence {
         self.allow(limit);
     }
 
-    /// Changes what is allowed; `None`: any silence.
+    /// Applies the timeout `read`; `None`: no limit.
     pub fn allow(&self, limit: Option<Duration>) {
+        self.limit_to(limit, false);
+    }
+
+    /// Applies the timeout `stream_idle`; `None`: no limit.
+    pub fn allow_idle(&self, limit: Option<Duration>) {
+        self.limit_to(limit, true);
+    }
+
+    /// The timeout that applies or has passed, as a reason for the log.
+    pub fn timeout_reason(&self) -> &'static str {
+        if self.is_stream_idle.load(Ordering::Relaxed) {
+            "no data passed for timeouts.stream_idle"
+        } else {
+            READ_TIMEOUT
+        }
+    }
+
+    fn limit_to(&self, limit: Option<Duration>, is_stream_idle: bool) {
+        self.is_stream_idle.store(is_stream_idle, Ordering::Relaxed);
         let limit = limit.map_or(NONE, |limit| {
             u64::try_from(limit.as_millis()).unwrap_or(NONE)
         });
@@ -228,36 +253,6 @@ impl Silence {
     }
 }
 
-/// A piece of a response on its way to an HTTP/2 client. Pingora and h2 keep it until it has been
-/// written to the socket; until then it is not the upstream that is silent.
-pub struct Untaken {
-    piece: Bytes,
-    control: Arc<Control>,
-}
-
-impl Untaken {
-    /// Wraps a piece.
-    pub fn wrap(piece: Bytes, control: &Arc<Control>) -> Bytes {
-        control.silence.hand_over();
-        Bytes::from_owner(Untaken {
-            piece,
-            control: Arc::clone(control),
-        })
-    }
-}
-
-impl AsRef<[u8]> for Untaken {
-    fn as_ref(&self) -> &[u8] {
-        &self.piece
-    }
-}
-
-impl Drop for Untaken {
-    fn drop(&mut self) {
-        self.control.silence.take_over();
-    }
-}
-
 impl Silence {
     /// Sends no more of a request body when the upstream has responded and takes nothing more: Pingora
     /// then reads the response, and does not use the connection again.
@@ -310,6 +305,11 @@ fn success_of(upload: Upload, start: &[u8]) -> Option<bool> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+
+    use super::super::control::Control;
     use super::*;
 
     #[test]

@@ -1,0 +1,126 @@
+//! What the log says of timeouts and errors of upstreams.
+
+use std::io::Write;
+
+use serde_json::{Value, json};
+
+use crate::support::client::{Client, Request};
+use crate::support::config::Config;
+use crate::support::gateway::Gateway;
+use crate::support::grpc;
+use crate::support::http2::Http2;
+use crate::support::raw::{read_request, serving};
+use crate::support::upstream::Upstream;
+use crate::support::wait::eventually;
+
+const READ: &str = "the upstream sent nothing for timeouts.read";
+const STREAM_IDLE: &str = "no data passed for timeouts.stream_idle";
+
+/// The access line of a request, by its identifier.
+fn line(gateway: &Gateway, request_id: &str) -> Value {
+    eventually(&format!("the line of {request_id}"), || {
+        let mut lines = gateway.events().into_iter();
+        lines.find(|line| line["kind"] == "access" && line["request_id"] == request_id)
+    })
+}
+
+#[track_caller]
+fn timed_out(gateway: &Gateway, request_id: &str, status: u16, reason: &str) {
+    let line = line(gateway, request_id);
+    assert_eq!(line["status"], status, "{line}");
+    assert_eq!(line["code"], "UPSTREAM_TIMEOUT", "{line}");
+    assert_eq!(line["reason"], reason, "{line}");
+}
+
+#[test]
+fn the_line_of_a_504_names_the_timeout_that_passed() {
+    // It accepts and never responds, or stops within a response.
+    let server = serving(|mut stream| while read_request(&mut stream) {});
+    let stalling = serving(|mut stream| {
+        read_request(&mut stream);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nstart");
+        read_request(&mut stream);
+    });
+    let stalled = json!({ "servers": [format!("http://{stalling}")] });
+    let route = |name: &str, upstream: &str| {
+        json!({ "name": name, "match": { "prefix": format!("/{name}") }, "auth": "none",
+            "upstream": upstream, "timeouts": { "read": "300ms" } })
+    };
+    let config = Config::new(server)
+        .set("/upstreams/stalling", stalled)
+        .route(route("silent", "echo"))
+        .route(route("stalled", "stalling"));
+    let gateway = Gateway::start(config);
+    let get = |path: &str, id: &str| Request::get(path).header("X-Request-ID", id);
+    let response = gateway.ask(&get("/silent/a", "one"));
+    response.refused(504, "UPSTREAM_TIMEOUT");
+    timed_out(&gateway, "one", 504, READ);
+    let two = Http2::connect(gateway.public);
+    let (status, _) = two.ask("GET", "/silent/a", &[("x-request-id", "two")]);
+    assert_eq!(status, 504);
+    timed_out(&gateway, "two", 504, READ);
+    let mut client = Client::connect(gateway.public);
+    client.send(get("/stalled/a", "within").to_bytes());
+    assert!(client.answer_to("GET").is_err());
+    timed_out(&gateway, "within", 200, READ);
+}
+
+#[test]
+fn the_line_of_an_idle_stream_names_the_timeout_that_passed() {
+    let upstream = Upstream::start();
+    let timeouts = json!({ "read": "1h", "stream_idle": "300ms" });
+    let config = Config::new(upstream.address).set("/upstreams/echo/timeouts", timeouts);
+    let gateway = Gateway::start(config);
+    let mut client = Client::connect(gateway.public);
+    let request = Request::get("/public/sse").header("X-Request-ID", "stream");
+    client.send(request.to_bytes());
+    timed_out(&gateway, "stream", 200, STREAM_IDLE);
+}
+
+#[test]
+fn the_line_names_the_timeout_of_an_upstream_over_http2_too() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let server = runtime.block_on(grpc::serve());
+    let config = Config::new(server)
+        .set("/upstreams/echo/protocol", json!("h2"))
+        .set("/upstreams/echo/timeouts", json!({ "read": "300ms" }));
+    let gateway = Gateway::start(config);
+    let stalled = Request::get("/public/Stall").header("X-Request-ID", "one");
+    gateway.ask(&stalled).refused(504, "UPSTREAM_TIMEOUT");
+    timed_out(&gateway, "one", 504, READ);
+    let two = Http2::connect(gateway.public);
+    assert_eq!(
+        two.ask("GET", "/public/Stall", &[("x-request-id", "two")])
+            .0,
+        504
+    );
+    timed_out(&gateway, "two", 504, READ);
+    let stream = [("accept", "text/event-stream"), ("x-request-id", "reset")];
+    assert!(two.open("GET", "/public/Stall", &stream, b"").is_err());
+    timed_out(&gateway, "reset", 504, READ);
+}
+
+#[test]
+fn every_warning_about_an_upstream_names_the_request() {
+    // It reads the head alone, so the rest of a body resets the connection.
+    let server = serving(|mut stream| {
+        read_request(&mut stream);
+    });
+    let gateway = Gateway::start(Config::new(server));
+    let upload = Request::post("/public/a").body(vec![b'x'; 4 << 20]);
+    for id in ["first", "second", "third"] {
+        let upload = upload.clone().header("X-Request-ID", id);
+        let response = gateway.ask(&upload);
+        assert_eq!(response.status, 502, "{}", response.text());
+        let warned = || {
+            let mut lines = gateway.events().into_iter();
+            lines.find(|line| line["level"] == "WARN" && line["request_id"] == id)
+        };
+        let warning = eventually("the failed attempt is logged", warned);
+        assert!(warning["server"].is_string(), "{warning}");
+    }
+    for line in gateway.events() {
+        let target = line["target"].as_str().unwrap_or_default();
+        assert!(!target.starts_with("pingora"), "{line}");
+    }
+}
