@@ -32,6 +32,7 @@ mod fields;
 mod forward;
 mod grpc;
 mod hop_by_hop;
+mod host;
 mod old_client;
 mod request;
 mod response_framing;

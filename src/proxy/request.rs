@@ -11,12 +11,14 @@ use super::connection::head::TOO_MANY_FIELDS;
 use super::context::{Context, waiting};
 use super::live::Open;
 use super::respond::Answer;
-use super::{answer, client, desk, fields, grpc, headers, hop_by_hop, respond, sign_in, unrouted};
+use super::{
+    answer, client, desk, fields, grpc, headers, hop_by_hop, host, respond, sign_in, unrouted,
+};
 use crate::auth::credential;
 use crate::auth::session::Millis;
 use crate::pipeline::admission::{Asked, Identity, Permit, PresentedBy, Refused};
 use crate::refusal::Refusal;
-use crate::routing::{Path, Route, cors, host_of};
+use crate::routing::{Path, Route, cors};
 use crate::telemetry::request_id::{RequestId, X_REQUEST_ID};
 use crate::{api, settings};
 
@@ -179,7 +181,7 @@ fn introduce(session: &mut Session, ctx: &mut Context) -> Result<(), Refusal> {
     let request = session.req_header();
     ctx.method = request.method.clone();
     ctx.grpc = grpc::is_call(request).then(grpc::Messages::default);
-    let [host, request_id, page] = headers::first(
+    let [host_field, request_id, page] = headers::first(
         &request.headers,
         [&header::HOST, &X_REQUEST_ID, &header::ORIGIN],
     );
@@ -196,6 +198,12 @@ fn introduce(session: &mut Session, ctx: &mut Context) -> Result<(), Refusal> {
     );
     ctx.origin = Some(origin);
     ctx.path = request.uri.path().to_owned();
+    // Before anything is refused: the log names the host.
+    let host = host::read(request, host_field, ctx.arrival.host.take());
+    let host = host.map(|(field, name)| {
+        ctx.host_header = Some(field);
+        ctx.host = name;
+    });
     // On HTTP/1.1 the reader of heads has counted.
     if respond::is_http2(session) && field_count(&request.headers) > max_fields {
         ctx.reason = TOO_MANY_FIELDS;
@@ -209,22 +217,7 @@ fn introduce(session: &mut Session, ctx: &mut Context) -> Result<(), Refusal> {
         ctx.reason = "the scheme of the target is neither http nor https";
         return Err(Refusal::BadRequest);
     }
-    let host = match (host, request.uri.authority()) {
-        (Some(host), _) => host.clone(),
-        (None, Some(authority)) => {
-            HeaderValue::from_str(authority.as_str()).map_err(|_| Refusal::BadRequest)?
-        }
-        (None, None) => return Err(Refusal::BadRequest),
-    };
-    ctx.host = match ctx.arrival.host.take() {
-        Some(name) => name,
-        None => {
-            let text = host.to_str().map_err(|_| Refusal::BadRequest)?;
-            host_of(text).map_err(|_| Refusal::BadRequest)?.into_owned()
-        }
-    };
-    ctx.host_header = Some(host);
-    Ok(())
+    host
 }
 
 /// Header fields, as an HTTP/1.1 client would have sent them: HTTP/2 splits cookies (RFC 9113,

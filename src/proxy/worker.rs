@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
 
-use super::connection::head::Fault;
+use super::connection::head::{Fault, Outline};
 use super::context::Context;
 use super::listener::Peer;
 use super::live::Registry;
@@ -200,8 +200,15 @@ impl Worker {
             .inc();
     }
 
-    /// Counts and logs a head that never became a request.
-    pub fn log_refused_head(&self, peer: &Peer, fault: Fault, request_id: RequestId) {
+    /// Counts and logs a head that never became a request, after `bytes_sent` of a response body.
+    pub fn log_refused_head(
+        &self,
+        peer: &Peer,
+        fault: Fault,
+        request_id: RequestId,
+        outline: Outline,
+        bytes_sent: u64,
+    ) {
         let status = fault.refusal.status().as_u16();
         self.refused(&fault.refusal.code().to_ascii_lowercase());
         self.metrics
@@ -212,9 +219,13 @@ impl Worker {
             time: SystemTime::now(),
             request_id,
             client_ip: peer.ip,
+            method: outline.method,
+            host: outline.host,
+            path: outline.path,
             status,
             code: Some(fault.refusal.code()),
             reason: fault.reason,
+            bytes_sent,
             ..Access::default()
         });
     }

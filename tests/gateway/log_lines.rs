@@ -1,10 +1,10 @@
-//! What the log says of timeouts and errors of upstreams.
+//! What the log says of timeouts and errors of upstreams, and of malformed heads.
 
 use std::io::Write;
 
 use serde_json::{Value, json};
 
-use crate::support::client::{Client, Request};
+use crate::support::client::{Client, Request, Response};
 use crate::support::config::Config;
 use crate::support::gateway::Gateway;
 use crate::support::grpc;
@@ -98,6 +98,51 @@ fn the_line_names_the_timeout_of_an_upstream_over_http2_too() {
     let stream = [("accept", "text/event-stream"), ("x-request-id", "reset")];
     assert!(two.open("GET", "/public/Stall", &stream, b"").is_err());
     timed_out(&gateway, "reset", 504, READ);
+}
+
+/// Sends bytes and returns the response with its access line.
+fn refused(gateway: &Gateway, bytes: &[u8]) -> (Response, Value) {
+    let mut client = Client::connect(gateway.public);
+    client.send(bytes);
+    let response = client.answer();
+    let line = line(gateway, response.header("x-request-id").unwrap());
+    assert_eq!(line["status"], response.status, "{line}");
+    assert_eq!(line["bytes_sent"], response.body.len(), "{line}");
+    (response, line)
+}
+
+#[test]
+fn the_line_of_a_refused_head_has_what_was_parsed() {
+    let config = Config::new(Upstream::start().address);
+    let limits = json!({ "head_timeout": "300ms", "fields": 20 });
+    let gateway = Gateway::start(config.set("/listeners/0/limits", limits));
+    let request = "GET /a?secret=1 HTTP/1.1\r\nHost: Example.test:80\r\n";
+    let fields = "A: b\r\n".repeat(30);
+    for (status, head) in [
+        (400, format!("{request}no field\r\n\r\n")),
+        (431, format!("{request}{fields}\r\n")),
+        (408, request.to_owned()),
+    ] {
+        let (response, line) = refused(&gateway, head.as_bytes());
+        assert_eq!(response.status, status);
+        assert_eq!(line["method"], "GET", "{line}");
+        assert_eq!(line["host"], "example.test", "{line}");
+        assert_eq!(line["path"], "/a", "{line}");
+        assert!(!line.to_string().contains("secret"), "{line}");
+    }
+    let (_, line) = refused(&gateway, b"GET /a b HTTP/1.1\r\nHost: a\r\n\r\n");
+    for absent in ["method", "host", "path"] {
+        assert!(line.get(absent).is_none(), "{line}");
+    }
+    let fields: Vec<(String, &str)> = (0..30).map(|i| (format!("a{i}"), "b")).collect();
+    let mut headers: Vec<(&str, &str)> = fields.iter().map(|(a, b)| (&**a, *b)).collect();
+    headers.push(("x-request-id", "two"));
+    let two = Http2::connect(gateway.public);
+    assert_eq!(two.ask("GET", "/a?secret=1", &headers).0, 431);
+    let line = self::line(&gateway, "two");
+    assert_eq!(line["method"], "GET", "{line}");
+    assert_eq!(line["path"], "/a", "{line}");
+    assert!(line["host"].is_string(), "{line}");
 }
 
 #[test]

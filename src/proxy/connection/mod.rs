@@ -19,7 +19,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, Sleep, timeout_at};
 
 use super::connection::chunked::Chunks;
@@ -209,14 +209,6 @@ impl Connection {
     /// What the connection is controlled by now.
     pub fn control(&self) -> Arc<Control> {
         Arc::clone(&self.control)
-    }
-
-    /// Sends a last answer and closes; what still comes is not of interest.
-    pub async fn finish_with(&mut self, answer: &[u8]) {
-        self.window = Window::Everything;
-        self.unsent.extend_from_slice(answer);
-        // The client may be gone already, or take nothing.
-        let _ = self.shutdown().await;
     }
 
     fn expect_body(&mut self, head: &Head) {

@@ -1,8 +1,10 @@
 //! What bounds the reading of a head, and what may come instead of one.
 
+use std::io;
 use std::time::Duration;
 
-use super::head::Fault;
+use super::head::{Fault, Outline};
+use super::{Connection, Window};
 use crate::refusal::Refusal;
 
 /// What came instead of a request head.
@@ -70,5 +72,22 @@ impl NoHead {
             refusal: Refusal::BadRequest,
             reason: "the head broke off",
         })
+    }
+}
+
+impl Connection {
+    /// What can be parsed of a head that was refused.
+    pub fn outline(&self) -> Outline {
+        Outline::read(&self.unread)
+    }
+
+    /// Sends the last response. What the client still sends is read off at the end of the connection.
+    ///
+    /// # Errors
+    /// See [`Connection::deliver`].
+    pub async fn send_last(&mut self, response: &[u8]) -> io::Result<()> {
+        self.window = Window::Everything;
+        self.unsent.extend_from_slice(response);
+        self.deliver().await
     }
 }

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use super::{Door, Peer, drain, serve};
 use crate::proxy::Lane;
+use crate::proxy::connection::head::Outline;
 use crate::proxy::connection::{Connection, RefusalReport};
 use crate::proxy::context::Arrival;
 use crate::proxy::grpc::{self, GrpcSession};
@@ -60,7 +61,7 @@ impl Door {
         connection.report_refusals(RefusalReport::new(move |fault| {
             // The client has not been told it.
             let request_id = RequestId::generate();
-            worker.log_refused_head(&of, fault, request_id);
+            worker.log_refused_head(&of, fault, request_id, Outline::default(), 0);
         }));
         let http2 = &self.settings.http2;
         let mut options = default_h2_options();

@@ -15,6 +15,7 @@ use http::HeaderValue;
 use pingora::apps::{HttpServerApp, ReusedHttpStream};
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -325,7 +326,12 @@ async fn serve(
 
 /// Answers a head that never became a request, and closes.
 async fn refuse(connection: &mut Connection, fault: Fault, peer: &Peer, lane: &Lane) {
-    let answer = respond::before_a_request(fault.refusal);
-    lane.worker.log_refused_head(peer, fault, answer.request_id);
-    connection.finish_with(&answer.bytes).await;
+    let outline = connection.outline();
+    let early = respond::before_a_request(fault.refusal);
+    // The client may have closed the connection.
+    let sent = connection.send_last(&early.bytes).await;
+    let body = sent.map_or(0, |()| early.body_length as u64);
+    lane.worker
+        .log_refused_head(peer, fault, early.request_id, outline, body);
+    let _ = connection.shutdown().await;
 }

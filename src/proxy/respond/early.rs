@@ -13,6 +13,8 @@ use crate::telemetry::request_id::{RequestId, X_REQUEST_ID};
 pub struct EarlyAnswer {
     pub request_id: RequestId,
     pub bytes: Vec<u8>,
+    /// Bytes of the body.
+    pub body_length: usize,
 }
 
 /// Renders a refusal as HTTP/1.1, for a connection that closes after it. Nothing that the client
@@ -44,5 +46,9 @@ pub fn before_a_request(refusal: Refusal) -> EarlyAnswer {
         )
         .as_bytes(),
     );
-    EarlyAnswer { request_id, bytes }
+    EarlyAnswer {
+        request_id,
+        bytes,
+        body_length: body.len(),
+    }
 }

@@ -98,10 +98,11 @@ pub struct Access {
     /// The trace that it belongs to, where its identifier is not the request's.
     pub trace_id: Option<TraceId>,
     pub client_ip: IpAddr,
-    /// Absent where no request line was understood.
+    /// Absent where no request line was parsed.
     pub method: Option<Method>,
+    /// Empty where none was parsed.
     pub host: String,
-    /// Without the query, which may hold anything.
+    /// Without the query, which may hold anything; empty where none was parsed.
     pub path: String,
     pub status: u16,
     pub code: Option<&'static str>,
@@ -168,10 +169,9 @@ impl AccessLog {
     }
 }
 
-impl Access {
-    fn method(&self) -> &str {
-        self.method.as_ref().map_or("-", Method::as_str)
-    }
+/// A part of the request, unless none was parsed.
+fn parsed(part: &str) -> Option<&str> {
+    Some(part).filter(|part| !part.is_empty())
 }
 
 /// Writes a line as JSON. The keys are ours and need no escaping, and most values need none either: a
@@ -187,9 +187,13 @@ fn write_json(out: &mut Vec<u8>, clock: &mut Clock, access: &Access) -> io::Resu
         access.trace_id.as_ref().map(TraceId::as_str),
     )?;
     address(out, ",\"client_ip\":", access.client_ip)?;
-    text(out, ",\"method\":", access.method())?;
-    text(out, ",\"host\":", &access.host)?;
-    text(out, ",\"path\":", &access.path)?;
+    optional(
+        out,
+        ",\"method\":",
+        access.method.as_ref().map(Method::as_str),
+    )?;
+    optional(out, ",\"host\":", parsed(&access.host))?;
+    optional(out, ",\"path\":", parsed(&access.path))?;
     number(out, ",\"status\":", access.status.into());
     optional(out, ",\"code\":", access.code)?;
     optional(
@@ -342,6 +346,9 @@ mod tests {
         assert_eq!(line["duration_seconds"], 1.000_124);
         assert_eq!(line["store_seconds"], 0.000_007);
         for absent in [
+            "method",
+            "host",
+            "path",
             "code",
             "reason",
             "route",

@@ -11,9 +11,12 @@ use crate::proxy::hop_by_hop::WEBSOCKET;
 use crate::refusal::Refusal;
 use crate::routing::host_of;
 
+mod outline;
 mod target;
 
 use target::Absolute;
+
+pub use outline::Outline;
 
 /// Bytes of a field's name; `http::HeaderName` has no room for more.
 const MAX_NAME: usize = 65_535;

@@ -1,0 +1,33 @@
+//! The host that a request names.
+
+use http::HeaderValue;
+use pingora::http::RequestHeader;
+
+use crate::refusal::Refusal;
+use crate::routing::host_of;
+
+/// Returns the `Host` or the authority, and the name in it. `name` is that of an HTTP/1.1 head, which was
+/// parsed before.
+///
+/// # Errors
+/// 400 where there is neither, or not a valid one.
+pub(super) fn read(
+    request: &RequestHeader,
+    field: Option<&HeaderValue>,
+    name: Option<String>,
+) -> Result<(HeaderValue, String), Refusal> {
+    let bad = Refusal::BadRequest;
+    let host = match (field, request.uri.authority()) {
+        (Some(host), _) => host.clone(),
+        (None, Some(authority)) => HeaderValue::from_str(authority.as_str()).map_err(|_| bad)?,
+        (None, None) => return Err(bad),
+    };
+    let name = match name {
+        Some(name) => name,
+        None => {
+            let text = host.to_str().map_err(|_| bad)?;
+            host_of(text).map_err(|_| bad)?.into_owned()
+        }
+    };
+    Ok((host, name))
+}
