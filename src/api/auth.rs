@@ -165,7 +165,8 @@ pub(super) async fn sign_in(
     request: Request,
 ) -> Result<Response, Refused> {
     let live = desk.live.load_full();
-    let (parts, body) = from_here(&desk, &live, &client, request)?;
+    let (parts, body) = from_here(&desk, &live, &client, request)
+        .inspect_err(|refused| count_unread(&desk, &live, refused.refusal))?;
     if let Some(backend) = &live.identity.backend {
         return super::backend::sign_in(&desk, &live, backend, &client, &parts, body).await;
     }
@@ -281,6 +282,15 @@ pub(super) fn counted<T>(
     let refusal = outcome.as_ref().err().map(|refused| refused.refusal);
     desk.accounts.count_sign_in(method, refusal);
     outcome
+}
+
+/// Counts a sign-in that is refused before its password is read.
+pub(super) fn count_unread(desk: &Desk, live: &Live, refusal: Refusal) {
+    let method = match &live.identity.backend {
+        Some(_) => SignInMethod::Upstream,
+        None => SignInMethod::Password,
+    };
+    desk.accounts.count_sign_in(method, Some(refusal));
 }
 
 /// Tells how a sign-in or a refresh went, and how the limits on it stand.

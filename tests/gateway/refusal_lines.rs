@@ -280,6 +280,16 @@ fn a_sign_in_on_the_page_counts_and_is_logged_like_that_of_the_endpoint() {
     });
     assert_eq!(counted(sign_ins, "invalid_credentials"), 2.0);
     assert_eq!(counted(sign_ins, "ok"), 2.0);
+    assert_eq!(counted(sign_ins, "csrf_rejected"), 0.0);
+    let foreign = |path: &str| {
+        let request = Request::post(path).header("Origin", "https://evil.example");
+        let request = request.header("Content-Type", "application/x-www-form-urlencoded");
+        gateway.ask(&request.body("login=ann&password=x")).status
+    };
+    assert_eq!(foreign("/api/v1/sign-in"), 403);
+    assert_eq!(counted(sign_ins, "csrf_rejected"), 1.0);
+    assert_eq!(foreign("/api/v1/auth/login"), 403);
+    assert_eq!(counted(sign_ins, "csrf_rejected"), 2.0);
 }
 
 #[test]

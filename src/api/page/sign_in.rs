@@ -17,6 +17,7 @@ use crate::accounts::{Attempt, Credentials, Failure, SignedIn};
 use crate::auth::credential;
 use crate::limits::Decision;
 use crate::pipeline::admission::Client;
+use crate::refusal::Refusal;
 use crate::settings::Live;
 use crate::settings::backend::Backend;
 use crate::telemetry::metrics::SignInMethod;
@@ -80,6 +81,7 @@ pub(super) async fn submit(
     let target = return_to::accepted(&sent.return_to);
     let again = |login: &str, problem| form(&live, &parts.headers, target, login, Some(problem));
     if !form_token::is_ours(&parts.headers, &client, &sent.token, &live.sessions.cookie) {
+        auth::count_unread(&desk, &live, Refusal::CsrfRejected);
         return Ok(again("", Problem::not_ours(&desk, &client)));
     }
     let mut limits = Vec::new();

@@ -24,7 +24,8 @@ impl SignInMethod {
 }
 
 /// The refusals in which a sign-in usually ends.
-const REFUSALS: [Refusal; 10] = [
+const REFUSALS: [Refusal; 11] = [
+    Refusal::CsrfRejected,
     Refusal::ValidationFailed,
     Refusal::InvalidCredentials,
     Refusal::RateLimited,
