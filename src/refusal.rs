@@ -205,7 +205,7 @@ impl Refusal {
             R::InvalidCredentials => "The name or the password is wrong.",
             R::RefreshTokenReused => "The refresh token was used before; the session has ended.",
             R::Forbidden => "This is not allowed.",
-            R::InsufficientScope => "The token does not carry the required scope.",
+            R::InsufficientScope => "The user or the token lacks a required scope.",
             R::CsrfRejected => "The call did not come from an allowed origin.",
             R::RegistrationClosed => "Registration is closed.",
             R::RouteNotFound => "No route matches this request.",

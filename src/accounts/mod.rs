@@ -104,9 +104,9 @@ pub enum Failure {
     TooFast(Duration),
     #[error("too many passwords wait to be hashed")]
     Busy(Duration),
-    #[error("the store gave no answer")]
+    #[error("the store did not respond")]
     Store(#[from] StoreError),
-    #[error("the directory gave no answer")]
+    #[error("the database did not respond")]
     Directory(#[from] directory::Error),
     #[error("an access token could not be made")]
     Token(#[from] token::Error),

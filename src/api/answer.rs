@@ -140,7 +140,7 @@ impl From<Failure> for Refused {
             Failure::Directory(error) => {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
-                    "the directory gave no answer"
+                    "the database did not respond"
                 );
                 Refusal::StoreUnavailable.into()
             }

@@ -58,6 +58,8 @@ fn configuration(args: &DemoArgs, upstream: SocketAddr, folder: &Path) -> String
     format!(
         "listeners:
   - bind: {bind}
+    # Within the usual limit of 1,024 open files.
+    limits: {{ connections: 300 }}
 admin:
   bind: {admin}
 store:

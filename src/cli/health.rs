@@ -11,8 +11,18 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug, Args)]
 pub(super) struct HealthArgs {
     /// Where the admin listener is
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9090")]
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9090", value_parser = admin_url)]
     admin: String,
+}
+
+/// Checks that a URL has a scheme and a host.
+fn admin_url(text: &str) -> Result<String, String> {
+    let url = url::Url::parse(text).ok();
+    let is_http = url.is_some_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    match is_http {
+        true => Ok(text.to_owned()),
+        false => Err("it is not an HTTP URL such as http://127.0.0.1:9090".to_owned()),
+    }
 }
 
 /// Succeeds if the admin listener reports that the gateway is ready.

@@ -24,7 +24,7 @@ pub(super) fn review(file: &File, settings: &Settings, review: &mut Review<'_>) 
         .idle_timeout
         .is_some_and(|idle| idle > sessions.ttl)
     {
-        let message = "it is longer than \"ttl\", which ends sessions before";
+        let message = "it has no effect: \"ttl\" is shorter and ends every session first; set it below \"ttl\", or to null";
         review.warn(&root.key("sessions").key("idle_timeout"), message);
     }
     if settings.live.api.is_none() {

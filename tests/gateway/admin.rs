@@ -171,6 +171,15 @@ fn the_health_command_reports_readiness_by_its_exit_status() {
     let gateway = gateway();
     let url = format!("http://{}/", gateway.admin);
     assert_eq!(run(&["health", "--admin", &url]).0, 0);
+    let address = gateway.admin.to_string();
+    for wrong in [&*address, "localhost:9090", "ftp://localhost"] {
+        let (status, _, problem) = run(&["health", "--admin", wrong]);
+        assert_eq!(status, 2, "{problem}");
+        assert!(
+            problem.contains("such as http://127.0.0.1:9090"),
+            "{problem}"
+        );
+    }
     gateway.sigterm();
     eventually("it is not ready", || {
         let (status, _, problem) = run(&["health", "--admin", &url]);

@@ -253,6 +253,8 @@ fn what_a_route_requires_is_a_403_that_says_so() {
     ask("/admins/a").refused(403, "FORBIDDEN");
     let scoped = ask("/scoped/a");
     scoped.refused(403, "FORBIDDEN");
+    // A session has the scopes of its user.
+    assert!(scoped.text().contains("The user or the token lacks"));
     let challenge = scoped.header("www-authenticate").unwrap();
     assert!(challenge.contains("insufficient_scope"), "{challenge}");
     assert!(challenge.contains("orders:read"), "{challenge}");

@@ -1,15 +1,17 @@
 //! The commands that do not serve.
 
 use std::fs::File;
-use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use crate::support::client::Request;
 use crate::support::config::{Config, SECRET};
-use crate::support::gateway::{Gateway, binary, run};
+use crate::support::gateway::{Gateway, binary, run, run_fed};
 use crate::support::postgres::{PASSWORD, Postgres};
+use crate::support::tokens::{hs256, now, varied};
 use crate::support::upstream::Upstream;
 
 fn config() -> Config {
@@ -167,29 +169,28 @@ fn a_generated_key_signs_tokens() {
 fn a_token_is_inspected_without_being_believed() {
     let file = config();
     let path = file.write();
+    let arguments = ["token", "inspect", "--config", path.to_str().unwrap()];
     let expired = json!({
         "iss": "portcullis", "aud": "portcullis", "sub": "u", "sid": "a".repeat(64), "jti": "j",
         "iat": 1, "exp": 2,
     });
-    let token = crate::support::tokens::hs256(&expired);
-    let mut inspect = Command::new(binary())
-        .args(["token", "inspect", "--config", path.to_str().unwrap()])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    inspect
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(token.as_bytes())
-        .unwrap();
-    let output = inspect.wait_with_output().unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said).to_lowercase();
-    assert!(said.contains("expired"), "{said}");
-    assert!(!said.contains(SECRET));
+    let inspect = |claims: &Value| {
+        let (_, output, problem) = run_fed(&arguments, &hs256(claims));
+        assert!(!output.contains(SECRET) && !problem.contains(SECRET));
+        format!("{output}{problem}")
+    };
+    let inspected = inspect(&expired);
+    assert!(inspected.contains("refused: it expired"), "{inspected}");
+    let valid = varied(&hs256(&expired), &json!({ "exp": now() + 60 }));
+    let inspected = inspect(&valid);
+    assert!(inspected.contains("verdict accepted"), "{inspected}");
+    let thumbprint = URL_SAFE_NO_PAD.encode([0; 32]);
+    let cnf = json!({ "cnf": { "x5t#S256": thumbprint } });
+    let inspected = inspect(&varied(&hs256(&valid), &cnf));
+    assert!(
+        inspected.contains("refused as a plain bearer token"),
+        "{inspected}"
+    );
 }
 
 #[test]

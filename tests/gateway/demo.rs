@@ -18,12 +18,14 @@ pub struct Demo(pub Child);
 impl Demo {
     /// Starts it in a folder, on these addresses.
     pub fn start(folder: &Path, public: SocketAddr, admin: SocketAddr) -> Demo {
-        let child = Command::new(binary())
+        // The soft limit that most systems set.
+        let child = Command::new("sh")
+            .args(["-c", "ulimit -n 1024 && exec \"$0\" \"$@\"", binary()])
             .args(["demo", "--bind", &public.to_string()])
             .args(["--admin-bind", &admin.to_string()])
             .current_dir(folder)
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn();
         Demo(child.unwrap())
     }
@@ -71,6 +73,10 @@ fn every_line_of_the_tour_works_when_pasted_one_after_another() {
     signal(demo.0.id(), "TERM");
     let exit = within(PATIENCE, "the demo ends", || demo.0.try_wait().unwrap());
     assert_eq!(exit.code(), Some(0));
+    let mut log = String::new();
+    let mut stderr = demo.0.stderr.take().unwrap();
+    stderr.read_to_string(&mut log).unwrap();
+    assert!(!log.contains("WARN"), "{log}");
     assert_eq!(
         std::fs::read_dir(folder.path())
             .unwrap()

@@ -1,4 +1,5 @@
-//! What the log says of timeouts and errors of upstreams, and of malformed heads.
+//! What the access log says of timeouts of upstreams, of malformed heads, and of sessions that do not
+//! exist.
 
 use std::io::Write;
 
@@ -143,6 +144,35 @@ fn the_line_of_a_refused_head_has_what_was_parsed() {
     assert_eq!(line["method"], "GET", "{line}");
     assert_eq!(line["path"], "/a", "{line}");
     assert!(line["host"].is_string(), "{line}");
+}
+
+#[test]
+fn the_line_tells_a_session_that_does_not_exist_from_one_that_has_ended() {
+    let gateway = Gateway::start(Config::new(Upstream::start().address));
+    let ann = gateway.register("ann@example.com");
+    let logout = Request::post("/api/v1/auth/logout").cookie(&ann.cookie);
+    assert_eq!(gateway.ask(&logout.same_origin()).status, 204);
+    let unknown = format!("portcullis={}", "0".repeat(64));
+    for (id, cookie, code, reason) in [
+        (
+            "ended",
+            &ann.cookie,
+            "SESSION_REVOKED",
+            "the session was revoked",
+        ),
+        (
+            "unknown",
+            &unknown,
+            "SESSION_NOT_FOUND",
+            "no session has this credential's ID",
+        ),
+    ] {
+        let request = Request::get("/private/a").cookie(cookie);
+        gateway
+            .ask(&request.header("X-Request-ID", id))
+            .refused(401, code);
+        assert_eq!(line(&gateway, id)["reason"], reason);
+    }
 }
 
 #[test]

@@ -37,6 +37,7 @@ fn sign_ins_and_refreshes_fail_at_once_and_go_on_when_it_is_back() {
             refresh(&gateway, &ann.refresh_token).refused(503, "STORE_UNAVAILABLE");
             assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
         }
+        gateway.logged("the database did not respond");
         assert!(gateway.lets_in(&ann));
         link.restore();
         eventually("the database is used again", || {

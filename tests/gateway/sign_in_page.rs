@@ -402,6 +402,7 @@ fn the_page_of_an_error_has_a_way_on() {
         "{text}"
     );
     assert!(!text.contains("sign-in"), "{text}");
+    assert!(!text.contains("Too many requests."), "the heading: {text}");
     error_page(&open("/nowhere"), 404);
     // Without endpoints there is nowhere to sign in.
     let config = Config::new(Upstream::start().address).set("/api", json!(null));

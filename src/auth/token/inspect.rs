@@ -20,6 +20,8 @@ pub struct Inspection {
     /// `None`: the token is accepted, as far as keys, claims and time go. Whether it or its session
     /// was revoked is for the store to say.
     pub refused: Option<String>,
+    /// The token is accepted only over TLS with the client certificate that its `cnf` claim names.
+    pub is_bound: bool,
 }
 
 /// Takes a token apart as far as it can be read and says why it is refused at `now`. Keys that a
@@ -28,6 +30,7 @@ pub fn inspect(tokens: &Tokens, token: &str, now: Millis) -> Inspection {
     let mut parts = token.split('.').map(|part| jws::decode(part).ok());
     let header = parts.next().flatten();
     let claims = parts.next().flatten();
+    let checked = tokens.check(token, now, |_| std::sync::Arc::default());
     Inspection {
         header: header
             .and_then(|bytes| json::parse(&bytes).ok())
@@ -35,10 +38,10 @@ pub fn inspect(tokens: &Tokens, token: &str, now: Millis) -> Inspection {
         claims: claims
             .and_then(|bytes| Payload::parse(&bytes).ok())
             .map(Payload::into_json),
-        refused: tokens
-            .check(token, now, |_| std::sync::Arc::default())
-            .err()
-            .map(explain),
+        is_bound: checked
+            .as_ref()
+            .is_ok_and(|verified| verified.claims.certificate.is_some()),
+        refused: checked.err().map(explain),
     }
 }
 

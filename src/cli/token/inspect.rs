@@ -55,6 +55,11 @@ fn describe(inspection: &Inspection) -> String {
         None => "not readable".to_owned(),
     };
     let verdict = match &inspection.refused {
+        None if inspection.is_bound => {
+            "accepted, as far as keys, claims and time go, only over TLS with \
+             the client certificate that `cnf` names; refused as a plain bearer token"
+                .to_owned()
+        }
         None => "accepted, as far as keys, claims and time go".to_owned(),
         Some(reason) => format!("refused: {}", shown::one_line(&reason.to_string())),
     };

@@ -11,6 +11,10 @@ use crate::events::{Event, Kind};
 use crate::refusal::Refusal;
 use crate::store::{Findings, Found, Inquiry};
 
+/// Records are kept until a session would have expired: a credential without one is forged, older than
+/// that, or of another store.
+const NO_SESSION: &str = "no session has this credential's ID";
+
 impl Admission<'_> {
     /// Reads the store's findings as an identity.
     pub(super) fn identity(
@@ -21,11 +25,11 @@ impl Admission<'_> {
         asked: Asked<'_>,
     ) -> Result<Identity, Refused> {
         self.refuse_revoked(claimed, inquiry, findings)?;
-        let gone = |refusal| {
+        let gone = |refusal, reason| {
             Err(Refused {
                 clear_cookie: claimed.by == PresentedBy::Cookie,
                 lapsed: claimed.token.clone(),
-                ..Refused::because(refusal, "the session has ended")
+                ..Refused::because(refusal, reason)
             })
         };
         match &findings.session {
@@ -33,9 +37,9 @@ impl Admission<'_> {
                 Some(claims) => Ok(foreign(claims)),
                 None => Err(Refusal::Internal.into()),
             },
-            Found::Missing => gone(Refusal::SessionNotFound),
-            Found::Expired(_) => gone(Refusal::SessionExpired),
-            Found::Revoked(_) => gone(Refusal::SessionRevoked),
+            Found::Missing => gone(Refusal::SessionNotFound, NO_SESSION),
+            Found::Expired(_) => gone(Refusal::SessionExpired, "the session has expired"),
+            Found::Revoked(_) => gone(Refusal::SessionRevoked, "the session was revoked"),
             Found::Active(session, _) => {
                 self.identity_of(claimed, Arc::clone(session), asked, findings.now)
             }

@@ -330,9 +330,17 @@ fn meets(require: &Require, identity: &Identity, decisions: &[Decision]) -> Resu
             } else {
                 Refusal::Forbidden
             },
-            "a role or a scope is missing",
+            missing_reason(lacks_scope, identity),
         )
     })
+}
+
+fn missing_reason(lacks_scope: bool, identity: &Identity) -> &'static str {
+    match (lacks_scope, identity.session()) {
+        (true, Some(_)) => "the user lacks a scope: `portcullis users set-roles --scope` grants it",
+        (true, None) => "the token lacks a scope",
+        (false, _) => "the user has none of the roles",
+    }
 }
 
 fn unknown(error: StoreError) -> Refused {

@@ -190,18 +190,27 @@ impl Admission<'_> {
         let (Some(durable), Some(id)) = (self.durable.on(), claimed.session) else {
             return Ok(None);
         };
-        let gone = |refusal| {
+        let gone = |refusal, reason| {
             Err(Refused {
                 clear_cookie: claimed.by == PresentedBy::Cookie,
                 lapsed: claimed.token.clone(),
-                ..Refused::because(refusal, "the session has ended, says the database")
+                ..Refused::because(refusal, reason)
             })
         };
         match durable.stands(id, self.view(id, asked, asked.now)).await {
             Ok(Found::Active(session, _)) => Ok(Some(session)),
-            Ok(Found::Expired(_)) => gone(Refusal::SessionExpired),
-            Ok(Found::Revoked(_)) => gone(Refusal::SessionRevoked),
-            Ok(Found::Missing) if claimed.token.is_none() => gone(Refusal::SessionNotFound),
+            Ok(Found::Expired(_)) => gone(
+                Refusal::SessionExpired,
+                "the session has expired (database)",
+            ),
+            Ok(Found::Revoked(_)) => gone(
+                Refusal::SessionRevoked,
+                "the session was revoked (database)",
+            ),
+            Ok(Found::Missing) if claimed.token.is_none() => {
+                let reason = "no session has this credential's ID (database)";
+                gone(Refusal::SessionNotFound, reason)
+            }
             Ok(Found::Missing | Found::NotAsked) | Err(_) => Ok(None),
         }
     }

@@ -75,9 +75,14 @@ fn page(answer: &Answer, request_id: &str, sign_in: Option<&str>) -> String {
     let status = refusal.status();
     let wait = super::retry_after(answer);
     let wait = wait.as_ref().and_then(|seconds| seconds.to_str().ok());
+    let title = status.canonical_reason().unwrap_or_default();
+    let message = answer.message();
+    let is_repeated = message.trim_end_matches('.').eq_ignore_ascii_case(title);
     let body = html! {
-        h1 { (status.canonical_reason().unwrap_or_default()) }
-        p { (answer.message()) }
+        h1 { (title) }
+        @if !is_repeated {
+            p { (message) }
+        }
         @match wait {
             Some("1") => p { "Please try again in 1 second." },
             Some(seconds) => p { "Please try again in " (seconds) " seconds." },

@@ -29,9 +29,9 @@ pub(super) struct Telling {
 /// Why the store was not told.
 #[derive(Debug, thiserror::Error)]
 pub enum Untold {
-    #[error("the store gave no answer")]
+    #[error("the store did not respond")]
     Store(#[from] StoreError),
-    #[error("the database gave no answer")]
+    #[error("the database did not respond")]
     Directory(#[from] directory::Error),
 }
 

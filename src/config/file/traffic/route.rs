@@ -107,7 +107,7 @@ pub(in crate::config) enum OnUnauthenticated {
 pub(in crate::config) struct Require {
     /// Any of these.
     pub(in crate::config) roles: Vec<String>,
-    /// All of these.
+    /// All of these. A session has the scopes of its user (`portcullis users set-roles --scope`).
     pub(in crate::config) scopes: Vec<String>,
 }
 
