@@ -2,7 +2,7 @@
 
 import json
 
-import people
+import users
 from processes import free_port
 
 # The routes of every benchmark: name, authentication, limits.
@@ -29,7 +29,7 @@ class Gateway:
             "store": {"url": store, "timeout": "1s"},
             "tokens": {
                 "access_ttl": "24h",
-                "signing": {"algorithm": "HS256", "secret": people.SECRET},
+                "signing": {"algorithm": "HS256", "secret": users.SECRET},
                 "trusted_issuers": [issuer] if issuer else [],
             },
             "sessions": sessions or {},

@@ -4,7 +4,7 @@ import argparse
 import subprocess
 import sys
 
-import people
+import users
 from gateway import Gateway, config_folder
 from load import FLOOR, Lane, run_wrk, words, wrk
 from processes import Unavailable
@@ -23,7 +23,7 @@ COLD = "Portcullis, cold: each session for the first time"
 DENIED = "Portcullis, denied (429), exact limit"
 DENIED_LEASED = "Portcullis, denied (429), leased limit"
 TLS = "Portcullis, known session, HTTP/2 with TLS"
-SIGNED = {name: f"Portcullis, known session, {name} token" for name in people.ISSUER["algorithms"]}
+SIGNED = {name: f"Portcullis, known session, {name} token" for name in users.ISSUER["algorithms"]}
 NAMES = [
     DIRECT, NGINX, PLAIN, FLOOR, LUA, NODE, OPEN, KNOWN, LEASED, EXACT, COLD, DENIED, DENIED_LEASED,
     *SIGNED.values(), BARE_TLS, TLS,
@@ -59,7 +59,7 @@ class Starting:
     def __init__(self, bench, upstream, options, names):
         self.bench, self.upstream, self.options, self.names = bench, upstream, options, names
         self.redis_port, self.redis = bench.start_redis()
-        self.tokens = people.write_tokens(bench.folder / "tokens", 0, options.users)
+        self.tokens = users.write_tokens(bench.folder / "tokens", 0, options.users)
         self.started = {}
 
     def once(self, what, start):
@@ -85,7 +85,7 @@ class Starting:
             port, process = bench.start_bare(certificate=bench.certificate())
             return Lane(name, port, "/", process, tls=True)
         if name in (LUA, NODE):
-            self.once("others", lambda: people.give_others(self.redis_port, self.tokens))
+            self.once("others", lambda: users.write_other_users(self.redis_port, self.tokens))
             starts = {LUA: bench.start_nginx_lua, NODE: bench.start_node}
             port, process = starts[name](self.redis_port)
             return Lane(name, port, "/", process, self.tokens, self.redis)
@@ -99,7 +99,7 @@ class Starting:
         port = gateway.port
         if name == OPEN:
             return Lane(name, port, "/open", process)
-        self.once("people", lambda: self.sign_in(self.redis_port, self.options.users))
+        self.once("users", lambda: self.sign_in(self.redis_port, self.options.users))
         if name == TLS:
             if gateway.tls_port is None:
                 self.bench.certificate()
@@ -107,7 +107,7 @@ class Starting:
             return Lane(name, gateway.tls_port, "/known", process, self.tokens, self.redis, tls=True, floor=floor)
         if name in SIGNED.values():
             algorithm = next(each for each, lane in SIGNED.items() if lane == name)
-            issuer = self.once("issuer", lambda: people.Issuer(config_folder(self.bench.folder)))
+            issuer = self.once("issuer", lambda: users.Issuer(config_folder(self.bench.folder)))
             tokens = self.once("signed", lambda: issuer.sign(self.tokens))[algorithm]
             return self.warmed(Lane(name, port, "/known", process, tokens, self.redis))
         path = {
@@ -134,11 +134,11 @@ class Starting:
         return gateway, self.bench.start_gateway(gateway)
 
     def have_issuer(self):
-        return self.once("issuer", lambda: people.Issuer(config_folder(self.bench.folder))).settings
+        return self.once("issuer", lambda: users.Issuer(config_folder(self.bench.folder))).settings
 
     def sign_in(self, redis_port, many):
         print(f"signing in {many} users …", file=sys.stderr)
-        people.sign_in(self.bench.binaries, redis_port, 0, many)
+        users.sign_in(self.bench.binaries, redis_port, 0, many)
 
     def cold(self):
         """Returns a lane with a gateway and a Redis of its own. The gateway is restarted before each slice, and each
@@ -146,17 +146,17 @@ class Starting:
         many = COLD_A_SECOND * self.options.seconds
         redis_port, redis = self.bench.start_redis()
         self.sign_in(redis_port, many)
-        tokens = people.write_tokens(self.bench.folder / "tokens-cold", 0, many)
+        tokens = users.write_tokens(self.bench.folder / "tokens-cold", 0, many)
         gateway = Gateway(self.bench.upstream, store(redis_port))
 
-        def anew(lane):
+        def restart(lane):
             if lane.process:
                 self.bench.stop(lane.process)
             lane.process = self.bench.start_gateway(gateway)
             # Warms connections to the upstream, code and buffers, but not sessions.
             warm_up(lane, self.options.connections)
 
-        return Lane(COLD, gateway.port, "/known", None, tokens, redis, once=True, prepare=anew)
+        return Lane(COLD, gateway.port, "/known", None, tokens, redis, once=True, prepare=restart)
 
 
 def store(port):

@@ -134,7 +134,7 @@ def wrk(lane, connections, options):
     return run_wrk(lane, connections, options.seconds + lane.longer)
 
 
-def ask_once(lane):
+def request_once(lane):
     """Sends one request with each of the lane's tokens, so that the gateway has cached every session."""
     requests, refused, *_ = run_wrk(lane, 64, 900, ONCE="1")
     many = count_lines(lane.tokens)

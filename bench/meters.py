@@ -8,7 +8,7 @@ import subprocess
 import time
 
 # The maximum time between two responses, in seconds.
-PATIENCE = 60
+TIMEOUT = 60
 # The interval of requests in the slow half of a measurement. The access log is flushed every 20 ms, so at this
 # interval the log's thread wakes as often as under full load.
 TRICKLE = 0.005
@@ -36,13 +36,13 @@ class Clients:
     def connect(self):
         """Reopens every connection."""
         self.close()
-        self.sockets = [socket.create_connection(self.address, PATIENCE) for _ in self.sockets]
+        self.sockets = [socket.create_connection(self.address, TIMEOUT) for _ in self.sockets]
 
     def close(self):
         for one in filter(None, self.sockets):
             one.close()
 
-    def ask(self, total):
+    def request(self, total):
         """Sends `total` requests, on each connection as soon as it has its response; returns the seconds."""
         began = time.monotonic()
         with selectors.DefaultSelector() as ready:
@@ -51,11 +51,11 @@ class Clients:
                 self.send(one)
             left = total - len(self.sockets)
             while ready.get_map():
-                events = ready.select(PATIENCE)
+                events = ready.select(TIMEOUT)
                 if not events:
                     raise Broken("no response")
                 for key, _ in events:
-                    self.take_answer(key.fileobj)
+                    self.take_response(key.fileobj)
                     if left > 0:
                         left -= 1
                         self.send(key.fileobj)
@@ -68,7 +68,7 @@ class Clients:
         began, asked = time.monotonic(), 0
         while (now := time.monotonic()) < began + seconds:
             self.send(self.sockets[0])
-            self.take_answer(self.sockets[0])
+            self.take_response(self.sockets[0])
             asked += 1
             time.sleep(max(0, TRICKLE - (time.monotonic() - now)))
         return asked
@@ -81,7 +81,7 @@ class Clients:
             credential = f"Authorization: Bearer {token}\r\n"
         one.sendall(f"{self.head}{credential}\r\n".encode())
 
-    def take_answer(self, one):
+    def take_response(self, one):
         answer = self.receive(one)
         while b"\r\n\r\n" not in answer:
             answer += self.receive(one)
@@ -151,10 +151,10 @@ class Counted:
 
     def attach(self, process):
         self.pid = process.child.pid
-        self.tell("instrumentation", "on")
+        self.send_command("instrumentation", "on")
 
     def start(self):
-        self.tell("zero")
+        self.send_command("zero")
 
     def take(self):
         return int(re.search(r"^(?:totals|summary): (\d+)", self.dump().read_text(), re.MULTILINE)[1])
@@ -162,12 +162,12 @@ class Counted:
     def dump(self):
         """Writes the counts since the start to a file; returns it."""
         before = set(self.folder.glob("callgrind.*"))
-        self.tell("dump")
+        self.send_command("dump")
         return (set(self.folder.glob("callgrind.*")) - before).pop()
 
-    def tell(self, *words):
+    def send_command(self, *words):
         command = ["vgdb", f"--pid={self.pid}", self.prefix, " ".join(words)]
-        subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
+        subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT)
 
 
 def wrapped(binaries, folder, command):
@@ -188,7 +188,7 @@ class Commands:
     """Counts the commands that a Redis has executed, including those in scripts."""
 
     def __init__(self, port):
-        self.connection = socket.create_connection(("127.0.0.1", port), PATIENCE)
+        self.connection = socket.create_connection(("127.0.0.1", port), TIMEOUT)
 
     def start(self):
         self.began = self.so_far()

@@ -13,7 +13,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Seconds for a process to become ready; under valgrind on a busy machine this takes long.
-PATIENCE = 90
+TIMEOUT = 90
 TICKS = os.sysconf("SC_CLK_TCK")
 # How to install a command on Debian; `bench/setup` does so.
 PACKAGES = {
@@ -179,7 +179,7 @@ class Processes:
         """Starts a server and waits until it listens."""
         process = Process(name, core, command, self.folder, environment)
         self.running.append(process)
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while time.monotonic() < deadline:
             if process.ended():
                 raise Unavailable(f"{name} exited at once: {process.log.read_text()[-2000:].strip()}")

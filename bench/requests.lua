@@ -8,7 +8,7 @@
 local tokens, routes = os.getenv("TOKENS"), tonumber(os.getenv("ROUTES"))
 local once, every = os.getenv("ONCE"), tonumber(os.getenv("EVERY")) or 1
 local requests, lines = {}, nil
-local next, asked, answered = 0, 0, 0
+local next, sent, received = 0, 0, 0
 
 local function format(token, number)
     local path = routes and wrk.path .. number % routes or nil
@@ -45,7 +45,7 @@ local function from_file()
     local token = lines and lines()
     if token then
         last = format(token, 0)
-        asked = asked + 1
+        sent = sent + 1
     else
         lines = nil
     end
@@ -56,8 +56,8 @@ request = once and from_file or each
 
 if once then
     function response()
-        answered = answered + 1
-        if not lines and answered >= asked then
+        received = received + 1
+        if not lines and received >= sent then
             wrk.thread:stop()
             -- wrk sleeps until its duration is over, unless it is interrupted.
             io.stdout:write("ASKED\n")

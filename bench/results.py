@@ -43,7 +43,7 @@ def origin(options):
     return {
         "date": datetime.date.today().isoformat(),
         "machine": machine(),
-        "commit": told(["git", "-C", str(builds.ROOT), "rev-parse", "--short", "HEAD"]),
+        "commit": output_of(["git", "-C", str(builds.ROOT), "rev-parse", "--short", "HEAD"]),
         "options": said,
         "build": builds.words(options),
         "load_before": os.getloadavg()[0],
@@ -69,7 +69,7 @@ def versions():
         "rustc": ["rustc", "--version"], "nginx": ["nginx", "-v"], "Redis": ["redis-server", "--version"],
         "wrk": ["wrk", "-v"], "h2load": ["h2load", "--version"], "Node": ["node", "--version"],
     }
-    found = {name: told(command) for name, command in asked.items()}
+    found = {name: output_of(command) for name, command in asked.items()}
     return {name: short(words) for name, words in found.items() if words}
 
 
@@ -78,7 +78,7 @@ def short(words):
     return version[0] if version else words
 
 
-def told(command):
+def output_of(command):
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except OSError:

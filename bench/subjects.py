@@ -8,11 +8,11 @@ import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
-import people
+import users
 from builds import Binaries, arguments as common_arguments, words as build_words  # noqa: F401
 from gateway import Gateway, config_folder
 from processes import (  # noqa: F401
-    PATIENCE, ROOT, Pinning, Process, Processes, Unavailable, allow_files, connections_allowed,
+    TIMEOUT, ROOT, Pinning, Process, Processes, Unavailable, allow_files, connections_allowed,
     free_port, missing, need, need_cores, pinned,
 )
 
@@ -57,7 +57,7 @@ class Bench(Processes):
         modules = "".join(f"load_module {module}; " for module in LUA_MODULES)
         http = (
             f"{self.behind()}\nlua_package_path '{HERE}/nginx/?.lua;;';\n"
-            f'init_by_lua_block {{ gateway = require("gateway"); gateway.start({redis}, "{people.SECRET}") }}'
+            f'init_by_lua_block {{ gateway = require("gateway"); gateway.start({redis}, "{users.SECRET}") }}'
         )
         # With an access log, as the gateway has one.
         server = (
@@ -96,9 +96,9 @@ class Bench(Processes):
         """Starts `examples/bare`, with TLS and HTTP/2 if a certificate and its key are given."""
         port = free_port()
         command = self.bare_command(port, upstream, certificate)
-        return port, self.at_once(self.start("bare-tls" if certificate else "bare", Pinning.gateway, command, port))
+        return port, self.end_by_interrupt(self.start("bare-tls" if certificate else "bare", Pinning.gateway, command, port))
 
-    def at_once(self, process):
+    def end_by_interrupt(self, process):
         """Makes the process stop at once; a graceful stop of Pingora takes minutes."""
         process.ends_by = signal.SIGINT
         return process
@@ -115,7 +115,7 @@ class Bench(Processes):
         command = [
             self.binaries.plain(), f"127.0.0.1:{port}", f"127.0.0.1:{self.upstream}", Pinning.workers(),
         ]
-        return port, self.at_once(self.start("plain", Pinning.gateway, command, port))
+        return port, self.end_by_interrupt(self.start("plain", Pinning.gateway, command, port))
 
     def start_node(self, redis):
         """Starts the full work in Node; see bench/node/server.js."""
@@ -131,7 +131,7 @@ class Bench(Processes):
         port = free_port()
         environment = {
             "NODE_ENV": "production", "PORT": str(port), "UPSTREAM": str(self.upstream),
-            "REDIS": str(redis), "SECRET": people.SECRET, "WORKERS": str(Pinning.workers()),
+            "REDIS": str(redis), "SECRET": users.SECRET, "WORKERS": str(Pinning.workers()),
         }
         command = ["node", HERE / "node" / "server.js"]
         return port, self.start("node", Pinning.gateway, command, port, environment)
@@ -145,7 +145,7 @@ class Bench(Processes):
         """Starts the gateway, with its access log on, and waits until it is ready."""
         command = self.gateway_command(gateway, log_format, log_level)
         process = self.start("portcullis", Pinning.gateway, command, gateway.port)
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while True:
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{gateway.admin}/ready", timeout=1).close()

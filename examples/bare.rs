@@ -49,7 +49,7 @@ impl ProxyHttp for Bare {
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let Some(asked) = Asked::read(&arguments) else {
+    let Some(asked) = Arguments::parse(&arguments) else {
         eprintln!("usage: bare LISTEN UPSTREAM [WORKERS [CERT KEY]], the first both ADDRESS:PORT");
         return ExitCode::from(2);
     };
@@ -84,15 +84,15 @@ fn main() -> ExitCode {
 }
 
 /// What the command line asks for.
-struct Asked<'a> {
+struct Arguments<'a> {
     listen: SocketAddr,
     upstream: SocketAddr,
     workers: usize,
     certificate: Option<(&'a str, &'a str)>,
 }
 
-impl<'a> Asked<'a> {
-    fn read(arguments: &'a [String]) -> Option<Asked<'a>> {
+impl<'a> Arguments<'a> {
+    fn parse(arguments: &'a [String]) -> Option<Arguments<'a>> {
         let (servers, others) = arguments.split_at_checked(2)?;
         let address = |at: usize| servers.get(at)?.parse().ok();
         let (workers, certificate) = match others {
@@ -101,7 +101,7 @@ impl<'a> Asked<'a> {
             [workers, cert, key] => (workers.parse().ok()?, Some((&**cert, &**key))),
             _ => return None,
         };
-        Some(Asked {
+        Some(Arguments {
             listen: address(0)?,
             upstream: address(1)?,
             workers,

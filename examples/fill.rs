@@ -12,10 +12,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use portcullis::auth::session::{Millis, OnLimit, Session, SessionId};
-use portcullis::routing::Require;
-use portcullis::settings::{self, Engine, Node, RedisAddress, SessionsOnOutage, Topology};
-use portcullis::store::{Grant, Inquiry, Store, Turnover, Use, Wanted};
+use portcullis::auth::session::{Millis, OnSessionLimit, Session, SessionId};
+use portcullis::routing::Requirements;
+use portcullis::settings::{self, Engine, RedisAddress, RedisNode, SessionsOnOutage, Topology};
+use portcullis::store::{
+    InitialRefreshToken, Query, RefreshRotation, SessionListQuery, SessionUse, Store,
+};
 use portcullis::telemetry::metrics::Metrics;
 use sha2::{Digest, Sha256};
 
@@ -26,11 +28,11 @@ use sample::{id, session};
 const TTL: Duration = Duration::from_secs(30 * 86_400);
 const IDLE: Option<Duration> = Some(Duration::from_secs(86_400));
 /// How many operations are under way at once while it fills.
-const AT_ONCE: usize = 64;
+const CONCURRENCY: usize = 64;
 /// How often each operation is measured.
-const TIMES: usize = 500;
+const SAMPLES: usize = 500;
 /// The user whose list is measured has so many sessions.
-const LISTED: u64 = 50;
+const SESSIONS_PER_USER: u64 = 50;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
@@ -47,11 +49,13 @@ async fn main() {
     let now = store.now().await.expect("the time");
     if arguments.next().is_some() {
         return futures_util::stream::iter(from..to)
-            .for_each_concurrent(AT_ONCE, async |n| sign_in(&store, &session(n, now)).await)
+            .for_each_concurrent(CONCURRENCY, async |n| {
+                sign_in(&store, &session(n, now)).await
+            })
             .await;
     }
     futures_util::stream::iter(from..to)
-        .for_each_concurrent(AT_ONCE, |n| fill(&store, n, now))
+        .for_each_concurrent(CONCURRENCY, |n| fill(&store, n, now))
         .await;
     measure(&store, to, now).await;
 }
@@ -59,7 +63,7 @@ async fn main() {
 fn open(port: u16, prefix: String) -> Store {
     let settings = settings::Store {
         engine: Engine::Redis(RedisAddress {
-            topology: Topology::Standalone(Node {
+            topology: Topology::Standalone(RedisNode {
                 host: "127.0.0.1".to_owned(),
                 port,
             }),
@@ -76,14 +80,14 @@ fn open(port: u16, prefix: String) -> Store {
         limits_on_outage: portcullis::limits::OnOutage::Local,
     };
     let metrics = Arc::new(Metrics::new().expect("metrics"));
-    Store::open(&settings, metrics).link()
+    Store::open(&settings, metrics).connect()
 }
 
 /// Signs a user in, uses the session and refreshes it, as most sessions will have been.
 async fn fill(store: &Store, n: u64, now: Millis) {
     let session = session(n, now);
     sign_in(store, &session).await;
-    let used = Use {
+    let used = SessionUse {
         session: session.id,
         last_access: now,
         requests: 1,
@@ -95,19 +99,19 @@ async fn fill(store: &Store, n: u64, now: Millis) {
 }
 
 async fn sign_in(store: &Store, session: &Session) {
-    let grant = Grant {
+    let grant = InitialRefreshToken {
         hash: token(session.id, 0),
         until: session.expires_at,
     };
-    let limit = OnLimit::EvictOldest;
+    let limit = OnSessionLimit::EvictOldest;
     let created = store.create_session(session, Some(grant), 50, limit, IDLE);
     created.await.expect("a sign-in");
 }
 
 async fn refresh(store: &Store, id: SessionId, generation: u64) {
-    let turnover = Turnover {
+    let turnover = RefreshRotation {
         presented: token(id, generation),
-        ours: true,
+        is_authentic: true,
         successor: token(id, generation + 1),
         grace: Duration::from_secs(30),
         ttl: TTL,
@@ -119,25 +123,25 @@ async fn refresh(store: &Store, id: SessionId, generation: u64) {
 
 async fn measure(store: &Store, users: u64, now: Millis) {
     let known = |n: usize| id((n as u64).wrapping_mul(7_919) % users);
-    let nothing = Require::default();
+    let nothing = Requirements::default();
     let decision = median(async |n| {
-        let inquiry = Inquiry {
-            before: &[],
+        let inquiry = Query {
+            charges_before_auth: &[],
             session: Some(known(n)),
-            known: None,
+            cached: None,
             last_access: 0,
             blacklist_key: Some("nobody"),
-            cut_off_of: None,
+            cut_off_user: None,
             issued_at: None,
             require: &nothing,
-            after: &[],
+            charges_after_auth: &[],
         };
         store.decide(&inquiry, IDLE).await.expect("a decision");
     });
     let decision = decision.await;
     // Beyond the users that fill the store: one with many sessions, and one a sign-in.
     let beyond = u64::MAX / 2;
-    for n in 0..LISTED {
+    for n in 0..SESSIONS_PER_USER {
         let session = Session {
             user: "listed".to_owned(),
             ..session(beyond + n, now + n)
@@ -145,7 +149,7 @@ async fn measure(store: &Store, users: u64, now: Millis) {
         sign_in(store, &session).await;
     }
     let list = median(async |_| {
-        let wanted = Wanted {
+        let wanted = SessionListQuery {
             status: None,
             address: None,
             idle: IDLE,
@@ -153,10 +157,10 @@ async fn measure(store: &Store, users: u64, now: Millis) {
             cursor: None,
         };
         let page = store.sessions_of("listed", wanted).await.expect("a list");
-        assert_eq!(page.total as u64, LISTED);
+        assert_eq!(page.total as u64, SESSIONS_PER_USER);
     });
     let list = list.await;
-    let first = beyond + LISTED;
+    let first = beyond + SESSIONS_PER_USER;
     let signing_in = median(async |n| {
         let n = first + n as u64;
         sign_in(store, &session(n, now)).await;
@@ -171,14 +175,14 @@ async fn measure(store: &Store, users: u64, now: Millis) {
 
 /// The median of many times, one after another, in microseconds.
 async fn median(one: impl AsyncFn(usize)) -> u128 {
-    let mut times = Vec::with_capacity(TIMES);
-    for n in 0..TIMES {
+    let mut times = Vec::with_capacity(SAMPLES);
+    for n in 0..SAMPLES {
         let started = Instant::now();
         one(n).await;
         times.push(started.elapsed().as_micros());
     }
     times.sort_unstable();
-    times.get(TIMES / 2).copied().unwrap_or_default()
+    times.get(SAMPLES / 2).copied().unwrap_or_default()
 }
 
 fn token(id: SessionId, generation: u64) -> [u8; 32] {

@@ -1,4 +1,4 @@
-//! What comparing one password costs on this machine: `bench/stories` takes it off what a sign-in
+//! What comparing one password costs on this machine: `bench/endpoints` takes it off what a sign-in
 //! takes. For every line on standard input it verifies a password as the gateway does, and prints how
 //! many microseconds that took.
 

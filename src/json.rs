@@ -11,7 +11,7 @@ use serde_json::{Map, Number, Value};
 /// hold a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{what}, at line {line}, column {column}")]
-pub struct Fault {
+pub struct ParseError {
     pub what: &'static str,
     /// From 1; 0 where the text as a whole is meant.
     pub line: usize,
@@ -23,10 +23,10 @@ pub struct Fault {
 ///
 /// # Errors
 /// Says what is wrong, and where.
-pub fn parse(bytes: &[u8]) -> Result<Map<String, Value>, Fault> {
-    match value(bytes)? {
+pub fn parse(bytes: &[u8]) -> Result<Map<String, Value>, ParseError> {
+    match parse_value(bytes)? {
         Value::Object(members) => Ok(members),
-        _ => Err(Fault {
+        _ => Err(ParseError {
             what: "not a JSON object",
             line: 0,
             column: 0,
@@ -38,29 +38,30 @@ pub fn parse(bytes: &[u8]) -> Result<Map<String, Value>, Fault> {
 ///
 /// # Errors
 /// Says what is wrong, and where.
-pub fn value(bytes: &[u8]) -> Result<Value, Fault> {
+pub fn parse_value(bytes: &[u8]) -> Result<Value, ParseError> {
     let read = serde_json::from_slice(bytes);
-    read.map(|Strict(value)| value).map_err(|error| Fault {
-        what: match error.is_data() {
-            true => "a member is given twice",
-            false => "not JSON",
-        },
-        line: error.line(),
-        column: error.column(),
-    })
+    read.map(|StrictValue(value)| value)
+        .map_err(|error| ParseError {
+            what: match error.is_data() {
+                true => "a member is given twice",
+                false => "not JSON",
+            },
+            line: error.line(),
+            column: error.column(),
+        })
 }
 
-struct Strict(Value);
+struct StrictValue(Value);
 
-impl<'de> Deserialize<'de> for Strict {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Strict, D::Error> {
-        deserializer.deserialize_any(Reader).map(Strict)
+impl<'de> Deserialize<'de> for StrictValue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<StrictValue, D::Error> {
+        deserializer.deserialize_any(StrictVisitor).map(StrictValue)
     }
 }
 
-struct Reader;
+struct StrictVisitor;
 
-impl<'de> Visitor<'de> for Reader {
+impl<'de> Visitor<'de> for StrictVisitor {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -99,7 +100,7 @@ impl<'de> Visitor<'de> for Reader {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let mut list = Vec::new();
-        while let Some(Strict(item)) = items.next_element()? {
+        while let Some(StrictValue(item)) = items.next_element()? {
             list.push(item);
         }
         Ok(list.into())
@@ -107,7 +108,7 @@ impl<'de> Visitor<'de> for Reader {
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
         let mut map = Map::new();
-        while let Some((name, Strict(value))) = members.next_entry()? {
+        while let Some((name, StrictValue(value))) = members.next_entry()? {
             if map.insert(name, value).is_some() {
                 return Err(A::Error::custom("duplicate member"));
             }
@@ -123,7 +124,7 @@ mod tests {
     use super::parse;
 
     #[test]
-    fn only_an_object_without_duplicates_is_read() {
+    fn only_objects_without_duplicates_are_accepted() {
         let check = |text: &str, error: Option<&str>| {
             let found = parse(text.as_bytes()).err().map(|fault| fault.what);
             assert_eq!(found, error, "{text}");

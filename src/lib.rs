@@ -29,7 +29,7 @@ pub mod refusal;
 pub mod routing;
 
 pub mod accounts;
-pub mod directory;
+pub mod database;
 pub mod events;
 pub mod issuers;
 pub mod sessions;
@@ -38,5 +38,5 @@ pub mod telemetry;
 pub mod upstream;
 
 pub mod json;
-pub mod memory;
+pub mod memory_budget;
 pub mod tls;

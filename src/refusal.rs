@@ -7,7 +7,7 @@ use crate::auth::session::SessionId;
 
 /// What the log names beside the code and the reason of a refusal.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Grounds {
+pub struct RejectionDetails {
     /// Whose request it was, where that is known.
     pub user: Option<String>,
     pub session: Option<SessionId>,
@@ -138,7 +138,7 @@ impl Refusal {
     }
 
     /// Whether it says how an authentication ended, or that it could not be made.
-    pub fn is_of_authentication(self) -> bool {
+    pub fn is_authentication_outcome(self) -> bool {
         matches!(
             self,
             Refusal::AmbiguousCredentials | Refusal::StoreUnavailable

@@ -14,7 +14,7 @@ use rustls::sign::CertifiedKey;
 
 /// Why certificates or keys cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum TlsFault {
+pub(super) enum TlsError {
     #[error("this is not a PEM file with certificates")]
     NoCertificate,
     #[error("the certificate is not understood")]
@@ -26,30 +26,30 @@ pub(super) enum TlsFault {
     #[error("the key does not belong to the certificate")]
     Mismatch,
     #[error("the certificates cannot be served: {0}")]
-    Refused(#[from] rustls::Error),
+    Rustls(#[from] rustls::Error),
     #[error("the authorities cannot be used: {0}")]
     BadAuthorities(#[from] rustls::server::VerifierBuilderError),
 }
 
-impl TlsFault {
+impl TlsError {
     /// Whether the key is at fault, and not the certificate.
     pub(super) fn is_about_key(&self) -> bool {
         matches!(
             self,
-            TlsFault::NoKey | TlsFault::BadKey | TlsFault::Mismatch
+            TlsError::NoKey | TlsError::BadKey | TlsError::Mismatch
         )
     }
 }
 
 /// A certificate chain that is ready to be served, and the names it is for.
-pub(super) struct Chain {
+pub(super) struct CertificateChain {
     certified: Arc<CertifiedKey>,
     /// Lower case; `*.` in front of a wildcard.
     names: Vec<String>,
     not_after: i64,
 }
 
-impl Chain {
+impl CertificateChain {
     /// When the certificate expires: Unix time, seconds.
     pub(super) fn not_after(&self) -> i64 {
         self.not_after
@@ -57,33 +57,33 @@ impl Chain {
 }
 
 /// Whose connections are taken.
-pub(super) enum Clients {
-    Anybody,
+pub(super) enum ClientAuth {
+    NotRequested,
     /// Those with a certificate that the verifier accepts.
-    Verified(Arc<dyn ClientCertVerifier>),
+    Required(Arc<dyn ClientCertVerifier>),
 }
 
 /// Reads a chain and its key, and checks that they belong together.
-pub(super) fn chain(cert_pem: &[u8], key_pem: &[u8]) -> Result<Chain, TlsFault> {
-    let certificates = certificates(cert_pem)?;
-    let first = certificates.first().ok_or(TlsFault::NoCertificate)?;
+pub(super) fn parse_chain(cert_pem: &[u8], key_pem: &[u8]) -> Result<CertificateChain, TlsError> {
+    let certificates = parse_certificates(cert_pem)?;
+    let first = certificates.first().ok_or(TlsError::NoCertificate)?;
     let end_entity =
-        webpki::EndEntityCert::try_from(first).map_err(|_| TlsFault::BadCertificate)?;
+        webpki::EndEntityCert::try_from(first).map_err(|_| TlsError::BadCertificate)?;
     let names = end_entity
         .valid_dns_names()
         .map(str::to_ascii_lowercase)
         .collect();
     let (_, parsed) = x509_parser::parse_x509_certificate(first.as_ref())
-        .map_err(|_| TlsFault::BadCertificate)?;
+        .map_err(|_| TlsError::BadCertificate)?;
     let not_after = parsed.validity().not_after.timestamp();
-    let key = PrivateKeyDer::from_pem_slice(key_pem).map_err(|_| TlsFault::NoKey)?;
+    let key = PrivateKeyDer::from_pem_slice(key_pem).map_err(|_| TlsError::NoKey)?;
     let certified = CertifiedKey::from_der(certificates.clone(), key, &ring::default_provider())
         .map_err(|error| match error {
-            rustls::Error::InconsistentKeys(_) => TlsFault::Mismatch,
-            rustls::Error::InvalidCertificate(_) => TlsFault::BadCertificate,
-            _ => TlsFault::BadKey,
+            rustls::Error::InconsistentKeys(_) => TlsError::Mismatch,
+            rustls::Error::InvalidCertificate(_) => TlsError::BadCertificate,
+            _ => TlsError::BadKey,
         })?;
-    Ok(Chain {
+    Ok(CertificateChain {
         certified: Arc::new(certified),
         names,
         not_after,
@@ -91,42 +91,42 @@ pub(super) fn chain(cert_pem: &[u8], key_pem: &[u8]) -> Result<Chain, TlsFault> 
 }
 
 /// Reads authorities, and demands that every client has a certificate of theirs.
-pub(super) fn clients_signed_by(ca_pem: &[u8]) -> Result<Clients, TlsFault> {
-    let roots = Arc::new(authorities(ca_pem)?);
+pub(super) fn client_auth(ca_pem: &[u8]) -> Result<ClientAuth, TlsError> {
+    let roots = Arc::new(parse_authorities(ca_pem)?);
     let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider()).build()?;
-    Ok(Clients::Verified(verifier))
+    Ok(ClientAuth::Required(verifier))
 }
 
 /// Reads the certificates of authorities; all of them must be usable.
-pub(super) fn authorities(ca_pem: &[u8]) -> Result<RootCertStore, TlsFault> {
+pub(super) fn parse_authorities(ca_pem: &[u8]) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(ca_pem)? {
+    for certificate in parse_certificates(ca_pem)? {
         roots
             .add(certificate)
-            .map_err(|_| TlsFault::BadCertificate)?;
+            .map_err(|_| TlsError::BadCertificate)?;
     }
     Ok(roots)
 }
 
-fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsFault> {
+fn parse_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match all {
         Ok(all) if !all.is_empty() => Ok(all),
-        _ => Err(TlsFault::NoCertificate),
+        _ => Err(TlsError::NoCertificate),
     }
 }
 
 /// What a listener serves: TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1 by ALPN, the certificate by SNI.
 pub(super) fn server_config(
-    chains: Vec<Chain>,
-    clients: Clients,
-) -> Result<Arc<rustls::ServerConfig>, TlsFault> {
-    let by_name = ByName::new(chains).ok_or(TlsFault::NoCertificate)?;
+    chains: Vec<CertificateChain>,
+    clients: ClientAuth,
+) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+    let by_name = SniResolver::new(chains).ok_or(TlsError::NoCertificate)?;
     let versions = rustls::ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?;
     let with_clients = match clients {
-        Clients::Anybody => versions.with_no_client_auth(),
-        Clients::Verified(verifier) => versions.with_client_cert_verifier(verifier),
+        ClientAuth::NotRequested => versions.with_no_client_auth(),
+        ClientAuth::Required(verifier) => versions.with_client_cert_verifier(verifier),
     };
     let mut config = with_clients.with_cert_resolver(Arc::new(by_name));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -138,19 +138,19 @@ fn provider() -> Arc<CryptoProvider> {
 }
 
 /// Certificates by the names in them: exact before wildcard, the first certificate for the rest.
-struct ByName {
+struct SniResolver {
     default: Arc<CertifiedKey>,
     exact: HashMap<String, Arc<CertifiedKey>>,
     /// By what follows the `*.`.
     wildcard: HashMap<String, Arc<CertifiedKey>>,
 }
 
-impl ByName {
-    fn new(chains: Vec<Chain>) -> Option<ByName> {
+impl SniResolver {
+    fn new(chains: Vec<CertificateChain>) -> Option<SniResolver> {
         let default = Arc::clone(&chains.first()?.certified);
         let mut exact = HashMap::new();
         let mut wildcard = HashMap::new();
-        for Chain {
+        for CertificateChain {
             certified, names, ..
         } in chains
         {
@@ -163,7 +163,7 @@ impl ByName {
                 map.entry(name).or_insert_with(|| Arc::clone(&certified));
             }
         }
-        Some(ByName {
+        Some(SniResolver {
             default,
             exact,
             wildcard,
@@ -181,13 +181,13 @@ impl ByName {
     }
 }
 
-impl ResolvesServerCert for ByName {
+impl ResolvesServerCert for SniResolver {
     fn resolve(&self, client_hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(Arc::clone(self.find(client_hello.server_name())))
     }
 }
 
-impl fmt::Debug for ByName {
+impl fmt::Debug for SniResolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = self.exact.keys().chain(self.wildcard.keys());
         f.debug_list().entries(names).finish()
@@ -200,20 +200,20 @@ mod tests {
 
     use super::*;
 
-    fn signed(names: &[&str]) -> (String, String) {
+    fn self_signed(names: &[&str]) -> (String, String) {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let made = rcgen::generate_simple_self_signed(names).unwrap();
         (made.cert.pem(), made.signing_key.serialize_pem())
     }
 
-    fn chain_for(names: &[&str]) -> Chain {
-        let (cert, key) = signed(names);
-        chain(cert.as_bytes(), key.as_bytes()).unwrap()
+    fn chain_for(names: &[&str]) -> CertificateChain {
+        let (cert, key) = self_signed(names);
+        parse_chain(cert.as_bytes(), key.as_bytes()).unwrap()
     }
 
     #[test]
-    fn the_certificate_is_chosen_by_name() {
-        let by_name = ByName::new(vec![
+    fn certificate_is_selected_by_sni() {
+        let by_name = SniResolver::new(vec![
             chain_for(&["first.test"]),
             chain_for(&["*.example.test"]),
             chain_for(&["exact.example.test"]),
@@ -244,26 +244,26 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused() {
-        let (cert, key) = signed(&["a.test"]);
-        let (_, other_key) = signed(&["a.test"]);
+    fn mismatched_key_and_certificate_are_rejected() {
+        let (cert, key) = self_signed(&["a.test"]);
+        let (_, other_key) = self_signed(&["a.test"]);
         let fault = |cert: &str, key: &str| {
-            chain(cert.as_bytes(), key.as_bytes())
+            parse_chain(cert.as_bytes(), key.as_bytes())
                 .err()
                 .map(|fault| fault.to_string())
         };
         assert_eq!(fault(&cert, &key), None);
         assert_eq!(
             fault(&cert, &other_key).unwrap(),
-            TlsFault::Mismatch.to_string()
+            TlsError::Mismatch.to_string()
         );
         assert_eq!(
             fault(&key, &key).unwrap(),
-            TlsFault::NoCertificate.to_string()
+            TlsError::NoCertificate.to_string()
         );
-        assert_eq!(fault(&cert, &cert).unwrap(), TlsFault::NoKey.to_string());
-        assert!(clients_signed_by(b"nothing").is_err());
-        assert!(authorities(cert.as_bytes()).is_ok());
+        assert_eq!(fault(&cert, &cert).unwrap(), TlsError::NoKey.to_string());
+        assert!(client_auth(b"nothing").is_err());
+        assert!(parse_authorities(cert.as_bytes()).is_ok());
     }
 
     /// Lets a client and a server talk in memory until both are done or one refuses.
@@ -288,26 +288,27 @@ mod tests {
     }
 
     #[test]
-    fn a_client_without_a_certificate_is_refused_where_one_is_asked_for() {
-        let (cert, key) = signed(&["a.test"]);
+    fn client_without_required_certificate_is_rejected() {
+        let (cert, key) = self_signed(&["a.test"]);
         let serve = |clients| {
-            let chain = chain(cert.as_bytes(), key.as_bytes()).unwrap();
+            let chain = parse_chain(cert.as_bytes(), key.as_bytes()).unwrap();
             server_config(vec![chain], clients).unwrap()
         };
         let client = || {
             let builder = rustls::ClientConfig::builder_with_provider(provider());
             let versions = builder.with_safe_default_protocol_versions().unwrap();
-            let trusting = versions.with_root_certificates(authorities(cert.as_bytes()).unwrap());
+            let trusting =
+                versions.with_root_certificates(parse_authorities(cert.as_bytes()).unwrap());
             trusting.with_no_client_auth()
         };
-        assert!(handshake(serve(Clients::Anybody), client()));
-        let verified = clients_signed_by(cert.as_bytes()).unwrap();
+        assert!(handshake(serve(ClientAuth::NotRequested), client()));
+        let verified = client_auth(cert.as_bytes()).unwrap();
         assert!(!handshake(serve(verified), client()));
     }
 
     #[test]
-    fn both_protocols_are_offered() {
-        let config = server_config(vec![chain_for(&["a.test"])], Clients::Anybody).unwrap();
+    fn alpn_offers_http2_and_http1() {
+        let config = server_config(vec![chain_for(&["a.test"])], ClientAuth::NotRequested).unwrap();
         assert_eq!(
             config.alpn_protocols,
             [b"h2".to_vec(), b"http/1.1".to_vec()]

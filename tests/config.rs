@@ -50,7 +50,7 @@ fn shipped_files_are_valid() {
 
 /// Each file says in its first lines what is probably not meant: `# warn LINE:COLUMN: message`.
 #[test]
-fn what_is_probably_not_meant_is_warned_of() {
+fn suspicious_settings_produce_warnings() {
     for file in yaml_files("tests/config/warnings") {
         let text = fs::read_to_string(&file).unwrap();
         let shown = file.to_str().unwrap();
@@ -72,7 +72,7 @@ fn what_is_probably_not_meant_is_warned_of() {
 
 /// Each file says in its first lines what is wrong with it: `# expect LINE:COLUMN: message`.
 #[test]
-fn every_mistake_is_told_where_it_is() {
+fn every_mistake_is_reported_with_its_position() {
     for file in yaml_files("tests/config") {
         let text = fs::read_to_string(&file).unwrap();
         let shown = file.to_str().unwrap();
@@ -103,7 +103,7 @@ fn every_mistake_is_told_where_it_is() {
 }
 
 #[test]
-fn the_schema_accepts_the_shipped_files_and_is_one() {
+fn schema_is_valid_and_accepts_the_shipped_files() {
     let output = portcullis(&["schema"]);
     let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(jsonschema::meta::is_valid(&schema));
@@ -111,7 +111,7 @@ fn the_schema_accepts_the_shipped_files_and_is_one() {
 }
 
 #[test]
-fn the_reference_page_is_up_to_date() {
+fn reference_page_is_up_to_date() {
     let made = stdout(&portcullis(&["schema", "--format", "markdown"]));
     let committed = fs::read_to_string(root().join("docs/configuration.md")).unwrap();
     assert!(
@@ -151,7 +151,7 @@ fn variables_come_from_the_environment() {
 }
 
 #[test]
-fn wrong_usage_has_a_status_of_its_own() {
+fn wrong_usage_has_its_own_exit_status() {
     assert_eq!(portcullis(&["check"]).status.code(), Some(2));
     assert_eq!(portcullis(&["chekc"]).status.code(), Some(2));
     assert_eq!(
@@ -164,7 +164,7 @@ fn wrong_usage_has_a_status_of_its_own() {
 }
 
 #[test]
-fn explain_tells_the_route_and_the_refusal() {
+fn explain_names_the_route_and_the_refusal() {
     let file = root().join("config/portcullis.full.yaml");
     let explain = |url: &str| {
         let output = portcullis(&["explain", "--config", file.to_str().unwrap(), "GET", url]);
@@ -243,7 +243,7 @@ fn generated_keys_are_private_and_never_overwrite() {
 }
 
 #[test]
-fn an_unusable_token_is_explained() {
+fn unusable_token_is_explained() {
     use std::io::Write;
     let file = root().join("config/portcullis.yaml");
     let mut child = Command::new(env!("CARGO_BIN_EXE_portcullis"))

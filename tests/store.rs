@@ -7,41 +7,47 @@
     reason = "tests"
 )]
 
-#[path = "store/agreement.rs"]
-mod agreement;
 #[path = "store/amendments.rs"]
 mod amendments;
 #[path = "store/breaker.rs"]
 mod breaker;
+#[path = "store/cached_refusals.rs"]
+mod cached_refusals;
 #[path = "store/cancellation.rs"]
 mod cancellation;
-#[path = "store/captured.rs"]
-mod captured;
+#[path = "store/captured_logs.rs"]
+mod captured_logs;
 #[path = "store/cluster.rs"]
 mod cluster;
-#[path = "support/cuttable.rs"]
+#[path = "store/corrupt_keys.rs"]
+mod corrupt_keys;
+#[path = "store/decisions.rs"]
+mod decisions;
+#[path = "support/fault_proxy.rs"]
 #[expect(
     unreachable_pub,
     dead_code,
     reason = "shared with the tests of the gateway"
 )]
-mod cuttable;
-#[path = "store/decisions.rs"]
-mod decisions;
+mod fault_proxy;
 #[path = "store/faults.rs"]
 mod faults;
-#[path = "store/introspection.rs"]
-mod introspection;
+#[path = "store/fleet_state.rs"]
+mod fleet_state;
 #[path = "store/journal.rs"]
 mod journal;
-#[path = "store/leases.rs"]
-mod leases;
+#[path = "store/leased_limits.rs"]
+mod leased_limits;
 #[path = "store/listing.rs"]
 mod listing;
-#[path = "store/local.rs"]
-mod local;
+#[path = "store/local_limits.rs"]
+mod local_limits;
+#[path = "store/lookup_batch.rs"]
+mod lookup_batch;
 #[path = "store/marker.rs"]
 mod marker;
+#[path = "store/near_cache.rs"]
+mod near_cache;
 #[path = "support/nodes.rs"]
 mod nodes;
 #[path = "support/ports.rs"]
@@ -55,22 +61,16 @@ mod ports;
 mod record_changes;
 #[path = "store/refresh.rs"]
 mod refresh;
-#[path = "store/refusals.rs"]
-mod refusals;
-#[path = "store/replica.rs"]
-mod replica;
-#[path = "store/replicas.rs"]
-mod replicas;
+#[path = "store/revocation_replicas.rs"]
+mod revocation_replicas;
+#[path = "store/script_agreement.rs"]
+mod script_agreement;
 #[path = "store/server.rs"]
 mod server;
 #[path = "support/servers.rs"]
 mod servers;
 #[path = "store/sessions.rs"]
 mod sessions;
-#[path = "store/shared.rs"]
-mod shared;
-#[path = "store/spoilt.rs"]
-mod spoilt;
 #[path = "store/support.rs"]
 mod support;
 #[path = "store/tls.rs"]

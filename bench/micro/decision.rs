@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use criterion::Criterion;
 
-use crate::parts::{Parts, now, request_headers};
+use crate::parts::{Fixture, now, request_headers};
 
 /// A day and more: what a token may be too old by.
 const LONG_AGO: u64 = 2 * 86_400_000;
@@ -13,7 +13,7 @@ const LONG_AGO: u64 = 2 * 86_400_000;
 pub(crate) fn token(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("token");
     for algorithm in ["HS256", "RS256", "ES256", "EdDSA"] {
-        let parts = Parts::new(&signing(algorithm));
+        let parts = Fixture::new(&signing(algorithm));
         let verify = |token: String, good: bool| {
             let parts = &parts;
             move |bench: &mut criterion::Bencher<'_>| {
@@ -52,7 +52,7 @@ fn signing(algorithm: &str) -> String {
 }
 
 pub(crate) fn admission(criterion: &mut Criterion) {
-    let parts = Parts::new(&signing("HS256"));
+    let parts = Fixture::new(&signing("HS256"));
     let known = parts.sign_in();
     let nobody = request_headers();
     let mut group = criterion.benchmark_group("admission");

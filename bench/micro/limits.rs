@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::Criterion;
-use portcullis::limits::{Algorithm, KeyPart, Limit, OnOutage, Rule, State, headers};
+use portcullis::limits::{Algorithm, CounterState, KeyPart, Limit, OnOutage, Rule, render_headers};
 
 const NOW: u64 = 1_790_000_000_000_000;
 
-pub(crate) fn arithmetic(criterion: &mut Criterion) {
+pub(crate) fn algorithms(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("limits");
     for (name, algorithm) in [
         ("sliding window", Algorithm::SlidingWindow),
@@ -18,7 +18,7 @@ pub(crate) fn arithmetic(criterion: &mut Criterion) {
     ] {
         let limit = limit(algorithm);
         let rule = Rule::of(&limit);
-        let mut state = State::new(algorithm);
+        let mut state = CounterState::new(algorithm);
         let mut now = NOW;
         group.bench_function(name, |bench| {
             bench.iter(|| {
@@ -33,13 +33,13 @@ pub(crate) fn arithmetic(criterion: &mut Criterion) {
         });
     }
     let limit = limit(Algorithm::SlidingWindow);
-    let decision = State::new(limit.algorithm).decision(&limit, 0, NOW);
+    let decision = CounterState::new(limit.algorithm).decision(&limit, 0, NOW);
     let decisions = [decision.clone(), decision];
     let since = Duration::from_micros(NOW);
     for many in [1, 2] {
         let some = decisions.get(..many).unwrap_or_default();
         group.bench_function(format!("headers of {many}"), |bench| {
-            bench.iter(|| headers(black_box(some), since));
+            bench.iter(|| render_headers(black_box(some), since));
         });
     }
     group.finish();

@@ -29,7 +29,7 @@ fn main() {
     wire::credential(&mut criterion);
     decision::token(&mut criterion);
     decision::admission(&mut criterion);
-    limits::arithmetic(&mut criterion);
+    limits::algorithms(&mut criterion);
     wire::headers(&mut criterion);
     criterion.final_summary();
 }

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use portcullis::auth::session::{Millis, OnLimit};
-use portcullis::auth::token::Minting;
-use portcullis::directory::Directory;
+use portcullis::auth::session::{Millis, OnSessionLimit};
+use portcullis::auth::token::AccessTokenClaims;
+use portcullis::database::Database;
 use portcullis::events::Events;
 use portcullis::issuers::Issuers;
 use portcullis::issuers::verifier::Verifier;
-use portcullis::pipeline::admission::{Admission, Asked, Permit, Refused};
-use portcullis::sessions::durable::Durable;
+use portcullis::pipeline::admission::{Admission, AuthRequest, Permit, Rejection};
+use portcullis::sessions::durable::DurableSessions;
 use portcullis::settings::Settings;
 use portcullis::store::Store;
 use portcullis::telemetry::metrics::Metrics;
@@ -23,20 +23,20 @@ use tokio::runtime::Runtime;
 use crate::sample;
 
 /// What stands between the first request and the last.
-pub(crate) struct Parts {
+pub(crate) struct Fixture {
     pub(crate) runtime: Runtime,
     pub(crate) settings: Settings,
     pub(crate) verifier: Verifier,
     metrics: Arc<Metrics>,
     store: Store,
-    durable: Durable,
+    durable: DurableSessions,
     events: Events,
     _folder: tempfile::TempDir,
 }
 
-impl Parts {
+impl Fixture {
     /// Signs tokens by `signing`, which is YAML; has the routes `/open`, `/known` and `/limited`.
-    pub(crate) fn new(signing: &str) -> Parts {
+    pub(crate) fn new(signing: &str) -> Fixture {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -45,15 +45,15 @@ impl Parts {
         let settings = settings(signing, 0, folder.path());
         let metrics = Arc::new(Metrics::new().expect("metrics"));
         let entered = runtime.enter();
-        let directory = runtime.block_on(Directory::open(&settings.boot.database));
-        let store = Store::open(&settings.boot.store, Arc::clone(&metrics)).link();
-        let tokens = &settings.live.tokens;
+        let directory = runtime.block_on(Database::open(&settings.boot.database));
+        let store = Store::open(&settings.boot.store, Arc::clone(&metrics)).connect();
+        let tokens = &settings.reloadable.tokens;
         let issuers = Issuers::new(tokens, &metrics, None);
         let verifier = Verifier::new(Arc::clone(tokens), issuers, &metrics);
         drop(entered);
-        Parts {
+        Fixture {
             verifier,
-            durable: Durable::new(directory.expect("a database"), false),
+            durable: DurableSessions::new(directory.expect("a database"), false),
             events: Events::new(store.clone()),
             runtime,
             settings,
@@ -66,8 +66,8 @@ impl Parts {
     /// Signs a user in; returns the headers of a request with a token of that session.
     pub(crate) fn sign_in(&self) -> HeaderMap {
         let session = sample::session(1, now());
-        let rules = &self.settings.live.sessions;
-        let limit = OnLimit::EvictOldest;
+        let rules = &self.settings.reloadable.sessions;
+        let limit = OnSessionLimit::EvictOldest;
         let created = self
             .store
             .create_session(&session, None, 5, limit, rules.idle_timeout);
@@ -81,13 +81,13 @@ impl Parts {
 
     /// A token of the sample's first session, made at `now`.
     pub(crate) fn token(&self, user: &str, now: Millis) -> String {
-        let minting = Minting {
+        let minting = AccessTokenClaims {
             user,
             session: sample::id(1),
             token_id: "00000000-0000-4000-9000-000000000001",
             email: Some("user-00000001@example.org"),
         };
-        let tokens = &self.settings.live.tokens;
+        let tokens = &self.settings.reloadable.tokens;
         tokens.mint(&minting, now).expect("a token")
     }
 
@@ -95,22 +95,26 @@ impl Parts {
     ///
     /// # Errors
     /// The refusal.
-    pub(crate) async fn admit(&self, route: &str, headers: &HeaderMap) -> Result<Permit, Refused> {
-        let live = &self.settings.live;
+    pub(crate) async fn admit(
+        &self,
+        route: &str,
+        headers: &HeaderMap,
+    ) -> Result<Permit, Rejection> {
+        let live = &self.settings.reloadable;
         let mut routes = live.routes.routes().iter();
         let route = routes.find(|one| &*one.name == route).expect("the route");
         let admission = Admission {
-            live,
-            settings: &self.settings.boot.store,
+            reloadable: live,
+            store_settings: &self.settings.boot.store,
             verifier: &self.verifier,
             store: &self.store,
             durable: &self.durable,
-            replica: self.store.replica(),
+            near_cache: self.store.near_cache(),
             metrics: &self.metrics,
             events: &self.events,
             request_id: &portcullis::telemetry::request_id::RequestId::default(),
         };
-        let asked = Asked {
+        let asked = AuthRequest {
             headers,
             ip: [198, 51, 100, 7].into(),
             now: now(),

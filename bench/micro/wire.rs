@@ -6,11 +6,11 @@ use criterion::Criterion;
 use http::header::COOKIE;
 use http::{HeaderValue, Method};
 use portcullis::auth::credential;
-use portcullis::proxy::{client, headers as written};
+use portcullis::proxy::{client_origin, headers as written};
 use portcullis::routing::{HeaderEdits, Path};
-use portcullis::settings::{ForwardedBy, IdentityHeaders, IdentityNames};
+use portcullis::settings::{ForwardedBy, IdentityHeaderNames, IdentityHeaders};
 
-use crate::parts::{self, Parts, request_headers};
+use crate::parts::{self, Fixture, request_headers};
 
 const SECRET: &str = "{algorithm: HS256, secret: '0123456789abcdef0123456789abcdef'}";
 const COOKIE_NAME: &str = "__Host-portcullis";
@@ -34,7 +34,9 @@ pub(crate) fn routing(criterion: &mut Criterion) {
     let headers = request_headers();
     let mut group = criterion.benchmark_group("routing");
     for many in [10, 1000, 10_000] {
-        let table = parts::settings(SECRET, many, folder.path()).live.routes;
+        let table = parts::settings(SECRET, many, folder.path())
+            .reloadable
+            .routes;
         let raw = format!("/service-{}/api/orders/4711", many / 2);
         let path = parts::path(&raw);
         group.bench_function(format!("{many} routes"), |bench| {
@@ -49,7 +51,7 @@ pub(crate) fn routing(criterion: &mut Criterion) {
 }
 
 pub(crate) fn credential(criterion: &mut Criterion) {
-    let parts = Parts::new(SECRET);
+    let parts = Fixture::new(SECRET);
     let bearer = parts.sign_in();
     let mut cookie = request_headers();
     let value = format!(
@@ -67,7 +69,7 @@ pub(crate) fn credential(criterion: &mut Criterion) {
         group.bench_function(name, |bench| {
             bench.iter(|| {
                 credential::extract(black_box(headers), COOKIE_NAME)
-                    == credential::Presented::Absent
+                    == credential::PresentedCredential::Absent
             });
         });
     }
@@ -75,19 +77,19 @@ pub(crate) fn credential(criterion: &mut Criterion) {
 }
 
 pub(crate) fn headers(criterion: &mut Criterion) {
-    let parts = Parts::new(SECRET);
+    let parts = Fixture::new(SECRET);
     let presented = parts.sign_in();
     let permit = parts.runtime.block_on(parts.admit("known", &presented));
     let identity = permit
         .ok()
         .and_then(|permit| permit.identity)
         .expect("an identity");
-    let live = &parts.settings.live;
-    let dropped: &IdentityNames = &live.identity_names;
+    let live = &parts.settings.reloadable;
+    let dropped: &IdentityHeaderNames = &live.identity_header_names;
     let routes = live.routes.routes();
     let names: &IdentityHeaders = &routes.first().expect("a route").identity_headers;
     let peer = [198, 51, 100, 7].into();
-    let origin = client::origin(peer, false, &[], ForwardedBy::XForwardedFor, &presented);
+    let origin = client_origin::resolve(peer, false, &[], ForwardedBy::XForwardedFor, &presented);
     let address = HeaderValue::from_static("198.51.100.7");
     let host = HeaderValue::from_static("shop.example.com");
     let mut group = criterion.benchmark_group("headers");

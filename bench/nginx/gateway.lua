@@ -87,14 +87,14 @@ local function verify(token)
     for _, key in ipairs({ "bench:session:" .. claims.sid, "bench:black:" .. claims.jti, "bench:nginx:" .. claims.sub }) do
         keys = keys .. "$" .. #key .. "\r\n" .. key .. "\r\n"
     end
-    return { sub = claims.sub, sid = claims.sid, exp = claims.exp, asked = keys .. closing }
+    return { sub = claims.sub, sid = claims.sid, exp = claims.exp, query = keys .. closing }
 end
 
 local function number(connection)
     return tonumber(sub(connection:receive() or "", 2))
 end
 
-local function answer(connection)
+local function read_reply(connection)
     local line = connection:receive()
     if not line or sub(line, 1, 1) ~= "*" then return nil, line end
     local verdict, user, left, reset = number(connection), nil, nil, nil
@@ -109,11 +109,11 @@ local function decide(claims)
     local connection = ngx.socket.tcp()
     connection:settimeout(1000)
     if not connection:connect("127.0.0.1", redis_port) then return end
-    connection:send({ evalsha, claims.asked })
-    local said, fault = answer(connection)
+    connection:send({ evalsha, claims.query })
+    local said, fault = read_reply(connection)
     if fault and find(fault, "NOSCRIPT", 1, true) then
-        connection:send({ eval, claims.asked })
-        said = answer(connection)
+        connection:send({ eval, claims.query })
+        said = read_reply(connection)
     end
     if said then connection:setkeepalive(60000, 256) end
     return said

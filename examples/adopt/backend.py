@@ -18,23 +18,23 @@ ORDERS = {"7": ["a teapot", "two cups"]}
 class Backend(BaseHTTPRequestHandler):
     def do_POST(self):
         if self.path != "/login":
-            return self.answer(404, {"error": "not found"})
+            return self.respond(404, {"error": "not found"})
         length = int(self.headers.get("Content-Length", 0))
         asked = json.loads(self.rfile.read(length))
         user = USERS.get(asked.get("email"))
         if user is None or user["password"] != asked.get("password"):
-            return self.answer(401, {"error": "wrong email or password"})
+            return self.respond(401, {"error": "wrong email or password"})
         who = {"id": user["id"], "email": asked["email"], "roles": user["roles"]}
-        self.answer(200, {"user": who})
+        self.respond(200, {"user": who})
 
     def do_GET(self):
         if self.path != "/orders":
-            return self.answer(404, {"error": "not found"})
+            return self.respond(404, {"error": "not found"})
         # Only the gateway can reach this backend, and it lets no client send this header.
         user = self.headers.get("X-User-Id")
-        self.answer(200, {"user": user, "orders": ORDERS.get(user, [])})
+        self.respond(200, {"user": user, "orders": ORDERS.get(user, [])})
 
-    def answer(self, status, body):
+    def respond(self, status, body):
         body = json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")

@@ -7,43 +7,43 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
-use super::{Accounts, Failure};
+use super::{AccountError, Accounts};
 use crate::auth::session::{EndReason, Session, SessionId};
 
 /// How many are ended at once; those beyond stay until they expire.
-const AT_ONCE: usize = 1_000;
+const MAX_CONCURRENT: usize = 1_000;
 /// How often it is tried, over about two minutes.
-const ATTEMPTS: u32 = 30;
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const MAX_ATTEMPTS: u32 = 30;
+const INITIAL_DELAY: Duration = Duration::from_millis(100);
+const MAX_DELAY: Duration = Duration::from_secs(5);
 
 impl Accounts {
     /// Ends a session whose sign-in failed, unless it failed as sign-ins may.
-    pub(super) fn abandon(&self, session: &Session, failure: &Failure) {
-        if let Failure::Refused(_) = failure {
+    pub(super) fn abandon(&self, session: &Session, failure: &AccountError) {
+        if let AccountError::Refused(_) = failure {
             return;
         }
-        let Ok(permit) = Arc::clone(&self.abandoned).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(&self.abandon_permits).try_acquire_owned() else {
             tracing::warn!("a session that no client received is left to expire");
             return;
         };
         let (accounts, id, user) = (self.clone(), session.id, session.user.clone());
         tokio::spawn(async move {
             let _permit = permit;
-            let mut pause = FIRST_PAUSE;
-            for _ in 0..ATTEMPTS {
+            let mut pause = INITIAL_DELAY;
+            for _ in 0..MAX_ATTEMPTS {
                 if accounts.end_abandoned(&user, id).await.is_ok() {
                     return;
                 }
                 sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                pause = (pause * 2).min(MAX_DELAY);
             }
             tracing::warn!("a session that no client received is left to expire");
         });
     }
 
-    async fn end_abandoned(&self, user: &str, id: SessionId) -> Result<(), Failure> {
-        if let Some(durable) = self.durable.on() {
+    async fn end_abandoned(&self, user: &str, id: SessionId) -> Result<(), AccountError> {
+        if let Some(durable) = self.durable.if_enabled() {
             let now = self.now().await?;
             durable.end(id, EndReason::Terminated, None, now).await?;
         }
@@ -51,6 +51,6 @@ impl Accounts {
     }
 }
 
-pub(super) fn permits() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(AT_ONCE))
+pub(super) fn new_permits() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(MAX_CONCURRENT))
 }

@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_list_is_sorted_and_every_line_of_it_is_found() {
+    fn list_is_sorted_and_every_line_is_found() {
         let lines: Vec<&str> = LIST.lines().collect();
         assert!(lines.is_sorted());
         assert!(lines.len() > 20_000);
@@ -46,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn case_is_no_disguise_and_others_are_not_found() {
+    fn lookup_ignores_case() {
         for common in ["password", "PassWord1", "Qwerty123456", "1QAZ2WSX3EDC"] {
             assert!(is_common(common), "{common}");
         }

@@ -2,24 +2,26 @@
 
 use sha2::{Digest, Sha256};
 
-use super::{Accounts, Visitor};
+use super::{Accounts, ClientInfo};
 use crate::auth::session::Millis;
-use crate::directory::{Acquaintance, User};
-use crate::events::{Event, Kind};
+use crate::database::{DeviceSighting, User};
+use crate::events::{Event, EventKind};
 
 /// Bytes of the hash that names a device.
-const NAME: usize = 16;
+const FINGERPRINT_BYTES: usize = 16;
 
 impl Accounts {
     /// Remembers the device, and reports one that is new. The sign-in goes on whatever happens here.
-    pub(super) async fn notice_device(&self, user: &User, visitor: &Visitor, now: Millis) {
-        let device = name(visitor);
-        match self.directory.remember_device(&user.id, &device, now).await {
-            Ok(Acquaintance::New) => {
-                let event = Event::new(Kind::NewDevice).user(&user.id).ip(visitor.ip);
+    pub(super) async fn record_device(&self, user: &User, visitor: &ClientInfo, now: Millis) {
+        let device = device_fingerprint(visitor);
+        match self.database.record_device(&user.id, &device, now).await {
+            Ok(DeviceSighting::New) => {
+                let event = Event::new(EventKind::NewDevice)
+                    .user(&user.id)
+                    .ip(visitor.ip);
                 self.events.record(event);
             }
-            Ok(Acquaintance::First | Acquaintance::Known) => {}
+            Ok(DeviceSighting::First | DeviceSighting::Known) => {}
             Err(error) => tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "a device is not remembered"
@@ -30,7 +32,7 @@ impl Accounts {
 
 /// One name for each device, as far as it can be told by what it says. A newer version of the same
 /// browser is no other device: digits do not count.
-fn name(visitor: &Visitor) -> String {
+fn device_fingerprint(visitor: &ClientInfo) -> String {
     let mut hash = Sha256::new();
     let agent = visitor.user_agent.replace(|c: char| c.is_ascii_digit(), "");
     let device = &visitor.device;
@@ -43,7 +45,7 @@ fn name(visitor: &Visitor) -> String {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part.as_bytes());
     }
-    hex::encode(hash.finalize().get(..NAME).unwrap_or_default())
+    hex::encode(hash.finalize().get(..FINGERPRINT_BYTES).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -53,8 +55,8 @@ mod tests {
     use super::*;
     use crate::auth::session::Device;
 
-    fn visitor(agent: &str, kind: Option<&str>, device: Option<&str>) -> Visitor {
-        Visitor {
+    fn visitor(agent: &str, kind: Option<&str>, device: Option<&str>) -> ClientInfo {
+        ClientInfo {
             ip: "192.0.2.1".parse().unwrap(),
             user_agent: agent.to_owned(),
             device: Device {
@@ -65,18 +67,18 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_version_is_the_same_device_and_another_name_is_not() {
-        let one = name(&visitor("Browser/12.3 (X11)", None, Some("laptop")));
+    fn browser_version_does_not_change_the_fingerprint() {
+        let one = device_fingerprint(&visitor("Browser/12.3 (X11)", None, Some("laptop")));
         assert_eq!(
             one,
-            name(&visitor("Browser/13.0 (X11)", None, Some("laptop")))
+            device_fingerprint(&visitor("Browser/13.0 (X11)", None, Some("laptop")))
         );
         for other in [
             visitor("Browser/12.3 (Mac)", None, Some("laptop")),
             visitor("Browser/12.3 (X11)", None, Some("phone")),
             visitor("Browser/12.3 (X11)", Some("laptop"), None),
         ] {
-            assert_ne!(one, name(&other));
+            assert_ne!(one, device_fingerprint(&other));
         }
     }
 }

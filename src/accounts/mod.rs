@@ -2,68 +2,70 @@
 //! out, and what an administrator does to users.
 
 mod abandoned;
-mod attempts;
 mod backend;
 mod common_passwords;
 mod devices;
-mod endings;
-mod homes;
-pub mod names;
+mod field_errors;
+pub mod normalize;
 mod passwords;
 pub mod picture;
-mod problems;
 mod profile;
 mod refresh;
 mod refresh_token;
+mod rehash;
 mod revocations;
+mod session_writes;
 mod sign_in;
-mod strengthen;
-mod trial;
+mod sign_in_attempt;
+mod sign_out;
+mod throttle;
 mod users;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use attempts::Attempts;
-pub use attempts::{address_key, counter, keys_of_user, limit_address_key, sign_in_limits};
-pub use backend::Answer as BackendAnswer;
-use backend::Backends;
+pub use backend::BackendResponse;
+use backend::CurrentBackendClient;
+pub use field_errors::FieldErrors;
 use passwords::{HashError, Passwords};
-pub use problems::Problems;
 pub use profile::PasswordChange;
 pub use refresh_token::RefreshToken;
 pub use sign_in::Credentials;
-pub use sign_in::by_backend::Attempt;
+pub use sign_in::by_backend::BackendSignIn;
+use throttle::FloodGuard;
+pub use throttle::{
+    address_key, failure_counter_keys, limit_address_key, sign_in_counter, sign_in_limits,
+};
 use tokio::sync::Semaphore;
 pub use users::{AddUserError, CheckedPatch, CheckedUser, NewUser, UserPatch};
 
 use crate::auth::session::{Device, SessionToken};
 use crate::auth::token;
-use crate::directory::{self, Directory, User};
+use crate::database::{self, Database, User};
 use crate::events::Events;
 use crate::refusal::Refusal;
-use crate::sessions::durable::Durable;
-use crate::store::{Entry, Store, StoreError};
+use crate::sessions::durable::DurableSessions;
+use crate::store::{SessionEntry, Store, StoreError};
 use crate::telemetry::metrics::{Metrics, SignInMethod};
 
 /// The stories; clones share everything.
 #[derive(Clone)]
 pub struct Accounts {
-    directory: Directory,
-    durable: Durable,
+    database: Database,
+    durable: DurableSessions,
     store: Store,
     passwords: Passwords,
-    attempts: Arc<Attempts>,
-    abandoned: Arc<Semaphore>,
-    backends: Backends,
+    flood_guard: Arc<FloodGuard>,
+    abandon_permits: Arc<Semaphore>,
+    backend_client: CurrentBackendClient,
     metrics: Arc<Metrics>,
     events: Events,
 }
 
 /// Who comes to the desk, as far as it is kept with the session.
 #[derive(Debug, Clone)]
-pub struct Visitor {
+pub struct ClientInfo {
     pub ip: IpAddr,
     pub user_agent: String,
     pub device: Device,
@@ -72,7 +74,7 @@ pub struct Visitor {
 /// What a sign-in or a refresh hands out. The secrets go to their owner and nowhere else.
 pub struct SignedIn {
     pub user: User,
-    pub session: Entry,
+    pub session: SessionEntry,
     /// Absent after a refresh: the cookie stays what it is.
     pub session_token: Option<SessionToken>,
     pub access_token: String,
@@ -82,15 +84,15 @@ pub struct SignedIn {
 
 /// Why a story did not end well.
 #[derive(Debug, thiserror::Error)]
-pub enum Failure {
+pub enum AccountError {
     #[error("refused: {}", .0.code())]
     Refused(Refusal),
     /// Field and what is wrong with it.
     #[error("some fields are wrong")]
-    Invalid(Vec<(String, String)>),
+    InvalidFields(Vec<(String, String)>),
     /// An attempt to prove an identity that failed.
     #[error("refused: {}: {reason}", .refusal.code())]
-    Unproven {
+    AuthenticationFailed {
         refusal: Refusal,
         /// The account that was meant, where it is known.
         user: Option<String>,
@@ -98,33 +100,33 @@ pub enum Failure {
         reason: &'static str,
     },
     #[error("over a limit")]
-    Limited,
+    RateLimited,
     /// Faster than any configured limit would allow.
     #[error("too fast")]
-    TooFast(Duration),
+    Throttled(Duration),
     #[error("too many passwords wait to be hashed")]
     Busy(Duration),
     #[error("the store did not respond")]
     Store(#[from] StoreError),
     #[error("the database did not respond")]
-    Directory(#[from] directory::Error),
+    Database(#[from] database::Error),
     #[error("an access token could not be made")]
-    Token(#[from] token::Error),
+    Token(#[from] token::SignError),
     #[error("a password could not be hashed")]
     Hash,
 }
 
-impl From<Refusal> for Failure {
-    fn from(refusal: Refusal) -> Failure {
-        Failure::Refused(refusal)
+impl From<Refusal> for AccountError {
+    fn from(refusal: Refusal) -> AccountError {
+        AccountError::Refused(refusal)
     }
 }
 
-impl From<HashError> for Failure {
-    fn from(error: HashError) -> Failure {
+impl From<HashError> for AccountError {
+    fn from(error: HashError) -> AccountError {
         match error {
-            HashError::Busy => Failure::Busy(passwords::RETRY_AFTER),
-            HashError::Failed => Failure::Hash,
+            HashError::Busy => AccountError::Busy(passwords::RETRY_AFTER),
+            HashError::Failed => AccountError::Hash,
         }
     }
 }
@@ -135,25 +137,25 @@ impl Accounts {
     /// # Errors
     /// When the operating system gives no randomness.
     pub fn new(
-        directory: Directory,
-        durable: Durable,
+        directory: Database,
+        durable: DurableSessions,
         store: Store,
         metrics: Arc<Metrics>,
         events: Events,
     ) -> Result<Accounts, HashError> {
-        for limit in attempts::NAMES {
+        for limit in throttle::LIMIT_NAMES {
             for outcome in ["allowed", "limited", "degraded"] {
                 metrics.ratelimit.with_label_values(&[limit, outcome]);
             }
         }
         Ok(Accounts {
-            directory,
+            database: directory,
             durable,
             store,
             passwords: Passwords::new()?,
-            attempts: Arc::new(Attempts::new()),
-            abandoned: abandoned::permits(),
-            backends: Backends::default(),
+            flood_guard: Arc::new(FloodGuard::new()),
+            abandon_permits: abandoned::new_permits(),
+            backend_client: CurrentBackendClient::default(),
             metrics,
             events,
         })
@@ -170,16 +172,16 @@ impl Accounts {
 
     /// Counts a sign-in; `None`: it succeeded.
     pub fn count_sign_in(&self, method: SignInMethod, refusal: Option<Refusal>) {
-        self.metrics.signed_in(method, refusal);
+        self.metrics.count_sign_in(method, refusal);
     }
 
     /// The people.
-    pub fn directory(&self) -> &Directory {
-        &self.directory
+    pub fn database(&self) -> &Database {
+        &self.database
     }
 }
 
 /// A field and what is wrong with it, as the one thing that is wrong.
-fn invalid(field: &str, problem: impl Into<String>) -> Failure {
-    Failure::Invalid(vec![(field.to_owned(), problem.into())])
+fn invalid_field(field: &str, problem: impl Into<String>) -> AccountError {
+    AccountError::InvalidFields(vec![(field.to_owned(), problem.into())])
 }

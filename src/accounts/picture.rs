@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pictures_are_known_by_their_bytes() {
+    fn media_type_is_detected_from_bytes() {
         let png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR....\0\0\0\0IEND\xaeB`\x82";
         let jpeg = b"\xff\xd8\xff\xe0....\xff\xd9";
         let gif = b"GIF89a\x01\0\x01\0\0\0\0....;";
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_else_is_a_picture() {
+    fn other_content_has_no_media_type() {
         let bad: [&[u8]; 9] = [
             b"",
             b"GIF89a",

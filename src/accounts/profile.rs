@@ -4,16 +4,16 @@ use std::net::IpAddr;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::attempts::Failures;
-use super::sign_in::Claim;
+use super::sign_in::PasswordCheck;
+use super::throttle::FailureCounters;
 use super::users::unix_now;
-use super::{Accounts, Failure, address_key, invalid, names, picture};
+use super::{AccountError, Accounts, address_key, invalid_field, normalize, picture};
 use crate::auth::session::{EndReason, SessionId};
-use crate::directory::{Avatar, AvatarInfo, User};
-use crate::events::{Event, Kind};
+use crate::database::{Avatar, AvatarInfo, User};
+use crate::events::{Event, EventKind};
 use crate::limits::Decision;
 use crate::refusal::Refusal;
-use crate::settings::{HashCost, Live, PasswordRules};
+use crate::settings::{HashCost, PasswordRules, Reloadable};
 
 /// A change of somebody's own password, as typed.
 pub struct PasswordChange {
@@ -27,17 +27,17 @@ impl PasswordChange {
     /// # Errors
     /// Each field that is wrong, and how.
     pub fn check(&self, user: &User, rules: PasswordRules) -> Result<(), Vec<(String, String)>> {
-        let mut problems = super::Problems::default();
-        let current = names::typed_password(self.current.expose_secret());
-        problems.take("current_password", current);
-        let new = names::new_password(
+        let mut problems = super::FieldErrors::default();
+        let current = normalize::check_sign_in_password(self.current.expose_secret());
+        problems.check("current_password", current);
+        let new = normalize::check_new_password(
             self.new.expose_secret(),
             rules.min_length,
             &user.email,
             user.username.as_deref(),
         );
-        problems.take("new_password", new);
-        problems.or(())
+        problems.check("new_password", new);
+        problems.into_result(())
     }
 }
 
@@ -51,54 +51,61 @@ impl Accounts {
     /// password may then have been changed already.
     pub async fn change_password(
         &self,
-        live: &Live,
+        live: &Reloadable,
         user: User,
         change: &PasswordChange,
         asking: (Option<SessionId>, IpAddr),
         limits: &mut Vec<Decision>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), AccountError> {
         change
             .check(&user, live.identity.passwords)
-            .map_err(Failure::Invalid)?;
+            .map_err(AccountError::InvalidFields)?;
         let (session, ip) = asking;
         let cost = live.identity.passwords.cost;
         let known_here = self
-            .directory
-            .knows_address(&user.id, &address_key(ip))
+            .database
+            .has_address(&user.id, &address_key(ip))
             .await?;
-        let turn = self.passwords.turn_of(known_here).await?;
-        let failures = [Failures::of(&user.id, ip, known_here, &live.identity)];
-        let claim = Claim {
+        let turn = self.passwords.acquire_sign_in_slot(known_here).await?;
+        let failures = [FailureCounters::for_account(
+            &user.id,
+            ip,
+            known_here,
+            &live.identity,
+        )];
+        let claim = PasswordCheck {
             user: Some(user),
             password: change.current.expose_secret(),
-            failures: &failures,
+            counters: &failures,
             ip,
         };
-        let user = self.prove(&live.identity, turn, claim, limits).await?;
+        let user = self
+            .verify_password(&live.identity, turn, claim, limits)
+            .await?;
         // The others end first: while that cannot be ensured, the current password stays what it is, and
         // the same request can be made again.
-        self.end_others(&user, asking).await?;
+        self.end_other_sessions(&user, asking).await?;
         let user = self.replace_password(user, change, cost).await?;
-        let event = Event::new(Kind::PasswordChanged).user(&user.id).ip(ip);
+        let event = Event::new(EventKind::PasswordChanged).user(&user.id).ip(ip);
         self.events.record(match session {
             Some(session) => event.session(session),
             None => event,
         });
         // Those that were opened with the old password in between.
-        self.end_others(&user, asking).await?;
-        self.store.forget_profile(&user.id).await?;
+        self.end_other_sessions(&user, asking).await?;
+        self.store.invalidate_profile(&user.id).await?;
         Ok(())
     }
 
     /// Ends all of a user's sessions but the one that asks. Idle ones end as well: after this none of the
     /// others is merely expired.
-    async fn end_others(
+    async fn end_other_sessions(
         &self,
         user: &User,
         (session, ip): (Option<SessionId>, IpAddr),
-    ) -> Result<(), Failure> {
+    ) -> Result<(), AccountError> {
         let reason = EndReason::PasswordChanged;
-        self.end_sessions_of(&user.id, session, reason, Some(ip), None)
+        self.end_user_sessions(&user.id, session, reason, Some(ip), None)
             .await?;
         Ok(())
     }
@@ -110,18 +117,18 @@ impl Accounts {
         mut user: User,
         change: &PasswordChange,
         cost: HashCost,
-    ) -> Result<User, Failure> {
-        let hash = self.hash(change.new.expose_secret(), cost).await?;
+    ) -> Result<User, AccountError> {
+        let hash = self.hash_password(change.new.expose_secret(), cost).await?;
         loop {
             let replaced = self
-                .directory
-                .replace_hash(&user.id, &user.password_hash, &hash, Some(unix_now()))
+                .database
+                .replace_password_hash(&user.id, &user.password_hash, &hash, Some(unix_now()))
                 .await?;
             if replaced {
                 return Ok(user);
             }
             let current = change.current.expose_secret();
-            user = self.prove_again(&user.id, current, cost).await?;
+            user = self.reverify_password(&user.id, current, cost).await?;
         }
     }
 
@@ -130,21 +137,21 @@ impl Accounts {
     /// # Errors
     /// Wrong fields (`avatar`) when it is none of the kinds that are taken; `NOT_FOUND`; or store
     /// and database without an answer.
-    pub async fn put_avatar(&self, user: &str, bytes: Vec<u8>) -> Result<AvatarInfo, Failure> {
+    pub async fn put_avatar(&self, user: &str, bytes: Vec<u8>) -> Result<AvatarInfo, AccountError> {
         let kinds = "must be a whole PNG, JPEG, GIF or WebP picture";
-        let media_type = picture::media_type(&bytes).ok_or(invalid("avatar", kinds))?;
+        let media_type = picture::media_type(&bytes).ok_or(invalid_field("avatar", kinds))?;
         let about = AvatarInfo {
             media_type: media_type.to_owned(),
             updated_at: unix_now(),
         };
         let avatar = Avatar {
-            about: about.clone(),
+            info: about.clone(),
             bytes,
         };
-        if !self.directory.put_avatar(user, &avatar).await? {
+        if !self.database.put_avatar(user, &avatar).await? {
             return Err(Refusal::NotFound.into());
         }
-        self.store.forget_profile(user).await?;
+        self.store.invalidate_profile(user).await?;
         Ok(about)
     }
 
@@ -152,9 +159,9 @@ impl Accounts {
     ///
     /// # Errors
     /// `NOT_FOUND` when there is none; or store and database without an answer.
-    pub async fn drop_avatar(&self, user: &str) -> Result<(), Failure> {
-        let was_there = self.directory.drop_avatar(user).await?;
-        self.store.forget_profile(user).await?;
+    pub async fn drop_avatar(&self, user: &str) -> Result<(), AccountError> {
+        let was_there = self.database.delete_avatar(user).await?;
+        self.store.invalidate_profile(user).await?;
         match was_there {
             true => Ok(()),
             false => Err(Refusal::NotFound.into()),

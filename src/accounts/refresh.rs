@@ -3,15 +3,15 @@
 
 use std::net::IpAddr;
 
-use super::refresh_token::{Key, RefreshToken};
-use super::sign_in::mint;
-use super::{Accounts, Failure, SignedIn, Visitor, backend};
-use crate::auth::session::{Binding, EndReason, Session, SessionId, Status};
+use super::refresh_token::{RefreshKey, RefreshToken};
+use super::sign_in::mint_access_token;
+use super::{AccountError, Accounts, ClientInfo, SignedIn, backend};
+use crate::auth::session::{ClientBinding, EndReason, Session, SessionId, SessionStatus};
 use crate::auth::token;
-use crate::events::{Event, Kind};
+use crate::events::{Event, EventKind};
 use crate::refusal::Refusal;
-use crate::settings::Live;
-use crate::store::{Entry, Reuse, Rotation, Turnover};
+use crate::settings::Reloadable;
+use crate::store::{RefreshRotation, Reuse, RotationOutcome, SessionEntry};
 
 /// Names the key for refresh tokens among those derived from the signing key.
 const KEY_LABEL: &str = "portcullis refresh token";
@@ -24,66 +24,68 @@ impl Accounts {
     /// session's own end, or the store or directory without an answer.
     pub async fn refresh(
         &self,
-        live: &Live,
+        live: &Reloadable,
         text: &str,
-        visitor: &Visitor,
-    ) -> Result<SignedIn, Failure> {
+        visitor: &ClientInfo,
+    ) -> Result<SignedIn, AccountError> {
         let from = visitor.ip;
         let presented = RefreshToken::parse(text).ok_or(Refusal::TokenInvalid)?;
         let key = self.refresh_key(live)?;
         let id = presented.session();
         let successor = presented.successor(&key);
-        let turnover = Turnover {
+        let turnover = RefreshRotation {
             presented: presented.hash(),
-            ours: presented.is_ours(&key),
+            is_authentic: presented.is_genuine(&key),
             successor: successor.hash(),
             grace: live.tokens.refresh_grace,
             ttl: live.tokens.refresh_ttl,
             address: from,
         };
         let idle = live.sessions.idle_timeout;
-        let is_bound_here = self.is_bound_here(live, &presented, visitor).await?;
-        let turned = self.turn(id, &turnover, idle).await?;
-        let status = |entry: &Entry| {
+        let is_bound_here = self
+            .check_current_binding(live, &presented, visitor)
+            .await?;
+        let turned = self.rotate_refresh(id, &turnover, idle).await?;
+        let status = |entry: &SessionEntry| {
             let last_access = entry.activity.last_access;
             entry.session.status(last_access, idle, turned.now)
         };
-        let entry = match (turned.rotation, turned.entry) {
-            (Rotation::Rotated | Rotation::Replayed, Some(entry)) => {
+        let entry = match (turned.outcome, turned.entry) {
+            (RotationOutcome::Rotated | RotationOutcome::Replayed, Some(entry)) => {
                 if !is_bound_here {
                     self.check_binding(live, &entry.session, visitor)?;
                 }
                 entry
             }
-            (Rotation::Unknown, _) => return Err(Refusal::TokenInvalid.into()),
-            (Rotation::Expired, _) => return Err(Refusal::TokenExpired.into()),
-            (Rotation::Reused(reuse), entry) => {
-                return Err(self.reused(id, entry, reuse, from).await);
+            (RotationOutcome::Unknown, _) => return Err(Refusal::TokenInvalid.into()),
+            (RotationOutcome::Expired, _) => return Err(Refusal::TokenExpired.into()),
+            (RotationOutcome::Reused(reuse), entry) => {
+                return Err(self.reject_reuse(id, entry, reuse, from).await);
             }
             (_, entry) => {
-                let refusal = gone(entry.as_ref().map(status));
-                self.ensure_ended_here(entry.as_ref()).await?;
+                let refusal = refusal_for_status(entry.as_ref().map(status));
+                self.ensure_ended(entry.as_ref()).await?;
                 return Err(refusal.into());
             }
         };
-        self.hand_out(live, entry, &successor, from).await
+        self.issue_tokens(live, entry, &successor, from).await
     }
 
     /// Compares the client with the one that signed in, where sessions are bound and this is the current
     /// token: one that is rejected here stays current. Whether it was compared is returned; an older
     /// token may be reuse, which ends the session whoever presents it.
-    async fn is_bound_here(
+    async fn check_current_binding(
         &self,
-        live: &Live,
+        live: &Reloadable,
         presented: &RefreshToken,
-        visitor: &Visitor,
-    ) -> Result<bool, Failure> {
+        visitor: &ClientInfo,
+    ) -> Result<bool, AccountError> {
         let rules = &live.sessions;
-        if rules.bind_ip == Binding::Off && rules.bind_user_agent == Binding::Off {
+        if rules.bind_ip == ClientBinding::Off && rules.bind_user_agent == ClientBinding::Off {
             return Ok(true);
         }
         let id = presented.session();
-        if !self.holds_refresh(id, presented.hash()).await? {
+        if !self.is_current_refresh(id, presented.hash()).await? {
             return Ok(false);
         }
         match self.session(id).await? {
@@ -97,44 +99,44 @@ impl Accounts {
 
     fn check_binding(
         &self,
-        live: &Live,
+        live: &Reloadable,
         session: &Session,
-        visitor: &Visitor,
-    ) -> Result<(), Failure> {
+        visitor: &ClientInfo,
+    ) -> Result<(), AccountError> {
         let agent = || visitor.user_agent.clone();
-        for (binding, what) in live.sessions.mismatches(session, visitor.ip, agent) {
-            let event = Event::new(Kind::BindingMismatch)
+        for (binding, what) in live.sessions.binding_mismatches(session, visitor.ip, agent) {
+            let event = Event::new(EventKind::BindingMismatch)
                 .user(&session.user)
                 .session(session.id);
             self.events.record(event.ip(visitor.ip).detail(what));
-            if binding == Binding::Deny {
+            if binding == ClientBinding::Deny {
                 return Err(Refusal::SessionBindingMismatch.into());
             }
         }
         Ok(())
     }
 
-    async fn hand_out(
+    async fn issue_tokens(
         &self,
-        live: &Live,
-        entry: Entry,
+        live: &Reloadable,
+        entry: SessionEntry,
         successor: &RefreshToken,
         from: IpAddr,
-    ) -> Result<SignedIn, Failure> {
+    ) -> Result<SignedIn, AccountError> {
         let session = &entry.session;
         let user = match &live.identity.backend {
             // The backend was asked at the sign-in, and is not again while the session lives.
-            Some(_) => Some(backend::user_of(session)),
-            None => self.directory.user(&session.user).await?,
+            Some(_) => Some(backend::user_from_session(session)),
+            None => self.database.user(&session.user).await?,
         };
         let Some(user) = user.filter(|user| !user.disabled) else {
             self.end_session(session, EndReason::UserDisabled, Some(from), None)
                 .await?;
             return Err(Refusal::SessionRevoked.into());
         };
-        let access_token = mint(live, session)?;
+        let access_token = mint_access_token(live, session)?;
         self.events.record(
-            Event::new(Kind::Refresh)
+            Event::new(EventKind::Refresh)
                 .user(&user.id)
                 .session(session.id)
                 .ip(from),
@@ -150,14 +152,14 @@ impl Accounts {
     }
 
     /// An old token came back: somebody has a copy, so nobody keeps the session.
-    async fn reused(
+    async fn reject_reuse(
         &self,
         id: SessionId,
-        entry: Option<Entry>,
+        entry: Option<SessionEntry>,
         reuse: Reuse,
         from: IpAddr,
-    ) -> Failure {
-        let event = Event::new(Kind::RefreshReused).session(id).ip(from);
+    ) -> AccountError {
+        let event = Event::new(EventKind::RefreshReused).session(id).ip(from);
         let mut event = event.detail(reuse.as_str());
         if let Some(entry) = &entry {
             event = event.user(&entry.session.user);
@@ -175,29 +177,32 @@ impl Accounts {
     }
 
     /// Makes the end of a session sure that an earlier refresh ended.
-    async fn ensure_ended_here(&self, entry: Option<&Entry>) -> Result<(), Failure> {
+    async fn ensure_ended(&self, entry: Option<&SessionEntry>) -> Result<(), AccountError> {
         let session = entry.map(|entry| &entry.session);
         let ended = session.and_then(|session| Some((session, session.ended?.reason)));
         let ours = [EndReason::RefreshReused, EndReason::UserDisabled];
         match ended.filter(|(_, reason)| ours.contains(reason)) {
-            Some((session, reason)) => self.end(session.id, reason, None).await.map(drop),
+            Some((session, reason)) => self
+                .revoke_session(session.id, reason, None)
+                .await
+                .map(drop),
             None => Ok(()),
         }
     }
 
     /// The key that marks this fleet's refresh tokens. It follows the signing key: after a rotation
     /// the tokens handed out before still work, for the store knows them.
-    pub(super) fn refresh_key(&self, live: &Live) -> Result<Key, Failure> {
+    pub(super) fn refresh_key(&self, live: &Reloadable) -> Result<RefreshKey, AccountError> {
         live.tokens
-            .derive(KEY_LABEL)
-            .ok_or(Failure::Token(token::Error::NoSigningKey))
+            .derive_secret(KEY_LABEL)
+            .ok_or(AccountError::Token(token::SignError::NoSigningKey))
     }
 }
 
-fn gone(status: Option<Status>) -> Refusal {
+fn refusal_for_status(status: Option<SessionStatus>) -> Refusal {
     match status {
-        Some(Status::Revoked) => Refusal::SessionRevoked,
-        Some(Status::Expired) => Refusal::SessionExpired,
-        Some(Status::Active) | None => Refusal::TokenInvalid,
+        Some(SessionStatus::Revoked) => Refusal::SessionRevoked,
+        Some(SessionStatus::Expired) => Refusal::SessionExpired,
+        Some(SessionStatus::Active) | None => Refusal::TokenInvalid,
     }
 }

@@ -10,10 +10,10 @@ use subtle::ConstantTimeEq;
 
 use crate::auth::session::SessionId;
 
-const SECRET_TEXT: usize = 43;
+const SECRET_CHARS: usize = 43;
 
 /// The key of the gateway, derived from its signing key.
-pub(super) type Key = [u8; 32];
+pub(super) type RefreshKey = [u8; 32];
 
 /// A refresh token. It is handed out and never kept; the store has its hash.
 #[derive(Clone, PartialEq, Eq)]
@@ -32,7 +32,7 @@ impl RefreshToken {
     /// Accepts the exact form and nothing else.
     pub fn parse(text: &str) -> Option<RefreshToken> {
         let (session, secret) = text.split_once('.')?;
-        if secret.len() != SECRET_TEXT {
+        if secret.len() != SECRET_CHARS {
             return None;
         }
         Some(RefreshToken {
@@ -42,18 +42,18 @@ impl RefreshToken {
     }
 
     /// Makes the first token of a session.
-    pub(super) fn first(key: &Key, session: SessionId) -> RefreshToken {
-        RefreshToken::marked(key, session, rand::random())
+    pub(super) fn first(key: &RefreshKey, session: SessionId) -> RefreshToken {
+        RefreshToken::with_mark(key, session, rand::random())
     }
 
     /// Makes the token that follows this one: always the same, so that whoever lost the answer, or
     /// asked twice, gets it again without any secret being kept.
-    pub(super) fn successor(&self, key: &Key) -> RefreshToken {
+    pub(super) fn successor(&self, key: &RefreshKey) -> RefreshToken {
         let next = mac(key, b"next", self.session, &self.secret);
-        RefreshToken::marked(key, self.session, first_half(&next))
+        RefreshToken::with_mark(key, self.session, first_half(&next))
     }
 
-    fn marked(key: &Key, session: SessionId, entropy: [u8; 16]) -> RefreshToken {
+    fn with_mark(key: &RefreshKey, session: SessionId, entropy: [u8; 16]) -> RefreshToken {
         let mark = first_half(&mac(key, b"mark", session, &entropy));
         let mut secret = [0; 32];
         for (to, from) in secret.iter_mut().zip(entropy.into_iter().chain(mark)) {
@@ -63,8 +63,8 @@ impl RefreshToken {
     }
 
     /// Tells whether a gateway with this key made the token.
-    pub(super) fn is_ours(&self, key: &Key) -> bool {
-        let remade = RefreshToken::marked(key, self.session, first_half(&self.secret));
+    pub(super) fn is_genuine(&self, key: &RefreshKey) -> bool {
+        let remade = RefreshToken::with_mark(key, self.session, first_half(&self.secret));
         remade.secret.ct_eq(&self.secret).into()
     }
 
@@ -84,7 +84,7 @@ impl RefreshToken {
     }
 }
 
-fn mac(key: &Key, label: &[u8; 4], session: SessionId, data: &[u8]) -> [u8; 32] {
+fn mac(key: &RefreshKey, label: &[u8; 4], session: SessionId, data: &[u8]) -> [u8; 32] {
     // HMAC fills a short key up with zeros to the block of its hash (RFC 2104, section 2).
     let mut block = [0; 64];
     for (to, from) in block.iter_mut().zip(key) {
@@ -111,10 +111,10 @@ mod tests {
 
     use super::*;
 
-    const KEY: Key = [7; 32];
+    const KEY: RefreshKey = [7; 32];
 
     #[test]
-    fn a_token_is_read_back_and_has_the_agreed_form() {
+    fn token_round_trips_in_documented_format() {
         let token = RefreshToken::first(&KEY, SessionId([0xab; 32]));
         let text = token.expose();
         assert_eq!(text.len(), 64 + 1 + 43);
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_character_has_one_spelling() {
+    fn last_character_has_one_encoding() {
         let text = RefreshToken::first(&KEY, SessionId([1; 32])).expose();
         let alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
         let (head, _) = text.split_at(text.len() - 1);
@@ -146,32 +146,32 @@ mod tests {
     }
 
     #[test]
-    fn the_successor_is_always_the_same_and_ours() {
+    fn successor_is_deterministic_and_genuine() {
         let token = RefreshToken::first(&KEY, SessionId([1; 32]));
         let next = token.successor(&KEY);
         assert_eq!(next, token.successor(&KEY));
         assert_ne!(next, token);
-        assert!(next.is_ours(&KEY) && next.successor(&KEY).is_ours(&KEY));
+        assert!(next.is_genuine(&KEY) && next.successor(&KEY).is_genuine(&KEY));
         assert_ne!(next, token.successor(&[8; 32]));
     }
 
     #[test]
-    fn what_was_made_up_is_not_ours() {
+    fn forged_token_is_not_genuine() {
         let token = RefreshToken::first(&KEY, SessionId([1; 32]));
-        assert!(token.is_ours(&KEY));
-        assert!(!token.is_ours(&[8; 32]));
+        assert!(token.is_genuine(&KEY));
+        assert!(!token.is_genuine(&[8; 32]));
         let moved = RefreshToken {
             session: SessionId([2; 32]),
             ..token.clone()
         };
-        assert!(!moved.is_ours(&KEY));
+        assert!(!moved.is_genuine(&KEY));
         let mut changed = token;
         *changed.secret.last_mut().unwrap() ^= 1;
-        assert!(!changed.is_ours(&KEY));
+        assert!(!changed.is_genuine(&KEY));
     }
 
     #[test]
-    fn debug_does_not_show_the_secret() {
+    fn debug_output_hides_the_secret() {
         let token = RefreshToken::first(&KEY, SessionId([1; 32]));
         let text = token.expose();
         let (_, secret) = text.split_once('.').unwrap();

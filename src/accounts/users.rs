@@ -2,10 +2,10 @@
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{Accounts, Failure, Problems, names};
+use super::{AccountError, Accounts, FieldErrors, normalize};
 use crate::auth::session::{EndReason, Millis};
-use crate::directory::{self, Change, ChangeOutcome, Roster, User};
-use crate::events::{Event, Kind};
+use crate::database::{self, User, UserPage, UserUpdate, UserUpdateOutcome};
+use crate::events::{Event, EventKind};
 use crate::refusal::Refusal;
 use crate::sessions::durable::identity_of;
 use crate::settings::{HashCost, PasswordRules};
@@ -37,13 +37,13 @@ pub struct UserPatch {
 #[derive(Debug, thiserror::Error)]
 pub enum AddUserError {
     #[error("{field} {problem}")]
-    Invalid { field: String, problem: String },
+    InvalidField { field: String, problem: String },
     #[error("a user with this email or username exists already")]
     Exists,
     #[error("the password could not be hashed")]
     Hash,
     #[error("the database did not do it")]
-    Directory(#[from] directory::Error),
+    Database(#[from] database::Error),
 }
 
 /// A user to be about whom nothing is wrong.
@@ -60,7 +60,7 @@ pub struct CheckedUser {
 
 /// A change of a user that has nothing wrong.
 pub struct CheckedPatch {
-    change: Change,
+    change: UserUpdate,
     password: Option<SecretString>,
     cost: HashCost,
 }
@@ -71,24 +71,24 @@ impl NewUser {
     /// # Errors
     /// Each field that is wrong, and how.
     pub fn check(self, rules: PasswordRules) -> Result<CheckedUser, Vec<(String, String)>> {
-        let mut problems = Problems::default();
-        let email = problems.take("email", names::email(&self.email));
+        let mut problems = FieldErrors::default();
+        let email = problems.check("email", normalize::email(&self.email));
         let username = self
             .username
-            .and_then(|name| problems.take("username", names::username(&name)));
+            .and_then(|name| problems.check("username", normalize::username(&name)));
         let name = self
             .name
-            .and_then(|name| problems.take("name", names::display_name(&name)));
-        let roles = problems.take("roles", names::roles(&self.roles));
-        let scopes = problems.take("scopes", names::scopes(&self.scopes));
-        let judged = names::new_password(
+            .and_then(|name| problems.check("name", normalize::display_name(&name)));
+        let roles = problems.check("roles", normalize::roles(&self.roles));
+        let scopes = problems.check("scopes", normalize::scopes(&self.scopes));
+        let judged = normalize::check_new_password(
             self.password.expose_secret(),
             rules.min_length,
             email.as_deref().unwrap_or_default(),
             username.as_deref(),
         );
-        problems.take("password", judged);
-        problems.or(CheckedUser {
+        problems.check("password", judged);
+        problems.into_result(CheckedUser {
             email: email.unwrap_or_default(),
             username,
             name,
@@ -111,35 +111,37 @@ impl UserPatch {
         user: &User,
         rules: PasswordRules,
     ) -> Result<CheckedPatch, Vec<(String, String)>> {
-        let mut problems = Problems::default();
-        let change = Change {
+        let mut problems = FieldErrors::default();
+        let change = UserUpdate {
             email: self
                 .email
-                .and_then(|email| problems.take("email", names::email(&email))),
+                .and_then(|email| problems.check("email", normalize::email(&email))),
             name: match &self.name {
-                Some(Some(name)) => problems.take("name", names::display_name(name)).map(Some),
+                Some(Some(name)) => problems
+                    .check("name", normalize::display_name(name))
+                    .map(Some),
                 Some(None) => Some(None),
                 None => None,
             },
             roles: self
                 .roles
-                .and_then(|list| problems.take("roles", names::roles(&list))),
+                .and_then(|list| problems.check("roles", normalize::roles(&list))),
             scopes: self
                 .scopes
-                .and_then(|list| problems.take("scopes", names::scopes(&list))),
+                .and_then(|list| problems.check("scopes", normalize::scopes(&list))),
             disabled: self.disabled,
             password_hash: None,
         };
         if let Some(password) = &self.password {
-            let judged = names::new_password(
+            let judged = normalize::check_new_password(
                 password.expose_secret(),
                 rules.min_length,
                 change.email.as_deref().unwrap_or(&user.email),
                 user.username.as_deref(),
             );
-            problems.take("password", judged);
+            problems.check("password", judged);
         }
-        problems.or(CheckedPatch {
+        problems.into_result(CheckedPatch {
             change,
             password: self.password,
             cost: rules.cost,
@@ -155,13 +157,13 @@ impl Accounts {
     pub async fn add_user(&self, new: NewUser, rules: PasswordRules) -> Result<User, AddUserError> {
         let new = new.check(rules).map_err(|fields| {
             let (field, problem) = fields.into_iter().next().unwrap_or_default();
-            AddUserError::Invalid { field, problem }
+            AddUserError::InvalidField { field, problem }
         })?;
         self.create_user(new)
             .await
             .map_err(|failure| match failure {
-                Failure::Refused(_) => AddUserError::Exists,
-                Failure::Directory(error) => AddUserError::Directory(error),
+                AccountError::Refused(_) => AddUserError::Exists,
+                AccountError::Database(error) => AddUserError::Database(error),
                 _ => AddUserError::Hash,
             })
     }
@@ -170,10 +172,10 @@ impl Accounts {
     ///
     /// # Errors
     /// `USER_EXISTS`, or hash and database without an answer.
-    pub async fn create_user(&self, new: CheckedUser) -> Result<User, Failure> {
+    pub async fn create_user(&self, new: CheckedUser) -> Result<User, AccountError> {
         let user = self.insert_user(new).await?;
         self.events
-            .record(Event::new(Kind::UserCreated).user(&user.id));
+            .record(Event::new(EventKind::UserCreated).user(&user.id));
         Ok(user)
     }
 
@@ -185,8 +187,8 @@ impl Accounts {
         &self,
         limit: u32,
         after: Option<(Millis, String)>,
-    ) -> Result<Roster, directory::Error> {
-        self.directory.users(limit, after).await
+    ) -> Result<UserPage, database::Error> {
+        self.database.list_users(limit, after).await
     }
 
     /// Judges and makes a change of a user; see [`Accounts::apply_change`].
@@ -198,9 +200,11 @@ impl Accounts {
         id: &str,
         patch: UserPatch,
         rules: PasswordRules,
-    ) -> Result<User, Failure> {
-        let before = self.directory.user(id).await?.ok_or(Refusal::NotFound)?;
-        let patch = patch.check(&before, rules).map_err(Failure::Invalid)?;
+    ) -> Result<User, AccountError> {
+        let before = self.database.user(id).await?.ok_or(Refusal::NotFound)?;
+        let patch = patch
+            .check(&before, rules)
+            .map_err(AccountError::InvalidFields)?;
         self.apply_change(id, patch).await
     }
 
@@ -210,25 +214,28 @@ impl Accounts {
     /// # Errors
     /// `NOT_FOUND`, `USER_EXISTS`, or store and database without an answer: the change may then have
     /// been made in the database; making it again brings the sessions in line.
-    pub async fn apply_change(&self, id: &str, patch: CheckedPatch) -> Result<User, Failure> {
+    pub async fn apply_change(&self, id: &str, patch: CheckedPatch) -> Result<User, AccountError> {
         let mut change = patch.change;
         if let Some(password) = &patch.password {
-            change.password_hash = Some(self.hash(password.expose_secret(), patch.cost).await?);
+            change.password_hash = Some(
+                self.hash_password(password.expose_secret(), patch.cost)
+                    .await?,
+            );
         }
-        self.make_change(id, change).await
+        self.write_change(id, change).await
     }
 
-    async fn make_change(&self, id: &str, change: Change) -> Result<User, Failure> {
-        let changed = Changed::of(&change);
-        let user = match self.directory.change(id, change, unix_now()).await? {
-            ChangeOutcome::Changed(user) => user,
-            ChangeOutcome::NotFound => return Err(Refusal::NotFound.into()),
-            ChangeOutcome::EmailTaken => return Err(Refusal::UserExists.into()),
+    async fn write_change(&self, id: &str, change: UserUpdate) -> Result<User, AccountError> {
+        let changed = ChangeSummary::of(&change);
+        let user = match self.database.update_user(id, change, unix_now()).await? {
+            UserUpdateOutcome::Changed(user) => user,
+            UserUpdateOutcome::NotFound => return Err(Refusal::NotFound.into()),
+            UserUpdateOutcome::EmailTaken => return Err(Refusal::UserExists.into()),
         };
-        self.report(&user, changed);
+        self.report_change(&user, changed);
         // Each is done even if the other fails: sessions may end without the store.
-        let enforced = self.enforce(&user, changed).await;
-        self.store.forget_profile(id).await?;
+        let enforced = self.apply_to_sessions(&user, changed).await;
+        self.store.invalidate_profile(id).await?;
         enforced?;
         Ok(user)
     }
@@ -239,45 +246,50 @@ impl Accounts {
     /// # Errors
     /// `NOT_FOUND`, or store and database without an answer: the user is then still there, disabled at
     /// most, and deleting again goes on.
-    pub async fn remove_user(&self, id: &str) -> Result<(), Failure> {
-        let disabling = Change {
+    pub async fn remove_user(&self, id: &str) -> Result<(), AccountError> {
+        let disabling = UserUpdate {
             disabled: Some(true),
-            ..Change::default()
+            ..UserUpdate::default()
         };
-        self.make_change(id, disabling).await?;
-        self.directory.remove(id).await?;
-        self.events.record(Event::new(Kind::UserRemoved).user(id));
+        self.write_change(id, disabling).await?;
+        self.database.delete_user(id).await?;
+        self.events
+            .record(Event::new(EventKind::UserRemoved).user(id));
         // A profile that was read meanwhile. No session is left that could show it, and a repeated call
         // would find no user: a store that fails now does not make the deletion fail.
-        if let Err(error) = self.store.forget_profile(id).await {
+        if let Err(error) = self.store.invalidate_profile(id).await {
             tracing::warn!(%error, "the cached profile of a deleted user is left to expire");
         }
         Ok(())
     }
 
-    fn report(&self, user: &User, changed: Changed) {
+    fn report_change(&self, user: &User, changed: ChangeSummary) {
         let report = |kind| self.events.record(Event::new(kind).user(&user.id));
         if changed.identity {
-            report(Kind::UserChanged);
+            report(EventKind::UserChanged);
         }
         match changed.disabled {
-            Some(true) => report(Kind::UserDisabled),
-            Some(false) => report(Kind::UserEnabled),
+            Some(true) => report(EventKind::UserDisabled),
+            Some(false) => report(EventKind::UserEnabled),
             None => {}
         }
         if changed.password {
-            report(Kind::PasswordChanged);
+            report(EventKind::PasswordChanged);
         }
     }
 
     /// Brings live sessions in line with what the database now says. Idle ones end as well: for a
     /// changed person none of the old ones is merely expired.
-    async fn enforce(&self, user: &User, changed: Changed) -> Result<(), Failure> {
+    async fn apply_to_sessions(
+        &self,
+        user: &User,
+        changed: ChangeSummary,
+    ) -> Result<(), AccountError> {
         if user.disabled {
-            self.end_sessions_of(&user.id, None, EndReason::UserDisabled, None, None)
+            self.end_user_sessions(&user.id, None, EndReason::UserDisabled, None, None)
                 .await?;
         } else if changed.password {
-            self.end_sessions_of(&user.id, None, EndReason::PasswordChanged, None, None)
+            self.end_user_sessions(&user.id, None, EndReason::PasswordChanged, None, None)
                 .await?;
         } else if changed.identity {
             self.apply_identity(&user.id).await?;
@@ -288,51 +300,57 @@ impl Accounts {
     /// Writes who the user is to all live sessions. Of several changes at the same time the last one in
     /// the database is the last one there too: the sessions are looked up before the user is read, and
     /// none goes back to an earlier version.
-    pub(crate) async fn apply_identity(&self, id: &str) -> Result<(), Failure> {
-        let sessions = self.store.not_ended(id).await;
-        if let Some(durable) = self.durable.on() {
-            durable.identify(id).await?;
+    pub(crate) async fn apply_identity(&self, id: &str) -> Result<(), AccountError> {
+        let sessions = self.store.unended_sessions(id).await;
+        if let Some(durable) = self.durable.if_enabled() {
+            durable.update_identity(id).await?;
         }
         let sessions = sessions?;
-        if let Some(user) = self.directory.user(id).await? {
+        if let Some(user) = self.database.user(id).await? {
             let identity = identity_of(&user);
             self.store.set_identity(&sessions, identity).await?;
         }
         Ok(())
     }
 
-    pub(super) async fn insert_user(&self, new: CheckedUser) -> Result<User, Failure> {
-        let new = directory::NewUser {
+    pub(super) async fn insert_user(&self, new: CheckedUser) -> Result<User, AccountError> {
+        let new = database::NewUser {
             email: new.email,
             username: new.username,
             name: new.name,
-            password_hash: self.hash(new.password.expose_secret(), new.cost).await?,
+            password_hash: self
+                .hash_password(new.password.expose_secret(), new.cost)
+                .await?,
             roles: new.roles,
             scopes: new.scopes,
             disabled: new.disabled,
         };
-        let added = self.directory.add(new, unix_now()).await?;
+        let added = self.database.create_user(new, unix_now()).await?;
         added.ok_or(Refusal::UserExists.into())
     }
 
-    pub(super) async fn hash(&self, password: &str, cost: HashCost) -> Result<String, Failure> {
-        let turn = self.passwords.turn().await?;
+    pub(super) async fn hash_password(
+        &self,
+        password: &str,
+        cost: HashCost,
+    ) -> Result<String, AccountError> {
+        let turn = self.passwords.acquire_slot().await?;
         Ok(self.passwords.hash(turn, password, cost).await?)
     }
 }
 
 /// Which kinds of things a change touches.
 #[derive(Debug, Clone, Copy)]
-struct Changed {
+struct ChangeSummary {
     /// What sessions carry of a user: email, name, roles, scopes.
     identity: bool,
     disabled: Option<bool>,
     password: bool,
 }
 
-impl Changed {
-    fn of(change: &Change) -> Changed {
-        Changed {
+impl ChangeSummary {
+    fn of(change: &UserUpdate) -> ChangeSummary {
+        ChangeSummary {
             identity: change.email.is_some()
                 || change.name.is_some()
                 || change.roles.is_some()

@@ -7,19 +7,19 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use utoipa::ToSchema;
 
-use super::Desk;
-use super::answer::{self, Noted, Refused};
-use super::body::Fields;
-use super::caller::must_not_be_foreign;
-use super::view::{self, Sight, SignedInView, Success};
-use crate::accounts::{Credentials, Failure, NewUser, SignedIn, Visitor, names};
+use super::ApiState;
+use super::body::BodyFields;
+use super::caller::require_not_cross_site;
+use super::response::{self, ApiRejection, ResponseInfo};
+use super::view::{self, SignedInView, Success, ViewContext};
+use crate::accounts::{AccountError, ClientInfo, Credentials, NewUser, SignedIn, normalize};
 use crate::auth::credential;
-use crate::auth::credential::Presented;
+use crate::auth::credential::PresentedCredential;
 use crate::auth::session::{Device, SessionToken};
 use crate::limits::Decision;
 use crate::pipeline::admission::Client;
 use crate::refusal::Refusal;
-use crate::settings::Live;
+use crate::settings::Reloadable;
 use crate::telemetry::metrics::SignInMethod;
 
 pub(super) const SESSION_HEADER: HeaderName = HeaderName::from_static("x-session-id");
@@ -49,7 +49,7 @@ struct Registration {
 }
 
 impl Registration {
-    fn read(fields: &mut Fields) -> Registration {
+    fn read(fields: &mut BodyFields) -> Registration {
         Registration {
             email: fields.text("email"),
             password: fields.text("password"),
@@ -77,16 +77,16 @@ impl Registration {
     security(()),
 )]
 pub(super) async fn register(
-    State(desk): State<Desk>,
+    State(desk): State<ApiState>,
     Extension(client): Extension<Client>,
     request: Request,
-) -> Result<Response, Refused> {
-    let live = desk.live.load_full();
-    let (parts, body) = from_here(&desk, &live, &client, request)?;
+) -> Result<Response, ApiRejection> {
+    let live = desk.reloadable.load_full();
+    let (parts, body) = reject_cross_site(&desk, &live, &client, request)?;
     if !live.identity.registration_open {
         return Err(Refusal::RegistrationClosed.into());
     }
-    let mut fields = Fields::read(&parts.headers, body).await?;
+    let mut fields = BodyFields::read(&parts.headers, body).await?;
     let typed = Registration::read(&mut fields);
     let new = NewUser {
         email: typed.email,
@@ -100,16 +100,16 @@ pub(super) async fn register(
     let with_token = typed.session_token.unwrap_or_default();
     let new = fields.check_with(new.check(live.identity.passwords))?;
     let (held, visitor) = (
-        held(&parts.headers, &live),
-        visitor(&parts.headers, &client),
+        cookie_session(&parts.headers, &live),
+        client_info(&parts.headers, &client),
     );
     let mut limits = Vec::new();
     let registered = desk
         .accounts
         .register(&live, new, held, &visitor, &mut limits)
         .await
-        .map_err(Refused::from);
-    welcome(StatusCode::CREATED, &live, registered, limits, with_token)
+        .map_err(ApiRejection::from);
+    sign_in_response(StatusCode::CREATED, &live, registered, limits, with_token)
 }
 
 /// What signing in takes: one of `email` and `username`, and the password.
@@ -126,9 +126,9 @@ struct Login {
 }
 
 impl Login {
-    fn read(fields: &mut Fields) -> Login {
+    fn read(fields: &mut BodyFields) -> Login {
         if !fields.has("email") && !fields.has("username") {
-            fields.problem("email", "is missing");
+            fields.add_error("email", "is missing");
         }
         let login = Login {
             email: fields.optional_text("email"),
@@ -136,8 +136,8 @@ impl Login {
             password: fields.text("password"),
             session_token: fields.optional_flag("session_token"),
         };
-        if let Err(problem) = names::typed_password(&login.password) {
-            fields.problem("password", problem);
+        if let Err(problem) = normalize::check_sign_in_password(&login.password) {
+            fields.add_error("password", problem);
         }
         login
     }
@@ -160,33 +160,33 @@ impl Login {
     security(()),
 )]
 pub(super) async fn sign_in(
-    State(desk): State<Desk>,
+    State(desk): State<ApiState>,
     Extension(client): Extension<Client>,
     request: Request,
-) -> Result<Response, Refused> {
-    let live = desk.live.load_full();
-    let (parts, body) = from_here(&desk, &live, &client, request)
+) -> Result<Response, ApiRejection> {
+    let live = desk.reloadable.load_full();
+    let (parts, body) = reject_cross_site(&desk, &live, &client, request)
         .inspect_err(|refused| count_unread(&desk, &live, refused.refusal))?;
     if let Some(backend) = &live.identity.backend {
         return super::backend::sign_in(&desk, &live, backend, &client, &parts, body).await;
     }
-    let mut fields = Fields::read(&parts.headers, body).await?;
+    let mut fields = BodyFields::read(&parts.headers, body).await?;
     let typed = Login::read(&mut fields);
     fields.check()?;
     let credentials = Credentials {
         login: &typed.email.or(typed.username).unwrap_or_default(),
         password: &typed.password,
-        held: held(&parts.headers, &live),
+        previous_session: cookie_session(&parts.headers, &live),
     };
     let with_token = typed.session_token.unwrap_or_default();
-    let visitor = visitor(&parts.headers, &client);
+    let visitor = client_info(&parts.headers, &client);
     let mut limits = Vec::new();
     let signed_in = desk
         .accounts
         .sign_in(&live, credentials, &visitor, &mut limits)
         .await;
-    let signed_in = counted(&desk, SignInMethod::Password, signed_in);
-    welcome(StatusCode::OK, &live, signed_in, limits, with_token)
+    let signed_in = count_outcome(&desk, SignInMethod::Password, signed_in);
+    sign_in_response(StatusCode::OK, &live, signed_in, limits, with_token)
 }
 
 /// What a refresh takes.
@@ -213,56 +213,56 @@ struct Refresh {
     security(()),
 )]
 pub(super) async fn refresh(
-    State(desk): State<Desk>,
+    State(desk): State<ApiState>,
     Extension(client): Extension<Client>,
     request: Request,
-) -> Result<Response, Refused> {
-    let live = desk.live.load_full();
-    let (parts, body) = from_here(&desk, &live, &client, request)?;
-    let mut fields = Fields::read(&parts.headers, body).await?;
+) -> Result<Response, ApiRejection> {
+    let live = desk.reloadable.load_full();
+    let (parts, body) = reject_cross_site(&desk, &live, &client, request)?;
+    let mut fields = BodyFields::read(&parts.headers, body).await?;
     let typed = Refresh {
         refresh_token: fields.text("refresh_token"),
     };
     fields.check()?;
-    let visitor = visitor(&parts.headers, &client);
+    let visitor = client_info(&parts.headers, &client);
     let refreshed = desk
         .accounts
         .refresh(&live, &typed.refresh_token, &visitor)
         .await
-        .map_err(Refused::from);
-    welcome(StatusCode::OK, &live, refreshed, Vec::new(), false)
+        .map_err(ApiRejection::from);
+    sign_in_response(StatusCode::OK, &live, refreshed, Vec::new(), false)
 }
 
 /// Refuses what a browser says comes from another site: signing somebody in (to the attacker's
 /// account) or out is an attack too.
-pub(super) fn from_here(
-    desk: &Desk,
-    live: &Live,
+pub(super) fn reject_cross_site(
+    desk: &ApiState,
+    live: &Reloadable,
     client: &Client,
     request: Request,
-) -> Result<(Parts, Body), Refused> {
+) -> Result<(Parts, Body), ApiRejection> {
     let (parts, body) = request.into_parts();
-    must_not_be_foreign(desk, live, client, &parts.headers)?;
+    require_not_cross_site(desk, live, client, &parts.headers)?;
     Ok((parts, body))
 }
 
 /// The session cookie that the browser holds, whatever `Authorization` says.
-pub(super) fn held(headers: &HeaderMap, live: &Live) -> Option<SessionToken> {
-    match credential::in_cookie(headers, &live.sessions.cookie.name) {
-        Presented::Cookie(token) => Some(token),
+pub(super) fn cookie_session(headers: &HeaderMap, live: &Reloadable) -> Option<SessionToken> {
+    match credential::extract_cookie(headers, &live.sessions.cookie.name) {
+        PresentedCredential::Cookie(token) => Some(token),
         _ => None,
     }
 }
 
 /// What is kept of whoever signs in.
-pub(super) fn visitor(headers: &HeaderMap, client: &Client) -> Visitor {
+pub(super) fn client_info(headers: &HeaderMap, client: &Client) -> ClientInfo {
     let said = |name: &str, max: usize| -> Option<String> {
         let value = headers.get(name)?;
         let text = String::from_utf8_lossy(value.as_bytes());
         let kept: String = text.chars().filter(|c| !c.is_control()).take(max).collect();
         Some(kept).filter(|kept| !kept.is_empty())
     };
-    Visitor {
+    ClientInfo {
         ip: client.ip,
         user_agent: said("user-agent", USER_AGENT_MAX).unwrap_or_default(),
         device: Device {
@@ -273,19 +273,19 @@ pub(super) fn visitor(headers: &HeaderMap, client: &Client) -> Visitor {
 }
 
 /// Counts a sign-in by its outcome, and turns a failure into its refusal.
-pub(super) fn counted<T>(
-    desk: &Desk,
+pub(super) fn count_outcome<T>(
+    desk: &ApiState,
     method: SignInMethod,
-    outcome: Result<T, Failure>,
-) -> Result<T, Refused> {
-    let outcome = outcome.map_err(Refused::from);
+    outcome: Result<T, AccountError>,
+) -> Result<T, ApiRejection> {
+    let outcome = outcome.map_err(ApiRejection::from);
     let refusal = outcome.as_ref().err().map(|refused| refused.refusal);
     desk.accounts.count_sign_in(method, refusal);
     outcome
 }
 
 /// Counts a sign-in that is refused before its password is read.
-pub(super) fn count_unread(desk: &Desk, live: &Live, refusal: Refusal) {
+pub(super) fn count_unread(desk: &ApiState, live: &Reloadable, refusal: Refusal) {
     let method = match &live.identity.backend {
         Some(_) => SignInMethod::Upstream,
         None => SignInMethod::Password,
@@ -294,30 +294,30 @@ pub(super) fn count_unread(desk: &Desk, live: &Live, refusal: Refusal) {
 }
 
 /// Tells how a sign-in or a refresh went, and how the limits on it stand.
-pub(super) fn welcome(
+pub(super) fn sign_in_response(
     status: StatusCode,
-    live: &Live,
-    outcome: Result<SignedIn, Refused>,
+    live: &Reloadable,
+    outcome: Result<SignedIn, ApiRejection>,
     limits: Vec<Decision>,
     with_token: bool,
-) -> Result<Response, Refused> {
+) -> Result<Response, ApiRejection> {
     let signed_in = match outcome {
         Ok(signed_in) => signed_in,
         Err(refused) => return Err(refused.with_limits(limits)),
     };
     let session = &signed_in.session.session;
-    let sight = Sight {
+    let sight = ViewContext {
         idle: live.sessions.idle_timeout,
         now: signed_in.session.activity.last_access,
         current: Some(session.id),
         // It is new: nothing is open yet.
-        live_of: std::sync::Arc::new(|_| 0),
+        count_open_streams: std::sync::Arc::new(|_| 0),
     };
     let data = view::signed_in(&signed_in, &sight, with_token);
-    let mut response = answer::data_with(status, &data);
+    let mut response = response::data_with_status(status, &data);
     response
         .extensions_mut()
-        .insert(Noted::of(&signed_in, limits));
+        .insert(ResponseInfo::for_sign_in(&signed_in, limits));
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&session.id.to_string()) {
         headers.insert(SESSION_HEADER, id);

@@ -5,16 +5,16 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, header};
 
-use super::Desk;
-use super::answer::{self, Refused};
-use super::body::is_coded;
-use super::caller::Person;
+use super::ApiState;
+use super::body::has_content_coding;
+use super::caller::AuthenticatedCaller;
+use super::response::{self, ApiRejection};
 use super::view::{self, AvatarView, Success};
 use crate::accounts::picture::PICTURE_MAX;
 use crate::refusal::Refusal;
 
 /// Whatever a browser makes of the bytes, it does nothing with them but show them.
-const HARMLESS: [(HeaderName, &str); 4] = [
+const SAFE_HEADERS: [(HeaderName, &str); 4] = [
     (
         header::CONTENT_SECURITY_POLICY,
         "default-src 'none'; sandbox; frame-ancestors 'none'",
@@ -46,12 +46,15 @@ const HARMLESS: [(HeaderName, &str); 4] = [
         (status = 404, description = "There is none"),
     ),
 )]
-pub(super) async fn show(State(desk): State<Desk>, person: Person) -> Result<Response, Refused> {
-    let user = person.user(&desk).await?;
-    let avatar = desk.accounts.directory().avatar(&user.id).await?;
+pub(super) async fn show(
+    State(desk): State<ApiState>,
+    person: AuthenticatedCaller,
+) -> Result<Response, ApiRejection> {
+    let user = person.find_user(&desk).await?;
+    let avatar = desk.accounts.database().avatar(&user.id).await?;
     let avatar = avatar.ok_or(Refusal::NotFound)?;
-    let kind = [(header::CONTENT_TYPE, avatar.about.media_type)];
-    Ok((kind, HARMLESS, Body::from(avatar.bytes)).into_response())
+    let kind = [(header::CONTENT_TYPE, avatar.info.media_type)];
+    Ok((kind, SAFE_HEADERS, Body::from(avatar.bytes)).into_response())
 }
 
 /// Give
@@ -75,20 +78,20 @@ pub(super) async fn show(State(desk): State<Desk>, person: Person) -> Result<Res
     ),
 )]
 pub(super) async fn put(
-    State(desk): State<Desk>,
-    person: Person,
+    State(desk): State<ApiState>,
+    person: AuthenticatedCaller,
     request: Request,
-) -> Result<Response, Refused> {
-    let user = person.user(&desk).await?;
+) -> Result<Response, ApiRejection> {
+    let user = person.find_user(&desk).await?;
     let (parts, body) = request.into_parts();
     if !may_be_picture(&parts.headers) {
         return Err(Refusal::UnsupportedMediaType.into());
     }
     let bytes = axum::body::to_bytes(body, PICTURE_MAX)
         .await
-        .map_err(|_| Refused::from(Refusal::BodyTooLarge))?;
+        .map_err(|_| ApiRejection::from(Refusal::BodyTooLarge))?;
     let about = desk.accounts.put_avatar(&user.id, bytes.to_vec()).await?;
-    Ok(answer::data(&view::avatar(&about)))
+    Ok(response::data(&view::avatar(&about)))
 }
 
 /// Take away
@@ -101,10 +104,13 @@ pub(super) async fn put(
         (status = 404, description = "There was none"),
     ),
 )]
-pub(super) async fn remove(State(desk): State<Desk>, person: Person) -> Result<Response, Refused> {
-    let user = person.user(&desk).await?;
+pub(super) async fn remove(
+    State(desk): State<ApiState>,
+    person: AuthenticatedCaller,
+) -> Result<Response, ApiRejection> {
+    let user = person.find_user(&desk).await?;
     desk.accounts.drop_avatar(&user.id).await?;
-    Ok(answer::nothing())
+    Ok(response::no_content())
 }
 
 /// A form or a page is none, whatever it holds.
@@ -112,7 +118,7 @@ fn may_be_picture(headers: &HeaderMap) -> bool {
     let Some(kind) = headers.get(header::CONTENT_TYPE) else {
         return false;
     };
-    if is_coded(headers) {
+    if has_content_coding(headers) {
         return false;
     }
     let kind = kind.to_str().unwrap_or_default().to_ascii_lowercase();

@@ -5,8 +5,8 @@ use axum::body::Body;
 use http::{HeaderMap, header};
 use serde_json::{Map, Value};
 
-use super::answer::Refused;
-use crate::accounts::{Problems, names};
+use super::response::ApiRejection;
+use crate::accounts::{FieldErrors, normalize};
 use crate::json;
 use crate::refusal::Refusal;
 
@@ -14,42 +14,45 @@ use crate::refusal::Refusal;
 pub(super) const BODY_MAX: usize = 64 * 1024;
 
 /// The members of a body, and what was found wrong with them so far.
-pub(super) struct Fields {
+pub(super) struct BodyFields {
     members: Map<String, Value>,
-    problems: Problems,
+    errors: FieldErrors,
 }
 
-impl Fields {
+impl BodyFields {
     /// Reads a body that has to be there.
-    pub(super) async fn read(headers: &HeaderMap, body: Body) -> Result<Fields, Refused> {
+    pub(super) async fn read(headers: &HeaderMap, body: Body) -> Result<BodyFields, ApiRejection> {
         if !is_json(headers) {
             return Err(Refusal::UnsupportedMediaType.into());
         }
-        Fields::parse(&bytes(body).await?)
+        BodyFields::parse(&read_bytes(body).await?)
     }
 
     /// Reads a body that may be left out, or null.
-    pub(super) async fn read_optional(headers: &HeaderMap, body: Body) -> Result<Fields, Refused> {
-        let bytes = bytes(body).await?;
+    pub(super) async fn read_optional(
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Result<BodyFields, ApiRejection> {
+        let bytes = read_bytes(body).await?;
         if bytes.is_empty() {
-            return Fields::parse(b"{}");
+            return BodyFields::parse(b"{}");
         }
         if !is_json(headers) {
             return Err(Refusal::UnsupportedMediaType.into());
         }
         match bytes.trim_ascii() {
-            b"null" => Fields::parse(b"{}"),
-            _ => Fields::parse(&bytes),
+            b"null" => BodyFields::parse(b"{}"),
+            _ => BodyFields::parse(&bytes),
         }
     }
 
     /// Reads the bytes of a body.
-    pub(super) fn parse(bytes: &[u8]) -> Result<Fields, Refused> {
-        let members =
-            json::parse(bytes).map_err(|fault| Refused::field("body", format!("is {fault}")))?;
-        Ok(Fields {
+    pub(super) fn parse(bytes: &[u8]) -> Result<BodyFields, ApiRejection> {
+        let members = json::parse(bytes)
+            .map_err(|fault| ApiRejection::invalid_field("body", format!("is {fault}")))?;
+        Ok(BodyFields {
             members,
-            problems: Problems::default(),
+            errors: FieldErrors::default(),
         })
     }
 
@@ -64,13 +67,13 @@ impl Fields {
     }
 
     /// All members of a name, in every spelling that a backend could read as this one.
-    pub(super) fn spelled(&self, name: &str) -> impl Iterator<Item = (&str, &Value)> {
-        let folded = names::folded(name);
+    pub(super) fn spellings_of(&self, name: &str) -> impl Iterator<Item = (&str, &Value)> {
+        let folded = normalize::fold(name);
         let members = self.members.iter();
         members
             .filter(move |(other, _)| match other.is_ascii() {
                 true => other.trim().eq_ignore_ascii_case(&folded),
-                false => names::folded(other) == folded,
+                false => normalize::fold(other) == folded,
             })
             .map(|(other, value)| (other.as_str(), value))
     }
@@ -78,13 +81,13 @@ impl Fields {
     /// A string that has to be there.
     pub(super) fn text(&mut self, name: &str) -> String {
         if !self.has(name) {
-            self.problem(name, "is missing");
+            self.add_error(name, "is missing");
             return String::new();
         }
         match self.members.remove(name) {
             Some(Value::String(text)) => self.printable(name, text).unwrap_or_default(),
             _ => {
-                self.problem(name, "must be a string");
+                self.add_error(name, "must be a string");
                 String::new()
             }
         }
@@ -96,7 +99,7 @@ impl Fields {
             Value::Null => None,
             Value::String(text) => self.printable(name, text),
             _ => {
-                self.problem(name, "must be a string or null");
+                self.add_error(name, "must be a string or null");
                 None
             }
         }
@@ -108,7 +111,7 @@ impl Fields {
             Value::Null => None,
             Value::Bool(flag) => Some(flag),
             _ => {
-                self.problem(name, "must be true or false");
+                self.add_error(name, "must be true or false");
                 None
             }
         }
@@ -118,7 +121,7 @@ impl Fields {
     pub(super) fn optional_number(&mut self, name: &str) -> Option<u64> {
         let number = self.members.remove(name)?.as_u64();
         if number.is_none() {
-            self.problem(name, "must be a whole number");
+            self.add_error(name, "must be a whole number");
         }
         number
     }
@@ -127,7 +130,7 @@ impl Fields {
     pub(super) fn optional_texts(&mut self, name: &str) -> Option<Vec<String>> {
         let texts = serde_json::from_value(self.members.remove(name)?).ok();
         if texts.is_none() {
-            self.problem(name, "must be a list of strings");
+            self.add_error(name, "must be a list of strings");
         }
         texts
     }
@@ -138,33 +141,38 @@ impl Fields {
             Value::Null => None,
             Value::Object(members) => Some(members),
             _ => {
-                self.problem(name, "must be an object or null");
+                self.add_error(name, "must be an object or null");
                 None
             }
         }
     }
 
     /// Notes a problem.
-    pub(super) fn problem(&mut self, name: &str, problem: impl Into<String>) {
-        self.problems.note(name, problem);
+    pub(super) fn add_error(&mut self, name: &str, problem: impl Into<String>) {
+        self.errors.add(name, problem);
     }
 
     /// Refuses the body if anything was wrong with it.
-    pub(super) fn check(self) -> Result<(), Refused> {
-        self.problems.or(()).map_err(Refused::fields)
+    pub(super) fn check(self) -> Result<(), ApiRejection> {
+        self.errors
+            .into_result(())
+            .map_err(ApiRejection::invalid_fields)
     }
 
     /// The same, with what was found wrong with the fields' meaning.
     pub(super) fn check_with<T>(
         mut self,
         judged: Result<T, Vec<(String, String)>>,
-    ) -> Result<T, Refused> {
+    ) -> Result<T, ApiRejection> {
         match judged {
-            Ok(made) => self.problems.or(made).map_err(Refused::fields),
+            Ok(made) => self
+                .errors
+                .into_result(made)
+                .map_err(ApiRejection::invalid_fields),
             Err(more) => {
-                self.problems.join(more);
-                Err(Refused::fields(
-                    self.problems.or(()).err().unwrap_or_default(),
+                self.errors.extend(more);
+                Err(ApiRejection::invalid_fields(
+                    self.errors.into_result(()).err().unwrap_or_default(),
                 ))
             }
         }
@@ -172,7 +180,7 @@ impl Fields {
 
     fn printable(&mut self, name: &str, text: String) -> Option<String> {
         if text.chars().any(char::is_control) {
-            self.problem(name, "must not hold control characters");
+            self.add_error(name, "must not hold control characters");
             return None;
         }
         Some(text)
@@ -181,18 +189,20 @@ impl Fields {
 
 /// Whether a body is JSON in UTF-8, as it came.
 pub(super) fn is_json(headers: &HeaderMap) -> bool {
-    is_of_type(headers, "application/json")
+    has_media_type(headers, "application/json")
 }
 
 /// Whether a body has this media type, is in UTF-8, and has no coding that would have to be undone.
-pub(super) fn is_of_type(headers: &HeaderMap, media_type: &str) -> bool {
+pub(super) fn has_media_type(headers: &HeaderMap, media_type: &str) -> bool {
     let mut types = headers.get_all(header::CONTENT_TYPE).iter();
     let (Some(value), None) = (types.next(), types.next()) else {
         return false;
     };
     let mut parts = value.to_str().unwrap_or_default().split(';');
     let essence = parts.next().unwrap_or_default();
-    essence.trim().eq_ignore_ascii_case(media_type) && parts.all(is_utf8) && !is_coded(headers)
+    essence.trim().eq_ignore_ascii_case(media_type)
+        && parts.all(is_utf8)
+        && !has_content_coding(headers)
 }
 
 /// Whether a parameter of a media type is no `charset`, or one that UTF-8 covers.
@@ -206,7 +216,7 @@ fn is_utf8(parameter: &str) -> bool {
 }
 
 /// Whether a body has a content coding (RFC 9110, section 8.4); `identity` is none.
-pub(super) fn is_coded(headers: &HeaderMap) -> bool {
+pub(super) fn has_content_coding(headers: &HeaderMap) -> bool {
     headers
         .get_all(header::CONTENT_ENCODING)
         .iter()
@@ -216,7 +226,7 @@ pub(super) fn is_coded(headers: &HeaderMap) -> bool {
 }
 
 /// Reads a body, within its bound.
-pub(super) async fn bytes(body: Body) -> Result<bytes::Bytes, Refused> {
+pub(super) async fn read_bytes(body: Body) -> Result<bytes::Bytes, ApiRejection> {
     axum::body::to_bytes(body, BODY_MAX)
         .await
         .map_err(|_| Refusal::BodyTooLarge.into())
@@ -229,7 +239,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_one_reading_is_accepted() {
+    fn ambiguous_json_is_rejected() {
         let deep = format!(r#"{{"a":{}1{}}}"#, "[".repeat(1000), "]".repeat(1000));
         let bad: [&[u8]; 15] = [
             b"",
@@ -249,25 +259,26 @@ mod tests {
             deep.as_bytes(),
         ];
         for bad in bad {
-            let refused = Fields::parse(bad).err().unwrap();
+            let refused = BodyFields::parse(bad).err().unwrap();
             assert_eq!(refused.refusal, Refusal::ValidationFailed);
             assert_eq!(refused.fields.first().unwrap().0, "body");
         }
-        assert!(Fields::parse(br#"{"a":{"b":[1,-2,3.5,null,true,"x"]}}"#).is_ok());
+        assert!(BodyFields::parse(br#"{"a":{"b":[1,-2,3.5,null,true,"x"]}}"#).is_ok());
     }
 
     #[test]
-    fn a_syntax_error_never_quotes_the_body() {
-        let refused = Fields::parse(br#"{"password": "hunter2" hunter3}"#)
+    fn syntax_error_never_quotes_the_body() {
+        let refused = BodyFields::parse(br#"{"password": "hunter2" hunter3}"#)
             .err()
             .unwrap();
         assert!(!format!("{:?}", refused.fields).contains("hunter"));
     }
 
     #[test]
-    fn members_of_the_wrong_type_are_all_named() {
+    fn every_member_of_wrong_type_is_reported() {
         let mut fields =
-            Fields::parse(br#"{"a":1,"b":"x\u0000","c":"yes","d":[1],"e":-1,"f":null}"#).unwrap();
+            BodyFields::parse(br#"{"a":1,"b":"x\u0000","c":"yes","d":[1],"e":-1,"f":null}"#)
+                .unwrap();
         fields.text("a");
         fields.text("b");
         fields.text("missing");
@@ -281,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn the_type_must_be_json() {
+    fn content_type_must_be_json() {
         let check = |value: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::CONTENT_TYPE, value.parse().unwrap());
@@ -301,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn only_utf8_without_a_coding_is_read() {
+    fn only_uncompressed_utf8_is_accepted() {
         let check = |charset: &str, encoding: &[&str]| {
             let mut headers = HeaderMap::new();
             let content_type = format!("application/json{charset}");

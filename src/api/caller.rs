@@ -6,56 +6,59 @@ use http::HeaderMap;
 use http::request::Parts;
 use uuid::Uuid;
 
-use super::answer::Refused;
-use super::{Caller, Desk, origin};
+use super::response::ApiRejection;
+use super::{ApiState, Caller, origin};
 use crate::accounts::Accounts;
 use crate::auth::credential;
-use crate::auth::credential::Presented;
+use crate::auth::credential::PresentedCredential;
 use crate::auth::session::SessionId;
-use crate::directory::User;
-use crate::events::{Event, Kind};
-use crate::pipeline::admission::{Client, Identity, PresentedBy};
+use crate::database::User;
+use crate::events::{Event, EventKind};
+use crate::pipeline::admission::{Client, CredentialKind, Identity};
 use crate::refusal::Refusal;
-use crate::settings::Live;
+use crate::settings::Reloadable;
 
 /// Somebody whose credential holds.
-pub(super) struct Person {
+pub(super) struct AuthenticatedCaller {
     pub(super) identity: Identity,
     pub(super) client: Client,
 }
 
-impl FromRequestParts<Desk> for Person {
-    type Rejection = Refused;
+impl FromRequestParts<ApiState> for AuthenticatedCaller {
+    type Rejection = ApiRejection;
 
-    async fn from_request_parts(parts: &mut Parts, desk: &Desk) -> Result<Person, Refused> {
+    async fn from_request_parts(
+        parts: &mut Parts,
+        desk: &ApiState,
+    ) -> Result<AuthenticatedCaller, ApiRejection> {
         let client = parts.extensions.get::<Client>().cloned();
         let client = client.ok_or(Refusal::Internal)?;
         let found = match parts.extensions.get::<Caller>() {
             Some(Caller(found)) => found.clone(),
             None => Ok(None),
         };
-        let live = desk.live.load();
+        let live = desk.reloadable.load();
         let identity = match found {
             Ok(Some(identity)) => identity,
             Ok(None) => return Err(Refusal::Unauthenticated.into()),
-            Err(refusal) => return Err(refuse(refusal, &live, &parts.headers)),
+            Err(refusal) => return Err(reject_credential(refusal, &live, &parts.headers)),
         };
-        if identity.presented == PresentedBy::Cookie && !parts.method.is_safe() {
-            must_be_same_origin(desk, &live, &client, &parts.headers)?;
+        if identity.credential_kind == CredentialKind::Cookie && !parts.method.is_safe() {
+            require_allowed_origin(desk, &live, &client, &parts.headers)?;
         }
-        Ok(Person { identity, client })
+        Ok(AuthenticatedCaller { identity, client })
     }
 }
 
-impl Person {
+impl AuthenticatedCaller {
     /// The session that asks, if the credential has one.
-    pub(super) fn session(&self) -> Option<SessionId> {
+    pub(super) fn session_id(&self) -> Option<SessionId> {
         self.identity.session().map(|session| session.id)
     }
 
     /// What the store knows the person by: a user of ours by the id; a user of another issuer, who
     /// may have the same one, by issuer and id.
-    pub(super) fn key(&self) -> String {
+    pub(super) fn user_key(&self) -> String {
         match &self.identity.token {
             Some(token) if token.trusted.is_some() && self.identity.session().is_none() => {
                 format!("{}\0{}", token.issuer, self.identity.user())
@@ -65,74 +68,83 @@ impl Person {
     }
 
     /// The user in our directory; users of other issuers are in theirs.
-    pub(super) async fn user(&self, desk: &Desk) -> Result<User, Refused> {
-        user(&desk.accounts, &self.key()).await
+    pub(super) async fn find_user(&self, desk: &ApiState) -> Result<User, ApiRejection> {
+        find_user(&desk.accounts, &self.user_key()).await
     }
 }
 
 /// A user of ours.
-pub(super) async fn user(accounts: &Accounts, id: &str) -> Result<User, Refused> {
+pub(super) async fn find_user(accounts: &Accounts, id: &str) -> Result<User, ApiRejection> {
     if Uuid::try_parse(id).is_err() {
         return Err(Refusal::NotFound.into());
     }
-    let user = accounts.directory().user(id).await?;
+    let user = accounts.database().user(id).await?;
     user.ok_or(Refusal::NotFound.into())
 }
 
 /// Refuses a credential that does not hold; a cookie that is of no use any more is cleared.
-pub(super) fn refuse(refusal: Refusal, live: &Live, headers: &HeaderMap) -> Refused {
+pub(super) fn reject_credential(
+    refusal: Refusal,
+    live: &Reloadable,
+    headers: &HeaderMap,
+) -> ApiRejection {
     let gone = matches!(
         refusal,
         Refusal::SessionNotFound | Refusal::SessionExpired | Refusal::SessionRevoked
     );
     let cookie = &live.sessions.cookie.name;
-    let by_cookie = || matches!(credential::extract(headers, cookie), Presented::Cookie(_));
-    Refused {
+    let by_cookie = || {
+        matches!(
+            credential::extract(headers, cookie),
+            PresentedCredential::Cookie(_)
+        )
+    };
+    ApiRejection {
         clear_cookie: (gone && by_cookie()) || refusal == Refusal::AmbiguousCredentials,
-        ..Refused::from(refusal)
+        ..ApiRejection::from(refusal)
     }
 }
 
 /// Refuses a call of a browser that does not come from our own pages, or from those that are
 /// allowed.
-pub(super) fn must_be_same_origin(
-    desk: &Desk,
-    live: &Live,
+pub(super) fn require_allowed_origin(
+    desk: &ApiState,
+    live: &Reloadable,
     client: &Client,
     headers: &HeaderMap,
-) -> Result<(), Refused> {
-    if is_same_origin(live, client, headers) {
+) -> Result<(), ApiRejection> {
+    if is_allowed_origin(live, client, headers) {
         Ok(())
     } else {
-        Err(csrf_rejected(desk, client))
+        Err(reject_csrf(desk, client))
     }
 }
 
 /// Whether a call comes from our own pages, or from those that are allowed.
-pub(super) fn is_same_origin(live: &Live, client: &Client, headers: &HeaderMap) -> bool {
-    origin::same_origin(headers, client, allowed_origins(live))
+pub(super) fn is_allowed_origin(live: &Reloadable, client: &Client, headers: &HeaderMap) -> bool {
+    origin::is_same_origin(headers, client, allowed_origins(live))
 }
 
 /// Refuses what a browser says comes from another site.
-pub(super) fn must_not_be_foreign(
-    desk: &Desk,
-    live: &Live,
+pub(super) fn require_not_cross_site(
+    desk: &ApiState,
+    live: &Reloadable,
     client: &Client,
     headers: &HeaderMap,
-) -> Result<(), Refused> {
-    if origin::is_foreign(headers, client, allowed_origins(live)) {
-        Err(csrf_rejected(desk, client))
+) -> Result<(), ApiRejection> {
+    if origin::is_cross_site(headers, client, allowed_origins(live)) {
+        Err(reject_csrf(desk, client))
     } else {
         Ok(())
     }
 }
 
-fn csrf_rejected(desk: &Desk, client: &Client) -> Refused {
+fn reject_csrf(desk: &ApiState, client: &Client) -> ApiRejection {
     desk.events
-        .record(Event::new(Kind::CsrfRejected).ip(client.ip));
+        .record(Event::new(EventKind::CsrfRejected).ip(client.ip));
     Refusal::CsrfRejected.into()
 }
 
-fn allowed_origins(live: &Live) -> &[String] {
+fn allowed_origins(live: &Reloadable) -> &[String] {
     live.api.as_ref().map_or(&[], |api| &api.allowed_origins)
 }

@@ -5,26 +5,30 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
-use super::Desk;
+use super::ApiState;
 
 /// Answers preflights of allowed origins, and lets their pages read the answers. Anybody else gets
 /// what they would get without CORS: the browser keeps the answer from them.
-pub(super) async fn share(State(desk): State<Desk>, request: Request, next: Next) -> Response {
+pub(super) async fn handle_cors(
+    State(desk): State<ApiState>,
+    request: Request,
+    next: Next,
+) -> Response {
     let Some(origin) = allowed_origin(&desk, request.headers()) else {
         let mut response = next.run(request).await;
-        vary(response.headers_mut());
+        add_vary_origin(response.headers_mut());
         return response;
     };
     let asks = request
         .headers()
         .contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
     let mut response = if request.method() == Method::OPTIONS && asks {
-        preflight()
+        preflight_response()
     } else {
         next.run(request).await
     };
     let headers = response.headers_mut();
-    vary(headers);
+    add_vary_origin(headers);
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     headers.insert(
         header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
@@ -40,15 +44,15 @@ pub(super) async fn share(State(desk): State<Desk>, request: Request, next: Next
     response
 }
 
-fn allowed_origin(desk: &Desk, headers: &HeaderMap) -> Option<HeaderValue> {
+fn allowed_origin(desk: &ApiState, headers: &HeaderMap) -> Option<HeaderValue> {
     let origin = headers.get(header::ORIGIN)?;
     let text = origin.to_str().ok()?.to_ascii_lowercase();
-    let live = desk.live.load();
+    let live = desk.reloadable.load();
     let allowed = &live.api.as_ref()?.allowed_origins;
     allowed.contains(&text).then(|| origin.clone())
 }
 
-fn preflight() -> Response {
+fn preflight_response() -> Response {
     (
         StatusCode::NO_CONTENT,
         [
@@ -66,6 +70,6 @@ fn preflight() -> Response {
         .into_response()
 }
 
-fn vary(headers: &mut HeaderMap) {
+fn add_vary_origin(headers: &mut HeaderMap) {
     headers.append(header::VARY, HeaderValue::from_static("Origin"));
 }

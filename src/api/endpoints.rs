@@ -13,7 +13,8 @@ use crate::routing::Path;
 use crate::settings::Api;
 
 /// The endpoints, which are the same for every configuration.
-static ENDPOINTS: LazyLock<Endpoints> = LazyLock::new(|| Endpoints::of(openapi::description()));
+static ENDPOINTS: LazyLock<Endpoints> =
+    LazyLock::new(|| Endpoints::from_description(openapi::description()));
 
 struct Endpoints(Vec<Endpoint>);
 
@@ -25,12 +26,12 @@ struct Endpoint {
 
 enum Segment {
     Literal(String),
-    Any,
+    Parameter,
 }
 
 /// Tells whether a path below the prefix (it begins with a slash) is an endpoint. Any other is
 /// routed as usual.
-pub fn serves(path: &str) -> bool {
+pub fn is_endpoint(path: &str) -> bool {
     ENDPOINTS.find(path).is_some() || page::is_page(path)
 }
 
@@ -49,7 +50,7 @@ pub fn needs_caller(method: &Method, path: &str) -> bool {
 }
 
 /// Bytes that an endpoint's body may have.
-pub fn body_max(path: &str) -> usize {
+pub fn max_body_bytes(path: &str) -> usize {
     match path {
         "/profile/avatar" => PICTURE_MAX,
         _ => BODY_MAX,
@@ -57,7 +58,7 @@ pub fn body_max(path: &str) -> usize {
 }
 
 /// The path below the prefix, if it is one of the gateway's own endpoints.
-pub fn below_prefix(path: &Path<'_>, api: &Api) -> Option<String> {
+pub fn own_endpoint_path(path: &Path<'_>, api: &Api) -> Option<String> {
     let mut segments = path.segments();
     for expected in api.prefix.split('/').skip(1) {
         if *segments.next()? != *expected.as_bytes() {
@@ -69,7 +70,7 @@ pub fn below_prefix(path: &Path<'_>, api: &Api) -> Option<String> {
         below.push('/');
         below.push_str(std::str::from_utf8(segment).ok()?);
     }
-    let ours = serves(&below) && (api.users || !is_about_users(&below));
+    let ours = is_endpoint(&below) && (api.users || !is_about_users(&below));
     ours.then_some(below)
 }
 
@@ -80,10 +81,10 @@ pub(super) fn is_about_users(path: &str) -> bool {
 }
 
 impl Endpoints {
-    fn of(description: &Value) -> Endpoints {
+    fn from_description(description: &Value) -> Endpoints {
         let paths = description.get("paths").and_then(Value::as_object);
         let endpoint = |(path, operations): (&String, &Value)| Endpoint {
-            segments: path.split('/').skip(1).map(Segment::of).collect(),
+            segments: path.split('/').skip(1).map(Segment::parse).collect(),
             methods: operations
                 .as_object()
                 .into_iter()
@@ -97,22 +98,22 @@ impl Endpoints {
     /// The endpoint of a path; one that names it to the letter before one with a parameter, as the
     /// router has it.
     fn find(&self, path: &str) -> Option<&Endpoint> {
-        let fitting = self.0.iter().filter(|endpoint| endpoint.fits(path));
+        let fitting = self.0.iter().filter(|endpoint| endpoint.matches(path));
         fitting.min_by_key(|endpoint| {
-            let any = |segment: &&Segment| matches!(segment, Segment::Any);
+            let any = |segment: &&Segment| matches!(segment, Segment::Parameter);
             endpoint.segments.iter().filter(any).count()
         })
     }
 }
 
 impl Endpoint {
-    fn fits(&self, path: &str) -> bool {
+    fn matches(&self, path: &str) -> bool {
         let mut parts = path.split('/').skip(1);
         let same = self.segments.iter().all(|segment| {
             let part = parts.next();
             part.is_some_and(|part| match segment {
                 Segment::Literal(text) => part == text,
-                Segment::Any => !part.is_empty(),
+                Segment::Parameter => !part.is_empty(),
             })
         });
         same && parts.next().is_none()
@@ -120,9 +121,9 @@ impl Endpoint {
 }
 
 impl Segment {
-    fn of(text: &str) -> Segment {
+    fn parse(text: &str) -> Segment {
         if text.starts_with('{') {
-            Segment::Any
+            Segment::Parameter
         } else {
             Segment::Literal(text.to_owned())
         }

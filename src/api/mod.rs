@@ -3,7 +3,6 @@
 //! [`Refused`] beside it, for the one writer of errors.
 
 pub mod admin;
-mod answer;
 mod auth;
 mod avatar;
 mod backend;
@@ -11,12 +10,13 @@ mod body;
 mod caller;
 mod cors;
 mod endpoints;
-mod leaving;
 mod openapi;
 mod origin;
 mod page;
+mod presented_session;
 mod profile;
 mod query;
+mod response;
 mod session_changes;
 mod sessions;
 mod sign_out;
@@ -24,13 +24,13 @@ mod view;
 
 use std::sync::Arc;
 
-pub use answer::{Noted, Refused};
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
-pub use endpoints::{below_prefix, body_max, needs_caller, serves};
-pub use origin::same_origin;
+pub use endpoints::{is_endpoint, max_body_bytes, needs_caller, own_endpoint_path};
+pub use origin::is_same_origin;
+pub use response::{ApiRejection, ResponseInfo};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa::openapi::Paths;
@@ -44,21 +44,21 @@ use crate::auth::token::Claims;
 use crate::events::Events;
 use crate::pipeline::admission::Identity;
 use crate::refusal::Refusal;
-use crate::settings::Live;
+use crate::settings::Reloadable;
 use crate::store::Store;
 use crate::telemetry::request_id::RequestId;
 
 /// Counts the open WebSockets, streams and other long answers that a session has on this gateway.
-pub type LiveOf = Arc<dyn Fn(SessionId) -> u64 + Send + Sync>;
+pub type CountOpenStreams = Arc<dyn Fn(SessionId) -> u64 + Send + Sync>;
 
 /// What the endpoints work with; the gateway builds it.
 #[derive(Clone)]
-pub struct Desk {
-    pub live: Arc<ArcSwap<Live>>,
+pub struct ApiState {
+    pub reloadable: Arc<ArcSwap<Reloadable>>,
     pub accounts: Accounts,
     pub store: Store,
     pub events: Events,
-    pub live_of: LiveOf,
+    pub count_open_streams: CountOpenStreams,
 }
 
 /// Who calls, as admission found: a request extension on the endpoints of [`needs_caller`].
@@ -72,24 +72,24 @@ pub struct LapsedClaims(pub Arc<Claims>);
 
 /// The public endpoints. Requests come with the prefix taken off, and with the extensions
 /// [`Client`](crate::pipeline::admission::Client), [`RequestId`] and, where it is needed, [`Caller`].
-pub fn router(desk: Desk) -> Router {
+pub fn router(desk: ApiState) -> Router {
     routes()
         .split_for_parts()
         .0
         .merge(page::routes())
-        .fallback(|| async { Refused::from(Refusal::NotFound) })
-        .method_not_allowed_fallback(|| async { Refused::from(Refusal::MethodNotAllowed) })
+        .fallback(|| async { ApiRejection::from(Refusal::NotFound) })
+        .method_not_allowed_fallback(|| async { ApiRejection::from(Refusal::MethodNotAllowed) })
         .layer(axum::middleware::from_fn_with_state(
             desk.clone(),
-            cors::share,
+            cors::handle_cors,
         ))
-        .layer(axum::middleware::map_response(answer::no_store))
+        .layer(axum::middleware::map_response(response::no_store))
         .with_state(desk)
 }
 
 /// The endpoints with what they say of themselves. One that does not say whose credentials it takes
 /// needs a caller.
-fn routes() -> OpenApiRouter<Desk> {
+fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
         .routes(routes!(auth::register))
         .routes(alias("/auth/signup", routes!(auth::register)))
@@ -118,8 +118,8 @@ fn routes() -> OpenApiRouter<Desk> {
 /// The same endpoint under another path.
 fn alias(
     path: &str,
-    (schemas, paths, methods): UtoipaMethodRouter<Desk>,
-) -> UtoipaMethodRouter<Desk> {
+    (schemas, paths, methods): UtoipaMethodRouter<ApiState>,
+) -> UtoipaMethodRouter<ApiState> {
     let mut renamed = Paths::new();
     for item in paths.paths.into_values() {
         renamed.paths.insert(path.to_owned(), item);
@@ -136,7 +136,7 @@ fn alias(
     security(()),
 )]
 async fn health() -> Response {
-    answer::data(&Health { status: "OK" })
+    response::data(&Health { status: "OK" })
 }
 
 /// That the gateway is up.
@@ -155,8 +155,8 @@ struct Health {
     responses((status = 200, description = "The public keys", body = Object)),
     security(()),
 )]
-async fn jwks(State(desk): State<Desk>) -> Response {
-    answer::json(http::StatusCode::OK, &desk.live.load().tokens.jwks())
+async fn jwks(State(desk): State<ApiState>) -> Response {
+    response::json(http::StatusCode::OK, &desk.reloadable.load().tokens.jwks())
 }
 
 #[cfg(test)]

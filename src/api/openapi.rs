@@ -9,11 +9,11 @@ use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::endpoints::is_about_users;
-use super::{Desk, answer, routes};
+use super::{ApiState, response, routes};
 use crate::refusal::Refusal;
 
 /// The bodies of requests.
-const BODIES: [&str; 7] = [
+const REQUEST_BODIES: [&str; 7] = [
     "Registration",
     "Login",
     "Refresh",
@@ -22,13 +22,13 @@ const BODIES: [&str; 7] = [
     "NewPassword",
     "DeviceChange",
 ];
-const PRINTABLE: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$";
+const PRINTABLE_PATTERN: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$";
 
 /// The description without what the configuration adds.
 static DESCRIPTION: LazyLock<Value> = LazyLock::new(|| {
     let described = routes().split_for_parts().1;
     // It is made of strings, numbers and lists.
-    completed(serde_json::to_value(described).unwrap_or_default())
+    complete_description(serde_json::to_value(described).unwrap_or_default())
 });
 
 /// The description, the same for every configuration.
@@ -44,8 +44,8 @@ pub(super) fn description() -> &'static Value {
     responses((status = 200, description = "OpenAPI 3.1", body = Object)),
     security(()),
 )]
-pub(super) async fn show(State(desk): State<Desk>) -> Response {
-    let live = desk.live.load();
+pub(super) async fn show(State(desk): State<ApiState>) -> Response {
+    let live = desk.reloadable.load();
     let mut description = description().clone();
     let least = live.identity.passwords.min_length;
     for password in [
@@ -53,7 +53,7 @@ pub(super) async fn show(State(desk): State<Desk>) -> Response {
         "NewPassword/properties/new_password",
     ] {
         let place = format!("/components/schemas/{password}/minLength");
-        set(&mut description, &place, least.into());
+        set_pointer(&mut description, &place, least.into());
     }
     let password = example_password(least);
     for place in [
@@ -62,27 +62,27 @@ pub(super) async fn show(State(desk): State<Desk>) -> Response {
         "NewPassword/example/current_password",
     ] {
         let place = format!("/components/schemas/{place}");
-        set(&mut description, &place, password.as_str().into());
+        set_pointer(&mut description, &place, password.as_str().into());
     }
     let place = "/components/schemas/NewPassword/example/new_password";
-    set(
+    set_pointer(
         &mut description,
         place,
         format!("another {password}").into(),
     );
     if let Some(api) = &live.api {
-        set(&mut description, "/servers", json!([{"url": api.prefix}]));
+        set_pointer(&mut description, "/servers", json!([{"url": api.prefix}]));
         if !api.users {
-            leave_users_to_backend(&mut description);
+            remove_user_endpoints(&mut description);
         }
     }
     let scheme = json!({"type": "apiKey", "in": "cookie", "name": live.sessions.cookie.name});
-    set(
+    set_pointer(
         &mut description,
         "/components/securitySchemes/cookie",
         scheme,
     );
-    answer::json(StatusCode::OK, &description)
+    response::json(StatusCode::OK, &description)
 }
 
 /// A password that the gateway would accept.
@@ -103,7 +103,7 @@ fn example_password(least: usize) -> String {
 
 /// Describes a gateway whose users a backend keeps: what is about them is the backend's own, and
 /// signing in may fail as the backend does.
-fn leave_users_to_backend(description: &mut Value) {
+fn remove_user_endpoints(description: &mut Value) {
     let paths = description.get_mut("paths").and_then(Value::as_object_mut);
     let Some(paths) = paths else { return };
     paths.retain(|path, _| !is_about_users(path));
@@ -117,8 +117,8 @@ fn leave_users_to_backend(description: &mut Value) {
             ),
             ("504", "The backend does not answer in time"),
         ] {
-            let response = json!({"description": meaning, "content": refusals()});
-            set(operation, &format!("/responses/{status}"), response);
+            let response = json!({"description": meaning, "content": refusal_content()});
+            set_pointer(operation, &format!("/responses/{status}"), response);
         }
     }
 }
@@ -131,13 +131,13 @@ pub(super) fn needs_caller(operation: &Value) -> bool {
 }
 
 /// Whether an operation refuses nobody.
-fn is_open(operation: &Value) -> bool {
+fn allows_anonymous(operation: &Value) -> bool {
     let taken = operation.get("security").and_then(Value::as_array);
     let mut taken = taken.into_iter().flatten().filter_map(Value::as_object);
     taken.any(Map::is_empty)
 }
 
-fn completed(mut description: Value) -> Value {
+fn complete_description(mut description: Value) -> Value {
     let info = json!({
         "title": "Portcullis",
         "version": env!("CARGO_PKG_VERSION"),
@@ -145,32 +145,44 @@ fn completed(mut description: Value) -> Value {
                         a refusal has one shape, whose `code` is stable.",
         "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
     });
-    set(&mut description, "/info", info);
-    set(&mut description, "/components/schemas/Refusal", refusal());
-    bound_texts(&mut description);
-    set(
+    set_pointer(&mut description, "/info", info);
+    set_pointer(
+        &mut description,
+        "/components/schemas/Refusal",
+        refusal_schema(),
+    );
+    restrict_strings(&mut description);
+    set_pointer(
         &mut description,
         "/components/schemas/Login/anyOf",
-        a_name(),
+        login_name_schema(),
     );
-    set(&mut description, "/components/schemas/Problem", problem());
-    set(&mut description, "/components/securitySchemes", schemes());
+    set_pointer(
+        &mut description,
+        "/components/schemas/Problem",
+        problem_schema(),
+    );
+    set_pointer(
+        &mut description,
+        "/components/securitySchemes",
+        security_schemes(),
+    );
     let paths = description.get_mut("paths").and_then(Value::as_object_mut);
     for (path, operations) in paths.into_iter().flatten() {
         let operations = operations.as_object_mut();
         for (method, operation) in operations.into_iter().flatten() {
             let id = format!("{method}{path}").replace(['/', '.'], "_");
-            set(operation, "/operationId", id.replace(['{', '}'], "").into());
-            complete(method, operation);
+            set_pointer(operation, "/operationId", id.replace(['{', '}'], "").into());
+            complete_operation(method, operation);
         }
     }
     description
 }
 
-/// Says of every text that a body may hold what [`Fields`](super::body::Fields) asks of it: no control
+/// Says of every text that a body may hold what [`Fields`](super::body::BodyFields) asks of it: no control
 /// characters.
-fn bound_texts(description: &mut Value) {
-    for body in BODIES {
+fn restrict_strings(description: &mut Value) {
+    for body in REQUEST_BODIES {
         let members = description.pointer_mut(&format!("/components/schemas/{body}/properties"));
         let members = members.and_then(Value::as_object_mut);
         for member in members.into_iter().flat_map(Map::values_mut) {
@@ -180,24 +192,24 @@ fn bound_texts(description: &mut Value) {
             let is_text =
                 kinds.is_some_and(text) || many.is_some_and(|kinds| kinds.iter().any(text));
             if is_text && member.get("pattern").is_none() {
-                set(member, "/pattern", PRINTABLE.into());
+                set_pointer(member, "/pattern", PRINTABLE_PATTERN.into());
             }
         }
     }
 }
 
 /// One of the two names has to be there; both may be null or left out on their own.
-fn a_name() -> Value {
+fn login_name_schema() -> Value {
     let one = |name: &str| json!({"required": [name], "properties": {name: {"type": "string"}}});
     json!([one("email"), one("username")])
 }
 
 /// Adds to an operation the credentials it takes, if it does not say, and the refusals that it has
 /// in common with others.
-fn complete(method: &str, operation: &mut Value) {
+fn complete_operation(method: &str, operation: &mut Value) {
     if operation.get("security").is_none() {
         let any = json!([{"bearer": []}, {"session": []}, {"cookie": []}]);
-        set(operation, "/security", any);
+        set_pointer(operation, "/security", any);
     }
     let changes = method != "get";
     let mut common = vec![
@@ -208,7 +220,7 @@ fn complete(method: &str, operation: &mut Value) {
             "Store or database do not answer, or too much is asked at once",
         ),
     ];
-    if !is_open(operation) {
+    if !allows_anonymous(operation) {
         common.push(("401", "No credential, or one that does not hold"));
     } else if needs_caller(operation) {
         common.push(("401", "A credential that does not hold"));
@@ -223,7 +235,7 @@ fn complete(method: &str, operation: &mut Value) {
     for (status, meaning) in common {
         let place = format!("/responses/{status}");
         if operation.pointer(&place).is_none() {
-            set(operation, &place, json!({"description": meaning}));
+            set_pointer(operation, &place, json!({"description": meaning}));
         }
     }
     let responses = operation
@@ -231,13 +243,13 @@ fn complete(method: &str, operation: &mut Value) {
         .and_then(Value::as_object_mut);
     for (status, response) in responses.into_iter().flatten() {
         if status.as_str() >= "400" {
-            set(response, "/content", refusals());
+            set_pointer(response, "/content", refusal_content());
         }
     }
 }
 
 /// The three forms of a refusal.
-fn refusals() -> Value {
+fn refusal_content() -> Value {
     json!({
         "application/json": {"schema": {"$ref": "#/components/schemas/Refusal"}},
         "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}},
@@ -245,13 +257,13 @@ fn refusals() -> Value {
     })
 }
 
-fn codes() -> Value {
+fn code_schema() -> Value {
     let mut codes: Vec<&str> = Refusal::ALL.iter().map(|refusal| refusal.code()).collect();
     codes.dedup();
     json!({"type": "string", "enum": codes})
 }
 
-fn fields() -> Value {
+fn fields_schema() -> Value {
     json!({
         "type": "object",
         "description": "With `VALIDATION_FAILED`: each wrong field and what is wrong with it.",
@@ -259,7 +271,7 @@ fn fields() -> Value {
     })
 }
 
-fn refusal() -> Value {
+fn refusal_schema() -> Value {
     json!({
         "type": "object",
         "required": ["success", "error"],
@@ -269,10 +281,10 @@ fn refusal() -> Value {
                 "type": "object",
                 "required": ["code", "message", "request_id"],
                 "properties": {
-                    "code": codes(),
+                    "code": code_schema(),
                     "message": {"type": "string"},
                     "request_id": {"type": "string"},
-                    "fields": fields(),
+                    "fields": fields_schema(),
                 },
             },
         },
@@ -284,7 +296,7 @@ fn refusal() -> Value {
     })
 }
 
-fn problem() -> Value {
+fn problem_schema() -> Value {
     json!({
         "type": "object",
         "description": "RFC 9457.",
@@ -294,15 +306,15 @@ fn problem() -> Value {
             "title": {"type": "string"},
             "status": {"type": "integer"},
             "detail": {"type": "string"},
-            "code": codes(),
+            "code": code_schema(),
             "request_id": {"type": "string"},
-            "fields": fields(),
+            "fields": fields_schema(),
             "violated-policies": {"type": "array", "items": {"type": "string"}},
         },
     })
 }
 
-fn schemes() -> Value {
+fn security_schemes() -> Value {
     json!({
         "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
         "session": {
@@ -314,7 +326,7 @@ fn schemes() -> Value {
 }
 
 /// Puts a value at a JSON pointer, making the objects on the way.
-fn set(into: &mut Value, pointer: &str, value: Value) {
+fn set_pointer(into: &mut Value, pointer: &str, value: Value) {
     let mut place = into;
     for name in pointer.split('/').skip(1) {
         if !place.is_object() {

@@ -8,7 +8,7 @@ use crate::pipeline::admission::Client;
 /// Tells whether the host and port of `Origin` are the ones that the client asked for, or the origin
 /// is allowed; without `Origin`, whether `Sec-Fetch-Site` says `same-origin`. `allowed` holds
 /// `scheme://host[:port]` in lower case.
-pub fn same_origin(headers: &HeaderMap, client: &Client, allowed: &[String]) -> bool {
+pub fn is_same_origin(headers: &HeaderMap, client: &Client, allowed: &[String]) -> bool {
     let mut origins = headers.get_all(header::ORIGIN).iter();
     match (origins.next(), origins.next()) {
         (None, _) => {
@@ -17,7 +17,7 @@ pub fn same_origin(headers: &HeaderMap, client: &Client, allowed: &[String]) -> 
         }
         (Some(origin), None) => origin.to_str().is_ok_and(|origin| {
             let origin = origin.to_ascii_lowercase();
-            allowed.contains(&origin) || is_of(&origin, &client.host, client.https)
+            allowed.contains(&origin) || origin_matches_host(&origin, &client.host, client.https)
         }),
         (Some(_), Some(_)) => false,
     }
@@ -25,13 +25,13 @@ pub fn same_origin(headers: &HeaderMap, client: &Client, allowed: &[String]) -> 
 
 /// Tells whether a browser says that the call comes from elsewhere. A program that says nothing
 /// holds no cookies of anybody else's.
-pub(super) fn is_foreign(headers: &HeaderMap, client: &Client, allowed: &[String]) -> bool {
+pub(super) fn is_cross_site(headers: &HeaderMap, client: &Client, allowed: &[String]) -> bool {
     let says = headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site");
-    says && !same_origin(headers, client, allowed)
+    says && !is_same_origin(headers, client, allowed)
 }
 
 /// Tells whether a page of this origin (in lower case) was loaded from `host[:port]`.
-pub(super) fn is_of(origin: &str, host: &str, https: bool) -> bool {
+pub(super) fn origin_matches_host(origin: &str, host: &str, https: bool) -> bool {
     let (default_port, authority) = match origin.split_once("://") {
         Some(("http", authority)) => (80, authority),
         Some(("https", authority)) => (443, authority),
@@ -135,7 +135,7 @@ pub(super) mod tests {
         ];
         for (origin, host, https, expected) in cases {
             let headers = headers(&[("origin", origin)]);
-            let found = same_origin(&headers, &client(host, https), &[]);
+            let found = is_same_origin(&headers, &client(host, https), &[]);
             assert_eq!(found, expected, "{origin} for {host}, TLS {https}");
         }
     }
@@ -152,13 +152,13 @@ pub(super) mod tests {
         ];
         for (origin, expected) in cases {
             let headers = headers(&[("origin", origin)]);
-            let found = same_origin(&headers, &client("gw.example", true), &allowed);
+            let found = is_same_origin(&headers, &client("gw.example", true), &allowed);
             assert_eq!(found, expected, "{origin}");
         }
     }
 
     #[test]
-    fn without_origin_the_browser_must_say_same_origin() {
+    fn sec_fetch_site_decides_without_origin() {
         let client = client("a.example", false);
         type Case<'a> = (&'a [(&'static str, &'a str)], bool, bool);
         let cases: [Case<'_>; 8] = [
@@ -191,8 +191,12 @@ pub(super) mod tests {
         ];
         for (list, same, foreign) in cases {
             let headers = headers(list);
-            assert_eq!(same_origin(&headers, &client, &[]), same, "{headers:?}");
-            assert_eq!(is_foreign(&headers, &client, &[]), foreign, "{headers:?}");
+            assert_eq!(is_same_origin(&headers, &client, &[]), same, "{headers:?}");
+            assert_eq!(
+                is_cross_site(&headers, &client, &[]),
+                foreign,
+                "{headers:?}"
+            );
         }
     }
 }

@@ -7,17 +7,17 @@ use axum::response::Response;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::Desk;
-use super::answer::{self, Noted, Refused};
-use super::body::Fields;
-use super::caller::Person;
+use super::ApiState;
+use super::body::BodyFields;
+use super::caller::AuthenticatedCaller;
+use super::response::{self, ApiRejection, ResponseInfo};
 use super::view::{self, ProfileView, Success};
 use crate::accounts::{PasswordChange, UserPatch};
-use crate::directory::User;
-use crate::store::Cached;
+use crate::database::User;
+use crate::store::CachedProfile;
 
 /// How long the store keeps what the database said of somebody. Every change takes it away.
-const KEPT: Duration = Duration::from_secs(30 * 60);
+const CACHE_TTL: Duration = Duration::from_secs(30 * 60);
 
 /// Show
 #[utoipa::path(
@@ -29,30 +29,33 @@ const KEPT: Duration = Duration::from_secs(30 * 60);
         (status = 404, description = "The caller is no user of this gateway's"),
     ),
 )]
-pub(super) async fn show(State(desk): State<Desk>, person: Person) -> Result<Response, Refused> {
-    let key = person.key();
+pub(super) async fn show(
+    State(desk): State<ApiState>,
+    person: AuthenticatedCaller,
+) -> Result<Response, ApiRejection> {
+    let key = person.user_key();
     let lease = match desk.store.profile(&key).await {
-        Ok(Cached::Hit(text)) => match RawValue::from_string(text) {
-            Ok(profile) => return Ok(answer::data(&profile)),
+        Ok(CachedProfile::Hit(text)) => match RawValue::from_string(text) {
+            Ok(profile) => return Ok(response::data(&profile)),
             Err(_) => None,
         },
-        Ok(Cached::Miss(lease)) => Some(lease),
+        Ok(CachedProfile::Miss(lease)) => Some(lease),
         // The database knows as well.
         Err(_) => None,
     };
-    let user = person.user(&desk).await?;
-    let profile = read(&desk, &user).await?;
+    let user = person.find_user(&desk).await?;
+    let profile = read_profile(&desk, &user).await?;
     if let Some(lease) = lease
         && let Ok(text) = serde_json::to_string(&profile)
     {
         // What is not kept is read again.
-        let _ = desk.store.put_profile(&key, &lease, &text, KEPT).await;
+        let _ = desk.store.put_profile(&key, &lease, &text, CACHE_TTL).await;
     }
-    Ok(answer::data(&profile))
+    Ok(response::data(&profile))
 }
 
-async fn read(desk: &Desk, user: &User) -> Result<ProfileView, Refused> {
-    let avatar = desk.accounts.directory().avatar_info(&user.id).await?;
+async fn read_profile(desk: &ApiState, user: &User) -> Result<ProfileView, ApiRejection> {
+    let avatar = desk.accounts.database().avatar_info(&user.id).await?;
     Ok(view::profile(user, avatar.as_ref()))
 }
 
@@ -84,14 +87,14 @@ struct ProfileChange {
     ),
 )]
 pub(super) async fn change(
-    State(desk): State<Desk>,
-    person: Person,
+    State(desk): State<ApiState>,
+    person: AuthenticatedCaller,
     request: Request,
-) -> Result<Response, Refused> {
-    let before = person.user(&desk).await?;
+) -> Result<Response, ApiRejection> {
+    let before = person.find_user(&desk).await?;
     let (parts, body) = request.into_parts();
-    let mut fields = Fields::read(&parts.headers, body).await?;
-    refuse_other_names(&mut fields, &before);
+    let mut fields = BodyFields::read(&parts.headers, body).await?;
+    reject_changed_names(&mut fields, &before);
     let patch = UserPatch {
         name: fields
             .is_given("name")
@@ -99,16 +102,16 @@ pub(super) async fn change(
         ..UserPatch::default()
     };
     let nothing = patch.name.is_none();
-    let rules = desk.live.load().identity.passwords;
+    let rules = desk.reloadable.load().identity.passwords;
     let patch = fields.check_with(patch.check(&before, rules))?;
     let user = match nothing {
         true => before,
         false => desk.accounts.apply_change(&before.id, patch).await?,
     };
-    Ok(answer::data(&read(&desk, &user).await?))
+    Ok(response::data(&read_profile(&desk, &user).await?))
 }
 
-fn refuse_other_names(fields: &mut Fields, user: &User) {
+fn reject_changed_names(fields: &mut BodyFields, user: &User) {
     let fixed = [
         ("id", Some(user.id.as_str())),
         ("email", Some(user.email.as_str())),
@@ -116,7 +119,7 @@ fn refuse_other_names(fields: &mut Fields, user: &User) {
     ];
     for (name, value) in fixed {
         if fields.is_given(name) && fields.optional_text(name).as_deref() != value {
-            fields.problem(name, "cannot be changed");
+            fields.add_error(name, "cannot be changed");
         }
     }
 }
@@ -148,13 +151,13 @@ struct NewPassword {
     ),
 )]
 pub(super) async fn change_password(
-    State(desk): State<Desk>,
-    person: Person,
+    State(desk): State<ApiState>,
+    person: AuthenticatedCaller,
     request: Request,
-) -> Result<Response, Refused> {
-    let user = person.user(&desk).await?;
+) -> Result<Response, ApiRejection> {
+    let user = person.find_user(&desk).await?;
     let (parts, body) = request.into_parts();
-    let mut fields = Fields::read(&parts.headers, body).await?;
+    let mut fields = BodyFields::read(&parts.headers, body).await?;
     let typed = NewPassword {
         current_password: fields.text("current_password"),
         new_password: fields.text("new_password"),
@@ -163,21 +166,21 @@ pub(super) async fn change_password(
         current: typed.current_password.into(),
         new: typed.new_password.into(),
     };
-    let live = desk.live.load_full();
+    let live = desk.reloadable.load_full();
     fields.check_with(change.check(&user, live.identity.passwords))?;
-    let asking = (person.session(), person.client.ip);
+    let asking = (person.session_id(), person.client.ip);
     let mut limits = Vec::new();
     let changed = desk
         .accounts
         .change_password(&live, user, &change, asking, &mut limits)
         .await;
     if let Err(failure) = changed {
-        return Err(Refused::from(failure).with_limits(limits));
+        return Err(ApiRejection::from(failure).with_limits(limits));
     }
-    let mut response = answer::nothing();
-    response.extensions_mut().insert(Noted {
+    let mut response = response::no_content();
+    response.extensions_mut().insert(ResponseInfo {
         limits,
-        ..Noted::default()
+        ..ResponseInfo::default()
     });
     Ok(response)
 }

@@ -2,9 +2,9 @@
 
 use http::Uri;
 
-use super::answer::Refused;
-use crate::accounts::Problems;
-use crate::auth::session::Status;
+use super::response::ApiRejection;
+use crate::accounts::FieldErrors;
+use crate::auth::session::SessionStatus;
 
 const LIMIT_DEFAULT: u32 = 20;
 const LIMIT_MAX: u32 = 100;
@@ -12,30 +12,29 @@ const LIMIT_MAX: u32 = 100;
 const PARAMETERS_MAX: usize = 32;
 
 /// A query's parameters, none of them twice, and what was found wrong with them so far.
-pub(super) struct Query {
+pub(super) struct QueryParams {
     parameters: Vec<(String, String)>,
-    problems: Problems,
+    errors: FieldErrors,
 }
 
-impl Query {
-    pub(super) fn read(uri: &Uri) -> Query {
-        let mut read = Query {
+impl QueryParams {
+    pub(super) fn parse(uri: &Uri) -> QueryParams {
+        let mut read = QueryParams {
             parameters: Vec::new(),
-            problems: Problems::default(),
+            errors: FieldErrors::default(),
         };
         let query = uri.query().unwrap_or_default();
         let parameters = url::form_urlencoded::parse(query.as_bytes());
         for (index, (name, value)) in parameters.enumerate() {
             if index == PARAMETERS_MAX {
                 let problem = format!("must have at most {PARAMETERS_MAX} parameters");
-                read.problems.note("query", problem);
+                read.errors.add("query", problem);
                 break;
             }
             if read.parameters.iter().any(|(known, _)| *known == name) {
-                read.problems.note(&name, "is given twice");
+                read.errors.add(&name, "is given twice");
             } else if value.chars().any(char::is_control) {
-                read.problems
-                    .note(&name, "must not hold control characters");
+                read.errors.add(&name, "must not hold control characters");
             } else {
                 read.parameters
                     .push((name.into_owned(), value.into_owned()));
@@ -52,7 +51,7 @@ impl Query {
 
     /// What a parameter means, if it is there; `problem` says what is wrong with one that means
     /// nothing.
-    pub(super) fn read_as<T>(
+    pub(super) fn parse_param<T>(
         &mut self,
         name: &str,
         problem: &str,
@@ -61,7 +60,7 @@ impl Query {
         let text = self.text(name)?;
         let meaning = read(&text);
         if meaning.is_none() {
-            self.problems.note(name, problem);
+            self.errors.add(name, problem);
         }
         meaning
     }
@@ -72,31 +71,33 @@ impl Query {
             let limit = text.parse().ok();
             limit.filter(|limit| (1..=LIMIT_MAX).contains(limit))
         };
-        self.read_as("limit", "must be a number from 1 to 100", within)
+        self.parse_param("limit", "must be a number from 1 to 100", within)
             .unwrap_or(LIMIT_DEFAULT)
     }
 
     /// Which sessions are wanted, the active ones if not said; `None` is all of them.
-    pub(super) fn status(&mut self) -> Option<Status> {
+    pub(super) fn status(&mut self) -> Option<SessionStatus> {
         let word = |text: &str| match text {
-            "active" => Some(Some(Status::Active)),
-            "revoked" => Some(Some(Status::Revoked)),
-            "expired" => Some(Some(Status::Expired)),
+            "active" => Some(Some(SessionStatus::Active)),
+            "revoked" => Some(Some(SessionStatus::Revoked)),
+            "expired" => Some(Some(SessionStatus::Expired)),
             "all" => Some(None),
             _ => None,
         };
-        self.read_as("status", "must be active, revoked, expired or all", word)
-            .unwrap_or(Some(Status::Active))
+        self.parse_param("status", "must be active, revoked, expired or all", word)
+            .unwrap_or(Some(SessionStatus::Active))
     }
 
     /// Where a page begins, if it is not the first one.
     pub(super) fn cursor<T>(&mut self, read: impl FnOnce(&str) -> Option<T>) -> Option<T> {
-        self.read_as("cursor", "is not one that was given out", read)
+        self.parse_param("cursor", "is not one that was given out", read)
     }
 
     /// Refuses the query if anything was wrong with it.
-    pub(super) fn check(self) -> Result<(), Refused> {
-        self.problems.or(()).map_err(Refused::fields)
+    pub(super) fn check(self) -> Result<(), ApiRejection> {
+        self.errors
+            .into_result(())
+            .map_err(ApiRejection::invalid_fields)
     }
 }
 
@@ -106,8 +107,8 @@ mod tests {
 
     use super::*;
 
-    fn read(uri: &str) -> Query {
-        Query::read(&uri.parse().unwrap())
+    fn read(uri: &str) -> QueryParams {
+        QueryParams::parse(&uri.parse().unwrap())
     }
 
     #[test]
@@ -130,10 +131,10 @@ mod tests {
     }
 
     #[test]
-    fn a_status_is_one_of_four_words() {
+    fn status_is_one_of_four_words() {
         let cases = [
-            ("/x", Some(Some(Status::Active))),
-            ("/x?status=expired", Some(Some(Status::Expired))),
+            ("/x", Some(Some(SessionStatus::Active))),
+            ("/x?status=expired", Some(Some(SessionStatus::Expired))),
             ("/x?status=all", Some(None)),
             ("/x?status=Active", None),
         ];
@@ -159,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn every_wrong_parameter_is_named() {
+    fn every_invalid_parameter_is_reported() {
         assert_eq!(read("/x?a=b%20c").text("a").unwrap(), "b c");
         let mut query = read("/x?limit=0&status=on&cursor=1&a=1&a=2&b=%00");
         query.limit();

@@ -5,17 +5,17 @@ use axum::response::Response;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::Desk;
-use super::answer::Refused;
-use super::body::Fields;
-use super::caller::Person;
-use super::sessions::{answer_with, current, idle};
+use super::ApiState;
+use super::body::BodyFields;
+use super::caller::AuthenticatedCaller;
+use super::response::ApiRejection;
+use super::sessions::{current_session_id, idle_timeout, session_response};
 use super::view::{SessionView, Success};
 use crate::refusal::Refusal;
-use crate::store::{Amended, Amendment, DATA_MAX};
+use crate::store::{AmendOutcome, Amendment, MAX_DATA_BYTES};
 
 /// Members of a session that nobody changes from outside.
-const FIXED: [&str; 15] = [
+const IMMUTABLE_MEMBERS: [&str; 15] = [
     "id",
     "user_id",
     "email",
@@ -75,45 +75,45 @@ struct DeviceChange {
     ),
 )]
 pub(super) async fn change(
-    State(desk): State<Desk>,
-    person: Person,
+    State(desk): State<ApiState>,
+    person: AuthenticatedCaller,
     request: Request,
-) -> Result<Response, Refused> {
-    let id = current(&person)?;
+) -> Result<Response, ApiRejection> {
+    let id = current_session_id(&person)?;
     let (parts, body) = request.into_parts();
-    let mut fields = Fields::read(&parts.headers, body).await?;
+    let mut fields = BodyFields::read(&parts.headers, body).await?;
     let amendment = amendment(&mut fields);
     fields.check()?;
     let amended = desk
         .accounts
-        .amend_session(id, &amendment, idle(&desk))
+        .patch_session(id, &amendment, idle_timeout(&desk))
         .await?;
     match amended {
-        Amended::Done(entry) => answer_with(&desk, &person, &entry).await,
-        Amended::Gone => Err(Refusal::SessionRevoked.into()),
-        Amended::DataTooLong => Err(Refused::field(
+        AmendOutcome::Amended(entry) => session_response(&desk, &person, &entry).await,
+        AmendOutcome::Gone => Err(Refusal::SessionRevoked.into()),
+        AmendOutcome::DataTooLong => Err(ApiRejection::invalid_field(
             "data",
-            format!("must be at most {DATA_MAX} bytes altogether"),
+            format!("must be at most {MAX_DATA_BYTES} bytes altogether"),
         )),
     }
 }
 
-fn amendment(fields: &mut Fields) -> Amendment {
-    for fixed in FIXED {
+fn amendment(fields: &mut BodyFields) -> Amendment {
+    for fixed in IMMUTABLE_MEMBERS {
         if fields.is_given(fixed) {
-            fields.problem(fixed, "cannot be changed");
+            fields.add_error(fixed, "cannot be changed");
         }
     }
     let device_name = fields.optional_object("device").and_then(|mut device| {
         if device.contains_key("type") {
-            fields.problem("device.type", "cannot be changed");
+            fields.add_error("device.type", "cannot be changed");
         }
         let name = device.remove("name")?;
         match name.as_str().map(str::to_owned) {
             Some(name) if is_device_name(&name) => Some(name),
             _ => {
                 let problem = format!("must be a text of 1 to {DEVICE_MAX} characters");
-                fields.problem("device.name", problem);
+                fields.add_error("device.name", problem);
                 None
             }
         }
@@ -140,9 +140,15 @@ fn is_device_name(name: &str) -> bool {
         (status = 404, description = "The credential has no session"),
     ),
 )]
-pub(super) async fn extend(State(desk): State<Desk>, person: Person) -> Result<Response, Refused> {
-    let id = current(&person)?;
-    let entry = desk.accounts.touch(id, idle(&desk)).await?;
+pub(super) async fn extend(
+    State(desk): State<ApiState>,
+    person: AuthenticatedCaller,
+) -> Result<Response, ApiRejection> {
+    let id = current_session_id(&person)?;
+    let entry = desk
+        .accounts
+        .extend_session(id, idle_timeout(&desk))
+        .await?;
     let entry = entry.ok_or(Refusal::SessionRevoked)?;
-    answer_with(&desk, &person, &entry).await
+    session_response(&desk, &person, &entry).await
 }

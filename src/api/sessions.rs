@@ -6,15 +6,15 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use http::Uri;
 
-use super::Desk;
-use super::answer::{self, Refused};
-use super::caller::Person;
-use super::leaving::Leaver;
-use super::query::Query;
-use super::view::{self, Revoked, SessionView, SessionsView, Sight, Success};
+use super::ApiState;
+use super::caller::AuthenticatedCaller;
+use super::presented_session::SignOutCaller;
+use super::query::QueryParams;
+use super::response::{self, ApiRejection};
+use super::view::{self, Revoked, SessionView, SessionsView, Success, ViewContext};
 use crate::auth::session::{EndReason, SessionId};
 use crate::refusal::Refusal;
-use crate::store::{Entry, Store, Wanted};
+use crate::store::{SessionEntry, SessionListQuery, Store};
 
 /// List
 ///
@@ -31,24 +31,27 @@ use crate::store::{Entry, Store, Wanted};
     responses((status = 200, description = "A page of sessions", body = Success<SessionsView>)),
 )]
 pub(super) async fn list(
-    State(desk): State<Desk>,
-    person: Person,
+    State(desk): State<ApiState>,
+    person: AuthenticatedCaller,
     uri: Uri,
-) -> Result<Response, Refused> {
-    let mut query = Query::read(&uri);
+) -> Result<Response, ApiRejection> {
+    let mut query = QueryParams::parse(&uri);
     let (limit, status) = (query.limit() as usize, query.status());
-    let cursor = query.cursor(Store::is_cursor_of_user);
+    let cursor = query.cursor(Store::parse_user_cursor);
     query.check()?;
-    let sight = sight(&desk, &person).await?;
-    let wanted = Wanted {
+    let sight = view_context(&desk, &person).await?;
+    let wanted = SessionListQuery {
         status,
         address: None,
         idle: sight.idle,
         limit,
         cursor: cursor.as_deref(),
     };
-    let page = desk.accounts.sessions_of(&person.key(), wanted).await?;
-    Ok(answer::data(&view::sessions(&page, &sight)))
+    let page = desk
+        .accounts
+        .list_sessions(&person.user_key(), wanted)
+        .await?;
+    Ok(response::data(&view::sessions(&page, &sight)))
 }
 
 /// The current one
@@ -62,11 +65,11 @@ pub(super) async fn list(
     ),
 )]
 pub(super) async fn show_current(
-    State(desk): State<Desk>,
-    person: Person,
-) -> Result<Response, Refused> {
-    let id = current(&person)?;
-    shown(&desk, &person, id).await
+    State(desk): State<ApiState>,
+    person: AuthenticatedCaller,
+) -> Result<Response, ApiRejection> {
+    let id = current_session_id(&person)?;
+    show_session(&desk, &person, id).await
 }
 
 /// One of them
@@ -81,12 +84,12 @@ pub(super) async fn show_current(
     ),
 )]
 pub(super) async fn show(
-    State(desk): State<Desk>,
-    person: Person,
+    State(desk): State<ApiState>,
+    person: AuthenticatedCaller,
     Path(id): Path<String>,
-) -> Result<Response, Refused> {
+) -> Result<Response, ApiRejection> {
     let id = SessionId::parse(&id).ok_or(Refusal::NotFound)?;
-    shown(&desk, &person, id).await
+    show_session(&desk, &person, id).await
 }
 
 /// End the current one
@@ -102,11 +105,11 @@ pub(super) async fn show(
     ),
 )]
 pub(super) async fn end_current(
-    State(desk): State<Desk>,
-    Leaver(person): Leaver,
-) -> Result<Response, Refused> {
-    let id = current(&person)?;
-    ended(&desk, &person, id).await
+    State(desk): State<ApiState>,
+    SignOutCaller(person): SignOutCaller,
+) -> Result<Response, ApiRejection> {
+    let id = current_session_id(&person)?;
+    end_session(&desk, &person, id).await
 }
 
 /// End one
@@ -123,12 +126,12 @@ pub(super) async fn end_current(
     ),
 )]
 pub(super) async fn end(
-    State(desk): State<Desk>,
-    Leaver(person): Leaver,
+    State(desk): State<ApiState>,
+    SignOutCaller(person): SignOutCaller,
     Path(id): Path<String>,
-) -> Result<Response, Refused> {
+) -> Result<Response, ApiRejection> {
     let id = SessionId::parse(&id).ok_or(Refusal::NotFound)?;
-    ended(&desk, &person, id).await
+    end_session(&desk, &person, id).await
 }
 
 /// End the others
@@ -141,66 +144,77 @@ pub(super) async fn end(
     responses((status = 200, description = "How many were alive", body = Success<Revoked>)),
 )]
 pub(super) async fn end_others(
-    State(desk): State<Desk>,
-    Leaver(person): Leaver,
-) -> Result<Response, Refused> {
+    State(desk): State<ApiState>,
+    SignOutCaller(person): SignOutCaller,
+) -> Result<Response, ApiRejection> {
     let by = Some(person.client.ip);
     let revoked = desk
         .accounts
-        .end_sessions_of(
-            &person.key(),
-            person.session(),
+        .end_user_sessions(
+            &person.user_key(),
+            person.session_id(),
             EndReason::Terminated,
             by,
-            idle(&desk),
+            idle_timeout(&desk),
         )
         .await?;
-    Ok(answer::data(&Revoked { revoked }))
+    Ok(response::data(&Revoked { revoked }))
 }
 
 /// The session of the credential.
-pub(super) fn current(person: &Person) -> Result<SessionId, Refused> {
-    person.session().ok_or(Refusal::NotFound.into())
+pub(super) fn current_session_id(person: &AuthenticatedCaller) -> Result<SessionId, ApiRejection> {
+    person.session_id().ok_or(Refusal::NotFound.into())
 }
 
-async fn shown(desk: &Desk, person: &Person, id: SessionId) -> Result<Response, Refused> {
+async fn show_session(
+    desk: &ApiState,
+    person: &AuthenticatedCaller,
+    id: SessionId,
+) -> Result<Response, ApiRejection> {
     let entry = desk
         .accounts
         .session(id)
         .await?
-        .filter(|entry| entry.session.user == person.key())
+        .filter(|entry| entry.session.user == person.user_key())
         .ok_or(Refusal::NotFound)?;
-    answer_with(desk, person, &entry).await
+    session_response(desk, person, &entry).await
 }
 
 /// Answers with a session as the caller sees it.
-pub(super) async fn answer_with(
-    desk: &Desk,
-    person: &Person,
-    entry: &Entry,
-) -> Result<Response, Refused> {
-    let sight = sight(desk, person).await?;
-    Ok(answer::data(&view::session(entry, &sight)))
+pub(super) async fn session_response(
+    desk: &ApiState,
+    person: &AuthenticatedCaller,
+    entry: &SessionEntry,
+) -> Result<Response, ApiRejection> {
+    let sight = view_context(desk, person).await?;
+    Ok(response::data(&view::session(entry, &sight)))
 }
 
-async fn ended(desk: &Desk, person: &Person, id: SessionId) -> Result<Response, Refused> {
+async fn end_session(
+    desk: &ApiState,
+    person: &AuthenticatedCaller,
+    id: SessionId,
+) -> Result<Response, ApiRejection> {
     let by = Some(person.client.ip);
     desk.accounts
-        .terminate(&person.key(), id, by, idle(desk))
+        .terminate(&person.user_key(), id, by, idle_timeout(desk))
         .await?;
-    Ok(answer::nothing())
+    Ok(response::no_content())
 }
 
 /// The idle timeout.
-pub(super) fn idle(desk: &Desk) -> Option<Duration> {
-    desk.live.load().sessions.idle_timeout
+pub(super) fn idle_timeout(desk: &ApiState) -> Option<Duration> {
+    desk.reloadable.load().sessions.idle_timeout
 }
 
-async fn sight(desk: &Desk, person: &Person) -> Result<Sight, Refused> {
-    Ok(Sight {
-        idle: idle(desk),
+async fn view_context(
+    desk: &ApiState,
+    person: &AuthenticatedCaller,
+) -> Result<ViewContext, ApiRejection> {
+    Ok(ViewContext {
+        idle: idle_timeout(desk),
         now: desk.accounts.now().await?,
-        current: person.session(),
-        live_of: desk.live_of.clone(),
+        current: person.session_id(),
+        count_open_streams: desk.count_open_streams.clone(),
     })
 }

@@ -5,18 +5,18 @@ use axum::response::Response;
 use http::header;
 use utoipa::ToSchema;
 
-use super::answer::{self, Refused};
-use super::auth::from_here;
-use super::body::Fields;
-use super::caller::{must_be_same_origin, refuse};
-use super::leaving::{Leaver, Leaving, blacklist};
+use super::auth::reject_cross_site;
+use super::body::BodyFields;
+use super::caller::{reject_credential, require_allowed_origin};
+use super::presented_session::{PresentedSession, SignOutCaller, blacklist};
+use super::response::{self, ApiRejection};
 use super::view::{Revoked, Success};
-use super::{Caller, Desk, LapsedClaims};
+use super::{ApiState, Caller, LapsedClaims};
 use crate::auth::credential;
-use crate::auth::credential::Presented;
+use crate::auth::credential::PresentedCredential;
 use crate::auth::session::EndReason;
 use crate::pipeline::admission::Client;
-use crate::settings::Live;
+use crate::settings::Reloadable;
 
 /// What signing out may take.
 #[derive(ToSchema)]
@@ -40,28 +40,31 @@ struct SignOut {
     security((), ("bearer" = []), ("session" = []), ("cookie" = [])),
 )]
 pub(super) async fn sign_out(
-    State(desk): State<Desk>,
+    State(desk): State<ApiState>,
     Extension(client): Extension<Client>,
     caller: Option<Extension<Caller>>,
     lapsed: Option<Extension<LapsedClaims>>,
     request: Request,
-) -> Result<Response, Refused> {
-    let live = desk.live.load_full();
-    let (parts, body) = from_here(&desk, &live, &client, request)?;
+) -> Result<Response, ApiRejection> {
+    let live = desk.reloadable.load_full();
+    let (parts, body) = reject_cross_site(&desk, &live, &client, request)?;
     let lapsed = lapsed.map(|Extension(LapsedClaims(claims))| claims);
     let presented = credential::extract(&parts.headers, &live.sessions.cookie.name);
-    let by_cookie = matches!(presented, Presented::Cookie(_) | Presented::MalformedCookie);
+    let by_cookie = matches!(
+        presented,
+        PresentedCredential::Cookie(_) | PresentedCredential::MalformedCookie
+    );
     let leaving = match caller.map_or(Ok(None), |Extension(Caller(found))| found) {
-        Ok(identity) => identity.as_ref().map(Leaving::of),
-        Err(refusal) => match Leaving::after(refusal, lapsed, &presented) {
-            None => return Err(refuse(refusal, &live, &parts.headers)),
+        Ok(identity) => identity.as_ref().map(PresentedSession::from_identity),
+        Err(refusal) => match PresentedSession::from_rejection(refusal, lapsed, &presented) {
+            None => return Err(reject_credential(refusal, &live, &parts.headers)),
             ended => ended,
         },
     };
     if by_cookie {
-        must_be_same_origin(&desk, &live, &client, &parts.headers)?;
+        require_allowed_origin(&desk, &live, &client, &parts.headers)?;
     }
-    let mut fields = Fields::read_optional(&parts.headers, body).await?;
+    let mut fields = BodyFields::read_optional(&parts.headers, body).await?;
     let typed = SignOut {
         refresh_token: fields.optional_text("refresh_token"),
     };
@@ -72,15 +75,15 @@ pub(super) async fn sign_out(
     }
     if let Some(token) = typed.refresh_token {
         desk.accounts
-            .sign_out_by_refresh(&live, &token, Some(client.ip))
+            .sign_out_with_refresh(&live, &token, Some(client.ip))
             .await?;
     }
-    Ok(without_cookies(&live))
+    Ok(signed_out_response(&live))
 }
 
 /// Says that it is done, and takes the session cookie away.
-fn without_cookies(live: &Live) -> Response {
-    let mut response = answer::nothing();
+fn signed_out_response(live: &Reloadable) -> Response {
+    let mut response = response::no_content();
     for cookie in credential::clearing_cookies(&live.sessions.cookie) {
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }
@@ -98,25 +101,25 @@ fn without_cookies(live: &Live) -> Response {
     responses((status = 200, description = "How many sessions were alive", body = Success<Revoked>)),
 )]
 pub(super) async fn sign_out_everywhere(
-    State(desk): State<Desk>,
-    Leaver(person): Leaver,
-) -> Result<Response, Refused> {
-    let live = desk.live.load_full();
+    State(desk): State<ApiState>,
+    SignOutCaller(person): SignOutCaller,
+) -> Result<Response, ApiRejection> {
+    let live = desk.reloadable.load_full();
     let idle = live.sessions.idle_timeout;
     let (reason, by) = (EndReason::SignOutEverywhere, Some(person.client.ip));
     let accounts = &desk.accounts;
     // The caller's own session ends last: until everything else is ensured, it can ask again.
     let mut revoked = accounts
-        .end_sessions_of(&person.key(), person.session(), reason, by, idle)
+        .end_user_sessions(&person.user_key(), person.session_id(), reason, by, idle)
         .await?;
-    accounts.cut_off(&person.key()).await?;
+    accounts.revoke_user_tokens(&person.user_key()).await?;
     if let Some(own) = person.identity.session() {
         revoked += usize::from(accounts.end_session(own, reason, by, idle).await?);
     }
     if let Some(token) = &person.identity.token {
         blacklist(&desk, &person.client, token).await?;
     }
-    let mut response = answer::data(&Revoked { revoked });
+    let mut response = response::data(&Revoked { revoked });
     for cookie in credential::clearing_cookies(&live.sessions.cookie) {
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }

@@ -7,20 +7,20 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::LiveOf;
+use super::CountOpenStreams;
 use crate::accounts::SignedIn;
-use crate::auth::session::{Millis, SessionId, Status};
-use crate::directory::{AvatarInfo, User};
+use crate::auth::session::{Millis, SessionId, SessionStatus};
+use crate::database::{AvatarInfo, User};
 use crate::json;
-use crate::store::{Entry, Page};
+use crate::store::{SessionEntry, SessionPage};
 
 /// What a session's looks depend on besides the session.
-pub(super) struct Sight {
+pub(super) struct ViewContext {
     pub(super) idle: Option<Duration>,
     pub(super) now: Millis,
     /// The session that asks.
     pub(super) current: Option<SessionId>,
-    pub(super) live_of: LiveOf,
+    pub(super) count_open_streams: CountOpenStreams,
 }
 
 /// A session.
@@ -125,7 +125,7 @@ pub(super) struct AvatarView {
 
 /// A user as an operator sees them.
 #[derive(Debug, Serialize)]
-pub(super) struct UserForAdmin {
+pub(super) struct AdminUserView {
     #[serde(flatten)]
     user: UserView,
     disabled: bool,
@@ -173,13 +173,13 @@ impl<T> Success<T> {
 }
 
 /// A session as the contract shows it.
-pub(super) fn session(entry: &Entry, sight: &Sight) -> SessionView {
+pub(super) fn session(entry: &SessionEntry, sight: &ViewContext) -> SessionView {
     let (session, activity) = (&entry.session, &entry.activity);
     let status = session.status(activity.last_access, sight.idle, sight.now);
-    let expires_at = session.idle_end(activity.last_access, sight.idle);
+    let expires_at = session.idle_expiry(activity.last_access, sight.idle);
     let until = match (status, session.ended) {
-        (Status::Revoked, Some(ended)) => ended.at,
-        (Status::Expired, _) => expires_at,
+        (SessionStatus::Revoked, Some(ended)) => ended.at,
+        (SessionStatus::Expired, _) => expires_at,
         _ => sight.now,
     };
     // The one it was signed in from counts before it is used.
@@ -192,11 +192,11 @@ pub(super) fn session(entry: &Entry, sight: &Sight) -> SessionView {
         user_id: session.user.clone(),
         email: session.email.clone(),
         status: match status {
-            Status::Active => StatusView::Active,
-            Status::Expired => StatusView::Expired,
-            Status::Revoked => StatusView::Revoked,
+            SessionStatus::Active => StatusView::Active,
+            SessionStatus::Expired => StatusView::Expired,
+            SessionStatus::Revoked => StatusView::Revoked,
         },
-        is_active: status == Status::Active,
+        is_active: status == SessionStatus::Active,
         created_at: rfc3339(session.created_at),
         last_access: rfc3339(activity.last_access.max(session.created_at)),
         expires_at: rfc3339(expires_at),
@@ -209,7 +209,9 @@ pub(super) fn session(entry: &Entry, sight: &Sight) -> SessionView {
             name: session.device.name.as_deref().map(str::to_owned),
         },
         request_count: activity.request_count,
-        live_connections: activity.live_connections.max((sight.live_of)(session.id)),
+        live_connections: activity
+            .live_connections
+            .max((sight.count_open_streams)(session.id)),
         // What others may have made of it is not shown as something else.
         data: Value::Object(json::parse(session.data.as_bytes()).unwrap_or_default()),
         current: sight.current == Some(session.id),
@@ -217,7 +219,7 @@ pub(super) fn session(entry: &Entry, sight: &Sight) -> SessionView {
 }
 
 /// A page of a list of sessions.
-pub(super) fn sessions(page: &Page, sight: &Sight) -> SessionsView {
+pub(super) fn sessions(page: &SessionPage, sight: &ViewContext) -> SessionsView {
     let sessions = page.entries.iter().map(|entry| session(entry, sight));
     SessionsView {
         sessions: sessions.collect(),
@@ -257,8 +259,8 @@ pub(super) fn avatar(about: &AvatarInfo) -> AvatarView {
 }
 
 /// A user as an operator sees them.
-pub(super) fn user_for_admin(user: &User) -> UserForAdmin {
-    UserForAdmin {
+pub(super) fn admin_user(user: &User) -> AdminUserView {
+    AdminUserView {
         user: self::user(user),
         disabled: user.disabled,
         created_at: rfc3339(user.created_at),
@@ -267,7 +269,11 @@ pub(super) fn user_for_admin(user: &User) -> UserForAdmin {
 }
 
 /// What a sign-in hands out; the session token with it if `with_token`.
-pub(super) fn signed_in(signed_in: &SignedIn, sight: &Sight, with_token: bool) -> SignedInView {
+pub(super) fn signed_in(
+    signed_in: &SignedIn,
+    sight: &ViewContext,
+    with_token: bool,
+) -> SignedInView {
     let token = signed_in.session_token.as_ref().filter(|_| with_token);
     SignedInView {
         user: user(&signed_in.user),
@@ -295,7 +301,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::auth::session::{Activity, Device, EndReason, Ended, Session};
+    use crate::auth::session::{Activity, Device, EndReason, Session, SessionEnd};
 
     #[test]
     fn times_are_utc_with_milliseconds_and_never_panic() {
@@ -304,8 +310,8 @@ mod tests {
     }
 
     #[test]
-    fn a_session_shows_what_the_contract_lists() {
-        let mut entry = Entry {
+    fn session_view_has_the_documented_members() {
+        let mut entry = SessionEntry {
             session: Session {
                 id: SessionId([1; 32]),
                 user: "u".to_owned(),
@@ -328,11 +334,11 @@ mod tests {
                 ..Activity::default()
             },
         };
-        let sight = Sight {
+        let sight = ViewContext {
             idle: Some(Duration::from_secs(60)),
             now: 40_000,
             current: Some(SessionId([1; 32])),
-            live_of: std::sync::Arc::new(|_| 0),
+            count_open_streams: std::sync::Arc::new(|_| 0),
         };
         let shown = serde_json::to_value(session(&entry, &sight)).unwrap();
         let mut names: Vec<&str> = shown
@@ -352,11 +358,11 @@ mod tests {
         assert_eq!(picked(&shown, "duration_seconds"), 30);
         assert_eq!(picked(&shown, "ip_addresses"), json!(["192.0.2.1"]));
         assert_eq!(picked(&shown, "current"), true);
-        entry.session.ended = Some(Ended {
+        entry.session.ended = Some(SessionEnd {
             at: 25_000,
             reason: EndReason::Admin,
         });
-        let sight = Sight {
+        let sight = ViewContext {
             current: None,
             ..sight
         };

@@ -25,7 +25,7 @@ impl SessionId {
 
 impl SessionId {
     /// Writes the 64 characters into a buffer of the caller's.
-    pub fn hex<'b>(&self, buffer: &'b mut [u8; 64]) -> &'b str {
+    pub fn write_hex<'b>(&self, buffer: &'b mut [u8; 64]) -> &'b str {
         // The length fits and hex is ASCII; neither can fail.
         let _ = hex::encode_to_slice(self.0, buffer);
         std::str::from_utf8(buffer).unwrap_or_default()
@@ -34,7 +34,7 @@ impl SessionId {
 
 impl std::fmt::Display for SessionId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.hex(&mut [0; 64]))
+        f.write_str(self.write_hex(&mut [0; 64]))
     }
 }
 
@@ -121,7 +121,7 @@ pub struct Session {
     #[serde(default)]
     pub device: Device,
     #[serde(default)]
-    pub ended: Option<Ended>,
+    pub ended: Option<SessionEnd>,
     /// The application's own: a JSON object as text.
     #[serde(default = "no_data")]
     pub data: Arc<str>,
@@ -146,14 +146,14 @@ pub struct Device {
 }
 
 /// What is kept of a `User-Agent`: at most 512 characters, none of them a control character.
-pub fn user_agent(value: &[u8]) -> String {
+pub fn sanitize_user_agent(value: &[u8]) -> String {
     let text = String::from_utf8_lossy(value);
     text.chars().filter(|c| !c.is_control()).take(512).collect()
 }
 
 /// That a session was ended before its time, and by what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ended {
+pub struct SessionEnd {
     pub at: Millis,
     pub reason: EndReason,
 }
@@ -222,7 +222,7 @@ pub struct Activity {
 /// Where a session stands at a given time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Status {
+pub enum SessionStatus {
     Active,
     Expired,
     Revoked,
@@ -230,18 +230,23 @@ pub enum Status {
 
 impl Session {
     /// Tells where the session stands. A revoked one stays revoked even past its time.
-    pub fn status(&self, last_access: Millis, idle: Option<Duration>, now: Millis) -> Status {
+    pub fn status(
+        &self,
+        last_access: Millis,
+        idle: Option<Duration>,
+        now: Millis,
+    ) -> SessionStatus {
         if self.ended.is_some() {
-            Status::Revoked
-        } else if now >= self.idle_end(last_access, idle) {
-            Status::Expired
+            SessionStatus::Revoked
+        } else if now >= self.idle_expiry(last_access, idle) {
+            SessionStatus::Expired
         } else {
-            Status::Active
+            SessionStatus::Active
         }
     }
 
     /// The moment at which it expires if it is not used again: never past `expires_at`.
-    pub fn idle_end(&self, last_access: Millis, idle: Option<Duration>) -> Millis {
+    pub fn idle_expiry(&self, last_access: Millis, idle: Option<Duration>) -> Millis {
         let used = last_access.max(self.created_at);
         match idle {
             Some(idle) => self
@@ -254,27 +259,27 @@ impl Session {
 
 /// The operator's rules for sessions.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rules {
+pub struct SessionRules {
     pub ttl: Duration,
     pub idle_timeout: Option<Duration>,
     pub max_per_user: u32,
-    pub on_limit: OnLimit,
+    pub on_limit: OnSessionLimit,
     /// They are also kept in the database, and go on by it.
     pub durable: bool,
     pub cookie: CookieRules,
-    pub bind_user_agent: Binding,
-    pub bind_ip: Binding,
+    pub bind_user_agent: ClientBinding,
+    pub bind_ip: ClientBinding,
 }
 
-impl Rules {
+impl SessionRules {
     /// What differs of a client from the one that signed in, with what is to be done about it.
-    pub fn mismatches(
+    pub fn binding_mismatches(
         &self,
         session: &Session,
         ip: IpAddr,
         user_agent: impl FnOnce() -> String,
-    ) -> Vec<(Binding, &'static str)> {
-        if self.bind_ip == Binding::Off && self.bind_user_agent == Binding::Off {
+    ) -> Vec<(ClientBinding, &'static str)> {
+        if self.bind_ip == ClientBinding::Off && self.bind_user_agent == ClientBinding::Off {
             return Vec::new();
         }
         let address = session.ip.to_canonical() != ip.to_canonical();
@@ -284,7 +289,7 @@ impl Rules {
             (self.bind_user_agent, agent, "user agent"),
         ]
         .into_iter()
-        .filter(|(binding, differs, _)| *differs && *binding != Binding::Off)
+        .filter(|(binding, differs, _)| *differs && *binding != ClientBinding::Off)
         .map(|(binding, _, what)| (binding, what))
         .collect()
     }
@@ -292,14 +297,14 @@ impl Rules {
 
 /// What happens to a sign-in beyond `max_per_user`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnLimit {
+pub enum OnSessionLimit {
     EvictOldest,
     Reject,
 }
 
 /// What happens when a session is used from elsewhere than it was signed in from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Binding {
+pub enum ClientBinding {
     Off,
     Warn,
     Deny,

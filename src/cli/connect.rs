@@ -6,10 +6,10 @@ use anyhow::Context as _;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-use super::{Complaints, print, remark};
-use crate::directory::Directory;
+use super::{ErrorLines, print, print_error_line};
+use crate::database::Database;
 use crate::settings::{Server, ServerAddress, Settings, Upstream};
-use crate::store::{self, Grade};
+use crate::store::{self, Severity};
 
 /// What is fine goes to standard output, a line each. A warning fails nothing; what would keep the
 /// gateway from its work does.
@@ -21,48 +21,52 @@ pub(super) fn run(settings: &Settings) -> anyhow::Result<()> {
     let mut complaints = Vec::new();
     runtime.block_on(async {
         for finding in store::inspect(&settings.boot.store).await {
-            tell(finding.grade, &format!("store: {finding}"), &mut complaints)?;
+            report(
+                finding.severity,
+                &format!("store: {finding}"),
+                &mut complaints,
+            )?;
         }
-        let (grade, what) = database(settings).await;
-        tell(grade, &what, &mut complaints)?;
-        for upstream in &settings.live.upstreams {
+        let (grade, what) = probe_database(settings).await;
+        report(grade, &what, &mut complaints)?;
+        for upstream in &settings.reloadable.upstreams {
             for server in &upstream.servers {
-                let (grade, what) = reach(upstream, server).await;
-                tell(grade, &what, &mut complaints)?;
+                let (grade, what) = probe_server(upstream, server).await;
+                report(grade, &what, &mut complaints)?;
             }
         }
         anyhow::Ok(())
     })?;
-    Complaints::none(complaints)
+    ErrorLines::fail_if_any(complaints)
 }
 
-fn tell(grade: Grade, what: &str, complaints: &mut Vec<String>) -> anyhow::Result<()> {
+fn report(grade: Severity, what: &str, complaints: &mut Vec<String>) -> anyhow::Result<()> {
     match grade {
-        Grade::Fine => return print(&format!("{what}\n")),
-        Grade::Warning => remark(&format!("warning: {what}")),
-        Grade::Error => complaints.push(what.to_owned()),
+        Severity::Ok => return print(&format!("{what}\n")),
+        Severity::Warning => print_error_line(&format!("warning: {what}")),
+        Severity::Error => complaints.push(what.to_owned()),
     }
     Ok(())
 }
 
-async fn database(settings: &Settings) -> (Grade, String) {
+async fn probe_database(settings: &Settings) -> (Severity, String) {
     let database = &settings.boot.database;
-    match Directory::try_out(database).await {
-        Ok(()) => (Grade::Fine, format!("database: {database}: reachable")),
+    match Database::check(database).await {
+        Ok(()) => (Severity::Ok, format!("database: {database}: reachable")),
         Err(error) => {
             let error = anyhow::Error::from(error);
-            (Grade::Error, format!("database: {error:#}"))
+            (Severity::Error, format!("database: {error:#}"))
         }
     }
 }
 
 /// A server that is down now may be up when it is needed: that is a warning.
-async fn reach(upstream: &Upstream, server: &Server) -> (Grade, String) {
+async fn probe_server(upstream: &Upstream, server: &Server) -> (Severity, String) {
     let name = format!("upstream {}: {}", upstream.name, server.url);
     match connect(&server.address, upstream.timeouts.connect).await {
-        Ok(()) => (Grade::Fine, format!("{name}: reachable")),
+        Ok(()) => (Severity::Ok, format!("{name}: reachable")),
         Err(error) => (
-            Grade::Warning,
+            Severity::Warning,
             format!("{name}: cannot be reached: {error}"),
         ),
     }

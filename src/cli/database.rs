@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use clap::Subcommand;
 
 use super::ConfigArgs;
-use crate::directory::Directory;
+use crate::database::Database;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DatabaseCommand {
@@ -33,9 +33,9 @@ fn migrate(args: &ConfigArgs) -> anyhow::Result<()> {
         .context("a runtime could not be started")?;
     let database = &settings.boot.database;
     runtime.block_on(async {
-        Directory::open(database).await?.close().await;
+        Database::open(database).await?.close().await;
         anyhow::Ok(())
     })?;
-    let version = Directory::version();
+    let version = Database::schema_version();
     super::print(&format!("{database} is at version {version}\n"))
 }

@@ -11,7 +11,7 @@ use secrecy::SecretString;
 use super::{DemoArgs, Logging};
 use crate::accounts::NewUser;
 use crate::config;
-use crate::gateway::{self, Process, Start};
+use crate::gateway::{self, Process, StartOptions};
 
 const EMAIL: &str = "demo@example.com";
 /// Printed with the tour; it opens nothing but this demo.
@@ -20,23 +20,23 @@ const PASSWORD: &str = "demo-password-1";
 /// Serves with everything embedded until a signal says otherwise.
 pub(super) fn run(args: &DemoArgs, logging: Logging) -> anyhow::Result<()> {
     let process = Process::start()?;
-    let metrics = super::metrics()?;
+    let metrics = super::new_metrics()?;
     let logs = logging.start(&metrics)?;
     let folder = tempfile::Builder::new()
         .prefix("portcullis-demo-")
         .tempdir()
         .context("no temporary folder could be made")?;
-    let upstream = echo().context("the echoing upstream could not be started")?;
-    let text = configuration(args, upstream, folder.path());
+    let upstream = start_echo_upstream().context("the echoing upstream could not be started")?;
+    let text = render_config(args, upstream, folder.path());
     let settings = config::parse(&text, Path::new("demo.yaml"))?;
-    let tour = tour(args.bind, args.admin_bind);
-    let outcome = gateway::run(Start {
+    let tour = render_tour(args.bind, args.admin_bind);
+    let outcome = gateway::run(StartOptions {
         process,
         settings,
         file: None,
         metrics,
         logs: logs.clone(),
-        seed: vec![NewUser {
+        seed_users: vec![NewUser {
             email: EMAIL.to_owned(),
             username: Some("demo".to_owned()),
             name: Some("Demo".to_owned()),
@@ -45,7 +45,7 @@ pub(super) fn run(args: &DemoArgs, logging: Logging) -> anyhow::Result<()> {
             scopes: Vec::new(),
             disabled: false,
         }],
-        announce: Box::new(move |_| {
+        on_ready: Box::new(move |_| {
             // A reader who has gone away is not an error.
             let _ = super::print(&tour);
         }),
@@ -54,7 +54,7 @@ pub(super) fn run(args: &DemoArgs, logging: Logging) -> anyhow::Result<()> {
     outcome
 }
 
-fn configuration(args: &DemoArgs, upstream: SocketAddr, folder: &Path) -> String {
+fn render_config(args: &DemoArgs, upstream: SocketAddr, folder: &Path) -> String {
     format!(
         "listeners:
   - bind: {bind}
@@ -97,7 +97,7 @@ routes:
 }
 
 /// An upstream on a loopback port that answers with what it got.
-fn echo() -> anyhow::Result<SocketAddr> {
+fn start_echo_upstream() -> anyhow::Result<SocketAddr> {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
@@ -109,13 +109,13 @@ fn echo() -> anyhow::Result<SocketAddr> {
         .spawn(move || {
             runtime.block_on(async {
                 let listener = tokio::net::TcpListener::from_std(listener)?;
-                axum::serve(listener, Router::new().fallback(answer)).await
+                axum::serve(listener, Router::new().fallback(echo_request)).await
             })
         })?;
     Ok(address)
 }
 
-async fn answer(request: Request) -> Json<serde_json::Value> {
+async fn echo_request(request: Request) -> Json<serde_json::Value> {
     let headers: serde_json::Map<String, serde_json::Value> = request
         .headers()
         .iter()
@@ -134,7 +134,7 @@ async fn answer(request: Request) -> Json<serde_json::Value> {
 }
 
 /// Every line that is not a comment works as it stands, one after another.
-fn tour(bind: SocketAddr, admin: SocketAddr) -> String {
+fn render_tour(bind: SocketAddr, admin: SocketAddr) -> String {
     format!(
         r#"
 Portcullis is listening on http://{bind}, its admin listener on http://{admin}.

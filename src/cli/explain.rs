@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use super::print;
 use crate::limits::{Algorithm, KeyPart, Limit};
 use crate::routing::{
-    self, Auth, Considered, HostPattern, Match, Oddities, Path, PathPattern, Route,
+    self, Auth, ExplainedRoute, HostPattern, Match, Path, PathAmbiguities, PathPattern, Route,
 };
 use crate::settings::{Settings, Upstream};
 use crate::{api, config};
@@ -32,7 +32,7 @@ pub(super) struct ExplainArgs {
 /// Tells what would become of the request.
 pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<()> {
     let settings = config::load(&args.config)?;
-    let request = Request::read(args)?;
+    let request = Request::from_args(args)?;
     print(&explain(&settings, &request))
 }
 
@@ -49,7 +49,7 @@ struct Request {
 }
 
 impl Request {
-    fn read(args: &ExplainArgs) -> anyhow::Result<Request> {
+    fn from_args(args: &ExplainArgs) -> anyhow::Result<Request> {
         let method = Method::from_bytes(args.method.as_bytes()).context("this is not a method")?;
         let mut headers = HeaderMap::new();
         for line in &args.headers {
@@ -100,14 +100,18 @@ impl Request {
 
 fn explain(settings: &Settings, request: &Request) -> String {
     let mut answer = String::new();
-    if let Err(refusal) = follow(settings, request, &mut answer) {
-        line(&mut answer, "refused", &refusal);
+    if let Err(refusal) = explain_steps(settings, request, &mut answer) {
+        write_line(&mut answer, "refused", &refusal);
     }
     answer
 }
 
 /// Writes what is found on the way, and ends with a refusal where there is one.
-fn follow(settings: &Settings, request: &Request, answer: &mut String) -> Result<(), String> {
+fn explain_steps(
+    settings: &Settings,
+    request: &Request,
+    answer: &mut String,
+) -> Result<(), String> {
     if matches!(request.method, Method::CONNECT | Method::TRACE) {
         return Err("405 METHOD_NOT_ALLOWED: the gateway never takes this method".to_owned());
     }
@@ -115,70 +119,71 @@ fn follow(settings: &Settings, request: &Request, answer: &mut String) -> Result
         .map_err(|fault| format!("400 BAD_REQUEST: {fault}"))?;
     let path =
         Path::read(request.path.as_bytes()).map_err(|fault| format!("400 BAD_REQUEST: {fault}"))?;
-    if redirects(settings, request) {
+    if redirects_to_https(settings, request) {
         let query = request
             .query
             .as_ref()
             .map_or_else(String::new, |query| format!("?{query}"));
-        line(
+        write_line(
             answer,
             "redirect",
             &format!("to https://{host}{}{query}", request.path),
         );
         return Ok(());
     }
-    if let Some(api) = &settings.live.api
-        && let Some(below) = api::below_prefix(&path, api)
+    if let Some(api) = &settings.reloadable.api
+        && let Some(below) = api::own_endpoint_path(&path, api)
     {
         let text = format!("the gateway answers itself: its endpoint {below}");
-        line(answer, "api", &text);
+        write_line(answer, "api", &text);
         return Ok(());
     }
-    choose(settings, request, &host, &path, answer)
+    explain_route(settings, request, &host, &path, answer)
 }
 
 /// Writes which route wins over which others, and what it does.
-fn choose(
+fn explain_route(
     settings: &Settings,
     request: &Request,
     host: &str,
     path: &Path<'_>,
     answer: &mut String,
 ) -> Result<(), String> {
-    let considered = settings
-        .live
-        .routes
-        .explain(host, path, &request.method, &request.headers);
-    let winner = considered.iter().find(|one| one.matched);
+    let considered =
+        settings
+            .reloadable
+            .routes
+            .explain(host, path, &request.method, &request.headers);
+    let winner = considered.iter().find(|one| one.is_match);
     if let Some(winner) = winner {
-        line(
+        write_line(
             answer,
             "route",
-            &format!("{}: {}", winner.route.name, winner.why),
+            &format!("{}: {}", winner.route.name, winner.reason),
         );
     }
-    for other in considered.iter().filter(|one| !one.matched) {
-        let mut text = format!("{}: {}", other.route.name, other.why);
+    for other in considered.iter().filter(|one| !one.is_match) {
+        let mut text = format!("{}: {}", other.route.name, other.reason);
         // Only of a route that matches in every respect is it said who comes first.
         if let Some(winner) = winner
-            && other.why.ends_with("comes first")
+            && other.reason.ends_with("comes first")
         {
             let rule = deciding_rule(&winner.route.matches, &other.route.matches);
             let _ = write!(text, ", for {rule}");
         }
-        line(answer, "not", &text);
+        write_line(answer, "not", &text);
     }
-    let Some(Considered { route, .. }) = winner else {
+    let Some(ExplainedRoute { route, .. }) = winner else {
         return Err("404 ROUTE_NOT_FOUND: no route matches".to_owned());
     };
-    let oddities = forbidden(path.oddities(), route.allow_in_path);
+    let oddities = forbidden_ambiguities(path.ambiguities(), route.allow_in_path);
     if !oddities.is_empty() {
         return Err(format!(
             "400 BAD_REQUEST: the path has {}, which the route does not allow in its allow_in_path",
             oddities.join(", ")
         ));
     }
-    describe(settings, request, path, route, answer);
+    describe_route(settings, request, path, route, answer);
     Ok(())
 }
 
@@ -209,11 +214,15 @@ fn deciding_rule(winner: &Match, other: &Match) -> &'static str {
 }
 
 /// Whether every listener in clear that may be meant redirects.
-fn redirects(settings: &Settings, request: &Request) -> bool {
+fn redirects_to_https(settings: &Settings, request: &Request) -> bool {
     if request.https == Some(true) {
         return false;
     }
-    let all = settings.boot.listeners.iter().zip(&settings.live.listeners);
+    let all = settings
+        .boot
+        .listeners
+        .iter()
+        .zip(&settings.reloadable.listeners);
     let plain: Vec<_> = all.filter(|(listener, _)| !listener.tls).collect();
     let with_port = |port| {
         plain
@@ -227,15 +236,18 @@ fn redirects(settings: &Settings, request: &Request) -> bool {
     !meant.is_empty() && meant.iter().all(|(_, live)| live.redirect_to_https)
 }
 
-fn forbidden(found: Oddities, allowed: Oddities) -> Vec<&'static str> {
+fn forbidden_ambiguities(found: PathAmbiguities, allowed: PathAmbiguities) -> Vec<&'static str> {
     [
-        (Oddities::DOUBLE_SLASH, "double_slash"),
-        (Oddities::ENCODED_SLASH, "encoded_slash"),
-        (Oddities::ENCODED_BACKSLASH, "encoded_backslash"),
-        (Oddities::ENCODED_SEMICOLON, "encoded_semicolon"),
-        (Oddities::ENCODED_PERCENT, "encoded_percent"),
-        (Oddities::ENCODED_QUESTION_MARK, "encoded_question_mark"),
-        (Oddities::ENCODED_HASH, "encoded_hash"),
+        (PathAmbiguities::DOUBLE_SLASH, "double_slash"),
+        (PathAmbiguities::ENCODED_SLASH, "encoded_slash"),
+        (PathAmbiguities::ENCODED_BACKSLASH, "encoded_backslash"),
+        (PathAmbiguities::ENCODED_SEMICOLON, "encoded_semicolon"),
+        (PathAmbiguities::ENCODED_PERCENT, "encoded_percent"),
+        (
+            PathAmbiguities::ENCODED_QUESTION_MARK,
+            "encoded_question_mark",
+        ),
+        (PathAmbiguities::ENCODED_HASH, "encoded_hash"),
     ]
     .into_iter()
     .filter(|(one, _)| found.allows(*one) && !allowed.allows(*one))
@@ -243,7 +255,7 @@ fn forbidden(found: Oddities, allowed: Oddities) -> Vec<&'static str> {
     .collect()
 }
 
-fn describe(
+fn describe_route(
     settings: &Settings,
     request: &Request,
     path: &Path<'_>,
@@ -255,42 +267,42 @@ fn describe(
         Auth::Optional => "optional: anonymous without a credential",
         Auth::None => "none: credentials are ignored",
     };
-    line(answer, "auth", auth);
+    write_line(answer, "auth", auth);
     if route.on_unauthenticated == routing::OnUnauthenticated::Redirect {
-        line(answer, "sign-in", "browsers are sent to the sign-in page");
+        write_line(answer, "sign-in", "browsers are sent to the sign-in page");
     }
     if !route.require.roles.is_empty() {
-        line(
+        write_line(
             answer,
             "require",
             &format!("any role of {}", route.require.roles.join(", ")),
         );
     }
     if !route.require.scopes.is_empty() {
-        line(
+        write_line(
             answer,
             "require",
             &format!("all scopes of {}", route.require.scopes.join(", ")),
         );
     }
     for limit in &route.limits_before {
-        line(
+        write_line(
             answer,
             "limit",
-            &format!("{}, before authentication", in_words(limit)),
+            &format!("{}, before authentication", describe_limit(limit)),
         );
     }
     for limit in &route.limits_after {
-        line(
+        write_line(
             answer,
             "limit",
-            &format!("{}, after authentication", in_words(limit)),
+            &format!("{}, after authentication", describe_limit(limit)),
         );
     }
-    if let Some(upstream) = settings.live.upstreams.get(route.upstream) {
-        line(answer, "upstream", &servers(upstream));
+    if let Some(upstream) = settings.reloadable.upstreams.get(route.upstream) {
+        write_line(answer, "upstream", &describe_servers(upstream));
         if route.assertion {
-            line(answer, "assertion", &format!("for {}", upstream.name));
+            write_line(answer, "assertion", &format!("for {}", upstream.name));
         }
     }
     let sent = if route.strip_prefix {
@@ -302,11 +314,11 @@ fn describe(
         .query
         .as_ref()
         .map_or_else(String::new, |query| format!("?{query}"));
-    line(answer, "sent", &format!("{} {sent}{query}", request.method));
+    write_line(answer, "sent", &format!("{} {sent}{query}", request.method));
 }
 
-fn in_words(limit: &Limit) -> String {
-    let key: Vec<String> = limit.key.iter().map(key_part).collect();
+fn describe_limit(limit: &Limit) -> String {
+    let key: Vec<String> = limit.key.iter().map(describe_key_part).collect();
     let algorithm = match limit.algorithm {
         Algorithm::SlidingWindow => "sliding_window".to_owned(),
         Algorithm::SlidingLog => "sliding_log".to_owned(),
@@ -334,7 +346,7 @@ fn in_words(limit: &Limit) -> String {
     words
 }
 
-fn key_part(part: &KeyPart) -> String {
+fn describe_key_part(part: &KeyPart) -> String {
     match part {
         KeyPart::Ip => "ip".to_owned(),
         KeyPart::User => "user".to_owned(),
@@ -345,11 +357,11 @@ fn key_part(part: &KeyPart) -> String {
     }
 }
 
-fn servers(upstream: &Upstream) -> String {
+fn describe_servers(upstream: &Upstream) -> String {
     let urls: Vec<&str> = upstream.servers.iter().map(|server| &*server.url).collect();
     format!("{}: {}", upstream.name, urls.join(", "))
 }
 
-fn line(answer: &mut String, name: &str, text: &str) {
+fn write_line(answer: &mut String, name: &str, text: &str) {
     let _ = writeln!(answer, "{name:<9} {text}");
 }

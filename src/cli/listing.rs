@@ -3,11 +3,11 @@
 use http::Method;
 use serde_json::{Map, Value};
 
-use super::office::{Office, Unanswered};
-use super::{remark, shown};
+use super::admin_client::{AdminClient, RequestError};
+use super::{output, print_error_line};
 
 /// The most that the API gives at once.
-const PAGE: usize = 100;
+const MAX_PAGE: usize = 100;
 
 /// What several pages hold together.
 pub(super) struct Listing {
@@ -21,13 +21,13 @@ pub(super) struct Listing {
 
 impl Listing {
     /// Reads pages until there are as many as are wanted, or no more.
-    pub(super) async fn read(
-        office: &Office,
+    pub(super) async fn fetch(
+        office: &AdminClient,
         member: &'static str,
         query: &[(&str, &str)],
         wanted: usize,
         cursor: Option<&str>,
-    ) -> Result<Listing, Unanswered> {
+    ) -> Result<Listing, RequestError> {
         let mut listing = Listing {
             member,
             items: Vec::new(),
@@ -35,7 +35,7 @@ impl Listing {
             next: cursor.map(str::to_owned),
         };
         loop {
-            let left = wanted.saturating_sub(listing.items.len()).min(PAGE);
+            let left = wanted.saturating_sub(listing.items.len()).min(MAX_PAGE);
             let mut pairs = url::form_urlencoded::Serializer::new(String::new());
             pairs.extend_pairs(query);
             pairs.append_pair("limit", &left.to_string());
@@ -43,7 +43,7 @@ impl Listing {
                 pairs.append_pair("cursor", cursor);
             }
             let target = format!("/admin/{member}?{}", pairs.finish());
-            let mut page = office.ask(Method::GET, &target, None).await?;
+            let mut page = office.request(Method::GET, &target, None).await?;
             if let Some(Value::Array(found)) = page.get_mut(member).map(Value::take) {
                 listing.items.extend(found);
             }
@@ -57,7 +57,7 @@ impl Listing {
     }
 
     /// Counts what is listed only.
-    pub(super) fn counted_here(self) -> Listing {
+    pub(super) fn with_own_count(self) -> Listing {
         Listing {
             count: self.items.len().into(),
             ..self
@@ -74,10 +74,10 @@ impl Listing {
     }
 
     /// Says how to see the rest, if there is one.
-    pub(super) fn remark_rest(&self) {
+    pub(super) fn print_next_page_hint(&self) {
         if let Some(cursor) = &self.next {
-            let cursor = shown::one_line(cursor);
-            remark(&format!("there are more: --limit, or --cursor {cursor}"));
+            let cursor = output::sanitize_line(cursor);
+            print_error_line(&format!("there are more: --limit, or --cursor {cursor}"));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The command line. Exit status: 0 done, 1 it failed, 2 wrong usage. What a command is asked for
 //! goes to standard output, what went wrong to standard error, one line an error.
 
+mod admin_client;
 mod check;
 mod connect;
 mod database;
@@ -9,11 +10,10 @@ mod explain;
 mod health;
 mod keys;
 mod listing;
-mod office;
+mod output;
 mod run;
 mod schema;
 mod sessions;
-mod shown;
 mod token;
 mod users;
 
@@ -22,11 +22,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use admin_client::RequestError;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use office::Unanswered;
 
-use crate::config::Mistakes;
+use crate::config::Diagnostics;
 use crate::telemetry::logging::{Format, Logs};
 use crate::telemetry::metrics::Metrics;
 
@@ -228,7 +228,7 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            complain(&error);
+            report_error(&error);
             ExitCode::FAILURE
         }
     }
@@ -237,28 +237,28 @@ pub fn main() -> ExitCode {
 /// Several things that went wrong, a line each.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.join("; "))]
-struct Complaints(Vec<String>);
+struct ErrorLines(Vec<String>);
 
-impl Complaints {
+impl ErrorLines {
     /// Fails if there are any.
-    fn none(complaints: Vec<String>) -> anyhow::Result<()> {
+    fn fail_if_any(complaints: Vec<String>) -> anyhow::Result<()> {
         if complaints.is_empty() {
             return Ok(());
         }
-        Err(Complaints(complaints).into())
+        Err(ErrorLines(complaints).into())
     }
 }
 
 /// Mistakes in a configuration say themselves where they are; other errors are one line.
-fn complain(error: &anyhow::Error) {
-    if let Some(mistakes) = error.downcast_ref::<Mistakes>() {
+fn report_error(error: &anyhow::Error) {
+    if let Some(mistakes) = error.downcast_ref::<Diagnostics>() {
         // Nobody is left to tell when this fails.
         let _ = writeln!(std::io::stderr().lock(), "{mistakes}");
         return;
     }
-    let lines = if let Some(Complaints(lines)) = error.downcast_ref() {
+    let lines = if let Some(ErrorLines(lines)) = error.downcast_ref() {
         lines.clone()
-    } else if let Some(Unanswered::Refused(refused)) = error.downcast_ref()
+    } else if let Some(RequestError::Rejected(refused)) = error.downcast_ref()
         && !refused.fields.is_empty()
     {
         let fields = refused.fields.iter();
@@ -269,22 +269,22 @@ fn complain(error: &anyhow::Error) {
         vec![format!("{error:#}")]
     };
     for line in lines {
-        remark(&line);
+        print_error_line(&line);
     }
 }
 
 /// Says something beside what was asked for, in one line that does nothing to a terminal.
-fn remark(line: &str) {
+fn print_error_line(line: &str) {
     // Nobody is left to tell when this fails.
     let _ = writeln!(
         std::io::stderr().lock(),
         "portcullis: {}",
-        shown::one_line(line)
+        output::sanitize_line(line)
     );
 }
 
 /// The metrics of a process that serves.
-fn metrics() -> anyhow::Result<Arc<Metrics>> {
+fn new_metrics() -> anyhow::Result<Arc<Metrics>> {
     let metrics = Metrics::new().context("the metrics could not be set up")?;
     Ok(Arc::new(metrics))
 }
@@ -308,7 +308,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_consistent() {
+    fn command_line_definition_is_consistent() {
         Cli::command().debug_assert();
     }
 }

@@ -1,22 +1,22 @@
 //! `portcullis run`.
 
-use super::{Logging, RunArgs, metrics};
-use crate::gateway::{self, Process, Start};
+use super::{Logging, RunArgs, new_metrics};
+use crate::gateway::{self, Process, StartOptions};
 
 /// Serves until a signal ends it.
 pub(super) fn run(args: &RunArgs, logging: Logging) -> anyhow::Result<()> {
     let process = Process::start()?;
     let settings = crate::config::load(&args.config)?;
-    let metrics = metrics()?;
+    let metrics = new_metrics()?;
     let logs = logging.start(&metrics)?;
-    let outcome = gateway::run(Start {
+    let outcome = gateway::run(StartOptions {
         process,
         settings,
         file: Some(args.config.clone()),
         metrics,
         logs: logs.clone(),
-        seed: Vec::new(),
-        announce: Box::new(|parts| {
+        seed_users: Vec::new(),
+        on_ready: Box::new(|parts| {
             for listener in &parts.boot.listeners {
                 tracing::info!("listening on {}", listener.bind);
             }

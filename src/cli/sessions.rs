@@ -9,9 +9,9 @@ use http::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
+use super::admin_client::{self, AdminClient, Needs};
 use super::listing::Listing;
-use super::office::{self, Matter, Office};
-use super::{Complaints, ShowArgs, print, shown};
+use super::{ErrorLines, ShowArgs, output, print};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum SessionsCommand {
@@ -117,52 +117,52 @@ pub(super) fn run(command: &SessionsCommand) -> anyhow::Result<()> {
 
 /// A user named by an operator. Trusted issuers and backends have users whom the database does not
 /// know; for those the name is the id.
-async fn owner(office: &Office, named: &str) -> anyhow::Result<(String, bool)> {
+async fn find_owner(office: &AdminClient, named: &str) -> anyhow::Result<(String, bool)> {
     let found = office.find_user(named).await?;
     let known = found.is_some();
     Ok((found.unwrap_or_else(|| named.to_owned()), known))
 }
 
 fn list(args: &ListArgs) -> anyhow::Result<()> {
-    let listing = office::visit(&args.config, Matter::Sessions, async |office| {
+    let listing = admin_client::with_client(&args.config, Needs::Sessions, async |office| {
         let ip = args.ip.map(|ip| ip.to_string());
         let mut query = vec![("status", args.status.as_str())];
         query.extend(ip.as_deref().map(|ip| ("ip", ip)));
         let (wanted, cursor) = (args.limit as usize, args.cursor.as_deref());
         let Some(named) = &args.user else {
-            let listing = Listing::read(office, "sessions", &query, wanted, cursor).await?;
-            return Ok(listing.counted_here());
+            let listing = Listing::fetch(office, "sessions", &query, wanted, cursor).await?;
+            return Ok(listing.with_own_count());
         };
-        let (user, known) = owner(office, named).await?;
+        let (user, known) = find_owner(office, named).await?;
         query.push(("user", &user));
-        let listing = Listing::read(office, "sessions", &query, wanted, cursor).await?;
+        let listing = Listing::fetch(office, "sessions", &query, wanted, cursor).await?;
         if listing.items.is_empty() && !known {
             bail!("there is no user {named}, and no session of one");
         }
         Ok(listing)
     })?;
     if args.json {
-        return print(&shown::json(&listing.into_json()));
+        return print(&output::json(&listing.into_json()));
     }
-    print(&table(&listing.items))?;
-    listing.remark_rest();
+    print(&format_table(&listing.items))?;
+    listing.print_next_page_hint();
     Ok(())
 }
 
-fn table(sessions: &[Value]) -> String {
+fn format_table(sessions: &[Value]) -> String {
     let rows: Vec<Vec<String>> = sessions
         .iter()
         .map(|session| {
             vec![
-                shown::at(session, "/id"),
-                owner_of(session),
-                shown::at(session, "/status"),
-                moment(session, "/created_at"),
-                moment(session, "/last_access"),
-                shown::at(session, "/ip_address"),
-                shown::at(session, "/request_count"),
-                shown::at(session, "/live_connections"),
-                device(session),
+                output::text_at(session, "/id"),
+                format_owner(session),
+                output::text_at(session, "/status"),
+                format_time(session, "/created_at"),
+                format_time(session, "/last_access"),
+                output::text_at(session, "/ip_address"),
+                output::text_at(session, "/request_count"),
+                output::text_at(session, "/live_connections"),
+                format_device(session),
             ]
         })
         .collect();
@@ -177,28 +177,28 @@ fn table(sessions: &[Value]) -> String {
         "LIVE",
         "DEVICE",
     ];
-    shown::table(&header, &rows)
+    output::table(&header, &rows)
 }
 
 /// By email where there is one, as people know each other.
-fn owner_of(session: &Value) -> String {
-    match shown::at(session, "/email") {
+fn format_owner(session: &Value) -> String {
+    match output::text_at(session, "/email") {
         email if email != "-" => email,
-        _ => shown::at(session, "/user_id"),
+        _ => output::text_at(session, "/user_id"),
     }
 }
 
 /// To the second.
-fn moment(session: &Value, pointer: &str) -> String {
-    let time = shown::at(session, pointer);
+fn format_time(session: &Value, pointer: &str) -> String {
+    let time = output::text_at(session, pointer);
     match time.split_once('.') {
         Some((seconds, _)) => format!("{seconds}Z"),
         None => time,
     }
 }
 
-fn device(session: &Value) -> String {
-    let parts = ["/device/type", "/device/name"].map(|part| shown::at(session, part));
+fn format_device(session: &Value) -> String {
+    let parts = ["/device/type", "/device/name"].map(|part| output::text_at(session, part));
     let known: Vec<String> = parts.into_iter().filter(|part| part != "-").collect();
     match known.join(" ") {
         device if device.is_empty() => "-".to_owned(),
@@ -207,64 +207,67 @@ fn device(session: &Value) -> String {
 }
 
 fn show(args: &ShowArgs) -> anyhow::Result<()> {
-    let session = office::visit(&args.config, Matter::Sessions, async |office| {
-        let asked = office.ask(Method::GET, &one(&args.named), None).await;
-        asked.map_err(|error| match error.not_found() {
+    let session = admin_client::with_client(&args.config, Needs::Sessions, async |office| {
+        let asked = office
+            .request(Method::GET, &session_target(&args.named), None)
+            .await;
+        asked.map_err(|error| match error.is_not_found() {
             true => anyhow::anyhow!("there is no session {}", args.named),
             false => error.into(),
         })
     })?;
     if args.json {
-        return print(&shown::json(&session));
+        return print(&output::json(&session));
     }
     let data = session.get("data").map(Value::to_string);
-    print(&shown::facts(&[
-        ("id", shown::at(&session, "/id")),
-        ("user", shown::at(&session, "/user_id")),
-        ("email", shown::at(&session, "/email")),
-        ("status", shown::at(&session, "/status")),
-        ("signed in", moment(&session, "/created_at")),
-        ("last used", moment(&session, "/last_access")),
-        ("expires", moment(&session, "/expires_at")),
-        ("address", shown::at(&session, "/ip_address")),
-        ("addresses", shown::at(&session, "/ip_addresses")),
-        ("user agent", shown::at(&session, "/user_agent")),
-        ("device", device(&session)),
-        ("requests", shown::at(&session, "/request_count")),
-        ("live", shown::at(&session, "/live_connections")),
+    print(&output::key_values(&[
+        ("id", output::text_at(&session, "/id")),
+        ("user", output::text_at(&session, "/user_id")),
+        ("email", output::text_at(&session, "/email")),
+        ("status", output::text_at(&session, "/status")),
+        ("signed in", format_time(&session, "/created_at")),
+        ("last used", format_time(&session, "/last_access")),
+        ("expires", format_time(&session, "/expires_at")),
+        ("address", output::text_at(&session, "/ip_address")),
+        ("addresses", output::text_at(&session, "/ip_addresses")),
+        ("user agent", output::text_at(&session, "/user_agent")),
+        ("device", format_device(&session)),
+        ("requests", output::text_at(&session, "/request_count")),
+        ("live", output::text_at(&session, "/live_connections")),
         ("data", data.unwrap_or_else(|| "-".to_owned())),
     ]))
 }
 
-fn one(id: &str) -> String {
-    format!("/admin/sessions/{}", segment(id))
+fn session_target(id: &str) -> String {
+    format!("/admin/sessions/{}", encode_segment(id))
 }
 
-fn segment(text: &str) -> String {
+fn encode_segment(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
 fn revoke(args: &RevokeArgs) -> anyhow::Result<()> {
-    let (revoked, complaints) = office::visit(&args.config, Matter::Sessions, async |office| {
-        match &args.user {
-            Some(named) => Ok((revoke_user(office, named).await?, Vec::new())),
-            None => Ok(revoke_each(office, &args.ids).await),
-        }
-    })?;
+    let (revoked, complaints) =
+        admin_client::with_client(&args.config, Needs::Sessions, async |office| {
+            match &args.user {
+                Some(named) => Ok((revoke_user(office, named).await?, Vec::new())),
+                None => Ok(revoke_each(office, &args.ids).await),
+            }
+        })?;
     // What was done is told also when something else failed.
     print(&match (args.json, revoked) {
-        (true, _) => shown::json(&json!({ "revoked": revoked })),
+        (true, _) => output::json(&json!({ "revoked": revoked })),
         (false, 1) => "1 session has been ended\n".to_owned(),
         (false, _) => format!("{revoked} sessions have been ended\n"),
     })?;
-    Complaints::none(complaints)
+    ErrorLines::fail_if_any(complaints)
 }
 
-async fn revoke_user(office: &Office, named: &str) -> anyhow::Result<u64> {
-    let (user, known) = owner(office, named).await?;
-    let target = format!("/admin/users/{}/sessions", segment(&user));
-    let answer = office.ask(Method::DELETE, &target, None).await?;
-    let revoked = count(&answer);
+async fn revoke_user(office: &AdminClient, named: &str) -> anyhow::Result<u64> {
+    let (user, known) = find_owner(office, named).await?;
+    let target = format!("/admin/users/{}/sessions", encode_segment(&user));
+    let answer = office.request(Method::DELETE, &target, None).await?;
+    let revoked = revoked_count(&answer);
     if revoked == 0 && !known {
         bail!("there is no user {named}, and no session of one");
     }
@@ -272,12 +275,15 @@ async fn revoke_user(office: &Office, named: &str) -> anyhow::Result<u64> {
 }
 
 /// Ends as many as can be; the others are complained of.
-async fn revoke_each(office: &Office, ids: &[String]) -> (u64, Vec<String>) {
+async fn revoke_each(office: &AdminClient, ids: &[String]) -> (u64, Vec<String>) {
     let (mut revoked, mut complaints) = (0, Vec::new());
     for id in ids {
-        match office.ask(Method::DELETE, &one(id), None).await {
-            Ok(answer) => revoked += count(&answer),
-            Err(error) if error.not_found() => {
+        match office
+            .request(Method::DELETE, &session_target(id), None)
+            .await
+        {
+            Ok(answer) => revoked += revoked_count(&answer),
+            Err(error) if error.is_not_found() => {
                 complaints.push(format!("there is no session {id}"));
             }
             Err(error) => complaints.push(format!("session {id}: {error}")),
@@ -286,7 +292,7 @@ async fn revoke_each(office: &Office, ids: &[String]) -> (u64, Vec<String>) {
     (revoked, complaints)
 }
 
-fn count(answer: &Value) -> u64 {
+fn revoked_count(answer: &Value) -> u64 {
     answer
         .get("revoked")
         .and_then(Value::as_u64)

@@ -6,40 +6,40 @@ use std::fmt;
 
 use serde_json::{Map, Number, Value};
 
-use super::mistakes::Position;
-use super::yaml::{Kind, Node, Scalar};
+use super::diagnostics::Position;
+use super::yaml::{NodeKind, Scalar, YamlNode};
 
 /// A JSON pointer (RFC 6901) into the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Place(String);
+pub(super) struct ConfigPath(String);
 
-impl Place {
+impl ConfigPath {
     /// The whole file.
-    pub(super) fn root() -> Place {
-        Place(String::new())
+    pub(super) fn root() -> ConfigPath {
+        ConfigPath(String::new())
     }
 
     /// A pointer that the validator made.
-    pub(super) fn from_pointer(pointer: &str) -> Place {
-        Place(pointer.to_owned())
+    pub(super) fn from_pointer(pointer: &str) -> ConfigPath {
+        ConfigPath(pointer.to_owned())
     }
 
     /// The place of a key of this mapping.
-    pub(super) fn key(&self, key: &str) -> Place {
+    pub(super) fn key(&self, key: &str) -> ConfigPath {
         let key = key.replace('~', "~0").replace('/', "~1");
-        Place(format!("{}/{key}", self.0))
+        ConfigPath(format!("{}/{key}", self.0))
     }
 
     /// The place of an item of this list.
-    pub(super) fn item(&self, index: usize) -> Place {
-        Place(format!("{}/{index}", self.0))
+    pub(super) fn item(&self, index: usize) -> ConfigPath {
+        ConfigPath(format!("{}/{index}", self.0))
     }
 
     /// The place that this one is in.
-    pub(super) fn parent(&self) -> Option<Place> {
+    pub(super) fn parent(&self) -> Option<ConfigPath> {
         self.0
             .rsplit_once('/')
-            .map(|(parent, _)| Place(parent.to_owned()))
+            .map(|(parent, _)| ConfigPath(parent.to_owned()))
     }
 
     /// The last key or index.
@@ -49,7 +49,7 @@ impl Place {
     }
 
     /// Whether this place is `other` or inside it.
-    pub(super) fn is_within(&self, other: &Place) -> bool {
+    pub(super) fn is_within(&self, other: &ConfigPath) -> bool {
         self.0
             .strip_prefix(&other.0)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -61,7 +61,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for ConfigPath {
     /// As a person would say it: `routes[0].upstream`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, part) in self.0.split('/').skip(1).enumerate() {
@@ -77,7 +77,7 @@ impl fmt::Display for Place {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Mark {
+struct SourceEntry {
     key: Option<Position>,
     value: Position,
     from_environment: bool,
@@ -86,48 +86,48 @@ struct Mark {
 
 /// Where each place was written.
 #[derive(Debug, Default)]
-pub(super) struct Places(HashMap<Place, Mark>);
+pub(super) struct SourceMap(HashMap<ConfigPath, SourceEntry>);
 
-impl Places {
+impl SourceMap {
     /// Where the value starts; for a place that is not in the file, where the nearest place around
     /// it starts, which is where it would have to be added.
-    pub(super) fn value(&self, place: &Place) -> Position {
+    pub(super) fn value_position(&self, place: &ConfigPath) -> Position {
         match self.0.get(place) {
             Some(mark) => mark.value,
-            None => self.around(place),
+            None => self.nearest_position(place),
         }
     }
 
     /// Where the key starts, or else the value.
-    pub(super) fn key(&self, place: &Place) -> Position {
+    pub(super) fn key_position(&self, place: &ConfigPath) -> Position {
         match self.0.get(place) {
             Some(mark) => mark.key.unwrap_or(mark.value),
-            None => self.around(place),
+            None => self.nearest_position(place),
         }
     }
 
     /// Whether the file has something at this place.
-    pub(super) fn has(&self, place: &Place) -> bool {
+    pub(super) fn contains(&self, place: &ConfigPath) -> bool {
         self.0.contains_key(place)
     }
 
     /// Whether the value holds something from the environment.
-    pub(super) fn is_from_environment(&self, place: &Place) -> bool {
+    pub(super) fn is_from_environment(&self, place: &ConfigPath) -> bool {
         self.0.get(place).is_some_and(|mark| mark.from_environment)
     }
 
     /// Whether the value names a variable that is not there.
-    pub(super) fn is_unresolved(&self, place: &Place) -> bool {
+    pub(super) fn is_unresolved(&self, place: &ConfigPath) -> bool {
         self.0.get(place).is_some_and(|mark| mark.unresolved)
     }
 
     /// The values that name variables that are not there.
-    pub(super) fn unresolved(&self) -> impl Iterator<Item = &Place> {
+    pub(super) fn unresolved(&self) -> impl Iterator<Item = &ConfigPath> {
         let unresolved = self.0.iter().filter(|(_, mark)| mark.unresolved);
         unresolved.map(|(place, _)| place)
     }
 
-    fn around(&self, place: &Place) -> Position {
+    fn nearest_position(&self, place: &ConfigPath) -> Position {
         let mut place = place.clone();
         while let Some(parent) = place.parent() {
             if let Some(mark) = self.0.get(&parent) {
@@ -140,29 +140,35 @@ impl Places {
 }
 
 /// Turns the tree into a value and the places of its parts.
-pub(super) fn lay_out(root: &Node) -> (Value, Places) {
-    let mut places = Places::default();
-    let value = lay(root, None, Place::root(), &mut places);
+pub(super) fn to_json(root: &YamlNode) -> (Value, SourceMap) {
+    let mut places = SourceMap::default();
+    let value = convert_node(root, None, ConfigPath::root(), &mut places);
     (value, places)
 }
 
-fn lay(node: &Node, key: Option<Position>, place: Place, places: &mut Places) -> Value {
+fn convert_node(
+    node: &YamlNode,
+    key: Option<Position>,
+    place: ConfigPath,
+    places: &mut SourceMap,
+) -> Value {
     let (mut from_environment, mut unresolved) = (false, false);
     let value = match &node.kind {
-        Kind::Scalar(scalar) => {
+        NodeKind::Scalar(scalar) => {
             (from_environment, unresolved) = (scalar.from_environment, scalar.unresolved);
-            resolve(scalar)
+            resolve_scalar(scalar)
         }
-        Kind::List(items) => {
+        NodeKind::List(items) => {
             let items = items.iter().enumerate();
-            let list = items.map(|(index, item)| lay(item, None, place.item(index), places));
+            let list =
+                items.map(|(index, item)| convert_node(item, None, place.item(index), places));
             Value::Array(list.collect())
         }
-        Kind::Map(entries) => {
+        NodeKind::Map(entries) => {
             let pairs = entries.iter().map(|entry| {
-                let value = lay(
+                let value = convert_node(
                     &entry.value,
-                    Some(entry.key_at),
+                    Some(entry.key_position),
                     place.key(&entry.key),
                     places,
                 );
@@ -171,9 +177,9 @@ fn lay(node: &Node, key: Option<Position>, place: Place, places: &mut Places) ->
             Value::Object(pairs.collect::<Map<_, _>>())
         }
     };
-    let mark = Mark {
+    let mark = SourceEntry {
         key,
-        value: node.at,
+        value: node.position,
         from_environment,
         unresolved,
     };
@@ -182,7 +188,7 @@ fn lay(node: &Node, key: Option<Position>, place: Place, places: &mut Places) ->
 }
 
 /// Reads a plain scalar by YAML 1.2's core schema (section 10.3.2).
-fn resolve(scalar: &Scalar) -> Value {
+fn resolve_scalar(scalar: &Scalar) -> Value {
     let text = scalar.text.as_str();
     if !scalar.plain {
         return Value::String(text.to_owned());
@@ -193,10 +199,10 @@ fn resolve(scalar: &Scalar) -> Value {
         "false" | "False" | "FALSE" => return Value::Bool(false),
         _ => {}
     }
-    number(text).map_or_else(|| Value::String(text.to_owned()), Value::Number)
+    parse_number(text).map_or_else(|| Value::String(text.to_owned()), Value::Number)
 }
 
-fn number(text: &str) -> Option<Number> {
+fn parse_number(text: &str) -> Option<Number> {
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     if !digits.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
         return None;
@@ -261,22 +267,22 @@ mod tests {
                 plain: true,
                 ..Scalar::default()
             };
-            assert_eq!(resolve(&scalar), expected, "{text:?}");
+            assert_eq!(resolve_scalar(&scalar), expected, "{text:?}");
             let quoted = Scalar {
                 plain: false,
                 ..scalar
             };
-            assert_eq!(resolve(&quoted), json!(text));
+            assert_eq!(resolve_scalar(&quoted), json!(text));
         }
     }
 
     #[test]
-    fn places_read_like_a_path() {
-        let place = Place::root().key("routes").item(0).key("a/b~c");
+    fn path_is_displayed_with_dots_and_indices() {
+        let place = ConfigPath::root().key("routes").item(0).key("a/b~c");
         assert_eq!(place.pointer(), "/routes/0/a~1b~0c");
         assert_eq!(place.to_string(), "routes[0].a/b~c");
         assert_eq!(place.last().as_deref(), Some("a/b~c"));
-        assert!(place.is_within(&Place::root().key("routes")));
-        assert!(!place.is_within(&Place::root().key("route")));
+        assert!(place.is_within(&ConfigPath::root().key("routes")));
+        assert!(!place.is_within(&ConfigPath::root().key("route")));
     }
 }

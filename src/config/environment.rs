@@ -1,23 +1,23 @@
 //! `${NAME}` and `${NAME:-default}` inside values, replaced before anything is interpreted.
 
-use super::mistakes::{Mistake, Position};
-use super::yaml::{Kind, Node, Scalar};
+use super::diagnostics::{Diagnostic, Position};
+use super::yaml::{NodeKind, Scalar, YamlNode};
 
 /// Replaces every variable in the tree's values. `look_up` answers with a variable's value.
 /// `$$` stands for a dollar. An unset variable without a default is a mistake.
 pub(super) fn substitute(
-    node: &mut Node,
+    node: &mut YamlNode,
     look_up: &dyn Fn(&str) -> Option<String>,
-    mistakes: &mut Vec<Mistake>,
+    mistakes: &mut Vec<Diagnostic>,
 ) {
     match &mut node.kind {
-        Kind::Scalar(scalar) => substitute_scalar(scalar, node.at, look_up, mistakes),
-        Kind::List(items) => {
+        NodeKind::Scalar(scalar) => substitute_scalar(scalar, node.position, look_up, mistakes),
+        NodeKind::List(items) => {
             for item in items {
                 substitute(item, look_up, mistakes);
             }
         }
-        Kind::Map(entries) => {
+        NodeKind::Map(entries) => {
             for entry in entries {
                 substitute(&mut entry.value, look_up, mistakes);
             }
@@ -29,7 +29,7 @@ fn substitute_scalar(
     scalar: &mut Scalar,
     at: Position,
     look_up: &dyn Fn(&str) -> Option<String>,
-    mistakes: &mut Vec<Mistake>,
+    mistakes: &mut Vec<Diagnostic>,
 ) {
     if !scalar.text.contains('$') {
         return;
@@ -41,7 +41,10 @@ fn substitute_scalar(
         }
         Err(message) => {
             scalar.unresolved = true;
-            mistakes.push(Mistake { at, message });
+            mistakes.push(Diagnostic {
+                position: at,
+                message,
+            });
         }
     }
 }
@@ -60,7 +63,7 @@ fn expand(text: &str, look_up: &dyn Fn(&str) -> Option<String>) -> Result<(Strin
             let (reference, after) = inside
                 .split_once('}')
                 .ok_or("\"${\" has no closing brace; write $$ for a dollar sign")?;
-            result.push_str(&value_of(reference, look_up)?);
+            result.push_str(&expand_reference(reference, look_up)?);
             replaced = true;
             rest = after;
         } else {
@@ -72,7 +75,10 @@ fn expand(text: &str, look_up: &dyn Fn(&str) -> Option<String>) -> Result<(Strin
     Ok((result, replaced))
 }
 
-fn value_of(reference: &str, look_up: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+fn expand_reference(
+    reference: &str,
+    look_up: &dyn Fn(&str) -> Option<String>,
+) -> Result<String, String> {
     let (name, default) = match reference.split_once(":-") {
         Some((name, default)) => (name, Some(default)),
         None => (reference, None),
@@ -133,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_replaced_is_named() {
+    fn unresolved_variable_is_reported() {
         check("${UNSET}", Err("variable UNSET is not set"));
         check("${SET", Err("no closing brace"));
         check("${}", Err("name of an environment variable"));

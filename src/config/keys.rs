@@ -5,7 +5,7 @@ use std::error::Error;
 use crate::auth::token::{Algorithm, Key, KeyError};
 
 /// Reads a secret or a PEM key, as the algorithm asks for.
-pub(super) fn read(
+pub(super) fn parse_key(
     id: Option<String>,
     algorithm: Algorithm,
     material: &str,
@@ -19,7 +19,7 @@ pub(super) fn read(
 }
 
 /// The error with its cause, in one line. Neither holds any of the key.
-pub(super) fn explain(error: &KeyError) -> String {
+pub(super) fn describe_error(error: &KeyError) -> String {
     error
         .source()
         .map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))

@@ -8,17 +8,17 @@
 //!
 //! Only `gateway` and `cli` know this room.
 
+mod context;
+mod diagnostics;
 mod document;
 mod environment;
 mod file;
 mod keys;
-mod meaning;
-mod mistakes;
+mod recovery;
 mod reference;
-mod repair;
-mod review;
+mod resolve;
 mod schema;
-mod shape;
+mod schema_check;
 mod units;
 mod warnings;
 mod watch;
@@ -29,12 +29,12 @@ mod tests;
 
 use std::path::Path;
 
+use context::ResolveContext;
+pub use diagnostics::{Diagnostic, Diagnostics, Position, Warnings};
 use file::File;
-pub use mistakes::{Mistake, Mistakes, Position, Warnings};
 pub use reference::reference;
-use review::Review;
 pub use schema::schema;
-pub use watch::{Watch, WatchError};
+pub use watch::{FileWatcher, WatchError};
 
 use crate::settings::Settings;
 
@@ -43,7 +43,7 @@ use crate::settings::Settings;
 /// # Errors
 ///
 /// Everything that is wrong with it, in file order.
-pub fn load(path: &Path) -> Result<Settings, Mistakes> {
+pub fn load(path: &Path) -> Result<Settings, Diagnostics> {
     load_with_warnings(path).map(|(settings, _)| settings)
 }
 
@@ -52,7 +52,7 @@ pub fn load(path: &Path) -> Result<Settings, Mistakes> {
 /// # Errors
 ///
 /// Everything that is wrong with the file, in file order.
-pub fn load_with_warnings(path: &Path) -> Result<(Settings, Warnings), Mistakes> {
+pub fn load_with_warnings(path: &Path) -> Result<(Settings, Warnings), Diagnostics> {
     let text = std::fs::read(path).map_err(|error| format!("cannot read the file: {error}"));
     let text = text.and_then(|bytes| {
         if bytes.len() > yaml::MAX_BYTES {
@@ -64,16 +64,17 @@ pub fn load_with_warnings(path: &Path) -> Result<(Settings, Warnings), Mistakes>
         Ok(text) => {
             let environment = |name: &str| std::env::var(name).ok();
             let (mut settings, warnings) = read(&text, path, &environment)
-                .map_err(|list| Mistakes::new(path.to_owned(), list))?;
-            settings.fingerprint = watch::as_read(path, text.as_bytes(), &settings.watched);
+                .map_err(|list| Diagnostics::new(path.to_owned(), list))?;
+            settings.fingerprint =
+                watch::fingerprint_as_read(path, text.as_bytes(), &settings.watched);
             Ok((settings, Warnings::new(path.to_owned(), warnings)))
         }
         Err(message) => {
-            let mistake = Mistake {
-                at: Position::START,
+            let mistake = Diagnostic {
+                position: Position::START,
                 message,
             };
-            Err(Mistakes::new(path.to_owned(), vec![mistake]))
+            Err(Diagnostics::new(path.to_owned(), vec![mistake]))
         }
     }
 }
@@ -84,7 +85,7 @@ pub fn load_with_warnings(path: &Path) -> Result<(Settings, Warnings), Mistakes>
 /// # Errors
 ///
 /// Everything that is wrong with it, in file order.
-pub fn parse(text: &str, path: &Path) -> Result<Settings, Mistakes> {
+pub fn parse(text: &str, path: &Path) -> Result<Settings, Diagnostics> {
     parse_with(text, path, &|name| std::env::var(name).ok())
 }
 
@@ -97,46 +98,46 @@ pub fn parse_with(
     text: &str,
     path: &Path,
     look_up: &dyn Fn(&str) -> Option<String>,
-) -> Result<Settings, Mistakes> {
+) -> Result<Settings, Diagnostics> {
     let read = read(text, path, look_up);
     read.map(|(settings, _)| settings)
-        .map_err(|list| Mistakes::new(path.to_owned(), list))
+        .map_err(|list| Diagnostics::new(path.to_owned(), list))
 }
 
 fn read(
     text: &str,
     path: &Path,
     look_up: &dyn Fn(&str) -> Option<String>,
-) -> Result<(Settings, Vec<Mistake>), Vec<Mistake>> {
+) -> Result<(Settings, Vec<Diagnostic>), Vec<Diagnostic>> {
     let (mut root, mut mistakes) = yaml::read(text)?;
     environment::substitute(&mut root, look_up, &mut mistakes);
-    let shaped = shape::check(root, &schema()).map_err(|mistake| vec![mistake])?;
-    mistakes.extend(shaped.mistakes);
+    let shaped = schema_check::check(root, &schema()).map_err(|mistake| vec![mistake])?;
+    mistakes.extend(shaped.errors);
     let file: File = match serde_json::from_value(shaped.value) {
         Ok(file) => file,
         Err(_) if !mistakes.is_empty() => return Err(mistakes),
         Err(error) => {
             let message = format!("the file is not understood: {error}");
-            return Err(vec![Mistake {
-                at: Position::START,
+            return Err(vec![Diagnostic {
+                position: Position::START,
                 message,
             }]);
         }
     };
-    let mut review = Review {
-        places: &shaped.places,
+    let mut review = ResolveContext {
+        source_map: &shaped.source_map,
         folder: path.parent().unwrap_or(Path::new("")),
-        guessed: &shaped.guessed,
-        mistakes,
+        recovered: &shaped.recovered,
+        errors: mistakes,
         warnings: Vec::new(),
         watched: Vec::new(),
     };
-    let settings = meaning::settle(&file, &mut review);
+    let settings = resolve::resolve(&file, &mut review);
     match settings {
-        Some(settings) if review.mistakes.is_empty() => {
-            warnings::review(&file, &settings, &mut review);
+        Some(settings) if review.errors.is_empty() => {
+            warnings::check(&file, &settings, &mut review);
             Ok((settings, review.warnings))
         }
-        _ => Err(review.mistakes),
+        _ => Err(review.errors),
     }
 }

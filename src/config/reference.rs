@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use super::schema::{resolve, schema};
+use super::schema::{resolve_ref, schema};
 
 const INTRODUCTION: &str = "\
 # Configuration
@@ -71,40 +71,40 @@ pub fn reference() -> String {
         if let Some(text) = description(&schema, property) {
             let _ = write!(page, "\n{text}\n");
         }
-        let (path, inner) = items(&schema, name.to_owned(), property);
+        let (path, inner) = element_schema(&schema, name.to_owned(), property);
         let _ = write!(
             page,
             "\n| key | is | default |  |\n| --- | --- | --- | --- |\n"
         );
-        rows(&schema, &path, inner, &Value::Null, &mut page);
+        write_rows(&schema, &path, inner, &Value::Null, &mut page);
     }
     page
 }
 
 /// Goes into a list or a mapping of named things.
-fn items<'a>(root: &'a Value, path: String, part: &'a Value) -> (String, &'a Value) {
-    let part = without_null(root, part);
+fn element_schema<'a>(root: &'a Value, path: String, part: &'a Value) -> (String, &'a Value) {
+    let part = non_null_schema(root, part);
     if let Some(item) = part.get("items") {
-        return (format!("{path}[]"), without_null(root, item));
+        return (format!("{path}[]"), non_null_schema(root, item));
     }
     match part.get("additionalProperties") {
-        Some(value @ Value::Object(_)) => (format!("{path}.NAME"), without_null(root, value)),
+        Some(value @ Value::Object(_)) => (format!("{path}.NAME"), non_null_schema(root, value)),
         _ => (path, part),
     }
 }
 
 /// The one shape that is a mapping, of those that a value may have; else the first.
-fn without_null<'a>(root: &'a Value, part: &'a Value) -> &'a Value {
-    let part = resolve(root, part);
+fn non_null_schema<'a>(root: &'a Value, part: &'a Value) -> &'a Value {
+    let part = resolve_ref(root, part);
     let Some(branches) = part.get("anyOf").and_then(Value::as_array) else {
         return part;
     };
-    let resolved = || branches.iter().map(|branch| resolve(root, branch));
+    let resolved = || branches.iter().map(|branch| resolve_ref(root, branch));
     let mapping = resolved().find(|branch| branch.get("properties").is_some());
     mapping.or_else(|| resolved().next()).unwrap_or(part)
 }
 
-fn rows(root: &Value, path: &str, part: &Value, defaults: &Value, page: &mut String) {
+fn write_rows(root: &Value, path: &str, part: &Value, defaults: &Value, page: &mut String) {
     let Some(properties) = part.get("properties").and_then(Value::as_object) else {
         return;
     };
@@ -112,7 +112,7 @@ fn rows(root: &Value, path: &str, part: &Value, defaults: &Value, page: &mut Str
     for (name, property) in properties {
         let default = defaults.get(name).or_else(|| property.get("default"));
         let needed = required.is_some_and(|all| all.iter().any(|one| one == name.as_str()));
-        let (inner_path, inner) = items(root, format!("{path}.{name}"), property);
+        let (inner_path, inner) = element_schema(root, format!("{path}.{name}"), property);
         let nested = inner.get("properties").is_some();
         let shown = match default {
             _ if needed => "required".to_owned(),
@@ -123,10 +123,10 @@ fn rows(root: &Value, path: &str, part: &Value, defaults: &Value, page: &mut Str
         let text = description(root, property)
             .unwrap_or_default()
             .replace('\n', " ");
-        let kind = kind(root, property).replace('|', "\\|");
+        let kind = describe_type(root, property).replace('|', "\\|");
         let _ = writeln!(page, "| `{path}.{name}` | {kind} | {shown} | {text} |");
         if nested {
-            rows(
+            write_rows(
                 root,
                 &inner_path,
                 inner,
@@ -139,32 +139,38 @@ fn rows(root: &Value, path: &str, part: &Value, defaults: &Value, page: &mut Str
 
 fn description<'a>(root: &'a Value, property: &'a Value) -> Option<&'a str> {
     let own = property.get("description");
-    let text = own.or_else(|| without_null(root, property).get("description"));
+    let text = own.or_else(|| non_null_schema(root, property).get("description"));
     text.and_then(Value::as_str)
 }
 
 /// What a value may be, in few words.
-fn kind(root: &Value, part: &Value) -> String {
-    let part = resolve(root, part);
+fn describe_type(root: &Value, part: &Value) -> String {
+    let part = resolve_ref(root, part);
     if let Some(branches) = part.get("anyOf").and_then(Value::as_array) {
-        let kinds: Vec<String> = branches.iter().map(|branch| kind(root, branch)).collect();
+        let kinds: Vec<String> = branches
+            .iter()
+            .map(|branch| describe_type(root, branch))
+            .collect();
         return kinds.join(" or ");
     }
     if let Some(words) = part.get("enum").and_then(Value::as_array) {
         let words: Vec<String> = words
             .iter()
-            .map(|word| format!("`{}`", bare(word)))
+            .map(|word| format!("`{}`", unquoted(word)))
             .collect();
         return words.join(", ");
     }
     if part.get("patternErrorMessage").is_some() {
-        let first = part.pointer("/examples/0").map(bare).unwrap_or_default();
+        let first = part
+            .pointer("/examples/0")
+            .map(unquoted)
+            .unwrap_or_default();
         return format!("like `{first}`");
     }
     let of_type = part.get("type");
     match of_type.and_then(Value::as_str) {
         Some("array") => match part.get("items") {
-            Some(item) => format!("list of {}", kind(root, item)),
+            Some(item) => format!("list of {}", describe_type(root, item)),
             None => "list".to_owned(),
         },
         Some("string") => "text".to_owned(),
@@ -176,7 +182,7 @@ fn kind(root: &Value, part: &Value) -> String {
             Some(several) => {
                 let kinds = several
                     .iter()
-                    .map(|one| kind(root, &serde_json::json!({"type": one})));
+                    .map(|one| describe_type(root, &serde_json::json!({"type": one})));
                 kinds.collect::<Vec<_>>().join(" or ")
             }
             None => "anything".to_owned(),
@@ -184,7 +190,7 @@ fn kind(root: &Value, part: &Value) -> String {
     }
 }
 
-fn bare(word: &Value) -> String {
+fn unquoted(word: &Value) -> String {
     word.as_str()
         .map_or_else(|| word.to_string(), str::to_owned)
 }

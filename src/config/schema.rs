@@ -15,7 +15,7 @@ pub fn schema() -> Value {
 }
 
 /// Follows a `$ref` into the schema's definitions.
-pub(super) fn resolve<'a>(root: &'a Value, part: &'a Value) -> &'a Value {
+pub(super) fn resolve_ref<'a>(root: &'a Value, part: &'a Value) -> &'a Value {
     let target = part.get("$ref").and_then(Value::as_str);
     target
         .and_then(|target| root.pointer(target.trim_start_matches('#')))

@@ -12,11 +12,11 @@ use crate::settings::Engine;
 const SMALL: &str = include_str!("../../config/portcullis.yaml");
 const FULL: &str = include_str!("../../config/portcullis.full.yaml");
 
-fn settings(text: &str) -> Result<Settings, Mistakes> {
+fn settings(text: &str) -> Result<Settings, Diagnostics> {
     parse_with(text, Path::new("/etc/portcullis/a.yaml"), &|_| None)
 }
 
-fn with(section: &str) -> Result<Settings, Mistakes> {
+fn parse_section(section: &str) -> Result<Settings, Diagnostics> {
     settings(&format!(
         "listeners: [{{ bind: \"127.0.0.1:8080\" }}]\nupstreams: {{ app: {{ servers: [http://a] }} }}\n\
          routes: [{{ name: app, upstream: app }}]\n{section}"
@@ -29,26 +29,32 @@ const SIGNING: &str =
 #[test]
 fn defaults_are_those_of_the_full_file() {
     let full = settings(FULL).unwrap();
-    let bare = with(SIGNING).unwrap();
+    let bare = parse_section(SIGNING).unwrap();
     assert_eq!(full.boot, bare.boot);
-    assert_eq!(full.live.sessions, bare.live.sessions);
-    assert_eq!(full.live.identity, bare.live.identity);
-    assert_eq!(full.live.api, bare.live.api);
-    assert_eq!(full.live.identity_names, bare.live.identity_names);
+    assert_eq!(full.reloadable.sessions, bare.reloadable.sessions);
+    assert_eq!(full.reloadable.identity, bare.reloadable.identity);
+    assert_eq!(full.reloadable.api, bare.reloadable.api);
+    assert_eq!(
+        full.reloadable.identity_header_names,
+        bare.reloadable.identity_header_names
+    );
     let headers = |settings: &Settings| {
-        let routes = settings.live.routes.routes();
+        let routes = settings.reloadable.routes.routes();
         Arc::clone(&routes.first().unwrap().identity_headers)
     };
     assert_eq!(headers(&full), headers(&bare));
-    assert_eq!(full.live.shutdown, bare.live.shutdown);
-    assert_eq!(full.live.tokens.access_ttl, bare.live.tokens.access_ttl);
-    let (full, bare) = (&full.live.upstreams[0], &bare.live.upstreams[0]);
+    assert_eq!(full.reloadable.shutdown, bare.reloadable.shutdown);
+    assert_eq!(
+        full.reloadable.tokens.access_ttl,
+        bare.reloadable.tokens.access_ttl
+    );
+    let (full, bare) = (&full.reloadable.upstreams[0], &bare.reloadable.upstreams[0]);
     assert_eq!(full.timeouts, bare.timeouts);
     assert_eq!(full.retries, bare.retries);
 }
 
 #[test]
-fn the_cookie_is_named_by_its_rules() {
+fn cookie_name_follows_its_attributes() {
     for (cookie, expected) in [
         ("{}", "__Host-portcullis"),
         ("{ secure: false }", "portcullis"),
@@ -59,7 +65,12 @@ fn the_cookie_is_named_by_its_rules() {
     ] {
         let section = format!("{SIGNING}sessions: {{ cookie: {cookie} }}");
         assert_eq!(
-            with(&section).unwrap().live.sessions.cookie.name,
+            parse_section(&section)
+                .unwrap()
+                .reloadable
+                .sessions
+                .cookie
+                .name,
             expected,
             "{cookie}"
         );
@@ -67,13 +78,13 @@ fn the_cookie_is_named_by_its_rules() {
 }
 
 #[test]
-fn who_we_are_at_redis_is_read() {
+fn redis_credentials_are_read_from_the_url() {
     use secrecy::ExposeSecret;
     for url in [
         "redis://ann:p%40ss@cache.internal:6380/3",
         "rediss+sentinel://ann:p%40ss@a,b/m/3",
     ] {
-        let found = with(&format!("{SIGNING}store: {{ url: \"{url}\" }}")).unwrap();
+        let found = parse_section(&format!("{SIGNING}store: {{ url: \"{url}\" }}")).unwrap();
         let Engine::Redis(address) = found.boot.store.engine else {
             unreachable!("{url}")
         };
@@ -86,19 +97,19 @@ fn who_we_are_at_redis_is_read() {
 }
 
 #[test]
-fn without_own_tokens_no_key_is_needed() {
+fn foreign_tokens_only_need_no_signing_key() {
     let issuers =
         "tokens: { trusted_issuers: [{ issuer: a, audience: b, jwks_url: https://a/k }] }\n";
     for api in ["", "api: null"] {
-        let settings = with(&format!("{issuers}{api}")).unwrap();
-        assert!(settings.live.tokens.signing.is_none() && settings.live.api.is_none());
+        let settings = parse_section(&format!("{issuers}{api}")).unwrap();
+        assert!(settings.reloadable.tokens.signing.is_none() && settings.reloadable.api.is_none());
     }
     // Endpoints that are asked for could not sign anybody in.
-    assert!(with(&format!("{issuers}api: {{ prefix: /gate }}")).is_err());
+    assert!(parse_section(&format!("{issuers}api: {{ prefix: /gate }}")).is_err());
 }
 
 #[test]
-fn secrets_come_from_files_too_and_are_watched() {
+fn secret_files_are_read_and_watched() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(
         folder.path().join("secret"),
@@ -117,7 +128,7 @@ fn secrets_come_from_files_too_and_are_watched() {
 }
 
 #[test]
-fn a_secret_is_in_no_message() {
+fn secrets_are_never_in_error_messages() {
     let secret = "0hunter2";
     let look_up = |name: &str| (name == "S").then(|| secret.to_owned());
     for (old, new) in [
@@ -156,7 +167,7 @@ proptest! {
 
     /// Whatever becomes of a file, the answer is settings or mistakes that lie within it.
     #[test]
-    fn no_file_is_too_mangled(edits in proptest::collection::vec(
+    fn mangled_files_are_handled(edits in proptest::collection::vec(
         (any::<prop::sample::Index>(), 0..12usize, "[ -~\\n\u{e9}]{0,6}|: |- |null|\\[\\]|\\{\\}|\\$\\{|\\*a|&a |!!", any::<bool>()), 1..6))
     {
         let mut text: Vec<char> = FULL.chars().collect();
@@ -172,15 +183,15 @@ proptest! {
         if let Err(mistakes) = settings(&text) {
             prop_assert!(!mistakes.list.is_empty());
             for mistake in mistakes.list {
-                prop_assert!(mistake.at.line >= 1 && mistake.at.line <= text.lines().count() + 2);
-                prop_assert!(mistake.at.column >= 1);
+                prop_assert!(mistake.position.line >= 1 && mistake.position.line <= text.lines().count() + 2);
+                prop_assert!(mistake.position.column >= 1);
             }
         }
     }
 
     /// Values of the wrong kind anywhere.
     #[test]
-    fn no_value_is_too_odd(line in any::<prop::sample::Index>(), value in "null|\\[\\]|\\{\\}|true|-1|1e99|\"\"|\\[\\[\\]\\]|\\{a: b\\}|text|99999999999999999999|9007199254740993") {
+    fn odd_values_are_handled(line in any::<prop::sample::Index>(), value in "null|\\[\\]|\\{\\}|true|-1|1e99|\"\"|\\[\\[\\]\\]|\\{a: b\\}|text|99999999999999999999|9007199254740993") {
         let mut lines: Vec<String> = FULL.lines().map(str::to_owned).collect();
         let index = line.index(lines.len());
         let changed = lines[index].split_once(": ").map(|(key, _)| format!("{key}: {value}"));

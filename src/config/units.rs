@@ -45,7 +45,7 @@ const SIZE_UNITS: [(&str, usize, u64); 4] = [
 ];
 
 /// Reads a whole number and its unit.
-fn measure(text: &str, units: &[(&str, usize, u64)]) -> Option<u64> {
+fn parse_measure(text: &str, units: &[(&str, usize, u64)]) -> Option<u64> {
     let split = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at_checked(split)?;
     let (_, digits, factor) = units.iter().find(|(name, _, _)| *name == unit)?;
@@ -56,7 +56,7 @@ fn measure(text: &str, units: &[(&str, usize, u64)]) -> Option<u64> {
 }
 
 /// Writes a measure in the largest unit that holds it whole.
-fn in_units(value: u64, units: &[(&str, usize, u64)]) -> String {
+fn format_measure(value: u64, units: &[(&str, usize, u64)]) -> String {
     let fitting = units
         .iter()
         .filter(|(_, _, factor)| value.is_multiple_of(*factor));
@@ -66,7 +66,7 @@ fn in_units(value: u64, units: &[(&str, usize, u64)]) -> String {
     }
 }
 
-fn pattern(units: &[(&str, usize, u64)]) -> String {
+fn measure_pattern(units: &[(&str, usize, u64)]) -> String {
     let each = units
         .iter()
         .map(|(name, digits, _)| format!("[0-9]{{1,{digits}}}{name}"));
@@ -78,14 +78,14 @@ impl fmt::Display for Time {
         let millis = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);
         match millis {
             0 => f.write_str("0s"),
-            _ => f.write_str(&in_units(millis, &TIME_UNITS)),
+            _ => f.write_str(&format_measure(millis, &TIME_UNITS)),
         }
     }
 }
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&in_units(self.0, &SIZE_UNITS))
+        f.write_str(&format_measure(self.0, &SIZE_UNITS))
     }
 }
 
@@ -104,7 +104,7 @@ impl Serialize for Size {
 impl<'de> Deserialize<'de> for Time {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Time, D::Error> {
         let text = String::deserialize(deserializer)?;
-        measure(&text, &TIME_UNITS)
+        parse_measure(&text, &TIME_UNITS)
             .map(Time::millis)
             .ok_or_else(|| serde::de::Error::custom("not a duration"))
     }
@@ -113,7 +113,7 @@ impl<'de> Deserialize<'de> for Time {
 impl<'de> Deserialize<'de> for Size {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Size, D::Error> {
         let text = String::deserialize(deserializer)?;
-        measure(&text, &SIZE_UNITS)
+        parse_measure(&text, &SIZE_UNITS)
             .map(Size)
             .ok_or_else(|| serde::de::Error::custom("not a size"))
     }
@@ -127,7 +127,7 @@ impl JsonSchema for Time {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "string",
-            "pattern": pattern(&TIME_UNITS),
+            "pattern": measure_pattern(&TIME_UNITS),
             "patternErrorMessage": "is not a duration; write one like 250ms, 10s, 15m, 24h or 30d",
             "examples": ["250ms", "10s", "15m", "24h", "30d"],
         })
@@ -142,7 +142,7 @@ impl JsonSchema for Size {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "string",
-            "pattern": pattern(&SIZE_UNITS),
+            "pattern": measure_pattern(&SIZE_UNITS),
             "patternErrorMessage": "is not a size; write one like 512B, 64KiB, 10MiB or 1GiB",
             "examples": ["64KiB", "10MiB", "1GiB", "512B"],
         })
@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_read_and_written() {
+    fn durations_are_parsed_and_formatted() {
         for (text, millis) in [
             ("250ms", Some(250)),
             ("10s", Some(10_000)),
@@ -188,7 +188,7 @@ mod tests {
             ("1h30m", None),
             ("", None),
         ] {
-            assert_eq!(measure(text, &TIME_UNITS), millis, "{text}");
+            assert_eq!(parse_measure(text, &TIME_UNITS), millis, "{text}");
         }
         assert_eq!(Time::seconds(90).to_string(), "90s");
         assert_eq!(Time::seconds(86_400).to_string(), "1d");
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_read_and_written() {
+    fn sizes_are_parsed_and_formatted() {
         for (text, bytes) in [
             ("64KiB", Some(65_536)),
             ("10MiB", Some(10_485_760)),
@@ -207,14 +207,14 @@ mod tests {
             ("64", None),
             ("99999999999GiB", None),
         ] {
-            assert_eq!(measure(text, &SIZE_UNITS), bytes, "{text}");
+            assert_eq!(parse_measure(text, &SIZE_UNITS), bytes, "{text}");
         }
         assert_eq!(Size(65_536).to_string(), "64KiB");
         assert_eq!(Size(1_000).to_string(), "1000B");
     }
 
     #[test]
-    fn a_secret_is_never_shown() {
+    fn secret_is_redacted_in_debug_output() {
         assert_eq!(format!("{:?}", Secret("hunter2".to_owned())), "Secret(…)");
     }
 }

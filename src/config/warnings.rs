@@ -4,22 +4,22 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use super::document::Place;
+use super::context::ResolveContext;
+use super::document::ConfigPath;
 use super::file::File;
-use super::file::entrance::Listener;
-use super::file::people::Registration;
-use super::file::traffic::upstream::Server;
-use super::review::Review;
+use super::file::identity::Registration;
+use super::file::listeners::Listener;
+use super::file::routing::upstream::Server;
 use crate::routing::HostPattern;
 use crate::settings::{ServerAddress, Settings};
 
 /// Reviews a file without mistakes.
-pub(super) fn review(file: &File, settings: &Settings, review: &mut Review<'_>) {
-    let root = Place::root();
-    networks(file, &root.key("listeners"), review);
-    loops(file, settings, &root.key("upstreams"), review);
-    prefixes(file, &root.key("routes"), review);
-    let sessions = &settings.live.sessions;
+pub(super) fn check(file: &File, settings: &Settings, review: &mut ResolveContext<'_>) {
+    let root = ConfigPath::root();
+    check_trusted_proxies(file, &root.key("listeners"), review);
+    check_loops(file, settings, &root.key("upstreams"), review);
+    check_literal_stars(file, &root.key("routes"), review);
+    let sessions = &settings.reloadable.sessions;
     if sessions
         .idle_timeout
         .is_some_and(|idle| idle > sessions.ttl)
@@ -27,14 +27,14 @@ pub(super) fn review(file: &File, settings: &Settings, review: &mut Review<'_>) 
         let message = "it has no effect: \"ttl\" is shorter and ends every session first; set it below \"ttl\", or to null";
         review.warn(&root.key("sessions").key("idle_timeout"), message);
     }
-    if settings.live.api.is_none() {
+    if settings.reloadable.api.is_none() {
         return;
     }
-    cookies(file, settings, &root.key("listeners"), review);
+    check_cookies(file, settings, &root.key("listeners"), review);
     if file.identity.upstream.is_some() {
         return;
     }
-    issuers(file, &root.key("tokens").key("trusted_issuers"), review);
+    check_trusted_issuers(file, &root.key("tokens").key("trusted_issuers"), review);
     if file.identity.builtin.registration == Registration::Open {
         let place = root.key("identity").key("builtin").key("registration");
         let message = "anyone can register any email address that is not taken; it is not verified \
@@ -43,7 +43,7 @@ pub(super) fn review(file: &File, settings: &Settings, review: &mut Review<'_>) 
     }
 }
 
-fn networks(file: &File, listeners: &Place, review: &mut Review<'_>) {
+fn check_trusted_proxies(file: &File, listeners: &ConfigPath, review: &mut ResolveContext<'_>) {
     for (index, listener) in file.listeners.iter().enumerate() {
         let proxies = listeners.item(index).key("trusted_proxies");
         for (index, text) in listener.trusted_proxies.iter().enumerate() {
@@ -60,14 +60,19 @@ fn networks(file: &File, listeners: &Place, review: &mut Review<'_>) {
 }
 
 /// Servers of upstreams that are listeners of the gateway itself.
-fn loops(file: &File, settings: &Settings, upstreams: &Place, review: &mut Review<'_>) {
-    for upstream in &settings.live.upstreams {
+fn check_loops(
+    file: &File,
+    settings: &Settings,
+    upstreams: &ConfigPath,
+    review: &mut ResolveContext<'_>,
+) {
+    for upstream in &settings.reloadable.upstreams {
         let place = upstreams.key(&upstream.name).key("servers");
         let written = file.upstreams.get(&*upstream.name);
         let servers = written.map_or(&[][..], |written| &written.servers);
         for (index, (server, written)) in upstream.servers.iter().zip(servers).enumerate() {
             let mut listeners = settings.boot.listeners.iter();
-            if listeners.any(|listener| leads_to(&server.address, listener.bind)) {
+            if listeners.any(|listener| reaches_listener(&server.address, listener.bind)) {
                 let place = match written {
                     Server::Url(_) => place.item(index),
                     Server::Weighted(_) => place.item(index).key("url"),
@@ -81,7 +86,7 @@ fn loops(file: &File, settings: &Settings, upstreams: &Place, review: &mut Revie
 }
 
 /// Whether a server's address is this listener's, as far as the file says.
-fn leads_to(server: &ServerAddress, bind: SocketAddr) -> bool {
+fn reaches_listener(server: &ServerAddress, bind: SocketAddr) -> bool {
     let ServerAddress::Tcp { host, port } = server else {
         return false;
     };
@@ -93,7 +98,7 @@ fn leads_to(server: &ServerAddress, bind: SocketAddr) -> bool {
         }
 }
 
-fn prefixes(file: &File, routes: &Place, review: &mut Review<'_>) {
+fn check_literal_stars(file: &File, routes: &ConfigPath, review: &mut ResolveContext<'_>) {
     for (index, route) in file.routes.iter().enumerate() {
         let place = routes.item(index).key("match");
         for (key, path) in [
@@ -109,7 +114,7 @@ fn prefixes(file: &File, routes: &Place, review: &mut Review<'_>) {
     }
 }
 
-fn issuers(file: &File, issuers: &Place, review: &mut Review<'_>) {
+fn check_trusted_issuers(file: &File, issuers: &ConfigPath, review: &mut ResolveContext<'_>) {
     for (index, issuer) in file.tokens.trusted_issuers.iter().enumerate() {
         if issuer.user_prefix.is_empty() {
             let message = "without \"user_prefix\" upstreams cannot tell its users from those of the \
@@ -120,11 +125,16 @@ fn issuers(file: &File, issuers: &Place, review: &mut Review<'_>) {
 }
 
 /// Browsers keep a secure cookie that comes over plain HTTP from this machine only.
-fn cookies(file: &File, settings: &Settings, listeners: &Place, review: &mut Review<'_>) {
-    if !settings.live.sessions.cookie.secure {
+fn check_cookies(
+    file: &File,
+    settings: &Settings,
+    listeners: &ConfigPath,
+    review: &mut ResolveContext<'_>,
+) {
+    if !settings.reloadable.sessions.cookie.secure {
         return;
     }
-    let named = settings.live.routes.routes().iter().any(|route| {
+    let named = settings.reloadable.routes.routes().iter().any(|route| {
         let host = route.matches.host.as_ref();
         host.is_some_and(|host| !is_local(host))
     });

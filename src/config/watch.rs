@@ -12,9 +12,9 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 /// Changes that come closer together than this are one.
-const QUIET: Duration = Duration::from_millis(200);
+const DEBOUNCE: Duration = Duration::from_millis(200);
 /// How often the files are compared although nothing was heard: not every file system tells.
-const POLL: Duration = Duration::from_secs(5);
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Why files cannot be watched.
 #[derive(Debug, thiserror::Error)]
@@ -24,17 +24,17 @@ pub struct WatchError(#[from] notify::Error);
 /// Watches files by their folders, so that it makes no difference whether a file is written in
 /// place, replaced by a rename, or reached through a symbolic link that is swapped, as Kubernetes
 /// does with mounted volumes.
-pub struct Watch {
+pub struct FileWatcher {
     files: BTreeSet<PathBuf>,
     folders: BTreeSet<PathBuf>,
     watcher: RecommendedWatcher,
-    noticed: mpsc::Receiver<()>,
+    notifications: mpsc::Receiver<()>,
     fingerprint: u64,
     /// Whether the files have not been compared since they are watched.
-    unread: bool,
+    needs_compare: bool,
 }
 
-impl Watch {
+impl FileWatcher {
     /// Begins to watch. `fingerprint` is of what the files held when they were read: what has changed
     /// since is a change.
     ///
@@ -44,22 +44,22 @@ impl Watch {
     pub fn new(
         files: impl IntoIterator<Item = PathBuf>,
         fingerprint: u64,
-    ) -> Result<Watch, WatchError> {
+    ) -> Result<FileWatcher, WatchError> {
         // One waiting notice is enough: it means "compare".
         let (notice, noticed) = mpsc::channel(1);
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
             // Comparing opens the files itself; answering to that would never end.
-            if !event.is_ok_and(|event| only_read(event.kind)) {
+            if !event.is_ok_and(|event| is_read_only(event.kind)) {
                 let _ = notice.try_send(());
             }
         })?;
-        let mut watch = Watch {
+        let mut watch = FileWatcher {
             files: BTreeSet::new(),
             folders: BTreeSet::new(),
             watcher,
-            noticed,
+            notifications: noticed,
             fingerprint,
-            unread: true,
+            needs_compare: true,
         };
         watch.replace(files, fingerprint);
         Ok(watch)
@@ -68,9 +68,9 @@ impl Watch {
     /// Watches these files from now on instead; `fingerprint` is as in [`Watch::new`].
     pub fn replace(&mut self, files: impl IntoIterator<Item = PathBuf>, fingerprint: u64) {
         self.files = files.into_iter().collect();
-        self.follow_folders();
+        self.watch_folders();
         self.fingerprint = fingerprint;
-        self.unread = true;
+        self.needs_compare = true;
     }
 
     /// Waits until the content of a file has changed and no more changes came for 200 ms. Safe to
@@ -78,28 +78,28 @@ impl Watch {
     pub async fn changed(&mut self) {
         loop {
             // A change from before they were watched is not told of.
-            if !std::mem::take(&mut self.unread) {
+            if !std::mem::take(&mut self.needs_compare) {
                 tokio::select! {
-                    Some(()) = self.noticed.recv() => self.settle().await,
-                    () = tokio::time::sleep(POLL) => {}
+                    Some(()) = self.notifications.recv() => self.debounce().await,
+                    () = tokio::time::sleep(POLL_INTERVAL) => {}
                 }
             }
             let found = fingerprint(&self.files);
             if found != self.fingerprint {
                 self.fingerprint = found;
-                self.follow_folders();
+                self.watch_folders();
                 return;
             }
         }
     }
 
-    async fn settle(&mut self) {
+    async fn debounce(&mut self) {
         // A file that never rests is compared after a second all the same.
-        let latest = Instant::now() + 5 * QUIET;
+        let latest = Instant::now() + 5 * DEBOUNCE;
         loop {
-            let quiet = (Instant::now() + QUIET).min(latest);
+            let quiet = (Instant::now() + DEBOUNCE).min(latest);
             tokio::select! {
-                Some(()) = self.noticed.recv() => {}
+                Some(()) = self.notifications.recv() => {}
                 () = sleep_until(quiet) => return,
             }
             if Instant::now() >= latest {
@@ -110,8 +110,12 @@ impl Watch {
 
     /// Watches every folder through which a file is reached. A folder that cannot be watched (it is
     /// not there yet) is left to the regular comparison.
-    fn follow_folders(&mut self) {
-        let wanted: BTreeSet<PathBuf> = self.files.iter().flat_map(|file| folders(file)).collect();
+    fn watch_folders(&mut self) {
+        let wanted: BTreeSet<PathBuf> = self
+            .files
+            .iter()
+            .flat_map(|file| containing_folders(file))
+            .collect();
         for gone in self.folders.difference(&wanted) {
             let _ = self.watcher.unwatch(gone);
         }
@@ -130,12 +134,12 @@ impl Watch {
     }
 }
 
-fn only_read(kind: EventKind) -> bool {
+fn is_read_only(kind: EventKind) -> bool {
     matches!(kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write))
 }
 
 /// The folder of the file, and those of the links on the way to it.
-fn folders(file: &Path) -> Vec<PathBuf> {
+fn containing_folders(file: &Path) -> Vec<PathBuf> {
     let mut folders = Vec::new();
     let mut path = file.to_owned();
     // As many links as Linux follows.
@@ -162,19 +166,19 @@ fn folders(file: &Path) -> Vec<PathBuf> {
 
 /// A hash over the contents of all files; a file that is not there counts too.
 /// The fingerprint of a file that was read, with others beside it.
-pub(super) fn as_read(file: &Path, content: &[u8], others: &[PathBuf]) -> u64 {
+pub(super) fn fingerprint_as_read(file: &Path, content: &[u8], others: &[PathBuf]) -> u64 {
     let files: BTreeSet<&Path> = others.iter().map(PathBuf::as_path).chain([file]).collect();
-    combined(files.into_iter().map(|one| match one == file {
+    hash_contents(files.into_iter().map(|one| match one == file {
         true => Ok(content.to_vec()),
         false => fs::read(one),
     }))
 }
 
 fn fingerprint(files: &BTreeSet<PathBuf>) -> u64 {
-    combined(files.iter().map(fs::read))
+    hash_contents(files.iter().map(fs::read))
 }
 
-fn combined(contents: impl Iterator<Item = std::io::Result<Vec<u8>>>) -> u64 {
+fn hash_contents(contents: impl Iterator<Item = std::io::Result<Vec<u8>>>) -> u64 {
     let mut hasher = DefaultHasher::new();
     for content in contents {
         match content {
@@ -200,52 +204,54 @@ mod tests {
     use super::*;
 
     /// Far below [`POLL`], so that only a notification can be in time.
-    const SOON: Duration = Duration::from_secs(3);
+    const NOTIFICATION_DEADLINE: Duration = Duration::from_secs(3);
 
-    async fn is_noticed(watch: &mut Watch) -> bool {
-        timeout(SOON, watch.changed()).await.is_ok()
+    async fn detects_change(watch: &mut FileWatcher) -> bool {
+        timeout(NOTIFICATION_DEADLINE, watch.changed())
+            .await
+            .is_ok()
     }
 
-    fn watching(file: PathBuf) -> Watch {
+    fn watch_file(file: PathBuf) -> FileWatcher {
         let as_it_is = fingerprint(&BTreeSet::from([file.clone()]));
-        Watch::new([file], as_it_is).unwrap()
+        FileWatcher::new([file], as_it_is).unwrap()
     }
 
     #[tokio::test]
-    async fn what_changed_before_it_was_watched_is_noticed() {
+    async fn change_before_watching_is_detected() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a.yaml");
-        let read = as_read(&file, b"1", &[]);
+        let read = fingerprint_as_read(&file, b"1", &[]);
         fs::write(&file, "2").unwrap();
-        let mut watch = Watch::new([file.clone()], read).unwrap();
-        assert!(is_noticed(&mut watch).await, "at the beginning");
+        let mut watch = FileWatcher::new([file.clone()], read).unwrap();
+        assert!(detects_change(&mut watch).await, "at the beginning");
         fs::write(&file, "4").unwrap();
-        watch.replace([file.clone()], as_read(&file, b"3", &[]));
-        assert!(is_noticed(&mut watch).await, "while it was read again");
+        watch.replace([file.clone()], fingerprint_as_read(&file, b"3", &[]));
+        assert!(detects_change(&mut watch).await, "while it was read again");
     }
 
     #[tokio::test]
-    async fn a_written_a_renamed_and_a_recreated_file_are_noticed() {
+    async fn written_renamed_and_recreated_files_are_detected() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a.yaml");
         fs::write(&file, "1").unwrap();
-        let mut watch = watching(file.clone());
+        let mut watch = watch_file(file.clone());
 
         fs::write(&file, "2").unwrap();
-        assert!(is_noticed(&mut watch).await, "written in place");
+        assert!(detects_change(&mut watch).await, "written in place");
 
         fs::write(folder.path().join("new"), "3").unwrap();
         fs::rename(folder.path().join("new"), &file).unwrap();
-        assert!(is_noticed(&mut watch).await, "renamed over");
+        assert!(detects_change(&mut watch).await, "renamed over");
 
         fs::remove_file(&file).unwrap();
-        assert!(is_noticed(&mut watch).await, "removed");
+        assert!(detects_change(&mut watch).await, "removed");
         fs::write(&file, "4").unwrap();
-        assert!(is_noticed(&mut watch).await, "created again");
+        assert!(detects_change(&mut watch).await, "created again");
     }
 
     #[tokio::test]
-    async fn a_swapped_link_is_noticed_again_and_again() {
+    async fn swapped_symlinks_are_detected_repeatedly() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         for (version, content) in [("..1", "one"), ("..2", "two"), ("..3", "three")] {
@@ -254,31 +260,35 @@ mod tests {
         }
         symlink("..1", at("..data")).unwrap();
         symlink("..data/a.yaml", at("a.yaml")).unwrap();
-        let mut watch = watching(at("a.yaml"));
+        let mut watch = watch_file(at("a.yaml"));
         for version in ["..2", "..3", "..1"] {
             symlink(version, at("..data_tmp")).unwrap();
             fs::rename(at("..data_tmp"), at("..data")).unwrap();
-            assert!(is_noticed(&mut watch).await, "{version}");
+            assert!(detects_change(&mut watch).await, "{version}");
         }
     }
 
     #[tokio::test]
-    async fn comparing_is_no_reason_to_compare_again() {
+    async fn comparing_files_triggers_no_notification() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a.yaml");
         fs::write(&file, "1").unwrap();
-        let mut watch = watching(file.clone());
-        while timeout(QUIET, watch.noticed.recv()).await.is_ok() {}
+        let mut watch = watch_file(file.clone());
+        while timeout(DEBOUNCE, watch.notifications.recv()).await.is_ok() {}
         fingerprint(&watch.files);
-        assert!(timeout(2 * QUIET, watch.noticed.recv()).await.is_err());
+        assert!(
+            timeout(2 * DEBOUNCE, watch.notifications.recv())
+                .await
+                .is_err()
+        );
     }
 
     #[tokio::test]
-    async fn what_does_not_change_the_content_is_not_told() {
+    async fn unchanged_content_is_not_reported() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a.yaml");
         fs::write(&file, "1").unwrap();
-        let mut watch = watching(file.clone());
+        let mut watch = watch_file(file.clone());
         fs::write(&file, "1").unwrap();
         fs::write(folder.path().join("other"), "x").unwrap();
         assert!(

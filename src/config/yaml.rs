@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError};
 
-use super::mistakes::{Mistake, Position};
+use super::diagnostics::{Diagnostic, Position};
 
 /// Bytes of a configuration file; what is longer is not one.
 pub(super) const MAX_BYTES: usize = 16 << 20;
@@ -15,15 +15,15 @@ const MAX_NODES: usize = 500_000;
 
 /// A piece of the file and where it starts.
 #[derive(Debug, Clone)]
-pub(super) struct Node {
-    pub(super) at: Position,
-    pub(super) kind: Kind,
+pub(super) struct YamlNode {
+    pub(super) position: Position,
+    pub(super) kind: NodeKind,
 }
 
 #[derive(Debug, Clone)]
-pub(super) enum Kind {
+pub(super) enum NodeKind {
     Scalar(Scalar),
-    List(Vec<Node>),
+    List(Vec<YamlNode>),
     Map(Vec<Entry>),
 }
 
@@ -42,20 +42,20 @@ pub(super) struct Scalar {
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) key: String,
-    pub(super) key_at: Position,
-    pub(super) value: Node,
+    pub(super) key_position: Position,
+    pub(super) value: YamlNode,
 }
 
 /// Reads the one document in `text`, and tells which keys are given twice. Other errors stop at the
 /// first.
-pub(super) fn read(text: &str) -> Result<(Node, Vec<Mistake>), Vec<Mistake>> {
+pub(super) fn read(text: &str) -> Result<(YamlNode, Vec<Diagnostic>), Vec<Diagnostic>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut builder = Builder::default();
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
         let step = match event {
-            Ok((event, span)) => builder.take(event, position(span.start)),
-            Err(error) => Err(syntax(&error)),
+            Ok((event, span)) => builder.handle_event(event, position(span.start)),
+            Err(error) => Err(syntax_error(&error)),
         };
         if let Err(mistake) = step {
             builder.mistakes.push(mistake);
@@ -65,8 +65,8 @@ pub(super) fn read(text: &str) -> Result<(Node, Vec<Mistake>), Vec<Mistake>> {
     let Builder { root, mistakes, .. } = builder;
     match root {
         Some(root) => Ok((root, mistakes)),
-        None => Err(vec![Mistake {
-            at: Position::START,
+        None => Err(vec![Diagnostic {
+            position: Position::START,
             message: "the file is empty: listeners, upstreams and routes are required".to_owned(),
         }]),
     }
@@ -79,22 +79,22 @@ fn position(marker: Marker) -> Position {
     }
 }
 
-fn syntax(error: &ScanError) -> Mistake {
-    Mistake {
-        at: position(*error.marker()),
+fn syntax_error(error: &ScanError) -> Diagnostic {
+    Diagnostic {
+        position: position(*error.marker()),
         message: format!("this is not valid YAML: {}", error.info()),
     }
 }
 
 /// A list or a mapping that is not closed yet.
-struct Open {
-    at: Position,
+struct OpenCollection {
+    position: Position,
     anchor: usize,
     content: Content,
 }
 
 enum Content {
-    List(Vec<Node>),
+    List(Vec<YamlNode>),
     Map(OpenMap),
 }
 
@@ -102,23 +102,23 @@ enum Content {
 struct OpenMap {
     entries: Vec<Entry>,
     /// Where each key was first given.
-    first: HashMap<String, Position>,
+    first_positions: HashMap<String, Position>,
     /// The key that waits for its value.
-    waiting: Option<(String, Position)>,
+    pending_key: Option<(String, Position)>,
 }
 
 #[derive(Default)]
 struct Builder {
-    open: Vec<Open>,
-    anchors: HashMap<usize, (Node, usize)>,
+    open: Vec<OpenCollection>,
+    anchors: HashMap<usize, (YamlNode, usize)>,
     nodes: usize,
     documents: usize,
-    root: Option<Node>,
-    mistakes: Vec<Mistake>,
+    root: Option<YamlNode>,
+    mistakes: Vec<Diagnostic>,
 }
 
 impl Builder {
-    fn take(&mut self, event: Event<'_>, at: Position) -> Result<(), Mistake> {
+    fn handle_event(&mut self, event: Event<'_>, at: Position) -> Result<(), Diagnostic> {
         match event {
             Event::DocumentStart(_) => self.start_document(at),
             Event::SequenceStart(anchor, _) => self.start(at, anchor, Content::List(Vec::new())),
@@ -133,10 +133,10 @@ impl Builder {
                     plain: style == ScalarStyle::Plain && tag.is_none(),
                     ..Scalar::default()
                 };
-                self.put(
-                    Node {
-                        at,
-                        kind: Kind::Scalar(scalar),
+                self.add_node(
+                    YamlNode {
+                        position: at,
+                        kind: NodeKind::Scalar(scalar),
                     },
                     anchor,
                     1,
@@ -147,29 +147,29 @@ impl Builder {
         }
     }
 
-    fn start_document(&mut self, at: Position) -> Result<(), Mistake> {
+    fn start_document(&mut self, at: Position) -> Result<(), Diagnostic> {
         self.documents += 1;
         if self.documents > 1 {
-            return Err(mistake(at, "the file holds more than one YAML document"));
+            return Err(diagnostic(at, "the file holds more than one YAML document"));
         }
         Ok(())
     }
 
-    fn start(&mut self, at: Position, anchor: usize, content: Content) -> Result<(), Mistake> {
+    fn start(&mut self, at: Position, anchor: usize, content: Content) -> Result<(), Diagnostic> {
         if self.open.len() >= MAX_DEPTH {
-            return Err(mistake(at, "the file is nested too deeply"));
+            return Err(diagnostic(at, "the file is nested too deeply"));
         }
-        self.open.push(Open {
-            at,
+        self.open.push(OpenCollection {
+            position: at,
             anchor,
             content,
         });
         Ok(())
     }
 
-    fn end(&mut self) -> Result<(), Mistake> {
-        let Some(Open {
-            at,
+    fn end(&mut self) -> Result<(), Diagnostic> {
+        let Some(OpenCollection {
+            position: at,
             anchor,
             content,
         }) = self.open.pop()
@@ -177,34 +177,41 @@ impl Builder {
             return Ok(());
         };
         let kind = match content {
-            Content::List(items) => Kind::List(items),
-            Content::Map(map) => Kind::Map(map.entries),
+            Content::List(items) => NodeKind::List(items),
+            Content::Map(map) => NodeKind::Map(map.entries),
         };
-        self.put(Node { at, kind }, anchor, 1)
+        self.add_node(YamlNode { position: at, kind }, anchor, 1)
     }
 
     /// Repeats what the anchor named. An alias within its own anchor has no meaning here.
-    fn alias(&mut self, anchor: usize, at: Position) -> Result<(), Mistake> {
+    fn alias(&mut self, anchor: usize, at: Position) -> Result<(), Diagnostic> {
         let Some((node, size)) = self.anchors.get(&anchor) else {
-            return Err(mistake(at, "this alias refers to what it is part of"));
+            return Err(diagnostic(at, "this alias refers to what it is part of"));
         };
         if self.nodes + size > MAX_NODES {
-            return Err(mistake(at, "the file's aliases repeat too much"));
+            return Err(diagnostic(at, "the file's aliases repeat too much"));
         }
-        let (node, size) = (Node { at, ..node.clone() }, *size);
+        let (node, size) = (
+            YamlNode {
+                position: at,
+                ..node.clone()
+            },
+            *size,
+        );
         if self.open.len() + depth(&node) > MAX_DEPTH {
-            return Err(mistake(at, "the file is nested too deeply"));
+            return Err(diagnostic(at, "the file is nested too deeply"));
         }
-        self.put(node, 0, size)
+        self.add_node(node, 0, size)
     }
 
-    fn put(&mut self, node: Node, anchor: usize, size: usize) -> Result<(), Mistake> {
+    fn add_node(&mut self, node: YamlNode, anchor: usize, size: usize) -> Result<(), Diagnostic> {
         self.nodes += size;
         if self.nodes > MAX_NODES {
-            return Err(mistake(node.at, "the file has too many entries"));
+            return Err(diagnostic(node.position, "the file has too many entries"));
         }
         if anchor > 0 {
-            self.anchors.insert(anchor, (node.clone(), count(&node)));
+            self.anchors
+                .insert(anchor, (node.clone(), count_nodes(&node)));
         }
         let Some(parent) = self.open.last_mut() else {
             self.root = Some(node);
@@ -212,54 +219,60 @@ impl Builder {
         };
         match &mut parent.content {
             Content::List(items) => items.push(node),
-            Content::Map(map) => match map.waiting.take() {
+            Content::Map(map) => match map.pending_key.take() {
                 Some((key, key_at)) => map.entries.push(Entry {
                     key,
-                    key_at,
+                    key_position: key_at,
                     value: node,
                 }),
-                None => map.waiting = Some(key_of(node, &mut map.first, &mut self.mistakes)?),
+                None => {
+                    map.pending_key = Some(take_key(
+                        node,
+                        &mut map.first_positions,
+                        &mut self.mistakes,
+                    )?)
+                }
             },
         }
         Ok(())
     }
 }
 
-fn key_of(
-    node: Node,
+fn take_key(
+    node: YamlNode,
     first: &mut HashMap<String, Position>,
-    mistakes: &mut Vec<Mistake>,
-) -> Result<(String, Position), Mistake> {
-    let Kind::Scalar(scalar) = node.kind else {
-        return Err(mistake(node.at, "a key must be plain text"));
+    mistakes: &mut Vec<Diagnostic>,
+) -> Result<(String, Position), Diagnostic> {
+    let NodeKind::Scalar(scalar) = node.kind else {
+        return Err(diagnostic(node.position, "a key must be plain text"));
     };
     if let Some(Position { line, column }) = first.get(&scalar.text) {
-        mistakes.push(Mistake {
-            at: node.at,
+        mistakes.push(Diagnostic {
+            position: node.position,
             message: format!(
                 "\"{}\" is given twice, first at {line}:{column}",
                 scalar.text
             ),
         });
     } else {
-        first.insert(scalar.text.clone(), node.at);
+        first.insert(scalar.text.clone(), node.position);
     }
-    Ok((scalar.text, node.at))
+    Ok((scalar.text, node.position))
 }
 
-fn count(node: &Node) -> usize {
+fn count_nodes(node: &YamlNode) -> usize {
     1 + match &node.kind {
-        Kind::Scalar(_) => 0,
-        Kind::List(items) => items.iter().map(count).sum(),
-        Kind::Map(entries) => entries.iter().map(|entry| count(&entry.value)).sum(),
+        NodeKind::Scalar(_) => 0,
+        NodeKind::List(items) => items.iter().map(count_nodes).sum(),
+        NodeKind::Map(entries) => entries.iter().map(|entry| count_nodes(&entry.value)).sum(),
     }
 }
 
-fn depth(node: &Node) -> usize {
+fn depth(node: &YamlNode) -> usize {
     match &node.kind {
-        Kind::Scalar(_) => 0,
-        Kind::List(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
-        Kind::Map(entries) => {
+        NodeKind::Scalar(_) => 0,
+        NodeKind::List(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        NodeKind::Map(entries) => {
             1 + entries
                 .iter()
                 .map(|entry| depth(&entry.value))
@@ -269,9 +282,9 @@ fn depth(node: &Node) -> usize {
     }
 }
 
-fn mistake(at: Position, message: &str) -> Mistake {
-    Mistake {
-        at,
+fn diagnostic(at: Position, message: &str) -> Diagnostic {
+    Diagnostic {
+        position: at,
         message: message.to_owned(),
     }
 }
@@ -282,30 +295,30 @@ mod tests {
 
     use super::*;
 
-    fn complaints(text: &str) -> Vec<String> {
+    fn error_messages(text: &str) -> Vec<String> {
         let mistakes = read(text).map_or_else(|mistakes| mistakes, |(_, mistakes)| mistakes);
         let lines = mistakes.into_iter();
         lines
-            .map(|m| format!("{}:{}: {}", m.at.line, m.at.column, m.message))
+            .map(|m| format!("{}:{}: {}", m.position.line, m.position.column, m.message))
             .collect()
     }
 
     #[test]
-    fn positions_are_those_of_an_editor() {
+    fn positions_match_those_of_an_editor() {
         let (root, _) = read("a:\n  bé: [x, {c: 1}]\n").unwrap();
-        let Kind::Map(entries) = root.kind else {
+        let NodeKind::Map(entries) = root.kind else {
             panic!("a map")
         };
-        let Kind::Map(inner) = &entries[0].value.kind else {
+        let NodeKind::Map(inner) = &entries[0].value.kind else {
             panic!("a map")
         };
-        assert_eq!(inner[0].key_at, Position { line: 2, column: 3 });
-        let Kind::List(items) = &inner[0].value.kind else {
+        assert_eq!(inner[0].key_position, Position { line: 2, column: 3 });
+        let NodeKind::List(items) = &inner[0].value.kind else {
             panic!("a list")
         };
-        assert_eq!(items[0].at, Position { line: 2, column: 8 });
+        assert_eq!(items[0].position, Position { line: 2, column: 8 });
         assert_eq!(
-            items[1].at,
+            items[1].position,
             Position {
                 line: 2,
                 column: 11
@@ -314,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused() {
+    fn invalid_documents_are_rejected() {
         for (text, expected) in [
             (
                 "",
@@ -330,14 +343,14 @@ mod tests {
             ),
             ("? [a]\n: 1\n", "1:3: a key must be plain text"),
         ] {
-            assert_eq!(complaints(text), [expected], "{text:?}");
+            assert_eq!(error_messages(text), [expected], "{text:?}");
         }
-        assert!(complaints("a: [1\n")[0].contains("this is not valid YAML"));
-        assert!(complaints("a: &x [*x]\n")[0].contains("alias"));
+        assert!(error_messages("a: [1\n")[0].contains("this is not valid YAML"));
+        assert!(error_messages("a: &x [*x]\n")[0].contains("alias"));
     }
 
     #[test]
-    fn aliases_repeat_but_cannot_explode() {
+    fn alias_expansion_is_bounded() {
         assert!(read("a: &x {b: 1}\nc: *x\n").is_ok());
         let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
         for level in 1..12 {
@@ -347,12 +360,12 @@ mod tests {
                 [before.as_str(); 10].join(", ")
             );
         }
-        assert!(complaints(&bomb)[0].ends_with("the file's aliases repeat too much"));
+        assert!(error_messages(&bomb)[0].ends_with("the file's aliases repeat too much"));
     }
 
     #[test]
     fn depth_is_bounded() {
-        assert!(complaints(&"- ".repeat(20_000))[0].ends_with("nested too deeply"));
-        assert!(!complaints(&"[".repeat(20_000)).is_empty());
+        assert!(error_messages(&"- ".repeat(20_000))[0].ends_with("nested too deeply"));
+        assert!(!error_messages(&"[".repeat(20_000)).is_empty());
     }
 }

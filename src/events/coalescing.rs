@@ -7,25 +7,25 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::{Event, Kind};
+use super::{Event, EventKind};
 
 /// How long events gather.
 pub(super) const INTERVAL: Duration = Duration::from_secs(5);
 /// Kinds and addresses that are told apart in one interval; beyond it addresses share one group.
-const GROUPS: usize = 1_000;
+const MAX_GROUPS: usize = 1_000;
 
 /// The events of the current interval.
 #[derive(Default)]
-pub(super) struct Coalescing(Mutex<HashMap<Key, Option<Event>>>);
+pub(super) struct Coalescing(Mutex<HashMap<GroupKey, Option<Event>>>);
 
-type Key = (Kind, Option<IpAddr>);
+type GroupKey = (EventKind, Option<IpAddr>);
 
 impl Coalescing {
     /// Returns the event if it has to be written now; otherwise keeps it for [`Coalescing::take`].
     pub(super) fn add(&self, mut event: Event) -> Option<Event> {
         let mut groups = self.0.lock();
         let mut key = (event.kind, event.ip.map(subscriber));
-        if groups.len() >= GROUPS && !groups.contains_key(&key) {
+        if groups.len() >= MAX_GROUPS && !groups.contains_key(&key) {
             key.1 = None;
             event.ip = None;
         }
@@ -88,11 +88,11 @@ mod tests {
 
     fn failure(ip: &str, user: &str) -> Event {
         let ip = ip.parse().unwrap_or(IpAddr::V6(Ipv6Addr::LOCALHOST));
-        Event::new(Kind::SignInFailed).ip(ip).user(user)
+        Event::new(EventKind::SignInFailed).ip(ip).user(user)
     }
 
     #[test]
-    fn the_first_is_written_at_once_and_the_others_together() {
+    fn first_event_is_written_at_once_others_coalesced() {
         let coalescing = Coalescing::default();
         assert!(coalescing.add(failure("192.0.2.1", "ann")).is_some());
         assert!(coalescing.add(failure("192.0.2.1", "ann")).is_none());
@@ -117,18 +117,18 @@ mod tests {
     }
 
     #[test]
-    fn more_addresses_than_are_told_apart_share_one_group() {
+    fn excess_addresses_share_one_group() {
         let coalescing = Coalescing::default();
         let address = |n: usize| format!("10.0.{}.{}", n / 256, n % 256);
-        for n in 0..GROUPS {
+        for n in 0..MAX_GROUPS {
             assert!(coalescing.add(failure(&address(n), "ann")).is_some());
         }
-        let first = coalescing.add(failure(&address(GROUPS), "ann"));
+        let first = coalescing.add(failure(&address(MAX_GROUPS), "ann"));
         assert_eq!(first.map(|event| event.ip), Some(None));
         for n in 0..50 {
             assert!(
                 coalescing
-                    .add(failure(&address(GROUPS + n), "ann"))
+                    .add(failure(&address(MAX_GROUPS + n), "ann"))
                     .is_none()
             );
         }

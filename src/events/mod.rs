@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::auth::session::SessionId;
-use crate::store::{self, Noted, Position, Store, StoreError};
+use crate::store::{self, JournalEntry, Position, Store, StoreError};
 use crate::telemetry::request_id::RequestId;
 
 mod coalescing;
@@ -19,7 +19,7 @@ use coalescing::Coalescing;
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum EventKind {
     SignIn,
     SignInFailed,
     SignInLimited,
@@ -46,34 +46,34 @@ pub enum Kind {
     StoreDataLost,
 }
 
-impl Kind {
+impl EventKind {
     /// The word in logs and in the list.
     pub fn as_str(self) -> &'static str {
         match self {
-            Kind::SignIn => "sign_in",
-            Kind::SignInFailed => "sign_in_failed",
-            Kind::SignInLimited => "sign_in_limited",
-            Kind::SignOut => "sign_out",
-            Kind::Registered => "registered",
-            Kind::Refresh => "refresh",
-            Kind::RefreshReused => "refresh_reused",
-            Kind::Revoked => "revoked",
-            Kind::Evicted => "evicted",
-            Kind::BindingMismatch => "binding_mismatch",
-            Kind::TokenBlacklisted => "token_blacklisted",
-            Kind::TokenUnblacklisted => "token_unblacklisted",
-            Kind::LimitReset => "limit_reset",
-            Kind::UserCreated => "user_created",
-            Kind::UserChanged => "user_changed",
-            Kind::UserDisabled => "user_disabled",
-            Kind::UserEnabled => "user_enabled",
-            Kind::UserRemoved => "user_removed",
-            Kind::PasswordChanged => "password_changed",
-            Kind::NewDevice => "new_device",
-            Kind::CsrfRejected => "csrf_rejected",
-            Kind::AdminRefused => "admin_refused",
-            Kind::Reload => "reload",
-            Kind::StoreDataLost => "store_data_lost",
+            EventKind::SignIn => "sign_in",
+            EventKind::SignInFailed => "sign_in_failed",
+            EventKind::SignInLimited => "sign_in_limited",
+            EventKind::SignOut => "sign_out",
+            EventKind::Registered => "registered",
+            EventKind::Refresh => "refresh",
+            EventKind::RefreshReused => "refresh_reused",
+            EventKind::Revoked => "revoked",
+            EventKind::Evicted => "evicted",
+            EventKind::BindingMismatch => "binding_mismatch",
+            EventKind::TokenBlacklisted => "token_blacklisted",
+            EventKind::TokenUnblacklisted => "token_unblacklisted",
+            EventKind::LimitReset => "limit_reset",
+            EventKind::UserCreated => "user_created",
+            EventKind::UserChanged => "user_changed",
+            EventKind::UserDisabled => "user_disabled",
+            EventKind::UserEnabled => "user_enabled",
+            EventKind::UserRemoved => "user_removed",
+            EventKind::PasswordChanged => "password_changed",
+            EventKind::NewDevice => "new_device",
+            EventKind::CsrfRejected => "csrf_rejected",
+            EventKind::AdminRefused => "admin_refused",
+            EventKind::Reload => "reload",
+            EventKind::StoreDataLost => "store_data_lost",
         }
     }
 }
@@ -82,7 +82,7 @@ impl Kind {
 #[derive(Debug, Clone, Serialize)]
 pub struct Event {
     #[serde(rename = "event")]
-    pub kind: Kind,
+    pub kind: EventKind,
     /// The request that caused it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
@@ -106,7 +106,7 @@ pub struct Event {
 
 impl Event {
     /// An event of which nothing but its kind is known yet.
-    pub fn new(kind: Kind) -> Event {
+    pub fn new(kind: EventKind) -> Event {
         Event {
             kind,
             request_id: None,
@@ -176,7 +176,7 @@ impl Event {
 
 /// An event as it is listed.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Recorded {
+pub struct RecordedEvent {
     /// Names it and sorts it, in the whole fleet.
     pub id: String,
     /// `event`, `time` (RFC 3339, UTC) and what else was known.
@@ -188,7 +188,7 @@ pub struct Recorded {
 #[derive(Debug, Clone, PartialEq)]
 pub struct EventPage {
     /// Newest first.
-    pub events: Vec<Recorded>,
+    pub events: Vec<RecordedEvent>,
     /// What to ask the next page before, if there is one.
     pub next_cursor: Option<String>,
 }
@@ -214,7 +214,7 @@ impl Events {
     pub fn record(&self, mut event: Event) {
         let current = || RequestId::current().map(|id| id.to_string());
         event.request_id = event.request_id.or_else(current);
-        log(&event);
+        log_event(&event);
         if !store::is_bulk(event.kind.as_str()) {
             self.write(event);
         } else if let Some(event) = self.coalescing.add(event) {
@@ -230,7 +230,7 @@ impl Events {
     }
 
     /// Writes coalesced events at the end of each interval, for ever.
-    pub async fn keep_flushing(self) {
+    pub async fn flush_periodically(self) {
         loop {
             tokio::time::sleep(coalescing::INTERVAL).await;
             self.flush();
@@ -239,7 +239,7 @@ impl Events {
 
     fn write(&self, event: Event) {
         #[derive(Serialize)]
-        struct Timed {
+        struct TimedEvent {
             time: String,
             #[serde(flatten)]
             event: Event,
@@ -247,8 +247,8 @@ impl Events {
         let kind = event.kind.as_str();
         let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
         // Texts, numbers and addresses: there is nothing that JSON cannot hold.
-        let text = serde_json::to_string(&Timed { time, event }).unwrap_or_default();
-        self.store.note(kind, text);
+        let text = serde_json::to_string(&TimedEvent { time, event }).unwrap_or_default();
+        self.store.append_journal(kind, text);
     }
 
     /// The newest events: at most `limit`, of one kind if asked, and older than the one that
@@ -267,7 +267,7 @@ impl Events {
         noted.truncate(limit);
         let next_cursor = noted.last().filter(|_| more).map(|noted| noted.id.clone());
         Ok(EventPage {
-            events: noted.into_iter().filter_map(read).collect(),
+            events: noted.into_iter().filter_map(parse_entry).collect(),
             next_cursor,
         })
     }
@@ -288,21 +288,21 @@ impl Events {
         &self,
         position: &mut Position,
         limit: usize,
-    ) -> Result<Vec<Recorded>, StoreError> {
+    ) -> Result<Vec<RecordedEvent>, StoreError> {
         let noted = self.store.journal_after(position, limit).await?;
-        Ok(noted.into_iter().filter_map(read).collect())
+        Ok(noted.into_iter().filter_map(parse_entry).collect())
     }
 }
 
 /// A line that is no event is nobody's.
-fn read(noted: Noted) -> Option<Recorded> {
-    Some(Recorded {
+fn parse_entry(noted: JournalEntry) -> Option<RecordedEvent> {
+    Some(RecordedEvent {
         id: noted.id,
         event: serde_json::from_str(&noted.text).ok()?,
     })
 }
 
-fn log(event: &Event) {
+fn log_event(event: &Event) {
     tracing::info!(
         target: "event",
         event = event.kind.as_str(),

@@ -14,24 +14,24 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::accounts::Accounts;
 use crate::api;
-use crate::api::admin::{Readiness, Reloaded};
-use crate::directory::Directory;
+use crate::api::admin::{Readiness, ReloadOutcome};
+use crate::database::Database;
 use crate::events::Events;
 use crate::issuers::Issuers;
 use crate::issuers::verifier::Verifier;
-use crate::proxy::Current;
-use crate::proxy::listener::{self, Door};
-use crate::proxy::live::Registry;
-use crate::sessions::durable::Durable;
-use crate::settings::{Boot, Live, Settings};
+use crate::proxy::Snapshot;
+use crate::proxy::listener::{self, ListenerState};
+use crate::proxy::open_streams::OpenStreams;
+use crate::sessions::durable::DurableSessions;
+use crate::settings::{Boot, Reloadable, Settings};
 use crate::store::Store;
-use crate::store::replica::Replica;
+use crate::store::near_cache::NearCache;
 use crate::telemetry::logging::Logs;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Upstreams;
 
 pub(crate) mod admin;
-mod chores;
+mod background;
 mod process;
 mod reload;
 mod workers;
@@ -39,7 +39,7 @@ mod workers;
 pub use process::Process;
 
 /// How to start.
-pub struct Start {
+pub struct StartOptions {
     pub process: Process,
     pub settings: Settings,
     /// The file that a reload reads again; without one there is no reload.
@@ -47,40 +47,40 @@ pub struct Start {
     pub metrics: Arc<Metrics>,
     pub logs: Logs,
     /// Called once the listeners are open.
-    pub announce: Box<dyn FnOnce(&Parts) + Send>,
+    pub on_ready: Box<dyn FnOnce(&Services) + Send>,
     /// Users to make before the first request.
-    pub seed: Vec<crate::accounts::NewUser>,
+    pub seed_users: Vec<crate::accounts::NewUser>,
 }
 
 /// The long-lived parts, shared by everybody.
 #[derive(Clone)]
-pub struct Parts {
+pub struct Services {
     pub boot: Arc<Boot>,
-    pub current: Arc<ArcSwap<Current>>,
-    pub live: Arc<ArcSwap<Live>>,
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    pub reloadable: Arc<ArcSwap<Reloadable>>,
     pub metrics: Arc<Metrics>,
     pub store: Store,
-    pub durable: Durable,
+    pub durable: DurableSessions,
     pub accounts: Accounts,
     pub events: Events,
-    pub replica: Arc<Replica>,
-    pub registry: Arc<Registry>,
+    pub near_cache: Arc<NearCache>,
+    pub open_streams: Arc<OpenStreams>,
     pub readiness: Readiness,
     pub logs: Logs,
 }
 
 /// A reload that somebody asked for, and whom to tell.
-type ReloadRequest = oneshot::Sender<Reloaded>;
+type ReloadRequest = oneshot::Sender<ReloadOutcome>;
 
 /// Serves until a signal ends it.
 ///
 /// # Errors
 /// Whatever keeps it from starting: an address that cannot be bound, a database that cannot be
 /// opened.
-pub fn run(start: Start) -> anyhow::Result<()> {
+pub fn run(start: StartOptions) -> anyhow::Result<()> {
     let Settings {
         boot,
-        live,
+        reloadable: live,
         watched,
         fingerprint,
     } = start.settings;
@@ -91,25 +91,25 @@ pub fn run(start: Start) -> anyhow::Result<()> {
 
     let password_rules = live.identity.passwords;
     let (parts, doors) = start.process.background.block_on(async {
-        let parts = build(boot, live, workers, start.metrics, start.logs).await?;
-        for user in start.seed {
+        let parts = build_services(boot, live, workers, start.metrics, start.logs).await?;
+        for user in start.seed_users {
             parts
                 .accounts
                 .add_user(user, password_rules)
                 .await
                 .context("a user could not be made")?;
         }
-        let doors: Vec<Arc<Door>> = parts
+        let doors: Vec<Arc<ListenerState>> = parts
             .boot
             .listeners
             .iter()
             .enumerate()
-            .map(|(index, settings)| Arc::new(Door::new(index, settings.clone())))
+            .map(|(index, settings)| Arc::new(ListenerState::new(index, settings.clone())))
             .collect();
         anyhow::Ok((parts, doors))
     })?;
 
-    let (background, signals) = start.process.catch_all()?;
+    let (background, signals) = start.process.catch_signals()?;
     let (stop, stopped) = watch::channel(false);
     let (accepting, mut accepts) = mpsc::channel(workers);
     let threads = workers::start(
@@ -123,22 +123,24 @@ pub fn run(start: Start) -> anyhow::Result<()> {
     let (reload, reloads) = mpsc::channel(8);
     background.block_on(async {
         admin::serve(sockets.admin.try_clone()?, &parts, reload)?;
-        chores::start(&parts, &doors);
+        background::start(&parts, &doors);
         anyhow::Ok(())
     })?;
     drop(accepting);
     background.block_on(async { while accepts.recv().await.is_some() {} });
-    reload::loaded(&parts);
+    reload::record_load_time(&parts);
     // Whoever hears that it is ready finds the store looked at, if it answers.
-    background.block_on(parts.durable.comes_to_trust(&parts.store));
-    parts.readiness.serving();
-    (start.announce)(&parts);
+    background.block_on(parts.durable.wait_until_verified(&parts.store));
+    parts.readiness.set_serving();
+    (start.on_ready)(&parts);
     let files = start.file.iter().cloned().chain(watched);
-    let watch = crate::config::Watch::new(files, fingerprint);
+    let watch = crate::config::FileWatcher::new(files, fingerprint);
     let watch = watch.context("the configuration cannot be watched")?;
-    background.block_on(reload::live_on(&parts, start.file, watch, reloads, signals));
+    background.block_on(reload::run_until_signal(
+        &parts, start.file, watch, reloads, signals,
+    ));
     drain(&background, &parts, &doors, sockets, &stop);
-    finish(&threads);
+    join_workers(&threads);
     Ok(())
 }
 
@@ -152,11 +154,11 @@ impl Sockets {
     fn bind(boot: &Boot) -> anyhow::Result<Sockets> {
         let public = boot.listeners.iter().enumerate().map(|(index, listener)| {
             let key = format!("listeners[{index}].bind");
-            listener::bind(listener.bind).with_context(|| taken(listener.bind, &key))
+            listener::bind(listener.bind).with_context(|| bind_error(listener.bind, &key))
         });
         let public = public.collect::<anyhow::Result<_>>()?;
         let admin = listener::bind_admin(boot.admin);
-        let admin = admin.with_context(|| taken(boot.admin, "admin.bind"))?;
+        let admin = admin.with_context(|| bind_error(boot.admin, "admin.bind"))?;
         Ok(Sockets { public, admin })
     }
 
@@ -175,24 +177,24 @@ impl Sockets {
     }
 }
 
-fn taken(address: SocketAddr, key: &str) -> String {
+fn bind_error(address: SocketAddr, key: &str) -> String {
     format!("{key}: {address} cannot be bound")
 }
 
-async fn build(
+async fn build_services(
     boot: Boot,
-    live: Live,
+    live: Reloadable,
     workers: usize,
     metrics: Arc<Metrics>,
     logs: Logs,
-) -> anyhow::Result<Parts> {
-    let store = Store::open(&boot.store, Arc::clone(&metrics)).link();
-    let replica = Arc::clone(store.replica());
+) -> anyhow::Result<Services> {
+    let store = Store::open(&boot.store, Arc::clone(&metrics)).connect();
+    let replica = Arc::clone(store.near_cache());
     let events = Events::new(store.clone());
-    let directory = Directory::open(&boot.database)
+    let directory = Database::open(&boot.database)
         .await
         .context("the database could not be opened")?;
-    let durable = Durable::new(directory.clone(), live.sessions.durable);
+    let durable = DurableSessions::new(directory.clone(), live.sessions.durable);
     let accounts = Accounts::new(
         directory,
         durable.clone(),
@@ -202,25 +204,29 @@ async fn build(
     )
     .map_err(|_| anyhow::anyhow!("the operating system gives no randomness"))?;
     let live = Arc::new(live);
-    let current = assemble(&live, None, &metrics).await;
-    Ok(Parts {
+    let current = build_snapshot(&live, None, &metrics).await;
+    Ok(Services {
         boot: Arc::new(boot),
-        current: Arc::new(ArcSwap::from_pointee(current)),
-        live: Arc::new(ArcSwap::new(live)),
-        registry: Arc::new(Registry::new(workers, Arc::clone(&metrics))),
+        snapshot: Arc::new(ArcSwap::from_pointee(current)),
+        reloadable: Arc::new(ArcSwap::new(live)),
+        open_streams: Arc::new(OpenStreams::new(workers, Arc::clone(&metrics))),
         metrics,
         store,
         durable,
         accounts,
         events,
-        replica,
+        near_cache: replica,
         readiness: Readiness::default(),
         logs,
     })
 }
 
 /// Puts a configuration's moving parts together; what did not change keeps its state.
-async fn assemble(live: &Arc<Live>, previous: Option<&Current>, metrics: &Arc<Metrics>) -> Current {
+async fn build_snapshot(
+    live: &Arc<Reloadable>,
+    previous: Option<&Snapshot>,
+    metrics: &Arc<Metrics>,
+) -> Snapshot {
     let issuers = Issuers::new(
         &live.tokens,
         metrics,
@@ -230,27 +236,27 @@ async fn assemble(live: &Arc<Live>, previous: Option<&Current>, metrics: &Arc<Me
     let runtime = tokio::runtime::Handle::current();
     let before = previous.map(|current| &current.upstreams);
     let upstreams = Upstreams::build(&live.upstreams, before, metrics, runtime).await;
-    Current::new(Arc::clone(live), verifier, upstreams, metrics)
+    Snapshot::new(Arc::clone(live), verifier, upstreams, metrics)
 }
 
 /// Lets the front desk count a session's live answers without knowing the wire.
-fn live_of(parts: &Parts) -> api::LiveOf {
-    let registry = Arc::clone(&parts.registry);
-    Arc::new(move |session| registry.live_of(session) as u64)
+fn open_stream_counter(parts: &Services) -> api::CountOpenStreams {
+    let registry = Arc::clone(&parts.open_streams);
+    Arc::new(move |session| registry.count_for_session(session) as u64)
 }
 
 /// Reports itself not ready for `delay`, then closes the listeners and finishes the requests that are
 /// in flight, for at most `grace`.
 fn drain(
     background: &Runtime,
-    parts: &Parts,
-    doors: &[Arc<Door>],
+    parts: &Services,
+    doors: &[Arc<ListenerState>],
     sockets: Sockets,
     stop: &watch::Sender<bool>,
 ) {
-    let shutdown = parts.live.load().shutdown.clone();
+    let shutdown = parts.reloadable.load().shutdown.clone();
     tracing::info!("draining");
-    parts.readiness.draining();
+    parts.readiness.set_draining();
     background.block_on(async {
         tokio::time::sleep(shutdown.delay).await;
         sockets.release();
@@ -258,27 +264,31 @@ fn drain(
         let end = Instant::now() + shutdown.grace;
         // A response may become an endless one after the drain began: it is closed at the next look.
         while !is_closed(doors) && Instant::now() < end {
-            parts.registry.drain();
+            parts.open_streams.drain();
             let pause = tokio::time::sleep(Duration::from_millis(100));
             tokio::select! {
                 () = wait_until_closed(doors) => {}
                 () = pause => {}
             }
         }
-        parts.registry.retract(&parts.store).await;
-        if let Err(error) = parts.store.leave(parts.registry.gateway()).await {
+        parts.open_streams.retract(&parts.store).await;
+        if let Err(error) = parts
+            .store
+            .withdraw_presence(parts.open_streams.gateway())
+            .await
+        {
             tracing::debug!(%error, "the fleet will notice by itself");
         }
-        chores::write_all(parts).await;
+        background::flush_all(parts).await;
     });
 }
 
-fn is_closed(doors: &[Arc<Door>]) -> bool {
+fn is_closed(doors: &[Arc<ListenerState>]) -> bool {
     doors.iter().all(|door| door.is_closed())
 }
 
 /// Polled, because connections end on other runtimes, and only the end of the process waits for it.
-async fn wait_until_closed(doors: &[Arc<Door>]) {
+async fn wait_until_closed(doors: &[Arc<ListenerState>]) {
     while !is_closed(doors) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -286,7 +296,7 @@ async fn wait_until_closed(doors: &[Arc<Door>]) {
 
 /// Waits briefly for the workers. Past the grace period one may still serve a client that never ends;
 /// the process ends anyway.
-fn finish(threads: &[JoinHandle<()>]) {
+fn join_workers(threads: &[JoinHandle<()>]) {
     let deadline = Instant::now() + Duration::from_millis(200);
     while threads.iter().any(|thread| !thread.is_finished()) && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(2));

@@ -36,30 +36,30 @@ impl Process {
             .enable_all()
             .build()
             .context("a runtime could not be started")?;
-        let hangup = caught(&background, SignalKind::hangup())?;
+        let hangup = catch_signal(&background, SignalKind::hangup())?;
         Ok(Process { background, hangup })
     }
 
     /// Catches the signals that end a gateway as well. From now on they start a drain; before, there is
     /// nothing to drain, and they end the process.
-    pub(super) fn catch_all(self) -> anyhow::Result<(Runtime, Signals)> {
+    pub(super) fn catch_signals(self) -> anyhow::Result<(Runtime, Signals)> {
         let signals = Signals {
             hangup: self.hangup,
-            terminate: caught(&self.background, SignalKind::terminate())?,
-            interrupt: caught(&self.background, SignalKind::interrupt())?,
+            terminate: catch_signal(&self.background, SignalKind::terminate())?,
+            interrupt: catch_signal(&self.background, SignalKind::interrupt())?,
         };
         Ok((self.background, signals))
     }
 }
 
-fn caught(runtime: &Runtime, kind: SignalKind) -> anyhow::Result<Signal> {
+fn catch_signal(runtime: &Runtime, kind: SignalKind) -> anyhow::Result<Signal> {
     let _entered = runtime.enter();
     signal(kind).context("signals cannot be received")
 }
 
 /// Raises the limit of open files as far as the process may, and reports what it allows.
 pub(super) fn raise_open_files(listeners: &[Listener]) {
-    let limit = match raised() {
+    let limit = match raise_soft_limit() {
         Ok(limit) => limit,
         Err(error) => {
             tracing::warn!(%error, "the limit of open files could not be raised");
@@ -86,7 +86,7 @@ pub(super) fn raise_open_files(listeners: &[Listener]) {
 }
 
 /// Raises the soft limit to the hard one.
-fn raised() -> nix::Result<u64> {
+fn raise_soft_limit() -> nix::Result<u64> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     if soft < hard {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;

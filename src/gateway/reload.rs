@@ -6,17 +6,17 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::process::Signals;
-use super::{Parts, ReloadRequest, assemble};
-use crate::api::admin::Reloaded;
+use super::{ReloadRequest, Services, build_snapshot};
+use crate::api::admin::ReloadOutcome;
 use crate::config;
-use crate::events::{Event, Kind};
+use crate::events::{Event, EventKind};
 use crate::settings::Settings;
 
 /// Runs until SIGTERM or SIGINT; follows every wish to reload meanwhile.
-pub(super) async fn live_on(
-    parts: &Parts,
+pub(super) async fn run_until_signal(
+    parts: &Services,
     file: Option<PathBuf>,
-    mut watch: config::Watch,
+    mut watch: config::FileWatcher,
     mut reloads: mpsc::Receiver<ReloadRequest>,
     mut signals: Signals,
 ) {
@@ -31,7 +31,7 @@ pub(super) async fn live_on(
         let (outcome, read) = match &file {
             Some(file) => reload(parts, file).await,
             None => (
-                Reloaded::Rejected(vec!["there is no configuration file".to_owned()]),
+                ReloadOutcome::Rejected(vec!["there is no configuration file".to_owned()]),
                 None,
             ),
         };
@@ -46,62 +46,62 @@ pub(super) async fn live_on(
 }
 
 /// The files to watch from now on, and the fingerprint of what was read.
-type Read = (Vec<PathBuf>, u64);
+type WatchedFiles = (Vec<PathBuf>, u64);
 
 /// All or nothing: a file with a mistake changes nothing.
-async fn reload(parts: &Parts, file: &Path) -> (Reloaded, Option<Read>) {
+async fn reload(parts: &Services, file: &Path) -> (ReloadOutcome, Option<WatchedFiles>) {
     let path = file.to_owned();
     let loaded = tokio::task::spawn_blocking(move || config::load(&path)).await;
     let (outcome, read) = match loaded {
         Ok(Ok(settings)) => apply(parts, settings).await,
         Ok(Err(mistakes)) => {
             let lines = mistakes.to_string().lines().map(str::to_owned).collect();
-            (Reloaded::Rejected(lines), None)
+            (ReloadOutcome::Rejected(lines), None)
         }
         Err(_) => (
-            Reloaded::Rejected(vec!["the file could not be read".to_owned()]),
+            ReloadOutcome::Rejected(vec!["the file could not be read".to_owned()]),
             None,
         ),
     };
-    tell(parts, &outcome);
+    report(parts, &outcome);
     (outcome, read)
 }
 
-async fn apply(parts: &Parts, settings: Settings) -> (Reloaded, Option<Read>) {
-    let changed = parts.boot.differences(&settings.boot);
+async fn apply(parts: &Services, settings: Settings) -> (ReloadOutcome, Option<WatchedFiles>) {
+    let changed = parts.boot.changed_keys(&settings.boot);
     if !changed.is_empty() {
-        return (Reloaded::RestartRequired(changed), None);
+        return (ReloadOutcome::RestartRequired(changed), None);
     }
-    let live = Arc::new(settings.live);
-    let current = assemble(&live, Some(&parts.current.load_full()), &parts.metrics).await;
-    parts.current.store(Arc::new(current));
-    parts.durable.set(live.sessions.durable);
-    parts.live.store(live);
+    let live = Arc::new(settings.reloadable);
+    let current = build_snapshot(&live, Some(&parts.snapshot.load_full()), &parts.metrics).await;
+    parts.snapshot.store(Arc::new(current));
+    parts.durable.set_enabled(live.sessions.durable);
+    parts.reloadable.store(live);
     let read = (settings.watched, settings.fingerprint);
-    (Reloaded::Applied, Some(read))
+    (ReloadOutcome::Applied, Some(read))
 }
 
 /// Notes when the running configuration was loaded.
-pub(super) fn loaded(parts: &Parts) {
+pub(super) fn record_load_time(parts: &Services) {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let now = now.unwrap_or_default().as_secs_f64();
     parts.metrics.last_reload_success.set(now);
 }
 
-fn tell(parts: &Parts, outcome: &Reloaded) {
+fn report(parts: &Services, outcome: &ReloadOutcome) {
     let word = match outcome {
-        Reloaded::Applied => {
-            loaded(parts);
+        ReloadOutcome::Applied => {
+            record_load_time(parts);
             tracing::info!("the configuration was reloaded");
             "applied"
         }
-        Reloaded::Rejected(mistakes) => {
+        ReloadOutcome::Rejected(mistakes) => {
             for mistake in mistakes {
                 tracing::error!("the configuration was not reloaded: {mistake}");
             }
             "rejected"
         }
-        Reloaded::RestartRequired(keys) => {
+        ReloadOutcome::RestartRequired(keys) => {
             tracing::error!(
                 "the configuration was not reloaded: a restart is required for {}",
                 keys.join(", ")
@@ -114,5 +114,7 @@ fn tell(parts: &Parts, outcome: &Reloaded) {
         .config_reloads
         .with_label_values(&[word])
         .inc();
-    parts.events.record(Event::new(Kind::Reload).detail(word));
+    parts
+        .events
+        .record(Event::new(EventKind::Reload).detail(word));
 }

@@ -8,20 +8,20 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::sync::{mpsc, watch};
 
-use super::{Parts, wait_until_closed};
+use super::{Services, wait_until_closed};
 use crate::api;
-use crate::proxy::listener::Door;
+use crate::proxy::listener::ListenerState;
 use crate::proxy::via::Via;
-use crate::proxy::{Lane, Worker};
+use crate::proxy::{Worker, WorkerProxy};
 
 /// How long a start waits for the store.
-const STORE_PATIENCE: Duration = Duration::from_secs(1);
+const STORE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Starts one thread a worker, each with a runtime of its own.
 pub(super) fn start(
     count: usize,
-    parts: &Parts,
-    doors: &[Arc<Door>],
+    parts: &Services,
+    doors: &[Arc<ListenerState>],
     sockets: &[StdListener],
     stopped: &watch::Receiver<bool>,
     accepting: &mpsc::Sender<()>,
@@ -42,7 +42,7 @@ pub(super) fn start(
                 .spawn(move || {
                     let via = Via::new(&pseudonym);
                     let worked = via.map_err(anyhow::Error::from).and_then(|via| {
-                        work(index, &parts, &doors, sockets, &stopped, accepting, via)
+                        run_worker(index, &parts, &doors, sockets, &stopped, accepting, via)
                     });
                     if let Err(error) = worked {
                         // A gateway with a dead worker answers some and hangs others.
@@ -56,10 +56,10 @@ pub(super) fn start(
         .collect()
 }
 
-fn work(
+fn run_worker(
     index: usize,
-    parts: &Parts,
-    doors: &[Arc<Door>],
+    parts: &Services,
+    doors: &[Arc<ListenerState>],
     sockets: Vec<StdListener>,
     stopped: &watch::Receiver<bool>,
     accepting: mpsc::Sender<()>,
@@ -71,25 +71,25 @@ fn work(
     runtime.block_on(async {
         // The store is spoken to from the runtime that serves the request: a reply that has to
         // cross threads costs more than everything else the gateway does.
-        let store = parts.store.link();
+        let store = parts.store.connect();
         // A store that is there is waited for, so that the first requests find it; one that is not
         // is no reason not to serve what needs none.
-        store.wait_until_up(STORE_PATIENCE).await;
-        let desk = api::Desk {
-            live: Arc::clone(&parts.live),
+        store.wait_until_up(STORE_TIMEOUT).await;
+        let desk = api::ApiState {
+            reloadable: Arc::clone(&parts.reloadable),
             accounts: parts.accounts.with_store(store.clone()),
             store: store.clone(),
             events: parts.events.clone(),
-            live_of: super::live_of(parts),
+            count_open_streams: super::open_stream_counter(parts),
         };
         let worker = Worker {
             index,
-            current: Arc::clone(&parts.current),
+            snapshot: Arc::clone(&parts.snapshot),
             store,
             durable: parts.durable.clone(),
             store_settings: parts.boot.store.clone(),
-            replica: Arc::clone(&parts.replica),
-            registry: Arc::clone(&parts.registry),
+            near_cache: Arc::clone(&parts.near_cache),
+            open_streams: Arc::clone(&parts.open_streams),
             readiness: parts.readiness.clone(),
             metrics: Arc::clone(&parts.metrics),
             access_log: parts.logs.access.clone(),
@@ -98,8 +98,8 @@ fn work(
             events: parts.events.clone(),
             boot: Arc::clone(&parts.boot),
         };
-        let lane = Arc::new(Lane::new(Arc::new(worker)));
-        tokio::spawn(Arc::clone(&parts.registry).watch_silences(index));
+        let lane = Arc::new(WorkerProxy::new(Arc::new(worker)));
+        tokio::spawn(Arc::clone(&parts.open_streams).watch_timeouts(index));
         let mut doorkeepers = tokio::task::JoinSet::new();
         for (door, socket) in doors.iter().zip(sockets) {
             let socket = tokio::net::TcpListener::from_std(socket)?;

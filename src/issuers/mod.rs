@@ -16,7 +16,7 @@ use tokio::task::AbortHandle;
 use url::{Host, Url};
 
 use crate::auth::token::{
-    Algorithm, Ignored, Key, KeyError, KeySet, KeySource, Tokens, TrustedIssuer, parse_jwks,
+    Algorithm, IgnoredKey, Key, KeyError, KeySet, KeySource, Tokens, TrustedIssuer, parse_jwks,
 };
 use crate::telemetry::metrics::Metrics;
 
@@ -25,29 +25,29 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of a key set.
 const MAX_BODY: usize = 1024 * 1024;
 /// Between two fetches when nobody asks and none fails.
-const REFRESH: Duration = Duration::from_secs(10 * 60);
+const REFRESH_INTERVAL: Duration = Duration::from_secs(10 * 60);
 /// After a first failed fetch; doubled for each further one.
-const RETRY: Duration = Duration::from_secs(1);
-const MAX_RETRY: Duration = Duration::from_secs(60);
+const INITIAL_RETRY_DELAY: Duration = Duration::from_secs(1);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(60);
 /// Between two fetches asked for by tokens with unknown keys, which anybody can send.
 const COOL_DOWN: Duration = Duration::from_secs(30);
 /// How long such a token waits for the fetch.
-const PATIENCE: Duration = Duration::from_secs(1);
+const REFRESH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The fetched keys of every trusted issuer with a URL, by the issuer's index in
 /// [`Tokens::trusted`].
 #[derive(Clone)]
 pub struct Issuers {
-    fetched: Arc<Vec<Option<Arc<Issuer>>>>,
+    by_index: Arc<Vec<Option<Arc<Issuer>>>>,
 }
 
 /// One issuer's keys, and the task that fetches them as long as somebody wants them.
 struct Issuer {
-    shared: Arc<Shared>,
+    state: Arc<IssuerState>,
     task: AbortHandle,
 }
 
-struct Shared {
+struct IssuerState {
     issuer: String,
     url: Url,
     algorithms: Vec<Algorithm>,
@@ -59,9 +59,9 @@ struct Shared {
     generation: AtomicU64,
     /// A fetch is under way or asked for.
     pending: Mutex<bool>,
-    asked: Notify,
+    fetch_requested: Notify,
     /// Counts the fetches that have ended.
-    ended: watch::Sender<u64>,
+    completed_fetches: watch::Sender<u64>,
     cool_down: DefaultDirectRateLimiter,
 }
 
@@ -84,7 +84,7 @@ enum FetchError {
 
 /// Tells whether keys may be fetched from there: over https, or from this very machine. Whoever can
 /// change what is fetched can sign in as anybody.
-pub fn is_safe(url: &Url) -> bool {
+pub fn is_secure_url(url: &Url) -> bool {
     match (url.scheme(), url.host()) {
         ("https", Some(_)) => true,
         ("http", Some(Host::Ipv4(address))) => address.is_loopback(),
@@ -103,21 +103,21 @@ impl Issuers {
         }
         let fetched = tokens.trusted.iter().map(|trusted| match &trusted.keys {
             KeySource::File(set) => {
-                warn_of(&trusted.issuer, &set.ignored);
+                warn_ignored_keys(&trusted.issuer, &set.ignored);
                 None
             }
             KeySource::Url(url) => previous
-                .and_then(|previous| previous.same(trusted, url))
+                .and_then(|previous| previous.find_unchanged(trusted, url))
                 .or_else(|| Some(Arc::new(Issuer::start(trusted, url, metrics)))),
         });
         Issuers {
-            fetched: Arc::new(fetched.collect()),
+            by_index: Arc::new(fetched.collect()),
         }
     }
 
-    fn same(&self, trusted: &TrustedIssuer, url: &Url) -> Option<Arc<Issuer>> {
-        let same = self.fetched.iter().flatten().find(|issuer| {
-            let shared = &issuer.shared;
+    fn find_unchanged(&self, trusted: &TrustedIssuer, url: &Url) -> Option<Arc<Issuer>> {
+        let same = self.by_index.iter().flatten().find(|issuer| {
+            let shared = &issuer.state;
             shared.url == *url
                 && shared.issuer == trusted.issuer
                 && shared.algorithms == public_algorithms(trusted)
@@ -128,16 +128,16 @@ impl Issuers {
     /// The keys fetched last for a trusted issuer; empty when none ever were.
     pub(crate) fn keys(&self, issuer: usize) -> Arc<Vec<Key>> {
         match self.issuer(issuer) {
-            Some(issuer) => issuer.shared.keys.load_full(),
+            Some(issuer) => issuer.state.keys.load_full(),
             None => Arc::default(),
         }
     }
 
     /// Changes whenever any keys may have changed.
     pub(crate) fn generation(&self) -> u64 {
-        let issuers = self.fetched.iter().flatten();
+        let issuers = self.by_index.iter().flatten();
         issuers
-            .map(|issuer| issuer.shared.generation.load(Ordering::SeqCst))
+            .map(|issuer| issuer.state.generation.load(Ordering::SeqCst))
             .sum()
     }
 
@@ -145,12 +145,12 @@ impl Issuers {
     /// unless one was asked for a short while ago.
     pub(crate) async fn refresh(&self, issuer: usize) {
         if let Some(issuer) = self.issuer(issuer) {
-            issuer.shared.refresh().await;
+            issuer.state.refresh().await;
         }
     }
 
     fn issuer(&self, issuer: usize) -> Option<&Issuer> {
-        self.fetched.get(issuer)?.as_deref()
+        self.by_index.get(issuer)?.as_deref()
     }
 }
 
@@ -169,7 +169,7 @@ impl Issuer {
             .user_agent(concat!("portcullis/", env!("CARGO_PKG_VERSION")))
             .build();
         let once = Quota::with_period(COOL_DOWN).unwrap_or(Quota::per_minute(NonZeroU32::MIN));
-        let shared = Arc::new(Shared {
+        let state = Arc::new(IssuerState {
             issuer: trusted.issuer.clone(),
             url: url.clone(),
             algorithms: public_algorithms(trusted),
@@ -178,12 +178,12 @@ impl Issuer {
             keys: ArcSwap::default(),
             generation: AtomicU64::new(0),
             pending: Mutex::new(true),
-            asked: Notify::new(),
-            ended: watch::Sender::new(0),
+            fetch_requested: Notify::new(),
+            completed_fetches: watch::Sender::new(0),
             cool_down: RateLimiter::direct(once),
         });
-        let task = tokio::spawn(shared.clone().keep_fetching()).abort_handle();
-        Issuer { shared, task }
+        let task = tokio::spawn(state.clone().run_fetch_loop()).abort_handle();
+        Issuer { state, task }
     }
 }
 
@@ -193,19 +193,19 @@ impl Drop for Issuer {
     }
 }
 
-impl Shared {
+impl IssuerState {
     async fn refresh(&self) {
         // Subscribed before the look at `pending`, so that an end in between is not missed.
-        let mut ended = self.ended.subscribe();
-        if !self.ask() {
+        let mut ended = self.completed_fetches.subscribe();
+        if !self.request_fetch() {
             return;
         }
         // Too late is no error: what is known then decides.
-        let _ = tokio::time::timeout(PATIENCE, ended.changed()).await;
+        let _ = tokio::time::timeout(REFRESH_TIMEOUT, ended.changed()).await;
     }
 
     /// Asks for a fetch unless one is pending. `false`: one was asked for a short while ago.
-    fn ask(&self) -> bool {
+    fn request_fetch(&self) -> bool {
         // One look and one step, or a second token could find the cool-down begun but no fetch.
         let mut pending = self.pending.lock();
         if !*pending {
@@ -213,18 +213,18 @@ impl Shared {
                 return false;
             }
             *pending = true;
-            self.asked.notify_one();
+            self.fetch_requested.notify_one();
         }
         true
     }
 
-    async fn keep_fetching(self: Arc<Shared>) {
+    async fn run_fetch_loop(self: Arc<IssuerState>) {
         let (mut failures, mut ignored) = (0, Vec::new());
         loop {
             let outcome = match self.fetch().await {
                 Ok(KeySet { keys, ignored: now }) => {
                     if now != ignored {
-                        warn_of(&self.issuer, &now);
+                        warn_ignored_keys(&self.issuer, &now);
                         ignored = now;
                     }
                     tracing::debug!(issuer = self.issuer, keys = keys.len(), "keys fetched");
@@ -246,18 +246,18 @@ impl Shared {
                 .with_label_values(&[outcome])
                 .inc();
             *self.pending.lock() = false;
-            self.ended.send_modify(|ended| *ended += 1);
+            self.completed_fetches.send_modify(|ended| *ended += 1);
             tokio::select! {
-                () = tokio::time::sleep(pause(failures)) => {
+                () = tokio::time::sleep(next_fetch_delay(failures)) => {
                     *self.pending.lock() = true;
                 }
-                () = self.asked.notified() => {}
+                () = self.fetch_requested.notified() => {}
             }
         }
     }
 
     async fn fetch(&self) -> Result<KeySet, FetchError> {
-        if !is_safe(&self.url) {
+        if !is_secure_url(&self.url) {
             return Err(FetchError::Insecure);
         }
         let client = self.client.as_ref().ok_or(FetchError::NoClient)?;
@@ -280,8 +280,8 @@ impl Shared {
 }
 
 /// Reports the keys of an issuer that are not used.
-fn warn_of(issuer: &str, ignored: &[Ignored]) {
-    for Ignored { id, reason } in ignored {
+fn warn_ignored_keys(issuer: &str, ignored: &[IgnoredKey]) {
+    for IgnoredKey { id, reason } in ignored {
         let kid = id.as_deref();
         tracing::warn!(issuer, kid, %reason, "a key of a trusted issuer is ignored");
     }
@@ -289,10 +289,12 @@ fn warn_of(issuer: &str, ignored: &[Ignored]) {
 
 /// How long to wait after so many failures in a row; up to a tenth more or less, so that a fleet
 /// does not ask all at once.
-fn pause(failures: u32) -> Duration {
+fn next_fetch_delay(failures: u32) -> Duration {
     let pause = match failures.checked_sub(1) {
-        None => REFRESH,
-        Some(doublings) => RETRY.saturating_mul(1 << doublings.min(6)).min(MAX_RETRY),
+        None => REFRESH_INTERVAL,
+        Some(doublings) => INITIAL_RETRY_DELAY
+            .saturating_mul(1 << doublings.min(6))
+            .min(MAX_RETRY_DELAY),
     };
     pause.mul_f64(rand::random_range(0.9..1.1))
 }

@@ -13,19 +13,19 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use url::Url;
 
-use super::{Issuers, is_safe, pause};
+use super::{Issuers, is_secure_url, next_fetch_delay};
 use crate::auth::token::fixtures::{
-    NOW, foreign_claims, private, sign, sign_text, tokens, trusted, with,
+    NOW, foreign_claims, private, sign, sign_text, tokens, trusted, with_member,
 };
 use crate::auth::token::{Algorithm, Key, KeySource, Tokens};
-use crate::issuers::verifier::{Rejected, Verifier};
+use crate::issuers::verifier::{TokenRejection, Verifier};
 use crate::telemetry::metrics::Metrics;
 
 /// An issuer that publishes what it is told to, and counts who asks.
 struct Publisher {
     address: SocketAddr,
-    answer: Arc<Mutex<(StatusCode, String)>>,
-    asked: Arc<AtomicUsize>,
+    response: Arc<Mutex<(StatusCode, String)>>,
+    requests: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
@@ -36,11 +36,11 @@ impl Publisher {
     }
 
     fn serve(listener: TcpListener, keys: &[Key]) -> Publisher {
-        let answer = Arc::new(Mutex::new((StatusCode::OK, jwks(keys))));
-        let asked = Arc::new(AtomicUsize::new(0));
+        let response = Arc::new(Mutex::new((StatusCode::OK, jwks(keys))));
+        let requests = Arc::new(AtomicUsize::new(0));
         let address = listener.local_addr().unwrap();
         let app = {
-            let (answer, asked) = (answer.clone(), asked.clone());
+            let (answer, asked) = (response.clone(), requests.clone());
             Router::new().fallback(async move || {
                 asked.fetch_add(1, Ordering::SeqCst);
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -51,18 +51,18 @@ impl Publisher {
         let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
         Publisher {
             address,
-            answer,
-            asked,
+            response,
+            requests,
             task,
         }
     }
 
     fn publish(&self, keys: &[Key]) {
-        *self.answer.lock() = (StatusCode::OK, jwks(keys));
+        *self.response.lock() = (StatusCode::OK, jwks(keys));
     }
 
-    fn asked(&self) -> usize {
-        self.asked.load(Ordering::SeqCst)
+    fn request_count(&self) -> usize {
+        self.requests.load(Ordering::SeqCst)
     }
 }
 
@@ -77,7 +77,7 @@ fn jwks(keys: &[Key]) -> String {
     json!({ "keys": keys }).to_string()
 }
 
-fn trusting(address: SocketAddr) -> Tokens {
+fn tokens_trusting(address: SocketAddr) -> Tokens {
     let url = Url::parse(&format!("http://{address}/jwks")).unwrap();
     tokens(vec![trusted(KeySource::Url(url))])
 }
@@ -89,7 +89,7 @@ fn metrics() -> Arc<Metrics> {
 }
 
 fn verifier(address: SocketAddr, metrics: &Arc<Metrics>) -> Verifier {
-    let tokens = trusting(address);
+    let tokens = tokens_trusting(address);
     let issuers = Issuers::new(&tokens, metrics, None);
     Verifier::new(Arc::new(tokens), issuers, &Metrics::new().unwrap())
 }
@@ -102,10 +102,10 @@ fn fetches(metrics: &Metrics, outcome: &str) -> u64 {
     metrics.jwks_fetches.with_label_values(&[outcome]).get()
 }
 
-const FORGED: Rejected = Rejected::Invalid("no key of the issuer made the signature");
+const FORGED: TokenRejection = TokenRejection::Invalid("no key of the issuer made the signature");
 
 #[tokio::test]
-async fn a_rotated_key_is_found_at_once_and_a_removed_one_is_gone() {
+async fn rotated_key_is_fetched_and_removed_key_rejected() {
     let (old, new) = (
         private(Algorithm::EdDSA, "old"),
         private(Algorithm::ES256, "new"),
@@ -118,10 +118,10 @@ async fn a_rotated_key_is_found_at_once_and_a_removed_one_is_gone() {
         verifier.verify(&token(&old), NOW).await.unwrap().user,
         "idp:u1"
     );
-    assert_eq!(publisher.asked(), 1);
+    assert_eq!(publisher.request_count(), 1);
     publisher.publish(std::slice::from_ref(&new));
     assert!(verifier.verify(&token(&new), NOW).await.is_ok());
-    assert_eq!(publisher.asked(), 2);
+    assert_eq!(publisher.request_count(), 2);
     assert_eq!(
         (fetches(&metrics, "ok"), fetches(&metrics, "failed")),
         (2, 0)
@@ -131,7 +131,7 @@ async fn a_rotated_key_is_found_at_once_and_a_removed_one_is_gone() {
 }
 
 #[tokio::test]
-async fn a_rotated_key_is_found_at_once_without_any_key_id() {
+async fn rotated_key_without_kid_is_fetched() {
     let (old, new) = (
         private(Algorithm::EdDSA, "old"),
         private(Algorithm::ES256, "new"),
@@ -146,15 +146,15 @@ async fn a_rotated_key_is_found_at_once_without_any_key_id() {
         sign_text(key, &header, &foreign_claims().to_string())
     };
     let publisher = Publisher::start(&[]).await;
-    *publisher.answer.lock() = nameless(&old);
+    *publisher.response.lock() = nameless(&old);
     let verifier = verifier(publisher.address, &metrics());
     verifier.verify(&token(&old), NOW).await.unwrap();
-    *publisher.answer.lock() = nameless(&new);
+    *publisher.response.lock() = nameless(&new);
     assert!(verifier.verify(&token(&new), NOW).await.is_ok());
-    assert_eq!(publisher.asked(), 2);
+    assert_eq!(publisher.request_count(), 2);
     // A forged one asks again only after the cool-down.
     assert_eq!(verifier.verify(&token(&old), NOW).await, Err(FORGED));
-    assert_eq!(publisher.asked(), 2);
+    assert_eq!(publisher.request_count(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -176,28 +176,28 @@ async fn many_unknown_keys_cost_one_fetch() {
             .into_iter()
             .all(|found| found == Err(FORGED))
     );
-    assert_eq!(publisher.asked(), 2);
+    assert_eq!(publisher.request_count(), 2);
     // Asked for a moment ago: neither fetched again nor waited for.
     let start = Instant::now();
     let late = token(&private(Algorithm::ES256, "late"));
     assert_eq!(verifier.verify(&late, NOW).await, Err(FORGED));
     assert!(start.elapsed() < Duration::from_millis(40));
-    assert_eq!(publisher.asked(), 2);
+    assert_eq!(publisher.request_count(), 2);
 }
 
 #[tokio::test]
-async fn a_forged_token_with_a_known_id_asks_for_nothing() {
+async fn forged_token_with_known_kid_triggers_no_fetch() {
     let known = private(Algorithm::EdDSA, "known");
     let publisher = Publisher::start(std::slice::from_ref(&known)).await;
     let verifier = verifier(publisher.address, &metrics());
     verifier.verify(&token(&known), NOW).await.unwrap();
     let forged = token(&private(Algorithm::ES256, "known"));
     assert_eq!(verifier.verify(&forged, NOW).await, Err(FORGED));
-    assert_eq!(publisher.asked(), 1);
+    assert_eq!(publisher.request_count(), 1);
 }
 
 #[tokio::test]
-async fn without_any_keys_nothing_is_known_until_the_issuer_is_back() {
+async fn keys_are_unavailable_until_the_issuer_returns() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
@@ -205,14 +205,14 @@ async fn without_any_keys_nothing_is_known_until_the_issuer_is_back() {
     let verifier = verifier(address, &metrics);
     let key = private(Algorithm::EdDSA, "k");
     let first = verifier.verify(&token(&key), NOW).await;
-    assert_eq!(first, Err(Rejected::KeysUnavailable));
+    assert_eq!(first, Err(TokenRejection::KeysUnavailable));
     assert!(fetches(&metrics, "failed") >= 1);
     // What needs no key is still refused for its own reason.
-    let other = sign(&key, &with(foreign_claims(), "aud", json!("other")));
+    let other = sign(&key, &with_member(foreign_claims(), "aud", json!("other")));
     let other = verifier.verify(&other, NOW).await;
     assert_eq!(
         other,
-        Err(Rejected::Invalid("the token is for another audience"))
+        Err(TokenRejection::Invalid("the token is for another audience"))
     );
 
     let listener = TcpListener::bind(address).await.unwrap();
@@ -246,36 +246,36 @@ async fn keys_are_kept_when_a_fetch_fails() {
         let metrics = metrics();
         let verifier = verifier(publisher.address, &metrics);
         verifier.verify(&token(&key), NOW).await.unwrap();
-        *publisher.answer.lock() = bad;
+        *publisher.response.lock() = bad;
         let unknown = token(&private(Algorithm::ES256, "unknown"));
         assert_eq!(verifier.verify(&unknown, NOW).await, Err(FORGED));
         assert_eq!(
             (fetches(&metrics, "ok"), fetches(&metrics, "failed")),
             (1, 1)
         );
-        assert_eq!(publisher.asked(), 2, "a redirect was followed");
-        let again = sign(&key, &with(foreign_claims(), "jti", json!("again")));
+        assert_eq!(publisher.request_count(), 2, "a redirect was followed");
+        let again = sign(&key, &with_member(foreign_claims(), "jti", json!("again")));
         assert!(verifier.verify(&again, NOW).await.is_ok());
     }
 }
 
 #[tokio::test]
-async fn an_unchanged_issuer_keeps_its_keys_across_a_reload() {
+async fn unchanged_issuer_keeps_its_keys_across_reload() {
     let key = private(Algorithm::EdDSA, "k");
     let publisher = Publisher::start(std::slice::from_ref(&key)).await;
     let metrics = metrics();
     let before = verifier(publisher.address, &metrics);
     before.verify(&token(&key), NOW).await.unwrap();
 
-    let same = trusting(publisher.address);
+    let same = tokens_trusting(publisher.address);
     let issuers = Issuers::new(&same, &metrics, Some(before.issuers()));
     assert_eq!(issuers.keys(0).len(), 1);
     let after = Verifier::new(Arc::new(same), issuers, &Metrics::new().unwrap());
     drop(before);
     assert!(after.verify(&token(&key), NOW).await.is_ok());
-    assert_eq!(publisher.asked(), 1);
+    assert_eq!(publisher.request_count(), 1);
 
-    let mut other = trusting(publisher.address);
+    let mut other = tokens_trusting(publisher.address);
     Arc::get_mut(other.trusted.first_mut().unwrap())
         .unwrap()
         .algorithms = vec![Algorithm::ES256];
@@ -284,11 +284,11 @@ async fn an_unchanged_issuer_keeps_its_keys_across_a_reload() {
 }
 
 #[tokio::test]
-async fn nobody_wants_the_keys_any_more() {
+async fn dropped_issuer_stops_its_task() {
     let publisher = Publisher::start(&[private(Algorithm::EdDSA, "k")]).await;
     let metrics = metrics();
-    let issuers = Issuers::new(&trusting(publisher.address), &metrics, None);
-    let shared = issuers.issuer(0).unwrap().shared.clone();
+    let issuers = Issuers::new(&tokens_trusting(publisher.address), &metrics, None);
+    let shared = issuers.issuer(0).unwrap().state.clone();
     issuers.refresh(0).await;
     drop(issuers);
     tokio::time::sleep(Duration::from_millis(20)).await;
@@ -296,11 +296,11 @@ async fn nobody_wants_the_keys_any_more() {
 }
 
 #[tokio::test]
-async fn a_public_key_set_holds_no_secrets() {
+async fn symmetric_keys_in_public_sets_are_ignored() {
     let secret = json!({"kty": "oct", "k": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE"});
     let publisher = Publisher::start(&[]).await;
-    *publisher.answer.lock() = (StatusCode::OK, json!({ "keys": [secret] }).to_string());
-    let mut tokens = trusting(publisher.address);
+    *publisher.response.lock() = (StatusCode::OK, json!({ "keys": [secret] }).to_string());
+    let mut tokens = tokens_trusting(publisher.address);
     Arc::get_mut(tokens.trusted.first_mut().unwrap())
         .unwrap()
         .algorithms = vec![Algorithm::HS256];
@@ -310,9 +310,9 @@ async fn a_public_key_set_holds_no_secrets() {
 }
 
 #[test]
-fn keys_are_fetched_over_a_safe_way_only() {
+fn keys_are_fetched_over_secure_urls_only() {
     let check =
-        |url: &str, safe: bool| assert_eq!(is_safe(&Url::parse(url).unwrap()), safe, "{url}");
+        |url: &str, safe: bool| assert_eq!(is_secure_url(&Url::parse(url).unwrap()), safe, "{url}");
     check("https://idp.example/jwks", true);
     check("http://127.0.0.1:8080/jwks", true);
     check("http://127.8.8.8/jwks", true);
@@ -326,9 +326,9 @@ fn keys_are_fetched_over_a_safe_way_only() {
 }
 
 #[test]
-fn failures_are_retried_ever_more_slowly() {
+fn retry_delay_doubles_up_to_the_maximum() {
     let check = |failures: u32, seconds: f64| {
-        let pause = pause(failures).as_secs_f64();
+        let pause = next_fetch_delay(failures).as_secs_f64();
         assert!(
             (seconds * 0.89..seconds * 1.11).contains(&pause),
             "{failures}: {pause}"

@@ -17,7 +17,10 @@ const STANDING: HeaderName = HeaderName::from_static("ratelimit");
 
 /// Renders the headers for these decisions; `now_unix` is the time since the epoch. Shadow limits
 /// do not show; without any other limit there is no header. All values share one buffer.
-pub fn headers(decisions: &[Decision], now_unix: Duration) -> Vec<(HeaderName, HeaderValue)> {
+pub fn render_headers(
+    decisions: &[Decision],
+    now_unix: Duration,
+) -> Vec<(HeaderName, HeaderValue)> {
     let Some(strictest) = strictest(decisions) else {
         return Vec::new();
     };
@@ -28,13 +31,13 @@ pub fn headers(decisions: &[Decision], now_unix: Duration) -> Vec<(HeaderName, H
             rendered.push((name, value));
         }
     };
-    let whole_at = whole_seconds(now_unix + strictest.reset_after);
+    let whole_at = seconds_rounded_up(now_unix + strictest.reset_after);
     for (name, value) in [
         (LIMIT, strictest.limit.quota()),
         (REMAINING, strictest.remaining),
         (RESET, whole_at),
     ] {
-        number(&mut text, value);
+        write_number(&mut text, value);
         end(name, &mut text);
     }
     for (name, parameters) in [
@@ -48,13 +51,13 @@ pub fn headers(decisions: &[Decision], now_unix: Duration) -> Vec<(HeaderName, H
             quote(&mut text, &decision.limit.name);
             for (parameter, value) in parameters(decision) {
                 text.extend_from_slice(parameter.as_bytes());
-                number(&mut text, value);
+                write_number(&mut text, value);
             }
         }
         end(name, &mut text);
     }
     if let Some(seconds) = retry_after(decisions) {
-        number(&mut text, seconds);
+        write_number(&mut text, seconds);
         end(RETRY_AFTER, &mut text);
     }
     rendered
@@ -68,24 +71,24 @@ fn retry_after(decisions: &[Decision]) -> Option<u64> {
         .filter(|decision| decision.refuses())
         .map(|decision| decision.retry_after)
         .max()?;
-    Some(whole_seconds(longest).max(1))
+    Some(seconds_rounded_up(longest).max(1))
 }
 
 fn policy(decision: &Decision) -> [(&'static str, u64); 2] {
-    let window = whole_seconds(decision.limit.window);
+    let window = seconds_rounded_up(decision.limit.window);
     [(";q=", decision.limit.quota()), (";w=", window)]
 }
 
 fn standing(decision: &Decision) -> [(&'static str, u64); 2] {
     let until = if decision.allowed {
-        whole_seconds(decision.reset_after)
+        seconds_rounded_up(decision.reset_after)
     } else {
-        whole_seconds(decision.retry_after).max(1)
+        seconds_rounded_up(decision.retry_after).max(1)
     };
     [(";r=", decision.remaining), (";t=", until)]
 }
 
-fn number(to: &mut BytesMut, value: u64) {
+fn write_number(to: &mut BytesMut, value: u64) {
     to.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
@@ -103,6 +106,6 @@ fn quote(to: &mut BytesMut, name: &str) {
     to.put_u8(b'"');
 }
 
-fn whole_seconds(duration: Duration) -> u64 {
+fn seconds_rounded_up(duration: Duration) -> u64 {
     duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }

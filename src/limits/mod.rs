@@ -13,17 +13,20 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use headers::headers;
+pub use headers::render_headers;
 use http::HeaderName;
-pub use lease::{Answer, Ask, Lease, Permit, Taken, Terms, Unused, parts};
+pub use lease::{
+    Lease, LeaseReply, LeaseRequest, LeaseTerms, LeasedUnit, TakeOutcome, UnusedUnits,
+    share_divisor,
+};
 use sha2::{Digest, Sha256};
-pub use share::Standing;
-pub use state::{Micros, Rule, State};
+pub use share::CounterSnapshot;
+pub use state::{CounterState, Micros, Rule};
 
 /// The largest product of a limit and its window in milliseconds (for a token bucket, of its burst
 /// and its window) that all arithmetic stays exact for: 2^50, so that sums of a few of them fit
 /// the 53 bits of a Lua number.
-pub const EXACT: u64 = 1 << 50;
+pub const MAX_EXACT_PRODUCT: u64 = 1 << 50;
 
 /// One configured limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,7 +114,7 @@ impl Limit {
             && self.algorithm != (Algorithm::TokenBucket { burst: 0 })
             && most
                 .checked_mul(rule.width)
-                .is_some_and(|units| units <= EXACT)
+                .is_some_and(|units| units <= MAX_EXACT_PRODUCT)
     }
 
     /// The greatest number of requests that may come at once: a bucket's burst, else the limit.
@@ -123,7 +126,7 @@ impl Limit {
     }
 
     /// Whether the limit binds somebody who holds these roles.
-    pub fn binds(&self, roles: &[String]) -> bool {
+    pub fn applies_to(&self, roles: &[String]) -> bool {
         let holds = |wanted: &[String]| wanted.iter().any(|role| roles.contains(role));
         (self.roles.is_empty() || holds(&self.roles)) && !holds(&self.except_roles)
     }
@@ -144,11 +147,11 @@ pub struct Counter(pub [u8; 16]);
 impl Counter {
     /// Names the counter of a limit for these key parts, each with a tag that tells its kind.
     pub fn of<'a>(limit: &str, parts: impl IntoIterator<Item = (u8, &'a [u8])>) -> Counter {
-        let mut naming = Naming::of(limit);
+        let mut naming = CounterHasher::of(limit);
         for (tag, bytes) in parts {
             naming.add(tag, bytes);
         }
-        naming.counter()
+        naming.finish()
     }
 
     /// Reads the 32 hex characters that [`Counter`] is displayed as.
@@ -173,21 +176,21 @@ impl std::fmt::Display for Counter {
 }
 
 /// A [`Counter`]'s name in the making: part by part, so that none of them has to be kept.
-pub struct Naming(Sha256);
+pub struct CounterHasher(Sha256);
 
-impl Naming {
-    pub fn of(limit: &str) -> Naming {
-        let mut naming = Naming(Sha256::new());
-        naming.text(limit.as_bytes());
+impl CounterHasher {
+    pub fn of(limit: &str) -> CounterHasher {
+        let mut naming = CounterHasher(Sha256::new());
+        naming.update(limit.as_bytes());
         naming
     }
 
     pub fn add(&mut self, tag: u8, bytes: &[u8]) {
-        self.text(&[tag]);
-        self.text(bytes);
+        self.update(&[tag]);
+        self.update(bytes);
     }
 
-    pub fn counter(self) -> Counter {
+    pub fn finish(self) -> Counter {
         let mut name = [0; 16];
         for (to, from) in name.iter_mut().zip(self.0.finalize()) {
             *to = from;
@@ -195,7 +198,7 @@ impl Naming {
         Counter(name)
     }
 
-    fn text(&mut self, bytes: &[u8]) {
+    fn update(&mut self, bytes: &[u8]) {
         self.0.update((bytes.len() as u64).to_be_bytes());
         self.0.update(bytes);
     }

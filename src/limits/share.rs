@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Algorithm, Limit, Micros, Rule, State};
+use super::{Algorithm, CounterState, Limit, Micros, Rule};
 
 impl Limit {
     /// One gateway's part of the limit: all parts together are no more than the limit, as long as
@@ -24,24 +24,24 @@ impl Limit {
 
 /// What was last known of a counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
+pub struct CounterSnapshot {
     /// How many more requests were admitted at the time.
     pub remaining: u64,
     pub as_of: Micros,
     /// When nothing of what was spent counts any more, if nothing else is sent.
-    pub whole_at: Micros,
+    pub reset_at: Micros,
 }
 
-impl Standing {
+impl CounterSnapshot {
     /// Begins one gateway's counter: it has its part of what was left, and no more.
-    pub fn shared(&self, share: &Limit, gateways: u64) -> State {
-        if self.whole_at <= self.as_of {
-            return State::new(share.algorithm);
+    pub fn local_state(&self, share: &Limit, gateways: u64) -> CounterState {
+        if self.reset_at <= self.as_of {
+            return CounterState::new(share.algorithm);
         }
         let left = self.remaining / gateways.max(1);
         let spent = share.quota().saturating_sub(left);
-        let when = (self.as_of, self.whole_at);
-        State::resumed(share.algorithm, Rule::of(share), spent, when)
+        let when = (self.as_of, self.reset_at);
+        CounterState::resumed(share.algorithm, Rule::of(share), spent, when)
     }
 }
 
@@ -70,7 +70,7 @@ mod tests {
     }
 
     /// How many requests a counter admits at once.
-    fn drain(state: &mut State, rule: Rule, now: Micros) -> u64 {
+    fn drain(state: &mut CounterState, rule: Rule, now: Micros) -> u64 {
         let mut admitted = 0;
         while state.wait(rule, now) == 0 {
             state.spend(rule, now);
@@ -89,7 +89,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_parts_together_are_what_was_left_and_no_more(
+        fn local_shares_never_exceed_what_was_left(
             algorithm in algorithms(),
             most in 1..200u64,
             width in 1000..100_000u64,
@@ -99,7 +99,7 @@ mod tests {
         ) {
             let whole = limit(algorithm, most, width);
             let rule = Rule::of(&whole);
-            let (mut state, mut now) = (State::new(algorithm), 1_790_000_000_123_000);
+            let (mut state, mut now) = (CounterState::new(algorithm), 1_790_000_000_123_000);
             for _ in 0..spent {
                 now += gap * 1000 / 300;
                 if state.wait(rule, now) == 0 {
@@ -108,11 +108,11 @@ mod tests {
             }
             state.wait(rule, now);
             let left = state.remaining(rule);
-            let whole_at = now + state.whole_after(rule, now);
-            let standing = Standing { remaining: left, as_of: now, whole_at };
+            let whole_at = now + state.reset_after(rule, now);
+            let standing = CounterSnapshot { remaining: left, as_of: now, reset_at: whole_at };
             let share = whole.share(gateways);
             let part = Rule::of(&share);
-            let mut mine = standing.shared(&share, gateways);
+            let mut mine = standing.local_state(&share, gateways);
             let admitted = drain(&mut mine, part, now);
             let fits = admitted * gateways <= left || (left == whole.quota() && admitted == 1);
             prop_assert!(fits, "{admitted} of {left}");
@@ -121,7 +121,7 @@ mod tests {
             }
             // Nothing stays spent for longer than was said; of a bucket's fractions nothing is known.
             if !matches!(algorithm, Algorithm::TokenBucket { .. }) {
-                let mut later = standing.shared(&share, gateways);
+                let mut later = standing.local_state(&share, gateways);
                 later.wait(part, whole_at);
                 prop_assert_eq!(later.remaining(part), share.quota());
             }
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn the_parts_of_a_limit_are_no_more_than_the_limit() {
+    fn limit_shares_never_exceed_the_limit() {
         for (most, gateways, part) in [(10, 3, 3), (10, 1, 10), (2, 3, 1), (7, 0, 7)] {
             assert_eq!(
                 limit(Algorithm::SlidingLog, most, 1).share(gateways).limit,

@@ -59,7 +59,7 @@ impl SlidingLog {
         rule.limit.saturating_sub(self.times.len() as u64)
     }
 
-    pub(super) fn whole_after(&self, rule: Rule, now: Micros) -> Micros {
+    pub(super) fn reset_after(&self, rule: Rule, now: Micros) -> Micros {
         let now = self.latest(now);
         self.times
             .back()

@@ -36,7 +36,7 @@ impl SlidingWindow {
     pub(super) fn wait(&mut self, rule: Rule, now: Micros) -> Micros {
         self.advance(rule, now / 1000);
         let (width, limit) = (rule.width, rule.limit);
-        if self.used(rule).saturating_add(width) <= limit.saturating_mul(width) {
+        if self.weighted_use(rule).saturating_add(width) <= limit.saturating_mul(width) {
             return 0;
         }
         let millis = if self.current < limit {
@@ -72,7 +72,7 @@ impl SlidingWindow {
 
     /// How many requests count at the moment, rounded down.
     pub(super) fn count(&self, rule: Rule) -> u64 {
-        self.used(rule) / rule.width
+        self.weighted_use(rule) / rule.width
     }
 
     /// The time of the last look, in microseconds.
@@ -82,10 +82,10 @@ impl SlidingWindow {
 
     pub(super) fn remaining(&self, rule: Rule) -> u64 {
         let all = rule.limit.saturating_mul(rule.width);
-        all.saturating_sub(self.used(rule)) / rule.width
+        all.saturating_sub(self.weighted_use(rule)) / rule.width
     }
 
-    pub(super) fn whole_after(&self, rule: Rule) -> Micros {
+    pub(super) fn reset_after(&self, rule: Rule) -> Micros {
         let millis = match (self.current, self.previous) {
             (0, 0) => 0,
             (0, _) => rule.width - self.offset,
@@ -95,7 +95,7 @@ impl SlidingWindow {
     }
 
     /// What counts at the moment, in requests times milliseconds.
-    fn used(&self, rule: Rule) -> u64 {
+    fn weighted_use(&self, rule: Rule) -> u64 {
         let faded = self.previous.saturating_mul(rule.width - self.offset);
         faded.saturating_add(self.current.saturating_mul(rule.width))
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::sliding_log::SlidingLog;
 use super::sliding_window::SlidingWindow;
 use super::token_bucket::TokenBucket;
-use super::{Algorithm, Ask, Decision, Limit};
+use super::{Algorithm, Decision, LeaseRequest, Limit};
 
 /// Microseconds since the Unix epoch, or between two moments.
 pub type Micros = u64;
@@ -59,19 +59,19 @@ impl Rule {
 /// earlier `now` than it has kept counts as the latest that it has kept. A look that spends nothing
 /// need not be kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum State {
+pub enum CounterState {
     SlidingWindow(SlidingWindow),
     SlidingLog(SlidingLog),
     TokenBucket(TokenBucket),
 }
 
-impl State {
+impl CounterState {
     /// Starts a counter that nothing was spent from.
-    pub fn new(algorithm: Algorithm) -> State {
+    pub fn new(algorithm: Algorithm) -> CounterState {
         match algorithm {
-            Algorithm::SlidingWindow => State::SlidingWindow(SlidingWindow::default()),
-            Algorithm::SlidingLog => State::SlidingLog(SlidingLog::default()),
-            Algorithm::TokenBucket { .. } => State::TokenBucket(TokenBucket::default()),
+            Algorithm::SlidingWindow => CounterState::SlidingWindow(SlidingWindow::default()),
+            Algorithm::SlidingLog => CounterState::SlidingLog(SlidingLog::default()),
+            Algorithm::TokenBucket { .. } => CounterState::TokenBucket(TokenBucket::default()),
         }
     }
 
@@ -82,14 +82,16 @@ impl State {
         rule: Rule,
         spent: u64,
         (as_of, whole_at): (Micros, Micros),
-    ) -> State {
+    ) -> CounterState {
         match algorithm {
             Algorithm::SlidingWindow => {
-                State::SlidingWindow(SlidingWindow::resumed(rule, spent, whole_at))
+                CounterState::SlidingWindow(SlidingWindow::resumed(rule, spent, whole_at))
             }
-            Algorithm::SlidingLog => State::SlidingLog(SlidingLog::resumed(rule, spent, whole_at)),
+            Algorithm::SlidingLog => {
+                CounterState::SlidingLog(SlidingLog::resumed(rule, spent, whole_at))
+            }
             Algorithm::TokenBucket { .. } => {
-                State::TokenBucket(TokenBucket::resumed(rule, spent, as_of))
+                CounterState::TokenBucket(TokenBucket::resumed(rule, spent, as_of))
             }
         }
     }
@@ -98,34 +100,34 @@ impl State {
     /// if it is admitted at once.
     pub fn wait(&mut self, rule: Rule, now: Micros) -> Micros {
         match self {
-            State::SlidingWindow(state) => state.wait(rule, now),
-            State::SlidingLog(state) => state.wait(rule, now),
-            State::TokenBucket(state) => state.wait(rule, now),
+            CounterState::SlidingWindow(state) => state.wait(rule, now),
+            CounterState::SlidingLog(state) => state.wait(rule, now),
+            CounterState::TokenBucket(state) => state.wait(rule, now),
         }
     }
 
-    /// Spends one request, which [`State::wait`] has just found to be admitted.
+    /// Spends one request, which [`CounterState::wait`] has just found to be admitted.
     pub fn spend(&mut self, rule: Rule, now: Micros) {
         match self {
-            State::SlidingWindow(state) => state.spend(),
-            State::SlidingLog(state) => state.spend(now),
-            State::TokenBucket(state) => state.spend(rule),
+            CounterState::SlidingWindow(state) => state.spend(),
+            CounterState::SlidingLog(state) => state.spend(now),
+            CounterState::TokenBucket(state) => state.spend(rule),
         }
     }
 
-    /// Gives requests back that were spent at a moment that [`State::as_of`] told.
+    /// Gives requests back that were spent at a moment that [`CounterState::as_of`] told.
     pub fn give_back(&mut self, rule: Rule, now: Micros, many: u64, spent_at: Micros) {
         self.wait(rule, now);
         match self {
-            State::SlidingWindow(state) => state.give_back(rule, many, spent_at),
-            State::SlidingLog(state) => state.give_back(rule, now, many, spent_at),
-            State::TokenBucket(state) => state.give_back(rule, many, spent_at),
+            CounterState::SlidingWindow(state) => state.give_back(rule, many, spent_at),
+            CounterState::SlidingLog(state) => state.give_back(rule, now, many, spent_at),
+            CounterState::TokenBucket(state) => state.give_back(rule, many, spent_at),
         }
     }
 
     /// Spends what a gateway asks for, as far as it is fair: what it holds then is one part of what
-    /// is left, or 1. Nothing is spent where [`State::wait`] says to wait.
-    pub fn grant(&mut self, rule: Rule, now: Micros, ask: Ask, parts: u64) -> u64 {
+    /// is left, or 1. Nothing is spent where [`CounterState::wait`] says to wait.
+    pub fn grant(&mut self, rule: Rule, now: Micros, ask: LeaseRequest, parts: u64) -> u64 {
         if self.wait(rule, now) > 0 {
             return 0;
         }
@@ -140,32 +142,32 @@ impl State {
     /// The moment by which the counter dates what is spent now: never one before it has kept.
     pub fn as_of(&self, rule: Rule, now: Micros) -> Micros {
         match self {
-            State::SlidingWindow(state) => state.as_of(rule),
-            State::SlidingLog(state) => state.latest(now),
-            State::TokenBucket(state) => state.as_of(),
+            CounterState::SlidingWindow(state) => state.as_of(rule),
+            CounterState::SlidingLog(state) => state.latest(now),
+            CounterState::TokenBucket(state) => state.as_of(),
         }
     }
 
-    /// How many requests would be admitted at the time of the last [`State::wait`].
+    /// How many requests would be admitted at the time of the last [`CounterState::wait`].
     pub fn remaining(&self, rule: Rule) -> u64 {
         match self {
-            State::SlidingWindow(state) => state.remaining(rule),
-            State::SlidingLog(state) => state.remaining(rule),
-            State::TokenBucket(state) => state.remaining(rule),
+            CounterState::SlidingWindow(state) => state.remaining(rule),
+            CounterState::SlidingLog(state) => state.remaining(rule),
+            CounterState::TokenBucket(state) => state.remaining(rule),
         }
     }
 
-    /// How many requests count against the limit at the time of the last [`State::wait`], rounded up.
+    /// How many requests count against the limit at the time of the last [`CounterState::wait`], rounded up.
     pub fn spent(&self, rule: Rule) -> u64 {
         rule.quota().saturating_sub(self.remaining(rule))
     }
 
     /// How long until nothing of what was spent counts any more; zero: it may be forgotten.
-    pub fn whole_after(&self, rule: Rule, now: Micros) -> Micros {
+    pub fn reset_after(&self, rule: Rule, now: Micros) -> Micros {
         match self {
-            State::SlidingWindow(state) => state.whole_after(rule),
-            State::SlidingLog(state) => state.whole_after(rule, now),
-            State::TokenBucket(state) => state.whole_after(rule),
+            CounterState::SlidingWindow(state) => state.reset_after(rule),
+            CounterState::SlidingLog(state) => state.reset_after(rule, now),
+            CounterState::TokenBucket(state) => state.reset_after(rule),
         }
     }
 
@@ -176,7 +178,7 @@ impl State {
             limit: Arc::clone(limit),
             allowed: wait == 0,
             remaining: self.remaining(rule),
-            reset_after: Duration::from_micros(self.whole_after(rule, now)),
+            reset_after: Duration::from_micros(self.reset_after(rule, now)),
             retry_after: Duration::from_micros(wait),
             degraded: false,
         }

@@ -42,7 +42,7 @@ fn decision(
 
 /// Sends a request after each gap (microseconds); gives the times of those admitted.
 fn admitted(limit: &Limit, start: Micros, gaps: &[u64]) -> Vec<Micros> {
-    let (rule, mut state, mut now) = (Rule::of(limit), State::new(limit.algorithm), start);
+    let (rule, mut state, mut now) = (Rule::of(limit), CounterState::new(limit.algorithm), start);
     let mut times = Vec::new();
     for gap in gaps {
         now += gap;
@@ -78,7 +78,7 @@ fn algorithms() -> impl Strategy<Value = Algorithm> {
 
 proptest! {
     #[test]
-    fn no_interval_admits_more_than_the_log_allows(
+    fn sliding_log_never_exceeds_its_limit(
         most in 1..12u64,
         width in 1..2000u64,
         start in 0..10_000_000u64,
@@ -90,7 +90,7 @@ proptest! {
     }
 
     #[test]
-    fn the_window_stays_within_its_documented_error(
+    fn sliding_window_stays_within_its_error_bound(
         most in 1..12u64,
         width in 1..2000u64,
         start in 0..10_000_000u64,
@@ -105,7 +105,7 @@ proptest! {
     }
 
     #[test]
-    fn the_bucket_passes_its_burst_and_what_drains(
+    fn token_bucket_admits_burst_plus_refill(
         most in 1..12u64,
         burst in 1..12u64,
         width in 1..2000u64,
@@ -122,7 +122,7 @@ proptest! {
     }
 
     #[test]
-    fn a_retry_is_admitted_when_promised_and_not_before(
+    fn retry_is_admitted_exactly_when_reported(
         algorithm in algorithms(),
         most in 1..12u64,
         width in 2..5000u64,
@@ -131,7 +131,7 @@ proptest! {
     ) {
         let limit = limit(algorithm, most, width);
         let rule = Rule::of(&limit);
-        let (mut state, mut now) = (State::new(algorithm), start);
+        let (mut state, mut now) = (CounterState::new(algorithm), start);
         for gap in gaps {
             now += gap;
             let wait = state.wait(rule, now);
@@ -147,7 +147,7 @@ proptest! {
     }
 
     #[test]
-    fn it_is_whole_when_promised(
+    fn limit_resets_when_reported(
         algorithm in algorithms(),
         most in 1..12u64,
         width in 2..5000u64,
@@ -155,25 +155,25 @@ proptest! {
     ) {
         let limit = limit(algorithm, most, width);
         let rule = Rule::of(&limit);
-        let (mut state, mut now) = (State::new(algorithm), 5_000_000);
+        let (mut state, mut now) = (CounterState::new(algorithm), 5_000_000);
         for gap in gaps {
             now += gap;
             if state.wait(rule, now) == 0 {
                 state.spend(rule, now);
             }
-            let later = now + state.whole_after(rule, now);
+            let later = now + state.reset_after(rule, now);
             let mut then = state.clone();
             then.wait(rule, later);
             prop_assert_eq!(then.remaining(rule), limit.quota());
-            prop_assert_eq!(then.whole_after(rule, later), 0);
+            prop_assert_eq!(then.reset_after(rule, later), 0);
         }
     }
 
     #[test]
-    fn a_clock_that_steps_back_frees_nothing(algorithm in algorithms(), back in 0..100_000_000u64) {
+    fn backward_clock_step_frees_nothing(algorithm in algorithms(), back in 0..100_000_000u64) {
         let limit = limit(algorithm, 3, 1000);
         let rule = Rule::of(&limit);
-        let mut state = State::new(algorithm);
+        let mut state = CounterState::new(algorithm);
         let now = 200_500_000;
         while state.wait(rule, now) == 0 {
             state.spend(rule, now);
@@ -183,7 +183,7 @@ proptest! {
 }
 
 #[test]
-fn the_window_s_error_bound_is_reached() {
+fn sliding_window_reaches_its_error_bound() {
     let limit = limit(Algorithm::SlidingWindow, 3, 1000);
     let mut gaps = vec![1_999_000, 0, 0];
     gaps.extend(std::iter::repeat_n(1000, 999));
@@ -192,14 +192,14 @@ fn the_window_s_error_bound_is_reached() {
 }
 
 #[test]
-fn what_is_given_back_can_be_spent_again() {
+fn refunded_request_can_be_spent_again() {
     for algorithm in [
         Algorithm::SlidingWindow,
         Algorithm::SlidingLog,
         Algorithm::TokenBucket { burst: 2 },
     ] {
         let rule = Rule::of(&limit(algorithm, 2, 1000));
-        let mut state = State::new(algorithm);
+        let mut state = CounterState::new(algorithm);
         for _ in 0..2 {
             assert_eq!(state.wait(rule, 5_000), 0);
             state.spend(rule, 5_000);
@@ -230,7 +230,7 @@ fn counters_of_different_parts_differ() {
 }
 
 #[test]
-fn the_strictest_refuses_first_then_has_the_least_left() {
+fn strictest_decision_refuses_or_has_least_remaining() {
     let limit = |name| named(name, Algorithm::SlidingLog, 10, 60_000, false);
     let roomy = decision(limit("roomy"), true, 9, 1, 0);
     let tight = decision(limit("tight"), true, 1, 1, 0);
@@ -261,14 +261,14 @@ fn the_strictest_refuses_first_then_has_the_least_left() {
 }
 
 fn rendered(decisions: &[Decision], now: Duration) -> Vec<String> {
-    headers(decisions, now)
+    render_headers(decisions, now)
         .iter()
         .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
         .collect()
 }
 
 #[test]
-fn headers_tell_of_every_limit_but_shadows() {
+fn headers_omit_shadow_limits() {
     let decisions = [
         decision(
             named("per-\"ip\"", Algorithm::SlidingLog, 1000, 3_600_000, false),
@@ -311,7 +311,7 @@ fn headers_tell_of_every_limit_but_shadows() {
 }
 
 #[test]
-fn a_refusal_says_when_to_come_back() {
+fn refusal_carries_retry_after() {
     let limit = |name| named(name, Algorithm::SlidingLog, 10, 60_000, false);
     let decisions = [
         decision(limit("a"), false, 0, 60_000, 2001),
@@ -329,18 +329,25 @@ fn a_refusal_says_when_to_come_back() {
             "retry-after: 3",
         ]
     );
-    assert!(headers(&[], Duration::ZERO).is_empty());
+    assert!(render_headers(&[], Duration::ZERO).is_empty());
 }
 
 #[test]
-fn limits_that_cannot_be_exact_are_told() {
+fn inexact_limits_are_detected() {
     for (algorithm, most, width, exact) in [
         (Algorithm::SlidingWindow, 100, 60_000, true),
         (Algorithm::SlidingWindow, 0, 60_000, false),
         (Algorithm::SlidingLog, 1, 0, false),
         (Algorithm::SlidingWindow, u64::MAX, 60_000, false),
         (Algorithm::TokenBucket { burst: 0 }, 1, 1000, false),
-        (Algorithm::TokenBucket { burst: EXACT }, 1, 1000, false),
+        (
+            Algorithm::TokenBucket {
+                burst: MAX_EXACT_PRODUCT,
+            },
+            1,
+            1000,
+            false,
+        ),
         (Algorithm::SlidingWindow, 100_000, 30 * 86_400_000, true),
     ] {
         assert_eq!(

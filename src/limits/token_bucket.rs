@@ -53,7 +53,7 @@ impl TokenBucket {
         room.saturating_sub(self.level) / rule.width
     }
 
-    pub(super) fn whole_after(&self, rule: Rule) -> Micros {
+    pub(super) fn reset_after(&self, rule: Rule) -> Micros {
         self.level.div_ceil(rule.limit) * 1000
     }
 }

@@ -9,19 +9,19 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use crate::auth::session::Millis;
-use crate::auth::token::{About, Error, Tokens};
+use crate::auth::token::{AssertionClaims, SignError, Tokens};
 use crate::pipeline::admission::Identity;
 use crate::telemetry::metrics::Metrics;
 
 /// For so long an assertion is given again: it lives a minute, so one that is forwarded has half a
 /// minute left at least.
-const GIVEN_AGAIN: Millis = 30_000;
+const MAX_REUSE_AGE: Millis = 30_000;
 /// Bytes, about.
-const MEMORY: u64 = 8 * 1024 * 1024;
+const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 /// What room is made for at the start; the rest is taken when it is needed.
-const EXPECTED: usize = 100;
+const INITIAL_CAPACITY: usize = 100;
 /// Bytes that an entry takes beside its texts.
-const OVERHEAD: u64 = 128;
+const ENTRY_OVERHEAD: u64 = 128;
 
 /// Makes the assertions of one configuration.
 pub struct Assertions {
@@ -29,21 +29,21 @@ pub struct Assertions {
     hits: IntCounter,
     misses: IntCounter,
     /// By everything that it says but the time: whoever's roles have changed gets another one.
-    signed: Cache<Box<str>, Signed, Weight>,
+    cache: Cache<Box<str>, CachedAssertion, CachedAssertionWeight>,
 }
 
 #[derive(Clone)]
-struct Signed {
+struct CachedAssertion {
     value: HeaderValue,
-    at: Millis,
+    signed_at: Millis,
 }
 
 #[derive(Clone)]
-struct Weight;
+struct CachedAssertionWeight;
 
-impl Weighter<Box<str>, Signed> for Weight {
-    fn weight(&self, about: &Box<str>, signed: &Signed) -> u64 {
-        (about.len() + signed.value.len()) as u64 + OVERHEAD
+impl Weighter<Box<str>, CachedAssertion> for CachedAssertionWeight {
+    fn weight(&self, about: &Box<str>, signed: &CachedAssertion) -> u64 {
+        (about.len() + signed.value.len()) as u64 + ENTRY_OVERHEAD
     }
 }
 
@@ -54,7 +54,7 @@ impl Assertions {
             tokens,
             hits: metrics.cache.with_label_values(&["assertions", "hit"]),
             misses: metrics.cache.with_label_values(&["assertions", "miss"]),
-            signed: Cache::with_weighter(EXPECTED, MEMORY, Weight),
+            cache: Cache::with_weighter(INITIAL_CAPACITY, CACHE_BYTES, CachedAssertionWeight),
         }
     }
 
@@ -62,13 +62,13 @@ impl Assertions {
     ///
     /// # Errors
     /// Without a key that signs.
-    pub fn of(
+    pub fn assertion_for(
         &self,
         upstream: &str,
         identity: &Identity,
         now: Millis,
-    ) -> Result<HeaderValue, Error> {
-        let about = About {
+    ) -> Result<HeaderValue, SignError> {
+        let about = AssertionClaims {
             upstream,
             user: identity.user(),
             session: identity.session().map(|session| session.id),
@@ -76,23 +76,23 @@ impl Assertions {
             roles: identity.roles(),
             scopes: identity.scopes(),
         };
-        let said = serde_json::to_string(&about).map_err(|_| Error::Signing)?;
-        let fresh = |signed: &Signed| {
+        let said = serde_json::to_string(&about).map_err(|_| SignError::Signing)?;
+        let fresh = |signed: &CachedAssertion| {
             // Not one from the future either: the clock may have been set back.
-            (signed.at..signed.at.saturating_add(GIVEN_AGAIN)).contains(&now)
+            (signed.signed_at..signed.signed_at.saturating_add(MAX_REUSE_AGE)).contains(&now)
         };
-        if let Some(signed) = self.signed.get(said.as_str()).filter(fresh) {
+        if let Some(signed) = self.cache.get(said.as_str()).filter(fresh) {
             self.hits.inc();
             return Ok(signed.value);
         }
         self.misses.inc();
-        let text = self.tokens.assert(about, now)?;
-        let value = HeaderValue::try_from(text).map_err(|_| Error::Signing)?;
-        let signed = Signed {
+        let text = self.tokens.sign_assertion(about, now)?;
+        let value = HeaderValue::try_from(text).map_err(|_| SignError::Signing)?;
+        let signed = CachedAssertion {
             value: value.clone(),
-            at: now,
+            signed_at: now,
         };
-        self.signed.insert(said.into(), signed);
+        self.cache.insert(said.into(), signed);
         Ok(value)
     }
 }
@@ -103,11 +103,11 @@ mod tests {
 
     use super::*;
     use crate::auth::token::{Algorithm, Claims, fixtures};
-    use crate::pipeline::admission::{PresentedBy, Whom};
+    use crate::pipeline::admission::{CredentialKind, Principal};
 
     fn identity(roles: &[&str]) -> Identity {
         Identity {
-            whom: Whom::Token(Arc::new(Claims {
+            principal: Principal::Token(Arc::new(Claims {
                 trusted: Some(0),
                 issuer: "https://idp.example".to_owned(),
                 user: "ann".to_owned(),
@@ -121,8 +121,8 @@ mod tests {
                 certificate: None,
             })),
             token: None,
-            presented: PresentedBy::Bearer,
-            seen_at: 0,
+            credential_kind: CredentialKind::Bearer,
+            confirmed_at: 0,
         }
     }
 
@@ -136,11 +136,13 @@ mod tests {
     }
 
     #[test]
-    fn an_assertion_is_given_again_for_half_its_life() {
+    fn assertion_is_reused_for_half_its_lifetime() {
         let assertions = Assertions::new(tokens(), &Metrics::new().unwrap());
         let start = 1_700_000_000_000;
         let of = |upstream: &str, roles: &[&str], now| {
-            assertions.of(upstream, &identity(roles), now).unwrap()
+            assertions
+                .assertion_for(upstream, &identity(roles), now)
+                .unwrap()
         };
         let first = of("orders", &["a"], start);
         assert_eq!(of("orders", &["a"], start + 29_999), first);
@@ -151,14 +153,14 @@ mod tests {
     }
 
     #[test]
-    fn an_assertion_is_no_access_token() {
+    fn assertion_is_not_an_access_token() {
         let tokens = tokens();
         let assertions = Assertions::new(Arc::clone(&tokens), &Metrics::new().unwrap());
         let now = 1_700_000_000_000;
         // Even for an upstream of the name of the tokens' audience.
-        let value = assertions.of(&tokens.audience, &identity(&[]), now);
+        let value = assertions.assertion_for(&tokens.audience, &identity(&[]), now);
         let value = value.unwrap();
-        let found = tokens.check(value.to_str().unwrap(), now, |_| Arc::default());
+        let found = tokens.verify(value.to_str().unwrap(), now, |_| Arc::default());
         let wrong = format!("{:?}", found.unwrap_err());
         assert!(wrong.contains("another type"), "{wrong}");
     }

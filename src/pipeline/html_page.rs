@@ -30,7 +30,7 @@ const STYLE_HASH: &str = "'sha256-b4y333e7vg2s0gCpbl9X5xSqYGeAOv+PAaHw/ZUdoqU='"
 
 /// The content security policy of a page: no script, no frame, nothing from elsewhere. `form_action` is
 /// where its forms may lead.
-pub fn policy(form_action: &str) -> String {
+pub fn content_security_policy(form_action: &str) -> String {
     format!(
         "default-src 'none'; style-src {STYLE_HASH}; form-action {form_action}; \
          base-uri 'none'; frame-ancestors 'none'"
@@ -62,8 +62,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_policy_allows_exactly_this_style() {
+    fn policy_allows_exactly_this_style() {
         let hash = format!("'sha256-{}'", STANDARD.encode(Sha256::digest(STYLE)));
-        assert!(policy("'none'").contains(&hash), "{hash}");
+        assert!(content_security_policy("'none'").contains(&hash), "{hash}");
     }
 }

@@ -10,7 +10,7 @@ use nix::sys::socket::{Shutdown, shutdown};
 use parking_lot::Mutex;
 use pingora::upstreams::peer::{HttpPeer, Tracer, Tracing};
 
-use crate::upstream::{Chosen, Pinned, Upstream};
+use crate::upstream::{ChosenServer, PinnedServer, Upstream};
 
 /// Upstreams of one client connection whose server is kept.
 const MAX_PINNED: usize = 16;
@@ -26,7 +26,7 @@ pub(super) struct Owner {
     key: u64,
     open: Mutex<Vec<Arc<Slot>>>,
     /// The server that each upstream's requests go to: another one would know no handshake.
-    pinned: Mutex<Vec<Pinned>>,
+    pinned: Mutex<Vec<PinnedServer>>,
 }
 
 /// One upstream connection: its descriptor for as long as it is open.
@@ -76,7 +76,7 @@ impl Drop for OwnConnections {
 impl Owner {
     /// Keeps the connection to `peer` apart from those of other client connections. Returns the slot
     /// of the connection, should it be a new one.
-    pub(super) fn keep_apart(&self, peer: &mut HttpPeer) -> Arc<Slot> {
+    pub(super) fn isolate(&self, peer: &mut HttpPeer) -> Arc<Slot> {
         let slot = Arc::new(Slot::default());
         peer.group_key = self.key;
         peer.options.tracer = Some(Tracer(Box::new(SlotTracer(Arc::clone(&slot)))));
@@ -84,7 +84,7 @@ impl Owner {
     }
 
     /// Notes a new connection.
-    pub(super) fn opened(&self, slot: &Arc<Slot>, descriptor: RawFd) {
+    pub(super) fn record_opened(&self, slot: &Arc<Slot>, descriptor: RawFd) {
         *slot.0.lock() = Some(descriptor);
         let mut open = self.open.lock();
         open.retain(|slot| slot.0.lock().is_some());
@@ -92,7 +92,7 @@ impl Owner {
     }
 
     /// The server that an upstream's requests go to, if it is still in rotation.
-    pub(super) fn server(&self, upstream: &Upstream) -> Option<Chosen> {
+    pub(super) fn server(&self, upstream: &Upstream) -> Option<ChosenServer> {
         let pinned = self.pinned.lock();
         pinned
             .iter()
@@ -100,7 +100,7 @@ impl Owner {
     }
 
     /// Keeps the server of an upstream.
-    pub(super) fn pin(&self, chosen: &Chosen) {
+    pub(super) fn pin(&self, chosen: &ChosenServer) {
         let mut pinned = self.pinned.lock();
         pinned.retain(|other| !other.is_of_same_upstream(chosen));
         if pinned.len() < MAX_PINNED {

@@ -5,20 +5,20 @@ use http::header;
 use pingora::proxy::{FailToProxy, Session};
 use pingora::{Error, ErrorSource, ErrorType};
 
-use super::answer;
-use super::context::Context;
+use super::client_response;
 use super::grpc::{self, Messages};
-use super::live::silence::READ_TIMEOUT;
-use super::respond::{self, Answer};
+use super::local_response::{self, RefusalResponse};
+use super::open_streams::idle_timer::READ_TIMEOUT;
+use super::request_context::RequestContext;
 use crate::refusal::Refusal;
-use crate::upstream::{Chosen, Outcome, UpstreamError};
+use crate::upstream::{AttemptOutcome, ChosenServer, UpstreamError};
 
 /// Why the gateway closed an open response, for the log.
 pub(super) const ENDED: &str = "the session or the token has ended";
 
 /// Places an error that came before a request was forwarded: no other side than the client's had a part
 /// in it, unless it is of the gateway's own making.
-pub(super) fn before_the_upstream(mut error: Box<Error>) -> Box<Error> {
+pub(super) fn attribute_early_error(mut error: Box<Error>) -> Box<Error> {
     if *error.esource() == ErrorSource::Unset && *error.etype() != ErrorType::InternalError {
         error.as_down();
     }
@@ -27,13 +27,13 @@ pub(super) fn before_the_upstream(mut error: Box<Error>) -> Box<Error> {
 
 /// A connection attempt that failed has carried nothing: further servers are tried, each once,
 /// whatever the method. [`super::forward::choose`] ends it when none is left.
-pub(super) fn to_connect(ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
-    warn_of(ctx, &error);
+pub(super) fn handle_connect_error(ctx: &mut RequestContext, mut error: Box<Error>) -> Box<Error> {
+    warn_failed_attempt(ctx, &error);
     error.set_retry(true);
-    if is_unprocessed(&error) && !ctx.fresh {
+    if is_unprocessed(&error) && !ctx.needs_new_connection {
         // A pooled HTTP/2 connection is going away, which says nothing of its server.
         ctx.tried.pop();
-        ctx.fresh = true;
+        ctx.needs_new_connection = true;
         return error;
     }
     let timeout = matches!(
@@ -43,12 +43,12 @@ pub(super) fn to_connect(ctx: &mut Context, mut error: Box<Error>) -> Box<Error>
     report(
         ctx,
         if timeout {
-            Outcome::Timeout
+            AttemptOutcome::Timeout
         } else {
-            Outcome::ConnectFailed
+            AttemptOutcome::ConnectFailed
         },
     );
-    ctx.failed = Some((refusal_of(&error), cause_of(&error)));
+    ctx.last_failure = Some((refusal_of(&error), cause_of(&error)));
     count(ctx, UpstreamError::of(&error));
     error
 }
@@ -56,14 +56,14 @@ pub(super) fn to_connect(ctx: &mut Context, mut error: Box<Error>) -> Box<Error>
 /// Once connected, a request is sent again only if the upstream cannot have processed it: it has
 /// declared so, or the method is safe, the body was not sent, and the pooled connection turned out to
 /// be closed.
-pub(super) fn while_proxying(
+pub(super) fn handle_proxy_error(
     session: &mut Session,
-    ctx: &mut Context,
+    ctx: &mut RequestContext,
     mut error: Box<Error>,
     reused: bool,
 ) -> Box<Error> {
-    let silence = &ctx.arrival.control.silence;
-    let late = silence.is_late();
+    let silence = &ctx.arrival.control.idle_timer;
+    let late = silence.has_expired();
     silence.end();
     if ctx.arrival.control.body_rate.is_late() {
         ctx.refusal = Some(Refusal::RequestTimeout);
@@ -74,12 +74,12 @@ pub(super) fn while_proxying(
     error.retry.decide_reuse(reused);
     let unprocessed = is_unprocessed(&error);
     if ctx.refusal.is_none() && may_send_again(session, ctx, &error, unprocessed && !late) {
-        warn_of(ctx, &error);
+        warn_failed_attempt(ctx, &error);
         // The server is not to blame: it may be asked again, but not over a connection that is
         // stale or has no room. After a GOAWAY, Pingora uses the connection no more.
         ctx.tried.pop();
-        ctx.fresh = !is_graceful(&error);
-        ctx.failed = Some((refusal_of(&error), cause_of(&error)));
+        ctx.needs_new_connection = !is_graceful(&error);
+        ctx.last_failure = Some((refusal_of(&error), cause_of(&error)));
         ctx.body_received = 0;
         ctx.grpc = ctx.grpc.is_some().then(Messages::default);
         error.set_retry(true);
@@ -87,7 +87,7 @@ pub(super) fn while_proxying(
     }
     error.set_retry(false);
     let timed_out = late || *error.etype() == ErrorType::ReadTimedout;
-    if ctx.grpc.is_some() && !late && ctx.arrival.control.closing().is_some() {
+    if ctx.grpc.is_some() && !late && ctx.arrival.control.close_reason().is_some() {
         ctx.reason = ENDED;
     } else if timed_out && !ctx.is_grpc_stream && is_client_late(session, ctx) {
         ctx.refusal = Some(Refusal::RequestTimeout);
@@ -95,12 +95,12 @@ pub(super) fn while_proxying(
     } else if late {
         // The error is the end of the connection, which the gateway closed.
         ctx.refusal = Some(Refusal::UpstreamTimeout);
-        ctx.reason = ctx.arrival.control.silence.timeout_reason();
+        ctx.reason = ctx.arrival.control.idle_timer.timeout_reason();
         count(ctx, UpstreamError::Timeout);
-        report(ctx, Outcome::Timeout);
+        report(ctx, AttemptOutcome::Timeout);
     } else if *error.esource() == ErrorSource::Upstream {
-        warn_of(ctx, &error);
-        ctx.failed = Some((refusal_of(&error), cause_of(&error)));
+        warn_failed_attempt(ctx, &error);
+        ctx.last_failure = Some((refusal_of(&error), cause_of(&error)));
         count(ctx, UpstreamError::of(&error));
         // That a pooled connection had been closed says nothing of the server.
         if !reused {
@@ -111,14 +111,19 @@ pub(super) fn while_proxying(
 }
 
 /// Whether a request that failed on an established connection is sent again.
-fn may_send_again(session: &Session, ctx: &Context, error: &Error, unprocessed: bool) -> bool {
+fn may_send_again(
+    session: &Session,
+    ctx: &RequestContext,
+    error: &Error,
+    unprocessed: bool,
+) -> bool {
     let client = session.as_downstream();
     let body = client.get_retry_buffer();
     let repeatable = unprocessed && !client.retry_buffer_truncated();
     let untouched = body.is_none_or(|body| body.is_empty());
     let stale = error.retry() && ctx.method.is_safe() && untouched;
     let control = &ctx.arrival.control;
-    let over = control.silence.is_late() || control.closing().is_some();
+    let over = control.idle_timer.has_expired() || control.close_reason().is_some();
     (repeatable || stale) && !over && !has_responded(session) && may_retry(ctx)
 }
 
@@ -140,7 +145,7 @@ fn is_graceful(error: &Error) -> bool {
 }
 
 /// Whether a request that took too long waits for its body and not for the upstream.
-fn is_client_late(session: &mut Session, ctx: &Context) -> bool {
+fn is_client_late(session: &mut Session, ctx: &RequestContext) -> bool {
     if session.is_body_done() {
         return false;
     }
@@ -156,12 +161,12 @@ fn is_client_late(session: &mut Session, ctx: &Context) -> bool {
 }
 
 /// Reports an attempt that the upstream failed, whether or not the request is sent again.
-fn warn_of(ctx: &Context, error: &Error) {
+fn warn_failed_attempt(ctx: &RequestContext, error: &Error) {
     let chosen = ctx.chosen.as_ref();
     tracing::warn!(
         request_id = %ctx.request_id,
-        upstream = chosen.map(Chosen::upstream),
-        server = chosen.map(Chosen::url),
+        upstream = chosen.map(ChosenServer::upstream),
+        server = chosen.map(ChosenServer::url),
         %error,
         "an upstream attempt failed",
     );
@@ -200,39 +205,43 @@ fn has_responded(session: &Session) -> bool {
 }
 
 /// Counts an error of the request's upstream.
-fn count(ctx: &Context, kind: UpstreamError) {
+fn count(ctx: &RequestContext, kind: UpstreamError) {
     let index = ctx.route.as_ref().map(|route| route.upstream);
-    if let Some(upstream) = index.and_then(|index| ctx.current.live.upstreams.get(index)) {
+    if let Some(upstream) = index.and_then(|index| ctx.snapshot.settings.upstreams.get(index)) {
         let labels = [&*upstream.name, kind.as_str()];
         let errors = &ctx.worker.metrics.upstream_errors;
         errors.with_label_values(&labels).inc();
     }
 }
 
-fn may_retry(ctx: &Context) -> bool {
+fn may_retry(ctx: &RequestContext) -> bool {
     let retries = ctx
         .route
         .as_ref()
-        .and_then(|route| ctx.current.live.upstreams.get(route.upstream))
+        .and_then(|route| ctx.snapshot.settings.upstreams.get(route.upstream))
         .map_or(0, |upstream| upstream.retries);
     ctx.attempts <= retries
 }
 
-fn report(ctx: &mut Context, outcome: Outcome) {
+fn report(ctx: &mut RequestContext, outcome: AttemptOutcome) {
     if let Some(chosen) = ctx.chosen.take() {
         chosen.report(outcome);
     }
 }
 
-fn outcome_of(error: &Error) -> Outcome {
+fn outcome_of(error: &Error) -> AttemptOutcome {
     match error.etype() {
-        ErrorType::ReadTimedout | ErrorType::WriteTimedout => Outcome::Timeout,
-        _ => Outcome::ProtocolError,
+        ErrorType::ReadTimedout | ErrorType::WriteTimedout => AttemptOutcome::Timeout,
+        _ => AttemptOutcome::ProtocolError,
     }
 }
 
 /// Answers for an upstream that failed, if an answer can still be given.
-pub(super) async fn answer(session: &mut Session, ctx: &mut Context, error: &Error) -> FailToProxy {
+pub(super) async fn respond_with_error(
+    session: &mut Session,
+    ctx: &mut RequestContext,
+    error: &Error,
+) -> FailToProxy {
     let refusal = ctx.refusal.unwrap_or_else(|| refusal_of(error));
     let reason = error.etype().as_str();
     tracing::debug!(request_id = %ctx.request_id, %reason, "the request failed");
@@ -244,7 +253,7 @@ pub(super) async fn answer(session: &mut Session, ctx: &mut Context, error: &Err
         ctx.reason = "the chunks of the body are malformed";
     }
     let client_gone = !malformed
-        && !ctx.arrival.control.silence.is_late()
+        && !ctx.arrival.control.idle_timer.has_expired()
         && !ctx.arrival.control.body_rate.is_late()
         && *error.esource() == ErrorSource::Downstream
         && matches!(
@@ -256,7 +265,7 @@ pub(super) async fn answer(session: &mut Session, ctx: &mut Context, error: &Err
                 | ErrorType::H2Error
         );
     let ended = ctx.reason == ENDED;
-    if let (false, true, Some(_)) = (client_gone, respond::is_http2(session), &ctx.grpc)
+    if let (false, true, Some(_)) = (client_gone, local_response::is_http2(session), &ctx.grpc)
         && (ended || has_responded(session))
     {
         return end_call(session, ctx, ended, refusal).await;
@@ -273,16 +282,16 @@ pub(super) async fn answer(session: &mut Session, ctx: &mut Context, error: &Err
         };
     }
     let headers = ctx.permit.as_ref().map_or_else(Vec::new, |permit| {
-        answer::limit_headers(&permit.decisions, &ctx.worker.store)
+        client_response::limit_headers(&permit.decisions, &ctx.worker.store)
     });
-    let answer = Answer {
+    let answer = RefusalResponse {
         headers,
         ..refusal.into()
     };
     session.set_keepalive(None);
     // The client may have gone meanwhile.
-    let answered = answer::refuse(session, ctx, answer).await;
-    if answered.is_ok() && !respond::is_http2(session) {
+    let answered = client_response::send_refusal(session, ctx, answer).await;
+    if answered.is_ok() && !local_response::is_http2(session) {
         // Softly: a client that still sends its body would see a reset before the answer.
         session.as_downstream_mut().shutdown().await;
     }
@@ -295,18 +304,18 @@ pub(super) async fn answer(session: &mut Session, ctx: &mut Context, error: &Err
 /// Reports in trailers how a gRPC call ended whose head has gone out, or whose session has ended.
 async fn end_call(
     session: &mut Session,
-    ctx: &mut Context,
+    ctx: &mut RequestContext,
     ended: bool,
     refusal: Refusal,
 ) -> FailToProxy {
     let outcome = if ended {
-        grpc::Outcome::ENDED
+        grpc::CallOutcome::ENDED
     } else {
         ctx.refusal = Some(refusal);
-        grpc::Outcome::of(refusal, None)
+        grpc::CallOutcome::of(refusal, None)
     };
     // The client may have gone meanwhile.
-    let _ = respond::end_call(session, ctx, outcome).await;
+    let _ = local_response::end_call(session, ctx, outcome).await;
     FailToProxy {
         error_code: 0,
         can_reuse_downstream: false,

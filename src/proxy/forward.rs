@@ -12,10 +12,10 @@ use pingora::proxy::Session;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType};
 
-use super::answer::EVENT_STREAM;
-use super::context::Context;
+use super::client_response::EVENT_STREAM;
+use super::request_context::RequestContext;
 use super::trace::{self, TraceId};
-use super::{Current, fields, headers, respond};
+use super::{Snapshot, header_map, headers, local_response};
 use crate::pipeline::admission::{Identity, Permit};
 use crate::refusal::Refusal;
 use crate::routing::{Auth, Route, strip_prefix, stripped_part};
@@ -32,8 +32,11 @@ const SHORT_BODY: u64 = 16 * 1024;
 ///
 /// # Errors
 /// 503 when no server is healthy.
-pub(super) fn choose(session: &mut Session, ctx: &mut Context) -> pingora::Result<Box<HttpPeer>> {
-    let current = Arc::clone(&ctx.current);
+pub(super) fn choose(
+    session: &mut Session,
+    ctx: &mut RequestContext,
+) -> pingora::Result<Box<HttpPeer>> {
+    let current = Arc::clone(&ctx.snapshot);
     let Some(permit) = &ctx.permit else {
         // Without a permit nothing is forwarded.
         return Err(Error::new(ErrorType::HTTPStatus(500)));
@@ -44,7 +47,7 @@ pub(super) fn choose(session: &mut Session, ctx: &mut Context) -> pingora::Resul
         ctx,
         permit,
         &current
-            .live
+            .settings
             .upstreams
             .get(route.upstream)
             .map(|u| u.balance.clone()),
@@ -60,7 +63,7 @@ pub(super) fn choose(session: &mut Session, ctx: &mut Context) -> pingora::Resul
         pinned.or_else(|| upstream.choose(hash.as_deref(), &ctx.tried))
     });
     let Some(chosen) = chosen else {
-        let (refusal, reason) = ctx.failed.unzip();
+        let (refusal, reason) = ctx.last_failure.unzip();
         ctx.refusal = refusal;
         ctx.reason = reason.unwrap_or("no server of the upstream is in rotation");
         return Err(Error::new(ErrorType::HTTPStatus(503)));
@@ -70,9 +73,9 @@ pub(super) fn choose(session: &mut Session, ctx: &mut Context) -> pingora::Resul
     let mut peer = chosen.peer(overrides);
     if let Some(owner) = owner {
         owner.pin(&chosen);
-        ctx.is_apart = true;
-        ctx.own_connection = Some(owner.keep_apart(&mut peer));
-    } else if ctx.fresh {
+        ctx.has_own_connection = true;
+        ctx.own_connection = Some(owner.isolate(&mut peer));
+    } else if ctx.needs_new_connection {
         // A key in the pool that no connection has.
         peer.group_key = rand::random();
     }
@@ -80,8 +83,8 @@ pub(super) fn choose(session: &mut Session, ctx: &mut Context) -> pingora::Resul
         // WebSocket is HTTP/1.1 only.
         peer.options.set_http_version(1, 1);
     }
-    let own_deadline = is_http1(&peer) || !respond::is_http2(session) || ctx.is_grpc_stream;
-    if own_deadline || asks_for_stream(session) || has_long_body(session) {
+    let own_deadline = is_http1(&peer) || !local_response::is_http2(session) || ctx.is_grpc_stream;
+    if own_deadline || accepts_event_stream(session) || has_long_body(session) {
         // The silence is measured by us (`begin`). Where both sides speak HTTP/2 we could end
         // it by a reset only: there Pingora's timeout gives the better response, a 504. Requests for an
         // event stream are exceptions, and gRPC calls, whose end is reported in trailers, and long
@@ -96,7 +99,7 @@ pub(super) fn choose(session: &mut Session, ctx: &mut Context) -> pingora::Resul
 
 fn hash_of(
     session: &Session,
-    ctx: &Context,
+    ctx: &RequestContext,
     permit: &Permit,
     balance: &Option<Balance>,
 ) -> Option<Vec<u8>> {
@@ -117,7 +120,7 @@ fn hash_of(
             .map(|value| value.as_bytes().to_vec()),
     };
     // What a request lacks falls back to its address, as for limits.
-    found.or_else(|| Some(ctx.origin.as_ref()?.ip.to_string().into_bytes()))
+    found.or_else(|| Some(ctx.client_origin.as_ref()?.ip.to_string().into_bytes()))
 }
 
 /// Writes what the upstream gets: the client's claims out, ours in, last.
@@ -127,21 +130,22 @@ fn hash_of(
 pub(super) fn prepare(
     session: &Session,
     request: &mut RequestHeader,
-    ctx: &mut Context,
+    ctx: &mut RequestContext,
 ) -> pingora::Result<()> {
     let Some(permit) = &ctx.permit else {
         return Err(Error::new(ErrorType::HTTPStatus(500)));
     };
     // Pingora takes it away, and gRPC servers ask for it.
     let trailers = ctx.grpc.is_some() && request.version == Version::HTTP_2;
-    let trace_id = fields::of_request(request, |fields| -> pingora::Result<Option<TraceId>> {
-        if trailers {
-            fields.insert(header::TE, HeaderValue::from_static("trailers"));
-        }
-        let trace_id = vouch(fields, ctx, permit)?;
-        ctx.worker.via.write(fields, session.req_header().version);
-        Ok(trace_id)
-    })??;
+    let trace_id =
+        header_map::edit_request(request, |fields| -> pingora::Result<Option<TraceId>> {
+            if trailers {
+                fields.insert(header::TE, HeaderValue::from_static("trailers"));
+            }
+            let trace_id = write_trusted_headers(fields, ctx, permit)?;
+            ctx.worker.via.write(fields, session.req_header().version);
+            Ok(trace_id)
+        })??;
     let route = &permit.route;
     if route.strip_prefix {
         let path = request.uri.path().to_owned();
@@ -157,41 +161,44 @@ pub(super) fn prepare(
 
 /// Writes the fields that the gateway vouches for. Returns the trace where its identifier is not the
 /// request's.
-fn vouch(
+fn write_trusted_headers(
     fields: &mut HeaderMap,
-    ctx: &Context,
+    ctx: &RequestContext,
     permit: &Permit,
 ) -> pingora::Result<Option<TraceId>> {
-    let (Some(origin), Some(host)) = (&ctx.origin, &ctx.host_header) else {
+    let (Some(origin), Some(host)) = (&ctx.client_origin, &ctx.host_header) else {
         return Err(Error::new(ErrorType::HTTPStatus(500)));
     };
-    let (route, live) = (&permit.route, &ctx.current.live);
+    let (route, live) = (&permit.route, &ctx.snapshot.settings);
     // Once, for all that is written below.
     fields.reserve(11);
     headers::strip(
         fields,
-        &live.identity_names,
+        &live.identity_header_names,
         &route.request_headers,
         origin.peer_trusted,
     );
-    headers::settle_length(fields)?;
+    headers::collapse_content_length(fields)?;
     let bearer_passes = route.auth == Auth::None || route.forward_credentials;
     headers::strip_credentials(fields, &live.sessions.cookie.name, bearer_passes);
     headers::edit(fields, &route.request_headers);
     if let Some(identity) = &permit.identity {
         headers::write_identity(fields, &route.identity_headers, identity)?;
         if route.assertion {
-            write_assertion(fields, &ctx.current, route, identity)?;
+            write_assertion(fields, &ctx.snapshot, route, identity)?;
         }
     }
-    headers::write_origin(fields, origin, &ctx.arrival.peer.name, host)?;
+    headers::write_origin(fields, origin, &ctx.arrival.peer.ip_header, host)?;
     if route.strip_prefix {
         let prefix = stripped_part(&ctx.path, &route.matches.path);
         headers::write_prefix(fields, prefix, origin.peer_trusted)?;
     }
     fields.insert(X_REQUEST_ID, ctx.request_id.header());
     let trace_id = trace::write(fields, ctx.request_id.as_str())?;
-    let chosen = ctx.chosen.as_ref().and_then(crate::upstream::Chosen::host);
+    let chosen = ctx
+        .chosen
+        .as_ref()
+        .and_then(crate::upstream::ChosenServer::host);
     match chosen.and_then(|host| HeaderValue::from_str(host).ok()) {
         Some(host) => {
             fields.insert(header::HOST, host);
@@ -208,15 +215,15 @@ fn vouch(
 /// Gives the upstream the gateway's signed word on whom the request is from.
 fn write_assertion(
     fields: &mut HeaderMap,
-    current: &Current,
+    current: &Snapshot,
     route: &Route,
     identity: &Identity,
 ) -> pingora::Result<()> {
-    let upstream = current.live.upstreams.get(route.upstream);
+    let upstream = current.settings.upstreams.get(route.upstream);
     let name = upstream.map_or("", |upstream| &*upstream.name);
-    let now = super::request::millis(SystemTime::now());
-    let assertion = current.assertions.of(name, identity, now);
-    fields.insert(ASSERTION, assertion.map_err(headers::not_ours)?);
+    let now = super::pipeline::unix_millis(SystemTime::now());
+    let assertion = current.assertions.assertion_for(name, identity, now);
+    fields.insert(ASSERTION, assertion.map_err(headers::invalid_own_header)?);
     Ok(())
 }
 
@@ -228,16 +235,16 @@ pub(super) fn count_body(
     session: &mut Session,
     body: Option<&Bytes>,
     end: bool,
-    ctx: &mut Context,
+    ctx: &mut RequestContext,
 ) -> pingora::Result<()> {
     if end && ctx.is_grpc_stream && session.response_written().is_none() {
         // From here on the call waits for the upstream alone.
         let read = ctx.timeouts().map(|timeouts| timeouts.read);
-        ctx.arrival.control.silence.allow(read);
+        ctx.arrival.control.idle_timer.set_limit(read);
     }
     let control = &ctx.arrival.control;
     if body.is_some() {
-        control.silence.hear();
+        control.idle_timer.record_activity();
         control.note_client_data();
     }
     if session.was_upgraded() {
@@ -245,11 +252,11 @@ pub(super) fn count_body(
     }
     let Some(body) = body else {
         if ctx.body_received > 0 {
-            control.silence.pass_upload(end);
+            control.idle_timer.record_upload(end);
         }
         return Ok(());
     };
-    control.silence.pass_upload(end);
+    control.idle_timer.record_upload(end);
     if ctx.body_received == 0 && !end {
         // Also of a client that has asked for `100 Continue` and sends without it.
         expect_body(session, ctx);
@@ -284,12 +291,12 @@ pub(super) fn begin(
     peer: &HttpPeer,
     descriptor: RawFd,
     reused: bool,
-    ctx: &mut Context,
+    ctx: &mut RequestContext,
 ) {
     ctx.attempts += 1;
     if let (Some(slot), false) = (ctx.own_connection.take(), reused) {
         let owner = ctx.arrival.peer.own_connections.claim();
-        owner.opened(&slot, descriptor);
+        owner.record_opened(&slot, descriptor);
     }
     // A client that waits for `100 Continue` is not late before it is told.
     if !session.req_header().headers.contains_key(header::EXPECT) {
@@ -299,7 +306,7 @@ pub(super) fn begin(
         let timeouts = ctx.timeouts();
         // An HTTP/2 connection carries other requests too.
         let own = is_http1(peer).then_some(descriptor);
-        let silence = &ctx.arrival.control.silence;
+        let silence = &ctx.arrival.control.idle_timer;
         silence.begin(timeouts.as_ref().map(|timeouts| timeouts.read), own);
         if ctx.is_grpc_stream {
             // A client that streams may be quiet for longer; the end of its request ends that.
@@ -309,7 +316,7 @@ pub(super) fn begin(
 }
 
 /// Begins to measure how fast the client sends its body.
-pub(super) fn expect_body(session: &mut Session, ctx: &Context) {
+pub(super) fn expect_body(session: &mut Session, ctx: &RequestContext) {
     if session.is_body_done() || session.is_upgrade_req() || ctx.is_grpc_stream {
         return;
     }
@@ -334,7 +341,7 @@ fn has_long_body(session: &mut Session) -> bool {
 }
 
 /// Whether a request asks for an answer that may stay silent for long.
-fn asks_for_stream(session: &Session) -> bool {
+fn accepts_event_stream(session: &Session) -> bool {
     let kinds = session.req_header().headers.get_all(header::ACCEPT);
     kinds.iter().any(|kinds| {
         let mut parts = kinds.as_bytes().windows(EVENT_STREAM.len());
@@ -342,11 +349,11 @@ fn asks_for_stream(session: &Session) -> bool {
     })
 }
 
-impl Context {
+impl RequestContext {
     /// The timeouts in force for the request's route.
     pub(super) fn timeouts(&self) -> Option<Timeouts> {
         let route = self.route.as_ref()?;
-        let upstream = self.current.live.upstreams.get(route.upstream)?;
-        Some(upstream.timeouts.with(&route.timeouts))
+        let upstream = self.snapshot.settings.upstreams.get(route.upstream)?;
+        Some(upstream.timeouts.with_overrides(&route.timeouts))
     }
 }

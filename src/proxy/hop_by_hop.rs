@@ -3,7 +3,7 @@
 use http::HeaderMap;
 use http::header::{self, HeaderName, HeaderValue};
 
-use super::headers::{self, is_forwarding, not_ours};
+use super::headers::{self, invalid_own_header, is_forwarding};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -17,7 +17,10 @@ pub(super) const WEBSOCKET: &str = "websocket";
 ///
 /// # Errors
 /// A header that does not fit.
-pub(super) fn settle_upgrade(fields: &mut HeaderMap, may_upgrade: bool) -> pingora::Result<()> {
+pub(super) fn strip_unsupported_upgrade(
+    fields: &mut HeaderMap,
+    may_upgrade: bool,
+) -> pingora::Result<()> {
     let [Some(upgrade)] = headers::first(fields, [&header::UPGRADE]) else {
         return Ok(());
     };
@@ -34,7 +37,7 @@ pub(super) fn settle_upgrade(fields: &mut HeaderMap, may_upgrade: bool) -> pingo
         .collect();
     fields.remove(header::CONNECTION);
     if !options.is_empty() {
-        let options = HeaderValue::try_from(options.join(", ")).map_err(not_ours)?;
+        let options = HeaderValue::try_from(options.join(", ")).map_err(invalid_own_header)?;
         fields.insert(header::CONNECTION, options);
     }
     Ok(())
@@ -56,7 +59,7 @@ fn options_of(fields: &HeaderMap) -> impl Iterator<Item = String> + '_ {
 ///
 /// # Errors
 /// A header that does not fit.
-pub(super) fn settle(fields: &mut HeaderMap) -> pingora::Result<()> {
+pub(super) fn strip_nominated(fields: &mut HeaderMap) -> pingora::Result<()> {
     let [keep_alive, connection] = headers::has(fields, [&KEEP_ALIVE, &header::CONNECTION]);
     if keep_alive {
         fields.remove(KEEP_ALIVE);
@@ -84,7 +87,7 @@ pub(super) fn settle(fields: &mut HeaderMap) -> pingora::Result<()> {
     }
     fields.remove(header::CONNECTION);
     if !options.is_empty() {
-        let options = HeaderValue::try_from(options.join(", ")).map_err(not_ours)?;
+        let options = HeaderValue::try_from(options.join(", ")).map_err(invalid_own_header)?;
         fields.insert(header::CONNECTION, options);
     }
     Ok(())
@@ -106,7 +109,7 @@ pub(super) fn strip_response(
     keep_upgrade: bool,
     keep_trailer: bool,
 ) -> pingora::Result<()> {
-    settle(fields)?;
+    strip_nominated(fields)?;
     let names = [
         &PROXY_CONNECTION,
         &header::TE,
@@ -129,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_upgrade_to_anything_but_websocket_is_removed() {
+    fn non_websocket_upgrade_is_removed() {
         for (upgrade, connection, may, left) in [
             (&["websocket"][..], "Upgrade", true, Some("Upgrade")),
             (
@@ -155,7 +158,7 @@ mod tests {
             for value in upgrade {
                 fields.append("upgrade", HeaderValue::from_static(value));
             }
-            settle_upgrade(&mut fields, may).unwrap();
+            strip_unsupported_upgrade(&mut fields, may).unwrap();
             let found = fields.get("connection").map(|it| it.to_str().unwrap());
             assert_eq!(found, left, "{upgrade:?}");
             let kept = connection == left.unwrap_or_default() && !upgrade.is_empty();
@@ -168,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn connection_names_nothing_but_its_own_options_any_more() {
+    fn connection_keeps_only_its_own_options() {
         for (connection, left) in [
             ("keep-alive, Upgrade", Some("keep-alive, upgrade")),
             ("\"X-User-Id\"", None),
@@ -183,7 +186,7 @@ mod tests {
             ] {
                 fields.insert(name, HeaderValue::from_static(value));
             }
-            settle(&mut fields).unwrap();
+            strip_nominated(&mut fields).unwrap();
             let found = fields
                 .get("connection")
                 .map(|value| value.to_str().unwrap());

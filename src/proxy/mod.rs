@@ -13,34 +13,34 @@ use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 
-pub mod client;
+pub mod client_origin;
 pub mod connection;
 pub mod connection_auth;
-pub mod context;
 pub mod headers;
 pub mod listener;
-pub mod live;
-pub mod respond;
+pub mod local_response;
+pub mod open_streams;
+pub mod request_context;
 pub mod trace;
 pub mod via;
 pub mod worker;
 
-mod answer;
-mod desk;
+mod api_bridge;
+mod client_response;
 mod failure;
-mod fields;
 mod forward;
 mod grpc;
+mod header_map;
 mod hop_by_hop;
 mod host;
-mod old_client;
-mod request;
+mod http10;
+mod pipeline;
 mod response_framing;
 mod sign_in;
 mod unrouted;
 
-use context::{Context, REQUEST};
-pub use worker::{Current, Lane, Worker};
+use request_context::{REQUEST, RequestContext};
+pub use worker::{Snapshot, Worker, WorkerProxy};
 
 /// Pingora's hooks, in the order in which a request meets them.
 pub struct Proxy {
@@ -50,12 +50,12 @@ pub struct Proxy {
 #[async_trait]
 impl ProxyHttp for Proxy {
     // Boxed: Pingora moves it on into each of its stages.
-    type CTX = Box<Context>;
+    type CTX = Box<RequestContext>;
 
-    fn new_ctx(&self) -> Box<Context> {
+    fn new_ctx(&self) -> Box<RequestContext> {
         // Every request is handed to Pingora inside the scope (`listener::serve`).
         let arrival = REQUEST.with(Clone::clone);
-        Box::new(Context::new(arrival, Arc::clone(&self.worker)))
+        Box::new(RequestContext::new(arrival, Arc::clone(&self.worker)))
     }
 
     fn init_downstream_modules(&self, _: &mut HttpModules) {
@@ -65,16 +65,16 @@ impl ProxyHttp for Proxy {
     async fn request_filter(
         &self,
         session: &mut Session,
-        ctx: &mut Box<Context>,
+        ctx: &mut Box<RequestContext>,
     ) -> pingora::Result<bool> {
-        let decided = request::decide(session, ctx).await;
-        decided.map_err(failure::before_the_upstream)
+        let decided = pipeline::decide(session, ctx).await;
+        decided.map_err(failure::attribute_early_error)
     }
 
     async fn upstream_peer(
         &self,
         session: &mut Session,
-        ctx: &mut Box<Context>,
+        ctx: &mut Box<RequestContext>,
     ) -> pingora::Result<Box<HttpPeer>> {
         forward::choose(session, ctx)
     }
@@ -86,7 +86,7 @@ impl ProxyHttp for Proxy {
         peer: &HttpPeer,
         descriptor: RawFd,
         _: Option<&Digest>,
-        ctx: &mut Box<Context>,
+        ctx: &mut Box<RequestContext>,
     ) -> pingora::Result<()> {
         forward::begin(session, peer, descriptor, reused, ctx);
         Ok(())
@@ -96,9 +96,9 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         request: &mut RequestHeader,
-        ctx: &mut Box<Context>,
+        ctx: &mut Box<RequestContext>,
     ) -> pingora::Result<()> {
-        old_client::prepare(session);
+        http10::prepare(session);
         forward::prepare(session, request, ctx)
     }
 
@@ -107,7 +107,7 @@ impl ProxyHttp for Proxy {
         session: &mut Session,
         body: &mut Option<Bytes>,
         end: bool,
-        ctx: &mut Box<Context>,
+        ctx: &mut Box<RequestContext>,
     ) -> pingora::Result<()> {
         if end {
             ctx.arrival.control.body_rate.end();
@@ -121,9 +121,9 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        ctx: &mut Box<Context>,
+        ctx: &mut Box<RequestContext>,
     ) -> pingora::Result<()> {
-        answer::complete(session, response, ctx)
+        client_response::complete(session, response, ctx)
     }
 
     fn response_body_filter(
@@ -131,9 +131,9 @@ impl ProxyHttp for Proxy {
         session: &mut Session,
         body: &mut Option<Bytes>,
         end: bool,
-        ctx: &mut Box<Context>,
+        ctx: &mut Box<RequestContext>,
     ) -> pingora::Result<Option<Duration>> {
-        answer::pass_body(session, body, end, ctx)?;
+        client_response::observe_body(session, body, end, ctx)?;
         Ok(None)
     }
 
@@ -141,9 +141,9 @@ impl ProxyHttp for Proxy {
         &self,
         _: &mut Session,
         _: &mut HeaderMap,
-        ctx: &mut Box<Context>,
+        ctx: &mut Box<RequestContext>,
     ) -> pingora::Result<Option<Bytes>> {
-        answer::pass_trailers(ctx);
+        client_response::observe_trailers(ctx);
         Ok(None)
     }
 
@@ -151,10 +151,10 @@ impl ProxyHttp for Proxy {
         &self,
         _: &mut Session,
         _: &HttpPeer,
-        ctx: &mut Box<Context>,
+        ctx: &mut Box<RequestContext>,
         error: Box<pingora::Error>,
     ) -> Box<pingora::Error> {
-        failure::to_connect(ctx, error)
+        failure::handle_connect_error(ctx, error)
     }
 
     fn error_while_proxy(
@@ -162,35 +162,35 @@ impl ProxyHttp for Proxy {
         _: &HttpPeer,
         session: &mut Session,
         error: Box<pingora::Error>,
-        ctx: &mut Box<Context>,
+        ctx: &mut Box<RequestContext>,
         reused: bool,
     ) -> Box<pingora::Error> {
-        failure::while_proxying(session, ctx, error, reused)
+        failure::handle_proxy_error(session, ctx, error, reused)
     }
 
     async fn fail_to_proxy(
         &self,
         session: &mut Session,
         error: &pingora::Error,
-        ctx: &mut Box<Context>,
+        ctx: &mut Box<RequestContext>,
     ) -> FailToProxy {
-        failure::answer(session, ctx, error).await
+        failure::respond_with_error(session, ctx, error).await
     }
 
     async fn logging(
         &self,
         session: &mut Session,
         _: Option<&pingora::Error>,
-        ctx: &mut Box<Context>,
+        ctx: &mut Box<RequestContext>,
     ) {
-        answer::measure(session, ctx);
-        respond::linger(session, ctx).await;
+        client_response::record_outcome(session, ctx);
+        local_response::linger(session, ctx).await;
     }
 
     fn suppress_proxy_warn_log(
         &self,
         _: &Session,
-        _: &Box<Context>,
+        _: &Box<RequestContext>,
         _: &pingora::Error,
         _: ProxyWarnLogContext,
     ) -> bool {
@@ -198,7 +198,7 @@ impl ProxyHttp for Proxy {
         true
     }
 
-    fn suppress_error_log(&self, _: &Session, _: &Box<Context>, _: &pingora::Error) -> bool {
+    fn suppress_error_log(&self, _: &Session, _: &Box<RequestContext>, _: &pingora::Error) -> bool {
         // The access log says it, once.
         true
     }

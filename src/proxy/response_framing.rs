@@ -8,7 +8,7 @@ use super::headers;
 
 /// What has to be done about the `Content-Length` of a valid response.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Length {
+pub(super) enum LengthAction {
     /// Nothing.
     Keep,
     /// It was repeated with one value, which is written once.
@@ -17,15 +17,15 @@ pub(super) enum Length {
     Remove,
 }
 
-impl Length {
+impl LengthAction {
     /// Does it.
-    pub(super) fn settle(self, fields: &mut HeaderMap) {
+    pub(super) fn apply(self, fields: &mut HeaderMap) {
         match self {
-            Length::Keep => {}
-            Length::Collapse(length) => {
+            LengthAction::Keep => {}
+            LengthAction::Collapse(length) => {
                 fields.insert(header::CONTENT_LENGTH, length);
             }
-            Length::Remove => {
+            LengthAction::Remove => {
                 fields.remove(header::CONTENT_LENGTH);
             }
         }
@@ -40,7 +40,7 @@ pub(super) fn check(
     status: StatusCode,
     version: Version,
     fields: &HeaderMap,
-) -> Result<Length, &'static str> {
+) -> Result<LengthAction, &'static str> {
     let names = [&header::TRANSFER_ENCODING, &header::CONTENT_LENGTH];
     let [coded, sized] = headers::has(fields, names);
     let bodiless = status.is_informational() || status == StatusCode::NO_CONTENT;
@@ -48,17 +48,17 @@ pub(super) fn check(
         check_coding(version, bodiless, fields)?;
     }
     if !sized {
-        return Ok(Length::Keep);
+        return Ok(LengthAction::Keep);
     }
     if coded {
         return Err("the response has both Content-Length and Transfer-Encoding");
     }
     let length = length(fields)?;
     match (bodiless, length) {
-        (false, (_, false)) => Ok(Length::Keep),
-        (false, (length, true)) => Ok(Length::Collapse(length.into())),
+        (false, (_, false)) => Ok(LengthAction::Keep),
+        (false, (length, true)) => Ok(LengthAction::Collapse(length.into())),
         // Several frameworks send it; no client can misread it.
-        (true, (0, _)) => Ok(Length::Remove),
+        (true, (0, _)) => Ok(LengthAction::Remove),
         (true, _) => Err("the response has a Content-Length although it has no content"),
     }
 }
@@ -123,7 +123,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
-    fn checked(status: u16, version: Version, fields: &[(&str, &str)]) -> Result<Length, ()> {
+    fn checked(status: u16, version: Version, fields: &[(&str, &str)]) -> Result<LengthAction, ()> {
         let mut map = HeaderMap::new();
         for (name, value) in fields {
             let name = header::HeaderName::from_bytes(name.as_bytes()).unwrap();
@@ -138,14 +138,18 @@ mod tests {
     #[test]
     fn valid_framing_is_kept_and_repeated_lengths_become_one() {
         for (status, fields, expected) in [
-            (200, &[][..], Length::Keep),
-            (200, &[(CL, "5")], Length::Keep),
-            (200, &[(TE, "Chunked")], Length::Keep),
-            (304, &[(CL, "5")], Length::Keep),
-            (200, &[(CL, "5, 5")], Length::Collapse(5.into())),
-            (200, &[(CL, "5"), (CL, "05")], Length::Collapse(5.into())),
-            (204, &[(CL, "0")], Length::Remove),
-            (103, &[(CL, "0")], Length::Remove),
+            (200, &[][..], LengthAction::Keep),
+            (200, &[(CL, "5")], LengthAction::Keep),
+            (200, &[(TE, "Chunked")], LengthAction::Keep),
+            (304, &[(CL, "5")], LengthAction::Keep),
+            (200, &[(CL, "5, 5")], LengthAction::Collapse(5.into())),
+            (
+                200,
+                &[(CL, "5"), (CL, "05")],
+                LengthAction::Collapse(5.into()),
+            ),
+            (204, &[(CL, "0")], LengthAction::Remove),
+            (103, &[(CL, "0")], LengthAction::Remove),
         ] {
             let found = checked(status, Version::HTTP_11, fields);
             assert_eq!(found, Ok(expected), "{status} {fields:?}");

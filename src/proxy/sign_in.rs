@@ -5,8 +5,8 @@ use http::{Method, StatusCode};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use pingora::proxy::Session;
 
-use super::context::Context;
-use super::respond::{self, Answer};
+use super::local_response::{self, RefusalResponse};
+use super::request_context::RequestContext;
 use crate::refusal::Refusal;
 use crate::routing::OnUnauthenticated;
 
@@ -15,7 +15,11 @@ const TARGET_MAX: usize = 2048;
 
 /// Where a browser is sent in place of a refusal. `None`: it is refused; so is whatever is no page
 /// that a person opened, for a script would take the sign-in page for its answer.
-pub(super) fn target(session: &Session, ctx: &Context, refusal: Refusal) -> Option<HeaderValue> {
+pub(super) fn target(
+    session: &Session,
+    ctx: &RequestContext,
+    refusal: Refusal,
+) -> Option<HeaderValue> {
     let route = ctx.route.as_ref()?;
     if route.on_unauthenticated != OnUnauthenticated::Redirect
         || refusal.status() != StatusCode::UNAUTHORIZED
@@ -24,7 +28,7 @@ pub(super) fn target(session: &Session, ctx: &Context, refusal: Refusal) -> Opti
     }
     let request = session.req_header();
     let opens_page = matches!(request.method, Method::GET | Method::HEAD)
-        && respond::wants_page(&request.headers)
+        && local_response::wants_page(&request.headers)
         && request
             .headers
             .get("sec-fetch-mode")
@@ -38,11 +42,11 @@ pub(super) fn target(session: &Session, ctx: &Context, refusal: Refusal) -> Opti
 }
 
 /// The address of the sign-in page that leads back to what was requested, where that can be opened.
-pub(super) fn address(session: &Session, ctx: &Context) -> Option<String> {
-    let prefix = &ctx.current.live.api.as_ref()?.prefix;
+pub(super) fn address(session: &Session, ctx: &RequestContext) -> Option<String> {
+    let prefix = &ctx.snapshot.settings.api.as_ref()?.prefix;
     let request = session.req_header();
     let wanted = request.uri.path_and_query()?.as_str();
-    let opens = matches!(request.method, Method::GET | Method::HEAD) && !ctx.by_api;
+    let opens = matches!(request.method, Method::GET | Method::HEAD) && !ctx.is_api_call;
     let back = if opens && wanted.len() <= TARGET_MAX {
         wanted
     } else {
@@ -58,8 +62,8 @@ pub(super) fn address(session: &Session, ctx: &Context) -> Option<String> {
 /// The client went away.
 pub(super) async fn send(
     session: &mut Session,
-    ctx: &mut Context,
-    answer: Answer,
+    ctx: &mut RequestContext,
+    answer: RefusalResponse,
     target: HeaderValue,
 ) -> pingora::Result<()> {
     // The log says why.
@@ -71,5 +75,5 @@ pub(super) async fn send(
         (header::VARY, HeaderValue::from_static("Accept")),
     ]);
     let status = StatusCode::SEE_OTHER;
-    respond::write(session, ctx, status, headers, bytes::Bytes::new(), true).await
+    local_response::write(session, ctx, status, headers, bytes::Bytes::new(), true).await
 }

@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 
-use super::headers::{self, not_ours};
+use super::headers::{self, invalid_own_header};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
@@ -19,7 +19,7 @@ impl TraceId {
     }
 
     /// `None` where it is the request's own identifier, which the log has already.
-    fn unless(self, request_id: &str) -> Option<TraceId> {
+    fn unless_request_id(self, request_id: &str) -> Option<TraceId> {
         (self.0 != *request_id.as_bytes()).then_some(self)
     }
 
@@ -34,7 +34,7 @@ pub(super) fn of_client(fields: &HeaderMap, request_id: &str) -> Option<TraceId>
     let (Some(parent), None) = (parents.next(), parents.next()) else {
         return None;
     };
-    trace_id_of(parent.as_bytes())?.unless(request_id)
+    trace_id_of(parent.as_bytes())?.unless_request_id(request_id)
 }
 
 /// Keeps a valid `traceparent` with its `tracestate`, and starts a new trace otherwise (W3C Trace
@@ -50,7 +50,7 @@ pub(super) fn write(fields: &mut HeaderMap, request_id: &str) -> pingora::Result
         if let (Some(parent), None) = (parents.next(), parents.next())
             && let Some(kept) = trace_id_of(parent.as_bytes())
         {
-            return Ok(kept.unless(request_id));
+            return Ok(kept.unless_request_id(request_id));
         }
     }
     if state {
@@ -65,15 +65,15 @@ pub(super) fn write(fields: &mut HeaderMap, request_id: &str) -> pingora::Result
         trace.copy_from_slice(request_id.as_bytes());
     } else {
         let id = rand::random::<u128>().max(1);
-        hex::encode_to_slice(id.to_be_bytes(), trace).map_err(not_ours)?;
+        hex::encode_to_slice(id.to_be_bytes(), trace).map_err(invalid_own_header)?;
     }
     let other = if own { None } else { TraceId::read(trace) };
-    hex::encode_to_slice(span.to_be_bytes(), rest).map_err(not_ours)?;
+    hex::encode_to_slice(span.to_be_bytes(), rest).map_err(invalid_own_header)?;
     let mut fresh = BytesMut::with_capacity(55);
     for part in [b"00-", &*trace, b"-", &*rest, b"-00"] {
         fresh.extend_from_slice(part);
     }
-    let fresh = HeaderValue::from_maybe_shared(fresh.freeze()).map_err(not_ours)?;
+    let fresh = HeaderValue::from_maybe_shared(fresh.freeze()).map_err(invalid_own_header)?;
     fields.insert(TRACEPARENT, fresh);
     Ok(other)
 }
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_new_trace_has_the_requests_id_where_that_can_be_one() {
+    fn new_trace_uses_the_request_id_if_valid() {
         let uuid = "0af7651916cd43dd8448eb211c80319c";
         for (id, kept) in [
             (uuid, true),
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn traceparent_is_checked_to_the_letter() {
+    fn traceparent_is_validated_strictly() {
         let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         assert!(trace_id_of(good.as_bytes()).is_some());
         assert!(trace_id_of(format!("01{}-more", &good[2..]).as_bytes()).is_some());

@@ -4,8 +4,8 @@ use http::header::{self, HeaderValue};
 use http::{Method, StatusCode};
 use pingora::proxy::Session;
 
-use super::context::Context;
-use super::respond;
+use super::local_response;
+use super::request_context::RequestContext;
 use crate::routing::port_of;
 use crate::settings::Listener;
 
@@ -15,9 +15,9 @@ const HTTPS: u16 = 443;
 const HTTP: u16 = 80;
 
 /// Returns where a plain request on a listener that redirects is sent.
-pub(super) fn https_target(session: &Session, ctx: &Context) -> Option<HeaderValue> {
+pub(super) fn https_target(session: &Session, ctx: &RequestContext) -> Option<HeaderValue> {
     let (listener, live) = ctx.listener()?;
-    if !live.redirect_to_https || ctx.origin.as_ref()?.https {
+    if !live.redirect_to_https || ctx.client_origin.as_ref()?.https {
         return None;
     }
     let target = session.req_header().uri.path_and_query()?.as_str();
@@ -53,17 +53,17 @@ fn https_port(named: u16, plain: &Listener, listeners: &[Listener]) -> u16 {
 /// The client went away.
 pub(super) async fn redirect(
     session: &mut Session,
-    ctx: &mut Context,
+    ctx: &mut RequestContext,
     target: HeaderValue,
 ) -> pingora::Result<()> {
     // 308 keeps the method and the body (RFC 9110, section 15.4.9).
     let status = StatusCode::PERMANENT_REDIRECT;
     let headers = vec![(header::LOCATION, target)];
-    respond::write(session, ctx, status, headers, bytes::Bytes::new(), true).await
+    local_response::write(session, ctx, status, headers, bytes::Bytes::new(), true).await
 }
 
 /// Whether it is `OPTIONS *`, which is about the server and no resource (RFC 9110, section 9.3.7).
-pub(super) fn asks_about_the_server(session: &Session) -> bool {
+pub(super) fn is_options_asterisk(session: &Session) -> bool {
     let request = session.req_header();
     request.method == Method::OPTIONS && request.uri.path() == "*"
 }
@@ -74,9 +74,12 @@ pub(super) fn asks_about_the_server(session: &Session) -> bool {
 /// The client went away.
 pub(super) async fn respond_with_methods(
     session: &mut Session,
-    ctx: &mut Context,
+    ctx: &mut RequestContext,
 ) -> pingora::Result<()> {
-    let headers = vec![(header::ALLOW, HeaderValue::from_static(respond::METHODS))];
+    let headers = vec![(
+        header::ALLOW,
+        HeaderValue::from_static(local_response::METHODS),
+    )];
     let body = bytes::Bytes::new();
-    respond::write(session, ctx, StatusCode::OK, headers, body, true).await
+    local_response::write(session, ctx, StatusCode::OK, headers, body, true).await
 }

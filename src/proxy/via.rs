@@ -4,7 +4,7 @@
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, Version};
 
-use super::headers::not_ours;
+use super::headers::invalid_own_header;
 
 /// What the gateway adds to `Via`: the protocol in which a message was received, and a pseudonym.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ impl Via {
     /// The pseudonym does not fit into a header.
     pub fn new(pseudonym: &str) -> pingora::Result<Via> {
         let of = |protocol: &str| {
-            HeaderValue::try_from(format!("{protocol} {pseudonym}")).map_err(not_ours)
+            HeaderValue::try_from(format!("{protocol} {pseudonym}")).map_err(invalid_own_header)
         };
         Ok(Via {
             pseudonym: pseudonym.to_owned(),
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gateway_recognizes_itself_and_no_other() {
+    fn gateway_recognizes_only_itself() {
         let (ours, other) = (Via::pseudonym(), Via::pseudonym());
         let (ours, other) = (Via::new(&ours).unwrap(), Via::new(&other).unwrap());
         let mut fields = HeaderMap::new();

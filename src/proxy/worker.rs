@@ -9,11 +9,11 @@ use arc_swap::ArcSwap;
 use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
 
-use super::connection::head::{Fault, Outline};
-use super::context::Context;
+use super::connection::head::{HeadRejection, Outline};
 use super::listener::Peer;
-use super::live::Registry;
-use super::live::control::Closing;
+use super::open_streams::OpenStreams;
+use super::open_streams::stream_control::CloseReason;
+use super::request_context::RequestContext;
 use super::via::Via;
 use super::{Proxy, failure};
 use crate::api::admin::Readiness;
@@ -22,18 +22,18 @@ use crate::issuers::verifier::Verifier;
 use crate::pipeline::admission::Admission;
 use crate::pipeline::assertions::Assertions;
 use crate::refusal::Refusal;
-use crate::sessions::durable::Durable;
-use crate::settings::{self, Live};
+use crate::sessions::durable::DurableSessions;
+use crate::settings::{self, Reloadable};
 use crate::store::Store;
-use crate::store::replica::Replica;
-use crate::telemetry::logging::{Access, AccessLog};
-use crate::telemetry::metrics::{Metrics, Series};
+use crate::store::near_cache::NearCache;
+use crate::telemetry::logging::{AccessLog, AccessRecord};
+use crate::telemetry::metrics::{Metrics, SeriesCache};
 use crate::telemetry::request_id::RequestId;
 use crate::upstream::{UpstreamError, Upstreams};
 
 /// Everything that a reload replaces, in one piece.
-pub struct Current {
-    pub live: Arc<Live>,
+pub struct Snapshot {
+    pub settings: Arc<Reloadable>,
     pub verifier: Arc<Verifier>,
     pub upstreams: Upstreams,
     pub assertions: Assertions,
@@ -49,23 +49,23 @@ struct RouteSeries {
     /// By class of the status.
     durations: [prometheus::Histogram; CLASSES.len()],
     /// By method and status.
-    requests: Series<(&'static str, u16)>,
+    requests: SeriesCache<(&'static str, u16)>,
 }
 
-impl Current {
+impl Snapshot {
     /// Resolves the metrics of every route and upstream once, so that their series exist at 0.
     pub fn new(
-        live: Arc<Live>,
+        settings: Arc<Reloadable>,
         verifier: Arc<Verifier>,
         upstreams: Upstreams,
         metrics: &Metrics,
-    ) -> Current {
-        let names = live.routes.routes().iter().map(|route| &route.name);
+    ) -> Snapshot {
+        let names = settings.routes.routes().iter().map(|route| &route.name);
         let names = names.cloned().chain([API_ROUTE.into(), NO_ROUTE.into()]);
         let series = |name: Arc<str>| {
             let of_class = |class| metrics.request_duration.with_label_values(&[&*name, class]);
             let durations = CLASSES.map(of_class);
-            let requests = Series::default();
+            let requests = SeriesCache::default();
             (
                 name,
                 RouteSeries {
@@ -75,19 +75,19 @@ impl Current {
             )
         };
         let routes = names.map(series).collect();
-        for route in live.routes.routes() {
+        for route in settings.routes.routes() {
             metrics
                 .requests
                 .with_label_values(&[&*route.name, "GET", "200"]);
         }
-        for limit in &live.limits {
+        for limit in &settings.limits {
             for outcome in ["allowed", "limited", "degraded", "shadow_limited"] {
                 metrics
                     .ratelimit
                     .with_label_values(&[&*limit.name, outcome]);
             }
         }
-        for upstream in &live.upstreams {
+        for upstream in &settings.upstreams {
             for kind in UpstreamError::ALL {
                 let labels = [&*upstream.name, kind.as_str()];
                 metrics.upstream_errors.with_label_values(&labels);
@@ -95,11 +95,11 @@ impl Current {
         }
         let certificates = &metrics.tls_certificate_not_after;
         certificates.reset();
-        for certificate in live.listeners.iter().flat_map(|one| &one.certificates) {
+        for certificate in settings.listeners.iter().flat_map(|one| &one.certificates) {
             let series = certificates.with_label_values(&[&certificate.file]);
             series.set(certificate.not_after);
         }
-        let upstream_durations = live
+        let upstream_durations = settings
             .upstreams
             .iter()
             .map(|upstream| {
@@ -108,9 +108,9 @@ impl Current {
                     .with_label_values(&[&*upstream.name])
             })
             .collect();
-        Current {
-            assertions: Assertions::new(Arc::clone(&live.tokens), metrics),
-            live,
+        Snapshot {
+            assertions: Assertions::new(Arc::clone(&settings.tokens), metrics),
+            settings,
             verifier,
             upstreams,
             routes,
@@ -127,12 +127,12 @@ pub const NO_ROUTE: &str = "(none)";
 /// What a request finds on its worker.
 pub struct Worker {
     pub index: usize,
-    pub current: Arc<ArcSwap<Current>>,
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
     pub store: Store,
-    pub durable: Durable,
+    pub durable: DurableSessions,
     pub store_settings: settings::Store,
-    pub replica: Arc<Replica>,
-    pub registry: Arc<Registry>,
+    pub near_cache: Arc<NearCache>,
+    pub open_streams: Arc<OpenStreams>,
     /// While the gateway drains, every HTTP/1 response announces that its connection closes.
     pub readiness: Readiness,
     pub metrics: Arc<Metrics>,
@@ -144,13 +144,13 @@ pub struct Worker {
 }
 
 /// A worker with Pingora's proxy in front of it.
-pub struct Lane {
+pub struct WorkerProxy {
     pub worker: Arc<Worker>,
     pub http: Arc<HttpProxy<Proxy>>,
 }
 
-impl Lane {
-    pub fn new(worker: Arc<Worker>) -> Lane {
+impl WorkerProxy {
+    pub fn new(worker: Arc<Worker>) -> WorkerProxy {
         let conf = ServerConf {
             threads: 1,
             // `failure` decides below this cap: by `retries`, and by the servers that are left.
@@ -160,7 +160,7 @@ impl Lane {
         let proxy = Proxy {
             worker: Arc::clone(&worker),
         };
-        Lane {
+        WorkerProxy {
             worker,
             http: Arc::new(pingora::proxy::http_proxy(&Arc::new(conf), proxy)),
         }
@@ -169,23 +169,23 @@ impl Lane {
 
 impl Worker {
     /// The configuration in force.
-    pub fn current(&self) -> Arc<Current> {
-        self.current.load_full()
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
     }
 
     /// The decision-maker for one configuration.
     pub fn admission<'a>(
         &'a self,
-        current: &'a Current,
+        current: &'a Snapshot,
         request_id: &'a RequestId,
     ) -> Admission<'a> {
         Admission {
-            live: &current.live,
-            settings: &self.store_settings,
+            reloadable: &current.settings,
+            store_settings: &self.store_settings,
             verifier: &current.verifier,
             store: &self.store,
             durable: &self.durable,
-            replica: &self.replica,
+            near_cache: &self.near_cache,
             metrics: &self.metrics,
             events: &self.events,
             request_id,
@@ -193,7 +193,7 @@ impl Worker {
     }
 
     /// Counts a connection that was turned away before it had a request.
-    pub fn refused(&self, reason: &str) {
+    pub fn count_refused_connection(&self, reason: &str) {
         self.metrics
             .connections_refused
             .with_label_values(&[reason])
@@ -201,21 +201,21 @@ impl Worker {
     }
 
     /// Counts and logs a head that never became a request, after `bytes_sent` of a response body.
-    pub fn log_refused_head(
+    pub fn log_rejected_head(
         &self,
         peer: &Peer,
-        fault: Fault,
+        fault: HeadRejection,
         request_id: RequestId,
         outline: Outline,
         bytes_sent: u64,
     ) {
         let status = fault.refusal.status().as_u16();
-        self.refused(&fault.refusal.code().to_ascii_lowercase());
+        self.count_refused_connection(&fault.refusal.code().to_ascii_lowercase());
         self.metrics
             .requests
             .with_label_values(&[NO_ROUTE, "OTHER", fault.refusal.status().as_str()])
             .inc();
-        self.access_log.write(Access {
+        self.access_log.write(AccessRecord {
             time: SystemTime::now(),
             request_id,
             client_ip: peer.ip,
@@ -226,25 +226,27 @@ impl Worker {
             code: Some(fault.refusal.code()),
             reason: fault.reason,
             bytes_sent,
-            ..Access::default()
+            ..AccessRecord::default()
         });
     }
 
     /// Writes the access log and the metrics of a request that is over, however it ended.
-    pub fn finish(&self, ctx: &mut Context) {
+    pub fn finish(&self, ctx: &mut RequestContext) {
         note_dropped(ctx);
         note_stall(ctx);
         note_closing(ctx);
         self.metrics.requests_in_flight.dec();
-        if ctx.was_judged() {
-            let refusal = ctx.refusal.filter(|refusal| refusal.is_of_authentication());
-            self.metrics.authenticated(refusal);
+        if ctx.has_authentication_outcome() {
+            let refusal = ctx
+                .refusal
+                .filter(|refusal| refusal.is_authentication_outcome());
+            self.metrics.count_authentication(refusal);
         }
         let took = ctx.arrival.at.elapsed();
         count_request(&self.metrics, ctx, took);
         let upstream = ctx.route.as_ref().map(|route| route.upstream);
         if let (Some(time), Some(index)) = (ctx.upstream_time, upstream)
-            && let Some(histogram) = ctx.current.upstream_durations.get(index)
+            && let Some(histogram) = ctx.snapshot.upstream_durations.get(index)
         {
             histogram.observe(time.as_secs_f64());
         }
@@ -253,11 +255,11 @@ impl Worker {
         let identity = let_through.and_then(|permit| permit.identity);
         let user = || identity.as_ref().map(|it| it.user().to_owned());
         let session = || Some(identity.as_ref()?.session()?.id);
-        self.access_log.write(Access {
+        self.access_log.write(AccessRecord {
             time: ctx.started_wall,
             request_id: std::mem::take(&mut ctx.request_id),
             client_ip: ctx
-                .origin
+                .client_origin
                 .as_ref()
                 .map_or(ctx.arrival.peer.ip, |origin| origin.ip),
             method: Some(ctx.method.clone()),
@@ -270,7 +272,7 @@ impl Worker {
             trace_id: ctx.trace_id,
             route: ctx.route.as_ref().map(|route| Arc::clone(&route.name)),
             upstream: upstream
-                .and_then(|index| ctx.current.live.upstreams.get(index))
+                .and_then(|index| ctx.snapshot.settings.upstreams.get(index))
                 .map(|upstream| Arc::clone(&upstream.name)),
             user: ctx.user.take().or_else(user),
             session: ctx.session.or_else(session),
@@ -284,9 +286,9 @@ impl Worker {
 }
 
 /// Counts a request that is over in the series of its route.
-fn count_request(metrics: &Metrics, ctx: &Context, took: std::time::Duration) {
+fn count_request(metrics: &Metrics, ctx: &RequestContext, took: std::time::Duration) {
     let route = ctx.route_label();
-    let Some(series) = ctx.current.routes.get(route) else {
+    let Some(series) = ctx.snapshot.routes.get(route) else {
         return;
     };
     let class = usize::from(ctx.status / 100);
@@ -301,11 +303,11 @@ fn count_request(metrics: &Metrics, ctx: &Context, took: std::time::Duration) {
     };
     let key = (method_label(&ctx.method), ctx.status);
     let requests = &series.requests;
-    requests.of(key, look_up, prometheus::IntCounter::inc);
+    requests.with(key, look_up, prometheus::IntCounter::inc);
 }
 
 /// Why a request was refused, if it was: the reason that was found, else what the code means.
-fn reason_of(ctx: &Context) -> &'static str {
+fn reason_of(ctx: &RequestContext) -> &'static str {
     match ctx.refusal {
         Some(refusal) if ctx.reason.is_empty() => refusal.message(),
         _ => ctx.reason,
@@ -327,17 +329,17 @@ fn method_label(method: &http::Method) -> &'static str {
 }
 
 /// Notes how far the response came of a request that was dropped before it could be measured.
-fn note_dropped(ctx: &mut Context) {
+fn note_dropped(ctx: &mut RequestContext) {
     if ctx.status != 0 {
         return;
     }
-    ctx.status = ctx.passed.status;
-    ctx.body_sent = ctx.passed.bytes;
+    ctx.status = ctx.forwarded.status;
+    ctx.body_sent = ctx.forwarded.bytes;
     let control = &ctx.arrival.control;
     let timeout = if control.body_rate.is_late() {
         Refusal::RequestTimeout
-    } else if control.silence.is_late() {
-        ctx.reason = control.silence.timeout_reason();
+    } else if control.idle_timer.has_expired() {
+        ctx.reason = control.idle_timer.timeout_reason();
         Refusal::UpstreamTimeout
     } else {
         return;
@@ -350,21 +352,21 @@ fn note_dropped(ctx: &mut Context) {
 }
 
 /// Notes why the gateway closed an open response, where nothing else has said so.
-fn note_closing(ctx: &mut Context) {
+fn note_closing(ctx: &mut RequestContext) {
     let control = &ctx.arrival.control;
-    let late = control.silence.is_late() || control.body_rate.is_late();
+    let late = control.idle_timer.has_expired() || control.body_rate.is_late();
     if !ctx.reason.is_empty() || ctx.refusal.is_some() || late {
         return;
     }
-    ctx.reason = match control.closing() {
-        Some(Closing::Ended) => failure::ENDED,
-        Some(Closing::Drain) => "the gateway is shutting down",
+    ctx.reason = match control.close_reason() {
+        Some(CloseReason::Ended) => failure::ENDED,
+        Some(CloseReason::Drain) => "the gateway is shutting down",
         None => return,
     };
 }
 
 /// Notes a client that took nothing, where nothing else has said so.
-fn note_stall(ctx: &mut Context) {
+fn note_stall(ctx: &mut RequestContext) {
     if ctx.reason.is_empty() && ctx.arrival.control.is_stalled() {
         ctx.reason = "the client took nothing of the response for write_timeout";
     }

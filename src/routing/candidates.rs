@@ -73,21 +73,21 @@ impl Candidates {
 
 /// Why a route whose host and path match is not for a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Obstacle<'r> {
+pub(super) enum Mismatch<'r> {
     Method(&'r [Method]),
     HeaderMissing(&'r str),
     HeaderDiffers(&'r str),
 }
 
-impl Obstacle<'_> {
+impl Mismatch<'_> {
     pub(super) fn describe(self, method: &Method) -> String {
         match self {
-            Obstacle::Method(allowed) => {
+            Mismatch::Method(allowed) => {
                 let allowed: Vec<&str> = allowed.iter().map(Method::as_str).collect();
                 format!("takes {}, not {method}", allowed.join(", "))
             }
-            Obstacle::HeaderMissing(name) => format!("wants the header `{name}`"),
-            Obstacle::HeaderDiffers(name) => format!("wants another value of the header `{name}`"),
+            Mismatch::HeaderMissing(name) => format!("wants the header `{name}`"),
+            Mismatch::HeaderDiffers(name) => format!("wants another value of the header `{name}`"),
         }
     }
 }
@@ -95,18 +95,18 @@ impl Obstacle<'_> {
 impl Match {
     /// What in the method or the headers keeps a request from this route. Each value of a repeated
     /// header has to be the wanted one, so that no second value slips past what was compared.
-    pub(super) fn obstacle(&self, method: &Method, headers: &HeaderMap) -> Option<Obstacle<'_>> {
+    pub(super) fn mismatch(&self, method: &Method, headers: &HeaderMap) -> Option<Mismatch<'_>> {
         if !self.methods.is_empty() && !self.methods.contains(method) {
-            return Some(Obstacle::Method(&self.methods));
+            return Some(Mismatch::Method(&self.methods));
         }
         self.headers.iter().find_map(|(name, wanted)| {
             let mut values = headers.get_all(name).iter().peekable();
             if values.peek().is_none() {
-                Some(Obstacle::HeaderMissing(name.as_str()))
+                Some(Mismatch::HeaderMissing(name.as_str()))
             } else if values.all(|value| value == wanted) {
                 None
             } else {
-                Some(Obstacle::HeaderDiffers(name.as_str()))
+                Some(Mismatch::HeaderDiffers(name.as_str()))
             }
         })
     }

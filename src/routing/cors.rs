@@ -25,7 +25,7 @@ pub fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
 impl Cors {
     /// The headers of a preflight's answer. What asks for something that is not allowed gets no
     /// permission at all, only `Vary`.
-    pub fn preflight(
+    pub fn preflight_headers(
         &self,
         origin: &HeaderValue,
         requested_method: &str,
@@ -45,7 +45,7 @@ impl Cors {
             ACCESS_CONTROL_ALLOW_METHODS,
             self.methods.iter().map(Method::as_str),
         );
-        if self.any_header() {
+        if self.allows_any_header() {
             // With credentials a literal `*` means a header of that name; naming what was asked
             // for is right in both cases.
             push_list(
@@ -67,9 +67,9 @@ impl Cors {
     }
 
     /// The headers of any other answer to a request, whether or not it came with an `Origin`.
-    pub fn actual(&self, origin: Option<&HeaderValue>) -> Vec<(HeaderName, HeaderValue)> {
+    pub fn response_headers(&self, origin: Option<&HeaderValue>) -> Vec<(HeaderName, HeaderValue)> {
         let mut headers = Vec::with_capacity(4);
-        if !self.any_origin() {
+        if !self.allows_any_origin() {
             // Also without an origin: a shared cache must not hand that answer to somebody with one.
             headers.push((VARY, HeaderValue::from_static("Origin")));
         }
@@ -87,27 +87,30 @@ impl Cors {
     }
 
     /// Whether an origin is listed by name; `*` does not count. `null` is an origin like another.
-    pub fn lists(&self, origin: &str) -> bool {
+    pub fn lists_origin(&self, origin: &str) -> bool {
         origin != "*" && self.origins.iter().any(|listed| listed == origin)
     }
 
     fn allowed_origin(&self, origin: &HeaderValue) -> Option<HeaderValue> {
-        if origin.to_str().is_ok_and(|origin| self.lists(origin)) {
+        if origin
+            .to_str()
+            .is_ok_and(|origin| self.lists_origin(origin))
+        {
             Some(origin.clone())
-        } else if self.any_origin() && origin != "null" {
+        } else if self.allows_any_origin() && origin != "null" {
             Some(HeaderValue::from_static("*"))
         } else {
             None
         }
     }
 
-    fn any_origin(&self) -> bool {
+    fn allows_any_origin(&self) -> bool {
         self.origins.iter().any(|origin| origin == "*")
     }
 
     /// Never beside `*`: that would let every site act as the user.
     fn push_credentials(&self, headers: &mut Vec<(HeaderName, HeaderValue)>) {
-        if self.credentials && !self.any_origin() {
+        if self.credentials && !self.allows_any_origin() {
             headers.push((
                 ACCESS_CONTROL_ALLOW_CREDENTIALS,
                 HeaderValue::from_static("true"),
@@ -122,7 +125,7 @@ impl Cors {
     }
 
     fn allows_headers(&self, requested: Option<&str>) -> bool {
-        if self.any_header() {
+        if self.allows_any_header() {
             return true;
         }
         requested
@@ -136,7 +139,7 @@ impl Cors {
             })
     }
 
-    fn any_header(&self) -> bool {
+    fn allows_any_header(&self) -> bool {
         self.headers.iter().any(|name| name.as_str() == "*")
     }
 }
@@ -180,7 +183,7 @@ mod tests {
         "vary: Origin, Access-Control-Request-Method, Access-Control-Request-Headers";
 
     #[test]
-    fn a_preflight_is_options_with_origin_and_method() {
+    fn preflight_is_options_with_origin_and_method() {
         let mut headers = HeaderMap::new();
         assert!(!is_preflight(&Method::OPTIONS, &headers));
         headers.insert(ORIGIN, HeaderValue::from_static("https://shop.example"));
@@ -194,10 +197,10 @@ mod tests {
     }
 
     #[test]
-    fn an_allowed_preflight_gets_every_permission() {
+    fn allowed_preflight_gets_every_permission() {
         let origin = HeaderValue::from_static("https://shop.example");
         assert_eq!(
-            text(&shop().preflight(&origin, "PUT", Some("X-Cart"))),
+            text(&shop().preflight_headers(&origin, "PUT", Some("X-Cart"))),
             [
                 VARY_ALL,
                 "access-control-allow-origin: https://shop.example",
@@ -210,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_preflight_for_anything_else_gets_none() {
+    fn disallowed_preflight_gets_no_permission() {
         let shop_origin = "https://shop.example";
         for (origin, method, headers) in [
             ("https://evil.example", "PUT", None),
@@ -222,16 +225,17 @@ mod tests {
             (shop_origin, "put", None),
             (shop_origin, "PUT", Some("x-cart, x-other")),
         ] {
-            let answer = shop().preflight(&HeaderValue::from_static(origin), method, headers);
+            let answer =
+                shop().preflight_headers(&HeaderValue::from_static(origin), method, headers);
             assert_eq!(text(&answer), [VARY_ALL], "{origin} {method} {headers:?}");
         }
     }
 
     #[test]
-    fn actual_answers_name_the_origin_and_vary_by_it() {
+    fn responses_name_the_origin_and_vary_by_it() {
         let origin = HeaderValue::from_static("https://shop.example");
         assert_eq!(
-            text(&shop().actual(Some(&origin))),
+            text(&shop().response_headers(Some(&origin))),
             [
                 "vary: Origin",
                 "access-control-allow-origin: https://shop.example",
@@ -240,35 +244,38 @@ mod tests {
             ]
         );
         let evil = HeaderValue::from_static("https://evil.example");
-        assert_eq!(text(&shop().actual(Some(&evil))), ["vary: Origin"]);
-        assert_eq!(text(&shop().actual(None)), ["vary: Origin"]);
+        assert_eq!(
+            text(&shop().response_headers(Some(&evil))),
+            ["vary: Origin"]
+        );
+        assert_eq!(text(&shop().response_headers(None)), ["vary: Origin"]);
     }
 
     #[test]
-    fn a_star_never_comes_with_credentials_or_for_null() {
+    fn wildcard_origin_excludes_credentials_and_null() {
         let mut any = shop();
         any.origins = vec!["*".to_owned()];
         any.expose.clear();
         let origin = HeaderValue::from_static("https://whoever.example");
         assert_eq!(
-            text(&any.actual(Some(&origin))),
+            text(&any.response_headers(Some(&origin))),
             ["access-control-allow-origin: *"]
         );
         let null = HeaderValue::from_static("null");
-        assert!(any.actual(Some(&null)).is_empty());
+        assert!(any.response_headers(Some(&null)).is_empty());
         any.origins.push("null".to_owned());
         assert_eq!(
-            text(&any.actual(Some(&null))),
+            text(&any.response_headers(Some(&null))),
             ["access-control-allow-origin: null"]
         );
     }
 
     #[test]
-    fn any_header_is_answered_with_what_was_asked_for() {
+    fn wildcard_header_echoes_the_requested_headers() {
         let mut any = shop();
         any.headers = vec![HeaderName::from_static("*")];
         let origin = HeaderValue::from_static("https://shop.example");
-        let answer = text(&any.preflight(&origin, "PUT", Some("x-a, x-b")));
+        let answer = text(&any.preflight_headers(&origin, "PUT", Some("x-a, x-b")));
         assert!(answer.contains(&"access-control-allow-headers: x-a, x-b".to_owned()));
     }
 }

@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 
 /// Why a `Host` is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum HostFault {
+pub enum HostError {
     #[error("the host is empty")]
     Empty,
     #[error("the host is longer than a name can be")]
@@ -21,18 +21,18 @@ pub enum HostFault {
 }
 
 /// The longest name in DNS, in characters.
-const LONGEST: usize = 253;
+const MAX_HOST_LENGTH: usize = 253;
 
 /// Takes the host from an authority (RFC 9110, section 7.2), without port and trailing dot, in
 /// lower case; borrowed when it came so. An IPv6 address keeps its brackets, in the form of RFC
 /// 5952. User information, lists and paths are refused.
-pub fn host_of(authority: &str) -> Result<Cow<'_, str>, HostFault> {
+pub fn host_of(authority: &str) -> Result<Cow<'_, str>, HostError> {
     if let Some(bracketed) = authority.strip_prefix('[') {
-        let (address, after) = bracketed.split_once(']').ok_or(HostFault::BadAddress)?;
+        let (address, after) = bracketed.split_once(']').ok_or(HostError::BadAddress)?;
         if !after.is_empty() {
-            check_port(after.strip_prefix(':').ok_or(HostFault::BadByte)?)?;
+            check_port(after.strip_prefix(':').ok_or(HostError::BadByte)?)?;
         }
-        let address: Ipv6Addr = address.parse().map_err(|_| HostFault::BadAddress)?;
+        let address: Ipv6Addr = address.parse().map_err(|_| HostError::BadAddress)?;
         return Ok(Cow::Owned(format!("[{address}]")));
     }
     let colon = authority.bytes().position(|byte| byte == b':');
@@ -59,35 +59,35 @@ pub fn port_of(authority: &str) -> Option<u16> {
     after.split_once(':')?.1.parse().ok()
 }
 
-fn check_name(name: &str) -> Result<(), HostFault> {
+fn check_name(name: &str) -> Result<(), HostError> {
     if name.is_empty() {
-        return Err(HostFault::Empty);
+        return Err(HostError::Empty);
     }
-    if name.len() > LONGEST {
-        return Err(HostFault::TooLong);
+    if name.len() > MAX_HOST_LENGTH {
+        return Err(HostError::TooLong);
     }
     let (mut before, mut empty_label) = (b'.', false);
     for byte in name.bytes() {
         // An underscore is in no host name, but in many a container's.
         if !(byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')) {
-            return Err(HostFault::BadByte);
+            return Err(HostError::BadByte);
         }
         empty_label |= byte == b'.' && before == b'.';
         before = byte;
     }
     if empty_label || before == b'.' {
-        return Err(HostFault::EmptyLabel);
+        return Err(HostError::EmptyLabel);
     }
     Ok(())
 }
 
 /// An empty port is the scheme's default (RFC 3986, section 3.2.3).
-fn check_port(port: &str) -> Result<(), HostFault> {
+fn check_port(port: &str) -> Result<(), HostError> {
     let digits = port.bytes().all(|byte| byte.is_ascii_digit());
     if digits && (port.is_empty() || port.parse::<u16>().is_ok()) {
         Ok(())
     } else {
-        Err(HostFault::BadPort)
+        Err(HostError::BadPort)
     }
 }
 
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_the_host_without_port_case_and_trailing_dot() {
+    fn host_is_normalized_without_port_and_trailing_dot() {
         for (authority, host) in [
             ("example.com", "example.com"),
             ("Example.COM:8080", "example.com"),
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_the_port() {
+    fn port_is_parsed() {
         for (authority, port) in [
             ("example.com", None),
             ("example.com:", None),
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_canonical_host_is_not_copied() {
+    fn canonical_host_is_borrowed() {
         for authority in ["example.com", "example.com:443", "example.com."] {
             assert!(
                 matches!(host_of(authority), Ok(Cow::Borrowed(_))),
@@ -137,8 +137,8 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_not_one_host() {
-        use HostFault as F;
+    fn invalid_hosts_are_rejected() {
+        use HostError as F;
         for (authority, fault) in [
             ("", F::Empty),
             (".", F::Empty),

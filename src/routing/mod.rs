@@ -12,11 +12,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use cors::is_preflight;
-pub use host::{HostFault, host_of, port_of};
+pub use host::{HostError, host_of, port_of};
 use http::{HeaderName, HeaderValue, Method};
-pub use path::{Path, PathFault};
-pub use pattern::{PatternFault, strip_prefix, stripped_part};
-pub use table::{Considered, Table};
+pub use path::{Path, PathError};
+pub use pattern::{PatternError, strip_prefix, stripped_part};
+pub use table::{ExplainedRoute, RouteTable};
 
 use crate::limits::Limit;
 use crate::settings::{IdentityHeaders, TimeoutOverrides};
@@ -28,7 +28,7 @@ pub struct Route {
     pub matches: Match,
     pub auth: Auth,
     pub on_unauthenticated: OnUnauthenticated,
-    pub require: Require,
+    pub require: Requirements,
     /// Limits that need no identity, in the file's order.
     pub limits_before: Vec<Arc<Limit>>,
     /// Limits that wait for authentication, in the file's order.
@@ -42,7 +42,7 @@ pub struct Route {
     pub forward_credentials: bool,
     /// Whether the upstream gets the gateway's signed word on whom a request is from.
     pub assertion: bool,
-    pub allow_in_path: Oddities,
+    pub allow_in_path: PathAmbiguities,
     pub cors: Option<Cors>,
     pub identity_headers: Arc<IdentityHeaders>,
     pub request_headers: HeaderEdits,
@@ -99,24 +99,24 @@ pub enum OnUnauthenticated {
 
 /// Whom a route lets pass: any of the roles, all of the scopes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Require {
+pub struct Requirements {
     pub roles: Vec<String>,
     pub scopes: Vec<String>,
 }
 
-impl Require {
+impl Requirements {
     /// Whether somebody who holds these passes.
-    pub fn met_by(&self, roles: &[String], scopes: &[String]) -> bool {
-        self.role_met_by(roles) && self.scopes_met_by(scopes)
+    pub fn is_met_by(&self, roles: &[String], scopes: &[String]) -> bool {
+        self.has_required_role(roles) && self.has_required_scopes(scopes)
     }
 
     /// Whether one of the required roles is held; none required is met by everybody.
-    pub fn role_met_by(&self, roles: &[String]) -> bool {
+    pub fn has_required_role(&self, roles: &[String]) -> bool {
         self.roles.is_empty() || self.roles.iter().any(|role| roles.contains(role))
     }
 
     /// Whether each required scope is held.
-    pub fn scopes_met_by(&self, scopes: &[String]) -> bool {
+    pub fn has_required_scopes(&self, scopes: &[String]) -> bool {
         self.scopes.iter().all(|scope| scopes.contains(scope))
     }
 }
@@ -140,26 +140,26 @@ pub struct HeaderEdits {
 
 /// Things in a path that two readers could read differently. A route may allow some of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Oddities(pub u8);
+pub struct PathAmbiguities(pub u8);
 
-impl Oddities {
-    pub const NONE: Oddities = Oddities(0);
-    pub const DOUBLE_SLASH: Oddities = Oddities(1);
-    pub const ENCODED_SLASH: Oddities = Oddities(1 << 1);
-    pub const ENCODED_BACKSLASH: Oddities = Oddities(1 << 2);
-    pub const ENCODED_SEMICOLON: Oddities = Oddities(1 << 3);
-    pub const ENCODED_PERCENT: Oddities = Oddities(1 << 4);
-    pub const ENCODED_QUESTION_MARK: Oddities = Oddities(1 << 5);
-    pub const ENCODED_HASH: Oddities = Oddities(1 << 6);
+impl PathAmbiguities {
+    pub const NONE: PathAmbiguities = PathAmbiguities(0);
+    pub const DOUBLE_SLASH: PathAmbiguities = PathAmbiguities(1);
+    pub const ENCODED_SLASH: PathAmbiguities = PathAmbiguities(1 << 1);
+    pub const ENCODED_BACKSLASH: PathAmbiguities = PathAmbiguities(1 << 2);
+    pub const ENCODED_SEMICOLON: PathAmbiguities = PathAmbiguities(1 << 3);
+    pub const ENCODED_PERCENT: PathAmbiguities = PathAmbiguities(1 << 4);
+    pub const ENCODED_QUESTION_MARK: PathAmbiguities = PathAmbiguities(1 << 5);
+    pub const ENCODED_HASH: PathAmbiguities = PathAmbiguities(1 << 6);
 
     /// The set that holds both.
     #[must_use]
-    pub fn with(self, other: Oddities) -> Oddities {
-        Oddities(self.0 | other.0)
+    pub fn with(self, other: PathAmbiguities) -> PathAmbiguities {
+        PathAmbiguities(self.0 | other.0)
     }
 
     /// Whether everything in `found` is allowed by this set.
-    pub fn allows(self, found: Oddities) -> bool {
+    pub fn allows(self, found: PathAmbiguities) -> bool {
         found.0 & !self.0 == 0
     }
 }
@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_role_and_all_scopes() {
+    fn any_role_and_all_scopes_are_required() {
         let words = |text: &str| {
             text.split_whitespace()
                 .map(str::to_owned)
@@ -184,11 +184,11 @@ mod tests {
             ("admin", "read", "admin", "", false),
             ("admin", "read", "", "read", false),
         ] {
-            let require = Require {
+            let require = Requirements {
                 roles: words(roles),
                 scopes: words(scopes),
             };
-            let verdict = require.met_by(&words(held_roles), &words(held_scopes));
+            let verdict = require.is_met_by(&words(held_roles), &words(held_scopes));
             assert_eq!(verdict, met, "{roles}/{scopes} {held_roles}/{held_scopes}");
         }
     }

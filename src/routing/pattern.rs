@@ -4,20 +4,20 @@ use std::borrow::Cow;
 
 use percent_encoding::{AsciiSet, CONTROLS};
 
-use super::path::{Path, PathFault, Pieces};
-use super::{HostPattern, Oddities, PathPattern};
+use super::path::{Path, PathError, RawSegments};
+use super::{HostPattern, PathAmbiguities, PathPattern};
 
 /// Why a pattern is refused: nothing that a client can send would ever match it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum PatternFault {
+pub enum PatternError {
     #[error(transparent)]
-    Path(#[from] PathFault),
+    Path(#[from] PathError),
     #[error("matching leaves out what follows a `;` in a segment, so no path can match this")]
     Parameter,
     #[error(
         "a path with `//` or an encoded delimiter (%2f %5c %3b %25 %3f %23) cannot be matched on"
     )]
-    Odd,
+    Ambiguous,
     #[error("the decoded path is not UTF-8")]
     NotUtf8,
     #[error("a host is a name, an IP address, or `*.` before a name; without port")]
@@ -29,8 +29,8 @@ const TO_ENCODE: &AsciiSet = &CONTROLS.add(b' ');
 
 impl PathPattern {
     /// Matches the path's first segments. A slash at its end makes no difference.
-    pub fn prefix(written: &str) -> Result<PathPattern, PatternFault> {
-        let mut segments = segments_of(written)?;
+    pub fn prefix(written: &str) -> Result<PathPattern, PatternError> {
+        let mut segments = parse_segments(written)?;
         if segments.last().is_some_and(String::is_empty) {
             segments.pop();
         }
@@ -38,8 +38,8 @@ impl PathPattern {
     }
 
     /// Matches the whole path. A slash at its end makes a difference.
-    pub fn exact(written: &str) -> Result<PathPattern, PatternFault> {
-        Ok(PathPattern::Exact(segments_of(written)?))
+    pub fn exact(written: &str) -> Result<PathPattern, PatternError> {
+        Ok(PathPattern::Exact(parse_segments(written)?))
     }
 
     /// Whether a path is matched.
@@ -63,20 +63,20 @@ impl PathPattern {
     }
 }
 
-fn segments_of(written: &str) -> Result<Vec<String>, PatternFault> {
+fn parse_segments(written: &str) -> Result<Vec<String>, PatternError> {
     if written.contains(|c: char| c.is_ascii_control()) {
-        return Err(PathFault::Control.into());
+        return Err(PathError::Control.into());
     }
     if written.contains(';') {
-        return Err(PatternFault::Parameter);
+        return Err(PatternError::Parameter);
     }
     let encoded: Cow<'_, str> = percent_encoding::utf8_percent_encode(written, TO_ENCODE).into();
     let path = Path::read(encoded.as_bytes())?;
-    if path.oddities() != Oddities::NONE {
-        return Err(PatternFault::Odd);
+    if path.ambiguities() != PathAmbiguities::NONE {
+        return Err(PatternError::Ambiguous);
     }
     path.segments()
-        .map(|segment| String::from_utf8(segment.to_vec()).map_err(|_| PatternFault::NotUtf8))
+        .map(|segment| String::from_utf8(segment.to_vec()).map_err(|_| PatternError::NotUtf8))
         .collect()
 }
 
@@ -84,7 +84,7 @@ fn segments_of(written: &str) -> Result<Vec<String>, PatternFault> {
 /// The rest begins with exactly one slash; whole segments go, so no dot segment can appear.
 #[must_use]
 pub fn strip_prefix<'p>(raw_path: &'p str, prefix: &PathPattern) -> &'p str {
-    let mut pieces = Pieces::of(raw_path);
+    let mut pieces = RawSegments::new(raw_path);
     for _ in prefix.segments() {
         pieces.next();
     }
@@ -119,15 +119,15 @@ fn without_empty_segment(rest: &[u8]) -> Option<&[u8]> {
 
 impl HostPattern {
     /// Reads `name`, `*.name`, an IPv4 address or a bracketed IPv6 address.
-    pub fn parse(written: &str) -> Result<HostPattern, PatternFault> {
+    pub fn parse(written: &str) -> Result<HostPattern, PatternError> {
         let (name, wildcard) = match written.strip_prefix("*.") {
             Some(name) => (name, true),
             None => (written, false),
         };
         let has_port = !name.starts_with('[') && name.contains(':') || name.contains("]:");
-        let canonical = super::host::host_of(name).map_err(|_| PatternFault::Host)?;
+        let canonical = super::host::host_of(name).map_err(|_| PatternError::Host)?;
         if has_port || canonical.contains('*') || wildcard && canonical.starts_with('[') {
-            return Err(PatternFault::Host);
+            return Err(PatternError::Host);
         }
         let canonical = canonical.into_owned();
         Ok(if wildcard {
@@ -188,22 +188,22 @@ mod tests {
     }
 
     #[test]
-    fn patterns_that_never_match_are_refused() {
-        use PatternFault as P;
+    fn patterns_that_never_match_are_rejected() {
+        use PatternError as P;
         for (written, fault) in [
-            ("api", P::Path(PathFault::NoLeadingSlash)),
-            ("", P::Path(PathFault::NoLeadingSlash)),
-            ("/a/../b", P::Path(PathFault::DotSegment)),
-            ("/a/%2e", P::Path(PathFault::DotSegment)),
-            ("/a?b=c", P::Path(PathFault::QuestionMark)),
-            ("/a#b", P::Path(PathFault::Fragment)),
-            ("/a\\b", P::Path(PathFault::Backslash)),
-            ("/a\n", P::Path(PathFault::Control)),
-            ("/a%", P::Path(PathFault::PercentEncoding)),
+            ("api", P::Path(PathError::NoLeadingSlash)),
+            ("", P::Path(PathError::NoLeadingSlash)),
+            ("/a/../b", P::Path(PathError::DotSegment)),
+            ("/a/%2e", P::Path(PathError::DotSegment)),
+            ("/a?b=c", P::Path(PathError::QuestionMark)),
+            ("/a#b", P::Path(PathError::Fragment)),
+            ("/a\\b", P::Path(PathError::Backslash)),
+            ("/a\n", P::Path(PathError::Control)),
+            ("/a%", P::Path(PathError::PercentEncoding)),
             ("/a;v=1", P::Parameter),
-            ("/a//b", P::Odd),
-            ("/a%2fb", P::Odd),
-            ("/a%25b", P::Odd),
+            ("/a//b", P::Ambiguous),
+            ("/a%2fb", P::Ambiguous),
+            ("/a%25b", P::Ambiguous),
             ("/a%ff", P::NotUtf8),
         ] {
             assert_eq!(PathPattern::prefix(written), Err(fault), "{written:?}");
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn stripping_takes_whole_segments() {
+    fn stripping_removes_whole_segments() {
         for (raw, prefix, rest) in [
             ("/orders", "/orders", "/"),
             ("/orders/", "/orders", "/"),
@@ -249,7 +249,7 @@ mod tests {
         for bad in [
             "", "*", "*.", "a.*.b", "*a.b", "a:80", "[::1]:80", "http://a", "a b", "*.[::1]",
         ] {
-            assert_eq!(HostPattern::parse(bad), Err(PatternFault::Host), "{bad}");
+            assert_eq!(HostPattern::parse(bad), Err(PatternError::Host), "{bad}");
         }
     }
 
@@ -257,7 +257,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
-        fn what_is_left_of_a_path_is_as_sound_as_the_path(
+        fn stripped_path_keeps_its_segments_and_safety(
             pieces in proptest::collection::vec(
                 prop::sample::select(vec![
                     "/", "/a", "a", "/b", ";", ";x", ".", "..", "%61", "%2f", "%2e", "%3b", "%25",
@@ -275,7 +275,7 @@ mod tests {
                 let read = Path::read(left.as_bytes());
                 prop_assert!(read.is_ok(), "{raw} {left}");
                 let read = read.unwrap();
-                prop_assert!(path.oddities().allows(read.oddities()), "{raw} {left}");
+                prop_assert!(path.ambiguities().allows(read.ambiguities()), "{raw} {left}");
                 // The same segments, but for those that were taken away.
                 let mut rest: Vec<&[u8]> = path.segments().skip(prefix.segments().len()).collect();
                 if rest.is_empty() {

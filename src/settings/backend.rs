@@ -8,20 +8,20 @@ use url::Url;
 use super::UpstreamTls;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Backend {
+pub struct BackendSettings {
     pub method: Method,
     /// http or https, without user and password.
     pub login: Url,
     /// Without a name to verify: it is the address' own.
     pub tls: UpstreamTls,
-    pub user_id: Source,
-    pub email: Option<Source>,
-    pub name: Option<Source>,
-    pub roles: Option<Source>,
-    pub scopes: Option<Source>,
+    pub user_id: ResponseField,
+    pub email: Option<ResponseField>,
+    pub name: Option<ResponseField>,
+    pub roles: Option<ResponseField>,
+    pub scopes: Option<ResponseField>,
     /// The members of a login's body that name the account.
     pub account: Vec<String>,
-    pub answer: Answer,
+    pub response: SignInResponse,
     pub pass_set_cookie: bool,
     /// For the whole call, waiting for its turn included.
     pub timeout: Duration,
@@ -31,7 +31,7 @@ pub struct Backend {
 
 /// Where an answer has something.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
+pub enum ResponseField {
     /// A JSON pointer (RFC 6901) into the body.
     Pointer(String),
     Header(HeaderName),
@@ -39,7 +39,7 @@ pub enum Source {
 
 /// What a client gets for a successful sign-in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
+pub enum SignInResponse {
     /// The gateway's own answer.
     Replace,
     /// The backend's answer, with the gateway's cookie.

@@ -5,17 +5,17 @@ use std::path::PathBuf;
 use secrecy::{ExposeSecret, SecretString};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Database {
+pub enum DatabaseSettings {
     Sqlite(PathBuf),
     Postgres(PostgresAddress),
 }
 
 /// Says where it is, without the password.
-impl std::fmt::Display for Database {
+impl std::fmt::Display for DatabaseSettings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Database::Sqlite(path) => write!(f, "{}", path.display()),
-            Database::Postgres(address) => write!(f, "{address}"),
+            DatabaseSettings::Sqlite(path) => write!(f, "{}", path.display()),
+            DatabaseSettings::Postgres(address) => write!(f, "{address}"),
         }
     }
 }

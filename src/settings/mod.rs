@@ -11,11 +11,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use database::{Database, PostgresAddress, PostgresTls};
+pub use database::{DatabaseSettings, PostgresAddress, PostgresTls};
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use secrecy::SecretString;
-pub use topology::{Node, RedisAddress, RedisTls, Sentinels, Topology};
+pub use topology::{RedisAddress, RedisNode, RedisTls, Sentinels, Topology};
 
 use crate::auth::{session, token};
 use crate::limits::{Limit, OnOutage};
@@ -25,7 +25,7 @@ use crate::routing;
 #[derive(Debug)]
 pub struct Settings {
     pub boot: Boot,
-    pub live: Live,
+    pub reloadable: Reloadable,
     /// The files beside the configuration itself whose change calls for a reload: certificates,
     /// keys, secrets, key sets.
     pub watched: Vec<PathBuf>,
@@ -39,12 +39,12 @@ pub struct Boot {
     pub listeners: Vec<Listener>,
     pub admin: SocketAddr,
     pub store: Store,
-    pub database: Database,
+    pub database: DatabaseSettings,
 }
 
 impl Boot {
     /// The keys that differ, for whoever has to restart because of them.
-    pub fn differences(&self, other: &Boot) -> Vec<String> {
+    pub fn changed_keys(&self, other: &Boot) -> Vec<String> {
         let parts = [
             ("listeners", self.listeners == other.listeners),
             ("admin.bind", self.admin == other.admin),
@@ -134,27 +134,27 @@ pub enum SessionsOnOutage {
 
 /// What a reload replaces, between two requests. One `Arc` a request.
 #[derive(Debug)]
-pub struct Live {
+pub struct Reloadable {
     /// In the order of [`Boot::listeners`].
-    pub listeners: Vec<ListenerLive>,
+    pub listeners: Vec<ReloadableListener>,
     pub admin_token: Option<SecretString>,
     /// Host names, in lower case, by which the admin listener may be called; `None`: by any.
     pub admin_names: Option<Vec<String>>,
     pub tokens: Arc<token::Tokens>,
-    pub sessions: session::Rules,
+    pub sessions: session::SessionRules,
     pub identity: Identity,
     pub api: Option<Api>,
     /// `Strict-Transport-Security` on the gateway's own responses over TLS.
     pub hsts: Option<HeaderValue>,
-    pub identity_names: IdentityNames,
+    pub identity_header_names: IdentityHeaderNames,
     pub limits: Vec<Arc<Limit>>,
     pub upstreams: Vec<Arc<Upstream>>,
-    pub routes: routing::Table,
+    pub routes: routing::RouteTable,
     pub shutdown: Shutdown,
 }
 
 #[derive(Debug, Clone)]
-pub struct ListenerLive {
+pub struct ReloadableListener {
     /// Peers that may say who the client is; empty: nobody.
     pub trusted_proxies: Vec<IpNet>,
     pub redirect_to_https: bool,
@@ -186,7 +186,7 @@ pub struct Identity {
     pub attempts_per_address: Rate,
     pub failures_per_account: Rate,
     /// What checks credentials; `None`: the users in the database.
-    pub backend: Option<Arc<backend::Backend>>,
+    pub backend: Option<Arc<backend::BackendSettings>>,
 }
 
 /// What a new password has to be like, and how it is kept.
@@ -254,14 +254,14 @@ impl IdentityHeaders {
 /// The identity headers of all routes, and the default name of each that is off. No client may send
 /// any of them to any route: two routes may lead to one upstream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct IdentityNames(Vec<HeaderName>);
+pub struct IdentityHeaderNames(Vec<HeaderName>);
 
-impl IdentityNames {
-    pub fn new(names: impl IntoIterator<Item = HeaderName>) -> IdentityNames {
+impl IdentityHeaderNames {
+    pub fn new(names: impl IntoIterator<Item = HeaderName>) -> IdentityHeaderNames {
         let mut distinct: Vec<HeaderName> = names.into_iter().collect();
         distinct.sort_by(|one, other| one.as_str().cmp(other.as_str()));
         distinct.dedup();
-        IdentityNames(distinct)
+        IdentityHeaderNames(distinct)
     }
 
     pub fn iter(&self) -> std::slice::Iter<'_, HeaderName> {
@@ -377,7 +377,7 @@ pub struct TimeoutOverrides {
 
 impl Timeouts {
     /// The upstream's timeouts with a route's own in their place.
-    pub fn with(&self, route: &TimeoutOverrides) -> Timeouts {
+    pub fn with_overrides(&self, route: &TimeoutOverrides) -> Timeouts {
         Timeouts {
             connect: route.connect.unwrap_or(self.connect),
             read: route.read.unwrap_or(self.read),

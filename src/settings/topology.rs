@@ -20,17 +20,17 @@ pub struct RedisAddress {
 #[derive(Debug, Clone)]
 pub enum Topology {
     /// One server.
-    Standalone(Node),
+    Standalone(RedisNode),
     /// A master with replicas, of which Sentinels say who it is.
     Sentinel(Sentinels),
     /// Some of a cluster's servers; they tell the others.
-    Cluster(Vec<Node>),
+    Cluster(Vec<RedisNode>),
 }
 
 /// Who says which server is the master.
 #[derive(Debug, Clone)]
 pub struct Sentinels {
-    pub nodes: Vec<Node>,
+    pub nodes: Vec<RedisNode>,
     /// The name that they know the master by.
     pub master: String,
     pub password: Option<SecretString>,
@@ -38,7 +38,7 @@ pub struct Sentinels {
 
 /// A server's host, a name or an IP address without brackets, and its port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Node {
+pub struct RedisNode {
     pub host: String,
     pub port: u16,
 }
@@ -53,7 +53,7 @@ pub struct RedisTls {
     pub client: Option<(PathBuf, PathBuf)>,
 }
 
-impl fmt::Display for Node {
+impl fmt::Display for RedisNode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.host.contains(':') {
             write!(f, "[{}]:{}", self.host, self.port)
@@ -68,15 +68,15 @@ impl fmt::Display for Topology {
         match self {
             Topology::Standalone(node) => node.fmt(f),
             Topology::Sentinel(Sentinels { nodes, master, .. }) => {
-                write!(f, "{master} of the Sentinels {}", list(nodes))
+                write!(f, "{master} of the Sentinels {}", join_nodes(nodes))
             }
-            Topology::Cluster(nodes) => write!(f, "the cluster {}", list(nodes)),
+            Topology::Cluster(nodes) => write!(f, "the cluster {}", join_nodes(nodes)),
         }
     }
 }
 
-fn list(nodes: &[Node]) -> String {
-    let nodes: Vec<String> = nodes.iter().map(Node::to_string).collect();
+fn join_nodes(nodes: &[RedisNode]) -> String {
+    let nodes: Vec<String> = nodes.iter().map(RedisNode::to_string).collect();
     nodes.join(", ")
 }
 
@@ -85,7 +85,7 @@ impl PartialEq for RedisAddress {
         self.topology == other.topology
             && self.database == other.database
             && self.username == other.username
-            && same(self.password.as_ref(), other.password.as_ref())
+            && secrets_equal(self.password.as_ref(), other.password.as_ref())
             && self.tls == other.tls
     }
 }
@@ -99,7 +99,7 @@ impl PartialEq for Topology {
             (Topology::Sentinel(a), Topology::Sentinel(b)) => {
                 a.nodes == b.nodes
                     && a.master == b.master
-                    && same(a.password.as_ref(), b.password.as_ref())
+                    && secrets_equal(a.password.as_ref(), b.password.as_ref())
             }
             (Topology::Cluster(a), Topology::Cluster(b)) => a == b,
             _ => false,
@@ -109,6 +109,6 @@ impl PartialEq for Topology {
 
 impl Eq for Topology {}
 
-fn same(a: Option<&SecretString>, b: Option<&SecretString>) -> bool {
+fn secrets_equal(a: Option<&SecretString>, b: Option<&SecretString>) -> bool {
     a.map(ExposeSecret::expose_secret) == b.map(ExposeSecret::expose_secret)
 }

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::{Engine, Entry, Item, Store, StoreError};
+use super::{CacheKey, Engine, SessionEntry, Store, StoreError};
 use crate::auth::session::{Session, SessionId};
 use crate::json;
 
 /// How many bytes a session's `data` may take as text.
-pub const DATA_MAX: usize = 4096;
+pub const MAX_DATA_BYTES: usize = 4096;
 
 /// A partial change of a session; what is `None` stays.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -26,12 +26,12 @@ pub struct Amendment {
     clippy::large_enum_variant,
     reason = "it is taken apart where it is given"
 )]
-pub enum Amended {
+pub enum AmendOutcome {
     /// The session as it is now.
-    Done(Entry),
+    Amended(SessionEntry),
     /// It is not there, or not alive any more.
     Gone,
-    /// Its `data` would be longer than [`DATA_MAX`] bytes. Nothing has changed.
+    /// Its `data` would be longer than [`MAX_DATA_BYTES`] bytes. Nothing has changed.
     DataTooLong,
 }
 
@@ -43,7 +43,7 @@ impl Store {
         id: SessionId,
         amendment: &Amendment,
         idle: Option<Duration>,
-    ) -> Result<Amended, StoreError> {
+    ) -> Result<AmendOutcome, StoreError> {
         let outcome = self.measured("amend_session", async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.amend(id, amendment, idle)),
@@ -51,7 +51,7 @@ impl Store {
             }
         });
         let outcome = outcome.await;
-        self.changed(&Item::Session(id));
+        self.invalidate(&CacheKey::Session(id));
         outcome
     }
 
@@ -61,7 +61,7 @@ impl Store {
         &self,
         id: SessionId,
         idle: Option<Duration>,
-    ) -> Result<Option<Entry>, StoreError> {
+    ) -> Result<Option<SessionEntry>, StoreError> {
         self.measured("touch", async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.touch(id, idle)),
@@ -74,11 +74,11 @@ impl Store {
 
 /// A session's `data` would be too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct TooLong;
+pub(super) struct DataTooLong;
 
 impl Amendment {
     /// Makes the change; the record is another one then.
-    pub(super) fn apply(&self, session: &mut Session) -> Result<(), TooLong> {
+    pub(super) fn apply(&self, session: &mut Session) -> Result<(), DataTooLong> {
         if let Some(changes) = &self.data {
             session.data = merged(&session.data, changes)?.into();
         }
@@ -90,7 +90,7 @@ impl Amendment {
     }
 }
 
-fn merged(data: &str, changes: &Map<String, Value>) -> Result<String, TooLong> {
+fn merged(data: &str, changes: &Map<String, Value>) -> Result<String, DataTooLong> {
     // What is not an object any more, for whatever reason, is begun anew.
     let mut members = json::parse(data.as_bytes()).unwrap_or_default();
     for (name, value) in changes {
@@ -100,8 +100,8 @@ fn merged(data: &str, changes: &Map<String, Value>) -> Result<String, TooLong> {
         };
     }
     let text = Value::Object(members).to_string();
-    if text.len() > DATA_MAX {
-        return Err(TooLong);
+    if text.len() > MAX_DATA_BYTES {
+        return Err(DataTooLong);
     }
     Ok(text)
 }
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn members_are_merged_one_by_one_and_null_removes() {
+    fn members_are_merged_and_null_removes() {
         check("{}", &json!({"a": 1}), r#"{"a":1}"#);
         check(r#"{"a":1,"b":2}"#, &json!({"a": "x"}), r#"{"a":"x","b":2}"#);
         check(
@@ -142,10 +142,13 @@ mod tests {
     }
 
     #[test]
-    fn data_has_a_length_to_the_byte() {
+    fn data_length_limit_is_exact() {
         let padding = |bytes: usize| json!({"a": "x".repeat(bytes - r#"{"a":""}"#.len())});
         let long = |changes: &Value| merged("{}", changes.as_object().unwrap());
-        assert_eq!(long(&padding(DATA_MAX)).unwrap().len(), DATA_MAX);
-        assert_eq!(long(&padding(DATA_MAX + 1)), Err(TooLong));
+        assert_eq!(
+            long(&padding(MAX_DATA_BYTES)).unwrap().len(),
+            MAX_DATA_BYTES
+        );
+        assert_eq!(long(&padding(MAX_DATA_BYTES + 1)), Err(DataTooLong));
     }
 }

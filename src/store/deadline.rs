@@ -8,13 +8,13 @@ use tokio::time::timeout;
 
 /// How many rounds of a runtime an answer takes at most: to gather the questions, to write them, to read
 /// the answers, to part them, to hand them over.
-pub(super) const AN_ANSWER: u32 = 5;
+pub(super) const REPLY_ROUNDS: u32 = 5;
 
 /// Does what has a deadline; `None`: it came to nothing. When the time is over every task of this
 /// runtime has so many turns more, and its sockets are read between them: under a load of thousands of
 /// connections a turn may be longer than the deadline, and what was late was not the store. Where
 /// nothing else is to do that takes no time.
-pub(super) async fn within<T>(
+pub(super) async fn timeout_with_grace<T>(
     patience: Duration,
     rounds: u32,
     work: impl Future<Output = T>,
@@ -44,7 +44,7 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_millis(20);
+    const DEADLINE: Duration = Duration::from_millis(20);
 
     /// A server that answers each byte at once, or only the first.
     fn server(answers: usize) -> std::net::SocketAddr {
@@ -64,7 +64,7 @@ mod tests {
     }
 
     /// Asks through a task that owns the connection, as clients of a shared one do.
-    async fn ask(address: std::net::SocketAddr) -> (u8, TcpStream) {
+    async fn request(address: std::net::SocketAddr) -> (u8, TcpStream) {
         let mut stream = TcpStream::connect(address).await.unwrap();
         let (tell, told) = oneshot::channel();
         tokio::spawn(async move {
@@ -76,30 +76,34 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_busy_runtime_is_not_taken_for_a_slow_server() {
+    async fn busy_runtime_does_not_time_out() {
         let address = server(1);
         for _ in 0..20 {
             tokio::spawn(async {
                 for _ in 0..10 {
-                    std::thread::sleep(PATIENCE / 10);
+                    std::thread::sleep(DEADLINE / 10);
                     yield_now().await;
                 }
             });
         }
         let started = Instant::now();
         assert!(
-            within(PATIENCE, 4 * AN_ANSWER, ask(address))
+            timeout_with_grace(DEADLINE, 4 * REPLY_ROUNDS, request(address))
                 .await
                 .is_some()
         );
-        assert!(started.elapsed() > PATIENCE, "the runtime was not busy");
+        assert!(started.elapsed() > DEADLINE, "the runtime was not busy");
     }
 
     #[tokio::test]
-    async fn a_silent_server_is_given_up_in_time() {
+    async fn unresponsive_server_times_out() {
         let address = server(0);
         let started = Instant::now();
-        assert!(within(PATIENCE, AN_ANSWER, ask(address)).await.is_none());
-        assert!((PATIENCE..PATIENCE * 10).contains(&started.elapsed()));
+        assert!(
+            timeout_with_grace(DEADLINE, REPLY_ROUNDS, request(address))
+                .await
+                .is_none()
+        );
+        assert!((DEADLINE..DEADLINE * 10).contains(&started.elapsed()));
     }
 }

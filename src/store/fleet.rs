@@ -12,79 +12,82 @@ use super::{Engine, Store, StoreError};
 use crate::auth::session::Millis;
 
 /// How often a gateway says that it is there.
-const EVERY: Duration = Duration::from_millis(200);
+const PRESENCE_INTERVAL: Duration = Duration::from_millis(200);
 /// How long that counts: one that has died is waited for no longer.
-pub(super) const COUNTS_FOR: Duration = Duration::from_secs(3);
+pub(super) const PRESENCE_TTL: Duration = Duration::from_secs(3);
 /// How long anybody waits for the fleet: a little longer.
-const PATIENCE: Duration = Duration::from_secs(4);
+const CONFIRMATION_TIMEOUT: Duration = Duration::from_secs(4);
 /// How often the others are looked at meanwhile.
-const LOOK: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// A gateway that does not hear of changes asks for everything: within so long it has looked at what
 /// is open.
-const ASKS_WITHIN: Millis = 1_000;
+const SWEEP_BOUND: Millis = 1_000;
 
 /// Who has confirmed what was in the store at a moment, and who has not.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Confirmed {
+pub struct FleetConfirmation {
     pub confirmed: Vec<String>,
     pub unconfirmed: Vec<String>,
 }
 
 impl Store {
     /// Says for ever that the gateway of this name is there, and up to when it has heard of changes.
-    pub async fn stay_present(self, name: Arc<str>) {
+    pub async fn announce_presence(self, name: Arc<str>) {
         let Engine::Redis(redis) = &self.engine else {
             // There is no other.
             return;
         };
         // It has one name for as long as it runs.
-        let _ = self.shared.name.set(Arc::clone(&name));
-        let mut tick = interval(EVERY);
+        let _ = self.shared.gateway_name.set(Arc::clone(&name));
+        let mut tick = interval(PRESENCE_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            let heard = if self.shared.replica.is_sure() {
-                self.shared.heard.load(Ordering::SeqCst)
+            let heard = if self.shared.near_cache.is_fresh() {
+                self.shared.confirmed_up_to.load(Ordering::SeqCst)
             } else {
-                self.clock().saturating_sub(ASKS_WITHIN)
+                self.clock().saturating_sub(SWEEP_BOUND)
             };
-            let present = self.measured("presence", redis.be_present(&name, heard));
+            let present = self.measured("presence", redis.announce_presence(&name, heard));
             if let Ok(present) = present.await {
                 self.shared
-                    .gateways
+                    .gateway_count
                     .store(present.max(1), Ordering::Relaxed);
             }
         }
     }
 
     /// Says that the gateway of this name is not there any more.
-    pub async fn leave(&self, name: &str) -> Result<(), StoreError> {
+    pub async fn withdraw_presence(&self, name: &str) -> Result<(), StoreError> {
         match &self.engine {
             Engine::Memory(_) => Ok(()),
-            Engine::Redis(redis) => self.measured("presence", redis.leave(name)).await,
+            Engine::Redis(redis) => {
+                self.measured("presence", redis.withdraw_presence(name))
+                    .await
+            }
         }
     }
 
     /// How many gateways there were when this one last looked.
-    pub fn gateways(&self) -> u64 {
-        self.shared.gateways.load(Ordering::Relaxed)
+    pub fn gateway_count(&self) -> u64 {
+        self.shared.gateway_count.load(Ordering::Relaxed)
     }
 
     /// Waits until every gateway has heard of all that is in the store now, or it is clear which
     /// does not: four seconds at most. Those that come meanwhile know of nothing older. This one is
     /// always among them, even where the store has lost who is there.
-    pub async fn confirmed(&self) -> Result<Confirmed, StoreError> {
+    pub async fn wait_for_confirmation(&self) -> Result<FleetConfirmation, StoreError> {
         let Engine::Redis(redis) = &self.engine else {
-            return Ok(Confirmed::default());
+            return Ok(FleetConfirmation::default());
         };
-        let now = self.ask_time().await?;
-        let deadline = Instant::now() + PATIENCE;
-        let mut outcome = Confirmed::default();
+        let now = self.fetch_time().await?;
+        let deadline = Instant::now() + CONFIRMATION_TIMEOUT;
+        let mut outcome = FleetConfirmation::default();
         let mut waiting: Option<Vec<String>> = None;
         loop {
-            let present = self.measured("presence", redis.present()).await?;
+            let present = self.measured("presence", redis.present_gateways()).await?;
             let names = waiting.unwrap_or_else(|| {
-                let own = self.shared.name.get().map(|name| name.to_string());
+                let own = self.shared.gateway_name.get().map(|name| name.to_string());
                 let all: BTreeSet<String> = present.keys().cloned().chain(own).collect();
                 all.into_iter().collect()
             });
@@ -93,7 +96,9 @@ impl Store {
                 match present.get(&name) {
                     Some(heard) if *heard >= now => outcome.confirmed.push(name),
                     Some(_) if Instant::now() < deadline => still.push(name),
-                    None if self.is_called(&name) && Instant::now() < deadline => still.push(name),
+                    None if self.is_own_name(&name) && Instant::now() < deadline => {
+                        still.push(name)
+                    }
                     // Whether one that is silent by now has died nobody can tell.
                     Some(_) | None => outcome.unconfirmed.push(name),
                 }
@@ -102,12 +107,15 @@ impl Store {
                 return Ok(outcome);
             }
             waiting = Some(still);
-            sleep(LOOK).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 
     /// Whether this gateway has that name.
-    fn is_called(&self, name: &str) -> bool {
-        self.shared.name.get().is_some_and(|own| **own == *name)
+    fn is_own_name(&self, name: &str) -> bool {
+        self.shared
+            .gateway_name
+            .get()
+            .is_some_and(|own| **own == *name)
     }
 }

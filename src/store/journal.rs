@@ -13,24 +13,24 @@ use super::{Engine, Store, StoreError};
 use crate::telemetry::metrics::Metrics;
 
 /// Lines that may wait for the store. Beyond it the newest are lost.
-const WAITING: usize = 10_000;
+const MAX_PENDING: usize = 10_000;
 /// The same, of all kinds together that clients can cause in bulk.
-const WAITING_BULK: usize = 1_000;
+const MAX_PENDING_BULK: usize = 1_000;
 /// How many are written at once.
-const BATCH: usize = 256;
+const BATCH_SIZE: usize = 256;
 /// The pause after a batch that could not be written.
-const PAUSE: Duration = Duration::from_secs(1);
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// One line, to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Line {
+pub(super) struct JournalLine {
     pub kind: &'static str,
     pub text: String,
 }
 
 /// One line as it is read: `<milliseconds>-<number>` names it and sorts it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Noted {
+pub struct JournalEntry {
     pub id: String,
     pub text: String,
 }
@@ -38,27 +38,27 @@ pub struct Noted {
 /// How far a reader has come in each stream: the latest line that it has read there. One position for
 /// all of them would pass over a line that is added to one stream in the millisecond of a line of another.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Position([LineId; Stream::COUNT]);
+pub struct Position([LineId; JournalStream::COUNT]);
 
 impl Position {
     /// After the line of this identifier, in every stream. Text that is no identifier: before the oldest line.
     pub fn after(id: &str) -> Position {
-        Position([parse_id(id).unwrap_or_default(); Stream::COUNT])
+        Position([parse_id(id).unwrap_or_default(); JournalStream::COUNT])
     }
 
-    fn advance(&mut self, stream: Stream, id: LineId) {
+    fn advance(&mut self, stream: JournalStream, id: LineId) {
         if let Some(latest) = self.0.get_mut(stream.index()) {
             *latest = id;
         }
     }
 
-    pub(super) fn of(&self, stream: Stream) -> LineId {
+    pub(super) fn of(&self, stream: JournalStream) -> LineId {
         self.0.get(stream.index()).copied().unwrap_or_default()
     }
 }
 
 /// The kinds that clients without a session can cause in bulk, or with one that was stolen.
-const BULK: [&str; 6] = [
+const BULK_KINDS: [&str; 6] = [
     "registered",
     "sign_in_failed",
     "sign_in_limited",
@@ -69,23 +69,23 @@ const BULK: [&str; 6] = [
 
 /// Whether clients can cause events of this kind in bulk.
 pub fn is_bulk(kind: &str) -> bool {
-    BULK.contains(&kind)
+    BULK_KINDS.contains(&kind)
 }
 
 /// One of the journal's streams: that of a kind of high volume, or that of all other kinds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stream(usize);
+pub(super) struct JournalStream(usize);
 
-impl Stream {
-    pub(super) const COUNT: usize = BULK.len() + 1;
+impl JournalStream {
+    pub(super) const COUNT: usize = BULK_KINDS.len() + 1;
 
-    pub(super) fn all() -> impl Iterator<Item = Stream> {
-        (0..Stream::COUNT).map(Stream)
+    pub(super) fn all() -> impl Iterator<Item = JournalStream> {
+        (0..JournalStream::COUNT).map(JournalStream)
     }
 
-    pub(super) fn of(kind: &str) -> Stream {
-        let bulk = BULK.iter().position(|bulk| *bulk == kind);
-        Stream(bulk.map_or(0, |index| index + 1))
+    pub(super) fn of(kind: &str) -> JournalStream {
+        let bulk = BULK_KINDS.iter().position(|bulk| *bulk == kind);
+        JournalStream(bulk.map_or(0, |index| index + 1))
     }
 
     pub(super) fn index(self) -> usize {
@@ -94,11 +94,11 @@ impl Stream {
 
     /// Its only kind; `None`: it holds several.
     pub(super) fn kind(self) -> Option<&'static str> {
-        BULK.get(self.0.checked_sub(1)?).copied()
+        BULK_KINDS.get(self.0.checked_sub(1)?).copied()
     }
 
     /// Lines that are kept, roughly.
-    pub(super) fn kept(self) -> usize {
+    pub(super) fn max_len(self) -> usize {
         match self.kind() {
             Some(_) => 2_000,
             None => 10_000,
@@ -108,53 +108,53 @@ impl Stream {
 
 /// What waits to be written.
 #[derive(Default)]
-pub(super) struct Queue {
-    lines: Mutex<Waiting>,
+pub(super) struct JournalQueue {
+    lines: Mutex<PendingLines>,
     filled: Notify,
 }
 
 #[derive(Default)]
-struct Waiting {
+struct PendingLines {
     /// Of kinds that clients can cause in bulk.
-    bulk: VecDeque<Line>,
-    others: VecDeque<Line>,
+    bulk: VecDeque<JournalLine>,
+    others: VecDeque<JournalLine>,
 }
 
-impl Waiting {
+impl PendingLines {
     /// The queue of a line's kind, if it has room.
-    fn room(&mut self, line: &Line) -> Option<&mut VecDeque<Line>> {
+    fn queue_with_room(&mut self, line: &JournalLine) -> Option<&mut VecDeque<JournalLine>> {
         let (queue, most) = match is_bulk(line.kind) {
-            true => (&mut self.bulk, WAITING_BULK),
-            false => (&mut self.others, WAITING),
+            true => (&mut self.bulk, MAX_PENDING_BULK),
+            false => (&mut self.others, MAX_PENDING),
         };
         (queue.len() < most).then_some(queue)
     }
 }
 
-impl Queue {
-    fn put(&self, line: Line, metrics: &Metrics) {
-        match self.lines.lock().room(&line) {
+impl JournalQueue {
+    fn push(&self, line: JournalLine, metrics: &Metrics) {
+        match self.lines.lock().queue_with_room(&line) {
             Some(queue) => queue.push_back(line),
             None => return metrics.events_lost.inc(),
         }
         self.filled.notify_one();
     }
 
-    fn take(&self) -> Vec<Line> {
+    fn take_batch(&self) -> Vec<JournalLine> {
         let mut lines = self.lines.lock();
         let queue = match lines.others.is_empty() {
             true => &mut lines.bulk,
             false => &mut lines.others,
         };
-        let many = queue.len().min(BATCH);
+        let many = queue.len().min(BATCH_SIZE);
         queue.drain(..many).collect()
     }
 
     /// Takes back what could not be written. The room of what came meanwhile is not taken away.
-    fn put_back(&self, unwritten: Vec<Line>, metrics: &Metrics) {
+    fn requeue(&self, unwritten: Vec<JournalLine>, metrics: &Metrics) {
         let mut lines = self.lines.lock();
         for line in unwritten.into_iter().rev() {
-            match lines.room(&line) {
+            match lines.queue_with_room(&line) {
                 Some(queue) => queue.push_front(line),
                 None => metrics.events_lost.inc(),
             }
@@ -165,41 +165,43 @@ impl Queue {
 impl Store {
     /// Notes a line of this kind. It never waits and never fails: what cannot be kept is counted in
     /// `portcullis_events_lost_total`.
-    pub fn note(&self, kind: &'static str, text: String) {
+    pub fn append_journal(&self, kind: &'static str, text: String) {
         match &self.engine {
-            Engine::Memory(memory) => memory.note(Line { kind, text }),
+            Engine::Memory(memory) => memory.append_journal(JournalLine { kind, text }),
             Engine::Redis(_) => {
-                let line = Line { kind, text };
-                self.shared.journal.put(line, &self.shared.metrics);
+                let line = JournalLine { kind, text };
+                self.shared.journal.push(line, &self.shared.metrics);
             }
         }
     }
 
     /// Writes what waits, now and whenever there is something, for ever.
-    pub async fn keep_journal(self) {
+    pub async fn run_journal_writer(self) {
         let shared = Arc::clone(&self.shared);
         loop {
             shared.journal.filled.notified().await;
-            while self.write_journal().await.is_err() {
-                tokio::time::sleep(PAUSE).await;
+            while self.flush_journal().await.is_err() {
+                tokio::time::sleep(RETRY_PAUSE).await;
             }
         }
     }
 
     /// Writes everything that waits. Where an answer is lost on the way, lines may be there twice.
-    pub async fn write_journal(&self) -> Result<(), StoreError> {
+    pub async fn flush_journal(&self) -> Result<(), StoreError> {
         let Engine::Redis(redis) = &self.engine else {
             return Ok(());
         };
         let (journal, metrics) = (&self.shared.journal, &self.shared.metrics);
         loop {
-            let batch = journal.take();
+            let batch = journal.take_batch();
             if batch.is_empty() {
                 return Ok(());
             }
-            let written = self.measured("write_events", redis.append(&batch)).await;
+            let written = self
+                .measured("write_events", redis.append_journal(&batch))
+                .await;
             if let Err(error) = written {
-                journal.put_back(batch, metrics);
+                journal.requeue(batch, metrics);
                 return Err(error);
             }
         }
@@ -212,7 +214,7 @@ impl Store {
         kind: Option<&str>,
         before: Option<&str>,
         limit: usize,
-    ) -> Result<Vec<Noted>, StoreError> {
+    ) -> Result<Vec<JournalEntry>, StoreError> {
         let before = before.and_then(parse_id);
         self.measured_steps("events", async {
             match &self.engine {
@@ -246,7 +248,7 @@ impl Store {
         &self,
         position: &mut Position,
         limit: usize,
-    ) -> Result<Vec<Noted>, StoreError> {
+    ) -> Result<Vec<JournalEntry>, StoreError> {
         let mut lines = self
             .measured("events", async {
                 match &self.engine {
@@ -260,7 +262,7 @@ impl Store {
         let noted = |(stream, id, text)| {
             position.advance(stream, id);
             let id = line_id(id);
-            Noted { id, text }
+            JournalEntry { id, text }
         };
         Ok(lines.into_iter().map(noted).collect())
     }

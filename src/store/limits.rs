@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Engine, Findings, Inquiry, Store, StoreError};
+use super::{Engine, Query, QueryResult, Store, StoreError};
 use crate::limits::{Charge, Decision};
-use crate::routing::Require;
+use crate::routing::Requirements;
 
 impl Store {
     /// Answers everything that a request needs to know, in at most one round trip and one atomic
@@ -13,29 +13,29 @@ impl Store {
     /// those after are then not looked at.
     pub async fn decide(
         &self,
-        inquiry: &Inquiry<'_>,
+        inquiry: &Query<'_>,
         idle: Option<Duration>,
-    ) -> Result<Findings, StoreError> {
-        let replica = &self.shared.replica;
+    ) -> Result<QueryResult, StoreError> {
+        let replica = &self.shared.near_cache;
         let now = self.clock();
-        let sure = replica.sure(inquiry, idle, now);
-        if sure.ages {
-            self.renew(inquiry, idle);
+        let sure = replica.look_up(inquiry, idle, now);
+        if sure.needs_refresh {
+            self.refresh_ahead(inquiry, idle);
         }
-        let after = sure.after(inquiry);
-        let rest = sure.rest(inquiry, &after);
-        let mut findings = if rest.asks_nothing() {
-            Findings::without_asking(now)
-        } else if let Some(decisions) = self.refused_here(&rest) {
-            Findings {
+        let after = sure.charges_after_auth(inquiry);
+        let rest = sure.remaining_query(inquiry, &after);
+        let mut findings = if rest.is_empty() {
+            QueryResult::empty(now)
+        } else if let Some(decisions) = self.cached_refusal(&rest) {
+            QueryResult {
                 decisions,
-                ..Findings::without_asking(now)
+                ..QueryResult::empty(now)
             }
-        } else if let Some(decided) = self.decide_here(&rest).await {
+        } else if let Some(decided) = self.decide_by_leases(&rest).await {
             decided?
         } else {
-            let asking = replica.asking(&rest);
-            let asked_at = self.shared.leases.now();
+            let asking = replica.stamp_query(&rest);
+            let asked_at = self.shared.leases.steady_now();
             let asked = self.measured("decide", async {
                 match &self.engine {
                     Engine::Memory(memory) => Ok(memory.decide(&rest, idle)),
@@ -43,37 +43,39 @@ impl Store {
                 }
             });
             let findings = asked.await?;
-            self.measure_lag(&rest, &findings);
-            replica.keep(&asking, &rest, &findings);
-            self.note_limits(&rest, &findings, asked_at);
+            self.observe_revocation_lag(&rest, &findings);
+            replica.cache_result(&asking, &rest, &findings);
+            self.record_decisions(&rest, &findings, asked_at);
             findings
         };
-        sure.complete(&mut findings);
-        if inquiry.cut_off_of.is_some() {
-            findings.cut_off = replica.at_least(findings.cut_off);
+        sure.merge_into(&mut findings);
+        if inquiry.cut_off_user.is_some() {
+            findings.cut_off = replica.effective_cut_off(findings.cut_off);
         }
         Ok(findings)
     }
 
     /// What the store said a moment ago and would say again: that a limit refuses. Those with identity
     /// are looked at where the identity is known, as there.
-    fn refused_here(&self, inquiry: &Inquiry<'_>) -> Option<Vec<Decision>> {
-        let steady = self.shared.leases.now();
-        let local = &self.shared.local;
-        let before = inquiry.before.iter();
-        local.refused(before.clone(), steady).or_else(|| {
-            let all = before.chain(inquiry.after);
-            (!inquiry.asks_of_identity()).then(|| local.refused(all, steady))?
+    fn cached_refusal(&self, inquiry: &Query<'_>) -> Option<Vec<Decision>> {
+        let steady = self.shared.leases.steady_now();
+        let local = &self.shared.local_limits;
+        let before = inquiry.charges_before_auth.iter();
+        local.cached_refusal(before.clone(), steady).or_else(|| {
+            let all = before.chain(inquiry.charges_after_auth);
+            (!inquiry.has_identity()).then(|| local.cached_refusal(all, steady))?
         })
     }
 
     /// Observes how long after its end this gateway knew of the end of a session.
-    pub(super) fn measure_lag(&self, inquiry: &Inquiry<'_>, findings: &Findings) {
-        let lag = inquiry
-            .session
-            .and_then(|id| self.shared.replica.lag(id, &findings.session, findings.now));
+    pub(super) fn observe_revocation_lag(&self, inquiry: &Query<'_>, findings: &QueryResult) {
+        let lag = inquiry.session.and_then(|id| {
+            self.shared
+                .near_cache
+                .revocation_lag(id, &findings.session, findings.now)
+        });
         if let Some(lag) = lag {
-            self.shared.metrics.revoked_after(lag);
+            self.shared.metrics.observe_revocation_lag(lag);
         }
     }
 
@@ -82,24 +84,28 @@ impl Store {
         if charges.is_empty() {
             return Ok(Vec::new());
         }
-        let asked_at = self.shared.leases.now();
-        if let Some(refused) = self.shared.local.refused(charges.iter(), asked_at) {
+        let asked_at = self.shared.leases.steady_now();
+        if let Some(refused) = self
+            .shared
+            .local_limits
+            .cached_refusal(charges.iter(), asked_at)
+        {
             return Ok(refused);
         }
-        if let Some(decided) = self.decide_by_permits(charges, &[]).await {
+        if let Some(decided) = self.charge_leased(charges, &[]).await {
             return decided;
         }
         self.measured("charge", async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.charge(charges)),
                 Engine::Redis(redis) => {
-                    let anything = Require::default();
-                    let inquiry = Inquiry {
-                        before: charges,
-                        ..Inquiry::nothing(&anything)
+                    let anything = Requirements::default();
+                    let inquiry = Query {
+                        charges_before_auth: charges,
+                        ..Query::empty(&anything)
                     };
                     let findings = redis.decide(&inquiry, None).await?;
-                    self.note_limits(&inquiry, &findings, asked_at);
+                    self.record_decisions(&inquiry, &findings, asked_at);
                     Ok(findings.decisions)
                 }
             }
@@ -110,8 +116,8 @@ impl Store {
     /// Does as [`Store::charge`] with counters that only this process knows, of which each gateway has
     /// its share. It cannot fail, and marks what it decides as degraded.
     pub fn charge_locally(&self, charges: &[Charge]) -> Vec<Decision> {
-        let (gateways, now) = (self.gateways(), self.clock() * 1000);
-        self.shared.local.charge(charges, gateways, now)
+        let (gateways, now) = (self.gateway_count(), self.clock() * 1000);
+        self.shared.local_limits.charge(charges, gateways, now)
     }
 
     /// Gives back what was spent from these limits a moment ago.
@@ -141,14 +147,14 @@ impl Store {
 
     /// Looks at a counter that only this process knows.
     pub fn peek_locally(&self, charge: &Charge) -> Decision {
-        let (gateways, now) = (self.gateways(), self.clock() * 1000);
-        self.shared.local.peek(charge, gateways, now)
+        let (gateways, now) = (self.gateway_count(), self.clock() * 1000);
+        self.shared.local_limits.peek(charge, gateways, now)
     }
 
     /// Makes a counter whole again; tells whether there was anything to forget.
     pub async fn reset_limit(&self, charge: &Charge) -> Result<bool, StoreError> {
-        self.shared.local.forget(&charge.counter);
-        self.shared.leases.forget(charge);
+        self.shared.local_limits.remove(&charge.counter);
+        self.shared.leases.reset(charge);
         self.measured("reset_limit", async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.reset(charge)),

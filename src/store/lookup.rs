@@ -5,94 +5,94 @@ use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::replica::{Before, Replica};
-use super::{Entry, Found, Item, PersonHash, StoreError};
-use crate::auth::session::{Millis, SessionId, Status};
+use super::near_cache::{NearCache, ReadStamp};
+use super::{CacheKey, SessionEntry, SessionLookup, StoreError, UserHash};
+use crate::auth::session::{Millis, SessionId, SessionStatus};
 
 /// Distinct keys to look up together, with the state of the near cache before the round trip.
-pub(super) struct Lookup<K> {
+pub(super) struct BatchLookup<K> {
     keys: Vec<K>,
-    before: Vec<Before>,
+    stamps: Vec<ReadStamp>,
 }
 
-impl<K: Clone + Eq + Hash> Lookup<K> {
+impl<K: Clone + Eq + Hash> BatchLookup<K> {
     /// Takes each key once, however often it is given.
     pub(super) fn new(
         keys: impl IntoIterator<Item = K>,
-        cache: &Replica,
-        item: impl Fn(&K) -> Item,
-    ) -> Lookup<K> {
+        cache: &NearCache,
+        item: impl Fn(&K) -> CacheKey,
+    ) -> BatchLookup<K> {
         let mut taken = HashSet::new();
         let distinct = keys.into_iter().filter(|key| taken.insert(key.clone()));
         let keys: Vec<K> = distinct.collect();
-        let before = keys.iter().map(|key| cache.before(&item(key))).collect();
-        Lookup { keys, before }
+        let stamps = keys.iter().map(|key| cache.stamp(&item(key))).collect();
+        BatchLookup { keys, stamps }
     }
 
     pub(super) fn keys(&self) -> &[K] {
         &self.keys
     }
 
-    fn paired<R>(
+    fn pair_replies<R>(
         self,
         replies: Vec<R>,
-    ) -> Result<impl Iterator<Item = (K, Before, R)>, StoreError> {
-        let asked = self.keys.into_iter().zip(self.before).collect();
-        let pairs = paired(asked, replies)?;
+    ) -> Result<impl Iterator<Item = (K, ReadStamp, R)>, StoreError> {
+        let asked = self.keys.into_iter().zip(self.stamps).collect();
+        let pairs = pair(asked, replies)?;
         Ok(pairs.map(|((key, before), reply)| (key, before, reply)))
     }
 }
 
-impl Lookup<SessionId> {
+impl BatchLookup<SessionId> {
     /// Caches how the sessions stand, by the store's clock at `now`. `lag` receives how late the end
     /// of a session became known here.
     pub(super) fn note(
         self,
-        cache: &Replica,
-        entries: Vec<Option<Entry>>,
+        cache: &NearCache,
+        entries: Vec<Option<SessionEntry>>,
         idle: Option<Duration>,
         now: Millis,
         mut lag: impl FnMut(Millis),
-    ) -> Result<Vec<(SessionId, Found)>, StoreError> {
-        let noted = self.paired(entries)?.map(|(id, before, entry)| {
-            let found = entry.map_or(Found::Missing, |entry| {
+    ) -> Result<Vec<(SessionId, SessionLookup)>, StoreError> {
+        let noted = self.pair_replies(entries)?.map(|(id, before, entry)| {
+            let found = entry.map_or(SessionLookup::Missing, |entry| {
                 let used = entry.activity.last_access.max(cache.last_access(id));
-                entry.found(used, idle, now)
+                entry.into_lookup(used, idle, now)
             });
-            if let Some(late) = cache.lag(id, &found, now) {
+            if let Some(late) = cache.revocation_lag(id, &found, now) {
                 lag(late);
             }
-            cache.note_session(id, &found, before);
+            cache.cache_session(id, &found, before);
             (id, found)
         });
         Ok(noted.collect())
     }
 }
 
-impl Lookup<String> {
+impl BatchLookup<String> {
     /// Caches which tokens are on the blacklist.
     pub(super) fn note(
         self,
-        cache: &Replica,
+        cache: &NearCache,
         listed: Vec<bool>,
     ) -> Result<Vec<(String, bool)>, StoreError> {
-        let noted = self.paired(listed)?.map(|(key, before, listed)| {
-            cache.note_token(&key, listed, before);
+        let noted = self.pair_replies(listed)?.map(|(key, before, listed)| {
+            cache.cache_token(&key, listed, before);
             (key, listed)
         });
         Ok(noted.collect())
     }
 }
 
-impl Lookup<PersonHash> {
+impl BatchLookup<UserHash> {
     /// Caches the users' cut-offs.
     pub(super) fn note(
         self,
-        cache: &Replica,
+        cache: &NearCache,
         cut_offs: Vec<Option<u64>>,
-    ) -> Result<Vec<(PersonHash, Option<u64>)>, StoreError> {
-        let noted = self.paired(cut_offs)?.map(|(user, before, cut_off)| {
-            cache.note_person(user, cut_off, before);
+    ) -> Result<Vec<(UserHash, Option<u64>)>, StoreError> {
+        let noted = self.pair_replies(cut_offs)?.map(|(user, before, cut_off)| {
+            cache.cache_cut_off(user, cut_off, before);
             (user, cut_off)
         });
         Ok(noted.collect())
@@ -101,7 +101,7 @@ impl Lookup<PersonHash> {
 
 /// Pairs requests with their replies. One reply too few or too many leaves the outcome of all of them
 /// unknown: no request falls back to "missing" or "not revoked" for want of a reply.
-pub(super) fn paired<K, R>(
+pub(super) fn pair<K, R>(
     requests: Vec<K>,
     replies: Vec<R>,
 ) -> Result<impl Iterator<Item = (K, R)>, StoreError> {
@@ -111,13 +111,18 @@ pub(super) fn paired<K, R>(
     Ok(requests.into_iter().zip(replies))
 }
 
-impl Entry {
+impl SessionEntry {
     /// How the session stands, used last at this time.
-    fn found(self, last_access: Millis, idle: Option<Duration>, now: Millis) -> Found {
+    fn into_lookup(
+        self,
+        last_access: Millis,
+        idle: Option<Duration>,
+        now: Millis,
+    ) -> SessionLookup {
         match self.session.status(last_access, idle, now) {
-            Status::Active => Found::Active(Arc::new(self.session), last_access),
-            Status::Expired => Found::Expired(self.session),
-            Status::Revoked => Found::Revoked(self.session),
+            SessionStatus::Active => SessionLookup::Active(Arc::new(self.session), last_access),
+            SessionStatus::Expired => SessionLookup::Expired(self.session),
+            SessionStatus::Revoked => SessionLookup::Revoked(self.session),
         }
     }
 }
@@ -128,14 +133,14 @@ mod tests {
 
     use super::*;
 
-    fn lookup(keys: &[&str], cache: &Replica) -> Lookup<String> {
+    fn lookup(keys: &[&str], cache: &NearCache) -> BatchLookup<String> {
         let keys = keys.iter().map(|key| (*key).to_owned());
-        Lookup::<String>::new(keys, cache, |key| Item::Token(key.clone()))
+        BatchLookup::<String>::new(keys, cache, |key| CacheKey::Token(key.clone()))
     }
 
     #[test]
-    fn a_key_given_twice_is_looked_up_once_and_has_its_own_outcome() {
-        let cache = Replica::default();
+    fn duplicate_key_is_looked_up_once() {
+        let cache = NearCache::default();
         let lookup = lookup(&["a", "b", "a"], &cache);
         assert_eq!(lookup.keys(), ["a", "b"]);
         let noted = lookup.note(&cache, vec![true, false]).unwrap();
@@ -144,8 +149,8 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_too_few_or_too_many_is_an_error_and_caches_nothing() {
-        let cache = Replica::default();
+    fn wrong_number_of_replies_is_an_error() {
+        let cache = NearCache::default();
         for listed in [vec![true], vec![true; 3]] {
             let noted = lookup(&["a", "b"], &cache).note(&cache, listed);
             assert_eq!(noted, Err(StoreError::Malformed));

@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
-use super::{Engine, Item, Revocation, Store, StoreError};
+use super::{CacheKey, Engine, Revocation, Store, StoreError};
 use crate::auth::session::Millis;
 
 /// How long it lives if no gateway is there to prolong that.
-pub(super) const KEPT: Duration = Duration::from_secs(366 * 86_400);
+pub(super) const MARKER_TTL: Duration = Duration::from_secs(366 * 86_400);
 /// How many revocations one step of a restoration writes.
-const STEP: usize = 256;
+const BATCH_SIZE: usize = 256;
 
 /// What the store is known by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,43 +18,43 @@ pub struct Marker {
     pub id: String,
     /// Tokens without a session that were issued up to this second are refused, whosever they are: of
     /// what was revoked then, not all is known any more. 0: none.
-    pub refused: u64,
+    pub global_cut_off: u64,
 }
 
 /// What there is of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Marked {
+pub enum MarkerState {
     /// Nothing was ever here, or everything is lost.
-    Nowhere,
+    Absent,
     /// Some of it is lost.
-    Partly(Marker),
-    Whole(Marker),
+    Partial(Marker),
+    Complete(Marker),
 }
 
-impl Marked {
+impl MarkerState {
     /// Puts together what is at each of its places.
-    pub(super) fn of(places: &[Option<Marker>]) -> Marked {
+    pub(super) fn from_markers(places: &[Option<Marker>]) -> MarkerState {
         let mut found = places.iter().flatten();
         let Some(first) = found.next() else {
-            return Marked::Nowhere;
+            return MarkerState::Absent;
         };
-        let refused = found.map(|marker| marker.refused).max().unwrap_or(0);
+        let refused = found.map(|marker| marker.global_cut_off).max().unwrap_or(0);
         let marker = Marker {
             id: first.id.clone(),
-            refused: refused.max(first.refused),
+            global_cut_off: refused.max(first.global_cut_off),
         };
         let is_it = |place: &Option<Marker>| place.as_ref().is_some_and(|it| it.id == marker.id);
         if places.iter().all(is_it) {
-            Marked::Whole(marker)
+            MarkerState::Complete(marker)
         } else {
-            Marked::Partly(marker)
+            MarkerState::Partial(marker)
         }
     }
 }
 
 impl Store {
     /// What tells the store's content from that of others: its keys begin with it.
-    pub fn prefix(&self) -> &str {
+    pub fn key_prefix(&self) -> &str {
         &self.shared.prefix
     }
 
@@ -64,25 +64,25 @@ impl Store {
     }
 
     /// For any one operation.
-    pub fn patience(&self) -> Duration {
+    pub fn timeout(&self) -> Duration {
         self.shared.timeout
     }
 
     /// Waits until there is a reason to look at the marker: the store was found, or said that
     /// everything in it has changed. One that came before counts.
-    pub async fn doubted(&self) {
+    pub async fn data_may_have_changed(&self) {
         match &self.engine {
             Engine::Memory(_) => std::future::pending().await,
-            Engine::Redis(redis) => redis.doubted().await,
+            Engine::Redis(redis) => redis.data_may_have_changed().await,
         }
     }
 
     /// Looks for the marker.
-    pub async fn marked(&self) -> Result<Marked, StoreError> {
+    pub async fn marker_state(&self) -> Result<MarkerState, StoreError> {
         self.measured("marker", async {
             match &self.engine {
-                Engine::Memory(memory) => Ok(memory.marked()),
-                Engine::Redis(redis) => redis.marked().await,
+                Engine::Memory(memory) => Ok(memory.marker_state()),
+                Engine::Redis(redis) => redis.marker_state().await,
             }
         })
         .await
@@ -90,42 +90,44 @@ impl Store {
 
     /// Puts the marker where it is missing, with tokens up to this second refused at least. Of
     /// gateways that do so at once all find the same one afterwards.
-    pub async fn mark(&self, refused: u64) -> Result<Marker, StoreError> {
+    pub async fn write_marker(&self, refused: u64) -> Result<Marker, StoreError> {
         self.measured("marker", async {
             match &self.engine {
-                Engine::Memory(memory) => Ok(memory.mark(refused)),
-                Engine::Redis(redis) => redis.mark(refused).await,
+                Engine::Memory(memory) => Ok(memory.write_marker(refused)),
+                Engine::Redis(redis) => redis.write_marker(refused).await,
             }
         })
         .await
     }
 
     /// Prolongs the marker's life.
-    pub async fn keep_marker(&self) -> Result<(), StoreError> {
+    pub async fn extend_marker(&self) -> Result<(), StoreError> {
         let Engine::Redis(redis) = &self.engine else {
             return Ok(());
         };
-        self.measured("marker", redis.keep_marker()).await
+        self.measured("marker", redis.extend_marker()).await
     }
 
     /// Tells this gateway that tokens without a session issued up to this second are refused.
-    pub fn refuse_up_to(&self, second: u64) {
-        self.shared.replica.refuse_up_to(second);
+    pub fn set_global_cut_off(&self, second: u64) {
+        self.shared.near_cache.set_global_cut_off(second);
     }
 
     /// Brings revocations back, each until a moment by the store's clock. What is there and reaches
     /// further stays. Each step has the deadline, not the whole.
-    pub async fn restore(
+    pub async fn restore_revocations(
         &self,
         revocations: &[(Revocation, Millis)],
         now: Millis,
     ) -> Result<(), StoreError> {
         self.measured_steps("restore", async {
-            for step in revocations.chunks(STEP) {
+            for step in revocations.chunks(BATCH_SIZE) {
                 match &self.engine {
-                    Engine::Memory(memory) => memory.restore(step, now),
+                    Engine::Memory(memory) => memory.restore_revocations(step, now),
                     Engine::Redis(redis) => {
-                        redis.restore(step, now, self.shared.timeout).await?;
+                        redis
+                            .restore_revocations(step, now, self.shared.timeout)
+                            .await?;
                     }
                 }
             }
@@ -136,18 +138,18 @@ impl Store {
 
     /// The blacklist and the cut-offs of a store that others write to. It looks at every key; each step
     /// has the deadline, not the whole.
-    pub async fn standing(&self) -> Result<Vec<Item>, StoreError> {
+    pub async fn list_revocations(&self) -> Result<Vec<CacheKey>, StoreError> {
         self.measured_steps("restore", async {
             match &self.engine {
                 Engine::Memory(_) => Ok(Vec::new()),
-                Engine::Redis(redis) => redis.standing(self.shared.timeout).await,
+                Engine::Redis(redis) => redis.list_revocations(self.shared.timeout).await,
             }
         })
         .await
     }
 
     /// Takes note of what is in force although the store may not have it yet.
-    pub fn revoked(&self, revocation: Revocation) {
+    pub fn announce_revocation(&self, revocation: Revocation) {
         self.announce(revocation);
     }
 }
@@ -159,25 +161,25 @@ mod tests {
     fn marker(id: &str, refused: u64) -> Marker {
         Marker {
             id: id.to_owned(),
-            refused,
+            global_cut_off: refused,
         }
     }
 
     #[test]
-    fn a_marker_is_whole_when_it_is_the_same_everywhere() {
+    fn marker_is_complete_when_all_places_agree() {
         let (a, b) = (Some(marker("a", 1)), Some(marker("b", 3)));
         let later = Some(marker("a", 2));
         for (places, expected) in [
-            (vec![None, None], Marked::Nowhere),
-            (vec![a.clone()], Marked::Whole(marker("a", 1))),
+            (vec![None, None], MarkerState::Absent),
+            (vec![a.clone()], MarkerState::Complete(marker("a", 1))),
             (
                 vec![a.clone(), later.clone()],
-                Marked::Whole(marker("a", 2)),
+                MarkerState::Complete(marker("a", 2)),
             ),
-            (vec![None, later], Marked::Partly(marker("a", 2))),
-            (vec![a, b], Marked::Partly(marker("a", 3))),
+            (vec![None, later], MarkerState::Partial(marker("a", 2))),
+            (vec![a, b], MarkerState::Partial(marker("a", 3))),
         ] {
-            assert_eq!(Marked::of(&places), expected, "{places:?}");
+            assert_eq!(MarkerState::from_markers(&places), expected, "{places:?}");
         }
     }
 }

@@ -7,56 +7,56 @@ mod amend;
 mod deadline;
 mod error;
 mod fleet;
-mod inquiry;
 mod inspect;
+mod invalidation;
 mod journal;
-mod leases;
-mod leasing;
+mod lease_table;
+mod leased_limits;
 mod limits;
-mod live;
-mod local;
+mod local_limits;
 mod lookup;
+mod maintenance;
 mod marker;
 mod memory;
-mod news;
+mod open_connections;
 mod page;
 mod profiles;
+mod query;
+mod reconcile;
 mod redis;
 mod refresh;
-mod renewing;
+mod refresh_ahead;
 mod revocations;
 mod sessions;
-mod tending;
-mod upkeep;
 
-pub mod replica;
+pub mod near_cache;
 
 use std::net::IpAddr;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
-pub use amend::{Amended, Amendment, DATA_MAX};
-use deadline::{AN_ANSWER, within};
+pub use amend::{AmendOutcome, Amendment, MAX_DATA_BYTES};
+use deadline::{REPLY_ROUNDS, timeout_with_grace};
 pub use error::StoreError;
-pub use fleet::Confirmed;
-pub use inquiry::{Findings, Found, Inquiry};
-pub use inspect::{Finding, Grade, inspect};
-pub use journal::{Noted, Position, is_bulk};
-pub use live::REPORT_KEPT;
-pub use marker::{Marked, Marker};
+pub use fleet::FleetConfirmation;
+pub use inspect::{ServerCheck, Severity, inspect};
+pub use invalidation::{CacheKey, UserHash, user_hash};
+pub use journal::{JournalEntry, Position, is_bulk};
+pub use maintenance::{CleanUpLease, ConnectionCount, ProbeResult, StoreCounts};
+pub use marker::{Marker, MarkerState};
 use memory::Memory;
-pub use memory::Refresh;
-pub use news::{Item, PersonHash, person_hash};
-pub use page::{Page, Wanted};
-pub use profiles::{Cached, Lease};
+pub use memory::RefreshTokens;
+use near_cache::NearCache;
+pub use open_connections::REPORT_TTL;
+pub use page::{SessionListQuery, SessionPage};
+pub use profiles::{CachedProfile, ProfileLease};
+pub use query::{Query, QueryResult, SessionLookup};
 use redis::Redis;
-pub use refresh::{Grant, Reuse, Rotation, Turned, Turnover};
-use replica::Replica;
-pub use revocations::{CUT_OFF_KEPT, covers};
-pub use sessions::{Created, Identity};
+pub use refresh::{InitialRefreshToken, RefreshRotation, Reuse, RotationOutcome, RotationResult};
+pub use revocations::{CUT_OFF_TTL, cut_off_covers};
+pub use sessions::{CreateOutcome, SessionIdentity};
 use tokio::sync::broadcast;
-pub use upkeep::{Counts, LinkCount, Probe, Turn};
 
 use crate::auth::session::{Activity, Millis, Session, SessionId};
 use crate::limits::Micros;
@@ -64,13 +64,13 @@ use crate::settings;
 use crate::telemetry::metrics::Metrics;
 
 /// How many revocations a slow subscriber may be behind before it has to ask the store instead.
-const REVOCATIONS_KEPT: usize = 4096;
+const REVOCATION_CHANNEL_CAPACITY: usize = 4096;
 
 /// A handle on the store; cheap to clone.
 #[derive(Clone)]
 pub struct Store {
     engine: Engine,
-    shared: Arc<Shared>,
+    shared: Arc<StoreState>,
 }
 
 #[derive(Clone)]
@@ -79,24 +79,24 @@ enum Engine {
     Redis(Redis),
 }
 
-struct Shared {
+struct StoreState {
     prefix: String,
     timeout: Duration,
     /// How many replicas must have a revocation.
-    replicas: u32,
+    revocation_replicas: u32,
     metrics: Arc<Metrics>,
     /// The counters that this process keeps while the store is gone.
-    local: local::Local,
-    leases: leases::Leases,
+    local_limits: local_limits::LocalLimits,
+    leases: lease_table::LeaseTable,
     revocations: broadcast::Sender<Revocation>,
-    replica: Arc<Replica>,
+    near_cache: Arc<NearCache>,
     /// Up to when changes have been heard of and looked at, by the store's clock.
-    heard: AtomicU64,
+    confirmed_up_to: AtomicU64,
     /// How many gateways share the store.
-    gateways: AtomicU64,
+    gateway_count: AtomicU64,
     /// What this one is called among them.
-    name: OnceLock<Arc<str>>,
-    journal: journal::Queue,
+    gateway_name: OnceLock<Arc<str>>,
+    journal: journal::JournalQueue,
 }
 
 /// What this process has just revoked, or heard of.
@@ -106,12 +106,12 @@ pub enum Revocation {
     /// The blacklist key of a token.
     Token(String),
     /// A person's tokens without a session that were issued up to this second.
-    Person(PersonHash, u64),
+    IssuedBefore(UserHash, u64),
 }
 
 /// What one gateway saw of one session since it last wrote.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Use {
+pub struct SessionUse {
     pub session: SessionId,
     pub last_access: Millis,
     pub requests: u64,
@@ -120,14 +120,14 @@ pub struct Use {
 
 /// A session with how it is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct SessionEntry {
     pub session: Session,
     pub activity: Activity,
 }
 
 impl Store {
     /// Prepares the store. A Redis store does not answer through this handle: nothing is connected
-    /// before [`Store::link`].
+    /// before [`Store::connect`].
     pub fn open(settings: &settings::Store, metrics: Arc<Metrics>) -> Store {
         let engine = match &settings.engine {
             settings::Engine::Memory => {
@@ -138,19 +138,19 @@ impl Store {
                 Engine::Redis(Redis::new(address, settings, Arc::clone(&metrics)))
             }
         };
-        let shared = Shared {
+        let shared = StoreState {
             prefix: settings.key_prefix.clone(),
             timeout: settings.timeout,
-            replicas: settings.revocation_replicas,
-            leases: leases::Leases::new(&metrics),
+            revocation_replicas: settings.revocation_replicas,
+            leases: lease_table::LeaseTable::new(&metrics),
             metrics,
-            local: local::Local::default(),
-            revocations: broadcast::Sender::new(REVOCATIONS_KEPT),
-            replica: Arc::default(),
-            heard: AtomicU64::new(0),
-            gateways: AtomicU64::new(1),
-            name: OnceLock::new(),
-            journal: journal::Queue::default(),
+            local_limits: local_limits::LocalLimits::default(),
+            revocations: broadcast::Sender::new(REVOCATION_CHANNEL_CAPACITY),
+            near_cache: Arc::default(),
+            confirmed_up_to: AtomicU64::new(0),
+            gateway_count: AtomicU64::new(1),
+            gateway_name: OnceLock::new(),
+            journal: journal::JournalQueue::default(),
         };
         Store {
             engine,
@@ -162,10 +162,10 @@ impl Store {
     /// connects, watches and replaces until the last clone is dropped. Until it is up, operations
     /// fail at once.
     #[must_use]
-    pub fn link(&self) -> Store {
+    pub fn connect(&self) -> Store {
         let engine = match &self.engine {
             Engine::Memory(memory) => Engine::Memory(Arc::clone(memory)),
-            Engine::Redis(redis) => Engine::Redis(redis.link()),
+            Engine::Redis(redis) => Engine::Redis(redis.connect()),
         };
         Store {
             engine,
@@ -174,34 +174,34 @@ impl Store {
     }
 
     /// Whether this handle's connection answers at the moment.
-    pub fn up(&self) -> bool {
+    pub fn is_up(&self) -> bool {
         match &self.engine {
             Engine::Memory(_) => true,
-            Engine::Redis(redis) => redis.up(),
+            Engine::Redis(redis) => redis.is_up(),
         }
     }
 
     /// Whether replicas must have a revocation before anybody hears of success.
-    pub fn wants_replicas(&self) -> bool {
-        self.shared.replicas > 0
+    pub fn requires_replicas(&self) -> bool {
+        self.shared.revocation_replicas > 0
     }
 
     /// How many times this process has found the store, at its start and after it was lost, or has
     /// heard that everything in it changed: what is there may be older than what was.
-    pub fn risings(&self) -> u64 {
+    pub fn reconnects(&self) -> u64 {
         match &self.engine {
             Engine::Memory(_) => 0,
-            Engine::Redis(redis) => redis.risings(),
+            Engine::Redis(redis) => redis.reconnects(),
         }
     }
 
     /// Waits until this handle's connection is up, at most so long; tells whether it is.
     pub async fn wait_until_up(&self, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
-        while !self.up() && Instant::now() < deadline {
+        while !self.is_up() && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        self.up()
+        self.is_up()
     }
 
     /// The store's clock, as this process has it in mind.
@@ -214,14 +214,14 @@ impl Store {
 
     /// The store's clock: asked, unless it was told a moment ago.
     pub async fn now(&self) -> Result<Millis, StoreError> {
-        match self.shared.replica.is_sure() {
+        match self.shared.near_cache.is_fresh() {
             true => Ok(self.clock()),
-            false => self.ask_time().await,
+            false => self.fetch_time().await,
         }
     }
 
     /// Asks the store for its clock.
-    async fn ask_time(&self) -> Result<Millis, StoreError> {
+    async fn fetch_time(&self) -> Result<Millis, StoreError> {
         self.measured("now", async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.now() / 1000),
@@ -237,23 +237,23 @@ impl Store {
     }
 
     /// What this gateway knows without asking.
-    pub fn replica(&self) -> &Arc<Replica> {
-        &self.shared.replica
+    pub fn near_cache(&self) -> &Arc<NearCache> {
+        &self.shared.near_cache
     }
 
     fn announce(&self, revocation: Revocation) {
         // At once: whoever hears that it is done asks this gateway next.
-        self.shared.replica.apply(&revocation);
-        self.spread(revocation);
+        self.shared.near_cache.apply(&revocation);
+        self.broadcast(revocation);
     }
 
     /// Something was changed here: it is asked for anew.
-    fn changed(&self, item: &Item) {
-        self.shared.replica.changed(item, 0);
+    fn invalidate(&self, item: &CacheKey) {
+        self.shared.near_cache.invalidate(item, 0);
     }
 
     /// Tells this process of what is in force already.
-    fn spread(&self, revocation: Revocation) {
+    fn broadcast(&self, revocation: Revocation) {
         // Nobody need be listening.
         let _ = self.shared.revocations.send(revocation);
     }
@@ -266,10 +266,10 @@ impl Store {
     ) -> Result<T, StoreError> {
         let started = Instant::now();
         let work = std::pin::pin!(work);
-        let done = within(self.shared.timeout, AN_ANSWER, work).await;
+        let done = timeout_with_grace(self.shared.timeout, REPLY_ROUNDS, work).await;
         let outcome = done.unwrap_or_else(|| {
             if let Engine::Redis(redis) = &self.engine {
-                redis.suspect();
+                redis.report_timeout();
             }
             Err(StoreError::Timeout)
         });
@@ -293,7 +293,7 @@ impl Store {
         let error = outcome.as_ref().err().map(|error| error.kind());
         self.shared
             .metrics
-            .store_operation(operation, started.elapsed(), error);
+            .observe_store_operation(operation, started.elapsed(), error);
     }
 }
 

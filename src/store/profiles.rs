@@ -7,24 +7,24 @@ use std::time::Duration;
 use super::{Engine, Store, StoreError};
 
 /// How long a lease is good for: reading the database takes less.
-pub(super) const LEASE: Duration = Duration::from_secs(30);
+pub(super) const LEASE_TTL: Duration = Duration::from_secs(30);
 
 /// What the cache knows of a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Cached {
+pub enum CachedProfile {
     /// The JSON text that was put.
     Hit(String),
     /// Nothing; who read it elsewhere may put it with this.
-    Miss(Lease),
+    Miss(ProfileLease),
 }
 
 /// The right to put a profile, until it is forgotten again.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lease(pub(super) u64);
+pub struct ProfileLease(pub(super) u64);
 
 impl Store {
     /// Looks a user's profile up.
-    pub async fn profile(&self, user: &str) -> Result<Cached, StoreError> {
+    pub async fn profile(&self, user: &str) -> Result<CachedProfile, StoreError> {
         let found = self
             .measured("profile", async {
                 match &self.engine {
@@ -33,8 +33,8 @@ impl Store {
                 }
             })
             .await?;
-        let hit = matches!(found, Cached::Hit(_));
-        self.shared.metrics.looked_up("profiles", hit);
+        let hit = matches!(found, CachedProfile::Hit(_));
+        self.shared.metrics.count_cache_lookup("profiles", hit);
         Ok(found)
     }
 
@@ -42,7 +42,7 @@ impl Store {
     pub async fn put_profile(
         &self,
         user: &str,
-        lease: &Lease,
+        lease: &ProfileLease,
         json: &str,
         ttl: Duration,
     ) -> Result<(), StoreError> {
@@ -59,14 +59,14 @@ impl Store {
     }
 
     /// Forgets a profile: to be called after the database was changed, and made sure of.
-    pub async fn forget_profile(&self, user: &str) -> Result<(), StoreError> {
+    pub async fn invalidate_profile(&self, user: &str) -> Result<(), StoreError> {
         self.measured("forget_profile", async {
             match &self.engine {
                 Engine::Memory(memory) => {
-                    memory.forget_profile(user);
+                    memory.invalidate_profile(user);
                     Ok(())
                 }
-                Engine::Redis(redis) => redis.forget_profile(user).await,
+                Engine::Redis(redis) => redis.invalidate_profile(user).await,
             }
         })
         .await

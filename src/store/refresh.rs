@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{Engine, Entry, Store, StoreError};
+use super::{Engine, SessionEntry, Store, StoreError};
 use crate::auth::session::{Millis, SessionId};
 
 /// A session's first refresh token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Grant {
+pub struct InitialRefreshToken {
     pub hash: [u8; 32],
     /// When it ends.
     pub until: Millis,
@@ -16,11 +16,11 @@ pub struct Grant {
 
 /// A refresh token that is given for its successor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Turnover {
+pub struct RefreshRotation {
     pub presented: [u8; 32],
     /// The token bears the gateway's own mark: it was handed out once, whether or not it is still
     /// known here.
-    pub ours: bool,
+    pub is_authentic: bool,
     pub successor: [u8; 32],
     /// How long a rotated token still gets the same successor.
     pub grace: Duration,
@@ -32,7 +32,7 @@ pub struct Turnover {
 
 /// What became of a refresh token that was presented.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rotation {
+pub enum RotationOutcome {
     /// The successor is the current one now.
     Rotated,
     /// It was rotated a moment ago, to this same successor.
@@ -44,7 +44,7 @@ pub enum Rotation {
     /// It is the current one, and over its time.
     Expired,
     /// The session that it belonged to has ended.
-    Gone,
+    SessionEnded,
 }
 
 /// Which token it was that came back.
@@ -72,25 +72,25 @@ impl Reuse {
 
 /// What came of presenting a refresh token.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Turned {
-    pub rotation: Rotation,
+pub struct RotationResult {
+    pub outcome: RotationOutcome,
     /// The session as it stands afterwards, if it is there.
-    pub entry: Option<Entry>,
+    pub entry: Option<SessionEntry>,
     /// The store's clock.
     pub now: Millis,
 }
 
 impl Store {
     /// Tells whether this is the session's current refresh token.
-    pub async fn holds_refresh(
+    pub async fn is_current_refresh_token(
         &self,
         session: SessionId,
         hash: [u8; 32],
     ) -> Result<bool, StoreError> {
         self.measured("holds_refresh", async {
             match &self.engine {
-                Engine::Memory(memory) => Ok(memory.holds_refresh(session, hash)),
-                Engine::Redis(redis) => redis.holds_refresh(session, hash).await,
+                Engine::Memory(memory) => Ok(memory.is_current_refresh_token(session, hash)),
+                Engine::Redis(redis) => redis.is_current_refresh_token(session, hash).await,
             }
         })
         .await
@@ -103,9 +103,9 @@ impl Store {
     pub async fn rotate_refresh(
         &self,
         session: SessionId,
-        turnover: &Turnover,
+        turnover: &RefreshRotation,
         idle: Option<Duration>,
-    ) -> Result<Turned, StoreError> {
+    ) -> Result<RotationResult, StoreError> {
         self.measured("rotate_refresh", async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.rotate_refresh(session, turnover, idle)),

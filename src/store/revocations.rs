@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::lookup::{Lookup, paired};
-use super::{Engine, Item, PersonHash, Revocation, Store, StoreError, person_hash};
+use super::lookup::{BatchLookup, pair};
+use super::{CacheKey, Engine, Revocation, Store, StoreError, UserHash, user_hash};
 
 /// How long a cut-off is kept: no token without session is good for longer.
-pub const CUT_OFF_KEPT: Duration = Duration::from_secs(366 * 86_400);
+pub const CUT_OFF_TTL: Duration = Duration::from_secs(366 * 86_400);
 
 /// Whether a cut-off at this second refuses a token that was issued then: all up to it, and those of
 /// which nobody knows.
-pub fn covers(cut_off: u64, issued_at: Option<u64>) -> bool {
+pub fn cut_off_covers(cut_off: u64, issued_at: Option<u64>) -> bool {
     issued_at.is_none_or(|issued| issued <= cut_off)
 }
 
@@ -43,18 +43,18 @@ impl Store {
             }
         });
         let outcome = outcome.await;
-        self.changed(&Item::Token(key.to_owned()));
+        self.invalidate(&CacheKey::Token(key.to_owned()));
         outcome
     }
 
     /// Tells for each key whether it is on the blacklist, in their order; asks for what this gateway
     /// is not sure of.
-    pub async fn is_blacklisted(&self, keys: &[&str]) -> Result<Vec<bool>, StoreError> {
-        let sure = |key: &&str| self.shared.replica.is_surely_listed(key);
-        let (sure, unsure) = parted(keys, sure);
+    pub async fn are_blacklisted(&self, keys: &[&str]) -> Result<Vec<bool>, StoreError> {
+        let sure = |key: &&str| self.shared.near_cache.cached_blacklisting(key);
+        let (sure, unsure) = split_cached(keys, sure);
         let looked_up = self.look_up_tokens(unsure.into_iter().map(str::to_owned));
         let looked_up = looked_up.await?;
-        completed(keys, sure, |key| looked_up.get(*key).copied())
+        merge_cached(keys, sure, |key| looked_up.get(*key).copied())
     }
 
     /// Looks tokens up in the store, whatever is cached, and caches which are on the blacklist.
@@ -62,8 +62,8 @@ impl Store {
         &self,
         keys: impl IntoIterator<Item = String>,
     ) -> Result<HashMap<String, bool>, StoreError> {
-        let replica = &self.shared.replica;
-        let lookup = Lookup::<String>::new(keys, replica, |key| Item::Token(key.clone()));
+        let replica = &self.shared.near_cache;
+        let lookup = BatchLookup::<String>::new(keys, replica, |key| CacheKey::Token(key.clone()));
         if lookup.keys().is_empty() {
             return Ok(HashMap::new());
         }
@@ -82,13 +82,13 @@ impl Store {
     /// in whole seconds of the store's clock, or does not say when. `user_key` is what admission
     /// knows the person by.
     pub async fn cut_off(&self, user_key: &str) -> Result<(), StoreError> {
-        self.cut_off_up_to(person_hash(user_key), None).await
+        self.cut_off_up_to(user_hash(user_key), None).await
     }
 
     /// As [`Store::cut_off`], up to a second that is known already.
     pub async fn cut_off_up_to(
         &self,
-        person: PersonHash,
+        person: UserHash,
         mut second: Option<u64>,
     ) -> Result<(), StoreError> {
         let outcome = self.measured("cut_off", async {
@@ -100,13 +100,13 @@ impl Store {
         });
         let outcome = outcome.await;
         if let (Ok(()) | Err(StoreError::Unreplicated), Some(second)) = (outcome, second) {
-            self.announce(Revocation::Person(person, second));
+            self.announce(Revocation::IssuedBefore(person, second));
         }
         outcome
     }
 
     /// How long each of these tokens stays on the blacklist; `None`: it is not on it.
-    pub async fn blacklisted_for<'k>(
+    pub async fn blacklist_ttls<'k>(
         &self,
         keys: &[&'k str],
     ) -> Result<HashMap<&'k str, Option<Duration>>, StoreError> {
@@ -115,30 +115,30 @@ impl Store {
         }
         let lives = self.measured("is_blacklisted", async {
             match &self.engine {
-                Engine::Memory(memory) => Ok(memory.blacklisted_for(keys)),
-                Engine::Redis(redis) => redis.blacklisted_for(keys).await,
+                Engine::Memory(memory) => Ok(memory.blacklist_ttls(keys)),
+                Engine::Redis(redis) => redis.blacklist_ttls(keys).await,
             }
         });
-        Ok(paired(keys.to_vec(), lives.await?)?.collect())
+        Ok(pair(keys.to_vec(), lives.await?)?.collect())
     }
 
     /// Tells for each person the second up to which their tokens without session are refused, in
     /// their order; asks for what this gateway is not sure of.
     pub async fn cut_offs(&self, user_keys: &[&str]) -> Result<Vec<Option<u64>>, StoreError> {
-        let people: Vec<PersonHash> = user_keys.iter().map(|key| person_hash(key)).collect();
-        let sure = |person: &PersonHash| self.shared.replica.is_surely_cut_off(person);
-        let (sure, unsure) = parted(&people, sure);
-        let looked_up = self.look_up_people(unsure).await?;
-        completed(&people, sure, |user| looked_up.get(user).copied())
+        let people: Vec<UserHash> = user_keys.iter().map(|key| user_hash(key)).collect();
+        let sure = |person: &UserHash| self.shared.near_cache.cached_cut_off(person);
+        let (sure, unsure) = split_cached(&people, sure);
+        let looked_up = self.look_up_cut_offs(unsure).await?;
+        merge_cached(&people, sure, |user| looked_up.get(user).copied())
     }
 
     /// Looks users' cut-offs up in the store, whatever is cached, and caches them.
-    pub async fn look_up_people(
+    pub async fn look_up_cut_offs(
         &self,
-        people: impl IntoIterator<Item = PersonHash>,
-    ) -> Result<HashMap<PersonHash, Option<u64>>, StoreError> {
-        let replica = &self.shared.replica;
-        let lookup = Lookup::<PersonHash>::new(people, replica, |user| Item::Person(*user));
+        people: impl IntoIterator<Item = UserHash>,
+    ) -> Result<HashMap<UserHash, Option<u64>>, StoreError> {
+        let replica = &self.shared.near_cache;
+        let lookup = BatchLookup::<UserHash>::new(people, replica, |user| CacheKey::User(*user));
         let people = lookup.keys();
         if people.is_empty() {
             return Ok(HashMap::new());
@@ -155,7 +155,10 @@ impl Store {
 }
 
 /// What is sure of each, in their order, and those of which nothing is.
-fn parted<K: Copy, T>(keys: &[K], sure: impl Fn(&K) -> Option<T>) -> (Vec<Option<T>>, Vec<K>) {
+fn split_cached<K: Copy, T>(
+    keys: &[K],
+    sure: impl Fn(&K) -> Option<T>,
+) -> (Vec<Option<T>>, Vec<K>) {
     let sure: Vec<Option<T>> = keys.iter().map(sure).collect();
     let unsure = keys.iter().zip(&sure).filter(|(_, sure)| sure.is_none());
     let unsure = unsure.map(|(key, _)| *key).collect();
@@ -164,7 +167,7 @@ fn parted<K: Copy, T>(keys: &[K], sure: impl Fn(&K) -> Option<T>) -> (Vec<Option
 
 /// The outcome of each key, in their order: from the cache, or else as it was looked up. A key without
 /// outcome is an error: "not revoked" is never a default.
-fn completed<K, T>(
+fn merge_cached<K, T>(
     keys: &[K],
     cached: Vec<Option<T>>,
     looked_up: impl Fn(&K) -> Option<T>,

@@ -2,16 +2,19 @@
 
 use std::time::Duration;
 
-use super::lookup::Lookup;
-use super::{Engine, Entry, Found, Grant, Item, Page, Revocation, Store, StoreError, Use, Wanted};
-use crate::auth::session::{EndReason, OnLimit, Session, SessionId};
+use super::lookup::BatchLookup;
+use super::{
+    CacheKey, Engine, InitialRefreshToken, Revocation, SessionEntry, SessionListQuery,
+    SessionLookup, SessionPage, SessionUse, Store, StoreError,
+};
+use crate::auth::session::{EndReason, OnSessionLimit, Session, SessionId};
 
 /// How many sessions one step of a long operation deals with.
-const STEP: usize = 128;
+const BATCH_SIZE: usize = 128;
 
 /// What became of a new session.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Created {
+pub enum CreateOutcome {
     /// It is there, in the place of these.
     Created { evicted: Vec<SessionId> },
     /// The user has as many as are allowed.
@@ -25,18 +28,18 @@ impl Store {
     pub async fn create_session(
         &self,
         session: &Session,
-        grant: Option<Grant>,
+        grant: Option<InitialRefreshToken>,
         max: u32,
-        on_limit: OnLimit,
+        on_limit: OnSessionLimit,
         idle: Option<Duration>,
-    ) -> Result<Created, StoreError> {
+    ) -> Result<CreateOutcome, StoreError> {
         let mut evicted = Vec::new();
         let created = self
             .measured("create_session", async {
                 match &self.engine {
                     Engine::Memory(memory) => {
                         let created = memory.create_session(session, grant, max, on_limit, idle);
-                        if let Created::Created { evicted: ended } = &created {
+                        if let CreateOutcome::Created { evicted: ended } = &created {
                             evicted.clone_from(ended);
                         }
                         Ok(created)
@@ -51,17 +54,17 @@ impl Store {
             })
             .await;
         // Until now it was known to be missing, if it was asked for.
-        self.changed(&Item::Session(session.id));
-        self.ended(&evicted, EndReason::Evicted);
+        self.invalidate(&CacheKey::Session(session.id));
+        self.announce_ended(&evicted, EndReason::Evicted);
         let created = created?;
-        if let Created::Created { .. } = &created {
+        if let CreateOutcome::Created { .. } = &created {
             self.shared.metrics.sessions_created.inc();
         }
         Ok(created)
     }
 
     /// Reads one session, however it stands.
-    pub async fn session(&self, id: SessionId) -> Result<Option<Entry>, StoreError> {
+    pub async fn session(&self, id: SessionId) -> Result<Option<SessionEntry>, StoreError> {
         self.measured("session", async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.session(id)),
@@ -72,7 +75,11 @@ impl Store {
     }
 
     /// Lists a user's sessions, newest first.
-    pub async fn sessions_of(&self, user: &str, wanted: Wanted<'_>) -> Result<Page, StoreError> {
+    pub async fn sessions_of(
+        &self,
+        user: &str,
+        wanted: SessionListQuery<'_>,
+    ) -> Result<SessionPage, StoreError> {
         self.measured("sessions_of", async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.sessions_of(user, wanted)),
@@ -85,7 +92,10 @@ impl Store {
     /// Lists everybody's sessions. A call looks at a few thousand keys at most, so a page may be
     /// short, even empty, and have a next one. Those that are there throughout are on some page;
     /// Redis may give one twice. Each step has the deadline, not the whole.
-    pub async fn all_sessions(&self, wanted: Wanted<'_>) -> Result<Page, StoreError> {
+    pub async fn all_sessions(
+        &self,
+        wanted: SessionListQuery<'_>,
+    ) -> Result<SessionPage, StoreError> {
         self.measured_steps("all_sessions", async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.all_sessions(wanted)),
@@ -117,11 +127,11 @@ impl Store {
             .await;
         // It has ended even where its user's index could not be told any more.
         if was_alive {
-            self.ended(&[id], reason);
+            self.announce_ended(&[id], reason);
         } else if outcome.is_ok() {
             // Another gateway ended it, or a try of this one whose answer did not come: whoever hears
             // that it is over asks this gateway next.
-            self.shared.replica.was_over(id, idle, self.clock());
+            self.shared.near_cache.mark_ended(id, idle, self.clock());
         }
         outcome.map(|()| was_alive)
     }
@@ -138,7 +148,7 @@ impl Store {
             }
         });
         let outcome = outcome.await;
-        self.changed(&Item::Session(id));
+        self.invalidate(&CacheKey::Session(id));
         outcome
     }
 
@@ -165,17 +175,17 @@ impl Store {
                 Ok(())
             })
             .await;
-        self.ended(&ended, reason);
+        self.announce_ended(&ended, reason);
         outcome.map(|()| ended)
     }
 
     /// The sessions of a user that a change of who the user is has to be written to. They have to be
     /// looked up before the user is read: a session that is opened later was opened by what is read.
-    pub async fn not_ended(&self, user: &str) -> Result<Vec<SessionId>, StoreError> {
+    pub async fn unended_sessions(&self, user: &str) -> Result<Vec<SessionId>, StoreError> {
         self.measured("set_identity", async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.ids_of(user)),
-                Engine::Redis(redis) => redis.not_ended(user).await,
+                Engine::Redis(redis) => redis.unended_session_ids(user).await,
             }
         })
         .await
@@ -186,7 +196,7 @@ impl Store {
     pub async fn set_identity(
         &self,
         ids: &[SessionId],
-        identity: Identity<'_>,
+        identity: SessionIdentity<'_>,
     ) -> Result<(), StoreError> {
         let outcome = self.measured("set_identity", async {
             match &self.engine {
@@ -199,14 +209,14 @@ impl Store {
         });
         let outcome = outcome.await;
         for id in ids {
-            self.changed(&Item::Session(*id));
+            self.invalidate(&CacheKey::Session(*id));
         }
         outcome
     }
 
     /// Writes down how sessions were used; those that are not there are passed over. Each step has
     /// the deadline, not the whole.
-    pub async fn record_uses(&self, uses: &[Use]) -> Result<(), StoreError> {
+    pub async fn record_uses(&self, uses: &[SessionUse]) -> Result<(), StoreError> {
         if uses.is_empty() {
             return Ok(());
         }
@@ -232,35 +242,35 @@ impl Store {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let replica = &self.shared.replica;
+        let replica = &self.shared.near_cache;
         if let Engine::Memory(memory) = &self.engine {
             return Ok(memory.ended_among(ids, idle, |id| replica.last_access(id)));
         }
         let now = self.clock();
         let unsure: Vec<SessionId> = ids
             .iter()
-            .filter(|id| !replica.is_surely_active(**id, idle, now))
+            .filter(|id| !replica.is_cached_active(**id, idle, now))
             .copied()
             .collect();
         let mut ended = Vec::new();
-        for step in unsure.chunks(STEP) {
-            let found = self.found("ended_among", step, idle).await?;
+        for step in unsure.chunks(BATCH_SIZE) {
+            let found = self.look_up_sessions("ended_among", step, idle).await?;
             let over = found
                 .into_iter()
-                .filter(|(_, found)| !matches!(found, Found::Active(..)));
+                .filter(|(_, found)| !matches!(found, SessionLookup::Active(..)));
             ended.extend(over.map(|(id, _)| id));
         }
         Ok(ended)
     }
 
     /// Looks up how sessions stand, each once, and caches it.
-    pub(super) async fn found(
+    pub(super) async fn look_up_sessions(
         &self,
         operation: &'static str,
         ids: &[SessionId],
         idle: Option<Duration>,
-    ) -> Result<Vec<(SessionId, Found)>, StoreError> {
-        let replica = &self.shared.replica;
+    ) -> Result<Vec<(SessionId, SessionLookup)>, StoreError> {
+        let replica = &self.shared.near_cache;
         let Engine::Redis(redis) = &self.engine else {
             return Ok(Vec::new());
         };
@@ -268,15 +278,15 @@ impl Store {
             return Ok(Vec::new());
         }
         let ids = ids.iter().copied();
-        let lookup = Lookup::<SessionId>::new(ids, replica, |id| Item::Session(*id));
+        let lookup = BatchLookup::<SessionId>::new(ids, replica, |id| CacheKey::Session(*id));
         let asked = self.measured(operation, redis.entries(operation, lookup.keys()));
         let (now, entries) = asked.await?;
-        let lag = |late| self.shared.metrics.revoked_after(late);
+        let lag = |late| self.shared.metrics.observe_revocation_lag(late);
         lookup.note(replica, entries, idle, now, lag)
     }
 
     /// Counts and announces ends.
-    pub fn ended(&self, ids: &[SessionId], reason: EndReason) {
+    pub fn announce_ended(&self, ids: &[SessionId], reason: EndReason) {
         for id in ids {
             self.shared
                 .metrics
@@ -290,7 +300,7 @@ impl Store {
 
 /// What a session carries of its user.
 #[derive(Debug, Clone, Copy)]
-pub struct Identity<'a> {
+pub struct SessionIdentity<'a> {
     /// Grows with every change of the user.
     pub version: u64,
     pub email: &'a str,

@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sent_identifier_is_kept_only_in_its_form() {
+    fn client_identifier_is_kept_only_if_valid() {
         let longest = "a".repeat(128);
         for sent in ["a", "A-z_0.9", &longest] {
             let kept = RequestId::keep_or_generate(Some(&sent.parse().unwrap()));
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_current_request_is_known_inside_its_scope_only() {
+    async fn current_request_is_set_only_inside_its_scope() {
         assert!(RequestId::current().is_none());
         let inside = RequestId::generate().scope(async { RequestId::current() });
         assert!(inside.await.is_some());

@@ -13,7 +13,7 @@ const AVOIDED: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Address {
     pub(super) peer: HttpPeer,
-    known_since: Instant,
+    created_at: Instant,
     /// Milliseconds after `known_since`.
     avoided_until: AtomicU64,
 }
@@ -22,17 +22,17 @@ impl Address {
     pub(super) fn new(peer: HttpPeer) -> Address {
         Address {
             peer,
-            known_since: Instant::now(),
+            created_at: Instant::now(),
             avoided_until: AtomicU64::new(0),
         }
     }
 
-    pub(super) fn refused(&self, now: Instant) {
+    pub(super) fn mark_refused(&self, now: Instant) {
         let until = self.age(now + AVOIDED);
         self.avoided_until.store(until, Ordering::Relaxed);
     }
 
-    pub(super) fn answered(&self) {
+    pub(super) fn mark_reachable(&self) {
         // Read first: a write that changes nothing would still take the cache line from others.
         if self.avoided_until.load(Ordering::Relaxed) != 0 {
             self.avoided_until.store(0, Ordering::Relaxed);
@@ -47,7 +47,7 @@ impl Address {
     }
 
     fn age(&self, now: Instant) -> u64 {
-        let age = now.saturating_duration_since(self.known_since);
+        let age = now.saturating_duration_since(self.created_at);
         u64::try_from(age.as_millis()).unwrap_or(u64::MAX)
     }
 }

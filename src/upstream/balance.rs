@@ -9,16 +9,16 @@ use pingora::lb::selection::{BackendIter, BackendSelection, Consistent, Random, 
 use pingora::protocols::l4::socket::SocketAddr as PingoraAddr;
 use sha2::{Digest, Sha256};
 
-use super::server::Server;
+use super::server::ServerState;
 use crate::settings::Balance;
 
 /// The largest weight after scaling: it bounds the rings and lists that are built from weights.
-const MOST_WEIGHT: usize = 256;
+const MAX_WEIGHT: usize = 256;
 /// How many choices of the arithmetic are looked at before any server that is left will do.
-const LOOKS_A_SERVER: usize = 8;
+const DRAWS_PER_SERVER: usize = 8;
 
 /// The servers in rotation and the arithmetic over them. Built anew when the set changes.
-pub(super) struct Rotation {
+pub(super) struct ServerRotation {
     members: Vec<usize>,
     selector: Selector,
 }
@@ -30,9 +30,13 @@ enum Selector {
     LeastRequests,
 }
 
-impl Rotation {
+impl ServerRotation {
     /// `members` are indices into `servers`.
-    pub(super) fn new(balance: &Balance, servers: &[Server], members: Vec<usize>) -> Rotation {
+    pub(super) fn new(
+        balance: &Balance,
+        servers: &[ServerState],
+        members: Vec<usize>,
+    ) -> ServerRotation {
         let backends = backends(servers, &members);
         let selector = match balance {
             Balance::RoundRobin => Selector::RoundRobin(Arc::new(RoundRobin::build(&backends))),
@@ -42,7 +46,7 @@ impl Rotation {
             }
             Balance::LeastRequests => Selector::LeastRequests,
         };
-        Rotation { members, selector }
+        ServerRotation { members, selector }
     }
 
     pub(super) fn members(&self) -> &[usize] {
@@ -52,7 +56,7 @@ impl Rotation {
     /// The next server that was not tried.
     pub(super) fn pick(
         &self,
-        servers: &[Server],
+        servers: &[ServerState],
         hash: Option<&[u8]>,
         tried: &[usize],
     ) -> Option<usize> {
@@ -60,10 +64,10 @@ impl Rotation {
         let random_key = random.to_le_bytes();
         let chosen = match &self.selector {
             Selector::LeastRequests => return self.least_requests(servers, tried, random),
-            Selector::RoundRobin(all) => self.untried(all.iter(&[]), tried),
-            Selector::Random(all) => self.untried(all.iter(&[]), tried),
+            Selector::RoundRobin(all) => self.next_untried(all.iter(&[]), tried),
+            Selector::Random(all) => self.next_untried(all.iter(&[]), tried),
             Selector::Consistent(ring) => {
-                self.untried(ring.iter(hash.unwrap_or(&random_key)), tried)
+                self.next_untried(ring.iter(hash.unwrap_or(&random_key)), tried)
             }
         };
         chosen.or_else(|| {
@@ -74,8 +78,8 @@ impl Rotation {
         })
     }
 
-    fn untried(&self, mut choices: impl BackendIter, tried: &[usize]) -> Option<usize> {
-        for _ in 0..self.members.len().saturating_mul(LOOKS_A_SERVER) {
+    fn next_untried(&self, mut choices: impl BackendIter, tried: &[usize]) -> Option<usize> {
+        for _ in 0..self.members.len().saturating_mul(DRAWS_PER_SERVER) {
             let index = *choices.next()?.ext.get::<usize>()?;
             if !tried.contains(&index) {
                 return Some(index);
@@ -85,7 +89,12 @@ impl Rotation {
     }
 
     /// The server with the fewest requests for its weight; among equals a random one.
-    fn least_requests(&self, servers: &[Server], tried: &[usize], random: u64) -> Option<usize> {
+    fn least_requests(
+        &self,
+        servers: &[ServerState],
+        tried: &[usize],
+        random: u64,
+    ) -> Option<usize> {
         let count = self.members.len().max(1);
         let start = usize::try_from(random % count as u64).unwrap_or(0);
         let (front, back) = self.members.split_at_checked(start)?;
@@ -111,13 +120,13 @@ impl Rotation {
 /// The servers as the arithmetic wants them: each with an address of its own that depends on
 /// nothing but what the operator wrote. So every gateway of a fleet hashes alike, and a name's new
 /// address or a server more or less moves only the keys that it has to.
-fn backends(servers: &[Server], members: &[usize]) -> BTreeSet<Backend> {
+fn backends(servers: &[ServerState], members: &[usize]) -> BTreeSet<Backend> {
     let weights = members.iter().filter_map(|index| servers.get(*index));
     let most = weights
         .map(|server| server.settings.weight)
         .max()
         .unwrap_or(1);
-    let scale = most.div_ceil(MOST_WEIGHT).max(1);
+    let scale = most.div_ceil(MAX_WEIGHT).max(1);
     let mut backends = BTreeSet::new();
     for index in members {
         let Some(server) = servers.get(*index) else {
@@ -128,7 +137,7 @@ fn backends(servers: &[Server], members: &[usize]) -> BTreeSet<Backend> {
             .filter(|other| other.settings.url == server.settings.url)
             .count();
         let mut backend = Backend {
-            addr: PingoraAddr::Inet(stand_in(&server.settings.url, same)),
+            addr: PingoraAddr::Inet(synthetic_address(&server.settings.url, same)),
             // The ring's arithmetic panics on a weight of zero.
             weight: (server.settings.weight / scale).max(1),
             ext: http::Extensions::new(),
@@ -139,7 +148,7 @@ fn backends(servers: &[Server], members: &[usize]) -> BTreeSet<Backend> {
     backends
 }
 
-fn stand_in(url: &str, occurrence: usize) -> SocketAddr {
+fn synthetic_address(url: &str, occurrence: usize) -> SocketAddr {
     let mut hasher = Sha256::new();
     hasher.update(occurrence.to_le_bytes());
     hasher.update(url.as_bytes());
@@ -148,7 +157,7 @@ fn stand_in(url: &str, occurrence: usize) -> SocketAddr {
     SocketAddr::new(IpAddr::V6(Ipv6Addr::from(address)), 1)
 }
 
-impl std::fmt::Debug for Rotation {
+impl std::fmt::Debug for ServerRotation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Rotation")
             .field("members", &self.members)

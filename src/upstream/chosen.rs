@@ -6,28 +6,28 @@ use pingora::upstreams::peer::HttpPeer;
 use tokio::time::Instant;
 
 use super::address::Address;
-use super::shared::Shared;
+use super::state::UpstreamState;
 use crate::settings::{TimeoutOverrides, UpstreamHost};
 
 /// Counts as a request in flight until it is dropped.
 #[derive(Debug)]
-pub struct Chosen {
-    shared: Arc<Shared>,
+pub struct ChosenServer {
+    state: Arc<UpstreamState>,
     index: usize,
     address: Arc<Address>,
 }
 
 /// A server to which later requests go as well.
 #[derive(Debug)]
-pub struct Pinned {
-    shared: Arc<Shared>,
+pub struct PinnedServer {
+    shared: Arc<UpstreamState>,
     index: usize,
     address: Arc<Address>,
 }
 
 /// What became of a request at the level of its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum AttemptOutcome {
     /// The server answered, whatever it said.
     Success,
     ConnectFailed,
@@ -35,21 +35,24 @@ pub enum Outcome {
     ProtocolError,
 }
 
-impl Chosen {
+impl ChosenServer {
     /// Takes the next of a server's addresses. `None`: it has none.
-    pub(super) fn take(shared: &Arc<Shared>, index: usize) -> Option<Chosen> {
+    pub(super) fn take(shared: &Arc<UpstreamState>, index: usize) -> Option<ChosenServer> {
         let server = shared.servers.get(index)?;
         let address = server.next_address()?;
         server.begin();
-        Some(Chosen {
-            shared: Arc::clone(shared),
+        Some(ChosenServer {
+            state: Arc::clone(shared),
             index,
             address,
         })
     }
 
     /// Takes a pinned server again. `None`: it is out of rotation, or has lost the address.
-    pub(super) fn take_again(shared: &Arc<Shared>, pinned: &Pinned) -> Option<Chosen> {
+    pub(super) fn take_again(
+        shared: &Arc<UpstreamState>,
+        pinned: &PinnedServer,
+    ) -> Option<ChosenServer> {
         let server = shared.servers.get(pinned.index)?;
         let in_rotation = shared.rotation.load().members().contains(&pinned.index);
         let address = &pinned.address;
@@ -61,17 +64,17 @@ impl Chosen {
             return None;
         }
         server.begin();
-        Some(Chosen {
-            shared: Arc::clone(shared),
+        Some(ChosenServer {
+            state: Arc::clone(shared),
             index: pinned.index,
             address: Arc::clone(address),
         })
     }
 
     /// The server, to be taken again.
-    pub fn pinned(&self) -> Pinned {
-        Pinned {
-            shared: Arc::clone(&self.shared),
+    pub fn pinned(&self) -> PinnedServer {
+        PinnedServer {
+            shared: Arc::clone(&self.state),
             index: self.index,
             address: Arc::clone(&self.address),
         }
@@ -79,7 +82,7 @@ impl Chosen {
 
     /// The upstream's name, for logs.
     pub fn upstream(&self) -> &str {
-        &self.shared.settings.name
+        &self.state.settings.name
     }
 
     /// The server's index, for the list of those tried.
@@ -89,7 +92,7 @@ impl Chosen {
 
     /// As the operator wrote it, for logs.
     pub fn url(&self) -> &str {
-        let server = self.shared.servers.get(self.index);
+        let server = self.state.servers.get(self.index);
         server.map_or("", |server| &server.settings.url)
     }
 
@@ -111,37 +114,37 @@ impl Chosen {
 
     /// The `Host` that the server is to get; `None`: the client's.
     pub fn host(&self) -> Option<&str> {
-        match &self.shared.settings.host {
+        match &self.state.settings.host {
             UpstreamHost::Preserve => None,
             UpstreamHost::Name(name) => Some(name),
             UpstreamHost::Upstream => {
-                let server = self.shared.servers.get(self.index)?;
+                let server = self.state.servers.get(self.index)?;
                 Some(&server.template.as_ref()?.authority)
             }
         }
     }
 
     /// Lets the upstream learn from what became of the request.
-    pub fn report(&self, outcome: Outcome) {
+    pub fn report(&self, outcome: AttemptOutcome) {
         match outcome {
-            Outcome::Success => self.address.answered(),
-            Outcome::ConnectFailed => self.address.refused(Instant::now()),
-            Outcome::Timeout | Outcome::ProtocolError => {}
+            AttemptOutcome::Success => self.address.mark_reachable(),
+            AttemptOutcome::ConnectFailed => self.address.mark_refused(Instant::now()),
+            AttemptOutcome::Timeout | AttemptOutcome::ProtocolError => {}
         }
-        self.shared.observe(self.index, outcome);
+        self.state.observe(self.index, outcome);
     }
 }
 
-impl Pinned {
+impl PinnedServer {
     /// Whether a server belongs to the same upstream.
-    pub fn is_of_same_upstream(&self, chosen: &Chosen) -> bool {
-        Arc::ptr_eq(&self.shared, &chosen.shared)
+    pub fn is_of_same_upstream(&self, chosen: &ChosenServer) -> bool {
+        Arc::ptr_eq(&self.shared, &chosen.state)
     }
 }
 
-impl Drop for Chosen {
+impl Drop for ChosenServer {
     fn drop(&mut self) {
-        if let Some(server) = self.shared.servers.get(self.index) {
+        if let Some(server) = self.state.servers.get(self.index) {
             server.end();
         }
     }

@@ -14,7 +14,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::ParsedCertificate;
 
-use super::server::bare;
+use super::server::strip_brackets;
 use crate::settings::{Protocol, Server, ServerAddress, Upstream, UpstreamTls};
 
 /// Streams on one HTTP/2 connection; what RFC 9113 asks servers to allow at least.
@@ -28,7 +28,7 @@ const H2_CONNECTION_WINDOW: u32 = 8 << 20;
 
 /// Why no safe connection can be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Fault {
+pub(super) enum PeerConfigError {
     #[error("the CA file holds no usable certificate")]
     Ca,
     #[error("the client certificate or its key is not usable")]
@@ -41,7 +41,7 @@ pub(super) enum Fault {
 
 /// The certificates of an upstream's connections.
 #[derive(Clone)]
-pub(super) struct Identity {
+pub(super) struct TlsIdentity {
     ca: Option<Arc<CaType>>,
     client: Option<Arc<CertKey>>,
 }
@@ -60,13 +60,13 @@ pub(super) struct Template {
     pub(super) authority: String,
 }
 
-impl Identity {
+impl TlsIdentity {
     /// Reads PEM. Every certificate is parsed here, for Pingora panics on one that cannot be.
-    pub(super) fn read(tls: &UpstreamTls) -> Result<Identity, Fault> {
+    pub(super) fn read(tls: &UpstreamTls) -> Result<TlsIdentity, PeerConfigError> {
         let ca = match &tls.ca {
             Some(pem) => {
                 let wrap = |der| WrappedX509::new(der, parse_x509);
-                let all: Vec<WrappedX509> = certificates(pem, Fault::Ca)?
+                let all: Vec<WrappedX509> = certificates(pem, PeerConfigError::Ca)?
                     .into_iter()
                     .map(wrap)
                     .collect();
@@ -76,21 +76,22 @@ impl Identity {
         };
         let client = match &tls.client {
             Some((chain, key)) => {
-                let chain = certificates(chain, Fault::Client)?;
-                let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| Fault::Client)?;
+                let chain = certificates(chain, PeerConfigError::Client)?;
+                let key =
+                    PrivateKeyDer::from_pem_slice(key).map_err(|_| PeerConfigError::Client)?;
                 let key = key.secret_der().to_vec();
                 // Pingora guesses the key's form from its bytes, and panics if it cannot.
-                PrivateKeyDer::try_from(key.as_slice()).map_err(|_| Fault::Client)?;
+                PrivateKeyDer::try_from(key.as_slice()).map_err(|_| PeerConfigError::Client)?;
                 Some(Arc::new(CertKey::new(chain, key)))
             }
             None => None,
         };
-        Ok(Identity { ca, client })
+        Ok(TlsIdentity { ca, client })
     }
 }
 
 /// The DER of each certificate; at least one.
-fn certificates(pem: &[u8], fault: Fault) -> Result<Vec<Vec<u8>>, Fault> {
+fn certificates(pem: &[u8], fault: PeerConfigError) -> Result<Vec<Vec<u8>>, PeerConfigError> {
     let all: Result<Vec<CertificateDer<'_>>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let all = all.map_err(|_| fault)?;
     let sound = |der: &CertificateDer<'_>| ParsedCertificate::try_from(der).is_ok();
@@ -104,8 +105,8 @@ impl Template {
     pub(super) fn new(
         upstream: &Upstream,
         server: &Server,
-        identity: &Identity,
-    ) -> Result<Template, Fault> {
+        identity: &TlsIdentity,
+    ) -> Result<Template, PeerConfigError> {
         let server_name = if server.tls {
             name_to_verify(&upstream.tls, server)?
         } else {
@@ -148,10 +149,10 @@ impl Template {
     }
 
     /// A connection to a unix socket.
-    pub(super) fn to_socket(&self, path: &Path) -> Result<HttpPeer, Fault> {
-        let path = path.to_str().ok_or(Fault::SocketPath)?;
+    pub(super) fn to_socket(&self, path: &Path) -> Result<HttpPeer, PeerConfigError> {
+        let path = path.to_str().ok_or(PeerConfigError::SocketPath)?;
         let peer = HttpPeer::new_uds(path, self.tls, self.server_name.clone());
-        Ok(self.complete(peer.map_err(|_| Fault::SocketPath)?))
+        Ok(self.complete(peer.map_err(|_| PeerConfigError::SocketPath)?))
     }
 
     fn complete(&self, mut peer: HttpPeer) -> HttpPeer {
@@ -163,14 +164,14 @@ impl Template {
 }
 
 /// An IP address is verified as such, against the certificate's IP names.
-fn name_to_verify(tls: &UpstreamTls, server: &Server) -> Result<String, Fault> {
+fn name_to_verify(tls: &UpstreamTls, server: &Server) -> Result<String, PeerConfigError> {
     let name = match (&tls.server_name, &server.address) {
         (Some(name), _) => name.as_str(),
         (None, ServerAddress::Tcp { host, .. }) => host,
         (None, ServerAddress::Unix(_)) => "",
     };
-    let name = bare(name).trim_end_matches('.');
-    ServerName::try_from(name).map_err(|_| Fault::ServerName)?;
+    let name = strip_brackets(name).trim_end_matches('.');
+    ServerName::try_from(name).map_err(|_| PeerConfigError::ServerName)?;
     Ok(name.to_owned())
 }
 
@@ -189,7 +190,7 @@ fn authority(server: &Server) -> String {
     match &server.address {
         ServerAddress::Unix(_) => "localhost".to_owned(),
         ServerAddress::Tcp { host, port } => {
-            let host = match bare(host) {
+            let host = match strip_brackets(host) {
                 v6 if v6.contains(':') => format!("[{v6}]"),
                 name => name.to_owned(),
             };
@@ -201,7 +202,7 @@ fn authority(server: &Server) -> String {
     }
 }
 
-impl std::fmt::Debug for Identity {
+impl std::fmt::Debug for TlsIdentity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Identity")
             .field("ca", &self.ca.is_some())

@@ -23,7 +23,7 @@ pub(super) struct Ejection {
 impl Ejection {
     /// Notes a failure; answers with how long the server is out, when this ejects it. `luck` is
     /// random, from 0 to 1.
-    pub(super) fn failed(&mut self, now: Instant, luck: f64) -> Option<Duration> {
+    pub(super) fn record_failure(&mut self, now: Instant, luck: f64) -> Option<Duration> {
         if self.is_out(now) {
             // The failures of requests that were under way already.
             return None;
@@ -42,7 +42,7 @@ impl Ejection {
     }
 
     /// Notes a success: the past is forgotten.
-    pub(super) fn succeeded(&mut self) {
+    pub(super) fn record_success(&mut self) {
         *self = Ejection::default();
     }
 
@@ -61,33 +61,39 @@ mod tests {
     use super::*;
 
     fn fail(ejection: &mut Ejection, now: Instant, times: u32) -> Option<Duration> {
-        (0..times).fold(None, |_, _| ejection.failed(now, 0.0))
+        (0..times).fold(None, |_, _| ejection.record_failure(now, 0.0))
     }
 
     #[test]
-    fn five_failures_in_a_row_eject() {
+    fn five_consecutive_failures_eject() {
         let now = Instant::now();
         let mut server = Ejection::default();
         assert_eq!(fail(&mut server, now, 4), None);
-        server.succeeded();
+        server.record_success();
         assert_eq!(fail(&mut server, now, 4), None);
         assert!(!server.is_out(now));
-        assert_eq!(server.failed(now, 0.0), Some(Duration::from_secs(5)));
+        assert_eq!(
+            server.record_failure(now, 0.0),
+            Some(Duration::from_secs(5))
+        );
         assert!(server.is_out(now));
         assert!(!server.is_out(now + Duration::from_secs(5)));
     }
 
     #[test]
-    fn each_return_that_fails_doubles_the_time_up_to_a_minute() {
+    fn repeated_ejections_double_up_to_a_minute() {
         let mut now = Instant::now();
         let mut server = Ejection::default();
         fail(&mut server, now, 4);
         for seconds in [5, 10, 20, 40, 60, 60] {
-            assert_eq!(server.failed(now, 0.0), Some(Duration::from_secs(seconds)));
-            assert_eq!(server.failed(now, 0.0), None, "already out");
+            assert_eq!(
+                server.record_failure(now, 0.0),
+                Some(Duration::from_secs(seconds))
+            );
+            assert_eq!(server.record_failure(now, 0.0), None, "already out");
             now += Duration::from_secs(seconds);
         }
-        server.succeeded();
+        server.record_success();
         assert_eq!(fail(&mut server, now, 5), Some(Duration::from_secs(5)));
     }
 
@@ -96,6 +102,9 @@ mod tests {
         let now = Instant::now();
         let mut server = Ejection::default();
         fail(&mut server, now, 4);
-        assert_eq!(server.failed(now, 1.0), Some(Duration::from_millis(5500)));
+        assert_eq!(
+            server.record_failure(now, 1.0),
+            Some(Duration::from_millis(5500))
+        );
     }
 }

@@ -10,17 +10,17 @@ mod errors;
 mod probe;
 mod resolve;
 mod server;
-mod shared;
+mod state;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use chosen::{Chosen, Outcome, Pinned};
+pub use chosen::{AttemptOutcome, ChosenServer, PinnedServer};
 pub use errors::UpstreamError;
 use futures_util::future::join_all;
 use pingora::connectors::http::Connector;
 use serde::Serialize;
-use shared::Shared;
+use state::UpstreamState;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
@@ -45,15 +45,15 @@ struct Probes(Option<Arc<Connector>>);
 /// One upstream. Its background tasks end with it.
 #[derive(Debug)]
 pub struct Upstream {
-    shared: Arc<Shared>,
+    state: Arc<UpstreamState>,
     tasks: Vec<AbortHandle>,
 }
 
 /// What `/admin/upstreams` shows of an upstream.
 #[derive(Debug, Clone, Serialize)]
-struct Description {
+struct UpstreamDescription {
     name: String,
-    servers: Vec<server::Description>,
+    servers: Vec<server::ServerDescription>,
 }
 
 impl Upstreams {
@@ -85,7 +85,7 @@ impl Upstreams {
         let all = join_all(upstreams).await;
         let upstreams = Upstreams { all, probes };
         if let Some(previous) = previous {
-            previous.forget_metrics_unless_in(&upstreams, metrics);
+            previous.remove_stale_metrics(&upstreams, metrics);
         }
         upstreams
     }
@@ -102,7 +102,8 @@ impl Upstreams {
 
     /// For the admin listener: each upstream's servers, their addresses and their health.
     pub fn describe(&self) -> serde_json::Value {
-        let upstreams: Vec<Description> = self.all.iter().map(|one| one.describe()).collect();
+        let upstreams: Vec<UpstreamDescription> =
+            self.all.iter().map(|one| one.describe()).collect();
         serde_json::json!(upstreams)
     }
 
@@ -113,7 +114,7 @@ impl Upstreams {
     }
 
     /// Ends the series of servers that are no longer configured.
-    fn forget_metrics_unless_in(&self, new: &Upstreams, metrics: &Metrics) {
+    fn remove_stale_metrics(&self, new: &Upstreams, metrics: &Metrics) {
         let labels = |upstreams: &Upstreams| -> Vec<(Arc<str>, Arc<str>)> {
             let of = |one: &Arc<Upstream>| {
                 let servers = one.settings().servers.iter();
@@ -140,55 +141,58 @@ impl Upstream {
         probes: Probes,
         runtime: Handle,
     ) -> Upstream {
-        let shared = Shared::new(Arc::clone(settings), Arc::clone(metrics), runtime.clone());
+        let shared = UpstreamState::new(Arc::clone(settings), Arc::clone(metrics), runtime.clone());
         let shared = Arc::new(shared);
-        let first = join_all(shared.servers.iter().map(resolve::once));
+        let first = join_all(shared.servers.iter().map(resolve::resolve_once));
         // What is too slow here is tried again by the task below.
         let _ = tokio::time::timeout(FIRST_RESOLUTION, first).await;
         shared.refresh();
         let mut tasks = Vec::new();
         for (index, server) in shared.servers.iter().enumerate() {
             if server.is_name() {
-                let task = resolve::keep_resolving(Arc::clone(&shared), index);
+                let task = resolve::run_resolver(Arc::clone(&shared), index);
                 tasks.push(runtime.spawn(task).abort_handle());
             }
             if let (Some(check), Some(connector)) = (&settings.health_check, &probes.0) {
                 let connector = Arc::clone(connector);
                 let task =
-                    probe::keep_checking(Arc::clone(&shared), index, check.clone(), connector);
+                    probe::run_health_checks(Arc::clone(&shared), index, check.clone(), connector);
                 tasks.push(runtime.spawn(task).abort_handle());
             }
         }
-        Upstream { shared, tasks }
+        Upstream {
+            state: shared,
+            tasks,
+        }
     }
 
     /// What the operator configured.
     pub fn settings(&self) -> &Arc<settings::Upstream> {
-        &self.shared.settings
+        &self.state.settings
     }
 
     /// Chooses a server in rotation that is not among those `tried`, or the next address of one that
     /// was tried less often than it has addresses. `hash` is what a consistent hash reads; without
     /// it such an upstream chooses at random. `None`: there is none (left).
-    pub fn choose(&self, hash: Option<&[u8]>, tried: &[usize]) -> Option<Chosen> {
-        let index = self.shared.pick(hash, tried)?;
-        Chosen::take(&self.shared, index)
+    pub fn choose(&self, hash: Option<&[u8]>, tried: &[usize]) -> Option<ChosenServer> {
+        let index = self.state.pick(hash, tried)?;
+        ChosenServer::take(&self.state, index)
     }
 
     /// Chooses a pinned server of this upstream. `None`: it is another's, or out of rotation.
-    pub fn choose_again(&self, pinned: &Pinned) -> Option<Chosen> {
-        Chosen::take_again(&self.shared, pinned)
+    pub fn choose_again(&self, pinned: &PinnedServer) -> Option<ChosenServer> {
+        ChosenServer::take_again(&self.state, pinned)
     }
 
     /// Whether any server is in rotation.
-    pub fn available(&self) -> bool {
-        !self.shared.rotation.load().members().is_empty()
+    pub fn is_available(&self) -> bool {
+        !self.state.rotation.load().members().is_empty()
     }
 
-    fn describe(&self) -> Description {
-        let rotation = self.shared.rotation.load();
-        let servers = self.shared.servers.iter().enumerate();
-        Description {
+    fn describe(&self) -> UpstreamDescription {
+        let rotation = self.state.rotation.load();
+        let servers = self.state.servers.iter().enumerate();
+        UpstreamDescription {
             name: self.settings().name.to_string(),
             servers: servers
                 .map(|(index, server)| server.describe(rotation.members().contains(&index)))

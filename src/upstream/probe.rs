@@ -10,18 +10,18 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{BError, Error, ErrorType, OrErr};
 use tokio::time::Instant;
 
-use super::server::Server;
-use super::shared::Shared;
+use super::server::ServerState;
+use super::state::UpstreamState;
 use crate::settings::{HealthCheck, UpstreamHost};
 
 /// Counts checks in a row.
-struct Verdict {
+struct HealthState {
     passes: bool,
     /// Checks in a row that say the opposite.
     against: usize,
 }
 
-impl Verdict {
+impl HealthState {
     /// Takes one check into account; the verdict turns after enough of them in a row.
     fn take(&mut self, passed: bool, check: &HealthCheck) -> bool {
         if passed == self.passes {
@@ -43,8 +43,8 @@ impl Verdict {
 }
 
 /// Checks a server at each interval, for ever.
-pub(super) async fn keep_checking(
-    shared: Arc<Shared>,
+pub(super) async fn run_health_checks(
+    shared: Arc<UpstreamState>,
     index: usize,
     check: HealthCheck,
     connector: Arc<Connector>,
@@ -52,7 +52,7 @@ pub(super) async fn keep_checking(
     let Some(server) = shared.servers.get(index) else {
         return;
     };
-    let mut verdict = Verdict {
+    let mut verdict = HealthState {
         passes: true,
         against: 0,
     };
@@ -73,24 +73,24 @@ pub(super) async fn keep_checking(
 /// One address that answers is enough; the others are passed over. A server without addresses is
 /// out of rotation anyway.
 async fn any_address_passes(
-    shared: &Shared,
-    server: &Server,
+    shared: &UpstreamState,
+    server: &ServerState,
     check: &HealthCheck,
     connector: &Connector,
 ) -> bool {
     let mut passes = false;
     for address in server.addresses().iter() {
-        let asked = ask(shared, server, check, connector, &address.peer);
+        let asked = probe_address(shared, server, check, connector, &address.peer);
         let failure = match tokio::time::timeout(check.timeout, asked).await {
             Ok(Ok(())) => {
-                address.answered();
+                address.mark_reachable();
                 passes = true;
                 continue;
             }
             Ok(Err(error)) => error.to_string(),
             Err(_) => "timed out".to_owned(),
         };
-        address.refused(Instant::now());
+        address.mark_refused(Instant::now());
         let (server, address) = (&server.settings.url, &address.peer._address);
         tracing::debug!(%server, %address, failure, "a health check failed");
     }
@@ -98,9 +98,9 @@ async fn any_address_passes(
 }
 
 /// A `GET` over a connection of its own: one from a pool would hide that none can be made.
-async fn ask(
-    shared: &Shared,
-    server: &Server,
+async fn probe_address(
+    shared: &UpstreamState,
+    server: &ServerState,
     check: &HealthCheck,
     connector: &Connector,
     peer: &HttpPeer,
@@ -110,7 +110,7 @@ async fn ask(
         (_, Some(template)) => &template.authority,
         (_, None) => return Err(Error::new(ErrorType::InternalError)),
     };
-    let peer = &alone(peer, check.timeout);
+    let peer = &isolated_peer(peer, check.timeout);
     let (mut session, _) = connector.get_http_session(peer).await?;
     let mut head = RequestHeader::build("GET", check.path.as_bytes(), None)?;
     head.insert_header("user-agent", "portcullis-health-check")?;
@@ -139,7 +139,7 @@ async fn ask(
 }
 
 /// The same connection, shared with nobody and bounded by the check's own time.
-fn alone(peer: &HttpPeer, timeout: Duration) -> HttpPeer {
+fn isolated_peer(peer: &HttpPeer, timeout: Duration) -> HttpPeer {
     let mut peer = peer.clone();
     peer.group_key = rand::random();
     peer.options.max_h2_streams = 1;
@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_verdict_turns_after_enough_checks_in_a_row() {
+    fn health_changes_after_enough_consecutive_checks() {
         let check = HealthCheck {
             path: "/".to_owned(),
             interval: Duration::from_secs(1),
@@ -163,7 +163,7 @@ mod tests {
             unhealthy_after: 3,
             healthy_after: 2,
         };
-        let mut verdict = Verdict {
+        let mut verdict = HealthState {
             passes: true,
             against: 0,
         };

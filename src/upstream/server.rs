@@ -15,7 +15,7 @@ use super::ejection::Ejection;
 use crate::settings::{self, ServerAddress};
 
 #[derive(Debug)]
-pub(super) struct Server {
+pub(super) struct ServerState {
     pub(super) settings: settings::Server,
     /// `None`: no safe connection can be made with these settings.
     pub(super) template: Option<Template>,
@@ -32,7 +32,7 @@ pub(super) struct Server {
 
 /// What `/admin/upstreams` shows of a server.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Description {
+pub(super) struct ServerDescription {
     url: String,
     weight: usize,
     addresses: Vec<String>,
@@ -43,9 +43,9 @@ pub(super) struct Description {
     ejected_until: Option<String>,
 }
 
-impl Server {
-    pub(super) fn new(settings: settings::Server, template: Option<Template>) -> Server {
-        Server {
+impl ServerState {
+    pub(super) fn new(settings: settings::Server, template: Option<Template>) -> ServerState {
+        ServerState {
             settings,
             template,
             addresses: ArcSwap::default(),
@@ -60,7 +60,7 @@ impl Server {
     /// Whether its address has to be looked up.
     pub(super) fn is_name(&self) -> bool {
         match &self.settings.address {
-            ServerAddress::Tcp { host, .. } => bare(host).parse::<IpAddr>().is_err(),
+            ServerAddress::Tcp { host, .. } => strip_brackets(host).parse::<IpAddr>().is_err(),
             ServerAddress::Unix(_) => false,
         }
     }
@@ -101,7 +101,7 @@ impl Server {
     }
 
     /// Could be in rotation, but for ejection.
-    pub(super) fn usable(&self) -> bool {
+    pub(super) fn is_usable(&self) -> bool {
         self.passes_checks.load(Ordering::Relaxed) && !self.addresses.load().is_empty()
     }
 
@@ -127,25 +127,25 @@ impl Server {
     }
 
     /// Forgets failures. Tells whether the server was ejected.
-    pub(super) fn succeeded(&self, now: Instant) -> bool {
+    pub(super) fn record_success(&self, now: Instant) -> bool {
         if !self.suspect.load(Ordering::Relaxed) {
             return false;
         }
         let mut ejection = self.ejection.lock();
         let was_out = ejection.is_out(now);
-        ejection.succeeded();
+        ejection.record_success();
         self.suspect.store(false, Ordering::Relaxed);
         was_out
     }
 
     /// Notes a failure; answers with the time until its return when this ejects it.
-    pub(super) fn failed(&self, now: Instant) -> Option<std::time::Duration> {
+    pub(super) fn record_failure(&self, now: Instant) -> Option<std::time::Duration> {
         let mut ejection = self.ejection.lock();
         self.suspect.store(true, Ordering::Relaxed);
-        ejection.failed(now, rand::random())
+        ejection.record_failure(now, rand::random())
     }
 
-    pub(super) fn describe(&self, healthy: bool) -> Description {
+    pub(super) fn describe(&self, healthy: bool) -> ServerDescription {
         let now = Instant::now();
         let until = self.ejection.lock().until(now);
         let until = until.map(|until| {
@@ -156,7 +156,7 @@ impl Server {
         let shown = addresses
             .iter()
             .map(|address| address.peer._address.to_string());
-        Description {
+        ServerDescription {
             url: self.settings.url.to_string(),
             weight: self.settings.weight,
             addresses: shown.collect(),
@@ -168,7 +168,7 @@ impl Server {
 }
 
 /// A host without the brackets of an IPv6 literal.
-pub(super) fn bare(host: &str) -> &str {
+pub(super) fn strip_brackets(host: &str) -> &str {
     let inner = host
         .strip_prefix('[')
         .and_then(|host| host.strip_suffix(']'));

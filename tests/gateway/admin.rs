@@ -6,14 +6,14 @@ use crate::support::client::{Client, Request};
 use crate::support::config::{ADMIN_TOKEN, Config};
 use crate::support::gateway::{Gateway, PASSWORD, run};
 use crate::support::upstream::Upstream;
-use crate::support::wait::{PATIENCE, eventually};
+use crate::support::wait::{DEADLINE, eventually};
 
 fn gateway() -> Gateway {
     Gateway::start(Config::new(Upstream::start().address))
 }
 
 #[test]
-fn the_admin_endpoints_need_their_own_token() {
+fn admin_endpoints_need_their_own_token() {
     let gateway = gateway();
     let alice = gateway.register("alice@example.com");
     let paths = [
@@ -34,21 +34,21 @@ fn the_admin_endpoints_need_their_own_token() {
             let status = request.send(gateway.admin).status;
             assert!([401, 403].contains(&status), "{path}: {status}");
         }
-        gateway.admin(Request::get(path)).ok();
+        gateway.admin(Request::get(path)).assert_ok();
         // And none of it is on a public listener.
-        let public = gateway.ask(&Request::get(path).bearer(ADMIN_TOKEN));
-        public.refused(404, "ROUTE_NOT_FOUND");
+        let public = gateway.request(&Request::get(path).bearer(ADMIN_TOKEN));
+        public.assert_refused(404, "ROUTE_NOT_FOUND");
     }
     for path in ["/metrics", "/ready", "/health"] {
-        gateway.get(path).refused(404, "ROUTE_NOT_FOUND");
+        gateway.get(path).assert_refused(404, "ROUTE_NOT_FOUND");
     }
     let answer = gateway.admin(Request::post("/admin/sessions"));
-    answer.refused(405, "METHOD_NOT_ALLOWED");
+    answer.assert_refused(405, "METHOD_NOT_ALLOWED");
     assert_eq!(answer.header("allow"), Some("GET,HEAD"));
 }
 
 #[test]
-fn without_a_configured_token_the_admin_endpoints_are_closed() {
+fn admin_endpoints_are_closed_without_a_token() {
     let config = Config::new(Upstream::start().address).set("/admin/token", Value::Null);
     let gateway = Gateway::start(config);
     for request in [
@@ -61,7 +61,7 @@ fn without_a_configured_token_the_admin_endpoints_are_closed() {
 }
 
 #[test]
-fn a_rebound_host_name_and_another_origin_are_refused() {
+fn rebound_host_and_foreign_origin_are_refused() {
     let gateway = gateway();
     let port = gateway.admin.port();
     for host in [
@@ -83,7 +83,7 @@ fn a_rebound_host_name_and_another_origin_are_refused() {
     ] {
         gateway
             .admin(Request::get("/admin/sessions").header("Host", &host))
-            .ok();
+            .assert_ok();
     }
     let reload = || Request::post("/admin/reload");
     for (name, value) in [
@@ -100,7 +100,7 @@ fn a_rebound_host_name_and_another_origin_are_refused() {
 }
 
 #[test]
-fn the_host_name_of_the_machine_and_configured_names_are_served() {
+fn machine_and_configured_host_names_are_accepted() {
     let upstream = Upstream::start();
     let config = Config::new(upstream.address).set("/admin/names", json!(["Gateway.Internal"]));
     let mut gateway = Gateway::start(config);
@@ -111,30 +111,30 @@ fn the_host_name_of_the_machine_and_configured_names_are_served() {
             .send(gateway.admin)
     };
     for host in [machine.trim(), "gateway.internal:9090", "GATEWAY.internal."] {
-        by(&gateway, host).ok();
+        by(&gateway, host).assert_ok();
     }
     let refused = by(&gateway, "other.internal");
-    refused.refused(403, "FORBIDDEN");
+    refused.assert_refused(403, "FORBIDDEN");
     assert!(refused.text().contains("admin.names"), "{}", refused.text());
     gateway.reload("applied", |config| config.put("/admin/names", json!(["*"])));
-    by(&gateway, "other.internal").ok();
+    by(&gateway, "other.internal").assert_ok();
     let page = Request::get("/health").header("Origin", "https://evil.example");
-    page.send(gateway.admin).refused(403, "FORBIDDEN");
+    page.send(gateway.admin).assert_refused(403, "FORBIDDEN");
 }
 
 #[test]
-fn a_health_check_by_http_1_0_needs_no_host() {
+fn http_1_0_health_check_needs_no_host() {
     let gateway = gateway();
     let mut check = Client::connect(gateway.admin);
     check.send("GET /ready HTTP/1.0\r\n\r\n");
-    check.answer().ok();
+    check.read_response().assert_ok();
     let mut check = Client::connect(gateway.admin);
     check.send("GET /ready HTTP/1.1\r\n\r\n");
-    check.answer().refused(403, "FORBIDDEN");
+    check.read_response().assert_refused(403, "FORBIDDEN");
 }
 
 #[test]
-fn slow_clients_of_the_admin_listener_are_cut_off() {
+fn slow_admin_clients_are_cut_off() {
     let upstream = Upstream::start();
     let limits = json!({ "head_timeout": "1s" });
     let gateway = Gateway::start(Config::new(upstream.address).set("/listeners/0/limits", limits));
@@ -145,18 +145,18 @@ fn slow_clients_of_the_admin_listener_are_cut_off() {
     ] {
         let mut slow = Client::connect(gateway.admin);
         slow.send(head);
-        assert!(slow.closes_within(PATIENCE), "{head}");
+        assert!(slow.closes_within(DEADLINE), "{head}");
     }
 }
 
 #[test]
-fn connections_of_the_admin_listener_are_bounded() {
+fn admin_connections_are_bounded() {
     let upstream = Upstream::start();
     let limits = json!({ "head_timeout": "60s" });
     let gateway = Gateway::start(Config::new(upstream.address).set("/listeners/0/limits", limits));
     let held: Vec<Client> = (0..256).map(|_| Client::connect(gateway.admin)).collect();
     let mut further = Client::connect(gateway.admin);
-    assert!(further.closes_within(PATIENCE));
+    assert!(further.closes_within(DEADLINE));
     drop(held);
     let reason = ["reason=\"admin_connections\""];
     eventually("it responds again, and has counted", || {
@@ -167,7 +167,7 @@ fn connections_of_the_admin_listener_are_bounded() {
 }
 
 #[test]
-fn the_health_command_reports_readiness_by_its_exit_status() {
+fn health_command_exit_status_reports_readiness() {
     let gateway = gateway();
     let url = format!("http://{}/", gateway.admin);
     assert_eq!(run(&["health", "--admin", &url]).0, 0);
@@ -188,10 +188,10 @@ fn the_health_command_reports_readiness_by_its_exit_status() {
 }
 
 #[test]
-fn health_and_readiness_tell_of_the_parts() {
+fn health_and_readiness_report_each_component() {
     let gateway = gateway();
     let health = Request::get("/health").send(gateway.admin);
-    let body = health.ok().json();
+    let body = health.assert_ok().json();
     assert_eq!(
         (&body["status"], &body["store"]),
         (&json!("OK"), &json!("connected"))
@@ -200,14 +200,14 @@ fn health_and_readiness_tell_of_the_parts() {
         assert!(body["sessionStats"].get(count).is_some(), "{count}: {body}");
     }
     let ready = Request::get("/ready").send(gateway.admin);
-    let body = ready.ok().json().to_string();
+    let body = ready.assert_ok().json().to_string();
     for part in ["store", "database", "upstreams"] {
         assert!(body.contains(part), "{part}: {body}");
     }
 }
 
 #[test]
-fn an_admin_lists_sessions_and_ends_them() {
+fn admin_lists_and_ends_sessions() {
     let gateway = gateway();
     let alice = gateway.register("alice@example.com");
     let second = gateway.login("alice@example.com");
@@ -215,76 +215,84 @@ fn an_admin_lists_sessions_and_ends_them() {
         "/admin/sessions?user={}",
         alice.user
     )));
-    assert!(list.ok().text().contains(&alice.session) && list.text().contains(&second.session));
+    assert!(
+        list.assert_ok().text().contains(&alice.session) && list.text().contains(&second.session)
+    );
     assert!(!list.text().contains(&alice.session_token));
     let one = gateway.admin(Request::delete(&format!(
         "/admin/sessions/{}",
         alice.session
     )));
-    assert_eq!(one.ok().data(), json!({ "revoked": 1 }));
-    let cookie = |who: &str| gateway.ask(&Request::get("/private/a").cookie(who)).status;
+    assert_eq!(one.assert_ok().data(), json!({ "revoked": 1 }));
+    let cookie = |who: &str| {
+        gateway
+            .request(&Request::get("/private/a").cookie(who))
+            .status
+    };
     assert_eq!((cookie(&alice.cookie), cookie(&second.cookie)), (401, 200));
     let all = gateway.admin(Request::delete(&format!(
         "/admin/users/{}/sessions",
         alice.user
     )));
-    assert_eq!(all.ok().data(), json!({ "revoked": 1 }));
+    assert_eq!(all.assert_ok().data(), json!({ "revoked": 1 }));
     assert_eq!(cookie(&second.cookie), 401);
 }
 
 #[test]
-fn an_admin_blacklists_one_token() {
+fn admin_blacklists_one_token() {
     let gateway = gateway();
     let alice = gateway.register("alice@example.com");
     let body = json!({ "token": alice.access_token });
     let answer = gateway.admin(Request::post("/admin/blacklist").json(&body));
     assert!((200..300).contains(&answer.status), "{}", answer.text());
     let bearer = Request::get("/private/a").bearer(&alice.access_token);
-    gateway.ask(&bearer).refused(401, "TOKEN_REVOKED");
     gateway
-        .ask(&Request::get("/private/a").cookie(&alice.cookie))
-        .ok();
+        .request(&bearer)
+        .assert_refused(401, "TOKEN_REVOKED");
+    gateway
+        .request(&Request::get("/private/a").cookie(&alice.cookie))
+        .assert_ok();
     // It still says whose session is to end.
     let out = Request::post("/api/v1/auth/logout").bearer(&alice.access_token);
-    assert_eq!(gateway.ask(&out).status, 204);
-    assert!(!gateway.lets_in(&alice));
+    assert_eq!(gateway.request(&out).status, 204);
+    assert!(!gateway.accepts(&alice));
 }
 
 #[test]
-fn an_admin_looks_at_a_counter_and_resets_it() {
+fn admin_reads_and_resets_a_counter() {
     let upstream = Upstream::start();
     let spec = json!({ "algorithm": "sliding_window", "limit": 1, "window": "10m", "key": "ip" });
-    let gateway = Gateway::start(Config::new(upstream.address).limited("per-address", spec));
-    gateway.get("/public/a").ok();
-    gateway.get("/public/a").refused(429, "RATE_LIMITED");
+    let gateway = Gateway::start(Config::new(upstream.address).limit("per-address", spec));
+    gateway.get("/public/a").assert_ok();
+    gateway.get("/public/a").assert_refused(429, "RATE_LIMITED");
     let counter = "/admin/limits/per-address/127.0.0.1";
-    gateway.admin(Request::get(counter)).ok();
+    gateway.admin(Request::get(counter)).assert_ok();
     let reset = gateway.admin(Request::delete(counter));
     assert!((200..300).contains(&reset.status), "{}", reset.text());
-    gateway.get("/public/a").ok();
+    gateway.get("/public/a").assert_ok();
 }
 
 #[test]
-fn a_disabled_user_is_signed_out_and_stays_out() {
+fn disabled_user_is_signed_out_and_cannot_sign_in() {
     let gateway = gateway();
     let alice = gateway.register("alice@example.com");
     let disable = Request::new("PATCH", &format!("/admin/users/{}", alice.user));
     gateway
         .admin(disable.json(&json!({ "disabled": true })))
-        .ok();
+        .assert_ok();
     assert_eq!(
         gateway
-            .ask(&Request::get("/private/a").cookie(&alice.cookie))
+            .request(&Request::get("/private/a").cookie(&alice.cookie))
             .status,
         401
     );
     let body = json!({ "email": "alice@example.com", "password": PASSWORD });
-    let login = gateway.ask(&Request::post("/api/v1/auth/login").json(&body));
-    login.refused(401, "INVALID_CREDENTIALS");
+    let login = gateway.request(&Request::post("/api/v1/auth/login").json(&body));
+    login.assert_refused(401, "INVALID_CREDENTIALS");
 }
 
 #[test]
-fn a_user_may_be_created_disabled() {
+fn user_may_be_created_disabled() {
     let gateway = Gateway::start(Config::new(Upstream::start().address));
     let body = json!({ "email": "ann@example.com", "password": PASSWORD, "disabled": true });
     let created = gateway.admin(Request::post("/admin/users").json(&body));
@@ -295,6 +303,6 @@ fn a_user_may_be_created_disabled() {
     let enable = Request::new("PATCH", &format!("/admin/users/{id}"));
     gateway
         .admin(enable.json(&json!({ "disabled": false })))
-        .ok();
+        .assert_ok();
     assert!(gateway.try_login("ann@example.com").is_some());
 }

@@ -13,7 +13,7 @@ use crate::support::upstream::Upstream;
 use crate::support::wait::eventually;
 
 #[test]
-fn a_body_with_a_coding_or_in_another_charset_is_refused() {
+fn encoded_or_non_utf8_body_is_refused() {
     let gateway = Gateway::start(Config::new(Upstream::start().address));
     let alice = gateway.register("alice@example.com");
     let login = json!({ "email": "alice@example.com", "password": PASSWORD }).to_string();
@@ -33,7 +33,7 @@ fn a_body_with_a_coding_or_in_another_charset_is_refused() {
                 Some(coding) => request.header("Content-Encoding", coding),
                 None => request,
             };
-            gateway.ask(&request.body(body))
+            gateway.request(&request.body(body))
         };
         for (method, path, body) in [
             ("POST", "/api/v1/auth/login", login.as_str()),
@@ -41,7 +41,7 @@ fn a_body_with_a_coding_or_in_another_charset_is_refused() {
             ("PATCH", "/api/v1/sessions/current", r#"{"data":{}}"#),
             ("PUT", "/api/v1/profile", r#"{"name":"Ann"}"#),
         ] {
-            send(method, path, body).refused(415, "UNSUPPORTED_MEDIA_TYPE");
+            send(method, path, body).assert_refused(415, "UNSUPPORTED_MEDIA_TYPE");
         }
         let mut headers = vec![("content-type", content_type)];
         headers.extend(coding.map(|coding| ("content-encoding", coding)));
@@ -52,25 +52,25 @@ fn a_body_with_a_coding_or_in_another_charset_is_refused() {
         let request = Request::post("/api/v1/auth/login")
             .header("Content-Type", content_type)
             .header("Content-Encoding", "identity");
-        gateway.ask(&request.body(login.as_str())).ok();
+        gateway.request(&request.body(login.as_str())).assert_ok();
     }
     let patch = Request::new("PATCH", &format!("/admin/users/{}", alice.user))
         .header("Content-Type", "application/json")
         .header("Content-Encoding", "gzip");
     gateway
         .admin(patch.body("{}"))
-        .refused(415, "UNSUPPORTED_MEDIA_TYPE");
+        .assert_refused(415, "UNSUPPORTED_MEDIA_TYPE");
 }
 
 #[test]
-fn what_is_wrong_with_a_body_is_the_clients_fault_on_both_protocols() {
+fn malformed_body_is_a_client_error_on_both_protocols() {
     let gateway = Gateway::start(Config::new(Upstream::start().address));
     let head =
         "POST /api/v1/auth/login HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
     let mut client = Client::connect(gateway.public);
     client.send(head);
     client.send("Transfer-Encoding: chunked\r\n\r\n2\r\n{}XX");
-    client.answer().refused(400, "BAD_REQUEST");
+    client.read_response().assert_refused(400, "BAD_REQUEST");
     // Clients that go away in the middle of it.
     for rest in [
         "Content-Length: 20\r\n\r\n{}",

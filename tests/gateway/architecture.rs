@@ -39,7 +39,7 @@ fn code(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Whether a line names a path root: a crate, or one of our rooms.
-fn names(line: &str, root: &str) -> bool {
+fn names_crate(line: &str, root: &str) -> bool {
     line.match_indices(root).any(|(at, _)| {
         let before = line[..at].chars().next_back();
         let free = before.is_none_or(|c| !c.is_alphanumeric() && c != '_');
@@ -48,14 +48,14 @@ fn names(line: &str, root: &str) -> bool {
 }
 
 #[track_caller]
-fn only(allowed: &[&str], roots: &[&str]) {
+fn assert_named_only_in(allowed: &[&str], roots: &[&str]) {
     let mut strays = Vec::new();
     for (file, text) in sources() {
         if allowed.iter().any(|room| file.starts_with(room)) {
             continue;
         }
         for line in code(&text) {
-            if roots.iter().any(|root| names(line, root)) {
+            if roots.iter().any(|root| names_crate(line, root)) {
                 strays.push(format!("src/{file}: {}", line.trim()));
             }
         }
@@ -68,8 +68,8 @@ fn only(allowed: &[&str], roots: &[&str]) {
 }
 
 #[test]
-fn only_the_wire_names_pingora() {
-    only(
+fn pingora_is_named_only_in_allowed_modules() {
+    assert_named_only_in(
         &["proxy", "gateway", "upstream"],
         &[
             "pingora",
@@ -81,25 +81,25 @@ fn only_the_wire_names_pingora() {
 }
 
 #[test]
-fn only_the_store_names_the_redis_client() {
-    only(&["store"], &["redis"]);
+fn redis_client_is_named_only_in_the_store() {
+    assert_named_only_in(&["store"], &["redis"]);
 }
 
 #[test]
-fn only_the_directory_names_the_sql_client() {
-    only(&["directory"], &["sqlx"]);
+fn sql_client_is_named_only_in_the_database() {
+    assert_named_only_in(&["directory"], &["sqlx"]);
 }
 
 #[test]
-fn nobody_but_the_command_line_and_the_root_knows_the_configuration_file() {
-    only(
+fn config_is_used_only_by_cli_and_gateway() {
+    assert_named_only_in(
         &["config", "gateway", "cli", "main.rs"],
         &["crate::config", "config"],
     );
 }
 
 #[test]
-fn the_domain_has_no_input_no_output_and_no_clock() {
+fn pure_modules_have_no_io_and_no_clock() {
     let domain = ["routing", "auth", "json", "limits", "refusal"];
     let foreign = [
         "tokio",
@@ -120,7 +120,7 @@ fn the_domain_has_no_input_no_output_and_no_clock() {
             continue;
         }
         for line in code(&text) {
-            let stray = foreign.iter().any(|root| names(line, root));
+            let stray = foreign.iter().any(|root| names_crate(line, root));
             let clock = clocks.iter().any(|clock| line.contains(clock));
             assert!(!stray && !clock, "src/{file}: {line}");
         }
@@ -128,7 +128,7 @@ fn the_domain_has_no_input_no_output_and_no_clock() {
 }
 
 #[test]
-fn the_script_files_of_the_store_are_in_the_store() {
+fn script_files_are_included_only_by_the_store() {
     for (file, text) in sources() {
         let scripts =
             code(&text).any(|line| line.contains("include_str!") && line.contains(".lua"));
@@ -140,7 +140,7 @@ fn the_script_files_of_the_store_are_in_the_store() {
 }
 
 #[test]
-fn files_stay_short_enough_to_be_read() {
+fn source_files_stay_short() {
     let long: Vec<_> = sources()
         .into_iter()
         .map(|(file, text)| (text.lines().count(), file))

@@ -14,7 +14,7 @@ use crate::support::upstream::Upstream;
 fn gateway() -> Gateway {
     let mut config = Config::new(Upstream::start().address);
     let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
-    let key = config.beside("signing.pem", pair.serialize_pem());
+    let key = config.write_beside("signing.pem", pair.serialize_pem());
     config.put(
         "/tokens/signing",
         json!({ "algorithm": "ES256", "key_file": key }),
@@ -29,7 +29,7 @@ fn assertion(gateway: &Gateway, who: &SignedIn) -> String {
         .cookie(&who.cookie)
         .header("X-Portcullis-Assertion", "forged")
         .header("X.Portcullis.Assertion", "forged");
-    let echo = gateway.ask(&request).echo();
+    let echo = gateway.request(&request).echo();
     let all = echo.all("x-portcullis-assertion");
     assert_eq!(all.len(), 1, "{all:?}");
     assert!(echo.all("x.portcullis.assertion").is_empty());
@@ -37,7 +37,7 @@ fn assertion(gateway: &Gateway, who: &SignedIn) -> String {
 }
 
 /// Verifies as an upstream would, by the published keys.
-fn verified(gateway: &Gateway, assertion: &str, audience: &str) -> Option<Value> {
+fn verify(gateway: &Gateway, assertion: &str, audience: &str) -> Option<Value> {
     let keys = gateway.get("/api/v1/jwks.json").json();
     let key: Jwk = serde_json::from_value(keys["keys"][0].clone()).unwrap();
     let mut rules = Validation::new(Algorithm::ES256);
@@ -50,14 +50,14 @@ fn verified(gateway: &Gateway, assertion: &str, audience: &str) -> Option<Value>
 }
 
 #[test]
-fn an_upstream_can_verify_who_asks() {
+fn upstream_can_verify_the_assertion() {
     let gateway = gateway();
     let ann = gateway.register("ann@example.com");
     let roles = json!({ "roles": ["admin"], "scopes": ["read"] });
     let patch = Request::new("PATCH", &format!("/admin/users/{}", ann.user)).json(&roles);
-    gateway.admin(patch).ok();
+    gateway.admin(patch).assert_ok();
     let text = assertion(&gateway, &ann);
-    let claims = verified(&gateway, &text, "echo").unwrap();
+    let claims = verify(&gateway, &text, "echo").unwrap();
     assert_eq!(claims["sub"], ann.user.as_str());
     assert_eq!(claims["sid"], ann.session.as_str());
     assert_eq!(claims["email"], "ann@example.com");
@@ -66,27 +66,29 @@ fn an_upstream_can_verify_who_asks() {
     let (iat, exp) = (claims["iat"].as_i64(), claims["exp"].as_i64());
     assert_eq!(exp.unwrap() - iat.unwrap(), 60);
     assert!((iat.unwrap() - tokens::now()).abs() < 10);
-    assert!(verified(&gateway, &text, "another").is_none());
+    assert!(verify(&gateway, &text, "another").is_none());
     assert_eq!(assertion(&gateway, &ann), text, "it is not signed anew");
     assert!(gateway.metric("portcullis_cache_total", &["assertions", "hit"]) >= 1.0);
     // Another right, another assertion, at once.
     let none = Request::new("PATCH", &format!("/admin/users/{}", ann.user));
-    gateway.admin(none.json(&json!({ "roles": [] }))).ok();
-    let claims = verified(&gateway, &assertion(&gateway, &ann), "echo").unwrap();
+    gateway
+        .admin(none.json(&json!({ "roles": [] })))
+        .assert_ok();
+    let claims = verify(&gateway, &assertion(&gateway, &ann), "echo").unwrap();
     assert_eq!(claims["roles"], json!([]));
 }
 
 #[test]
-fn nobody_gets_in_by_an_assertion_and_nobody_anonymous_has_one() {
+fn assertion_is_no_credential_and_needs_a_principal() {
     let gateway = gateway();
     let ann = gateway.register("ann@example.com");
     let text = assertion(&gateway, &ann);
     gateway
-        .ask(&Request::get("/private/a").bearer(&text))
-        .refused(401, "TOKEN_INVALID");
+        .request(&Request::get("/private/a").bearer(&text))
+        .assert_refused(401, "TOKEN_INVALID");
     for path in ["/optional/a", "/public/a"] {
         let forged = Request::get(path).header("X-Portcullis-Assertion", &text);
-        let echo = gateway.ask(&forged).echo();
+        let echo = gateway.request(&forged).echo();
         assert_eq!(echo.header("x-portcullis-assertion"), None);
     }
 }

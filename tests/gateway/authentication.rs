@@ -8,10 +8,12 @@ use crate::support::gateway::Gateway;
 use crate::support::upstream::Upstream;
 
 #[test]
-fn without_a_credential_only_the_routes_that_need_none_answer() {
+fn anonymous_requests_reach_only_open_routes() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
-    gateway.get("/private/a").refused(401, "UNAUTHENTICATED");
+    gateway
+        .get("/private/a")
+        .assert_refused(401, "UNAUTHENTICATED");
     assert_eq!(upstream.requests(), 0);
     let challenge = gateway
         .get("/private/a")
@@ -29,7 +31,7 @@ fn without_a_credential_only_the_routes_that_need_none_answer() {
 }
 
 #[test]
-fn every_form_of_a_good_credential_passes_and_says_who_it_is() {
+fn every_credential_form_passes_and_identifies_the_user() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     let alice = gateway.register("alice@example.com");
@@ -43,7 +45,7 @@ fn every_form_of_a_good_credential_passes_and_says_who_it_is() {
         Request::get("/optional/a").cookie(&alice.cookie),
     ];
     for request in requests {
-        let echo = gateway.ask(&request).echo();
+        let echo = gateway.request(&request).echo();
         assert_eq!(
             echo.header("x-user-id").as_deref(),
             Some(alice.user.as_str())
@@ -60,16 +62,18 @@ fn every_form_of_a_good_credential_passes_and_says_who_it_is() {
 }
 
 #[test]
-fn a_token_is_not_looked_for_in_the_query_nor_in_a_form() {
+fn token_in_query_or_form_is_ignored() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     let alice = gateway.register("alice@example.com");
     let query = format!("/private/a?access_token={}", alice.access_token);
-    gateway.get(&query).refused(401, "UNAUTHENTICATED");
+    gateway.get(&query).assert_refused(401, "UNAUTHENTICATED");
     let form = Request::post("/private/a")
         .header("Content-Type", "application/x-www-form-urlencoded")
         .body(format!("access_token={}", alice.access_token));
-    gateway.ask(&form).refused(401, "UNAUTHENTICATED");
+    gateway
+        .request(&form)
+        .assert_refused(401, "UNAUTHENTICATED");
     assert!(
         !gateway.logs().contains(&alice.access_token),
         "the query is not logged"
@@ -77,25 +81,27 @@ fn a_token_is_not_looked_for_in_the_query_nor_in_a_form() {
 }
 
 #[test]
-fn a_revoked_session_is_refused_in_every_form() {
+fn revoked_session_is_refused_in_every_form() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     let alice = gateway.register("alice@example.com");
     let logout = Request::post("/api/v1/auth/logout").bearer(&alice.access_token);
-    assert_eq!(gateway.ask(&logout).status, 204);
-    let bearer = gateway.ask(&Request::get("/private/a").bearer(&alice.access_token));
+    assert_eq!(gateway.request(&logout).status, 204);
+    let bearer = gateway.request(&Request::get("/private/a").bearer(&alice.access_token));
     assert_eq!(bearer.status, 401);
     assert!(
         ["TOKEN_REVOKED", "SESSION_REVOKED"].contains(&bearer.code().as_str()),
         "{bearer:?}"
     );
-    let cookie = gateway.ask(&Request::get("/private/a").cookie(&alice.cookie));
-    cookie.refused(401, "SESSION_REVOKED");
+    let cookie = gateway.request(&Request::get("/private/a").cookie(&alice.cookie));
+    cookie.assert_refused(401, "SESSION_REVOKED");
     let scheme = format!("Session {}", alice.session_token);
     let session = Request::get("/private/a").header("Authorization", &scheme);
-    gateway.ask(&session).refused(401, "SESSION_REVOKED");
+    gateway
+        .request(&session)
+        .assert_refused(401, "SESSION_REVOKED");
     // A cookie whose session is gone is anonymous where that will do, and is cleared.
-    let answer = gateway.ask(&Request::get("/optional/a").cookie(&alice.cookie));
+    let answer = gateway.request(&Request::get("/optional/a").cookie(&alice.cookie));
     assert_eq!(answer.echo().header("x-user-id"), None);
     assert!(
         answer
@@ -107,20 +113,20 @@ fn a_revoked_session_is_refused_in_every_form() {
 }
 
 #[test]
-fn a_session_nobody_issued_is_not_adopted() {
+fn unissued_session_token_is_not_adopted() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     let unknown = format!("portcullis={}", "ab".repeat(32));
     gateway
-        .ask(&Request::get("/private/a").cookie(&unknown))
-        .refused(401, "SESSION_NOT_FOUND");
+        .request(&Request::get("/private/a").cookie(&unknown))
+        .assert_refused(401, "SESSION_NOT_FOUND");
     for odd in [
         "portcullis=short",
         "portcullis=",
         "portcullis=%00",
         "portcullis=AB",
     ] {
-        let answer = gateway.ask(&Request::get("/private/a").cookie(odd));
+        let answer = gateway.request(&Request::get("/private/a").cookie(odd));
         assert_eq!(answer.status, 401, "{odd}");
     }
     let body = json!({ "email": "alice@example.com", "password": "correct horse battery" });
@@ -128,14 +134,14 @@ fn a_session_nobody_issued_is_not_adopted() {
         .cookie(&unknown)
         .same_origin()
         .json(&body);
-    assert_eq!(gateway.ask(&fixed).status, 201);
+    assert_eq!(gateway.request(&fixed).status, 201);
     gateway
-        .ask(&Request::get("/private/a").cookie(&unknown))
-        .refused(401, "SESSION_NOT_FOUND");
+        .request(&Request::get("/private/a").cookie(&unknown))
+        .assert_refused(401, "SESSION_NOT_FOUND");
 }
 
 #[test]
-fn the_authorization_header_decides_and_never_falls_through_to_the_cookie() {
+fn authorization_header_takes_precedence_over_the_cookie() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     let alice = gateway.register("alice@example.com");
@@ -144,26 +150,26 @@ fn the_authorization_header_decides_and_never_falls_through_to_the_cookie() {
         .cookie(&alice.cookie)
         .bearer(&bob.access_token);
     assert_eq!(
-        gateway.ask(&both).echo().header("x-user-id"),
+        gateway.request(&both).echo().header("x-user-id"),
         Some(bob.user)
     );
     for bad in ["Bearer nonsense", "Bearer", "Session nonsense", "Session"] {
         let request = Request::get("/private/a")
             .cookie(&alice.cookie)
             .header("Authorization", bad);
-        assert_eq!(gateway.ask(&request).status, 401, "{bad}");
+        assert_eq!(gateway.request(&request).status, 401, "{bad}");
     }
     // Another scheme is the upstream's affair: the cookie counts, and the header goes on.
     let basic = Request::get("/private/a")
         .cookie(&alice.cookie)
         .header("Authorization", "Basic eDp5");
-    let echo = gateway.ask(&basic).echo();
+    let echo = gateway.request(&basic).echo();
     assert_eq!(echo.header("x-user-id"), Some(alice.user));
     assert_eq!(echo.header("authorization").as_deref(), Some("Basic eDp5"));
 }
 
 #[test]
-fn two_credentials_of_a_kind_are_ambiguous_and_the_cookie_is_cleared() {
+fn duplicate_credentials_are_refused_and_clear_the_cookie() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     let alice = gateway.register("alice@example.com");
@@ -171,16 +177,16 @@ fn two_credentials_of_a_kind_are_ambiguous_and_the_cookie_is_cleared() {
         .bearer(&alice.access_token)
         .bearer(&alice.access_token);
     gateway
-        .ask(&two_headers)
-        .refused(400, "AMBIGUOUS_CREDENTIALS");
+        .request(&two_headers)
+        .assert_refused(400, "AMBIGUOUS_CREDENTIALS");
     let other = format!("portcullis={}", "0".repeat(64));
     let in_one_header = Request::get("/private/a").cookie(&format!("{}; {other}", alice.cookie));
     let in_two_headers = Request::get("/private/a")
         .cookie(&alice.cookie)
         .cookie(&other);
     for request in [in_one_header, in_two_headers] {
-        let answer = gateway.ask(&request);
-        answer.refused(400, "AMBIGUOUS_CREDENTIALS");
+        let answer = gateway.request(&request);
+        answer.assert_refused(400, "AMBIGUOUS_CREDENTIALS");
         assert!(
             answer
                 .all("set-cookie")
@@ -193,7 +199,7 @@ fn two_credentials_of_a_kind_are_ambiguous_and_the_cookie_is_cleared() {
 }
 
 #[test]
-fn the_gateways_own_credentials_do_not_reach_an_upstream() {
+fn gateway_credentials_do_not_reach_upstreams() {
     let upstream = Upstream::start();
     let config = Config::new(upstream.address).route(json!({
         "name": "forwarding", "match": { "prefix": "/forwarding" }, "auth": "required",
@@ -214,7 +220,7 @@ fn the_gateways_own_credentials_do_not_reach_an_upstream() {
     ];
     for (target, sent, expected) in cases {
         let echo = gateway
-            .ask(&Request::get(target).header("Authorization", sent))
+            .request(&Request::get(target).header("Authorization", sent))
             .echo();
         assert_eq!(
             echo.header("authorization").as_deref(),
@@ -225,7 +231,9 @@ fn the_gateways_own_credentials_do_not_reach_an_upstream() {
     }
     for target in ["/private/a", "/optional/a", "/public/a", "/forwarding/a"] {
         let cookies = format!("theme=dark; {}; lang=en", alice.cookie);
-        let echo = gateway.ask(&Request::get(target).cookie(&cookies)).echo();
+        let echo = gateway
+            .request(&Request::get(target).cookie(&cookies))
+            .echo();
         let sent = echo.all("cookie").join("; ");
         assert!(
             sent.contains("theme=dark") && sent.contains("lang=en"),
@@ -236,7 +244,7 @@ fn the_gateways_own_credentials_do_not_reach_an_upstream() {
 }
 
 #[test]
-fn what_a_route_requires_is_a_403_that_says_so() {
+fn missing_role_or_scope_is_a_403_naming_it() {
     let upstream = Upstream::start();
     let config = Config::new(upstream.address)
         .route(json!({
@@ -249,10 +257,10 @@ fn what_a_route_requires_is_a_403_that_says_so() {
         }));
     let gateway = Gateway::start(config);
     let alice = gateway.register("alice@example.com");
-    let ask = |path: &str| gateway.ask(&Request::get(path).cookie(&alice.cookie));
-    ask("/admins/a").refused(403, "FORBIDDEN");
+    let ask = |path: &str| gateway.request(&Request::get(path).cookie(&alice.cookie));
+    ask("/admins/a").assert_refused(403, "FORBIDDEN");
     let scoped = ask("/scoped/a");
-    scoped.refused(403, "FORBIDDEN");
+    scoped.assert_refused(403, "FORBIDDEN");
     // A session has the scopes of its user.
     assert!(scoped.text().contains("The user or the token lacks"));
     let challenge = scoped.header("www-authenticate").unwrap();
@@ -261,18 +269,20 @@ fn what_a_route_requires_is_a_403_that_says_so() {
     // Roles are the session's, changed at once.
     let promote = Request::new("PATCH", &format!("/admin/users/{}", alice.user))
         .json(&json!({ "roles": ["root"], "scopes": ["orders:read", "orders:write"] }));
-    gateway.admin(promote).ok();
+    gateway.admin(promote).assert_ok();
     let echo = ask("/admins/a").echo();
     assert_eq!(echo.header("x-user-roles").as_deref(), Some("root"));
-    ask("/scoped/a").ok();
+    ask("/scoped/a").assert_ok();
 }
 
 #[test]
-fn a_route_that_says_nothing_of_authentication_requires_it() {
+fn routes_require_authentication_by_default() {
     let upstream = Upstream::start();
     let config = Config::new(upstream.address)
         .route(json!({ "name": "silent", "match": { "prefix": "/silent" }, "upstream": "echo" }));
     let gateway = Gateway::start(config);
-    gateway.get("/silent/a").refused(401, "UNAUTHENTICATED");
+    gateway
+        .get("/silent/a")
+        .assert_refused(401, "UNAUTHENTICATED");
     assert_eq!(upstream.requests(), 0);
 }

@@ -6,24 +6,27 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::client::{Client, socket};
+use crate::support::client::{Client, connect_socket};
 use crate::support::config::Config;
-use crate::support::frames::{DATA, END_HEADERS, Frames, HEADERS, RST_STREAM, request, status};
+use crate::support::frames::{
+    DATA, END_HEADERS, Frames, HEADERS, RST_STREAM, request, status_of_block,
+};
 use crate::support::gateway::Gateway;
 use crate::support::grpc;
-use crate::support::raw::serving;
+use crate::support::scripted_upstream::serve_connections;
 use crate::support::upstream::Upstream;
 use crate::support::wait::eventually;
 
-const FIRST: Duration = Duration::from_secs(20);
+const GRACE_PERIOD: Duration = Duration::from_secs(20);
 /// Before this the silence of the upstream would end the request in any case.
-const AT_MOST: Duration = Duration::from_secs(50);
+const RESPONSE_DEADLINE: Duration = Duration::from_secs(50);
 const BETWEEN_BYTES: Duration = Duration::from_secs(1);
 
 /// A gateway before an upstream of each kind: HTTP/1.1, gRPC, and one that reads and says nothing.
-fn before_upstreams(rpc: SocketAddr) -> (Gateway, Upstream) {
+fn start_with_upstreams(rpc: SocketAddr) -> (Gateway, Upstream) {
     let upstream = Upstream::start();
-    let mute = serving(|mut stream| while matches!(stream.read(&mut [0; 1024]), Ok(1..)) {});
+    let mute =
+        serve_connections(|mut stream| while matches!(stream.read(&mut [0; 1024]), Ok(1..)) {});
     let route = |name: &str| {
         let prefix = format!("/{name}");
         json!({ "name": name, "match": { "prefix": prefix }, "auth": "none", "upstream": name })
@@ -43,29 +46,29 @@ fn before_upstreams(rpc: SocketAddr) -> (Gateway, Upstream) {
 }
 
 #[test]
-fn a_body_that_drips_is_408_on_both_protocols() {
+fn slow_request_body_is_408_on_both_protocols() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let (gateway, _upstream) = before_upstreams(runtime.block_on(grpc::serve()));
+    let (gateway, _upstream) = start_with_upstreams(runtime.block_on(grpc::serve()));
     let start = Instant::now();
     let one = |head: &str| {
-        let socket = socket(gateway.public).unwrap();
+        let socket = connect_socket(gateway.public).unwrap();
         socket.set_read_timeout(Some(BETWEEN_BYTES)).unwrap();
-        let mut client = Client::over(socket);
+        let mut client = Client::from_stream(socket);
         client.send(format!(
             "POST {head}\r\nHost: localhost\r\nContent-Length: 90000\r\n\r\n"
         ));
         let response = loop {
-            assert!(start.elapsed() < AT_MOST, "no response");
+            assert!(start.elapsed() < RESPONSE_DEADLINE, "no response");
             let _ = client.try_send("x");
-            if let Ok(response) = client.answer_to("POST") {
+            if let Ok(response) = client.read_response_to("POST") {
                 break response;
             }
         };
-        response.refused(408, "REQUEST_TIMEOUT");
+        response.assert_refused(408, "REQUEST_TIMEOUT");
     };
     let two = || {
         let mut client = Frames::connect(gateway.public);
-        client.set_read_patience(BETWEEN_BYTES);
+        client.set_read_timeout(BETWEEN_BYTES);
         // gRPC is exempt, and was there first.
         let grpc = [("content-type", "application/grpc"), ("te", "trailers")];
         for (stream, path, more) in [(1, "/rpc/Echo", &grpc[..]), (3, "/public/a", &[])] {
@@ -75,7 +78,7 @@ fn a_body_that_drips_is_408_on_both_protocols() {
         // The beginning of a message of 1 MiB.
         client.send(DATA, 0, 1, &[0, 0, 0x10, 0, 0]).unwrap();
         let outcome = loop {
-            assert!(start.elapsed() < AT_MOST, "no response");
+            assert!(start.elapsed() < RESPONSE_DEADLINE, "no response");
             for stream in [1, 3] {
                 let _ = client.send(DATA, 0, stream, b"x");
             }
@@ -84,7 +87,7 @@ fn a_body_that_drips_is_408_on_both_protocols() {
                     panic!("the gRPC call was reset")
                 }
                 Some(frame) if frame.stream == 3 && frame.kind == HEADERS => {
-                    break status(&frame.payload);
+                    break status_of_block(&frame.payload);
                 }
                 _ => {}
             }
@@ -97,7 +100,7 @@ fn a_body_that_drips_is_408_on_both_protocols() {
         scope.spawn(|| one("/mute HTTP/1.1\r\nExpect: 100-continue"));
         scope.spawn(two);
     });
-    assert!(start.elapsed() >= FIRST);
+    assert!(start.elapsed() >= GRACE_PERIOD);
     eventually("all are logged", || {
         let events = gateway.events();
         let late = events

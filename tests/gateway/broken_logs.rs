@@ -39,31 +39,31 @@ fn unread_pipe() -> Output {
 }
 
 #[test]
-fn a_log_on_a_closed_pipe_affects_no_request_reload_or_drain() {
-    works_with(closed_pipe, true);
+fn log_on_closed_pipe_does_not_affect_service() {
+    assert_works_with(closed_pipe, true);
 }
 
 #[test]
-fn a_log_on_a_full_disk_affects_no_request_reload_or_drain() {
-    works_with(full_disk, true);
+fn log_on_full_disk_does_not_affect_service() {
+    assert_works_with(full_disk, true);
 }
 
 #[test]
-fn a_log_that_is_not_read_affects_no_request_reload_or_drain() {
-    works_with(unread_pipe, false);
+fn unread_log_pipe_does_not_affect_service() {
+    assert_works_with(unread_pipe, false);
 }
 
-fn works_with(output: fn() -> Output, counted: bool) {
+fn assert_works_with(output: fn() -> Output, counted: bool) {
     let mut redis = Redis::start();
     let upstream = Upstream::start();
     let config = Config::new(upstream.address)
         .store(&redis.url())
         .set("/store/timeout", json!("2s"));
     let ((stdout, _out), (stderr, _err)) = (output(), output());
-    let mut gateway = Gateway::writing_to(config, stdout, stderr);
+    let mut gateway = Gateway::start_with_output(config, stdout, stderr);
     let alice = gateway.register("alice@example.com");
-    assert!(gateway.lets_in(&alice));
-    refuses_a_wrong_password(&gateway);
+    assert!(gateway.accepts(&alice));
+    assert_wrong_password_is_refused(&gateway);
     gateway.reload("rejected", |config| {
         config.put("/routes/0/upstraem", json!("echo"));
     });
@@ -81,7 +81,7 @@ fn works_with(output: fn() -> Output, counted: bool) {
     // Each worker has a link of its own, and connections are spread over the workers.
     for _ in 0..32 {
         eventually("every worker has its link again", || {
-            gateway.lets_in(&alice).then_some(())
+            gateway.accepts(&alice).then_some(())
         });
     }
     if counted {
@@ -92,19 +92,19 @@ fn works_with(output: fn() -> Output, counted: bool) {
             });
         }
     }
-    drains(&mut gateway, &upstream);
+    assert_drains(&mut gateway, &upstream);
 }
 
-fn refuses_a_wrong_password(gateway: &Gateway) {
+fn assert_wrong_password_is_refused(gateway: &Gateway) {
     let body = json!({ "email": "alice@example.com", "password": "not the password" });
-    let login = gateway.ask(&Request::post("/api/v1/auth/login").json(&body));
-    login.refused(401, "INVALID_CREDENTIALS");
+    let login = gateway.request(&Request::post("/api/v1/auth/login").json(&body));
+    login.assert_refused(401, "INVALID_CREDENTIALS");
 }
 
-fn drains(gateway: &mut Gateway, upstream: &Upstream) {
+fn assert_drains(gateway: &mut Gateway, upstream: &Upstream) {
     let public = gateway.public;
     let request = std::thread::spawn(move || Request::get("/public/slow?ms=500").send(public));
-    eventually("it arrived", || upstream.saw("slow").then_some(()));
+    eventually("it arrived", || upstream.has_seen("slow").then_some(()));
     let start = Instant::now();
     gateway.sigterm();
     assert_eq!(request.join().unwrap().status, 200);

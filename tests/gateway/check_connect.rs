@@ -6,7 +6,7 @@ use crate::support::config::Config;
 use crate::support::gateway::run;
 use crate::support::ports;
 use crate::support::redis::Redis;
-use crate::support::sentinels::{MASTER, Watched};
+use crate::support::sentinels::{MASTER, SentinelSetup};
 use crate::support::upstream::Upstream;
 
 /// Status, standard output and standard error.
@@ -20,19 +20,19 @@ fn config(upstream: &Upstream) -> Config {
     Config::new(upstream.address).set("/identity/builtin/registration", json!("closed"))
 }
 
-struct Scene {
+struct Fixture {
     redis: Redis,
     upstream: Upstream,
 }
 
-fn scene() -> Scene {
-    Scene {
+fn fixture() -> Fixture {
+    Fixture {
         redis: Redis::start(),
         upstream: Upstream::start(),
     }
 }
 
-impl Scene {
+impl Fixture {
     fn config(&self) -> Config {
         config(&self.upstream).store(&self.redis.url())
     }
@@ -47,13 +47,13 @@ impl Scene {
 }
 
 #[test]
-fn what_is_fine_is_told_a_line_each() {
-    let scene = scene();
-    let config = scene.config();
+fn successful_checks_print_one_line_each() {
+    let fixture = fixture();
+    let config = fixture.config();
     let (status, out, err) = check(&config);
     assert_eq!((status, err.as_str()), (0, ""), "{out}");
     let lines: Vec<&str> = out.lines().collect();
-    let address = scene.redis.address;
+    let address = fixture.redis.address;
     assert_eq!(lines.len(), 4, "{out}");
     assert!(
         lines[1].starts_with(&format!("store: {address}: Redis ")),
@@ -62,29 +62,29 @@ fn what_is_fine_is_told_a_line_each() {
     assert!(lines[2].starts_with("database: ") && lines[2].ends_with(": reachable"));
     let server = format!(
         "upstream echo: http://{}: reachable",
-        scene.upstream.address
+        fixture.upstream.address
     );
     assert_eq!(lines[3], server);
-    assert!(scene.redis.keys().is_empty());
+    assert!(fixture.redis.keys().is_empty());
     assert!(
         !config.folder().join("people.db").exists(),
         "nothing is made"
     );
     // Without it nothing is tried.
-    scene.redis.stop();
+    fixture.redis.pause();
     let file = config.write();
     assert_eq!(run(&["check", "--config", file.to_str().unwrap()]).0, 0);
-    scene.redis.cont();
+    fixture.redis.resume();
 }
 
 #[test]
-fn a_server_that_would_forget_revocations_is_an_error() {
-    let scene = scene();
+fn evicting_redis_is_an_error() {
+    let fixture = fixture();
     for policy in ["allkeys-lru", "volatile-ttl"] {
-        scene
+        fixture
             .redis
             .command(&["CONFIG", "SET", "maxmemory-policy", policy]);
-        let told = scene.errors(&scene.config());
+        let told = fixture.errors(&fixture.config());
         assert!(
             told.contains(&format!("maxmemory-policy is {policy}")),
             "{told}"
@@ -94,35 +94,35 @@ fn a_server_that_would_forget_revocations_is_an_error() {
 }
 
 #[test]
-fn a_server_that_cannot_be_used_is_told_with_its_reason() {
-    let scene = scene();
+fn unusable_server_is_reported_with_the_reason() {
+    let fixture = fixture();
     let nobody = ports::free();
     for (url, reason) in [
         (format!("redis://{nobody}"), "it cannot be used"),
         (
-            format!("redis://:hunter2@{}", scene.redis.address),
+            format!("redis://:hunter2@{}", fixture.redis.address),
             "it cannot be used: ",
         ),
         (
-            format!("rediss://{}", scene.redis.address),
+            format!("rediss://{}", fixture.redis.address),
             "it cannot be used: no answer",
         ),
         (
-            format!("redis+cluster://{}", scene.redis.address),
+            format!("redis+cluster://{}", fixture.redis.address),
             "none of these servers says who has which slot",
         ),
         (
-            format!("redis+sentinel://{}/{MASTER}", scene.redis.address),
+            format!("redis+sentinel://{}/{MASTER}", fixture.redis.address),
             "no Sentinel says where mymaster is",
         ),
     ] {
-        let told = scene.errors(&scene.config().store(&url));
+        let told = fixture.errors(&fixture.config().store(&url));
         assert!(told.contains(reason), "{url}: {told}");
         assert!(!told.contains("hunter2"), "{told}");
     }
     let gone = ports::free().port().to_string();
-    scene.redis.command(&["REPLICAOF", "127.0.0.1", &gone]);
-    let told = scene.errors(&scene.config());
+    fixture.redis.command(&["REPLICAOF", "127.0.0.1", &gone]);
+    let told = fixture.errors(&fixture.config());
     assert!(
         told.contains("it is a replica, and takes no writes"),
         "{told}"
@@ -130,18 +130,18 @@ fn a_server_that_cannot_be_used_is_told_with_its_reason() {
 }
 
 #[test]
-fn each_command_that_the_user_lacks_is_named() {
-    let scene = scene();
+fn missing_acl_commands_are_named() {
+    let fixture = fixture();
     let user = |rules: &[&str]| {
         let mut all = vec!["ACL", "SETUSER", "gateway", "reset", "on", ">pw"];
         all.extend(rules);
-        assert_eq!(scene.redis.command(&all), "OK");
-        scene
+        assert_eq!(fixture.redis.command(&all), "OK");
+        fixture
             .config()
             .set("/store/username", json!("gateway"))
             .set("/store/password", json!("pw"))
     };
-    let told = scene.errors(&user(&[
+    let told = fixture.errors(&user(&[
         "~*",
         "+@all",
         "-rpush",
@@ -157,22 +157,22 @@ fn each_command_that_the_user_lacks_is_named() {
             "{told:?}"
         );
     }
-    let told = scene.errors(&user(&["~other:*", "+@all"]));
+    let told = fixture.errors(&user(&["~other:*", "+@all"]));
     assert_eq!(told.lines().count(), 1, "{told}");
     assert!(told.contains("keys that begin with portcullis:"), "{told}");
-    assert!(scene.redis.keys().is_empty());
+    assert!(fixture.redis.keys().is_empty());
 }
 
 #[test]
-fn the_user_of_the_documentation_may_do_everything() {
-    let scene = scene();
+fn documented_acl_user_has_every_permission() {
+    let fixture = fixture();
     let page = include_str!("../../docs/topologies.md");
     let rules = page.split("ACL SETUSER gateway").nth(1).unwrap();
     let rules = rules.split("```").next().unwrap().replace("PASSWORD", "pw");
     let mut all = vec!["ACL", "SETUSER", "gateway"];
     all.extend(rules.split_whitespace());
-    assert_eq!(scene.redis.command(&all), "OK");
-    let config = scene
+    assert_eq!(fixture.redis.command(&all), "OK");
+    let config = fixture
         .config()
         .set("/store/username", json!("gateway"))
         .set("/store/password", json!("pw"));
@@ -181,11 +181,11 @@ fn the_user_of_the_documentation_may_do_everything() {
 }
 
 #[test]
-fn databases_and_upstreams_are_tried() {
-    let scene = scene();
+fn databases_and_upstreams_are_checked() {
+    let fixture = fixture();
     let nobody = ports::free();
     let server = format!("http://{nobody}");
-    let config = scene
+    let config = fixture
         .config()
         .set("/upstreams/echo/servers", json!([server]));
     let (status, _, err) = check(&config);
@@ -202,14 +202,14 @@ fn databases_and_upstreams_are_tried() {
             "cannot be opened",
         ),
     ] {
-        let told = scene.errors(&scene.config().set("/database/url", json!(url)));
+        let told = fixture.errors(&fixture.config().set("/database/url", json!(url)));
         assert!(told.contains(reason) && !told.contains("hunter2"), "{told}");
     }
 }
 
 #[test]
-fn sentinels_are_asked_one_by_one() {
-    let mut watched = Watched::start(None);
+fn each_sentinel_is_checked() {
+    let mut watched = SentinelSetup::start(None);
     let upstream = Upstream::start();
     let url = format!("redis+sentinel://{}/{MASTER}", watched.hosts());
     let config = config(&upstream).store(&url);
@@ -231,17 +231,17 @@ fn sentinels_are_asked_one_by_one() {
 }
 
 #[test]
-fn keys_of_another_program_under_the_prefix_are_a_warning() {
-    let scene = scene();
+fn foreign_keys_under_the_prefix_are_a_warning() {
+    let fixture = fixture();
     // Under other prefixes there may be anything.
-    scene.redis.command(&["SET", "other:thing", "1"]);
+    fixture.redis.command(&["SET", "other:thing", "1"]);
     // What a backend writes to revoke is ours.
     let revocation = ["SET", "portcullis:blacklist:abc", "1", "EX", "60"];
-    scene.redis.command(&revocation);
-    let (status, out, err) = check(&scene.config());
+    fixture.redis.command(&revocation);
+    let (status, out, err) = check(&fixture.config());
     assert_eq!((status, err.as_str()), (0, ""), "{out}");
-    scene.redis.command(&["SET", "portcullis:queue:7", "1"]);
-    let (status, out, err) = check(&scene.config());
+    fixture.redis.command(&["SET", "portcullis:queue:7", "1"]);
+    let (status, out, err) = check(&fixture.config());
     assert_eq!(status, 0, "{out}{err}");
     let told = format!("{out}{err}");
     assert!(

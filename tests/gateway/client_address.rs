@@ -9,21 +9,21 @@ use crate::support::config::Config;
 use crate::support::gateway::Gateway;
 use crate::support::upstream::Upstream;
 
-fn one_per_address() -> Value {
+fn one_request_per_address() -> Value {
     json!({ "algorithm": "sliding_window", "limit": 1, "window": "10m", "key": "ip" })
 }
 
 #[test]
-fn a_forwarded_address_is_believed_from_a_trusted_proxy_only() {
+fn forwarded_address_is_used_only_from_trusted_proxies() {
     let ask = |trusted: Value| {
         let upstream = Upstream::start();
         let config = Config::new(upstream.address)
             .set("/listeners/0/trusted_proxies", trusted)
-            .limited("per-address", one_per_address());
+            .limit("per-address", one_request_per_address());
         let gateway = Gateway::start(config);
         let from = |address: &str| {
             gateway
-                .ask(&Request::get("/public/a").header("X-Forwarded-For", address))
+                .request(&Request::get("/public/a").header("X-Forwarded-For", address))
                 .status
         };
         // One /64 is one client; an IPv4-mapped address is the IPv4 address.
@@ -45,7 +45,7 @@ fn a_forwarded_address_is_believed_from_a_trusted_proxy_only() {
 }
 
 #[test]
-fn one_slash_64_is_one_client_on_an_ipv6_listener() {
+fn ipv6_slash_64_counts_as_one_client() {
     let Ok(probe) = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)) else {
         eprintln!("skipped: no IPv6 on this machine");
         return;
@@ -55,9 +55,9 @@ fn one_slash_64_is_one_client_on_an_ipv6_listener() {
     let upstream = Upstream::start();
     let config = Config::new(upstream.address)
         .set("/listeners/0/bind", json!(address.to_string()))
-        .limited("per-address", one_per_address());
+        .limit("per-address", one_request_per_address());
     let gateway = Gateway::start(config);
     assert!(matches!(gateway.public, SocketAddr::V6(_)));
     assert_eq!(gateway.get("/public/a").status, 200);
-    gateway.get("/public/a").refused(429, "RATE_LIMITED");
+    gateway.get("/public/a").assert_refused(429, "RATE_LIMITED");
 }

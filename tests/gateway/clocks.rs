@@ -15,32 +15,35 @@ use crate::support::gateway::{Gateway, SignedIn};
 use crate::support::redis::Redis;
 use crate::support::tokens;
 use crate::support::upstream::Upstream;
-use crate::support::wait::{Over, SOON, eventually, within};
+use crate::support::wait::{PROPAGATION_DEADLINE, SetOnDrop, eventually, within};
 
 const HOUR: i64 = 3600;
 /// What a clock goes through, and a limit for each of it.
 const STEPS: [(&str, i64); 3] = [("ahead", HOUR), ("behind", -HOUR), ("right", 0)];
 /// How long the clients go on with a clock that is off.
-const OFF: Duration = Duration::from_millis(600);
+const SKEW_DURATION: Duration = Duration::from_millis(600);
 /// No response may take longer: the store's timeout, and a busy machine.
-const HANGS: Duration = Duration::from_secs(5);
+const RESPONSE_DEADLINE: Duration = Duration::from_secs(5);
 
 #[test]
-fn limits_are_whole_again_by_the_clock_of_the_store() {
+fn limits_refill_by_the_clock_of_the_store() {
     let clock = Clock::start();
     clock.step(HOUR);
-    let redis = Redis::keeping_by(&clock);
+    let redis = Redis::start_persistent_by(&clock);
     let limit = json!({ "limit": 1_000_000, "window": "1m", "key": "ip" });
     let upstream = Upstream::start();
     let config = Config::new(upstream.address).store(&redis.url());
-    let gateway = Gateway::start(config.limited("l", limit));
+    let gateway = Gateway::start(config.limit("l", limit));
     let expected = || tokens::now() + HOUR..=tokens::now() + HOUR + 125;
     eventually("the gateway goes by the clock of the store", || {
-        let reset = gateway.get("/public/a").ok().number("x-ratelimit-reset");
+        let reset = gateway
+            .get("/public/a")
+            .assert_ok()
+            .numeric_header("x-ratelimit-reset");
         expected().contains(&(reset as i64)).then_some(())
     });
     let connection = crate::support::http2::Http2::connect(gateway.public);
-    assert_eq!(connection.ask("GET", "/public/a", &[]).0, 200);
+    assert_eq!(connection.request("GET", "/public/a", &[]).0, 200);
 }
 
 struct Fleet {
@@ -50,13 +53,13 @@ struct Fleet {
     clock: Clock,
     redis: Redis,
     redis_clock: Clock,
-    over: AtomicBool,
-    seen: Mutex<BTreeMap<u16, usize>>,
+    done: AtomicBool,
+    statuses: Mutex<BTreeMap<u16, usize>>,
 }
 
-fn fleet() -> Fleet {
+fn start_fleet() -> Fleet {
     let (clock, redis_clock) = (Clock::start(), Clock::start());
-    let redis = Redis::keeping_by(&redis_clock);
+    let redis = Redis::start_persistent_by(&redis_clock);
     let upstream = Upstream::start();
     let config = || {
         let config = Config::new(upstream.address)
@@ -64,7 +67,7 @@ fn fleet() -> Fleet {
             .set("/sessions/max_per_user", json!(1000));
         STEPS
             .iter()
-            .fold(config, |config, (name, _)| limited(config, name))
+            .fold(config, |config, (name, _)| with_limited_route(config, name))
     };
     let first = config().clock(&clock);
     let database = first.file["database"]["url"].clone();
@@ -74,13 +77,13 @@ fn fleet() -> Fleet {
         clock,
         redis,
         redis_clock,
-        over: AtomicBool::new(false),
-        seen: Mutex::default(),
+        done: AtomicBool::new(false),
+        statuses: Mutex::default(),
     }
 }
 
 /// Adds a route with a limit of five.
-fn limited(config: Config, name: &str) -> Config {
+fn with_limited_route(config: Config, name: &str) -> Config {
     let five = json!({ "algorithm": "sliding_log", "limit": 5, "window": "12h", "key": "ip" });
     let route = json!({
         "name": name, "match": { "prefix": format!("/{name}") }, "auth": "none", "upstream": "echo",
@@ -91,27 +94,31 @@ fn limited(config: Config, name: &str) -> Config {
 
 impl Fleet {
     /// Asks with a session's cookie at one gateway after the other, until it is over.
-    fn ask_on(&self, who: &SignedIn) {
+    fn request_until_done(&self, who: &SignedIn) {
         let request = Request::get("/private/a").cookie(&who.cookie);
         for gateway in self.gateways.iter().cycle() {
-            if self.over.load(Ordering::SeqCst) {
+            if self.done.load(Ordering::SeqCst) {
                 return;
             }
             let asked = Instant::now();
-            let answer = gateway.ask(&request);
-            assert!(asked.elapsed() < HANGS, "it hung: {:?}", asked.elapsed());
+            let answer = gateway.request(&request);
+            assert!(
+                asked.elapsed() < RESPONSE_DEADLINE,
+                "it hung: {:?}",
+                asked.elapsed()
+            );
             assert!(
                 matches!(answer.status, 200 | 503),
                 "{}: {}",
                 answer.status,
                 answer.text()
             );
-            *self.seen.lock().entry(answer.status).or_default() += 1;
+            *self.statuses.lock().entry(answer.status).or_default() += 1;
         }
     }
 
     /// What must hold whatever the clocks say.
-    fn keeps_its_promises(&self, round: &str) {
+    fn assert_invariants(&self, round: &str) {
         let admitted = |gateway: &Gateway| {
             let get = || gateway.get(&format!("/{round}/a")).status;
             let statuses: Vec<u16> = (0..4).map(|_| get()).collect();
@@ -121,72 +128,79 @@ impl Fleet {
         let admitted: usize = self.gateways.iter().map(admitted).sum();
         assert_eq!(admitted, 5, "{round}");
         for serves in 0..self.gateways.len() {
-            self.revokes(serves, round);
+            self.assert_revocation_reaches_all(serves, round);
         }
     }
 
     /// Who signs in at one gateway is let in at all, and after signing out at none.
-    fn revokes(&self, serves: usize, round: &str) {
+    fn assert_revocation_reaches_all(&self, serves: usize, round: &str) {
         let who = self.gateways[serves].login("alice@example.com");
         for gateway in &self.gateways {
-            assert!(gateway.lets_in(&who), "{round} {serves}");
+            assert!(gateway.accepts(&who), "{round} {serves}");
         }
         let out = Request::post("/api/v1/auth/logout").same_origin();
-        let answer = self.gateways[serves].ask(&out.cookie(&who.cookie));
+        let answer = self.gateways[serves].request(&out.cookie(&who.cookie));
         assert_eq!(answer.status, 204, "{round}: {}", answer.text());
-        assert!(!self.gateways[serves].lets_in(&who));
+        assert!(!self.gateways[serves].accepts(&who));
         for gateway in &self.gateways {
-            within(SOON, round, || (!gateway.lets_in(&who)).then_some(()));
+            within(PROPAGATION_DEADLINE, round, || {
+                (!gateway.accepts(&who)).then_some(())
+            });
         }
     }
 
     /// Steps a clock while clients go on, and looks at what was promised; tells what they saw.
-    fn lives_through(&self, step: impl Fn(i64)) {
+    fn run_through_steps(&self, step: impl Fn(i64)) {
         let people: Vec<SignedIn> = (0..3)
             .map(|n| self.gateways[n].login("alice@example.com"))
             .collect();
         std::thread::scope(|scope| {
-            let _over = Over(&self.over);
+            let _over = SetOnDrop(&self.done);
             let clients: Vec<_> = people
                 .iter()
-                .map(|who| scope.spawn(|| self.ask_on(who)))
+                .map(|who| scope.spawn(|| self.request_until_done(who)))
                 .collect();
             for (round, offset) in STEPS {
                 step(offset);
-                self.keeps_its_promises(round);
-                std::thread::sleep(OFF);
+                self.assert_invariants(round);
+                std::thread::sleep(SKEW_DURATION);
                 assert!(clients.iter().all(|client| !client.is_finished()));
             }
         });
-        let seen = self.seen.lock();
+        let seen = self.statuses.lock();
         assert!(seen[&200] > 100, "{seen:?}");
         eprintln!("{seen:?}");
     }
 }
 
 /// How far the clock is off that somebody told in seconds.
-fn off(told: i64) -> i64 {
+fn clock_offset(told: i64) -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     told - since.unwrap().as_secs() as i64
 }
 
 #[test]
-fn a_gateway_whose_clock_is_off_goes_by_the_store_for_sessions_limits_and_revocations() {
-    let fleet = fleet();
+fn gateway_with_wrong_clock_uses_store_time() {
+    let fleet = start_fleet();
     let first = &fleet.gateways[0];
     first.register("alice@example.com");
-    fleet.lives_through(|offset| {
+    fleet.run_through_steps(|offset| {
         fleet.clock.step(offset);
         let claims = tokens::claims(&first.login("alice@example.com").access_token);
-        let off = off(claims["iat"].as_i64().unwrap());
+        let off = clock_offset(claims["iat"].as_i64().unwrap());
         assert!((off - offset).abs() < 5, "{off}");
     });
-    assert_eq!(fleet.seen.lock().len(), 1, "{:?}", fleet.seen.lock());
+    assert_eq!(
+        fleet.statuses.lock().len(),
+        1,
+        "{:?}",
+        fleet.statuses.lock()
+    );
 }
 
 #[test]
-fn tokens_go_by_the_gateways_clock_and_are_right_again_with_it() {
-    let fleet = fleet();
+fn token_expiry_follows_the_gateway_clock() {
+    let fleet = start_fleet();
     let first = &fleet.gateways[0];
     let alice = first.register("alice@example.com");
     let request = Request::get("/private/a").bearer(&alice.access_token);
@@ -196,34 +210,34 @@ fn tokens_go_by_the_gateways_clock_and_are_right_again_with_it() {
         (0, None),
     ] {
         fleet.clock.step(offset);
-        let answer = first.ask(&request);
+        let answer = first.request(&request);
         match expected {
             Some(code) => {
-                answer.refused(401, code);
+                answer.assert_refused(401, code);
             }
             None => {
-                answer.ok();
+                answer.assert_ok();
             }
         }
-        fleet.gateways[1].ask(&request).ok();
+        fleet.gateways[1].request(&request).assert_ok();
     }
 }
 
 #[test]
-fn a_redis_whose_clock_is_off_ends_no_session_and_revives_none() {
-    let fleet = fleet();
+fn wrong_redis_clock_neither_ends_nor_revives_sessions() {
+    let fleet = start_fleet();
     fleet.gateways[0].register("alice@example.com");
     let ended = fleet.gateways[0].login("alice@example.com");
     let path = format!("/admin/sessions/{}", ended.session);
-    fleet.gateways[0].admin(Request::delete(&path)).ok();
-    fleet.lives_through(|offset| {
+    fleet.gateways[0].admin(Request::delete(&path)).assert_ok();
+    fleet.run_through_steps(|offset| {
         fleet.redis_clock.step(offset);
         let time = fleet.redis.command(&["TIME"]);
         let seconds = time.lines().next().unwrap().parse().unwrap();
-        let off = off(seconds);
+        let off = clock_offset(seconds);
         assert!((off - offset).abs() < 5, "{off}");
         for gateway in &fleet.gateways {
-            assert!(!gateway.lets_in(&ended), "{offset}");
+            assert!(!gateway.accepts(&ended), "{offset}");
         }
     });
     // All is as it was: with the right time nothing waits for an hour to pass.

@@ -27,7 +27,7 @@ fn gateway(limit: u64) -> (Gateway, String) {
         .set("/store/key_prefix", json!(prefix))
         // Other tests load the machine.
         .set("/store/timeout", json!("2s"))
-        .limited("l", window);
+        .limit("l", window);
     (Gateway::start(config), prefix)
 }
 
@@ -44,29 +44,29 @@ fn statuses(public: SocketAddr, who: &SignedIn, stop: &AtomicBool) -> BTreeMap<u
 }
 
 #[test]
-fn people_come_and_go_and_limits_hold() {
+fn sessions_and_limits_work_on_a_cluster() {
     let (gateway, _) = gateway(5);
     let alice = gateway.register("alice@example.com");
     let again = gateway.login("alice@example.com");
-    let ask = |who: &SignedIn| gateway.ask(&Request::get("/private/a").cookie(&who.cookie));
+    let ask = |who: &SignedIn| gateway.request(&Request::get("/private/a").cookie(&who.cookie));
     for n in 0..5 {
         let who = if n % 2 == 0 { &alice } else { &again };
         assert_eq!(ask(who).status, 200);
     }
-    ask(&alice).refused(429, "RATE_LIMITED");
+    ask(&alice).assert_refused(429, "RATE_LIMITED");
     let listed = gateway.admin(Request::get("/admin/sessions")).json();
     assert_eq!(listed["data"]["count"], 2, "{listed}");
     let refresh = json!({ "refresh_token": again.refresh_token });
-    let refreshed = gateway.ask(&Request::post("/api/v1/auth/refresh").json(&refresh));
+    let refreshed = gateway.request(&Request::post("/api/v1/auth/refresh").json(&refresh));
     assert_eq!(refreshed.status, 200, "{}", refreshed.text());
     let logout = Request::post("/api/v1/auth/logout").bearer(&alice.access_token);
-    assert_eq!(gateway.ask(&logout).status, 204);
-    ask(&alice).refused(401, "SESSION_REVOKED");
+    assert_eq!(gateway.request(&logout).status, 204);
+    ask(&alice).assert_refused(401, "SESSION_REVOKED");
     assert_eq!(gateway.admin(Request::get("/ready")).status, 200);
 }
 
 #[test]
-fn a_slot_that_moves_under_load_is_seen_by_no_client() {
+fn slot_migration_under_load_fails_no_request() {
     let (gateway, prefix) = gateway(100_000_000);
     let alice = Arc::new(gateway.register("alice@example.com"));
     let stop = Arc::new(AtomicBool::new(false));
@@ -93,6 +93,6 @@ fn a_slot_that_moves_under_load_is_seen_by_no_client() {
     let path = format!("/admin/sessions/{}", alice.session);
     assert_eq!(gateway.admin(Request::delete(&path)).status, 200);
     eventually("the session is over", || {
-        (!gateway.lets_in(&alice)).then_some(())
+        (!gateway.accepts(&alice)).then_some(())
     });
 }

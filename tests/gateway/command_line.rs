@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 
 use crate::support::client::Request;
 use crate::support::config::{Config, SECRET};
-use crate::support::gateway::{Gateway, binary, run, run_fed};
+use crate::support::gateway::{Gateway, binary, run, run_with_input};
 use crate::support::postgres::{PASSWORD, Postgres};
-use crate::support::tokens::{hs256, now, varied};
+use crate::support::tokens::{hs256, modified_claims, now};
 use crate::support::upstream::Upstream;
 
 fn config() -> Config {
@@ -19,7 +19,7 @@ fn config() -> Config {
 }
 
 #[test]
-fn check_says_one_line_of_a_good_file_and_every_mistake_of_a_bad_one() {
+fn check_reports_success_or_every_mistake() {
     let good = config();
     let file = good.write();
     let (status, out, err) = run(&["check", "--config", file.to_str().unwrap()]);
@@ -56,7 +56,7 @@ fn check_says_one_line_of_a_good_file_and_every_mistake_of_a_bad_one() {
 }
 
 #[test]
-fn check_says_that_a_file_is_valid_where_its_warnings_cannot_be_written() {
+fn check_succeeds_when_warnings_cannot_be_written() {
     let warned = config().set("/sessions/idle_timeout", json!("90d"));
     let file = warned.write();
     let full = File::options().write(true).open("/dev/full").unwrap();
@@ -68,7 +68,7 @@ fn check_says_that_a_file_is_valid_where_its_warnings_cannot_be_written() {
 }
 
 #[test]
-fn wrong_usage_is_2_and_a_missing_file_is_1() {
+fn usage_error_exits_2_and_missing_file_1() {
     assert_eq!(run(&["no-such-command"]).0, 2);
     assert_eq!(run(&["check"]).0, 2);
     let (status, _, err) = run(&["check", "--config", "/does/not/exist.yaml"]);
@@ -84,8 +84,8 @@ fn wrong_usage_is_2_and_a_missing_file_is_1() {
 }
 
 #[test]
-fn explain_names_the_route_its_demands_and_where_the_request_would_go() {
-    let file = config().limited(
+fn explain_names_route_requirements_and_upstream() {
+    let file = config().limit(
         "per-user",
         json!({ "algorithm": "sliding_window", "limit": 5, "window": "1m", "key": "user",
             "consistency": "leased" }),
@@ -119,7 +119,7 @@ fn explain_names_the_route_its_demands_and_where_the_request_would_go() {
 }
 
 #[test]
-fn the_schema_describes_the_file() {
+fn schema_command_describes_the_file() {
     let (status, out, _) = run(&["schema"]);
     assert_eq!(status, 0);
     let schema: Value = serde_json::from_str(&out).unwrap();
@@ -129,7 +129,7 @@ fn the_schema_describes_the_file() {
 }
 
 #[test]
-fn a_generated_key_signs_tokens() {
+fn generated_key_signs_tokens() {
     for algorithm in ["EdDSA", "ES256", "RS256"] {
         let upstream = Upstream::start();
         let config = Config::new(upstream.address);
@@ -152,21 +152,21 @@ fn a_generated_key_signs_tokens() {
         let gateway = Gateway::start(config.set("/tokens/signing", signing));
         let alice = gateway.register("alice@example.com");
         gateway
-            .ask(&Request::get("/private/a").bearer(&alice.access_token))
-            .ok();
+            .request(&Request::get("/private/a").bearer(&alice.access_token))
+            .assert_ok();
         // The public key is no HMAC secret.
-        let jwks = gateway.get("/api/v1/jwks.json").ok().json();
+        let jwks = gateway.get("/api/v1/jwks.json").assert_ok().json();
         let public = jwks["keys"][0].to_string();
         let claims = crate::support::tokens::claims(&alice.access_token).to_string();
         let confused = crate::support::tokens::sign(r#"{"alg":"HS256"}"#, &claims, &public);
         gateway
-            .ask(&Request::get("/private/a").bearer(&confused))
-            .refused(401, "TOKEN_INVALID");
+            .request(&Request::get("/private/a").bearer(&confused))
+            .assert_refused(401, "TOKEN_INVALID");
     }
 }
 
 #[test]
-fn a_token_is_inspected_without_being_believed() {
+fn token_inspect_does_not_verify() {
     let file = config();
     let path = file.write();
     let arguments = ["token", "inspect", "--config", path.to_str().unwrap()];
@@ -175,18 +175,18 @@ fn a_token_is_inspected_without_being_believed() {
         "iat": 1, "exp": 2,
     });
     let inspect = |claims: &Value| {
-        let (_, output, problem) = run_fed(&arguments, &hs256(claims));
+        let (_, output, problem) = run_with_input(&arguments, &hs256(claims));
         assert!(!output.contains(SECRET) && !problem.contains(SECRET));
         format!("{output}{problem}")
     };
     let inspected = inspect(&expired);
     assert!(inspected.contains("refused: it expired"), "{inspected}");
-    let valid = varied(&hs256(&expired), &json!({ "exp": now() + 60 }));
+    let valid = modified_claims(&hs256(&expired), &json!({ "exp": now() + 60 }));
     let inspected = inspect(&valid);
     assert!(inspected.contains("verdict accepted"), "{inspected}");
     let thumbprint = URL_SAFE_NO_PAD.encode([0; 32]);
     let cnf = json!({ "cnf": { "x5t#S256": thumbprint } });
-    let inspected = inspect(&varied(&hs256(&valid), &cnf));
+    let inspected = inspect(&modified_claims(&hs256(&valid), &cnf));
     assert!(
         inspected.contains("refused as a plain bearer token"),
         "{inspected}"
@@ -194,7 +194,7 @@ fn a_token_is_inspected_without_being_believed() {
 }
 
 #[test]
-fn the_tables_are_made_beforehand_and_a_second_time_changes_nothing() {
+fn migrate_creates_tables_and_is_idempotent() {
     let server = Postgres::server();
     let database = server.database();
     for config in [config(), config().postgres(server.address, &database)] {
@@ -214,7 +214,7 @@ fn the_tables_are_made_beforehand_and_a_second_time_changes_nothing() {
 }
 
 #[test]
-fn a_database_that_cannot_be_used_is_named_without_its_password() {
+fn unusable_database_is_named_without_its_password() {
     let server = Postgres::server();
     let config = config()
         .postgres(server.address, "no_such_database")

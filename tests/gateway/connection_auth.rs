@@ -12,28 +12,28 @@ use crate::support::client::{Client, Request};
 use crate::support::config::Config;
 use crate::support::gateway::Gateway;
 use crate::support::http2::Http2;
-use crate::support::raw::serving;
+use crate::support::scripted_upstream::serve_connections;
 use crate::support::wait::eventually;
 
 /// Clients that look for somebody else's connection: enough for each worker.
 const STRANGERS: usize = 12;
 
 /// An upstream that names its connection in `X-Connection`, and challenges requests for `/challenge`.
-struct Numbering {
+struct NumberingUpstream {
     gateway: Gateway,
     /// Whether each connection is open.
     open: Arc<Mutex<HashMap<String, bool>>>,
 }
 
-fn numbering() -> Numbering {
+fn start_numbering_upstream() -> NumberingUpstream {
     let open = Arc::new(Mutex::new(HashMap::new()));
     let shared = Arc::clone(&open);
-    let upstream = serving(move |stream| number(stream, &shared));
+    let upstream = serve_connections(move |stream| number_connection(stream, &shared));
     let gateway = Gateway::start(Config::new(upstream));
-    Numbering { gateway, open }
+    NumberingUpstream { gateway, open }
 }
 
-fn number(mut stream: TcpStream, open: &Mutex<HashMap<String, bool>>) {
+fn number_connection(mut stream: TcpStream, open: &Mutex<HashMap<String, bool>>) {
     let name = {
         let mut open = open.lock();
         let name = open.len().to_string();
@@ -60,9 +60,9 @@ fn number(mut stream: TcpStream, open: &Mutex<HashMap<String, bool>>) {
     open.lock().insert(name, false);
 }
 
-impl Numbering {
+impl NumberingUpstream {
     /// No other client gets this upstream connection, on either protocol.
-    fn is_not_shared(&self, name: &str) {
+    fn assert_not_shared(&self, name: &str) {
         for _ in 0..STRANGERS {
             let response = self.gateway.get("/public/stranger");
             assert_ne!(response.header("x-connection"), Some(name));
@@ -72,7 +72,7 @@ impl Numbering {
         }
     }
 
-    fn ends(&self, name: &str) {
+    fn await_end(&self, name: &str) {
         eventually("the upstream connection ends", || {
             (!self.open.lock()[name]).then_some(())
         });
@@ -80,62 +80,62 @@ impl Numbering {
 }
 
 #[test]
-fn a_connection_that_carried_credentials_of_its_own_belongs_to_its_client() {
-    let upstream = numbering();
+fn authenticated_upstream_connection_is_not_shared() {
+    let upstream = start_numbering_upstream();
     for scheme in ["NTLM TlRMTVNTUAAB", "negotiate YII="] {
         let mut client = Client::connect(upstream.gateway.public);
         let request = Request::get("/public/a").header("Authorization", scheme);
-        let first = client.ask(&request);
+        let first = client.request(&request);
         let name = first.header("x-connection").unwrap().to_owned();
-        upstream.is_not_shared(&name);
+        upstream.assert_not_shared(&name);
         // What follows on the client's connection needs the authenticated one.
-        let next = client.ask(&Request::get("/public/next"));
+        let next = client.request(&Request::get("/public/next"));
         assert_eq!(next.header("x-connection"), Some(name.as_str()));
-        upstream.is_not_shared(&name);
+        upstream.assert_not_shared(&name);
         assert!(upstream.open.lock()[&name], "it stays open for its client");
         drop(client);
-        upstream.ends(&name);
+        upstream.await_end(&name);
     }
 }
 
 #[test]
-fn an_http2_client_has_upstream_connections_of_its_own_too() {
-    let upstream = numbering();
+fn authenticated_connection_is_not_shared_over_http2() {
+    let upstream = start_numbering_upstream();
     let two = Http2::connect(upstream.gateway.public);
     let headers = [("authorization", "NTLM TlRMTVNTUAAB")];
     let mut first = two.open("GET", "/public/a", &headers, b"").unwrap();
     let name = first.headers["x-connection"].to_str().unwrap().to_owned();
     assert_eq!(first.text(), "ok");
-    upstream.is_not_shared(&name);
+    upstream.assert_not_shared(&name);
     let next = two.open("GET", "/public/next", &[], b"").unwrap();
     assert_eq!(next.headers["x-connection"], *name);
     drop((two, first, next));
-    upstream.ends(&name);
+    upstream.await_end(&name);
 }
 
 #[test]
-fn credentials_in_a_second_field_count_too() {
-    let upstream = numbering();
+fn credentials_in_a_second_field_are_recognized() {
+    let upstream = start_numbering_upstream();
     let mut client = Client::connect(upstream.gateway.public);
     let request = Request::get("/public/a")
         .header("Authorization", "Basic YTpi")
         .header("Authorization", "NTLM TlRMTVNTUAAB");
-    let first = client.ask(&request);
-    upstream.is_not_shared(first.header("x-connection").unwrap());
+    let first = client.request(&request);
+    upstream.assert_not_shared(first.header("x-connection").unwrap());
 }
 
 #[test]
-fn a_challenge_alone_keeps_the_connection_from_others() {
-    let upstream = numbering();
+fn challenged_upstream_connection_is_not_shared() {
+    let upstream = start_numbering_upstream();
     let mut client = Client::connect(upstream.gateway.public);
-    let challenged = client.ask(&Request::get("/public/challenge"));
+    let challenged = client.request(&Request::get("/public/challenge"));
     assert_eq!(challenged.status, 401);
     let name = challenged.header("x-connection").unwrap().to_owned();
-    upstream.is_not_shared(&name);
-    let own = client.ask(&Request::get("/public/own"));
+    upstream.assert_not_shared(&name);
+    let own = client.request(&Request::get("/public/own"));
     let own = own.header("x-connection").unwrap().to_owned();
-    upstream.is_not_shared(&own);
+    upstream.assert_not_shared(&own);
     drop(client);
-    upstream.ends(&name);
-    upstream.ends(&own);
+    upstream.await_end(&name);
+    upstream.await_end(&own);
 }

@@ -11,37 +11,38 @@ use serde_json::{Value, json};
 use crate::support::client::{Client, Request};
 use crate::support::config::Config;
 use crate::support::frames::{
-    DATA, END_HEADERS, END_STREAM, Frames, HEADERS, Outcome, WINDOW_UPDATE, block, request,
+    DATA, END_HEADERS, END_STREAM, Frames, HEADERS, StreamOutcome, WINDOW_UPDATE, header_block,
+    request,
 };
 use crate::support::gateway::Gateway;
-use crate::support::raw::serving;
+use crate::support::scripted_upstream::serve_connections;
 use crate::support::upstream::Upstream;
-use crate::support::wait::{PATIENCE, eventually};
+use crate::support::wait::{DEADLINE, eventually};
 
 fn with_limits(upstream: &Upstream, limits: Value) -> Config {
     Config::new(upstream.address).set("/listeners/0/limits", limits)
 }
 
 /// Connects and has a request served.
-fn served(gateway: &Gateway) -> Client {
+fn connect_and_request(gateway: &Gateway) -> Client {
     let mut client = Client::connect(gateway.public);
-    client.ask(&Request::get("/public/a")).ok();
+    client.request(&Request::get("/public/a")).assert_ok();
     client
 }
 
 #[test]
-fn an_address_has_so_many_connections_and_no_more() {
+fn connections_per_address_are_limited() {
     let upstream = Upstream::start();
     let limits = json!({ "connections_per_address": 2 });
     let gateway = Gateway::start(with_limits(&upstream, limits));
-    let (first, mut second) = (served(&gateway), served(&gateway));
+    let (first, mut second) = (connect_and_request(&gateway), connect_and_request(&gateway));
     let mut third = Client::connect(gateway.public);
     assert!(third.closes_within(Duration::from_secs(5)));
     let reason = "reason=\"connections_per_address\"";
     let refused = || gateway.metric("portcullis_connections_refused_total", &[reason]);
     eventually("it is counted", || (refused() == 1.0).then_some(()));
     // The others go on, and one that ends makes room.
-    second.ask(&Request::get("/public/a")).ok();
+    second.request(&Request::get("/public/a")).assert_ok();
     drop(first);
     eventually("there is room again", || {
         let again = Request::get("/public/a").try_send(gateway.public);
@@ -50,17 +51,17 @@ fn an_address_has_so_many_connections_and_no_more() {
 }
 
 #[test]
-fn trusted_proxies_have_as_many_connections_as_they_like() {
+fn trusted_proxies_are_exempt_from_connection_limits() {
     let upstream = Upstream::start();
     let limits = json!({ "connections_per_address": 1 });
     let config =
         with_limits(&upstream, limits).set("/listeners/0/trusted_proxies", json!(["127.0.0.0/8"]));
     let gateway = Gateway::start(config);
-    let _kept: Vec<Client> = (0..4).map(|_| served(&gateway)).collect();
+    let _kept: Vec<Client> = (0..4).map(|_| connect_and_request(&gateway)).collect();
 }
 
 #[test]
-fn an_address_that_a_trusted_proxy_protocol_header_names_is_counted() {
+fn proxy_protocol_address_is_counted() {
     let upstream = Upstream::start();
     let limits = json!({ "connections_per_address": 1 });
     let config = with_limits(&upstream, limits)
@@ -72,7 +73,7 @@ fn an_address_that_a_trusted_proxy_protocol_header_names_is_counted() {
         client.send(format!("PROXY TCP4 {address} 127.0.0.1 5000 80\r\n"));
         let _ = client.try_send(Request::get("/public/a").to_bytes());
         let status = client
-            .answer_to("GET")
+            .read_response_to("GET")
             .map_or(0, |response| response.status);
         (client, status)
     };
@@ -82,7 +83,7 @@ fn an_address_that_a_trusted_proxy_protocol_header_names_is_counted() {
 }
 
 #[test]
-fn header_fields_are_counted_alike_on_both_protocols() {
+fn header_fields_are_limited_on_both_protocols() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(with_limits(&upstream, json!({ "fields": 20 })));
     let one = |fields: usize| {
@@ -96,25 +97,25 @@ fn header_fields_are_counted_alike_on_both_protocols() {
         for n in own..fields {
             asking = asking.header(&format!("x-{n}"), "y");
         }
-        gateway.ask(&asking).status
+        gateway.request(&asking).status
     };
     let mut client = Frames::connect(gateway.public);
     let mut stream = 1;
     let mut two = |fields: usize, cookies: usize| {
         let names: Vec<String> = (0..fields).map(|n| format!("x-{n}")).collect();
         let mut all = request("GET", "/public/a", &[]);
-        all.extend(names.iter().flat_map(|name| block(&[(name, "y")])));
-        all.extend(block(&[("cookie", "a=b")]).repeat(cookies));
+        all.extend(names.iter().flat_map(|name| header_block(&[(name, "y")])));
+        all.extend(header_block(&[("cookie", "a=b")]).repeat(cookies));
         let flags = END_HEADERS | END_STREAM;
         client.send(HEADERS, flags, stream, &all).unwrap();
         stream += 2;
-        client.outcome(stream - 2)
+        client.stream_outcome(stream - 2)
     };
     assert_eq!((one(20), one(21)), (200, 431));
-    assert_eq!(two(20, 0), Outcome::Status(200));
-    assert_eq!(two(21, 0), Outcome::Status(431));
+    assert_eq!(two(20, 0), StreamOutcome::Status(200));
+    assert_eq!(two(21, 0), StreamOutcome::Status(431));
     // A browser may send each cookie in a field of its own.
-    assert_eq!(two(19, 30), Outcome::Status(200));
+    assert_eq!(two(19, 30), StreamOutcome::Status(200));
     eventually("both are logged", || {
         let events = gateway.events();
         let refused = events
@@ -127,7 +128,7 @@ fn header_fields_are_counted_alike_on_both_protocols() {
 }
 
 /// The settings that the gateway announces, and the connection's window.
-fn announced(client: &mut Frames) -> (Vec<(u16, u32)>, u32) {
+fn announced_settings(client: &mut Frames) -> (Vec<(u16, u32)>, u32) {
     let settings = client.accept_settings();
     let update = std::iter::from_fn(|| client.next()).find(|frame| frame.kind == WINDOW_UPDATE);
     (settings, 65_535 + increment(&update.unwrap().payload))
@@ -138,12 +139,12 @@ fn increment(payload: &[u8]) -> u32 {
 }
 
 #[test]
-fn http2_announces_its_windows_and_streams() {
+fn http2_settings_announce_windows_and_streams() {
     let upstream = Upstream::start();
     let of = |http2: Value| {
         let config = Config::new(upstream.address).set("/listeners/0/http2", http2);
         let gateway = Gateway::start(config);
-        announced(&mut Frames::connect(gateway.public))
+        announced_settings(&mut Frames::connect(gateway.public))
     };
     let (settings, window) = of(json!({}));
     assert!(settings.contains(&(3, 100)) && settings.contains(&(4, 1 << 20)));
@@ -156,10 +157,10 @@ fn http2_announces_its_windows_and_streams() {
 }
 
 /// An upstream that takes connections and reads nothing of them until it is told to.
-fn unwilling() -> (SocketAddr, Arc<Mutex<()>>) {
+fn start_stalled_upstream() -> (SocketAddr, Arc<Mutex<()>>) {
     let go_on = Arc::new(Mutex::new(()));
     let held = Arc::clone(&go_on);
-    let address = serving(move |mut stream: TcpStream| {
+    let address = serve_connections(move |mut stream: TcpStream| {
         drop(held.lock());
         let mut chunk = [0; 64 * 1024];
         let mut last = [0; 5];
@@ -177,9 +178,9 @@ fn unwilling() -> (SocketAddr, Arc<Mutex<()>>) {
 }
 
 #[test]
-fn credit_for_an_upload_is_given_as_the_upstream_takes_it() {
+fn upload_window_follows_the_upstream() {
     const LENGTH: usize = 32 << 20;
-    let (address, go_on) = unwilling();
+    let (address, go_on) = start_stalled_upstream();
     let held = go_on.lock();
     let config = Config::new(address).route(json!({
         "name": "uploads", "match": { "prefix": "/uploads" }, "auth": "none", "upstream": "echo",
@@ -187,13 +188,13 @@ fn credit_for_an_upload_is_given_as_the_upstream_takes_it() {
     }));
     let gateway = Gateway::start(config);
     let mut client = Frames::connect(gateway.public);
-    let (_, mut connection) = announced(&mut client);
+    let (_, mut connection) = announced_settings(&mut client);
     let length = LENGTH.to_string();
     let head = request("POST", "/uploads/a", &[("content-length", &length)]);
     client.send(HEADERS, END_HEADERS, 1, &head).unwrap();
     let (mut stream, mut sent) = (1_u32 << 20, 0);
     let mut held = Some(held);
-    client.set_read_patience(Duration::from_secs(2));
+    client.set_read_timeout(Duration::from_secs(2));
     loop {
         while connection.min(stream) >= 16_384 && sent < LENGTH {
             let mut part = vec![b'x'; 16_384];
@@ -219,7 +220,7 @@ fn credit_for_an_upload_is_given_as_the_upstream_takes_it() {
             // Nothing more comes: all that fits anywhere is full.
             None => {
                 assert!(held.take().is_some(), "stuck after {sent}");
-                client.set_read_patience(PATIENCE);
+                client.set_read_timeout(DEADLINE);
                 assert!(
                     sent < 16 << 20,
                     "{sent} bytes for an upstream that takes none"
@@ -232,7 +233,7 @@ fn credit_for_an_upload_is_given_as_the_upstream_takes_it() {
 }
 
 #[test]
-fn a_connection_is_probed_when_it_is_quiet() {
+fn idle_connection_gets_keepalive_probes() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     let mut client = TcpStream::connect(gateway.public).unwrap();

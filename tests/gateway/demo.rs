@@ -10,14 +10,14 @@ use std::time::Duration;
 use crate::support::client::Request;
 use crate::support::gateway::{binary, signal};
 use crate::support::ports;
-use crate::support::wait::{PATIENCE, eventually, within};
+use crate::support::wait::{DEADLINE, eventually, within};
 
 /// A running `portcullis demo`.
-pub struct Demo(pub Child);
+pub struct DemoProcess(pub Child);
 
-impl Demo {
+impl DemoProcess {
     /// Starts it in a folder, on these addresses.
-    pub fn start(folder: &Path, public: SocketAddr, admin: SocketAddr) -> Demo {
+    pub fn start(folder: &Path, public: SocketAddr, admin: SocketAddr) -> DemoProcess {
         // The soft limit that most systems set.
         let child = Command::new("sh")
             .args(["-c", "ulimit -n 1024 && exec \"$0\" \"$@\"", binary()])
@@ -27,11 +27,11 @@ impl Demo {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn();
-        Demo(child.unwrap())
+        DemoProcess(child.unwrap())
     }
 }
 
-impl Drop for Demo {
+impl Drop for DemoProcess {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -39,10 +39,10 @@ impl Drop for Demo {
 }
 
 #[test]
-fn every_line_of_the_tour_works_when_pasted_one_after_another() {
+fn printed_tour_works_line_by_line() {
     let (public, admin) = (ports::free(), ports::free());
     let folder = tempfile::tempdir().unwrap();
-    let mut demo = Demo::start(folder.path(), public, admin);
+    let mut demo = DemoProcess::start(folder.path(), public, admin);
     let tour = read_tour(&mut demo.0);
     eventually("the demo is ready", || {
         (Request::get("/ready").try_send(admin).ok()?.status == 200).then_some(())
@@ -52,7 +52,7 @@ fn every_line_of_the_tour_works_when_pasted_one_after_another() {
         tour.iter().any(|line| line.contains(&public.to_string())),
         "its own address: {tour:?}"
     );
-    let outputs = paste(&tour, folder.path());
+    let outputs = paste_into_shell(&tour, folder.path());
     let all = outputs.join("\n---\n");
     let position = |needle: &str| outputs.iter().position(|output| output.contains(needle));
     // Signed in, called, saw the limits, listed, signed out, and was refused after that.
@@ -71,7 +71,7 @@ fn every_line_of_the_tour_works_when_pasted_one_after_another() {
     );
 
     signal(demo.0.id(), "TERM");
-    let exit = within(PATIENCE, "the demo ends", || demo.0.try_wait().unwrap());
+    let exit = within(DEADLINE, "the demo ends", || demo.0.try_wait().unwrap());
     assert_eq!(exit.code(), Some(0));
     let mut log = String::new();
     let mut stderr = demo.0.stderr.take().unwrap();
@@ -80,14 +80,14 @@ fn every_line_of_the_tour_works_when_pasted_one_after_another() {
     assert_eq!(
         std::fs::read_dir(folder.path())
             .unwrap()
-            .filter(leftover)
+            .filter(is_leftover)
             .count(),
         0
     );
 }
 
 /// Files that the demo, not the tour's own cookie jar, left in the working directory.
-fn leftover(entry: &std::io::Result<std::fs::DirEntry>) -> bool {
+fn is_leftover(entry: &std::io::Result<std::fs::DirEntry>) -> bool {
     entry
         .as_ref()
         .is_ok_and(|e| e.file_name().to_string_lossy().ends_with(".db"))
@@ -106,7 +106,7 @@ fn read_tour(child: &mut Child) -> Vec<String> {
     });
     let mut lines = vec![
         receiver
-            .recv_timeout(PATIENCE)
+            .recv_timeout(DEADLINE)
             .expect("the demo prints something"),
     ];
     while let Ok(line) = receiver.recv_timeout(Duration::from_secs(1)) {
@@ -122,7 +122,7 @@ fn read_tour(child: &mut Child) -> Vec<String> {
 }
 
 /// Feeds the lines to one shell, as a person would paste them, and returns what each printed.
-fn paste(lines: &[String], folder: &Path) -> Vec<String> {
+fn paste_into_shell(lines: &[String], folder: &Path) -> Vec<String> {
     const MARK: &str = "===end of line===";
     let mut shell = Command::new("/bin/sh")
         .current_dir(folder)

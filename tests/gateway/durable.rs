@@ -11,51 +11,51 @@ use crate::support::gateway::{Gateway, SignedIn};
 use crate::support::postgres::Postgres;
 use crate::support::redis::Redis;
 use crate::support::upstream::Upstream;
-use crate::support::wait::{SOON, eventually, within};
-use crate::support::websocket::{POLICY, Socket};
+use crate::support::wait::{PROPAGATION_DEADLINE, eventually, within};
+use crate::support::websocket::{POLICY_VIOLATION, WebSocketClient};
 
 pub(crate) fn config(upstream: &Upstream) -> Config {
     Config::new(upstream.address).set("/sessions/durable", json!(true))
 }
 
 /// A gateway, and the means to make its store forget everything.
-struct Scene {
+struct Fixture {
     gateway: Gateway,
     redis: Option<Redis>,
     _upstream: Upstream,
 }
 
-impl Scene {
-    fn memory() -> Scene {
+impl Fixture {
+    fn memory() -> Fixture {
         let upstream = Upstream::start();
-        Scene {
+        Fixture {
             gateway: Gateway::start(config(&upstream)),
             redis: None,
             _upstream: upstream,
         }
     }
 
-    fn redis(adjust: impl FnOnce(Config) -> Config) -> Scene {
+    fn redis(adjust: impl FnOnce(Config) -> Config) -> Fixture {
         let (upstream, redis) = (Upstream::start(), Redis::start());
         let config = adjust(config(&upstream).store(&redis.url()));
-        Scene {
+        Fixture {
             gateway: Gateway::start(config),
             redis: Some(redis),
             _upstream: upstream,
         }
     }
 
-    fn all() -> [Scene; 3] {
+    fn each_store() -> [Fixture; 3] {
         let server = Postgres::server();
         let database = server.database();
         [
-            Scene::memory(),
-            Scene::redis(|config| config),
-            Scene::redis(|config| config.postgres(server.address, &database)),
+            Fixture::memory(),
+            Fixture::redis(|config| config),
+            Fixture::redis(|config| config.postgres(server.address, &database)),
         ]
     }
 
-    fn forget(&mut self) {
+    fn lose_store_data(&mut self) {
         match &self.redis {
             Some(redis) => {
                 redis.command(&["FLUSHALL"]);
@@ -68,19 +68,19 @@ impl Scene {
         }
     }
 
-    fn cookie(&self, who: &SignedIn) -> Response {
+    fn request_by_cookie(&self, who: &SignedIn) -> Response {
         self.gateway
-            .ask(&Request::get("/private/a").cookie(&who.cookie))
+            .request(&Request::get("/private/a").cookie(&who.cookie))
     }
 
-    fn bearer(&self, who: &SignedIn) -> Response {
+    fn request_by_bearer(&self, who: &SignedIn) -> Response {
         self.gateway
-            .ask(&Request::get("/private/a").bearer(&who.access_token))
+            .request(&Request::get("/private/a").bearer(&who.access_token))
     }
 }
 
 pub(crate) fn refresh(gateway: &Gateway, token: &str) -> Response {
-    gateway.ask(&Request::post("/api/v1/auth/refresh").json(&json!({ "refresh_token": token })))
+    gateway.request(&Request::post("/api/v1/auth/refresh").json(&json!({ "refresh_token": token })))
 }
 
 fn successor(answer: &Response) -> String {
@@ -88,130 +88,143 @@ fn successor(answer: &Response) -> String {
 }
 
 #[test]
-fn a_store_that_forgets_everything_signs_nobody_out() {
-    for mut scene in Scene::all() {
-        let ann = scene.gateway.register("ann@example.com");
-        let phone = scene.gateway.login("ann@example.com");
-        scene.forget();
-        scene.cookie(&ann).ok();
-        scene.forget();
-        scene.bearer(&ann).ok();
+fn store_data_loss_ends_no_session() {
+    for mut fixture in Fixture::each_store() {
+        let ann = fixture.gateway.register("ann@example.com");
+        let phone = fixture.gateway.login("ann@example.com");
+        fixture.lose_store_data();
+        fixture.request_by_cookie(&ann).assert_ok();
+        fixture.lose_store_data();
+        fixture.request_by_bearer(&ann).assert_ok();
         let header = Request::get("/private/a")
             .header("authorization", &format!("Session {}", phone.session_token));
-        scene.forget();
-        scene.gateway.ask(&header).ok();
+        fixture.lose_store_data();
+        fixture.gateway.request(&header).assert_ok();
         // It is in the store again, not only in the database.
-        if let Some(redis) = &scene.redis {
+        if let Some(redis) = &fixture.redis {
             assert!(redis.keys().iter().any(|key| key.contains(&phone.session)));
         }
         // What the store lost is listed all the same, and can be ended.
         let list = Request::get("/api/v1/sessions").cookie(&ann.cookie);
-        scene.forget();
-        let listed = scene.gateway.ask(&list);
+        fixture.lose_store_data();
+        let listed = fixture.gateway.request(&list);
         assert_eq!(listed.data()["count"], 2, "{}", listed.text());
-        scene.forget();
+        fixture.lose_store_data();
         let end = Request::delete(&format!("/api/v1/sessions/{}", phone.session))
             .same_origin()
             .cookie(&ann.cookie);
-        assert_eq!(scene.gateway.ask(&end).status, 204);
-        scene.cookie(&phone).refused(401, "SESSION_REVOKED");
-        scene.cookie(&ann).ok();
+        assert_eq!(fixture.gateway.request(&end).status, 204);
+        fixture
+            .request_by_cookie(&phone)
+            .assert_refused(401, "SESSION_REVOKED");
+        fixture.request_by_cookie(&ann).assert_ok();
     }
 }
 
 #[test]
-fn open_sockets_stay_open_when_the_store_forgets_while_their_rows_live() {
-    let mut scene = Scene::redis(|config| config);
-    let ann = scene.gateway.register("ann@example.com");
+fn open_sockets_survive_store_data_loss() {
+    let mut fixture = Fixture::redis(|config| config);
+    let ann = fixture.gateway.register("ann@example.com");
     let open = || {
         let headers = [
             ("cookie", ann.cookie.as_str()),
             ("sec-fetch-site", "same-origin"),
         ];
-        Socket::open(scene.gateway.public, "/private/ws", &headers)
+        WebSocketClient::open(fixture.gateway.public, "/private/ws", &headers)
             .ok()
             .unwrap()
     };
     let mut socket = open();
     assert_eq!(socket.echo("before"), "before");
-    scene.forget();
+    fixture.lose_store_data();
     // For longer than it takes to close one whose session has ended.
     let deadline = Instant::now() + Duration::from_secs(2);
     while Instant::now() < deadline {
         assert_eq!(socket.echo("still here"), "still here");
         std::thread::sleep(Duration::from_millis(50));
     }
-    scene.forget();
+    fixture.lose_store_data();
     let out = Request::post("/api/v1/auth/logout").bearer(&ann.access_token);
-    assert_eq!(scene.gateway.ask(&out).status, 204);
-    assert_eq!(socket.close_code(SOON), Some(POLICY));
+    assert_eq!(fixture.gateway.request(&out).status, 204);
+    assert_eq!(
+        socket.close_code(PROPAGATION_DEADLINE),
+        Some(POLICY_VIOLATION)
+    );
 }
 
 #[test]
-fn a_reload_gives_sessions_a_second_home_and_takes_it_away() {
-    let mut scene = Scene::redis(|config| config.set("/sessions/durable", json!(false)));
-    let before = scene.gateway.register("ann@example.com");
-    let durable = |scene: &mut Scene, on: bool| {
+fn reload_enables_and_disables_durable_sessions() {
+    let mut fixture = Fixture::redis(|config| config.set("/sessions/durable", json!(false)));
+    let before = fixture.gateway.register("ann@example.com");
+    let durable = |fixture: &mut Fixture, on: bool| {
         let vary = |config: &mut Config| config.put("/sessions/durable", json!(on));
-        scene.gateway.reload("applied", vary);
+        fixture.gateway.reload("applied", vary);
     };
-    durable(&mut scene, true);
-    let during = scene.gateway.login("ann@example.com");
+    durable(&mut fixture, true);
+    let during = fixture.gateway.login("ann@example.com");
     for who in [&before, &during] {
-        scene.cookie(who).ok();
-        scene.bearer(who).ok();
+        fixture.request_by_cookie(who).assert_ok();
+        fixture.request_by_bearer(who).assert_ok();
     }
     // What was there before has no row.
-    scene.forget();
-    scene.cookie(&before).refused(401, "SESSION_NOT_FOUND");
-    scene.cookie(&during).ok();
-    scene.bearer(&during).ok();
+    fixture.lose_store_data();
+    fixture
+        .request_by_cookie(&before)
+        .assert_refused(401, "SESSION_NOT_FOUND");
+    fixture.request_by_cookie(&during).assert_ok();
+    fixture.request_by_bearer(&during).assert_ok();
     // Without the second home the store alone says so, and it has been warmed.
-    durable(&mut scene, false);
-    scene.cookie(&during).ok();
-    let after = scene.gateway.login("ann@example.com");
-    scene.cookie(&after).ok();
-    scene.forget();
+    durable(&mut fixture, false);
+    fixture.request_by_cookie(&during).assert_ok();
+    let after = fixture.gateway.login("ann@example.com");
+    fixture.request_by_cookie(&after).assert_ok();
+    fixture.lose_store_data();
     for who in [&during, &after] {
-        scene.cookie(who).refused(401, "SESSION_NOT_FOUND");
+        fixture
+            .request_by_cookie(who)
+            .assert_refused(401, "SESSION_NOT_FOUND");
     }
     // The row is still there for when it counts again.
-    durable(&mut scene, true);
-    scene.cookie(&during).ok();
-    scene.cookie(&after).refused(401, "SESSION_NOT_FOUND");
-    assert_eq!(refresh(&scene.gateway, &during.refresh_token).status, 200);
+    durable(&mut fixture, true);
+    fixture.request_by_cookie(&during).assert_ok();
+    fixture
+        .request_by_cookie(&after)
+        .assert_refused(401, "SESSION_NOT_FOUND");
+    assert_eq!(refresh(&fixture.gateway, &during.refresh_token).status, 200);
 }
 
 #[test]
-fn a_revocation_survives_a_store_that_forgets() {
-    for mut scene in Scene::all() {
-        let ann = scene.gateway.register("ann@example.com");
-        let bob = scene.gateway.register("bob@example.com");
+fn revocation_survives_store_data_loss() {
+    for mut fixture in Fixture::each_store() {
+        let ann = fixture.gateway.register("ann@example.com");
+        let bob = fixture.gateway.register("bob@example.com");
         let out = Request::post("/api/v1/auth/logout").bearer(&ann.access_token);
-        assert_eq!(scene.gateway.ask(&out).status, 204);
+        assert_eq!(fixture.gateway.request(&out).status, 204);
         let path = format!("/admin/users/{}/sessions", bob.user);
-        let ended = scene.gateway.admin(Request::delete(&path));
+        let ended = fixture.gateway.admin(Request::delete(&path));
         assert_eq!(ended.data()["revoked"], 1);
-        scene.forget();
+        fixture.lose_store_data();
         // The token that signed out is on the blacklist again as well.
         for (who, code) in [(&ann, "TOKEN_REVOKED"), (&bob, "SESSION_REVOKED")] {
-            scene.cookie(who).refused(401, "SESSION_REVOKED");
-            scene.bearer(who).refused(401, code);
-            let refreshed = refresh(&scene.gateway, &who.refresh_token);
-            refreshed.refused(401, "SESSION_REVOKED");
+            fixture
+                .request_by_cookie(who)
+                .assert_refused(401, "SESSION_REVOKED");
+            fixture.request_by_bearer(who).assert_refused(401, code);
+            let refreshed = refresh(&fixture.gateway, &who.refresh_token);
+            refreshed.assert_refused(401, "SESSION_REVOKED");
         }
     }
 }
 
 #[test]
-fn a_refresh_token_survives_a_store_that_forgets_and_has_one_successor() {
-    for mut scene in Scene::all() {
-        let ann = scene.gateway.register("ann@example.com");
-        let first = refresh(&scene.gateway, &ann.refresh_token);
+fn refresh_token_survives_store_data_loss() {
+    for mut fixture in Fixture::each_store() {
+        let ann = fixture.gateway.register("ann@example.com");
+        let first = refresh(&fixture.gateway, &ann.refresh_token);
         let second = successor(&first);
-        scene.forget();
+        fixture.lose_store_data();
         let answers: Vec<Response> = std::thread::scope(|scope| {
-            let ask = || scope.spawn(|| refresh(&scene.gateway, &second));
+            let ask = || scope.spawn(|| refresh(&fixture.gateway, &second));
             let asking: Vec<_> = (0..20).map(|_| ask()).collect();
             asking.into_iter().map(|one| one.join().unwrap()).collect()
         });
@@ -219,69 +232,73 @@ fn a_refresh_token_survives_a_store_that_forgets_and_has_one_successor() {
         assert!(third.iter().all(|token| *token == third[0]));
         assert_ne!(third[0], second);
         // The one before it, within the grace, after the store has forgotten once more.
-        scene.forget();
-        assert_eq!(successor(&refresh(&scene.gateway, &second)), third[0]);
-        let fourth = refresh(&scene.gateway, &third[0]);
+        fixture.lose_store_data();
+        assert_eq!(successor(&refresh(&fixture.gateway, &second)), third[0]);
+        let fourth = refresh(&fixture.gateway, &third[0]);
         assert_eq!(fourth.status, 200, "{}", fourth.text());
     }
 }
 
 #[test]
-fn reuse_is_found_out_after_the_store_has_forgotten() {
+fn refresh_reuse_is_detected_after_data_loss() {
     let server = Postgres::server();
-    let mut scene = Scene::redis(|config| {
+    let mut fixture = Fixture::redis(|config| {
         config
             .postgres(server.address, &server.database())
             .set("/tokens/refresh_grace", json!("1ms"))
     });
-    let ann = scene.gateway.register("ann@example.com");
-    let next = successor(&refresh(&scene.gateway, &ann.refresh_token));
-    scene.forget();
-    let again = refresh(&scene.gateway, &ann.refresh_token);
-    again.refused(401, "REFRESH_TOKEN_REUSED");
-    assert_eq!(refresh(&scene.gateway, &next).status, 401);
-    scene.forget();
-    scene.cookie(&ann).refused(401, "SESSION_REVOKED");
+    let ann = fixture.gateway.register("ann@example.com");
+    let next = successor(&refresh(&fixture.gateway, &ann.refresh_token));
+    fixture.lose_store_data();
+    let again = refresh(&fixture.gateway, &ann.refresh_token);
+    again.assert_refused(401, "REFRESH_TOKEN_REUSED");
+    assert_eq!(refresh(&fixture.gateway, &next).status, 401);
+    fixture.lose_store_data();
+    fixture
+        .request_by_cookie(&ann)
+        .assert_refused(401, "SESSION_REVOKED");
 }
 
 #[test]
-fn a_change_of_roles_is_in_what_comes_back() {
-    for mut scene in Scene::all() {
-        let ann = scene.gateway.register("ann@example.com");
-        scene.cookie(&ann).ok();
+fn restored_session_has_the_changed_roles() {
+    for mut fixture in Fixture::each_store() {
+        let ann = fixture.gateway.register("ann@example.com");
+        fixture.request_by_cookie(&ann).assert_ok();
         let change = Request::new("PATCH", &format!("/admin/users/{}", ann.user));
-        let changed = scene
+        let changed = fixture
             .gateway
             .admin(change.json(&json!({ "roles": ["editor"] })));
         assert_eq!(changed.status, 200, "{}", changed.text());
-        scene.forget();
-        let seen = scene.cookie(&ann).echo();
+        fixture.lose_store_data();
+        let seen = fixture.request_by_cookie(&ann).echo();
         assert_eq!(seen.header("x-user-roles").as_deref(), Some("editor"));
     }
 }
 
 #[test]
-fn the_limit_on_sessions_holds_over_what_the_store_forgot() {
-    for mut scene in Scene::all() {
-        let mut everyone = vec![scene.gateway.register("ann@example.com")];
+fn session_limit_holds_after_store_data_loss() {
+    for mut fixture in Fixture::each_store() {
+        let mut everyone = vec![fixture.gateway.register("ann@example.com")];
         for _ in 0..4 {
-            everyone.push(scene.gateway.login("ann@example.com"));
+            everyone.push(fixture.gateway.login("ann@example.com"));
         }
-        scene.forget();
-        everyone.push(scene.gateway.login("ann@example.com"));
-        scene.cookie(&everyone[0]).refused(401, "SESSION_REVOKED");
+        fixture.lose_store_data();
+        everyone.push(fixture.gateway.login("ann@example.com"));
+        fixture
+            .request_by_cookie(&everyone[0])
+            .assert_refused(401, "SESSION_REVOKED");
         for who in &everyone[1..] {
-            scene.cookie(who).ok();
+            fixture.request_by_cookie(who).assert_ok();
         }
     }
 }
 
 #[test]
-fn under_load_a_flush_is_not_noticed() {
+fn flush_under_load_fails_no_request() {
     let server = Postgres::server();
-    let scene = Scene::redis(|config| config.postgres(server.address, &server.database()));
+    let fixture = Fixture::redis(|config| config.postgres(server.address, &server.database()));
     let people: Vec<SignedIn> = (0..4)
-        .map(|n| scene.gateway.register(&format!("u{n}@example.com")))
+        .map(|n| fixture.gateway.register(&format!("u{n}@example.com")))
         .collect();
     std::thread::scope(|scope| {
         let asking: Vec<_> = people
@@ -289,75 +306,75 @@ fn under_load_a_flush_is_not_noticed() {
             .map(|who| {
                 scope.spawn(|| {
                     for _ in 0..100 {
-                        scene.cookie(who).ok();
-                        scene.bearer(who).ok();
+                        fixture.request_by_cookie(who).assert_ok();
+                        fixture.request_by_bearer(who).assert_ok();
                     }
                 })
             })
             .collect();
         while asking.iter().any(|one| !one.is_finished()) {
-            scene.redis.as_ref().unwrap().command(&["FLUSHALL"]);
+            fixture.redis.as_ref().unwrap().command(&["FLUSHALL"]);
             std::thread::sleep(Duration::from_millis(20));
         }
     });
 }
 
 #[test]
-fn a_store_restored_from_an_old_snapshot_gets_its_ends_back() {
+fn old_store_snapshot_does_not_revive_sessions() {
     let server = Postgres::server();
-    let mut scene = Scene::redis(|config| config.postgres(server.address, &server.database()));
-    let ann = scene.gateway.register("ann@example.com");
-    let redis = scene.redis.as_mut().unwrap();
+    let mut fixture = Fixture::redis(|config| config.postgres(server.address, &server.database()));
+    let ann = fixture.gateway.register("ann@example.com");
+    let redis = fixture.redis.as_mut().unwrap();
     redis.command(&["SAVE"]);
     let out = Request::post("/api/v1/auth/logout").cookie(&ann.cookie);
     let out = out.same_origin();
-    assert_eq!(scene.gateway.ask(&out).status, 204);
-    let redis = scene.redis.as_mut().unwrap();
+    assert_eq!(fixture.gateway.request(&out).status, 204);
+    let redis = fixture.redis.as_mut().unwrap();
     redis.kill();
     redis.restart();
     assert!(redis.keys().iter().any(|key| key.contains(&ann.session)));
     eventually("the store is used again", || {
-        let up = scene.gateway.metric("portcullis_store_up", &[]);
-        let answer = scene.cookie(&ann);
+        let up = fixture.gateway.metric("portcullis_store_up", &[]);
+        let answer = fixture.request_by_cookie(&ann);
         assert_ne!(answer.status, 200, "a revoked session came back");
         (up > 0.0 && answer.status == 401).then_some(())
     });
 }
 
 #[test]
-fn random_cookies_cost_the_database_little_and_the_owner_nothing() {
+fn random_cookies_do_not_flood_the_database() {
     let server = Postgres::server();
     let database = server.database();
-    let scene = Scene::redis(|config| config.postgres(server.address, &database));
-    let ann = scene.gateway.register("ann@example.com");
+    let fixture = Fixture::redis(|config| config.postgres(server.address, &database));
+    let ann = fixture.gateway.register("ann@example.com");
     let statuses: Vec<u16> = (0..400)
         .map(|n| {
             let cookie = format!("portcullis={n:064x}");
-            let answer = scene
+            let answer = fixture
                 .gateway
-                .ask(&Request::get("/private/a").cookie(&cookie));
+                .request(&Request::get("/private/a").cookie(&cookie));
             answer.status
         })
         .collect();
     assert_eq!(statuses[0], 401);
     // Beyond the burst nobody asks any more, and nobody is told what nobody knows.
     assert_eq!(statuses.last(), Some(&503), "{statuses:?}");
-    scene.cookie(&ann).ok();
+    fixture.request_by_cookie(&ann).assert_ok();
     let unknown = format!("portcullis={:064x}", 7);
     within(Duration::from_secs(5), "it is asked again", || {
-        let answer = scene
+        let answer = fixture
             .gateway
-            .ask(&Request::get("/private/a").cookie(&unknown));
+            .request(&Request::get("/private/a").cookie(&unknown));
         (answer.status == 401).then_some(())
     });
 }
 
 #[test]
-fn the_row_says_what_the_session_says_and_the_clean_up_trims_it() {
+fn row_matches_the_session_and_is_trimmed() {
     let server = Postgres::server();
     let database = server.database();
-    let scene = Scene::redis(|config| config.postgres(server.address, &database));
-    let ann = scene.gateway.register("ann@example.com");
+    let fixture = Fixture::redis(|config| config.postgres(server.address, &database));
+    let ann = fixture.gateway.register("ann@example.com");
     let row = |columns: &str| {
         let text = format!(
             "SELECT {columns} FROM user_sessions WHERE id = '{}'",
@@ -370,7 +387,7 @@ fn the_row_says_what_the_session_says_and_the_clean_up_trims_it() {
         format!("{}|t||32", ann.user)
     );
     assert_eq!(row("created_at = last_activity"), "t");
-    scene.cookie(&ann).ok();
+    fixture.request_by_cookie(&ann).assert_ok();
     eventually("the use is written", || {
         (row("last_activity > created_at") == "t").then_some(())
     });
@@ -382,13 +399,13 @@ fn the_row_says_what_the_session_says_and_the_clean_up_trims_it() {
         assert!(!dump.contains(secret.as_str()));
     }
     for _ in 0..60 {
-        scene.gateway.login("ann@example.com");
+        fixture.gateway.login("ann@example.com");
     }
     eventually("the store is told of every end", || {
         let untold = "SELECT count(*) FROM user_sessions WHERE end_untold";
         (server.sql(&database, untold).unwrap() == "0").then_some(())
     });
-    scene.gateway.login("ann@example.com");
+    fixture.gateway.login("ann@example.com");
     let kept = "SELECT count(*) FROM user_sessions WHERE NOT is_active";
     let kept: u32 = server.sql(&database, kept).unwrap().parse().unwrap();
     assert!(kept <= 51, "{kept}");

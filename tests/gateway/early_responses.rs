@@ -6,20 +6,20 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::client::{Client, Request, Response, socket};
+use crate::support::client::{Client, Request, Response, connect_socket};
 use crate::support::config::Config;
 use crate::support::gateway::Gateway;
 use crate::support::http2::Http2;
-use crate::support::raw::{read_request, serving};
+use crate::support::scripted_upstream::{read_request, serve_connections};
 
 /// More than the sockets and the gateway hold.
 const LARGE: usize = 24 * 1024 * 1024;
 /// Much less than `timeouts.write` and `timeouts.read`.
-const SOON: Duration = Duration::from_secs(12);
+const RESPONSE_DEADLINE: Duration = Duration::from_secs(12);
 
 /// A gateway whose upstream writes these pieces, 200 ms apart, and reads no body.
-fn responding(pieces: Vec<&'static str>) -> Gateway {
-    let upstream = serving(move |mut stream| {
+fn start_responding(pieces: Vec<&'static str>) -> Gateway {
+    let upstream = serve_connections(move |mut stream| {
         read_request(&mut stream);
         for piece in &pieces {
             let _ = stream.write_all(piece.as_bytes());
@@ -44,7 +44,7 @@ fn wait_for_end(stream: &TcpStream) {
 /// Sends a large body and reads the response meanwhile; also how long that took.
 fn upload(to: SocketAddr) -> (Response, Duration) {
     let start = Instant::now();
-    let stream = socket(to).unwrap();
+    let stream = connect_socket(to).unwrap();
     let mut sender = stream.try_clone().unwrap();
     let sending = std::thread::spawn(move || {
         let head = format!(
@@ -54,11 +54,14 @@ fn upload(to: SocketAddr) -> (Response, Duration) {
         // The gateway may read no more of it once it has responded.
         let _ = sender.write_all(&vec![b'x'; LARGE]);
     });
-    let mut client = Client::over(stream.try_clone().unwrap());
-    let response = client.answer();
+    let mut client = Client::from_stream(stream.try_clone().unwrap());
+    let response = client.read_response();
     let took = start.elapsed();
     if response.status >= 300 {
-        assert!(client.closes_within(SOON), "the upload is over");
+        assert!(
+            client.closes_within(RESPONSE_DEADLINE),
+            "the upload is over"
+        );
     }
     let _ = stream.shutdown(std::net::Shutdown::Both);
     sending.join().unwrap();
@@ -66,30 +69,34 @@ fn upload(to: SocketAddr) -> (Response, Duration) {
 }
 
 #[track_caller]
-fn comes_at_once(pieces: Vec<&'static str>, status: u16, body: &str) {
-    let gateway = responding(pieces);
+fn assert_arrives_early(pieces: Vec<&'static str>, status: u16, body: &str) {
+    let gateway = start_responding(pieces);
     let (response, took) = upload(gateway.public);
     assert_eq!((response.status, response.text().as_str()), (status, body));
-    assert!(took < SOON, "HTTP/1.1: {took:?}");
+    assert!(took < RESPONSE_DEADLINE, "HTTP/1.1: {took:?}");
     let start = Instant::now();
     let two = Http2::connect(gateway.public);
     let large = vec![b'x'; LARGE];
     let mut response = two.upload("/public/a", &[], &[&large]);
     assert_eq!((response.status, response.text().as_str()), (status, body));
-    assert!(start.elapsed() < SOON, "HTTP/2: {:?}", start.elapsed());
+    assert!(
+        start.elapsed() < RESPONSE_DEADLINE,
+        "HTTP/2: {:?}",
+        start.elapsed()
+    );
 }
 
 #[test]
-fn a_rejection_of_a_large_body_reaches_the_client_at_once() {
+fn early_rejection_reaches_the_client_immediately() {
     let whole = "HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nbig";
-    comes_at_once(vec![whole], 413, "big");
+    assert_arrives_early(vec![whole], 413, "big");
     let head = "HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\n";
-    comes_at_once(vec![head, "big"], 413, "big");
+    assert_arrives_early(vec![head, "big"], 413, "big");
 }
 
 #[test]
-fn a_success_that_does_not_wait_for_a_large_body_reaches_the_client_soon() {
-    comes_at_once(
+fn early_success_reaches_the_client_promptly() {
+    assert_arrives_early(
         vec!["HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"],
         200,
         "ok",
@@ -97,8 +104,8 @@ fn a_success_that_does_not_wait_for_a_large_body_reaches_the_client_soon() {
 }
 
 #[test]
-fn an_upstream_that_takes_nothing_and_says_nothing_is_late() {
-    let upstream = serving(|mut stream| {
+fn stalled_upstream_times_out() {
+    let upstream = serve_connections(|mut stream| {
         read_request(&mut stream);
         wait_for_end(&stream);
     });
@@ -106,15 +113,17 @@ fn an_upstream_that_takes_nothing_and_says_nothing_is_late() {
         .set("/routes/2/max_body", json!("100MiB"))
         .set("/upstreams/echo/timeouts", json!({ "read": "1s" }));
     let gateway = Gateway::start(config);
-    upload(gateway.public).0.refused(504, "UPSTREAM_TIMEOUT");
+    upload(gateway.public)
+        .0
+        .assert_refused(504, "UPSTREAM_TIMEOUT");
     let two = Http2::connect(gateway.public);
     let large = vec![b'x'; LARGE];
     assert_eq!(two.upload("/public/a", &[], &[&large]).status, 504);
 }
 
 #[test]
-fn an_upstream_that_never_says_continue_is_late_and_counts_as_failed() {
-    let upstream = serving(|mut stream| {
+fn missing_100_continue_counts_as_upstream_failure() {
+    let upstream = serve_connections(|mut stream| {
         read_request(&mut stream);
         let _ = stream.read(&mut [0]);
     });
@@ -126,7 +135,9 @@ fn an_upstream_that_never_says_continue_is_late_and_counts_as_failed() {
             "POST /public/a HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n\
              Content-Length: 5\r\n\r\n",
         );
-        client.answer().refused(504, "UPSTREAM_TIMEOUT");
+        client
+            .read_response()
+            .assert_refused(504, "UPSTREAM_TIMEOUT");
     }
     let shown = gateway.admin(Request::get("/admin/upstreams")).text();
     assert!(!shown.contains("\"ejected_until\":null"), "{shown}");

@@ -10,8 +10,8 @@ use crate::support::config::Config;
 use crate::support::gateway::{Gateway, signal};
 use crate::support::redis::Redis;
 use crate::support::upstream::Upstream;
-use crate::support::wait::{PATIENCE, SOON, within};
-use crate::support::websocket::{POLICY, Socket};
+use crate::support::wait::{DEADLINE, PROPAGATION_DEADLINE, within};
+use crate::support::websocket::{POLICY_VIOLATION, WebSocketClient};
 
 struct Fleet {
     // Fields go in this order: the gateways before what they use.
@@ -20,11 +20,11 @@ struct Fleet {
     redis: Redis,
 }
 
-fn fleet() -> Fleet {
-    fleet_with(|config| config)
+fn start_fleet() -> Fleet {
+    start_fleet_with(|config| config)
 }
 
-fn fleet_with(vary: impl Fn(Config) -> Config) -> Fleet {
+fn start_fleet_with(vary: impl Fn(Config) -> Config) -> Fleet {
     let redis = Redis::start();
     let upstream = Upstream::start();
     let limit = "/identity/builtin/sign_in_limits/attempts_per_address";
@@ -45,45 +45,48 @@ fn fleet_with(vary: impl Fn(Config) -> Config) -> Fleet {
 }
 
 #[test]
-fn who_signs_in_at_one_gateway_is_signed_in_at_the_other() {
-    let fleet = fleet();
+fn session_is_valid_on_every_gateway() {
+    let fleet = start_fleet();
     let alice = fleet.one.register("alice@example.com");
     for request in [
         Request::get("/private/a").cookie(&alice.cookie),
         Request::get("/private/a").bearer(&alice.access_token),
     ] {
-        let echo = fleet.two.ask(&request).echo();
+        let echo = fleet.two.request(&request).echo();
         assert_eq!(echo.header("x-user-id").as_ref(), Some(&alice.user));
     }
     fleet.two.login("alice@example.com");
 }
 
 #[test]
-fn a_revocation_at_one_gateway_is_in_force_at_the_other_within_a_second() {
-    let fleet = fleet();
+fn revocation_reaches_other_gateways_within_a_second() {
+    let fleet = start_fleet();
     let alice = fleet.one.register("alice@example.com");
     let cookie = Request::get("/private/a").cookie(&alice.cookie);
     let bearer = Request::get("/private/a").bearer(&alice.access_token);
     // The other gateway knows both by now.
     for request in [&cookie, &bearer] {
-        fleet.two.ask(request).ok();
+        fleet.two.request(request).assert_ok();
     }
     let logout = Request::post("/api/v1/auth/logout").bearer(&alice.access_token);
-    assert_eq!(fleet.one.ask(&logout).status, 204);
-    within(SOON, "the other gateway refuses it", || {
-        let gone = |request: &Request| fleet.two.ask(request).status == 401;
+    assert_eq!(fleet.one.request(&logout).status, 204);
+    within(PROPAGATION_DEADLINE, "the other gateway refuses it", || {
+        let gone = |request: &Request| fleet.two.request(request).status == 401;
         (gone(&cookie) && gone(&bearer)).then_some(())
     });
-    fleet.two.ask(&cookie).refused(401, "SESSION_REVOKED");
+    fleet
+        .two
+        .request(&cookie)
+        .assert_refused(401, "SESSION_REVOKED");
 }
 
 #[test]
-fn an_idle_socket_at_one_gateway_closes_when_the_other_ends_its_session() {
-    let fleet = fleet();
+fn revocation_closes_idle_socket_on_another_gateway() {
+    let fleet = start_fleet();
     let alice = fleet.one.register("alice@example.com");
     let bearer = format!("Bearer {}", alice.access_token);
     let headers = [("Authorization", bearer.as_str())];
-    let mut socket = Socket::open(fleet.two.public, "/private/ws", &headers)
+    let mut socket = WebSocketClient::open(fleet.two.public, "/private/ws", &headers)
         .ok()
         .unwrap();
     assert_eq!(socket.echo("hello"), "hello");
@@ -93,16 +96,19 @@ fn an_idle_socket_at_one_gateway_closes_when_the_other_ends_its_session() {
             .cookie(&alice.cookie)
             .to_bytes(),
     );
-    events.until("data: hello\n\n");
+    events.read_until("data: hello\n\n");
     let end = Request::delete(&format!("/admin/users/{}/sessions", alice.user));
-    fleet.one.admin(end).ok();
-    assert_eq!(socket.close_code(SOON), Some(POLICY));
-    assert!(events.closes_within(SOON));
+    fleet.one.admin(end).assert_ok();
+    assert_eq!(
+        socket.close_code(PROPAGATION_DEADLINE),
+        Some(POLICY_VIOLATION)
+    );
+    assert!(events.closes_within(PROPAGATION_DEADLINE));
 }
 
 #[test]
-fn of_fifty_sign_ins_at_two_gateways_at_once_the_allowed_number_stays() {
-    let fleet = fleet();
+fn concurrent_sign_ins_across_gateways_respect_the_limit() {
+    let fleet = start_fleet();
     fleet.one.register("alice@example.com");
     let failed = AtomicUsize::new(0);
     let signed_in: Vec<_> = std::thread::scope(|scope| {
@@ -128,7 +134,7 @@ fn of_fifty_sign_ins_at_two_gateways_at_once_the_allowed_number_stays() {
     let alive = |gateway: &Gateway| {
         let lives = |cookie: &String| {
             let request = Request::get("/private/a").cookie(cookie);
-            gateway.ask(&request).status == 200
+            gateway.request(&request).status == 200
         };
         let cookies = signed_in.iter().map(|signed_in| &signed_in.cookie);
         cookies.filter(|cookie| lives(cookie)).count()
@@ -149,9 +155,9 @@ fn of_fifty_sign_ins_at_two_gateways_at_once_the_allowed_number_stays() {
 }
 
 #[test]
-fn hundreds_of_refreshes_at_once_lose_nobodys_session() {
+fn concurrent_refreshes_lose_no_session() {
     // How quickly a busy machine does it is no question here.
-    let fleet = fleet_with(|config| config.set("/store/timeout", json!("5s")));
+    let fleet = start_fleet_with(|config| config.set("/store/timeout", json!("5s")));
     let alice = fleet.one.register("alice@example.com");
     let body = json!({ "refresh_token": alice.refresh_token });
     let refresh = Request::post("/api/v1/auth/refresh").json(&body);
@@ -164,7 +170,7 @@ fn hundreds_of_refreshes_at_once_lose_nobodys_session() {
                     &fleet.two
                 };
                 let refresh = &refresh;
-                scope.spawn(move || gateway.ask(refresh).ok().data())
+                scope.spawn(move || gateway.request(refresh).assert_ok().data())
             })
             .collect();
         tasks.into_iter().map(|task| task.join().unwrap()).collect()
@@ -174,32 +180,32 @@ fn hundreds_of_refreshes_at_once_lose_nobodys_session() {
         assert_eq!(answer["refresh_token"], successor);
         let token = answer["access_token"].as_str().unwrap();
         let request = Request::get("/private/a").bearer(token);
-        fleet.two.ask(&request).ok();
+        fleet.two.request(&request).assert_ok();
     }
     let next = json!({ "refresh_token": successor });
     let next = Request::post("/api/v1/auth/refresh").json(&next);
-    fleet.two.ask(&next).ok();
+    fleet.two.request(&next).assert_ok();
 }
 
 #[test]
-fn roles_changed_at_one_gateway_count_at_the_other() {
-    let fleet = fleet();
+fn role_change_reaches_other_gateways() {
+    let fleet = start_fleet();
     let alice = fleet.one.register("alice@example.com");
     let request = Request::get("/private/a").bearer(&alice.access_token);
-    fleet.two.ask(&request).ok();
+    fleet.two.request(&request).assert_ok();
     let roles = Request::new("PATCH", &format!("/admin/users/{}", alice.user));
     fleet
         .one
         .admin(roles.json(&json!({ "roles": ["ops"] })))
-        .ok();
-    within(SOON, "the role counts", || {
-        let role = fleet.two.ask(&request).echo().header("x-user-roles");
+        .assert_ok();
+    within(PROPAGATION_DEADLINE, "the role counts", || {
+        let role = fleet.two.request(&request).echo().header("x-user-roles");
         (role.as_deref() == Some("ops")).then_some(())
     });
 }
 
 #[test]
-fn a_gateway_that_joins_later_finds_what_is_there() {
+fn joining_gateway_sees_existing_sessions() {
     let redis = Redis::start();
     let upstream = Upstream::start();
     let first = Config::new(upstream.address).store(&redis.url());
@@ -210,17 +216,17 @@ fn a_gateway_that_joins_later_finds_what_is_there() {
         .store(&redis.url())
         .set("/database/url", database);
     let two = Gateway::start(second);
-    two.ask(&Request::get("/private/a").cookie(&alice.cookie))
-        .ok();
+    two.request(&Request::get("/private/a").cookie(&alice.cookie))
+        .assert_ok();
     drop(one);
-    two.ask(&Request::get("/private/a").cookie(&alice.cookie))
-        .ok();
+    two.request(&Request::get("/private/a").cookie(&alice.cookie))
+        .assert_ok();
     drop(redis);
 }
 
 #[test]
-fn a_revocation_waits_for_the_fleet_and_says_who_did_not_hear() {
-    let fleet = fleet();
+fn revocation_reports_unreached_gateways() {
+    let fleet = start_fleet();
     let end = |session: &str, wait: &str| {
         let path = format!("/admin/sessions/{session}{wait}");
         fleet.one.admin(Request::delete(&path))
@@ -231,16 +237,16 @@ fn a_revocation_waits_for_the_fleet_and_says_who_did_not_hear() {
     };
     let alice = fleet.one.register("alice@example.com");
     let cookie = Request::get("/private/a").cookie(&alice.cookie);
-    let (one, two) = (fleet.one.ask(&cookie), fleet.two.ask(&cookie));
+    let (one, two) = (fleet.one.request(&cookie), fleet.two.request(&cookie));
     assert_eq!((one.status, two.status), (200, 200));
-    let mut open = Socket::open(
+    let mut open = WebSocketClient::open(
         fleet.two.public,
         "/private/ws",
         &[("Authorization", &format!("Bearer {}", alice.access_token))],
     )
     .ok()
     .unwrap();
-    within(PATIENCE, "both gateways are present", || {
+    within(DEADLINE, "both gateways are present", || {
         let nobody = "/admin/users/nobody/sessions?wait=fleet";
         let answer = fleet.one.admin(Request::delete(nobody));
         (names(&answer, "confirmed") == Some(2)).then_some(())
@@ -249,8 +255,11 @@ fn a_revocation_waits_for_the_fleet_and_says_who_did_not_hear() {
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_eq!(answer.data()["revoked"], 1);
     assert_eq!(names(&answer, "unconfirmed"), Some(0), "{}", answer.text());
-    assert_eq!(fleet.two.ask(&cookie).status, 401);
-    assert_eq!(open.close_code(SOON), Some(POLICY));
+    assert_eq!(fleet.two.request(&cookie).status, 401);
+    assert_eq!(
+        open.close_code(PROPAGATION_DEADLINE),
+        Some(POLICY_VIOLATION)
+    );
 
     let bob = fleet.one.login("alice@example.com");
     signal(fleet.two.pid(), "STOP");
@@ -261,19 +270,19 @@ fn a_revocation_waits_for_the_fleet_and_says_who_did_not_hear() {
     assert_eq!(names(&answer, "unconfirmed"), Some(1));
     assert_eq!(names(&end(&bob.session, ""), "confirmed"), None);
     let wrong = end(&bob.session, "?wait=all");
-    wrong.refused(400, "VALIDATION_FAILED");
+    wrong.assert_refused(400, "VALIDATION_FAILED");
 }
 
 #[test]
-fn a_sign_out_everywhere_ends_what_the_lost_list_of_sessions_does_not_name() {
-    let fleet = fleet();
+fn sign_out_everywhere_ends_unindexed_sessions() {
+    let fleet = start_fleet();
     let alice = fleet.one.register("alice@example.com");
     let keys = fleet.redis.keys();
     let index = keys.iter().find(|key| key.contains("user:{")).unwrap();
     fleet.redis.command(&["DEL", index]);
     let everywhere = Request::post("/api/v1/auth/logout-all").bearer(&alice.access_token);
-    let answer = fleet.one.ask(&everywhere);
+    let answer = fleet.one.request(&everywhere);
     assert_eq!(answer.data()["revoked"], 1);
     let cookie = Request::get("/private/a").cookie(&alice.cookie);
-    assert_eq!(fleet.one.ask(&cookie).status, 401);
+    assert_eq!(fleet.one.request(&cookie).status, 401);
 }

@@ -26,7 +26,7 @@ async fn start(change: impl FnOnce(Config) -> Config + Send + 'static) -> (Gatew
     starting.await.unwrap()
 }
 
-async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
+async fn with_deadline<T>(what: &str, work: impl Future<Output = T>) -> T {
     let done = tokio::time::timeout(DEADLINE, work).await;
     done.unwrap_or_else(|_| panic!("{what} took too long"))
 }
@@ -35,12 +35,12 @@ async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
 async fn call(gateway: &Gateway, path: &str, headers: &[(&str, &str)]) -> Reply {
     let mut call = Call::open(gateway.public, path, headers).await;
     call.write(&message(2), true);
-    within(path, call.reply()).await
+    with_deadline(path, call.reply()).await
 }
 
 /// Checks an error that is a head alone.
 #[track_caller]
-fn refused(reply: &Reply, status: &str, code: &str) {
+fn assert_refused(reply: &Reply, status: &str, code: &str) {
     assert_eq!(reply.status, 200);
     assert!(reply.body.is_empty() && reply.trailers.is_empty());
     assert_eq!(reply.headers["content-type"], "application/grpc");
@@ -75,35 +75,35 @@ fn with_refusals(config: Config) -> Config {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn errors_are_reported_as_a_status_of_grpc() {
+async fn errors_are_reported_as_grpc_status() {
     let (gateway, alice) = start(with_refusals).await;
     let cookie = [("cookie", alice.cookie.as_str())];
-    refused(
+    assert_refused(
         &call(&gateway, "/private/Echo", &[]).await,
         "16",
         "UNAUTHENTICATED",
     );
-    refused(
+    assert_refused(
         &call(&gateway, "/nowhere/Echo", &[]).await,
         "5",
         "ROUTE_NOT_FOUND",
     );
-    refused(
+    assert_refused(
         &call(&gateway, "/admins/Echo", &cookie).await,
         "7",
         "FORBIDDEN",
     );
-    refused(
+    assert_refused(
         &call(&gateway, "/public/%2e%2e/Echo", &[]).await,
         "3",
         "BAD_REQUEST",
     );
-    refused(
+    assert_refused(
         &call(&gateway, "/dead/Echo", &[]).await,
         "14",
         "UPSTREAM_UNREACHABLE",
     );
-    refused(
+    assert_refused(
         &call(&gateway, "/public/Stall", &[]).await,
         "4",
         "UPSTREAM_TIMEOUT",
@@ -111,17 +111,21 @@ async fn errors_are_reported_as_a_status_of_grpc() {
     assert_eq!(
         call(&gateway, "/limited/Echo", &[])
             .await
-            .outcome("grpc-status"),
+            .outcome_field("grpc-status"),
         Some("0")
     );
     let limited = call(&gateway, "/limited/Echo", &[]).await;
-    refused(&limited, "8", "RATE_LIMITED");
+    assert_refused(&limited, "8", "RATE_LIMITED");
     let wait: u64 = limited
-        .outcome("grpc-retry-pushback-ms")
+        .outcome_field("grpc-retry-pushback-ms")
         .unwrap()
         .parse()
         .unwrap();
-    let seconds: u64 = limited.outcome("retry-after").unwrap().parse().unwrap();
+    let seconds: u64 = limited
+        .outcome_field("retry-after")
+        .unwrap()
+        .parse()
+        .unwrap();
     assert!(
         wait > 0 && wait.div_ceil(1000) == seconds,
         "{wait} ms, {seconds} s"
@@ -130,24 +134,26 @@ async fn errors_are_reported_as_a_status_of_grpc() {
 }
 
 #[test]
-fn errors_over_http1_are_reported_in_the_head_too() {
+fn errors_over_http1_carry_status_in_the_head() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     let request = Request::post("/private/Echo")
         .header("Content-Type", "application/grpc+proto")
         .body(message(2));
-    let answer = gateway.ask(&request);
+    let answer = gateway.request(&request);
     assert_eq!((answer.status, answer.body.len()), (200, 0));
     assert_eq!(answer.header("grpc-status"), Some("16"));
     assert_eq!(answer.header("x-portcullis-code"), Some("UNAUTHENTICATED"));
     let web = request.header("Accept", "*/*");
     let other = Request::post("/private/Echo").header("Content-Type", "application/grpc-web");
-    gateway.ask(&other).refused(401, "UNAUTHENTICATED");
-    assert_eq!(gateway.ask(&web).status, 200);
+    gateway
+        .request(&other)
+        .assert_refused(401, "UNAUTHENTICATED");
+    assert_eq!(gateway.request(&web).status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_message_of_a_stream_is_bounded_and_not_the_stream() {
+async fn message_size_is_bounded_not_stream_size() {
     let (gateway, _) = start(|config| {
         let small = json!({
             "name": "small", "match": { "prefix": "/small" }, "auth": "none", "upstream": "echo",
@@ -160,19 +166,19 @@ async fn each_message_of_a_stream_is_bounded_and_not_the_stream() {
     for n in 0..8 {
         long.write(&message(1024), n == 7);
     }
-    let reply = within("the stream", long.reply()).await;
-    assert_eq!(reply.outcome("grpc-status"), Some("0"));
+    let reply = with_deadline("the stream", long.reply()).await;
+    assert_eq!(reply.outcome_field("grpc-status"), Some("0"));
     assert_eq!(reply.body.len(), 8 * 1029);
     let mut large = Call::open(gateway.public, "/small/Echo", &[]).await;
     large
         .write(&message(10), false)
         .write(&message(1025), false);
-    let reply = within("the refusal", large.reply()).await;
-    refused(&reply, "8", "BODY_TOO_LARGE");
+    let reply = with_deadline("the refusal", large.reply()).await;
+    assert_refused(&reply, "8", "BODY_TOO_LARGE");
 }
 
 #[test]
-fn the_media_type_alone_lifts_no_bound_on_both_protocols() {
+fn grpc_media_type_alone_lifts_no_limit() {
     // It speaks HTTP/1.1: nothing of this is a gRPC call to it.
     let upstream = Upstream::start();
     let config = Config::new(upstream.address).set("/routes/2/max_body", json!("1KiB"));
@@ -181,7 +187,7 @@ fn the_media_type_alone_lifts_no_bound_on_both_protocols() {
     let declared = Request::post("/public/a")
         .header("Content-Type", "application/grpc")
         .body(body.clone());
-    let response = gateway.ask(&declared);
+    let response = gateway.request(&declared);
     assert_eq!(
         response.header("x-portcullis-code"),
         Some("BODY_TOO_LARGE"),
@@ -198,7 +204,7 @@ fn the_media_type_alone_lifts_no_bound_on_both_protocols() {
         ]
         .concat(),
     );
-    let response = client.answer();
+    let response = client.read_response();
     assert_eq!(
         response.header("x-portcullis-code"),
         Some("BODY_TOO_LARGE"),
@@ -211,13 +217,13 @@ fn the_media_type_alone_lifts_no_bound_on_both_protocols() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_quiet_stream_outlives_the_read_timeout_and_ends_with_its_session() {
+async fn quiet_stream_outlives_read_timeout_until_revoked() {
     let (gateway, alice) =
         start(|config| config.set("/upstreams/echo/timeouts", json!({ "read": "300ms" }))).await;
     let cookie = [("cookie", alice.cookie.as_str())];
     let mut watch = Call::open(gateway.public, "/private/Watch", &cookie).await;
     watch.write(&message(2), true);
-    let first = within("the first message", watch.next()).await;
+    let first = with_deadline("the first message", watch.next()).await;
     assert_eq!(first.unwrap().unwrap().len(), 7);
     // The client streams and is quiet.
     let mut echo = Call::open(gateway.public, "/public/Echo", &[]).await;
@@ -225,14 +231,14 @@ async fn a_quiet_stream_outlives_the_read_timeout_and_ends_with_its_session() {
     let quiet = tokio::time::timeout(Duration::from_secs(1), watch.next()).await;
     assert!(quiet.is_err(), "the stream is open: {quiet:?}");
     echo.write(&message(2), true);
-    let reply = within("the echo", echo.reply()).await;
-    assert_eq!(reply.outcome("grpc-status"), Some("0"));
+    let reply = with_deadline("the echo", echo.reply()).await;
+    assert_eq!(reply.outcome_field("grpc-status"), Some("0"));
     let gateway = tokio::task::spawn_blocking(move || {
         let revoked = gateway.admin(Request::delete(&format!(
             "/admin/sessions/{}",
             alice.session
         )));
-        revoked.ok();
+        revoked.assert_ok();
         gateway
     });
     let _gateway = gateway.await.unwrap();
@@ -243,7 +249,7 @@ async fn a_quiet_stream_outlives_the_read_timeout_and_ends_with_its_session() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_end_of_a_stream_is_reported_in_its_trailers() {
+async fn stream_end_is_reported_in_trailers() {
     let idle: Value = json!({ "read": "10s", "stream_idle": "300ms" });
     let (gateway, _) = start(|config| config.set("/upstreams/echo/timeouts", idle)).await;
     let reply = call(&gateway, "/public/Watch", &[]).await;
@@ -251,10 +257,10 @@ async fn the_end_of_a_stream_is_reported_in_its_trailers() {
     assert_eq!(reply.trailers["grpc-status"], "4", "{:?}", reply.trailers);
     let mut broken = Call::open(gateway.public, "/public/Break", &[]).await;
     broken.write(&message(2), false);
-    let first = within("the first message", broken.next()).await;
+    let first = with_deadline("the first message", broken.next()).await;
     assert_eq!(first.unwrap().unwrap().len(), 7);
     broken.write(b"", true);
-    let reply = within("the end", broken.reply()).await;
+    let reply = with_deadline("the end", broken.reply()).await;
     assert_eq!(reply.trailers["grpc-status"], "14", "{:?}", reply.trailers);
     assert_eq!(
         reply.trailers["x-portcullis-code"],

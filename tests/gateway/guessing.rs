@@ -12,7 +12,7 @@ use crate::support::redis::Redis;
 use crate::support::upstream::Upstream;
 
 const LIMIT: usize = 3;
-const AT_ONCE: usize = 16;
+const CONCURRENT: usize = 16;
 
 fn limits() -> Value {
     json!({
@@ -23,7 +23,7 @@ fn limits() -> Value {
 
 /// How many of these logins, sent to the gateways in turn and all at once, get each status: 200, 401
 /// and 429.
-fn at_once(gateways: &[SocketAddr], logins: &[Value]) -> [usize; 3] {
+fn login_concurrently(gateways: &[SocketAddr], logins: &[Value]) -> [usize; 3] {
     let statuses: Vec<u16> = std::thread::scope(|scope| {
         let asking: Vec<_> = logins
             .iter()
@@ -44,7 +44,7 @@ fn at_once(gateways: &[SocketAddr], logins: &[Value]) -> [usize; 3] {
 }
 
 #[test]
-fn a_burst_at_a_backend_is_told_as_little_as_guesses_one_by_one() {
+fn concurrent_guesses_at_a_backend_learn_no_more() {
     let (backend, redis) = (Backend::start("ann", "secret-of-ann"), Redis::start());
     let config = || {
         let config = Config::new(Upstream::start().address).store(&redis.url());
@@ -63,16 +63,19 @@ fn a_burst_at_a_backend_is_told_as_little_as_guesses_one_by_one() {
     let wrong = json!({ "username": "ann", "password": "a guess" });
     let right = json!({ "username": "ann", "password": "secret-of-ann" });
     // Right ones at once are no guesses.
-    let many = vec![right.clone(); AT_ONCE];
-    assert_eq!(at_once(&fleet, &many), [AT_ONCE, 0, 0]);
-    let guesses = vec![wrong; AT_ONCE];
-    assert_eq!(at_once(&fleet, &guesses), [0, LIMIT, AT_ONCE - LIMIT]);
+    let many = vec![right.clone(); CONCURRENT];
+    assert_eq!(login_concurrently(&fleet, &many), [CONCURRENT, 0, 0]);
+    let guesses = vec![wrong; CONCURRENT];
+    assert_eq!(
+        login_concurrently(&fleet, &guesses),
+        [0, LIMIT, CONCURRENT - LIMIT]
+    );
     // Nor is the right one told among too many.
-    assert_eq!(at_once(&fleet, &[right]), [0, 0, 1]);
+    assert_eq!(login_concurrently(&fleet, &[right]), [0, 0, 1]);
 }
 
 #[test]
-fn a_burst_at_the_gateways_own_users_is_told_as_little() {
+fn concurrent_guesses_at_builtin_users_learn_no_more() {
     let redis = Redis::start();
     let gateway = Gateway::start(
         Config::new(Upstream::start().address)
@@ -82,11 +85,11 @@ fn a_burst_at_the_gateways_own_users_is_told_as_little() {
     gateway.register("ann@example.com");
     let login = |email: &str, password: &str| json!({ "email": email, "password": password });
     let fleet = [gateway.public];
-    let right = vec![login("ann@example.com", PASSWORD); AT_ONCE];
-    assert_eq!(at_once(&fleet, &right), [AT_ONCE, 0, 0]);
+    let right = vec![login("ann@example.com", PASSWORD); CONCURRENT];
+    assert_eq!(login_concurrently(&fleet, &right), [CONCURRENT, 0, 0]);
     for email in ["ann@example.com", "nobody@example.com"] {
-        let guesses = vec![login(email, "not the password"); AT_ONCE];
-        let told = at_once(&fleet, &guesses);
-        assert_eq!(told, [0, LIMIT, AT_ONCE - LIMIT], "{email}");
+        let guesses = vec![login(email, "not the password"); CONCURRENT];
+        let told = login_concurrently(&fleet, &guesses);
+        assert_eq!(told, [0, LIMIT, CONCURRENT - LIMIT], "{email}");
     }
 }

@@ -16,26 +16,26 @@ use self::faults::Fault;
 use crate::support::client::{Request, Response};
 use crate::support::clock::Clock;
 use crate::support::config::Config;
-use crate::support::cuttable::Cuttable;
+use crate::support::fault_proxy::FaultProxy;
 use crate::support::gateway::{Gateway, SignedIn};
-use crate::support::history::{Deed, Event, is_linearizable};
+use crate::support::history::{ClientOperation, Event, is_linearizable};
 use crate::support::redis::Redis;
 use crate::support::tokens;
 use crate::support::upstream::Upstream;
-use crate::support::wait::{Over, within};
+use crate::support::wait::{SetOnDrop, within};
 
 /// A request is answered within so long, whatever fails.
-const DEADLINE: Duration = Duration::from_secs(1);
+const RESPONSE_DEADLINE: Duration = Duration::from_secs(1);
 /// How long the end of a fault is watched.
-const AFTERWARDS: Duration = Duration::from_millis(700);
+const SETTLE_DURATION: Duration = Duration::from_millis(700);
 /// How many gateways there are. Half of them are behind a line of their own.
-const FLEET: usize = 4;
+const GATEWAYS: usize = 4;
 /// How many sessions there are at a time.
-const ALIVE: usize = 8;
+const LIVE_SESSIONS: usize = 8;
 const EMAIL: &str = "alice@example.com";
 
 /// A credential of a session, and all that clients saw of it.
-struct Subject {
+struct ObservedSession {
     who: SignedIn,
     by_token: bool,
     ended: AtomicBool,
@@ -44,28 +44,28 @@ struct Subject {
 
 /// What clients were answered during a fault.
 #[derive(Debug, Default)]
-struct Seen {
+struct FaultStats {
     statuses: BTreeMap<u16, usize>,
-    longest: Duration,
+    max_latency: Duration,
     /// From the end of the fault until every gateway served again.
-    normal: Duration,
+    recovery: Duration,
 }
 
-struct Scene {
+struct Fixture {
     // Fields go in this order: the gateways before what they use.
-    gateways: [Gateway; FLEET],
-    line: Cuttable,
+    gateways: [Gateway; GATEWAYS],
+    redis_proxy: FaultProxy,
     redis: Mutex<Redis>,
     /// That of the first gateway, and that of Redis.
     clocks: [Clock; 2],
-    subjects: Mutex<Vec<std::sync::Arc<Subject>>>,
-    over: AtomicBool,
-    turn: AtomicU64,
+    subjects: Mutex<Vec<std::sync::Arc<ObservedSession>>>,
+    done: AtomicBool,
+    next_turn: AtomicU64,
     fault: Mutex<Fault>,
-    seen: Mutex<BTreeMap<Fault, Seen>>,
+    stats: Mutex<BTreeMap<Fault, FaultStats>>,
 }
 
-impl Subject {
+impl ObservedSession {
     fn request(&self) -> Request {
         let request = Request::get("/private/a");
         if self.by_token {
@@ -75,21 +75,27 @@ impl Subject {
         }
     }
 
-    fn note(&self, gateway: usize, deed: Deed, called: Instant, returned: Option<Instant>) {
+    fn record(
+        &self,
+        gateway: usize,
+        deed: ClientOperation,
+        called: Instant,
+        returned: Option<Instant>,
+    ) {
         self.events.lock().push(Event {
             gateway,
-            deed,
+            operation: deed,
             called,
             returned,
         });
     }
 }
 
-fn scene() -> Scene {
+fn fixture() -> Fixture {
     let clocks = [Clock::start(), Clock::start()];
-    let redis = Redis::keeping_by(&clocks[1]);
+    let redis = Redis::start_persistent_by(&clocks[1]);
     let upstream = Upstream::start();
-    let line = Cuttable::before(redis.address);
+    let line = FaultProxy::before(redis.address);
     let config = |store| {
         Config::new(upstream.address)
             .store(&format!("redis://{store}"))
@@ -110,82 +116,83 @@ fn scene() -> Scene {
         other(line.address),
     ];
     gateways[0].register(EMAIL);
-    Scene {
+    Fixture {
         gateways,
-        line,
+        redis_proxy: line,
         redis: Mutex::new(redis),
         clocks,
         subjects: Mutex::default(),
-        over: AtomicBool::new(false),
-        turn: AtomicU64::new(0),
+        done: AtomicBool::new(false),
+        next_turn: AtomicU64::new(0),
         fault: Mutex::new(Fault::None),
-        seen: Mutex::default(),
+        stats: Mutex::default(),
     }
 }
 
-impl Scene {
-    fn turn(&self) -> usize {
-        self.turn.fetch_add(1, Ordering::Relaxed) as usize
+impl Fixture {
+    fn take_turn(&self) -> usize {
+        self.next_turn.fetch_add(1, Ordering::Relaxed) as usize
     }
 
     /// Asks with one credential after another at one gateway after the other.
-    fn ask_on(&self) {
-        while !self.over.load(Ordering::SeqCst) {
-            let turn = self.turn();
+    fn request_until_done(&self) {
+        while !self.done.load(Ordering::SeqCst) {
+            let turn = self.take_turn();
             let subject = {
                 let subjects = self.subjects.lock();
-                let latest = subjects.len().saturating_sub(2 * ALIVE);
+                let latest = subjects.len().saturating_sub(2 * LIVE_SESSIONS);
                 let recent = &subjects[latest..];
-                recent.get(turn / FLEET % recent.len().max(1)).cloned()
+                recent.get(turn / GATEWAYS % recent.len().max(1)).cloned()
             };
             if let Some(subject) = subject {
-                self.ask(&subject, turn % FLEET);
+                self.request_once(&subject, turn % GATEWAYS);
             }
             std::thread::sleep(Duration::from_millis(4));
         }
     }
 
-    fn ask(&self, subject: &Subject, gateway: usize) {
+    fn request_once(&self, subject: &ObservedSession, gateway: usize) {
         let called = Instant::now();
         let answer = subject
             .request()
             .try_send(self.gateways[gateway].public)
             .expect("an answer");
         let took = called.elapsed();
-        assert!(took < DEADLINE, "{took:?}: {}", answer.text());
+        assert!(took < RESPONSE_DEADLINE, "{took:?}: {}", answer.text());
         {
-            let mut seen = self.seen.lock();
+            let mut seen = self.stats.lock();
             let seen = seen.entry(*self.fault.lock()).or_default();
             *seen.statuses.entry(answer.status).or_default() += 1;
-            seen.longest = seen.longest.max(took);
+            seen.max_latency = seen.max_latency.max(took);
         }
         let deed = match answer.status {
-            200 => Deed::Accepted,
-            401 => Deed::Refused,
+            200 => ClientOperation::Accepted,
+            401 => ClientOperation::Refused,
             503 => {
-                answer.refused(503, "STORE_UNAVAILABLE");
+                answer.assert_refused(503, "STORE_UNAVAILABLE");
                 return;
             }
             other => panic!("{other}: {}", answer.text()),
         };
-        subject.note(gateway, deed, called, Some(called + took));
+        subject.record(gateway, deed, called, Some(called + took));
     }
 
     /// Signs people in and ends what they have, now here, now there.
-    fn come_and_go(&self) {
-        while !self.over.load(Ordering::SeqCst) {
-            let turn = self.turn();
-            self.sign_in(turn / 2 % FLEET, turn.is_multiple_of(3));
+    fn sign_in_and_end_until_done(&self) {
+        while !self.done.load(Ordering::SeqCst) {
+            let turn = self.take_turn();
+            self.sign_in(turn / 2 % GATEWAYS, turn.is_multiple_of(3));
             let oldest = {
                 let subjects = self.subjects.lock();
-                let alive = |it: &&std::sync::Arc<Subject>| !it.ended.load(Ordering::SeqCst);
+                let alive =
+                    |it: &&std::sync::Arc<ObservedSession>| !it.ended.load(Ordering::SeqCst);
                 let mut alive = subjects.iter().filter(alive);
                 let oldest = alive.next().cloned();
-                oldest.filter(|_| alive.count() >= ALIVE)
+                oldest.filter(|_| alive.count() >= LIVE_SESSIONS)
             };
             if let Some(subject) = oldest {
                 subject.ended.store(true, Ordering::SeqCst);
-                self.end(&subject, turn);
+                self.end_session(&subject, turn);
             }
         }
     }
@@ -193,13 +200,18 @@ impl Scene {
     fn sign_in(&self, gateway: usize, by_token: bool) {
         let called = Instant::now();
         if let Some(who) = self.gateways[gateway].try_login(EMAIL) {
-            let subject = Subject {
+            let subject = ObservedSession {
                 who,
                 by_token,
                 ended: AtomicBool::new(false),
                 events: Mutex::default(),
             };
-            subject.note(gateway, Deed::SignIn, called, Some(Instant::now()));
+            subject.record(
+                gateway,
+                ClientOperation::SignIn,
+                called,
+                Some(Instant::now()),
+            );
             self.subjects.lock().push(std::sync::Arc::new(subject));
         } else {
             std::thread::sleep(Duration::from_millis(20));
@@ -208,12 +220,12 @@ impl Scene {
 
     /// Ends it by a sign-out, by the admin or by a single `SET`; asks again until somebody says that
     /// it is done, or not at all.
-    fn end(&self, subject: &Subject, turn: usize) {
+    fn end_session(&self, subject: &ObservedSession, turn: usize) {
         for attempt in 0..4 {
-            let gateway = (turn + attempt) % FLEET;
+            let gateway = (turn + attempt) % GATEWAYS;
             let called = Instant::now();
             let done = if subject.by_token {
-                self.set(subject)
+                self.blacklist(subject)
             } else {
                 let answer = self.revoke(subject, gateway, turn);
                 assert!(
@@ -229,7 +241,7 @@ impl Scene {
             } else {
                 gateway
             };
-            subject.note(by, Deed::Revoke, called, done.then(Instant::now));
+            subject.record(by, ClientOperation::Revoke, called, done.then(Instant::now));
             if done || turn.is_multiple_of(7) {
                 return;
             }
@@ -237,17 +249,17 @@ impl Scene {
         }
     }
 
-    fn revoke(&self, subject: &Subject, gateway: usize, turn: usize) -> Response {
+    fn revoke(&self, subject: &ObservedSession, gateway: usize, turn: usize) -> Response {
         let gateway = &self.gateways[gateway];
         if turn.is_multiple_of(2) {
             let path = format!("/admin/sessions/{}", subject.who.session);
             return gateway.admin(Request::delete(&path));
         }
         let out = Request::post("/api/v1/auth/logout").same_origin();
-        gateway.ask(&out.cookie(&subject.who.cookie))
+        gateway.request(&out.cookie(&subject.who.cookie))
     }
 
-    fn set(&self, subject: &Subject) -> bool {
+    fn blacklist(&self, subject: &ObservedSession) -> bool {
         let claims = tokens::claims(&subject.who.access_token);
         let key = format!("portcullis:blacklist:{}", claims["jti"].as_str().unwrap());
         // While it is killed and started, there is nobody to ask.
@@ -257,9 +269,9 @@ impl Scene {
         redis.command(&["SET", &key, "1", "EX", "600"]) == "OK"
     }
 
-    fn suffer(&self, fault: Fault) {
+    fn inject(&self, fault: Fault) {
         *self.fault.lock() = fault;
-        fault.happens(self);
+        fault.run(self);
         let ended = Instant::now();
         for gateway in &self.gateways {
             within(Duration::from_secs(5), "normal again", || {
@@ -272,53 +284,58 @@ impl Scene {
             });
         }
         let normal = ended.elapsed();
-        let mut seen = self.seen.lock();
+        let mut seen = self.stats.lock();
         let seen = seen.entry(fault).or_default();
-        seen.normal = seen.normal.max(normal);
+        seen.recovery = seen.recovery.max(normal);
     }
 
     /// Whoever signed in and was not ended is signed in everywhere.
-    fn has_lost_nothing(&self) {
+    fn assert_live_sessions_valid(&self) {
         let subjects = self.subjects.lock();
-        let alive = |it: &&std::sync::Arc<Subject>| !it.ended.load(Ordering::SeqCst);
+        let alive = |it: &&std::sync::Arc<ObservedSession>| !it.ended.load(Ordering::SeqCst);
         for subject in subjects.iter().filter(alive) {
             for gateway in &self.gateways {
-                gateway.ask(&subject.request()).ok();
+                gateway.request(&subject.request()).assert_ok();
             }
         }
     }
 }
 
 #[test]
-fn no_client_sees_what_one_gateway_could_not_have_done() {
+fn client_histories_are_linearizable() {
     let rounds = std::env::var("PORTCULLIS_ROUNDS").ok();
     let rounds: usize = rounds.and_then(|it| it.parse().ok()).unwrap_or(1);
-    let scene = scene();
+    let fixture = fixture();
     std::thread::scope(|scope| {
-        let _over = Over(&scene.over);
+        let _over = SetOnDrop(&fixture.done);
         let mut clients = Vec::new();
         for _ in 0..3 {
-            clients.push(scope.spawn(|| scene.ask_on()));
+            clients.push(scope.spawn(|| fixture.request_until_done()));
         }
-        clients.push(scope.spawn(|| scene.come_and_go()));
+        clients.push(scope.spawn(|| fixture.sign_in_and_end_until_done()));
         for _ in 0..rounds {
             for fault in Fault::ALL {
-                scene.suffer(fault);
-                std::thread::sleep(AFTERWARDS);
+                fixture.inject(fault);
+                std::thread::sleep(SETTLE_DURATION);
                 assert!(clients.iter().all(|it| !it.is_finished()), "{fault:?}");
             }
         }
     });
-    scene.has_lost_nothing();
-    let subjects = scene.subjects.lock();
+    fixture.assert_live_sessions_valid();
+    let subjects = fixture.subjects.lock();
     let (mut answers, mut refused) = (0, 0);
     for subject in subjects.iter() {
         let events = subject.events.lock();
-        let of = |deed| events.iter().filter(|event| event.deed == deed).count();
-        answers += of(Deed::Accepted);
-        refused += of(Deed::Refused);
+        let of = |deed| {
+            events
+                .iter()
+                .filter(|event| event.operation == deed)
+                .count()
+        };
+        answers += of(ClientOperation::Accepted);
+        refused += of(ClientOperation::Refused);
         assert!(
-            is_linearizable(&events, FLEET),
+            is_linearizable(&events, GATEWAYS),
             "{}: {events:#?}",
             subject.who.session
         );
@@ -329,7 +346,7 @@ fn no_client_sees_what_one_gateway_could_not_have_done() {
         "{} sessions, {answers} accepted, {refused} refused",
         subjects.len()
     );
-    for (fault, seen) in scene.seen.lock().iter() {
+    for (fault, seen) in fixture.stats.lock().iter() {
         eprintln!("{fault:?}: {seen:?}");
     }
 }

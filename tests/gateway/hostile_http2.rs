@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use crate::support::client::Request;
 use crate::support::config::Config;
 use crate::support::frames::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, HEADERS, Outcome, PING, RST_STREAM,
-    SETTINGS, WINDOW_UPDATE, block, frame, request,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, HEADERS, PING, RST_STREAM, SETTINGS,
+    StreamOutcome, WINDOW_UPDATE, frame, header_block, request,
 };
 use crate::support::gateway::Gateway;
 use crate::support::upstream::Upstream;
@@ -33,10 +33,10 @@ fn flood(
     most: usize,
     frames: impl Fn(usize) -> Vec<u8>,
 ) -> bool {
-    gateway.get("/public/before").ok();
+    gateway.get("/public/before").assert_ok();
     let before = resident(gateway);
     let mut client = Frames::connect(gateway.public);
-    client.set_write_patience(Duration::from_secs(2));
+    client.set_write_timeout(Duration::from_secs(2));
     start(&mut client);
     let mut ended = false;
     for batch in 0..most.div_ceil(100) {
@@ -47,7 +47,7 @@ fn flood(
         }
     }
     let asked = Instant::now();
-    gateway.get("/public/meanwhile").ok();
+    gateway.get("/public/meanwhile").assert_ok();
     assert!(
         asked.elapsed() < Duration::from_secs(2),
         "{:?}",
@@ -83,7 +83,7 @@ fn rapid_resets_end_the_connection() {
 }
 
 #[test]
-fn resets_that_the_gateway_is_made_to_send_end_the_connection() {
+fn provoked_resets_end_the_connection() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     let ended = flood(
@@ -103,14 +103,14 @@ fn resets_that_the_gateway_is_made_to_send_end_the_connection() {
 }
 
 #[test]
-fn a_head_that_never_ends_ends_the_connection() {
+fn endless_header_block_ends_the_connection() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     let start = |client: &mut Frames| {
         let block = request("GET", "/public/a", &[]);
         client.send(HEADERS, END_STREAM, 1, &block).unwrap();
     };
-    let field = block(&[("x-filler", &"y".repeat(100))]).repeat(50);
+    let field = header_block(&[("x-filler", &"y".repeat(100))]).repeat(50);
     let ended = flood(&gateway, start, 20_000, |_| {
         frame(CONTINUATION, 0, 1, &field)
     });
@@ -119,7 +119,7 @@ fn a_head_that_never_ends_ends_the_connection() {
 }
 
 #[test]
-fn floods_of_frames_that_carry_nothing_cost_no_memory() {
+fn empty_frame_floods_cost_no_memory() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     let post = |client: &mut Frames| {
@@ -138,7 +138,7 @@ fn floods_of_frames_that_carry_nothing_cost_no_memory() {
 }
 
 #[test]
-fn streams_over_the_limit_are_refused_and_the_others_go_on() {
+fn excess_streams_are_refused_and_others_continue() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     let mut client = Frames::connect(gateway.public);
@@ -195,7 +195,7 @@ const LOCAL: (&str, &str) = (":authority", "localhost");
 const PATH: (&str, &str) = (":path", "/public/a");
 
 /// The same, for requests as a whole.
-const WHOLE: [(&str, &[(&str, &str)]); 14] = [
+const COMPLETE_HEADS: [(&str, &[(&str, &str)]); 14] = [
     ("an empty scheme", &[GET, (":scheme", ""), LOCAL, PATH]),
     (
         "a scheme that is not served",
@@ -234,29 +234,31 @@ const WHOLE: [(&str, &[(&str, &str)]); 14] = [
 ];
 
 #[test]
-fn a_malformed_request_is_an_error_and_never_reaches_an_upstream() {
+fn malformed_http2_request_never_reaches_an_upstream() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     let added = ADDED.map(|(what, more)| (what, request("GET", "/public/a", more)));
-    let whole = WHOLE.map(|(what, fields)| (what, block(fields)));
+    let whole = COMPLETE_HEADS.map(|(what, fields)| (what, header_block(fields)));
     for (what, block) in added.into_iter().chain(whole) {
         let mut client = Frames::connect(gateway.public);
         client
             .send(HEADERS, END_HEADERS | END_STREAM, 1, &block)
             .unwrap();
-        let outcome = client.outcome(1);
+        let outcome = client.stream_outcome(1);
         let refused = matches!(
             outcome,
-            Outcome::Reset | Outcome::Gone | Outcome::Status(400 | 405)
+            StreamOutcome::Reset
+                | StreamOutcome::ConnectionClosed
+                | StreamOutcome::Status(400 | 405)
         );
         assert!(refused, "{what}: {outcome:?}");
         assert_eq!(upstream.requests(), 0, "{what}");
     }
-    gateway.get("/public/a").ok();
+    gateway.get("/public/a").assert_ok();
 }
 
 #[test]
-fn an_ambiguous_authority_is_logged_and_counted() {
+fn ambiguous_authority_is_logged_and_counted() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     let mut client = Frames::connect(gateway.public);
@@ -264,11 +266,11 @@ fn an_ambiguous_authority_is_logged_and_counted() {
     let flags = END_HEADERS | END_STREAM;
     for stream in [1, 3] {
         client.send(HEADERS, flags, stream, &conflict).unwrap();
-        assert_eq!(client.outcome(stream), Outcome::Status(400));
+        assert_eq!(client.stream_outcome(stream), StreamOutcome::Status(400));
     }
     let good = request("GET", "/public/a", &[]);
     client.send(HEADERS, flags, 5, &good).unwrap();
-    assert_eq!(client.outcome(5), Outcome::Status(200));
+    assert_eq!(client.stream_outcome(5), StreamOutcome::Status(200));
     eventually("both access lines", || {
         let events = gateway.events();
         let refused = events.iter().filter(|event| event["code"] == "BAD_REQUEST");
@@ -279,7 +281,7 @@ fn an_ambiguous_authority_is_logged_and_counted() {
 }
 
 #[test]
-fn a_body_that_is_not_as_long_as_it_says_is_never_forwarded_as_whole() {
+fn body_with_wrong_length_is_not_forwarded_as_complete() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     for (declared, parts) in [
@@ -297,13 +299,13 @@ fn a_body_that_is_not_as_long_as_it_says_is_never_forwarded_as_whole() {
             let end = if n + 1 == parts.len() { END_STREAM } else { 0 };
             let _ = client.send(DATA, end, 1, part.as_bytes());
         }
-        let outcome = client.outcome(1);
+        let outcome = client.stream_outcome(1);
         let refused = matches!(
             outcome,
-            Outcome::Reset | Outcome::Gone | Outcome::Status(400)
+            StreamOutcome::Reset | StreamOutcome::ConnectionClosed | StreamOutcome::Status(400)
         );
         assert!(refused, "{declared}: {outcome:?}");
     }
-    assert!(!upstream.saw("length"));
-    Request::get("/public/a").send(gateway.public).ok();
+    assert!(!upstream.has_seen("length"));
+    Request::get("/public/a").send(gateway.public).assert_ok();
 }

@@ -14,7 +14,10 @@ use crate::support::wait::eventually;
 fn status_of(gateway: &Gateway, bytes: &[u8]) -> Option<u16> {
     let mut client = Client::connect(gateway.public);
     client.try_send(bytes).ok()?;
-    client.answer_to("HEAD").ok().map(|answer| answer.status)
+    client
+        .read_response_to("HEAD")
+        .ok()
+        .map(|answer| answer.status)
 }
 
 const MALFORMED: [&[u8]; 35] = [
@@ -56,7 +59,7 @@ const MALFORMED: [&[u8]; 35] = [
 ];
 
 #[test]
-fn a_malformed_head_is_a_400_that_ends_the_connection() {
+fn malformed_head_is_400_and_closes_the_connection() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     for head in MALFORMED {
@@ -64,7 +67,7 @@ fn a_malformed_head_is_a_400_that_ends_the_connection() {
         let mut client = Client::connect(gateway.public);
         client.send(head);
         let answer = client
-            .answer_to("GET")
+            .read_response_to("GET")
             .unwrap_or_else(|e| panic!("{e}: {shown}"));
         assert_eq!(
             (answer.status, answer.code().as_str()),
@@ -84,25 +87,29 @@ fn a_malformed_head_is_a_400_that_ends_the_connection() {
     assert_eq!(upstream.requests(), 0);
     let counted = gateway.metric("portcullis_requests_total", &["code=\"400\""]);
     assert_eq!(counted, MALFORMED.len() as f64);
-    gateway.get("/public/a").ok();
+    gateway.get("/public/a").assert_ok();
 }
 
 #[test]
-fn a_target_that_no_uri_has_room_for_is_a_431() {
+fn overlong_target_is_431() {
     let upstream = Upstream::start();
     let config =
         Config::new(upstream.address).set("/listeners/0/limits", json!({ "head": "256KiB" }));
     let gateway = Gateway::start(config);
     let target = format!("/public/{}", "a".repeat(66_000));
-    gateway.get(&target).refused(431, "HEADERS_TOO_LARGE");
+    gateway
+        .get(&target)
+        .assert_refused(431, "HEADERS_TOO_LARGE");
     let name = "a".repeat(66_000);
     let request = Request::get("/public/a").header(&name, "b");
-    gateway.ask(&request).refused(431, "HEADERS_TOO_LARGE");
+    gateway
+        .request(&request)
+        .assert_refused(431, "HEADERS_TOO_LARGE");
     assert_eq!(upstream.requests(), 0);
 }
 
 #[test]
-fn methods_that_a_proxy_must_not_pass_are_a_405() {
+fn forbidden_methods_are_405() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     for head in [
@@ -115,7 +122,9 @@ fn methods_that_a_proxy_must_not_pass_are_a_405() {
     let tunnelled = Request::post("/private/a")
         .header("X-HTTP-Method-Override", "OPTIONS")
         .body("");
-    gateway.ask(&tunnelled).refused(401, "UNAUTHENTICATED");
+    gateway
+        .request(&tunnelled)
+        .assert_refused(401, "UNAUTHENTICATED");
 }
 
 /// Each is something else to some server behind.
@@ -152,7 +161,7 @@ const AMBIGUOUS: &[&str] = &[
 ];
 
 #[test]
-fn a_path_that_could_be_read_two_ways_is_a_400() {
+fn ambiguous_path_is_400() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     for target in AMBIGUOUS {
@@ -172,7 +181,7 @@ fn a_path_that_could_be_read_two_ways_is_a_400() {
         "/private/a%20",
     ];
     for target in guarded {
-        gateway.get(target).refused(401, "UNAUTHENTICATED");
+        gateway.get(target).assert_refused(401, "UNAUTHENTICATED");
     }
     for target in [
         "/public/..a",
@@ -190,7 +199,7 @@ fn a_path_that_could_be_read_two_ways_is_a_400() {
 }
 
 #[test]
-fn a_route_may_allow_what_its_upstream_needs_but_never_a_dot_segment() {
+fn route_may_allow_encodings_but_no_dot_segments() {
     let upstream = Upstream::start();
     let config = Config::new(upstream.address).route(json!({
         "name": "files", "match": { "prefix": "/files" }, "auth": "none", "upstream": "echo",
@@ -207,19 +216,19 @@ fn a_route_may_allow_what_its_upstream_needs_but_never_a_dot_segment() {
         "/files/a%5cb",
         "/public/a%2fb",
     ] {
-        gateway.get(target).refused(400, "BAD_REQUEST");
+        gateway.get(target).assert_refused(400, "BAD_REQUEST");
     }
 }
 
 #[test]
-fn a_head_over_its_size_is_a_431() {
+fn oversized_head_is_431() {
     let upstream = Upstream::start();
     let config =
         Config::new(upstream.address).set("/listeners/0/limits", json!({ "head": "8KiB" }));
     let gateway = Gateway::start(config);
     gateway
-        .ask(&Request::get("/public/a").header("X-Fits", &"x".repeat(6000)))
-        .ok();
+        .request(&Request::get("/public/a").header("X-Fits", &"x".repeat(6000)))
+        .assert_ok();
     let many: String = (0..900).map(|n| format!("X-{n}: y\r\n")).collect();
     let heads = [
         format!(
@@ -244,7 +253,7 @@ fn a_head_over_its_size_is_a_431() {
 }
 
 #[test]
-fn a_head_that_comes_slowly_is_a_408_however_it_dribbles() {
+fn slow_head_is_408() {
     let upstream = Upstream::start();
     let config =
         Config::new(upstream.address).set("/listeners/0/limits", json!({ "head_timeout": "2s" }));
@@ -256,7 +265,10 @@ fn a_head_that_comes_slowly_is_a_408_however_it_dribbles() {
         client.send([*byte]);
         std::thread::sleep(Duration::from_millis(100));
     }
-    assert_eq!(client.answer_to("GET").map(|a| a.status).ok(), Some(408));
+    assert_eq!(
+        client.read_response_to("GET").map(|a| a.status).ok(),
+        Some(408)
+    );
     let took = start.elapsed();
     assert!(
         took < Duration::from_millis(3200),
@@ -267,27 +279,27 @@ fn a_head_that_comes_slowly_is_a_408_however_it_dribbles() {
 }
 
 #[test]
-fn an_idle_connection_is_closed_after_its_keepalive() {
+fn idle_connection_is_closed_after_keepalive_timeout() {
     let upstream = Upstream::start();
     let config =
         Config::new(upstream.address).set("/listeners/0/limits", json!({ "keepalive": "500ms" }));
     let gateway = Gateway::start(config);
     let mut client = Client::connect(gateway.public);
     client
-        .ask(&Request::get("/public/a").header("Keep-Alive", "timeout=600"))
-        .ok();
+        .request(&Request::get("/public/a").header("Keep-Alive", "timeout=600"))
+        .assert_ok();
     assert!(client.closes_within(Duration::from_secs(3)));
 }
 
 #[test]
-fn connections_over_the_cap_wait_or_go_and_the_gateway_stays() {
+fn excess_connections_wait_or_close() {
     let upstream = Upstream::start();
     let config =
         Config::new(upstream.address).set("/listeners/0/limits", json!({ "connections": 4 }));
     let gateway = Gateway::start(config);
     let mut held: Vec<_> = (0..4).map(|_| Client::connect(gateway.public)).collect();
     for client in &mut held {
-        client.ask(&Request::get("/public/a")).ok();
+        client.request(&Request::get("/public/a")).assert_ok();
     }
     let fifth = Client::connect(gateway.public).try_send(Request::get("/public/over").to_bytes());
     drop(fifth);
@@ -299,8 +311,8 @@ fn connections_over_the_cap_wait_or_go_and_the_gateway_stays() {
 }
 
 #[test]
-fn bytes_behind_an_upgrade_request_are_not_passed_on_before_the_upstream_agreed() {
-    let recorder = Recorder::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+fn bytes_after_upgrade_request_wait_for_the_101() {
+    let recorder = Recorder::responding("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     let gateway = Gateway::start(Config::new(recorder.address));
     let mut client = Client::connect(gateway.public);
     client.send(
@@ -308,10 +320,10 @@ fn bytes_behind_an_upgrade_request_are_not_passed_on_before_the_upstream_agreed(
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n\
          GET /private/smuggled HTTP/1.1\r\nHost: a\r\n\r\n",
     );
-    let first = client.answer_to("GET");
+    let first = client.read_response_to("GET");
     assert!(first.is_ok_and(|answer| answer.status != 101));
     // The second request is authenticated by itself, or the connection ends.
-    if let Ok(second) = client.answer_to("GET") {
+    if let Ok(second) = client.read_response_to("GET") {
         assert!([400, 401].contains(&second.status), "{second:?}");
     }
     assert!(
@@ -322,28 +334,28 @@ fn bytes_behind_an_upgrade_request_are_not_passed_on_before_the_upstream_agreed(
 }
 
 #[test]
-fn pipelined_requests_are_each_judged_by_themselves() {
+fn pipelined_requests_are_decided_independently() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     let mut client = Client::connect(gateway.public);
     client.send(
         "GET /public/one HTTP/1.1\r\nHost: a\r\n\r\nGET /private/two HTTP/1.1\r\nHost: a\r\n\r\n",
     );
-    assert_eq!(client.answer().echo().target(), "/public/one");
-    if let Ok(second) = client.answer_to("GET") {
+    assert_eq!(client.read_response().echo().target(), "/public/one");
+    if let Ok(second) = client.read_response_to("GET") {
         assert_eq!(second.status, 401);
     }
-    assert!(!upstream.saw("/private/two"));
+    assert!(!upstream.has_seen("/private/two"));
 }
 
 #[test]
-fn a_refused_requests_body_is_never_read_as_the_next_request() {
+fn refused_body_is_not_parsed_as_a_request() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     let inner = "GET /public/smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
     for target in ["/private/a", "/nowhere", "/api/v1/auth/login"] {
         let mut client = Client::connect(gateway.public);
-        let refused = client.ask(&Request::post(target).body(inner));
+        let refused = client.request(&Request::post(target).body(inner));
         assert!(
             (400..500).contains(&refused.status),
             "{target}: {}",
@@ -352,16 +364,16 @@ fn a_refused_requests_body_is_never_read_as_the_next_request() {
         if client
             .try_send(Request::get("/public/after").to_bytes())
             .is_ok()
-            && let Ok(answer) = client.answer_to("GET")
+            && let Ok(answer) = client.read_response_to("GET")
         {
             assert_eq!(answer.echo().target(), "/public/after", "{target}");
         }
     }
-    assert!(!upstream.saw("smuggled"));
+    assert!(!upstream.has_seen("smuggled"));
 }
 
 #[test]
-fn what_dies_before_a_request_exists_is_counted() {
+fn connection_failures_before_a_request_are_counted() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     assert_eq!(
@@ -373,5 +385,5 @@ fn what_dies_before_a_request_exists_is_counted() {
         let refused = gateway.metric("portcullis_connections_refused_total", &[]);
         (requests + refused > 0.0).then_some(())
     });
-    gateway.get("/public/a").ok();
+    gateway.get("/public/a").assert_ok();
 }

@@ -13,7 +13,7 @@ use crate::support::wait::eventually;
 const IDENTITY: [&str; 4] = ["X-User-Id", "X-User-Email", "X-User-Roles", "X-Session-ID"];
 
 /// The values under every name that some server would read as this one.
-fn seen_as(echo: &Echo, name: &str) -> Vec<String> {
+fn seen_values(echo: &Echo, name: &str) -> Vec<String> {
     let folded = |n: &str| {
         n.to_ascii_lowercase()
             .replace(|c: char| !c.is_ascii_alphanumeric(), "-")
@@ -24,7 +24,7 @@ fn seen_as(echo: &Echo, name: &str) -> Vec<String> {
 }
 
 #[test]
-fn identity_headers_of_a_client_never_reach_an_upstream_in_any_spelling() {
+fn client_identity_headers_are_removed_in_every_spelling() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     let alice = gateway.register("alice@example.com");
@@ -55,7 +55,7 @@ fn identity_headers_of_a_client_never_reach_an_upstream_in_any_spelling() {
         if signed_in {
             request = request.cookie(&alice.cookie);
         }
-        let echo = gateway.ask(&request).echo();
+        let echo = gateway.request(&request).echo();
         assert!(
             !echo.0["headers"].to_string().contains("spoofed"),
             "{target}: {}",
@@ -66,27 +66,29 @@ fn identity_headers_of_a_client_never_reach_an_upstream_in_any_spelling() {
         } else {
             vec![]
         };
-        assert_eq!(seen_as(&echo, "X-User-Id"), user, "{target}");
+        assert_eq!(seen_values(&echo, "X-User-Id"), user, "{target}");
         // This user has no role: the header is then absent or empty, never the client's.
         assert!(
-            seen_as(&echo, "X-User-Roles").iter().all(String::is_empty),
+            seen_values(&echo, "X-User-Roles")
+                .iter()
+                .all(String::is_empty),
             "{target}"
         );
     }
 }
 
 #[test]
-fn a_space_after_a_header_name_is_refused() {
+fn space_after_a_header_name_is_refused() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     let mut client = crate::support::client::Client::connect(gateway.public);
     client.send("GET /public/a HTTP/1.1\r\nHost: localhost\r\nX-User-Id : mallory\r\n\r\n");
-    assert_eq!(client.answer().status, 400);
+    assert_eq!(client.read_response().status, 400);
     assert_eq!(upstream.requests(), 0);
 }
 
 #[test]
-fn a_header_that_a_route_edits_cannot_be_sent_in_another_spelling() {
+fn edited_headers_are_removed_in_every_spelling() {
     let upstream = Upstream::start();
     let config = Config::new(upstream.address).route(json!({
         "name": "edited", "match": { "prefix": "/edited" }, "auth": "none", "upstream": "echo",
@@ -98,14 +100,14 @@ fn a_header_that_a_route_edits_cannot_be_sent_in_another_spelling() {
     for name in names {
         request = request.header(name, "spoofed");
     }
-    let echo = gateway.ask(&request).echo();
-    assert_eq!(seen_as(&echo, "X-Api-Key"), ["ours"]);
-    assert!(seen_as(&echo, "X-Debug").is_empty());
+    let echo = gateway.request(&request).echo();
+    assert_eq!(seen_values(&echo, "X-Api-Key"), ["ours"]);
+    assert!(seen_values(&echo, "X-Debug").is_empty());
     assert_eq!(echo.header("x~other").as_deref(), Some("kept"));
 }
 
 #[test]
-fn spellings_of_identity_headers_are_dropped_on_http2_too() {
+fn identity_header_spellings_are_removed_over_http2() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     let client = Http2::connect(gateway.public);
@@ -117,14 +119,14 @@ fn spellings_of_identity_headers_are_dropped_on_http2_too() {
         ("proxy", "spoofed"),
         ("x~kept", "kept"),
     ];
-    let (status, body) = client.ask("GET", "/public/a", &claims);
+    let (status, body) = client.request("GET", "/public/a", &claims);
     assert_eq!(status, 200, "{body}");
     assert!(!body.contains("spoofed"), "{body}");
     assert!(body.contains("kept"), "{body}");
 }
 
 #[test]
-fn nominating_an_identity_header_in_connection_does_not_remove_it() {
+fn connection_header_cannot_remove_identity_headers() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     let alice = gateway.register("alice@example.com");
@@ -143,27 +145,27 @@ fn nominating_an_identity_header_in_connection_does_not_remove_it() {
         let request = Request::get("/private/a")
             .cookie(&alice.cookie)
             .header("Connection", connection);
-        let answer = gateway.ask(&request);
+        let answer = gateway.request(&request);
         if answer.status == 400 {
             continue;
         }
         let echo = answer.echo();
         assert_eq!(
-            seen_as(&echo, "X-User-Id"),
+            seen_values(&echo, "X-User-Id"),
             std::slice::from_ref(&alice.user),
             "{connection}"
         );
         assert_eq!(
-            seen_as(&echo, "X-Forwarded-For"),
+            seen_values(&echo, "X-Forwarded-For"),
             ["127.0.0.1"],
             "{connection}"
         );
-        assert_eq!(seen_as(&echo, "X-Request-Id").len(), 1, "{connection}");
+        assert_eq!(seen_values(&echo, "X-Request-Id").len(), 1, "{connection}");
     }
 }
 
 #[test]
-fn hop_by_hop_headers_stop_here() {
+fn hop_by_hop_headers_are_not_forwarded() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     let request = Request::get("/public/a")
@@ -173,7 +175,7 @@ fn hop_by_hop_headers_stop_here() {
         .header("Proxy-Connection", "keep-alive")
         .header("TE", "gzip")
         .header("X-Kept", "yes");
-    let echo = gateway.ask(&request).echo();
+    let echo = gateway.request(&request).echo();
     for name in ["x-hop", "keep-alive", "proxy-connection", "te"] {
         assert_eq!(echo.header(name), None, "{name}");
     }
@@ -187,7 +189,7 @@ fn hop_by_hop_headers_stop_here() {
 }
 
 #[test]
-fn headers_of_one_name_keep_their_number_and_order_both_ways() {
+fn repeated_headers_keep_count_and_order() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     let request =
@@ -195,7 +197,7 @@ fn headers_of_one_name_keep_their_number_and_order_both_ways() {
             .header("X-Two", "1")
             .header("X-Between", "0")
             .header("x-two", "2");
-    let answer = gateway.ask(&request);
+    let answer = gateway.request(&request);
     assert_eq!(answer.all("set-cookie"), ["a=1", "b=2", "c=3"]);
     assert_eq!(answer.all("x-two"), ["1", "2"]);
     let echo = answer.json();
@@ -208,7 +210,7 @@ fn headers_of_one_name_keep_their_number_and_order_both_ways() {
 }
 
 #[test]
-fn forwarding_headers_of_a_stranger_are_replaced() {
+fn forwarding_headers_from_untrusted_peers_are_replaced() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     let claims = [
@@ -237,11 +239,11 @@ fn forwarding_headers_of_a_stranger_are_replaced() {
     for (name, value) in claims {
         request = request.header(name, value);
     }
-    let echo = gateway.ask(&request).echo();
+    let echo = gateway.request(&request).echo();
     assert_eq!(echo.target(), "/public/a");
-    assert_eq!(seen_as(&echo, "X-Forwarded-For"), ["127.0.0.1"]);
-    assert_eq!(seen_as(&echo, "X-Forwarded-Proto"), ["http"]);
-    assert_eq!(seen_as(&echo, "X-Forwarded-Host"), ["shop.example"]);
+    assert_eq!(seen_values(&echo, "X-Forwarded-For"), ["127.0.0.1"]);
+    assert_eq!(seen_values(&echo, "X-Forwarded-Proto"), ["http"]);
+    assert_eq!(seen_values(&echo, "X-Forwarded-Host"), ["shop.example"]);
     let seen = echo.0["headers"].to_string();
     for lie in ["192.0.2.9", "evil", "port-666", "https"] {
         assert!(!seen.contains(lie), "{lie}: {seen}");
@@ -249,14 +251,18 @@ fn forwarding_headers_of_a_stranger_are_replaced() {
     // None of them opens a route either.
     for (name, value) in claims {
         let private = Request::get("/private/a").header(name, value);
-        gateway.ask(&private).refused(401, "UNAUTHENTICATED");
+        gateway
+            .request(&private)
+            .assert_refused(401, "UNAUTHENTICATED");
     }
     let agent = Request::get("/private/a").header("User-Agent", "kube-probe/1.0");
-    gateway.ask(&agent).refused(401, "UNAUTHENTICATED");
+    gateway
+        .request(&agent)
+        .assert_refused(401, "UNAUTHENTICATED");
 }
 
 #[test]
-fn a_trusted_proxy_names_the_client_as_the_rightmost_untrusted_hop() {
+fn client_is_the_rightmost_untrusted_hop() {
     let upstream = Upstream::start();
     let config = Config::new(upstream.address).set(
         "/listeners/0/trusted_proxies",
@@ -268,12 +274,12 @@ fn a_trusted_proxy_names_the_client_as_the_rightmost_untrusted_hop() {
         .header("X-Forwarded-For", "10.1.2.3")
         .header("X-Forwarded-Proto", "https")
         .header("Forwarded", "for=203.0.113.99");
-    let echo = gateway.ask(&request).echo();
-    let forwarded = seen_as(&echo, "X-Forwarded-For").join(", ");
+    let echo = gateway.request(&request).echo();
+    let forwarded = seen_values(&echo, "X-Forwarded-For").join(", ");
     assert!(forwarded.contains("198.51.100.4"), "{forwarded}");
-    assert_eq!(seen_as(&echo, "X-Forwarded-Proto"), ["https"]);
+    assert_eq!(seen_values(&echo, "X-Forwarded-Proto"), ["https"]);
     assert!(
-        seen_as(&echo, "Forwarded").is_empty(),
+        seen_values(&echo, "Forwarded").is_empty(),
         "the other header is removed"
     );
     let line = eventually("the access line", || {
@@ -287,12 +293,12 @@ fn a_trusted_proxy_names_the_client_as_the_rightmost_untrusted_hop() {
 }
 
 #[test]
-fn a_request_id_is_kept_when_it_is_harmless_and_made_otherwise() {
+fn valid_request_id_is_kept_else_generated() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     let ask = |id: &str| {
         gateway
-            .ask(&Request::get("/public/a").header("X-Request-ID", id))
+            .request(&Request::get("/public/a").header("X-Request-ID", id))
             .echo()
     };
     assert_eq!(
@@ -304,18 +310,18 @@ fn a_request_id_is_kept_when_it_is_harmless_and_made_otherwise() {
         assert_ne!(made, odd);
         assert!(!made.is_empty() && made.len() <= 128);
     }
-    let refused = gateway.ask(&Request::get("/private/a").header("X-Request-ID", "mine"));
+    let refused = gateway.request(&Request::get("/private/a").header("X-Request-ID", "mine"));
     assert_eq!(refused.json()["error"]["request_id"], "mine");
 }
 
 #[test]
-fn a_trace_goes_on_and_a_broken_one_starts_anew() {
+fn trace_is_continued_or_restarted_if_malformed() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     let trace = "0af7651916cd43dd8448eb211c80319c";
     let valid = format!("00-{trace}-b7ad6b7169203331-01");
     let echo = gateway
-        .ask(&Request::get("/public/a").header("traceparent", &valid))
+        .request(&Request::get("/public/a").header("traceparent", &valid))
         .echo();
     assert!(
         echo.header("traceparent")
@@ -329,14 +335,14 @@ fn a_trace_goes_on_and_a_broken_one_starts_anew() {
         let request = Request::get("/public/a")
             .header("traceparent", broken)
             .header("tracestate", "a=b");
-        let echo = gateway.ask(&request).echo();
+        let echo = gateway.request(&request).echo();
         assert_ne!(echo.header("traceparent").as_deref(), Some(broken));
         assert_eq!(echo.header("tracestate"), None, "a state needs its parent");
     }
 }
 
 #[test]
-fn an_upstream_cannot_set_the_gateways_cookie() {
+fn upstream_cannot_set_the_session_cookie() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     let set = |cookie: &str| format!("Set-Cookie={cookie}");
@@ -350,23 +356,25 @@ fn an_upstream_cannot_set_the_gateways_cookie() {
     ];
     let cookies = cookies.map(set).join("&");
     let answer = gateway.get(&format!("/public/reply?{cookies}"));
-    assert_eq!(answer.ok().all("set-cookie"), ["theme=dark"]);
+    assert_eq!(answer.assert_ok().all("set-cookie"), ["theme=dark"]);
     let held = "portcullis-form=secret; theme=dark";
-    let echo = gateway.ask(&Request::get("/public/a").cookie(held)).echo();
+    let echo = gateway
+        .request(&Request::get("/public/a").cookie(held))
+        .echo();
     assert_eq!(echo.header("cookie").as_deref(), Some("theme=dark"));
 }
 
 #[test]
-fn identity_values_are_encoded_where_a_header_cannot_carry_them() {
+fn identity_values_are_percent_encoded_where_needed() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     let alice = gateway.register("alice@example.com");
     let roles = Request::new("PATCH", &format!("/admin/users/{}", alice.user));
     gateway
         .admin(roles.json(&json!({ "roles": ["größe", "ops"] })))
-        .ok();
+        .assert_ok();
     let echo = gateway
-        .ask(&Request::get("/private/a").cookie(&alice.cookie))
+        .request(&Request::get("/private/a").cookie(&alice.cookie))
         .echo();
     assert_eq!(
         echo.header("x-user-roles").as_deref(),
@@ -375,15 +383,15 @@ fn identity_values_are_encoded_where_a_header_cannot_carry_them() {
 }
 
 #[test]
-fn trailers_do_not_become_headers_and_a_smuggled_one_goes_nowhere() {
-    let recorder = Recorder::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+fn trailers_never_become_headers() {
+    let recorder = Recorder::responding("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     let gateway = Gateway::start(Config::new(recorder.address));
     let mut client = crate::support::client::Client::connect(gateway.public);
     client.send(
         "POST /public/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n\
          5\r\nhello\r\n0\r\nX-User-Id: mallory\r\nAuthorization: Bearer x\r\n\r\n",
     );
-    let status = client.answer().status;
+    let status = client.read_response().status;
     assert!([200, 400].contains(&status), "{status}");
     let bytes = recorder.bytes();
     assert!(!bytes.to_lowercase().contains("mallory"), "{bytes}");
@@ -391,7 +399,7 @@ fn trailers_do_not_become_headers_and_a_smuggled_one_goes_nowhere() {
 }
 
 #[test]
-fn a_session_cookie_under_the_other_default_name_goes_nowhere() {
+fn cookie_under_other_default_name_is_not_forwarded() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     let alice = gateway.register("alice@example.com");
@@ -401,25 +409,27 @@ fn a_session_cookie_under_the_other_default_name_goes_nowhere() {
     let pairs = [("cookie", other.as_str()), ("cookie", "theme=dark")];
     let http2 = Http2::connect(gateway.public);
     for path in ["/public/a", "/optional/a"] {
-        let echo = gateway.ask(&Request::get(path).cookie(&cookies)).echo();
+        let echo = gateway.request(&Request::get(path).cookie(&cookies)).echo();
         assert_eq!(
             echo.header("cookie").as_deref(),
             Some("theme=dark"),
             "{path}"
         );
         assert_eq!(echo.header("x-user-id"), None, "{path}");
-        let (status, text) = http2.ask("GET", path, &pairs);
+        let (status, text) = http2.request("GET", path, &pairs);
         assert_eq!(status, 200, "{path}");
         assert!(!text.contains("__Host-portcullis"), "{text}");
     }
     let private = Request::get("/private/a").cookie(&other);
-    gateway.ask(&private).refused(401, "UNAUTHENTICATED");
+    gateway
+        .request(&private)
+        .assert_refused(401, "UNAUTHENTICATED");
     // Nor is it in the way of the one that counts.
     let both = format!("{other}; {}", alice.cookie);
     let echo = gateway
-        .ask(&Request::get("/private/a").cookie(&both))
+        .request(&Request::get("/private/a").cookie(&both))
         .echo();
     assert_eq!(echo.header("cookie"), None);
     let reply = gateway.get("/public/reply?Set-Cookie=__Host-portcullis=stolen");
-    assert!(reply.ok().all("set-cookie").is_empty());
+    assert!(reply.assert_ok().all("set-cookie").is_empty());
 }

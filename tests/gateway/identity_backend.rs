@@ -42,47 +42,49 @@ fn cookie_of(answer: &Response) -> String {
 }
 
 #[test]
-fn the_backend_says_who_it_is_and_the_session_does_the_rest() {
+fn backend_identity_becomes_the_session_identity() {
     let (gateway, _) = start("/login/reply?X-Id=7&X-Roles=admin,ops");
-    let answer = gateway.ask(&login());
-    let data = answer.ok().data();
+    let answer = gateway.request(&login());
+    let data = answer.assert_ok().data();
     assert_eq!(data["user"]["id"], "7");
     assert_eq!(data["user"]["roles"], json!(["admin", "ops"]));
     assert_eq!(data["session"]["user_id"], "7");
     assert!(data.get("session_token").is_none());
     let cookie = cookie_of(&answer);
     let echo = gateway
-        .ask(&Request::get("/private/a").cookie(&cookie))
+        .request(&Request::get("/private/a").cookie(&cookie))
         .echo();
     assert_eq!(echo.header("x-user-id").as_deref(), Some("7"));
     assert_eq!(echo.header("x-user-roles").as_deref(), Some("admin,ops"));
     let token = data["access_token"].as_str().unwrap();
-    gateway.ask(&Request::get("/private/a").bearer(token)).ok();
+    gateway
+        .request(&Request::get("/private/a").bearer(token))
+        .assert_ok();
 
     let refresh = |token: &Value| {
         let body = json!({ "refresh_token": token });
-        gateway.ask(&Request::post("/api/v1/auth/refresh").json(&body))
+        gateway.request(&Request::post("/api/v1/auth/refresh").json(&body))
     };
-    let refreshed = refresh(&data["refresh_token"]).ok().data();
+    let refreshed = refresh(&data["refresh_token"]).assert_ok().data();
     assert_eq!(refreshed["user"]["id"], "7");
     assert_eq!(refreshed["user"]["roles"], json!(["admin", "ops"]));
-    let sessions = gateway.ask(&Request::get("/api/v1/sessions").cookie(&cookie));
-    assert_eq!(sessions.ok().data()["count"], 1);
+    let sessions = gateway.request(&Request::get("/api/v1/sessions").cookie(&cookie));
+    assert_eq!(sessions.assert_ok().data()["count"], 1);
 
     // Signing in again in the same browser replaces the session.
-    let again = gateway.ask(&login().cookie(&cookie).same_origin());
-    let fresh = cookie_of(again.ok());
-    let private = |cookie: &str| gateway.ask(&Request::get("/private/a").cookie(cookie));
-    private(&cookie).refused(401, "SESSION_REVOKED");
-    private(&fresh).ok();
+    let again = gateway.request(&login().cookie(&cookie).same_origin());
+    let fresh = cookie_of(again.assert_ok());
+    let private = |cookie: &str| gateway.request(&Request::get("/private/a").cookie(cookie));
+    private(&cookie).assert_refused(401, "SESSION_REVOKED");
+    private(&fresh).assert_ok();
     let sign_out = Request::post("/api/v1/auth/logout").cookie(&fresh);
-    assert_eq!(gateway.ask(&sign_out.same_origin()).status, 204);
-    private(&fresh).refused(401, "SESSION_REVOKED");
-    refresh(&again.data()["refresh_token"]).refused(401, "SESSION_REVOKED");
+    assert_eq!(gateway.request(&sign_out.same_origin()).status, 204);
+    private(&fresh).assert_refused(401, "SESSION_REVOKED");
+    refresh(&again.data()["refresh_token"]).assert_refused(401, "SESSION_REVOKED");
 }
 
 #[test]
-fn the_backend_sees_what_the_client_sent_and_where_it_came_from() {
+fn backend_receives_client_fields_and_address() {
     let upstream = Upstream::start();
     let config =
         config(&upstream, "/login/reply?X-Id=7").set("/identity/upstream/answer", json!("pass"));
@@ -97,7 +99,7 @@ fn the_backend_sees_what_the_client_sent_and_where_it_came_from() {
         .header("X-Forwarded-For", "203.0.113.9")
         .header("Authorization", "Basic eDp5")
         .body(body);
-    let answer = gateway.ask(&request);
+    let answer = gateway.request(&request);
     let echo = answer.echo();
     assert_eq!(echo.0["method"], "POST");
     assert_eq!(echo.0["body"], body);
@@ -116,16 +118,16 @@ fn the_backend_sees_what_the_client_sent_and_where_it_came_from() {
     assert_eq!(answer.header("x-session-id").map(str::len), Some(64));
     let cookie = cookie_of(&answer);
     gateway
-        .ask(&Request::get("/private/a").cookie(&cookie))
-        .ok();
+        .request(&Request::get("/private/a").cookie(&cookie))
+        .assert_ok();
 }
 
 #[test]
-fn only_a_no_is_a_wrong_password() {
+fn only_a_backend_denial_is_a_wrong_password() {
     for status in [400, 401, 403, 422] {
         let (gateway, _) = start(&format!("/login/status-{status}"));
-        let answer = gateway.ask(&login());
-        answer.refused(401, "INVALID_CREDENTIALS");
+        let answer = gateway.request(&login());
+        answer.assert_refused(401, "INVALID_CREDENTIALS");
         assert!(answer.header("set-cookie").is_none());
     }
     for (path, status, code) in [
@@ -141,16 +143,16 @@ fn only_a_no_is_a_wrong_password() {
         ("/login/reply?X-Id=", 502, "UPSTREAM_PROTOCOL_ERROR"),
     ] {
         let (gateway, _) = start(path);
-        let answer = gateway.ask(&login());
-        answer.refused(status, code);
+        let answer = gateway.request(&login());
+        answer.assert_refused(status, code);
         assert!(answer.header("set-cookie").is_none());
-        let logs = gateway.logged("identity backend");
+        let logs = gateway.wait_for_log("identity backend");
         assert!(!logs.contains("secret-of-ann"), "{path}");
     }
 }
 
 #[test]
-fn a_redirect_is_not_followed_with_a_password() {
+fn backend_redirect_is_not_followed() {
     let upstream = Upstream::start();
     let other = Upstream::start();
     for status in [301, 302, 303, 307, 308] {
@@ -160,14 +162,14 @@ fn a_redirect_is_not_followed_with_a_password() {
         );
         let gateway = Gateway::start(config(&upstream, &target));
         gateway
-            .ask(&login())
-            .refused(502, "UPSTREAM_PROTOCOL_ERROR");
+            .request(&login())
+            .assert_refused(502, "UPSTREAM_PROTOCOL_ERROR");
     }
     assert_eq!(other.requests(), 0);
 }
 
 #[test]
-fn a_backend_that_is_gone_or_slow_is_said_to_be() {
+fn unavailable_or_slow_backend_is_reported() {
     let upstream = Upstream::start();
     let gone = ports::free();
     let with = |login: String| {
@@ -177,19 +179,23 @@ fn a_backend_that_is_gone_or_slow_is_said_to_be() {
         )
     };
     let gateway = Gateway::start(with(format!("POST http://{gone}/login")));
-    gateway.ask(&login()).refused(502, "UPSTREAM_UNREACHABLE");
+    gateway
+        .request(&login())
+        .assert_refused(502, "UPSTREAM_UNREACHABLE");
     let slow = format!("POST http://{}/slow?ms=2000", upstream.address);
     let gateway = Gateway::start(with(slow));
-    gateway.ask(&login()).refused(504, "UPSTREAM_TIMEOUT");
+    gateway
+        .request(&login())
+        .assert_refused(504, "UPSTREAM_TIMEOUT");
     let limited = format!("POST http://{}/status-429?Retry-After=17", upstream.address);
     let gateway = Gateway::start(with(limited));
-    let answer = gateway.ask(&login());
-    answer.refused(429, "RATE_LIMITED");
-    assert_eq!(answer.number("retry-after"), 17);
+    let answer = gateway.request(&login());
+    answer.assert_refused(429, "RATE_LIMITED");
+    assert_eq!(answer.numeric_header("retry-after"), 17);
 }
 
 #[test]
-fn its_cookies_are_dropped_unless_they_may_pass_and_ours_never_is_its() {
+fn backend_cookies_pass_only_if_allowed() {
     let path = "/login/reply?X-Id=7&Set-Cookie=theme=dark; Path=/&Set-Cookie=portcullis=stolen";
     let upstream = Upstream::start();
     // The address of a login is a URL, in which a space is %20 and stays so.
@@ -204,8 +210,8 @@ fn its_cookies_are_dropped_unless_they_may_pass_and_ours_never_is_its() {
             .set("/identity/upstream/pass_set_cookie", json!(pass))
             .set("/identity/upstream/answer", json!(answer));
         let gateway = Gateway::start(config);
-        let answer = gateway.ask(&login());
-        let cookies = answer.ok().all("set-cookie");
+        let answer = gateway.request(&login());
+        let cookies = answer.assert_ok().all("set-cookie");
         assert_eq!(cookies.len(), expected, "{cookies:?}");
         assert!(!cookies.iter().any(|cookie| cookie.contains("stolen")));
         assert_eq!(
@@ -213,30 +219,32 @@ fn its_cookies_are_dropped_unless_they_may_pass_and_ours_never_is_its() {
             pass
         );
         gateway
-            .ask(&Request::get("/private/a").cookie(&cookie_of(&answer)))
-            .ok();
+            .request(&Request::get("/private/a").cookie(&cookie_of(&answer)))
+            .assert_ok();
     }
 }
 
 #[test]
-fn registration_and_profiles_are_the_backends_own() {
+fn registration_and_profile_are_left_to_the_backend() {
     let upstream = Upstream::start();
     let config = config(&upstream, "/login/reply?X-Id=7").route(json!({
         "name": "backend", "match": { "prefix": "/api/v1" }, "auth": "none", "upstream": "echo",
     }));
     let gateway = Gateway::start(config);
     for path in ["/api/v1/auth/register", "/api/v1/auth/signup"] {
-        let echo = gateway.ask(&Request::post(path).json(&json!({}))).echo();
+        let echo = gateway
+            .request(&Request::post(path).json(&json!({})))
+            .echo();
         assert_eq!(echo.0["target"], path);
     }
     let password = Request::new("PUT", "/api/v1/profile/password").json(&json!({}));
     assert_eq!(
-        gateway.ask(&password).echo().0["target"],
+        gateway.request(&password).echo().0["target"],
         "/api/v1/profile/password"
     );
     gateway
         .get("/api/v1/sessions")
-        .refused(401, "UNAUTHENTICATED");
+        .assert_refused(401, "UNAUTHENTICATED");
     let described = gateway.get("/api/v1/openapi.json").json();
     assert!(described["paths"]["/auth/register"].is_null());
     assert!(described["paths"]["/profile"].is_null());
@@ -245,7 +253,7 @@ fn registration_and_profiles_are_the_backends_own() {
 }
 
 #[test]
-fn guessing_is_limited_before_the_backend_is_asked() {
+fn guessing_is_limited_before_calling_the_backend() {
     let upstream = Upstream::start();
     let config = config(&upstream, "/login/status-401").set(
         "/identity/upstream/sign_in_limits",
@@ -255,7 +263,7 @@ fn guessing_is_limited_before_the_backend_is_asked() {
         }),
     );
     let gateway = Gateway::start(config);
-    let guess = |body: Value| gateway.ask(&Request::post("/api/v1/auth/login").json(&body));
+    let guess = |body: Value| gateway.request(&Request::post("/api/v1/auth/login").json(&body));
     // Whatever the backend reads as the account is counted, in every spelling.
     let spellings = [
         json!({ "email": "ann@example.com", "password": "1" }),
@@ -263,14 +271,14 @@ fn guessing_is_limited_before_the_backend_is_asked() {
         json!({ "email": "bob@example.com", "Email": "ANN@example.com", "password": "3" }),
     ];
     for body in spellings {
-        guess(body).refused(401, "INVALID_CREDENTIALS");
+        guess(body).assert_refused(401, "INVALID_CREDENTIALS");
     }
     let asked = upstream.requests();
     let limited = guess(json!({ "username": "ann@example.com", "password": "4" }));
-    limited.refused(429, "RATE_LIMITED");
-    assert!(limited.number("retry-after") > 0);
+    limited.assert_refused(429, "RATE_LIMITED");
+    assert!(limited.numeric_header("retry-after") > 0);
     assert_eq!(upstream.requests(), asked, "the backend was not asked");
-    guess(json!({ "password": "5" })).refused(400, "VALIDATION_FAILED");
+    guess(json!({ "password": "5" })).assert_refused(400, "VALIDATION_FAILED");
     let mut last = 0;
     for n in 0..8 {
         last = guess(json!({ "email": format!("user{n}@example.com"), "password": "x" })).status;
@@ -279,7 +287,7 @@ fn guessing_is_limited_before_the_backend_is_asked() {
 }
 
 #[test]
-fn an_owner_is_not_locked_out_from_where_they_signed_in() {
+fn owner_is_not_locked_out_at_known_addresses() {
     let upstream = Upstream::start();
     let config = config(&upstream, "/login/reply?X-Id=7")
         .set("/listeners/0/trusted_proxies", json!(["127.0.0.1/32"]))
@@ -288,27 +296,28 @@ fn an_owner_is_not_locked_out_from_where_they_signed_in() {
             json!({ "limit": 1, "window": "10m" }),
         );
     let mut gateway = Gateway::start(config);
-    let from = |gateway: &Gateway, ip: &str| gateway.ask(&login().header("X-Forwarded-For", ip));
-    from(&gateway, "192.0.2.1").ok();
+    let from =
+        |gateway: &Gateway, ip: &str| gateway.request(&login().header("X-Forwarded-For", ip));
+    from(&gateway, "192.0.2.1").assert_ok();
     let address = upstream.address;
     gateway.reload("applied", |config| {
         let fails = format!("POST http://{address}/login/status-401");
         config.put("/identity/upstream/login", json!(fails));
     });
     for n in 1..=10 {
-        from(&gateway, &format!("198.51.100.{n}")).refused(401, "INVALID_CREDENTIALS");
+        from(&gateway, &format!("198.51.100.{n}")).assert_refused(401, "INVALID_CREDENTIALS");
     }
-    from(&gateway, "203.0.113.5").refused(429, "RATE_LIMITED");
+    from(&gateway, "203.0.113.5").assert_refused(429, "RATE_LIMITED");
     gateway.reload("applied", |config| {
         let works = format!("POST http://{address}/login/reply?X-Id=7");
         config.put("/identity/upstream/login", json!(works));
     });
-    from(&gateway, "203.0.113.5").refused(429, "RATE_LIMITED");
-    from(&gateway, "192.0.2.1").ok();
+    from(&gateway, "203.0.113.5").assert_refused(429, "RATE_LIMITED");
+    from(&gateway, "192.0.2.1").assert_ok();
 }
 
 #[test]
-fn a_name_beside_ones_own_is_not_proven_by_a_sign_in() {
+fn sign_in_does_not_prove_other_names() {
     let upstream = Upstream::start();
     let config = config(&upstream, "/login/reply?X-Id=7&X-Email=mallory@example.com")
         .set("/identity/upstream/email", json!("header:X-Email"))
@@ -320,14 +329,14 @@ fn a_name_beside_ones_own_is_not_proven_by_a_sign_in() {
     let mut gateway = Gateway::start(config);
     let from = |gateway: &Gateway, ip: &str, body: &Value| {
         let request = Request::post("/api/v1/auth/login").json(body);
-        gateway.ask(&request.header("X-Forwarded-For", ip))
+        gateway.request(&request.header("X-Forwarded-For", ip))
     };
     let [own, both, victim] = [
         json!({ "email": "Mallory@example.com", "password": "right" }),
         json!({ "email": "mallory@example.com", "username": "ann", "password": "right" }),
         json!({ "username": "ann", "password": "guess" }),
     ];
-    from(&gateway, "203.0.113.5", &both).ok();
+    from(&gateway, "203.0.113.5", &both).assert_ok();
     let address = upstream.address;
     gateway.reload("applied", |config| {
         let fails = format!("POST http://{address}/login/status-401");
@@ -336,16 +345,16 @@ fn a_name_beside_ones_own_is_not_proven_by_a_sign_in() {
     for n in 1..=10 {
         for body in [&own, &victim] {
             let guess = from(&gateway, &format!("198.51.100.{n}"), body);
-            guess.refused(401, "INVALID_CREDENTIALS");
+            guess.assert_refused(401, "INVALID_CREDENTIALS");
         }
     }
     // From there mallory has signed in, and ann has not.
-    from(&gateway, "203.0.113.5", &own).refused(401, "INVALID_CREDENTIALS");
-    from(&gateway, "203.0.113.5", &victim).refused(429, "RATE_LIMITED");
+    from(&gateway, "203.0.113.5", &own).assert_refused(401, "INVALID_CREDENTIALS");
+    from(&gateway, "203.0.113.5", &victim).assert_refused(429, "RATE_LIMITED");
 }
 
 #[test]
-fn only_so_many_calls_run_at_a_time() {
+fn concurrent_backend_calls_are_limited() {
     let upstream = Upstream::start();
     let config = config(&upstream, "/login/slow?ms=500")
         .set("/identity/upstream/concurrency", json!(2))
@@ -361,14 +370,16 @@ fn only_so_many_calls_run_at_a_time() {
         .collect();
     for client in &mut clients {
         // It does not say who: what matters here is when it says so.
-        client.answer().refused(502, "UPSTREAM_PROTOCOL_ERROR");
+        client
+            .read_response()
+            .assert_refused(502, "UPSTREAM_PROTOCOL_ERROR");
     }
     assert!(start.elapsed() >= Duration::from_secs(1), "two by two");
     assert_eq!(upstream.requests(), 4);
 }
 
 #[test]
-fn a_turn_that_does_not_come_is_an_overload_or_a_timeout() {
+fn waiting_backend_calls_end_in_overload_or_timeout() {
     let upstream = Upstream::start();
     let config = config(&upstream, "/login/slow?ms=3000")
         .set("/identity/upstream/concurrency", json!(1))
@@ -382,7 +393,7 @@ fn a_turn_that_does_not_come_is_an_overload_or_a_timeout() {
         })
         .collect();
     for client in &mut clients {
-        let code = client.answer().code();
+        let code = client.read_response().code();
         assert!(
             ["UPSTREAM_TIMEOUT", "OVERLOADED"].contains(&code.as_str()),
             "{code}"
@@ -391,7 +402,7 @@ fn a_turn_that_does_not_come_is_an_overload_or_a_timeout() {
 }
 
 #[test]
-fn a_form_of_another_site_signs_nobody_in() {
+fn cross_site_form_cannot_sign_in() {
     let (gateway, upstream) = start("/login/reply?X-Id=7");
     let asked = upstream.requests();
     for content_type in [
@@ -402,21 +413,25 @@ fn a_form_of_another_site_signs_nobody_in() {
         let form = Request::post("/api/v1/auth/login")
             .header("Content-Type", content_type)
             .body(r#"{"email":"ann@example.com","password":"x"}"#);
-        gateway.ask(&form).refused(415, "UNSUPPORTED_MEDIA_TYPE");
+        gateway
+            .request(&form)
+            .assert_refused(415, "UNSUPPORTED_MEDIA_TYPE");
     }
     let foreign = login().header("Origin", "http://evil.example");
-    gateway.ask(&foreign).refused(403, "CSRF_REJECTED");
+    gateway
+        .request(&foreign)
+        .assert_refused(403, "CSRF_REJECTED");
     assert_eq!(upstream.requests(), asked);
 }
 
 #[test]
-fn a_backend_over_https_is_verified_and_may_ask_for_a_certificate() {
+fn https_backend_is_verified_and_supports_client_certificates() {
     let upstream = Upstream::start();
     let (certificate, own) = (tls::certificate("localhost"), tls::certificate("gateway"));
     let behind = Config::new(upstream.address);
-    let cert = behind.beside("site.pem", &certificate.cert);
-    let key = behind.beside("site.key", &certificate.key);
-    let client_ca = behind.beside("clients.pem", &own.cert);
+    let cert = behind.write_beside("site.pem", &certificate.cert);
+    let key = behind.write_beside("site.key", &certificate.key);
+    let client_ca = behind.write_beside("clients.pem", &own.cert);
     let behind = behind.set(
         "/listeners/0/tls",
         json!({ "certificates": [{ "cert": cert, "key": key }], "client_ca": client_ca }),
@@ -430,21 +445,25 @@ fn a_backend_over_https_is_verified_and_may_ask_for_a_certificate() {
         let mut config =
             config(&upstream, "/unused").set("/identity/upstream/login", json!(login_at));
         let files = [
-            ("ca", config.beside("ca.pem", &certificate.cert), trust),
-            ("cert", config.beside("own.pem", &own.cert), show),
-            ("key", config.beside("own.key", &own.key), show),
+            (
+                "ca",
+                config.write_beside("ca.pem", &certificate.cert),
+                trust,
+            ),
+            ("cert", config.write_beside("own.pem", &own.cert), show),
+            ("key", config.write_beside("own.key", &own.key), show),
         ];
         for (name, file, _) in files.iter().filter(|(_, _, given)| *given) {
             config.put(&format!("/identity/upstream/tls/{name}"), json!(file));
         }
-        Gateway::start(config).ask(&login())
+        Gateway::start(config).request(&login())
     };
-    asked(true, true).ok();
-    asked(false, true).refused(502, "UPSTREAM_UNREACHABLE");
+    asked(true, true).assert_ok();
+    asked(false, true).assert_refused(502, "UPSTREAM_UNREACHABLE");
     assert_eq!(asked(true, false).status, 502);
 }
 
-fn strict(upstream: &Upstream, failures: u32) -> Gateway {
+fn start_with_failure_limit(upstream: &Upstream, failures: u32) -> Gateway {
     let pages = config(upstream, "/login/status-401")
         .set("/routes/0/on_unauthenticated", json!("redirect"));
     let config = pages.set(
@@ -458,10 +477,10 @@ fn strict(upstream: &Upstream, failures: u32) -> Gateway {
 }
 
 #[test]
-fn a_name_that_two_readers_could_read_differently_never_reaches_the_backend() {
+fn ambiguous_login_never_reaches_the_backend() {
     let upstream = Upstream::start();
-    let gateway = strict(&upstream, 1000);
-    let guess = |body: &Value| gateway.ask(&Request::post("/api/v1/auth/login").json(body));
+    let gateway = start_with_failure_limit(&upstream, 1000);
+    let guess = |body: &Value| gateway.request(&Request::post("/api/v1/auth/login").json(body));
     let odd = [
         json!(["victim@example.com"]),
         json!({ "$ne": "x" }),
@@ -486,14 +505,14 @@ fn a_name_that_two_readers_could_read_differently_never_reaches_the_backend() {
             json!({ "email": "decoy@example.com", "EMAIL": name, "password": "x" }),
         ] {
             let answer = guess(&body);
-            answer.refused(400, "VALIDATION_FAILED");
+            answer.assert_refused(400, "VALIDATION_FAILED");
         }
     }
     let fields = "login=vic%E2%80%8Btim&password=x";
     let form = Request::post("/api/v1/sign-in")
         .header("Content-Type", "application/x-www-form-urlencoded")
         .header("Origin", "http://localhost");
-    let page = gateway.ask(&form.body(fields));
+    let page = gateway.request(&form.body(fields));
     assert_eq!(page.status, 400, "{}", page.text());
     assert!(page.text().contains("invisible"), "{}", page.text());
     // So many spellings of one member are a way to make the store work.
@@ -506,22 +525,22 @@ fn a_name_that_two_readers_could_read_differently_never_reaches_the_backend() {
         let name: String = "email".chars().enumerate().map(flip).collect();
         many[name] = json!(format!("ann{n}@example.com"));
     }
-    guess(&many).refused(400, "VALIDATION_FAILED");
+    guess(&many).assert_refused(400, "VALIDATION_FAILED");
     assert_eq!(upstream.requests(), 0);
 }
 
 #[test]
-fn accents_and_width_and_case_make_no_other_account() {
+fn login_is_normalized_for_accents_width_and_case() {
     let upstream = Upstream::start();
-    let gateway = strict(&upstream, 3);
-    let guess = |body: &Value| gateway.ask(&Request::post("/api/v1/auth/login").json(body));
+    let gateway = start_with_failure_limit(&upstream, 3);
+    let guess = |body: &Value| gateway.request(&Request::post("/api/v1/auth/login").json(body));
     let spellings = [
         json!({ "username": "andre strasse", "password": "x" }),
         json!({ "username": "Andr\u{e9} Stra\u{df}e", "password": "x" }),
         json!({ "username": "\u{ff41}ndre\u{301}\u{a0}\u{17f}tra\u{1e9e}e", "password": "x" }),
     ];
     for body in &spellings {
-        guess(body).refused(401, "INVALID_CREDENTIALS");
+        guess(body).assert_refused(401, "INVALID_CREDENTIALS");
     }
     let asked = upstream.requests();
     for body in [
@@ -529,7 +548,7 @@ fn accents_and_width_and_case_make_no_other_account() {
         json!({ "email": "ok@example.com", "u\u{17f}ername": "andre strasse", "password": "x" }),
         json!({ "username": "\u{c5}ndre strasse", "password": "x" }),
     ] {
-        guess(&body).refused(429, "RATE_LIMITED");
+        guess(&body).assert_refused(429, "RATE_LIMITED");
     }
     assert_eq!(upstream.requests(), asked);
 }

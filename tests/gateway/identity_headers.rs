@@ -47,7 +47,7 @@ fn config(upstream: &Upstream) -> Config {
 }
 
 /// What the upstream got under each of the names.
-fn seen(echo: &Echo) -> Value {
+fn seen_identity(echo: &Echo) -> Value {
     let found = NAMES.iter().filter_map(|name| {
         let values = echo.all(name);
         (!values.is_empty()).then(|| ((*name).to_owned(), json!(values.join("|"))))
@@ -56,12 +56,12 @@ fn seen(echo: &Echo) -> Value {
 }
 
 /// Registers a user with all that an upstream can learn; the session token and the ID.
-fn ann(gateway: &Gateway) -> (String, String, String) {
+fn register_ann(gateway: &Gateway) -> (String, String, String) {
     let body = json!({
         "email": "ann@example.com", "username": "Ann", "name": "Ann Ål, \u{1f511}",
         "password": PASSWORD, "session_token": true,
     });
-    let answer = gateway.ask(&Request::post("/api/v1/auth/register").json(&body));
+    let answer = gateway.request(&Request::post("/api/v1/auth/register").json(&body));
     assert_eq!(answer.status, 201, "{}", answer.text());
     let text = |pointer: &str| {
         let data = answer.data();
@@ -70,12 +70,12 @@ fn ann(gateway: &Gateway) -> (String, String, String) {
     let id = text("/user/id");
     let rights = json!({ "roles": ["admin", "a b"], "scopes": ["read", "write"] });
     let patch = Request::new("PATCH", &format!("/admin/users/{id}")).json(&rights);
-    gateway.admin(patch).ok();
+    gateway.admin(patch).assert_ok();
     (text("/session_token"), id, text("/session/id"))
 }
 
-fn check(gateway: &Gateway) {
-    let (token, id, session) = ann(gateway);
+fn assert_identity_names(gateway: &Gateway) {
+    let (token, id, session) = register_ann(gateway);
     let credential = format!("Session {token}");
     let wanted = json!({
         "X-User-Id": id, "X-Forwarded-User": id, "Remote-User": id,
@@ -100,42 +100,48 @@ fn check(gateway: &Gateway) {
             request = request.header(name, "forged");
             fields.push((name.to_ascii_lowercase(), "forged".to_owned()));
         }
-        assert_eq!(seen(&gateway.ask(&request).echo()), *wanted, "{path}");
+        assert_eq!(
+            seen_identity(&gateway.request(&request).echo()),
+            *wanted,
+            "{path}"
+        );
         let fields: Vec<(&str, &str)> = fields
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()))
             .collect();
-        let (status, text) = http2.ask("GET", path, &fields);
+        let (status, text) = http2.request("GET", path, &fields);
         assert_eq!(status, 200, "{text}");
         let echo = Echo(serde_json::from_str(&text).unwrap());
-        assert_eq!(seen(&echo), *wanted, "{path} over HTTP/2");
+        assert_eq!(seen_identity(&echo), *wanted, "{path} over HTTP/2");
     }
     // A new display name leaves the username alone.
     let rename = Request::new("PATCH", &format!("/admin/users/{id}"));
-    gateway.admin(rename.json(&json!({ "name": null }))).ok();
+    gateway
+        .admin(rename.json(&json!({ "name": null })))
+        .assert_ok();
     let request = Request::get("/private/a").header("Authorization", &credential);
-    let echo = gateway.ask(&request).echo();
+    let echo = gateway.request(&request).echo();
     assert_eq!(echo.header("x-username").as_deref(), Some("Ann"));
     assert_eq!(echo.header("x-name"), None);
 }
 
 #[test]
-fn a_route_names_the_identity_as_its_upstream_expects() {
+fn route_renames_identity_headers() {
     let upstream = Upstream::start();
-    check(&Gateway::start(config(&upstream)));
+    assert_identity_names(&Gateway::start(config(&upstream)));
 }
 
 #[test]
-fn the_names_are_in_the_record_that_a_fleet_shares() {
+fn identity_names_are_in_the_shared_record() {
     let (upstream, redis) = (Upstream::start(), Redis::start());
     let shared = config(&upstream).store(&redis.url());
     let trusting = shared.set("/listeners/0/trusted_proxies", json!(["127.0.0.1/32"]));
     // Nor does a proxy that is trusted to name the client name its user.
-    check(&Gateway::start(trusting));
+    assert_identity_names(&Gateway::start(trusting));
 }
 
 #[test]
-fn a_prefix_that_is_taken_off_is_told() {
+fn stripped_prefix_is_forwarded() {
     let upstream = Upstream::start();
     let config = Config::new(upstream.address)
         .route(json!({
@@ -153,8 +159,8 @@ fn a_prefix_that_is_taken_off_is_told() {
             request = request.header("X-Forwarded-Prefix", claimed);
             fields.push(("x-forwarded-prefix", claimed));
         }
-        let echo = gateway.ask(&request).echo();
-        let (_, text) = Http2::connect(gateway.public).ask("GET", target, &fields);
+        let echo = gateway.request(&request).echo();
+        let (_, text) = Http2::connect(gateway.public).request("GET", target, &fields);
         let other = Echo(serde_json::from_str(&text).unwrap());
         assert_eq!(
             echo.all("x-forwarded-prefix"),

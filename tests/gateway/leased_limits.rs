@@ -14,17 +14,17 @@ fn start(redis: &Redis, upstream: &Upstream, limit: u64) -> Gateway {
         "key": "route", "consistency": "leased" });
     let config = Config::new(upstream.address)
         .store(&redis.url())
-        .limited("busy", limit);
+        .limit("busy", limit);
     Gateway::start(config)
 }
 
-fn left(gateway: &Gateway) -> u64 {
+fn remaining_units(gateway: &Gateway) -> u64 {
     let answer = gateway.admin(Request::get("/admin/limits/busy/public"));
     answer.data()["remaining"].as_u64().unwrap()
 }
 
 #[test]
-fn headers_count_down_and_the_limit_is_met_exactly() {
+fn limit_headers_count_down_to_the_exact_limit() {
     let (redis, upstream) = (Redis::start(), Upstream::start());
     let gateway = start(&redis, &upstream, 200);
     for n in 1..=200 {
@@ -34,7 +34,7 @@ fn headers_count_down_and_the_limit_is_met_exactly() {
         assert_eq!(remaining, Some((200 - n).to_string()));
     }
     let refused = gateway.get("/public/a");
-    refused.refused(429, "RATE_LIMITED");
+    refused.assert_refused(429, "RATE_LIMITED");
     let retry_after: u64 = refused.header("retry-after").unwrap().parse().unwrap();
     assert!((590..=600).contains(&retry_after), "{retry_after}");
     let leases = |outcome| gateway.metric("portcullis_cache_total", &["leases", outcome]);
@@ -53,7 +53,7 @@ fn headers_count_down_and_the_limit_is_met_exactly() {
 }
 
 #[test]
-fn permits_flow_back_from_a_gateway_that_goes_on_and_from_one_that_ends() {
+fn unused_units_are_returned() {
     let (redis, upstream) = (Redis::start(), Upstream::start());
     let (mut ends, stays) = (
         start(&redis, &upstream, 1000),
@@ -61,39 +61,39 @@ fn permits_flow_back_from_a_gateway_that_goes_on_and_from_one_that_ends() {
     );
     let ask = |gateway: &Gateway, times| {
         for _ in 0..times {
-            gateway.get("/public/a").ok();
+            gateway.get("/public/a").assert_ok();
         }
     };
     ask(&stays, 50);
     eventually("what is not used is back", || {
-        (left(&stays) == 950).then_some(())
+        (remaining_units(&stays) == 950).then_some(())
     });
     ask(&ends, 50);
     ends.sigterm();
     ends.wait_exit();
-    assert_eq!(left(&stays), 900);
+    assert_eq!(remaining_units(&stays), 900);
 }
 
 #[test]
-fn a_signed_in_user_hardly_asks_the_store() {
+fn signed_in_requests_rarely_query_the_store() {
     let (redis, upstream) = (Redis::start(), Upstream::start());
     let limit = json!({ "algorithm": "sliding_window", "limit": 100_000, "window": "1h",
         "key": "user", "consistency": "leased" });
     let config = Config::new(upstream.address)
         .store(&redis.url())
-        .limited("per-user", limit);
+        .limit("per-user", limit);
     let gateway = Gateway::start(config);
     let alice = gateway.register("alice@example.com");
     let request = Request::get("/private/a").cookie(&alice.cookie);
     let hits = || gateway.metric("portcullis_cache_total", &["leases", "hit"]);
     // Until the gateway is sure that it hears of changes each request asks.
     eventually("permits are used", || {
-        gateway.ask(&request).ok();
+        gateway.request(&request).assert_ok();
         (hits() > 0.0).then_some(())
     });
     let before = hits();
     for _ in 0..200 {
-        gateway.ask(&request).ok();
+        gateway.request(&request).assert_ok();
     }
     assert!(hits() - before > 120.0, "{} of 200", hits() - before);
 }

@@ -9,20 +9,20 @@ use crate::support::redis::Redis;
 use crate::support::upstream::Upstream;
 use crate::support::wait::eventually;
 
-const HASH: &str = "portcullis:gateways";
+const PRESENCE_KEY: &str = "portcullis:gateways";
 
 fn start(redis: &Redis, upstream: &Upstream) -> Gateway {
     let limit = json!({ "algorithm": "sliding_log", "limit": 10, "window": "10m", "key": "route" });
     let config = Config::new(upstream.address)
         .store(&redis.url())
-        .limited("shared", limit);
+        .limit("shared", limit);
     Gateway::start(config)
 }
 
 /// Waits until each of two gateways has said that it is there after both had said so.
-fn know_each_other(redis: &Redis) {
+fn await_presence(redis: &Redis) {
     let said = || -> Vec<String> {
-        let all = redis.command(&["HVALS", HASH]);
+        let all = redis.command(&["HVALS", PRESENCE_KEY]);
         all.lines().map(str::to_owned).collect()
     };
     let first = eventually("there are two", || Some(said()).filter(|it| it.len() == 2));
@@ -32,29 +32,29 @@ fn know_each_other(redis: &Redis) {
     });
 }
 
-fn admitted(gateway: &Gateway, path: &str, asked: usize) -> usize {
+fn count_admitted(gateway: &Gateway, path: &str, asked: usize) -> usize {
     let answers = (0..asked).map(|_| gateway.get(path));
     answers.filter(|answer| answer.status == 200).count()
 }
 
 #[test]
-fn gateways_share_a_limit_while_redis_is_dead_and_redis_hears_of_it() {
-    let (mut redis, upstream) = (Redis::keeping(), Upstream::start());
+fn local_limits_are_shared_and_reconciled() {
+    let (mut redis, upstream) = (Redis::start_persistent(), Upstream::start());
     let gateways = [start(&redis, &upstream), start(&redis, &upstream)];
-    know_each_other(&redis);
+    await_presence(&redis);
     let [one, two] = &gateways;
     // One counter is used up, and both have heard of it; of another two are spent.
-    assert_eq!(admitted(one, "/optional/a", 11), 10);
-    assert_eq!(admitted(two, "/optional/a", 1), 0);
-    assert_eq!(admitted(one, "/public/a", 1), 1);
-    assert_eq!(admitted(two, "/public/a", 1), 1);
+    assert_eq!(count_admitted(one, "/optional/a", 11), 10);
+    assert_eq!(count_admitted(two, "/optional/a", 1), 0);
+    assert_eq!(count_admitted(one, "/public/a", 1), 1);
+    assert_eq!(count_admitted(two, "/public/a", 1), 1);
     redis.kill();
     for gateway in &gateways {
-        assert_eq!(admitted(gateway, "/optional/a", 3), 0);
+        assert_eq!(count_admitted(gateway, "/optional/a", 3), 0);
         let answer = gateway.get("/public/a");
         assert_eq!(answer.header("x-ratelimit-limit"), Some("5"));
         assert_eq!(answer.header("x-ratelimit-remaining"), Some("3"));
-        assert_eq!(admitted(gateway, "/public/a", 2), 2);
+        assert_eq!(count_admitted(gateway, "/public/a", 2), 2);
     }
     redis.restart();
     let left = |gateway: &Gateway| -> Option<Value> {
@@ -69,21 +69,21 @@ fn gateways_share_a_limit_while_redis_is_dead_and_redis_hears_of_it() {
         let done = |gateway| left(gateway) == Some(json!(2)) && asks(gateway);
         gateways.iter().all(done).then_some(())
     });
-    let all = |path| admitted(one, path, 5) + admitted(two, path, 5);
+    let all = |path| count_admitted(one, path, 5) + count_admitted(two, path, 5);
     assert_eq!(all("/public/a"), 2);
     assert_eq!(all("/optional/a"), 0);
 }
 
 #[test]
-fn together_they_admit_no_more_than_the_limit() {
+fn gateways_together_admit_at_most_the_limit() {
     let (mut redis, upstream) = (Redis::start(), Upstream::start());
     let gateways = [start(&redis, &upstream), start(&redis, &upstream)];
-    know_each_other(&redis);
+    await_presence(&redis);
     redis.kill();
     let all: usize = std::thread::scope(|scope| {
         let asking = (0..4).map(|n| {
             let gateway = &gateways[n % 2];
-            scope.spawn(move || admitted(gateway, "/public/a", 10))
+            scope.spawn(move || count_admitted(gateway, "/public/a", 10))
         });
         let asking: Vec<_> = asking.collect();
         asking.into_iter().map(|one| one.join().unwrap()).sum()

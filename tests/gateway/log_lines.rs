@@ -10,7 +10,7 @@ use crate::support::config::Config;
 use crate::support::gateway::Gateway;
 use crate::support::grpc;
 use crate::support::http2::Http2;
-use crate::support::raw::{read_request, serving};
+use crate::support::scripted_upstream::{read_request, serve_connections};
 use crate::support::upstream::Upstream;
 use crate::support::wait::eventually;
 
@@ -36,8 +36,8 @@ fn timed_out(gateway: &Gateway, request_id: &str, status: u16, reason: &str) {
 #[test]
 fn the_line_of_a_504_names_the_timeout_that_passed() {
     // It accepts and never responds, or stops within a response.
-    let server = serving(|mut stream| while read_request(&mut stream) {});
-    let stalling = serving(|mut stream| {
+    let server = serve_connections(|mut stream| while read_request(&mut stream) {});
+    let stalling = serve_connections(|mut stream| {
         read_request(&mut stream);
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nstart");
         read_request(&mut stream);
@@ -53,16 +53,16 @@ fn the_line_of_a_504_names_the_timeout_that_passed() {
         .route(route("stalled", "stalling"));
     let gateway = Gateway::start(config);
     let get = |path: &str, id: &str| Request::get(path).header("X-Request-ID", id);
-    let response = gateway.ask(&get("/silent/a", "one"));
-    response.refused(504, "UPSTREAM_TIMEOUT");
+    let response = gateway.request(&get("/silent/a", "one"));
+    response.assert_refused(504, "UPSTREAM_TIMEOUT");
     timed_out(&gateway, "one", 504, READ);
     let two = Http2::connect(gateway.public);
-    let (status, _) = two.ask("GET", "/silent/a", &[("x-request-id", "two")]);
+    let (status, _) = two.request("GET", "/silent/a", &[("x-request-id", "two")]);
     assert_eq!(status, 504);
     timed_out(&gateway, "two", 504, READ);
     let mut client = Client::connect(gateway.public);
     client.send(get("/stalled/a", "within").to_bytes());
-    assert!(client.answer_to("GET").is_err());
+    assert!(client.read_response_to("GET").is_err());
     timed_out(&gateway, "within", 200, READ);
 }
 
@@ -87,11 +87,13 @@ fn the_line_names_the_timeout_of_an_upstream_over_http2_too() {
         .set("/upstreams/echo/timeouts", json!({ "read": "300ms" }));
     let gateway = Gateway::start(config);
     let stalled = Request::get("/public/Stall").header("X-Request-ID", "one");
-    gateway.ask(&stalled).refused(504, "UPSTREAM_TIMEOUT");
+    gateway
+        .request(&stalled)
+        .assert_refused(504, "UPSTREAM_TIMEOUT");
     timed_out(&gateway, "one", 504, READ);
     let two = Http2::connect(gateway.public);
     assert_eq!(
-        two.ask("GET", "/public/Stall", &[("x-request-id", "two")])
+        two.request("GET", "/public/Stall", &[("x-request-id", "two")])
             .0,
         504
     );
@@ -105,7 +107,7 @@ fn the_line_names_the_timeout_of_an_upstream_over_http2_too() {
 fn refused(gateway: &Gateway, bytes: &[u8]) -> (Response, Value) {
     let mut client = Client::connect(gateway.public);
     client.send(bytes);
-    let response = client.answer();
+    let response = client.read_response();
     let line = line(gateway, response.header("x-request-id").unwrap());
     assert_eq!(line["status"], response.status, "{line}");
     assert_eq!(line["bytes_sent"], response.body.len(), "{line}");
@@ -139,7 +141,7 @@ fn the_line_of_a_refused_head_has_what_was_parsed() {
     let mut headers: Vec<(&str, &str)> = fields.iter().map(|(a, b)| (&**a, *b)).collect();
     headers.push(("x-request-id", "two"));
     let two = Http2::connect(gateway.public);
-    assert_eq!(two.ask("GET", "/a?secret=1", &headers).0, 431);
+    assert_eq!(two.request("GET", "/a?secret=1", &headers).0, 431);
     let line = self::line(&gateway, "two");
     assert_eq!(line["method"], "GET", "{line}");
     assert_eq!(line["path"], "/a", "{line}");
@@ -151,7 +153,7 @@ fn the_line_tells_a_session_that_does_not_exist_from_one_that_has_ended() {
     let gateway = Gateway::start(Config::new(Upstream::start().address));
     let ann = gateway.register("ann@example.com");
     let logout = Request::post("/api/v1/auth/logout").cookie(&ann.cookie);
-    assert_eq!(gateway.ask(&logout.same_origin()).status, 204);
+    assert_eq!(gateway.request(&logout.same_origin()).status, 204);
     let unknown = format!("portcullis={}", "0".repeat(64));
     for (id, cookie, code, reason) in [
         (
@@ -169,8 +171,8 @@ fn the_line_tells_a_session_that_does_not_exist_from_one_that_has_ended() {
     ] {
         let request = Request::get("/private/a").cookie(cookie);
         gateway
-            .ask(&request.header("X-Request-ID", id))
-            .refused(401, code);
+            .request(&request.header("X-Request-ID", id))
+            .assert_refused(401, code);
         assert_eq!(line(&gateway, id)["reason"], reason);
     }
 }
@@ -178,14 +180,14 @@ fn the_line_tells_a_session_that_does_not_exist_from_one_that_has_ended() {
 #[test]
 fn every_warning_about_an_upstream_names_the_request() {
     // It reads the head alone, so the rest of a body resets the connection.
-    let server = serving(|mut stream| {
+    let server = serve_connections(|mut stream| {
         read_request(&mut stream);
     });
     let gateway = Gateway::start(Config::new(server));
     let upload = Request::post("/public/a").body(vec![b'x'; 4 << 20]);
     for id in ["first", "second", "third"] {
         let upload = upload.clone().header("X-Request-ID", id);
-        let response = gateway.ask(&upload);
+        let response = gateway.request(&upload);
         assert_eq!(response.status, 502, "{}", response.text());
         let warned = || {
             let mut lines = gateway.events().into_iter();

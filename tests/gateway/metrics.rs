@@ -17,21 +17,21 @@ use crate::support::{ports, tls};
 const DOCUMENT: &str = include_str!("../../docs/metrics.md");
 
 /// A gateway that has seen a bit of everything.
-fn used() -> Gateway {
+fn start_with_traffic() -> Gateway {
     let upstream = Upstream::start();
-    let gateway = Gateway::start(Config::new(upstream.address).limited(
+    let gateway = Gateway::start(Config::new(upstream.address).limit(
         "per-user",
         json!({ "algorithm": "sliding_window", "limit": 5, "window": "10m", "key": "user" }),
     ));
     let alice = gateway.register("alice@example.com");
     for _ in 0..7 {
-        gateway.ask(&Request::get("/private/secret-path").bearer(&alice.access_token));
+        gateway.request(&Request::get("/private/secret-path").bearer(&alice.access_token));
     }
     gateway.get("/private/a");
     gateway.get("/nowhere/at/all");
-    gateway.ask(&Request::new("BREW", "/public/a"));
+    gateway.request(&Request::new("BREW", "/public/a"));
     let logout = Request::post("/api/v1/auth/logout").bearer(&alice.access_token);
-    gateway.ask(&logout);
+    gateway.request(&logout);
     gateway
 }
 
@@ -44,8 +44,8 @@ fn families(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn promtool_has_nothing_to_say() {
-    let gateway = used();
+fn promtool_reports_no_problems() {
+    let gateway = start_with_traffic();
     let text = Request::get("/metrics").send(gateway.admin).text();
     let promtool = Command::new("promtool")
         .args(["check", "metrics"])
@@ -73,8 +73,8 @@ fn promtool_has_nothing_to_say() {
 }
 
 #[test]
-fn known_series_exist_from_the_start() {
-    let gateway = Gateway::start(Config::new(Upstream::start().address).limited(
+fn expected_series_exist_at_start() {
+    let gateway = Gateway::start(Config::new(Upstream::start().address).limit(
         "per-user",
         json!({ "algorithm": "sliding_window", "limit": 5, "window": "10m", "key": "user" }),
     ));
@@ -98,8 +98,8 @@ fn known_series_exist_from_the_start() {
 }
 
 #[test]
-fn what_happened_is_counted_under_bounded_labels() {
-    let gateway = used();
+fn events_are_counted_under_bounded_labels() {
+    let gateway = start_with_traffic();
     let text = Request::get("/metrics").send(gateway.admin).text();
     let counted = |labels: &[&str]| gateway.metric("portcullis_requests_total", labels);
     assert_eq!(counted(&["route=\"private\"", "code=\"200\""]), 5.0);
@@ -129,8 +129,8 @@ fn what_happened_is_counted_under_bounded_labels() {
 }
 
 #[test]
-fn every_metric_is_documented_and_every_documented_metric_is_there() {
-    let gateway = used();
+fn metrics_and_documentation_agree() {
+    let gateway = start_with_traffic();
     let exposed = families(&Request::get("/metrics").send(gateway.admin).text());
     let documented: BTreeSet<String> = DOCUMENT
         .lines()
@@ -157,8 +157,8 @@ fn every_metric_is_documented_and_every_documented_metric_is_there() {
 }
 
 #[test]
-fn one_line_a_request_tells_who_what_and_how_long() {
-    let gateway = used();
+fn access_log_has_user_request_and_duration() {
+    let gateway = start_with_traffic();
     let line = eventually("the access line", || {
         let mine = |e: &serde_json::Value| e.to_string().contains("/private/secret-path");
         gateway.events().into_iter().find(mine)
@@ -178,19 +178,19 @@ fn one_line_a_request_tells_who_what_and_how_long() {
 }
 
 #[test]
-fn errors_of_upstreams_are_counted_by_kind_and_an_ejected_server_is_not_healthy() {
+fn upstream_errors_are_counted_and_ejection_is_reported() {
     let upstream = Upstream::start();
-    let silent = Recorder::answering("");
+    let silent = Recorder::responding("");
     let other = tls::certificate("localhost");
     let server = format!("http://{}", ports::free());
     let mut config = Config::new(upstream.address);
-    let ca = config.beside("other.pem", &other.cert);
+    let ca = config.write_beside("other.pem", &other.cert);
     config.put("/upstreams/gone", json!({ "servers": [server] }));
     config.put(
         "/upstreams/silent",
         json!({ "servers": [format!("http://{}", silent.address)], "timeouts": { "read": "100ms" } }),
     );
-    let port = no_tls();
+    let port = start_plaintext_server();
     config.put(
         "/upstreams/clear",
         json!({ "servers": [format!("https://localhost:{port}")], "tls": { "ca": ca } }),
@@ -227,7 +227,7 @@ fn errors_of_upstreams_are_counted_by_kind_and_an_ejected_server_is_not_healthy(
         assert_eq!(gateway.get(path).status, status, "{path}");
         assert!(errors(upstream, kind) > before, "{path} on HTTP/1.1");
         let before = errors(upstream, kind);
-        assert_eq!(http2.ask("GET", path, &[]).0, status, "{path}");
+        assert_eq!(http2.request("GET", path, &[]).0, status, "{path}");
         assert!(errors(upstream, kind) > before, "{path} on HTTP/2");
     }
     let healthy = || gateway.metric("portcullis_upstream_healthy", &["upstream=\"gone\""]);
@@ -243,7 +243,7 @@ fn errors_of_upstreams_are_counted_by_kind_and_an_ejected_server_is_not_healthy(
 }
 
 /// A port where a client of TLS gets something else.
-fn no_tls() -> u16 {
+fn start_plaintext_server() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
@@ -255,14 +255,14 @@ fn no_tls() -> u16 {
 }
 
 #[test]
-fn requests_in_flight_and_durations_by_class_are_counted() {
+fn in_flight_requests_and_durations_are_counted() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     let in_flight = || gateway.metric("portcullis_requests_in_flight", &[]);
     assert_eq!(in_flight(), 0.0);
     let mut client = Client::connect(gateway.public);
     client.send(Request::get("/public/sse").to_bytes());
-    client.until("data:");
+    client.read_until("data:");
     assert_eq!(in_flight(), 1.0);
     assert!(gateway.metric("portcullis_connections_open", &[]) >= 1.0);
     drop(client);
@@ -276,12 +276,12 @@ fn requests_in_flight_and_durations_by_class_are_counted() {
 }
 
 #[test]
-fn the_expiry_of_every_certificate_is_told() {
+fn certificate_expiry_is_exported() {
     let upstream = Upstream::start();
     let certificate = tls::certificate("localhost");
     let config = Config::new(upstream.address);
-    let cert = config.beside("site.pem", &certificate.cert);
-    let key = config.beside("site.key", &certificate.key);
+    let cert = config.write_beside("site.pem", &certificate.cert);
+    let key = config.write_beside("site.key", &certificate.key);
     let tls = json!({ "certificates": [{ "cert": cert, "key": key }] });
     let gateway = Gateway::start(config.set("/listeners/0/tls", tls));
     let label = format!("certificate=\"{}\"", cert.display());

@@ -11,31 +11,31 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use self::account::{Account, Subject};
+use self::account::{Account, ObservedSession};
 use self::calls::Client;
 use crate::support::client::Request;
 use crate::support::config::Config;
 use crate::support::gateway::Gateway;
-use crate::support::history::{BOUND, is_linearizable};
+use crate::support::history::{REVOCATION_BOUND, is_linearizable};
 use crate::support::nodes;
 use crate::support::redis::Redis;
 use crate::support::upstream::Upstream;
 
-const FLEET: usize = 3;
+const GATEWAYS: usize = 3;
 const CLIENTS: u64 = 6;
 /// What takes a debug build about half a minute, for both kinds of store together.
 const CALLS: u64 = 600;
 
-struct Scene {
-    gateways: [Gateway; FLEET],
+struct Fixture {
+    gateways: [Gateway; GATEWAYS],
     accounts: [Account; 2],
 }
 
-fn number(variable: &str) -> Option<u64> {
+fn env_number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
 }
 
-fn scene(store: &str, durable: bool) -> Scene {
+fn fixture(store: &str, durable: bool) -> Fixture {
     let upstream = Upstream::start();
     let prefix = format!("mixed{}:", rand::random::<u64>());
     let config = || {
@@ -58,62 +58,62 @@ fn scene(store: &str, durable: bool) -> Scene {
     let gateways = [Gateway::start(first), other(), other()];
     let accounts = ["alice@example.com", "bob@example.com"];
     let accounts = accounts.map(|email| Account::new(email, &gateways[0].register(email).user));
-    Scene { gateways, accounts }
+    Fixture { gateways, accounts }
 }
 
-impl Scene {
+impl Fixture {
     /// Lets all clients make their calls.
-    fn play(&self) {
-        let calls = number("PORTCULLIS_CALLS").unwrap_or(CALLS);
-        let seed = number("PORTCULLIS_SEED").unwrap_or_else(rand::random);
+    fn run_clients(&self) {
+        let calls = env_number("PORTCULLIS_CALLS").unwrap_or(CALLS);
+        let seed = env_number("PORTCULLIS_SEED").unwrap_or_else(rand::random);
         eprintln!("PORTCULLIS_SEED={seed}");
         std::thread::scope(|scope| {
             for number in 0..CLIENTS {
-                scope.spawn(move || Client::new(self, number, seed).call(calls));
+                scope.spawn(move || Client::new(self, number, seed).make_calls(calls));
             }
         });
     }
 
     /// Once every change is known everywhere, each gateway says the same of each session.
-    fn settles(&self) {
-        std::thread::sleep(BOUND);
+    fn assert_settled(&self) {
+        std::thread::sleep(REVOCATION_BOUND);
         for account in &self.accounts {
-            for subject in account.subjects() {
-                for gateway in 0..FLEET {
-                    self.is_settled(account, &subject, gateway);
+            for subject in account.observed_sessions() {
+                for gateway in 0..GATEWAYS {
+                    self.assert_session_settled(account, &subject, gateway);
                 }
             }
         }
     }
 
-    fn is_settled(&self, account: &Account, subject: &Subject, gateway: usize) {
+    fn assert_session_settled(&self, account: &Account, subject: &ObservedSession, gateway: usize) {
         let called = Instant::now();
         let request = Request::get("/private/a").cookie(&subject.who.cookie);
-        let response = self.gateways[gateway].ask(&request);
-        subject.answered(account, gateway, called, &response);
+        let response = self.gateways[gateway].request(&request);
+        subject.record_response(account, gateway, called, &response);
         if subject.is_alive() {
-            let roles = account.roles.latest();
-            assert_eq!(account::roles_of(&response.ok().echo()), roles);
+            let roles = account.roles.latest_confirmed();
+            assert_eq!(account::roles_of(&response.assert_ok().echo()), roles);
         }
     }
 
-    fn is_consistent(&self) {
+    fn assert_linearizable(&self) {
         for account in &self.accounts {
-            for subject in account.subjects() {
+            for subject in account.observed_sessions() {
                 let events = subject.events.lock();
                 let session = &subject.who.session;
-                assert!(is_linearizable(&events, FLEET), "{session}: {events:#?}");
+                assert!(is_linearizable(&events, GATEWAYS), "{session}: {events:#?}");
             }
         }
     }
 }
 
-fn no_response_is_untrue(store: &str, durable: bool) {
-    let scene = scene(store, durable);
-    scene.play();
-    scene.settles();
-    scene.is_consistent();
-    let counts = scene.accounts.iter().map(Account::counts);
+fn assert_responses_consistent(store: &str, durable: bool) {
+    let fixture = fixture(store, durable);
+    fixture.run_clients();
+    fixture.assert_settled();
+    fixture.assert_linearizable();
+    let counts = fixture.accounts.iter().map(Account::counts);
     let [signed_in, accepted, refused] = counts.fold([0; 3], |all, one| {
         std::array::from_fn(|place| all[place] + one[place])
     });
@@ -123,29 +123,29 @@ fn no_response_is_untrue(store: &str, durable: bool) {
 }
 
 #[test]
-fn no_response_is_untrue_with_one_redis() {
+fn responses_are_consistent_on_one_redis() {
     let redis = Redis::start();
-    no_response_is_untrue(&redis.url(), false);
+    assert_responses_consistent(&redis.url(), false);
 }
 
 #[test]
-fn no_response_is_untrue_with_durable_sessions() {
+fn responses_are_consistent_with_durable_sessions() {
     let redis = Redis::start();
-    no_response_is_untrue(&redis.url(), true);
+    assert_responses_consistent(&redis.url(), true);
 }
 
 #[test]
-fn no_response_is_untrue_with_a_cluster() {
+fn responses_are_consistent_on_a_cluster() {
     let ports = nodes::shared().ports().into_iter();
     let hosts: Vec<String> = ports.map(|port| format!("127.0.0.1:{port}")).collect();
-    no_response_is_untrue(&format!("redis+cluster://{}", hosts.join(",")), false);
+    assert_responses_consistent(&format!("redis+cluster://{}", hosts.join(",")), false);
 }
 
 /// How long a change may take to be in force on a gateway that did not make it.
-fn bound(made_by: usize, gateway: usize) -> Duration {
+fn propagation_bound(made_by: usize, gateway: usize) -> Duration {
     if made_by == gateway {
         Duration::ZERO
     } else {
-        BOUND
+        REVOCATION_BOUND
     }
 }

@@ -18,7 +18,7 @@ const WAVES: usize = 200;
 const STORE_TIMEOUT: &str = "10ms";
 
 #[test]
-fn busy_workers_do_not_take_their_own_slowness_for_the_stores() {
+fn worker_overload_is_not_counted_as_store_failure() {
     let (redis, upstream) = (Redis::start(), Upstream::start());
     let alice = {
         // With the store timeout of the other tests.
@@ -53,7 +53,7 @@ fn busy_workers_do_not_take_their_own_slowness_for_the_stores() {
         signal(gateway.pid(), "CONT");
         let mut unavailable = 0;
         for client in &mut clients {
-            let response = client.answer();
+            let response = client.read_response();
             // Where other processes leave no CPU to Redis, it is Redis that is slow.
             match response.status {
                 403 => refused += 1,

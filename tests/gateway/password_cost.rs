@@ -13,7 +13,7 @@ use crate::support::upstream::Upstream;
 const COST: &str = "/identity/builtin/password_hash";
 
 #[test]
-fn a_hash_is_made_anew_when_its_owner_signs_in_after_the_cost_has_risen() {
+fn sign_in_rehashes_after_a_cost_increase() {
     let (upstream, server) = (Upstream::start(), Postgres::server());
     let database = server.database();
     let config = Config::new(upstream.address).postgres(server.address, &database);
@@ -35,14 +35,16 @@ fn a_hash_is_made_anew_when_its_owner_signs_in_after_the_cost_has_risen() {
     // A wrong password changes nothing.
     let wrong = json!({ "email": "ann@example.com", "password": "not the password" });
     let wrong = Request::post("/api/v1/auth/login").json(&wrong);
-    gateway.ask(&wrong).refused(401, "INVALID_CREDENTIALS");
+    gateway
+        .request(&wrong)
+        .assert_refused(401, "INVALID_CREDENTIALS");
     assert_eq!(hash_of("ann@example.com"), before);
     let again = gateway.login("ann@example.com");
     let risen = "$argon2id$v=19$m=24576,t=3,p=2$";
     let after = hash_of("ann@example.com");
     assert!(after.starts_with(risen), "{after}");
     // Nobody is signed out by it, and the password is what it was.
-    assert!(gateway.lets_in(&ann) && gateway.lets_in(&again));
+    assert!(gateway.accepts(&ann) && gateway.accepts(&again));
     gateway.login("ann@example.com");
     assert_eq!(hash_of("ann@example.com"), after);
     assert!(hash_of("bob@example.com").starts_with("$argon2id$v=19$m=19456,"));
@@ -51,7 +53,7 @@ fn a_hash_is_made_anew_when_its_owner_signs_in_after_the_cost_has_risen() {
     assert!(hash_of("eve@example.com").starts_with(risen));
     let body = json!({ "current_password": PASSWORD, "new_password": "another-long-one-7" });
     let change = Request::new("PUT", "/api/v1/profile/password").json(&body);
-    let changed = gateway.ask(&change.bearer(&again.access_token));
+    let changed = gateway.request(&change.bearer(&again.access_token));
     assert_eq!(changed.status, 204, "{}", changed.text());
     assert!(hash_of("ann@example.com").starts_with(risen));
     // A lower cost makes no hash weaker that there is.
@@ -61,7 +63,7 @@ fn a_hash_is_made_anew_when_its_owner_signs_in_after_the_cost_has_risen() {
 }
 
 #[test]
-fn a_change_of_password_while_its_hash_is_made_anew_is_no_wrong_password() {
+fn password_change_during_rehash_is_accepted() {
     let upstream = Upstream::start();
     let mut gateway = Gateway::start(Config::new(upstream.address));
     let ann = gateway.register("ann@example.com");
@@ -69,7 +71,7 @@ fn a_change_of_password_while_its_hash_is_made_anew_is_no_wrong_password() {
     let ask = |gateway: &Gateway, current: &str, new: &str| {
         let body = json!({ "current_password": current, "new_password": new });
         let change = Request::new("PUT", "/api/v1/profile/password").json(&body);
-        gateway.ask(&change.bearer(&ann.access_token)).status
+        gateway.request(&change.bearer(&ann.access_token)).status
     };
     for (turn, memory) in (20..25).enumerate() {
         // Each time the hash has become too cheap once more.
@@ -80,7 +82,7 @@ fn a_change_of_password_while_its_hash_is_made_anew_is_no_wrong_password() {
         let login = json!({ "email": "ann@example.com", "password": password });
         let login = Request::post("/api/v1/auth/login").json(&login);
         let changed = std::thread::scope(|scope| {
-            let signing_in = scope.spawn(|| gateway.ask(&login).status);
+            let signing_in = scope.spawn(|| gateway.request(&login).status);
             // The sign-in is under way, and writes its hash while this one compares.
             std::thread::sleep(Duration::from_millis(5 * turn as u64));
             let changed = ask(&gateway, &password, &next);

@@ -6,14 +6,16 @@ use serde_json::json;
 
 use crate::support::client::{Client, Request};
 use crate::support::config::Config;
-use crate::support::frames::{END_HEADERS, END_STREAM, Frames, HEADERS, Outcome, block};
+use crate::support::frames::{
+    END_HEADERS, END_STREAM, Frames, HEADERS, StreamOutcome, header_block,
+};
 use crate::support::gateway::Gateway;
-use crate::support::raw::{read_request, serving};
+use crate::support::scripted_upstream::{read_request, serve_connections};
 use crate::support::upstream::Upstream;
 use crate::support::{ports, tls};
 
 #[test]
-fn routes_match_by_segment_and_the_most_specific_wins_whatever_the_order() {
+fn most_specific_route_wins_regardless_of_order() {
     let upstream = Upstream::start();
     let route = |name: &str, matched: serde_json::Value| {
         json!({ "name": name, "match": matched, "auth": "none", "upstream": "echo",
@@ -58,7 +60,7 @@ fn routes_match_by_segment_and_the_most_specific_wins_whatever_the_order() {
         (Request::get("/%61pi/x"), "api"),
     ];
     for (request, expected) in cases {
-        let answer = gateway.ask(&request);
+        let answer = gateway.request(&request);
         assert_eq!(
             answer.header("x-route"),
             Some(expected),
@@ -67,12 +69,12 @@ fn routes_match_by_segment_and_the_most_specific_wins_whatever_the_order() {
         );
     }
     for target in ["/apix", "/API", "/", "/nowhere"] {
-        gateway.get(target).refused(404, "ROUTE_NOT_FOUND");
+        gateway.get(target).assert_refused(404, "ROUTE_NOT_FOUND");
     }
 }
 
 #[test]
-fn the_upstream_gets_the_very_bytes_that_came() {
+fn request_bytes_reach_the_upstream_unchanged() {
     let upstream = Upstream::start();
     let config = Config::new(upstream.address).route(json!({
         "name": "stripped", "match": { "prefix": "/stripped/deep" }, "auth": "none",
@@ -93,7 +95,7 @@ fn the_upstream_gets_the_very_bytes_that_came() {
 }
 
 #[test]
-fn headers_are_edited_as_the_route_says() {
+fn route_edits_headers() {
     let upstream = Upstream::start();
     let config = Config::new(upstream.address).route(json!({
         "name": "edited", "match": { "prefix": "/edited" }, "auth": "none", "upstream": "echo",
@@ -102,7 +104,7 @@ fn headers_are_edited_as_the_route_says() {
     }));
     let gateway = Gateway::start(config);
     let request = Request::get("/edited/reply?X-Secret=1&X-Kept=1").header("X-Dropped", "1");
-    let answer = gateway.ask(&request);
+    let answer = gateway.request(&request);
     assert_eq!(answer.header("x-answer"), Some("two"));
     assert_eq!(
         (answer.header("x-secret"), answer.header("x-kept")),
@@ -114,7 +116,7 @@ fn headers_are_edited_as_the_route_says() {
 }
 
 #[test]
-fn a_preflight_is_answered_here_before_authentication() {
+fn preflight_is_handled_before_authentication() {
     let upstream = Upstream::start();
     let config = Config::new(upstream.address).route(json!({
         "name": "shared", "match": { "prefix": "/shared" }, "auth": "required", "upstream": "echo",
@@ -128,7 +130,7 @@ fn a_preflight_is_answered_here_before_authentication() {
             .header("Origin", origin)
             .header("Access-Control-Request-Method", "PUT")
             .header("Access-Control-Request-Headers", "x-custom");
-        gateway.ask(&request)
+        gateway.request(&request)
     };
     let answer = preflight("https://app.example");
     assert!([200, 204].contains(&answer.status), "{answer:?}");
@@ -162,8 +164,9 @@ fn a_preflight_is_answered_here_before_authentication() {
         "a preflight does not reach the upstream"
     );
     // An error of the gateway can be read by the page that caused it.
-    let refused = gateway.ask(&Request::get("/shared/a").header("Origin", "https://app.example"));
-    refused.refused(401, "UNAUTHENTICATED");
+    let refused =
+        gateway.request(&Request::get("/shared/a").header("Origin", "https://app.example"));
+    refused.assert_refused(401, "UNAUTHENTICATED");
     assert_eq!(
         refused.header("access-control-allow-origin"),
         Some("https://app.example")
@@ -171,12 +174,12 @@ fn a_preflight_is_answered_here_before_authentication() {
 }
 
 #[test]
-fn plain_http_is_sent_to_https_when_the_listener_says_so() {
+fn plain_http_is_redirected_to_https_when_configured() {
     let upstream = Upstream::start();
     let config = Config::new(upstream.address).set("/listeners/0/redirect_to_https", json!(true));
     let gateway = Gateway::start(config);
     let request = Request::get("/private/a?b=c").header("Host", "shop.example");
-    let answer = gateway.ask(&request);
+    let answer = gateway.request(&request);
     assert!([301, 308].contains(&answer.status), "{}", answer.status);
     assert_eq!(
         answer.header("location"),
@@ -186,12 +189,12 @@ fn plain_http_is_sent_to_https_when_the_listener_says_so() {
 }
 
 #[test]
-fn plain_http_is_redirected_to_the_port_of_the_tls_listener() {
+fn plain_http_redirect_uses_the_tls_port() {
     let upstream = Upstream::start();
     let certificate = tls::certificate("localhost");
     let config = Config::new(upstream.address);
-    let cert = config.beside("site.pem", &certificate.cert);
-    let key = config.beside("site.key", &certificate.key);
+    let cert = config.write_beside("site.pem", &certificate.cert);
+    let key = config.write_beside("site.key", &certificate.key);
     let secure = ports::free();
     let mut config = config.set("/listeners/0/redirect_to_https", json!(true));
     config.file["listeners"]
@@ -204,7 +207,7 @@ fn plain_http_is_redirected_to_the_port_of_the_tls_listener() {
     let gateway = Gateway::start(config);
     let location = |host: &str| {
         let request = Request::get("/private/a?b=c").header("Host", host);
-        let answer = gateway.ask(&request);
+        let answer = gateway.request(&request);
         assert_eq!(answer.status, 308);
         answer.header("location").unwrap().to_owned()
     };
@@ -231,13 +234,15 @@ fn plain_http_is_redirected_to_the_port_of_the_tls_listener() {
         (":path", "/private/a"),
     ];
     let flags = END_HEADERS | END_STREAM;
-    client.send(HEADERS, flags, 1, &block(&fields)).unwrap();
-    assert_eq!(client.outcome(1), Outcome::Status(308));
+    client
+        .send(HEADERS, flags, 1, &header_block(&fields))
+        .unwrap();
+    assert_eq!(client.stream_outcome(1), StreamOutcome::Status(308));
     assert_eq!(upstream.requests(), 0);
 }
 
 #[test]
-fn a_body_over_the_routes_size_is_a_413_however_it_is_framed() {
+fn body_over_the_limit_is_413_in_any_framing() {
     let upstream = Upstream::start();
     let config = Config::new(upstream.address).route(json!({
         "name": "small", "match": { "prefix": "/small" }, "auth": "none", "upstream": "echo",
@@ -245,31 +250,31 @@ fn a_body_over_the_routes_size_is_a_413_however_it_is_framed() {
     }));
     let gateway = Gateway::start(config);
     gateway
-        .ask(&Request::post("/small/a").body(vec![b'x'; 1024]))
-        .ok();
-    let big = gateway.ask(&Request::post("/small/a").body(vec![b'x'; 1025]));
-    big.refused(413, "BODY_TOO_LARGE");
+        .request(&Request::post("/small/a").body(vec![b'x'; 1024]))
+        .assert_ok();
+    let big = gateway.request(&Request::post("/small/a").body(vec![b'x'; 1025]));
+    big.assert_refused(413, "BODY_TOO_LARGE");
     let mut client = Client::connect(gateway.public);
     client.send("POST /small/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
     let chunk = format!("800\r\n{}\r\n0\r\n\r\n", "x".repeat(0x800));
     client.send(chunk);
-    assert_eq!(client.answer().status, 413);
+    assert_eq!(client.read_response().status, 413);
     assert_eq!(
         gateway
-            .ask(&Request::post("/public/a").body(vec![b'x'; 1 << 20]))
+            .request(&Request::post("/public/a").body(vec![b'x'; 1 << 20]))
             .status,
         200
     );
 }
 
 #[test]
-fn an_upstream_that_speaks_http_1_0_is_answered_for_in_http_1_1() {
+fn http_1_0_upstream_response_is_upgraded() {
     let heads = [
         "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
         "HTTP/1.0 200 OK\r\n\r\nok",
     ];
     for answer in heads {
-        let upstream = serving(move |mut stream| {
+        let upstream = serve_connections(move |mut stream| {
             read_request(&mut stream);
             let _ = stream.write_all(answer.as_bytes());
         });
@@ -277,18 +282,18 @@ fn an_upstream_that_speaks_http_1_0_is_answered_for_in_http_1_1() {
         let mut client = Client::connect(gateway.public);
         for _ in 0..2 {
             client.send(Request::get("/public/a").to_bytes());
-            client.until("HTTP/1.1 200 ");
-            client.until("ok");
+            client.read_until("HTTP/1.1 200 ");
+            client.read_until("ok");
             // What ends a chunked body.
             if !answer.contains("Content-Length") {
-                client.until("0\r\n\r\n");
+                client.read_until("0\r\n\r\n");
             }
         }
     }
 }
 
 #[test]
-fn the_proxy_protocol_names_the_client_from_trusted_peers_only() {
+fn proxy_protocol_is_accepted_from_trusted_peers_only() {
     let v1 = b"PROXY TCP4 203.0.113.7 127.0.0.1 1234 80\r\n".to_vec();
     let mut v2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c".to_vec();
     v2.extend([203, 0, 113, 8, 127, 0, 0, 1, 0x12, 0x34, 0, 80]);
@@ -310,7 +315,7 @@ fn the_proxy_protocol_names_the_client_from_trusted_peers_only() {
     ] {
         let mut client = Client::connect(trusting.public);
         client.send(header);
-        let echo = client.ask(&Request::get("/public/a")).echo();
+        let echo = client.request(&Request::get("/public/a")).echo();
         assert_eq!(echo.header("x-forwarded-for").as_deref(), Some(expected));
     }
     let wary = start(json!([]));
@@ -319,17 +324,17 @@ fn the_proxy_protocol_names_the_client_from_trusted_peers_only() {
         .send(&v1)
         .send(Request::get("/public/spoof").to_bytes());
     let told = client
-        .answer_to("GET")
+        .read_response_to("GET")
         .is_ok_and(|answer| answer.status == 200);
     assert!(!told, "a stranger's PROXY header is not HTTP");
-    assert!(!upstream.saw("spoof"));
+    assert!(!upstream.has_seen("spoof"));
 }
 
 #[test]
-fn errors_come_in_the_form_that_was_asked_for() {
+fn error_format_follows_accept() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
-    let ask = |accept: &str| gateway.ask(&Request::get("/private/a").header("Accept", accept));
+    let ask = |accept: &str| gateway.request(&Request::get("/private/a").header("Accept", accept));
     let html = ask("text/html,application/xhtml+xml,*/*;q=0.8");
     assert!(
         html.header("content-type")
@@ -351,7 +356,7 @@ fn errors_come_in_the_form_that_was_asked_for() {
                 .starts_with("application/json"),
             "{accept}"
         );
-        json.refused(401, "UNAUTHENTICATED");
+        json.assert_refused(401, "UNAUTHENTICATED");
     }
     let server = ask("*/*")
         .header("server")

@@ -28,7 +28,7 @@ fn remaining(answer: &Response, name: &str) -> Option<u64> {
 }
 
 #[test]
-fn headers_count_down_to_a_429_and_a_retry_after_it_succeeds() {
+fn limit_headers_count_down_until_429() {
     let redis = Redis::start();
     for store in ["memory", &redis.url()] {
         for algorithm in ["sliding_window", "sliding_log", "token_bucket"] {
@@ -40,46 +40,50 @@ fn headers_count_down_to_a_429_and_a_retry_after_it_succeeds() {
             let gateway = Gateway::start(
                 Config::new(upstream.address)
                     .store(store)
-                    .limited("per-user", spec),
+                    .limit("per-user", spec),
             );
             let alice = gateway.register("alice@example.com");
             let request = Request::get("/private/a").bearer(&alice.access_token);
             for left in [2, 1, 0] {
-                let answer = gateway.ask(&request);
+                let answer = gateway.request(&request);
                 let what = format!("{store} {algorithm} {left}: {answer:?}");
                 assert_eq!(answer.status, 200, "{what}");
-                assert_eq!(answer.number("x-ratelimit-limit"), 3, "{what}");
-                assert_eq!(answer.number("x-ratelimit-remaining"), left, "{what}");
-                let reset = answer.number("x-ratelimit-reset") as i64;
+                assert_eq!(answer.numeric_header("x-ratelimit-limit"), 3, "{what}");
+                assert_eq!(
+                    answer.numeric_header("x-ratelimit-remaining"),
+                    left,
+                    "{what}"
+                );
+                let reset = answer.numeric_header("x-ratelimit-reset") as i64;
                 assert!((now()..=now() + 5).contains(&reset), "{what}");
                 assert_eq!(remaining(&answer, "per-user"), Some(left), "{what}");
                 let policy = answer.header("ratelimit-policy").unwrap();
                 assert!(policy.starts_with("\"per-user\";q=3;w=2"), "{what}");
             }
-            let refused = gateway.ask(&request);
-            refused.refused(429, "RATE_LIMITED");
-            assert_eq!(refused.number("x-ratelimit-remaining"), 0);
+            let refused = gateway.request(&request);
+            refused.assert_refused(429, "RATE_LIMITED");
+            assert_eq!(refused.numeric_header("x-ratelimit-remaining"), 0);
             assert_eq!(
                 upstream.requests(),
                 3,
                 "a refusal does not reach the upstream"
             );
-            let wait = refused.number("retry-after");
+            let wait = refused.numeric_header("retry-after");
             assert!((1..=4).contains(&wait), "{algorithm}: {wait}");
             // The promise is about that moment, so this is the one place that waits for a time.
             std::thread::sleep(Duration::from_secs(wait));
-            gateway.ask(&request).ok();
+            gateway.request(&request).assert_ok();
         }
     }
 }
 
 #[test]
-fn no_window_of_a_sliding_log_ever_admits_more_than_its_limit() {
+fn sliding_log_never_exceeds_its_limit() {
     let redis = Redis::start();
     let upstream = Upstream::start();
     let config = Config::new(upstream.address)
         .store(&redis.url())
-        .limited("strict", limit("sliding_log", 10, "1s", "route"));
+        .limit("strict", limit("sliding_log", 10, "1s", "route"));
     let gateway = Gateway::start(config);
     let until = Instant::now() + Duration::from_secs(3);
     let ask = || {
@@ -87,7 +91,7 @@ fn no_window_of_a_sliding_log_ever_admits_more_than_its_limit() {
         let mut admitted = Vec::new();
         while Instant::now() < until {
             let before = Instant::now();
-            if client.ask(&Request::get("/public/a")).status == 200 {
+            if client.request(&Request::get("/public/a")).status == 200 {
                 admitted.push((before, Instant::now()));
             }
         }
@@ -122,7 +126,7 @@ fn two_gateways_share_one_limit_in_redis() {
         Gateway::start(
             Config::new(upstream.address)
                 .store(&redis.url())
-                .limited("shared", limit("sliding_window", 20, "10m", "route")),
+                .limit("shared", limit("sliding_window", 20, "10m", "route")),
         )
     };
     let gateways = [start(), start()];
@@ -144,23 +148,23 @@ fn two_gateways_share_one_limit_in_redis() {
 }
 
 #[test]
-fn a_refusal_by_one_limit_spends_none_of_the_others() {
+fn refusal_by_one_limit_spends_no_other() {
     let redis = Redis::start();
     for store in ["memory", &redis.url()] {
         let upstream = Upstream::start();
         let config = Config::new(upstream.address)
             .store(store)
-            .limited("wide", limit("sliding_window", 10, "10m", "user"))
-            .limited("narrow", limit("sliding_log", 2, "10m", "session"));
+            .limit("wide", limit("sliding_window", 10, "10m", "user"))
+            .limit("narrow", limit("sliding_log", 2, "10m", "session"));
         let gateway = Gateway::start(config);
         let alice = gateway.register("alice@example.com");
         let request = Request::get("/private/a").cookie(&alice.cookie);
         for _ in 0..2 {
-            gateway.ask(&request).ok();
+            gateway.request(&request).assert_ok();
         }
         for _ in 0..3 {
-            let refused = gateway.ask(&request);
-            refused.refused(429, "RATE_LIMITED");
+            let refused = gateway.request(&request);
+            refused.assert_refused(429, "RATE_LIMITED");
             assert_eq!(remaining(&refused, "wide"), Some(8), "{store}: {refused:?}");
             assert_eq!(
                 remaining(&refused, "narrow"),
@@ -168,49 +172,49 @@ fn a_refusal_by_one_limit_spends_none_of_the_others() {
                 "{store}: {refused:?}"
             );
             assert_eq!(
-                refused.number("x-ratelimit-limit"),
+                refused.numeric_header("x-ratelimit-limit"),
                 2,
                 "the one with the least remaining"
             );
         }
         let second = gateway.login("alice@example.com");
-        let answer = gateway.ask(&Request::get("/private/a").cookie(&second.cookie));
-        assert_eq!(remaining(answer.ok(), "wide"), Some(7), "{store}");
+        let answer = gateway.request(&Request::get("/private/a").cookie(&second.cookie));
+        assert_eq!(remaining(answer.assert_ok(), "wide"), Some(7), "{store}");
     }
 }
 
 #[test]
-fn limits_without_identity_come_before_the_credential() {
+fn limits_without_identity_precede_authentication() {
     let upstream = Upstream::start();
     let config = Config::new(upstream.address)
-        .limited("per-address", limit("sliding_window", 3, "10m", "ip"))
-        .limited("per-user", limit("sliding_window", 100, "10m", "user"));
+        .limit("per-address", limit("sliding_window", 3, "10m", "ip"))
+        .limit("per-user", limit("sliding_window", 100, "10m", "user"));
     let gateway = Gateway::start(config);
     let alice = gateway.register("alice@example.com");
     for _ in 0..3 {
-        let answer = gateway.ask(&Request::get("/private/a").bearer("nonsense"));
-        answer.refused(401, "TOKEN_INVALID");
-        answer.number("x-ratelimit-remaining");
+        let answer = gateway.request(&Request::get("/private/a").bearer("nonsense"));
+        answer.assert_refused(401, "TOKEN_INVALID");
+        answer.numeric_header("x-ratelimit-remaining");
     }
     // Whatever its credential: the address has spent its limit on failures.
     let good = Request::get("/private/a").bearer(&alice.access_token);
-    gateway.ask(&good).refused(429, "RATE_LIMITED");
+    gateway.request(&good).assert_refused(429, "RATE_LIMITED");
     assert_eq!(upstream.requests(), 0);
 }
 
 #[test]
-fn a_limit_by_header_falls_back_to_the_address() {
+fn header_limit_falls_back_to_the_address() {
     let upstream = Upstream::start();
     let config = Config::new(upstream.address)
-        .limited("roof", limit("sliding_window", 100, "10m", "ip"))
-        .limited(
+        .limit("roof", limit("sliding_window", 100, "10m", "ip"))
+        .limit(
             "per-key",
             limit("sliding_window", 2, "10m", "header:X-Api-Key"),
         );
     let gateway = Gateway::start(config);
     let with = |key: &str| {
         gateway
-            .ask(&Request::get("/public/a").header("X-Api-Key", key))
+            .request(&Request::get("/public/a").header("X-Api-Key", key))
             .status
     };
     assert_eq!(
@@ -222,16 +226,16 @@ fn a_limit_by_header_falls_back_to_the_address() {
 }
 
 #[test]
-fn keys_that_could_run_together_are_counted_apart() {
+fn similar_limit_keys_are_counted_separately() {
     let upstream = Upstream::start();
     let key = json!(["header:X-A", "header:X-B"]);
     let config = Config::new(upstream.address)
-        .limited("roof", limit("sliding_window", 100, "10m", "ip"))
-        .limited("pair", limit("sliding_window", 1, "10m", key));
+        .limit("roof", limit("sliding_window", 100, "10m", "ip"))
+        .limit("pair", limit("sliding_window", 1, "10m", key));
     let gateway = Gateway::start(config);
     let ask = |a: &str, b: &str| {
         gateway
-            .ask(&Request::get("/public/a").header("X-A", a).header("X-B", b))
+            .request(&Request::get("/public/a").header("X-A", a).header("X-B", b))
             .status
     };
     for (a, b) in [
@@ -246,15 +250,15 @@ fn keys_that_could_run_together_are_counted_apart() {
 }
 
 #[test]
-fn a_shadow_limit_counts_and_never_refuses() {
+fn shadow_limit_counts_but_never_refuses() {
     let upstream = Upstream::start();
     let mut spec = limit("sliding_window", 2, "10m", "ip");
     spec["shadow"] = json!(true);
-    let gateway = Gateway::start(Config::new(upstream.address).limited("trial", spec));
+    let gateway = Gateway::start(Config::new(upstream.address).limit("trial", spec));
     for _ in 0..5 {
         let answer = gateway.get("/public/a");
         assert!(
-            answer.ok().header("x-ratelimit-limit").is_none(),
+            answer.assert_ok().header("x-ratelimit-limit").is_none(),
             "shadow limits are not told"
         );
         assert!(answer.header("ratelimit").is_none());
@@ -269,20 +273,20 @@ fn a_shadow_limit_counts_and_never_refuses() {
 }
 
 #[test]
-fn roles_narrow_whom_a_limit_binds() {
+fn limit_applies_only_to_its_roles() {
     let upstream = Upstream::start();
     let mut spec = limit("sliding_window", 1, "10m", "user");
     spec["except_roles"] = json!(["partner"]);
-    let gateway = Gateway::start(Config::new(upstream.address).limited("public-only", spec));
+    let gateway = Gateway::start(Config::new(upstream.address).limit("public-only", spec));
     let alice = gateway.register("alice@example.com");
     let bob = gateway.register("bob@example.com");
     let role = Request::new("PATCH", &format!("/admin/users/{}", bob.user));
     gateway
         .admin(role.json(&json!({ "roles": ["partner"] })))
-        .ok();
+        .assert_ok();
     let ask = |cookie: &str| {
         gateway
-            .ask(&Request::get("/private/a").cookie(cookie))
+            .request(&Request::get("/private/a").cookie(cookie))
             .status
     };
     assert_eq!([ask(&alice.cookie), ask(&alice.cookie)], [200, 429]);
@@ -293,40 +297,42 @@ fn roles_narrow_whom_a_limit_binds() {
 }
 
 #[test]
-fn a_refusal_leaves_the_connection_usable_and_its_body_unread() {
+fn refusal_keeps_the_connection_usable() {
     let upstream = Upstream::start();
     let config = Config::new(upstream.address)
-        .limited("few", limit("sliding_window", 1, "10m", "ip"))
+        .limit("few", limit("sliding_window", 1, "10m", "ip"))
         .route(json!({ "name": "free", "match": { "prefix": "/free" }, "auth": "none", "upstream": "echo" }));
     let gateway = Gateway::start(config);
     let mut client = Client::connect(gateway.public);
-    client.ask(&Request::get("/public/a")).ok();
+    client.request(&Request::get("/public/a")).assert_ok();
     client
-        .ask(&Request::get("/public/a"))
-        .refused(429, "RATE_LIMITED");
-    client.ask(&Request::get("/free/a")).ok();
+        .request(&Request::get("/public/a"))
+        .assert_refused(429, "RATE_LIMITED");
+    client.request(&Request::get("/free/a")).assert_ok();
     let with_body =
         Request::post("/public/a").body("GET /free/smuggled HTTP/1.1\r\nHost: x\r\n\r\n");
-    client.ask(&with_body).refused(429, "RATE_LIMITED");
+    client
+        .request(&with_body)
+        .assert_refused(429, "RATE_LIMITED");
     // The connection goes on at the right place, or it is closed: never inside the body.
     if client
         .try_send(Request::get("/free/after").to_bytes())
         .is_ok()
-        && let Ok(answer) = client.answer_to("GET")
+        && let Ok(answer) = client.read_response_to("GET")
     {
         assert_eq!(answer.echo().target(), "/free/after");
     }
-    assert!(!upstream.saw("smuggled"));
+    assert!(!upstream.has_seen("smuggled"));
 }
 
 #[test]
-fn the_upstreams_own_limit_headers_are_replaced() {
+fn upstream_limit_headers_are_replaced() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(
-        Config::new(upstream.address).limited("mine", limit("sliding_window", 9, "10m", "ip")),
+        Config::new(upstream.address).limit("mine", limit("sliding_window", 9, "10m", "ip")),
     );
     let answer = gateway.get("/public/reply?X-RateLimit-Limit=999&RateLimit=theirs;r=5");
-    assert_eq!(answer.ok().all("x-ratelimit-limit"), ["9"]);
+    assert_eq!(answer.assert_ok().all("x-ratelimit-limit"), ["9"]);
     assert!(
         !answer.all("ratelimit").join(",").contains("theirs"),
         "{answer:?}"
@@ -334,10 +340,10 @@ fn the_upstreams_own_limit_headers_are_replaced() {
 }
 
 #[test]
-fn a_changed_limit_applies_at_once_without_a_free_burst() {
+fn changed_limit_applies_without_a_free_burst() {
     let upstream = Upstream::start();
     let mut gateway = Gateway::start(
-        Config::new(upstream.address).limited("l", limit("sliding_log", 3, "10m", "ip")),
+        Config::new(upstream.address).limit("l", limit("sliding_log", 3, "10m", "ip")),
     );
     assert_eq!([0; 3].map(|_| gateway.get("/public/a").status), [200; 3]);
     gateway.reload("applied", |config| config.put("/limits/l/limit", json!(5)));
@@ -348,14 +354,14 @@ fn a_changed_limit_applies_at_once_without_a_free_burst() {
 }
 
 #[test]
-fn a_429_in_problem_json_names_what_was_exceeded() {
+fn problem_json_429_names_the_exceeded_limit() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(
-        Config::new(upstream.address).limited("only", limit("sliding_window", 1, "10m", "ip")),
+        Config::new(upstream.address).limit("only", limit("sliding_window", 1, "10m", "ip")),
     );
-    gateway.get("/public/a").ok();
+    gateway.get("/public/a").assert_ok();
     let request = Request::get("/public/a").header("Accept", "application/problem+json");
-    let answer = gateway.ask(&request);
+    let answer = gateway.request(&request);
     assert_eq!(answer.status, 429);
     assert_eq!(
         answer.header("content-type"),

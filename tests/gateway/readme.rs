@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::demo::Demo;
+use super::demo::DemoProcess;
 use crate::support::client::Request;
 use crate::support::gateway::{binary, signal};
 use crate::support::ports;
 use crate::support::redis::Redis;
 use crate::support::upstream::Upstream;
-use crate::support::wait::{PATIENCE, eventually, within};
+use crate::support::wait::{DEADLINE, eventually, within};
 
 /// The first block of a language after a heading.
 fn block(heading: &str, language: &str) -> String {
@@ -39,10 +39,10 @@ fn shell(lines: &str, folder: &Path) -> String {
 }
 
 #[test]
-fn the_tour_signs_in_lists_signs_out_and_is_refused() {
+fn readme_tour_works() {
     let (public, admin) = (ports::free(), ports::free());
     let folder = tempfile::tempdir().unwrap();
-    let _demo = Demo::start(folder.path(), public, admin);
+    let _demo = DemoProcess::start(folder.path(), public, admin);
     eventually("the demo is ready", || {
         (Request::get("/ready").try_send(admin).ok()?.status == 200).then_some(())
     });
@@ -61,7 +61,7 @@ fn the_tour_signs_in_lists_signs_out_and_is_refused() {
 }
 
 #[test]
-fn a_gateway_in_front_of_a_backend_starts_from_the_file_and_the_commands_shown() {
+fn readme_backend_example_works() {
     let (upstream, redis) = (Upstream::start(), Redis::start());
     let (public, admin) = (ports::free(), ports::free());
     let folder = tempfile::tempdir().unwrap();
@@ -105,13 +105,13 @@ fn a_gateway_in_front_of_a_backend_starts_from_the_file_and_the_commands_shown()
     let seen = Request::get("/orders/7").bearer(&token).send(public).echo();
     assert_eq!(seen.header("x-user-roles").as_deref(), Some("admin"));
     signal(gateway.id(), "TERM");
-    let exit = within(PATIENCE, "it ends", || gateway.try_wait().unwrap());
+    let exit = within(DEADLINE, "it ends", || gateway.try_wait().unwrap());
     assert_eq!(exit.code(), Some(0));
 }
 
 /// A file that is renamed would be left out without a word.
 #[test]
-fn every_file_of_attacks_is_there() {
+fn attack_script_names_existing_modules() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let script = std::fs::read_to_string(root.join("scripts/attack")).unwrap();
     let words = script.split_whitespace();

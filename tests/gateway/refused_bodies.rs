@@ -6,20 +6,20 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::client::{Client, Request, socket};
+use crate::support::client::{Client, Request, connect_socket};
 use crate::support::config::Config;
 use crate::support::frames::{
-    DATA, END_HEADERS, END_STREAM, Frames, HEADERS, Outcome, PING, RST_STREAM, request,
+    DATA, END_HEADERS, END_STREAM, Frames, HEADERS, PING, RST_STREAM, StreamOutcome, request,
 };
 use crate::support::gateway::Gateway;
-use crate::support::raw::{read_request, serving};
+use crate::support::scripted_upstream::{read_request, serve_connections};
 use crate::support::upstream::Upstream;
 
 const CHUNKED: &str =
     "POST /private/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
 
 #[test]
-fn the_next_request_is_read_behind_a_small_body() {
+fn small_refused_body_is_drained() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     // Bodies that look like requests: an offset that is wrong would answer one.
@@ -29,36 +29,44 @@ fn the_next_request_is_read_behind_a_small_body() {
     let mut client = Client::connect(gateway.public);
     for body in [inner, &long] {
         let whole = Request::post("/private/a").body(body);
-        client.ask(&whole).refused(401, "UNAUTHENTICATED");
+        client
+            .request(&whole)
+            .assert_refused(401, "UNAUTHENTICATED");
         client.send(CHUNKED);
         let half = body.len() / 2;
         for part in [&body[..half], &body[half..]] {
             client.send(format!("{:x}\r\n{part}\r\n", part.len()));
         }
         client.send("0\r\nX-Trailer: yes\r\n\r\n");
-        client.answer().refused(401, "UNAUTHENTICATED");
-        let after = client.ask(&Request::get("/public/after"));
+        client
+            .read_response()
+            .assert_refused(401, "UNAUTHENTICATED");
+        let after = client.request(&Request::get("/public/after"));
         assert_eq!(after.echo().target(), "/public/after");
     }
-    assert!(!upstream.saw("smuggled"));
+    assert!(!upstream.has_seen("smuggled"));
 }
 
 #[test]
-fn a_body_that_comes_after_the_refusal_is_read_off_too() {
+fn late_refused_body_is_drained() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     let mut client = Client::connect(gateway.public);
     client.send(CHUNKED);
-    client.answer().refused(401, "UNAUTHENTICATED");
+    client
+        .read_response()
+        .assert_refused(401, "UNAUTHENTICATED");
     client.send("5\r\nhello\r\n0\r\n\r\n");
     client.send("POST /private/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n");
-    client.answer().refused(401, "UNAUTHENTICATED");
+    client
+        .read_response()
+        .assert_refused(401, "UNAUTHENTICATED");
     client.send("hello");
-    client.ask(&Request::get("/public/after")).ok();
+    client.request(&Request::get("/public/after")).assert_ok();
 }
 
 #[test]
-fn a_large_body_costs_the_connection_but_not_the_answer() {
+fn large_refused_body_closes_after_the_response() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     let part = "x".repeat(16 * 1024);
@@ -71,30 +79,34 @@ fn a_large_body_costs_the_connection_but_not_the_answer() {
     for request in [chunks.into_bytes(), length] {
         let mut client = Client::connect(gateway.public);
         let _ = client.try_send(&request);
-        client.answer().refused(401, "UNAUTHENTICATED");
+        client
+            .read_response()
+            .assert_refused(401, "UNAUTHENTICATED");
         assert!(client.closes_within(Duration::from_secs(3)));
     }
 }
 
 #[test]
-fn a_body_that_is_not_to_the_letter_costs_the_connection() {
+fn malformed_refused_body_closes_the_connection() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     let mut client = Client::connect(gateway.public);
     client.send(CHUNKED);
     client.send("5\r\nhelloGET /public/smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    client.answer().refused(401, "UNAUTHENTICATED");
+    client
+        .read_response()
+        .assert_refused(401, "UNAUTHENTICATED");
     assert!(client.closes_within(Duration::from_secs(3)));
     assert_eq!(upstream.requests(), 0);
 }
 
 #[test]
-fn a_body_that_grows_too_large_is_told_so_and_not_reset() {
+fn oversized_chunked_body_gets_413_without_reset() {
     let upstream = Upstream::start();
     let small = json!({ "name": "small", "match": { "prefix": "/small" }, "auth": "none",
         "upstream": "echo", "max_body": "64KiB" });
     let gateway = Gateway::start(Config::new(upstream.address).route(small));
-    let mut stream = socket(gateway.public).unwrap();
+    let mut stream = connect_socket(gateway.public).unwrap();
     let part = "x".repeat(16 * 1024);
     let chunk = format!("{:x}\r\n{part}\r\n", part.len());
     let body = format!("{}0\r\n\r\n", chunk.repeat(64));
@@ -103,12 +115,12 @@ fn a_body_that_grows_too_large_is_told_so_and_not_reset() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
-    assert!(!upstream.saw("small"));
+    assert!(!upstream.has_seen("small"));
 }
 
 #[test]
-fn a_client_that_waits_to_be_told_to_go_on_keeps_its_connection() {
-    let upstream = serving(|mut stream| {
+fn refused_expect_continue_keeps_the_connection() {
+    let upstream = serve_connections(|mut stream| {
         while read_request(&mut stream) {
             let go_on = stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
             let heard = go_on.and_then(|()| stream.read_exact(&mut [0; 5]));
@@ -123,14 +135,14 @@ fn a_client_that_waits_to_be_told_to_go_on_keeps_its_connection() {
     for _ in 0..2 {
         client.send("POST /public/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n");
         client.send("Expect: 100-continue\r\n\r\n");
-        assert_eq!(client.head().unwrap().status, 100);
+        assert_eq!(client.read_head().unwrap().status, 100);
         client.send("hello");
-        client.answer().ok();
+        client.read_response().assert_ok();
     }
 }
 
 #[test]
-fn an_http2_client_may_finish_its_upload_after_the_refusal() {
+fn http2_upload_may_finish_after_refusal() {
     let upstream = Upstream::start();
     let small = json!({ "name": "small", "match": { "prefix": "/small" }, "auth": "none",
         "upstream": "echo", "max_body": "16KiB" });
@@ -144,7 +156,7 @@ fn an_http2_client_may_finish_its_upload_after_the_refusal() {
         for _ in 0..10 {
             client.send(DATA, 0, 1, &[b'x'; 16_000]).unwrap();
         }
-        assert_eq!(client.outcome(1), Outcome::Status(status));
+        assert_eq!(client.stream_outcome(1), StreamOutcome::Status(status));
         // A reset would come right behind the response, before what answers this.
         client.send(PING, 0, 0, &[0; 8]).unwrap();
         loop {

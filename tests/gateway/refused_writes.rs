@@ -14,14 +14,14 @@ use crate::support::wait::{eventually, within};
 
 const CODES: [&str; 4] = ["MISCONF", "OOM", "NOREPLICAS", "READONLY"];
 
-struct Scene {
+struct Fixture {
     gateway: Gateway,
     redis: Redis,
     ann: SignedIn,
     _upstream: Upstream,
 }
 
-fn scene(limits: &str) -> Scene {
+fn fixture(limits: &str) -> Fixture {
     let (redis, upstream) = (Redis::start(), Upstream::start());
     let limited = json!({ "name": "limited", "match": { "prefix": "/limited" }, "auth": "required",
         "upstream": "echo" });
@@ -32,7 +32,7 @@ fn scene(limits: &str) -> Scene {
         .set("/routes/0/limits", json!(["per-user"]))
         .store(&redis.url());
     let gateway = Gateway::start(config);
-    Scene {
+    Fixture {
         ann: gateway.register("ann@example.com"),
         gateway,
         redis,
@@ -40,52 +40,52 @@ fn scene(limits: &str) -> Scene {
     }
 }
 
-impl Scene {
+impl Fixture {
     fn statuses(&self, path: &str, many: usize) -> Vec<u16> {
         let by_cookie = Request::get(path).cookie(&self.ann.cookie);
         let by_token = Request::get(path).bearer(&self.ann.access_token);
         let both = [by_cookie, by_token];
         let each = both.iter().cycle().take(many);
-        each.map(|request| self.gateway.ask(request).status)
+        each.map(|request| self.gateway.request(request).status)
             .collect()
     }
 
     fn over_http2(&self, path: &str) -> u16 {
         let headers = [("cookie", &*self.ann.cookie)];
         let connection = Http2::connect(self.gateway.public);
-        connection.ask("GET", path, &headers).0
+        connection.request("GET", path, &headers).0
     }
 
-    fn ready(&self) -> (u16, Value) {
+    fn readiness(&self) -> (u16, Value) {
         let response = Request::get("/ready").send(self.gateway.admin);
         (response.status, response.json()["store"].clone())
     }
 }
 
 #[test]
-fn known_sessions_stay_valid_and_limits_are_counted_here() {
+fn existing_sessions_stay_valid_and_limits_are_local() {
     for code in CODES {
-        let scene = scene("local");
-        assert_eq!(scene.statuses("/limited/a", 1), [200]);
-        scene.redis.refuse_writes(code);
+        let fixture = fixture("local");
+        assert_eq!(fixture.statuses("/limited/a", 1), [200]);
+        fixture.redis.refuse_writes(code);
         // Longer than it takes to find a connection broken that only refuses writes.
         for _ in 0..40 {
-            assert_eq!(scene.statuses("/private/a", 2), [200, 200], "{code}");
+            assert_eq!(fixture.statuses("/private/a", 2), [200, 200], "{code}");
         }
-        assert_eq!(scene.over_http2("/private/a"), 200, "{code}");
+        assert_eq!(fixture.over_http2("/private/a"), 200, "{code}");
         // One was used up in the store.
         assert_eq!(
-            scene.statuses("/limited/a", 4),
+            fixture.statuses("/limited/a", 4),
             [200, 200, 429, 429],
             "{code}"
         );
-        assert_eq!(scene.over_http2("/limited/a"), 429, "{code}");
+        assert_eq!(fixture.over_http2("/limited/a"), 429, "{code}");
         let unknown = format!("portcullis={}", "ab".repeat(32));
-        let unknown = scene
+        let unknown = fixture
             .gateway
-            .ask(&Request::get("/limited/a").cookie(&unknown));
-        unknown.refused(401, "SESSION_NOT_FOUND");
-        let gateway = &scene.gateway;
+            .request(&Request::get("/limited/a").cookie(&unknown));
+        unknown.assert_refused(401, "SESSION_NOT_FOUND");
+        let gateway = &fixture.gateway;
         assert_eq!(gateway.metric("portcullis_store_up", &[]), 1.0, "{code}");
         let kind = ["kind=\"read_only\""];
         assert!(gateway.metric("portcullis_store_errors_total", &kind) > 0.0);
@@ -95,15 +95,15 @@ fn known_sessions_stay_valid_and_limits_are_counted_here() {
 }
 
 #[test]
-fn sign_ins_and_revocations_are_503_and_ready_says_why() {
+fn sign_ins_and_revocations_are_503_with_readiness_reason() {
     for code in CODES {
-        let scene = scene("local");
-        let gateway = &scene.gateway;
-        assert_eq!(scene.ready().1["write"], true);
-        scene.redis.refuse_writes(code);
+        let fixture = fixture("local");
+        let gateway = &fixture.gateway;
+        assert_eq!(fixture.readiness().1["write"], true);
+        fixture.redis.refuse_writes(code);
         let body = |password: &str| json!({ "email": "ann@example.com", "password": password });
         let login = |password: &str| Request::post("/api/v1/auth/login").json(&body(password));
-        let refresh = json!({ "refresh_token": scene.ann.refresh_token });
+        let refresh = json!({ "refresh_token": fixture.ann.refresh_token });
         let current = Request::delete("/api/v1/sessions/current").same_origin();
         let logout = Request::post("/api/v1/auth/logout");
         for request in [
@@ -111,20 +111,22 @@ fn sign_ins_and_revocations_are_503_and_ready_says_why() {
             // Whether a password is right is not told either.
             login("not the password"),
             Request::post("/api/v1/auth/refresh").json(&refresh),
-            logout.clone().cookie(&scene.ann.cookie).same_origin(),
-            logout.bearer(&scene.ann.access_token),
-            current.cookie(&scene.ann.cookie),
+            logout.clone().cookie(&fixture.ann.cookie).same_origin(),
+            logout.bearer(&fixture.ann.access_token),
+            current.cookie(&fixture.ann.cookie),
         ] {
             for _ in 0..2 {
-                gateway.ask(&request).refused(503, "STORE_UNAVAILABLE");
+                gateway
+                    .request(&request)
+                    .assert_refused(503, "STORE_UNAVAILABLE");
             }
         }
         let list = Request::post("/admin/blacklist").json(&json!({ "jti": "x" }));
-        gateway.admin(list).refused(503, "STORE_UNAVAILABLE");
-        let profile = Request::get("/api/v1/profile").cookie(&scene.ann.cookie);
-        gateway.ask(&profile).ok();
-        assert_eq!(scene.statuses("/private/a", 2), [200, 200], "{code}");
-        let (status, store) = scene.ready();
+        gateway.admin(list).assert_refused(503, "STORE_UNAVAILABLE");
+        let profile = Request::get("/api/v1/profile").cookie(&fixture.ann.cookie);
+        gateway.request(&profile).assert_ok();
+        assert_eq!(fixture.statuses("/private/a", 2), [200, 200], "{code}");
+        let (status, store) = fixture.readiness();
         assert_eq!(status, 200, "{code}: {store}");
         assert_eq!(
             (&store["up"], &store["read"], &store["write"]),
@@ -132,39 +134,39 @@ fn sign_ins_and_revocations_are_503_and_ready_says_why() {
             "{code}: {store}"
         );
         assert!(store["problem"].as_str().unwrap().contains("no writes"));
-        scene.redis.take_writes();
-        let writes = || (scene.ready().1["write"] == true).then_some(());
+        fixture.redis.accept_writes();
+        let writes = || (fixture.readiness().1["write"] == true).then_some(());
         eventually("the store takes writes", writes);
         // After `READONLY`, each worker connects again in its own time, and is without the store meanwhile.
         eventually("a user can sign in", || {
             gateway.try_login("ann@example.com")
         });
         eventually("the session can be ended", || {
-            let out = Request::post("/api/v1/auth/logout").bearer(&scene.ann.access_token);
-            (gateway.ask(&out).status == 204).then_some(())
+            let out = Request::post("/api/v1/auth/logout").bearer(&fixture.ann.access_token);
+            (gateway.request(&out).status == 204).then_some(())
         });
-        let there = Request::get("/private/a").cookie(&scene.ann.cookie);
+        let there = Request::get("/private/a").cookie(&fixture.ann.cookie);
         let response = eventually("the session is looked up", || {
-            let response = gateway.ask(&there);
+            let response = gateway.request(&there);
             (response.status != 503).then_some(response)
         });
-        response.refused(401, "SESSION_REVOKED");
+        response.assert_refused(401, "SESSION_REVOKED");
         eventually("the store takes writes", writes);
     }
 }
 
 #[test]
-fn a_limit_that_denies_without_the_store_denies() {
+fn limits_with_on_outage_deny_refuse() {
     for code in CODES {
-        let scene = scene("deny");
-        scene.redis.refuse_writes(code);
-        assert_eq!(scene.statuses("/limited/a", 2), [503, 503], "{code}");
-        assert_eq!(scene.statuses("/private/a", 2), [200, 200], "{code}");
+        let fixture = fixture("deny");
+        fixture.redis.refuse_writes(code);
+        assert_eq!(fixture.statuses("/limited/a", 2), [503, 503], "{code}");
+        assert_eq!(fixture.statuses("/private/a", 2), [200, 200], "{code}");
     }
 }
 
 #[test]
-fn what_the_database_ended_is_over_at_every_gateway() {
+fn database_ended_session_is_refused_on_every_gateway() {
     let (redis, server, upstream) = (Redis::start(), Postgres::server(), Upstream::start());
     let database = server.database();
     let gateway = || {
@@ -174,16 +176,16 @@ fn what_the_database_ended_is_over_at_every_gateway() {
     };
     let (here, there) = (gateway(), gateway());
     let ann = here.register("ann@example.com");
-    assert!(there.lets_in(&ann));
+    assert!(there.accepts(&ann));
     redis.refuse_writes("NOREPLICAS");
     let out = Request::post("/api/v1/auth/logout").cookie(&ann.cookie);
-    assert_eq!(here.ask(&out.same_origin()).status, 204);
-    assert!(!here.lets_in(&ann));
+    assert_eq!(here.request(&out.same_origin()).status, 204);
+    assert!(!here.accepts(&ann));
     within(
         std::time::Duration::from_secs(5),
         "the other one knows",
-        || (!there.lets_in(&ann)).then_some(()),
+        || (!there.accepts(&ann)).then_some(()),
     );
     // And new sessions go on by the database.
-    assert!(here.lets_in(&here.login("ann@example.com")));
+    assert!(here.accepts(&here.login("ann@example.com")));
 }

@@ -10,7 +10,7 @@ use crate::support::gateway::Gateway;
 use crate::support::ports;
 use crate::support::upstream::Upstream;
 use crate::support::wait::eventually;
-use crate::support::websocket::Socket;
+use crate::support::websocket::WebSocketClient;
 
 fn add_route(config: &mut Config) {
     let route =
@@ -25,13 +25,13 @@ fn await_new_route(gateway: &Gateway) {
 }
 
 #[test]
-fn a_signal_a_changed_file_a_symlink_and_the_admin_each_reload() {
+fn every_reload_trigger_works() {
     let upstream = Upstream::start();
 
     let mut gateway = Gateway::start(Config::new(upstream.address));
-    gateway.get("/new/a").refused(404, "ROUTE_NOT_FOUND");
+    gateway.get("/new/a").assert_refused(404, "ROUTE_NOT_FOUND");
     gateway.reload("applied", add_route);
-    gateway.get("/new/a").ok();
+    gateway.get("/new/a").assert_ok();
 
     let mut gateway = Gateway::start(Config::new(upstream.address));
     add_route(&mut gateway.config);
@@ -43,11 +43,11 @@ fn a_signal_a_changed_file_a_symlink_and_the_admin_each_reload() {
     gateway.config.write();
     let answer = gateway.admin(Request::post("/admin/reload"));
     assert_eq!(answer.status, 200, "{}", answer.text());
-    gateway.get("/new/a").ok();
+    gateway.get("/new/a").assert_ok();
 }
 
 #[test]
-fn a_symlink_that_is_swapped_reloads_as_kubernetes_does_it() {
+fn kubernetes_symlink_swap_reloads() {
     let upstream = Upstream::start();
     let config = Config::new(upstream.address);
     let folder = config.folder().to_owned();
@@ -70,15 +70,15 @@ fn a_symlink_that_is_swapped_reloads_as_kubernetes_does_it() {
 }
 
 #[test]
-fn a_bad_file_is_reported_counted_and_changes_nothing() {
+fn invalid_file_is_reported_and_changes_nothing() {
     let upstream = Upstream::start();
     let mut gateway = Gateway::start(Config::new(upstream.address));
     gateway.reload("rejected", |config| {
         config.put("/routes/0/upstraem", json!("echo"))
     });
-    gateway.get("/public/a").ok();
+    gateway.get("/public/a").assert_ok();
     // The log names the mistake.
-    gateway.logged("upstraem");
+    gateway.wait_for_log("upstraem");
     let answer = gateway.admin(Request::post("/admin/reload"));
     assert!((400..500).contains(&answer.status), "{}", answer.status);
     gateway.rewrite("{ not yaml: [");
@@ -89,30 +89,31 @@ fn a_bad_file_is_reported_counted_and_changes_nothing() {
     });
     std::fs::remove_file(gateway.file()).unwrap();
     gateway.sighup();
-    gateway.get("/public/a").ok();
-    assert!(gateway.running());
+    gateway.get("/public/a").assert_ok();
+    assert!(gateway.is_running());
 }
 
 #[test]
-fn what_only_a_restart_can_change_is_refused_whole() {
+fn boot_setting_change_rejects_the_reload() {
     let upstream = Upstream::start();
     let mut gateway = Gateway::start(Config::new(upstream.address));
     gateway.reload("restart_required", |config| {
         add_route(config);
         config.put("/listeners/0/bind", json!(ports::free().to_string()));
     });
-    gateway.get("/new/a").refused(404, "ROUTE_NOT_FOUND");
+    gateway.get("/new/a").assert_refused(404, "ROUTE_NOT_FOUND");
 }
 
 #[test]
-fn reloading_under_load_fails_no_request_and_drops_no_connection() {
+fn reload_under_load_loses_no_request_or_connection() {
     let upstream = Upstream::start();
     let mut gateway = Gateway::start(Config::new(upstream.address));
     let alice = gateway.register("alice@example.com");
     let bearer = format!("Bearer {}", alice.access_token);
-    let mut socket = Socket::open(gateway.public, "/private/ws", &[("Authorization", &bearer)])
-        .ok()
-        .unwrap();
+    let mut socket =
+        WebSocketClient::open(gateway.public, "/private/ws", &[("Authorization", &bearer)])
+            .ok()
+            .unwrap();
     let public = gateway.public;
     let done = AtomicBool::new(false);
     let answered = AtomicUsize::new(0);
@@ -122,7 +123,7 @@ fn reloading_under_load_fails_no_request_and_drops_no_connection() {
             scope.spawn(|| {
                 let mut client = Client::connect(public);
                 while !done.load(Ordering::Relaxed) {
-                    client.ask(&request).ok();
+                    client.request(&request).assert_ok();
                     answered.fetch_add(1, Ordering::Relaxed);
                 }
             });

@@ -7,15 +7,15 @@ use serde_json::json;
 
 use crate::support::client::{Client, Request};
 use crate::support::config::Config;
-use crate::support::frames::{END_HEADERS, END_STREAM, Frames, HEADERS, Outcome, request};
+use crate::support::frames::{END_HEADERS, END_STREAM, Frames, HEADERS, StreamOutcome, request};
 use crate::support::gateway::Gateway;
 use crate::support::grpc;
 use crate::support::upstream::{Recorder, Upstream};
 use crate::support::wait::eventually;
 
 #[test]
-fn a_target_in_absolute_form_is_forwarded_in_origin_form() {
-    let recorder = Recorder::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+fn absolute_target_is_forwarded_in_origin_form() {
+    let recorder = Recorder::responding("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     let gateway = Gateway::start(Config::new(recorder.address));
     let mut client = Client::connect(gateway.public);
     for (target, host, origin) in [
@@ -27,7 +27,7 @@ fn a_target_in_absolute_form_is_forwarded_in_origin_form() {
         ("http://a.test:8080/public/6", "a.test:8080", "/public/6"),
     ] {
         client.send(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
-        assert_eq!(client.answer().status, 200, "{target}");
+        assert_eq!(client.read_response().status, 200, "{target}");
         let seen = recorder.bytes();
         let line = format!("GET {origin} HTTP/1.1\r\n");
         assert!(seen.contains(&line), "{target}: {seen}");
@@ -38,7 +38,7 @@ fn a_target_in_absolute_form_is_forwarded_in_origin_form() {
 }
 
 #[test]
-fn an_empty_line_before_a_request_is_ignored_behind_a_body_too() {
+fn empty_line_before_a_request_is_ignored() {
     let upstream = Upstream::start();
     let config = Config::new(upstream.address).set(
         "/listeners/0/limits",
@@ -47,7 +47,7 @@ fn an_empty_line_before_a_request_is_ignored_behind_a_body_too() {
     let gateway = Gateway::start(config);
     let mut client = Client::connect(gateway.public);
     client.send("\r\nGET /public/first HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert_eq!(client.answer().echo().target(), "/public/first");
+    assert_eq!(client.read_response().echo().target(), "/public/first");
     for framing in [
         "Content-Length: 5\r\n\r\nhello",
         "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
@@ -55,17 +55,17 @@ fn an_empty_line_before_a_request_is_ignored_behind_a_body_too() {
         client.send(format!(
             "POST /public/body HTTP/1.1\r\nHost: a\r\n{framing}\r\n"
         ));
-        assert_eq!(client.answer().echo().0["body"], "hello");
+        assert_eq!(client.read_response().echo().0["body"], "hello");
     }
     // An empty line alone begins no head, so the deadline of heads does not run.
     assert!(!client.closes_within(Duration::from_millis(1500)));
     client.send("GET /public/last HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert_eq!(client.answer().echo().target(), "/public/last");
+    assert_eq!(client.read_response().echo().target(), "/public/last");
     let many = "\r\n".repeat(8);
     let head = format!("{many}GET /public/a HTTP/1.1\r\nHost: a\r\n\r\n");
     let mut client = Client::connect(gateway.public);
     client.send(head);
-    client.answer().refused(400, "BAD_REQUEST");
+    client.read_response().assert_refused(400, "BAD_REQUEST");
 }
 
 #[test]
@@ -77,16 +77,16 @@ fn white_space_around_chunk_extensions_is_parsed() {
         "POST /public/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\
          5 ; a = b\r\nhello\r\n6;c =\"d\" ; e\r\n world\r\n0 ;f\r\n\r\n",
     );
-    assert_eq!(client.answer().echo().0["body"], "hello world");
+    assert_eq!(client.read_response().echo().0["body"], "hello world");
 }
 
 #[test]
-fn options_about_the_server_are_answered_by_the_gateway() {
+fn options_asterisk_is_handled_by_the_gateway() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     let mut client = Client::connect(gateway.public);
     for target in ["*", "http://localhost"] {
-        let answer = client.ask(&Request::new("OPTIONS", target));
+        let answer = client.request(&Request::new("OPTIONS", target));
         assert_eq!((answer.status, answer.body.len()), (200, 0), "{target}");
         let allow = answer.header("allow").unwrap();
         assert!(
@@ -100,7 +100,7 @@ fn options_about_the_server_are_answered_by_the_gateway() {
     client
         .send(HEADERS, END_HEADERS | END_STREAM, 1, &block)
         .unwrap();
-    assert_eq!(client.outcome(1), Outcome::Status(200));
+    assert_eq!(client.stream_outcome(1), StreamOutcome::Status(200));
     assert_eq!(upstream.requests(), 0);
     eventually("the access line", || {
         let mut events = gateway.events().into_iter();
@@ -120,7 +120,7 @@ const NOT_UPGRADES: [&str; 5] = [
 ];
 
 #[test]
-fn an_upgrade_to_anything_but_websocket_is_an_ordinary_request() {
+fn non_websocket_upgrade_is_an_ordinary_request() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     let alice = gateway.register("alice@example.com");
@@ -133,7 +133,7 @@ fn an_upgrade_to_anything_but_websocket_is_an_ordinary_request() {
         };
         let more = format!("Host: localhost\r\nCookie: {}\r\n", alice.cookie);
         client.send(format!("{head}{more}\r\n{body}"));
-        let echo = client.answer().echo();
+        let echo = client.read_response().echo();
         for name in ["upgrade", "http2-settings"] {
             assert_eq!(echo.header(name), None, "{head}");
         }
@@ -141,14 +141,14 @@ fn an_upgrade_to_anything_but_websocket_is_an_ordinary_request() {
         assert!(!connection.to_lowercase().contains("upgrade"), "{head}");
         assert_eq!(echo.0["body"], body, "{head}");
         if head.contains("HTTP/1.1") {
-            let next = client.ask(&Request::get("/public/next"));
+            let next = client.request(&Request::get("/public/next"));
             assert_eq!(next.echo().target(), "/public/next", "{head}");
         }
     }
 }
 
 #[test]
-fn a_body_behind_an_upgrade_that_is_none_is_the_next_request() {
+fn bytes_after_an_ignored_upgrade_are_the_next_request() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     let mut client = Client::connect(gateway.public);
@@ -156,13 +156,15 @@ fn a_body_behind_an_upgrade_that_is_none_is_the_next_request() {
         "GET /public/one HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n\
          GET /private/two HTTP/1.1\r\nHost: a\r\n\r\n",
     );
-    assert_eq!(client.answer().echo().target(), "/public/one");
-    client.answer().refused(401, "UNAUTHENTICATED");
-    assert!(!upstream.saw("/private/two"));
+    assert_eq!(client.read_response().echo().target(), "/public/one");
+    client
+        .read_response()
+        .assert_refused(401, "UNAUTHENTICATED");
+    assert!(!upstream.has_seen("/private/two"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upgrade_that_is_none_goes_to_an_http2_upstream() {
+async fn ignored_upgrade_reaches_an_http2_upstream() {
     let server = grpc::serve().await;
     let config = Config::new(server).set("/upstreams/echo/protocol", json!("h2"));
     let answers = tokio::task::spawn_blocking(move || {
@@ -177,7 +179,7 @@ async fn an_upgrade_that_is_none_goes_to_an_http2_upstream() {
             };
             let mut client = Client::connect(gateway.public);
             client.send(format!("{head}Host: localhost\r\n\r\n{body}"));
-            client.answer_to("GET").unwrap()
+            client.read_response_to("GET").unwrap()
         };
         heads.map(ask).collect::<Vec<_>>()
     });

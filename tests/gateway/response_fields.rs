@@ -9,11 +9,11 @@ use crate::support::config::Config;
 use crate::support::gateway::Gateway;
 use crate::support::grpc;
 use crate::support::http2::Http2;
-use crate::support::raw::{read_request, serving};
+use crate::support::scripted_upstream::{read_request, serve_connections};
 
 #[test]
-fn hop_by_hop_fields_of_a_response_do_not_reach_clients() {
-    let upstream = serving(|mut stream| {
+fn response_hop_by_hop_fields_are_removed() {
+    let upstream = serve_connections(|mut stream| {
         while read_request(&mut stream) {
             let _ = stream.write_all(
                 b"HTTP/1.1 200 OK\r\nConnection: keep-alive, X-Hop, \"odd\"\r\nX-Hop: 1\r\n\
@@ -45,8 +45,8 @@ fn hop_by_hop_fields_of_a_response_do_not_reach_clients() {
 }
 
 #[test]
-fn an_http_1_0_client_gets_no_interim_responses() {
-    let upstream = serving(|mut stream| {
+fn http_1_0_client_gets_no_interim_responses() {
+    let upstream = serve_connections(|mut stream| {
         while read_request(&mut stream) {
             let _ = stream.write_all(
                 b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n\
@@ -57,16 +57,16 @@ fn an_http_1_0_client_gets_no_interim_responses() {
     let gateway = Gateway::start(Config::new(upstream));
     let mut client = Client::connect(gateway.public);
     client.send("GET /public/a HTTP/1.0\r\nHost: localhost\r\nExpect: 100-continue\r\n\r\n");
-    assert_eq!(client.head().unwrap().status, 200);
+    assert_eq!(client.read_head().unwrap().status, 200);
     let mut client = Client::connect(gateway.public);
     client.send(Request::get("/public/a").to_bytes());
-    assert_eq!(client.head().unwrap().status, 100);
-    assert_eq!(client.head().unwrap().status, 103);
-    assert_eq!(client.answer().text(), "ok");
+    assert_eq!(client.read_head().unwrap().status, 100);
+    assert_eq!(client.read_head().unwrap().status, 103);
+    assert_eq!(client.read_response().text(), "ok");
 }
 
 #[test]
-fn an_http_1_0_client_gets_no_chunks_from_an_http2_upstream_either() {
+fn http_1_0_client_gets_no_chunks_from_http2() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let server = runtime.block_on(grpc::serve());
     let config = Config::new(server).set("/upstreams/echo/protocol", json!("h2"));
@@ -76,7 +76,7 @@ fn an_http_1_0_client_gets_no_chunks_from_an_http2_upstream_either() {
         "POST /public/a HTTP/1.0\r\nHost: localhost\r\nContent-Length: 5\r\n\
          Connection: keep-alive\r\n\r\nhello",
     );
-    let response = client.answer();
+    let response = client.read_response();
     assert_eq!(response.header("transfer-encoding"), None, "{response:?}");
     assert_eq!(response.header("connection"), Some("close"), "{response:?}");
     assert_eq!(response.text(), "hello");

@@ -9,15 +9,15 @@ use crate::support::client::{Client, Request};
 use crate::support::config::Config;
 use crate::support::gateway::Gateway;
 use crate::support::http2::Http2;
-use crate::support::raw::{read_request, serving};
+use crate::support::scripted_upstream::{read_request, serve_connections};
 use crate::support::wait::eventually;
 
 /// A gateway in front of an upstream that responds to every request with these bytes, and the
 /// number of upstream connections that have ended.
-fn responding(reply: &'static str) -> (Gateway, Arc<AtomicUsize>) {
+fn start_responding(reply: &'static str) -> (Gateway, Arc<AtomicUsize>) {
     let ended = Arc::new(AtomicUsize::new(0));
     let shared = Arc::clone(&ended);
-    let upstream = serving(move |mut stream| {
+    let upstream = serve_connections(move |mut stream| {
         while read_request(&mut stream) && stream.write_all(reply.as_bytes()).is_ok() {}
         let _ = stream.read(&mut [0]);
         shared.fetch_add(1, Ordering::SeqCst);
@@ -26,15 +26,15 @@ fn responding(reply: &'static str) -> (Gateway, Arc<AtomicUsize>) {
 }
 
 #[track_caller]
-fn is_rejected(reply: &'static str) {
-    let (gateway, ended) = responding(reply);
+fn assert_rejected(reply: &'static str) {
+    let (gateway, ended) = start_responding(reply);
     gateway
         .get("/public/a")
-        .refused(502, "UPSTREAM_PROTOCOL_ERROR");
+        .assert_refused(502, "UPSTREAM_PROTOCOL_ERROR");
     eventually("the upstream connection ends", || {
         (ended.load(Ordering::SeqCst) == 1).then_some(())
     });
-    let (status, body) = Http2::connect(gateway.public).ask("GET", "/public/a", &[]);
+    let (status, body) = Http2::connect(gateway.public).request("GET", "/public/a", &[]);
     assert_eq!(status, 502, "{reply}: {body}");
     assert!(body.contains("UPSTREAM_PROTOCOL_ERROR"), "{reply}: {body}");
     eventually("the upstream connection ends", || {
@@ -43,11 +43,11 @@ fn is_rejected(reply: &'static str) {
 }
 
 #[test]
-fn a_101_that_was_not_asked_for_is_no_tunnel() {
-    is_rejected(
+fn unsolicited_101_opens_no_tunnel() {
+    assert_rejected(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
     );
-    let (gateway, _) = responding(
+    let (gateway, _) = start_responding(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: other\r\nConnection: Upgrade\r\n\r\n",
     );
     for upgrade in ["websocket", "h2c"] {
@@ -55,50 +55,52 @@ fn a_101_that_was_not_asked_for_is_no_tunnel() {
             .header("Upgrade", upgrade)
             .header("Connection", "Upgrade");
         gateway
-            .ask(&request)
-            .refused(502, "UPSTREAM_PROTOCOL_ERROR");
+            .request(&request)
+            .assert_refused(502, "UPSTREAM_PROTOCOL_ERROR");
     }
     // An early 100 is no response yet: the client still gets the 502.
-    let (gateway, _) = responding(
+    let (gateway, _) = start_responding(
         "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n",
     );
     gateway
         .get("/public/a")
-        .refused(502, "UPSTREAM_PROTOCOL_ERROR");
+        .assert_refused(502, "UPSTREAM_PROTOCOL_ERROR");
 }
 
 #[test]
-fn lengths_that_differ_or_stand_where_no_body_is_are_rejected() {
-    is_rejected("HTTP/1.1 200 OK\r\nContent-Length: 2, 3\r\n\r\nok");
-    is_rejected("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok");
-    is_rejected("HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nok");
-    is_rejected("HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\nok");
-    is_rejected(
+fn conflicting_content_lengths_are_rejected() {
+    assert_rejected("HTTP/1.1 200 OK\r\nContent-Length: 2, 3\r\n\r\nok");
+    assert_rejected("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok");
+    assert_rejected("HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nok");
+    assert_rejected("HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\nok");
+    assert_rejected(
         "HTTP/1.1 103 Early Hints\r\nContent-Length: 2\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
     );
 }
 
 #[test]
-fn transfer_codings_other_than_one_chunked_are_rejected() {
-    is_rejected("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n");
-    is_rejected(
+fn transfer_coding_must_be_a_single_chunked() {
+    assert_rejected(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    );
+    assert_rejected(
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
     );
-    is_rejected(
+    assert_rejected(
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
     );
-    is_rejected("HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\n\r\nok");
-    is_rejected("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n");
-    is_rejected("HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n");
+    assert_rejected("HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\n\r\nok");
+    assert_rejected("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n");
+    assert_rejected("HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n");
 }
 
 #[test]
-fn equal_lengths_become_one() {
+fn equal_content_lengths_are_merged() {
     for reply in [
         "HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nok",
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok",
     ] {
-        let (gateway, _) = responding(reply);
+        let (gateway, _) = start_responding(reply);
         let response = gateway.get("/public/a");
         assert_eq!(response.all("content-length"), ["2"], "{response:?}");
         assert_eq!(response.text(), "ok");
@@ -111,10 +113,10 @@ fn equal_lengths_become_one() {
 }
 
 #[test]
-fn a_length_of_zero_where_no_body_is_is_dropped() {
-    let (gateway, _) = responding("HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n");
+fn zero_content_length_without_body_is_removed() {
+    let (gateway, _) = start_responding("HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n");
     let mut client = Client::connect(gateway.public);
-    let response = client.ask(&Request::get("/public/a"));
+    let response = client.request(&Request::get("/public/a"));
     assert_eq!(
         (response.status, response.header("content-length")),
         (204, None)
@@ -126,7 +128,7 @@ fn a_length_of_zero_where_no_body_is_is_dropped() {
 }
 
 #[test]
-fn a_length_that_a_client_repeats_on_http2_reaches_the_upstream_once() {
+fn repeated_http2_content_length_is_forwarded_once() {
     let upstream = crate::support::upstream::Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     let two = Http2::connect(gateway.public);

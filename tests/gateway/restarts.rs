@@ -8,20 +8,20 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::client::{Client, Request, socket};
+use crate::support::client::{Client, Request, connect_socket};
 use crate::support::config::Config;
 use crate::support::gateway::Gateway;
-use crate::support::raw::{read_request, serving};
+use crate::support::scripted_upstream::{read_request, serve_connections};
 use crate::support::tls;
 use crate::support::upstream::Upstream;
-use crate::support::wait::{Over, PATIENCE, eventually, within};
+use crate::support::wait::{DEADLINE, SetOnDrop, eventually, within};
 
 /// A client that pauses for longer may find its connection closed. No client here does so on purpose;
 /// a busy machine may make it.
 const PAUSE: Duration = Duration::from_secs(1);
 
 #[test]
-fn clients_on_kept_connections_lose_no_request() {
+fn keep_alive_clients_lose_no_request() {
     for delay in ["0s", "1s"] {
         let upstream = Upstream::start();
         let config = Config::new(upstream.address).set("/shutdown", json!({ "delay": delay }));
@@ -51,13 +51,13 @@ struct Counts {
 /// Sends one POST after another, and connects again only after a response that closes.
 fn post_until_gone(address: SocketAddr, counts: &Counts) {
     let post = Request::post("/public/a").body("hello");
-    while let Ok(stream) = socket(address) {
-        let mut client = Client::over(stream);
+    while let Ok(stream) = connect_socket(address) {
+        let mut client = Client::from_stream(stream);
         let mut idle_since = Instant::now();
         loop {
             let pause = idle_since.elapsed();
             let sent = client.try_send(post.to_bytes());
-            let Ok(response) = sent.and_then(|()| client.answer_to("POST")) else {
+            let Ok(response) = sent.and_then(|()| client.read_response_to("POST")) else {
                 counts
                     .lost
                     .fetch_add(usize::from(pause < PAUSE), Ordering::Relaxed);
@@ -74,19 +74,19 @@ fn post_until_gone(address: SocketAddr, counts: &Counts) {
 }
 
 #[test]
-fn every_response_of_a_draining_gateway_closes_its_connection() {
+fn draining_gateway_closes_after_each_response() {
     let upstream = Upstream::start();
     let config = Config::new(upstream.address).set("/shutdown", json!({ "delay": "60s" }));
     let gateway = Gateway::start(config);
     // Forwarded, refused, made by the gateway, and forwarded since before the signal.
     let mut kept: Vec<Client> = (0..3).map(|_| Client::connect(gateway.public)).collect();
     for client in &mut kept {
-        let before = client.ask(&Request::get("/public/a"));
+        let before = client.request(&Request::get("/public/a"));
         assert_eq!(before.header("connection"), Some("keep-alive"));
     }
     let mut in_flight = Client::connect(gateway.public);
     in_flight.send(Request::get("/public/slow?ms=1000").to_bytes());
-    eventually("it arrived", || upstream.saw("slow").then_some(()));
+    eventually("it arrived", || upstream.has_seen("slow").then_some(()));
     gateway.sigterm();
     eventually("it drains", || {
         let ready = Request::get("/ready").send(gateway.admin);
@@ -97,30 +97,30 @@ fn every_response_of_a_draining_gateway_closes_its_connection() {
         ("/private/a", 401),
         ("/api/v1/health", 200),
     ]) {
-        let response = client.ask(&Request::get(path));
+        let response = client.request(&Request::get(path));
         assert_eq!(response.status, status, "{path}");
         assert_eq!(response.header("connection"), Some("close"), "{path}");
         assert!(client.closes_within(Duration::from_secs(5)), "{path}");
     }
-    let response = in_flight.answer();
-    assert_eq!(response.ok().header("connection"), Some("close"));
+    let response = in_flight.read_response();
+    assert_eq!(response.assert_ok().header("connection"), Some("close"));
 }
 
 #[test]
-fn a_request_on_an_idle_connection_is_served_after_the_listener_has_closed() {
+fn idle_connection_is_served_after_listener_close() {
     let upstream = Upstream::start();
     for _ in 0..5 {
         let mut gateway = Gateway::start(Config::new(upstream.address));
         let mut idle = Client::connect(gateway.public);
-        idle.ask(&Request::get("/public/a")).ok();
+        idle.request(&Request::get("/public/a")).assert_ok();
         let start = Instant::now();
         gateway.sigterm();
         await_free(gateway.public);
         if start.elapsed() > PAUSE {
             continue;
         }
-        let response = idle.ask(&Request::post("/public/a").body("hello"));
-        assert_eq!(response.ok().header("connection"), Some("close"));
+        let response = idle.request(&Request::post("/public/a").body("hello"));
+        assert_eq!(response.assert_ok().header("connection"), Some("close"));
         assert_eq!(gateway.wait_exit().code(), Some(0));
         return;
     }
@@ -128,12 +128,12 @@ fn a_request_on_an_idle_connection_is_served_after_the_listener_has_closed() {
 }
 
 #[test]
-fn connections_that_sent_nothing_do_not_hold_the_end() {
+fn silent_connections_do_not_delay_shutdown() {
     let upstream = Upstream::start();
     let certificate = tls::certificate("localhost");
     let config = Config::new(upstream.address);
-    let cert = config.beside("cert.pem", &certificate.cert);
-    let key = config.beside("key.pem", &certificate.key);
+    let cert = config.write_beside("cert.pem", &certificate.cert);
+    let key = config.write_beside("key.pem", &certificate.key);
     let tls = json!({ "certificates": [{ "cert": cert, "key": key }] });
     let limits = json!({ "head_timeout": "60s", "handshake_timeout": "60s" });
     let config = config
@@ -147,17 +147,17 @@ fn connections_that_sent_nothing_do_not_hold_the_end() {
     let config = tls::client(&certificate, &["h2"]);
     let before_the_preface = tls::connect(gateway.public, "localhost", &config).unwrap();
     gateway.sigterm();
-    let exit = within(PATIENCE, "the gateway ends", || gateway.exit());
+    let exit = within(DEADLINE, "the gateway ends", || gateway.exit_status());
     assert_eq!(exit.code(), Some(0));
     drop((before_the_handshake, before_a_request, before_the_preface));
 }
 
 #[test]
-fn a_successor_takes_over_the_addresses_while_the_predecessor_drains() {
+fn successor_binds_while_predecessor_drains() {
     let (arrived, over) = (AtomicBool::new(false), AtomicBool::new(false));
     let states: &'static [AtomicBool; 2] = Box::leak(Box::new([arrived, over]));
     let [arrived, over] = states;
-    let upstream = serving(move |mut stream| {
+    let upstream = serve_connections(move |mut stream| {
         while read_request(&mut stream) {
             arrived.store(true, Ordering::SeqCst);
             eventually("it may be answered", || {
@@ -182,9 +182,9 @@ fn a_successor_takes_over_the_addresses_while_the_predecessor_drains() {
         .set("/listeners", predecessor.config.file["listeners"].clone())
         .set("/admin", predecessor.config.file["admin"].clone());
     let successor = Gateway::start(config);
-    assert!(predecessor.running());
+    assert!(predecessor.is_running());
     for _ in 0..20 {
-        successor.get("/public/a").ok();
+        successor.get("/public/a").assert_ok();
         assert_eq!(Request::get("/ready").send(successor.admin).status, 200);
     }
     over.store(true, Ordering::SeqCst);
@@ -193,7 +193,7 @@ fn a_successor_takes_over_the_addresses_while_the_predecessor_drains() {
 }
 
 #[test]
-fn a_rolling_restart_of_two_gateways_resets_no_connection() {
+fn rolling_restart_resets_no_connection() {
     let upstream = Upstream::start();
     let start = || Gateway::start(Config::new(upstream.address));
     let mut gateways = [start(), start()];
@@ -206,13 +206,15 @@ fn a_rolling_restart_of_two_gateways_resets_no_connection() {
     // Each request on a connection of its own, at the other gateway where one does not listen.
     let ask = |turn: usize| {
         let (first, second) = (addresses[turn % 2], addresses[(turn + 1) % 2]);
-        let stream = socket(first).or_else(|_| socket(second)).unwrap();
+        let stream = connect_socket(first)
+            .or_else(|_| connect_socket(second))
+            .unwrap();
         let connected = Instant::now();
-        let mut client = Client::over(stream);
+        let mut client = Client::from_stream(stream);
         let request = Request::post("/public/a").body("hello").to_bytes();
         let pause = connected.elapsed();
         let sent = client.try_send(request);
-        match sent.and_then(|()| client.answer_to("POST")) {
+        match sent.and_then(|()| client.read_response_to("POST")) {
             Ok(response) if response.status == 200 => served.fetch_add(1, Ordering::Relaxed),
             _ => lost.fetch_add(usize::from(pause < PAUSE), Ordering::Relaxed),
         };
@@ -228,7 +230,7 @@ fn a_rolling_restart_of_two_gateways_resets_no_connection() {
                 }
             });
         }
-        let _over = Over(&over);
+        let _over = SetOnDrop(&over);
         for round in 0..4 {
             let before = served.load(Ordering::Relaxed);
             eventually("requests go on", || {

@@ -7,14 +7,14 @@ use serde_json::json;
 
 use crate::support::client::Request;
 use crate::support::config::Config;
-use crate::support::cuttable::Cuttable;
+use crate::support::fault_proxy::FaultProxy;
 use crate::support::gateway::{Gateway, PASSWORD, run};
 use crate::support::redis::Redis;
 use crate::support::servers::{Process, free_port, until};
 use crate::support::upstream::Upstream;
 use crate::support::wait::eventually;
 
-struct Scene {
+struct Fixture {
     gateway: Gateway,
     master: Process,
     replica: Process,
@@ -22,7 +22,7 @@ struct Scene {
     _upstream: Upstream,
 }
 
-fn scene(adjust: impl FnOnce(Config) -> Config) -> Scene {
+fn fixture(adjust: impl FnOnce(Config) -> Config) -> Fixture {
     let folder = tempfile::tempdir().unwrap();
     let master = Process::serving(free_port(), folder.path(), &[]);
     master.await_pong();
@@ -41,7 +41,7 @@ fn scene(adjust: impl FnOnce(Config) -> Config) -> Scene {
         .store(&format!("redis://127.0.0.1:{port}"))
         .set("/store/timeout", json!("1s"))
         .set("/store/revocation_replicas", json!(1));
-    Scene {
+    Fixture {
         gateway: Gateway::start(adjust(config)),
         master,
         replica,
@@ -50,38 +50,42 @@ fn scene(adjust: impl FnOnce(Config) -> Config) -> Scene {
     }
 }
 
-fn each_home(test: impl Fn(Scene)) {
-    test(scene(|config| config));
-    test(scene(|config| config.set("/sessions/durable", json!(true))));
+fn for_each_session_store(test: impl Fn(Fixture)) {
+    test(fixture(|config| config));
+    test(fixture(|config| {
+        config.set("/sessions/durable", json!(true))
+    }));
 }
 
 #[test]
-fn a_sign_out_waits_for_the_replica_and_says_so_when_it_does_not_come() {
-    each_home(|scene| {
-        let gateway = &scene.gateway;
+fn sign_out_without_replica_confirmation_is_503() {
+    for_each_session_store(|fixture| {
+        let gateway = &fixture.gateway;
         let (ann, bob) = (gateway.register("a@x.test"), gateway.register("b@x.test"));
         let out = |cookie: &str| {
             let out = Request::post("/api/v1/auth/logout").cookie(cookie);
-            gateway.ask(&out.same_origin())
+            gateway.request(&out.same_origin())
         };
         assert_eq!(out(&ann.cookie).status, 204);
-        scene.replica.signal("STOP");
+        fixture.replica.signal("STOP");
         for _ in 0..2 {
             let began = Instant::now();
-            out(&bob.cookie).refused(503, "STORE_UNAVAILABLE");
+            out(&bob.cookie).assert_refused(503, "STORE_UNAVAILABLE");
             assert!(
                 began.elapsed() < Duration::from_secs(3),
                 "{:?}",
                 began.elapsed()
             );
             let there = Request::get("/private/a").cookie(&bob.cookie);
-            gateway.ask(&there).refused(401, "SESSION_REVOKED");
+            gateway
+                .request(&there)
+                .assert_refused(401, "SESSION_REVOKED");
         }
         let list = Request::post("/admin/blacklist").json(&json!({ "jti": "x" }));
-        gateway.admin(list).refused(503, "STORE_UNAVAILABLE");
+        gateway.admin(list).assert_refused(503, "STORE_UNAVAILABLE");
         let unreplicated = ["kind=\"unreplicated\""];
         assert!(gateway.metric("portcullis_store_errors_total", &unreplicated) >= 2.0);
-        scene.replica.signal("CONT");
+        fixture.replica.signal("CONT");
         eventually("the replica has it", || {
             (out(&bob.cookie).status == 204).then_some(())
         });
@@ -89,10 +93,10 @@ fn a_sign_out_waits_for_the_replica_and_says_so_when_it_does_not_come() {
 }
 
 #[test]
-fn check_says_that_there_are_too_few_replicas() {
-    let scene = scene(|config| config);
-    let mut config = Config::new(scene._upstream.address)
-        .store(&format!("redis://127.0.0.1:{}", scene.master.port))
+fn check_reports_too_few_replicas() {
+    let fixture = fixture(|config| config);
+    let mut config = Config::new(fixture._upstream.address)
+        .store(&format!("redis://127.0.0.1:{}", fixture.master.port))
         .set("/store/revocation_replicas", json!(1));
     let mut check = |replicas: u32| {
         config.put("/store/revocation_replicas", json!(replicas));
@@ -109,15 +113,15 @@ fn check_says_that_there_are_too_few_replicas() {
 }
 
 #[test]
-fn nobody_waits_for_a_redis_that_is_too_slow() {
+fn slow_redis_opens_the_breaker() {
     let (redis, upstream) = (Redis::start(), Upstream::start());
-    let line = Cuttable::before(redis.address);
+    let line = FaultProxy::before(redis.address);
     let gateway = Gateway::start(
         Config::new(upstream.address)
             .store(&format!("redis://{}", line.address))
             .set("/store/timeout", json!("100ms"))
             // What this gateway knows it goes on answering: this it has to ask for.
-            .limited(
+            .limit(
                 "asked",
                 json!({ "algorithm": "sliding_window", "limit": 1_000_000, "window": "10m",
                     "key": "ip", "on_outage": "deny" }),
@@ -127,11 +131,11 @@ fn nobody_waits_for_a_redis_that_is_too_slow() {
     let body = json!({ "email": "a@x.test", "password": PASSWORD });
     let register = Request::post("/api/v1/auth/register").json(&body);
     let ann = eventually("a user is signed in", || {
-        gateway.ask(&register);
+        gateway.request(&register);
         gateway.try_login("a@x.test")
     });
     let ask = || {
-        let answer = gateway.ask(&Request::get("/private/a").bearer(&ann.access_token));
+        let answer = gateway.request(&Request::get("/private/a").bearer(&ann.access_token));
         assert_ne!(answer.status, 401, "{}", answer.text());
         answer.status
     };
@@ -155,5 +159,5 @@ fn nobody_waits_for_a_redis_that_is_too_slow() {
     eventually("the breaker closes", || {
         (gateway.metric("portcullis_store_breaker", &[]) == 0.0).then_some(())
     });
-    gateway.logged("the store's breaker");
+    gateway.wait_for_log("the store's breaker");
 }

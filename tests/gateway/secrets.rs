@@ -12,7 +12,7 @@ const PASSWORD: &str = "canary-password-7f3a";
 const REDIS_PASSWORD: &str = "canary-redis-77b1";
 
 #[test]
-fn no_secret_is_in_logs_metrics_errors_the_store_or_the_process_list() {
+fn secrets_stay_out_of_logs_metrics_and_store() {
     for level in ["debug", "trace"] {
         run_with_canaries(level);
     }
@@ -27,10 +27,10 @@ fn run_with_canaries(level: &str) {
         .store(&redis.url())
         .set("/store/username", json!("gateway"))
         .set("/store/password", json!(REDIS_PASSWORD));
-    let gateway = Gateway::alive(config, &["--log-level", level]);
+    let gateway = Gateway::start_with_arguments(config, &["--log-level", level]);
     let body =
         json!({ "email": "canary@example.com", "password": PASSWORD, "session_token": true });
-    let registered = gateway.ask(&Request::post("/api/v1/auth/register").json(&body));
+    let registered = gateway.request(&Request::post("/api/v1/auth/register").json(&body));
     assert_eq!(registered.status, 201, "{}", registered.text());
     let data = registered.data();
     let access = data["access_token"].as_str().unwrap().to_owned();
@@ -47,7 +47,7 @@ fn run_with_canaries(level: &str) {
 
     // Lines are written in their order: with this one all others are there.
     gateway.get("/the-last-request");
-    let logs = gateway.logged("/the-last-request");
+    let logs = gateway.wait_for_log("/the-last-request");
     let metrics = Request::get("/metrics").send(gateway.admin).text();
     let command_line = std::fs::read_to_string(format!("/proc/{}/cmdline", gateway.pid())).unwrap();
     let places = [
@@ -87,7 +87,7 @@ fn run_with_canaries(level: &str) {
 fn use_everything(gateway: &Gateway, access: &str, session: &str, cookie: &str) -> String {
     let mut errors = String::new();
     let mut ask = |request: Request| {
-        let answer = gateway.ask(&request);
+        let answer = gateway.request(&request);
         if answer.status >= 400 {
             errors.push_str(&answer.text());
         }
@@ -107,7 +107,7 @@ fn use_everything(gateway: &Gateway, access: &str, session: &str, cookie: &str) 
     client.send(format!(
         "GET / HTTP/1.1\r\nCookie: {cookie}\r\nBad Header\r\nAuthorization: Bearer {access}\r\n\r\n"
     ));
-    let _ = client.answer_to("GET");
+    let _ = client.read_response_to("GET");
     gateway.admin(Request::get("/admin/sessions"));
     ask(Request::post("/api/v1/auth/logout").bearer(access));
     errors

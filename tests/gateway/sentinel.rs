@@ -12,27 +12,27 @@ use serde_json::json;
 use crate::support::client::Request;
 use crate::support::config::Config;
 use crate::support::gateway::{Gateway, SignedIn};
-use crate::support::sentinels::{MASTER, Watched};
+use crate::support::sentinels::{MASTER, SentinelSetup};
 use crate::support::servers::until;
 use crate::support::upstream::Upstream;
 use crate::support::wait::within;
 
 /// No answer may take longer: the deadlines of a trip and its second half, and a machine under load.
-const HANGS: Duration = Duration::from_secs(2);
+const RESPONSE_DEADLINE: Duration = Duration::from_secs(2);
 
-struct Scene {
+struct Fixture {
     gateway: Gateway,
-    watched: Watched,
+    sentinels: SentinelSetup,
     alice: SignedIn,
 }
 
-fn scene(password: Option<&'static str>) -> Scene {
-    let watched = Watched::start(password);
+fn fixture(password: Option<&'static str>) -> Fixture {
+    let watched = SentinelSetup::start(password);
     let upstream = Upstream::start();
     let mut config = Config::new(upstream.address)
         .store(&format!("redis+sentinel://{}/{MASTER}", watched.hosts()))
         .set("/store/timeout", json!("300ms"))
-        .limited(
+        .limit(
             "l",
             json!({ "algorithm": "sliding_window", "limit": 10_000_000, "window": "10m", "key": "ip" }),
         );
@@ -43,9 +43,9 @@ fn scene(password: Option<&'static str>) -> Scene {
     let alice = gateway.register("alice@example.com");
     // What replicas do not have yet would be lost with the master, and that is not the question.
     watched.servers[0].await_replicas(2);
-    Scene {
+    Fixture {
         gateway,
-        watched,
+        sentinels: watched,
         alice,
     }
 }
@@ -56,8 +56,8 @@ struct Load {
     clients: Vec<JoinHandle<BTreeMap<u16, usize>>>,
 }
 
-impl Scene {
-    fn load(&self) -> Load {
+impl Fixture {
+    fn start_load(&self) -> Load {
         let stop = Arc::new(AtomicBool::new(false));
         let requests = [
             Request::get("/private/a").cookie(&self.alice.cookie),
@@ -70,7 +70,11 @@ impl Scene {
                 while !stop.load(Ordering::SeqCst) {
                     let start = Instant::now();
                     let answer = request.send(public);
-                    assert!(start.elapsed() < HANGS, "it hung: {:?}", start.elapsed());
+                    assert!(
+                        start.elapsed() < RESPONSE_DEADLINE,
+                        "it hung: {:?}",
+                        start.elapsed()
+                    );
                     assert_eq!(answer.header("set-cookie"), None, "{}", answer.status);
                     *statuses.entry(answer.status).or_default() += 1;
                 }
@@ -85,9 +89,9 @@ impl Scene {
 
     /// Waits until another server than this is the master, and then until somebody can sign in, which
     /// only a master lets happen: soon.
-    fn follows(&self, old: usize) {
+    fn await_failover(&self, old: usize) {
         let switched = until("another server is the master", || {
-            self.watched.master() != old
+            self.sentinels.master() != old
         });
         let start = Instant::now();
         within(Duration::from_secs(2), "the gateway follows", || {
@@ -100,7 +104,7 @@ impl Scene {
 
 impl Load {
     /// Nobody was signed out, and nothing but the outage showed.
-    fn end(self) {
+    fn finish(self) {
         self.stop.store(true, Ordering::SeqCst);
         for client in self.clients {
             let statuses = client.join().unwrap();
@@ -115,39 +119,39 @@ impl Load {
 }
 
 #[test]
-fn a_failover_that_was_asked_for_is_followed() {
-    let scene = scene(Some("sentinel-secret"));
-    let load = scene.load();
-    let asked = scene.watched.sentinels[1].command(&["SENTINEL", "FAILOVER", MASTER]);
+fn requested_failover_is_followed() {
+    let fixture = fixture(Some("sentinel-secret"));
+    let load = fixture.start_load();
+    let asked = fixture.sentinels.sentinels[1].command(&["SENTINEL", "FAILOVER", MASTER]);
     assert_eq!(asked, "OK");
-    scene.follows(0);
-    load.end();
+    fixture.await_failover(0);
+    load.finish();
 }
 
 #[test]
-fn the_death_of_the_master_is_survived_and_its_return_too() {
-    let mut scene = scene(None);
-    let load = scene.load();
-    scene.watched.servers[0].kill();
+fn master_failure_and_return_are_survived() {
+    let mut fixture = fixture(None);
+    let load = fixture.start_load();
+    fixture.sentinels.servers[0].kill();
     // A Sentinel that does not answer is passed over.
-    scene.watched.sentinels[2].signal("STOP");
-    scene.follows(0);
+    fixture.sentinels.sentinels[2].signal("STOP");
+    fixture.await_failover(0);
     // The one that was the master comes back, is one for a moment, and is then made a replica.
-    scene.watched.revive(0);
+    fixture.sentinels.restart_server(0);
     until("it follows", || {
-        scene.watched.servers[0]
+        fixture.sentinels.servers[0]
             .command(&["ROLE"])
             .starts_with("slave")
     });
-    scene.watched.sentinels[2].signal("CONT");
-    assert!(scene.gateway.lets_in(&scene.alice));
-    load.end();
-    assert_ne!(scene.watched.master(), 0);
+    fixture.sentinels.sentinels[2].signal("CONT");
+    assert!(fixture.gateway.accepts(&fixture.alice));
+    load.finish();
+    assert_ne!(fixture.sentinels.master(), 0);
 }
 
 #[test]
-fn sentinels_that_are_of_no_use_are_told_by_what_they_say() {
-    let watched = Watched::start(Some("sentinel-secret"));
+fn unusable_sentinels_are_reported() {
+    let watched = SentinelSetup::start(Some("sentinel-secret"));
     for (url, password, told) in [
         (
             "other",
@@ -159,12 +163,12 @@ fn sentinels_that_are_of_no_use_are_told_by_what_they_say() {
         let config = Config::new(Upstream::start().address)
             .store(&format!("redis+sentinel://{}/{url}", watched.hosts()))
             .set("/store/sentinel_password", json!(password));
-        let gateway = Gateway::alive(config, &[]);
+        let gateway = Gateway::start_with_arguments(config, &[]);
         until("it is told", || gateway.logs().contains(told));
         assert!(!gateway.logs().contains(password));
         assert_eq!(gateway.get("/private/a").status, 401);
         let cookie = format!("portcullis={}", "a".repeat(64));
-        let answer = gateway.ask(&Request::get("/private/a").cookie(&cookie));
-        answer.refused(503, "STORE_UNAVAILABLE");
+        let answer = gateway.request(&Request::get("/private/a").cookie(&cookie));
+        answer.assert_refused(503, "STORE_UNAVAILABLE");
     }
 }

@@ -17,11 +17,11 @@ fn gateway() -> Gateway {
 
 fn sessions(gateway: &Gateway, who: &SignedIn, query: &str) -> Value {
     let request = Request::get(&format!("/api/v1/sessions{query}")).bearer(&who.access_token);
-    gateway.ask(&request).ok().data()
+    gateway.request(&request).assert_ok().data()
 }
 
 #[test]
-fn a_user_sees_their_sessions_newest_first_and_nobody_elses() {
+fn users_list_only_their_own_sessions() {
     let gateway = gateway();
     let first = gateway.register("alice@example.com");
     let second = gateway.login("alice@example.com");
@@ -64,39 +64,40 @@ fn ending_one_session_leaves_the_others() {
     let second = gateway.login("alice@example.com");
     let bob = gateway.register("bob@example.com");
     let end = |who: &SignedIn, id: &str| {
-        gateway.ask(&Request::delete(&format!("/api/v1/sessions/{id}")).bearer(&who.access_token))
+        gateway
+            .request(&Request::delete(&format!("/api/v1/sessions/{id}")).bearer(&who.access_token))
     };
-    end(&bob, &first.session).refused(404, "NOT_FOUND");
-    end(&bob, "nonsense").refused(404, "NOT_FOUND");
-    assert!(gateway.lets_in(&first));
+    end(&bob, &first.session).assert_refused(404, "NOT_FOUND");
+    end(&bob, "nonsense").assert_refused(404, "NOT_FOUND");
+    assert!(gateway.accepts(&first));
     assert_eq!(end(&second, &first.session).status, 204);
-    assert!(!gateway.lets_in(&first));
-    assert!(gateway.lets_in(&second) && gateway.lets_in(&bob));
+    assert!(!gateway.accepts(&first));
+    assert!(gateway.accepts(&second) && gateway.accepts(&bob));
     assert_eq!(sessions(&gateway, &second, "?status=revoked")["count"], 1);
     assert_eq!(sessions(&gateway, &second, "?status=all")["count"], 2);
 }
 
 #[test]
-fn ending_the_others_keeps_the_current_one() {
+fn ending_other_sessions_keeps_the_current() {
     let gateway = gateway();
     let first = gateway.register("alice@example.com");
     let second = gateway.login("alice@example.com");
     let third = gateway.login("alice@example.com");
     let request = Request::delete("/api/v1/sessions").bearer(&second.access_token);
-    assert_eq!(gateway.ask(&request).ok().data()["revoked"], 2);
-    assert!(gateway.lets_in(&second));
-    assert!(!gateway.lets_in(&first) && !gateway.lets_in(&third));
+    assert_eq!(gateway.request(&request).assert_ok().data()["revoked"], 2);
+    assert!(gateway.accepts(&second));
+    assert!(!gateway.accepts(&first) && !gateway.accepts(&third));
 }
 
 #[test]
-fn logging_out_clears_the_cookie_and_may_be_repeated() {
+fn logout_clears_the_cookie_and_is_idempotent() {
     let gateway = gateway();
     let alice = gateway.register("alice@example.com");
     let logout = Request::post("/api/v1/auth/logout")
         .cookie(&alice.cookie)
         .same_origin();
     for _ in 0..2 {
-        let answer = gateway.ask(&logout);
+        let answer = gateway.request(&logout);
         assert_eq!(answer.status, 204, "{}", answer.text());
         let cleared = answer.all("set-cookie");
         assert!(
@@ -110,13 +111,13 @@ fn logging_out_clears_the_cookie_and_may_be_repeated() {
             "{cleared:?}"
         );
     }
-    assert!(!gateway.lets_in(&alice));
-    let bearer = gateway.ask(&Request::get("/private/a").bearer(&alice.access_token));
+    assert!(!gateway.accepts(&alice));
+    let bearer = gateway.request(&Request::get("/private/a").bearer(&alice.access_token));
     assert_eq!(bearer.status, 401, "the access token ends with it");
 }
 
 #[test]
-fn over_the_cap_the_oldest_session_ends_or_the_new_one_is_refused() {
+fn session_limit_evicts_oldest_or_refuses_new() {
     let capped = |on_limit: &str| {
         let upstream = Upstream::start();
         Gateway::start(
@@ -129,21 +130,21 @@ fn over_the_cap_the_oldest_session_ends_or_the_new_one_is_refused() {
     let first = gateway.register("alice@example.com");
     let second = gateway.login("alice@example.com");
     let third = gateway.login("alice@example.com");
-    assert!(!gateway.lets_in(&first));
-    assert!(gateway.lets_in(&second) && gateway.lets_in(&third));
+    assert!(!gateway.accepts(&first));
+    assert!(gateway.accepts(&second) && gateway.accepts(&third));
     assert_eq!(sessions(&gateway, &third, "")["count"], 2);
 
     let gateway = capped("reject");
     let first = gateway.register("alice@example.com");
     gateway.login("alice@example.com");
     let body = json!({ "email": "alice@example.com", "password": PASSWORD });
-    let third = gateway.ask(&Request::post("/api/v1/auth/login").json(&body));
-    third.refused(429, "SESSION_LIMIT_REACHED");
-    assert!(gateway.lets_in(&first));
+    let third = gateway.request(&Request::post("/api/v1/auth/login").json(&body));
+    third.assert_refused(429, "SESSION_LIMIT_REACHED");
+    assert!(gateway.accepts(&first));
 }
 
 #[test]
-fn a_call_from_another_site_changes_nothing() {
+fn cross_site_call_changes_nothing() {
     let upstream = Upstream::start();
     let config = Config::new(upstream.address).set(
         "/api",
@@ -170,40 +171,43 @@ fn a_call_from_another_site_changes_nothing() {
             .same_origin(),
     ];
     for request in foreign {
-        gateway.ask(&request).refused(403, "CSRF_REJECTED");
-        assert!(gateway.lets_in(&other));
+        gateway
+            .request(&request)
+            .assert_refused(403, "CSRF_REJECTED");
+        assert!(gateway.accepts(&other));
     }
     let logout = Request::post("/api/v1/auth/logout").cookie(&alice.cookie);
     gateway
-        .ask(&logout.header("Origin", "https://evil.example"))
-        .refused(403, "CSRF_REJECTED");
-    assert!(gateway.lets_in(&alice));
+        .request(&logout.header("Origin", "https://evil.example"))
+        .assert_refused(403, "CSRF_REJECTED");
+    assert!(gateway.accepts(&alice));
     // Reading is the browser's affair (CORS), a bearer token is no cookie, and our own may call.
     gateway
-        .ask(&Request::get("/api/v1/sessions").cookie(&alice.cookie))
-        .ok();
+        .request(&Request::get("/api/v1/sessions").cookie(&alice.cookie))
+        .assert_ok();
     let own = delete().header("Origin", "http://shop.example");
-    assert_eq!(gateway.ask(&own).status, 204);
+    assert_eq!(gateway.request(&own).status, 204);
     let allowed = Request::delete("/api/v1/sessions").cookie(&alice.cookie);
     gateway
-        .ask(&allowed.header("Origin", "https://app.example"))
-        .ok();
+        .request(&allowed.header("Origin", "https://app.example"))
+        .assert_ok();
 }
 
 #[test]
-fn what_changes_something_is_never_a_get() {
+fn state_changing_endpoints_reject_get() {
     let gateway = gateway();
     let alice = gateway.register("alice@example.com");
     for path in ["auth/login", "auth/logout", "auth/register"] {
-        let answer = gateway.ask(&Request::get(&format!("/api/v1/{path}")).cookie(&alice.cookie));
-        answer.refused(405, "METHOD_NOT_ALLOWED");
+        let answer =
+            gateway.request(&Request::get(&format!("/api/v1/{path}")).cookie(&alice.cookie));
+        answer.assert_refused(405, "METHOD_NOT_ALLOWED");
         assert!(answer.header("allow").unwrap().contains("POST"), "{path}");
     }
-    assert!(gateway.lets_in(&alice));
+    assert!(gateway.accepts(&alice));
 }
 
 #[test]
-fn other_paths_under_the_prefix_are_routed_as_usual() {
+fn other_paths_under_the_prefix_are_routed() {
     let upstream = Upstream::start();
     let config = Config::new(upstream.address).route(json!({
         "name": "backend-api", "match": { "prefix": "/api" }, "auth": "none", "upstream": "echo",
@@ -213,22 +217,22 @@ fn other_paths_under_the_prefix_are_routed_as_usual() {
     assert_eq!(echo.target(), "/api/v1/orders");
     gateway
         .get("/api/v1/sessions")
-        .refused(401, "UNAUTHENTICATED");
+        .assert_refused(401, "UNAUTHENTICATED");
 }
 
 #[test]
-fn sessions_live_in_redis_as_hashes_and_every_key_ends() {
+fn redis_sessions_are_hashes_and_keys_expire() {
     let redis = Redis::start();
     let upstream = Upstream::start();
-    let config = Config::new(upstream.address).store(&redis.url()).limited(
+    let config = Config::new(upstream.address).store(&redis.url()).limit(
         "per-user",
         json!({ "algorithm": "sliding_window", "limit": 100, "window": "1m", "key": "user" }),
     );
     let gateway = Gateway::start(config);
     let alice = gateway.register("alice@example.com");
     gateway
-        .ask(&Request::get("/private/a").cookie(&alice.cookie))
-        .ok();
+        .request(&Request::get("/private/a").cookie(&alice.cookie))
+        .assert_ok();
     let keys = redis.keys();
     assert!(!keys.is_empty());
     for key in keys {
@@ -251,7 +255,7 @@ fn sessions_live_in_redis_as_hashes_and_every_key_ends() {
 }
 
 #[test]
-fn what_another_program_broke_in_the_store_is_a_401_and_no_panic() {
+fn corrupt_session_record_is_401() {
     let redis = Redis::start();
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address).store(&redis.url()));
@@ -267,7 +271,7 @@ fn what_another_program_broke_in_the_store_is_a_401_and_no_panic() {
         &["LPUSH", &key, "x"],
     ] {
         redis.command(command);
-        let answer = gateway.ask(&Request::get("/private/a").cookie(&alice.cookie));
+        let answer = gateway.request(&Request::get("/private/a").cookie(&alice.cookie));
         assert!(
             [401, 503].contains(&answer.status),
             "{command:?}: {}",
@@ -275,11 +279,11 @@ fn what_another_program_broke_in_the_store_is_a_401_and_no_panic() {
         );
     }
     let bob = gateway.register("bob@example.com");
-    assert!(gateway.lets_in(&bob));
+    assert!(gateway.accepts(&bob));
 }
 
 #[test]
-fn no_request_that_starts_after_a_sign_out_was_answered_succeeds() {
+fn requests_after_sign_out_are_refused() {
     let redis = Redis::start();
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address).store(&redis.url()));
@@ -290,7 +294,7 @@ fn no_request_that_starts_after_a_sign_out_was_answered_succeeds() {
             let mut client = Client::connect(gateway.public);
             loop {
                 let over = signed_out.load(Ordering::SeqCst);
-                let status = client.ask(&request).status;
+                let status = client.request(&request).status;
                 if over {
                     assert_eq!(status, 401);
                     return;
@@ -301,26 +305,26 @@ fn no_request_that_starts_after_a_sign_out_was_answered_succeeds() {
             scope.spawn(|| hammer(Request::get("/private/a").cookie(&who.cookie)));
             scope.spawn(|| hammer(Request::get("/private/a").bearer(&who.access_token)));
             let logout = Request::post("/api/v1/auth/logout").bearer(&who.access_token);
-            assert_eq!(gateway.ask(&logout).status, 204);
+            assert_eq!(gateway.request(&logout).status, 204);
             signed_out.store(true, Ordering::SeqCst);
         });
     }
 }
 
 #[test]
-fn a_query_of_thousands_of_parameters_is_refused() {
+fn query_of_thousands_of_parameters_is_refused() {
     let gateway = Gateway::start(Config::new(Upstream::start().address));
     let alice = gateway.register("alice@example.com");
     let names: Vec<String> = (0..10_000).map(|index| format!("{index:x}")).collect();
     let target = format!("/api/v1/sessions?{}", names.join("&"));
-    let answer = gateway.ask(&Request::get(&target).cookie(&alice.cookie));
-    answer.refused(400, "VALIDATION_FAILED");
+    let answer = gateway.request(&Request::get(&target).cookie(&alice.cookie));
+    answer.assert_refused(400, "VALIDATION_FAILED");
     let fields = &answer.json()["error"]["fields"];
     assert_eq!(fields.as_object().unwrap().len(), 1, "{fields}");
     assert!(fields["query"].is_string(), "{fields}");
     let http2 = Http2::connect(gateway.public);
-    let (status, text) = http2.ask("GET", &target, &[("cookie", &alice.cookie)]);
+    let (status, text) = http2.request("GET", &target, &[("cookie", &alice.cookie)]);
     assert_eq!(status, 400, "{text}");
     let few = Request::get("/api/v1/sessions?limit=1&status=all&unknown=1");
-    gateway.ask(&few.cookie(&alice.cookie)).ok();
+    gateway.request(&few.cookie(&alice.cookie)).assert_ok();
 }

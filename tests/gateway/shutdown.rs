@@ -13,50 +13,50 @@ use serde_json::json;
 use crate::support::client::{Client, Request};
 use crate::support::config::Config;
 use crate::support::frames::{
-    self, ACK, DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, Outcome, PING,
+    self, ACK, DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, PING, StreamOutcome,
 };
 use crate::support::gateway::Gateway;
-use crate::support::raw::{read_request, serving};
+use crate::support::scripted_upstream::{read_request, serve_connections};
 use crate::support::upstream::Upstream;
-use crate::support::wait::{PATIENCE, SOON, eventually, within};
-use crate::support::websocket::{AWAY, Socket};
+use crate::support::wait::{DEADLINE, PROPAGATION_DEADLINE, eventually, within};
+use crate::support::websocket::{GOING_AWAY, WebSocketClient};
 
 #[test]
-fn an_idle_gateway_ends_soon_with_0() {
+fn idle_gateway_exits_promptly_with_0() {
     let upstream = Upstream::start();
     let mut gateway = Gateway::start(Config::new(upstream.address));
     let mut idle = Client::connect(gateway.public);
-    idle.ask(&Request::get("/public/a")).ok();
+    idle.request(&Request::get("/public/a")).assert_ok();
     let start = Instant::now();
     gateway.sigterm();
     assert_eq!(gateway.wait_exit().code(), Some(0));
     // Long before the grace period of 25 seconds.
     let took = start.elapsed();
     assert!(took < Duration::from_secs(10), "{took:?}");
-    assert!(idle.closes_within(SOON));
+    assert!(idle.closes_within(PROPAGATION_DEADLINE));
 }
 
 #[test]
-fn a_request_in_flight_is_finished_before_the_end() {
+fn in_flight_request_finishes_before_exit() {
     let upstream = Upstream::start();
     let mut gateway = Gateway::start(Config::new(upstream.address));
     let public = gateway.public;
     let request = std::thread::spawn(move || Request::get("/public/slow?ms=1500").send(public));
-    eventually("it arrived", || upstream.saw("slow").then_some(()));
+    eventually("it arrived", || upstream.has_seen("slow").then_some(()));
     gateway.sigterm();
     assert_eq!(request.join().unwrap().status, 200);
     assert_eq!(gateway.wait_exit().code(), Some(0));
 }
 
 #[test]
-fn what_does_not_end_is_cut_off_after_the_grace() {
+fn unfinished_requests_are_cut_after_the_grace_period() {
     let upstream = Upstream::start();
     let config = Config::new(upstream.address).set("/shutdown", json!({ "grace": "1s" }));
     let mut gateway = Gateway::start(config);
     let public = gateway.public;
     let request =
         std::thread::spawn(move || Request::get("/public/slow?ms=20000").try_send(public));
-    eventually("it arrived", || upstream.saw("slow").then_some(()));
+    eventually("it arrived", || upstream.has_seen("slow").then_some(()));
     let start = Instant::now();
     gateway.sigterm();
     assert_eq!(gateway.wait_exit().code(), Some(0));
@@ -69,24 +69,24 @@ fn what_does_not_end_is_cut_off_after_the_grace() {
 }
 
 #[test]
-fn websockets_and_streams_are_told_to_go() {
+fn websockets_and_streams_are_closed_on_drain() {
     let upstream = Upstream::start();
     let mut gateway = Gateway::start(Config::new(upstream.address));
-    let mut socket = Socket::open(gateway.public, "/public/ws", &[])
+    let mut socket = WebSocketClient::open(gateway.public, "/public/ws", &[])
         .ok()
         .unwrap();
     assert_eq!(socket.echo("hello"), "hello");
     let mut events = Client::connect(gateway.public);
     events.send(Request::get("/public/sse").to_bytes());
-    events.until("data: hello\n\n");
+    events.read_until("data: hello\n\n");
     gateway.sigterm();
-    assert_eq!(socket.close_code(Duration::from_secs(5)), Some(AWAY));
+    assert_eq!(socket.close_code(Duration::from_secs(5)), Some(GOING_AWAY));
     assert!(events.closes_within(Duration::from_secs(5)));
     assert_eq!(gateway.wait_exit().code(), Some(0));
 }
 
 #[test]
-fn a_client_that_takes_no_notice_of_the_end_does_not_keep_the_gateway() {
+fn unresponsive_client_does_not_delay_exit() {
     let upstream = Upstream::start();
     let mut gateway = Gateway::start(Config::new(upstream.address));
     // It acknowledges nothing, and keeps the connection.
@@ -95,11 +95,11 @@ fn a_client_that_takes_no_notice_of_the_end_does_not_keep_the_gateway() {
     let head = get("/public/a");
     deaf.send(HEADERS, END_STREAM | END_HEADERS, 1, &head)
         .unwrap();
-    assert_eq!(deaf.outcome(1), Outcome::Status(200));
+    assert_eq!(deaf.stream_outcome(1), StreamOutcome::Status(200));
     let head = get("/public/slow?ms=2500");
     deaf.send(HEADERS, END_STREAM | END_HEADERS, 3, &head)
         .unwrap();
-    eventually("it arrived", || upstream.saw("slow").then_some(()));
+    eventually("it arrived", || upstream.has_seen("slow").then_some(()));
     let start = Instant::now();
     gateway.sigterm();
     // What is in flight is finished, the GOAWAY notwithstanding.
@@ -112,7 +112,7 @@ fn a_client_that_takes_no_notice_of_the_end_does_not_keep_the_gateway() {
 }
 
 /// The GOAWAYs and PINGs until the connection ends: the kind, and the last stream of a GOAWAY.
-fn farewell(client: &mut Frames) -> Vec<(u8, Option<u32>)> {
+fn read_goaways(client: &mut Frames) -> Vec<(u8, Option<u32>)> {
     let seen = std::iter::from_fn(|| client.next())
         .filter(|frame| frame.kind == GOAWAY || frame.kind == PING)
         .map(|frame| {
@@ -125,7 +125,7 @@ fn farewell(client: &mut Frames) -> Vec<(u8, Option<u32>)> {
 }
 
 #[test]
-fn an_idle_http2_connection_gets_one_final_goaway() {
+fn idle_http2_connection_gets_one_final_goaway() {
     let upstream = Upstream::start();
     let mut gateway = Gateway::start(Config::new(upstream.address));
     let mut idle = Frames::connect(gateway.public);
@@ -134,15 +134,15 @@ fn an_idle_http2_connection_gets_one_final_goaway() {
     for stream in [1, 3] {
         idle.send(HEADERS, END_STREAM | END_HEADERS, stream, &head)
             .unwrap();
-        idle.until_end_of(stream);
+        idle.read_until_end_of(stream);
     }
     let mut unused = Frames::connect(gateway.public);
     unused.accept_settings();
     let start = Instant::now();
     gateway.sigterm();
     // Clients that send more meanwhile may be sure that it was not processed.
-    assert_eq!(farewell(&mut idle), [(GOAWAY, Some(3))]);
-    assert_eq!(farewell(&mut unused), [(GOAWAY, Some(0))]);
+    assert_eq!(read_goaways(&mut idle), [(GOAWAY, Some(3))]);
+    assert_eq!(read_goaways(&mut unused), [(GOAWAY, Some(0))]);
     assert_eq!(gateway.wait_exit().code(), Some(0));
     let took = start.elapsed();
     assert!(took < Duration::from_secs(10), "{took:?}");
@@ -158,7 +158,7 @@ struct Held {
 impl Held {
     fn start() -> (&'static Held, SocketAddr) {
         let held: &'static Held = Box::leak(Box::default());
-        let address = serving(move |mut stream| {
+        let address = serve_connections(move |mut stream| {
             while read_request(&mut stream) {
                 held.arrived.fetch_add(1, Ordering::SeqCst);
                 eventually("it may respond", || {
@@ -214,7 +214,7 @@ fn an_http2_connection_gets_its_goaway_after_the_end_of_its_open_streams() {
     });
     assert_eq!(open, 0, "streams that the GOAWAY overtook");
     assert_eq!(goaway.unwrap().payload[..4], 5_u32.to_be_bytes());
-    assert_eq!(farewell(&mut client), []);
+    assert_eq!(read_goaways(&mut client), []);
     assert_eq!(gateway.wait_exit().code(), Some(0));
 }
 
@@ -225,7 +225,7 @@ fn an_http2_connection_that_never_pauses_gets_its_goaway_in_two_steps() {
     let mut gateway = Gateway::start(config);
     let mut client = Frames::connect(gateway.public);
     client.accept_settings();
-    client.set_read_patience(Duration::from_millis(100));
+    client.set_read_timeout(Duration::from_millis(100));
     let head = frames::request("GET", "/public/a", &[]);
     let open = |client: &mut Frames, stream: u32| {
         let flags = END_STREAM | END_HEADERS;
@@ -241,7 +241,7 @@ fn an_http2_connection_that_never_pauses_gets_its_goaway_in_two_steps() {
         client.next().filter(|frame| frame.kind == GOAWAY)
     });
     assert_eq!(first.payload[..4], (u32::MAX >> 1).to_be_bytes());
-    client.set_read_patience(PATIENCE);
+    client.set_read_timeout(DEADLINE);
     let ping = std::iter::from_fn(|| client.next()).find(|frame| frame.kind == PING);
     client.send(PING, ACK, 0, &ping.unwrap().payload).unwrap();
     let last = std::iter::from_fn(|| client.next()).find(|frame| frame.kind == GOAWAY);
@@ -253,7 +253,7 @@ fn an_http2_connection_that_never_pauses_gets_its_goaway_in_two_steps() {
 }
 
 #[test]
-fn an_idle_http2_connection_that_times_out_gets_a_goaway() {
+fn timed_out_http2_connection_gets_a_goaway() {
     let upstream = Upstream::start();
     let limits = json!({ "keepalive": "1s" });
     let config = Config::new(upstream.address).set("/listeners/0/limits", limits);
@@ -263,26 +263,26 @@ fn an_idle_http2_connection_that_times_out_gets_a_goaway() {
     let head = frames::request("GET", "/public/a", &[]);
     idle.send(HEADERS, END_STREAM | END_HEADERS, 1, &head)
         .unwrap();
-    idle.until_end_of(1);
-    assert_eq!(farewell(&mut idle), [(GOAWAY, Some(1))]);
+    idle.read_until_end_of(1);
+    assert_eq!(read_goaways(&mut idle), [(GOAWAY, Some(1))]);
 }
 
 #[test]
-fn a_draining_gateway_is_alive_and_not_ready_and_still_serves_during_the_delay() {
+fn draining_gateway_is_unready_but_still_serves() {
     let upstream = Upstream::start();
     let config = Config::new(upstream.address).set("/shutdown", json!({ "delay": "4s" }));
     let mut gateway = Gateway::start(config);
     gateway.sigterm();
-    within(SOON, "it is not ready", || {
+    within(PROPAGATION_DEADLINE, "it is not ready", || {
         (Request::get("/ready").send(gateway.admin).status == 503).then_some(())
     });
     assert_eq!(Request::get("/health").send(gateway.admin).status, 200);
-    gateway.get("/public/a").ok();
+    gateway.get("/public/a").assert_ok();
     assert_eq!(gateway.wait_exit().code(), Some(0));
 }
 
 #[test]
-fn a_hangup_before_it_is_ready_reloads_when_it_is() {
+fn sighup_before_ready_reloads_once_ready() {
     let upstream = Upstream::start();
     let config = Config::new(upstream.address);
     let regular = config.write();
@@ -311,7 +311,7 @@ fn a_hangup_before_it_is_ready_reloads_when_it_is() {
     writer.write_all(&text).unwrap();
     drop(writer);
     eventually("it reloads", || {
-        assert!(gateway.running());
+        assert!(gateway.is_running());
         let text = Request::get("/metrics")
             .try_send(gateway.admin)
             .ok()?
@@ -323,7 +323,7 @@ fn a_hangup_before_it_is_ready_reloads_when_it_is() {
 }
 
 #[test]
-fn the_limit_of_open_files_is_raised_and_reported() {
+fn open_file_limit_is_raised_and_reported() {
     let upstream = Upstream::start();
     let limits = json!({ "connections": 100_000 });
     let config = Config::new(upstream.address).set("/listeners/0/limits", limits);
@@ -343,7 +343,7 @@ fn the_limit_of_open_files_is_raised_and_reported() {
 }
 
 #[test]
-fn a_port_that_is_taken_ends_the_start_at_once_and_says_which() {
+fn occupied_port_fails_startup_and_is_named() {
     let upstream = Upstream::start();
     for pointer in ["/listeners/0/bind", "/admin/bind"] {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -362,7 +362,7 @@ fn a_port_that_is_taken_ends_the_start_at_once_and_says_which() {
 }
 
 #[test]
-fn a_bad_configuration_ends_the_start_with_every_mistake() {
+fn invalid_configuration_fails_startup_with_every_mistake() {
     let upstream = Upstream::start();
     let config = Config::new(upstream.address)
         .set("/routes/0/upstraem", json!("echo"))

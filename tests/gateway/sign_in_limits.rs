@@ -26,12 +26,12 @@ fn config(upstream: SocketAddr, attempts: u32, failures: u32) -> Config {
 
 fn register(gateway: &Gateway, email: &str, username: &str) {
     let body = json!({ "email": email, "username": username, "password": PASSWORD });
-    let answer = gateway.ask(&Request::post("/api/v1/auth/register").json(&body));
+    let answer = gateway.request(&Request::post("/api/v1/auth/register").json(&body));
     assert_eq!(answer.status, 201, "{}", answer.text());
 }
 
 fn login(gateway: &Gateway, from: &str, body: &Value) -> Response {
-    gateway.ask(
+    gateway.request(
         &Request::post(LOGIN)
             .header("X-Forwarded-For", from)
             .json(body),
@@ -39,7 +39,7 @@ fn login(gateway: &Gateway, from: &str, body: &Value) -> Response {
 }
 
 /// Everything that a response tells of the limits, but for the time that has passed.
-fn told(answer: &Response) -> Value {
+fn error_body(answer: &Response) -> Value {
     let remaining = |item: &str| item.split(";t=").next().unwrap().to_owned();
     let items: Vec<String> = answer
         .header("ratelimit")
@@ -56,7 +56,7 @@ fn told(answer: &Response) -> Value {
 }
 
 #[test]
-fn limits_do_not_tell_which_names_are_of_one_account() {
+fn limits_do_not_reveal_account_aliases() {
     let gateway = Gateway::start(config(Upstream::start().address, 1000, 3));
     register(&gateway, "ann@example.com", "ann");
     // From another address each: what it has used of its own limit is no difference.
@@ -65,7 +65,7 @@ fn limits_do_not_tell_which_names_are_of_one_account() {
         let guess = |name: &Value| {
             let mut body = name.clone();
             body["password"] = json!("not the password");
-            told(&login(&gateway, from, &body))
+            error_body(&login(&gateway, from, &body))
         };
         guesses.map(guess).collect()
     };
@@ -88,11 +88,11 @@ fn limits_do_not_tell_which_names_are_of_one_account() {
 }
 
 #[test]
-fn an_attempt_costs_the_same_work_whatever_is_known_of_its_account() {
+fn attempts_cost_the_same_for_every_account() {
     let gateway = Gateway::start(config(Upstream::start().address, 1000, 3));
     register(&gateway, "ann@example.com", "ann");
     let own = json!({ "email": "ann@example.com", "password": PASSWORD });
-    login(&gateway, "192.0.2.1", &own).ok();
+    login(&gateway, "192.0.2.1", &own).assert_ok();
     let work = |from: &str, name: Value| {
         let mut body = name;
         body["password"] = json!("not the password");
@@ -101,7 +101,7 @@ fn an_attempt_costs_the_same_work_whatever_is_known_of_its_account() {
             gateway.metric(looked, &["operation=\"peek_limit\""])
         };
         let before = looked();
-        login(&gateway, from, &body).refused(401, "INVALID_CREDENTIALS");
+        login(&gateway, from, &body).assert_refused(401, "INVALID_CREDENTIALS");
         looked() - before
     };
     let unknown = work("192.0.2.2", json!({ "email": "bob@example.com" }));
@@ -117,7 +117,7 @@ fn an_attempt_costs_the_same_work_whatever_is_known_of_its_account() {
 }
 
 #[test]
-fn an_account_bears_no_more_guesses_under_two_names_than_under_one() {
+fn account_aliases_share_the_guess_limit() {
     let gateway = Gateway::start(config(Upstream::start().address, 1000, 4));
     register(&gateway, "ann@example.com", "ann");
     let ask = |from: &str, name: Value, password: &str| {
@@ -130,17 +130,18 @@ fn an_account_bears_no_more_guesses_under_two_names_than_under_one() {
         json!({ "username": "ann" }),
     );
     for name in [&email, &username, &email, &username] {
-        ask("192.0.2.1", name.clone(), "not the password").refused(401, "INVALID_CREDENTIALS");
+        ask("192.0.2.1", name.clone(), "not the password")
+            .assert_refused(401, "INVALID_CREDENTIALS");
     }
     // Neither name is over its limit. The account is, which only its owner could tell.
     for name in [&email, &username] {
-        ask("192.0.2.1", name.clone(), PASSWORD).refused(401, "INVALID_CREDENTIALS");
+        ask("192.0.2.1", name.clone(), PASSWORD).assert_refused(401, "INVALID_CREDENTIALS");
     }
-    ask("192.0.2.9", email, PASSWORD).ok();
+    ask("192.0.2.9", email, PASSWORD).assert_ok();
 }
 
 #[test]
-fn an_administrator_frees_an_account_and_its_names_at_once() {
+fn admin_unlocks_an_account_under_all_names() {
     let gateway = Gateway::start(config(Upstream::start().address, 1000, 2));
     register(&gateway, "ann@example.com", "ann");
     let ask = |name: &Value, password: &str| {
@@ -156,7 +157,7 @@ fn an_administrator_frees_an_account_and_its_names_at_once() {
         ask(name, "not the password");
     }
     for name in &names {
-        ask(name, PASSWORD).refused(429, "RATE_LIMITED");
+        ask(name, PASSWORD).assert_refused(429, "RATE_LIMITED");
     }
     let users = gateway.admin(Request::get("/admin/users")).data();
     let user = users["users"][0]["id"].as_str().unwrap().to_owned();
@@ -164,12 +165,12 @@ fn an_administrator_frees_an_account_and_its_names_at_once() {
     let reset = gateway.admin(Request::delete(&key));
     assert_eq!(reset.status, 204, "{}", reset.text());
     for name in &names {
-        ask(name, PASSWORD).ok();
+        ask(name, PASSWORD).assert_ok();
     }
 }
 
 #[test]
-fn a_network_of_many_addresses_has_a_limit_of_its_own() {
+fn networks_have_their_own_limit() {
     let gateway = Gateway::start(config(Upstream::start().address, 2, 1000));
     let guess = |from: &str, n: u32| {
         let body = json!({ "email": format!("user{n}@example.com"), "password": "x" });
@@ -177,21 +178,21 @@ fn a_network_of_many_addresses_has_a_limit_of_its_own() {
     };
     // Ten times what one address may.
     for n in 0..20 {
-        guess(&format!("2001:db8:1:{n:x}::1"), n).refused(401, "INVALID_CREDENTIALS");
+        guess(&format!("2001:db8:1:{n:x}::1"), n).assert_refused(401, "INVALID_CREDENTIALS");
     }
     let limited = guess("2001:db8:1:ffff::1", 20);
-    limited.refused(429, "RATE_LIMITED");
-    assert!(limited.number("retry-after") > 0);
-    guess("2001:db8:2::1", 21).refused(401, "INVALID_CREDENTIALS");
-    guess("192.0.2.1", 22).refused(401, "INVALID_CREDENTIALS");
+    limited.assert_refused(429, "RATE_LIMITED");
+    assert!(limited.numeric_header("retry-after") > 0);
+    guess("2001:db8:2::1", 21).assert_refused(401, "INVALID_CREDENTIALS");
+    guess("192.0.2.1", 22).assert_refused(401, "INVALID_CREDENTIALS");
 }
 
 #[test]
-fn who_has_signed_in_from_here_before_does_not_wait_behind_strangers() {
+fn known_addresses_bypass_a_full_password_queue() {
     let mut gateway = Gateway::start(config(Upstream::start().address, 1000, 1000));
     register(&gateway, "ann@example.com", "ann");
     let ann = json!({ "email": "ann@example.com", "password": PASSWORD });
-    login(&gateway, "192.0.2.1", &ann).ok();
+    login(&gateway, "192.0.2.1", &ann).assert_ok();
     // So that the queue stays full for as long as the test takes.
     gateway.reload("applied", |config| {
         let cost = json!({ "memory": "64MiB", "iterations": 12 });
@@ -219,5 +220,5 @@ fn who_has_signed_in_from_here_before_does_not_wait_behind_strangers() {
         statuses.iter().any(|status| status == 503),
         "no queue is full"
     );
-    login(&gateway, "192.0.2.1", &ann).ok();
+    login(&gateway, "192.0.2.1", &ann).assert_ok();
 }

@@ -71,10 +71,10 @@ fn page(answer: &Response, status: u16) -> String {
 }
 
 #[test]
-fn a_browser_that_opens_a_page_is_sent_to_sign_in_and_nobody_else_is() {
+fn only_page_navigation_redirects_to_sign_in() {
     let gateway = gateway();
     let open = || Request::get("/private/a?b=c&d").header("Accept", ACCEPT);
-    let answer = gateway.ask(&open());
+    let answer = gateway.request(&open());
     assert_eq!(answer.status, 303);
     assert_eq!(
         answer.header("location"),
@@ -83,15 +83,15 @@ fn a_browser_that_opens_a_page_is_sent_to_sign_in_and_nobody_else_is() {
     assert_eq!(answer.header("cache-control"), Some("no-store"));
     assert_eq!(
         gateway
-            .ask(&open().header("Sec-Fetch-Mode", "navigate"))
+            .request(&open().header("Sec-Fetch-Mode", "navigate"))
             .status,
         303
     );
     let head = Request::new("HEAD", "/private/a").header("Accept", ACCEPT);
-    assert_eq!(gateway.ask(&head).status, 303);
+    assert_eq!(gateway.request(&head).status, 303);
     // A session that has ended is one to replace; the cookie goes.
     let stale = format!("portcullis={}", "0".repeat(64));
-    let answer = gateway.ask(&open().cookie(&stale));
+    let answer = gateway.request(&open().cookie(&stale));
     assert_eq!(answer.status, 303);
     assert!(
         answer
@@ -120,25 +120,25 @@ fn a_browser_that_opens_a_page_is_sent_to_sign_in_and_nobody_else_is() {
                 .bearer("a.b.c"),
         ),
     ] {
-        assert_eq!(gateway.ask(&request).status, 401, "{what}");
+        assert_eq!(gateway.request(&request).status, 401, "{what}");
     }
     let long = Request::get(&format!("/private/{}", "a".repeat(4000))).header("Accept", ACCEPT);
     assert_eq!(
-        gateway.ask(&long).header("location"),
+        gateway.request(&long).header("location"),
         Some("/api/v1/sign-in?return_to=%2F")
     );
 }
 
 #[test]
-fn signing_in_sets_the_cookie_and_goes_back_to_this_origin_only() {
+fn sign_in_returns_to_this_origin_only() {
     let gateway = gateway();
-    let answer = gateway.ask(&sign_in("/private/a?b=c"));
+    let answer = gateway.request(&sign_in("/private/a?b=c"));
     assert_eq!(answer.status, 303, "{}", answer.text());
     assert_eq!(answer.header("location"), Some("/private/a?b=c"));
     let cookie = session_cookie(&answer).unwrap();
     gateway
-        .ask(&Request::get("/private/a").cookie(&cookie))
-        .ok();
+        .request(&Request::get("/private/a").cookie(&cookie))
+        .assert_ok();
     for trick in [
         "//evil.example",
         "/\\evil.example",
@@ -148,7 +148,7 @@ fn signing_in_sets_the_cookie_and_goes_back_to_this_origin_only() {
         "/%0d%0aSet-Cookie:x=y\u{e9}",
         "",
     ] {
-        let answer = gateway.ask(&sign_in(trick));
+        let answer = gateway.request(&sign_in(trick));
         assert_eq!(
             (answer.status, answer.header("location")),
             (303, Some("/")),
@@ -156,7 +156,7 @@ fn signing_in_sets_the_cookie_and_goes_back_to_this_origin_only() {
         );
     }
     // And so on the way there, for somebody who is signed in (the first session was evicted).
-    let cookie = session_cookie(&gateway.ask(&sign_in("/"))).unwrap();
+    let cookie = session_cookie(&gateway.request(&sign_in("/"))).unwrap();
     for (query, target) in [
         ("?return_to=%2Fprivate%2Fa", "/private/a"),
         ("?return_to=%2F%2Fevil.example", "/"),
@@ -166,7 +166,7 @@ fn signing_in_sets_the_cookie_and_goes_back_to_this_origin_only() {
         ("", "/"),
     ] {
         let open = Request::get(&format!("/api/v1/sign-in{query}")).cookie(&cookie);
-        let answer = gateway.ask(&open);
+        let answer = gateway.request(&open);
         assert_eq!(
             (answer.status, answer.header("location")),
             (303, Some(target)),
@@ -176,7 +176,7 @@ fn signing_in_sets_the_cookie_and_goes_back_to_this_origin_only() {
 }
 
 #[test]
-fn a_mistake_shows_the_page_again() {
+fn failed_sign_in_shows_the_page_again() {
     let config = config().set(
         "/identity/builtin/sign_in_limits/failures_per_account",
         json!({ "limit": 2, "window": "10m" }),
@@ -189,7 +189,7 @@ fn a_mistake_shows_the_page_again() {
             ("password", "wrong"),
             ("return_to", "/private/x"),
         ];
-        gateway.ask(&form("/sign-in", &fields).same_origin())
+        gateway.request(&form("/sign-in", &fields).same_origin())
     };
     let hostile = wrong("\"><script>alert(1)</script>");
     let text = page(&hostile, 401);
@@ -211,16 +211,16 @@ fn a_mistake_shows_the_page_again() {
     page(&wrong("ann@example.com"), 401);
     let limited = wrong("ann@example.com");
     assert!(page(&limited, 429).contains("Too many attempts"));
-    assert!(limited.number("retry-after") > 0);
-    limited.number("x-ratelimit-limit");
+    assert!(limited.numeric_header("retry-after") > 0);
+    limited.numeric_header("x-ratelimit-limit");
     let twice = [("login", "a"), ("login", "b"), ("password", "c")];
     gateway
-        .ask(&form("/sign-in", &twice).same_origin())
-        .refused(400, "VALIDATION_FAILED");
+        .request(&form("/sign-in", &twice).same_origin())
+        .assert_refused(400, "VALIDATION_FAILED");
 }
 
 #[test]
-fn a_form_of_another_site_does_nothing() {
+fn cross_site_form_is_refused() {
     let gateway = gateway();
     let fields = [("login", "ann@example.com"), ("password", PASSWORD)];
     let bare = || form("/sign-in", &fields);
@@ -237,7 +237,7 @@ fn a_form_of_another_site_does_nothing() {
         ("a neighbour", bare().header("Sec-Fetch-Site", "same-site")),
         ("a silent browser without the page's secret", bare()),
     ] {
-        let answer = gateway.ask(&request);
+        let answer = gateway.request(&request);
         page(&answer, 403);
         assert!(session_cookie(&answer).is_none(), "{what}");
     }
@@ -250,7 +250,7 @@ fn a_form_of_another_site_does_nothing() {
             .header("Content-Type", kind)
             .same_origin()
             .body("login=ann%40example.com&password=x");
-        assert_eq!(gateway.ask(&other).status, 415, "{kind}");
+        assert_eq!(gateway.request(&other).status, 415, "{kind}");
     }
     // A silent browser brings back what the page gave it.
     let shown = gateway.get("/api/v1/sign-in");
@@ -265,30 +265,33 @@ fn a_form_of_another_site_does_nothing() {
     let pair = cookie.split(';').next().unwrap();
     let mut with_token = fields.to_vec();
     with_token.push(("token", token));
-    let answer = gateway.ask(&form("/sign-in", &with_token).cookie(pair));
+    let answer = gateway.request(&form("/sign-in", &with_token).cookie(pair));
     assert_eq!(answer.status, 303, "{}", answer.text());
-    page(&gateway.ask(&form("/sign-in", &with_token)), 403);
-    page(&gateway.ask(&form("/sign-in", &fields).cookie(pair)), 403);
+    page(&gateway.request(&form("/sign-in", &with_token)), 403);
+    page(
+        &gateway.request(&form("/sign-in", &fields).cookie(pair)),
+        403,
+    );
     // The form in another of its tabs has the same, so that both are good.
-    let second = gateway.ask(&Request::get("/api/v1/sign-in").cookie(pair));
+    let second = gateway.request(&Request::get("/api/v1/sign-in").cookie(pair));
     assert!(page(&second, 200).contains(token));
     // Browsers of today get none.
-    let modern = gateway.ask(&Request::get("/api/v1/sign-in").header("Sec-Fetch-Site", "none"));
+    let modern = gateway.request(&Request::get("/api/v1/sign-in").header("Sec-Fetch-Site", "none"));
     assert!(modern.header("set-cookie").is_none());
 }
 
 #[test]
-fn signing_out_needs_the_button() {
+fn sign_out_requires_a_post() {
     let gateway = gateway();
-    let cookie = session_cookie(&gateway.ask(&sign_in("/"))).unwrap();
-    let private = || gateway.ask(&Request::get("/private/a").cookie(&cookie));
-    let shown = gateway.ask(&Request::get("/api/v1/sign-out").cookie(&cookie));
+    let cookie = session_cookie(&gateway.request(&sign_in("/"))).unwrap();
+    let private = || gateway.request(&Request::get("/private/a").cookie(&cookie));
+    let shown = gateway.request(&Request::get("/api/v1/sign-out").cookie(&cookie));
     assert!(page(&shown, 200).contains("<button"));
     let foreign = form("/sign-out", &[]).header("Origin", "http://evil.example");
-    page(&gateway.ask(&foreign.cookie(&cookie)), 403);
-    private().ok();
+    page(&gateway.request(&foreign.cookie(&cookie)), 403);
+    private().assert_ok();
     let out = form("/sign-out", &[]).cookie(&cookie).same_origin();
-    let answer = gateway.ask(&out);
+    let answer = gateway.request(&out);
     assert!(page(&answer, 200).contains("You are signed out"));
     assert!(
         answer
@@ -296,34 +299,34 @@ fn signing_out_needs_the_button() {
             .iter()
             .any(|cookie| cookie.contains("Max-Age=0"))
     );
-    private().refused(401, "SESSION_REVOKED");
-    page(&gateway.ask(&out), 200);
+    private().assert_refused(401, "SESSION_REVOKED");
+    page(&gateway.request(&out), 200);
     assert!(page(&gateway.get("/api/v1/sign-out"), 200).contains("You are signed out"));
 }
 
 #[test]
-fn an_outage_of_the_store_is_told_in_the_page() {
+fn store_outage_is_shown_on_the_page() {
     let mut redis = Redis::start();
     let gateway = Gateway::start(config().store(&redis.url()));
     gateway.register("ann@example.com");
-    let cookie = session_cookie(&gateway.ask(&sign_in("/"))).unwrap();
+    let cookie = session_cookie(&gateway.request(&sign_in("/"))).unwrap();
     redis.kill();
-    let answer = gateway.ask(&sign_in("/"));
+    let answer = gateway.request(&sign_in("/"));
     assert!(page(&answer, 503).contains("does not work at the moment"));
-    answer.number("retry-after");
+    answer.numeric_header("retry-after");
     let out = form("/sign-out", &[]).cookie(&cookie).same_origin();
-    let answer = gateway.ask(&out);
+    let answer = gateway.request(&out);
     page(&answer, 503);
     assert!(answer.header("set-cookie").is_none(), "the cookie stays");
     // A page that needs a session says 503, and sends nobody away.
     let open = Request::get("/private/a")
         .header("Accept", ACCEPT)
         .cookie(&cookie);
-    assert_eq!(gateway.ask(&open).status, 503);
+    assert_eq!(gateway.request(&open).status, 503);
 }
 
 #[test]
-fn the_pages_exist_wherever_the_endpoints_do() {
+fn pages_follow_the_api_prefix() {
     let upstream = Upstream::start();
     let config = || {
         Config::new(upstream.address).route(json!({
@@ -335,7 +338,7 @@ fn the_pages_exist_wherever_the_endpoints_do() {
     assert!(page(&gateway.get("/api/v1/sign-out"), 200).contains("You are signed out"));
     let http2 = Http2::connect(gateway.public);
     for path in ["/api/v1/sign-in", "/api/v1/sign-out"] {
-        assert_eq!(http2.ask("GET", path, &[]).0, 200, "{path}");
+        assert_eq!(http2.request("GET", path, &[]).0, 200, "{path}");
     }
     let without = Gateway::start(config().set("/api", json!(null)));
     let target = "/api/v1/sign-in";
@@ -343,7 +346,7 @@ fn the_pages_exist_wherever_the_endpoints_do() {
 }
 
 #[test]
-fn a_form_may_lead_to_the_origins_that_are_allowed() {
+fn form_may_return_to_allowed_origins() {
     let origins = json!(["https://app.example", "http://localhost:3000"]);
     let gateway = Gateway::start(config().set("/api/allowed_origins", origins));
     for path in ["/api/v1/sign-in", "/api/v1/sign-out"] {
@@ -355,12 +358,12 @@ fn a_form_may_lead_to_the_origins_that_are_allowed() {
 }
 
 #[test]
-fn a_browser_that_did_not_keep_the_cookie_is_told_so() {
+fn missing_cookie_is_explained_on_the_page() {
     let gateway = gateway();
     let open = |referer: &str, cookie: &str| {
         let request = Request::get("/api/v1/sign-in?return_to=%2Fprivate%2Fa");
         let request = request.header("Referer", referer);
-        gateway.ask(&match cookie {
+        gateway.request(&match cookie {
             "" => request,
             cookie => request.cookie(cookie),
         })
@@ -381,13 +384,13 @@ fn a_browser_that_did_not_keep_the_cookie_is_told_so() {
 }
 
 #[test]
-fn the_page_of_an_error_has_a_way_on() {
+fn error_page_offers_the_next_step() {
     let limit = json!({ "algorithm": "sliding_window", "limit": 1, "window": "10m", "key": "ip" });
     let config = Config::new(Upstream::start().address)
         .set("/limits/few", limit)
         .set("/routes/2/limits", json!(["few"]));
     let gateway = Gateway::start(config);
-    let open = |path: &str| gateway.ask(&Request::get(path).header("Accept", ACCEPT));
+    let open = |path: &str| gateway.request(&Request::get(path).header("Accept", ACCEPT));
     let refused = open("/private/a?b=c");
     let text = error_page(&refused, 401);
     let address = "href=\"/api/v1/sign-in?return_to=%2Fprivate%2Fa%3Fb%3Dc\"";
@@ -396,7 +399,7 @@ fn the_page_of_an_error_has_a_way_on() {
     assert_eq!(limited.status, 200);
     let limited = open("/public/a");
     let text = error_page(&limited, 429);
-    let wait = limited.number("retry-after");
+    let wait = limited.numeric_header("retry-after");
     assert!(
         text.contains(&format!("try again in {wait} second")),
         "{text}"
@@ -407,7 +410,7 @@ fn the_page_of_an_error_has_a_way_on() {
     // Without endpoints there is nowhere to sign in.
     let config = Config::new(Upstream::start().address).set("/api", json!(null));
     let without = Gateway::start(config);
-    let refused = without.ask(&Request::get("/private/a").header("Accept", ACCEPT));
+    let refused = without.request(&Request::get("/private/a").header("Accept", ACCEPT));
     assert!(!error_page(&refused, 401).contains("<a "));
 }
 
@@ -439,13 +442,16 @@ fn error_page(response: &Response, status: u16) -> String {
 }
 
 #[test]
-fn a_head_tells_what_a_get_would() {
+fn head_response_matches_get() {
     let gateway = gateway();
     let mut client = Client::connect(gateway.public);
     let target = "/api/v1/sign-in";
     client.send(Request::new("HEAD", target).to_bytes());
-    let head = client.answer_to("HEAD").unwrap();
-    let whole = client.ask(&Request::get(target));
+    let head = client.read_response_to("HEAD").unwrap();
+    let whole = client.request(&Request::get(target));
     assert_eq!((head.status, head.body.len()), (200, 0));
-    assert_eq!(head.number("content-length"), whole.body.len() as u64);
+    assert_eq!(
+        head.numeric_header("content-length"),
+        whole.body.len() as u64
+    );
 }

@@ -8,14 +8,14 @@ use serde_json::json;
 use crate::support::client::{Client, Request};
 use crate::support::config::Config;
 use crate::support::gateway::Gateway;
-use crate::support::raw::{read_request, serving};
+use crate::support::scripted_upstream::{read_request, serve_connections};
 use crate::support::upstream::Upstream;
 use crate::support::wait::eventually;
 
 #[test]
-fn a_stale_connection_is_replaced_by_a_new_one_even_with_one_server() {
+fn stale_connection_is_replaced() {
     // It answers once a connection, promises to keep it, and closes it at the second request.
-    let upstream = serving(|mut stream| {
+    let upstream = serve_connections(|mut stream| {
         if read_request(&mut stream) {
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
             read_request(&mut stream);
@@ -28,7 +28,7 @@ fn a_stale_connection_is_replaced_by_a_new_one_even_with_one_server() {
 }
 
 #[test]
-fn a_client_that_does_not_send_its_body_is_late_and_the_server_is_not_blamed() {
+fn slow_client_body_is_not_an_upstream_failure() {
     let upstream = Upstream::start();
     let config =
         Config::new(upstream.address).set("/upstreams/echo/timeouts", json!({ "read": "200ms" }));
@@ -36,16 +36,18 @@ fn a_client_that_does_not_send_its_body_is_late_and_the_server_is_not_blamed() {
     for _ in 0..8 {
         let mut client = Client::connect(gateway.public);
         client.send("POST /public/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx");
-        client.answer().refused(408, "REQUEST_TIMEOUT");
+        client
+            .read_response()
+            .assert_refused(408, "REQUEST_TIMEOUT");
     }
-    gateway.get("/public/a").ok();
+    gateway.get("/public/a").assert_ok();
     let shown = gateway.admin(Request::get("/admin/upstreams")).text();
     assert!(shown.contains("\"healthy\":true"), "{shown}");
 }
 
 #[test]
-fn what_comes_slowly_is_passed_on_as_it_comes() {
-    let upstream = serving(|mut stream| {
+fn slow_response_is_forwarded_as_it_arrives() {
+    let upstream = serve_connections(|mut stream| {
         read_request(&mut stream);
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nfirst");
         std::thread::sleep(Duration::from_secs(5));
@@ -54,22 +56,22 @@ fn what_comes_slowly_is_passed_on_as_it_comes() {
     let start = std::time::Instant::now();
     let mut client = Client::connect(gateway.public);
     client.send("GET /public/a HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    client.until("first");
+    client.read_until("first");
     assert!(start.elapsed() < Duration::from_secs(2));
 }
 
 #[test]
-fn an_http_1_0_client_gets_no_chunks() {
+fn http_1_0_client_gets_no_chunks() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     let mut client = Client::connect(gateway.public);
     client.send("GET /public/chunked HTTP/1.0\r\nHost: localhost\r\n\r\n");
-    let head = client.until("\r\n\r\n").to_ascii_lowercase();
+    let head = client.read_until("\r\n\r\n").to_ascii_lowercase();
     assert!(!head.contains("transfer-encoding"), "{head}");
 }
 
 #[test]
-fn a_body_that_waits_for_100_continue_is_not_taken_from_the_next_request() {
+fn unsent_100_continue_body_closes_the_connection() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     let mut client = Client::connect(gateway.public);
@@ -77,19 +79,21 @@ fn a_body_that_waits_for_100_continue_is_not_taken_from_the_next_request() {
         "POST /private/a HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n\
          Content-Length: 5\r\n\r\n",
     );
-    client.answer().refused(401, "UNAUTHENTICATED");
+    client
+        .read_response()
+        .assert_refused(401, "UNAUTHENTICATED");
     assert!(client.closes_within(Duration::from_secs(2)));
 }
 
 #[test]
-fn a_limit_that_refuses_spends_none_even_where_a_stale_cookie_is_no_obstacle() {
+fn refusal_with_stale_cookie_spends_no_limit() {
     let upstream = Upstream::start();
     let config = Config::new(upstream.address)
-        .limited(
+        .limit(
             "by-ip",
             json!({ "algorithm": "sliding_log", "limit": 5, "window": "10m", "key": "ip" }),
         )
-        .limited(
+        .limit(
             "by-user",
             json!({ "algorithm": "sliding_log", "limit": 3, "window": "10m", "key": "user" }),
         )
@@ -104,7 +108,11 @@ fn a_limit_that_refuses_spends_none_even_where_a_stale_cookie_is_no_obstacle() {
     let gateway = Gateway::start(config);
     let stale = format!("portcullis={}", "ab".repeat(32));
     let statuses: Vec<u16> = (0..5)
-        .map(|_| gateway.ask(&Request::get("/opt/a").cookie(&stale)).status)
+        .map(|_| {
+            gateway
+                .request(&Request::get("/opt/a").cookie(&stale))
+                .status
+        })
         .collect();
     assert_eq!(statuses, [200, 200, 200, 429, 429]);
     // What is given back is given back after the answer.
@@ -114,7 +122,10 @@ fn a_limit_that_refuses_spends_none_even_where_a_stale_cookie_is_no_obstacle() {
     });
     let answer = gateway.get("/ip/a");
     assert_eq!(
-        (answer.status, answer.number("x-ratelimit-remaining")),
+        (
+            answer.status,
+            answer.numeric_header("x-ratelimit-remaining")
+        ),
         (200, 1)
     );
 }

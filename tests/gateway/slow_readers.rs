@@ -8,12 +8,12 @@ use serde_json::json;
 use crate::support::client::{Client, Request};
 use crate::support::config::Config;
 use crate::support::frames::{
-    DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, Outcome, RST_STREAM, SETTINGS,
+    DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, RST_STREAM, SETTINGS, StreamOutcome,
     WINDOW_UPDATE, frame, request,
 };
 use crate::support::gateway::Gateway;
 use crate::support::upstream::Upstream;
-use crate::support::wait::{PATIENCE, eventually};
+use crate::support::wait::{DEADLINE, eventually};
 
 const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 /// SETTINGS_INITIAL_WINDOW_SIZE.
@@ -26,7 +26,7 @@ fn start(upstream: &Upstream) -> Gateway {
 }
 
 /// One that waits for three seconds, long enough for a busy machine, for the upstream too.
-fn start_impatient(upstream: &Upstream) -> Gateway {
+fn start_with_short_timeout(upstream: &Upstream) -> Gateway {
     let limits = json!({ "write_timeout": "3s" });
     let timeouts = json!({ "read": "3s", "write": "3s" });
     let config = Config::new(upstream.address)
@@ -42,13 +42,13 @@ fn get(client: &mut Frames, stream: u32, path: &str) {
 }
 
 /// Grants the client that many bytes more on a stream.
-fn grant(client: &mut Frames, stream: u32, bytes: u32) {
+fn send_window_update(client: &mut Frames, stream: u32, bytes: u32) {
     let increment = bytes.to_be_bytes();
     client.send(WINDOW_UPDATE, 0, stream, &increment).unwrap();
 }
 
 #[test]
-fn a_stream_without_a_window_is_reset_and_its_connection_goes_on() {
+fn stream_without_window_is_reset() {
     let upstream = Upstream::start();
     let gateway = start(&upstream);
     let mut client = Frames::connect(gateway.public);
@@ -79,18 +79,18 @@ fn a_stream_without_a_window_is_reset_and_its_connection_goes_on() {
     assert_eq!(resets, [1, 3, 5, 7]);
     client.send(SETTINGS, 0, 0, &SOME_WINDOW).unwrap();
     get(&mut client, 9, "/public/a");
-    assert_eq!(client.outcome(9), Outcome::Status(200));
+    assert_eq!(client.stream_outcome(9), StreamOutcome::Status(200));
 }
 
 #[test]
-fn a_stream_is_reset_while_its_client_sends_without_ending_a_frame_where_it_pauses() {
+fn stalled_stream_is_reset_despite_partial_frames() {
     let upstream = Upstream::start();
     let config = Config::new(upstream.address)
         .set("/listeners/0/limits", json!({ "write_timeout": "1s" }))
         .set("/routes/2/max_body", json!("1GiB"));
     let gateway = Gateway::start(config);
     let mut client = Frames::connect(gateway.public);
-    client.set_read_patience(Duration::from_millis(1));
+    client.set_read_timeout(Duration::from_millis(1));
     let settings = [0, 4, 0, 0, 4, 0];
     client.send(SETTINGS, 0, 0, &settings).unwrap();
     get(&mut client, 1, "/public/big?bytes=100000");
@@ -109,12 +109,12 @@ fn a_stream_is_reset_while_its_client_sends_without_ending_a_frame_where_it_paus
     assert_eq!(reset, 1);
     client.send_all(end).unwrap();
     client.send(DATA, END_STREAM, 3, b"").unwrap();
-    client.set_read_patience(PATIENCE);
-    assert_eq!(client.outcome(3), Outcome::Status(200));
+    client.set_read_timeout(DEADLINE);
+    assert_eq!(client.stream_outcome(3), StreamOutcome::Status(200));
 }
 
 #[test]
-fn a_stream_without_a_connection_window_is_reset() {
+fn stream_without_connection_window_is_reset() {
     let upstream = Upstream::start();
     let gateway = start(&upstream);
     let mut client = Frames::connect(gateway.public);
@@ -127,21 +127,21 @@ fn a_stream_without_a_connection_window_is_reset() {
         let frame = client.next().expect("the connection goes on");
         reset = (frame.kind == RST_STREAM).then_some(frame.stream);
     }
-    grant(&mut client, 0, 1 << 20);
+    send_window_update(&mut client, 0, 1 << 20);
     get(&mut client, 5, "/public/a");
-    assert_eq!(client.outcome(5), Outcome::Status(200));
+    assert_eq!(client.stream_outcome(5), StreamOutcome::Status(200));
 }
 
 #[test]
-fn a_client_that_takes_its_response_slowly_is_not_cut_off() {
+fn slow_but_steady_reader_is_not_cut_off() {
     let upstream = Upstream::start();
-    let gateway = start_impatient(&upstream);
+    let gateway = start_with_short_timeout(&upstream);
     let mut client = Frames::connect(gateway.public);
     client.send(SETTINGS, 0, 0, &NO_WINDOW).unwrap();
     get(&mut client, 1, "/public/big?bytes=2000000");
     let (start, mut taken) = (Instant::now(), 0);
     while start.elapsed() < 6 * WRITE_TIMEOUT {
-        grant(&mut client, 1, 100);
+        send_window_update(&mut client, 1, 100);
         loop {
             let frame = client.next().expect("the connection goes on");
             assert_ne!(frame.kind, RST_STREAM, "after {taken} bytes");
@@ -155,8 +155,8 @@ fn a_client_that_takes_its_response_slowly_is_not_cut_off() {
     }
     assert!((300..10_000).contains(&taken), "{taken}");
     // And then all the rest.
-    grant(&mut client, 1, 2_000_000);
-    grant(&mut client, 0, 2_000_000);
+    send_window_update(&mut client, 1, 2_000_000);
+    send_window_update(&mut client, 0, 2_000_000);
     while taken < 2_000_000 {
         let frame = client.next().expect("the connection goes on");
         assert_ne!(frame.kind, RST_STREAM, "after {taken} bytes");
@@ -167,12 +167,12 @@ fn a_client_that_takes_its_response_slowly_is_not_cut_off() {
 }
 
 #[test]
-fn an_event_stream_that_is_quiet_is_not_cut_off() {
+fn quiet_event_stream_is_not_cut_off() {
     let upstream = Upstream::start();
     let gateway = start(&upstream);
     let mut client = Frames::connect(gateway.public);
     get(&mut client, 1, "/public/sse");
-    assert_eq!(client.outcome(1), Outcome::Status(200));
+    assert_eq!(client.stream_outcome(1), StreamOutcome::Status(200));
     std::thread::sleep(2 * WRITE_TIMEOUT);
     eventually("the stream is open at the upstream", || {
         (upstream.publish("later") == 1).then_some(())
@@ -188,7 +188,7 @@ fn an_event_stream_that_is_quiet_is_not_cut_off() {
 }
 
 #[test]
-fn a_connection_that_takes_nothing_is_closed_on_both_protocols() {
+fn stalled_reader_is_closed_on_both_protocols() {
     let upstream = Upstream::start();
     let gateway = start(&upstream);
     // Responses of the gateway's own over 16 KiB, and an upstream's; nothing is ever read.
@@ -208,7 +208,7 @@ fn a_connection_that_takes_nothing_is_closed_on_both_protocols() {
     let mut client = Frames::connect(gateway.public);
     let [a, b, c, d] = 0x7fff_0000_u32.to_be_bytes();
     client.send(SETTINGS, 0, 0, &[0, 4, a, b, c, d]).unwrap();
-    grant(&mut client, 0, 0x7000_0000);
+    send_window_update(&mut client, 0, 0x7000_0000);
     get(&mut client, 1, "/public/big?bytes=50000000");
     eventually("the upstream is asked", || {
         (upstream.requests() == 2).then_some(())
@@ -216,5 +216,5 @@ fn a_connection_that_takes_nothing_is_closed_on_both_protocols() {
     eventually("the connections are closed", || {
         (gateway.metric("portcullis_connections", &[]) == 0.0).then_some(())
     });
-    gateway.get("/public/a").ok();
+    gateway.get("/public/a").assert_ok();
 }

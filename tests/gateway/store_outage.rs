@@ -8,56 +8,56 @@ use serde_json::{Value, json};
 
 use crate::support::client::Request;
 use crate::support::config::Config;
-use crate::support::cuttable::Cuttable;
+use crate::support::fault_proxy::FaultProxy;
 use crate::support::gateway::{Gateway, SignedIn};
 use crate::support::redis::Redis;
 use crate::support::upstream::Upstream;
 use crate::support::wait::{eventually, within};
 
-struct Scene {
+struct Fixture {
     redis: Redis,
     gateway: Gateway,
     alice: SignedIn,
 }
 
-fn scene(on_outage: Value) -> Scene {
+fn fixture(on_outage: Value) -> Fixture {
     let redis = Redis::start();
     let upstream = Upstream::start();
     let config = Config::new(upstream.address)
         .store(&redis.url())
         .set("/store/timeout", json!("300ms"))
         .set("/store/on_outage", on_outage)
-        .limited(
+        .limit(
             "l",
             json!({ "algorithm": "sliding_window", "limit": 10_000_000, "window": "10m", "key": "ip" }),
         );
     let gateway = Gateway::start(config);
     let alice = gateway.register("alice@example.com");
-    Scene {
+    Fixture {
         redis,
         gateway,
         alice,
     }
 }
 
-impl Scene {
-    fn bearer(&self) -> Request {
+impl Fixture {
+    fn bearer_request(&self) -> Request {
         Request::get("/private/a").bearer(&self.alice.access_token)
     }
 
-    fn cookie(&self) -> Request {
+    fn cookie_request(&self) -> Request {
         Request::get("/private/a").cookie(&self.alice.cookie)
     }
 
     /// Asks by cookie and by token until `until`, from two clients, and counts the statuses. No
     /// answer may hang, sign out or clear a cookie.
-    fn load(&self, duration: Duration) -> BTreeMap<u16, usize> {
+    fn run_load(&self, duration: Duration) -> BTreeMap<u16, usize> {
         let until = Instant::now() + duration;
         let mut statuses = BTreeMap::new();
         while Instant::now() < until {
-            for request in [self.cookie(), self.bearer()] {
+            for request in [self.cookie_request(), self.bearer_request()] {
                 let start = Instant::now();
-                let answer = self.gateway.ask(&request);
+                let answer = self.gateway.request(&request);
                 assert!(
                     start.elapsed() < Duration::from_secs(2),
                     "it hung: {:?}",
@@ -80,13 +80,13 @@ impl Scene {
         statuses
     }
 
-    fn recovers(&self) {
+    fn await_recovery(&self) {
         within(
             Duration::from_secs(5),
             "the gateway recovers by itself",
             || {
-                let ok = |request: &Request| self.gateway.ask(request).status == 200;
-                (ok(&self.cookie()) && ok(&self.bearer())).then_some(())
+                let ok = |request: &Request| self.gateway.request(request).status == 200;
+                (ok(&self.cookie_request()) && ok(&self.bearer_request())).then_some(())
             },
         );
         // Every worker has a link of its own; the last one to come back settles the gauge.
@@ -97,52 +97,52 @@ impl Scene {
 }
 
 #[test]
-fn a_store_that_hangs_makes_protected_routes_503_and_leaves_public_ones_alone() {
-    let scene = scene(json!({ "sessions": "deny", "limits": "local" }));
+fn hung_store_affects_only_protected_routes() {
+    let fixture = fixture(json!({ "sessions": "deny", "limits": "local" }));
     assert_eq!(
-        scene
-            .load(Duration::from_millis(300))
+        fixture
+            .run_load(Duration::from_millis(300))
             .keys()
             .collect::<Vec<_>>(),
         [&200]
     );
-    scene.redis.stop();
-    let statuses = scene.load(Duration::from_secs(2));
+    fixture.redis.pause();
+    let statuses = fixture.run_load(Duration::from_secs(2));
     assert!(statuses.contains_key(&503), "{statuses:?}");
     // What was verified in the last moment may still be answered; once that is over, all is 503.
-    let refused = scene.gateway.ask(&scene.cookie());
-    refused.refused(503, "STORE_UNAVAILABLE");
-    scene
+    let refused = fixture.gateway.request(&fixture.cookie_request());
+    refused.assert_refused(503, "STORE_UNAVAILABLE");
+    fixture
         .gateway
-        .ask(&scene.bearer())
-        .refused(503, "STORE_UNAVAILABLE");
-    let public = scene.gateway.get("/public/a");
+        .request(&fixture.bearer_request())
+        .assert_refused(503, "STORE_UNAVAILABLE");
+    let public = fixture.gateway.get("/public/a");
     assert!(
-        public.ok().header("x-ratelimit-remaining").is_some(),
+        public.assert_ok().header("x-ratelimit-remaining").is_some(),
         "limits go on locally"
     );
-    assert_eq!(scene.gateway.metric("portcullis_store_up", &[]), 0.0);
-    assert!(scene.gateway.metric("portcullis_store_errors_total", &[]) > 0.0);
+    assert_eq!(fixture.gateway.metric("portcullis_store_up", &[]), 0.0);
+    assert!(fixture.gateway.metric("portcullis_store_errors_total", &[]) > 0.0);
     assert!(
-        scene
+        fixture
             .gateway
             .metric("portcullis_ratelimit_total", &["outcome=\"degraded\""])
             > 0.0
     );
-    let admin = scene.gateway.admin;
+    let admin = fixture.gateway.admin;
     assert_eq!(Request::get("/ready").send(admin).status, 503);
     let health = Request::get("/health").send(admin);
     assert_eq!(
         (health.status, &health.json()["store"]),
         (200, &json!("down"))
     );
-    scene.redis.cont();
-    scene.recovers();
+    fixture.redis.resume();
+    fixture.await_recovery();
     assert_eq!(Request::get("/ready").send(admin).status, 200);
 }
 
 #[test]
-fn every_decision_on_a_limit_without_the_store_is_counted_as_degraded() {
+fn limit_decisions_during_outage_are_counted_as_degraded() {
     let mut redis = Redis::start();
     let limit = |on_outage: &str| {
         json!({ "algorithm": "sliding_window", "limit": 2, "window": "10m", "key": "ip",
@@ -159,7 +159,9 @@ fn every_decision_on_a_limit_without_the_store_is_counted_as_degraded() {
     let statuses: Vec<u16> = (0..4).map(|_| gateway.get("/public/a").status).collect();
     assert_eq!(statuses, [200, 200, 429, 429]);
     let denied = Request::get("/optional/a").header("X-Request-ID", "denied");
-    gateway.ask(&denied).refused(503, "STORE_UNAVAILABLE");
+    gateway
+        .request(&denied)
+        .assert_refused(503, "STORE_UNAVAILABLE");
     let counted = |limit: &str, outcome: &str| {
         let labels = [
             format!("limit=\"{limit}\""),
@@ -181,116 +183,134 @@ fn every_decision_on_a_limit_without_the_store_is_counted_as_degraded() {
 }
 
 #[test]
-fn logging_out_during_an_outage_does_not_pretend() {
-    let scene = scene(json!({ "sessions": "deny" }));
-    scene.redis.stop();
-    let logout = Request::post("/api/v1/auth/logout").bearer(&scene.alice.access_token);
-    scene.gateway.ask(&logout).refused(503, "STORE_UNAVAILABLE");
-    scene.redis.cont();
-    scene.recovers();
+fn logout_during_outage_is_503() {
+    let fixture = fixture(json!({ "sessions": "deny" }));
+    fixture.redis.pause();
+    let logout = Request::post("/api/v1/auth/logout").bearer(&fixture.alice.access_token);
+    fixture
+        .gateway
+        .request(&logout)
+        .assert_refused(503, "STORE_UNAVAILABLE");
+    fixture.redis.resume();
+    fixture.await_recovery();
 }
 
 #[test]
-fn a_store_that_dies_and_comes_back_empty_is_used_again_without_a_restart() {
-    let mut scene = scene(json!({ "sessions": "deny" }));
-    scene.redis.kill();
-    let statuses = scene.load(Duration::from_secs(1));
+fn restarted_empty_store_is_used_again() {
+    let mut fixture = fixture(json!({ "sessions": "deny" }));
+    fixture.redis.kill();
+    let statuses = fixture.run_load(Duration::from_secs(1));
     assert!(statuses.contains_key(&503), "{statuses:?}");
-    scene.redis.restart();
+    fixture.redis.restart();
     // Without persistence the sessions are really gone now, and that is a true answer.
     within(Duration::from_secs(5), "the empty store answers", || {
-        let answer = scene.gateway.ask(&scene.cookie());
+        let answer = fixture.gateway.request(&fixture.cookie_request());
         (answer.status == 401).then_some(())
     });
     // Each worker finds the way back by itself: for a moment one may answer and another not yet.
     let again = eventually("everybody signs in again", || {
-        scene.gateway.try_login("alice@example.com")
+        fixture.gateway.try_login("alice@example.com")
     });
     eventually("every worker is back", || {
-        scene.gateway.lets_in(&again).then_some(())
+        fixture.gateway.accepts(&again).then_some(())
     });
 }
 
 #[test]
-fn cached_serves_what_this_gateway_knows_and_nothing_else() {
-    let scene = scene(json!({ "sessions": "cached", "cached_for": "1m", "limits": "local" }));
-    let stranger = scene.gateway.register("bob@example.com");
-    scene.gateway.ask(&scene.cookie()).ok();
-    scene.gateway.ask(&scene.bearer()).ok();
-    scene.redis.stop();
+fn cached_mode_serves_only_cached_sessions() {
+    let fixture = fixture(json!({ "sessions": "cached", "cached_for": "1m", "limits": "local" }));
+    let stranger = fixture.gateway.register("bob@example.com");
+    fixture
+        .gateway
+        .request(&fixture.cookie_request())
+        .assert_ok();
+    fixture
+        .gateway
+        .request(&fixture.bearer_request())
+        .assert_ok();
+    fixture.redis.pause();
     assert_eq!(
-        scene
-            .load(Duration::from_secs(1))
+        fixture
+            .run_load(Duration::from_secs(1))
             .keys()
             .collect::<Vec<_>>(),
         [&200]
     );
     let unseen = format!("portcullis={}", "ab".repeat(32));
-    let answer = scene
+    let answer = fixture
         .gateway
-        .ask(&Request::get("/private/a").cookie(&unseen));
-    answer.refused(503, "STORE_UNAVAILABLE");
+        .request(&Request::get("/private/a").cookie(&unseen));
+    answer.assert_refused(503, "STORE_UNAVAILABLE");
     drop(stranger);
-    assert_eq!(Request::get("/ready").send(scene.gateway.admin).status, 200);
-    scene.redis.cont();
-    scene.recovers();
+    assert_eq!(
+        Request::get("/ready").send(fixture.gateway.admin).status,
+        200
+    );
+    fixture.redis.resume();
+    fixture.await_recovery();
 }
 
 #[test]
-fn token_only_takes_a_valid_token_but_no_cookie_it_cannot_check() {
-    let scene = scene(json!({ "sessions": "token_only", "limits": "allow" }));
-    let logout = scene.gateway.register("bob@example.com");
+fn token_only_mode_accepts_tokens_but_no_cookies() {
+    let fixture = fixture(json!({ "sessions": "token_only", "limits": "allow" }));
+    let logout = fixture.gateway.register("bob@example.com");
     let end = Request::post("/api/v1/auth/logout").bearer(&logout.access_token);
-    assert_eq!(scene.gateway.ask(&end).status, 204);
-    scene.redis.stop();
+    assert_eq!(fixture.gateway.request(&end).status, 204);
+    fixture.redis.pause();
     within(Duration::from_secs(2), "the outage is noticed", || {
-        (scene.gateway.metric("portcullis_store_up", &[]) == 0.0
-            || scene.gateway.ask(&scene.bearer()).status == 200)
+        (fixture.gateway.metric("portcullis_store_up", &[]) == 0.0
+            || fixture.gateway.request(&fixture.bearer_request()).status == 200)
             .then_some(())
     });
-    scene.gateway.ask(&scene.bearer()).ok();
-    let forged = Request::get("/private/a").bearer("nonsense");
-    scene.gateway.ask(&forged).refused(401, "TOKEN_INVALID");
-    // It knows of this revocation: it served it.
-    let revoked = scene
+    fixture
         .gateway
-        .ask(&Request::get("/private/a").bearer(&logout.access_token));
+        .request(&fixture.bearer_request())
+        .assert_ok();
+    let forged = Request::get("/private/a").bearer("nonsense");
+    fixture
+        .gateway
+        .request(&forged)
+        .assert_refused(401, "TOKEN_INVALID");
+    // It knows of this revocation: it served it.
+    let revoked = fixture
+        .gateway
+        .request(&Request::get("/private/a").bearer(&logout.access_token));
     assert_eq!(revoked.status, 401, "{}", revoked.text());
     let unseen = format!("portcullis={}", "ab".repeat(32));
-    scene
+    fixture
         .gateway
-        .ask(&Request::get("/private/a").cookie(&unseen))
-        .refused(503, "STORE_UNAVAILABLE");
-    scene.redis.cont();
-    scene.recovers();
+        .request(&Request::get("/private/a").cookie(&unseen))
+        .assert_refused(503, "STORE_UNAVAILABLE");
+    fixture.redis.resume();
+    fixture.await_recovery();
 }
 
 #[test]
-fn limits_deny_or_allow_as_they_are_told() {
+fn limits_follow_on_outage() {
     for (mode, expected) in [("deny", 503), ("allow", 200), ("local", 200)] {
-        let scene = scene(json!({ "sessions": "deny", "limits": mode }));
-        scene.redis.stop();
+        let fixture = fixture(json!({ "sessions": "deny", "limits": mode }));
+        fixture.redis.pause();
         within(Duration::from_secs(2), "limits follow on_outage", || {
-            (scene.gateway.get("/public/a").status == expected).then_some(())
+            (fixture.gateway.get("/public/a").status == expected).then_some(())
         });
-        scene.redis.cont();
-        scene.recovers();
+        fixture.redis.resume();
+        fixture.await_recovery();
     }
 }
 
 #[test]
-fn local_limits_still_refuse() {
+fn local_limits_refuse_during_outage() {
     let redis = Redis::start();
     let upstream = Upstream::start();
     let config = Config::new(upstream.address)
         .store(&redis.url())
         .set("/store/timeout", json!("300ms"))
-        .limited(
+        .limit(
             "l",
             json!({ "algorithm": "sliding_window", "limit": 3, "window": "10m", "key": "ip" }),
         );
     let gateway = Gateway::start(config);
-    redis.stop();
+    redis.pause();
     let statuses: Vec<u16> = (0..6).map(|_| gateway.get("/public/a").status).collect();
     assert_eq!(
         statuses.iter().filter(|s| **s == 200).count(),
@@ -298,13 +318,13 @@ fn local_limits_still_refuse() {
         "{statuses:?}"
     );
     assert_eq!(statuses.last(), Some(&429));
-    redis.cont();
+    redis.resume();
 }
 
 #[test]
-fn answers_are_never_mixed_up_when_clients_leave_during_a_slow_store() {
+fn cancelled_requests_never_mix_up_responses() {
     let redis = Redis::start();
-    let slow = Cuttable::before(redis.address);
+    let slow = FaultProxy::before(redis.address);
     let upstream = Upstream::start();
     let config = Config::new(upstream.address)
         .store(&format!("redis://{}", slow.address))
@@ -326,7 +346,7 @@ fn answers_are_never_mixed_up_when_clients_leave_during_a_slow_store() {
                         client.send(request.to_bytes());
                         continue;
                     }
-                    let answer = gateway.ask(&request);
+                    let answer = gateway.request(&request);
                     if answer.status == 200 {
                         assert_eq!(
                             answer.echo().header("x-user-id").as_ref(),
@@ -342,65 +362,70 @@ fn answers_are_never_mixed_up_when_clients_leave_during_a_slow_store() {
     slow.cut();
     within(Duration::from_secs(5), "the cut is noticed", || {
         let request = Request::get("/private/a").cookie(&people[0].cookie);
-        (gateway.ask(&request).status == 503).then_some(())
+        (gateway.request(&request).status == 503).then_some(())
     });
     slow.restore();
     within(Duration::from_secs(5), "the restored line is used", || {
         let request = Request::get("/private/a").cookie(&people[0].cookie);
-        (gateway.ask(&request).status == 200).then_some(())
+        (gateway.request(&request).status == 200).then_some(())
     });
 }
 
 #[test]
-fn a_store_that_was_never_there_is_waited_for() {
+fn missing_store_is_awaited() {
     let mut redis = Redis::start();
     redis.kill();
     let upstream = Upstream::start();
-    let gateway = Gateway::alive(Config::new(upstream.address).store(&redis.url()), &[]);
-    gateway.get("/public/a").ok();
+    let gateway =
+        Gateway::start_with_arguments(Config::new(upstream.address).store(&redis.url()), &[]);
+    gateway.get("/public/a").assert_ok();
     let unknown = format!("portcullis={}", "ab".repeat(32));
     let request = Request::get("/private/a").cookie(&unknown);
-    gateway.ask(&request).refused(503, "STORE_UNAVAILABLE");
+    gateway
+        .request(&request)
+        .assert_refused(503, "STORE_UNAVAILABLE");
     redis.restart();
     within(Duration::from_secs(5), "it is found", || {
-        (gateway.ask(&request).status == 401).then_some(())
+        (gateway.request(&request).status == 401).then_some(())
     });
 }
 
 #[test]
-fn a_wrong_password_for_the_store_is_told_without_telling_it() {
+fn wrong_store_password_is_reported_but_not_logged() {
     let redis = Redis::start();
     redis.command(&["CONFIG", "SET", "requirepass", "the right one"]);
     let upstream = Upstream::start();
     let config = Config::new(upstream.address)
         .store(&redis.url())
         .set("/store/password", json!("canary-wrong-password"));
-    let gateway = Gateway::alive(config, &[]);
-    gateway.get("/public/a").ok();
+    let gateway = Gateway::start_with_arguments(config, &[]);
+    gateway.get("/public/a").assert_ok();
     let unknown = format!("portcullis={}", "ab".repeat(32));
     let request = Request::get("/private/a").cookie(&unknown);
-    gateway.ask(&request).refused(503, "STORE_UNAVAILABLE");
+    gateway
+        .request(&request)
+        .assert_refused(503, "STORE_UNAVAILABLE");
     assert_eq!(Request::get("/ready").send(gateway.admin).status, 503);
     assert!(!gateway.logs().contains("canary-wrong-password"));
 }
 
 #[test]
-fn a_session_has_ended_before_the_token_that_could_end_it_is_refused() {
+fn session_ends_before_its_token_is_refused() {
     let redis = Redis::start();
-    let line = Cuttable::before(redis.address);
+    let line = FaultProxy::before(redis.address);
     let config = Config::new(Upstream::start().address);
     let gateway = Gateway::start(config.store(&format!("redis://{}", line.address)));
     let alice = gateway.register("alice@example.com");
     // A key that is set to 1 for a time: the blacklist's entry.
     line.cut_before(b"\r\n$1\r\n1\r\n$2\r\nPX\r\n");
-    let out = || gateway.ask(&Request::post("/api/v1/auth/logout").bearer(&alice.access_token));
-    out().refused(503, "STORE_UNAVAILABLE");
+    let out = || gateway.request(&Request::post("/api/v1/auth/logout").bearer(&alice.access_token));
+    out().assert_refused(503, "STORE_UNAVAILABLE");
     line.restore();
     let cookie = Request::get("/private/a").cookie(&alice.cookie);
     let answer = eventually("every link to the store is there again", || {
-        Some(gateway.ask(&cookie)).filter(|answer| answer.status != 503)
+        Some(gateway.request(&cookie)).filter(|answer| answer.status != 503)
     });
-    answer.refused(401, "SESSION_REVOKED");
+    answer.assert_refused(401, "SESSION_REVOKED");
     // It can be asked for again.
     eventually("signed out for sure", || {
         (out().status == 204).then_some(())

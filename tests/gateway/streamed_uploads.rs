@@ -10,7 +10,7 @@ use crate::support::client::{Client, Request};
 use crate::support::config::Config;
 use crate::support::gateway::Gateway;
 use crate::support::http2::Http2;
-use crate::support::raw::serving;
+use crate::support::scripted_upstream::serve_connections;
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -19,10 +19,10 @@ type Received = Arc<Mutex<Vec<Vec<u8>>>>;
 
 /// An upstream that keeps what each connection carried, and responds to every chunked request that
 /// has ended and to every GET.
-fn recording() -> (SocketAddr, Received) {
+fn start_recording() -> (SocketAddr, Received) {
     let received = Received::default();
     let shared = Arc::clone(&received);
-    let address = serving(move |stream| record(stream, &shared));
+    let address = serve_connections(move |stream| record(stream, &shared));
     (address, received)
 }
 
@@ -46,8 +46,8 @@ fn record(mut stream: TcpStream, received: &Received) {
 }
 
 #[test]
-fn a_streamed_upload_over_http2_ends_with_one_terminator() {
-    let (upstream, received) = recording();
+fn streamed_http2_upload_ends_with_one_terminator() {
+    let (upstream, received) = start_recording();
     let gateway = Gateway::start(Config::new(upstream));
     let client = Http2::connect(gateway.public);
     for parts in [&[&b"hello"[..]][..], &[b"hel", b"", b"lo"], &[], &[b""]] {
@@ -68,16 +68,16 @@ fn a_streamed_upload_over_http2_ends_with_one_terminator() {
 }
 
 #[test]
-fn a_chunked_upload_over_http1_ends_with_one_terminator() {
-    let (upstream, received) = recording();
+fn chunked_http1_upload_ends_with_one_terminator() {
+    let (upstream, received) = start_recording();
     let gateway = Gateway::start(Config::new(upstream));
     let mut client = Client::connect(gateway.public);
     let head =
         "POST /public/upload HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
     for body in ["5\r\nhello\r\n0\r\n\r\n", "0\r\n\r\n"] {
         client.send(head).send(body);
-        assert_eq!(client.answer().text(), "ok");
-        client.ask(&Request::get("/public/next")).ok();
+        assert_eq!(client.read_response().text(), "ok");
+        client.request(&Request::get("/public/next")).assert_ok();
     }
     let received = received.lock();
     let text = String::from_utf8_lossy(&received[0]);

@@ -8,11 +8,11 @@ use crate::support::client::{Client, Request};
 use crate::support::config::Config;
 use crate::support::gateway::Gateway;
 use crate::support::upstream::Upstream;
-use crate::support::wait::{SOON, eventually};
-use crate::support::websocket::{POLICY, Socket};
+use crate::support::wait::{PROPAGATION_DEADLINE, eventually};
+use crate::support::websocket::{POLICY_VIOLATION, WebSocketClient};
 
 #[test]
-fn long_and_chunked_bodies_come_through_whole_both_ways() {
+fn large_and_chunked_bodies_are_forwarded_whole() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     assert_eq!(gateway.get("/public/chunked").text(), "one two three");
@@ -25,17 +25,20 @@ fn long_and_chunked_bodies_come_through_whole_both_ways() {
     client
         .send("5\r\nhello\r\n")
         .send("6\r\n world\r\n0\r\n\r\n");
-    assert_eq!(client.answer().echo().0["body"], "hello world");
-    let head = client.ask(&Request::new("HEAD", "/public/a"));
+    assert_eq!(client.read_response().echo().0["body"], "hello world");
+    let head = client.request(&Request::new("HEAD", "/public/a"));
     assert_eq!((head.status, head.body.len()), (200, 0));
     assert_eq!(
-        client.ask(&Request::get("/public/after")).echo().target(),
+        client
+            .request(&Request::get("/public/after"))
+            .echo()
+            .target(),
         "/public/after"
     );
 }
 
 #[test]
-fn the_first_event_of_a_stream_arrives_at_once_and_the_stream_outlives_the_read_timeout() {
+fn event_stream_is_unbuffered_and_outlives_read_timeout() {
     let upstream = Upstream::start();
     let config =
         Config::new(upstream.address).set("/upstreams/echo/timeouts", json!({ "read": "1s" }));
@@ -47,23 +50,23 @@ fn the_first_event_of_a_stream_arrives_at_once_and_the_stream_outlives_the_read_
             .to_bytes(),
     );
     // The upstream sends no more until it is told to: the event is not held back for what follows.
-    client.until("data: hello\n\n");
+    client.read_until("data: hello\n\n");
     eventually("the stream is counted", || {
         (gateway.metric("portcullis_live_connections", &[]) == 1.0).then_some(())
     });
     std::thread::sleep(Duration::from_millis(1500));
     assert_eq!(upstream.publish("later"), 1);
-    client.until("data: later\n\n");
+    client.read_until("data: later\n\n");
 }
 
 #[test]
-fn a_websocket_echoes_and_is_closed_within_a_second_of_its_sessions_revocation() {
+fn websocket_closes_within_a_second_of_revocation() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     let alice = gateway.register("alice@example.com");
     let other = gateway.login("alice@example.com");
     assert_eq!(
-        Socket::open(gateway.public, "/private/ws", &[]).err(),
+        WebSocketClient::open(gateway.public, "/private/ws", &[]).err(),
         Some(401)
     );
     assert_eq!(
@@ -73,22 +76,29 @@ fn a_websocket_echoes_and_is_closed_within_a_second_of_its_sessions_revocation()
     );
     let bearer = format!("Bearer {}", alice.access_token);
     let authorization = [("Authorization", bearer.as_str())];
-    let mut idle = Socket::open(gateway.public, "/private/ws", &authorization)
+    let mut idle = WebSocketClient::open(gateway.public, "/private/ws", &authorization)
         .ok()
         .unwrap();
     assert_eq!(idle.echo("hello"), "hello");
     let second = format!("Bearer {}", other.access_token);
-    let mut kept = Socket::open(gateway.public, "/private/ws", &[("Authorization", &second)])
-        .ok()
-        .unwrap();
+    let mut kept =
+        WebSocketClient::open(gateway.public, "/private/ws", &[("Authorization", &second)])
+            .ok()
+            .unwrap();
     let end = Request::delete(&format!("/api/v1/sessions/{}", alice.session));
-    assert_eq!(gateway.ask(&end.bearer(&other.access_token)).status, 204);
-    assert_eq!(idle.close_code(SOON), Some(POLICY));
+    assert_eq!(
+        gateway.request(&end.bearer(&other.access_token)).status,
+        204
+    );
+    assert_eq!(
+        idle.close_code(PROPAGATION_DEADLINE),
+        Some(POLICY_VIOLATION)
+    );
     assert_eq!(kept.echo("still here"), "still here");
 }
 
 #[test]
-fn an_event_stream_ends_with_its_session() {
+fn event_stream_ends_with_its_session() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     let alice = gateway.register("alice@example.com");
@@ -98,20 +108,20 @@ fn an_event_stream_ends_with_its_session() {
             .cookie(&alice.cookie)
             .to_bytes(),
     );
-    client.until("data: hello\n\n");
+    client.read_until("data: hello\n\n");
     let logout = Request::post("/api/v1/auth/logout").bearer(&alice.access_token);
-    assert_eq!(gateway.ask(&logout).status, 204);
-    assert!(client.closes_within(SOON));
+    assert_eq!(gateway.request(&logout).status, 204);
+    assert!(client.closes_within(PROPAGATION_DEADLINE));
 }
 
 #[test]
-fn a_cross_origin_upgrade_with_a_cookie_is_refused() {
+fn cross_origin_upgrade_with_cookie_is_refused() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     let alice = gateway.register("alice@example.com");
     let open = |origin: &str| {
         let headers = [("Cookie", alice.cookie.as_str()), ("Origin", origin)];
-        Socket::open(gateway.public, "/private/ws", &headers).err()
+        WebSocketClient::open(gateway.public, "/private/ws", &headers).err()
     };
     assert_eq!(open("https://evil.example"), Some(403));
     assert_eq!(upstream.requests(), 0);

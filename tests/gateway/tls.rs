@@ -13,8 +13,8 @@ use crate::support::wait::eventually;
 use crate::support::{grpc, tls};
 
 fn with_certificate(config: Config, certificate: &tls::Certificate) -> Config {
-    let cert = config.beside("site.pem", &certificate.cert);
-    let key = config.beside("site.key", &certificate.key);
+    let cert = config.write_beside("site.pem", &certificate.cert);
+    let key = config.write_beside("site.key", &certificate.key);
     config.set(
         "/listeners/0/tls",
         json!({ "certificates": [{ "cert": cert, "key": key }] }),
@@ -22,7 +22,7 @@ fn with_certificate(config: Config, certificate: &tls::Certificate) -> Config {
 }
 
 #[test]
-fn a_tls_listener_speaks_both_versions_of_http() {
+fn tls_listener_serves_http1_and_http2() {
     let upstream = Upstream::start();
     let certificate = tls::certificate("localhost");
     let gateway = Gateway::start(with_certificate(
@@ -38,13 +38,14 @@ fn a_tls_listener_speaks_both_versions_of_http() {
         assert_eq!(stream.conn.alpn_protocol(), agreed, "{offered:?}");
     }
     let config = tls::client(&certificate, &["http/1.1"]);
-    let mut client = Client::over(tls::connect(gateway.public, "localhost", &config).unwrap());
-    let echo = client.ask(&Request::get("/public/a")).echo();
+    let mut client =
+        Client::from_stream(tls::connect(gateway.public, "localhost", &config).unwrap());
+    let echo = client.request(&Request::get("/public/a")).echo();
     assert_eq!(echo.header("x-forwarded-proto").as_deref(), Some("https"));
 }
 
 #[test]
-fn a_renewed_certificate_is_served_without_a_reload_and_a_broken_one_is_not() {
+fn renewed_certificate_is_served_without_reload() {
     let upstream = Upstream::start();
     let old = tls::certificate("localhost");
     let gateway = Gateway::start(with_certificate(Config::new(upstream.address), &old));
@@ -58,12 +59,12 @@ fn a_renewed_certificate_is_served_without_a_reload_and_a_broken_one_is_not() {
     };
     assert!(connects(&old));
     let new = tls::certificate("localhost");
-    gateway.config.beside("site.key", &new.key);
-    gateway.config.beside("site.pem", &new.cert);
+    gateway.config.write_beside("site.key", &new.key);
+    gateway.config.write_beside("site.pem", &new.cert);
     eventually("the new certificate is served", || {
         connects(&new).then_some(())
     });
-    gateway.config.beside("site.pem", "not a certificate");
+    gateway.config.write_beside("site.pem", "not a certificate");
     eventually("the mistake is counted", || {
         let rejected = gateway.metric("portcullis_config_reloads_total", &["outcome=\"rejected\""]);
         (rejected > 0.0).then_some(())
@@ -72,7 +73,7 @@ fn a_renewed_certificate_is_served_without_a_reload_and_a_broken_one_is_not() {
 }
 
 #[test]
-fn a_handshake_that_does_not_come_is_not_waited_for() {
+fn stalled_handshake_times_out() {
     let upstream = Upstream::start();
     let certificate = tls::certificate("localhost");
     let config = with_certificate(Config::new(upstream.address), &certificate).set(
@@ -88,7 +89,7 @@ fn a_handshake_that_does_not_come_is_not_waited_for() {
 }
 
 #[test]
-fn an_https_upstream_is_verified() {
+fn https_upstream_is_verified() {
     let upstream = Upstream::start();
     let inside = tls::certificate("inside.example");
     // A gateway of its own is the TLS server that the other one calls.
@@ -100,7 +101,7 @@ fn an_https_upstream_is_verified() {
         );
         let mut settings = json!({ "server_name": "inside.example" });
         if let Some(pem) = ca {
-            settings["ca"] = json!(config.beside("ca.pem", pem));
+            settings["ca"] = json!(config.write_beside("ca.pem", pem));
         }
         let gateway = Gateway::start(config.set("/upstreams/echo/tls", settings));
         gateway.get("/public/a").status
@@ -149,14 +150,14 @@ async fn grpc_passes_end_to_end_with_its_trailers() {
     assert_eq!(reply.trailers.get("grpc-status").unwrap(), "0");
     assert_eq!(reply.trailers.get("x-saw-te").unwrap(), "trailers");
     let refused = grpc::call(connect().await, "localhost", "/private/Echo", &[], b"").await;
-    assert_eq!(refused.outcome("grpc-status"), Some("16"));
+    assert_eq!(refused.outcome_field("grpc-status"), Some("16"));
     let spoofed = [("x-user-id", "mallory"), ("x_user_id", "mallory")];
     let reply = grpc::call(connect().await, "localhost", "/public/Echo", &spoofed, b"x").await;
     assert_eq!(reply.status, 200);
 }
 
 #[test]
-fn a_key_that_does_not_fit_its_certificate_does_not_start() {
+fn mismatched_key_fails_startup() {
     let mut certificate = tls::certificate("localhost");
     certificate.key = tls::certificate("localhost").key;
     let config = with_certificate(Config::new("127.0.0.1:3000".parse().unwrap()), &certificate);
@@ -171,7 +172,7 @@ fn a_key_that_does_not_fit_its_certificate_does_not_start() {
 }
 
 #[test]
-fn the_gateways_own_responses_over_tls_demand_tls() {
+fn gateway_responses_over_tls_carry_hsts() {
     let upstream = Upstream::start();
     let certificate = tls::certificate("localhost");
     let demands = |vary: &dyn Fn(Config) -> Config, path: &str| {
@@ -179,7 +180,7 @@ fn the_gateways_own_responses_over_tls_demand_tls() {
         let gateway = Gateway::start(vary(config));
         let config = tls::client(&certificate, &["http/1.1"]);
         let stream = tls::connect(gateway.public, "localhost", &config).unwrap();
-        let response = Client::over(stream).ask(&Request::get(path));
+        let response = Client::from_stream(stream).request(&Request::get(path));
         let demand = response.header("strict-transport-security");
         demand.map(str::to_owned)
     };
@@ -208,7 +209,7 @@ fn the_gateways_own_responses_over_tls_demand_tls() {
         Config::new(upstream.address).set("/listeners/0/trusted_proxies", json!(["127.0.0.0/8"]));
     let gateway = Gateway::start(plain);
     let ask = |request: Request| {
-        let response = gateway.ask(&request);
+        let response = gateway.request(&request);
         assert_eq!(response.header("x-content-type-options"), Some("nosniff"));
         response
             .header("strict-transport-security")

@@ -7,66 +7,69 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rustls::ServerConnection;
 use serde_json::json;
 
-use crate::support::client::{Client, Request, socket};
+use crate::support::client::{Client, Request, connect_socket};
 use crate::support::config::Config;
 use crate::support::gateway::{Gateway, run};
-use crate::support::raw::serving;
+use crate::support::scripted_upstream::serve_connections;
 use crate::support::tls;
 use crate::support::upstream::Upstream;
 
 /// A listener with a certificate, and perhaps a CA that clients have to show one of.
-fn listening(config: Config, own: &tls::Certificate, client_ca: Option<&str>) -> Config {
-    let cert = config.beside("site.pem", &own.cert);
-    let key = config.beside("site.key", &own.key);
-    let ca = client_ca.map(|pem| config.beside("clients.pem", pem));
+fn with_tls_listener(config: Config, own: &tls::Certificate, client_ca: Option<&str>) -> Config {
+    let cert = config.write_beside("site.pem", &own.cert);
+    let key = config.write_beside("site.key", &own.key);
+    let ca = client_ca.map(|pem| config.write_beside("clients.pem", pem));
     let settings = json!({ "certificates": [{ "cert": cert, "key": key }], "client_ca": ca });
     config.set("/listeners/0/tls", settings)
 }
 
 /// Whether a request over TLS is answered. With TLS 1.3 a client learns only by its first read that
 /// its certificate was refused.
-fn answered(gateway: &Gateway, config: &Arc<rustls::ClientConfig>) -> bool {
+fn is_served(gateway: &Gateway, config: &Arc<rustls::ClientConfig>) -> bool {
     let Ok(stream) = tls::connect(gateway.public, "localhost", config) else {
         return false;
     };
-    let mut client = Client::over(stream);
+    let mut client = Client::from_stream(stream);
     let sent = client.try_send(Request::get("/public/a").to_bytes());
-    sent.and_then(|()| client.answer_to("GET"))
+    sent.and_then(|()| client.read_response_to("GET"))
         .is_ok_and(|answer| answer.status == 200)
 }
 
 #[test]
-fn only_clients_with_a_certificate_of_the_ca_get_in() {
+fn client_certificate_must_be_issued_by_the_ca() {
     let upstream = Upstream::start();
     let own = tls::certificate("localhost");
     let known = tls::certificate("known-client");
-    let config = listening(Config::new(upstream.address), &own, Some(&known.cert));
+    let config = with_tls_listener(Config::new(upstream.address), &own, Some(&known.cert));
     let gateway = Gateway::start(config);
     let stranger = tls::certificate("known-client");
     let expired = tls::expired_certificate("known-client");
     assert!(
-        !answered(&gateway, &tls::client(&own, &["http/1.1"])),
+        !is_served(&gateway, &tls::client(&own, &["http/1.1"])),
         "none"
     );
     assert!(
-        !answered(&gateway, &tls::client_showing(&own, &stranger)),
+        !is_served(&gateway, &tls::client_with_certificate(&own, &stranger)),
         "of another CA"
     );
     assert!(
-        !answered(&gateway, &tls::client_showing(&own, &expired)),
+        !is_served(&gateway, &tls::client_with_certificate(&own, &expired)),
         "expired"
     );
     assert_eq!(upstream.requests(), 0);
-    assert!(answered(&gateway, &tls::client_showing(&own, &known)));
+    assert!(is_served(
+        &gateway,
+        &tls::client_with_certificate(&own, &known)
+    ));
     let refused = ["reason=\"handshake\""];
     assert!(gateway.metric("portcullis_connections_refused_total", &refused) >= 3.0);
 }
 
 #[test]
-fn old_versions_of_tls_are_refused_with_their_alert() {
+fn old_tls_versions_are_refused_with_an_alert() {
     let upstream = Upstream::start();
     let own = tls::certificate("localhost");
-    let gateway = Gateway::start(listening(Config::new(upstream.address), &own, None));
+    let gateway = Gateway::start(with_tls_listener(Config::new(upstream.address), &own, None));
     // SSL 3.0, TLS 1.0 and TLS 1.1.
     for minor in [0, 1, 2] {
         let mut hello = vec![3, minor];
@@ -85,7 +88,7 @@ fn old_versions_of_tls_are_refused_with_their_alert() {
             hello.len() as u8,
         ];
         record.extend(hello);
-        let mut stream = socket(gateway.public).unwrap();
+        let mut stream = connect_socket(gateway.public).unwrap();
         stream.write_all(&record).unwrap();
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer);
@@ -97,7 +100,7 @@ fn old_versions_of_tls_are_refused_with_their_alert() {
 }
 
 #[test]
-fn certificates_that_cannot_be_used_are_found_by_check_and_end_the_start() {
+fn unusable_certificates_fail_check_and_startup() {
     let own = tls::certificate("localhost");
     let other = tls::certificate("localhost");
     let mismatched = tls::Certificate {
@@ -105,27 +108,27 @@ fn certificates_that_cannot_be_used_are_found_by_check_and_end_the_start() {
         ..tls::certificate("localhost")
     };
     let nowhere = "127.0.0.1:3000".parse().unwrap();
-    let missing = listening(Config::new(nowhere), &own, None).set(
+    let missing = with_tls_listener(Config::new(nowhere), &own, None).set(
         "/listeners/0/tls/client_ca",
         json!("/nonexistent/clients.pem"),
     );
     let cases = [
         (
             "a key of another certificate",
-            listening(Config::new(nowhere), &mismatched, None),
+            with_tls_listener(Config::new(nowhere), &mismatched, None),
         ),
         ("a client CA that is not there", missing),
         (
             "a client CA that is no PEM",
-            listening(Config::new(nowhere), &own, Some("garbage")),
+            with_tls_listener(Config::new(nowhere), &own, Some("garbage")),
         ),
         (
             "an empty client CA",
-            listening(Config::new(nowhere), &own, Some("")),
+            with_tls_listener(Config::new(nowhere), &own, Some("")),
         ),
         (
             "a client CA that is a key",
-            listening(Config::new(nowhere), &own, Some(&own.key)),
+            with_tls_listener(Config::new(nowhere), &own, Some(&own.key)),
         ),
     ];
     for (what, config) in cases {
@@ -143,7 +146,7 @@ fn certificates_that_cannot_be_used_are_found_by_check_and_end_the_start() {
 }
 
 #[test]
-fn an_upstream_whose_certificate_is_not_valid_is_a_502_and_not_asked_again_and_again() {
+fn invalid_upstream_certificate_is_502_without_retries() {
     let inside = tls::certificate("inside.example");
     let expired = tls::expired_certificate("inside.example");
     let elsewhere = tls::certificate("elsewhere.example");
@@ -155,7 +158,7 @@ fn an_upstream_whose_certificate_is_not_valid_is_a_502_and_not_asked_again_and_a
         let settings = tls::server(shown);
         let connections = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&connections);
-        let server = serving(move |mut stream| {
+        let server = serve_connections(move |mut stream| {
             counted.fetch_add(1, Ordering::SeqCst);
             let mut session = ServerConnection::new(Arc::clone(&settings)).unwrap();
             while session.is_handshaking() && session.complete_io(&mut stream).is_ok() {}
@@ -168,13 +171,13 @@ fn an_upstream_whose_certificate_is_not_valid_is_a_502_and_not_asked_again_and_a
             "of another CA" => tls::certificate("inside.example").cert,
             _ => shown.cert.clone(),
         };
-        let ca = config.beside("ca.pem", trusted);
+        let ca = config.write_beside("ca.pem", trusted);
         let tls = json!({ "server_name": "inside.example", "ca": ca });
         let gateway = Gateway::start(config.set("/upstreams/echo/tls", tls));
         for _ in 0..3 {
             gateway
                 .get("/public/a")
-                .refused(502, "UPSTREAM_UNREACHABLE");
+                .assert_refused(502, "UPSTREAM_UNREACHABLE");
         }
         let made = connections.load(Ordering::SeqCst);
         assert!((1..=12).contains(&made), "{what}: {made} connections");

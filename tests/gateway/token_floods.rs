@@ -11,26 +11,26 @@ use crate::support::gateway::{Gateway, SignedIn};
 use crate::support::redis::Redis;
 use crate::support::tokens;
 use crate::support::upstream::Upstream;
-use crate::support::wait::Over;
+use crate::support::wait::SetOnDrop;
 
-const HONEST: usize = 12;
+const ACTIVE_USERS: usize = 12;
 /// As long as a token may be: so remembered ones are many bytes, and a short flood is a big one.
 const PADDING: usize = 5_500;
 /// Tokens of one kind in one flood: 14 MiB of them.
-const MANY: usize = 2_000;
+const FLOOD_SIZE: usize = 2_000;
 /// Of kinds that cost no time to refuse.
-const OTHERS: usize = MANY / 4;
+const OTHER_CREDENTIALS: usize = FLOOD_SIZE / 4;
 /// What a flood of refused credentials may add to the gateway's memory, once one was there.
-const GROWTH: f64 = 9.0 * 1024.0 * 1024.0;
+const MAX_GROWTH: f64 = 9.0 * 1024.0 * 1024.0;
 
-struct Scene {
+struct Fixture {
     gateway: Gateway,
     _redis: Redis,
     honest: Vec<SignedIn>,
     attacker: SignedIn,
 }
 
-fn scene() -> Scene {
+fn fixture() -> Fixture {
     let (redis, upstream) = (Redis::start(), Upstream::start());
     let many = json!({ "limit": 100_000, "window": "1m" });
     let config = Config::new(upstream.address)
@@ -47,8 +47,8 @@ fn scene() -> Scene {
             "require": { "roles": ["nobody"] }, "upstream": "echo",
         }));
     let gateway = Gateway::start(config);
-    let honest = (0..HONEST).map(|n| gateway.register(&format!("user{n}@example.com")));
-    Scene {
+    let honest = (0..ACTIVE_USERS).map(|n| gateway.register(&format!("user{n}@example.com")));
+    Fixture {
         honest: honest.collect(),
         attacker: gateway.register("mallory@example.com"),
         gateway,
@@ -56,12 +56,12 @@ fn scene() -> Scene {
     }
 }
 
-impl Scene {
+impl Fixture {
     /// Sends one flood of each kind, all at once; so many of the credentials are good.
     fn flood(&self, name: &str, good_ones: usize) {
         let claims = |n: usize| {
             let changes = json!({ "jti": format!("{name}-{n}"), "padding": "x".repeat(PADDING) });
-            tokens::varied(&self.attacker.access_token, &changes)
+            tokens::modified_claims(&self.attacker.access_token, &changes)
         };
         let good = |n| Request::get("/closed").bearer(&tokens::hs256(&claims(n)));
         let forged = |n| {
@@ -75,39 +75,39 @@ impl Scene {
             Request::get("/closed").cookie(&format!("portcullis={token}"))
         };
         std::thread::scope(|scope| {
-            scope.spawn(|| self.send(good_ones, good, 403));
+            scope.spawn(|| self.send_all(good_ones, good, 403));
             scope.spawn(|| {
-                self.send(MANY, forged, 401);
-                self.send(OTHERS, random, 401);
-                self.send(OTHERS, cookie, 401);
+                self.send_all(FLOOD_SIZE, forged, 401);
+                self.send_all(OTHER_CREDENTIALS, random, 401);
+                self.send_all(OTHER_CREDENTIALS, cookie, 401);
             });
         });
     }
 
     /// Sends requests that nobody has sent before, on one connection.
-    fn send(&self, many: usize, request: impl Fn(usize) -> Request, expected: u16) {
+    fn send_all(&self, many: usize, request: impl Fn(usize) -> Request, expected: u16) {
         let mut client = Client::connect(self.gateway.public);
         for n in 0..many {
-            let answer = client.ask(&request(n));
+            let answer = client.request(&request(n));
             assert_eq!(answer.status, expected, "{n}: {}", answer.text());
         }
     }
 
     /// Honest users ask by token and by cookie, one after the other; returns how often.
-    fn ask(&self, users: &[SignedIn]) -> usize {
+    fn count_accepted(&self, users: &[SignedIn]) -> usize {
         for user in users {
             for request in [
                 Request::get("/private/a").bearer(&user.access_token),
                 Request::get("/private/a").cookie(&user.cookie),
             ] {
-                self.gateway.ask(&request).ok();
+                self.gateway.request(&request).assert_ok();
             }
         }
         2 * users.len()
     }
 
     /// Tokens that had to be verified, and requests for which the store was asked.
-    fn costs(&self) -> (f64, f64) {
+    fn cache_misses_and_queries(&self) -> (f64, f64) {
         let labels = ["cache=\"tokens\"", "outcome=\"miss\""];
         let verified = self.gateway.metric("portcullis_cache_total", &labels);
         let asked = "portcullis_store_operation_duration_seconds_count";
@@ -121,32 +121,32 @@ impl Scene {
 }
 
 #[test]
-fn a_flood_of_new_tokens_is_bounded_and_honest_users_stay_known() {
-    let scene = scene();
+fn token_flood_does_not_evict_active_users() {
+    let fixture = fixture();
     for _ in 0..3 {
-        scene.ask(&scene.honest);
+        fixture.count_accepted(&fixture.honest);
     }
     // Half of them go on during the flood, the others come back after it.
-    let (busy, idle) = scene.honest.split_at(HONEST / 2);
+    let (busy, idle) = fixture.honest.split_at(ACTIVE_USERS / 2);
     let (over, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let before = scene.costs();
+    let before = fixture.cache_misses_and_queries();
     let growth = std::thread::scope(|scope| {
-        let _over = Over(&over);
+        let _over = SetOnDrop(&over);
         scope.spawn(|| {
             while !over.load(Ordering::SeqCst) {
-                asked.fetch_add(scene.ask(busy), Ordering::SeqCst);
+                asked.fetch_add(fixture.count_accepted(busy), Ordering::SeqCst);
             }
         });
-        scene.flood("first", MANY);
-        let full = scene.resident();
-        scene.flood("second", 0);
-        scene.resident() - full
+        fixture.flood("first", FLOOD_SIZE);
+        let full = fixture.resident();
+        fixture.flood("second", 0);
+        fixture.resident() - full
     });
-    let after = scene.costs();
+    let after = fixture.cache_misses_and_queries();
     let asked = asked.into_inner();
     // Good, forged and random ones are each verified once; good ones and cookies each looked up once.
-    let verified = after.0 - before.0 - (MANY + 2 * (MANY + OTHERS)) as f64;
-    let looked_up = after.1 - before.1 - (MANY + 2 * OTHERS) as f64;
+    let verified = after.0 - before.0 - (FLOOD_SIZE + 2 * (FLOOD_SIZE + OTHER_CREDENTIALS)) as f64;
+    let looked_up = after.1 - before.1 - (FLOOD_SIZE + 2 * OTHER_CREDENTIALS) as f64;
     eprintln!(
         "{asked} honest requests: {verified} verified again, {looked_up} looked up again; {:.1} MiB more",
         growth / 1024.0 / 1024.0
@@ -154,12 +154,12 @@ fn a_flood_of_new_tokens_is_bounded_and_honest_users_stay_known() {
     assert!(asked > 100, "{asked}");
     assert!(verified <= asked as f64 / 100.0, "{verified} of {asked}");
     assert!(looked_up <= asked as f64 / 100.0, "{looked_up} of {asked}");
-    assert!(growth < GROWTH, "{growth}");
-    scene.ask(idle);
+    assert!(growth < MAX_GROWTH, "{growth}");
+    fixture.count_accepted(idle);
     // Those who come back are still known; about each the store is asked once in ten seconds in any case.
-    let again = scene.costs();
+    let again = fixture.cache_misses_and_queries();
     assert_eq!(again.0, after.0);
     assert!(again.1 - after.1 <= idle.len() as f64, "{again:?}");
-    scene.ask(idle);
-    assert_eq!(scene.costs(), again);
+    fixture.count_accepted(idle);
+    assert_eq!(fixture.cache_misses_and_queries(), again);
 }

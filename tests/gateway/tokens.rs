@@ -8,14 +8,14 @@ use crate::support::config::{Config, SECRET};
 use crate::support::gateway::Gateway;
 use crate::support::http2::Http2;
 use crate::support::redis::Redis;
-use crate::support::tokens::{self, hs256, now, sign, varied};
+use crate::support::tokens::{self, hs256, modified_claims, now, sign};
 use crate::support::upstream::{Recorder, Upstream};
-use crate::support::wait::{SOON, eventually, within};
+use crate::support::wait::{PROPAGATION_DEADLINE, eventually, within};
 
 const OTHER_SECRET: &str = "another-hmac-secret-for-tests-0123456789";
 
 #[test]
-fn a_token_may_be_as_large_as_a_head() {
+fn token_may_fill_the_head() {
     let upstream = Upstream::start();
     let config =
         Config::new(upstream.address).set("/listeners/0/limits", json!({ "head": "128KiB" }));
@@ -24,17 +24,21 @@ fn a_token_may_be_as_large_as_a_head() {
     let http2 = Http2::connect(gateway.public);
     for bytes in [9_000, 40_000, 80_000] {
         let groups: Vec<String> = (0..bytes / 50).map(|n| format!("group-{n:030}")).collect();
-        let token = hs256(&varied(&alice.access_token, &json!({ "groups": groups })));
+        let token = hs256(&modified_claims(
+            &alice.access_token,
+            &json!({ "groups": groups }),
+        ));
         assert!(token.len() > bytes, "{}", token.len());
-        let answer = gateway.ask(&Request::get("/private/a").bearer(&token));
+        let answer = gateway.request(&Request::get("/private/a").bearer(&token));
         assert_eq!(answer.echo().header("x-user-id"), Some(alice.user.clone()));
         let authorization = format!("Bearer {token}");
-        let (status, body) = http2.ask("GET", "/private/a", &[("authorization", &authorization)]);
+        let (status, body) =
+            http2.request("GET", "/private/a", &[("authorization", &authorization)]);
         assert_eq!(status, 200, "{body}");
         // What is wrong with it is still found.
         let forged = format!("{token}x");
-        let refused = gateway.ask(&Request::get("/private/a").bearer(&forged));
-        refused.refused(401, "TOKEN_INVALID");
+        let refused = gateway.request(&Request::get("/private/a").bearer(&forged));
+        refused.assert_refused(401, "TOKEN_INVALID");
     }
 }
 
@@ -83,7 +87,7 @@ fn forged_heads(good: &str) -> Vec<(&'static str, String)> {
 
 /// Tokens that are signed by the right key over the wrong claims.
 fn forged_claims(good: &str) -> Vec<(&'static str, String)> {
-    let with = |changes: Value| hs256(&varied(good, &changes));
+    let with = |changes: Value| hs256(&modified_claims(good, &changes));
     let text = tokens::claims(good).to_string();
     vec![
         ("exp as text", with(json!({ "exp": "9999999999" }))),
@@ -115,20 +119,20 @@ fn forged_claims(good: &str) -> Vec<(&'static str, String)> {
 }
 
 #[test]
-fn a_bad_bearer_token_is_refused_whatever_is_wrong_with_it() {
+fn invalid_bearer_tokens_are_refused() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     let alice = gateway.register("alice@example.com");
     let good = &alice.access_token;
     let invalid = forged_heads(good).into_iter().chain(forged_claims(good));
     for (what, token) in invalid {
-        let answer = gateway.ask(&Request::get("/private/a").bearer(&token));
+        let answer = gateway.request(&Request::get("/private/a").bearer(&token));
         assert_eq!(
             (answer.status, answer.code().as_str()),
             (401, "TOKEN_INVALID"),
             "{what}"
         );
-        answer.refused(401, "TOKEN_INVALID");
+        answer.assert_refused(401, "TOKEN_INVALID");
         assert!(
             answer
                 .header("www-authenticate")
@@ -136,30 +140,32 @@ fn a_bad_bearer_token_is_refused_whatever_is_wrong_with_it() {
                 .contains("invalid_token"),
             "{what}"
         );
-        let answer = gateway.ask(&Request::get("/optional/a").bearer(&token));
+        let answer = gateway.request(&Request::get("/optional/a").bearer(&token));
         assert_eq!(
             answer.status, 401,
             "a bad Authorization is refused where it is optional: {what}"
         );
     }
-    let expired = hs256(&varied(
+    let expired = hs256(&modified_claims(
         good,
         &json!({ "exp": now() - 60, "iat": now() - 120 }),
     ));
     gateway
-        .ask(&Request::get("/private/a").bearer(&expired))
-        .refused(401, "TOKEN_EXPIRED");
+        .request(&Request::get("/private/a").bearer(&expired))
+        .assert_refused(401, "TOKEN_EXPIRED");
     assert_eq!(upstream.requests(), 0, "nothing of it reached the upstream");
-    gateway.ask(&Request::get("/private/a").bearer(good)).ok();
+    gateway
+        .request(&Request::get("/private/a").bearer(good))
+        .assert_ok();
 }
 
 #[test]
-fn an_older_key_is_accepted_for_as_long_as_verify_also_names_it() {
+fn older_key_is_accepted_while_configured() {
     let upstream = Upstream::start();
     let mut gateway = Gateway::start(Config::new(upstream.address));
     let alice = gateway.register("alice@example.com");
     let request = Request::get("/private/a").bearer(&alice.access_token);
-    gateway.ask(&request).ok();
+    gateway.request(&request).assert_ok();
     gateway.reload("applied", |config| {
         config.put("/tokens/signing/secret", json!(OTHER_SECRET));
         config.put(
@@ -167,32 +173,34 @@ fn an_older_key_is_accepted_for_as_long_as_verify_also_names_it() {
             json!([{ "algorithm": "HS256", "secret": SECRET }]),
         );
     });
-    gateway.ask(&request).ok();
+    gateway.request(&request).assert_ok();
     let fresh = gateway.login("alice@example.com");
     gateway
-        .ask(&Request::get("/private/a").bearer(&fresh.access_token))
-        .ok();
+        .request(&Request::get("/private/a").bearer(&fresh.access_token))
+        .assert_ok();
     gateway.reload("applied", |config| {
         config.put("/tokens/verify_also", json!([]))
     });
-    gateway.ask(&request).refused(401, "TOKEN_INVALID");
     gateway
-        .ask(&Request::get("/private/a").bearer(&fresh.access_token))
-        .ok();
+        .request(&request)
+        .assert_refused(401, "TOKEN_INVALID");
+    gateway
+        .request(&Request::get("/private/a").bearer(&fresh.access_token))
+        .assert_ok();
 }
 
 #[test]
-fn a_trusted_issuers_tokens_pass_by_the_keys_in_its_file_or_at_its_address() {
+fn trusted_issuer_keys_load_from_file_or_url() {
     let (key, jwk) = tokens::es256("first");
     let keys = json!({ "keys": [jwk] }).to_string();
     let reply = format!(
         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{keys}",
         keys.len()
     );
-    let server = Recorder::answering(reply.leak());
+    let server = Recorder::responding(reply.leak());
     let upstream = Upstream::start();
     let config = Config::new(upstream.address);
-    let file = config.beside("keys.json", &keys);
+    let file = config.write_beside("keys.json", &keys);
     let issuer = |name: &str| {
         json!({
             "issuer": name, "audience": "shop", "algorithms": ["ES256"],
@@ -213,13 +221,13 @@ fn a_trusted_issuers_tokens_pass_by_the_keys_in_its_file_or_at_its_address() {
         for (name, value) in changes.as_object().unwrap() {
             claims[name] = value.clone();
         }
-        tokens::signed(header, &claims.to_string(), &key, Algorithm::ES256)
+        tokens::sign_with_key(header, &claims.to_string(), &key, Algorithm::ES256)
     };
     for issuer in ["https://file.example", "https://url.example"] {
         let request = Request::get("/private/a").bearer(&token(issuer, json!({})));
         // Keys are fetched in the background: until they are there the answer is 503, never 401.
         let echo = eventually("the issuer's keys are known", || {
-            let answer = gateway.ask(&request);
+            let answer = gateway.request(&request);
             assert_ne!(answer.status, 401, "{}", answer.text());
             (answer.status == 200).then(|| answer.echo())
         });
@@ -231,17 +239,17 @@ fn a_trusted_issuers_tokens_pass_by_the_keys_in_its_file_or_at_its_address() {
         );
         let wrong = token(issuer, json!({ "aud": "another" }));
         gateway
-            .ask(&Request::get("/private/a").bearer(&wrong))
-            .refused(401, "TOKEN_INVALID");
+            .request(&Request::get("/private/a").bearer(&wrong))
+            .assert_refused(401, "TOKEN_INVALID");
     }
     let unknown = token("https://nobody.example", json!({}));
     gateway
-        .ask(&Request::get("/private/a").bearer(&unknown))
-        .refused(401, "TOKEN_INVALID");
+        .request(&Request::get("/private/a").bearer(&unknown))
+        .assert_refused(401, "TOKEN_INVALID");
 }
 
 #[test]
-fn keys_of_an_issuer_that_are_not_used_are_in_the_log() {
+fn unused_issuer_keys_are_logged() {
     let (_, jwk) = tokens::es256("good");
     let weak =
         json!({ "kty": "RSA", "kid": "weak", "n": format!("{}8", "_".repeat(170)), "e": "AQAB" });
@@ -251,9 +259,9 @@ fn keys_of_an_issuer_that_are_not_used_are_in_the_log() {
         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{keys}",
         keys.len()
     );
-    let server = Recorder::answering(reply.leak());
+    let server = Recorder::responding(reply.leak());
     let config = Config::new(Upstream::start().address);
-    let file = config.beside("keys.json", &keys);
+    let file = config.write_beside("keys.json", &keys);
     let issuer = |name: &str| json!({ "issuer": name, "audience": "shop" });
     let mut by_file = issuer("https://file.example");
     by_file["jwks_file"] = json!(file);
@@ -273,30 +281,30 @@ fn keys_of_an_issuer_that_are_not_used_are_in_the_log() {
 }
 
 #[test]
-fn keys_that_a_token_brings_along_are_neither_used_nor_fetched() {
+fn keys_embedded_in_tokens_are_ignored() {
     let upstream = Upstream::start();
-    let recorder = Recorder::answering("HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n");
+    let recorder = Recorder::responding("HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n");
     let gateway = Gateway::start(Config::new(upstream.address));
     let alice = gateway.register("alice@example.com");
     let (key, jwk) = tokens::es256("mine");
     let url = format!("http://{}/keys", recorder.address);
     let header = json!({ "alg": "ES256", "jwk": jwk, "jku": url, "x5u": url, "kid": "mine" });
     let claims = tokens::claims(&alice.access_token).to_string();
-    let forged = tokens::signed(&header.to_string(), &claims, &key, Algorithm::ES256);
+    let forged = tokens::sign_with_key(&header.to_string(), &claims, &key, Algorithm::ES256);
     gateway
-        .ask(&Request::get("/private/a").bearer(&forged))
-        .refused(401, "TOKEN_INVALID");
+        .request(&Request::get("/private/a").bearer(&forged))
+        .assert_refused(401, "TOKEN_INVALID");
     assert_eq!(recorder.bytes(), "");
 }
 
 #[test]
-fn another_program_revokes_a_token_by_one_write_to_the_store() {
+fn external_blacklist_write_revokes_a_token() {
     let redis = Redis::start();
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address).store(&redis.url()));
     let alice = gateway.register("alice@example.com");
     let request = Request::get("/private/a").bearer(&alice.access_token);
-    gateway.ask(&request).ok();
+    gateway.request(&request).assert_ok();
     let jti = tokens::claims(&alice.access_token)["jti"]
         .as_str()
         .unwrap()
@@ -308,22 +316,22 @@ fn another_program_revokes_a_token_by_one_write_to_the_store() {
         "EX",
         "60",
     ]);
-    let refused = within(SOON, "the revocation is in force", || {
-        let answer = gateway.ask(&request);
+    let refused = within(PROPAGATION_DEADLINE, "the revocation is in force", || {
+        let answer = gateway.request(&request);
         (answer.status != 200).then_some(answer)
     });
-    refused.refused(401, "TOKEN_REVOKED");
+    refused.assert_refused(401, "TOKEN_REVOKED");
     // The session lives on: only that token was revoked.
     gateway
-        .ask(&Request::get("/private/a").cookie(&alice.cookie))
-        .ok();
+        .request(&Request::get("/private/a").cookie(&alice.cookie))
+        .assert_ok();
 }
 
 #[test]
-fn a_user_claim_that_is_a_whole_number_counts_as_its_digits() {
+fn integer_user_claim_is_read_as_digits() {
     let (key, jwk) = tokens::es256("first");
     let config = Config::new(Upstream::start().address);
-    let file = config.beside("keys.json", json!({ "keys": [jwk] }).to_string());
+    let file = config.write_beside("keys.json", json!({ "keys": [jwk] }).to_string());
     let issuer = |name: &str, user: &str| {
         json!({
             "issuer": name, "audience": "shop", "algorithms": ["ES256"], "jwks_file": file,
@@ -342,8 +350,8 @@ fn a_user_claim_that_is_a_whole_number_counts_as_its_digits() {
             now() + 600
         );
         let header = r#"{"alg":"ES256","kid":"first"}"#;
-        let token = tokens::signed(header, &claims, &key, Algorithm::ES256);
-        gateway.ask(&Request::get("/private/a").bearer(&token))
+        let token = tokens::sign_with_key(header, &claims, &key, Algorithm::ES256);
+        gateway.request(&Request::get("/private/a").bearer(&token))
     };
     for issuer in ["uid", "path"] {
         for id in ["42", "0", "9007199254740991", "\"42\""] {
@@ -361,9 +369,9 @@ fn a_user_claim_that_is_a_whole_number_counts_as_its_digits() {
             "[42]",
             "{}",
         ] {
-            ask(issuer, id).refused(401, "TOKEN_INVALID");
+            ask(issuer, id).assert_refused(401, "TOKEN_INVALID");
         }
     }
-    ask("sub", "42").refused(401, "TOKEN_INVALID");
-    ask("sub", "\"42\"").ok();
+    ask("sub", "42").assert_refused(401, "TOKEN_INVALID");
+    ask("sub", "\"42\"").assert_ok();
 }

@@ -14,7 +14,7 @@ use crate::support::upstream::Upstream;
 use crate::support::wait::eventually;
 
 /// Runs the script; gives its status and what it said.
-fn tour(gateway: &Gateway, call: &str) -> (Option<i32>, String) {
+fn run_tour(gateway: &Gateway, call: &str) -> (Option<i32>, String) {
     let output = Command::new("sh")
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/tour"))
         .env("BASE", format!("http://{}", gateway.public))
@@ -29,13 +29,13 @@ fn tour(gateway: &Gateway, call: &str) -> (Option<i32>, String) {
 }
 
 #[test]
-fn the_tour_works_with_everything_embedded() {
+fn tour_works_embedded() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
-    let (status, said) = tour(&gateway, "/private/a");
+    let (status, said) = run_tour(&gateway, "/private/a");
     assert_eq!(status, Some(0), "{said}");
     // It tells what is wrong: this path needs nobody to be signed in.
-    let (status, said) = tour(&gateway, "/public/a");
+    let (status, said) = run_tour(&gateway, "/public/a");
     assert_eq!(status, Some(1), "{said}");
     assert!(
         said.contains("FAILED") && said.contains("200 instead of 401"),
@@ -44,14 +44,14 @@ fn the_tour_works_with_everything_embedded() {
 }
 
 #[test]
-fn the_tour_works_on_redis_and_postgresql_also_where_registration_is_closed() {
+fn tour_works_on_redis_and_postgresql() {
     let (upstream, redis, people) = (Upstream::start(), Redis::start(), Postgres::server());
     let database = people.database();
     let config = Config::new(upstream.address)
         .store(&redis.url())
         .postgres(people.address, &database)
         .set("/identity/builtin/registration", json!("closed"));
-    let (status, said) = tour(&Gateway::start(config), "/private/a");
+    let (status, said) = run_tour(&Gateway::start(config), "/private/a");
     assert_eq!(status, Some(0), "{said}");
     let disabled = people.sql(&database, "SELECT disabled FROM users").unwrap();
     assert_eq!(disabled, "t", "nobody can sign in as the tour's user");
@@ -62,13 +62,13 @@ const NEW_PASSWORD: &str = "eleven tall yellow ladders";
 
 /// What the story has been given so far.
 #[derive(Default)]
-struct Told {
+struct TourState {
     laptop: Value,
     phone: Value,
 }
 
-impl Told {
-    fn access(device: &Value) -> &str {
+impl TourState {
+    fn access_token(device: &Value) -> &str {
         device["access_token"].as_str().unwrap_or_default()
     }
 }
@@ -76,9 +76,9 @@ impl Told {
 /// One step: how it is asked, what it answers, and what is kept of that.
 struct Step {
     name: &'static str,
-    ask: fn(&Told) -> Request,
+    request: fn(&TourState) -> Request,
     expected: u16,
-    keep: fn(&mut Told, Value),
+    store: fn(&mut TourState, Value),
 }
 
 fn login(password: &str) -> Request {
@@ -86,23 +86,23 @@ fn login(password: &str) -> Request {
     Request::post("/api/v1/auth/login").json(&body)
 }
 
-fn call(device: &Value) -> Request {
-    Request::get("/private/a").bearer(Told::access(device))
+fn private_request(device: &Value) -> Request {
+    Request::get("/private/a").bearer(TourState::access_token(device))
 }
 
-fn nothing(_: &mut Told, _: Value) {}
+fn ignore(_: &mut TourState, _: Value) {}
 
 const fn step(
     name: &'static str,
-    ask: fn(&Told) -> Request,
+    ask: fn(&TourState) -> Request,
     expected: u16,
-    keep: fn(&mut Told, Value),
+    keep: fn(&mut TourState, Value),
 ) -> Step {
     Step {
         name,
-        ask,
+        request: ask,
         expected,
-        keep,
+        store: keep,
     }
 }
 
@@ -120,7 +120,7 @@ const STEPS: [Step; 15] = [
         200,
         |told, data| told.phone = data,
     ),
-    step("call", |told| call(&told.phone), 200, nothing),
+    step("call", |told| private_request(&told.phone), 200, ignore),
     step(
         "refresh",
         |told| {
@@ -132,7 +132,7 @@ const STEPS: [Step; 15] = [
     ),
     step(
         "list the devices",
-        |told| Request::get("/api/v1/sessions").bearer(Told::access(&told.phone)),
+        |told| Request::get("/api/v1/sessions").bearer(TourState::access_token(&told.phone)),
         200,
         |_, data| assert_eq!(data["count"], 3),
     ),
@@ -140,23 +140,29 @@ const STEPS: [Step; 15] = [
         "terminate one",
         |told| {
             let id = told.laptop["session"]["id"].as_str().unwrap();
-            Request::delete(&format!("/api/v1/sessions/{id}")).bearer(Told::access(&told.phone))
+            Request::delete(&format!("/api/v1/sessions/{id}"))
+                .bearer(TourState::access_token(&told.phone))
         },
         204,
-        nothing,
+        ignore,
     ),
-    step("it is refused", |told| call(&told.laptop), 401, nothing),
+    step(
+        "it is refused",
+        |told| private_request(&told.laptop),
+        401,
+        ignore,
+    ),
     step(
         "sign out",
-        |told| Request::post("/api/v1/auth/logout").bearer(Told::access(&told.phone)),
+        |told| Request::post("/api/v1/auth/logout").bearer(TourState::access_token(&told.phone)),
         204,
-        nothing,
+        ignore,
     ),
     step(
         "the old token is refused",
-        |told| call(&told.phone),
+        |told| private_request(&told.phone),
         401,
-        nothing,
+        ignore,
     ),
     step(
         "sign in anew",
@@ -175,42 +181,47 @@ const STEPS: [Step; 15] = [
         |told| {
             let body = json!({ "current_password": PASSWORD, "new_password": NEW_PASSWORD });
             Request::new("PUT", "/api/v1/profile/password")
-                .bearer(Told::access(&told.laptop))
+                .bearer(TourState::access_token(&told.laptop))
                 .json(&body)
         },
         204,
-        nothing,
+        ignore,
     ),
     step(
         "the other is signed out",
-        |told| call(&told.phone),
+        |told| private_request(&told.phone),
         401,
-        nothing,
+        ignore,
     ),
-    step("this one is not", |told| call(&told.laptop), 200, nothing),
-    step("the new password", |_| login(NEW_PASSWORD), 200, nothing),
+    step(
+        "this one is not",
+        |told| private_request(&told.laptop),
+        200,
+        ignore,
+    ),
+    step("the new password", |_| login(NEW_PASSWORD), 200, ignore),
 ];
 
 /// Without `sessions.durable` only Redis knows the sessions: while it is gone the answer is that it
 /// is unknown, never that somebody is signed out. When it is back, with what it kept on disk, the
 /// story goes on where it was.
 #[test]
-fn redis_killed_before_any_step_stops_the_story_and_does_not_change_it() {
+fn tour_resumes_after_redis_fails_at_any_step() {
     let upstream = Upstream::start();
-    let mut redis = Redis::keeping();
+    let mut redis = Redis::start_persistent();
     let gateway = Gateway::start(Config::new(upstream.address).store(&redis.url()));
     gateway.register(EMAIL);
-    let mut told = Told::default();
+    let mut told = TourState::default();
     for step in &STEPS {
-        let request = (step.ask)(&told);
+        let request = (step.request)(&told);
         redis.kill();
-        let unknown = gateway.ask(&request);
+        let unknown = gateway.request(&request);
         // What this gateway itself has ended it need not ask for.
         if unknown.status != 401 || step.expected != 401 {
-            unknown.refused(503, "STORE_UNAVAILABLE");
+            unknown.assert_refused(503, "STORE_UNAVAILABLE");
         }
         redis.restart();
-        let answer = once_known(&gateway, &request, step.name);
+        let answer = retry_until_available(&gateway, &request, step.name);
         assert_eq!(
             answer.status,
             step.expected,
@@ -219,15 +230,15 @@ fn redis_killed_before_any_step_stops_the_story_and_does_not_change_it() {
             answer.text()
         );
         if answer.status == 200 {
-            (step.keep)(&mut told, answer.json()["data"].clone());
+            (step.store)(&mut told, answer.json()["data"].clone());
         }
     }
 }
 
 /// Asks until the gateway has found its store again.
-fn once_known(gateway: &Gateway, request: &Request, name: &str) -> Response {
+fn retry_until_available(gateway: &Gateway, request: &Request, name: &str) -> Response {
     eventually(name, || {
-        let answer = gateway.ask(request);
+        let answer = gateway.request(request);
         (answer.status != 503).then_some(answer)
     })
 }

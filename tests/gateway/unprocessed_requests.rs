@@ -16,28 +16,28 @@ use crate::support::http2::Http2;
 
 /// Frames that the first connection receives in place of a response.
 #[derive(Clone, Copy)]
-struct Farewell(&'static [&'static [u8]]);
+struct ClosingFrames(&'static [&'static [u8]]);
 
 const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 /// No stream was processed; NO_ERROR.
 const GOAWAY: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 /// No stream was processed; ENHANCE_YOUR_CALM.
-const GOAWAY_CALM: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11];
+const GOAWAY_ENHANCE_YOUR_CALM: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11];
 /// Stream 1 may have been processed.
 const GOAWAY_ABOVE: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0];
-const REFUSED: &[u8] = &[0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 7];
-const CANCELLED: &[u8] = &[0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 8];
+const RST_REFUSED_STREAM: &[u8] = &[0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 7];
+const RST_CANCEL: &[u8] = &[0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 8];
 
 /// An upstream whose first connection says farewell to its first request; later ones respond `done`
 /// with the length of the body. Counts the requests that it served.
-fn leaving(farewell: Farewell) -> (SocketAddr, Arc<AtomicUsize>) {
+fn start_closing_upstream(farewell: ClosingFrames) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let served = Arc::new(AtomicUsize::new(0));
     let shared = Arc::clone(&served);
     std::thread::spawn(move || {
         let (first, _) = listener.accept().unwrap();
-        std::thread::spawn(move || leave(first, farewell));
+        std::thread::spawn(move || close_connection(first, farewell));
         let runtime = tokio::runtime::Runtime::new().unwrap();
         for stream in listener.incoming().flatten() {
             stream.set_nonblocking(true).unwrap();
@@ -47,7 +47,7 @@ fn leaving(farewell: Farewell) -> (SocketAddr, Arc<AtomicUsize>) {
     (address, served)
 }
 
-fn leave(mut stream: TcpStream, farewell: Farewell) {
+fn close_connection(mut stream: TcpStream, farewell: ClosingFrames) {
     let mut preface = [0; 24];
     stream.read_exact(&mut preface).unwrap();
     stream.write_all(SETTINGS).unwrap();
@@ -97,14 +97,18 @@ fn gateway(upstream: SocketAddr) -> Gateway {
 }
 
 #[test]
-fn a_request_that_was_not_processed_is_sent_again_whatever_its_method() {
-    for farewell in [&[GOAWAY][..], &[GOAWAY_CALM], &[REFUSED]] {
-        let (upstream, served) = leaving(Farewell(farewell));
-        let response = gateway(upstream).ask(&Request::post("/public/a").body("hello"));
+fn unprocessed_request_is_retried_for_any_method() {
+    for farewell in [
+        &[GOAWAY][..],
+        &[GOAWAY_ENHANCE_YOUR_CALM],
+        &[RST_REFUSED_STREAM],
+    ] {
+        let (upstream, served) = start_closing_upstream(ClosingFrames(farewell));
+        let response = gateway(upstream).request(&Request::post("/public/a").body("hello"));
         assert_eq!((response.status, response.text().as_str()), (200, "done 5"));
         assert_eq!(served.load(Ordering::SeqCst), 1, "{farewell:?}");
 
-        let (upstream, served) = leaving(Farewell(farewell));
+        let (upstream, served) = start_closing_upstream(ClosingFrames(farewell));
         let gateway = gateway(upstream);
         let two = Http2::connect(gateway.public);
         let mut response = two.open("POST", "/public/a", &[], b"hello").unwrap();
@@ -114,19 +118,19 @@ fn a_request_that_was_not_processed_is_sent_again_whatever_its_method() {
 }
 
 #[test]
-fn a_request_that_may_have_been_processed_is_not_sent_again() {
-    for farewell in [&[GOAWAY_ABOVE][..], &[CANCELLED]] {
-        let (upstream, served) = leaving(Farewell(farewell));
+fn possibly_processed_request_is_not_retried() {
+    for farewell in [&[GOAWAY_ABOVE][..], &[RST_CANCEL]] {
+        let (upstream, served) = start_closing_upstream(ClosingFrames(farewell));
         let gateway = gateway(upstream);
-        let response = gateway.ask(&Request::post("/public/a").body("hello"));
-        response.refused(502, "UPSTREAM_PROTOCOL_ERROR");
+        let response = gateway.request(&Request::post("/public/a").body("hello"));
+        response.assert_refused(502, "UPSTREAM_PROTOCOL_ERROR");
         assert_eq!(served.load(Ordering::SeqCst), 0, "{farewell:?}");
     }
 }
 
 #[test]
-fn a_body_that_is_sent_again_counts_once() {
-    let (upstream, _) = leaving(Farewell(&[REFUSED]));
+fn retried_body_is_counted_once() {
+    let (upstream, _) = start_closing_upstream(ClosingFrames(&[RST_REFUSED_STREAM]));
     let config = Config::new(upstream)
         .set("/upstreams/echo/protocol", json!("h2"))
         .route(
@@ -134,6 +138,6 @@ fn a_body_that_is_sent_again_counts_once() {
             "upstream": "echo", "max_body": "8B" }),
         );
     let gateway = Gateway::start(config);
-    let response = gateway.ask(&Request::post("/small/a").body("hello"));
+    let response = gateway.request(&Request::post("/small/a").body("hello"));
     assert_eq!((response.status, response.text().as_str()), (200, "done 5"));
 }

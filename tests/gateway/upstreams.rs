@@ -10,7 +10,7 @@ use crate::support::upstream::{Recorder, Upstream};
 use crate::support::wait::eventually;
 
 #[test]
-fn failing_upstreams_are_told_apart() {
+fn upstream_failures_are_distinguished() {
     let nobody = ports::free();
     let upstream = Upstream::start();
     let config = Config::new(upstream.address)
@@ -18,20 +18,22 @@ fn failing_upstreams_are_told_apart() {
         .set("/upstreams/echo/timeouts", json!({ "read": "300ms" }))
         .route(json!({ "name": "gone", "match": { "prefix": "/gone" }, "auth": "none", "upstream": "gone" }));
     let gateway = Gateway::start(config);
-    gateway.get("/gone/a").refused(502, "UPSTREAM_UNREACHABLE");
+    gateway
+        .get("/gone/a")
+        .assert_refused(502, "UPSTREAM_UNREACHABLE");
     gateway
         .get("/public/garbage")
-        .refused(502, "UPSTREAM_PROTOCOL_ERROR");
+        .assert_refused(502, "UPSTREAM_PROTOCOL_ERROR");
     gateway
         .get("/public/slow?ms=2000")
-        .refused(504, "UPSTREAM_TIMEOUT");
-    let closed = gateway.ask(&Request::post("/public/close").body("x"));
+        .assert_refused(504, "UPSTREAM_TIMEOUT");
+    let closed = gateway.request(&Request::post("/public/close").body("x"));
     assert_eq!(closed.status, 502, "{}", closed.text());
     assert!(
         !closed.text().contains(&upstream.address.to_string()),
         "addresses are not told"
     );
-    gateway.get("/public/a").ok();
+    gateway.get("/public/a").assert_ok();
     assert_eq!(
         gateway.get("/public/status-503").status,
         503,
@@ -40,10 +42,10 @@ fn failing_upstreams_are_told_apart() {
 }
 
 #[test]
-fn only_what_is_safe_is_sent_twice() {
+fn only_idempotent_requests_are_retried() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
-    let post = gateway.ask(&Request::post("/public/close").body("pay"));
+    let post = gateway.request(&Request::post("/public/close").body("pay"));
     assert_eq!(post.status, 502);
     assert_eq!(
         upstream.requests(),
@@ -53,7 +55,7 @@ fn only_what_is_safe_is_sent_twice() {
 }
 
 #[test]
-fn a_dead_server_is_gone_round() {
+fn dead_server_is_skipped() {
     let alive = Upstream::start();
     let nobody = ports::free();
     let config = Config::new(alive.address).set(
@@ -62,12 +64,12 @@ fn a_dead_server_is_gone_round() {
     );
     let gateway = Gateway::start(config);
     for _ in 0..10 {
-        gateway.get("/public/a").ok();
+        gateway.get("/public/a").assert_ok();
     }
 }
 
 #[test]
-fn further_servers_are_tried_whatever_the_method_and_without_a_retry() {
+fn connect_failures_try_further_servers_for_any_method() {
     let alive = Upstream::start();
     let dead = [ports::free(), ports::free(), ports::free()];
     let mut servers: Vec<String> = dead.iter().map(|it| format!("http://{it}")).collect();
@@ -78,13 +80,15 @@ fn further_servers_are_tried_whatever_the_method_and_without_a_retry() {
     );
     let gateway = Gateway::start(config);
     for _ in 0..4 {
-        gateway.ask(&Request::post("/public/a").body("pay")).ok();
+        gateway
+            .request(&Request::post("/public/a").body("pay"))
+            .assert_ok();
     }
     assert_eq!(alive.requests(), 4);
 }
 
 #[test]
-fn the_log_names_the_cause_of_a_failed_connection() {
+fn failed_connection_cause_is_logged() {
     let dead = [ports::free(), ports::free()];
     let config = Config::new(dead[0]).set(
         "/upstreams/echo/servers",
@@ -92,7 +96,7 @@ fn the_log_names_the_cause_of_a_failed_connection() {
     );
     let gateway = Gateway::start(config);
     let response = gateway.get("/public/a");
-    response.refused(502, "UPSTREAM_UNREACHABLE");
+    response.assert_refused(502, "UPSTREAM_UNREACHABLE");
     let id = response.json()["error"]["request_id"]
         .as_str()
         .unwrap()
@@ -120,7 +124,7 @@ fn the_log_names_the_cause_of_a_failed_connection() {
 }
 
 #[test]
-fn a_server_that_fails_its_health_check_is_out_until_it_is_well() {
+fn failing_health_check_removes_server_until_healthy() {
     let well = Upstream::start();
     let ill = ports::free();
     let config = Config::new(well.address).set(
@@ -138,13 +142,13 @@ fn a_server_that_fails_its_health_check_is_out_until_it_is_well() {
     let late = Upstream::at(ill);
     eventually("it is in again", || (healthy() == 1.0).then_some(()));
     eventually("it is used", || {
-        gateway.get("/public/a").ok();
-        late.saw("/public/a").then_some(())
+        gateway.get("/public/a").assert_ok();
+        late.has_seen("/public/a").then_some(())
     });
 }
 
 #[test]
-fn a_unix_socket_is_an_upstream() {
+fn unix_socket_is_an_upstream() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("echo.sock");
     let upstream = Upstream::on_unix_socket(&path);
@@ -155,13 +159,13 @@ fn a_unix_socket_is_an_upstream() {
     let gateway = Gateway::start(config);
     let request = Request::get("/public/a").header("Host", "shop.example");
     assert_eq!(
-        gateway.ask(&request).echo().header("host").as_deref(),
+        gateway.request(&request).echo().header("host").as_deref(),
         Some("shop.example")
     );
 }
 
 #[test]
-fn the_host_header_is_what_the_upstream_asks_for() {
+fn host_header_follows_the_upstream_setting() {
     let upstream = Upstream::start();
     let own = upstream.address.to_string();
     for (host, expected) in [
@@ -173,15 +177,15 @@ fn the_host_header_is_what_the_upstream_asks_for() {
         let gateway = Gateway::start(config);
         let request = Request::get("/public/a").header("Host", "shop.example");
         assert_eq!(
-            gateway.ask(&request).echo().header("host").as_deref(),
+            gateway.request(&request).echo().header("host").as_deref(),
             Some(expected)
         );
     }
 }
 
 #[test]
-fn an_upstreams_extra_bytes_are_never_the_next_clients_answer() {
-    let poisoned = Recorder::answering(
+fn excess_upstream_bytes_never_reach_another_client() {
+    let poisoned = Recorder::responding(
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison",
     );
     let gateway = Gateway::start(Config::new(poisoned.address));

@@ -7,13 +7,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::support::client::{Client, socket};
+use crate::support::client::{Client, connect_socket};
 use crate::support::config::Config;
 use crate::support::gateway::Gateway;
 use crate::support::upstream::Upstream;
 
 /// Vectors that this gateway answers otherwise than their authors expect, each with its reason.
-const OTHERWISE: &[(&str, &str)] = &[
+const EXPECTED_DEVIATIONS: &[(&str, &str)] = &[
     (
         "COMP-OPTIONS-STAR",
         "a proxy has no route for `*`: 400 or 404",
@@ -65,7 +65,7 @@ fn vectors(name: &str) -> Option<Value> {
 }
 
 /// A gateway that forwards every path, and is impatient.
-fn open_to_all(upstream: &Upstream) -> Gateway {
+fn start_without_auth(upstream: &Upstream) -> Gateway {
     let mut config = Config::new(upstream.address).set(
         "/listeners/0/limits",
         json!({ "head": "16KiB", "head_timeout": "1s" }),
@@ -77,13 +77,13 @@ fn open_to_all(upstream: &Upstream) -> Gateway {
 }
 
 #[test]
-fn the_public_http_vectors_are_answered_as_their_authors_expect() {
+fn public_http_vectors_get_expected_responses() {
     let Some(vectors) = vectors("http11probe.json") else {
         return;
     };
-    let otherwise: HashMap<_, _> = OTHERWISE.iter().copied().collect();
+    let otherwise: HashMap<_, _> = EXPECTED_DEVIATIONS.iter().copied().collect();
     let upstream = Upstream::start();
-    let gateway = open_to_all(&upstream);
+    let gateway = start_without_auth(&upstream);
     let mut wrong = Vec::new();
     let mut judged = 0;
     for test in vectors["tests"].as_array().unwrap() {
@@ -96,7 +96,7 @@ fn the_public_http_vectors_are_answered_as_their_authors_expect() {
             let got = probe(&gateway, &STANDARD.decode(raw).unwrap());
             (got, acceptable(test, got))
         } else if let Some(first) = test["sequence"][0]["raw_b64"].as_str() {
-            desync(&gateway, &STANDARD.decode(first).unwrap())
+            probe_desync(&gateway, &STANDARD.decode(first).unwrap())
         } else {
             continue;
         };
@@ -115,28 +115,28 @@ fn the_public_http_vectors_are_answered_as_their_authors_expect() {
 }
 
 /// Sends what hides a second request: one refusal or one answer, and then the end.
-fn desync(gateway: &Gateway, poison: &[u8]) -> (Option<u16>, bool) {
-    let stream = socket(gateway.public).unwrap();
+fn probe_desync(gateway: &Gateway, poison: &[u8]) -> (Option<u16>, bool) {
+    let stream = connect_socket(gateway.public).unwrap();
     stream
         .set_read_timeout(Some(Duration::from_secs(2)))
         .unwrap();
-    let mut client = Client::over(stream);
+    let mut client = Client::from_stream(stream);
     client.try_send(poison).ok();
-    let Ok(first) = client.answer_to("GET") else {
+    let Ok(first) = client.read_response_to("GET") else {
         return (None, true);
     };
     let refused = first.status == 400 || first.status == 408;
-    let second = client.answer_to("GET");
+    let second = client.read_response_to("GET");
     (Some(first.status), refused && second.is_err())
 }
 
 #[test]
-fn paths_of_public_vectors_reach_the_upstream_as_they_are_or_not_at_all() {
+fn public_vector_paths_are_unchanged_or_refused() {
     let Some(vectors) = vectors("traefik_paths.json") else {
         return;
     };
     let upstream = Upstream::start();
-    let gateway = open_to_all(&upstream);
+    let gateway = start_without_auth(&upstream);
     for group in [
         "sanitize",
         "path_operations",
@@ -161,13 +161,13 @@ fn paths_of_public_vectors_reach_the_upstream_as_they_are_or_not_at_all() {
 }
 
 fn probe(gateway: &Gateway, bytes: &[u8]) -> Option<u16> {
-    let stream = socket(gateway.public).unwrap();
+    let stream = connect_socket(gateway.public).unwrap();
     stream
         .set_read_timeout(Some(Duration::from_secs(2)))
         .unwrap();
-    let mut client = Client::over(stream);
+    let mut client = Client::from_stream(stream);
     client.try_send(bytes).ok();
-    client.head().ok().map(|answer| answer.status)
+    client.read_head().ok().map(|answer| answer.status)
 }
 
 fn expectation(test: &Value) -> String {

@@ -10,7 +10,7 @@ use crate::support::upstream::Upstream;
 use crate::support::wait::eventually;
 
 /// The route of everything under `/loop`, which leads to `server`.
-fn leading_to(config: Config, server: &str) -> Config {
+fn with_upstream(config: Config, server: &str) -> Config {
     let route = json!({
         "name": "loop", "match": { "prefix": "/loop" }, "auth": "none", "upstream": "loop",
     });
@@ -20,12 +20,12 @@ fn leading_to(config: Config, server: &str) -> Config {
 }
 
 #[test]
-fn requests_and_responses_name_the_gateway_that_forwarded_them() {
+fn via_names_the_gateway_in_both_directions() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     let request =
         Request::get("/public/reply?Via=1.0%20cache").header("Via", "1.0 fred, 1.1 nowhere");
-    let answer = gateway.ask(&request);
+    let answer = gateway.request(&request);
     let sent = answer.echo().0["headers"].clone();
     let sent: Vec<String> = sent
         .as_array()
@@ -39,7 +39,7 @@ fn requests_and_responses_name_the_gateway_that_forwarded_them() {
     let received = answer.all("via");
     assert_eq!(received.len(), 2, "{received:?}");
     assert_eq!(received[1], format!("1.1 portcullis-{name}"));
-    let (status, body) = Http2::connect(gateway.public).ask("GET", "/public/a", &[]);
+    let (status, body) = Http2::connect(gateway.public).request("GET", "/public/a", &[]);
     assert_eq!(status, 200);
     assert!(body.contains(&format!("2 portcullis-{name}")), "{body}");
     // What the gateway makes itself has passed no proxy.
@@ -47,13 +47,13 @@ fn requests_and_responses_name_the_gateway_that_forwarded_them() {
 }
 
 #[test]
-fn a_request_that_comes_back_is_refused_at_its_first_return() {
+fn looped_request_is_refused_at_first_return() {
     let upstream = Upstream::start();
     let config = Config::new(upstream.address);
     let own = format!("http://{}", config.listener(0));
-    let gateway = Gateway::start(leading_to(config, &own));
-    gateway.get("/loop/a").refused(508, "LOOP_DETECTED");
-    let (status, body) = Http2::connect(gateway.public).ask("GET", "/loop/a", &[]);
+    let gateway = Gateway::start(with_upstream(config, &own));
+    gateway.get("/loop/a").assert_refused(508, "LOOP_DETECTED");
+    let (status, body) = Http2::connect(gateway.public).request("GET", "/loop/a", &[]);
     assert_eq!(status, 508);
     assert!(body.contains("LOOP_DETECTED"), "{body}");
     eventually("both passes of both requests are counted", || {
@@ -71,15 +71,15 @@ fn a_request_that_comes_back_is_refused_at_its_first_return() {
 }
 
 #[test]
-fn gateways_in_a_row_are_no_loop_and_those_in_a_circle_are_one() {
+fn chained_gateways_are_no_loop_but_cycles_are() {
     let upstream = Upstream::start();
     let last = Config::new(upstream.address);
     let first = Config::new(last.listener(0));
     let (to_first, to_last) = (first.listener(0), last.listener(0));
-    let _last = Gateway::start(leading_to(last, &format!("http://{to_first}")));
-    let first = Gateway::start(leading_to(first, &format!("http://{to_last}")));
+    let _last = Gateway::start(with_upstream(last, &format!("http://{to_first}")));
+    let first = Gateway::start(with_upstream(first, &format!("http://{to_last}")));
     let answer = first.get("/public/a");
-    answer.ok();
+    answer.assert_ok();
     assert_eq!(answer.all("via").len(), 2);
-    first.get("/loop/a").refused(508, "LOOP_DETECTED");
+    first.get("/loop/a").assert_refused(508, "LOOP_DETECTED");
 }

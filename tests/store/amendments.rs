@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use portcullis::auth::session::{EndReason, OnLimit, Session};
-use portcullis::routing::Require;
-use portcullis::store::{Amended, Amendment, DATA_MAX, Found, Inquiry, Store};
+use portcullis::auth::session::{EndReason, OnSessionLimit, Session};
+use portcullis::routing::Requirements;
+use portcullis::store::{AmendOutcome, Amendment, MAX_DATA_BYTES, Query, SessionLookup, Store};
 use serde_json::{Value, json};
 
-use crate::support::{IDLE, engines, inquiry, session};
+use crate::support::{IDLE, engines, query, session};
 
 fn data(members: &Value) -> Amendment {
     Amendment {
@@ -16,9 +16,9 @@ fn data(members: &Value) -> Amendment {
     }
 }
 
-async fn signed_in(store: &Store, age: u64) -> Session {
+async fn sign_in(store: &Store, age: u64) -> Session {
     let one = session("ann", store.now().await.unwrap() - age);
-    let created = store.create_session(&one, None, 5, OnLimit::EvictOldest, None);
+    let created = store.create_session(&one, None, 5, OnSessionLimit::EvictOldest, None);
     created.await.unwrap();
     one
 }
@@ -27,7 +27,7 @@ async fn signed_in(store: &Store, age: u64) -> Session {
 async fn data_is_merged_and_the_device_renamed() {
     let (_server, stores) = engines().await;
     for store in stores {
-        let one = signed_in(&store, 0).await;
+        let one = sign_in(&store, 0).await;
         let steps = [
             (
                 data(&json!({"a": 1, "b": {"c": 2}})),
@@ -41,7 +41,7 @@ async fn data_is_merged_and_the_device_renamed() {
         ];
         for (amendment, expected) in steps {
             let amended = store.amend_session(one.id, &amendment, IDLE).await;
-            let Ok(Amended::Done(entry)) = amended else {
+            let Ok(AmendOutcome::Amended(entry)) = amended else {
                 panic!("{amended:?}")
             };
             assert_eq!(&*entry.session.data, expected);
@@ -60,14 +60,14 @@ async fn data_is_merged_and_the_device_renamed() {
             (one.name.clone(), one.roles.clone())
         );
         // A gateway that has the record from before is given the new one.
-        let anything = Require::default();
-        let asked = Inquiry {
+        let anything = Requirements::default();
+        let asked = Query {
             session: Some(one.id),
-            known: Some(one.clone().into()),
-            ..inquiry(&[], &anything, &[])
+            cached: Some(one.clone().into()),
+            ..query(&[], &anything, &[])
         };
         let found = store.decide(&asked, IDLE).await.unwrap().session;
-        let Found::Active(record, _) = found else {
+        let SessionLookup::Active(record, _) = found else {
             panic!("{found:?}")
         };
         assert_eq!(record.device.name.as_deref(), Some("Ann's phone"));
@@ -78,34 +78,34 @@ async fn data_is_merged_and_the_device_renamed() {
 async fn too_much_data_changes_nothing() {
     let (_server, stores) = engines().await;
     for store in stores {
-        let one = signed_in(&store, 0).await;
+        let one = sign_in(&store, 0).await;
         store
             .amend_session(one.id, &data(&json!({"a": "x"})), IDLE)
             .await
             .unwrap();
         let long = Amendment {
             device_name: Some("another".to_owned()),
-            ..data(&json!({"b": "x".repeat(DATA_MAX)}))
+            ..data(&json!({"b": "x".repeat(MAX_DATA_BYTES)}))
         };
         let refused = store.amend_session(one.id, &long, IDLE).await;
-        assert_eq!(refused, Ok(Amended::DataTooLong));
+        assert_eq!(refused, Ok(AmendOutcome::DataTooLong));
         let after = store.session(one.id).await.unwrap().unwrap().session;
         assert_eq!((&*after.data, after.device.name), (r#"{"a":"x"}"#, None));
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_many_amendments_at_once_none_is_lost() {
+async fn concurrent_amendments_are_all_applied() {
     let (_server, stores) = engines().await;
     for store in stores {
-        let one = signed_in(&store, 0).await;
+        let one = sign_in(&store, 0).await;
         let amend = |n: usize| {
             let (store, id) = (store.clone(), one.id);
             let amendment = data(&json!({format!("m{n}"): n}));
             tokio::spawn(async move { store.amend_session(id, &amendment, IDLE).await })
         };
         for task in (0..20).map(amend).collect::<Vec<_>>() {
-            assert!(matches!(task.await.unwrap(), Ok(Amended::Done(_))));
+            assert!(matches!(task.await.unwrap(), Ok(AmendOutcome::Amended(_))));
         }
         let after = store.session(one.id).await.unwrap().unwrap().session;
         let members: Value = serde_json::from_str(&after.data).unwrap();
@@ -115,27 +115,27 @@ async fn of_many_amendments_at_once_none_is_lost() {
 }
 
 #[tokio::test]
-async fn nothing_brings_back_a_session_that_is_over() {
+async fn ended_session_cannot_be_revived() {
     let (_server, stores) = engines().await;
     for store in stores {
-        let ended = signed_in(&store, 0).await;
+        let ended = sign_in(&store, 0).await;
         store
             .revoke(ended.id, EndReason::Admin, IDLE)
             .await
             .unwrap();
-        let idle = signed_in(&store, 700_000).await;
+        let idle = sign_in(&store, 700_000).await;
         for id in [ended.id, idle.id, session("x", 0).id] {
             let before = store.session(id).await.unwrap();
             let amendment = data(&json!({"a": 1}));
             assert_eq!(
                 store.amend_session(id, &amendment, IDLE).await,
-                Ok(Amended::Gone)
+                Ok(AmendOutcome::Gone)
             );
             assert_eq!(store.touch(id, IDLE).await, Ok(None));
             assert_eq!(store.session(id).await.unwrap(), before);
         }
         // Written once more, it stays as it is.
-        let again = store.create_session(&ended, None, 5, OnLimit::EvictOldest, IDLE);
+        let again = store.create_session(&ended, None, 5, OnSessionLimit::EvictOldest, IDLE);
         again.await.unwrap();
         let kept = store.session(ended.id).await.unwrap().unwrap().session;
         assert_eq!(kept.ended.unwrap().reason, EndReason::Admin);
@@ -143,18 +143,18 @@ async fn nothing_brings_back_a_session_that_is_over() {
 }
 
 #[tokio::test]
-async fn a_touch_moves_the_idle_expiry_and_not_the_absolute_end() {
+async fn touch_moves_only_the_idle_expiry() {
     let (_server, stores) = engines().await;
     for store in stores {
-        let one = signed_in(&store, 500_000).await;
+        let one = sign_in(&store, 500_000).await;
         let before = store.now().await.unwrap();
         let entry = store.touch(one.id, IDLE).await.unwrap().unwrap();
         let last = entry.activity.last_access;
         assert!(last >= before);
         assert_eq!(entry.session, one);
-        assert_eq!(entry.session.idle_end(last, IDLE), last + 600_000);
+        assert_eq!(entry.session.idle_expiry(last, IDLE), last + 600_000);
         let long = Some(Duration::from_secs(86_400));
-        assert_eq!(entry.session.idle_end(last, long), one.expires_at);
+        assert_eq!(entry.session.idle_expiry(last, long), one.expires_at);
         assert_eq!(store.session(one.id).await.unwrap(), Some(entry));
     }
 }

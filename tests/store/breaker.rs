@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use portcullis::settings::Engine;
 use portcullis::store::StoreError;
 
-use crate::captured::Captured;
-use crate::cuttable::Cuttable;
+use crate::captured_logs::CapturedLogs;
+use crate::fault_proxy::FaultProxy;
 use crate::server::Server;
 use crate::support::{address, eventually, log, metrics, open, redis};
 
@@ -18,7 +18,7 @@ const TIMEOUT: Duration = Duration::from_millis(100);
 const ATTEMPTS: usize = 6;
 
 #[tokio::test]
-async fn a_store_that_is_too_slow_is_left_alone_until_it_is_not() {
+async fn breaker_stays_open_while_the_store_is_slow() {
     // Each way: below what its watch takes for dead, and above it.
     for delay in [55, 160].map(Duration::from_millis) {
         // What is on its way in the slow line comes first; where the server seemed dead, an attempt
@@ -28,20 +28,20 @@ async fn a_store_that_is_too_slow_is_left_alone_until_it_is_not() {
         let mut attempts = Vec::new();
         while attempts.last().is_none_or(|late| *late >= bound) {
             assert!(attempts.len() < ATTEMPTS, "{attempts:?}");
-            attempts.push(left_alone(delay).await);
+            attempts.push(breaker_open_after_recovery(delay).await);
         }
     }
 }
 
 /// Slows the line to a store and restores it; returns how long the store is not used then.
-async fn left_alone(delay: Duration) -> Duration {
-    let (log, _guard) = Captured::start();
+async fn breaker_open_after_recovery(delay: Duration) -> Duration {
+    let (log, _guard) = CapturedLogs::start();
     let server = Server::start();
-    let line = Cuttable::before(SocketAddr::from((Ipv4Addr::LOCALHOST, server.port)));
+    let line = FaultProxy::before(SocketAddr::from((Ipv4Addr::LOCALHOST, server.port)));
     let metrics = metrics();
     assert_eq!(metrics.store_breaker.get(), 0);
     let engine = Engine::Redis(address(line.address.port()));
-    let store = open(engine, TIMEOUT, Arc::clone(&metrics)).link();
+    let store = open(engine, TIMEOUT, Arc::clone(&metrics)).connect();
     assert!(store.wait_until_up(Duration::from_secs(5)).await);
     line.delay(delay);
     let mut waited = 0;
@@ -68,12 +68,12 @@ async fn left_alone(delay: Duration) -> Duration {
 }
 
 #[tokio::test]
-async fn one_late_answer_opens_nothing() {
+async fn single_late_response_does_not_open_the_breaker() {
     let server = Server::start();
-    let line = Cuttable::before(SocketAddr::from((Ipv4Addr::LOCALHOST, server.port)));
+    let line = FaultProxy::before(SocketAddr::from((Ipv4Addr::LOCALHOST, server.port)));
     let metrics = metrics();
     let engine = Engine::Redis(address(line.address.port()));
-    let store = open(engine, TIMEOUT, Arc::clone(&metrics)).link();
+    let store = open(engine, TIMEOUT, Arc::clone(&metrics)).connect();
     assert!(store.wait_until_up(Duration::from_secs(5)).await);
     for _ in 0..8 {
         line.delay(TIMEOUT * 6 / 10);
@@ -85,7 +85,7 @@ async fn one_late_answer_opens_nothing() {
 }
 
 #[tokio::test]
-async fn thousands_of_questions_at_once_of_a_busy_runtime_are_all_answered() {
+async fn busy_runtime_does_not_open_the_breaker() {
     let server = Server::start();
     let store = redis(&server, TIMEOUT).await;
     let asked: Vec<_> = (0..3000)

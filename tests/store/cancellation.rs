@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use portcullis::auth::session::{OnLimit, Session};
-use portcullis::routing::Require;
-use portcullis::store::{Found, Inquiry};
+use portcullis::auth::session::{OnSessionLimit, Session};
+use portcullis::routing::Requirements;
+use portcullis::store::{Query, SessionLookup};
 
 use crate::server::Server;
-use crate::support::{IDLE, engines, inquiry, redis, session};
+use crate::support::{IDLE, engines, query, redis, session};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_answer_belongs_to_its_question_whoever_gives_up() {
+async fn replies_match_requests_despite_cancellation() {
     let server = Server::start();
     let store = redis(&server, Duration::from_secs(10)).await;
     let now = store.now().await.unwrap();
@@ -19,7 +19,7 @@ async fn every_answer_belongs_to_its_question_whoever_gives_up() {
     for n in 0..40 {
         let one = session(&format!("user-{n}"), now);
         store
-            .create_session(&one, None, 5, OnLimit::Reject, IDLE)
+            .create_session(&one, None, 5, OnSessionLimit::Reject, IDLE)
             .await
             .unwrap();
         sessions.push(one);
@@ -32,10 +32,10 @@ async fn every_answer_belongs_to_its_question_whoever_gives_up() {
                 let mut answered = 0;
                 for round in 0..500 {
                     let one = &sessions[(n + round) % sessions.len()];
-                    let require = Require::default();
-                    let asked = Inquiry {
+                    let require = Requirements::default();
+                    let asked = Query {
                         session: Some(one.id),
-                        ..inquiry(&[], &require, &[])
+                        ..query(&[], &require, &[])
                     };
                     let patience = Duration::from_micros(rand::random_range(0..4000));
                     let Ok(found) =
@@ -45,7 +45,7 @@ async fn every_answer_belongs_to_its_question_whoever_gives_up() {
                     };
                     assert_eq!(
                         found.unwrap().session,
-                        Found::Active(Arc::new(one.clone()), one.created_at)
+                        SessionLookup::Active(Arc::new(one.clone()), one.created_at)
                     );
                     answered += 1;
                 }
@@ -65,16 +65,16 @@ async fn every_answer_belongs_to_its_question_whoever_gives_up() {
 
 /// A sign-in takes steps. Wherever it breaks off, nobody stays alive whom the user's index does not count.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sign_in_that_is_given_up_leaves_no_session_beyond_the_number() {
-    const MOST: usize = 3;
+async fn cancelled_sign_in_respects_the_session_limit() {
+    const MAX_SESSIONS: usize = 3;
     let (_server, stores) = engines().await;
     for store in stores {
         let begun = store.now().await.unwrap();
         let (mut made, mut broken_off) = (Vec::new(), 0);
         let create = async |one: &Session| {
-            let most = u32::try_from(MOST).unwrap();
+            let most = u32::try_from(MAX_SESSIONS).unwrap();
             store
-                .create_session(one, None, most, OnLimit::EvictOldest, IDLE)
+                .create_session(one, None, most, OnSessionLimit::EvictOldest, IDLE)
                 .await
         };
         for n in 0..300 {
@@ -93,6 +93,9 @@ async fn a_sign_in_that_is_given_up_leaves_no_session_beyond_the_number() {
             let entry = store.session(id).await.unwrap();
             alive += usize::from(entry.is_some_and(|entry| entry.session.ended.is_none()));
         }
-        assert!(alive <= MOST, "{alive} with {broken_off} broken off");
+        assert!(
+            alive <= MAX_SESSIONS,
+            "{alive} with {broken_off} broken off"
+        );
     }
 }

@@ -4,25 +4,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use portcullis::auth::session::{EndReason, OnLimit, Session};
+use portcullis::auth::session::{EndReason, OnSessionLimit, Session};
 use portcullis::limits::{Algorithm, Charge};
-use portcullis::routing::Require;
+use portcullis::routing::Requirements;
 use portcullis::settings::{Engine, RedisAddress, Topology};
-use portcullis::store::{Finding, Found, Grade, Inquiry, Store, StoreError, inspect};
+use portcullis::store::{Query, ServerCheck, SessionLookup, Severity, Store, StoreError, inspect};
 
 use crate::nodes::{self, Nodes};
 use crate::support::{
-    IDLE, address, charge, cluster, eventually, inquiry, limit, log, metrics, node, prefixed,
+    IDLE, address, charge, cluster, eventually, limit, log, metrics, node, open_with_prefix, query,
     session, settings,
 };
 
 /// What is quick on an idle machine, on a busy one.
-const SOON: Duration = Duration::from_secs(2);
-const PATIENCE: Duration = Duration::from_secs(5);
+const PROPAGATION_DEADLINE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-async fn signed_in(store: &Store, user: &str) -> Session {
+async fn sign_in(store: &Store, user: &str) -> Session {
     let one = session(user, store.now().await.unwrap());
-    let created = store.create_session(&one, None, 5, OnLimit::Reject, IDLE);
+    let created = store.create_session(&one, None, 5, OnSessionLimit::Reject, IDLE);
     created.await.unwrap();
     one
 }
@@ -32,24 +32,24 @@ fn key_of(store_prefix: &str, one: &Session) -> String {
 }
 
 /// A store whose keys are known.
-async fn known(nodes: &Nodes, prefix: &str, timeout: Duration) -> Store {
+async fn start_with_prefix(nodes: &Nodes, prefix: &str, timeout: Duration) -> Store {
     let seeds = nodes.ports().into_iter().map(node).collect();
     let address = RedisAddress {
         topology: Topology::Cluster(seeds),
         ..address(0)
     };
     let engine = Engine::Redis(address);
-    let store = prefixed(engine, prefix.to_owned(), timeout, metrics()).link();
-    assert!(store.wait_until_up(PATIENCE).await);
+    let store = open_with_prefix(engine, prefix.to_owned(), timeout, metrics()).connect();
+    assert!(store.wait_until_up(TIMEOUT).await);
     store
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn limits_that_lie_apart_admit_no_more_than_the_strictest() {
-    let store = cluster(nodes::shared(), PATIENCE).await;
-    let anything = Arc::new(Require::default());
+async fn limits_on_different_slots_admit_the_strictest() {
+    let store = cluster(nodes::shared(), TIMEOUT).await;
+    let anything = Arc::new(Requirements::default());
     let alone = [log("alone", 1)];
-    let found = store.decide(&inquiry(&[], &anything, &alone), IDLE).await;
+    let found = store.decide(&query(&[], &anything, &alone), IDLE).await;
     assert!(found.unwrap().now > 0, "the time is told whatever is asked");
     for strict in [Algorithm::SlidingLog, Algorithm::SlidingWindow] {
         let name = format!("strict-{strict:?}");
@@ -62,7 +62,7 @@ async fn limits_that_lie_apart_admit_no_more_than_the_strictest() {
             let (store, anything) = (store.clone(), Arc::clone(&anything));
             let (before, after) = (Arc::clone(&before), Arc::clone(&after));
             tokio::spawn(async move {
-                let asked = inquiry(&before[..], &anything, &after[..]);
+                let asked = query(&before[..], &anything, &after[..]);
                 let found = store.decide(&asked, IDLE).await.unwrap();
                 found.decisions.iter().all(|decision| decision.allowed)
             })
@@ -83,10 +83,10 @@ async fn limits_that_lie_apart_admit_no_more_than_the_strictest() {
 }
 
 #[tokio::test]
-async fn limits_by_role_are_asked_when_the_session_has_told_its_roles() {
-    let store = cluster(nodes::shared(), PATIENCE).await;
-    let one = signed_in(&store, "ann").await;
-    let anything = Require::default();
+async fn role_limits_are_checked_after_session_lookup() {
+    let store = cluster(nodes::shared(), TIMEOUT).await;
+    let one = sign_in(&store, "ann").await;
+    let anything = Requirements::default();
     let by_role = |name: &str, roles: &[&str], except: &[&str]| {
         let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         let mut limit = limit(name, Algorithm::SlidingLog, 9);
@@ -102,17 +102,17 @@ async fn limits_by_role_are_asked_when_the_session_has_told_its_roles() {
     ];
     let mut known = None;
     for round in 1..=3 {
-        let asked = Inquiry {
+        let asked = Query {
             session: Some(one.id),
-            known: known.clone(),
-            ..inquiry(&[], &anything, &after)
+            cached: known.clone(),
+            ..query(&[], &anything, &after)
         };
         let found = store.decide(&asked, IDLE).await.unwrap();
         let names = found.decisions.iter().map(|decision| &*decision.limit.name);
         assert_eq!(names.collect::<Vec<_>>(), ["for-admins", "for-all"]);
         let left = found.decisions.iter().map(|decision| decision.remaining);
         assert_eq!(left.collect::<Vec<_>>(), [9 - round, 9 - round]);
-        let Found::Active(session, _) = found.session else {
+        let SessionLookup::Active(session, _) = found.session else {
             panic!("{:?}", found.session);
         };
         // What this gateway knew may be out of date: then the limits of before are given back.
@@ -130,11 +130,11 @@ async fn limits_by_role_are_asked_when_the_session_has_told_its_roles() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_slot_that_moves_under_load_shows_to_nobody() {
+async fn slot_migration_under_load_is_invisible() {
     let nodes = nodes::shared();
     let prefix = format!("moving{}:", rand::random::<u64>());
-    let store = known(nodes, &prefix, PATIENCE).await;
-    let one = signed_in(&store, "ann").await;
+    let store = start_with_prefix(nodes, &prefix, TIMEOUT).await;
+    let one = sign_in(&store, "ann").await;
     let (stop, asked) = (
         Arc::new(AtomicBool::new(false)),
         Arc::new(AtomicU64::new(0)),
@@ -144,14 +144,17 @@ async fn a_slot_that_moves_under_load_shows_to_nobody() {
             let (store, stop, asked) = (store.clone(), Arc::clone(&stop), Arc::clone(&asked));
             let id = one.id;
             tokio::spawn(async move {
-                let (anything, charges) = (Require::default(), [log("l", 100_000_000)]);
+                let (anything, charges) = (Requirements::default(), [log("l", 100_000_000)]);
                 while !stop.load(Ordering::SeqCst) {
-                    let asking = Inquiry {
+                    let asking = Query {
                         session: Some(id),
-                        ..inquiry(&charges, &anything, &[])
+                        ..query(&charges, &anything, &[])
                     };
                     let found = store.decide(&asking, IDLE).await.unwrap();
-                    assert!(matches!(found.session, Found::Active(..)), "{found:?}");
+                    assert!(
+                        matches!(found.session, SessionLookup::Active(..)),
+                        "{found:?}"
+                    );
                     assert!(store.touch(id, IDLE).await.unwrap().is_some());
                     asked.fetch_add(1, Ordering::SeqCst);
                 }
@@ -182,44 +185,44 @@ async fn a_slot_that_moves_under_load_shows_to_nobody() {
 }
 
 #[tokio::test]
-async fn a_revocation_is_heard_from_whichever_master_has_the_session() {
+async fn invalidations_arrive_from_every_master() {
     let prefix = format!("heard{}:", rand::random::<u64>());
-    let one = known(nodes::shared(), &prefix, PATIENCE).await;
-    let other = known(nodes::shared(), &prefix, PATIENCE).await;
-    tokio::spawn(other.clone().follow(|_| false));
-    eventually("it hears", async || other.replica().is_sure()).await;
-    let anything = Require::default();
+    let one = start_with_prefix(nodes::shared(), &prefix, TIMEOUT).await;
+    let other = start_with_prefix(nodes::shared(), &prefix, TIMEOUT).await;
+    tokio::spawn(other.clone().follow_changes(|_| false));
+    eventually("it hears", async || other.near_cache().is_fresh()).await;
+    let anything = Requirements::default();
     let find = async |id| {
-        let asked = Inquiry {
+        let asked = Query {
             session: Some(id),
-            known: other.replica().session(id),
-            ..inquiry(&[], &anything, &[])
+            cached: other.near_cache().session(id),
+            ..query(&[], &anything, &[])
         };
         other.decide(&asked, IDLE).await.unwrap().session
     };
     for n in 0..24 {
-        let made = signed_in(&one, &format!("user-{n}")).await;
-        assert!(matches!(find(made.id).await, Found::Active(..)));
+        let made = sign_in(&one, &format!("user-{n}")).await;
+        assert!(matches!(find(made.id).await, SessionLookup::Active(..)));
         assert!(
-            other.replica().session(made.id).is_some(),
+            other.near_cache().session(made.id).is_some(),
             "it is remembered"
         );
         one.revoke(made.id, EndReason::Admin, IDLE).await.unwrap();
         let started = Instant::now();
-        while !matches!(find(made.id).await, Found::Revoked(_)) {
-            assert!(started.elapsed() < SOON);
+        while !matches!(find(made.id).await, SessionLookup::Revoked(_)) {
+            assert!(started.elapsed() < PROPAGATION_DEADLINE);
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 }
 
 /// Asks for a session until it is answered; nobody hears that it is gone, and nobody waits long.
-async fn survived(store: &Store, one: &Session, timeout: Duration) {
+async fn await_recovery(store: &Store, one: &Session, timeout: Duration) {
     let mut failed = 0;
     let back = eventually("another is the master", async || {
         let asked = Instant::now();
         let answer = store.session(one.id).await;
-        assert!(asked.elapsed() < timeout + SOON);
+        assert!(asked.elapsed() < timeout + PROPAGATION_DEADLINE);
         let answered = answer.is_ok();
         match answer {
             Ok(Some(found)) => assert_eq!(found.session.id, one.id),
@@ -236,47 +239,47 @@ async fn survived(store: &Store, one: &Session, timeout: Duration) {
     })
     .await;
     assert!(back < Duration::from_secs(12), "{back:?}");
-    eventually("everything is up", async || store.up()).await;
+    eventually("everything is up", async || store.is_up()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_master_that_hangs_and_one_that_dies_are_survived() {
+async fn hung_and_dead_masters_are_survived() {
     let starting = tokio::task::spawn_blocking(|| Nodes::start("1500"));
     let mut nodes = starting.await.unwrap();
     let timeout = Duration::from_millis(100);
-    let store = known(&nodes, "p:", timeout).await;
-    let one = signed_in(&store, "ann").await;
+    let store = start_with_prefix(&nodes, "p:", timeout).await;
+    let one = sign_in(&store, "ann").await;
     let key = key_of("p:", &one);
     let (_, hung) = nodes.owner(&key);
     nodes.servers[hung].await_replicas(1);
-    tokio::spawn(store.clone().follow(|_| false));
-    eventually("it hears", async || store.replica().is_sure()).await;
+    tokio::spawn(store.clone().follow_changes(|_| false));
+    eventually("it hears", async || store.near_cache().is_fresh()).await;
     nodes.servers[hung].signal("STOP");
     let stopped = Instant::now();
     loop {
         let since = stopped.elapsed();
-        if !store.replica().is_sure() {
+        if !store.near_cache().is_fresh() {
             break;
         }
         assert!(since < Duration::from_secs(1), "it does not hear");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    survived(&store, &one, timeout).await;
-    eventually("it hears again", async || store.replica().is_sure()).await;
+    await_recovery(&store, &one, timeout).await;
+    eventually("it hears again", async || store.near_cache().is_fresh()).await;
     nodes.servers[hung].signal("CONT");
     eventually("it follows the new master", async || {
         let told = nodes.servers[hung].command(&["INFO", "replication"]);
         told.contains("role:slave") && told.contains("master_link_status:up")
     })
     .await;
-    signed_in(&store, "ben").await;
+    sign_in(&store, "ben").await;
 
     let (_, dead) = nodes.owner(&key);
     assert_ne!(dead, hung);
     nodes.servers[dead].await_replicas(1);
     nodes.servers[dead].kill();
-    survived(&store, &one, timeout).await;
-    signed_in(&store, "cid").await;
+    await_recovery(&store, &one, timeout).await;
+    sign_in(&store, "cid").await;
     // Whoever starts now meets the dead server first among its seeds.
     let mut seeds = nodes.ports();
     seeds.rotate_left(dead);
@@ -285,45 +288,46 @@ async fn a_master_that_hangs_and_one_that_dies_are_survived() {
         ..address(0)
     };
     let engine = Engine::Redis(address);
-    let later = prefixed(engine, "p:".to_owned(), timeout, metrics()).link();
-    assert!(later.wait_until_up(PATIENCE).await);
+    let later = open_with_prefix(engine, "p:".to_owned(), timeout, metrics()).connect();
+    assert!(later.wait_until_up(TIMEOUT).await);
     assert!(later.session(one.id).await.unwrap().is_some());
 }
 
 #[tokio::test]
-async fn a_server_that_is_no_cluster_is_not_used_as_one() {
+async fn standalone_server_is_rejected_as_cluster() {
     let server = crate::server::Server::start();
     let address = RedisAddress {
         topology: Topology::Cluster(vec![node(server.port)]),
         ..address(0)
     };
-    let (log_lines, _guard) = crate::captured::Captured::start();
-    let store = prefixed(Engine::Redis(address), "p:".to_owned(), PATIENCE, metrics()).link();
+    let (log_lines, _guard) = crate::captured_logs::CapturedLogs::start();
+    let store =
+        open_with_prefix(Engine::Redis(address), "p:".to_owned(), TIMEOUT, metrics()).connect();
     eventually("it is told", async || {
         log_lines.text().contains("cannot use the store")
     })
     .await;
-    assert!(!store.up());
+    assert!(!store.is_up());
     assert_eq!(store.now().await, Err(StoreError::Unreachable));
 }
 
 #[tokio::test]
-async fn each_master_is_looked_at() {
+async fn every_master_is_checked() {
     let nodes = nodes::shared();
     let look = async |topology| {
         let address = RedisAddress {
             topology,
             ..address(0)
         };
-        inspect(&settings(Engine::Redis(address), "p:".to_owned(), PATIENCE)).await
+        inspect(&settings(Engine::Redis(address), "p:".to_owned(), TIMEOUT)).await
     };
     let found = look(Topology::Cluster(vec![node(nodes.ports()[5])])).await;
     assert_eq!(found.len(), 3, "{found:?}");
     let known = |what: &str| what.starts_with("Redis ") || what.starts_with("Valkey ");
-    let fine = |finding: &Finding| finding.grade == Grade::Fine && known(&finding.what);
+    let fine = |finding: &ServerCheck| finding.severity == Severity::Ok && known(&finding.message);
     assert!(found.iter().all(fine), "{found:?}");
     let found = look(Topology::Standalone(node(nodes.ports()[0]))).await;
-    let told = &found[0].what;
+    let told = &found[0].message;
     assert!(told.contains("must begin with redis+cluster"), "{found:?}");
-    assert_eq!(found[0].grade, Grade::Error);
+    assert_eq!(found[0].severity, Severity::Error);
 }

@@ -3,20 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use portcullis::auth::session::{EndReason, OnLimit, Session};
+use portcullis::auth::session::{EndReason, OnSessionLimit, Session};
 use portcullis::limits::{Algorithm, Charge};
-use portcullis::routing::Require;
-use portcullis::store::{Findings, Found, Identity, Inquiry, Store};
+use portcullis::routing::Requirements;
+use portcullis::store::{Query, QueryResult, SessionIdentity, SessionLookup, Store};
 
 use crate::support::{
-    IDLE, charge, engines, identify, identity, inquiry, limit, log, open, redis, session,
+    IDLE, charge, engines, identity, limit, log, open, query, redis, session, write_identity,
 };
 
-async fn left(store: &Store, charge: &Charge) -> u64 {
+async fn remaining_units(store: &Store, charge: &Charge) -> u64 {
     store.peek_limit(charge).await.unwrap().remaining
 }
 
-async fn ask(store: &Store, inquiry: &Inquiry<'_>) -> (Findings, Vec<(bool, u64)>) {
+async fn decide(store: &Store, inquiry: &Query<'_>) -> (QueryResult, Vec<(bool, u64)>) {
     let findings = store.decide(inquiry, IDLE).await.unwrap();
     let decisions = findings.decisions.iter();
     let verdicts = decisions.map(|d| (d.allowed, d.remaining)).collect();
@@ -24,35 +24,35 @@ async fn ask(store: &Store, inquiry: &Inquiry<'_>) -> (Findings, Vec<(bool, u64)
 }
 
 #[tokio::test]
-async fn a_record_that_the_caller_has_is_not_sent_again_until_it_changes() {
+async fn unchanged_record_is_not_sent_again() {
     let (_server, engines) = engines().await;
     for store in engines {
         let now = store.now().await.unwrap();
         let mut session = session("known", now);
         store
-            .create_session(&session, None, 5, OnLimit::EvictOldest, IDLE)
+            .create_session(&session, None, 5, OnSessionLimit::EvictOldest, IDLE)
             .await
             .unwrap();
-        let require = Require::default();
+        let require = Requirements::default();
         let known = Arc::new(session.clone());
         let ask = async |known: &Arc<Session>| {
-            let asked = Inquiry {
+            let asked = Query {
                 session: Some(known.id),
-                known: Some(Arc::clone(known)),
-                ..inquiry(&[], &require, &[])
+                cached: Some(Arc::clone(known)),
+                ..query(&[], &require, &[])
             };
             store.decide(&asked, IDLE).await.unwrap().session
         };
-        let Found::Active(found, _) = ask(&known).await else {
+        let SessionLookup::Active(found, _) = ask(&known).await else {
             panic!("not active")
         };
         assert!(Arc::ptr_eq(&found, &known));
         let roles = ["editor".to_owned()];
-        let identity = Identity {
+        let identity = SessionIdentity {
             email: &session.email,
             ..identity(1, &roles)
         };
-        identify(&store, "known", identity).await;
+        write_identity(&store, "known", identity).await;
         session = Session {
             name: None,
             roles: roles.into(),
@@ -60,7 +60,7 @@ async fn a_record_that_the_caller_has_is_not_sent_again_until_it_changes() {
             revision: 1,
             ..session
         };
-        let Found::Active(found, _) = ask(&known).await else {
+        let SessionLookup::Active(found, _) = ask(&known).await else {
             panic!("not active")
         };
         assert_eq!(*found, session);
@@ -68,73 +68,76 @@ async fn a_record_that_the_caller_has_is_not_sent_again_until_it_changes() {
             .revoke(session.id, EndReason::SignOut, IDLE)
             .await
             .unwrap();
-        assert!(matches!(ask(&found).await, Found::Revoked(_)));
+        assert!(matches!(ask(&found).await, SessionLookup::Revoked(_)));
     }
 }
 
 #[tokio::test]
 #[expect(clippy::too_many_lines, reason = "one table of stages")]
-async fn each_stage_spends_what_it_should() {
+async fn each_stage_spends_its_limits() {
     let (_server, stores) = engines().await;
     for store in stores {
         let now = store.now().await.unwrap();
         let session = session("ann", now);
         store
-            .create_session(&session, None, 5, OnLimit::EvictOldest, IDLE)
+            .create_session(&session, None, 5, OnSessionLimit::EvictOldest, IDLE)
             .await
             .unwrap();
         let (before, after) = ([log("before", 4)], [log("after", 1)]);
-        let anything = Require::default();
-        let base = || Inquiry {
+        let anything = Requirements::default();
+        let base = || Query {
             session: Some(session.id),
             blacklist_key: Some("jti"),
-            ..inquiry(&before, &anything, &after)
+            ..query(&before, &anything, &after)
         };
 
-        let (found, verdicts) = ask(&store, &base()).await;
-        assert_eq!(found.session, Found::Active(Arc::new(session.clone()), now));
+        let (found, verdicts) = decide(&store, &base()).await;
+        assert_eq!(
+            found.session,
+            SessionLookup::Active(Arc::new(session.clone()), now)
+        );
         assert_eq!(verdicts, [(true, 3), (true, 0)]);
 
         // A limit with identity refuses: nothing is spent, not even the limit before.
-        let (_, verdicts) = ask(&store, &base()).await;
+        let (_, verdicts) = decide(&store, &base()).await;
         assert_eq!(verdicts, [(true, 3), (false, 0)]);
-        assert_eq!(left(&store, &before[0]).await, 3);
+        assert_eq!(remaining_units(&store, &before[0]).await, 3);
         store.reset_limit(&after[0]).await.unwrap();
 
         // Requirements not met: the limit before is spent, the other is not looked at.
-        let roles = Require {
+        let roles = Requirements {
             roles: vec!["root".into(), "owner".into()],
             scopes: vec![],
         };
-        let scopes = Require {
+        let scopes = Requirements {
             roles: vec![],
             scopes: vec!["read".into(), "write".into()],
         };
-        let met = Require {
+        let met = Requirements {
             roles: vec!["root".into(), "a\nb%".into()],
             scopes: vec!["read".into()],
         };
-        let (_, verdicts) = ask(
+        let (_, verdicts) = decide(
             &store,
-            &Inquiry {
+            &Query {
                 require: &roles,
                 ..base()
             },
         )
         .await;
         assert_eq!(verdicts, [(true, 2)]);
-        let (_, verdicts) = ask(
+        let (_, verdicts) = decide(
             &store,
-            &Inquiry {
+            &Query {
                 require: &scopes,
                 ..base()
             },
         )
         .await;
         assert_eq!(verdicts, [(true, 1)]);
-        let (_, verdicts) = ask(
+        let (_, verdicts) = decide(
             &store,
-            &Inquiry {
+            &Query {
                 require: &met,
                 ..base()
             },
@@ -143,8 +146,8 @@ async fn each_stage_spends_what_it_should() {
         assert_eq!(verdicts, [(true, 0), (true, 0)]);
 
         // The limit before refuses: nothing else is looked at.
-        let (found, verdicts) = ask(&store, &base()).await;
-        assert_eq!(found.session, Found::NotAsked);
+        let (found, verdicts) = decide(&store, &base()).await;
+        assert_eq!(found.session, SessionLookup::NotQueried);
         assert_eq!(verdicts, [(false, 0)]);
 
         // Blacklisted, revoked, missing: the limit before is spent.
@@ -154,7 +157,7 @@ async fn each_stage_spends_what_it_should() {
             .blacklist("jti", Duration::from_secs(60))
             .await
             .unwrap();
-        let (found, verdicts) = ask(&store, &base()).await;
+        let (found, verdicts) = decide(&store, &base()).await;
         assert!(found.blacklisted);
         assert_eq!(verdicts, [(true, 3)]);
         assert!(store.unblacklist("jti").await.unwrap());
@@ -164,42 +167,42 @@ async fn each_stage_spends_what_it_should() {
                 .await
                 .unwrap()
         );
-        let (found, verdicts) = ask(&store, &base()).await;
-        let Found::Revoked(revoked) = found.session else {
+        let (found, verdicts) = decide(&store, &base()).await;
+        let SessionLookup::Revoked(revoked) = found.session else {
             panic!("{found:?}")
         };
         assert_eq!(revoked.ended.unwrap().reason, EndReason::SignOut);
         assert_eq!(verdicts, [(true, 2)]);
         let other = crate::support::session("bob", now);
-        let (found, verdicts) = ask(
+        let (found, verdicts) = decide(
             &store,
-            &Inquiry {
+            &Query {
                 session: Some(other.id),
                 ..base()
             },
         )
         .await;
-        assert_eq!(found.session, Found::Missing);
+        assert_eq!(found.session, SessionLookup::Missing);
         assert_eq!(verdicts, [(true, 1)]);
-        assert_eq!(left(&store, &after[0]).await, 1);
+        assert_eq!(remaining_units(&store, &after[0]).await, 1);
     }
 }
 
 #[tokio::test]
-async fn a_session_expires_by_idleness_and_by_age() {
+async fn session_expires_by_idleness_and_by_age() {
     let (_server, stores) = engines().await;
     for store in stores {
         let now = store.now().await.unwrap();
-        let anything = Require::default();
+        let anything = Requirements::default();
         let mut old = session("ann", now - 1_000_000);
         store
-            .create_session(&old, None, 5, OnLimit::EvictOldest, IDLE)
+            .create_session(&old, None, 5, OnSessionLimit::EvictOldest, IDLE)
             .await
             .unwrap();
-        let ask = |last_access| Inquiry {
+        let ask = |last_access| Query {
             session: Some(old.id),
             last_access,
-            ..inquiry(&[], &anything, &[])
+            ..query(&[], &anything, &[])
         };
         for (known, idle, active) in [
             (0, Some(900), false),
@@ -210,23 +213,23 @@ async fn a_session_expires_by_idleness_and_by_age() {
             let idle = idle.map(Duration::from_secs);
             let found = store.decide(&ask(known), idle).await.unwrap().session;
             assert_eq!(
-                matches!(found, Found::Active(..)),
+                matches!(found, SessionLookup::Active(..)),
                 active,
                 "{known} {idle:?}"
             );
-            assert!(active || matches!(found, Found::Expired(_)));
+            assert!(active || matches!(found, SessionLookup::Expired(_)));
         }
         old = session("bob", now - 3_600_001);
         store
-            .create_session(&old, None, 5, OnLimit::EvictOldest, IDLE)
+            .create_session(&old, None, 5, OnSessionLimit::EvictOldest, IDLE)
             .await
             .unwrap();
-        let asked = Inquiry {
+        let asked = Query {
             session: Some(old.id),
-            ..inquiry(&[], &anything, &[])
+            ..query(&[], &anything, &[])
         };
         let found = store.decide(&asked, None).await.unwrap().session;
-        assert!(matches!(found, Found::Expired(_)), "{found:?}");
+        assert!(matches!(found, SessionLookup::Expired(_)), "{found:?}");
         assert!(
             !store
                 .revoke(old.id, EndReason::SignOut, IDLE)
@@ -237,12 +240,12 @@ async fn a_session_expires_by_idleness_and_by_age() {
 }
 
 #[tokio::test]
-async fn roles_narrow_whom_a_limit_binds_and_shadows_never_refuse() {
+async fn role_limits_apply_and_shadow_limits_never_refuse() {
     let (_server, stores) = engines().await;
     for store in stores {
         let session = session("ann", store.now().await.unwrap());
         store
-            .create_session(&session, None, 5, OnLimit::EvictOldest, IDLE)
+            .create_session(&session, None, 5, OnSessionLimit::EvictOldest, IDLE)
             .await
             .unwrap();
         let names = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
@@ -266,13 +269,13 @@ async fn roles_narrow_whom_a_limit_binds_and_shadows_never_refuse() {
                 ..log("all")
             }),
         ];
-        let anything = Require::default();
-        let asked = Inquiry {
+        let anything = Requirements::default();
+        let asked = Query {
             session: Some(session.id),
-            ..inquiry(&[], &anything, &after)
+            ..query(&[], &anything, &after)
         };
         for (shadow_allowed, left) in [(true, 8), (false, 7)] {
-            let (found, verdicts) = ask(&store, &asked).await;
+            let (found, verdicts) = decide(&store, &asked).await;
             let bound: Vec<_> = found.decisions.iter().map(|d| &*d.limit.name).collect();
             assert_eq!(bound, ["odd", "all"]);
             assert_eq!(verdicts, [(shadow_allowed, 0), (true, left)]);
@@ -281,7 +284,7 @@ async fn roles_narrow_whom_a_limit_binds_and_shadows_never_refuse() {
 }
 
 #[tokio::test]
-async fn all_three_algorithms_charge_refund_and_tell_when() {
+async fn all_algorithms_charge_refund_and_report_reset() {
     let (_server, stores) = engines().await;
     for store in stores {
         for algorithm in [
@@ -295,7 +298,7 @@ async fn all_three_algorithms_charge_refund_and_tell_when() {
                 assert!(decisions[0].allowed);
                 assert_eq!(decisions[0].remaining, left);
             }
-            let roomy = left(&store, &charges[1]).await;
+            let roomy = remaining_units(&store, &charges[1]).await;
             let refused = &store.charge(&charges).await.unwrap()[0];
             assert!(!refused.allowed && !refused.degraded, "{algorithm:?}");
             assert!(
@@ -303,11 +306,23 @@ async fn all_three_algorithms_charge_refund_and_tell_when() {
                 "{algorithm:?}"
             );
             assert!(refused.retry_after <= Duration::from_secs(1200));
-            assert_eq!(left(&store, &charges[1]).await, roomy, "all or nothing");
+            assert_eq!(
+                remaining_units(&store, &charges[1]).await,
+                roomy,
+                "all or nothing"
+            );
             store.refund(&charges).await.unwrap();
-            assert_eq!(left(&store, &charges[0]).await, 1, "{algorithm:?}");
+            assert_eq!(
+                remaining_units(&store, &charges[0]).await,
+                1,
+                "{algorithm:?}"
+            );
             assert!(store.reset_limit(&charges[0]).await.unwrap());
-            assert_eq!(left(&store, &charges[0]).await, 2, "{algorithm:?}");
+            assert_eq!(
+                remaining_units(&store, &charges[0]).await,
+                2,
+                "{algorithm:?}"
+            );
         }
         let local = store.charge_locally(&[log("local", 1)]);
         assert!(local[0].allowed && local[0].degraded);
@@ -350,14 +365,14 @@ async fn three_gateways_admit_exactly_the_limit() {
 }
 
 #[tokio::test]
-async fn who_asks_nothing_needs_no_server() {
+async fn empty_query_needs_no_server() {
     let nobody = crate::support::address(1);
     let engine = portcullis::settings::Engine::Redis(nobody);
-    let store = open(engine, Duration::from_secs(1), crate::support::metrics()).link();
-    let anything = Require::default();
+    let store = open(engine, Duration::from_secs(1), crate::support::metrics()).connect();
+    let anything = Requirements::default();
     let findings = store
-        .decide(&inquiry(&[], &anything, &[]), IDLE)
+        .decide(&query(&[], &anything, &[]), IDLE)
         .await
         .unwrap();
-    assert_eq!(findings.session, Found::NotAsked);
+    assert_eq!(findings.session, SessionLookup::NotQueried);
 }

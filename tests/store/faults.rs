@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use portcullis::auth::session::OnLimit;
+use portcullis::auth::session::OnSessionLimit;
 use portcullis::settings::{Engine, RedisAddress};
-use portcullis::store::{Store, StoreError, Use};
+use portcullis::store::{SessionUse, Store, StoreError};
 
-use crate::captured::Captured;
+use crate::captured_logs::CapturedLogs;
 use crate::server::Server;
 use crate::support::{IDLE, address, eventually, log, metrics, open, redis, session};
 
@@ -36,7 +36,7 @@ async fn until_down(store: &Store) -> Duration {
 }
 
 #[tokio::test]
-async fn a_hung_server_is_noticed_and_used_again() {
+async fn hung_server_is_detected_and_used_again() {
     let server = Server::start();
     let metrics = metrics();
     let store = open(
@@ -44,7 +44,7 @@ async fn a_hung_server_is_noticed_and_used_again() {
         TIMEOUT,
         Arc::clone(&metrics),
     )
-    .link();
+    .connect();
     assert!(store.wait_until_up(Duration::from_secs(5)).await);
     assert_eq!(metrics.store_up.get(), 1);
     let mut attempts = Vec::new();
@@ -66,7 +66,7 @@ async fn a_hung_server_is_noticed_and_used_again() {
 }
 
 #[tokio::test]
-async fn a_dead_server_fails_at_once_and_is_used_when_it_is_back() {
+async fn dead_server_fails_fast_and_recovers() {
     let mut server = Server::start();
     let store = redis(&server, TIMEOUT).await;
     let mut attempts = Vec::new();
@@ -87,7 +87,7 @@ async fn a_dead_server_fails_at_once_and_is_used_when_it_is_back() {
 }
 
 #[tokio::test]
-async fn scripts_that_were_flushed_are_loaded_again() {
+async fn flushed_scripts_are_reloaded() {
     let server = Server::start();
     let store = redis(&server, Duration::from_secs(5)).await;
     let mut client = server.client().await;
@@ -109,7 +109,7 @@ async fn scripts_that_were_flushed_are_loaded_again() {
         .await
         .unwrap();
     store
-        .create_session(&one, None, 5, OnLimit::Reject, IDLE)
+        .create_session(&one, None, 5, OnSessionLimit::Reject, IDLE)
         .await
         .unwrap();
     redis::cmd("SCRIPT")
@@ -117,7 +117,7 @@ async fn scripts_that_were_flushed_are_loaded_again() {
         .exec_async(&mut client)
         .await
         .unwrap();
-    let used = Use {
+    let used = SessionUse {
         session: one.id,
         last_access: 1,
         requests: 3,
@@ -137,8 +137,8 @@ async fn scripts_that_were_flushed_are_loaded_again() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_a_refusal_and_stays_out_of_the_log() {
-    let (log_lines, _guard) = Captured::start();
+async fn wrong_password_is_refused_and_not_logged() {
+    let (log_lines, _guard) = CapturedLogs::start();
     let port = Server::start().kill();
     let server = Server::start_on(port, &["--requirepass", "the-real-secret"]);
     for (password, error) in [
@@ -149,15 +149,15 @@ async fn a_wrong_password_is_a_refusal_and_stays_out_of_the_log() {
             password: password.map(Into::into),
             ..address(server.port)
         };
-        let store = open(Engine::Redis(address), AMPLE, metrics()).link();
+        let store = open(Engine::Redis(address), AMPLE, metrics()).connect();
         eventually("refused", async || store.now().await == Err(error)).await;
-        assert!(!store.up());
+        assert!(!store.is_up());
     }
     let right = RedisAddress {
         password: Some("the-real-secret".into()),
         ..address(server.port)
     };
-    let store = open(Engine::Redis(right), AMPLE, metrics()).link();
+    let store = open(Engine::Redis(right), AMPLE, metrics()).connect();
     assert!(store.wait_until_up(AMPLE).await);
     let text = log_lines.text();
     assert!(text.contains("cannot use the store"), "{text}");
@@ -165,12 +165,12 @@ async fn a_wrong_password_is_a_refusal_and_stays_out_of_the_log() {
 }
 
 #[tokio::test]
-async fn a_full_server_refuses_writes_and_still_answers() {
+async fn full_server_refuses_writes_but_serves_reads() {
     let server = Server::start();
     let store = redis(&server, Duration::from_secs(5)).await;
     let one = session("ann", store.now().await.unwrap());
     store
-        .create_session(&one, None, 5, OnLimit::Reject, IDLE)
+        .create_session(&one, None, 5, OnSessionLimit::Reject, IDLE)
         .await
         .unwrap();
     let mut client = server.client().await;
@@ -182,22 +182,22 @@ async fn a_full_server_refuses_writes_and_still_answers() {
     full.exec_async(&mut client).await.unwrap();
     let two = session("ann", one.created_at);
     let outcome = store
-        .create_session(&two, None, 5, OnLimit::Reject, IDLE)
+        .create_session(&two, None, 5, OnSessionLimit::Reject, IDLE)
         .await;
     let no_writes = StoreError::ReadOnly;
     assert_eq!(outcome, Err(no_writes));
     assert_eq!(store.charge(&[log("l", 1)]).await, Err(no_writes));
     assert!(store.session(one.id).await.unwrap().is_some());
-    assert!(store.up());
+    assert!(store.is_up());
 }
 
 #[tokio::test]
-async fn a_replica_serves_reads_until_it_is_a_master_again() {
+async fn replica_serves_reads_until_promoted() {
     let server = Server::start();
     let store = redis(&server, AMPLE).await;
     let one = session("ann", store.now().await.unwrap());
     store
-        .create_session(&one, None, 5, OnLimit::Reject, IDLE)
+        .create_session(&one, None, 5, OnSessionLimit::Reject, IDLE)
         .await
         .unwrap();
     let mut client = server.client().await;
@@ -215,7 +215,7 @@ async fn a_replica_serves_reads_until_it_is_a_master_again() {
         let charged = store.charge(&[log("l", 9)]).await;
         assert_eq!(charged, Err(StoreError::ReadOnly));
         assert!(store.session(one.id).await.unwrap().is_some());
-        assert!(store.up());
+        assert!(store.is_up());
     }
     role(&mut client, "NO", "ONE").await;
     eventually("writes are taken", async || {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis::auth::session::EndReason;
-use portcullis::events::{Event, Events, Kind};
+use portcullis::events::{Event, EventKind, Events};
 use portcullis::settings::Engine;
 use portcullis::store::{Position, Store};
 
@@ -15,19 +15,19 @@ async fn fill(store: &Store, many: usize) -> Events {
     let events = Events::new(store.clone());
     for n in 0..many {
         let kind = if n % 2 == 0 {
-            Kind::SignIn
+            EventKind::SignIn
         } else {
-            Kind::SignOut
+            EventKind::SignOut
         };
         events.record(Event::new(kind).user(&n.to_string()));
     }
-    store.write_journal().await.unwrap();
+    store.flush_journal().await.unwrap();
     events
 }
 
 /// The users of some events.
-fn users(events: &[portcullis::events::Recorded]) -> Vec<usize> {
-    let user = |recorded: &portcullis::events::Recorded| {
+fn users(events: &[portcullis::events::RecordedEvent]) -> Vec<usize> {
+    let user = |recorded: &portcullis::events::RecordedEvent| {
         let user = recorded.event.get("user_id").unwrap().as_str().unwrap();
         user.parse().unwrap()
     };
@@ -67,16 +67,16 @@ async fn events_are_paged_backwards_and_followed_forwards() {
 }
 
 #[tokio::test]
-async fn an_event_is_listed_flat_and_without_what_is_unknown() {
+async fn event_json_is_flat_and_omits_unknown_fields() {
     let (_server, stores) = engines().await;
     for store in stores {
         let events = Events::new(store.clone());
         events.record(
-            Event::new(Kind::Revoked)
+            Event::new(EventKind::Revoked)
                 .user("u")
                 .reason(EndReason::Admin.as_str()),
         );
-        store.write_journal().await.unwrap();
+        store.flush_journal().await.unwrap();
         let recorded = events.page(None, None, 1).await.unwrap().events.remove(0);
         let mut value = serde_json::to_value(recorded).unwrap();
         let members = value.as_object_mut().unwrap();
@@ -96,7 +96,7 @@ async fn an_event_is_listed_flat_and_without_what_is_unknown() {
 }
 
 #[tokio::test]
-async fn the_oldest_are_forgotten() {
+async fn oldest_events_are_dropped() {
     let (server, stores) = engines().await;
     for store in stores {
         fill(&store, 9_000).await;
@@ -117,7 +117,7 @@ async fn the_oldest_are_forgotten() {
 }
 
 /// All kinds together are one list, whichever way it is read.
-async fn one_list(events: &Events, many: usize) {
+async fn assert_one_list(events: &Events, many: usize) {
     let mut paged = Vec::new();
     let mut cursor = None;
     loop {
@@ -143,35 +143,35 @@ async fn one_list(events: &Events, many: usize) {
 }
 
 #[tokio::test]
-async fn a_kind_that_clients_cause_in_bulk_is_coalesced_and_displaces_no_other() {
+async fn bulk_events_are_coalesced() {
     let (_server, stores) = engines().await;
     for store in stores {
         let events = Events::new(store.clone());
-        events.record(Event::new(Kind::SignIn).user("7"));
+        events.record(Event::new(EventKind::SignIn).user("7"));
         for n in 0..12_000_u32 {
             let address = std::net::Ipv4Addr::from(0x0a00_0000 + n % 30).into();
-            events.record(Event::new(Kind::CsrfRejected).ip(address));
+            events.record(Event::new(EventKind::CsrfRejected).ip(address));
         }
-        store.write_journal().await.unwrap();
+        store.flush_journal().await.unwrap();
         events.flush();
         // More than the journal keeps of it, past what coalesces it.
         for n in 0..12_000 {
-            store.note(
+            store.append_journal(
                 "sign_in_failed",
                 format!("{{\"event\":\"sign_in_failed\",\"n\":{n}}}"),
             );
             if n % 500 == 0 {
-                store.write_journal().await.unwrap();
+                store.flush_journal().await.unwrap();
             }
         }
-        store.write_journal().await.unwrap();
+        store.flush_journal().await.unwrap();
         let page = events.page(Some("sign_in"), None, 5).await.unwrap();
         assert_eq!(users(&page.events), [7]);
         let page = events
             .page(Some("csrf_rejected"), None, 5000)
             .await
             .unwrap();
-        let count = |event: &portcullis::events::Recorded| {
+        let count = |event: &portcullis::events::RecordedEvent| {
             event
                 .event
                 .get("count")
@@ -193,7 +193,7 @@ async fn a_kind_that_clients_cause_in_bulk_is_coalesced_and_displaces_no_other()
             "{}",
             failed.events.len()
         );
-        one_list(&events, failed.events.len() + 61).await;
+        assert_one_list(&events, failed.events.len() + 61).await;
     }
 }
 
@@ -202,14 +202,14 @@ async fn registrations_in_bulk_are_coalesced_and_displace_no_other_kind() {
     let (_server, stores) = engines().await;
     for store in stores {
         let events = Events::new(store.clone());
-        events.record(Event::new(Kind::Revoked).user("7"));
+        events.record(Event::new(EventKind::Revoked).user("7"));
         let address = std::net::Ipv4Addr::LOCALHOST.into();
         for n in 0..12_000 {
-            let registered = Event::new(Kind::Registered).ip(address);
+            let registered = Event::new(EventKind::Registered).ip(address);
             events.record(registered.user(&n.to_string()));
         }
         events.flush();
-        store.write_journal().await.unwrap();
+        store.flush_journal().await.unwrap();
         let page = events.page(Some("revoked"), None, 5).await.unwrap();
         assert_eq!(users(&page.events), [7]);
         let page = events.page(Some("registered"), None, 5).await.unwrap();
@@ -220,7 +220,7 @@ async fn registrations_in_bulk_are_coalesced_and_displace_no_other_kind() {
 }
 
 #[tokio::test]
-async fn what_happens_while_the_store_is_away_waits_and_what_is_too_much_is_counted() {
+async fn events_are_buffered_during_outage_and_drops_counted() {
     let server = Server::start();
     let store = redis(&server, Duration::from_secs(5)).await;
     let port = server.kill();
@@ -230,15 +230,15 @@ async fn what_happens_while_the_store_is_away_waits_and_what_is_too_much_is_coun
         Duration::from_millis(200),
         Arc::clone(&metrics),
     );
-    let away = away.link();
+    let away = away.connect();
     drop(store);
     let events = Events::new(away.clone());
     for n in 0..10_500 {
-        events.record(Event::new(Kind::SignIn).user(&n.to_string()));
+        events.record(Event::new(EventKind::SignIn).user(&n.to_string()));
     }
     assert_eq!(metrics.events_lost.get(), 500);
-    assert!(away.write_journal().await.is_err());
-    let keeping = tokio::spawn(away.clone().keep_journal());
+    assert!(away.flush_journal().await.is_err());
+    let keeping = tokio::spawn(away.clone().run_journal_writer());
     let _server = Server::start_on(port, &[]);
     let written = async {
         loop {
@@ -290,7 +290,7 @@ async fn a_follower_gets_what_the_millisecond_of_its_start_brings_later() {
 }
 
 #[tokio::test]
-async fn another_types_key_is_replaced() {
+async fn key_of_another_type_is_replaced() {
     let (server, [_, redis, _]) = engines().await;
     let mut client = server.client().await;
     let mut spoiling = redis::cmd("SET");

@@ -2,18 +2,18 @@
 
 use std::collections::HashSet;
 
-use portcullis::auth::session::{EndReason, OnLimit, Session, SessionId, Status};
-use portcullis::store::{Store, Use, Wanted};
+use portcullis::auth::session::{EndReason, OnSessionLimit, Session, SessionId, SessionStatus};
+use portcullis::store::{SessionListQuery, SessionUse, Store};
 
-use crate::support::{IDLE, PREFIX, engines, session, wanted};
+use crate::support::{IDLE, PREFIX, engines, list_query, session};
 
-async fn filled(store: &Store, users: u64, each: u64) -> Vec<Session> {
+async fn create_sessions(store: &Store, users: u64, each: u64) -> Vec<Session> {
     let now = store.now().await.unwrap();
     let mut made = Vec::new();
     for n in 0..users * each {
         let one = session(&format!("user-{}", n % users), now - n);
         let created = store
-            .create_session(&one, None, 9, OnLimit::Reject, IDLE)
+            .create_session(&one, None, 9, OnSessionLimit::Reject, IDLE)
             .await;
         created.unwrap();
         made.push(one);
@@ -22,10 +22,10 @@ async fn filled(store: &Store, users: u64, each: u64) -> Vec<Session> {
 }
 
 /// All pages joined up, and how many they were.
-async fn all(store: &Store, wanted: Wanted<'_>) -> (Vec<SessionId>, usize) {
+async fn list_all(store: &Store, wanted: SessionListQuery<'_>) -> (Vec<SessionId>, usize) {
     let (mut seen, mut cursor, mut pages) = (Vec::new(), None::<String>, 0);
     loop {
-        let page = store.all_sessions(Wanted {
+        let page = store.all_sessions(SessionListQuery {
             cursor: cursor.as_deref(),
             ..wanted
         });
@@ -44,32 +44,35 @@ async fn all(store: &Store, wanted: Wanted<'_>) -> (Vec<SessionId>, usize) {
 }
 
 #[tokio::test]
-async fn everybodys_sessions_are_each_on_one_page() {
+async fn every_session_is_on_exactly_one_page() {
     let (_server, stores) = engines().await;
     for store in stores {
-        assert_eq!(all(&store, wanted(None, 10, None)).await, (vec![], 1));
-        let made = filled(&store, 60, 3).await;
+        assert_eq!(
+            list_all(&store, list_query(None, 10, None)).await,
+            (vec![], 1)
+        );
+        let made = create_sessions(&store, 60, 3).await;
         let expected: HashSet<_> = made.iter().map(|one| one.id).collect();
         for limit in [1, 7, 100, 1000] {
-            let (seen, pages) = all(&store, wanted(None, limit, None)).await;
+            let (seen, pages) = list_all(&store, list_query(None, limit, None)).await;
             assert_eq!(seen.len(), 180, "{limit}");
             assert_eq!(seen.into_iter().collect::<HashSet<_>>(), expected);
             assert!(pages >= 180_usize.div_ceil(limit) && pages <= 180 / limit + 5);
         }
-        let (seen, _) = all(&store, wanted(None, 50, Some("nonsense"))).await;
+        let (seen, _) = list_all(&store, list_query(None, 50, Some("nonsense"))).await;
         assert_eq!(seen.len(), 180);
     }
 }
 
 #[tokio::test]
-async fn they_are_told_apart_by_status_and_address() {
+async fn listing_filters_by_status_and_address() {
     let (_server, stores) = engines().await;
     for store in stores {
-        let made = filled(&store, 10, 2).await;
+        let made = create_sessions(&store, 10, 2).await;
         for one in &made[..3] {
             assert!(store.revoke(one.id, EndReason::Admin, IDLE).await.unwrap());
         }
-        let used = Use {
+        let used = SessionUse {
             session: made[4].id,
             last_access: made[4].created_at,
             requests: 1,
@@ -77,19 +80,22 @@ async fn they_are_told_apart_by_status_and_address() {
         };
         store.record_uses(&[used]).await.unwrap();
         for (status, many) in [
-            (Some(Status::Active), 17),
-            (Some(Status::Revoked), 3),
-            (Some(Status::Expired), 0),
+            (Some(SessionStatus::Active), 17),
+            (Some(SessionStatus::Revoked), 3),
+            (Some(SessionStatus::Expired), 0),
         ] {
-            assert_eq!(all(&store, wanted(status, 4, None)).await.0.len(), many);
+            assert_eq!(
+                list_all(&store, list_query(status, 4, None)).await.0.len(),
+                many
+            );
         }
-        let from = |ip: &str| Wanted {
+        let from = |ip: &str| SessionListQuery {
             address: Some(ip.parse().unwrap()),
-            ..wanted(None, 4, None)
+            ..list_query(None, 4, None)
         };
-        assert_eq!(all(&store, from("192.0.2.1")).await.0, [made[4].id]);
-        assert_eq!(all(&store, from("2001:db8::1")).await.0.len(), 20);
-        assert_eq!(all(&store, from("192.0.2.2")).await.0.len(), 0);
+        assert_eq!(list_all(&store, from("192.0.2.1")).await.0, [made[4].id]);
+        assert_eq!(list_all(&store, from("2001:db8::1")).await.0.len(), 20);
+        assert_eq!(list_all(&store, from("192.0.2.2")).await.0.len(), 0);
         let of_one = store
             .sessions_of("user-4", from("192.0.2.1"))
             .await
@@ -99,7 +105,7 @@ async fn they_are_told_apart_by_status_and_address() {
 }
 
 #[tokio::test]
-async fn no_page_looks_at_more_than_some_thousand_keys() {
+async fn page_scans_a_bounded_number_of_keys() {
     let (server, [memory, redis, _]) = engines().await;
     let mut client = server.client().await;
     let script = "for n = 1, 20000 do redis.call('SET', ARGV[1] .. n, 1, 'EX', 60) end";
@@ -107,12 +113,13 @@ async fn no_page_looks_at_more_than_some_thousand_keys() {
     let mut call = filling.prepare_invoke();
     call.arg(format!("{PREFIX}other:"));
     call.invoke_async::<()>(&mut client).await.unwrap();
-    filled(&redis, 20, 1).await;
-    let (seen, pages) = all(&redis, wanted(None, 100, None)).await;
+    create_sessions(&redis, 20, 1).await;
+    let (seen, pages) = list_all(&redis, list_query(None, 100, None)).await;
     assert_eq!(seen.len(), 20);
     assert!((3..12).contains(&pages), "{pages}");
 
-    filled(&memory, 500, 9).await;
-    let (seen, pages) = all(&memory, wanted(Some(Status::Revoked), 100, None)).await;
+    create_sessions(&memory, 500, 9).await;
+    let (seen, pages) =
+        list_all(&memory, list_query(Some(SessionStatus::Revoked), 100, None)).await;
     assert_eq!((seen.len(), pages), (0, 3));
 }

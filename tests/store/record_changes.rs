@@ -4,37 +4,40 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use portcullis::auth::session::{OnLimit, SessionId};
-use portcullis::routing::Require;
+use portcullis::auth::session::{OnSessionLimit, SessionId};
+use portcullis::routing::Requirements;
 use portcullis::settings::Engine;
-use portcullis::store::{Amended, Amendment, Found, Identity, Inquiry, Store};
+use portcullis::store::{AmendOutcome, Amendment, Query, SessionIdentity, SessionLookup, Store};
 
 use crate::nodes;
 use crate::server::Server;
 use crate::support::{
-    IDLE, address, cluster_engine, eventually, identify, identity, inquiry, metrics, open,
-    prefixed, session,
+    IDLE, address, cluster_engine, eventually, identity, metrics, open, open_with_prefix, query,
+    session, write_identity,
 };
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// Clients that change the record at the same time, and how often each does.
 const WRITERS: u64 = 4;
 const CHANGES: u64 = 60;
 
 /// A gateway's store that is sure of what it hears.
-async fn following(store: Store) -> Store {
-    let store = store.link();
-    tokio::spawn(store.clone().follow(|_| false));
-    eventually("the cache may be used", async || store.replica().is_sure()).await;
+async fn start_tracking(store: Store) -> Store {
+    let store = store.connect();
+    tokio::spawn(store.clone().follow_changes(|_| false));
+    eventually("the cache may be used", async || {
+        store.near_cache().is_fresh()
+    })
+    .await;
     store
 }
 
-async fn find(store: &Store, id: SessionId) -> Found {
-    let anything = Require::default();
-    let asked = Inquiry {
+async fn find(store: &Store, id: SessionId) -> SessionLookup {
+    let anything = Requirements::default();
+    let asked = Query {
         session: Some(id),
-        known: store.replica().session(id),
-        ..inquiry(&[], &anything, &[])
+        cached: store.near_cache().session(id),
+        ..query(&[], &anything, &[])
     };
     store.decide(&asked, IDLE).await.unwrap().session
 }
@@ -43,11 +46,11 @@ async fn find(store: &Store, id: SessionId) -> Found {
 async fn change(store: &Store, id: SessionId, n: u64) {
     if n.is_multiple_of(3) {
         let name = format!("Ann {n}");
-        let identity = Identity {
+        let identity = SessionIdentity {
             name: Some(&name),
             ..identity(n, &[])
         };
-        identify(store, "ann", identity).await;
+        write_identity(store, "ann", identity).await;
         return;
     }
     let amendment = Amendment {
@@ -55,12 +58,12 @@ async fn change(store: &Store, id: SessionId, n: u64) {
         data: None,
     };
     let amended = store.amend_session(id, &amendment, IDLE).await.unwrap();
-    assert!(matches!(amended, Amended::Done(_)), "{amended:?}");
+    assert!(matches!(amended, AmendOutcome::Amended(_)), "{amended:?}");
 }
 
-async fn is_never_missing(gateways: [Store; 2]) {
+async fn assert_never_missing(gateways: [Store; 2]) {
     let ann = session("ann", gateways[0].now().await.unwrap());
-    let created = gateways[0].create_session(&ann, None, 5, OnLimit::Reject, IDLE);
+    let created = gateways[0].create_session(&ann, None, 5, OnSessionLimit::Reject, IDLE);
     created.await.unwrap();
     let over = Arc::new(AtomicBool::new(false));
     let readers = [0, 1, 0, 1].map(|place: usize| {
@@ -68,7 +71,7 @@ async fn is_never_missing(gateways: [Store; 2]) {
         tokio::spawn(async move {
             while !over.load(Ordering::SeqCst) {
                 let found = find(&store, ann.id).await;
-                assert!(matches!(found, Found::Active(..)), "{found:?}");
+                assert!(matches!(found, SessionLookup::Active(..)), "{found:?}");
                 let ended = store.ended_among(&[ann.id, ann.id], IDLE).await.unwrap();
                 assert_eq!(ended, []);
                 tokio::task::yield_now().await;
@@ -93,7 +96,7 @@ async fn is_never_missing(gateways: [Store; 2]) {
     let last = gateways[0].session(ann.id).await.unwrap().unwrap().session;
     for store in &gateways {
         eventually("the last change is known everywhere", async || {
-            let Found::Active(found, _) = find(store, ann.id).await else {
+            let SessionLookup::Active(found, _) = find(store, ann.id).await else {
                 panic!("not found");
             };
             *found == last
@@ -103,16 +106,24 @@ async fn is_never_missing(gateways: [Store; 2]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn in_one_redis() {
+async fn changing_record_stays_visible_in_one_redis() {
     let server = Server::start();
-    let gateway = || open(Engine::Redis(address(server.port)), PATIENCE, metrics());
-    is_never_missing([following(gateway()).await, following(gateway()).await]).await;
+    let gateway = || open(Engine::Redis(address(server.port)), TIMEOUT, metrics());
+    assert_never_missing([
+        start_tracking(gateway()).await,
+        start_tracking(gateway()).await,
+    ])
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn in_a_cluster() {
+async fn changing_record_stays_visible_in_a_cluster() {
     let prefix = format!("test[{}]:", rand::random::<u64>());
     let engine = || cluster_engine(nodes::shared());
-    let gateway = || prefixed(engine(), prefix.clone(), PATIENCE, metrics());
-    is_never_missing([following(gateway()).await, following(gateway()).await]).await;
+    let gateway = || open_with_prefix(engine(), prefix.clone(), TIMEOUT, metrics());
+    assert_never_missing([
+        start_tracking(gateway()).await,
+        start_tracking(gateway()).await,
+    ])
+    .await;
 }

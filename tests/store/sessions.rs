@@ -3,14 +3,16 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use portcullis::auth::session::{EndReason, OnLimit, SessionId, Status};
-use portcullis::store::{Created, Identity, Revocation, Store, Use, Wanted};
+use portcullis::auth::session::{EndReason, OnSessionLimit, SessionId, SessionStatus};
+use portcullis::store::{
+    CreateOutcome, Revocation, SessionIdentity, SessionListQuery, SessionUse, Store,
+};
 
 use crate::server::Server;
-use crate::support::{IDLE, PREFIX, engines, identify, log, session, wanted};
+use crate::support::{IDLE, PREFIX, engines, list_query, log, session, write_identity};
 
-async fn alive(store: &Store, user: &str) -> Vec<SessionId> {
-    let page = store.sessions_of(user, wanted(Some(Status::Active), 1000, None));
+async fn active_sessions(store: &Store, user: &str) -> Vec<SessionId> {
+    let page = store.sessions_of(user, list_query(Some(SessionStatus::Active), 1000, None));
     page.await
         .unwrap()
         .entries
@@ -20,15 +22,15 @@ async fn alive(store: &Store, user: &str) -> Vec<SessionId> {
 }
 
 #[tokio::test]
-async fn what_is_written_reads_back() {
+async fn written_session_reads_back() {
     let (_server, stores) = engines().await;
     for store in stores {
         let written = session("ann", store.now().await.unwrap());
         let created = store
-            .create_session(&written, None, 5, OnLimit::Reject, IDLE)
+            .create_session(&written, None, 5, OnSessionLimit::Reject, IDLE)
             .await
             .unwrap();
-        assert_eq!(created, Created::Created { evicted: vec![] });
+        assert_eq!(created, CreateOutcome::Created { evicted: vec![] });
         assert_eq!(
             store.session(written.id).await.unwrap().unwrap().session,
             written
@@ -39,26 +41,26 @@ async fn what_is_written_reads_back() {
         changed.roles = [].into();
         changed.scopes = ["a".into(), "b".into()].into();
         changed.revision = 1;
-        let identity = Identity {
+        let identity = SessionIdentity {
             version: 2,
             email: &changed.email,
             name: None,
             roles: &[],
             scopes: &changed.scopes,
         };
-        identify(&store, "ann", identity).await;
+        write_identity(&store, "ann", identity).await;
         assert_eq!(
             store.session(written.id).await.unwrap().unwrap().session,
             changed
         );
         // What was read of the user before that arrives late.
         let email = "old@example.com";
-        let earlier = Identity {
+        let earlier = SessionIdentity {
             version: 1,
             email,
             ..identity
         };
-        identify(&store, "ann", earlier).await;
+        write_identity(&store, "ann", earlier).await;
         assert_eq!(
             store.session(written.id).await.unwrap().unwrap().session,
             changed
@@ -68,13 +70,19 @@ async fn what_is_written_reads_back() {
 }
 
 #[tokio::test]
-async fn a_sign_in_below_the_limit_looks_at_no_other_session() {
+async fn sign_in_below_the_limit_reads_no_other_session() {
     let server = Server::start();
     let store = crate::support::redis(&server, Duration::from_secs(5)).await;
     let now = store.now().await.unwrap();
     for n in 0..20 {
         store
-            .create_session(&session("ann", now + n), None, 1000, OnLimit::Reject, IDLE)
+            .create_session(
+                &session("ann", now + n),
+                None,
+                1000,
+                OnSessionLimit::Reject,
+                IDLE,
+            )
             .await
             .unwrap();
     }
@@ -88,34 +96,34 @@ async fn a_sign_in_below_the_limit_looks_at_no_other_session() {
 }
 
 #[tokio::test]
-async fn the_oldest_goes_or_the_newest_is_rejected() {
+async fn session_limit_evicts_oldest_or_rejects_newest() {
     let (_server, stores) = engines().await;
     for store in stores {
         let now = store.now().await.unwrap();
         let made: Vec<_> = (0..4).map(|n| session("ann", now - 100 + n)).collect();
         for one in &made[..3] {
             store
-                .create_session(one, None, 3, OnLimit::Reject, IDLE)
+                .create_session(one, None, 3, OnSessionLimit::Reject, IDLE)
                 .await
                 .unwrap();
         }
         let outcome = store
-            .create_session(&made[3], None, 3, OnLimit::Reject, IDLE)
+            .create_session(&made[3], None, 3, OnSessionLimit::Reject, IDLE)
             .await
             .unwrap();
-        assert_eq!(outcome, Created::LimitReached);
+        assert_eq!(outcome, CreateOutcome::LimitReached);
         let outcome = store
-            .create_session(&made[3], None, 3, OnLimit::EvictOldest, IDLE)
+            .create_session(&made[3], None, 3, OnSessionLimit::EvictOldest, IDLE)
             .await
             .unwrap();
         assert_eq!(
             outcome,
-            Created::Created {
+            CreateOutcome::Created {
                 evicted: vec![made[0].id]
             }
         );
         assert_eq!(
-            alive(&store, "ann").await,
+            active_sessions(&store, "ann").await,
             [made[3].id, made[2].id, made[1].id]
         );
         let first = store.session(made[0].id).await.unwrap().unwrap().session;
@@ -128,15 +136,15 @@ async fn the_oldest_goes_or_the_newest_is_rejected() {
         );
         let one_more = session("ann", now);
         let outcome = store
-            .create_session(&one_more, None, 3, OnLimit::Reject, IDLE)
+            .create_session(&one_more, None, 3, OnSessionLimit::Reject, IDLE)
             .await
             .unwrap();
-        assert_eq!(outcome, Created::Created { evicted: vec![] });
+        assert_eq!(outcome, CreateOutcome::Created { evicted: vec![] });
     }
 }
 
 #[tokio::test]
-async fn idle_sessions_are_over_and_keep_nobody_out() {
+async fn idle_sessions_end_and_free_their_slot() {
     let (_server, stores) = engines().await;
     for store in stores {
         let now = store.now().await.unwrap();
@@ -145,10 +153,13 @@ async fn idle_sessions_are_over_and_keep_nobody_out() {
             .map(|age| session("ann", now - age))
             .into();
         for one in &made {
-            let created = store.create_session(one, None, 4, OnLimit::Reject, None);
-            assert_eq!(created.await.unwrap(), Created::Created { evicted: vec![] });
+            let created = store.create_session(one, None, 4, OnSessionLimit::Reject, None);
+            assert_eq!(
+                created.await.unwrap(),
+                CreateOutcome::Created { evicted: vec![] }
+            );
         }
-        let used = |id| Use {
+        let used = |id| SessionUse {
             session: id,
             last_access: now,
             requests: 1,
@@ -163,20 +174,23 @@ async fn idle_sessions_are_over_and_keep_nobody_out() {
         );
         let newer = [session("ann", now + 1), session("ann", now + 2)];
         for one in &newer {
-            let created = store.create_session(one, None, 4, OnLimit::Reject, IDLE);
-            assert_eq!(created.await.unwrap(), Created::Created { evicted: vec![] });
+            let created = store.create_session(one, None, 4, OnSessionLimit::Reject, IDLE);
+            assert_eq!(
+                created.await.unwrap(),
+                CreateOutcome::Created { evicted: vec![] }
+            );
         }
         let full = session("ann", now + 3);
         let rejected = store
-            .create_session(&full, None, 4, OnLimit::Reject, IDLE)
+            .create_session(&full, None, 4, OnSessionLimit::Reject, IDLE)
             .await;
-        assert_eq!(rejected.unwrap(), Created::LimitReached);
+        assert_eq!(rejected.unwrap(), CreateOutcome::LimitReached);
         // A use that is told late revives none, nor does a longer timeout.
         let late = [used(made[1].id), used(made[2].id)];
         store.record_uses(&late).await.unwrap();
-        let expired = |idle| Wanted {
+        let expired = |idle| SessionListQuery {
             idle,
-            ..wanted(Some(Status::Expired), 9, None)
+            ..list_query(Some(SessionStatus::Expired), 9, None)
         };
         for idle in [IDLE, None] {
             let page = store.sessions_of("ann", expired(idle)).await.unwrap();
@@ -191,37 +205,37 @@ async fn idle_sessions_are_over_and_keep_nobody_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn idle_sessions_go_before_the_oldest_however_many_race() {
+async fn idle_sessions_are_evicted_before_the_oldest() {
     let (_server, stores) = engines().await;
     for store in stores {
         let now = store.now().await.unwrap();
         let idle: Vec<_> = (0..4).map(|n| session("ann", now - 900_000 + n)).collect();
         for one in &idle {
-            let created = store.create_session(one, None, 5, OnLimit::Reject, None);
+            let created = store.create_session(one, None, 5, OnSessionLimit::Reject, None);
             created.await.unwrap();
         }
         let tasks: Vec<_> = (0..30)
             .map(|_| {
                 let (store, one) = (store.clone(), session("ann", now));
-                let limit = OnLimit::EvictOldest;
+                let limit = OnSessionLimit::EvictOldest;
                 tokio::spawn(async move { store.create_session(&one, None, 5, limit, IDLE).await })
             })
             .collect();
         for task in tasks {
-            let Created::Created { evicted } = task.await.unwrap().unwrap() else {
+            let CreateOutcome::Created { evicted } = task.await.unwrap().unwrap() else {
                 panic!("rejected")
             };
             assert!(idle.iter().all(|one| !evicted.contains(&one.id)));
         }
-        assert_eq!(alive(&store, "ann").await.len(), 5);
+        assert_eq!(active_sessions(&store, "ann").await.len(), 5);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn however_many_sign_ins_race_at_most_so_many_stay() {
+async fn concurrent_sign_ins_respect_the_session_limit() {
     let (_server, stores) = engines().await;
     for store in stores {
-        for on_limit in [OnLimit::EvictOldest, OnLimit::Reject] {
+        for on_limit in [OnSessionLimit::EvictOldest, OnSessionLimit::Reject] {
             let now = store.now().await.unwrap();
             let user = format!("racer-{on_limit:?}");
             let tasks: Vec<_> = (0..50)
@@ -236,25 +250,25 @@ async fn however_many_sign_ins_race_at_most_so_many_stay() {
                 .collect();
             let mut evicted = 0;
             for task in tasks {
-                if let Created::Created { evicted: some } = task.await.unwrap().unwrap() {
+                if let CreateOutcome::Created { evicted: some } = task.await.unwrap().unwrap() {
                     evicted += some.len();
                 }
             }
-            let alive = alive(&store, &user).await;
+            let alive = active_sessions(&store, &user).await;
             assert_eq!(alive.len(), 5, "{on_limit:?}");
-            let revoked = wanted(Some(Status::Revoked), 1000, None);
+            let revoked = list_query(Some(SessionStatus::Revoked), 1000, None);
             let revoked = store.sessions_of(&user, revoked).await.unwrap().total;
             match on_limit {
                 // One that was chosen before it was written is nobody's victim: it is born ended.
-                OnLimit::EvictOldest => assert!(revoked == 45 && evicted <= 45, "{revoked}"),
-                OnLimit::Reject => assert_eq!((revoked, evicted), (0, 0)),
+                OnSessionLimit::EvictOldest => assert!(revoked == 45 && evicted <= 45, "{revoked}"),
+                OnSessionLimit::Reject => assert_eq!((revoked, evicted), (0, 0)),
             }
         }
     }
 }
 
 #[tokio::test]
-async fn an_end_is_told_once_and_never_undone() {
+async fn session_end_is_reported_once() {
     let (_server, stores) = engines().await;
     for store in stores {
         let now = store.now().await.unwrap();
@@ -262,7 +276,7 @@ async fn an_end_is_told_once_and_never_undone() {
         let made: Vec<_> = (0..3).map(|n| session("ann", now + n)).collect();
         for one in &made {
             store
-                .create_session(one, None, 5, OnLimit::Reject, IDLE)
+                .create_session(one, None, 5, OnSessionLimit::Reject, IDLE)
                 .await
                 .unwrap();
         }
@@ -290,7 +304,7 @@ async fn an_end_is_told_once_and_never_undone() {
             .blacklist("jti", Duration::from_secs(1))
             .await
             .unwrap();
-        assert_eq!(alive(&store, "ann").await, [made[2].id]);
+        assert_eq!(active_sessions(&store, "ann").await, [made[2].id]);
         let first = store.session(made[0].id).await.unwrap().unwrap().session;
         assert_eq!(first.ended.unwrap().reason, EndReason::Terminated);
         let missing = session("x", 0).id;
@@ -318,18 +332,18 @@ async fn at_most_fifty_ended_sessions_are_kept() {
         for n in 0..60 {
             let one = session("ann", now + n);
             store
-                .create_session(&one, None, 1, OnLimit::EvictOldest, IDLE)
+                .create_session(&one, None, 1, OnSessionLimit::EvictOldest, IDLE)
                 .await
                 .unwrap();
         }
-        let list = |filter| store.sessions_of("ann", wanted(filter, 1000, None));
-        assert_eq!(list(Some(Status::Revoked)).await.unwrap().total, 50);
+        let list = |filter| store.sessions_of("ann", list_query(filter, 1000, None));
+        assert_eq!(list(Some(SessionStatus::Revoked)).await.unwrap().total, 50);
         assert_eq!(list(None).await.unwrap().total, 51);
     }
 }
 
 #[tokio::test]
-async fn pages_are_newest_first_and_join_up() {
+async fn pages_are_newest_first_and_contiguous() {
     let (_server, stores) = engines().await;
     for store in stores {
         let now = store.now().await.unwrap();
@@ -337,13 +351,13 @@ async fn pages_are_newest_first_and_join_up() {
             // Two at a time were made in the same millisecond.
             let one = session("ann", now + n / 2);
             store
-                .create_session(&one, None, 9, OnLimit::Reject, IDLE)
+                .create_session(&one, None, 9, OnSessionLimit::Reject, IDLE)
                 .await
                 .unwrap();
         }
         let (mut seen, mut cursor, mut pages) = (Vec::new(), None, 0);
         loop {
-            let page = store.sessions_of("ann", wanted(None, 3, cursor.as_deref()));
+            let page = store.sessions_of("ann", list_query(None, 3, cursor.as_deref()));
             let page = page.await.unwrap();
             assert_eq!(page.total, 7);
             seen.extend(
@@ -364,15 +378,15 @@ async fn pages_are_newest_first_and_join_up() {
 }
 
 #[tokio::test]
-async fn use_is_added_up_and_never_makes_a_session() {
+async fn usage_accumulates_and_creates_no_session() {
     let (_server, stores) = engines().await;
     for store in stores {
         let one = session("ann", store.now().await.unwrap());
         store
-            .create_session(&one, None, 9, OnLimit::Reject, IDLE)
+            .create_session(&one, None, 9, OnSessionLimit::Reject, IDLE)
             .await
             .unwrap();
-        let used = |id, last_access, n: u8| Use {
+        let used = |id, last_access, n: u8| SessionUse {
             session: id,
             last_access,
             requests: 2,
@@ -396,7 +410,7 @@ async fn use_is_added_up_and_never_makes_a_session() {
 }
 
 #[tokio::test]
-async fn the_blacklist_forgets_in_time_and_is_open_to_others() {
+async fn blacklist_entries_expire_and_are_externally_writable() {
     let (server, stores) = engines().await;
     let mut other = server.client().await;
     let key = format!("{PREFIX}blacklist:theirs");
@@ -409,7 +423,7 @@ async fn the_blacklist_forgets_in_time_and_is_open_to_others() {
         .await
         .unwrap();
     assert_eq!(
-        stores[1].is_blacklisted(&["theirs", "x"]).await.unwrap(),
+        stores[1].are_blacklisted(&["theirs", "x"]).await.unwrap(),
         [true, false]
     );
     for store in stores {
@@ -424,7 +438,7 @@ async fn the_blacklist_forgets_in_time_and_is_open_to_others() {
         store.blacklist("over", Duration::ZERO).await.unwrap();
         tokio::time::sleep(Duration::from_millis(60)).await;
         let found = store
-            .is_blacklisted(&["short", "long", "over"])
+            .are_blacklisted(&["short", "long", "over"])
             .await
             .unwrap();
         assert_eq!(found, [false, true, false]);
@@ -434,7 +448,7 @@ async fn the_blacklist_forgets_in_time_and_is_open_to_others() {
 }
 
 #[tokio::test]
-async fn clean_up_counts_what_is_there_and_every_key_dies() {
+async fn clean_up_counts_sessions_and_keys_expire() {
     let (server, stores) = engines().await;
     for store in stores {
         let now = store.now().await.unwrap();
@@ -442,10 +456,10 @@ async fn clean_up_counts_what_is_there_and_every_key_dies() {
         for n in 0..3 {
             let one = session("ann", now + n);
             store
-                .create_session(&one, None, 2, OnLimit::EvictOldest, IDLE)
+                .create_session(&one, None, 2, OnSessionLimit::EvictOldest, IDLE)
                 .await
                 .unwrap();
-            let used = Use {
+            let used = SessionUse {
                 session: one.id,
                 last_access: now,
                 requests: 1,
@@ -486,12 +500,12 @@ async fn clean_up_counts_what_is_there_and_every_key_dies() {
 }
 
 #[tokio::test]
-async fn a_lost_index_is_mended_by_the_next_clean_up() {
+async fn lost_index_is_rebuilt_by_clean_up() {
     let (server, stores) = engines().await;
     let redis = &stores[1];
     let one = session("ann", redis.now().await.unwrap());
     let created = redis
-        .create_session(&one, None, 5, OnLimit::Reject, IDLE)
+        .create_session(&one, None, 5, OnSessionLimit::Reject, IDLE)
         .await;
     created.unwrap();
     let mut client = server.client().await;

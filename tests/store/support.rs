@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use portcullis::auth::session::{Device, Millis, Session, SessionToken, Status};
+use portcullis::auth::session::{Device, Millis, Session, SessionStatus, SessionToken};
 use portcullis::limits::{Algorithm, Charge, Counter, KeyPart, Limit, OnOutage};
-use portcullis::routing::Require;
-use portcullis::settings::{self, Engine, Node, RedisAddress, SessionsOnOutage, Topology};
-use portcullis::store::{Identity, Inquiry, Store, Wanted};
+use portcullis::routing::Requirements;
+use portcullis::settings::{self, Engine, RedisAddress, RedisNode, SessionsOnOutage, Topology};
+use portcullis::store::{Query, SessionIdentity, SessionListQuery, Store};
 use portcullis::telemetry::metrics::Metrics;
 
 use crate::nodes::{self, Nodes};
@@ -17,10 +17,10 @@ pub(crate) const PREFIX: &str = "test[1]:";
 pub(crate) const IDLE: Option<Duration> = Some(Duration::from_secs(600));
 
 pub(crate) fn open(engine: Engine, timeout: Duration, metrics: Arc<Metrics>) -> Store {
-    prefixed(engine, PREFIX.to_owned(), timeout, metrics)
+    open_with_prefix(engine, PREFIX.to_owned(), timeout, metrics)
 }
 
-pub(crate) fn prefixed(
+pub(crate) fn open_with_prefix(
     engine: Engine,
     key_prefix: String,
     timeout: Duration,
@@ -51,8 +51,8 @@ pub(crate) fn address(port: u16) -> RedisAddress {
     }
 }
 
-pub(crate) fn node(port: u16) -> Node {
-    Node {
+pub(crate) fn node(port: u16) -> RedisNode {
+    RedisNode {
         host: "127.0.0.1".to_owned(),
         port,
     }
@@ -63,7 +63,7 @@ pub(crate) fn metrics() -> Arc<Metrics> {
 }
 
 pub(crate) async fn redis(server: &Server, timeout: Duration) -> Store {
-    let store = open(Engine::Redis(address(server.port)), timeout, metrics()).link();
+    let store = open(Engine::Redis(address(server.port)), timeout, metrics()).connect();
     assert!(store.wait_until_up(Duration::from_secs(5)).await);
     store
 }
@@ -71,7 +71,7 @@ pub(crate) async fn redis(server: &Server, timeout: Duration) -> Store {
 /// A cluster that others use too: the keys begin differently each time.
 pub(crate) async fn cluster(nodes: &Nodes, timeout: Duration) -> Store {
     let prefix = format!("test[{}]:", rand::random::<u64>());
-    let store = prefixed(cluster_engine(nodes), prefix, timeout, metrics()).link();
+    let store = open_with_prefix(cluster_engine(nodes), prefix, timeout, metrics()).connect();
     assert!(store.wait_until_up(Duration::from_secs(5)).await);
     store
 }
@@ -88,7 +88,7 @@ pub(crate) fn cluster_engine(nodes: &Nodes) -> Engine {
 pub(crate) async fn engines() -> (Server, [Store; 3]) {
     let server = Server::start();
     let patience = Duration::from_secs(5);
-    let memory = open(Engine::Memory, patience, metrics()).link();
+    let memory = open(Engine::Memory, patience, metrics()).connect();
     let redis = redis(&server, patience).await;
     (
         server,
@@ -146,27 +146,27 @@ pub(crate) fn log(name: &str, most: u64) -> Charge {
     charge(limit(name, Algorithm::SlidingLog, most))
 }
 
-pub(crate) fn inquiry<'a>(
+pub(crate) fn query<'a>(
     before: &'a [Charge],
-    require: &'a Require,
+    require: &'a Requirements,
     after: &'a [Charge],
-) -> Inquiry<'a> {
-    Inquiry {
-        before,
-        after,
-        ..Inquiry::nothing(require)
+) -> Query<'a> {
+    Query {
+        charges_before_auth: before,
+        charges_after_auth: after,
+        ..Query::empty(require)
     }
 }
 
 /// Writes who their user is to all of a user's live sessions.
-pub(crate) async fn identify(store: &Store, user: &str, identity: Identity<'_>) {
-    let ids = store.not_ended(user).await.unwrap();
+pub(crate) async fn write_identity(store: &Store, user: &str, identity: SessionIdentity<'_>) {
+    let ids = store.unended_sessions(user).await.unwrap();
     store.set_identity(&ids, identity).await.unwrap();
 }
 
 /// Who a user is, with a single role or none.
-pub(crate) fn identity(version: u64, roles: &[String]) -> Identity<'_> {
-    Identity {
+pub(crate) fn identity(version: u64, roles: &[String]) -> SessionIdentity<'_> {
+    SessionIdentity {
         version,
         email: "e",
         name: None,
@@ -197,8 +197,12 @@ pub(crate) async fn within(
     started.elapsed()
 }
 
-pub(crate) fn wanted(status: Option<Status>, limit: usize, cursor: Option<&str>) -> Wanted<'_> {
-    Wanted {
+pub(crate) fn list_query(
+    status: Option<SessionStatus>,
+    limit: usize,
+    cursor: Option<&str>,
+) -> SessionListQuery<'_> {
+    SessionListQuery {
         status,
         address: None,
         idle: IDLE,

@@ -8,12 +8,12 @@ use portcullis::store::{Store, StoreError};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 
-use crate::captured::Captured;
+use crate::captured_logs::CapturedLogs;
 use crate::server::Server;
 use crate::servers::{Process, free_port};
 use crate::support::{address, log, metrics, node, open};
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A folder with an authority, and certificates of it.
 struct Authority {
@@ -51,7 +51,7 @@ impl Authority {
     }
 
     /// A server's options, name and value each.
-    fn options(&self, name: &str, port: u16, clients: &str) -> Vec<(&'static str, String)> {
+    fn server_options(&self, name: &str, port: u16, clients: &str) -> Vec<(&'static str, String)> {
         let (cert, key) = self.issue(name);
         let path = |path: PathBuf| path.to_str().unwrap().to_owned();
         vec![
@@ -70,7 +70,7 @@ impl Authority {
 
     fn serve_with(&self, name: &str, clients: &str, more: &[&str]) -> Server {
         let port = free_port();
-        let options = self.options(name, port, clients).into_iter();
+        let options = self.server_options(name, port, clients).into_iter();
         let options: Vec<String> = options
             .flat_map(|(name, value)| [format!("--{name}"), value])
             .collect();
@@ -90,11 +90,11 @@ impl Authority {
     }
 }
 
-fn secured(server: &Server, ca: PathBuf, client: Option<(PathBuf, PathBuf)>) -> Store {
-    reached(Topology::Standalone(node(server.port)), ca, client)
+fn open_tls(server: &Server, ca: PathBuf, client: Option<(PathBuf, PathBuf)>) -> Store {
+    open_topology(Topology::Standalone(node(server.port)), ca, client)
 }
 
-fn reached(topology: Topology, ca: PathBuf, client: Option<(PathBuf, PathBuf)>) -> Store {
+fn open_topology(topology: Topology, ca: PathBuf, client: Option<(PathBuf, PathBuf)>) -> Store {
     let address = RedisAddress {
         topology,
         tls: Some(RedisTls {
@@ -103,11 +103,11 @@ fn reached(topology: Topology, ca: PathBuf, client: Option<(PathBuf, PathBuf)>) 
         }),
         ..address(0)
     };
-    open(Engine::Redis(address), PATIENCE, metrics()).link()
+    open(Engine::Redis(address), TIMEOUT, metrics()).connect()
 }
 
-async fn until_logged(log_lines: &Captured, told: &str) {
-    let deadline = std::time::Instant::now() + PATIENCE;
+async fn until_logged(log_lines: &CapturedLogs, told: &str) {
+    let deadline = std::time::Instant::now() + TIMEOUT;
     while !log_lines.text().contains(told) {
         assert!(
             std::time::Instant::now() < deadline,
@@ -119,57 +119,59 @@ async fn until_logged(log_lines: &Captured, told: &str) {
 }
 
 #[tokio::test]
-async fn a_server_with_the_right_certificate_is_used() {
+async fn server_with_the_right_certificate_is_used() {
     let authority = Authority::new();
     let server = authority.serve("127.0.0.1", "no");
-    let store = secured(&server, authority.ca(), None);
-    assert!(store.wait_until_up(PATIENCE).await);
+    let store = open_tls(&server, authority.ca(), None);
+    assert!(store.wait_until_up(TIMEOUT).await);
     assert!(store.charge(&[log("l", 1)]).await.unwrap()[0].allowed);
 }
 
 #[tokio::test]
-async fn a_server_with_a_wrong_certificate_is_not_used_until_it_is_right() {
-    let (log_lines, _guard) = Captured::start();
+async fn wrong_certificate_is_refused_until_corrected() {
+    let (log_lines, _guard) = CapturedLogs::start();
     let (authority, other) = (Authority::new(), Authority::new());
     let server = authority.serve("127.0.0.1", "no");
-    let store = secured(&server, other.ca(), None);
+    let store = open_tls(&server, other.ca(), None);
     until_logged(&log_lines, "TLS: invalid peer certificate: UnknownIssuer").await;
     assert_eq!(store.now().await, Err(StoreError::Unreachable));
     // The file is read again for the next connection.
     std::fs::copy(authority.ca(), other.ca()).unwrap();
-    assert!(store.wait_until_up(PATIENCE).await);
+    assert!(store.wait_until_up(TIMEOUT).await);
 }
 
 #[tokio::test]
-async fn a_certificate_for_another_name_is_refused() {
-    let (log_lines, _guard) = Captured::start();
+async fn certificate_for_another_name_is_refused() {
+    let (log_lines, _guard) = CapturedLogs::start();
     let authority = Authority::new();
     let server = authority.serve("redis.test", "no");
-    let store = secured(&server, authority.ca(), None);
+    let store = open_tls(&server, authority.ca(), None);
     until_logged(&log_lines, "TLS: invalid peer certificate").await;
     assert!(log_lines.text().contains("not valid for name"));
-    assert!(!store.up());
+    assert!(!store.is_up());
 }
 
 #[tokio::test]
-async fn a_client_certificate_is_shown_where_one_is_asked_for() {
-    let (log_lines, _guard) = Captured::start();
+async fn client_certificate_is_sent_on_request() {
+    let (log_lines, _guard) = CapturedLogs::start();
     let authority = Authority::new();
     let server = authority.serve("127.0.0.1", "yes");
-    let without = secured(&server, authority.ca(), None);
+    let without = open_tls(&server, authority.ca(), None);
     until_logged(&log_lines, "TLS: received fatal alert: CertificateRequired").await;
-    assert!(!without.up());
-    let with = secured(&server, authority.ca(), Some(authority.issue("gateway")));
-    assert!(with.wait_until_up(PATIENCE).await);
+    assert!(!without.is_up());
+    let with = open_tls(&server, authority.ca(), Some(authority.issue("gateway")));
+    assert!(with.wait_until_up(TIMEOUT).await);
     assert!(with.now().await.is_ok());
 }
 
 #[tokio::test]
-async fn sentinels_are_asked_over_tls_too() {
+async fn sentinels_are_queried_over_tls() {
     let authority = Authority::new();
     let server = authority.serve("127.0.0.1", "no");
     let port = free_port();
-    let options = authority.options("127.0.0.1", port, "no").into_iter();
+    let options = authority
+        .server_options("127.0.0.1", port, "no")
+        .into_iter();
     let mut text: String = options
         .map(|(name, value)| format!("{name} {value}\n"))
         .collect();
@@ -183,13 +185,13 @@ async fn sentinels_are_asked_over_tls_too() {
         master: "m".to_owned(),
         password: None,
     };
-    let store = reached(Topology::Sentinel(sentinels), authority.ca(), None);
-    assert!(store.wait_until_up(PATIENCE).await);
+    let store = open_topology(Topology::Sentinel(sentinels), authority.ca(), None);
+    assert!(store.wait_until_up(TIMEOUT).await);
     assert!(store.charge(&[log("l", 1)]).await.unwrap()[0].allowed);
 }
 
 #[tokio::test]
-async fn a_cluster_is_reached_over_tls() {
+async fn cluster_is_reached_over_tls() {
     let authority = Authority::new();
     let file = format!("nodes-tls-{}.conf", rand::random::<u64>());
     let clustered = ["--cluster-enabled", "yes", "--cluster-config-file", &file];
@@ -199,30 +201,30 @@ async fn a_cluster_is_reached_over_tls() {
     let server = authority.serve_with("127.0.0.1", "no", &more);
     let slots = ["CLUSTER", "ADDSLOTSRANGE", "0", "16383"];
     assert_eq!(authority.command(server.port, &slots), "OK");
-    let store = reached(
+    let store = open_topology(
         Topology::Cluster(vec![node(server.port)]),
         authority.ca(),
         None,
     );
-    assert!(store.wait_until_up(PATIENCE).await);
+    assert!(store.wait_until_up(TIMEOUT).await);
     assert!(store.charge(&[log("l", 1)]).await.unwrap()[0].allowed);
 }
 
 #[tokio::test]
-async fn clear_text_at_a_secured_port_and_tls_at_a_plain_one_both_fail() {
+async fn tls_and_plaintext_mismatch_fails() {
     let authority = Authority::new();
     let secured_server = authority.serve("127.0.0.1", "no");
     let plain = Server::start();
     let clear = address(secured_server.port);
-    let clear = open(Engine::Redis(clear), PATIENCE, metrics()).link();
-    let tls = secured(&plain, authority.ca(), None);
+    let clear = open(Engine::Redis(clear), TIMEOUT, metrics()).connect();
+    let tls = open_tls(&plain, authority.ca(), None);
     assert!(!clear.wait_until_up(Duration::from_millis(300)).await);
     assert!(!tls.wait_until_up(Duration::from_millis(300)).await);
 }
 
 #[tokio::test]
-async fn a_user_who_lacks_a_command_is_told_which() {
-    let (log_lines, _guard) = Captured::start();
+async fn missing_acl_command_is_reported() {
+    let (log_lines, _guard) = CapturedLogs::start();
     let server = Server::start();
     let mut client = server.client().await;
     let mut making = redis::cmd("ACL");
@@ -234,8 +236,8 @@ async fn a_user_who_lacks_a_command_is_told_which() {
         password: Some("pw".into()),
         ..address(server.port)
     };
-    let store = open(Engine::Redis(address), PATIENCE, metrics()).link();
-    assert!(store.wait_until_up(PATIENCE).await);
+    let store = open(Engine::Redis(address), TIMEOUT, metrics()).connect();
+    assert!(store.wait_until_up(TIMEOUT).await);
     assert_eq!(store.charge(&[log("l", 1)]).await, Err(StoreError::Refused));
     until_logged(&log_lines, "code=\"NOPERM evalsha\"").await;
 }

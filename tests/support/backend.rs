@@ -17,14 +17,14 @@ impl Backend {
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 // A client that went away is no matter.
-                let _ = answer(stream, username, password);
+                let _ = respond(stream, username, password);
             }
         });
         Backend { address }
     }
 }
 
-fn answer(stream: TcpStream, username: &str, password: &str) -> std::io::Result<()> {
+fn respond(stream: TcpStream, username: &str, password: &str) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
     let (mut line, mut length) = (String::new(), 0);
     while reader.read_line(&mut line)? > 2 {

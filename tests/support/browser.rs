@@ -11,9 +11,9 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::client::socket;
+use super::client::connect_socket;
 use super::ports;
-use super::wait::{PATIENCE, eventually};
+use super::wait::{DEADLINE, eventually};
 
 /// A window of a browser of its own.
 pub struct Browser {
@@ -38,7 +38,7 @@ impl Browser {
             .process_group(0)
             .spawn()
             .expect("chromedriver (scripts/setup tests installs it)");
-        eventually("chromedriver listens", || socket(address).ok());
+        eventually("chromedriver listens", || connect_socket(address).ok());
         let options = json!({
             "args": [
                 "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
@@ -68,7 +68,7 @@ impl Browser {
     }
 
     /// The path and query of the page.
-    pub async fn place(&self) -> String {
+    pub async fn path_and_query(&self) -> String {
         let url = self.client.current_url().await.unwrap();
         match url.query() {
             Some(query) => format!("{}?{query}", url.path()),
@@ -77,25 +77,26 @@ impl Browser {
     }
 
     /// Waits for a page of that title.
-    pub async fn until_title(&self, title: &str) {
-        self.until(title, async || self.client.title().await.unwrap())
+    pub async fn wait_for_title(&self, title: &str) {
+        self.wait_until(title, async || self.client.title().await.unwrap())
             .await;
     }
 
     /// Waits for the page of that path and query.
-    pub async fn until_place(&self, place: &str) {
-        self.until(place, async || self.place().await).await;
+    pub async fn wait_for_path(&self, place: &str) {
+        self.wait_until(place, async || self.path_and_query().await)
+            .await;
     }
 
     /// A click that leads to another page may come back before the page is there.
-    async fn until(&self, wanted: &str, look: impl AsyncFn() -> String) {
+    async fn wait_until(&self, wanted: &str, look: impl AsyncFn() -> String) {
         let start = Instant::now();
         loop {
             let found = look().await;
             if found == wanted {
                 return;
             }
-            assert!(start.elapsed() < PATIENCE, "{found} and not {wanted}");
+            assert!(start.elapsed() < DEADLINE, "{found} and not {wanted}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -106,7 +107,7 @@ impl Browser {
         let ask = async |what: &'static str| {
             let command = Computed {
                 element: element.to_string(),
-                what,
+                property: what,
             };
             let told: Value = self.client.issue_cmd(command).await.unwrap();
             told.as_str().unwrap_or_default().to_owned()
@@ -132,7 +133,7 @@ impl Drop for Browser {
 #[derive(Debug)]
 struct Computed {
     element: String,
-    what: &'static str,
+    property: &'static str,
 }
 
 impl WebDriverCompatibleCommand for Computed {
@@ -144,7 +145,7 @@ impl WebDriverCompatibleCommand for Computed {
         let session = session.unwrap_or_default();
         base.join(&format!(
             "session/{session}/element/{}/{}",
-            self.element, self.what
+            self.element, self.property
         ))
     }
 

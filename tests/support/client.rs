@@ -21,11 +21,11 @@ pub struct Client {
 impl Client {
     /// Connects; reads give up after 15 seconds.
     pub fn connect(address: SocketAddr) -> Client {
-        Client::over(socket(address).unwrap())
+        Client::from_stream(connect_socket(address).unwrap())
     }
 
     /// Speaks over a connection that is already there.
-    pub fn over(wire: impl Wire + 'static) -> Client {
+    pub fn from_stream(wire: impl Wire + 'static) -> Client {
         Client {
             wire: Box::new(wire),
             buffer: Vec::new(),
@@ -45,21 +45,21 @@ impl Client {
     }
 
     /// Sends a request and reads its answer, keeping the connection.
-    pub fn ask(&mut self, request: &Request) -> Response {
+    pub fn request(&mut self, request: &Request) -> Response {
         self.send(request.to_bytes());
-        self.answer_to(&request.method).unwrap()
+        self.read_response_to(&request.method).unwrap()
     }
 
     /// Reads one answer to a request that may have a body in its answer.
-    pub fn answer(&mut self) -> Response {
-        self.answer_to("GET").unwrap()
+    pub fn read_response(&mut self) -> Response {
+        self.read_response_to("GET").unwrap()
     }
 
     /// Reads one answer; interim ones (1xx but 101) are skipped.
-    pub fn answer_to(&mut self, method: &str) -> io::Result<Response> {
-        let mut response = self.head()?;
+    pub fn read_response_to(&mut self, method: &str) -> io::Result<Response> {
+        let mut response = self.read_head()?;
         while (100..200).contains(&response.status) && response.status != 101 {
-            response = self.head()?;
+            response = self.read_head()?;
         }
         let no_body = method == "HEAD" || matches!(response.status, 101 | 204 | 304);
         if no_body {
@@ -69,9 +69,9 @@ impl Client {
             .header("transfer-encoding")
             .is_some_and(|te| te.contains("chunked"))
         {
-            response.body = self.chunked()?;
+            response.body = self.read_chunked()?;
         } else if let Some(length) = response.header("content-length") {
-            response.body = self.take(length.parse().map_err(io::Error::other)?)?;
+            response.body = self.read_exact(length.parse().map_err(io::Error::other)?)?;
         } else {
             self.wire.read_to_end(&mut self.buffer)?;
             response.body = std::mem::take(&mut self.buffer);
@@ -80,24 +80,24 @@ impl Client {
     }
 
     /// Reads a response head and leaves the body where it is.
-    pub fn head(&mut self) -> io::Result<Response> {
+    pub fn read_head(&mut self) -> io::Result<Response> {
         loop {
             if let Some(end) = find(&self.buffer, b"\r\n\r\n") {
                 let head: Vec<u8> = self.buffer.drain(..end + 4).collect();
                 return Response::parse(&head);
             }
-            self.more()?;
+            self.fill_buffer()?;
         }
     }
 
     /// Reads until `needle` has arrived, and takes everything up to its end.
-    pub fn until(&mut self, needle: &str) -> String {
+    pub fn read_until(&mut self, needle: &str) -> String {
         loop {
             if let Some(at) = find(&self.buffer, needle.as_bytes()) {
                 let taken = self.buffer.drain(..at + needle.len()).collect();
                 return String::from_utf8(taken).unwrap();
             }
-            self.more().unwrap();
+            self.fill_buffer().unwrap();
         }
     }
 
@@ -120,39 +120,39 @@ impl Client {
         false
     }
 
-    fn chunked(&mut self) -> io::Result<Vec<u8>> {
+    fn read_chunked(&mut self) -> io::Result<Vec<u8>> {
         let mut body = Vec::new();
         loop {
-            let line = self.line()?;
+            let line = self.read_line()?;
             let size = line.split(';').next().unwrap_or_default().trim();
             let size = usize::from_str_radix(size, 16).map_err(io::Error::other)?;
             if size == 0 {
-                while !self.line()?.is_empty() {}
+                while !self.read_line()?.is_empty() {}
                 return Ok(body);
             }
-            body.extend(self.take(size)?);
-            self.take(2)?;
+            body.extend(self.read_exact(size)?);
+            self.read_exact(2)?;
         }
     }
 
-    fn line(&mut self) -> io::Result<String> {
+    fn read_line(&mut self) -> io::Result<String> {
         loop {
             if let Some(end) = find(&self.buffer, b"\r\n") {
                 let line: Vec<u8> = self.buffer.drain(..end + 2).take(end).collect();
                 return String::from_utf8(line).map_err(io::Error::other);
             }
-            self.more()?;
+            self.fill_buffer()?;
         }
     }
 
-    fn take(&mut self, count: usize) -> io::Result<Vec<u8>> {
+    fn read_exact(&mut self, count: usize) -> io::Result<Vec<u8>> {
         while self.buffer.len() < count {
-            self.more()?;
+            self.fill_buffer()?;
         }
         Ok(self.buffer.drain(..count).collect())
     }
 
-    fn more(&mut self) -> io::Result<()> {
+    fn fill_buffer(&mut self) -> io::Result<()> {
         let mut chunk = [0; 16 * 1024];
         match self.wire.read(&mut chunk)? {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -252,9 +252,9 @@ impl Request {
 
     /// As [`Request::send`], for when the peer may be gone.
     pub fn try_send(&self, to: SocketAddr) -> io::Result<Response> {
-        let mut client = Client::over(socket(to)?);
+        let mut client = Client::from_stream(connect_socket(to)?);
         client.try_send(self.to_bytes())?;
-        client.answer_to(&self.method)
+        client.read_response_to(&self.method)
     }
 }
 
@@ -302,7 +302,7 @@ impl Response {
     }
 
     /// A header that has to be there and to be a whole number.
-    pub fn number(&self, name: &str) -> u64 {
+    pub fn numeric_header(&self, name: &str) -> u64 {
         let value = self
             .header(name)
             .unwrap_or_else(|| panic!("no {name} in {self:?}"));
@@ -339,7 +339,7 @@ impl Response {
 
     /// Checks a refusal: status, code, and what every one of its kind has to carry.
     #[track_caller]
-    pub fn refused(&self, status: u16, code: &str) -> &Response {
+    pub fn assert_refused(&self, status: u16, code: &str) -> &Response {
         assert_eq!(
             (self.status, self.code().as_str()),
             (status, code),
@@ -363,13 +363,13 @@ impl Response {
             assert!(challenge.starts_with("Bearer"), "{challenge}");
         }
         if status == 503 {
-            self.number("retry-after");
+            self.numeric_header("retry-after");
         }
         self
     }
 
     #[track_caller]
-    pub fn ok(&self) -> &Response {
+    pub fn assert_ok(&self) -> &Response {
         assert_eq!(self.status, 200, "{}", self.text());
         self
     }
@@ -383,7 +383,7 @@ impl Response {
 }
 
 /// A connected socket whose reads and writes have a deadline.
-pub fn socket(address: SocketAddr) -> io::Result<TcpStream> {
+pub fn connect_socket(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
     stream.set_read_timeout(Some(Duration::from_secs(15)))?;
     stream.set_write_timeout(Some(Duration::from_secs(15)))?;

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::client::Request;
 use super::config::Config;
-use super::gateway::{Gateway, run_fed};
+use super::gateway::{Gateway, run_with_input};
 use super::postgres::Postgres;
 use super::redis::Redis;
 use super::upstream::Upstream;
@@ -14,36 +14,36 @@ pub const ANN: &str = "ann@example.com";
 
 /// Runs a command with `--config`, feeding it a line; it has to succeed.
 #[track_caller]
-pub fn done(gateway: &Gateway, words: &[&str], input: &str) -> String {
-    let (status, out, err) = try_to(gateway, words, input);
+pub fn run_ok(gateway: &Gateway, words: &[&str], input: &str) -> String {
+    let (status, out, err) = try_run(gateway, words, input);
     assert_eq!(status, 0, "{words:?}: {out}{err}");
     out
 }
 
 /// The same of a command that has to fail: what it says, in lines.
 #[track_caller]
-pub fn fails(gateway: &Gateway, words: &[&str], input: &str) -> Vec<String> {
-    let (status, out, err) = try_to(gateway, words, input);
+pub fn run_failing(gateway: &Gateway, words: &[&str], input: &str) -> Vec<String> {
+    let (status, out, err) = try_run(gateway, words, input);
     assert_eq!(status, 1, "{words:?}: {out}{err}");
     err.lines().map(str::to_owned).collect()
 }
 
-pub fn try_to(gateway: &Gateway, words: &[&str], input: &str) -> (i32, String, String) {
+pub fn try_run(gateway: &Gateway, words: &[&str], input: &str) -> (i32, String, String) {
     let file = gateway.file().to_str().unwrap();
     let mut arguments = words[..2].to_vec();
     arguments.extend(["--config", file]);
     arguments.extend(&words[2..]);
-    run_fed(&arguments, input)
+    run_with_input(&arguments, input)
 }
 
 #[track_caller]
-pub fn json_of(gateway: &Gateway, words: &[&str]) -> Value {
+pub fn run_json(gateway: &Gateway, words: &[&str]) -> Value {
     let words = [words, &["--json"]].concat();
-    serde_json::from_str(&done(gateway, &words, "")).unwrap()
+    serde_json::from_str(&run_ok(gateway, &words, "")).unwrap()
 }
 
 /// A gateway with a route for admins, everything embedded; and one over Redis and PostgreSQL.
-pub fn each_store(story: impl Fn(&Gateway)) {
+pub fn for_each_store(story: impl Fn(&Gateway)) {
     let (redis, people) = (Redis::start(), Postgres::server());
     for embedded in [true, false] {
         let upstream = Upstream::start();
@@ -64,9 +64,9 @@ pub fn each_store(story: impl Fn(&Gateway)) {
 
 /// What a route answers to the cookie, as soon as it is what is expected.
 #[track_caller]
-pub fn comes_to(gateway: &Gateway, path: &str, cookie: &str, expected: u16) {
+pub fn await_status(gateway: &Gateway, path: &str, cookie: &str, expected: u16) {
     eventually(&format!("{path} answers {expected}"), || {
-        let answer = gateway.ask(&Request::get(path).cookie(cookie));
+        let answer = gateway.request(&Request::get(path).cookie(cookie));
         (answer.status == expected).then_some(())
     });
 }
@@ -74,7 +74,7 @@ pub fn comes_to(gateway: &Gateway, path: &str, cookie: &str, expected: u16) {
 pub fn log_in(gateway: &Gateway, password: &str) -> u16 {
     let body = json!({ "email": ANN, "password": password });
     let request = Request::post("/api/v1/auth/login").json(&body);
-    gateway.ask(&request).status
+    gateway.request(&request).status
 }
 
 /// The ids of the sessions of a list.

@@ -81,7 +81,7 @@ impl Config {
     }
 
     /// Adds a limit and binds the base routes to it as well as to those they have.
-    pub fn limited(mut self, name: &str, limit: Value) -> Config {
+    pub fn limit(mut self, name: &str, limit: Value) -> Config {
         self.file["limits"][name] = limit;
         for route in self.file["routes"].as_array_mut().unwrap() {
             match route["limits"].as_array_mut() {
@@ -114,7 +114,7 @@ impl Config {
     }
 
     /// Writes a file beside the configuration.
-    pub fn beside(&self, name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
+    pub fn write_beside(&self, name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
         let path = self.folder.path().join(name);
         std::fs::write(&path, contents).unwrap();
         path
@@ -122,7 +122,7 @@ impl Config {
 
     /// Writes the configuration and says where it is.
     pub fn write(&self) -> PathBuf {
-        self.beside(
+        self.write_beside(
             "portcullis.yaml",
             serde_json::to_string_pretty(&self.file).unwrap(),
         )

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use super::client::socket;
+use super::client::connect_socket;
 
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
@@ -35,18 +35,18 @@ pub struct Frame {
 
 /// How the other side ended a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum StreamOutcome {
     /// An answer: its status, and whether the stream was then ended or reset.
     Status(u16),
     Reset,
     /// The whole connection: GOAWAY, or just closed.
-    Gone,
+    ConnectionClosed,
 }
 
 impl Frames {
     pub fn connect(address: SocketAddr) -> Frames {
         let mut frames = Frames {
-            socket: socket(address).unwrap(),
+            socket: connect_socket(address).unwrap(),
             buffer: Vec::new(),
         };
         let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -66,12 +66,12 @@ impl Frames {
     }
 
     /// Gives up writing after this long.
-    pub fn set_write_patience(&self, patience: Duration) {
+    pub fn set_write_timeout(&self, patience: Duration) {
         self.socket.set_write_timeout(Some(patience)).unwrap();
     }
 
     /// Gives up reading after this long: [`Frames::next`] is `None` then.
-    pub fn set_read_patience(&self, patience: Duration) {
+    pub fn set_read_timeout(&self, patience: Duration) {
         self.socket.set_read_timeout(Some(patience)).unwrap();
     }
 
@@ -91,14 +91,14 @@ impl Frames {
 
     /// The next frame; `None` when the connection has ended.
     pub fn next(&mut self) -> Option<Frame> {
-        while self.buffer.len() < 9 || self.buffer.len() < 9 + length(&self.buffer) {
+        while self.buffer.len() < 9 || self.buffer.len() < 9 + payload_length(&self.buffer) {
             let mut chunk = [0; 16 * 1024];
             match self.socket.read(&mut chunk) {
                 Ok(count @ 1..) => self.buffer.extend_from_slice(&chunk[..count]),
                 _ => return None,
             }
         }
-        let rest = self.buffer.split_off(9 + length(&self.buffer));
+        let rest = self.buffer.split_off(9 + payload_length(&self.buffer));
         let whole = std::mem::replace(&mut self.buffer, rest);
         Some(Frame {
             kind: whole[3],
@@ -109,22 +109,22 @@ impl Frames {
     }
 
     /// What became of a stream.
-    pub fn outcome(&mut self, stream: u32) -> Outcome {
+    pub fn stream_outcome(&mut self, stream: u32) -> StreamOutcome {
         while let Some(frame) = self.next() {
             match frame.kind {
-                GOAWAY => return Outcome::Gone,
-                RST_STREAM if frame.stream == stream => return Outcome::Reset,
+                GOAWAY => return StreamOutcome::ConnectionClosed,
+                RST_STREAM if frame.stream == stream => return StreamOutcome::Reset,
                 HEADERS if frame.stream == stream => {
-                    return Outcome::Status(status(&frame.payload));
+                    return StreamOutcome::Status(status_of_block(&frame.payload));
                 }
                 _ => {}
             }
         }
-        Outcome::Gone
+        StreamOutcome::ConnectionClosed
     }
 
     /// Reads until the other side has ended a stream in an orderly way.
-    pub fn until_end_of(&mut self, stream: u32) {
+    pub fn read_until_end_of(&mut self, stream: u32) {
         let ends = |frame: &Frame| {
             let kind = frame.kind == HEADERS || frame.kind == DATA;
             kind && frame.stream == stream && frame.flags & END_STREAM != 0
@@ -171,7 +171,7 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 /// A header block without compression: each field a literal that is not indexed (RFC 7541, 6.2.2).
-pub fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+pub fn header_block(fields: &[(&str, &str)]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (name, value) in fields {
         assert!(name.len() < 127 && value.len() < 127);
@@ -193,15 +193,15 @@ pub fn request(method: &str, path: &str, more: &[(&str, &str)]) -> Vec<u8> {
         (":path", path),
     ];
     fields.extend(more);
-    block(&fields)
+    header_block(&fields)
 }
 
-fn length(buffer: &[u8]) -> usize {
+fn payload_length(buffer: &[u8]) -> usize {
     u32::from_be_bytes([0, buffer[0], buffer[1], buffer[2]]) as usize
 }
 
 /// The status is the first field of a response: an entry of the static table, or a literal.
-pub fn status(block: &[u8]) -> u16 {
+pub fn status_of_block(block: &[u8]) -> u16 {
     match block {
         [0x88, ..] => 200,
         [0x89, ..] => 204,

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::client::{Request, Response};
 use super::config::{ADMIN_TOKEN, Config};
-use super::wait::{PATIENCE, eventually, within};
+use super::wait::{DEADLINE, eventually, within};
 
 pub const PASSWORD: &str = "correct horse battery";
 
@@ -33,7 +33,7 @@ impl Gateway {
     }
 
     /// Starts it with further arguments and waits until it is alive.
-    pub fn alive(config: Config, arguments: &[&str]) -> Gateway {
+    pub fn start_with_arguments(config: Config, arguments: &[&str]) -> Gateway {
         let mut gateway = Gateway::spawn(config, arguments);
         gateway.await_status("/health", 200);
         gateway
@@ -42,20 +42,20 @@ impl Gateway {
     /// Starts it and waits for nothing.
     pub fn spawn(config: Config, arguments: &[&str]) -> Gateway {
         let file = config.write();
-        let child = serve(&config, &file, arguments).spawn().unwrap();
-        Gateway::of(child, config, file)
+        let child = serve_command(&config, &file, arguments).spawn().unwrap();
+        Gateway::from_child(child, config, file)
     }
 
     /// Starts it with a file that is there already, and waits for nothing.
     pub fn spawn_from(config: Config, file: PathBuf) -> Gateway {
-        let child = serve(&config, &file, &[]).spawn().unwrap();
-        Gateway::of(child, config, file)
+        let child = serve_command(&config, &file, &[]).spawn().unwrap();
+        Gateway::from_child(child, config, file)
     }
 
     /// Starts it from a shell, after these commands, and waits until it is ready.
     pub fn start_after(config: Config, commands: &str) -> Gateway {
         let file = config.write();
-        let served = serve(&config, &file, &[]);
+        let served = serve_command(&config, &file, &[]);
         let mut shell = Command::new("sh");
         shell
             .args(["-c", &format!("{commands} && exec \"$0\" \"$@\"")])
@@ -63,25 +63,25 @@ impl Gateway {
             .args(served.get_args())
             .current_dir(config.folder())
             .stdin(Stdio::null())
-            .stdout(output(&config, "stdout"))
-            .stderr(output(&config, "stderr"));
+            .stdout(output_file(&config, "stdout"))
+            .stderr(output_file(&config, "stderr"));
         let child = shell.spawn().unwrap();
-        let mut gateway = Gateway::of(child, config, file);
+        let mut gateway = Gateway::from_child(child, config, file);
         gateway.await_status("/ready", 200);
         gateway
     }
 
     /// Starts it with these standard streams and waits until it is ready.
-    pub fn writing_to(config: Config, stdout: Stdio, stderr: Stdio) -> Gateway {
+    pub fn start_with_output(config: Config, stdout: Stdio, stderr: Stdio) -> Gateway {
         let file = config.write();
-        let mut command = serve(&config, &file, &[]);
+        let mut command = serve_command(&config, &file, &[]);
         let child = command.stdout(stdout).stderr(stderr).spawn().unwrap();
-        let mut gateway = Gateway::of(child, config, file);
+        let mut gateway = Gateway::from_child(child, config, file);
         gateway.await_status("/ready", 200);
         gateway
     }
 
-    fn of(child: Child, config: Config, file: PathBuf) -> Gateway {
+    fn from_child(child: Child, config: Config, file: PathBuf) -> Gateway {
         Gateway {
             child,
             public: config.listener(0),
@@ -95,7 +95,9 @@ impl Gateway {
     pub fn restart_gracefully(&mut self) {
         self.sigterm();
         assert_eq!(self.wait_exit().code(), Some(0));
-        self.child = serve(&self.config, &self.file, &[]).spawn().unwrap();
+        self.child = serve_command(&self.config, &self.file, &[])
+            .spawn()
+            .unwrap();
         self.await_status("/ready", 200);
     }
 
@@ -103,7 +105,9 @@ impl Gateway {
     pub fn restart(&mut self) {
         let _ = self.child.kill();
         self.wait_exit();
-        self.child = serve(&self.config, &self.file, &[]).spawn().unwrap();
+        self.child = serve_command(&self.config, &self.file, &[])
+            .spawn()
+            .unwrap();
         self.await_status("/ready", 200);
     }
 
@@ -118,12 +122,12 @@ impl Gateway {
     }
 
     /// Asks on the first public listener.
-    pub fn ask(&self, request: &Request) -> Response {
+    pub fn request(&self, request: &Request) -> Response {
         request.send(self.public)
     }
 
     pub fn get(&self, target: &str) -> Response {
-        self.ask(&Request::get(target))
+        self.request(&Request::get(target))
     }
 
     /// Asks the admin listener with its token.
@@ -134,30 +138,30 @@ impl Gateway {
     /// Registers a user, who is then signed in.
     pub fn register(&self, email: &str) -> SignedIn {
         let body = json!({ "email": email, "password": PASSWORD, "session_token": true });
-        let answer = self.ask(&Request::post("/api/v1/auth/register").json(&body));
+        let answer = self.request(&Request::post("/api/v1/auth/register").json(&body));
         assert_eq!(answer.status, 201, "{}", answer.text());
-        SignedIn::read(&answer)
+        SignedIn::from_response(&answer)
     }
 
     /// Signs a registered user in once more.
     pub fn login(&self, email: &str) -> SignedIn {
         let body = json!({ "email": email, "password": PASSWORD, "session_token": true });
-        let answer = self.ask(&Request::post("/api/v1/auth/login").json(&body));
+        let answer = self.request(&Request::post("/api/v1/auth/login").json(&body));
         assert_eq!(answer.status, 200, "{}", answer.text());
-        SignedIn::read(&answer)
+        SignedIn::from_response(&answer)
     }
 
     /// Signs a registered user in, unless the gateway refuses.
     pub fn try_login(&self, email: &str) -> Option<SignedIn> {
         let body = json!({ "email": email, "password": PASSWORD, "session_token": true });
-        let answer = self.ask(&Request::post("/api/v1/auth/login").json(&body));
+        let answer = self.request(&Request::post("/api/v1/auth/login").json(&body));
         assert_ne!(answer.status, 500, "{}", answer.text());
-        (answer.status == 200).then(|| SignedIn::read(&answer))
+        (answer.status == 200).then(|| SignedIn::from_response(&answer))
     }
 
     /// Whether the private route takes that session's cookie.
-    pub fn lets_in(&self, who: &SignedIn) -> bool {
-        self.ask(&Request::get("/private/a").cookie(&who.cookie))
+    pub fn accepts(&self, who: &SignedIn) -> bool {
+        self.request(&Request::get("/private/a").cookie(&who.cookie))
             .status
             == 200
     }
@@ -186,7 +190,7 @@ impl Gateway {
     }
 
     /// Waits until the logs contain a text: lines are written by threads of their own. Returns the logs.
-    pub fn logged(&self, text: &str) -> String {
+    pub fn wait_for_log(&self, text: &str) -> String {
         eventually(&format!("the logs contain {text}"), || {
             let logs = self.logs();
             logs.contains(text).then_some(logs)
@@ -237,23 +241,23 @@ impl Gateway {
 
     /// Waits until the process has ended.
     pub fn wait_exit(&mut self) -> ExitStatus {
-        within(PATIENCE, "the gateway ends", || {
+        within(DEADLINE, "the gateway ends", || {
             self.child.try_wait().unwrap()
         })
     }
 
-    pub fn running(&mut self) -> bool {
-        self.exit().is_none()
+    pub fn is_running(&mut self) -> bool {
+        self.exit_status().is_none()
     }
 
     /// How the process has ended, if it has.
-    pub fn exit(&mut self) -> Option<ExitStatus> {
+    pub fn exit_status(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }
 }
 
 /// The command, with files beside the configuration as standard streams.
-fn serve(config: &Config, file: &Path, arguments: &[&str]) -> Command {
+fn serve_command(config: &Config, file: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(binary());
     command
         .args(["run", "--config", file.to_str().unwrap()])
@@ -262,13 +266,13 @@ fn serve(config: &Config, file: &Path, arguments: &[&str]) -> Command {
         .envs(config.environment.iter().cloned())
         .current_dir(config.folder())
         .stdin(Stdio::null())
-        .stdout(output(config, "stdout"))
-        .stderr(output(config, "stderr"));
+        .stdout(output_file(config, "stdout"))
+        .stderr(output_file(config, "stderr"));
     command
 }
 
 /// A file beside the configuration, to append to.
-fn output(config: &Config, name: &str) -> File {
+fn output_file(config: &Config, name: &str) -> File {
     let path = config.folder().join(name);
     let mut options = File::options();
     options.create(true).append(true).open(path).unwrap()
@@ -298,7 +302,7 @@ pub struct SignedIn {
 }
 
 impl SignedIn {
-    fn read(answer: &Response) -> SignedIn {
+    fn from_response(answer: &Response) -> SignedIn {
         let data = answer.data();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let set_cookie = answer.header("set-cookie").unwrap_or_default().to_owned();
@@ -316,11 +320,11 @@ impl SignedIn {
 
 /// Runs the binary to its end and returns status, standard output and standard error.
 pub fn run(arguments: &[&str]) -> (i32, String, String) {
-    run_fed(arguments, "")
+    run_with_input(arguments, "")
 }
 
 /// The same with something on its standard input.
-pub fn run_fed(arguments: &[&str], input: &str) -> (i32, String, String) {
+pub fn run_with_input(arguments: &[&str], input: &str) -> (i32, String, String) {
     let mut child = Command::new(binary())
         .args(arguments)
         .stdin(Stdio::piped())

@@ -25,16 +25,16 @@ async fn connection(stream: TcpStream) {
     while let Some(Ok((request, mut respond))) = connection.accept().await {
         tokio::spawn(async move {
             if request.uri().path().ends_with("/Watch") {
-                return watch(respond).await;
+                return serve_watch(respond).await;
             }
             if request.uri().path().ends_with("/Break") {
-                return broken(request.into_body(), respond).await;
+                return serve_broken(request.into_body(), respond).await;
             }
             if request.uri().path().ends_with("/Stall") {
                 return std::future::pending().await;
             }
             if request.uri().path().ends_with("/events") {
-                return events(respond).await;
+                return serve_events(respond).await;
             }
             let te = request.headers().get("te").cloned();
             let mut body = request.into_body();
@@ -59,7 +59,7 @@ async fn connection(stream: TcpStream) {
 }
 
 /// A call whose answer says `hi` and then stays open for as long as the client wants.
-async fn watch(mut respond: h2::server::SendResponse<Bytes>) {
+async fn serve_watch(mut respond: h2::server::SendResponse<Bytes>) {
     let head = Response::builder().header("content-type", "application/grpc");
     let mut stream = respond
         .send_response(head.body(()).unwrap(), false)
@@ -70,7 +70,7 @@ async fn watch(mut respond: h2::server::SendResponse<Bytes>) {
 }
 
 /// A call whose response breaks off behind its first message, once the request has ended.
-async fn broken(mut body: h2::RecvStream, mut respond: h2::server::SendResponse<Bytes>) {
+async fn serve_broken(mut body: h2::RecvStream, mut respond: h2::server::SendResponse<Bytes>) {
     let head = Response::builder().header("content-type", "application/grpc");
     let mut stream = respond
         .send_response(head.body(()).unwrap(), false)
@@ -82,7 +82,7 @@ async fn broken(mut body: h2::RecvStream, mut respond: h2::server::SendResponse<
 }
 
 /// An event stream with a second between its two events.
-async fn events(mut respond: h2::server::SendResponse<Bytes>) {
+async fn serve_events(mut respond: h2::server::SendResponse<Bytes>) {
     let head = Response::builder().header("content-type", "text/event-stream");
     let mut stream = respond
         .send_response(head.body(()).unwrap(), false)
@@ -117,11 +117,16 @@ impl Call {
     /// Opens one over a connection of its own, in clear.
     pub async fn open(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Call {
         let socket = TcpStream::connect(address).await.unwrap();
-        Call::over(socket, "localhost", path, headers).await
+        Call::over_connection(socket, "localhost", path, headers).await
     }
 
     /// Opens one over a connection on which HTTP/2 was agreed.
-    pub async fn over<T>(io: T, authority: &str, path: &str, headers: &[(&str, &str)]) -> Call
+    pub async fn over_connection<T>(
+        io: T,
+        authority: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Call
     where
         T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
@@ -191,7 +196,7 @@ impl Call {
 
 impl Reply {
     /// A field of the outcome, which is in the trailers, or in the head where there is nothing else.
-    pub fn outcome(&self, name: &str) -> Option<&str> {
+    pub fn outcome_field(&self, name: &str) -> Option<&str> {
         let field = self.trailers.get(name).or_else(|| self.headers.get(name));
         field.map(|value| value.to_str().unwrap())
     }
@@ -216,7 +221,7 @@ pub async fn call<T>(
 where
     T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
-    let mut call = Call::over(io, authority, path, headers).await;
+    let mut call = Call::over_connection(io, authority, path, headers).await;
     call.write(body, true);
     call.reply().await
 }

@@ -8,11 +8,11 @@ use todc_utils::linearizability::history::{Action, History};
 use todc_utils::specifications::Specification;
 
 /// Within so long a revocation is in force on every gateway.
-pub const BOUND: Duration = Duration::from_secs(1);
+pub const REVOCATION_BOUND: Duration = Duration::from_secs(1);
 
 /// What a client did, with what came of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Deed {
+pub enum ClientOperation {
     SignIn,
     /// A request that was forwarded.
     Accepted,
@@ -25,7 +25,7 @@ pub enum Deed {
 #[derive(Debug, Clone, Copy)]
 pub struct Event {
     pub gateway: usize,
-    pub deed: Deed,
+    pub operation: ClientOperation,
     pub called: Instant,
     /// None: nobody knows whether it happened, or when.
     pub returned: Option<Instant>,
@@ -34,27 +34,27 @@ pub struct Event {
 /// A credential is not there, then it is valid, then it is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
-    Unborn,
+    NotIssued,
     Valid,
-    Over,
+    Ended,
 }
 
 struct Credential;
 
 impl Specification for Credential {
     type State = State;
-    type Operation = Deed;
+    type Operation = ClientOperation;
 
     fn init() -> State {
-        State::Unborn
+        State::NotIssued
     }
 
-    fn apply(deed: &Deed, state: &State) -> (bool, State) {
+    fn apply(deed: &ClientOperation, state: &State) -> (bool, State) {
         match deed {
-            Deed::SignIn => (*state == State::Unborn, State::Valid),
-            Deed::Accepted => (*state == State::Valid, *state),
-            Deed::Refused => (*state == State::Over, *state),
-            Deed::Revoke => (true, State::Over),
+            ClientOperation::SignIn => (*state == State::NotIssued, State::Valid),
+            ClientOperation::Accepted => (*state == State::Valid, *state),
+            ClientOperation::Refused => (*state == State::Ended, *state),
+            ClientOperation::Revoke => (true, State::Ended),
         }
     }
 }
@@ -63,23 +63,23 @@ impl Specification for Credential {
 /// revocation has until [`BOUND`] after it was acknowledged, but on the gateway that served it; one
 /// whose outcome nobody heard, until ever.
 pub fn is_linearizable(events: &[Event], gateways: usize) -> bool {
-    (0..gateways).all(|gateway| is_linearizable_at(gateway, events))
+    (0..gateways).all(|gateway| is_linearizable_on(gateway, events))
 }
 
-fn is_linearizable_at(gateway: usize, events: &[Event]) -> bool {
+fn is_linearizable_on(gateway: usize, events: &[Event]) -> bool {
     let mut moments = Vec::new();
     let mut never = Vec::new();
     for (process, event) in events.iter().enumerate() {
-        let deed = event.deed;
-        let is_answer = matches!(deed, Deed::Accepted | Deed::Refused);
+        let deed = event.operation;
+        let is_answer = matches!(deed, ClientOperation::Accepted | ClientOperation::Refused);
         if is_answer && event.gateway != gateway {
             continue;
         }
         let response = (process, Action::Response(deed));
         moments.push((event.called, 0, (process, Action::Call(deed))));
         match event.returned {
-            Some(at) if deed == Deed::Revoke && event.gateway != gateway => {
-                moments.push((at + BOUND, 1, response));
+            Some(at) if deed == ClientOperation::Revoke && event.gateway != gateway => {
+                moments.push((at + REVOCATION_BOUND, 1, response));
             }
             Some(at) => moments.push((at, 1, response)),
             None => never.push(response),
@@ -100,14 +100,14 @@ mod tests {
     const OTHER: usize = 1;
 
     /// Deeds with the milliseconds between which they happened.
-    fn holds(story: &[(usize, Deed, u64, Option<u64>)]) -> bool {
+    fn is_permitted(story: &[(usize, ClientOperation, u64, Option<u64>)]) -> bool {
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
         let events: Vec<Event> = story
             .iter()
             .map(|(gateway, deed, called, returned)| Event {
                 gateway: *gateway,
-                deed: *deed,
+                operation: *deed,
                 called: at(*called),
                 returned: returned.map(at),
             })
@@ -116,8 +116,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_promised_is_told_from_what_is_not() {
-        use Deed::{Accepted, Refused, Revoke, SignIn};
+    fn permitted_and_forbidden_histories_are_distinguished() {
+        use ClientOperation::{Accepted, Refused, Revoke, SignIn};
         let born = (SERVES, SignIn, 0, Some(10));
         let ended = (SERVES, Revoke, 100, Some(110));
         for (promised, rest) in [
@@ -138,19 +138,19 @@ mod tests {
             (false, vec![(OTHER, Refused, 50, Some(60))]),
         ] {
             let story: Vec<_> = [born, ended].into_iter().chain(rest.clone()).collect();
-            assert_eq!(holds(&story), promised, "{rest:?}");
+            assert_eq!(is_permitted(&story), promised, "{rest:?}");
         }
         let perhaps = (SERVES, Revoke, 100, None);
-        assert!(holds(&[
+        assert!(is_permitted(&[
             born,
             perhaps,
             (OTHER, Accepted, 9_000, Some(9_001))
         ]));
-        assert!(holds(&[
+        assert!(is_permitted(&[
             born,
             perhaps,
             (OTHER, Refused, 9_000, Some(9_001))
         ]));
-        assert!(!holds(&[born, (OTHER, Refused, 20, Some(30))]));
+        assert!(!is_permitted(&[born, (OTHER, Refused, 20, Some(30))]));
     }
 }

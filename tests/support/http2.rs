@@ -40,24 +40,24 @@ impl Upload {
 }
 
 /// How long a client waits for anything.
-const PATIENCE: Duration = Duration::from_secs(15);
+const TIMEOUT: Duration = Duration::from_secs(15);
 
 impl Http2 {
     pub fn connect(address: SocketAddr) -> Http2 {
-        Http2::over(async move { TcpStream::connect(address).await.unwrap() })
+        Http2::from_connecting(async move { TcpStream::connect(address).await.unwrap() })
     }
 
     /// Connects over TLS; `config` offers `h2`.
     pub fn connect_tls(address: SocketAddr, name: &str, config: &Arc<ClientConfig>) -> Http2 {
         let connector = TlsConnector::from(Arc::clone(config));
         let name = ServerName::try_from(name.to_owned()).unwrap();
-        Http2::over(async move {
+        Http2::from_connecting(async move {
             let socket = TcpStream::connect(address).await.unwrap();
             connector.connect(name, socket).await.unwrap()
         })
     }
 
-    fn over<T>(connecting: impl Future<Output = T>) -> Http2
+    fn from_connecting<T>(connecting: impl Future<Output = T>) -> Http2
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -98,7 +98,7 @@ impl Http2 {
             if !body.is_empty() {
                 send.send_data(Bytes::copy_from_slice(body), true)?;
             }
-            tokio::time::timeout(PATIENCE, answer).await.unwrap()
+            tokio::time::timeout(TIMEOUT, answer).await.unwrap()
         })?;
         Ok(Stream {
             runtime: Arc::clone(&self.runtime),
@@ -109,7 +109,7 @@ impl Http2 {
     }
 
     /// Sends a request whose body goes on, and reads the head of its response.
-    pub fn open_both(
+    pub fn open_with_upload(
         &self,
         path: &str,
         headers: &[(&str, &str)],
@@ -123,7 +123,7 @@ impl Http2 {
         let (upload, response) = self.runtime.block_on(async {
             let mut sender = self.sender.clone().ready().await?;
             let (response, upload) = sender.send_request(request, false)?;
-            let response = tokio::time::timeout(PATIENCE, response).await.unwrap()?;
+            let response = tokio::time::timeout(TIMEOUT, response).await.unwrap()?;
             Ok::<_, h2::Error>((upload, response))
         })?;
         let stream = Stream {
@@ -150,7 +150,7 @@ impl Http2 {
                 let _ = send.send_data(Bytes::copy_from_slice(part), false);
             }
             let _ = send.send_data(Bytes::new(), true);
-            tokio::time::timeout(PATIENCE, response)
+            tokio::time::timeout(TIMEOUT, response)
                 .await
                 .unwrap()
                 .unwrap()
@@ -164,7 +164,7 @@ impl Http2 {
     }
 
     /// Sends a request and reads its whole answer.
-    pub fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> (u16, String) {
+    pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> (u16, String) {
         let mut stream = self.open(method, path, headers, b"").unwrap();
         let mut text = String::new();
         while let Some(part) = stream.next() {
@@ -180,7 +180,7 @@ impl Stream {
         let body = &mut self.body;
         let part = self
             .runtime
-            .block_on(async { tokio::time::timeout(PATIENCE, body.data()).await.unwrap() })?;
+            .block_on(async { tokio::time::timeout(TIMEOUT, body.data()).await.unwrap() })?;
         Some(part.map(|part| {
             let _ = body.flow_control().release_capacity(part.len());
             String::from_utf8_lossy(&part).into_owned()
@@ -197,7 +197,7 @@ impl Stream {
     }
 
     /// Reads until the body contains this.
-    pub fn until(&mut self, needle: &str) {
+    pub fn read_until(&mut self, needle: &str) {
         let mut seen = String::new();
         while !seen.contains(needle) {
             seen.push_str(&self.next().unwrap().unwrap());

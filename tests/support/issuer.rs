@@ -19,7 +19,7 @@ impl Issuer {
     }
 
     pub fn trusted_in(&self, config: Config) -> Config {
-        let file = config.beside("keys.json", &self.keys);
+        let file = config.write_beside("keys.json", &self.keys);
         let issuer = json!({ "issuer": "https://id.example", "audience": "shop",
             "jwks_file": file, "algorithms": ["ES256"] });
         config.set("/tokens/trusted_issuers", json!([issuer]))
@@ -27,15 +27,15 @@ impl Issuer {
 
     /// A token that was issued a minute ago; `id` tells those of one person apart.
     pub fn bearer(&self, user: &str, id: &str) -> String {
-        self.issued(user, id, -60)
+        self.bearer_issued_at(user, id, -60)
     }
 
     /// The same, issued so many seconds from now.
-    pub fn issued(&self, user: &str, id: &str, from_now: i64) -> String {
+    pub fn bearer_issued_at(&self, user: &str, id: &str, from_now: i64) -> String {
         let claims = json!({ "iss": "https://id.example", "aud": "shop", "sub": user, "jti": id,
             "iat": tokens::now() + from_now, "exp": tokens::now() + 600 });
         let header = r#"{"alg":"ES256","kid":"first"}"#;
-        let token = tokens::signed(header, &claims.to_string(), &self.key, Algorithm::ES256);
+        let token = tokens::sign_with_key(header, &claims.to_string(), &self.key, Algorithm::ES256);
         format!("Bearer {token}")
     }
 }

@@ -21,20 +21,20 @@ pub struct Redis {
 impl Redis {
     /// Starts one that keeps nothing on disk.
     pub fn start() -> Redis {
-        Redis::open(false, Environment::new())
+        Redis::start_with(false, Environment::new())
     }
 
     /// Starts one that keeps every write on disk before it answers.
-    pub fn keeping() -> Redis {
-        Redis::open(true, Environment::new())
+    pub fn start_persistent() -> Redis {
+        Redis::start_with(true, Environment::new())
     }
 
     /// The same, by another clock than the machine's.
-    pub fn keeping_by(clock: &Clock) -> Redis {
-        Redis::open(true, clock.environment())
+    pub fn start_persistent_by(clock: &Clock) -> Redis {
+        Redis::start_with(true, clock.environment())
     }
 
-    fn open(keeps: bool, environment: Environment) -> Redis {
+    fn start_with(keeps: bool, environment: Environment) -> Redis {
         let folder = tempfile::tempdir().unwrap();
         let address = ports::free();
         let child = serve(address, &folder, keeps, &environment);
@@ -94,11 +94,11 @@ impl Redis {
     }
 
     /// Stops it answering, with its connections open.
-    pub fn stop(&self) {
+    pub fn pause(&self) {
         signal(self.child.id(), "STOP");
     }
 
-    pub fn cont(&self) {
+    pub fn resume(&self) {
         signal(self.child.id(), "CONT");
     }
 
@@ -124,7 +124,7 @@ impl Redis {
     }
 
     /// Takes writes again.
-    pub fn take_writes(&self) {
+    pub fn accept_writes(&self) {
         let folder = self.folder.path().join("dump.rdb");
         if folder.is_dir() {
             std::fs::remove_dir(folder).unwrap();

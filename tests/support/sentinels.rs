@@ -9,15 +9,15 @@ use super::servers::{Process, free_port, until};
 pub(crate) const MASTER: &str = "mymaster";
 
 /// A master, two replicas and three Sentinels that watch them.
-pub(crate) struct Watched {
+pub(crate) struct SentinelSetup {
     folder: TempDir,
     pub(crate) servers: Vec<Process>,
     pub(crate) sentinels: Vec<Process>,
 }
 
-impl Watched {
+impl SentinelSetup {
     /// With the Sentinels' password, where they are to have one.
-    pub(crate) fn start(password: Option<&'static str>) -> Watched {
+    pub(crate) fn start(password: Option<&'static str>) -> SentinelSetup {
         let folder = tempfile::tempdir().unwrap();
         let master = free_port();
         let master_port = master.to_string();
@@ -32,7 +32,7 @@ impl Watched {
             role.matches("state=online").count() == 2
         });
         let sentinels = (0..3).map(|_| sentinel(folder.path(), master, password));
-        let watched = Watched {
+        let watched = SentinelSetup {
             sentinels: sentinels.collect(),
             folder,
             servers,
@@ -65,7 +65,7 @@ impl Watched {
     }
 
     /// Starts a server again that was killed; the Sentinels make it a replica.
-    pub(crate) fn revive(&mut self, place: usize) {
+    pub(crate) fn restart_server(&mut self, place: usize) {
         let port = self.servers[place].port;
         self.servers[place] = Process::serving(port, self.folder.path(), &[]);
         self.servers[place].await_pong();

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::ports::{Ports, is_free};
 
 /// How long a machine under load may take for what is quick on an idle one.
-const PATIENCE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(30);
 /// A cluster's server takes the port 10,000 above its own as well. Both are below the range that
 /// `ports.rs` has for the other tests, and below that from which Linux takes ports for outgoing
 /// connections.
@@ -122,8 +122,8 @@ pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) -> Duration {
     let start = Instant::now();
     while !holds() {
         assert!(
-            start.elapsed() < PATIENCE,
-            "not within {PATIENCE:?}: {what}"
+            start.elapsed() < DEADLINE,
+            "not within {DEADLINE:?}: {what}"
         );
         std::thread::sleep(Duration::from_millis(10));
     }

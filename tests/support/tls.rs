@@ -7,7 +7,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
 
-use super::client::socket;
+use super::client::connect_socket;
 
 /// A self-signed certificate and its key, both PEM.
 pub struct Certificate {
@@ -27,7 +27,7 @@ pub fn certificate(name: &str) -> Certificate {
 }
 
 /// An authority, and a certificate for a name that it has signed.
-pub fn issued(name: &str) -> (Certificate, Certificate) {
+pub fn issue(name: &str) -> (Certificate, Certificate) {
     let mut wanted = rcgen::CertificateParams::new(Vec::new()).unwrap();
     wanted.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let key = rcgen::KeyPair::generate().unwrap();
@@ -64,7 +64,7 @@ pub fn client(trusted: &Certificate, alpn: &[&str]) -> Arc<ClientConfig> {
 }
 
 /// A client that shows a certificate of its own.
-pub fn client_showing(trusted: &Certificate, own: &Certificate) -> Arc<ClientConfig> {
+pub fn client_with_certificate(trusted: &Certificate, own: &Certificate) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(trusted.der.clone()).unwrap();
     let key = PrivateKeyDer::from_pem_slice(own.key.as_bytes()).unwrap();
@@ -111,7 +111,7 @@ pub fn connect(
 ) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let session = ClientConnection::new(Arc::clone(config), name).unwrap();
-    let mut stream = StreamOwned::new(session, socket(to)?);
+    let mut stream = StreamOwned::new(session, connect_socket(to)?);
     while stream.conn.is_handshaking() {
         stream.conn.complete_io(&mut stream.sock)?;
     }

@@ -28,7 +28,7 @@ pub fn hs256(claims: &Value) -> String {
 
 /// Signs header and claims, given as text so that they may be odd, by an HMAC secret.
 pub fn sign(header: &str, claims: &str, secret: &str) -> String {
-    signed(
+    sign_with_key(
         header,
         claims,
         &EncodingKey::from_secret(secret.as_bytes()),
@@ -37,7 +37,12 @@ pub fn sign(header: &str, claims: &str, secret: &str) -> String {
 }
 
 /// Signs header and claims by any key.
-pub fn signed(header: &str, claims: &str, key: &EncodingKey, algorithm: Algorithm) -> String {
+pub fn sign_with_key(
+    header: &str,
+    claims: &str,
+    key: &EncodingKey,
+    algorithm: Algorithm,
+) -> String {
     let message = format!(
         "{}.{}",
         URL_SAFE_NO_PAD.encode(header),
@@ -54,7 +59,7 @@ pub fn claims(token: &str) -> Value {
 }
 
 /// The claims of a token with some members replaced; `null` removes one.
-pub fn varied(token: &str, changes: &Value) -> Value {
+pub fn modified_claims(token: &str, changes: &Value) -> Value {
     let mut claims = claims(token);
     for (name, value) in changes.as_object().unwrap() {
         if value.is_null() {

@@ -81,7 +81,7 @@ impl Upstream {
     }
 
     /// Whether a request whose target contains this arrived.
-    pub fn saw(&self, part: &str) -> bool {
+    pub fn has_seen(&self, part: &str) -> bool {
         self.state
             .targets
             .lock()
@@ -97,7 +97,7 @@ impl Upstream {
     }
 }
 
-struct Seen {
+struct SeenRequest {
     method: String,
     target: String,
     headers: Vec<(String, String)>,
@@ -113,7 +113,7 @@ fn serve(stream: impl Wire + 'static, state: &Arc<State>) {
         let mut buffer = Vec::new();
         while let Some(seen) = read_request(&mut stream, &mut buffer) {
             state.targets.lock().push(seen.target.clone());
-            match answer(stream, &seen, &state) {
+            match respond(stream, &seen, &state) {
                 Some(kept) => stream = kept,
                 None => return,
             }
@@ -122,7 +122,7 @@ fn serve(stream: impl Wire + 'static, state: &Arc<State>) {
 }
 
 /// Answers one request; the stream comes back when the connection goes on.
-fn answer(mut stream: Box<dyn Wire>, seen: &Seen, state: &State) -> Option<Box<dyn Wire>> {
+fn respond(mut stream: Box<dyn Wire>, seen: &SeenRequest, state: &State) -> Option<Box<dyn Wire>> {
     let (path, query) = seen.target.split_once('?').unwrap_or((&seen.target, ""));
     let number = || {
         query
@@ -159,23 +159,23 @@ fn answer(mut stream: Box<dyn Wire>, seen: &Seen, state: &State) -> Option<Box<d
             stream.write_all(b"this is not HTTP at all\r\n\r\n").ok()?;
             return None;
         }
-        "reply" => echo(&mut stream, seen, "200", &headers_of(query)).ok()?,
+        "reply" => echo(&mut stream, seen, "200", &response_headers(query)).ok()?,
         _ => match last.strip_prefix("status-") {
-            Some(status) => echo(&mut stream, seen, status, &headers_of(query)).ok()?,
+            Some(status) => echo(&mut stream, seen, status, &response_headers(query)).ok()?,
             None => echo(&mut stream, seen, "200", "").ok()?,
         },
     }
     Some(stream)
 }
 
-fn headers_of(query: &str) -> String {
+fn response_headers(query: &str) -> String {
     let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
     pairs.map(|(n, v)| format!("{n}: {v}\r\n")).collect()
 }
 
 fn echo(
     stream: &mut Box<dyn Wire>,
-    seen: &Seen,
+    seen: &SeenRequest,
     status: &str,
     headers: &str,
 ) -> std::io::Result<()> {
@@ -219,8 +219,8 @@ fn stream_events(mut stream: Box<dyn Wire>, state: &State) {
     }
 }
 
-fn echo_frames(stream: Box<dyn Wire>, seen: &Seen) {
-    let Ok(mut socket) = accept(Replayed {
+fn echo_frames(stream: Box<dyn Wire>, seen: &SeenRequest) {
+    let Ok(mut socket) = accept(PrefixedStream {
         head: seen.head.clone(),
         stream,
     }) else {
@@ -234,12 +234,12 @@ fn echo_frames(stream: Box<dyn Wire>, seen: &Seen) {
 }
 
 /// A stream whose first bytes were read already.
-struct Replayed {
+struct PrefixedStream {
     head: Vec<u8>,
     stream: Box<dyn Wire>,
 }
 
-impl Read for Replayed {
+impl Read for PrefixedStream {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         if self.head.is_empty() {
             return self.stream.read(buffer);
@@ -251,7 +251,7 @@ impl Read for Replayed {
     }
 }
 
-impl Write for Replayed {
+impl Write for PrefixedStream {
     fn write(&mut self, buffer: &[u8]) -> std::io::Result<usize> {
         self.stream.write(buffer)
     }
@@ -261,12 +261,12 @@ impl Write for Replayed {
     }
 }
 
-fn read_request(stream: &mut Box<dyn Wire>, buffer: &mut Vec<u8>) -> Option<Seen> {
+fn read_request(stream: &mut Box<dyn Wire>, buffer: &mut Vec<u8>) -> Option<SeenRequest> {
     let end = loop {
         if let Some(at) = buffer.windows(4).position(|w| w == b"\r\n\r\n") {
             break at + 4;
         }
-        more(stream, buffer)?;
+        fill_buffer(stream, buffer)?;
     };
     let head: Vec<u8> = buffer.drain(..end).collect();
     let mut headers = [httparse::EMPTY_HEADER; 256];
@@ -294,9 +294,9 @@ fn read_request(stream: &mut Box<dyn Wire>, buffer: &mut Vec<u8>) -> Option<Seen
         let length = value("content-length")
             .and_then(|l| l.parse().ok())
             .unwrap_or(0);
-        take(stream, buffer, length)?
+        read_exact(stream, buffer, length)?
     };
-    Some(Seen {
+    Some(SeenRequest {
         method: parsed.method?.to_owned(),
         target: parsed.path?.to_owned(),
         body,
@@ -311,27 +311,27 @@ fn read_chunks(stream: &mut Box<dyn Wire>, buffer: &mut Vec<u8>) -> Option<Vec<u
         let line_end = loop {
             match buffer.windows(2).position(|w| w == b"\r\n") {
                 Some(at) => break at,
-                None => more(stream, buffer)?,
+                None => fill_buffer(stream, buffer)?,
             }
         };
         let line: Vec<u8> = buffer.drain(..line_end + 2).take(line_end).collect();
         let size = usize::from_str_radix(std::str::from_utf8(&line).ok()?, 16).ok()?;
-        body.extend(take(stream, buffer, size)?);
-        take(stream, buffer, 2)?;
+        body.extend(read_exact(stream, buffer, size)?);
+        read_exact(stream, buffer, 2)?;
         if size == 0 {
             return Some(body);
         }
     }
 }
 
-fn take(stream: &mut Box<dyn Wire>, buffer: &mut Vec<u8>, count: usize) -> Option<Vec<u8>> {
+fn read_exact(stream: &mut Box<dyn Wire>, buffer: &mut Vec<u8>, count: usize) -> Option<Vec<u8>> {
     while buffer.len() < count {
-        more(stream, buffer)?;
+        fill_buffer(stream, buffer)?;
     }
     Some(buffer.drain(..count).collect())
 }
 
-fn more(stream: &mut Box<dyn Wire>, buffer: &mut Vec<u8>) -> Option<()> {
+fn fill_buffer(stream: &mut Box<dyn Wire>, buffer: &mut Vec<u8>) -> Option<()> {
     let mut chunk = [0; 16 * 1024];
     match stream.read(&mut chunk) {
         Ok(count @ 1..) => {
@@ -349,7 +349,7 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    pub fn answering(reply: &'static str) -> Recorder {
+    pub fn responding(reply: &'static str) -> Recorder {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let received = Arc::new(Mutex::new(Vec::new()));

@@ -6,20 +6,24 @@ use std::time::Duration;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, HandshakeError, Message, WebSocket, client};
 
-use super::client::socket;
+use super::client::connect_socket;
 
-pub struct Socket(WebSocket<TcpStream>);
+pub struct WebSocketClient(WebSocket<TcpStream>);
 
-impl Socket {
+impl WebSocketClient {
     /// Opens one, or returns the status of the refusal.
-    pub fn open(to: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Result<Socket, u16> {
+    pub fn open(
+        to: SocketAddr,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<WebSocketClient, u16> {
         let mut request = format!("ws://{to}{path}").into_client_request().unwrap();
         for (name, value) in headers {
             let name = http::HeaderName::try_from(*name).unwrap();
             request.headers_mut().insert(name, value.parse().unwrap());
         }
-        match client(request, socket(to).unwrap()) {
-            Ok((socket, _)) => Ok(Socket(socket)),
+        match client(request, connect_socket(to).unwrap()) {
+            Ok((socket, _)) => Ok(WebSocketClient(socket)),
             Err(HandshakeError::Failure(Error::Http(answer))) => Err(answer.status().as_u16()),
             Err(other) => panic!("{other}"),
         }
@@ -45,6 +49,6 @@ impl Socket {
 }
 
 /// What a revoked session's sockets are closed with.
-pub const POLICY: u16 = 1008;
+pub const POLICY_VIOLATION: u16 = 1008;
 /// What a drain closes sockets with.
-pub const AWAY: u16 = 1001;
+pub const GOING_AWAY: u16 = 1001;

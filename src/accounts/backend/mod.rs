@@ -1,6 +1,6 @@
 //! A backend that checks credentials: it is asked with what the client sent, and says who it was.
 
-mod person;
+mod user;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,50 +8,50 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use parking_lot::Mutex;
-use person::Person;
 use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
+use user::BackendUser;
 
-use super::{Failure, Visitor};
+use super::{AccountError, ClientInfo};
 use crate::auth::session::Session;
-use crate::directory::User;
+use crate::database::User;
 use crate::refusal::Refusal;
-use crate::settings::backend::Backend;
+use crate::settings::backend::BackendSettings;
 
 /// Bytes of a backend's answer.
-const ANSWER_MAX: usize = 1024 * 1024;
+const MAX_RESPONSE_BYTES: usize = 1024 * 1024;
 /// What a client is told to wait when the backend wants less and does not say how long.
-const RETRY: Duration = Duration::from_secs(1);
+const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The longest wait that is passed on.
-const RETRY_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The backend in force, ready to be asked; clones share it. A reload that does not change it
 /// changes nothing here.
 #[derive(Clone, Default)]
-pub(super) struct Backends {
-    ready: Arc<Mutex<Option<Arc<Ready>>>>,
+pub(super) struct CurrentBackendClient {
+    client: Arc<Mutex<Option<Arc<BackendClient>>>>,
 }
 
 /// A backend, and who may ask it now.
-pub(super) struct Ready {
-    backend: Arc<Backend>,
+pub(super) struct BackendClient {
+    backend: Arc<BackendSettings>,
     client: reqwest::Client,
-    turns: Turns,
+    slots: CallSlots,
 }
 
 /// The calls that may run at a time. A quarter is for sign-ins from addresses from which the account
 /// has signed in before: strangers, who may come from any number of addresses, cannot use it up.
-struct Turns {
+struct CallSlots {
     general: Semaphore,
     reserve: Semaphore,
 }
 
-impl Turns {
-    fn new(concurrency: usize) -> Turns {
+impl CallSlots {
+    fn new(concurrency: usize) -> CallSlots {
         let reserve = concurrency / 4;
-        Turns {
+        CallSlots {
             general: Semaphore::new(concurrency - reserve),
             reserve: Semaphore::new(reserve),
         }
@@ -70,50 +70,53 @@ impl Turns {
 }
 
 /// What is asked.
-pub(super) struct Question<'a> {
+pub(super) struct BackendRequest<'a> {
     pub(super) body: Bytes,
     pub(super) content_type: Option<&'a HeaderValue>,
     pub(super) request_id: &'a str,
-    pub(super) visitor: &'a Visitor,
+    pub(super) visitor: &'a ClientInfo,
 }
 
 /// A yes: who it was, and the answer as it came.
-pub(super) struct Yes {
+pub(super) struct BackendLogin {
     pub(super) user: User,
-    pub(super) answer: Answer,
+    pub(super) response: BackendResponse,
 }
 
 /// A backend's answer.
 #[derive(Debug)]
-pub struct Answer {
+pub struct BackendResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Bytes,
 }
 
-impl Backends {
+impl CurrentBackendClient {
     /// Gives what asks this backend.
-    pub(super) fn ready(&self, backend: &Arc<Backend>) -> Result<Arc<Ready>, Failure> {
-        let mut ready = self.ready.lock();
+    pub(super) fn client_for(
+        &self,
+        backend: &Arc<BackendSettings>,
+    ) -> Result<Arc<BackendClient>, AccountError> {
+        let mut ready = self.client.lock();
         if let Some(ready) = ready.as_ref().filter(|ready| ready.backend == *backend) {
             return Ok(Arc::clone(ready));
         }
-        let client = client(backend).map_err(|error| {
+        let client = build_client(backend).map_err(|error| {
             let error = anyhow::Error::from(error);
             tracing::error!("the identity backend cannot be asked: {error:#}");
-            Failure::Refused(Refusal::Internal)
+            AccountError::Refused(Refusal::Internal)
         })?;
-        let made = Arc::new(Ready {
+        let made = Arc::new(BackendClient {
             backend: Arc::clone(backend),
             client,
-            turns: Turns::new(backend.concurrency),
+            slots: CallSlots::new(backend.concurrency),
         });
         *ready = Some(Arc::clone(&made));
         Ok(made)
     }
 }
 
-fn client(backend: &Backend) -> Result<reqwest::Client, reqwest::Error> {
+fn build_client(backend: &BackendSettings) -> Result<reqwest::Client, reqwest::Error> {
     let mut builder = reqwest::Client::builder()
         // A password goes where the operator said, and nowhere else.
         .redirect(reqwest::redirect::Policy::none())
@@ -134,22 +137,25 @@ fn client(backend: &Backend) -> Result<reqwest::Client, reqwest::Error> {
 }
 
 /// The right to ask now, and until when.
-pub(super) struct Turn<'a> {
+pub(super) struct CallSlot<'a> {
     _permit: SemaphorePermit<'a>,
-    until: Instant,
+    deadline: Instant,
 }
 
-impl Ready {
+impl BackendClient {
     /// Waits for a turn, as long as a call may take.
-    pub(super) async fn turn(&self, known_here: bool) -> Result<Turn<'_>, Failure> {
+    pub(super) async fn acquire_slot(
+        &self,
+        known_here: bool,
+    ) -> Result<CallSlot<'_>, AccountError> {
         let until = Instant::now() + self.backend.timeout;
-        match tokio::time::timeout_at(until, self.turns.acquire(known_here)).await {
-            Ok(Ok(permit)) => Ok(Turn {
+        match tokio::time::timeout_at(until, self.slots.acquire(known_here)).await {
+            Ok(Ok(permit)) => Ok(CallSlot {
                 _permit: permit,
-                until,
+                deadline: until,
             }),
             Ok(Err(_)) => Err(Refusal::Internal.into()),
-            Err(_) => Err(Failure::Busy(RETRY)),
+            Err(_) => Err(AccountError::Busy(DEFAULT_RETRY_AFTER)),
         }
     }
 
@@ -158,21 +164,21 @@ impl Ready {
     /// # Errors
     /// `INVALID_CREDENTIALS` when they are not; what the backend wants when it is asked too much;
     /// one of the upstream refusals when nothing was learned.
-    pub(super) async fn ask(
+    pub(super) async fn check_credentials(
         &self,
-        turn: &Turn<'_>,
-        question: Question<'_>,
-    ) -> Result<Yes, Failure> {
-        let asked = tokio::time::timeout_at(turn.until, self.call(question)).await;
+        turn: &CallSlot<'_>,
+        question: BackendRequest<'_>,
+    ) -> Result<BackendLogin, AccountError> {
+        let asked = tokio::time::timeout_at(turn.deadline, self.call(question)).await;
         let answer = asked.map_err(|_| {
             tracing::warn!("the identity backend did not answer in time");
             Refusal::UpstreamTimeout
         })??;
-        verdict(answer.status, &answer.headers)?;
-        match Person::read(&self.backend, &answer.headers, &answer.body) {
-            Ok(person) => Ok(Yes {
+        check_status(answer.status, &answer.headers)?;
+        match BackendUser::parse(&self.backend, &answer.headers, &answer.body) {
+            Ok(person) => Ok(BackendLogin {
                 user: person.into_user(),
-                answer,
+                response: answer,
             }),
             Err(reason) => {
                 tracing::error!("the identity backend's answer cannot be used: {reason}");
@@ -181,22 +187,24 @@ impl Ready {
         }
     }
 
-    async fn call(&self, question: Question<'_>) -> Result<Answer, Refusal> {
+    async fn call(&self, question: BackendRequest<'_>) -> Result<BackendResponse, Refusal> {
         let request = self
             .client
             .request(self.backend.method.clone(), self.backend.login.clone())
-            .headers(headers(&question))
+            .headers(request_headers(&question))
             .body(question.body);
-        let mut response = request.send().await.map_err(unreachable)?;
+        let mut response = request.send().await.map_err(refusal_for_send_error)?;
         let mut body = Vec::new();
-        while let Some(part) = response.chunk().await.map_err(unreadable)? {
-            if body.len() + part.len() > ANSWER_MAX {
-                tracing::error!("the identity backend's answer has more than {ANSWER_MAX} bytes");
+        while let Some(part) = response.chunk().await.map_err(refusal_for_read_error)? {
+            if body.len() + part.len() > MAX_RESPONSE_BYTES {
+                tracing::error!(
+                    "the identity backend's answer has more than {MAX_RESPONSE_BYTES} bytes"
+                );
                 return Err(Refusal::UpstreamProtocolError);
             }
             body.extend_from_slice(&part);
         }
-        Ok(Answer {
+        Ok(BackendResponse {
             status: response.status(),
             headers: std::mem::take(response.headers_mut()),
             body: body.into(),
@@ -204,7 +212,7 @@ impl Ready {
     }
 }
 
-fn headers(question: &Question<'_>) -> HeaderMap {
+fn request_headers(question: &BackendRequest<'_>) -> HeaderMap {
     let visitor = question.visitor;
     let mut headers = HeaderMap::new();
     let mut put = |name: HeaderName, value: &str| {
@@ -222,32 +230,32 @@ fn headers(question: &Question<'_>) -> HeaderMap {
     headers
 }
 
-fn unreachable(error: reqwest::Error) -> Refusal {
+fn refusal_for_send_error(error: reqwest::Error) -> Refusal {
     let refused = if error.is_connect() {
         Refusal::UpstreamUnreachable
     } else {
         Refusal::UpstreamProtocolError
     };
-    log(error);
+    log_error(error);
     refused
 }
 
-fn unreadable(error: reqwest::Error) -> Refusal {
-    log(error);
+fn refusal_for_read_error(error: reqwest::Error) -> Refusal {
+    log_error(error);
     Refusal::UpstreamProtocolError
 }
 
-fn log(error: reqwest::Error) {
+fn log_error(error: reqwest::Error) {
     let error = anyhow::Error::from(error.without_url());
     tracing::error!("the identity backend could not be asked: {error:#}");
 }
 
 /// What a status says: a yes, a no, or nothing about the credentials.
-fn verdict(status: StatusCode, headers: &HeaderMap) -> Result<(), Failure> {
+fn check_status(status: StatusCode, headers: &HeaderMap) -> Result<(), AccountError> {
     match status.as_u16() {
         200..=299 => Ok(()),
         400 | 401 | 403 | 422 => Err(Refusal::InvalidCredentials.into()),
-        429 => Err(Failure::TooFast(retry_after(headers))),
+        429 => Err(AccountError::Throttled(retry_after(headers))),
         unexpected => {
             tracing::error!("the identity backend answered with status {unexpected}");
             Err(match unexpected {
@@ -266,12 +274,12 @@ fn retry_after(headers: &HeaderMap) -> Duration {
         .get(header::RETRY_AFTER)
         .and_then(|value| value.to_str().ok()?.trim().parse().ok());
     seconds
-        .map_or(RETRY, Duration::from_secs)
-        .clamp(RETRY, RETRY_MAX)
+        .map_or(DEFAULT_RETRY_AFTER, Duration::from_secs)
+        .clamp(DEFAULT_RETRY_AFTER, MAX_RETRY_AFTER)
 }
 
 /// Whom a session of somebody is from whom the database does not know: the record has all of it.
-pub(super) fn user_of(session: &Session) -> User {
+pub(super) fn user_from_session(session: &Session) -> User {
     User {
         id: session.user.clone(),
         email: session.email.clone(),
@@ -294,14 +302,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_status_is_a_yes_a_no_or_no_answer() {
-        let refusal =
-            |status: u16| match verdict(StatusCode::from_u16(status).unwrap(), &HeaderMap::new()) {
-                Ok(()) => "yes",
-                Err(Failure::Refused(refusal)) => refusal.code(),
-                Err(Failure::TooFast(_)) => "slower",
-                Err(_) => "another",
-            };
+    fn response_status_maps_to_refusal() {
+        let refusal = |status: u16| match check_status(
+            StatusCode::from_u16(status).unwrap(),
+            &HeaderMap::new(),
+        ) {
+            Ok(()) => "yes",
+            Err(AccountError::Refused(refusal)) => refusal.code(),
+            Err(AccountError::Throttled(_)) => "slower",
+            Err(_) => "another",
+        };
         for (status, expected) in [
             (200, "yes"),
             (201, "yes"),
@@ -323,8 +333,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn strangers_do_not_use_up_the_reserve() {
-        let turns = Turns::new(4);
+    async fn unknown_addresses_cannot_exhaust_the_reserve() {
+        let turns = CallSlots::new(4);
         let mut held = Vec::new();
         for _ in 0..3 {
             held.push(turns.acquire(false).await.unwrap());
@@ -339,7 +349,7 @@ mod tests {
         held.pop();
         drop(stranger.await.unwrap());
         // Where few calls may run, there is no reserve, and they are shared.
-        let few = Turns::new(1);
+        let few = CallSlots::new(1);
         let held = few.acquire(true).await.unwrap();
         let mut next = Box::pin(few.acquire(true));
         assert!(futures_util::poll!(&mut next).is_pending());
@@ -348,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wait_is_passed_on_within_reason() {
+    fn retry_after_is_clamped() {
         let wait = |value: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static(value));

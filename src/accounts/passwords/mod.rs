@@ -23,19 +23,19 @@ pub(super) const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// Hashes and verifies passwords; clones share the queue.
 #[derive(Clone)]
 pub(super) struct Passwords {
-    turns: Arc<Semaphore>,
+    slots: Arc<Semaphore>,
     waiting: Arc<AtomicUsize>,
-    queue: usize,
+    queue_limit: usize,
     /// For sign-ins from addresses from which the account has signed in before: strangers, who may
     /// come from any number of addresses, cannot use it up.
     reserve: Arc<Semaphore>,
     waiting_for_reserve: Arc<AtomicUsize>,
     /// Salt and hash of what an unknown user's password is compared with.
-    nobody: Arc<str>,
+    dummy_hash: Arc<str>,
 }
 
 /// The right to hash now.
-pub(super) struct Turn {
+pub(super) struct HashSlot {
     _permit: OwnedSemaphorePermit,
 }
 
@@ -55,60 +55,63 @@ impl Passwords {
     /// When the operating system gives no randomness.
     pub(super) fn new() -> Result<Passwords, HashError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Passwords::with_turns(cores, cores * QUEUE_PER_CORE)
+        Passwords::with_slots(cores, cores * QUEUE_PER_CORE)
     }
 
-    fn with_turns(turns: usize, queue: usize) -> Result<Passwords, HashError> {
+    fn with_slots(turns: usize, queue: usize) -> Result<Passwords, HashError> {
         // Made up rather than hashed: it takes as long to compare with.
         let part = |bytes: &[u8]| STANDARD_NO_PAD.encode(bytes);
         let salt = part(&rand::random::<[u8; 16]>());
         let nobody = format!("{salt}${}", part(&rand::random::<[u8; 32]>()));
         Ok(Passwords {
-            turns: Arc::new(Semaphore::new(turns)),
+            slots: Arc::new(Semaphore::new(turns)),
             waiting: Arc::new(AtomicUsize::new(0)),
-            queue,
+            queue_limit: queue,
             reserve: Arc::new(Semaphore::new(turns.div_ceil(2))),
             waiting_for_reserve: Arc::default(),
-            nobody: nobody.into(),
+            dummy_hash: nobody.into(),
         })
     }
 
     /// Waits for a turn.
-    pub(super) async fn turn(&self) -> Result<Turn, HashError> {
-        let _place = Place::take(&self.waiting, self.queue)?;
-        let permit = Arc::clone(&self.turns)
+    pub(super) async fn acquire_slot(&self) -> Result<HashSlot, HashError> {
+        let _place = QueueEntry::enter(&self.waiting, self.queue_limit)?;
+        let permit = Arc::clone(&self.slots)
             .acquire_owned()
             .await
             .map_err(|_| HashError::Failed)?;
-        Ok(Turn { _permit: permit })
+        Ok(HashSlot { _permit: permit })
     }
 
     /// Waits for a turn; one of the reserve, where the account is `known_here` and others wait.
-    pub(super) async fn turn_of(&self, known_here: bool) -> Result<Turn, HashError> {
+    pub(super) async fn acquire_sign_in_slot(
+        &self,
+        known_here: bool,
+    ) -> Result<HashSlot, HashError> {
         if !known_here {
-            return self.turn().await;
+            return self.acquire_slot().await;
         }
-        if let Ok(permit) = Arc::clone(&self.turns).try_acquire_owned() {
-            return Ok(Turn { _permit: permit });
+        if let Ok(permit) = Arc::clone(&self.slots).try_acquire_owned() {
+            return Ok(HashSlot { _permit: permit });
         }
-        let _place = Place::take(&self.waiting_for_reserve, self.queue)?;
+        let _place = QueueEntry::enter(&self.waiting_for_reserve, self.queue_limit)?;
         let permit = Arc::clone(&self.reserve)
             .acquire_owned()
             .await
             .map_err(|_| HashError::Failed)?;
-        Ok(Turn { _permit: permit })
+        Ok(HashSlot { _permit: permit })
     }
 
     /// Hashes a password into the PHC string format.
     pub(super) async fn hash(
         &self,
-        turn: Turn,
+        turn: HashSlot,
         password: &str,
         cost: HashCost,
     ) -> Result<String, HashError> {
         let password = Zeroizing::new(password.to_owned());
         // The turn goes along: a caller who goes away does not make room while the work goes on.
-        blocking(move || {
+        run_blocking(move || {
             let _turn = turn;
             hash_now(&password, cost)
         })
@@ -119,36 +122,36 @@ impl Passwords {
     /// also for whose hash was made at a lower one. The turn comes back with the answer.
     pub(super) async fn verify(
         &self,
-        turn: Turn,
+        turn: HashSlot,
         password: &str,
         hash: Option<&str>,
         cost: HashCost,
-    ) -> Result<(Turn, bool), HashError> {
+    ) -> Result<(HashSlot, bool), HashError> {
         let password = Zeroizing::new(password.to_owned());
         let known = hash.is_some();
-        let hash = self.to_compare(hash, cost);
-        blocking(move || {
-            let matches = compare(&password, &hash, cost)?;
+        let hash = self.hash_or_dummy(hash, cost);
+        run_blocking(move || {
+            let matches = verify_with_equal_work(&password, &hash, cost)?;
             Ok((turn, known && matches))
         })
         .await?
     }
 
     /// The hash of an account, or one of `cost` that no password has.
-    fn to_compare(&self, hash: Option<&str>, cost: HashCost) -> String {
+    fn hash_or_dummy(&self, hash: Option<&str>, cost: HashCost) -> String {
         match hash {
             Some(hash) => hash.to_owned(),
-            None => format!("{}{}", prefix(cost), self.nobody),
+            None => format!("{}{}", hash_prefix(cost), self.dummy_hash),
         }
     }
 }
 
 /// A place in the queue, given up on drop.
-struct Place<'a>(&'a AtomicUsize);
+struct QueueEntry<'a>(&'a AtomicUsize);
 
-impl Place<'_> {
-    fn take(waiting: &AtomicUsize, queue: usize) -> Result<Place<'_>, HashError> {
-        let place = Place(waiting);
+impl QueueEntry<'_> {
+    fn enter(waiting: &AtomicUsize, queue: usize) -> Result<QueueEntry<'_>, HashError> {
+        let place = QueueEntry(waiting);
         if waiting.fetch_add(1, Ordering::Relaxed) >= queue {
             return Err(HashError::Busy);
         }
@@ -156,13 +159,13 @@ impl Place<'_> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for QueueEntry<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-async fn blocking<T: Send + 'static>(
+async fn run_blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, HashError> {
     tokio::task::spawn_blocking(work)
@@ -171,7 +174,7 @@ async fn blocking<T: Send + 'static>(
 }
 
 /// What a hash of this cost begins with: Argon2id, version 19.
-fn prefix(cost: HashCost) -> String {
+fn hash_prefix(cost: HashCost) -> String {
     let HashCost {
         memory,
         iterations,
@@ -192,21 +195,22 @@ fn argon2(cost: HashCost) -> Result<Argon2<'static>, HashError> {
 /// Tells whether a hash was made more cheaply than it would be now, or in another way. What a guess
 /// costs is the memory that is gone over, times how often.
 pub(super) fn is_outdated(hash: &str, cost: HashCost) -> bool {
-    if hash.starts_with(&prefix(cost)) {
+    if hash.starts_with(&hash_prefix(cost)) {
         return false;
     }
     let Ok(hash) = PasswordHash::new(hash) else {
         return false;
     };
-    hash.algorithm.as_str() != "argon2id" || work_of(&hash).is_none_or(|it| it < work(cost))
+    hash.algorithm.as_str() != "argon2id"
+        || work_of_hash(&hash).is_none_or(|it| it < work_of_cost(cost))
 }
 
 /// The KiB that making a hash goes over.
-fn work(cost: HashCost) -> u64 {
+fn work_of_cost(cost: HashCost) -> u64 {
     u64::from(cost.memory) * u64::from(cost.iterations)
 }
 
-fn work_of(hash: &PasswordHash) -> Option<u64> {
+fn work_of_hash(hash: &PasswordHash) -> Option<u64> {
     let params = Params::try_from(hash).ok()?;
     Some(u64::from(params.m_cost()) * u64::from(params.t_cost()))
 }
@@ -229,19 +233,19 @@ fn verify_now(password: &str, hash: &str) -> Result<bool, HashError> {
 }
 
 /// Compares a password with a hash; a no takes at least the work of `cost`.
-fn compare(password: &str, hash: &str, cost: HashCost) -> Result<bool, HashError> {
+fn verify_with_equal_work(password: &str, hash: &str, cost: HashCost) -> Result<bool, HashError> {
     let matches = verify_now(password, hash)?;
     if !matches {
-        catch_up(password, hash, cost)?;
+        equalize_work(password, hash, cost)?;
     }
     Ok(matches)
 }
 
 /// Does the work that comparing with this hash has saved over what comparing with nobody's costs: the
 /// time of a no would tell who has an account from before the cost rose.
-fn catch_up(password: &str, hash: &str, cost: HashCost) -> Result<(), HashError> {
+fn equalize_work(password: &str, hash: &str, cost: HashCost) -> Result<(), HashError> {
     let hash = PasswordHash::new(hash).map_err(|_| HashError::Failed)?;
-    let left = work(cost).saturating_sub(work_of(&hash).unwrap_or_default());
+    let left = work_of_cost(cost).saturating_sub(work_of_hash(&hash).unwrap_or_default());
     let iterations = left / u64::from(cost.memory.max(1));
     let rest = left % u64::from(cost.memory.max(1));
     let passes = [(u64::from(cost.memory), iterations), (rest, 1)];

@@ -9,11 +9,11 @@ const COST: HashCost = HashCost {
 };
 
 #[tokio::test]
-async fn a_password_is_verified_exactly_as_typed() {
-    let passwords = Passwords::with_turns(1, 10).unwrap();
+async fn password_is_verified_exactly_as_typed() {
+    let passwords = Passwords::with_slots(1, 10).unwrap();
     let typed = " pässword 🔑 ".repeat(30);
     let hash = passwords
-        .hash(passwords.turn().await.unwrap(), &typed, COST)
+        .hash(passwords.acquire_slot().await.unwrap(), &typed, COST)
         .await
         .unwrap();
     assert!(
@@ -21,7 +21,12 @@ async fn a_password_is_verified_exactly_as_typed() {
         "{hash}"
     );
     let (mut turn, right) = passwords
-        .verify(passwords.turn().await.unwrap(), &typed, Some(&hash), COST)
+        .verify(
+            passwords.acquire_slot().await.unwrap(),
+            &typed,
+            Some(&hash),
+            COST,
+        )
         .await
         .unwrap();
     assert!(right);
@@ -36,10 +41,10 @@ async fn a_password_is_verified_exactly_as_typed() {
 }
 
 #[tokio::test]
-async fn nobodys_password_takes_the_same_work_and_never_matches() {
-    let passwords = Passwords::with_turns(1, 10).unwrap();
+async fn unknown_user_never_matches() {
+    let passwords = Passwords::with_slots(1, 10).unwrap();
     let (_, right) = passwords
-        .verify(passwords.turn().await.unwrap(), "x", None, COST)
+        .verify(passwords.acquire_slot().await.unwrap(), "x", None, COST)
         .await
         .unwrap();
     assert!(!right);
@@ -52,16 +57,16 @@ fn time_on_cpu() -> Duration {
     Duration::from_nanos(nanoseconds)
 }
 
-fn time_of_a_no(passwords: &Passwords, hash: Option<&str>, cost: HashCost) -> Duration {
-    let hash = passwords.to_compare(hash, cost);
+fn time_of_mismatch(passwords: &Passwords, hash: Option<&str>, cost: HashCost) -> Duration {
+    let hash = passwords.hash_or_dummy(hash, cost);
     let start = time_on_cpu();
-    assert!(!compare("x", &hash, cost).unwrap());
+    assert!(!verify_with_equal_work("x", &hash, cost).unwrap());
     time_on_cpu() - start
 }
 
 #[test]
-fn a_no_takes_the_work_of_todays_cost_whatever_the_hash_cost() {
-    let passwords = Passwords::with_turns(1, 10).unwrap();
+fn mismatch_costs_the_configured_work() {
+    let passwords = Passwords::with_slots(1, 10).unwrap();
     let old = hash_now("another", COST).unwrap();
     let risen = HashCost {
         memory: 64 << 10,
@@ -85,35 +90,38 @@ fn a_no_takes_the_work_of_todays_cost_whatever_the_hash_cost() {
                 .iter_mut()
                 .zip([(None, risen), (Some(&*old), risen), (Some(&*old), COST)])
         {
-            *least = (*least).min(time_of_a_no(&passwords, hash, cost));
+            *least = (*least).min(time_of_mismatch(&passwords, hash, cost));
         }
     }
     panic!("{least:?}");
 }
 
 #[tokio::test]
-async fn a_full_queue_is_told_and_places_are_given_back() {
-    let passwords = Passwords::with_turns(1, 1).unwrap();
-    let turn = passwords.turn().await.unwrap();
-    let mut second = Box::pin(passwords.turn());
+async fn full_queue_is_busy_and_slots_are_released() {
+    let passwords = Passwords::with_slots(1, 1).unwrap();
+    let turn = passwords.acquire_slot().await.unwrap();
+    let mut second = Box::pin(passwords.acquire_slot());
     assert!(futures_util::poll!(&mut second).is_pending());
-    assert_eq!(passwords.turn().await.err(), Some(HashError::Busy));
+    assert_eq!(passwords.acquire_slot().await.err(), Some(HashError::Busy));
     drop(turn);
     drop(second.await.unwrap());
-    passwords.turn().await.unwrap();
+    passwords.acquire_slot().await.unwrap();
 }
 
 #[tokio::test]
-async fn strangers_do_not_use_up_the_reserve() {
-    let passwords = Passwords::with_turns(1, 1).unwrap();
-    let turn = passwords.turn_of(true).await.unwrap();
-    let mut stranger = Box::pin(passwords.turn());
+async fn unknown_addresses_cannot_exhaust_the_reserve() {
+    let passwords = Passwords::with_slots(1, 1).unwrap();
+    let turn = passwords.acquire_sign_in_slot(true).await.unwrap();
+    let mut stranger = Box::pin(passwords.acquire_slot());
     assert!(futures_util::poll!(&mut stranger).is_pending());
-    assert_eq!(passwords.turn().await.err(), Some(HashError::Busy));
-    let known = passwords.turn_of(true).await.unwrap();
-    let mut another = Box::pin(passwords.turn_of(true));
+    assert_eq!(passwords.acquire_slot().await.err(), Some(HashError::Busy));
+    let known = passwords.acquire_sign_in_slot(true).await.unwrap();
+    let mut another = Box::pin(passwords.acquire_sign_in_slot(true));
     assert!(futures_util::poll!(&mut another).is_pending());
-    assert_eq!(passwords.turn_of(true).await.err(), Some(HashError::Busy));
+    assert_eq!(
+        passwords.acquire_sign_in_slot(true).await.err(),
+        Some(HashError::Busy)
+    );
     drop(known);
     drop(another.await.unwrap());
     drop(turn);
@@ -121,7 +129,7 @@ async fn strangers_do_not_use_up_the_reserve() {
 }
 
 #[test]
-fn a_hash_is_outdated_when_it_cost_less() {
+fn cheaper_hash_is_outdated() {
     let hash = |start: &str| format!("{start}$c29tZXNhbHRzb21lc2FsdA$aGFzaGhhc2hoYXNoaGFzaA");
     for (start, outdated) in [
         ("$argon2id$v=19$m=19456,t=2,p=1", false),
@@ -139,9 +147,9 @@ fn a_hash_is_outdated_when_it_cost_less() {
 }
 
 #[tokio::test]
-async fn a_hash_that_is_none_is_an_error_and_not_a_wrong_password() {
-    let passwords = Passwords::with_turns(1, 1).unwrap();
-    let turn = passwords.turn().await.unwrap();
+async fn invalid_hash_is_an_error_not_a_mismatch() {
+    let passwords = Passwords::with_slots(1, 1).unwrap();
+    let turn = passwords.acquire_slot().await.unwrap();
     let outcome = passwords.verify(turn, "x", Some("no hash"), COST).await;
     assert_eq!(outcome.err(), Some(HashError::Failed));
 }

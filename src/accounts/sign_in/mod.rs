@@ -7,20 +7,22 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
 
-use super::attempts::{self, Failures};
-use super::names::{self, Login};
-use super::passwords::Turn;
+use super::normalize::{self, LoginName};
+use super::passwords::HashSlot;
 use super::refresh_token::RefreshToken;
-use super::trial::Trial;
-use super::{Accounts, CheckedUser, Failure, SignedIn, Visitor, address_key, invalid};
+use super::sign_in_attempt::SignInAttempt;
+use super::throttle::{self, FailureCounters};
+use super::{
+    AccountError, Accounts, CheckedUser, ClientInfo, SignedIn, address_key, invalid_field,
+};
 use crate::auth::session::{EndReason, Millis, Session, SessionToken};
-use crate::auth::token::Minting;
-use crate::directory::{self, User};
-use crate::events::{Event, Kind};
+use crate::auth::token::AccessTokenClaims;
+use crate::database::{self, User};
+use crate::events::{Event, EventKind};
 use crate::limits::Decision;
 use crate::refusal::Refusal;
-use crate::settings::{Identity, Live};
-use crate::store::{Entry, Grant};
+use crate::settings::{Identity, Reloadable};
+use crate::store::{InitialRefreshToken, SessionEntry};
 
 /// What somebody signs in with.
 pub struct Credentials<'a> {
@@ -28,16 +30,16 @@ pub struct Credentials<'a> {
     pub login: &'a str,
     pub password: &'a str,
     /// The session that the browser held until now; of the same user, it is replaced.
-    pub held: Option<SessionToken>,
+    pub previous_session: Option<SessionToken>,
 }
 
 /// A user that a client claims to be, and the password that is to prove it.
-pub(super) struct Claim<'a> {
+pub(super) struct PasswordCheck<'a> {
     /// `None`: there is no such user, which is not disclosed.
     pub(super) user: Option<User>,
     pub(super) password: &'a str,
     /// The counters that a failure counts in.
-    pub(super) failures: &'a [Failures],
+    pub(super) counters: &'a [FailureCounters],
     pub(super) ip: IpAddr,
 }
 
@@ -50,20 +52,23 @@ impl Accounts {
     /// Every [`Failure`].
     pub async fn sign_in(
         &self,
-        live: &Live,
+        live: &Reloadable,
         credentials: Credentials<'_>,
-        visitor: &Visitor,
+        visitor: &ClientInfo,
         limits: &mut Vec<Decision>,
-    ) -> Result<SignedIn, Failure> {
-        names::typed_password(credentials.password)
-            .map_err(|problem| invalid("password", problem))?;
+    ) -> Result<SignedIn, AccountError> {
+        normalize::check_sign_in_password(credentials.password)
+            .map_err(|problem| invalid_field("password", problem))?;
         self.admit_attempt(&live.identity, visitor, limits).await?;
         let user = self
             .authenticate(&live.identity, &credentials, visitor, limits)
             .await?;
         let cost = live.identity.passwords.cost;
-        let user = self.strengthen(user, credentials.password, cost).await?;
-        self.admit_user(live, user, credentials.held, visitor).await
+        let user = self
+            .rehash_if_outdated(user, credentials.password, cost)
+            .await?;
+        self.complete_sign_in(live, user, credentials.previous_session, visitor)
+            .await
     }
 
     /// Creates a user, and signs them in; `held` and `limits` are as in [`Accounts::sign_in`].
@@ -72,38 +77,47 @@ impl Accounts {
     /// Every [`Failure`].
     pub async fn register(
         &self,
-        live: &Live,
+        live: &Reloadable,
         new: CheckedUser,
         held: Option<SessionToken>,
-        visitor: &Visitor,
+        visitor: &ClientInfo,
         limits: &mut Vec<Decision>,
-    ) -> Result<SignedIn, Failure> {
+    ) -> Result<SignedIn, AccountError> {
         self.admit_attempt(&live.identity, visitor, limits).await?;
         let user = self.insert_user(new).await?;
-        self.events
-            .record(Event::new(Kind::Registered).user(&user.id).ip(visitor.ip));
-        self.admit_user(live, user, held, visitor).await
+        self.events.record(
+            Event::new(EventKind::Registered)
+                .user(&user.id)
+                .ip(visitor.ip),
+        );
+        self.complete_sign_in(live, user, held, visitor).await
     }
 
     async fn admit_attempt(
         &self,
         rules: &Identity,
-        visitor: &Visitor,
+        visitor: &ClientInfo,
         limits: &mut Vec<Decision>,
-    ) -> Result<(), Failure> {
-        self.attempts.guard(visitor.ip).map_err(Failure::TooFast)?;
+    ) -> Result<(), AccountError> {
+        self.flood_guard
+            .check(visitor.ip)
+            .map_err(AccountError::Throttled)?;
         let (ip, alone) = (visitor.ip, self.is_durable());
-        let decisions = attempts::charge_address(&self.store, rules, ip, alone).await?;
-        if self.admitted(decisions, limits) {
+        let decisions = throttle::charge_address(&self.store, rules, ip, alone).await?;
+        if self.record_decisions(decisions, limits) {
             return Ok(());
         }
         self.events
-            .record(Event::new(Kind::SignInLimited).ip(visitor.ip));
-        Err(Failure::Limited)
+            .record(Event::new(EventKind::SignInLimited).ip(visitor.ip));
+        Err(AccountError::RateLimited)
     }
 
     /// Counts decisions, keeps those that the client is told of, and says whether all are yes.
-    pub(super) fn admitted(&self, decisions: Vec<Decision>, limits: &mut Vec<Decision>) -> bool {
+    pub(super) fn record_decisions(
+        &self,
+        decisions: Vec<Decision>,
+        limits: &mut Vec<Decision>,
+    ) -> bool {
         let admitted = decisions.iter().all(|decision| decision.allowed);
         for decision in decisions {
             let outcome = match (decision.degraded, decision.allowed) {
@@ -113,7 +127,7 @@ impl Accounts {
             };
             let labels = [&*decision.limit.name, outcome];
             self.metrics.ratelimit.with_label_values(&labels).inc();
-            if attempts::is_told(&decision) {
+            if throttle::is_reported(&decision) {
                 limits.push(decision);
             }
         }
@@ -126,44 +140,44 @@ impl Accounts {
         &self,
         rules: &Identity,
         credentials: &Credentials<'_>,
-        visitor: &Visitor,
+        visitor: &ClientInfo,
         limits: &mut Vec<Decision>,
-    ) -> Result<User, Failure> {
-        let login = Login::read(credentials.login);
+    ) -> Result<User, AccountError> {
+        let login = LoginName::parse(credentials.login);
         let ip = visitor.ip;
-        let user = self.find(&login).await?;
+        let user = self.find_user(&login).await?;
         let id = user.as_ref().map(|user| user.id.as_str());
         let known_here = self
-            .directory
-            .knows_address(id.unwrap_or(login.canonical()), &address_key(ip))
+            .database
+            .has_address(id.unwrap_or(login.canonical()), &address_key(ip))
             .await?;
-        let turn = self.passwords.turn_of(known_here).await?;
-        let failures = Failures::claimed(&login, id, ip, known_here, rules);
-        let claim = Claim {
+        let turn = self.passwords.acquire_sign_in_slot(known_here).await?;
+        let failures = FailureCounters::for_login(&login, id, ip, known_here, rules);
+        let claim = PasswordCheck {
             user,
             password: credentials.password,
-            failures: &failures,
+            counters: &failures,
             ip,
         };
-        self.prove(rules, turn, claim, limits).await
+        self.verify_password(rules, turn, claim, limits).await
     }
 
     /// Compares a password with the one of the account that is claimed, unless there were too many
     /// failures, before or meanwhile.
-    pub(super) async fn prove(
+    pub(super) async fn verify_password(
         &self,
         rules: &Identity,
-        turn: Turn,
-        claim: Claim<'_>,
+        turn: HashSlot,
+        claim: PasswordCheck<'_>,
         limits: &mut Vec<Decision>,
-    ) -> Result<User, Failure> {
-        let Claim { user, ip, .. } = claim;
-        let trial = Trial {
-            failures: claim.failures,
+    ) -> Result<User, AccountError> {
+        let PasswordCheck { user, ip, .. } = claim;
+        let trial = SignInAttempt {
+            counters: claim.counters,
             user: user.as_ref().map(|user| &*user.id),
             ip,
         };
-        self.look(&trial, limits).await?;
+        self.check_failures(&trial, limits).await?;
         let hash = user.as_ref().map(|user| user.password_hash.as_str());
         let cost = rules.passwords.cost;
         let (turn, right) = self
@@ -176,36 +190,36 @@ impl Accounts {
             Some(user) if user.disabled => Some("the user is disabled"),
             Some(_) => None,
         };
-        let judged = self.judge(&trial, wrong, limits).await;
+        let judged = self.finish_attempt(&trial, wrong, limits).await;
         drop(turn);
         judged?;
         user.ok_or(Refusal::InvalidCredentials.into())
     }
 
-    async fn find(&self, login: &Login) -> Result<Option<User>, directory::Error> {
+    async fn find_user(&self, login: &LoginName) -> Result<Option<User>, database::Error> {
         match login {
-            Login::Email(email) => self.directory.user_by_email(email).await,
-            Login::Username(name) => self.directory.user_by_username(name).await,
+            LoginName::Email(email) => self.database.user_by_email(email).await,
+            LoginName::Username(name) => self.database.user_by_username(name).await,
         }
     }
 
     /// Opens a session for somebody whose identity is proven.
-    async fn admit_user(
+    async fn complete_sign_in(
         &self,
-        live: &Live,
+        live: &Reloadable,
         user: User,
         held: Option<SessionToken>,
-        visitor: &Visitor,
-    ) -> Result<SignedIn, Failure> {
-        self.replace(&user, held, live.sessions.idle_timeout)
+        visitor: &ClientInfo,
+    ) -> Result<SignedIn, AccountError> {
+        self.end_previous_session(&user, held, live.sessions.idle_timeout)
             .await?;
-        let signed_in = self.sign_in_unasked(live, user, visitor).await?;
+        let signed_in = self.sign_in_without_password(live, user, visitor).await?;
         let user = &signed_in.user;
         let now = signed_in.session.session.created_at;
         let address = address_key(visitor.ip);
         let (remembered, ()) = tokio::join!(
-            self.directory.remember_address(&user.id, &address, now),
-            self.notice_device(user, visitor, now),
+            self.database.record_address(&user.id, &address, now),
+            self.record_device(user, visitor, now),
         );
         if let Err(error) = remembered {
             tracing::warn!(
@@ -217,9 +231,9 @@ impl Accounts {
         Ok(signed_in)
     }
 
-    fn report_sign_in(&self, signed_in: &SignedIn, visitor: &Visitor) {
+    fn report_sign_in(&self, signed_in: &SignedIn, visitor: &ClientInfo) {
         self.events.record(
-            Event::new(Kind::SignIn)
+            Event::new(EventKind::SignIn)
                 .user(&signed_in.user.id)
                 .session(signed_in.session.session.id)
                 .ip(visitor.ip),
@@ -228,12 +242,12 @@ impl Accounts {
 
     /// Ends the session that the browser held, if it is the same user's. One that has ended already is
     /// ended again: an earlier attempt may not have been able to ensure it.
-    async fn replace(
+    async fn end_previous_session(
         &self,
         user: &User,
         held: Option<SessionToken>,
         idle: Option<Duration>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), AccountError> {
         let Some(held) = held else { return Ok(()) };
         let Some(entry) = self.session(held.id()).await? else {
             return Ok(());
@@ -250,14 +264,14 @@ impl Accounts {
     /// # Errors
     /// Store, token, `SESSION_LIMIT_REACHED`, and `INVALID_CREDENTIALS` for somebody who was disabled
     /// meanwhile.
-    pub async fn sign_in_unasked(
+    pub async fn sign_in_without_password(
         &self,
-        live: &Live,
+        live: &Reloadable,
         user: User,
-        visitor: &Visitor,
-    ) -> Result<SignedIn, Failure> {
+        visitor: &ClientInfo,
+    ) -> Result<SignedIn, AccountError> {
         let signed_in = self.open_session(live, user, visitor).await?;
-        let confirmed = self.confirm(&signed_in).await;
+        let confirmed = self.confirm_user_unchanged(&signed_in).await;
         if let Err(failure) = &confirmed {
             self.abandon(&signed_in.session.session, failure);
         }
@@ -267,29 +281,29 @@ impl Accounts {
     /// Opens a session for a user.
     pub(super) async fn open_session(
         &self,
-        live: &Live,
+        live: &Reloadable,
         user: User,
-        visitor: &Visitor,
-    ) -> Result<SignedIn, Failure> {
+        visitor: &ClientInfo,
+    ) -> Result<SignedIn, AccountError> {
         let now = self.now().await?;
         let token = SessionToken::random();
         let session = new_session(live, &user, &token, visitor, now);
         let refresh = RefreshToken::first(&self.refresh_key(live)?, session.id);
-        let access_token = mint(live, &session)?;
-        let grant = Grant {
+        let access_token = mint_access_token(live, &session)?;
+        let grant = InitialRefreshToken {
             hash: refresh.hash(),
-            until: refresh_end(live, &session, now),
+            until: refresh_expiry(live, &session, now),
         };
-        let entered = self.enter(live, &session, grant).await;
+        let entered = self.create_session(live, &session, grant).await;
         if let Err(failure) = &entered {
             self.abandon(&session, failure);
         }
         for id in entered? {
-            self.ended(&user.id, id, EndReason::Evicted, Some(visitor.ip));
+            self.report_end(&user.id, id, EndReason::Evicted, Some(visitor.ip));
         }
         Ok(SignedIn {
             user,
-            session: entry(session, visitor),
+            session: session_entry(session, visitor),
             session_token: Some(token),
             access_token,
             expires_in: live.tokens.access_ttl,
@@ -299,9 +313,9 @@ impl Accounts {
 
     /// Looks whether the user is still who they were while the session was opened: a change that
     /// came in between did not see the session.
-    async fn confirm(&self, signed_in: &SignedIn) -> Result<(), Failure> {
+    async fn confirm_user_unchanged(&self, signed_in: &SignedIn) -> Result<(), AccountError> {
         let before = &signed_in.user;
-        let after = self.directory.user(&before.id).await?;
+        let after = self.database.user(&before.id).await?;
         let session = &signed_in.session.session;
         match after {
             Some(after) if after == *before => Ok(()),
@@ -318,10 +332,10 @@ impl Accounts {
 }
 
 fn new_session(
-    live: &Live,
+    live: &Reloadable,
     user: &User,
     token: &SessionToken,
-    visitor: &Visitor,
+    visitor: &ClientInfo,
     now: Millis,
 ) -> Session {
     Session {
@@ -343,27 +357,30 @@ fn new_session(
     }
 }
 
-fn entry(session: Session, visitor: &Visitor) -> Entry {
+fn session_entry(session: Session, visitor: &ClientInfo) -> SessionEntry {
     let activity = crate::auth::session::Activity {
         last_access: session.created_at,
         request_count: 0,
         ip_addresses: vec![visitor.ip],
         live_connections: 0,
     };
-    Entry { session, activity }
+    SessionEntry { session, activity }
 }
 
 /// Signs an access token for a session.
 ///
 /// Tokens go by the gateway's clock, by which they are verified; the store's may differ by more than
 /// the leeway.
-pub(super) fn mint(live: &Live, session: &Session) -> Result<String, Failure> {
+pub(super) fn mint_access_token(
+    live: &Reloadable,
+    session: &Session,
+) -> Result<String, AccountError> {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
         .as_millis() as Millis;
     let token_id = Uuid::new_v4().to_string();
-    let minting = Minting {
+    let minting = AccessTokenClaims {
         user: &session.user,
         session: session.id,
         token_id: &token_id,
@@ -373,7 +390,7 @@ pub(super) fn mint(live: &Live, session: &Session) -> Result<String, Failure> {
 }
 
 /// When a refresh token made now ends: never after its session.
-fn refresh_end(live: &Live, session: &Session, now: Millis) -> Millis {
+fn refresh_expiry(live: &Reloadable, session: &Session, now: Millis) -> Millis {
     let ttl = live.tokens.refresh_ttl.as_millis() as Millis;
     now.saturating_add(ttl).min(session.expires_at)
 }

@@ -11,61 +11,63 @@ use futures_util::stream::{self, Stream};
 use http::{HeaderMap, Uri};
 use serde_json::json;
 
-use super::super::answer;
-use super::super::query::Query;
-use super::{Desk, Refused};
-use crate::events::{Events, Recorded};
+use super::super::query::QueryParams;
+use super::super::response;
+use super::{AdminState, ApiRejection};
+use crate::events::{Events, RecordedEvent};
 use crate::store::{Position, StoreError};
 
 /// How often a follower looks for more.
-const EVERY: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// How often a follower that hears nothing is told that the connection is there.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// How many events are read at once.
 const BATCH: usize = 100;
 
 /// `GET /admin/events?event=&limit=&cursor=`: the fleet's latest, newest first. With `follow=true`
 /// an event stream of what comes from now on, or since `Last-Event-ID`.
 pub(super) async fn events(
-    State(desk): State<Desk>,
+    State(desk): State<AdminState>,
     uri: Uri,
     headers: HeaderMap,
-) -> Result<Response, Refused> {
-    let mut query = Query::read(&uri);
+) -> Result<Response, ApiRejection> {
+    let mut query = QueryParams::parse(&uri);
     let limit = query.limit() as usize;
-    let cursor = query.cursor(|text| is_id(text).then(|| text.to_owned()));
+    let cursor = query.cursor(|text| is_event_id(text).then(|| text.to_owned()));
     let kind = query.text("event");
-    let follow = query.read_as("follow", "must be true or false", |text| text.parse().ok());
+    let follow = query.parse_param("follow", "must be true or false", |text| text.parse().ok());
     query.check()?;
     if follow == Some(true) {
         let seen = headers.get("last-event-id");
-        let seen = seen.and_then(|id| id.to_str().ok()).filter(|id| is_id(id));
-        return Ok(followed(desk.events, kind, seen).await?);
+        let seen = seen
+            .and_then(|id| id.to_str().ok())
+            .filter(|id| is_event_id(id));
+        return Ok(follow_response(desk.events, kind, seen).await?);
     }
     let page = desk
         .events
         .page(kind.as_deref(), cursor.as_deref(), limit)
         .await?;
-    Ok(answer::data(
+    Ok(response::data(
         &json!({"events": page.events, "next_cursor": page.next_cursor}),
     ))
 }
 
-fn is_id(text: &str) -> bool {
+fn is_event_id(text: &str) -> bool {
     let number = |text: &str| text.parse::<u64>().is_ok();
     text.split_once('-')
         .is_some_and(|(at, within)| number(at) && number(within))
 }
 
 /// Where a follower stands.
-struct Follower {
+struct EventFollower {
     events: Events,
     kind: Option<String>,
     seen: Position,
-    unsent: VecDeque<Recorded>,
+    unsent: VecDeque<RecordedEvent>,
 }
 
-async fn followed(
+async fn follow_response(
     events: Events,
     kind: Option<String>,
     seen: Option<&str>,
@@ -74,19 +76,19 @@ async fn followed(
         Some(id) => Position::after(id),
         None => events.end().await?,
     };
-    let follower = Follower {
+    let follower = EventFollower {
         events,
         kind,
         seen,
         unsent: VecDeque::new(),
     };
-    let alive = KeepAlive::new().interval(SIGN_OF_LIFE);
-    Ok(Sse::new(stream_of(follower))
+    let alive = KeepAlive::new().interval(KEEP_ALIVE_INTERVAL);
+    Ok(Sse::new(event_stream(follower))
         .keep_alive(alive)
         .into_response())
 }
 
-fn stream_of(follower: Follower) -> impl Stream<Item = Result<Sent, Infallible>> {
+fn event_stream(follower: EventFollower) -> impl Stream<Item = Result<Sent, Infallible>> {
     stream::unfold(follower, async |mut follower| {
         let recorded = follower.next().await;
         let sent = Sent::default().id(&recorded.id);
@@ -96,8 +98,8 @@ fn stream_of(follower: Follower) -> impl Stream<Item = Result<Sent, Infallible>>
     })
 }
 
-impl Follower {
-    async fn next(&mut self) -> Recorded {
+impl EventFollower {
+    async fn next(&mut self) -> RecordedEvent {
         loop {
             while let Some(recorded) = self.unsent.pop_front() {
                 if self.is_wanted(&recorded) {
@@ -110,12 +112,12 @@ impl Follower {
                 Err(_) => VecDeque::new(),
             };
             if self.unsent.is_empty() {
-                tokio::time::sleep(EVERY).await;
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
         }
     }
 
-    fn is_wanted(&self, recorded: &Recorded) -> bool {
+    fn is_wanted(&self, recorded: &RecordedEvent) -> bool {
         let kind = recorded.event.get("event").and_then(|kind| kind.as_str());
         self.kind.is_none() || self.kind.as_deref() == kind
     }
@@ -126,10 +128,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_is_named_by_two_numbers() {
-        assert!(is_id("0-0") && is_id("1790000000000-12"));
+    fn event_id_is_two_numbers() {
+        assert!(is_event_id("0-0") && is_event_id("1790000000000-12"));
         for bad in ["", "-", "1", "1-", "1-x", "1-2-3", "-1-2"] {
-            assert!(!is_id(bad), "{bad}");
+            assert!(!is_event_id(bad), "{bad}");
         }
     }
 }

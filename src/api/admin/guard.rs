@@ -12,15 +12,19 @@ use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::super::origin::is_of;
-use super::{Desk, Refused};
-use crate::events::{Event, Kind};
+use super::super::origin::origin_matches_host;
+use super::{AdminState, ApiRejection};
+use crate::events::{Event, EventKind};
 use crate::refusal::Refusal;
 
 /// Rejects host names that are not the admin listener's, and calls from other sites' pages.
-pub(super) async fn same_site(State(desk): State<Desk>, request: Request, next: Next) -> Response {
-    let live = desk.live.load_full();
-    let names = Names {
+pub(super) async fn require_same_site(
+    State(desk): State<AdminState>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let live = desk.reloadable.load_full();
+    let names = AllowedHosts {
         machine: desk.host_name.as_deref(),
         configured: live.admin_names.as_deref(),
     };
@@ -28,10 +32,10 @@ pub(super) async fn same_site(State(desk): State<Desk>, request: Request, next: 
         Ok(()) => next.run(request).await,
         Err(reason) => {
             desk.events
-                .record(Event::new(Kind::AdminRefused).detail(reason));
-            Refused {
+                .record(Event::new(EventKind::AdminRefused).detail(reason));
+            ApiRejection {
                 message: Some(reason),
-                ..Refused::from(Refusal::Forbidden)
+                ..ApiRejection::from(Refusal::Forbidden)
             }
             .into_response()
         }
@@ -40,14 +44,14 @@ pub(super) async fn same_site(State(desk): State<Desk>, request: Request, next: 
 
 /// The names by which the admin listener may be called, in lower case.
 #[derive(Debug, Clone, Copy)]
-struct Names<'a> {
+struct AllowedHosts<'a> {
     machine: Option<&'a str>,
     /// `None`: by any name.
     configured: Option<&'a [String]>,
 }
 
 fn check_site(
-    names: Names<'_>,
+    names: AllowedHosts<'_>,
     version: Version,
     uri: &Uri,
     headers: &HeaderMap,
@@ -64,7 +68,7 @@ fn check_site(
     if ![host, target]
         .into_iter()
         .flatten()
-        .all(|host| names.have(host))
+        .all(|host| names.contains(host))
     {
         return Err(
             "The Host header names neither this machine nor an address; admin.names lists further names.",
@@ -76,7 +80,7 @@ fn check_site(
     }
     let same = |origin: &http::HeaderValue| {
         let origin = origin.to_str().unwrap_or_default();
-        host.is_some_and(|host| is_of(&origin.to_ascii_lowercase(), host, false))
+        host.is_some_and(|host| origin_matches_host(&origin.to_ascii_lowercase(), host, false))
     };
     if !headers.get_all(header::ORIGIN).iter().all(same) {
         return Err("The call comes from a page of another origin.");
@@ -84,9 +88,9 @@ fn check_site(
     Ok(())
 }
 
-impl Names<'_> {
+impl AllowedHosts<'_> {
     /// Whether a host is a loopback name, an address, or a name of the list; with or without port.
-    fn have(self, host: &str) -> bool {
+    fn contains(self, host: &str) -> bool {
         let Ok(authority) = host.parse::<Authority>() else {
             return false;
         };
@@ -107,9 +111,13 @@ impl Names<'_> {
 }
 
 /// Asks for the admin token; without one in the configuration nobody is an operator.
-pub(super) async fn operator(State(desk): State<Desk>, request: Request, next: Next) -> Response {
+pub(super) async fn require_operator(
+    State(desk): State<AdminState>,
+    request: Request,
+    next: Next,
+) -> Response {
     let verdict = {
-        let live = desk.live.load();
+        let live = desk.reloadable.load();
         let wanted = live.admin_token.as_ref().map(ExposeSecret::expose_secret);
         check_token(wanted, request.headers())
     };
@@ -117,10 +125,10 @@ pub(super) async fn operator(State(desk): State<Desk>, request: Request, next: N
         Ok(()) => next.run(request).await,
         Err(refusal) => {
             if refusal == Refusal::Unauthenticated {
-                let event = Event::new(Kind::AdminRefused).detail("no or a wrong admin token");
+                let event = Event::new(EventKind::AdminRefused).detail("no or a wrong admin token");
                 desk.events.record(event);
             }
-            Refused::from(refusal).into_response()
+            ApiRejection::from(refusal).into_response()
         }
     }
 }
@@ -150,15 +158,15 @@ mod tests {
     use super::super::super::origin::tests::headers;
     use super::*;
 
-    const NO_NAMES: Names<'static> = Names {
+    const NO_HOSTS: AllowedHosts<'static> = AllowedHosts {
         machine: None,
         configured: Some(&[]),
     };
 
     #[test]
-    fn only_loopback_names_addresses_and_own_names_are_hosts() {
+    fn only_loopback_addresses_and_own_names_are_allowed() {
         let configured = ["gateway".to_owned()];
-        let names = Names {
+        let names = AllowedHosts {
             machine: Some("machine.example"),
             configured: Some(&configured),
         };
@@ -173,7 +181,7 @@ mod tests {
             "gateway.",
             "Machine.Example:9090",
         ] {
-            assert!(names.have(good), "{good}");
+            assert!(names.contains(good), "{good}");
         }
         for bad in [
             "",
@@ -185,20 +193,20 @@ mod tests {
             "local host",
             "machine",
         ] {
-            assert!(!names.have(bad), "{bad}");
+            assert!(!names.contains(bad), "{bad}");
         }
-        let any = Names {
+        let any = AllowedHosts {
             configured: None,
             ..names
         };
-        assert!(any.have("evil.example") && !any.have("evil@localhost"));
+        assert!(any.contains("evil.example") && !any.contains("evil@localhost"));
     }
 
     #[test]
-    fn a_host_may_be_missing_from_http_1_0_only() {
+    fn host_is_optional_in_http_1_0_only() {
         let check = |version, list: &[_]| {
             let uri = Uri::from_static("/health");
-            check_site(NO_NAMES, version, &uri, &headers(list)).is_ok()
+            check_site(NO_HOSTS, version, &uri, &headers(list)).is_ok()
         };
         assert!(check(Version::HTTP_10, &[]));
         assert!(!check(Version::HTTP_11, &[]));
@@ -207,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_of_other_origins_are_refused() {
+    fn other_origins_are_rejected() {
         type Case<'a> = (&'a [(&'static str, &'a str)], bool);
         let cases: [Case<'_>; 11] = [
             (&[("host", "127.0.0.1:9090")], true),
@@ -258,16 +266,16 @@ mod tests {
         for (list, expected) in cases {
             let headers = headers(list);
             let uri = Uri::from_static("/health");
-            let passed = check_site(NO_NAMES, Version::HTTP_11, &uri, &headers).is_ok();
+            let passed = check_site(NO_HOSTS, Version::HTTP_11, &uri, &headers).is_ok();
             assert_eq!(passed, expected, "{headers:?}");
         }
         let rebound = Uri::from_static("http://evil.example/health");
         let headers = headers(&[("host", "localhost")]);
-        assert!(check_site(NO_NAMES, Version::HTTP_11, &rebound, &headers).is_err());
+        assert!(check_site(NO_HOSTS, Version::HTTP_11, &rebound, &headers).is_err());
     }
 
     #[test]
-    fn the_token_is_asked_for_and_compared_whole() {
+    fn admin_token_is_required_and_compared_whole() {
         let wanted = Some("0123456789abcdef");
         let check = |value: &str| check_token(wanted, &headers(&[("authorization", value)]));
         assert_eq!(check("Bearer 0123456789abcdef"), Ok(()));

@@ -8,11 +8,11 @@ use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use serde_json::{Value, json};
 
-use super::super::answer::json as answer_json;
-use super::{Desk, Refused};
+use super::super::response::json as json_response;
+use super::{AdminState, ApiRejection};
 use crate::refusal::Refusal;
 use crate::settings::SessionsOnOutage;
-use crate::store::Probe;
+use crate::store::ProbeResult;
 
 /// Where the process is in its life; clones share it.
 #[derive(Debug, Clone, Default)]
@@ -24,14 +24,14 @@ const DRAINING: u8 = 2;
 
 impl Readiness {
     /// Says that the listeners are open. A drain that has begun is not taken back.
-    pub fn serving(&self) {
+    pub fn set_serving(&self) {
         let _ = self
             .0
             .compare_exchange(STARTING, SERVING, Ordering::AcqRel, Ordering::Acquire);
     }
 
     /// Says that the process is on its way out.
-    pub fn draining(&self) {
+    pub fn set_draining(&self) {
         self.0.store(DRAINING, Ordering::Release);
     }
 
@@ -40,7 +40,7 @@ impl Readiness {
         self.0.load(Ordering::Acquire) == DRAINING
     }
 
-    fn word(&self) -> &'static str {
+    fn as_str(&self) -> &'static str {
         match self.0.load(Ordering::Acquire) {
             STARTING => "starting",
             SERVING => "ready",
@@ -50,32 +50,32 @@ impl Readiness {
 }
 
 /// `GET /health`: 200 while the process is up, whatever the store does.
-pub(super) async fn health(State(desk): State<Desk>) -> Response {
+pub(super) async fn health(State(desk): State<AdminState>) -> Response {
     let counts = desk.store.counts().await;
     let answered = counts.is_ok();
     let counts = counts.ok().flatten();
-    let count = |read: fn(&crate::store::Counts) -> u64| counts.as_ref().map(read);
+    let count = |read: fn(&crate::store::StoreCounts) -> u64| counts.as_ref().map(read);
     let stats = json!({
         "activeSessions": count(|counts| counts.active_sessions),
         "cachedProfiles": count(|counts| counts.cached_profiles),
         "blacklistedTokens": count(|counts| counts.blacklisted_tokens),
     });
-    let store = if answered && desk.store.up() {
+    let store = if answered && desk.store.is_up() {
         "connected"
     } else {
         "down"
     };
     let body = json!({"status": "OK", "store": store, "sessionStats": stats});
-    answer_json(StatusCode::OK, &body)
+    json_response(StatusCode::OK, &body)
 }
 
 /// `GET /ready`: 503 while starting or draining, and when the store is down and sessions need it.
-pub(super) async fn ready(State(desk): State<Desk>) -> Response {
-    let (store_up, store) = store(&desk).await;
-    let database = desk.accounts.directory().probe().await.is_ok();
+pub(super) async fn ready(State(desk): State<AdminState>) -> Response {
+    let (store_up, store) = store_status(&desk).await;
+    let database = desk.accounts.database().probe().await.is_ok();
     let store_needed =
         desk.sessions_on_outage == SessionsOnOutage::Deny && !desk.accounts.is_durable();
-    let word = match desk.readiness.word() {
+    let word = match desk.readiness.as_str() {
         "ready" if !store_up && store_needed => "store_down",
         word => word,
     };
@@ -89,15 +89,15 @@ pub(super) async fn ready(State(desk): State<Desk>) -> Response {
         "database": {"up": database},
         "upstreams": (desk.upstreams)(),
     });
-    answer_json(status, &body)
+    json_response(status, &body)
 }
 
-async fn store(desk: &Desk) -> (bool, Value) {
+async fn store_status(desk: &AdminState) -> (bool, Value) {
     let milliseconds = |time: std::time::Duration| time.as_secs_f64() * 1000.0;
-    let links = desk.store.links();
-    let links = links.map(|links| json!({"up": links.up, "of": links.made}));
+    let links = desk.store.connection_count();
+    let links = links.map(|links| json!({"up": links.up, "of": links.total}));
     let probe = desk.store.probe().await;
-    let probe = probe.unwrap_or_else(|error| Probe {
+    let probe = probe.unwrap_or_else(|error| ProbeResult {
         write: Err(error),
         read: Err(error),
     });
@@ -116,13 +116,13 @@ async fn store(desk: &Desk) -> (bool, Value) {
 }
 
 /// `GET /metrics`: the Prometheus text format.
-pub(super) async fn metrics(State(desk): State<Desk>) -> Result<Response, Refused> {
+pub(super) async fn metrics(State(desk): State<AdminState>) -> Result<Response, ApiRejection> {
     let text = desk.metrics.render().map_err(|error| {
         tracing::error!(
             error = &error as &dyn std::error::Error,
             "metrics cannot be rendered"
         );
-        Refused::from(Refusal::Internal)
+        ApiRejection::from(Refusal::Internal)
     })?;
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
@@ -133,13 +133,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_drain_is_not_taken_back() {
+    fn drain_is_irreversible() {
         let readiness = Readiness::default();
-        assert_eq!(readiness.word(), "starting");
-        readiness.serving();
-        assert_eq!(readiness.word(), "ready");
-        readiness.draining();
-        readiness.clone().serving();
-        assert_eq!(readiness.word(), "draining");
+        assert_eq!(readiness.as_str(), "starting");
+        readiness.set_serving();
+        assert_eq!(readiness.as_str(), "ready");
+        readiness.set_draining();
+        readiness.clone().set_serving();
+        assert_eq!(readiness.as_str(), "draining");
     }
 }

@@ -7,29 +7,29 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use super::super::answer;
-use super::{Desk, Refused};
+use super::super::response;
+use super::{AdminState, ApiRejection};
 use crate::accounts::{self, limit_address_key, sign_in_limits};
-use crate::events::{Event, Kind};
+use crate::events::{Event, EventKind};
 use crate::limits::{Algorithm, Charge, Counter, Decision, KeyPart, Limit, OnOutage};
 use crate::refusal::Refusal;
-use crate::settings::Live;
+use crate::settings::Reloadable;
 
 /// `GET /admin/limits`: the configured ones, then the built-in ones for sign-ins.
-pub(super) async fn list(State(desk): State<Desk>) -> Response {
-    let limits: Vec<Value> = all(&desk.live.load())
+pub(super) async fn list(State(desk): State<AdminState>) -> Response {
+    let limits: Vec<Value> = all_limits(&desk.reloadable.load())
         .iter()
-        .map(|limit| shown(limit))
+        .map(|limit| limit_view(limit))
         .collect();
-    answer::data(&json!({"limits": limits}))
+    response::data(&json!({"limits": limits}))
 }
 
-fn all(live: &Live) -> Vec<Arc<Limit>> {
+fn all_limits(live: &Reloadable) -> Vec<Arc<Limit>> {
     let built_in = sign_in_limits(&live.identity);
     live.limits.iter().cloned().chain(built_in).collect()
 }
 
-fn shown(limit: &Limit) -> Value {
+fn limit_view(limit: &Limit) -> Value {
     let (algorithm, burst) = match limit.algorithm {
         Algorithm::SlidingWindow => ("sliding_window", None),
         Algorithm::SlidingLog => ("sliding_log", None),
@@ -68,15 +68,15 @@ fn part_name(part: &KeyPart) -> String {
 
 /// `GET /admin/limits/{name}/{key}`: where one counter stands; nothing is spent.
 pub(super) async fn peek(
-    State(desk): State<Desk>,
+    State(desk): State<AdminState>,
     Path((name, key)): Path<(String, String)>,
-) -> Result<Response, Refused> {
-    let charge = charge(&desk, &name, &key)?;
+) -> Result<Response, ApiRejection> {
+    let charge = charge_for_key(&desk, &name, &key)?;
     let decision = desk.store.peek_limit(&charge).await?;
-    Ok(answer::data(&standing(&name, &key, &decision)))
+    Ok(response::data(&counter_view(&name, &key, &decision)))
 }
 
-fn standing(name: &str, key: &str, decision: &Decision) -> Value {
+fn counter_view(name: &str, key: &str, decision: &Decision) -> Value {
     json!({
         "name": name,
         "key": key,
@@ -89,45 +89,45 @@ fn standing(name: &str, key: &str, decision: &Decision) -> Value {
 
 /// `DELETE /admin/limits/{name}/{key}`: makes one counter whole again.
 pub(super) async fn reset(
-    State(desk): State<Desk>,
+    State(desk): State<AdminState>,
     Path((name, key)): Path<(String, String)>,
-) -> Result<Response, Refused> {
-    let charge = charge(&desk, &name, &key)?;
+) -> Result<Response, ApiRejection> {
+    let charge = charge_for_key(&desk, &name, &key)?;
     desk.store.reset_limit(&charge).await?;
-    for also in of_the_same_user(&desk, &charge.limit, &key).await? {
+    for also in charges_of_same_user(&desk, &charge.limit, &key).await? {
         desk.store.reset_limit(&also).await?;
     }
     desk.events
-        .record(Event::new(Kind::LimitReset).detail(charge.limit.name.to_string()));
-    Ok(answer::nothing())
+        .record(Event::new(EventKind::LimitReset).detail(charge.limit.name.to_string()));
+    Ok(response::no_content())
 }
 
 /// Failed sign-ins to an account are counted by its names as well: freed by the user's ID, it is freed
 /// under all of them.
-async fn of_the_same_user(
-    desk: &Desk,
+async fn charges_of_same_user(
+    desk: &AdminState,
     limit: &Arc<Limit>,
     key: &str,
-) -> Result<Vec<Charge>, Refused> {
-    let live = desk.live.load();
+) -> Result<Vec<Charge>, ApiRejection> {
+    let live = desk.reloadable.load();
     let built_in = sign_in_limits(&live.identity);
     let counts_accounts = limit.key.first() == Some(&KeyPart::User)
         && built_in.iter().any(|one| one.name == limit.name)
         && live.identity.backend.is_none();
-    let mut texts = texts(limit, key)?;
+    let mut texts = split_key(limit, key)?;
     let Some(first) = texts.first().filter(|_| counts_accounts) else {
         return Ok(Vec::new());
     };
-    let Some(user) = desk.accounts.directory().user(first).await? else {
+    let Some(user) = desk.accounts.database().user(first).await? else {
         return Ok(Vec::new());
     };
     let mut charges = Vec::new();
-    for name in accounts::keys_of_user(&user) {
+    for name in accounts::failure_counter_keys(&user) {
         if let Some(first) = texts.first_mut() {
             *first = name;
         }
         charges.push(Charge {
-            counter: accounts::counter(limit, &texts),
+            counter: accounts::sign_in_counter(limit, &texts),
             limit: Arc::clone(limit),
         });
     }
@@ -135,8 +135,8 @@ async fn of_the_same_user(
 }
 
 /// Finds the counter that an operator names by the texts of its key's parts, joined by `,`.
-fn charge(desk: &Desk, name: &str, key: &str) -> Result<Charge, Refused> {
-    let live = desk.live.load();
+fn charge_for_key(desk: &AdminState, name: &str, key: &str) -> Result<Charge, ApiRejection> {
+    let live = desk.reloadable.load();
     let named = |limit: &&Arc<Limit>| &*limit.name == name;
     let built_in = sign_in_limits(&live.identity);
     let (limit, counter): (_, fn(&Limit, &[String]) -> Counter) =
@@ -144,29 +144,31 @@ fn charge(desk: &Desk, name: &str, key: &str) -> Result<Charge, Refused> {
             Some(limit) => (limit, desk.counter),
             None => (
                 built_in.iter().find(named).ok_or(Refusal::NotFound)?,
-                accounts::counter,
+                accounts::sign_in_counter,
             ),
         };
     Ok(Charge {
-        counter: counter(limit, &texts(limit, key)?),
+        counter: counter(limit, &split_key(limit, key)?),
         limit: Arc::clone(limit),
     })
 }
 
 /// The last part takes the rest: a header's value may hold commas.
-fn texts(limit: &Limit, key: &str) -> Result<Vec<String>, Refused> {
+fn split_key(limit: &Limit, key: &str) -> Result<Vec<String>, ApiRejection> {
     let texts: Vec<&str> = key.splitn(limit.key.len().max(1), ',').collect();
     if texts.len() != limit.key.len() {
         let names: Vec<String> = limit.key.iter().map(part_name).collect();
         let problem = format!("must be {}, joined by commas", names.join(" and "));
-        return Err(Refused::field("key", problem));
+        return Err(ApiRejection::invalid_field("key", problem));
     }
     let canonical = |(part, text): (&KeyPart, &str)| match part {
         KeyPart::Ip => text
             .parse::<IpAddr>()
             .ok()
             .and_then(|ip| limit_address_key(limit, ip))
-            .ok_or_else(|| Refused::field("key", format!("{text} is not an IP address"))),
+            .ok_or_else(|| {
+                ApiRejection::invalid_field("key", format!("{text} is not an IP address"))
+            }),
         _ => Ok(text.to_owned()),
     };
     limit.key.iter().zip(texts).map(canonical).collect()
@@ -179,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_typed_as_the_texts_of_its_parts() {
+    fn key_is_split_into_its_parts() {
         let limit = |key: Vec<KeyPart>| Limit {
             name: "x".into(),
             algorithm: Algorithm::SlidingWindow,
@@ -209,7 +211,7 @@ mod tests {
             (vec![KeyPart::Ip], "localhost", None),
         ];
         for (key, text, expected) in cases {
-            let found = texts(&limit(key), text).ok();
+            let found = split_key(&limit(key), text).ok();
             let expected = expected.map(|list| list.into_iter().map(str::to_owned).collect());
             assert_eq!(found, expected, "{text}");
         }

@@ -4,24 +4,24 @@ use axum::extract::State;
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use super::super::answer;
-use super::{Desk, Refused, Reloaded};
+use super::super::response;
+use super::{AdminState, ApiRejection, ReloadOutcome};
 use crate::routing::{Auth, HostPattern, PathPattern, Route};
-use crate::settings::Live;
+use crate::settings::Reloadable;
 
 /// `GET /admin/routes`, in the file's order.
-pub(super) async fn routes(State(desk): State<Desk>) -> Response {
-    let live = desk.live.load();
+pub(super) async fn routes(State(desk): State<AdminState>) -> Response {
+    let live = desk.reloadable.load();
     let routes: Vec<Value> = live
         .routes
         .routes()
         .iter()
-        .map(|route| shown(&live, route))
+        .map(|route| route_view(&live, route))
         .collect();
-    answer::data(&json!({"routes": routes}))
+    response::data(&json!({"routes": routes}))
 }
 
-fn shown(live: &Live, route: &Route) -> Value {
+fn route_view(live: &Reloadable, route: &Route) -> Value {
     let path = |segments: &[String]| format!("/{}", segments.join("/"));
     let (path, prefix) = match &route.matches.path {
         PathPattern::Exact(segments) => (Some(path(segments)), None),
@@ -54,16 +54,16 @@ fn shown(live: &Live, route: &Route) -> Value {
 }
 
 /// `GET /admin/upstreams`: how each server is.
-pub(super) async fn upstreams(State(desk): State<Desk>) -> Response {
-    answer::data(&json!({"upstreams": (desk.upstreams)()}))
+pub(super) async fn upstreams(State(desk): State<AdminState>) -> Response {
+    response::data(&json!({"upstreams": (desk.upstreams)()}))
 }
 
 /// `POST /admin/reload`: all or nothing; the mistakes are told as `check` prints them.
-pub(super) async fn reload(State(desk): State<Desk>) -> Result<Response, Refused> {
+pub(super) async fn reload(State(desk): State<AdminState>) -> Result<Response, ApiRejection> {
     match (desk.reload)().await {
-        Reloaded::Applied => Ok(answer::data(&json!({"outcome": "applied"}))),
+        ReloadOutcome::Applied => Ok(response::data(&json!({"outcome": "applied"}))),
         // FILE:LINE:COLUMN names the place, what follows says what is wrong there.
-        Reloaded::Rejected(mistakes) => Err(Refused::fields(
+        ReloadOutcome::Rejected(mistakes) => Err(ApiRejection::invalid_fields(
             mistakes
                 .into_iter()
                 .map(|mistake| match mistake.split_once(": ") {
@@ -72,7 +72,7 @@ pub(super) async fn reload(State(desk): State<Desk>) -> Result<Response, Refused
                 })
                 .collect(),
         )),
-        Reloaded::RestartRequired(keys) => Err(Refused::fields(
+        ReloadOutcome::RestartRequired(keys) => Err(ApiRejection::invalid_fields(
             keys.into_iter()
                 .map(|key| (key, "restart_required".to_owned()))
                 .collect(),

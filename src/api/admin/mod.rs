@@ -21,25 +21,25 @@ use axum::routing::{delete, get, post};
 pub use health::Readiness;
 use serde_json::Value;
 
-use super::LiveOf;
-use super::answer::{Refused, no_store};
+use super::CountOpenStreams;
+use super::response::{ApiRejection, no_store};
 use crate::accounts::Accounts;
 use crate::events::Events;
 use crate::limits::{Counter, Limit};
 use crate::refusal::Refusal;
-use crate::settings::{Live, SessionsOnOutage};
+use crate::settings::{Reloadable, SessionsOnOutage};
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
 
 /// What the admin endpoints work with; the gateway builds it.
 #[derive(Clone)]
-pub struct Desk {
-    pub live: Arc<ArcSwap<Live>>,
+pub struct AdminState {
+    pub reloadable: Arc<ArcSwap<Reloadable>>,
     pub accounts: Accounts,
     pub store: Store,
     pub metrics: Arc<Metrics>,
     pub events: Events,
-    pub live_of: LiveOf,
+    pub count_open_streams: CountOpenStreams,
     pub readiness: Readiness,
     pub sessions_on_outage: SessionsOnOutage,
     /// The name of this machine, in lower case: the listener may be called by it.
@@ -49,15 +49,15 @@ pub struct Desk {
     /// Tells how the upstreams' servers are.
     pub upstreams: Arc<dyn Fn() -> Value + Send + Sync>,
     /// Reads the configuration again.
-    pub reload: Arc<Reload>,
+    pub reload: Arc<ReloadFn>,
 }
 
 /// Starts a reload and resolves when it has been applied or refused.
-pub type Reload = dyn Fn() -> Pin<Box<dyn Future<Output = Reloaded> + Send>> + Send + Sync;
+pub type ReloadFn = dyn Fn() -> Pin<Box<dyn Future<Output = ReloadOutcome> + Send>> + Send + Sync;
 
 /// How a reload went.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reloaded {
+pub enum ReloadOutcome {
     Applied,
     /// The mistakes, as `check` prints them.
     Rejected(Vec<String>),
@@ -67,20 +67,20 @@ pub enum Reloaded {
 
 /// All endpoints of the admin listener. Refusals leave as [`Refused`] extensions, for the one writer
 /// of errors.
-pub fn router(desk: Desk) -> Router {
+pub fn router(desk: AdminState) -> Router {
     Router::new()
         .route("/health", get(health::health))
         .route("/ready", get(health::ready))
         .route("/metrics", get(health::metrics))
-        .merge(operators(&desk))
-        .fallback(|| async { Refused::from(Refusal::NotFound) })
-        .method_not_allowed_fallback(|| async { Refused::from(Refusal::MethodNotAllowed) })
-        .layer(from_fn_with_state(desk.clone(), guard::same_site))
+        .merge(operator_routes(&desk))
+        .fallback(|| async { ApiRejection::from(Refusal::NotFound) })
+        .method_not_allowed_fallback(|| async { ApiRejection::from(Refusal::MethodNotAllowed) })
+        .layer(from_fn_with_state(desk.clone(), guard::require_same_site))
         .layer(map_response(no_store))
         .with_state(desk)
 }
 
-fn operators(desk: &Desk) -> Router<Desk> {
+fn operator_routes(desk: &AdminState) -> Router<AdminState> {
     Router::new()
         .route("/admin/sessions", get(sessions::list))
         .route(
@@ -108,11 +108,14 @@ fn operators(desk: &Desk) -> Router<Desk> {
         .route("/admin/events", get(events::events))
         .route("/admin/reload", post(listings::reload))
         // Nobody without the token learns which paths exist.
-        .route("/admin", get(|| async { Refused::from(Refusal::NotFound) }))
+        .route(
+            "/admin",
+            get(|| async { ApiRejection::from(Refusal::NotFound) }),
+        )
         .route(
             "/admin/{*rest}",
-            axum::routing::any(|| async { Refused::from(Refusal::NotFound) }),
+            axum::routing::any(|| async { ApiRejection::from(Refusal::NotFound) }),
         )
-        .method_not_allowed_fallback(|| async { Refused::from(Refusal::MethodNotAllowed) })
-        .route_layer(from_fn_with_state(desk.clone(), guard::operator))
+        .method_not_allowed_fallback(|| async { ApiRejection::from(Refusal::MethodNotAllowed) })
+        .route_layer(from_fn_with_state(desk.clone(), guard::require_operator))
 }

@@ -9,10 +9,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::super::answer;
-use super::super::body::Fields;
-use super::{Desk, Refused};
-use crate::events::{Event, Kind};
+use super::super::body::BodyFields;
+use super::super::response;
+use super::{AdminState, ApiRejection};
+use crate::events::{Event, EventKind};
 
 /// Bytes of a `jti`.
 const KEY_MAX: usize = 255;
@@ -22,34 +22,34 @@ const TTL_MAX: u64 = 10 * 365 * 24 * 60 * 60;
 /// `POST /admin/blacklist` `{jti|token, ttl?}`: `ttl` in seconds; else what is left of the token's
 /// life, or the life of our own access tokens.
 pub(super) async fn blacklist(
-    State(desk): State<Desk>,
+    State(desk): State<AdminState>,
     request: Request,
-) -> Result<Response, Refused> {
+) -> Result<Response, ApiRejection> {
     let (parts, body) = request.into_parts();
-    let mut fields = Fields::read(&parts.headers, body).await?;
+    let mut fields = BodyFields::read(&parts.headers, body).await?;
     let (jti, token) = (fields.optional_text("jti"), fields.optional_text("token"));
     let ttl = fields.optional_number("ttl");
     if ttl.is_some_and(|ttl| !(1..=TTL_MAX).contains(&ttl)) {
-        fields.problem("ttl", "must be from 1 second to ten years");
+        fields.add_error("ttl", "must be from 1 second to ten years");
     }
     let named = match (jti, token) {
         (Some(jti), None) if (1..=KEY_MAX).contains(&jti.len()) => Some((jti, None)),
         (None, Some(token)) => {
-            let named = name(&token);
+            let named = blacklist_key_and_expiry(&token);
             if named.is_none() {
-                fields.problem("token", "is not a JSON Web Token");
+                fields.add_error("token", "is not a JSON Web Token");
             }
             named
         }
         _ => {
-            fields.problem("jti", "or token, one of them, must be given");
+            fields.add_error("jti", "or token, one of them, must be given");
             None
         }
     };
     fields.check()?;
     let (key, expires) = named.unwrap_or_default();
     let now = desk.accounts.now().await? / 1000;
-    let tokens = desk.live.load_full();
+    let tokens = desk.reloadable.load_full();
     let leeway = tokens.tokens.leeway.as_secs() + 1;
     let left = expires.map(|expires| expires.saturating_sub(now).clamp(1, TTL_MAX) + leeway);
     let seconds = ttl
@@ -58,12 +58,12 @@ pub(super) async fn blacklist(
     desk.accounts
         .blacklist(&key, Duration::from_secs(seconds), None)
         .await?;
-    Ok(answer::data(&json!({"jti": key, "ttl": seconds})))
+    Ok(response::data(&json!({"jti": key, "ttl": seconds})))
 }
 
 /// What the blacklist names a token by, and its `exp`. The token need not be valid: refusing it is
 /// harmless.
-fn name(token: &str) -> Option<(String, Option<u64>)> {
+fn blacklist_key_and_expiry(token: &str) -> Option<(String, Option<u64>)> {
     let (message, _) = token.rsplit_once('.')?;
     let (_, payload) = message.split_once('.')?;
     let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()?;
@@ -78,12 +78,13 @@ fn name(token: &str) -> Option<(String, Option<u64>)> {
 
 /// `DELETE /admin/blacklist/{jti}`.
 pub(super) async fn unblacklist(
-    State(desk): State<Desk>,
+    State(desk): State<AdminState>,
     Path(jti): Path<String>,
-) -> Result<Response, Refused> {
-    desk.accounts.allow_token(&jti).await?;
-    desk.events.record(Event::new(Kind::TokenUnblacklisted));
-    Ok(answer::nothing())
+) -> Result<Response, ApiRejection> {
+    desk.accounts.remove_blacklist_entry(&jti).await?;
+    desk.events
+        .record(Event::new(EventKind::TokenUnblacklisted));
+    Ok(response::no_content())
 }
 
 #[cfg(test)]
@@ -93,16 +94,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_named_by_its_jti_or_by_what_was_signed() {
+    fn blacklist_key_is_jti_or_hash() {
         let token = |claims: &str| format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims));
-        let named = name(&token(r#"{"jti":"x","exp":9}"#)).unwrap();
+        let named = blacklist_key_and_expiry(&token(r#"{"jti":"x","exp":9}"#)).unwrap();
         assert_eq!(named, ("x".to_owned(), Some(9)));
         let without = token("{}");
         let (message, _) = without.rsplit_once('.').unwrap();
         let hash = hex::encode(Sha256::digest(message.as_bytes()));
-        assert_eq!(name(&without).unwrap(), (hash, None));
+        assert_eq!(blacklist_key_and_expiry(&without).unwrap(), (hash, None));
         for bad in ["", "a", "a.b", "a.b.c", &token("[]"), "e30.!!.c"] {
-            assert_eq!(name(bad), None, "{bad}");
+            assert_eq!(blacklist_key_and_expiry(bad), None, "{bad}");
         }
     }
 }

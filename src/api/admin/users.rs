@@ -9,39 +9,42 @@ use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::super::body::Fields;
-use super::super::query::Query;
-use super::super::view::{self, UserForAdmin};
-use super::super::{answer, caller};
-use super::{Desk, Refused};
+use super::super::body::BodyFields;
+use super::super::query::QueryParams;
+use super::super::view::{self, AdminUserView};
+use super::super::{caller, response};
+use super::{AdminState, ApiRejection};
 use crate::accounts::{NewUser, UserPatch};
-use crate::auth::session::{Millis, Status};
-use crate::directory::User;
-use crate::store::{Entry, Wanted};
+use crate::auth::session::{Millis, SessionStatus};
+use crate::database::User;
+use crate::store::{SessionEntry, SessionListQuery};
 
 /// Somebody who was seen this recently is online.
-const ONLINE: Millis = 5 * 60 * 1000;
-const SESSIONS_LOOKED_AT: usize = 100;
+const ONLINE_WINDOW: Millis = 5 * 60 * 1000;
+const MAX_SESSIONS_READ: usize = 100;
 
 /// `GET /admin/users?limit=&cursor=`: newest first.
-pub(super) async fn list(State(desk): State<Desk>, uri: Uri) -> Result<Response, Refused> {
-    let mut query = Query::read(&uri);
-    let (limit, after) = (query.limit(), query.cursor(read_cursor));
+pub(super) async fn list(
+    State(desk): State<AdminState>,
+    uri: Uri,
+) -> Result<Response, ApiRejection> {
+    let mut query = QueryParams::parse(&uri);
+    let (limit, after) = (query.limit(), query.cursor(parse_cursor));
     query.check()?;
     let roster = desk.accounts.list_users(limit, after).await?;
-    let users: Vec<UserForAdmin> = roster.users.iter().map(view::user_for_admin).collect();
-    Ok(answer::data(&json!({
+    let users: Vec<AdminUserView> = roster.users.iter().map(view::admin_user).collect();
+    Ok(response::data(&json!({
         "users": users,
         "count": roster.total,
-        "next_cursor": roster.next.map(|(time, id)| cursor(time, &id)),
+        "next_cursor": roster.next.map(|(time, id)| format_cursor(time, &id)),
     })))
 }
 
-fn cursor(time: Millis, id: &str) -> String {
+fn format_cursor(time: Millis, id: &str) -> String {
     URL_SAFE_NO_PAD.encode(format!("{time} {id}"))
 }
 
-fn read_cursor(text: &str) -> Option<(Millis, String)> {
+fn parse_cursor(text: &str) -> Option<(Millis, String)> {
     let text = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
     let (time, id) = text.split_once(' ')?;
     let time = time
@@ -53,11 +56,11 @@ fn read_cursor(text: &str) -> Option<(Millis, String)> {
 
 /// `POST /admin/users`.
 pub(super) async fn create(
-    State(desk): State<Desk>,
+    State(desk): State<AdminState>,
     request: Request,
-) -> Result<Response, Refused> {
+) -> Result<Response, ApiRejection> {
     let (parts, body) = request.into_parts();
-    let mut fields = Fields::read(&parts.headers, body).await?;
+    let mut fields = BodyFields::read(&parts.headers, body).await?;
     let new = NewUser {
         email: fields.text("email"),
         username: fields.optional_text("username"),
@@ -67,40 +70,40 @@ pub(super) async fn create(
         scopes: fields.optional_texts("scopes").unwrap_or_default(),
         disabled: fields.optional_flag("disabled").unwrap_or_default(),
     };
-    let rules = desk.live.load().identity.passwords;
+    let rules = desk.reloadable.load().identity.passwords;
     let new = fields.check_with(new.check(rules))?;
     let user = desk.accounts.create_user(new).await?;
-    let shown = view::user_for_admin(&user);
-    Ok(answer::data_with(StatusCode::CREATED, &shown))
+    let shown = view::admin_user(&user);
+    Ok(response::data_with_status(StatusCode::CREATED, &shown))
 }
 
 /// `GET /admin/users/{id}`, with whether they are about.
 pub(super) async fn show(
-    State(desk): State<Desk>,
+    State(desk): State<AdminState>,
     Path(id): Path<String>,
-) -> Result<Response, Refused> {
-    let user = caller::user(&desk.accounts, &id).await?;
-    Ok(answer::data(&with_presence(&desk, &user).await?))
+) -> Result<Response, ApiRejection> {
+    let user = caller::find_user(&desk.accounts, &id).await?;
+    Ok(response::data(&load_presence(&desk, &user).await?))
 }
 
-async fn with_presence(desk: &Desk, user: &User) -> Result<WithPresence, Refused> {
-    let idle = desk.live.load().sessions.idle_timeout;
+async fn load_presence(desk: &AdminState, user: &User) -> Result<UserPresence, ApiRejection> {
+    let idle = desk.reloadable.load().sessions.idle_timeout;
     let now = desk.store.now().await?;
     let page = desk
         .store
         .sessions_of(
             &user.id,
-            Wanted {
-                status: Some(Status::Active),
+            SessionListQuery {
+                status: Some(SessionStatus::Active),
                 address: None,
                 idle,
-                limit: SESSIONS_LOOKED_AT,
+                limit: MAX_SESSIONS_READ,
                 cursor: None,
             },
         )
         .await?;
-    let open = |entry: &Entry| {
-        let here = (desk.live_of)(entry.session.id);
+    let open = |entry: &SessionEntry| {
+        let here = (desk.count_open_streams)(entry.session.id);
         entry.activity.live_connections.max(here)
     };
     let connections: u64 = page.entries.iter().map(open).sum();
@@ -109,9 +112,9 @@ async fn with_presence(desk: &Desk, user: &User) -> Result<WithPresence, Refused
         .iter()
         .map(|entry| entry.activity.last_access.max(entry.session.created_at))
         .max();
-    let recently = seen.is_some_and(|seen| now.saturating_sub(seen) < ONLINE);
-    Ok(WithPresence {
-        user: view::user_for_admin(user),
+    let recently = seen.is_some_and(|seen| now.saturating_sub(seen) < ONLINE_WINDOW);
+    Ok(UserPresence {
+        user: view::admin_user(user),
         online: connections > 0 || recently,
         live_connections: connections,
         active_sessions: page.total,
@@ -120,9 +123,9 @@ async fn with_presence(desk: &Desk, user: &User) -> Result<WithPresence, Refused
 
 /// A user, and whether they are about.
 #[derive(Serialize)]
-struct WithPresence {
+struct UserPresence {
     #[serde(flatten)]
-    user: UserForAdmin,
+    user: AdminUserView,
     online: bool,
     live_connections: u64,
     active_sessions: usize,
@@ -130,27 +133,27 @@ struct WithPresence {
 
 /// `DELETE /admin/users/{id}`: ends all sessions first.
 pub(super) async fn remove(
-    State(desk): State<Desk>,
+    State(desk): State<AdminState>,
     Path(id): Path<String>,
-) -> Result<Response, Refused> {
-    let user = caller::user(&desk.accounts, &id).await?;
+) -> Result<Response, ApiRejection> {
+    let user = caller::find_user(&desk.accounts, &id).await?;
     desk.accounts.remove_user(&user.id).await?;
-    Ok(answer::nothing())
+    Ok(response::no_content())
 }
 
 /// `PATCH /admin/users/{id}` `{email, name, roles, scopes, disabled, password}`: what is left out
 /// stays.
 pub(super) async fn change(
-    State(desk): State<Desk>,
+    State(desk): State<AdminState>,
     Path(id): Path<String>,
     request: Request,
-) -> Result<Response, Refused> {
-    let before = caller::user(&desk.accounts, &id).await?;
+) -> Result<Response, ApiRejection> {
+    let before = caller::find_user(&desk.accounts, &id).await?;
     let (parts, body) = request.into_parts();
-    let mut fields = Fields::read(&parts.headers, body).await?;
+    let mut fields = BodyFields::read(&parts.headers, body).await?;
     for fixed in ["id", "username", "created_at", "updated_at"] {
         if fields.has(fixed) {
-            fields.problem(fixed, "cannot be changed");
+            fields.add_error(fixed, "cannot be changed");
         }
     }
     let patch = UserPatch {
@@ -165,10 +168,10 @@ pub(super) async fn change(
             .has("password")
             .then(|| fields.text("password").into()),
     };
-    let rules = desk.live.load().identity.passwords;
+    let rules = desk.reloadable.load().identity.passwords;
     let patch = fields.check_with(patch.check(&before, rules))?;
     let user = desk.accounts.apply_change(&id, patch).await?;
-    Ok(answer::data(&with_presence(&desk, &user).await?))
+    Ok(response::data(&load_presence(&desk, &user).await?))
 }
 
 #[cfg(test)]
@@ -176,18 +179,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cursor_is_read_back_and_others_are_refused() {
+    fn cursor_round_trips_and_others_are_rejected() {
         let id = Uuid::nil().to_string();
-        assert_eq!(read_cursor(&cursor(5, &id)), Some((5, id.clone())));
+        assert_eq!(parse_cursor(&format_cursor(5, &id)), Some((5, id.clone())));
         for bad in [
             "",
             "x",
             "%%%",
             &URL_SAFE_NO_PAD.encode("x y"),
-            &cursor(5, "id"),
-            &cursor(u64::MAX, &id),
+            &format_cursor(5, "id"),
+            &format_cursor(u64::MAX, &id),
         ] {
-            assert_eq!(read_cursor(bad), None, "{bad}");
+            assert_eq!(parse_cursor(bad), None, "{bad}");
         }
     }
 }

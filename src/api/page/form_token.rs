@@ -16,9 +16,11 @@ pub(super) struct FormToken(SessionToken);
 impl FormToken {
     /// Gives one to a browser that may not say where its forms come from: the one that it holds
     /// already, so that the form in another of its tabs stays good.
-    pub(super) fn needed(headers: &HeaderMap, rules: &CookieRules) -> Option<FormToken> {
+    pub(super) fn for_form(headers: &HeaderMap, rules: &CookieRules) -> Option<FormToken> {
         let says = headers.contains_key("sec-fetch-site");
-        (!says).then(|| held(headers, rules).unwrap_or_else(|| FormToken(SessionToken::random())))
+        (!says).then(|| {
+            cookie_token(headers, rules).unwrap_or_else(|| FormToken(SessionToken::random()))
+        })
     }
 
     pub(super) fn as_str(&self) -> &str {
@@ -27,7 +29,7 @@ impl FormToken {
 
     /// The cookie that holds it, as long as the browser is open.
     pub(super) fn cookie(&self, rules: &CookieRules) -> Option<HeaderValue> {
-        let mut cookie = cookie::Cookie::build((name(rules), self.0.expose()))
+        let mut cookie = cookie::Cookie::build((cookie_name(rules), self.0.expose()))
             .http_only(true)
             .secure(rules.secure)
             .path("/")
@@ -40,28 +42,28 @@ impl FormToken {
     }
 }
 
-fn name(rules: &CookieRules) -> &'static str {
+fn cookie_name(rules: &CookieRules) -> &'static str {
     let [secure, plain] = FORM_COOKIES;
     if rules.secure { secure } else { plain }
 }
 
 /// Tells whether a form that brought `token` came from our own page.
-pub(super) fn is_ours(
+pub(super) fn is_own_form(
     headers: &HeaderMap,
     client: &Client,
     token: &str,
     rules: &CookieRules,
 ) -> bool {
     if headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site") {
-        return origin::same_origin(headers, client, &[]);
+        return origin::is_same_origin(headers, client, &[]);
     }
-    held(headers, rules)
+    cookie_token(headers, rules)
         .is_some_and(|held| bool::from(held.as_str().as_bytes().ct_eq(token.as_bytes())))
 }
 
 /// What the browser's cookie holds; of two, nobody knows which is ours.
-fn held(headers: &HeaderMap, rules: &CookieRules) -> Option<FormToken> {
-    let name = name(rules);
+fn cookie_token(headers: &HeaderMap, rules: &CookieRules) -> Option<FormToken> {
+    let name = cookie_name(rules);
     let values = headers.get_all(header::COOKIE).iter();
     let mut held = values
         .flat_map(|value| value.as_bytes().split(|byte| *byte == b';'))
@@ -98,11 +100,11 @@ mod tests {
             domain: None,
             path: "/".to_owned(),
         };
-        is_ours(&headers, &client, token, &rules)
+        is_own_form(&headers, &client, token, &rules)
     }
 
     #[test]
-    fn what_the_browser_says_decides() {
+    fn origin_headers_decide() {
         let token = "a".repeat(64);
         let cookie = format!("portcullis-form={token}");
         let held = ("cookie", cookie.as_str());
@@ -123,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_browser_that_says_nothing_has_to_bring_the_cookies_secret() {
+    fn form_token_must_match_the_cookie() {
         let (token, other) = ("a".repeat(64), "b".repeat(64));
         let cookie = format!("x=y; portcullis-form={token}");
         let twice = format!("{cookie}; portcullis-form={token}");

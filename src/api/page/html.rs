@@ -2,21 +2,21 @@
 
 use maud::{Markup, html};
 
-use super::Problem;
+use super::PageError;
 use crate::pipeline::html_page;
 
 /// What the sign-in form shows.
-pub(super) struct SignIn<'a> {
+pub(super) struct SignInForm<'a> {
     pub(super) action: &'a str,
     pub(super) return_to: &'a str,
     pub(super) token: &'a str,
     /// What was typed before.
     pub(super) login: &'a str,
-    pub(super) problem: Option<&'a Problem>,
+    pub(super) problem: Option<&'a PageError>,
 }
 
 /// The page to sign in on. After a mistake the cursor is where it is mended.
-pub(super) fn sign_in(form: &SignIn<'_>) -> Markup {
+pub(super) fn sign_in(form: &SignInForm<'_>) -> Markup {
     let described = form.problem.map(|_| "problem");
     let invalid = form.problem.map(|_| "true");
     let again = !form.login.is_empty();
@@ -41,7 +41,7 @@ pub(super) fn sign_in(form: &SignIn<'_>) -> Markup {
 }
 
 /// The page to sign out on.
-pub(super) fn sign_out(action: &str, token: &str, wrong: Option<&Problem>) -> Markup {
+pub(super) fn sign_out(action: &str, token: &str, wrong: Option<&PageError>) -> Markup {
     let body = html! {
         h1 { "Sign out" }
         (problem(wrong))
@@ -63,7 +63,7 @@ pub(super) fn signed_out(sign_in: &str) -> Markup {
 }
 
 /// Read out at once by a screen reader.
-fn problem(problem: Option<&Problem>) -> Markup {
+fn problem(problem: Option<&PageError>) -> Markup {
     html! {
         @if let Some(problem) = problem {
             p #problem .problem role="alert" { (problem.text) }
@@ -71,7 +71,7 @@ fn problem(problem: Option<&Problem>) -> Markup {
     }
 }
 
-fn page(title: &str, problem: Option<&Problem>, body: &Markup) -> Markup {
+fn page(title: &str, problem: Option<&PageError>, body: &Markup) -> Markup {
     let title = match problem {
         Some(_) => format!("Error: {title}"),
         None => title.to_owned(),
@@ -86,10 +86,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_somebody_typed_cannot_become_markup() {
+    fn user_input_is_escaped() {
         let hostile = "\"><script>alert(1)</script>&";
-        let problem = Problem::new(StatusCode::BAD_REQUEST, hostile);
-        let page = sign_in(&SignIn {
+        let problem = PageError::new(StatusCode::BAD_REQUEST, hostile);
+        let page = sign_in(&SignInForm {
             action: hostile,
             return_to: hostile,
             token: hostile,

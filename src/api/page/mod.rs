@@ -1,7 +1,7 @@
 //! The pages for people with a browser: signing in and out, by plain HTML forms that work without
 //! script. They exist wherever the API does.
 
-mod fields;
+mod form_fields;
 mod form_token;
 mod html;
 mod return_to;
@@ -16,14 +16,14 @@ use form_token::FormToken;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use maud::Markup;
 
-use super::answer::{Noted, Refused};
-use super::{Caller, Desk, body};
-use crate::events::{Event, Kind};
+use super::response::{ApiRejection, ResponseInfo};
+use super::{ApiState, Caller, body};
+use crate::events::{Event, EventKind};
 use crate::limits::Decision;
 use crate::pipeline::admission::Client;
 use crate::pipeline::html_page;
 use crate::refusal::Refusal;
-use crate::settings::Live;
+use crate::settings::Reloadable;
 
 pub(super) const SIGN_IN: &str = "/sign-in";
 pub(super) const SIGN_OUT: &str = "/sign-out";
@@ -43,14 +43,14 @@ pub(super) fn needs_caller(method: &Method, path: &str) -> bool {
 }
 
 /// The pages.
-pub(super) fn routes() -> Router<Desk> {
+pub(super) fn routes() -> Router<ApiState> {
     Router::new()
         .route(SIGN_IN, get(sign_in::show).post(sign_in::submit))
         .route(SIGN_OUT, get(sign_out::show).post(sign_out::submit))
 }
 
 /// What went wrong, as a page says it.
-struct Problem {
+struct PageError {
     status: StatusCode,
     /// For log and metrics.
     refusal: Option<Refusal>,
@@ -63,9 +63,9 @@ struct Problem {
     user: Option<Box<str>>,
 }
 
-impl Problem {
-    fn new(status: StatusCode, text: &str) -> Problem {
-        Problem {
+impl PageError {
+    fn new(status: StatusCode, text: &str) -> PageError {
+        PageError {
             status,
             refusal: None,
             text: text.to_owned(),
@@ -77,19 +77,19 @@ impl Problem {
     }
 
     /// A form that did not come from the page.
-    fn not_ours(desk: &Desk, client: &Client) -> Problem {
+    fn cross_site_form(desk: &ApiState, client: &Client) -> PageError {
         desk.events
-            .record(Event::new(Kind::CsrfRejected).ip(client.ip));
+            .record(Event::new(EventKind::CsrfRejected).ip(client.ip));
         let text = "This form was sent from elsewhere, or it was too old. Please try again.";
-        Problem {
+        PageError {
             refusal: Some(Refusal::CsrfRejected),
-            ..Problem::new(Refusal::CsrfRejected.status(), text)
+            ..PageError::new(Refusal::CsrfRejected.status(), text)
         }
     }
 }
 
-impl From<Refused> for Problem {
-    fn from(refused: Refused) -> Problem {
+impl From<ApiRejection> for PageError {
+    fn from(refused: ApiRejection) -> PageError {
         let refusal = refused.refusal;
         let fields = refused.fields.iter();
         let text = match refusal {
@@ -119,7 +119,7 @@ impl From<Refused> for Problem {
             let challenge = HeaderValue::from_static("Bearer realm=\"portcullis\"");
             headers.push((header::WWW_AUTHENTICATE, challenge));
         }
-        Problem {
+        PageError {
             status: refusal.status(),
             refusal: Some(refusal),
             text,
@@ -133,11 +133,11 @@ impl From<Refused> for Problem {
 
 /// Answers with a page, and with what went wrong. Nothing on it can come from anywhere else, and
 /// nobody can frame it.
-fn answer(
-    problem: Option<Problem>,
+fn page_response(
+    problem: Option<PageError>,
     page: Markup,
     token: Option<&FormToken>,
-    live: &Live,
+    live: &Reloadable,
 ) -> Response {
     let status = problem
         .as_ref()
@@ -155,7 +155,9 @@ fn answer(
     for (name, value) in fixed {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    if let Ok(policy) = HeaderValue::try_from(html_page::policy(&form_action(live))) {
+    if let Ok(policy) =
+        HeaderValue::try_from(html_page::content_security_policy(&form_action(live)))
+    {
         headers.insert(header::CONTENT_SECURITY_POLICY, policy);
     }
     if let Some(cookie) = token.and_then(|token| token.cookie(&live.sessions.cookie)) {
@@ -163,12 +165,12 @@ fn answer(
     }
     if let Some(problem) = problem {
         headers.extend(problem.headers);
-        response.extensions_mut().insert(Noted {
+        response.extensions_mut().insert(ResponseInfo {
             limits: problem.limits,
             refusal: problem.refusal,
             reason: problem.reason,
             user: problem.user.map(String::from),
-            ..Noted::default()
+            ..ResponseInfo::default()
         });
     }
     response
@@ -176,7 +178,7 @@ fn answer(
 
 /// Where a form may lead. Browsers that apply this to redirects too would stop a sign-in whose
 /// destination leads on to another origin; so those that may call the API are named.
-fn form_action(live: &Live) -> String {
+fn form_action(live: &Reloadable) -> String {
     let origins = live
         .api
         .as_ref()
@@ -197,13 +199,13 @@ fn see_other(target: &str) -> Response {
 }
 
 /// Where the pages are.
-fn address(live: &Live, page: &str) -> String {
+fn page_path(live: &Reloadable, page: &str) -> String {
     let prefix = live.api.as_ref().map_or("", |api| api.prefix.as_str());
     format!("{prefix}{page}")
 }
 
 /// Whether somebody is signed in; a session that has ended is nobody's.
-fn is_signed_in(caller: Option<&Caller>) -> Result<bool, Refused> {
+fn is_signed_in(caller: Option<&Caller>) -> Result<bool, ApiRejection> {
     match caller.map(|Caller(found)| found) {
         Some(Ok(identity)) => Ok(identity.is_some()),
         Some(Err(refusal)) if refusal.status().is_server_error() => Err((*refusal).into()),
@@ -213,5 +215,5 @@ fn is_signed_in(caller: Option<&Caller>) -> Result<bool, Refused> {
 
 /// Whether a body is a form's.
 fn is_form(headers: &HeaderMap) -> bool {
-    body::is_of_type(headers, "application/x-www-form-urlencoded")
+    body::has_media_type(headers, "application/x-www-form-urlencoded")
 }

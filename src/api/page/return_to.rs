@@ -4,26 +4,26 @@
 use url::form_urlencoded;
 
 /// Bytes.
-const MAX: usize = 4096;
+const MAX_BYTES: usize = 4096;
 
 /// Finds `return_to` in a query.
-pub(super) fn in_query(query: Option<&str>) -> String {
+pub(super) fn from_query(query: Option<&str>) -> String {
     let query = query.unwrap_or_default().as_bytes();
     let mut pairs = form_urlencoded::parse(query);
     let found = pairs.find(|(name, _)| name == "return_to");
-    accepted(&found.map(|(_, value)| value).unwrap_or_default()).to_owned()
+    path_or_root(&found.map(|(_, value)| value).unwrap_or_default()).to_owned()
 }
 
 /// The text itself where it is a path, else the root.
-pub(super) fn accepted(text: &str) -> &str {
-    if is_path(text) { text } else { "/" }
+pub(super) fn path_or_root(text: &str) -> &str {
+    if is_safe_path(text) { text } else { "/" }
 }
 
 /// A slash, and then anything but what a browser would read as the beginning of a host. Browsers
 /// read a backslash as a slash, and drop tabs and line ends wherever they are.
-fn is_path(text: &str) -> bool {
+fn is_safe_path(text: &str) -> bool {
     let visible = |byte: u8| byte.is_ascii_graphic() && byte != b'\\';
-    text.len() <= MAX
+    text.len() <= MAX_BYTES
         && text.starts_with('/')
         && !text.starts_with("//")
         && text.bytes().all(visible)
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_path_of_this_origin_is_returned_to() {
+    fn only_same_origin_paths_are_accepted() {
         for path in [
             "/",
             "/a",
@@ -48,7 +48,7 @@ mod tests {
             "/%2f%2fevil.example",
             "/.//evil",
         ] {
-            assert_eq!(accepted(path), path);
+            assert_eq!(path_or_root(path), path);
         }
         for trick in [
             "",
@@ -79,14 +79,14 @@ mod tests {
             "/\u{e4}",
             "/\u{2028}",
             "\u{feff}//evil.example",
-            &format!("/{}", "a".repeat(MAX)),
+            &format!("/{}", "a".repeat(MAX_BYTES)),
         ] {
-            assert_eq!(accepted(trick), "/", "{trick:?}");
+            assert_eq!(path_or_root(trick), "/", "{trick:?}");
         }
     }
 
     #[test]
-    fn the_query_is_decoded_once() {
+    fn query_is_decoded_once() {
         for (query, expected) in [
             (None, "/"),
             (Some(""), "/"),
@@ -98,15 +98,15 @@ mod tests {
             (Some("return_to=%252F%252Fevil"), "/"),
             (Some("return_to=/%252Fevil"), "/%2Fevil"),
         ] {
-            assert_eq!(in_query(query), expected, "{query:?}");
+            assert_eq!(from_query(query), expected, "{query:?}");
         }
     }
 
     proptest! {
         #[test]
-        fn a_browser_stays_where_it_is(text in "[/\\\\:.@?#a-e\t\n %2fF5c-]{0,12}") {
+        fn browser_stays_on_its_origin(text in "[/\\\\:.@?#a-e\t\n %2fF5c-]{0,12}") {
             let here = Url::parse("https://here.example/api/v1/sign-in").unwrap();
-            let there = here.join(accepted(&text)).unwrap();
+            let there = here.join(path_or_root(&text)).unwrap();
             prop_assert_eq!(there.origin(), here.origin());
         }
     }

@@ -7,41 +7,43 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::json;
 use url::Url;
 
-use super::super::answer::{Noted, Refused};
-use super::super::{Caller, Desk, RequestId, auth, backend, origin};
-use super::fields::Sent;
+use super::super::response::{ApiRejection, ResponseInfo};
+use super::super::{ApiState, Caller, RequestId, auth, backend, origin};
+use super::form_fields::FormFields;
 use super::form_token::{self, FormToken};
-use super::{Problem, SIGN_IN, address, answer, html, is_signed_in, return_to, see_other};
-use crate::accounts::names::AccountName;
-use crate::accounts::{Attempt, Credentials, Failure, SignedIn};
+use super::{
+    PageError, SIGN_IN, html, is_signed_in, page_path, page_response, return_to, see_other,
+};
+use crate::accounts::normalize::AccountName;
+use crate::accounts::{AccountError, BackendSignIn, Credentials, SignedIn};
 use crate::auth::credential;
 use crate::limits::Decision;
 use crate::pipeline::admission::Client;
 use crate::refusal::Refusal;
-use crate::settings::Live;
-use crate::settings::backend::Backend;
+use crate::settings::Reloadable;
+use crate::settings::backend::BackendSettings;
 use crate::telemetry::metrics::SignInMethod;
 
 /// The form; whoever is signed in already goes on to where they wanted to go.
 pub(super) async fn show(
-    State(desk): State<Desk>,
+    State(desk): State<ApiState>,
     Extension(client): Extension<Client>,
     caller: Option<Extension<Caller>>,
     request: Request,
 ) -> Response {
-    let live = desk.live.load_full();
-    let target = return_to::in_query(request.uri().query());
+    let live = desk.reloadable.load_full();
+    let target = return_to::from_query(request.uri().query());
     let caller = caller.map(|Extension(caller)| caller);
     let problem = match is_signed_in(caller.as_ref()) {
         Ok(true) => return see_other(&target),
         Ok(false) if matches!(caller, Some(Caller(Ok(None)))) => {
             let kept = !comes_from_sign_in(request.headers(), &client, &live);
-            (!kept).then(|| Problem::new(StatusCode::OK, COOKIE_NOT_KEPT))
+            (!kept).then(|| PageError::new(StatusCode::OK, COOKIE_NOT_KEPT))
         }
         Ok(false) => None,
-        Err(unknown) => Some(Problem::from(unknown)),
+        Err(unknown) => Some(PageError::from(unknown)),
     };
-    let mut response = form(&live, request.headers(), &target, "", problem);
+    let mut response = form_response(&live, request.headers(), &target, "", problem);
     if caller
         .is_some_and(|Caller(found)| found.is_err_and(|refusal| refusal.status().is_client_error()))
     {
@@ -59,41 +61,44 @@ const COOKIE_NOT_KEPT: &str = "You are not signed in. If you have just signed in
 
 /// Whether the browser was sent here from the sign-in page itself, as it is when it signed in and did
 /// not keep the cookie.
-fn comes_from_sign_in(headers: &HeaderMap, client: &Client, live: &Live) -> bool {
+fn comes_from_sign_in(headers: &HeaderMap, client: &Client, live: &Reloadable) -> bool {
     let referer = headers.get(header::REFERER);
     let referer = referer.and_then(|referer| Url::parse(referer.to_str().ok()?).ok());
     referer.is_some_and(|referer| {
         let origin = referer.origin().ascii_serialization();
-        referer.path() == address(live, SIGN_IN)
-            && origin::is_of(&origin, &client.host, client.https)
+        referer.path() == page_path(live, SIGN_IN)
+            && origin::origin_matches_host(&origin, &client.host, client.https)
     })
 }
 
 /// Signs in, and sends the browser to where the person wanted to go.
 pub(super) async fn submit(
-    State(desk): State<Desk>,
+    State(desk): State<ApiState>,
     Extension(client): Extension<Client>,
     request: Request,
-) -> Result<Response, Refused> {
-    let live = desk.live.load_full();
+) -> Result<Response, ApiRejection> {
+    let live = desk.reloadable.load_full();
     let (parts, body) = request.into_parts();
-    let sent = Sent::read(&parts.headers, body).await?;
-    let target = return_to::accepted(&sent.return_to);
-    let again = |login: &str, problem| form(&live, &parts.headers, target, login, Some(problem));
-    if !form_token::is_ours(&parts.headers, &client, &sent.token, &live.sessions.cookie) {
+    let sent = FormFields::read(&parts.headers, body).await?;
+    let target = return_to::path_or_root(&sent.return_to);
+    let again =
+        |login: &str, problem| form_response(&live, &parts.headers, target, login, Some(problem));
+    if !form_token::is_own_form(&parts.headers, &client, &sent.token, &live.sessions.cookie) {
         auth::count_unread(&desk, &live, Refusal::CsrfRejected);
-        return Ok(again("", Problem::not_ours(&desk, &client)));
+        return Ok(again("", PageError::cross_site_form(&desk, &client)));
     }
     let mut limits = Vec::new();
     let opened = match &live.identity.backend {
         Some(backend) => {
             let opened =
-                by_backend(&desk, &live, backend, &client, &parts, &sent, &mut limits).await;
-            auth::counted(&desk, SignInMethod::Upstream, opened)
+                sign_in_with_backend(&desk, &live, backend, &client, &parts, &sent, &mut limits)
+                    .await;
+            auth::count_outcome(&desk, SignInMethod::Upstream, opened)
         }
         None => {
-            let opened = by_password(&desk, &live, &client, &parts, &sent, &mut limits).await;
-            auth::counted(&desk, SignInMethod::Password, opened)
+            let opened =
+                sign_in_with_password(&desk, &live, &client, &parts, &sent, &mut limits).await;
+            auth::count_outcome(&desk, SignInMethod::Password, opened)
         }
     };
     let (signed_in, cookies) = match opened {
@@ -103,7 +108,7 @@ pub(super) async fn submit(
     let mut response = see_other(target);
     response
         .extensions_mut()
-        .insert(Noted::of(&signed_in, limits));
+        .insert(ResponseInfo::for_sign_in(&signed_in, limits));
     let headers = response.headers_mut();
     if let Some(token) = &signed_in.session_token {
         let cookie = credential::session_cookie(&live.sessions.cookie, token, live.sessions.ttl);
@@ -115,20 +120,20 @@ pub(super) async fn submit(
     Ok(response)
 }
 
-async fn by_password(
-    desk: &Desk,
-    live: &Live,
+async fn sign_in_with_password(
+    desk: &ApiState,
+    live: &Reloadable,
     client: &Client,
     parts: &Parts,
-    sent: &Sent,
+    sent: &FormFields,
     limits: &mut Vec<Decision>,
-) -> Result<(SignedIn, Vec<HeaderValue>), Failure> {
+) -> Result<(SignedIn, Vec<HeaderValue>), AccountError> {
     let credentials = Credentials {
         login: &sent.login,
         password: &sent.password,
-        held: auth::held(&parts.headers, live),
+        previous_session: auth::cookie_session(&parts.headers, live),
     };
-    let visitor = auth::visitor(&parts.headers, client);
+    let visitor = auth::client_info(&parts.headers, client);
     let signed_in = desk
         .accounts
         .sign_in(live, credentials, &visitor, limits)
@@ -137,37 +142,41 @@ async fn by_password(
 }
 
 /// A backend gets the JSON that it would have got from a page of its own.
-async fn by_backend(
-    desk: &Desk,
-    live: &Live,
-    backend: &std::sync::Arc<Backend>,
+async fn sign_in_with_backend(
+    desk: &ApiState,
+    live: &Reloadable,
+    backend: &std::sync::Arc<BackendSettings>,
     client: &Client,
     parts: &Parts,
-    sent: &Sent,
+    sent: &FormFields,
     limits: &mut Vec<Decision>,
-) -> Result<(SignedIn, Vec<HeaderValue>), Failure> {
-    let name = AccountName::read(&sent.login)
-        .map_err(|problem| Failure::Invalid(vec![("login".to_owned(), problem.to_owned())]))?;
-    let body = json!({ member(backend, &sent.login): sent.login, "password": sent.password });
+) -> Result<(SignedIn, Vec<HeaderValue>), AccountError> {
+    let name = AccountName::parse(&sent.login).map_err(|problem| {
+        AccountError::InvalidFields(vec![("login".to_owned(), problem.to_owned())])
+    })?;
+    let body = json!({ login_member(backend, &sent.login): sent.login, "password": sent.password });
     let request_id = parts.extensions.get::<RequestId>();
-    let attempt = Attempt {
+    let attempt = BackendSignIn {
         names: vec![name],
         body: body.to_string().into(),
         content_type: Some(&HeaderValue::from_static("application/json")),
         request_id: request_id.map_or("", RequestId::as_str),
-        held: auth::held(&parts.headers, live),
+        previous_session: auth::cookie_session(&parts.headers, live),
     };
-    let visitor = auth::visitor(&parts.headers, client);
+    let visitor = auth::client_info(&parts.headers, client);
     let (signed_in, answer) = desk
         .accounts
-        .sign_in_by_backend(live, backend, attempt, &visitor, limits)
+        .sign_in_with_backend(live, backend, attempt, &visitor, limits)
         .await?;
-    Ok((signed_in, backend::cookies(backend, live, &answer)))
+    Ok((
+        signed_in,
+        backend::forwarded_cookies(backend, live, &answer),
+    ))
 }
 
 /// What the backend calls a name: the first member that it reads is for what looks like an address,
 /// the second, if there is one, for anything else.
-fn member<'b>(backend: &'b Backend, login: &str) -> &'b str {
+fn login_member<'b>(backend: &'b BackendSettings, login: &str) -> &'b str {
     let mut members = backend.account.iter().map(String::as_str);
     let first = members.next().unwrap_or("email");
     if login.contains('@') {
@@ -177,20 +186,20 @@ fn member<'b>(backend: &'b Backend, login: &str) -> &'b str {
     }
 }
 
-fn form(
-    live: &Live,
+fn form_response(
+    live: &Reloadable,
     headers: &HeaderMap,
     target: &str,
     login: &str,
-    problem: Option<Problem>,
+    problem: Option<PageError>,
 ) -> Response {
-    let token = FormToken::needed(headers, &live.sessions.cookie);
-    let page = html::sign_in(&html::SignIn {
-        action: &address(live, SIGN_IN),
+    let token = FormToken::for_form(headers, &live.sessions.cookie);
+    let page = html::sign_in(&html::SignInForm {
+        action: &page_path(live, SIGN_IN),
         return_to: target,
         token: token.as_ref().map_or("", FormToken::as_str),
         login,
         problem: problem.as_ref(),
     });
-    answer(problem, page, token.as_ref(), live)
+    page_response(problem, page, token.as_ref(), live)
 }

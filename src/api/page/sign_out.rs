@@ -4,43 +4,43 @@ use axum::extract::{Extension, Request, State};
 use axum::response::Response;
 use http::{HeaderMap, header};
 
-use super::super::answer::Refused;
-use super::super::leaving::Leaving;
-use super::super::{Caller, Desk};
-use super::fields::Sent;
+use super::super::presented_session::PresentedSession;
+use super::super::response::ApiRejection;
+use super::super::{ApiState, Caller};
+use super::form_fields::FormFields;
 use super::form_token::{self, FormToken};
-use super::{Problem, SIGN_IN, SIGN_OUT, address, answer, html, is_signed_in};
+use super::{PageError, SIGN_IN, SIGN_OUT, html, is_signed_in, page_path, page_response};
 use crate::auth::credential;
 use crate::pipeline::admission::Client;
-use crate::settings::Live;
+use crate::settings::Reloadable;
 
 /// A button, for who is signed in. Looking at the page changes nothing.
 pub(super) async fn show(
-    State(desk): State<Desk>,
+    State(desk): State<ApiState>,
     caller: Option<Extension<Caller>>,
     request: Request,
 ) -> Response {
-    let live = desk.live.load_full();
+    let live = desk.reloadable.load_full();
     match is_signed_in(caller.as_deref()) {
-        Ok(true) => form(&live, request.headers(), None),
-        Ok(false) => bye(&live),
-        Err(unknown) => form(&live, request.headers(), Some(unknown.into())),
+        Ok(true) => form_response(&live, request.headers(), None),
+        Ok(false) => signed_out_response(&live),
+        Err(unknown) => form_response(&live, request.headers(), Some(unknown.into())),
     }
 }
 
 /// Ends the session that the browser holds.
 pub(super) async fn submit(
-    State(desk): State<Desk>,
+    State(desk): State<ApiState>,
     Extension(client): Extension<Client>,
     caller: Option<Extension<Caller>>,
     request: Request,
-) -> Result<Response, Refused> {
-    let live = desk.live.load_full();
+) -> Result<Response, ApiRejection> {
+    let live = desk.reloadable.load_full();
     let (parts, body) = request.into_parts();
-    let sent = Sent::read(&parts.headers, body).await?;
-    let again = |problem| form(&live, &parts.headers, Some(problem));
-    if !form_token::is_ours(&parts.headers, &client, &sent.token, &live.sessions.cookie) {
-        return Ok(again(Problem::not_ours(&desk, &client)));
+    let sent = FormFields::read(&parts.headers, body).await?;
+    let again = |problem| form_response(&live, &parts.headers, Some(problem));
+    if !form_token::is_own_form(&parts.headers, &client, &sent.token, &live.sessions.cookie) {
+        return Ok(again(PageError::cross_site_form(&desk, &client)));
     }
     let caller = caller.map(|Extension(caller)| caller);
     if let Err(unknown) = is_signed_in(caller.as_ref()) {
@@ -48,8 +48,8 @@ pub(super) async fn submit(
     }
     let presented = credential::extract(&parts.headers, &live.sessions.cookie.name);
     let leaving = match caller.map(|Caller(found)| found) {
-        Some(Ok(identity)) => identity.as_ref().map(Leaving::of),
-        Some(Err(refusal)) => Leaving::after(refusal, None, &presented),
+        Some(Ok(identity)) => identity.as_ref().map(PresentedSession::from_identity),
+        Some(Err(refusal)) => PresentedSession::from_rejection(refusal, None, &presented),
         None => None,
     };
     if let Some(leaving) = leaving {
@@ -58,20 +58,20 @@ pub(super) async fn submit(
             return Ok(again(unsure.into()));
         }
     }
-    Ok(bye(&live))
+    Ok(signed_out_response(&live))
 }
 
-fn form(live: &Live, headers: &HeaderMap, problem: Option<Problem>) -> Response {
-    let token = FormToken::needed(headers, &live.sessions.cookie);
+fn form_response(live: &Reloadable, headers: &HeaderMap, problem: Option<PageError>) -> Response {
+    let token = FormToken::for_form(headers, &live.sessions.cookie);
     let secret = token.as_ref().map_or("", FormToken::as_str);
-    let page = html::sign_out(&address(live, SIGN_OUT), secret, problem.as_ref());
-    answer(problem, page, token.as_ref(), live)
+    let page = html::sign_out(&page_path(live, SIGN_OUT), secret, problem.as_ref());
+    page_response(problem, page, token.as_ref(), live)
 }
 
 /// The browser is told to forget the cookie, in case it holds one that is worth nothing.
-fn bye(live: &Live) -> Response {
-    let page = html::signed_out(&address(live, SIGN_IN));
-    let mut response = answer(None, page, None, live);
+fn signed_out_response(live: &Reloadable) -> Response {
+    let page = html::signed_out(&page_path(live, SIGN_IN));
+    let mut response = page_response(None, page, None, live);
     for cookie in credential::clearing_cookies(&live.sessions.cookie) {
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }

@@ -3,48 +3,48 @@
 use http::StatusCode;
 use serde_json::json;
 
-use super::super::admin::{self, Readiness, Reloaded};
+use super::super::admin::{self, Readiness, ReloadOutcome};
 use super::*;
 
 pub(super) const TOKEN: (&str, &str) = ("authorization", "Bearer 0123456789abcdef");
 
-pub(super) struct Admin {
+pub(super) struct TestAdmin {
     pub(super) router: Router,
     pub(super) readiness: Readiness,
 }
 
-pub(super) fn admin_of(gateway: &Gateway) -> Admin {
+pub(super) fn admin_of(gateway: &TestGateway) -> TestAdmin {
     let readiness = Readiness::default();
-    let desk = admin::Desk {
-        live_of: Arc::new(|_| 0),
-        live: Arc::clone(&gateway.desk.live),
-        accounts: gateway.desk.accounts.clone(),
-        store: gateway.desk.store.clone(),
+    let desk = admin::AdminState {
+        count_open_streams: Arc::new(|_| 0),
+        reloadable: Arc::clone(&gateway.state.reloadable),
+        accounts: gateway.state.accounts.clone(),
+        store: gateway.state.store.clone(),
         metrics: Arc::clone(&gateway.metrics),
-        events: gateway.desk.events.clone(),
+        events: gateway.state.events.clone(),
         readiness: readiness.clone(),
         sessions_on_outage: settings::SessionsOnOutage::Deny,
         host_name: None,
-        counter: crate::accounts::counter,
+        counter: crate::accounts::sign_in_counter,
         upstreams: Arc::new(|| json!([{"name": "orders"}])),
         reload: Arc::new(|| {
-            Box::pin(async { Reloaded::Rejected(vec!["f:1:2: wrong".to_owned()]) })
+            Box::pin(async { ReloadOutcome::Rejected(vec!["f:1:2: wrong".to_owned()]) })
         }),
     };
-    Admin {
+    TestAdmin {
         router: admin::router(desk),
         readiness,
     }
 }
 
-impl Admin {
+impl TestAdmin {
     pub(super) async fn call(
         &self,
         method: &str,
         path: &str,
         headers: &[(&str, &str)],
         body: &str,
-    ) -> Answer {
+    ) -> TestResponse {
         let mut request = Request::builder().method(method).uri(path);
         request = request.header("host", "127.0.0.1:9090");
         for (name, value) in headers {
@@ -54,11 +54,16 @@ impl Admin {
             request = request.header("content-type", "application/json");
         }
         let request = request.body(Body::from(body.to_owned())).unwrap();
-        read(self.router.clone().oneshot(request).await.unwrap()).await
+        read_response(self.router.clone().oneshot(request).await.unwrap()).await
     }
 
     /// As an operator.
-    pub(super) async fn ask(&self, method: &str, path: &str, body: &Value) -> Answer {
+    pub(super) async fn call_as_operator(
+        &self,
+        method: &str,
+        path: &str,
+        body: &Value,
+    ) -> TestResponse {
         let body = if body.is_null() {
             String::new()
         } else {
@@ -69,7 +74,7 @@ impl Admin {
 }
 
 #[tokio::test]
-async fn operators_need_the_token_whatever_they_ask_for() {
+async fn admin_endpoints_require_the_token() {
     let gateway = gateway().await;
     let admin = admin_of(&gateway);
     for (method, path) in [
@@ -89,17 +94,19 @@ async fn operators_need_the_token_whatever_they_ask_for() {
     }
     let closed = gateway_with(|live| live.admin_token = None).await;
     let answer = admin_of(&closed)
-        .ask("GET", "/admin/users", &Value::Null)
+        .call_as_operator("GET", "/admin/users", &Value::Null)
         .await;
     assert_eq!(answer.code(), "FORBIDDEN");
     assert_eq!(
         admin
-            .ask("GET", "/admin/nothing", &Value::Null)
+            .call_as_operator("GET", "/admin/nothing", &Value::Null)
             .await
             .code(),
         "NOT_FOUND"
     );
-    let answer = admin.ask("PUT", "/admin/users", &Value::Null).await;
+    let answer = admin
+        .call_as_operator("PUT", "/admin/users", &Value::Null)
+        .await;
     assert_eq!(answer.code(), "METHOD_NOT_ALLOWED");
     assert_eq!(
         admin.call("GET", "/nothing", &[], "").await.code(),
@@ -108,7 +115,7 @@ async fn operators_need_the_token_whatever_they_ask_for() {
 }
 
 #[tokio::test]
-async fn pages_cannot_reach_any_of_it() {
+async fn cross_site_pages_cannot_call_admin() {
     let gateway = gateway().await;
     let admin = admin_of(&gateway);
     for path in ["/health", "/ready", "/metrics", "/admin/users"] {
@@ -132,7 +139,7 @@ async fn health_readiness_and_metrics() {
         json!({"activeSessions": null, "cachedProfiles": null, "blacklistedTokens": null});
     let expected = json!({"status": "OK", "store": "connected", "sessionStats": unknown});
     assert_eq!(health.body, expected);
-    let store = &gateway.desk.store;
+    let store = &gateway.state.store;
     let turn = store.begin_clean_up(Duration::ZERO).await;
     store
         .clean_up(&turn.unwrap().unwrap(), &mut Vec::new())
@@ -147,13 +154,13 @@ async fn health_readiness_and_metrics() {
     let starting = admin.call("GET", "/ready", &[], "").await;
     assert_eq!(starting.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(starting.body.get("status").unwrap(), "starting");
-    admin.readiness.serving();
+    admin.readiness.set_serving();
     let ready = admin.call("GET", "/ready", &[], "").await;
     assert_eq!(ready.status, StatusCode::OK);
     assert_eq!(ready.body.pointer("/store/up").unwrap(), true);
     assert_eq!(ready.body.pointer("/database/up").unwrap(), true);
     assert_eq!(ready.body.pointer("/upstreams/0/name").unwrap(), "orders");
-    admin.readiness.draining();
+    admin.readiness.set_draining();
     let draining = admin.call("GET", "/ready", &[], "").await;
     assert_eq!(draining.status, StatusCode::SERVICE_UNAVAILABLE);
 
@@ -171,54 +178,63 @@ async fn users_are_created_listed_shown_and_changed() {
     let gateway = gateway().await;
     let admin = admin_of(&gateway);
     let new = json!({"email": EMAIL, "password": PASSWORD, "roles": ["a"], "scopes": ["s"]});
-    let created = admin.ask("POST", "/admin/users", &new).await;
+    let created = admin.call_as_operator("POST", "/admin/users", &new).await;
     assert_eq!(created.status, StatusCode::CREATED);
     assert!(!created.body.to_string().contains("argon2"));
     assert_eq!(
-        admin.ask("POST", "/admin/users", &new).await.code(),
+        admin
+            .call_as_operator("POST", "/admin/users", &new)
+            .await
+            .code(),
         "USER_EXISTS"
     );
     let path = format!("/admin/users/{}", created.text("/id"));
-    let shown = admin.ask("GET", &path, &Value::Null).await;
+    let shown = admin.call_as_operator("GET", &path, &Value::Null).await;
     assert_eq!(shown.at("/online"), false);
     gateway.login(EMAIL, PASSWORD).await;
-    let shown = admin.ask("GET", &path, &Value::Null).await;
+    let shown = admin.call_as_operator("GET", &path, &Value::Null).await;
     assert_eq!(
         (shown.at("/online"), shown.at("/live_connections")),
         (&json!(true), &json!(0))
     );
-    let listed = admin.ask("GET", "/admin/users", &Value::Null).await;
+    let listed = admin
+        .call_as_operator("GET", "/admin/users", &Value::Null)
+        .await;
     assert_eq!(
         (listed.at("/count"), listed.at("/users/0/email")),
         (&json!(1), &json!(EMAIL))
     );
-    let fixed = admin.ask("PATCH", &path, &json!({"username": "x"})).await;
+    let fixed = admin
+        .call_as_operator("PATCH", &path, &json!({"username": "x"}))
+        .await;
     assert_eq!(fixed.code(), "VALIDATION_FAILED");
     assert_eq!(
         admin
-            .ask("GET", "/admin/users/none", &Value::Null)
+            .call_as_operator("GET", "/admin/users/none", &Value::Null)
             .await
             .code(),
         "NOT_FOUND"
     );
-    let renamed = admin.ask("PATCH", &path, &json!({"name": "Ann"})).await;
+    let renamed = admin
+        .call_as_operator("PATCH", &path, &json!({"name": "Ann"}))
+        .await;
     assert_eq!(renamed.text("/name"), "Ann");
     assert_eq!(renamed.at("/roles"), &json!(["a"]));
 }
 
 #[tokio::test]
-async fn roles_are_in_force_on_live_sessions_at_once() {
+async fn role_changes_apply_to_active_sessions() {
     let gateway = gateway().await;
     let admin = admin_of(&gateway);
     let signed_in = gateway.register().await;
     let path = format!("/admin/users/{}", signed_in.text("/user/id"));
     let answer = admin
-        .ask("PATCH", &path, &json!({"roles": ["b"], "scopes": ["s"]}))
+        .call_as_operator("PATCH", &path, &json!({"roles": ["b"], "scopes": ["s"]}))
         .await;
     assert_eq!(answer.status, StatusCode::OK);
     let id = SessionId::parse(&signed_in.text("/session/id")).unwrap();
     let session = gateway
-        .desk
+        .state
         .store
         .session(id)
         .await
@@ -232,28 +248,32 @@ async fn roles_are_in_force_on_live_sessions_at_once() {
 }
 
 #[tokio::test]
-async fn disabling_and_a_new_password_end_everything() {
+async fn disabling_or_new_password_ends_all_sessions() {
     let gateway = gateway().await;
     let admin = admin_of(&gateway);
     let first = gateway.register().await;
     let path = format!("/admin/users/{}", first.text("/user/id"));
-    admin.ask("PATCH", &path, &json!({"disabled": true})).await;
-    assert!(!gateway.lives(&first.text("/session/id")).await);
+    admin
+        .call_as_operator("PATCH", &path, &json!({"disabled": true}))
+        .await;
+    assert!(!gateway.is_session_active(&first.text("/session/id")).await);
     assert_eq!(
         gateway.login(EMAIL, PASSWORD).await.code(),
         "INVALID_CREDENTIALS"
     );
-    admin.ask("PATCH", &path, &json!({"disabled": false})).await;
+    admin
+        .call_as_operator("PATCH", &path, &json!({"disabled": false}))
+        .await;
     let second = gateway.login(EMAIL, PASSWORD).await;
     let short = admin
-        .ask("PATCH", &path, &json!({"password": "short"}))
+        .call_as_operator("PATCH", &path, &json!({"password": "short"}))
         .await;
     assert_eq!(short.code(), "VALIDATION_FAILED");
     let changed = admin
-        .ask("PATCH", &path, &json!({"password": "another long one"}))
+        .call_as_operator("PATCH", &path, &json!({"password": "another long one"}))
         .await;
     assert_eq!(changed.status, StatusCode::OK);
-    assert!(!gateway.lives(&second.text("/session/id")).await);
+    assert!(!gateway.is_session_active(&second.text("/session/id")).await);
     assert_eq!(
         gateway.login(EMAIL, PASSWORD).await.code(),
         "INVALID_CREDENTIALS"
@@ -265,7 +285,7 @@ async fn disabling_and_a_new_password_end_everything() {
 }
 
 #[tokio::test]
-async fn everybodys_sessions_come_in_pages() {
+async fn all_sessions_are_listed_in_pages() {
     let gateway = gateway().await;
     let admin = admin_of(&gateway);
     let user = gateway.register().await.text("/user/id");
@@ -276,7 +296,7 @@ async fn everybodys_sessions_come_in_pages() {
             None => "/admin/sessions?limit=1".to_owned(),
             Some(cursor) => format!("/admin/sessions?limit=1&cursor={cursor}"),
         };
-        let page = admin.ask("GET", &page, &Value::Null).await;
+        let page = admin.call_as_operator("GET", &page, &Value::Null).await;
         assert_eq!(page.at("/sessions/0/user_id"), user.as_str());
         assert_eq!(page.at("/count"), 1);
         seen += 1;
@@ -296,10 +316,10 @@ async fn sessions_are_listed_and_ended() {
     gateway.from("192.0.2.9").login(EMAIL, PASSWORD).await;
     let user = first.text("/user/id");
     let list = format!("/admin/sessions?user={user}");
-    let all = admin.ask("GET", &list, &Value::Null).await;
+    let all = admin.call_as_operator("GET", &list, &Value::Null).await;
     assert_eq!(all.at("/count"), 2);
     let there = admin
-        .ask("GET", &format!("{list}&ip=192.0.2.9"), &Value::Null)
+        .call_as_operator("GET", &format!("{list}&ip=192.0.2.9"), &Value::Null)
         .await;
     assert_eq!(there.at("/count"), 1);
     assert_eq!(there.at("/sessions/0/ip_address"), "192.0.2.9");
@@ -312,7 +332,7 @@ async fn sessions_are_listed_and_ended() {
         ("status=all", 2),
     ] {
         let path = format!("/admin/sessions?{query}");
-        let found = admin.ask("GET", &path, &Value::Null).await;
+        let found = admin.call_as_operator("GET", &path, &Value::Null).await;
         assert_eq!(found.at("/count"), expected, "{query}");
     }
     for query in [
@@ -323,22 +343,22 @@ async fn sessions_are_listed_and_ended() {
         "user=u&cursor=x",
     ] {
         let path = format!("/admin/sessions?{query}");
-        let refused = admin.ask("GET", &path, &Value::Null).await;
+        let refused = admin.call_as_operator("GET", &path, &Value::Null).await;
         assert_eq!(refused.code(), "VALIDATION_FAILED", "{query}");
     }
     let one = format!("/admin/sessions/{}", first.text("/session/id"));
     let wait = admin
-        .ask("DELETE", &format!("{one}?wait=all"), &Value::Null)
+        .call_as_operator("DELETE", &format!("{one}?wait=all"), &Value::Null)
         .await;
     assert_eq!(wait.code(), "VALIDATION_FAILED");
     for revoked in [1, 0] {
-        let answer = admin.ask("DELETE", &one, &Value::Null).await;
+        let answer = admin.call_as_operator("DELETE", &one, &Value::Null).await;
         assert_eq!(answer.at("/revoked"), revoked);
     }
     let every = format!("/admin/users/{user}/sessions");
     assert_eq!(
         admin
-            .ask("DELETE", &every, &Value::Null)
+            .call_as_operator("DELETE", &every, &Value::Null)
             .await
             .at("/revoked"),
         1

@@ -7,31 +7,31 @@ use super::*;
 
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR....\0\0\0\0IEND\xaeB`\x82";
 
-struct Caller<'a> {
-    gateway: &'a Gateway,
+struct SignedInCaller<'a> {
+    gateway: &'a TestGateway,
     bearer: String,
 }
 
-async fn ann(gateway: &Gateway) -> Caller<'_> {
+async fn ann(gateway: &TestGateway) -> SignedInCaller<'_> {
     let answer = gateway.register().await;
-    Caller {
+    SignedInCaller {
         gateway,
         bearer: format!("Bearer {}", answer.text("/access_token")),
     }
 }
 
-impl Caller<'_> {
-    async fn ask(&self, method: &str, path: &str, body: &str) -> Answer {
+impl SignedInCaller<'_> {
+    async fn call(&self, method: &str, path: &str, body: &str) -> TestResponse {
         let headers = [("authorization", self.bearer.as_str())];
         self.gateway.call(method, path, &headers, body).await
     }
 
-    async fn change(&self, body: &Value) -> Answer {
-        self.ask("PATCH", "/sessions/current", &body.to_string())
+    async fn change(&self, body: &Value) -> TestResponse {
+        self.call("PATCH", "/sessions/current", &body.to_string())
             .await
     }
 
-    async fn give(&self, method: &str, kind: &str, bytes: &[u8]) -> Answer {
+    async fn send_avatar(&self, method: &str, kind: &str, bytes: &[u8]) -> TestResponse {
         let mut request = Request::builder()
             .method(method)
             .uri("/profile/avatar")
@@ -46,8 +46,8 @@ impl Caller<'_> {
     }
 }
 
-fn names(answer: &Answer) -> Vec<&str> {
-    let fields = &answer.refused.as_ref().unwrap().fields;
+fn field_names(answer: &TestResponse) -> Vec<&str> {
+    let fields = &answer.rejection.as_ref().unwrap().fields;
     fields.iter().map(|(name, _)| name.as_str()).collect()
 }
 
@@ -57,12 +57,12 @@ async fn data_is_merged_and_the_device_renamed() {
     let ann = ann(&gateway).await;
     let first = json!({"data": {"a": 1, "b": {"c": [true]}}, "device": {"name": "Ann's phone"}});
     let changed = ann.change(&first).await;
-    assert_eq!(changed.status, StatusCode::OK, "{:?}", changed.refused);
+    assert_eq!(changed.status, StatusCode::OK, "{:?}", changed.rejection);
     assert_eq!(changed.at("/data"), &json!({"a": 1, "b": {"c": [true]}}));
     assert_eq!(changed.at("/device/name"), "Ann's phone");
     let second = json!({"data": {"a": null, "d": "x"}, "device": null, "unknown": 1});
     ann.change(&second).await;
-    let shown = ann.ask("GET", "/sessions/current", "").await;
+    let shown = ann.call("GET", "/sessions/current", "").await;
     assert_eq!(shown.at("/data"), &json!({"b": {"c": [true]}, "d": "x"}));
     assert_eq!(shown.at("/device/name"), "Ann's phone");
     let other = gateway.login(EMAIL, PASSWORD).await;
@@ -70,10 +70,10 @@ async fn data_is_merged_and_the_device_renamed() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_changed_is_refused_by_name() {
+async fn immutable_members_are_rejected_by_name() {
     let gateway = gateway().await;
     let ann = ann(&gateway).await;
-    let before = ann.ask("GET", "/sessions/current", "").await.body;
+    let before = ann.call("GET", "/sessions/current", "").await.body;
     let mut body = before.pointer("/data").unwrap().clone();
     let members = body.as_object_mut().unwrap();
     members.insert("data".to_owned(), json!("text"));
@@ -81,9 +81,14 @@ async fn what_cannot_be_changed_is_refused_by_name() {
     let count = members.len() + 1;
     let refused = ann.change(&body).await;
     assert_eq!(refused.code(), "VALIDATION_FAILED");
-    assert_eq!(names(&refused).len(), count, "{:?}", names(&refused));
+    assert_eq!(
+        field_names(&refused).len(),
+        count,
+        "{:?}",
+        field_names(&refused)
+    );
     let long = json!({"data": {"a": "x".repeat(4096)}});
-    assert_eq!(names(&ann.change(&long).await), ["data"]);
+    assert_eq!(field_names(&ann.change(&long).await), ["data"]);
     for bad in [
         format!(
             r#"{{"data":{}1{}}}"#,
@@ -96,86 +101,86 @@ async fn what_cannot_be_changed_is_refused_by_name() {
         r#"{"device":{"name":"\u0000"}}"#.to_owned(),
         "[]".to_owned(),
     ] {
-        let refused = ann.ask("PATCH", "/sessions/current", &bad).await;
+        let refused = ann.call("PATCH", "/sessions/current", &bad).await;
         assert_eq!(refused.code(), "VALIDATION_FAILED", "{bad}");
     }
-    let after = ann.ask("GET", "/sessions/current", "").await.body;
+    let after = ann.call("GET", "/sessions/current", "").await.body;
     assert_eq!(after.pointer("/data/data"), before.pointer("/data/data"));
 }
 
 #[tokio::test]
-async fn extending_moves_the_idle_end() {
+async fn extend_moves_the_idle_expiry() {
     let gateway = gateway().await;
     let ann = ann(&gateway).await;
-    let before = ann.ask("GET", "/sessions/current", "").await;
+    let before = ann.call("GET", "/sessions/current", "").await;
     tokio::time::sleep(Duration::from_millis(5)).await;
-    let after = ann.ask("POST", "/sessions/current/extend", "").await;
+    let after = ann.call("POST", "/sessions/current/extend", "").await;
     assert_eq!(after.status, StatusCode::OK);
     assert!(after.text("/expires_at") > before.text("/expires_at"));
 }
 
 #[tokio::test]
-async fn a_picture_is_given_shown_and_taken_away() {
+async fn avatar_is_stored_shown_and_removed() {
     let gateway = gateway().await;
     let ann = ann(&gateway).await;
-    let none = ann.ask("GET", "/profile/avatar", "").await;
+    let none = ann.call("GET", "/profile/avatar", "").await;
     assert_eq!(none.code(), "NOT_FOUND");
-    let profile = ann.ask("GET", "/profile", "").await;
+    let profile = ann.call("GET", "/profile", "").await;
     assert_eq!(profile.at("/avatar"), &Value::Null);
     for method in ["PUT", "POST"] {
         // What it is said to be does not matter, as long as it may be a picture.
-        let given = ann.give(method, "image/gif", PNG).await;
-        assert_eq!(given.text("/type"), "image/png", "{:?}", given.refused);
+        let given = ann.send_avatar(method, "image/gif", PNG).await;
+        assert_eq!(given.text("/type"), "image/png", "{:?}", given.rejection);
     }
-    let profile = ann.ask("GET", "/profile", "").await;
+    let profile = ann.call("GET", "/profile", "").await;
     assert_eq!(profile.text("/avatar/type"), "image/png");
-    let shown = ann.ask("GET", "/profile/avatar", "").await;
+    let shown = ann.call("GET", "/profile/avatar", "").await;
     let header = |name: &str| shown.headers.get(name).unwrap().to_str().unwrap();
     assert_eq!(header("content-type"), "image/png");
     assert_eq!(header("x-content-type-options"), "nosniff");
     assert!(header("content-security-policy").contains("sandbox"));
-    let gone = ann.ask("DELETE", "/profile/avatar", "").await;
+    let gone = ann.call("DELETE", "/profile/avatar", "").await;
     assert_eq!(gone.status, StatusCode::NO_CONTENT);
-    let again = ann.ask("DELETE", "/profile/avatar", "").await;
+    let again = ann.call("DELETE", "/profile/avatar", "").await;
     assert_eq!(again.code(), "NOT_FOUND");
-    let profile = ann.ask("GET", "/profile", "").await;
+    let profile = ann.call("GET", "/profile", "").await;
     assert_eq!(profile.at("/avatar"), &Value::Null);
 }
 
 #[tokio::test]
-async fn what_is_no_picture_is_refused() {
+async fn other_content_is_rejected_as_avatar() {
     let gateway = gateway().await;
     let ann = ann(&gateway).await;
     let svg = b"<svg xmlns='http://www.w3.org/2000/svg'/>";
-    let refused = ann.give("PUT", "image/svg+xml", svg).await;
-    assert_eq!(names(&refused), ["avatar"]);
+    let refused = ann.send_avatar("PUT", "image/svg+xml", svg).await;
+    assert_eq!(field_names(&refused), ["avatar"]);
     for kind in ["", "text/html", "application/json", "multipart/form-data"] {
-        let refused = ann.give("PUT", kind, PNG).await;
+        let refused = ann.send_avatar("PUT", kind, PNG).await;
         assert_eq!(refused.code(), "UNSUPPORTED_MEDIA_TYPE", "{kind}");
     }
     let mut large = PNG.to_vec();
     large.resize(1024 * 1024 + 1, 0);
-    let refused = ann.give("PUT", "image/png", &large).await;
+    let refused = ann.send_avatar("PUT", "image/png", &large).await;
     assert_eq!(refused.code(), "BODY_TOO_LARGE");
 }
 
 #[tokio::test]
-async fn a_device_that_is_new_is_an_event() {
+async fn new_device_records_an_event() {
     let gateway = gateway().await;
     gateway.register().await;
     let body = json!({"email": EMAIL, "password": PASSWORD}).to_string();
     for (agent, events) in [("", 0), ("Browser/1", 1), ("Browser/2", 1), ("Other", 2)] {
         let headers = [("user-agent", agent)];
         gateway.call("POST", "/auth/login", &headers, &body).await;
-        assert_eq!(gateway.events("new_device").await, events, "{agent}");
+        assert_eq!(gateway.count_events("new_device").await, events, "{agent}");
     }
 }
 
 #[tokio::test]
-async fn a_cheap_hash_is_made_dearer_at_the_next_sign_in() {
+async fn outdated_hash_is_replaced_at_sign_in() {
     let gateway = gateway().await;
     let user = gateway.register().await.text("/user/id");
-    let directory = gateway.desk.accounts.directory();
+    let directory = gateway.state.accounts.database();
     let hash = async || directory.user(&user).await.unwrap().unwrap().password_hash;
     let params = argon2::Params::new(8192, 1, 1, None).unwrap();
     let (algorithm, version) = (argon2::Algorithm::Argon2id, argon2::Version::V0x13);
@@ -184,7 +189,7 @@ async fn a_cheap_hash_is_made_dearer_at_the_next_sign_in() {
     let cheap = cheap.unwrap().to_string();
     assert!(
         directory
-            .replace_hash(&user, &hash().await, &cheap, None)
+            .replace_password_hash(&user, &hash().await, &cheap, None)
             .await
             .unwrap()
     );

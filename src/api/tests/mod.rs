@@ -4,7 +4,7 @@
 
 mod admin;
 mod changes;
-mod desk;
+mod endpoints;
 mod operations;
 mod profile;
 mod races;
@@ -23,18 +23,20 @@ use http::{HeaderMap, Request, StatusCode};
 use serde_json::Value;
 use tower::ServiceExt;
 
-use super::{Caller, Desk, Noted, Refused, needs_caller, router};
+use super::{ApiRejection, ApiState, Caller, ResponseInfo, needs_caller, router};
 use crate::accounts::Accounts;
 use crate::auth::credential;
-use crate::auth::credential::Presented;
-use crate::auth::session::{Binding, CookieRules, OnLimit, Rules, SameSite, SessionId, Status};
+use crate::auth::credential::PresentedCredential;
+use crate::auth::session::{
+    ClientBinding, CookieRules, OnSessionLimit, SameSite, SessionId, SessionRules, SessionStatus,
+};
 use crate::auth::token::{Claims, Key, Tokens};
-use crate::directory::Directory;
-use crate::events::{Events, Recorded};
-use crate::pipeline::admission::{Client, Identity, PresentedBy, Whom};
+use crate::database::Database;
+use crate::events::{Events, RecordedEvent};
+use crate::pipeline::admission::{Client, CredentialKind, Identity, Principal};
 use crate::refusal::Refusal;
-use crate::sessions::durable::Durable;
-use crate::settings::{self, HashCost, Live, PasswordRules, Rate};
+use crate::sessions::durable::DurableSessions;
+use crate::settings::{self, HashCost, PasswordRules, Rate, Reloadable};
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
 
@@ -53,8 +55,8 @@ const HOST: &str = "gw.example";
 const ORIGIN: (&str, &str) = ("origin", "http://gw.example");
 
 /// A gateway's desk, with what has to outlive it.
-struct Gateway {
-    desk: Desk,
+struct TestGateway {
+    state: ApiState,
     router: Router,
     ip: &'static str,
     metrics: Arc<Metrics>,
@@ -62,15 +64,15 @@ struct Gateway {
 }
 
 /// An answer, read.
-struct Answer {
+struct TestResponse {
     status: StatusCode,
     headers: HeaderMap,
     body: Value,
-    refused: Option<Refused>,
-    noted: Noted,
+    rejection: Option<ApiRejection>,
+    info: ResponseInfo,
 }
 
-impl Answer {
+impl TestResponse {
     /// The member of `data` at a JSON pointer.
     fn at(&self, pointer: &str) -> &Value {
         self.body
@@ -84,7 +86,7 @@ impl Answer {
 
     /// The code of the refusal, if it is one; a refusal has no body of its own.
     fn code(&self) -> &'static str {
-        let Some(refused) = &self.refused else {
+        let Some(refused) = &self.rejection else {
             return "";
         };
         assert_eq!(self.status, refused.refusal.status());
@@ -99,14 +101,14 @@ impl Answer {
     }
 }
 
-async fn gateway() -> Gateway {
+async fn gateway() -> TestGateway {
     gateway_with(|_| {}).await
 }
 
-async fn gateway_with(adjust: impl FnOnce(&mut Live)) -> Gateway {
+async fn gateway_with(adjust: impl FnOnce(&mut Reloadable)) -> TestGateway {
     let folder = tempfile::tempdir().unwrap();
-    let database = settings::Database::Sqlite(folder.path().join("people.db"));
-    let directory = Directory::open(&database).await.unwrap();
+    let database = settings::DatabaseSettings::Sqlite(folder.path().join("people.db"));
+    let directory = Database::open(&database).await.unwrap();
     let metrics = Arc::new(Metrics::new().unwrap());
     let store = Store::open(
         &settings::Store {
@@ -123,7 +125,7 @@ async fn gateway_with(adjust: impl FnOnce(&mut Live)) -> Gateway {
     let events = Events::new(store.clone());
     let accounts = Accounts::new(
         directory.clone(),
-        Durable::new(directory, false),
+        DurableSessions::new(directory, false),
         store.clone(),
         Arc::clone(&metrics),
         events.clone(),
@@ -131,16 +133,16 @@ async fn gateway_with(adjust: impl FnOnce(&mut Live)) -> Gateway {
     .unwrap();
     let mut live = live();
     adjust(&mut live);
-    let desk = Desk {
-        live_of: Arc::new(|_| 0),
-        live: Arc::new(ArcSwap::from_pointee(live)),
+    let desk = ApiState {
+        count_open_streams: Arc::new(|_| 0),
+        reloadable: Arc::new(ArcSwap::from_pointee(live)),
         accounts,
         store,
         events,
     };
-    Gateway {
+    TestGateway {
         router: router(desk.clone()),
-        desk,
+        state: desk,
         ip: "192.0.2.1",
         metrics,
         _folder: folder,
@@ -161,22 +163,22 @@ fn tokens() -> Tokens {
     }
 }
 
-fn live() -> Live {
+fn live() -> Reloadable {
     let rate = |limit| Rate {
         limit,
         window: Duration::from_secs(600),
     };
-    Live {
+    Reloadable {
         listeners: Vec::new(),
         admin_token: Some("0123456789abcdef".to_owned().into()),
         admin_names: Some(Vec::new()),
         tokens: Arc::new(tokens()),
-        sessions: Rules {
+        sessions: SessionRules {
             durable: false,
             ttl: Duration::from_secs(7200),
             idle_timeout: Some(Duration::from_secs(3600)),
             max_per_user: 3,
-            on_limit: OnLimit::EvictOldest,
+            on_limit: OnSessionLimit::EvictOldest,
             cookie: CookieRules {
                 name: "__Host-portcullis".to_owned(),
                 secure: true,
@@ -184,8 +186,8 @@ fn live() -> Live {
                 domain: None,
                 path: "/".to_owned(),
             },
-            bind_user_agent: Binding::Off,
-            bind_ip: Binding::Off,
+            bind_user_agent: ClientBinding::Off,
+            bind_ip: ClientBinding::Off,
         },
         identity: settings::Identity {
             registration_open: true,
@@ -200,10 +202,10 @@ fn live() -> Live {
             allowed_origins: vec!["https://app.example".to_owned()],
             users: true,
         }),
-        identity_names: settings::IdentityNames::default(),
+        identity_header_names: settings::IdentityHeaderNames::default(),
         limits: Vec::new(),
         upstreams: Vec::new(),
-        routes: crate::routing::Table::default(),
+        routes: crate::routing::RouteTable::default(),
         shutdown: settings::Shutdown {
             delay: Duration::ZERO,
             grace: Duration::ZERO,
@@ -211,11 +213,11 @@ fn live() -> Live {
     }
 }
 
-impl Gateway {
+impl TestGateway {
     /// The same gateway, called from another address.
-    fn from(&self, ip: &'static str) -> Gateway {
-        Gateway {
-            desk: self.desk.clone(),
+    fn from(&self, ip: &'static str) -> TestGateway {
+        TestGateway {
+            state: self.state.clone(),
             router: self.router.clone(),
             ip,
             metrics: Arc::clone(&self.metrics),
@@ -223,7 +225,13 @@ impl Gateway {
         }
     }
 
-    async fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    async fn call(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> TestResponse {
         let mut request = Request::builder().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -236,7 +244,7 @@ impl Gateway {
     }
 
     /// Sends a request as the wire does.
-    async fn send(&self, mut request: Request<Body>) -> Answer {
+    async fn send(&self, mut request: Request<Body>) -> TestResponse {
         let ask = needs_caller(request.method(), request.uri().path());
         let caller = if ask {
             Some(self.authenticate(request.headers()).await)
@@ -252,84 +260,90 @@ impl Gateway {
         if let Some(caller) = caller {
             extensions.insert(Caller(caller));
         }
-        read(self.router.clone().oneshot(request).await.unwrap()).await
+        read_response(self.router.clone().oneshot(request).await.unwrap()).await
     }
 
-    async fn post(&self, path: &str, body: &Value) -> Answer {
+    async fn post(&self, path: &str, body: &Value) -> TestResponse {
         self.call("POST", path, &[], &body.to_string()).await
     }
 
-    async fn register(&self) -> Answer {
+    async fn register(&self) -> TestResponse {
         let body = serde_json::json!({"email": EMAIL, "password": PASSWORD, "username": "Ann"});
         let answer = self.post("/auth/register", &body).await;
-        assert_eq!(answer.status, StatusCode::CREATED, "{:?}", answer.refused);
+        assert_eq!(answer.status, StatusCode::CREATED, "{:?}", answer.rejection);
         answer
     }
 
-    async fn login(&self, login: &str, password: &str) -> Answer {
+    async fn login(&self, login: &str, password: &str) -> TestResponse {
         let body = serde_json::json!({"email": login, "password": password});
         self.post("/auth/login", &body).await
     }
 
     /// Does as admission does, without its signatures and limits.
     async fn authenticate(&self, headers: &HeaderMap) -> Result<Option<Identity>, Refusal> {
-        let live = self.desk.live.load_full();
+        let live = self.state.reloadable.load_full();
         let (id, token, presented) = match credential::extract(headers, &live.sessions.cookie.name)
         {
-            Presented::Absent => return Ok(None),
-            Presented::Cookie(token) => (token.id(), None, PresentedBy::Cookie),
-            Presented::Session(token) => (token.id(), None, PresentedBy::SessionHeader),
-            Presented::Bearer(token) => {
+            PresentedCredential::Absent => return Ok(None),
+            PresentedCredential::Cookie(token) => (token.id(), None, CredentialKind::Cookie),
+            PresentedCredential::Session(token) => {
+                (token.id(), None, CredentialKind::SessionHeader)
+            }
+            PresentedCredential::Bearer(token) => {
                 let claims = claims(token);
-                (claims.session.unwrap(), Some(claims), PresentedBy::Bearer)
+                (
+                    claims.session.unwrap(),
+                    Some(claims),
+                    CredentialKind::Bearer,
+                )
             }
             _ => return Err(Refusal::TokenInvalid),
         };
-        let entry = self.desk.store.session(id).await.unwrap();
+        let entry = self.state.store.session(id).await.unwrap();
         let entry = entry.ok_or(Refusal::SessionNotFound)?;
-        let now = self.desk.store.now().await.unwrap();
+        let now = self.state.store.now().await.unwrap();
         match entry
             .session
             .status(entry.activity.last_access, live.sessions.idle_timeout, now)
         {
-            Status::Revoked => return Err(Refusal::SessionRevoked),
-            Status::Expired => return Err(Refusal::SessionExpired),
-            Status::Active => {}
+            SessionStatus::Revoked => return Err(Refusal::SessionRevoked),
+            SessionStatus::Expired => return Err(Refusal::SessionExpired),
+            SessionStatus::Active => {}
         }
         Ok(Some(Identity {
-            whom: Whom::Session(Arc::new(entry.session)),
+            principal: Principal::Session(Arc::new(entry.session)),
             token: token.map(Arc::new),
-            presented,
-            seen_at: 0,
+            credential_kind: presented,
+            confirmed_at: 0,
         }))
     }
 
     /// Whether a session is alive.
-    async fn lives(&self, id: &str) -> bool {
+    async fn is_session_active(&self, id: &str) -> bool {
         let id = SessionId::parse(id).unwrap();
-        let entry = self.desk.store.session(id).await.unwrap();
+        let entry = self.state.store.session(id).await.unwrap();
         entry.is_some_and(|entry| entry.session.ended.is_none())
     }
 
     /// How often an event is remembered.
-    async fn events(&self, kind: &str) -> usize {
-        self.desk.events.flush();
-        let page = self.desk.events.page(Some(kind), None, 1000).await;
+    async fn count_events(&self, kind: &str) -> usize {
+        self.state.events.flush();
+        let page = self.state.events.page(Some(kind), None, 1000).await;
         let events = page.unwrap().events.into_iter();
-        let count = |event: Recorded| event.event.get("count").map_or(Some(1), Value::as_u64);
+        let count = |event: RecordedEvent| event.event.get("count").map_or(Some(1), Value::as_u64);
         events.map(|event| count(event).unwrap() as usize).sum()
     }
 }
 
-async fn read(response: axum::response::Response) -> Answer {
+async fn read_response(response: axum::response::Response) -> TestResponse {
     let (parts, body) = response.into_parts();
     let bytes = axum::body::to_bytes(body, 1 << 20).await.unwrap();
-    Answer {
+    TestResponse {
         status: parts.status,
         headers: parts.headers,
         body: serde_json::from_slice(&bytes).unwrap_or(Value::Null),
-        refused: parts.extensions.get().cloned(),
-        noted: parts.extensions.get().cloned().unwrap_or_default(),
+        rejection: parts.extensions.get().cloned(),
+        info: parts.extensions.get().cloned().unwrap_or_default(),
     }
 }
 

@@ -8,7 +8,7 @@ use super::*;
 use crate::limits::{Algorithm, KeyPart, Limit, OnOutage};
 
 #[tokio::test]
-async fn limits_are_listed_looked_at_and_reset() {
+async fn limits_are_listed_inspected_and_reset() {
     let per_user = Limit {
         name: "per-user".into(),
         algorithm: Algorithm::SlidingWindow,
@@ -24,11 +24,13 @@ async fn limits_are_listed_looked_at_and_reset() {
     let gateway = gateway_with(|live| live.limits = vec![Arc::new(per_user)]).await;
     let admin = admin_of(&gateway);
     let id = gateway.register().await.text("/user/id");
-    let listed = admin.ask("GET", "/admin/limits", &Value::Null).await;
+    let listed = admin
+        .call_as_operator("GET", "/admin/limits", &Value::Null)
+        .await;
     assert_eq!(listed.at("/limits/0/name"), "per-user");
     assert_eq!(listed.at("/limits/1/name"), "sign-in-address");
     let whole = admin
-        .ask("GET", "/admin/limits/per-user/u", &Value::Null)
+        .call_as_operator("GET", "/admin/limits/per-user/u", &Value::Null)
         .await;
     assert_eq!(whole.at("/remaining"), 2);
 
@@ -37,39 +39,41 @@ async fn limits_are_listed_looked_at_and_reset() {
         attacker.login(EMAIL, "wrong").await;
     }
     let path = format!("/admin/limits/sign-in-account/{id},198.51.100.1");
-    let full = admin.ask("GET", &path, &Value::Null).await;
+    let full = admin.call_as_operator("GET", &path, &Value::Null).await;
     assert_eq!(
         (full.at("/allowed"), full.at("/remaining")),
         (&json!(false), &json!(0))
     );
-    let reset = admin.ask("DELETE", &path, &Value::Null).await;
+    let reset = admin.call_as_operator("DELETE", &path, &Value::Null).await;
     assert_eq!(reset.status, StatusCode::NO_CONTENT);
     assert_eq!(attacker.login(EMAIL, PASSWORD).await.status, StatusCode::OK);
     for bad in ["sign-in-account/x", "sign-in-address/nowhere"] {
         let answer = admin
-            .ask("GET", &format!("/admin/limits/{bad}"), &Value::Null)
+            .call_as_operator("GET", &format!("/admin/limits/{bad}"), &Value::Null)
             .await;
         assert_eq!(answer.code(), "VALIDATION_FAILED");
     }
-    let unknown = admin.ask("GET", "/admin/limits/none/x", &Value::Null).await;
+    let unknown = admin
+        .call_as_operator("GET", "/admin/limits/none/x", &Value::Null)
+        .await;
     assert_eq!(unknown.code(), "NOT_FOUND");
 }
 
 #[tokio::test]
-async fn tokens_are_blacklisted_and_taken_off() {
+async fn tokens_are_blacklisted_and_removed() {
     let gateway = gateway().await;
     let admin = admin_of(&gateway);
     let token = gateway.register().await.text("/access_token");
     let answer = admin
-        .ask("POST", "/admin/blacklist", &json!({"token": token}))
+        .call_as_operator("POST", "/admin/blacklist", &json!({"token": token}))
         .await;
     let jti = claims(&token).blacklist_key;
     assert_eq!(answer.text("/jti"), jti);
     assert!((900..910).contains(&answer.at("/ttl").as_u64().unwrap()));
-    let is_on = || async { gateway.desk.store.is_blacklisted(&[&jti]).await.unwrap() };
+    let is_on = || async { gateway.state.store.are_blacklisted(&[&jti]).await.unwrap() };
     assert_eq!(is_on().await, [true]);
     let off = admin
-        .ask("DELETE", &format!("/admin/blacklist/{jti}"), &Value::Null)
+        .call_as_operator("DELETE", &format!("/admin/blacklist/{jti}"), &Value::Null)
         .await;
     assert_eq!(off.status, StatusCode::NO_CONTENT);
     assert_eq!(is_on().await, [false]);
@@ -78,28 +82,30 @@ async fn tokens_are_blacklisted_and_taken_off() {
         json!({"jti": "a", "token": token}),
         json!({"jti": "a", "ttl": 0}),
     ] {
-        let answer = admin.ask("POST", "/admin/blacklist", &bad).await;
+        let answer = admin
+            .call_as_operator("POST", "/admin/blacklist", &bad)
+            .await;
         assert_eq!(answer.code(), "VALIDATION_FAILED", "{bad}");
     }
 }
 
 #[tokio::test]
-async fn events_are_paged_and_a_refused_reload_tells_its_mistakes() {
+async fn events_are_paged_and_reload_errors_listed() {
     let gateway = gateway().await;
     let admin = admin_of(&gateway);
     gateway.register().await;
     let first = admin
-        .ask("GET", "/admin/events?limit=1", &Value::Null)
+        .call_as_operator("GET", "/admin/events?limit=1", &Value::Null)
         .await;
     assert_eq!(first.at("/events/0/event"), "sign_in");
     let next = format!("/admin/events?cursor={}", first.text("/next_cursor"));
-    let second = admin.ask("GET", &next, &Value::Null).await;
+    let second = admin.call_as_operator("GET", &next, &Value::Null).await;
     assert_eq!(second.at("/events/0/event"), "registered");
     assert!(second.at("/next_cursor").is_null());
     let refused = admin
-        .ask("POST", "/admin/reload", &Value::Null)
+        .call_as_operator("POST", "/admin/reload", &Value::Null)
         .await
-        .refused
+        .rejection
         .unwrap();
     assert_eq!(refused.fields, [("f:1:2".to_owned(), "wrong".to_owned())]);
 }

@@ -9,18 +9,18 @@ use super::*;
 const NEW: &str = "staple the battery";
 
 struct Ann<'a> {
-    gateway: &'a Gateway,
+    gateway: &'a TestGateway,
     bearer: String,
     cookie: String,
     session: String,
 }
 
-async fn ann(gateway: &Gateway) -> Ann<'_> {
+async fn ann(gateway: &TestGateway) -> Ann<'_> {
     let answer = gateway.register().await;
-    again(gateway, &answer)
+    ann_from_response(gateway, &answer)
 }
 
-fn again<'a>(gateway: &'a Gateway, answer: &Answer) -> Ann<'a> {
+fn ann_from_response<'a>(gateway: &'a TestGateway, answer: &TestResponse) -> Ann<'a> {
     Ann {
         gateway,
         bearer: format!("Bearer {}", answer.text("/access_token")),
@@ -30,7 +30,7 @@ fn again<'a>(gateway: &'a Gateway, answer: &Answer) -> Ann<'a> {
 }
 
 impl Ann<'_> {
-    async fn ask(&self, method: &str, path: &str, body: &Value) -> Answer {
+    async fn call(&self, method: &str, path: &str, body: &Value) -> TestResponse {
         let headers = [("authorization", self.bearer.as_str())];
         let body = if body.is_null() {
             String::new()
@@ -41,16 +41,16 @@ impl Ann<'_> {
     }
 }
 
-fn names(answer: &Answer) -> Vec<&str> {
-    let fields = &answer.refused.as_ref().unwrap().fields;
+fn field_names(answer: &TestResponse) -> Vec<&str> {
+    let fields = &answer.rejection.as_ref().unwrap().fields;
     fields.iter().map(|(name, _)| name.as_str()).collect()
 }
 
 #[tokio::test]
-async fn a_profile_is_shown_and_its_name_changed() {
+async fn profile_is_shown_and_name_changed() {
     let gateway = gateway().await;
     let ann = ann(&gateway).await;
-    let before = ann.ask("GET", "/profile", &Value::Null).await;
+    let before = ann.call("GET", "/profile", &Value::Null).await;
     assert_eq!(before.text("/email"), EMAIL);
     assert!(!before.body.to_string().contains("argon2"));
     // What was read may be sent back, with another name in it.
@@ -64,37 +64,37 @@ async fn a_profile_is_shown_and_its_name_changed() {
     ] {
         sent.as_object_mut().unwrap().insert(name.to_owned(), value);
     }
-    let changed = ann.ask("PUT", "/profile", &sent).await;
-    assert_eq!(changed.status, StatusCode::OK, "{:?}", changed.refused);
-    let after = ann.ask("GET", "/profile", &Value::Null).await;
+    let changed = ann.call("PUT", "/profile", &sent).await;
+    assert_eq!(changed.status, StatusCode::OK, "{:?}", changed.rejection);
+    let after = ann.call("GET", "/profile", &Value::Null).await;
     assert_eq!(after.text("/name"), "Ann");
     assert_eq!(after.at("/roles"), &json!([]));
-    ann.ask("PUT", "/profile", &json!({"name": null})).await;
-    let after = ann.ask("GET", "/profile", &Value::Null).await;
+    ann.call("PUT", "/profile", &json!({"name": null})).await;
+    let after = ann.call("GET", "/profile", &Value::Null).await;
     assert_eq!(after.at("/name"), &Value::Null);
     let refused = json!({"email": "x@y.example", "username": "bob", "id": 7, "name": 7});
-    let refused = ann.ask("PUT", "/profile", &refused).await;
+    let refused = ann.call("PUT", "/profile", &refused).await;
     assert_eq!(refused.code(), "VALIDATION_FAILED");
-    assert_eq!(names(&refused), ["id", "email", "username", "name"]);
+    assert_eq!(field_names(&refused), ["id", "email", "username", "name"]);
 }
 
 #[tokio::test]
-async fn a_new_password_ends_all_other_sessions() {
+async fn new_password_ends_all_other_sessions() {
     let gateway = gateway().await;
     let other = gateway.register().await;
-    let here = again(&gateway, &gateway.login(EMAIL, PASSWORD).await);
+    let here = ann_from_response(&gateway, &gateway.login(EMAIL, PASSWORD).await);
     let body = json!({"current_password": PASSWORD, "new_password": NEW});
-    let changed = here.ask("PUT", "/profile/password", &body).await;
+    let changed = here.call("PUT", "/profile/password", &body).await;
     assert_eq!(
         changed.status,
         StatusCode::NO_CONTENT,
         "{:?}",
-        changed.refused
+        changed.rejection
     );
-    assert!(!changed.noted.limits.is_empty());
-    assert!(gateway.lives(&here.session).await);
-    assert!(!gateway.lives(&other.text("/session/id")).await);
-    assert_eq!(gateway.events("password_changed").await, 1);
+    assert!(!changed.info.limits.is_empty());
+    assert!(gateway.is_session_active(&here.session).await);
+    assert!(!gateway.is_session_active(&other.text("/session/id")).await);
+    assert_eq!(gateway.count_events("password_changed").await, 1);
     let old = gateway.login(EMAIL, PASSWORD).await;
     assert_eq!(old.code(), "INVALID_CREDENTIALS");
     assert_eq!(gateway.login(EMAIL, NEW).await.status, StatusCode::OK);
@@ -104,28 +104,28 @@ async fn a_new_password_ends_all_other_sessions() {
 }
 
 #[tokio::test]
-async fn a_wrong_current_password_counts_as_a_failure() {
+async fn wrong_current_password_counts_as_failure() {
     let gateway = gateway().await;
     let ann = ann(&gateway).await;
     let body = json!({"current_password": "wrong", "new_password": NEW});
     for _ in 0..3 {
-        let refused = ann.ask("PUT", "/profile/password", &body).await;
+        let refused = ann.call("PUT", "/profile/password", &body).await;
         assert_eq!(refused.code(), "INVALID_CREDENTIALS");
-        assert!(!refused.refused.unwrap().limits.is_empty());
+        assert!(!refused.rejection.unwrap().limits.is_empty());
     }
     let right = json!({"current_password": PASSWORD, "new_password": NEW});
-    let refused = ann.ask("PUT", "/profile/password", &right).await;
+    let refused = ann.call("PUT", "/profile/password", &right).await;
     assert_eq!(refused.code(), "RATE_LIMITED");
     // The account is over its limit, and the name is not.
     assert_eq!(
         gateway.login(EMAIL, PASSWORD).await.code(),
         "INVALID_CREDENTIALS"
     );
-    assert_eq!(gateway.events("sign_in_failed").await, 3);
+    assert_eq!(gateway.count_events("sign_in_failed").await, 3);
 }
 
 #[tokio::test]
-async fn new_passwords_are_judged_before_anything_is_hashed() {
+async fn new_password_is_validated_before_hashing() {
     let gateway = gateway().await;
     let ann = ann(&gateway).await;
     for bad in [
@@ -138,14 +138,14 @@ async fn new_passwords_are_judged_before_anything_is_hashed() {
         Value::Null,
     ] {
         let body = json!({"current_password": "x".repeat(1025), "new_password": bad});
-        let refused = ann.ask("PUT", "/profile/password", &body).await;
-        let mut wrong = names(&refused);
+        let refused = ann.call("PUT", "/profile/password", &body).await;
+        let mut wrong = field_names(&refused);
         wrong.sort_unstable();
         assert_eq!(wrong, ["current_password", "new_password"], "{bad}");
     }
     let long = "x".repeat(128);
     let body = json!({"current_password": PASSWORD, "new_password": long});
-    let changed = ann.ask("PUT", "/profile/password", &body).await;
+    let changed = ann.call("PUT", "/profile/password", &body).await;
     assert_eq!(changed.status, StatusCode::NO_CONTENT);
     let cut = long.get(..127).unwrap();
     assert_eq!(
@@ -159,15 +159,17 @@ async fn new_passwords_are_judged_before_anything_is_hashed() {
 async fn signing_out_everywhere_ends_this_session_too() {
     let gateway = gateway().await;
     let other = gateway.register().await.text("/session/id");
-    let here = again(&gateway, &gateway.login(EMAIL, PASSWORD).await);
-    let answer = here.ask("POST", "/auth/logout-all", &Value::Null).await;
+    let here = ann_from_response(&gateway, &gateway.login(EMAIL, PASSWORD).await);
+    let answer = here.call("POST", "/auth/logout-all", &Value::Null).await;
     assert_eq!(answer.at("/revoked"), 2);
     assert!(answer.cookie().ends_with('='));
-    assert!(!gateway.lives(&other).await && !gateway.lives(&here.session).await);
+    assert!(
+        !gateway.is_session_active(&other).await && !gateway.is_session_active(&here.session).await
+    );
 }
 
 #[tokio::test]
-async fn no_change_by_cookie_comes_from_another_site() {
+async fn cookie_changes_from_other_sites_are_rejected() {
     let gateway = gateway().await;
     let ann = ann(&gateway).await;
     let description = gateway.call("GET", "/openapi.json", &[], "").await.body;
@@ -199,11 +201,11 @@ async fn no_change_by_cookie_comes_from_another_site() {
         }
     }
     assert!(tried >= 6, "{tried}");
-    assert!(gateway.lives(&ann.session).await);
+    assert!(gateway.is_session_active(&ann.session).await);
 }
 
 #[tokio::test]
-async fn users_of_other_issuers_are_not_ours_whatever_they_are_called() {
+async fn foreign_user_with_same_id_is_distinct() {
     let gateway = gateway().await;
     let signed_in = gateway.register().await;
     let claims = Arc::new(Claims {
@@ -214,10 +216,10 @@ async fn users_of_other_issuers_are_not_ours_whatever_they_are_called() {
     });
     assert_eq!(claims.user, signed_in.text("/user/id"));
     let identity = Identity {
-        whom: Whom::Token(Arc::clone(&claims)),
+        principal: Principal::Token(Arc::clone(&claims)),
         token: Some(claims),
-        presented: PresentedBy::Bearer,
-        seen_at: 0,
+        credential_kind: CredentialKind::Bearer,
+        confirmed_at: 0,
     };
     let ask = |method: &str, path: &str| {
         let mut request = Request::builder().method(method).uri(path);
@@ -233,24 +235,30 @@ async fn users_of_other_issuers_are_not_ours_whatever_they_are_called() {
             .clone()
             .oneshot(request.body(Body::empty()).unwrap())
     };
-    let profile = read(ask("GET", "/profile").await.unwrap()).await;
+    let profile = read_response(ask("GET", "/profile").await.unwrap()).await;
     assert_eq!(profile.code(), "NOT_FOUND");
-    let sessions = read(ask("GET", "/sessions").await.unwrap()).await;
+    let sessions = read_response(ask("GET", "/sessions").await.unwrap()).await;
     assert_eq!(sessions.at("/count"), 0);
-    let everywhere = read(ask("POST", "/auth/logout-all").await.unwrap()).await;
+    let everywhere = read_response(ask("POST", "/auth/logout-all").await.unwrap()).await;
     assert_eq!(everywhere.at("/revoked"), 0);
-    assert!(gateway.lives(&signed_in.text("/session/id")).await);
+    assert!(
+        gateway
+            .is_session_active(&signed_in.text("/session/id"))
+            .await
+    );
 }
 
 #[tokio::test]
-async fn what_an_operator_changes_shows_in_the_profile() {
+async fn admin_changes_appear_in_the_profile() {
     let gateway = gateway().await;
     let ann = ann(&gateway).await;
-    let profile = ann.ask("GET", "/profile", &Value::Null).await;
+    let profile = ann.call("GET", "/profile", &Value::Null).await;
     let path = format!("/admin/users/{}", profile.text("/id"));
     let patch = json!({"name": "Dr Ann", "roles": ["doctor"]});
-    admin_of(&gateway).ask("PATCH", &path, &patch).await;
-    let profile = ann.ask("GET", "/profile", &Value::Null).await;
+    admin_of(&gateway)
+        .call_as_operator("PATCH", &path, &patch)
+        .await;
+    let profile = ann.call("GET", "/profile", &Value::Null).await;
     assert_eq!(profile.text("/name"), "Dr Ann");
     assert_eq!(profile.at("/roles"), &json!(["doctor"]));
 }

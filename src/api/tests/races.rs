@@ -3,34 +3,34 @@
 use secrecy::SecretString;
 
 use super::*;
-use crate::accounts::{Failure, PasswordChange, UserPatch, Visitor};
+use crate::accounts::{AccountError, ClientInfo, PasswordChange, UserPatch};
 use crate::auth::session::Device;
-use crate::directory::User;
+use crate::database::User;
 use crate::sessions::durable::identity_of;
 
 const ADMINS: &str = "the operator chose this";
 
-async fn ann(gateway: &Gateway) -> User {
+async fn ann(gateway: &TestGateway) -> User {
     let id = gateway.register().await.text("/user/id");
-    let found = gateway.desk.accounts.directory().user(&id).await;
+    let found = gateway.state.accounts.database().user(&id).await;
     found.unwrap().unwrap()
 }
 
-async fn change(gateway: &Gateway, user: &User, patch: UserPatch) -> User {
+async fn change(gateway: &TestGateway, user: &User, patch: UserPatch) -> User {
     let changed = gateway
-        .desk
+        .state
         .accounts
         .change_user(&user.id, patch, PASSWORDS)
         .await;
     changed.unwrap()
 }
 
-fn is_refused(outcome: &Failure, refusal: Refusal) -> bool {
-    matches!(outcome, Failure::Refused(found) if *found == refusal)
+fn is_refused(outcome: &AccountError, refusal: Refusal) -> bool {
+    matches!(outcome, AccountError::Refused(found) if *found == refusal)
 }
 
 #[tokio::test]
-async fn a_password_that_an_operator_sets_is_not_overwritten_by_who_knew_the_one_before() {
+async fn stale_password_change_does_not_overwrite_admins() {
     let gateway = gateway().await;
     let before = ann(&gateway).await;
     let patch = UserPatch {
@@ -44,9 +44,9 @@ async fn a_password_that_an_operator_sets_is_not_overwritten_by_who_knew_the_one
         current: typed(PASSWORD),
         new: typed("staple the battery"),
     };
-    let live = gateway.desk.live.load_full();
+    let live = gateway.state.reloadable.load_full();
     let asking = (None, "192.0.2.1".parse().unwrap());
-    let accounts = &gateway.desk.accounts;
+    let accounts = &gateway.state.accounts;
     let mut limits = Vec::new();
     let changed = accounts.change_password(&live, before, &asked, asking, &mut limits);
     let refused = changed.await.unwrap_err();
@@ -55,7 +55,7 @@ async fn a_password_that_an_operator_sets_is_not_overwritten_by_who_knew_the_one
 }
 
 #[tokio::test]
-async fn nobody_is_signed_in_who_was_disabled_meanwhile() {
+async fn user_disabled_during_sign_in_is_rejected() {
     let gateway = gateway().await;
     let before = ann(&gateway).await;
     let patch = UserPatch {
@@ -63,25 +63,27 @@ async fn nobody_is_signed_in_who_was_disabled_meanwhile() {
         ..UserPatch::default()
     };
     change(&gateway, &before, patch).await;
-    let visitor = Visitor {
+    let visitor = ClientInfo {
         ip: "192.0.2.1".parse().unwrap(),
         user_agent: String::new(),
         device: Device::default(),
     };
-    let live = gateway.desk.live.load_full();
-    let accounts = &gateway.desk.accounts;
-    let signed_in = accounts.sign_in_unasked(&live, before, &visitor).await;
+    let live = gateway.state.reloadable.load_full();
+    let accounts = &gateway.state.accounts;
+    let signed_in = accounts
+        .sign_in_without_password(&live, before, &visitor)
+        .await;
     assert!(signed_in.is_err_and(|error| is_refused(&error, Refusal::InvalidCredentials)));
-    assert_eq!(gateway.events("revoked").await, 2);
+    assert_eq!(gateway.count_events("revoked").await, 2);
 }
 
 #[tokio::test]
-async fn of_two_changes_the_last_one_in_the_database_is_in_force() {
+async fn last_database_change_wins() {
     let gateway = gateway().await;
     let signed_in = gateway.register().await;
     let id = signed_in.text("/user/id");
-    let accounts = &gateway.desk.accounts;
-    let before = accounts.directory().user(&id).await.unwrap().unwrap();
+    let accounts = &gateway.state.accounts;
+    let before = accounts.database().user(&id).await.unwrap().unwrap();
     let patch = UserPatch {
         roles: Some(vec!["reader".to_owned()]),
         ..UserPatch::default()
@@ -89,7 +91,7 @@ async fn of_two_changes_the_last_one_in_the_database_is_in_force() {
     change(&gateway, &before, patch).await;
     // The change before it comes to the sessions late.
     let session = SessionId::parse(&signed_in.text("/session/id")).unwrap();
-    let store = &gateway.desk.store;
+    let store = &gateway.state.store;
     let ids = [session];
     let late = store.set_identity(&ids, identity_of(&before));
     late.await.unwrap();

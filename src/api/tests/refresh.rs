@@ -4,14 +4,14 @@ use http::StatusCode;
 use serde_json::json;
 
 use super::*;
-use crate::settings::Live;
+use crate::settings::Reloadable;
 
-async fn refresh(gateway: &Gateway, token: &str) -> Answer {
+async fn refresh(gateway: &TestGateway, token: &str) -> TestResponse {
     let body = json!({"refresh_token": token});
     gateway.post("/auth/refresh", &body).await
 }
 
-fn grace(seconds: u64) -> impl FnOnce(&mut Live) {
+fn grace(seconds: u64) -> impl FnOnce(&mut Reloadable) {
     move |live| {
         let tokens = Arc::get_mut(&mut live.tokens).unwrap();
         tokens.refresh_grace = Duration::from_secs(seconds);
@@ -19,7 +19,7 @@ fn grace(seconds: u64) -> impl FnOnce(&mut Live) {
 }
 
 #[tokio::test]
-async fn a_refresh_gives_new_tokens_of_the_same_session() {
+async fn refresh_returns_new_tokens_of_the_session() {
     let gateway = gateway().await;
     let signed_in = gateway.register().await;
     let token = signed_in.text("/refresh_token");
@@ -52,7 +52,7 @@ async fn parallel_refreshes_get_the_same_successor() {
     assert_eq!(successors.len(), 1);
     let last = successors.pop().unwrap();
     assert_eq!(refresh(&gateway, &last).await.status, StatusCode::OK);
-    assert_eq!(gateway.events("refresh_reused").await, 0);
+    assert_eq!(gateway.count_events("refresh_reused").await, 0);
 }
 
 #[tokio::test]
@@ -62,13 +62,17 @@ async fn reuse_after_the_grace_time_ends_the_session() {
     let old = signed_in.text("/refresh_token");
     let new = refresh(&gateway, &old).await.text("/refresh_token");
     assert_eq!(refresh(&gateway, &old).await.code(), "REFRESH_TOKEN_REUSED");
-    assert!(!gateway.lives(&signed_in.text("/session/id")).await);
+    assert!(
+        !gateway
+            .is_session_active(&signed_in.text("/session/id"))
+            .await
+    );
     assert_eq!(refresh(&gateway, &new).await.code(), "SESSION_REVOKED");
-    assert_eq!(gateway.events("refresh_reused").await, 1);
+    assert_eq!(gateway.count_events("refresh_reused").await, 1);
 }
 
 #[tokio::test]
-async fn tokens_that_were_never_handed_out_are_invalid_and_end_nothing() {
+async fn unknown_refresh_token_is_invalid_and_ends_nothing() {
     let gateway = gateway().await;
     let signed_in = gateway.register().await;
     let id = signed_in.text("/session/id");
@@ -81,14 +85,14 @@ async fn tokens_that_were_never_handed_out_are_invalid_and_end_nothing() {
             "{bad}"
         );
     }
-    assert!(gateway.lives(&id).await);
+    assert!(gateway.is_session_active(&id).await);
     let token = signed_in.text("/refresh_token");
     assert_eq!(refresh(&gateway, &token).await.status, StatusCode::OK);
 }
 
 #[tokio::test]
-async fn a_refresh_token_ends_with_its_time_its_session_or_its_user() {
-    let short = |live: &mut Live| {
+async fn refresh_token_ends_with_ttl_session_or_user() {
+    let short = |live: &mut Reloadable| {
         Arc::get_mut(&mut live.tokens).unwrap().refresh_ttl = Duration::from_millis(1);
     };
     let gateway = gateway_with(short).await;
@@ -102,7 +106,11 @@ async fn a_refresh_token_ends_with_its_time_its_session_or_its_user() {
     let body = json!({"refresh_token": token});
     let out = gateway.post("/auth/logout", &body).await;
     assert_eq!(out.status, StatusCode::NO_CONTENT);
-    assert!(!gateway.lives(&signed_in.text("/session/id")).await);
+    assert!(
+        !gateway
+            .is_session_active(&signed_in.text("/session/id"))
+            .await
+    );
     assert_eq!(refresh(&gateway, &token).await.code(), "SESSION_REVOKED");
 
     let signed_in = gateway.login(EMAIL, PASSWORD).await;
@@ -112,7 +120,7 @@ async fn a_refresh_token_ends_with_its_time_its_session_or_its_user() {
     };
     let id = signed_in.text("/user/id");
     gateway
-        .desk
+        .state
         .accounts
         .change_user(&id, patch, PASSWORDS)
         .await
@@ -122,11 +130,11 @@ async fn a_refresh_token_ends_with_its_time_its_session_or_its_user() {
 }
 
 #[tokio::test]
-async fn a_forged_refresh_token_signs_nobody_out() {
+async fn forged_refresh_token_does_not_sign_out() {
     let gateway = gateway().await;
     let id = gateway.register().await.text("/session/id");
     let body = json!({"refresh_token": format!("{id}.{}", "A".repeat(43))});
     let out = gateway.post("/auth/logout", &body).await;
     assert_eq!(out.status, StatusCode::NO_CONTENT);
-    assert!(gateway.lives(&id).await);
+    assert!(gateway.is_session_active(&id).await);
 }

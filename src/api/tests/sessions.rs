@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::*;
 
-async fn bearer(answer: &Answer) -> String {
+async fn bearer(answer: &TestResponse) -> String {
     format!("Bearer {}", answer.text("/access_token"))
 }
 
@@ -38,7 +38,7 @@ async fn sessions_are_listed_in_pages_newest_first() {
 }
 
 #[tokio::test]
-async fn nobody_sees_or_ends_anybody_elses() {
+async fn sessions_of_other_users_are_not_found() {
     let gateway = gateway().await;
     let ann = gateway.register().await;
     let body = json!({"email": "bob@example.com", "password": PASSWORD});
@@ -58,13 +58,13 @@ async fn nobody_sees_or_ends_anybody_elses() {
             "UNAUTHENTICATED"
         );
     }
-    assert!(gateway.lives(&ann.text("/session/id")).await);
+    assert!(gateway.is_session_active(&ann.text("/session/id")).await);
     let own = gateway.call("GET", "/sessions/current", &headers, "").await;
     assert_eq!(own.text("/id"), bob.text("/session/id"));
 }
 
 #[tokio::test]
-async fn one_or_all_others_are_ended_and_stay_listed_as_revoked() {
+async fn ended_sessions_stay_listed_as_revoked() {
     let gateway = gateway().await;
     let first = gateway.register().await;
     let second = gateway.login(EMAIL, PASSWORD).await;
@@ -76,22 +76,22 @@ async fn one_or_all_others_are_ended_and_stay_listed_as_revoked() {
         let answer = gateway.call("DELETE", &path, &headers, "").await;
         assert_eq!(answer.status, StatusCode::NO_CONTENT);
     }
-    assert!(!gateway.lives(&first.text("/session/id")).await);
-    assert!(gateway.lives(&second.text("/session/id")).await);
+    assert!(!gateway.is_session_active(&first.text("/session/id")).await);
+    assert!(gateway.is_session_active(&second.text("/session/id")).await);
     let answer = gateway.call("DELETE", "/sessions", &headers, "").await;
     assert_eq!(answer.at("/revoked"), 1);
-    assert!(!gateway.lives(&second.text("/session/id")).await);
-    assert!(gateway.lives(&third.text("/session/id")).await);
+    assert!(!gateway.is_session_active(&second.text("/session/id")).await);
+    assert!(gateway.is_session_active(&third.text("/session/id")).await);
     let revoked = gateway
         .call("GET", "/sessions?status=revoked", &headers, "")
         .await;
     assert_eq!(revoked.at("/count"), 2);
     assert_eq!(revoked.at("/sessions/0/status"), "revoked");
-    assert_eq!(gateway.events("revoked").await, 2);
+    assert_eq!(gateway.count_events("revoked").await, 2);
 }
 
 #[tokio::test]
-async fn a_cookie_changes_things_only_from_here() {
+async fn cookie_changes_require_same_origin() {
     let gateway = gateway().await;
     let cookie = gateway.register().await.cookie();
     let other = gateway.login(EMAIL, PASSWORD).await.text("/session/id");
@@ -107,7 +107,7 @@ async fn a_cookie_changes_things_only_from_here() {
             assert_eq!(answer.code(), "CSRF_REJECTED", "{refused:?} {path}");
         }
     }
-    assert!(gateway.lives(&other).await);
+    assert!(gateway.is_session_active(&other).await);
     let headers = [
         ("cookie", cookie.as_str()),
         ("sec-fetch-site", "same-origin"),
@@ -121,20 +121,20 @@ async fn a_cookie_changes_things_only_from_here() {
 }
 
 #[tokio::test]
-async fn a_cookie_whose_session_is_gone_is_cleared() {
+async fn cookie_of_ended_session_is_cleared() {
     let gateway = gateway().await;
     let signed_in = gateway.register().await;
     let cookie = signed_in.cookie();
     let id = SessionId::parse(&signed_in.text("/session/id")).unwrap();
     let reason = crate::auth::session::EndReason::Admin;
-    gateway.desk.store.revoke(id, reason, None).await.unwrap();
+    gateway.state.store.revoke(id, reason, None).await.unwrap();
     let answer = gateway
         .call("GET", "/sessions", &[("cookie", cookie.as_str())], "")
         .await;
     assert_eq!(answer.code(), "SESSION_REVOKED");
-    assert!(answer.refused.unwrap().clear_cookie);
+    assert!(answer.rejection.unwrap().clear_cookie);
     let credential = bearer(&signed_in).await;
     let headers = [("authorization", credential.as_str())];
     let answer = gateway.call("GET", "/sessions", &headers, "").await;
-    assert!(!answer.refused.unwrap().clear_cookie);
+    assert!(!answer.rejection.unwrap().clear_cookie);
 }

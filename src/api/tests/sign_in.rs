@@ -7,10 +7,10 @@ use serde_json::json;
 
 use super::super::{Caller, LapsedClaims};
 use super::*;
-use crate::settings::Live;
+use crate::settings::Reloadable;
 
 #[tokio::test]
-async fn whoever_registers_is_signed_in() {
+async fn registration_signs_the_user_in() {
     let gateway = gateway().await;
     let headers = [("x-device-name", "Ann's phone"), ("user-agent", "test/1")];
     let body = json!({
@@ -36,7 +36,7 @@ async fn whoever_registers_is_signed_in() {
         claims(&answer.text("/access_token")).session,
         SessionId::parse(&id)
     );
-    assert!(gateway.lives(&id).await);
+    assert!(gateway.is_session_active(&id).await);
     assert_eq!(gateway.metrics.sessions_created.get(), 1);
     let again = gateway.post("/auth/register", &body).await;
     assert_eq!(again.code(), "USER_EXISTS");
@@ -51,10 +51,14 @@ async fn registration_can_be_closed() {
 }
 
 #[tokio::test]
-async fn every_wrong_field_is_named() {
+async fn every_invalid_field_is_reported() {
     let gateway = gateway().await;
     let body = json!({"email": "ann", "password": "short", "username": "a@b"});
-    let refused = gateway.post("/auth/register", &body).await.refused.unwrap();
+    let refused = gateway
+        .post("/auth/register", &body)
+        .await
+        .rejection
+        .unwrap();
     let names: Vec<&str> = refused
         .fields
         .iter()
@@ -62,7 +66,11 @@ async fn every_wrong_field_is_named() {
         .collect();
     assert_eq!(names, ["email", "username", "password"]);
     let half = json!({"email": "ann", "username": 7, "session_token": "yes"});
-    let refused = gateway.post("/auth/register", &half).await.refused.unwrap();
+    let refused = gateway
+        .post("/auth/register", &half)
+        .await
+        .rejection
+        .unwrap();
     let mut names: Vec<&str> = refused
         .fields
         .iter()
@@ -73,7 +81,7 @@ async fn every_wrong_field_is_named() {
     let missing = gateway
         .post("/auth/login", &json!({}))
         .await
-        .refused
+        .rejection
         .unwrap();
     let names: Vec<&str> = missing
         .fields
@@ -102,7 +110,7 @@ async fn bodies_must_be_json_and_small() {
 }
 
 #[tokio::test]
-async fn one_signs_in_by_email_or_username_in_any_case() {
+async fn login_accepts_email_or_username_in_any_case() {
     let gateway = gateway().await;
     gateway.register().await;
     for login in ["ann@example.com", " ANN@example.com ", "ann", "ANN"] {
@@ -118,7 +126,7 @@ async fn one_signs_in_by_email_or_username_in_any_case() {
 }
 
 #[tokio::test]
-async fn who_is_unknown_wrong_or_disabled_gets_one_answer() {
+async fn unknown_wrong_and_disabled_get_the_same_response() {
     let gateway = gateway().await;
     let id = gateway.register().await.text("/user/id");
     let wrong = gateway.login(EMAIL, "wrong password").await;
@@ -127,18 +135,18 @@ async fn who_is_unknown_wrong_or_disabled_gets_one_answer() {
         disabled: Some(true),
         ..Default::default()
     };
-    let accounts = &gateway.desk.accounts;
+    let accounts = &gateway.state.accounts;
     accounts.change_user(&id, patch, PASSWORDS).await.unwrap();
     let disabled = gateway.login(EMAIL, PASSWORD).await;
     for answer in [&wrong, &unknown, &disabled] {
         assert_eq!(answer.code(), "INVALID_CREDENTIALS");
         assert_eq!(answer.headers, wrong.headers);
     }
-    assert_eq!(gateway.events("sign_in_failed").await, 3);
+    assert_eq!(gateway.count_events("sign_in_failed").await, 3);
 }
 
 #[tokio::test]
-async fn failures_close_the_account_for_that_address_only() {
+async fn failures_lock_the_account_for_one_address() {
     let gateway = gateway().await;
     gateway.register().await;
     let attacker = gateway.from("198.51.100.1");
@@ -150,7 +158,7 @@ async fn failures_close_the_account_for_that_address_only() {
     }
     let limited = attacker.login(EMAIL, PASSWORD).await;
     assert_eq!(limited.code(), "RATE_LIMITED");
-    let limits = limited.refused.unwrap().limits;
+    let limits = limited.rejection.unwrap().limits;
     let wait = limits.iter().map(|limit| limit.retry_after).max();
     assert!(wait.unwrap() > Duration::from_secs(1));
     assert_eq!(gateway.login(EMAIL, PASSWORD).await.status, StatusCode::OK);
@@ -161,7 +169,7 @@ async fn failures_close_the_account_for_that_address_only() {
 }
 
 #[tokio::test]
-async fn an_attack_from_everywhere_spares_the_addresses_that_are_known() {
+async fn known_addresses_survive_distributed_failures() {
     let gateway = gateway().await;
     gateway.register().await;
     let addresses: [&'static str; 10] = [
@@ -190,21 +198,21 @@ async fn an_attack_from_everywhere_spares_the_addresses_that_are_known() {
 }
 
 #[tokio::test]
-async fn attempts_from_one_address_are_counted_whatever_comes_of_them() {
-    let limit = |live: &mut Live| live.identity.attempts_per_address.limit = 3;
+async fn attempts_are_counted_regardless_of_outcome() {
+    let limit = |live: &mut Reloadable| live.identity.attempts_per_address.limit = 3;
     let gateway = gateway_with(limit).await;
     gateway.register().await;
     gateway.login(EMAIL, PASSWORD).await;
     gateway.login("bob@example.com", "x").await;
     let answer = gateway.login(EMAIL, PASSWORD).await;
     assert_eq!(answer.code(), "RATE_LIMITED");
-    assert_eq!(answer.refused.unwrap().limits.len(), 1);
+    assert_eq!(answer.rejection.unwrap().limits.len(), 1);
     let other = gateway.from("192.0.2.2");
     assert_eq!(other.login(EMAIL, PASSWORD).await.status, StatusCode::OK);
 }
 
 #[tokio::test]
-async fn every_attempt_tells_how_the_limits_stand() {
+async fn every_attempt_reports_limit_decisions() {
     let gateway = gateway().await;
     let standing = |limits: &[crate::limits::Decision]| -> Vec<(String, u64)> {
         let stands = |d: &crate::limits::Decision| (d.limit.name.to_string(), d.remaining);
@@ -213,25 +221,25 @@ async fn every_attempt_tells_how_the_limits_stand() {
     let address = |left| ("sign-in-address".to_owned(), left);
     let account = |left| ("sign-in-account".to_owned(), left);
     let registered = gateway.register().await;
-    assert_eq!(standing(&registered.noted.limits), [address(99)]);
+    assert_eq!(standing(&registered.info.limits), [address(99)]);
     let taken = gateway
         .post(
             "/auth/register",
             &json!({"email": EMAIL, "password": PASSWORD}),
         )
         .await;
-    assert_eq!(standing(&taken.refused.unwrap().limits), [address(98)]);
+    assert_eq!(standing(&taken.rejection.unwrap().limits), [address(98)]);
     let right = gateway.login(EMAIL, PASSWORD).await;
-    assert_eq!(standing(&right.noted.limits), [address(97), account(3)]);
+    assert_eq!(standing(&right.info.limits), [address(97), account(3)]);
     for left in [2, 1, 0] {
         let wrong = gateway.login(EMAIL, "wrong").await;
         assert_eq!(wrong.code(), "INVALID_CREDENTIALS");
-        let limits = wrong.refused.unwrap().limits;
+        let limits = wrong.rejection.unwrap().limits;
         assert_eq!(standing(&limits).pop(), Some(account(left)));
     }
     let over = gateway.login(EMAIL, PASSWORD).await;
     assert_eq!(over.code(), "RATE_LIMITED");
-    let limits = over.refused.unwrap().limits;
+    let limits = over.rejection.unwrap().limits;
     assert!(limits.iter().any(crate::limits::Decision::refuses));
     let count = |outcome: &str| {
         let labels = ["sign-in-account", outcome];
@@ -241,7 +249,7 @@ async fn every_attempt_tells_how_the_limits_stand() {
 }
 
 #[tokio::test]
-async fn a_browser_that_signs_in_again_gives_its_session_up() {
+async fn repeated_sign_in_ends_the_previous_session() {
     let gateway = gateway().await;
     let first = gateway.register().await;
     let cookie = first.cookie();
@@ -249,8 +257,8 @@ async fn a_browser_that_signs_in_again_gives_its_session_up() {
     let headers = [("cookie", cookie.as_str())];
     let second = gateway.call("POST", "/auth/login", &headers, &body).await;
     assert_eq!(second.status, StatusCode::OK);
-    assert!(!gateway.lives(&first.text("/session/id")).await);
-    assert!(gateway.lives(&second.text("/session/id")).await);
+    assert!(!gateway.is_session_active(&first.text("/session/id")).await);
+    assert!(gateway.is_session_active(&second.text("/session/id")).await);
     // Another user's session is not touched, and a token that was chosen by somebody is not taken.
     let body = json!({"email": "bob@example.com", "password": PASSWORD}).to_string();
     let held = second.cookie();
@@ -258,22 +266,22 @@ async fn a_browser_that_signs_in_again_gives_its_session_up() {
     let bob = gateway
         .call("POST", "/auth/register", &headers, &body)
         .await;
-    assert!(gateway.lives(&second.text("/session/id")).await);
+    assert!(gateway.is_session_active(&second.text("/session/id")).await);
     assert_ne!(bob.cookie(), held);
 }
 
 #[tokio::test]
-async fn beyond_the_limit_the_oldest_goes_or_the_newest_is_refused() {
+async fn session_limit_evicts_or_rejects() {
     let gateway = gateway().await;
     let first = gateway.register().await.text("/session/id");
     for _ in 0..3 {
         tokio::time::sleep(Duration::from_millis(2)).await;
         assert_eq!(gateway.login(EMAIL, PASSWORD).await.status, StatusCode::OK);
     }
-    assert!(!gateway.lives(&first).await);
-    assert_eq!(gateway.events("evicted").await, 1);
+    assert!(!gateway.is_session_active(&first).await);
+    assert_eq!(gateway.count_events("evicted").await, 1);
 
-    let strict = gateway_with(|live| live.sessions.on_limit = OnLimit::Reject).await;
+    let strict = gateway_with(|live| live.sessions.on_limit = OnSessionLimit::Reject).await;
     strict.register().await;
     strict.login(EMAIL, PASSWORD).await;
     strict.login(EMAIL, PASSWORD).await;
@@ -282,7 +290,7 @@ async fn beyond_the_limit_the_oldest_goes_or_the_newest_is_refused() {
 }
 
 #[tokio::test]
-async fn other_sites_cannot_sign_anybody_in_or_out() {
+async fn cross_site_sign_in_and_sign_out_are_rejected() {
     let gateway = gateway().await;
     let cookie = gateway.register().await.cookie();
     let body = json!({"email": EMAIL, "password": PASSWORD}).to_string();
@@ -312,7 +320,7 @@ async fn other_sites_cannot_sign_anybody_in_or_out() {
 }
 
 #[tokio::test]
-async fn signing_out_ends_the_session_and_refuses_the_token() {
+async fn sign_out_ends_session_and_revokes_token() {
     let gateway = gateway().await;
     let signed_in = gateway.register().await;
     let (id, token) = (
@@ -326,13 +334,13 @@ async fn signing_out_ends_the_session_and_refuses_the_token() {
         assert_eq!(answer.status, StatusCode::NO_CONTENT);
         assert!(answer.cookie().starts_with("__Host-portcullis="));
     }
-    assert!(!gateway.lives(&id).await);
+    assert!(!gateway.is_session_active(&id).await);
     let key = claims(&token).blacklist_key;
     assert_eq!(
-        gateway.desk.store.is_blacklisted(&[&key]).await,
+        gateway.state.store.are_blacklisted(&[&key]).await,
         Ok(vec![true])
     );
-    assert_eq!(gateway.events("sign_out").await, 1);
+    assert_eq!(gateway.count_events("sign_out").await, 1);
     let ended = gateway
         .metrics
         .sessions_ended
@@ -343,7 +351,7 @@ async fn signing_out_ends_the_session_and_refuses_the_token() {
 }
 
 #[tokio::test]
-async fn signing_out_with_two_cookies_clears_them() {
+async fn sign_out_with_two_cookies_clears_them() {
     let gateway = gateway().await;
     let mut request = Request::post("/auth/logout").body(Body::empty()).unwrap();
     let extensions = request.extensions_mut();
@@ -353,20 +361,24 @@ async fn signing_out_with_two_cookies_clears_them() {
         https: false,
         host: HOST.to_owned(),
     });
-    let answer = read(gateway.router.clone().oneshot(request).await.unwrap()).await;
+    let answer = read_response(gateway.router.clone().oneshot(request).await.unwrap()).await;
     assert_eq!(answer.code(), "AMBIGUOUS_CREDENTIALS");
-    assert!(answer.refused.unwrap().clear_cookie);
+    assert!(answer.rejection.unwrap().clear_cookie);
 }
 
 #[tokio::test]
-async fn a_cookie_and_an_expired_token_sign_out_too() {
+async fn cookie_and_expired_token_can_sign_out() {
     let gateway = gateway().await;
     let signed_in = gateway.register().await;
     let cookie = signed_in.cookie();
     let headers = [("cookie", cookie.as_str()), ORIGIN];
     let answer = gateway.call("POST", "/auth/logout", &headers, "").await;
     assert_eq!(answer.status, StatusCode::NO_CONTENT);
-    assert!(!gateway.lives(&signed_in.text("/session/id")).await);
+    assert!(
+        !gateway
+            .is_session_active(&signed_in.text("/session/id"))
+            .await
+    );
 
     let signed_in = gateway.login(EMAIL, PASSWORD).await;
     let mut request = Request::post("/auth/logout").body(Body::empty()).unwrap();
@@ -382,7 +394,11 @@ async fn a_cookie_and_an_expired_token_sign_out_too() {
         https: false,
         host: HOST.to_owned(),
     });
-    let answer = read(gateway.router.clone().oneshot(request).await.unwrap()).await;
+    let answer = read_response(gateway.router.clone().oneshot(request).await.unwrap()).await;
     assert_eq!(answer.status, StatusCode::NO_CONTENT);
-    assert!(!gateway.lives(&signed_in.text("/session/id")).await);
+    assert!(
+        !gateway
+            .is_session_active(&signed_in.text("/session/id"))
+            .await
+    );
 }

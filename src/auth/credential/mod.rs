@@ -19,7 +19,7 @@ pub const FORM_COOKIES: [&str; 2] = ["__Host-portcullis-form", "portcullis-form"
 
 /// The one credential of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Presented<'a> {
+pub enum PresentedCredential<'a> {
     Absent,
     /// An access token; nothing is known of it but that its characters are allowed.
     Bearer(&'a str),
@@ -38,39 +38,42 @@ pub enum Presented<'a> {
 
 /// Finds the credential. An `Authorization` of scheme `Bearer` or `Session` decides when there is
 /// one; only else is the cookie looked at.
-pub fn extract<'a>(headers: &'a HeaderMap, cookie_name: &str) -> Presented<'a> {
+pub fn extract<'a>(headers: &'a HeaderMap, cookie_name: &str) -> PresentedCredential<'a> {
     let mut authorizations = headers.get_all(AUTHORIZATION).iter();
     if let Some(authorization) = authorizations.next() {
         if authorizations.next().is_some() {
-            return Presented::Ambiguous { cookies: false };
+            return PresentedCredential::Ambiguous { cookies: false };
         }
-        if let Some(presented) = authorized_by(authorization) {
+        if let Some(presented) = parse_authorization(authorization) {
             return presented;
         }
     }
-    in_cookie(headers, cookie_name)
+    extract_cookie(headers, cookie_name)
 }
 
 /// Finds what the session cookie holds, whatever `Authorization` says.
-pub fn in_cookie(headers: &HeaderMap, cookie_name: &str) -> Presented<'static> {
+pub fn extract_cookie(headers: &HeaderMap, cookie_name: &str) -> PresentedCredential<'static> {
     let mut cookies = headers
         .get_all(COOKIE)
         .iter()
         .flat_map(|value| value.as_bytes().split(|byte| *byte == b';'))
-        .filter_map(|pair| value_of(pair, cookie_name));
+        .filter_map(|pair| value_if_named(pair, cookie_name));
     match (cookies.next(), cookies.next()) {
-        (None, _) => Presented::Absent,
-        (Some(_), Some(_)) => Presented::Ambiguous { cookies: true },
+        (None, _) => PresentedCredential::Absent,
+        (Some(_), Some(_)) => PresentedCredential::Ambiguous { cookies: true },
         (Some(value), None) => std::str::from_utf8(value)
             .ok()
             .and_then(SessionToken::parse)
-            .map_or(Presented::MalformedCookie, Presented::Cookie),
+            .map_or(
+                PresentedCredential::MalformedCookie,
+                PresentedCredential::Cookie,
+            ),
     }
 }
 
 /// Whose an `Authorization` is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scheme {
+pub enum AuthScheme {
     Bearer,
     Session,
     /// Not ours; it is passed on.
@@ -78,38 +81,44 @@ pub enum Scheme {
 }
 
 /// Reads the scheme of an `Authorization`, which decides whether it may go to an upstream.
-pub fn scheme_of(authorization: &HeaderValue) -> Scheme {
-    let (name, _) = scheme(authorization.as_bytes());
+pub fn auth_scheme(authorization: &HeaderValue) -> AuthScheme {
+    let (name, _) = split_scheme(authorization.as_bytes());
     if name.eq_ignore_ascii_case(b"session") {
-        Scheme::Session
+        AuthScheme::Session
     } else if name.eq_ignore_ascii_case(b"bearer") {
-        Scheme::Bearer
+        AuthScheme::Bearer
     } else {
-        Scheme::Other
+        AuthScheme::Other
     }
 }
 
 /// `None`: of a scheme that is not ours.
-fn authorized_by(authorization: &HeaderValue) -> Option<Presented<'_>> {
-    let (scheme, rest) = scheme(authorization.as_bytes());
+fn parse_authorization(authorization: &HeaderValue) -> Option<PresentedCredential<'_>> {
+    let (scheme, rest) = split_scheme(authorization.as_bytes());
     let secret = rest
         .strip_prefix(b" ")
         .and_then(|rest| std::str::from_utf8(rest).ok())
         .map(|secret| secret.trim_matches(' '));
     if scheme.eq_ignore_ascii_case(b"bearer") {
         let bearer = secret.filter(|secret| is_token68(secret));
-        return Some(bearer.map_or(Presented::MalformedBearer, Presented::Bearer));
+        return Some(bearer.map_or(
+            PresentedCredential::MalformedBearer,
+            PresentedCredential::Bearer,
+        ));
     }
     if scheme.eq_ignore_ascii_case(b"session") {
         let session = secret.and_then(SessionToken::parse);
-        return Some(session.map_or(Presented::MalformedSession, Presented::Session));
+        return Some(session.map_or(
+            PresentedCredential::MalformedSession,
+            PresentedCredential::Session,
+        ));
     }
     None
 }
 
 /// Splits after the scheme: the letters at the start. What follows without a space makes the value
 /// malformed, not of another scheme, for somebody may read it leniently.
-fn scheme(authorization: &[u8]) -> (&[u8], &[u8]) {
+fn split_scheme(authorization: &[u8]) -> (&[u8], &[u8]) {
     let value = authorization.trim_ascii();
     let end = value
         .iter()
@@ -133,12 +142,12 @@ fn is_token68(text: &str) -> bool {
 }
 
 /// The value of a `name=value` pair, if it has that name.
-fn value_of<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
-    let (key, value) = name_and_value(pair)?;
+fn value_if_named<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let (key, value) = split_pair(pair)?;
     (key == name.as_bytes()).then_some(value)
 }
 
-fn name_and_value(pair: &[u8]) -> Option<(&[u8], &[u8])> {
+fn split_pair(pair: &[u8]) -> Option<(&[u8], &[u8])> {
     let equals = pair.iter().position(|byte| *byte == b'=')?;
     let (key, value) = pair.split_at(equals);
     let value = value.strip_prefix(b"=").unwrap_or(value);
@@ -147,7 +156,7 @@ fn name_and_value(pair: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// Takes our cookies out of the `Cookie` fields of a request; the others stay byte for byte, in one
 /// field. `None`: nothing is left.
-pub fn strip_cookie<'a>(
+pub fn strip_own_cookies<'a>(
     fields: impl IntoIterator<Item = &'a HeaderValue>,
     name: &str,
 ) -> Option<HeaderValue> {
@@ -156,7 +165,7 @@ pub fn strip_cookie<'a>(
         let kept: Vec<&[u8]> = field
             .as_bytes()
             .split(|byte| *byte == b';')
-            .filter(|pair| !is_ours(pair, name))
+            .filter(|pair| !is_own_cookie(pair, name))
             .collect();
         let kept = kept.join(&b';');
         let kept = kept.trim_ascii_start();
@@ -245,19 +254,20 @@ fn has_prefix(name: &str, prefix: &str) -> bool {
 
 /// Every cookie that is the gateway's, where the session's has this name. Both default names are
 /// reserved: after a change of `cookie.secure` browsers still hold a session token under the other.
-fn ours(name: &str) -> impl Iterator<Item = &str> {
+fn own_cookie_names(name: &str) -> impl Iterator<Item = &str> {
     std::iter::once(name)
         .chain(DEFAULT_NAMES)
         .chain(FORM_COOKIES)
 }
 
 /// Whether a pair of a `Cookie` field is one of them.
-fn is_ours(pair: &[u8], name: &str) -> bool {
-    name_and_value(pair).is_some_and(|(key, _)| ours(name).any(|ours| ours.as_bytes() == key))
+fn is_own_cookie(pair: &[u8], name: &str) -> bool {
+    split_pair(pair)
+        .is_some_and(|(key, _)| own_cookie_names(name).any(|ours| ours.as_bytes() == key))
 }
 
 /// Tells whether an upstream's `Set-Cookie` would set one of our cookies.
-pub fn set_cookie_is_ours(set_cookie: &HeaderValue, name: &str) -> bool {
+pub fn sets_own_cookie(set_cookie: &HeaderValue, name: &str) -> bool {
     let bytes = set_cookie.as_bytes();
     let pair = bytes.split(|byte| *byte == b';').next().unwrap_or(bytes);
     // A cookie without name is sent back as its value alone, which then reads as one with a name.
@@ -271,7 +281,7 @@ pub fn set_cookie_is_ours(set_cookie: &HeaderValue, name: &str) -> bool {
         .next()
         .unwrap_or(pair)
         .trim_ascii();
-    ours(name).any(|name| {
+    own_cookie_names(name).any(|name| {
         // Browsers see through the spelling of the prefixes; who else reads the cookie may not.
         if has_prefix(name, "__Host-") || has_prefix(name, "__Secure-") {
             set.eq_ignore_ascii_case(name.as_bytes())

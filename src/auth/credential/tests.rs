@@ -5,8 +5,8 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue};
 
 use super::{
-    Presented, Scheme, clearing_cookies, extract, scheme_of, session_cookie, set_cookie_is_ours,
-    strip_cookie,
+    AuthScheme, PresentedCredential, auth_scheme, clearing_cookies, extract, session_cookie,
+    sets_own_cookie, strip_own_cookies,
 };
 use crate::auth::session::{CookieRules, SameSite, SessionToken};
 
@@ -17,7 +17,7 @@ fn token() -> SessionToken {
     SessionToken::parse(TOKEN).unwrap()
 }
 
-fn check(fields: &[(&'static str, &[u8])], wanted: Presented<'_>) {
+fn check(fields: &[(&'static str, &[u8])], wanted: PresentedCredential<'_>) {
     let mut headers = HeaderMap::new();
     for (name, value) in fields {
         headers.append(*name, HeaderValue::from_bytes(value).unwrap());
@@ -29,13 +29,13 @@ fn check(fields: &[(&'static str, &[u8])], wanted: Presented<'_>) {
     assert_eq!(extract(&headers, NAME), wanted, "{shown:?}");
 }
 
-fn check_authorization(value: &str, wanted: Presented<'_>) {
+fn check_authorization(value: &str, wanted: PresentedCredential<'_>) {
     check(&[("authorization", value.as_bytes())], wanted);
 }
 
 #[test]
-fn a_bearer_token_is_one_word_of_allowed_characters() {
-    use Presented::{Absent, Bearer, MalformedBearer};
+fn bearer_token_is_one_token68_word() {
+    use PresentedCredential::{Absent, Bearer, MalformedBearer};
     for scheme in ["Bearer", "bearer", "BEARER", "bEaReR"] {
         check_authorization(
             &format!("{scheme} a.b-c_d~e+f/g=="),
@@ -68,8 +68,8 @@ fn a_bearer_token_is_one_word_of_allowed_characters() {
 }
 
 #[test]
-fn a_session_token_is_64_lower_case_hex_characters() {
-    use Presented::{MalformedSession, Session};
+fn session_token_is_64_lower_case_hex_characters() {
+    use PresentedCredential::{MalformedSession, Session};
     check_authorization(&format!("Session {TOKEN}"), Session(token()));
     check_authorization(&format!("sESSION  {TOKEN}"), Session(token()));
     for bad in [
@@ -82,15 +82,17 @@ fn a_session_token_is_64_lower_case_hex_characters() {
         check_authorization(&format!("Session{bad}"), MalformedSession);
     }
     let field = |text| HeaderValue::from_static(text);
-    assert_eq!(scheme_of(&field("session abc")), Scheme::Session);
-    assert_eq!(scheme_of(&field("Session")), Scheme::Session);
-    assert_eq!(scheme_of(&field("Bearer abc")), Scheme::Bearer);
-    assert_eq!(scheme_of(&field("Sessions abc")), Scheme::Other);
+    assert_eq!(auth_scheme(&field("session abc")), AuthScheme::Session);
+    assert_eq!(auth_scheme(&field("Session")), AuthScheme::Session);
+    assert_eq!(auth_scheme(&field("Bearer abc")), AuthScheme::Bearer);
+    assert_eq!(auth_scheme(&field("Sessions abc")), AuthScheme::Other);
 }
 
 #[test]
-fn what_was_attempted_decides() {
-    use Presented::{Absent, Ambiguous, Bearer, Cookie, MalformedBearer, MalformedCookie};
+fn attempted_credential_decides() {
+    use PresentedCredential::{
+        Absent, Ambiguous, Bearer, Cookie, MalformedBearer, MalformedCookie,
+    };
     let cookie = format!("{NAME}={TOKEN}");
     let ours = ("cookie", cookie.as_bytes());
     let auth = |value: &'static str| ("authorization", value.as_bytes());
@@ -149,13 +151,13 @@ fn what_was_attempted_decides() {
 }
 
 #[test]
-fn only_our_cookie_is_stripped() {
+fn only_own_cookies_are_stripped() {
     let check = |fields: &[&'static str], wanted: Option<&str>| {
         let fields: Vec<_> = fields
             .iter()
             .map(|field| HeaderValue::from_static(field))
             .collect();
-        let left = strip_cookie(&fields, "portcullis");
+        let left = strip_own_cookies(&fields, "portcullis");
         assert_eq!(
             left.as_ref().map(|left| left.to_str().unwrap()),
             wanted,
@@ -178,7 +180,7 @@ fn only_our_cookie_is_stripped() {
 }
 
 /// Of a host alone.
-fn host() -> CookieRules {
+fn host_prefixed_rules() -> CookieRules {
     CookieRules {
         name: NAME.to_owned(),
         secure: true,
@@ -189,7 +191,7 @@ fn host() -> CookieRules {
 }
 
 /// Of a domain, in clear text.
-fn plain() -> CookieRules {
+fn plain_rules() -> CookieRules {
     CookieRules {
         name: "portcullis".to_owned(),
         secure: false,
@@ -200,7 +202,7 @@ fn plain() -> CookieRules {
 }
 
 /// Of another name.
-fn named() -> CookieRules {
+fn custom_name_rules() -> CookieRules {
     CookieRules {
         name: "sid".to_owned(),
         secure: true,
@@ -213,31 +215,31 @@ fn named() -> CookieRules {
 const ATTRIBUTES: &str = "HttpOnly; SameSite=Lax; Secure; Path=/";
 
 #[test]
-fn the_cookie_is_written_with_its_attributes() {
+fn cookie_is_written_with_its_attributes() {
     let set = |rules: CookieRules, seconds| {
         session_cookie(&rules, &token(), Duration::from_secs(seconds))
     };
     assert_eq!(
-        set(host(), 60),
+        set(host_prefixed_rules(), 60),
         format!("{NAME}={TOKEN}; {ATTRIBUTES}; Max-Age=60")
     );
     let day = 24 * 60 * 60;
     let longest = format!("{NAME}={TOKEN}; {ATTRIBUTES}; Max-Age=34560000");
-    assert_eq!(set(host(), 401 * day), longest);
+    assert_eq!(set(host_prefixed_rules(), 401 * day), longest);
     assert_eq!(
-        set(plain(), 60),
+        set(plain_rules(), 60),
         format!(
             "portcullis={TOKEN}; HttpOnly; SameSite=Strict; Path=/app; Domain=example.com; Max-Age=60"
         )
     );
     assert_eq!(
-        set(named(), 60),
+        set(custom_name_rules(), 60),
         format!("sid={TOKEN}; HttpOnly; SameSite=None; Secure; Path=/; Max-Age=60")
     );
 }
 
 #[test]
-fn the_cookie_is_cleared_with_the_attributes_that_it_was_written_with() {
+fn cookie_is_cleared_with_matching_attributes() {
     let cleared = |rules: CookieRules| -> Vec<String> {
         let fields = clearing_cookies(&rules);
         fields
@@ -246,14 +248,14 @@ fn the_cookie_is_cleared_with_the_attributes_that_it_was_written_with() {
             .collect()
     };
     assert_eq!(
-        cleared(host()),
+        cleared(host_prefixed_rules()),
         [
             format!("{NAME}=; {ATTRIBUTES}; Max-Age=0"),
             format!("portcullis=; {ATTRIBUTES}; Max-Age=0"),
         ]
     );
     assert_eq!(
-        cleared(plain()),
+        cleared(plain_rules()),
         [
             format!("{NAME}=; HttpOnly; SameSite=Strict; Secure; Path=/; Max-Age=0"),
             "portcullis=; HttpOnly; SameSite=Strict; Path=/app; Max-Age=0".to_owned(),
@@ -262,17 +264,17 @@ fn the_cookie_is_cleared_with_the_attributes_that_it_was_written_with() {
         ]
     );
     assert_eq!(
-        cleared(named()),
+        cleared(custom_name_rules()),
         ["sid=; HttpOnly; SameSite=None; Secure; Path=/; Max-Age=0"]
     );
 }
 
 #[test]
-fn an_upstream_cannot_set_our_cookie() {
+fn upstream_cannot_set_own_cookies() {
     let check = |set_cookie: &[u8], name: &str, wanted: bool| {
         let field = HeaderValue::from_bytes(set_cookie).unwrap();
         let shown = String::from_utf8_lossy(set_cookie);
-        assert_eq!(set_cookie_is_ours(&field, name), wanted, "{shown}");
+        assert_eq!(sets_own_cookie(&field, name), wanted, "{shown}");
     };
     for ours in [
         "portcullis=x; Path=/",
@@ -313,15 +315,15 @@ fn an_upstream_cannot_set_our_cookie() {
 
 proptest::proptest! {
     #[test]
-    fn no_request_is_too_strange(authorization: Vec<u8>, cookie: Vec<u8>) {
+    fn extract_never_panics(authorization: Vec<u8>, cookie: Vec<u8>) {
         let mut headers = HeaderMap::new();
         for (name, value) in [("authorization", authorization), ("cookie", cookie)] {
             if let Ok(value) = HeaderValue::from_bytes(&value) {
-                set_cookie_is_ours(&value, NAME);
+                sets_own_cookie(&value, NAME);
                 headers.append(name, value);
             }
         }
         extract(&headers, NAME);
-        strip_cookie(headers.get_all("cookie"), NAME);
+        strip_own_cookies(headers.get_all("cookie"), NAME);
     }
 }

@@ -3,17 +3,17 @@
 use serde::Serialize;
 
 use super::Tokens;
-use super::mint::{Error, Header, encode};
+use super::mint::{Header, SignError, encode};
 use crate::auth::session::{Millis, SessionId};
 
 /// Its `typ`. No gateway takes it for an access token, which must have another one.
 const TYPE: &str = "assertion+jwt";
 /// Seconds from `iat` to `exp`.
-const LIFE: u64 = 60;
+const LIFETIME: u64 = 60;
 
 /// Whom an assertion is about, and for which upstream.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub struct About<'a> {
+pub struct AssertionClaims<'a> {
     /// The upstream's name.
     #[serde(rename = "aud")]
     pub upstream: &'a str,
@@ -31,7 +31,7 @@ pub struct About<'a> {
 struct Payload<'a> {
     iss: &'a str,
     #[serde(flatten)]
-    about: About<'a>,
+    claims: AssertionClaims<'a>,
     /// Seconds, as is `exp`.
     iat: u64,
     exp: u64,
@@ -42,8 +42,12 @@ impl Tokens {
     ///
     /// # Errors
     /// Without a key that signs.
-    pub fn assert(&self, about: About<'_>, now: Millis) -> Result<String, Error> {
-        let key = self.signing.as_ref().ok_or(Error::NoSigningKey)?;
+    pub fn sign_assertion(
+        &self,
+        about: AssertionClaims<'_>,
+        now: Millis,
+    ) -> Result<String, SignError> {
+        let key = self.signing.as_ref().ok_or(SignError::NoSigningKey)?;
         let header = Header {
             typ: TYPE,
             alg: key.algorithm.as_str(),
@@ -52,12 +56,12 @@ impl Tokens {
         let iat = now / 1000;
         let payload = Payload {
             iss: &self.issuer,
-            about,
+            claims: about,
             iat,
-            exp: iat + LIFE,
+            exp: iat + LIFETIME,
         };
         let message = format!("{}.{}", encode(&header)?, encode(&payload)?);
-        let signature = key.sign(message.as_bytes()).ok_or(Error::Signing)?;
+        let signature = key.sign(message.as_bytes()).ok_or(SignError::Signing)?;
         Ok(format!("{message}.{signature}"))
     }
 }

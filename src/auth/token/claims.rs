@@ -10,11 +10,11 @@ use crate::auth::session::{Millis, SessionId};
 use crate::json;
 
 /// Seconds: the end of the year 9999, the last date that can be written.
-const LAST_DATE: u64 = 253_402_300_799;
+const MAX_DATE: u64 = 253_402_300_799;
 /// The greatest whole number that a double represents exactly.
-const LAST_WHOLE: i64 = (1 << 53) - 1;
+const MAX_SAFE_INTEGER: i64 = (1 << 53) - 1;
 /// Characters of a user's id and of a `jti`.
-const MAX_NAME: usize = 255;
+const MAX_ID_CHARS: usize = 255;
 
 /// The members of a token's payload.
 pub(super) struct Payload(Map<String, Value>);
@@ -51,12 +51,12 @@ impl Payload {
             return Ok(None);
         };
         if let Some(seconds) = value.as_u64() {
-            return (seconds <= LAST_DATE)
+            return (seconds <= MAX_DATE)
                 .then_some(Some(seconds * 1000))
                 .ok_or(wrong);
         }
         let seconds = value.as_f64().ok_or(wrong)?;
-        if !(0.0..=LAST_DATE as f64).contains(&seconds) {
+        if !(0.0..=MAX_DATE as f64).contains(&seconds) {
             return Err(wrong);
         }
         Ok(Some((seconds * 1000.0) as Millis))
@@ -65,11 +65,11 @@ impl Payload {
     /// The user's ID: visible characters only, since it is written to headers, logs and keys. `sub`
     /// is a string (RFC 7519, section 4.1.2); another claim may be a whole number.
     pub(super) fn user(&self, claim: &str) -> Result<Cow<'_, str>, &'static str> {
-        let found = self.find(claim);
+        let found = self.find_claim(claim);
         let (number, wrong) = match claim {
             "sub" | "/sub" => (None, "the user's id is not a string"),
             _ => (
-                found.and_then(whole_number).map(Cow::Owned),
+                found.and_then(integer_digits).map(Cow::Owned),
                 "the user's id is neither a string nor a whole number",
             ),
         };
@@ -97,7 +97,7 @@ impl Payload {
         match self.0.get("jti") {
             None => Ok(None),
             Some(Value::String(id))
-                if (1..=MAX_NAME).contains(&id.chars().count())
+                if (1..=MAX_ID_CHARS).contains(&id.chars().count())
                     && !id.chars().any(char::is_control) =>
             {
                 Ok(Some(id))
@@ -122,7 +122,7 @@ impl Payload {
     }
 
     pub(super) fn email(&self, claim: &str) -> Result<Option<String>, &'static str> {
-        match self.find(claim) {
+        match self.find_claim(claim) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(email)) if !email.chars().any(char::is_control) => {
                 Ok(Some(email.clone()))
@@ -132,20 +132,20 @@ impl Payload {
     }
 
     /// Roles or scopes: see [`words`].
-    pub(super) fn words(
+    pub(super) fn string_list(
         &self,
         claim: &str,
         separators: &[char],
     ) -> Result<Vec<String>, &'static str> {
-        words(self.find(claim), separators)
+        parse_string_list(self.find_claim(claim), separators)
     }
 
     /// Finds a claim by its configured name: a JSON pointer (RFC 6901) when it begins with a slash;
     /// else the member of exactly that name (`https://example.com/roles`); else, when there is no
     /// such member, a path of members with dots between them (`realm_access.roles`).
-    fn find(&self, claim: &str) -> Option<&Value> {
+    fn find_claim(&self, claim: &str) -> Option<&Value> {
         if claim.starts_with('/') {
-            let mut steps = claim.split('/').skip(1).map(unescape);
+            let mut steps = claim.split('/').skip(1).map(unescape_pointer);
             let first = self.0.get(&steps.next()?)?;
             return steps.try_fold(first, |value, step| match value {
                 Value::Array(list) => list.get(step.parse::<usize>().ok()?),
@@ -169,7 +169,7 @@ impl Payload {
 ///
 /// # Errors
 /// Says what is wrong with them.
-pub(crate) fn words(
+pub(crate) fn parse_string_list(
     found: Option<&Value>,
     separators: &[char],
 ) -> Result<Vec<String>, &'static str> {
@@ -194,18 +194,18 @@ pub(crate) fn words(
 
 /// Tells whether a text can be a user's id: 1 to 255 visible characters.
 pub(crate) fn is_user_id(text: &str) -> bool {
-    !text.is_empty() && text.chars().count() <= MAX_NAME && text.chars().all(is_visible)
+    !text.is_empty() && text.chars().count() <= MAX_ID_CHARS && text.chars().all(is_visible)
 }
 
 /// The digits of a whole number, if every reader of JSON has the same ones (RFC 8259, section 6).
-fn whole_number(value: &Value) -> Option<String> {
+fn integer_digits(value: &Value) -> Option<String> {
     let number = value.as_i64()?;
-    (-LAST_WHOLE..=LAST_WHOLE)
+    (-MAX_SAFE_INTEGER..=MAX_SAFE_INTEGER)
         .contains(&number)
         .then(|| number.to_string())
 }
 
-fn unescape(step: &str) -> String {
+fn unescape_pointer(step: &str) -> String {
     step.replace("~1", "/").replace("~0", "~")
 }
 

@@ -9,7 +9,7 @@ use super::Tokens;
 impl Tokens {
     /// Derives 32 secret bytes for a purpose. They tell nothing about the signing key, nor about
     /// what is derived for other purposes. `None` without a signing key.
-    pub fn derive(&self, purpose: &str) -> Option<[u8; 32]> {
+    pub fn derive_secret(&self, purpose: &str) -> Option<[u8; 32]> {
         let secret = self.signing.as_ref()?.secret()?;
         // HMAC fills a short key up with zeros to the block of its hash (RFC 2104, section 2).
         let mut block = [0; 64];
@@ -46,12 +46,12 @@ mod tests {
     }
 
     #[test]
-    fn the_same_key_and_purpose_give_the_same_and_any_other_another() {
-        let derived = |secret, purpose| tokens(Some(secret)).derive(purpose).unwrap();
+    fn derived_secret_depends_on_key_and_purpose() {
+        let derived = |secret, purpose| tokens(Some(secret)).derive_secret(purpose).unwrap();
         let first = derived(&[1; 32], "a");
         assert_eq!(first, derived(&[1; 32], "a"));
         assert_ne!(first, derived(&[1; 32], "b"));
         assert_ne!(first, derived(&[2; 32], "a"));
-        assert_eq!(tokens(None).derive("a"), None);
+        assert_eq!(tokens(None).derive_secret("a"), None);
     }
 }

@@ -79,7 +79,7 @@ pub(crate) fn foreign_claims() -> Value {
 }
 
 /// `value` with one member replaced; null takes it away.
-pub(crate) fn with(mut value: Value, name: &str, member: Value) -> Value {
+pub(crate) fn with_member(mut value: Value, name: &str, member: Value) -> Value {
     let members = value.as_object_mut().unwrap();
     if member.is_null() {
         members.remove(name);
@@ -92,7 +92,7 @@ pub(crate) fn with(mut value: Value, name: &str, member: Value) -> Value {
 /// Signs claims under a usual header.
 pub(crate) fn sign(key: &Key, claims: &Value) -> String {
     let header = json!({"alg": key.algorithm.as_str(), "typ": "at+jwt"});
-    let header = with(header, "kid", json!(key.id));
+    let header = with_member(header, "kid", json!(key.id));
     sign_text(key, &header.to_string(), &claims.to_string())
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use super::check::Failure;
+use super::check::VerifyError;
 use super::claims::Payload;
 use super::{Tokens, jws};
 use crate::auth::session::Millis;
@@ -19,7 +19,7 @@ pub struct Inspection {
     pub claims: Option<Value>,
     /// `None`: the token is accepted, as far as keys, claims and time go. Whether it or its session
     /// was revoked is for the store to say.
-    pub refused: Option<String>,
+    pub rejection_reason: Option<String>,
     /// The token is accepted only over TLS with the client certificate that its `cnf` claim names.
     pub is_bound: bool,
 }
@@ -30,7 +30,7 @@ pub fn inspect(tokens: &Tokens, token: &str, now: Millis) -> Inspection {
     let mut parts = token.split('.').map(|part| jws::decode(part).ok());
     let header = parts.next().flatten();
     let claims = parts.next().flatten();
-    let checked = tokens.check(token, now, |_| std::sync::Arc::default());
+    let checked = tokens.verify(token, now, |_| std::sync::Arc::default());
     Inspection {
         header: header
             .and_then(|bytes| json::parse(&bytes).ok())
@@ -41,19 +41,21 @@ pub fn inspect(tokens: &Tokens, token: &str, now: Millis) -> Inspection {
         is_bound: checked
             .as_ref()
             .is_ok_and(|verified| verified.claims.certificate.is_some()),
-        refused: checked.err().map(explain),
+        rejection_reason: checked.err().map(describe_error),
     }
 }
 
-fn explain(failure: Failure) -> String {
+fn describe_error(failure: VerifyError) -> String {
     match failure {
-        Failure::Invalid(reason) => reason.to_owned(),
-        Failure::Expired(claims) => {
+        VerifyError::Invalid(reason) => reason.to_owned(),
+        VerifyError::Expired(claims) => {
             let at = UNIX_EPOCH + Duration::from_millis(claims.expires_at);
             format!("it expired at {}", humantime::format_rfc3339_seconds(at))
         }
-        Failure::UnknownKey(_) => "its signature was not checked: its issuer publishes its keys \
+        VerifyError::UnknownKey(_) => {
+            "its signature was not checked: its issuer publishes its keys \
              under a URL, where only a running gateway fetches them"
-            .to_owned(),
+                .to_owned()
+        }
     }
 }

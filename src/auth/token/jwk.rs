@@ -11,7 +11,7 @@ use super::key::{Key, KeyError, MAX_ID};
 use crate::json;
 
 /// The public half of a key.
-pub(super) enum Public {
+pub(super) enum PublicKey {
     Rsa { n: Vec<u8>, e: Vec<u8> },
     P256 { x: Vec<u8>, y: Vec<u8> },
     Ed25519 { x: Vec<u8> },
@@ -19,7 +19,7 @@ pub(super) enum Public {
 
 /// The members that matter here; what else a JWK has (private parts, certificates) is not read.
 #[derive(Deserialize)]
-struct Members {
+struct JwkMembers {
     kty: String,
     #[serde(rename = "use")]
     usage: Option<String>,
@@ -38,7 +38,7 @@ struct Members {
 #[derive(Debug, Clone, Default)]
 pub struct KeySet {
     pub keys: Vec<Key>,
-    pub ignored: Vec<Ignored>,
+    pub ignored: Vec<IgnoredKey>,
 }
 
 impl From<Vec<Key>> for KeySet {
@@ -52,7 +52,7 @@ impl From<Vec<Key>> for KeySet {
 
 /// A key that was meant for signatures and is not used.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ignored {
+pub struct IgnoredKey {
     /// Its `kid`, if it has one.
     pub id: Option<String>,
     pub reason: KeyError,
@@ -80,8 +80,8 @@ pub fn parse_jwks(bytes: &[u8], algorithms: &[Algorithm]) -> Result<KeySet, KeyE
                 keys.push(key);
                 continue;
             }
-            Ok(Some(key)) => KeyError::Unwanted(key.algorithm),
-            Ok(None) if is_for_something_else(jwk) => continue,
+            Ok(Some(key)) => KeyError::AlgorithmNotAllowed(key.algorithm),
+            Ok(None) if is_for_other_use(jwk) => continue,
             Ok(None) => KeyError::Unsupported,
             Err(error) => {
                 first_error.get_or_insert_with(|| error.clone());
@@ -91,7 +91,7 @@ pub fn parse_jwks(bytes: &[u8], algorithms: &[Algorithm]) -> Result<KeySet, KeyE
         if ignored.len() < MAX_REPORTED {
             let id = jwk.get("kid").and_then(serde_json::Value::as_str);
             let id = id.filter(|id| id.len() <= MAX_ID).map(str::to_owned);
-            ignored.push(Ignored { id, reason });
+            ignored.push(IgnoredKey { id, reason });
         }
     }
     match first_error {
@@ -102,40 +102,42 @@ pub fn parse_jwks(bytes: &[u8], algorithms: &[Algorithm]) -> Result<KeySet, KeyE
 }
 
 /// Whether a key is declared for another purpose than signatures, such as encryption.
-fn is_for_something_else(jwk: &serde_json::Value) -> bool {
-    Members::deserialize(jwk).is_ok_and(|members| !members.verifies())
+fn is_for_other_use(jwk: &serde_json::Value) -> bool {
+    JwkMembers::deserialize(jwk).is_ok_and(|members| !members.can_verify())
 }
 
 impl Key {
     /// Reads one JWK. `None`: it is a key for something else than verifying signatures, or of an
     /// algorithm that is not supported. Private members are ignored: the key only verifies.
     pub fn from_jwk(jwk: &serde_json::Value) -> Result<Option<Key>, KeyError> {
-        let jwk = Members::deserialize(jwk)
+        let jwk = JwkMembers::deserialize(jwk)
             .map_err(|_| KeyError::BadJwk("a member is missing or of the wrong type"))?;
-        let Some(algorithm) = jwk.algorithm().filter(|_| jwk.verifies()) else {
+        let Some(algorithm) = jwk.algorithm().filter(|_| jwk.can_verify()) else {
             return Ok(None);
         };
         let public = match algorithm {
-            Algorithm::HS256 => return Key::hmac(jwk.kid, &octets(jwk.k.as_deref())?).map(Some),
-            Algorithm::RS256 => Public::Rsa {
-                n: integer(jwk.n.as_deref())?,
-                e: integer(jwk.e.as_deref())?,
+            Algorithm::HS256 => {
+                return Key::hmac(jwk.kid, &decode_base64url(jwk.k.as_deref())?).map(Some);
+            }
+            Algorithm::RS256 => PublicKey::Rsa {
+                n: decode_integer(jwk.n.as_deref())?,
+                e: decode_integer(jwk.e.as_deref())?,
             },
-            Algorithm::ES256 => Public::P256 {
-                x: coordinate(jwk.x.as_deref())?,
-                y: coordinate(jwk.y.as_deref())?,
+            Algorithm::ES256 => PublicKey::P256 {
+                x: decode_coordinate(jwk.x.as_deref())?,
+                y: decode_coordinate(jwk.y.as_deref())?,
             },
-            Algorithm::EdDSA => Public::Ed25519 {
-                x: coordinate(jwk.x.as_deref())?,
+            Algorithm::EdDSA => PublicKey::Ed25519 {
+                x: decode_coordinate(jwk.x.as_deref())?,
             },
         };
         Key::asymmetric(jwk.kid, algorithm, None, public).map(Some)
     }
 }
 
-impl Members {
+impl JwkMembers {
     /// Whether it may verify signatures, by what it says of its use.
-    fn verifies(&self) -> bool {
+    fn can_verify(&self) -> bool {
         let operations = self.key_ops.as_ref();
         self.usage.as_deref().is_none_or(|usage| usage == "sig")
             && operations.is_none_or(|all| all.iter().any(|one| one == "verify"))
@@ -158,7 +160,7 @@ impl Members {
     }
 }
 
-fn octets(member: Option<&str>) -> Result<Vec<u8>, KeyError> {
+fn decode_base64url(member: Option<&str>) -> Result<Vec<u8>, KeyError> {
     let text = member.ok_or(KeyError::BadJwk("a member of its kind of key is missing"))?;
     URL_SAFE_NO_PAD
         .decode(text)
@@ -166,28 +168,28 @@ fn octets(member: Option<&str>) -> Result<Vec<u8>, KeyError> {
 }
 
 /// Big-endian, without the leading zeros that some issuers write.
-fn integer(member: Option<&str>) -> Result<Vec<u8>, KeyError> {
-    let bytes = octets(member)?;
+fn decode_integer(member: Option<&str>) -> Result<Vec<u8>, KeyError> {
+    let bytes = decode_base64url(member)?;
     Ok(bytes.into_iter().skip_while(|byte| *byte == 0).collect())
 }
 
-fn coordinate(member: Option<&str>) -> Result<Vec<u8>, KeyError> {
-    let bytes = octets(member)?;
+fn decode_coordinate(member: Option<&str>) -> Result<Vec<u8>, KeyError> {
+    let bytes = decode_base64url(member)?;
     if bytes.len() != 32 {
         return Err(KeyError::BadJwk("a coordinate does not have 32 bytes"));
     }
     Ok(bytes)
 }
 
-impl Public {
+impl PublicKey {
     pub(super) fn decoding_key(&self) -> DecodingKey {
         match self {
-            Public::Rsa { n, e } => DecodingKey::from_rsa_raw_components(n, e),
-            Public::P256 { x, y } => {
+            PublicKey::Rsa { n, e } => DecodingKey::from_rsa_raw_components(n, e),
+            PublicKey::P256 { x, y } => {
                 // The library's "DER" is the uncompressed point.
                 DecodingKey::from_ec_der(&[&[4], x.as_slice(), y].concat())
             }
-            Public::Ed25519 { x } => DecodingKey::from_ed_der(x),
+            PublicKey::Ed25519 { x } => DecodingKey::from_ed_der(x),
         }
     }
 
@@ -195,14 +197,14 @@ impl Public {
     pub(super) fn members(&self) -> serde_json::Map<String, serde_json::Value> {
         let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
         let members = match self {
-            Public::Rsa { n, e } => vec![("e", text(e)), ("kty", "RSA".into()), ("n", text(n))],
-            Public::P256 { x, y } => vec![
+            PublicKey::Rsa { n, e } => vec![("e", text(e)), ("kty", "RSA".into()), ("n", text(n))],
+            PublicKey::P256 { x, y } => vec![
                 ("crv", "P-256".into()),
                 ("kty", "EC".into()),
                 ("x", text(x)),
                 ("y", text(y)),
             ],
-            Public::Ed25519 { x } => vec![
+            PublicKey::Ed25519 { x } => vec![
                 ("crv", "Ed25519".into()),
                 ("kty", "OKP".into()),
                 ("x", text(x)),

@@ -9,7 +9,7 @@ use crate::auth::session::{Millis, SessionId};
 
 /// What a new access token is to say.
 #[derive(Debug, Clone, Copy)]
-pub struct Minting<'a> {
+pub struct AccessTokenClaims<'a> {
     pub user: &'a str,
     pub session: SessionId,
     /// The `jti`.
@@ -19,7 +19,7 @@ pub struct Minting<'a> {
 
 /// Why a token could not be minted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
+pub enum SignError {
     #[error("there is no signing key: every token comes from trusted issuers")]
     NoSigningKey,
     #[error("the signing key does not sign")]
@@ -49,15 +49,15 @@ struct Payload<'a> {
 }
 
 /// Encodes a part of a token: base64url of its JSON.
-pub(super) fn encode(part: &impl Serialize) -> Result<String, Error> {
-    let json = serde_json::to_vec(part).map_err(|_| Error::Signing)?;
+pub(super) fn encode(part: &impl Serialize) -> Result<String, SignError> {
+    let json = serde_json::to_vec(part).map_err(|_| SignError::Signing)?;
     Ok(URL_SAFE_NO_PAD.encode(json))
 }
 
 impl Tokens {
     /// Signs an access token that lives for `access_ttl` from `now`, in whole seconds.
-    pub fn mint(&self, minting: &Minting<'_>, now: Millis) -> Result<String, Error> {
-        let key = self.signing.as_ref().ok_or(Error::NoSigningKey)?;
+    pub fn mint(&self, minting: &AccessTokenClaims<'_>, now: Millis) -> Result<String, SignError> {
+        let key = self.signing.as_ref().ok_or(SignError::NoSigningKey)?;
         let header = Header {
             typ: "at+jwt",
             alg: key.algorithm.as_str(),
@@ -75,7 +75,7 @@ impl Tokens {
             email: minting.email,
         };
         let message = format!("{}.{}", encode(&header)?, encode(&claims)?);
-        let signature = key.sign(message.as_bytes()).ok_or(Error::Signing)?;
+        let signature = key.sign(message.as_bytes()).ok_or(SignError::Signing)?;
         Ok(format!("{message}.{signature}"))
     }
 

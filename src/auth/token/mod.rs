@@ -15,13 +15,13 @@ mod mint;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use assertion::About;
-pub(crate) use check::{Failure, Verified};
-pub(crate) use claims::{is_invisible, is_user_id, words};
+pub use assertion::AssertionClaims;
+pub(crate) use check::{VerifiedToken, VerifyError};
+pub(crate) use claims::{is_invisible, is_user_id, parse_string_list};
 pub use inspect::{Inspection, inspect};
-pub use jwk::{Ignored, KeySet, parse_jwks};
+pub use jwk::{IgnoredKey, KeySet, parse_jwks};
 pub use key::{Key, KeyError};
-pub use mint::{Error, Minting};
+pub use mint::{AccessTokenClaims, SignError};
 use sha2::{Digest, Sha256};
 
 use crate::auth::session::{Millis, SessionId};
@@ -168,7 +168,7 @@ pub struct Claims {
 impl Claims {
     /// Tells whether the token may be presented on a connection with this client certificate. A
     /// bound token is never a plain bearer token (RFC 8705, section 3).
-    pub fn may_come_with(&self, certificate: Option<&CertificateHash>) -> bool {
+    pub fn allows_certificate(&self, certificate: Option<&CertificateHash>) -> bool {
         self.certificate
             .as_ref()
             .is_none_or(|bound| certificate == Some(bound))
@@ -176,7 +176,7 @@ impl Claims {
 
     /// Names the person behind the token: a user is (issuer, user), our own is known by the user's
     /// id alone.
-    pub fn person(&self) -> String {
+    pub fn user_key(&self) -> String {
         match self.trusted {
             Some(_) => format!("{}\0{}", self.issuer, self.user),
             None => self.user.clone(),
@@ -184,7 +184,7 @@ impl Claims {
     }
 
     /// When it was issued, in whole seconds.
-    pub fn issued_second(&self) -> Option<u64> {
+    pub fn issued_at_seconds(&self) -> Option<u64> {
         self.issued_at.map(|at| at / 1000)
     }
 }

@@ -8,7 +8,7 @@ use clap::Args;
 use crate::auth::session::Millis;
 use crate::auth::token;
 use crate::auth::token::Inspection;
-use crate::cli::{print, shown};
+use crate::cli::{output, print};
 use crate::config;
 
 /// Bytes; `limits.head` allows no longer token.
@@ -43,7 +43,7 @@ pub(super) fn run(args: &InspectArgs) -> anyhow::Result<()> {
         .context("the clock is before 1970")?;
     let now = Millis::try_from(since_epoch.as_millis()).context("the clock is out of range")?;
     print(&describe(&token::inspect(
-        &settings.live.tokens,
+        &settings.reloadable.tokens,
         token,
         now,
     )))
@@ -51,17 +51,17 @@ pub(super) fn run(args: &InspectArgs) -> anyhow::Result<()> {
 
 fn describe(inspection: &Inspection) -> String {
     let part = |part: &Option<serde_json::Value>| match part {
-        Some(value) => shown::json(value).trim_end().to_owned(),
+        Some(value) => output::json(value).trim_end().to_owned(),
         None => "not readable".to_owned(),
     };
-    let verdict = match &inspection.refused {
+    let verdict = match &inspection.rejection_reason {
         None if inspection.is_bound => {
             "accepted, as far as keys, claims and time go, only over TLS with \
              the client certificate that `cnf` names; refused as a plain bearer token"
                 .to_owned()
         }
         None => "accepted, as far as keys, claims and time go".to_owned(),
-        Some(reason) => format!("refused: {}", shown::one_line(&reason.to_string())),
+        Some(reason) => format!("refused: {}", output::sanitize_line(&reason.to_string())),
     };
     format!(
         "header  {}\nclaims  {}\nverdict {verdict}\n",

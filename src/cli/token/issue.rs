@@ -5,8 +5,8 @@ use clap::Args;
 use http::Method;
 use serde_json::Value;
 
-use super::super::office::{self, Matter};
-use super::super::{print, shown};
+use super::super::admin_client::{self, Needs};
+use super::super::{output, print};
 
 /// `portcullis token issue`.
 #[derive(Debug, Args)]
@@ -24,19 +24,19 @@ pub(in crate::cli) struct IssueArgs {
 
 /// Signs the user in and prints the access token, or everything.
 pub(super) fn run(args: &IssueArgs) -> anyhow::Result<()> {
-    let issued = office::visit(&args.config, Matter::Sessions, async |office| {
-        let user = office.user(&args.user).await?;
+    let issued = admin_client::with_client(&args.config, Needs::Sessions, async |office| {
+        let user = office.require_user(&args.user).await?;
         let target = format!("/admin/users/{user}/sessions");
-        let asked = office.ask(Method::POST, &target, None).await;
-        asked.map_err(|error| match error.not_found() {
+        let asked = office.request(Method::POST, &target, None).await;
+        asked.map_err(|error| match error.is_not_found() {
             true => anyhow::anyhow!("the user {} is disabled", args.user),
             false => error.into(),
         })
     })?;
     if args.json {
-        return print(&shown::json(&issued));
+        return print(&output::json(&issued));
     }
     let token = issued.get("access_token").and_then(Value::as_str);
     let token = token.context("the gateway's answer has no token")?;
-    print(&format!("{}\n", shown::one_line(token)))
+    print(&format!("{}\n", output::sanitize_line(token)))
 }

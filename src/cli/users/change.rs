@@ -7,8 +7,8 @@ use http::Method;
 use secrecy::ExposeSecret;
 use serde_json::{Map, Value, json};
 
-use super::super::office::{self, Matter};
-use super::super::{print, shown};
+use super::super::admin_client::{self, Needs};
+use super::super::{output, print};
 use super::password::PasswordArgs;
 
 /// `portcullis users disable`, `enable` and `remove`.
@@ -50,12 +50,12 @@ pub(in crate::cli) struct RolesArgs {
     #[command(flatten)]
     change: ChangeArgs,
     #[command(flatten)]
-    given: Given,
+    grants: Grants,
 }
 
 #[derive(Debug, Args)]
 #[group(required = true, multiple = true)]
-struct Given {
+struct Grants {
     /// A role; may be given several times
     #[arg(long = "role", value_name = "ROLE")]
     roles: Vec<String>,
@@ -73,31 +73,31 @@ struct Given {
 pub(super) fn set_password(args: &PasswordChangeArgs) -> anyhow::Result<()> {
     let password = args.password.read()?;
     let secret = password.secret.expose_secret();
-    let mut user = patch(&args.change, &json!({ "password": secret }))?;
+    let mut user = patch_user(&args.change, &json!({ "password": secret }))?;
     if args.change.json {
-        if let (Some(user), true) = (user.as_object_mut(), password.made) {
+        if let (Some(user), true) = (user.as_object_mut(), password.is_generated) {
             user.insert("password".to_owned(), secret.into());
         }
-        return print(&shown::json(&user));
+        return print(&output::json(&user));
     }
-    let made = if password.made {
+    let made = if password.is_generated {
         format!("password: {secret}\n")
     } else {
         String::new()
     };
-    let email = shown::at(&user, "/email");
+    let email = output::text_at(&user, "/email");
     print(&format!(
         "{email} has a new password; all sessions have been ended\n{made}"
     ))
 }
 
 pub(super) fn set_roles(args: &RolesArgs) -> anyhow::Result<()> {
-    let Given {
+    let Grants {
         roles,
         scopes,
         no_roles,
         no_scopes,
-    } = &args.given;
+    } = &args.grants;
     let mut body = Map::new();
     if *no_roles || !roles.is_empty() {
         body.insert("roles".to_owned(), json!(roles));
@@ -105,20 +105,21 @@ pub(super) fn set_roles(args: &RolesArgs) -> anyhow::Result<()> {
     if *no_scopes || !scopes.is_empty() {
         body.insert("scopes".to_owned(), json!(scopes));
     }
-    let user = patch(&args.change, &Value::Object(body))?;
+    let user = patch_user(&args.change, &Value::Object(body))?;
     if args.change.json {
-        return print(&shown::json(&user));
+        return print(&output::json(&user));
     }
-    let [email, roles, scopes] = ["/email", "/roles", "/scopes"].map(|part| shown::at(&user, part));
+    let [email, roles, scopes] =
+        ["/email", "/roles", "/scopes"].map(|part| output::text_at(&user, part));
     print(&format!("{email} has roles {roles} and scopes {scopes}\n"))
 }
 
 pub(super) fn set_disabled(args: &ChangeArgs, disabled: bool) -> anyhow::Result<()> {
-    let user = patch(args, &json!({ "disabled": disabled }))?;
+    let user = patch_user(args, &json!({ "disabled": disabled }))?;
     if args.json {
-        return print(&shown::json(&user));
+        return print(&output::json(&user));
     }
-    let email = shown::at(&user, "/email");
+    let email = output::text_at(&user, "/email");
     let sentence = if disabled {
         "is disabled; all sessions have been ended"
     } else {
@@ -128,33 +129,33 @@ pub(super) fn set_disabled(args: &ChangeArgs, disabled: bool) -> anyhow::Result<
 }
 
 pub(super) fn set_email(args: &EmailArgs) -> anyhow::Result<()> {
-    let user = patch(&args.change, &json!({ "email": args.email }))?;
+    let user = patch_user(&args.change, &json!({ "email": args.email }))?;
     if args.change.json {
-        return print(&shown::json(&user));
+        return print(&output::json(&user));
     }
-    let [id, email] = ["/id", "/email"].map(|part| shown::at(&user, part));
+    let [id, email] = ["/id", "/email"].map(|part| output::text_at(&user, part));
     print(&format!("{id} has the email address {email}\n"))
 }
 
 pub(super) fn remove(args: &ChangeArgs) -> anyhow::Result<()> {
-    let user = office::visit(&args.config, Matter::PeopleAndSessions, async |office| {
-        let target = format!("/admin/users/{}", office.user(&args.user).await?);
-        let user = office.ask(Method::GET, &target, None).await?;
-        office.ask(Method::DELETE, &target, None).await?;
+    let user = admin_client::with_client(&args.config, Needs::UsersAndSessions, async |office| {
+        let target = format!("/admin/users/{}", office.require_user(&args.user).await?);
+        let user = office.request(Method::GET, &target, None).await?;
+        office.request(Method::DELETE, &target, None).await?;
         Ok(user)
     })?;
     if args.json {
-        return print(&shown::json(&user));
+        return print(&output::json(&user));
     }
-    let email = shown::at(&user, "/email");
+    let email = output::text_at(&user, "/email");
     print(&format!(
         "{email} is deleted; all sessions have been ended\n"
     ))
 }
 
-fn patch(args: &ChangeArgs, body: &Value) -> anyhow::Result<Value> {
-    office::visit(&args.config, Matter::PeopleAndSessions, async |office| {
-        let target = format!("/admin/users/{}", office.user(&args.user).await?);
-        Ok(office.ask(Method::PATCH, &target, Some(body)).await?)
+fn patch_user(args: &ChangeArgs, body: &Value) -> anyhow::Result<Value> {
+    admin_client::with_client(&args.config, Needs::UsersAndSessions, async |office| {
+        let target = format!("/admin/users/{}", office.require_user(&args.user).await?);
+        Ok(office.request(Method::PATCH, &target, Some(body)).await?)
     })
 }

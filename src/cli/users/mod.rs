@@ -12,9 +12,9 @@ use password::PasswordArgs;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
+use super::admin_client::{self, Needs};
 use super::listing::Listing;
-use super::office::{self, Matter};
-use super::{ShowArgs, print, shown};
+use super::{ShowArgs, output, print};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum UsersCommand {
@@ -142,7 +142,7 @@ pub(super) fn run(command: &UsersCommand) -> anyhow::Result<()> {
 }
 
 fn add(args: &AddArgs) -> anyhow::Result<()> {
-    let password = args.password.read_for_newcomer()?;
+    let password = args.password.read_or_generate()?;
     let body = json!({
         "email": args.email,
         "username": args.username,
@@ -151,44 +151,48 @@ fn add(args: &AddArgs) -> anyhow::Result<()> {
         "roles": args.roles,
         "scopes": args.scopes,
     });
-    let mut user = office::visit(&args.config, Matter::People, async |office| {
-        let added = office.ask(Method::POST, "/admin/users", Some(&body)).await;
+    let mut user = admin_client::with_client(&args.config, Needs::Users, async |office| {
+        let added = office
+            .request(Method::POST, "/admin/users", Some(&body))
+            .await;
         Ok(added?)
     })?;
-    let made = password.made.then(|| password.secret.expose_secret());
+    let made = password
+        .is_generated
+        .then(|| password.secret.expose_secret());
     if args.json {
         if let (Some(user), Some(made)) = (user.as_object_mut(), made) {
             user.insert("password".to_owned(), made.into());
         }
-        return print(&shown::json(&user));
+        return print(&output::json(&user));
     }
     let made = made.map_or_else(String::new, |made| format!("password: {made}\n"));
-    print(&format!("{}\n{made}", shown::at(&user, "/id")))
+    print(&format!("{}\n{made}", output::text_at(&user, "/id")))
 }
 
 fn list(args: &ListArgs) -> anyhow::Result<()> {
     let wanted = args.limit.map_or(usize::MAX, |limit| limit as usize);
     let cursor = args.cursor.as_deref();
-    let listing = office::visit(&args.config, Matter::People, async |office| {
-        Ok(Listing::read(office, "users", &[], wanted, cursor).await?)
+    let listing = admin_client::with_client(&args.config, Needs::Users, async |office| {
+        Ok(Listing::fetch(office, "users", &[], wanted, cursor).await?)
     })?;
     if args.json {
-        return print(&shown::json(&listing.into_json()));
+        return print(&output::json(&listing.into_json()));
     }
     let rows: Vec<Vec<String>> = listing
         .items
         .iter()
         .map(|user| {
             let mut row = ["/id", "/email", "/username", "/roles", "/scopes"]
-                .map(|part| shown::at(user, part))
+                .map(|part| output::text_at(user, part))
                 .to_vec();
             row.push(status(user).to_owned());
             row
         })
         .collect();
     let header = ["ID", "EMAIL", "USERNAME", "ROLES", "SCOPES", "STATUS"];
-    print(&shown::table(&header, &rows))?;
-    listing.remark_rest();
+    print(&output::table(&header, &rows))?;
+    listing.print_next_page_hint();
     Ok(())
 }
 
@@ -200,25 +204,25 @@ fn status(user: &Value) -> &'static str {
 }
 
 fn show(args: &ShowArgs) -> anyhow::Result<()> {
-    let user = office::visit(&args.config, Matter::PeopleAndSessions, async |office| {
-        let target = format!("/admin/users/{}", office.user(&args.named).await?);
-        Ok(office.ask(Method::GET, &target, None).await?)
+    let user = admin_client::with_client(&args.config, Needs::UsersAndSessions, async |office| {
+        let target = format!("/admin/users/{}", office.require_user(&args.named).await?);
+        Ok(office.request(Method::GET, &target, None).await?)
     })?;
     if args.json {
-        return print(&shown::json(&user));
+        return print(&output::json(&user));
     }
-    print(&shown::facts(&[
-        ("id", shown::at(&user, "/id")),
-        ("email", shown::at(&user, "/email")),
-        ("username", shown::at(&user, "/username")),
-        ("name", shown::at(&user, "/name")),
-        ("roles", shown::at(&user, "/roles")),
-        ("scopes", shown::at(&user, "/scopes")),
+    print(&output::key_values(&[
+        ("id", output::text_at(&user, "/id")),
+        ("email", output::text_at(&user, "/email")),
+        ("username", output::text_at(&user, "/username")),
+        ("name", output::text_at(&user, "/name")),
+        ("roles", output::text_at(&user, "/roles")),
+        ("scopes", output::text_at(&user, "/scopes")),
         ("status", status(&user).to_owned()),
-        ("created", shown::at(&user, "/created_at")),
-        ("changed", shown::at(&user, "/updated_at")),
-        ("online", shown::at(&user, "/online")),
-        ("sessions", shown::at(&user, "/active_sessions")),
-        ("live", shown::at(&user, "/live_connections")),
+        ("created", output::text_at(&user, "/created_at")),
+        ("changed", output::text_at(&user, "/updated_at")),
+        ("online", output::text_at(&user, "/online")),
+        ("sessions", output::text_at(&user, "/active_sessions")),
+        ("live", output::text_at(&user, "/live_connections")),
     ]))
 }

@@ -8,7 +8,7 @@ use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 
 /// Bytes; far more than any password that is accepted.
-const MAX: u64 = 64 << 10;
+const MAX_BYTES: u64 = 64 << 10;
 
 /// How a password is given.
 #[derive(Debug, Args)]
@@ -24,14 +24,14 @@ pub(super) struct PasswordArgs {
 /// A password, and whether its owner has yet to learn it.
 pub(super) struct Password {
     pub(super) secret: SecretString,
-    pub(super) made: bool,
+    pub(super) is_generated: bool,
 }
 
 impl Password {
-    fn random() -> Password {
+    fn generate() -> Password {
         Password {
             secret: hex::encode(rand::random::<[u8; 16]>()).into(),
-            made: true,
+            is_generated: true,
         }
     }
 }
@@ -40,39 +40,39 @@ impl PasswordArgs {
     /// From a file, or made; else asked for at the terminal, without echo; else the first line of
     /// standard input.
     pub(super) fn read(&self) -> anyhow::Result<Password> {
-        self.read_or_make(false)
+        self.read_input(false)
     }
 
     /// The same for somebody new, for whom one is made also when standard input is empty.
-    pub(super) fn read_for_newcomer(&self) -> anyhow::Result<Password> {
-        self.read_or_make(true)
+    pub(super) fn read_or_generate(&self) -> anyhow::Result<Password> {
+        self.read_input(true)
     }
 
-    fn read_or_make(&self, make: bool) -> anyhow::Result<Password> {
+    fn read_input(&self, make: bool) -> anyhow::Result<Password> {
         let given = if let Some(file) = &self.password_file {
             let opened = std::fs::File::open(file)
                 .with_context(|| format!("{} cannot be read", file.display()))?;
             first_line(opened).with_context(|| format!("{}", file.display()))?
         } else if self.generate_password {
-            return Ok(Password::random());
+            return Ok(Password::generate());
         } else if std::io::stdin().is_terminal() {
-            Some(ask()?)
+            Some(prompt_twice()?)
         } else {
             first_line(std::io::stdin()).context("standard input")?
         };
         match given {
             Some(secret) => Ok(Password {
                 secret,
-                made: false,
+                is_generated: false,
             }),
-            None if make && self.password_file.is_none() => Ok(Password::random()),
+            None if make && self.password_file.is_none() => Ok(Password::generate()),
             None => bail!("there is no password to read"),
         }
     }
 }
 
 /// Twice, since it is not seen.
-fn ask() -> anyhow::Result<SecretString> {
+fn prompt_twice() -> anyhow::Result<SecretString> {
     let prompt = |text| {
         let typed = rpassword::prompt_password(text);
         let typed = typed.context("no password can be asked for at this terminal")?;
@@ -88,7 +88,7 @@ fn ask() -> anyhow::Result<SecretString> {
 /// `None`: there is no line at all.
 fn first_line(from: impl Read) -> anyhow::Result<Option<SecretString>> {
     let mut line = Vec::new();
-    let mut from = std::io::BufReader::new(from).take(MAX);
+    let mut from = std::io::BufReader::new(from).take(MAX_BYTES);
     from.read_until(b'\n', &mut line)
         .context("it cannot be read")?;
     if line.is_empty() {
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_password_is_one_line_with_its_spaces() {
+    fn password_is_one_line_including_spaces() {
         for (text, expected) in [
             (" two words \nrest\n", Some(" two words ")),
             ("windows\r\n", Some("windows")),
@@ -120,6 +120,6 @@ mod tests {
             assert_eq!(read, expected, "{text:?}");
         }
         assert!(first_line(&b"\xff\n"[..]).is_err());
-        assert_eq!(Password::random().secret.expose_secret().len(), 32);
+        assert_eq!(Password::generate().secret.expose_secret().len(), 32);
     }
 }

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::people::SignInLimits;
+use super::identity::SignInLimits;
 use crate::config::units::Time;
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -34,7 +34,7 @@ pub(in crate::config) struct BackendIdentity {
     /// What a client gets for a successful sign-in: the gateway's answer, or the backend's with the
     /// gateway's cookie.
     #[serde(default)]
-    pub(in crate::config) answer: Answer,
+    pub(in crate::config) answer: SignInResponse,
     /// Whether the backend's `Set-Cookie` goes on to the client.
     #[serde(default)]
     pub(in crate::config) pass_set_cookie: bool,
@@ -55,7 +55,7 @@ pub(in crate::config) struct BackendIdentity {
 
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub(in crate::config) enum Answer {
+pub(in crate::config) enum SignInResponse {
     #[default]
     Replace,
     Pass,

@@ -2,21 +2,21 @@
 //! are the descriptions in the JSON Schema and in `docs/configuration.md`.
 
 pub(super) mod backend;
-pub(super) mod entrance;
-pub(super) mod people;
-pub(super) mod state;
-pub(super) mod traffic;
+pub(super) mod identity;
+pub(super) mod listeners;
+pub(super) mod routing;
+pub(super) mod storage;
 
 use std::collections::BTreeMap;
 
-use entrance::{Admin, Listener};
-use people::{Api, Identity, IdentityHeaders, Sessions};
+use identity::{Api, Identity, IdentityHeaders, Sessions};
+use listeners::{Admin, Listener};
+use routing::limit::Limit;
+use routing::route::Route;
+use routing::upstream::Upstream;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use state::{Database, Store, Tokens};
-use traffic::limit::Limit;
-use traffic::route::Route;
-use traffic::upstream::Upstream;
+use storage::{Database, Store, Tokens};
 
 use super::units::Time;
 
@@ -46,11 +46,11 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) identity: Identity,
     /// The gateway's own endpoints. `null`: none.
-    #[serde(default = "some_api")]
+    #[serde(default = "default_api")]
     pub(super) api: Option<Api>,
     /// `Strict-Transport-Security` on the responses that the gateway itself makes over TLS: pages, API
     /// responses, errors. `null`: not sent.
-    #[serde(default = "some_hsts")]
+    #[serde(default = "default_hsts")]
     pub(super) hsts: Option<Hsts>,
     /// The headers that tell an upstream who is asking. Clients cannot send them.
     #[serde(default)]
@@ -74,7 +74,7 @@ pub(super) struct File {
     clippy::unnecessary_wraps,
     reason = "the type of the field that it is the default of"
 )]
-fn some_api() -> Option<Api> {
+fn default_api() -> Option<Api> {
     Some(Api::default())
 }
 
@@ -82,7 +82,7 @@ fn some_api() -> Option<Api> {
     clippy::unnecessary_wraps,
     reason = "the type of the field that it is the default of"
 )]
-fn some_hsts() -> Option<Hsts> {
+fn default_hsts() -> Option<Hsts> {
     Some(Hsts::default())
 }
 

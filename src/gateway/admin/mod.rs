@@ -21,21 +21,21 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 use tower::ServiceExt;
 
-use super::{Parts, ReloadRequest};
-use crate::api::Refused;
-use crate::api::admin::{self, Readiness, Reload, Reloaded};
-use crate::proxy::respond;
+use super::{ReloadRequest, Services};
+use crate::api::ApiRejection;
+use crate::api::admin::{self, Readiness, ReloadFn, ReloadOutcome};
+use crate::proxy::local_response;
 use crate::refusal::Refusal;
 use crate::settings::ConnectionLimits;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::request_id::{RequestId, X_REQUEST_ID};
 
-mod stalled;
+mod stall_limit;
 
-use stalled::StallLimit;
+use stall_limit::StallLimit;
 
 /// Connections at once: monitoring, probes and operators.
-const CONNECTIONS: usize = 256;
+const MAX_CONNECTIONS: usize = 256;
 /// Bytes of a request body.
 const MAX_BODY: usize = 64 * 1024;
 /// The smallest buffer that the HTTP library allows.
@@ -44,25 +44,25 @@ const MIN_HEAD: usize = 8 * 1024;
 /// Starts serving on the current runtime.
 pub(super) fn serve(
     socket: StdListener,
-    parts: &Parts,
+    parts: &Services,
     reload: mpsc::Sender<ReloadRequest>,
 ) -> anyhow::Result<()> {
-    let desk = admin::Desk {
-        live: Arc::clone(&parts.live),
+    let desk = admin::AdminState {
+        reloadable: Arc::clone(&parts.reloadable),
         accounts: parts.accounts.clone(),
         store: parts.store.clone(),
         metrics: Arc::clone(&parts.metrics),
         events: parts.events.clone(),
-        live_of: super::live_of(parts),
+        count_open_streams: super::open_stream_counter(parts),
         readiness: parts.readiness.clone(),
         sessions_on_outage: parts.boot.store.sessions_on_outage,
         host_name: host_name(),
-        counter: crate::pipeline::admission::counter_of_texts,
+        counter: crate::pipeline::admission::counter_from_key_parts,
         upstreams: {
-            let current = Arc::clone(&parts.current);
+            let current = Arc::clone(&parts.snapshot);
             Arc::new(move || current.load().upstreams.describe())
         },
-        reload: asks(reload),
+        reload: reload_trigger(reload),
     };
     let listeners = &parts.boot.listeners;
     let limits = listeners.first().map(|listener| listener.limits.clone());
@@ -72,8 +72,11 @@ pub(super) fn serve(
         .layer(from_fn(move |request, next| {
             read_body(body_timeout, request, next)
         }))
-        .layer(from_fn(render))
-        .layer(from_fn_with_state(parts.readiness.clone(), close));
+        .layer(from_fn(render_rejection))
+        .layer(from_fn_with_state(
+            parts.readiness.clone(),
+            close_while_draining,
+        ));
     let listener = TcpListener::from_std(socket).context("the admin listener cannot be served")?;
     tokio::spawn(accept(listener, router, limits, Arc::clone(&parts.metrics)));
     Ok(())
@@ -81,8 +84,8 @@ pub(super) fn serve(
 
 /// The admin endpoints whole: refusals have the body that every refusal of the gateway has, and every
 /// response its request's identifier.
-pub(crate) fn router(desk: admin::Desk) -> Router {
-    admin::router(desk).layer(from_fn(render))
+pub(crate) fn router(desk: admin::AdminState) -> Router {
+    admin::router(desk).layer(from_fn(render_rejection))
 }
 
 /// The name of this machine, in lower case.
@@ -98,7 +101,7 @@ async fn accept(
     limits: ConnectionLimits,
     metrics: Arc<Metrics>,
 ) {
-    let seats = Arc::new(Semaphore::new(CONNECTIONS));
+    let seats = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -140,7 +143,11 @@ async fn serve_connection(stream: TcpStream, router: Router, limits: ConnectionL
 }
 
 /// Announces the end of the connection while the gateway drains: the next one is for a successor.
-async fn close(State(readiness): State<Readiness>, request: Request, next: Next) -> Response {
+async fn close_while_draining(
+    State(readiness): State<Readiness>,
+    request: Request,
+    next: Next,
+) -> Response {
     let mut response = next.run(request).await;
     if readiness.is_draining() {
         let close = HeaderValue::from_static("close");
@@ -155,18 +162,18 @@ async fn read_body(deadline: Duration, request: Request, next: Next) -> Response
     let read = timeout(deadline, axum::body::to_bytes(body, MAX_BODY)).await;
     match read {
         Ok(Ok(body)) => next.run(Request::from_parts(head, Body::from(body))).await,
-        Ok(Err(_)) => Refused::from(Refusal::BodyTooLarge).into_response(),
-        Err(_) => Refused::from(Refusal::RequestTimeout).into_response(),
+        Ok(Err(_)) => ApiRejection::from(Refusal::BodyTooLarge).into_response(),
+        Err(_) => ApiRejection::from(Refusal::RequestTimeout).into_response(),
     }
 }
 
 /// Turns a call into a request to the loop that reloads, one at a time.
-fn asks(reload: mpsc::Sender<ReloadRequest>) -> Arc<Reload> {
+fn reload_trigger(reload: mpsc::Sender<ReloadRequest>) -> Arc<ReloadFn> {
     Arc::new(move || {
         let reload = reload.clone();
         Box::pin(async move {
             let (answer, outcome) = oneshot::channel();
-            let gone = || Reloaded::Rejected(vec!["the gateway is shutting down".to_owned()]);
+            let gone = || ReloadOutcome::Rejected(vec!["the gateway is shutting down".to_owned()]);
             if reload.send(answer).await.is_err() {
                 return gone();
             }
@@ -175,7 +182,7 @@ fn asks(reload: mpsc::Sender<ReloadRequest>) -> Arc<Reload> {
     })
 }
 
-async fn render(request: Request, next: Next) -> Response {
+async fn render_rejection(request: Request, next: Next) -> Response {
     let accept = request.headers().clone();
     let request_id = RequestId::keep_or_generate(accept.get(X_REQUEST_ID));
     let mut response = request_id.clone().scope(next.run(request)).await;
@@ -183,17 +190,17 @@ async fn render(request: Request, next: Next) -> Response {
     headers.insert(X_REQUEST_ID, request_id.header());
     let nosniff = HeaderValue::from_static("nosniff");
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
-    let Some(refused) = response.extensions_mut().remove::<Refused>() else {
+    let Some(refused) = response.extensions_mut().remove::<ApiRejection>() else {
         return response;
     };
     let (mut head, _) = response.into_parts();
-    let answer = respond::Answer {
+    let answer = local_response::RefusalResponse {
         message: refused.message,
         fields: refused.fields,
         retry_after: refused.retry_after,
         ..refused.refusal.into()
     };
-    let body = respond::render(&answer, &accept, &request_id, &mut head.headers);
+    let body = local_response::render(&answer, &accept, &request_id, &mut head.headers);
     head.status = refused.refusal.status();
     Response::from_parts(head, Body::from(body))
 }

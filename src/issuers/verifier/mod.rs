@@ -7,21 +7,21 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use crate::auth::session::Millis;
-use crate::auth::token::{Claims, Failure, Tokens, Verified};
+use crate::auth::token::{Claims, Tokens, VerifiedToken, VerifyError};
 use crate::issuers::Issuers;
-use crate::memory::{MIB, Share};
+use crate::memory_budget::{MIB, MemoryBudget};
 use crate::telemetry::metrics::Metrics;
 
 /// More than half a million tokens of our own at most.
-const MEMORY: Share = Share {
-    part: 8,
-    least: 16 * MIB,
-    most: 1024 * MIB,
+const MEMORY_BUDGET: MemoryBudget = MemoryBudget {
+    divisor: 8,
+    min: 16 * MIB,
+    max: 1024 * MIB,
 };
 /// What room is made for at the start; the rest is taken when it is needed.
-const EXPECTED: usize = 1_000;
+const INITIAL_CAPACITY: usize = 1_000;
 /// Bytes that a remembered token takes beside its text; its claims are about as long as that.
-const OVERHEAD: u64 = 512;
+const ENTRY_OVERHEAD: u64 = 512;
 
 /// Verifies the tokens of one configuration. A reload that changes any token setting makes a new
 /// one, so what one configuration found good is never taken for good by another.
@@ -32,19 +32,19 @@ pub struct Verifier {
     /// without a key can fill it.
     hits: IntCounter,
     misses: IntCounter,
-    remembered: Cache<Box<str>, Remembered, Weight>,
+    cache: Cache<Box<str>, CachedToken, CachedTokenWeight>,
 }
 
 #[derive(Clone)]
-struct Remembered {
-    verified: Verified,
+struct CachedToken {
+    verified: VerifiedToken,
     /// That of the fetched keys before they were used.
     generation: u64,
 }
 
 /// Why a token is not accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Rejected {
+pub enum TokenRejection {
     /// With the reason, for the log.
     Invalid(&'static str),
     /// Genuine and good, but its time is over.
@@ -54,27 +54,32 @@ pub enum Rejected {
 }
 
 #[derive(Clone)]
-struct Weight;
+struct CachedTokenWeight;
 
-impl Weighter<Box<str>, Remembered> for Weight {
-    fn weight(&self, token: &Box<str>, _: &Remembered) -> u64 {
-        2 * token.len() as u64 + OVERHEAD
+impl Weighter<Box<str>, CachedToken> for CachedTokenWeight {
+    fn weight(&self, token: &Box<str>, _: &CachedToken) -> u64 {
+        2 * token.len() as u64 + ENTRY_OVERHEAD
     }
 }
 
 impl Verifier {
     /// Makes a verifier that remembers nothing yet.
     pub fn new(tokens: Arc<Tokens>, issuers: Issuers, metrics: &Metrics) -> Verifier {
-        Verifier::within(MEMORY.bytes(), tokens, issuers, metrics)
+        Verifier::with_memory(MEMORY_BUDGET.bytes(), tokens, issuers, metrics)
     }
 
-    fn within(bytes: u64, tokens: Arc<Tokens>, issuers: Issuers, metrics: &Metrics) -> Verifier {
+    fn with_memory(
+        bytes: u64,
+        tokens: Arc<Tokens>,
+        issuers: Issuers,
+        metrics: &Metrics,
+    ) -> Verifier {
         Verifier {
             tokens,
             issuers,
             hits: metrics.cache.with_label_values(&["tokens", "hit"]),
             misses: metrics.cache.with_label_values(&["tokens", "miss"]),
-            remembered: Cache::with_weighter(EXPECTED, bytes, Weight),
+            cache: Cache::with_weighter(INITIAL_CAPACITY, bytes, CachedTokenWeight),
         }
     }
 
@@ -85,19 +90,15 @@ impl Verifier {
 
     /// Verifies a token at `now`. When its issuer may have newer keys than are known, this waits
     /// for them, at most a second.
-    pub async fn verify(&self, token: &str, now: Millis) -> Result<Arc<Claims>, Rejected> {
-        if let Some(known) = self
-            .remembered
-            .get(token)
-            .filter(|known| self.is_current(known))
-        {
+    pub async fn verify(&self, token: &str, now: Millis) -> Result<Arc<Claims>, TokenRejection> {
+        if let Some(known) = self.cache.get(token).filter(|known| self.is_current(known)) {
             self.hits.inc();
-            return self.still_good(known.verified, now);
+            return self.check_times(known.verified, now);
         }
         self.misses.inc();
         let mut generation = self.issuers.generation();
         let mut found = self.check(token, now);
-        if let Err(Failure::UnknownKey(issuers)) = &found {
+        if let Err(VerifyError::UnknownKey(issuers)) = &found {
             let refreshes = issuers.iter().map(|issuer| self.issuers.refresh(*issuer));
             futures_util::future::join_all(refreshes).await;
             generation = self.issuers.generation();
@@ -106,46 +107,50 @@ impl Verifier {
         match found {
             Ok(verified) => {
                 let claims = verified.claims.clone();
-                let remembered = Remembered {
+                let remembered = CachedToken {
                     verified,
                     generation,
                 };
-                self.remembered.insert(token.into(), remembered);
+                self.cache.insert(token.into(), remembered);
                 Ok(claims)
             }
-            Err(Failure::Expired(claims)) => Err(Rejected::Expired(claims)),
-            Err(Failure::Invalid(reason)) => Err(Rejected::Invalid(reason)),
-            Err(Failure::UnknownKey(issuers)) => {
+            Err(VerifyError::Expired(claims)) => Err(TokenRejection::Expired(claims)),
+            Err(VerifyError::Invalid(reason)) => Err(TokenRejection::Invalid(reason)),
+            Err(VerifyError::UnknownKey(issuers)) => {
                 let lacking = issuers
                     .iter()
                     .any(|issuer| self.issuers.keys(*issuer).is_empty());
                 Err(if lacking {
-                    Rejected::KeysUnavailable
+                    TokenRejection::KeysUnavailable
                 } else {
-                    Rejected::Invalid("no key of the issuer made the signature")
+                    TokenRejection::Invalid("no key of the issuer made the signature")
                 })
             }
         }
     }
 
     /// An issuer may have withdrawn the key since.
-    fn is_current(&self, known: &Remembered) -> bool {
+    fn is_current(&self, known: &CachedToken) -> bool {
         known.verified.claims.trusted.is_none() || known.generation == self.issuers.generation()
     }
 
-    fn check(&self, token: &str, now: Millis) -> Result<Verified, Failure> {
+    fn check(&self, token: &str, now: Millis) -> Result<VerifiedToken, VerifyError> {
         self.tokens
-            .check(token, now, |issuer| self.issuers.keys(issuer))
+            .verify(token, now, |issuer| self.issuers.keys(issuer))
     }
 
     /// Looks at the clock again: what is remembered was good at another time.
-    fn still_good(&self, known: Verified, now: Millis) -> Result<Arc<Claims>, Rejected> {
+    fn check_times(
+        &self,
+        known: VerifiedToken,
+        now: Millis,
+    ) -> Result<Arc<Claims>, TokenRejection> {
         let leeway = self.tokens.leeway_millis();
         if known.not_before > now.saturating_add(leeway) {
-            return Err(Rejected::Invalid("`nbf` or `iat` is in the future"));
+            return Err(TokenRejection::Invalid("`nbf` or `iat` is in the future"));
         }
         if now >= known.claims.expires_at.saturating_add(leeway) {
-            return Err(Rejected::Expired(known.claims));
+            return Err(TokenRejection::Expired(known.claims));
         }
         Ok(known.claims)
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::limits::{Algorithm, OnOutage, State};
+use crate::limits::{Algorithm, CounterState, OnOutage};
 
 fn limit(algorithm: Algorithm, limit: u64, window_ms: u64) -> Limit {
     Limit {
@@ -30,88 +30,88 @@ fn limit(algorithm: Algorithm, limit: u64, window_ms: u64) -> Limit {
 enum Event {
     Request(usize),
     /// A question of a gateway arrives at the store, with when it was asked by the gateway's clock.
-    Question(usize, u64, Asked),
-    Answer(usize, u64, Asked, Said),
+    LeaseRequest(usize, u64, SentRequest),
+    Reply(usize, u64, SentRequest, SentReply),
     GiveBack(u64, Micros),
     Sweep(usize),
     Crash(usize),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Asked {
+struct SentRequest {
     want: u64,
     held: u64,
-    leads: bool,
-    at: Micros,
+    is_leader: bool,
+    sent_at: Micros,
     /// Whether a request waits for it.
-    waits: bool,
+    has_waiting_request: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Said {
+struct SentReply {
     granted: u64,
     counted_at: Micros,
-    left: u64,
+    remaining: u64,
     wait: Micros,
 }
 
 /// One request that passed: when the store counted it, and when it was let through.
 #[derive(Debug, Clone, Copy)]
-struct Passed {
-    counted: Micros,
-    used: Micros,
+struct AdmittedRequest {
+    counted_at: Micros,
+    used_at: Micros,
 }
 
 struct Fleet {
     limit: Limit,
-    store: State,
+    store: CounterState,
     leases: Vec<Lease>,
     /// How often each has been started: answers to an earlier life do not arrive.
-    lives: Vec<u64>,
+    incarnations: Vec<u64>,
     events: BinaryHeap<Reverse<(Micros, u64, Event)>>,
     sent: u64,
-    luck: u64,
-    passed: Vec<Passed>,
+    rng_state: u64,
+    admissions: Vec<AdmittedRequest>,
     most_held: u64,
 }
 
 /// How the fleet is treated.
 #[derive(Debug, Clone, Copy)]
-struct Fate {
+struct FaultPlan {
     /// Requests a second of each gateway.
     rate: u64,
     /// The longest that a message takes.
-    late: Micros,
+    max_delay: Micros,
     /// Of a hundred messages so many are lost.
-    lost: u64,
+    lost_percent: u64,
     crashes: u64,
 }
 
 impl Fleet {
     fn new(limit: Limit, gateways: usize, luck: u64) -> Fleet {
         Fleet {
-            store: State::new(limit.algorithm),
+            store: CounterState::new(limit.algorithm),
             limit,
             leases: (0..gateways).map(|_| Lease::default()).collect(),
-            lives: vec![0; gateways],
+            incarnations: vec![0; gateways],
             events: BinaryHeap::new(),
             sent: 0,
-            luck: luck | 1,
-            passed: Vec::new(),
+            rng_state: luck | 1,
+            admissions: Vec::new(),
             most_held: 0,
         }
     }
 
     /// A number below `most`, from the seed.
     fn random(&mut self, most: u64) -> u64 {
-        self.luck ^= self.luck << 13;
-        self.luck ^= self.luck >> 7;
-        self.luck ^= self.luck << 17;
-        self.luck % most.max(1)
+        self.rng_state ^= self.rng_state << 13;
+        self.rng_state ^= self.rng_state >> 7;
+        self.rng_state ^= self.rng_state << 17;
+        self.rng_state % most.max(1)
     }
 
-    fn terms(&self) -> Terms {
-        Terms::of(&self.limit, self.leases.len() as u64)
+    fn terms(&self) -> LeaseTerms {
+        LeaseTerms::of(&self.limit, self.leases.len() as u64)
     }
 
     /// Each gateway has a clock of its own, which is as quick as the others.
@@ -119,38 +119,38 @@ impl Fleet {
         now + gateway as u64 * 987_654_321
     }
 
-    fn at(&mut self, when: Micros, event: Event) {
+    fn schedule(&mut self, when: Micros, event: Event) {
         self.sent += 1;
         self.events.push(Reverse((when, self.sent, event)));
     }
 
-    fn send(&mut self, now: Micros, fate: Fate, event: Event) {
-        if self.random(100) >= fate.lost {
-            let mut when = now + self.random(fate.late);
-            if matches!(event, Event::Question(..)) {
+    fn send(&mut self, now: Micros, fate: FaultPlan, event: Event) {
+        if self.random(100) >= fate.lost_percent {
+            let mut when = now + self.random(fate.max_delay);
+            if matches!(event, Event::LeaseRequest(..)) {
                 // The store dates what it counts by the millisecond: asked at whole ones, it says
                 // exactly what was counted before a moment, and what after.
                 when = when.next_multiple_of(1000);
             }
-            self.at(when, event);
+            self.schedule(when, event);
         }
     }
 
-    fn live(&mut self, fate: Fate, from: Micros, until: Micros) {
+    fn run(&mut self, fate: FaultPlan, from: Micros, until: Micros) {
         for gateway in 0..self.leases.len() {
-            self.at(from, Event::Request(gateway));
-            self.at(from, Event::Sweep(gateway));
+            self.schedule(from, Event::Request(gateway));
+            self.schedule(from, Event::Sweep(gateway));
         }
         for _ in 0..fate.crashes {
             let when = from + self.random(until - from);
             let gateway = self.random(self.leases.len() as u64) as usize;
-            self.at(when, Event::Crash(gateway));
+            self.schedule(when, Event::Crash(gateway));
         }
         while let Some(Reverse((now, _, event))) = self.events.pop() {
             if now > until {
                 break;
             }
-            self.happen(fate, now, event);
+            self.handle(fate, now, event);
             let usable: u64 = self
                 .leases
                 .iter_mut()
@@ -164,7 +164,7 @@ impl Fleet {
         }
     }
 
-    fn happen(&mut self, fate: Fate, now: Micros, event: Event) {
+    fn handle(&mut self, fate: FaultPlan, now: Micros, event: Event) {
         match event {
             Event::Request(gateway) => {
                 self.request(fate, now, gateway);
@@ -174,111 +174,141 @@ impl Fleet {
                     0 => self.random(20 * mean),
                     _ => self.random(mean),
                 };
-                self.at(now + gap + 1, Event::Request(gateway));
+                self.schedule(now + gap + 1, Event::Request(gateway));
             }
-            Event::Question(gateway, life, asked) => {
-                self.question(fate, now, (gateway, life), asked)
+            Event::LeaseRequest(gateway, life, asked) => {
+                self.handle_request(fate, now, (gateway, life), asked)
             }
-            Event::Answer(gateway, life, asked, said) => {
-                self.answer(now, (gateway, life), asked, said)
+            Event::Reply(gateway, life, asked, said) => {
+                self.handle_reply(now, (gateway, life), asked, said)
             }
             Event::GiveBack(many, at) => self.store.give_back(Rule::of(&self.limit), now, many, at),
             Event::Sweep(gateway) => {
-                for unused in self.leases[gateway].unused(Fleet::clock(gateway, now)) {
-                    self.send(now, fate, Event::GiveBack(unused.many, unused.counted_at));
+                for unused in self.leases[gateway].take_unused(Fleet::clock(gateway, now)) {
+                    self.send(now, fate, Event::GiveBack(unused.count, unused.counted_at));
                 }
-                self.at(now + 100_000, Event::Sweep(gateway));
+                self.schedule(now + 100_000, Event::Sweep(gateway));
             }
             Event::Crash(gateway) => {
                 self.leases[gateway] = Lease::default();
-                self.lives[gateway] += 1;
+                self.incarnations[gateway] += 1;
             }
         }
     }
 
-    fn request(&mut self, fate: Fate, now: Micros, gateway: usize) {
+    fn request(&mut self, fate: FaultPlan, now: Micros, gateway: usize) {
         let (terms, clock) = (self.terms(), Fleet::clock(gateway, now));
-        let life = self.lives[gateway];
-        let ask = |ask: Ask, waits| Asked {
+        let life = self.incarnations[gateway];
+        let ask = |ask: LeaseRequest, waits| SentRequest {
             want: ask.want,
             held: ask.held,
-            leads: ask.leads,
-            at: clock,
-            waits,
+            is_leader: ask.is_leader,
+            sent_at: clock,
+            has_waiting_request: waits,
         };
         match self.leases[gateway].take(terms, clock) {
-            Taken::Permit(permit) if self.random(20) == 0 => {
+            TakeOutcome::Unit(permit) if self.random(20) == 0 => {
                 // Another limit of the request refuses.
                 self.leases[gateway].put_back(permit, clock);
             }
-            Taken::Permit(permit) => {
-                self.passed.push(Passed {
-                    counted: permit.counted_at,
-                    used: now,
+            TakeOutcome::Unit(permit) => {
+                self.admissions.push(AdmittedRequest {
+                    counted_at: permit.counted_at,
+                    used_at: now,
                 });
                 if let Some(more) = self.leases[gateway].refill(terms, clock) {
-                    self.send(now, fate, Event::Question(gateway, life, ask(more, false)));
+                    self.send(
+                        now,
+                        fate,
+                        Event::LeaseRequest(gateway, life, ask(more, false)),
+                    );
                 }
             }
-            Taken::Ask(exact) => {
-                self.send(now, fate, Event::Question(gateway, life, ask(exact, true)));
+            TakeOutcome::Request(exact) => {
+                self.send(
+                    now,
+                    fate,
+                    Event::LeaseRequest(gateway, life, ask(exact, true)),
+                );
             }
-            Taken::Refused => {}
+            TakeOutcome::Refused => {}
         }
     }
 
-    fn question(&mut self, fate: Fate, now: Micros, (gateway, life): (usize, u64), asked: Asked) {
-        let (rule, parts) = (Rule::of(&self.limit), self.terms().parts);
-        let Asked {
-            want, held, leads, ..
+    fn handle_request(
+        &mut self,
+        fate: FaultPlan,
+        now: Micros,
+        (gateway, life): (usize, u64),
+        asked: SentRequest,
+    ) {
+        let (rule, parts) = (Rule::of(&self.limit), self.terms().share_divisor);
+        let SentRequest {
+            want,
+            held,
+            is_leader: leads,
+            ..
         } = asked;
         let wait = self.store.wait(rule, now);
-        let granted = self
-            .store
-            .grant(rule, now, Ask { want, held, leads }, parts);
+        let granted = self.store.grant(
+            rule,
+            now,
+            LeaseRequest {
+                want,
+                held,
+                is_leader: leads,
+            },
+            parts,
+        );
         let counted_at = self.store.as_of(rule, now);
-        if asked.waits && granted > 0 && self.lives[gateway] == life {
+        if asked.has_waiting_request && granted > 0 && self.incarnations[gateway] == life {
             // As exact as any: the store's moment is the request's.
-            self.passed.push(Passed {
-                counted: counted_at,
-                used: counted_at,
+            self.admissions.push(AdmittedRequest {
+                counted_at,
+                used_at: counted_at,
             });
         }
         let left = self.store.remaining(rule);
-        let said = Said {
+        let said = SentReply {
             granted,
             counted_at,
-            left,
+            remaining: left,
             wait,
         };
-        self.send(now, fate, Event::Answer(gateway, life, asked, said));
+        self.send(now, fate, Event::Reply(gateway, life, asked, said));
     }
 
-    fn answer(&mut self, now: Micros, (gateway, life): (usize, u64), asked: Asked, said: Said) {
-        if self.lives[gateway] != life {
+    fn handle_reply(
+        &mut self,
+        now: Micros,
+        (gateway, life): (usize, u64),
+        asked: SentRequest,
+        said: SentReply,
+    ) {
+        if self.incarnations[gateway] != life {
             return;
         }
-        let ask = Ask {
+        let ask = LeaseRequest {
             want: asked.want,
             held: asked.held,
-            leads: asked.leads,
+            is_leader: asked.is_leader,
         };
-        let answer = Answer {
+        let answer = LeaseReply {
             granted: said.granted,
-            said_at: said.counted_at,
+            replied_at: said.counted_at,
             counted_at: said.counted_at,
-            left: said.left,
-            whole_after: 0,
+            remaining: said.remaining,
+            reset_after: 0,
             wait: said.wait,
         };
-        let used = said.granted.min(u64::from(asked.waits));
-        let when = (asked.at, Fleet::clock(gateway, now));
+        let used = said.granted.min(u64::from(asked.has_waiting_request));
+        let when = (asked.sent_at, Fleet::clock(gateway, now));
         let terms = self.terms();
-        self.leases[gateway].answered(terms, ask, answer, used, when);
+        self.leases[gateway].apply_reply(terms, ask, answer, used, when);
     }
 
     /// What one interval of the window's length admits where every decision is the store's.
-    fn exact(&self) -> u64 {
+    fn exact_bound(&self) -> u64 {
         match self.limit.algorithm {
             Algorithm::SlidingWindow => 2 * self.limit.limit - 1,
             Algorithm::SlidingLog => self.limit.limit,
@@ -295,25 +325,25 @@ impl Fleet {
             "{} were held",
             self.most_held
         );
-        for one in &self.passed {
-            let late = one.used - one.counted;
+        for one in &self.admissions {
+            let late = one.used_at - one.counted_at;
             prop_assert!(late <= validity(&self.limit), "used {late} µs late");
         }
-        for from in self.passed.iter().map(|one| one.used) {
-            let inside = |one: &&Passed| one.used >= from && one.used < from + span;
-            let admitted = self.passed.iter().filter(inside).count() as u64;
+        for from in self.admissions.iter().map(|one| one.used_at) {
+            let inside = |one: &&AdmittedRequest| one.used_at >= from && one.used_at < from + span;
+            let admitted = self.admissions.iter().filter(inside).count() as u64;
             let counted_before = self
-                .passed
+                .admissions
                 .iter()
                 .filter(inside)
-                .filter(|one| one.counted < from);
+                .filter(|one| one.counted_at < from);
             let outstanding = counted_before.count() as u64;
             prop_assert!(
                 outstanding <= held_at_most,
                 "{outstanding} were outstanding"
             );
             prop_assert!(
-                admitted <= self.exact() + outstanding,
+                admitted <= self.exact_bound() + outstanding,
                 "{admitted} admitted, {outstanding} outstanding"
             );
         }
@@ -324,7 +354,11 @@ impl Fleet {
     }
 
     fn check_aligned(&self, span: Micros, held_at_most: u64) -> Result<(), TestCaseError> {
-        let mut used: Vec<Micros> = self.passed.iter().map(|one| one.used / span).collect();
+        let mut used: Vec<Micros> = self
+            .admissions
+            .iter()
+            .map(|one| one.used_at / span)
+            .collect();
         used.sort_unstable();
         for window in used.chunk_by(|a, b| a == b) {
             prop_assert!(window.len() as u64 <= self.limit.limit + held_at_most);
@@ -333,13 +367,13 @@ impl Fleet {
     }
 }
 
-fn fates() -> impl Strategy<Value = Fate> {
+fn fault_plans() -> impl Strategy<Value = FaultPlan> {
     let late = prop_oneof![Just(500), Just(20_000), Just(300_000), Just(3_000_000)];
     let lost = prop_oneof![3 => Just(0), 1 => Just(20)];
-    (20..800u64, late, lost, 0..4u64).prop_map(|(rate, late, lost, crashes)| Fate {
+    (20..800u64, late, lost, 0..4u64).prop_map(|(rate, late, lost, crashes)| FaultPlan {
         rate,
-        late,
-        lost,
+        max_delay: late,
+        lost_percent: lost,
         crashes,
     })
 }
@@ -363,15 +397,15 @@ proptest! {
     })]
 
     #[test]
-    fn a_fleet_never_admits_more_than_its_bound(
+    fn fleet_never_exceeds_its_bound(
         limit in limits(),
         gateways in 1..5usize,
-        fate in fates(),
+        fate in fault_plans(),
         luck in any::<u64>(),
     ) {
         let mut fleet = Fleet::new(limit, gateways, luck);
         let from = 1_790_000_000_123_456;
-        fleet.live(fate, from, from + 5_000_000);
+        fleet.run(fate, from, from + 5_000_000);
         fleet.check()?;
     }
 }

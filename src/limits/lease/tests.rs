@@ -3,200 +3,233 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::limits::{Algorithm, State};
+use crate::limits::{Algorithm, CounterState};
 
 const SECOND_LONG: Micros = 1_000_000;
 
-fn terms() -> Terms {
-    Terms {
+fn terms() -> LeaseTerms {
+    LeaseTerms {
         validity: SECOND_LONG,
-        parts: 2,
+        share_divisor: 2,
     }
 }
 
-fn granted(granted: u64, left: u64) -> Answer {
-    Answer {
+fn granted(granted: u64, left: u64) -> LeaseReply {
+    LeaseReply {
         granted,
-        said_at: 77,
+        replied_at: 77,
         counted_at: 77,
-        left,
-        whole_after: 5_000_000,
+        remaining: left,
+        reset_after: 5_000_000,
         wait: 0,
     }
 }
 
 /// Asks until the lease holds permits; gives the question that was answered with `many`.
-fn filled(many: u64, left: u64) -> (Lease, Ask) {
+fn filled_lease(many: u64, left: u64) -> (Lease, LeaseRequest) {
     let mut lease = Lease::default();
-    let Taken::Ask(first) = lease.take(terms(), 1) else {
+    let TakeOutcome::Request(first) = lease.take(terms(), 1) else {
         panic!("nothing was granted yet")
     };
-    lease.answered(terms(), first, granted(1, left + many), 1, (1, 1));
-    let Taken::Ask(ask) = lease.take(terms(), 2) else {
+    lease.apply_reply(terms(), first, granted(1, left + many), 1, (1, 1));
+    let TakeOutcome::Request(ask) = lease.take(terms(), 2) else {
         panic!("the one that was granted is used")
     };
-    lease.answered(terms(), ask, granted(many, left), 1, (2, 3));
+    lease.apply_reply(terms(), ask, granted(many, left), 1, (2, 3));
     (lease, ask)
 }
 
 #[test]
-fn the_first_use_asks_for_one_and_the_next_for_more() {
-    let (lease, ask) = filled(2, 90);
-    assert_eq!((ask.want, ask.held, ask.leads), (2, 0, true));
+fn first_use_requests_one_unit_then_a_batch() {
+    let (lease, ask) = filled_lease(2, 90);
+    assert_eq!((ask.want, ask.held, ask.is_leader), (2, 0, true));
     assert_eq!(lease.held(), 1);
     // What is asked once a second or less is never leased.
     let mut slow = Lease::default();
     for second in 1..50 {
         let now = second * 1_500_000;
-        let Taken::Ask(ask) = slow.take(terms(), now) else {
+        let TakeOutcome::Request(ask) = slow.take(terms(), now) else {
             panic!("a permit was held at {now}")
         };
         assert_eq!(ask.want, 1);
-        slow.answered(terms(), ask, granted(1, 9), 1, (now, now));
+        slow.apply_reply(terms(), ask, granted(1, 9), 1, (now, now));
     }
 }
 
 #[test]
-fn only_one_asks_for_a_batch_at_a_time() {
+fn only_one_batch_request_is_pending() {
     let mut lease = Lease::default();
-    let Taken::Ask(first) = lease.take(terms(), 1) else {
+    let TakeOutcome::Request(first) = lease.take(terms(), 1) else {
         panic!("nothing was granted yet")
     };
-    assert!(first.leads);
-    assert_eq!(lease.take(terms(), 2), Taken::Ask(Ask::EXACT));
+    assert!(first.is_leader);
+    assert_eq!(
+        lease.take(terms(), 2),
+        TakeOutcome::Request(LeaseRequest::SINGLE)
+    );
     // The other's answer does not end the first one's turn, and a lost one ends by itself.
-    lease.answered(terms(), Ask::EXACT, granted(1, 9), 1, (2, 3));
-    assert_eq!(lease.take(terms(), 4), Taken::Ask(Ask::EXACT));
-    let Taken::Ask(next) = lease.take(terms(), 5 + PATIENCE) else {
+    lease.apply_reply(terms(), LeaseRequest::SINGLE, granted(1, 9), 1, (2, 3));
+    assert_eq!(
+        lease.take(terms(), 4),
+        TakeOutcome::Request(LeaseRequest::SINGLE)
+    );
+    let TakeOutcome::Request(next) = lease.take(terms(), 5 + BATCH_REPLY_TIMEOUT) else {
         panic!("nothing was granted yet")
     };
-    assert!(next.leads);
-    lease.withdrawn(next);
-    assert!(matches!(lease.take(terms(), 6 + PATIENCE), Taken::Ask(ask) if ask.leads));
+    assert!(next.is_leader);
+    lease.cancel(next);
+    assert!(
+        matches!(lease.take(terms(), 6 + BATCH_REPLY_TIMEOUT), TakeOutcome::Request(ask) if ask.is_leader)
+    );
 }
 
 #[test]
-fn permits_end_with_their_time_and_flow_back() {
-    let (mut lease, _) = filled(6, 90);
+fn expired_units_are_returned() {
+    let (mut lease, _) = filled_lease(6, 90);
     assert_eq!(lease.held(), 5);
-    let Taken::Permit(permit) = lease.take(terms(), SECOND_LONG + 1) else {
+    let TakeOutcome::Unit(permit) = lease.take(terms(), SECOND_LONG + 1) else {
         panic!("it is good for a second from the question")
     };
     assert!(matches!(
         lease.take(terms(), SECOND_LONG + 2),
-        Taken::Ask(_)
+        TakeOutcome::Request(_)
     ));
     lease.put_back(permit, SECOND_LONG + 3);
-    let unused: u64 = lease.unused(SECOND_LONG + 3).iter().map(|it| it.many).sum();
+    let unused: u64 = lease
+        .take_unused(SECOND_LONG + 3)
+        .iter()
+        .map(|it| it.count)
+        .sum();
     assert_eq!(unused, 5);
-    assert!(lease.unused(SECOND_LONG + 4).is_empty());
+    assert!(lease.take_unused(SECOND_LONG + 4).is_empty());
     assert!(!lease.is_idle(SECOND_LONG + 4));
-    assert!(lease.is_idle(2 * SECOND_LONG + 2 + IDLE));
+    assert!(lease.is_idle(2 * SECOND_LONG + 2 + IDLE_TIMEOUT));
 }
 
 #[test]
-fn a_permit_that_was_not_needed_is_there_again() {
-    let (mut lease, _) = filled(3, 90);
-    let Taken::Permit(permit) = lease.take(terms(), 4) else {
+fn unneeded_unit_becomes_available_again() {
+    let (mut lease, _) = filled_lease(3, 90);
+    let TakeOutcome::Unit(permit) = lease.take(terms(), 4) else {
         panic!("two are held")
     };
-    assert_eq!(lease.standing(4), Some((91, 5_000_000 - 1)));
+    assert_eq!(lease.remaining_and_reset(4), Some((91, 5_000_000 - 1)));
     lease.put_back(permit, 5);
-    assert_eq!(lease.standing(5).map(|(left, _)| left), Some(92));
+    assert_eq!(lease.remaining_and_reset(5).map(|(left, _)| left), Some(92));
     assert_eq!(
         lease.retire(),
-        [Unused {
-            many: 2,
+        [UnusedUnits {
+            count: 2,
             counted_at: 77
         }]
     );
 }
 
 #[test]
-fn a_refusal_lasts_as_long_as_the_store_said() {
-    let (mut lease, ask) = filled(2, 0);
-    let refusal = Answer {
+fn refusal_lasts_for_the_reported_wait() {
+    let (mut lease, ask) = filled_lease(2, 0);
+    let refusal = LeaseReply {
         granted: 0,
         wait: 400_000,
         ..granted(0, 0)
     };
-    lease.answered(terms(), ask, refusal, 0, (5, 10));
+    lease.apply_reply(terms(), ask, refusal, 0, (5, 10));
     // What is held is used first.
-    assert!(matches!(lease.take(terms(), 11), Taken::Permit(_)));
-    assert_eq!(lease.take(terms(), 12), Taken::Refused);
-    assert_eq!(lease.refused_for(110_000), 290_010);
-    assert_eq!(lease.take(terms(), 400_009), Taken::Refused);
-    assert!(matches!(lease.take(terms(), 400_010), Taken::Ask(_)));
+    assert!(matches!(lease.take(terms(), 11), TakeOutcome::Unit(_)));
+    assert_eq!(lease.take(terms(), 12), TakeOutcome::Refused);
+    assert_eq!(lease.retry_after(110_000), 290_010);
+    assert_eq!(lease.take(terms(), 400_009), TakeOutcome::Refused);
+    assert!(matches!(
+        lease.take(terms(), 400_010),
+        TakeOutcome::Request(_)
+    ));
 }
 
 #[test]
-fn a_refusal_that_lasts_is_asked_about_once_a_second() {
-    let (mut lease, ask) = filled(1, 0);
-    let hour = Answer {
+fn lasting_refusal_is_rechecked_once_per_second() {
+    let (mut lease, ask) = filled_lease(1, 0);
+    let hour = LeaseReply {
         granted: 0,
         wait: 3_600_000_000,
         ..granted(0, 0)
     };
-    lease.answered(terms(), ask, hour, 0, (5, 10));
-    assert_eq!(lease.take(terms(), 9 + CHECK), Taken::Refused);
-    let Taken::Ask(again) = lease.take(terms(), 10 + CHECK) else {
+    lease.apply_reply(terms(), ask, hour, 0, (5, 10));
+    assert_eq!(
+        lease.take(terms(), 9 + REFUSAL_RECHECK_INTERVAL),
+        TakeOutcome::Refused
+    );
+    let TakeOutcome::Request(again) = lease.take(terms(), 10 + REFUSAL_RECHECK_INTERVAL) else {
         panic!("nothing has been asked for a second")
     };
     // One asks, for all.
-    assert_eq!(lease.take(terms(), 11 + CHECK), Taken::Refused);
-    lease.answered(terms(), again, hour, 0, (10 + CHECK, 12 + CHECK));
-    assert_eq!(lease.take(terms(), 13 + CHECK), Taken::Refused);
+    assert_eq!(
+        lease.take(terms(), 11 + REFUSAL_RECHECK_INTERVAL),
+        TakeOutcome::Refused
+    );
+    lease.apply_reply(
+        terms(),
+        again,
+        hour,
+        0,
+        (10 + REFUSAL_RECHECK_INTERVAL, 12 + REFUSAL_RECHECK_INTERVAL),
+    );
+    assert_eq!(
+        lease.take(terms(), 13 + REFUSAL_RECHECK_INTERVAL),
+        TakeOutcome::Refused
+    );
 }
 
 #[test]
-fn more_is_asked_for_before_all_is_used_and_not_near_the_limit() {
-    let (mut lease, _) = filled(60, 1000);
+fn refill_starts_early_but_not_near_the_limit() {
+    let (mut lease, _) = filled_lease(60, 1000);
     let mut asked = Vec::new();
     for n in 0..59 {
         let now = 10 + n;
-        assert!(matches!(lease.take(terms(), now), Taken::Permit(_)));
+        assert!(matches!(lease.take(terms(), now), TakeOutcome::Unit(_)));
         asked.extend(lease.refill(terms(), now).map(|ask| (n, ask)));
     }
     let [(_, more)] = asked[..] else {
         panic!("asked {} times", asked.len())
     };
     assert!(
-        more.held * 2 <= more.want + more.held && more.leads,
+        more.held * 2 <= more.want + more.held && more.is_leader,
         "{more:?}"
     );
-    let (mut lease, _) = filled(60, 3);
-    assert!(matches!(lease.take(terms(), 10), Taken::Permit(_)));
+    let (mut lease, _) = filled_lease(60, 3);
+    assert!(matches!(lease.take(terms(), 10), TakeOutcome::Unit(_)));
     assert_eq!(lease.refill(terms(), 10), None);
 }
 
 #[test]
-fn what_is_told_goes_down_by_one_although_answers_overtake_each_other() {
-    let (mut lease, _) = filled(3, 90);
+fn remaining_decreases_despite_reordered_replies() {
+    let (mut lease, _) = filled_lease(3, 90);
     for expected in [91, 90] {
-        assert!(matches!(lease.take(terms(), 4), Taken::Permit(_)));
-        assert_eq!(lease.standing(4).map(|it| it.0), Some(expected));
+        assert!(matches!(lease.take(terms(), 4), TakeOutcome::Unit(_)));
+        assert_eq!(lease.remaining_and_reset(4).map(|it| it.0), Some(expected));
     }
-    assert!(lease.refill(terms(), 4).is_some_and(|ask| ask.leads));
+    assert!(lease.refill(terms(), 4).is_some_and(|ask| ask.is_leader));
     // The batch of five is counted between two single ones, and heard of last.
-    let batch = Ask {
+    let batch = LeaseRequest {
         want: 5,
         held: 0,
-        leads: true,
+        is_leader: true,
     };
-    let said = |many, left, said_at| Answer {
-        said_at,
+    let said = |many, left, said_at| LeaseReply {
+        replied_at: said_at,
         ..granted(many, left)
     };
     for (single, expected) in [(said(1, 89, 100), 89), (said(1, 83, 102), 88)] {
-        assert_eq!(lease.take(terms(), 5), Taken::Ask(Ask::EXACT));
-        lease.answered(terms(), Ask::EXACT, single, 1, (5, 6));
-        assert_eq!(lease.standing(6).map(|it| it.0), Some(expected));
+        assert_eq!(
+            lease.take(terms(), 5),
+            TakeOutcome::Request(LeaseRequest::SINGLE)
+        );
+        lease.apply_reply(terms(), LeaseRequest::SINGLE, single, 1, (5, 6));
+        assert_eq!(lease.remaining_and_reset(6).map(|it| it.0), Some(expected));
     }
-    lease.answered(terms(), batch, said(5, 84, 101), 0, (4, 7));
-    assert_eq!(lease.standing(7).map(|it| it.0), Some(88));
+    lease.apply_reply(terms(), batch, said(5, 84, 101), 0, (4, 7));
+    assert_eq!(lease.remaining_and_reset(7).map(|it| it.0), Some(88));
     // What was said before that is no news.
-    lease.heard(said(0, 999, 100), 8);
-    assert_eq!(lease.standing(8).map(|it| it.0), Some(88));
+    lease.apply_report(said(0, 999, 100), 8);
+    assert_eq!(lease.remaining_and_reset(8).map(|it| it.0), Some(88));
 }
 
 /// One batch: when it was counted, how many are out, and when the rest comes back.
@@ -204,7 +237,7 @@ type Out = (Micros, u64, Micros);
 
 /// Asks at random and gives a part back, some of it late; gives when what was kept was counted.
 fn kept(algorithm: Algorithm, rule: Rule, steps: &[(Micros, u64, u64, Micros)]) -> Vec<Micros> {
-    let (mut state, mut now) = (State::new(algorithm), 1_790_000_000_123_456);
+    let (mut state, mut now) = (CounterState::new(algorithm), 1_790_000_000_123_456);
     let (mut kept, mut out): (Vec<Micros>, Vec<Out>) = (Vec::new(), Vec::new());
     for (gap, want, unused, back_after) in steps {
         now += gap;
@@ -214,10 +247,10 @@ fn kept(algorithm: Algorithm, rule: Rule, steps: &[(Micros, u64, u64, Micros)]) 
             }
             *due > now
         });
-        let ask = Ask {
+        let ask = LeaseRequest {
             want: *want,
             held: 0,
-            leads: true,
+            is_leader: true,
         };
         let granted = state.grant(rule, now, ask, 2);
         let counted_at = state.as_of(rule, now);
@@ -251,7 +284,7 @@ proptest! {
     })]
 
     #[test]
-    fn what_is_given_back_lets_no_more_pass(limit in 1..40u64, burst in 1..40u64, steps in steps()) {
+    fn returned_units_never_raise_the_limit(limit in 1..40u64, burst in 1..40u64, steps in steps()) {
         let width = 1000;
         let rule = Rule { limit, width, burst: 0 };
         let log = kept(Algorithm::SlidingLog, rule, &steps);

@@ -4,46 +4,55 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::Asked;
+use super::AuthRequest;
 use crate::auth::session::SessionId;
 use crate::auth::token::Claims;
-use crate::limits::{Charge, Counter, KeyPart, Limit, Naming};
+use crate::limits::{Charge, Counter, CounterHasher, KeyPart, Limit};
 use crate::routing::Route;
 
 /// The user, the session and the token, where the request is authenticated.
-pub(super) type Who<'a> = (&'a str, Option<SessionId>, Option<&'a Claims>);
+pub(super) type LimitSubject<'a> = (&'a str, Option<SessionId>, Option<&'a Claims>);
 
 /// The limits of a route that need no identity.
-pub(super) fn before(route: &Route, asked: &Asked<'_>) -> Vec<Charge> {
-    charges(&route.limits_before, route, asked, None)
+pub(super) fn before_auth(route: &Route, asked: &AuthRequest<'_>) -> Vec<Charge> {
+    charges_for(&route.limits_before, route, asked, None)
 }
 
 /// The limits of a route that wait for one.
-pub(super) fn after(route: &Route, asked: &Asked<'_>, who: Option<Who<'_>>) -> Vec<Charge> {
-    charges(&route.limits_after, route, asked, who)
+pub(super) fn after_auth(
+    route: &Route,
+    asked: &AuthRequest<'_>,
+    who: Option<LimitSubject<'_>>,
+) -> Vec<Charge> {
+    charges_for(&route.limits_after, route, asked, who)
 }
 
-fn charges(
+fn charges_for(
     limits: &[Arc<Limit>],
     route: &Route,
-    asked: &Asked<'_>,
-    who: Option<Who<'_>>,
+    asked: &AuthRequest<'_>,
+    who: Option<LimitSubject<'_>>,
 ) -> Vec<Charge> {
     limits
         .iter()
         .map(|limit| Charge {
             limit: Arc::clone(limit),
-            counter: counter(limit, route, asked, who),
+            counter: counter_for(limit, route, asked, who),
         })
         .collect()
 }
 
-fn counter(limit: &Limit, route: &Route, asked: &Asked<'_>, who: Option<Who<'_>>) -> Counter {
-    let mut naming = Naming::of(&limit.name);
+fn counter_for(
+    limit: &Limit,
+    route: &Route,
+    asked: &AuthRequest<'_>,
+    who: Option<LimitSubject<'_>>,
+) -> Counter {
+    let mut naming = CounterHasher::of(&limit.name);
     let session = who.and_then(|(_, session, _)| session);
     let token = who.and_then(|(_, _, token)| token);
     for part in &limit.key {
-        let mut add = |value: &[u8]| naming.add(tag(part), value);
+        let mut add = |value: &[u8]| naming.add(key_part_tag(part), value);
         match (part, who) {
             (KeyPart::Route, _) => add(route.name.as_bytes()),
             (KeyPart::User, Some((user, ..))) => add(user_key(user, token).as_bytes()),
@@ -55,29 +64,29 @@ fn counter(limit: &Limit, route: &Route, asked: &Asked<'_>, who: Option<Who<'_>>
             _ => add_address(&mut naming, asked.ip),
         }
     }
-    naming.counter()
+    naming.finish()
 }
 
 /// Names the counter of a limit by the texts of its key's parts: an address (of IPv6 its /64), a
 /// session id, else the text as it is.
-pub fn counter_of_texts(limit: &Limit, texts: &[String]) -> Counter {
-    let mut naming = Naming::of(&limit.name);
+pub fn counter_from_key_parts(limit: &Limit, texts: &[String]) -> Counter {
+    let mut naming = CounterHasher::of(&limit.name);
     for (part, text) in limit.key.iter().zip(texts) {
         match part {
             KeyPart::Ip if let Ok(ip) = text.trim_end_matches("/64").parse() => {
                 add_address(&mut naming, ip);
             }
             KeyPart::Session if let Some(id) = SessionId::parse(text) => {
-                naming.add(tag(part), &id.0);
+                naming.add(key_part_tag(part), &id.0);
             }
-            _ => naming.add(tag(part), text.as_bytes()),
+            _ => naming.add(key_part_tag(part), text.as_bytes()),
         }
     }
-    naming.counter()
+    naming.finish()
 }
 
 /// Tells kinds of key parts apart in a counter's name.
-fn tag(part: &KeyPart) -> u8 {
+fn key_part_tag(part: &KeyPart) -> u8 {
     match part {
         KeyPart::Ip => b'i',
         KeyPart::User => b'u',
@@ -91,13 +100,13 @@ fn tag(part: &KeyPart) -> u8 {
 /// A user is (issuer, user); our own users come with a session and need no issuer.
 fn user_key<'a>(user: &'a str, token: Option<&Claims>) -> Cow<'a, str> {
     match token.filter(|claims| claims.trusted.is_some()) {
-        Some(claims) => claims.person().into(),
+        Some(claims) => claims.user_key().into(),
         None => user.into(),
     }
 }
 
 /// All values of the header: a second one does not open a second counter for the first.
-fn header_key(asked: &Asked<'_>, name: &http::HeaderName) -> Option<Vec<u8>> {
+fn header_key(asked: &AuthRequest<'_>, name: &http::HeaderName) -> Option<Vec<u8>> {
     let mut values = asked.headers.get_all(name).iter();
     let mut key = values.next()?.as_bytes().to_vec();
     for value in values {
@@ -108,8 +117,8 @@ fn header_key(asked: &Asked<'_>, name: &http::HeaderName) -> Option<Vec<u8>> {
 }
 
 /// One subscriber: an IPv4 address (also when it is mapped into IPv6), or a /64.
-fn add_address(naming: &mut Naming, ip: IpAddr) {
-    let tag = tag(&KeyPart::Ip);
+fn add_address(naming: &mut CounterHasher, ip: IpAddr) {
+    let tag = key_part_tag(&KeyPart::Ip);
     match ip.to_canonical() {
         IpAddr::V4(ip) => naming.add(tag, &ip.octets()),
         IpAddr::V6(ip) => naming.add(tag, ip.octets().first_chunk::<8>().unwrap_or(&[0; 8])),

@@ -2,89 +2,94 @@
 
 use std::sync::Arc;
 
-use super::{Admission, Asked, PresentedBy, Refused};
+use super::{Admission, AuthRequest, CredentialKind, Rejection};
 use crate::auth::credential;
-use crate::auth::credential::Presented;
+use crate::auth::credential::PresentedCredential;
 use crate::auth::session::SessionId;
 use crate::auth::token::Claims;
-use crate::issuers::verifier::Rejected;
+use crate::issuers::verifier::TokenRejection;
 use crate::refusal::Refusal;
-use crate::store::{PersonHash, person_hash};
+use crate::store::{UserHash, user_hash};
 
 /// A credential that holds as far as it can be judged without the store.
-pub(super) struct Claimed {
-    pub(super) by: PresentedBy,
+pub(super) struct Claim {
+    pub(super) credential_kind: CredentialKind,
     pub(super) session: Option<SessionId>,
     pub(super) token: Option<Arc<Claims>>,
     /// Of a token without session: whose cut-off it is under.
-    pub(super) person: Option<PersonHash>,
+    pub(super) user_hash: Option<UserHash>,
 }
 
 impl Admission<'_> {
     /// Reads the credential and judges what can be judged without the store.
-    pub(super) async fn claim(&self, asked: Asked<'_>) -> Result<Option<Claimed>, Refused> {
-        let gone = |reason| Refused {
+    pub(super) async fn read_credential(
+        &self,
+        asked: AuthRequest<'_>,
+    ) -> Result<Option<Claim>, Rejection> {
+        let gone = |reason| Rejection {
             clear_cookie: true,
-            ..Refused::because(Refusal::SessionNotFound, reason)
+            ..Rejection::new(Refusal::SessionNotFound, reason)
         };
-        match credential::extract(asked.headers, &self.live.sessions.cookie.name) {
-            Presented::Absent => Ok(None),
-            Presented::Ambiguous { cookies } => Err(Refused {
+        match credential::extract(asked.headers, &self.reloadable.sessions.cookie.name) {
+            PresentedCredential::Absent => Ok(None),
+            PresentedCredential::Ambiguous { cookies } => Err(Rejection {
                 clear_cookie: cookies,
-                ..Refused::because(Refusal::AmbiguousCredentials, "two credentials")
+                ..Rejection::new(Refusal::AmbiguousCredentials, "two credentials")
             }),
-            Presented::MalformedBearer => {
-                Err(Refused::because(Refusal::TokenInvalid, "not a token"))
+            PresentedCredential::MalformedBearer => {
+                Err(Rejection::new(Refusal::TokenInvalid, "not a token"))
             }
-            Presented::MalformedSession => Err(Refused::because(
+            PresentedCredential::MalformedSession => Err(Rejection::new(
                 Refusal::SessionNotFound,
                 "not a session token",
             )),
-            Presented::MalformedCookie => Err(gone("not a session token")),
-            Presented::Session(token) => Ok(Some(Claimed {
-                by: PresentedBy::SessionHeader,
+            PresentedCredential::MalformedCookie => Err(gone("not a session token")),
+            PresentedCredential::Session(token) => Ok(Some(Claim {
+                credential_kind: CredentialKind::SessionHeader,
                 session: Some(token.id()),
                 token: None,
-                person: None,
+                user_hash: None,
             })),
-            Presented::Cookie(token) => Ok(Some(Claimed {
-                by: PresentedBy::Cookie,
+            PresentedCredential::Cookie(token) => Ok(Some(Claim {
+                credential_kind: CredentialKind::Cookie,
                 session: Some(token.id()),
                 token: None,
-                person: None,
+                user_hash: None,
             })),
-            Presented::Bearer(token) => self.verify(token, asked).await.map(Some),
+            PresentedCredential::Bearer(token) => self.verify_token(token, asked).await.map(Some),
         }
     }
 
-    async fn verify(&self, token: &str, asked: Asked<'_>) -> Result<Claimed, Refused> {
+    async fn verify_token(&self, token: &str, asked: AuthRequest<'_>) -> Result<Claim, Rejection> {
         let verified = self.verifier.verify(token, asked.now).await;
         // Of every connection anew: the verifier caches tokens, not who presents them.
-        if let Ok(claims) | Err(Rejected::Expired(claims)) = &verified
-            && !claims.may_come_with(asked.certificate)
+        if let Ok(claims) | Err(TokenRejection::Expired(claims)) = &verified
+            && !claims.allows_certificate(asked.certificate)
         {
-            return Err(Refused::because(
+            return Err(Rejection::new(
                 Refusal::TokenInvalid,
                 "it is bound to another client certificate",
             ));
         }
         match verified {
-            Ok(claims) => Ok(Claimed {
-                by: PresentedBy::Bearer,
+            Ok(claims) => Ok(Claim {
+                credential_kind: CredentialKind::Bearer,
                 session: claims.session,
                 // With a session, it is the session that ends.
-                person: claims
+                user_hash: claims
                     .session
                     .is_none()
-                    .then(|| person_hash(&claims.person())),
+                    .then(|| user_hash(&claims.user_key())),
                 token: Some(claims),
             }),
-            Err(Rejected::Invalid(reason)) => Err(Refused::because(Refusal::TokenInvalid, reason)),
-            Err(Rejected::Expired(claims)) => Err(Refused {
-                lapsed: Some(claims),
-                ..Refused::because(Refusal::TokenExpired, "expired")
+            Err(TokenRejection::Invalid(reason)) => {
+                Err(Rejection::new(Refusal::TokenInvalid, reason))
+            }
+            Err(TokenRejection::Expired(claims)) => Err(Rejection {
+                lapsed_claims: Some(claims),
+                ..Rejection::new(Refusal::TokenExpired, "expired")
             }),
-            Err(Rejected::KeysUnavailable) => Err(Refused::because(
+            Err(TokenRejection::KeysUnavailable) => Err(Rejection::new(
                 Refusal::StoreUnavailable,
                 "the issuer's keys are not known yet",
             )),

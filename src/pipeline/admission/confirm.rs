@@ -2,20 +2,21 @@
 
 use std::sync::Arc;
 
-use super::claim::Claimed;
-use super::identity::foreign;
+use super::claim::Claim;
+use super::identity::identity_from_token;
 use super::{
-    Admission, Asked, Identity, Permit, Refused, charges, meets, refuse_over_limit, unknown,
+    Admission, AuthRequest, Identity, Permit, Rejection, charges, check_requirements,
+    reject_over_limit, store_unavailable,
 };
 use crate::auth::session::{Millis, Session, SessionId};
 use crate::limits::{Charge, Decision};
 use crate::refusal::Refusal;
-use crate::routing::{Require, Route};
-use crate::sessions::durable::{Ticket, View};
-use crate::store::{Findings, Found, Inquiry, StoreError};
+use crate::routing::{Requirements, Route};
+use crate::sessions::durable::{Epoch, LookupContext};
+use crate::store::{Query, QueryResult, SessionLookup, StoreError};
 
 /// Nothing is asked of whom it is.
-static ANYBODY: Require = Require {
+static NO_REQUIREMENTS: Requirements = Requirements {
     roles: Vec::new(),
     scopes: Vec::new(),
 };
@@ -25,17 +26,17 @@ impl Admission<'_> {
     pub(super) async fn confirm(
         &self,
         route: &Arc<Route>,
-        asked: Asked<'_>,
+        asked: AuthRequest<'_>,
         before: &[Charge],
-        claimed: &Claimed,
-    ) -> Result<Permit, Refused> {
+        claimed: &Claim,
+    ) -> Result<Permit, Rejection> {
         if claimed.session.is_none() {
             return self
                 .confirm_without_session(route, asked, before, claimed)
                 .await;
         }
-        let idle = self.live.sessions.idle_timeout;
-        let seen = self.remembered(claimed);
+        let idle = self.reloadable.sessions.idle_timeout;
+        let seen = self.cached_session(claimed);
         // A session's user never changes, so one that was seen before is known beforehand.
         let user = match &claimed.token {
             Some(claims) => Some(claims.user.as_str()),
@@ -43,38 +44,42 @@ impl Admission<'_> {
         };
         let after = user.map(|user| {
             let who = (user, claimed.session, claimed.token.as_deref());
-            charges::after(route, &asked, Some(who))
+            charges::after_auth(route, &asked, Some(who))
         });
         let then = after.as_deref().unwrap_or_default();
-        let inquiry = self.inquiry(claimed, seen.clone(), before, &route.require, then);
-        let ticket = self.durable.ticket(self.store);
+        let inquiry = self.build_query(claimed, seen.clone(), before, &route.require, then);
+        let ticket = self.durable.epoch(self.store);
         let mut findings = match self.store.decide(&inquiry, idle).await {
             Ok(findings) => findings,
             Err(error) => {
                 return self
-                    .without_store(route, asked, before, claimed, error)
+                    .admit_degraded(route, asked, before, claimed, error)
                     .await;
             }
         };
         let mut decisions = std::mem::take(&mut findings.decisions);
-        self.count(&decisions);
-        refuse_over_limit(&decisions).map_err(|over| over.of_session(&findings.session))?;
-        let revived = self.look_again(claimed, &mut findings, asked).await;
+        self.count_decisions(&decisions);
+        reject_over_limit(&decisions).map_err(|over| over.with_session(&findings.session))?;
+        let revived = self.consult_database(claimed, &mut findings, asked).await;
         let revived = revived.map_err(|refused| with_decisions(refused, &decisions))?;
-        let identity = match self.settle_doubts(ticket, claimed, &mut findings).await {
-            Ok(()) => self.identity(claimed, &inquiry, &findings, asked),
-            Err(error) => self.identity_without_store(asked, claimed, error).await,
+        let unrevoked = self.confirm_not_revoked(ticket, claimed, &mut findings);
+        let identity = match unrevoked.await {
+            Ok(()) => self.resolve_identity(claimed, &inquiry, &findings, asked),
+            Err(error) => self.identify_degraded(asked, claimed, error).await,
         };
-        let identity = identity
-            .map_err(|refused| with_decisions(refused, &decisions).of_session(&findings.session))?;
-        meets(&route.require, &identity, &decisions)?;
+        let identity = identity.map_err(|refused| {
+            with_decisions(refused, &decisions).with_session(&findings.session)
+        })?;
+        check_requirements(&route.require, &identity, &decisions)?;
         if after.is_none() || revived {
-            let late = self.charge_late(route, asked, claimed, &identity).await;
-            let late = late.inspect_err(|_| self.give_back(before));
-            let named = |refused: Refused| refused.of_session(&findings.session);
+            let late = self
+                .charge_identity_limits(route, asked, claimed, &identity)
+                .await;
+            let late = late.inspect_err(|_| self.refund(before));
+            let named = |refused: Rejection| refused.with_session(&findings.session);
             let late = late.map_err(|refused| named(with_decisions(refused, &decisions)))?;
             decisions.extend(late);
-            let over = refuse_over_limit(&decisions).inspect_err(|_| self.give_back(before));
+            let over = reject_over_limit(&decisions).inspect_err(|_| self.refund(before));
             over.map_err(named)?;
         }
         Ok(Permit {
@@ -87,46 +92,48 @@ impl Admission<'_> {
 
     /// Charges the user of a session that this gateway or the store did not know: only now can they
     /// be charged.
-    async fn charge_late(
+    async fn charge_identity_limits(
         &self,
         route: &Arc<Route>,
-        asked: Asked<'_>,
-        claimed: &Claimed,
+        asked: AuthRequest<'_>,
+        claimed: &Claim,
         identity: &Identity,
-    ) -> Result<Vec<Decision>, Refused> {
+    ) -> Result<Vec<Decision>, Rejection> {
         let who = (identity.user(), claimed.session, claimed.token.as_deref());
-        let late: Vec<Charge> = charges::after(route, &asked, Some(who))
+        let late: Vec<Charge> = charges::after_auth(route, &asked, Some(who))
             .into_iter()
-            .filter(|charge| charge.limit.binds(identity.roles()))
+            .filter(|charge| charge.limit.applies_to(identity.roles()))
             .collect();
         self.charge(&late).await
     }
 
     /// Where sessions have a second home, asks there about one that the store has lost, or may be
     /// behind about. Tells whether the session lives only by that.
-    pub(super) async fn look_again(
+    pub(super) async fn consult_database(
         &self,
-        claimed: &Claimed,
-        findings: &mut Findings,
-        asked: Asked<'_>,
-    ) -> Result<bool, Refused> {
-        let (Some(durable), Some(id)) = (self.durable.on(), claimed.session) else {
+        claimed: &Claim,
+        findings: &mut QueryResult,
+        asked: AuthRequest<'_>,
+    ) -> Result<bool, Rejection> {
+        let (Some(durable), Some(id)) = (self.durable.if_enabled(), claimed.session) else {
             return Ok(false);
         };
-        let found = std::mem::replace(&mut findings.session, Found::NotAsked);
-        let was_alive = matches!(found, Found::Active(..));
+        let found = std::mem::replace(&mut findings.session, SessionLookup::NotQueried);
+        let was_alive = matches!(found, SessionLookup::Active(..));
         let view = self.view(id, asked, findings.now);
-        let looked = durable.second_look(self.store, id, found, view).await;
-        findings.session = looked.map_err(|_| unknown(StoreError::Unreachable))?;
-        self.replica.remember(id, &findings.session);
-        Ok(!was_alive && matches!(findings.session, Found::Active(..)))
+        let looked = durable
+            .confirm_with_database(self.store, id, found, view)
+            .await;
+        findings.session = looked.map_err(|_| store_unavailable(StoreError::Unreachable))?;
+        self.near_cache.insert_unconfirmed(id, &findings.session);
+        Ok(!was_alive && matches!(findings.session, SessionLookup::Active(..)))
     }
 
-    pub(super) fn view(&self, id: SessionId, asked: Asked<'_>, now: Millis) -> View {
-        View {
-            idle: self.live.sessions.idle_timeout,
+    pub(super) fn view(&self, id: SessionId, asked: AuthRequest<'_>, now: Millis) -> LookupContext {
+        LookupContext {
+            idle: self.reloadable.sessions.idle_timeout,
             now,
-            last_access: self.replica.last_access(id),
+            last_access: self.near_cache.last_access(id),
             ip: asked.ip,
         }
     }
@@ -135,48 +142,50 @@ impl Admission<'_> {
     async fn confirm_without_session(
         &self,
         route: &Arc<Route>,
-        asked: Asked<'_>,
+        asked: AuthRequest<'_>,
         before: &[Charge],
-        claimed: &Claimed,
-    ) -> Result<Permit, Refused> {
-        let Some(identity) = claimed.token.as_ref().map(foreign) else {
+        claimed: &Claim,
+    ) -> Result<Permit, Rejection> {
+        let Some(identity) = claimed.token.as_ref().map(identity_from_token) else {
             return Err(Refusal::Internal.into());
         };
-        let allowed = route.require.met_by(identity.roles(), identity.scopes());
+        let allowed = route.require.is_met_by(identity.roles(), identity.scopes());
         let after: Vec<Charge> = if allowed {
-            charges::after(
+            charges::after_auth(
                 route,
                 &asked,
                 Some((identity.user(), None, claimed.token.as_deref())),
             )
             .into_iter()
-            .filter(|charge| charge.limit.binds(identity.roles()))
+            .filter(|charge| charge.limit.applies_to(identity.roles()))
             .collect()
         } else {
             Vec::new()
         };
-        let inquiry = self.inquiry(claimed, (None, 0), before, &route.require, &after);
-        let ticket = self.durable.ticket(self.store);
+        let inquiry = self.build_query(claimed, (None, 0), before, &route.require, &after);
+        let ticket = self.durable.epoch(self.store);
         let mut findings = match self.store.decide(&inquiry, None).await {
             Ok(findings) => findings,
             Err(error) => {
                 return self
-                    .without_store(route, asked, before, claimed, error)
+                    .admit_degraded(route, asked, before, claimed, error)
                     .await;
             }
         };
-        self.count(&findings.decisions);
-        refuse_over_limit(&findings.decisions)?;
-        let settled = self.settle_doubts(ticket, claimed, &mut findings).await;
+        self.count_decisions(&findings.decisions);
+        reject_over_limit(&findings.decisions)?;
+        let settled = self
+            .confirm_not_revoked(ticket, claimed, &mut findings)
+            .await;
         let identity = match settled {
             Ok(()) => self
-                .refuse_revoked(claimed, &inquiry, &findings)
+                .check_revocation(claimed, &inquiry, &findings)
                 .map(|()| identity),
-            Err(error) => self.identity_without_store(asked, claimed, error).await,
+            Err(error) => self.identify_degraded(asked, claimed, error).await,
         };
         let decisions = findings.decisions;
         let identity = identity.map_err(|refused| with_decisions(refused, &decisions))?;
-        meets(&route.require, &identity, &decisions)?;
+        check_requirements(&route.require, &identity, &decisions)?;
         Ok(Permit {
             route: Arc::clone(route),
             identity: Some(identity),
@@ -188,44 +197,44 @@ impl Admission<'_> {
     /// Of a token the store's word counts only while it is sure that the store lacks no revocation.
     /// Else the database has to say so too; where there is none, the store is asked again once it is
     /// sure. That a token with a session is good, its session says there.
-    pub(super) async fn settle_doubts(
+    pub(super) async fn confirm_not_revoked(
         &self,
-        ticket: Option<Ticket>,
-        claimed: &Claimed,
-        findings: &mut Findings,
+        ticket: Option<Epoch>,
+        claimed: &Claim,
+        findings: &mut QueryResult,
     ) -> Result<(), StoreError> {
         let Some(token) = &claimed.token else {
             return Ok(());
         };
-        if self.durable.holds(self.store, ticket) {
+        if self.durable.still_valid(self.store, ticket) {
             return Ok(());
         }
-        if let Some(durable) = self.durable.on() {
-            let asked = durable.refuses(&token.blacklist_key, claimed.person);
+        if let Some(durable) = self.durable.if_enabled() {
+            let asked = durable.look_up_revocations(&token.blacklist_key, claimed.user_hash);
             if let Ok(refused) = Box::pin(asked).await {
-                findings.blacklisted |= refused.token;
+                findings.blacklisted |= refused.is_token_revoked;
                 findings.cut_off = findings.cut_off.max(refused.cut_off);
                 return Ok(());
             }
-        } else if claimed.person.is_none() {
+        } else if claimed.user_hash.is_none() {
             return Ok(());
         }
-        Box::pin(self.ask_in_order(claimed, findings)).await
+        Box::pin(self.recheck_when_verified(claimed, findings)).await
     }
 
-    async fn ask_in_order(
+    async fn recheck_when_verified(
         &self,
-        claimed: &Claimed,
-        findings: &mut Findings,
+        claimed: &Claim,
+        findings: &mut QueryResult,
     ) -> Result<(), StoreError> {
-        while self.durable.comes_to_trust(self.store).await {
-            let ticket = self.durable.ticket(self.store);
-            let inquiry = Inquiry {
+        while self.durable.wait_until_verified(self.store).await {
+            let ticket = self.durable.epoch(self.store);
+            let inquiry = Query {
                 session: None,
-                ..self.inquiry(claimed, (None, 0), &[], &ANYBODY, &[])
+                ..self.build_query(claimed, (None, 0), &[], &NO_REQUIREMENTS, &[])
             };
             let again = self.store.decide(&inquiry, None).await?;
-            if self.durable.holds(self.store, ticket) {
+            if self.durable.still_valid(self.store, ticket) {
                 findings.blacklisted = again.blacklisted;
                 findings.cut_off = again.cut_off;
                 return Ok(());
@@ -235,19 +244,20 @@ impl Admission<'_> {
     }
 
     /// The session's record and its latest use, as they were last seen here.
-    fn remembered(&self, claimed: &Claimed) -> (Option<Arc<Session>>, Millis) {
+    fn cached_session(&self, claimed: &Claim) -> (Option<Arc<Session>>, Millis) {
         let Some(id) = claimed.session else {
             return (None, 0);
         };
-        let seen = self.replica.seen(id);
-        self.metrics.looked_up("sessions", seen.0.is_some());
+        let seen = self.near_cache.cached_record(id);
+        self.metrics
+            .count_cache_lookup("sessions", seen.0.is_some());
         seen
     }
 }
 
 /// The same refusal, with the decisions that its answer must carry.
-fn with_decisions(refused: Refused, decisions: &[Decision]) -> Refused {
-    Refused {
+fn with_decisions(refused: Rejection, decisions: &[Decision]) -> Rejection {
+    Rejection {
         decisions: decisions.to_vec(),
         ..refused
     }

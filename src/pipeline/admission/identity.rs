@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::claim::Claimed;
-use super::{Admission, Asked, Identity, PresentedBy, Refused, Whom};
-use crate::auth::session::{Binding, Millis, Session};
+use super::claim::Claim;
+use super::{Admission, AuthRequest, CredentialKind, Identity, Principal, Rejection};
+use crate::auth::session::{ClientBinding, Millis, Session};
 use crate::auth::token::Claims;
-use crate::events::{Event, Kind};
+use crate::events::{Event, EventKind};
 use crate::refusal::Refusal;
-use crate::store::{Findings, Found, Inquiry};
+use crate::store::{Query, QueryResult, SessionLookup};
 
 /// Records are kept until a session would have expired: a credential without one is forged, older than
 /// that, or of another store.
@@ -17,42 +17,42 @@ const NO_SESSION: &str = "no session has this credential's ID";
 
 impl Admission<'_> {
     /// Reads the store's findings as an identity.
-    pub(super) fn identity(
+    pub(super) fn resolve_identity(
         &self,
-        claimed: &Claimed,
-        inquiry: &Inquiry<'_>,
-        findings: &Findings,
-        asked: Asked<'_>,
-    ) -> Result<Identity, Refused> {
-        self.refuse_revoked(claimed, inquiry, findings)?;
+        claimed: &Claim,
+        inquiry: &Query<'_>,
+        findings: &QueryResult,
+        asked: AuthRequest<'_>,
+    ) -> Result<Identity, Rejection> {
+        self.check_revocation(claimed, inquiry, findings)?;
         let gone = |refusal, reason| {
-            Err(Refused {
-                clear_cookie: claimed.by == PresentedBy::Cookie,
-                lapsed: claimed.token.clone(),
-                ..Refused::because(refusal, reason)
+            Err(Rejection {
+                clear_cookie: claimed.credential_kind == CredentialKind::Cookie,
+                lapsed_claims: claimed.token.clone(),
+                ..Rejection::new(refusal, reason)
             })
         };
         match &findings.session {
-            Found::NotAsked => match &claimed.token {
-                Some(claims) => Ok(foreign(claims)),
+            SessionLookup::NotQueried => match &claimed.token {
+                Some(claims) => Ok(identity_from_token(claims)),
                 None => Err(Refusal::Internal.into()),
             },
-            Found::Missing => gone(Refusal::SessionNotFound, NO_SESSION),
-            Found::Expired(_) => gone(Refusal::SessionExpired, "the session has expired"),
-            Found::Revoked(_) => gone(Refusal::SessionRevoked, "the session was revoked"),
-            Found::Active(session, _) => {
-                self.identity_of(claimed, Arc::clone(session), asked, findings.now)
+            SessionLookup::Missing => gone(Refusal::SessionNotFound, NO_SESSION),
+            SessionLookup::Expired(_) => gone(Refusal::SessionExpired, "the session has expired"),
+            SessionLookup::Revoked(_) => gone(Refusal::SessionRevoked, "the session was revoked"),
+            SessionLookup::Active(session, _) => {
+                self.identity_from_session(claimed, Arc::clone(session), asked, findings.now)
             }
         }
     }
 
     /// Turns a token away that is blacklisted, or cut off with all that its person had.
-    pub(super) fn refuse_revoked(
+    pub(super) fn check_revocation(
         &self,
-        claimed: &Claimed,
-        inquiry: &Inquiry<'_>,
-        findings: &Findings,
-    ) -> Result<(), Refused> {
+        claimed: &Claim,
+        inquiry: &Query<'_>,
+        findings: &QueryResult,
+    ) -> Result<(), Rejection> {
         let reason = if findings.blacklisted {
             "blacklisted"
         } else if inquiry.is_cut_off(findings.cut_off) {
@@ -60,56 +60,57 @@ impl Admission<'_> {
         } else {
             return Ok(());
         };
-        Err(Refused {
-            lapsed: claimed.token.clone(),
-            ..Refused::because(Refusal::TokenRevoked, reason)
+        Err(Rejection {
+            lapsed_claims: claimed.token.clone(),
+            ..Rejection::new(Refusal::TokenRevoked, reason)
         })
     }
 
     /// Makes the identity of a session that is alive, if the token and the client fit it.
-    pub(super) fn identity_of(
+    pub(super) fn identity_from_session(
         &self,
-        claimed: &Claimed,
+        claimed: &Claim,
         session: Arc<Session>,
-        asked: Asked<'_>,
+        asked: AuthRequest<'_>,
         seen_at: Millis,
-    ) -> Result<Identity, Refused> {
+    ) -> Result<Identity, Rejection> {
         if let Some(claims) = &claimed.token
             && claims.user != session.user
         {
-            return Err(Refused::because(
+            return Err(Rejection::new(
                 Refusal::TokenInvalid,
                 "the session is another user's",
             ));
         }
         self.check_binding(&session, asked)?;
         Ok(Identity {
-            whom: Whom::Session(session),
+            principal: Principal::Session(session),
             token: claimed.token.clone(),
-            presented: claimed.by,
-            seen_at,
+            credential_kind: claimed.credential_kind,
+            confirmed_at: seen_at,
         })
     }
 
     /// Compares the client with the one that signed in.
-    fn check_binding(&self, session: &Session, asked: Asked<'_>) -> Result<(), Refused> {
+    fn check_binding(&self, session: &Session, asked: AuthRequest<'_>) -> Result<(), Rejection> {
         let agent = || {
             let value = asked.headers.get(http::header::USER_AGENT);
-            let agent = value.map(|value| crate::auth::session::user_agent(value.as_bytes()));
+            let agent =
+                value.map(|value| crate::auth::session::sanitize_user_agent(value.as_bytes()));
             agent.unwrap_or_default()
         };
-        let rules = &self.live.sessions;
-        for (binding, what) in rules.mismatches(session, asked.ip, agent) {
-            self.binding_mismatch(session, asked.ip, what);
-            if binding == Binding::Deny {
-                return Err(Refused::because(Refusal::SessionBindingMismatch, what));
+        let rules = &self.reloadable.sessions;
+        for (binding, what) in rules.binding_mismatches(session, asked.ip, agent) {
+            self.record_binding_mismatch(session, asked.ip, what);
+            if binding == ClientBinding::Deny {
+                return Err(Rejection::new(Refusal::SessionBindingMismatch, what));
             }
         }
         Ok(())
     }
 
-    fn binding_mismatch(&self, session: &Session, ip: IpAddr, what: &'static str) {
-        let event = Event::new(Kind::BindingMismatch)
+    fn record_binding_mismatch(&self, session: &Session, ip: IpAddr, what: &'static str) {
+        let event = Event::new(EventKind::BindingMismatch)
             .user(&session.user)
             .session(session.id);
         let event = event.ip(ip).detail(what);
@@ -118,11 +119,11 @@ impl Admission<'_> {
 }
 
 /// The identity of a token that no session stands behind.
-pub(super) fn foreign(claims: &Arc<Claims>) -> Identity {
+pub(super) fn identity_from_token(claims: &Arc<Claims>) -> Identity {
     Identity {
-        whom: Whom::Token(Arc::clone(claims)),
+        principal: Principal::Token(Arc::clone(claims)),
         token: Some(Arc::clone(claims)),
-        presented: PresentedBy::Bearer,
-        seen_at: claims.issued_at.unwrap_or_default(),
+        credential_kind: CredentialKind::Bearer,
+        confirmed_at: claims.issued_at.unwrap_or_default(),
     }
 }

@@ -10,30 +10,30 @@ use crate::auth::token::CertificateHash;
 use crate::events::Events;
 use crate::issuers::verifier::Verifier;
 use crate::limits::{Charge, Decision};
-use crate::refusal::{Grounds, Refusal};
-use crate::routing::{Auth, Require, Route};
-use crate::sessions::durable::Durable;
-use crate::settings::Live;
-use crate::store::replica::Replica;
-use crate::store::{Inquiry, Store, StoreError};
+use crate::refusal::{Refusal, RejectionDetails};
+use crate::routing::{Auth, Requirements, Route};
+use crate::sessions::durable::DurableSessions;
+use crate::settings::Reloadable;
+use crate::store::near_cache::NearCache;
+use crate::store::{Query, Store, StoreError};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::request_id::RequestId;
 
 mod charges;
 mod claim;
 mod confirm;
-mod grounds;
+mod degraded;
 mod identity;
-mod outage;
+mod rejection_details;
 mod verdict;
 
-pub use charges::counter_of_texts;
-use claim::Claimed;
-pub use verdict::{Client, Identity, Permit, PresentedBy, Refused, Whom};
+pub use charges::counter_from_key_parts;
+use claim::Claim;
+pub use verdict::{Client, CredentialKind, Identity, Permit, Principal, Rejection};
 
 /// What one request brings to the decision.
 #[derive(Debug, Clone, Copy)]
-pub struct Asked<'a> {
+pub struct AuthRequest<'a> {
     pub headers: &'a HeaderMap,
     pub ip: IpAddr,
     /// This gateway's clock, for tokens; sessions and limits go by the store's.
@@ -45,12 +45,12 @@ pub struct Asked<'a> {
 /// Decides over requests by one configuration.
 #[derive(Clone, Copy)]
 pub struct Admission<'a> {
-    pub live: &'a Live,
-    pub settings: &'a crate::settings::Store,
+    pub reloadable: &'a Reloadable,
+    pub store_settings: &'a crate::settings::Store,
     pub verifier: &'a Verifier,
     pub store: &'a Store,
-    pub durable: &'a Durable,
-    pub replica: &'a Replica,
+    pub durable: &'a DurableSessions,
+    pub near_cache: &'a NearCache,
     pub metrics: &'a Metrics,
     pub events: &'a Events,
     /// Of the request, for its events.
@@ -62,42 +62,46 @@ impl Admission<'_> {
     ///
     /// # Errors
     /// The refusal, with the limit decisions that its answer must carry.
-    pub async fn admit(&self, route: &Arc<Route>, asked: Asked<'_>) -> Result<Permit, Refused> {
-        let before = charges::before(route, &asked);
+    pub async fn admit(
+        &self,
+        route: &Arc<Route>,
+        asked: AuthRequest<'_>,
+    ) -> Result<Permit, Rejection> {
+        let before = charges::before_auth(route, &asked);
         let claimed = match route.auth {
             Auth::None => None,
-            Auth::Required | Auth::Optional => match self.claim(asked).await {
+            Auth::Required | Auth::Optional => match self.read_credential(asked).await {
                 Ok(Some(claimed)) => Some(claimed),
                 Ok(None) if route.auth == Auth::Optional => None,
                 Ok(None) => {
-                    let refused = Refused::because(Refusal::Unauthenticated, "no credential");
-                    return Err(self.spend_then(&before, refused).await);
+                    let refused = Rejection::new(Refusal::Unauthenticated, "no credential");
+                    return Err(self.charge_and_reject(&before, refused).await);
                 }
                 Err(refused)
                     if route.auth == Auth::Optional
                         && refused.clear_cookie
                         && refused.refusal != Refusal::AmbiguousCredentials =>
                 {
-                    return self.anonymous(route, asked, &before, true).await;
+                    return self.admit_anonymous(route, asked, &before, true).await;
                 }
-                Err(refused) => return Err(self.spend_then(&before, refused).await),
+                Err(refused) => return Err(self.charge_and_reject(&before, refused).await),
             },
         };
         let Some(claimed) = claimed else {
-            return self.anonymous(route, asked, &before, false).await;
+            return self.admit_anonymous(route, asked, &before, false).await;
         };
         let permit = self.confirm(route, asked, &before, &claimed).await;
         match permit {
             // A stale cookie on a route that does not insist is no obstacle.
             Err(refused)
                 if route.auth == Auth::Optional
-                    && claimed.by == PresentedBy::Cookie
+                    && claimed.credential_kind == CredentialKind::Cookie
                     && refused.clear_cookie =>
             {
-                self.anonymous_after(route, asked, &before, refused.decisions)
+                self.admit_anonymous_after_charge(route, asked, &before, refused.decisions)
                     .await
             }
-            other => other.map_err(|refused| self.name_caller(&claimed, refused)),
+            other => other.map_err(|refused| self.add_caller_details(&claimed, refused)),
         }
     }
 
@@ -105,62 +109,66 @@ impl Admission<'_> {
     ///
     /// # Errors
     /// The credential does not hold, or the store cannot tell.
-    pub async fn identify(&self, asked: Asked<'_>) -> Result<Option<Identity>, Refused> {
-        let Some(claimed) = self.claim(asked).await? else {
+    pub async fn identify(&self, asked: AuthRequest<'_>) -> Result<Option<Identity>, Rejection> {
+        let Some(claimed) = self.read_credential(asked).await? else {
             return Ok(None);
         };
-        let nothing = Require::default();
-        let seen = claimed.session.map(|id| self.replica.seen(id));
-        let inquiry = self.inquiry(&claimed, seen.unwrap_or_default(), &[], &nothing, &[]);
-        let idle = self.live.sessions.idle_timeout;
-        let ticket = self.durable.ticket(self.store);
+        let nothing = Requirements::default();
+        let seen = claimed.session.map(|id| self.near_cache.cached_record(id));
+        let inquiry = self.build_query(&claimed, seen.unwrap_or_default(), &[], &nothing, &[]);
+        let idle = self.reloadable.sessions.idle_timeout;
+        let ticket = self.durable.epoch(self.store);
         let mut findings = match self.store.decide(&inquiry, idle).await {
             Ok(findings) => findings,
-            Err(error) if self.durable.on().is_some() => {
-                let identity = self.identity_without_store(asked, &claimed, error).await;
+            Err(error) if self.durable.if_enabled().is_some() => {
+                let identity = self.identify_degraded(asked, &claimed, error).await;
                 return identity.map(Some).map_err(|refused| match refused.refusal {
                     // Signing out needs the database alone.
-                    Refusal::StoreUnavailable => Refused {
-                        lapsed: claimed.token,
+                    Refusal::StoreUnavailable => Rejection {
+                        lapsed_claims: claimed.token,
                         ..refused
                     },
                     _ => refused,
                 });
             }
-            Err(error) => return Err(unknown(error)),
+            Err(error) => return Err(store_unavailable(error)),
         };
-        self.look_again(&claimed, &mut findings, asked).await?;
-        if let Err(error) = self.settle_doubts(ticket, &claimed, &mut findings).await {
-            return Err(Refused {
-                lapsed: claimed.token,
-                ..unknown(error)
+        self.consult_database(&claimed, &mut findings, asked)
+            .await?;
+        if let Err(error) = self
+            .confirm_not_revoked(ticket, &claimed, &mut findings)
+            .await
+        {
+            return Err(Rejection {
+                lapsed_claims: claimed.token,
+                ..store_unavailable(error)
             });
         }
-        self.identity(&claimed, &inquiry, &findings, asked)
+        self.resolve_identity(&claimed, &inquiry, &findings, asked)
             .map(Some)
-            .map_err(|refused| self.name_caller(&claimed, refused))
+            .map_err(|refused| self.add_caller_details(&claimed, refused))
     }
 
     /// Goes on without the session whose cookie came: the limits before are spent by now, and are
     /// given back when one of those after refuses.
-    async fn anonymous_after(
+    async fn admit_anonymous_after_charge(
         &self,
         route: &Arc<Route>,
-        asked: Asked<'_>,
+        asked: AuthRequest<'_>,
         before: &[Charge],
         spent: Vec<Decision>,
-    ) -> Result<Permit, Refused> {
+    ) -> Result<Permit, Rejection> {
         let joined = |more: Vec<Decision>| spent.iter().cloned().chain(more).collect();
-        match self.anonymous(route, asked, &[], true).await {
+        match self.admit_anonymous(route, asked, &[], true).await {
             Ok(permit) => Ok(Permit {
                 decisions: joined(permit.decisions),
                 ..permit
             }),
             Err(refused) => {
                 if refused.refusal == Refusal::RateLimited {
-                    self.give_back(before);
+                    self.refund(before);
                 }
-                Err(Refused {
+                Err(Rejection {
                     decisions: joined(refused.decisions),
                     ..refused
                 })
@@ -168,29 +176,29 @@ impl Admission<'_> {
         }
     }
 
-    async fn anonymous(
+    async fn admit_anonymous(
         &self,
         route: &Arc<Route>,
-        asked: Asked<'_>,
+        asked: AuthRequest<'_>,
         before: &[Charge],
         clear_cookie: bool,
-    ) -> Result<Permit, Refused> {
+    ) -> Result<Permit, Rejection> {
         let mut all = before.to_vec();
         all.extend(
-            charges::after(route, &asked, None)
+            charges::after_auth(route, &asked, None)
                 .into_iter()
-                .filter(|charge| charge.limit.binds(&[])),
+                .filter(|charge| charge.limit.applies_to(&[])),
         );
-        let with_cookie = |refused| Refused {
+        let with_cookie = |refused| Rejection {
             clear_cookie,
             ..refused
         };
         let decisions = self.charge(&all).await.map_err(with_cookie)?;
-        refuse_over_limit(&decisions).map_err(with_cookie)?;
-        if route.require != Require::default() {
-            return Err(with_cookie(Refused {
+        reject_over_limit(&decisions).map_err(with_cookie)?;
+        if route.require != Requirements::default() {
+            return Err(with_cookie(Rejection {
                 decisions,
-                ..Refused::because(
+                ..Rejection::new(
                     Refusal::Unauthenticated,
                     "the route requires a role or a scope",
                 )
@@ -206,16 +214,16 @@ impl Admission<'_> {
 
     /// A request that fails authentication has spent the limits that need none; over one of them it
     /// is a 429 whatever its credential.
-    async fn spend_then(&self, before: &[Charge], refused: Refused) -> Refused {
+    async fn charge_and_reject(&self, before: &[Charge], refused: Rejection) -> Rejection {
         match self.charge(before).await {
-            Ok(decisions) => match refuse_over_limit(&decisions) {
-                Ok(()) => Refused {
+            Ok(decisions) => match reject_over_limit(&decisions) {
+                Ok(()) => Rejection {
                     decisions,
                     ..refused
                 },
                 // Whose it is, the log says all the same.
-                Err(over) => Refused {
-                    lapsed: refused.lapsed,
+                Err(over) => Rejection {
+                    lapsed_claims: refused.lapsed_claims,
                     ..over
                 },
             },
@@ -224,21 +232,21 @@ impl Admission<'_> {
     }
 
     /// Charges limits alone, by the store or as each of them wants it without one.
-    async fn charge(&self, charges: &[Charge]) -> Result<Vec<Decision>, Refused> {
+    async fn charge(&self, charges: &[Charge]) -> Result<Vec<Decision>, Rejection> {
         if charges.is_empty() {
             return Ok(Vec::new());
         }
         let decisions = match self.store.charge(charges).await {
             Ok(decisions) => decisions,
-            Err(_) => self.charge_without_store(charges)?,
+            Err(_) => self.charge_degraded(charges)?,
         };
-        self.count(&decisions);
+        self.count_decisions(&decisions);
         Ok(decisions)
     }
 
     /// Gives back what was spent a moment ago, off the request's path. It is tried once: whether a
     /// try that timed out was done nobody knows, and given back twice more is admitted than allowed.
-    fn give_back(&self, charges: &[Charge]) {
+    fn refund(&self, charges: &[Charge]) {
         if charges.is_empty() {
             return;
         }
@@ -250,35 +258,35 @@ impl Admission<'_> {
         });
     }
 
-    fn inquiry<'q>(
+    fn build_query<'q>(
         &self,
-        claimed: &'q Claimed,
+        claimed: &'q Claim,
         (known, last_access): (Option<Arc<Session>>, Millis),
         before: &'q [Charge],
-        require: &'q Require,
+        require: &'q Requirements,
         after: &'q [Charge],
-    ) -> Inquiry<'q> {
-        Inquiry {
-            before,
+    ) -> Query<'q> {
+        Query {
+            charges_before_auth: before,
             session: claimed.session,
-            known,
+            cached: known,
             last_access,
             blacklist_key: claimed
                 .token
                 .as_ref()
                 .map(|claims| claims.blacklist_key.as_str()),
-            cut_off_of: claimed.person,
+            cut_off_user: claimed.user_hash,
             issued_at: claimed
                 .token
                 .as_ref()
-                .and_then(|claims| claims.issued_second()),
+                .and_then(|claims| claims.issued_at_seconds()),
             require,
-            after,
+            charges_after_auth: after,
         }
     }
 
     /// Counts each limit's decision.
-    fn count(&self, decisions: &[Decision]) {
+    fn count_decisions(&self, decisions: &[Decision]) {
         for decision in decisions {
             let outcome = match (decision.degraded, decision.allowed, decision.limit.shadow) {
                 (true, _, _) => "degraded",
@@ -286,25 +294,30 @@ impl Admission<'_> {
                 (false, false, false) => "limited",
                 (false, true, _) => "allowed",
             };
-            self.metrics.limited(&decision.limit.name, outcome);
+            self.metrics
+                .count_limit_decision(&decision.limit.name, outcome);
         }
     }
 }
 
-fn refuse_over_limit(decisions: &[Decision]) -> Result<(), Refused> {
+fn reject_over_limit(decisions: &[Decision]) -> Result<(), Rejection> {
     let refused = decisions.iter().filter(|decision| decision.refuses());
     let Some(retry_after) = refused.map(|decision| decision.retry_after).max() else {
         return Ok(());
     };
-    Err(Refused {
+    Err(Rejection {
         decisions: decisions.to_vec(),
         retry_after: Some(retry_after),
-        ..Refused::because(Refusal::RateLimited, "over a limit")
+        ..Rejection::new(Refusal::RateLimited, "over a limit")
     })
 }
 
-fn meets(require: &Require, identity: &Identity, decisions: &[Decision]) -> Result<(), Refused> {
-    if require.met_by(identity.roles(), identity.scopes()) {
+fn check_requirements(
+    require: &Requirements,
+    identity: &Identity,
+    decisions: &[Decision],
+) -> Result<(), Rejection> {
+    if require.is_met_by(identity.roles(), identity.scopes()) {
         return Ok(());
     }
     let scopes = require.scopes.iter().map(String::as_str);
@@ -312,19 +325,19 @@ fn meets(require: &Require, identity: &Identity, decisions: &[Decision]) -> Resu
         .filter(|scope| !identity.scopes().iter().any(|own| own == scope))
         .collect();
     let lacks_scope = !missing.is_empty();
-    let lacks_role = !require.role_met_by(identity.roles());
-    let grounds = Grounds {
+    let lacks_role = !require.has_required_role(identity.roles());
+    let grounds = RejectionDetails {
         user: Some(identity.user().to_owned()),
         session: identity.session().map(|session| session.id),
         role: lacks_role.then(|| require.roles.join(",")),
         scope: lacks_scope.then(|| missing.join(" ")),
-        ..Grounds::default()
+        ..RejectionDetails::default()
     };
-    Err(Refused {
+    Err(Rejection {
         decisions: decisions.to_vec(),
         scope: lacks_scope.then(|| require.scopes.join(" ")),
-        grounds: Some(Box::new(grounds)),
-        ..Refused::because(
+        details: Some(Box::new(grounds)),
+        ..Rejection::new(
             if lacks_scope {
                 Refusal::InsufficientScope
             } else {
@@ -343,8 +356,8 @@ fn missing_reason(lacks_scope: bool, identity: &Identity) -> &'static str {
     }
 }
 
-fn unknown(error: StoreError) -> Refused {
-    Refused::because(
+fn store_unavailable(error: StoreError) -> Rejection {
+    Rejection::new(
         Refusal::StoreUnavailable,
         match error {
             StoreError::Timeout => "the store did not answer in time",

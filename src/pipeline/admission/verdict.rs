@@ -7,23 +7,23 @@ use std::time::Duration;
 use crate::auth::session::{Millis, Session};
 use crate::auth::token::Claims;
 use crate::limits::Decision;
-use crate::refusal::{Grounds, Refusal};
+use crate::refusal::{Refusal, RejectionDetails};
 use crate::routing::Route;
 
 /// Who a request was found to be from.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    pub whom: Whom,
+    pub principal: Principal,
     /// The token that came, if one did.
     pub token: Option<Arc<Claims>>,
-    pub presented: PresentedBy,
+    pub credential_kind: CredentialKind,
     /// The store's clock when it confirmed the session; this gateway's without a session.
-    pub seen_at: Millis,
+    pub confirmed_at: Millis,
 }
 
 /// What says who it is.
 #[derive(Debug, Clone)]
-pub enum Whom {
+pub enum Principal {
     Session(Arc<Session>),
     /// A foreign token without session, by itself.
     Token(Arc<Claims>),
@@ -32,16 +32,16 @@ pub enum Whom {
 impl Identity {
     /// The user's id; for a foreign token with its issuer's prefix.
     pub fn user(&self) -> &str {
-        match &self.whom {
-            Whom::Session(session) => &session.user,
-            Whom::Token(claims) => &claims.user,
+        match &self.principal {
+            Principal::Session(session) => &session.user,
+            Principal::Token(claims) => &claims.user,
         }
     }
 
     pub fn email(&self) -> Option<&str> {
-        let email = match &self.whom {
-            Whom::Session(session) => Some(session.email.as_str()),
-            Whom::Token(claims) => claims.email.as_deref(),
+        let email = match &self.principal {
+            Principal::Session(session) => Some(session.email.as_str()),
+            Principal::Token(claims) => claims.email.as_deref(),
         };
         email.filter(|email| !email.is_empty())
     }
@@ -58,23 +58,23 @@ impl Identity {
     }
 
     pub fn roles(&self) -> &[String] {
-        match &self.whom {
-            Whom::Session(session) => &session.roles,
-            Whom::Token(claims) => &claims.roles,
+        match &self.principal {
+            Principal::Session(session) => &session.roles,
+            Principal::Token(claims) => &claims.roles,
         }
     }
 
     pub fn scopes(&self) -> &[String] {
-        match &self.whom {
-            Whom::Session(session) => &session.scopes,
-            Whom::Token(claims) => &claims.scopes,
+        match &self.principal {
+            Principal::Session(session) => &session.scopes,
+            Principal::Token(claims) => &claims.scopes,
         }
     }
 
     pub fn session(&self) -> Option<&Arc<Session>> {
-        match &self.whom {
-            Whom::Session(session) => Some(session),
-            Whom::Token(_) => None,
+        match &self.principal {
+            Principal::Session(session) => Some(session),
+            Principal::Token(_) => None,
         }
     }
 }
@@ -82,7 +82,7 @@ impl Identity {
 /// How the credential came. Only a cookie is sent by a browser of its own accord, so only a cookie
 /// calls for the same-origin check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PresentedBy {
+pub enum CredentialKind {
     Cookie,
     SessionHeader,
     Bearer,
@@ -109,7 +109,7 @@ pub struct Permit {
 
 /// Why a request was not let through, with what its answer has to carry.
 #[derive(Debug)]
-pub struct Refused {
+pub struct Rejection {
     pub refusal: Refusal,
     pub decisions: Vec<Decision>,
     pub clear_cookie: bool,
@@ -118,32 +118,32 @@ pub struct Refused {
     pub retry_after: Option<Duration>,
     /// For the log.
     pub reason: &'static str,
-    pub grounds: Option<Box<Grounds>>,
+    pub details: Option<Box<RejectionDetails>>,
     /// Genuine claims of a token that has expired, or that was revoked with or without its session, or
     /// may be: enough to sign out.
-    pub lapsed: Option<Arc<Claims>>,
+    pub lapsed_claims: Option<Arc<Claims>>,
 }
 
-impl From<Refusal> for Refused {
-    fn from(refusal: Refusal) -> Refused {
-        Refused {
+impl From<Refusal> for Rejection {
+    fn from(refusal: Refusal) -> Rejection {
+        Rejection {
             refusal,
             decisions: Vec::new(),
             clear_cookie: false,
             scope: None,
             retry_after: None,
             reason: "",
-            grounds: None,
-            lapsed: None,
+            details: None,
+            lapsed_claims: None,
         }
     }
 }
 
-impl Refused {
-    pub(super) fn because(refusal: Refusal, reason: &'static str) -> Refused {
-        Refused {
+impl Rejection {
+    pub(super) fn new(refusal: Refusal, reason: &'static str) -> Rejection {
+        Rejection {
             reason,
-            ..Refused::from(refusal)
+            ..Rejection::from(refusal)
         }
     }
 }

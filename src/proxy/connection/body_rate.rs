@@ -45,7 +45,7 @@ impl BodyRate {
     }
 
     /// Whether the body has fallen behind its rate. `excused`: somebody else is what it waits for.
-    pub fn look(&self, now: Instant, excused: impl Fn() -> bool) -> bool {
+    pub fn check(&self, now: Instant, excused: impl Fn() -> bool) -> bool {
         let minimum = self.minimum.load(Ordering::Relaxed);
         if minimum == 0 {
             return false;
@@ -71,14 +71,14 @@ mod tests {
         let (body, start) = (BodyRate::default(), Instant::now());
         body.begin(minimum);
         (0..300).find(|second| {
-            body.look(start + Duration::from_secs(*second), || excused);
+            body.check(start + Duration::from_secs(*second), || excused);
             body.count(rate);
             body.is_late()
         })
     }
 
     #[test]
-    fn a_body_has_to_average_its_rate_after_the_grace() {
+    fn body_must_average_its_rate_after_grace_period() {
         assert_eq!(late_at(500, 0, false), Some(21));
         assert_eq!(late_at(500, 1, false), Some(21));
         // What it brought early counts.
@@ -92,8 +92,8 @@ mod tests {
     fn a_complete_body_is_never_late() {
         let (body, start) = (BodyRate::default(), Instant::now());
         body.begin(500);
-        assert!(!body.look(start, || false));
+        assert!(!body.check(start, || false));
         body.end();
-        assert!(!body.look(start + Duration::from_secs(300), || false));
+        assert!(!body.check(start + Duration::from_secs(300), || false));
     }
 }

@@ -3,7 +3,7 @@
 //! Pingora decodes the chunks; this follows the same bytes to refuse what another reader could take
 //! for different chunks, and to know where the body ends and the next request begins.
 
-use super::octets::{are_field_bytes, is_field_byte, is_token};
+use super::byte_class::{are_field_bytes, is_field_byte, is_token};
 
 /// Bytes of a chunk-size line, extensions included.
 const LINE_MAX: usize = 256;
@@ -13,13 +13,13 @@ const TRAILERS_MAX: usize = 8 * 1024;
 /// Where in a chunked body the reading stands.
 #[derive(Debug, Default)]
 pub struct Chunks {
-    state: State,
+    state: ChunkState,
     line: Vec<u8>,
     trailers: usize,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum ChunkState {
     #[default]
     Size,
     Data(u64),
@@ -40,13 +40,13 @@ impl Chunks {
     /// The framing is not to the letter.
     pub fn pass(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
         let mut rest = bytes;
-        while !rest.is_empty() && self.state != State::Done {
-            if let State::Data(left) = self.state {
+        while !rest.is_empty() && self.state != ChunkState::Done {
+            if let ChunkState::Data(left) = self.state {
                 let taken = left.min(rest.len() as u64);
                 rest = rest.get(taken as usize..).unwrap_or_default();
                 self.state = match left - taken {
-                    0 => State::DataEnd,
-                    left => State::Data(left),
+                    0 => ChunkState::DataEnd,
+                    left => ChunkState::Data(left),
                 };
                 continue;
             }
@@ -60,7 +60,7 @@ impl Chunks {
             if part.last() == Some(&b'\n') {
                 let line = std::mem::take(&mut self.line);
                 self.line(line.strip_suffix(b"\r\n").ok_or(Malformed)?)?;
-            } else if self.state == State::Size && self.line.len() > LINE_MAX {
+            } else if self.state == ChunkState::Size && self.line.len() > LINE_MAX {
                 return Err(Malformed);
             }
         }
@@ -69,25 +69,25 @@ impl Chunks {
 
     /// Whether the body has ended.
     pub fn is_done(&self) -> bool {
-        self.state == State::Done
+        self.state == ChunkState::Done
     }
 
     fn line(&mut self, line: &[u8]) -> Result<(), Malformed> {
         self.state = match self.state {
-            State::Size => match size(line)? {
-                0 => State::Trailer,
-                size => State::Data(size),
+            ChunkState::Size => match size(line)? {
+                0 => ChunkState::Trailer,
+                size => ChunkState::Data(size),
             },
-            State::DataEnd if line.is_empty() => State::Size,
-            State::Trailer if line.is_empty() => State::Done,
-            State::Trailer => {
+            ChunkState::DataEnd if line.is_empty() => ChunkState::Size,
+            ChunkState::Trailer if line.is_empty() => ChunkState::Done,
+            ChunkState::Trailer => {
                 self.trailers += line.len() + 2;
                 if self.trailers > TRAILERS_MAX || !is_field(line) {
                     return Err(Malformed);
                 }
-                State::Trailer
+                ChunkState::Trailer
             }
-            State::DataEnd | State::Data(_) | State::Done => return Err(Malformed),
+            ChunkState::DataEnd | ChunkState::Data(_) | ChunkState::Done => return Err(Malformed),
         };
         Ok(())
     }
@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_body_ends_where_its_last_chunk_does_however_it_arrives() {
+    fn body_end_is_found_for_any_split() {
         let body = b"5;a=b;c=\"d \\\" e\"\r\nhello\r\n0A\r\n0123456789\r\n0\r\nX: y\r\n\r\n";
         let mut text = body.to_vec();
         text.extend_from_slice(b"GET / HTTP/1.1\r\n");
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn white_space_around_the_marks_of_an_extension_is_parsed() {
+    fn whitespace_around_extension_delimiters_is_accepted() {
         for extension in [
             ";a",
             " ;a",
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_could_read_differently_is_refused() {
+    fn ambiguous_chunks_are_rejected() {
         for body in [
             "5\nhello\r\n0\r\n\r\n",
             "5 \r\nhello\r\n0\r\n\r\n",

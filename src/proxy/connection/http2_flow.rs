@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::http2_frames::{Event, FrameReader, RST_STREAM};
+use super::http2_frames::{FrameEvent, FrameReader, RST_STREAM};
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -23,10 +23,10 @@ const INITIAL_WINDOW: i64 = 65_535;
 /// RST_STREAM with CANCEL.
 const RESET_SIZE: usize = 13;
 /// How often stalled responses are looked at within the deadline.
-const LOOKS: u32 = 8;
+const CHECKS_PER_TIMEOUT: u32 = 8;
 /// Streams that are followed on one connection. h2 ends a connection that opens this many more than
 /// it may.
-const MOST_STREAMS: usize = 20_000;
+const MAX_STREAMS: usize = 20_000;
 
 /// The send windows of one connection.
 #[derive(Debug)]
@@ -168,21 +168,22 @@ impl Http2Flow {
     }
 
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        let step = self.timeout / LOOKS;
+        let step = self.timeout / CHECKS_PER_TIMEOUT;
         let timer = &mut self.timer;
         let timer = timer.get_or_insert_with(|| Box::pin(sleep(step)));
         while timer.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
             if !self.overdue.is_empty() {
                 self.waited += 1;
-                if self.waited >= LOOKS {
+                if self.waited >= CHECKS_PER_TIMEOUT {
                     return Err(io::ErrorKind::TimedOut.into());
                 }
                 timer.as_mut().reset(now + step);
                 continue;
             }
             self.waited = 0;
-            self.windows.look(now, self.timeout, &mut self.overdue);
+            self.windows
+                .collect_overdue(now, self.timeout, &mut self.overdue);
             if !self.windows.suspect {
                 self.timer = None;
                 return Ok(());
@@ -194,26 +195,26 @@ impl Http2Flow {
 }
 
 impl Windows {
-    fn receive(&mut self, event: Event) {
+    fn receive(&mut self, event: FrameEvent) {
         match event {
-            Event::Frame {
+            FrameEvent::Frame {
                 kind: HEADERS,
                 stream,
                 ..
             } if stream > self.last_opened => {
                 self.last_opened = stream;
-                if self.streams.len() < MOST_STREAMS {
+                if self.streams.len() < MAX_STREAMS {
                     self.streams.insert(stream, StreamWindow::default());
                 }
             }
-            Event::Frame {
+            FrameEvent::Frame {
                 kind: RST_STREAM,
                 stream,
                 ..
             } => {
                 self.streams.remove(&stream);
             }
-            Event::Setting {
+            FrameEvent::Setting {
                 name: SETTINGS_INITIAL_WINDOW_SIZE,
                 value,
             } => {
@@ -221,21 +222,21 @@ impl Windows {
                 self.suspect |= i64::from(value) < self.initial;
                 self.initial = i64::from(value);
             }
-            Event::WindowUpdate {
+            FrameEvent::WindowUpdate {
                 stream: 0,
                 increment,
             } => self.connection += i64::from(increment),
-            Event::WindowUpdate { stream, increment } => {
+            FrameEvent::WindowUpdate { stream, increment } => {
                 if let Some(stream) = self.streams.get_mut(&stream) {
                     stream.balance += i64::from(increment);
                 }
             }
-            Event::Frame { .. } | Event::Setting { .. } => {}
+            FrameEvent::Frame { .. } | FrameEvent::Setting { .. } => {}
         }
     }
 
-    fn send(&mut self, event: Event) {
-        let Event::Frame {
+    fn send(&mut self, event: FrameEvent) {
+        let FrameEvent::Frame {
             kind,
             flags,
             stream,
@@ -268,8 +269,8 @@ impl Windows {
 
     /// Whether it is the response that Pingora makes, before any hook runs, to a request whose
     /// authority is missing or ambiguous: a status alone, one byte. Every other response has a date.
-    fn is_bare_refusal(&self, event: Event) -> bool {
-        let Event::Frame {
+    fn is_bare_refusal(&self, event: FrameEvent) -> bool {
+        let FrameEvent::Frame {
             kind: HEADERS,
             flags,
             stream,
@@ -290,7 +291,7 @@ impl Windows {
     }
 
     /// Finds the responses of which the client has taken nothing for the timeout.
-    fn look(&mut self, now: Instant, timeout: Duration, overdue: &mut Vec<u32>) {
+    fn collect_overdue(&mut self, now: Instant, timeout: Duration, overdue: &mut Vec<u32>) {
         let late = |since: &mut Option<Instant>, stalled: bool| {
             *since = stalled.then(|| since.unwrap_or(now));
             since.is_some_and(|since| now.saturating_duration_since(since) >= timeout)

@@ -13,7 +13,7 @@ const PREFACE: usize = 24;
 
 /// What a frame says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Event {
+pub(super) enum FrameEvent {
     /// The head of a frame; its payload may be still to come.
     Frame {
         kind: u8,
@@ -68,7 +68,7 @@ impl FrameReader {
     }
 
     /// Reads on, and reports what the frames say.
-    pub(super) fn read(&mut self, mut bytes: &[u8], mut report: impl FnMut(Event)) {
+    pub(super) fn read(&mut self, mut bytes: &[u8], mut report: impl FnMut(FrameEvent)) {
         while let [first, rest @ ..] = bytes {
             if self.skip > 0 {
                 let skipped = self.skip.min(bytes.len());
@@ -89,7 +89,7 @@ impl FrameReader {
         }
     }
 
-    fn begin(&mut self, report: &mut impl FnMut(Event)) {
+    fn begin(&mut self, report: &mut impl FnMut(FrameEvent)) {
         let [a, b, c, kind, flags, ..] = self.head;
         let length = u32::from_be_bytes([0, a, b, c]);
         self.in_header_block = match kind {
@@ -106,7 +106,7 @@ impl FrameReader {
             self.head_filled = 0;
         }
         let stream = self.stream();
-        report(Event::Frame {
+        report(FrameEvent::Frame {
             kind,
             flags,
             stream,
@@ -114,7 +114,7 @@ impl FrameReader {
         });
     }
 
-    fn read_payload(&mut self, byte: u8, report: &mut impl FnMut(Event)) {
+    fn read_payload(&mut self, byte: u8, report: &mut impl FnMut(FrameEvent)) {
         if let Some(slot) = self.unit.get_mut(self.unit_filled) {
             *slot = byte;
         }
@@ -124,12 +124,12 @@ impl FrameReader {
         match (self.head[3], self.unit_filled) {
             (SETTINGS, 6) => {
                 self.unit_filled = 0;
-                report(Event::Setting {
+                report(FrameEvent::Setting {
                     name: u16::from_be_bytes([a, b]),
                     value: u32::from_be_bytes([c, d, e, f]),
                 });
             }
-            (WINDOW_UPDATE, 4) => report(Event::WindowUpdate {
+            (WINDOW_UPDATE, 4) => report(FrameEvent::WindowUpdate {
                 stream: self.stream(),
                 increment: u32::from_be_bytes([a & 0x7f, b, c, d]),
             }),
@@ -159,13 +159,13 @@ mod tests {
     }
 
     #[test]
-    fn frames_are_read_however_they_are_cut() {
+    fn frames_are_read_for_any_split() {
         let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
         bytes.extend(frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 9, 0, 4, 0, 1, 0, 0]));
         bytes.extend(frame(SETTINGS, ACK, 0, &[]));
         bytes.extend(frame(0, 1, 5, &[7; 300]));
         bytes.extend(frame(WINDOW_UPDATE, 0, 5, &[0x80, 0, 1, 2]));
-        let head = |kind, flags, stream, length| Event::Frame {
+        let head = |kind, flags, stream, length| FrameEvent::Frame {
             kind,
             flags,
             stream,
@@ -173,15 +173,15 @@ mod tests {
         };
         let expected = [
             head(SETTINGS, 0, 0, 12),
-            Event::Setting { name: 3, value: 9 },
-            Event::Setting {
+            FrameEvent::Setting { name: 3, value: 9 },
+            FrameEvent::Setting {
                 name: 4,
                 value: 65_536,
             },
             head(SETTINGS, ACK, 0, 0),
             head(0, 1, 5, 300),
             head(WINDOW_UPDATE, 0, 5, 4),
-            Event::WindowUpdate {
+            FrameEvent::WindowUpdate {
                 stream: 5,
                 increment: 258,
             },
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_lengths_are_passed_over() {
+    fn malformed_lengths_are_skipped() {
         let mut reader = FrameReader::default();
         let mut seen = 0;
         for bytes in [

@@ -6,9 +6,9 @@
 //! outside while it idles.
 
 pub mod body_rate;
+pub mod byte_class;
 pub mod chunked;
 pub mod head;
-pub mod octets;
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -23,19 +23,19 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, Sleep, timeout_at};
 
 use super::connection::chunked::Chunks;
-use super::connection::head::{Body, Head, HeadReader, Progress};
-use super::live::control::{Closing, Control, FrameBoundary};
+use super::connection::head::{BodyFraming, Head, HeadReader, Progress};
+use super::open_streams::stream_control::{CloseReason, FrameBoundary, StreamControl};
 
-mod delivery;
+mod head_error;
 mod http2_flow;
 mod http2_frames;
-mod no_head;
 mod stream;
 mod transport;
+mod write_coalescing;
 mod write_deadline;
 
+pub use head_error::{HeadError, HeadLimits, RefusalReport};
 use http2_flow::Http2Flow;
-pub use no_head::{HeadLimits, NoHead, RefusalReport};
 pub use transport::Transport;
 use write_deadline::WriteDeadline;
 
@@ -65,7 +65,7 @@ enum Window {
 
 /// A client connection as Pingora sees it.
 #[derive(Debug)]
-pub struct Connection {
+pub struct DownstreamConnection {
     transport: Transport,
     /// Read and not yet given to anyone.
     unread: BytesMut,
@@ -77,22 +77,26 @@ pub struct Connection {
     http2: Option<Box<Http2Flow>>,
     write_timeout: Duration,
     write_deadline: WriteDeadline,
-    control: Arc<Control>,
+    control: Arc<StreamControl>,
     frames: FrameBoundary,
     /// The request has no body, and nothing of its answer has gone out.
-    undivided: bool,
+    is_coalescable: bool,
     /// Where requests are reported that Pingora refuses by itself.
     refusals: Option<RefusalReport>,
     /// How long what still comes is read off. It is there once the end was told.
     linger: Option<Pin<Box<Sleep>>>,
 }
 
-impl Connection {
+impl DownstreamConnection {
     /// Takes over a socket whose handshakes are done; `unread` was read beyond them. A client that
     /// takes nothing for `write_timeout` is cut off.
-    pub fn new(transport: Transport, unread: BytesMut, write_timeout: Duration) -> Connection {
+    pub fn new(
+        transport: Transport,
+        unread: BytesMut,
+        write_timeout: Duration,
+    ) -> DownstreamConnection {
         let http2 = transport.is_http2();
-        let mut connection = Connection {
+        let mut connection = DownstreamConnection {
             transport,
             unread,
             unsent: BytesMut::new(),
@@ -103,7 +107,7 @@ impl Connection {
             write_deadline: WriteDeadline::new(write_timeout),
             control: Arc::default(),
             frames: FrameBoundary::default(),
-            undivided: false,
+            is_coalescable: false,
             refusals: None,
             linger: None,
         };
@@ -136,15 +140,15 @@ impl Connection {
     /// Reads one request head and returns it with the bytes it came in.
     ///
     /// # Errors
-    /// See [`NoHead`]. A head over its size is 431, one that is late 408.
-    pub async fn read_head(&mut self, limits: HeadLimits) -> Result<(Head, BytesMut), NoHead> {
+    /// See [`HeadError`]. A head over its size is 431, one that is late 408.
+    pub async fn read_head(&mut self, limits: HeadLimits) -> Result<(Head, BytesMut), HeadError> {
         let mut reader = HeadReader::new(limits.fields);
         let mut deadline = None;
         loop {
-            match reader.read(&self.unread).map_err(NoHead::Refused)? {
+            match reader.read(&self.unread).map_err(HeadError::Rejected)? {
                 Progress::Complete(head) => {
                     if head.length > limits.size {
-                        return Err(NoHead::too_large());
+                        return Err(HeadError::too_large());
                     }
                     let bytes = self.unread.split_to(head.length);
                     self.expect_body(&head);
@@ -153,10 +157,10 @@ impl Connection {
                 }
                 Progress::Http2Preface => {
                     self.set_http2();
-                    return Err(NoHead::Http2);
+                    return Err(HeadError::Http2);
                 }
                 Progress::Partial if self.unread.len() > limits.size => {
-                    return Err(NoHead::too_large());
+                    return Err(HeadError::too_large());
                 }
                 Progress::Partial if reader.is_waiting(&self.unread) => {}
                 // It runs from the first byte.
@@ -167,16 +171,16 @@ impl Connection {
             let read = match deadline {
                 None => pingora_timeout::timeout(limits.idle, self.read_more())
                     .await
-                    .map_err(|_| NoHead::Closed)?,
+                    .map_err(|_| HeadError::Closed)?,
                 Some(at) => timeout_at(at, self.read_more())
                     .await
-                    .map_err(|_| NoHead::late())?,
+                    .map_err(|_| HeadError::late())?,
             };
             match read {
-                Ok(0) if reader.is_waiting(&self.unread) => return Err(NoHead::Closed),
-                Ok(0) => return Err(NoHead::broken_off()),
+                Ok(0) if reader.is_waiting(&self.unread) => return Err(HeadError::Closed),
+                Ok(0) => return Err(HeadError::broken_off()),
                 Ok(_) => {}
-                Err(_) => return Err(NoHead::Closed),
+                Err(_) => return Err(HeadError::Closed),
             }
         }
     }
@@ -200,26 +204,27 @@ impl Connection {
     }
 
     /// Binds the connection to the request that is served next.
-    pub fn serve(&mut self, control: Arc<Control>) {
+    pub fn attach(&mut self, control: Arc<StreamControl>) {
         control.set_own_reader();
         self.control = control;
         self.frames = FrameBoundary::default();
     }
 
     /// What the connection is controlled by now.
-    pub fn control(&self) -> Arc<Control> {
+    pub fn control(&self) -> Arc<StreamControl> {
         Arc::clone(&self.control)
     }
 
     fn expect_body(&mut self, head: &Head) {
         self.chunks = Chunks::default();
         // Who still sends may have stopped listening to Pingora, which then asks us nothing more.
-        self.undivided = matches!(head.body, Body::None | Body::Length(0)) && !head.upgrade;
+        self.is_coalescable =
+            matches!(head.body, BodyFraming::None | BodyFraming::Length(0)) && !head.upgrade;
         self.window = match head.body {
-            Body::Length(length) => Window::Length(length),
-            Body::Chunked => Window::Chunked,
-            Body::None if head.upgrade => Window::Upgrade,
-            Body::None => Window::Length(0),
+            BodyFraming::Length(length) => Window::Length(length),
+            BodyFraming::Chunked => Window::Chunked,
+            BodyFraming::None if head.upgrade => Window::Upgrade,
+            BodyFraming::None => Window::Length(0),
         };
     }
 
@@ -250,7 +255,7 @@ impl Connection {
         }
     }
 
-    fn taken(&mut self, bytes: usize) {
+    fn consume(&mut self, bytes: usize) {
         if let Window::Length(left) = &mut self.window {
             *left = left.saturating_sub(bytes as u64);
         }
@@ -335,7 +340,7 @@ impl Connection {
     }
 
     /// Ends an upgraded connection softly: a Close frame where one fits, then the end of the stream.
-    fn poll_close(&mut self, cx: &mut Context<'_>, why: Closing) {
+    fn poll_close(&mut self, cx: &mut Context<'_>, why: CloseReason) {
         if self.control.is_upgraded() && self.frames.may_close() {
             let frame = why.close_frame();
             self.frames.pass(&frame);
@@ -345,7 +350,7 @@ impl Connection {
     }
 }
 
-impl AsyncRead for Connection {
+impl AsyncRead for DownstreamConnection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -355,7 +360,7 @@ impl AsyncRead for Connection {
         // Whoever waits for more has written all there is for now: it goes out, so that an answer
         // that comes slowly is seen as it comes.
         if !this.unsent.is_empty()
-            && let Poll::Ready(sent) = this.poll_deliver(cx)
+            && let Poll::Ready(sent) = this.poll_flush_all(cx)
         {
             sent?;
         }
@@ -363,7 +368,7 @@ impl AsyncRead for Connection {
             return this.poll_read_frames(cx, buffer);
         }
         this.control.register_reader(cx.waker());
-        if let Some(why) = this.control.closing() {
+        if let Some(why) = this.control.close_reason() {
             this.poll_close(cx, why);
             return Poll::Ready(Ok(()));
         }
@@ -379,11 +384,11 @@ impl AsyncRead for Connection {
         }
         if !this.unread.is_empty() {
             let given = this.give_unread(allowance, buffer);
-            this.taken(given);
+            this.consume(given);
             return Poll::Ready(Ok(()));
         }
         let read = ready!(this.transport.poll_read_some(cx, allowance, buffer))?;
-        this.taken(read);
+        this.consume(read);
         Poll::Ready(Ok(()))
     }
 }

@@ -11,44 +11,44 @@ use pingora::protocols::{
 };
 use tokio::io::AsyncWriteExt;
 
-use super::Connection;
+use super::DownstreamConnection;
 
 #[async_trait]
-impl Shutdown for Connection {
+impl Shutdown for DownstreamConnection {
     async fn shutdown(&mut self) {
         // The peer may be gone already; there is nobody left to tell.
         let _ = AsyncWriteExt::shutdown(self).await;
     }
 }
 
-impl UniqueID for Connection {
+impl UniqueID for DownstreamConnection {
     fn id(&self) -> UniqueIDType {
         self.transport.as_raw_fd()
     }
 }
 
-impl Ssl for Connection {
+impl Ssl for DownstreamConnection {
     fn selected_alpn_proto(&self) -> Option<ALPN> {
         self.is_http2().then_some(ALPN::H2)
     }
 }
 
-impl GetTimingDigest for Connection {
+impl GetTimingDigest for DownstreamConnection {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
         Vec::new()
     }
 }
 
-impl GetProxyDigest for Connection {
+impl GetProxyDigest for DownstreamConnection {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
         None
     }
 }
 
-impl GetSocketDigest for Connection {
+impl GetSocketDigest for DownstreamConnection {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
         None
     }
 }
 
-impl Peek for Connection {}
+impl Peek for DownstreamConnection {}

@@ -10,7 +10,7 @@ use pingora::protocols::l4::ext::get_tcp_info;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// How often a blocked socket is looked at within the deadline.
-const LOOKS: u32 = 8;
+const CHECKS_PER_TIMEOUT: u32 = 8;
 
 /// Measures how long a socket has accepted nothing. A write that goes through costs a flag, a
 /// blocked one a timer that is looked at a few times within the deadline.
@@ -54,7 +54,7 @@ impl WriteDeadline {
     /// Resolves when the client has taken nothing for the whole time. What it took of the kernel's
     /// buffer counts: a socket becomes writable again only when a good part of that is free.
     fn poll_passed(&mut self, cx: &mut Context<'_>, acknowledged: impl Fn() -> u64) -> Poll<()> {
-        let step = self.timeout / LOOKS;
+        let step = self.timeout / CHECKS_PER_TIMEOUT;
         let since = self.since.get_or_insert_with(Instant::now);
         let timer = &mut self.timer;
         let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(*since + step)));
@@ -93,14 +93,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_takes_nothing_is_late_after_the_timeout() {
+    async fn stalled_client_times_out() {
         let mut deadline = WriteDeadline::new(TIMEOUT);
         let took = passes(&mut deadline, || 0).await;
         assert!((TIMEOUT..TIMEOUT * 4 / 3).contains(&took), "{took:?}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_the_kernel_still_delivers_counts() {
+    async fn acknowledged_bytes_count_as_progress() {
         let mut deadline = WriteDeadline::new(TIMEOUT);
         let start = Instant::now();
         // A byte per second, for ten minutes.
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_write_that_goes_through_begins_anew() {
+    async fn completed_write_restarts_the_deadline() {
         let mut deadline = WriteDeadline::new(TIMEOUT);
         let first = passes(&mut deadline, || 0);
         let waited = tokio::time::timeout(TIMEOUT / 2, first).await;

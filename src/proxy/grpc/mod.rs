@@ -49,7 +49,7 @@ fn is_media_type(content: &[u8]) -> bool {
 
 /// The status codes that the gateway reports (gRPC, "Status codes and their use in gRPC").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Status {
+pub(super) enum GrpcStatus {
     InvalidArgument = 3,
     DeadlineExceeded = 4,
     NotFound = 5,
@@ -62,39 +62,41 @@ pub(super) enum Status {
     Unauthenticated = 16,
 }
 
-impl Status {
+impl GrpcStatus {
     /// Returns the status that stands for a refusal.
-    pub(super) fn of(refusal: Refusal) -> Status {
+    pub(super) fn of(refusal: Refusal) -> GrpcStatus {
         match refusal.status() {
-            StatusCode::UNAUTHORIZED => Status::Unauthenticated,
-            StatusCode::FORBIDDEN => Status::PermissionDenied,
-            StatusCode::NOT_FOUND => Status::NotFound,
-            StatusCode::METHOD_NOT_ALLOWED => Status::Unimplemented,
-            StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => Status::DeadlineExceeded,
-            StatusCode::CONFLICT => Status::AlreadyExists,
+            StatusCode::UNAUTHORIZED => GrpcStatus::Unauthenticated,
+            StatusCode::FORBIDDEN => GrpcStatus::PermissionDenied,
+            StatusCode::NOT_FOUND => GrpcStatus::NotFound,
+            StatusCode::METHOD_NOT_ALLOWED => GrpcStatus::Unimplemented,
+            StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => {
+                GrpcStatus::DeadlineExceeded
+            }
+            StatusCode::CONFLICT => GrpcStatus::AlreadyExists,
             StatusCode::PAYLOAD_TOO_LARGE
             | StatusCode::TOO_MANY_REQUESTS
-            | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Status::ResourceExhausted,
-            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => Status::Unavailable,
-            status if status.is_client_error() => Status::InvalidArgument,
-            _ => Status::Internal,
+            | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => GrpcStatus::ResourceExhausted,
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => GrpcStatus::Unavailable,
+            status if status.is_client_error() => GrpcStatus::InvalidArgument,
+            _ => GrpcStatus::Internal,
         }
     }
 }
 
 /// The outcome of a call that the gateway ends.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Outcome {
-    pub status: Status,
+pub(super) struct CallOutcome {
+    pub status: GrpcStatus,
     pub message: &'static str,
     pub code: Option<&'static str>,
     pub retry_after: Option<Duration>,
 }
 
-impl Outcome {
-    pub(super) fn of(refusal: Refusal, retry_after: Option<Duration>) -> Outcome {
-        Outcome {
-            status: Status::of(refusal),
+impl CallOutcome {
+    pub(super) fn of(refusal: Refusal, retry_after: Option<Duration>) -> CallOutcome {
+        CallOutcome {
+            status: GrpcStatus::of(refusal),
             message: refusal.message(),
             code: Some(refusal.code()),
             retry_after,
@@ -102,8 +104,8 @@ impl Outcome {
     }
 
     /// Of a stream whose session or token has ended since it was opened.
-    pub(super) const ENDED: Outcome = Outcome {
-        status: Status::Unauthenticated,
+    pub(super) const ENDED: CallOutcome = CallOutcome {
+        status: GrpcStatus::Unauthenticated,
         message: "The session or the token has ended.",
         code: None,
         retry_after: None,
@@ -139,14 +141,14 @@ pub struct Messages {
 
 /// A message is longer than allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct TooLong;
+pub(super) struct MessageTooLong;
 
 impl Messages {
     /// Follows further bytes.
     ///
     /// # Errors
     /// A message among them is longer than `most`.
-    pub(super) fn pass(&mut self, mut bytes: &[u8], most: u64) -> Result<(), TooLong> {
+    pub(super) fn pass(&mut self, mut bytes: &[u8], most: u64) -> Result<(), MessageTooLong> {
         while !bytes.is_empty() {
             if self.left > 0 {
                 let skipped = self.left.min(bytes.len() as u64);
@@ -167,7 +169,7 @@ impl Messages {
                 self.left = u64::from(u32::from_be_bytes([a, b, c, d]));
                 self.filled = 0;
                 if self.left > most {
-                    return Err(TooLong);
+                    return Err(MessageTooLong);
                 }
             }
         }
@@ -181,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_call_is_told_by_its_media_type() {
+    fn call_is_recognized_by_its_media_type() {
         for (method, content, call) in [
             ("POST", "application/grpc", true),
             ("POST", "Application/GRPC+proto", true),
@@ -198,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn each_status_has_its_code() {
+    fn refusals_map_to_status_codes() {
         for (refusal, status) in [
             (Refusal::BadRequest, 3),
             (Refusal::TokenExpired, 16),
@@ -211,22 +213,22 @@ mod tests {
             (Refusal::UpstreamTimeout, 4),
             (Refusal::Internal, 13),
         ] {
-            assert_eq!(Status::of(refusal) as u16, status, "{refusal:?}");
+            assert_eq!(GrpcStatus::of(refusal) as u16, status, "{refusal:?}");
         }
     }
 
     #[test]
     fn the_fields_report_the_outcome() {
         let wait = Some(Duration::from_millis(1500));
-        let fields = Outcome::of(Refusal::RateLimited, wait).fields();
+        let fields = CallOutcome::of(Refusal::RateLimited, wait).fields();
         let text = |name: &str| fields.get(name).unwrap().to_str().unwrap();
         assert_eq!(text("grpc-status"), "8");
         assert_eq!(text("grpc-message"), "Too many requests.");
         assert_eq!(text("x-portcullis-code"), "RATE_LIMITED");
         assert_eq!(text("grpc-retry-pushback-ms"), "1500");
-        let odd = Outcome {
+        let odd = CallOutcome {
             message: "50 % \u{e9}\n",
-            ..Outcome::ENDED
+            ..CallOutcome::ENDED
         };
         assert_eq!(
             odd.fields().get("grpc-message").unwrap(),
@@ -235,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn each_message_is_bounded_however_it_arrives() {
+    fn message_limit_holds_for_any_split() {
         let mut stream = Vec::new();
         for length in [3_u32, 0, 10, 10] {
             stream.push(0);
@@ -249,10 +251,13 @@ mod tests {
             }
             let mut messages = Messages::default();
             let passed: Vec<_> = stream.chunks(step).map(|it| messages.pass(it, 9)).collect();
-            assert!(passed.contains(&Err(TooLong)), "{step}");
+            assert!(passed.contains(&Err(MessageTooLong)), "{step}");
         }
         let mut messages = Messages::default();
         assert_eq!(messages.pass(&stream[..8], 3), Ok(()));
-        assert_eq!(messages.pass(&[0, 0xff, 0xff, 0xff, 0xff], 3), Err(TooLong));
+        assert_eq!(
+            messages.pass(&[0, 0xff, 0xff, 0xff, 0xff], 3),
+            Err(MessageTooLong)
+        );
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Pingora lends nobody the stream while it proxies it, so a stream of its own kind could only be
 //! dropped, which resets it: the client would see a cancellation and no reason. This one reports the
-//! end to Pingora as an error of the client's side, whereupon `failure::answer` has the stream.
+//! end to Pingora as an error of the client's side, whereupon `failure::respond_with_error` has the stream.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,20 +20,20 @@ use pingora::protocols::http::v2::server::HttpSession;
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::{Error, ErrorType, Result};
 
-use crate::proxy::live::control::Control;
+use crate::proxy::open_streams::stream_control::StreamControl;
 
 type MessageReader = Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>;
 
-/// An HTTP/2 stream that `Control::close` ends softly.
+/// An HTTP/2 stream that `StreamControl::close` ends softly.
 pub(in crate::proxy) struct GrpcSession {
     stream: HttpSession,
-    control: Arc<Control>,
+    control: Arc<StreamControl>,
     /// The end came while the client did not take what was written: no trailers would reach it.
     blocked: bool,
 }
 
 impl GrpcSession {
-    pub(in crate::proxy) fn new(stream: HttpSession, control: Arc<Control>) -> GrpcSession {
+    pub(in crate::proxy) fn new(stream: HttpSession, control: Arc<StreamControl>) -> GrpcSession {
         GrpcSession {
             stream,
             control,
@@ -92,7 +92,7 @@ impl Session for GrpcSession {
         let written = tokio::select! {
             biased;
             written = self.stream.response_duplex_vec(tasks) => written,
-            () = self.control.ended() => {
+            () = self.control.close_requested() => {
                 self.blocked = true;
                 Err(ended())
             }
@@ -149,7 +149,7 @@ impl Session for GrpcSession {
     async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
         tokio::select! {
             biased;
-            () = self.control.ended() => Err(ended()),
+            () = self.control.close_requested() => Err(ended()),
             read = self.stream.read_body_or_idle(no_body_expected) => read,
         }
     }

@@ -7,11 +7,11 @@ use std::net::IpAddr;
 use http::HeaderMap;
 use http::header::{self, HeaderName, HeaderValue};
 
-use super::client::Origin;
+use super::client_origin::ClientOrigin;
 use crate::auth::credential;
 use crate::pipeline::admission::Identity;
 use crate::routing::HeaderEdits;
-use crate::settings::{IdentityHeaders, IdentityNames};
+use crate::settings::{IdentityHeaderNames, IdentityHeaders};
 use crate::telemetry::request_id::X_REQUEST_ID;
 
 /// Whether a header says where a request came from, or what it was before a proxy changed it: its
@@ -92,12 +92,12 @@ pub(super) fn has<const N: usize>(fields: &HeaderMap, names: [&HeaderName; N]) -
 /// where it equals a header that the gateway or the route's edits write or remove.
 fn is_dropped(
     name: &str,
-    identity: &IdentityNames,
+    identity: &IdentityHeaderNames,
     edits: &HeaderEdits,
     peer_trusted: bool,
 ) -> bool {
     if name.bytes().all(is_plain) {
-        return is_claim(name, identity)
+        return is_reserved(name, identity)
             || (!peer_trusted && is_forwarding(name))
             || is_edited_otherwise(name, edits);
     }
@@ -105,8 +105,8 @@ fn is_dropped(
         return true;
     }
     let read = name.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
-    let edited = |header: &HeaderName| reads_alike(header.as_str(), &read);
-    is_claim(&read, identity)
+    let edited = |header: &HeaderName| is_cgi_equivalent(header.as_str(), &read);
+    is_reserved(&read, identity)
         || is_forwarding(&read)
         || X_REQUEST_ID == *read
         || edits.remove.iter().any(edited)
@@ -119,13 +119,13 @@ fn is_edited_otherwise(name: &str, edits: &HeaderEdits) -> bool {
     let set = edits.set.iter().map(|(header, _)| header.as_str());
     let removed = edits.remove.iter().map(HeaderName::as_str);
     set.chain(removed)
-        .any(|header| reads_alike(header, name) && header != name)
+        .any(|header| is_cgi_equivalent(header, name) && header != name)
 }
 
 /// Whether the header is one that only the gateway may write, or that no client may send (`Proxy`
 /// becomes `HTTP_PROXY` in CGI, which HTTP libraries take for their proxy).
-fn is_claim(name: &str, identity: &IdentityNames) -> bool {
-    identity.iter().any(|header| reads_alike(header.as_str(), name))
+fn is_reserved(name: &str, identity: &IdentityHeaderNames) -> bool {
+    identity.iter().any(|header| is_cgi_equivalent(header.as_str(), name))
         || name.starts_with(RESERVED)
         // Of the two forms that say where a request came from, the other one is written.
         || name == "forwarded"
@@ -138,7 +138,7 @@ fn is_plain(byte: u8) -> bool {
 }
 
 /// Whether two names are equal with every character other than a letter or digit read as `-`.
-fn reads_alike(one: &str, other: &str) -> bool {
+fn is_cgi_equivalent(one: &str, other: &str) -> bool {
     let read = |byte: u8| if is_plain(byte) { byte } else { b'-' };
     one.len() == other.len() && one.bytes().map(read).eq(other.bytes().map(read))
 }
@@ -146,7 +146,7 @@ fn reads_alike(one: &str, other: &str) -> bool {
 /// Removes what the client may not claim; `edits` are those of the route.
 pub fn strip(
     fields: &mut HeaderMap,
-    identity: &IdentityNames,
+    identity: &IdentityHeaderNames,
     edits: &HeaderEdits,
     peer_trusted: bool,
 ) {
@@ -164,18 +164,20 @@ pub fn strip(
 pub fn strip_credentials(fields: &mut HeaderMap, cookie_name: &str, bearer_passes: bool) {
     let [authorization, cookie] = has(fields, [&header::AUTHORIZATION, &header::COOKIE]);
     let removed = authorization
-        && fields.get_all(header::AUTHORIZATION).iter().any(|value| {
-            match credential::scheme_of(value) {
-                credential::Scheme::Session => true,
-                credential::Scheme::Bearer => !bearer_passes,
-                credential::Scheme::Other => false,
-            }
-        });
+        && fields
+            .get_all(header::AUTHORIZATION)
+            .iter()
+            .any(|value| match credential::auth_scheme(value) {
+                credential::AuthScheme::Session => true,
+                credential::AuthScheme::Bearer => !bearer_passes,
+                credential::AuthScheme::Other => false,
+            });
     if removed {
         fields.remove(header::AUTHORIZATION);
     }
     if cookie {
-        let left = credential::strip_cookie(fields.get_all(header::COOKIE).iter(), cookie_name);
+        let left =
+            credential::strip_own_cookies(fields.get_all(header::COOKIE).iter(), cookie_name);
         match left {
             Some(left) => fields.insert(header::COOKIE, left),
             None => fields.remove(header::COOKIE),
@@ -192,7 +194,7 @@ pub fn write_identity(
     names: &IdentityHeaders,
     identity: &Identity,
 ) -> pingora::Result<()> {
-    insert(fields, &names.user, || visible(identity.user()))?;
+    insert(fields, &names.user, || encode_visible(identity.user()))?;
     let texts = [
         (&names.email, identity.email()),
         (&names.username, identity.username()),
@@ -200,7 +202,7 @@ pub fn write_identity(
     ];
     for (names, text) in texts {
         if let Some(text) = text {
-            insert(fields, names, || visible(text))?;
+            insert(fields, names, || encode_visible(text))?;
         }
     }
     let lists = [
@@ -209,12 +211,12 @@ pub fn write_identity(
     ];
     for (names, list) in lists {
         if !list.is_empty() {
-            insert(fields, names, || visible(&joined(list)))?;
+            insert(fields, names, || encode_visible(&join_list(list)))?;
         }
     }
     if let Some(session) = identity.session() {
         insert(fields, &names.session, || {
-            HeaderValue::from_str(session.id.hex(&mut [0; 64])).map_err(not_ours)
+            HeaderValue::from_str(session.id.write_hex(&mut [0; 64])).map_err(invalid_own_header)
         })?;
     }
     Ok(())
@@ -238,7 +240,7 @@ fn insert(
 }
 
 /// Separated by commas; a comma inside a role would read as two roles.
-fn joined(list: &[String]) -> String {
+fn join_list(list: &[String]) -> String {
     let items: Vec<String> = list.iter().map(|item| item.replace(',', "%2C")).collect();
     items.join(",")
 }
@@ -264,7 +266,7 @@ pub fn write_prefix(
     }
     fields.insert(
         X_FORWARDED_PREFIX,
-        HeaderValue::try_from(whole).map_err(not_ours)?,
+        HeaderValue::try_from(whole).map_err(invalid_own_header)?,
     );
     Ok(())
 }
@@ -275,7 +277,7 @@ pub fn write_prefix(
 /// A header that does not fit.
 pub fn write_origin(
     fields: &mut HeaderMap,
-    origin: &Origin,
+    origin: &ClientOrigin,
     peer: &HeaderValue,
     host: &HeaderValue,
 ) -> pingora::Result<()> {
@@ -283,7 +285,7 @@ pub fn write_origin(
         [] | [_] => peer.clone(),
         chain => {
             let hops: Vec<String> = chain.iter().map(IpAddr::to_string).collect();
-            HeaderValue::try_from(hops.join(", ")).map_err(not_ours)?
+            HeaderValue::try_from(hops.join(", ")).map_err(invalid_own_header)?
         }
     };
     fields.insert(X_FORWARDED_FOR, chain);
@@ -292,7 +294,7 @@ pub fn write_origin(
         HeaderValue::from_static(if origin.https { "https" } else { "http" }),
     );
     let host = match &origin.host {
-        Some(told) => HeaderValue::try_from(told.as_str()).map_err(not_ours)?,
+        Some(told) => HeaderValue::try_from(told.as_str()).map_err(invalid_own_header)?,
         None => host.clone(),
     };
     fields.insert(X_FORWARDED_HOST, host);
@@ -304,7 +306,7 @@ pub fn write_origin(
 ///
 /// # Errors
 /// The values differ.
-pub(super) fn settle_length(fields: &mut HeaderMap) -> pingora::Result<()> {
+pub(super) fn collapse_content_length(fields: &mut HeaderMap) -> pingora::Result<()> {
     let mut lengths = fields.get_all(header::CONTENT_LENGTH).iter();
     let first = lengths.next();
     let mut repeated = false;
@@ -333,7 +335,7 @@ pub fn edit(fields: &mut HeaderMap, edits: &HeaderEdits) {
 
 /// Removes an upstream's attempt to set the gateway's cookie.
 pub fn strip_set_cookie(fields: &mut HeaderMap, cookie_name: &str) {
-    let ours = |value: &HeaderValue| credential::set_cookie_is_ours(value, cookie_name);
+    let ours = |value: &HeaderValue| credential::sets_own_cookie(value, cookie_name);
     let cookies = fields.get_all(header::SET_COOKIE);
     if !cookies.iter().any(ours) {
         return;
@@ -351,10 +353,10 @@ pub fn strip_set_cookie(fields: &mut HeaderMap, cookie_name: &str) {
 
 /// Visible ASCII as it is, everything else percent-encoded, so that no value can break out of its
 /// header.
-fn visible(text: &str) -> pingora::Result<HeaderValue> {
+fn encode_visible(text: &str) -> pingora::Result<HeaderValue> {
     let odd = |sum, byte| sum | u8::from(!matches!(byte, 0x21..=0x7e));
     if text.bytes().fold(0, odd) == 0 {
-        return HeaderValue::from_str(text).map_err(not_ours);
+        return HeaderValue::from_str(text).map_err(invalid_own_header);
     }
     let mut encoded = String::with_capacity(text.len() * 3);
     for byte in text.bytes() {
@@ -364,10 +366,10 @@ fn visible(text: &str) -> pingora::Result<HeaderValue> {
             let _ = write!(encoded, "%{byte:02X}");
         }
     }
-    HeaderValue::try_from(encoded).map_err(not_ours)
+    HeaderValue::try_from(encoded).map_err(invalid_own_header)
 }
 
-pub(super) fn not_ours(
+pub(super) fn invalid_own_header(
     error: impl Into<Box<dyn std::error::Error + Send + Sync>>,
 ) -> Box<pingora::Error> {
     pingora::Error::because(

@@ -3,9 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 use super::*;
 
-fn names() -> IdentityNames {
+fn names() -> IdentityHeaderNames {
     let names = ["x-user-id", "x-user-email", "x-user-roles", "x-session-id"];
-    IdentityNames::new(names.map(HeaderName::from_static))
+    IdentityHeaderNames::new(names.map(HeaderName::from_static))
 }
 
 fn edits() -> HeaderEdits {
@@ -26,7 +26,7 @@ fn dropped(name: &str, peer_trusted: bool) -> bool {
 }
 
 #[test]
-fn claims_that_clients_may_not_make_are_dropped() {
+fn reserved_headers_are_dropped() {
     for name in [
         "x-user-id",
         "x-session-id",
@@ -61,7 +61,7 @@ fn claims_that_clients_may_not_make_are_dropped() {
 }
 
 #[test]
-fn every_spelling_that_cgi_reads_alike_is_dropped() {
+fn cgi_equivalent_spellings_are_dropped() {
     for name in [
         "x-user-id",
         "x-session-id",
@@ -97,7 +97,7 @@ fn a_trusted_peer_may_forward_but_not_identify() {
 }
 
 #[test]
-fn identity_values_are_made_visible() {
-    assert_eq!(visible("a,b").unwrap(), "a,b");
-    assert_eq!(visible("é x\r\n").unwrap(), "%C3%A9%20x%0D%0A");
+fn identity_values_are_percent_encoded() {
+    assert_eq!(encode_visible("a,b").unwrap(), "a,b");
+    assert_eq!(encode_visible("é x\r\n").unwrap(), "%C3%A9%20x%0D%0A");
 }

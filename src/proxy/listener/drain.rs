@@ -8,7 +8,7 @@ use pingora::server::ShutdownWatch;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::proxy::connection::head::Head;
-use crate::proxy::connection::{Connection, HeadLimits, NoHead};
+use crate::proxy::connection::{DownstreamConnection, HeadError, HeadLimits};
 
 /// How long a connection may be idle before a drain closes it. A client that goes on within this time
 /// gets its response, and learns from it that the connection closes; a close at once would cross with
@@ -19,7 +19,7 @@ pub(super) const IDLE: Duration = Duration::from_secs(2);
 pub(super) const LAST_HANDSHAKES: Duration = Duration::from_millis(100);
 
 /// Resolves when the gateway drains and this much time has passed since, or since the call.
-pub(super) async fn began_before(time: Duration, shutdown: &mut ShutdownWatch) {
+pub(super) async fn wait_for_grace(time: Duration, shutdown: &mut ShutdownWatch) {
     // Its sender outlives the listeners.
     let _ = shutdown.wait_for(|stop| *stop).await;
     // Boxed: every connection has room for it, and few need it.
@@ -28,14 +28,14 @@ pub(super) async fn began_before(time: Duration, shutdown: &mut ShutdownWatch) {
 
 /// Reads the next request head. `None`: the gateway drains, and the client sent nothing for [`IDLE`].
 pub(super) async fn next_head(
-    connection: &mut Connection,
+    connection: &mut DownstreamConnection,
     limits: HeadLimits,
     shutdown: &mut ShutdownWatch,
-) -> Option<Result<(Head, BytesMut), NoHead>> {
+) -> Option<Result<(Head, BytesMut), HeadError>> {
     tokio::select! {
         biased;
         read = connection.read_head(limits) => return Some(read),
-        () = began_before(IDLE, shutdown) => {}
+        () = wait_for_grace(IDLE, shutdown) => {}
     }
     if connection.is_idle() {
         return None;
@@ -44,7 +44,7 @@ pub(super) async fn next_head(
 }
 
 /// Takes the connections that the kernel has accepted, and closes the socket.
-pub(super) fn backlog(listener: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
+pub(super) fn take_backlog(listener: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
     let mut streams = Vec::new();
     let Ok(listener) = listener.into_std() else {
         return streams;

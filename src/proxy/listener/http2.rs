@@ -14,13 +14,13 @@ use pingora::server::ShutdownWatch;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::{Door, Peer, drain, serve};
-use crate::proxy::Lane;
+use super::{ListenerState, Peer, drain, serve};
+use crate::proxy::WorkerProxy;
 use crate::proxy::connection::head::Outline;
-use crate::proxy::connection::{Connection, RefusalReport};
-use crate::proxy::context::Arrival;
+use crate::proxy::connection::{DownstreamConnection, RefusalReport};
 use crate::proxy::grpc::{self, GrpcSession};
-use crate::proxy::live::control::Control;
+use crate::proxy::open_streams::stream_control::StreamControl;
+use crate::proxy::request_context::Arrival;
 use crate::telemetry::request_id::RequestId;
 
 /// How long a draining connection has to be quiet before it is closed: what the client sent before
@@ -32,36 +32,36 @@ const QUIET: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// How many malformed requests end a connection.
-const MOST_REJECTED: usize = 32;
+const MAX_REJECTED_STREAMS: usize = 32;
 
 /// What h2 keeps of one response that the socket does not accept.
 const SEND_BUFFER: usize = 32 * 1024;
 
-impl Door {
+impl ListenerState {
     /// Serves streams until the client goes, is idle for too long, or a drain has nothing left to do.
     pub(super) async fn serve_http2(
         &self,
-        mut connection: Box<Connection>,
+        mut connection: Box<DownstreamConnection>,
         peer: Arc<Peer>,
-        lane: Arc<Lane>,
+        lane: Arc<WorkerProxy>,
         mut shutdown: ShutdownWatch,
     ) {
         let limits = &self.settings.limits;
         let preface = tokio::select! {
             biased;
             preface = timeout(limits.handshake_timeout, connection.read_preface()) => preface,
-            () = drain::began_before(drain::IDLE, &mut shutdown) => return,
+            () = drain::wait_for_grace(drain::IDLE, &mut shutdown) => return,
         };
         match preface {
             Ok(true) => {}
-            Ok(false) => return lane.worker.refused("http2_preface"),
-            Err(_) => return lane.worker.refused("handshake_timeout"),
+            Ok(false) => return lane.worker.count_refused_connection("http2_preface"),
+            Err(_) => return lane.worker.count_refused_connection("handshake_timeout"),
         }
         let (worker, of) = (Arc::clone(&lane.worker), Arc::clone(&peer));
         connection.report_refusals(RefusalReport::new(move |fault| {
             // The client has not been told it.
             let request_id = RequestId::generate();
-            worker.log_refused_head(&of, fault, request_id, Outline::default(), 0);
+            worker.log_rejected_head(&of, fault, request_id, Outline::default(), 0);
         }));
         let http2 = &self.settings.http2;
         let mut options = default_h2_options();
@@ -71,9 +71,9 @@ impl Door {
             .initial_window_size(http2.stream_window)
             .initial_connection_window_size(http2.connection_window)
             .max_send_buffer_size(SEND_BUFFER);
-        let gate = Arc::new(Http2Gate {
+        let gate = Arc::new(Http2Connection {
             peer,
-            lane,
+            worker_proxy: lane,
             keepalive: limits.keepalive,
             in_flight: watch::Sender::new(0),
         });
@@ -85,15 +85,15 @@ impl Door {
 }
 
 /// One HTTP/2 connection, apart from its streams.
-struct Http2Gate {
+struct Http2Connection {
     peer: Arc<Peer>,
-    lane: Arc<Lane>,
+    worker_proxy: Arc<WorkerProxy>,
     keepalive: Duration,
     in_flight: watch::Sender<usize>,
 }
 
 /// Why a connection is not kept.
-enum Leave {
+enum ConnectionEnd {
     /// It has been closed, or has failed.
     Ended,
     /// It has no open stream.
@@ -102,15 +102,15 @@ enum Leave {
     Busy,
 }
 
-impl Http2Gate {
+impl Http2Connection {
     /// Serves streams until the connection ends.
     async fn serve(
         self: &Arc<Self>,
         mut streams: h2::server::Connection<Stream, Bytes>,
-        control: &Control,
+        control: &StreamControl,
         shutdown: ShutdownWatch,
     ) {
-        let mut accepted = Accepted::default();
+        let mut accepted = AcceptedStreams::default();
         let mut stop = shutdown.clone();
         let leave = loop {
             let used = accepted.any;
@@ -118,25 +118,25 @@ impl Http2Gate {
                 // What has come before the drain is served.
                 biased;
                 more = self.accept(&mut streams, &mut accepted, &shutdown) => if !more {
-                    break Leave::Ended;
+                    break ConnectionEnd::Ended;
                 },
-                () = drain_of(&mut stop, used) => {
+                () = wait_for_drain(&mut stop, used) => {
                     break self.drain(&mut streams, &mut accepted, &shutdown).await;
                 }
-                () = self.idle() => break Leave::Unused,
+                () = self.wait_until_idle() => break ConnectionEnd::Unused,
             }
         };
         match leave {
-            Leave::Ended => return,
+            ConnectionEnd::Ended => return,
             // Some clients accept no frame after a GOAWAY, so it is the only one where that is possible.
-            Leave::Unused => streams.abrupt_shutdown(h2::Reason::NO_ERROR),
-            Leave::Busy => streams.graceful_shutdown(),
+            ConnectionEnd::Unused => streams.abrupt_shutdown(h2::Reason::NO_ERROR),
+            ConnectionEnd::Busy => streams.graceful_shutdown(),
         }
         let rest = async { while self.accept(&mut streams, &mut accepted, &shutdown).await {} };
         tokio::select! {
             () = rest => {}
             // A client may take no notice of the GOAWAY.
-            () = self.quiet(control) => {}
+            () = self.wait_until_quiet(control) => {}
         }
     }
 
@@ -145,10 +145,10 @@ impl Http2Gate {
     async fn drain(
         self: &Arc<Self>,
         streams: &mut h2::server::Connection<Stream, Bytes>,
-        accepted: &mut Accepted,
+        accepted: &mut AcceptedStreams,
         shutdown: &ShutdownWatch,
-    ) -> Leave {
-        let grace = self.lane.worker.current().live.shutdown.grace;
+    ) -> ConnectionEnd {
+        let grace = self.worker_proxy.worker.snapshot().settings.shutdown.grace;
         let deadline = Instant::now() + PAUSE.min(grace / 2);
         loop {
             // Only accepting makes the connection progress; its state is looked at in between.
@@ -161,9 +161,9 @@ impl Http2Gate {
                 }
             });
             match more.await {
-                None => return Leave::Unused,
-                Some(false) => return Leave::Ended,
-                Some(true) if Instant::now() >= deadline => return Leave::Busy,
+                None => return ConnectionEnd::Unused,
+                Some(false) => return ConnectionEnd::Ended,
+                Some(true) if Instant::now() >= deadline => return ConnectionEnd::Busy,
                 Some(true) => {}
             }
         }
@@ -173,7 +173,7 @@ impl Http2Gate {
     async fn accept(
         self: &Arc<Self>,
         streams: &mut h2::server::Connection<Stream, Bytes>,
-        accepted: &mut Accepted,
+        accepted: &mut AcceptedStreams,
         shutdown: &ShutdownWatch,
     ) -> bool {
         match HttpSession::from_h2_conn(streams, Arc::clone(&accepted.digest)).await {
@@ -189,7 +189,7 @@ impl Http2Gate {
             Ok(Some(H2Accept::Rejected)) => {
                 accepted.any = true;
                 accepted.rejected += 1;
-                accepted.rejected < MOST_REJECTED
+                accepted.rejected < MAX_REJECTED_STREAMS
             }
             Ok(None) | Err(_) => false,
         }
@@ -203,24 +203,24 @@ impl Http2Gate {
         } else {
             ServerSession::new_http2(stream)
         };
-        serve(arrival, &self.lane, session, shutdown).await;
+        serve(arrival, &self.worker_proxy, session, shutdown).await;
     }
 
     /// Waits until no request has been in flight for the keep-alive time.
-    async fn idle(&self) {
+    async fn wait_until_idle(&self) {
         let mut in_flight = self.in_flight.subscribe();
         let _ = in_flight.wait_for(|requests| *requests == 0).await;
         pingora_timeout::sleep(self.keepalive).await;
     }
 
     /// Waits until the connection has been quiet for [`QUIET`].
-    async fn quiet(&self, control: &Control) {
+    async fn wait_until_quiet(&self, control: &StreamControl) {
         let mut in_flight = self.in_flight.subscribe();
         loop {
             let _ = in_flight.wait_for(|requests| *requests == 0).await;
             let quiet = timeout(QUIET, in_flight.changed()).await.is_err();
             // The end of a response may still wait for the client to read it.
-            if quiet && !control.silence.is_blocked() {
+            if quiet && !control.idle_timer.is_blocked() {
                 return;
             }
         }
@@ -229,18 +229,18 @@ impl Http2Gate {
 
 /// Resolves when the gateway drains; for a connection that has carried no request, [`drain::IDLE`]
 /// later: its first one is probably on its way.
-async fn drain_of(shutdown: &mut ShutdownWatch, used: bool) {
+async fn wait_for_drain(shutdown: &mut ShutdownWatch, used: bool) {
     if used {
         // Its sender outlives the connection.
         let _ = shutdown.wait_for(|stop| *stop).await;
     } else {
-        drain::began_before(drain::IDLE, shutdown).await;
+        drain::wait_for_grace(drain::IDLE, shutdown).await;
     }
 }
 
 /// What has been accepted on a connection.
 #[derive(Default)]
-struct Accepted {
+struct AcceptedStreams {
     any: bool,
     /// Streams that Pingora has rejected by itself.
     rejected: usize,
@@ -249,10 +249,10 @@ struct Accepted {
 }
 
 /// Counts a request for as long as it is served.
-struct InFlight(Arc<Http2Gate>);
+struct InFlight(Arc<Http2Connection>);
 
 impl InFlight {
-    fn count(gate: &Arc<Http2Gate>) -> InFlight {
+    fn count(gate: &Arc<Http2Connection>) -> InFlight {
         gate.in_flight.send_modify(|requests| *requests += 1);
         InFlight(Arc::clone(gate))
     }

@@ -20,21 +20,21 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use super::connection::head::Fault;
-use super::connection::{Connection, HeadLimits, NoHead, Transport};
+use super::connection::head::HeadRejection;
+use super::connection::{DownstreamConnection, HeadError, HeadLimits, Transport};
 use super::connection_auth::OwnConnections;
-use super::context::{Arrival, REQUEST};
-use super::live::control::Control;
-use super::{Lane, respond};
+use super::open_streams::stream_control::StreamControl;
+use super::request_context::{Arrival, REQUEST};
+use super::{WorkerProxy, local_response};
 use crate::auth::token::CertificateHash;
-use crate::settings::{Listener, ListenerLive};
+use crate::settings::{Listener, ReloadableListener};
 
 mod drain;
 mod http2;
 mod open_connections;
 mod socket;
 
-use open_connections::{OpenConnections, Seat};
+use open_connections::{ConnectionGuard, OpenConnections};
 pub use socket::{bind, bind_admin, ignore_new_connections, share_with_successor};
 
 /// TLS handshakes from one address, a second and at once. They cost a signature each, before any
@@ -43,13 +43,13 @@ const HANDSHAKES_PER_SECOND: NonZeroU32 = NonZeroU32::new(100).expect("100 is no
 const HANDSHAKE_BURST: NonZeroU32 = NonZeroU32::new(400).expect("400 is not zero");
 
 /// One listener, shared by the workers.
-pub struct Door {
+pub struct ListenerState {
     /// Index into `Boot::listeners` and `Live::listeners`.
     pub index: usize,
     pub settings: Listener,
     /// Workers that accept.
     accepting: AtomicUsize,
-    open: Arc<OpenConnections>,
+    open_connections: Arc<OpenConnections>,
     handshakes: DefaultKeyedRateLimiter<IpAddr>,
 }
 
@@ -59,7 +59,7 @@ pub struct Peer {
     /// The socket's peer, or what a trusted PROXY header said.
     pub ip: IpAddr,
     /// The same, as upstreams are told.
-    pub name: HeaderValue,
+    pub ip_header: HeaderValue,
     pub tls: bool,
     /// Of the client's certificate, which `client_ca` has verified in this handshake or in the one
     /// that is resumed.
@@ -68,11 +68,11 @@ pub struct Peer {
     pub own_connections: OwnConnections,
 }
 
-impl Door {
-    pub fn new(index: usize, settings: Listener) -> Door {
-        Door {
+impl ListenerState {
+    pub fn new(index: usize, settings: Listener) -> ListenerState {
+        ListenerState {
             index,
-            open: Arc::new(OpenConnections::new(&settings.limits)),
+            open_connections: Arc::new(OpenConnections::new(&settings.limits)),
             settings,
             accepting: AtomicUsize::new(0),
             handshakes: RateLimiter::keyed(
@@ -82,8 +82,8 @@ impl Door {
     }
 
     /// Connections that are open now.
-    pub fn open(&self) -> usize {
-        self.open.count()
+    pub fn connection_count(&self) -> usize {
+        self.open_connections.count()
     }
 
     /// Forgets addresses that have been quiet.
@@ -93,14 +93,14 @@ impl Door {
 
     /// Whether nothing is left to serve: no worker accepts, and no connection is open.
     pub fn is_closed(&self) -> bool {
-        self.accepting.load(Ordering::Acquire) == 0 && self.open() == 0
+        self.accepting.load(Ordering::Acquire) == 0 && self.connection_count() == 0
     }
 
     /// Accepts until the gateway drains, then serves what the kernel has accepted, and closes the socket.
     pub async fn accept(
         self: Arc<Self>,
         listener: TcpListener,
-        lane: Arc<Lane>,
+        lane: Arc<WorkerProxy>,
         shutdown: ShutdownWatch,
     ) {
         self.accepting.fetch_add(1, Ordering::AcqRel);
@@ -108,7 +108,9 @@ impl Door {
         let accepting = async {
             loop {
                 match listener.accept().await {
-                    Ok((stream, address)) => self.admit(stream, address, &lane, &shutdown),
+                    Ok((stream, address)) => {
+                        self.accept_connection(stream, address, &lane, &shutdown)
+                    }
                     Err(error) => {
                         // Out of descriptors, mostly: waiting a moment beats spinning.
                         tracing::warn!(%error, "a connection could not be accepted");
@@ -119,47 +121,48 @@ impl Door {
         };
         tokio::select! {
             biased;
-            () = drain::began_before(drain::LAST_HANDSHAKES, &mut stop) => {}
+            () = drain::wait_for_grace(drain::LAST_HANDSHAKES, &mut stop) => {}
             () = accepting => {}
         }
         // The runtime may not have looked since the last connection came.
-        for (stream, address) in drain::backlog(listener) {
-            self.admit(stream, address, &lane, &shutdown);
+        for (stream, address) in drain::take_backlog(listener) {
+            self.accept_connection(stream, address, &lane, &shutdown);
         }
         self.accepting.fetch_sub(1, Ordering::AcqRel);
     }
 
-    fn admit(
+    fn accept_connection(
         self: &Arc<Self>,
         stream: TcpStream,
         address: SocketAddr,
-        lane: &Arc<Lane>,
+        lane: &Arc<WorkerProxy>,
         shutdown: &ShutdownWatch,
     ) {
-        let Some(ticket) = OpenConnections::enter(&self.open, &lane.worker.metrics) else {
-            lane.worker.refused("connections");
+        let Some(ticket) = OpenConnections::acquire(&self.open_connections, &lane.worker.metrics)
+        else {
+            lane.worker.count_refused_connection("connections");
             return;
         };
         let (door, lane, shutdown) = (Arc::clone(self), Arc::clone(lane), shutdown.clone());
         tokio::spawn(async move {
             let ip = address.ip().to_canonical();
-            door.welcome(stream, ip, ticket, lane, shutdown).await;
+            door.handle(stream, ip, ticket, lane, shutdown).await;
         });
     }
 
     /// Handshakes, then requests.
-    async fn welcome(
+    async fn handle(
         &self,
         stream: TcpStream,
         ip: IpAddr,
-        mut seat: Seat,
-        lane: Arc<Lane>,
+        mut seat: ConnectionGuard,
+        lane: Arc<WorkerProxy>,
         mut shutdown: ShutdownWatch,
     ) {
         let opened = tokio::select! {
             biased;
             opened = self.open_transport(stream, ip, &mut seat, &lane) => opened,
-            () = drain::began_before(drain::IDLE, &mut shutdown) => None,
+            () = drain::wait_for_grace(drain::IDLE, &mut shutdown) => None,
         };
         let Some((transport, ip)) = opened else {
             return;
@@ -170,14 +173,14 @@ impl Door {
         };
         let peer = Arc::new(Peer {
             ip,
-            name,
+            ip_header: name,
             tls: self.settings.tls,
             certificate: transport.client_certificate(),
             listener: self.index,
             own_connections: OwnConnections::default(),
         });
         let write_timeout = self.settings.limits.write_timeout;
-        let connection = Connection::new(transport, BytesMut::new(), write_timeout);
+        let connection = DownstreamConnection::new(transport, BytesMut::new(), write_timeout);
         let connection = Box::new(connection);
         if connection.is_http2() {
             self.serve_http2(connection, peer, lane, shutdown).await;
@@ -192,11 +195,11 @@ impl Door {
         &self,
         mut stream: TcpStream,
         mut ip: IpAddr,
-        seat: &mut Seat,
-        lane: &Lane,
+        seat: &mut ConnectionGuard,
+        lane: &WorkerProxy,
     ) -> Option<(Transport, IpAddr)> {
-        let current = lane.worker.current();
-        let live = current.live.listeners.get(self.index)?;
+        let current = lane.worker.snapshot();
+        let live = current.settings.listeners.get(self.index)?;
         let limits = &self.settings.limits;
         let is_trusted = |ip: &IpAddr| live.trusted_proxies.iter().any(|net| net.contains(ip));
         let trusted = is_trusted(&ip);
@@ -206,14 +209,15 @@ impl Door {
             match timeout(limits.handshake_timeout, proxy_protocol::read(&mut stream)).await {
                 Ok(Ok(told)) => ip = told.unwrap_or(ip),
                 Ok(Err(_)) | Err(_) => {
-                    lane.worker.refused("proxy_protocol");
+                    lane.worker.count_refused_connection("proxy_protocol");
                     return None;
                 }
             }
         }
         // One that a trusted PROXY header named counts as the peer.
         if !is_trusted(&ip) && !seat.count(ip) {
-            lane.worker.refused("connections_per_address");
+            lane.worker
+                .count_refused_connection("connections_per_address");
             return None;
         }
         let transport = self.handshake(stream, ip, trusted, live, lane).await?;
@@ -225,14 +229,14 @@ impl Door {
         stream: TcpStream,
         ip: IpAddr,
         trusted: bool,
-        live: &ListenerLive,
-        lane: &Lane,
+        live: &ReloadableListener,
+        lane: &WorkerProxy,
     ) -> Option<Transport> {
         let Some(config) = &live.tls else {
             return Some(Transport::Plain(stream));
         };
         if !trusted && self.handshakes.check_key(&ip).is_err() {
-            lane.worker.refused("handshake_rate");
+            lane.worker.count_refused_connection("handshake_rate");
             return None;
         }
         let accept = TlsAcceptor::from(Arc::clone(config)).accept(stream);
@@ -240,11 +244,11 @@ impl Door {
             Ok(Ok(stream)) => Some(Transport::Tls(Box::new(stream))),
             Ok(Err(error)) => {
                 tracing::debug!(%error, client_ip = %ip, "TLS handshake failed");
-                lane.worker.refused("handshake");
+                lane.worker.count_refused_connection("handshake");
                 None
             }
             Err(_) => {
-                lane.worker.refused("handshake_timeout");
+                lane.worker.count_refused_connection("handshake_timeout");
                 None
             }
         }
@@ -252,9 +256,9 @@ impl Door {
 
     async fn serve_http1(
         &self,
-        mut connection: Box<Connection>,
+        mut connection: Box<DownstreamConnection>,
         peer: Arc<Peer>,
-        lane: Arc<Lane>,
+        lane: Arc<WorkerProxy>,
         mut shutdown: ShutdownWatch,
     ) {
         let limits = &self.settings.limits;
@@ -271,7 +275,7 @@ impl Door {
             ..head_limits
         };
         loop {
-            if connection.deliver().await.is_err() {
+            if connection.flush_coalesced().await.is_err() {
                 return;
             }
             let Some(read) = drain::next_head(&mut connection, first, &mut shutdown).await else {
@@ -280,16 +284,16 @@ impl Door {
             first = head_limits;
             let (head, bytes) = match read {
                 Ok(read) => read,
-                Err(NoHead::Closed) => return,
-                Err(NoHead::Http2) => {
+                Err(HeadError::Closed) => return,
+                Err(HeadError::Http2) => {
                     return self.serve_http2(connection, peer, lane, shutdown).await;
                 }
-                Err(NoHead::Refused(fault)) => {
-                    return refuse(&mut connection, fault, &peer, &lane).await;
+                Err(HeadError::Rejected(fault)) => {
+                    return reject_head(&mut connection, fault, &peer, &lane).await;
                 }
             };
-            let arrival = Arrival::new(Arc::clone(&peer), Some(head.name));
-            connection.serve(Arc::clone(&arrival.control));
+            let arrival = Arrival::new(Arc::clone(&peer), Some(head.host_name));
+            connection.attach(Arc::clone(&arrival.control));
             let mut session = ServerSession::new_http1(connection);
             session.set_pipelined_prefix(bytes);
             session.set_keepalive(Some(limits.keepalive.as_secs()));
@@ -297,7 +301,7 @@ impl Door {
                 return;
             };
             let (stream, _) = reused.consume();
-            let Ok(same) = stream.into_any().downcast::<Connection>() else {
+            let Ok(same) = stream.into_any().downcast::<DownstreamConnection>() else {
                 return;
             };
             connection = same;
@@ -308,7 +312,7 @@ impl Door {
 /// Serves one request, unless it is closed from outside first.
 async fn serve(
     arrival: Arrival,
-    lane: &Lane,
+    lane: &WorkerProxy,
     session: ServerSession,
     shutdown: &ShutdownWatch,
 ) -> Option<ReusedHttpStream> {
@@ -317,7 +321,7 @@ async fn serve(
         .scope(arrival, async {
             tokio::select! {
                 biased;
-                () = Control::dropped(&control) => None,
+                () = StreamControl::drop_requested(&control) => None,
                 reused = lane.http.process_new_http(session, shutdown) => reused,
             }
         })
@@ -325,13 +329,18 @@ async fn serve(
 }
 
 /// Answers a head that never became a request, and closes.
-async fn refuse(connection: &mut Connection, fault: Fault, peer: &Peer, lane: &Lane) {
+async fn reject_head(
+    connection: &mut DownstreamConnection,
+    fault: HeadRejection,
+    peer: &Peer,
+    lane: &WorkerProxy,
+) {
     let outline = connection.outline();
-    let early = respond::before_a_request(fault.refusal);
+    let early = local_response::render_early_response(fault.refusal);
     // The client may have closed the connection.
     let sent = connection.send_last(&early.bytes).await;
     let body = sent.map_or(0, |()| early.body_length as u64);
     lane.worker
-        .log_refused_head(peer, fault, early.request_id, outline, body);
+        .log_rejected_head(peer, fault, early.request_id, outline, body);
     let _ = connection.shutdown().await;
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::sessions::durable::network;
+use crate::sessions::durable::subscriber_network;
 use crate::settings::ConnectionLimits;
 use crate::telemetry::metrics::Metrics;
 
@@ -27,7 +27,7 @@ struct PerAddress {
 }
 
 /// Counts a connection for as long as it lives.
-pub(super) struct Seat {
+pub(super) struct ConnectionGuard {
     open: Arc<OpenConnections>,
     metrics: Arc<Metrics>,
     address: Option<IpAddr>,
@@ -51,10 +51,13 @@ impl OpenConnections {
     }
 
     /// Counts one more. `None`: there are enough.
-    pub(super) fn enter(open: &Arc<OpenConnections>, metrics: &Arc<Metrics>) -> Option<Seat> {
+    pub(super) fn acquire(
+        open: &Arc<OpenConnections>,
+        metrics: &Arc<Metrics>,
+    ) -> Option<ConnectionGuard> {
         let before = open.count.fetch_add(1, Ordering::AcqRel);
         metrics.connections.inc();
-        let seat = Seat {
+        let seat = ConnectionGuard {
             open: Arc::clone(open),
             metrics: Arc::clone(metrics),
             address: None,
@@ -63,13 +66,13 @@ impl OpenConnections {
     }
 }
 
-impl Seat {
+impl ConnectionGuard {
     /// Counts the connection for its address. `false`: that address has enough.
     pub(super) fn count(&mut self, ip: IpAddr) -> bool {
         let Some(per_address) = &self.open.per_address else {
             return true;
         };
-        let address = network(ip);
+        let address = subscriber_network(ip);
         let mut counts = per_address.counts.lock();
         let count = counts.entry(address).or_insert(0);
         let fits = *count < per_address.limit;
@@ -81,7 +84,7 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         self.open.count.fetch_sub(1, Ordering::AcqRel);
         self.metrics.connections.dec();

@@ -14,7 +14,7 @@ const UNKNOWN: &[u8] = b"PROXY UNKNOWN";
 
 /// What the first bytes of a connection are.
 #[derive(Debug, PartialEq, Eq)]
-enum Header {
+enum ProxyHeader {
     /// More bytes have to come.
     Partial,
     Invalid,
@@ -36,12 +36,12 @@ pub async fn read(stream: &mut TcpStream) -> io::Result<Option<IpAddr>> {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         match parse(buffer.get(..seen).unwrap_or_default()) {
-            Header::Partial if seen < buffer.len() => {
+            ProxyHeader::Partial if seen < buffer.len() => {
                 // More is on its way; `peek` would return at once with the same bytes.
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
-            Header::Partial | Header::Invalid => return Err(invalid()),
-            Header::Complete { length, client } => {
+            ProxyHeader::Partial | ProxyHeader::Invalid => return Err(invalid()),
+            ProxyHeader::Complete { length, client } => {
                 let header = buffer.get_mut(..length).ok_or_else(invalid)?;
                 stream.read_exact(header).await?;
                 return Ok(client.map(|ip| ip.to_canonical()));
@@ -50,7 +50,7 @@ pub async fn read(stream: &mut TcpStream) -> io::Result<Option<IpAddr>> {
     }
 }
 
-fn parse(bytes: &[u8]) -> Header {
+fn parse(bytes: &[u8]) -> ProxyHeader {
     if bytes.starts_with(UNKNOWN) {
         return parse_unknown(bytes);
     }
@@ -58,8 +58,8 @@ fn parse(bytes: &[u8]) -> Header {
     if parsed.is_incomplete() {
         // The library takes some whole lines for incomplete ones.
         return match line(bytes) {
-            Some(_) if bytes.starts_with(b"PROXY") => Header::Invalid,
-            _ => Header::Partial,
+            Some(_) if bytes.starts_with(b"PROXY") => ProxyHeader::Invalid,
+            _ => ProxyHeader::Partial,
         };
     }
     let (length, client) = match parsed {
@@ -80,24 +80,24 @@ fn parse(bytes: &[u8]) -> Header {
             };
             (header.header.len(), client)
         }
-        _ => return Header::Invalid,
+        _ => return ProxyHeader::Invalid,
     };
-    Header::Complete { length, client }
+    ProxyHeader::Complete { length, client }
 }
 
 /// "The receiver must ignore anything presented before the CRLF is found" (section 2.1).
-fn parse_unknown(bytes: &[u8]) -> Header {
+fn parse_unknown(bytes: &[u8]) -> ProxyHeader {
     match bytes.get(UNKNOWN.len()) {
         Some(b' ' | b'\r') | None => {}
-        Some(_) => return Header::Invalid,
+        Some(_) => return ProxyHeader::Invalid,
     }
     match line(bytes) {
-        Some(length) => Header::Complete {
+        Some(length) => ProxyHeader::Complete {
             length,
             client: None,
         },
-        None if bytes.len() < MAX_LINE => Header::Partial,
-        None => Header::Invalid,
+        None if bytes.len() < MAX_LINE => ProxyHeader::Partial,
+        None => ProxyHeader::Invalid,
     }
 }
 
@@ -112,15 +112,15 @@ fn line(bytes: &[u8]) -> Option<usize> {
 mod tests {
     use super::*;
 
-    fn complete(length: usize, client: Option<[u8; 4]>) -> Header {
-        Header::Complete {
+    fn complete(length: usize, client: Option<[u8; 4]>) -> ProxyHeader {
+        ProxyHeader::Complete {
             length,
             client: client.map(IpAddr::from),
         }
     }
 
     #[test]
-    fn a_line_of_version_1_is_read_to_its_end() {
+    fn version_1_line_is_read_to_its_end() {
         let long = format!("PROXY UNKNOWN {}", "1".repeat(100));
         for (bytes, header) in [
             (
@@ -131,17 +131,20 @@ mod tests {
             ("PROXY UNKNOWN 1 2 3 4 5 6\r\nGET", complete(27, None)),
             ("PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n", complete(35, None)),
             ("PROXY UNKNOWN  \n \u{e9}\r\n", complete(21, None)),
-            ("PROXY UNKNOWN 1 2", Header::Partial),
-            ("PROXY UNKNOWN", Header::Partial),
-            ("PROXY UNKNO", Header::Partial),
-            ("PROXY TCP4 192.0.2.1", Header::Partial),
-            ("PROXY UNKNOWNS\r\n", Header::Invalid),
-            (&long, Header::Invalid),
-            ("PROXY\r\n", Header::Invalid),
-            ("PROXY TCP4\r\n", Header::Invalid),
-            ("PROXY TCP4 192.0.2.1 192.0.2.2 1\r\n", Header::Invalid),
-            ("PROXY TCP4 192.0.2.1 192.0.2.2 1 2 3\r\n", Header::Invalid),
-            ("GET / HTTP/1.1\r\n", Header::Invalid),
+            ("PROXY UNKNOWN 1 2", ProxyHeader::Partial),
+            ("PROXY UNKNOWN", ProxyHeader::Partial),
+            ("PROXY UNKNO", ProxyHeader::Partial),
+            ("PROXY TCP4 192.0.2.1", ProxyHeader::Partial),
+            ("PROXY UNKNOWNS\r\n", ProxyHeader::Invalid),
+            (&long, ProxyHeader::Invalid),
+            ("PROXY\r\n", ProxyHeader::Invalid),
+            ("PROXY TCP4\r\n", ProxyHeader::Invalid),
+            ("PROXY TCP4 192.0.2.1 192.0.2.2 1\r\n", ProxyHeader::Invalid),
+            (
+                "PROXY TCP4 192.0.2.1 192.0.2.2 1 2 3\r\n",
+                ProxyHeader::Invalid,
+            ),
+            ("GET / HTTP/1.1\r\n", ProxyHeader::Invalid),
         ] {
             assert_eq!(parse(bytes.as_bytes()), header, "{bytes:?}");
         }

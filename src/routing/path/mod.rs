@@ -6,7 +6,7 @@
 
 use std::slice::Iter;
 
-use super::Oddities;
+use super::PathAmbiguities;
 
 /// A path that has exactly one reading, but for the [`Oddities`] that a route has to allow.
 #[derive(Debug)]
@@ -14,12 +14,12 @@ pub struct Path<'a> {
     raw: &'a str,
     /// The segments, when they are not simply pieces of `raw`.
     decoded: Option<Vec<Box<[u8]>>>,
-    oddities: Oddities,
+    ambiguities: PathAmbiguities,
 }
 
 /// Why a path is refused whatever a route allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum PathFault {
+pub enum PathError {
     #[error("the path does not begin with a slash")]
     NoLeadingSlash,
     #[error("the path has a dot segment, written out or encoded")]
@@ -44,27 +44,27 @@ pub enum PathFault {
 
 impl<'a> Path<'a> {
     /// Reads the path part of a request target: what stands before its `?`.
-    pub fn read(raw: &'a [u8]) -> Result<Path<'a>, PathFault> {
+    pub fn read(raw: &'a [u8]) -> Result<Path<'a>, PathError> {
         if raw.first() != Some(&b'/') {
-            return Err(PathFault::NoLeadingSlash);
+            return Err(PathError::NoLeadingSlash);
         }
         let encoded = check_bytes(raw)?;
-        let raw = str::from_utf8(raw).map_err(|_| PathFault::NotAscii)?;
-        let mut oddities = Oddities::NONE;
+        let raw = str::from_utf8(raw).map_err(|_| PathError::NotAscii)?;
+        let mut oddities = PathAmbiguities::NONE;
         let mut decoded = None;
         if encoded {
             oddities = check_encodings(raw.as_bytes())?;
             check_decoded(&fully_decoded(raw.as_bytes()))?;
-            let segments = Pieces::of(raw).map(|piece| decode_once(piece).into_boxed_slice());
+            let segments = RawSegments::new(raw).map(|piece| decode_once(piece).into_boxed_slice());
             decoded = Some(segments.collect());
         }
         if check_segments(raw)? {
-            oddities = oddities.with(Oddities::DOUBLE_SLASH);
+            oddities = oddities.with(PathAmbiguities::DOUBLE_SLASH);
         }
         Ok(Path {
             raw,
             decoded,
-            oddities,
+            ambiguities: oddities,
         })
     }
 
@@ -74,8 +74,8 @@ impl<'a> Path<'a> {
     }
 
     /// What a route has to allow for this path to pass.
-    pub fn oddities(&self) -> Oddities {
-        self.oddities
+    pub fn ambiguities(&self) -> PathAmbiguities {
+        self.ambiguities
     }
 
     /// The decoded segments, each up to its first `;`. A path that ends with a slash ends with an
@@ -84,7 +84,7 @@ impl<'a> Path<'a> {
     pub fn segments(&self) -> Segments<'_> {
         match &self.decoded {
             Some(decoded) => Segments::Decoded(decoded.iter()),
-            None => Segments::Raw(Pieces::of(self.raw)),
+            None => Segments::Raw(RawSegments::new(self.raw)),
         }
     }
 }
@@ -92,7 +92,7 @@ impl<'a> Path<'a> {
 /// The segments of a [`Path`], in order.
 #[derive(Debug, Clone)]
 pub enum Segments<'p> {
-    Raw(Pieces<'p>),
+    Raw(RawSegments<'p>),
     Decoded(Iter<'p, Box<[u8]>>),
 }
 
@@ -109,14 +109,14 @@ impl<'p> Iterator for Segments<'p> {
 
 /// The raw segments of a path, without parameters and without the empty ones in between.
 #[derive(Debug, Clone)]
-pub struct Pieces<'p> {
+pub struct RawSegments<'p> {
     rest: Option<&'p [u8]>,
 }
 
-impl<'p> Pieces<'p> {
+impl<'p> RawSegments<'p> {
     /// Of a path that begins with a slash.
-    pub(super) fn of(raw: &'p str) -> Pieces<'p> {
-        Pieces {
+    pub(super) fn new(raw: &'p str) -> RawSegments<'p> {
+        RawSegments {
             rest: raw.as_bytes().get(1..),
         }
     }
@@ -127,14 +127,14 @@ impl<'p> Pieces<'p> {
     }
 }
 
-impl<'p> Iterator for Pieces<'p> {
+impl<'p> Iterator for RawSegments<'p> {
     type Item = &'p [u8];
 
     fn next(&mut self) -> Option<&'p [u8]> {
         loop {
-            let (segment, rest) = cut(self.rest?, b'/');
+            let (segment, rest) = split_at_byte(self.rest?, b'/');
             self.rest = rest;
-            let (name, _) = cut(segment, b';');
+            let (name, _) = split_at_byte(segment, b';');
             if !name.is_empty() || rest.is_none() {
                 return Some(name);
             }
@@ -143,7 +143,7 @@ impl<'p> Iterator for Pieces<'p> {
 }
 
 /// Splits at the first `separator`.
-fn cut(bytes: &[u8], separator: u8) -> (&[u8], Option<&[u8]>) {
+fn split_at_byte(bytes: &[u8], separator: u8) -> (&[u8], Option<&[u8]>) {
     match bytes.iter().position(|byte| *byte == separator) {
         Some(at) => {
             let (head, tail) = bytes.split_at(at);
@@ -154,17 +154,17 @@ fn cut(bytes: &[u8], separator: u8) -> (&[u8], Option<&[u8]>) {
 }
 
 /// Refuses what no path may hold as it is. Tells whether anything is percent-encoded.
-fn check_bytes(raw: &[u8]) -> Result<bool, PathFault> {
+fn check_bytes(raw: &[u8]) -> Result<bool, PathError> {
     let mut encoded = false;
     for byte in raw {
         match byte {
             b'%' => encoded = true,
-            0..=0x1f | 0x7f => return Err(PathFault::Control),
-            b' ' => return Err(PathFault::Space),
-            b'\\' => return Err(PathFault::Backslash),
-            b'#' => return Err(PathFault::Fragment),
-            b'?' => return Err(PathFault::QuestionMark),
-            0x80.. => return Err(PathFault::NotAscii),
+            0..=0x1f | 0x7f => return Err(PathError::Control),
+            b' ' => return Err(PathError::Space),
+            b'\\' => return Err(PathError::Backslash),
+            b'#' => return Err(PathError::Fragment),
+            b'?' => return Err(PathError::QuestionMark),
+            0x80.. => return Err(PathError::NotAscii),
             _ => {}
         }
     }
@@ -172,21 +172,21 @@ fn check_bytes(raw: &[u8]) -> Result<bool, PathFault> {
 }
 
 /// Refuses bad encodings and encoded control characters, and collects what a route must allow.
-fn check_encodings(raw: &[u8]) -> Result<Oddities, PathFault> {
-    let mut found = Oddities::NONE;
+fn check_encodings(raw: &[u8]) -> Result<PathAmbiguities, PathError> {
+    let mut found = PathAmbiguities::NONE;
     let mut rest = raw;
     while let Some(at) = rest.iter().position(|byte| *byte == b'%') {
         let (_, from) = rest.split_at(at);
-        let byte = encoded_byte(from).ok_or(PathFault::PercentEncoding)?;
+        let byte = decode_escape(from).ok_or(PathError::PercentEncoding)?;
         found = found.with(match byte {
-            0..=0x1f | 0x7f => return Err(PathFault::Control),
-            b'/' => Oddities::ENCODED_SLASH,
-            b'\\' => Oddities::ENCODED_BACKSLASH,
-            b';' => Oddities::ENCODED_SEMICOLON,
-            b'%' => Oddities::ENCODED_PERCENT,
-            b'?' => Oddities::ENCODED_QUESTION_MARK,
-            b'#' => Oddities::ENCODED_HASH,
-            _ => Oddities::NONE,
+            0..=0x1f | 0x7f => return Err(PathError::Control),
+            b'/' => PathAmbiguities::ENCODED_SLASH,
+            b'\\' => PathAmbiguities::ENCODED_BACKSLASH,
+            b';' => PathAmbiguities::ENCODED_SEMICOLON,
+            b'%' => PathAmbiguities::ENCODED_PERCENT,
+            b'?' => PathAmbiguities::ENCODED_QUESTION_MARK,
+            b'#' => PathAmbiguities::ENCODED_HASH,
+            _ => PathAmbiguities::NONE,
         });
         rest = from.get(3..).unwrap_or_default();
     }
@@ -195,14 +195,14 @@ fn check_encodings(raw: &[u8]) -> Result<Oddities, PathFault> {
 
 /// Refuses dot segments. Tells whether a segment in between is empty (`//`, or `/;x/`, which
 /// readers that drop parameters take for the same).
-fn check_segments(raw: &str) -> Result<bool, PathFault> {
+fn check_segments(raw: &str) -> Result<bool, PathError> {
     let mut empty = false;
     let mut rest = raw.as_bytes().get(1..);
     while let Some(bytes) = rest {
-        let (segment, after) = cut(bytes, b'/');
-        let (name, _) = cut(segment, b';');
+        let (segment, after) = split_at_byte(bytes, b'/');
+        let (name, _) = split_at_byte(segment, b';');
         if name == b"." || name == b".." {
-            return Err(PathFault::DotSegment);
+            return Err(PathError::DotSegment);
         }
         empty |= name.is_empty() && after.is_some();
         rest = after;
@@ -213,7 +213,7 @@ fn check_segments(raw: &str) -> Result<bool, PathFault> {
 /// Refuses dot segments and overlong spellings in what remains when nothing is left to decode. A
 /// dot segment that appears at any earlier decoding is still there: nothing decodes dots and
 /// separators away.
-fn check_decoded(bytes: &[u8]) -> Result<(), PathFault> {
+fn check_decoded(bytes: &[u8]) -> Result<(), PathError> {
     let overlong = bytes.windows(2).any(|pair| {
         matches!(
             pair,
@@ -221,7 +221,7 @@ fn check_decoded(bytes: &[u8]) -> Result<(), PathFault> {
         )
     });
     if overlong {
-        return Err(PathFault::Overlong);
+        return Err(PathError::Overlong);
     }
     let mut segments = bytes.split(|byte| matches!(byte, b'/' | b'\\'));
     let dots = segments.any(|segment| {
@@ -232,7 +232,7 @@ fn check_decoded(bytes: &[u8]) -> Result<(), PathFault> {
         matches!(name, Some(b"." | b".."))
     });
     if dots {
-        return Err(PathFault::DotSegment);
+        return Err(PathError::DotSegment);
     }
     Ok(())
 }
@@ -243,7 +243,7 @@ fn fully_decoded(raw: &[u8]) -> Vec<u8> {
     let mut out: Vec<u8> = Vec::with_capacity(raw.len());
     for byte in raw {
         out.push(*byte);
-        while let Some(byte) = out.last_chunk::<3>().and_then(|end| encoded_byte(end)) {
+        while let Some(byte) = out.last_chunk::<3>().and_then(|end| decode_escape(end)) {
             out.truncate(out.len().saturating_sub(3));
             out.push(byte);
         }
@@ -257,7 +257,7 @@ fn decode_once(piece: &[u8]) -> Vec<u8> {
 }
 
 /// The byte that `%XX` at the beginning stands for.
-fn encoded_byte(from: &[u8]) -> Option<u8> {
+fn decode_escape(from: &[u8]) -> Option<u8> {
     let digit = |byte: &u8| char::from(*byte).to_digit(16);
     match from {
         [b'%', high, low, ..] => u8::try_from(digit(high)? * 16 + digit(low)?).ok(),

@@ -4,17 +4,17 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn read(raw: &str) -> Result<(Vec<String>, Oddities), PathFault> {
+fn read(raw: &str) -> Result<(Vec<String>, PathAmbiguities), PathError> {
     Path::read(raw.as_bytes()).map(|path| {
         let segments = path.segments();
         let text = segments.map(|s| String::from_utf8_lossy(s).into_owned());
-        (text.collect(), path.oddities())
+        (text.collect(), path.ambiguities())
     })
 }
 
 #[test]
-fn reads_decoded_segments_up_to_their_parameters() {
-    let none = Oddities::NONE;
+fn segments_are_decoded_up_to_their_parameters() {
+    let none = PathAmbiguities::NONE;
     for (raw, segments, oddities) in [
         ("/", vec![""], none),
         ("/a", vec!["a"], none),
@@ -29,17 +29,21 @@ fn reads_decoded_segments_up_to_their_parameters() {
         ("/caf%c3%A9", vec!["café"], none),
         ("/a;", vec!["a"], none),
         ("/a/;x", vec!["a", ""], none),
-        ("//admin", vec!["admin"], Oddities::DOUBLE_SLASH),
-        ("/;x/admin", vec!["admin"], Oddities::DOUBLE_SLASH),
-        ("/a//", vec!["a", ""], Oddities::DOUBLE_SLASH),
-        ("//%61", vec!["a"], Oddities::DOUBLE_SLASH),
-        ("/a%2fb", vec!["a/b"], Oddities::ENCODED_SLASH),
-        ("/a%2Fb/c", vec!["a/b", "c"], Oddities::ENCODED_SLASH),
-        ("/a%5Cb", vec!["a\\b"], Oddities::ENCODED_BACKSLASH),
-        ("/a%3bb", vec!["a;b"], Oddities::ENCODED_SEMICOLON),
-        ("/a%2561", vec!["a%61"], Oddities::ENCODED_PERCENT),
-        ("/admin%3f", vec!["admin?"], Oddities::ENCODED_QUESTION_MARK),
-        ("/admin%23", vec!["admin#"], Oddities::ENCODED_HASH),
+        ("//admin", vec!["admin"], PathAmbiguities::DOUBLE_SLASH),
+        ("/;x/admin", vec!["admin"], PathAmbiguities::DOUBLE_SLASH),
+        ("/a//", vec!["a", ""], PathAmbiguities::DOUBLE_SLASH),
+        ("//%61", vec!["a"], PathAmbiguities::DOUBLE_SLASH),
+        ("/a%2fb", vec!["a/b"], PathAmbiguities::ENCODED_SLASH),
+        ("/a%2Fb/c", vec!["a/b", "c"], PathAmbiguities::ENCODED_SLASH),
+        ("/a%5Cb", vec!["a\\b"], PathAmbiguities::ENCODED_BACKSLASH),
+        ("/a%3bb", vec!["a;b"], PathAmbiguities::ENCODED_SEMICOLON),
+        ("/a%2561", vec!["a%61"], PathAmbiguities::ENCODED_PERCENT),
+        (
+            "/admin%3f",
+            vec!["admin?"],
+            PathAmbiguities::ENCODED_QUESTION_MARK,
+        ),
+        ("/admin%23", vec!["admin#"], PathAmbiguities::ENCODED_HASH),
     ] {
         let segments: Vec<String> = segments.into_iter().map(str::to_owned).collect();
         assert_eq!(read(raw), Ok((segments, oddities)), "{raw}");
@@ -47,8 +51,8 @@ fn reads_decoded_segments_up_to_their_parameters() {
 }
 
 #[test]
-fn refuses_what_two_readers_could_read_differently() {
-    use PathFault as F;
+fn ambiguous_paths_are_rejected() {
+    use PathError as F;
     for (raw, fault) in [
         ("", F::NoLeadingSlash),
         ("*", F::NoLeadingSlash),
@@ -102,7 +106,7 @@ fn refuses_what_two_readers_could_read_differently() {
 
 /// Traefik's own table of paths: what it cleans we refuse; what it lets be we read as it does.
 #[test]
-fn agrees_with_the_public_vectors() {
+fn public_vectors_agree() {
     let Ok(folder) = std::env::var("PORTCULLIS_VECTORS") else {
         eprintln!("skipped: PORTCULLIS_VECTORS names no folder");
         return;
@@ -117,13 +121,15 @@ fn agrees_with_the_public_vectors() {
     for case in cases("sanitize") {
         let input = field(&case, "input").unwrap();
         let unchanged = field(&case, "expected_path").as_deref() == Some(input.as_str());
-        let accepted = read(&input).is_ok_and(|(_, odd)| odd == Oddities::NONE);
+        let accepted = read(&input).is_ok_and(|(_, odd)| odd == PathAmbiguities::NONE);
         assert_eq!(accepted, unchanged, "{input}");
     }
     for case in cases("path_operations") {
         let input = field(&case, "input").unwrap();
         let plain = field(&case, "expected_path").unwrap();
-        let reads = read(&input).ok().filter(|(_, odd)| *odd == Oddities::NONE);
+        let reads = read(&input)
+            .ok()
+            .filter(|(_, odd)| *odd == PathAmbiguities::NONE);
         if let Some((segments, _)) = reads {
             assert_eq!(format!("/{}", segments.join("/")), plain, "{input}");
         } else {
@@ -136,7 +142,7 @@ fn agrees_with_the_public_vectors() {
     }
     for case in cases("encoded_characters") {
         let input = field(&case, "input").unwrap();
-        let clean = read(&input).is_ok_and(|(_, odd)| odd == Oddities::NONE);
+        let clean = read(&input).is_ok_and(|(_, odd)| odd == PathAmbiguities::NONE);
         assert!(!clean, "{input}");
     }
     for case in cases("routing_path") {
@@ -146,9 +152,9 @@ fn agrees_with_the_public_vectors() {
 }
 
 #[test]
-fn a_deeply_encoded_path_is_read_in_one_pass() {
+fn deeply_encoded_path_is_decoded_in_one_pass() {
     let raw = format!("/%{}2e./x", "25".repeat(30_000));
-    assert_eq!(read(&raw), Err(PathFault::DotSegment));
+    assert_eq!(read(&raw), Err(PathError::DotSegment));
 }
 
 fn has_dot_segment(bytes: &[u8]) -> bool {

@@ -12,23 +12,23 @@ use super::{HostPattern, Match, Path, PathPattern, Route};
 /// are: by host, then by path segment. Only routes of the same host and path are compared with
 /// each other.
 #[derive(Debug, Default)]
-pub struct Table {
+pub struct RouteTable {
     routes: Vec<Arc<Route>>,
-    exact_hosts: HashMap<Box<str>, Tree>,
+    exact_hosts: HashMap<Box<str>, PathTree>,
     /// By what follows the `*.`.
-    wildcard_hosts: HashMap<Box<str>, Tree>,
-    any_host: Tree,
+    wildcard_hosts: HashMap<Box<str>, PathTree>,
+    any_host: PathTree,
 }
 
 /// The routes of one host pattern, by the segments of their paths.
 #[derive(Debug)]
-struct Tree {
+struct PathTree {
     /// The first is the root.
-    nodes: Vec<Node>,
+    nodes: Vec<PathNode>,
 }
 
 #[derive(Debug, Default)]
-struct Node {
+struct PathNode {
     parent: Option<usize>,
     children: HashMap<Box<[u8]>, usize>,
     /// Routes whose exact path ends here.
@@ -39,19 +39,19 @@ struct Node {
 
 /// One route that a request's host and path lead to, for whoever asks why it was (not) taken.
 #[derive(Debug, Clone)]
-pub struct Considered {
+pub struct ExplainedRoute {
     pub route: Arc<Route>,
     /// Whether this is the route that is taken.
-    pub matched: bool,
-    pub why: String,
+    pub is_match: bool,
+    pub reason: String,
 }
 
-impl Table {
+impl RouteTable {
     /// Arranges routes, given in the file's order.
-    pub fn new(routes: Vec<Route>) -> Table {
-        let mut table = Table {
+    pub fn new(routes: Vec<Route>) -> RouteTable {
+        let mut table = RouteTable {
             routes: routes.into_iter().map(Arc::new).collect(),
-            ..Table::default()
+            ..RouteTable::default()
         };
         for route in &table.routes {
             let tree = match &route.matches.host {
@@ -90,7 +90,7 @@ impl Table {
         headers: &HeaderMap,
     ) -> Option<&Arc<Route>> {
         self.find_by(host, path, headers, &mut |route| {
-            route.matches.obstacle(method, headers).is_none()
+            route.matches.mismatch(method, headers).is_none()
         })
     }
 
@@ -117,12 +117,12 @@ impl Table {
         path: &Path<'_>,
         method: &Method,
         headers: &HeaderMap,
-    ) -> Vec<Considered> {
-        let mut considered: Vec<Considered> = Vec::new();
+    ) -> Vec<ExplainedRoute> {
+        let mut considered: Vec<ExplainedRoute> = Vec::new();
         let mut winner: Option<Arc<str>> = None;
         self.visit(host, path, &mut |candidates| {
             for route in candidates.iter() {
-                let obstacle = route.matches.obstacle(method, headers);
+                let obstacle = route.matches.mismatch(method, headers);
                 let matched = obstacle.is_none() && winner.is_none();
                 let why = match (obstacle, &winner) {
                     (Some(obstacle), _) => obstacle.describe(method),
@@ -132,10 +132,10 @@ impl Table {
                 if matched {
                     winner = Some(Arc::clone(&route.name));
                 }
-                considered.push(Considered {
+                considered.push(ExplainedRoute {
                     route: Arc::clone(route),
-                    matched,
-                    why,
+                    is_match: matched,
+                    reason: why,
                 });
             }
             false
@@ -172,15 +172,15 @@ impl Table {
     }
 }
 
-impl Default for Tree {
-    fn default() -> Tree {
-        Tree {
-            nodes: vec![Node::default()],
+impl Default for PathTree {
+    fn default() -> PathTree {
+        PathTree {
+            nodes: vec![PathNode::default()],
         }
     }
 }
 
-impl Tree {
+impl PathTree {
     fn insert(&mut self, route: Arc<Route>) {
         let mut at = 0;
         for segment in route.matches.path.segments() {
@@ -202,9 +202,9 @@ impl Tree {
         };
         let at = *node.children.entry(segment.into()).or_insert(new);
         if at == new {
-            self.nodes.push(Node {
+            self.nodes.push(PathNode {
                 parent: Some(parent),
-                ..Node::default()
+                ..PathNode::default()
             });
         }
         at

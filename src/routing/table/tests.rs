@@ -2,7 +2,7 @@
 
 use http::{HeaderName, HeaderValue};
 
-use super::super::{Auth, HeaderEdits, Oddities, Require, host_of};
+use super::super::{Auth, HeaderEdits, PathAmbiguities, Requirements, host_of};
 use super::*;
 use crate::settings::TimeoutOverrides;
 
@@ -30,7 +30,7 @@ fn route(name: &str, rule: &str) -> Route {
         matches,
         auth: Auth::None,
         on_unauthenticated: crate::routing::OnUnauthenticated::Refuse,
-        require: Require::default(),
+        require: Requirements::default(),
         limits_before: Vec::new(),
         limits_after: Vec::new(),
         upstream: 0,
@@ -40,7 +40,7 @@ fn route(name: &str, rule: &str) -> Route {
         timeouts: TimeoutOverrides::default(),
         forward_credentials: false,
         assertion: false,
-        allow_in_path: Oddities::NONE,
+        allow_in_path: PathAmbiguities::NONE,
         cors: None,
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
@@ -48,12 +48,12 @@ fn route(name: &str, rule: &str) -> Route {
 }
 
 /// Each route is named by its rule.
-fn table(rules: &[&str]) -> Table {
-    Table::new(rules.iter().map(|rule| route(rule, rule)).collect())
+fn table(rules: &[&str]) -> RouteTable {
+    RouteTable::new(rules.iter().map(|rule| route(rule, rule)).collect())
 }
 
 /// `METHOD host path[ header=value]…`
-fn find<'t>(table: &'t Table, request: &str) -> Option<&'t str> {
+fn find<'t>(table: &'t RouteTable, request: &str) -> Option<&'t str> {
     let mut words = request.split(' ');
     let method: Method = words.next().unwrap().parse().unwrap();
     let host = host_of(words.next().unwrap()).unwrap();
@@ -66,7 +66,7 @@ fn find<'t>(table: &'t Table, request: &str) -> Option<&'t str> {
     }
     let found = table.find(&host, &path, &method, &headers);
     let explained = table.explain(&host, &path, &method, &headers);
-    let winner = explained.iter().find(|considered| considered.matched);
+    let winner = explained.iter().find(|considered| considered.is_match);
     assert_eq!(
         winner.map(|considered| &considered.route.name),
         found.map(|route| &route.name),
@@ -110,7 +110,7 @@ fn prefixes_overlap_by_whole_segments_whatever_the_order() {
 }
 
 #[test]
-fn the_most_specific_host_wins_then_the_path() {
+fn most_specific_host_wins_before_path() {
     check(
         &[
             "a.example.com /",
@@ -148,7 +148,7 @@ fn exact_paths_win_over_prefixes_and_end_there() {
 }
 
 #[test]
-fn what_does_not_match_in_every_respect_is_fallen_through() {
+fn partial_matches_fall_through() {
     check(
         &[
             "h /a/b POST",
@@ -182,13 +182,13 @@ fn what_does_not_match_in_every_respect_is_fallen_through() {
 }
 
 #[test]
-fn file_order_settles_the_rest() {
-    let first = Table::new(vec![
+fn file_order_breaks_ties() {
+    let first = RouteTable::new(vec![
         route("first", "/a GET POST"),
         route("second", "/a GET"),
     ]);
     assert_eq!(find(&first, "GET h /a"), Some("first"));
-    let second = Table::new(vec![
+    let second = RouteTable::new(vec![
         route("second", "/a GET"),
         route("first", "/a GET POST"),
     ]);
@@ -223,9 +223,9 @@ fn explain_lists_every_candidate_in_order_with_its_reason() {
         .map(|c| {
             format!(
                 "{}{}: {}",
-                if c.matched { "* " } else { "" },
+                if c.is_match { "* " } else { "" },
                 c.route.name,
-                c.why
+                c.reason
             )
         })
         .collect();
@@ -242,23 +242,23 @@ fn explain_lists_every_candidate_in_order_with_its_reason() {
 }
 
 /// How many routes a look-up compares before it is done.
-fn compared(table: &Table, path: &str, tenant: &str) -> usize {
+fn compared(table: &RouteTable, path: &str, tenant: &str) -> usize {
     let mut seen = 0;
     let path = Path::read(path.as_bytes()).unwrap();
     let mut headers = HeaderMap::new();
     headers.insert("x-tenant", HeaderValue::from_str(tenant).unwrap());
     table.find_by("h", &path, &headers, &mut |route| {
         seen += 1;
-        route.matches.obstacle(&Method::GET, &headers).is_none()
+        route.matches.mismatch(&Method::GET, &headers).is_none()
     });
     seen
 }
 
 #[test]
-fn finding_does_not_depend_on_the_number_of_routes() {
+fn lookup_cost_is_independent_of_route_count() {
     let many = |count: usize| {
         let rule = |n: usize| route(&n.to_string(), &format!("/service-{n}/api"));
-        Table::new((0..count).map(rule).collect())
+        RouteTable::new((0..count).map(rule).collect())
     };
     let (small, large) = (many(10), many(10_000));
     for path in ["/service-7/api/x", "/service-7/other", "/unknown/api"] {
@@ -272,18 +272,18 @@ fn finding_does_not_depend_on_the_number_of_routes() {
 }
 
 #[test]
-fn a_deep_path_is_walked_once_down_and_once_up() {
+fn deep_path_is_walked_once_down_and_up() {
     let deep = "/a".repeat(20_000);
     let table = table(&["/ POST", "/a POST", &format!("{deep}/b")]);
     assert_eq!(compared(&table, &format!("{deep}/c"), "a"), 2);
 }
 
 #[test]
-fn routes_told_apart_by_a_header_are_not_all_compared() {
+fn routes_distinguished_by_header_are_not_all_compared() {
     let rule = |n: usize| route(&n.to_string(), &format!("/api x-tenant={n}"));
     let mut routes: Vec<Route> = (0..10_000).map(rule).collect();
     routes.push(route("anybody", "/api"));
-    let table = Table::new(routes);
+    let table = RouteTable::new(routes);
     assert_eq!(compared(&table, "/api", "7000"), 2);
     assert_eq!(compared(&table, "/api", "nobody"), 1);
     assert_eq!(find(&table, "GET h /api x-tenant=7000"), Some("7000"));

@@ -4,11 +4,11 @@
 //!
 //! The store is asked first, always: as long as it knows a session, no request asks the database.
 
-mod keeping;
-mod ledger;
+mod integrity;
 mod refresh;
-mod telling;
-mod trust;
+mod replay;
+mod revocation_log;
+mod writes;
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
@@ -17,96 +17,99 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
-pub use ledger::Refused;
+pub use integrity::Epoch;
 use quick_cache::sync::Cache;
+pub use revocation_log::RevocationLookup;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
-pub use trust::Ticket;
 
-use crate::auth::session::{Millis, OnLimit, Session, SessionId, Status};
-use crate::directory::{self, Directory, Kept, User};
-use crate::store::{Found, Identity, Store, Use};
+use crate::auth::session::{Millis, OnSessionLimit, Session, SessionId, SessionStatus};
+use crate::database::{self, Database, DurableSession, User};
+use crate::store::{SessionIdentity, SessionLookup, SessionUse, Store};
 
 /// How long an answer of the database is good for. By so much a revocation that another gateway
 /// makes while the store is away may be late here.
-const FRESH: Duration = Duration::from_secs(1);
+const CACHE_TTL: Duration = Duration::from_secs(1);
 /// How many answers are kept.
-const ANSWERS: usize = 20_000;
+const CACHE_CAPACITY: usize = 20_000;
 /// How many look-ups are under way at once, and how long one may take altogether.
-const AT_ONCE: usize = 8;
-const PATIENCE: Duration = Duration::from_secs(2);
+const MAX_CONCURRENT_LOOKUPS: usize = 8;
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long nobody asks a database that has just not answered.
-const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// Sessions that never were, asked for from one address: so many a second, in bursts of so many.
 /// Beyond, that address' unknown sessions stay unknown for a second.
-const MISSES_A_SECOND: NonZeroU32 = NonZeroU32::MIN.saturating_add(19);
-const MISSES_AT_ONCE: NonZeroU32 = NonZeroU32::MIN.saturating_add(99);
+const MISSES_PER_SECOND: NonZeroU32 = NonZeroU32::MIN.saturating_add(19);
+const MISS_BURST: NonZeroU32 = NonZeroU32::MIN.saturating_add(99);
 /// Addresses after which those that were quiet are forgotten.
-const ADDRESSES_KEPT: usize = 10_000;
+const MAX_TRACKED_ADDRESSES: usize = 10_000;
 
 /// Neither no nor yes: the database did not say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the database did not answer")]
-pub struct NoAnswer;
+pub struct DatabaseUnavailable;
 
 /// A handle on the second home; clones share everything.
 #[derive(Clone)]
-pub struct Durable {
-    directory: Directory,
-    shared: Arc<Shared>,
+pub struct DurableSessions {
+    database: Database,
+    shared: Arc<DurableState>,
 }
 
-struct Shared {
-    on: AtomicBool,
-    answers: Cache<SessionId, Answer>,
+struct DurableState {
+    is_enabled: AtomicBool,
+    cache: Cache<SessionId, CachedRow>,
     /// Counts what was changed here: an answer from before a change is not kept.
     changes: AtomicU64,
-    turns: Semaphore,
-    misses: DefaultKeyedRateLimiter<IpAddr>,
+    lookup_slots: Semaphore,
+    miss_limiter: DefaultKeyedRateLimiter<IpAddr>,
     /// Addresses that asked for too many sessions that never were.
-    blocked: Cache<IpAddr, Instant>,
+    blocked_addresses: Cache<IpAddr, Instant>,
     started: Instant,
     /// Until when the database is left alone, in milliseconds since `started`.
-    silent_until: AtomicU64,
-    telling: telling::Telling,
-    trust: trust::Trust,
+    paused_until: AtomicU64,
+    pending_uses: replay::PendingUseTimes,
+    integrity: integrity::Integrity,
 }
 
 #[derive(Clone)]
-struct Answer {
-    kept: Option<Arc<Kept>>,
-    at: Instant,
+struct CachedRow {
+    row: Option<Arc<DurableSession>>,
+    read_at: Instant,
 }
 
-impl Durable {
-    pub fn new(directory: Directory, on: bool) -> Durable {
-        let quota = Quota::per_second(MISSES_A_SECOND).allow_burst(MISSES_AT_ONCE);
-        Durable {
-            directory,
-            shared: Arc::new(Shared {
-                on: AtomicBool::new(on),
-                answers: Cache::new(ANSWERS),
+impl DurableSessions {
+    pub fn new(database: Database, on: bool) -> DurableSessions {
+        let quota = Quota::per_second(MISSES_PER_SECOND).allow_burst(MISS_BURST);
+        DurableSessions {
+            database,
+            shared: Arc::new(DurableState {
+                is_enabled: AtomicBool::new(on),
+                cache: Cache::new(CACHE_CAPACITY),
                 changes: AtomicU64::new(0),
-                turns: Semaphore::new(AT_ONCE),
-                misses: RateLimiter::keyed(quota),
-                blocked: Cache::new(ADDRESSES_KEPT),
+                lookup_slots: Semaphore::new(MAX_CONCURRENT_LOOKUPS),
+                miss_limiter: RateLimiter::keyed(quota),
+                blocked_addresses: Cache::new(MAX_TRACKED_ADDRESSES),
                 started: Instant::now(),
-                silent_until: AtomicU64::new(0),
-                telling: telling::Telling::default(),
-                trust: trust::Trust::new(on),
+                paused_until: AtomicU64::new(0),
+                pending_uses: replay::PendingUseTimes::default(),
+                integrity: integrity::Integrity::new(on),
             }),
         }
     }
 
     /// The second home, where sessions have one.
-    pub fn on(&self) -> Option<&Durable> {
-        self.shared.on.load(Ordering::Relaxed).then_some(self)
+    pub fn if_enabled(&self) -> Option<&DurableSessions> {
+        self.shared
+            .is_enabled
+            .load(Ordering::Relaxed)
+            .then_some(self)
     }
 
     /// Follows a reload.
-    pub fn set(&self, on: bool) {
-        if self.shared.on.swap(on, Ordering::Relaxed) != on {
-            self.shared.trust.begin_anew();
+    pub fn set_enabled(&self, on: bool) {
+        if self.shared.is_enabled.swap(on, Ordering::Relaxed) != on {
+            self.shared.integrity.reset();
         }
     }
 
@@ -116,31 +119,37 @@ impl Durable {
     ///
     /// # Errors
     /// When only the database could tell and it does not.
-    pub async fn second_look(
+    pub async fn confirm_with_database(
         &self,
         store: &Store,
         id: SessionId,
-        found: Found,
-        view: View,
-    ) -> Result<Found, NoAnswer> {
+        found: SessionLookup,
+        view: LookupContext,
+    ) -> Result<SessionLookup, DatabaseUnavailable> {
         let lost = match &found {
-            Found::Missing | Found::Expired(_) => true,
-            Found::Active(..) if self.is_behind(store) => false,
-            Found::Active(..) | Found::Revoked(_) | Found::NotAsked => return Ok(found),
+            SessionLookup::Missing | SessionLookup::Expired(_) => true,
+            SessionLookup::Active(..) if self.is_store_unverified(store) => false,
+            SessionLookup::Active(..) | SessionLookup::Revoked(_) | SessionLookup::NotQueried => {
+                return Ok(found);
+            }
         };
         // Boxed, here and below: rarely needed, and far larger than what asks for it.
         let Some(kept) = Box::pin(self.look_up(id, lost.then_some(view.ip))).await? else {
             // One from before `durable` was on.
             return Ok(found);
         };
-        let stands = view.of(&kept);
+        let stands = view.status_of(&kept);
         match &stands {
-            Found::Active(..) if lost => Box::pin(self.warm(store, &kept, view)).await,
-            Found::Revoked(session) if !lost => Box::pin(self.tell(store, session)).await,
+            SessionLookup::Active(..) if lost => {
+                Box::pin(self.restore_to_store(store, &kept, view)).await
+            }
+            SessionLookup::Revoked(session) if !lost => {
+                Box::pin(self.replay_end(store, session)).await
+            }
             _ => {}
         }
         // What the store has is fresher, but for an end.
-        let keeps = !lost && !matches!(stands, Found::Revoked(_));
+        let keeps = !lost && !matches!(stands, SessionLookup::Revoked(_));
         Ok(if keeps { found } else { stands })
     }
 
@@ -148,9 +157,13 @@ impl Durable {
     ///
     /// # Errors
     /// When it does not answer.
-    pub async fn stands(&self, id: SessionId, view: View) -> Result<Found, NoAnswer> {
+    pub async fn look_up_status(
+        &self,
+        id: SessionId,
+        view: LookupContext,
+    ) -> Result<SessionLookup, DatabaseUnavailable> {
         let kept = Box::pin(self.look_up(id, Some(view.ip))).await?;
-        Ok(kept.map_or(Found::Missing, |kept| view.of(&kept)))
+        Ok(kept.map_or(SessionLookup::Missing, |kept| view.status_of(&kept)))
     }
 
     /// Reads a session, or says that the database has none. Of those who ask for the same one at
@@ -162,74 +175,82 @@ impl Durable {
         &self,
         id: SessionId,
         asker: Option<IpAddr>,
-    ) -> Result<Option<Arc<Kept>>, NoAnswer> {
+    ) -> Result<Option<Arc<DurableSession>>, DatabaseUnavailable> {
         let shared = &self.shared;
-        if let Some(answer) = shared.answers.get(&id) {
-            if answer.at.elapsed() < FRESH {
-                return Ok(answer.kept);
+        if let Some(answer) = shared.cache.get(&id) {
+            if answer.read_at.elapsed() < CACHE_TTL {
+                return Ok(answer.row);
             }
-            shared.answers.remove(&id);
+            shared.cache.remove(&id);
         }
-        let asker = asker.map(network);
+        let asker = asker.map(subscriber_network);
         if asker.as_ref().is_some_and(|asker| shared.is_blocked(asker)) {
-            return Err(NoAnswer);
+            return Err(DatabaseUnavailable);
         }
         let asking = async {
-            match shared.answers.get_value_or_guard_async(&id).await {
-                Ok(answer) => Ok(answer.kept),
+            match shared.cache.get_value_or_guard_async(&id).await {
+                Ok(answer) => Ok(answer.row),
                 Err(guard) => {
                     let before = shared.changes.load(Ordering::Acquire);
-                    let kept = self.ask(id).await?.map(Arc::new);
+                    let kept = self.fetch_row(id).await?.map(Arc::new);
                     if shared.changes.load(Ordering::Acquire) == before {
                         let at = Instant::now();
                         let kept = kept.clone();
                         // It is only that nothing is remembered where this fails.
-                        let _ = guard.insert(Answer { kept, at });
+                        let _ = guard.insert(CachedRow {
+                            row: kept,
+                            read_at: at,
+                        });
                     }
                     Ok(kept)
                 }
             }
         };
-        let kept = timeout(PATIENCE, asking).await.unwrap_or(Err(NoAnswer))?;
+        let kept = timeout(LOOKUP_TIMEOUT, asking)
+            .await
+            .unwrap_or(Err(DatabaseUnavailable))?;
         if let (None, Some(asker)) = (&kept, asker) {
             shared.count_miss(asker);
         }
         Ok(kept)
     }
 
-    async fn ask(&self, id: SessionId) -> Result<Option<Kept>, NoAnswer> {
-        self.shared.not_silent()?;
-        let turn = self.shared.turns.acquire().await;
-        let _turn = turn.map_err(|_| NoAnswer)?;
-        self.shared.not_silent()?;
-        match timeout(PATIENCE / 2, self.directory.kept(id)).await {
+    async fn fetch_row(
+        &self,
+        id: SessionId,
+    ) -> Result<Option<DurableSession>, DatabaseUnavailable> {
+        self.shared.check_not_paused()?;
+        let turn = self.shared.lookup_slots.acquire().await;
+        let _turn = turn.map_err(|_| DatabaseUnavailable)?;
+        self.shared.check_not_paused()?;
+        match timeout(LOOKUP_TIMEOUT / 2, self.database.session(id)).await {
             Ok(Ok(kept)) => Ok(kept),
             Ok(Err(error)) => {
-                self.complain(&error);
-                Err(NoAnswer)
+                self.note_failure(&error);
+                Err(DatabaseUnavailable)
             }
             Err(_) => {
                 self.shared.pause();
-                Err(NoAnswer)
+                Err(DatabaseUnavailable)
             }
         }
     }
 
-    fn complain(&self, error: &directory::Error) {
+    fn note_failure(&self, error: &database::Error) {
         self.shared.pause();
         let error = error as &dyn std::error::Error;
         tracing::warn!(error, "the database did not answer for a session");
     }
 
     /// Brings a session back to a store that has lost it.
-    async fn warm(&self, store: &Store, kept: &Kept, view: View) {
+    async fn restore_to_store(&self, store: &Store, kept: &DurableSession, view: LookupContext) {
         let id = kept.session.id;
         // No gateway may take it for a record that it remembers.
         let session = Session {
             revision: kept.session.revision.max(view.now / 1000),
             ..kept.session.clone()
         };
-        let used = Use {
+        let used = SessionUse {
             session: id,
             last_access: kept.last_activity,
             requests: 0,
@@ -237,7 +258,13 @@ impl Durable {
         };
         let warmed = async {
             store
-                .create_session(&session, None, u32::MAX, OnLimit::EvictOldest, view.idle)
+                .create_session(
+                    &session,
+                    None,
+                    u32::MAX,
+                    OnSessionLimit::EvictOldest,
+                    view.idle,
+                )
                 .await?;
             store.record_uses(std::slice::from_ref(&used)).await
         };
@@ -246,13 +273,13 @@ impl Durable {
             return;
         }
         // Who changed the row meanwhile changed the store before it had the session.
-        self.shared.changed(id);
+        self.shared.invalidate(id);
         match self.look_up(id, None).await {
             Ok(Some(after)) if after.session.ended.is_some() => {
-                self.tell(store, &after.session).await
+                self.replay_end(store, &after.session).await
             }
             Ok(Some(after)) if after.session.revision != kept.session.revision => {
-                let user = self.directory.user(&after.session.user).await;
+                let user = self.database.user(&after.session.user).await;
                 let Ok(Some(user)) = user else { return };
                 let (ids, identity) = ([id], identity_of(&user));
                 if let Err(error) = store.set_identity(&ids, identity).await {
@@ -265,8 +292,8 @@ impl Durable {
 }
 
 /// What sessions carry of a user.
-pub fn identity_of(user: &User) -> Identity<'_> {
-    Identity {
+pub fn identity_of(user: &User) -> SessionIdentity<'_> {
+    SessionIdentity {
         version: user.updated_at,
         email: &user.email,
         name: user.name.as_deref(),
@@ -277,7 +304,7 @@ pub fn identity_of(user: &User) -> Identity<'_> {
 
 /// From where and by which rules somebody looks at a session.
 #[derive(Debug, Clone, Copy)]
-pub struct View {
+pub struct LookupContext {
     pub idle: Option<Duration>,
     pub now: Millis,
     /// The latest use that this gateway knows of and may not have written.
@@ -285,58 +312,60 @@ pub struct View {
     pub ip: IpAddr,
 }
 
-impl View {
-    fn of(&self, kept: &Kept) -> Found {
+impl LookupContext {
+    fn status_of(&self, kept: &DurableSession) -> SessionLookup {
         let session = &kept.session;
         let last_access = kept.last_activity.max(self.last_access);
         match session.status(last_access, self.idle, self.now) {
-            Status::Active => Found::Active(Arc::new(session.clone()), last_access),
-            Status::Expired => Found::Expired(session.clone()),
-            Status::Revoked => Found::Revoked(session.clone()),
+            SessionStatus::Active => SessionLookup::Active(Arc::new(session.clone()), last_access),
+            SessionStatus::Expired => SessionLookup::Expired(session.clone()),
+            SessionStatus::Revoked => SessionLookup::Revoked(session.clone()),
         }
     }
 }
 
-impl Shared {
+impl DurableState {
     /// Takes note that a session is not what it was.
-    fn changed(&self, id: SessionId) {
+    fn invalidate(&self, id: SessionId) {
         self.changes.fetch_add(1, Ordering::AcqRel);
-        self.answers.remove(&id);
+        self.cache.remove(&id);
     }
 
     fn millis(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn not_silent(&self) -> Result<(), NoAnswer> {
-        if self.millis() < self.silent_until.load(Ordering::Relaxed) {
-            return Err(NoAnswer);
+    fn check_not_paused(&self) -> Result<(), DatabaseUnavailable> {
+        if self.millis() < self.paused_until.load(Ordering::Relaxed) {
+            return Err(DatabaseUnavailable);
         }
         Ok(())
     }
 
     fn pause(&self) {
-        let until = self.millis().saturating_add(PAUSE.as_millis() as u64);
-        self.silent_until.store(until, Ordering::Relaxed);
+        let until = self
+            .millis()
+            .saturating_add(PAUSE_AFTER_FAILURE.as_millis() as u64);
+        self.paused_until.store(until, Ordering::Relaxed);
     }
 
     fn is_blocked(&self, asker: &IpAddr) -> bool {
-        let since = self.blocked.get(asker);
-        since.is_some_and(|since| since.elapsed() < FRESH)
+        let since = self.blocked_addresses.get(asker);
+        since.is_some_and(|since| since.elapsed() < CACHE_TTL)
     }
 
     fn count_miss(&self, asker: IpAddr) {
-        if self.misses.len() > ADDRESSES_KEPT {
-            self.misses.retain_recent();
+        if self.miss_limiter.len() > MAX_TRACKED_ADDRESSES {
+            self.miss_limiter.retain_recent();
         }
-        if self.misses.check_key(&asker).is_err() {
-            self.blocked.insert(asker, Instant::now());
+        if self.miss_limiter.check_key(&asker).is_err() {
+            self.blocked_addresses.insert(asker, Instant::now());
         }
     }
 }
 
 /// One subscriber: an IPv4 address, or a /64.
-pub fn network(ip: IpAddr) -> IpAddr {
+pub fn subscriber_network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64)).into(),
         ip => ip,

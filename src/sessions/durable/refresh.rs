@@ -3,69 +3,74 @@
 
 use std::time::Duration;
 
-use super::Durable;
-use crate::auth::session::{Millis, SessionId, Status};
-use crate::directory::{self, Kept, KeptRefresh};
-use crate::store::{Entry, Refresh, Rotation, Turned, Turnover};
+use super::DurableSessions;
+use crate::auth::session::{Millis, SessionId, SessionStatus};
+use crate::database::{self, DurableRefreshTokens, DurableSession};
+use crate::store::{RefreshRotation, RefreshTokens, RotationOutcome, RotationResult, SessionEntry};
 
 /// How often a turn is tried again that another one overtook: each time one of the others got
 /// through.
-const ATTEMPTS: usize = 1000;
+const MAX_ATTEMPTS: usize = 1000;
 
-impl Durable {
+impl DurableSessions {
     /// Puts the successor in the place of the token presented: of those who present the same one at
     /// once, one rotates and the others replay. `None`: the session is not kept here.
     ///
     /// # Errors
     /// When the database does not do it.
-    pub async fn rotate(
+    pub async fn rotate_refresh(
         &self,
         id: SessionId,
-        turnover: &Turnover,
+        turnover: &RefreshRotation,
         idle: Option<Duration>,
         now: Millis,
         last_access: Millis,
-    ) -> Result<Option<Turned>, directory::Error> {
-        for _ in 0..ATTEMPTS {
-            let Some(kept) = self.directory.kept(id).await? else {
+    ) -> Result<Option<RotationResult>, database::Error> {
+        for _ in 0..MAX_ATTEMPTS {
+            let Some(kept) = self.database.session(id).await? else {
                 return Ok(None);
             };
             let used = kept.last_activity.max(last_access);
-            let alive = kept.session.status(used, idle, now) == Status::Active;
-            let mut refresh = read(&kept.refresh);
+            let alive = kept.session.status(used, idle, now) == SessionStatus::Active;
+            let mut refresh = to_refresh_tokens(&kept.refresh);
             let rotation = refresh.rotate(turnover, alive.then_some(kept.session.expires_at), now);
-            let after = written(refresh);
-            if after == kept.refresh || self.directory.turn_kept(id, &kept.refresh, &after).await? {
-                return Ok(Some(turned(kept, rotation, now)));
+            let after = to_durable_tokens(refresh);
+            if after == kept.refresh
+                || self
+                    .database
+                    .rotate_refresh(id, &kept.refresh, &after)
+                    .await?
+            {
+                return Ok(Some(rotation_result(kept, rotation, now)));
             }
         }
-        Err(directory::Error::Contended)
+        Err(database::Error::Contended)
     }
 
     /// Tells whether this is the session's current refresh token. `None`: it is not kept here.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn holds_refresh(
+    pub async fn is_current_refresh_token(
         &self,
         id: SessionId,
         hash: [u8; 32],
-    ) -> Result<Option<bool>, directory::Error> {
-        let kept = self.directory.kept(id).await?;
+    ) -> Result<Option<bool>, database::Error> {
+        let kept = self.database.session(id).await?;
         Ok(kept.map(|kept| kept.refresh.current == hash))
     }
 }
 
-fn turned(kept: Kept, rotation: Rotation, now: Millis) -> Turned {
-    Turned {
-        rotation,
-        entry: Some(Entry::from(kept)),
+fn rotation_result(kept: DurableSession, rotation: RotationOutcome, now: Millis) -> RotationResult {
+    RotationResult {
+        outcome: rotation,
+        entry: Some(SessionEntry::from(kept)),
         now,
     }
 }
 
-fn read(kept: &KeptRefresh) -> Refresh {
-    Refresh {
+fn to_refresh_tokens(kept: &DurableRefreshTokens) -> RefreshTokens {
+    RefreshTokens {
         current: kept.current,
         until: kept.until,
         rotated: kept.rotated.clone(),
@@ -73,8 +78,8 @@ fn read(kept: &KeptRefresh) -> Refresh {
     }
 }
 
-fn written(refresh: Refresh) -> KeptRefresh {
-    KeptRefresh {
+fn to_durable_tokens(refresh: RefreshTokens) -> DurableRefreshTokens {
+    DurableRefreshTokens {
         current: refresh.current,
         until: refresh.until,
         rotated: refresh.rotated,
@@ -83,15 +88,15 @@ fn written(refresh: Refresh) -> KeptRefresh {
 }
 
 /// Only what the row has: how often and from where a session was used is the store's to know.
-impl From<Kept> for Entry {
-    fn from(kept: Kept) -> Entry {
+impl From<DurableSession> for SessionEntry {
+    fn from(kept: DurableSession) -> SessionEntry {
         let activity = crate::auth::session::Activity {
             last_access: kept.last_activity,
             request_count: 0,
             ip_addresses: vec![kept.session.ip],
             live_connections: 0,
         };
-        Entry {
+        SessionEntry {
             session: kept.session,
             activity,
         }

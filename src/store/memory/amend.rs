@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::{Amended, Amendment, Entry};
+use super::super::{AmendOutcome, Amendment, SessionEntry};
 use super::Memory;
 use crate::auth::session::SessionId;
 
@@ -12,26 +12,30 @@ impl Memory {
         id: SessionId,
         amendment: &Amendment,
         idle: Option<Duration>,
-    ) -> Amended {
-        let (mut content, now) = self.enter();
+    ) -> AmendOutcome {
+        let (mut content, now) = self.lock();
         let now = now / 1000;
-        let Some(entry) = content.sessions.alive(id, idle, now) else {
-            return Amended::Gone;
+        let Some(entry) = content.sessions.alive_mut(id, idle, now) else {
+            return AmendOutcome::Gone;
         };
         // Where it is too long, nothing has changed.
         if amendment.apply(&mut entry.session).is_err() {
-            return Amended::DataTooLong;
+            return AmendOutcome::DataTooLong;
         }
         let entry = entry.clone();
-        Amended::Done(content.with_live(entry, now))
+        AmendOutcome::Amended(content.with_open_connections(entry, now))
     }
 
-    pub(in crate::store) fn touch(&self, id: SessionId, idle: Option<Duration>) -> Option<Entry> {
-        let (mut content, now) = self.enter();
+    pub(in crate::store) fn touch(
+        &self,
+        id: SessionId,
+        idle: Option<Duration>,
+    ) -> Option<SessionEntry> {
+        let (mut content, now) = self.lock();
         let now = now / 1000;
-        let entry = content.sessions.alive(id, idle, now)?;
+        let entry = content.sessions.alive_mut(id, idle, now)?;
         entry.activity.last_access = entry.activity.last_access.max(now);
         let entry = entry.clone();
-        Some(content.with_live(entry, now))
+        Some(content.with_open_connections(entry, now))
     }
 }

@@ -3,29 +3,29 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::limits::{Algorithm, Charge, Counter, Decision, Micros, Rule, State};
+use crate::limits::{Algorithm, Charge, Counter, CounterState, Decision, Micros, Rule};
 
 /// A limit that changes its algorithm or its window begins anew, as in the other engine.
 #[derive(PartialEq, Eq, Hash)]
-struct Key {
+struct CounterKey {
     limit: Arc<str>,
     counter: Counter,
     algorithm: std::mem::Discriminant<Algorithm>,
     width: u64,
 }
 
-struct Kept {
-    state: State,
+struct CounterEntry {
+    state: CounterState,
     rule: Rule,
 }
 
 #[derive(Default)]
 pub(super) struct Counters {
-    kept: HashMap<Key, Kept>,
+    entries: HashMap<CounterKey, CounterEntry>,
 }
 
-fn key(charge: &Charge) -> Key {
-    Key {
+fn counter_key(charge: &Charge) -> CounterKey {
+    CounterKey {
         limit: Arc::clone(&charge.limit.name),
         counter: charge.counter,
         algorithm: std::mem::discriminant(&charge.limit.algorithm),
@@ -35,7 +35,7 @@ fn key(charge: &Charge) -> Key {
 
 impl Counters {
     /// Whether one of these limits turns the request away.
-    pub(super) fn refuse(&mut self, charges: &[&Charge], now: Micros) -> bool {
+    pub(super) fn is_refused(&mut self, charges: &[&Charge], now: Micros) -> bool {
         charges
             .iter()
             .any(|charge| !charge.limit.shadow && self.wait(charge, now) > 0)
@@ -51,8 +51,11 @@ impl Counters {
     ) -> Vec<Decision> {
         let settle_one = |charge: &&Charge| {
             let rule = Rule::of(&charge.limit);
-            let fresh = || fresh(charge);
-            let kept = self.kept.entry(key(charge)).or_insert_with(fresh);
+            let fresh = || new_entry(charge);
+            let kept = self
+                .entries
+                .entry(counter_key(charge))
+                .or_insert_with(fresh);
             kept.rule = rule;
             let wait = kept.state.wait(rule, now);
             if spend && wait == 0 {
@@ -65,15 +68,15 @@ impl Counters {
 
     pub(super) fn give_back(&mut self, charges: &[Charge], now: Micros) {
         for charge in charges {
-            if let Some(kept) = self.kept.get_mut(&key(charge)) {
+            if let Some(kept) = self.entries.get_mut(&counter_key(charge)) {
                 kept.state.give_back(Rule::of(&charge.limit), now, 1, now);
             }
         }
     }
 
     pub(super) fn peek(&self, charge: &Charge, now: Micros) -> Decision {
-        let mut state = self.kept.get(&key(charge)).map_or_else(
-            || State::new(charge.limit.algorithm),
+        let mut state = self.entries.get(&counter_key(charge)).map_or_else(
+            || CounterState::new(charge.limit.algorithm),
             |kept| kept.state.clone(),
         );
         let wait = state.wait(Rule::of(&charge.limit), now);
@@ -81,29 +84,29 @@ impl Counters {
     }
 
     pub(super) fn reset(&mut self, charge: &Charge) -> bool {
-        self.kept.remove(&key(charge)).is_some()
+        self.entries.remove(&counter_key(charge)).is_some()
     }
 
     /// Drops the counters that are whole again.
     pub(super) fn clean_up(&mut self, now: Micros) {
-        self.kept.retain(|_, kept| {
+        self.entries.retain(|_, kept| {
             kept.state.wait(kept.rule, now);
-            kept.state.whole_after(kept.rule, now) > 0
+            kept.state.reset_after(kept.rule, now) > 0
         });
-        self.kept.shrink_to_fit();
+        self.entries.shrink_to_fit();
     }
 
     fn wait(&mut self, charge: &Charge, now: Micros) -> Micros {
         let rule = Rule::of(&charge.limit);
-        self.kept
-            .get_mut(&key(charge))
+        self.entries
+            .get_mut(&counter_key(charge))
             .map_or(0, |kept| kept.state.wait(rule, now))
     }
 }
 
-fn fresh(charge: &Charge) -> Kept {
-    Kept {
-        state: State::new(charge.limit.algorithm),
+fn new_entry(charge: &Charge) -> CounterEntry {
+    CounterEntry {
+        state: CounterState::new(charge.limit.algorithm),
         rule: Rule::of(&charge.limit),
     }
 }

@@ -2,30 +2,30 @@
 
 use std::collections::VecDeque;
 
-use super::super::journal::{Line, LineId, Noted, Position, Stream, line_id};
+use super::super::journal::{JournalEntry, JournalLine, JournalStream, LineId, Position, line_id};
 use super::Memory;
 use crate::auth::session::Millis;
 
 /// The latest lines of each stream, the oldest first. Identifiers are unique in all of them.
 #[derive(Default)]
 pub(super) struct Journal {
-    streams: [VecDeque<(LineId, Line)>; Stream::COUNT],
+    streams: [VecDeque<(LineId, JournalLine)>; JournalStream::COUNT],
     latest: LineId,
 }
 
 impl Journal {
-    fn note(&mut self, line: Line, now: Millis) {
+    fn append(&mut self, line: JournalLine, now: Millis) {
         let (at, number) = self.latest;
         self.latest = if at >= now {
             (at, number + 1)
         } else {
             (now, 0)
         };
-        let stream = Stream::of(line.kind);
+        let stream = JournalStream::of(line.kind);
         let Some(lines) = self.streams.get_mut(stream.index()) else {
             return;
         };
-        if lines.len() >= stream.kept() {
+        if lines.len() >= stream.max_len() {
             lines.pop_front();
         }
         lines.push_back((self.latest, line));
@@ -33,9 +33,9 @@ impl Journal {
 }
 
 impl Memory {
-    pub(in crate::store) fn note(&self, line: Line) {
-        let (mut content, now) = self.enter();
-        content.journal.note(line, now / 1000);
+    pub(in crate::store) fn append_journal(&self, line: JournalLine) {
+        let (mut content, now) = self.lock();
+        content.journal.append(line, now / 1000);
     }
 
     pub(in crate::store) fn journal_before(
@@ -43,9 +43,9 @@ impl Memory {
         kind: Option<&str>,
         before: Option<LineId>,
         limit: usize,
-    ) -> Vec<Noted> {
-        let (content, _) = self.enter();
-        let of_stream = |lines: &VecDeque<(LineId, Line)>| {
+    ) -> Vec<JournalEntry> {
+        let (content, _) = self.lock();
+        let of_stream = |lines: &VecDeque<(LineId, JournalLine)>| {
             let lines = lines.iter().rev();
             lines
                 .filter(|(id, _)| before.is_none_or(|before| *id < before))
@@ -56,13 +56,13 @@ impl Memory {
         };
         let mut found: Vec<_> = content.journal.streams.iter().flat_map(of_stream).collect();
         found.sort_unstable_by(|(a, _), (b, _)| b.cmp(a));
-        found.into_iter().take(limit).map(noted).collect()
+        found.into_iter().take(limit).map(journal_entry).collect()
     }
 
     /// The newest line of each stream that has one.
-    pub(in crate::store) fn journal_ends(&self) -> Vec<(Stream, LineId)> {
-        let (content, _) = self.enter();
-        let streams = Stream::all().zip(&content.journal.streams);
+    pub(in crate::store) fn journal_ends(&self) -> Vec<(JournalStream, LineId)> {
+        let (content, _) = self.lock();
+        let streams = JournalStream::all().zip(&content.journal.streams);
         streams
             .filter_map(|(stream, lines)| Some((stream, lines.back()?.0)))
             .collect()
@@ -73,10 +73,10 @@ impl Memory {
         &self,
         position: &Position,
         limit: usize,
-    ) -> Vec<(Stream, LineId, String)> {
-        let (content, _) = self.enter();
+    ) -> Vec<(JournalStream, LineId, String)> {
+        let (content, _) = self.lock();
         let mut found = Vec::new();
-        for (stream, lines) in Stream::all().zip(&content.journal.streams) {
+        for (stream, lines) in JournalStream::all().zip(&content.journal.streams) {
             let after = position.of(stream);
             let later = lines.iter().filter(|(id, _)| *id > after).take(limit);
             found.extend(later.map(|(id, line)| (stream, *id, line.text.clone())));
@@ -85,8 +85,8 @@ impl Memory {
     }
 }
 
-fn noted((id, text): (LineId, String)) -> Noted {
-    Noted {
+fn journal_entry((id, text): (LineId, String)) -> JournalEntry {
+    JournalEntry {
         id: line_id(id),
         text,
     }

@@ -2,18 +2,18 @@
 
 use std::collections::HashMap;
 
-use super::super::live::REPORT_KEPT;
+use super::super::open_connections::REPORT_TTL;
 use super::{Memory, millis};
 use crate::auth::session::{Millis, SessionId};
 
 /// By session and gateway: how many, and until when that counts.
 #[derive(Default)]
-pub(super) struct Reports {
+pub(super) struct ConnectionReports {
     sessions: HashMap<SessionId, HashMap<String, (u64, Millis)>>,
 }
 
-impl Reports {
-    pub(super) fn of(&self, id: &SessionId, now: Millis) -> u64 {
+impl ConnectionReports {
+    pub(super) fn count(&self, id: &SessionId, now: Millis) -> u64 {
         let gateways = self.sessions.get(id).into_iter().flat_map(HashMap::values);
         gateways
             .filter(|(_, until)| now < *until)
@@ -33,9 +33,9 @@ impl Reports {
         removed as u64
     }
 
-    fn note(&mut self, gateway: &str, id: SessionId, count: u64, now: Millis) {
+    fn record(&mut self, gateway: &str, id: SessionId, count: u64, now: Millis) {
         if count > 0 {
-            let until = now + millis(REPORT_KEPT);
+            let until = now + millis(REPORT_TTL);
             let gateways = self.sessions.entry(id).or_default();
             gateways.insert(gateway.to_owned(), (count, until));
             return;
@@ -50,10 +50,16 @@ impl Reports {
 }
 
 impl Memory {
-    pub(in crate::store) fn report_live(&self, gateway: &str, counts: &[(SessionId, u64)]) {
-        let (mut content, now) = self.enter();
+    pub(in crate::store) fn report_open_connections(
+        &self,
+        gateway: &str,
+        counts: &[(SessionId, u64)],
+    ) {
+        let (mut content, now) = self.lock();
         for (id, count) in counts {
-            content.live.note(gateway, *id, *count, now / 1000);
+            content
+                .open_connections
+                .record(gateway, *id, *count, now / 1000);
         }
     }
 }

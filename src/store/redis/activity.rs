@@ -5,24 +5,24 @@ use std::net::IpAddr;
 
 use redis::Value;
 
-use super::super::Grant;
-use super::record::{Reader, address, six};
+use super::super::InitialRefreshToken;
+use super::record::{ByteReader, decode_address, encode_millis};
 use crate::auth::session::Activity;
 
 /// Writes that of a session which was never used.
-pub(super) fn write(grant: Option<Grant>) -> Vec<u8> {
+pub(super) fn encode_new(grant: Option<InitialRefreshToken>) -> Vec<u8> {
     let mut used = vec![0; 13];
     if let Some(grant) = grant {
         // When it ends, that none has come back, and the token that is good.
-        used.extend(six(grant.until));
+        used.extend(encode_millis(grant.until));
         used.push(0);
-        used.extend(half(&grant.hash));
+        used.extend(half_hash(&grant.hash));
     }
     used
 }
 
 /// Reads the answer to a `GET`; no key is no use. `None`: another type, or not understood.
-pub(super) fn read(reply: &Value) -> Option<Activity> {
+pub(super) fn decode(reply: &Value) -> Option<Activity> {
     match reply {
         Value::Nil => Some(Activity::default()),
         Value::BulkString(used) => parse(used).map(|(activity, _)| activity),
@@ -31,12 +31,12 @@ pub(super) fn read(reply: &Value) -> Option<Activity> {
 }
 
 /// What is kept of a refresh token's SHA-256: half of it is as far beyond guessing, and smaller.
-pub(super) fn half(hash: &[u8; 32]) -> &[u8] {
+pub(super) fn half_hash(hash: &[u8; 32]) -> &[u8] {
     hash.split_at(16).0
 }
 
 /// The half hash of the refresh token that is good, if the session has one.
-pub(super) fn current_refresh(reply: &Value) -> Option<Vec<u8>> {
+pub(super) fn current_refresh_hash(reply: &Value) -> Option<Vec<u8>> {
     let Value::BulkString(used) = reply else {
         return None;
     };
@@ -45,24 +45,24 @@ pub(super) fn current_refresh(reply: &Value) -> Option<Vec<u8>> {
     refresh.take(16).map(<[u8]>::to_vec)
 }
 
-fn parse(used: &[u8]) -> Option<(Activity, Reader<'_>)> {
-    let mut reader = Reader(used);
+fn parse(used: &[u8]) -> Option<(Activity, ByteReader<'_>)> {
+    let mut reader = ByteReader(used);
     let (last_access, request_count) = (reader.number(6)?, reader.number(6)?);
     let length = usize::try_from(reader.number(1)?).ok()?;
     let activity = Activity {
         last_access,
         request_count,
-        ip_addresses: addresses(Reader(reader.take(length)?)),
+        ip_addresses: parse_addresses(ByteReader(reader.take(length)?)),
         live_connections: 0,
     };
     Some((activity, reader))
 }
 
 /// Addresses, each with its length in front; what is not understood ends them.
-fn addresses(mut list: Reader<'_>) -> Vec<IpAddr> {
+fn parse_addresses(mut list: ByteReader<'_>) -> Vec<IpAddr> {
     let next = || {
         let length = usize::try_from(list.number(1)?).ok()?;
-        address(list.take(length)?)
+        decode_address(list.take(length)?)
     };
     std::iter::from_fn(next).collect()
 }
@@ -72,23 +72,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_refresh_token_is_in_it() {
-        let grant = Grant {
+    fn current_refresh_hash_is_stored() {
+        let grant = InitialRefreshToken {
             hash: [9; 32],
             until: 7,
         };
-        let used = |grant| Value::BulkString(write(grant));
-        assert_eq!(current_refresh(&used(Some(grant))), Some(vec![9; 16]));
-        assert_eq!(current_refresh(&used(None)), None);
-        assert_eq!(read(&used(Some(grant))), Some(Activity::default()));
+        let used = |grant| Value::BulkString(encode_new(grant));
+        assert_eq!(current_refresh_hash(&used(Some(grant))), Some(vec![9; 16]));
+        assert_eq!(current_refresh_hash(&used(None)), None);
+        assert_eq!(decode(&used(Some(grant))), Some(Activity::default()));
     }
 
     #[test]
-    fn what_is_cut_short_is_not_understood() {
-        let whole = write(None);
+    fn truncated_activity_is_rejected() {
+        let whole = encode_new(None);
         for length in 0..whole.len() {
             let cut = whole.iter().copied().take(length).collect();
-            assert_eq!(read(&Value::BulkString(cut)), None, "{length}");
+            assert_eq!(decode(&Value::BulkString(cut)), None, "{length}");
         }
     }
 }

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use redis::Value;
 
-use super::super::{Amended, Amendment, Entry, StoreError};
-use super::scripts::Call;
-use super::sessions::millis;
-use super::{Redis, live};
+use super::super::{AmendOutcome, Amendment, SessionEntry, StoreError};
+use super::scripts::ScriptCall;
+use super::sessions::idle_millis;
+use super::{Redis, open_connections};
 use crate::auth::session::SessionId;
 
 impl Redis {
@@ -18,31 +18,31 @@ impl Redis {
         id: SessionId,
         amendment: &Amendment,
         idle: Option<Duration>,
-    ) -> Result<Amended, StoreError> {
+    ) -> Result<AmendOutcome, StoreError> {
         loop {
             let Some(mut entry) = self.session(id).await? else {
-                return Ok(Amended::Gone);
+                return Ok(AmendOutcome::Gone);
             };
             let read = entry.session.revision;
             if amendment.apply(&mut entry.session).is_err() {
-                return Ok(Amended::DataTooLong);
+                return Ok(AmendOutcome::DataTooLong);
             }
             let session = &entry.session;
-            let call = self.scripts.amend.on(&self.keys.both(&id));
-            let call = call.arg(millis(idle)).arg(read).arg(&*session.data);
+            let call = self.scripts.amend.call(&self.keys.record_and_usage(&id));
+            let call = call.arg(idle_millis(idle)).arg(read).arg(&*session.data);
             let call = match &session.device.name {
                 Some(name) => call.arg(&**name),
                 None => call,
             };
             match self.run(call).await? {
                 Value::Int(1) => {}
-                Value::Int(_) => return Ok(Amended::Gone),
+                Value::Int(_) => return Ok(AmendOutcome::Gone),
                 reply => {
                     let live = entry.activity.live_connections;
-                    let written = self.written("amend_session", id, &reply)?;
+                    let written = self.decode_entry_reply("amend_session", id, &reply)?;
                     let mut entry = written.ok_or(StoreError::Malformed)?;
                     entry.activity.live_connections = live;
-                    return Ok(Amended::Done(entry));
+                    return Ok(AmendOutcome::Amended(entry));
                 }
             }
         }
@@ -52,21 +52,25 @@ impl Redis {
         &self,
         id: SessionId,
         idle: Option<Duration>,
-    ) -> Result<Option<Entry>, StoreError> {
-        let call = self.scripts.touch.on(&self.keys.both(&id));
-        let call = call.arg(millis(idle));
-        let mut replies = self.run_all(self.with_live(call, id)).await?.into_iter();
+    ) -> Result<Option<SessionEntry>, StoreError> {
+        let call = self.scripts.touch.call(&self.keys.record_and_usage(&id));
+        let call = call.arg(idle_millis(idle));
+        let mut replies = self
+            .run_all(self.with_open_connections(call, id))
+            .await?
+            .into_iter();
         let reply = replies.next().ok_or(StoreError::Malformed)?;
-        let Some(mut entry) = self.written("touch", id, &reply)? else {
+        let Some(mut entry) = self.decode_entry_reply("touch", id, &reply)? else {
             return Ok(None);
         };
         let reports = replies.next().ok_or(StoreError::Malformed)?;
-        entry.activity.live_connections = live::count(&reports, entry.activity.last_access);
+        entry.activity.live_connections =
+            open_connections::sum_reports(&reports, entry.activity.last_access);
         Ok(Some(entry))
     }
 
     /// A call about one session, and the question for its open connections.
-    pub(super) fn with_live(&self, call: Call, id: SessionId) -> Vec<Call> {
+    pub(super) fn with_open_connections(&self, call: ScriptCall, id: SessionId) -> Vec<ScriptCall> {
         let mut question = redis::cmd("HGETALL");
         question.arg(self.keys.live(&id));
         vec![call, question.into()]

@@ -10,41 +10,41 @@ use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
 use super::super::StoreError;
-use super::atlas::Atlas;
-use super::fault::{self, Fault};
-use super::links::Links;
+use super::cluster_map::ClusterMap;
+use super::connection_context::ConnectionContext;
+use super::exchange_error::{self, ExchangeError};
 use super::scripts::Scripts;
-use super::sentinel::Resolver;
-use super::supervision::{Line, State, supervise};
-use crate::settings::Node;
+use super::sentinel::SentinelResolver;
+use super::supervision::{Availability, ConnectionState, supervise};
+use crate::settings::RedisNode;
 
 /// A supervised connection; its task ends with it.
-pub(super) struct Link {
-    line: Arc<Line>,
+pub(super) struct StoreConnection {
+    state: Arc<ConnectionState>,
     supervisor: AbortHandle,
 }
 
 /// Where a link goes.
 #[derive(Clone)]
 pub(super) enum Target {
-    Server(Node),
+    Server(RedisNode),
     /// The master of the moment.
-    Master(Arc<Resolver>),
+    Master(Arc<SentinelResolver>),
     /// A server of a cluster.
-    Member(Node, Arc<Atlas>),
+    Member(RedisNode, Arc<ClusterMap>),
 }
 
 impl Target {
     /// Which server that is now.
-    pub(super) async fn server(&self) -> Result<Node, Fault> {
+    pub(super) async fn resolve(&self) -> Result<RedisNode, ExchangeError> {
         match self {
             Target::Server(server) | Target::Member(server, _) => Ok(server.clone()),
-            Target::Master(resolver) => resolver.master().await,
+            Target::Master(resolver) => resolver.resolve_master().await,
         }
     }
 
     /// Returns when it is known that another server is in this one's place.
-    pub(super) async fn replaced(&self, server: &Node) {
+    pub(super) async fn replaced(&self, server: &RedisNode) {
         match self {
             Target::Server(_) | Target::Member(..) => std::future::pending().await,
             Target::Master(resolver) => resolver.replaced(server).await,
@@ -52,54 +52,63 @@ impl Target {
     }
 }
 
-impl Link {
+impl StoreConnection {
     /// Starts the task that connects, on the current tokio runtime.
-    pub(super) fn supervised(target: Target, links: Arc<Links>, scripts: Arc<Scripts>) -> Link {
-        links.made();
+    pub(super) fn spawn(
+        target: Target,
+        links: Arc<ConnectionContext>,
+        scripts: Arc<Scripts>,
+    ) -> StoreConnection {
+        links.connection_created();
         if let Target::Master(resolver) = &target {
-            resolver.listen();
+            resolver.start_watching();
         }
-        let line = Arc::new(Line {
+        let state = Arc::new(ConnectionState {
             target,
-            links,
+            context: links,
             scripts,
-            state: ArcSwap::from_pointee(State::Down(StoreError::Unreachable)),
-            suspected: Notify::new(),
+            availability: ArcSwap::from_pointee(Availability::Down(StoreError::Unreachable)),
+            timeout_reported: Notify::new(),
             demoted: Notify::new(),
             timeouts: AtomicU32::new(0),
-            silent_since: AtomicU64::new(0),
-            shut: AtomicBool::new(false),
-            tried: watch::Sender::new(false),
+            first_timeout_at: AtomicU64::new(0),
+            breaker_open: AtomicBool::new(false),
+            attempted: watch::Sender::new(false),
         });
-        let supervisor = tokio::spawn(supervise(Arc::clone(&line))).abort_handle();
-        Link { line, supervisor }
+        let supervisor = tokio::spawn(supervise(Arc::clone(&state))).abort_handle();
+        StoreConnection { state, supervisor }
     }
 
-    pub(super) fn up(&self) -> bool {
-        matches!(**self.line.state.load(), State::Up(_))
+    pub(super) fn is_up(&self) -> bool {
+        matches!(**self.state.availability.load(), Availability::Up(_))
     }
 
     /// Waits until the first attempt to connect is over, if it is not.
-    pub(super) async fn tried(&self) {
+    pub(super) async fn wait_for_first_attempt(&self) {
         // The sender lives as long as this.
-        let _ = self.line.tried.subscribe().wait_for(|tried| *tried).await;
+        let _ = self
+            .state
+            .attempted
+            .subscribe()
+            .wait_for(|tried| *tried)
+            .await;
     }
 
     /// An operation got no answer in time.
-    pub(super) fn suspect(&self) {
-        if self.line.timeouts.fetch_add(1, Ordering::Relaxed) == 0 {
-            let now = self.line.elapsed();
-            self.line.silent_since.store(now, Ordering::Relaxed);
+    pub(super) fn report_timeout(&self) {
+        if self.state.timeouts.fetch_add(1, Ordering::Relaxed) == 0 {
+            let now = self.state.elapsed();
+            self.state.first_timeout_at.store(now, Ordering::Relaxed);
         }
-        self.line.suspected.notify_one();
+        self.state.timeout_reported.notify_one();
     }
 
     /// Sends the script along if the server has forgotten it.
-    pub(super) async fn ask(&self, command: &Cmd) -> Result<Value, Fault> {
-        match self.ask_once(command).await {
+    pub(super) async fn execute(&self, command: &Cmd) -> Result<Value, ExchangeError> {
+        match self.execute_once(command).await {
             Err(fault) if fault.no_script => {
-                let in_full = self.line.scripts.in_full(command);
-                Box::pin(self.ask_once(&in_full)).await
+                let in_full = self.state.scripts.with_script_text(command);
+                Box::pin(self.execute_once(&in_full)).await
             }
             outcome => outcome,
         }
@@ -107,30 +116,33 @@ impl Link {
 
     /// Asks many things at once, and those again whose script the server had forgotten. Answers
     /// that are errors are among those returned.
-    pub(super) async fn ask_all(&self, commands: &Pipeline) -> Result<Vec<Value>, Fault> {
-        let mut replies = self.ask_all_once(commands).await?;
-        let forgotten = self.forgotten(commands, &replies);
+    pub(super) async fn execute_all(
+        &self,
+        commands: &Pipeline,
+    ) -> Result<Vec<Value>, ExchangeError> {
+        let mut replies = self.execute_all_once(commands).await?;
+        let forgotten = self.retry_pipeline(commands, &replies);
         if forgotten.is_empty() {
             return Ok(replies);
         }
-        let mut repeated = self.ask_all_once(&forgotten).await?.into_iter();
+        let mut repeated = self.execute_all_once(&forgotten).await?.into_iter();
         for reply in replies
             .iter_mut()
-            .filter(|reply| fault::is_no_script(reply))
+            .filter(|reply| exchange_error::is_no_script(reply))
         {
             *reply = repeated
                 .next()
-                .ok_or_else(|| Fault::unreachable("too few answers"))?;
+                .ok_or_else(|| ExchangeError::unreachable("too few answers"))?;
         }
         Ok(replies)
     }
 
     /// Those whose script the server had forgotten, with their scripts.
-    fn forgotten(&self, commands: &Pipeline, replies: &[Value]) -> Pipeline {
+    fn retry_pipeline(&self, commands: &Pipeline, replies: &[Value]) -> Pipeline {
         let mut again = redis::pipe();
         for (command, reply) in commands.cmd_iter().zip(replies) {
-            if fault::is_no_script(reply) {
-                again.add_command(self.line.scripts.in_full(command));
+            if exchange_error::is_no_script(reply) {
+                again.add_command(self.state.scripts.with_script_text(command));
             }
         }
         again
@@ -138,48 +150,48 @@ impl Link {
 
     /// Asks many things and another one after them on the same connection; all of it again, with the
     /// scripts, if the server had forgotten one.
-    pub(super) async fn ask_all_then(
+    pub(super) async fn execute_all_then(
         &self,
         commands: &Pipeline,
         last: &Cmd,
-    ) -> Result<(Vec<Value>, Value), Fault> {
+    ) -> Result<(Vec<Value>, Value), ExchangeError> {
         let mut together = commands.clone();
         together.add_command(last.clone());
-        let mut replies = self.ask_all_once(&together).await?;
-        if replies.iter().any(fault::is_no_script) {
+        let mut replies = self.execute_all_once(&together).await?;
+        if replies.iter().any(exchange_error::is_no_script) {
             let mut in_full = redis::pipe();
             for command in together.cmd_iter() {
-                in_full.add_command(self.line.scripts.in_full(command));
+                in_full.add_command(self.state.scripts.with_script_text(command));
             }
-            replies = self.ask_all_once(&in_full).await?;
+            replies = self.execute_all_once(&in_full).await?;
         }
         let last = replies.pop();
         Ok((
             replies,
-            last.ok_or_else(|| Fault::unreachable("too few answers"))?,
+            last.ok_or_else(|| ExchangeError::unreachable("too few answers"))?,
         ))
     }
 
-    async fn ask_once(&self, command: &Cmd) -> Result<Value, Fault> {
-        let (mut connection, failed, answered) = self.connected()?;
+    async fn execute_once(&self, command: &Cmd) -> Result<Value, ExchangeError> {
+        let (mut connection, failed, answered) = self.current_connection()?;
         let outcome = command.query_async(&mut connection).await;
-        self.judge(outcome, &failed, &answered)
+        self.record_outcome(outcome, &failed, &answered)
     }
 
-    async fn ask_all_once(&self, commands: &Pipeline) -> Result<Vec<Value>, Fault> {
-        let (mut connection, failed, answered) = self.connected()?;
+    async fn execute_all_once(&self, commands: &Pipeline) -> Result<Vec<Value>, ExchangeError> {
+        let (mut connection, failed, answered) = self.current_connection()?;
         let count = commands.len();
         let outcome = connection.send_packed_commands(commands, 0, count).await;
-        let replies = self.judge(outcome, &failed, &answered)?;
+        let replies = self.record_outcome(outcome, &failed, &answered)?;
         if replies.len() != count {
             // Which request a reply belongs to is unknown from here on.
             failed.notify_one();
-            return Err(Fault::unreachable("too few replies"));
+            return Err(ExchangeError::unreachable("too few replies"));
         }
         for reply in &replies {
             if let Value::ServerError(error) = reply {
-                self.mind(
-                    &Fault::from(redis::RedisError::from(error.clone())),
+                self.handle_error(
+                    &ExchangeError::from(redis::RedisError::from(error.clone())),
                     &failed,
                 );
             }
@@ -187,59 +199,61 @@ impl Link {
         Ok(replies)
     }
 
-    fn connected(&self) -> Result<(MultiplexedConnection, Arc<Notify>, Arc<AtomicU64>), Fault> {
-        match &**self.line.state.load() {
-            State::Up(up) => Ok((
+    fn current_connection(
+        &self,
+    ) -> Result<(MultiplexedConnection, Arc<Notify>, Arc<AtomicU64>), ExchangeError> {
+        match &**self.state.availability.load() {
+            Availability::Up(up) => Ok((
                 up.connection.clone(),
                 Arc::clone(&up.failed),
-                Arc::clone(&up.answered),
+                Arc::clone(&up.last_response_at),
             )),
-            State::Down(error) => Err(Fault {
+            Availability::Down(error) => Err(ExchangeError {
                 error: *error,
                 fatal: false,
-                ..Fault::unreachable("")
+                ..ExchangeError::unreachable("")
             }),
         }
     }
 
-    fn judge<T>(
+    fn record_outcome<T>(
         &self,
         outcome: Result<T, redis::RedisError>,
         failed: &Notify,
         answered: &AtomicU64,
-    ) -> Result<T, Fault> {
+    ) -> Result<T, ExchangeError> {
         let fault = match outcome {
             Ok(answer) => {
-                answered.store(self.line.elapsed(), Ordering::Relaxed);
-                if self.line.timeouts.load(Ordering::Relaxed) > 0 {
-                    self.line.timeouts.store(0, Ordering::Relaxed);
+                answered.store(self.state.elapsed(), Ordering::Relaxed);
+                if self.state.timeouts.load(Ordering::Relaxed) > 0 {
+                    self.state.timeouts.store(0, Ordering::Relaxed);
                 }
                 return Ok(answer);
             }
-            Err(error) => Fault::from(error),
+            Err(error) => ExchangeError::from(error),
         };
-        self.mind(&fault, failed);
+        self.handle_error(&fault, failed);
         Err(fault)
     }
 
-    fn mind(&self, fault: &Fault, failed: &Notify) {
-        let is_replica = fault.code == fault::READ_ONLY;
-        if is_replica && matches!(self.line.target, Target::Server(_)) {
+    fn handle_error(&self, fault: &ExchangeError, failed: &Notify) {
+        let is_replica = fault.code == exchange_error::READ_ONLY;
+        if is_replica && matches!(self.state.target, Target::Server(_)) {
             // It goes on to serve reads until the address leads to a master.
-            self.line.demoted.notify_one();
+            self.state.demoted.notify_one();
         } else if fault.fatal {
             failed.notify_one();
         }
-        let redirected = matches!(self.line.target, Target::Member(..))
+        let redirected = matches!(self.state.target, Target::Member(..))
             && matches!(fault.code.as_str(), "MOVED" | "ASK" | "TRYAGAIN");
         let refused = matches!(fault.error, StoreError::Refused | StoreError::ReadOnly);
         if refused && !fault.no_script && !redirected {
-            self.line.warn("the store refuses an operation", fault);
+            self.state.warn("the store refuses an operation", fault);
         }
     }
 }
 
-impl Drop for Link {
+impl Drop for StoreConnection {
     fn drop(&mut self) {
         self.supervisor.abort();
     }

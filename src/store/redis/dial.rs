@@ -11,138 +11,152 @@ use tokio::net::TcpStream;
 use tokio::task::coop::unconstrained;
 use tokio_rustls::client::TlsStream;
 
-use super::super::deadline::{self, AN_ANSWER};
-use super::fault::Fault;
+use super::super::deadline::{self, REPLY_ROUNDS};
+use super::exchange_error::ExchangeError;
 use super::scripts::Scripts;
 use super::tls;
-use crate::settings::{Node, RedisAddress, RedisTls, Sentinels, Topology};
+use crate::settings::{RedisAddress, RedisNode, RedisTls, Sentinels, Topology};
 
-const CONNECT_WITHIN: Duration = Duration::from_secs(1);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How many answers come one after the other until a connection is made.
-const FEW_ANSWERS: u32 = 5;
+const CONNECT_ROUND_TRIPS: u32 = 5;
 /// How many questions may wait to be written.
-const QUESTIONS_WAITING: usize = 16_384;
+const PIPELINE_BUFFER_SIZE: usize = 16_384;
 
-enum Stream {
+enum ServerStream {
     Plain(TcpStream),
     Secured(Box<TlsStream<TcpStream>>),
 }
 
 /// Connects to a server of the store, signs in and loads the scripts. A replica will do: it serves reads.
-pub(super) async fn store(
-    server: &Node,
+pub(super) async fn connect_with_scripts(
+    server: &RedisNode,
     address: &RedisAddress,
     scripts: &Scripts,
-) -> Result<MultiplexedConnection, Fault> {
+) -> Result<MultiplexedConnection, ExchangeError> {
     let connecting = async {
-        let mut connection = plain(server, address).await?;
-        let _: Value = scripts.loading().query_async(&mut connection).await?;
+        let mut connection = connect(server, address).await?;
+        let _: Value = scripts.load_commands().query_async(&mut connection).await?;
         Ok(connection)
     };
-    within(CONNECT_WITHIN, connecting).await
+    with_timeout(CONNECT_TIMEOUT, connecting).await
 }
 
 /// As [`store`], to a master: there is one elsewhere, if not here.
-pub(super) async fn master(
-    server: &Node,
+pub(super) async fn connect_master(
+    server: &RedisNode,
     address: &RedisAddress,
     scripts: &Scripts,
-) -> Result<MultiplexedConnection, Fault> {
+) -> Result<MultiplexedConnection, ExchangeError> {
     let connecting = async {
-        let mut connection = store(server, address, scripts).await?;
-        must_be_master(&mut connection).await?;
+        let mut connection = connect_with_scripts(server, address, scripts).await?;
+        require_master(&mut connection).await?;
         Ok(connection)
     };
-    within(CONNECT_WITHIN, connecting).await
+    with_timeout(CONNECT_TIMEOUT, connecting).await
 }
 
 /// Whether a new connection to the server's address reaches a master.
-pub(super) async fn leads_to_master(server: &Node, address: &RedisAddress) -> bool {
+pub(super) async fn leads_to_master(server: &RedisNode, address: &RedisAddress) -> bool {
     let connecting = async {
-        let mut connection = plain(server, address).await?;
-        must_be_master(&mut connection).await
+        let mut connection = connect(server, address).await?;
+        require_master(&mut connection).await
     };
-    within(CONNECT_WITHIN, connecting).await.is_ok()
+    with_timeout(CONNECT_TIMEOUT, connecting).await.is_ok()
 }
 
 /// As [`master`], of a cluster that is whole.
-pub(super) async fn member(
-    server: &Node,
+pub(super) async fn connect_member(
+    server: &RedisNode,
     address: &RedisAddress,
     scripts: &Scripts,
-) -> Result<MultiplexedConnection, Fault> {
+) -> Result<MultiplexedConnection, ExchangeError> {
     let connecting = async {
-        let mut connection = master(server, address, scripts).await?;
+        let mut connection = connect_master(server, address, scripts).await?;
         let mut question = redis::cmd("CLUSTER");
         let state = question.arg("INFO").query_async::<Value>(&mut connection);
         // One that may not be asked shows at the first question how things stand.
-        if state.await.is_ok_and(|state| is_no_master(&state)) {
-            return Err(Fault::unreachable("CLUSTERDOWN"));
+        if state.await.is_ok_and(|state| is_not_master(&state)) {
+            return Err(ExchangeError::unreachable("CLUSTERDOWN"));
         }
         Ok(connection)
     };
-    within(CONNECT_WITHIN, connecting).await
+    with_timeout(CONNECT_TIMEOUT, connecting).await
 }
 
 /// Connects to a server of the store, to receive its changes; to a master, where there is one elsewhere
 /// if not here.
-pub(super) async fn listening(
-    server: &Node,
+pub(super) async fn connect_tracking(
+    server: &RedisNode,
     address: &RedisAddress,
     told: impl AsyncPushSender,
-) -> Result<MultiplexedConnection, Fault> {
+) -> Result<MultiplexedConnection, ExchangeError> {
     let connecting = async {
-        let who = signed_in(address).set_protocol(ProtocolVersion::RESP3);
-        let config = config().set_push_sender(told);
-        let mut connection = multiplexed(server, address.tls.as_ref(), &who, config).await?;
+        let who = connection_info(address).set_protocol(ProtocolVersion::RESP3);
+        let config = connection_config().set_push_sender(told);
+        let mut connection =
+            connect_multiplexed(server, address.tls.as_ref(), &who, config).await?;
         if !matches!(address.topology, Topology::Standalone(_)) {
-            must_be_master(&mut connection).await?;
+            require_master(&mut connection).await?;
         }
         Ok(connection)
     };
-    within(CONNECT_WITHIN, connecting).await
+    with_timeout(CONNECT_TIMEOUT, connecting).await
 }
 
 /// Connects to a server of the store and signs in.
-pub(super) async fn plain(
-    server: &Node,
+pub(super) async fn connect(
+    server: &RedisNode,
     address: &RedisAddress,
-) -> Result<MultiplexedConnection, Fault> {
-    multiplexed(server, address.tls.as_ref(), &signed_in(address), config()).await
+) -> Result<MultiplexedConnection, ExchangeError> {
+    connect_multiplexed(
+        server,
+        address.tls.as_ref(),
+        &connection_info(address),
+        connection_config(),
+    )
+    .await
 }
 
 /// Connects to a Sentinel, for questions.
-pub(super) async fn sentinel(
-    node: &Node,
+pub(super) async fn connect_sentinel(
+    node: &RedisNode,
     sentinels: &Sentinels,
     tls: Option<&RedisTls>,
-) -> Result<MultiplexedConnection, Fault> {
-    multiplexed(node, tls, &at_sentinel(sentinels), config()).await
+) -> Result<MultiplexedConnection, ExchangeError> {
+    connect_multiplexed(
+        node,
+        tls,
+        &sentinel_connection_info(sentinels),
+        connection_config(),
+    )
+    .await
 }
 
 /// Connects to a Sentinel, for what it announces.
-pub(super) async fn announcements(
-    node: &Node,
+pub(super) async fn subscribe_sentinel(
+    node: &RedisNode,
     sentinels: &Sentinels,
     tls: Option<&RedisTls>,
-) -> Result<PubSub, Fault> {
-    let who = at_sentinel(sentinels);
-    Ok(match stream(node, tls).await? {
-        Stream::Plain(stream) => PubSub::new(&who, stream).await?,
-        Stream::Secured(stream) => PubSub::new(&who, stream).await?,
+) -> Result<PubSub, ExchangeError> {
+    let who = sentinel_connection_info(sentinels);
+    Ok(match open_stream(node, tls).await? {
+        ServerStream::Plain(stream) => PubSub::new(&who, stream).await?,
+        ServerStream::Secured(stream) => PubSub::new(&who, stream).await?,
     })
 }
 
 /// Waits for no longer than this.
-pub(super) async fn within<T>(
+pub(super) async fn with_timeout<T>(
     patience: Duration,
-    work: impl Future<Output = Result<T, Fault>>,
-) -> Result<T, Fault> {
-    let outcome = deadline::within(patience, FEW_ANSWERS * AN_ANSWER, work).await;
-    outcome.unwrap_or_else(|| Err(Fault::unreachable("no answer")))
+    work: impl Future<Output = Result<T, ExchangeError>>,
+) -> Result<T, ExchangeError> {
+    let outcome =
+        deadline::timeout_with_grace(patience, CONNECT_ROUND_TRIPS * REPLY_ROUNDS, work).await;
+    outcome.unwrap_or_else(|| Err(ExchangeError::unreachable("no answer")))
 }
 
-fn signed_in(address: &RedisAddress) -> RedisConnectionInfo {
+fn connection_info(address: &RedisAddress) -> RedisConnectionInfo {
     let mut who = RedisConnectionInfo::default().set_db(address.database);
     if let Some(username) = &address.username {
         who = who.set_username(username);
@@ -153,13 +167,13 @@ fn signed_in(address: &RedisAddress) -> RedisConnectionInfo {
     who
 }
 
-fn config() -> AsyncConnectionConfig {
+fn connection_config() -> AsyncConnectionConfig {
     AsyncConnectionConfig::new()
         .set_response_timeout(None)
-        .set_pipeline_buffer_size(QUESTIONS_WAITING)
+        .set_pipeline_buffer_size(PIPELINE_BUFFER_SIZE)
 }
 
-fn at_sentinel(sentinels: &Sentinels) -> RedisConnectionInfo {
+fn sentinel_connection_info(sentinels: &Sentinels) -> RedisConnectionInfo {
     let who = RedisConnectionInfo::default();
     match &sentinels.password {
         Some(password) => who.set_password(password.expose_secret()),
@@ -167,34 +181,39 @@ fn at_sentinel(sentinels: &Sentinels) -> RedisConnectionInfo {
     }
 }
 
-async fn multiplexed(
-    node: &Node,
+async fn connect_multiplexed(
+    node: &RedisNode,
     tls: Option<&RedisTls>,
     who: &RedisConnectionInfo,
     config: AsyncConnectionConfig,
-) -> Result<MultiplexedConnection, Fault> {
-    match stream(node, tls).await? {
-        Stream::Plain(stream) => driven(stream, who, config).await,
-        Stream::Secured(stream) => driven(stream, who, config).await,
+) -> Result<MultiplexedConnection, ExchangeError> {
+    match open_stream(node, tls).await? {
+        ServerStream::Plain(stream) => spawn_driver(stream, who, config).await,
+        ServerStream::Secured(stream) => spawn_driver(stream, who, config).await,
     }
 }
 
-async fn stream(node: &Node, tls: Option<&RedisTls>) -> Result<Stream, Fault> {
+async fn open_stream(
+    node: &RedisNode,
+    tls: Option<&RedisTls>,
+) -> Result<ServerStream, ExchangeError> {
     let stream = TcpStream::connect((node.host.as_str(), node.port)).await;
     let stream = stream.map_err(redis::RedisError::from)?;
     stream.set_nodelay(true).map_err(redis::RedisError::from)?;
     Ok(match tls {
-        None => Stream::Plain(stream),
-        Some(files) => Stream::Secured(Box::new(tls::secured(node, files, stream).await?)),
+        None => ServerStream::Plain(stream),
+        Some(files) => {
+            ServerStream::Secured(Box::new(tls::connect_tls(node, files, stream).await?))
+        }
     })
 }
 
 /// Speaks over a stream, by a task that ends with the last handle.
-async fn driven<S>(
+async fn spawn_driver<S>(
     stream: S,
     who: &RedisConnectionInfo,
     config: AsyncConnectionConfig,
-) -> Result<MultiplexedConnection, Fault>
+) -> Result<MultiplexedConnection, ExchangeError>
 where
     S: Unpin + AsyncRead + AsyncWrite + Send + 'static,
 {
@@ -207,17 +226,17 @@ where
 
 /// A replica would answer what is asked and refuse what is written; one that may not be asked for
 /// its role shows it at the first write.
-async fn must_be_master(connection: &mut MultiplexedConnection) -> Result<(), Fault> {
+async fn require_master(connection: &mut MultiplexedConnection) -> Result<(), ExchangeError> {
     let role = redis::cmd("ROLE").query_async::<Value>(connection).await;
-    if role.is_ok_and(|role| is_no_master(&role)) {
-        return Err(Fault::unreachable("READONLY"));
+    if role.is_ok_and(|role| is_not_master(&role)) {
+        return Err(ExchangeError::unreachable("READONLY"));
     }
     Ok(())
 }
 
 /// Whether an answer to `ROLE` is that of a replica, or one to `CLUSTER INFO` that of a server which
 /// is cut off from its cluster.
-pub(super) fn is_no_master(reply: &Value) -> bool {
+pub(super) fn is_not_master(reply: &Value) -> bool {
     match reply {
         Value::Array(role) => role.first() == Some(&Value::BulkString(b"slave".to_vec())),
         Value::BulkString(_) | Value::VerbatimString { .. } => {

@@ -7,51 +7,64 @@ use futures_util::future::try_join_all;
 use redis::Value;
 
 use super::super::StoreError;
-use super::super::journal::{Line, LineId, Noted, Position, Stream, line_id, parse_id};
-use super::{Redis, fault, read};
+use super::super::journal::{
+    JournalEntry, JournalLine, JournalStream, LineId, Position, line_id, parse_id,
+};
+use super::{Redis, decode_reply, exchange_error};
 
 /// How many entries one step of a search looks at.
-const STEP: usize = 500;
+const SEARCH_STEP: usize = 500;
 /// How long a stream is kept after its latest entry, in seconds.
-const KEPT_FOR: u32 = 90 * 86_400;
+const RETENTION_SECONDS: u32 = 90 * 86_400;
 /// How many streams a line's number can tell apart.
-const STREAMS: u64 = 8;
-const _: () = assert!(Stream::COUNT <= STREAMS as usize);
+const MAX_STREAMS: u64 = 8;
+const _: () = assert!(JournalStream::COUNT <= MAX_STREAMS as usize);
 
 /// What `XRANGE` answers: names, and fields with values.
-type Entries = Vec<(String, Vec<(String, String)>)>;
+type StreamEntries = Vec<(String, Vec<(String, String)>)>;
 /// A line as it is known outside this file.
-type Found = Vec<(LineId, String)>;
+type DecodedLines = Vec<(LineId, String)>;
 
 impl Redis {
-    pub(in super::super) async fn append(&self, lines: &[Line]) -> Result<(), StoreError> {
-        for stream in Stream::all() {
-            let of_stream = lines.iter().filter(|line| Stream::of(line.kind) == stream);
-            let of_stream: Vec<&Line> = of_stream.collect();
+    pub(in super::super) async fn append_journal(
+        &self,
+        lines: &[JournalLine],
+    ) -> Result<(), StoreError> {
+        for stream in JournalStream::all() {
+            let of_stream = lines
+                .iter()
+                .filter(|line| JournalStream::of(line.kind) == stream);
+            let of_stream: Vec<&JournalLine> = of_stream.collect();
             if !of_stream.is_empty() {
-                self.append_to(stream, &of_stream).await?;
+                self.append_to_stream(stream, &of_stream).await?;
             }
         }
         Ok(())
     }
 
-    async fn append_to(&self, stream: Stream, lines: &[&Line]) -> Result<(), StoreError> {
+    async fn append_to_stream(
+        &self,
+        stream: JournalStream,
+        lines: &[&JournalLine],
+    ) -> Result<(), StoreError> {
         let key = self.keys.events(stream.kind());
         let mut writes = redis::pipe();
         for line in lines {
             let add = writes.cmd("XADD").arg(&key);
-            add.arg("MAXLEN").arg("~").arg(stream.kept()).arg("*");
+            add.arg("MAXLEN").arg("~").arg(stream.max_len()).arg("*");
             add.arg("kind").arg(line.kind).arg("event").arg(&line.text);
         }
-        writes.cmd("EXPIRE").arg(&key).arg(KEPT_FOR);
-        let mut replies = self.ask_all(&writes).await?;
-        if replies.iter().any(fault::is_wrong_type) {
+        writes.cmd("EXPIRE").arg(&key).arg(RETENTION_SECONDS);
+        let mut replies = self.execute_all(&writes).await?;
+        if replies.iter().any(exchange_error::is_wrong_type) {
             // Not ours: it begins anew.
             self.count_malformed("write_events", 1);
-            self.ask(redis::cmd("DEL").arg(&key)).await?;
-            replies = self.ask_all(&writes).await?;
+            self.execute(redis::cmd("DEL").arg(&key)).await?;
+            replies = self.execute_all(&writes).await?;
         }
-        replies.iter().try_for_each(fault::checked)
+        replies
+            .iter()
+            .try_for_each(exchange_error::check_server_error)
     }
 
     /// Reads backwards; those of one kind are searched for in steps.
@@ -61,46 +74,46 @@ impl Redis {
         before: Option<LineId>,
         limit: usize,
         deadline: Duration,
-    ) -> Result<Vec<Noted>, StoreError> {
+    ) -> Result<Vec<JournalEntry>, StoreError> {
         if let Some(wanted) = kind {
-            let stream = Stream::of(wanted);
+            let stream = JournalStream::of(wanted);
             // A stream of one kind needs no search.
             let kind = kind.filter(|_| stream.kind().is_none());
             let found = self.search(stream, kind, before, limit, deadline).await?;
-            return Ok(found.into_iter().map(noted).collect());
+            return Ok(found.into_iter().map(stored_line).collect());
         }
         let searches =
-            Stream::all().map(|stream| self.search(stream, None, before, limit, deadline));
-        let mut found: Found = try_join_all(searches)
+            JournalStream::all().map(|stream| self.search(stream, None, before, limit, deadline));
+        let mut found: DecodedLines = try_join_all(searches)
             .await?
             .into_iter()
             .flatten()
             .collect();
         found.sort_unstable_by(|(a, _), (b, _)| b.cmp(a));
-        Ok(found.into_iter().take(limit).map(noted).collect())
+        Ok(found.into_iter().take(limit).map(stored_line).collect())
     }
 
     /// Looks from the end for those of one kind, in steps.
     async fn search(
         &self,
-        stream: Stream,
+        stream: JournalStream,
         kind: Option<&str>,
         before: Option<LineId>,
         limit: usize,
         deadline: Duration,
-    ) -> Result<Found, StoreError> {
+    ) -> Result<DecodedLines, StoreError> {
         let key = self.keys.events(stream.kind());
         let mut end = before.map_or_else(|| "+".to_owned(), |id| stream.end_before(id));
-        let mut found = Found::new();
+        let mut found = DecodedLines::new();
         loop {
             let many = match kind {
-                Some(_) => STEP,
-                None => STEP.min(limit - found.len()),
+                Some(_) => SEARCH_STEP,
+                None => SEARCH_STEP.min(limit - found.len()),
             };
             let mut command = redis::cmd("XREVRANGE");
             command.arg(&key).arg(&end).arg("-");
-            let step = self.range(command.arg("COUNT").arg(many));
-            let step = self.within(deadline, step).await?;
+            let step = self.read_range(command.arg("COUNT").arg(many));
+            let step = self.with_deadline(deadline, step).await?;
             let through = step.len() < many;
             if let Some((id, _)) = step.last() {
                 end = format!("({id}");
@@ -121,8 +134,8 @@ impl Redis {
     pub(in super::super) async fn journal_ends(
         &self,
         deadline: Duration,
-    ) -> Result<Vec<(Stream, LineId)>, StoreError> {
-        let reads = Stream::all().map(async |stream| {
+    ) -> Result<Vec<(JournalStream, LineId)>, StoreError> {
+        let reads = JournalStream::all().map(async |stream| {
             let newest = self.search(stream, None, None, 1, deadline).await?;
             Ok::<_, StoreError>(newest.into_iter().next().map(|(id, _)| (stream, id)))
         });
@@ -134,13 +147,13 @@ impl Redis {
         &self,
         position: &Position,
         limit: usize,
-    ) -> Result<Vec<(Stream, LineId, String)>, StoreError> {
-        let reads = Stream::all().map(async |stream| {
+    ) -> Result<Vec<(JournalStream, LineId, String)>, StoreError> {
+        let reads = JournalStream::all().map(async |stream| {
             let mut command = redis::cmd("XRANGE");
             let key = self.keys.events(stream.kind());
             let start = stream.start_after(position.of(stream));
             command.arg(key).arg(start).arg("+");
-            let entries = self.range(command.arg("COUNT").arg(limit)).await?;
+            let entries = self.read_range(command.arg("COUNT").arg(limit)).await?;
             let lines = entries.iter();
             let found: Vec<_> = lines
                 .filter_map(|(id, fields)| stream.line(id, fields))
@@ -151,11 +164,11 @@ impl Redis {
         Ok(try_join_all(reads).await?.into_iter().flatten().collect())
     }
 
-    async fn range(&self, command: &redis::Cmd) -> Result<Entries, StoreError> {
-        match self.ask(command).await {
+    async fn read_range(&self, command: &redis::Cmd) -> Result<StreamEntries, StoreError> {
+        match self.execute(command).await {
             // Not ours: the next event begins it anew.
             Err(StoreError::Malformed) => Ok(Vec::new()),
-            reply => read(match reply? {
+            reply => decode_reply(match reply? {
                 Value::Nil => Value::Array(Vec::new()),
                 reply => reply,
             }),
@@ -168,14 +181,14 @@ fn field<'a>(fields: &'a [(String, String)], name: &str) -> Option<&'a str> {
     found.map(|(_, value)| value.as_str())
 }
 
-fn noted((id, text): (LineId, String)) -> Noted {
-    Noted {
+fn stored_line((id, text): (LineId, String)) -> JournalEntry {
+    JournalEntry {
         id: line_id(id),
         text,
     }
 }
 
-impl Stream {
+impl JournalStream {
     fn number(self) -> u64 {
         self.index() as u64
     }
@@ -183,20 +196,22 @@ impl Stream {
     /// An entry as it is known outside: its number in the millisecond tells the stream too.
     fn line(self, id: &str, fields: &[(String, String)]) -> Option<(LineId, String)> {
         let (at, number) = parse_id(id)?;
-        let number = number.saturating_mul(STREAMS).saturating_add(self.number());
+        let number = number
+            .saturating_mul(MAX_STREAMS)
+            .saturating_add(self.number());
         Some(((at, number), field(fields, "event")?.to_owned()))
     }
 
     /// Where a backward read begins: at the latest entry of this stream that is before a line.
     fn end_before(self, (at, number): LineId) -> String {
-        let entries = number.saturating_sub(self.number()).div_ceil(STREAMS);
+        let entries = number.saturating_sub(self.number()).div_ceil(MAX_STREAMS);
         format!("({}", line_id((at, entries)))
     }
 
     /// Where a forward read begins: at the first entry of this stream that is after a line.
     fn start_after(self, (at, number): LineId) -> String {
         match number.checked_sub(self.number()) {
-            Some(beyond) => format!("({}", line_id((at, beyond / STREAMS))),
+            Some(beyond) => format!("({}", line_id((at, beyond / MAX_STREAMS))),
             None => line_id((at, 0)),
         }
     }
@@ -208,16 +223,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_found_again_in_its_stream_and_between_those_of_the_others() {
+    fn line_ids_order_entries_across_streams() {
         let fields = [("event".to_owned(), "{}".to_owned())];
-        let outside = |stream: Stream, entry: u64| {
+        let outside = |stream: JournalStream, entry: u64| {
             let entry = format!("7-{entry}");
             stream.line(&entry, &fields).unwrap().0
         };
-        for this in Stream::all() {
+        for this in JournalStream::all() {
             for entry in 0..20 {
                 let line = outside(this, entry);
-                for other in Stream::all() {
+                for other in JournalStream::all() {
                     let end = other.end_before(line);
                     let start = other.start_after(line);
                     let last = parse_id(end.strip_prefix('(').unwrap()).unwrap().1;

@@ -1,7 +1,7 @@
 //! The names of all keys; `docs/redis-keys.md` says what is in them and how long they live. What
 //! must change together has the same hash tag, and so lies in one slot of a cluster.
 
-use super::super::{Item, PersonHash, person_hash};
+use super::super::{CacheKey, UserHash, user_hash};
 use super::slots;
 use crate::auth::session::SessionId;
 use crate::limits::{Algorithm, Charge, Rule};
@@ -19,18 +19,18 @@ const LIMIT: &str = "limit:";
 const PROBE: &str = "probe:";
 const EVENTS: &str = "events:";
 /// What the gateway's keys begin with after the prefix, and those that have one name.
-const OURS: [&str; 13] = [
+const FAMILIES: [&str; 13] = [
     SESSION, USE, IDENTITY, LIVE, USER, PROFILE, LEASE, BLACKLIST, CUT_OFF, LIMIT, PROBE, MARKER,
     EVENTS,
 ];
-const SINGLE: [&str; 4] = ["events", "counts", "gateways", "cleaning"];
+const SINGLE_KEYS: [&str; 4] = ["events", "counts", "gateways", "cleaning"];
 const MARKER: &str = "marker";
 /// Of as many masters each has a marker, if their slots lie together.
-const RANGES: u16 = 64;
+const MARKER_RANGES: u16 = 64;
 
 /// The keys that a clean-up looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum KeyKind {
     Session,
     User,
     Live,
@@ -51,35 +51,35 @@ impl Keys {
 
     /// A string: the record of a session, which gateways remember.
     pub(super) fn session(&self, id: &SessionId) -> String {
-        self.of(SESSION, id)
+        self.for_session(SESSION, id)
     }
 
     /// A string: how the session is used, and its refresh tokens.
-    pub(super) fn used(&self, id: &SessionId) -> String {
-        self.of(USE, id)
+    pub(super) fn usage(&self, id: &SessionId) -> String {
+        self.for_session(USE, id)
     }
 
     /// Both of them: what a script about a session is given.
-    pub(super) fn both(&self, id: &SessionId) -> [String; 2] {
-        [self.session(id), self.used(id)]
+    pub(super) fn record_and_usage(&self, id: &SessionId) -> [String; 2] {
+        [self.session(id), self.usage(id)]
     }
 
     /// A string: the version of its user's identity that was last written to the session's record.
     pub(super) fn identity(&self, id: &SessionId) -> String {
-        self.of(IDENTITY, id)
+        self.for_session(IDENTITY, id)
     }
 
     /// A hash: how many connections each gateway has open for the session.
     pub(super) fn live(&self, id: &SessionId) -> String {
-        self.of(LIVE, id)
+        self.for_session(LIVE, id)
     }
 
     /// Put together by hand, as [`Keys::limit`] is: every request names one of these.
-    fn of(&self, word: &str, id: &SessionId) -> String {
+    fn for_session(&self, word: &str, id: &SessionId) -> String {
         let mut key = String::with_capacity(self.prefix.len() + word.len() + 65);
         key.push_str(&self.prefix);
         key.push_str(word);
-        key.push_str(id.hex(&mut [0; 64]));
+        key.push_str(id.write_hex(&mut [0; 64]));
         key.push('}');
         key
     }
@@ -97,7 +97,7 @@ impl Keys {
     }
 
     /// A string: the second up to which a person's tokens without session are refused.
-    pub(super) fn cut_off(&self, person: &PersonHash) -> String {
+    pub(super) fn cut_off(&self, person: &UserHash) -> String {
         format!("{}{CUT_OFF}{}", self.prefix, hex::encode(person))
     }
 
@@ -122,7 +122,7 @@ impl Keys {
         key.push(':');
         key.push_str(charge.counter.hex(&mut [0; 32]));
         key.push(':');
-        key.push(char::from(algorithm(charge)));
+        key.push(char::from(algorithm_code(charge)));
         key.push_str(&Rule::of(&charge.limit).width.to_string());
         key
     }
@@ -147,10 +147,11 @@ impl Keys {
         if !clustered {
             return vec![format!("{}{MARKER}", self.prefix)];
         }
-        let mut markers = vec![None; usize::from(RANGES)];
+        let mut markers = vec![None; usize::from(MARKER_RANGES)];
         for number in 0_u32.. {
             let slot = slots::slot(number.to_string().as_bytes());
-            if let Some(free @ None) = markers.get_mut(usize::from(slot / (slots::SLOTS / RANGES)))
+            if let Some(free @ None) =
+                markers.get_mut(usize::from(slot / (slots::SLOTS / MARKER_RANGES)))
             {
                 *free = Some(format!("{}{MARKER}:{{{number}}}", self.prefix));
             }
@@ -162,7 +163,7 @@ impl Keys {
     }
 
     /// A string: that a gateway is cleaning up.
-    pub(super) fn cleaning(&self) -> String {
+    pub(super) fn clean_up_lease(&self) -> String {
         format!("{}cleaning", self.prefix)
     }
 
@@ -172,51 +173,51 @@ impl Keys {
     }
 
     /// Whether a key that has the prefix is one that the gateway would write.
-    pub(super) fn is_ours(&self, key: &str) -> bool {
+    pub(super) fn is_gateway_key(&self, key: &str) -> bool {
         key.strip_prefix(&self.prefix).is_some_and(|name| {
-            SINGLE.contains(&name) || OURS.iter().any(|word| name.starts_with(word))
+            SINGLE_KEYS.contains(&name) || FAMILIES.iter().any(|word| name.starts_with(word))
         })
     }
 
     /// What a key is, by its first word; `None`: none of those that are looked for.
-    pub(super) fn kind(&self, key: &str) -> Option<Kind> {
+    pub(super) fn kind(&self, key: &str) -> Option<KeyKind> {
         let name = key.strip_prefix(&self.prefix)?;
         let kinds = [
-            (SESSION, Kind::Session),
-            (USER, Kind::User),
-            (LIVE, Kind::Live),
-            (PROFILE, Kind::Profile),
-            (BLACKLIST, Kind::Blacklist),
+            (SESSION, KeyKind::Session),
+            (USER, KeyKind::User),
+            (LIVE, KeyKind::Live),
+            (PROFILE, KeyKind::Profile),
+            (BLACKLIST, KeyKind::Blacklist),
         ];
         let found = kinds.iter().find(|(word, _)| name.starts_with(word));
         found.map(|(_, kind)| *kind)
     }
 
     /// What is refused by this key, if it is an entry of the blacklist or a cut-off.
-    pub(super) fn revoked(&self, key: &str) -> Option<Item> {
-        let item = self.item(key.as_bytes())?;
-        (!matches!(item, Item::Session(_))).then_some(item)
+    pub(super) fn revocation_item(&self, key: &str) -> Option<CacheKey> {
+        let item = self.tracked_item(key.as_bytes())?;
+        (!matches!(item, CacheKey::Session(_))).then_some(item)
     }
 
     /// The prefixes of what gateways remember.
-    pub(super) fn remembered(&self) -> [String; 3] {
+    pub(super) fn tracked_prefixes(&self) -> [String; 3] {
         [SESSION, BLACKLIST, CUT_OFF].map(|word| format!("{}{word}", self.prefix))
     }
 
     /// What a key of those is about; `None`: it is none of ours.
-    pub(super) fn item(&self, key: &[u8]) -> Option<Item> {
+    pub(super) fn tracked_item(&self, key: &[u8]) -> Option<CacheKey> {
         let key = std::str::from_utf8(key).ok()?;
         if let Some(id) = self.session_id(key) {
-            return Some(Item::Session(id));
+            return Some(CacheKey::Session(id));
         }
         let name = key.strip_prefix(&self.prefix)?;
         if let Some(person) = name.strip_prefix(CUT_OFF) {
-            let mut hash = PersonHash::default();
+            let mut hash = UserHash::default();
             hex::decode_to_slice(person, &mut hash).ok()?;
-            return Some(Item::Person(hash));
+            return Some(CacheKey::User(hash));
         }
         let token = name.strip_prefix(BLACKLIST)?;
-        Some(Item::Token(token.to_owned()))
+        Some(CacheKey::Token(token.to_owned()))
     }
 
     /// Reads the id back from the key of a session.
@@ -226,7 +227,7 @@ impl Keys {
     }
 
     /// The pattern of keys that begin with this word, for `SCAN`.
-    pub(super) fn pattern(&self, word: &str) -> String {
+    pub(super) fn scan_pattern(&self, word: &str) -> String {
         let mut pattern = String::new();
         for character in self.prefix.chars() {
             if matches!(character, '*' | '?' | '[' | ']' | '\\') {
@@ -239,7 +240,7 @@ impl Keys {
 }
 
 /// The letter that the scripts know an algorithm by.
-pub(super) fn algorithm(charge: &Charge) -> u8 {
+pub(super) fn algorithm_code(charge: &Charge) -> u8 {
     match charge.limit.algorithm {
         Algorithm::SlidingWindow => b'w',
         Algorithm::SlidingLog => b'l',
@@ -248,7 +249,7 @@ pub(super) fn algorithm(charge: &Charge) -> u8 {
 }
 
 fn short_hash(user: &str) -> String {
-    hex::encode(person_hash(user))
+    hex::encode(user_hash(user))
 }
 
 #[cfg(test)]

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use redis::Value;
 
-use super::super::{Findings, Found, Inquiry, StoreError};
-use super::record::{self, Reader, Reading};
-use super::scripts::Call;
-use super::sessions::millis;
-use super::{Redis, fault, keys, names, read};
+use super::super::{Query, QueryResult, SessionLookup, StoreError};
+use super::record::{self, ByteReader, DecodedRecord};
+use super::scripts::ScriptCall;
+use super::sessions::idle_millis;
+use super::{Redis, decode_reply, exchange_error, keys, text_codec};
 use crate::auth::session::SessionId;
-use crate::limits::{Charge, Decision, Micros, Rule, Unused};
+use crate::limits::{Charge, Decision, Micros, Rule, UnusedUnits};
 
 /// What `decide.lua` says of the session.
 const MALFORMED: u8 = 2;
@@ -22,19 +22,19 @@ const ACTIVE: u8 = 5;
 impl Redis {
     pub(in super::super) async fn decide(
         &self,
-        inquiry: &Inquiry<'_>,
+        inquiry: &Query<'_>,
         idle: Option<Duration>,
-    ) -> Result<Findings, StoreError> {
-        if self.road()?.is_cluster() {
+    ) -> Result<QueryResult, StoreError> {
+        if self.client()?.is_cluster() {
             // Boxed, as all that is rare on this path: the whole future is moved a few times.
-            return Box::pin(self.decide_apart(inquiry, idle)).await;
+            return Box::pin(self.decide_in_cluster(inquiry, idle)).await;
         }
-        let reply = if inquiry.asks_of_limits() {
-            self.run(self.question(inquiry, idle)).await?
+        let reply = if inquiry.has_limits() {
+            self.run(self.decide_call(inquiry, idle)).await?
         } else {
-            self.introspect(inquiry, idle).await?
+            self.look_up_identity(inquiry, idle).await?
         };
-        self.findings(inquiry, reply)
+        self.parse_query_result(inquiry, reply)
     }
 
     /// Spends so many requests from each, as far as there is room; gives for each of them how it
@@ -44,13 +44,13 @@ impl Redis {
         untold: &[(Charge, u64)],
     ) -> Result<Vec<Result<Decision, StoreError>>, StoreError> {
         let call = |(charge, many): &(Charge, u64)| {
-            let call = self.scripts.spend.on(&[self.keys.limit(charge)]);
-            call.arg(&rule(charge)).arg(many)
+            let call = self.scripts.spend.call(&[self.keys.limit(charge)]);
+            call.arg(&encode_rule(charge)).arg(many)
         };
         let replies = self.run_all(untold.iter().map(call).collect()).await?;
         let told = untold.iter().zip(replies).map(|((charge, _), reply)| {
-            let reply = packed(reply)?;
-            let mut said = Said(Reader(&reply));
+            let reply = packed_bytes(reply)?;
+            let mut said = PackedReply(ByteReader(&reply));
             self.count_malformed("charge", said.number()?);
             said.decision(charge)?.ok_or(StoreError::Malformed)
         });
@@ -59,19 +59,21 @@ impl Redis {
 
     /// Gives back what was spent a moment ago.
     pub(in super::super) async fn refund(&self, charges: &[Charge]) -> Result<(), StoreError> {
-        let just_now = Unused {
-            many: 1,
+        let just_now = UnusedUnits {
+            count: 1,
             counted_at: 0,
         };
         let spent = charges.iter().map(|charge| (charge.clone(), just_now));
-        self.give_back(&spent.collect::<Vec<_>>()).await
+        self.return_units(&spent.collect::<Vec<_>>()).await
     }
 
     pub(in super::super) async fn peek(&self, charge: &Charge) -> Result<Decision, StoreError> {
         let peek = &self.scripts.peek;
-        let call = peek.on(&[self.keys.limit(charge)]).arg(&rule(charge));
-        let reply = packed(self.run(call).await?)?;
-        let mut said = Said(Reader(&reply));
+        let call = peek
+            .call(&[self.keys.limit(charge)])
+            .arg(&encode_rule(charge));
+        let reply = packed_bytes(self.run(call).await?)?;
+        let mut said = PackedReply(ByteReader(&reply));
         let _now = said.number()?;
         self.count_malformed("peek_limit", said.number()?);
         said.decision(charge)?.ok_or(StoreError::Malformed)
@@ -79,67 +81,84 @@ impl Redis {
 
     pub(in super::super) async fn reset(&self, charge: &Charge) -> Result<bool, StoreError> {
         let mut command = redis::cmd("DEL");
-        read(self.ask(command.arg(self.keys.limit(charge))).await?)
+        decode_reply(self.execute(command.arg(self.keys.limit(charge))).await?)
     }
 
     /// What asks an inquiry: where only limits or no limits are asked, a script of its own that has less
     /// to do.
-    pub(super) fn question(&self, inquiry: &Inquiry<'_>, idle: Option<Duration>) -> Call {
-        if !inquiry.asks_of_limits() {
-            return self.introspection_alone(inquiry, idle);
+    pub(super) fn decide_call(&self, inquiry: &Query<'_>, idle: Option<Duration>) -> ScriptCall {
+        if !inquiry.has_limits() {
+            return self.single_lookup_call(inquiry, idle);
         }
-        if inquiry.asks_of_identity() {
-            return self.whole_question(inquiry, idle);
+        if inquiry.has_identity() {
+            return self.full_decide_call(inquiry, idle);
         }
-        let charges = || inquiry.before.iter().chain(inquiry.after);
+        let charges = || {
+            inquiry
+                .charges_before_auth
+                .iter()
+                .chain(inquiry.charges_after_auth)
+        };
         let keys: Vec<String> = charges().map(|charge| self.keys.limit(charge)).collect();
-        let call = self.scripts.charge.on(&keys);
-        charges().fold(call, |call, charge| call.arg(&rule(charge)))
+        let call = self.scripts.charge.call(&keys);
+        charges().fold(call, |call, charge| call.arg(&encode_rule(charge)))
     }
 
-    fn whole_question(&self, inquiry: &Inquiry<'_>, idle: Option<Duration>) -> Call {
-        let charges = || inquiry.before.iter().chain(inquiry.after);
+    fn full_decide_call(&self, inquiry: &Query<'_>, idle: Option<Duration>) -> ScriptCall {
+        let charges = || {
+            inquiry
+                .charges_before_auth
+                .iter()
+                .chain(inquiry.charges_after_auth)
+        };
         let mut keys: Vec<String> = charges().map(|charge| self.keys.limit(charge)).collect();
         if let Some(id) = inquiry.session {
-            keys.extend(self.keys.both(&id));
+            keys.extend(self.keys.record_and_usage(&id));
         }
         keys.extend(inquiry.blacklist_key.map(|key| self.keys.blacklist(key)));
-        keys.extend(inquiry.cut_off_of.map(|person| self.keys.cut_off(&person)));
+        keys.extend(
+            inquiry
+                .cut_off_user
+                .map(|person| self.keys.cut_off(&person)),
+        );
         let mut call = self
             .scripts
             .decide
-            .on(&keys)
-            .arg(inquiry.before.len())
-            .arg(inquiry.after.len())
-            .arg(millis(idle))
+            .call(&keys)
+            .arg(inquiry.charges_before_auth.len())
+            .arg(inquiry.charges_after_auth.len())
+            .arg(idle_millis(idle))
             .arg(inquiry.last_access)
-            .arg(names::list(&inquiry.require.roles))
-            .arg(names::list(&inquiry.require.scopes))
+            .arg(text_codec::encode_list(&inquiry.require.roles))
+            .arg(text_codec::encode_list(&inquiry.require.scopes))
             .arg(u8::from(inquiry.session.is_some()))
             .arg(u8::from(inquiry.blacklist_key.is_some()))
-            .arg(known_revision(inquiry))
-            .arg(u8::from(inquiry.cut_off_of.is_some()))
-            .arg(or_nothing(inquiry.issued_at));
+            .arg(cached_revision(inquiry))
+            .arg(u8::from(inquiry.cut_off_user.is_some()))
+            .arg(or_empty(inquiry.issued_at));
         for charge in charges() {
             call = call
-                .arg(&rule(charge))
-                .arg(names::list(&charge.limit.roles))
-                .arg(names::list(&charge.limit.except_roles));
+                .arg(&encode_rule(charge))
+                .arg(text_codec::encode_list(&charge.limit.roles))
+                .arg(text_codec::encode_list(&charge.limit.except_roles));
         }
         call
     }
 
-    pub(super) fn findings(
+    pub(super) fn parse_query_result(
         &self,
-        inquiry: &Inquiry<'_>,
+        inquiry: &Query<'_>,
         reply: Value,
-    ) -> Result<Findings, StoreError> {
-        let reply = packed(reply)?;
-        let mut said = Said(Reader(&reply));
-        let mut findings = Findings::without_asking(said.number()? / 1000);
-        if !inquiry.asks_of_identity() {
+    ) -> Result<QueryResult, StoreError> {
+        let reply = packed_bytes(reply)?;
+        let mut said = PackedReply(ByteReader(&reply));
+        let mut findings = QueryResult::empty(said.number()? / 1000);
+        if !inquiry.has_identity() {
             self.count_malformed("decide", said.number()?);
-            let charges = inquiry.before.iter().chain(inquiry.after);
+            let charges = inquiry
+                .charges_before_auth
+                .iter()
+                .chain(inquiry.charges_after_auth);
             findings.decisions = said.decisions(charges)?;
             return Ok(findings);
         }
@@ -148,60 +167,65 @@ impl Redis {
         findings.cut_off = Some(said.number()?).filter(|second| *second > 0);
         self.count_malformed("decide", said.number()?);
         let evaluated = usize::try_from(said.number()?).unwrap_or(usize::MAX);
-        let charges = inquiry.before.iter().chain(inquiry.after);
+        let charges = inquiry
+            .charges_before_auth
+            .iter()
+            .chain(inquiry.charges_after_auth);
         findings.decisions = said.decisions(charges.take(evaluated))?;
         if let Some(id) = inquiry.session {
-            findings.session = self.found(id, inquiry, status, said.0.0, last);
+            findings.session = self.parse_session_lookup(id, inquiry, status, said.0.0, last);
         }
         Ok(findings)
     }
 
     /// A session that is not understood is as good as none; it is counted, and whoever holds it
     /// signs in again.
-    fn found(
+    fn parse_session_lookup(
         &self,
         id: SessionId,
-        inquiry: &Inquiry<'_>,
+        inquiry: &Query<'_>,
         status: u8,
         record: &[u8],
         last: u64,
-    ) -> Found {
+    ) -> SessionLookup {
         if !(MALFORMED..=ACTIVE).contains(&status) {
             // Missing; or a limit refused before it was looked for.
             return if status == 0 {
-                Found::NotAsked
+                SessionLookup::NotQueried
             } else {
-                Found::Missing
+                SessionLookup::Missing
             };
         }
-        if let (ACTIVE, [], Some(known)) = (status, record, &inquiry.known) {
-            return Found::Active(Arc::clone(known), last);
+        if let (ACTIVE, [], Some(known)) = (status, record, &inquiry.cached) {
+            return SessionLookup::Active(Arc::clone(known), last);
         }
-        match (status, record::of(id, record, &self.alike)) {
-            (EXPIRED, Reading::There(session)) => Found::Expired(*session),
-            (REVOKED, Reading::There(session)) => Found::Revoked(*session),
-            (ACTIVE, Reading::There(session)) => Found::Active(Arc::new(*session), last),
+        match (status, record::decode(id, record, &self.interner)) {
+            (EXPIRED, DecodedRecord::Present(session)) => SessionLookup::Expired(*session),
+            (REVOKED, DecodedRecord::Present(session)) => SessionLookup::Revoked(*session),
+            (ACTIVE, DecodedRecord::Present(session)) => {
+                SessionLookup::Active(Arc::new(*session), last)
+            }
             _ => {
                 self.count_malformed("decide", 1);
-                Found::Missing
+                SessionLookup::Missing
             }
         }
     }
 }
 
 /// Empty: the caller has no record.
-fn known_revision(inquiry: &Inquiry<'_>) -> String {
-    or_nothing(inquiry.known.as_ref().map(|session| session.revision))
+fn cached_revision(inquiry: &Query<'_>) -> String {
+    or_empty(inquiry.cached.as_ref().map(|session| session.revision))
 }
 
-fn or_nothing(number: Option<u64>) -> String {
+fn or_empty(number: Option<u64>) -> String {
     number.map_or_else(String::new, |number| number.to_string())
 }
 
 /// What the scripts read a counter's rule from.
-pub(super) fn rule(charge: &Charge) -> [u8; 26] {
+pub(super) fn encode_rule(charge: &Charge) -> [u8; 26] {
     let rule = Rule::of(&charge.limit);
-    let head = [keys::algorithm(charge), u8::from(charge.limit.shadow)];
+    let head = [keys::algorithm_code(charge), u8::from(charge.limit.shadow)];
     let numbers = [rule.limit, rule.width, rule.burst].map(u64::to_le_bytes);
     let mut packed = [0; 26];
     let bytes = head.into_iter().chain(numbers.into_iter().flatten());
@@ -211,21 +235,21 @@ pub(super) fn rule(charge: &Charge) -> [u8; 26] {
     packed
 }
 
-pub(super) fn packed(reply: Value) -> Result<Vec<u8>, StoreError> {
-    match fault::settled(reply)? {
+pub(super) fn packed_bytes(reply: Value) -> Result<Vec<u8>, StoreError> {
+    match exchange_error::reject_server_error(reply)? {
         Value::BulkString(packed) => Ok(packed),
         // That of a script that may be asked several things, and was asked one.
         Value::Array(mut answers) if answers.len() == 1 => {
-            packed(answers.pop().unwrap_or(Value::Nil))
+            packed_bytes(answers.pop().unwrap_or(Value::Nil))
         }
         _ => Err(StoreError::Malformed),
     }
 }
 
 /// A packed reply, read from its start.
-pub(super) struct Said<'a>(pub Reader<'a>);
+pub(super) struct PackedReply<'a>(pub ByteReader<'a>);
 
-impl Said<'_> {
+impl PackedReply<'_> {
     pub(super) fn byte(&mut self) -> Result<u8, StoreError> {
         let byte = self.0.take(1).and_then(<[u8]>::first);
         byte.copied().ok_or(StoreError::Malformed)

@@ -4,84 +4,92 @@ use std::time::Duration;
 
 use redis::Value;
 
-use super::super::marker::{KEPT, Marked, Marker};
+use super::super::marker::{MARKER_TTL, Marker, MarkerState};
 use super::super::{Revocation, StoreError};
-use super::{Redis, fault, read};
+use super::{Redis, decode_reply, exchange_error};
 use crate::auth::session::Millis;
 
 impl Redis {
     /// Waits until there is a reason to look at the marker.
-    pub(in super::super) async fn doubted(&self) {
-        self.links.doubted().await;
+    pub(in super::super) async fn data_may_have_changed(&self) {
+        self.context.data_may_have_changed().await;
     }
 
     /// Everything may have changed, whether or not the connections stand.
-    pub(in super::super) fn doubt(&self) {
-        self.links.doubt();
+    pub(in super::super) fn notify_data_may_have_changed(&self) {
+        self.context.notify_data_may_have_changed();
     }
 
-    pub(in super::super) async fn marked(&self) -> Result<Marked, StoreError> {
-        Ok(Marked::of(&self.places(&self.marker_keys()?).await?))
+    pub(in super::super) async fn marker_state(&self) -> Result<MarkerState, StoreError> {
+        Ok(MarkerState::from_markers(
+            &self.read_markers(&self.marker_keys()?).await?,
+        ))
     }
 
-    pub(in super::super) async fn mark(&self, refused: u64) -> Result<Marker, StoreError> {
+    pub(in super::super) async fn write_marker(&self, refused: u64) -> Result<Marker, StoreError> {
         let keys = self.marker_keys()?;
-        let id = match self.places(&keys).await?.into_iter().flatten().next() {
+        let id = match self.read_markers(&keys).await?.into_iter().flatten().next() {
             Some(marker) => marker.id,
             // Where all begin: the first that comes there says which it is.
             None => {
-                self.begin(keys.first().ok_or(StoreError::Malformed)?)
+                self.create_marker(keys.first().ok_or(StoreError::Malformed)?)
                     .await?
             }
         };
         let calls = keys.iter().map(|key| {
-            let call = self.scripts.mark.on(&[key]);
-            call.arg(&id).arg(refused).arg(millis(KEPT))
+            let call = self.scripts.write_marker.call(&[key]);
+            call.arg(&id).arg(refused).arg(whole_millis(MARKER_TTL))
         });
         let mut all = 0;
         for reply in self.run_all(calls.collect()).await? {
-            all = all.max(read::<u64>(reply)?);
+            all = all.max(decode_reply::<u64>(reply)?);
         }
-        Ok(Marker { id, refused: all })
+        Ok(Marker {
+            id,
+            global_cut_off: all,
+        })
     }
 
-    async fn begin(&self, key: &str) -> Result<String, StoreError> {
+    async fn create_marker(&self, key: &str) -> Result<String, StoreError> {
         let id = format!("{:016x}", rand::random::<u64>());
         let mut beginning = redis::cmd("SET");
         beginning.arg(key).arg(format!("{id} 0"));
-        beginning.arg("NX").arg("PX").arg(millis(KEPT));
-        self.ask(&beginning).await?;
-        let there = self.places(&[key.to_owned()]).await?.pop().flatten();
+        beginning.arg("NX").arg("PX").arg(whole_millis(MARKER_TTL));
+        self.execute(&beginning).await?;
+        let there = self.read_markers(&[key.to_owned()]).await?.pop().flatten();
         // What is no marker is written over.
         Ok(there.map_or(id, |marker| marker.id))
     }
 
-    pub(in super::super) async fn keep_marker(&self) -> Result<(), StoreError> {
+    pub(in super::super) async fn extend_marker(&self) -> Result<(), StoreError> {
         let mut commands = redis::pipe();
         for key in self.marker_keys()? {
-            commands.cmd("PEXPIRE").arg(key).arg(millis(KEPT));
+            commands
+                .cmd("PEXPIRE")
+                .arg(key)
+                .arg(whole_millis(MARKER_TTL));
         }
-        for reply in self.ask_all(&commands).await? {
-            fault::settled(reply)?;
+        for reply in self.execute_all(&commands).await? {
+            exchange_error::reject_server_error(reply)?;
         }
         Ok(())
     }
 
     fn marker_keys(&self) -> Result<Vec<String>, StoreError> {
-        Ok(self.keys.markers(self.road()?.is_cluster()))
+        Ok(self.keys.markers(self.client()?.is_cluster()))
     }
 
-    async fn places(&self, keys: &[String]) -> Result<Vec<Option<Marker>>, StoreError> {
+    async fn read_markers(&self, keys: &[String]) -> Result<Vec<Option<Marker>>, StoreError> {
         let mut questions = redis::pipe();
         for key in keys {
             questions.cmd("GET").arg(key);
         }
-        let replies = self.ask_all(&questions).await?;
-        replies.into_iter().map(marker).collect()
+        let replies = self.execute_all(&questions).await?;
+        replies.into_iter().map(parse_marker).collect()
     }
 
     /// How long each of these tokens stays on the blacklist; `None`: it is not on it.
-    pub(in super::super) async fn blacklisted_for(
+    pub(in super::super) async fn blacklist_ttls(
         &self,
         keys: &[&str],
     ) -> Result<Vec<Option<Duration>>, StoreError> {
@@ -90,18 +98,18 @@ impl Redis {
             questions.cmd("PTTL").arg(self.keys.blacklist(key));
         }
         let left = |reply| {
-            Ok(match read::<i64>(reply)? {
+            Ok(match decode_reply::<i64>(reply)? {
                 -2 => None,
                 // Written without an end.
                 -1 => Some(Duration::MAX),
                 left => Some(Duration::from_millis(left.unsigned_abs())),
             })
         };
-        let replies = self.ask_all(&questions).await?;
+        let replies = self.execute_all(&questions).await?;
         replies.into_iter().map(left).collect()
     }
 
-    pub(in super::super) async fn restore(
+    pub(in super::super) async fn restore_revocations(
         &self,
         revocations: &[(Revocation, Millis)],
         now: Millis,
@@ -117,26 +125,26 @@ impl Redis {
                     command.arg("NX").arg("PX").arg(left);
                     calls.push(command.into());
                 }
-                Revocation::Person(person, second) => {
-                    let call = self.scripts.cut_off.on(&[self.keys.cut_off(person)]);
+                Revocation::IssuedBefore(person, second) => {
+                    let call = self.scripts.cut_off.call(&[self.keys.cut_off(person)]);
                     calls.push(call.arg(left).arg(second));
                 }
                 Revocation::Session(_) => {}
             }
         }
-        for reply in self.within(deadline, self.run_all(calls)).await? {
-            fault::settled(reply)?;
+        for reply in self.with_deadline(deadline, self.run_all(calls)).await? {
+            exchange_error::reject_server_error(reply)?;
         }
         Ok(())
     }
 }
 
 /// What is no marker is none.
-fn marker(reply: Value) -> Result<Option<Marker>, StoreError> {
-    if fault::is_wrong_type(&reply) {
+fn parse_marker(reply: Value) -> Result<Option<Marker>, StoreError> {
+    if exchange_error::is_wrong_type(&reply) {
         return Ok(None);
     }
-    let text: Option<String> = match read(reply) {
+    let text: Option<String> = match decode_reply(reply) {
         Err(StoreError::Malformed) => None,
         text => text?,
     };
@@ -146,11 +154,11 @@ fn marker(reply: Value) -> Result<Option<Marker>, StoreError> {
         let refused = refused.parse().ok()?;
         hex.then(|| Marker {
             id: id.to_owned(),
-            refused,
+            global_cut_off: refused,
         })
     }))
 }
 
-fn millis(duration: Duration) -> u64 {
+fn whole_millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

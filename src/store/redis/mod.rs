@@ -1,59 +1,59 @@
 //! The Redis engine: the only place that names the Redis client. Each operation that must be atomic
 //! is one script over keys of one slot; each is one round trip where it can be.
 
+mod acl;
 mod activity;
-mod alike;
 mod amend;
-mod apart;
-mod atlas;
-mod cluster;
+mod cluster_client;
+mod cluster_decide;
+mod cluster_map;
 mod connection;
+mod connection_context;
 mod dial;
-mod duty;
-mod fault;
+mod exchange_error;
 mod fleet;
-mod index;
 pub(super) mod inspect;
-mod introspection;
+mod interner;
 mod journal;
 mod keys;
-mod leases;
+mod lease_grants;
 mod limits;
-mod links;
-mod listener;
 mod listing;
-mod live;
+mod lookup_batch;
+mod maintenance;
 mod marker;
-mod names;
+mod open_connections;
 mod profiles;
 mod record;
-mod refresh;
+mod refresh_tokens;
 mod replicas;
 mod revocations;
-mod rights;
-mod road;
 mod scripts;
 mod sentinel;
 mod sessions;
 mod slots;
 mod supervision;
+mod task_slot;
+mod text_codec;
 mod tls;
-mod upkeep;
-mod users;
+mod topology_client;
+mod tracking;
+mod user_index;
+mod user_sessions;
 
 use std::sync::Arc;
 
-use alike::Alike;
-use introspection::Introspection;
+use connection_context::ConnectionContext;
+use interner::Interner;
 use keys::Keys;
-pub(super) use leases::Granted;
-use links::Links;
-use listener::Clock;
+pub(super) use lease_grants::LeaseGrant;
 pub(super) use listing::is_cursor;
+use lookup_batch::LookupBatch;
 use redis::Value;
 use replicas::Replicas;
-use road::{Road, Way};
-use scripts::{Call, Scripts};
+use scripts::{ScriptCall, Scripts};
+use topology_client::{TopologyClient, TopologyConnector};
+use tracking::StoreClock;
 
 use super::StoreError;
 use crate::auth::session::Millis;
@@ -62,23 +62,23 @@ use crate::telemetry::metrics::Metrics;
 
 /// How many users or sessions one script deals with: a server does nothing else for a few hundred
 /// microseconds.
-const TOGETHER: usize = 32;
+const BATCH_SIZE: usize = 32;
 
 /// One Redis, of whichever topology, as one gateway sees it.
 #[derive(Clone)]
 pub(super) struct Redis {
     /// Absent in the handle that only makes links.
-    road: Option<Arc<Road>>,
-    way: Way,
-    links: Arc<Links>,
+    client: Option<Arc<TopologyClient>>,
+    connector: TopologyConnector,
+    context: Arc<ConnectionContext>,
     keys: Arc<Keys>,
     scripts: Arc<Scripts>,
     /// Absent where nobody waits for replicas.
     replicas: Option<Arc<Replicas>>,
-    clock: Arc<Clock>,
+    clock: Arc<StoreClock>,
     /// Of this link alone.
-    introspection: Arc<Introspection>,
-    alike: Arc<Alike>,
+    lookup_batch: Arc<LookupBatch>,
+    interner: Arc<Interner>,
     metrics: Arc<Metrics>,
 }
 
@@ -88,104 +88,104 @@ impl Redis {
         settings: &settings::Store,
         metrics: Arc<Metrics>,
     ) -> Redis {
-        let links = Links::new(address.clone(), settings.timeout, Arc::clone(&metrics));
-        let links = Arc::new(links);
+        let links = ConnectionContext::new(address.clone(), settings.timeout, Arc::clone(&metrics));
+        let context = Arc::new(links);
         let wanted = settings.revocation_replicas;
         Redis {
-            road: None,
-            way: Way::new(&links),
-            links,
+            client: None,
+            connector: TopologyConnector::new(&context),
+            context,
             keys: Arc::new(Keys::new(&settings.key_prefix)),
             scripts: Arc::new(Scripts::new()),
             replicas: (wanted > 0).then(|| Arc::new(Replicas::new(wanted, settings.timeout))),
             clock: Arc::default(),
-            introspection: Arc::default(),
-            alike: Arc::default(),
+            lookup_batch: Arc::default(),
+            interner: Arc::default(),
             metrics,
         }
     }
 
-    pub(super) fn link(&self) -> Redis {
+    pub(super) fn connect(&self) -> Redis {
         let open = || {
-            let (links, scripts) = (Arc::clone(&self.links), Arc::clone(&self.scripts));
-            self.way.open(links, scripts)
+            let (links, scripts) = (Arc::clone(&self.context), Arc::clone(&self.scripts));
+            self.connector.connect(links, scripts)
         };
         let road = open();
         if let Some(replicas) = &self.replicas {
-            replicas.reach(open);
+            replicas.connect(open);
         }
         Redis {
-            road: Some(Arc::new(road)),
-            introspection: Arc::default(),
+            client: Some(Arc::new(road)),
+            lookup_batch: Arc::default(),
             ..self.clone()
         }
     }
 
-    pub(super) fn up(&self) -> bool {
-        self.road.as_ref().is_some_and(|road| road.up())
+    pub(super) fn is_up(&self) -> bool {
+        self.client.as_ref().is_some_and(|road| road.is_up())
     }
 
     /// How many times a link of this process has come up.
-    pub(super) fn risings(&self) -> u64 {
-        self.links.risings()
+    pub(super) fn reconnects(&self) -> u64 {
+        self.context.reconnects()
     }
 
-    pub(super) fn links(&self) -> super::LinkCount {
-        let (made, up) = self.links.count();
-        super::LinkCount { made, up }
+    pub(super) fn connection_count(&self) -> super::ConnectionCount {
+        let (made, up) = self.context.count();
+        super::ConnectionCount { total: made, up }
     }
 
     /// Has the connection tried at once: an operation has just got no answer.
-    pub(super) fn suspect(&self) {
-        if let Some(road) = &self.road {
-            road.suspect();
+    pub(super) fn report_timeout(&self) {
+        if let Some(road) = &self.client {
+            road.report_timeout();
         }
     }
 
     pub(super) async fn now(&self) -> Result<Millis, StoreError> {
-        let reply = self.ask(&redis::cmd("TIME")).await?;
-        clock(&reply).ok_or(StoreError::Malformed)
+        let reply = self.execute(&redis::cmd("TIME")).await?;
+        parse_time(&reply).ok_or(StoreError::Malformed)
     }
 
-    fn road(&self) -> Result<&Road, StoreError> {
-        self.road.as_deref().ok_or(StoreError::Unreachable)
+    fn client(&self) -> Result<&TopologyClient, StoreError> {
+        self.client.as_deref().ok_or(StoreError::Unreachable)
     }
 
     /// How many users or sessions one script deals with here: in a cluster each lies in a slot of its own.
-    fn together(&self) -> Result<usize, StoreError> {
-        Ok(if self.road()?.is_cluster() {
+    fn batch_size(&self) -> Result<usize, StoreError> {
+        Ok(if self.client()?.is_cluster() {
             1
         } else {
-            TOGETHER
+            BATCH_SIZE
         })
     }
 
-    async fn ask(&self, command: &redis::Cmd) -> Result<Value, StoreError> {
-        let outcome = self.road()?.ask(command).await;
+    async fn execute(&self, command: &redis::Cmd) -> Result<Value, StoreError> {
+        let outcome = self.client()?.execute(command).await;
         outcome.map_err(|fault| fault.error)
     }
 
     /// Asks many things at once; an answer may be an error of its own.
-    async fn ask_all(&self, commands: &redis::Pipeline) -> Result<Vec<Value>, StoreError> {
+    async fn execute_all(&self, commands: &redis::Pipeline) -> Result<Vec<Value>, StoreError> {
         if commands.is_empty() {
             return Ok(Vec::new());
         }
-        let outcome = self.road()?.ask_all(commands).await;
+        let outcome = self.client()?.execute_all(commands).await;
         outcome.map_err(|fault| fault.error)
     }
 
     /// Runs a script.
-    async fn run(&self, call: Call) -> Result<Value, StoreError> {
-        self.ask(&call.command).await
+    async fn run(&self, call: ScriptCall) -> Result<Value, StoreError> {
+        self.execute(&call.command).await
     }
 
     /// Runs many scripts at once.
-    async fn run_all(&self, calls: Vec<Call>) -> Result<Vec<Value>, StoreError> {
+    async fn run_all(&self, calls: Vec<ScriptCall>) -> Result<Vec<Value>, StoreError> {
         let mut commands = redis::pipe();
         for call in calls {
             commands.add_command(call.command);
         }
-        self.ask_all(&commands).await
+        self.execute_all(&commands).await
     }
 
     /// Counts content that is not understood and was passed over.
@@ -200,13 +200,13 @@ impl Redis {
 }
 
 /// Reads the answer to `TIME`.
-fn clock(reply: &Value) -> Option<Millis> {
+fn parse_time(reply: &Value) -> Option<Millis> {
     let (seconds, micros): (u64, u64) = redis::from_redis_value_ref(reply).ok()?;
     Some(seconds * 1000 + micros / 1000)
 }
 
 /// Reads an answer as what it has to be.
-fn read<T: redis::FromRedisValue>(reply: Value) -> Result<T, StoreError> {
-    let reply = fault::settled(reply)?;
+fn decode_reply<T: redis::FromRedisValue>(reply: Value) -> Result<T, StoreError> {
+    let reply = exchange_error::reject_server_error(reply)?;
     redis::from_redis_value(reply).map_err(|_| StoreError::Malformed)
 }

@@ -7,43 +7,43 @@ use std::net::IpAddr;
 
 use redis::Value;
 
-use super::alike::Alike;
-use super::names::{list, user, user_id};
-use crate::auth::session::{Device, EndReason, Ended, Millis, Session, SessionId, no_data};
+use super::interner::Interner;
+use super::text_codec::{decode_user_id, encode_list, encode_user_id};
+use crate::auth::session::{Device, EndReason, Millis, Session, SessionEnd, SessionId, no_data};
 
 /// What a record begins with.
-const TAG: u8 = b'S';
+const RECORD_TAG: u8 = b'S';
 /// What a mark begins with: a session that was ended before it was written.
-const MARK: u8 = b'E';
+const MARK_TAG: u8 = b'E';
 /// Which texts are there, for those of which an empty one is something else than none.
-const NAME: u8 = 1;
-const KIND: u8 = 2;
-const DEVICE: u8 = 4;
+const HAS_NAME: u8 = 1;
+const HAS_KIND: u8 = 2;
+const HAS_DEVICE: u8 = 4;
 /// How many texts there are.
-const TEXTS: usize = 10;
+const TEXT_COUNT: usize = 10;
 
 /// What a session's key was found to hold.
-pub(super) enum Reading {
+pub(super) enum DecodedRecord {
     Missing,
     /// Another type, or content that is not understood.
     Malformed,
-    There(Box<Session>),
+    Present(Box<Session>),
 }
 
 /// Writes a session. `None`: a text is longer than 65,535 bytes.
-pub(super) fn write(session: &Session) -> Option<Vec<u8>> {
+pub(super) fn encode(session: &Session) -> Option<Vec<u8>> {
     let ended = session.ended;
-    let user = user(&session.user);
-    let (roles, scopes) = (list(&session.roles), list(&session.scopes));
+    let user = encode_user_id(&session.user);
+    let (roles, scopes) = (encode_list(&session.roles), encode_list(&session.scopes));
     let data = Some(&*session.data).filter(|data| *data != &*no_data());
-    let name = names_text(session);
+    let name = encode_names(session);
     let name = name.as_deref();
     let (kind, device) = (
         session.device.kind.as_deref(),
         session.device.name.as_deref(),
     );
-    let ip = octets(session.ip);
-    let texts: [&[u8]; TEXTS] = [
+    let ip = encode_address(session.ip);
+    let texts: [&[u8]; TEXT_COUNT] = [
         &user,
         session.email.as_bytes(),
         name.unwrap_or_default().as_bytes(),
@@ -56,10 +56,10 @@ pub(super) fn write(session: &Session) -> Option<Vec<u8>> {
         data.unwrap_or_default().as_bytes(),
     ];
     let mut record = Vec::with_capacity(512);
-    record.push(TAG);
-    record.extend(six(session.created_at));
-    record.extend(six(session.expires_at));
-    record.extend(six(ended.map_or(0, |ended| ended.at.max(1))));
+    record.push(RECORD_TAG);
+    record.extend(encode_millis(session.created_at));
+    record.extend(encode_millis(session.expires_at));
+    record.extend(encode_millis(ended.map_or(0, |ended| ended.at.max(1))));
     record.push(ended.map_or(0, |ended| reason_code(ended.reason)));
     let revision = u32::try_from(session.revision).unwrap_or(u32::MAX);
     record.extend(revision.to_le_bytes());
@@ -67,7 +67,7 @@ pub(super) fn write(session: &Session) -> Option<Vec<u8>> {
         record.extend(u16::try_from(text.len()).ok()?.to_le_bytes());
     }
     let flag = |text: Option<&str>, flag| if text.is_some() { flag } else { 0 };
-    record.push(flag(name, NAME) | flag(kind, KIND) | flag(device, DEVICE));
+    record.push(flag(name, HAS_NAME) | flag(kind, HAS_KIND) | flag(device, HAS_DEVICE));
     for text in texts {
         record.extend(text);
     }
@@ -76,7 +76,7 @@ pub(super) fn write(session: &Session) -> Option<Vec<u8>> {
 
 /// The display name and, after a NUL, the username where there is one. It has no text of its own, so
 /// that gateways of an earlier version read the record too. No display name has a NUL.
-fn names_text(session: &Session) -> Option<Cow<'_, str>> {
+fn encode_names(session: &Session) -> Option<Cow<'_, str>> {
     let name = session.name.as_deref();
     match &session.username {
         None => name.map(Cow::Borrowed),
@@ -85,23 +85,23 @@ fn names_text(session: &Session) -> Option<Cow<'_, str>> {
 }
 
 /// Reads the answer to a `GET`.
-pub(super) fn read(id: SessionId, reply: &Value, alike: &Alike) -> Reading {
+pub(super) fn decode_reply(id: SessionId, reply: &Value, alike: &Interner) -> DecodedRecord {
     let record = match reply {
-        Value::Nil => return Reading::Missing,
+        Value::Nil => return DecodedRecord::Missing,
         Value::BulkString(record) => record,
-        _ => return Reading::Malformed,
+        _ => return DecodedRecord::Malformed,
     };
-    of(id, record, alike)
+    decode(id, record, alike)
 }
 
 /// Reads what a session's key holds.
-pub(super) fn of(id: SessionId, record: &[u8], alike: &Alike) -> Reading {
-    if record.first() == Some(&MARK) {
-        return Reading::Missing;
+pub(super) fn decode(id: SessionId, record: &[u8], alike: &Interner) -> DecodedRecord {
+    if record.first() == Some(&MARK_TAG) {
+        return DecodedRecord::Missing;
     }
     match parse(id, record, alike) {
-        Some(session) => Reading::There(Box::new(session)),
-        None => Reading::Malformed,
+        Some(session) => DecodedRecord::Present(Box::new(session)),
+        None => DecodedRecord::Malformed,
     }
 }
 
@@ -112,7 +112,7 @@ pub(super) fn reason_code(reason: EndReason) -> u8 {
 }
 
 /// An address as 4 or 16 bytes.
-pub(super) fn octets(ip: IpAddr) -> Vec<u8> {
+pub(super) fn encode_address(ip: IpAddr) -> Vec<u8> {
     match ip {
         IpAddr::V4(ip) => ip.octets().to_vec(),
         IpAddr::V6(ip) => ip.octets().to_vec(),
@@ -120,18 +120,18 @@ pub(super) fn octets(ip: IpAddr) -> Vec<u8> {
 }
 
 /// A record taken apart.
-struct Parts<'a> {
+struct RecordParts<'a> {
     created_at: Millis,
     expires_at: Millis,
     ended_at: Millis,
     reason: u64,
     revision: u64,
     flags: u8,
-    texts: [Reader<'a>; TEXTS],
+    texts: [ByteReader<'a>; TEXT_COUNT],
 }
 
-fn parse(id: SessionId, record: &[u8], alike: &Alike) -> Option<Session> {
-    let parts = take_apart(record)?;
+fn parse(id: SessionId, record: &[u8], alike: &Interner) -> Option<Session> {
+    let parts = split_record(record)?;
     let [
         user,
         email,
@@ -145,81 +145,81 @@ fn parse(id: SessionId, record: &[u8], alike: &Alike) -> Option<Session> {
         data,
     ] = parts.texts;
     let is_there = |flag| parts.flags & flag != 0;
-    let shared = |text: Reader<'_>| Some(alike.text(text.text()?));
-    let owned = |text: Reader<'_>| text.text().map(str::to_owned);
+    let shared = |text: ByteReader<'_>| Some(alike.intern_text(text.text()?));
+    let owned = |text: ByteReader<'_>| text.text().map(str::to_owned);
     let (name, username) = match name.text()?.split_once('\0') {
         Some((name, username)) => (Some(name).filter(|name| !name.is_empty()), Some(username)),
-        None => (name.text().filter(|_| is_there(NAME)), None),
+        None => (name.text().filter(|_| is_there(HAS_NAME)), None),
     };
     Some(Session {
         id,
-        user: user_id(user.0)?,
+        user: decode_user_id(user.0)?,
         email: owned(email)?,
         username: username.map(Into::into),
         name: name.map(str::to_owned),
-        roles: alike.names(roles.text()?)?,
-        scopes: alike.names(scopes.text()?)?,
+        roles: alike.intern_list(roles.text()?)?,
+        scopes: alike.intern_list(scopes.text()?)?,
         created_at: parts.created_at,
         expires_at: parts.expires_at,
-        ip: address(ip.0)?,
+        ip: decode_address(ip.0)?,
         user_agent: shared(agent)?,
         device: Device {
-            kind: if is_there(KIND) {
+            kind: if is_there(HAS_KIND) {
                 Some(shared(kind)?)
             } else {
                 None
             },
-            name: if is_there(DEVICE) {
+            name: if is_there(HAS_DEVICE) {
                 Some(shared(device)?)
             } else {
                 None
             },
         },
-        ended: (parts.ended_at > 0).then(|| ended(parts.ended_at, parts.reason)),
+        ended: (parts.ended_at > 0).then(|| decode_end(parts.ended_at, parts.reason)),
         data: match data.text()? {
-            "" => alike.text(&no_data()),
+            "" => alike.intern_text(&no_data()),
             data => data.into(),
         },
         revision: parts.revision,
     })
 }
 
-fn take_apart(record: &[u8]) -> Option<Parts<'_>> {
-    let mut reader = Reader(record);
-    if reader.take(1)? != [TAG] {
+fn split_record(record: &[u8]) -> Option<RecordParts<'_>> {
+    let mut reader = ByteReader(record);
+    if reader.take(1)? != [RECORD_TAG] {
         return None;
     }
-    let mut parts = Parts {
+    let mut parts = RecordParts {
         created_at: reader.number(6)?,
         expires_at: reader.number(6)?,
         ended_at: reader.number(6)?,
         reason: reader.number(1)?,
         revision: reader.number(4)?,
         flags: 0,
-        texts: [Reader(&[]); TEXTS],
+        texts: [ByteReader(&[]); TEXT_COUNT],
     };
-    let mut lengths = [0; TEXTS];
+    let mut lengths = [0; TEXT_COUNT];
     for length in &mut lengths {
         *length = usize::try_from(reader.number(2)?).ok()?;
     }
     parts.flags = reader.take(1)?.first().copied()?;
     for (text, length) in parts.texts.iter_mut().zip(lengths) {
-        *text = Reader(reader.take(length)?);
+        *text = ByteReader(reader.take(length)?);
     }
     reader.0.is_empty().then_some(parts)
 }
 
 /// An end whose reason is not understood is still an end.
-fn ended(at: Millis, reason: u64) -> Ended {
+fn decode_end(at: Millis, reason: u64) -> SessionEnd {
     let place = usize::try_from(reason).unwrap_or(0).wrapping_sub(1);
     let reason = EndReason::ALL.get(place).copied();
-    Ended {
+    SessionEnd {
         at,
         reason: reason.unwrap_or(EndReason::Terminated),
     }
 }
 
-pub(super) fn address(octets: &[u8]) -> Option<IpAddr> {
+pub(super) fn decode_address(octets: &[u8]) -> Option<IpAddr> {
     if let Ok(octets) = <[u8; 4]>::try_from(octets) {
         return Some(octets.into());
     }
@@ -227,7 +227,7 @@ pub(super) fn address(octets: &[u8]) -> Option<IpAddr> {
 }
 
 /// A moment in six bytes, the lowest first; they reach for some thousand years.
-pub(super) fn six(number: Millis) -> [u8; 6] {
+pub(super) fn encode_millis(number: Millis) -> [u8; 6] {
     const LATEST: Millis = (1 << 48) - 1;
     let [a, b, c, d, e, f, _, _] = number.min(LATEST).to_le_bytes();
     [a, b, c, d, e, f]
@@ -235,9 +235,9 @@ pub(super) fn six(number: Millis) -> [u8; 6] {
 
 /// What is left to read.
 #[derive(Clone, Copy)]
-pub(super) struct Reader<'a>(pub(super) &'a [u8]);
+pub(super) struct ByteReader<'a>(pub(super) &'a [u8]);
 
-impl<'a> Reader<'a> {
+impl<'a> ByteReader<'a> {
     pub(super) fn take(&mut self, length: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
@@ -283,47 +283,47 @@ mod tests {
         }
     }
 
-    fn back(record: &[u8]) -> Option<Session> {
-        match of(SessionId([7; 32]), record, &Alike::default()) {
-            Reading::There(session) => Some(*session),
-            Reading::Missing | Reading::Malformed => None,
+    fn decoded(record: &[u8]) -> Option<Session> {
+        match decode(SessionId([7; 32]), record, &Interner::default()) {
+            DecodedRecord::Present(session) => Some(*session),
+            DecodedRecord::Missing | DecodedRecord::Malformed => None,
         }
     }
 
     #[test]
-    fn a_record_reads_back_as_it_was_written() {
+    fn record_round_trips() {
         let mut written = session();
-        assert_eq!(back(&write(&written).unwrap()).unwrap(), written);
+        assert_eq!(decoded(&encode(&written).unwrap()).unwrap(), written);
         written.username = Some("ann".into());
         for name in [None, Some("Ann".to_owned())] {
             written.name = name;
-            assert_eq!(back(&write(&written).unwrap()).unwrap(), written);
+            assert_eq!(decoded(&encode(&written).unwrap()).unwrap(), written);
         }
         written.data = r#"{"a":1}"#.into();
         written.ip = "192.0.2.1".parse().unwrap();
         for reason in EndReason::ALL {
-            written.ended = Some(Ended { at: 5, reason });
-            assert_eq!(back(&write(&written).unwrap()).unwrap(), written);
+            written.ended = Some(SessionEnd { at: 5, reason });
+            assert_eq!(decoded(&encode(&written).unwrap()).unwrap(), written);
         }
     }
 
     #[test]
-    fn what_is_cut_short_or_goes_on_is_not_understood() {
-        let record = write(&session()).unwrap();
+    fn record_of_wrong_length_is_rejected() {
+        let record = encode(&session()).unwrap();
         for length in 0..record.len() {
-            assert_eq!(back(&record[..length]), None, "{length}");
+            assert_eq!(decoded(&record[..length]), None, "{length}");
         }
         let mut longer = record;
         longer.push(0);
-        assert_eq!(back(&longer), None);
+        assert_eq!(decoded(&longer), None);
     }
 
     #[test]
-    fn a_text_that_is_too_long_is_not_written() {
+    fn oversized_text_is_rejected() {
         let long = Session {
             user_agent: "x".repeat(65_536).into(),
             ..session()
         };
-        assert!(write(&long).is_none());
+        assert!(encode(&long).is_none());
     }
 }

@@ -11,54 +11,59 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::super::StoreError;
 use super::Redis;
-use super::fault::{self, Fault};
-use super::road::Road;
-use super::scripts::Call;
+use super::exchange_error::{self, ExchangeError};
+use super::scripts::ScriptCall;
+use super::topology_client::TopologyClient;
 
 /// How long one `WAIT` keeps the connection: it must be found alive by its watch in between.
-const ROUND: Duration = Duration::from_millis(50);
+const WAIT_ROUND: Duration = Duration::from_millis(50);
 /// Between two rounds of one who waits, others have theirs.
 const PAUSE: Duration = Duration::from_millis(1);
 
 pub(super) struct Replicas {
-    wanted: u32,
+    required: u32,
     /// From the beginning of the revocation to the last word: a little less than the store's deadline,
     /// so that it is known what is missing.
-    within: Duration,
-    road: OnceLock<Road>,
+    timeout: Duration,
+    client: OnceLock<TopologyClient>,
     /// One `WAIT` at a time, in the order in which they were asked for.
-    turn: Mutex<()>,
+    wait_lock: Mutex<()>,
 }
 
 impl Replicas {
-    pub(super) fn new(wanted: u32, timeout: Duration) -> Replicas {
+    pub(super) fn new(required: u32, timeout: Duration) -> Replicas {
         Replicas {
-            wanted,
-            within: timeout * 4 / 5,
-            road: OnceLock::new(),
-            turn: Mutex::default(),
+            required,
+            timeout: timeout * 4 / 5,
+            client: OnceLock::new(),
+            wait_lock: Mutex::default(),
         }
     }
 
     /// Begins to connect, if that has not begun.
-    pub(super) fn reach(&self, open: impl FnOnce() -> Road) {
-        self.road.get_or_init(open);
+    pub(super) fn connect(&self, open: impl FnOnce() -> TopologyClient) {
+        self.client.get_or_init(open);
     }
 
     /// Whether enough replicas have what these commands write, on every server that they went to.
-    async fn have(&self, commands: &Pipeline, until: Instant) -> Result<bool, Fault> {
-        let _turn = self.turn.lock().await;
-        let road = self.road.get().ok_or_else(|| Fault::unreachable(""))?;
-        let round = ROUND.min(until.saturating_duration_since(Instant::now()));
+    async fn confirm(&self, commands: &Pipeline, until: Instant) -> Result<bool, ExchangeError> {
+        let _turn = self.wait_lock.lock().await;
+        let road = self
+            .client
+            .get()
+            .ok_or_else(|| ExchangeError::unreachable(""))?;
+        let round = WAIT_ROUND.min(until.saturating_duration_since(Instant::now()));
         // 0 would be for ever.
         let round = u64::try_from(round.as_millis()).unwrap_or(1).max(1);
         let mut wait = redis::cmd("WAIT");
-        wait.arg(self.wanted).arg(round);
-        let (replies, confirmed) = road.ask_all_then(commands, &wait).await?;
+        wait.arg(self.required).arg(round);
+        let (replies, confirmed) = road.execute_all_then(commands, &wait).await?;
         for reply in replies.iter().chain(&confirmed) {
-            fault::checked(reply).map_err(|_| Fault::unreachable("refused"))?;
+            exchange_error::check_server_error(reply)
+                .map_err(|_| ExchangeError::unreachable("refused"))?;
         }
-        let enough = |reply: &Value| matches!(reply, Value::Int(n) if *n >= i64::from(self.wanted));
+        let enough =
+            |reply: &Value| matches!(reply, Value::Int(n) if *n >= i64::from(self.required));
         Ok(!confirmed.is_empty() && confirmed.iter().all(enough))
     }
 }
@@ -66,10 +71,10 @@ impl Replicas {
 impl Redis {
     /// Waits until as many replicas as are wanted have what was revoked since `began`. The calls must
     /// revoke the same as often as they are made, and write something each time.
-    pub(super) async fn replicated(
+    pub(super) async fn wait_for_replicas(
         &self,
         began: Instant,
-        calls: impl FnOnce() -> Vec<Call>,
+        calls: impl FnOnce() -> Vec<ScriptCall>,
     ) -> Result<(), StoreError> {
         let Some(replicas) = &self.replicas else {
             return Ok(());
@@ -81,18 +86,18 @@ impl Redis {
         if commands.is_empty() {
             return Ok(());
         }
-        let until = began + replicas.within;
-        let mut fault = Fault::unreplicated();
+        let until = began + replicas.timeout;
+        let mut fault = ExchangeError::unreplicated();
         while Instant::now() < until {
-            match timeout_at(until, replicas.have(&commands, until)).await {
+            match timeout_at(until, replicas.confirm(&commands, until)).await {
                 Ok(Ok(true)) => return Ok(()),
                 Ok(Ok(false)) | Err(_) => {}
                 Ok(Err(error)) => fault.code = error.code,
             }
             sleep(PAUSE).await;
         }
-        let topology = &self.links.address.topology;
-        self.links
+        let topology = &self.context.address.topology;
+        self.context
             .warn(topology, "a revocation is not safe", &fault);
         Err(StoreError::Unreplicated)
     }

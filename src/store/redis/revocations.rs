@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::revocations::CUT_OFF_KEPT;
-use super::super::{PersonHash, StoreError};
-use super::{Redis, read};
+use super::super::revocations::CUT_OFF_TTL;
+use super::super::{StoreError, UserHash};
+use super::{Redis, decode_reply};
 
 impl Redis {
     pub(in super::super) async fn blacklist(
@@ -21,13 +21,13 @@ impl Redis {
         command.arg(self.keys.blacklist(key)).arg(1);
         command.arg("PX").arg(millis);
         let began = Instant::now();
-        self.ask(&command).await?;
-        self.replicated(began, || vec![command.into()]).await
+        self.execute(&command).await?;
+        self.wait_for_replicas(began, || vec![command.into()]).await
     }
 
     pub(in super::super) async fn unblacklist(&self, key: &str) -> Result<bool, StoreError> {
         let mut command = redis::cmd("DEL");
-        read(self.ask(command.arg(self.keys.blacklist(key))).await?)
+        decode_reply(self.execute(command.arg(self.keys.blacklist(key))).await?)
     }
 
     pub(in super::super) async fn are_blacklisted(
@@ -38,39 +38,40 @@ impl Redis {
         for key in keys {
             questions.cmd("EXISTS").arg(self.keys.blacklist(key));
         }
-        let replies = self.ask_all(&questions).await?;
-        replies.into_iter().map(read).collect()
+        let replies = self.execute_all(&questions).await?;
+        replies.into_iter().map(decode_reply).collect()
     }
 
     /// Puts down up to which second, once that is known.
     pub(in super::super) async fn cut_off(
         &self,
-        person: &PersonHash,
+        person: &UserHash,
         second: &mut Option<u64>,
     ) -> Result<(), StoreError> {
         let call = |at: Option<u64>| {
-            let call = self.scripts.cut_off.on(&[self.keys.cut_off(person)]);
-            let call = call.arg(CUT_OFF_KEPT.as_secs() * 1000);
+            let call = self.scripts.cut_off.call(&[self.keys.cut_off(person)]);
+            let call = call.arg(CUT_OFF_TTL.as_secs() * 1000);
             call.arg(at.map(|at| at.to_string()).unwrap_or_default())
         };
         let began = Instant::now();
-        let done: u64 = read(self.run(call(*second)).await?)?;
+        let done: u64 = decode_reply(self.run(call(*second)).await?)?;
         *second = Some(done);
-        self.replicated(began, || vec![call(Some(done))]).await
+        self.wait_for_replicas(began, || vec![call(Some(done))])
+            .await
     }
 
     pub(in super::super) async fn cut_offs(
         &self,
-        people: &[PersonHash],
+        people: &[UserHash],
     ) -> Result<Vec<Option<u64>>, StoreError> {
         let mut questions = redis::pipe();
         for person in people {
             questions.cmd("GET").arg(self.keys.cut_off(person));
         }
-        let replies = self.ask_all(&questions).await?;
+        let replies = self.execute_all(&questions).await?;
         // What is no number, or no text at all, cuts nobody off, as in `decide.lua`.
         let second = |reply: redis::Value| {
-            let text = match read::<Option<String>>(reply) {
+            let text = match decode_reply::<Option<String>>(reply) {
                 Err(StoreError::Malformed) => None,
                 text => text?,
             };

@@ -11,63 +11,63 @@ use redis::aio::PubSub;
 use tokio::sync::{Mutex, watch};
 
 use super::super::StoreError;
-use super::dial::{self, within};
-use super::duty::{Duty, OnDuty};
-use super::fault::Fault;
-use crate::settings::{Node, RedisTls, Sentinels};
+use super::dial::{self, with_timeout};
+use super::exchange_error::ExchangeError;
+use super::task_slot::{TaskSlot, TaskSlotGuard};
+use crate::settings::{RedisNode, RedisTls, Sentinels};
 
 /// How long a Sentinel may take, connecting included.
-const ANSWER_WITHIN: Duration = Duration::from_millis(250);
+const SENTINEL_TIMEOUT: Duration = Duration::from_millis(250);
 /// Links that were lost together ask together: the answer is good for all of them.
-const GOOD_FOR: Duration = Duration::from_millis(50);
+const MASTER_CACHE_TTL: Duration = Duration::from_millis(50);
 /// How often a silent subscription is tried.
-const TRY_EVERY: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+const PING_INTERVAL: Duration = Duration::from_secs(1);
+const MAX_RESUBSCRIBE_DELAY: Duration = Duration::from_millis(500);
 /// Begins with the master's name.
-const SWITCH: &str = "+switch-master";
+const SWITCH_CHANNEL: &str = "+switch-master";
 /// How often it is hinted at one announcement.
-const AGAIN: u32 = 5;
+const HINTS_PER_ANNOUNCEMENT: u32 = 5;
 
 /// The Sentinels of one master, as one process asks them.
-pub(super) struct Resolver {
+pub(super) struct SentinelResolver {
     sentinels: Sentinels,
     tls: Option<RedisTls>,
-    found: Mutex<Option<(Instant, Node)>>,
+    cached_master: Mutex<Option<(Instant, RedisNode)>>,
     /// Counts reasons to ask again.
     hints: watch::Sender<u64>,
-    listening: Duty,
+    watch_task: TaskSlot,
 }
 
-impl Resolver {
-    pub(super) fn new(sentinels: Sentinels, tls: Option<RedisTls>) -> Resolver {
-        Resolver {
+impl SentinelResolver {
+    pub(super) fn new(sentinels: Sentinels, tls: Option<RedisTls>) -> SentinelResolver {
+        SentinelResolver {
             sentinels,
             tls,
-            found: Mutex::new(None),
+            cached_master: Mutex::new(None),
             hints: watch::Sender::new(0),
-            listening: Duty::default(),
+            watch_task: TaskSlot::default(),
         }
     }
 
     /// Asks the Sentinels who the master is, once for all who want to know at the same time.
-    pub(super) async fn master(&self) -> Result<Node, Fault> {
-        let mut found = self.found.lock().await;
+    pub(super) async fn resolve_master(&self) -> Result<RedisNode, ExchangeError> {
+        let mut found = self.cached_master.lock().await;
         if let Some((when, master)) = &*found
-            && when.elapsed() < GOOD_FOR
+            && when.elapsed() < MASTER_CACHE_TTL
         {
             return Ok(master.clone());
         }
-        let master = self.ask_all().await?;
+        let master = self.query_all().await?;
         *found = Some((Instant::now(), master.clone()));
         Ok(master)
     }
 
     /// Returns when another server than this is the master. An announcement is a reason to ask and no
     /// more: the Sentinel that makes it may be late.
-    pub(super) async fn replaced(&self, server: &Node) {
+    pub(super) async fn replaced(&self, server: &RedisNode) {
         let mut hints = self.hints.subscribe();
         while hints.changed().await.is_ok() {
-            let master = self.master().await;
+            let master = self.resolve_master().await;
             if master.is_ok_and(|master| master != *server) {
                 return;
             }
@@ -77,21 +77,21 @@ impl Resolver {
 
     /// Begins to listen for announcements, on the current tokio runtime, unless that is being done.
     /// It ends when the resolver is dropped.
-    pub(super) fn listen(self: &Arc<Resolver>) {
-        if let Some(duty) = self.listening.take_up() {
-            tokio::spawn(listen(Arc::downgrade(self), duty));
+    pub(super) fn start_watching(self: &Arc<SentinelResolver>) {
+        if let Some(duty) = self.watch_task.try_acquire() {
+            tokio::spawn(watch_announcements(Arc::downgrade(self), duty));
         }
     }
 
     /// Asks all at once. More than half are enough, and one that is hung delays nothing; of what they
     /// say the latest counts, for they hear of a switch one after the other.
-    async fn ask_all(&self) -> Result<Node, Fault> {
+    async fn query_all(&self) -> Result<RedisNode, ExchangeError> {
         let sentinels = &self.sentinels.nodes;
-        let asking = sentinels.iter().map(|sentinel| self.ask(sentinel));
-        let asking = asking.map(|answer| within(ANSWER_WITHIN, answer));
+        let asking = sentinels.iter().map(|sentinel| self.query(sentinel));
+        let asking = asking.map(|answer| with_timeout(SENTINEL_TIMEOUT, answer));
         let mut asking: FuturesUnordered<_> = asking.collect();
         let (mut answers, mut latest) = (0, None);
-        let mut fault = Fault::unreachable("no Sentinel");
+        let mut fault = ExchangeError::unreachable("no Sentinel");
         while let Some(answer) = asking.next().await {
             match answer {
                 Ok(answer) => {
@@ -105,17 +105,19 @@ impl Resolver {
             }
         }
         fault.code = format!("Sentinel: {}", fault.code);
-        latest.map(|Answer { master, .. }| master).ok_or(fault)
+        latest
+            .map(|MasterReport { master, .. }| master)
+            .ok_or(fault)
     }
 
-    async fn ask(&self, sentinel: &Node) -> Result<Answer, Fault> {
-        ask(sentinel, &self.sentinels, self.tls.as_ref()).await
+    async fn query(&self, sentinel: &RedisNode) -> Result<MasterReport, ExchangeError> {
+        query_sentinel(sentinel, &self.sentinels, self.tls.as_ref()).await
     }
 
-    async fn subscribe(&self, sentinel: &Node) -> Result<PubSub, Fault> {
+    async fn subscribe(&self, sentinel: &RedisNode) -> Result<PubSub, ExchangeError> {
         let mut subscription =
-            dial::announcements(sentinel, &self.sentinels, self.tls.as_ref()).await?;
-        subscription.subscribe(SWITCH).await?;
+            dial::subscribe_sentinel(sentinel, &self.sentinels, self.tls.as_ref()).await?;
+        subscription.subscribe(SWITCH_CHANNEL).await?;
         Ok(subscription)
     }
 
@@ -127,19 +129,19 @@ impl Resolver {
 
 /// What a Sentinel says; the later, the greater.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Answer {
+pub(super) struct MasterReport {
     /// The number of the switch that made it the master.
     epoch: u64,
-    pub master: Node,
+    pub master: RedisNode,
 }
 
 /// Asks one Sentinel who the master is.
-pub(super) async fn ask(
-    sentinel: &Node,
+pub(super) async fn query_sentinel(
+    sentinel: &RedisNode,
     sentinels: &Sentinels,
     tls: Option<&RedisTls>,
-) -> Result<Answer, Fault> {
-    let mut connection = dial::sentinel(sentinel, sentinels, tls).await?;
+) -> Result<MasterReport, ExchangeError> {
+    let mut connection = dial::connect_sentinel(sentinel, sentinels, tls).await?;
     let ask = |what: &str| {
         let mut question = redis::cmd("SENTINEL");
         question.arg(what).arg(&sentinels.master);
@@ -148,19 +150,19 @@ pub(super) async fn ask(
     let address: Option<(String, u16)> = ask("GET-MASTER-ADDR-BY-NAME")
         .query_async(&mut connection)
         .await?;
-    let (host, port) = address.ok_or_else(|| Fault {
+    let (host, port) = address.ok_or_else(|| ExchangeError {
         error: StoreError::Refused,
-        ..Fault::unreachable("it does not know this master")
+        ..ExchangeError::unreachable("it does not know this master")
     })?;
     let known: HashMap<String, String> = ask("MASTER").query_async(&mut connection).await?;
     let epoch = known.get("config-epoch");
-    Ok(Answer {
+    Ok(MasterReport {
         epoch: epoch.and_then(|epoch| epoch.parse().ok()).unwrap_or(0),
-        master: Node { host, port },
+        master: RedisNode { host, port },
     })
 }
 
-async fn listen(resolver: Weak<Resolver>, _duty: OnDuty) {
+async fn watch_announcements(resolver: Weak<SentinelResolver>, _duty: TaskSlotGuard) {
     let mut place: usize = rand::random_range(0..1024);
     loop {
         let Some(asking) = resolver.upgrade() else {
@@ -171,31 +173,33 @@ async fn listen(resolver: Weak<Resolver>, _duty: OnDuty) {
             return;
         };
         place = place.wrapping_add(1);
-        if let Ok(subscription) = within(ANSWER_WITHIN * 2, asking.subscribe(sentinel)).await {
+        if let Ok(subscription) =
+            with_timeout(SENTINEL_TIMEOUT * 2, asking.subscribe(sentinel)).await
+        {
             let name = asking.sentinels.master.clone();
             drop(asking);
-            hear(&resolver, subscription, &name).await;
+            relay_announcements(&resolver, subscription, &name).await;
         }
-        tokio::time::sleep(LONGEST_PAUSE.mul_f64(rand::random_range(0.2..=1.0))).await;
+        tokio::time::sleep(MAX_RESUBSCRIBE_DELAY.mul_f64(rand::random_range(0.2..=1.0))).await;
     }
 }
 
 /// Hints at announcements until the Sentinel is silent. What was announced while nobody listened, or
 /// before the other Sentinels knew, is found by hinting some more times.
-async fn hear(resolver: &Weak<Resolver>, subscription: PubSub, name: &str) {
+async fn relay_announcements(resolver: &Weak<SentinelResolver>, subscription: PubSub, name: &str) {
     let (mut sink, mut messages) = subscription.split();
-    let mut again = AGAIN;
+    let mut again = HINTS_PER_ANNOUNCEMENT;
     loop {
         tokio::select! {
             message = messages.next() => {
                 let text = message.map(|message| message.get_payload::<String>());
                 let Some(Ok(text)) = text else { return };
                 if text.split(' ').next() == Some(name) {
-                    again = AGAIN;
+                    again = HINTS_PER_ANNOUNCEMENT;
                 }
             }
-            () = tokio::time::sleep(TRY_EVERY) => {
-                let answer = tokio::time::timeout(ANSWER_WITHIN, sink.ping::<redis::Value>());
+            () = tokio::time::sleep(PING_INTERVAL) => {
+                let answer = tokio::time::timeout(SENTINEL_TIMEOUT, sink.ping::<redis::Value>());
                 if !matches!(answer.await, Ok(Ok(_))) {
                     return;
                 }

@@ -5,19 +5,21 @@ use std::time::Duration;
 use redis::Value;
 use tokio::time::Instant;
 
-use super::super::deadline::{self, AN_ANSWER};
-use super::super::lookup::paired;
-use super::super::{Entry, StoreError, Use};
-use super::record::{self, Reading};
-use super::scripts::Call;
-use super::{Redis, activity, clock, fault, live, names, read};
+use super::super::deadline::{self, REPLY_ROUNDS};
+use super::super::lookup::pair;
+use super::super::{SessionEntry, SessionUse, StoreError};
+use super::record::{self, DecodedRecord};
+use super::scripts::ScriptCall;
+use super::{
+    Redis, activity, decode_reply, exchange_error, open_connections, parse_time, text_codec,
+};
 use crate::auth::session::{Activity, EndReason, Millis, SessionId};
 
 /// How many sessions one step of a long operation deals with.
-pub(super) const STEP: usize = 128;
+pub(super) const SESSIONS_PER_STEP: usize = 128;
 
 /// What `end_session.lua` answers: its outcome, and the user where known.
-pub(super) type Ending = (i64, Option<String>);
+pub(super) type EndOutcome = (i64, Option<String>);
 pub(super) const MISSING: i64 = 0;
 pub(super) const ENDED_NOW: i64 = 1;
 const ENDED_BEFORE: i64 = 2;
@@ -29,7 +31,7 @@ impl Redis {
     pub(in super::super) async fn session(
         &self,
         id: SessionId,
-    ) -> Result<Option<Entry>, StoreError> {
+    ) -> Result<Option<SessionEntry>, StoreError> {
         let (_, mut entries) = self.entries("session", &[id]).await?;
         entries.pop().ok_or(StoreError::Malformed)
     }
@@ -39,25 +41,25 @@ impl Redis {
         &self,
         operation: &'static str,
         ids: &[SessionId],
-    ) -> Result<(Millis, Vec<Option<Entry>>), StoreError> {
+    ) -> Result<(Millis, Vec<Option<SessionEntry>>), StoreError> {
         let mut questions = redis::pipe();
         questions.cmd("TIME");
         for id in ids {
             questions.cmd("GET").arg(self.keys.session(id));
-            questions.cmd("GET").arg(self.keys.used(id));
+            questions.cmd("GET").arg(self.keys.usage(id));
             questions.cmd("HGETALL").arg(self.keys.live(id));
         }
-        let replies = self.ask_all(&questions).await?;
+        let replies = self.execute_all(&questions).await?;
         let (time, replies) = replies.split_first().ok_or(StoreError::Malformed)?;
-        let now = clock(time).ok_or(StoreError::Malformed)?;
+        let now = parse_time(time).ok_or(StoreError::Malformed)?;
         let mut entries = Vec::with_capacity(ids.len());
-        for (id, parts) in paired(ids.to_vec(), replies.chunks(3).collect())? {
+        for (id, parts) in pair(ids.to_vec(), replies.chunks(3).collect())? {
             let [record, used, reports] = parts else {
                 return Err(StoreError::Malformed);
             };
-            let mut entry = self.entry(operation, id, record, used)?;
+            let mut entry = self.decode_entry(operation, id, record, used)?;
             if let Some(entry) = &mut entry {
-                entry.activity.live_connections = live::count(reports, now);
+                entry.activity.live_connections = open_connections::sum_reports(reports, now);
             }
             entries.push(entry);
         }
@@ -66,44 +68,44 @@ impl Redis {
 
     /// Reads answers that hold a record and its use. What is not understood is as good as none, and
     /// is counted.
-    pub(super) fn entry(
+    pub(super) fn decode_entry(
         &self,
         operation: &'static str,
         id: SessionId,
         record: &Value,
         used: &Value,
-    ) -> Result<Option<Entry>, StoreError> {
+    ) -> Result<Option<SessionEntry>, StoreError> {
         for reply in [record, used] {
-            if !fault::is_wrong_type(reply) {
-                fault::checked(reply)?;
+            if !exchange_error::is_wrong_type(reply) {
+                exchange_error::check_server_error(reply)?;
             }
         }
-        let session = match record::read(id, record, &self.alike) {
-            Reading::Missing => return Ok(None),
-            Reading::There(session) => *session,
-            Reading::Malformed => {
+        let session = match record::decode_reply(id, record, &self.interner) {
+            DecodedRecord::Missing => return Ok(None),
+            DecodedRecord::Present(session) => *session,
+            DecodedRecord::Malformed => {
                 self.count_malformed(operation, 1);
                 return Ok(None);
             }
         };
-        let activity = activity::read(used).unwrap_or_else(|| {
+        let activity = activity::decode(used).unwrap_or_else(|| {
             self.count_malformed(operation, 1);
             Activity::default()
         });
-        Ok(Some(Entry { session, activity }))
+        Ok(Some(SessionEntry { session, activity }))
     }
 
     /// Reads a script's answer that is both of them.
-    pub(super) fn written(
+    pub(super) fn decode_entry_reply(
         &self,
         operation: &'static str,
         id: SessionId,
         reply: &Value,
-    ) -> Result<Option<Entry>, StoreError> {
-        fault::checked(reply)?;
+    ) -> Result<Option<SessionEntry>, StoreError> {
+        exchange_error::check_server_error(reply)?;
         match reply {
             Value::Array(parts) => match parts.as_slice() {
-                [record, used] => self.entry(operation, id, record, used),
+                [record, used] => self.decode_entry(operation, id, record, used),
                 _ => Err(StoreError::Malformed),
             },
             _ => Ok(None),
@@ -118,9 +120,9 @@ impl Redis {
         was_alive: &mut bool,
     ) -> Result<(), StoreError> {
         let began = Instant::now();
-        let call = || self.ending(&id, Some(reason), idle, false);
+        let call = || self.end_call(&id, Some(reason), idle, false);
         let reply = self.run(call()).await?;
-        let (outcome, user) = ending(reply)?;
+        let (outcome, user) = parse_end_reply(reply)?;
         *was_alive = outcome == ENDED_NOW;
         if outcome == MALFORMED {
             self.count_malformed("revoke", 1);
@@ -128,85 +130,88 @@ impl Redis {
         if !matches!(outcome, ENDED_NOW | ENDED_BEFORE | IDLE) {
             return Ok(());
         }
-        self.replicated(began, || vec![call()]).await?;
+        self.wait_for_replicas(began, || vec![call()]).await?;
         self.retire(&user.ok_or(StoreError::Malformed)?, &[id])
             .await
     }
 
     /// The call that ends a session; without reason, only one that has expired by being idle.
     /// `mark` leaves a mark for one that is about to be written.
-    pub(super) fn ending(
+    pub(super) fn end_call(
         &self,
         id: &SessionId,
         reason: Option<EndReason>,
         idle: Option<Duration>,
         mark: bool,
-    ) -> Call {
+    ) -> ScriptCall {
         self.scripts
             .end_session
-            .on(&self.keys.both(id))
+            .call(&self.keys.record_and_usage(id))
             .arg(reason.map_or(0, record::reason_code))
             .arg(u8::from(mark))
-            .arg(millis(idle))
+            .arg(idle_millis(idle))
     }
 
     pub(in super::super) async fn record_uses(
         &self,
-        uses: &[Use],
+        uses: &[SessionUse],
         deadline: Duration,
     ) -> Result<(), StoreError> {
-        let together = self.together()?;
-        for step in uses.chunks(STEP) {
-            let calls = step.chunks(together).map(|uses| self.recording(uses));
+        let together = self.batch_size()?;
+        for step in uses.chunks(SESSIONS_PER_STEP) {
+            let calls = step.chunks(together).map(|uses| self.record_use_call(uses));
             let writing = self.run_all(calls.collect());
-            for reply in self.within(deadline, writing).await? {
-                fault::settled(reply)?;
+            for reply in self.with_deadline(deadline, writing).await? {
+                exchange_error::reject_server_error(reply)?;
             }
         }
         Ok(())
     }
 
     /// The call that writes uses down.
-    fn recording(&self, uses: &[Use]) -> Call {
+    fn record_use_call(&self, uses: &[SessionUse]) -> ScriptCall {
         let keys: Vec<String> = uses
             .iter()
-            .flat_map(|used| self.keys.both(&used.session))
+            .flat_map(|used| self.keys.record_and_usage(&used.session))
             .collect();
-        let call = self.scripts.record_use.on(&keys);
+        let call = self.scripts.record_use.call(&keys);
         uses.iter().fold(call, |call, used| {
             call.arg(used.requests)
                 .arg(used.last_access)
-                .arg(record::octets(used.address))
+                .arg(record::encode_address(used.address))
         })
     }
 
     /// One step of a long operation.
-    pub(super) async fn within<T>(
+    pub(super) async fn with_deadline<T>(
         &self,
         deadline: Duration,
         step: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        let outcome = deadline::within(deadline, AN_ANSWER, step).await;
+        let outcome = deadline::timeout_with_grace(deadline, REPLY_ROUNDS, step).await;
         outcome.unwrap_or_else(|| {
-            self.suspect();
+            self.report_timeout();
             Err(StoreError::Timeout)
         })
     }
 }
 
 /// An idle timeout as the scripts are told it; 0: there is none.
-pub(super) fn millis(idle: Option<Duration>) -> u64 {
+pub(super) fn idle_millis(idle: Option<Duration>) -> u64 {
     idle.map_or(0, |idle| {
         u64::try_from(idle.as_millis()).unwrap_or(u64::MAX).max(1)
     })
 }
 
 /// Reads the answer of `end_session.lua`.
-pub(super) fn ending(reply: Value) -> Result<Ending, StoreError> {
-    let Value::Array(mut parts) = fault::settled(reply)? else {
+pub(super) fn parse_end_reply(reply: Value) -> Result<EndOutcome, StoreError> {
+    let Value::Array(mut parts) = exchange_error::reject_server_error(reply)? else {
         return Err(StoreError::Malformed);
     };
     parts.resize(2, Value::Nil);
-    let (outcome, user): (i64, Option<Vec<u8>>) = read(Value::Array(parts))?;
-    Ok((outcome, user.and_then(|user| names::user_id(&user))))
+    let (outcome, user): (i64, Option<Vec<u8>>) = decode_reply(Value::Array(parts))?;
+    Ok((
+        outcome,
+        user.and_then(|user| text_codec::decode_user_id(&user)),
+    ))
 }

@@ -2,17 +2,17 @@
 
 use redis::{Arg, Cmd, Value};
 
-use crate::settings::Node;
+use crate::settings::RedisNode;
 
 pub(super) const SLOTS: u16 = 16_384;
 /// Commands that name no key first.
-const KEYLESS: [&str; 6] = ["TIME", "SCAN", "PING", "ROLE", "CLUSTER", "SCRIPT"];
+const KEYLESS_COMMANDS: [&str; 6] = ["TIME", "SCAN", "PING", "ROLE", "CLUSTER", "SCRIPT"];
 
 /// The masters of a cluster and the slots that they have.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Map {
+pub(super) struct SlotMap {
     /// In the order of their first slots, which a failover does not change.
-    masters: Vec<Node>,
+    masters: Vec<RedisNode>,
     /// First and last slot, and the place of their master; in order.
     ranges: Vec<(u16, u16, usize)>,
 }
@@ -21,26 +21,26 @@ pub(super) struct Map {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Redirect {
     /// For good.
-    Moved(Node),
+    Moved(RedisNode),
     /// This question only: the slot is on its way there.
-    Ask(Node),
+    Ask(RedisNode),
     /// The keys are on both sides at the moment.
     TryAgain,
 }
 
-impl Map {
+impl SlotMap {
     /// Reads the answer to `CLUSTER SLOTS`; a server that does not name its host is the one that was
     /// asked.
-    pub(super) fn read(reply: Value, asked: &Node) -> Option<Map> {
+    pub(super) fn parse(reply: Value, asked: &RedisNode) -> Option<SlotMap> {
         let Value::Array(rows) = reply else {
             return None;
         };
-        let mut found: Vec<(u16, u16, Node)> = rows
+        let mut found: Vec<(u16, u16, RedisNode)> = rows
             .into_iter()
-            .map(|row| range(row, asked))
+            .map(|row| parse_range(row, asked))
             .collect::<Option<_>>()?;
         found.sort_by_key(|(first, ..)| *first);
-        let mut map = Map {
+        let mut map = SlotMap {
             masters: Vec::new(),
             ranges: Vec::new(),
         };
@@ -55,34 +55,34 @@ impl Map {
         (!map.masters.is_empty()).then_some(map)
     }
 
-    pub(super) fn masters(&self) -> &[Node] {
+    pub(super) fn masters(&self) -> &[RedisNode] {
         &self.masters
     }
 
     /// The same, with one more that has no slot yet.
-    pub(super) fn with(&self, master: &Node) -> Map {
+    pub(super) fn with_master(&self, master: &RedisNode) -> SlotMap {
         let mut masters = self.masters.clone();
         masters.push(master.clone());
-        Map {
+        SlotMap {
             masters,
             ranges: self.ranges.clone(),
         }
     }
 
     /// Whether each slot has a master.
-    pub(super) fn is_whole(&self) -> bool {
+    pub(super) fn is_complete(&self) -> bool {
         (0..SLOTS).all(|slot| self.owner(slot).is_some())
     }
 
     /// `None`: nobody has this slot.
-    pub(super) fn owner(&self, slot: u16) -> Option<&Node> {
+    pub(super) fn owner(&self, slot: u16) -> Option<&RedisNode> {
         let after = self.ranges.partition_point(|(first, ..)| *first <= slot);
         let (_, last, place) = self.ranges.get(after.checked_sub(1)?)?;
         self.masters.get(*place).filter(|_| slot <= *last)
     }
 }
 
-fn range(row: Value, asked: &Node) -> Option<(u16, u16, Node)> {
+fn parse_range(row: Value, asked: &RedisNode) -> Option<(u16, u16, RedisNode)> {
     let Value::Array(parts) = row else {
         return None;
     };
@@ -100,7 +100,7 @@ fn range(row: Value, asked: &Node) -> Option<(u16, u16, Node)> {
         Value::Nil => String::new(),
         host => redis::from_redis_value_ref(host).ok()?,
     };
-    let master = Node {
+    let master = RedisNode {
         host: if host.is_empty() {
             asked.host.clone()
         } else {
@@ -118,7 +118,7 @@ pub(super) fn slot_of(command: &Cmd) -> Option<u16> {
         _ => None,
     };
     let name = simple(0)?;
-    if KEYLESS
+    if KEYLESS_COMMANDS
         .iter()
         .any(|keyless| name.eq_ignore_ascii_case(keyless.as_bytes()))
     {
@@ -158,11 +158,11 @@ fn crc16(bytes: &[u8]) -> u16 {
 }
 
 /// Whether an answer sends the question elsewhere.
-pub(super) fn redirect(reply: &Value, asked: &Node) -> Option<Redirect> {
+pub(super) fn parse_redirect(reply: &Value, asked: &RedisNode) -> Option<Redirect> {
     let Value::ServerError(error) = reply else {
         return None;
     };
-    let elsewhere = || node(error.details()?.split(' ').nth(1)?, asked);
+    let elsewhere = || parse_node(error.details()?.split(' ').nth(1)?, asked);
     match error.code() {
         "MOVED" => elsewhere().map(Redirect::Moved),
         "ASK" => elsewhere().map(Redirect::Ask),
@@ -173,10 +173,10 @@ pub(super) fn redirect(reply: &Value, asked: &Node) -> Option<Redirect> {
 
 /// Reads `<host>:<port>`, of an IPv6 address without brackets too; without host it is the one that
 /// was asked.
-fn node(text: &str, asked: &Node) -> Option<Node> {
+fn parse_node(text: &str, asked: &RedisNode) -> Option<RedisNode> {
     let (host, port) = text.rsplit_once(':')?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    Some(Node {
+    Some(RedisNode {
         host: if host.is_empty() {
             asked.host.clone()
         } else {
@@ -192,15 +192,15 @@ mod tests {
 
     use super::*;
 
-    fn at(host: &str, port: u16) -> Node {
-        Node {
+    fn at(host: &str, port: u16) -> RedisNode {
+        RedisNode {
             host: host.to_owned(),
             port,
         }
     }
 
     #[test]
-    fn keys_are_in_the_slots_of_the_specification() {
+    fn key_slots_match_the_specification() {
         for (key, expected) in [
             ("123456789", 0x31c3),
             ("foo", 12_182),
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_key_of_a_command() {
+    fn first_key_determines_the_slot() {
         let slot_of = |words: &[&str]| {
             let mut command = Cmd::new();
             command.arg(words);
@@ -245,14 +245,14 @@ mod tests {
     }
 
     #[test]
-    fn the_map_says_who_has_a_slot() {
+    fn slot_map_finds_the_owner() {
         let b = || Value::BulkString(b"b".to_vec());
         let reply = Value::Array(vec![
             row(10_000, 16_383, b(), 2),
             row(0, 4_999, Value::Nil, 1),
             row(5_000, 5_009, b(), 2),
         ]);
-        let map = Map::read(reply, &at("asked", 9)).unwrap();
+        let map = SlotMap::parse(reply, &at("asked", 9)).unwrap();
         assert_eq!(map.masters(), [at("asked", 1), at("b", 2)]);
         for (slot, expected) in [
             (0, Some(at("asked", 1))),
@@ -264,16 +264,20 @@ mod tests {
         ] {
             assert_eq!(map.owner(slot), expected.as_ref(), "{slot}");
         }
-        assert!(!map.is_whole());
+        assert!(!map.is_complete());
         let whole = Value::Array(vec![row(0, 16_383, b(), 2)]);
-        assert!(Map::read(whole, &at("asked", 9)).unwrap().is_whole());
+        assert!(
+            SlotMap::parse(whole, &at("asked", 9))
+                .unwrap()
+                .is_complete()
+        );
         for broken in [Value::Nil, Value::Array(vec![]), Value::Array(vec![b()])] {
-            assert_eq!(Map::read(broken, &at("asked", 9)), None);
+            assert_eq!(SlotMap::parse(broken, &at("asked", 9)), None);
         }
     }
 
     #[test]
-    fn redirections_name_a_server() {
+    fn redirect_addresses_are_parsed() {
         for (text, expected) in [
             ("10.0.0.1:7000", Some(at("10.0.0.1", 7000))),
             ("::1:7000", Some(at("::1", 7000))),
@@ -282,7 +286,7 @@ mod tests {
             ("redis.test", None),
             ("redis.test:x", None),
         ] {
-            assert_eq!(node(text, &at("asked", 9)), expected, "{text}");
+            assert_eq!(parse_node(text, &at("asked", 9)), expected, "{text}");
         }
     }
 }

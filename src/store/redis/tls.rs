@@ -13,38 +13,39 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use zeroize::Zeroizing;
 
-use super::fault::Fault;
-use crate::settings::{Node, RedisTls};
+use super::exchange_error::ExchangeError;
+use crate::settings::{RedisNode, RedisTls};
 
 /// Shakes hands. The files are read each time: a renewed certificate is used from the next
 /// connection on.
-pub(super) async fn secured(
-    node: &Node,
+pub(super) async fn connect_tls(
+    node: &RedisNode,
     files: &RedisTls,
     stream: TcpStream,
-) -> Result<TlsStream<TcpStream>, Fault> {
-    let name = ServerName::try_from(node.host.clone())
-        .map_err(|_| Fault::unreachable("TLS: the host is not a name that a certificate is for"))?;
+) -> Result<TlsStream<TcpStream>, ExchangeError> {
+    let name = ServerName::try_from(node.host.clone()).map_err(|_| {
+        ExchangeError::unreachable("TLS: the host is not a name that a certificate is for")
+    })?;
     let files = files.clone();
-    let reading = tokio::task::spawn_blocking(move || config(&files));
+    let reading = tokio::task::spawn_blocking(move || client_config(&files));
     let config = reading
         .await
-        .map_err(|_| Fault::unreachable("TLS: the files could not be read"))?
-        .map_err(|what| Fault::unreachable(&format!("TLS: {what}")))?;
+        .map_err(|_| ExchangeError::unreachable("TLS: the files could not be read"))?
+        .map_err(|what| ExchangeError::unreachable(&format!("TLS: {what}")))?;
     let shaking = TlsConnector::from(Arc::new(config)).connect(name, stream);
     let stream = shaking.await.map_err(redis::RedisError::from)?;
     Ok(stream)
 }
 
 /// What went wrong in TLS, if that is what an input error is about. It has no secret in it.
-pub(super) fn complaint(error: &io::Error) -> Option<String> {
+pub(super) fn describe_tls_error(error: &io::Error) -> Option<String> {
     let inner = error.get_ref()?.downcast_ref::<rustls::Error>()?;
     Some(format!("TLS: {inner}"))
 }
 
-fn config(files: &RedisTls) -> Result<ClientConfig, String> {
+fn client_config(files: &RedisTls) -> Result<ClientConfig, String> {
     let roots = match &files.ca {
-        Some(path) => authorities(path)?,
+        Some(path) => load_roots(path)?,
         None => system_roots(),
     };
     let provider = Arc::new(ring::default_provider());
@@ -55,8 +56,8 @@ fn config(files: &RedisTls) -> Result<ClientConfig, String> {
     match &files.client {
         None => Ok(builder.with_no_client_auth()),
         Some((cert, key)) => {
-            let chain = certificates(cert)?;
-            let key = PrivateKeyDer::from_pem_slice(&read(key)?)
+            let chain = load_certificates(cert)?;
+            let key = PrivateKeyDer::from_pem_slice(&read_file(key)?)
                 .map_err(|_| format!("{} has no private key", key.display()))?;
             builder
                 .with_client_auth_cert(chain, key)
@@ -65,9 +66,9 @@ fn config(files: &RedisTls) -> Result<ClientConfig, String> {
     }
 }
 
-fn authorities(path: &Path) -> Result<RootCertStore, String> {
+fn load_roots(path: &Path) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(path)? {
+    for certificate in load_certificates(path)? {
         roots.add(certificate).map_err(|error| error.to_string())?;
     }
     Ok(roots)
@@ -80,15 +81,15 @@ fn system_roots() -> RootCertStore {
     roots
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let pem = read(path)?;
+fn load_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let pem = read_file(path)?;
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     all.ok()
         .filter(|all| !all.is_empty())
         .ok_or_else(|| format!("{} has no certificate", path.display()))
 }
 
-fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
+fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
     fs::read(path)
         .map(Zeroizing::new)
         .map_err(|error| format!("cannot read {}: {error}", path.display()))

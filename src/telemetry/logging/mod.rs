@@ -13,18 +13,18 @@ use tracing_subscriber::EnvFilter;
 
 use crate::auth::session::SessionId;
 use crate::proxy::trace::TraceId;
-use crate::refusal::Grounds;
+use crate::refusal::RejectionDetails;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::request_id::RequestId;
 
-mod errors;
-mod program_line;
-mod stream;
+mod error_log;
+mod json_format;
+mod line_queue;
 mod text_line;
 
-use errors::ErrorLog;
-pub use stream::Stream;
-use stream::{Bounds, LineQueue};
+use error_log::ErrorLog;
+pub use line_queue::StandardStream;
+use line_queue::{LineQueue, QueueBounds};
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,12 +33,12 @@ pub enum Format {
     Json,
 }
 
-const ACCESS_BOUNDS: Bounds = Bounds {
+const ACCESS_BOUNDS: QueueBounds = QueueBounds {
     lines: 16 * 1024,
-    gather: Duration::from_millis(20),
+    batch_delay: Duration::from_millis(20),
 };
 /// How long the end of the process waits for lines that are still queued.
-const FLUSH: Duration = Duration::from_millis(500);
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The log of the process; clones share it.
 #[derive(Clone)]
@@ -75,16 +75,16 @@ impl Logs {
             .log_internal_errors(false);
         let installed = match format {
             Format::Text => builder.with_ansi(false).try_init(),
-            Format::Json => builder.event_format(program_line::Json).try_init(),
+            Format::Json => builder.event_format(json_format::JsonFormat).try_init(),
         };
         installed.map_err(|error| anyhow::anyhow!("the log could not be set up: {error}"))?;
-        errors::install_panic_hook(logs.errors.clone());
+        error_log::install_panic_hook(logs.errors.clone());
         Ok(logs)
     }
 
     /// Waits, briefly, until the lines so far have been written: the process is about to end.
     pub fn flush(&self) {
-        let deadline = Instant::now() + FLUSH;
+        let deadline = Instant::now() + FLUSH_TIMEOUT;
         self.access.0.flush(deadline);
         self.errors.flush(deadline);
     }
@@ -92,7 +92,7 @@ impl Logs {
 
 /// What one request leaves behind.
 #[derive(Debug)]
-pub struct Access {
+pub struct AccessRecord {
     pub time: SystemTime,
     pub request_id: RequestId,
     /// The trace that it belongs to, where its identifier is not the request's.
@@ -107,7 +107,7 @@ pub struct Access {
     pub status: u16,
     pub code: Option<&'static str>,
     pub reason: &'static str,
-    pub grounds: Option<Box<Grounds>>,
+    pub grounds: Option<Box<RejectionDetails>>,
     pub route: Option<Arc<str>>,
     pub upstream: Option<Arc<str>>,
     pub user: Option<String>,
@@ -119,9 +119,9 @@ pub struct Access {
     pub bytes_sent: u64,
 }
 
-impl Default for Access {
-    fn default() -> Access {
-        Access {
+impl Default for AccessRecord {
+    fn default() -> AccessRecord {
+        AccessRecord {
             time: SystemTime::UNIX_EPOCH,
             request_id: RequestId::default(),
             trace_id: None,
@@ -148,23 +148,23 @@ impl Default for Access {
 
 /// Takes access lines from any thread; clones share it.
 #[derive(Clone)]
-pub struct AccessLog(LineQueue<Box<Access>>);
+pub struct AccessLog(LineQueue<Box<AccessRecord>>);
 
 impl AccessLog {
     fn start(format: Format, metrics: &Metrics) -> io::Result<AccessLog> {
-        let mut clock = Clock::default();
-        let render = move |lines: &mut Vec<u8>, access: Box<Access>| {
+        let mut clock = TimestampCache::default();
+        let render = move |lines: &mut Vec<u8>, access: Box<AccessRecord>| {
             // Into memory: it cannot fail.
             let _ = match format {
                 Format::Json => write_json(lines, &mut clock, &access),
                 Format::Text => text_line::write(lines, &access),
             };
         };
-        LineQueue::start(Stream::Stdout, ACCESS_BOUNDS, metrics, render).map(AccessLog)
+        LineQueue::start(StandardStream::Stdout, ACCESS_BOUNDS, metrics, render).map(AccessLog)
     }
 
     /// Queues a line, without waiting.
-    pub fn write(&self, access: Access) {
+    pub fn write(&self, access: AccessRecord) {
         self.0.push(Box::new(access));
     }
 }
@@ -176,61 +176,65 @@ fn parsed(part: &str) -> Option<&str> {
 
 /// Writes a line as JSON. The keys are ours and need no escaping, and most values need none either: a
 /// serializer that asks at every byte costs a request more than all the rest of its line.
-fn write_json(out: &mut Vec<u8>, clock: &mut Clock, access: &Access) -> io::Result<()> {
+fn write_json(
+    out: &mut Vec<u8>,
+    clock: &mut TimestampCache,
+    access: &AccessRecord,
+) -> io::Result<()> {
     out.extend_from_slice(b"{\"time\":\"");
     clock.write(out, access.time);
     out.extend_from_slice(b"\",\"kind\":\"access\"");
-    text(out, ",\"request_id\":", access.request_id.as_str())?;
-    optional(
+    write_text(out, ",\"request_id\":", access.request_id.as_str())?;
+    write_optional(
         out,
         ",\"trace_id\":",
         access.trace_id.as_ref().map(TraceId::as_str),
     )?;
-    address(out, ",\"client_ip\":", access.client_ip)?;
-    optional(
+    write_address(out, ",\"client_ip\":", access.client_ip)?;
+    write_optional(
         out,
         ",\"method\":",
         access.method.as_ref().map(Method::as_str),
     )?;
-    optional(out, ",\"host\":", parsed(&access.host))?;
-    optional(out, ",\"path\":", parsed(&access.path))?;
-    number(out, ",\"status\":", access.status.into());
-    optional(out, ",\"code\":", access.code)?;
-    optional(
+    write_optional(out, ",\"host\":", parsed(&access.host))?;
+    write_optional(out, ",\"path\":", parsed(&access.path))?;
+    write_number(out, ",\"status\":", access.status.into());
+    write_optional(out, ",\"code\":", access.code)?;
+    write_optional(
         out,
         ",\"reason\":",
         Some(access.reason).filter(|it| !it.is_empty()),
     )?;
     if let Some(grounds) = &access.grounds {
-        optional(out, ",\"limit\":", grounds.limit.as_deref())?;
-        optional(out, ",\"role\":", grounds.role.as_deref())?;
-        optional(out, ",\"scope\":", grounds.scope.as_deref())?;
+        write_optional(out, ",\"limit\":", grounds.limit.as_deref())?;
+        write_optional(out, ",\"role\":", grounds.role.as_deref())?;
+        write_optional(out, ",\"scope\":", grounds.scope.as_deref())?;
     }
-    optional(out, ",\"route\":", access.route.as_deref())?;
-    optional(out, ",\"upstream\":", access.upstream.as_deref())?;
-    optional(out, ",\"user_id\":", access.user.as_deref())?;
+    write_optional(out, ",\"route\":", access.route.as_deref())?;
+    write_optional(out, ",\"upstream\":", access.upstream.as_deref())?;
+    write_optional(out, ",\"user_id\":", access.user.as_deref())?;
     if let Some(id) = access.session {
-        text(out, ",\"session_id\":", id.hex(&mut [0; 64]))?;
+        write_text(out, ",\"session_id\":", id.write_hex(&mut [0; 64]))?;
     }
-    seconds(out, ",\"duration_seconds\":", access.total);
-    seconds(out, ",\"store_seconds\":", access.store);
+    write_seconds(out, ",\"duration_seconds\":", access.total);
+    write_seconds(out, ",\"store_seconds\":", access.store);
     if let Some(time) = access.upstream_time {
-        seconds(out, ",\"upstream_seconds\":", time);
+        write_seconds(out, ",\"upstream_seconds\":", time);
     }
-    number(out, ",\"bytes_received\":", access.bytes_received);
-    number(out, ",\"bytes_sent\":", access.bytes_sent);
+    write_number(out, ",\"bytes_received\":", access.bytes_received);
+    write_number(out, ",\"bytes_sent\":", access.bytes_sent);
     out.extend_from_slice(b"}\n");
     Ok(())
 }
 
 /// The last second, as it is written.
 #[derive(Default)]
-struct Clock {
+struct TimestampCache {
     second: u64,
     text: String,
 }
 
-impl Clock {
+impl TimestampCache {
     /// Writes a time in the form of RFC 3339, with milliseconds.
     fn write(&mut self, out: &mut Vec<u8>, at: SystemTime) {
         let since = at
@@ -242,26 +246,26 @@ impl Clock {
         }
         out.extend_from_slice(self.text.trim_end_matches('Z').as_bytes());
         out.push(b'.');
-        zeros_before(out, 1_000 + u64::from(since.subsec_millis()));
+        write_zero_padded(out, 1_000 + u64::from(since.subsec_millis()));
         out.push(b'Z');
     }
 }
 
-fn address(out: &mut Vec<u8>, key: &str, ip: IpAddr) -> io::Result<()> {
+fn write_address(out: &mut Vec<u8>, key: &str, ip: IpAddr) -> io::Result<()> {
     let IpAddr::V4(ip) = ip else {
         return write!(out, "{key}\"{ip}\"");
     };
     let mut before = "\"";
     out.extend_from_slice(key.as_bytes());
     for octet in ip.octets() {
-        number(out, before, octet.into());
+        write_number(out, before, octet.into());
         before = ".";
     }
     out.push(b'"');
     Ok(())
 }
 
-fn text(out: &mut Vec<u8>, key: &str, value: &str) -> io::Result<()> {
+fn write_text(out: &mut Vec<u8>, key: &str, value: &str) -> io::Result<()> {
     out.extend_from_slice(key.as_bytes());
     // Sums of bytes, so that many are compared at once (RFC 8259, section 7).
     let escaped = |sum, byte| sum | u8::from((byte < 0x20) | (byte == b'"') | (byte == b'\\'));
@@ -274,25 +278,25 @@ fn text(out: &mut Vec<u8>, key: &str, value: &str) -> io::Result<()> {
     Ok(serde_json::to_writer(out, value)?)
 }
 
-fn optional(out: &mut Vec<u8>, key: &str, value: Option<&str>) -> io::Result<()> {
-    value.map_or(Ok(()), |value| text(out, key, value))
+fn write_optional(out: &mut Vec<u8>, key: &str, value: Option<&str>) -> io::Result<()> {
+    value.map_or(Ok(()), |value| write_text(out, key, value))
 }
 
-fn number(out: &mut Vec<u8>, key: &str, value: u64) {
+fn write_number(out: &mut Vec<u8>, key: &str, value: u64) {
     out.extend_from_slice(key.as_bytes());
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
 /// Seconds with six decimals.
-fn seconds(out: &mut Vec<u8>, key: &str, time: Duration) {
+fn write_seconds(out: &mut Vec<u8>, key: &str, time: Duration) {
     let micros = u64::try_from(time.as_nanos().saturating_add(500) / 1000).unwrap_or(u64::MAX);
-    number(out, key, micros / 1_000_000);
+    write_number(out, key, micros / 1_000_000);
     out.push(b'.');
-    zeros_before(out, 1_000_000 + micros % 1_000_000);
+    write_zero_padded(out, 1_000_000 + micros % 1_000_000);
 }
 
 /// Writes a number without its first digit, which is there to keep the zeros behind it.
-fn zeros_before(out: &mut Vec<u8>, value: u64) {
+fn write_zero_padded(out: &mut Vec<u8>, value: u64) {
     let mut digits = itoa::Buffer::new();
     let digits = digits.format(value).as_bytes();
     out.extend_from_slice(digits.get(1..).unwrap_or_default());
@@ -303,24 +307,24 @@ mod tests {
     #![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "tests")]
     use super::*;
 
-    fn line(access: &Access) -> serde_json::Value {
+    fn line(access: &AccessRecord) -> serde_json::Value {
         let mut out = Vec::new();
-        write_json(&mut out, &mut Clock::default(), access).unwrap();
+        write_json(&mut out, &mut TimestampCache::default(), access).unwrap();
         serde_json::from_slice(&out).unwrap()
     }
 
     #[test]
-    fn whatever_a_client_sends_stays_inside_its_json_string() {
+    fn hostile_values_stay_inside_their_json_string() {
         for hostile in [
             "/a\"b",
             "/a\\",
             "/a\n{\"kind\":\"access\"}",
             "/\u{0}\u{1f}\u{7f}é",
         ] {
-            let access = Access {
+            let access = AccessRecord {
                 path: hostile.to_owned(),
                 user: Some(hostile.to_owned()),
-                ..Access::default()
+                ..AccessRecord::default()
             };
             let line = line(&access);
             assert_eq!(line["path"], hostile);
@@ -330,14 +334,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_left_out_and_times_have_six_decimals() {
-        let access = Access {
+    fn absent_values_are_omitted_and_times_have_six_decimals() {
+        let access = AccessRecord {
             session: Some(SessionId([0xab; 32])),
             time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_790_000_000_007),
             client_ip: [192, 0, 2, 1].into(),
             total: Duration::from_nanos(1_000_123_500),
             store: Duration::from_micros(7),
-            ..Access::default()
+            ..AccessRecord::default()
         };
         let line = line(&access);
         assert_eq!(line["session_id"], "ab".repeat(32));

@@ -2,15 +2,15 @@
 
 use std::io::Write as _;
 
-use super::Access;
+use super::AccessRecord;
 use crate::proxy::trace::TraceId;
-use crate::refusal::Grounds;
+use crate::refusal::RejectionDetails;
 
 /// Writes a line of the access log for people to read.
-pub(super) fn write(out: &mut Vec<u8>, access: &Access) -> std::io::Result<()> {
+pub(super) fn write(out: &mut Vec<u8>, access: &AccessRecord) -> std::io::Result<()> {
     let mut hex = [0; 64];
     let session = match &access.session {
-        Some(id) => id.hex(&mut hex),
+        Some(id) => id.write_hex(&mut hex),
         None => "-",
     };
     write!(
@@ -41,9 +41,9 @@ pub(super) fn write(out: &mut Vec<u8>, access: &Access) -> std::io::Result<()> {
 }
 
 /// What only some lines have: the trace, the reason and what decided.
-fn write_refusal(out: &mut Vec<u8>, access: &Access) -> std::io::Result<()> {
+fn write_refusal(out: &mut Vec<u8>, access: &AccessRecord) -> std::io::Result<()> {
     let grounds = access.grounds.as_deref();
-    let of = |part: fn(&Grounds) -> &Option<String>| part(grounds?).as_deref();
+    let of = |part: fn(&RejectionDetails) -> &Option<String>| part(grounds?).as_deref();
     for (name, value) in [
         ("trace_id", access.trace_id.as_ref().map(TraceId::as_str)),
         ("limit", of(|grounds| &grounds.limit)),

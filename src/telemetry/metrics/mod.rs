@@ -14,12 +14,12 @@ use prometheus::{
 
 use crate::auth::session::EndReason;
 use crate::refusal::Refusal;
-use crate::telemetry::logging::Stream;
+use crate::telemetry::logging::StandardStream;
 
 mod series;
 mod sign_ins;
 
-pub use series::Series;
+pub use series::SeriesCache;
 pub use sign_ins::SignInMethod;
 
 /// Seconds; from a cached answer on loopback to a slow upstream.
@@ -142,7 +142,7 @@ macro_rules! metrics {
         pub struct Metrics {
             registry: Registry,
             process: Registry,
-            on_the_path: OnThePath,
+            request_series: RequestSeries,
             $(pub $field: $kind,)*
         }
 
@@ -152,7 +152,7 @@ macro_rules! metrics {
                     let $field = <$kind as Kind>::made(Opts::new($name, $help), &[$($label),*], $buckets)?;
                     registry.register(Box::new($field.clone()))?;
                 )*
-                Ok(Metrics { registry, process, on_the_path: OnThePath::default(), $($field,)* })
+                Ok(Metrics { registry, process, request_series: RequestSeries::default(), $($field,)* })
             }
         }
     };
@@ -225,11 +225,11 @@ metrics! {
 
 /// What a request counts in on its way.
 #[derive(Debug, Default)]
-struct OnThePath {
-    auth: Series<Option<Refusal>>,
-    caches: Series<(&'static str, &'static str)>,
-    limits: Series<(Arc<str>, &'static str)>,
-    store: Series<&'static str, Histogram>,
+struct RequestSeries {
+    auth: SeriesCache<Option<Refusal>>,
+    caches: SeriesCache<(&'static str, &'static str)>,
+    limits: SeriesCache<(Arc<str>, &'static str)>,
+    store: SeriesCache<&'static str, Histogram>,
 }
 
 impl Metrics {
@@ -247,7 +247,7 @@ impl Metrics {
         registry.register(Box::new(build.clone()))?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let metrics = Metrics::registered(registry, process)?;
-        metrics.start_at_zero();
+        metrics.initialize_series();
         Ok(metrics)
     }
 
@@ -261,19 +261,19 @@ impl Metrics {
     }
 
     /// Observes how many milliseconds after its end a session was closed or refused here.
-    pub fn revoked_after(&self, lag: u64) {
+    pub fn observe_revocation_lag(&self, lag: u64) {
         self.revocation_lag
             .observe(Duration::from_millis(lag).as_secs_f64());
     }
 
     /// Counts a store operation: how long it took, and its error if it had one.
-    pub fn store_operation(
+    pub fn observe_store_operation(
         &self,
         operation: &'static str,
         took: Duration,
         error: Option<&'static str>,
     ) {
-        self.on_the_path.store.of(
+        self.request_series.store.with(
             operation,
             |operation| {
                 self.store_operation_duration
@@ -289,9 +289,9 @@ impl Metrics {
     }
 
     /// Counts a look-up in what this gateway remembers.
-    pub fn looked_up(&self, cache: &'static str, hit: bool) {
+    pub fn count_cache_lookup(&self, cache: &'static str, hit: bool) {
         let outcome = if hit { "hit" } else { "miss" };
-        self.on_the_path.caches.of(
+        self.request_series.caches.with(
             (cache, outcome),
             |(cache, outcome)| self.cache.with_label_values(&[*cache, *outcome]),
             IntCounter::inc,
@@ -299,26 +299,28 @@ impl Metrics {
     }
 
     /// Counts an authentication; `None`: it succeeded.
-    pub fn authenticated(&self, refusal: Option<Refusal>) {
+    pub fn count_authentication(&self, refusal: Option<Refusal>) {
         let label = |refusal: &Option<Refusal>| match refusal {
             Some(refusal) => refusal.code().to_ascii_lowercase(),
             None => "ok".to_owned(),
         };
         let look_up = |refusal: &_| self.auth.with_label_values(&[label(refusal)]);
-        self.on_the_path.auth.of(refusal, look_up, IntCounter::inc);
+        self.request_series
+            .auth
+            .with(refusal, look_up, IntCounter::inc);
     }
 
     /// Counts a limit's decision.
-    pub fn limited(&self, limit: &Arc<str>, outcome: &'static str) {
-        self.on_the_path.limits.of(
+    pub fn count_limit_decision(&self, limit: &Arc<str>, outcome: &'static str) {
+        self.request_series.limits.with(
             (Arc::clone(limit), outcome),
             |(limit, outcome)| self.ratelimit.with_label_values(&[&**limit, outcome]),
             IntCounter::inc,
         );
     }
 
-    fn start_at_zero(&self) {
-        self.start_sign_ins_at_zero();
+    fn initialize_series(&self) {
+        self.initialize_sign_in_series();
         self.auth.with_label_values(&["ok"]);
         for refusal in Refusal::ALL {
             if refusal.status() == http::StatusCode::UNAUTHORIZED {
@@ -360,7 +362,7 @@ impl Metrics {
                 self.store_errors.with_label_values(&[operation, kind]);
             }
         }
-        for stream in Stream::ALL {
+        for stream in StandardStream::ALL {
             self.log_lines_dropped.with_label_values(&[stream.as_str()]);
         }
         for reason in CONNECTION_REFUSALS {

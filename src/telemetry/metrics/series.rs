@@ -11,17 +11,17 @@ use prometheus::IntCounter;
 /// The series of one metric by what their labels are made of. There are as many as there are labels, which
 /// are bounded.
 #[derive(Debug)]
-pub struct Series<K, M = IntCounter>(RwLock<HashMap<K, M, RandomState>>);
+pub struct SeriesCache<K, M = IntCounter>(RwLock<HashMap<K, M, RandomState>>);
 
-impl<K, M> Default for Series<K, M> {
-    fn default() -> Series<K, M> {
-        Series(RwLock::default())
+impl<K, M> Default for SeriesCache<K, M> {
+    fn default() -> SeriesCache<K, M> {
+        SeriesCache(RwLock::default())
     }
 }
 
-impl<K: Hash + Eq, M: Clone> Series<K, M> {
+impl<K: Hash + Eq, M: Clone> SeriesCache<K, M> {
     /// Gives a series to `act`; `look_up` finds it the first time.
-    pub fn of<R>(&self, key: K, look_up: impl FnOnce(&K) -> M, act: impl FnOnce(&M) -> R) -> R {
+    pub fn with<R>(&self, key: K, look_up: impl FnOnce(&K) -> M, act: impl FnOnce(&M) -> R) -> R {
         if let Some(series) = self.0.read().get(&key) {
             return act(series);
         }

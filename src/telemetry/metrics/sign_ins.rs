@@ -40,13 +40,13 @@ const REFUSALS: [Refusal; 11] = [
 
 impl Metrics {
     /// Counts a sign-in; `None`: it succeeded.
-    pub fn signed_in(&self, method: SignInMethod, refusal: Option<Refusal>) {
+    pub fn count_sign_in(&self, method: SignInMethod, refusal: Option<Refusal>) {
         let outcome = refusal.map_or("ok".to_owned(), |it| it.code().to_ascii_lowercase());
         let labels = [method.as_str(), &outcome];
         self.sign_ins.with_label_values(&labels).inc();
     }
 
-    pub(super) fn start_sign_ins_at_zero(&self) {
+    pub(super) fn initialize_sign_in_series(&self) {
         for method in SignInMethod::ALL {
             let codes = REFUSALS.map(|refusal| refusal.code().to_ascii_lowercase());
             for outcome in std::iter::once("ok").chain(codes.iter().map(String::as_str)) {

@@ -9,8 +9,8 @@ use super::*;
 use crate::settings::TimeoutOverrides;
 
 #[tokio::test]
-async fn a_name_is_resolved_and_every_setting_reaches_the_connection() {
-    let backend = Backend::start().await;
+async fn resolved_name_gets_every_connection_setting() {
+    let backend = TestServer::start().await;
     let orders = start(upstream(
         vec![tcp("localhost", backend.port)],
         Balance::Random,
@@ -46,8 +46,8 @@ async fn a_name_is_resolved_and_every_setting_reaches_the_connection() {
 }
 
 #[tokio::test]
-async fn a_name_that_does_not_resolve_is_out_of_rotation() {
-    let backend = Backend::start().await;
+async fn unresolvable_name_is_out_of_rotation() {
+    let backend = TestServer::start().await;
     let nowhere = tcp("nowhere.invalid", 80);
     let orders = start(upstream(
         vec![nowhere, backend.server()],
@@ -66,14 +66,14 @@ async fn a_name_that_does_not_resolve_is_out_of_rotation() {
 }
 
 #[tokio::test]
-async fn health_checks_take_a_server_out_and_bring_it_back() {
-    let backend = Backend::start().await;
+async fn health_checks_remove_and_restore_a_server() {
+    let backend = TestServer::start().await;
     let orders = start(checked(vec![backend.server()])).await;
     backend.status.store(500, Ordering::SeqCst);
-    until_available(&orders, false).await;
+    wait_until_available(&orders, false).await;
     assert!(orders.choose(None, &[]).is_none());
     backend.status.store(204, Ordering::SeqCst);
-    until_available(&orders, true).await;
+    wait_until_available(&orders, true).await;
     assert!(backend.requests.load(Ordering::SeqCst) >= 4);
 }
 
@@ -82,22 +82,22 @@ async fn a_unix_socket_is_checked_and_used() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("orders.sock");
     let orders = start(checked(vec![unix(path.clone())])).await;
-    until_available(&orders, false).await;
+    wait_until_available(&orders, false).await;
     let listener = UnixListener::bind(&path).unwrap();
     let task = tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
-            tokio::spawn(answer_one(stream, 200));
+            tokio::spawn(respond_once(stream, 200));
         }
     });
-    until_available(&orders, true).await;
+    wait_until_available(&orders, true).await;
     let chosen = orders.choose(None, &[]).unwrap();
     assert_eq!(request(&chosen).await.unwrap(), 200);
     task.abort();
 }
 
 #[tokio::test]
-async fn http2_in_clear_is_spoken_and_checked_with_prior_knowledge() {
+async fn cleartext_http2_uses_prior_knowledge() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let answered = Arc::new(AtomicUsize::new(0));
@@ -105,7 +105,7 @@ async fn http2_in_clear_is_spoken_and_checked_with_prior_knowledge() {
     let task = tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
-            tokio::spawn(answer_h2(stream, Arc::clone(&good)));
+            tokio::spawn(respond_h2(stream, Arc::clone(&good)));
         }
     });
     let mut settings = checked(vec![tcp("127.0.0.1", port)]);
@@ -121,13 +121,13 @@ async fn http2_in_clear_is_spoken_and_checked_with_prior_knowledge() {
             .await
             .is_ok()
     );
-    assert!(orders.available());
+    assert!(orders.is_available());
     task.abort();
     drop(orders);
 }
 
 /// 200 to `GET /healthz` with an authority; anything else is a 400.
-async fn answer_h2(stream: tokio::net::TcpStream, answered: Arc<AtomicUsize>) {
+async fn respond_h2(stream: tokio::net::TcpStream, answered: Arc<AtomicUsize>) {
     let Ok(mut connection) = h2::server::handshake(stream).await else {
         return;
     };
@@ -142,13 +142,13 @@ async fn answer_h2(stream: tokio::net::TcpStream, answered: Arc<AtomicUsize>) {
 }
 
 /// An authority, and a server behind a certificate of its.
-struct Secure {
+struct TlsServer {
     ca: Vec<u8>,
     port: u16,
     task: JoinHandle<()>,
 }
 
-impl Drop for Secure {
+impl Drop for TlsServer {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -161,7 +161,10 @@ fn issuer() -> CertifiedIssuer<'static, KeyPair> {
 }
 
 /// A TLS server for these names or addresses; with `clients`, only for who has a certificate of it.
-async fn secure(names: &[&str], clients: Option<&CertifiedIssuer<'static, KeyPair>>) -> Secure {
+async fn start_tls_server(
+    names: &[&str],
+    clients: Option<&CertifiedIssuer<'static, KeyPair>>,
+) -> TlsServer {
     pingora::tls::install_default_crypto_provider();
     let issuer = issuer();
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
@@ -193,19 +196,19 @@ async fn secure(names: &[&str], clients: Option<&CertifiedIssuer<'static, KeyPai
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
                 if let Ok(stream) = acceptor.accept(stream).await {
-                    answer_one(stream, 200).await;
+                    respond_once(stream, 200).await;
                 }
             });
         }
     });
-    Secure {
+    TlsServer {
         ca: issuer.pem().into_bytes(),
         port,
         task,
     }
 }
 
-async fn ask_securely(port: u16, tls: UpstreamTls) -> Option<u16> {
+async fn request_over_tls(port: u16, tls: UpstreamTls) -> Option<u16> {
     let server = Server {
         tls: true,
         ..tcp("127.0.0.1", port)
@@ -220,9 +223,9 @@ async fn ask_securely(port: u16, tls: UpstreamTls) -> Option<u16> {
 }
 
 #[tokio::test]
-async fn the_certificate_is_verified_against_authority_and_name() {
-    let named = secure(&["orders.internal"], None).await;
-    let addressed = secure(&["127.0.0.1"], None).await;
+async fn certificate_is_verified_against_ca_and_name() {
+    let named = start_tls_server(&["orders.internal"], None).await;
+    let addressed = start_tls_server(&["127.0.0.1"], None).await;
     let tls = |ca: Option<&[u8]>, name: Option<&str>| UpstreamTls {
         ca: ca.map(<[u8]>::to_vec),
         client: None,
@@ -257,14 +260,14 @@ async fn the_certificate_is_verified_against_authority_and_name() {
         (addressed.port, tls(Some(&addressed.ca), None), Some(200)),
     ] {
         let shown = format!("{port} {:?} {}", tls.server_name, tls.ca.is_some());
-        assert_eq!(ask_securely(port, tls).await, expected, "{shown}");
+        assert_eq!(request_over_tls(port, tls).await, expected, "{shown}");
     }
 }
 
 #[tokio::test]
-async fn the_clients_certificate_is_presented() {
+async fn client_certificate_is_presented() {
     let clients = issuer();
-    let server = secure(&["127.0.0.1"], Some(&clients)).await;
+    let server = start_tls_server(&["127.0.0.1"], Some(&clients)).await;
     let key = KeyPair::generate().unwrap();
     let params = CertificateParams::new(vec!["gateway".to_owned()]).unwrap();
     let certificate = params.signed_by(&key, &clients).unwrap();
@@ -276,15 +279,15 @@ async fn the_clients_certificate_is_presented() {
         )),
         server_name: None,
     };
-    assert_eq!(ask_securely(server.port, tls.clone()).await, Some(200));
+    assert_eq!(request_over_tls(server.port, tls.clone()).await, Some(200));
     tls.client = None;
-    assert_eq!(ask_securely(server.port, tls.clone()).await, None);
+    assert_eq!(request_over_tls(server.port, tls.clone()).await, None);
     tls.client = Some((certificate.pem().into_bytes(), b"no key".to_vec()));
-    assert_eq!(ask_securely(server.port, tls).await, None);
+    assert_eq!(request_over_tls(server.port, tls).await, None);
 }
 
 #[tokio::test]
-async fn connections_of_differing_settings_are_never_shared() {
+async fn connections_with_different_settings_are_never_shared() {
     use pingora::upstreams::peer::Peer;
     let server = Server {
         tls: true,

@@ -17,15 +17,15 @@ use crate::settings::{
 };
 
 /// An HTTP/1.1 server on loopback that answers every request with one status.
-struct Backend {
+struct TestServer {
     port: u16,
     status: Arc<AtomicU16>,
     requests: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
-impl Backend {
-    async fn start() -> Backend {
+impl TestServer {
+    async fn start() -> TestServer {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let status = Arc::new(AtomicU16::new(200));
@@ -35,10 +35,10 @@ impl Backend {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 seen.fetch_add(1, Ordering::SeqCst);
-                tokio::spawn(answer_one(stream, answer.load(Ordering::SeqCst)));
+                tokio::spawn(respond_once(stream, answer.load(Ordering::SeqCst)));
             }
         });
-        Backend {
+        TestServer {
             port,
             status,
             requests,
@@ -51,13 +51,13 @@ impl Backend {
     }
 }
 
-impl Drop for Backend {
+impl Drop for TestServer {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-async fn answer_one(mut stream: impl AsyncRead + AsyncWrite + Unpin, status: u16) {
+async fn respond_once(mut stream: impl AsyncRead + AsyncWrite + Unpin, status: u16) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         match stream.read_u8().await {
@@ -92,7 +92,7 @@ fn unix(path: PathBuf) -> Server {
 }
 
 /// Servers that nothing connects to in the test.
-fn imaginary(weights: &[usize]) -> Vec<Server> {
+fn unreachable_servers(weights: &[usize]) -> Vec<Server> {
     let server = |(n, weight): (usize, &usize)| Server {
         weight: *weight,
         ..tcp(&format!("10.0.0.{n}"), 80)
@@ -146,7 +146,7 @@ async fn start(settings: settings::Upstream) -> Arc<Upstream> {
 }
 
 /// Asks the chosen server for `/` over a new connection, as the proxy would.
-async fn request(chosen: &Chosen) -> pingora::Result<u16> {
+async fn request(chosen: &ChosenServer) -> pingora::Result<u16> {
     let connector = Connector::<()>::new(None);
     let (mut session, _) = connector.get_http_session(&*chosen.peer(None)).await?;
     let mut head = RequestHeader::build("GET", b"/", None)?;
@@ -158,9 +158,9 @@ async fn request(chosen: &Chosen) -> pingora::Result<u16> {
 }
 
 /// Waits until a server is in rotation, or until none is.
-async fn until_available(upstream: &Upstream, available: bool) {
+async fn wait_until_available(upstream: &Upstream, available: bool) {
     let turned = async {
-        while upstream.available() != available {
+        while upstream.is_available() != available {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };

@@ -18,7 +18,7 @@ fn counts(upstream: &Upstream, choices: usize) -> HashMap<usize, usize> {
 
 /// Gives the first server a second address.
 fn two_addresses(orders: &Upstream) {
-    let server = orders.shared.servers.first().unwrap();
+    let server = orders.state.servers.first().unwrap();
     let template = server.template.as_ref().unwrap();
     let addresses = ["10.1.0.1:80", "10.1.0.2:80"].map(|address| address.parse().unwrap());
     let addresses = addresses.map(|address| Address::new(template.to(address)));
@@ -32,7 +32,7 @@ fn eject(upstream: &Upstream, server: usize) {
     for _ in 0..5 {
         let chosen = upstream.choose(None, &others).unwrap();
         assert_eq!(chosen.server(), server);
-        chosen.report(Outcome::ConnectFailed);
+        chosen.report(AttemptOutcome::ConnectFailed);
     }
 }
 
@@ -43,8 +43,12 @@ fn ejected(upstreams: &Upstreams, server: usize) -> bool {
 }
 
 #[tokio::test]
-async fn round_robin_honours_weights_exactly() {
-    let orders = start(upstream(imaginary(&[1, 2, 7]), Balance::RoundRobin)).await;
+async fn round_robin_honors_weights_exactly() {
+    let orders = start(upstream(
+        unreachable_servers(&[1, 2, 7]),
+        Balance::RoundRobin,
+    ))
+    .await;
     assert_eq!(
         counts(&orders, 1000),
         HashMap::from([(0, 100), (1, 200), (2, 700)])
@@ -52,16 +56,20 @@ async fn round_robin_honours_weights_exactly() {
 }
 
 #[tokio::test]
-async fn random_honours_weights_on_the_whole() {
-    let orders = start(upstream(imaginary(&[1, 3]), Balance::Random)).await;
+async fn random_honors_weights_approximately() {
+    let orders = start(upstream(unreachable_servers(&[1, 3]), Balance::Random)).await;
     let heavy = counts(&orders, 4000).get(&1).copied().unwrap_or_default();
     assert!((2700..3300).contains(&heavy), "{heavy}");
 }
 
 #[tokio::test]
-async fn least_requests_weighs_what_is_in_flight() {
-    let orders = start(upstream(imaginary(&[1, 3]), Balance::LeastRequests)).await;
-    let held: Vec<Chosen> = (0..8).map(|_| orders.choose(None, &[]).unwrap()).collect();
+async fn least_requests_weighs_requests_in_flight() {
+    let orders = start(upstream(
+        unreachable_servers(&[1, 3]),
+        Balance::LeastRequests,
+    ))
+    .await;
+    let held: Vec<ChosenServer> = (0..8).map(|_| orders.choose(None, &[]).unwrap()).collect();
     let light = held.iter().filter(|chosen| chosen.server() == 0).count();
     assert_eq!(light, 2);
     drop(held);
@@ -71,9 +79,9 @@ async fn least_requests_weighs_what_is_in_flight() {
 }
 
 #[tokio::test]
-async fn a_consistent_hash_moves_only_the_keys_of_the_server_that_left() {
+async fn consistent_hash_moves_only_keys_of_removed_server() {
     let balance = Balance::ConsistentHash(HashKey::Ip);
-    let orders = start(upstream(imaginary(&[1, 1, 1]), balance)).await;
+    let orders = start(upstream(unreachable_servers(&[1, 1, 1]), balance)).await;
     let place = |key: u32| {
         let chosen = orders.choose(Some(&key.to_be_bytes()), &[]).unwrap();
         chosen.server()
@@ -106,7 +114,7 @@ async fn tried_servers_are_not_chosen_again() {
         Balance::Random,
         Balance::ConsistentHash(HashKey::User),
     ] {
-        let orders = start(upstream(imaginary(&[1, 100, 1]), balance)).await;
+        let orders = start(upstream(unreachable_servers(&[1, 100, 1]), balance)).await;
         for _ in 0..50 {
             assert_eq!(orders.choose(Some(b"key"), &[0, 1]).unwrap().server(), 2);
         }
@@ -115,8 +123,12 @@ async fn tried_servers_are_not_chosen_again() {
 }
 
 #[tokio::test]
-async fn a_retry_goes_to_another_server_then_to_another_address() {
-    let orders = start(upstream(imaginary(&[1, 1]), Balance::LeastRequests)).await;
+async fn retry_prefers_another_server_then_another_address() {
+    let orders = start(upstream(
+        unreachable_servers(&[1, 1]),
+        Balance::LeastRequests,
+    ))
+    .await;
     two_addresses(&orders);
     let first = orders.choose(None, &[1]).unwrap();
     assert_eq!(orders.choose(None, &[0]).unwrap().server(), 1);
@@ -127,30 +139,30 @@ async fn a_retry_goes_to_another_server_then_to_another_address() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_address_that_refuses_is_passed_over_for_a_minute() {
-    let orders = start(upstream(imaginary(&[1]), Balance::RoundRobin)).await;
+async fn refusing_address_is_avoided_for_a_minute() {
+    let orders = start(upstream(unreachable_servers(&[1]), Balance::RoundRobin)).await;
     two_addresses(&orders);
     let choose = || orders.choose(None, &[]).unwrap();
     let used = || choose().peer(None)._address.to_string();
     let refusing = choose();
     let refused = refusing.peer(None)._address.to_string();
-    refusing.report(Outcome::ConnectFailed);
+    refusing.report(AttemptOutcome::ConnectFailed);
     assert!((0..10).all(|_| used() != refused));
     tokio::time::sleep(Duration::from_secs(61)).await;
     assert!((0..2).any(|_| used() == refused));
-    choose().report(Outcome::ConnectFailed);
-    choose().report(Outcome::ConnectFailed);
+    choose().report(AttemptOutcome::ConnectFailed);
+    choose().report(AttemptOutcome::ConnectFailed);
     assert!(
         (0..2).any(|_| used() == refused),
         "when all refuse, all are tried"
     );
-    refusing.report(Outcome::Success);
+    refusing.report(AttemptOutcome::Success);
     assert!((0..10).all(|_| used() == refused));
 }
 
 #[tokio::test(start_paused = true)]
-async fn failures_in_a_row_eject_a_server_until_its_time_is_over() {
-    let settings = [upstream(imaginary(&[1, 1]), Balance::RoundRobin)];
+async fn consecutive_failures_eject_a_server_temporarily() {
+    let settings = [upstream(unreachable_servers(&[1, 1]), Balance::RoundRobin)];
     let upstreams = build(&settings, None).await;
     let orders = upstreams.get(0).unwrap();
     eject(orders, 0);
@@ -162,34 +174,37 @@ async fn failures_in_a_row_eject_a_server_until_its_time_is_over() {
     assert!(!ejected(&upstreams, 0));
     assert_eq!(counts(orders, 10), HashMap::from([(0, 5), (1, 5)]));
     // On probation: the next failure is enough, and it stays out for longer.
-    orders.choose(None, &[1]).unwrap().report(Outcome::Timeout);
+    orders
+        .choose(None, &[1])
+        .unwrap()
+        .report(AttemptOutcome::Timeout);
     tokio::time::sleep(Duration::from_secs(9)).await;
     assert_eq!(counts(orders, 10), HashMap::from([(1, 10)]));
 }
 
 #[tokio::test]
-async fn a_success_between_failures_keeps_a_server_in() {
-    let settings = [upstream(imaginary(&[1, 1]), Balance::RoundRobin)];
+async fn success_between_failures_prevents_ejection() {
+    let settings = [upstream(unreachable_servers(&[1, 1]), Balance::RoundRobin)];
     let upstreams = build(&settings, None).await;
     let orders = upstreams.get(0).unwrap();
     for _ in 0..10 {
         let chosen = orders.choose(None, &[1]).unwrap();
         for _ in 0..4 {
-            chosen.report(Outcome::ProtocolError);
+            chosen.report(AttemptOutcome::ProtocolError);
         }
-        chosen.report(Outcome::Success);
+        chosen.report(AttemptOutcome::Success);
     }
     assert!(!ejected(&upstreams, 0));
 }
 
 #[tokio::test]
-async fn ejection_never_takes_the_last_servers() {
-    let orders = start(upstream(imaginary(&[1, 1]), Balance::RoundRobin)).await;
+async fn ejection_never_removes_the_last_servers() {
+    let orders = start(upstream(unreachable_servers(&[1, 1]), Balance::RoundRobin)).await;
     eject(&orders, 0);
     eject(&orders, 1);
     assert_eq!(counts(&orders, 10), HashMap::from([(0, 5), (1, 5)]));
     let chosen = orders.choose(None, &[1]).unwrap();
-    chosen.report(Outcome::Success);
+    chosen.report(AttemptOutcome::Success);
     assert_eq!(
         counts(&orders, 10),
         HashMap::from([(0, 10)]),
@@ -198,9 +213,9 @@ async fn ejection_never_takes_the_last_servers() {
 }
 
 #[tokio::test]
-async fn a_reload_keeps_what_is_unchanged_and_stops_what_is_gone() {
-    let kept = upstream(imaginary(&[1, 1]), Balance::RoundRobin);
-    let mut changed = checked(imaginary(&[1]));
+async fn reload_keeps_unchanged_upstreams_and_stops_removed_ones() {
+    let kept = upstream(unreachable_servers(&[1, 1]), Balance::RoundRobin);
+    let mut changed = checked(unreachable_servers(&[1]));
     changed.name = "other".into();
     let before = build(&[kept.clone(), changed.clone()], None).await;
     eject(before.get(0).unwrap(), 0);
@@ -215,7 +230,7 @@ async fn a_reload_keeps_what_is_unchanged_and_stops_what_is_gone() {
     assert_eq!(server(0).get("healthy").unwrap(), false);
     assert_eq!(server(1).get("in_flight").unwrap(), 1);
     drop(in_flight);
-    let gone = Arc::downgrade(&before.get(1).unwrap().shared);
+    let gone = Arc::downgrade(&before.get(1).unwrap().state);
     drop(before);
     // Aborted tasks let go of what they share when they are next looked at.
     let ended = async {
@@ -240,12 +255,18 @@ async fn metrics_follow_the_rotation_and_end_with_the_server() {
         let mut lines = text.lines();
         lines.find_map(|line| line.strip_prefix(labels.as_str()).map(str::to_owned))
     };
-    let two = [Arc::new(upstream(imaginary(&[1, 1]), Balance::RoundRobin))];
+    let two = [Arc::new(upstream(
+        unreachable_servers(&[1, 1]),
+        Balance::RoundRobin,
+    ))];
     let first = Upstreams::build(&two, None, &metrics, Handle::current()).await;
     assert_eq!(series("http://10.0.0.0:80").as_deref(), Some("1"));
     eject(first.get(0).unwrap(), 0);
     assert_eq!(series("http://10.0.0.0:80").as_deref(), Some("0"));
-    let one = [Arc::new(upstream(imaginary(&[1]), Balance::RoundRobin))];
+    let one = [Arc::new(upstream(
+        unreachable_servers(&[1]),
+        Balance::RoundRobin,
+    ))];
     let _second = Upstreams::build(&one, Some(&first), &metrics, Handle::current()).await;
     assert_eq!(series("http://10.0.0.0:80").as_deref(), Some("1"));
     assert_eq!(series("http://10.0.0.1:80"), None);

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::Scene;
+use super::Fixture;
 use crate::support::clock::Clock;
 
 /// How long a fault lasts.
-const LASTS: Duration = Duration::from_millis(900);
+const FAULT_DURATION: Duration = Duration::from_millis(900);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Fault {
@@ -16,11 +16,11 @@ pub(super) enum Fault {
     Pause,
     Cut,
     /// Half of the fleet hears nothing of Redis, and nobody says why.
-    Parted,
+    Partition,
     Slow,
     ScriptFlush,
     /// Redis takes no write.
-    Full,
+    OutOfMemory,
     /// The clock of one gateway is set forward and back, by less than the leeway between two of them.
     GatewayClock,
     ServerClock,
@@ -33,74 +33,78 @@ impl Fault {
         Fault::Kill,
         Fault::Pause,
         Fault::Cut,
-        Fault::Parted,
+        Fault::Partition,
         Fault::Slow,
         Fault::ScriptFlush,
-        Fault::Full,
+        Fault::OutOfMemory,
         Fault::GatewayClock,
         Fault::ServerClock,
     ];
 
     /// Lets it happen, and ends it.
-    pub(super) fn happens(self, scene: &Scene) {
-        let Scene { line, redis, .. } = scene;
+    pub(super) fn run(self, fixture: &Fixture) {
+        let Fixture {
+            redis_proxy: line,
+            redis,
+            ..
+        } = fixture;
         match self {
-            Fault::None => last(),
+            Fault::None => wait_fault_duration(),
             Fault::Stop => {
-                redis.lock().stop();
-                last();
-                redis.lock().cont();
+                redis.lock().pause();
+                wait_fault_duration();
+                redis.lock().resume();
             }
             Fault::Kill => {
                 let mut redis = redis.lock();
                 redis.kill();
-                last();
+                wait_fault_duration();
                 redis.restart();
             }
             Fault::Pause => {
-                let millis = LASTS.as_millis().to_string();
+                let millis = FAULT_DURATION.as_millis().to_string();
                 redis.lock().command(&["CLIENT", "PAUSE", &millis]);
-                last();
+                wait_fault_duration();
             }
             Fault::Cut => {
                 line.cut();
-                last();
+                wait_fault_duration();
                 line.restore();
             }
-            Fault::Parted => {
+            Fault::Partition => {
                 line.hold();
-                last();
+                wait_fault_duration();
                 line.restore();
             }
             Fault::Slow => {
                 line.delay(Duration::from_millis(40));
-                last();
+                wait_fault_duration();
                 line.restore();
             }
             Fault::ScriptFlush => {
                 redis.lock().command(&["SCRIPT", "FLUSH"]);
             }
-            Fault::Full => {
+            Fault::OutOfMemory => {
                 let set = |most| redis.lock().command(&["CONFIG", "SET", "maxmemory", most]);
                 assert_eq!(set("1"), "OK");
                 assert!(redis.lock().command(&["SET", "any", "1"]).contains("OOM"));
-                last();
+                wait_fault_duration();
                 assert_eq!(set("0"), "OK");
             }
-            Fault::GatewayClock => steps(&scene.clocks[0], 2),
-            Fault::ServerClock => steps(&scene.clocks[1], 60),
+            Fault::GatewayClock => step_clock(&fixture.clocks[0], 2),
+            Fault::ServerClock => step_clock(&fixture.clocks[1], 60),
         }
     }
 }
 
-fn last() {
-    std::thread::sleep(LASTS);
+fn wait_fault_duration() {
+    std::thread::sleep(FAULT_DURATION);
 }
 
 /// A clock is forward for a while, then back behind the others', then right again.
-fn steps(clock: &Clock, seconds: i64) {
+fn step_clock(clock: &Clock, seconds: i64) {
     for offset in [seconds, -seconds, 0] {
         clock.step(offset);
-        std::thread::sleep(LASTS / 2);
+        std::thread::sleep(FAULT_DURATION / 2);
     }
 }

@@ -8,17 +8,17 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::bound;
+use super::propagation_bound;
 use crate::support::client::Response;
 use crate::support::echo::Echo;
 use crate::support::gateway::SignedIn;
-use crate::support::history::{Deed, Event};
+use crate::support::history::{ClientOperation, Event};
 
 /// How many ended sessions of a user stay distinguishable from those that never were.
 const ENDED_KEPT: usize = 50;
 
 /// A session, and what its clients saw of it.
-pub(super) struct Subject {
+pub(super) struct ObservedSession {
     pub(super) who: SignedIn,
     pub(super) refresh_token: Mutex<String>,
     pub(super) events: Mutex<Vec<Event>>,
@@ -39,20 +39,20 @@ struct Change {
 /// The changes of one value, made one after another.
 #[derive(Default)]
 pub(super) struct Changes {
-    turn: Mutex<()>,
+    changing: Mutex<()>,
     made: Mutex<Vec<Change>>,
 }
 
 /// A call that ends several sessions of an account.
-struct Sweep {
+struct BulkEnd {
     called: Instant,
     returned: Option<Instant>,
 }
 
 #[derive(Default)]
 struct Sessions {
-    all: Vec<Arc<Subject>>,
-    sweeps: Vec<Sweep>,
+    all: Vec<Arc<ObservedSession>>,
+    bulk_ends: Vec<BulkEnd>,
 }
 
 pub(super) struct Account {
@@ -63,11 +63,17 @@ pub(super) struct Account {
     sessions: Mutex<Sessions>,
 }
 
-impl Subject {
-    pub(super) fn note(&self, deed: Deed, gateway: usize, called: Instant, done: bool) {
+impl ObservedSession {
+    pub(super) fn record(
+        &self,
+        deed: ClientOperation,
+        gateway: usize,
+        called: Instant,
+        done: bool,
+    ) {
         self.events.lock().push(Event {
             gateway,
-            deed,
+            operation: deed,
             called,
             returned: done.then(Instant::now),
         });
@@ -79,12 +85,12 @@ impl Subject {
     }
 
     /// To be called before the call that ends it.
-    pub(super) fn begins_to_end(&self) {
+    pub(super) fn mark_ending(&self) {
         self.ending.store(true, Ordering::SeqCst);
     }
 
     /// Takes down how a call with one of its credentials ended; `true`: it was let through.
-    pub(super) fn answered(
+    pub(super) fn record_response(
         &self,
         account: &Account,
         gateway: usize,
@@ -93,21 +99,21 @@ impl Subject {
     ) -> bool {
         match response.status {
             200..300 => {
-                self.note(Deed::Accepted, gateway, called, true);
+                self.record(ClientOperation::Accepted, gateway, called, true);
                 true
             }
             401 => {
                 let code = response.code();
                 let session = &self.who.session;
                 assert!(!self.is_alive(), "{session} was not ended: {code}");
-                let forgotten = account.ended() > ENDED_KEPT;
+                let forgotten = account.ended_count() > ENDED_KEPT;
                 let expected = matches!(&*code, "SESSION_REVOKED" | "TOKEN_REVOKED");
                 assert!(expected || forgotten, "{session} was revoked: {code}");
-                self.note(Deed::Refused, gateway, called, true);
+                self.record(ClientOperation::Refused, gateway, called, true);
                 false
             }
             503 => {
-                response.refused(503, "STORE_UNAVAILABLE");
+                response.assert_refused(503, "STORE_UNAVAILABLE");
                 false
             }
             other => panic!("{other}: {}", response.text()),
@@ -120,7 +126,7 @@ impl Subject {
     }
 
     /// Takes down that this was in `data`.
-    pub(super) fn has_data(&self, least: &BTreeMap<String, u64>, data: &Value) {
+    pub(super) fn assert_has_data(&self, least: &BTreeMap<String, u64>, data: &Value) {
         let number = |client: &str| data[client].as_u64().unwrap_or_default();
         for (client, told) in least {
             let number = number(client);
@@ -137,8 +143,8 @@ impl Subject {
 impl Changes {
     /// Makes the next change, unless another is being made; `change` says whether it is sure to be
     /// made.
-    pub(super) fn make(&self, gateway: usize, change: impl FnOnce(usize) -> bool) {
-        let Some(_turn) = self.turn.try_lock() else {
+    pub(super) fn apply(&self, gateway: usize, change: impl FnOnce(usize) -> bool) {
+        let Some(_turn) = self.changing.try_lock() else {
             return;
         };
         let number = {
@@ -156,17 +162,23 @@ impl Changes {
     }
 
     /// The latest number that was sure to be made; others after it may have been.
-    pub(super) fn latest(&self) -> usize {
+    pub(super) fn latest_confirmed(&self) -> usize {
         let made = self.made.lock();
         let sure = made.iter().rposition(|change| change.returned.is_some());
         sure.map_or(0, |place| place + 1)
     }
 
     /// Checks a number that a call at a gateway returned just now.
-    pub(super) fn may_be(&self, what: &str, number: usize, gateway: usize, called: Instant) {
+    pub(super) fn assert_possible(
+        &self,
+        what: &str,
+        number: usize,
+        gateway: usize,
+        called: Instant,
+    ) {
         let made = self.made.lock();
         let in_force = |change: &Change| {
-            let bound = bound(change.gateway, gateway);
+            let bound = propagation_bound(change.gateway, gateway);
             change.returned.is_some_and(|at| at + bound <= called)
         };
         let least = made.iter().rposition(in_force).map_or(0, |place| place + 1);
@@ -191,30 +203,30 @@ impl Account {
     }
 
     /// Takes a new session in. A call that ends all of them and was under way may have ended it.
-    pub(super) fn signed_in(&self, who: SignedIn, gateway: usize, called: Instant) {
-        let subject = Subject {
+    pub(super) fn add_session(&self, who: SignedIn, gateway: usize, called: Instant) {
+        let subject = ObservedSession {
             refresh_token: Mutex::new(who.refresh_token.clone()),
             who,
             events: Mutex::default(),
             data: Mutex::default(),
             ending: AtomicBool::new(false),
         };
-        subject.note(Deed::SignIn, gateway, called, true);
+        subject.record(ClientOperation::SignIn, gateway, called, true);
         let mut sessions = self.sessions.lock();
-        let under_way = |sweep: &Sweep| sweep.returned.is_none_or(|at| at >= called);
-        if sessions.sweeps.iter().any(under_way) {
-            subject.begins_to_end();
-            subject.note(Deed::Revoke, gateway, called, false);
+        let under_way = |sweep: &BulkEnd| sweep.returned.is_none_or(|at| at >= called);
+        if sessions.bulk_ends.iter().any(under_way) {
+            subject.mark_ending();
+            subject.record(ClientOperation::Revoke, gateway, called, false);
         }
         sessions.all.push(Arc::new(subject));
     }
 
-    pub(super) fn subjects(&self) -> Vec<Arc<Subject>> {
+    pub(super) fn observed_sessions(&self) -> Vec<Arc<ObservedSession>> {
         self.sessions.lock().all.clone()
     }
 
     /// Ends all sessions but one by a call that says whether it is done.
-    pub(super) fn sweep(
+    pub(super) fn end_many(
         &self,
         gateway: usize,
         except: Option<&str>,
@@ -223,42 +235,49 @@ impl Account {
         let called = Instant::now();
         let (place, mut swept) = {
             let mut sessions = self.sessions.lock();
-            sessions.sweeps.push(Sweep {
+            sessions.bulk_ends.push(BulkEnd {
                 called,
                 returned: None,
             });
-            (sessions.sweeps.len() - 1, sessions.all.clone())
+            (sessions.bulk_ends.len() - 1, sessions.all.clone())
         };
         swept.retain(|subject| Some(&*subject.who.session) != except);
-        swept.iter().for_each(|subject| subject.begins_to_end());
+        swept.iter().for_each(|subject| subject.mark_ending());
         let done = call();
         let mut sessions = self.sessions.lock();
-        let sweep = &mut sessions.sweeps[place];
+        let sweep = &mut sessions.bulk_ends[place];
         sweep.returned = done.map(|_| Instant::now());
         let called = sweep.called;
         drop(sessions);
         for subject in swept {
-            subject.note(Deed::Revoke, gateway, called, done == Some(true));
+            subject.record(ClientOperation::Revoke, gateway, called, done == Some(true));
         }
     }
 
     /// How many sessions somebody has begun to end.
-    fn ended(&self) -> usize {
+    fn ended_count(&self) -> usize {
         let sessions = self.sessions.lock();
         sessions.all.iter().filter(|it| !it.is_alive()).count()
     }
 
     /// Sessions, accepted calls, and refused ones.
     pub(super) fn counts(&self) -> [usize; 3] {
-        let subjects = self.subjects();
-        let of = |deed: Deed| {
-            let of = |subject: &Arc<Subject>| {
+        let subjects = self.observed_sessions();
+        let of = |deed: ClientOperation| {
+            let of = |subject: &Arc<ObservedSession>| {
                 let events = subject.events.lock();
-                events.iter().filter(|event| event.deed == deed).count()
+                events
+                    .iter()
+                    .filter(|event| event.operation == deed)
+                    .count()
             };
             subjects.iter().map(of).sum()
         };
-        [subjects.len(), of(Deed::Accepted), of(Deed::Refused)]
+        [
+            subjects.len(),
+            of(ClientOperation::Accepted),
+            of(ClientOperation::Refused),
+        ]
     }
 }
 

@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::Failure;
+use super::VerifyError;
 use super::tests::verify;
 use crate::auth::session::SessionId;
 use crate::auth::token::fixtures::{
-    SID, foreign_claims, our_claims, private, secret, sign, tokens, trusted, with,
+    SID, foreign_claims, our_claims, private, secret, sign, tokens, trusted, with_member,
 };
 use crate::auth::token::{Algorithm, Claims, Key, KeySource, Tokens, TrustedIssuer};
 
@@ -16,45 +16,57 @@ fn issuer_with(change: impl FnOnce(&mut TrustedIssuer)) -> Tokens {
     tokens(vec![issuer])
 }
 
-fn foreign(tokens: &Tokens, claims: &Value) -> Result<Claims, Failure> {
+fn foreign(tokens: &Tokens, claims: &Value) -> Result<Claims, VerifyError> {
     let token = sign(&private(Algorithm::EdDSA, "a"), claims);
     verify(tokens, &token).map(|verified| Claims::clone(&verified.claims))
 }
 
 #[test]
-fn a_foreign_token_is_read_by_its_issuers_rules() {
+fn foreign_token_follows_its_issuers_rules() {
     let tokens = issuer_with(|_| {});
-    let claims = with(foreign_claims(), "sid", json!("theirs"));
-    let claims = with(claims, "roles", json!(["a b", "c"]));
-    let claims = with(claims, "scope", json!("read  write"));
+    let claims = with_member(foreign_claims(), "sid", json!("theirs"));
+    let claims = with_member(claims, "roles", json!(["a b", "c"]));
+    let claims = with_member(claims, "scope", json!("read  write"));
     let claims = foreign(&tokens, &claims).unwrap();
     assert_eq!(claims.trusted, Some(0));
     assert_eq!(claims.user, "idp:u1");
     assert_eq!(claims.session, None);
     assert_eq!(claims.roles, ["a b", "c"]);
     assert_eq!(claims.scopes, ["read", "write"]);
-    let comma = with(foreign_claims(), "roles", json!("a,b, c"));
+    let comma = with_member(foreign_claims(), "roles", json!("a,b, c"));
     assert_eq!(foreign(&tokens, &comma).unwrap().roles, ["a", "b", "c"]);
     for bad in [json!(7), json!({"a": true}), json!(["a", 7]), json!("a\nb")] {
-        assert!(foreign(&tokens, &with(foreign_claims(), "roles", bad)).is_err());
+        assert!(foreign(&tokens, &with_member(foreign_claims(), "roles", bad)).is_err());
     }
-    assert!(foreign(&tokens, &with(foreign_claims(), "email", json!("a\r\nb"))).is_err());
+    assert!(
+        foreign(
+            &tokens,
+            &with_member(foreign_claims(), "email", json!("a\r\nb"))
+        )
+        .is_err()
+    );
 
     let strict = issuer_with(|issuer| issuer.require_session = true);
-    let refused = foreign(&strict, &with(foreign_claims(), "sid", json!("theirs")));
-    assert_eq!(refused, Err(Failure::Invalid("`sid` is not a session id")));
-    let with_session = foreign(&strict, &with(foreign_claims(), "sid", json!(SID))).unwrap();
+    let refused = foreign(
+        &strict,
+        &with_member(foreign_claims(), "sid", json!("theirs")),
+    );
+    assert_eq!(
+        refused,
+        Err(VerifyError::Invalid("`sid` is not a session id"))
+    );
+    let with_session = foreign(&strict, &with_member(foreign_claims(), "sid", json!(SID))).unwrap();
     assert_eq!(with_session.session, SessionId::parse(SID));
 }
 
 #[test]
-fn a_claim_is_named_exactly_by_path_or_by_pointer() {
-    let claims = with(
+fn claim_is_found_by_name_path_or_pointer() {
+    let claims = with_member(
         foreign_claims(),
         "https://x.example/roles",
         json!(["exact"]),
     );
-    let claims = with(
+    let claims = with_member(
         claims,
         "realm_access",
         json!({"roles": ["path"], "a/b": ["escaped"]}),
@@ -75,7 +87,7 @@ fn a_claim_is_named_exactly_by_path_or_by_pointer() {
     let refused = foreign(&tokens, &foreign_claims());
     assert_eq!(
         refused,
-        Err(Failure::Invalid(
+        Err(VerifyError::Invalid(
             "the user's id is neither a string nor a whole number"
         ))
     );
@@ -90,14 +102,14 @@ fn a_claim_is_named_exactly_by_path_or_by_pointer() {
         (json!(1e30), None),
         (json!(true), None),
     ] {
-        let claims = with(foreign_claims(), "uid", number);
+        let claims = with_member(foreign_claims(), "uid", number);
         let read = foreign(&tokens, &claims).ok();
         assert_eq!(read.map(|claims| claims.user).as_deref(), user, "{claims}");
     }
 }
 
 #[test]
-fn an_issuers_keys_are_for_its_own_tokens_only() {
+fn issuer_keys_verify_own_tokens_only() {
     let (ours, a, b) = (
         secret(1),
         private(Algorithm::EdDSA, "k"),
@@ -109,7 +121,7 @@ fn an_issuers_keys_are_for_its_own_tokens_only() {
         trusted(KeySource::File(vec![a.clone()].into())),
         other,
     ]);
-    let b_claims = with(foreign_claims(), "iss", json!("https://b.example"));
+    let b_claims = with_member(foreign_claims(), "iss", json!("https://b.example"));
     let check = |key: &Key, claims: &Value, good: bool| {
         assert_eq!(
             verify(&tokens, &sign(key, claims)).is_ok(),
@@ -141,7 +153,7 @@ fn one_issuer_may_be_trusted_for_two_audiences() {
         second,
     ]);
     let check = |key: &Key, audience: Value, wanted: Option<&str>| {
-        let token = sign(key, &with(foreign_claims(), "aud", audience));
+        let token = sign(key, &with_member(foreign_claims(), "aud", audience));
         let user = verify(&tokens, &token)
             .ok()
             .map(|verified| verified.claims.user.clone());
@@ -155,9 +167,9 @@ fn one_issuer_may_be_trusted_for_two_audiences() {
 }
 
 #[test]
-fn an_issuers_algorithms_are_those_configured() {
+fn issuer_algorithms_are_those_configured() {
     let tokens = issuer_with(|issuer| issuer.algorithms = vec![Algorithm::ES256]);
     let refused = foreign(&tokens, &foreign_claims());
-    let wanted = Failure::Invalid("the algorithm is not allowed for the issuer");
+    let wanted = VerifyError::Invalid("the algorithm is not allowed for the issuer");
     assert_eq!(refused, Err(wanted));
 }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::claims::Payload;
-use super::jws::{Jws, Signature};
+use super::jws::{Jws, SignatureStatus};
 use super::{ClaimNames, Claims, Key, KeySource, Tokens, TrustedIssuer};
 use crate::auth::session::Millis;
 
 /// A token that is good now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Verified {
+pub(crate) struct VerifiedToken {
     pub(crate) claims: Arc<Claims>,
     /// Before this it is not good yet, whatever was found now: a clock may be set back.
     pub(crate) not_before: Millis,
@@ -19,7 +19,7 @@ pub(crate) struct Verified {
 
 /// Why a token is not good.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Failure {
+pub(crate) enum VerifyError {
     /// For the log.
     Invalid(&'static str),
     /// Good in every respect but its time.
@@ -28,61 +28,61 @@ pub(crate) enum Failure {
     UnknownKey(Vec<usize>),
 }
 
-impl From<&'static str> for Failure {
-    fn from(reason: &'static str) -> Failure {
-        Failure::Invalid(reason)
+impl From<&'static str> for VerifyError {
+    fn from(reason: &'static str) -> VerifyError {
+        VerifyError::Invalid(reason)
     }
 }
 
 /// By whom a token claims to be.
 #[derive(Clone, Copy)]
-enum Whose<'a> {
-    Ours(&'a Tokens),
+enum TokenIssuer<'a> {
+    Own(&'a Tokens),
     Trusted(usize, &'a TrustedIssuer),
 }
 
 impl Tokens {
     /// Checks a token. `fetched` gives the keys that were fetched for a trusted issuer.
-    pub(crate) fn check(
+    pub(crate) fn verify(
         &self,
         token: &str,
         now: Millis,
         fetched: impl Fn(usize) -> Arc<Vec<Key>>,
-    ) -> Result<Verified, Failure> {
+    ) -> Result<VerifiedToken, VerifyError> {
         let jws = Jws::parse(token)?;
         let payload = Payload::parse(&jws.payload)?;
         let issuer = payload.issuer()?;
         let mut invalid = "the issuer is not known";
         let mut unknown = Vec::new();
         // An issuer may be trusted for several audiences, each with its own keys and rules.
-        for whose in self.entries_of(issuer) {
-            match self.judge(&jws, &payload, whose, &fetched, now) {
-                Err(Failure::Invalid(reason)) => invalid = reason,
-                Err(Failure::UnknownKey(indices)) => unknown.extend(indices),
+        for whose in self.matching_issuers(issuer) {
+            match self.verify_with(&jws, &payload, whose, &fetched, now) {
+                Err(VerifyError::Invalid(reason)) => invalid = reason,
+                Err(VerifyError::UnknownKey(indices)) => unknown.extend(indices),
                 decided => return decided,
             }
         }
         if unknown.is_empty() {
-            return Err(Failure::Invalid(invalid));
+            return Err(VerifyError::Invalid(invalid));
         }
-        Err(Failure::UnknownKey(unknown))
+        Err(VerifyError::UnknownKey(unknown))
     }
 
-    fn entries_of<'a>(&'a self, issuer: &str) -> impl Iterator<Item = Whose<'a>> {
+    fn matching_issuers<'a>(&'a self, issuer: &str) -> impl Iterator<Item = TokenIssuer<'a>> {
         let trusted = self.trusted.iter().enumerate();
-        std::iter::once(Whose::Ours(self))
-            .chain(trusted.map(|(index, trusted)| Whose::Trusted(index, trusted)))
+        std::iter::once(TokenIssuer::Own(self))
+            .chain(trusted.map(|(index, trusted)| TokenIssuer::Trusted(index, trusted)))
             .filter(move |whose| whose.issuer() == issuer)
     }
 
-    fn judge(
+    fn verify_with(
         &self,
         jws: &Jws<'_>,
         payload: &Payload,
-        whose: Whose<'_>,
+        whose: TokenIssuer<'_>,
         fetched: &impl Fn(usize) -> Arc<Vec<Key>>,
         now: Millis,
-    ) -> Result<Verified, Failure> {
+    ) -> Result<VerifiedToken, VerifyError> {
         if !payload.is_for(whose.audience())? {
             return Err("the token is for another audience".into());
         }
@@ -90,29 +90,31 @@ impl Tokens {
             return Err("the algorithm is not allowed for the issuer".into());
         }
         let signature = match whose {
-            Whose::Ours(_) => jws.check(&self.verifying),
-            Whose::Trusted(index, trusted) => match &trusted.keys {
-                KeySource::File(set) => jws.check(&set.keys),
-                KeySource::Url(_) => match jws.check(&fetched(index)) {
-                    Signature::UnknownKey => return Err(Failure::UnknownKey(vec![index])),
+            TokenIssuer::Own(_) => jws.verify(&self.verifying),
+            TokenIssuer::Trusted(index, trusted) => match &trusted.keys {
+                KeySource::File(set) => jws.verify(&set.keys),
+                KeySource::Url(_) => match jws.verify(&fetched(index)) {
+                    SignatureStatus::UnknownKey => {
+                        return Err(VerifyError::UnknownKey(vec![index]));
+                    }
                     signature => signature,
                 },
             },
         };
-        if signature != Signature::Genuine {
+        if signature != SignatureStatus::Valid {
             return Err("no key of the issuer made the signature".into());
         }
-        self.read(jws, payload, whose, now)
+        self.read_claims(jws, payload, whose, now)
     }
 
     /// Reads the claims of a token whose signature is genuine.
-    fn read(
+    fn read_claims(
         &self,
         jws: &Jws<'_>,
         payload: &Payload,
-        whose: Whose<'_>,
+        whose: TokenIssuer<'_>,
         now: Millis,
-    ) -> Result<Verified, Failure> {
+    ) -> Result<VerifiedToken, VerifyError> {
         let expires_at = payload.date("exp")?.ok_or("`exp` is missing")?;
         let issued_at = payload.date("iat")?;
         let not_before = issued_at.max(payload.date("nbf")?).unwrap_or(0);
@@ -120,12 +122,12 @@ impl Tokens {
         if not_before > now.saturating_add(leeway) {
             return Err("`nbf` or `iat` is in the future".into());
         }
-        let claims = Arc::new(whose.claims(jws, payload, issued_at, expires_at)?);
+        let claims = Arc::new(whose.build_claims(jws, payload, issued_at, expires_at)?);
         // The time comes last: "expired" is told only of a token that was good.
         if now >= expires_at.saturating_add(leeway) {
-            return Err(Failure::Expired(claims));
+            return Err(VerifyError::Expired(claims));
         }
-        Ok(Verified { claims, not_before })
+        Ok(VerifiedToken { claims, not_before })
     }
 
     pub(crate) fn leeway_millis(&self) -> Millis {
@@ -133,30 +135,30 @@ impl Tokens {
     }
 }
 
-impl Whose<'_> {
+impl TokenIssuer<'_> {
     fn issuer(&self) -> &str {
         match self {
-            Whose::Ours(tokens) => &tokens.issuer,
-            Whose::Trusted(_, trusted) => &trusted.issuer,
+            TokenIssuer::Own(tokens) => &tokens.issuer,
+            TokenIssuer::Trusted(_, trusted) => &trusted.issuer,
         }
     }
 
     fn audience(&self) -> &str {
         match self {
-            Whose::Ours(tokens) => &tokens.audience,
-            Whose::Trusted(_, trusted) => &trusted.audience,
+            TokenIssuer::Own(tokens) => &tokens.audience,
+            TokenIssuer::Trusted(_, trusted) => &trusted.audience,
         }
     }
 
     /// Our own keys are each bound to an algorithm; an issuer's are narrowed by the configuration.
     fn allows(&self, jws: &Jws<'_>) -> bool {
         match self {
-            Whose::Ours(_) => true,
-            Whose::Trusted(_, trusted) => trusted.algorithms.contains(&jws.algorithm),
+            TokenIssuer::Own(_) => true,
+            TokenIssuer::Trusted(_, trusted) => trusted.algorithms.contains(&jws.algorithm),
         }
     }
 
-    fn claims(
+    fn build_claims(
         &self,
         jws: &Jws<'_>,
         payload: &Payload,
@@ -181,13 +183,13 @@ impl Whose<'_> {
             certificate: payload.certificate()?,
         };
         match self {
-            Whose::Ours(_) => Ok(Claims {
+            TokenIssuer::Own(_) => Ok(Claims {
                 user: payload.user("sub")?.into_owned(),
                 session: Some(payload.session()?),
                 email: payload.email("email")?,
                 ..claims
             }),
-            Whose::Trusted(index, trusted) => {
+            TokenIssuer::Trusted(index, trusted) => {
                 let ClaimNames {
                     user,
                     email,
@@ -202,8 +204,8 @@ impl Whose<'_> {
                         .then(|| payload.session())
                         .transpose()?,
                     email: payload.email(email)?,
-                    roles: payload.words(roles, &[','])?,
-                    scopes: payload.words(scopes, &[])?,
+                    roles: payload.string_list(roles, &[','])?,
+                    scopes: payload.string_list(scopes, &[])?,
                     ..claims
                 })
             }

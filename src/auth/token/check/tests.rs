@@ -4,31 +4,33 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Failure, Verified};
+use super::{VerifiedToken, VerifyError};
 use crate::auth::session::SessionId;
-use crate::auth::token::fixtures::{NOW, SID, our_claims, private, secret, sign, tokens, with};
+use crate::auth::token::fixtures::{
+    NOW, SID, our_claims, private, secret, sign, tokens, with_member,
+};
 use crate::auth::token::{Algorithm, Claims, Key, Tokens};
 
 const SECONDS: u64 = NOW / 1000;
 
-pub(super) fn verify(tokens: &Tokens, token: &str) -> Result<Verified, Failure> {
-    tokens.check(token, NOW, |_| Arc::default())
+pub(super) fn verify(tokens: &Tokens, token: &str) -> Result<VerifiedToken, VerifyError> {
+    tokens.verify(token, NOW, |_| Arc::default())
 }
 
 /// Checks claims signed by us; `None`: they are good.
 fn check_ours(claims: &Value, error: Option<&'static str>) {
     let got = verify(&tokens(vec![]), &sign(&secret(1), claims));
-    assert_eq!(got.err(), error.map(Failure::Invalid), "{claims}");
+    assert_eq!(got.err(), error.map(VerifyError::Invalid), "{claims}");
 }
 
 fn check_member(name: &str, member: Value, error: Option<&'static str>) {
-    check_ours(&with(our_claims(), name, member), error);
+    check_ours(&with_member(our_claims(), name, member), error);
 }
 
 #[test]
-fn what_is_minted_is_good() {
+fn minted_token_is_valid() {
     let tokens = tokens(vec![]);
-    let minting = crate::auth::token::Minting {
+    let minting = crate::auth::token::AccessTokenClaims {
         user: "u1",
         session: SessionId::parse(SID).unwrap(),
         token_id: "t1",
@@ -58,7 +60,7 @@ fn what_is_minted_is_good() {
     verify_only.signing = None;
     assert_eq!(
         verify_only.mint(&minting, NOW),
-        Err(crate::auth::token::Error::NoSigningKey)
+        Err(crate::auth::token::SignError::NoSigningKey)
     );
 }
 
@@ -68,7 +70,7 @@ fn every_algorithm_mints_and_publishes_its_key() {
         let mut tokens = tokens(vec![]);
         tokens.signing = Some(private(algorithm, "now"));
         tokens.verifying = vec![private(algorithm, "now"), private(algorithm, "before")];
-        let minting = crate::auth::token::Minting {
+        let minting = crate::auth::token::AccessTokenClaims {
             user: "u1",
             session: SessionId::parse(SID).unwrap(),
             token_id: "t1",
@@ -81,13 +83,15 @@ fn every_algorithm_mints_and_publishes_its_key() {
         let wanted = if algorithm == Algorithm::HS256 { 0 } else { 2 };
         assert_eq!(published.len(), wanted, "{algorithm}");
         tokens.verifying = vec![];
-        let forged = Err(Failure::Invalid("no key of the issuer made the signature"));
+        let forged = Err(VerifyError::Invalid(
+            "no key of the issuer made the signature",
+        ));
         assert_eq!(verify(&tokens, &token), forged);
     }
 }
 
 #[test]
-fn dates_are_numbers_and_kept_to() {
+fn dates_are_numeric_and_enforced() {
     let future = Some("`nbf` or `iat` is in the future");
     let wrong = Some("a date is not a number of seconds before the year 10000");
     check_member("exp", json!(SECONDS + 1), None);
@@ -118,7 +122,7 @@ fn dates_are_numbers_and_kept_to() {
 }
 
 #[test]
-fn a_date_that_is_null_is_of_the_wrong_type() {
+fn null_date_is_rejected() {
     let wrong = "a date is not a number of seconds before the year 10000";
     for name in ["exp", "nbf", "iat"] {
         let mut claims = our_claims();
@@ -128,22 +132,22 @@ fn a_date_that_is_null_is_of_the_wrong_type() {
 }
 
 #[test]
-fn expiry_is_told_only_of_a_token_that_was_good() {
+fn expiry_is_reported_only_for_valid_tokens() {
     let tokens = tokens(vec![]);
     let at = |exp: u64, key: &Key, name: &str, member: Value| {
-        let claims = with(with(our_claims(), "exp", json!(exp)), name, member);
+        let claims = with_member(with_member(our_claims(), "exp", json!(exp)), name, member);
         verify(&tokens, &sign(key, &claims))
     };
     let good = json!("t1");
     assert!(at(SECONDS - 4, &secret(1), "jti", good.clone()).is_ok());
     let expired = at(SECONDS - 5, &secret(1), "jti", good.clone());
-    assert!(matches!(expired, Err(Failure::Expired(claims)) if claims.user == "u1"));
+    assert!(matches!(expired, Err(VerifyError::Expired(claims)) if claims.user == "u1"));
     let forged = at(SECONDS - 5, &secret(9), "jti", good);
-    assert!(matches!(forged, Err(Failure::Invalid(_))));
+    assert!(matches!(forged, Err(VerifyError::Invalid(_))));
     let other = at(SECONDS - 5, &secret(1), "aud", json!("other"));
-    assert!(matches!(other, Err(Failure::Invalid(_))));
+    assert!(matches!(other, Err(VerifyError::Invalid(_))));
     let nobody = at(SECONDS - 5, &secret(1), "sub", Value::Null);
-    assert!(matches!(nobody, Err(Failure::Invalid(_))));
+    assert!(matches!(nobody, Err(VerifyError::Invalid(_))));
 }
 
 #[test]
@@ -186,7 +190,7 @@ fn issuer_and_audience_are_exact() {
 }
 
 #[test]
-fn the_user_is_visible() {
+fn user_id_has_visible_characters_only() {
     let text = Some("the user's id is not a string");
     let shape = Some("the user's id is not 1 to 255 visible characters");
     for good in [
@@ -219,7 +223,7 @@ fn the_user_is_visible() {
 }
 
 #[test]
-fn ours_have_a_session_and_roles_are_not_the_tokens() {
+fn own_tokens_have_a_session_and_no_roles() {
     let wrong = Some("`sid` is not a session id");
     for bad in [
         Value::Null,
@@ -230,8 +234,8 @@ fn ours_have_a_session_and_roles_are_not_the_tokens() {
     ] {
         check_member("sid", bad, wrong);
     }
-    let claims = with(
-        with(our_claims(), "roles", json!(["admin"])),
+    let claims = with_member(
+        with_member(our_claims(), "roles", json!(["admin"])),
         "scope",
         json!("all"),
     );
@@ -240,7 +244,7 @@ fn ours_have_a_session_and_roles_are_not_the_tokens() {
 }
 
 #[test]
-fn a_token_is_named_by_its_id_or_by_what_is_signed() {
+fn blacklist_key_is_token_id_or_message_hash() {
     let wrong = Some("`jti` is not 1 to 255 characters");
     let long = "x".repeat(256);
     for bad in [json!(""), json!(7), json!("a\n"), json!([]), json!(long)] {
@@ -250,12 +254,12 @@ fn a_token_is_named_by_its_id_or_by_what_is_signed() {
     tokens.verifying = vec![private(Algorithm::ES256, "a")];
     let token = sign(
         &private(Algorithm::ES256, "a"),
-        &with(our_claims(), "jti", Value::Null),
+        &with_member(our_claims(), "jti", Value::Null),
     );
     let (message, _) = token.rsplit_once('.').unwrap();
     let twin = sign(
         &private(Algorithm::ES256, "a"),
-        &with(our_claims(), "jti", Value::Null),
+        &with_member(our_claims(), "jti", Value::Null),
     );
     assert_ne!(token, twin, "ECDSA signs with a nonce");
     use sha2::Digest;
@@ -269,12 +273,12 @@ fn a_token_is_named_by_its_id_or_by_what_is_signed() {
 }
 
 #[test]
-fn an_inspection_says_what_is_wrong() {
+fn inspection_reports_the_rejection_reason() {
     let tokens = tokens(vec![]);
     let check = |token: &str, readable: bool, refused: Option<&str>| {
         let inspection = crate::auth::token::inspect(&tokens, token, NOW);
         assert_eq!(inspection.claims.is_some(), readable, "{token}");
-        assert_eq!(inspection.refused.as_deref(), refused, "{token}");
+        assert_eq!(inspection.rejection_reason.as_deref(), refused, "{token}");
     };
     let good = sign(&secret(1), &our_claims());
     check(&good, true, None);
@@ -283,7 +287,10 @@ fn an_inspection_says_what_is_wrong() {
         true,
         Some("no key of the issuer made the signature"),
     );
-    let old = sign(&secret(1), &with(our_claims(), "exp", json!(SECONDS - 60)));
+    let old = sign(
+        &secret(1),
+        &with_member(our_claims(), "exp", json!(SECONDS - 60)),
+    );
     check(&old, true, Some("it expired at 2027-01-15T07:59:00Z"));
     check(
         "nonsense",

@@ -25,9 +25,9 @@ pub(super) struct Jws<'a> {
 
 /// What a set of keys says about a token's signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Signature {
-    Genuine,
-    Forged,
+pub(super) enum SignatureStatus {
+    Valid,
+    Invalid,
     /// No key fits, and none has the id that the token names, if it names one; there may be newer keys.
     UnknownKey,
 }
@@ -59,20 +59,20 @@ impl<'a> Jws<'a> {
 
     /// Checks the signature with those keys whose algorithm it names: the one with the token's key
     /// id when there is one, else each.
-    pub(super) fn check(&self, keys: &[Key]) -> Signature {
+    pub(super) fn verify(&self, keys: &[Key]) -> SignatureStatus {
         let named = |key: &Key| self.key_id.is_some() && key.id == self.key_id;
         let known = keys.iter().any(named);
         let genuine = keys
             .iter()
             .filter(|key| key.algorithm == self.algorithm && (!known || named(key)))
             .take(MAX_TRIES)
-            .any(|key| key.verifies(self.message.as_bytes(), self.signature));
+            .any(|key| key.verify(self.message.as_bytes(), self.signature));
         if genuine {
-            Signature::Genuine
+            SignatureStatus::Valid
         } else if !known {
-            Signature::UnknownKey
+            SignatureStatus::UnknownKey
         } else {
-            Signature::Forged
+            SignatureStatus::Invalid
         }
     }
 }

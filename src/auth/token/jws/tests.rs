@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Jws, Signature};
+use super::{Jws, SignatureStatus};
 use crate::auth::token::fixtures::{private, secret, sign_text};
 use crate::auth::token::{Algorithm, Key, parse_jwks};
 
@@ -24,7 +24,7 @@ fn accepts(key: &Value, jws: &str) -> bool {
         None => serde_json::json!({ "keys": [key] }),
     };
     let keys = parse_jwks(set.to_string().as_bytes(), &Algorithm::ALL).unwrap_or_default();
-    Jws::parse(jws).is_ok_and(|jws| jws.check(&keys.keys) == Signature::Genuine)
+    Jws::parse(jws).is_ok_and(|jws| jws.verify(&keys.keys) == SignatureStatus::Valid)
 }
 
 /// Runs a file and returns the ids at which we and its labels differ, and how many tests it has.
@@ -84,7 +84,7 @@ fn check(header: &str, error: Option<&str>) {
 }
 
 #[test]
-fn the_type_is_an_access_tokens_or_not_said() {
+fn type_is_access_token_or_absent() {
     let kind = Some("the token is of another type than an access token");
     check(r#"{"alg":"HS256"}"#, None);
     for typ in [
@@ -120,7 +120,7 @@ fn the_type_is_an_access_tokens_or_not_said() {
 }
 
 #[test]
-fn the_header_is_read_strictly() {
+fn header_is_parsed_strictly() {
     let extension = Some("the header has an extension that must be understood");
     let algorithm = Some("the algorithm is not supported");
     let id = Some("`kid` is not a short string");
@@ -160,7 +160,7 @@ fn the_header_is_read_strictly() {
 }
 
 #[test]
-fn only_three_parts_of_strict_base64url_are_a_token() {
+fn token_has_three_strict_base64url_parts() {
     let good = sign_text(&secret(1), r#"{"alg":"HS256"}"#, "{}");
     let check = |token: &str, error: Option<&str>| {
         assert_eq!(Jws::parse(token).err(), error, "{token}");
@@ -199,11 +199,11 @@ fn only_three_parts_of_strict_base64url_are_a_token() {
 }
 
 #[test]
-fn the_key_is_chosen_by_id_and_its_algorithm_is_its_own() {
-    let check = |header: &str, keys: &[Key], wanted: Signature| {
+fn key_is_selected_by_id_and_keeps_its_algorithm() {
+    let check = |header: &str, keys: &[Key], wanted: SignatureStatus| {
         let token = sign_text(&secret(7), header, "{}");
         assert_eq!(
-            Jws::parse(&token).unwrap().check(keys),
+            Jws::parse(&token).unwrap().verify(keys),
             wanted,
             "{header} {}",
             keys.len()
@@ -211,38 +211,38 @@ fn the_key_is_chosen_by_id_and_its_algorithm_is_its_own() {
     };
     let named = |id: &str| private(Algorithm::HS256, id);
     let (plain, a_named) = (r#"{"alg":"HS256"}"#, r#"{"alg":"HS256","kid":"a"}"#);
-    check(plain, &[secret(7)], Signature::Genuine);
-    check(plain, &[secret(1), secret(7)], Signature::Genuine);
+    check(plain, &[secret(7)], SignatureStatus::Valid);
+    check(plain, &[secret(1), secret(7)], SignatureStatus::Valid);
     // A token that names no key may be of one that is newer, too.
-    check(plain, &[secret(1)], Signature::UnknownKey);
-    check(plain, &[], Signature::UnknownKey);
-    check(a_named, &[named("a")], Signature::Genuine);
-    check(a_named, &[secret(7)], Signature::Genuine);
-    check(a_named, &[named("b")], Signature::Genuine);
-    check(a_named, &[secret(1)], Signature::UnknownKey);
+    check(plain, &[secret(1)], SignatureStatus::UnknownKey);
+    check(plain, &[], SignatureStatus::UnknownKey);
+    check(a_named, &[named("a")], SignatureStatus::Valid);
+    check(a_named, &[secret(7)], SignatureStatus::Valid);
+    check(a_named, &[named("b")], SignatureStatus::Valid);
+    check(a_named, &[secret(1)], SignatureStatus::UnknownKey);
     // The key that has the id decides alone.
     let other = Key::hmac(Some("a".to_owned()), &[9; 32]).unwrap();
-    check(a_named, &[other, named("b")], Signature::Forged);
+    check(a_named, &[other, named("b")], SignatureStatus::Invalid);
     // A public key's bytes are never a secret, and what is not the key's algorithm is not tried.
     check(
         a_named,
         &[private(Algorithm::RS256, "a")],
-        Signature::Forged,
+        SignatureStatus::Invalid,
     );
     check(
         r#"{"alg":"RS256","kid":"a"}"#,
         &[named("a")],
-        Signature::Forged,
+        SignatureStatus::Invalid,
     );
     let mut many = vec![secret(1); 15];
     many.push(secret(7));
-    check(plain, &many, Signature::Genuine);
+    check(plain, &many, SignatureStatus::Valid);
     many.insert(0, secret(1));
-    check(plain, &many, Signature::UnknownKey);
+    check(plain, &many, SignatureStatus::UnknownKey);
 }
 
 #[test]
-fn ed25519_is_a_name_of_eddsa() {
+fn ed25519_is_accepted_as_eddsa() {
     let key = private(Algorithm::EdDSA, "a");
     for (alg, taken) in [
         ("EdDSA", true),
@@ -253,7 +253,7 @@ fn ed25519_is_a_name_of_eddsa() {
         let header = format!(r#"{{"alg":"{alg}","kid":"a"}}"#);
         let token = sign_text(&key, &header, "{}");
         let genuine = Jws::parse(&token)
-            .is_ok_and(|jws| jws.check(std::slice::from_ref(&key)) == Signature::Genuine);
+            .is_ok_and(|jws| jws.verify(std::slice::from_ref(&key)) == SignatureStatus::Valid);
         assert_eq!(genuine, taken, "{alg}");
         let mut jwk = key.public_jwk().unwrap();
         jwk["alg"] = alg.into();
@@ -262,7 +262,7 @@ fn ed25519_is_a_name_of_eddsa() {
 }
 
 #[test]
-fn keys_that_a_token_brings_are_never_used() {
+fn keys_embedded_in_tokens_are_ignored() {
     let attacker = private(Algorithm::ES256, "attacker");
     let jwk = attacker.public_jwk().unwrap();
     for carried in [
@@ -275,13 +275,13 @@ fn keys_that_a_token_brings_are_never_used() {
         let token = sign_text(&attacker, &header.to_string(), "{}");
         let jws = Jws::parse(&token).unwrap();
         let ours = private(Algorithm::EdDSA, "ours");
-        assert_eq!(jws.check(&[ours]), Signature::UnknownKey);
+        assert_eq!(jws.verify(&[ours]), SignatureStatus::UnknownKey);
     }
 }
 
 proptest::proptest! {
     #[test]
-    fn no_text_is_too_strange(text in "\\PC*", parts in "[A-Za-z0-9_=-]*(\\.[A-Za-z0-9_-]*){0,4}") {
+    fn arbitrary_text_is_handled(text in "\\PC*", parts in "[A-Za-z0-9_=-]*(\\.[A-Za-z0-9_-]*){0,4}") {
         let _ = Jws::parse(&text);
         let _ = Jws::parse(&parts);
     }

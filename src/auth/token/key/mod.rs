@@ -8,7 +8,7 @@ use jsonwebtoken::jwk::EllipticCurve;
 use jsonwebtoken::{DecodingKey, EncodingKey};
 
 use super::Algorithm;
-use super::jwk::Public;
+use super::jwk::PublicKey;
 
 /// Bytes; RFC 7518, section 3.2.
 const MIN_SECRET: usize = 32;
@@ -22,15 +22,15 @@ pub(super) const MAX_ID: usize = 256;
 pub struct Key {
     pub id: Option<String>,
     pub algorithm: Algorithm,
-    material: Arc<Material>,
+    material: Arc<KeyMaterial>,
 }
 
-struct Material {
+struct KeyMaterial {
     verifying: DecodingKey,
     /// Absent from a public key.
     signing: Option<EncodingKey>,
     /// Absent from a secret.
-    public: Option<Public>,
+    public: Option<PublicKey>,
 }
 
 /// Why a key cannot be used. Never holds any of the key.
@@ -39,7 +39,7 @@ pub enum KeyError {
     #[error("an HS256 secret needs at least {MIN_SECRET} bytes, this one has {0}")]
     ShortSecret(usize),
     #[error("HS256 takes a secret, not a key file")]
-    SecretWanted,
+    SecretRequired,
     #[error("a key's id has 1 to {MAX_ID} characters")]
     BadId,
     #[error("not a PEM file with {kind}", kind = kind(*.0))]
@@ -53,7 +53,7 @@ pub enum KeyError {
     #[error("the RSA exponent is not an odd number above 1")]
     RsaExponent,
     #[error("{0} is not among the issuer's `algorithms`, or is for files only")]
-    Unwanted(Algorithm),
+    AlgorithmNotAllowed(Algorithm),
     #[error("a key of a kind, curve or algorithm that is not supported")]
     Unsupported,
     #[error("not a JSON Web Key: {0}")]
@@ -72,10 +72,10 @@ impl Key {
         if secret.len() < MIN_SECRET {
             return Err(KeyError::ShortSecret(secret.len()));
         }
-        Key::assemble(
+        Key::with_material(
             id,
             Algorithm::HS256,
-            Material {
+            KeyMaterial {
                 verifying: DecodingKey::from_secret(secret),
                 signing: Some(EncodingKey::from_secret(secret)),
                 public: None,
@@ -93,16 +93,16 @@ impl Key {
             .and_then(|(_, rest)| rest.split_once("-----"))
             .map(|(label, _)| label);
         match (algorithm, label) {
-            (Algorithm::HS256, _) => Err(KeyError::SecretWanted),
+            (Algorithm::HS256, _) => Err(KeyError::SecretRequired),
             (_, Some("ENCRYPTED PRIVATE KEY")) => Err(KeyError::Encrypted),
             (_, Some("RSA PRIVATE KEY")) if text.contains("ENCRYPTED") => Err(KeyError::Encrypted),
             (_, Some("EC PRIVATE KEY" | "EC PARAMETERS")) => Err(KeyError::Sec1),
             (_, Some("PRIVATE KEY" | "RSA PRIVATE KEY")) => {
-                let (signing, public) = private(algorithm, pem).ok_or(bad)?;
+                let (signing, public) = parse_private_pem(algorithm, pem).ok_or(bad)?;
                 Key::asymmetric(id, algorithm, Some(signing), public)
             }
             (_, Some("PUBLIC KEY" | "RSA PUBLIC KEY")) => {
-                let public = public(algorithm, pem).ok_or(bad)?;
+                let public = parse_public_pem(algorithm, pem).ok_or(bad)?;
                 Key::asymmetric(id, algorithm, None, public)
             }
             _ => Err(bad),
@@ -113,24 +113,24 @@ impl Key {
         id: Option<String>,
         algorithm: Algorithm,
         signing: Option<EncodingKey>,
-        public: Public,
+        public: PublicKey,
     ) -> Result<Key, KeyError> {
-        if let Public::Rsa { n, e } = &public {
+        if let PublicKey::Rsa { n, e } = &public {
             check_rsa(n, e)?;
         }
-        let material = Material {
+        let material = KeyMaterial {
             verifying: public.decoding_key(),
             signing,
             public: Some(public),
         };
-        let id = id.or_else(|| material.public.as_ref().map(Public::thumbprint));
-        Key::assemble(id, algorithm, material)
+        let id = id.or_else(|| material.public.as_ref().map(PublicKey::thumbprint));
+        Key::with_material(id, algorithm, material)
     }
 
-    fn assemble(
+    fn with_material(
         id: Option<String>,
         algorithm: Algorithm,
-        material: Material,
+        material: KeyMaterial,
     ) -> Result<Key, KeyError> {
         if id
             .as_ref()
@@ -162,7 +162,7 @@ impl Key {
     }
 
     /// Tells whether `signature` (base64url) is this key's for `message`.
-    pub(super) fn verifies(&self, message: &[u8], signature: &str) -> bool {
+    pub(super) fn verify(&self, message: &[u8], signature: &str) -> bool {
         jsonwebtoken::crypto::verify(
             signature,
             message,
@@ -201,21 +201,21 @@ fn kind(algorithm: Algorithm) -> &'static str {
 }
 
 /// Reads a private PEM and derives its public half.
-fn private(algorithm: Algorithm, pem: &[u8]) -> Option<(EncodingKey, Public)> {
+fn parse_private_pem(algorithm: Algorithm, pem: &[u8]) -> Option<(EncodingKey, PublicKey)> {
     let derive = &DEFAULT_PROVIDER.key_utils;
     match algorithm {
         Algorithm::HS256 => None,
         Algorithm::RS256 => {
             let key = EncodingKey::from_rsa_pem(pem).ok()?;
             let (n, e) = (derive.rsa_pub_components_from_private_key)(key.as_bytes()).ok()?;
-            Some((key, Public::Rsa { n, e }))
+            Some((key, PublicKey::Rsa { n, e }))
         }
         Algorithm::ES256 => {
             let key = EncodingKey::from_ec_pem(pem).ok()?;
             let (_, x, y) =
                 (derive.ec_pub_components_from_private_key)(key.as_bytes(), algorithm.library())
                     .ok()?;
-            Some((key, Public::P256 { x, y }))
+            Some((key, PublicKey::P256 { x, y }))
         }
         Algorithm::EdDSA => {
             let key = EncodingKey::from_ed_pem(pem).ok()?;
@@ -224,13 +224,13 @@ fn private(algorithm: Algorithm, pem: &[u8]) -> Option<(EncodingKey, Public)> {
                 &EllipticCurve::Ed25519,
             )
             .ok()?;
-            Some((key, Public::Ed25519 { x }))
+            Some((key, PublicKey::Ed25519 { x }))
         }
     }
 }
 
 /// Reads a public PEM.
-fn public(algorithm: Algorithm, pem: &[u8]) -> Option<Public> {
+fn parse_public_pem(algorithm: Algorithm, pem: &[u8]) -> Option<PublicKey> {
     match algorithm {
         Algorithm::HS256 => None,
         Algorithm::RS256 => {
@@ -239,14 +239,14 @@ fn public(algorithm: Algorithm, pem: &[u8]) -> Option<Public> {
                 .key_utils
                 .rsa_pub_components_from_public_key;
             let (n, e) = derive(key.try_get_as_bytes().ok()?).ok()?;
-            Some(Public::Rsa { n, e })
+            Some(PublicKey::Rsa { n, e })
         }
         Algorithm::ES256 => {
             let key = DecodingKey::from_ec_pem(pem).ok()?;
             // An uncompressed point (SEC 1, section 2.3.3): 4, then x and y.
             let point = key.try_get_as_bytes().ok()?.strip_prefix(&[4])?;
             let (x, y) = (point.len() == 64).then(|| point.split_at(32))?;
-            Some(Public::P256 {
+            Some(PublicKey::P256 {
                 x: x.to_vec(),
                 y: y.to_vec(),
             })
@@ -254,7 +254,7 @@ fn public(algorithm: Algorithm, pem: &[u8]) -> Option<Public> {
         Algorithm::EdDSA => {
             let key = DecodingKey::from_ed_pem(pem).ok()?;
             let x = key.try_get_as_bytes().ok()?;
-            (x.len() == 32).then(|| Public::Ed25519 { x: x.to_vec() })
+            (x.len() == 32).then(|| PublicKey::Ed25519 { x: x.to_vec() })
         }
     }
 }

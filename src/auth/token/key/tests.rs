@@ -9,7 +9,7 @@ const EC: &[u8] = include_bytes!("../testdata/ec.pem");
 const ED: &[u8] = include_bytes!("../testdata/ed.pem");
 
 #[test]
-fn a_key_file_is_taken_or_refused_for_its_reason() {
+fn key_files_are_accepted_or_rejected_with_reason() {
     let check = |algorithm, pem: &[u8], wanted: Result<bool, KeyError>| {
         let got = Key::from_pem(None, algorithm, pem).map(|key| key.can_sign());
         assert_eq!(got, wanted, "{algorithm} {}", String::from_utf8_lossy(pem));
@@ -40,7 +40,7 @@ fn a_key_file_is_taken_or_refused_for_its_reason() {
     check(ES256, sec1, Err(KeyError::Sec1));
     let encrypted = include_bytes!("../testdata/ed-encrypted.pem");
     check(EdDSA, encrypted, Err(KeyError::Encrypted));
-    check(HS256, RSA, Err(KeyError::SecretWanted));
+    check(HS256, RSA, Err(KeyError::SecretRequired));
     check(
         ES256,
         include_bytes!("../testdata/ec-384.pem"),
@@ -54,7 +54,7 @@ fn a_key_file_is_taken_or_refused_for_its_reason() {
 }
 
 #[test]
-fn a_short_secret_and_an_endless_id_are_refused() {
+fn short_secrets_and_overlong_ids_are_rejected() {
     let secret = |bytes: usize| Key::hmac(None, &vec![7; bytes]).map(|_| ());
     assert_eq!(secret(32), Ok(()));
     assert_eq!(secret(31), Err(KeyError::ShortSecret(31)));
@@ -66,7 +66,7 @@ fn a_short_secret_and_an_endless_id_are_refused() {
 }
 
 #[test]
-fn what_a_private_key_signs_its_public_jwk_verifies_and_no_other_key() {
+fn signature_verifies_with_matching_public_jwk_only() {
     let keys = [
         Key::hmac(None, &[7; 32]).unwrap(),
         Key::from_pem(None, RS256, RSA).unwrap(),
@@ -78,13 +78,13 @@ fn what_a_private_key_signs_its_public_jwk_verifies_and_no_other_key() {
         for other in &keys {
             let same = signer.algorithm == other.algorithm;
             assert_eq!(
-                other.verifies(b"message", &signature),
+                other.verify(b"message", &signature),
                 same,
                 "{signer:?} {other:?}"
             );
         }
-        assert!(!signer.verifies(b"messagf", &signature));
-        assert!(!signer.verifies(b"message", ""));
+        assert!(!signer.verify(b"messagf", &signature));
+        assert!(!signer.verify(b"message", ""));
         let Some(jwk) = signer.public_jwk() else {
             assert_eq!(signer.algorithm, HS256);
             continue;
@@ -92,14 +92,14 @@ fn what_a_private_key_signs_its_public_jwk_verifies_and_no_other_key() {
         assert!(jwk.get("d").is_none());
         let public = Key::from_jwk(&jwk).unwrap().unwrap();
         assert_eq!(public.id, signer.id);
-        assert!(public.verifies(b"message", &signature));
+        assert!(public.verify(b"message", &signature));
         assert!(!public.can_sign());
         assert_eq!(public.sign(b"message"), None);
     }
 }
 
 #[test]
-fn the_default_id_is_the_thumbprint() {
+fn default_id_is_the_thumbprint() {
     // RFC 7638, section 3.1, and RFC 8037, appendix A.3.
     let rsa = serde_json::json!({
         "kty": "RSA", "e": "AQAB", "alg": "RS256",
@@ -120,7 +120,7 @@ fn the_default_id_is_the_thumbprint() {
 }
 
 #[test]
-fn a_key_set_keeps_what_can_verify() {
+fn key_set_keeps_verification_keys() {
     let check = |keys: serde_json::Value, algorithms: &[Algorithm], wanted: Result<usize, &str>| {
         let set = serde_json::json!({ "keys": keys }).to_string();
         let got = parse_jwks(set.as_bytes(), algorithms);
@@ -172,7 +172,7 @@ fn a_key_set_keeps_what_can_verify() {
 }
 
 #[test]
-fn keys_of_a_set_that_are_not_used_are_reported_with_the_reason() {
+fn ignored_keys_are_reported_with_reason() {
     let good = Key::from_pem(None, ES256, EC)
         .unwrap()
         .public_jwk()
@@ -197,7 +197,7 @@ fn keys_of_a_set_that_are_not_used_are_reported_with_the_reason() {
         told,
         [
             (Some("weak"), KeyError::RsaSize(1032).to_string()),
-            (None, KeyError::Unwanted(HS256).to_string()),
+            (None, KeyError::AlgorithmNotAllowed(HS256).to_string()),
             (Some("other-curve"), KeyError::Unsupported.to_string()),
             (
                 Some("incomplete"),
@@ -215,7 +215,7 @@ fn keys_of_a_set_that_are_not_used_are_reported_with_the_reason() {
 }
 
 #[test]
-fn a_weak_rsa_jwk_is_refused() {
+fn weak_rsa_jwk_is_rejected() {
     let check = |n: &[u8], e: &str, error: Option<KeyError>| {
         let n = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, n);
         let jwk = serde_json::json!({"kty": "RSA", "n": n, "e": e});
@@ -242,7 +242,7 @@ fn a_weak_rsa_jwk_is_refused() {
 }
 
 #[test]
-fn a_key_never_shows_itself() {
+fn key_is_redacted_in_debug_output() {
     let key = Key::hmac(Some("id".to_owned()), &[b's'; 32]).unwrap();
     assert_eq!(format!("{key:?}"), "Key(HS256)");
 }

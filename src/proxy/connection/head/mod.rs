@@ -6,7 +6,7 @@
 
 use bytes::{Buf, BytesMut};
 
-use super::octets::{are_field_bytes, is_token};
+use super::byte_class::{are_field_bytes, is_token};
 use crate::proxy::hop_by_hop::WEBSOCKET;
 use crate::refusal::Refusal;
 use crate::routing::host_of;
@@ -41,7 +41,7 @@ pub struct HeadReader {
 pub struct Head {
     /// Bytes, the blank line included, and the empty lines before it.
     pub length: usize,
-    pub body: Body,
+    pub body: BodyFraming,
     /// The request asks for an upgrade to WebSocket, the only one that is served.
     pub upgrade: bool,
     /// The client may be waiting for `100 Continue`.
@@ -53,7 +53,7 @@ pub struct Head {
     hosts: usize,
     host: Vec<u8>,
     /// The host without its port, as `host_of` reads it.
-    pub name: String,
+    pub host_name: String,
     content_lengths: usize,
     transfer_encodings: usize,
     http_10: bool,
@@ -77,7 +77,7 @@ impl Head {
 
 /// How the request's body is delimited.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub enum Body {
+pub enum BodyFraming {
     #[default]
     None,
     Length(u64),
@@ -95,7 +95,7 @@ pub enum Progress {
 
 /// Why a head is refused; the sentence is for the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fault {
+pub struct HeadRejection {
     pub refusal: Refusal,
     pub reason: &'static str,
 }
@@ -117,7 +117,7 @@ impl HeadReader {
     ///
     /// # Errors
     /// The first thing that is wrong, with its refusal: 400, 405 or 431.
-    pub fn read(&mut self, buffer: &[u8]) -> Result<Progress, Fault> {
+    pub fn read(&mut self, buffer: &[u8]) -> Result<Progress, HeadRejection> {
         while let Some(at) = buffer
             .get(self.scanned..)
             .and_then(|rest| memchr::memchr(b'\n', rest))
@@ -156,7 +156,7 @@ impl HeadReader {
         !self.started && matches!(buffer.get(self.line_start..), None | Some(b"" | b"\r"))
     }
 
-    fn request_line(&mut self, line: &[u8]) -> Result<(), Fault> {
+    fn request_line(&mut self, line: &[u8]) -> Result<(), HeadRejection> {
         let mut parts = line.split(|byte| *byte == b' ');
         let (Some(method), Some(target), Some(version), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
@@ -179,7 +179,7 @@ impl HeadReader {
             _ => return bad("the version is not HTTP/1.1 or HTTP/1.0"),
         }
         if matches!(method, b"CONNECT" | b"TRACE") {
-            return Err(Fault {
+            return Err(HeadRejection {
                 refusal: Refusal::MethodNotAllowed,
                 reason: "CONNECT and TRACE are not served",
             });
@@ -187,7 +187,7 @@ impl HeadReader {
         Ok(())
     }
 
-    fn field(&mut self, line: &[u8]) -> Result<(), Fault> {
+    fn field(&mut self, line: &[u8]) -> Result<(), HeadRejection> {
         self.fields += 1;
         if self.fields > self.max_fields {
             return too_large(TOO_MANY_FIELDS);
@@ -212,7 +212,7 @@ impl HeadReader {
         self.framing(name, value.trim_ascii())
     }
 
-    fn framing(&mut self, name: &[u8], value: &[u8]) -> Result<(), Fault> {
+    fn framing(&mut self, name: &[u8], value: &[u8]) -> Result<(), HeadRejection> {
         let is = |wanted: &[u8]| name.eq_ignore_ascii_case(wanted);
         // Most names differ in length from all of these.
         match name.len() {
@@ -230,7 +230,7 @@ impl HeadReader {
             }
             14 if is(b"content-length") => {
                 self.head.content_lengths += 1;
-                self.head.body = Body::Length(parse_length(value)?);
+                self.head.body = BodyFraming::Length(parse_length(value)?);
             }
             17 if is(b"transfer-encoding") => {
                 self.head.transfer_encodings += 1;
@@ -243,7 +243,7 @@ impl HeadReader {
         Ok(())
     }
 
-    fn complete(&mut self) -> Result<Progress, Fault> {
+    fn complete(&mut self) -> Result<Progress, HeadRejection> {
         let mut head = std::mem::take(&mut self.head);
         head.length = self.scanned;
         if head.hosts != 1 {
@@ -253,7 +253,7 @@ impl HeadReader {
         let Ok(name) = host_of(host) else {
             return bad("the Host is not one");
         };
-        head.name = name.into_owned();
+        head.host_name = name.into_owned();
         let other = |absolute: &Absolute| !absolute.names(host);
         if head.absolute.as_ref().is_some_and(other) {
             return bad("the target names another host than the Host");
@@ -265,37 +265,37 @@ impl HeadReader {
             if head.transfer_encodings > 1 || head.content_lengths > 0 || head.http_10 {
                 return bad("Transfer-Encoding does not stand alone");
             }
-            head.body = Body::Chunked;
+            head.body = BodyFraming::Chunked;
         }
-        if head.body == Body::Length(0) {
-            head.body = Body::None;
+        if head.body == BodyFraming::Length(0) {
+            head.body = BodyFraming::None;
         }
-        head.upgrade &= head.is_get && !head.http_10 && head.body == Body::None;
+        head.upgrade &= head.is_get && !head.http_10 && head.body == BodyFraming::None;
         Ok(Progress::Complete(head))
     }
 }
 
-fn parse_length(value: &[u8]) -> Result<u64, Fault> {
+fn parse_length(value: &[u8]) -> Result<u64, HeadRejection> {
     let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
     std::str::from_utf8(value)
         .ok()
         .filter(|_| digits)
         .and_then(|text| text.parse().ok())
-        .ok_or(Fault {
+        .ok_or(HeadRejection {
             refusal: Refusal::BadRequest,
             reason: "Content-Length is not a number",
         })
 }
 
-fn too_large<T>(reason: &'static str) -> Result<T, Fault> {
-    Err(Fault {
+fn too_large<T>(reason: &'static str) -> Result<T, HeadRejection> {
+    Err(HeadRejection {
         refusal: Refusal::HeadersTooLarge,
         reason,
     })
 }
 
-fn bad<T>(reason: &'static str) -> Result<T, Fault> {
-    Err(Fault {
+fn bad<T>(reason: &'static str) -> Result<T, HeadRejection> {
+    Err(HeadRejection {
         refusal: Refusal::BadRequest,
         reason,
     })

@@ -2,7 +2,7 @@
 
 use http::Method;
 
-use super::super::octets::is_token;
+use super::super::byte_class::is_token;
 use super::target;
 use crate::routing::host_of;
 

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Fault, bad, too_large};
+use super::{HeadRejection, bad, too_large};
 use crate::routing::{host_of, port_of};
 
 /// Bytes of a target; Pingora keeps it as an `http::Uri`, which has no room for more.
@@ -35,7 +35,7 @@ impl Absolute {
 
 /// Refuses bytes that no URI holds (RFC 3986, section 2) and Pingora therefore cannot forward as they
 /// are. A fragment never belongs on the wire, and what cuts it off reads another path.
-pub(super) fn check(target: &[u8]) -> Result<(), Fault> {
+pub(super) fn check(target: &[u8]) -> Result<(), HeadRejection> {
     let question = memchr::memchr(b'?', target).unwrap_or(target.len());
     let (path, query) = target.split_at(question);
     let visible = |byte: u8| matches!(byte, 0x21..=0x7e);
@@ -51,7 +51,7 @@ pub(super) fn check(target: &[u8]) -> Result<(), Fault> {
 }
 
 /// Reads a target in absolute form that begins at `at` in the buffer.
-pub(super) fn absolute(target: &[u8], at: usize, options: bool) -> Result<Absolute, Fault> {
+pub(super) fn absolute(target: &[u8], at: usize, options: bool) -> Result<Absolute, HeadRejection> {
     let Some(scheme_end) = memchr::memmem::find(target, b"://") else {
         return bad("the target is neither a path nor absolute");
     };

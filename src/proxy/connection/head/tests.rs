@@ -8,7 +8,7 @@ use super::*;
 
 const MAX_FIELDS: usize = 200;
 
-fn read(text: &str) -> Result<Progress, Fault> {
+fn read(text: &str) -> Result<Progress, HeadRejection> {
     HeadReader::new(MAX_FIELDS).read(text.as_bytes())
 }
 
@@ -26,7 +26,7 @@ fn an_ordinary_head_is_read_with_its_framing() {
     let Ok(Progress::Complete(head)) = read(text) else {
         panic!("not complete")
     };
-    assert_eq!(head.body, Body::Length(12));
+    assert_eq!(head.body, BodyFraming::Length(12));
     assert_eq!(text.len() - head.length, 4);
     assert!(head.expects_continue && !head.upgrade);
 }
@@ -41,11 +41,11 @@ fn a_head_may_come_byte_by_byte() {
     let Progress::Complete(head) = reader.read(text).unwrap() else {
         panic!("not complete")
     };
-    assert_eq!((head.body, head.length), (Body::Chunked, text.len()));
+    assert_eq!((head.body, head.length), (BodyFraming::Chunked, text.len()));
 }
 
 #[test]
-fn the_http2_preface_is_told_apart() {
+fn http2_preface_is_recognized() {
     assert_eq!(
         read("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
         Ok(Progress::Http2Preface)
@@ -53,7 +53,7 @@ fn the_http2_preface_is_told_apart() {
 }
 
 #[test]
-fn what_could_be_read_in_two_ways_is_refused() {
+fn ambiguous_heads_are_rejected() {
     for text in [
         "GET / HTTP/1.1\nHost: x\n\n",
         "GET / HTTP/1.1\r\nHost: x\n\r\n",
@@ -119,7 +119,7 @@ fn passed(text: &str) -> String {
 }
 
 #[test]
-fn a_target_in_absolute_form_becomes_one_in_origin_form() {
+fn absolute_form_is_rewritten_to_origin_form() {
     for (line, host, origin) in [
         ("GET http://x/a?b HTTP/1.1", "x", "GET /a?b HTTP/1.1"),
         ("GET HTTP://X/a HTTP/1.1", "x", "GET /a HTTP/1.1"),
@@ -197,7 +197,7 @@ fn only_a_websocket_is_an_upgrade() {
 }
 
 #[test]
-fn what_an_uri_has_no_room_for_is_too_large() {
+fn oversized_target_or_field_name_is_rejected() {
     let path = "a".repeat(MAX_TARGET);
     refused(
         &format!("GET /{path} HTTP/1.1\r\nHost: x\r\n\r\n"),
@@ -211,7 +211,7 @@ fn what_an_uri_has_no_room_for_is_too_large() {
 }
 
 #[test]
-fn tunnels_and_traces_are_not_served() {
+fn connect_and_trace_are_rejected() {
     refused(
         "CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n",
         Refusal::MethodNotAllowed,

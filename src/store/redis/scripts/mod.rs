@@ -5,88 +5,110 @@ use redis::{Arg, Cmd, Pipeline, Script, ToRedisArgs};
 const CLOCK: &str = include_str!("clock.lua");
 const LIMIT: &str = include_str!("limit.lua");
 const SETTLE: &str = include_str!("settle.lua");
-const GIVE_BACK: &str = include_str!("give_back.lua");
+const REFUND_COUNTER: &str = include_str!("give_back.lua");
 const IDENTITY: &str = include_str!("identity.lua");
-const PERMITS: &str = include_str!("permits.lua");
+const LEASE_UNITS: &str = include_str!("permits.lua");
 const INDEX: &str = include_str!("index.lua");
 const RECORD: &str = include_str!("record.lua");
 const USE: &str = include_str!("use.lua");
 
 /// All scripts, hashed once.
 pub(super) struct Scripts {
-    pub decide: Loaded,
-    pub introspect: Loaded,
-    pub charge: Loaded,
-    pub peek: Loaded,
-    pub refund: Loaded,
-    pub spend: Loaded,
-    pub grant: Loaded,
-    pub write_session: Loaded,
-    pub end_session: Loaded,
-    pub sign_in: Loaded,
-    pub retire: Loaded,
-    pub trim: Loaded,
-    pub reenter: Loaded,
-    pub identify: Loaded,
-    pub record_use: Loaded,
-    pub rotate_refresh: Loaded,
-    pub amend: Loaded,
-    pub touch: Loaded,
-    pub profile: Loaded,
-    pub put_profile: Loaded,
-    pub report_live: Loaded,
-    pub trim_live: Loaded,
-    pub cut_off: Loaded,
-    pub mark: Loaded,
-    pub release: Loaded,
-    pub presence: Loaded,
+    pub decide: LoadedScript,
+    pub look_up: LoadedScript,
+    pub charge: LoadedScript,
+    pub peek: LoadedScript,
+    pub refund: LoadedScript,
+    pub spend: LoadedScript,
+    pub grant: LoadedScript,
+    pub write_session: LoadedScript,
+    pub end_session: LoadedScript,
+    pub sign_in: LoadedScript,
+    pub retire: LoadedScript,
+    pub trim: LoadedScript,
+    pub reenter: LoadedScript,
+    pub set_identity: LoadedScript,
+    pub record_use: LoadedScript,
+    pub rotate_refresh: LoadedScript,
+    pub amend: LoadedScript,
+    pub touch: LoadedScript,
+    pub profile: LoadedScript,
+    pub put_profile: LoadedScript,
+    pub report_live: LoadedScript,
+    pub trim_live: LoadedScript,
+    pub cut_off: LoadedScript,
+    pub write_marker: LoadedScript,
+    pub release: LoadedScript,
+    pub presence: LoadedScript,
 }
 
 /// A script that the server knows by its hash.
-pub(super) struct Loaded {
+pub(super) struct LoadedScript {
     text: String,
     hash: String,
 }
 
 /// A script with its keys and arguments.
-pub(super) struct Call {
+pub(super) struct ScriptCall {
     pub command: Cmd,
 }
 
 impl Scripts {
     pub(super) fn new() -> Scripts {
         Scripts {
-            decide: Loaded::new(&[CLOCK, LIMIT, SETTLE, IDENTITY, include_str!("decide.lua")]),
-            introspect: Loaded::new(&[CLOCK, IDENTITY, include_str!("introspect.lua")]),
-            charge: Loaded::new(&[CLOCK, LIMIT, SETTLE, include_str!("charge.lua")]),
-            peek: Loaded::new(&[CLOCK, LIMIT, include_str!("peek.lua")]),
-            refund: Loaded::new(&[CLOCK, LIMIT, GIVE_BACK, include_str!("refund.lua")]),
-            spend: Loaded::new(&[CLOCK, LIMIT, include_str!("spend.lua")]),
-            grant: Loaded::new(&[CLOCK, LIMIT, SETTLE, PERMITS, include_str!("grant.lua")]),
-            write_session: Loaded::new(&[CLOCK, RECORD, USE, include_str!("write_session.lua")]),
-            end_session: Loaded::new(&[CLOCK, RECORD, USE, include_str!("end_session.lua")]),
-            sign_in: Loaded::new(&[CLOCK, INDEX, include_str!("sign_in.lua")]),
-            retire: Loaded::new(&[CLOCK, INDEX, include_str!("retire.lua")]),
-            trim: Loaded::new(&[CLOCK, INDEX, include_str!("trim.lua")]),
-            reenter: Loaded::new(&[CLOCK, INDEX, include_str!("reenter.lua")]),
-            identify: Loaded::new(&[CLOCK, RECORD, include_str!("identify.lua")]),
-            record_use: Loaded::new(&[CLOCK, RECORD, USE, include_str!("record_use.lua")]),
-            rotate_refresh: Loaded::new(&[CLOCK, RECORD, USE, include_str!("rotate_refresh.lua")]),
-            amend: Loaded::new(&[CLOCK, RECORD, USE, include_str!("amend.lua")]),
-            touch: Loaded::new(&[CLOCK, RECORD, USE, include_str!("touch.lua")]),
-            profile: Loaded::new(&[include_str!("profile.lua")]),
-            put_profile: Loaded::new(&[include_str!("put_profile.lua")]),
-            report_live: Loaded::new(&[CLOCK, include_str!("report_live.lua")]),
-            trim_live: Loaded::new(&[CLOCK, include_str!("trim_live.lua")]),
-            cut_off: Loaded::new(&[CLOCK, include_str!("cut_off.lua")]),
-            mark: Loaded::new(&[include_str!("mark.lua")]),
-            release: Loaded::new(&[include_str!("release.lua")]),
-            presence: Loaded::new(&[CLOCK, include_str!("presence.lua")]),
+            decide: LoadedScript::new(&[
+                CLOCK,
+                LIMIT,
+                SETTLE,
+                IDENTITY,
+                include_str!("decide.lua"),
+            ]),
+            look_up: LoadedScript::new(&[CLOCK, IDENTITY, include_str!("introspect.lua")]),
+            charge: LoadedScript::new(&[CLOCK, LIMIT, SETTLE, include_str!("charge.lua")]),
+            peek: LoadedScript::new(&[CLOCK, LIMIT, include_str!("peek.lua")]),
+            refund: LoadedScript::new(&[CLOCK, LIMIT, REFUND_COUNTER, include_str!("refund.lua")]),
+            spend: LoadedScript::new(&[CLOCK, LIMIT, include_str!("spend.lua")]),
+            grant: LoadedScript::new(&[
+                CLOCK,
+                LIMIT,
+                SETTLE,
+                LEASE_UNITS,
+                include_str!("grant.lua"),
+            ]),
+            write_session: LoadedScript::new(&[
+                CLOCK,
+                RECORD,
+                USE,
+                include_str!("write_session.lua"),
+            ]),
+            end_session: LoadedScript::new(&[CLOCK, RECORD, USE, include_str!("end_session.lua")]),
+            sign_in: LoadedScript::new(&[CLOCK, INDEX, include_str!("sign_in.lua")]),
+            retire: LoadedScript::new(&[CLOCK, INDEX, include_str!("retire.lua")]),
+            trim: LoadedScript::new(&[CLOCK, INDEX, include_str!("trim.lua")]),
+            reenter: LoadedScript::new(&[CLOCK, INDEX, include_str!("reenter.lua")]),
+            set_identity: LoadedScript::new(&[CLOCK, RECORD, include_str!("identify.lua")]),
+            record_use: LoadedScript::new(&[CLOCK, RECORD, USE, include_str!("record_use.lua")]),
+            rotate_refresh: LoadedScript::new(&[
+                CLOCK,
+                RECORD,
+                USE,
+                include_str!("rotate_refresh.lua"),
+            ]),
+            amend: LoadedScript::new(&[CLOCK, RECORD, USE, include_str!("amend.lua")]),
+            touch: LoadedScript::new(&[CLOCK, RECORD, USE, include_str!("touch.lua")]),
+            profile: LoadedScript::new(&[include_str!("profile.lua")]),
+            put_profile: LoadedScript::new(&[include_str!("put_profile.lua")]),
+            report_live: LoadedScript::new(&[CLOCK, include_str!("report_live.lua")]),
+            trim_live: LoadedScript::new(&[CLOCK, include_str!("trim_live.lua")]),
+            cut_off: LoadedScript::new(&[CLOCK, include_str!("cut_off.lua")]),
+            write_marker: LoadedScript::new(&[include_str!("mark.lua")]),
+            release: LoadedScript::new(&[include_str!("release.lua")]),
+            presence: LoadedScript::new(&[CLOCK, include_str!("presence.lua")]),
         }
     }
 
     /// The commands that load all of them.
-    pub(super) fn loading(&self) -> Pipeline {
+    pub(super) fn load_commands(&self) -> Pipeline {
         let mut commands = redis::pipe();
         for script in self.all() {
             commands.cmd("SCRIPT").arg("LOAD").arg(&script.text);
@@ -96,7 +118,7 @@ impl Scripts {
 
     /// The same call with the text of its script, for a server that has forgotten it. Loading it first
     /// would be a trip of its own, after which the server may have forgotten it again.
-    pub(super) fn in_full(&self, call: &Cmd) -> Cmd {
+    pub(super) fn with_script_text(&self, call: &Cmd) -> Cmd {
         let mut words = call.args_iter().filter_map(|word| match word {
             Arg::Simple(word) => Some(word),
             _ => None,
@@ -114,10 +136,10 @@ impl Scripts {
         in_full
     }
 
-    fn all(&self) -> [&Loaded; 26] {
+    fn all(&self) -> [&LoadedScript; 26] {
         [
             &self.decide,
-            &self.introspect,
+            &self.look_up,
             &self.charge,
             &self.peek,
             &self.refund,
@@ -129,7 +151,7 @@ impl Scripts {
             &self.retire,
             &self.trim,
             &self.reenter,
-            &self.identify,
+            &self.set_identity,
             &self.record_use,
             &self.rotate_refresh,
             &self.amend,
@@ -139,41 +161,41 @@ impl Scripts {
             &self.report_live,
             &self.trim_live,
             &self.cut_off,
-            &self.mark,
+            &self.write_marker,
             &self.release,
             &self.presence,
         ]
     }
 }
 
-impl Loaded {
-    fn new(parts: &[&str]) -> Loaded {
+impl LoadedScript {
+    fn new(parts: &[&str]) -> LoadedScript {
         let text = parts.concat();
-        Loaded {
+        LoadedScript {
             hash: Script::new(&text).get_hash().to_owned(),
             text,
         }
     }
 
     /// Begins a call with its keys; arguments follow.
-    pub(super) fn on<K: AsRef<str>>(&self, keys: &[K]) -> Call {
+    pub(super) fn call<K: AsRef<str>>(&self, keys: &[K]) -> ScriptCall {
         let mut command = Cmd::with_capacity(keys.len() + 16, 512);
         command.arg("EVALSHA").arg(&self.hash).arg(keys.len());
         for key in keys {
             command.arg(key.as_ref());
         }
-        Call { command }
+        ScriptCall { command }
     }
 }
 
-impl From<Cmd> for Call {
-    fn from(command: Cmd) -> Call {
-        Call { command }
+impl From<Cmd> for ScriptCall {
+    fn from(command: Cmd) -> ScriptCall {
+        ScriptCall { command }
     }
 }
 
-impl Call {
-    pub(super) fn arg(mut self, value: impl ToRedisArgs) -> Call {
+impl ScriptCall {
+    pub(super) fn arg(mut self, value: impl ToRedisArgs) -> ScriptCall {
         self.command.arg(value);
         self
     }

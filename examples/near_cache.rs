@@ -1,0 +1,71 @@
+//! What a session that the gateway remembers takes of its memory, and how quickly it is found among
+//! many. `bench/near_cache` runs it.
+//!
+//! `near_cache MANY`: remembers so many sessions of distinct users, as `bench/sessions` writes them, and
+//! prints one line of JSON: bytes of this process for each, how many are still remembered, and
+//! nanoseconds for a look-up.
+
+#![expect(clippy::expect_used, reason = "a bench that cannot go on ends")]
+#![expect(clippy::print_stdout, reason = "what it measured is what it prints")]
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use portcullis::auth::session::{Session, SessionId};
+use portcullis::store::SessionLookup;
+use portcullis::store::near_cache::NearCache;
+
+mod sample;
+
+use sample::{id, session};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// When they were made.
+const NOW: u64 = 1_790_000_000_000;
+/// How many look-ups are measured.
+const LOOKUPS: u64 = 200_000;
+
+fn main() {
+    let many: u64 = std::env::args()
+        .nth(1)
+        .and_then(|many| many.parse().ok())
+        .expect("near_cache MANY");
+    let replica = NearCache::default();
+    // As records are read: what is alike is shared.
+    let alike = session(0, NOW);
+    let before = resident();
+    for n in 0..many {
+        let session = Session {
+            roles: alike.roles.clone(),
+            scopes: alike.scopes.clone(),
+            user_agent: alike.user_agent.clone(),
+            device: alike.device.clone(),
+            data: alike.data.clone(),
+            ..session(n, NOW)
+        };
+        replica.insert_unconfirmed(session.id, &SessionLookup::Active(Arc::new(session), 1));
+    }
+    let each = (resident() - before) as f64 / many as f64;
+    let there = (0..many).filter(|n| replica.session(id(*n)).is_some());
+    let there = there.count();
+    // Far apart, so that none is in a cache by chance; named beforehand, for that takes longer.
+    let asked: Vec<SessionId> = (0..LOOKUPS).map(|n| id(n * 7_919 % many)).collect();
+    let started = Instant::now();
+    let found = asked.iter().filter(|id| replica.last_access(**id) > 0);
+    let found = found.count() as u128;
+    let nanoseconds = started.elapsed().as_nanos() / found.max(1);
+    println!("{{\"bytes\": {each:.0}, \"remembered\": {there}, \"look_up_ns\": {nanoseconds}}}");
+}
+
+/// Bytes of memory that this process has.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/statm").expect("Linux");
+    let pages: u64 = status
+        .split_whitespace()
+        .nth(1)
+        .and_then(|pages| pages.parse().ok())
+        .expect("pages");
+    pages * 4096
+}

@@ -1,0 +1,201 @@
+//! What a caller signs out from: the session and the token that its credential names, also where they
+//! have ended already. An end that could not be ensured before is ensured by the next attempt.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::FromRequestParts;
+use http::request::Parts;
+
+use super::caller::{AuthenticatedCaller, is_allowed_origin};
+use super::response::ApiRejection;
+use super::{ApiState, LapsedClaims};
+use crate::auth::credential;
+use crate::auth::credential::PresentedCredential;
+use crate::auth::session::{Millis, SessionId};
+use crate::auth::token::Claims;
+use crate::pipeline::admission::{Client, Identity};
+use crate::refusal::Refusal;
+
+/// The session and the token to end.
+pub(super) struct PresentedSession {
+    session: Option<SessionId>,
+    /// The user to whom the session must belong, where a token names both.
+    user: Option<String>,
+    token: Option<Arc<Claims>>,
+    /// The token was revoked before, perhaps together with all others of its user.
+    is_repeated: bool,
+}
+
+impl PresentedSession {
+    /// What a valid credential stands for.
+    pub(super) fn from_identity(identity: &Identity) -> PresentedSession {
+        PresentedSession {
+            session: identity.session().map(|session| session.id),
+            user: None,
+            token: identity.token.clone(),
+            is_repeated: false,
+        }
+    }
+
+    /// What a rejected credential stood for. `None`: it was rejected because it is wrong, or unknown.
+    pub(super) fn from_rejection(
+        refusal: Refusal,
+        lapsed: Option<Arc<Claims>>,
+        presented: &PresentedCredential<'_>,
+    ) -> Option<PresentedSession> {
+        if let Some(claims) = lapsed {
+            let alone = claims.session.is_none() && refusal != Refusal::TokenExpired;
+            return Some(PresentedSession {
+                session: claims.session,
+                user: Some(claims.user.clone()),
+                token: alone.then_some(claims),
+                is_repeated: refusal == Refusal::TokenRevoked,
+            });
+        }
+        is_ended(refusal).then(|| PresentedSession {
+            session: session_id_of(presented),
+            user: None,
+            token: None,
+            is_repeated: false,
+        })
+    }
+
+    /// Ends the session and revokes the token.
+    ///
+    /// # Errors
+    /// When it cannot be ensured.
+    pub(super) async fn end(
+        &self,
+        desk: &ApiState,
+        client: &Client,
+        idle: Option<Duration>,
+    ) -> Result<(), ApiRejection> {
+        let (accounts, by) = (&desk.accounts, Some(client.ip));
+        // The session first: a token that is revoked already could not ask for it again.
+        if let Some(id) = self.session {
+            let user = self.user.as_deref();
+            accounts.sign_out(id, user, by, idle).await?;
+        }
+        let Some(token) = &self.token else {
+            return Ok(());
+        };
+        let revoked = match self.is_repeated {
+            true => ensure_revoked(desk, token).await,
+            false => blacklist(desk, client, token).await,
+        };
+        // A durable session stands for its tokens: no store is trusted before it has the end.
+        if self.session.is_none() || !accounts.is_durable() {
+            revoked?;
+        }
+        Ok(())
+    }
+}
+
+/// Revokes a token for the rest of its life.
+pub(super) async fn blacklist(
+    desk: &ApiState,
+    client: &Client,
+    claims: &Claims,
+) -> Result<(), ApiRejection> {
+    let ttl = blacklist_ttl(desk, claims).await?;
+    desk.accounts
+        .blacklist(&claims.blacklist_key, ttl, Some(client.ip))
+        .await?;
+    Ok(())
+}
+
+/// Ensures what an earlier attempt revoked. It is no event: a revoked token, which anyone may have, would
+/// fill the journal.
+async fn ensure_revoked(desk: &ApiState, claims: &Claims) -> Result<(), ApiRejection> {
+    desk.accounts
+        .ensure_user_tokens_revoked(&claims.user_key())
+        .await?;
+    let ttl = blacklist_ttl(desk, claims).await?;
+    desk.accounts
+        .write_blacklist_entry(&claims.blacklist_key, ttl)
+        .await?;
+    Ok(())
+}
+
+async fn blacklist_ttl(desk: &ApiState, claims: &Claims) -> Result<Duration, ApiRejection> {
+    let leeway = desk.reloadable.load().tokens.leeway;
+    let now: Millis = desk.accounts.now().await?;
+    let left = Duration::from_millis(claims.expires_at.saturating_sub(now)) + leeway;
+    // A second more: stores round down, and a token outliving its entry would be valid again.
+    Ok(left + Duration::from_secs(1))
+}
+
+/// The caller of an endpoint that ends sessions. Its own session may be among those that an earlier
+/// attempt ended without being able to ensure it: then that is ensured before the caller is rejected.
+pub(super) struct SignOutCaller(pub(super) AuthenticatedCaller);
+
+impl FromRequestParts<ApiState> for SignOutCaller {
+    type Rejection = ApiRejection;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        desk: &ApiState,
+    ) -> Result<SignOutCaller, ApiRejection> {
+        match AuthenticatedCaller::from_request_parts(parts, desk).await {
+            Ok(person) => Ok(SignOutCaller(person)),
+            Err(rejected) => {
+                ensure_ended(parts, desk, rejected.refusal).await?;
+                Err(rejected)
+            }
+        }
+    }
+}
+
+async fn ensure_ended(
+    parts: &Parts,
+    desk: &ApiState,
+    refusal: Refusal,
+) -> Result<(), ApiRejection> {
+    if !desk.store.requires_replicas() && !desk.accounts.is_durable() {
+        return Ok(());
+    }
+    let live = desk.reloadable.load_full();
+    let Some(client) = parts.extensions.get::<Client>() else {
+        return Ok(());
+    };
+    let presented = credential::extract(&parts.headers, &live.sessions.cookie.name);
+    if matches!(presented, PresentedCredential::Cookie(_))
+        && !is_allowed_origin(&live, client, &parts.headers)
+    {
+        return Ok(());
+    }
+    let lapsed = parts.extensions.get::<LapsedClaims>();
+    let lapsed = lapsed.map(|LapsedClaims(claims)| Arc::clone(claims));
+    let was_ended = match refusal {
+        Refusal::SessionRevoked => true,
+        // A session outlives a token of it that was revoked alone.
+        Refusal::TokenRevoked => lapsed.as_ref().is_some_and(|it| it.session.is_none()),
+        _ => false,
+    };
+    match PresentedSession::from_rejection(refusal, lapsed, &presented).filter(|_| was_ended) {
+        Some(leaving) => leaving.end(desk, client, live.sessions.idle_timeout).await,
+        None => Ok(()),
+    }
+}
+
+/// The session that a session token names.
+fn session_id_of(presented: &PresentedCredential<'_>) -> Option<SessionId> {
+    match presented {
+        PresentedCredential::Cookie(token) | PresentedCredential::Session(token) => {
+            Some(token.id())
+        }
+        _ => None,
+    }
+}
+
+/// Whether a credential was rejected because what it stands for is over.
+fn is_ended(refusal: Refusal) -> bool {
+    matches!(
+        refusal,
+        Refusal::SessionNotFound
+            | Refusal::SessionExpired
+            | Refusal::SessionRevoked
+            | Refusal::TokenRevoked
+    )
+}

@@ -1,0 +1,137 @@
+//! Finding out who knows the answers: the running gateway, or this process over the same store.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use serde_json::Value;
+
+use super::{Needs, STORE_TIMEOUT};
+use crate::accounts::Accounts;
+use crate::api::admin::{AdminState, Readiness, ReloadOutcome};
+use crate::database::Database;
+use crate::events::Events;
+use crate::sessions::durable::DurableSessions;
+use crate::settings::{Boot, Engine, RedisAddress, Reloadable};
+use crate::store::Store;
+use crate::telemetry::metrics::Metrics;
+
+/// For one answer of a running gateway; hashing a password may have to wait its turn.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
+
+pub(super) const NO_TOKEN: &str = "the store is in the memory of the running gateway, which can only be asked with an admin.token, and the configuration has none";
+
+/// The running gateway, if the matter is one that only its memory knows.
+pub(super) async fn find_gateway(
+    boot: &Boot,
+    live: &Reloadable,
+    matter: Needs,
+) -> anyhow::Result<Option<(reqwest::Client, SocketAddr)>> {
+    if matter == Needs::Users || !matches!(boot.store.engine, Engine::Memory) {
+        return Ok(None);
+    }
+    let admin = connect_address(boot.admin);
+    match tokio::net::TcpStream::connect(admin).await {
+        Ok(_) => {}
+        Err(error)
+            if error.kind() == std::io::ErrorKind::ConnectionRefused
+                && matter == Needs::UsersAndSessions =>
+        {
+            return Ok(None);
+        }
+        Err(error) => {
+            let problem = "the store is in the memory of the gateway, and its admin listener";
+            return Err(error).context(format!("{problem} {admin} cannot be reached"));
+        }
+    }
+    anyhow::ensure!(live.admin_token.is_some(), NO_TOKEN);
+    let client = reqwest::Client::builder()
+        // Neither a proxy of the environment nor anybody that it points to is to see the token.
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(RESPONSE_TIMEOUT)
+        .build()
+        .context("an HTTP client could not be made")?;
+    Ok(Some((client, admin)))
+}
+
+/// A listener on every address is met at the loopback one.
+fn connect_address(bind: SocketAddr) -> SocketAddr {
+    let ip = match bind.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, bind.port())
+}
+
+/// The admin desk without a gateway around it: it serves users and sessions. Its metrics go nowhere.
+pub(super) fn local_admin_state(
+    boot: &Boot,
+    live: Reloadable,
+    directory: Database,
+) -> anyhow::Result<AdminState> {
+    let metrics = Arc::new(Metrics::new().context("the metrics could not be set up")?);
+    let store = Store::open(&boot.store, Arc::clone(&metrics)).connect();
+    let events = Events::new(store.clone());
+    let durable = DurableSessions::new(directory.clone(), live.sessions.durable);
+    let accounts = Accounts::new(
+        directory,
+        durable,
+        store.clone(),
+        Arc::clone(&metrics),
+        events.clone(),
+    )
+    .map_err(|_| anyhow::anyhow!("the operating system gives no randomness"))?;
+    Ok(AdminState {
+        reloadable: Arc::new(ArcSwap::from_pointee(live)),
+        accounts,
+        store,
+        metrics,
+        events,
+        count_open_streams: Arc::new(|_| 0),
+        readiness: Readiness::default(),
+        sessions_on_outage: boot.store.sessions_on_outage,
+        host_name: None,
+        counter: crate::pipeline::admission::counter_from_key_parts,
+        upstreams: Arc::new(|| Value::Array(Vec::new())),
+        reload: Arc::new(|| {
+            let nothing =
+                ReloadOutcome::Rejected(vec!["no gateway runs in this process".to_owned()]);
+            Box::pin(std::future::ready(nothing))
+        }),
+    })
+}
+
+/// Waits until the store answers.
+pub(super) async fn wait_for_store(store: &Store, address: &RedisAddress) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        store.wait_until_up(STORE_TIMEOUT).await,
+        "the store {} cannot be reached",
+        address.topology
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn unspecified_address_is_reached_over_loopback() {
+        for (bind, expected) in [
+            ("0.0.0.0:9090", "127.0.0.1:9090"),
+            ("[::]:9090", "[::1]:9090"),
+            ("10.1.2.3:9090", "10.1.2.3:9090"),
+        ] {
+            assert_eq!(
+                connect_address(bind.parse().unwrap()),
+                expected.parse().unwrap()
+            );
+        }
+    }
+}

@@ -1,0 +1,311 @@
+use secrecy::SecretString;
+use url::Url;
+
+use super::listeners;
+use super::storage::credentials;
+use crate::config::context::ResolveContext;
+use crate::config::diagnostics::did_you_mean;
+use crate::config::document::ConfigPath;
+use crate::config::file::storage as file;
+use crate::settings::{RedisAddress, RedisNode, RedisTls, Sentinels, Topology};
+use crate::tls;
+
+const REDIS_PORT: u16 = 6379;
+const SENTINEL_PORT: u16 = 26379;
+const SCHEMES: [&str; 6] = [
+    "redis",
+    "rediss",
+    "redis+sentinel",
+    "rediss+sentinel",
+    "redis+cluster",
+    "rediss+cluster",
+];
+const NO_ADDRESS: &str = "this is not an address of a Redis server";
+
+/// An address's parts, as they are written.
+struct AddressParts<'a> {
+    scheme: &'a str,
+    user: Option<&'a str>,
+    hosts: &'a str,
+    path: &'a str,
+}
+
+/// Reads where the Redis is. The address may hold a password: it is never shown.
+pub(super) fn redis_address(
+    written: &file::Store,
+    password: Option<SecretString>,
+    section: &ConfigPath,
+    review: &mut ResolveContext<'_>,
+) -> Option<RedisAddress> {
+    let place = section.key("url");
+    let sentinel_password_file = written.sentinel_password_file.as_deref();
+    let sentinel_password = review.read_secret(
+        section,
+        "sentinel_password",
+        written.sentinel_password.as_ref(),
+        sentinel_password_file,
+    );
+    let parts = match parse_parts(&written.url) {
+        Ok(parts) => parts,
+        Err(message) => {
+            review.error(&place, message);
+            return None;
+        }
+    };
+    if !parts.scheme.ends_with("+sentinel") {
+        reject_sentinel_password(written, section, review);
+    }
+    let tls = tls(written, &parts, section, review);
+    let topology = topology(&parts, sentinel_password);
+    let topology = topology.and_then(|(topology, database)| {
+        let user = parts
+            .user
+            .map_or_else(String::new, |user| format!("{user}@"));
+        let url = Url::parse(&format!("redis://{user}host")).map_err(|_| NO_ADDRESS)?;
+        let (username, password) = credentials(&url, written.username.as_ref(), password)?;
+        Ok(RedisAddress {
+            topology,
+            database,
+            username,
+            password,
+            tls: None,
+        })
+    });
+    match topology {
+        Ok(address) => Some(RedisAddress {
+            tls: tls?,
+            ..address
+        }),
+        Err(message) => {
+            review.error(&place, message);
+            None
+        }
+    }
+}
+
+/// What is only for a Redis is a mistake beside `memory`.
+pub(super) fn reject_redis_options(
+    written: &file::Store,
+    section: &ConfigPath,
+    review: &mut ResolveContext<'_>,
+) {
+    reject_sentinel_password(written, section, review);
+    if written.revocation_replicas > 0 {
+        let message = "\"revocation_replicas\" is for a Redis; this store is in memory";
+        review.error_at_key(&section.key("revocation_replicas"), message);
+    }
+    if written.tls.is_some() {
+        let message = "\"tls\" is for a Redis; this store is in memory";
+        review.error_at_key(&section.key("tls"), message);
+    }
+}
+
+fn reject_sentinel_password(
+    written: &file::Store,
+    section: &ConfigPath,
+    review: &mut ResolveContext<'_>,
+) {
+    for (name, given) in [
+        ("sentinel_password", written.sentinel_password.is_some()),
+        (
+            "sentinel_password_file",
+            written.sentinel_password_file.is_some(),
+        ),
+    ] {
+        if given {
+            let message = format!("\"{name}\" is for redis+sentinel:// and rediss+sentinel://");
+            review.error_at_key(&section.key(name), message);
+        }
+    }
+}
+
+fn parse_parts(url: &str) -> Result<AddressParts<'_>, String> {
+    let (scheme, rest) = url.split_once("://").unwrap_or_default();
+    if !SCHEMES.contains(&scheme) {
+        let hint = did_you_mean(scheme, SCHEMES);
+        return Err(format!(
+            "the store is memory, redis://HOST:PORT/DATABASE, redis+sentinel://HOST,HOST/MASTER/DATABASE \
+             or redis+cluster://HOST,HOST, with rediss for TLS{hint}"
+        ));
+    }
+    if rest.contains(['?', '#']) {
+        return Err("the address of a Redis server has no query and no fragment".to_owned());
+    }
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let (user, hosts) = match authority.rsplit_once('@') {
+        Some((user, hosts)) => (Some(user), hosts),
+        None => (None, authority),
+    };
+    Ok(AddressParts {
+        scheme,
+        user,
+        hosts,
+        path,
+    })
+}
+
+/// The servers, and the number of the database.
+fn topology(
+    parts: &AddressParts<'_>,
+    sentinel_password: Option<SecretString>,
+) -> Result<(Topology, i64), &'static str> {
+    let nodes = |port| -> Result<Vec<RedisNode>, &'static str> {
+        let hosts = parts.hosts.split(',');
+        hosts.map(|host| parse_node(host, port)).collect()
+    };
+    match parts.scheme.split_once('+').map(|(_, kind)| kind) {
+        None => {
+            if parts.hosts.contains(',') {
+                return Err("several hosts are for redis+sentinel:// and redis+cluster://");
+            }
+            let server = parse_node(parts.hosts, REDIS_PORT)?;
+            Ok((Topology::Standalone(server), parse_database(parts.path)?))
+        }
+        Some("sentinel") => {
+            let nodes = nodes(SENTINEL_PORT)?;
+            let (master, rest) = parts.path.split_once('/').unwrap_or((parts.path, ""));
+            // What Sentinel itself allows.
+            let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+            if master.is_empty() || !master.chars().all(allowed) {
+                return Err("after the Sentinels comes the name of the master, like /mymaster");
+            }
+            let sentinels = Sentinels {
+                nodes,
+                master: master.to_owned(),
+                password: sentinel_password,
+            };
+            Ok((Topology::Sentinel(sentinels), parse_database(rest)?))
+        }
+        Some(_) => {
+            if !matches!(parts.path, "" | "0") {
+                return Err("a cluster has one database: the address ends after the hosts");
+            }
+            Ok((Topology::Cluster(nodes(REDIS_PORT)?), 0))
+        }
+    }
+}
+
+fn parse_node(host: &str, port: u16) -> Result<RedisNode, &'static str> {
+    if host.is_empty() {
+        return Err("the address names no host");
+    }
+    let url = Url::parse(&format!("redis://{host}")).map_err(|_| NO_ADDRESS)?;
+    let host = url.host_str().filter(|host| !host.is_empty());
+    let host = host.ok_or("the address names no host")?;
+    Ok(RedisNode {
+        host: host
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_owned(),
+        port: url.port().unwrap_or(port),
+    })
+}
+
+fn parse_database(path: &str) -> Result<i64, &'static str> {
+    match path {
+        "" => Ok(0),
+        number => number
+            .parse::<u16>()
+            .map(i64::from)
+            .map_err(|_| "after the host comes the number of a database, like /0"),
+    }
+}
+
+/// The files are tried here, and read again whenever a connection is made. `None`: a mistake.
+fn tls(
+    written: &file::Store,
+    parts: &AddressParts<'_>,
+    section: &ConfigPath,
+    review: &mut ResolveContext<'_>,
+) -> Option<Option<RedisTls>> {
+    let place = section.key("tls");
+    let secured = parts.scheme.starts_with("rediss");
+    let Some(files) = &written.tls else {
+        return Some(secured.then(RedisTls::default));
+    };
+    if !secured {
+        let message = "\"tls\" is given, but the address begins with redis and not with rediss";
+        review.error_at_key(&place, message);
+        return None;
+    }
+    if let Some(path) = &files.ca {
+        let place = place.key("ca");
+        let pem = review.read_file(&place, path);
+        if let Some(Err(fault)) = pem.map(|pem| tls::parse_authorities(&pem)) {
+            let path = review.display_path(&place, path);
+            review.error(&place, format!("{path}: {fault}"));
+        }
+    }
+    let client = match (&files.cert, &files.key) {
+        (None, None) => None,
+        (Some(cert), Some(key)) => {
+            listeners::key_pair(cert, key, &place, review)?;
+            Some((review.resolve_path(cert), review.resolve_path(key)))
+        }
+        (Some(_), None) | (None, Some(_)) => {
+            review.error(&place, "\"cert\" and \"key\" go together");
+            None
+        }
+    };
+    Some(Some(RedisTls {
+        ca: files.ca.as_ref().map(|path| review.resolve_path(path)),
+        client,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    fn parse(url: &str) -> Result<(String, i64), String> {
+        let (topology, database) = topology(&parse_parts(url)?, None)?;
+        Ok((topology.to_string(), database))
+    }
+
+    #[test]
+    fn addresses_of_every_topology_are_parsed() {
+        for (url, shown, database) in [
+            ("redis://127.0.0.1", "127.0.0.1:6379", 0),
+            ("redis://[::1]:7000/3", "[::1]:7000", 3),
+            ("rediss://user:pass@redis.test:1", "redis.test:1", 0),
+            (
+                "redis+sentinel://u:p@a,b:1,[::1]:2/my-master.1/2",
+                "my-master.1 of the Sentinels a:26379, b:1, [::1]:2",
+                2,
+            ),
+            ("rediss+sentinel://a/m", "m of the Sentinels a:26379", 0),
+            ("redis+cluster://a,b:7001", "the cluster a:6379, b:7001", 0),
+            ("rediss+cluster://a/0", "the cluster a:6379", 0),
+        ] {
+            assert_eq!(parse(url).unwrap(), (shown.to_owned(), database), "{url}");
+        }
+    }
+
+    #[test]
+    fn invalid_addresses_are_rejected() {
+        for (url, expected) in [
+            ("redis://", "names no host"),
+            ("redis://:7", NO_ADDRESS),
+            ("redis://a:99999", NO_ADDRESS),
+            ("redis://a?x=1", "no query"),
+            ("redis://a/first", "the number of a database"),
+            ("redis://a,b", "several hosts"),
+            ("redis+sentinel://a,b", "the name of the master"),
+            ("redis+sentinel://a/", "the name of the master"),
+            ("redis+sentinel://a/my master", "the name of the master"),
+            ("redis+sentinel://a/m/x", "the number of a database"),
+            ("redis+sentinel://a,,b/m", "names no host"),
+            ("redis+cluster://a/1", "one database"),
+            ("redis+cluster://a,", "names no host"),
+            ("reddis://a", "did you mean \"redis\"?"),
+            ("redis-sentinel://a/m", "did you mean \"redis+sentinel\"?"),
+            ("127.0.0.1:6379", "the store is memory"),
+            ("", "the store is memory"),
+        ] {
+            let found = parse(url).unwrap_err();
+            assert!(found.contains(expected), "{url}: {found}");
+        }
+    }
+}

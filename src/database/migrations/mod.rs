@@ -1,0 +1,70 @@
+//! The tables, version by version. PostgreSQL lets one process at a time bring them up to date, by an
+//! advisory lock; of several with one SQLite file, the slower ones try again.
+
+use std::time::Duration;
+
+use sqlx::SqlSafeStr;
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+
+use super::Error;
+use super::sql::SqlPool;
+use super::sqlite::MAX_ATTEMPTS;
+
+fn migrations() -> Vec<Migration> {
+    let texts = [
+        (1, "users", include_str!("0001_users.sql")),
+        (3, "user_sessions", include_str!("0003_user_sessions.sql")),
+        (2, "avatars", include_str!("0002_avatars.sql")),
+        (4, "revocations", include_str!("0004_revocations.sql")),
+    ];
+    texts
+        .into_iter()
+        .map(|(version, name, text)| {
+            let text = text.into_sql_str();
+            Migration::new(version, name.into(), MigrationType::Simple, text, false)
+        })
+        .collect()
+}
+
+/// The newest version that this program knows.
+pub(super) fn newest() -> i64 {
+    migrations()
+        .iter()
+        .map(|m| m.version)
+        .max()
+        .unwrap_or_default()
+}
+
+/// Brings the tables up to date; `name` says which database, in errors.
+pub(super) async fn run(database: &SqlPool, name: &str) -> Result<(), Error> {
+    let migrator = Migrator::with_migrations(migrations());
+    let mut attempt = 1;
+    loop {
+        let outcome = match database {
+            SqlPool::Sqlite { writer, .. } => migrator.run(writer).await,
+            SqlPool::Postgres(pool) => migrator.run(pool.inner()).await,
+        };
+        match outcome {
+            Ok(()) => return Ok(()),
+            Err(MigrateError::VersionMissing(version)) if version > newest() => {
+                return Err(Error::SchemaTooNew {
+                    database: name.to_owned(),
+                    version,
+                    known: newest(),
+                });
+            }
+            Err(MigrateError::Execute(_) | MigrateError::ExecuteMigration(..))
+                if matches!(database, SqlPool::Sqlite { .. }) && attempt < MAX_ATTEMPTS =>
+            {
+                tokio::time::sleep(Duration::from_millis(50) * attempt).await;
+                attempt += 1;
+            }
+            Err(source) => {
+                return Err(Error::Migrate {
+                    database: name.to_owned(),
+                    source,
+                });
+            }
+        }
+    }
+}

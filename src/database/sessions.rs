@@ -1,0 +1,395 @@
+//! Durable sessions: the statements about one of them, or about those of one user.
+
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use sqlx::AssertSqlSafe;
+
+use super::sql::{Row, Statement, Transaction};
+use super::users::encode_list;
+use super::{Database, Error};
+use crate::auth::session::{
+    Device, EndReason, Millis, OnSessionLimit, Session, SessionEnd, SessionId, no_data,
+};
+
+pub(super) const COLUMNS: &str = "SELECT id, user_id, email, name, roles, scopes, device_type, \
+    device_name, ip_address, user_agent, data, revision, last_activity, created_at, expires_at, \
+    ended_at, ended_reason, refresh_hash, refresh_until, refresh_rotated, refresh_reused, \
+    (SELECT username FROM users WHERE users.id = user_sessions.user_id) AS username \
+    FROM user_sessions ";
+/// How many ended sessions of one user are kept.
+const MAX_ENDED_PER_USER: i64 = 50;
+/// How many of a user's sessions are read at once.
+const MAX_LISTED: i64 = 1000;
+
+/// A session as the database keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DurableSession {
+    pub session: Session,
+    /// Written now and then, so a little behind.
+    pub last_activity: Millis,
+    pub refresh: DurableRefreshTokens,
+}
+
+/// The refresh tokens of a session, by their hashes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DurableRefreshTokens {
+    pub current: [u8; 32],
+    pub until: Millis,
+    /// Those rotated a moment ago and when, the oldest first.
+    pub rotated: Vec<([u8; 32], Millis)>,
+    /// An old one came back.
+    pub reused: bool,
+}
+
+/// How many sessions a user may have, and which of them still count.
+#[derive(Debug, Clone, Copy)]
+pub struct SessionQuota {
+    pub max: u32,
+    pub on_limit: OnSessionLimit,
+    /// Those not used since then have expired by being idle.
+    pub used_since: Millis,
+}
+
+impl Database {
+    /// Writes a new session. Beyond `max` alive ones the oldest are ended and given; `None`: there is
+    /// no room. However many sign-ins race, at most `max` stay.
+    ///
+    /// # Errors
+    /// When the database does not do it.
+    pub async fn insert_session(
+        &self,
+        session: &Session,
+        refresh: &DurableRefreshTokens,
+        room: SessionQuota,
+        now: Millis,
+    ) -> Result<Option<Vec<SessionId>>, Error> {
+        let mut transaction = self.pool.begin(&session.user).await?;
+        let alive = self
+            .alive_sessions(&mut transaction, session, room, now)
+            .await?;
+        let max = usize::try_from(room.max).unwrap_or(usize::MAX);
+        let excess = (alive.len() + 1).saturating_sub(max).min(alive.len());
+        if excess > 0 && room.on_limit == OnSessionLimit::Reject {
+            transaction.commit().await?;
+            return Ok(None);
+        }
+        let evicted: Vec<SessionId> = alive.into_iter().take(excess).collect();
+        for id in &evicted {
+            let end = self.end_statement("id = $3", EndReason::Evicted, now);
+            transaction.run(end.bind(id.to_string())).await?;
+        }
+        transaction
+            .run(self.insert_statement(session, refresh))
+            .await?;
+        transaction.commit().await?;
+        self.prune_ended(&session.user).await?;
+        Ok(Some(evicted))
+    }
+
+    async fn alive_sessions(
+        &self,
+        transaction: &mut Transaction,
+        session: &Session,
+        room: SessionQuota,
+        now: Millis,
+    ) -> Result<Vec<SessionId>, Error> {
+        let select = self.pool.sql(
+            "SELECT id FROM user_sessions WHERE user_id = $1 AND is_active AND expires_at > $2 \
+             AND last_activity > $3 AND id <> $4 ORDER BY created_at, id",
+        );
+        let select = select
+            .bind(&session.user)
+            .bind(now.cast_signed())
+            .bind(room.used_since.cast_signed())
+            .bind(session.id.to_string());
+        transaction.run(select).await?.iter().map(read_id).collect()
+    }
+
+    fn insert_statement(&self, session: &Session, refresh: &DurableRefreshTokens) -> Statement {
+        self.pool
+            .sql(
+                "INSERT INTO user_sessions (id, user_id, email, name, roles, scopes, device_id, \
+                 device_type, device_name, ip_address, user_agent, data, revision, is_active, \
+                 last_activity, created_at, expires_at, end_untold, refresh_hash, refresh_until, \
+                 refresh_rotated, refresh_reused) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, \
+                 $11, $12, $13, TRUE, $14, $14, $15, FALSE, $16, $17, '', FALSE) \
+                 ON CONFLICT (id) DO NOTHING",
+            )
+            .bind(session.id.to_string())
+            .bind(&session.user)
+            .bind(&session.email)
+            .bind(&session.name)
+            .bind(encode_list(&session.roles))
+            .bind(encode_list(&session.scopes))
+            .bind(device_id(session))
+            .bind(&session.device.kind)
+            .bind(&session.device.name)
+            .bind(session.ip.to_string())
+            .bind(&session.user_agent)
+            .bind(&session.data)
+            .bind(session.revision.cast_signed())
+            .bind(session.created_at.cast_signed())
+            .bind(session.expires_at.cast_signed())
+            .bind(hex::encode(refresh.current))
+            .bind(refresh.until.cast_signed())
+    }
+
+    /// Reads one session, however it stands.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn session(&self, id: SessionId) -> Result<Option<DurableSession>, Error> {
+        let select = self
+            .pool
+            .sql(AssertSqlSafe(format!("{COLUMNS}WHERE id = $1")));
+        let rows = self.pool.read(select.bind(id.to_string())).await?;
+        rows.first().map(read_session).transpose()
+    }
+
+    /// Reads the sessions of a user, newest first, at most a thousand.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn user_sessions(&self, user: &str) -> Result<Vec<DurableSession>, Error> {
+        let select = self.pool.sql(AssertSqlSafe(format!(
+            "{COLUMNS}WHERE user_id = $1 ORDER BY created_at DESC, id DESC LIMIT $2"
+        )));
+        let rows = self.pool.read(select.bind(user).bind(MAX_LISTED)).await?;
+        rows.iter().map(read_session).collect()
+    }
+
+    /// Ends a session; tells whether it was alive. One not used since then, or past its time, stays
+    /// expired.
+    ///
+    /// # Errors
+    /// When the database does not do it.
+    pub async fn end_session(
+        &self,
+        id: SessionId,
+        reason: EndReason,
+        used_since: Millis,
+        now: Millis,
+    ) -> Result<bool, Error> {
+        let end = self.end_statement(
+            "id = $3 AND last_activity > $4 AND expires_at > $5",
+            reason,
+            now,
+        );
+        let end = end
+            .bind(id.to_string())
+            .bind(used_since.cast_signed())
+            .bind(now.cast_signed());
+        let ended = self.pool.write(end).await?;
+        let Some(user) = ended.first() else {
+            return Ok(false);
+        };
+        self.prune_ended(&user.get::<String, _>("user_id")?).await?;
+        Ok(true)
+    }
+
+    /// Ends all sessions of a user but one; gives those that were alive.
+    ///
+    /// # Errors
+    /// When the database does not do it.
+    pub async fn end_user_sessions(
+        &self,
+        user: &str,
+        except: Option<SessionId>,
+        reason: EndReason,
+        used_since: Millis,
+        now: Millis,
+    ) -> Result<Vec<SessionId>, Error> {
+        let end = self.end_statement(
+            "user_id = $3 AND id <> $4 AND last_activity > $5 AND expires_at > $6",
+            reason,
+            now,
+        );
+        let end = end
+            .bind(user)
+            .bind(except.map(|id| id.to_string()).unwrap_or_default())
+            .bind(used_since.cast_signed())
+            .bind(now.cast_signed());
+        let ended = self.pool.write(end).await?;
+        let ended: Vec<SessionId> = ended.iter().map(read_id).collect::<Result<_, _>>()?;
+        self.prune_ended(user).await?;
+        Ok(ended)
+    }
+
+    /// The statement that ends those alive of which the condition holds.
+    fn end_statement(&self, condition: &'static str, reason: EndReason, now: Millis) -> Statement {
+        let text = format!(
+            "UPDATE user_sessions SET is_active = FALSE, ended_at = $1, ended_reason = $2, \
+             end_untold = TRUE WHERE is_active AND {condition} RETURNING id, user_id"
+        );
+        self.pool
+            .sql(AssertSqlSafe(text))
+            .bind(now.cast_signed())
+            .bind(reason.as_str())
+    }
+
+    /// Drops those of a user's ended sessions that ended first, beyond what is kept.
+    async fn prune_ended(&self, user: &str) -> Result<(), Error> {
+        let forget = self.pool.sql(
+            "DELETE FROM user_sessions WHERE user_id = $1 AND NOT is_active AND NOT end_untold \
+             AND id NOT IN (SELECT id FROM user_sessions WHERE user_id = $1 AND NOT is_active \
+             ORDER BY ended_at DESC, id LIMIT $2)",
+        );
+        self.pool
+            .write(forget.bind(user).bind(MAX_ENDED_PER_USER))
+            .await?;
+        Ok(())
+    }
+
+    /// Writes what its holder has changed of a session.
+    ///
+    /// # Errors
+    /// When the database does not do it.
+    pub async fn update_session(&self, session: &Session) -> Result<(), Error> {
+        let update = self.pool.sql(
+            "UPDATE user_sessions SET device_name = $1, data = $2, revision = revision + 1 \
+             WHERE id = $3 AND is_active",
+        );
+        let update = update
+            .bind(&session.device.name)
+            .bind(&session.data)
+            .bind(session.id.to_string());
+        self.pool.write(update).await?;
+        Ok(())
+    }
+
+    /// Changes who a user's live sessions belong to and what they may do.
+    ///
+    /// # Errors
+    /// When the database does not do it.
+    pub async fn update_session_identity(&self, user: &str) -> Result<(), Error> {
+        // As the user is at this moment: what was read before may be overtaken.
+        let update = self.pool.sql(
+            "UPDATE user_sessions SET email = users.email, name = users.name, \
+             roles = users.roles, scopes = users.scopes, revision = revision + 1 \
+             FROM users WHERE users.id = $1 AND user_id = $1 AND is_active",
+        );
+        self.pool.write(update.bind(user)).await?;
+        Ok(())
+    }
+
+    /// Puts other refresh tokens in the place of those that were read, unless they have changed
+    /// since; tells whether it did.
+    ///
+    /// # Errors
+    /// When the database does not do it.
+    pub async fn rotate_refresh(
+        &self,
+        id: SessionId,
+        before: &DurableRefreshTokens,
+        after: &DurableRefreshTokens,
+    ) -> Result<bool, Error> {
+        let update = self.pool.sql(
+            "UPDATE user_sessions SET refresh_hash = $1, refresh_until = $2, refresh_rotated = $3, \
+             refresh_reused = $4 WHERE id = $5 AND refresh_hash = $6 AND refresh_reused = $7 \
+             AND is_active RETURNING id",
+        );
+        let update = update
+            .bind(hex::encode(after.current))
+            .bind(after.until.cast_signed())
+            .bind(encode_rotated(&after.rotated))
+            .bind(after.reused)
+            .bind(id.to_string())
+            .bind(hex::encode(before.current))
+            .bind(before.reused);
+        Ok(!self.pool.write(update).await?.is_empty())
+    }
+}
+
+/// Names a device of a user by how it presents itself.
+fn device_id(session: &Session) -> String {
+    let device = (
+        &session.user,
+        &session.device.kind,
+        &session.device.name,
+        &session.user_agent,
+    );
+    let mut id = hex::encode(Sha256::digest(format!("{device:?}")));
+    id.truncate(32);
+    id
+}
+
+pub(super) fn read_id(row: &Row) -> Result<SessionId, Error> {
+    let id: String = row.get("id")?;
+    SessionId::parse(&id).ok_or(Error::UnreadableSession(id))
+}
+
+/// Reads a row of [`COLUMNS`].
+pub(super) fn read_session(row: &Row) -> Result<DurableSession, Error> {
+    let id = read_id(row)?;
+    let damaged = || Error::UnreadableSession(id.to_string());
+    let time =
+        |column: &str| -> Result<Millis, Error> { Ok(row.get::<i64, _>(column)?.cast_unsigned()) };
+    let list = |column: &str| -> Result<Arc<[String]>, Error> {
+        serde_json::from_str(&row.get::<String, _>(column)?).map_err(|_| damaged())
+    };
+    let text = |column: &str| -> Result<Option<Arc<str>>, Error> {
+        Ok(row.get::<Option<String>, _>(column)?.map(Into::into))
+    };
+    let ended_at: Option<i64> = row.get("ended_at")?;
+    let reason: Option<String> = row.get("ended_reason")?;
+    let ip: String = row.get("ip_address")?;
+    let current: String = row.get("refresh_hash")?;
+    let rotated: String = row.get("refresh_rotated")?;
+    let session = Session {
+        id,
+        user: row.get("user_id")?,
+        email: row.get("email")?,
+        username: row.get::<Option<String>, _>("username")?.map(Into::into),
+        name: row.get("name")?,
+        roles: list("roles")?,
+        scopes: list("scopes")?,
+        created_at: time("created_at")?,
+        expires_at: time("expires_at")?,
+        ip: ip.parse().map_err(|_| damaged())?,
+        user_agent: text("user_agent")?.unwrap_or_default(),
+        device: Device {
+            kind: text("device_type")?,
+            name: text("device_name")?,
+        },
+        // An end whose reason is not understood is still an end.
+        ended: ended_at.map(|at| SessionEnd {
+            at: at.cast_unsigned(),
+            reason: reason
+                .and_then(|reason| EndReason::parse(&reason))
+                .unwrap_or(EndReason::Terminated),
+        }),
+        data: text("data")?.unwrap_or_else(no_data),
+        revision: time("revision")?,
+    };
+    Ok(DurableSession {
+        session,
+        last_activity: time("last_activity")?,
+        refresh: DurableRefreshTokens {
+            current: decode_hash(&current).ok_or_else(damaged)?,
+            until: time("refresh_until")?,
+            rotated: decode_rotated(&rotated).ok_or_else(damaged)?,
+            reused: row.get("refresh_reused")?,
+        },
+    })
+}
+
+fn decode_hash(text: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(text, &mut bytes).ok()?;
+    Some(bytes)
+}
+
+fn encode_rotated(rotated: &[([u8; 32], Millis)]) -> String {
+    let one = |(hash, at): &([u8; 32], Millis)| format!("{} {at} ", hex::encode(hash));
+    rotated.iter().map(one).collect()
+}
+
+fn decode_rotated(text: &str) -> Option<Vec<([u8; 32], Millis)>> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let pairs = words.chunks(2).map(|pair| match pair {
+        [presented, at] => Some((decode_hash(presented)?, at.parse().ok()?)),
+        _ => None,
+    });
+    pairs.collect()
+}

@@ -1,0 +1,277 @@
+//! Users: what is kept of them, and the statements about them.
+
+use sqlx::AssertSqlSafe;
+use uuid::Uuid;
+
+use super::sql::Row;
+use super::{Database, Error};
+use crate::auth::session::Millis;
+
+const COLUMNS: &str = "SELECT id, email, username, name, password_hash, roles, scopes, disabled, \
+                       created_at, updated_at FROM users ";
+
+/// A person who can sign in.
+#[derive(Clone, PartialEq, Eq)]
+pub struct User {
+    /// A UUID.
+    pub id: String,
+    /// Canonical: ASCII, lower case.
+    pub email: String,
+    /// As its owner wrote it; unique without regard to case.
+    pub username: Option<String>,
+    pub name: Option<String>,
+    /// Argon2id in the PHC string format.
+    pub password_hash: String,
+    pub roles: Vec<String>,
+    pub scopes: Vec<String>,
+    pub disabled: bool,
+    pub created_at: Millis,
+    /// Grows with every change, whatever the clocks of the gateways say: it tells which is later.
+    pub updated_at: Millis,
+}
+
+impl std::fmt::Debug for User {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("User")
+            .field("id", &self.id)
+            .field("email", &self.email)
+            .field("roles", &self.roles)
+            .field("disabled", &self.disabled)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A user to be, already checked; the password is hashed.
+pub struct NewUser {
+    pub email: String,
+    pub username: Option<String>,
+    pub name: Option<String>,
+    pub password_hash: String,
+    pub roles: Vec<String>,
+    pub scopes: Vec<String>,
+    pub disabled: bool,
+}
+
+/// What to change of a user; `None` leaves it as it is.
+#[derive(Default)]
+pub struct UserUpdate {
+    /// Canonical.
+    pub email: Option<String>,
+    /// `Some(None)` takes the name away.
+    pub name: Option<Option<String>>,
+    pub roles: Option<Vec<String>>,
+    pub scopes: Option<Vec<String>>,
+    pub disabled: Option<bool>,
+    pub password_hash: Option<String>,
+}
+
+/// What became of a change.
+#[derive(Debug)]
+pub enum UserUpdateOutcome {
+    Changed(User),
+    NotFound,
+    /// Another user has that email.
+    EmailTaken,
+}
+
+/// Some of the users, newest first.
+#[derive(Debug)]
+pub struct UserPage {
+    pub users: Vec<User>,
+    /// How many there are altogether.
+    pub total: u64,
+    /// Where the next page begins, if there is one.
+    pub next: Option<(Millis, String)>,
+}
+
+impl Database {
+    /// Adds a user. `None`: the email or the username is taken.
+    ///
+    /// # Errors
+    /// When the database does not do it.
+    pub async fn create_user(&self, new: NewUser, now: Millis) -> Result<Option<User>, Error> {
+        let user = User {
+            id: Uuid::new_v4().to_string(),
+            email: new.email,
+            username: new.username,
+            name: new.name,
+            password_hash: new.password_hash,
+            roles: new.roles,
+            scopes: new.scopes,
+            disabled: new.disabled,
+            created_at: now,
+            updated_at: now,
+        };
+        let insert = self
+            .pool
+            .sql(
+                "INSERT INTO users (id, email, username, username_key, name, password_hash, roles, \
+             scopes, disabled, created_at, updated_at) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+            )
+            .bind(&user.id)
+            .bind(&user.email)
+            .bind(&user.username)
+            .bind(user.username.as_ref().map(|name| name.to_ascii_lowercase()))
+            .bind(&user.name)
+            .bind(&user.password_hash)
+            .bind(encode_list(&user.roles))
+            .bind(encode_list(&user.scopes))
+            .bind(user.disabled)
+            .bind(now.cast_signed())
+            .bind(now.cast_signed());
+        match self.pool.write(insert).await {
+            Ok(_) => Ok(Some(user)),
+            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Finds a user by id.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn user(&self, id: &str) -> Result<Option<User>, Error> {
+        self.find_user("WHERE id = $1", id).await
+    }
+
+    /// Finds a user by canonical email.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn user_by_email(&self, email: &str) -> Result<Option<User>, Error> {
+        self.find_user("WHERE email = $1", email).await
+    }
+
+    /// Finds a user by username, without regard to case.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn user_by_username(&self, username: &str) -> Result<Option<User>, Error> {
+        self.find_user("WHERE username_key = $1", &username.to_ascii_lowercase())
+            .await
+    }
+
+    async fn find_user(&self, condition: &'static str, value: &str) -> Result<Option<User>, Error> {
+        let select = self
+            .pool
+            .sql(AssertSqlSafe(format!("{COLUMNS}{condition}")));
+        let rows = self.pool.read(select.bind(value)).await?;
+        rows.first().map(read_user).transpose()
+    }
+
+    /// Lists users, newest first, from `after` on.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn list_users(
+        &self,
+        limit: u32,
+        after: Option<(Millis, String)>,
+    ) -> Result<UserPage, Error> {
+        let (time, id) = after.unwrap_or((i64::MAX.cast_unsigned(), String::new()));
+        let select = self.pool.sql(AssertSqlSafe(format!(
+            "{COLUMNS}WHERE created_at < $1 OR (created_at = $1 AND id < $2) \
+             ORDER BY created_at DESC, id DESC LIMIT $3"
+        )));
+        let select = select.bind(time.cast_signed()).bind(id);
+        let rows = self.pool.read(select.bind(i64::from(limit) + 1)).await?;
+        let count = self.pool.sql("SELECT COUNT(*) FROM users");
+        let count = self.pool.read(count).await?;
+        let total: i64 = count.first().map_or(Ok(0), |row| row.get(0))?;
+        let more = rows.len() > limit as usize;
+        let users = rows
+            .iter()
+            .take(limit as usize)
+            .map(read_user)
+            .collect::<Result<Vec<User>, Error>>()?;
+        let next = users
+            .last()
+            .filter(|_| more)
+            .map(|last| (last.created_at, last.id.clone()));
+        Ok(UserPage {
+            users,
+            total: total.cast_unsigned(),
+            next,
+        })
+    }
+
+    /// Changes a user, in one statement.
+    ///
+    /// # Errors
+    /// When the database does not do it.
+    pub async fn update_user(
+        &self,
+        id: &str,
+        change: UserUpdate,
+        now: Millis,
+    ) -> Result<UserUpdateOutcome, Error> {
+        let update = self
+            .pool
+            .sql(
+                "UPDATE users SET \
+             name = CASE WHEN $1 THEN $2 ELSE name END, \
+             roles = COALESCE($3, roles), scopes = COALESCE($4, scopes), \
+             disabled = COALESCE($5, disabled), \
+             password_hash = COALESCE($6, password_hash), \
+             email = COALESCE($7, email), \
+             updated_at = CASE WHEN updated_at < $8 THEN $8 ELSE updated_at + 1 END WHERE id = $9",
+            )
+            .bind(change.name.is_some())
+            .bind(change.name.flatten())
+            .bind(change.roles.as_deref().map(encode_list))
+            .bind(change.scopes.as_deref().map(encode_list))
+            .bind(change.disabled)
+            .bind(change.password_hash)
+            .bind(change.email)
+            .bind(now.cast_signed())
+            .bind(id);
+        match self.pool.write(update).await {
+            Ok(_) => {}
+            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
+                return Ok(UserUpdateOutcome::EmailTaken);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let changed = self.user(id).await?;
+        Ok(changed.map_or(UserUpdateOutcome::NotFound, UserUpdateOutcome::Changed))
+    }
+
+    /// Deletes a user, if there is one, with all that refers to them.
+    ///
+    /// # Errors
+    /// When the database does not do it.
+    pub async fn delete_user(&self, id: &str) -> Result<(), Error> {
+        let delete = self.pool.sql("DELETE FROM users WHERE id = $1");
+        self.pool.write(delete.bind(id)).await?;
+        Ok(())
+    }
+}
+
+pub(super) fn encode_list(list: &[String]) -> String {
+    serde_json::Value::from(list).to_string()
+}
+
+fn read_user(row: &Row) -> Result<User, Error> {
+    let id: String = row.get("id")?;
+    let list = |column: &str| -> Result<Vec<String>, Error> {
+        let text: String = row.get(column)?;
+        serde_json::from_str(&text).map_err(|_| Error::UnreadableUser(id.clone()))
+    };
+    let time = |column: &str| -> Result<Millis, Error> {
+        let time: i64 = row.get(column)?;
+        Ok(time.cast_unsigned())
+    };
+    Ok(User {
+        email: row.get("email")?,
+        username: row.get("username")?,
+        name: row.get("name")?,
+        password_hash: row.get("password_hash")?,
+        roles: list("roles")?,
+        scopes: list("scopes")?,
+        disabled: row.get("disabled")?,
+        created_at: time("created_at")?,
+        updated_at: time("updated_at")?,
+        id,
+    })
+}

@@ -1,0 +1,207 @@
+//! Where a request comes from: the socket's peer, unless the peer is trusted to say otherwise.
+
+use std::net::IpAddr;
+
+use http::HeaderMap;
+use ipnet::IpNet;
+
+use crate::settings::ForwardedBy;
+
+/// The way a request came, from the client to our peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientOrigin {
+    pub ip: IpAddr,
+    /// What goes into `X-Forwarded-For`: the client first, then the trusted hops. Empty: our peer is
+    /// the client.
+    pub chain: Vec<IpAddr>,
+    pub https: bool,
+    /// The `Host` that the client used, if a trusted proxy says another than the request's own.
+    pub host: Option<String>,
+    pub peer_trusted: bool,
+}
+
+/// Reads the origin of a request. `peer` is the socket's, or what a trusted PROXY header said.
+pub fn resolve(
+    peer: IpAddr,
+    tls: bool,
+    trusted: &[IpNet],
+    by: ForwardedBy,
+    headers: &HeaderMap,
+) -> ClientOrigin {
+    let peer = peer.to_canonical();
+    let is_trusted = |ip: IpAddr| trusted.iter().any(|net| net.contains(&ip));
+    if trusted.is_empty() || !is_trusted(peer) {
+        return ClientOrigin {
+            ip: peer,
+            chain: Vec::new(),
+            https: tls,
+            host: None,
+            peer_trusted: false,
+        };
+    }
+    let told = match by {
+        ForwardedBy::XForwardedFor => x_forwarded(headers),
+        ForwardedBy::Forwarded => forwarded(headers),
+    };
+    // From the right: our peer is trusted, so is what it says of its peer, until a hop is not.
+    let mut chain = vec![peer];
+    for hop in told.hops.iter().rev() {
+        let Some(ip) = hop else { break };
+        chain.push(*ip);
+        if !is_trusted(*ip) {
+            break;
+        }
+    }
+    chain.reverse();
+    ClientOrigin {
+        ip: chain.first().copied().unwrap_or(peer),
+        chain,
+        https: told.https.unwrap_or(tls),
+        host: told.host,
+        peer_trusted: true,
+    }
+}
+
+#[derive(Default)]
+struct ForwardedInfo {
+    /// `None` where a hop hides itself or is not understood.
+    hops: Vec<Option<IpAddr>>,
+    https: Option<bool>,
+    host: Option<String>,
+}
+
+fn x_forwarded(headers: &HeaderMap) -> ForwardedInfo {
+    let last = |name: &str| {
+        let value = headers.get_all(name).iter().next_back()?.to_str().ok()?;
+        Some(value.rsplit(',').next()?.trim().to_owned())
+    };
+    ForwardedInfo {
+        hops: headers
+            .get_all("x-forwarded-for")
+            .iter()
+            .flat_map(|value| value.to_str().unwrap_or("?").split(','))
+            .map(|hop| address(hop.trim()))
+            .collect(),
+        https: last("x-forwarded-proto").map(|proto| proto.eq_ignore_ascii_case("https")),
+        host: last("x-forwarded-host").filter(|host| !host.is_empty()),
+    }
+}
+
+/// RFC 7239: elements by `,`, pairs by `;`, values quoted where they hold a colon or a bracket.
+fn forwarded(headers: &HeaderMap) -> ForwardedInfo {
+    let mut told = ForwardedInfo::default();
+    for value in headers.get_all("forwarded") {
+        for element in split_unquoted(value.to_str().unwrap_or("for=?"), ',') {
+            let mut hop = None;
+            for pair in split_unquoted(element, ';') {
+                let Some((name, value)) = pair.split_once('=') else {
+                    continue;
+                };
+                let value = value.trim().trim_matches('"');
+                match name.trim().to_ascii_lowercase().as_str() {
+                    "for" => hop = address(value),
+                    // Our peer's element is the last one, so its word stands.
+                    "proto" => told.https = Some(value.eq_ignore_ascii_case("https")),
+                    "host" => told.host = Some(value.to_owned()),
+                    _ => {}
+                }
+            }
+            told.hops.push(hop);
+        }
+    }
+    told
+}
+
+fn split_unquoted(text: &str, at: char) -> impl Iterator<Item = &str> {
+    let mut quoted = false;
+    text.split(move |c| {
+        quoted ^= c == '"';
+        c == at && !quoted
+    })
+}
+
+/// An address with or without port and brackets; IPv4-mapped IPv6 is IPv4.
+fn address(text: &str) -> Option<IpAddr> {
+    let bare = match text.strip_prefix('[') {
+        Some(rest) => rest.split(']').next()?,
+        None if text.matches(':').count() == 1 => text.split(':').next()?,
+        None => text,
+    };
+    bare.parse::<IpAddr>().ok().map(|ip| ip.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn check(peer: &str, by: ForwardedBy, headers: &[(&'static str, &str)]) -> ClientOrigin {
+        let headers: HeaderMap = headers
+            .iter()
+            .map(|(name, value)| {
+                (
+                    name.parse::<http::HeaderName>().unwrap(),
+                    value.parse().unwrap(),
+                )
+            })
+            .collect();
+        resolve(
+            peer.parse().unwrap(),
+            false,
+            &["10.0.0.0/8".parse().unwrap()],
+            by,
+            &headers,
+        )
+    }
+
+    #[test]
+    fn untrusted_peer_cannot_forward_an_origin() {
+        let headers = [
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x-forwarded-proto", "https"),
+        ];
+        let origin = check("192.0.2.1", ForwardedBy::XForwardedFor, &headers);
+        assert_eq!(origin.ip.to_string(), "192.0.2.1");
+        assert!(!origin.https && !origin.peer_trusted);
+    }
+
+    #[test]
+    fn the_rightmost_untrusted_hop_is_the_client() {
+        for (chain, client) in [
+            ("6.6.6.6, 192.0.2.7", "192.0.2.7"),
+            ("6.6.6.6, 192.0.2.7, 10.1.1.1", "192.0.2.7"),
+            ("10.9.9.9", "10.9.9.9"),
+            ("", "10.0.0.1"),
+            ("6.6.6.6, unknown", "10.0.0.1"),
+            ("6.6.6.6, ::ffff:192.0.2.7", "192.0.2.7"),
+            ("6.6.6.6, 192.0.2.7:4711", "192.0.2.7"),
+            ("6.6.6.6, [2001:db8::1]:4711", "2001:db8::1"),
+        ] {
+            let origin = check(
+                "10.0.0.1",
+                ForwardedBy::XForwardedFor,
+                &[("x-forwarded-for", chain)],
+            );
+            assert_eq!(origin.ip.to_string(), client, "{chain}");
+        }
+    }
+
+    #[test]
+    fn forwarded_header_may_be_quoted() {
+        let value = r#"for=6.6.6.6, for="[2001:db8::2]:99";proto=https;host="a.example:8443""#;
+        let origin = check("10.0.0.1", ForwardedBy::Forwarded, &[("forwarded", value)]);
+        assert_eq!(origin.ip.to_string(), "2001:db8::2");
+        assert!(origin.https);
+        assert_eq!(origin.host.as_deref(), Some("a.example:8443"));
+    }
+
+    #[test]
+    fn unconfigured_header_is_ignored() {
+        let origin = check(
+            "10.0.0.1",
+            ForwardedBy::Forwarded,
+            &[("x-forwarded-for", "6.6.6.6")],
+        );
+        assert_eq!(origin.ip.to_string(), "10.0.0.1");
+    }
+}

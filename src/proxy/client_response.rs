@@ -1,0 +1,368 @@
+//! What every answer gets on its way to the client, and what is measured when it is over.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderName, HeaderValue};
+use http::{HeaderMap, Method, StatusCode, Version};
+use pingora::http::ResponseHeader;
+use pingora::proxy::Session;
+use pingora::{Error, ErrorType};
+
+use super::local_response::{self, RefusalResponse};
+use super::open_streams::StreamKind;
+use super::open_streams::idle_timer::PendingChunk;
+use super::request_context::RequestContext;
+use super::response_framing::{self, LengthAction};
+use super::{connection_auth, forward, header_map, headers, hop_by_hop, worker};
+use crate::auth::credential;
+use crate::limits::{self, Decision};
+use crate::refusal::{Refusal, RejectionDetails};
+use crate::store::Store;
+use crate::telemetry::request_id::X_REQUEST_ID;
+
+/// The media type of an event stream (HTML, section 9.2).
+pub(super) const EVENT_STREAM: &[u8] = b"text/event-stream";
+
+/// Completes the head of an upstream's response.
+///
+/// # Errors
+/// Framing that is not valid; a header that does not fit.
+pub(super) fn complete(
+    session: &mut Session,
+    response: &mut ResponseHeader,
+    ctx: &mut RequestContext,
+) -> pingora::Result<()> {
+    let length = check(session, response).map_err(|fault| {
+        ctx.reason = fault;
+        Error::new_up(ErrorType::InvalidHTTPHeader)
+    })?;
+    let interim =
+        response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS;
+    if let (false, Some(started)) = (interim, ctx.upstream_started) {
+        ctx.upstream_time = Some(started.elapsed());
+    }
+    if response.status == StatusCode::CONTINUE {
+        forward::expect_body(session, ctx);
+    }
+    ctx.arrival.control.idle_timer.record_activity();
+    if !interim {
+        let uploading = response.status != 101 && !session.is_body_done();
+        let silence = &ctx.arrival.control.idle_timer;
+        silence.record_response(response.status.is_success(), uploading);
+    }
+    // An answer before the end of the body costs the connection; word to go on with it does not.
+    session.set_close_on_response_before_downstream_finish(!interim);
+    track_open_stream(session, response, ctx);
+    let upgraded = response.status == StatusCode::SWITCHING_PROTOCOLS;
+    if response.status == StatusCode::UNAUTHORIZED {
+        handle_connection_challenge(response, ctx);
+    }
+    if !interim && !upgraded && is_bodiless(session, response) {
+        end_response(ctx);
+    }
+    let received = response.version;
+    let client = session.req_header().version;
+    let upgrade = upgraded || response.status == StatusCode::UPGRADE_REQUIRED;
+    let keep_upgrade = upgrade && client == Version::HTTP_11;
+    // Trailers pass only from HTTP/2 to HTTP/2.
+    let keep_trailer = local_response::is_http2(session) && received == Version::HTTP_2;
+    if response.version == Version::HTTP_10 {
+        // How the upstream speaks ends here (RFC 9110, section 2.5).
+        response.set_version(Version::HTTP_11);
+    }
+    header_map::edit_response(response, |fields| -> pingora::Result<()> {
+        length.apply(fields);
+        hop_by_hop::strip_response(fields, keep_upgrade, keep_trailer)?;
+        ctx.worker.via.write(fields, received);
+        write(fields, ctx);
+        Ok(())
+    })??;
+    let sized = response.headers.contains_key(header::CONTENT_LENGTH);
+    let endless = client == Version::HTTP_10 && !interim && !sized;
+    if endless || (!upgraded && ctx.worker.readiness.is_draining()) {
+        session.set_keepalive(None);
+    }
+    if !interim {
+        ctx.forwarded.status = response.status.as_u16();
+    }
+    Ok(())
+}
+
+/// Checks that a response can be understood in one way only.
+fn check(session: &Session, response: &ResponseHeader) -> Result<LengthAction, &'static str> {
+    if response.status == StatusCode::SWITCHING_PROTOCOLS {
+        response_framing::check_upgrade(session.is_upgrade_req(), &response.headers)?;
+    }
+    response_framing::check(response.status, response.version, &response.headers)
+}
+
+/// Writes what every answer of the route carries, in the place of what the upstream said of it.
+fn write(fields: &mut HeaderMap, ctx: &RequestContext) {
+    fields.insert(X_REQUEST_ID, ctx.request_id.header());
+    let rules = &ctx.snapshot.settings.sessions.cookie;
+    headers::strip_set_cookie(fields, &rules.name);
+    let Some(permit) = &ctx.permit else {
+        return;
+    };
+    if !permit.decisions.is_empty() {
+        fields.reserve(5);
+        // Ours take the place of the upstream's own of the same name.
+        for (name, value) in limit_headers(&permit.decisions, &ctx.worker.store) {
+            fields.insert(name, value);
+        }
+    }
+    headers::edit(fields, &permit.route.response_headers);
+    if let Some(cors) = &permit.route.cors {
+        // The edge speaks for the route: an upstream's own CORS headers would contradict it.
+        for name in [
+            header::ACCESS_CONTROL_ALLOW_ORIGIN,
+            header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
+            header::ACCESS_CONTROL_EXPOSE_HEADERS,
+        ] {
+            fields.remove(name);
+        }
+        for (name, value) in cors.response_headers(ctx.origin_header.as_ref()) {
+            fields.append(name, value);
+        }
+    }
+    if permit.clear_cookie {
+        for cookie in credential::clearing_cookies(rules) {
+            fields.append(header::SET_COOKIE, cookie);
+        }
+    }
+}
+
+/// Follows the body of an upstream's answer.
+///
+/// # Errors
+/// It ended because the gateway waited no longer: without an error an end of the connection would
+/// pass for the end of a body that has no length.
+pub(super) fn observe_body(
+    session: &Session,
+    body: &mut Option<Bytes>,
+    end: bool,
+    ctx: &mut RequestContext,
+) -> pingora::Result<()> {
+    ctx.forwarded.bytes += body.as_ref().map_or(0, |piece| piece.len() as u64);
+    let silence = &ctx.arrival.control.idle_timer;
+    if local_response::is_http2(session)
+        && let Some(piece) = body.take_if(|piece| !piece.is_empty())
+    {
+        *body = Some(PendingChunk::wrap(piece, &ctx.arrival.control));
+    }
+    if !end {
+        silence.record_activity();
+    } else if silence.has_expired() {
+        return Err(Error::new_up(ErrorType::ReadTimedout));
+    } else {
+        end_response(ctx);
+    }
+    Ok(())
+}
+
+/// Takes note of the end of a response: a gRPC client that goes on sending has nothing to wait for.
+pub(super) fn observe_trailers(ctx: &RequestContext) {
+    if ctx.is_grpc_stream
+        && let Some(timeouts) = ctx.timeouts()
+    {
+        ctx.arrival
+            .control
+            .idle_timer
+            .set_limit(Some(timeouts.read));
+    }
+}
+
+/// Notes that the upstream has sent its whole response.
+fn end_response(ctx: &RequestContext) {
+    let control = &ctx.arrival.control;
+    // The rest of a body that was rejected is not sent; a handshake goes on over its connection.
+    let rejected = control.idle_timer.is_upload_rejected() && !ctx.has_own_connection;
+    if ctx.close_upstream || rejected {
+        control.idle_timer.end_upstream();
+    } else {
+        control.idle_timer.end();
+    }
+    control.set_response_finished();
+}
+
+/// Follows an upstream's challenge to authenticate the connection: the client connection gets
+/// upstream connections of its own, and this one, which is none of them, is not used again.
+fn handle_connection_challenge(response: &ResponseHeader, ctx: &mut RequestContext) {
+    if !connection_auth::challenges_connection(&response.headers) {
+        return;
+    }
+    let connections = &ctx.arrival.peer.own_connections;
+    ctx.close_upstream = !ctx.has_own_connection;
+    if let Some(chosen) = &ctx.chosen {
+        connections.claim().pin(chosen);
+    }
+}
+
+/// Whether a head is the whole answer (RFC 9112, section 6.3).
+fn is_bodiless(session: &Session, response: &ResponseHeader) -> bool {
+    let empty = response
+        .headers
+        .get(header::CONTENT_LENGTH)
+        .is_some_and(|length| length.as_bytes() == b"0");
+    empty
+        || session.req_header().method == Method::HEAD
+        || matches!(
+            response.status,
+            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+        )
+}
+
+/// Notes an answer that may stay open for long, so that a revocation closes it at once.
+fn track_open_stream(session: &mut Session, response: &ResponseHeader, ctx: &mut RequestContext) {
+    let upgraded = response.status == StatusCode::SWITCHING_PROTOCOLS;
+    if upgraded {
+        ctx.arrival.control.set_upgraded();
+        ctx.status = response.status.as_u16();
+        // Pingora's own, 60 seconds; `stream_idle` is watched with the upstream's silence.
+        session.set_read_timeout(None);
+    }
+    let content = response
+        .headers
+        .get(header::CONTENT_TYPE)
+        .map_or(&b""[..], |kind| kind.as_bytes());
+    let kind = if upgraded {
+        StreamKind::Endless
+    } else {
+        stream_kind_of(content)
+    };
+    if kind == StreamKind::Short {
+        return;
+    }
+    if kind == StreamKind::Endless || ctx.is_grpc_stream {
+        let idle = ctx.timeouts().and_then(|timeouts| timeouts.stream_idle);
+        ctx.arrival.control.idle_timer.allow_idle(idle);
+    }
+    if kind == StreamKind::Endless {
+        // A client that has closed its side will never be told the end of it.
+        session.as_downstream_mut().set_abort_on_close(true);
+    }
+    if let Some(ticket) = &ctx.registration {
+        ticket.set_kind(kind);
+    }
+}
+
+/// What an answer's media type says of how long it may last. Case means nothing in it (RFC 9110,
+/// section 8.3.1), and gRPC's may go on behind a `+`.
+fn stream_kind_of(content: &[u8]) -> StreamKind {
+    let begins = |name: &[u8]| {
+        let start = content.get(..name.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(name))
+    };
+    let rest = content.get(EVENT_STREAM.len()..).unwrap_or_default();
+    let whole = matches!(rest.trim_ascii_start().first(), None | Some(b';'));
+    if begins(EVENT_STREAM) && whole {
+        StreamKind::Endless
+    } else if begins(b"application/grpc") {
+        StreamKind::Call
+    } else {
+        StreamKind::Short
+    }
+}
+
+/// The limit headers of an answer; none where no limit was evaluated. Limits go by the store's clock,
+/// and so does the time at which they say that one is whole again.
+pub(super) fn limit_headers(
+    decisions: &[Decision],
+    store: &Store,
+) -> Vec<(HeaderName, HeaderValue)> {
+    if decisions.is_empty() {
+        return Vec::new();
+    }
+    limits::render_headers(decisions, Duration::from_millis(store.clock()))
+}
+
+/// The names of the limits that turned a request away.
+pub(super) fn violated_limits(decisions: &[Decision]) -> Vec<String> {
+    let refusing = decisions.iter().filter(|decision| decision.refuses());
+    refusing
+        .map(|decision| decision.limit.name.to_string())
+        .collect()
+}
+
+/// Answers with a refusal, with what every answer of its route carries.
+///
+/// # Errors
+/// The client went away.
+pub(super) async fn send_refusal(
+    session: &mut Session,
+    ctx: &mut RequestContext,
+    mut answer: RefusalResponse,
+) -> pingora::Result<()> {
+    ctx.refusal = Some(answer.refusal);
+    if let Some(cors) = ctx.route.as_ref().and_then(|route| route.cors.as_ref()) {
+        answer
+            .headers
+            .extend(cors.response_headers(ctx.origin_header.as_ref()));
+    }
+    local_response::write_refusal(session, ctx, &answer).await
+}
+
+/// Reads off what an answer was, when Pingora says that it is over.
+pub(super) fn record_outcome(session: &Session, ctx: &mut RequestContext) {
+    if let Some(written) = session.response_written() {
+        ctx.status = written.status.as_u16();
+    }
+    ctx.body_received = session.body_bytes_read() as u64;
+    // What was left to h2 as a whole, Pingora has not counted.
+    ctx.body_sent = ctx.body_sent.max(session.body_bytes_sent() as u64);
+}
+
+impl RequestContext {
+    /// Keeps for the log what decided a refusal, and whose request it was.
+    pub(super) fn record_grounds(&mut self, grounds: Option<Box<RejectionDetails>>) {
+        let Some(mut grounds) = grounds else { return };
+        self.user = grounds.user.take().or_else(|| self.user.take());
+        self.session = grounds.session.or(self.session);
+        self.grounds = Some(grounds);
+    }
+
+    /// Keeps for the log which of these limits refused.
+    pub(super) fn record_refusing_limits(&mut self, decisions: &[Decision]) {
+        let violated = violated_limits(decisions);
+        if !violated.is_empty() {
+            self.grounds.get_or_insert_default().limit = Some(violated.join(","));
+        }
+    }
+
+    /// The `route` label of metrics.
+    pub(super) fn route_label(&self) -> &str {
+        match &self.route {
+            Some(route) => &route.name,
+            None if self.is_api_call => worker::API_ROUTE,
+            None => worker::NO_ROUTE,
+        }
+    }
+
+    /// Whether there was an authentication to count.
+    pub(super) fn has_authentication_outcome(&self) -> bool {
+        self.authenticated || self.refusal.is_some_and(Refusal::is_authentication_outcome)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stream_kind_follows_the_media_type() {
+        for (content, kind) in [
+            ("text/event-stream", StreamKind::Endless),
+            ("Text/Event-Stream;charset=UTF-8", StreamKind::Endless),
+            ("TEXT/EVENT-STREAM ; charset=utf-8", StreamKind::Endless),
+            ("text/event-streams", StreamKind::Short),
+            ("text/event", StreamKind::Short),
+            ("application/grpc", StreamKind::Call),
+            ("Application/GRPC+proto", StreamKind::Call),
+            ("application/json", StreamKind::Short),
+            ("", StreamKind::Short),
+        ] {
+            assert_eq!(stream_kind_of(content.as_bytes()), kind, "{content}");
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! How what was written goes out: gathered, and a whole answer together with those of others.
+
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::AsyncWrite;
+use tokio::time::sleep;
+
+use super::{DownstreamConnection, WRITE_BUFFER};
+
+/// How long what a client still sends is read off after the last answer.
+const LINGER: Duration = Duration::from_millis(500);
+
+impl DownstreamConnection {
+    /// Whether what was gathered is a whole answer and may go out with others (`deliver`): nobody waits
+    /// for the rest of a part, and Pingora comes back to the connection whatever happens.
+    pub(super) fn may_defer(&self) -> bool {
+        self.is_coalescable && self.control.is_response_finished() && !self.is_http2()
+    }
+
+    /// Sends an answer that is whole, after every other task that is ready had its turn:
+    /// answers that go out one right after the other wake their readers once, not one by one. With
+    /// clients on the same machine that is a tenth to a third of what a request costs.
+    ///
+    /// # Errors
+    /// The client went away, or took nothing for the listener's write timeout.
+    pub async fn flush_coalesced(&mut self) -> io::Result<()> {
+        if !self.unsent.is_empty() {
+            yield_once().await;
+        }
+        poll_fn(|cx| self.poll_flush_all(cx)).await
+    }
+
+    /// Sends everything that was gathered, and what TLS holds of it.
+    pub(super) fn poll_flush_all(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_send(cx))?;
+        let flushed = Pin::new(&mut self.transport).poll_flush(cx);
+        self.apply_write_deadline(flushed, cx)
+    }
+
+    /// Passes on how the socket took what was written, or the end of a client that takes nothing.
+    fn apply_write_deadline<T>(
+        &mut self,
+        sent: Poll<io::Result<T>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        self.control.idle_timer.set_blocked(sent.is_pending());
+        let blocked = sent.is_pending();
+        let socket = self.transport.as_raw_fd();
+        let sent = self.write_deadline.observe(sent, cx, socket);
+        if blocked && sent.is_ready() {
+            self.control.set_stalled();
+        }
+        sent
+    }
+
+    /// Closes: sends what is left, tells the end, and reads off what a client still sends of its request.
+    pub(super) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.linger.is_none() {
+            ready!(self.poll_flush_all(cx))?;
+            ready!(Pin::new(&mut self.transport).poll_shutdown(cx))?;
+            // HTTP/2 requests may cross the GOAWAY.
+            let sends = !self.control.is_upgraded() && self.allowance() > 0;
+            if !sends {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        self.poll_linger(cx)
+    }
+
+    /// Reads off what still comes, briefly. Bytes that were never read would turn the close into a
+    /// reset, and the reset could overtake the answer (RFC 9112, section 9.6).
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let linger = &mut self.linger;
+        let linger = linger.get_or_insert_with(|| Box::pin(sleep(LINGER)));
+        if linger.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        while let Ok(1..) = ready!(self.poll_read_more(cx)) {
+            self.unread.clear();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sends everything that was gathered.
+    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.unsent.is_empty() {
+            self.is_coalescable = false;
+            let sent = Pin::new(&mut self.transport).poll_write(cx, &self.unsent);
+            let sent = ready!(self.apply_write_deadline(sent, cx))?;
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.unsent.advance(sent);
+        }
+        // An idle connection keeps no buffer.
+        self.unsent = BytesMut::new();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for DownstreamConnection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        if this.control.is_upgraded() {
+            if this.control.close_reason().is_some() {
+                // The Close frame has gone out or is about to: what follows it is not sent.
+                return Poll::Ready(Ok(bytes.len()));
+            }
+            // The head of the 101 answer itself is no frame.
+            if !bytes.starts_with(b"HTTP/1.1 101") {
+                this.frames.pass(bytes);
+            }
+        }
+        let mut taken = bytes.len();
+        if this.unsent.len() + bytes.len() > WRITE_BUFFER {
+            ready!(this.poll_send(cx))?;
+            if bytes.len() > WRITE_BUFFER && !this.control.is_upgraded() {
+                this.is_coalescable = false;
+                let sent = Pin::new(&mut this.transport).poll_write(cx, bytes);
+                taken = ready!(this.apply_write_deadline(sent, cx))?;
+            } else {
+                this.unsent.extend_from_slice(bytes);
+            }
+        } else {
+            this.unsent.extend_from_slice(bytes);
+        }
+        if let Some(flow) = &mut this.http2 {
+            flow.sent(bytes.get(..taken).unwrap_or_default());
+            for _ in 0..flow.take_bare_refusals() {
+                if let Some(report) = &this.refusals {
+                    report.send();
+                }
+            }
+        }
+        Poll::Ready(Ok(taken))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.may_defer() {
+            return Poll::Ready(Ok(()));
+        }
+        if let Some(flow) = &mut this.http2 {
+            flow.watch(cx)?;
+            for reset in flow.resets() {
+                this.unsent.extend_from_slice(&reset);
+            }
+        }
+        let sent = this.poll_flush_all(cx);
+        if this.http2.as_mut().is_some_and(|flow| flow.is_stalled()) {
+            this.control.idle_timer.set_blocked(true);
+        }
+        sent
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_end(cx)
+    }
+}
+
+impl Drop for DownstreamConnection {
+    /// A whole answer is not lost with a connection that cannot be kept, nor with one that nobody
+    /// comes back to.
+    fn drop(&mut self) {
+        if self.may_defer() && self.control.close_reason().is_none() {
+            let _ = self.poll_flush_all(&mut Context::from_waker(Waker::noop()));
+        }
+    }
+}
+
+/// Lets the tasks that are ready go first. Tokio's `yield_now` would look for new events as well, a
+/// system call for each answer.
+async fn yield_once() {
+    let mut gave = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut gave, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use std::io::Read;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::proxy::connection::{Transport, Window};
+    use crate::proxy::open_streams::stream_control::CloseReason;
+
+    const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
+
+    /// A connection, and its client.
+    async fn pair() -> (DownstreamConnection, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap());
+        let (client, accepted) = tokio::join!(client, listener.accept());
+        let transport = Transport::Plain(accepted.unwrap().0);
+        let connection = DownstreamConnection::new(transport, BytesMut::new(), WRITE_TIMEOUT);
+        (connection, client.unwrap())
+    }
+
+    async fn write(connection: &mut DownstreamConnection, bytes: &[u8]) {
+        connection.write_all(bytes).await.unwrap();
+        connection.flush().await.unwrap();
+    }
+
+    async fn read(client: &mut TcpStream) -> Vec<u8> {
+        let mut read = Vec::new();
+        client.read_to_end(&mut read).await.unwrap();
+        read
+    }
+
+    #[tokio::test]
+    async fn only_a_complete_response_is_deferred() {
+        for (undivided, before, answered, waits) in [
+            (true, &b""[..], true, true),
+            (true, b"", false, false),
+            (true, b"part", true, false),
+            // The client still sends.
+            (false, b"", true, false),
+        ] {
+            let (mut connection, mut client) = pair().await;
+            connection.is_coalescable = undivided;
+            if !before.is_empty() {
+                write(&mut connection, before).await;
+            }
+            if answered {
+                connection.control().set_response_finished();
+            }
+            write(&mut connection, b"rest").await;
+            assert_eq!(connection.unsent.len(), if waits { 4 } else { 0 });
+            connection.flush_coalesced().await.unwrap();
+            drop(connection);
+            assert_eq!(read(&mut client).await, [before, b"rest"].concat());
+        }
+    }
+
+    #[tokio::test]
+    async fn large_response_is_not_deferred() {
+        let (mut connection, mut client) = pair().await;
+        connection.is_coalescable = true;
+        connection.control().set_response_finished();
+        write(&mut connection, &[b'a'; WRITE_BUFFER + 1]).await;
+        write(&mut connection, b"end").await;
+        assert!(connection.unsent.is_empty());
+        drop(connection);
+        assert_eq!(read(&mut client).await.len(), WRITE_BUFFER + 4);
+    }
+
+    #[tokio::test]
+    async fn deferred_response_yields_to_ready_tasks() {
+        let (mut connection, client) = pair().await;
+        connection.is_coalescable = true;
+        connection.control().set_response_finished();
+        write(&mut connection, b"answer").await;
+        // Asked directly: Tokio would first have to hear that there is something.
+        let mut client = client.into_std().unwrap();
+        let other = tokio::spawn(async move { client.read(&mut [0; 6]) });
+        connection.flush_coalesced().await.unwrap();
+        assert_eq!(
+            other.await.unwrap().unwrap_err().kind(),
+            io::ErrorKind::WouldBlock,
+            "it was there before the other task had its turn"
+        );
+    }
+
+    #[tokio::test]
+    async fn only_a_complete_response_outlives_its_connection() {
+        for (answered, closing, received) in [
+            (true, None, &b"answer"[..]),
+            (false, None, b""),
+            (true, Some(CloseReason::Ended), b""),
+        ] {
+            let (mut connection, mut client) = pair().await;
+            let control = connection.control();
+            connection.is_coalescable = true;
+            connection.write_all(b"answer").await.unwrap();
+            if answered {
+                control.set_response_finished();
+            }
+            closing.map(|why| control.close(why));
+            drop(connection);
+            assert_eq!(read(&mut client).await, received);
+        }
+    }
+
+    #[tokio::test]
+    async fn sending_client_receives_response_without_reset() {
+        let (mut connection, mut client) = pair().await;
+        connection.window = Window::Length(256 * 1024);
+        client.write_all(&[b'a'; 32 * 1024]).await.unwrap();
+        write(&mut connection, b"answer").await;
+        let closing = async {
+            AsyncWriteExt::shutdown(&mut connection).await.unwrap();
+            drop(connection);
+        };
+        // It goes on sending until it has the answer.
+        let sending = async {
+            let mut answer = [0; 6];
+            client.read_exact(&mut answer).await.unwrap();
+            client.write_all(&[b'a'; 32 * 1024]).await.unwrap();
+            client.shutdown().await.unwrap();
+            assert_eq!((&answer, read(&mut client).await), (b"answer", vec![]));
+        };
+        tokio::join!(closing, sending);
+    }
+
+    #[tokio::test]
+    async fn stalled_client_fails_every_write() {
+        let (mut connection, _client) = pair().await;
+        let failed = loop {
+            if let Err(error) = connection.write_all(&[0; 64 * 1024]).await {
+                break error;
+            }
+        };
+        assert_eq!(failed.kind(), io::ErrorKind::TimedOut);
+        assert!(connection.control().is_stalled());
+        connection.unsent.extend_from_slice(b"answer");
+        let delivered = connection.flush_coalesced().await;
+        assert_eq!(delivered.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        let closed = AsyncWriteExt::shutdown(&mut connection).await;
+        assert_eq!(closed.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+}

@@ -1,0 +1,218 @@
+//! The one shape of an error, in its three forms.
+
+use std::collections::BTreeMap;
+
+use http::HeaderMap;
+use http::header::{self, HeaderValue};
+use maud::html;
+use serde::Serialize;
+
+use super::RefusalResponse;
+use crate::pipeline::html_page;
+use crate::refusal::Refusal;
+
+/// The form of an error body that the client asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ErrorFormat {
+    Json,
+    /// RFC 9457.
+    Problem,
+    Html,
+}
+
+impl ErrorFormat {
+    /// The first of ours that `Accept` names with a quality above zero; JSON when it names none.
+    pub(super) fn negotiate(headers: &HeaderMap) -> ErrorFormat {
+        let mut best = (ErrorFormat::Json, 0_u16);
+        for value in headers.get_all(header::ACCEPT) {
+            for range in value.to_str().unwrap_or_default().split(',') {
+                let mut parts = range.split(';');
+                let form = match parts
+                    .next()
+                    .unwrap_or_default()
+                    .trim()
+                    .to_ascii_lowercase()
+                    .as_str()
+                {
+                    "application/json" => ErrorFormat::Json,
+                    "application/problem+json" => ErrorFormat::Problem,
+                    "text/html" | "application/xhtml+xml" => ErrorFormat::Html,
+                    _ => continue,
+                };
+                let quality = parts
+                    .find_map(|part| part.trim().strip_prefix("q="))
+                    .and_then(|q| q.parse::<f32>().ok())
+                    .map_or(1000, |q| (q.clamp(0.0, 1.0) * 1000.0) as u16);
+                if quality > best.1 {
+                    best = (form, quality);
+                }
+            }
+        }
+        best.0
+    }
+
+    pub(super) fn content_type(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            ErrorFormat::Json => "application/json",
+            ErrorFormat::Problem => "application/problem+json",
+            ErrorFormat::Html => "text/html; charset=utf-8",
+        })
+    }
+
+    /// The body of a refusal. `sign_in` is where a page leads who has to sign in.
+    pub(super) fn body(
+        self,
+        answer: &RefusalResponse,
+        request_id: &str,
+        sign_in: Option<&str>,
+    ) -> String {
+        match self {
+            ErrorFormat::Json => to_json(&json(answer, request_id)),
+            ErrorFormat::Problem => to_json(&problem(answer, request_id)),
+            ErrorFormat::Html => page(answer, request_id, sign_in),
+        }
+    }
+}
+
+/// A page for people, with a way on where there is one.
+fn page(answer: &RefusalResponse, request_id: &str, sign_in: Option<&str>) -> String {
+    let refusal = answer.refusal;
+    let status = refusal.status();
+    let wait = super::retry_after(answer);
+    let wait = wait.as_ref().and_then(|seconds| seconds.to_str().ok());
+    let title = status.canonical_reason().unwrap_or_default();
+    let message = answer.message();
+    let is_repeated = message.trim_end_matches('.').eq_ignore_ascii_case(title);
+    let body = html! {
+        h1 { (title) }
+        @if !is_repeated {
+            p { (message) }
+        }
+        @match wait {
+            Some("1") => p { "Please try again in 1 second." },
+            Some(seconds) => p { "Please try again in " (seconds) " seconds." },
+            None => {},
+        }
+        @if let Some(address) = sign_in {
+            p { a href=(address) { "Sign in" } }
+        }
+        p { small { (refusal.code()) " " (request_id) } }
+    };
+    html_page::document(&status.to_string(), &body).into_string()
+}
+
+/// Members that only some errors have are left out of the others.
+#[derive(Serialize)]
+struct ErrorEnvelope<'a> {
+    success: bool,
+    error: ErrorBody<'a>,
+}
+
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    code: &'static str,
+    message: &'static str,
+    request_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fields: Option<BTreeMap<&'a str, &'a str>>,
+}
+
+/// RFC 9457, with the members of draft-ietf-httpapi-ratelimit-headers-10.
+#[derive(Serialize)]
+struct ProblemDetails<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    title: &'static str,
+    status: u16,
+    detail: &'static str,
+    code: &'static str,
+    request_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fields: Option<BTreeMap<&'a str, &'a str>>,
+    #[serde(
+        rename = "violated-policies",
+        skip_serializing_if = "<[String]>::is_empty"
+    )]
+    violated_policies: &'a [String],
+}
+
+fn json<'a>(answer: &'a RefusalResponse, request_id: &'a str) -> ErrorEnvelope<'a> {
+    ErrorEnvelope {
+        success: false,
+        error: ErrorBody {
+            code: answer.refusal.code(),
+            message: answer.message(),
+            request_id,
+            fields: fields(answer),
+        },
+    }
+}
+
+fn problem<'a>(answer: &'a RefusalResponse, request_id: &'a str) -> ProblemDetails<'a> {
+    let refusal = answer.refusal;
+    ProblemDetails {
+        kind: match refusal {
+            Refusal::RateLimited => {
+                "https://iana.org/assignments/http-problem-types#quota-exceeded"
+            }
+            Refusal::StoreUnavailable | Refusal::Overloaded => {
+                "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
+            }
+            _ => "about:blank",
+        },
+        title: refusal.status().canonical_reason().unwrap_or_default(),
+        status: refusal.status().as_u16(),
+        detail: answer.message(),
+        code: refusal.code(),
+        request_id,
+        fields: fields(answer),
+        violated_policies: &answer.violated_limits,
+    }
+}
+
+fn fields(answer: &RefusalResponse) -> Option<BTreeMap<&str, &str>> {
+    let fields = answer.fields.iter();
+    let fields: BTreeMap<&str, &str> = fields.map(|(name, wrong)| (&**name, &**wrong)).collect();
+    (!fields.is_empty()).then_some(fields)
+}
+
+fn to_json(body: &impl Serialize) -> String {
+    // Strings and numbers always fit into JSON.
+    serde_json::to_string(body).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn format_follows_accept_quality() {
+        for (accept, form) in [
+            ("*/*", ErrorFormat::Json),
+            ("", ErrorFormat::Json),
+            ("application/problem+json", ErrorFormat::Problem),
+            (
+                "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8",
+                ErrorFormat::Html,
+            ),
+            ("text/html;q=0.5, application/json", ErrorFormat::Json),
+            (
+                "text/html;q=0, application/problem+json;q=0.1",
+                ErrorFormat::Problem,
+            ),
+        ] {
+            let headers = HeaderMap::from_iter([(header::ACCEPT, accept.parse().unwrap())]);
+            assert_eq!(ErrorFormat::negotiate(&headers), form, "{accept}");
+        }
+    }
+
+    #[test]
+    fn a_rate_limited_problem_names_the_policies() {
+        let mut answer = RefusalResponse::from(Refusal::RateLimited);
+        answer.violated_limits = vec!["per-user".to_owned()];
+        let problem = problem(&answer, "id");
+        assert_eq!(problem.violated_policies, ["per-user"]);
+        assert!(problem.kind.ends_with("#quota-exceeded"));
+    }
+}

@@ -1,0 +1,276 @@
+//! The answers that are open, so that they can be closed when their session or their token ends.
+
+pub mod idle_timer;
+pub mod stream_control;
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, RwLock};
+use slab::Slab;
+
+use super::open_streams::stream_control::{CloseReason, StreamControl};
+use crate::auth::session::SessionId;
+use crate::auth::token::Claims;
+use crate::store::{Revocation, UserHash, cut_off_covers, user_hash};
+use crate::telemetry::metrics::Metrics;
+
+mod report;
+mod sweep;
+
+/// An answer that is open for longer counts as live, whatever it is: a long poll, a download.
+const LONG_LIVED_AFTER: Duration = Duration::from_secs(5);
+/// One that is open for longer is looked at whether its session still lives, a request that waits for
+/// its answer too. With two sweeps and the store's deadline it stays within a second of the end.
+const CLOSABLE_AFTER: Duration = Duration::from_millis(100);
+
+/// One request that was let through with a credential.
+#[derive(Debug)]
+pub struct OpenStream {
+    pub control: Arc<StreamControl>,
+    pub session: Option<SessionId>,
+    pub token: Option<Arc<Claims>>,
+    /// The client's, where it is known.
+    address: Option<IpAddr>,
+    since: Instant,
+    kind: AtomicU8,
+    /// Its session or token was found ended.
+    marked_for_close: AtomicBool,
+}
+
+/// What kind of answer it turned out to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum StreamKind {
+    /// It will be over soon, as far as anyone can tell.
+    Short = 0,
+    /// It may take long and ends by itself: a gRPC call.
+    Call = 1,
+    /// It has no end of its own: a WebSocket, an event stream.
+    Endless = 2,
+}
+
+impl OpenStream {
+    pub fn new(
+        control: Arc<StreamControl>,
+        since: Instant,
+        session: Option<SessionId>,
+        token: Option<Arc<Claims>>,
+        address: Option<IpAddr>,
+    ) -> OpenStream {
+        OpenStream {
+            control,
+            session,
+            token,
+            address,
+            since,
+            kind: AtomicU8::new(StreamKind::Short as u8),
+            marked_for_close: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether it counts among its session's live connections. Who has closed its side may be gone.
+    fn is_long_lived(&self) -> bool {
+        self.is_stream_or_older_than(LONG_LIVED_AFTER) && !self.control.is_half_closed()
+    }
+
+    /// Whether an end of its session or token closes it. A shorter one will be over by itself.
+    fn is_closable(&self) -> bool {
+        self.is_stream_or_older_than(CLOSABLE_AFTER)
+    }
+
+    /// What the blacklist would name its token by.
+    fn blacklist_key(&self) -> Option<&str> {
+        Some(&self.token.as_ref()?.blacklist_key)
+    }
+
+    /// A token that no session stands behind: it has an end of its own, and its person's cut-off.
+    fn sessionless_token(&self) -> Option<&Claims> {
+        self.token
+            .as_deref()
+            .filter(|claims| claims.session.is_none())
+    }
+
+    fn is_issued_before(&self, person: &UserHash, second: u64) -> bool {
+        self.sessionless_token().is_some_and(|claims| {
+            user_hash(&claims.user_key()) == *person
+                && cut_off_covers(second, claims.issued_at_seconds())
+        })
+    }
+
+    fn is_stream_or_older_than(&self, bound: Duration) -> bool {
+        self.is_stream() || self.since.elapsed() > bound
+    }
+
+    fn is_stream(&self) -> bool {
+        self.kind.load(Ordering::Relaxed) > StreamKind::Short as u8
+    }
+}
+
+/// Every open request of this gateway, in one shard a worker so that workers do not meet.
+#[derive(Debug)]
+pub struct OpenStreams {
+    /// This process among the gateways of a fleet.
+    gateway: Arc<str>,
+    reported: Mutex<report::ReportedCounts>,
+    /// The sessions of the answers that were open at the last sweep.
+    watched: RwLock<HashSet<SessionId>>,
+    shards: Vec<Mutex<Slab<Arc<OpenStream>>>>,
+    metrics: Arc<Metrics>,
+}
+
+/// Keeps a request in the registry until it is dropped.
+#[derive(Debug)]
+pub struct StreamRegistration {
+    registry: Arc<OpenStreams>,
+    shard: usize,
+    key: usize,
+    stream: Arc<OpenStream>,
+}
+
+impl OpenStreams {
+    pub fn new(workers: usize, metrics: Arc<Metrics>) -> OpenStreams {
+        OpenStreams {
+            gateway: gateway_name().into(),
+            reported: Mutex::default(),
+            watched: RwLock::default(),
+            shards: (0..workers.max(1)).map(|_| Mutex::default()).collect(),
+            metrics,
+        }
+    }
+
+    /// What this process is called among the gateways of a fleet.
+    pub fn gateway(&self) -> &Arc<str> {
+        &self.gateway
+    }
+
+    /// Enters a request; dropping the ticket takes it out.
+    pub fn register(self: &Arc<Self>, worker: usize, open: OpenStream) -> StreamRegistration {
+        let shard = worker % self.shards.len();
+        let open = Arc::new(open);
+        let shelf = self.shards.get(shard);
+        let key = shelf.map_or(0, |shelf| shelf.lock().insert(Arc::clone(&open)));
+        StreamRegistration {
+            registry: Arc::clone(self),
+            shard,
+            key,
+            stream: open,
+        }
+    }
+
+    /// How many live answers a session has on this gateway.
+    pub fn count_for_session(&self, session: SessionId) -> usize {
+        self.collect(|open| open.is_long_lived() && open.session == Some(session))
+            .len()
+    }
+
+    /// Whether an answer of this session has been open for a while.
+    pub fn is_watched(&self, session: SessionId) -> bool {
+        self.watched.read().contains(&session)
+    }
+
+    /// Closes at once what a revocation ends, made here or heard of; gives the sessions of what it
+    /// closed.
+    pub fn close_revoked(&self, revocation: &Revocation) -> HashSet<SessionId> {
+        close(self.collect(|open| {
+            open.is_closable()
+                && match revocation {
+                    Revocation::Session(id) => open.session == Some(*id),
+                    Revocation::Token(key) => open.blacklist_key() == Some(key),
+                    Revocation::IssuedBefore(person, second) => {
+                        open.is_issued_before(person, *second)
+                    }
+                }
+        }))
+    }
+
+    /// Tells every endless answer that the gateway is going away; all others may finish.
+    pub fn drain(&self) {
+        let endless =
+            |open: &OpenStream| open.kind.load(Ordering::Relaxed) == StreamKind::Endless as u8;
+        for open in self.collect(endless) {
+            open.control.close(CloseReason::Drain);
+        }
+    }
+
+    /// Looks at the silences of one worker's requests, for ever. It has to run on that worker, so
+    /// that no request goes on meanwhile.
+    pub async fn watch_timeouts(self: Arc<Self>, worker: usize) {
+        let mut tick = tokio::time::interval(idle_timer::CHECK_INTERVAL);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let Some(shard) = self.shards.get(worker % self.shards.len()) else {
+            return;
+        };
+        loop {
+            tick.tick().await;
+            let now = Instant::now();
+            for (_, open) in shard.lock().iter() {
+                let control = &open.control;
+                control.drop_unread();
+                if control.idle_timer.check(now) {
+                    control.give_up();
+                }
+                let excused = || control.idle_timer.is_upstream_behind();
+                if control.body_rate.check(now, excused) {
+                    control.give_up_body();
+                }
+            }
+        }
+    }
+
+    fn collect(&self, wanted: impl Fn(&OpenStream) -> bool) -> Vec<Arc<OpenStream>> {
+        self.shards
+            .iter()
+            .flat_map(|shard| {
+                shard
+                    .lock()
+                    .iter()
+                    .map(|(_, open)| open)
+                    .filter(|open| wanted(open))
+                    .cloned()
+                    .collect::<Vec<_>>()
+            })
+            .collect()
+    }
+}
+
+/// This machine's name, and a number of the process' own.
+fn gateway_name() -> String {
+    let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let machine = machine.trim();
+    let machine = if machine.is_empty() {
+        "gateway"
+    } else {
+        machine
+    };
+    format!("{machine}-{:08x}", rand::random::<u32>())
+}
+
+/// Closes answers whose session or token ended; gives the sessions of those that were open until now.
+/// What is no stream has until the next look to be over: it may be the answer to the very request by
+/// which the session ended.
+fn close(ended: Vec<Arc<OpenStream>>) -> HashSet<SessionId> {
+    let closed = ended.into_iter().filter(|open| {
+        let due = open.is_stream() || open.marked_for_close.swap(true, Ordering::Relaxed);
+        due && open.control.close(CloseReason::Ended)
+    });
+    closed.filter_map(|open| open.session).collect()
+}
+
+impl StreamRegistration {
+    /// Notes what kind of answer it is.
+    pub fn set_kind(&self, kind: StreamKind) {
+        self.stream.kind.store(kind as u8, Ordering::Relaxed);
+    }
+}
+
+impl Drop for StreamRegistration {
+    fn drop(&mut self) {
+        if let Some(shard) = self.registry.shards.get(self.shard) {
+            shard.lock().try_remove(self.key);
+        }
+    }
+}

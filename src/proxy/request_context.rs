@@ -1,0 +1,230 @@
+//! What one request has learned on its way.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant, SystemTime};
+
+use http::{HeaderValue, Method};
+
+use super::client_origin::ClientOrigin;
+use super::connection_auth::Slot;
+use super::grpc::Messages;
+use super::listener::Peer;
+use super::open_streams::StreamRegistration;
+use super::open_streams::stream_control::StreamControl;
+use super::trace::TraceId;
+use super::{Snapshot, Worker};
+use crate::auth::session::SessionId;
+use crate::pipeline::admission::{Client, Identity, Permit};
+use crate::refusal::{Refusal, RejectionDetails};
+use crate::routing::Route;
+use crate::settings;
+use crate::telemetry::request_id::RequestId;
+use crate::upstream::ChosenServer;
+
+tokio::task_local! {
+    /// The request that the current task is about to hand to Pingora: the one way to tell
+    /// `new_ctx` whose request it is for.
+    pub(super) static REQUEST: Arrival;
+}
+
+/// What is known of a request before its head is understood.
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    pub peer: Arc<Peer>,
+    pub control: Arc<StreamControl>,
+    /// The host without its port, where the head was read by us.
+    pub host: Option<String>,
+    pub at: Instant,
+}
+
+impl Arrival {
+    pub fn new(peer: Arc<Peer>, host: Option<String>) -> Arrival {
+        Arrival {
+            peer,
+            control: Arc::default(),
+            host,
+            at: Instant::now(),
+        }
+    }
+}
+
+/// One request. Dropping it writes the access log and the metrics, also when the request is cut off
+/// in the middle and no hook of Pingora's runs any more.
+pub struct RequestContext {
+    pub arrival: Arrival,
+    pub worker: Arc<Worker>,
+    /// One configuration for the whole request.
+    pub snapshot: Arc<Snapshot>,
+    pub request_id: RequestId,
+    /// The trace that the request belongs to, where its identifier is not the request's.
+    pub trace_id: Option<TraceId>,
+    pub method: Method,
+    pub host: String,
+    /// Without the query.
+    pub path: String,
+    pub host_header: Option<HeaderValue>,
+    pub client_origin: Option<ClientOrigin>,
+    pub origin_header: Option<HeaderValue>,
+    pub route: Option<Arc<Route>>,
+    pub permit: Option<Permit>,
+    pub refusal: Option<Refusal>,
+    /// Why, for the log.
+    pub reason: &'static str,
+    /// What decided the refusal, for the log.
+    pub grounds: Option<Box<RejectionDetails>>,
+    pub status: u16,
+    pub authenticated: bool,
+    /// Answered by the gateway's own endpoints.
+    pub is_api_call: bool,
+    /// Whom a request without permit is from, for the log.
+    pub user: Option<String>,
+    pub session: Option<SessionId>,
+    /// The messages of a gRPC call; `None`: it is none.
+    pub grpc: Option<Messages>,
+    /// A gRPC call over HTTP/2 on both sides, which may go on for as long as it likes. The media type
+    /// alone is the client's word, and lifts no bound.
+    pub is_grpc_stream: bool,
+    pub store_time: Duration,
+    pub registration: Option<StreamRegistration>,
+    /// How the last attempt failed, and why: the response if no other server is left.
+    pub last_failure: Option<(Refusal, &'static str)>,
+    pub chosen: Option<ChosenServer>,
+    pub tried: Vec<usize>,
+    /// How often the request was sent over a connection.
+    pub attempts: usize,
+    /// The upstream connection of the client connection's own that is being made.
+    pub(super) own_connection: Option<Arc<Slot>>,
+    /// The upstream connection serves no other client connection.
+    pub has_own_connection: bool,
+    /// The upstream connection is closed after the response.
+    pub close_upstream: bool,
+    /// The pooled connection was stale: the next one has to be new.
+    pub needs_new_connection: bool,
+    pub upstream_started: Option<Instant>,
+    pub upstream_time: Option<Duration>,
+    pub body_received: u64,
+    pub body_sent: u64,
+    /// What was passed on of the upstream's response, for a request that is dropped in the middle.
+    pub forwarded: ForwardedResponse,
+    pub started_wall: SystemTime,
+}
+
+/// How far an upstream's response has been passed on.
+#[derive(Debug, Default)]
+pub struct ForwardedResponse {
+    /// 0: its head has not been passed on.
+    pub status: u16,
+    pub bytes: u64,
+}
+
+impl RequestContext {
+    pub fn new(arrival: Arrival, worker: Arc<Worker>) -> RequestContext {
+        let snapshot = worker.snapshot();
+        worker.metrics.requests_in_flight.inc();
+        RequestContext {
+            arrival,
+            worker,
+            snapshot,
+            request_id: RequestId::default(),
+            trace_id: None,
+            method: Method::GET,
+            host: String::new(),
+            path: String::new(),
+            host_header: None,
+            client_origin: None,
+            origin_header: None,
+            route: None,
+            permit: None,
+            refusal: None,
+            reason: "",
+            grounds: None,
+            status: 0,
+            authenticated: false,
+            is_api_call: false,
+            user: None,
+            session: None,
+            grpc: None,
+            is_grpc_stream: false,
+            store_time: Duration::ZERO,
+            registration: None,
+            last_failure: None,
+            chosen: None,
+            tried: Vec::new(),
+            attempts: 0,
+            own_connection: None,
+            has_own_connection: false,
+            close_upstream: false,
+            needs_new_connection: false,
+            upstream_started: None,
+            upstream_time: None,
+            body_received: 0,
+            body_sent: 0,
+            forwarded: ForwardedResponse::default(),
+            started_wall: SystemTime::now(),
+        }
+    }
+
+    /// The listener that the request came in by.
+    pub(super) fn listener(&self) -> Option<(&settings::Listener, &settings::ReloadableListener)> {
+        let index = self.arrival.peer.listener;
+        Some((
+            self.worker.boot.listeners.get(index)?,
+            self.snapshot.settings.listeners.get(index)?,
+        ))
+    }
+
+    pub(super) fn keepalive_seconds(&self) -> Option<u64> {
+        Some(self.listener()?.0.limits.keepalive.as_secs())
+    }
+
+    /// The client as the front desk sees it.
+    pub(super) fn client(&self) -> Client {
+        let origin = self.client_origin.as_ref();
+        let told = origin.and_then(|origin| origin.host.clone());
+        let own = || {
+            self.host_header
+                .as_ref()
+                .and_then(|host| host.to_str().ok())
+                .unwrap_or_default()
+                .to_owned()
+        };
+        Client {
+            ip: origin.map_or(self.arrival.peer.ip, |origin| origin.ip),
+            https: origin.is_some_and(|origin| origin.https),
+            host: told.unwrap_or_else(own),
+        }
+    }
+
+    /// Notes whom the request is from, for the log.
+    pub(super) fn record_identity(&mut self, identity: &Identity) {
+        self.user = Some(identity.user().to_owned());
+        self.session = identity.session().map(|session| session.id);
+        self.authenticated = true;
+    }
+}
+
+impl Drop for RequestContext {
+    fn drop(&mut self) {
+        let worker = Arc::clone(&self.worker);
+        worker.finish(self);
+    }
+}
+
+/// Does the work; tells how long it waited. For what ends at once no clock is read.
+pub(super) async fn measure_wait<T>(work: impl Future<Output = T>) -> (T, Duration) {
+    let (mut work, mut since) = (pin!(work), None);
+    poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Ready(done) => {
+            let waited = since.map_or(Duration::ZERO, |since: Instant| since.elapsed());
+            Poll::Ready((done, waited))
+        }
+        Poll::Pending => {
+            since.get_or_insert_with(Instant::now);
+            Poll::Pending
+        }
+    })
+    .await
+}

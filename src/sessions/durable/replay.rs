@@ -1,0 +1,178 @@
+//! What the database knows and the store may not: ends that were written while the store was away,
+//! and those that a store which came back with an older state has forgotten.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::DurableSessions;
+use super::writes::used_since;
+use crate::auth::session::{EndReason, Millis, Session, SessionId};
+use crate::database;
+use crate::store::{SessionUse, Store, StoreError};
+
+/// Of a store that has come back, the ends so long before are told again, in milliseconds: it may
+/// have been restored from a snapshot as old as that.
+pub(super) const REPLAY_WINDOW_MS: Millis = 3_600_000;
+/// After how many calls of [`DurableSessions::write_uses`] uses are written: a second lies between two.
+const WRITE_EVERY_CALLS: u64 = 5;
+
+/// Which uses are not written yet.
+#[derive(Default)]
+pub(super) struct PendingUseTimes {
+    uses: Mutex<HashMap<SessionId, Millis>>,
+    calls: AtomicU64,
+}
+
+/// Why the store was not told.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    #[error("the store did not respond")]
+    Store(#[from] StoreError),
+    #[error("the database did not respond")]
+    Database(#[from] database::Error),
+}
+
+impl DurableSessions {
+    /// Tells the store of everything that it was not told of.
+    pub(super) async fn replay_pending(
+        &self,
+        store: &Store,
+        now: Millis,
+    ) -> Result<(), ReplayError> {
+        self.replay_pending_revocations(store, now).await?;
+        loop {
+            let ends = self.database.pending_ends().await?;
+            if ends.is_empty() {
+                return Ok(());
+            }
+            for (id, reason) in &ends {
+                store.revoke(*id, *reason, None).await?;
+            }
+            let ids: Vec<SessionId> = ends.into_iter().map(|(id, _)| id).collect();
+            self.database.mark_ends_replayed(&ids).await?;
+        }
+    }
+
+    /// Tells a store that has come back what was revoked in the last hour.
+    pub(super) async fn replay_recent(
+        &self,
+        store: &Store,
+        now: Millis,
+    ) -> Result<(), ReplayError> {
+        self.replay_recent_revocations(store, now).await?;
+        let since = now.saturating_sub(REPLAY_WINDOW_MS);
+        let mut after = None;
+        loop {
+            let ends = self.database.ends_since(since, after, now).await?;
+            let Some((last, _)) = ends.last() else {
+                return Ok(());
+            };
+            after = Some(*last);
+            for (id, reason) in &ends {
+                store.revoke(*id, *reason, None).await?;
+            }
+        }
+    }
+
+    /// Tells the store of one end.
+    pub(super) async fn replay_end(&self, store: &Store, session: &Session) {
+        let reason = session
+            .ended
+            .map_or(EndReason::Terminated, |end| end.reason);
+        if let Err(error) = store.revoke(session.id, reason, None).await {
+            tracing::debug!(%error, "an end could not be told to the store");
+        }
+    }
+
+    /// Takes note of uses, to be written with the next ones.
+    pub fn record_uses(&self, uses: &[SessionUse]) {
+        let mut unwritten = self.shared.pending_uses.uses.lock();
+        for used in uses {
+            let last = unwritten.entry(used.session).or_default();
+            *last = (*last).max(used.last_access);
+        }
+    }
+
+    /// Takes note of uses; every few seconds they are written.
+    ///
+    /// # Errors
+    /// When they cannot be; they stay to be written.
+    pub async fn write_uses(&self, store: &Store, uses: &[SessionUse]) -> Result<(), ReplayError> {
+        self.record_uses(uses);
+        let calls = &self.shared.pending_uses.calls;
+        if calls
+            .fetch_add(1, Ordering::Relaxed)
+            .is_multiple_of(WRITE_EVERY_CALLS)
+        {
+            self.flush_uses(store).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes all uses. Of sessions that are used although they have ended here the store is told.
+    ///
+    /// # Errors
+    /// When they cannot be written; they stay to be. When the store cannot be told.
+    pub async fn flush_uses(&self, store: &Store) -> Result<(), ReplayError> {
+        let telling = &self.shared.pending_uses;
+        let unwritten: Vec<(SessionId, Millis)> = telling.uses.lock().drain().collect();
+        match self.database.update_last_activity(&unwritten).await {
+            Ok(ended) => {
+                for id in ended {
+                    self.shared.invalidate(id);
+                    store.revoke(id, EndReason::Terminated, None).await?;
+                }
+                Ok(())
+            }
+            Err(error) => {
+                let mut uses = telling.uses.lock();
+                for (id, at) in unwritten {
+                    let last = uses.entry(id).or_default();
+                    *last = (*last).max(at);
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Tells which of these sessions are not alive any more, by both homes: what the store has lost
+    /// may live here, and while it does not answer those end that have ended here.
+    ///
+    /// # Errors
+    /// When the store does not answer, and neither does the database where it would have to.
+    pub async fn ended_among(
+        &self,
+        store: &Store,
+        ids: &[SessionId],
+        idle: Option<Duration>,
+        now: Millis,
+    ) -> Result<Vec<SessionId>, StoreError> {
+        let found = store.ended_among(ids, idle).await;
+        let (Some(durable), false) = (self.if_enabled(), ids.is_empty()) else {
+            return found;
+        };
+        let doubtful = found.as_deref().unwrap_or(ids);
+        let used_since = used_since(idle, now);
+        let standing = durable.database.look_up_liveness(doubtful, used_since, now);
+        let Ok(standing) = standing.await else {
+            // Unknown is not gone.
+            return found.map(|_| Vec::new());
+        };
+        let over: HashSet<SessionId> = standing
+            .iter()
+            .filter(|(_, alive)| !alive)
+            .map(|(id, _)| *id)
+            .collect();
+        let known: HashSet<SessionId> = standing.into_iter().map(|(id, _)| id).collect();
+        Ok(match found {
+            Ok(ended) => {
+                let lost = |id: &SessionId| known.contains(id) && !over.contains(id);
+                ended.into_iter().filter(|id| !lost(id)).collect()
+            }
+            Err(_) => over.into_iter().collect(),
+        })
+    }
+}

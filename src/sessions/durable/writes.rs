@@ -1,0 +1,145 @@
+//! What is written to the second home before anybody hears of it: new sessions, their ends, changes.
+
+use std::time::Duration;
+
+use super::DurableSessions;
+use crate::auth::session::{EndReason, Millis, OnSessionLimit, Session, SessionId};
+use crate::database::{self, DurableRefreshTokens, DurableSession, SessionQuota};
+use crate::store::InitialRefreshToken;
+
+impl DurableSessions {
+    /// Writes a new session with its first refresh token. Beyond `max` alive ones the oldest are
+    /// ended, and given; `None`: there is no room.
+    ///
+    /// # Errors
+    /// When the database does not do it.
+    pub async fn create(
+        &self,
+        session: &Session,
+        grant: InitialRefreshToken,
+        max: u32,
+        on_limit: OnSessionLimit,
+        idle: Option<Duration>,
+    ) -> Result<Option<Vec<SessionId>>, database::Error> {
+        let now = session.created_at;
+        let refresh = DurableRefreshTokens {
+            current: grant.hash,
+            until: grant.until,
+            rotated: Vec::new(),
+            reused: false,
+        };
+        let room = SessionQuota {
+            max,
+            on_limit,
+            used_since: used_since(idle, now),
+        };
+        let evicted = self
+            .database
+            .insert_session(session, &refresh, room, now)
+            .await?;
+        for id in evicted.iter().flatten() {
+            self.shared.invalidate(*id);
+        }
+        Ok(evicted)
+    }
+
+    /// Ends a session; tells whether it was alive.
+    ///
+    /// # Errors
+    /// When the database does not do it.
+    pub async fn end(
+        &self,
+        id: SessionId,
+        reason: EndReason,
+        idle: Option<Duration>,
+        now: Millis,
+    ) -> Result<bool, database::Error> {
+        let used_since = used_since(idle, now);
+        let ended = self.database.end_session(id, reason, used_since, now).await;
+        self.shared.invalidate(id);
+        ended
+    }
+
+    /// Ends all sessions of a user but one; gives those that were alive.
+    ///
+    /// # Errors
+    /// When the database does not do it.
+    pub async fn end_all(
+        &self,
+        user: &str,
+        except: Option<SessionId>,
+        reason: EndReason,
+        idle: Option<Duration>,
+        now: Millis,
+    ) -> Result<Vec<SessionId>, database::Error> {
+        if is_foreign_user(user) {
+            return Ok(Vec::new());
+        }
+        let used_since = used_since(idle, now);
+        let ended = self
+            .database
+            .end_user_sessions(user, except, reason, used_since, now)
+            .await?;
+        for id in &ended {
+            self.shared.invalidate(*id);
+        }
+        Ok(ended)
+    }
+
+    /// Changes who a user's live sessions belong to and what they may do.
+    ///
+    /// # Errors
+    /// When the database does not do it.
+    pub async fn update_identity(&self, user: &str) -> Result<(), database::Error> {
+        self.database.update_session_identity(user).await?;
+        for kept in self.database.user_sessions(user).await? {
+            self.shared.invalidate(kept.session.id);
+        }
+        Ok(())
+    }
+
+    /// Writes what its holder has changed of a session.
+    ///
+    /// # Errors
+    /// When the database does not do it.
+    pub async fn amend(&self, session: &Session) -> Result<(), database::Error> {
+        self.database.update_session(session).await?;
+        self.shared.invalidate(session.id);
+        Ok(())
+    }
+
+    /// Reads the sessions of a user, newest first.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn sessions_of(&self, user: &str) -> Result<Vec<DurableSession>, database::Error> {
+        if is_foreign_user(user) {
+            return Ok(Vec::new());
+        }
+        self.database.user_sessions(user).await
+    }
+
+    /// Drops what is over for good; tells how many sessions and how many revocations.
+    ///
+    /// # Errors
+    /// When the database does not do it.
+    pub async fn delete_expired(&self, now: Millis) -> Result<(u64, u64), database::Error> {
+        let sessions = self.database.delete_expired_sessions(now).await?;
+        Ok((
+            sessions,
+            self.database.delete_expired_revocations(now).await?,
+        ))
+    }
+}
+
+/// Whether this is a person of a trusted issuer, who has no session here: between the two is a NUL,
+/// which PostgreSQL would not even compare.
+fn is_foreign_user(user: &str) -> bool {
+    user.contains('\0')
+}
+
+/// Sessions not used since then have expired by being idle.
+pub(super) fn used_since(idle: Option<Duration>, now: Millis) -> Millis {
+    let idle = idle.and_then(|idle| Millis::try_from(idle.as_millis()).ok());
+    idle.map_or(0, |idle| now.saturating_sub(idle))
+}

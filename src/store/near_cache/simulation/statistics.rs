@@ -1,0 +1,77 @@
+//! How much happens in the stories.
+
+use super::oracle::{DecisionSource, Verdict};
+
+/// How much happened, so that a story in which nothing happens is noticed.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Statistics {
+    pub(super) runs: u64,
+    pub(super) by_near_cache: u64,
+    pub(super) by_store: u64,
+    pub(super) in_outage: u64,
+    pub(super) accepted_in_outage: u64,
+    pub(super) refused_as_revoked: u64,
+    pub(super) unknown: u64,
+    pub(super) decided_after_end: u64,
+    pub(super) changes: u64,
+    /// Changes that were looked at together with another of the same item.
+    pub(super) coalesced_changes: u64,
+}
+
+impl Statistics {
+    pub(super) fn count(&mut self, by: DecisionSource, verdict: Verdict) {
+        match by {
+            DecisionSource::NearCache => self.by_near_cache += 1,
+            DecisionSource::Store | DecisionSource::Both | DecisionSource::Sweep => {
+                self.by_store += 1
+            }
+            DecisionSource::Outage => self.in_outage += 1,
+        }
+        match verdict {
+            Verdict::Accepted if by == DecisionSource::Outage => self.accepted_in_outage += 1,
+            Verdict::Revoked => self.refused_as_revoked += 1,
+            Verdict::Unknown => self.unknown += 1,
+            _ => {}
+        }
+    }
+
+    pub(super) fn add(&mut self, other: &Statistics) {
+        self.runs += other.runs;
+        self.by_near_cache += other.by_near_cache;
+        self.by_store += other.by_store;
+        self.in_outage += other.in_outage;
+        self.accepted_in_outage += other.accepted_in_outage;
+        self.refused_as_revoked += other.refused_as_revoked;
+        self.unknown += other.unknown;
+        self.decided_after_end += other.decided_after_end;
+        self.changes += other.changes;
+        self.coalesced_changes += other.coalesced_changes;
+    }
+
+    pub(super) fn sum(all: &[Statistics]) -> Statistics {
+        let mut sum = Statistics::default();
+        for one in all {
+            sum.add(one);
+        }
+        sum
+    }
+
+    /// Checks that all seeds were played and that in them a lot happened of each kind.
+    pub(super) fn assert_coverage(&self, seeds: u64) {
+        assert_eq!(self.runs, seeds);
+        let answers = self.by_near_cache + self.by_store + self.in_outage;
+        assert!(self.by_near_cache * 4 > answers, "{self:?}");
+        assert!(self.by_store * 10 > answers, "{self:?}");
+        for rarer in [
+            self.in_outage,
+            self.accepted_in_outage,
+            self.refused_as_revoked,
+            self.unknown,
+            self.decided_after_end,
+            self.changes,
+            self.coalesced_changes,
+        ] {
+            assert!(rarer >= seeds, "{self:?}");
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! The directory: the same promises from both engines.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+#![expect(unreachable_pub, reason = "the harness is a module of this one binary")]
+
+#[path = "database/opening.rs"]
+mod opening;
+#[path = "support/postgres.rs"]
+mod postgres;
+#[path = "database/profile.rs"]
+mod profile;
+#[path = "database/revocations.rs"]
+mod revocations;
+#[path = "database/sessions.rs"]
+mod sessions;
+#[path = "database/support.rs"]
+mod support;
+#[path = "database/users.rs"]
+mod users;

@@ -1,0 +1,120 @@
+//! Revocations, as rows.
+#![expect(clippy::indexing_slicing, reason = "tests")]
+
+use portcullis::auth::session::Millis;
+use portcullis::database::{Database, LoggedRevocation, RevocationSubject, StoreMarker};
+
+use crate::support::databases;
+
+fn token(key: &str, made_at: Millis, until: Millis) -> LoggedRevocation {
+    LoggedRevocation {
+        subject: RevocationSubject::Token(key.to_owned()),
+        made_at,
+        until,
+    }
+}
+
+fn issued_before(second: u64, made_at: Millis) -> LoggedRevocation {
+    LoggedRevocation {
+        subject: RevocationSubject::IssuedBefore([7; 16], second),
+        made_at,
+        until: 100_000,
+    }
+}
+
+async fn revocations_since(
+    directory: &Database,
+    since: Millis,
+    now: Millis,
+) -> Vec<LoggedRevocation> {
+    directory.revocations_since(since, None, now).await.unwrap()
+}
+
+#[tokio::test]
+async fn revocations_keep_their_widest_reach() {
+    for home in databases() {
+        let directory = home.open().await;
+        for kept in [
+            token("a", 1_000, 9_000),
+            token("a", 2_000, 5_000),
+            issued_before(7, 1_000),
+            issued_before(3, 2_000),
+        ] {
+            directory.upsert_revocation(&kept, false).await.unwrap();
+        }
+        let kept = revocations_since(&directory, 0, 0).await;
+        assert_eq!(kept, [issued_before(7, 2_000), token("a", 2_000, 9_000)]);
+        assert_eq!(revocations_since(&directory, 2_001, 0).await, []);
+        assert_eq!(
+            revocations_since(&directory, 0, 9_000).await,
+            [issued_before(7, 2_000)]
+        );
+        let after = directory.revocations_since(0, Some(&kept[0].subject), 0);
+        assert_eq!(after.await.unwrap(), kept[1..]);
+        let asked = [
+            RevocationSubject::Token("a".to_owned()),
+            RevocationSubject::Token("b\"'%;--".to_owned()),
+            RevocationSubject::IssuedBefore([7; 16], 7),
+            RevocationSubject::IssuedBefore([7; 16], 8),
+            RevocationSubject::IssuedBefore([8; 16], 1),
+        ];
+        let unkept = directory.missing_revocations(&asked).await.unwrap();
+        assert_eq!(
+            unkept,
+            [asked[1].clone(), asked[3].clone(), asked[4].clone()]
+        );
+        let told = directory
+            .look_up_revocations("a", Some([7; 16]))
+            .await
+            .unwrap();
+        assert_eq!(told, (true, Some(7)));
+        let told = directory
+            .look_up_revocations("b", Some([8; 16]))
+            .await
+            .unwrap();
+        assert_eq!(told, (false, None));
+        directory.delete_revocation("a").await.unwrap();
+        assert_eq!(
+            directory.delete_expired_revocations(99_999).await.unwrap(),
+            0
+        );
+        assert_eq!(
+            directory.delete_expired_revocations(100_001).await.unwrap(),
+            1
+        );
+        assert_eq!(revocations_since(&directory, 0, 0).await, []);
+    }
+}
+
+#[tokio::test]
+async fn unreplayed_revocations_stay_pending() {
+    for home in databases() {
+        let directory = home.open().await;
+        let (told, untold) = (token("told", 1, 9), token("untold", 2, 9));
+        directory.upsert_revocation(&told, false).await.unwrap();
+        directory.upsert_revocation(&untold, true).await.unwrap();
+        // Hearing of it is not telling.
+        directory.upsert_revocation(&untold, false).await.unwrap();
+        let waiting = directory.pending_revocations().await.unwrap();
+        assert_eq!(waiting, [untold]);
+        directory.mark_revocations_replayed(&waiting).await.unwrap();
+        assert_eq!(directory.pending_revocations().await.unwrap(), []);
+    }
+}
+
+#[tokio::test]
+async fn stores_are_distinguished_by_their_prefix() {
+    for home in databases() {
+        let directory = home.open().await;
+        assert_eq!(directory.store_marker("p:").await.unwrap(), None);
+        for (marker, complete) in [("a", true), ("b", false)] {
+            let kept = StoreMarker {
+                marker: marker.to_owned(),
+                is_log_complete: complete,
+            };
+            directory.upsert_store_marker("p:", &kept).await.unwrap();
+            assert_eq!(directory.store_marker("p:").await.unwrap(), Some(kept));
+        }
+        assert_eq!(directory.store_marker("q:").await.unwrap(), None);
+    }
+}
