@@ -153,14 +153,14 @@ def run_wrk(lane, connections, seconds, **more):
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     ) as process:
-        said = ""
+        output = ""
         for line in process.stdout:
-            said += line
+            output += line
             if line == "ASKED\n":
                 process.send_signal(signal.SIGINT)
-    line = re.search(r"^RESULT (.*)", said, re.MULTILINE)
+    line = re.search(r"^RESULT (.*)", output, re.MULTILINE)
     if not line:
-        raise Unavailable(f"wrk: {said[-500:]}")
+        raise Unavailable(f"wrk: {output[-500:]}")
     requests, refused, micros, p50, p99, broken = map(int, line[1].split())
     if broken:
         raise Unavailable(f"{broken} of {requests} requests got no response")
@@ -187,8 +187,8 @@ def h2load(lane, connections, options):
     failed = re.search(r"(\d+) failed, (\d+) errored, (\d+) timeout", output)
     protocol = re.search(r"Application protocol: (\S+)", output)
     if not (figures and statuses and failed) or any(map(int, failed.groups())):
-        told = re.search(r"^requests: .*", output, re.MULTILINE)
-        raise Unavailable(f"h2load: {told[0] if told else output[-300:]}")
+        summary = re.search(r"^requests: .*", output, re.MULTILINE)
+        raise Unavailable(f"h2load: {summary[0] if summary else output[-300:]}")
     if not protocol or protocol[1] != "h2":
         raise Unavailable(f"no HTTP/2: {protocol[1] if protocol else 'no protocol was negotiated'}")
     good, *others = map(int, statuses.groups())

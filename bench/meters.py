@@ -65,13 +65,13 @@ class Clients:
 
     def trickle(self, seconds):
         """Sends requests at a slow pace for a time; returns their number."""
-        began, asked = time.monotonic(), 0
+        began, sent = time.monotonic(), 0
         while (now := time.monotonic()) < began + seconds:
             self.send(self.sockets[0])
             self.take_response(self.sockets[0])
-            asked += 1
+            sent += 1
             time.sleep(max(0, TRICKLE - (time.monotonic() - now)))
-        return asked
+        return sent
 
     def send(self, one):
         credential = ""
@@ -82,10 +82,10 @@ class Clients:
         one.sendall(f"{self.head}{credential}\r\n".encode())
 
     def take_response(self, one):
-        answer = self.receive(one)
-        while b"\r\n\r\n" not in answer:
-            answer += self.receive(one)
-        head, _, body = answer.partition(b"\r\n\r\n")
+        response = self.receive(one)
+        while b"\r\n\r\n" not in response:
+            response += self.receive(one)
+        head, _, body = response.partition(b"\r\n\r\n")
         if not head.startswith(self.expected):
             raise Broken(head.partition(b"\r\n")[0].decode(errors="replace"))
         left = int(re.search(rb"(?i)\ncontent-length: (\d+)", head)[1]) - len(body)
@@ -198,8 +198,8 @@ class Commands:
 
     def so_far(self):
         self.connection.sendall(b"INFO commandstats\r\n")
-        answer = b""
-        while not (header := re.match(rb"\$(\d+)\r\n", answer)) or len(answer) < header.end() + int(header[1]) + 2:
-            answer += self.connection.recv(65536)
-        stats = re.findall(rb"cmdstat_([^:]+):calls=(\d+)", answer)
+        reply = b""
+        while not (header := re.match(rb"\$(\d+)\r\n", reply)) or len(reply) < header.end() + int(header[1]) + 2:
+            reply += self.connection.recv(65536)
+        stats = re.findall(rb"cmdstat_([^:]+):calls=(\d+)", reply)
         return sum(int(calls) for name, calls in stats if name != b"info")

@@ -18,9 +18,9 @@ def idle(port):
     """Opens a connection, makes one request on it, and leaves it open."""
     connection = socket.create_connection(("127.0.0.1", port), 30)
     connection.sendall(REQUEST)
-    answer = b""
-    while not answer.endswith(b"x" * 1024):
-        answer += some(connection, answer)
+    response = b""
+    while not response.endswith(b"x" * 1024):
+        response += receive(connection, response)
     return connection
 
 
@@ -28,15 +28,15 @@ def web_socket(port):
     """Opens a WebSocket and leaves it open."""
     connection = socket.create_connection(("127.0.0.1", port), 30)
     connection.sendall(UPGRADE % base64.b64encode(os.urandom(16)))
-    answer = b""
-    while b"\r\n\r\n" not in answer:
-        answer += some(connection, answer)
-    if not answer.startswith(b"HTTP/1.1 101 "):
-        raise OSError(f"no WebSocket: {answer[:200]!r}")
+    response = b""
+    while b"\r\n\r\n" not in response:
+        response += receive(connection, response)
+    if not response.startswith(b"HTTP/1.1 101 "):
+        raise OSError(f"no WebSocket: {response[:200]!r}")
     return connection
 
 
-def some(connection, so_far):
+def receive(connection, so_far):
     piece = connection.recv(65536)
     if not piece:
         raise OSError(f"the connection was closed after {so_far[:200]!r}")

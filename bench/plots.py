@@ -27,8 +27,8 @@ def svg(width, height, parts):
 
 
 def text(x, y, words, kind="", anchor="start"):
-    said = xml.sax.saxutils.escape(words)
-    return f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}" text-anchor="{anchor}">{said}</text>'
+    escaped = xml.sax.saxutils.escape(words)
+    return f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}" text-anchor="{anchor}">{escaped}</text>'
 
 
 def line(x1, y1, x2, y2, kind):

@@ -39,12 +39,12 @@ def load(part):
 
 def origin(options):
     """Returns date, machine, commit and options."""
-    said = {name: str(value) for name, value in vars(options).items() if value not in (None, False)}
+    given = {name: str(value) for name, value in vars(options).items() if value not in (None, False)}
     return {
         "date": datetime.date.today().isoformat(),
         "machine": machine(),
         "commit": output_of(["git", "-C", str(builds.ROOT), "rev-parse", "--short", "HEAD"]),
-        "options": said,
+        "options": given,
         "build": builds.words(options),
         "load_before": os.getloadavg()[0],
     }
@@ -65,11 +65,11 @@ def machine():
 
 def versions():
     """Returns the installed version of each program."""
-    asked = {
+    commands = {
         "rustc": ["rustc", "--version"], "nginx": ["nginx", "-v"], "Redis": ["redis-server", "--version"],
         "wrk": ["wrk", "-v"], "h2load": ["h2load", "--version"], "Node": ["node", "--version"],
     }
-    found = {name: output_of(command) for name, command in asked.items()}
+    found = {name: output_of(command) for name, command in commands.items()}
     return {name: short(words) for name, words in found.items() if words}
 
 

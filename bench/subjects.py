@@ -152,8 +152,8 @@ class Bench(Processes):
                 return process
             except OSError:
                 if time.monotonic() > deadline or process.ended():
-                    said = process.log.read_text()[-2000:].strip()
-                    raise Unavailable(f"portcullis did not become ready: {said}") from None
+                    log = process.log.read_text()[-2000:].strip()
+                    raise Unavailable(f"portcullis did not become ready: {log}") from None
                 time.sleep(0.02)
 
     def gateway_command(self, gateway, log_format="json", log_level="info"):
@@ -171,8 +171,8 @@ class Bench(Processes):
                 f"http://127.0.0.1:{port}/api/v1/auth/register", body.encode(),
                 {"Content-Type": "application/json"},
             )
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                return json.load(answer)["data"]["access_token"]
+            with urllib.request.urlopen(request, timeout=60) as response:
+                return json.load(response)["data"]["access_token"]
 
         with ThreadPoolExecutor(2) as pool:
             tokens = list(pool.map(register, range(count)))

@@ -31,8 +31,8 @@ def table(figures):
 def judged(what, aim, value, digits=2, least=False):
     """Returns a row: the target, the figure, and whether the target is met."""
     sign = "≥" if least else "≤"
-    said = "" if value is None else "met" if (value >= aim if least else value <= aim) else "not met"
-    return [what, f"{sign} {tables.number(aim, digits)}", tables.number(value, digits), said]
+    result = "" if value is None else "met" if (value >= aim if least else value <= aim) else "not met"
+    return [what, f"{sign} {tables.number(aim, digits)}", tables.number(value, digits), result]
 
 
 def paths(run, counts):

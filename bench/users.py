@@ -63,8 +63,8 @@ def write_other_users(redis, file):
         replies = connection.makefile("rb")
         for token in open(file):
             payload = token.split(".")[1]
-            said = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-            words = [b"SET", f"bench:session:{said['sid']}".encode(), said["sub"].encode(), b"EX", b"86400"]
+            decoded = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+            words = [b"SET", f"bench:session:{decoded['sid']}".encode(), decoded["sub"].encode(), b"EX", b"86400"]
             lines = b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
             connection.sendall(b"*%d\r\n" % len(words) + lines)
             if not replies.readline().startswith(b"+OK"):

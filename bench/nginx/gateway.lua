@@ -110,13 +110,13 @@ local function decide(claims)
     connection:settimeout(1000)
     if not connection:connect("127.0.0.1", redis_port) then return end
     connection:send({ evalsha, claims.query })
-    local said, fault = read_reply(connection)
+    local reply, fault = read_reply(connection)
     if fault and find(fault, "NOSCRIPT", 1, true) then
         connection:send({ eval, claims.query })
-        said = read_reply(connection)
+        reply = read_reply(connection)
     end
-    if said then connection:setkeepalive(60000, 256) end
-    return said
+    if reply then connection:setkeepalive(60000, 256) end
+    return reply
 end
 
 function gateway.access()
@@ -130,16 +130,16 @@ function gateway.access()
         verdicts:set(token, claims)
     end
     if now() >= claims.exp then return ngx.exit(401) end
-    local said = decide(claims)
-    if not said then return ngx.exit(503) end
-    if said.verdict < 2 then return ngx.exit(401) end
+    local decision = decide(claims)
+    if not decision then return ngx.exit(503) end
+    if decision.verdict < 2 then return ngx.exit(401) end
     local headers = ngx.header
     headers["RateLimit-Limit"] = LIMIT
-    headers["RateLimit-Remaining"] = said.left
-    headers["RateLimit-Reset"] = said.reset
-    if said.verdict == 2 then return ngx.exit(429) end
+    headers["RateLimit-Remaining"] = decision.left
+    headers["RateLimit-Reset"] = decision.reset
+    if decision.verdict == 2 then return ngx.exit(429) end
     local variables = ngx.var
-    variables.user, variables.session = said.user, claims.sid
+    variables.user, variables.session = decision.user, claims.sid
 end
 
 return gateway

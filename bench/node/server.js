@@ -59,10 +59,10 @@ function serve() {
     headers['x-user-id'] = request.identity.user;
     headers['x-session-id'] = request.identity.session;
     const options = { agent, headers, host: '127.0.0.1', port: UPSTREAM, method: request.method, path: request.url };
-    const onward = http.request(options, (answer) => {
-      const { connection: hop, 'keep-alive': kept, ...passed } = answer.headers;
-      response.status(answer.statusCode).set(passed);
-      answer.pipe(response);
+    const onward = http.request(options, (upstreamResponse) => {
+      const { connection: hop, 'keep-alive': kept, ...passed } = upstreamResponse.headers;
+      response.status(upstreamResponse.statusCode).set(passed);
+      upstreamResponse.pipe(response);
     });
     onward.on('error', () => response.headersSent ? response.destroy() : response.status(502).end());
     request.pipe(onward);
