@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""A small backend with a login of its own, as it was before Portcullis came.
+"""A small backend with a login endpoint of its own, unchanged by Portcullis.
 
     python3 backend.py [PORT]
 
 POST /login    {"email", "password"} -> 200 {"user": {"id", "email", "roles"}}, or 401
-GET  /orders   the orders of the user whom the gateway names
+GET  /orders   the orders of the user in X-User-Id, which the gateway sets
 """
 
 import json
@@ -20,17 +20,17 @@ class Backend(BaseHTTPRequestHandler):
         if self.path != "/login":
             return self.respond(404, {"error": "not found"})
         length = int(self.headers.get("Content-Length", 0))
-        asked = json.loads(self.rfile.read(length))
-        user = USERS.get(asked.get("email"))
-        if user is None or user["password"] != asked.get("password"):
+        credentials = json.loads(self.rfile.read(length))
+        user = USERS.get(credentials.get("email"))
+        if user is None or user["password"] != credentials.get("password"):
             return self.respond(401, {"error": "wrong email or password"})
-        who = {"id": user["id"], "email": asked["email"], "roles": user["roles"]}
-        self.respond(200, {"user": who})
+        identity = {"id": user["id"], "email": credentials["email"], "roles": user["roles"]}
+        self.respond(200, {"user": identity})
 
     def do_GET(self):
         if self.path != "/orders":
             return self.respond(404, {"error": "not found"})
-        # Only the gateway can reach this backend, and it lets no client send this header.
+        # Only the gateway can reach this backend, and it removes this header from client requests.
         user = self.headers.get("X-User-Id")
         self.respond(200, {"user": user, "orders": ORDERS.get(user, [])})
 

@@ -55,9 +55,9 @@ fn adopt_walkthrough_works_as_documented() {
     let expected = "\
 orders without a session: 401
 a wrong password: 401
-the right one: 200
+the correct password: 200
 orders with the session: {\"user\": \"7\", \"orders\": [\"a teapot\", \"two cups\"]}
-the devices that are signed in: 200
+the list of sessions: 200
 sign out: 204
 orders afterwards: 401
 ";
