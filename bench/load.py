@@ -156,7 +156,7 @@ def run_wrk(lane, connections, seconds, **more):
         output = ""
         for line in process.stdout:
             output += line
-            if line == "ASKED\n":
+            if line == "DONE\n":
                 process.send_signal(signal.SIGINT)
     line = re.search(r"^RESULT (.*)", output, re.MULTILINE)
     if not line:

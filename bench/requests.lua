@@ -3,7 +3,7 @@
 --   TOKENS   the file, one token per line; without it, requests have no credential
 --   EVERY    use only every n-th token
 --   ROUTES   the number of routes: request PATH0, PATH1, … instead of PATH
---   ONCE     use each token once, then print ASKED
+--   ONCE     use each token once, then print DONE
 
 local tokens, routes = os.getenv("TOKENS"), tonumber(os.getenv("ROUTES"))
 local once, every = os.getenv("ONCE"), tonumber(os.getenv("EVERY")) or 1
@@ -60,7 +60,7 @@ if once then
         if not lines and received >= sent then
             wrk.thread:stop()
             -- wrk sleeps until its duration is over, unless it is interrupted.
-            io.stdout:write("ASKED\n")
+            io.stdout:write("DONE\n")
             io.stdout:flush()
         end
     end
