@@ -5,7 +5,7 @@
 //! 1. [`proxy`] accepts connections, rejects malformed requests, forwards and streams.
 //! 2. [`pipeline`] decides: route, limits without identity, credential, session and revocation,
 //!    requirements, limits with identity. The result is a permit or a refusal.
-//! 3. The pure modules hold the rules: [`routing`], [`auth`], [`limits`], [`refusal`]. They have no
+//! 3. The pure modules hold the rules: [`routing`], [`auth`], [`limits`], [`rejection`]. They have no
 //!    I/O and no clock; time is an argument.
 //! 4. [`store`] holds the state that a fleet shares (or one process keeps), [`directory`] the users
 //!    in a database, [`accounts`] what needs both, [`api`] the gateway's own endpoints.
@@ -25,7 +25,7 @@ pub mod proxy;
 
 pub mod auth;
 pub mod limits;
-pub mod refusal;
+pub mod rejection;
 pub mod routing;
 
 pub mod accounts;

@@ -44,7 +44,7 @@ use crate::auth::session::{Device, SessionToken};
 use crate::auth::token;
 use crate::database::{self, Database, User};
 use crate::events::Events;
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 use crate::sessions::durable::DurableSessions;
 use crate::store::{SessionEntry, Store, StoreError};
 use crate::telemetry::metrics::{Metrics, SignInMethod};

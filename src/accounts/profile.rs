@@ -12,7 +12,7 @@ use crate::auth::session::{EndReason, SessionId};
 use crate::database::{Avatar, AvatarInfo, User};
 use crate::events::{Event, EventKind};
 use crate::limits::Decision;
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 use crate::settings::{HashCost, PasswordRules, Reloadable};
 
 /// A change of somebody's own password, as typed.

@@ -9,7 +9,7 @@ use super::{AccountError, Accounts, ClientInfo, SignedIn, backend};
 use crate::auth::session::{ClientBinding, EndReason, Session, SessionId, SessionStatus};
 use crate::auth::token;
 use crate::events::{Event, EventKind};
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 use crate::settings::Reloadable;
 use crate::store::{RefreshRotation, Reuse, RotationOutcome, SessionEntry};
 

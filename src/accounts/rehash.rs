@@ -4,7 +4,7 @@
 use super::passwords::is_outdated;
 use super::{AccountError, Accounts};
 use crate::database::User;
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 use crate::settings::HashCost;
 
 impl Accounts {

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::{AccountError, Accounts};
 use crate::auth::session::{EndReason, Millis, OnSessionLimit, Session, SessionId, SessionStatus};
 use crate::database::DurableSession;
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 use crate::sessions::durable::DurableSessions;
 use crate::settings::Reloadable;
 use crate::store::{

@@ -10,7 +10,7 @@ use super::throttle::FailureCounters;
 use super::{AccountError, Accounts};
 use crate::events::{Event, EventKind};
 use crate::limits::Decision;
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 
 /// Why an attempt was refused whatever the password, for the log.
 const TOO_MANY_FAILURES: &str = "too many failures to sign in to this account";

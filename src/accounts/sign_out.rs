@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{AccountError, Accounts, RefreshToken};
 use crate::auth::session::{EndReason, Session, SessionId};
 use crate::events::{Event, EventKind};
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 use crate::settings::Reloadable;
 use crate::store::{SessionEntry, StoreError};
 

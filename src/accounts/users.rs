@@ -6,7 +6,7 @@ use super::{AccountError, Accounts, FieldErrors, normalize};
 use crate::auth::session::{EndReason, Millis};
 use crate::database::{self, User, UserPage, UserUpdate, UserUpdateOutcome};
 use crate::events::{Event, EventKind};
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 use crate::sessions::durable::identity_of;
 use crate::settings::{HashCost, PasswordRules};
 

@@ -18,7 +18,7 @@ use crate::auth::credential::PresentedCredential;
 use crate::auth::session::{Device, SessionToken};
 use crate::limits::Decision;
 use crate::pipeline::admission::Client;
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 use crate::settings::Reloadable;
 use crate::telemetry::metrics::SignInMethod;
 

@@ -11,7 +11,7 @@ use super::caller::AuthenticatedCaller;
 use super::response::{self, ApiRejection};
 use super::view::{self, AvatarView, Success};
 use crate::accounts::picture::PICTURE_MAX;
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 
 /// Whatever a browser makes of the bytes, it does nothing with them but show them.
 const SAFE_HEADERS: [(HeaderName, &str); 4] = [

@@ -15,7 +15,7 @@ use crate::accounts::normalize::AccountName;
 use crate::accounts::{BackendResponse, BackendSignIn, SignedIn};
 use crate::auth::credential;
 use crate::pipeline::admission::Client;
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 use crate::settings::Reloadable;
 use crate::settings::backend::{BackendSettings, SignInResponse};
 use crate::telemetry::metrics::SignInMethod;

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::response::ApiRejection;
 use crate::accounts::{FieldErrors, normalize};
 use crate::json;
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 
 /// Bytes.
 pub(super) const BODY_MAX: usize = 64 * 1024;

@@ -15,7 +15,7 @@ use crate::auth::session::SessionId;
 use crate::database::User;
 use crate::events::{Event, EventKind};
 use crate::pipeline::admission::{Client, CredentialKind, Identity};
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 use crate::settings::Reloadable;
 
 /// Somebody whose credential holds.

@@ -43,7 +43,7 @@ use crate::auth::session::SessionId;
 use crate::auth::token::Claims;
 use crate::events::Events;
 use crate::pipeline::admission::Identity;
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 use crate::settings::Reloadable;
 use crate::store::Store;
 use crate::telemetry::request_id::RequestId;

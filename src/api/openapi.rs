@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::endpoints::is_about_users;
 use super::{ApiState, response, routes};
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 
 /// The bodies of requests.
 const REQUEST_BODIES: [&str; 7] = [

@@ -15,7 +15,7 @@ use crate::auth::credential::PresentedCredential;
 use crate::auth::session::{Millis, SessionId};
 use crate::auth::token::Claims;
 use crate::pipeline::admission::{Client, Identity};
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 
 /// The session and the token to end.
 pub(super) struct PresentedSession {

@@ -12,7 +12,7 @@ use crate::accounts::{AccountError, SignedIn};
 use crate::auth::session::SessionId;
 use crate::database;
 use crate::limits::Decision;
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 use crate::store::StoreError;
 
 /// When a client whose question could not be answered is told to come again.

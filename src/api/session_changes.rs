@@ -11,7 +11,7 @@ use super::caller::AuthenticatedCaller;
 use super::response::ApiRejection;
 use super::sessions::{current_session_id, idle_timeout, session_response};
 use super::view::{SessionView, Success};
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 use crate::store::{AmendOutcome, Amendment, MAX_DATA_BYTES};
 
 /// Members of a session that nobody changes from outside.

@@ -13,7 +13,7 @@ use super::query::QueryParams;
 use super::response::{self, ApiRejection};
 use super::view::{self, Revoked, SessionView, SessionsView, Success, ViewContext};
 use crate::auth::session::{EndReason, SessionId};
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 use crate::store::{SessionEntry, SessionListQuery, Store};
 
 /// List

@@ -16,7 +16,7 @@ use super::request_context::{RequestContext, measure_wait};
 use super::{client_response, pipeline};
 use crate::api::{self, ApiRejection, Caller, LapsedClaims, ResponseInfo};
 use crate::auth::credential;
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 
 /// Bytes of a body that is read whoever sends it.
 const MAX_BODY: usize = 64 * 1024;

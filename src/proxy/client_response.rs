@@ -17,7 +17,7 @@ use super::response_framing::{self, LengthAction};
 use super::{connection_auth, forward, header_map, headers, hop_by_hop, worker};
 use crate::auth::credential;
 use crate::limits::{self, Decision};
-use crate::refusal::{Refusal, RejectionDetails};
+use crate::rejection::{Refusal, RejectionDetails};
 use crate::store::Store;
 use crate::telemetry::request_id::X_REQUEST_ID;
 

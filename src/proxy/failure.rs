@@ -10,7 +10,7 @@ use super::grpc::{self, Messages};
 use super::local_response::{self, RefusalResponse};
 use super::open_streams::idle_timer::READ_TIMEOUT;
 use super::request_context::RequestContext;
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 use crate::upstream::{AttemptOutcome, ChosenServer, UpstreamError};
 
 /// Why the gateway closed an open response, for the log.

@@ -17,7 +17,7 @@ use super::request_context::RequestContext;
 use super::trace::{self, TraceId};
 use super::{Snapshot, header_map, headers, local_response};
 use crate::pipeline::admission::{Identity, Permit};
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 use crate::routing::{Auth, Route, strip_prefix, stripped_part};
 use crate::settings::{Balance, HashKey, TimeoutOverrides, Timeouts};
 use crate::telemetry::request_id::X_REQUEST_ID;

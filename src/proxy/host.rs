@@ -3,7 +3,7 @@
 use http::HeaderValue;
 use pingora::http::RequestHeader;
 
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 use crate::routing::host_of;
 
 /// Returns the `Host` or the authority, and the name in it. `name` is that of an HTTP/1.1 head, which was

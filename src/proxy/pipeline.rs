@@ -18,7 +18,7 @@ use super::{
 use crate::auth::credential;
 use crate::auth::session::Millis;
 use crate::pipeline::admission::{AuthRequest, CredentialKind, Identity, Permit, Rejection};
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 use crate::routing::{Path, Route, cors};
 use crate::telemetry::request_id::{RequestId, X_REQUEST_ID};
 use crate::{api, settings};

@@ -18,7 +18,7 @@ use super::trace::TraceId;
 use super::{Snapshot, Worker};
 use crate::auth::session::SessionId;
 use crate::pipeline::admission::{Client, Identity, Permit};
-use crate::refusal::{Refusal, RejectionDetails};
+use crate::rejection::{Refusal, RejectionDetails};
 use crate::routing::Route;
 use crate::settings;
 use crate::telemetry::request_id::RequestId;

@@ -7,7 +7,7 @@ use pingora::proxy::Session;
 
 use super::local_response::{self, RefusalResponse};
 use super::request_context::RequestContext;
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 use crate::routing::OnUnauthenticated;
 
 /// Bytes of a target that is brought along; from a longer one the way back is not remembered.

@@ -21,7 +21,7 @@ use crate::events::Events;
 use crate::issuers::verifier::Verifier;
 use crate::pipeline::admission::Admission;
 use crate::pipeline::assertions::Assertions;
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 use crate::sessions::durable::DurableSessions;
 use crate::settings::{self, Reloadable};
 use crate::store::Store;

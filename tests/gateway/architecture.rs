@@ -100,7 +100,7 @@ fn config_is_used_only_by_cli_and_gateway() {
 
 #[test]
 fn pure_modules_have_no_io_and_no_clock() {
-    let domain = ["routing", "auth", "json", "limits", "refusal"];
+    let domain = ["routing", "auth", "json", "limits", "rejection"];
     let foreign = [
         "tokio",
         "redis",

@@ -15,7 +15,7 @@ use user::BackendUser;
 use super::{AccountError, ClientInfo};
 use crate::auth::session::Session;
 use crate::database::User;
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 use crate::settings::backend::BackendSettings;
 
 /// Bytes of a backend's answer.

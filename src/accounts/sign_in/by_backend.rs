@@ -13,7 +13,7 @@ use crate::accounts::{AccountError, Accounts, ClientInfo, SignedIn};
 use crate::auth::session::SessionToken;
 use crate::database::User;
 use crate::limits::Decision;
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 use crate::settings::Reloadable;
 use crate::settings::backend::BackendSettings;
 

@@ -20,7 +20,7 @@ use crate::auth::token::AccessTokenClaims;
 use crate::database::{self, User};
 use crate::events::{Event, EventKind};
 use crate::limits::Decision;
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 use crate::settings::{Identity, Reloadable};
 use crate::store::{InitialRefreshToken, SessionEntry};
 

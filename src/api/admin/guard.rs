@@ -15,7 +15,7 @@ use subtle::ConstantTimeEq;
 use super::super::origin::origin_matches_host;
 use super::{AdminState, ApiRejection};
 use crate::events::{Event, EventKind};
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 
 /// Rejects host names that are not the admin listener's, and calls from other sites' pages.
 pub(super) async fn require_same_site(

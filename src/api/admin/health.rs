@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::super::response::json as json_response;
 use super::{AdminState, ApiRejection};
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 use crate::settings::SessionsOnOutage;
 use crate::store::ProbeResult;
 

@@ -12,7 +12,7 @@ use super::{AdminState, ApiRejection};
 use crate::accounts::{self, limit_address_key, sign_in_limits};
 use crate::events::{Event, EventKind};
 use crate::limits::{Algorithm, Charge, Counter, Decision, KeyPart, Limit, OnOutage};
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 use crate::settings::Reloadable;
 
 /// `GET /admin/limits`: the configured ones, then the built-in ones for sign-ins.

@@ -26,7 +26,7 @@ use super::response::{ApiRejection, no_store};
 use crate::accounts::Accounts;
 use crate::events::Events;
 use crate::limits::{Counter, Limit};
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 use crate::settings::{Reloadable, SessionsOnOutage};
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;

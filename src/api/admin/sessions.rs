@@ -15,7 +15,7 @@ use super::{AdminState, ApiRejection};
 use crate::accounts::ClientInfo;
 use crate::auth::session::{Device, EndReason, SessionId};
 use crate::events::{Event, EventKind};
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 use crate::store::{FleetConfirmation, SessionListQuery, Store};
 
 /// `GET /admin/sessions?user=&ip=&status=&limit=&cursor=`: everybody's sessions or one user's, the

@@ -6,7 +6,7 @@ use url::form_urlencoded;
 
 use super::super::body;
 use super::super::response::ApiRejection;
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 
 /// The fields of the two forms. A field that was not sent is empty.
 #[derive(Default)]

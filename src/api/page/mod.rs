@@ -22,7 +22,7 @@ use crate::events::{Event, EventKind};
 use crate::limits::Decision;
 use crate::pipeline::admission::Client;
 use crate::pipeline::html_page;
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 use crate::settings::Reloadable;
 
 pub(super) const SIGN_IN: &str = "/sign-in";

@@ -19,7 +19,7 @@ use crate::accounts::{AccountError, BackendSignIn, Credentials, SignedIn};
 use crate::auth::credential;
 use crate::limits::Decision;
 use crate::pipeline::admission::Client;
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 use crate::settings::Reloadable;
 use crate::settings::backend::BackendSettings;
 use crate::telemetry::metrics::SignInMethod;

@@ -34,7 +34,7 @@ use crate::auth::token::{Claims, Key, Tokens};
 use crate::database::Database;
 use crate::events::{Events, RecordedEvent};
 use crate::pipeline::admission::{Client, CredentialKind, Identity, Principal};
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 use crate::sessions::durable::DurableSessions;
 use crate::settings::{self, HashCost, PasswordRules, Rate, Reloadable};
 use crate::store::Store;

@@ -25,7 +25,7 @@ use super::{ReloadRequest, Services};
 use crate::api::ApiRejection;
 use crate::api::admin::{self, Readiness, ReloadFn, ReloadOutcome};
 use crate::proxy::local_response;
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 use crate::settings::ConnectionLimits;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::request_id::{RequestId, X_REQUEST_ID};

@@ -8,7 +8,7 @@ use crate::auth::credential::PresentedCredential;
 use crate::auth::session::SessionId;
 use crate::auth::token::Claims;
 use crate::issuers::verifier::TokenRejection;
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 use crate::store::{UserHash, user_hash};
 
 /// A credential that holds as far as it can be judged without the store.

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::auth::session::{Millis, Session, SessionId};
 use crate::limits::{Charge, Decision};
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 use crate::routing::{Requirements, Route};
 use crate::sessions::durable::{Epoch, LookupContext};
 use crate::store::{Query, QueryResult, SessionLookup, StoreError};

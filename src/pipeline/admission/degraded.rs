@@ -11,7 +11,7 @@ use super::{
 };
 use crate::auth::session::Session;
 use crate::limits::{Charge, Decision, OnOutage};
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 use crate::routing::{Requirements, Route};
 use crate::settings::SessionsOnOutage;
 use crate::store::{SessionLookup, StoreError};

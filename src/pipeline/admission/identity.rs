@@ -8,7 +8,7 @@ use super::{Admission, AuthRequest, CredentialKind, Identity, Principal, Rejecti
 use crate::auth::session::{ClientBinding, Millis, Session};
 use crate::auth::token::Claims;
 use crate::events::{Event, EventKind};
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 use crate::store::{Query, QueryResult, SessionLookup};
 
 /// Records are kept until a session would have expired: a credential without one is forged, older than

@@ -10,7 +10,7 @@ use crate::auth::token::CertificateHash;
 use crate::events::Events;
 use crate::issuers::verifier::Verifier;
 use crate::limits::{Charge, Decision};
-use crate::refusal::{Refusal, RejectionDetails};
+use crate::rejection::{Refusal, RejectionDetails};
 use crate::routing::{Auth, Requirements, Route};
 use crate::sessions::durable::DurableSessions;
 use crate::settings::Reloadable;

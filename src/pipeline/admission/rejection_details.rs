@@ -3,7 +3,7 @@
 use super::claim::Claim;
 use super::{Admission, Rejection};
 use crate::auth::session::Session;
-use crate::refusal::RejectionDetails;
+use crate::rejection::RejectionDetails;
 use crate::store::SessionLookup;
 
 impl Admission<'_> {

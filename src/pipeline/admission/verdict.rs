@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::auth::session::{Millis, Session};
 use crate::auth::token::Claims;
 use crate::limits::Decision;
-use crate::refusal::{Refusal, RejectionDetails};
+use crate::rejection::{Refusal, RejectionDetails};
 use crate::routing::Route;
 
 /// Who a request was found to be from.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::head::{HeadRejection, Outline};
 use super::{DownstreamConnection, Window};
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 
 /// What came instead of a request head.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use http::{HeaderMap, Method, StatusCode};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use pingora::http::RequestHeader;
 
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 
 mod session;
 

@@ -6,7 +6,7 @@ use http::HeaderMap;
 
 use super::error_body::ErrorFormat;
 use super::{RefusalResponse, response_headers};
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 use crate::telemetry::request_id::{RequestId, X_REQUEST_ID};
 
 /// An answer to bytes that never became a request.

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::RefusalResponse;
 use crate::pipeline::html_page;
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 
 /// The form of an error body that the client asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

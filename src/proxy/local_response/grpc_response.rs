@@ -10,7 +10,7 @@ use super::error_body::ErrorFormat;
 use super::{RefusalResponse, build_head, response_headers, retry_delay, write};
 use crate::proxy::grpc;
 use crate::proxy::request_context::RequestContext;
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 
 /// Whether the client speaks HTTP/2, also in a gRPC call, which has a session of its own kind.
 pub(in crate::proxy) fn is_http2(session: &Session) -> bool {

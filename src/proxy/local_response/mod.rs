@@ -16,7 +16,7 @@ use pingora::proxy::Session;
 use super::request_context::RequestContext;
 use super::{sign_in, trace};
 use crate::pipeline::html_page;
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 use crate::telemetry::request_id::{RequestId, X_REQUEST_ID};
 
 mod early;

@@ -17,7 +17,7 @@ use weights::{EntryWeight, SESSION_BUDGET, TOKEN_BUDGET};
 
 use super::{CacheKey, Revocation, SessionLookup, UserHash, cut_off_covers};
 use crate::auth::session::{Millis, Session, SessionId, SessionStatus};
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 
 mod reads;
 mod uses;

@@ -13,7 +13,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::auth::session::SessionId;
 use crate::proxy::trace::TraceId;
-use crate::refusal::RejectionDetails;
+use crate::rejection::RejectionDetails;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::request_id::RequestId;
 

@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use super::AccessRecord;
 use crate::proxy::trace::TraceId;
-use crate::refusal::RejectionDetails;
+use crate::rejection::RejectionDetails;
 
 /// Writes a line of the access log for people to read.
 pub(super) fn write(out: &mut Vec<u8>, access: &AccessRecord) -> std::io::Result<()> {

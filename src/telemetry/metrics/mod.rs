@@ -13,7 +13,7 @@ use prometheus::{
 };
 
 use crate::auth::session::EndReason;
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 use crate::telemetry::logging::StandardStream;
 
 mod series;

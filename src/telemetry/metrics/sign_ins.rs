@@ -1,7 +1,7 @@
 //! Sign-ins, by what checks the password and by outcome.
 
 use super::Metrics;
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 
 /// What checks the password of a sign-in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

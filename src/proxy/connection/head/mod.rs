@@ -8,7 +8,7 @@ use bytes::{Buf, BytesMut};
 
 use super::byte_class::{are_field_bytes, is_token};
 use crate::proxy::hop_by_hop::WEBSOCKET;
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 use crate::routing::host_of;
 
 mod outline;

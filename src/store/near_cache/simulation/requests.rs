@@ -7,7 +7,7 @@ use super::oracle::{DecisionSource, Request, Verdict};
 use super::server::Server;
 use super::world::World;
 use crate::auth::session::{Session, SessionId};
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 use crate::routing::Requirements;
 use crate::store::near_cache::NearCache;
 use crate::store::{CacheKey, Query, QueryResult, Revocation, SessionLookup, UserHash};
