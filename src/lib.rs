@@ -8,7 +8,7 @@
 //! 3. The pure modules hold the rules: [`routing`], [`auth`], [`limits`], [`rejection`]. They have no
 //!    I/O and no clock; time is an argument.
 //! 4. [`store`] holds the state that a fleet shares (or one process keeps), [`directory`] the users
-//!    in a database, [`accounts`] what needs both, [`api`] the gateway's own endpoints.
+//!    in a database, [`identity`] what needs both, [`api`] the gateway's own endpoints.
 //! 5. [`config`] turns the configuration file into [`settings`]; [`gateway`] is the composition root.
 
 // An optimized build lays out the whole of a request's future at once, which nests deep.
@@ -28,9 +28,9 @@ pub mod limits;
 pub mod rejection;
 pub mod routing;
 
-pub mod accounts;
 pub mod database;
 pub mod events;
+pub mod identity;
 pub mod issuers;
 pub mod sessions;
 pub mod store;

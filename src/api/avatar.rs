@@ -10,7 +10,7 @@ use super::body::has_content_coding;
 use super::caller::AuthenticatedCaller;
 use super::response::{self, ApiRejection};
 use super::view::{self, AvatarView, Success};
-use crate::accounts::picture::PICTURE_MAX;
+use crate::identity::picture::PICTURE_MAX;
 use crate::rejection::Refusal;
 
 /// Whatever a browser makes of the bytes, it does nothing with them but show them.

@@ -6,7 +6,7 @@ use http::{HeaderMap, header};
 use serde_json::{Map, Value};
 
 use super::response::ApiRejection;
-use crate::accounts::{FieldErrors, normalize};
+use crate::identity::{FieldErrors, normalize};
 use crate::json;
 use crate::rejection::Refusal;
 

@@ -8,12 +8,12 @@ use uuid::Uuid;
 
 use super::response::ApiRejection;
 use super::{ApiState, Caller, origin};
-use crate::accounts::Accounts;
 use crate::auth::credential;
 use crate::auth::credential::PresentedCredential;
 use crate::auth::session::SessionId;
 use crate::database::User;
 use crate::events::{Event, EventKind};
+use crate::identity::Accounts;
 use crate::pipeline::admission::{Client, CredentialKind, Identity};
 use crate::rejection::Refusal;
 use crate::settings::Reloadable;

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::body::BODY_MAX;
 use super::{openapi, page};
-use crate::accounts::picture::PICTURE_MAX;
+use crate::identity::picture::PICTURE_MAX;
 use crate::routing::Path;
 use crate::settings::Api;
 

@@ -38,10 +38,10 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 use utoipa_axum::routes;
 use view::Success;
 
-use crate::accounts::Accounts;
 use crate::auth::session::SessionId;
 use crate::auth::token::Claims;
 use crate::events::Events;
+use crate::identity::Accounts;
 use crate::pipeline::admission::Identity;
 use crate::rejection::Refusal;
 use crate::settings::Reloadable;

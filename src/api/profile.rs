@@ -12,8 +12,8 @@ use super::body::BodyFields;
 use super::caller::AuthenticatedCaller;
 use super::response::{self, ApiRejection, ResponseInfo};
 use super::view::{self, ProfileView, Success};
-use crate::accounts::{PasswordChange, UserPatch};
 use crate::database::User;
+use crate::identity::{PasswordChange, UserPatch};
 use crate::store::CachedProfile;
 
 /// How long the store keeps what the database said of somebody. Every change takes it away.

@@ -3,8 +3,8 @@
 use http::Uri;
 
 use super::response::ApiRejection;
-use crate::accounts::FieldErrors;
 use crate::auth::session::SessionStatus;
+use crate::identity::FieldErrors;
 
 const LIMIT_DEFAULT: u32 = 20;
 const LIMIT_MAX: u32 = 100;

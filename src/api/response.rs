@@ -8,9 +8,9 @@ use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
 use super::view::Success;
-use crate::accounts::{AccountError, SignedIn};
 use crate::auth::session::SessionId;
 use crate::database;
+use crate::identity::{AccountError, SignedIn};
 use crate::limits::Decision;
 use crate::rejection::Refusal;
 use crate::store::StoreError;

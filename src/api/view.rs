@@ -8,9 +8,9 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::CountOpenStreams;
-use crate::accounts::SignedIn;
 use crate::auth::session::{Millis, SessionId, SessionStatus};
 use crate::database::{AvatarInfo, User};
+use crate::identity::SignedIn;
 use crate::json;
 use crate::store::{SessionEntry, SessionPage};
 

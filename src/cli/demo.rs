@@ -9,9 +9,9 @@ use axum::{Json, Router};
 use secrecy::SecretString;
 
 use super::{DemoArgs, Logging};
-use crate::accounts::NewUser;
 use crate::config;
 use crate::gateway::{self, Process, StartOptions};
+use crate::identity::NewUser;
 
 const EMAIL: &str = "demo@example.com";
 /// Printed with the tour; it opens nothing but this demo.

@@ -12,11 +12,11 @@ use arc_swap::ArcSwap;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::accounts::Accounts;
 use crate::api;
 use crate::api::admin::{Readiness, ReloadOutcome};
 use crate::database::Database;
 use crate::events::Events;
+use crate::identity::Accounts;
 use crate::issuers::Issuers;
 use crate::issuers::verifier::Verifier;
 use crate::proxy::Snapshot;
@@ -49,7 +49,7 @@ pub struct StartOptions {
     /// Called once the listeners are open.
     pub on_ready: Box<dyn FnOnce(&Services) + Send>,
     /// Users to make before the first request.
-    pub seed_users: Vec<crate::accounts::NewUser>,
+    pub seed_users: Vec<crate::identity::NewUser>,
 }
 
 /// The long-lived parts, shared by everybody.

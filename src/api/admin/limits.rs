@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::super::response;
 use super::{AdminState, ApiRejection};
-use crate::accounts::{self, limit_address_key, sign_in_limits};
 use crate::events::{Event, EventKind};
+use crate::identity::{self, limit_address_key, sign_in_limits};
 use crate::limits::{Algorithm, Charge, Counter, Decision, KeyPart, Limit, OnOutage};
 use crate::rejection::Refusal;
 use crate::settings::Reloadable;
@@ -122,12 +122,12 @@ async fn charges_of_same_user(
         return Ok(Vec::new());
     };
     let mut charges = Vec::new();
-    for name in accounts::failure_counter_keys(&user) {
+    for name in identity::failure_counter_keys(&user) {
         if let Some(first) = texts.first_mut() {
             *first = name;
         }
         charges.push(Charge {
-            counter: accounts::sign_in_counter(limit, &texts),
+            counter: identity::sign_in_counter(limit, &texts),
             limit: Arc::clone(limit),
         });
     }
@@ -144,7 +144,7 @@ fn charge_for_key(desk: &AdminState, name: &str, key: &str) -> Result<Charge, Ap
             Some(limit) => (limit, desk.counter),
             None => (
                 built_in.iter().find(named).ok_or(Refusal::NotFound)?,
-                accounts::sign_in_counter,
+                identity::sign_in_counter,
             ),
         };
     Ok(Charge {

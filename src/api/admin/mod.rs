@@ -23,8 +23,8 @@ use serde_json::Value;
 
 use super::CountOpenStreams;
 use super::response::{ApiRejection, no_store};
-use crate::accounts::Accounts;
 use crate::events::Events;
+use crate::identity::Accounts;
 use crate::limits::{Counter, Limit};
 use crate::rejection::Refusal;
 use crate::settings::{Reloadable, SessionsOnOutage};

@@ -12,9 +12,9 @@ use super::super::query::QueryParams;
 use super::super::view::{self, SignedInView, ViewContext};
 use super::super::{caller, response};
 use super::{AdminState, ApiRejection};
-use crate::accounts::ClientInfo;
 use crate::auth::session::{Device, EndReason, SessionId};
 use crate::events::{Event, EventKind};
+use crate::identity::ClientInfo;
 use crate::rejection::Refusal;
 use crate::store::{FleetConfirmation, SessionListQuery, Store};
 

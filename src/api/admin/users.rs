@@ -14,9 +14,9 @@ use super::super::query::QueryParams;
 use super::super::view::{self, AdminUserView};
 use super::super::{caller, response};
 use super::{AdminState, ApiRejection};
-use crate::accounts::{NewUser, UserPatch};
 use crate::auth::session::{Millis, SessionStatus};
 use crate::database::User;
+use crate::identity::{NewUser, UserPatch};
 use crate::store::{SessionEntry, SessionListQuery};
 
 /// Somebody who was seen this recently is online.

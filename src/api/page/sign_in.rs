@@ -14,9 +14,9 @@ use super::form_token::{self, FormToken};
 use super::{
     PageError, SIGN_IN, html, is_signed_in, page_path, page_response, return_to, see_other,
 };
-use crate::accounts::normalize::AccountName;
-use crate::accounts::{AccountError, BackendSignIn, Credentials, SignedIn};
 use crate::auth::credential;
+use crate::identity::normalize::AccountName;
+use crate::identity::{AccountError, BackendSignIn, Credentials, SignedIn};
 use crate::limits::Decision;
 use crate::pipeline::admission::Client;
 use crate::rejection::Refusal;

@@ -25,7 +25,7 @@ pub(super) fn admin_of(gateway: &TestGateway) -> TestAdmin {
         readiness: readiness.clone(),
         sessions_on_outage: settings::SessionsOnOutage::Deny,
         host_name: None,
-        counter: crate::accounts::sign_in_counter,
+        counter: crate::identity::sign_in_counter,
         upstreams: Arc::new(|| json!([{"name": "orders"}])),
         reload: Arc::new(|| {
             Box::pin(async { ReloadOutcome::Rejected(vec!["f:1:2: wrong".to_owned()]) })

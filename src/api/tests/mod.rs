@@ -24,7 +24,6 @@ use serde_json::Value;
 use tower::ServiceExt;
 
 use super::{ApiRejection, ApiState, Caller, ResponseInfo, needs_caller, router};
-use crate::accounts::Accounts;
 use crate::auth::credential;
 use crate::auth::credential::PresentedCredential;
 use crate::auth::session::{
@@ -33,6 +32,7 @@ use crate::auth::session::{
 use crate::auth::token::{Claims, Key, Tokens};
 use crate::database::Database;
 use crate::events::{Events, RecordedEvent};
+use crate::identity::Accounts;
 use crate::pipeline::admission::{Client, CredentialKind, Identity, Principal};
 use crate::rejection::Refusal;
 use crate::sessions::durable::DurableSessions;

@@ -3,9 +3,9 @@
 use secrecy::SecretString;
 
 use super::*;
-use crate::accounts::{AccountError, ClientInfo, PasswordChange, UserPatch};
 use crate::auth::session::Device;
 use crate::database::User;
+use crate::identity::{AccountError, ClientInfo, PasswordChange, UserPatch};
 use crate::sessions::durable::identity_of;
 
 const ADMINS: &str = "the operator chose this";

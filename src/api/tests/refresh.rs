@@ -114,7 +114,7 @@ async fn refresh_token_ends_with_ttl_session_or_user() {
     assert_eq!(refresh(&gateway, &token).await.code(), "SESSION_REVOKED");
 
     let signed_in = gateway.login(EMAIL, PASSWORD).await;
-    let patch = crate::accounts::UserPatch {
+    let patch = crate::identity::UserPatch {
         disabled: Some(true),
         ..Default::default()
     };

@@ -131,7 +131,7 @@ async fn unknown_wrong_and_disabled_get_the_same_response() {
     let id = gateway.register().await.text("/user/id");
     let wrong = gateway.login(EMAIL, "wrong password").await;
     let unknown = gateway.login("bob@example.com", "wrong password").await;
-    let patch = crate::accounts::UserPatch {
+    let patch = crate::identity::UserPatch {
         disabled: Some(true),
         ..Default::default()
     };

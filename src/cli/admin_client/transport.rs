@@ -9,10 +9,10 @@ use arc_swap::ArcSwap;
 use serde_json::Value;
 
 use super::{Needs, STORE_TIMEOUT};
-use crate::accounts::Accounts;
 use crate::api::admin::{AdminState, Readiness, ReloadOutcome};
 use crate::database::Database;
 use crate::events::Events;
+use crate::identity::Accounts;
 use crate::sessions::durable::DurableSessions;
 use crate::settings::{Boot, Engine, RedisAddress, Reloadable};
 use crate::store::Store;

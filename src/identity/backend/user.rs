@@ -3,9 +3,9 @@
 use http::HeaderMap;
 use serde_json::Value;
 
-use crate::accounts::normalize;
 use crate::auth::token::{is_user_id, parse_string_list};
 use crate::database::User;
+use crate::identity::normalize;
 use crate::json;
 use crate::settings::backend::{BackendSettings, ResponseField};
 

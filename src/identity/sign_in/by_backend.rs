@@ -5,13 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::HeaderValue;
 
-use crate::accounts::backend::{BackendRequest, BackendResponse};
-use crate::accounts::normalize::{self, AccountName};
-use crate::accounts::sign_in_attempt::SignInAttempt;
-use crate::accounts::throttle::{self, FailureCounters};
-use crate::accounts::{AccountError, Accounts, ClientInfo, SignedIn};
 use crate::auth::session::SessionToken;
 use crate::database::User;
+use crate::identity::backend::{BackendRequest, BackendResponse};
+use crate::identity::normalize::{self, AccountName};
+use crate::identity::sign_in_attempt::SignInAttempt;
+use crate::identity::throttle::{self, FailureCounters};
+use crate::identity::{AccountError, Accounts, ClientInfo, SignedIn};
 use crate::limits::Decision;
 use crate::rejection::Refusal;
 use crate::settings::Reloadable;
