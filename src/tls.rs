@@ -1,4 +1,4 @@
-//! Certificates and keys, as rustls wants them.
+//! TLS certificates and keys: parsing, SNI resolver, rustls configurations.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,27 +12,27 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 
-/// Why certificates or keys cannot be used.
+/// Reason why certificates or keys cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TlsError {
-    #[error("this is not a PEM file with certificates")]
+    #[error("not a PEM file with certificates")]
     NoCertificate,
-    #[error("the certificate is not understood")]
+    #[error("the certificate cannot be parsed")]
     BadCertificate,
-    #[error("this is not a PEM file with a private key")]
+    #[error("not a PEM file with a private key")]
     NoKey,
-    #[error("the key is of a kind that is not supported")]
+    #[error("the type of the key is not supported")]
     BadKey,
     #[error("the key does not belong to the certificate")]
     Mismatch,
     #[error("the certificates cannot be served: {0}")]
     Rustls(#[from] rustls::Error),
-    #[error("the authorities cannot be used: {0}")]
+    #[error("the CA certificates cannot be used: {0}")]
     BadAuthorities(#[from] rustls::server::VerifierBuilderError),
 }
 
 impl TlsError {
-    /// Whether the key is at fault, and not the certificate.
+    /// Whether the error concerns the key, not the certificate.
     pub(super) fn is_about_key(&self) -> bool {
         matches!(
             self,
@@ -41,29 +41,29 @@ impl TlsError {
     }
 }
 
-/// A certificate chain that is ready to be served, and the names it is for.
+/// A certificate chain ready to be served, with its names.
 pub(super) struct CertificateChain {
     certified: Arc<CertifiedKey>,
-    /// Lower case; `*.` in front of a wildcard.
+    /// In lower case; a wildcard starts with `*.`.
     names: Vec<String>,
     not_after: i64,
 }
 
 impl CertificateChain {
-    /// When the certificate expires: Unix time, seconds.
+    /// Expiry of the certificate, in Unix seconds.
     pub(super) fn not_after(&self) -> i64 {
         self.not_after
     }
 }
 
-/// Whose connections are taken.
+/// Client authentication of a listener.
 pub(super) enum ClientAuth {
     NotRequested,
-    /// Those with a certificate that the verifier accepts.
+    /// A client needs a certificate that the verifier accepts.
     Required(Arc<dyn ClientCertVerifier>),
 }
 
-/// Reads a chain and its key, and checks that they belong together.
+/// Parses a chain and its key, and checks that they belong together.
 pub(super) fn parse_chain(cert_pem: &[u8], key_pem: &[u8]) -> Result<CertificateChain, TlsError> {
     let certificates = parse_certificates(cert_pem)?;
     let first = certificates.first().ok_or(TlsError::NoCertificate)?;
@@ -90,14 +90,14 @@ pub(super) fn parse_chain(cert_pem: &[u8], key_pem: &[u8]) -> Result<Certificate
     })
 }
 
-/// Reads authorities, and demands that every client has a certificate of theirs.
+/// Requires every client to have a certificate issued by one of these CAs.
 pub(super) fn client_auth(ca_pem: &[u8]) -> Result<ClientAuth, TlsError> {
     let roots = Arc::new(parse_authorities(ca_pem)?);
     let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider()).build()?;
     Ok(ClientAuth::Required(verifier))
 }
 
-/// Reads the certificates of authorities; all of them must be usable.
+/// Parses CA certificates, all of which must be usable.
 pub(super) fn parse_authorities(ca_pem: &[u8]) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in parse_certificates(ca_pem)? {
@@ -116,19 +116,19 @@ fn parse_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsErr
     }
 }
 
-/// What a listener serves: TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1 by ALPN, the certificate by SNI.
+/// Builds a listener's configuration: TLS 1.2 and 1.3, ALPN with HTTP/2 and HTTP/1.1, SNI.
 pub(super) fn server_config(
     chains: Vec<CertificateChain>,
     clients: ClientAuth,
 ) -> Result<Arc<rustls::ServerConfig>, TlsError> {
-    let by_name = SniResolver::new(chains).ok_or(TlsError::NoCertificate)?;
-    let versions = rustls::ServerConfig::builder_with_provider(provider())
+    let resolver = SniResolver::new(chains).ok_or(TlsError::NoCertificate)?;
+    let builder = rustls::ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?;
-    let with_clients = match clients {
-        ClientAuth::NotRequested => versions.with_no_client_auth(),
-        ClientAuth::Required(verifier) => versions.with_client_cert_verifier(verifier),
+    let builder = match clients {
+        ClientAuth::NotRequested => builder.with_no_client_auth(),
+        ClientAuth::Required(verifier) => builder.with_client_cert_verifier(verifier),
     };
-    let mut config = with_clients.with_cert_resolver(Arc::new(by_name));
+    let mut config = builder.with_cert_resolver(Arc::new(resolver));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
@@ -137,11 +137,11 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-/// Certificates by the names in them: exact before wildcard, the first certificate for the rest.
+/// Selects a certificate by name: exact before wildcard, the first certificate for other names.
 struct SniResolver {
     default: Arc<CertifiedKey>,
     exact: HashMap<String, Arc<CertifiedKey>>,
-    /// By what follows the `*.`.
+    /// By the part after `*.`.
     wildcard: HashMap<String, Arc<CertifiedKey>>,
 }
 
@@ -159,7 +159,7 @@ impl SniResolver {
                     Some(suffix) => (&mut wildcard, suffix.to_owned()),
                     None => (&mut exact, name),
                 };
-                // Of two certificates for a name, the first in the file serves it.
+                // The first certificate in the file wins.
                 map.entry(name).or_insert_with(|| Arc::clone(&certified));
             }
         }
@@ -171,13 +171,13 @@ impl SniResolver {
     }
 
     fn find(&self, name: Option<&str>) -> &Arc<CertifiedKey> {
-        let named = name.and_then(|name| {
+        let matching = name.and_then(|name| {
             let name = name.trim_end_matches('.').to_ascii_lowercase();
-            // A wildcard stands for exactly one label (RFC 9525, section 6.3).
-            let under = || self.wildcard.get(name.split_once('.')?.1);
-            self.exact.get(&name).or_else(under)
+            // A wildcard matches exactly one label (RFC 9525, section 6.3).
+            let by_wildcard = || self.wildcard.get(name.split_once('.')?.1);
+            self.exact.get(&name).or_else(by_wildcard)
         });
-        named.unwrap_or(&self.default)
+        matching.unwrap_or(&self.default)
     }
 }
 
@@ -202,8 +202,8 @@ mod tests {
 
     fn self_signed(names: &[&str]) -> (String, String) {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let made = rcgen::generate_simple_self_signed(names).unwrap();
-        (made.cert.pem(), made.signing_key.serialize_pem())
+        let generated = rcgen::generate_simple_self_signed(names).unwrap();
+        (generated.cert.pem(), generated.signing_key.serialize_pem())
     }
 
     fn chain_for(names: &[&str]) -> CertificateChain {
@@ -213,17 +213,17 @@ mod tests {
 
     #[test]
     fn certificate_is_selected_by_sni() {
-        let by_name = SniResolver::new(vec![
+        let resolver = SniResolver::new(vec![
             chain_for(&["first.test"]),
             chain_for(&["*.example.test"]),
             chain_for(&["exact.example.test"]),
         ])
         .unwrap();
         let index = |name: Option<&str>| {
-            let found = by_name.find(name);
-            if Arc::ptr_eq(found, &by_name.default) {
+            let selected = resolver.find(name);
+            if Arc::ptr_eq(selected, &resolver.default) {
                 0
-            } else if Arc::ptr_eq(found, &by_name.wildcard["example.test"]) {
+            } else if Arc::ptr_eq(selected, &resolver.wildcard["example.test"]) {
                 1
             } else {
                 2
@@ -247,26 +247,26 @@ mod tests {
     fn mismatched_key_and_certificate_are_rejected() {
         let (cert, key) = self_signed(&["a.test"]);
         let (_, other_key) = self_signed(&["a.test"]);
-        let fault = |cert: &str, key: &str| {
+        let error = |cert: &str, key: &str| {
             parse_chain(cert.as_bytes(), key.as_bytes())
                 .err()
-                .map(|fault| fault.to_string())
+                .map(|error| error.to_string())
         };
-        assert_eq!(fault(&cert, &key), None);
+        assert_eq!(error(&cert, &key), None);
         assert_eq!(
-            fault(&cert, &other_key).unwrap(),
+            error(&cert, &other_key).unwrap(),
             TlsError::Mismatch.to_string()
         );
         assert_eq!(
-            fault(&key, &key).unwrap(),
+            error(&key, &key).unwrap(),
             TlsError::NoCertificate.to_string()
         );
-        assert_eq!(fault(&cert, &cert).unwrap(), TlsError::NoKey.to_string());
+        assert_eq!(error(&cert, &cert).unwrap(), TlsError::NoKey.to_string());
         assert!(client_auth(b"nothing").is_err());
         assert!(parse_authorities(cert.as_bytes()).is_ok());
     }
 
-    /// Lets a client and a server talk in memory until both are done or one refuses.
+    /// Runs a handshake in memory and returns whether it succeeds.
     fn handshake(server: Arc<rustls::ServerConfig>, client: rustls::ClientConfig) -> bool {
         let name = "a.test".try_into().unwrap();
         let mut client = rustls::ClientConnection::new(Arc::new(client), name).unwrap();
@@ -296,10 +296,10 @@ mod tests {
         };
         let client = || {
             let builder = rustls::ClientConfig::builder_with_provider(provider());
-            let versions = builder.with_safe_default_protocol_versions().unwrap();
-            let trusting =
-                versions.with_root_certificates(parse_authorities(cert.as_bytes()).unwrap());
-            trusting.with_no_client_auth()
+            let builder = builder.with_safe_default_protocol_versions().unwrap();
+            let builder =
+                builder.with_root_certificates(parse_authorities(cert.as_bytes()).unwrap());
+            builder.with_no_client_auth()
         };
         assert!(handshake(serve(ClientAuth::NotRequested), client()));
         let verified = client_auth(cert.as_bytes()).unwrap();

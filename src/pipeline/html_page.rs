@@ -1,8 +1,8 @@
-//! The frame of every HTML page: one style, and a policy that allows exactly it.
+//! Common frame of the HTML pages: one style sheet, and a policy that allows only that.
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-/// The one style of all pages; the policy names its hash.
+/// The style sheet of all pages. The policy contains its hash.
 const STYLE: &str = "\
 :root{color-scheme:light dark}\
 body{margin:0;font:1rem/1.5 system-ui,sans-serif;color:#1a1a1a;background:#f2f2f2}\
@@ -25,11 +25,12 @@ button{color:#10202e;background:#9fc5e8}\
 a{color:#9fc5e8}\
 .problem{color:#ffd9d9;background:#3d1414;border-left-color:#ff8a8a}}";
 
-/// The hash of the style, for the policy.
+/// Hash of the style sheet, for the policy.
 const STYLE_HASH: &str = "'sha256-b4y333e7vg2s0gCpbl9X5xSqYGeAOv+PAaHw/ZUdoqU='";
 
-/// The content security policy of a page: no script, no frame, nothing from elsewhere. `form_action` is
-/// where its forms may lead.
+/// Returns the content security policy of a page: no scripts, no frames, no external resources.
+///
+/// `form_action` lists the allowed targets of its forms.
 pub fn content_security_policy(form_action: &str) -> String {
     format!(
         "default-src 'none'; style-src {STYLE_HASH}; form-action {form_action}; \
@@ -37,7 +38,7 @@ pub fn content_security_policy(form_action: &str) -> String {
     )
 }
 
-/// A whole page.
+/// Renders a complete page.
 pub fn document(title: &str, body: &Markup) -> Markup {
     html! {
         (DOCTYPE)

@@ -6,15 +6,16 @@ use std::time::Duration;
 use pingora::upstreams::peer::HttpPeer;
 use tokio::time::Instant;
 
-/// How long an address that refused a connection is passed over while others of its server do not.
-/// `localhost` is often two addresses of which only one is listened on.
-const AVOIDED: Duration = Duration::from_secs(60);
+/// How long an address that refused a connection is skipped while its server has others.
+/// `localhost` often resolves to two addresses of which only one has a listener.
+const AVOIDANCE: Duration = Duration::from_secs(60);
 
+/// One address of a server.
 #[derive(Debug)]
 pub(super) struct Address {
     pub(super) peer: HttpPeer,
     created_at: Instant,
-    /// Milliseconds after `known_since`.
+    /// Milliseconds after `created_at`; 0 when the address is not avoided.
     avoided_until: AtomicU64,
 }
 
@@ -28,12 +29,12 @@ impl Address {
     }
 
     pub(super) fn mark_refused(&self, now: Instant) {
-        let until = self.age(now + AVOIDED);
+        let until = self.age(now + AVOIDANCE);
         self.avoided_until.store(until, Ordering::Relaxed);
     }
 
     pub(super) fn mark_reachable(&self) {
-        // Read first: a write that changes nothing would still take the cache line from others.
+        // Read first: a store of the same value would still invalidate the cache line of other cores.
         if self.avoided_until.load(Ordering::Relaxed) != 0 {
             self.avoided_until.store(0, Ordering::Relaxed);
         }

@@ -1,4 +1,4 @@
-//! Which of the servers in rotation takes the next request.
+//! Selection of the server that receives the next request.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -12,12 +12,12 @@ use sha2::{Digest, Sha256};
 use super::server::ServerState;
 use crate::settings::Balance;
 
-/// The largest weight after scaling: it bounds the rings and lists that are built from weights.
+/// The largest weight after scaling; bounds the hash rings and lists that are built from weights.
 const MAX_WEIGHT: usize = 256;
-/// How many choices of the arithmetic are looked at before any server that is left will do.
+/// Draws from the selection algorithm, per server, before any untried server is taken.
 const DRAWS_PER_SERVER: usize = 8;
 
-/// The servers in rotation and the arithmetic over them. Built anew when the set changes.
+/// The servers in rotation with their selection algorithm. Rebuilt when the set changes.
 pub(super) struct ServerRotation {
     members: Vec<usize>,
     selector: Selector,
@@ -53,7 +53,7 @@ impl ServerRotation {
         &self.members
     }
 
-    /// The next server that was not tried.
+    /// Selects the next server that is not in `tried`.
     pub(super) fn pick(
         &self,
         servers: &[ServerState],
@@ -62,15 +62,15 @@ impl ServerRotation {
     ) -> Option<usize> {
         let random: u64 = rand::random();
         let random_key = random.to_le_bytes();
-        let chosen = match &self.selector {
+        let selected = match &self.selector {
             Selector::LeastRequests => return self.least_requests(servers, tried, random),
-            Selector::RoundRobin(all) => self.next_untried(all.iter(&[]), tried),
-            Selector::Random(all) => self.next_untried(all.iter(&[]), tried),
+            Selector::RoundRobin(cycle) => self.next_untried(cycle.iter(&[]), tried),
+            Selector::Random(cycle) => self.next_untried(cycle.iter(&[]), tried),
             Selector::Consistent(ring) => {
                 self.next_untried(ring.iter(hash.unwrap_or(&random_key)), tried)
             }
         };
-        chosen.or_else(|| {
+        selected.or_else(|| {
             self.members
                 .iter()
                 .copied()
@@ -78,9 +78,9 @@ impl ServerRotation {
         })
     }
 
-    fn next_untried(&self, mut choices: impl BackendIter, tried: &[usize]) -> Option<usize> {
+    fn next_untried(&self, mut draws: impl BackendIter, tried: &[usize]) -> Option<usize> {
         for _ in 0..self.members.len().saturating_mul(DRAWS_PER_SERVER) {
-            let index = *choices.next()?.ext.get::<usize>()?;
+            let index = *draws.next()?.ext.get::<usize>()?;
             if !tried.contains(&index) {
                 return Some(index);
             }
@@ -88,7 +88,7 @@ impl ServerRotation {
         None
     }
 
-    /// The server with the fewest requests for its weight; among equals a random one.
+    /// Selects the server with the fewest requests relative to its weight, at random among equals.
     fn least_requests(
         &self,
         servers: &[ServerState],
@@ -105,9 +105,9 @@ impl ServerRotation {
             };
             let load = server.in_flight().saturating_add(1);
             let weight = server.settings.weight.max(1);
-            // load / weight < least / its_weight, without division.
-            let better = best.is_none_or(|(_, least, its_weight)| {
-                load.saturating_mul(its_weight) < least.saturating_mul(weight)
+            // load / weight < best_load / best_weight, without division.
+            let better = best.is_none_or(|(_, best_load, best_weight)| {
+                load.saturating_mul(best_weight) < best_load.saturating_mul(weight)
             });
             if better {
                 best = Some((*index, load, weight));
@@ -117,28 +117,29 @@ impl ServerRotation {
     }
 }
 
-/// The servers as the arithmetic wants them: each with an address of its own that depends on
-/// nothing but what the operator wrote. So every gateway of a fleet hashes alike, and a name's new
-/// address or a server more or less moves only the keys that it has to.
+/// Describes the servers to the selection algorithms, under synthetic addresses.
+///
+/// An address depends only on the configured URL, so all gateways of a fleet hash alike. A changed
+/// address of a name moves no keys, and an added or removed server moves only its own.
 fn backends(servers: &[ServerState], members: &[usize]) -> BTreeSet<Backend> {
     let weights = members.iter().filter_map(|index| servers.get(*index));
-    let most = weights
+    let max_weight = weights
         .map(|server| server.settings.weight)
         .max()
         .unwrap_or(1);
-    let scale = most.div_ceil(MAX_WEIGHT).max(1);
+    let scale = max_weight.div_ceil(MAX_WEIGHT).max(1);
     let mut backends = BTreeSet::new();
     for index in members {
         let Some(server) = servers.get(*index) else {
             continue;
         };
         let before = servers.iter().take(*index);
-        let same = before
+        let occurrence = before
             .filter(|other| other.settings.url == server.settings.url)
             .count();
         let mut backend = Backend {
-            addr: PingoraAddr::Inet(synthetic_address(&server.settings.url, same)),
-            // The ring's arithmetic panics on a weight of zero.
+            addr: PingoraAddr::Inet(synthetic_address(&server.settings.url, occurrence)),
+            // Pingora's hash ring panics on a weight of zero.
             weight: (server.settings.weight / scale).max(1),
             ext: http::Extensions::new(),
         };
@@ -159,7 +160,7 @@ fn synthetic_address(url: &str, occurrence: usize) -> SocketAddr {
 
 impl std::fmt::Debug for ServerRotation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Rotation")
+        f.debug_struct("ServerRotation")
             .field("members", &self.members)
             .finish_non_exhaustive()
     }

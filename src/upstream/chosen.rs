@@ -1,4 +1,4 @@
-//! A server that was chosen for one request.
+//! Server chosen for one request.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::address::Address;
 use super::state::UpstreamState;
 use crate::settings::{TimeoutOverrides, UpstreamHost};
 
-/// Counts as a request in flight until it is dropped.
+/// A chosen server. Counts as a request in flight until it is dropped.
 #[derive(Debug)]
 pub struct ChosenServer {
     state: Arc<UpstreamState>,
@@ -17,18 +17,18 @@ pub struct ChosenServer {
     address: Arc<Address>,
 }
 
-/// A server to which later requests go as well.
+/// A server and address to which later requests are sent as well.
 #[derive(Debug)]
 pub struct PinnedServer {
-    shared: Arc<UpstreamState>,
+    state: Arc<UpstreamState>,
     index: usize,
     address: Arc<Address>,
 }
 
-/// What became of a request at the level of its connection.
+/// The outcome of a request at the connection level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttemptOutcome {
-    /// The server answered, whatever it said.
+    /// The server responded, with whatever status.
     Success,
     ConnectFailed,
     Timeout,
@@ -36,45 +36,45 @@ pub enum AttemptOutcome {
 }
 
 impl ChosenServer {
-    /// Takes the next of a server's addresses. `None`: it has none.
-    pub(super) fn take(shared: &Arc<UpstreamState>, index: usize) -> Option<ChosenServer> {
-        let server = shared.servers.get(index)?;
+    /// Takes the next address of a server; `None` if it has none.
+    pub(super) fn take(state: &Arc<UpstreamState>, index: usize) -> Option<ChosenServer> {
+        let server = state.servers.get(index)?;
         let address = server.next_address()?;
         server.begin();
         Some(ChosenServer {
-            state: Arc::clone(shared),
+            state: Arc::clone(state),
             index,
             address,
         })
     }
 
-    /// Takes a pinned server again. `None`: it is out of rotation, or has lost the address.
+    /// Takes a pinned server again; `None` if it is out of rotation or no longer has the address.
     pub(super) fn take_again(
-        shared: &Arc<UpstreamState>,
+        state: &Arc<UpstreamState>,
         pinned: &PinnedServer,
     ) -> Option<ChosenServer> {
-        let server = shared.servers.get(pinned.index)?;
-        let in_rotation = shared.rotation.load().members().contains(&pinned.index);
+        let server = state.servers.get(pinned.index)?;
+        let in_rotation = state.rotation.load().members().contains(&pinned.index);
         let address = &pinned.address;
-        let same = |other: &Arc<Address>| other.peer._address == address.peer._address;
-        if !Arc::ptr_eq(shared, &pinned.shared)
+        let is_pinned = |other: &Arc<Address>| other.peer._address == address.peer._address;
+        if !Arc::ptr_eq(state, &pinned.state)
             || !in_rotation
-            || !server.addresses().iter().any(same)
+            || !server.addresses().iter().any(is_pinned)
         {
             return None;
         }
         server.begin();
         Some(ChosenServer {
-            state: Arc::clone(shared),
+            state: Arc::clone(state),
             index: pinned.index,
             address: Arc::clone(address),
         })
     }
 
-    /// The server, to be taken again.
+    /// Pins the server and the address for later requests.
     pub fn pinned(&self) -> PinnedServer {
         PinnedServer {
-            shared: Arc::clone(&self.state),
+            state: Arc::clone(&self.state),
             index: self.index,
             address: Arc::clone(&self.address),
         }
@@ -85,18 +85,18 @@ impl ChosenServer {
         &self.state.settings.name
     }
 
-    /// The server's index, for the list of those tried.
+    /// The server's index, for the list of tried servers.
     pub fn server(&self) -> usize {
         self.index
     }
 
-    /// As the operator wrote it, for logs.
+    /// The server's URL as configured, for logs.
     pub fn url(&self) -> &str {
         let server = self.state.servers.get(self.index);
         server.map_or("", |server| &server.settings.url)
     }
 
-    /// How to connect, with the upstream's timeouts but for what the route overrides.
+    /// The connection settings: the upstream's timeouts, replaced where the route overrides them.
     pub fn peer(&self, overrides: Option<&TimeoutOverrides>) -> Box<HttpPeer> {
         let mut peer = Box::new(self.address.peer.clone());
         if let Some(overrides) = overrides {
@@ -112,7 +112,7 @@ impl ChosenServer {
         peer
     }
 
-    /// The `Host` that the server is to get; `None`: the client's.
+    /// The `Host` to send to the server; `None` to keep the client's.
     pub fn host(&self) -> Option<&str> {
         match &self.state.settings.host {
             UpstreamHost::Preserve => None,
@@ -124,7 +124,7 @@ impl ChosenServer {
         }
     }
 
-    /// Lets the upstream learn from what became of the request.
+    /// Reports the outcome of the request to the passive health check.
     pub fn report(&self, outcome: AttemptOutcome) {
         match outcome {
             AttemptOutcome::Success => self.address.mark_reachable(),
@@ -136,9 +136,9 @@ impl ChosenServer {
 }
 
 impl PinnedServer {
-    /// Whether a server belongs to the same upstream.
+    /// Whether the pinned and the chosen server belong to the same upstream.
     pub fn is_of_same_upstream(&self, chosen: &ChosenServer) -> bool {
-        Arc::ptr_eq(&self.shared, &chosen.state)
+        Arc::ptr_eq(&self.state, &chosen.state)
     }
 }
 

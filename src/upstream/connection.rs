@@ -1,4 +1,4 @@
-//! How connections to a server are made: addresses, TLS, protocol, timeouts.
+//! Settings of connections to a server: address, TLS, protocol, timeouts.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -17,51 +17,51 @@ use rustls::server::ParsedCertificate;
 use super::server::strip_brackets;
 use crate::settings::{Protocol, Server, ServerAddress, Upstream, UpstreamTls};
 
-/// Streams on one HTTP/2 connection; what RFC 9113 asks servers to allow at least.
+/// Streams on one HTTP/2 connection: the minimum that RFC 9113 recommends servers to allow.
 const H2_STREAMS: usize = 100;
 
-/// Bytes of one HTTP/2 response that a server may send ahead of its client. Pingora's own 8 MiB would
-/// be held for each client that reads slowly.
+/// Bytes of one HTTP/2 response that a server may send ahead of the client. Pingora's default of
+/// 8 MiB would be buffered for each client that reads slowly.
 const H2_STREAM_WINDOW: u32 = 128 * 1024;
-/// The same for all responses of a connection.
+/// Bytes that a server may send ahead on one connection, over all responses.
 const H2_CONNECTION_WINDOW: u32 = 8 << 20;
 
-/// Why no safe connection can be made.
+/// Reason why no secure connection to a server can be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum PeerConfigError {
     #[error("the CA file holds no usable certificate")]
     Ca,
     #[error("the client certificate or its key is not usable")]
     Client,
-    #[error("there is no name that the server's certificate could be verified against")]
+    #[error("there is no name to verify the server's certificate against")]
     ServerName,
-    #[error("the socket's path is too long or not a path")]
+    #[error("the path of the unix socket is too long or not a path")]
     SocketPath,
 }
 
-/// The certificates of an upstream's connections.
+/// The CA and the client certificate of an upstream's connections.
 #[derive(Clone)]
 pub(super) struct TlsIdentity {
     ca: Option<Arc<CaType>>,
     client: Option<Arc<CertKey>>,
 }
 
-/// Everything about connections to a server but its address.
+/// Everything that connections to a server need, except the address.
 #[derive(Debug, Clone)]
 pub(super) struct Template {
     tls: bool,
-    /// Never empty with TLS: Pingora takes an empty name for "do not verify".
+    /// Never empty with TLS: to Pingora, an empty name means "do not verify".
     server_name: String,
     client: Option<Arc<CertKey>>,
-    /// Keeps connections of differing settings apart, also after a reload.
+    /// Separates pooled connections with different settings, also across a reload.
     group: u64,
     options: PeerOptions,
-    /// The server's own host, with its port unless it is the scheme's.
+    /// The server's host, with its port unless it is the default of the scheme.
     pub(super) authority: String,
 }
 
 impl TlsIdentity {
-    /// Reads PEM. Every certificate is parsed here, for Pingora panics on one that cannot be.
+    /// Reads PEM. Parses every certificate, because Pingora panics on one that it cannot parse.
     pub(super) fn read(tls: &UpstreamTls) -> Result<TlsIdentity, PeerConfigError> {
         let ca = match &tls.ca {
             Some(pem) => {
@@ -80,7 +80,7 @@ impl TlsIdentity {
                 let key =
                     PrivateKeyDer::from_pem_slice(key).map_err(|_| PeerConfigError::Client)?;
                 let key = key.secret_der().to_vec();
-                // Pingora guesses the key's form from its bytes, and panics if it cannot.
+                // Pingora infers the format of the key from its bytes, and panics if it cannot.
                 PrivateKeyDer::try_from(key.as_slice()).map_err(|_| PeerConfigError::Client)?;
                 Some(Arc::new(CertKey::new(chain, key)))
             }
@@ -90,13 +90,13 @@ impl TlsIdentity {
     }
 }
 
-/// The DER of each certificate; at least one.
-fn certificates(pem: &[u8], fault: PeerConfigError) -> Result<Vec<Vec<u8>>, PeerConfigError> {
+/// Returns the DER of each certificate, of which there is at least one.
+fn certificates(pem: &[u8], error: PeerConfigError) -> Result<Vec<Vec<u8>>, PeerConfigError> {
     let all: Result<Vec<CertificateDer<'_>>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    let all = all.map_err(|_| fault)?;
-    let sound = |der: &CertificateDer<'_>| ParsedCertificate::try_from(der).is_ok();
-    if all.is_empty() || !all.iter().all(sound) {
-        return Err(fault);
+    let all = all.map_err(|_| error)?;
+    let is_valid = |der: &CertificateDer<'_>| ParsedCertificate::try_from(der).is_ok();
+    if all.is_empty() || !all.iter().all(is_valid) {
+        return Err(error);
     }
     Ok(all.into_iter().map(|der| der.to_vec()).collect())
 }
@@ -137,18 +137,18 @@ impl Template {
             tls: server.tls,
             server_name,
             client,
-            group: group_of(upstream),
+            group: pool_group(upstream),
             options,
             authority: authority(server),
         })
     }
 
-    /// A connection to a TCP address.
+    /// Builds the peer for a TCP address.
     pub(super) fn to(&self, address: SocketAddr) -> HttpPeer {
         self.complete(HttpPeer::new(address, self.tls, self.server_name.clone()))
     }
 
-    /// A connection to a unix socket.
+    /// Builds the peer for a unix socket.
     pub(super) fn to_socket(&self, path: &Path) -> Result<HttpPeer, PeerConfigError> {
         let path = path.to_str().ok_or(PeerConfigError::SocketPath)?;
         let peer = HttpPeer::new_uds(path, self.tls, self.server_name.clone());
@@ -163,7 +163,7 @@ impl Template {
     }
 }
 
-/// An IP address is verified as such, against the certificate's IP names.
+/// Returns the name to verify the certificate against. An IP address is verified as such.
 fn name_to_verify(tls: &UpstreamTls, server: &Server) -> Result<String, PeerConfigError> {
     let name = match (&tls.server_name, &server.address) {
         (Some(name), _) => name.as_str(),
@@ -175,8 +175,8 @@ fn name_to_verify(tls: &UpstreamTls, server: &Server) -> Result<String, PeerConf
     Ok(name.to_owned())
 }
 
-/// Pingora's own pool key leaves out the CA and the protocol.
-fn group_of(upstream: &Upstream) -> u64 {
+/// Returns the pool key of an upstream. Pingora's own omits the CA and the protocol.
+fn pool_group(upstream: &Upstream) -> u64 {
     let mut hasher = DefaultHasher::new();
     upstream.name.hash(&mut hasher);
     upstream.tls.ca.hash(&mut hasher);
@@ -204,7 +204,7 @@ fn authority(server: &Server) -> String {
 
 impl std::fmt::Debug for TlsIdentity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Identity")
+        f.debug_struct("TlsIdentity")
             .field("ca", &self.ca.is_some())
             .field("client", &self.client.is_some())
             .finish()

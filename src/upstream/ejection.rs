@@ -1,4 +1,4 @@
-//! Passive health: a server that fails again and again is left out for a while.
+//! Passive health check: temporarily ejects a server that fails repeatedly.
 
 use std::time::Duration;
 
@@ -8,49 +8,49 @@ use tokio::time::Instant;
 const FAILURES: u32 = 5;
 const FIRST_EJECTION: Duration = Duration::from_secs(5);
 const LONGEST_EJECTION: Duration = Duration::from_secs(60);
-/// Share of its length by which an ejection may be longer, so that a fleet does not return at once.
+/// Random extension of an ejection, as a fraction, so that a fleet does not resume all at once.
 const JITTER: f64 = 0.1;
 
-/// What passive observation makes of one server.
+/// State of the passive health check for one server.
 #[derive(Debug, Default)]
 pub(super) struct Ejection {
     failures: u32,
     /// Ejections since the last success.
-    times: u32,
+    ejections: u32,
     until: Option<Instant>,
 }
 
 impl Ejection {
-    /// Notes a failure; answers with how long the server is out, when this ejects it. `luck` is
-    /// random, from 0 to 1.
-    pub(super) fn record_failure(&mut self, now: Instant, luck: f64) -> Option<Duration> {
-        if self.is_out(now) {
-            // The failures of requests that were under way already.
+    /// Records a failure. Returns the length of the ejection if this failure causes one. `random` is
+    /// between 0 and 1.
+    pub(super) fn record_failure(&mut self, now: Instant, random: f64) -> Option<Duration> {
+        if self.is_ejected(now) {
+            // Requests that were in flight at the ejection.
             return None;
         }
         self.failures = self.failures.saturating_add(1);
         if self.failures < FAILURES {
             return None;
         }
-        let doubled = FIRST_EJECTION.saturating_mul(2_u32.saturating_pow(self.times));
-        let length = doubled.min(LONGEST_EJECTION).mul_f64(1.0 + JITTER * luck);
-        self.times = self.times.saturating_add(1);
-        // After its return one more failure is enough.
+        let doubled = FIRST_EJECTION.saturating_mul(2_u32.saturating_pow(self.ejections));
+        let length = doubled.min(LONGEST_EJECTION).mul_f64(1.0 + JITTER * random);
+        self.ejections = self.ejections.saturating_add(1);
+        // After its return, one more failure ejects it again.
         self.failures = FAILURES - 1;
         self.until = Some(now + length);
         Some(length)
     }
 
-    /// Notes a success: the past is forgotten.
+    /// Records a success, which clears all failures and ejections.
     pub(super) fn record_success(&mut self) {
         *self = Ejection::default();
     }
 
-    pub(super) fn is_out(&self, now: Instant) -> bool {
+    pub(super) fn is_ejected(&self, now: Instant) -> bool {
         self.until.is_some_and(|until| now < until)
     }
 
-    /// When the server returns, if it is out.
+    /// When the server returns, if it is ejected.
     pub(super) fn until(&self, now: Instant) -> Option<Instant> {
         self.until.filter(|until| now < *until)
     }
@@ -71,13 +71,13 @@ mod tests {
         assert_eq!(fail(&mut server, now, 4), None);
         server.record_success();
         assert_eq!(fail(&mut server, now, 4), None);
-        assert!(!server.is_out(now));
+        assert!(!server.is_ejected(now));
         assert_eq!(
             server.record_failure(now, 0.0),
             Some(Duration::from_secs(5))
         );
-        assert!(server.is_out(now));
-        assert!(!server.is_out(now + Duration::from_secs(5)));
+        assert!(server.is_ejected(now));
+        assert!(!server.is_ejected(now + Duration::from_secs(5)));
     }
 
     #[test]

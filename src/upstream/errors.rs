@@ -1,4 +1,4 @@
-//! What kinds of errors an upstream's servers cause, for the metrics.
+//! Classification of upstream errors, for the metrics.
 
 use pingora::{Error, ErrorType};
 
@@ -7,13 +7,13 @@ use pingora::{Error, ErrorType};
 pub enum UpstreamError {
     /// No connection could be made.
     Connect,
-    /// The server took too long: to connect, to take the request, or to respond.
+    /// The server took too long to accept the connection, to read the request, or to respond.
     Timeout,
-    /// The response is not valid.
+    /// The response is invalid.
     Protocol,
     /// The server ended the connection or the stream before the response was complete.
     Reset,
-    /// No TLS session could be made: the handshake failed, or the certificate is not accepted.
+    /// The TLS handshake failed or the certificate was not accepted.
     Tls,
 }
 

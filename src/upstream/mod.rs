@@ -1,5 +1,4 @@
-//! The servers behind the gateway: which are in rotation, which one takes a request, and how a
-//! connection to it is made.
+//! Upstream servers: rotation, load balancing, health and connection settings.
 
 mod address;
 mod balance;
@@ -27,29 +26,29 @@ use tokio::task::AbortHandle;
 use crate::settings;
 use crate::telemetry::metrics::Metrics;
 
-/// How long the gateway waits for names at start and reload. A name that takes longer starts out of
-/// rotation and joins when it is resolved.
+/// Time limit for resolving names at start and reload. A server whose name takes longer starts out
+/// of rotation and joins once the name is resolved.
 const FIRST_RESOLUTION: Duration = Duration::from_secs(2);
 
-/// All upstreams of a configuration, in the file's order.
+/// All upstreams of a configuration, in file order.
 #[derive(Debug, Default)]
 pub struct Upstreams {
     all: Vec<Arc<Upstream>>,
     probes: Probes,
 }
 
-/// The connector of health checks, made when the first one needs it.
+/// The connector of the health checks, created once an upstream has one.
 #[derive(Clone, Default)]
 struct Probes(Option<Arc<Connector>>);
 
-/// One upstream. Its background tasks end with it.
+/// One upstream. Its background tasks are aborted when it is dropped.
 #[derive(Debug)]
 pub struct Upstream {
     state: Arc<UpstreamState>,
     tasks: Vec<AbortHandle>,
 }
 
-/// What `/admin/upstreams` shows of an upstream.
+/// An upstream as `/admin/upstreams` shows it.
 #[derive(Debug, Clone, Serialize)]
 struct UpstreamDescription {
     name: String,
@@ -57,9 +56,11 @@ struct UpstreamDescription {
 }
 
 impl Upstreams {
-    /// Makes the upstreams of a configuration. One whose settings are the same as before keeps its
-    /// health, names, connections' counts and position. Names are looked up for at most two
-    /// seconds; background tasks run on `runtime`.
+    /// Builds the upstreams of a configuration.
+    ///
+    /// An upstream with unchanged settings is kept, with its health, addresses, requests in flight and
+    /// position in the rotation. Names are resolved for at most two seconds. Background tasks run on
+    /// `runtime`.
     pub async fn build(
         settings: &[Arc<settings::Upstream>],
         previous: Option<&Upstreams>,
@@ -90,17 +91,17 @@ impl Upstreams {
         upstreams
     }
 
-    /// By the index that a route holds.
+    /// Returns the upstream with the index that a route holds.
     pub fn get(&self, index: usize) -> Option<&Arc<Upstream>> {
         self.all.get(index)
     }
 
-    /// In the file's order.
+    /// Iterates in file order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Upstream>> {
         self.all.iter()
     }
 
-    /// For the admin listener: each upstream's servers, their addresses and their health.
+    /// Describes all upstreams for the admin listener: servers, addresses, health.
     pub fn describe(&self) -> serde_json::Value {
         let upstreams: Vec<UpstreamDescription> =
             self.all.iter().map(|one| one.describe()).collect();
@@ -113,7 +114,7 @@ impl Upstreams {
             .cloned()
     }
 
-    /// Ends the series of servers that are no longer configured.
+    /// Removes the metric series of servers that are no longer configured.
     fn remove_stale_metrics(&self, new: &Upstreams, metrics: &Metrics) {
         let labels = |upstreams: &Upstreams| -> Vec<(Arc<str>, Arc<str>)> {
             let of = |one: &Arc<Upstream>| {
@@ -127,7 +128,7 @@ impl Upstreams {
         let kept = labels(new);
         for (name, url) in labels(self) {
             if !kept.contains(&(Arc::clone(&name), Arc::clone(&url))) {
-                // An error means that there was no such series, which is what is wanted.
+                // An error means that there is no such series, which is the desired state.
                 let _ = metrics.upstream_healthy.remove_label_values(&[&name, &url]);
             }
         }
@@ -141,45 +142,43 @@ impl Upstream {
         probes: Probes,
         runtime: Handle,
     ) -> Upstream {
-        let shared = UpstreamState::new(Arc::clone(settings), Arc::clone(metrics), runtime.clone());
-        let shared = Arc::new(shared);
-        let first = join_all(shared.servers.iter().map(resolve::resolve_once));
-        // What is too slow here is tried again by the task below.
+        let state = UpstreamState::new(Arc::clone(settings), Arc::clone(metrics), runtime.clone());
+        let state = Arc::new(state);
+        let first = join_all(state.servers.iter().map(resolve::resolve_once));
+        // Names that are not resolved by then are retried by the resolver task.
         let _ = tokio::time::timeout(FIRST_RESOLUTION, first).await;
-        shared.refresh();
+        state.refresh();
         let mut tasks = Vec::new();
-        for (index, server) in shared.servers.iter().enumerate() {
+        for (index, server) in state.servers.iter().enumerate() {
             if server.is_name() {
-                let task = resolve::run_resolver(Arc::clone(&shared), index);
+                let task = resolve::run_resolver(Arc::clone(&state), index);
                 tasks.push(runtime.spawn(task).abort_handle());
             }
             if let (Some(check), Some(connector)) = (&settings.health_check, &probes.0) {
                 let connector = Arc::clone(connector);
                 let task =
-                    probe::run_health_checks(Arc::clone(&shared), index, check.clone(), connector);
+                    probe::run_health_checks(Arc::clone(&state), index, check.clone(), connector);
                 tasks.push(runtime.spawn(task).abort_handle());
             }
         }
-        Upstream {
-            state: shared,
-            tasks,
-        }
+        Upstream { state, tasks }
     }
 
-    /// What the operator configured.
+    /// The configured settings.
     pub fn settings(&self) -> &Arc<settings::Upstream> {
         &self.state.settings
     }
 
-    /// Chooses a server in rotation that is not among those `tried`, or the next address of one that
-    /// was tried less often than it has addresses. `hash` is what a consistent hash reads; without
-    /// it such an upstream chooses at random. `None`: there is none (left).
+    /// Chooses a server in rotation that was not `tried`, or another address of one that was.
+    ///
+    /// `hash` is the input of a consistent hash; without it, such an upstream chooses at random.
+    /// Returns `None` if no untried server or address is left.
     pub fn choose(&self, hash: Option<&[u8]>, tried: &[usize]) -> Option<ChosenServer> {
         let index = self.state.pick(hash, tried)?;
         ChosenServer::take(&self.state, index)
     }
 
-    /// Chooses a pinned server of this upstream. `None`: it is another's, or out of rotation.
+    /// Chooses a pinned server again; `None` if it is of another upstream or out of rotation.
     pub fn choose_again(&self, pinned: &PinnedServer) -> Option<ChosenServer> {
         ChosenServer::take_again(&self.state, pinned)
     }

@@ -14,74 +14,75 @@ use super::server::ServerState;
 use super::state::UpstreamState;
 use crate::settings::{HealthCheck, UpstreamHost};
 
-/// Counts checks in a row.
+/// Health of a server by its consecutive checks.
 struct HealthState {
     passes: bool,
-    /// Checks in a row that say the opposite.
-    against: usize,
+    /// Consecutive checks with the opposite result.
+    contrary: usize,
 }
 
 impl HealthState {
-    /// Takes one check into account; the verdict turns after enough of them in a row.
-    fn take(&mut self, passed: bool, check: &HealthCheck) -> bool {
+    /// Records one check and returns whether the server is healthy, which changes after the configured
+    /// number of consecutive checks.
+    fn record(&mut self, passed: bool, check: &HealthCheck) -> bool {
         if passed == self.passes {
-            self.against = 0;
+            self.contrary = 0;
             return self.passes;
         }
-        self.against = self.against.saturating_add(1);
-        let enough = if passed {
+        self.contrary = self.contrary.saturating_add(1);
+        let threshold = if passed {
             check.healthy_after
         } else {
             check.unhealthy_after
         };
-        if self.against >= enough {
+        if self.contrary >= threshold {
             self.passes = passed;
-            self.against = 0;
+            self.contrary = 0;
         }
         self.passes
     }
 }
 
-/// Checks a server at each interval, for ever.
+/// Checks a server at every interval until the task is aborted.
 pub(super) async fn run_health_checks(
-    shared: Arc<UpstreamState>,
+    state: Arc<UpstreamState>,
     index: usize,
     check: HealthCheck,
     connector: Arc<Connector>,
 ) {
-    let Some(server) = shared.servers.get(index) else {
+    let Some(server) = state.servers.get(index) else {
         return;
     };
-    let mut verdict = HealthState {
+    let mut health = HealthState {
         passes: true,
-        against: 0,
+        contrary: 0,
     };
-    // The first checks are spread, so that servers are not all asked at once.
+    // The first checks are spread out, so that not all servers are checked at once.
     tokio::time::sleep(check.interval.mul_f64(rand::random())).await;
-    // A zero interval would be refused with a panic.
+    // `interval` panics on a zero duration.
     let mut ticks = tokio::time::interval(check.interval.max(Duration::from_millis(1)));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let passed = any_address_passes(&shared, server, &check, &connector).await;
-        if server.set_passes_checks(verdict.take(passed, &check)) {
-            shared.refresh();
+        let passed = any_address_passes(&state, server, &check, &connector).await;
+        if server.set_passes_checks(health.record(passed, &check)) {
+            state.refresh();
         }
     }
 }
 
-/// One address that answers is enough; the others are passed over. A server without addresses is
-/// out of rotation anyway.
+/// Probes all addresses of a server. One that responds is enough; the others are avoided.
+/// A server without addresses is out of rotation anyway.
 async fn any_address_passes(
-    shared: &UpstreamState,
+    state: &UpstreamState,
     server: &ServerState,
     check: &HealthCheck,
     connector: &Connector,
 ) -> bool {
     let mut passes = false;
     for address in server.addresses().iter() {
-        let asked = probe_address(shared, server, check, connector, &address.peer);
-        let failure = match tokio::time::timeout(check.timeout, asked).await {
+        let probe = probe_address(state, server, check, connector, &address.peer);
+        let failure = match tokio::time::timeout(check.timeout, probe).await {
             Ok(Ok(())) => {
                 address.mark_reachable();
                 passes = true;
@@ -97,15 +98,15 @@ async fn any_address_passes(
     passes
 }
 
-/// A `GET` over a connection of its own: one from a pool would hide that none can be made.
+/// Sends a `GET` over a new connection: a pooled one would hide that none can be made.
 async fn probe_address(
-    shared: &UpstreamState,
+    state: &UpstreamState,
     server: &ServerState,
     check: &HealthCheck,
     connector: &Connector,
     peer: &HttpPeer,
 ) -> Result<(), BError> {
-    let authority = match (&shared.settings.host, &server.template) {
+    let authority = match (&state.settings.host, &server.template) {
         (UpstreamHost::Name(name), _) => name,
         (_, Some(template)) => &template.authority,
         (_, None) => return Err(Error::new(ErrorType::InternalError)),
@@ -138,7 +139,7 @@ async fn probe_address(
     }
 }
 
-/// The same connection, shared with nobody and bounded by the check's own time.
+/// Copies a peer for a connection that is not pooled and has the timeouts of the check.
 fn isolated_peer(peer: &HttpPeer, timeout: Duration) -> HttpPeer {
     let mut peer = peer.clone();
     peer.group_key = rand::random();
@@ -163,9 +164,9 @@ mod tests {
             unhealthy_after: 3,
             healthy_after: 2,
         };
-        let mut verdict = HealthState {
+        let mut health = HealthState {
             passes: true,
-            against: 0,
+            contrary: 0,
         };
         for (passed, expected) in [
             (false, true),
@@ -179,7 +180,7 @@ mod tests {
             (true, false),
             (true, true),
         ] {
-            assert_eq!(verdict.take(passed, &check), expected);
+            assert_eq!(health.record(passed, &check), expected);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Servers' names, looked up off the requests' path.
+//! Resolution of server names, off the request path.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -9,17 +9,17 @@ use super::server::{ServerState, strip_brackets};
 use super::state::UpstreamState;
 use crate::settings::ServerAddress;
 
-/// Between two look-ups of a name.
+/// Time between two look-ups of a name.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// While a name has never been resolved.
+/// Time between look-ups while a name has never been resolved.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-/// Share of the interval that is left to chance, so that a fleet does not ask at once.
+/// Random fraction of the interval, so that the look-ups of a fleet are spread out.
 const JITTER: f64 = 0.2;
 
-/// Finds a server's addresses once. Tells whether they changed; a failure keeps the known ones.
+/// Resolves a server once and returns whether its addresses changed. A failure keeps them.
 pub(super) async fn resolve_once(server: &ServerState) -> bool {
     match addresses(server).await {
-        Some(found) if !found.is_empty() => server.set_addresses(found),
+        Some(addresses) if !addresses.is_empty() => server.set_addresses(addresses),
         Some(_) | None => false,
     }
 }
@@ -30,7 +30,9 @@ async fn addresses(server: &ServerState) -> Option<Vec<Address>> {
         ServerAddress::Unix(path) => {
             return template
                 .to_socket(path)
-                .inspect_err(|fault| tracing::error!(server = %server.settings.url, "{fault}"))
+                .inspect_err(|error| {
+                    tracing::error!(server = %server.settings.url, %error, "cannot connect to the unix socket");
+                })
                 .ok()
                 .map(|peer| vec![Address::new(peer)]);
         }
@@ -47,25 +49,25 @@ async fn addresses(server: &ServerState) -> Option<Vec<Address>> {
     )
 }
 
-/// In a fixed order, so that the same set of addresses looks the same.
+/// Looks up a name. The addresses are sorted, so that equal sets compare equal.
 async fn look_up(server: &ServerState, host: &str, port: u16) -> Option<Vec<SocketAddr>> {
     match tokio::net::lookup_host((host, port)).await {
-        Ok(found) => {
-            let mut addresses: Vec<SocketAddr> = found.collect();
+        Ok(resolved) => {
+            let mut addresses: Vec<SocketAddr> = resolved.collect();
             addresses.sort_unstable();
             addresses.dedup();
             Some(addresses)
         }
         Err(error) => {
-            tracing::warn!(server = %server.settings.url, %error, "the server's name is not resolved");
+            tracing::warn!(server = %server.settings.url, %error, "cannot resolve the name of an upstream server");
             None
         }
     }
 }
 
-/// Keeps a server's addresses fresh, for ever.
-pub(super) async fn run_resolver(shared: Arc<UpstreamState>, index: usize) {
-    let Some(server) = shared.servers.get(index) else {
+/// Resolves a server's name at every interval until the task is aborted.
+pub(super) async fn run_resolver(state: Arc<UpstreamState>, index: usize) {
+    let Some(server) = state.servers.get(index) else {
         return;
     };
     loop {
@@ -74,10 +76,10 @@ pub(super) async fn run_resolver(shared: Arc<UpstreamState>, index: usize) {
         } else {
             INTERVAL
         };
-        let luck: f64 = rand::random();
-        tokio::time::sleep(interval.mul_f64(1.0 + JITTER * (luck - 0.5))).await;
+        let random: f64 = rand::random();
+        tokio::time::sleep(interval.mul_f64(1.0 + JITTER * (random - 0.5))).await;
         if resolve_once(server).await {
-            shared.refresh();
+            state.refresh();
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One server of an upstream and what is known about it now.
+//! One server of an upstream: settings, addresses and health.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,20 +17,20 @@ use crate::settings::{self, ServerAddress};
 #[derive(Debug)]
 pub(super) struct ServerState {
     pub(super) settings: settings::Server,
-    /// `None`: no safe connection can be made with these settings.
+    /// `None` if no secure connection can be made with these settings.
     pub(super) template: Option<Template>,
-    /// One for each address; empty while a name is not resolved.
+    /// Empty while a name is not resolved.
     addresses: ArcSwap<Vec<Arc<Address>>>,
     next_address: AtomicUsize,
     in_flight: AtomicUsize,
-    /// The word of the active checks; true without them.
+    /// The result of the active health check; true without one.
     passes_checks: AtomicBool,
-    /// Whether `ejection` holds anything; spares the lock on every success.
+    /// Whether `ejection` has any failures; avoids the lock on every success.
     suspect: AtomicBool,
     ejection: Mutex<Ejection>,
 }
 
-/// What `/admin/upstreams` shows of a server.
+/// A server as `/admin/upstreams` shows it.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct ServerDescription {
     url: String,
@@ -39,7 +39,7 @@ pub(super) struct ServerDescription {
     /// In rotation.
     healthy: bool,
     in_flight: usize,
-    /// RFC 3339; null when it is not ejected.
+    /// RFC 3339; null if the server is not ejected.
     ejected_until: Option<String>,
 }
 
@@ -57,7 +57,7 @@ impl ServerState {
         }
     }
 
-    /// Whether its address has to be looked up.
+    /// Whether the address is a name that must be resolved.
     pub(super) fn is_name(&self) -> bool {
         match &self.settings.address {
             ServerAddress::Tcp { host, .. } => strip_brackets(host).parse::<IpAddr>().is_err(),
@@ -69,11 +69,11 @@ impl ServerState {
         self.addresses.load_full()
     }
 
-    /// Takes newly found addresses. Tells whether they differ from the known ones.
+    /// Replaces the addresses and returns whether they changed.
     pub(super) fn set_addresses(&self, new: Vec<Address>) -> bool {
-        let known = self.addresses.load();
-        let same = known.len() == new.len()
-            && known
+        let current = self.addresses.load();
+        let same = current.len() == new.len()
+            && current
                 .iter()
                 .zip(&new)
                 .all(|(a, b)| a.peer._address == b.peer._address);
@@ -84,32 +84,32 @@ impl ServerState {
         !same
     }
 
-    /// The next of its addresses, in turn, passing over those that refused lately.
+    /// Selects the next address round-robin, skipping those that refused recently.
     pub(super) fn next_address(&self) -> Option<Arc<Address>> {
         let addresses = self.addresses.load();
         if addresses.len() < 2 {
             return addresses.first().cloned();
         }
-        let turn = self.next_address.fetch_add(1, Ordering::Relaxed);
-        let (before, after) = addresses.split_at_checked(turn.checked_rem(addresses.len())?)?;
+        let next = self.next_address.fetch_add(1, Ordering::Relaxed);
+        let (before, after) = addresses.split_at_checked(next.checked_rem(addresses.len())?)?;
         let now = Instant::now();
-        let mut in_turn = after.iter().chain(before);
-        in_turn
+        let mut candidates = after.iter().chain(before);
+        candidates
             .find(|address| !address.is_avoided(now))
             .or(after.first())
             .cloned()
     }
 
-    /// Could be in rotation, but for ejection.
+    /// Whether the server can be in rotation, apart from ejection.
     pub(super) fn is_usable(&self) -> bool {
         self.passes_checks.load(Ordering::Relaxed) && !self.addresses.load().is_empty()
     }
 
     pub(super) fn is_ejected(&self, now: Instant) -> bool {
-        self.suspect.load(Ordering::Relaxed) && self.ejection.lock().is_out(now)
+        self.suspect.load(Ordering::Relaxed) && self.ejection.lock().is_ejected(now)
     }
 
-    /// Takes the verdict of active checks. Tells whether it is a new one.
+    /// Records the result of the active health check and returns whether it changed.
     pub(super) fn set_passes_checks(&self, passes: bool) -> bool {
         self.passes_checks.swap(passes, Ordering::Relaxed) != passes
     }
@@ -126,19 +126,19 @@ impl ServerState {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Forgets failures. Tells whether the server was ejected.
+    /// Clears failures and returns whether the server was ejected.
     pub(super) fn record_success(&self, now: Instant) -> bool {
         if !self.suspect.load(Ordering::Relaxed) {
             return false;
         }
         let mut ejection = self.ejection.lock();
-        let was_out = ejection.is_out(now);
+        let was_ejected = ejection.is_ejected(now);
         ejection.record_success();
         self.suspect.store(false, Ordering::Relaxed);
-        was_out
+        was_ejected
     }
 
-    /// Notes a failure; answers with the time until its return when this ejects it.
+    /// Records a failure. Returns the length of the ejection if this failure causes one.
     pub(super) fn record_failure(&self, now: Instant) -> Option<std::time::Duration> {
         let mut ejection = self.ejection.lock();
         self.suspect.store(true, Ordering::Relaxed);
@@ -153,13 +153,13 @@ impl ServerState {
             humantime::format_rfc3339_millis(at).to_string()
         });
         let addresses = self.addresses.load();
-        let shown = addresses
+        let displayed = addresses
             .iter()
             .map(|address| address.peer._address.to_string());
         ServerDescription {
             url: self.settings.url.to_string(),
             weight: self.settings.weight,
-            addresses: shown.collect(),
+            addresses: displayed.collect(),
             healthy,
             in_flight: self.in_flight(),
             ejected_until: until,
@@ -167,7 +167,7 @@ impl ServerState {
     }
 }
 
-/// A host without the brackets of an IPv6 literal.
+/// Strips the brackets of an IPv6 literal from a host.
 pub(super) fn strip_brackets(host: &str) -> &str {
     let inner = host
         .strip_prefix('[')

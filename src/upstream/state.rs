@@ -1,4 +1,4 @@
-//! What an upstream's requests and its background tasks share.
+//! State of an upstream, shared by requests and background tasks.
 
 use std::sync::Arc;
 
@@ -19,8 +19,8 @@ pub(super) struct UpstreamState {
     pub(super) settings: Arc<settings::Upstream>,
     pub(super) servers: Vec<ServerState>,
     pub(super) rotation: ArcSwap<ServerRotation>,
-    /// One change of the rotation at a time.
-    changing: Mutex<()>,
+    /// Serializes changes of the rotation.
+    rotation_lock: Mutex<()>,
     metrics: MetricsHandle,
     runtime: Handle,
 }
@@ -28,7 +28,7 @@ pub(super) struct UpstreamState {
 struct MetricsHandle(Arc<Metrics>);
 
 impl UpstreamState {
-    /// Without addresses yet, so with an empty rotation.
+    /// Creates the state without addresses, and therefore with an empty rotation.
     pub(super) fn new(
         settings: Arc<settings::Upstream>,
         metrics: Arc<Metrics>,
@@ -38,11 +38,12 @@ impl UpstreamState {
         let servers = settings.servers.iter().map(|server| {
             let template = identity.as_ref().map_err(Clone::clone);
             let template = template.and_then(|identity| Template::new(&settings, server, identity));
-            if let Err(fault) = &template {
+            if let Err(error) = &template {
                 tracing::error!(
                     upstream = %settings.name,
                     server = %server.url,
-                    "no connection can be made to this server: {fault}"
+                    %error,
+                    "cannot connect to an upstream server with these settings"
                 );
             }
             ServerState::new(server.clone(), template.ok())
@@ -53,34 +54,33 @@ impl UpstreamState {
             rotation: ArcSwap::from_pointee(rotation),
             settings,
             servers,
-            changing: Mutex::new(()),
+            rotation_lock: Mutex::new(()),
             metrics: MetricsHandle(metrics),
             runtime,
         }
     }
 
-    /// A server that was not tried; if there is none left, one that has more addresses than were
-    /// tried.
+    /// Selects a server that was not tried, or else one with more addresses than attempts.
     pub(super) fn pick(&self, hash: Option<&[u8]>, tried: &[usize]) -> Option<usize> {
         let rotation = self.rotation.load();
         rotation.pick(&self.servers, hash, tried).or_else(|| {
             let mut members = rotation.members().iter().copied();
             members.find(|index| {
-                let times = tried.iter().filter(|other| *other == index).count();
+                let attempts = tried.iter().filter(|other| *other == index).count();
                 let server = self.servers.get(*index);
-                server.is_some_and(|server| server.addresses().len() > times)
+                server.is_some_and(|server| server.addresses().len() > attempts)
             })
         })
     }
 
-    /// Puts into rotation what belongs there now.
+    /// Rebuilds the rotation from the current health of the servers.
     pub(super) fn refresh(&self) {
-        let _one_at_a_time = self.changing.lock();
+        let _guard = self.rotation_lock.lock();
         let now = Instant::now();
         let members = self.members(now);
         for server in &self.servers {
             let labels = [&*self.settings.name, &*server.settings.url];
-            // An ejected server may stay in rotation where it is the last: it is not healthy.
+            // An ejected server that stays in rotation as one of the last is still not healthy.
             let healthy = i64::from(server.is_usable() && !server.is_ejected(now));
             let metrics = &self.metrics.0;
             metrics
@@ -93,36 +93,36 @@ impl UpstreamState {
             return;
         }
         for (index, server) in self.servers.iter().enumerate() {
-            let (was, is) = (before.members().contains(&index), members.contains(&index));
-            if was != is {
-                let change = if is { "enters" } else { "leaves" };
-                let (upstream, server) = (&self.settings.name, &server.settings.url);
-                tracing::info!(%upstream, %server, "a server {change} the rotation");
+            let (upstream, server) = (&self.settings.name, &server.settings.url);
+            match (before.members().contains(&index), members.contains(&index)) {
+                (false, true) => tracing::info!(%upstream, %server, "server enters the rotation"),
+                (true, false) => tracing::info!(%upstream, %server, "server leaves the rotation"),
+                (true, true) | (false, false) => {}
             }
         }
         let rotation = ServerRotation::new(&self.settings.balance, &self.servers, members);
         self.rotation.store(Arc::new(rotation));
     }
 
-    /// Ejection is a guess from few requests: it never takes the last servers away. Active checks
-    /// asked the server itself, and may.
+    /// Returns the servers that belong into the rotation. Ejection is a guess from a few requests, so it
+    /// never removes the last ones; an active health check, which queries the server itself, may.
     fn members(&self, now: Instant) -> Vec<usize> {
-        let of = |keep: &dyn Fn(&ServerState) -> bool| -> Vec<usize> {
+        let select = |keep: &dyn Fn(&ServerState) -> bool| -> Vec<usize> {
             let servers = self.servers.iter().enumerate();
             servers
                 .filter(|(_, server)| keep(server))
                 .map(|(index, _)| index)
                 .collect()
         };
-        let sound = of(&|server| server.is_usable() && !server.is_ejected(now));
-        if sound.is_empty() {
-            of(&ServerState::is_usable)
+        let healthy = select(&|server| server.is_usable() && !server.is_ejected(now));
+        if healthy.is_empty() {
+            select(&ServerState::is_usable)
         } else {
-            sound
+            healthy
         }
     }
 
-    /// Learns from what became of a request.
+    /// Records the outcome of a request for the passive health check.
     pub(super) fn observe(self: &Arc<Self>, index: usize, outcome: AttemptOutcome) {
         let Some(server) = self.servers.get(index) else {
             return;
@@ -133,13 +133,13 @@ impl UpstreamState {
             }
             return;
         }
-        if let Some(out) = server.record_failure(Instant::now()) {
+        if let Some(ejection) = server.record_failure(Instant::now()) {
             self.refresh();
-            let shared = Arc::downgrade(self);
+            let state = Arc::downgrade(self);
             self.runtime.spawn(async move {
-                tokio::time::sleep(out).await;
-                if let Some(shared) = shared.upgrade() {
-                    shared.refresh();
+                tokio::time::sleep(ejection).await;
+                if let Some(state) = state.upgrade() {
+                    state.refresh();
                 }
             });
         }

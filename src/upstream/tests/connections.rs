@@ -1,4 +1,4 @@
-//! Real sockets: addresses, names, TLS, protocols, health checks.
+//! Connections over real sockets: addresses, names, TLS, protocols, health checks.
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
@@ -18,7 +18,7 @@ async fn resolved_name_gets_every_connection_setting() {
     .await;
     let mut chosen = orders.choose(None, &[]).unwrap();
     if chosen.peer(None)._address.to_string().starts_with("[::1]") {
-        // The next of its addresses; the backend listens on IPv4.
+        // Take the next address; the backend listens on IPv4 only.
         chosen = orders.choose(None, &[]).unwrap();
     }
     assert_eq!(request(&chosen).await.unwrap(), 200);
@@ -48,9 +48,9 @@ async fn resolved_name_gets_every_connection_setting() {
 #[tokio::test]
 async fn unresolvable_name_is_out_of_rotation() {
     let backend = TestServer::start().await;
-    let nowhere = tcp("nowhere.invalid", 80);
+    let unresolvable = tcp("nowhere.invalid", 80);
     let orders = start(upstream(
-        vec![nowhere, backend.server()],
+        vec![unresolvable, backend.server()],
         Balance::RoundRobin,
     ))
     .await;
@@ -78,7 +78,7 @@ async fn health_checks_remove_and_restore_a_server() {
 }
 
 #[tokio::test]
-async fn a_unix_socket_is_checked_and_used() {
+async fn unix_socket_is_checked_and_used() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("orders.sock");
     let orders = start(checked(vec![unix(path.clone())])).await;
@@ -100,19 +100,19 @@ async fn a_unix_socket_is_checked_and_used() {
 async fn cleartext_http2_uses_prior_knowledge() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let answered = Arc::new(AtomicUsize::new(0));
-    let good = Arc::clone(&answered);
+    let successes = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&successes);
     let task = tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
-            tokio::spawn(respond_h2(stream, Arc::clone(&good)));
+            tokio::spawn(respond_h2(stream, Arc::clone(&counter)));
         }
     });
     let mut settings = checked(vec![tcp("127.0.0.1", port)]);
     settings.protocol = Protocol::H2;
     let orders = start(settings).await;
     let checked = async {
-        while answered.load(Ordering::SeqCst) < 5 {
+        while successes.load(Ordering::SeqCst) < 5 {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
@@ -126,8 +126,8 @@ async fn cleartext_http2_uses_prior_knowledge() {
     drop(orders);
 }
 
-/// 200 to `GET /healthz` with an authority; anything else is a 400.
-async fn respond_h2(stream: tokio::net::TcpStream, answered: Arc<AtomicUsize>) {
+/// Responds with 200 to `GET /healthz` with an authority, and with 400 to anything else.
+async fn respond_h2(stream: tokio::net::TcpStream, successes: Arc<AtomicUsize>) {
     let Ok(mut connection) = h2::server::handshake(stream).await else {
         return;
     };
@@ -137,11 +137,11 @@ async fn respond_h2(stream: tokio::net::TcpStream, answered: Arc<AtomicUsize>) {
         let status = if good { 200 } else { 400 };
         let response = http::Response::builder().status(status).body(()).unwrap();
         let _ = respond.send_response(response, true);
-        answered.fetch_add(usize::from(good), Ordering::SeqCst);
+        successes.fetch_add(usize::from(good), Ordering::SeqCst);
     }
 }
 
-/// An authority, and a server behind a certificate of its.
+/// A TLS server with a certificate of its own CA.
 struct TlsServer {
     ca: Vec<u8>,
     port: u16,
@@ -160,7 +160,7 @@ fn issuer() -> CertifiedIssuer<'static, KeyPair> {
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
-/// A TLS server for these names or addresses; with `clients`, only for who has a certificate of it.
+/// Starts a TLS server for these names or addresses that requires a certificate of `clients`.
 async fn start_tls_server(
     names: &[&str],
     clients: Option<&CertifiedIssuer<'static, KeyPair>>,
@@ -250,7 +250,7 @@ async fn certificate_is_verified_against_ca_and_name() {
             None,
         ),
         (named.port, tls(None, Some("orders.internal")), None),
-        // Not a name: nothing is sent rather than anything unverified.
+        // Not a name: no request is sent rather than one to an unverified server.
         (named.port, tls(Some(&named.ca), Some("")), None),
         (
             named.port,
@@ -259,8 +259,8 @@ async fn certificate_is_verified_against_ca_and_name() {
         ),
         (addressed.port, tls(Some(&addressed.ca), None), Some(200)),
     ] {
-        let shown = format!("{port} {:?} {}", tls.server_name, tls.ca.is_some());
-        assert_eq!(request_over_tls(port, tls).await, expected, "{shown}");
+        let description = format!("{port} {:?} {}", tls.server_name, tls.ca.is_some());
+        assert_eq!(request_over_tls(port, tls).await, expected, "{description}");
     }
 }
 

@@ -16,7 +16,7 @@ use crate::settings::{
     Balance, HealthCheck, Protocol, Server, ServerAddress, Timeouts, UpstreamHost, UpstreamTls,
 };
 
-/// An HTTP/1.1 server on loopback that answers every request with one status.
+/// An HTTP/1.1 server on loopback that responds to every request with one status.
 struct TestServer {
     port: u16,
     status: Arc<AtomicU16>,
@@ -30,12 +30,12 @@ impl TestServer {
         let port = listener.local_addr().unwrap().port();
         let status = Arc::new(AtomicU16::new(200));
         let requests = Arc::new(AtomicUsize::new(0));
-        let (answer, seen) = (Arc::clone(&status), Arc::clone(&requests));
+        let (current_status, counter) = (Arc::clone(&status), Arc::clone(&requests));
         let task = tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                seen.fetch_add(1, Ordering::SeqCst);
-                tokio::spawn(respond_once(stream, answer.load(Ordering::SeqCst)));
+                counter.fetch_add(1, Ordering::SeqCst);
+                tokio::spawn(respond_once(stream, current_status.load(Ordering::SeqCst)));
             }
         });
         TestServer {
@@ -65,8 +65,8 @@ async fn respond_once(mut stream: impl AsyncRead + AsyncWrite + Unpin, status: u
             Err(_) => return,
         }
     }
-    let answer = format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-    let _ = stream.write_all(answer.as_bytes()).await;
+    let response = format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    let _ = stream.write_all(response.as_bytes()).await;
     let _ = stream.shutdown().await;
 }
 
@@ -91,7 +91,7 @@ fn unix(path: PathBuf) -> Server {
     }
 }
 
-/// Servers that nothing connects to in the test.
+/// Servers to which no test connects.
 fn unreachable_servers(weights: &[usize]) -> Vec<Server> {
     let server = |(n, weight): (usize, &usize)| Server {
         weight: *weight,
@@ -140,12 +140,12 @@ async fn build(settings: &[settings::Upstream], previous: Option<&Upstreams>) ->
     Upstreams::build(&settings, previous, &metrics, Handle::current()).await
 }
 
-/// The only upstream of a configuration.
+/// Starts the only upstream of a configuration.
 async fn start(settings: settings::Upstream) -> Arc<Upstream> {
     Arc::clone(build(&[settings], None).await.get(0).unwrap())
 }
 
-/// Asks the chosen server for `/` over a new connection, as the proxy would.
+/// Requests `/` from the chosen server over a new connection, as the proxy would.
 async fn request(chosen: &ChosenServer) -> pingora::Result<u16> {
     let connector = Connector::<()>::new(None);
     let (mut session, _) = connector.get_http_session(&*chosen.peer(None)).await?;
@@ -157,14 +157,14 @@ async fn request(chosen: &ChosenServer) -> pingora::Result<u16> {
     Ok(session.response_header().unwrap().status.as_u16())
 }
 
-/// Waits until a server is in rotation, or until none is.
+/// Waits until a server is in rotation, or, with `available` false, until none is.
 async fn wait_until_available(upstream: &Upstream, available: bool) {
-    let turned = async {
+    let changed = async {
         while upstream.is_available() != available {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    let waited = tokio::time::timeout(Duration::from_secs(10), turned).await;
+    let waited = tokio::time::timeout(Duration::from_secs(10), changed).await;
     assert!(
         waited.is_ok(),
         "the upstream never became available: {available}"

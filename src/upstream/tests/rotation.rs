@@ -1,4 +1,4 @@
-//! Which server is chosen, and which are in rotation.
+//! Rotation and selection of servers.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use super::super::address::Address;
 use super::*;
 use crate::settings::HashKey;
 
-/// How often each server was chosen in so many choices, with nothing in flight.
+/// Counts how often each server is chosen, with no request in flight.
 fn counts(upstream: &Upstream, choices: usize) -> HashMap<usize, usize> {
     let mut counts = HashMap::new();
     for _ in 0..choices {
@@ -17,7 +17,7 @@ fn counts(upstream: &Upstream, choices: usize) -> HashMap<usize, usize> {
 }
 
 /// Gives the first server a second address.
-fn two_addresses(orders: &Upstream) {
+fn add_second_address(orders: &Upstream) {
     let server = orders.state.servers.first().unwrap();
     let template = server.template.as_ref().unwrap();
     let addresses = ["10.1.0.1:80", "10.1.0.2:80"].map(|address| address.parse().unwrap());
@@ -36,7 +36,7 @@ fn eject(upstream: &Upstream, server: usize) {
     }
 }
 
-fn ejected(upstreams: &Upstreams, server: usize) -> bool {
+fn is_ejected(upstreams: &Upstreams, server: usize) -> bool {
     let description = upstreams.describe();
     let server = description.pointer(&format!("/0/servers/{server}"));
     !server.unwrap().get("ejected_until").unwrap().is_null()
@@ -82,20 +82,24 @@ async fn least_requests_weighs_requests_in_flight() {
 async fn consistent_hash_moves_only_keys_of_removed_server() {
     let balance = Balance::ConsistentHash(HashKey::Ip);
     let orders = start(upstream(unreachable_servers(&[1, 1, 1]), balance)).await;
-    let place = |key: u32| {
+    let server_of = |key: u32| {
         let chosen = orders.choose(Some(&key.to_be_bytes()), &[]).unwrap();
         chosen.server()
     };
-    let before: Vec<usize> = (0..1000).map(place).collect();
-    assert_eq!((0..1000).map(place).collect::<Vec<_>>(), before, "stable");
+    let before: Vec<usize> = (0..1000).map(server_of).collect();
+    assert_eq!(
+        (0..1000).map(server_of).collect::<Vec<_>>(),
+        before,
+        "stable"
+    );
     for server in 0..3 {
-        let share = before.iter().filter(|at| **at == server).count();
+        let share = before.iter().filter(|chosen| **chosen == server).count();
         assert!((200..500).contains(&share), "{server} has {share}");
     }
     eject(&orders, 1);
     let mut moved = 0;
     for (key, was) in (0..).zip(before) {
-        let now = place(key);
+        let now = server_of(key);
         if was == 1 {
             assert_ne!(now, 1);
             moved += 1;
@@ -129,7 +133,7 @@ async fn retry_prefers_another_server_then_another_address() {
         Balance::LeastRequests,
     ))
     .await;
-    two_addresses(&orders);
+    add_second_address(&orders);
     let first = orders.choose(None, &[1]).unwrap();
     assert_eq!(orders.choose(None, &[0]).unwrap().server(), 1);
     let second = orders.choose(None, &[0, 1]).unwrap();
@@ -141,7 +145,7 @@ async fn retry_prefers_another_server_then_another_address() {
 #[tokio::test(start_paused = true)]
 async fn refusing_address_is_avoided_for_a_minute() {
     let orders = start(upstream(unreachable_servers(&[1]), Balance::RoundRobin)).await;
-    two_addresses(&orders);
+    add_second_address(&orders);
     let choose = || orders.choose(None, &[]).unwrap();
     let used = || choose().peer(None)._address.to_string();
     let refusing = choose();
@@ -166,12 +170,12 @@ async fn consecutive_failures_eject_a_server_temporarily() {
     let upstreams = build(&settings, None).await;
     let orders = upstreams.get(0).unwrap();
     eject(orders, 0);
-    assert!(ejected(&upstreams, 0));
+    assert!(is_ejected(&upstreams, 0));
     assert_eq!(counts(orders, 10), HashMap::from([(1, 10)]));
     tokio::time::sleep(Duration::from_millis(4900)).await;
     assert_eq!(counts(orders, 10), HashMap::from([(1, 10)]));
     tokio::time::sleep(Duration::from_millis(700)).await;
-    assert!(!ejected(&upstreams, 0));
+    assert!(!is_ejected(&upstreams, 0));
     assert_eq!(counts(orders, 10), HashMap::from([(0, 5), (1, 5)]));
     // On probation: the next failure is enough, and it stays out for longer.
     orders
@@ -194,7 +198,7 @@ async fn success_between_failures_prevents_ejection() {
         }
         chosen.report(AttemptOutcome::Success);
     }
-    assert!(!ejected(&upstreams, 0));
+    assert!(!is_ejected(&upstreams, 0));
 }
 
 #[tokio::test]
@@ -208,7 +212,7 @@ async fn ejection_never_removes_the_last_servers() {
     assert_eq!(
         counts(&orders, 10),
         HashMap::from([(0, 10)]),
-        "0 answered, 1 did not"
+        "0 responded, 1 did not"
     );
 }
 
@@ -230,11 +234,11 @@ async fn reload_keeps_unchanged_upstreams_and_stops_removed_ones() {
     assert_eq!(server(0).get("healthy").unwrap(), false);
     assert_eq!(server(1).get("in_flight").unwrap(), 1);
     drop(in_flight);
-    let gone = Arc::downgrade(&before.get(1).unwrap().state);
+    let removed = Arc::downgrade(&before.get(1).unwrap().state);
     drop(before);
-    // Aborted tasks let go of what they share when they are next looked at.
+    // Aborted tasks drop their shared state at their next poll.
     let ended = async {
-        while gone.strong_count() > 0 {
+        while removed.strong_count() > 0 {
             tokio::task::yield_now().await;
         }
     };
