@@ -41,7 +41,7 @@ pub async fn inspect(settings: &settings::Store) -> Vec<ServerCheck> {
             message: "in this process".to_owned(),
         }],
         settings::Engine::Redis(address) => {
-            redis::inspect::inspect_servers(redis::inspect::ServerRequirements {
+            redis::links::inspect::inspect_servers(redis::links::inspect::ServerRequirements {
                 address,
                 prefix: &settings.key_prefix,
                 replicas: settings.revocation_replicas,

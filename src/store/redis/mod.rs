@@ -1,59 +1,23 @@
 //! The Redis engine: the only place that names the Redis client. Each operation that must be atomic
 //! is one script over keys of one slot; each is one round trip where it can be.
 
-mod acl;
-mod activity;
-mod amend;
-mod cluster_client;
-mod cluster_decide;
-mod cluster_map;
-mod connection;
-mod connection_context;
-mod dial;
-mod exchange_error;
-mod fleet;
-pub(super) mod inspect;
-mod interner;
-mod journal;
-mod keys;
-mod lease_grants;
-mod limits;
-mod listing;
-mod lookup_batch;
-mod maintenance;
-mod marker;
-mod open_connections;
-mod profiles;
-mod record;
-mod refresh_tokens;
-mod replicas;
-mod revocations;
-mod scripts;
-mod sentinel;
-mod sessions;
-mod slots;
-mod supervision;
-mod task_slot;
-mod text_codec;
-mod tls;
-mod topology_client;
-mod tracking;
-mod user_index;
-mod user_sessions;
+mod codec;
+pub(super) mod links;
+mod operations;
 
 use std::sync::Arc;
 
-use connection_context::ConnectionContext;
-use interner::Interner;
-use keys::Keys;
-pub(super) use lease_grants::LeaseGrant;
-pub(super) use listing::is_cursor;
-use lookup_batch::LookupBatch;
+use codec::interner::Interner;
+use codec::keys::Keys;
+use codec::scripts::{ScriptCall, Scripts};
+use links::connection_context::ConnectionContext;
+use links::replicas::Replicas;
+use links::topology_client::{TopologyClient, TopologyConnector};
+use links::tracking::StoreClock;
+pub(super) use operations::lease_grants::LeaseGrant;
+pub(super) use operations::listing::is_cursor;
+use operations::lookup_batch::LookupBatch;
 use redis::Value;
-use replicas::Replicas;
-use scripts::{ScriptCall, Scripts};
-use topology_client::{TopologyClient, TopologyConnector};
-use tracking::StoreClock;
 
 use super::StoreError;
 use crate::auth::session::Millis;
@@ -207,6 +171,6 @@ fn parse_time(reply: &Value) -> Option<Millis> {
 
 /// Reads an answer as what it has to be.
 fn decode_reply<T: redis::FromRedisValue>(reply: Value) -> Result<T, StoreError> {
-    let reply = exchange_error::reject_server_error(reply)?;
+    let reply = links::exchange_error::reject_server_error(reply)?;
     redis::from_redis_value(reply).map_err(|_| StoreError::Malformed)
 }

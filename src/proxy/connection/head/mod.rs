@@ -14,9 +14,8 @@ use crate::routing::host_of;
 mod outline;
 mod target;
 
-use target::Absolute;
-
 pub use outline::Outline;
+use target::Absolute;
 
 /// Bytes of a field's name; `http::HeaderName` has no room for more.
 const MAX_NAME: usize = 65_535;

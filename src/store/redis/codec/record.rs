@@ -1,0 +1,337 @@
+//! A session's record as one string: numbers, the lengths of its texts, the texts. What gateways
+//! remember is all of it; how the session is used has a key of its own (see `activity`), so that use
+//! touches nothing that they remember. `scripts/record.lua` reads and writes the same.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use redis::Value;
+
+use super::interner::Interner;
+use super::text_codec::{decode_user_id, encode_list, encode_user_id};
+use crate::auth::session::{Device, EndReason, Millis, Session, SessionEnd, SessionId, no_data};
+
+/// What a record begins with.
+const RECORD_TAG: u8 = b'S';
+/// What a mark begins with: a session that was ended before it was written.
+const MARK_TAG: u8 = b'E';
+/// Which texts are there, for those of which an empty one is something else than none.
+const HAS_NAME: u8 = 1;
+const HAS_KIND: u8 = 2;
+const HAS_DEVICE: u8 = 4;
+/// How many texts there are.
+const TEXT_COUNT: usize = 10;
+
+/// What a session's key was found to hold.
+pub(in crate::store::redis) enum DecodedRecord {
+    Missing,
+    /// Another type, or content that is not understood.
+    Malformed,
+    Present(Box<Session>),
+}
+
+/// Writes a session. `None`: a text is longer than 65,535 bytes.
+pub(in crate::store::redis) fn encode(session: &Session) -> Option<Vec<u8>> {
+    let ended = session.ended;
+    let user = encode_user_id(&session.user);
+    let (roles, scopes) = (encode_list(&session.roles), encode_list(&session.scopes));
+    let data = Some(&*session.data).filter(|data| *data != &*no_data());
+    let name = encode_names(session);
+    let name = name.as_deref();
+    let (kind, device) = (
+        session.device.kind.as_deref(),
+        session.device.name.as_deref(),
+    );
+    let ip = encode_address(session.ip);
+    let texts: [&[u8]; TEXT_COUNT] = [
+        &user,
+        session.email.as_bytes(),
+        name.unwrap_or_default().as_bytes(),
+        roles.as_bytes(),
+        scopes.as_bytes(),
+        &ip,
+        session.user_agent.as_bytes(),
+        kind.unwrap_or_default().as_bytes(),
+        device.unwrap_or_default().as_bytes(),
+        data.unwrap_or_default().as_bytes(),
+    ];
+    let mut record = Vec::with_capacity(512);
+    record.push(RECORD_TAG);
+    record.extend(encode_millis(session.created_at));
+    record.extend(encode_millis(session.expires_at));
+    record.extend(encode_millis(ended.map_or(0, |ended| ended.at.max(1))));
+    record.push(ended.map_or(0, |ended| reason_code(ended.reason)));
+    let revision = u32::try_from(session.revision).unwrap_or(u32::MAX);
+    record.extend(revision.to_le_bytes());
+    for text in texts {
+        record.extend(u16::try_from(text.len()).ok()?.to_le_bytes());
+    }
+    let flag = |text: Option<&str>, flag| if text.is_some() { flag } else { 0 };
+    record.push(flag(name, HAS_NAME) | flag(kind, HAS_KIND) | flag(device, HAS_DEVICE));
+    for text in texts {
+        record.extend(text);
+    }
+    Some(record)
+}
+
+/// The display name and, after a NUL, the username where there is one. It has no text of its own, so
+/// that gateways of an earlier version read the record too. No display name has a NUL.
+fn encode_names(session: &Session) -> Option<Cow<'_, str>> {
+    let name = session.name.as_deref();
+    match &session.username {
+        None => name.map(Cow::Borrowed),
+        Some(username) => Some(format!("{}\0{username}", name.unwrap_or_default()).into()),
+    }
+}
+
+/// Reads the answer to a `GET`.
+pub(in crate::store::redis) fn decode_reply(
+    id: SessionId,
+    reply: &Value,
+    alike: &Interner,
+) -> DecodedRecord {
+    let record = match reply {
+        Value::Nil => return DecodedRecord::Missing,
+        Value::BulkString(record) => record,
+        _ => return DecodedRecord::Malformed,
+    };
+    decode(id, record, alike)
+}
+
+/// Reads what a session's key holds.
+pub(in crate::store::redis) fn decode(
+    id: SessionId,
+    record: &[u8],
+    alike: &Interner,
+) -> DecodedRecord {
+    if record.first() == Some(&MARK_TAG) {
+        return DecodedRecord::Missing;
+    }
+    match parse(id, record, alike) {
+        Some(session) => DecodedRecord::Present(Box::new(session)),
+        None => DecodedRecord::Malformed,
+    }
+}
+
+/// How an end reason is written: 0 is none.
+pub(in crate::store::redis) fn reason_code(reason: EndReason) -> u8 {
+    let place = EndReason::ALL.iter().position(|known| *known == reason);
+    place.map_or(0, |place| u8::try_from(place + 1).unwrap_or(0))
+}
+
+/// An address as 4 or 16 bytes.
+pub(in crate::store::redis) fn encode_address(ip: IpAddr) -> Vec<u8> {
+    match ip {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    }
+}
+
+/// A record taken apart.
+struct RecordParts<'a> {
+    created_at: Millis,
+    expires_at: Millis,
+    ended_at: Millis,
+    reason: u64,
+    revision: u64,
+    flags: u8,
+    texts: [ByteReader<'a>; TEXT_COUNT],
+}
+
+fn parse(id: SessionId, record: &[u8], alike: &Interner) -> Option<Session> {
+    let parts = split_record(record)?;
+    let [
+        user,
+        email,
+        name,
+        roles,
+        scopes,
+        ip,
+        agent,
+        kind,
+        device,
+        data,
+    ] = parts.texts;
+    let is_there = |flag| parts.flags & flag != 0;
+    let shared = |text: ByteReader<'_>| Some(alike.intern_text(text.text()?));
+    let owned = |text: ByteReader<'_>| text.text().map(str::to_owned);
+    let (name, username) = match name.text()?.split_once('\0') {
+        Some((name, username)) => (Some(name).filter(|name| !name.is_empty()), Some(username)),
+        None => (name.text().filter(|_| is_there(HAS_NAME)), None),
+    };
+    Some(Session {
+        id,
+        user: decode_user_id(user.0)?,
+        email: owned(email)?,
+        username: username.map(Into::into),
+        name: name.map(str::to_owned),
+        roles: alike.intern_list(roles.text()?)?,
+        scopes: alike.intern_list(scopes.text()?)?,
+        created_at: parts.created_at,
+        expires_at: parts.expires_at,
+        ip: decode_address(ip.0)?,
+        user_agent: shared(agent)?,
+        device: Device {
+            kind: if is_there(HAS_KIND) {
+                Some(shared(kind)?)
+            } else {
+                None
+            },
+            name: if is_there(HAS_DEVICE) {
+                Some(shared(device)?)
+            } else {
+                None
+            },
+        },
+        ended: (parts.ended_at > 0).then(|| decode_end(parts.ended_at, parts.reason)),
+        data: match data.text()? {
+            "" => alike.intern_text(&no_data()),
+            data => data.into(),
+        },
+        revision: parts.revision,
+    })
+}
+
+fn split_record(record: &[u8]) -> Option<RecordParts<'_>> {
+    let mut reader = ByteReader(record);
+    if reader.take(1)? != [RECORD_TAG] {
+        return None;
+    }
+    let mut parts = RecordParts {
+        created_at: reader.number(6)?,
+        expires_at: reader.number(6)?,
+        ended_at: reader.number(6)?,
+        reason: reader.number(1)?,
+        revision: reader.number(4)?,
+        flags: 0,
+        texts: [ByteReader(&[]); TEXT_COUNT],
+    };
+    let mut lengths = [0; TEXT_COUNT];
+    for length in &mut lengths {
+        *length = usize::try_from(reader.number(2)?).ok()?;
+    }
+    parts.flags = reader.take(1)?.first().copied()?;
+    for (text, length) in parts.texts.iter_mut().zip(lengths) {
+        *text = ByteReader(reader.take(length)?);
+    }
+    reader.0.is_empty().then_some(parts)
+}
+
+/// An end whose reason is not understood is still an end.
+fn decode_end(at: Millis, reason: u64) -> SessionEnd {
+    let place = usize::try_from(reason).unwrap_or(0).wrapping_sub(1);
+    let reason = EndReason::ALL.get(place).copied();
+    SessionEnd {
+        at,
+        reason: reason.unwrap_or(EndReason::Terminated),
+    }
+}
+
+pub(in crate::store::redis) fn decode_address(octets: &[u8]) -> Option<IpAddr> {
+    if let Ok(octets) = <[u8; 4]>::try_from(octets) {
+        return Some(octets.into());
+    }
+    <[u8; 16]>::try_from(octets).ok().map(IpAddr::from)
+}
+
+/// A moment in six bytes, the lowest first; they reach for some thousand years.
+pub(in crate::store::redis) fn encode_millis(number: Millis) -> [u8; 6] {
+    const LATEST: Millis = (1 << 48) - 1;
+    let [a, b, c, d, e, f, _, _] = number.min(LATEST).to_le_bytes();
+    [a, b, c, d, e, f]
+}
+
+/// What is left to read.
+#[derive(Clone, Copy)]
+pub(in crate::store::redis) struct ByteReader<'a>(pub(in crate::store::redis) &'a [u8]);
+
+impl<'a> ByteReader<'a> {
+    pub(in crate::store::redis) fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    pub(in crate::store::redis) fn number(&mut self, length: usize) -> Option<u64> {
+        let bytes = self.take(length)?.iter().rev();
+        Some(bytes.fold(0, |number, byte| number << 8 | u64::from(*byte)))
+    }
+
+    fn text(self) -> Option<&'a str> {
+        std::str::from_utf8(self.0).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+    use super::*;
+
+    fn session() -> Session {
+        Session {
+            id: SessionId([7; 32]),
+            user: "u\0ser".to_owned(),
+            email: "ann@example.com".to_owned(),
+            username: None,
+            name: Some(String::new()),
+            roles: ["admin".to_owned(), "a\nb".to_owned()].into(),
+            scopes: [].into(),
+            created_at: 1_700_000_000_123,
+            expires_at: 1_800_000_000_456,
+            ip: "2001:db8::1".parse().unwrap(),
+            user_agent: "Ünïcode".into(),
+            device: Device {
+                kind: None,
+                name: Some("Ann's".into()),
+            },
+            ended: None,
+            data: no_data(),
+            revision: 3,
+        }
+    }
+
+    fn decoded(record: &[u8]) -> Option<Session> {
+        match decode(SessionId([7; 32]), record, &Interner::default()) {
+            DecodedRecord::Present(session) => Some(*session),
+            DecodedRecord::Missing | DecodedRecord::Malformed => None,
+        }
+    }
+
+    #[test]
+    fn record_round_trips() {
+        let mut written = session();
+        assert_eq!(decoded(&encode(&written).unwrap()).unwrap(), written);
+        written.username = Some("ann".into());
+        for name in [None, Some("Ann".to_owned())] {
+            written.name = name;
+            assert_eq!(decoded(&encode(&written).unwrap()).unwrap(), written);
+        }
+        written.data = r#"{"a":1}"#.into();
+        written.ip = "192.0.2.1".parse().unwrap();
+        for reason in EndReason::ALL {
+            written.ended = Some(SessionEnd { at: 5, reason });
+            assert_eq!(decoded(&encode(&written).unwrap()).unwrap(), written);
+        }
+    }
+
+    #[test]
+    fn record_of_wrong_length_is_rejected() {
+        let record = encode(&session()).unwrap();
+        for length in 0..record.len() {
+            assert_eq!(decoded(&record[..length]), None, "{length}");
+        }
+        let mut longer = record;
+        longer.push(0);
+        assert_eq!(decoded(&longer), None);
+    }
+
+    #[test]
+    fn oversized_text_is_rejected() {
+        let long = Session {
+            user_agent: "x".repeat(65_536).into(),
+            ..session()
+        };
+        assert!(encode(&long).is_none());
+    }
+}

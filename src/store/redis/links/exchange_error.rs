@@ -1,0 +1,195 @@
+//! What an error of the client means to us. Only its code is ever shown: a server may repeat
+//! arguments, and so secrets, in the rest.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
+
+use super::tls;
+use crate::store::StoreError;
+
+/// A replica takes no writes of its own.
+pub(in crate::store::redis) const READ_ONLY: &str = "READONLY";
+/// The codes with which a server refuses writes and goes on to serve reads: a replica; one that cannot
+/// save; one whose memory is full; one with too few replicas.
+const WRITE_REFUSAL_CODES: [&str; 4] = [READ_ONLY, "MISCONF", "OOM", "NOREPLICAS"];
+
+/// A failed exchange.
+#[derive(Debug, Clone)]
+pub(in crate::store::redis) struct ExchangeError {
+    pub error: StoreError,
+    /// The connection is of no use any more.
+    pub fatal: bool,
+    /// The server does not have the script.
+    pub no_script: bool,
+    /// The server's code, or the client's category; never its arguments.
+    pub code: String,
+}
+
+impl From<RedisError> for ExchangeError {
+    fn from(error: RedisError) -> ExchangeError {
+        use ServerErrorKind as S;
+        let no_writes = write_refusal_code(&error);
+        let code = match find_tls_error(&error).or_else(|| denied_command(&error)) {
+            Some(told) => told,
+            None => no_writes
+                .or_else(|| error.code())
+                .unwrap_or_else(|| error.category())
+                .to_owned(),
+        };
+        let (meaning, fatal) = match error.kind() {
+            _ if error.is_timeout() => (StoreError::Timeout, false),
+            ErrorKind::Io => (StoreError::Unreachable, true),
+            // There may be another master by now.
+            _ if no_writes.is_some() => (StoreError::ReadOnly, no_writes == Some(READ_ONLY)),
+            ErrorKind::Server(S::MasterDown | S::BusyLoading | S::ClusterDown) => {
+                (StoreError::Unreachable, true)
+            }
+            ErrorKind::Parse | ErrorKind::UnexpectedReturnType => (StoreError::Malformed, false),
+            _ if error.is_unrecoverable_error() && error.code().is_none() => {
+                (StoreError::Unreachable, true)
+            }
+            _ if error.code() == Some("WRONGTYPE") => (StoreError::Malformed, false),
+            _ => (StoreError::Refused, false),
+        };
+        ExchangeError {
+            error: match error.kind() {
+                ErrorKind::AuthenticationFailed => StoreError::Refused,
+                _ => meaning,
+            },
+            fatal,
+            no_script: error.kind() == ErrorKind::Server(S::NoScript),
+            code,
+        }
+    }
+}
+
+impl ExchangeError {
+    /// A server that answers, but never in time.
+    pub(in crate::store::redis) fn too_slow() -> ExchangeError {
+        ExchangeError {
+            error: StoreError::BreakerOpen,
+            ..ExchangeError::unreachable("too slow")
+        }
+    }
+
+    /// Replicas that do not have what they should.
+    pub(in crate::store::redis) fn unreplicated() -> ExchangeError {
+        ExchangeError {
+            error: StoreError::Unreplicated,
+            fatal: false,
+            no_script: false,
+            code: "WAIT".to_owned(),
+        }
+    }
+
+    /// A server that cannot be used, in the words that the log has for it.
+    pub(in crate::store::redis) fn unreachable(code: &str) -> ExchangeError {
+        ExchangeError {
+            error: StoreError::Unreachable,
+            fatal: true,
+            no_script: false,
+            code: code.to_owned(),
+        }
+    }
+}
+
+fn find_tls_error(error: &RedisError) -> Option<String> {
+    let mut cause = Error::source(error);
+    while let Some(inner) = cause {
+        let told = match inner.downcast_ref::<Arc<dyn Error + Send + Sync>>() {
+            Some(shared) => shared.downcast_ref().and_then(tls::describe_tls_error),
+            None => inner.downcast_ref().and_then(tls::describe_tls_error),
+        };
+        if told.is_some() {
+            return told;
+        }
+        cause = inner.source();
+    }
+    None
+}
+
+/// Names the command that an ACL user lacks, as the server tells it: `... the 'get' command`. A
+/// command inside a script is told the same way.
+fn denied_command(error: &RedisError) -> Option<String> {
+    let detail = error.detail()?;
+    let (before, rest) = detail.split_once(" the '")?;
+    let (command, rest) = rest.split_once('\'')?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '|' | '-' | '_' | '.');
+    let denied = before.contains("permissions to") && rest.starts_with(" command");
+    (denied && command.chars().all(plain)).then(|| format!("NOPERM {command}"))
+}
+
+/// The code with which a server serves reads and refuses writes. From within a script, Redis 6.2 has it
+/// only in its message.
+fn write_refusal_code(error: &RedisError) -> Option<&'static str> {
+    let detail = error.detail().unwrap_or_default();
+    let in_script = detail.starts_with("Error running script");
+    WRITE_REFUSAL_CODES.into_iter().find(|code| {
+        error.code() == Some(code) || (in_script && detail.contains(&format!(": -{code} ")))
+    })
+}
+
+/// Whether an answer says that the script is not there.
+pub(in crate::store::redis) fn is_no_script(reply: &Value) -> bool {
+    matches!(reply, Value::ServerError(error) if error.kind() == Some(ServerErrorKind::NoScript))
+}
+
+/// Whether an answer says that the key is of another type.
+pub(in crate::store::redis) fn is_wrong_type(reply: &Value) -> bool {
+    matches!(reply, Value::ServerError(error) if error.code() == "WRONGTYPE")
+}
+
+/// An answer that is not an error itself.
+pub(in crate::store::redis) fn reject_server_error(reply: Value) -> Result<Value, StoreError> {
+    match reply {
+        Value::ServerError(error) => Err(ExchangeError::from(RedisError::from(error)).error),
+        reply => Ok(reply),
+    }
+}
+
+/// Whether an answer is an error itself.
+pub(in crate::store::redis) fn check_server_error(reply: &Value) -> Result<(), StoreError> {
+    match reply {
+        Value::ServerError(error) => {
+            Err(ExchangeError::from(RedisError::from(error.clone())).error)
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    fn parse_error(line: &str) -> ExchangeError {
+        let reply = redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap();
+        let Value::ServerError(error) = reply else {
+            return ExchangeError::unreachable("no error");
+        };
+        ExchangeError::from(RedisError::from(error))
+    }
+
+    #[test]
+    fn refused_writes_are_recognized_in_either_form() {
+        for code in WRITE_REFUSAL_CODES {
+            let old = format!(
+                "ERR Error running script (call to f_0a): @user_script:9: @user_script: 9: \
+                 -{code} You cannot write here."
+            );
+            let new = format!("{code} You cannot write here. script: 0a, on @user_script:9.");
+            for line in [old, new] {
+                let fault = parse_error(&line);
+                assert_eq!(fault.error, StoreError::ReadOnly, "{line}");
+                assert_eq!(fault.fatal, code == READ_ONLY, "{line}");
+                assert_eq!(fault.code, code, "{line}");
+            }
+        }
+        let other =
+            parse_error("ERR Error running script (call to f_0a): @user_script:9: no reason");
+        assert_eq!((other.error, other.fatal), (StoreError::Refused, false));
+    }
+}

@@ -1,0 +1,19 @@
+//! What the store does on Redis, by subject.
+
+pub(super) mod amend;
+pub(super) mod cluster_decide;
+pub(super) mod fleet;
+pub(super) mod journal;
+pub(super) mod lease_grants;
+pub(super) mod limits;
+pub(super) mod listing;
+pub(super) mod lookup_batch;
+pub(super) mod maintenance;
+pub(super) mod marker;
+pub(super) mod open_connections;
+pub(super) mod profiles;
+pub(super) mod refresh_tokens;
+pub(super) mod revocations;
+pub(super) mod sessions;
+pub(super) mod user_index;
+pub(super) mod user_sessions;

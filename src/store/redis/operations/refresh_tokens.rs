@@ -1,0 +1,90 @@
+//! Refresh tokens, by their hashes: they lie with the use of their session.
+
+use std::time::Duration;
+
+use redis::Value;
+
+use super::open_connections;
+use super::sessions::idle_millis;
+use crate::auth::session::{Millis, SessionId};
+use crate::store::redis::Redis;
+use crate::store::redis::codec::{activity, record};
+use crate::store::redis::links::exchange_error;
+use crate::store::{RefreshRotation, Reuse, RotationOutcome, RotationResult, StoreError};
+
+impl Redis {
+    pub(in crate::store) async fn is_current_refresh_token(
+        &self,
+        id: SessionId,
+        hash: [u8; 32],
+    ) -> Result<bool, StoreError> {
+        let mut question = redis::cmd("GET");
+        let used = match self.execute(question.arg(self.keys.usage(&id))).await {
+            // As good as none.
+            Err(StoreError::Malformed) => Value::Nil,
+            used => used?,
+        };
+        Ok(activity::current_refresh_hash(&used).as_deref() == Some(activity::half_hash(&hash)))
+    }
+
+    pub(in crate::store) async fn rotate_refresh(
+        &self,
+        id: SessionId,
+        turnover: &RefreshRotation,
+        idle: Option<Duration>,
+    ) -> Result<RotationResult, StoreError> {
+        let call = self
+            .scripts
+            .rotate_refresh
+            .call(&self.keys.record_and_usage(&id))
+            .arg(activity::half_hash(&turnover.presented))
+            .arg(u8::from(turnover.is_authentic))
+            .arg(activity::half_hash(&turnover.successor))
+            .arg(whole_millis(turnover.grace))
+            .arg(whole_millis(turnover.ttl))
+            .arg(idle_millis(idle))
+            .arg(record::encode_address(turnover.address));
+        let mut replies = self
+            .run_all(self.with_open_connections(call, id))
+            .await?
+            .into_iter();
+        let reply = replies.next().ok_or(StoreError::Malformed)?;
+        let reports = replies.next().ok_or(StoreError::Malformed)?;
+        let Value::Array(parts) = exchange_error::reject_server_error(reply)? else {
+            return Err(StoreError::Malformed);
+        };
+        let Ok([Value::Int(outcome), Value::Int(now), record, used]) =
+            <[Value; 4]>::try_from(parts)
+        else {
+            return Err(StoreError::Malformed);
+        };
+        let now = Millis::try_from(now).map_err(|_| StoreError::Malformed)?;
+        let mut entry = self.decode_entry("rotate_refresh", id, &record, &used)?;
+        if let Some(entry) = &mut entry {
+            entry.activity.live_connections = open_connections::sum_reports(&reports, now);
+        }
+        Ok(RotationResult {
+            outcome: parse_rotation(outcome).ok_or(StoreError::Malformed)?,
+            entry,
+            now,
+        })
+    }
+}
+
+fn parse_rotation(outcome: i64) -> Option<RotationOutcome> {
+    Some(match outcome {
+        1 => RotationOutcome::Rotated,
+        2 => RotationOutcome::Replayed,
+        4 => RotationOutcome::Unknown,
+        5 => RotationOutcome::Expired,
+        6 => RotationOutcome::SessionEnded,
+        7 => RotationOutcome::Reused(Reuse::Predecessor),
+        8 => RotationOutcome::Reused(Reuse::Ancestor),
+        9 => RotationOutcome::Reused(Reuse::Unknown),
+        _ => return None,
+    })
+}
+
+fn whole_millis(duration: Duration) -> Millis {
+    Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX)
+}
