@@ -6,6 +6,7 @@
 //! users in and leaves it at that, for `bench/run` and `bench/scale`.
 
 #![expect(clippy::expect_used, reason = "a bench that cannot go on ends")]
+#![expect(clippy::disallowed_methods, reason = "a bench measures time")]
 #![expect(clippy::print_stdout, reason = "what it measured is what it prints")]
 
 use std::sync::Arc;

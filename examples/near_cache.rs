@@ -6,6 +6,7 @@
 //! nanoseconds for a look-up.
 
 #![expect(clippy::expect_used, reason = "a bench that cannot go on ends")]
+#![expect(clippy::disallowed_methods, reason = "a bench measures time")]
 #![expect(clippy::print_stdout, reason = "what it measured is what it prints")]
 
 use std::sync::Arc;

@@ -13,6 +13,10 @@
 
 // An optimized build lays out the whole of a request's future at once, which nests deep.
 #![recursion_limit = "256"]
+#![cfg_attr(
+    test,
+    expect(clippy::disallowed_methods, reason = "tests measure time")
+)]
 
 pub mod cli;
 pub mod config;
@@ -37,6 +41,7 @@ pub mod store;
 pub mod telemetry;
 pub mod upstream;
 
+pub mod clock;
 pub mod json;
 pub mod memory_budget;
 pub mod tls;

@@ -1,6 +1,11 @@
 //! The directory: the same promises from both engines.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    reason = "tests"
+)]
 #![expect(unreachable_pub, reason = "the harness is a module of this one binary")]
 
 #[path = "database/opening.rs"]

@@ -3,6 +3,7 @@
 //! runs all of them, `cargo bench -- token` those with the word in their names.
 
 #![expect(clippy::expect_used, reason = "a bench that cannot go on ends")]
+#![expect(clippy::disallowed_methods, reason = "a bench measures time")]
 
 mod decision;
 mod limits;

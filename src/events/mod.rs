@@ -3,12 +3,12 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::auth::session::SessionId;
+use crate::clock;
 use crate::store::{self, JournalEntry, Position, Store, StoreError};
 use crate::telemetry::request_id::RequestId;
 
@@ -245,7 +245,7 @@ impl Events {
             event: Event,
         }
         let kind = event.kind.as_str();
-        let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+        let time = humantime::format_rfc3339_millis(clock::system_time()).to_string();
         // Texts, numbers and addresses: there is nothing that JSON cannot hold.
         let text = serde_json::to_string(&TimedEvent { time, event }).unwrap_or_default();
         self.store.append_journal(kind, text);

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener as StdListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::api;
 use crate::api::admin::{Readiness, ReloadOutcome};
+use crate::clock;
 use crate::database::Database;
 use crate::events::Events;
 use crate::identity::Accounts;
@@ -261,9 +262,9 @@ fn drain(
         tokio::time::sleep(shutdown.delay).await;
         sockets.release();
         stop.send_replace(true);
-        let end = Instant::now() + shutdown.grace;
+        let end = clock::monotonic() + shutdown.grace;
         // A response may become an endless one after the drain began: it is closed at the next look.
-        while !is_closed(doors) && Instant::now() < end {
+        while !is_closed(doors) && clock::monotonic() < end {
             parts.open_streams.drain();
             let pause = tokio::time::sleep(Duration::from_millis(100));
             tokio::select! {
@@ -297,8 +298,8 @@ async fn wait_until_closed(doors: &[Arc<ListenerState>]) {
 /// Waits briefly for the workers. Past the grace period one may still serve a client that never ends;
 /// the process ends anyway.
 fn join_workers(threads: &[JoinHandle<()>]) {
-    let deadline = Instant::now() + Duration::from_millis(200);
-    while threads.iter().any(|thread| !thread.is_finished()) && Instant::now() < deadline {
+    let deadline = clock::monotonic() + Duration::from_millis(200);
+    while threads.iter().any(|thread| !thread.is_finished()) && clock::monotonic() < deadline {
         std::thread::sleep(Duration::from_millis(2));
     }
 }

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use super::process::Signals;
 use super::{ReloadRequest, Services, build_snapshot};
 use crate::api::admin::ReloadOutcome;
+use crate::clock;
 use crate::config;
 use crate::events::{Event, EventKind};
 use crate::settings::Settings;
@@ -83,9 +84,8 @@ async fn apply(parts: &Services, settings: Settings) -> (ReloadOutcome, Option<W
 
 /// Notes when the running configuration was loaded.
 pub(super) fn record_load_time(parts: &Services) {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let now = now.unwrap_or_default().as_secs_f64();
-    parts.metrics.last_reload_success.set(now);
+    let now = clock::since_epoch(clock::system_time());
+    parts.metrics.last_reload_success.set(now.as_secs_f64());
 }
 
 fn report(parts: &Services, outcome: &ReloadOutcome) {

@@ -6,9 +6,9 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::sign_in::PasswordCheck;
 use super::throttle::FailureCounters;
-use super::users::unix_now;
 use super::{AccountError, Accounts, address_key, invalid_field, normalize, picture};
 use crate::auth::session::{EndReason, SessionId};
+use crate::clock;
 use crate::database::{Avatar, AvatarInfo, User};
 use crate::events::{Event, EventKind};
 use crate::limits::Decision;
@@ -122,7 +122,12 @@ impl Accounts {
         loop {
             let replaced = self
                 .database
-                .replace_password_hash(&user.id, &user.password_hash, &hash, Some(unix_now()))
+                .replace_password_hash(
+                    &user.id,
+                    &user.password_hash,
+                    &hash,
+                    Some(clock::unix_millis()),
+                )
                 .await?;
             if replaced {
                 return Ok(user);
@@ -142,7 +147,7 @@ impl Accounts {
         let media_type = picture::media_type(&bytes).ok_or(invalid_field("avatar", kinds))?;
         let about = AvatarInfo {
             media_type: media_type.to_owned(),
-            updated_at: unix_now(),
+            updated_at: clock::unix_millis(),
         };
         let avatar = Avatar {
             info: about.clone(),

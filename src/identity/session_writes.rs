@@ -2,10 +2,11 @@
 //! first and has the last word; the store is then told as well as it can be, and the rest of what it
 //! missed is told later.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use super::{AccountError, Accounts};
 use crate::auth::session::{EndReason, Millis, OnSessionLimit, Session, SessionId, SessionStatus};
+use crate::clock;
 use crate::database::DurableSession;
 use crate::rejection::Refusal;
 use crate::sessions::durable::DurableSessions;
@@ -27,7 +28,7 @@ impl Accounts {
     /// When the store has to answer and does not.
     pub async fn now(&self) -> Result<Millis, StoreError> {
         match self.store.now().await {
-            Err(_) if self.is_durable() => Ok(local_now()),
+            Err(_) if self.is_durable() => Ok(clock::unix_millis()),
             answer => answer,
         }
     }
@@ -79,7 +80,7 @@ impl Accounts {
         };
         let (mut entries, now) = match listed {
             Ok(page) => (page.entries, page.now),
-            Err(_) => (Vec::new(), local_now()),
+            Err(_) => (Vec::new(), clock::unix_millis()),
         };
         for kept in kept {
             let known = |entry: &&mut SessionEntry| entry.session.id == kept.session.id;
@@ -338,22 +339,20 @@ impl Accounts {
             Ok(entry) => entry,
             Err(_) => self.session(id).await?.filter(|entry| {
                 let last_access = entry.activity.last_access;
-                entry.session.status(last_access, idle, local_now()) == SessionStatus::Active
+                entry
+                    .session
+                    .status(last_access, idle, clock::unix_millis())
+                    == SessionStatus::Active
             }),
         };
         if let Some(entry) = &entry {
             durable.record_uses(&[SessionUse {
                 session: id,
-                last_access: local_now().max(entry.activity.last_access),
+                last_access: clock::unix_millis().max(entry.activity.last_access),
                 requests: 0,
                 address: entry.session.ip,
             }]);
         }
         Ok(entry)
     }
-}
-
-fn local_now() -> Millis {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_millis() as Millis)
 }

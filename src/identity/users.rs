@@ -4,6 +4,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{AccountError, Accounts, FieldErrors, normalize};
 use crate::auth::session::{EndReason, Millis};
+use crate::clock;
 use crate::database::{self, User, UserPage, UserUpdate, UserUpdateOutcome};
 use crate::events::{Event, EventKind};
 use crate::rejection::Refusal;
@@ -227,7 +228,11 @@ impl Accounts {
 
     async fn write_change(&self, id: &str, change: UserUpdate) -> Result<User, AccountError> {
         let changed = ChangeSummary::of(&change);
-        let user = match self.database.update_user(id, change, unix_now()).await? {
+        let user = match self
+            .database
+            .update_user(id, change, clock::unix_millis())
+            .await?
+        {
             UserUpdateOutcome::Changed(user) => user,
             UserUpdateOutcome::NotFound => return Err(Refusal::NotFound.into()),
             UserUpdateOutcome::EmailTaken => return Err(Refusal::UserExists.into()),
@@ -325,7 +330,7 @@ impl Accounts {
             scopes: new.scopes,
             disabled: new.disabled,
         };
-        let added = self.database.create_user(new, unix_now()).await?;
+        let added = self.database.create_user(new, clock::unix_millis()).await?;
         added.ok_or(Refusal::UserExists.into())
     }
 
@@ -359,10 +364,4 @@ impl ChangeSummary {
             password: change.password_hash.is_some(),
         }
     }
-}
-
-/// The wall clock; it dates rows in the database and decides nothing.
-pub(super) fn unix_now() -> Millis {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |since| since.as_millis() as Millis)
 }

@@ -2,7 +2,6 @@
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
@@ -16,6 +15,7 @@ use super::client_response::EVENT_STREAM;
 use super::request_context::RequestContext;
 use super::trace::{self, TraceId};
 use super::{Snapshot, header_map, headers, local_response};
+use crate::clock;
 use crate::pipeline::admission::{Identity, Permit};
 use crate::rejection::Refusal;
 use crate::routing::{Auth, Route, strip_prefix, stripped_part};
@@ -93,7 +93,7 @@ pub(super) fn choose(
     }
     ctx.tried.push(chosen.server());
     ctx.chosen = Some(chosen);
-    ctx.upstream_started = Some(Instant::now());
+    ctx.upstream_started = Some(clock::monotonic());
     Ok(peer)
 }
 
@@ -221,7 +221,7 @@ fn write_assertion(
 ) -> pingora::Result<()> {
     let upstream = current.settings.upstreams.get(route.upstream);
     let name = upstream.map_or("", |upstream| &*upstream.name);
-    let now = super::pipeline::unix_millis(SystemTime::now());
+    let now = clock::unix_millis();
     let assertion = current.assertions.assertion_for(name, identity, now);
     fields.insert(ASSERTION, assertion.map_err(headers::invalid_own_header)?);
     Ok(())

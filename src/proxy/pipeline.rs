@@ -1,7 +1,7 @@
 //! The story of a request, from its head to the permit.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
@@ -16,7 +16,7 @@ use super::{
     local_response, sign_in, unrouted,
 };
 use crate::auth::credential;
-use crate::auth::session::Millis;
+use crate::clock;
 use crate::pipeline::admission::{AuthRequest, CredentialKind, Identity, Permit, Rejection};
 use crate::rejection::Refusal;
 use crate::routing::{Path, Route, cors};
@@ -299,15 +299,9 @@ pub(super) fn auth_request<'a>(session: &'a Session, ctx: &'a RequestContext) ->
             .client_origin
             .as_ref()
             .map_or(ctx.arrival.peer.ip, |origin| origin.ip),
-        now: unix_millis(ctx.started_wall),
+        now: clock::millis_since_epoch(ctx.started_wall),
         certificate: ctx.arrival.peer.certificate.as_ref(),
     }
-}
-
-/// A time by this gateway's clock, which tokens go by.
-pub(super) fn unix_millis(at: SystemTime) -> Millis {
-    at.duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis() as Millis)
 }
 
 /// Turns the decision's refusal into its answer.

@@ -17,6 +17,7 @@ use super::open_streams::stream_control::StreamControl;
 use super::trace::TraceId;
 use super::{Snapshot, Worker};
 use crate::auth::session::SessionId;
+use crate::clock;
 use crate::pipeline::admission::{Client, Identity, Permit};
 use crate::rejection::{Refusal, RejectionDetails};
 use crate::routing::Route;
@@ -46,7 +47,7 @@ impl Arrival {
             peer,
             control: Arc::default(),
             host,
-            at: Instant::now(),
+            at: clock::monotonic(),
         }
     }
 }
@@ -163,7 +164,7 @@ impl RequestContext {
             body_received: 0,
             body_sent: 0,
             forwarded: ForwardedResponse::default(),
-            started_wall: SystemTime::now(),
+            started_wall: clock::system_time(),
         }
     }
 
@@ -222,7 +223,7 @@ pub(super) async fn measure_wait<T>(work: impl Future<Output = T>) -> (T, Durati
             Poll::Ready((done, waited))
         }
         Poll::Pending => {
-            since.get_or_insert_with(Instant::now);
+            since.get_or_insert_with(clock::monotonic);
             Poll::Pending
         }
     })

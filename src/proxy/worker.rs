@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use pingora::proxy::HttpProxy;
@@ -17,6 +16,7 @@ use super::request_context::RequestContext;
 use super::via::Via;
 use super::{Proxy, failure};
 use crate::api::admin::Readiness;
+use crate::clock;
 use crate::events::Events;
 use crate::issuers::verifier::Verifier;
 use crate::pipeline::admission::Admission;
@@ -216,7 +216,7 @@ impl Worker {
             .with_label_values(&[NO_ROUTE, "OTHER", fault.refusal.status().as_str()])
             .inc();
         self.access_log.write(AccessRecord {
-            time: SystemTime::now(),
+            time: clock::system_time(),
             request_id,
             client_ip: peer.ip,
             method: outline.method,

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use prometheus::IntCounter;
 use tokio::sync::Notify;
 
+use crate::clock;
 use crate::limits::{
     Charge, Counter, Decision, Lease, LeaseReply, LeaseRequest, LeaseTerms, LeasedUnit, Limit,
     Micros, TakeOutcome, UnusedUnits,
@@ -53,7 +54,7 @@ impl LeaseTable {
     pub(super) fn new(metrics: &Metrics) -> LeaseTable {
         let count = |outcome| metrics.cache.with_label_values(&["leases", outcome]);
         LeaseTable {
-            started: Instant::now(),
+            started: clock::monotonic(),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             orphaned_units: Mutex::default(),
             pending_refills: Mutex::default(),

@@ -34,7 +34,7 @@ pub mod near_cache;
 use std::net::IpAddr;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 pub use amend::{AmendOutcome, Amendment, MAX_DATA_BYTES};
 use deadline::{REPLY_ROUNDS, timeout_with_grace};
@@ -59,7 +59,7 @@ pub use sessions::{CreateOutcome, SessionIdentity};
 use tokio::sync::broadcast;
 
 use crate::auth::session::{Activity, Millis, Session, SessionId};
-use crate::limits::Micros;
+use crate::clock;
 use crate::settings;
 use crate::telemetry::metrics::Metrics;
 
@@ -197,8 +197,8 @@ impl Store {
 
     /// Waits until this handle's connection is up, at most so long; tells whether it is.
     pub async fn wait_until_up(&self, patience: Duration) -> bool {
-        let deadline = Instant::now() + patience;
-        while !self.is_up() && Instant::now() < deadline {
+        let deadline = clock::monotonic() + patience;
+        while !self.is_up() && clock::monotonic() < deadline {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         self.is_up()
@@ -264,7 +264,7 @@ impl Store {
         operation: &'static str,
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        let started = Instant::now();
+        let started = clock::monotonic();
         let work = std::pin::pin!(work);
         let done = timeout_with_grace(self.shared.timeout, REPLY_ROUNDS, work).await;
         let outcome = done.unwrap_or_else(|| {
@@ -283,7 +283,7 @@ impl Store {
         operation: &'static str,
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        let started = Instant::now();
+        let started = clock::monotonic();
         let outcome = work.await;
         self.count(operation, started, &outcome);
         outcome
@@ -295,10 +295,4 @@ impl Store {
             .metrics
             .observe_store_operation(operation, started.elapsed(), error);
     }
-}
-
-/// This machine's clock.
-fn system_clock() -> Micros {
-    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since_epoch.map_or(0, |time| u64::try_from(time.as_micros()).unwrap_or(0))
 }

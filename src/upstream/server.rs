@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::address::Address;
 use super::connection::Template;
 use super::ejection::Ejection;
+use crate::clock;
 use crate::settings::{self, ServerAddress};
 
 #[derive(Debug)]
@@ -149,7 +150,7 @@ impl ServerState {
         let now = Instant::now();
         let until = self.ejection.lock().until(now);
         let until = until.map(|until| {
-            let at = std::time::SystemTime::now() + until.saturating_duration_since(now);
+            let at = clock::system_time() + until.saturating_duration_since(now);
             humantime::format_rfc3339_millis(at).to_string()
         });
         let addresses = self.addresses.load();

@@ -5,6 +5,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::disallowed_methods,
     clippy::print_stderr,
     reason = "tests say by panicking what went wrong"
 )]

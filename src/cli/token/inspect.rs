@@ -1,14 +1,13 @@
 use std::io::Read;
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use clap::Args;
 
-use crate::auth::session::Millis;
 use crate::auth::token;
 use crate::auth::token::Inspection;
 use crate::cli::{output, print};
+use crate::clock;
 use crate::config;
 
 /// Bytes; `limits.head` allows no longer token.
@@ -38,14 +37,10 @@ pub(super) fn run(args: &InspectArgs) -> anyhow::Result<()> {
     if token.is_empty() {
         bail!("there is no token on standard input");
     }
-    let since_epoch = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .context("the clock is before 1970")?;
-    let now = Millis::try_from(since_epoch.as_millis()).context("the clock is out of range")?;
     print(&describe(&token::inspect(
         &settings.reloadable.tokens,
         token,
-        now,
+        clock::unix_millis(),
     )))
 }
 

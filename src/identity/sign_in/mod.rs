@@ -3,7 +3,7 @@
 pub(super) mod by_backend;
 
 use std::net::IpAddr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -17,6 +17,7 @@ use super::{
 };
 use crate::auth::session::{EndReason, Millis, Session, SessionToken};
 use crate::auth::token::AccessTokenClaims;
+use crate::clock;
 use crate::database::{self, User};
 use crate::events::{Event, EventKind};
 use crate::limits::Decision;
@@ -375,10 +376,6 @@ pub(super) fn mint_access_token(
     live: &Reloadable,
     session: &Session,
 ) -> Result<String, AccountError> {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_millis() as Millis;
     let token_id = Uuid::new_v4().to_string();
     let minting = AccessTokenClaims {
         user: &session.user,
@@ -386,7 +383,7 @@ pub(super) fn mint_access_token(
         token_id: &token_id,
         email: Some(&session.email),
     };
-    Ok(live.tokens.mint(&minting, now)?)
+    Ok(live.tokens.mint(&minting, clock::unix_millis())?)
 }
 
 /// When a refresh token made now ends: never after its session.

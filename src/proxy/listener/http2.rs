@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use pingora::protocols::http::ServerSession;
@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::{ListenerState, Peer, drain, serve};
+use crate::clock;
 use crate::proxy::WorkerProxy;
 use crate::proxy::connection::head::Outline;
 use crate::proxy::connection::{DownstreamConnection, RefusalReport};
@@ -149,7 +150,7 @@ impl Http2Connection {
         shutdown: &ShutdownWatch,
     ) -> ConnectionEnd {
         let grace = self.worker_proxy.worker.snapshot().settings.shutdown.grace;
-        let deadline = Instant::now() + PAUSE.min(grace / 2);
+        let deadline = clock::monotonic() + PAUSE.min(grace / 2);
         loop {
             // Only accepting makes the connection progress; its state is looked at in between.
             let more = poll_fn(|cx| {
@@ -163,7 +164,7 @@ impl Http2Connection {
             match more.await {
                 None => return ConnectionEnd::Unused,
                 Some(false) => return ConnectionEnd::Ended,
-                Some(true) if Instant::now() >= deadline => return ConnectionEnd::Busy,
+                Some(true) if clock::monotonic() >= deadline => return ConnectionEnd::Busy,
                 Some(true) => {}
             }
         }

@@ -1,11 +1,10 @@
 //! Responses to bytes that never became a request.
 
-use std::time::SystemTime;
-
 use http::HeaderMap;
 
 use super::error_body::ErrorFormat;
 use super::{RefusalResponse, response_headers};
+use crate::clock;
 use crate::rejection::Refusal;
 use crate::telemetry::request_id::{RequestId, X_REQUEST_ID};
 
@@ -41,7 +40,7 @@ pub fn render_early_response(refusal: Refusal) -> EarlyResponse {
     bytes.extend_from_slice(
         format!(
             "date: {}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-            httpdate::fmt_http_date(SystemTime::now()),
+            httpdate::fmt_http_date(clock::system_time()),
             body.len(),
         )
         .as_bytes(),

@@ -15,6 +15,7 @@ use slab::Slab;
 use super::open_streams::stream_control::{CloseReason, StreamControl};
 use crate::auth::session::SessionId;
 use crate::auth::token::Claims;
+use crate::clock;
 use crate::store::{Revocation, UserHash, cut_off_covers, user_hash};
 use crate::telemetry::metrics::Metrics;
 
@@ -206,7 +207,7 @@ impl OpenStreams {
         };
         loop {
             tick.tick().await;
-            let now = Instant::now();
+            let now = clock::monotonic();
             for (_, open) in shard.lock().iter() {
                 let control = &open.control;
                 control.drop_unread();

@@ -8,6 +8,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::{OpenStream, OpenStreams};
 use crate::auth::session::SessionId;
+use crate::clock;
 use crate::store::Store;
 
 /// How often changes are told.
@@ -34,12 +35,14 @@ impl OpenStreams {
     }
 
     async fn send_report(&self, store: &Store, counts: HashMap<SessionId, u64>) {
-        let due = self.reported.lock().due(&counts, Instant::now());
+        let due = self.reported.lock().due(&counts, clock::monotonic());
         let arrived = store
             .report_open_connections(&self.gateway, &due)
             .await
             .is_ok();
-        self.reported.lock().record(&due, arrived, Instant::now());
+        self.reported
+            .lock()
+            .record(&due, arrived, clock::monotonic());
     }
 
     fn counts(&self) -> HashMap<SessionId, u64> {

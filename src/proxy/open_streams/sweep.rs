@@ -3,14 +3,15 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::MissedTickBehavior;
 
 use super::{OpenStream, OpenStreams, close};
-use crate::auth::session::{Millis, SessionId};
+use crate::auth::session::SessionId;
 use crate::auth::token::Claims;
+use crate::clock;
 use crate::sessions::durable::DurableSessions;
 use crate::store::{Store, StoreError, cut_off_covers};
 
@@ -62,9 +63,7 @@ impl OpenStreams {
         let live = open.iter().filter(|open| open.is_long_lived()).count();
         self.metrics.live_connections.set(live as i64);
         // Tokens go by this gateway's clock, as they did when they were verified.
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_millis() as Millis);
+        let now = clock::unix_millis();
         let past = |open: &&Arc<OpenStream>| {
             open.sessionless_token()
                 .is_some_and(|it| it.expires_at <= now)

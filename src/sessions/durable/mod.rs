@@ -24,6 +24,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::auth::session::{Millis, OnSessionLimit, Session, SessionId, SessionStatus};
+use crate::clock;
 use crate::database::{self, Database, DurableSession, User};
 use crate::store::{SessionIdentity, SessionLookup, SessionUse, Store};
 
@@ -90,7 +91,7 @@ impl DurableSessions {
                 lookup_slots: Semaphore::new(MAX_CONCURRENT_LOOKUPS),
                 miss_limiter: RateLimiter::keyed(quota),
                 blocked_addresses: Cache::new(MAX_TRACKED_ADDRESSES),
-                started: Instant::now(),
+                started: clock::monotonic(),
                 paused_until: AtomicU64::new(0),
                 pending_uses: replay::PendingUseTimes::default(),
                 integrity: integrity::Integrity::new(on),
@@ -194,7 +195,7 @@ impl DurableSessions {
                     let before = shared.changes.load(Ordering::Acquire);
                     let kept = self.fetch_row(id).await?.map(Arc::new);
                     if shared.changes.load(Ordering::Acquire) == before {
-                        let at = Instant::now();
+                        let at = clock::monotonic();
                         let kept = kept.clone();
                         // It is only that nothing is remembered where this fails.
                         let _ = guard.insert(CachedRow {
@@ -359,7 +360,7 @@ impl DurableState {
             self.miss_limiter.retain_recent();
         }
         if self.miss_limiter.check_key(&asker).is_err() {
-            self.blocked_addresses.insert(asker, Instant::now());
+            self.blocked_addresses.insert(asker, clock::monotonic());
         }
     }
 }

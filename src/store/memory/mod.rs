@@ -31,9 +31,10 @@ use super::revocations::CUT_OFF_TTL;
 use super::sessions::SessionIdentity;
 use super::{
     CreateOutcome, InitialRefreshToken, Query, QueryResult, SessionEntry, SessionListQuery,
-    SessionLookup, SessionPage, SessionUse, StoreCounts, system_clock,
+    SessionLookup, SessionPage, SessionUse, StoreCounts,
 };
 use crate::auth::session::{EndReason, Millis, OnSessionLimit, Session, SessionId};
+use crate::clock;
 use crate::limits::{Charge, Decision, Micros};
 
 /// The whole store of one process.
@@ -76,7 +77,7 @@ impl Memory {
     /// Takes the lock, and the time.
     fn lock(&self) -> (MutexGuard<'_, MemoryState>, Micros) {
         let mut content = self.content.lock();
-        content.latest = content.latest.max(system_clock());
+        content.latest = content.latest.max(clock::unix_micros());
         let now = content.latest;
         (content, now)
     }

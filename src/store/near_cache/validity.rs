@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::super::CacheKey;
+use crate::clock;
 
 /// Changes are counted by a hash of what they are about: more would be finer, not safer.
 const CHANGE_SLOTS: usize = 1024;
@@ -41,7 +42,7 @@ pub(in super::super) struct ReadStamp {
 
 impl Default for Validity {
     fn default() -> Validity {
-        Validity::with_clock(Instant::now)
+        Validity::with_clock(clock::monotonic)
     }
 }
 

@@ -8,6 +8,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use super::FLUSH_TIMEOUT;
 use super::line_queue::{LineQueue, QueueBounds, StandardStream};
+use crate::clock;
 use crate::telemetry::metrics::Metrics;
 
 const BOUNDS: QueueBounds = QueueBounds {
@@ -34,7 +35,7 @@ fn report_panic(panic: &PanicHookInfo<'_>, errors: &ErrorLog) {
     );
     if thread == "main" {
         // It ends the process.
-        errors.flush(Instant::now() + FLUSH_TIMEOUT);
+        errors.flush(clock::monotonic() + FLUSH_TIMEOUT);
     }
 }
 

@@ -2,7 +2,6 @@
 //! `request_id`, `user_id` and so on.
 
 use std::fmt::{self, Write as _};
-use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
@@ -10,6 +9,8 @@ use tracing::{Event, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
+
+use crate::clock;
 
 /// One JSON object a line.
 pub(super) struct JsonFormat;
@@ -32,7 +33,7 @@ where
             Some(target) => target.as_str(),
             None => metadata.target(),
         };
-        let now = humantime::format_rfc3339_millis(SystemTime::now());
+        let now = humantime::format_rfc3339_millis(clock::system_time());
         write!(
             out,
             "{{\"time\":\"{now}\",\"level\":\"{}\"",

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use prometheus::IntCounter;
 
+use crate::clock;
 use crate::telemetry::metrics::Metrics;
 
 /// How much is gathered before it is written, whatever else waits.
@@ -119,14 +120,14 @@ impl<T: Send + 'static> LineQueue<T> {
         let (done, written) = sync_channel(1);
         let mut item = QueueItem::Flush(done);
         while let Err(TrySendError::Full(back)) = self.items.try_send(item) {
-            if Instant::now() >= deadline {
+            if clock::monotonic() >= deadline {
                 return;
             }
             item = back;
             std::thread::sleep(RETRY_DELAY);
         }
         // Past the deadline the process ends without the rest.
-        let _ = written.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+        let _ = written.recv_timeout(deadline.saturating_duration_since(clock::monotonic()));
     }
 }
 

@@ -5,13 +5,14 @@
 use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use http::Method;
 use tracing_subscriber::EnvFilter;
 
 use crate::auth::session::SessionId;
+use crate::clock;
 use crate::proxy::trace::TraceId;
 use crate::rejection::RejectionDetails;
 use crate::telemetry::metrics::Metrics;
@@ -84,7 +85,7 @@ impl Logs {
 
     /// Waits, briefly, until the lines so far have been written: the process is about to end.
     pub fn flush(&self) {
-        let deadline = Instant::now() + FLUSH_TIMEOUT;
+        let deadline = clock::monotonic() + FLUSH_TIMEOUT;
         self.access.0.flush(deadline);
         self.errors.flush(deadline);
     }
@@ -237,9 +238,7 @@ struct TimestampCache {
 impl TimestampCache {
     /// Writes a time in the form of RFC 3339, with milliseconds.
     fn write(&mut self, out: &mut Vec<u8>, at: SystemTime) {
-        let since = at
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
+        let since = clock::since_epoch(at);
         if self.text.is_empty() || self.second != since.as_secs() {
             self.second = since.as_secs();
             self.text = humantime::format_rfc3339_seconds(at).to_string();

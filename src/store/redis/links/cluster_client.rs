@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use parking_lot::Mutex;
@@ -15,6 +15,7 @@ use super::connection::{StoreConnection, Target};
 use super::connection_context::ConnectionContext;
 use super::exchange_error::ExchangeError;
 use super::slots::{Redirect, SlotMap, parse_redirect, slot_of};
+use crate::clock;
 use crate::settings::RedisNode;
 use crate::store::redis::codec::scripts::Scripts;
 
@@ -150,7 +151,7 @@ impl ClusterClient {
         let mut open: Vec<(usize, Destination)> = (0..commands.len())
             .map(|place| (place, Destination::SlotOwner))
             .collect();
-        let started = Instant::now();
+        let started = clock::monotonic();
         while started.elapsed() < REDIRECT_TIMEOUT {
             let batches = self.masters.batch_by_server(commands, open)?;
             let sending = batches

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::exchange_error::ExchangeError;
+use crate::clock;
 use crate::settings::RedisAddress;
 use crate::telemetry::metrics::Metrics;
 
@@ -79,7 +80,7 @@ impl ConnectionContext {
             breaker_counts: Mutex::default(),
             reconnected: Notify::new(),
             data_may_have_changed: Notify::new(),
-            started: Instant::now(),
+            started: clock::monotonic(),
             last_logged: AtomicU64::new(0),
         }
     }

@@ -1,6 +1,6 @@
 //! Looking at the servers of a store, for whoever is about to use them.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use redis::Value;
 use redis::aio::MultiplexedConnection;
@@ -10,6 +10,7 @@ use super::exchange_error::ExchangeError;
 use super::sentinel::MasterReport;
 use super::slots::SlotMap;
 use super::{acl, sentinel};
+use crate::clock;
 use crate::settings::{RedisAddress, RedisNode, Sentinels, Topology};
 use crate::store::inspect::{ServerCheck, Severity};
 use crate::store::redis::codec::keys::Keys;
@@ -280,8 +281,7 @@ fn redis_version(info: &str) -> Option<(u32, u32)> {
 }
 
 fn local_millis() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |time| i64::try_from(time.as_millis()).unwrap_or(0))
+    i64::try_from(clock::unix_millis()).unwrap_or(0)
 }
 
 fn unusable_message(fault: &ExchangeError) -> String {

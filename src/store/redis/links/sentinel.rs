@@ -13,6 +13,7 @@ use tokio::sync::{Mutex, watch};
 use super::dial::{self, with_timeout};
 use super::exchange_error::ExchangeError;
 use super::task_slot::{TaskSlot, TaskSlotGuard};
+use crate::clock;
 use crate::settings::{RedisNode, RedisTls, Sentinels};
 use crate::store::StoreError;
 
@@ -61,7 +62,7 @@ impl SentinelResolver {
             return Ok(master.clone());
         }
         let master = self.query_all().await?;
-        *found = Some((Instant::now(), master.clone()));
+        *found = Some((clock::monotonic(), master.clone()));
         Ok(master)
     }
 

@@ -19,11 +19,11 @@ use super::exchange_error::ExchangeError;
 use super::supervision::{MAX_BACKOFF, MIN_BACKOFF};
 use super::topology_client::TopologyConnector;
 use crate::auth::session::Millis;
+use crate::clock;
 use crate::settings::RedisNode;
 use crate::store::invalidation::TrackingEvent;
 use crate::store::redis::codec::keys::Keys;
 use crate::store::redis::{Redis, parse_time};
-use crate::store::system_clock;
 
 /// How often the store is asked whether all was heard.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(200);
@@ -41,7 +41,7 @@ pub(in crate::store::redis) struct StoreClock {
 impl Default for StoreClock {
     fn default() -> StoreClock {
         StoreClock {
-            started: Instant::now(),
+            started: clock::monotonic(),
             store_time_at_start: AtomicU64::new(0),
         }
     }
@@ -55,7 +55,7 @@ impl StoreClock {
 
     fn now(&self) -> Millis {
         match self.store_time_at_start.load(Ordering::Relaxed) {
-            0 => system_clock() / 1000,
+            0 => clock::unix_millis(),
             began => began + self.elapsed(),
         }
     }
@@ -253,7 +253,7 @@ impl Redis {
         }
         let count = questions.len();
         loop {
-            let asked_at = Instant::now();
+            let asked_at = clock::monotonic();
             let asking = connection.send_packed_commands(&questions, 0, count);
             match timeout(HEARTBEAT_TIMEOUT, asking).await {
                 Ok(Ok(replies)) => {

@@ -1,12 +1,13 @@
 //! Trimming and counting, once for the whole fleet, and trying whether the server takes writes.
 //! Every key has a time to live: what is left to trim is what lies in keys that live on.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use redis::Value;
 use tokio::time::sleep;
 
 use crate::auth::session::{Millis, Session, SessionStatus};
+use crate::clock;
 use crate::store::maintenance::{CleanUpLease, RemovedCounts};
 use crate::store::redis::codec::keys::KeyKind;
 use crate::store::redis::codec::record;
@@ -69,7 +70,7 @@ impl Redis {
         let (mut counts, mut removed) = (StoreCounts::default(), RemovedCounts::default());
         let mut place = ScanPosition::default();
         loop {
-            let started = Instant::now();
+            let started = clock::monotonic();
             let keys = self.scan(deadline, "", SCAN_STEP, &mut place).await?;
             self.with_deadline(deadline, self.extend_clean_up_lease(turn))
                 .await?;
@@ -246,11 +247,11 @@ impl Redis {
 
     pub(in crate::store) async fn probe(&self) -> Result<ProbeResult, StoreError> {
         let key = self.keys.probe();
-        let mut started = Instant::now();
+        let mut started = clock::monotonic();
         let mut writing = redis::cmd("SET");
         writing.arg(&key).arg(1).arg("PX").arg(10_000);
         let write = self.execute(&writing).await.map(|_| started.elapsed());
-        started = Instant::now();
+        started = clock::monotonic();
         let found: Option<u8> = decode_reply(self.execute(redis::cmd("GET").arg(&key)).await?)?;
         Ok(ProbeResult {
             read: match (found, write) {
