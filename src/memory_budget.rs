@@ -1,9 +1,9 @@
-//! What this process may remember: a share of the memory of its machine, or of its container.
+//! Memory budgets: a share of the machine's or container's memory, with bounds.
 
 /// A share of memory, with bounds, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct MemoryBudget {
-    /// One part of so many.
+    /// The share is the total divided by this number.
     pub divisor: u64,
     pub min: u64,
     pub max: u64,
@@ -13,7 +13,7 @@ pub struct MemoryBudget {
 pub const MIB: u64 = 1024 * 1024;
 
 impl MemoryBudget {
-    /// Bytes, of the memory that there is; the least where nobody knows how much that is.
+    /// Returns the budget in bytes; the minimum if the total memory is unknown.
     pub fn bytes(self) -> u64 {
         let available = [
             machine_memory("/proc/meminfo"),
@@ -30,7 +30,7 @@ impl MemoryBudget {
     }
 }
 
-/// The machine's memory.
+/// Reads the machine's memory from `/proc/meminfo`.
 fn machine_memory(path: &str) -> Option<u64> {
     let text = std::fs::read_to_string(path).ok()?;
     let line = text.lines().find_map(|it| it.strip_prefix("MemTotal:"))?;
@@ -38,7 +38,7 @@ fn machine_memory(path: &str) -> Option<u64> {
     Some(kilobytes * 1024)
 }
 
-/// The container's limit; without one there is the word `max`.
+/// Reads the container's limit; without one, cgroup v2 reports `max`.
 fn cgroup_limit(path: &str) -> Option<u64> {
     std::fs::read_to_string(path).ok()?.trim().parse().ok()
 }
@@ -49,18 +49,18 @@ mod tests {
 
     #[test]
     fn budget_scales_with_memory_within_bounds() {
-        let share = MemoryBudget {
+        let budget = MemoryBudget {
             divisor: 4,
             min: 16 * MIB,
             max: 1024 * MIB,
         };
-        for (memory, bytes) in [
+        for (total, expected) in [
             (None, 16),
             (Some(32), 16),
             (Some(256), 64),
             (Some(64 * 1024), 1024),
         ] {
-            assert_eq!(share.of_total(memory.map(|mib| mib * MIB)), bytes * MIB);
+            assert_eq!(budget.of_total(total.map(|mib| mib * MIB)), expected * MIB);
         }
     }
 }

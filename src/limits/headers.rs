@@ -1,5 +1,7 @@
-//! The headers that tell a client where it stands: the customary `X-RateLimit-*`, and the fields of
-//! draft-ietf-httpapi-ratelimit-headers-10 (structured fields, RFC 9651).
+//! Rate-limit response headers.
+//!
+//! `X-RateLimit-*` as commonly sent, and the structured fields (RFC 9651) of
+//! draft-ietf-httpapi-ratelimit-headers-10.
 
 use std::time::Duration;
 
@@ -13,10 +15,12 @@ const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-const STANDING: HeaderName = HeaderName::from_static("ratelimit");
+const CURRENT: HeaderName = HeaderName::from_static("ratelimit");
 
-/// Renders the headers for these decisions; `now_unix` is the time since the epoch. Shadow limits
-/// do not show; without any other limit there is no header. All values share one buffer.
+/// Renders the headers for these decisions; `now_unix` is the time since the Unix epoch.
+///
+/// Shadow limits are left out; if there are no others, no header is rendered. All values share one
+/// buffer.
 pub fn render_headers(
     decisions: &[Decision],
     now_unix: Duration,
@@ -24,47 +28,46 @@ pub fn render_headers(
     let Some(strictest) = strictest(decisions) else {
         return Vec::new();
     };
-    let mut text = BytesMut::with_capacity(64 + 160 * decisions.len());
+    let mut buffer = BytesMut::with_capacity(64 + 160 * decisions.len());
     let mut rendered = Vec::with_capacity(6);
-    let mut end = |name: HeaderName, text: &mut BytesMut| {
-        if let Ok(value) = HeaderValue::from_maybe_shared(text.split().freeze()) {
+    let mut push = |name: HeaderName, buffer: &mut BytesMut| {
+        if let Ok(value) = HeaderValue::from_maybe_shared(buffer.split().freeze()) {
             rendered.push((name, value));
         }
     };
-    let whole_at = seconds_rounded_up(now_unix + strictest.reset_after);
+    let reset_at = seconds_rounded_up(now_unix + strictest.reset_after);
     for (name, value) in [
         (LIMIT, strictest.limit.quota()),
         (REMAINING, strictest.remaining),
-        (RESET, whole_at),
+        (RESET, reset_at),
     ] {
-        write_number(&mut text, value);
-        end(name, &mut text);
+        write_number(&mut buffer, value);
+        push(name, &mut buffer);
     }
     for (name, parameters) in [
         (POLICY, policy as fn(&Decision) -> [(&'static str, u64); 2]),
-        (STANDING, standing),
+        (CURRENT, current),
     ] {
         for decision in decisions.iter().filter(|d| !d.limit.shadow) {
-            if !text.is_empty() {
-                text.extend_from_slice(b", ");
+            if !buffer.is_empty() {
+                buffer.extend_from_slice(b", ");
             }
-            quote(&mut text, &decision.limit.name);
+            quote(&mut buffer, &decision.limit.name);
             for (parameter, value) in parameters(decision) {
-                text.extend_from_slice(parameter.as_bytes());
-                write_number(&mut text, value);
+                buffer.extend_from_slice(parameter.as_bytes());
+                write_number(&mut buffer, value);
             }
         }
-        end(name, &mut text);
+        push(name, &mut buffer);
     }
     if let Some(seconds) = retry_after(decisions) {
-        write_number(&mut text, seconds);
-        end(RETRY_AFTER, &mut text);
+        write_number(&mut buffer, seconds);
+        push(RETRY_AFTER, &mut buffer);
     }
     rendered
 }
 
-/// How long a refused client has to wait: whole seconds, rounded up, at least 1. `None`: not
-/// refused.
+/// Seconds that a refused client has to wait, rounded up, at least 1; `None` unless refused.
 fn retry_after(decisions: &[Decision]) -> Option<u64> {
     let longest = decisions
         .iter()
@@ -79,31 +82,32 @@ fn policy(decision: &Decision) -> [(&'static str, u64); 2] {
     [(";q=", decision.limit.quota()), (";w=", window)]
 }
 
-fn standing(decision: &Decision) -> [(&'static str, u64); 2] {
-    let until = if decision.allowed {
+fn current(decision: &Decision) -> [(&'static str, u64); 2] {
+    let seconds = if decision.allowed {
         seconds_rounded_up(decision.reset_after)
     } else {
         seconds_rounded_up(decision.retry_after).max(1)
     };
-    [(";r=", decision.remaining), (";t=", until)]
+    [(";r=", decision.remaining), (";t=", seconds)]
 }
 
-fn write_number(to: &mut BytesMut, value: u64) {
-    to.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+fn write_number(buffer: &mut BytesMut, value: u64) {
+    buffer.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
-/// Writes a name as a structured field's String (RFC 9651, section 3.3.3). A String holds visible
-/// ASCII only: what it cannot hold shows as `?`.
-fn quote(to: &mut BytesMut, name: &str) {
-    to.put_u8(b'"');
+/// Writes a name as a structured field String (RFC 9651, section 3.3.3).
+///
+/// A String holds visible ASCII only; other characters become `?`.
+fn quote(buffer: &mut BytesMut, name: &str) {
+    buffer.put_u8(b'"');
     for character in name.chars() {
         match character {
-            '"' | '\\' => to.extend_from_slice(&[b'\\', character as u8]),
-            ' '..='~' => to.put_u8(character as u8),
-            _ => to.put_u8(b'?'),
+            '"' | '\\' => buffer.extend_from_slice(&[b'\\', character as u8]),
+            ' '..='~' => buffer.put_u8(character as u8),
+            _ => buffer.put_u8(b'?'),
         }
     }
-    to.put_u8(b'"');
+    buffer.put_u8(b'"');
 }
 
 fn seconds_rounded_up(duration: Duration) -> u64 {

@@ -1,5 +1,4 @@
-//! Rate limits: what the operator configured, whom a request is counted under, the algorithms as
-//! arithmetic, and the decision that headers, metrics and log all read.
+//! Rate limits: configured limits, counter names, algorithms as pure arithmetic, and decisions.
 
 mod headers;
 mod lease;
@@ -23,9 +22,10 @@ use sha2::{Digest, Sha256};
 pub use share::CounterSnapshot;
 pub use state::{CounterState, Micros, Rule};
 
-/// The largest product of a limit and its window in milliseconds (for a token bucket, of its burst
-/// and its window) that all arithmetic stays exact for: 2^50, so that sums of a few of them fit
-/// the 53 bits of a Lua number.
+/// Largest product of a limit and its window in milliseconds for which all arithmetic is exact.
+///
+/// For a token bucket, the product of burst and window counts. At 2^50, sums of a few such products
+/// still fit the 53 bits of a Lua number.
 pub const MAX_EXACT_PRODUCT: u64 = 1 << 50;
 
 /// One configured limit.
@@ -33,29 +33,29 @@ pub const MAX_EXACT_PRODUCT: u64 = 1 << 50;
 pub struct Limit {
     pub name: Arc<str>,
     pub algorithm: Algorithm,
-    /// Requests admitted in a window (for a token bucket: refilled in a window).
+    /// Requests admitted per window (for a token bucket: refilled per window).
     pub limit: u64,
     pub window: Duration,
     pub key: Vec<KeyPart>,
-    /// Binds only those who hold one of these; empty: everyone.
+    /// Applies only to principals with one of these roles; empty: to all.
     pub roles: Vec<String>,
-    /// Does not bind those who hold one of these.
+    /// Does not apply to principals with one of these roles.
     pub except_roles: Vec<String>,
-    /// What holds while the store is gone.
+    /// Behavior while the store is unavailable.
     pub on_outage: OnOutage,
-    /// Counts and reports, and never refuses.
+    /// Counts and reports, but never refuses.
     pub shadow: bool,
-    /// Gateways take small batches from the store, and decide from them without asking it.
+    /// Gateways obtain units from the store in batches and decide locally.
     pub leased: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Algorithm {
-    /// Two weighted counters: the previous window counts by the share of it that is still inside.
+    /// Two counters; the previous window is weighted by the share of it that still counts.
     SlidingWindow,
-    /// The times of all admissions: exact.
+    /// The times of all admissions; exact.
     SlidingLog,
-    /// A bucket of `burst` that refills evenly at `limit` a window.
+    /// A bucket of `burst` tokens, refilled evenly at `limit` per window.
     TokenBucket { burst: u64 },
 }
 
@@ -70,14 +70,14 @@ pub enum KeyPart {
 }
 
 impl KeyPart {
-    /// Whether the part is known only once the request is authenticated.
+    /// Whether the part is available only once the request is authenticated.
     pub fn needs_identity(&self) -> bool {
         matches!(self, KeyPart::User | KeyPart::Session | KeyPart::Token)
     }
 }
 
 impl Algorithm {
-    /// The word in the configuration file.
+    /// The algorithm's name in the configuration file.
     pub fn as_str(self) -> &'static str {
         match self {
             Algorithm::SlidingWindow => "sliding_window",
@@ -87,37 +87,39 @@ impl Algorithm {
     }
 }
 
-/// What becomes of a limit while the store does not answer.
+/// Behavior of a limit while the store does not respond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum OnOutage {
-    /// The same limit, kept in this process.
+    /// The limit is enforced from this process's memory.
     Local,
     Allow,
     Deny,
 }
 
 impl Limit {
-    /// Whether the limit waits for authentication: its key or its roles need an identity.
+    /// Whether the limit's key or roles need an authenticated identity.
     pub fn needs_identity(&self) -> bool {
         self.key.iter().any(KeyPart::needs_identity)
             || !self.roles.is_empty()
             || !self.except_roles.is_empty()
     }
 
-    /// Whether the arithmetic of this limit is exact: at least 1 request, a window of at least a
-    /// millisecond, and no product beyond [`EXACT`]. A limit that is not must be refused at load.
+    /// Whether the arithmetic of this limit is exact.
+    ///
+    /// It needs at least 1 request, a window of at least a millisecond, and no product above
+    /// [`MAX_EXACT_PRODUCT`]. Other limits must be rejected when the configuration is loaded.
     pub fn is_exact(&self) -> bool {
         let rule = Rule::of(self);
-        let most = rule.limit.max(rule.burst);
+        let capacity = rule.limit.max(rule.burst);
         self.limit > 0
             && self.window >= Duration::from_millis(1)
             && self.algorithm != (Algorithm::TokenBucket { burst: 0 })
-            && most
+            && capacity
                 .checked_mul(rule.width)
-                .is_some_and(|units| units <= MAX_EXACT_PRODUCT)
+                .is_some_and(|product| product <= MAX_EXACT_PRODUCT)
     }
 
-    /// The greatest number of requests that may come at once: a bucket's burst, else the limit.
+    /// Largest number of requests admitted at once: a bucket's burst, else the limit.
     pub fn quota(&self) -> u64 {
         match self.algorithm {
             Algorithm::TokenBucket { burst } => burst,
@@ -125,45 +127,47 @@ impl Limit {
         }
     }
 
-    /// Whether the limit binds somebody who holds these roles.
+    /// Whether the limit applies to a principal with these roles.
     pub fn applies_to(&self, roles: &[String]) -> bool {
-        let holds = |wanted: &[String]| wanted.iter().any(|role| roles.contains(role));
-        (self.roles.is_empty() || holds(&self.roles)) && !holds(&self.except_roles)
+        let has_any = |listed: &[String]| listed.iter().any(|role| roles.contains(role));
+        (self.roles.is_empty() || has_any(&self.roles)) && !has_any(&self.except_roles)
     }
 }
 
-/// One limit and the counter that a request would spend from.
+/// A limit and the counter that a request is charged to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Charge {
     pub limit: Arc<Limit>,
     pub counter: Counter,
 }
 
-/// Names one counter of one limit without revealing whose it is: the hash of the length-prefixed
-/// key parts, so that no two combinations can meet.
+/// Name of one counter of one limit: a hash of the length-prefixed key parts.
+///
+/// The hash does not reveal the principal, and the length prefixes keep different combinations of
+/// parts apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Counter(pub [u8; 16]);
 
 impl Counter {
-    /// Names the counter of a limit for these key parts, each with a tag that tells its kind.
+    /// Names the counter of a limit for these key parts, each with the tag of its kind.
     pub fn of<'a>(limit: &str, parts: impl IntoIterator<Item = (u8, &'a [u8])>) -> Counter {
-        let mut naming = CounterHasher::of(limit);
+        let mut hasher = CounterHasher::of(limit);
         for (tag, bytes) in parts {
-            naming.add(tag, bytes);
+            hasher.add(tag, bytes);
         }
-        naming.finish()
+        hasher.finish()
     }
 
-    /// Reads the 32 hex characters that [`Counter`] is displayed as.
+    /// Parses the 32 hex characters that [`Counter`] is displayed as.
     pub fn parse(text: &str) -> Option<Counter> {
         let mut name = [0; 16];
         hex::decode_to_slice(text, &mut name).ok()?;
         Some(Counter(name))
     }
 
-    /// Writes the 32 hex characters into a buffer of the caller's.
+    /// Writes the 32 hex characters into the caller's buffer.
     pub fn hex<'b>(&self, buffer: &'b mut [u8; 32]) -> &'b str {
-        // The length fits and hex is ASCII; neither can fail.
+        // Neither call fails: the length fits, and hex is ASCII.
         let _ = hex::encode_to_slice(self.0, buffer);
         std::str::from_utf8(buffer).unwrap_or_default()
     }
@@ -175,14 +179,14 @@ impl std::fmt::Display for Counter {
     }
 }
 
-/// A [`Counter`]'s name in the making: part by part, so that none of them has to be kept.
+/// Incremental hasher of a [`Counter`]'s key parts, which need not be collected first.
 pub struct CounterHasher(Sha256);
 
 impl CounterHasher {
     pub fn of(limit: &str) -> CounterHasher {
-        let mut naming = CounterHasher(Sha256::new());
-        naming.update(limit.as_bytes());
-        naming
+        let mut hasher = CounterHasher(Sha256::new());
+        hasher.update(limit.as_bytes());
+        hasher
     }
 
     pub fn add(&mut self, tag: u8, bytes: &[u8]) {
@@ -204,30 +208,32 @@ impl CounterHasher {
     }
 }
 
-/// What one limit said about one request.
+/// The decision of one limit about one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
     pub limit: Arc<Limit>,
     pub allowed: bool,
-    /// What is left after this request.
+    /// Requests left after this one.
     pub remaining: u64,
-    /// Until the limit is whole again.
+    /// Time until no past request counts any more.
     pub reset_after: Duration,
-    /// Until a retry would be admitted, if nothing else is sent; zero when allowed.
+    /// Time until a retry is admitted if nothing else is sent; zero when allowed.
     pub retry_after: Duration,
-    /// Decided without the store.
+    /// Whether the decision was made without the store.
     pub degraded: bool,
 }
 
 impl Decision {
-    /// Whether this decision turns the request away: a shadow limit never does.
+    /// Whether this decision rejects the request; a shadow limit never does.
     pub fn refuses(&self) -> bool {
         !self.allowed && !self.limit.shadow
     }
 }
 
-/// Picks the decision that a client has to mind: a refusing one first (the one that lasts longest),
-/// else the one with the least remaining. Shadow limits do not take part.
+/// Selects the decision that constrains the client most.
+///
+/// A refusal comes first (the one with the longest wait), then the least remaining. Shadow limits are
+/// ignored.
 pub fn strictest(decisions: &[Decision]) -> Option<&Decision> {
     decisions
         .iter()

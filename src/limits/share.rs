@@ -1,12 +1,14 @@
-//! What is left of a limit for one of several gateways that cannot ask each other.
+//! A gateway's share of a limit while the store cannot coordinate the fleet.
 
 use std::sync::Arc;
 
 use super::{Algorithm, CounterState, Limit, Micros, Rule};
 
 impl Limit {
-    /// One gateway's part of the limit: all parts together are no more than the limit, as long as
-    /// there are no more gateways than requests in it. A gateway always has one request.
+    /// One gateway's share of the limit, at least one request.
+    ///
+    /// All shares together do not exceed the limit unless there are more gateways than requests in
+    /// it.
     #[must_use]
     pub fn share(self: &Arc<Limit>, gateways: u64) -> Arc<Limit> {
         if gateways <= 1 {
@@ -22,26 +24,26 @@ impl Limit {
     }
 }
 
-/// What was last known of a counter.
+/// Last observed state of a counter in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CounterSnapshot {
-    /// How many more requests were admitted at the time.
+    /// Number of further requests that the counter would have admitted.
     pub remaining: u64,
     pub as_of: Micros,
-    /// When nothing of what was spent counts any more, if nothing else is sent.
+    /// When no spent request counts any more, if nothing else is sent.
     pub reset_at: Micros,
 }
 
 impl CounterSnapshot {
-    /// Begins one gateway's counter: it has its part of what was left, and no more.
+    /// Creates one gateway's counter, with its share of the remaining requests and no more.
     pub fn local_state(&self, share: &Limit, gateways: u64) -> CounterState {
         if self.reset_at <= self.as_of {
             return CounterState::new(share.algorithm);
         }
-        let left = self.remaining / gateways.max(1);
-        let spent = share.quota().saturating_sub(left);
-        let when = (self.as_of, self.reset_at);
-        CounterState::resumed(share.algorithm, Rule::of(share), spent, when)
+        let remaining = self.remaining / gateways.max(1);
+        let spent = share.quota().saturating_sub(remaining);
+        let times = (self.as_of, self.reset_at);
+        CounterState::resumed(share.algorithm, Rule::of(share), spent, times)
     }
 }
 
@@ -69,7 +71,7 @@ mod tests {
         })
     }
 
-    /// How many requests a counter admits at once.
+    /// Number of requests that a counter admits at once.
     fn drain(state: &mut CounterState, rule: Rule, now: Micros) -> u64 {
         let mut admitted = 0;
         while state.wait(rule, now) == 0 {
@@ -91,13 +93,13 @@ mod tests {
         #[test]
         fn local_shares_never_exceed_what_was_left(
             algorithm in algorithms(),
-            most in 1..200u64,
+            requests in 1..200u64,
             width in 1000..100_000u64,
             gateways in 1..6u64,
             spent in 0..300u64,
             gap in 0..500_000u64,
         ) {
-            let whole = limit(algorithm, most, width);
+            let whole = limit(algorithm, requests, width);
             let rule = Rule::of(&whole);
             let (mut state, mut now) = (CounterState::new(algorithm), 1_790_000_000_123_000);
             for _ in 0..spent {
@@ -107,34 +109,33 @@ mod tests {
                 }
             }
             state.wait(rule, now);
-            let left = state.remaining(rule);
-            let whole_at = now + state.reset_after(rule, now);
-            let standing = CounterSnapshot { remaining: left, as_of: now, reset_at: whole_at };
+            let remaining = state.remaining(rule);
+            let reset_at = now + state.reset_after(rule, now);
+            let snapshot = CounterSnapshot { remaining, as_of: now, reset_at };
             let share = whole.share(gateways);
-            let part = Rule::of(&share);
-            let mut mine = standing.local_state(&share, gateways);
-            let admitted = drain(&mut mine, part, now);
-            let fits = admitted * gateways <= left || (left == whole.quota() && admitted == 1);
-            prop_assert!(fits, "{admitted} of {left}");
+            let share_rule = Rule::of(&share);
+            let mut local = snapshot.local_state(&share, gateways);
+            let admitted = drain(&mut local, share_rule, now);
+            let fits = admitted * gateways <= remaining
+                || (remaining == whole.quota() && admitted == 1);
+            prop_assert!(fits, "{admitted} of {remaining}");
             if gateways == 1 {
-                prop_assert_eq!(admitted, left);
+                prop_assert_eq!(admitted, remaining);
             }
-            // Nothing stays spent for longer than was said; of a bucket's fractions nothing is known.
+            // Nothing counts past the reported reset. A snapshot does not hold a bucket's fractions.
             if !matches!(algorithm, Algorithm::TokenBucket { .. }) {
-                let mut later = standing.local_state(&share, gateways);
-                later.wait(part, whole_at);
-                prop_assert_eq!(later.remaining(part), share.quota());
+                let mut later = snapshot.local_state(&share, gateways);
+                later.wait(share_rule, reset_at);
+                prop_assert_eq!(later.remaining(share_rule), share.quota());
             }
         }
     }
 
     #[test]
     fn limit_shares_never_exceed_the_limit() {
-        for (most, gateways, part) in [(10, 3, 3), (10, 1, 10), (2, 3, 1), (7, 0, 7)] {
-            assert_eq!(
-                limit(Algorithm::SlidingLog, most, 1).share(gateways).limit,
-                part
-            );
+        for (requests, gateways, share) in [(10, 3, 3), (10, 1, 10), (2, 3, 1), (7, 0, 7)] {
+            let limit = limit(Algorithm::SlidingLog, requests, 1);
+            assert_eq!(limit.share(gateways).limit, share);
         }
         let bucket = limit(Algorithm::TokenBucket { burst: 9 }, 100, 1000).share(2);
         assert_eq!((bucket.limit, bucket.quota()), (50, 4));

@@ -1,20 +1,21 @@
-//! The times of all admissions: exact. One admitted at *t* leaves at *t + window*; another is
-//! admitted if fewer than `limit` remain.
+//! Sliding log: the times of all admissions; exact.
+//!
+//! An admission at *t* expires at *t + window*; a request is admitted if fewer than `limit` remain.
 
 use std::collections::VecDeque;
 
 use super::state::{Micros, Rule};
 
-/// The times of the admissions that still count, oldest first.
+/// Times of the admissions that still count, oldest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SlidingLog {
     times: VecDeque<Micros>,
 }
 
 impl SlidingLog {
-    /// All of it spent one window before `whole_at`.
-    pub(super) fn resumed(rule: Rule, spent: u64, whole_at: Micros) -> SlidingLog {
-        let newest = whole_at.saturating_sub(rule.span());
+    /// Dates all spent requests one window before `reset_at`.
+    pub(super) fn resumed(rule: Rule, spent: u64, reset_at: Micros) -> SlidingLog {
+        let newest = reset_at.saturating_sub(rule.span());
         SlidingLog {
             times: (0..spent).map(|_| newest).collect(),
         }
@@ -33,25 +34,27 @@ impl SlidingLog {
         if count < rule.limit {
             return 0;
         }
-        // When this one has left, `limit - 1` remain.
+        // When this admission has expired, `limit - 1` remain.
         let blocking = usize::try_from(count - rule.limit).unwrap_or(usize::MAX);
-        let leaves = self
+        let expires_at = self
             .times
             .get(blocking)
             .map_or(now, |time| time + rule.span());
-        leaves - now
+        expires_at - now
     }
 
     pub(super) fn spend(&mut self, now: Micros) {
         self.times.push_back(self.latest(now));
     }
 
-    /// Drops the oldest: whichever were meant, those that stay are no older, so that no interval
-    /// can come to admit more than the limit. What has left already is not given back.
-    pub(super) fn give_back(&mut self, rule: Rule, now: Micros, many: u64, spent_at: Micros) {
+    /// Refunds requests by dropping the oldest admissions; expired ones are not refunded.
+    ///
+    /// Whichever admissions are refunded, the remaining ones are no older, so that no interval
+    /// admits more than the limit.
+    pub(super) fn refund(&mut self, rule: Rule, now: Micros, count: u64, spent_at: Micros) {
         if spent_at + rule.span() > self.latest(now) {
-            let many = usize::try_from(many).unwrap_or(usize::MAX);
-            self.times.drain(..many.min(self.times.len()));
+            let count = usize::try_from(count).unwrap_or(usize::MAX);
+            self.times.drain(..count.min(self.times.len()));
         }
     }
 

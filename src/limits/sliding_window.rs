@@ -1,31 +1,31 @@
-//! Two weighted counters: the previous window counts by the share of it that is still inside.
+//! Sliding window: two counters, the previous one weighted by the share that still counts.
 //!
-//! **Its error.** Windows are aligned to the store's clock. In an aligned window at most `limit`
-//! requests are admitted. An interval of the window's length *W* that begins inside window *k-1*
-//! reaches to an offset below *W* of window *k*. If window *k-1* admitted *P* (≤ limit), the last
-//! request admitted at offset *e* of window *k* left at most `limit - P·(W-e)/W` there. Both
-//! together are at most `limit + P·e/W`, which is below `2·limit`: **no interval of the window's
-//! length ever admits more than `2·limit - 1`**. The worst case needs `limit` requests in the last
-//! instant of a window; even traffic is limited exactly. In *n* windows' time at most
-//! `(n+1)·limit - 1` pass, so over time the rate is the one configured.
+//! **Error bound.** Windows are aligned to the store's clock. An aligned window admits at most
+//! `limit` requests. An interval of the window's length *W* that begins inside window *k-1* ends at
+//! an offset below *W* in window *k*. If window *k-1* admitted *P* (≤ `limit`) requests, then window
+//! *k* has admitted at most `limit - P·(W-e)/W` when it admits its last one, at offset *e*. The sum
+//! is at most `limit + P·e/W`, which is below `2·limit`: **no interval of the window's length admits
+//! more than `2·limit - 1` requests**. The worst case needs `limit` requests in the last instant of
+//! a window; even traffic is limited exactly. *n* windows admit at most `(n+1)·limit - 1` requests,
+//! so the long-term rate is the configured one.
 
 use super::state::{Micros, Rule};
 
-/// How many were admitted in the current window and the one before it.
+/// Admissions in the current window and the previous one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SlidingWindow {
     /// The number of the current window since the epoch.
     index: u64,
     previous: u64,
     current: u64,
-    /// Milliseconds into the current window, as of the last look.
+    /// Milliseconds into the current window at the last update.
     offset: u64,
 }
 
 impl SlidingWindow {
-    /// All of it spent in one window: the one that fades completely at `whole_at`.
-    pub(super) fn resumed(rule: Rule, spent: u64, whole_at: Micros) -> SlidingWindow {
-        let windows = (whole_at / 1000).saturating_add(rule.width / 2) / rule.width;
+    /// Attributes all spent requests to the one window that stops counting at `reset_at`.
+    pub(super) fn resumed(rule: Rule, spent: u64, reset_at: Micros) -> SlidingWindow {
+        let windows = (reset_at / 1000).saturating_add(rule.width / 2) / rule.width;
         SlidingWindow {
             index: windows.saturating_sub(2),
             current: spent,
@@ -40,11 +40,11 @@ impl SlidingWindow {
             return 0;
         }
         let millis = if self.current < limit {
-            // It fits once the previous window weighs little enough.
+            // The request fits once the previous window's weight is low enough.
             let weight = ((limit - self.current - 1) * width) / self.previous.max(1);
             width - weight - self.offset
         } else {
-            // Not in this window: in the next one, `current` is what fades.
+            // This window is full; in the next one, `current` decays.
             let weight = ((limit - 1) * width) / self.current;
             (width - self.offset) + (width - weight)
         };
@@ -55,34 +55,35 @@ impl SlidingWindow {
         self.current += 1;
     }
 
-    /// Takes it from the window that it was spent in. What was spent just before the turn of a window is
-    /// not found in the current one.
-    pub(super) fn give_back(&mut self, rule: Rule, many: u64, spent_at: Micros) {
-        let mut many = many;
+    /// Refunds requests to the window in which they were spent.
+    ///
+    /// Requests that were spent just before a window boundary are refunded to the previous window.
+    pub(super) fn refund(&mut self, rule: Rule, count: u64, spent_at: Micros) {
+        let mut left = count;
         let window = spent_at / 1000 / rule.width;
         if window >= self.index {
-            let here = many.min(self.current);
-            self.current -= here;
-            many -= here;
+            let refunded = left.min(self.current);
+            self.current -= refunded;
+            left -= refunded;
         }
         if window + 1 >= self.index {
-            self.previous = self.previous.saturating_sub(many);
+            self.previous = self.previous.saturating_sub(left);
         }
     }
 
-    /// How many requests count at the moment, rounded down.
+    /// Number of requests that count at the moment, rounded down.
     pub(super) fn count(&self, rule: Rule) -> u64 {
         self.weighted_use(rule) / rule.width
     }
 
-    /// The time of the last look, in microseconds.
+    /// Time of the last update, in microseconds.
     pub(super) fn as_of(&self, rule: Rule) -> Micros {
         (self.index * rule.width + self.offset) * 1000
     }
 
     pub(super) fn remaining(&self, rule: Rule) -> u64 {
-        let all = rule.limit.saturating_mul(rule.width);
-        all.saturating_sub(self.weighted_use(rule)) / rule.width
+        let capacity = rule.limit.saturating_mul(rule.width);
+        capacity.saturating_sub(self.weighted_use(rule)) / rule.width
     }
 
     pub(super) fn reset_after(&self, rule: Rule) -> Micros {
@@ -94,10 +95,10 @@ impl SlidingWindow {
         millis * 1000
     }
 
-    /// What counts at the moment, in requests times milliseconds.
+    /// Use that counts at the moment, in requests times milliseconds.
     fn weighted_use(&self, rule: Rule) -> u64 {
-        let faded = self.previous.saturating_mul(rule.width - self.offset);
-        faded.saturating_add(self.current.saturating_mul(rule.width))
+        let previous = self.previous.saturating_mul(rule.width - self.offset);
+        previous.saturating_add(self.current.saturating_mul(rule.width))
     }
 
     fn advance(&mut self, rule: Rule, now: u64) {

@@ -1,4 +1,4 @@
-//! One counter's state, whatever its algorithm, and the numbers that rule it.
+//! State of one counter under any algorithm, and the parameters of its limit.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,21 +8,21 @@ use super::sliding_window::SlidingWindow;
 use super::token_bucket::TokenBucket;
 use super::{Algorithm, Decision, LeaseRequest, Limit};
 
-/// Microseconds since the Unix epoch, or between two moments.
+/// Microseconds, as a duration or since the Unix epoch.
 pub type Micros = u64;
 
-/// The numbers of a limit, as the arithmetic reads them.
+/// Parameters of a limit, as the arithmetic uses them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rule {
     pub limit: u64,
     /// The window, in milliseconds.
     pub width: u64,
-    /// What a token bucket holds; 0 for the others.
+    /// Capacity of a token bucket; 0 for the other algorithms.
     pub burst: u64,
 }
 
 impl Rule {
-    /// Reads the numbers of a limit.
+    /// Extracts the parameters of a limit.
     pub fn of(limit: &Limit) -> Rule {
         let burst = match limit.algorithm {
             Algorithm::TokenBucket { burst } => burst,
@@ -40,7 +40,7 @@ impl Rule {
         }
     }
 
-    /// The greatest number of requests that may come at once.
+    /// Largest number of requests admitted at once.
     fn quota(&self) -> u64 {
         if self.burst > 0 {
             self.burst
@@ -55,9 +55,10 @@ impl Rule {
     }
 }
 
-/// What a counter remembers. Time is an argument and never runs backwards for a counter: an
-/// earlier `now` than it has kept counts as the latest that it has kept. A look that spends nothing
-/// need not be kept.
+/// State of a counter.
+///
+/// Time is an argument and never runs backward for a counter: a `now` before its latest recorded
+/// time counts as that time. An update that spends nothing need not be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CounterState {
     SlidingWindow(SlidingWindow),
@@ -66,7 +67,7 @@ pub enum CounterState {
 }
 
 impl CounterState {
-    /// Starts a counter that nothing was spent from.
+    /// Creates a counter from which nothing has been spent.
     pub fn new(algorithm: Algorithm) -> CounterState {
         match algorithm {
             Algorithm::SlidingWindow => CounterState::SlidingWindow(SlidingWindow::default()),
@@ -75,20 +76,21 @@ impl CounterState {
         }
     }
 
-    /// Resumes a counter of which is known how many requests were `spent` at a moment, and when
-    /// nothing of them will count any more: as if all had been spent as late as this allows.
+    /// Restores a counter with `spent` requests that stop counting at `reset_at`.
+    ///
+    /// The requests are dated as late as `reset_at` allows.
     pub(super) fn resumed(
         algorithm: Algorithm,
         rule: Rule,
         spent: u64,
-        (as_of, whole_at): (Micros, Micros),
+        (as_of, reset_at): (Micros, Micros),
     ) -> CounterState {
         match algorithm {
             Algorithm::SlidingWindow => {
-                CounterState::SlidingWindow(SlidingWindow::resumed(rule, spent, whole_at))
+                CounterState::SlidingWindow(SlidingWindow::resumed(rule, spent, reset_at))
             }
             Algorithm::SlidingLog => {
-                CounterState::SlidingLog(SlidingLog::resumed(rule, spent, whole_at))
+                CounterState::SlidingLog(SlidingLog::resumed(rule, spent, reset_at))
             }
             Algorithm::TokenBucket { .. } => {
                 CounterState::TokenBucket(TokenBucket::resumed(rule, spent, as_of))
@@ -96,8 +98,9 @@ impl CounterState {
         }
     }
 
-    /// Brings the counter to `now`, and tells how long until one more request is admitted: zero
-    /// if it is admitted at once.
+    /// Advances the counter to `now` and returns the time until one more request is admitted.
+    ///
+    /// Zero: it is admitted at once.
     pub fn wait(&mut self, rule: Rule, now: Micros) -> Micros {
         match self {
             CounterState::SlidingWindow(state) => state.wait(rule, now),
@@ -106,7 +109,7 @@ impl CounterState {
         }
     }
 
-    /// Spends one request, which [`CounterState::wait`] has just found to be admitted.
+    /// Spends one request, for which [`CounterState::wait`] has just returned zero.
     pub fn spend(&mut self, rule: Rule, now: Micros) {
         match self {
             CounterState::SlidingWindow(state) => state.spend(),
@@ -115,31 +118,33 @@ impl CounterState {
         }
     }
 
-    /// Gives requests back that were spent at a moment that [`CounterState::as_of`] told.
-    pub fn give_back(&mut self, rule: Rule, now: Micros, many: u64, spent_at: Micros) {
+    /// Refunds requests that were spent at `spent_at`, a time returned by [`CounterState::as_of`].
+    pub fn refund(&mut self, rule: Rule, now: Micros, count: u64, spent_at: Micros) {
         self.wait(rule, now);
         match self {
-            CounterState::SlidingWindow(state) => state.give_back(rule, many, spent_at),
-            CounterState::SlidingLog(state) => state.give_back(rule, now, many, spent_at),
-            CounterState::TokenBucket(state) => state.give_back(rule, many, spent_at),
+            CounterState::SlidingWindow(state) => state.refund(rule, count, spent_at),
+            CounterState::SlidingLog(state) => state.refund(rule, now, count, spent_at),
+            CounterState::TokenBucket(state) => state.refund(rule, count, spent_at),
         }
     }
 
-    /// Spends what a gateway asks for, as far as it is fair: what it holds then is one part of what
-    /// is left, or 1. Nothing is spent where [`CounterState::wait`] says to wait.
-    pub fn grant(&mut self, rule: Rule, now: Micros, ask: LeaseRequest, parts: u64) -> u64 {
+    /// Grants lease units to a gateway up to its fair share and returns their number.
+    ///
+    /// A gateway holds at most `remaining / divisor` units, or 1. Nothing is granted while
+    /// [`CounterState::wait`] is above zero.
+    pub fn grant(&mut self, rule: Rule, now: Micros, request: LeaseRequest, divisor: u64) -> u64 {
         if self.wait(rule, now) > 0 {
             return 0;
         }
-        let fair = (self.remaining(rule) / parts.max(1)).saturating_sub(ask.held);
-        let granted = ask.want.min(fair).max(u64::from(ask.held == 0));
+        let fair = (self.remaining(rule) / divisor.max(1)).saturating_sub(request.held);
+        let granted = request.want.min(fair).max(u64::from(request.held == 0));
         for _ in 0..granted {
             self.spend(rule, now);
         }
         granted
     }
 
-    /// The moment by which the counter dates what is spent now: never one before it has kept.
+    /// The time with which the counter dates a request spent now; never before its latest record.
     pub fn as_of(&self, rule: Rule, now: Micros) -> Micros {
         match self {
             CounterState::SlidingWindow(state) => state.as_of(rule),
@@ -148,7 +153,7 @@ impl CounterState {
         }
     }
 
-    /// How many requests would be admitted at the time of the last [`CounterState::wait`].
+    /// Number of requests that would be admitted as of the last [`CounterState::wait`].
     pub fn remaining(&self, rule: Rule) -> u64 {
         match self {
             CounterState::SlidingWindow(state) => state.remaining(rule),
@@ -157,12 +162,12 @@ impl CounterState {
         }
     }
 
-    /// How many requests count against the limit at the time of the last [`CounterState::wait`], rounded up.
+    /// Number of requests that count as of the last [`CounterState::wait`], rounded up.
     pub fn spent(&self, rule: Rule) -> u64 {
         rule.quota().saturating_sub(self.remaining(rule))
     }
 
-    /// How long until nothing of what was spent counts any more; zero: it may be forgotten.
+    /// Time until no spent request counts any more; zero: the counter may be dropped.
     pub fn reset_after(&self, rule: Rule, now: Micros) -> Micros {
         match self {
             CounterState::SlidingWindow(state) => state.reset_after(rule),
@@ -171,7 +176,7 @@ impl CounterState {
         }
     }
 
-    /// Puts the numbers into words, `wait` being what was found before anything was spent.
+    /// Builds the decision; `wait` is the value from before the request was spent.
     pub fn decision(&self, limit: &Arc<Limit>, wait: Micros, now: Micros) -> Decision {
         let rule = Rule::of(limit);
         Decision {

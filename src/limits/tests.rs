@@ -40,7 +40,7 @@ fn decision(
     }
 }
 
-/// Sends a request after each gap (microseconds); gives the times of those admitted.
+/// Sends a request after each gap (microseconds); returns the times of the admitted ones.
 fn admitted(limit: &Limit, start: Micros, gaps: &[u64]) -> Vec<Micros> {
     let (rule, mut state, mut now) = (Rule::of(limit), CounterState::new(limit.algorithm), start);
     let mut times = Vec::new();
@@ -54,7 +54,7 @@ fn admitted(limit: &Limit, start: Micros, gaps: &[u64]) -> Vec<Micros> {
     times
 }
 
-/// The most admissions in any half-open interval of `span`.
+/// Largest number of admissions in a half-open interval of `span`.
 fn densest(times: &[Micros], span: Micros) -> usize {
     times
         .iter()
@@ -79,44 +79,44 @@ fn algorithms() -> impl Strategy<Value = Algorithm> {
 proptest! {
     #[test]
     fn sliding_log_never_exceeds_its_limit(
-        most in 1..12u64,
+        requests in 1..12u64,
         width in 1..2000u64,
         start in 0..10_000_000u64,
         gaps in prop::collection::vec(0..400_000u64, 1..200),
     ) {
-        let limit = limit(Algorithm::SlidingLog, most, width);
+        let limit = limit(Algorithm::SlidingLog, requests, width);
         let times = admitted(&limit, start, &gaps);
-        prop_assert!(densest(&times, width * 1000) as u64 <= most);
+        prop_assert!(densest(&times, width * 1000) as u64 <= requests);
     }
 
     #[test]
     fn sliding_window_stays_within_its_error_bound(
-        most in 1..12u64,
+        requests in 1..12u64,
         width in 1..2000u64,
         start in 0..10_000_000u64,
         gaps in prop::collection::vec(0..400_000u64, 1..200),
     ) {
-        let limit = limit(Algorithm::SlidingWindow, most, width);
+        let limit = limit(Algorithm::SlidingWindow, requests, width);
         let times = admitted(&limit, start, &gaps);
-        prop_assert!((densest(&times, width * 1000) as u64) < 2 * most);
+        prop_assert!((densest(&times, width * 1000) as u64) < 2 * requests);
         for window in times.chunk_by(|a, b| a / 1000 / width == b / 1000 / width) {
-            prop_assert!(window.len() as u64 <= most);
+            prop_assert!(window.len() as u64 <= requests);
         }
     }
 
     #[test]
     fn token_bucket_admits_burst_plus_refill(
-        most in 1..12u64,
+        requests in 1..12u64,
         burst in 1..12u64,
         width in 1..2000u64,
         gaps in prop::collection::vec(0..400_000u64, 1..200),
     ) {
-        let limit = limit(Algorithm::TokenBucket { burst }, most, width);
+        let limit = limit(Algorithm::TokenBucket { burst }, requests, width);
         let times = admitted(&limit, 7_000, &gaps);
         for (n, from) in times.iter().enumerate() {
             for (m, to) in times.iter().enumerate().skip(n) {
                 let millis = to / 1000 - from / 1000;
-                prop_assert!((m - n + 1) as u64 * width <= burst * width + millis * most);
+                prop_assert!((m - n + 1) as u64 * width <= burst * width + millis * requests);
             }
         }
     }
@@ -124,12 +124,12 @@ proptest! {
     #[test]
     fn retry_is_admitted_exactly_when_reported(
         algorithm in algorithms(),
-        most in 1..12u64,
+        requests in 1..12u64,
         width in 2..5000u64,
         start in 0..10_000_000u64,
         gaps in prop::collection::vec(0..500_000u64, 1..100),
     ) {
-        let limit = limit(algorithm, most, width);
+        let limit = limit(algorithm, requests, width);
         let rule = Rule::of(&limit);
         let (mut state, mut now) = (CounterState::new(algorithm), start);
         for gap in gaps {
@@ -149,11 +149,11 @@ proptest! {
     #[test]
     fn limit_resets_when_reported(
         algorithm in algorithms(),
-        most in 1..12u64,
+        requests in 1..12u64,
         width in 2..5000u64,
         gaps in prop::collection::vec(0..500_000u64, 1..60),
     ) {
-        let limit = limit(algorithm, most, width);
+        let limit = limit(algorithm, requests, width);
         let rule = Rule::of(&limit);
         let (mut state, mut now) = (CounterState::new(algorithm), 5_000_000);
         for gap in gaps {
@@ -162,10 +162,10 @@ proptest! {
                 state.spend(rule, now);
             }
             let later = now + state.reset_after(rule, now);
-            let mut then = state.clone();
-            then.wait(rule, later);
-            prop_assert_eq!(then.remaining(rule), limit.quota());
-            prop_assert_eq!(then.reset_after(rule, later), 0);
+            let mut reset = state.clone();
+            reset.wait(rule, later);
+            prop_assert_eq!(reset.remaining(rule), limit.quota());
+            prop_assert_eq!(reset.reset_after(rule, later), 0);
         }
     }
 
@@ -205,7 +205,7 @@ fn refunded_request_can_be_spent_again() {
             state.spend(rule, 5_000);
         }
         assert!(state.wait(rule, 5_000) > 0, "{algorithm:?}");
-        state.give_back(rule, 5_000, 1, 5_000);
+        state.refund(rule, 5_000, 1, 5_000);
         assert_eq!(state.wait(rule, 5_000), 0, "{algorithm:?}");
     }
 }
@@ -253,8 +253,8 @@ fn strictest_decision_refuses_or_has_least_remaining() {
         (vec![shadow.clone()], None),
         (vec![], None),
     ] {
-        let found = strictest(&decisions).map(|d| d.limit.name.to_string());
-        assert_eq!(found.as_deref(), expected);
+        let name = strictest(&decisions).map(|d| d.limit.name.to_string());
+        assert_eq!(name.as_deref(), expected);
     }
     shadow.allowed = true;
     assert!(!shadow.refuses());
@@ -334,7 +334,7 @@ fn refusal_carries_retry_after() {
 
 #[test]
 fn inexact_limits_are_detected() {
-    for (algorithm, most, width, exact) in [
+    for (algorithm, requests, width, exact) in [
         (Algorithm::SlidingWindow, 100, 60_000, true),
         (Algorithm::SlidingWindow, 0, 60_000, false),
         (Algorithm::SlidingLog, 1, 0, false),
@@ -351,9 +351,9 @@ fn inexact_limits_are_detected() {
         (Algorithm::SlidingWindow, 100_000, 30 * 86_400_000, true),
     ] {
         assert_eq!(
-            limit(algorithm, most, width).is_exact(),
+            limit(algorithm, requests, width).is_exact(),
             exact,
-            "{algorithm:?} {most}"
+            "{algorithm:?} {requests}"
         );
     }
 }

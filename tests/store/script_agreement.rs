@@ -185,7 +185,7 @@ fn apply(
             (granted, ("grant", want, held), granted > 0)
         }
         LimitOperation::Return(many, ago) => {
-            state.give_back(rule, now, many, now - ago);
+            state.refund(rule, now, many, now - ago);
             (0, ("back", many, now - ago), true)
         }
         LimitOperation::Peek => (0, ("peek", 0, 0), false),

@@ -1,5 +1,4 @@
-//! A fleet of leases: gateways that crash, messages that are late or lost, and a store that counts with
-//! the real arithmetic.
+//! Simulated fleet: gateways crash, messages are delayed or lost, the store counts with real code.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -25,14 +24,14 @@ fn limit(algorithm: Algorithm, limit: u64, window_ms: u64) -> Limit {
     }
 }
 
-/// What happens at a moment of the fleet's life.
+/// Event of the simulation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
     Request(usize),
-    /// A question of a gateway arrives at the store, with when it was asked by the gateway's clock.
+    /// A gateway's request arrives at the store.
     LeaseRequest(usize, u64, SentRequest),
     Reply(usize, u64, SentRequest, SentReply),
-    GiveBack(u64, Micros),
+    Refund(u64, Micros),
     Sweep(usize),
     Crash(usize),
 }
@@ -42,9 +41,20 @@ struct SentRequest {
     want: u64,
     held: u64,
     is_leader: bool,
+    /// By the gateway's clock.
     sent_at: Micros,
-    /// Whether a request waits for it.
+    /// Whether a client's request waits for the reply.
     has_waiting_request: bool,
+}
+
+impl SentRequest {
+    fn lease_request(&self) -> LeaseRequest {
+        LeaseRequest {
+            want: self.want,
+            held: self.held,
+            is_leader: self.is_leader,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,7 +65,7 @@ struct SentReply {
     wait: Micros,
 }
 
-/// One request that passed: when the store counted it, and when it was let through.
+/// An admitted request: when the store counted it, and when it was admitted.
 #[derive(Debug, Clone, Copy)]
 struct AdmittedRequest {
     counted_at: Micros,
@@ -66,7 +76,7 @@ struct Fleet {
     limit: Limit,
     store: CounterState,
     leases: Vec<Lease>,
-    /// How often each has been started: answers to an earlier life do not arrive.
+    /// Number of starts of each gateway; replies to an earlier incarnation are dropped.
     incarnations: Vec<u64>,
     events: BinaryHeap<Reverse<(Micros, u64, Event)>>,
     sent: u64,
@@ -75,20 +85,20 @@ struct Fleet {
     most_held: u64,
 }
 
-/// How the fleet is treated.
+/// Load and faults of a run.
 #[derive(Debug, Clone, Copy)]
 struct FaultPlan {
-    /// Requests a second of each gateway.
+    /// Requests per second of each gateway.
     rate: u64,
-    /// The longest that a message takes.
+    /// Longest delay of a message.
     max_delay: Micros,
-    /// Of a hundred messages so many are lost.
+    /// Percentage of messages that are lost.
     lost_percent: u64,
     crashes: u64,
 }
 
 impl Fleet {
-    fn new(limit: Limit, gateways: usize, luck: u64) -> Fleet {
+    fn new(limit: Limit, gateways: usize, seed: u64) -> Fleet {
         Fleet {
             store: CounterState::new(limit.algorithm),
             limit,
@@ -96,25 +106,25 @@ impl Fleet {
             incarnations: vec![0; gateways],
             events: BinaryHeap::new(),
             sent: 0,
-            rng_state: luck | 1,
+            rng_state: seed | 1,
             admissions: Vec::new(),
             most_held: 0,
         }
     }
 
-    /// A number below `most`, from the seed.
-    fn random(&mut self, most: u64) -> u64 {
+    /// Returns a pseudo-random number below `bound`.
+    fn random(&mut self, bound: u64) -> u64 {
         self.rng_state ^= self.rng_state << 13;
         self.rng_state ^= self.rng_state >> 7;
         self.rng_state ^= self.rng_state << 17;
-        self.rng_state % most.max(1)
+        self.rng_state % bound.max(1)
     }
 
     fn terms(&self) -> LeaseTerms {
         LeaseTerms::of(&self.limit, self.leases.len() as u64)
     }
 
-    /// Each gateway has a clock of its own, which is as quick as the others.
+    /// Each gateway's clock has its own offset and the same rate.
     fn clock(gateway: usize, now: Micros) -> Micros {
         now + gateway as u64 * 987_654_321
     }
@@ -124,24 +134,24 @@ impl Fleet {
         self.events.push(Reverse((when, self.sent, event)));
     }
 
-    fn send(&mut self, now: Micros, fate: FaultPlan, event: Event) {
-        if self.random(100) >= fate.lost_percent {
-            let mut when = now + self.random(fate.max_delay);
+    fn send(&mut self, now: Micros, faults: FaultPlan, event: Event) {
+        if self.random(100) >= faults.lost_percent {
+            let mut when = now + self.random(faults.max_delay);
             if matches!(event, Event::LeaseRequest(..)) {
-                // The store dates what it counts by the millisecond: asked at whole ones, it says
-                // exactly what was counted before a moment, and what after.
+                // The store dates admissions by the millisecond. With requests at whole milliseconds
+                // it is exact which admissions were counted before a time, and which after.
                 when = when.next_multiple_of(1000);
             }
             self.schedule(when, event);
         }
     }
 
-    fn run(&mut self, fate: FaultPlan, from: Micros, until: Micros) {
+    fn run(&mut self, faults: FaultPlan, from: Micros, until: Micros) {
         for gateway in 0..self.leases.len() {
             self.schedule(from, Event::Request(gateway));
             self.schedule(from, Event::Sweep(gateway));
         }
-        for _ in 0..fate.crashes {
+        for _ in 0..faults.crashes {
             let when = from + self.random(until - from);
             let gateway = self.random(self.leases.len() as u64) as usize;
             self.schedule(when, Event::Crash(gateway));
@@ -150,7 +160,7 @@ impl Fleet {
             if now > until {
                 break;
             }
-            self.handle(fate, now, event);
+            self.handle(faults, now, event);
             let usable: u64 = self
                 .leases
                 .iter_mut()
@@ -164,28 +174,28 @@ impl Fleet {
         }
     }
 
-    fn handle(&mut self, fate: FaultPlan, now: Micros, event: Event) {
+    fn handle(&mut self, faults: FaultPlan, now: Micros, event: Event) {
         match event {
             Event::Request(gateway) => {
-                self.request(fate, now, gateway);
-                // In bursts: most gaps are short, and some are long.
-                let mean = 1_000_000 / fate.rate;
+                self.request(faults, now, gateway);
+                // Bursts: most gaps are short, a few are long.
+                let mean = 1_000_000 / faults.rate;
                 let gap = match self.random(20) {
                     0 => self.random(20 * mean),
                     _ => self.random(mean),
                 };
                 self.schedule(now + gap + 1, Event::Request(gateway));
             }
-            Event::LeaseRequest(gateway, life, asked) => {
-                self.handle_request(fate, now, (gateway, life), asked)
+            Event::LeaseRequest(gateway, incarnation, request) => {
+                self.handle_request(faults, now, (gateway, incarnation), request)
             }
-            Event::Reply(gateway, life, asked, said) => {
-                self.handle_reply(now, (gateway, life), asked, said)
+            Event::Reply(gateway, incarnation, request, reply) => {
+                self.handle_reply(now, (gateway, incarnation), request, reply)
             }
-            Event::GiveBack(many, at) => self.store.give_back(Rule::of(&self.limit), now, many, at),
+            Event::Refund(count, at) => self.store.refund(Rule::of(&self.limit), now, count, at),
             Event::Sweep(gateway) => {
                 for unused in self.leases[gateway].take_unused(Fleet::clock(gateway, now)) {
-                    self.send(now, fate, Event::GiveBack(unused.count, unused.counted_at));
+                    self.send(now, faults, Event::Refund(unused.count, unused.counted_at));
                 }
                 self.schedule(now + 100_000, Event::Sweep(gateway));
             }
@@ -196,40 +206,35 @@ impl Fleet {
         }
     }
 
-    fn request(&mut self, fate: FaultPlan, now: Micros, gateway: usize) {
+    fn request(&mut self, faults: FaultPlan, now: Micros, gateway: usize) {
         let (terms, clock) = (self.terms(), Fleet::clock(gateway, now));
-        let life = self.incarnations[gateway];
-        let ask = |ask: LeaseRequest, waits| SentRequest {
-            want: ask.want,
-            held: ask.held,
-            is_leader: ask.is_leader,
-            sent_at: clock,
-            has_waiting_request: waits,
+        let incarnation = self.incarnations[gateway];
+        let lease_request = |request: LeaseRequest, has_waiting_request| {
+            let sent = SentRequest {
+                want: request.want,
+                held: request.held,
+                is_leader: request.is_leader,
+                sent_at: clock,
+                has_waiting_request,
+            };
+            Event::LeaseRequest(gateway, incarnation, sent)
         };
         match self.leases[gateway].take(terms, clock) {
-            TakeOutcome::Unit(permit) if self.random(20) == 0 => {
+            TakeOutcome::Unit(unit) if self.random(20) == 0 => {
                 // Another limit of the request refuses.
-                self.leases[gateway].put_back(permit, clock);
+                self.leases[gateway].put_back(unit, clock);
             }
-            TakeOutcome::Unit(permit) => {
+            TakeOutcome::Unit(unit) => {
                 self.admissions.push(AdmittedRequest {
-                    counted_at: permit.counted_at,
+                    counted_at: unit.counted_at,
                     used_at: now,
                 });
-                if let Some(more) = self.leases[gateway].refill(terms, clock) {
-                    self.send(
-                        now,
-                        fate,
-                        Event::LeaseRequest(gateway, life, ask(more, false)),
-                    );
+                if let Some(refill) = self.leases[gateway].refill(terms, clock) {
+                    self.send(now, faults, lease_request(refill, false));
                 }
             }
-            TakeOutcome::Request(exact) => {
-                self.send(
-                    now,
-                    fate,
-                    Event::LeaseRequest(gateway, life, ask(exact, true)),
-                );
+            TakeOutcome::Request(request) => {
+                self.send(now, faults, lease_request(request, true));
             }
             TakeOutcome::Refused => {}
         }
@@ -237,82 +242,61 @@ impl Fleet {
 
     fn handle_request(
         &mut self,
-        fate: FaultPlan,
+        faults: FaultPlan,
         now: Micros,
-        (gateway, life): (usize, u64),
-        asked: SentRequest,
+        (gateway, incarnation): (usize, u64),
+        sent: SentRequest,
     ) {
-        let (rule, parts) = (Rule::of(&self.limit), self.terms().share_divisor);
-        let SentRequest {
-            want,
-            held,
-            is_leader: leads,
-            ..
-        } = asked;
+        let (rule, divisor) = (Rule::of(&self.limit), self.terms().share_divisor);
         let wait = self.store.wait(rule, now);
-        let granted = self.store.grant(
-            rule,
-            now,
-            LeaseRequest {
-                want,
-                held,
-                is_leader: leads,
-            },
-            parts,
-        );
+        let granted = self.store.grant(rule, now, sent.lease_request(), divisor);
         let counted_at = self.store.as_of(rule, now);
-        if asked.has_waiting_request && granted > 0 && self.incarnations[gateway] == life {
-            // As exact as any: the store's moment is the request's.
+        if sent.has_waiting_request && granted > 0 && self.incarnations[gateway] == incarnation {
+            // An exact decision: the request is admitted when the store counts it.
             self.admissions.push(AdmittedRequest {
                 counted_at,
                 used_at: counted_at,
             });
         }
-        let left = self.store.remaining(rule);
-        let said = SentReply {
+        let reply = SentReply {
             granted,
             counted_at,
-            remaining: left,
+            remaining: self.store.remaining(rule),
             wait,
         };
-        self.send(now, fate, Event::Reply(gateway, life, asked, said));
+        self.send(now, faults, Event::Reply(gateway, incarnation, sent, reply));
     }
 
     fn handle_reply(
         &mut self,
         now: Micros,
-        (gateway, life): (usize, u64),
-        asked: SentRequest,
-        said: SentReply,
+        (gateway, incarnation): (usize, u64),
+        sent: SentRequest,
+        reply: SentReply,
     ) {
-        if self.incarnations[gateway] != life {
+        if self.incarnations[gateway] != incarnation {
             return;
         }
-        let ask = LeaseRequest {
-            want: asked.want,
-            held: asked.held,
-            is_leader: asked.is_leader,
-        };
-        let answer = LeaseReply {
-            granted: said.granted,
-            replied_at: said.counted_at,
-            counted_at: said.counted_at,
-            remaining: said.remaining,
+        let lease_reply = LeaseReply {
+            granted: reply.granted,
+            replied_at: reply.counted_at,
+            counted_at: reply.counted_at,
+            remaining: reply.remaining,
             reset_after: 0,
-            wait: said.wait,
+            wait: reply.wait,
         };
-        let used = said.granted.min(u64::from(asked.has_waiting_request));
-        let when = (asked.sent_at, Fleet::clock(gateway, now));
+        let used = reply.granted.min(u64::from(sent.has_waiting_request));
+        let times = (sent.sent_at, Fleet::clock(gateway, now));
         let terms = self.terms();
-        self.leases[gateway].apply_reply(terms, ask, answer, used, when);
+        self.leases[gateway].apply_reply(terms, sent.lease_request(), lease_reply, used, times);
     }
 
-    /// What one interval of the window's length admits where every decision is the store's.
+    /// Most admissions in an interval of one window if the store makes every decision.
     fn exact_bound(&self) -> u64 {
         match self.limit.algorithm {
             Algorithm::SlidingWindow => 2 * self.limit.limit - 1,
             Algorithm::SlidingLog => self.limit.limit,
-            // One more for the milliseconds that are rounded.
+            // One more, because milliseconds are rounded.
             Algorithm::TokenBucket { burst } => burst + self.limit.limit + 1,
         }
     }
@@ -325,18 +309,20 @@ impl Fleet {
             "{} were held",
             self.most_held
         );
-        for one in &self.admissions {
-            let late = one.used_at - one.counted_at;
-            prop_assert!(late <= validity(&self.limit), "used {late} µs late");
+        for request in &self.admissions {
+            let delay = request.used_at - request.counted_at;
+            prop_assert!(delay <= validity(&self.limit), "used {delay} µs late");
         }
-        for from in self.admissions.iter().map(|one| one.used_at) {
-            let inside = |one: &&AdmittedRequest| one.used_at >= from && one.used_at < from + span;
+        for from in self.admissions.iter().map(|request| request.used_at) {
+            let inside = |request: &&AdmittedRequest| {
+                request.used_at >= from && request.used_at < from + span
+            };
             let admitted = self.admissions.iter().filter(inside).count() as u64;
             let counted_before = self
                 .admissions
                 .iter()
                 .filter(inside)
-                .filter(|one| one.counted_at < from);
+                .filter(|request| request.counted_at < from);
             let outstanding = counted_before.count() as u64;
             prop_assert!(
                 outstanding <= held_at_most,
@@ -357,7 +343,7 @@ impl Fleet {
         let mut used: Vec<Micros> = self
             .admissions
             .iter()
-            .map(|one| one.used_at / span)
+            .map(|request| request.used_at / span)
             .collect();
         used.sort_unstable();
         for window in used.chunk_by(|a, b| a == b) {
@@ -368,14 +354,16 @@ impl Fleet {
 }
 
 fn fault_plans() -> impl Strategy<Value = FaultPlan> {
-    let late = prop_oneof![Just(500), Just(20_000), Just(300_000), Just(3_000_000)];
-    let lost = prop_oneof![3 => Just(0), 1 => Just(20)];
-    (20..800u64, late, lost, 0..4u64).prop_map(|(rate, late, lost, crashes)| FaultPlan {
-        rate,
-        max_delay: late,
-        lost_percent: lost,
-        crashes,
-    })
+    let max_delay = prop_oneof![Just(500), Just(20_000), Just(300_000), Just(3_000_000)];
+    let lost_percent = prop_oneof![3 => Just(0), 1 => Just(20)];
+    (20..800u64, max_delay, lost_percent, 0..4u64).prop_map(
+        |(rate, max_delay, lost_percent, crashes)| FaultPlan {
+            rate,
+            max_delay,
+            lost_percent,
+            crashes,
+        },
+    )
 }
 
 fn limits() -> impl Strategy<Value = Limit> {
@@ -386,7 +374,7 @@ fn limits() -> impl Strategy<Value = Limit> {
     ];
     let window = prop_oneof![Just(500u64), Just(1000), Just(3000)];
     (algorithm, 1..400u64, window)
-        .prop_map(|(algorithm, most, window)| limit(algorithm, most, window))
+        .prop_map(|(algorithm, requests, window)| limit(algorithm, requests, window))
 }
 
 proptest! {
@@ -400,12 +388,12 @@ proptest! {
     fn fleet_never_exceeds_its_bound(
         limit in limits(),
         gateways in 1..5usize,
-        fate in fault_plans(),
-        luck in any::<u64>(),
+        faults in fault_plans(),
+        seed in any::<u64>(),
     ) {
-        let mut fleet = Fleet::new(limit, gateways, luck);
+        let mut fleet = Fleet::new(limit, gateways, seed);
         let from = 1_790_000_000_123_456;
-        fleet.run(fate, from, from + 5_000_000);
+        fleet.run(faults, from, from + 5_000_000);
         fleet.check()?;
     }
 }

@@ -1,49 +1,49 @@
-//! Permits that one gateway has taken from one counter of the store, to decide without asking it.
+//! Lease of one counter: units that a gateway obtained from the store to decide locally.
 //!
-//! **A permit is spent in the store when it is granted.** So the store's count never exceeds the limit,
-//! whatever gateways do. A permit is good for a short time (a tenth of the window, a second at most), counted from before the store
-//! was asked. What is not used flows back; what a gateway had that died leaves the window like any
-//! other admission.
+//! **A unit is spent in the store when it is granted.** The store's count therefore never exceeds the
+//! limit, whatever gateways do. A unit is valid for a tenth of the window and at most one second,
+//! counted from before the request to the store. Unused units are refunded; the units of a gateway
+//! that crashes leave the window like any other admission.
 //!
-//! **The bound.** A request is let through by a permit at most one validity after the store has counted
-//! it. Let *O* be the permits that the fleet holds at the beginning of an interval of one window. The
-//! interval admits what the store counts in it, and at most *O* more:
+//! **Error bound.** A unit admits a request at most one validity after the store has counted it. Let
+//! *O* be the units that the fleet holds at the beginning of an interval of one window. The interval
+//! admits what the store counts in it and at most *O* more:
 //!
 //! * `sliding_log`: at most `limit + O`;
-//! * `sliding_window`: at most `2·limit - 1 + O` ([its own bound](super::sliding_window)), and in a window
-//!   that is aligned to the store's clock at most `limit + O`;
+//! * `sliding_window`: at most `2·limit - 1 + O` ([its own bound](super::sliding_window)), and at
+//!   most `limit + O` in a window that is aligned to the store's clock;
 //! * `token_bucket`: in *t* at most `burst + limit·t/window + O`.
 //!
-//! The store never grants a gateway more than brings what it holds to one part in `2·gateways` of what is
-//! left, or to 1. So *O* is at most half of the limit (of a bucket, its burst) and one for each gateway;
-//! and a gateway asks for no more than it expects to use while they are good. Near the limit batches
-//! are single permits that are used at once: it becomes exact.
+//! A grant raises a gateway's units to at most `remaining / (2·gateways)`, or to 1. *O* is therefore
+//! at most half of the limit (of a bucket, its burst) plus one unit per gateway. A gateway requests
+//! no more than it expects to use while the units are valid. Near the limit, batches shrink to single
+//! units that are used at once, and the limit becomes exact.
 //!
-//! **Giving back is conservative.** Of a window, a permit is taken from the window that it was counted in.
-//! Of a log, the oldest admission goes: those that stay are no older. A bucket drains meanwhile: what has
-//! drained since is not given back a second time.
+//! **Refunds are conservative.** A sliding window refunds a unit to the window that counted it. A
+//! sliding log drops its oldest admission: the remaining ones are no older. A token bucket deducts
+//! what has drained since.
 
 use super::sliding_window::SlidingWindow;
 use super::{Limit, Micros, Rule};
 
-/// A permit is good for no longer.
+/// Longest validity of a unit.
 const MAX_VALIDITY: Micros = 1_000_000;
-/// Whoever asks for a batch is waited for no longer.
+/// Time after which a pending batch request is considered lost.
 const BATCH_REPLY_TIMEOUT: Micros = 1_000_000;
-/// A refusal that lasts is asked about again after so long: others may have given permits back.
+/// Interval at which a lasting refusal is checked again: other gateways may have refunded units.
 const REFUSAL_RECHECK_INTERVAL: Micros = 1_000_000;
-/// A counter that nobody has asked for that long is forgotten.
+/// Time without use after which a lease is dropped.
 const IDLE_TIMEOUT: Micros = 2_000_000;
-/// A batch is at most as many, or what is used in a sixteenth of a second where that is more.
+/// Largest batch, unless a sixteenth of a second uses more.
 const BASE_MAX_BATCH: u64 = 64;
-/// How demand is measured: requests within about a second.
+/// Demand is measured as the requests within about one second.
 const DEMAND_WINDOW: Rule = Rule {
     limit: 1 << 40,
     width: 1000,
     burst: 0,
 };
 
-/// How long a permit of this limit is good for: a tenth of the window, and a second at most.
+/// Validity of this limit's units: a tenth of the window, at most [`MAX_VALIDITY`].
 fn validity(limit: &Limit) -> Micros {
     let tenth = limit.window.as_micros() / 10;
     Micros::try_from(tenth)
@@ -51,16 +51,16 @@ fn validity(limit: &Limit) -> Micros {
         .min(MAX_VALIDITY)
 }
 
-/// A gateway holds at most one part of so many of what is left.
+/// Divisor of a counter's remaining requests that yields the most units that one gateway holds.
 pub fn share_divisor(gateways: u64) -> u64 {
     gateways.max(1).saturating_mul(2)
 }
 
-/// What a lease has to know to ask.
+/// Parameters of a limit's leases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeaseTerms {
     pub validity: Micros,
-    /// See [`parts`].
+    /// See [`share_divisor`].
     pub share_divisor: u64,
 }
 
@@ -73,26 +73,26 @@ impl LeaseTerms {
     }
 }
 
-/// One request that was let through by a permit, or would be.
+/// Right to admit one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeasedUnit {
     until: Micros,
     counted_at: Micros,
 }
 
-/// A question to the store.
+/// Request to the store for units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeaseRequest {
-    /// How many permits are wished for.
+    /// Number of units requested.
     pub want: u64,
-    /// How many are held already. With none, at least one is granted if one is left.
+    /// Number of units held. If 0, at least one unit is granted as long as one is left.
     pub held: u64,
-    /// Whether others wait for its answer before they ask for a batch.
+    /// Whether this is the one pending batch request; other requests are then single units.
     pub is_leader: bool,
 }
 
 impl LeaseRequest {
-    /// For one request, at once.
+    /// Requests one unit for immediate use.
     pub const SINGLE: LeaseRequest = LeaseRequest {
         want: 1,
         held: 0,
@@ -100,33 +100,33 @@ impl LeaseRequest {
     };
 }
 
-/// What becomes of one request.
+/// Outcome of [`Lease::take`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TakeOutcome {
     Unit(LeasedUnit),
-    /// The store has refused, and said that this will last.
+    /// The store has refused, and the refusal still holds.
     Refused,
-    /// Nothing is held: the store has to be asked.
+    /// No unit is held; this request has to be sent to the store.
     Request(LeaseRequest),
 }
 
-/// What the store says to a question.
+/// The store's reply to a [`LeaseRequest`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeaseReply {
     pub granted: u64,
-    /// When that was said, by the store's clock: answers may overtake each other.
+    /// Time of the reply by the store's clock; replies may be reordered.
     pub replied_at: Micros,
-    /// As of when what was granted is counted, by the same clock.
+    /// Time at which the granted units are counted, by the same clock.
     pub counted_at: Micros,
-    /// What is left besides.
+    /// Requests left after the grant.
     pub remaining: u64,
-    /// Until the limit is whole again.
+    /// Time until no spent request counts any more.
     pub reset_after: Micros,
-    /// Until one more would be admitted; zero: one would be.
+    /// Time until one more request is admitted; zero: at once.
     pub wait: Micros,
 }
 
-/// Permits to give back, and when the store counted them.
+/// Units to refund, and when the store counted them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnusedUnits {
     pub count: u64,
@@ -140,29 +140,31 @@ struct UnitBatch {
     counted_at: Micros,
 }
 
-/// One counter's permits on one gateway. Time is the gateway's own, and steady; what the store counted
-/// is dated by the store's.
+/// One gateway's units of one counter.
+///
+/// Times are of the gateway's monotonic clock, except that `counted_at` and `replied_at` are of the
+/// store's clock.
 #[derive(Debug, Default)]
 pub struct Lease {
-    /// The oldest first, which is used up first.
+    /// Oldest first; the oldest is used first.
     batches: [UnitBatch; 4],
     unused: Vec<UnusedUnits>,
     demand: SlidingWindow,
     last_used_at: Micros,
-    /// Until when somebody is trusted to be asking.
+    /// When the pending batch request times out; 0: none is pending.
     batch_pending_until: Micros,
     refused_until: Micros,
     refusal_checked_at: Micros,
     remaining: u64,
     reset_at: Micros,
-    /// When the store said so, by its clock; 0: it has not said anything yet.
+    /// Time of the latest report, by the store's clock; 0: there is none yet.
     reported_at: Micros,
-    /// When the store last granted a single permit while somebody asks for a batch, and what was left.
+    /// Time and remaining requests of the latest single grant while a batch request is pending.
     newer_report: Option<(Micros, u64)>,
 }
 
 impl Lease {
-    /// Takes a permit for one request, or says what has to be done for one.
+    /// Takes a unit for one request, or returns the request to send to the store.
     pub fn take(&mut self, terms: LeaseTerms, now: Micros) -> TakeOutcome {
         self.last_used_at = now;
         self.demand.wait(DEMAND_WINDOW, now);
@@ -175,13 +177,13 @@ impl Lease {
                 counted_at: batch.counted_at,
             });
         }
-        let asking = self.is_batch_pending(now);
+        let batch_pending = self.is_batch_pending(now);
         if now < self.refused_until
-            && (asking || now < self.refusal_checked_at + REFUSAL_RECHECK_INTERVAL)
+            && (batch_pending || now < self.refusal_checked_at + REFUSAL_RECHECK_INTERVAL)
         {
             return TakeOutcome::Refused;
         }
-        if asking {
+        if batch_pending {
             return TakeOutcome::Request(LeaseRequest::SINGLE);
         }
         self.batch_pending_until = now + BATCH_REPLY_TIMEOUT;
@@ -192,7 +194,7 @@ impl Lease {
         })
     }
 
-    /// What to ask for before the permits are used up, if it is time.
+    /// Returns the batch request to send before the units run out, if it is due.
     pub fn refill(&mut self, terms: LeaseTerms, now: Micros) -> Option<LeaseRequest> {
         if self.is_batch_pending(now) || now < self.refused_until || self.remaining == 0 {
             return None;
@@ -212,41 +214,40 @@ impl Lease {
         })
     }
 
-    /// Takes in the answer to a question that was asked at `asked`, and of which `used` permits are
-    /// used already.
+    /// Applies the reply to a request that was sent at `sent_at`; `used` of its units are used already.
     pub fn apply_reply(
         &mut self,
         terms: LeaseTerms,
-        ask: LeaseRequest,
-        answer: LeaseReply,
+        request: LeaseRequest,
+        reply: LeaseReply,
         used: u64,
-        (asked, now): (Micros, Micros),
+        (sent_at, now): (Micros, Micros),
     ) {
-        if ask.is_leader {
-            self.apply_batch_reply(answer, now);
-        } else if self.is_batch_pending(now) && answer.wait == 0 {
-            // What is left when the batch has come its own answer will tell.
-            self.remaining = self.remaining.saturating_sub(answer.granted);
+        if request.is_leader {
+            self.apply_batch_reply(reply, now);
+        } else if self.is_batch_pending(now) && reply.wait == 0 {
+            // The pending batch reply may be older; `apply_batch_reply` compares the two.
+            self.remaining = self.remaining.saturating_sub(reply.granted);
             self.newer_report = self
                 .newer_report
-                .max(Some((answer.replied_at, answer.remaining)));
+                .max(Some((reply.replied_at, reply.remaining)));
         } else {
-            self.apply_report(answer, now);
+            self.apply_report(reply, now);
         }
         self.expire(now);
         let new = UnitBatch {
-            count: answer.granted.saturating_sub(used),
-            until: asked.saturating_add(terms.validity),
-            counted_at: answer.counted_at,
+            count: reply.granted.saturating_sub(used),
+            until: sent_at.saturating_add(terms.validity),
+            counted_at: reply.counted_at,
         };
         if new.count == 0 {
             return;
         }
-        // Those in use come first, in their order; where there is no room the oldest goes.
+        // Batches with units come first, in order; without a free slot the oldest is refunded.
         self.batches.sort_by_key(|batch| batch.count == 0);
         if self.batches.iter().all(|batch| batch.count > 0) {
             let [oldest, ..] = self.batches;
-            self.give_back(oldest);
+            self.add_unused(oldest);
             self.batches.rotate_left(1);
             let [.., last] = &mut self.batches;
             *last = UnitBatch::default();
@@ -257,134 +258,124 @@ impl Lease {
         self.expire(now);
     }
 
-    /// Takes note of the answer to who asked for a batch, which others have overtaken that asked for a
-    /// single permit.
-    fn apply_batch_reply(&mut self, answer: LeaseReply, now: Micros) {
+    /// Applies the reply to a batch request, which replies to single requests may have overtaken.
+    fn apply_batch_reply(&mut self, reply: LeaseReply, now: Micros) {
         self.batch_pending_until = 0;
-        let later = self.newer_report.take();
-        let later = later.filter(|(said_at, _)| *said_at > answer.replied_at);
-        let left = later.map_or(answer.remaining, |(_, left)| left);
-        self.apply_report(
-            LeaseReply {
-                remaining: left,
-                ..answer
-            },
-            now,
-        );
+        let newer = self.newer_report.take();
+        let newer = newer.filter(|(replied_at, _)| *replied_at > reply.replied_at);
+        let remaining = newer.map_or(reply.remaining, |(_, remaining)| remaining);
+        self.apply_report(LeaseReply { remaining, ..reply }, now);
     }
 
-    /// Takes note of what the store says of the counter, unless it has said something later.
-    pub fn apply_report(&mut self, answer: LeaseReply, now: Micros) {
-        if answer.replied_at < self.reported_at {
+    /// Applies the counter's state as the store reports it, unless a later report has been applied.
+    pub fn apply_report(&mut self, reply: LeaseReply, now: Micros) {
+        if reply.replied_at < self.reported_at {
             return;
         }
-        self.reported_at = answer.replied_at;
-        self.remaining = answer.remaining;
-        self.reset_at = now.saturating_add(answer.reset_after);
-        self.refused_until = match answer.wait {
+        self.reported_at = reply.replied_at;
+        self.remaining = reply.remaining;
+        self.reset_at = now.saturating_add(reply.reset_after);
+        self.refused_until = match reply.wait {
             0 => 0,
             wait => now.saturating_add(wait),
         };
         self.refusal_checked_at = now;
     }
 
-    /// A question was not answered, or not asked.
-    pub fn cancel(&mut self, ask: LeaseRequest) {
-        if ask.is_leader {
+    /// Ends a request that was not sent or received no reply.
+    pub fn cancel(&mut self, request: LeaseRequest) {
+        if request.is_leader {
             self.batch_pending_until = 0;
         }
     }
 
-    /// Puts a permit back that was not needed.
-    pub fn put_back(&mut self, permit: LeasedUnit, now: Micros) {
-        let same = |batch: &&mut UnitBatch| {
-            (batch.until, batch.counted_at) == (permit.until, permit.counted_at)
+    /// Returns a unit that was not needed to its batch.
+    pub fn put_back(&mut self, unit: LeasedUnit, now: Micros) {
+        let is_its_batch = |batch: &&mut UnitBatch| {
+            (batch.until, batch.counted_at) == (unit.until, unit.counted_at)
         };
-        match self.batches.iter_mut().find(same) {
-            Some(batch) if now < permit.until => batch.count += 1,
+        match self.batches.iter_mut().find(is_its_batch) {
+            Some(batch) if now < unit.until => batch.count += 1,
             _ => self.unused.push(UnusedUnits {
                 count: 1,
-                counted_at: permit.counted_at,
+                counted_at: unit.counted_at,
             }),
         }
     }
 
-    /// Hands over what is to be given back.
+    /// Takes the units that have to be refunded.
     pub fn take_unused(&mut self, now: Micros) -> Vec<UnusedUnits> {
         self.expire(now);
         std::mem::take(&mut self.unused)
     }
 
-    /// Gives up everything, and hands it over to be given back.
+    /// Gives up all units and takes those that have to be refunded.
     pub fn retire(&mut self) -> Vec<UnusedUnits> {
         for batch in std::mem::take(&mut self.batches) {
-            self.give_back(batch);
+            self.add_unused(batch);
         }
         std::mem::take(&mut self.unused)
     }
 
-    /// What a client is told: how many more requests there are, and how long until the limit is whole.
-    /// `None`: the store has not said anything yet.
+    /// Remaining requests and time until the reset, as reported to clients.
+    ///
+    /// `None`: the store has not reported yet.
     pub fn remaining_and_reset(&self, now: Micros) -> Option<(u64, Micros)> {
-        let left = self.remaining.saturating_add(self.held());
-        (self.reported_at > 0).then(|| (left, self.reset_at.saturating_sub(now)))
+        let remaining = self.remaining.saturating_add(self.held());
+        (self.reported_at > 0).then(|| (remaining, self.reset_at.saturating_sub(now)))
     }
 
-    /// How long until the store would admit one more.
+    /// Time until the store admits one more request.
     pub fn retry_after(&self, now: Micros) -> Micros {
         self.refused_until.saturating_sub(now)
     }
 
-    /// Whether somebody is on the way to the store for a batch.
+    /// Whether a batch request is pending.
     pub fn is_batch_pending(&self, now: Micros) -> bool {
         now < self.batch_pending_until
     }
 
-    /// Whether there is nothing left to remember.
+    /// Whether the lease is unused and empty, and may be dropped.
     pub fn is_idle(&self, now: Micros) -> bool {
-        let quiet = now >= self.last_used_at.saturating_add(IDLE_TIMEOUT);
-        quiet && self.held() == 0 && self.unused.is_empty()
+        let unused = now >= self.last_used_at.saturating_add(IDLE_TIMEOUT);
+        unused && self.held() == 0 && self.unused.is_empty()
     }
 
-    /// How many permits are held.
+    /// Number of units held.
     pub fn held(&self) -> u64 {
         self.batches.iter().map(|batch| batch.count).sum()
     }
 
-    /// What is expected to be used while it is good. A counter that is asked once a second gets the
-    /// one permit that is needed.
+    /// Number of units expected to be used while they are valid.
+    ///
+    /// A counter that is used once per second gets the single unit that it needs.
     fn target(&self, terms: LeaseTerms) -> u64 {
-        let a_second = self.demand.count(DEMAND_WINDOW);
-        if a_second < 2 {
+        let per_second = self.demand.count(DEMAND_WINDOW);
+        if per_second < 2 {
             return 1;
         }
-        let expected = a_second.saturating_mul(terms.validity) / 1_000_000;
-        expected.clamp(1, BASE_MAX_BATCH.max(a_second / 16))
+        let expected = per_second.saturating_mul(terms.validity) / 1_000_000;
+        expected.clamp(1, BASE_MAX_BATCH.max(per_second / 16))
     }
 
     fn expire(&mut self, now: Micros) {
-        for place in 0..self.batches.len() {
-            let Some(batch) = self.batches.get_mut(place) else {
+        for index in 0..self.batches.len() {
+            let Some(batch) = self.batches.get_mut(index) else {
                 continue;
             };
             if batch.count > 0 && now >= batch.until {
-                let over = std::mem::take(batch);
-                self.give_back(over);
+                let expired = std::mem::take(batch);
+                self.add_unused(expired);
             }
         }
     }
 
-    fn give_back(&mut self, batch: UnitBatch) {
+    fn add_unused(&mut self, batch: UnitBatch) {
         let UnitBatch {
-            count: many,
-            counted_at,
-            ..
+            count, counted_at, ..
         } = batch;
-        if many > 0 {
-            self.unused.push(UnusedUnits {
-                count: many,
-                counted_at,
-            });
+        if count > 0 {
+            self.unused.push(UnusedUnits { count, counted_at });
         }
     }
 }

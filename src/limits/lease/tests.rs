@@ -1,58 +1,61 @@
-//! Rules of one lease.
+//! Tests of a single lease.
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::limits::{Algorithm, CounterState};
 
-const SECOND_LONG: Micros = 1_000_000;
+const SECOND: Micros = 1_000_000;
 
 fn terms() -> LeaseTerms {
     LeaseTerms {
-        validity: SECOND_LONG,
+        validity: SECOND,
         share_divisor: 2,
     }
 }
 
-fn granted(granted: u64, left: u64) -> LeaseReply {
+fn granted(granted: u64, remaining: u64) -> LeaseReply {
     LeaseReply {
         granted,
         replied_at: 77,
         counted_at: 77,
-        remaining: left,
+        remaining,
         reset_after: 5_000_000,
         wait: 0,
     }
 }
 
-/// Asks until the lease holds permits; gives the question that was answered with `many`.
-fn filled_lease(many: u64, left: u64) -> (Lease, LeaseRequest) {
+/// Takes units until the lease holds some; returns the request that was granted `count` units.
+fn filled_lease(count: u64, remaining: u64) -> (Lease, LeaseRequest) {
     let mut lease = Lease::default();
     let TakeOutcome::Request(first) = lease.take(terms(), 1) else {
         panic!("nothing was granted yet")
     };
-    lease.apply_reply(terms(), first, granted(1, left + many), 1, (1, 1));
-    let TakeOutcome::Request(ask) = lease.take(terms(), 2) else {
-        panic!("the one that was granted is used")
+    lease.apply_reply(terms(), first, granted(1, remaining + count), 1, (1, 1));
+    let TakeOutcome::Request(request) = lease.take(terms(), 2) else {
+        panic!("the granted unit is used")
     };
-    lease.apply_reply(terms(), ask, granted(many, left), 1, (2, 3));
-    (lease, ask)
+    lease.apply_reply(terms(), request, granted(count, remaining), 1, (2, 3));
+    (lease, request)
 }
 
 #[test]
 fn first_use_requests_one_unit_then_a_batch() {
-    let (lease, ask) = filled_lease(2, 90);
-    assert_eq!((ask.want, ask.held, ask.is_leader), (2, 0, true));
+    let (lease, request) = filled_lease(2, 90);
+    assert_eq!(
+        (request.want, request.held, request.is_leader),
+        (2, 0, true)
+    );
     assert_eq!(lease.held(), 1);
-    // What is asked once a second or less is never leased.
+    // A counter that is used at most once per second never gets a batch.
     let mut slow = Lease::default();
     for second in 1..50 {
         let now = second * 1_500_000;
-        let TakeOutcome::Request(ask) = slow.take(terms(), now) else {
-            panic!("a permit was held at {now}")
+        let TakeOutcome::Request(request) = slow.take(terms(), now) else {
+            panic!("a unit was held at {now}")
         };
-        assert_eq!(ask.want, 1);
-        slow.apply_reply(terms(), ask, granted(1, 9), 1, (now, now));
+        assert_eq!(request.want, 1);
+        slow.apply_reply(terms(), request, granted(1, 9), 1, (now, now));
     }
 }
 
@@ -67,7 +70,7 @@ fn only_one_batch_request_is_pending() {
         lease.take(terms(), 2),
         TakeOutcome::Request(LeaseRequest::SINGLE)
     );
-    // The other's answer does not end the first one's turn, and a lost one ends by itself.
+    // The reply to a single request does not end the pending batch request, which times out.
     lease.apply_reply(terms(), LeaseRequest::SINGLE, granted(1, 9), 1, (2, 3));
     assert_eq!(
         lease.take(terms(), 4),
@@ -79,7 +82,7 @@ fn only_one_batch_request_is_pending() {
     assert!(next.is_leader);
     lease.cancel(next);
     assert!(
-        matches!(lease.take(terms(), 6 + BATCH_REPLY_TIMEOUT), TakeOutcome::Request(ask) if ask.is_leader)
+        matches!(lease.take(terms(), 6 + BATCH_REPLY_TIMEOUT), TakeOutcome::Request(request) if request.is_leader)
     );
 }
 
@@ -87,34 +90,34 @@ fn only_one_batch_request_is_pending() {
 fn expired_units_are_returned() {
     let (mut lease, _) = filled_lease(6, 90);
     assert_eq!(lease.held(), 5);
-    let TakeOutcome::Unit(permit) = lease.take(terms(), SECOND_LONG + 1) else {
-        panic!("it is good for a second from the question")
+    let TakeOutcome::Unit(unit) = lease.take(terms(), SECOND + 1) else {
+        panic!("units are valid for a second from the request")
     };
     assert!(matches!(
-        lease.take(terms(), SECOND_LONG + 2),
+        lease.take(terms(), SECOND + 2),
         TakeOutcome::Request(_)
     ));
-    lease.put_back(permit, SECOND_LONG + 3);
+    lease.put_back(unit, SECOND + 3);
     let unused: u64 = lease
-        .take_unused(SECOND_LONG + 3)
+        .take_unused(SECOND + 3)
         .iter()
-        .map(|it| it.count)
+        .map(|unused| unused.count)
         .sum();
     assert_eq!(unused, 5);
-    assert!(lease.take_unused(SECOND_LONG + 4).is_empty());
-    assert!(!lease.is_idle(SECOND_LONG + 4));
-    assert!(lease.is_idle(2 * SECOND_LONG + 2 + IDLE_TIMEOUT));
+    assert!(lease.take_unused(SECOND + 4).is_empty());
+    assert!(!lease.is_idle(SECOND + 4));
+    assert!(lease.is_idle(2 * SECOND + 2 + IDLE_TIMEOUT));
 }
 
 #[test]
 fn unneeded_unit_becomes_available_again() {
     let (mut lease, _) = filled_lease(3, 90);
-    let TakeOutcome::Unit(permit) = lease.take(terms(), 4) else {
+    let TakeOutcome::Unit(unit) = lease.take(terms(), 4) else {
         panic!("two are held")
     };
     assert_eq!(lease.remaining_and_reset(4), Some((91, 5_000_000 - 1)));
-    lease.put_back(permit, 5);
-    assert_eq!(lease.remaining_and_reset(5).map(|(left, _)| left), Some(92));
+    lease.put_back(unit, 5);
+    assert_eq!(remaining_at(&lease, 5), Some(92));
     assert_eq!(
         lease.retire(),
         [UnusedUnits {
@@ -126,14 +129,14 @@ fn unneeded_unit_becomes_available_again() {
 
 #[test]
 fn refusal_lasts_for_the_reported_wait() {
-    let (mut lease, ask) = filled_lease(2, 0);
+    let (mut lease, request) = filled_lease(2, 0);
     let refusal = LeaseReply {
         granted: 0,
         wait: 400_000,
         ..granted(0, 0)
     };
-    lease.apply_reply(terms(), ask, refusal, 0, (5, 10));
-    // What is held is used first.
+    lease.apply_reply(terms(), request, refusal, 0, (5, 10));
+    // Held units are used first.
     assert!(matches!(lease.take(terms(), 11), TakeOutcome::Unit(_)));
     assert_eq!(lease.take(terms(), 12), TakeOutcome::Refused);
     assert_eq!(lease.retry_after(110_000), 290_010);
@@ -146,21 +149,21 @@ fn refusal_lasts_for_the_reported_wait() {
 
 #[test]
 fn lasting_refusal_is_rechecked_once_per_second() {
-    let (mut lease, ask) = filled_lease(1, 0);
+    let (mut lease, request) = filled_lease(1, 0);
     let hour = LeaseReply {
         granted: 0,
         wait: 3_600_000_000,
         ..granted(0, 0)
     };
-    lease.apply_reply(terms(), ask, hour, 0, (5, 10));
+    lease.apply_reply(terms(), request, hour, 0, (5, 10));
     assert_eq!(
         lease.take(terms(), 9 + REFUSAL_RECHECK_INTERVAL),
         TakeOutcome::Refused
     );
     let TakeOutcome::Request(again) = lease.take(terms(), 10 + REFUSAL_RECHECK_INTERVAL) else {
-        panic!("nothing has been asked for a second")
+        panic!("the last check was a second ago")
     };
-    // One asks, for all.
+    // Only one request checks again.
     assert_eq!(
         lease.take(terms(), 11 + REFUSAL_RECHECK_INTERVAL),
         TakeOutcome::Refused
@@ -181,22 +184,28 @@ fn lasting_refusal_is_rechecked_once_per_second() {
 #[test]
 fn refill_starts_early_but_not_near_the_limit() {
     let (mut lease, _) = filled_lease(60, 1000);
-    let mut asked = Vec::new();
+    let mut refills = Vec::new();
     for n in 0..59 {
         let now = 10 + n;
         assert!(matches!(lease.take(terms(), now), TakeOutcome::Unit(_)));
-        asked.extend(lease.refill(terms(), now).map(|ask| (n, ask)));
+        refills.extend(lease.refill(terms(), now));
     }
-    let [(_, more)] = asked[..] else {
-        panic!("asked {} times", asked.len())
+    let [refill] = refills[..] else {
+        panic!("requested {} refills", refills.len())
     };
     assert!(
-        more.held * 2 <= more.want + more.held && more.is_leader,
-        "{more:?}"
+        refill.held * 2 <= refill.want + refill.held && refill.is_leader,
+        "{refill:?}"
     );
     let (mut lease, _) = filled_lease(60, 3);
     assert!(matches!(lease.take(terms(), 10), TakeOutcome::Unit(_)));
     assert_eq!(lease.refill(terms(), 10), None);
+}
+
+fn remaining_at(lease: &Lease, now: Micros) -> Option<u64> {
+    lease
+        .remaining_and_reset(now)
+        .map(|(remaining, _)| remaining)
 }
 
 #[test]
@@ -204,64 +213,72 @@ fn remaining_decreases_despite_reordered_replies() {
     let (mut lease, _) = filled_lease(3, 90);
     for expected in [91, 90] {
         assert!(matches!(lease.take(terms(), 4), TakeOutcome::Unit(_)));
-        assert_eq!(lease.remaining_and_reset(4).map(|it| it.0), Some(expected));
+        assert_eq!(remaining_at(&lease, 4), Some(expected));
     }
-    assert!(lease.refill(terms(), 4).is_some_and(|ask| ask.is_leader));
-    // The batch of five is counted between two single ones, and heard of last.
+    assert!(
+        lease
+            .refill(terms(), 4)
+            .is_some_and(|request| request.is_leader)
+    );
+    // The batch of five is counted between two single units, and its reply arrives last.
     let batch = LeaseRequest {
         want: 5,
         held: 0,
         is_leader: true,
     };
-    let said = |many, left, said_at| LeaseReply {
-        replied_at: said_at,
-        ..granted(many, left)
+    let reply = |count, remaining, replied_at| LeaseReply {
+        replied_at,
+        ..granted(count, remaining)
     };
-    for (single, expected) in [(said(1, 89, 100), 89), (said(1, 83, 102), 88)] {
+    for (single, expected) in [(reply(1, 89, 100), 89), (reply(1, 83, 102), 88)] {
         assert_eq!(
             lease.take(terms(), 5),
             TakeOutcome::Request(LeaseRequest::SINGLE)
         );
         lease.apply_reply(terms(), LeaseRequest::SINGLE, single, 1, (5, 6));
-        assert_eq!(lease.remaining_and_reset(6).map(|it| it.0), Some(expected));
+        assert_eq!(remaining_at(&lease, 6), Some(expected));
     }
-    lease.apply_reply(terms(), batch, said(5, 84, 101), 0, (4, 7));
-    assert_eq!(lease.remaining_and_reset(7).map(|it| it.0), Some(88));
-    // What was said before that is no news.
-    lease.apply_report(said(0, 999, 100), 8);
-    assert_eq!(lease.remaining_and_reset(8).map(|it| it.0), Some(88));
+    lease.apply_reply(terms(), batch, reply(5, 84, 101), 0, (4, 7));
+    assert_eq!(remaining_at(&lease, 7), Some(88));
+    // An older report has no effect.
+    lease.apply_report(reply(0, 999, 100), 8);
+    assert_eq!(remaining_at(&lease, 8), Some(88));
 }
 
-/// One batch: when it was counted, how many are out, and when the rest comes back.
-type Out = (Micros, u64, Micros);
+/// A due refund: when the units were counted, how many they are, and when they are refunded.
+type PendingRefund = (Micros, u64, Micros);
 
-/// Asks at random and gives a part back, some of it late; gives when what was kept was counted.
-fn kept(algorithm: Algorithm, rule: Rule, steps: &[(Micros, u64, u64, Micros)]) -> Vec<Micros> {
+/// Grants units and refunds some of them, some late; returns when each used unit was counted.
+fn used_units(
+    algorithm: Algorithm,
+    rule: Rule,
+    steps: &[(Micros, u64, u64, Micros)],
+) -> Vec<Micros> {
     let (mut state, mut now) = (CounterState::new(algorithm), 1_790_000_000_123_456);
-    let (mut kept, mut out): (Vec<Micros>, Vec<Out>) = (Vec::new(), Vec::new());
-    for (gap, want, unused, back_after) in steps {
+    let (mut used, mut refunds): (Vec<Micros>, Vec<PendingRefund>) = (Vec::new(), Vec::new());
+    for (gap, want, unused, refund_after) in steps {
         now += gap;
-        out.retain(|(counted_at, many, due)| {
+        refunds.retain(|(counted_at, count, due)| {
             if *due <= now {
-                state.give_back(rule, now, *many, *counted_at);
+                state.refund(rule, now, *count, *counted_at);
             }
             *due > now
         });
-        let ask = LeaseRequest {
+        let request = LeaseRequest {
             want: *want,
             held: 0,
             is_leader: true,
         };
-        let granted = state.grant(rule, now, ask, 2);
+        let granted = state.grant(rule, now, request, 2);
         let counted_at = state.as_of(rule, now);
         let unused = granted.min(*unused);
-        kept.extend((unused..granted).map(|_| counted_at));
-        out.push((counted_at, unused, now + back_after));
+        used.extend((unused..granted).map(|_| counted_at));
+        refunds.push((counted_at, unused, now + refund_after));
     }
-    kept
+    used
 }
 
-/// The most in any interval of `span` that begins with one of them.
+/// Largest number of times in an interval of `span` that begins with one of them.
 fn densest(times: &[Micros], span: Micros) -> u64 {
     let inside = |from: &Micros| {
         times
@@ -287,14 +304,14 @@ proptest! {
     fn returned_units_never_raise_the_limit(limit in 1..40u64, burst in 1..40u64, steps in steps()) {
         let width = 1000;
         let rule = Rule { limit, width, burst: 0 };
-        let log = kept(Algorithm::SlidingLog, rule, &steps);
+        let log = used_units(Algorithm::SlidingLog, rule, &steps);
         prop_assert!(densest(&log, width * 1000) <= limit);
-        let window = kept(Algorithm::SlidingWindow, rule, &steps);
+        let window = used_units(Algorithm::SlidingWindow, rule, &steps);
         prop_assert!(densest(&window, width * 1000) < 2 * limit);
         for aligned in window.chunk_by(|a, b| a / 1000 / width == b / 1000 / width) {
             prop_assert!(aligned.len() as u64 <= limit);
         }
-        let bucket = kept(Algorithm::TokenBucket { burst }, Rule { burst, ..rule }, &steps);
+        let bucket = used_units(Algorithm::TokenBucket { burst }, Rule { burst, ..rule }, &steps);
         for (n, from) in bucket.iter().enumerate() {
             for (m, to) in bucket.iter().enumerate().skip(n) {
                 let millis = to / 1000 - from / 1000;

@@ -69,7 +69,7 @@ impl Counters {
     pub(super) fn give_back(&mut self, charges: &[Charge], now: Micros) {
         for charge in charges {
             if let Some(kept) = self.entries.get_mut(&counter_key(charge)) {
-                kept.state.give_back(Rule::of(&charge.limit), now, 1, now);
+                kept.state.refund(Rule::of(&charge.limit), now, 1, now);
             }
         }
     }
