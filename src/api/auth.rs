@@ -1,5 +1,7 @@
 //! Register, sign in, refresh.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::{Extension, Request, State};
 use axum::response::Response;
@@ -18,6 +20,7 @@ use crate::auth::session::{Device, SessionToken};
 use crate::identity::{AccountError, ClientInfo, Credentials, NewUser, SignedIn, normalize};
 use crate::limits::Decision;
 use crate::pipeline::admission::Client;
+use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::Refusal;
 use crate::settings::Reloadable;
 use crate::telemetry::metrics::SignInMethod;
@@ -78,12 +81,13 @@ impl Registration {
 )]
 pub(super) async fn register(
     State(desk): State<ApiState>,
+    Extension(snapshot): Extension<Arc<Snapshot>>,
     Extension(client): Extension<Client>,
     request: Request,
 ) -> Result<Response, ApiRejection> {
-    let live = desk.reloadable.load_full();
-    let (parts, body) = reject_cross_site(&desk, &live, &client, request)?;
-    if !live.identity.registration_open {
+    let settings = &snapshot.settings;
+    let (parts, body) = reject_cross_site(&desk, settings, &client, request)?;
+    if !settings.identity.registration_open {
         return Err(Refusal::RegistrationClosed.into());
     }
     let mut fields = BodyFields::read(&parts.headers, body).await?;
@@ -98,18 +102,24 @@ pub(super) async fn register(
         disabled: false,
     };
     let with_token = typed.session_token.unwrap_or_default();
-    let new = fields.check_with(new.check(live.identity.passwords))?;
+    let new = fields.check_with(new.check(settings.identity.passwords))?;
     let (held, visitor) = (
-        cookie_session(&parts.headers, &live),
+        cookie_session(&parts.headers, settings),
         client_info(&parts.headers, &client),
     );
     let mut limits = Vec::new();
     let registered = desk
         .accounts
-        .register(&live, new, held, &visitor, &mut limits)
+        .register(settings, new, held, &visitor, &mut limits)
         .await
         .map_err(ApiRejection::from);
-    sign_in_response(StatusCode::CREATED, &live, registered, limits, with_token)
+    sign_in_response(
+        StatusCode::CREATED,
+        settings,
+        registered,
+        limits,
+        with_token,
+    )
 }
 
 /// What signing in takes: one of `email` and `username`, and the password.
@@ -161,14 +171,15 @@ impl Login {
 )]
 pub(super) async fn sign_in(
     State(desk): State<ApiState>,
+    Extension(snapshot): Extension<Arc<Snapshot>>,
     Extension(client): Extension<Client>,
     request: Request,
 ) -> Result<Response, ApiRejection> {
-    let live = desk.reloadable.load_full();
-    let (parts, body) = reject_cross_site(&desk, &live, &client, request)
-        .inspect_err(|refused| count_unread(&desk, &live, refused.refusal))?;
-    if let Some(backend) = &live.identity.backend {
-        return super::backend::sign_in(&desk, &live, backend, &client, &parts, body).await;
+    let settings = &snapshot.settings;
+    let (parts, body) = reject_cross_site(&desk, settings, &client, request)
+        .inspect_err(|refused| count_unread(&desk, settings, refused.refusal))?;
+    if let Some(backend) = &settings.identity.backend {
+        return super::backend::sign_in(&desk, settings, backend, &client, &parts, body).await;
     }
     let mut fields = BodyFields::read(&parts.headers, body).await?;
     let typed = Login::read(&mut fields);
@@ -176,17 +187,17 @@ pub(super) async fn sign_in(
     let credentials = Credentials {
         login: &typed.email.or(typed.username).unwrap_or_default(),
         password: &typed.password,
-        previous_session: cookie_session(&parts.headers, &live),
+        previous_session: cookie_session(&parts.headers, settings),
     };
     let with_token = typed.session_token.unwrap_or_default();
     let visitor = client_info(&parts.headers, &client);
     let mut limits = Vec::new();
     let signed_in = desk
         .accounts
-        .sign_in(&live, credentials, &visitor, &mut limits)
+        .sign_in(settings, credentials, &visitor, &mut limits)
         .await;
     let signed_in = count_outcome(&desk, SignInMethod::Password, signed_in);
-    sign_in_response(StatusCode::OK, &live, signed_in, limits, with_token)
+    sign_in_response(StatusCode::OK, settings, signed_in, limits, with_token)
 }
 
 /// What a refresh takes.
@@ -214,11 +225,12 @@ struct Refresh {
 )]
 pub(super) async fn refresh(
     State(desk): State<ApiState>,
+    Extension(snapshot): Extension<Arc<Snapshot>>,
     Extension(client): Extension<Client>,
     request: Request,
 ) -> Result<Response, ApiRejection> {
-    let live = desk.reloadable.load_full();
-    let (parts, body) = reject_cross_site(&desk, &live, &client, request)?;
+    let settings = &snapshot.settings;
+    let (parts, body) = reject_cross_site(&desk, settings, &client, request)?;
     let mut fields = BodyFields::read(&parts.headers, body).await?;
     let typed = Refresh {
         refresh_token: fields.text("refresh_token"),
@@ -227,28 +239,28 @@ pub(super) async fn refresh(
     let visitor = client_info(&parts.headers, &client);
     let refreshed = desk
         .accounts
-        .refresh(&live, &typed.refresh_token, &visitor)
+        .refresh(settings, &typed.refresh_token, &visitor)
         .await
         .map_err(ApiRejection::from);
-    sign_in_response(StatusCode::OK, &live, refreshed, Vec::new(), false)
+    sign_in_response(StatusCode::OK, settings, refreshed, Vec::new(), false)
 }
 
 /// Refuses what a browser says comes from another site: signing somebody in (to the attacker's
 /// account) or out is an attack too.
 pub(super) fn reject_cross_site(
     desk: &ApiState,
-    live: &Reloadable,
+    settings: &Reloadable,
     client: &Client,
     request: Request,
 ) -> Result<(Parts, Body), ApiRejection> {
     let (parts, body) = request.into_parts();
-    require_not_cross_site(desk, live, client, &parts.headers)?;
+    require_not_cross_site(desk, settings, client, &parts.headers)?;
     Ok((parts, body))
 }
 
 /// The session cookie that the browser holds, whatever `Authorization` says.
-pub(super) fn cookie_session(headers: &HeaderMap, live: &Reloadable) -> Option<SessionToken> {
-    match credential::extract_cookie(headers, &live.sessions.cookie.name) {
+pub(super) fn cookie_session(headers: &HeaderMap, settings: &Reloadable) -> Option<SessionToken> {
+    match credential::extract_cookie(headers, &settings.sessions.cookie.name) {
         PresentedCredential::Cookie(token) => Some(token),
         _ => None,
     }
@@ -285,8 +297,8 @@ pub(super) fn count_outcome<T>(
 }
 
 /// Counts a sign-in that is refused before its password is read.
-pub(super) fn count_unread(desk: &ApiState, live: &Reloadable, refusal: Refusal) {
-    let method = match &live.identity.backend {
+pub(super) fn count_unread(desk: &ApiState, settings: &Reloadable, refusal: Refusal) {
+    let method = match &settings.identity.backend {
         Some(_) => SignInMethod::Upstream,
         None => SignInMethod::Password,
     };
@@ -296,7 +308,7 @@ pub(super) fn count_unread(desk: &ApiState, live: &Reloadable, refusal: Refusal)
 /// Tells how a sign-in or a refresh went, and how the limits on it stand.
 pub(super) fn sign_in_response(
     status: StatusCode,
-    live: &Reloadable,
+    settings: &Reloadable,
     outcome: Result<SignedIn, ApiRejection>,
     limits: Vec<Decision>,
     with_token: bool,
@@ -307,11 +319,11 @@ pub(super) fn sign_in_response(
     };
     let session = &signed_in.session.session;
     let sight = ViewContext {
-        idle: live.sessions.idle_timeout,
+        idle: settings.sessions.idle_timeout,
         now: signed_in.session.activity.last_access,
         current: Some(session.id),
         // It is new: nothing is open yet.
-        count_open_streams: std::sync::Arc::new(|_| 0),
+        count_open_streams: Arc::new(|_| 0),
     };
     let data = view::signed_in(&signed_in, &sight, with_token);
     let mut response = response::data_with_status(status, &data);
@@ -323,7 +335,8 @@ pub(super) fn sign_in_response(
         headers.insert(SESSION_HEADER, id);
     }
     if let Some(token) = &signed_in.session_token {
-        let cookie = credential::session_cookie(&live.sessions.cookie, token, live.sessions.ttl);
+        let cookie =
+            credential::session_cookie(&settings.sessions.cookie, token, settings.sessions.ttl);
         headers.append(header::SET_COOKIE, cookie);
     }
     Ok(response)

@@ -26,7 +26,7 @@ const NAMES_MAX: usize = 8;
 /// `POST auth/login`: the body goes to the backend as it came.
 pub(super) async fn sign_in(
     desk: &ApiState,
-    live: &Reloadable,
+    settings: &Reloadable,
     backend: &Arc<BackendSettings>,
     client: &Client,
     parts: &Parts,
@@ -48,25 +48,25 @@ pub(super) async fn sign_in(
         body,
         content_type: parts.headers.get(header::CONTENT_TYPE),
         request_id: request_id.map_or("", RequestId::as_str),
-        previous_session: auth::cookie_session(&parts.headers, live),
+        previous_session: auth::cookie_session(&parts.headers, settings),
     };
     let visitor = auth::client_info(&parts.headers, client);
     let mut limits = Vec::new();
     let outcome = desk
         .accounts
-        .sign_in_with_backend(live, backend, attempt, &visitor, &mut limits)
+        .sign_in_with_backend(settings, backend, attempt, &visitor, &mut limits)
         .await;
     let (signed_in, answer) = match auth::count_outcome(desk, SignInMethod::Upstream, outcome) {
         Ok(outcome) => outcome,
         Err(refused) => return Err(refused.with_limits(limits)),
     };
-    let cookies = forwarded_cookies(backend, live, &answer);
+    let cookies = forwarded_cookies(backend, settings, &answer);
     let mut response = match backend.response {
         SignInResponse::Replace => {
-            auth::sign_in_response(StatusCode::OK, live, Ok(signed_in), limits, with_token)?
+            auth::sign_in_response(StatusCode::OK, settings, Ok(signed_in), limits, with_token)?
         }
         SignInResponse::Pass => {
-            let mut response = pass_through_response(live, &signed_in, answer);
+            let mut response = pass_through_response(settings, &signed_in, answer);
             response
                 .extensions_mut()
                 .insert(ResponseInfo::for_sign_in(&signed_in, limits));
@@ -111,13 +111,13 @@ fn account_names(backend: &BackendSettings, fields: &mut BodyFields) -> Vec<Acco
 /// The backend's cookies that may go on: never one that is the gateway's.
 pub(super) fn forwarded_cookies(
     backend: &BackendSettings,
-    live: &Reloadable,
+    settings: &Reloadable,
     answer: &BackendResponse,
 ) -> Vec<HeaderValue> {
     if !backend.pass_set_cookie {
         return Vec::new();
     }
-    let own = &live.sessions.cookie.name;
+    let own = &settings.sessions.cookie.name;
     let set = answer.headers.get_all(header::SET_COOKIE).iter();
     set.filter(|cookie| !credential::sets_own_cookie(cookie, own))
         .cloned()
@@ -126,7 +126,7 @@ pub(super) fn forwarded_cookies(
 
 /// The backend's answer, with the session added.
 fn pass_through_response(
-    live: &Reloadable,
+    settings: &Reloadable,
     signed_in: &SignedIn,
     answer: BackendResponse,
 ) -> Response {
@@ -142,7 +142,8 @@ fn pass_through_response(
         headers.insert(SESSION_HEADER, id);
     }
     if let Some(token) = &signed_in.session_token {
-        let cookie = credential::session_cookie(&live.sessions.cookie, token, live.sessions.ttl);
+        let cookie =
+            credential::session_cookie(&settings.sessions.cookie, token, settings.sessions.ttl);
         headers.append(header::SET_COOKIE, cookie);
     }
     response

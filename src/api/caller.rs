@@ -1,6 +1,8 @@
 //! Who calls. Whoever asks for a [`Person`] can forget neither to refuse nobody, nor to refuse a
 //! change by cookie that comes from another site.
 
+use std::sync::Arc;
+
 use axum::extract::FromRequestParts;
 use http::HeaderMap;
 use http::request::Parts;
@@ -15,6 +17,7 @@ use crate::database::User;
 use crate::events::{Event, EventKind};
 use crate::identity::Accounts;
 use crate::pipeline::admission::{Client, CredentialKind, Identity};
+use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::Refusal;
 use crate::settings::Reloadable;
 
@@ -22,6 +25,8 @@ use crate::settings::Reloadable;
 pub(super) struct AuthenticatedCaller {
     pub(super) identity: Identity,
     pub(super) client: Client,
+    /// The configuration by which the caller was admitted.
+    pub(super) snapshot: Arc<Snapshot>,
 }
 
 impl FromRequestParts<ApiState> for AuthenticatedCaller {
@@ -33,24 +38,35 @@ impl FromRequestParts<ApiState> for AuthenticatedCaller {
     ) -> Result<AuthenticatedCaller, ApiRejection> {
         let client = parts.extensions.get::<Client>().cloned();
         let client = client.ok_or(Refusal::Internal)?;
+        let snapshot = parts.extensions.get::<Arc<Snapshot>>().cloned();
+        let snapshot = snapshot.ok_or(Refusal::Internal)?;
         let found = match parts.extensions.get::<Caller>() {
             Some(Caller(found)) => found.clone(),
             None => Ok(None),
         };
-        let live = desk.reloadable.load();
+        let settings = &snapshot.settings;
         let identity = match found {
             Ok(Some(identity)) => identity,
             Ok(None) => return Err(Refusal::Unauthenticated.into()),
-            Err(refusal) => return Err(reject_credential(refusal, &live, &parts.headers)),
+            Err(refusal) => return Err(reject_credential(refusal, settings, &parts.headers)),
         };
         if identity.credential_kind == CredentialKind::Cookie && !parts.method.is_safe() {
-            require_allowed_origin(desk, &live, &client, &parts.headers)?;
+            require_allowed_origin(desk, settings, &client, &parts.headers)?;
         }
-        Ok(AuthenticatedCaller { identity, client })
+        Ok(AuthenticatedCaller {
+            identity,
+            client,
+            snapshot,
+        })
     }
 }
 
 impl AuthenticatedCaller {
+    /// The settings of the request.
+    pub(super) fn settings(&self) -> &Reloadable {
+        &self.snapshot.settings
+    }
+
     /// The session that asks, if the credential has one.
     pub(super) fn session_id(&self) -> Option<SessionId> {
         self.identity.session().map(|session| session.id)
@@ -85,14 +101,14 @@ pub(super) async fn find_user(accounts: &Accounts, id: &str) -> Result<User, Api
 /// Refuses a credential that does not hold; a cookie that is of no use any more is cleared.
 pub(super) fn reject_credential(
     refusal: Refusal,
-    live: &Reloadable,
+    settings: &Reloadable,
     headers: &HeaderMap,
 ) -> ApiRejection {
     let gone = matches!(
         refusal,
         Refusal::SessionNotFound | Refusal::SessionExpired | Refusal::SessionRevoked
     );
-    let cookie = &live.sessions.cookie.name;
+    let cookie = &settings.sessions.cookie.name;
     let by_cookie = || {
         matches!(
             credential::extract(headers, cookie),
@@ -109,11 +125,11 @@ pub(super) fn reject_credential(
 /// allowed.
 pub(super) fn require_allowed_origin(
     desk: &ApiState,
-    live: &Reloadable,
+    settings: &Reloadable,
     client: &Client,
     headers: &HeaderMap,
 ) -> Result<(), ApiRejection> {
-    if is_allowed_origin(live, client, headers) {
+    if is_allowed_origin(settings, client, headers) {
         Ok(())
     } else {
         Err(reject_csrf(desk, client))
@@ -121,18 +137,22 @@ pub(super) fn require_allowed_origin(
 }
 
 /// Whether a call comes from our own pages, or from those that are allowed.
-pub(super) fn is_allowed_origin(live: &Reloadable, client: &Client, headers: &HeaderMap) -> bool {
-    origin::is_same_origin(headers, client, allowed_origins(live))
+pub(super) fn is_allowed_origin(
+    settings: &Reloadable,
+    client: &Client,
+    headers: &HeaderMap,
+) -> bool {
+    origin::is_same_origin(headers, client, allowed_origins(settings))
 }
 
 /// Refuses what a browser says comes from another site.
 pub(super) fn require_not_cross_site(
     desk: &ApiState,
-    live: &Reloadable,
+    settings: &Reloadable,
     client: &Client,
     headers: &HeaderMap,
 ) -> Result<(), ApiRejection> {
-    if origin::is_cross_site(headers, client, allowed_origins(live)) {
+    if origin::is_cross_site(headers, client, allowed_origins(settings)) {
         Err(reject_csrf(desk, client))
     } else {
         Ok(())
@@ -145,6 +165,9 @@ fn reject_csrf(desk: &ApiState, client: &Client) -> ApiRejection {
     Refusal::CsrfRejected.into()
 }
 
-fn allowed_origins(live: &Reloadable) -> &[String] {
-    live.api.as_ref().map_or(&[], |api| &api.allowed_origins)
+fn allowed_origins(settings: &Reloadable) -> &[String] {
+    settings
+        .api
+        .as_ref()
+        .map_or(&[], |api| &api.allowed_origins)
 }

@@ -1,20 +1,23 @@
 //! Sharing the endpoints with pages of `api.allowed_origins` (the Fetch standard's CORS protocol).
 
-use axum::extract::{Request, State};
+use std::sync::Arc;
+
+use axum::extract::{Extension, Request};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
-use super::ApiState;
+use crate::pipeline::snapshot::Snapshot;
+use crate::settings::Reloadable;
 
 /// Answers preflights of allowed origins, and lets their pages read the answers. Anybody else gets
 /// what they would get without CORS: the browser keeps the answer from them.
 pub(super) async fn handle_cors(
-    State(desk): State<ApiState>,
+    Extension(snapshot): Extension<Arc<Snapshot>>,
     request: Request,
     next: Next,
 ) -> Response {
-    let Some(origin) = allowed_origin(&desk, request.headers()) else {
+    let Some(origin) = allowed_origin(&snapshot.settings, request.headers()) else {
         let mut response = next.run(request).await;
         add_vary_origin(response.headers_mut());
         return response;
@@ -44,11 +47,10 @@ pub(super) async fn handle_cors(
     response
 }
 
-fn allowed_origin(desk: &ApiState, headers: &HeaderMap) -> Option<HeaderValue> {
+fn allowed_origin(settings: &Reloadable, headers: &HeaderMap) -> Option<HeaderValue> {
     let origin = headers.get(header::ORIGIN)?;
     let text = origin.to_str().ok()?.to_ascii_lowercase();
-    let live = desk.reloadable.load();
-    let allowed = &live.api.as_ref()?.allowed_origins;
+    let allowed = &settings.api.as_ref()?.allowed_origins;
     allowed.contains(&text).then(|| origin.clone())
 }
 

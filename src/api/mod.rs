@@ -24,9 +24,8 @@ mod view;
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use axum::Router;
-use axum::extract::State;
+use axum::extract::Extension;
 use axum::response::Response;
 pub use endpoints::{is_endpoint, max_body_bytes, needs_caller, own_endpoint_path};
 pub use origin::is_same_origin;
@@ -43,8 +42,8 @@ use crate::auth::token::Claims;
 use crate::events::Events;
 use crate::identity::Accounts;
 use crate::pipeline::admission::Identity;
+use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::Refusal;
-use crate::settings::Reloadable;
 use crate::store::Store;
 use crate::telemetry::request_id::RequestId;
 
@@ -54,7 +53,6 @@ pub type CountOpenStreams = Arc<dyn Fn(SessionId) -> u64 + Send + Sync>;
 /// What the endpoints work with; the gateway builds it.
 #[derive(Clone)]
 pub struct ApiState {
-    pub reloadable: Arc<ArcSwap<Reloadable>>,
     pub accounts: Accounts,
     pub store: Store,
     pub events: Events,
@@ -155,8 +153,8 @@ struct Health {
     responses((status = 200, description = "The public keys", body = Object)),
     security(()),
 )]
-async fn jwks(State(desk): State<ApiState>) -> Response {
-    response::json(http::StatusCode::OK, &desk.reloadable.load().tokens.jwks())
+async fn jwks(Extension(snapshot): Extension<Arc<Snapshot>>) -> Response {
+    response::json(http::StatusCode::OK, &snapshot.settings.tokens.jwks())
 }
 
 #[cfg(test)]

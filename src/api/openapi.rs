@@ -1,15 +1,17 @@
 //! The description of the endpoints (OpenAPI 3.1): what the handlers say of themselves, and what
 //! holds for all of them.
 
+use std::sync::Arc;
 use std::sync::LazyLock;
 
-use axum::extract::State;
+use axum::extract::Extension;
 use axum::response::Response;
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::endpoints::is_about_users;
-use super::{ApiState, response, routes};
+use super::{response, routes};
+use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::Refusal;
 
 /// The bodies of requests.
@@ -44,10 +46,10 @@ pub(super) fn description() -> &'static Value {
     responses((status = 200, description = "OpenAPI 3.1", body = Object)),
     security(()),
 )]
-pub(super) async fn show(State(desk): State<ApiState>) -> Response {
-    let live = desk.reloadable.load();
+pub(super) async fn show(Extension(snapshot): Extension<Arc<Snapshot>>) -> Response {
+    let settings = &snapshot.settings;
     let mut description = description().clone();
-    let least = live.identity.passwords.min_length;
+    let least = settings.identity.passwords.min_length;
     for password in [
         "Registration/properties/password",
         "NewPassword/properties/new_password",
@@ -70,13 +72,13 @@ pub(super) async fn show(State(desk): State<ApiState>) -> Response {
         place,
         format!("another {password}").into(),
     );
-    if let Some(api) = &live.api {
+    if let Some(api) = &settings.api {
         set_pointer(&mut description, "/servers", json!([{"url": api.prefix}]));
         if !api.users {
             remove_user_endpoints(&mut description);
         }
     }
-    let scheme = json!({"type": "apiKey", "in": "cookie", "name": live.sessions.cookie.name});
+    let scheme = json!({"type": "apiKey", "in": "cookie", "name": settings.sessions.cookie.name});
     set_pointer(
         &mut description,
         "/components/securitySchemes/cookie",

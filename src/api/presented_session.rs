@@ -15,7 +15,9 @@ use crate::auth::credential::PresentedCredential;
 use crate::auth::session::{Millis, SessionId};
 use crate::auth::token::Claims;
 use crate::pipeline::admission::{Client, Identity};
+use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::Refusal;
+use crate::settings::Reloadable;
 
 /// The session and the token to end.
 pub(super) struct PresentedSession {
@@ -68,21 +70,22 @@ impl PresentedSession {
     pub(super) async fn end(
         &self,
         desk: &ApiState,
+        settings: &Reloadable,
         client: &Client,
-        idle: Option<Duration>,
     ) -> Result<(), ApiRejection> {
         let (accounts, by) = (&desk.accounts, Some(client.ip));
         // The session first: a token that is revoked already could not ask for it again.
         if let Some(id) = self.session {
             let user = self.user.as_deref();
+            let idle = settings.sessions.idle_timeout;
             accounts.sign_out(id, user, by, idle).await?;
         }
         let Some(token) = &self.token else {
             return Ok(());
         };
         let revoked = match self.is_repeated {
-            true => ensure_revoked(desk, token).await,
-            false => blacklist(desk, client, token).await,
+            true => ensure_revoked(desk, settings, token).await,
+            false => blacklist(desk, settings, client, token).await,
         };
         // A durable session stands for its tokens: no store is trusted before it has the end.
         if self.session.is_none() || !accounts.is_durable() {
@@ -95,10 +98,11 @@ impl PresentedSession {
 /// Revokes a token for the rest of its life.
 pub(super) async fn blacklist(
     desk: &ApiState,
+    settings: &Reloadable,
     client: &Client,
     claims: &Claims,
 ) -> Result<(), ApiRejection> {
-    let ttl = blacklist_ttl(desk, claims).await?;
+    let ttl = blacklist_ttl(desk, settings, claims).await?;
     desk.accounts
         .blacklist(&claims.blacklist_key, ttl, Some(client.ip))
         .await?;
@@ -107,19 +111,27 @@ pub(super) async fn blacklist(
 
 /// Ensures what an earlier attempt revoked. It is no event: a revoked token, which anyone may have, would
 /// fill the journal.
-async fn ensure_revoked(desk: &ApiState, claims: &Claims) -> Result<(), ApiRejection> {
+async fn ensure_revoked(
+    desk: &ApiState,
+    settings: &Reloadable,
+    claims: &Claims,
+) -> Result<(), ApiRejection> {
     desk.accounts
         .ensure_user_tokens_revoked(&claims.user_key())
         .await?;
-    let ttl = blacklist_ttl(desk, claims).await?;
+    let ttl = blacklist_ttl(desk, settings, claims).await?;
     desk.accounts
         .write_blacklist_entry(&claims.blacklist_key, ttl)
         .await?;
     Ok(())
 }
 
-async fn blacklist_ttl(desk: &ApiState, claims: &Claims) -> Result<Duration, ApiRejection> {
-    let leeway = desk.reloadable.load().tokens.leeway;
+async fn blacklist_ttl(
+    desk: &ApiState,
+    settings: &Reloadable,
+    claims: &Claims,
+) -> Result<Duration, ApiRejection> {
+    let leeway = settings.tokens.leeway;
     let now: Millis = desk.accounts.now().await?;
     let left = Duration::from_millis(claims.expires_at.saturating_sub(now)) + leeway;
     // A second more: stores round down, and a token outliving its entry would be valid again.
@@ -155,17 +167,21 @@ async fn ensure_ended(
     if !desk.store.requires_replicas() && !desk.accounts.is_durable() {
         return Ok(());
     }
-    let live = desk.reloadable.load_full();
-    let Some(client) = parts.extensions.get::<Client>() else {
+    let extensions = &parts.extensions;
+    let (Some(client), Some(snapshot)) = (
+        extensions.get::<Client>(),
+        extensions.get::<Arc<Snapshot>>(),
+    ) else {
         return Ok(());
     };
-    let presented = credential::extract(&parts.headers, &live.sessions.cookie.name);
+    let settings = &snapshot.settings;
+    let presented = credential::extract(&parts.headers, &settings.sessions.cookie.name);
     if matches!(presented, PresentedCredential::Cookie(_))
-        && !is_allowed_origin(&live, client, &parts.headers)
+        && !is_allowed_origin(settings, client, &parts.headers)
     {
         return Ok(());
     }
-    let lapsed = parts.extensions.get::<LapsedClaims>();
+    let lapsed = extensions.get::<LapsedClaims>();
     let lapsed = lapsed.map(|LapsedClaims(claims)| Arc::clone(claims));
     let was_ended = match refusal {
         Refusal::SessionRevoked => true,
@@ -174,7 +190,7 @@ async fn ensure_ended(
         _ => false,
     };
     match PresentedSession::from_rejection(refusal, lapsed, &presented).filter(|_| was_ended) {
-        Some(leaving) => leaving.end(desk, client, live.sessions.idle_timeout).await,
+        Some(leaving) => leaving.end(desk, settings, client).await,
         None => Ok(()),
     }
 }

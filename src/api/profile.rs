@@ -102,7 +102,7 @@ pub(super) async fn change(
         ..UserPatch::default()
     };
     let nothing = patch.name.is_none();
-    let rules = desk.reloadable.load().identity.passwords;
+    let rules = person.settings().identity.passwords;
     let patch = fields.check_with(patch.check(&before, rules))?;
     let user = match nothing {
         true => before,
@@ -166,13 +166,13 @@ pub(super) async fn change_password(
         current: typed.current_password.into(),
         new: typed.new_password.into(),
     };
-    let live = desk.reloadable.load_full();
-    fields.check_with(change.check(&user, live.identity.passwords))?;
+    let settings = person.settings();
+    fields.check_with(change.check(&user, settings.identity.passwords))?;
     let asking = (person.session_id(), person.client.ip);
     let mut limits = Vec::new();
     let changed = desk
         .accounts
-        .change_password(&live, user, &change, asking, &mut limits)
+        .change_password(settings, user, &change, asking, &mut limits)
         .await;
     if let Err(failure) = changed {
         return Err(ApiRejection::from(failure).with_limits(limits));

@@ -9,7 +9,7 @@ use super::ApiState;
 use super::body::BodyFields;
 use super::caller::AuthenticatedCaller;
 use super::response::ApiRejection;
-use super::sessions::{current_session_id, idle_timeout, session_response};
+use super::sessions::{current_session_id, session_response};
 use super::view::{SessionView, Success};
 use crate::rejection::Refusal;
 use crate::store::{AmendOutcome, Amendment, MAX_DATA_BYTES};
@@ -86,7 +86,7 @@ pub(super) async fn change(
     fields.check()?;
     let amended = desk
         .accounts
-        .patch_session(id, &amendment, idle_timeout(&desk))
+        .patch_session(id, &amendment, person.settings().sessions.idle_timeout)
         .await?;
     match amended {
         AmendOutcome::Amended(entry) => session_response(&desk, &person, &entry).await,
@@ -147,7 +147,7 @@ pub(super) async fn extend(
     let id = current_session_id(&person)?;
     let entry = desk
         .accounts
-        .extend_session(id, idle_timeout(&desk))
+        .extend_session(id, person.settings().sessions.idle_timeout)
         .await?;
     let entry = entry.ok_or(Refusal::SessionRevoked)?;
     session_response(&desk, &person, &entry).await

@@ -1,7 +1,5 @@
 //! The caller's own sessions: list, show, end one, end the others.
 
-use std::time::Duration;
-
 use axum::extract::{Path, State};
 use axum::response::Response;
 use http::Uri;
@@ -155,7 +153,7 @@ pub(super) async fn end_others(
             person.session_id(),
             EndReason::Terminated,
             by,
-            idle_timeout(&desk),
+            person.settings().sessions.idle_timeout,
         )
         .await?;
     Ok(response::data(&Revoked { revoked }))
@@ -196,15 +194,11 @@ async fn end_session(
     id: SessionId,
 ) -> Result<Response, ApiRejection> {
     let by = Some(person.client.ip);
+    let idle = person.settings().sessions.idle_timeout;
     desk.accounts
-        .terminate(&person.user_key(), id, by, idle_timeout(desk))
+        .terminate(&person.user_key(), id, by, idle)
         .await?;
     Ok(response::no_content())
-}
-
-/// The idle timeout.
-pub(super) fn idle_timeout(desk: &ApiState) -> Option<Duration> {
-    desk.reloadable.load().sessions.idle_timeout
 }
 
 async fn view_context(
@@ -212,7 +206,7 @@ async fn view_context(
     person: &AuthenticatedCaller,
 ) -> Result<ViewContext, ApiRejection> {
     Ok(ViewContext {
-        idle: idle_timeout(desk),
+        idle: person.settings().sessions.idle_timeout,
         now: desk.accounts.now().await?,
         current: person.session_id(),
         count_open_streams: desk.count_open_streams.clone(),

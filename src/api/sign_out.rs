@@ -1,5 +1,7 @@
 //! Sign out, here or everywhere.
 
+use std::sync::Arc;
+
 use axum::extract::{Extension, Request, State};
 use axum::response::Response;
 use http::header;
@@ -16,6 +18,7 @@ use crate::auth::credential;
 use crate::auth::credential::PresentedCredential;
 use crate::auth::session::EndReason;
 use crate::pipeline::admission::Client;
+use crate::pipeline::snapshot::Snapshot;
 use crate::settings::Reloadable;
 
 /// What signing out may take.
@@ -41,15 +44,16 @@ struct SignOut {
 )]
 pub(super) async fn sign_out(
     State(desk): State<ApiState>,
+    Extension(snapshot): Extension<Arc<Snapshot>>,
     Extension(client): Extension<Client>,
     caller: Option<Extension<Caller>>,
     lapsed: Option<Extension<LapsedClaims>>,
     request: Request,
 ) -> Result<Response, ApiRejection> {
-    let live = desk.reloadable.load_full();
-    let (parts, body) = reject_cross_site(&desk, &live, &client, request)?;
+    let settings = &snapshot.settings;
+    let (parts, body) = reject_cross_site(&desk, settings, &client, request)?;
     let lapsed = lapsed.map(|Extension(LapsedClaims(claims))| claims);
-    let presented = credential::extract(&parts.headers, &live.sessions.cookie.name);
+    let presented = credential::extract(&parts.headers, &settings.sessions.cookie.name);
     let by_cookie = matches!(
         presented,
         PresentedCredential::Cookie(_) | PresentedCredential::MalformedCookie
@@ -57,12 +61,12 @@ pub(super) async fn sign_out(
     let leaving = match caller.map_or(Ok(None), |Extension(Caller(found))| found) {
         Ok(identity) => identity.as_ref().map(PresentedSession::from_identity),
         Err(refusal) => match PresentedSession::from_rejection(refusal, lapsed, &presented) {
-            None => return Err(reject_credential(refusal, &live, &parts.headers)),
+            None => return Err(reject_credential(refusal, settings, &parts.headers)),
             ended => ended,
         },
     };
     if by_cookie {
-        require_allowed_origin(&desk, &live, &client, &parts.headers)?;
+        require_allowed_origin(&desk, settings, &client, &parts.headers)?;
     }
     let mut fields = BodyFields::read_optional(&parts.headers, body).await?;
     let typed = SignOut {
@@ -70,21 +74,20 @@ pub(super) async fn sign_out(
     };
     fields.check()?;
     if let Some(leaving) = leaving {
-        let idle = live.sessions.idle_timeout;
-        leaving.end(&desk, &client, idle).await?;
+        leaving.end(&desk, settings, &client).await?;
     }
     if let Some(token) = typed.refresh_token {
         desk.accounts
-            .sign_out_with_refresh(&live, &token, Some(client.ip))
+            .sign_out_with_refresh(settings, &token, Some(client.ip))
             .await?;
     }
-    Ok(signed_out_response(&live))
+    Ok(signed_out_response(settings))
 }
 
 /// Says that it is done, and takes the session cookie away.
-fn signed_out_response(live: &Reloadable) -> Response {
+fn signed_out_response(settings: &Reloadable) -> Response {
     let mut response = response::no_content();
-    for cookie in credential::clearing_cookies(&live.sessions.cookie) {
+    for cookie in credential::clearing_cookies(&settings.sessions.cookie) {
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }
     response
@@ -104,8 +107,8 @@ pub(super) async fn sign_out_everywhere(
     State(desk): State<ApiState>,
     SignOutCaller(person): SignOutCaller,
 ) -> Result<Response, ApiRejection> {
-    let live = desk.reloadable.load_full();
-    let idle = live.sessions.idle_timeout;
+    let settings = person.settings();
+    let idle = settings.sessions.idle_timeout;
     let (reason, by) = (EndReason::SignOutEverywhere, Some(person.client.ip));
     let accounts = &desk.accounts;
     // The caller's own session ends last: until everything else is ensured, it can ask again.
@@ -117,10 +120,10 @@ pub(super) async fn sign_out_everywhere(
         revoked += usize::from(accounts.end_session(own, reason, by, idle).await?);
     }
     if let Some(token) = &person.identity.token {
-        blacklist(&desk, &person.client, token).await?;
+        blacklist(&desk, settings, &person.client, token).await?;
     }
     let mut response = response::data(&Revoked { revoked });
-    for cookie in credential::clearing_cookies(&live.sessions.cookie) {
+    for cookie in credential::clearing_cookies(&settings.sessions.cookie) {
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }
     Ok(response)

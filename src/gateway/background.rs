@@ -15,8 +15,8 @@ const CLEANUP_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Starts them on the current runtime.
 pub(super) fn start(parts: &Services, doors: &[Arc<ListenerState>]) {
-    let live = Arc::clone(&parts.reloadable);
-    let idle = move || live.load().sessions.idle_timeout;
+    let snapshot = Arc::clone(&parts.snapshot);
+    let idle = move || snapshot.load().settings.sessions.idle_timeout;
     tokio::spawn(Arc::clone(&parts.open_streams).sweep(
         parts.store.clone(),
         parts.durable.clone(),

@@ -18,9 +18,7 @@ use crate::clock;
 use crate::database::Database;
 use crate::events::Events;
 use crate::identity::Accounts;
-use crate::issuers::Issuers;
-use crate::issuers::verifier::Verifier;
-use crate::proxy::Snapshot;
+use crate::pipeline::snapshot::Snapshot;
 use crate::proxy::listener::{self, ListenerState};
 use crate::proxy::open_streams::OpenStreams;
 use crate::sessions::durable::DurableSessions;
@@ -29,7 +27,6 @@ use crate::store::Store;
 use crate::store::near_cache::NearCache;
 use crate::telemetry::logging::Logs;
 use crate::telemetry::metrics::Metrics;
-use crate::upstream::Upstreams;
 
 pub(crate) mod admin;
 mod background;
@@ -58,7 +55,6 @@ pub struct StartOptions {
 pub struct Services {
     pub boot: Arc<Boot>,
     pub snapshot: Arc<ArcSwap<Snapshot>>,
-    pub reloadable: Arc<ArcSwap<Reloadable>>,
     pub metrics: Arc<Metrics>,
     pub store: Store,
     pub durable: DurableSessions,
@@ -204,12 +200,10 @@ async fn build_services(
         events.clone(),
     )
     .map_err(|_| anyhow::anyhow!("the operating system gives no randomness"))?;
-    let live = Arc::new(live);
-    let current = build_snapshot(&live, None, &metrics).await;
+    let snapshot = Snapshot::start(live, None, &metrics).await;
     Ok(Services {
         boot: Arc::new(boot),
-        snapshot: Arc::new(ArcSwap::from_pointee(current)),
-        reloadable: Arc::new(ArcSwap::new(live)),
+        snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
         open_streams: Arc::new(OpenStreams::new(workers, Arc::clone(&metrics))),
         metrics,
         store,
@@ -220,24 +214,6 @@ async fn build_services(
         readiness: Readiness::default(),
         logs,
     })
-}
-
-/// Puts a configuration's moving parts together; what did not change keeps its state.
-async fn build_snapshot(
-    live: &Arc<Reloadable>,
-    previous: Option<&Snapshot>,
-    metrics: &Arc<Metrics>,
-) -> Snapshot {
-    let issuers = Issuers::new(
-        &live.tokens,
-        metrics,
-        previous.map(|current| current.verifier.issuers()),
-    );
-    let verifier = Arc::new(Verifier::new(Arc::clone(&live.tokens), issuers, metrics));
-    let runtime = tokio::runtime::Handle::current();
-    let before = previous.map(|current| &current.upstreams);
-    let upstreams = Upstreams::build(&live.upstreams, before, metrics, runtime).await;
-    Snapshot::new(Arc::clone(live), verifier, upstreams, metrics)
 }
 
 /// Lets the front desk count a session's live answers without knowing the wire.
@@ -255,7 +231,7 @@ fn drain(
     sockets: Sockets,
     stop: &watch::Sender<bool>,
 ) {
-    let shutdown = parts.reloadable.load().shutdown.clone();
+    let shutdown = parts.snapshot.load().settings.shutdown.clone();
     tracing::info!("draining");
     parts.readiness.set_draining();
     background.block_on(async {

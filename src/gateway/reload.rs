@@ -6,11 +6,12 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::process::Signals;
-use super::{ReloadRequest, Services, build_snapshot};
+use super::{ReloadRequest, Services};
 use crate::api::admin::ReloadOutcome;
 use crate::clock;
 use crate::config;
 use crate::events::{Event, EventKind};
+use crate::pipeline::snapshot::Snapshot;
 use crate::settings::Settings;
 
 /// Runs until SIGTERM or SIGINT; follows every wish to reload meanwhile.
@@ -73,11 +74,11 @@ async fn apply(parts: &Services, settings: Settings) -> (ReloadOutcome, Option<W
     if !changed.is_empty() {
         return (ReloadOutcome::RestartRequired(changed), None);
     }
-    let live = Arc::new(settings.reloadable);
-    let current = build_snapshot(&live, Some(&parts.snapshot.load_full()), &parts.metrics).await;
-    parts.snapshot.store(Arc::new(current));
-    parts.durable.set_enabled(live.sessions.durable);
-    parts.reloadable.store(live);
+    let previous = parts.snapshot.load_full();
+    let next = Snapshot::start(settings.reloadable, Some(&previous), &parts.metrics).await;
+    let durable = next.settings.sessions.durable;
+    parts.snapshot.store(Arc::new(next));
+    parts.durable.set_enabled(durable);
     let read = (settings.watched, settings.fingerprint);
     (ReloadOutcome::Applied, Some(read))
 }

@@ -76,7 +76,6 @@ fn run_worker(
         // is no reason not to serve what needs none.
         store.wait_until_up(STORE_TIMEOUT).await;
         let desk = api::ApiState {
-            reloadable: Arc::clone(&parts.reloadable),
             accounts: parts.accounts.with_store(store.clone()),
             store: store.clone(),
             events: parts.events.clone(),

@@ -36,7 +36,7 @@ const REFRESH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The fetched keys of every trusted issuer with a URL, by the issuer's index in
 /// [`Tokens::trusted`].
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Issuers {
     by_index: Arc<Vec<Option<Arc<Issuer>>>>,
 }

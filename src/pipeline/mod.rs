@@ -3,3 +3,4 @@
 pub mod admission;
 pub mod assertions;
 pub mod html_page;
+pub mod snapshot;

@@ -92,6 +92,7 @@ async fn build_call(
     *call.headers_mut() = head.headers.clone();
     let extensions = call.extensions_mut();
     extensions.insert(ctx.client());
+    extensions.insert(Arc::clone(&ctx.snapshot));
     extensions.insert(ctx.request_id.clone());
     let known = api::needs_caller(&ctx.method, below) && identify(session, ctx, extensions).await;
     let most = api::max_body_bytes(below);

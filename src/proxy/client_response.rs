@@ -14,11 +14,12 @@ use super::open_streams::StreamKind;
 use super::open_streams::idle_timer::PendingChunk;
 use super::request_context::RequestContext;
 use super::response_framing::{self, LengthAction};
-use super::{connection_auth, forward, header_map, headers, hop_by_hop, worker};
+use super::{connection_auth, forward, header_map, headers, hop_by_hop};
 use crate::auth::credential;
 use crate::limits::{self, Decision};
 use crate::rejection::{Refusal, RejectionDetails};
 use crate::store::Store;
+use crate::telemetry::metrics;
 use crate::telemetry::request_id::X_REQUEST_ID;
 
 /// The media type of an event stream (HTML, section 9.2).
@@ -334,8 +335,8 @@ impl RequestContext {
     pub(super) fn route_label(&self) -> &str {
         match &self.route {
             Some(route) => &route.name,
-            None if self.is_api_call => worker::API_ROUTE,
-            None => worker::NO_ROUTE,
+            None if self.is_api_call => metrics::API_ROUTE,
+            None => metrics::NO_ROUTE,
         }
     }
 

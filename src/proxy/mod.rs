@@ -40,7 +40,7 @@ mod sign_in;
 mod unrouted;
 
 use request_context::{REQUEST, RequestContext};
-pub use worker::{Snapshot, Worker, WorkerProxy};
+pub use worker::{Worker, WorkerProxy};
 
 /// Pingora's hooks, in the order in which a request meets them.
 pub struct Proxy {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderValue, Method};
 
+use super::Worker;
 use super::client_origin::ClientOrigin;
 use super::connection_auth::Slot;
 use super::grpc::Messages;
@@ -15,10 +16,10 @@ use super::listener::Peer;
 use super::open_streams::StreamRegistration;
 use super::open_streams::stream_control::StreamControl;
 use super::trace::TraceId;
-use super::{Snapshot, Worker};
 use crate::auth::session::SessionId;
 use crate::clock;
 use crate::pipeline::admission::{Client, Identity, Permit};
+use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::{Refusal, RejectionDetails};
 use crate::routing::Route;
 use crate::settings;

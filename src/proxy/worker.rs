@@ -1,7 +1,6 @@
 //! One worker: a thread with its own runtime, its own connection to the store and its own pool of
 //! upstream connections, so that a request never leaves it.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -18,111 +17,16 @@ use super::{Proxy, failure};
 use crate::api::admin::Readiness;
 use crate::clock;
 use crate::events::Events;
-use crate::issuers::verifier::Verifier;
 use crate::pipeline::admission::Admission;
-use crate::pipeline::assertions::Assertions;
+use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::Refusal;
 use crate::sessions::durable::DurableSessions;
-use crate::settings::{self, Reloadable};
+use crate::settings;
 use crate::store::Store;
 use crate::store::near_cache::NearCache;
 use crate::telemetry::logging::{AccessLog, AccessRecord};
-use crate::telemetry::metrics::{Metrics, SeriesCache};
+use crate::telemetry::metrics::{Metrics, NO_ROUTE};
 use crate::telemetry::request_id::RequestId;
-use crate::upstream::{UpstreamError, Upstreams};
-
-/// Everything that a reload replaces, in one piece.
-pub struct Snapshot {
-    pub settings: Arc<Reloadable>,
-    pub verifier: Arc<Verifier>,
-    pub upstreams: Upstreams,
-    pub assertions: Assertions,
-    routes: HashMap<Arc<str>, RouteSeries, foldhash::fast::RandomState>,
-    upstream_durations: Vec<prometheus::Histogram>,
-}
-
-/// The `class` label of durations, by the first digit of the status; `none` where no response began.
-const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
-
-/// The series of one route.
-struct RouteSeries {
-    /// By class of the status.
-    durations: [prometheus::Histogram; CLASSES.len()],
-    /// By method and status.
-    requests: SeriesCache<(&'static str, u16)>,
-}
-
-impl Snapshot {
-    /// Resolves the metrics of every route and upstream once, so that their series exist at 0.
-    pub fn new(
-        settings: Arc<Reloadable>,
-        verifier: Arc<Verifier>,
-        upstreams: Upstreams,
-        metrics: &Metrics,
-    ) -> Snapshot {
-        let names = settings.routes.routes().iter().map(|route| &route.name);
-        let names = names.cloned().chain([API_ROUTE.into(), NO_ROUTE.into()]);
-        let series = |name: Arc<str>| {
-            let of_class = |class| metrics.request_duration.with_label_values(&[&*name, class]);
-            let durations = CLASSES.map(of_class);
-            let requests = SeriesCache::default();
-            (
-                name,
-                RouteSeries {
-                    durations,
-                    requests,
-                },
-            )
-        };
-        let routes = names.map(series).collect();
-        for route in settings.routes.routes() {
-            metrics
-                .requests
-                .with_label_values(&[&*route.name, "GET", "200"]);
-        }
-        for limit in &settings.limits {
-            for outcome in ["allowed", "limited", "degraded", "shadow_limited"] {
-                metrics
-                    .ratelimit
-                    .with_label_values(&[&*limit.name, outcome]);
-            }
-        }
-        for upstream in &settings.upstreams {
-            for kind in UpstreamError::ALL {
-                let labels = [&*upstream.name, kind.as_str()];
-                metrics.upstream_errors.with_label_values(&labels);
-            }
-        }
-        let certificates = &metrics.tls_certificate_not_after;
-        certificates.reset();
-        for certificate in settings.listeners.iter().flat_map(|one| &one.certificates) {
-            let series = certificates.with_label_values(&[&certificate.file]);
-            series.set(certificate.not_after);
-        }
-        let upstream_durations = settings
-            .upstreams
-            .iter()
-            .map(|upstream| {
-                metrics
-                    .upstream_duration
-                    .with_label_values(&[&*upstream.name])
-            })
-            .collect();
-        Snapshot {
-            assertions: Assertions::new(Arc::clone(&settings.tokens), metrics),
-            settings,
-            verifier,
-            upstreams,
-            routes,
-            upstream_durations,
-        }
-    }
-}
-
-/// The `route` label of the gateway's own endpoints.
-pub const API_ROUTE: &str = "(api)";
-/// The `route` label of what reached no route.
-pub const NO_ROUTE: &str = "(none)";
 
 /// What a request finds on its worker.
 pub struct Worker {
@@ -243,12 +147,12 @@ impl Worker {
             self.metrics.count_authentication(refusal);
         }
         let took = ctx.arrival.at.elapsed();
-        count_request(&self.metrics, ctx, took);
+        let series = &ctx.snapshot.series;
+        let outcome = (&ctx.method, ctx.status);
+        series.count(&self.metrics, ctx.route_label(), outcome, took);
         let upstream = ctx.route.as_ref().map(|route| route.upstream);
-        if let (Some(time), Some(index)) = (ctx.upstream_time, upstream)
-            && let Some(histogram) = ctx.snapshot.upstream_durations.get(index)
-        {
-            histogram.observe(time.as_secs_f64());
+        if let (Some(time), Some(index)) = (ctx.upstream_time, upstream) {
+            series.observe_upstream(index, time);
         }
         let let_through = ctx.permit.take();
         let upstream = upstream.filter(|_| let_through.is_some());
@@ -285,46 +189,11 @@ impl Worker {
     }
 }
 
-/// Counts a request that is over in the series of its route.
-fn count_request(metrics: &Metrics, ctx: &RequestContext, took: std::time::Duration) {
-    let route = ctx.route_label();
-    let Some(series) = ctx.snapshot.routes.get(route) else {
-        return;
-    };
-    let class = usize::from(ctx.status / 100);
-    let duration = series.durations.get(class);
-    if let Some(duration) = duration.or(series.durations.first()) {
-        duration.observe(took.as_secs_f64());
-    }
-    let look_up = |&(method, status): &(&str, u16)| {
-        let status = http::StatusCode::from_u16(status);
-        let code = status.as_ref().map_or("000", http::StatusCode::as_str);
-        metrics.requests.with_label_values(&[route, method, code])
-    };
-    let key = (method_label(&ctx.method), ctx.status);
-    let requests = &series.requests;
-    requests.with(key, look_up, prometheus::IntCounter::inc);
-}
-
 /// Why a request was refused, if it was: the reason that was found, else what the code means.
 fn reason_of(ctx: &RequestContext) -> &'static str {
     match ctx.refusal {
         Some(refusal) if ctx.reason.is_empty() => refusal.message(),
         _ => ctx.reason,
-    }
-}
-
-/// Methods that a label may name; any other could be anything.
-fn method_label(method: &http::Method) -> &'static str {
-    match method.as_str() {
-        "GET" => "GET",
-        "HEAD" => "HEAD",
-        "POST" => "POST",
-        "PUT" => "PUT",
-        "PATCH" => "PATCH",
-        "DELETE" => "DELETE",
-        "OPTIONS" => "OPTIONS",
-        _ => "OTHER",
     }
 }
 

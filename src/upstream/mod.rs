@@ -73,6 +73,12 @@ impl Upstreams {
         if probes.0.is_none() && settings.iter().any(|one| one.health_check.is_some()) {
             probes.0 = Some(Arc::new(Connector::new(None)));
         }
+        for upstream in settings {
+            for kind in UpstreamError::ALL {
+                let errors = &metrics.upstream_errors;
+                errors.with_label_values(&[&*upstream.name, kind.as_str()]);
+            }
+        }
         let upstreams = settings.iter().map(|settings| {
             let kept = previous.and_then(|before| before.unchanged(settings));
             let (probes, runtime) = (probes.clone(), runtime.clone());

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::support::client::{Client, Request};
 use crate::support::config::Config;
-use crate::support::gateway::Gateway;
+use crate::support::gateway::{Gateway, PASSWORD};
 use crate::support::ports;
 use crate::support::upstream::Upstream;
 use crate::support::wait::eventually;
@@ -143,4 +143,31 @@ fn reload_under_load_loses_no_request_or_connection() {
         done.store(true, Ordering::Relaxed);
     });
     assert_eq!(socket.echo("still open"), "still open");
+}
+
+#[test]
+fn call_in_flight_keeps_its_configuration() {
+    let upstream = Upstream::start();
+    let mut gateway = Gateway::start(Config::new(upstream.address));
+    let body = json!({ "email": "ann@example.com", "password": PASSWORD });
+    let call = Request::post("/api/v1/auth/register").json(&body);
+    let call = call.to_bytes();
+    let (first, last) = call.split_at(call.len() - 1);
+    let mut client = Client::connect(gateway.public);
+    client.send(first);
+    eventually("the call has begun", || {
+        let in_flight = gateway.metric("portcullis_requests_in_flight", &[]);
+        (in_flight > 0.0).then_some(())
+    });
+    gateway.reload("applied", |config| {
+        config.put("/sessions/cookie/name", json!("renamed"));
+        config.put("/identity/builtin/registration", json!("closed"));
+    });
+    let response = client.send(last).read_response();
+    assert_eq!(response.status, 201, "{}", response.text());
+    let cookie = response.header("set-cookie").unwrap();
+    assert!(cookie.starts_with("portcullis="), "{cookie}");
+    gateway
+        .request(&Request::post("/api/v1/auth/register").json(&body))
+        .assert_refused(403, "REGISTRATION_CLOSED");
 }

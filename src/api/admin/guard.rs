@@ -2,8 +2,9 @@
 //! the address itself, nor by a name of its own that resolves to it (DNS rebinding).
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::{Extension, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::uri::Authority;
@@ -15,18 +16,19 @@ use subtle::ConstantTimeEq;
 use super::super::origin::origin_matches_host;
 use super::{AdminState, ApiRejection};
 use crate::events::{Event, EventKind};
+use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::Refusal;
 
 /// Rejects host names that are not the admin listener's, and calls from other sites' pages.
 pub(super) async fn require_same_site(
     State(desk): State<AdminState>,
+    Extension(snapshot): Extension<Arc<Snapshot>>,
     request: Request,
     next: Next,
 ) -> Response {
-    let live = desk.reloadable.load_full();
     let names = AllowedHosts {
         machine: desk.host_name.as_deref(),
-        configured: live.admin_names.as_deref(),
+        configured: snapshot.settings.admin_names.as_deref(),
     };
     match check_site(names, request.version(), request.uri(), request.headers()) {
         Ok(()) => next.run(request).await,
@@ -113,15 +115,13 @@ impl AllowedHosts<'_> {
 /// Asks for the admin token; without one in the configuration nobody is an operator.
 pub(super) async fn require_operator(
     State(desk): State<AdminState>,
+    Extension(snapshot): Extension<Arc<Snapshot>>,
     request: Request,
     next: Next,
 ) -> Response {
-    let verdict = {
-        let live = desk.reloadable.load();
-        let wanted = live.admin_token.as_ref().map(ExposeSecret::expose_secret);
-        check_token(wanted, request.headers())
-    };
-    match verdict {
+    let wanted = snapshot.settings.admin_token.as_ref();
+    let wanted = wanted.map(ExposeSecret::expose_secret);
+    match check_token(wanted, request.headers()) {
         Ok(()) => next.run(request).await,
         Err(refusal) => {
             if refusal == Refusal::Unauthenticated {

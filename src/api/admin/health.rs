@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use serde_json::{Value, json};
 
 use super::super::response::json as json_response;
 use super::{AdminState, ApiRejection};
+use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::Refusal;
 use crate::settings::SessionsOnOutage;
 use crate::store::ProbeResult;
@@ -70,7 +71,10 @@ pub(super) async fn health(State(desk): State<AdminState>) -> Response {
 }
 
 /// `GET /ready`: 503 while starting or draining, and when the store is down and sessions need it.
-pub(super) async fn ready(State(desk): State<AdminState>) -> Response {
+pub(super) async fn ready(
+    State(desk): State<AdminState>,
+    Extension(snapshot): Extension<Arc<Snapshot>>,
+) -> Response {
     let (store_up, store) = store_status(&desk).await;
     let database = desk.accounts.database().probe().await.is_ok();
     let store_needed =
@@ -87,7 +91,7 @@ pub(super) async fn ready(State(desk): State<AdminState>) -> Response {
         "status": word,
         "store": store,
         "database": {"up": database},
-        "upstreams": (desk.upstreams)(),
+        "upstreams": snapshot.upstreams.describe(),
     });
     json_response(status, &body)
 }

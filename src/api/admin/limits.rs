@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::{Extension, Path, State};
 use axum::response::Response;
 use serde_json::{Value, json};
 
@@ -12,21 +12,23 @@ use super::{AdminState, ApiRejection};
 use crate::events::{Event, EventKind};
 use crate::identity::{self, limit_address_key, sign_in_limits};
 use crate::limits::{Algorithm, Charge, Counter, Decision, KeyPart, Limit, OnOutage};
+use crate::pipeline::admission::counter_from_key_parts;
+use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::Refusal;
 use crate::settings::Reloadable;
 
 /// `GET /admin/limits`: the configured ones, then the built-in ones for sign-ins.
-pub(super) async fn list(State(desk): State<AdminState>) -> Response {
-    let limits: Vec<Value> = all_limits(&desk.reloadable.load())
+pub(super) async fn list(Extension(snapshot): Extension<Arc<Snapshot>>) -> Response {
+    let limits: Vec<Value> = all_limits(&snapshot.settings)
         .iter()
         .map(|limit| limit_view(limit))
         .collect();
     response::data(&json!({"limits": limits}))
 }
 
-fn all_limits(live: &Reloadable) -> Vec<Arc<Limit>> {
-    let built_in = sign_in_limits(&live.identity);
-    live.limits.iter().cloned().chain(built_in).collect()
+fn all_limits(settings: &Reloadable) -> Vec<Arc<Limit>> {
+    let built_in = sign_in_limits(&settings.identity);
+    settings.limits.iter().cloned().chain(built_in).collect()
 }
 
 fn limit_view(limit: &Limit) -> Value {
@@ -69,9 +71,10 @@ fn part_name(part: &KeyPart) -> String {
 /// `GET /admin/limits/{name}/{key}`: where one counter stands; nothing is spent.
 pub(super) async fn peek(
     State(desk): State<AdminState>,
+    Extension(snapshot): Extension<Arc<Snapshot>>,
     Path((name, key)): Path<(String, String)>,
 ) -> Result<Response, ApiRejection> {
-    let charge = charge_for_key(&desk, &name, &key)?;
+    let charge = charge_for_key(&snapshot.settings, &name, &key)?;
     let decision = desk.store.peek_limit(&charge).await?;
     Ok(response::data(&counter_view(&name, &key, &decision)))
 }
@@ -90,11 +93,12 @@ fn counter_view(name: &str, key: &str, decision: &Decision) -> Value {
 /// `DELETE /admin/limits/{name}/{key}`: makes one counter whole again.
 pub(super) async fn reset(
     State(desk): State<AdminState>,
+    Extension(snapshot): Extension<Arc<Snapshot>>,
     Path((name, key)): Path<(String, String)>,
 ) -> Result<Response, ApiRejection> {
-    let charge = charge_for_key(&desk, &name, &key)?;
+    let charge = charge_for_key(&snapshot.settings, &name, &key)?;
     desk.store.reset_limit(&charge).await?;
-    for also in charges_of_same_user(&desk, &charge.limit, &key).await? {
+    for also in charges_of_same_user(&desk, &snapshot.settings, &charge.limit, &key).await? {
         desk.store.reset_limit(&also).await?;
     }
     desk.events
@@ -106,14 +110,14 @@ pub(super) async fn reset(
 /// under all of them.
 async fn charges_of_same_user(
     desk: &AdminState,
+    settings: &Reloadable,
     limit: &Arc<Limit>,
     key: &str,
 ) -> Result<Vec<Charge>, ApiRejection> {
-    let live = desk.reloadable.load();
-    let built_in = sign_in_limits(&live.identity);
+    let built_in = sign_in_limits(&settings.identity);
     let counts_accounts = limit.key.first() == Some(&KeyPart::User)
         && built_in.iter().any(|one| one.name == limit.name)
-        && live.identity.backend.is_none();
+        && settings.identity.backend.is_none();
     let mut texts = split_key(limit, key)?;
     let Some(first) = texts.first().filter(|_| counts_accounts) else {
         return Ok(Vec::new());
@@ -135,13 +139,12 @@ async fn charges_of_same_user(
 }
 
 /// Finds the counter that an operator names by the texts of its key's parts, joined by `,`.
-fn charge_for_key(desk: &AdminState, name: &str, key: &str) -> Result<Charge, ApiRejection> {
-    let live = desk.reloadable.load();
+fn charge_for_key(settings: &Reloadable, name: &str, key: &str) -> Result<Charge, ApiRejection> {
     let named = |limit: &&Arc<Limit>| &*limit.name == name;
-    let built_in = sign_in_limits(&live.identity);
+    let built_in = sign_in_limits(&settings.identity);
     let (limit, counter): (_, fn(&Limit, &[String]) -> Counter) =
-        match live.limits.iter().find(named) {
-            Some(limit) => (limit, desk.counter),
+        match settings.limits.iter().find(named) {
+            Some(limit) => (limit, counter_from_key_parts),
             None => (
                 built_in.iter().find(named).ok_or(Refusal::NotFound)?,
                 identity::sign_in_counter,

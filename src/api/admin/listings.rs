@@ -1,27 +1,30 @@
 //! What runs: routes, upstreams; and reading the configuration again.
 
-use axum::extract::State;
+use std::sync::Arc;
+
+use axum::extract::{Extension, State};
 use axum::response::Response;
 use serde_json::{Value, json};
 
 use super::super::response;
 use super::{AdminState, ApiRejection, ReloadOutcome};
+use crate::pipeline::snapshot::Snapshot;
 use crate::routing::{Auth, HostPattern, PathPattern, Route};
 use crate::settings::Reloadable;
 
 /// `GET /admin/routes`, in the file's order.
-pub(super) async fn routes(State(desk): State<AdminState>) -> Response {
-    let live = desk.reloadable.load();
-    let routes: Vec<Value> = live
+pub(super) async fn routes(Extension(snapshot): Extension<Arc<Snapshot>>) -> Response {
+    let settings = &snapshot.settings;
+    let routes: Vec<Value> = settings
         .routes
         .routes()
         .iter()
-        .map(|route| route_view(&live, route))
+        .map(|route| route_view(settings, route))
         .collect();
     response::data(&json!({"routes": routes}))
 }
 
-fn route_view(live: &Reloadable, route: &Route) -> Value {
+fn route_view(settings: &Reloadable, route: &Route) -> Value {
     let path = |segments: &[String]| format!("/{}", segments.join("/"));
     let (path, prefix) = match &route.matches.path {
         PathPattern::Exact(segments) => (Some(path(segments)), None),
@@ -49,13 +52,13 @@ fn route_view(live: &Reloadable, route: &Route) -> Value {
         },
         "require": {"roles": route.require.roles, "scopes": route.require.scopes},
         "limits": limits,
-        "upstream": live.upstreams.get(route.upstream).map(|upstream| &*upstream.name),
+        "upstream": settings.upstreams.get(route.upstream).map(|upstream| &*upstream.name),
     })
 }
 
 /// `GET /admin/upstreams`: how each server is.
-pub(super) async fn upstreams(State(desk): State<AdminState>) -> Response {
-    response::data(&json!({"upstreams": (desk.upstreams)()}))
+pub(super) async fn upstreams(Extension(snapshot): Extension<Arc<Snapshot>>) -> Response {
+    response::data(&json!({"upstreams": snapshot.upstreams.describe()}))
 }
 
 /// `POST /admin/reload`: all or nothing; the mistakes are told as `check` prints them.

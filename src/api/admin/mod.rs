@@ -16,25 +16,26 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use axum::Router;
-use axum::middleware::{from_fn_with_state, map_response};
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state, map_response};
+use axum::response::Response;
 use axum::routing::{delete, get, post};
 pub use health::Readiness;
-use serde_json::Value;
 
 use super::CountOpenStreams;
 use super::response::{ApiRejection, no_store};
 use crate::events::Events;
 use crate::identity::Accounts;
-use crate::limits::{Counter, Limit};
+use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::Refusal;
-use crate::settings::{Reloadable, SessionsOnOutage};
+use crate::settings::SessionsOnOutage;
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
 
 /// What the admin endpoints work with; the gateway builds it.
 #[derive(Clone)]
 pub struct AdminState {
-    pub reloadable: Arc<ArcSwap<Reloadable>>,
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
     pub accounts: Accounts,
     pub store: Store,
     pub metrics: Arc<Metrics>,
@@ -44,10 +45,6 @@ pub struct AdminState {
     pub sessions_on_outage: SessionsOnOutage,
     /// The name of this machine, in lower case: the listener may be called by it.
     pub host_name: Option<String>,
-    /// Names a counter of a configured limit by the texts of its key's parts, as admission does.
-    pub counter: fn(&Limit, &[String]) -> Counter,
-    /// Tells how the upstreams' servers are.
-    pub upstreams: Arc<dyn Fn() -> Value + Send + Sync>,
     /// Reads the configuration again.
     pub reload: Arc<ReloadFn>,
 }
@@ -76,8 +73,21 @@ pub fn router(desk: AdminState) -> Router {
         .fallback(|| async { ApiRejection::from(Refusal::NotFound) })
         .method_not_allowed_fallback(|| async { ApiRejection::from(Refusal::MethodNotAllowed) })
         .layer(from_fn_with_state(desk.clone(), guard::require_same_site))
+        .layer(from_fn_with_state(desk.clone(), attach_snapshot))
         .layer(map_response(no_store))
         .with_state(desk)
+}
+
+/// Takes the configuration in force, once for the whole request: a request extension for all that
+/// serves it.
+async fn attach_snapshot(
+    State(desk): State<AdminState>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let snapshot = desk.snapshot.load_full();
+    request.extensions_mut().insert(snapshot);
+    next.run(request).await
 }
 
 fn operator_routes(desk: &AdminState) -> Router<AdminState> {

@@ -1,9 +1,9 @@
 //! Anybody's sessions.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::Duration;
+use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::{Extension, Path, State};
 use axum::response::Response;
 use http::{StatusCode, Uri};
 use serde::Serialize;
@@ -15,13 +15,16 @@ use super::{AdminState, ApiRejection};
 use crate::auth::session::{Device, EndReason, SessionId};
 use crate::events::{Event, EventKind};
 use crate::identity::ClientInfo;
+use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::Refusal;
+use crate::settings::Reloadable;
 use crate::store::{FleetConfirmation, SessionListQuery, Store};
 
 /// `GET /admin/sessions?user=&ip=&status=&limit=&cursor=`: everybody's sessions or one user's, the
 /// active ones if not said.
 pub(super) async fn list(
     State(desk): State<AdminState>,
+    Extension(snapshot): Extension<Arc<Snapshot>>,
     uri: Uri,
 ) -> Result<Response, ApiRejection> {
     let mut query = QueryParams::parse(&uri);
@@ -37,7 +40,7 @@ pub(super) async fn list(
         None => desk.store.parse_cursor(text),
     });
     query.check()?;
-    let sight = view_context(&desk).await?;
+    let sight = view_context(&desk, &snapshot.settings).await?;
     let wanted = SessionListQuery {
         status,
         address,
@@ -55,26 +58,29 @@ pub(super) async fn list(
 /// `GET /admin/sessions/{id}`: one of them, however it stands.
 pub(super) async fn show(
     State(desk): State<AdminState>,
+    Extension(snapshot): Extension<Arc<Snapshot>>,
     Path(id): Path<String>,
 ) -> Result<Response, ApiRejection> {
     let id = SessionId::parse(&id).ok_or(Refusal::NotFound)?;
     let entry = desk.accounts.session(id).await?.ok_or(Refusal::NotFound)?;
-    let sight = view_context(&desk).await?;
+    let sight = view_context(&desk, &snapshot.settings).await?;
     Ok(response::data(&view::session(&entry, &sight)))
 }
 
 /// `DELETE /admin/sessions/{id}`.
 pub(super) async fn end(
     State(desk): State<AdminState>,
+    Extension(snapshot): Extension<Arc<Snapshot>>,
     Path(id): Path<String>,
     uri: Uri,
 ) -> Result<Response, ApiRejection> {
     let waits = waits_for_fleet(&uri)?;
     let id = SessionId::parse(&id).ok_or(Refusal::NotFound)?;
     let entry = desk.accounts.session(id).await?.ok_or(Refusal::NotFound)?;
+    let idle = snapshot.settings.sessions.idle_timeout;
     let ended = desk
         .accounts
-        .end_session(&entry.session, EndReason::Admin, None, idle_timeout(&desk))
+        .end_session(&entry.session, EndReason::Admin, None, idle)
         .await?;
     revocation_response(&desk, usize::from(ended), waits).await
 }
@@ -83,13 +89,15 @@ pub(super) async fn end(
 /// have users too.
 pub(super) async fn end_all(
     State(desk): State<AdminState>,
+    Extension(snapshot): Extension<Arc<Snapshot>>,
     Path(user): Path<String>,
     uri: Uri,
 ) -> Result<Response, ApiRejection> {
     let waits = waits_for_fleet(&uri)?;
+    let idle = snapshot.settings.sessions.idle_timeout;
     let revoked = desk
         .accounts
-        .end_user_sessions(&user, None, EndReason::Admin, None, idle_timeout(&desk))
+        .end_user_sessions(&user, None, EndReason::Admin, None, idle)
         .await?;
     revocation_response(&desk, revoked, waits).await
 }
@@ -98,6 +106,7 @@ pub(super) async fn end_all(
 /// (`portcullis token issue`). The answer is a login's, with the session token.
 pub(super) async fn open(
     State(desk): State<AdminState>,
+    Extension(snapshot): Extension<Arc<Snapshot>>,
     Path(user): Path<String>,
 ) -> Result<Response, ApiRejection> {
     let user = caller::find_user(&desk.accounts, &user).await?;
@@ -109,10 +118,9 @@ pub(super) async fn open(
         user_agent: "portcullis token issue".to_owned(),
         device: Device::default(),
     };
-    let live = desk.reloadable.load_full();
     let signed_in = desk
         .accounts
-        .sign_in_without_password(&live, user, &visitor)
+        .sign_in_without_password(&snapshot.settings, user, &visitor)
         .await?;
     let id = signed_in.session.session.id;
     let event = Event::new(EventKind::SignIn)
@@ -121,7 +129,11 @@ pub(super) async fn open(
     desk.events
         .record(event.detail("by an operator, without a password"));
     let shown = OpenedSession {
-        signed_in: view::signed_in(&signed_in, &view_context(&desk).await?, true),
+        signed_in: view::signed_in(
+            &signed_in,
+            &view_context(&desk, &snapshot.settings).await?,
+            true,
+        ),
         session_id: id,
     };
     Ok(response::data_with_status(StatusCode::CREATED, &shown))
@@ -135,17 +147,16 @@ struct OpenedSession {
     session_id: SessionId,
 }
 
-async fn view_context(desk: &AdminState) -> Result<ViewContext, ApiRejection> {
+async fn view_context(
+    desk: &AdminState,
+    settings: &Reloadable,
+) -> Result<ViewContext, ApiRejection> {
     Ok(ViewContext {
-        idle: idle_timeout(desk),
+        idle: settings.sessions.idle_timeout,
         now: desk.accounts.now().await?,
         current: None,
         count_open_streams: desk.count_open_streams.clone(),
     })
-}
-
-fn idle_timeout(desk: &AdminState) -> Option<Duration> {
-    desk.reloadable.load().sessions.idle_timeout
 }
 
 /// Whether the caller waits until every gateway has heard of it.

@@ -1,8 +1,9 @@
 //! The blacklist: tokens that are refused before their time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Extension, Path, Request, State};
 use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -13,6 +14,7 @@ use super::super::body::BodyFields;
 use super::super::response;
 use super::{AdminState, ApiRejection};
 use crate::events::{Event, EventKind};
+use crate::pipeline::snapshot::Snapshot;
 
 /// Bytes of a `jti`.
 const KEY_MAX: usize = 255;
@@ -23,6 +25,7 @@ const TTL_MAX: u64 = 10 * 365 * 24 * 60 * 60;
 /// life, or the life of our own access tokens.
 pub(super) async fn blacklist(
     State(desk): State<AdminState>,
+    Extension(snapshot): Extension<Arc<Snapshot>>,
     request: Request,
 ) -> Result<Response, ApiRejection> {
     let (parts, body) = request.into_parts();
@@ -49,12 +52,10 @@ pub(super) async fn blacklist(
     fields.check()?;
     let (key, expires) = named.unwrap_or_default();
     let now = desk.accounts.now().await? / 1000;
-    let tokens = desk.reloadable.load_full();
-    let leeway = tokens.tokens.leeway.as_secs() + 1;
+    let tokens = &snapshot.settings.tokens;
+    let leeway = tokens.leeway.as_secs() + 1;
     let left = expires.map(|expires| expires.saturating_sub(now).clamp(1, TTL_MAX) + leeway);
-    let seconds = ttl
-        .or(left)
-        .unwrap_or(tokens.tokens.access_ttl.as_secs() + leeway);
+    let seconds = ttl.or(left).unwrap_or(tokens.access_ttl.as_secs() + leeway);
     desk.accounts
         .blacklist(&key, Duration::from_secs(seconds), None)
         .await?;

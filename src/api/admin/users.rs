@@ -1,6 +1,8 @@
 //! Users, as an operator manages them.
 
-use axum::extract::{Path, Request, State};
+use std::sync::Arc;
+
+use axum::extract::{Extension, Path, Request, State};
 use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -17,6 +19,8 @@ use super::{AdminState, ApiRejection};
 use crate::auth::session::{Millis, SessionStatus};
 use crate::database::User;
 use crate::identity::{NewUser, UserPatch};
+use crate::pipeline::snapshot::Snapshot;
+use crate::settings::Reloadable;
 use crate::store::{SessionEntry, SessionListQuery};
 
 /// Somebody who was seen this recently is online.
@@ -57,6 +61,7 @@ fn parse_cursor(text: &str) -> Option<(Millis, String)> {
 /// `POST /admin/users`.
 pub(super) async fn create(
     State(desk): State<AdminState>,
+    Extension(snapshot): Extension<Arc<Snapshot>>,
     request: Request,
 ) -> Result<Response, ApiRejection> {
     let (parts, body) = request.into_parts();
@@ -70,7 +75,7 @@ pub(super) async fn create(
         scopes: fields.optional_texts("scopes").unwrap_or_default(),
         disabled: fields.optional_flag("disabled").unwrap_or_default(),
     };
-    let rules = desk.reloadable.load().identity.passwords;
+    let rules = snapshot.settings.identity.passwords;
     let new = fields.check_with(new.check(rules))?;
     let user = desk.accounts.create_user(new).await?;
     let shown = view::admin_user(&user);
@@ -80,14 +85,21 @@ pub(super) async fn create(
 /// `GET /admin/users/{id}`, with whether they are about.
 pub(super) async fn show(
     State(desk): State<AdminState>,
+    Extension(snapshot): Extension<Arc<Snapshot>>,
     Path(id): Path<String>,
 ) -> Result<Response, ApiRejection> {
     let user = caller::find_user(&desk.accounts, &id).await?;
-    Ok(response::data(&load_presence(&desk, &user).await?))
+    Ok(response::data(
+        &load_presence(&desk, &snapshot.settings, &user).await?,
+    ))
 }
 
-async fn load_presence(desk: &AdminState, user: &User) -> Result<UserPresence, ApiRejection> {
-    let idle = desk.reloadable.load().sessions.idle_timeout;
+async fn load_presence(
+    desk: &AdminState,
+    settings: &Reloadable,
+    user: &User,
+) -> Result<UserPresence, ApiRejection> {
+    let idle = settings.sessions.idle_timeout;
     let now = desk.store.now().await?;
     let page = desk
         .store
@@ -145,6 +157,7 @@ pub(super) async fn remove(
 /// stays.
 pub(super) async fn change(
     State(desk): State<AdminState>,
+    Extension(snapshot): Extension<Arc<Snapshot>>,
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, ApiRejection> {
@@ -168,10 +181,12 @@ pub(super) async fn change(
             .has("password")
             .then(|| fields.text("password").into()),
     };
-    let rules = desk.reloadable.load().identity.passwords;
+    let rules = snapshot.settings.identity.passwords;
     let patch = fields.check_with(patch.check(&before, rules))?;
     let user = desk.accounts.apply_change(&id, patch).await?;
-    Ok(response::data(&load_presence(&desk, &user).await?))
+    Ok(response::data(
+        &load_presence(&desk, &snapshot.settings, &user).await?,
+    ))
 }
 
 #[cfg(test)]

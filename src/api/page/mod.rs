@@ -137,7 +137,7 @@ fn page_response(
     problem: Option<PageError>,
     page: Markup,
     token: Option<&FormToken>,
-    live: &Reloadable,
+    settings: &Reloadable,
 ) -> Response {
     let status = problem
         .as_ref()
@@ -156,11 +156,11 @@ fn page_response(
         headers.insert(name, HeaderValue::from_static(value));
     }
     if let Ok(policy) =
-        HeaderValue::try_from(html_page::content_security_policy(&form_action(live)))
+        HeaderValue::try_from(html_page::content_security_policy(&form_action(settings)))
     {
         headers.insert(header::CONTENT_SECURITY_POLICY, policy);
     }
-    if let Some(cookie) = token.and_then(|token| token.cookie(&live.sessions.cookie)) {
+    if let Some(cookie) = token.and_then(|token| token.cookie(&settings.sessions.cookie)) {
         headers.append(header::SET_COOKIE, cookie);
     }
     if let Some(problem) = problem {
@@ -178,8 +178,8 @@ fn page_response(
 
 /// Where a form may lead. Browsers that apply this to redirects too would stop a sign-in whose
 /// destination leads on to another origin; so those that may call the API are named.
-fn form_action(live: &Reloadable) -> String {
-    let origins = live
+fn form_action(settings: &Reloadable) -> String {
+    let origins = settings
         .api
         .as_ref()
         .map_or(&[][..], |api| &api.allowed_origins);
@@ -199,8 +199,8 @@ fn see_other(target: &str) -> Response {
 }
 
 /// Where the pages are.
-fn page_path(live: &Reloadable, page: &str) -> String {
-    let prefix = live.api.as_ref().map_or("", |api| api.prefix.as_str());
+fn page_path(settings: &Reloadable, page: &str) -> String {
+    let prefix = settings.api.as_ref().map_or("", |api| api.prefix.as_str());
     format!("{prefix}{page}")
 }
 

@@ -1,5 +1,7 @@
 //! `GET` and `POST sign-in`.
 
+use std::sync::Arc;
+
 use axum::extract::{Extension, Request, State};
 use axum::response::Response;
 use http::request::Parts;
@@ -19,6 +21,7 @@ use crate::identity::normalize::AccountName;
 use crate::identity::{AccountError, BackendSignIn, Credentials, SignedIn};
 use crate::limits::Decision;
 use crate::pipeline::admission::Client;
+use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::Refusal;
 use crate::settings::Reloadable;
 use crate::settings::backend::BackendSettings;
@@ -26,29 +29,29 @@ use crate::telemetry::metrics::SignInMethod;
 
 /// The form; whoever is signed in already goes on to where they wanted to go.
 pub(super) async fn show(
-    State(desk): State<ApiState>,
+    Extension(snapshot): Extension<Arc<Snapshot>>,
     Extension(client): Extension<Client>,
     caller: Option<Extension<Caller>>,
     request: Request,
 ) -> Response {
-    let live = desk.reloadable.load_full();
+    let settings = &snapshot.settings;
     let target = return_to::from_query(request.uri().query());
     let caller = caller.map(|Extension(caller)| caller);
     let problem = match is_signed_in(caller.as_ref()) {
         Ok(true) => return see_other(&target),
         Ok(false) if matches!(caller, Some(Caller(Ok(None)))) => {
-            let kept = !comes_from_sign_in(request.headers(), &client, &live);
+            let kept = !comes_from_sign_in(request.headers(), &client, settings);
             (!kept).then(|| PageError::new(StatusCode::OK, COOKIE_NOT_KEPT))
         }
         Ok(false) => None,
         Err(unknown) => Some(PageError::from(unknown)),
     };
-    let mut response = form_response(&live, request.headers(), &target, "", problem);
+    let mut response = form_response(settings, request.headers(), &target, "", problem);
     if caller
         .is_some_and(|Caller(found)| found.is_err_and(|refusal| refusal.status().is_client_error()))
     {
         // It would be in the way: two of a kind are refused, and one that has ended lets nobody in.
-        for cookie in credential::clearing_cookies(&live.sessions.cookie) {
+        for cookie in credential::clearing_cookies(&settings.sessions.cookie) {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
     }
@@ -61,12 +64,12 @@ const COOKIE_NOT_KEPT: &str = "You are not signed in. If you have just signed in
 
 /// Whether the browser was sent here from the sign-in page itself, as it is when it signed in and did
 /// not keep the cookie.
-fn comes_from_sign_in(headers: &HeaderMap, client: &Client, live: &Reloadable) -> bool {
+fn comes_from_sign_in(headers: &HeaderMap, client: &Client, settings: &Reloadable) -> bool {
     let referer = headers.get(header::REFERER);
     let referer = referer.and_then(|referer| Url::parse(referer.to_str().ok()?).ok());
     referer.is_some_and(|referer| {
         let origin = referer.origin().ascii_serialization();
-        referer.path() == page_path(live, SIGN_IN)
+        referer.path() == page_path(settings, SIGN_IN)
             && origin::origin_matches_host(&origin, &client.host, client.https)
     })
 }
@@ -74,30 +77,44 @@ fn comes_from_sign_in(headers: &HeaderMap, client: &Client, live: &Reloadable) -
 /// Signs in, and sends the browser to where the person wanted to go.
 pub(super) async fn submit(
     State(desk): State<ApiState>,
+    Extension(snapshot): Extension<Arc<Snapshot>>,
     Extension(client): Extension<Client>,
     request: Request,
 ) -> Result<Response, ApiRejection> {
-    let live = desk.reloadable.load_full();
+    let settings = &snapshot.settings;
     let (parts, body) = request.into_parts();
     let sent = FormFields::read(&parts.headers, body).await?;
     let target = return_to::path_or_root(&sent.return_to);
-    let again =
-        |login: &str, problem| form_response(&live, &parts.headers, target, login, Some(problem));
-    if !form_token::is_own_form(&parts.headers, &client, &sent.token, &live.sessions.cookie) {
-        auth::count_unread(&desk, &live, Refusal::CsrfRejected);
+    let again = |login: &str, problem| {
+        form_response(settings, &parts.headers, target, login, Some(problem))
+    };
+    if !form_token::is_own_form(
+        &parts.headers,
+        &client,
+        &sent.token,
+        &settings.sessions.cookie,
+    ) {
+        auth::count_unread(&desk, settings, Refusal::CsrfRejected);
         return Ok(again("", PageError::cross_site_form(&desk, &client)));
     }
     let mut limits = Vec::new();
-    let opened = match &live.identity.backend {
+    let opened = match &settings.identity.backend {
         Some(backend) => {
-            let opened =
-                sign_in_with_backend(&desk, &live, backend, &client, &parts, &sent, &mut limits)
-                    .await;
+            let opened = sign_in_with_backend(
+                &desk,
+                settings,
+                backend,
+                &client,
+                &parts,
+                &sent,
+                &mut limits,
+            )
+            .await;
             auth::count_outcome(&desk, SignInMethod::Upstream, opened)
         }
         None => {
             let opened =
-                sign_in_with_password(&desk, &live, &client, &parts, &sent, &mut limits).await;
+                sign_in_with_password(&desk, settings, &client, &parts, &sent, &mut limits).await;
             auth::count_outcome(&desk, SignInMethod::Password, opened)
         }
     };
@@ -111,7 +128,8 @@ pub(super) async fn submit(
         .insert(ResponseInfo::for_sign_in(&signed_in, limits));
     let headers = response.headers_mut();
     if let Some(token) = &signed_in.session_token {
-        let cookie = credential::session_cookie(&live.sessions.cookie, token, live.sessions.ttl);
+        let cookie =
+            credential::session_cookie(&settings.sessions.cookie, token, settings.sessions.ttl);
         headers.append(header::SET_COOKIE, cookie);
     }
     for cookie in cookies {
@@ -122,7 +140,7 @@ pub(super) async fn submit(
 
 async fn sign_in_with_password(
     desk: &ApiState,
-    live: &Reloadable,
+    settings: &Reloadable,
     client: &Client,
     parts: &Parts,
     sent: &FormFields,
@@ -131,12 +149,12 @@ async fn sign_in_with_password(
     let credentials = Credentials {
         login: &sent.login,
         password: &sent.password,
-        previous_session: auth::cookie_session(&parts.headers, live),
+        previous_session: auth::cookie_session(&parts.headers, settings),
     };
     let visitor = auth::client_info(&parts.headers, client);
     let signed_in = desk
         .accounts
-        .sign_in(live, credentials, &visitor, limits)
+        .sign_in(settings, credentials, &visitor, limits)
         .await?;
     Ok((signed_in, Vec::new()))
 }
@@ -144,8 +162,8 @@ async fn sign_in_with_password(
 /// A backend gets the JSON that it would have got from a page of its own.
 async fn sign_in_with_backend(
     desk: &ApiState,
-    live: &Reloadable,
-    backend: &std::sync::Arc<BackendSettings>,
+    settings: &Reloadable,
+    backend: &Arc<BackendSettings>,
     client: &Client,
     parts: &Parts,
     sent: &FormFields,
@@ -161,16 +179,16 @@ async fn sign_in_with_backend(
         body: body.to_string().into(),
         content_type: Some(&HeaderValue::from_static("application/json")),
         request_id: request_id.map_or("", RequestId::as_str),
-        previous_session: auth::cookie_session(&parts.headers, live),
+        previous_session: auth::cookie_session(&parts.headers, settings),
     };
     let visitor = auth::client_info(&parts.headers, client);
     let (signed_in, answer) = desk
         .accounts
-        .sign_in_with_backend(live, backend, attempt, &visitor, limits)
+        .sign_in_with_backend(settings, backend, attempt, &visitor, limits)
         .await?;
     Ok((
         signed_in,
-        backend::forwarded_cookies(backend, live, &answer),
+        backend::forwarded_cookies(backend, settings, &answer),
     ))
 }
 
@@ -187,19 +205,19 @@ fn login_member<'b>(backend: &'b BackendSettings, login: &str) -> &'b str {
 }
 
 fn form_response(
-    live: &Reloadable,
+    settings: &Reloadable,
     headers: &HeaderMap,
     target: &str,
     login: &str,
     problem: Option<PageError>,
 ) -> Response {
-    let token = FormToken::for_form(headers, &live.sessions.cookie);
+    let token = FormToken::for_form(headers, &settings.sessions.cookie);
     let page = html::sign_in(&html::SignInForm {
-        action: &page_path(live, SIGN_IN),
+        action: &page_path(settings, SIGN_IN),
         return_to: target,
         token: token.as_ref().map_or("", FormToken::as_str),
         login,
         problem: problem.as_ref(),
     });
-    page_response(problem, page, token.as_ref(), live)
+    page_response(problem, page, token.as_ref(), settings)
 }

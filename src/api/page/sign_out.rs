@@ -1,5 +1,7 @@
 //! `GET` and `POST sign-out`.
 
+use std::sync::Arc;
+
 use axum::extract::{Extension, Request, State};
 use axum::response::Response;
 use http::{HeaderMap, header};
@@ -12,67 +14,77 @@ use super::form_token::{self, FormToken};
 use super::{PageError, SIGN_IN, SIGN_OUT, html, is_signed_in, page_path, page_response};
 use crate::auth::credential;
 use crate::pipeline::admission::Client;
+use crate::pipeline::snapshot::Snapshot;
 use crate::settings::Reloadable;
 
 /// A button, for who is signed in. Looking at the page changes nothing.
 pub(super) async fn show(
-    State(desk): State<ApiState>,
+    Extension(snapshot): Extension<Arc<Snapshot>>,
     caller: Option<Extension<Caller>>,
     request: Request,
 ) -> Response {
-    let live = desk.reloadable.load_full();
+    let settings = &snapshot.settings;
     match is_signed_in(caller.as_deref()) {
-        Ok(true) => form_response(&live, request.headers(), None),
-        Ok(false) => signed_out_response(&live),
-        Err(unknown) => form_response(&live, request.headers(), Some(unknown.into())),
+        Ok(true) => form_response(settings, request.headers(), None),
+        Ok(false) => signed_out_response(settings),
+        Err(unknown) => form_response(settings, request.headers(), Some(unknown.into())),
     }
 }
 
 /// Ends the session that the browser holds.
 pub(super) async fn submit(
     State(desk): State<ApiState>,
+    Extension(snapshot): Extension<Arc<Snapshot>>,
     Extension(client): Extension<Client>,
     caller: Option<Extension<Caller>>,
     request: Request,
 ) -> Result<Response, ApiRejection> {
-    let live = desk.reloadable.load_full();
+    let settings = &snapshot.settings;
     let (parts, body) = request.into_parts();
     let sent = FormFields::read(&parts.headers, body).await?;
-    let again = |problem| form_response(&live, &parts.headers, Some(problem));
-    if !form_token::is_own_form(&parts.headers, &client, &sent.token, &live.sessions.cookie) {
+    let again = |problem| form_response(settings, &parts.headers, Some(problem));
+    if !form_token::is_own_form(
+        &parts.headers,
+        &client,
+        &sent.token,
+        &settings.sessions.cookie,
+    ) {
         return Ok(again(PageError::cross_site_form(&desk, &client)));
     }
     let caller = caller.map(|Extension(caller)| caller);
     if let Err(unknown) = is_signed_in(caller.as_ref()) {
         return Ok(again(unknown.into()));
     }
-    let presented = credential::extract(&parts.headers, &live.sessions.cookie.name);
+    let presented = credential::extract(&parts.headers, &settings.sessions.cookie.name);
     let leaving = match caller.map(|Caller(found)| found) {
         Some(Ok(identity)) => identity.as_ref().map(PresentedSession::from_identity),
         Some(Err(refusal)) => PresentedSession::from_rejection(refusal, None, &presented),
         None => None,
     };
-    if let Some(leaving) = leaving {
-        let idle = live.sessions.idle_timeout;
-        if let Err(unsure) = leaving.end(&desk, &client, idle).await {
-            return Ok(again(unsure.into()));
-        }
+    if let Some(leaving) = leaving
+        && let Err(unsure) = leaving.end(&desk, settings, &client).await
+    {
+        return Ok(again(unsure.into()));
     }
-    Ok(signed_out_response(&live))
+    Ok(signed_out_response(settings))
 }
 
-fn form_response(live: &Reloadable, headers: &HeaderMap, problem: Option<PageError>) -> Response {
-    let token = FormToken::for_form(headers, &live.sessions.cookie);
+fn form_response(
+    settings: &Reloadable,
+    headers: &HeaderMap,
+    problem: Option<PageError>,
+) -> Response {
+    let token = FormToken::for_form(headers, &settings.sessions.cookie);
     let secret = token.as_ref().map_or("", FormToken::as_str);
-    let page = html::sign_out(&page_path(live, SIGN_OUT), secret, problem.as_ref());
-    page_response(problem, page, token.as_ref(), live)
+    let page = html::sign_out(&page_path(settings, SIGN_OUT), secret, problem.as_ref());
+    page_response(problem, page, token.as_ref(), settings)
 }
 
 /// The browser is told to forget the cookie, in case it holds one that is worth nothing.
-fn signed_out_response(live: &Reloadable) -> Response {
-    let page = html::signed_out(&page_path(live, SIGN_IN));
-    let mut response = page_response(None, page, None, live);
-    for cookie in credential::clearing_cookies(&live.sessions.cookie) {
+fn signed_out_response(settings: &Reloadable) -> Response {
+    let page = html::signed_out(&page_path(settings, SIGN_IN));
+    let mut response = page_response(None, page, None, settings);
+    for cookie in credential::clearing_cookies(&settings.sessions.cookie) {
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }
     response

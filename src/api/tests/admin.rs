@@ -1,5 +1,6 @@
 //! The admin listener.
 
+use arc_swap::ArcSwap;
 use http::StatusCode;
 use serde_json::json;
 
@@ -17,7 +18,7 @@ pub(super) fn admin_of(gateway: &TestGateway) -> TestAdmin {
     let readiness = Readiness::default();
     let desk = admin::AdminState {
         count_open_streams: Arc::new(|_| 0),
-        reloadable: Arc::clone(&gateway.state.reloadable),
+        snapshot: Arc::new(ArcSwap::new(Arc::clone(&gateway.snapshot))),
         accounts: gateway.state.accounts.clone(),
         store: gateway.state.store.clone(),
         metrics: Arc::clone(&gateway.metrics),
@@ -25,8 +26,6 @@ pub(super) fn admin_of(gateway: &TestGateway) -> TestAdmin {
         readiness: readiness.clone(),
         sessions_on_outage: settings::SessionsOnOutage::Deny,
         host_name: None,
-        counter: crate::identity::sign_in_counter,
-        upstreams: Arc::new(|| json!([{"name": "orders"}])),
         reload: Arc::new(|| {
             Box::pin(async { ReloadOutcome::Rejected(vec!["f:1:2: wrong".to_owned()]) })
         }),

@@ -15,7 +15,6 @@ mod sign_in;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::Body;
 use base64::Engine;
@@ -34,6 +33,7 @@ use crate::database::Database;
 use crate::events::{Events, RecordedEvent};
 use crate::identity::Accounts;
 use crate::pipeline::admission::{Client, CredentialKind, Identity, Principal};
+use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::Refusal;
 use crate::sessions::durable::DurableSessions;
 use crate::settings::{self, HashCost, PasswordRules, Rate, Reloadable};
@@ -57,6 +57,7 @@ const ORIGIN: (&str, &str) = ("origin", "http://gw.example");
 /// A gateway's desk, with what has to outlive it.
 struct TestGateway {
     state: ApiState,
+    snapshot: Arc<Snapshot>,
     router: Router,
     ip: &'static str,
     metrics: Arc<Metrics>,
@@ -133,9 +134,9 @@ async fn gateway_with(adjust: impl FnOnce(&mut Reloadable)) -> TestGateway {
     .unwrap();
     let mut live = live();
     adjust(&mut live);
+    let snapshot = Arc::new(Snapshot::start(live, None, &metrics).await);
     let desk = ApiState {
         count_open_streams: Arc::new(|_| 0),
-        reloadable: Arc::new(ArcSwap::from_pointee(live)),
         accounts,
         store,
         events,
@@ -143,6 +144,7 @@ async fn gateway_with(adjust: impl FnOnce(&mut Reloadable)) -> TestGateway {
     TestGateway {
         router: router(desk.clone()),
         state: desk,
+        snapshot,
         ip: "192.0.2.1",
         metrics,
         _folder: folder,
@@ -204,7 +206,7 @@ fn live() -> Reloadable {
         }),
         identity_header_names: settings::IdentityHeaderNames::default(),
         limits: Vec::new(),
-        upstreams: Vec::new(),
+        upstreams: vec![Arc::new(orders())],
         routes: crate::routing::RouteTable::default(),
         shutdown: settings::Shutdown {
             delay: Duration::ZERO,
@@ -213,11 +215,33 @@ fn live() -> Reloadable {
     }
 }
 
+/// An upstream without servers.
+fn orders() -> settings::Upstream {
+    settings::Upstream {
+        name: "orders".into(),
+        servers: Vec::new(),
+        protocol: settings::Protocol::Http1,
+        host: settings::UpstreamHost::Preserve,
+        tls: settings::UpstreamTls::default(),
+        balance: settings::Balance::RoundRobin,
+        health_check: None,
+        timeouts: settings::Timeouts {
+            connect: Duration::ZERO,
+            read: Duration::ZERO,
+            write: Duration::ZERO,
+            idle: Duration::ZERO,
+            stream_idle: None,
+        },
+        retries: 0,
+    }
+}
+
 impl TestGateway {
     /// The same gateway, called from another address.
     fn from(&self, ip: &'static str) -> TestGateway {
         TestGateway {
             state: self.state.clone(),
+            snapshot: Arc::clone(&self.snapshot),
             router: self.router.clone(),
             ip,
             metrics: Arc::clone(&self.metrics),
@@ -252,6 +276,7 @@ impl TestGateway {
             None
         };
         let extensions = request.extensions_mut();
+        extensions.insert(Arc::clone(&self.snapshot));
         extensions.insert(Client {
             ip: self.ip.parse().unwrap(),
             https: false,
@@ -281,31 +306,32 @@ impl TestGateway {
 
     /// Does as admission does, without its signatures and limits.
     async fn authenticate(&self, headers: &HeaderMap) -> Result<Option<Identity>, Refusal> {
-        let live = self.state.reloadable.load_full();
-        let (id, token, presented) = match credential::extract(headers, &live.sessions.cookie.name)
-        {
-            PresentedCredential::Absent => return Ok(None),
-            PresentedCredential::Cookie(token) => (token.id(), None, CredentialKind::Cookie),
-            PresentedCredential::Session(token) => {
-                (token.id(), None, CredentialKind::SessionHeader)
-            }
-            PresentedCredential::Bearer(token) => {
-                let claims = claims(token);
-                (
-                    claims.session.unwrap(),
-                    Some(claims),
-                    CredentialKind::Bearer,
-                )
-            }
-            _ => return Err(Refusal::TokenInvalid),
-        };
+        let settings = &self.snapshot.settings;
+        let (id, token, presented) =
+            match credential::extract(headers, &settings.sessions.cookie.name) {
+                PresentedCredential::Absent => return Ok(None),
+                PresentedCredential::Cookie(token) => (token.id(), None, CredentialKind::Cookie),
+                PresentedCredential::Session(token) => {
+                    (token.id(), None, CredentialKind::SessionHeader)
+                }
+                PresentedCredential::Bearer(token) => {
+                    let claims = claims(token);
+                    (
+                        claims.session.unwrap(),
+                        Some(claims),
+                        CredentialKind::Bearer,
+                    )
+                }
+                _ => return Err(Refusal::TokenInvalid),
+            };
         let entry = self.state.store.session(id).await.unwrap();
         let entry = entry.ok_or(Refusal::SessionNotFound)?;
         let now = self.state.store.now().await.unwrap();
-        match entry
-            .session
-            .status(entry.activity.last_access, live.sessions.idle_timeout, now)
-        {
+        match entry.session.status(
+            entry.activity.last_access,
+            settings.sessions.idle_timeout,
+            now,
+        ) {
             SessionStatus::Revoked => return Err(Refusal::SessionRevoked),
             SessionStatus::Expired => return Err(Refusal::SessionExpired),
             SessionStatus::Active => {}

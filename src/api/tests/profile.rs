@@ -224,6 +224,7 @@ async fn foreign_user_with_same_id_is_distinct() {
     let ask = |method: &str, path: &str| {
         let mut request = Request::builder().method(method).uri(path);
         let extensions = request.extensions_mut().unwrap();
+        extensions.insert(Arc::clone(&gateway.snapshot));
         extensions.insert(Caller(Ok(Some(identity.clone()))));
         extensions.insert(Client {
             ip: "192.0.2.1".parse().unwrap(),

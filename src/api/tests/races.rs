@@ -44,11 +44,11 @@ async fn stale_password_change_does_not_overwrite_admins() {
         current: typed(PASSWORD),
         new: typed("staple the battery"),
     };
-    let live = gateway.state.reloadable.load_full();
+    let settings = &gateway.snapshot.settings;
     let asking = (None, "192.0.2.1".parse().unwrap());
     let accounts = &gateway.state.accounts;
     let mut limits = Vec::new();
-    let changed = accounts.change_password(&live, before, &asked, asking, &mut limits);
+    let changed = accounts.change_password(settings, before, &asked, asking, &mut limits);
     let refused = changed.await.unwrap_err();
     assert!(is_refused(&refused, Refusal::InvalidCredentials));
     assert_eq!(gateway.login(EMAIL, ADMINS).await.status, StatusCode::OK);
@@ -68,10 +68,10 @@ async fn user_disabled_during_sign_in_is_rejected() {
         user_agent: String::new(),
         device: Device::default(),
     };
-    let live = gateway.state.reloadable.load_full();
+    let settings = &gateway.snapshot.settings;
     let accounts = &gateway.state.accounts;
     let signed_in = accounts
-        .sign_in_without_password(&live, before, &visitor)
+        .sign_in_without_password(settings, before, &visitor)
         .await;
     assert!(signed_in.is_err_and(|error| is_refused(&error, Refusal::InvalidCredentials)));
     assert_eq!(gateway.count_events("revoked").await, 2);

@@ -355,6 +355,7 @@ async fn sign_out_with_two_cookies_clears_them() {
     let gateway = gateway().await;
     let mut request = Request::post("/auth/logout").body(Body::empty()).unwrap();
     let extensions = request.extensions_mut();
+    extensions.insert(Arc::clone(&gateway.snapshot));
     extensions.insert(Caller(Err(Refusal::AmbiguousCredentials)));
     extensions.insert(Client {
         ip: "192.0.2.1".parse().unwrap(),
@@ -383,13 +384,11 @@ async fn cookie_and_expired_token_can_sign_out() {
     let signed_in = gateway.login(EMAIL, PASSWORD).await;
     let mut request = Request::post("/auth/logout").body(Body::empty()).unwrap();
     let expired = claims(&signed_in.text("/access_token"));
-    request
-        .extensions_mut()
-        .insert(LapsedClaims(Arc::new(expired)));
-    request
-        .extensions_mut()
-        .insert(Caller(Err(Refusal::TokenExpired)));
-    request.extensions_mut().insert(Client {
+    let extensions = request.extensions_mut();
+    extensions.insert(LapsedClaims(Arc::new(expired)));
+    extensions.insert(Caller(Err(Refusal::TokenExpired)));
+    extensions.insert(Arc::clone(&gateway.snapshot));
+    extensions.insert(Client {
         ip: "192.0.2.1".parse().unwrap(),
         https: false,
         host: HOST.to_owned(),

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
-use serde_json::Value;
 
 use super::{Needs, STORE_TIMEOUT};
 use crate::api::admin::{AdminState, Readiness, ReloadOutcome};
 use crate::database::Database;
 use crate::events::Events;
 use crate::identity::Accounts;
+use crate::pipeline::snapshot::Snapshot;
 use crate::sessions::durable::DurableSessions;
 use crate::settings::{Boot, Engine, RedisAddress, Reloadable};
 use crate::store::Store;
@@ -86,7 +86,7 @@ pub(super) fn local_admin_state(
     )
     .map_err(|_| anyhow::anyhow!("the operating system gives no randomness"))?;
     Ok(AdminState {
-        reloadable: Arc::new(ArcSwap::from_pointee(live)),
+        snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::offline(live, &metrics))),
         accounts,
         store,
         metrics,
@@ -95,8 +95,6 @@ pub(super) fn local_admin_state(
         readiness: Readiness::default(),
         sessions_on_outage: boot.store.sessions_on_outage,
         host_name: None,
-        counter: crate::pipeline::admission::counter_from_key_parts,
-        upstreams: Arc::new(|| Value::Array(Vec::new())),
         reload: Arc::new(|| {
             let nothing =
                 ReloadOutcome::Rejected(vec!["no gateway runs in this process".to_owned()]);

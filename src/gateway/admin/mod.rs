@@ -48,7 +48,7 @@ pub(super) fn serve(
     reload: mpsc::Sender<ReloadRequest>,
 ) -> anyhow::Result<()> {
     let desk = admin::AdminState {
-        reloadable: Arc::clone(&parts.reloadable),
+        snapshot: Arc::clone(&parts.snapshot),
         accounts: parts.accounts.clone(),
         store: parts.store.clone(),
         metrics: Arc::clone(&parts.metrics),
@@ -57,11 +57,6 @@ pub(super) fn serve(
         readiness: parts.readiness.clone(),
         sessions_on_outage: parts.boot.store.sessions_on_outage,
         host_name: host_name(),
-        counter: crate::pipeline::admission::counter_from_key_parts,
-        upstreams: {
-            let current = Arc::clone(&parts.snapshot);
-            Arc::new(move || current.load().upstreams.describe())
-        },
         reload: reload_trigger(reload),
     };
     let listeners = &parts.boot.listeners;

@@ -16,9 +16,11 @@ use crate::auth::session::EndReason;
 use crate::rejection::Refusal;
 use crate::telemetry::logging::StandardStream;
 
+mod routing_series;
 mod series;
 mod sign_ins;
 
+pub use routing_series::{API_ROUTE, NO_ROUTE, RoutingSeries};
 pub use series::SeriesCache;
 pub use sign_ins::SignInMethod;
 

@@ -1,0 +1,67 @@
+//! One configuration in force: all that a reload replaces.
+
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+
+use super::assertions::Assertions;
+use crate::issuers::Issuers;
+use crate::issuers::verifier::Verifier;
+use crate::settings::Reloadable;
+use crate::telemetry::metrics::{Metrics, RoutingSeries};
+use crate::upstream::Upstreams;
+
+/// Everything that a reload replaces, swapped as a whole. A request takes it once and keeps it, so
+/// it sees one configuration from its first byte to its access log line.
+pub struct Snapshot {
+    pub settings: Reloadable,
+    /// Verifies bearer tokens by the configured keys and those of trusted issuers.
+    pub verifier: Verifier,
+    /// The servers in rotation.
+    pub upstreams: Upstreams,
+    /// Signs what upstreams learn about the caller.
+    pub assertions: Assertions,
+    pub series: RoutingSeries,
+}
+
+impl Snapshot {
+    /// Puts a configuration in force: starts fetching keys and checking servers. What `previous`
+    /// configured in the same way keeps its state.
+    pub async fn start(
+        settings: Reloadable,
+        previous: Option<&Snapshot>,
+        metrics: &Arc<Metrics>,
+    ) -> Snapshot {
+        let issuers = previous.map(|previous| previous.verifier.issuers());
+        let issuers = Issuers::new(&settings.tokens, metrics, issuers);
+        let upstreams = Upstreams::build(
+            &settings.upstreams,
+            previous.map(|previous| &previous.upstreams),
+            metrics,
+            Handle::current(),
+        )
+        .await;
+        Snapshot::new(settings, issuers, upstreams, metrics)
+    }
+
+    /// A configuration for a process that serves no traffic: fetches no keys and checks no servers.
+    pub fn offline(settings: Reloadable, metrics: &Metrics) -> Snapshot {
+        let (issuers, upstreams) = (Issuers::default(), Upstreams::default());
+        Snapshot::new(settings, issuers, upstreams, metrics)
+    }
+
+    fn new(
+        settings: Reloadable,
+        issuers: Issuers,
+        upstreams: Upstreams,
+        metrics: &Metrics,
+    ) -> Snapshot {
+        Snapshot {
+            verifier: Verifier::new(Arc::clone(&settings.tokens), issuers, metrics),
+            upstreams,
+            assertions: Assertions::new(Arc::clone(&settings.tokens), metrics),
+            series: RoutingSeries::new(&settings, metrics),
+            settings,
+        }
+    }
+}
