@@ -78,6 +78,19 @@ fn cookie_name_follows_its_attributes() {
 }
 
 #[test]
+fn limits_are_accepted_up_to_the_exact_bound() {
+    for (limit, accepted) in [
+        (20_000_000, true),
+        (104_249_991, true),
+        (104_249_992, false),
+    ] {
+        let limits = format!("limits: {{ a: {{ limit: {limit}, window: 24h, key: ip }} }}");
+        let settings = parse_section(&format!("{SIGNING}{limits}"));
+        assert_eq!(settings.is_ok(), accepted, "{limit}");
+    }
+}
+
+#[test]
 fn redis_credentials_are_read_from_the_url() {
     use secrecy::ExposeSecret;
     for url in [

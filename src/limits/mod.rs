@@ -22,11 +22,15 @@ use sha2::{Digest, Sha256};
 pub use share::CounterSnapshot;
 pub use state::{CounterState, Micros, Rule};
 
-/// Largest product of a limit and its window in milliseconds for which all arithmetic is exact.
-///
-/// For a token bucket, the product of burst and window counts. At 2^50, sums of a few such products
-/// still fit the 53 bits of a Lua number.
-pub const MAX_EXACT_PRODUCT: u64 = 1 << 50;
+/// The largest product of requests and milliseconds that is counted exactly: numbers in the
+/// store's scripts are 64-bit floats. No comparison there needs a larger value.
+const MAX_EXACT_PRODUCT: u128 = 1 << 53;
+
+/// Whether this many requests (a limit or a burst) in this window are counted exactly. The
+/// configuration rejects a limit that is not.
+pub fn is_exact(requests: u64, window: Duration) -> bool {
+    u128::from(requests).saturating_mul(window.as_millis()) <= MAX_EXACT_PRODUCT
+}
 
 /// One configured limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,21 +106,6 @@ impl Limit {
         self.key.iter().any(KeyPart::needs_identity)
             || !self.roles.is_empty()
             || !self.except_roles.is_empty()
-    }
-
-    /// Whether the arithmetic of this limit is exact.
-    ///
-    /// It needs at least 1 request, a window of at least a millisecond, and no product above
-    /// [`MAX_EXACT_PRODUCT`]. Other limits must be rejected when the configuration is loaded.
-    pub fn is_exact(&self) -> bool {
-        let rule = Rule::of(self);
-        let capacity = rule.limit.max(rule.burst);
-        self.limit > 0
-            && self.window >= Duration::from_millis(1)
-            && self.algorithm != (Algorithm::TokenBucket { burst: 0 })
-            && capacity
-                .checked_mul(rule.width)
-                .is_some_and(|product| product <= MAX_EXACT_PRODUCT)
     }
 
     /// Largest number of requests admitted at once: a bucket's burst, else the limit.

@@ -333,27 +333,22 @@ fn refusal_carries_retry_after() {
 }
 
 #[test]
-fn inexact_limits_are_detected() {
-    for (algorithm, requests, width, exact) in [
-        (Algorithm::SlidingWindow, 100, 60_000, true),
-        (Algorithm::SlidingWindow, 0, 60_000, false),
-        (Algorithm::SlidingLog, 1, 0, false),
-        (Algorithm::SlidingWindow, u64::MAX, 60_000, false),
-        (Algorithm::TokenBucket { burst: 0 }, 1, 1000, false),
-        (
-            Algorithm::TokenBucket {
-                burst: MAX_EXACT_PRODUCT,
-            },
-            1,
-            1000,
-            false,
-        ),
-        (Algorithm::SlidingWindow, 100_000, 30 * 86_400_000, true),
+fn limits_are_exact_up_to_2_to_the_53() {
+    const DAY: Duration = Duration::from_secs(86_400);
+    const MILLISECOND: Duration = Duration::from_millis(1);
+    for (requests, window, exact) in [
+        (20_000_000, DAY, true),
+        // 2^53 is 104,249,991.37 days in milliseconds.
+        (104_249_991, DAY, true),
+        (104_249_992, DAY, false),
+        (1 << 53, MILLISECOND, true),
+        ((1 << 53) + 1, MILLISECOND, false),
+        (u64::MAX, Duration::MAX, false),
     ] {
         assert_eq!(
-            limit(algorithm, requests, width).is_exact(),
+            is_exact(requests, window),
             exact,
-            "{algorithm:?} {requests}"
+            "{requests} in {window:?}"
         );
     }
 }

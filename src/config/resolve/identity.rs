@@ -154,7 +154,7 @@ pub(super) fn identity(
     let mut rate = |rate: &file::Rate, name: &str| {
         let place = at.key(name);
         let window = review.require_positive(&place.key("window"), rate.window);
-        super::limits::check_product(rate.limit, window, &place.key("limit"), review);
+        super::limits::check_exact(rate.limit, window, &place.key("limit"), review);
         Rate {
             limit: rate.limit,
             window,

@@ -9,10 +9,8 @@ use crate::config::context::ResolveContext;
 use crate::config::document::ConfigPath;
 use crate::config::file::routing::limit as file;
 use crate::config::file::storage::LimitsOnOutage;
-use crate::limits::{Algorithm, KeyPart, Limit};
+use crate::limits::{Algorithm, KeyPart, Limit, is_exact};
 
-/// Requests times milliseconds: the store computes with 64-bit floats, exact up to 2^53.
-const MAX_PRODUCT: u128 = 1 << 53;
 /// A sliding log keeps the time of every admission.
 const MAX_LOG: u64 = 100_000;
 
@@ -47,9 +45,9 @@ fn limit(
     review: &mut ResolveContext<'_>,
 ) -> Limit {
     let window = review.require_positive(&place.key("window"), written.window);
-    check_product(written.limit, window, &place.key("limit"), review);
+    check_exact(written.limit, window, &place.key("limit"), review);
     if let Some(burst) = written.burst {
-        check_product(burst, window, &place.key("burst"), review);
+        check_exact(burst, window, &place.key("burst"), review);
         if written.algorithm != file::Algorithm::TokenBucket {
             let message = "\"burst\" is for \"algorithm: token_bucket\"";
             review.error_at_key(&place.key("burst"), message);
@@ -80,16 +78,16 @@ fn limit(
     }
 }
 
-/// Refuses what the arithmetic of limits could not hold exactly.
-pub(super) fn check_product(
+/// Rejects a limit that cannot be counted exactly.
+pub(super) fn check_exact(
     requests: u64,
     window: Duration,
     place: &ConfigPath,
     review: &mut ResolveContext<'_>,
 ) {
-    if u128::from(requests).saturating_mul(window.as_millis()) > MAX_PRODUCT {
-        let message = "so many requests in so long a window cannot be counted exactly: requests \
-                       times milliseconds must be at most 2^53";
+    if !is_exact(requests, window) {
+        let message = "this limit cannot be counted exactly over its window: requests times \
+                       milliseconds must be at most 2^53";
         review.error(place, message);
     }
 }
