@@ -1,6 +1,7 @@
 //! Who calls. Whoever asks for a [`Person`] can forget neither to refuse nobody, nor to refuse a
 //! change by cookie that comes from another site.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
@@ -72,15 +73,9 @@ impl AuthenticatedCaller {
         self.identity.session().map(|session| session.id)
     }
 
-    /// What the store knows the person by: a user of ours by the id; a user of another issuer, who
-    /// may have the same one, by issuer and id.
-    pub(super) fn user_key(&self) -> String {
-        match &self.identity.token {
-            Some(token) if token.trusted.is_some() && self.identity.session().is_none() => {
-                format!("{}\0{}", token.issuer, self.identity.user())
-            }
-            _ => self.identity.user().to_owned(),
-        }
+    /// The user's key in the store and the database.
+    pub(super) fn user_key(&self) -> Cow<'_, str> {
+        self.identity.user_key()
     }
 
     /// The user in our directory; users of other issuers are in theirs.

@@ -2,12 +2,13 @@
 //! the first of an interval is written at once, the others together as one with their count.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::{Event, EventKind};
+use crate::limits::subscriber_network;
 
 /// How long events gather.
 pub(super) const INTERVAL: Duration = Duration::from_secs(5);
@@ -24,7 +25,7 @@ impl Coalescing {
     /// Returns the event if it has to be written now; otherwise keeps it for [`Coalescing::take`].
     pub(super) fn add(&self, mut event: Event) -> Option<Event> {
         let mut groups = self.0.lock();
-        let mut key = (event.kind, event.ip.map(subscriber));
+        let mut key = (event.kind, event.ip.map(subscriber_network));
         if groups.len() >= MAX_GROUPS && !groups.contains_key(&key) {
             key.1 = None;
             event.ip = None;
@@ -71,19 +72,10 @@ impl Event {
     }
 }
 
-/// One subscriber: an IPv4 address, or the /64 of an IPv6 address.
-fn subscriber(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => ip.into(),
-        IpAddr::V6(ip) => {
-            let [a, b, c, d, ..] = ip.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::*;
 
     fn failure(ip: &str, user: &str) -> Event {

@@ -11,7 +11,9 @@ use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLim
 
 use super::normalize::LoginName;
 use crate::database::User;
-use crate::limits::{Algorithm, Charge, Counter, Decision, KeyPart, Limit, OnOutage};
+use crate::limits::{
+    Algorithm, Charge, Counter, Decision, KeyPart, Limit, OnOutage, subscriber_network,
+};
 use crate::settings::{Identity, Rate};
 use crate::store::{Store, StoreError};
 
@@ -305,12 +307,9 @@ fn build_limit(name: &str, rate: Rate, key: Vec<KeyPart>) -> Arc<Limit> {
 /// One text for each client: the /64 of an IPv6 address, since a client has that many, and the IPv4
 /// address of a mapped one.
 pub fn address_key(ip: IpAddr) -> String {
-    match ip.to_canonical() {
+    match subscriber_network(ip) {
         IpAddr::V4(ip) => ip.to_string(),
-        IpAddr::V6(ip) => {
-            let network = Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64));
-            format!("{network}/64")
-        }
+        IpAddr::V6(network) => format!("{network}/64"),
     }
 }
 

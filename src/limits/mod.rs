@@ -6,6 +6,7 @@ mod share;
 mod sliding_log;
 mod sliding_window;
 mod state;
+mod subscriber;
 mod token_bucket;
 
 use std::cmp::Reverse;
@@ -21,6 +22,7 @@ pub use lease::{
 use sha2::{Digest, Sha256};
 pub use share::CounterSnapshot;
 pub use state::{CounterState, Micros, Rule};
+pub use subscriber::subscriber_network;
 
 /// The largest product of requests and milliseconds that is counted exactly: numbers in the
 /// store's scripts are 64-bit floats. No comparison there needs a larger value.

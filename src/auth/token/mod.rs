@@ -12,6 +12,7 @@ mod jws;
 mod key;
 mod mint;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -174,12 +175,12 @@ impl Claims {
             .is_none_or(|bound| certificate == Some(bound))
     }
 
-    /// Names the person behind the token: a user is (issuer, user), our own is known by the user's
-    /// id alone.
-    pub fn user_key(&self) -> String {
+    /// The user's key in the store, the database and counters: issuer and user of a trusted
+    /// issuer, which may use the ids of this gateway's users; the id alone of this gateway's.
+    pub fn user_key(&self) -> Cow<'_, str> {
         match self.trusted {
-            Some(_) => format!("{}\0{}", self.issuer, self.user),
-            None => self.user.clone(),
+            Some(_) => format!("{}\0{}", self.issuer, self.user).into(),
+            None => self.user.as_str().into(),
         }
     }
 

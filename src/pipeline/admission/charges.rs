@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::AuthRequest;
 use crate::auth::session::SessionId;
 use crate::auth::token::Claims;
-use crate::limits::{Charge, Counter, CounterHasher, KeyPart, Limit};
+use crate::limits::{Charge, Counter, CounterHasher, KeyPart, Limit, subscriber_network};
 use crate::routing::Route;
 
 /// The user, the session and the token, where the request is authenticated.
@@ -97,10 +97,9 @@ fn key_part_tag(part: &KeyPart) -> u8 {
     }
 }
 
-/// A user is (issuer, user); our own users come with a session and need no issuer.
-fn user_key<'a>(user: &'a str, token: Option<&Claims>) -> Cow<'a, str> {
+fn user_key<'a>(user: &'a str, token: Option<&'a Claims>) -> Cow<'a, str> {
     match token.filter(|claims| claims.trusted.is_some()) {
-        Some(claims) => claims.user_key().into(),
+        Some(claims) => claims.user_key(),
         None => user.into(),
     }
 }
@@ -116,10 +115,9 @@ fn header_key(asked: &AuthRequest<'_>, name: &http::HeaderName) -> Option<Vec<u8
     (!key.is_empty()).then_some(key)
 }
 
-/// One subscriber: an IPv4 address (also when it is mapped into IPv6), or a /64.
 fn add_address(naming: &mut CounterHasher, ip: IpAddr) {
     let tag = key_part_tag(&KeyPart::Ip);
-    match ip.to_canonical() {
+    match subscriber_network(ip) {
         IpAddr::V4(ip) => naming.add(tag, &ip.octets()),
         IpAddr::V6(ip) => naming.add(tag, ip.octets().first_chunk::<8>().unwrap_or(&[0; 8])),
     }

@@ -1,5 +1,6 @@
 //! What the decision says: an identity, a permit, or why not.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +36,14 @@ impl Identity {
         match &self.principal {
             Principal::Session(session) => &session.user,
             Principal::Token(claims) => &claims.user,
+        }
+    }
+
+    /// The user's key in the store and the database; see [`Claims::user_key`].
+    pub fn user_key(&self) -> Cow<'_, str> {
+        match &self.principal {
+            Principal::Session(session) => session.user.as_str().into(),
+            Principal::Token(claims) => claims.user_key(),
         }
     }
 

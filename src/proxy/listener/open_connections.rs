@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::sessions::durable::subscriber_network;
+use crate::limits::subscriber_network;
 use crate::settings::ConnectionLimits;
 use crate::telemetry::metrics::Metrics;
 

@@ -111,7 +111,10 @@ impl OpenStreams {
         let mut people: HashMap<String, Vec<&Arc<OpenStream>>> = HashMap::new();
         for open in open {
             if let Some(claims) = open.sessionless_token() {
-                people.entry(claims.user_key()).or_default().push(open);
+                people
+                    .entry(claims.user_key().into_owned())
+                    .or_default()
+                    .push(open);
             }
         }
         let keys: Vec<&str> = people.keys().map(String::as_str).collect();

@@ -10,7 +10,7 @@ mod replay;
 mod revocation_log;
 mod writes;
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -26,6 +26,7 @@ use tokio::time::timeout;
 use crate::auth::session::{Millis, OnSessionLimit, Session, SessionId, SessionStatus};
 use crate::clock;
 use crate::database::{self, Database, DurableSession, User};
+use crate::limits::subscriber_network;
 use crate::store::{SessionIdentity, SessionLookup, SessionUse, Store};
 
 /// How long an answer of the database is good for. By so much a revocation that another gateway
@@ -362,13 +363,5 @@ impl DurableState {
         if self.miss_limiter.check_key(&asker).is_err() {
             self.blocked_addresses.insert(asker, clock::monotonic());
         }
-    }
-}
-
-/// One subscriber: an IPv4 address, or a /64.
-pub fn subscriber_network(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64)).into(),
-        ip => ip,
     }
 }
