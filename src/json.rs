@@ -10,9 +10,9 @@ use serde_json::{Map, Number, Value};
 /// Why a text is not the one JSON object that was expected. It never quotes the text, which may
 /// hold a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{what}, at line {line}, column {column}")]
+#[error("{reason}, at line {line}, column {column}")]
 pub struct ParseError {
-    pub what: &'static str,
+    pub reason: &'static str,
     /// From 1; 0 where the text as a whole is meant.
     pub line: usize,
     pub column: usize,
@@ -27,7 +27,7 @@ pub fn parse(bytes: &[u8]) -> Result<Map<String, Value>, ParseError> {
     match parse_value(bytes)? {
         Value::Object(members) => Ok(members),
         _ => Err(ParseError {
-            what: "not a JSON object",
+            reason: "not a JSON object",
             line: 0,
             column: 0,
         }),
@@ -42,7 +42,7 @@ pub fn parse_value(bytes: &[u8]) -> Result<Value, ParseError> {
     let read = serde_json::from_slice(bytes);
     read.map(|StrictValue(value)| value)
         .map_err(|error| ParseError {
-            what: match error.is_data() {
+            reason: match error.is_data() {
                 true => "a member is given twice",
                 false => "not JSON",
             },
@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn only_objects_without_duplicates_are_accepted() {
         let check = |text: &str, error: Option<&str>| {
-            let found = parse(text.as_bytes()).err().map(|fault| fault.what);
+            let found = parse(text.as_bytes()).err().map(|fault| fault.reason);
             assert_eq!(found, error, "{text}");
         };
         check(r#"{"a":1,"b":[null,true,-1,1.5,"x",{"c":{}}]}"#, None);
@@ -148,6 +148,6 @@ mod tests {
             check(text, Some("not JSON"));
         }
         check(&("[".repeat(100_000)), Some("not JSON"));
-        assert_eq!(parse(b"{\"a\":\"\xff\"}").unwrap_err().what, "not JSON");
+        assert_eq!(parse(b"{\"a\":\"\xff\"}").unwrap_err().reason, "not JSON");
     }
 }

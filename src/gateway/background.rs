@@ -7,6 +7,7 @@ use super::Services;
 use crate::events::{Event, EventKind};
 use crate::proxy::listener::ListenerState;
 use crate::store::StoreError;
+use crate::telemetry::metrics::{CleanUpKind, CleanUpStatus};
 
 /// How often uses are written.
 const USE_WRITE_INTERVAL: Duration = Duration::from_secs(1);
@@ -112,11 +113,11 @@ async fn clean_up(parts: &Services, doors: &[Arc<ListenerState>]) {
         Ok(outcome) => outcome,
         Err(error) => {
             tracing::warn!(%error, "the store could not be cleaned up");
-            "failed"
+            CleanUpStatus::Failed
         }
     };
     let runs = &parts.metrics.cleanup_runs;
-    runs.with_label_values(&[outcome]).inc();
+    runs.with_label_values(&[outcome.as_str()]).inc();
     // Whoever cleaned up, all gateways say the same.
     if let Ok(Some(counts)) = parts.store.counts().await {
         let active = i64::try_from(counts.active_sessions).unwrap_or(i64::MAX);
@@ -125,14 +126,14 @@ async fn clean_up(parts: &Services, doors: &[Arc<ListenerState>]) {
 }
 
 /// Cleans up what the fleet shares, if it is this gateway's turn.
-async fn clean_up_shared(parts: &Services) -> Result<&'static str, StoreError> {
+async fn clean_up_shared(parts: &Services) -> Result<CleanUpStatus, StoreError> {
     // A little less than the period: a gateway that is alone has every turn.
     let Some(turn) = parts
         .store
         .begin_clean_up(CLEANUP_INTERVAL * 9 / 10)
         .await?
     else {
-        return Ok("skipped");
+        return Ok(CleanUpStatus::Skipped);
     };
     // Whatever else the fleet shares is cleaned up here, while the turn is held.
     trim_database(parts).await;
@@ -148,7 +149,7 @@ async fn clean_up_shared(parts: &Services) -> Result<&'static str, StoreError> {
     }
     parts.store.end_clean_up(turn).await?;
     marked?;
-    cleaned.map(|_| "done")
+    cleaned.map(|_| CleanUpStatus::Done)
 }
 
 /// Drops durable sessions and revocations that are over for good.
@@ -158,10 +159,9 @@ async fn trim_database(parts: &Services) {
     };
     match durable.delete_expired(now).await {
         Ok((sessions, revocations)) => {
-            let removed = &parts.metrics.cleanup_removed;
-            for (kind, many) in [("durable_sessions", sessions), ("revocations", revocations)] {
-                removed.with_label_values(&[kind]).inc_by(many);
-            }
+            let metrics = &parts.metrics;
+            metrics.count_removed(CleanUpKind::DurableSessions, sessions);
+            metrics.count_removed(CleanUpKind::Revocations, revocations);
         }
         Err(error) => {
             let error = &error as &dyn std::error::Error;

@@ -13,6 +13,7 @@ use crate::config;
 use crate::events::{Event, EventKind};
 use crate::pipeline::snapshot::Snapshot;
 use crate::settings::Settings;
+use crate::telemetry::metrics::ReloadStatus;
 
 /// Runs until SIGTERM or SIGINT; follows every wish to reload meanwhile.
 pub(super) async fn run_until_signal(
@@ -90,32 +91,32 @@ pub(super) fn record_load_time(parts: &Services) {
 }
 
 fn report(parts: &Services, outcome: &ReloadOutcome) {
-    let word = match outcome {
+    let status = match outcome {
         ReloadOutcome::Applied => {
             record_load_time(parts);
             tracing::info!("the configuration was reloaded");
-            "applied"
+            ReloadStatus::Applied
         }
         ReloadOutcome::Rejected(mistakes) => {
             for mistake in mistakes {
                 tracing::error!("the configuration was not reloaded: {mistake}");
             }
-            "rejected"
+            ReloadStatus::Rejected
         }
         ReloadOutcome::RestartRequired(keys) => {
             tracing::error!(
                 "the configuration was not reloaded: a restart is required for {}",
                 keys.join(", ")
             );
-            "restart_required"
+            ReloadStatus::RestartRequired
         }
     };
     parts
         .metrics
         .config_reloads
-        .with_label_values(&[word])
+        .with_label_values(&[status.as_str()])
         .inc();
     parts
         .events
-        .record(Event::new(EventKind::Reload).detail(word));
+        .record(Event::new(EventKind::Reload).detail(status.as_str()));
 }

@@ -47,7 +47,7 @@ use crate::events::Events;
 use crate::rejection::Refusal;
 use crate::sessions::durable::DurableSessions;
 use crate::store::{SessionEntry, Store, StoreError};
-use crate::telemetry::metrics::{Metrics, SignInMethod};
+use crate::telemetry::metrics::{LimitOutcome, Metrics, SignInMethod};
 
 /// The stories; clones share everything.
 #[derive(Clone)]
@@ -144,8 +144,13 @@ impl Accounts {
         events: Events,
     ) -> Result<Accounts, HashError> {
         for limit in throttle::LIMIT_NAMES {
-            for outcome in ["allowed", "limited", "degraded"] {
-                metrics.ratelimit.with_label_values(&[limit, outcome]);
+            for outcome in [
+                LimitOutcome::Allowed,
+                LimitOutcome::Limited,
+                LimitOutcome::Degraded,
+            ] {
+                let labels = [limit, outcome.as_str()];
+                metrics.ratelimit.with_label_values(&labels);
             }
         }
         Ok(Accounts {

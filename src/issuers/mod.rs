@@ -18,7 +18,7 @@ use url::{Host, Url};
 use crate::auth::token::{
     Algorithm, IgnoredKey, Key, KeyError, KeySet, KeySource, Tokens, TrustedIssuer, parse_jwks,
 };
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{FetchStatus, Metrics};
 
 /// For a whole fetch.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -98,8 +98,8 @@ impl Issuers {
     /// Starts to fetch on the current runtime. Issuers that `previous` has just so keep their keys
     /// and their task.
     pub fn new(tokens: &Tokens, metrics: &Arc<Metrics>, previous: Option<&Issuers>) -> Issuers {
-        for outcome in ["ok", "failed"] {
-            metrics.jwks_fetches.with_label_values(&[outcome]);
+        for status in FetchStatus::ALL {
+            metrics.jwks_fetches.with_label_values(&[status.as_str()]);
         }
         let fetched = tokens.trusted.iter().map(|trusted| match &trusted.keys {
             KeySource::File(set) => {
@@ -232,18 +232,18 @@ impl IssuerState {
                     // Afterwards: who reads the new number must not use the old keys.
                     self.generation.fetch_add(1, Ordering::SeqCst);
                     failures = 0;
-                    "ok"
+                    FetchStatus::Ok
                 }
                 Err(error) => {
                     let error = anyhow::Error::from(error);
                     tracing::warn!(issuer = self.issuer, "keys not fetched: {error:#}");
                     failures += 1;
-                    "failed"
+                    FetchStatus::Failed
                 }
             };
             self.metrics
                 .jwks_fetches
-                .with_label_values(&[outcome])
+                .with_label_values(&[outcome.as_str()])
                 .inc();
             *self.pending.lock() = false;
             self.completed_fetches.send_modify(|ended| *ended += 1);

@@ -11,7 +11,7 @@ use quick_cache::sync::Cache;
 use crate::auth::session::Millis;
 use crate::auth::token::{AssertionClaims, SignError, Tokens};
 use crate::pipeline::admission::Identity;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{CacheName, CacheOutcome, Metrics};
 
 /// For so long an assertion is given again: it lives a minute, so one that is forwarded has half a
 /// minute left at least.
@@ -52,8 +52,8 @@ impl Assertions {
     pub fn new(tokens: Arc<Tokens>, metrics: &Metrics) -> Assertions {
         Assertions {
             tokens,
-            hits: metrics.cache.with_label_values(&["assertions", "hit"]),
-            misses: metrics.cache.with_label_values(&["assertions", "miss"]),
+            hits: metrics.cache_series(CacheName::Assertions, CacheOutcome::Hit),
+            misses: metrics.cache_series(CacheName::Assertions, CacheOutcome::Miss),
             cache: Cache::with_weighter(INITIAL_CAPACITY, CACHE_BYTES, CachedAssertionWeight),
         }
     }

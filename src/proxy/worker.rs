@@ -25,7 +25,7 @@ use crate::settings;
 use crate::store::Store;
 use crate::store::near_cache::NearCache;
 use crate::telemetry::logging::{AccessLog, AccessRecord};
-use crate::telemetry::metrics::{Metrics, NO_ROUTE};
+use crate::telemetry::metrics::{ConnectionRefusal, Metrics, NO_ROUTE};
 use crate::telemetry::request_id::RequestId;
 
 /// What a request finds on its worker.
@@ -96,12 +96,9 @@ impl Worker {
         }
     }
 
-    /// Counts a connection that was turned away before it had a request.
-    pub fn count_refused_connection(&self, reason: &str) {
-        self.metrics
-            .connections_refused
-            .with_label_values(&[reason])
-            .inc();
+    /// Counts a connection that is closed before it has carried a request.
+    pub fn count_refused_connection(&self, reason: ConnectionRefusal) {
+        self.metrics.count_refused_connection(reason);
     }
 
     /// Counts and logs a head that never became a request, after `bytes_sent` of a response body.
@@ -114,7 +111,7 @@ impl Worker {
         bytes_sent: u64,
     ) {
         let status = fault.refusal.status().as_u16();
-        self.count_refused_connection(&fault.refusal.code().to_ascii_lowercase());
+        self.metrics.count_refused_head(fault.refusal);
         self.metrics
             .requests
             .with_label_values(&[NO_ROUTE, "OTHER", fault.refusal.status().as_str()])

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::{CacheKey, Engine, SessionEntry, Store, StoreError};
 use crate::auth::session::{Session, SessionId};
 use crate::json;
+use crate::telemetry::metrics::StoreOperation;
 
 /// How many bytes a session's `data` may take as text.
 pub const MAX_DATA_BYTES: usize = 4096;
@@ -44,7 +45,7 @@ impl Store {
         amendment: &Amendment,
         idle: Option<Duration>,
     ) -> Result<AmendOutcome, StoreError> {
-        let outcome = self.measured("amend_session", async {
+        let outcome = self.measured(StoreOperation::AmendSession, async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.amend(id, amendment, idle)),
                 Engine::Redis(redis) => redis.amend(id, amendment, idle).await,
@@ -62,7 +63,7 @@ impl Store {
         id: SessionId,
         idle: Option<Duration>,
     ) -> Result<Option<SessionEntry>, StoreError> {
-        self.measured("touch", async {
+        self.measured(StoreOperation::Touch, async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.touch(id, idle)),
                 Engine::Redis(redis) => redis.touch(id, idle).await,

@@ -23,6 +23,16 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    pub(super) const ALL: [StoreError; 7] = [
+        StoreError::Timeout,
+        StoreError::Unreachable,
+        StoreError::BreakerOpen,
+        StoreError::Refused,
+        StoreError::ReadOnly,
+        StoreError::Malformed,
+        StoreError::Unreplicated,
+    ];
+
     /// The label of `portcullis_store_errors_total`.
     pub fn kind(self) -> &'static str {
         match self {

@@ -10,6 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::{Engine, Store, StoreError};
 use crate::auth::session::Millis;
+use crate::telemetry::metrics::StoreOperation;
 
 /// How often a gateway says that it is there.
 const PRESENCE_INTERVAL: Duration = Duration::from_millis(200);
@@ -48,7 +49,10 @@ impl Store {
             } else {
                 self.clock().saturating_sub(SWEEP_BOUND)
             };
-            let present = self.measured("presence", redis.announce_presence(&name, heard));
+            let present = self.measured(
+                StoreOperation::Presence,
+                redis.announce_presence(&name, heard),
+            );
             if let Ok(present) = present.await {
                 self.shared
                     .gateway_count
@@ -62,7 +66,7 @@ impl Store {
         match &self.engine {
             Engine::Memory(_) => Ok(()),
             Engine::Redis(redis) => {
-                self.measured("presence", redis.withdraw_presence(name))
+                self.measured(StoreOperation::Presence, redis.withdraw_presence(name))
                     .await
             }
         }
@@ -85,7 +89,9 @@ impl Store {
         let mut outcome = FleetConfirmation::default();
         let mut waiting: Option<Vec<String>> = None;
         loop {
-            let present = self.measured("presence", redis.present_gateways()).await?;
+            let present = self
+                .measured(StoreOperation::Presence, redis.present_gateways())
+                .await?;
             let names = waiting.unwrap_or_else(|| {
                 let own = self.shared.gateway_name.get().map(|name| name.to_string());
                 let all: BTreeSet<String> = present.keys().cloned().chain(own).collect();

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use super::near_cache::NearCache;
 use super::{Engine, Revocation, SessionLookup, Store, StoreError};
 use crate::auth::session::{Millis, SessionId};
+use crate::telemetry::metrics::StoreOperation;
 
 /// For how long it is enough that every change up to a moment was heard: with what an answer takes on
 /// its way it stays below the second that is promised.
@@ -138,7 +139,10 @@ impl Store {
             }
         }
         // Without an idle timeout: idleness is no change.
-        for (id, found) in self.look_up_sessions("follow", &sessions, None).await? {
+        for (id, found) in self
+            .look_up_sessions(StoreOperation::Follow, &sessions, None)
+            .await?
+        {
             // One that is missing may live elsewhere.
             if matches!(found, SessionLookup::Revoked(_)) {
                 self.broadcast(Revocation::Session(id));

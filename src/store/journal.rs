@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{Engine, Store, StoreError};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Metrics, StoreOperation};
 
 /// Lines that may wait for the store. Beyond it the newest are lost.
 const MAX_PENDING: usize = 10_000;
@@ -198,7 +198,7 @@ impl Store {
                 return Ok(());
             }
             let written = self
-                .measured("write_events", redis.append_journal(&batch))
+                .measured(StoreOperation::WriteEvents, redis.append_journal(&batch))
                 .await;
             if let Err(error) = written {
                 journal.requeue(batch, metrics);
@@ -216,7 +216,7 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<JournalEntry>, StoreError> {
         let before = before.and_then(parse_id);
-        self.measured_steps("events", async {
+        self.measured_steps(StoreOperation::Events, async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.journal_before(kind, before, limit)),
                 Engine::Redis(redis) => {
@@ -230,7 +230,7 @@ impl Store {
 
     /// The position after the newest line.
     pub async fn journal_end(&self) -> Result<Position, StoreError> {
-        let newest = self.measured("events", async {
+        let newest = self.measured(StoreOperation::Events, async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.journal_ends()),
                 Engine::Redis(redis) => redis.journal_ends(self.shared.timeout).await,
@@ -250,7 +250,7 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<JournalEntry>, StoreError> {
         let mut lines = self
-            .measured("events", async {
+            .measured(StoreOperation::Events, async {
                 match &self.engine {
                     Engine::Memory(memory) => Ok(memory.journal_after(position, limit)),
                     Engine::Redis(redis) => redis.journal_after(position, limit).await,

@@ -13,7 +13,7 @@ use crate::limits::{
     Charge, Counter, Decision, Lease, LeaseReply, LeaseRequest, LeaseTerms, LeasedUnit, Limit,
     Micros, TakeOutcome, UnusedUnits,
 };
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{CacheName, CacheOutcome, Metrics};
 
 /// Locks; a counter's hash says under which it is.
 const SHARDS: usize = 64;
@@ -52,15 +52,15 @@ pub(super) struct LeaseTable {
 
 impl LeaseTable {
     pub(super) fn new(metrics: &Metrics) -> LeaseTable {
-        let count = |outcome| metrics.cache.with_label_values(&["leases", outcome]);
+        let series = |outcome| metrics.cache_series(CacheName::Leases, outcome);
         LeaseTable {
             started: clock::monotonic(),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             orphaned_units: Mutex::default(),
             pending_refills: Mutex::default(),
             batch_returned: Notify::new(),
-            hits: count("hit"),
-            misses: count("miss"),
+            hits: series(CacheOutcome::Hit),
+            misses: series(CacheOutcome::Miss),
         }
     }
 

@@ -8,6 +8,7 @@ use super::lease_table::LeaseOutcome;
 use super::redis::{LeaseGrant, Redis};
 use super::{Engine, Query, QueryResult, Store, StoreError};
 use crate::limits::{Charge, Decision, LeaseRequest, Micros, UnusedUnits};
+use crate::telemetry::metrics::StoreOperation;
 
 /// How many counters are given back to at once.
 const BATCH_SIZE: usize = 200;
@@ -213,7 +214,10 @@ impl Store {
             })
             .collect();
         let outcome = self
-            .measured("charge", redis.grant_units(&wishes, self.gateway_count()))
+            .measured(
+                StoreOperation::Charge,
+                redis.grant_units(&wishes, self.gateway_count()),
+            )
             .await;
         let now = self.shared.leases.steady_now();
         let granted = match outcome {
@@ -303,7 +307,7 @@ impl Store {
             wanted.iter().map(|(it, ask)| (it, *ask)).collect();
         let asked = leases.steady_now();
         let asking = redis.grant_units_each(&wishes, self.gateway_count());
-        match self.measured("charge", asking).await {
+        match self.measured(StoreOperation::Charge, asking).await {
             Ok(granted) => {
                 let now = leases.steady_now();
                 for ((charge, ask), one) in wanted.iter().zip(granted) {
@@ -336,7 +340,9 @@ impl Store {
         };
         for some in unused.chunks(BATCH_SIZE) {
             // A failure is one of the store, which is counted there.
-            let _ = self.measured("refund", redis.return_units(some)).await;
+            let _ = self
+                .measured(StoreOperation::Refund, redis.return_units(some))
+                .await;
         }
     }
 

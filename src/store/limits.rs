@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{Engine, Query, QueryResult, Store, StoreError};
 use crate::limits::{Charge, Decision};
 use crate::routing::Requirements;
+use crate::telemetry::metrics::StoreOperation;
 
 impl Store {
     /// Answers everything that a request needs to know, in at most one round trip and one atomic
@@ -36,7 +37,7 @@ impl Store {
         } else {
             let asking = replica.stamp_query(&rest);
             let asked_at = self.shared.leases.steady_now();
-            let asked = self.measured("decide", async {
+            let asked = self.measured(StoreOperation::Decide, async {
                 match &self.engine {
                     Engine::Memory(memory) => Ok(memory.decide(&rest, idle)),
                     Engine::Redis(redis) => redis.decide(&rest, idle).await,
@@ -95,7 +96,7 @@ impl Store {
         if let Some(decided) = self.charge_leased(charges, &[]).await {
             return decided;
         }
-        self.measured("charge", async {
+        self.measured(StoreOperation::Charge, async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.charge(charges)),
                 Engine::Redis(redis) => {
@@ -122,7 +123,7 @@ impl Store {
 
     /// Gives back what was spent from these limits a moment ago.
     pub async fn refund(&self, charges: &[Charge]) -> Result<(), StoreError> {
-        self.measured("refund", async {
+        self.measured(StoreOperation::Refund, async {
             match &self.engine {
                 Engine::Memory(memory) => {
                     memory.refund(charges);
@@ -136,7 +137,7 @@ impl Store {
 
     /// Looks at a counter and spends nothing.
     pub async fn peek_limit(&self, charge: &Charge) -> Result<Decision, StoreError> {
-        self.measured("peek_limit", async {
+        self.measured(StoreOperation::PeekLimit, async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.peek(charge)),
                 Engine::Redis(redis) => redis.peek(charge).await,
@@ -155,7 +156,7 @@ impl Store {
     pub async fn reset_limit(&self, charge: &Charge) -> Result<bool, StoreError> {
         self.shared.local_limits.remove(&charge.counter);
         self.shared.leases.reset(charge);
-        self.measured("reset_limit", async {
+        self.measured(StoreOperation::ResetLimit, async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.reset(charge)),
                 Engine::Redis(redis) => redis.reset(charge).await,

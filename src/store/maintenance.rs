@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{CacheKey, Engine, Store, StoreError};
 use crate::auth::session::Millis;
+use crate::telemetry::metrics::{CleanUpKind, StoreOperation};
 
 /// What was there at the last clean-up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -60,7 +61,7 @@ impl Store {
         &self,
         period: Duration,
     ) -> Result<Option<CleanUpLease>, StoreError> {
-        self.measured("begin_clean_up", async {
+        self.measured(StoreOperation::BeginCleanUp, async {
             match &self.engine {
                 // One process is the whole fleet.
                 Engine::Memory(_) => Ok(Some(CleanUpLease(0))),
@@ -81,7 +82,7 @@ impl Store {
         standing: &mut Vec<CacheKey>,
     ) -> Result<StoreCounts, StoreError> {
         let (counts, removed) = self
-            .measured_steps("clean_up", async {
+            .measured_steps(StoreOperation::CleanUp, async {
                 match &self.engine {
                     Engine::Memory(memory) => Ok(memory.clean_up()),
                     Engine::Redis(redis) => {
@@ -91,20 +92,19 @@ impl Store {
             })
             .await?;
         for (kind, many) in [
-            ("sessions", removed.sessions),
-            ("index_entries", removed.index_entries),
-            ("blacklist", removed.blacklist),
-            ("live_reports", removed.live_reports),
+            (CleanUpKind::Sessions, removed.sessions),
+            (CleanUpKind::IndexEntries, removed.index_entries),
+            (CleanUpKind::Blacklist, removed.blacklist),
+            (CleanUpKind::LiveReports, removed.live_reports),
         ] {
-            let counter = &self.shared.metrics.cleanup_removed;
-            counter.with_label_values(&[kind]).inc_by(many);
+            self.shared.metrics.count_removed(kind, many);
         }
         Ok(counts)
     }
 
     /// Gives the turn back.
     pub async fn end_clean_up(&self, turn: CleanUpLease) -> Result<(), StoreError> {
-        self.measured("end_clean_up", async {
+        self.measured(StoreOperation::EndCleanUp, async {
             match &self.engine {
                 Engine::Memory(_) => Ok(()),
                 Engine::Redis(redis) => redis.end_clean_up(turn).await,
@@ -115,7 +115,7 @@ impl Store {
 
     /// The counts of the last clean-up, the same on every gateway. `None`: there was none lately.
     pub async fn counts(&self) -> Result<Option<StoreCounts>, StoreError> {
-        self.measured("counts", async {
+        self.measured(StoreOperation::Counts, async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.counts()),
                 Engine::Redis(redis) => redis.counts().await,
@@ -126,7 +126,7 @@ impl Store {
 
     /// Tries a write and a read. A store that takes no writes may serve reads.
     pub async fn probe(&self) -> Result<ProbeResult, StoreError> {
-        self.measured("probe", async {
+        self.measured(StoreOperation::Probe, async {
             match &self.engine {
                 Engine::Memory(_) => Ok(ProbeResult {
                     write: Ok(Duration::ZERO),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{CacheKey, Engine, Revocation, Store, StoreError};
 use crate::auth::session::Millis;
+use crate::telemetry::metrics::StoreOperation;
 
 /// How long it lives if no gateway is there to prolong that.
 pub(super) const MARKER_TTL: Duration = Duration::from_secs(366 * 86_400);
@@ -79,7 +80,7 @@ impl Store {
 
     /// Looks for the marker.
     pub async fn marker_state(&self) -> Result<MarkerState, StoreError> {
-        self.measured("marker", async {
+        self.measured(StoreOperation::Marker, async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.marker_state()),
                 Engine::Redis(redis) => redis.marker_state().await,
@@ -91,7 +92,7 @@ impl Store {
     /// Puts the marker where it is missing, with tokens up to this second refused at least. Of
     /// gateways that do so at once all find the same one afterwards.
     pub async fn write_marker(&self, refused: u64) -> Result<Marker, StoreError> {
-        self.measured("marker", async {
+        self.measured(StoreOperation::Marker, async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.write_marker(refused)),
                 Engine::Redis(redis) => redis.write_marker(refused).await,
@@ -105,7 +106,8 @@ impl Store {
         let Engine::Redis(redis) = &self.engine else {
             return Ok(());
         };
-        self.measured("marker", redis.extend_marker()).await
+        self.measured(StoreOperation::Marker, redis.extend_marker())
+            .await
     }
 
     /// Tells this gateway that tokens without a session issued up to this second are refused.
@@ -120,7 +122,7 @@ impl Store {
         revocations: &[(Revocation, Millis)],
         now: Millis,
     ) -> Result<(), StoreError> {
-        self.measured_steps("restore", async {
+        self.measured_steps(StoreOperation::Restore, async {
             for step in revocations.chunks(BATCH_SIZE) {
                 match &self.engine {
                     Engine::Memory(memory) => memory.restore_revocations(step, now),
@@ -139,7 +141,7 @@ impl Store {
     /// The blacklist and the cut-offs of a store that others write to. It looks at every key; each step
     /// has the deadline, not the whole.
     pub async fn list_revocations(&self) -> Result<Vec<CacheKey>, StoreError> {
-        self.measured_steps("restore", async {
+        self.measured_steps(StoreOperation::Restore, async {
             match &self.engine {
                 Engine::Memory(_) => Ok(Vec::new()),
                 Engine::Redis(redis) => redis.list_revocations(self.shared.timeout).await,

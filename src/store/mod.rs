@@ -61,7 +61,7 @@ use tokio::sync::broadcast;
 use crate::auth::session::{Activity, Millis, Session, SessionId};
 use crate::clock;
 use crate::settings;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Metrics, StoreOperation};
 
 /// How many revocations a slow subscriber may be behind before it has to ask the store instead.
 const REVOCATION_CHANNEL_CAPACITY: usize = 4096;
@@ -138,6 +138,12 @@ impl Store {
                 Engine::Redis(Redis::new(address, settings, Arc::clone(&metrics)))
             }
         };
+        for operation in StoreOperation::ALL {
+            for error in StoreError::ALL {
+                let labels = [operation.as_str(), error.kind()];
+                metrics.store_errors.with_label_values(&labels);
+            }
+        }
         let shared = StoreState {
             prefix: settings.key_prefix.clone(),
             timeout: settings.timeout,
@@ -222,7 +228,7 @@ impl Store {
 
     /// Asks the store for its clock.
     async fn fetch_time(&self) -> Result<Millis, StoreError> {
-        self.measured("now", async {
+        self.measured(StoreOperation::Now, async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.now() / 1000),
                 Engine::Redis(redis) => redis.now().await,
@@ -261,7 +267,7 @@ impl Store {
     /// Runs an operation under its deadline and counts it.
     async fn measured<T>(
         &self,
-        operation: &'static str,
+        operation: StoreOperation,
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         let started = clock::monotonic();
@@ -280,7 +286,7 @@ impl Store {
     /// Runs a long operation whose single steps have the deadline, and counts it.
     async fn measured_steps<T>(
         &self,
-        operation: &'static str,
+        operation: StoreOperation,
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         let started = clock::monotonic();
@@ -289,7 +295,12 @@ impl Store {
         outcome
     }
 
-    fn count<T>(&self, operation: &'static str, started: Instant, outcome: &Result<T, StoreError>) {
+    fn count<T>(
+        &self,
+        operation: StoreOperation,
+        started: Instant,
+        outcome: &Result<T, StoreError>,
+    ) {
         let error = outcome.as_ref().err().map(|error| error.kind());
         self.shared
             .metrics

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{Engine, Store, StoreError};
 use crate::auth::session::SessionId;
+use crate::telemetry::metrics::StoreOperation;
 
 /// How long a report counts: a gateway that has died is not counted for longer.
 pub const REPORT_TTL: Duration = Duration::from_secs(30);
@@ -20,7 +21,7 @@ impl Store {
         if counts.is_empty() {
             return Ok(());
         }
-        self.measured_steps("report_live", async {
+        self.measured_steps(StoreOperation::ReportLive, async {
             match &self.engine {
                 Engine::Memory(memory) => {
                     memory.report_open_connections(gateway, counts);

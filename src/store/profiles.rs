@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use super::{Engine, Store, StoreError};
+use crate::telemetry::metrics::{CacheName, StoreOperation};
 
 /// How long a lease is good for: reading the database takes less.
 pub(super) const LEASE_TTL: Duration = Duration::from_secs(30);
@@ -26,7 +27,7 @@ impl Store {
     /// Looks a user's profile up.
     pub async fn profile(&self, user: &str) -> Result<CachedProfile, StoreError> {
         let found = self
-            .measured("profile", async {
+            .measured(StoreOperation::Profile, async {
                 match &self.engine {
                     Engine::Memory(memory) => Ok(memory.profile(user)),
                     Engine::Redis(redis) => redis.profile(user).await,
@@ -34,7 +35,9 @@ impl Store {
             })
             .await?;
         let hit = matches!(found, CachedProfile::Hit(_));
-        self.shared.metrics.count_cache_lookup("profiles", hit);
+        self.shared
+            .metrics
+            .count_cache_lookup(CacheName::Profiles, hit);
         Ok(found)
     }
 
@@ -46,7 +49,7 @@ impl Store {
         json: &str,
         ttl: Duration,
     ) -> Result<(), StoreError> {
-        self.measured("put_profile", async {
+        self.measured(StoreOperation::PutProfile, async {
             match &self.engine {
                 Engine::Memory(memory) => {
                     memory.put_profile(user, lease, json, ttl);
@@ -60,7 +63,7 @@ impl Store {
 
     /// Forgets a profile: to be called after the database was changed, and made sure of.
     pub async fn invalidate_profile(&self, user: &str) -> Result<(), StoreError> {
-        self.measured("forget_profile", async {
+        self.measured(StoreOperation::ForgetProfile, async {
             match &self.engine {
                 Engine::Memory(memory) => {
                     memory.invalidate_profile(user);

@@ -8,6 +8,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::local_limits::PendingReport;
 use super::{Engine, Store, StoreError};
 use crate::limits::{Decision, Micros};
+use crate::telemetry::metrics::StoreOperation;
 
 /// How often it is looked whether there is something to tell.
 const RECONCILE_INTERVAL: Duration = Duration::from_millis(100);
@@ -59,7 +60,8 @@ impl Store {
         {
             let asked = self.shared.leases.steady_now();
             let told = if all {
-                self.measured("charge", redis.spend(untold)).await
+                self.measured(StoreOperation::Charge, redis.spend(untold))
+                    .await
             } else {
                 Err(StoreError::Refused)
             };

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Engine, SessionEntry, Store, StoreError};
 use crate::auth::session::{Millis, SessionId};
+use crate::telemetry::metrics::StoreOperation;
 
 /// A session's first refresh token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +88,7 @@ impl Store {
         session: SessionId,
         hash: [u8; 32],
     ) -> Result<bool, StoreError> {
-        self.measured("holds_refresh", async {
+        self.measured(StoreOperation::HoldsRefresh, async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.is_current_refresh_token(session, hash)),
                 Engine::Redis(redis) => redis.is_current_refresh_token(session, hash).await,
@@ -106,7 +107,7 @@ impl Store {
         turnover: &RefreshRotation,
         idle: Option<Duration>,
     ) -> Result<RotationResult, StoreError> {
-        self.measured("rotate_refresh", async {
+        self.measured(StoreOperation::RotateRefresh, async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.rotate_refresh(session, turnover, idle)),
                 Engine::Redis(redis) => redis.rotate_refresh(session, turnover, idle).await,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{CacheKey, Engine, Query, Store};
 use crate::routing::Requirements;
+use crate::telemetry::metrics::StoreOperation;
 
 impl Store {
     /// Asks about the session, the token and the person of an inquiry, off the request's path.
@@ -48,7 +49,7 @@ impl Store {
             return;
         };
         let asking = self.shared.near_cache.stamp_query(inquiry);
-        let asked = self.measured("decide", redis.decide(inquiry, idle));
+        let asked = self.measured(StoreOperation::Decide, redis.decide(inquiry, idle));
         // Without an answer it is asked again when it is sure no more.
         if let Ok(findings) = asked.await {
             self.observe_revocation_lag(inquiry, &findings);

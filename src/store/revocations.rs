@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::lookup::{BatchLookup, pair};
 use super::{CacheKey, Engine, Revocation, Store, StoreError, UserHash, user_hash};
+use crate::telemetry::metrics::StoreOperation;
 
 /// How long a cut-off is kept: no token without session is good for longer.
 pub const CUT_OFF_TTL: Duration = Duration::from_secs(366 * 86_400);
@@ -18,7 +19,7 @@ pub fn cut_off_covers(cut_off: u64, issued_at: Option<u64>) -> bool {
 impl Store {
     /// Refuses the token that this key names (see the contract's section 6) for so long.
     pub async fn blacklist(&self, key: &str, ttl: Duration) -> Result<(), StoreError> {
-        let outcome = self.measured("blacklist", async {
+        let outcome = self.measured(StoreOperation::Blacklist, async {
             match &self.engine {
                 Engine::Memory(memory) => {
                     memory.blacklist(key, ttl);
@@ -36,7 +37,7 @@ impl Store {
 
     /// Takes a key off the blacklist; tells whether it was on it.
     pub async fn unblacklist(&self, key: &str) -> Result<bool, StoreError> {
-        let outcome = self.measured("unblacklist", async {
+        let outcome = self.measured(StoreOperation::Unblacklist, async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.unblacklist(key)),
                 Engine::Redis(redis) => redis.unblacklist(key).await,
@@ -68,7 +69,7 @@ impl Store {
             return Ok(HashMap::new());
         }
         let keys: Vec<&str> = lookup.keys().iter().map(String::as_str).collect();
-        let listed = self.measured("is_blacklisted", async {
+        let listed = self.measured(StoreOperation::IsBlacklisted, async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.are_blacklisted(&keys)),
                 Engine::Redis(redis) => redis.are_blacklisted(&keys).await,
@@ -91,7 +92,7 @@ impl Store {
         person: UserHash,
         mut second: Option<u64>,
     ) -> Result<(), StoreError> {
-        let outcome = self.measured("cut_off", async {
+        let outcome = self.measured(StoreOperation::CutOff, async {
             match &self.engine {
                 Engine::Memory(memory) => second = Some(memory.cut_off(person, second)),
                 Engine::Redis(redis) => redis.cut_off(&person, &mut second).await?,
@@ -113,7 +114,7 @@ impl Store {
         if keys.is_empty() {
             return Ok(HashMap::new());
         }
-        let lives = self.measured("is_blacklisted", async {
+        let lives = self.measured(StoreOperation::IsBlacklisted, async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.blacklist_ttls(keys)),
                 Engine::Redis(redis) => redis.blacklist_ttls(keys).await,
@@ -143,7 +144,7 @@ impl Store {
         if people.is_empty() {
             return Ok(HashMap::new());
         }
-        let cut_offs = self.measured("cut_offs", async {
+        let cut_offs = self.measured(StoreOperation::CutOffs, async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.cut_offs(people)),
                 Engine::Redis(redis) => redis.cut_offs(people).await,

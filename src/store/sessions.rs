@@ -8,6 +8,7 @@ use super::{
     SessionLookup, SessionPage, SessionUse, Store, StoreError,
 };
 use crate::auth::session::{EndReason, OnSessionLimit, Session, SessionId};
+use crate::telemetry::metrics::StoreOperation;
 
 /// How many sessions one step of a long operation deals with.
 const BATCH_SIZE: usize = 128;
@@ -35,7 +36,7 @@ impl Store {
     ) -> Result<CreateOutcome, StoreError> {
         let mut evicted = Vec::new();
         let created = self
-            .measured("create_session", async {
+            .measured(StoreOperation::CreateSession, async {
                 match &self.engine {
                     Engine::Memory(memory) => {
                         let created = memory.create_session(session, grant, max, on_limit, idle);
@@ -65,7 +66,7 @@ impl Store {
 
     /// Reads one session, however it stands.
     pub async fn session(&self, id: SessionId) -> Result<Option<SessionEntry>, StoreError> {
-        self.measured("session", async {
+        self.measured(StoreOperation::Session, async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.session(id)),
                 Engine::Redis(redis) => redis.session(id).await,
@@ -80,7 +81,7 @@ impl Store {
         user: &str,
         wanted: SessionListQuery<'_>,
     ) -> Result<SessionPage, StoreError> {
-        self.measured("sessions_of", async {
+        self.measured(StoreOperation::SessionsOf, async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.sessions_of(user, wanted)),
                 Engine::Redis(redis) => redis.sessions_of(user, wanted).await,
@@ -96,7 +97,7 @@ impl Store {
         &self,
         wanted: SessionListQuery<'_>,
     ) -> Result<SessionPage, StoreError> {
-        self.measured_steps("all_sessions", async {
+        self.measured_steps(StoreOperation::AllSessions, async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.all_sessions(wanted)),
                 Engine::Redis(redis) => redis.all_sessions(wanted, self.shared.timeout).await,
@@ -115,7 +116,7 @@ impl Store {
     ) -> Result<bool, StoreError> {
         let mut was_alive = false;
         let outcome = self
-            .measured("revoke", async {
+            .measured(StoreOperation::Revoke, async {
                 match &self.engine {
                     Engine::Memory(memory) => was_alive = memory.revoke(id, reason, idle),
                     Engine::Redis(redis) => {
@@ -138,7 +139,7 @@ impl Store {
 
     /// Ends a session whose sign-in failed: it may have been written all the same, or still be.
     pub async fn abandon_session(&self, user: &str, id: SessionId) -> Result<(), StoreError> {
-        let outcome = self.measured("revoke", async {
+        let outcome = self.measured(StoreOperation::Revoke, async {
             match &self.engine {
                 Engine::Memory(memory) => {
                     memory.revoke(id, EndReason::Terminated, None);
@@ -162,7 +163,7 @@ impl Store {
     ) -> Result<Vec<SessionId>, StoreError> {
         let mut ended = Vec::new();
         let outcome = self
-            .measured("revoke_user", async {
+            .measured(StoreOperation::RevokeUser, async {
                 match &self.engine {
                     Engine::Memory(memory) => {
                         ended = memory.revoke_user(user, except, reason, idle)
@@ -182,7 +183,7 @@ impl Store {
     /// The sessions of a user that a change of who the user is has to be written to. They have to be
     /// looked up before the user is read: a session that is opened later was opened by what is read.
     pub async fn unended_sessions(&self, user: &str) -> Result<Vec<SessionId>, StoreError> {
-        self.measured("set_identity", async {
+        self.measured(StoreOperation::SetIdentity, async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.ids_of(user)),
                 Engine::Redis(redis) => redis.unended_session_ids(user).await,
@@ -198,7 +199,7 @@ impl Store {
         ids: &[SessionId],
         identity: SessionIdentity<'_>,
     ) -> Result<(), StoreError> {
-        let outcome = self.measured("set_identity", async {
+        let outcome = self.measured(StoreOperation::SetIdentity, async {
             match &self.engine {
                 Engine::Memory(memory) => {
                     memory.set_identity(ids, identity);
@@ -220,7 +221,7 @@ impl Store {
         if uses.is_empty() {
             return Ok(());
         }
-        self.measured_steps("record_uses", async {
+        self.measured_steps(StoreOperation::RecordUses, async {
             match &self.engine {
                 Engine::Memory(memory) => {
                     memory.record_uses(uses);
@@ -254,7 +255,9 @@ impl Store {
             .collect();
         let mut ended = Vec::new();
         for step in unsure.chunks(BATCH_SIZE) {
-            let found = self.look_up_sessions("ended_among", step, idle).await?;
+            let found = self
+                .look_up_sessions(StoreOperation::EndedAmong, step, idle)
+                .await?;
             let over = found
                 .into_iter()
                 .filter(|(_, found)| !matches!(found, SessionLookup::Active(..)));
@@ -266,7 +269,7 @@ impl Store {
     /// Looks up how sessions stand, each once, and caches it.
     pub(super) async fn look_up_sessions(
         &self,
-        operation: &'static str,
+        operation: StoreOperation,
         ids: &[SessionId],
         idle: Option<Duration>,
     ) -> Result<Vec<(SessionId, SessionLookup)>, StoreError> {

@@ -21,7 +21,9 @@ pub(super) struct Payload(Map<String, Value>);
 
 impl Payload {
     pub(super) fn parse(bytes: &[u8]) -> Result<Payload, &'static str> {
-        json::parse(bytes).map(Payload).map_err(|fault| fault.what)
+        json::parse(bytes)
+            .map(Payload)
+            .map_err(|fault| fault.reason)
     }
 
     /// The issuer: exactly one string.

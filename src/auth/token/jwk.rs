@@ -68,7 +68,7 @@ const MAX_REPORTED: usize = 16;
 ///
 /// When it is no key set, or nothing is left of it.
 pub fn parse_jwks(bytes: &[u8], algorithms: &[Algorithm]) -> Result<KeySet, KeyError> {
-    let set = json::parse(bytes).map_err(|fault| KeyError::BadJwks(fault.what))?;
+    let set = json::parse(bytes).map_err(|fault| KeyError::BadJwks(fault.reason))?;
     let Some(members) = set.get("keys").and_then(serde_json::Value::as_array) else {
         return Err(KeyError::BadJwks("it has no array `keys`"));
     };

@@ -27,7 +27,7 @@ use crate::api::admin::{self, Readiness, ReloadFn, ReloadOutcome};
 use crate::proxy::local_response;
 use crate::rejection::Refusal;
 use crate::settings::ConnectionLimits;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{ConnectionRefusal, Metrics};
 use crate::telemetry::request_id::{RequestId, X_REQUEST_ID};
 
 mod stall_limit;
@@ -108,8 +108,7 @@ async fn accept(
             }
         };
         let Ok(seat) = Arc::clone(&seats).try_acquire_owned() else {
-            let refused = &metrics.connections_refused;
-            refused.with_label_values(&["admin_connections"]).inc();
+            metrics.count_refused_connection(ConnectionRefusal::AdminConnections);
             continue;
         };
         let connection = serve_connection(stream, router.clone(), limits.clone());

@@ -40,7 +40,7 @@ impl BackendUser {
         ];
         let reads_body = |source: &&ResponseField| matches!(source, ResponseField::Pointer(_));
         let body = if sources.iter().flatten().any(reads_body) {
-            json::parse_value(body).map_err(|fault| fault.what)?
+            json::parse_value(body).map_err(|fault| fault.reason)?
         } else {
             Value::Null
         };

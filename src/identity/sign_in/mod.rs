@@ -24,6 +24,7 @@ use crate::limits::Decision;
 use crate::rejection::Refusal;
 use crate::settings::{Identity, Reloadable};
 use crate::store::{InitialRefreshToken, SessionEntry};
+use crate::telemetry::metrics::LimitOutcome;
 
 /// What somebody signs in with.
 pub struct Credentials<'a> {
@@ -122,12 +123,12 @@ impl Accounts {
         let admitted = decisions.iter().all(|decision| decision.allowed);
         for decision in decisions {
             let outcome = match (decision.degraded, decision.allowed) {
-                (true, _) => "degraded",
-                (false, false) => "limited",
-                (false, true) => "allowed",
+                (true, _) => LimitOutcome::Degraded,
+                (false, false) => LimitOutcome::Limited,
+                (false, true) => LimitOutcome::Allowed,
             };
-            let labels = [&*decision.limit.name, outcome];
-            self.metrics.ratelimit.with_label_values(&labels).inc();
+            self.metrics
+                .count_limit_decision(&decision.limit.name, outcome);
             if throttle::is_reported(&decision) {
                 limits.push(decision);
             }

@@ -10,7 +10,7 @@ use crate::auth::session::Millis;
 use crate::auth::token::{Claims, Tokens, VerifiedToken, VerifyError};
 use crate::issuers::Issuers;
 use crate::memory_budget::{MIB, MemoryBudget};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{CacheName, CacheOutcome, Metrics};
 
 /// More than half a million tokens of our own at most.
 const MEMORY_BUDGET: MemoryBudget = MemoryBudget {
@@ -77,8 +77,8 @@ impl Verifier {
         Verifier {
             tokens,
             issuers,
-            hits: metrics.cache.with_label_values(&["tokens", "hit"]),
-            misses: metrics.cache.with_label_values(&["tokens", "miss"]),
+            hits: metrics.cache_series(CacheName::Tokens, CacheOutcome::Hit),
+            misses: metrics.cache_series(CacheName::Tokens, CacheOutcome::Miss),
             cache: Cache::with_weighter(INITIAL_CAPACITY, bytes, CachedTokenWeight),
         }
     }

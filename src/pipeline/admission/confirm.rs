@@ -14,6 +14,7 @@ use crate::rejection::Refusal;
 use crate::routing::{Requirements, Route};
 use crate::sessions::durable::{Epoch, LookupContext};
 use crate::store::{Query, QueryResult, SessionLookup, StoreError};
+use crate::telemetry::metrics::CacheName;
 
 /// Nothing is asked of whom it is.
 static NO_REQUIREMENTS: Requirements = Requirements {
@@ -250,7 +251,7 @@ impl Admission<'_> {
         };
         let seen = self.near_cache.cached_record(id);
         self.metrics
-            .count_cache_lookup("sessions", seen.0.is_some());
+            .count_cache_lookup(CacheName::Sessions, seen.0.is_some());
         seen
     }
 }

@@ -15,6 +15,7 @@ use crate::rejection::Refusal;
 use crate::routing::{Requirements, Route};
 use crate::settings::SessionsOnOutage;
 use crate::store::{SessionLookup, StoreError};
+use crate::telemetry::metrics::LimitOutcome;
 
 impl Admission<'_> {
     /// Charges limits in this process, as each of them wants it.
@@ -23,7 +24,8 @@ impl Admission<'_> {
             |charge: &&Charge| charge.limit.on_outage == OnOutage::Deny && !charge.limit.shadow;
         if let Some(charge) = all.iter().find(denies) {
             let name = &charge.limit.name;
-            self.metrics.count_limit_decision(name, "degraded");
+            self.metrics
+                .count_limit_decision(name, LimitOutcome::Degraded);
             let reason = "a limit cannot be checked and denies without";
             return Err(Rejection::new(Refusal::StoreUnavailable, reason).with_limit(name));
         }
@@ -37,7 +39,7 @@ impl Admission<'_> {
             .filter(|charge| charge.limit.on_outage != OnOutage::Local)
         {
             self.metrics
-                .count_limit_decision(&charge.limit.name, "degraded");
+                .count_limit_decision(&charge.limit.name, LimitOutcome::Degraded);
         }
         Ok(self.store.charge_locally(&local))
     }

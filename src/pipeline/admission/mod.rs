@@ -16,7 +16,7 @@ use crate::sessions::durable::DurableSessions;
 use crate::settings::Reloadable;
 use crate::store::near_cache::NearCache;
 use crate::store::{Query, Store, StoreError};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{LimitOutcome, Metrics};
 use crate::telemetry::request_id::RequestId;
 
 mod charges;
@@ -289,10 +289,10 @@ impl Admission<'_> {
     fn count_decisions(&self, decisions: &[Decision]) {
         for decision in decisions {
             let outcome = match (decision.degraded, decision.allowed, decision.limit.shadow) {
-                (true, _, _) => "degraded",
-                (false, false, true) => "shadow_limited",
-                (false, false, false) => "limited",
-                (false, true, _) => "allowed",
+                (true, _, _) => LimitOutcome::Degraded,
+                (false, false, true) => LimitOutcome::ShadowLimited,
+                (false, false, false) => LimitOutcome::Limited,
+                (false, true, _) => LimitOutcome::Allowed,
             };
             self.metrics
                 .count_limit_decision(&decision.limit.name, outcome);

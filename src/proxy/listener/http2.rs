@@ -22,6 +22,7 @@ use crate::proxy::connection::{DownstreamConnection, RefusalReport};
 use crate::proxy::grpc::{self, GrpcSession};
 use crate::proxy::open_streams::stream_control::StreamControl;
 use crate::proxy::request_context::Arrival;
+use crate::telemetry::metrics::ConnectionRefusal;
 use crate::telemetry::request_id::RequestId;
 
 /// How long a draining connection has to be quiet before it is closed: what the client sent before
@@ -55,8 +56,16 @@ impl ListenerState {
         };
         match preface {
             Ok(true) => {}
-            Ok(false) => return lane.worker.count_refused_connection("http2_preface"),
-            Err(_) => return lane.worker.count_refused_connection("handshake_timeout"),
+            Ok(false) => {
+                return lane
+                    .worker
+                    .count_refused_connection(ConnectionRefusal::Http2Preface);
+            }
+            Err(_) => {
+                return lane
+                    .worker
+                    .count_refused_connection(ConnectionRefusal::HandshakeTimeout);
+            }
         }
         let (worker, of) = (Arc::clone(&lane.worker), Arc::clone(&peer));
         connection.report_refusals(RefusalReport::new(move |fault| {

@@ -28,6 +28,7 @@ use super::request_context::{Arrival, REQUEST};
 use super::{WorkerProxy, local_response};
 use crate::auth::token::CertificateHash;
 use crate::settings::{Listener, ReloadableListener};
+use crate::telemetry::metrics::ConnectionRefusal;
 
 mod drain;
 mod http2;
@@ -140,7 +141,8 @@ impl ListenerState {
     ) {
         let Some(ticket) = OpenConnections::acquire(&self.open_connections, &lane.worker.metrics)
         else {
-            lane.worker.count_refused_connection("connections");
+            lane.worker
+                .count_refused_connection(ConnectionRefusal::Connections);
             return;
         };
         let (door, lane, shutdown) = (Arc::clone(self), Arc::clone(lane), shutdown.clone());
@@ -209,7 +211,8 @@ impl ListenerState {
             match timeout(limits.handshake_timeout, proxy_protocol::read(&mut stream)).await {
                 Ok(Ok(told)) => ip = told.unwrap_or(ip),
                 Ok(Err(_)) | Err(_) => {
-                    lane.worker.count_refused_connection("proxy_protocol");
+                    lane.worker
+                        .count_refused_connection(ConnectionRefusal::ProxyProtocol);
                     return None;
                 }
             }
@@ -217,7 +220,7 @@ impl ListenerState {
         // One that a trusted PROXY header named counts as the peer.
         if !is_trusted(&ip) && !seat.count(ip) {
             lane.worker
-                .count_refused_connection("connections_per_address");
+                .count_refused_connection(ConnectionRefusal::ConnectionsPerAddress);
             return None;
         }
         let transport = self.handshake(stream, ip, trusted, live, lane).await?;
@@ -236,7 +239,8 @@ impl ListenerState {
             return Some(Transport::Plain(stream));
         };
         if !trusted && self.handshakes.check_key(&ip).is_err() {
-            lane.worker.count_refused_connection("handshake_rate");
+            lane.worker
+                .count_refused_connection(ConnectionRefusal::HandshakeRate);
             return None;
         }
         let accept = TlsAcceptor::from(Arc::clone(config)).accept(stream);
@@ -244,11 +248,13 @@ impl ListenerState {
             Ok(Ok(stream)) => Some(Transport::Tls(Box::new(stream))),
             Ok(Err(error)) => {
                 tracing::debug!(%error, client_ip = %ip, "TLS handshake failed");
-                lane.worker.count_refused_connection("handshake");
+                lane.worker
+                    .count_refused_connection(ConnectionRefusal::Handshake);
                 None
             }
             Err(_) => {
-                lane.worker.count_refused_connection("handshake_timeout");
+                lane.worker
+                    .count_refused_connection(ConnectionRefusal::HandshakeTimeout);
                 None
             }
         }

@@ -22,7 +22,7 @@ use redis::Value;
 use super::StoreError;
 use crate::auth::session::Millis;
 use crate::settings::{self, RedisAddress};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Metrics, StoreOperation};
 
 /// How many users or sessions one script deals with: a server does nothing else for a few hundred
 /// microseconds.
@@ -153,12 +153,10 @@ impl Redis {
     }
 
     /// Counts content that is not understood and was passed over.
-    fn count_malformed(&self, operation: &'static str, times: u64) {
+    fn count_malformed(&self, operation: StoreOperation, times: u64) {
         if times > 0 {
-            self.metrics
-                .store_errors
-                .with_label_values(&[operation, StoreError::Malformed.kind()])
-                .inc_by(times);
+            let error = StoreError::Malformed.kind();
+            self.metrics.count_store_errors(operation, error, times);
         }
     }
 }

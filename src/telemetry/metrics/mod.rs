@@ -16,10 +16,15 @@ use crate::auth::session::EndReason;
 use crate::rejection::Refusal;
 use crate::telemetry::logging::StandardStream;
 
+mod labels;
 mod routing_series;
 mod series;
 mod sign_ins;
 
+pub use labels::{
+    CacheName, CacheOutcome, CleanUpKind, CleanUpStatus, ConnectionRefusal, FetchStatus,
+    LimitOutcome, ReloadStatus, StoreOperation,
+};
 pub use routing_series::{API_ROUTE, NO_ROUTE, RoutingSeries};
 pub use series::SeriesCache;
 pub use sign_ins::SignInMethod;
@@ -33,105 +38,45 @@ const STORE_BUCKETS: &[f64] = &[
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0,
 ];
 
-/// The operations of the store's face.
-const STORE_OPERATIONS: [&str; 39] = [
-    "all_sessions",
-    "amend_session",
-    "begin_clean_up",
-    "blacklist",
-    "charge",
-    "clean_up",
-    "counts",
-    "create_session",
-    "cut_off",
-    "cut_offs",
-    "decide",
-    "end_clean_up",
-    "ended_among",
-    "events",
-    "follow",
-    "forget_profile",
-    "holds_refresh",
-    "is_blacklisted",
-    "marker",
-    "now",
-    "peek_limit",
-    "presence",
-    "probe",
-    "profile",
-    "put_profile",
-    "record_uses",
-    "refund",
-    "report_live",
-    "reset_limit",
-    "restore",
-    "revoke",
-    "revoke_user",
-    "rotate_refresh",
-    "session",
-    "sessions_of",
-    "set_identity",
-    "touch",
-    "unblacklist",
-    "write_events",
-];
-/// Why the store gave no answer.
-const STORE_ERRORS: [&str; 7] = [
-    "timeout",
-    "unreachable",
-    "breaker_open",
-    "refused",
-    "read_only",
-    "malformed",
-    "unreplicated",
-];
-/// Why a connection or a head is turned away before there is a request.
-const CONNECTION_REFUSALS: [&str; 12] = [
-    "connections",
-    "connections_per_address",
-    "admin_connections",
-    "proxy_protocol",
-    "handshake_rate",
-    "handshake",
-    "handshake_timeout",
-    "http2_preface",
-    "bad_request",
-    "headers_too_large",
-    "request_timeout",
-    "method_not_allowed",
+/// The refusals of a head that never becomes a request.
+const HEAD_REFUSALS: [Refusal; 4] = [
+    Refusal::BadRequest,
+    Refusal::HeadersTooLarge,
+    Refusal::RequestTimeout,
+    Refusal::MethodNotAllowed,
 ];
 
-/// A metric that can be made from a row of the table below.
-trait Kind: Collector + Clone + 'static {
-    fn made(opts: Opts, labels: &[&str], buckets: &[f64]) -> Result<Self, prometheus::Error>;
+/// A type of metric that a row of the table below may name.
+trait RegisteredMetric: Collector + Clone + 'static {
+    fn build(opts: Opts, labels: &[&str], buckets: &[f64]) -> Result<Self, prometheus::Error>;
 }
 
 /// Gauges and counters: without labels, and with them.
-macro_rules! kinds {
+macro_rules! registered_metrics {
     (plain: $($plain:ty),*; labelled: $($labelled:ty),*) => {
-        $(impl Kind for $plain {
-            fn made(opts: Opts, _: &[&str], _: &[f64]) -> Result<Self, prometheus::Error> {
+        $(impl RegisteredMetric for $plain {
+            fn build(opts: Opts, _: &[&str], _: &[f64]) -> Result<Self, prometheus::Error> {
                 <$plain>::with_opts(opts)
             }
         })*
-        $(impl Kind for $labelled {
-            fn made(opts: Opts, labels: &[&str], _: &[f64]) -> Result<Self, prometheus::Error> {
+        $(impl RegisteredMetric for $labelled {
+            fn build(opts: Opts, labels: &[&str], _: &[f64]) -> Result<Self, prometheus::Error> {
                 <$labelled>::new(opts, labels)
             }
         })*
     };
 }
 
-kinds!(plain: Gauge, IntCounter, IntGauge; labelled: IntCounterVec, IntGaugeVec);
+registered_metrics!(plain: Gauge, IntCounter, IntGauge; labelled: IntCounterVec, IntGaugeVec);
 
-impl Kind for Histogram {
-    fn made(opts: Opts, _: &[&str], buckets: &[f64]) -> Result<Self, prometheus::Error> {
+impl RegisteredMetric for Histogram {
+    fn build(opts: Opts, _: &[&str], buckets: &[f64]) -> Result<Self, prometheus::Error> {
         Histogram::with_opts(HistogramOpts::from(opts).buckets(buckets.to_vec()))
     }
 }
 
-impl Kind for HistogramVec {
-    fn made(opts: Opts, labels: &[&str], buckets: &[f64]) -> Result<Self, prometheus::Error> {
+impl RegisteredMetric for HistogramVec {
+    fn build(opts: Opts, labels: &[&str], buckets: &[f64]) -> Result<Self, prometheus::Error> {
         HistogramVec::new(HistogramOpts::from(opts).buckets(buckets.to_vec()), labels)
     }
 }
@@ -149,9 +94,9 @@ macro_rules! metrics {
         }
 
         impl Metrics {
-            fn registered(registry: Registry, process: Registry) -> Result<Metrics, prometheus::Error> {
+            fn register_all(registry: Registry, process: Registry) -> Result<Metrics, prometheus::Error> {
                 $(
-                    let $field = <$kind as Kind>::made(Opts::new($name, $help), &[$($label),*], $buckets)?;
+                    let $field = <$kind as RegisteredMetric>::build(Opts::new($name, $help), &[$($label),*], $buckets)?;
                     registry.register(Box::new($field.clone()))?;
                 )*
                 Ok(Metrics { registry, process, request_series: RequestSeries::default(), $($field,)* })
@@ -229,9 +174,9 @@ metrics! {
 #[derive(Debug, Default)]
 struct RequestSeries {
     auth: SeriesCache<Option<Refusal>>,
-    caches: SeriesCache<(&'static str, &'static str)>,
-    limits: SeriesCache<(Arc<str>, &'static str)>,
-    store: SeriesCache<&'static str, Histogram>,
+    caches: SeriesCache<(CacheName, CacheOutcome)>,
+    limits: SeriesCache<(Arc<str>, LimitOutcome)>,
+    store: SeriesCache<StoreOperation, Histogram>,
 }
 
 impl Metrics {
@@ -248,7 +193,7 @@ impl Metrics {
         let build = IntGaugeVec::new(build, &["version"])?;
         registry.register(Box::new(build.clone()))?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let metrics = Metrics::registered(registry, process)?;
+        let metrics = Metrics::register_all(registry, process)?;
         metrics.initialize_series();
         Ok(metrics)
     }
@@ -268,10 +213,10 @@ impl Metrics {
             .observe(Duration::from_millis(lag).as_secs_f64());
     }
 
-    /// Counts a store operation: how long it took, and its error if it had one.
+    /// Counts a store operation: its duration, and its error if it had one.
     pub fn observe_store_operation(
         &self,
-        operation: &'static str,
+        operation: StoreOperation,
         took: Duration,
         error: Option<&'static str>,
     ) {
@@ -279,96 +224,132 @@ impl Metrics {
             operation,
             |operation| {
                 self.store_operation_duration
-                    .with_label_values(&[*operation])
+                    .with_label_values(&[operation.as_str()])
             },
             |series| series.observe(took.as_secs_f64()),
         );
-        if let Some(kind) = error {
-            self.store_errors
-                .with_label_values(&[operation, kind])
-                .inc();
+        if let Some(error) = error {
+            self.count_store_errors(operation, error, 1);
         }
     }
 
-    /// Counts a look-up in what this gateway remembers.
-    pub fn count_cache_lookup(&self, cache: &'static str, hit: bool) {
-        let outcome = if hit { "hit" } else { "miss" };
+    /// Counts errors of a store operation.
+    pub fn count_store_errors(&self, operation: StoreOperation, error: &'static str, count: u64) {
+        self.store_errors
+            .with_label_values(&[operation.as_str(), error])
+            .inc_by(count);
+    }
+
+    /// The series of a cache and an outcome, for a cache that counts its look-ups itself.
+    pub fn cache_series(&self, cache: CacheName, outcome: CacheOutcome) -> IntCounter {
+        self.cache
+            .with_label_values(&[cache.as_str(), outcome.as_str()])
+    }
+
+    /// Counts a look-up in a cache of this gateway.
+    pub fn count_cache_lookup(&self, cache: CacheName, hit: bool) {
+        let outcome = if hit {
+            CacheOutcome::Hit
+        } else {
+            CacheOutcome::Miss
+        };
         self.request_series.caches.with(
             (cache, outcome),
-            |(cache, outcome)| self.cache.with_label_values(&[*cache, *outcome]),
+            |(cache, outcome)| self.cache_series(*cache, *outcome),
             IntCounter::inc,
         );
     }
 
     /// Counts an authentication; `None`: it succeeded.
     pub fn count_authentication(&self, refusal: Option<Refusal>) {
-        let label = |refusal: &Option<Refusal>| match refusal {
-            Some(refusal) => refusal.code().to_ascii_lowercase(),
-            None => "ok".to_owned(),
+        let look_up = |refusal: &Option<Refusal>| {
+            let label = refusal.map_or("ok".to_owned(), refusal_label);
+            self.auth.with_label_values(&[label])
         };
-        let look_up = |refusal: &_| self.auth.with_label_values(&[label(refusal)]);
         self.request_series
             .auth
             .with(refusal, look_up, IntCounter::inc);
     }
 
     /// Counts a limit's decision.
-    pub fn count_limit_decision(&self, limit: &Arc<str>, outcome: &'static str) {
+    pub fn count_limit_decision(&self, limit: &Arc<str>, outcome: LimitOutcome) {
         self.request_series.limits.with(
             (Arc::clone(limit), outcome),
-            |(limit, outcome)| self.ratelimit.with_label_values(&[&**limit, outcome]),
+            |(limit, outcome)| {
+                self.ratelimit
+                    .with_label_values(&[&**limit, outcome.as_str()])
+            },
             IntCounter::inc,
         );
+    }
+
+    /// Counts a connection that is closed before it has carried a request.
+    pub fn count_refused_connection(&self, reason: ConnectionRefusal) {
+        self.connections_refused
+            .with_label_values(&[reason.as_str()])
+            .inc();
+    }
+
+    /// Counts a head that never became a request.
+    pub fn count_refused_head(&self, refusal: Refusal) {
+        self.connections_refused
+            .with_label_values(&[refusal_label(refusal)])
+            .inc();
+    }
+
+    /// Counts what a cleanup run removed.
+    pub fn count_removed(&self, kind: CleanUpKind, count: u64) {
+        self.cleanup_removed
+            .with_label_values(&[kind.as_str()])
+            .inc_by(count);
     }
 
     fn initialize_series(&self) {
         self.initialize_sign_in_series();
         self.auth.with_label_values(&["ok"]);
-        for refusal in Refusal::ALL {
-            if refusal.status() == http::StatusCode::UNAUTHORIZED {
-                self.auth
-                    .with_label_values(&[&refusal.code().to_ascii_lowercase()]);
-            }
-        }
-        for outcome in ["ambiguous_credentials", "store_unavailable"] {
-            self.auth.with_label_values(&[outcome]);
+        let unauthenticated = Refusal::ALL
+            .into_iter()
+            .filter(|refusal| refusal.status() == http::StatusCode::UNAUTHORIZED);
+        let others = [Refusal::AmbiguousCredentials, Refusal::StoreUnavailable];
+        for refusal in unauthenticated.chain(others) {
+            self.auth.with_label_values(&[refusal_label(refusal)]);
         }
         for reason in EndReason::ALL {
             self.sessions_ended.with_label_values(&[reason.as_str()]);
         }
-        for outcome in ["applied", "rejected", "restart_required"] {
-            self.config_reloads.with_label_values(&[outcome]);
+        for status in ReloadStatus::ALL {
+            self.config_reloads.with_label_values(&[status.as_str()]);
         }
-        for outcome in ["done", "failed", "skipped"] {
-            self.cleanup_runs.with_label_values(&[outcome]);
+        for status in CleanUpStatus::ALL {
+            self.cleanup_runs.with_label_values(&[status.as_str()]);
         }
-        for kind in [
-            "sessions",
-            "index_entries",
-            "blacklist",
-            "live_reports",
-            "durable_sessions",
-            "revocations",
-        ] {
-            self.cleanup_removed.with_label_values(&[kind]);
+        for kind in CleanUpKind::ALL {
+            self.cleanup_removed.with_label_values(&[kind.as_str()]);
         }
-        for cache in ["sessions", "tokens", "profiles", "assertions", "leases"] {
-            for outcome in ["hit", "miss"] {
-                self.cache.with_label_values(&[cache, outcome]);
+        for cache in CacheName::ALL {
+            for outcome in CacheOutcome::ALL {
+                self.cache_series(*cache, *outcome);
             }
         }
-        for operation in STORE_OPERATIONS {
+        for operation in StoreOperation::ALL {
             self.store_operation_duration
-                .with_label_values(&[operation]);
-            for kind in STORE_ERRORS {
-                self.store_errors.with_label_values(&[operation, kind]);
-            }
+                .with_label_values(&[operation.as_str()]);
         }
         for stream in StandardStream::ALL {
             self.log_lines_dropped.with_label_values(&[stream.as_str()]);
         }
-        for reason in CONNECTION_REFUSALS {
-            self.connections_refused.with_label_values(&[reason]);
+        for reason in ConnectionRefusal::ALL {
+            self.connections_refused
+                .with_label_values(&[reason.as_str()]);
+        }
+        for refusal in HEAD_REFUSALS {
+            self.connections_refused
+                .with_label_values(&[refusal_label(refusal)]);
         }
     }
+}
+
+/// A refusal as a label: its code in lower case.
+fn refusal_label(refusal: Refusal) -> String {
+    refusal.code().to_ascii_lowercase()
 }

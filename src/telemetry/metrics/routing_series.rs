@@ -8,7 +8,7 @@ use foldhash::fast::RandomState;
 use http::{Method, StatusCode};
 use prometheus::{Histogram, IntCounter};
 
-use super::{Metrics, SeriesCache};
+use super::{LimitOutcome, Metrics, SeriesCache};
 use crate::settings::Reloadable;
 
 /// The `route` label of the gateway's own endpoints.
@@ -18,7 +18,6 @@ pub const NO_ROUTE: &str = "(none)";
 
 /// The `class` label of durations, by the first digit of the status; `none` where no response began.
 const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
-const LIMIT_OUTCOMES: [&str; 4] = ["allowed", "limited", "degraded", "shadow_limited"];
 
 /// The series in which a request counts, resolved once per configuration.
 pub struct RoutingSeries {
@@ -106,9 +105,9 @@ fn register_at_zero(settings: &Reloadable, metrics: &Metrics) {
         requests.with_label_values(&[&*route.name, "GET", "200"]);
     }
     for limit in &settings.limits {
-        for outcome in LIMIT_OUTCOMES {
+        for outcome in LimitOutcome::ALL {
             let decisions = &metrics.ratelimit;
-            decisions.with_label_values(&[&*limit.name, outcome]);
+            decisions.with_label_values(&[&*limit.name, outcome.as_str()]);
         }
     }
     let certificates = &metrics.tls_certificate_not_after;

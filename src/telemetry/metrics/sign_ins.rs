@@ -1,6 +1,6 @@
 //! Sign-ins, by what checks the password and by outcome.
 
-use super::Metrics;
+use super::{Metrics, refusal_label};
 use crate::rejection::Refusal;
 
 /// What checks the password of a sign-in.
@@ -41,14 +41,14 @@ const REFUSALS: [Refusal; 11] = [
 impl Metrics {
     /// Counts a sign-in; `None`: it succeeded.
     pub fn count_sign_in(&self, method: SignInMethod, refusal: Option<Refusal>) {
-        let outcome = refusal.map_or("ok".to_owned(), |it| it.code().to_ascii_lowercase());
+        let outcome = refusal.map_or("ok".to_owned(), refusal_label);
         let labels = [method.as_str(), &outcome];
         self.sign_ins.with_label_values(&labels).inc();
     }
 
     pub(super) fn initialize_sign_in_series(&self) {
         for method in SignInMethod::ALL {
-            let codes = REFUSALS.map(|refusal| refusal.code().to_ascii_lowercase());
+            let codes = REFUSALS.map(refusal_label);
             for outcome in std::iter::once("ok").chain(codes.iter().map(String::as_str)) {
                 self.sign_ins.with_label_values(&[method.as_str(), outcome]);
             }

@@ -42,7 +42,7 @@ impl<'a> Jws<'a> {
         if payload.contains('.') {
             return Err(three_parts);
         }
-        let header = json::parse(&decode(header)?).map_err(|fault| fault.what)?;
+        let header = json::parse(&decode(header)?).map_err(|fault| fault.reason)?;
         let (algorithm, key_id) = read_header(&header)?;
         if signature.is_empty() {
             return Err("the token is not signed");

@@ -42,7 +42,7 @@ pub enum KeyError {
     SecretRequired,
     #[error("a key's id has 1 to {MAX_ID} characters")]
     BadId,
-    #[error("not a PEM file with {kind}", kind = kind(*.0))]
+    #[error("not a PEM file with {}", key_type(*.0))]
     BadPem(Algorithm),
     #[error("the key is encrypted: give it without a passphrase")]
     Encrypted,
@@ -190,8 +190,8 @@ impl std::fmt::Debug for Key {
     }
 }
 
-/// The kind of key that an algorithm takes, in words.
-fn kind(algorithm: Algorithm) -> &'static str {
+/// The type of key that an algorithm uses, for messages.
+fn key_type(algorithm: Algorithm) -> &'static str {
     match algorithm {
         Algorithm::HS256 => "a secret",
         Algorithm::RS256 => "an RSA key of 2048 to 8192 bits",

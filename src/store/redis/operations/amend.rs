@@ -10,6 +10,7 @@ use crate::auth::session::SessionId;
 use crate::store::redis::Redis;
 use crate::store::redis::codec::scripts::ScriptCall;
 use crate::store::{AmendOutcome, Amendment, SessionEntry, StoreError};
+use crate::telemetry::metrics::StoreOperation;
 
 impl Redis {
     /// The merge is made here, and written if the record is still the one that was read; if not, it
@@ -40,7 +41,8 @@ impl Redis {
                 Value::Int(_) => return Ok(AmendOutcome::Gone),
                 reply => {
                     let live = entry.activity.live_connections;
-                    let written = self.decode_entry_reply("amend_session", id, &reply)?;
+                    let written =
+                        self.decode_entry_reply(StoreOperation::AmendSession, id, &reply)?;
                     let mut entry = written.ok_or(StoreError::Malformed)?;
                     entry.activity.live_connections = live;
                     return Ok(AmendOutcome::Amended(entry));
@@ -61,7 +63,7 @@ impl Redis {
             .await?
             .into_iter();
         let reply = replies.next().ok_or(StoreError::Malformed)?;
-        let Some(mut entry) = self.decode_entry_reply("touch", id, &reply)? else {
+        let Some(mut entry) = self.decode_entry_reply(StoreOperation::Touch, id, &reply)? else {
             return Ok(None);
         };
         let reports = replies.next().ok_or(StoreError::Malformed)?;

@@ -12,6 +12,7 @@ use crate::store::journal::{
 };
 use crate::store::redis::links::exchange_error;
 use crate::store::redis::{Redis, decode_reply};
+use crate::telemetry::metrics::StoreOperation;
 
 /// How many entries one step of a search looks at.
 const SEARCH_STEP: usize = 500;
@@ -59,7 +60,7 @@ impl Redis {
         let mut replies = self.execute_all(&writes).await?;
         if replies.iter().any(exchange_error::is_wrong_type) {
             // Not ours: it begins anew.
-            self.count_malformed("write_events", 1);
+            self.count_malformed(StoreOperation::WriteEvents, 1);
             self.execute(redis::cmd("DEL").arg(&key)).await?;
             replies = self.execute_all(&writes).await?;
         }

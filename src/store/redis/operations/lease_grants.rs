@@ -11,6 +11,7 @@ use crate::store::redis::codec::record::ByteReader;
 use crate::store::redis::codec::scripts::ScriptCall;
 use crate::store::redis::links::exchange_error;
 use crate::store::redis::{Redis, decode_reply};
+use crate::telemetry::metrics::StoreOperation;
 
 /// What the store says to one wish.
 pub(in crate::store) struct LeaseGrant {
@@ -66,7 +67,7 @@ impl Redis {
                 .arg(unused.counted_at)
         };
         for reply in self.run_all(unused.iter().map(call).collect()).await? {
-            self.count_malformed("refund", decode_reply(reply)?);
+            self.count_malformed(StoreOperation::Refund, decode_reply(reply)?);
         }
         Ok(())
     }
@@ -94,7 +95,7 @@ impl Redis {
         let reply = packed_bytes(reply)?;
         let mut said = PackedReply(ByteReader(&reply));
         let now = said.number()?;
-        self.count_malformed("charge", said.number()?);
+        self.count_malformed(StoreOperation::Charge, said.number()?);
         let mut granted = Vec::with_capacity(wishes.len());
         for (charge, _) in wishes {
             let decision = said.decision(charge)?.ok_or(StoreError::Malformed)?;

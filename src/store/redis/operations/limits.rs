@@ -14,6 +14,7 @@ use crate::store::redis::codec::{keys, record, text_codec};
 use crate::store::redis::links::exchange_error;
 use crate::store::redis::{Redis, decode_reply};
 use crate::store::{Query, QueryResult, SessionLookup, StoreError};
+use crate::telemetry::metrics::StoreOperation;
 
 /// What `decide.lua` says of the session.
 const MALFORMED: u8 = 2;
@@ -53,7 +54,7 @@ impl Redis {
         let told = untold.iter().zip(replies).map(|((charge, _), reply)| {
             let reply = packed_bytes(reply)?;
             let mut said = PackedReply(ByteReader(&reply));
-            self.count_malformed("charge", said.number()?);
+            self.count_malformed(StoreOperation::Charge, said.number()?);
             said.decision(charge)?.ok_or(StoreError::Malformed)
         });
         Ok(told.collect())
@@ -77,7 +78,7 @@ impl Redis {
         let reply = packed_bytes(self.run(call).await?)?;
         let mut said = PackedReply(ByteReader(&reply));
         let _now = said.number()?;
-        self.count_malformed("peek_limit", said.number()?);
+        self.count_malformed(StoreOperation::PeekLimit, said.number()?);
         said.decision(charge)?.ok_or(StoreError::Malformed)
     }
 
@@ -160,7 +161,7 @@ impl Redis {
         let mut said = PackedReply(ByteReader(&reply));
         let mut findings = QueryResult::empty(said.number()? / 1000);
         if !inquiry.has_identity() {
-            self.count_malformed("decide", said.number()?);
+            self.count_malformed(StoreOperation::Decide, said.number()?);
             let charges = inquiry
                 .charges_before_auth
                 .iter()
@@ -171,7 +172,7 @@ impl Redis {
         let (status, last) = (said.byte()?, said.number()?);
         findings.blacklisted = said.byte()? > 0;
         findings.cut_off = Some(said.number()?).filter(|second| *second > 0);
-        self.count_malformed("decide", said.number()?);
+        self.count_malformed(StoreOperation::Decide, said.number()?);
         let evaluated = usize::try_from(said.number()?).unwrap_or(usize::MAX);
         let charges = inquiry
             .charges_before_auth
@@ -212,7 +213,7 @@ impl Redis {
                 SessionLookup::Active(Arc::new(*session), last)
             }
             _ => {
-                self.count_malformed("decide", 1);
+                self.count_malformed(StoreOperation::Decide, 1);
                 SessionLookup::Missing
             }
         }

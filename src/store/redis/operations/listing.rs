@@ -8,6 +8,7 @@ use crate::store::page::{SessionListQuery, sort_newest_first};
 use crate::store::redis::Redis;
 use crate::store::redis::codec::keys::SESSION;
 use crate::store::{SessionEntry, SessionPage, StoreError};
+use crate::telemetry::metrics::StoreOperation;
 
 /// How many keys one page of everybody's sessions looks at, roughly.
 const KEYS_PER_PAGE: u32 = 4_000;
@@ -23,7 +24,7 @@ impl Redis {
         wanted: SessionListQuery<'_>,
     ) -> Result<SessionPage, StoreError> {
         let ids: Vec<SessionId> = self.user_index(user).await?.keys().copied().collect();
-        let (now, entries) = self.entries("sessions_of", &ids).await?;
+        let (now, entries) = self.entries(StoreOperation::SessionsOf, &ids).await?;
         let present = entries.into_iter().flatten().collect();
         Ok(SessionPage::from_entries(present, wanted, now))
     }
@@ -40,7 +41,7 @@ impl Redis {
         let mut begun = place != ScanPosition::default() || !ids.is_empty();
         let now = loop {
             let (now, entries) = self
-                .with_deadline(deadline, self.entries("all_sessions", &ids))
+                .with_deadline(deadline, self.entries(StoreOperation::AllSessions, &ids))
                 .await?;
             let present = entries.into_iter().flatten();
             let entries: Vec<SessionEntry> =

@@ -11,6 +11,7 @@ use crate::store::redis::Redis;
 use crate::store::redis::codec::{activity, record};
 use crate::store::redis::links::exchange_error;
 use crate::store::{RefreshRotation, Reuse, RotationOutcome, RotationResult, StoreError};
+use crate::telemetry::metrics::StoreOperation;
 
 impl Redis {
     pub(in crate::store) async fn is_current_refresh_token(
@@ -59,7 +60,7 @@ impl Redis {
             return Err(StoreError::Malformed);
         };
         let now = Millis::try_from(now).map_err(|_| StoreError::Malformed)?;
-        let mut entry = self.decode_entry("rotate_refresh", id, &record, &used)?;
+        let mut entry = self.decode_entry(StoreOperation::RotateRefresh, id, &record, &used)?;
         if let Some(entry) = &mut entry {
             entry.activity.live_connections = open_connections::sum_reports(&reports, now);
         }

@@ -15,6 +15,7 @@ use crate::store::redis::codec::{activity, record, text_codec};
 use crate::store::redis::links::exchange_error;
 use crate::store::redis::{Redis, decode_reply, parse_time};
 use crate::store::{SessionEntry, SessionUse, StoreError, deadline};
+use crate::telemetry::metrics::StoreOperation;
 
 /// How many sessions one step of a long operation deals with.
 pub(in crate::store::redis) const SESSIONS_PER_STEP: usize = 128;
@@ -33,14 +34,14 @@ impl Redis {
         &self,
         id: SessionId,
     ) -> Result<Option<SessionEntry>, StoreError> {
-        let (_, mut entries) = self.entries("session", &[id]).await?;
+        let (_, mut entries) = self.entries(StoreOperation::Session, &[id]).await?;
         entries.pop().ok_or(StoreError::Malformed)
     }
 
     /// The time, and for each of these sessions, in their order, its record if there is one.
     pub(in crate::store) async fn entries(
         &self,
-        operation: &'static str,
+        operation: StoreOperation,
         ids: &[SessionId],
     ) -> Result<(Millis, Vec<Option<SessionEntry>>), StoreError> {
         let mut questions = redis::pipe();
@@ -71,7 +72,7 @@ impl Redis {
     /// is counted.
     pub(in crate::store::redis) fn decode_entry(
         &self,
-        operation: &'static str,
+        operation: StoreOperation,
         id: SessionId,
         record: &Value,
         used: &Value,
@@ -99,7 +100,7 @@ impl Redis {
     /// Reads a script's answer that is both of them.
     pub(in crate::store::redis) fn decode_entry_reply(
         &self,
-        operation: &'static str,
+        operation: StoreOperation,
         id: SessionId,
         reply: &Value,
     ) -> Result<Option<SessionEntry>, StoreError> {
@@ -126,7 +127,7 @@ impl Redis {
         let (outcome, user) = parse_end_reply(reply)?;
         *was_alive = outcome == ENDED_NOW;
         if outcome == MALFORMED {
-            self.count_malformed("revoke", 1);
+            self.count_malformed(StoreOperation::Revoke, 1);
         }
         if !matches!(outcome, ENDED_NOW | ENDED_BEFORE | IDLE) {
             return Ok(());

@@ -8,6 +8,7 @@ use crate::auth::session::{Millis, SessionId};
 use crate::store::StoreError;
 use crate::store::redis::links::exchange_error;
 use crate::store::redis::{Redis, decode_reply};
+use crate::telemetry::metrics::StoreOperation;
 
 /// What the index says of a session.
 #[derive(Debug, Clone, Copy)]
@@ -26,7 +27,7 @@ impl Redis {
         let reply = self.execute_all(&question).await?.pop();
         let reply = reply.ok_or(StoreError::Malformed)?;
         if exchange_error::is_wrong_type(&reply) {
-            self.count_malformed("user_index", 1);
+            self.count_malformed(StoreOperation::UserIndex, 1);
             return Ok(HashMap::new());
         }
         let listed: HashMap<Vec<u8>, Vec<u8>> = decode_reply(reply)?;

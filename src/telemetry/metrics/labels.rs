@@ -1,0 +1,133 @@
+//! Label values that are not names from the configuration. Each text is written here and nowhere else.
+
+/// Declares enums of label values, with their texts and a list of all.
+macro_rules! labels {
+    ($($(#[$doc:meta])* $name:ident { $($variant:ident = $text:literal,)* })*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name {
+            $($variant,)*
+        }
+
+        impl $name {
+            pub const ALL: &[$name] = &[$($name::$variant,)*];
+
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $($name::$variant => $text,)*
+                }
+            }
+        }
+    )*};
+}
+
+labels! {
+    /// An operation of the store.
+    StoreOperation {
+        AllSessions = "all_sessions",
+        AmendSession = "amend_session",
+        BeginCleanUp = "begin_clean_up",
+        Blacklist = "blacklist",
+        Charge = "charge",
+        CleanUp = "clean_up",
+        Counts = "counts",
+        CreateSession = "create_session",
+        CutOff = "cut_off",
+        CutOffs = "cut_offs",
+        Decide = "decide",
+        EndCleanUp = "end_clean_up",
+        EndedAmong = "ended_among",
+        Events = "events",
+        Follow = "follow",
+        ForgetProfile = "forget_profile",
+        HoldsRefresh = "holds_refresh",
+        IsBlacklisted = "is_blacklisted",
+        Marker = "marker",
+        Now = "now",
+        PeekLimit = "peek_limit",
+        Presence = "presence",
+        Probe = "probe",
+        Profile = "profile",
+        PutProfile = "put_profile",
+        RecordUses = "record_uses",
+        Refund = "refund",
+        ReportLive = "report_live",
+        ResetLimit = "reset_limit",
+        Restore = "restore",
+        Revoke = "revoke",
+        RevokeUser = "revoke_user",
+        RotateRefresh = "rotate_refresh",
+        Session = "session",
+        SessionsOf = "sessions_of",
+        SetIdentity = "set_identity",
+        Touch = "touch",
+        Unblacklist = "unblacklist",
+        UserIndex = "user_index",
+        WriteEvents = "write_events",
+    }
+
+    /// A cache of this gateway.
+    CacheName {
+        Sessions = "sessions",
+        Tokens = "tokens",
+        Profiles = "profiles",
+        Assertions = "assertions",
+        Leases = "leases",
+    }
+
+    /// The outcome of a cache look-up.
+    CacheOutcome {
+        Hit = "hit",
+        Miss = "miss",
+    }
+
+    /// A limit's decision about one request.
+    LimitOutcome {
+        Allowed = "allowed",
+        Limited = "limited",
+        Degraded = "degraded",
+        ShadowLimited = "shadow_limited",
+    }
+
+    /// The outcome of a configuration reload.
+    ReloadStatus {
+        Applied = "applied",
+        Rejected = "rejected",
+        RestartRequired = "restart_required",
+    }
+
+    /// The outcome of a cleanup run.
+    CleanUpStatus {
+        Done = "done",
+        Failed = "failed",
+        Skipped = "skipped",
+    }
+
+    /// What a cleanup run removes.
+    CleanUpKind {
+        Sessions = "sessions",
+        IndexEntries = "index_entries",
+        Blacklist = "blacklist",
+        LiveReports = "live_reports",
+        DurableSessions = "durable_sessions",
+        Revocations = "revocations",
+    }
+
+    /// The outcome of a fetch of an issuer's keys.
+    FetchStatus {
+        Ok = "ok",
+        Failed = "failed",
+    }
+
+    /// Why a connection is closed before it has carried a request.
+    ConnectionRefusal {
+        Connections = "connections",
+        ConnectionsPerAddress = "connections_per_address",
+        AdminConnections = "admin_connections",
+        ProxyProtocol = "proxy_protocol",
+        HandshakeRate = "handshake_rate",
+        Handshake = "handshake",
+        HandshakeTimeout = "handshake_timeout",
+        Http2Preface = "http2_preface",
+    }
+}
