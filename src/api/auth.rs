@@ -77,7 +77,6 @@ impl Registration {
         (status = 409, description = "The email or the username is taken"),
         (status = 429, description = "Too many attempts from this address"),
     ),
-    security(()),
 )]
 pub(super) async fn register(
     State(desk): State<ApiState>,
@@ -167,7 +166,6 @@ impl Login {
         (status = 403, description = "The call comes from another site"),
         (status = 429, description = "Too many attempts, or as many sessions as are allowed"),
     ),
-    security(()),
 )]
 pub(super) async fn sign_in(
     State(desk): State<ApiState>,
@@ -221,7 +219,6 @@ struct Refresh {
         (status = 401, description = "The refresh token is unknown, over its time or was used before, or its session is over or bound to another client"),
         (status = 403, description = "The call comes from another site"),
     ),
-    security(()),
 )]
 pub(super) async fn refresh(
     State(desk): State<ApiState>,

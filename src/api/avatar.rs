@@ -10,8 +10,8 @@ use super::body::has_content_coding;
 use super::caller::AuthenticatedCaller;
 use super::response::{self, ApiRejection};
 use super::view::{self, AvatarView, Success};
-use crate::identity::picture::PICTURE_MAX;
 use crate::rejection::Refusal;
+use crate::routing::endpoints::MAX_PICTURE;
 
 /// Whatever a browser makes of the bytes, it does nothing with them but show them.
 const SAFE_HEADERS: [(HeaderName, &str); 4] = [
@@ -87,7 +87,7 @@ pub(super) async fn put(
     if !may_be_picture(&parts.headers) {
         return Err(Refusal::UnsupportedMediaType.into());
     }
-    let bytes = axum::body::to_bytes(body, PICTURE_MAX)
+    let bytes = axum::body::to_bytes(body, MAX_PICTURE)
         .await
         .map_err(|_| ApiRejection::from(Refusal::BodyTooLarge))?;
     let about = desk.accounts.put_avatar(&user.id, bytes.to_vec()).await?;

@@ -9,9 +9,7 @@ use super::response::ApiRejection;
 use crate::identity::{FieldErrors, normalize};
 use crate::json;
 use crate::rejection::Refusal;
-
-/// Bytes.
-pub(super) const BODY_MAX: usize = 64 * 1024;
+use crate::routing::endpoints::MAX_BODY;
 
 /// The members of a body, and what was found wrong with them so far.
 pub(super) struct BodyFields {
@@ -227,7 +225,7 @@ pub(super) fn has_content_coding(headers: &HeaderMap) -> bool {
 
 /// Reads a body, within its bound.
 pub(super) async fn read_bytes(body: Body) -> Result<bytes::Bytes, ApiRejection> {
-    axum::body::to_bytes(body, BODY_MAX)
+    axum::body::to_bytes(body, MAX_BODY)
         .await
         .map_err(|_| Refusal::BodyTooLarge.into())
 }

@@ -9,7 +9,6 @@ mod backend;
 mod body;
 mod caller;
 mod cors;
-mod endpoints;
 mod openapi;
 mod origin;
 mod page;
@@ -27,7 +26,6 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::Extension;
 use axum::response::Response;
-pub use endpoints::{is_endpoint, max_body_bytes, needs_caller, own_endpoint_path};
 pub use origin::is_same_origin;
 pub use response::{ApiRejection, ResponseInfo};
 use serde::Serialize;
@@ -59,7 +57,7 @@ pub struct ApiState {
     pub count_open_streams: CountOpenStreams,
 }
 
-/// Who calls, as admission found: a request extension on the endpoints of [`needs_caller`].
+/// Who calls, as admission found: a request extension where [`needs_caller`](crate::routing::endpoints::needs_caller) says so.
 #[derive(Debug, Clone)]
 pub struct Caller(pub Result<Option<Identity>, Refusal>);
 
@@ -85,8 +83,7 @@ pub fn router(desk: ApiState) -> Router {
         .with_state(desk)
 }
 
-/// The endpoints with what they say of themselves. One that does not say whose credentials it takes
-/// needs a caller.
+/// The endpoints with their descriptions.
 fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
         .routes(routes!(auth::register))
@@ -131,7 +128,6 @@ fn alias(
     path = "/health",
     tag = "gateway",
     responses((status = 200, description = "The gateway is up", body = Success<Health>)),
-    security(()),
 )]
 async fn health() -> Response {
     response::data(&Health { status: "OK" })
@@ -151,7 +147,6 @@ struct Health {
     path = "/jwks.json",
     tag = "gateway",
     responses((status = 200, description = "The public keys", body = Object)),
-    security(()),
 )]
 async fn jwks(Extension(snapshot): Extension<Arc<Snapshot>>) -> Response {
     response::json(http::StatusCode::OK, &snapshot.settings.tokens.jwks())

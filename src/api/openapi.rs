@@ -1,18 +1,19 @@
 //! The description of the endpoints (OpenAPI 3.1): what the handlers say of themselves, and what
 //! holds for all of them.
 
+use std::iter;
 use std::sync::Arc;
 use std::sync::LazyLock;
 
 use axum::extract::Extension;
 use axum::response::Response;
-use http::StatusCode;
+use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
-use super::endpoints::is_about_users;
 use super::{response, routes};
 use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::Refusal;
+use crate::routing::endpoints::{CredentialUse, ENDPOINTS, EndpointKind};
 
 /// The bodies of requests.
 const REQUEST_BODIES: [&str; 7] = [
@@ -44,7 +45,6 @@ pub(super) fn description() -> &'static Value {
     path = "/openapi.json",
     tag = "gateway",
     responses((status = 200, description = "OpenAPI 3.1", body = Object)),
-    security(()),
 )]
 pub(super) async fn show(Extension(snapshot): Extension<Arc<Snapshot>>) -> Response {
     let settings = &snapshot.settings;
@@ -108,7 +108,13 @@ fn example_password(least: usize) -> String {
 fn remove_user_endpoints(description: &mut Value) {
     let paths = description.get_mut("paths").and_then(Value::as_object_mut);
     let Some(paths) = paths else { return };
-    paths.retain(|path, _| !is_about_users(path));
+    let of_users = |path: &str| {
+        let mut endpoints = ENDPOINTS
+            .iter()
+            .filter(|one| one.kind == EndpointKind::Users);
+        endpoints.any(|endpoint| endpoint.path == path)
+    };
+    paths.retain(|path, _| !of_users(path));
     for path in ["/auth/login", "/auth/signin"] {
         let operation = paths.get_mut(path).and_then(|path| path.get_mut("post"));
         let Some(operation) = operation else { continue };
@@ -125,18 +131,28 @@ fn remove_user_endpoints(description: &mut Value) {
     }
 }
 
-/// Whether the caller of an operation matters to it: it takes some credential, be it optional.
-pub(super) fn needs_caller(operation: &Value) -> bool {
-    let taken = operation.get("security").and_then(Value::as_array);
-    let mut taken = taken.into_iter().flatten().filter_map(Value::as_object);
-    taken.any(|credential| !credential.is_empty())
+/// The credentials that an operation takes, as OpenAPI lists them.
+fn security(credential: CredentialUse) -> Value {
+    let any = [
+        json!({"bearer": []}),
+        json!({"session": []}),
+        json!({"cookie": []}),
+    ];
+    match credential {
+        CredentialUse::Ignored => json!([{}]),
+        CredentialUse::Optional => iter::once(json!({})).chain(any).collect(),
+        CredentialUse::Required => any.into_iter().collect(),
+    }
 }
 
-/// Whether an operation refuses nobody.
-fn allows_anonymous(operation: &Value) -> bool {
-    let taken = operation.get("security").and_then(Value::as_array);
-    let mut taken = taken.into_iter().flatten().filter_map(Value::as_object);
-    taken.any(Map::is_empty)
+/// How an operation of the description uses credentials, by the table of endpoints.
+fn credential_use(method: &str, path: &str) -> CredentialUse {
+    let method = Method::from_bytes(method.to_ascii_uppercase().as_bytes()).ok();
+    let endpoint = ENDPOINTS.iter().find(|endpoint| endpoint.path == path);
+    endpoint
+        .zip(method)
+        .and_then(|(endpoint, method)| endpoint.credential_use(&method))
+        .unwrap_or(CredentialUse::Required)
 }
 
 fn complete_description(mut description: Value) -> Value {
@@ -175,7 +191,7 @@ fn complete_description(mut description: Value) -> Value {
         for (method, operation) in operations.into_iter().flatten() {
             let id = format!("{method}{path}").replace(['/', '.'], "_");
             set_pointer(operation, "/operationId", id.replace(['{', '}'], "").into());
-            complete_operation(method, operation);
+            complete_operation(method, credential_use(method, path), operation);
         }
     }
     description
@@ -206,13 +222,10 @@ fn login_name_schema() -> Value {
     json!([one("email"), one("username")])
 }
 
-/// Adds to an operation the credentials it takes, if it does not say, and the refusals that it has
-/// in common with others.
-fn complete_operation(method: &str, operation: &mut Value) {
-    if operation.get("security").is_none() {
-        let any = json!([{"bearer": []}, {"session": []}, {"cookie": []}]);
-        set_pointer(operation, "/security", any);
-    }
+/// Adds to an operation the credentials that it takes, and the refusals that it has in common with
+/// others.
+fn complete_operation(method: &str, credential: CredentialUse, operation: &mut Value) {
+    set_pointer(operation, "/security", security(credential));
     let changes = method != "get";
     let mut common = vec![
         ("400", "Malformed, ambiguous or wrong: `fields` names what"),
@@ -222,12 +235,12 @@ fn complete_operation(method: &str, operation: &mut Value) {
             "Store or database do not answer, or too much is asked at once",
         ),
     ];
-    if !allows_anonymous(operation) {
-        common.push(("401", "No credential, or one that does not hold"));
-    } else if needs_caller(operation) {
-        common.push(("401", "A credential that does not hold"));
+    match credential {
+        CredentialUse::Ignored => {}
+        CredentialUse::Optional => common.push(("401", "A credential that does not hold")),
+        CredentialUse::Required => common.push(("401", "No credential, or one that does not hold")),
     }
-    if changes && needs_caller(operation) {
+    if changes && credential != CredentialUse::Ignored {
         common.push(("403", "By cookie, and not from the same origin"));
     }
     if operation.get("requestBody").is_some() {

@@ -40,7 +40,6 @@ struct SignOut {
     tag = "auth",
     request_body = Option<SignOut>,
     responses((status = 204, description = "Signed out")),
-    security((), ("bearer" = []), ("session" = []), ("cookie" = [])),
 )]
 pub(super) async fn sign_out(
     State(desk): State<ApiState>,

@@ -8,12 +8,13 @@ use clap::Args;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::print;
+use crate::config;
 use crate::limits::{Algorithm, KeyPart, Limit};
 use crate::routing::{
     self, Auth, ExplainedRoute, HostPattern, Match, Path, PathAmbiguities, PathPattern, Route,
+    endpoints,
 };
 use crate::settings::{Settings, Upstream};
-use crate::{api, config};
 
 #[derive(Debug, Args)]
 pub(super) struct ExplainArgs {
@@ -132,7 +133,7 @@ fn explain_steps(
         return Ok(());
     }
     if let Some(api) = &settings.reloadable.api
-        && let Some(below) = api::own_endpoint_path(&path, api)
+        && let Some(below) = endpoints::find_below(&path, &api.prefix, api.users)
     {
         let text = format!("the gateway answers itself: its endpoint {below}");
         write_line(answer, "api", &text);

@@ -1,9 +1,6 @@
 //! Pictures that people give of themselves, recognised by what they are and not by what somebody
 //! says of them.
 
-/// Bytes.
-pub const PICTURE_MAX: usize = 1024 * 1024;
-
 /// The media type of a picture, if it is one of those that are taken: PNG, JPEG, GIF or WebP, whole
 /// from beginning to end.
 pub fn media_type(bytes: &[u8]) -> Option<&'static str> {

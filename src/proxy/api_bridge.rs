@@ -14,9 +14,10 @@ use tower::ServiceExt;
 use super::local_response::{self, RefusalResponse};
 use super::request_context::{RequestContext, measure_wait};
 use super::{client_response, pipeline};
-use crate::api::{self, ApiRejection, Caller, LapsedClaims, ResponseInfo};
+use crate::api::{ApiRejection, Caller, LapsedClaims, ResponseInfo};
 use crate::auth::credential;
 use crate::rejection::Refusal;
+use crate::routing::endpoints;
 
 /// Bytes of a body that is read whoever sends it.
 const MAX_BODY: usize = 64 * 1024;
@@ -94,8 +95,9 @@ async fn build_call(
     extensions.insert(ctx.client());
     extensions.insert(Arc::clone(&ctx.snapshot));
     extensions.insert(ctx.request_id.clone());
-    let known = api::needs_caller(&ctx.method, below) && identify(session, ctx, extensions).await;
-    let most = api::max_body_bytes(below);
+    let known =
+        endpoints::needs_caller(&ctx.method, below) && identify(session, ctx, extensions).await;
+    let most = endpoints::max_body_bytes(below);
     // Nobody's large body is read.
     if known || most <= MAX_BODY {
         match read_body(session, most).await? {

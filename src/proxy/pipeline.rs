@@ -19,7 +19,7 @@ use crate::auth::credential;
 use crate::clock;
 use crate::pipeline::admission::{AuthRequest, CredentialKind, Identity, Permit, Rejection};
 use crate::rejection::Refusal;
-use crate::routing::{Path, Route, cors};
+use crate::routing::{Path, Route, cors, endpoints};
 use crate::telemetry::request_id::{RequestId, X_REQUEST_ID};
 use crate::{api, settings};
 
@@ -89,7 +89,7 @@ async fn process(session: &mut Session, ctx: &mut RequestContext) -> Result<bool
         return Ok(true);
     }
     if let Some(api) = &current.settings.api
-        && let Some(below) = api::own_endpoint_path(&path, api)
+        && let Some(below) = endpoints::find_below(&path, &api.prefix, api.users)
     {
         if path.ambiguities() != crate::routing::PathAmbiguities::NONE {
             return Err(Refusal::BadRequest.into());

@@ -3,6 +3,7 @@
 
 mod candidates;
 pub mod cors;
+pub mod endpoints;
 mod host;
 mod path;
 mod pattern;

@@ -13,7 +13,7 @@ use axum::body::Body;
 use axum::response::Response;
 use axum::routing::get;
 use form_token::FormToken;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use maud::Markup;
 
 use super::response::{ApiRejection, ResponseInfo};
@@ -23,30 +23,14 @@ use crate::limits::Decision;
 use crate::pipeline::admission::Client;
 use crate::pipeline::html_page;
 use crate::rejection::Refusal;
+use crate::routing::endpoints::{SIGN_IN_PAGE, SIGN_OUT_PAGE};
 use crate::settings::Reloadable;
-
-pub(super) const SIGN_IN: &str = "/sign-in";
-pub(super) const SIGN_OUT: &str = "/sign-out";
-
-/// Tells whether a path below the prefix is a page.
-pub(super) fn is_page(path: &str) -> bool {
-    matches!(path, SIGN_IN | SIGN_OUT)
-}
-
-/// Tells whether the wire has to authenticate whoever looks at a page or sends its form.
-pub(super) fn needs_caller(method: &Method, path: &str) -> bool {
-    match *method {
-        Method::GET | Method::HEAD => true,
-        Method::POST => path == SIGN_OUT,
-        _ => false,
-    }
-}
 
 /// The pages.
 pub(super) fn routes() -> Router<ApiState> {
     Router::new()
-        .route(SIGN_IN, get(sign_in::show).post(sign_in::submit))
-        .route(SIGN_OUT, get(sign_out::show).post(sign_out::submit))
+        .route(SIGN_IN_PAGE, get(sign_in::show).post(sign_in::submit))
+        .route(SIGN_OUT_PAGE, get(sign_out::show).post(sign_out::submit))
 }
 
 /// What went wrong, as a page says it.

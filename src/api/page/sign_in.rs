@@ -13,9 +13,7 @@ use super::super::response::{ApiRejection, ResponseInfo};
 use super::super::{ApiState, Caller, RequestId, auth, backend, origin};
 use super::form_fields::FormFields;
 use super::form_token::{self, FormToken};
-use super::{
-    PageError, SIGN_IN, html, is_signed_in, page_path, page_response, return_to, see_other,
-};
+use super::{PageError, html, is_signed_in, page_path, page_response, return_to, see_other};
 use crate::auth::credential;
 use crate::identity::normalize::AccountName;
 use crate::identity::{AccountError, BackendSignIn, Credentials, SignedIn};
@@ -23,6 +21,7 @@ use crate::limits::Decision;
 use crate::pipeline::admission::Client;
 use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::Refusal;
+use crate::routing::endpoints::SIGN_IN_PAGE;
 use crate::settings::Reloadable;
 use crate::settings::backend::BackendSettings;
 use crate::telemetry::metrics::SignInMethod;
@@ -69,7 +68,7 @@ fn comes_from_sign_in(headers: &HeaderMap, client: &Client, settings: &Reloadabl
     let referer = referer.and_then(|referer| Url::parse(referer.to_str().ok()?).ok());
     referer.is_some_and(|referer| {
         let origin = referer.origin().ascii_serialization();
-        referer.path() == page_path(settings, SIGN_IN)
+        referer.path() == page_path(settings, SIGN_IN_PAGE)
             && origin::origin_matches_host(&origin, &client.host, client.https)
     })
 }
@@ -213,7 +212,7 @@ fn form_response(
 ) -> Response {
     let token = FormToken::for_form(headers, &settings.sessions.cookie);
     let page = html::sign_in(&html::SignInForm {
-        action: &page_path(settings, SIGN_IN),
+        action: &page_path(settings, SIGN_IN_PAGE),
         return_to: target,
         token: token.as_ref().map_or("", FormToken::as_str),
         login,

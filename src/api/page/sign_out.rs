@@ -11,10 +11,11 @@ use super::super::response::ApiRejection;
 use super::super::{ApiState, Caller};
 use super::form_fields::FormFields;
 use super::form_token::{self, FormToken};
-use super::{PageError, SIGN_IN, SIGN_OUT, html, is_signed_in, page_path, page_response};
+use super::{PageError, html, is_signed_in, page_path, page_response};
 use crate::auth::credential;
 use crate::pipeline::admission::Client;
 use crate::pipeline::snapshot::Snapshot;
+use crate::routing::endpoints::{SIGN_IN_PAGE, SIGN_OUT_PAGE};
 use crate::settings::Reloadable;
 
 /// A button, for who is signed in. Looking at the page changes nothing.
@@ -76,13 +77,17 @@ fn form_response(
 ) -> Response {
     let token = FormToken::for_form(headers, &settings.sessions.cookie);
     let secret = token.as_ref().map_or("", FormToken::as_str);
-    let page = html::sign_out(&page_path(settings, SIGN_OUT), secret, problem.as_ref());
+    let page = html::sign_out(
+        &page_path(settings, SIGN_OUT_PAGE),
+        secret,
+        problem.as_ref(),
+    );
     page_response(problem, page, token.as_ref(), settings)
 }
 
 /// The browser is told to forget the cookie, in case it holds one that is worth nothing.
 fn signed_out_response(settings: &Reloadable) -> Response {
-    let page = html::signed_out(&page_path(settings, SIGN_IN));
+    let page = html::signed_out(&page_path(settings, SIGN_IN_PAGE));
     let mut response = page_response(None, page, None, settings);
     for cookie in credential::clearing_cookies(&settings.sessions.cookie) {
         response.headers_mut().append(header::SET_COOKIE, cookie);

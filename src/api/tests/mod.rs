@@ -22,7 +22,7 @@ use http::{HeaderMap, Request, StatusCode};
 use serde_json::Value;
 use tower::ServiceExt;
 
-use super::{ApiRejection, ApiState, Caller, ResponseInfo, needs_caller, router};
+use super::{ApiRejection, ApiState, Caller, ResponseInfo, router};
 use crate::auth::credential;
 use crate::auth::credential::PresentedCredential;
 use crate::auth::session::{
@@ -35,6 +35,7 @@ use crate::identity::Accounts;
 use crate::pipeline::admission::{Client, CredentialKind, Identity, Principal};
 use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::Refusal;
+use crate::routing::endpoints::needs_caller;
 use crate::sessions::durable::DurableSessions;
 use crate::settings::{self, HashCost, PasswordRules, Rate, Reloadable};
 use crate::store::Store;

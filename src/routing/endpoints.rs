@@ -1,0 +1,224 @@
+//! The gateway's own endpoints and pages, which take precedence over routes: one table, from which
+//! requests are dispatched and the credentials in the OpenAPI description are written.
+
+use http::Method;
+
+use super::Path;
+
+/// The sign-in page.
+pub const SIGN_IN_PAGE: &str = "/sign-in";
+/// The sign-out page.
+pub const SIGN_OUT_PAGE: &str = "/sign-out";
+
+/// Largest body of an endpoint, in bytes.
+pub const MAX_BODY: usize = 64 * 1024;
+/// Largest profile picture, in bytes.
+pub const MAX_PICTURE: usize = 1024 * 1024;
+
+/// Whether a method of an endpoint takes a credential. Where it does, the caller is authenticated
+/// before the endpoint is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CredentialUse {
+    Ignored,
+    Optional,
+    Required,
+}
+
+use CredentialUse::{Ignored, Optional, Required};
+
+/// What kind of endpoint a path names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndpointKind {
+    /// Part of every API.
+    Api,
+    /// About the users that the gateway keeps; absent where a backend keeps them.
+    Users,
+    /// An HTML page.
+    Page,
+}
+
+/// One endpoint.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// Below `api.prefix`; a segment in braces is a parameter.
+    pub path: &'static str,
+    pub kind: EndpointKind,
+    pub methods: &'static [(Method, CredentialUse)],
+}
+
+use EndpointKind::{Api, Page, Users};
+
+/// All endpoints. A literal segment stands before a parameter, so that the first match wins.
+#[rustfmt::skip]
+pub static ENDPOINTS: &[Endpoint] = &[
+    endpoint("/auth/register", Users, &[(Method::POST, Ignored)]),
+    endpoint("/auth/signup", Users, &[(Method::POST, Ignored)]),
+    endpoint("/auth/login", Api, &[(Method::POST, Ignored)]),
+    endpoint("/auth/signin", Api, &[(Method::POST, Ignored)]),
+    endpoint("/auth/refresh", Api, &[(Method::POST, Ignored)]),
+    endpoint("/auth/logout", Api, &[(Method::POST, Optional)]),
+    endpoint("/auth/signout", Api, &[(Method::POST, Optional)]),
+    endpoint("/auth/logout-all", Api, &[(Method::POST, Required)]),
+    endpoint("/sessions", Api, &[(Method::GET, Required), (Method::DELETE, Required)]),
+    endpoint("/sessions/current", Api, &[
+        (Method::GET, Required), (Method::PATCH, Required), (Method::DELETE, Required),
+    ]),
+    endpoint("/sessions/current/extend", Api, &[(Method::POST, Required)]),
+    endpoint("/sessions/{id}", Api, &[(Method::GET, Required), (Method::DELETE, Required)]),
+    endpoint("/profile", Users, &[(Method::GET, Required), (Method::PUT, Required)]),
+    endpoint("/profile/password", Users, &[(Method::PUT, Required)]),
+    endpoint("/profile/avatar", Users, &[
+        (Method::GET, Required), (Method::PUT, Required), (Method::POST, Required),
+        (Method::DELETE, Required),
+    ]),
+    endpoint("/health", Api, &[(Method::GET, Ignored)]),
+    endpoint("/openapi.json", Api, &[(Method::GET, Ignored)]),
+    endpoint("/jwks.json", Api, &[(Method::GET, Ignored)]),
+    endpoint(SIGN_IN_PAGE, Page, &[(Method::GET, Optional), (Method::POST, Ignored)]),
+    endpoint(SIGN_OUT_PAGE, Page, &[(Method::GET, Optional), (Method::POST, Optional)]),
+];
+
+const fn endpoint(
+    path: &'static str,
+    kind: EndpointKind,
+    methods: &'static [(Method, CredentialUse)],
+) -> Endpoint {
+    Endpoint {
+        path,
+        kind,
+        methods,
+    }
+}
+
+/// The endpoint of a path below the prefix; every other path is routed.
+pub fn find(path: &str) -> Option<&'static Endpoint> {
+    ENDPOINTS.iter().find(|endpoint| endpoint.matches(path))
+}
+
+/// The path below the prefix, if it names an endpoint. `users`: whether the gateway keeps users.
+pub fn find_below(path: &Path<'_>, prefix: &str, users: bool) -> Option<String> {
+    let mut segments = path.segments();
+    for expected in prefix.split('/').skip(1) {
+        if *segments.next()? != *expected.as_bytes() {
+            return None;
+        }
+    }
+    let mut below = String::new();
+    for segment in segments {
+        below.push('/');
+        below.push_str(std::str::from_utf8(segment).ok()?);
+    }
+    let endpoint = find(&below)?;
+    (users || endpoint.kind != Users).then_some(below)
+}
+
+/// Whether an endpoint's caller is authenticated before it is called.
+pub fn needs_caller(method: &Method, path: &str) -> bool {
+    let method = match *method {
+        Method::HEAD => &Method::GET,
+        _ => method,
+    };
+    find(path)
+        .and_then(|endpoint| endpoint.credential_use(method))
+        .is_some_and(|credential| credential != Ignored)
+}
+
+/// Largest body that an endpoint accepts, in bytes.
+pub fn max_body_bytes(path: &str) -> usize {
+    match path {
+        "/profile/avatar" => MAX_PICTURE,
+        _ => MAX_BODY,
+    }
+}
+
+impl Endpoint {
+    /// Whether a method takes a credential. `None`: the endpoint does not have the method.
+    pub fn credential_use(&self, method: &Method) -> Option<CredentialUse> {
+        let mut methods = self.methods.iter();
+        let (_, credential) = methods.find(|(known, _)| known == method)?;
+        Some(*credential)
+    }
+
+    fn matches(&self, path: &str) -> bool {
+        let mut parts = path.split('/');
+        self.path.split('/').all(|segment| {
+            parts.next().is_some_and(|part| match segment {
+                "{id}" => !part.is_empty(),
+                literal => part == literal,
+            })
+        }) && parts.next().is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_endpoints_shadow_routes() {
+        for path in [
+            "/auth/login",
+            "/auth/signout",
+            "/sessions",
+            "/sessions/current",
+            "/sessions/abc",
+            "/health",
+            "/jwks.json",
+            "/openapi.json",
+            "/profile",
+            "/profile/password",
+            "/auth/signup",
+            "/sign-in",
+        ] {
+            assert!(find(path).is_some(), "{path}");
+        }
+        for path in [
+            "",
+            "/",
+            "/auth",
+            "/auth/",
+            "/auth/login/",
+            "/auth/loginx",
+            "/Auth/login",
+            "/sessions/",
+            "/sessions/current/other",
+            "/profile/",
+            "/profiles",
+            "/orders",
+        ] {
+            assert!(find(path).is_none(), "{path}");
+        }
+    }
+
+    #[test]
+    fn literal_segments_precede_parameters() {
+        let found = |path| find(path).map(|endpoint| endpoint.path);
+        assert_eq!(found("/sessions/current"), Some("/sessions/current"));
+        assert_eq!(found("/sessions/x"), Some("/sessions/{id}"));
+    }
+
+    #[test]
+    fn protected_endpoints_need_a_caller() {
+        for (method, path, expected) in [
+            (Method::POST, "/auth/logout", true),
+            (Method::POST, "/auth/login", false),
+            (Method::POST, "/auth/refresh", false),
+            (Method::GET, "/sessions", true),
+            (Method::HEAD, "/sessions/x", true),
+            (Method::DELETE, "/sessions/x", true),
+            (Method::POST, "/auth/logout-all", true),
+            (Method::GET, "/sessions/current", true),
+            (Method::OPTIONS, "/sessions", false),
+            (Method::PUT, "/profile", true),
+            (Method::PUT, "/profile/password", true),
+            (Method::GET, "/openapi.json", false),
+            (Method::GET, "/health", false),
+            (Method::GET, "/jwks.json", false),
+            (Method::HEAD, "/sign-in", true),
+            (Method::POST, "/sign-in", false),
+            (Method::POST, "/sign-out", true),
+        ] {
+            assert_eq!(needs_caller(&method, path), expected, "{method} {path}");
+        }
+    }
+}
