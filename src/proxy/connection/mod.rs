@@ -24,7 +24,8 @@ use tokio::time::{Instant, Sleep, timeout_at};
 
 use super::connection::chunked::Chunks;
 use super::connection::head::{BodyFraming, Head, HeadReader, Progress};
-use super::open_streams::stream_control::{CloseReason, FrameBoundary, StreamControl};
+use super::open_streams::frame_boundary::FrameBoundary;
+use super::open_streams::stream_control::{CloseReason, ReaderAction, StreamControl};
 
 mod head_error;
 mod http2_flow;
@@ -368,12 +369,13 @@ impl AsyncRead for DownstreamConnection {
             return this.poll_read_frames(cx, buffer);
         }
         this.control.register_reader(cx.waker());
-        if let Some(why) = this.control.close_reason() {
-            this.poll_close(cx, why);
-            return Poll::Ready(Ok(()));
-        }
-        if this.control.take_given_up() {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        match this.control.reader_action() {
+            ReaderAction::Read => {}
+            ReaderAction::Close(why) => {
+                this.poll_close(cx, why);
+                return Poll::Ready(Ok(()));
+            }
+            ReaderAction::Fail => return Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
         }
         let allowance = this.allowance().min(buffer.remaining());
         if allowance == 0 {

@@ -1,5 +1,6 @@
 //! The answers that are open, so that they can be closed when their session or their token ends.
 
+pub mod frame_boundary;
 pub mod idle_timer;
 pub mod stream_control;
 
@@ -210,7 +211,7 @@ impl OpenStreams {
             let now = clock::monotonic();
             for (_, open) in shard.lock().iter() {
                 let control = &open.control;
-                control.drop_unread();
+                control.check_reader();
                 if control.idle_timer.check(now) {
                     control.give_up();
                 }

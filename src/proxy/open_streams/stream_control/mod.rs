@@ -1,0 +1,334 @@
+//! The handle by which a request is closed from outside, idle or not.
+
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::task::{Poll, Waker};
+
+use futures_util::task::AtomicWaker;
+
+mod state;
+
+use state::{Stage, State};
+
+use super::idle_timer::IdleTimer;
+use crate::proxy::connection::body_rate::BodyRate;
+
+/// Why an open stream is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseReason {
+    /// Its session or its token ended: WebSocket close code 1008, policy violation.
+    Ended,
+    /// The gateway is going away: WebSocket close code 1001.
+    Drain,
+}
+
+impl CloseReason {
+    /// The whole Close frame (RFC 6455, section 5.5.1), unmasked as a server's frames are.
+    pub fn close_frame(self) -> [u8; 4] {
+        let code: u16 = match self {
+            CloseReason::Ended => 1008,
+            CloseReason::Drain => 1001,
+        };
+        let [high, low] = code.to_be_bytes();
+        [0x88, 2, high, low]
+    }
+}
+
+/// What the connection's reader has to do before it reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReaderAction {
+    Read,
+    /// Report the end of the connection.
+    Close(CloseReason),
+    /// Fail, once.
+    Fail,
+}
+
+/// Shared by the request, its connection and the registry of open streams.
+///
+/// An upgraded connection is closed softly: its reader sees the end of the stream after a Close
+/// frame was written. So is a gRPC call, whose trailers report the end. Anything else is closed
+/// hard: the future that serves it is dropped.
+///
+/// On the way to its end a stream is in one stage at a time. What was observed about it is
+/// independent of the stage, and each observation is a flag with one writer.
+#[derive(Debug, Default)]
+pub struct StreamControl {
+    /// A [`State`].
+    state: AtomicU8,
+    /// Woken when the stage becomes failing or closing.
+    reader: AtomicWaker,
+    /// Woken when the stage becomes dropping.
+    server: AtomicWaker,
+
+    /// The upstream's idle time.
+    pub idle_timer: IdleTimer,
+    /// How fast the client sends its body.
+    pub body_rate: BodyRate,
+    /// An HTTP/1 connection reads for this request, and for no other.
+    own_reader: AtomicBool,
+    /// The request's body violates its framing.
+    malformed: AtomicBool,
+    /// The client has closed its side.
+    half_closed: AtomicBool,
+    /// The client has sent data since this was last taken.
+    client_sent: AtomicBool,
+    response_finished: AtomicBool,
+    stalled: AtomicBool,
+}
+
+impl StreamControl {
+    /// Closes the stream. `false`: it was closed before, and the first reason stays.
+    pub fn close(&self, why: CloseReason) -> bool {
+        self.transition(|state| state.close(why))
+    }
+
+    /// Resolves when the stream is closed. While something waits for it, the request is not dropped.
+    pub async fn close_requested(&self) {
+        let mut wait = WaitGuard {
+            control: self,
+            done: false,
+        };
+        self.state.fetch_or(State::AWAITED, Ordering::AcqRel);
+        poll_fn(|cx| {
+            self.reader.register(cx.waker());
+            match self.close_reason() {
+                Some(_) => Poll::Ready(()),
+                None => Poll::Pending,
+            }
+        })
+        .await;
+        wait.done = true;
+    }
+
+    /// Why the stream was closed, if it was.
+    pub fn close_reason(&self) -> Option<CloseReason> {
+        self.state().close_reason()
+    }
+
+    /// Resolves when the request is to be dropped.
+    pub async fn drop_requested(&self) {
+        poll_fn(|cx| {
+            self.server.register(cx.waker());
+            match self.state().stage {
+                Stage::Dropping(_) => Poll::Ready(()),
+                Stage::Serving | Stage::Failing | Stage::Overdue | Stage::Closing(_) => {
+                    Poll::Pending
+                }
+            }
+        })
+        .await;
+    }
+
+    /// Notes that the connection now speaks WebSocket.
+    pub fn set_upgraded(&self) {
+        self.state.fetch_or(State::UPGRADED, Ordering::AcqRel);
+        // Bytes may be waiting that the reader was not allowed to see before.
+        self.reader.wake();
+    }
+
+    pub fn is_upgraded(&self) -> bool {
+        self.state().upgraded
+    }
+
+    /// Gives the upstream up. An HTTP/1 reader fails, so that there is still a response; an HTTP/2
+    /// stream is reset.
+    pub fn give_up(&self) {
+        if self.own_reader.load(Ordering::Acquire) {
+            self.transition(State::give_up);
+        } else {
+            self.close(CloseReason::Ended);
+        }
+    }
+
+    /// Gives up the rest of the request body, in such a way that there is still a response where
+    /// that is possible.
+    pub fn give_up_body(&self) {
+        if self.own_reader.load(Ordering::Acquire) || !self.idle_timer.end_upstream() {
+            self.give_up();
+        }
+    }
+
+    /// Drops a request whose reader does not fail although it was given up: Pingora reads nothing
+    /// from the client while an HTTP/2 upstream does not take the request body.
+    pub fn check_reader(&self) {
+        self.transition(State::check_reader);
+    }
+
+    /// What the reader has to do; it has registered itself before.
+    pub fn reader_action(&self) -> ReaderAction {
+        let state = self.state();
+        match state.stage {
+            Stage::Serving => ReaderAction::Read,
+            // Where a close came in between, it wakes the reader.
+            Stage::Failing | Stage::Overdue if self.transition(State::fail_reader) => {
+                ReaderAction::Fail
+            }
+            Stage::Failing | Stage::Overdue | Stage::Closing(_) | Stage::Dropping(_) => {
+                let why = state.close_reason();
+                why.map_or(ReaderAction::Read, ReaderAction::Close)
+            }
+        }
+    }
+
+    /// Registers the task that reads the connection.
+    pub fn register_reader(&self, waker: &Waker) {
+        self.reader.register(waker);
+    }
+
+    fn state(&self) -> State {
+        State::from_word(self.state.load(Ordering::Acquire))
+    }
+
+    /// Enters the next state, if there is one, and wakes the task that acts on it.
+    fn transition(&self, next: impl Fn(State) -> Option<State>) -> bool {
+        let mut entered = None;
+        let changed = self
+            .state
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
+                entered = next(State::from_word(word));
+                entered.map(State::word)
+            });
+        match entered.map(|state| state.stage) {
+            Some(Stage::Dropping(_)) => self.server.wake(),
+            Some(Stage::Failing | Stage::Closing(_)) => self.reader.wake(),
+            Some(Stage::Serving | Stage::Overdue) | None => {}
+        }
+        changed.is_ok()
+    }
+}
+
+/// Observations.
+impl StreamControl {
+    /// Notes that the request's body violates its framing.
+    pub fn set_malformed(&self) {
+        self.malformed.store(true, Ordering::Release);
+    }
+
+    pub fn is_malformed(&self) -> bool {
+        self.malformed.load(Ordering::Acquire)
+    }
+
+    /// Notes that the connection's reader is this request's own.
+    pub fn set_own_reader(&self) {
+        self.own_reader.store(true, Ordering::Release);
+    }
+
+    /// Notes that the response is about to be written to its end: nothing but sending it is left.
+    pub fn set_response_finished(&self) {
+        self.response_finished.store(true, Ordering::Release);
+    }
+
+    pub fn is_response_finished(&self) -> bool {
+        self.response_finished.load(Ordering::Acquire)
+    }
+
+    /// Notes that the client took nothing of the response for the write timeout.
+    pub fn set_stalled(&self) {
+        self.stalled.store(true, Ordering::Release);
+    }
+
+    pub fn is_stalled(&self) -> bool {
+        self.stalled.load(Ordering::Acquire)
+    }
+
+    /// Notes that the client has closed its side: it may still read, or be gone.
+    pub fn set_half_closed(&self) {
+        self.half_closed.store(true, Ordering::Release);
+    }
+
+    pub fn is_half_closed(&self) -> bool {
+        self.half_closed.load(Ordering::Acquire)
+    }
+
+    /// Notes data from the client.
+    pub fn note_client_data(&self) {
+        self.client_sent.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the client has sent data since the last call.
+    pub fn take_client_data(&self) -> bool {
+        self.client_sent.swap(false, Ordering::Relaxed)
+    }
+}
+
+/// The time for which something waits for [`StreamControl::close_requested`].
+struct WaitGuard<'a> {
+    control: &'a StreamControl,
+    done: bool,
+}
+
+impl Drop for WaitGuard<'_> {
+    fn drop(&mut self) {
+        let control = self.control;
+        control.state.fetch_and(!State::AWAITED, Ordering::AcqRel);
+        // A close from now on is a hard one; one that came before found the wait.
+        if !self.done {
+            control.transition(State::abandon_wait);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures_util::{FutureExt, poll};
+
+    use super::*;
+
+    fn is_dropping(control: &StreamControl) -> bool {
+        control.drop_requested().now_or_never().is_some()
+    }
+
+    #[test]
+    fn plain_request_is_dropped_and_upgraded_one_closed_by_its_reader() {
+        let control = StreamControl::default();
+        assert!(control.close(CloseReason::Ended) && is_dropping(&control));
+        assert!(!control.close(CloseReason::Drain));
+        let control = StreamControl::default();
+        control.set_upgraded();
+        assert!(control.close(CloseReason::Drain) && !is_dropping(&control));
+        let close = ReaderAction::Close(CloseReason::Drain);
+        assert_eq!(control.reader_action(), close);
+    }
+
+    #[tokio::test]
+    async fn close_ends_a_wait_and_an_abandoned_wait_drops() {
+        for abandoned in [false, true] {
+            let control = StreamControl::default();
+            {
+                let mut wait = pin!(control.close_requested());
+                assert!(poll!(&mut wait).is_pending());
+                assert!(control.close(CloseReason::Ended) && !is_dropping(&control));
+                assert!(abandoned || poll!(&mut wait).is_ready());
+            }
+            assert_eq!(is_dropping(&control), abandoned);
+        }
+        let control = StreamControl::default();
+        assert!(control.close_requested().now_or_never().is_none());
+        assert!(control.close(CloseReason::Ended) && is_dropping(&control));
+    }
+
+    #[test]
+    fn given_up_request_fails_its_reader_once() {
+        let control = StreamControl::default();
+        control.set_own_reader();
+        control.give_up();
+        control.check_reader();
+        assert_eq!(control.reader_action(), ReaderAction::Fail);
+        assert_eq!(control.reader_action(), ReaderAction::Read);
+        control.give_up();
+        control.check_reader();
+        assert!(!is_dropping(&control));
+        control.check_reader();
+        assert!(is_dropping(&control) && control.close_reason().is_none());
+    }
+
+    #[test]
+    fn given_up_request_without_a_reader_is_closed() {
+        let control = StreamControl::default();
+        control.give_up();
+        assert_eq!(control.close_reason(), Some(CloseReason::Ended));
+    }
+}
