@@ -1,6 +1,7 @@
-//! What this gateway knows without asking: sessions that it has seen, their latest use, which tokens
-//! and people it knows to be refused or not. While every change of the store is sure to be heard it
-//! answers for the store; while the store does not answer, as long as the operator allows.
+//! Near cache of session records, blacklist results and issued-before revocations.
+//!
+//! While invalidations are confirmed to be complete, fresh entries replace look-ups in the store.
+//! While the store is unavailable, entries are used for as long as the operator allows.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -25,32 +26,32 @@ mod validity;
 mod weights;
 mod writes;
 
-/// What was noted this recently is not noted again.
+/// Interval within which an unchanged entry is not written again.
 const REWRITE_INTERVAL: Duration = Duration::from_millis(500);
-/// The store is asked again after so long in any case.
+/// Age up to which an entry replaces a look-up in the store.
 const MAX_AGE: Duration = Duration::from_secs(10);
-/// Whoever comes again after so long has it asked behind their back, and does not wait for it later.
+/// Age from which an entry is refreshed in the background when it is used.
 const REFRESH_AFTER: Duration = Duration::from_millis(7_500);
-/// Tokens remembered as revoked; sessions that never were.
+/// Capacity for revoked tokens, and for ids of sessions that do not exist.
 const MAX_REVOKED: u64 = 50_000;
-/// What room is made for at the start; the rest is taken when it is needed.
+/// Number of entries that are allocated at the start; the caches grow when needed.
 const INITIAL_CAPACITY: usize = 1_000;
 
-/// What is remembered of one session.
+/// Cached state of one session.
 #[derive(Debug)]
 struct CachedSession {
     session: Option<Arc<Session>>,
-    /// Why it is no longer valid, if it is not.
+    /// Why the session is no longer valid; `None`: it is.
     ended: Option<Refusal>,
     last_access: AtomicU64,
     read_at: Instant,
-    /// 0: something has changed since, or may have.
+    /// Epoch of the entry; 0: the session may have changed since.
     epoch: AtomicU64,
-    /// When a change was heard of, by the store's clock; 0: none was.
+    /// Time of the first invalidation by the store's clock; 0: none was received.
     changed_at: AtomicU64,
 }
 
-/// What is remembered of a token or a person, as of when.
+/// Cached value of a token or a user, with its time and epoch.
 #[derive(Debug, Clone, Copy)]
 struct CachedValue<T> {
     value: T,
@@ -58,27 +59,27 @@ struct CachedValue<T> {
     epoch: u64,
 }
 
-/// Shared by all workers of one gateway.
+/// Near cache, shared by all workers of one gateway.
 pub struct NearCache {
     validity: Validity,
     sessions: Cache<SessionId, Arc<CachedSession>, EntryWeight>,
-    /// Sessions that the store does not have: apart, for anybody can ask for these.
+    /// Session ids that the store does not have. A separate cache, because clients can send any id.
     missing: Cache<SessionId, CachedValue<()>>,
     revoked: Cache<String, CachedValue<()>>,
     accepted: Cache<String, CachedValue<()>, EntryWeight>,
-    /// By person: the second up to which tokens without a session are refused.
+    /// Per user, the second up to which issued tokens without a session are rejected.
     cut_offs: Cache<UserHash, CachedValue<Option<u64>>, EntryWeight>,
-    /// The same for everybody, since the store lost its data; 0: none.
+    /// The same for all users, set when the store has lost data; 0: none.
     global_cut_off: AtomicU64,
-    /// Uses that the store has not been told of yet.
+    /// Uses that have not been written to the store yet.
     uses: PendingUses,
-    /// What is being asked again, behind somebody's back.
+    /// Entries that are being refreshed in the background.
     pub(super) refreshing: Mutex<HashSet<CacheKey>>,
 }
 
 impl std::fmt::Debug for NearCache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Replica")
+        f.debug_struct("NearCache")
             .field("sessions", &self.sessions.len())
             .finish_non_exhaustive()
     }
@@ -92,85 +93,87 @@ impl Default for NearCache {
 
 impl NearCache {
     fn with_validity(validity: Validity) -> NearCache {
-        let marks = TOKEN_BUDGET.bytes();
+        let token_budget = TOKEN_BUDGET.bytes();
         NearCache {
             validity,
             sessions: Cache::with_weighter(INITIAL_CAPACITY, SESSION_BUDGET.bytes(), EntryWeight),
             missing: Cache::with_weighter(INITIAL_CAPACITY, MAX_REVOKED, UnitWeighter),
             revoked: Cache::with_weighter(INITIAL_CAPACITY, MAX_REVOKED, UnitWeighter),
-            accepted: Cache::with_weighter(INITIAL_CAPACITY, marks, EntryWeight),
-            cut_offs: Cache::with_weighter(INITIAL_CAPACITY, marks, EntryWeight),
+            accepted: Cache::with_weighter(INITIAL_CAPACITY, token_budget, EntryWeight),
+            cut_offs: Cache::with_weighter(INITIAL_CAPACITY, token_budget, EntryWeight),
             global_cut_off: AtomicU64::new(0),
             uses: PendingUses::default(),
             refreshing: Mutex::default(),
         }
     }
 
-    /// Every change of the store up to `as_of` has been heard.
-    pub(super) fn confirm_up_to(&self, as_of: Instant, good_for: Duration) {
-        self.validity.confirm_up_to(as_of, good_for);
+    /// Records that all invalidations up to `as_of` have arrived; this holds for `valid_for`.
+    pub(super) fn confirm_up_to(&self, as_of: Instant, valid_for: Duration) {
+        self.validity.confirm_up_to(as_of, valid_for);
     }
 
-    /// Changes may have been missed, or everything has changed.
+    /// Invalidates all entries: invalidations may have been missed, or all data has changed.
     pub(super) fn invalidate_all(&self) {
         self.validity.invalidate_all();
     }
 
-    /// Nothing is heard for now.
+    /// Stops serving entries until the next confirmation.
     pub(super) fn suspend(&self) {
         self.validity.suspend();
     }
 
-    /// Whether the store need not be asked about what is remembered.
+    /// Whether entries may currently replace look-ups in the store.
     pub fn is_fresh(&self) -> bool {
         self.validity.fresh().is_some()
     }
 
-    /// Something was heard to have changed; tells whether it is remembered here.
+    /// Applies an invalidation; returns whether an entry was cached.
     pub(super) fn invalidate(&self, item: &CacheKey, now: Millis) -> bool {
         self.validity.mark_changed(item);
         match item {
             CacheKey::Session(id) => {
                 self.missing.remove(id);
-                let Some(seen) = self.sessions.get(id) else {
+                let Some(entry) = self.sessions.get(id) else {
                     return false;
                 };
-                seen.epoch.store(0, Ordering::SeqCst);
-                // The first news counts: later ones may be of something else.
+                entry.epoch.store(0, Ordering::SeqCst);
+                // The first invalidation counts; later ones may have other causes.
                 let _ =
-                    seen.changed_at
+                    entry
+                        .changed_at
                         .compare_exchange(0, now, Ordering::SeqCst, Ordering::SeqCst);
                 true
             }
-            // What was refused stays known for an outage, but answers for the store no more.
+            // A revocation stays cached for outages, but no longer replaces a look-up.
             CacheKey::Token(key) => {
-                if let Some(noted) = self.revoked.get(key) {
-                    let noted = CachedValue { epoch: 0, ..noted };
-                    self.revoked.insert(key.clone(), noted);
+                if let Some(entry) = self.revoked.get(key) {
+                    let entry = CachedValue { epoch: 0, ..entry };
+                    self.revoked.insert(key.clone(), entry);
                 }
                 self.accepted.remove(key).is_some()
             }
-            CacheKey::User(hash) => self.cut_offs.get(hash).is_some_and(|noted| {
+            CacheKey::User(hash) => self.cut_offs.get(hash).is_some_and(|entry| {
                 self.cut_offs
-                    .insert(*hash, CachedValue { epoch: 0, ..noted });
+                    .insert(*hash, CachedValue { epoch: 0, ..entry });
                 true
             }),
         }
     }
 
-    /// Takes note of how a session stands by somebody else's word than the store's. A revocation
-    /// that is known stays known: an answer that was overtaken by it does not bring the session back.
-    pub fn insert_unconfirmed(&self, id: SessionId, found: &SessionLookup) {
-        self.insert_session(id, found, 0);
+    /// Caches the state of a session from another source than a store look-up.
+    ///
+    /// A cached revocation is kept: a late reply must not revive the session.
+    pub fn insert_unconfirmed(&self, id: SessionId, lookup: &SessionLookup) {
+        self.insert_session(id, lookup, 0);
     }
 
     fn insert_session(
         &self,
         id: SessionId,
-        found: &SessionLookup,
+        lookup: &SessionLookup,
         epoch: u64,
     ) -> Option<Arc<CachedSession>> {
-        let (session, ended, last_access) = match found {
+        let (session, ended, last_access) = match lookup {
             SessionLookup::NotQueried | SessionLookup::Missing => return None,
             SessionLookup::Active(session, last_access) => {
                 (Arc::clone(session), None, *last_access)
@@ -183,22 +186,22 @@ impl NearCache {
             }
         };
         let mut last_access = last_access;
-        if let Some(known) = self.sessions.get(&id) {
-            if known.ended == Some(Refusal::SessionRevoked) && ended.is_none() {
+        if let Some(cached) = self.sessions.get(&id) {
+            if cached.ended == Some(Refusal::SessionRevoked) && ended.is_none() {
                 return None;
             }
-            last_access = last_access.max(known.last_access.load(Ordering::Relaxed));
-            let same = known
+            last_access = last_access.max(cached.last_access.load(Ordering::Relaxed));
+            let same_record = cached
                 .session
                 .as_ref()
-                .is_some_and(|known| Arc::ptr_eq(known, &session));
-            let current = known.epoch.load(Ordering::SeqCst) == epoch;
-            if same && ended == known.ended && current && self.age(known.read_at) < REWRITE_INTERVAL
-            {
+                .is_some_and(|cached| Arc::ptr_eq(cached, &session));
+            let same_epoch = cached.epoch.load(Ordering::SeqCst) == epoch;
+            let unchanged = same_record && same_epoch && ended == cached.ended;
+            if unchanged && self.age(cached.read_at) < REWRITE_INTERVAL {
                 return None;
             }
         }
-        let seen = Arc::new(CachedSession {
+        let entry = Arc::new(CachedSession {
             session: Some(session),
             ended,
             last_access: AtomicU64::new(last_access),
@@ -206,36 +209,41 @@ impl NearCache {
             epoch: AtomicU64::new(epoch),
             changed_at: AtomicU64::new(0),
         });
-        self.sessions.insert(id, Arc::clone(&seen));
-        Some(seen)
+        self.sessions.insert(id, Arc::clone(&entry));
+        Some(entry)
     }
 
-    /// How long after its end this gateway knew of the end of a session that it believed alive, in
-    /// milliseconds. It has to be asked before the finding is remembered.
+    /// Milliseconds between the end of a session that is cached as active and its detection here.
+    ///
+    /// Must be called before the look-up result is cached.
     pub fn revocation_lag(
         &self,
         id: SessionId,
-        found: &SessionLookup,
+        lookup: &SessionLookup,
         now: Millis,
     ) -> Option<Millis> {
-        let SessionLookup::Revoked(session) = found else {
+        let SessionLookup::Revoked(session) = lookup else {
             return None;
         };
-        let seen = self.sessions.get(&id).filter(|seen| seen.ended.is_none())?;
-        let knew = match seen.changed_at.load(Ordering::SeqCst) {
+        let entry = self
+            .sessions
+            .get(&id)
+            .filter(|entry| entry.ended.is_none())?;
+        let detected_at = match entry.changed_at.load(Ordering::SeqCst) {
             0 => now,
             changed_at => changed_at,
         };
-        Some(knew.saturating_sub(session.ended?.at))
+        Some(detected_at.saturating_sub(session.ended?.at))
     }
 
-    /// Takes note of a revocation by this gateway, or one that it heard of.
+    /// Applies a revocation made by this gateway or reported by the store.
     pub fn apply(&self, revocation: &Revocation) {
         match revocation {
             Revocation::Session(id) => {
                 self.validity.mark_changed(&CacheKey::Session(*id));
-                let session = self.sessions.get(id).and_then(|seen| seen.session.clone());
-                let seen = CachedSession {
+                let cached = self.sessions.get(id);
+                let session = cached.and_then(|entry| entry.session.clone());
+                let entry = CachedSession {
                     session,
                     ended: Some(Refusal::SessionRevoked),
                     last_access: AtomicU64::new(0),
@@ -243,25 +251,25 @@ impl NearCache {
                     epoch: AtomicU64::new(0),
                     changed_at: AtomicU64::new(0),
                 };
-                self.sessions.insert(*id, Arc::new(seen));
+                self.sessions.insert(*id, Arc::new(entry));
             }
             Revocation::Token(key) => {
                 self.validity.mark_changed(&CacheKey::Token(key.clone()));
                 self.insert_revoked(key);
             }
-            Revocation::IssuedBefore(person, second) => {
-                self.validity.mark_changed(&CacheKey::User(*person));
-                let noted = CachedValue {
+            Revocation::IssuedBefore(user, second) => {
+                self.validity.mark_changed(&CacheKey::User(*user));
+                let entry = CachedValue {
                     value: Some(*second),
                     at: self.validity.now(),
                     epoch: 0,
                 };
-                self.cut_offs.insert(*person, noted);
+                self.cut_offs.insert(*user, entry);
             }
         }
     }
 
-    /// Takes note of a session that the store knows to be over, whatever was believed here.
+    /// Records that the store reports the session as ended.
     pub(super) fn mark_ended(&self, id: SessionId, idle: Option<Duration>, now: Millis) {
         if self.active_within(id, Duration::MAX, idle, now).is_some() {
             self.apply(&Revocation::Session(id));
@@ -270,14 +278,13 @@ impl NearCache {
         }
     }
 
-    /// Takes note of a blacklisted token.
     fn insert_revoked(&self, blacklist_key: &str) {
-        let noted = CachedValue {
+        let entry = CachedValue {
             value: (),
             at: self.validity.now(),
             epoch: 0,
         };
-        self.revoked.insert(blacklist_key.to_owned(), noted);
+        self.revoked.insert(blacklist_key.to_owned(), entry);
         self.accepted.remove(blacklist_key);
     }
 
@@ -285,76 +292,76 @@ impl NearCache {
         self.revoked.get(blacklist_key).is_some()
     }
 
-    /// Whether a person's token without a session, issued at this second, is known to be cut off.
-    pub fn is_cut_off(&self, person: &UserHash, issued_at: Option<u64>) -> bool {
-        let cut_off = self.cut_offs.get(person);
-        let second = cut_off.and_then(|noted| noted.value);
+    /// Whether a cached revocation covers a user's token without a session, issued at this second.
+    pub fn is_cut_off(&self, user: &UserHash, issued_at: Option<u64>) -> bool {
+        let cut_off = self.cut_offs.get(user);
+        let second = cut_off.and_then(|entry| entry.value);
         self.effective_cut_off(second)
             .is_some_and(|second| cut_off_covers(second, issued_at))
     }
 
-    /// Refuses everybody's tokens without a session that were issued up to this second.
+    /// Rejects tokens of all users without a session that were issued up to this second.
     pub(super) fn set_global_cut_off(&self, second: u64) {
         self.global_cut_off.store(second, Ordering::Relaxed);
     }
 
-    /// The cut-off that holds where a person has this one.
+    /// Combines a user's cut-off with the one that applies to all users.
     pub(super) fn effective_cut_off(&self, cut_off: Option<u64>) -> Option<u64> {
         match self.global_cut_off.load(Ordering::Relaxed) {
             0 => cut_off,
-            everybody => cut_off.max(Some(everybody)),
+            global => cut_off.max(Some(global)),
         }
     }
 
-    /// Whether a foreign token was accepted within `bound`.
-    pub fn was_accepted(&self, blacklist_key: &str, bound: Duration) -> bool {
+    /// Whether the store reported the token as not blacklisted within `max_age`.
+    pub fn was_accepted(&self, blacklist_key: &str, max_age: Duration) -> bool {
         self.accepted
             .get(blacklist_key)
-            .is_some_and(|noted| self.age(noted.at) <= bound)
+            .is_some_and(|entry| self.age(entry.at) <= max_age)
     }
 
-    /// The record as it was last seen, and the latest use that this gateway knows of; 0: none.
+    /// The cached record, fresh or not, and the session's latest use on this gateway (0: none).
     pub fn cached_record(&self, id: SessionId) -> (Option<Arc<Session>>, Millis) {
         match self.sessions.get(&id) {
-            Some(seen) => {
-                let used = seen.last_access.load(Ordering::Relaxed);
-                (seen.session.clone(), used)
+            Some(entry) => {
+                let last_access = entry.last_access.load(Ordering::Relaxed);
+                (entry.session.clone(), last_access)
             }
             None => (None, self.uses.latest(id)),
         }
     }
 
-    /// The record as it was last seen.
+    /// The cached record, fresh or not.
     pub fn session(&self, id: SessionId) -> Option<Arc<Session>> {
         self.sessions.get(&id)?.session.clone()
     }
 
-    /// Why a session is known to be over.
+    /// Why a session is cached as ended.
     pub fn end_refusal(&self, id: SessionId) -> Option<Refusal> {
         self.sessions.get(&id)?.ended
     }
 
-    /// The record, if it was seen alive within `bound` and has not expired since.
+    /// The record, if it was read as active within `max_age` and has not expired since.
     pub fn active_within(
         &self,
         id: SessionId,
-        bound: Duration,
+        max_age: Duration,
         idle: Option<Duration>,
         now: Millis,
     ) -> Option<Arc<Session>> {
-        let seen = self.sessions.get(&id)?;
-        let session = seen
+        let entry = self.sessions.get(&id)?;
+        let session = entry
             .session
             .clone()
-            .filter(|_| seen.ended.is_none() && self.age(seen.read_at) <= bound)?;
-        let used = self.last_access(id);
-        (session.status(used, idle, now) == SessionStatus::Active).then_some(session)
+            .filter(|_| entry.ended.is_none() && self.age(entry.read_at) <= max_age)?;
+        let last_access = self.last_access(id);
+        (session.status(last_access, idle, now) == SessionStatus::Active).then_some(session)
     }
 
-    /// The latest use that this gateway knows of; 0: none.
+    /// Latest use of a session that is recorded on this gateway; 0: none.
     pub fn last_access(&self, id: SessionId) -> Millis {
         match self.sessions.get(&id) {
-            Some(seen) => seen.last_access.load(Ordering::Relaxed),
+            Some(entry) => entry.last_access.load(Ordering::Relaxed),
             None => self.uses.latest(id),
         }
     }
@@ -365,9 +372,9 @@ impl NearCache {
 }
 
 impl<T> CachedValue<T> {
-    fn is_fresh(&self, hearing: Fresh) -> bool {
-        let age = hearing.now.saturating_duration_since(self.at);
-        self.epoch == hearing.epoch && age < MAX_AGE
+    fn is_fresh(&self, fresh: Fresh) -> bool {
+        let age = fresh.now.saturating_duration_since(self.at);
+        self.epoch == fresh.epoch && age < MAX_AGE
     }
 }
 

@@ -1,4 +1,4 @@
-//! What is answered in the store's place, while every change of it is sure to be heard.
+//! Look-ups in the near cache in place of the store.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -11,193 +11,182 @@ use super::{CachedValue, MAX_AGE, NearCache, REFRESH_AFTER};
 use crate::auth::session::{Millis, SessionId, SessionStatus};
 use crate::limits::Charge;
 
-/// What of an inquiry needs no question.
+/// The part of a query that the near cache answers.
 #[derive(Debug, Default)]
 pub(in super::super) struct CachedResult {
     pub session: Option<SessionLookup>,
     pub blacklisted: Option<bool>,
     pub cut_off: Option<Option<u64>>,
-    /// It is time to ask again, before it is sure no more.
+    /// Whether an entry is due for a refresh ahead of its expiry.
     pub needs_refresh: bool,
 }
 
-/// The limits with identity that are left to decide.
+/// The charges after authentication that are left to decide.
 pub(in super::super) type ChargesAfterAuth<'a> = Cow<'a, [Charge]>;
 
 impl CachedResult {
-    /// Those of the limits with identity that bind the request: none where something that is sure
-    /// ends it.
-    pub(in super::super) fn charges_after_auth<'i>(
+    /// Charges after authentication that apply to the request; none if a cached fact rejects it.
+    pub(in super::super) fn charges_after_auth<'q>(
         &self,
-        inquiry: &Query<'i>,
-    ) -> ChargesAfterAuth<'i> {
-        let over = self.blacklisted == Some(true)
-            || inquiry.is_cut_off(self.cut_off.flatten())
-            || self.session.as_ref().is_some_and(|found| {
-                let SessionLookup::Active(session, _) = found else {
+        query: &Query<'q>,
+    ) -> ChargesAfterAuth<'q> {
+        let rejected = self.blacklisted == Some(true)
+            || query.is_cut_off(self.cut_off.flatten())
+            || self.session.as_ref().is_some_and(|lookup| {
+                let SessionLookup::Active(session, _) = lookup else {
                     return true;
                 };
-                !inquiry.is_met_by(session)
+                !query.is_met_by(session)
             });
+        let charges = query.charges_after_auth;
         match &self.session {
-            _ if over => Cow::Borrowed(&[]),
+            _ if rejected => Cow::Borrowed(&[]),
             Some(SessionLookup::Active(session, _)) => {
-                let binds = |charge: &&Charge| charge.limit.applies_to(&session.roles);
-                if inquiry
-                    .charges_after_auth
-                    .iter()
-                    .all(|charge| binds(&charge))
-                {
-                    Cow::Borrowed(inquiry.charges_after_auth)
+                let applies = |charge: &&Charge| charge.limit.applies_to(&session.roles);
+                if charges.iter().all(|charge| applies(&charge)) {
+                    Cow::Borrowed(charges)
                 } else {
-                    Cow::Owned(
-                        inquiry
-                            .charges_after_auth
-                            .iter()
-                            .filter(binds)
-                            .cloned()
-                            .collect(),
-                    )
+                    Cow::Owned(charges.iter().filter(applies).cloned().collect())
                 }
             }
-            _ => Cow::Borrowed(inquiry.charges_after_auth),
+            _ => Cow::Borrowed(charges),
         }
     }
 
-    /// What is left to ask.
-    pub(in super::super) fn remaining_query<'i>(
+    /// The part of the query that is left for the store.
+    pub(in super::super) fn remaining_query<'q>(
         &self,
-        inquiry: &Query<'i>,
-        after: &'i [Charge],
-    ) -> Query<'i> {
+        query: &Query<'q>,
+        charges_after_auth: &'q [Charge],
+    ) -> Query<'q> {
         Query {
-            charges_before_auth: inquiry.charges_before_auth,
-            session: inquiry.session.filter(|_| self.session.is_none()),
-            cached: inquiry.cached.clone().filter(|_| self.session.is_none()),
-            last_access: inquiry.last_access,
-            blacklist_key: inquiry.blacklist_key.filter(|_| self.blacklisted.is_none()),
-            cut_off_user: inquiry.cut_off_user.filter(|_| self.cut_off.is_none()),
-            issued_at: inquiry.issued_at,
-            require: inquiry.require,
-            charges_after_auth: after,
+            charges_before_auth: query.charges_before_auth,
+            session: query.session.filter(|_| self.session.is_none()),
+            cached: query.cached.clone().filter(|_| self.session.is_none()),
+            last_access: query.last_access,
+            blacklist_key: query.blacklist_key.filter(|_| self.blacklisted.is_none()),
+            cut_off_user: query.cut_off_user.filter(|_| self.cut_off.is_none()),
+            issued_at: query.issued_at,
+            require: query.require,
+            charges_after_auth,
         }
     }
 
-    /// Adds what was sure to what was found.
-    pub(in super::super) fn merge_into(self, findings: &mut QueryResult) {
+    /// Merges the cached facts into the store's result.
+    pub(in super::super) fn merge_into(self, result: &mut QueryResult) {
         if let Some(session) = self.session {
-            findings.session = session;
+            result.session = session;
         }
-        findings.blacklisted |= self.blacklisted == Some(true);
+        result.blacklisted |= self.blacklisted == Some(true);
         if let Some(cut_off) = self.cut_off {
-            findings.cut_off = cut_off;
+            result.cut_off = cut_off;
         }
     }
 }
 
 impl NearCache {
-    /// What is sure of an inquiry at this time of the store's.
+    /// Answers as much of the query as is fresh; `now` is the store's time.
     pub(in super::super) fn look_up(
         &self,
-        inquiry: &Query<'_>,
+        query: &Query<'_>,
         idle: Option<Duration>,
         now: Millis,
     ) -> CachedResult {
-        let Some(hearing) = self.validity.fresh() else {
+        let Some(fresh) = self.validity.fresh() else {
             return CachedResult::default();
         };
-        let mut ages = false;
-        let mut aged = |at: Instant| {
-            ages |= hearing.now.saturating_duration_since(at) >= REFRESH_AFTER;
+        let mut needs_refresh = false;
+        let mut check_age = |at: Instant| {
+            needs_refresh |= fresh.now.saturating_duration_since(at) >= REFRESH_AFTER;
         };
-        let session = inquiry.session.and_then(|id| {
-            let (found, at) = self.fresh_session(id, idle, now, hearing)?;
-            aged(at);
-            Some(found)
+        let session = query.session.and_then(|id| {
+            let (lookup, at) = self.fresh_session(id, idle, now, fresh)?;
+            check_age(at);
+            Some(lookup)
         });
-        let blacklisted = inquiry.blacklist_key.and_then(|key| {
-            let (listed, at) = self.fresh_token(key, hearing)?;
-            aged(at);
-            Some(listed)
+        let blacklisted = query.blacklist_key.and_then(|key| {
+            let (blacklisted, at) = self.fresh_token(key, fresh)?;
+            check_age(at);
+            Some(blacklisted)
         });
-        let cut_off = inquiry.cut_off_user.and_then(|person| {
-            let (cut_off, at) = self.fresh_cut_off(&person, hearing)?;
-            aged(at);
+        let cut_off = query.cut_off_user.and_then(|user| {
+            let (cut_off, at) = self.fresh_cut_off(&user, fresh)?;
+            check_age(at);
             Some(cut_off)
         });
         CachedResult {
             session,
             blacklisted,
             cut_off,
-            needs_refresh: ages,
+            needs_refresh,
         }
     }
 
-    /// Whether a session is sure to be alive.
+    /// Whether a fresh entry shows the session as active.
     pub(in super::super) fn is_cached_active(
         &self,
         id: SessionId,
         idle: Option<Duration>,
         now: Millis,
     ) -> bool {
-        let hearing = self.validity.fresh();
-        let found = hearing.and_then(|hearing| self.fresh_session(id, idle, now, hearing));
-        matches!(found, Some((SessionLookup::Active(..), _)))
+        let fresh = self.validity.fresh();
+        let entry = fresh.and_then(|fresh| self.fresh_session(id, idle, now, fresh));
+        matches!(entry, Some((SessionLookup::Active(..), _)))
     }
 
-    /// Whether a token is sure to be, or not to be, on the blacklist.
+    /// Whether a token is blacklisted, if that is cached and fresh.
     pub(in super::super) fn cached_blacklisting(&self, key: &str) -> Option<bool> {
-        let (listed, _) = self.fresh_token(key, self.validity.fresh()?)?;
-        Some(listed)
+        let (blacklisted, _) = self.fresh_token(key, self.validity.fresh()?)?;
+        Some(blacklisted)
     }
 
-    /// The second up to which a person's tokens are sure to be refused, or that they are not.
-    pub(in super::super) fn cached_cut_off(&self, person: &UserHash) -> Option<Option<u64>> {
-        let (cut_off, _) = self.fresh_cut_off(person, self.validity.fresh()?)?;
+    /// The second up to which a user's tokens are rejected, if that is cached and fresh.
+    pub(in super::super) fn cached_cut_off(&self, user: &UserHash) -> Option<Option<u64>> {
+        let (cut_off, _) = self.fresh_cut_off(user, self.validity.fresh()?)?;
         Some(cut_off)
     }
 
-    /// With when it was last asked.
+    /// The state of a session and when it was read, if fresh.
     fn fresh_session(
         &self,
         id: SessionId,
         idle: Option<Duration>,
         now: Millis,
-        hearing: Fresh,
+        fresh: Fresh,
     ) -> Option<(SessionLookup, Instant)> {
-        let Some(seen) = self.sessions.get(&id) else {
-            let noted = self.missing.get(&id)?;
-            return noted
-                .is_fresh(hearing)
-                .then_some((SessionLookup::Missing, noted.at));
+        let Some(entry) = self.sessions.get(&id) else {
+            let entry = self.missing.get(&id)?;
+            return entry
+                .is_fresh(fresh)
+                .then_some((SessionLookup::Missing, entry.at));
         };
-        let age = hearing.now.saturating_duration_since(seen.read_at);
-        let sure = seen.epoch.load(Ordering::SeqCst) == hearing.epoch && age < MAX_AGE;
-        let session = seen.session.as_ref().filter(|_| sure)?;
-        let last_access = seen.last_access.load(Ordering::Relaxed);
-        let found = match session.status(last_access, idle, now) {
+        let age = fresh.now.saturating_duration_since(entry.read_at);
+        let is_fresh = entry.epoch.load(Ordering::SeqCst) == fresh.epoch && age < MAX_AGE;
+        let session = entry.session.as_ref().filter(|_| is_fresh)?;
+        let last_access = entry.last_access.load(Ordering::Relaxed);
+        let lookup = match session.status(last_access, idle, now) {
             SessionStatus::Revoked => SessionLookup::Revoked((**session).clone()),
             SessionStatus::Active => SessionLookup::Active(Arc::clone(session), last_access),
             SessionStatus::Expired if now >= session.expires_at => {
                 SessionLookup::Expired((**session).clone())
             }
-            // It may have been used elsewhere.
+            // Idle here, but the session may have been used on another gateway.
             SessionStatus::Expired => return None,
         };
-        Some((found, seen.read_at))
+        Some((lookup, entry.read_at))
     }
 
-    fn fresh_token(&self, key: &str, hearing: Fresh) -> Option<(bool, Instant)> {
-        let sure = |noted: &CachedValue<()>| noted.is_fresh(hearing);
-        if let Some(noted) = self.accepted.get(key).filter(sure) {
-            return Some((false, noted.at));
+    fn fresh_token(&self, key: &str, fresh: Fresh) -> Option<(bool, Instant)> {
+        let is_fresh = |entry: &CachedValue<()>| entry.is_fresh(fresh);
+        if let Some(entry) = self.accepted.get(key).filter(is_fresh) {
+            return Some((false, entry.at));
         }
-        let noted = self.revoked.get(key).filter(sure)?;
-        Some((true, noted.at))
+        let entry = self.revoked.get(key).filter(is_fresh)?;
+        Some((true, entry.at))
     }
 
-    fn fresh_cut_off(&self, person: &UserHash, hearing: Fresh) -> Option<(Option<u64>, Instant)> {
-        let noted = self.cut_offs.get(person)?;
-        noted.is_fresh(hearing).then_some((noted.value, noted.at))
+    fn fresh_cut_off(&self, user: &UserHash, fresh: Fresh) -> Option<(Option<u64>, Instant)> {
+        let entry = self.cut_offs.get(user)?;
+        entry.is_fresh(fresh).then_some((entry.value, entry.at))
     }
 }

@@ -1,8 +1,8 @@
-//! When what was heard of the store's changes is enough to answer without asking it.
+//! Validity of the near cache: epochs, read stamps and the confirmation of invalidations.
 //!
-//! An answer of the store may be overtaken by the news that it is out of date: it is kept only if
-//! nothing was heard meanwhile of what it is about. And it answers again only while every change is
-//! sure to be heard: as of a moment that the listening connection proved, for a bound from then.
+//! An invalidation may overtake a reply of the store. A reply is therefore cached as fresh only if no
+//! invalidation of its item arrived since the query was sent. Entries are served only while the
+//! tracking connection has confirmed, within a bound, that no invalidation was missed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -10,29 +10,29 @@ use std::time::{Duration, Instant};
 use super::super::CacheKey;
 use crate::clock;
 
-/// Changes are counted by a hash of what they are about: more would be finer, not safer.
+/// Number of change counters, indexed by a hash of the item. A collision only discards a reply.
 const CHANGE_SLOTS: usize = 1024;
 
 #[derive(Debug)]
 pub(super) struct Validity {
-    /// The steady clock of this machine, or of a simulated one.
+    /// Monotonic clock, real or simulated.
     clock: fn() -> Instant,
     started: Instant,
     changes: Vec<AtomicU64>,
-    /// What is known from before a gap in what was heard has another epoch. 0 is none.
+    /// Current epoch; a gap in the invalidations begins a new one. Entries with epoch 0 are stale.
     epoch: AtomicU64,
-    /// In milliseconds since `started`; 0: not at all.
+    /// Milliseconds since `started`; 0: suspended.
     fresh_until: AtomicU64,
 }
 
-/// Every change is sure to be heard: what is known of this epoch is so, at this moment.
+/// Evidence that entries of this epoch are fresh at `now`, subject to their age.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fresh {
     pub(super) epoch: u64,
     pub(super) now: Instant,
 }
 
-/// The state of things before the store was asked.
+/// Epoch and change count of an item before a query is sent.
 #[derive(Debug, Clone, Copy)]
 pub(in super::super) struct ReadStamp {
     epoch: u64,
@@ -61,11 +61,11 @@ impl Validity {
         (self.clock)()
     }
 
-    /// The epoch, while every change is sure to be heard.
+    /// The current epoch, while invalidations are confirmed to be complete.
     pub(super) fn fresh(&self) -> Option<Fresh> {
         let until = self.fresh_until.load(Ordering::SeqCst);
         if until == 0 {
-            // Gateways without a listener do not read the clock here.
+            // Avoids the clock read on gateways without a tracking connection.
             return None;
         }
         let now = self.now();
@@ -75,18 +75,18 @@ impl Validity {
         })
     }
 
-    /// Every change up to `as_of` has been heard: that is enough for so long.
-    pub(super) fn confirm_up_to(&self, as_of: Instant, good_for: Duration) {
-        let until = self.millis(as_of + good_for);
+    /// Records that all invalidations up to `as_of` have arrived; this holds for `valid_for`.
+    pub(super) fn confirm_up_to(&self, as_of: Instant, valid_for: Duration) {
+        let until = self.millis(as_of + valid_for);
         self.fresh_until.store(until, Ordering::SeqCst);
     }
 
-    /// Changes may have been missed: nothing from before is sure any more.
+    /// Begins a new epoch: invalidations may have been missed, so existing entries become stale.
     pub(super) fn invalidate_all(&self) {
         self.epoch.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Nothing is heard for now.
+    /// Ends the confirmation and begins a new epoch.
     pub(super) fn suspend(&self) {
         self.fresh_until.store(0, Ordering::SeqCst);
         self.invalidate_all();
@@ -107,12 +107,14 @@ impl Validity {
         }
     }
 
-    /// The epoch that an answer belongs to; 0 if something was heard of it since it was asked for.
-    /// To be asked again once the answer is kept: what is heard in between finds nothing to forget.
-    pub(super) fn epoch_if_unchanged(&self, before: ReadStamp) -> u64 {
-        let same = self.epoch.load(Ordering::SeqCst) == before.epoch
-            && self.change_count(before.slot) == before.changes;
-        if same { before.epoch } else { 0 }
+    /// The epoch of a reply; 0 if its item was invalidated since the stamp was taken.
+    ///
+    /// Must be checked again after the reply is cached: an invalidation that arrives in between finds
+    /// no entry to mark as stale.
+    pub(super) fn epoch_if_unchanged(&self, stamp: ReadStamp) -> u64 {
+        let unchanged = self.epoch.load(Ordering::SeqCst) == stamp.epoch
+            && self.change_count(stamp.slot) == stamp.changes;
+        if unchanged { stamp.epoch } else { 0 }
     }
 
     fn change_count(&self, slot: usize) -> u64 {
@@ -121,13 +123,15 @@ impl Validity {
     }
 
     fn millis(&self, at: Instant) -> u64 {
-        let since = at.saturating_duration_since(self.started);
-        // Never 0, which says that nothing is heard.
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX).max(1)
+        let elapsed = at.saturating_duration_since(self.started);
+        // Never 0, which means suspended.
+        u64::try_from(elapsed.as_millis())
+            .unwrap_or(u64::MAX)
+            .max(1)
     }
 }
 
-/// FNV-1a over what is hashed or random already.
+/// Maps an item to its change counter, by FNV-1a: the keys are hashed or random already.
 fn slot(item: &CacheKey) -> usize {
     let bytes = match item {
         CacheKey::Session(id) => &id.0[..],
@@ -150,27 +154,27 @@ mod tests {
 
     #[test]
     fn overtaken_reply_has_no_epoch() {
-        let guard = Validity::default();
-        let before = guard.stamp(&ONE);
-        assert_eq!(guard.epoch_if_unchanged(before), 1);
-        guard.mark_changed(&ONE);
-        assert_eq!(guard.epoch_if_unchanged(before), 0);
-        let before = guard.stamp(&ONE);
-        guard.invalidate_all();
-        assert_eq!(guard.epoch_if_unchanged(before), 0);
+        let validity = Validity::default();
+        let stamp = validity.stamp(&ONE);
+        assert_eq!(validity.epoch_if_unchanged(stamp), 1);
+        validity.mark_changed(&ONE);
+        assert_eq!(validity.epoch_if_unchanged(stamp), 0);
+        let stamp = validity.stamp(&ONE);
+        validity.invalidate_all();
+        assert_eq!(validity.epoch_if_unchanged(stamp), 0);
     }
 
     #[test]
     fn cache_is_fresh_only_while_confirmed() {
-        let guard = Validity::default();
-        assert_eq!(guard.fresh(), None);
-        guard.confirm_up_to(Instant::now(), LONG);
-        assert_eq!(guard.fresh().map(|sure| sure.epoch), Some(1));
-        guard.suspend();
-        assert_eq!(guard.fresh(), None);
-        guard.confirm_up_to(Instant::now(), LONG);
-        assert_eq!(guard.fresh().map(|sure| sure.epoch), Some(2));
-        guard.confirm_up_to(Instant::now(), Duration::ZERO);
-        assert_eq!(guard.fresh(), None);
+        let validity = Validity::default();
+        assert_eq!(validity.fresh(), None);
+        validity.confirm_up_to(Instant::now(), LONG);
+        assert_eq!(validity.fresh().map(|fresh| fresh.epoch), Some(1));
+        validity.suspend();
+        assert_eq!(validity.fresh(), None);
+        validity.confirm_up_to(Instant::now(), LONG);
+        assert_eq!(validity.fresh().map(|fresh| fresh.epoch), Some(2));
+        validity.confirm_up_to(Instant::now(), Duration::ZERO);
+        assert_eq!(validity.fresh(), None);
     }
 }

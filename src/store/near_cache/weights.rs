@@ -1,4 +1,4 @@
-//! How much is remembered, and what each of it takes of this machine's memory, roughly.
+//! Memory budgets of the near cache and the approximate weight of its entries.
 
 use std::sync::Arc;
 
@@ -9,27 +9,28 @@ use super::{CachedSession, CachedValue};
 use crate::auth::session::{Session, SessionId};
 use crate::memory_budget::{MIB, MemoryBudget};
 
-/// More than a million sessions at most.
+/// Budget for session records; at its maximum, more than a million sessions fit.
 pub(super) const SESSION_BUDGET: MemoryBudget = MemoryBudget {
     divisor: 4,
     min: 16 * MIB,
     max: 1024 * MIB,
 };
-/// Of tokens that are not refused, and of people: more than a million at most.
+/// Budget for accepted tokens and for cut-offs each; at its maximum, more than a million fit.
 pub(super) const TOKEN_BUDGET: MemoryBudget = MemoryBudget {
     divisor: 32,
     min: 8 * MIB,
     max: 256 * MIB,
 };
-/// What the allocator and the cache need for each.
+/// Bytes per entry that the allocator and the cache add.
 const ENTRY_OVERHEAD: usize = 150;
 
 #[derive(Debug, Clone)]
 pub(super) struct EntryWeight;
 
 impl Weighter<SessionId, Arc<CachedSession>> for EntryWeight {
-    fn weight(&self, _: &SessionId, seen: &Arc<CachedSession>) -> u64 {
-        seen.session
+    fn weight(&self, _: &SessionId, entry: &Arc<CachedSession>) -> u64 {
+        entry
+            .session
             .as_ref()
             .map_or(200, |session| session_weight(session))
     }
@@ -47,24 +48,25 @@ impl Weighter<UserHash, CachedValue<Option<u64>>> for EntryWeight {
     }
 }
 
-/// What a session takes here, roughly: itself, its own texts, and its place. Those that are shared count
-/// with each, for nobody knows with how many.
+/// Approximate bytes of a cached session.
+///
+/// Interned strings are counted with every session, because the number of their users is not tracked.
 fn session_weight(session: &Session) -> u64 {
     let device = [&session.device.kind, &session.device.name];
     let names = session.roles.iter().chain(&*session.scopes);
-    let texts = session.user.len()
+    let strings = session.user.len()
         + session.email.len()
         + session.name.as_ref().map_or(0, String::len)
         + session.user_agent.len()
         + device
             .into_iter()
             .flatten()
-            .map(|it| it.len())
+            .map(|field| field.len())
             .sum::<usize>()
         + session.data.len()
         + names
             .map(|name| name.len() + size_of::<String>())
             .sum::<usize>();
-    let own = size_of::<Session>() + size_of::<CachedSession>();
-    (texts + own + ENTRY_OVERHEAD) as u64
+    let structs = size_of::<Session>() + size_of::<CachedSession>();
+    (strings + structs + ENTRY_OVERHEAD) as u64
 }

@@ -1,4 +1,4 @@
-//! What the store says, kept unless it was overtaken by the news that it is out of date.
+//! Caching of store replies, unless an invalidation has overtaken them.
 
 use std::sync::atomic::Ordering;
 
@@ -8,7 +8,7 @@ use super::{CachedValue, NearCache};
 use crate::auth::session::SessionId;
 use crate::limits::Decision;
 
-/// The state of things before the store was asked an inquiry.
+/// Read stamps taken before a query is sent to the store.
 pub(in super::super) struct QueryStamps {
     session: Option<ReadStamp>,
     token: Option<ReadStamp>,
@@ -16,85 +16,82 @@ pub(in super::super) struct QueryStamps {
 }
 
 impl NearCache {
-    /// To be called before the store is asked, for [`NearCache::cache_result`].
-    pub(in super::super) fn stamp_query(&self, inquiry: &Query<'_>) -> QueryStamps {
+    /// Takes the stamps for [`NearCache::cache_result`]; must be called before the query is sent.
+    pub(in super::super) fn stamp_query(&self, query: &Query<'_>) -> QueryStamps {
         QueryStamps {
-            session: inquiry
+            session: query
                 .session
                 .map(|id| self.validity.stamp(&CacheKey::Session(id))),
-            token: inquiry
+            token: query
                 .blacklist_key
                 .map(|key| self.validity.stamp(&CacheKey::Token(key.to_owned()))),
-            user: inquiry
+            user: query
                 .cut_off_user
-                .map(|person| self.validity.stamp(&CacheKey::User(person))),
+                .map(|user| self.validity.stamp(&CacheKey::User(user))),
         }
     }
 
-    /// Takes note of what the store found, as far as it was not overtaken by news.
+    /// Caches the store's result, except for parts that an invalidation has overtaken.
     pub(in super::super) fn cache_result(
         &self,
-        asking: &QueryStamps,
-        inquiry: &Query<'_>,
-        findings: &QueryResult,
+        stamps: &QueryStamps,
+        query: &Query<'_>,
+        result: &QueryResult,
     ) {
-        if let (Some(before), Some(id)) = (asking.session, inquiry.session) {
-            self.cache_session(id, &findings.session, before);
+        if let (Some(stamp), Some(id)) = (stamps.session, query.session) {
+            self.cache_session(id, &result.session, stamp);
         }
-        // Where one of the first limits refused, nothing was looked up. One that refuses after that takes
-        // nothing away: who is refused is who was found, and shall not be asked about again and again.
-        let mut first = findings
+        // If a limit before authentication refused, nothing was looked up. If a later limit refused,
+        // the look-up results are valid and are cached, to spare the store repeated queries.
+        let mut first = result
             .decisions
             .iter()
-            .take(inquiry.charges_before_auth.len());
+            .take(query.charges_before_auth.len());
         if first.any(Decision::refuses) {
             return;
         }
-        if let (Some(before), Some(key)) = (asking.token, inquiry.blacklist_key) {
-            self.cache_token(key, findings.blacklisted, before);
+        if let (Some(stamp), Some(key)) = (stamps.token, query.blacklist_key) {
+            self.cache_token(key, result.blacklisted, stamp);
         }
-        if let (Some(before), Some(person)) = (asking.user, inquiry.cut_off_user) {
-            self.cache_cut_off(person, findings.cut_off, before);
+        if let (Some(stamp), Some(user)) = (stamps.user, query.cut_off_user) {
+            self.cache_cut_off(user, result.cut_off, stamp);
         }
     }
 
-    /// Takes note of what the store said of a session, unless that was overtaken.
+    /// Caches a session look-up unless an invalidation has overtaken it.
     pub(in super::super) fn cache_session(
         &self,
         id: SessionId,
-        found: &SessionLookup,
-        before: ReadStamp,
+        lookup: &SessionLookup,
+        stamp: ReadStamp,
     ) {
-        if *found == SessionLookup::Missing {
+        if *lookup == SessionLookup::Missing {
             self.sessions.remove(&id);
-            let epoch = self.validity.epoch_if_unchanged(before);
-            let at = self.validity.now();
-            self.missing.insert(
-                id,
-                CachedValue {
-                    value: (),
-                    at,
-                    epoch,
-                },
-            );
-            if self.validity.epoch_if_unchanged(before) == 0 {
+            let entry = CachedValue {
+                value: (),
+                at: self.validity.now(),
+                epoch: self.validity.epoch_if_unchanged(stamp),
+            };
+            self.missing.insert(id, entry);
+            if self.validity.epoch_if_unchanged(stamp) == 0 {
                 self.missing.remove(&id);
             }
             return;
         }
-        let epoch = self.validity.epoch_if_unchanged(before);
-        if let Some(seen) = self.insert_session(id, found, epoch)
-            && self.validity.epoch_if_unchanged(before) == 0
+        let epoch = self.validity.epoch_if_unchanged(stamp);
+        if let Some(entry) = self.insert_session(id, lookup, epoch)
+            && self.validity.epoch_if_unchanged(stamp) == 0
         {
-            seen.epoch.store(0, Ordering::SeqCst);
+            entry.epoch.store(0, Ordering::SeqCst);
         }
     }
 
-    /// Takes note of what the store said of a token, unless that was overtaken. What was asked before
-    /// it was known to be refused does not bring it back.
-    pub(in super::super) fn cache_token(&self, key: &str, blacklisted: bool, before: ReadStamp) {
-        let epoch = self.validity.epoch_if_unchanged(before);
-        let noted = CachedValue {
+    /// Caches a blacklist look-up unless an invalidation has overtaken it.
+    ///
+    /// A reply to a query from before a revocation does not remove the revocation.
+    pub(in super::super) fn cache_token(&self, key: &str, blacklisted: bool, stamp: ReadStamp) {
+        let epoch = self.validity.epoch_if_unchanged(stamp);
+        let entry = CachedValue {
             value: (),
             at: self.validity.now(),
             epoch,
@@ -103,54 +100,54 @@ impl NearCache {
             if self.revoked.get(key).is_none() {
                 self.validity.mark_changed(&CacheKey::Token(key.to_owned()));
             }
-            self.revoked.insert(key.to_owned(), noted);
+            self.revoked.insert(key.to_owned(), entry);
             self.accepted.remove(key);
             return;
         }
         if epoch == 0 {
             return;
         }
-        let refused = self.revoked.remove(key);
-        self.accepted.insert(key.to_owned(), noted);
-        if self.validity.epoch_if_unchanged(before) == 0 {
+        let revoked = self.revoked.remove(key);
+        self.accepted.insert(key.to_owned(), entry);
+        if self.validity.epoch_if_unchanged(stamp) == 0 {
             self.accepted.remove(key);
-            if let Some((key, noted)) = refused {
-                self.revoked.insert(key, CachedValue { epoch: 0, ..noted });
+            if let Some((key, entry)) = revoked {
+                self.revoked.insert(key, CachedValue { epoch: 0, ..entry });
             }
         }
     }
 
-    /// Takes note of a person's cut-off; one that is known stays known as for tokens.
+    /// Caches a user's cut-off; a late reply does not remove or lower a cached one.
     pub(in super::super) fn cache_cut_off(
         &self,
-        person: UserHash,
+        user: UserHash,
         cut_off: Option<u64>,
-        before: ReadStamp,
+        stamp: ReadStamp,
     ) {
-        let epoch = self.validity.epoch_if_unchanged(before);
-        let known = self.cut_offs.get(&person).and_then(|noted| noted.value);
-        if epoch == 0 && cut_off <= known {
+        let epoch = self.validity.epoch_if_unchanged(stamp);
+        let cached = self.cut_offs.get(&user).and_then(|entry| entry.value);
+        if epoch == 0 && cut_off <= cached {
             return;
         }
-        let mut before = before;
-        if cut_off > known {
-            let item = CacheKey::User(person);
+        let mut stamp = stamp;
+        if cut_off > cached {
+            let item = CacheKey::User(user);
             self.validity.mark_changed(&item);
-            before = self.validity.stamp(&item);
+            stamp = self.validity.stamp(&item);
         }
-        let noted = CachedValue {
+        let entry = CachedValue {
             value: cut_off,
             at: self.validity.now(),
             epoch,
         };
-        self.cut_offs.insert(person, noted);
-        if self.validity.epoch_if_unchanged(before) == 0 {
+        self.cut_offs.insert(user, entry);
+        if self.validity.epoch_if_unchanged(stamp) == 0 {
             self.cut_offs
-                .insert(person, CachedValue { epoch: 0, ..noted });
+                .insert(user, CachedValue { epoch: 0, ..entry });
         }
     }
 
-    /// To be called before the store is asked about one thing.
+    /// Takes a read stamp for one item; must be called before the store is queried.
     pub(in super::super) fn stamp(&self, item: &CacheKey) -> ReadStamp {
         self.validity.stamp(item)
     }
@@ -165,38 +162,38 @@ mod tests {
 
     #[test]
     fn stale_reply_does_not_hide_a_revocation() {
-        let replica = NearCache::default();
+        let cache = NearCache::default();
         let token = |key: &str| CacheKey::Token(key.to_owned());
-        // One that is revoked here while the answer is on its way.
-        let before = replica.stamp(&token("here"));
-        replica.apply(&Revocation::Token("here".to_owned()));
-        replica.cache_token("here", false, before);
-        assert!(replica.is_revoked("here"));
-        // Two answers that come in another order than they were given.
-        let before = replica.stamp(&token("elsewhere"));
-        replica.cache_token("elsewhere", true, before);
-        replica.cache_token("elsewhere", false, before);
-        assert!(replica.is_revoked("elsewhere"));
-        let person = [1; 16];
-        let before = replica.stamp(&CacheKey::User(person));
-        replica.cache_cut_off(person, Some(9), before);
-        replica.cache_cut_off(person, None, before);
-        assert!(replica.is_cut_off(&person, Some(9)));
-        // What is asked afterwards counts.
-        let before = replica.stamp(&token("here"));
-        replica.cache_token("here", false, before);
-        assert!(!replica.is_revoked("here"));
+        // A token is revoked on this gateway while the reply is in flight.
+        let stamp = cache.stamp(&token("here"));
+        cache.apply(&Revocation::Token("here".to_owned()));
+        cache.cache_token("here", false, stamp);
+        assert!(cache.is_revoked("here"));
+        // Two replies arrive in reverse order.
+        let stamp = cache.stamp(&token("elsewhere"));
+        cache.cache_token("elsewhere", true, stamp);
+        cache.cache_token("elsewhere", false, stamp);
+        assert!(cache.is_revoked("elsewhere"));
+        let user = [1; 16];
+        let stamp = cache.stamp(&CacheKey::User(user));
+        cache.cache_cut_off(user, Some(9), stamp);
+        cache.cache_cut_off(user, None, stamp);
+        assert!(cache.is_cut_off(&user, Some(9)));
+        // A later query takes effect.
+        let stamp = cache.stamp(&token("here"));
+        cache.cache_token("here", false, stamp);
+        assert!(!cache.is_revoked("here"));
     }
 
     #[test]
     fn cache_holds_many_tokens() {
-        let replica = NearCache::default();
+        let cache = NearCache::default();
         let keys = || (0..100_000).map(|number| format!("00000000-0000-4000-9000-{number:012x}"));
         for key in keys() {
-            let before = replica.stamp(&CacheKey::Token(key.clone()));
-            replica.cache_token(&key, false, before);
+            let stamp = cache.stamp(&CacheKey::Token(key.clone()));
+            cache.cache_token(&key, false, stamp);
         }
-        let known = keys().filter(|key| replica.was_accepted(key, Duration::MAX));
-        assert_eq!(known.count(), 100_000);
+        let cached = keys().filter(|key| cache.was_accepted(key, Duration::MAX));
+        assert_eq!(cached.count(), 100_000);
     }
 }

@@ -1,4 +1,4 @@
-//! Questions to the store, one by one and in batches.
+//! Requests to the simulated store, single and batched.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -11,7 +11,7 @@ use crate::auth::session::Millis;
 /// `store.timeout`.
 const DEADLINE: Micros = 100 * MS;
 
-/// The replies of the servers to one batch.
+/// Replies of the servers to one batch.
 struct BatchReplies<R, F> {
     replies: Vec<Option<R>>,
     outstanding: usize,
@@ -19,18 +19,18 @@ struct BatchReplies<R, F> {
 }
 
 impl<R, F> BatchReplies<R, F> {
-    /// Takes one server's replies; gives all of them once they are complete, or none as soon as one
-    /// server has not replied.
-    #[expect(clippy::type_complexity, reason = "it is taken apart at once")]
-    fn take(
+    /// Adds one server's replies. Returns all replies once they are complete, or `None` in their
+    /// place as soon as one server has timed out.
+    #[expect(clippy::type_complexity, reason = "the caller destructures it at once")]
+    fn add(
         &mut self,
         replies: Option<(Millis, Vec<(usize, R)>)>,
     ) -> Option<(F, Option<(Millis, Vec<R>)>)> {
         let Some((now, replies)) = replies else {
             return self.on_complete.take().map(|then| (then, None));
         };
-        for (place, reply) in replies {
-            self.replies[place] = Some(reply);
+        for (index, reply) in replies {
+            self.replies[index] = Some(reply);
         }
         self.outstanding -= 1;
         if self.outstanding > 0 {
@@ -44,34 +44,34 @@ impl<R, F> BatchReplies<R, F> {
 }
 
 impl World {
-    /// Asks the store something: a later answer than in time is none.
-    pub(super) fn request_store<A: 'static>(
+    /// Sends a request to the store; a reply after the deadline counts as none.
+    pub(super) fn request_store<R: 'static>(
         &mut self,
         g: usize,
-        ask: impl FnOnce(&mut World) -> A + 'static,
-        then: impl FnOnce(&mut World, Option<A>) + 'static,
+        request: impl FnOnce(&mut World) -> R + 'static,
+        then: impl FnOnce(&mut World, Option<R>) + 'static,
     ) {
         let then = Rc::new(Cell::new(Some(then)));
-        let late = Rc::clone(&then);
-        let life = self.gateways[g].incarnation;
+        let on_timeout = Rc::clone(&then);
+        let incarnation = self.gateways[g].incarnation;
         self.send_to_server(g, LinkKind::Request, move |world| {
-            let answer = ask(world);
+            let reply = request(world);
             world.send_to_gateway(g, LinkKind::Request, move |world| {
-                if world.gateways[g].incarnation == life
+                if world.gateways[g].incarnation == incarnation
                     && let Some(then) = then.take()
                 {
-                    then(world, Some(answer));
+                    then(world, Some(reply));
                 }
             });
         });
         self.later(g, DEADLINE, move |world| {
-            if let Some(then) = late.take() {
+            if let Some(then) = on_timeout.take() {
                 then(world, None);
             }
         });
     }
 
-    /// Looks keys up in one batch. The servers of a cluster reply each at its own moment.
+    /// Looks keys up in one batch; the servers of a cluster reply independently.
     pub(super) fn look_up<K: 'static, R: 'static>(
         &mut self,
         g: usize,
@@ -84,28 +84,28 @@ impl World {
         }
         let servers = if self.clustered { SERVERS } else { 1 };
         let mut parts: Vec<Vec<(usize, K)>> = (0..servers).map(|_| Vec::new()).collect();
-        let many = keys.len();
-        for (place, key) in keys.into_iter().enumerate() {
-            parts[place % servers].push((place, key));
+        let count = keys.len();
+        for (index, key) in keys.into_iter().enumerate() {
+            parts[index % servers].push((index, key));
         }
         parts.retain(|part| !part.is_empty());
-        let gathered = Rc::new(RefCell::new(BatchReplies {
-            replies: (0..many).map(|_| None).collect(),
+        let batch = Rc::new(RefCell::new(BatchReplies {
+            replies: (0..count).map(|_| None).collect(),
             outstanding: parts.len(),
             on_complete: Some(then),
         }));
         for part in parts {
-            let (read, gathered) = (read.clone(), Rc::clone(&gathered));
+            let (read, batch) = (read.clone(), Rc::clone(&batch));
             self.request_store(
                 g,
                 move |world| {
                     let now = world.server.clock(world.now);
-                    let read = |(place, key)| (place, read(&world.server, &key, now));
+                    let read = |(index, key)| (index, read(&world.server, &key, now));
                     (now, part.into_iter().map(read).collect::<Vec<_>>())
                 },
                 move |world, replies| {
-                    let done = gathered.borrow_mut().take(replies);
-                    if let Some((then, all)) = done {
+                    let complete = batch.borrow_mut().add(replies);
+                    if let Some((then, all)) = complete {
                         then(world, all);
                     }
                 },

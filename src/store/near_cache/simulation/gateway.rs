@@ -1,54 +1,54 @@
-//! A gateway as a process: it has a replica, clocks, and it may die.
+//! Simulated gateway process with a near cache and clocks; it may crash.
 
 use std::time::{Duration, Instant};
 
 use super::world::{LinkState, SERVERS, SeededRng, World};
-use super::{MS, Micros, SECOND, steady};
+use super::{MS, Micros, SECOND, simulated_now};
 use crate::auth::session::Millis;
 use crate::store::invalidation::RefreshTask;
 use crate::store::near_cache::NearCache;
 use crate::store::near_cache::validity::Validity;
 
 pub(super) struct Gateway {
-    /// Counts its processes.
+    /// Number of restarts.
     pub(super) incarnation: u32,
     pub(super) is_up: bool,
     pub(super) near_cache: NearCache,
     /// By connection and direction.
     pub(super) links: [[LinkState; 2]; 2],
-    /// How many millionths its steady clock counts in a millionth of real time.
+    /// Microseconds of the monotonic clock per second of real time.
     clock_rate: u64,
-    /// By how much its own idea of the time of day is wrong.
+    /// Error of the gateway's wall clock.
     clock_offset: Millis,
-    /// What the store's clock said when its own steady one began.
+    /// The store's time at the start of the gateway's monotonic clock.
     store_clock_origin: Option<Millis>,
-    /// Its listening connection, and the one that has been opened.
+    /// The latest tracking connection, and the latest that was opened.
     pub(super) tracking_id: u64,
     pub(super) open_tracking_id: u64,
-    /// Until then what listens gets no time to run.
+    /// End of a phase in which the tracking task is not scheduled.
     pub(super) stalled_until: Micros,
-    /// For how long that will be so after the next proof.
+    /// Duration of such a phase after the next confirmation.
     pub(super) next_stall: Option<Micros>,
-    /// The proof that it waits for, by server.
+    /// Pending heartbeat, per server.
     pub(super) pending_check: [u64; SERVERS],
-    /// Up to when each server was heard.
+    /// Time of the last confirmation, per server.
     pub(super) confirmed_by: [Option<(Instant, Millis)>; SERVERS],
-    /// What is to be looked at, and whether something is being looked at.
+    /// Pending refreshes, and whether a batch of them is running.
     pub(super) refresh_tasks: Vec<RefreshTask>,
     pub(super) is_refreshing: bool,
-    /// Up to when it has confirmed, by the store's clock.
+    /// Time up to which the gateway has announced its confirmation, by the store's clock.
     pub(super) confirmed_up_to: Millis,
 }
 
 impl Gateway {
-    pub(super) fn new(dice: &mut SeededRng) -> Gateway {
+    pub(super) fn new(rng: &mut SeededRng) -> Gateway {
         Gateway {
             incarnation: 0,
             is_up: true,
-            near_cache: NearCache::with_validity(Validity::with_clock(steady)),
+            near_cache: NearCache::with_validity(Validity::with_clock(simulated_now)),
             links: Default::default(),
-            clock_rate: dice.between(999_000, 1_001_000),
-            clock_offset: dice.below(10_000),
+            clock_rate: rng.between(999_000, 1_001_000),
+            clock_offset: rng.below(10_000),
             store_clock_origin: None,
             tracking_id: 0,
             open_tracking_id: 0,
@@ -62,7 +62,7 @@ impl Gateway {
         }
     }
 
-    pub(super) fn steady(&self, now: Micros) -> Duration {
+    pub(super) fn elapsed(&self, now: Micros) -> Duration {
         Duration::from_micros(now * self.clock_rate / 1_000_000)
     }
 
@@ -76,39 +76,39 @@ impl Gateway {
 }
 
 impl World {
-    /// The store's clock as this gateway has it in mind.
+    /// The store's time as this gateway estimates it.
     pub(super) fn clock(&self, g: usize) -> Millis {
         let gateway = &self.gateways[g];
         match gateway.store_clock_origin {
             None => self.server.clock(self.now) + gateway.clock_offset - 5_000,
-            Some(began) => began + gateway.elapsed_millis(self.now),
+            Some(origin) => origin + gateway.elapsed_millis(self.now),
         }
     }
 
-    /// Does something later, if the process lives until then.
+    /// Schedules an action of a gateway; it is dropped if the process has restarted by then.
     pub(super) fn later(
         &mut self,
         g: usize,
         delay: Micros,
-        deed: impl FnOnce(&mut World) + 'static,
+        action: impl FnOnce(&mut World) + 'static,
     ) {
-        let life = self.gateways[g].incarnation;
+        let incarnation = self.gateways[g].incarnation;
         self.after(delay, move |world| {
-            if world.gateways[g].incarnation == life && world.gateways[g].is_up {
-                deed(world);
+            if world.gateways[g].incarnation == incarnation && world.gateways[g].is_up {
+                action(world);
             }
         });
     }
 
-    /// Kills a gateway; the next process knows nothing.
+    /// Kills a gateway; it restarts with an empty cache.
     pub(super) fn crash_gateway(&mut self, g: usize, time: Micros) {
-        // Its clock goes on counting.
+        // The monotonic clock continues across restarts.
         self.near_cache(g);
-        let replica = NearCache::with_validity(Validity::with_clock(steady));
+        let near_cache = NearCache::with_validity(Validity::with_clock(simulated_now));
         let gateway = &mut self.gateways[g];
         gateway.incarnation += 1;
         gateway.is_up = false;
-        gateway.near_cache = replica;
+        gateway.near_cache = near_cache;
         gateway.store_clock_origin = None;
         gateway.tracking_id += 1;
         gateway.refresh_tasks.clear();

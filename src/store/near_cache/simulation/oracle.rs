@@ -1,4 +1,4 @@
-//! Who knows what really happened, and whether each answer keeps the promises.
+//! Oracle of the simulation: tracks the true state and checks every decision against it.
 
 use super::requests::{CACHED_FOR, Credential};
 use super::statistics::Statistics;
@@ -6,12 +6,14 @@ use super::{MS, Micros, SECOND};
 use crate::auth::session::{Millis, SessionId};
 use crate::store::{Revocation, SessionLookup, cut_off_covers};
 
-/// Within so long a sign-in is known everywhere.
+/// Time within which a sign-in takes effect on all gateways.
 const BOUND: Micros = SECOND;
 
 impl DecisionSource {
-    /// How long after the end of a credential it may be accepted: well within the second that is
-    /// promised, but for an outage whose operator chose otherwise. What steady clocks differ in is in it.
+    /// Longest time after the end of a credential for which it may be accepted.
+    ///
+    /// Well within the guaranteed second, except for outages, where the operator's setting counts.
+    /// Includes the differences between the clock rates.
     fn max_delay(self) -> Micros {
         match self {
             DecisionSource::NearCache => 702 * MS,
@@ -31,22 +33,22 @@ pub(super) enum Verdict {
     Unknown,
 }
 
-/// On whose word.
+/// Source of a decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DecisionSource {
     NearCache,
     Store,
-    /// The store's, about a session alone, as for an open stream.
+    /// The store, for the check of an open stream's session.
     Sweep,
-    /// The replica was sure of a part; the store was asked about the rest.
+    /// The near cache for a part of the query, the store for the rest.
     Both,
     Outage,
 }
 
 impl DecisionSource {
-    /// The source of a decision for which the store was asked for everything, or only for a part.
-    pub(super) fn of_query(whole: bool) -> DecisionSource {
-        if whole {
+    /// The source of a decision for which the store received the whole query or a part of it.
+    pub(super) fn of_query(is_whole: bool) -> DecisionSource {
+        if is_whole {
             DecisionSource::Store
         } else {
             DecisionSource::Both
@@ -54,16 +56,16 @@ impl DecisionSource {
     }
 }
 
-/// A request that was answered.
+/// A decided request.
 #[derive(Clone, Copy)]
 pub(super) struct Request {
     pub(super) credential: usize,
     pub(super) gateway: usize,
     pub(super) started: Micros,
-    /// Up to when the gateway had confirmed by then, by the store's clock.
+    /// Time up to which the gateway had announced its confirmation, by the store's clock.
     pub(super) confirmed_up_to: Millis,
     pub(super) source: DecisionSource,
-    /// That of the session's record by which it was accepted.
+    /// Revision of the session record on which the decision is based.
     pub(super) revision: Option<u64>,
 }
 
@@ -84,35 +86,35 @@ impl Request {
         }
     }
 
-    /// On whose word it was answered, and by which record.
-    pub(super) fn with_source(self, by: DecisionSource, found: &SessionLookup) -> Request {
-        let revision = match found {
+    /// Sets the source of the decision and the revision of the record.
+    pub(super) fn with_source(self, source: DecisionSource, lookup: &SessionLookup) -> Request {
+        let revision = match lookup {
             SessionLookup::Active(session, _) => Some(session.revision),
             _ => None,
         };
         Request {
-            source: by,
+            source,
             revision,
             ..self
         }
     }
 }
 
-/// The truth about a credential.
+/// True state of a credential.
 struct ExpectedState {
     credential: Credential,
     created: Option<Micros>,
-    /// The end of its life by the store's clock.
+    /// By the store's clock.
     expires_at: Millis,
-    /// When it ended in the store, by real time and by the store's clock.
+    /// When the credential ended in the store, by real time and by the store's clock.
     ended: Option<(Micros, Millis)>,
-    /// By gateway: since when it may be used there, as its owner knows.
+    /// Per gateway: when it acknowledged the sign-in.
     signed_in: Vec<Option<Micros>>,
-    /// By gateway: since when it must be refused there.
+    /// Per gateway: since when it must refuse the credential.
     revoked_since: Vec<Option<Micros>>,
-    /// When each revision of its session's record was written, the first one first.
+    /// When each revision of the session's record was written, oldest first.
     revision_times: Vec<Micros>,
-    /// When a gateway acknowledged a revision.
+    /// Gateway, time and number of each acknowledged revision.
     acknowledged_revisions: Vec<(usize, Micros, u64)>,
 }
 
@@ -124,7 +126,7 @@ pub(super) struct Oracle {
     pub(super) violation: Option<String>,
     pub(super) statistics: Statistics,
     clock_origin: Millis,
-    /// From here on every answer is right, and the second one needs no store.
+    /// Once the fleet has converged, the source that decisions must have.
     pub(super) settled_source: Option<DecisionSource>,
 }
 
@@ -145,20 +147,20 @@ impl Oracle {
         }
     }
 
-    /// Writes the story down, for who reads it.
-    pub(super) fn log(&mut self, now: Micros, what: impl FnOnce() -> String) {
+    /// Logs an event if a single seed is run.
+    pub(super) fn log(&mut self, now: Micros, message: impl FnOnce() -> String) {
         if self.is_logging {
             let (seconds, micros) = (now / SECOND, now % SECOND);
             self.log_lines
-                .push(format!("{seconds}.{micros:06} {}", what()));
+                .push(format!("{seconds}.{micros:06} {}", message()));
         }
     }
 
-    pub(super) fn add(&mut self, credential: Credential, expires: Millis) -> usize {
+    pub(super) fn add(&mut self, credential: Credential, expires_at: Millis) -> usize {
         self.expected.push(ExpectedState {
             credential,
             created: None,
-            expires_at: expires,
+            expires_at,
             ended: None,
             signed_in: vec![None; self.gateways],
             revoked_since: vec![None; self.gateways],
@@ -172,45 +174,45 @@ impl Oracle {
         self.expected.len()
     }
 
-    pub(super) fn credential(&self, who: usize) -> &Credential {
-        &self.expected[who].credential
+    pub(super) fn credential(&self, index: usize) -> &Credential {
+        &self.expected[index].credential
     }
 
     fn of_session(&mut self, id: SessionId) -> impl Iterator<Item = &mut ExpectedState> {
-        let holds = move |truth: &&mut ExpectedState| truth.credential.session == Some(id);
-        self.expected.iter_mut().filter(holds)
+        let uses_session = move |state: &&mut ExpectedState| state.credential.session == Some(id);
+        self.expected.iter_mut().filter(uses_session)
     }
 
     pub(super) fn session_created(&mut self, id: SessionId, now: Micros) {
         self.log(now, || format!("{id:?} is written"));
         self.of_session(id)
-            .for_each(|truth| truth.created = Some(now));
+            .for_each(|state| state.created = Some(now));
     }
 
-    /// The sessions that there are to be.
+    /// Sessions of all credentials, including those that are not created yet.
     pub(super) fn sessions(&self) -> impl Iterator<Item = SessionId> {
-        let truths = self.expected.iter();
-        truths.filter_map(|truth| truth.credential.session)
+        let expected = self.expected.iter();
+        expected.filter_map(|state| state.credential.session)
     }
 
-    /// The credentials that are that session's and nothing else.
-    pub(super) fn holders_of(&self, id: SessionId) -> Vec<usize> {
-        let holds = |who: &usize| {
-            let credential = self.credential(*who);
+    /// Credentials that consist of this session alone.
+    pub(super) fn session_credentials(&self, id: SessionId) -> Vec<usize> {
+        let is_session = |index: &usize| {
+            let credential = self.credential(*index);
             credential.session == Some(id) && credential.blacklist_key.is_none()
         };
-        (0..self.count()).filter(holds).collect()
+        (0..self.count()).filter(is_session).collect()
     }
 
-    /// Takes down that a session's record has another revision in the store.
+    /// Records a new revision of a session's record in the store.
     pub(super) fn session_changed(&mut self, id: SessionId, revision: u64, now: Micros) {
         self.log(now, || format!("{id:?} has revision {revision}"));
         self.statistics.changes += 1;
         self.of_session(id)
-            .for_each(|truth| truth.revision_times.push(now));
+            .for_each(|state| state.revision_times.push(now));
     }
 
-    /// Takes down that a client has heard from a gateway that a session's record is changed.
+    /// Records that a gateway has acknowledged a change to a client.
     pub(super) fn change_acknowledged(
         &mut self,
         g: usize,
@@ -220,91 +222,101 @@ impl Oracle {
     ) {
         self.log(now, || format!("{g} has written revision {revision}"));
         self.of_session(id)
-            .for_each(|truth| truth.acknowledged_revisions.push((g, now, revision)));
+            .for_each(|state| state.acknowledged_revisions.push((g, now, revision)));
     }
 
     pub(super) fn signed_in(&mut self, g: usize, id: SessionId, now: Micros) {
         self.log(now, || format!("{g} has signed {id:?} in"));
         self.of_session(id)
-            .for_each(|truth| truth.signed_in[g] = Some(now));
+            .for_each(|state| state.signed_in[g] = Some(now));
     }
 
-    /// Takes down that what a revocation names has ended in the store.
-    pub(super) fn revocation_stored(&mut self, what: &Revocation, now: Micros) {
-        self.log(now, || format!("{what:?} is in the store"));
-        let store = self.clock_origin + now / MS;
-        for truth in self.expected.iter_mut().filter(|it| it.is_ended_by(what)) {
-            truth.ended.get_or_insert((now, store));
+    /// Records that a revocation is in the store.
+    pub(super) fn revocation_stored(&mut self, revocation: &Revocation, now: Micros) {
+        self.log(now, || format!("{revocation:?} is in the store"));
+        let store_now = self.clock_origin + now / MS;
+        let is_ended = |state: &&mut ExpectedState| state.is_ended_by(revocation);
+        for state in self.expected.iter_mut().filter(is_ended) {
+            state.ended.get_or_insert((now, store_now));
         }
     }
 
-    /// Takes down that somebody has heard from a gateway that it is revoked.
-    pub(super) fn revocation_acknowledged(&mut self, g: usize, what: &Revocation, now: Micros) {
-        self.log(now, || format!("{g} has revoked {what:?}"));
-        let ended = |it: &&mut ExpectedState| it.ended.is_some() && it.is_ended_by(what);
-        for truth in self.expected.iter_mut().filter(ended) {
-            truth.revoked_since[g].get_or_insert(now);
+    /// Records that a gateway has acknowledged a revocation.
+    pub(super) fn revocation_acknowledged(
+        &mut self,
+        g: usize,
+        revocation: &Revocation,
+        now: Micros,
+    ) {
+        self.log(now, || format!("{g} has revoked {revocation:?}"));
+        let is_ended =
+            |state: &&mut ExpectedState| state.ended.is_some() && state.is_ended_by(revocation);
+        for state in self.expected.iter_mut().filter(is_ended) {
+            state.revoked_since[g].get_or_insert(now);
         }
     }
 
-    pub(super) fn check(&mut self, now: Micros, store: Millis, request: &Request, v: Verdict) {
+    /// Checks a decision; a violation ends the run.
+    pub(super) fn check(
+        &mut self,
+        now: Micros,
+        store_now: Millis,
+        request: &Request,
+        verdict: Verdict,
+    ) {
+        let Request {
+            credential,
+            gateway,
+            started,
+            source,
+            ..
+        } = *request;
         self.log(now, || {
-            let Request {
-                credential: who,
-                gateway: g,
-                started,
-                source: by,
-                ..
-            } = request;
             let age = now - started;
-            format!("{g} says of {who} by {by:?}: {v:?} ({age} µs)")
+            format!("{gateway} decides {credential} by {source:?}: {verdict:?} ({age} µs)")
         });
-        self.statistics.count(request.source, v);
+        self.statistics.count(source, verdict);
         let settled = self.settled_source;
-        let truth = &mut self.expected[request.credential];
-        if truth.ended.is_some_and(|(ended, _)| ended < now) {
+        let state = &mut self.expected[credential];
+        if state.ended.is_some_and(|(ended, _)| ended < now) {
             self.statistics.decided_after_end += 1;
         }
-        let outcome = match v {
-            Verdict::Accepted => truth.check_accepted(now, store, request),
+        let outcome = match verdict {
+            Verdict::Accepted => state.check_accepted(now, store_now, request),
             Verdict::Revoked => {
-                truth.revoked_since[request.gateway].get_or_insert(now);
-                // Whose time was up when somebody ended it is as good as revoked.
-                let over = truth.ended.is_some() || store >= truth.expires_at;
-                over.or_violation("refused as revoked, untruly")
+                state.revoked_since[gateway].get_or_insert(now);
+                // An expired credential that is revoked may be refused for either reason.
+                let is_over = state.ended.is_some() || store_now >= state.expires_at;
+                is_over.or_violation("refused as revoked, but not revoked")
             }
-            Verdict::Missing => truth.check_missing(now, request),
-            Verdict::Expired => {
-                (store + 5 >= truth.expires_at).or_violation("refused as expired, untruly")
-            }
+            Verdict::Missing => state.check_missing(now, request),
+            Verdict::Expired => (store_now + 5 >= state.expires_at)
+                .or_violation("refused as expired, but not expired"),
             Verdict::Unknown => Ok(()),
         };
         let outcome = outcome.and_then(|()| match settled {
             None => Ok(()),
-            Some(_) if v == Verdict::Unknown => Err("unknown after a quiet time"),
-            Some(DecisionSource::NearCache) => (request.source == DecisionSource::NearCache)
-                .or_violation("asked again what is known"),
+            Some(_) if verdict == Verdict::Unknown => Err("unknown after all faults"),
+            Some(DecisionSource::NearCache) => (source == DecisionSource::NearCache)
+                .or_violation("queried the store for a cached item"),
             Some(_) => Ok(()),
         });
-        if let Err(promise) = outcome {
-            let Request {
-                credential: who,
-                gateway: g,
-                ..
-            } = request;
-            self.violation = Some(format!("at {now} µs, {who} at gateway {g}: {promise}"));
+        if let Err(violation) = outcome {
+            self.violation = Some(format!(
+                "at {now} µs, credential {credential} at gateway {gateway}: {violation}"
+            ));
         }
     }
 }
 
 impl ExpectedState {
-    fn is_ended_by(&self, what: &Revocation) -> bool {
+    fn is_ended_by(&self, revocation: &Revocation) -> bool {
         let credential = &self.credential;
-        match what {
+        match revocation {
             Revocation::Session(id) => credential.session == Some(*id),
             Revocation::Token(key) => credential.blacklist_key.as_ref() == Some(key),
-            Revocation::IssuedBefore(person, second) => {
-                credential.user == Some(*person) && cut_off_covers(*second, credential.issued_at)
+            Revocation::IssuedBefore(user, second) => {
+                credential.user == Some(*user) && cut_off_covers(*second, credential.issued_at)
             }
         }
     }
@@ -312,68 +324,70 @@ impl ExpectedState {
     fn check_accepted(
         &self,
         now: Micros,
-        store: Millis,
+        store_now: Millis,
         request: &Request,
     ) -> Result<(), &'static str> {
-        let before = |moment: Option<Micros>| moment.is_some_and(|at| at <= request.started);
-        if before(self.revoked_since[request.gateway]) {
+        if self.revoked_since[request.gateway].is_some_and(|at| at <= request.started) {
             return Err("accepted by a gateway that had revoked or refused it");
         }
         let in_outage = request.source == DecisionSource::Outage;
-        // Of a token with a session it is the session that is remembered.
-        let twofold = self.credential.session.is_some() && self.credential.blacklist_key.is_some();
-        if in_outage && twofold {
+        // During an outage, a token with a session is decided by its session alone.
+        let is_session_token =
+            self.credential.session.is_some() && self.credential.blacklist_key.is_some();
+        if in_outage && is_session_token {
             return Ok(());
         }
-        if let Some((ended, at)) = self.ended {
+        if let Some((ended, ended_at_store)) = self.ended {
             (now <= ended + request.source.max_delay())
                 .or_violation("accepted too long after its end")?;
-            (in_outage || request.confirmed_up_to <= at)
+            (in_outage || request.confirmed_up_to <= ended_at_store)
                 .or_violation("accepted after its end was confirmed")?;
         }
-        let late = store.saturating_sub(self.expires_at) * MS;
-        (late <= BOUND).or_violation("accepted too long after its time")?;
+        let late = store_now.saturating_sub(self.expires_at) * MS;
+        (late <= BOUND).or_violation("accepted too long after its expiry")?;
         match request.revision {
             Some(revision) => self.check_revision(revision, now, request),
             None => Ok(()),
         }
     }
 
-    /// Whether the record may be this old: a change is in force at once where it was made, and as soon
-    /// as a revocation would be elsewhere.
+    /// Checks that the record is recent enough.
+    ///
+    /// A change takes effect at once on the gateway that made it, and on the others within the bound
+    /// of a revocation.
     fn check_revision(
         &self,
         revision: u64,
         now: Micros,
         request: &Request,
     ) -> Result<(), &'static str> {
-        let here = |(g, at, newer): &(usize, Micros, u64)| {
+        let is_newer_here = |(g, at, newer): &(usize, Micros, u64)| {
             *g == request.gateway && *at <= request.started && *newer > revision
         };
-        if self.acknowledged_revisions.iter().any(here) {
-            return Err("a record from before a change that the gateway had made");
+        if self.acknowledged_revisions.iter().any(is_newer_here) {
+            return Err("used a record from before a change that the gateway had made");
         }
-        // The first change makes revision 1.
+        // The first change creates revision 1.
         let next = self.revision_times.get(revision as usize);
         next.is_none_or(|next| now <= next + request.source.max_delay())
-            .or_violation("a record too long after its change")
+            .or_violation("used a record too long after its change")
     }
 
     fn check_missing(&self, now: Micros, request: &Request) -> Result<(), &'static str> {
         let Some(created) = self.created else {
             return Ok(());
         };
-        let known = self.signed_in[request.gateway].is_some_and(|at| at <= request.started);
-        (!known && now <= created + BOUND).or_violation("refused as missing, untruly")
+        let signed_in = self.signed_in[request.gateway].is_some_and(|at| at <= request.started);
+        (!signed_in && now <= created + BOUND).or_violation("refused as missing, but present")
     }
 }
 
 trait OrViolation {
-    fn or_violation(self, promise: &'static str) -> Result<(), &'static str>;
+    fn or_violation(self, violation: &'static str) -> Result<(), &'static str>;
 }
 
 impl OrViolation for bool {
-    fn or_violation(self, promise: &'static str) -> Result<(), &'static str> {
-        if self { Ok(()) } else { Err(promise) }
+    fn or_violation(self, violation: &'static str) -> Result<(), &'static str> {
+        if self { Ok(()) } else { Err(violation) }
     }
 }

@@ -1,5 +1,6 @@
-//! What a gateway does for a client: requests, as `Store::decide` and admission answer them, sign-ins
-//! and revocations.
+//! Client operations of a simulated gateway: requests, sign-ins and revocations.
+//!
+//! Requests are answered as `Store::decide` and admission answer them.
 
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use crate::store::{CacheKey, Query, QueryResult, Revocation, SessionLookup, User
 /// `store.on_outage.cached_for`.
 pub(super) const CACHED_FOR: Duration = Duration::from_secs(2);
 
-/// A credential: a session, a token of one, or a token without.
+/// A credential: a session, a token of a session, or a token without a session.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Credential {
     pub(super) session: Option<SessionId>,
@@ -40,18 +41,18 @@ impl Credential {
         }
     }
 
-    /// What is left of it to ask.
-    fn from_query(rest: &Query<'_>) -> Credential {
+    /// The parts of a credential that a query names.
+    fn from_query(query: &Query<'_>) -> Credential {
         Credential {
-            session: rest.session,
-            blacklist_key: rest.blacklist_key.map(str::to_owned),
-            user: rest.cut_off_user,
-            issued_at: rest.issued_at,
-            require: rest.require.clone(),
+            session: query.session,
+            blacklist_key: query.blacklist_key.map(str::to_owned),
+            user: query.cut_off_user,
+            issued_at: query.issued_at,
+            require: query.require.clone(),
         }
     }
 
-    /// Its parts, each of which may lie on a server of its own.
+    /// The parts of a credential, which may be stored on different servers.
     fn parts(&self) -> Vec<Credential> {
         let session = self.session.map(|id| Credential {
             session: Some(id),
@@ -61,46 +62,46 @@ impl Credential {
             blacklist_key: Some(key),
             ..Credential::default()
         });
-        let person = self.user.map(|person| Credential {
-            user: Some(person),
+        let user = self.user.map(|user| Credential {
+            user: Some(user),
             issued_at: self.issued_at,
             ..Credential::default()
         });
-        [session, key, person].into_iter().flatten().collect()
+        [session, key, user].into_iter().flatten().collect()
     }
 
-    fn verdict(&self, findings: &QueryResult) -> Verdict {
-        if findings.blacklisted || self.query().is_cut_off(findings.cut_off) {
+    fn verdict(&self, result: &QueryResult) -> Verdict {
+        if result.blacklisted || self.query().is_cut_off(result.cut_off) {
             return Verdict::Revoked;
         }
-        verdict_of(&findings.session)
+        verdict_of(&result.session)
     }
 
-    /// As `admission/outage` judges.
-    fn verdict_without_store(&self, replica: &NearCache, cached: bool, now: u64) -> Verdict {
+    /// The verdict in degraded mode, as admission decides it.
+    fn verdict_without_store(&self, cache: &NearCache, serves_cached: bool, now: u64) -> Verdict {
         let Credential {
             session,
             blacklist_key: key,
             ..
         } = self;
-        if key.as_ref().is_some_and(|key| replica.is_revoked(key))
+        if key.as_ref().is_some_and(|key| cache.is_revoked(key))
             || self
                 .user
-                .is_some_and(|person| replica.is_cut_off(&person, self.issued_at))
+                .is_some_and(|user| cache.is_cut_off(&user, self.issued_at))
         {
             return Verdict::Revoked;
         }
-        match session.and_then(|id| replica.end_refusal(id)) {
+        match session.and_then(|id| cache.end_refusal(id)) {
             Some(Refusal::SessionExpired) => return Verdict::Expired,
             Some(_) => return Verdict::Revoked,
             None => {}
         }
-        let known = match (session, key) {
-            (Some(id), _) => replica.active_within(*id, CACHED_FOR, None, now).is_some(),
-            (None, Some(key)) => replica.was_accepted(key, CACHED_FOR),
+        let is_cached = match (session, key) {
+            (Some(id), _) => cache.active_within(*id, CACHED_FOR, None, now).is_some(),
+            (None, Some(key)) => cache.was_accepted(key, CACHED_FOR),
             (None, None) => false,
         };
-        if cached && known {
+        if serves_cached && is_cached {
             Verdict::Accepted
         } else {
             Verdict::Unknown
@@ -109,59 +110,58 @@ impl Credential {
 }
 
 impl World {
-    /// A request with a credential.
-    pub(super) fn request(&mut self, g: usize, who: usize) {
+    /// Sends a request with a credential to a gateway.
+    pub(super) fn request(&mut self, g: usize, credential_index: usize) {
         if !self.gateways[g].is_up {
             return;
         }
         let started = self.now;
-        let heard = self.gateways[g].confirmed_up_to;
-        let credential = self.oracle.credential(who).clone();
+        let confirmed_up_to = self.gateways[g].confirmed_up_to;
+        let credential = self.oracle.credential(credential_index).clone();
         let clock = self.clock(g);
-        let replica = self.near_cache(g);
-        let inquiry = credential.query();
-        let sure = replica.look_up(&inquiry, None, clock);
-        let after = sure.charges_after_auth(&inquiry);
-        let rest = sure.remaining_query(&inquiry, &after);
-        let request = Request::new(who, g, started, heard);
-        if rest.is_empty() {
-            let mut findings = QueryResult::empty(clock);
-            sure.merge_into(&mut findings);
-            let verdict = credential.verdict(&findings);
-            let request = request.with_source(DecisionSource::NearCache, &findings.session);
+        let cache = self.near_cache(g);
+        let query = credential.query();
+        let cached = cache.look_up(&query, None, clock);
+        let charges = cached.charges_after_auth(&query);
+        let remaining = cached.remaining_query(&query, &charges);
+        let request = Request::new(credential_index, g, started, confirmed_up_to);
+        if remaining.is_empty() {
+            let mut result = QueryResult::empty(clock);
+            cached.merge_into(&mut result);
+            let verdict = credential.verdict(&result);
+            let request = request.with_source(DecisionSource::NearCache, &result.session);
             return self.record_verdict(&request, verdict);
         }
-        let whole = rest.session == credential.session
-            && rest.blacklist_key == credential.blacklist_key.as_deref()
-            && rest.cut_off_user == credential.user;
-        let from = DecisionSource::of_query(whole);
-        let asking = replica.stamp_query(&rest);
-        let known = rest.session.and_then(|id| replica.session(id));
-        let rest = Credential::from_query(&rest);
+        let is_whole = remaining.session == credential.session
+            && remaining.blacklist_key == credential.blacklist_key.as_deref()
+            && remaining.cut_off_user == credential.user;
+        let source = DecisionSource::of_query(is_whole);
+        let stamps = cache.stamp_query(&remaining);
+        let record = remaining.session.and_then(|id| cache.session(id));
+        let remaining = Credential::from_query(&remaining);
         let parts = match self.clustered {
-            true => rest.parts(),
-            false => vec![rest.clone()],
+            true => remaining.parts(),
+            false => vec![remaining.clone()],
         };
         let decide = move |server: &Server, part: &Credential, now| {
-            let mut inquiry = part.query();
-            inquiry.cached.clone_from(&known);
-            server.decide(&inquiry, now)
+            let mut query = part.query();
+            query.cached.clone_from(&record);
+            server.decide(&query, now)
         };
-        self.look_up(g, parts, decide, move |world, findings| {
+        self.look_up(g, parts, decide, move |world, results| {
             let now = world.clock(g);
-            let replica = world.near_cache(g);
-            let (request, verdict) = match findings {
+            let cache = world.near_cache(g);
+            let (request, verdict) = match results {
                 Some((_, parts)) => {
-                    let mut findings = merge_results(parts);
-                    replica.cache_result(&asking, &rest.query(), &findings);
-                    sure.merge_into(&mut findings);
-                    let request = request.with_source(from, &findings.session);
-                    (request, credential.verdict(&findings))
+                    let mut result = merge_results(parts);
+                    cache.cache_result(&stamps, &remaining.query(), &result);
+                    cached.merge_into(&mut result);
+                    let request = request.with_source(source, &result.session);
+                    (request, credential.verdict(&result))
                 }
                 None => {
-                    let cached = world.serves_cached;
                     let session = SessionLookup::NotQueried;
-                    let verdict = credential.verdict_without_store(replica, cached, now);
+                    let verdict = credential.verdict_without_store(cache, world.serves_cached, now);
                     (
                         request.with_source(DecisionSource::Outage, &session),
                         verdict,
@@ -177,24 +177,25 @@ impl World {
         if !self.gateways[g].is_up {
             return;
         }
-        let (started, heard, clock) = (self.now, self.gateways[g].confirmed_up_to, self.clock(g));
-        let replica = self.near_cache(g);
-        let mut unsure: Vec<SessionId> = self.oracle.sessions().collect();
-        unsure.retain(|id| !replica.is_cached_active(*id, None, clock));
-        self.look_up_sessions(g, unsure, move |world, found| {
-            for (id, found) in found.into_iter().flatten() {
-                for who in world.oracle.holders_of(id) {
-                    let request = Request::new(who, g, started, heard);
+        let (started, clock) = (self.now, self.clock(g));
+        let confirmed_up_to = self.gateways[g].confirmed_up_to;
+        let cache = self.near_cache(g);
+        let mut ids: Vec<SessionId> = self.oracle.sessions().collect();
+        ids.retain(|id| !cache.is_cached_active(*id, None, clock));
+        self.look_up_sessions(g, ids, move |world, lookups| {
+            for (id, lookup) in lookups.into_iter().flatten() {
+                for credential in world.oracle.session_credentials(id) {
+                    let request = Request::new(credential, g, started, confirmed_up_to);
                     world.record_verdict(
-                        &request.with_source(DecisionSource::Sweep, &found),
-                        verdict_of(&found),
+                        &request.with_source(DecisionSource::Sweep, &lookup),
+                        verdict_of(&lookup),
                     );
                 }
             }
         });
     }
 
-    /// Changes a session's record by way of a gateway.
+    /// Changes a session's record through a gateway.
     pub(super) fn change_session(&mut self, g: usize, id: SessionId) {
         if !self.gateways[g].is_up {
             return;
@@ -202,9 +203,9 @@ impl World {
         self.request_store(
             g,
             move |world| world.change_record(id),
-            move |world, answer| {
+            move |world, reply| {
                 world.near_cache(g).invalidate(&CacheKey::Session(id), 0);
-                if let Some(Some(revision)) = answer {
+                if let Some(Some(revision)) = reply {
                     world.oracle.change_acknowledged(g, id, revision, world.now);
                 }
             },
@@ -212,11 +213,11 @@ impl World {
     }
 
     fn record_verdict(&mut self, request: &Request, verdict: Verdict) {
-        let store = self.server.clock(self.now);
-        self.oracle.check(self.now, store, request, verdict);
+        let store_now = self.server.clock(self.now);
+        self.oracle.check(self.now, store_now, request, verdict);
     }
 
-    /// Writes a session; its owner hears of it only if the store answers.
+    /// Writes a session; the sign-in is acknowledged only if the store replies.
     pub(super) fn sign_in(
         &mut self,
         g: usize,
@@ -230,9 +231,9 @@ impl World {
         self.request_store(
             g,
             move |world| world.write_session(session),
-            move |world, answer| {
+            move |world, reply| {
                 world.near_cache(g).invalidate(&CacheKey::Session(id), 0);
-                if answer.is_some() {
+                if reply.is_some() {
                     world.oracle.signed_in(g, id, world.now);
                     then(world);
                 }
@@ -240,31 +241,33 @@ impl World {
         );
     }
 
-    /// Asks a gateway to revoke something; who hears nothing may ask another.
-    pub(super) fn revoke_through(&mut self, g: usize, what: Revocation, tries: u32) {
+    /// Revokes through a gateway; without a reply, the client retries on any gateway.
+    pub(super) fn revoke_through(&mut self, g: usize, revocation: Revocation, retries: u32) {
         if !self.gateways[g].is_up {
             return;
         }
-        let asked = what.clone();
+        let requested = revocation.clone();
         self.request_store(
             g,
-            move |world| world.revoke(&asked),
-            move |world, answer| match answer {
-                Some(ended) => {
+            move |world| world.revoke(&requested),
+            move |world, reply| match reply {
+                Some(effective) => {
                     let clock = world.clock(g);
-                    match (&ended, &what) {
-                        (Some(ended), _) => world.near_cache(g).apply(ended),
+                    match (&effective, &revocation) {
+                        (Some(effective), _) => world.near_cache(g).apply(effective),
                         (None, Revocation::Session(id)) => {
                             world.near_cache(g).mark_ended(*id, None, clock);
                         }
-                        (None, _) => unreachable!("these are written again"),
+                        (None, _) => unreachable!("these are written even if they exist"),
                     }
-                    let ended = ended.as_ref().unwrap_or(&what);
-                    world.oracle.revocation_acknowledged(g, ended, world.now);
+                    let effective = effective.as_ref().unwrap_or(&revocation);
+                    world
+                        .oracle
+                        .revocation_acknowledged(g, effective, world.now);
                 }
-                None if tries > 0 => {
+                None if retries > 0 => {
                     let g = world.any_gateway();
-                    world.revoke_through(g, what, tries - 1);
+                    world.revoke_through(g, revocation, retries - 1);
                 }
                 None => {}
             },
@@ -272,8 +275,8 @@ impl World {
     }
 }
 
-fn verdict_of(found: &SessionLookup) -> Verdict {
-    match found {
+fn verdict_of(lookup: &SessionLookup) -> Verdict {
+    match lookup {
         SessionLookup::NotQueried | SessionLookup::Active(..) => Verdict::Accepted,
         SessionLookup::Missing => Verdict::Missing,
         SessionLookup::Expired(_) => Verdict::Expired,
@@ -281,18 +284,18 @@ fn verdict_of(found: &SessionLookup) -> Verdict {
     }
 }
 
-/// What was found of a request's identity, on however many servers.
+/// Merges the results of several servers for one request.
 fn merge_results(parts: Vec<QueryResult>) -> QueryResult {
     let mut parts = parts.into_iter();
     let first = parts.next().unwrap();
-    parts.fold(first, |all, part| QueryResult {
+    parts.fold(first, |merged, part| QueryResult {
         now: part.now,
         session: match part.session {
-            SessionLookup::NotQueried => all.session,
+            SessionLookup::NotQueried => merged.session,
             session => session,
         },
-        blacklisted: all.blacklisted || part.blacklisted,
-        cut_off: all.cut_off.or(part.cut_off),
+        blacklisted: merged.blacklisted || part.blacklisted,
+        cut_off: merged.cut_off.or(part.cut_off),
         decisions: Vec::new(),
     })
 }

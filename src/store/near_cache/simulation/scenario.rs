@@ -1,4 +1,4 @@
-//! What happens: people come and go, and things fail.
+//! Scenario of a run: credentials that are used and revoked, and faults.
 
 use std::net::Ipv4Addr;
 
@@ -9,15 +9,15 @@ use super::{MS, Micros, SECOND};
 use crate::auth::session::{Device, Millis, Session, SessionId, no_data};
 use crate::store::{Revocation, UserHash};
 
-/// When everything that failed works again.
+/// End of all faults.
 const FAULTS_END: Micros = 6 * SECOND;
-/// When everything must be known again.
+/// Time by which all caches must have converged.
 const SETTLED_AT: Micros = FAULTS_END + 2_500 * MS;
 const CREDENTIALS: u64 = 9;
 const LONG_LIFETIME: Millis = 3_600_000;
 
 impl World {
-    /// Plays the story to its end.
+    /// Runs the scenario to its end.
     pub(super) fn run(&mut self) -> Result<(), String> {
         for g in 0..self.gateways.len() {
             self.open_tracking(g);
@@ -33,7 +33,7 @@ impl World {
         self.run_until(SETTLED_AT)?;
         self.oracle.settled_source = Some(DecisionSource::Store);
         for round in 1..3 {
-            // An answer may be dropped because of news of something else: that is not so twice.
+            // A hash collision may discard the first reply, but not the second.
             self.request_everywhere();
             self.run_until(SETTLED_AT + round * 150 * MS)?;
         }
@@ -44,8 +44,8 @@ impl World {
 
     fn request_everywhere(&mut self) {
         for g in 0..self.gateways.len() {
-            for who in 0..self.oracle.count() {
-                self.request(g, who);
+            for credential in 0..self.oracle.count() {
+                self.request(g, credential);
             }
         }
     }
@@ -55,61 +55,61 @@ impl World {
     }
 
     fn plan_credential(&mut self, n: u8) {
-        let birth = self.rng.between(300 * MS, 3 * SECOND);
+        let start = self.rng.between(300 * MS, 3 * SECOND);
         let session = SessionId([n; 32]);
-        let person: UserHash = [n % 3; 16];
+        let user: UserHash = [n % 3; 16];
         let key = format!("jti-{n}");
-        let born = self.server.clock(birth);
+        let created_at = self.server.clock(start);
         let with_session = !n.is_multiple_of(3);
         let credential = Credential {
             session: with_session.then_some(session),
             blacklist_key: (n % 3 != 1).then(|| key.clone()),
-            user: (!with_session).then_some(person),
-            issued_at: (!with_session).then_some(born / 1000),
+            user: (!with_session).then_some(user),
+            issued_at: (!with_session).then_some(created_at / 1000),
             ..Credential::default()
         };
-        let short = self.rng.percent(10);
-        let life = if short {
+        let is_short = self.rng.percent(10);
+        let lifetime = if is_short {
             self.rng.between(500, 2_500)
         } else {
             LONG_LIFETIME
         };
-        let expires = if with_session {
-            born + life
+        let expires_at = if with_session {
+            created_at + lifetime
         } else {
-            born + LONG_LIFETIME
+            created_at + LONG_LIFETIME
         };
-        let who = self.oracle.add(credential, expires);
+        let index = self.oracle.add(credential, expires_at);
         if self.rng.percent(20) {
             let early = self.rng.below(250 * MS);
-            self.request_at(birth - early, who);
+            self.request_at(start - early, index);
         }
-        let ending = match self.rng.below(100) {
+        let revocation = match self.rng.below(100) {
             0..20 => None,
             _ if n % 3 == 1 => Some(Revocation::Session(session)),
             20..60 if n % 3 == 2 => Some(Revocation::Session(session)),
-            20..50 => Some(Revocation::IssuedBefore(person, 0)).filter(|_| !with_session),
+            20..50 => Some(Revocation::IssuedBefore(user, 0)).filter(|_| !with_session),
             _ => Some(Revocation::Token(key)),
         };
-        let live = move |world: &mut World| world.use_credential(who, ending);
-        self.at(birth, move |world| {
+        let use_it = move |world: &mut World| world.use_credential(index, revocation);
+        self.at(start, move |world| {
             if with_session {
                 let g = world.any_gateway();
-                world.sign_in(g, session_record(session, born, expires), live);
+                world.sign_in(g, session_record(session, created_at, expires_at), use_it);
             } else {
-                live(world);
+                use_it(world);
             }
         });
     }
 
-    /// Uses a credential here and there, and ends it.
-    fn use_credential(&mut self, who: usize, ending: Option<Revocation>) {
+    /// Uses a credential on random gateways, and revokes it.
+    fn use_credential(&mut self, credential: usize, revocation: Option<Revocation>) {
         let end = self.now + self.rng.between(300 * MS, 2_400 * MS);
         for _ in 0..10 {
             let at = self.rng.between(self.now, end);
-            self.request_at(at, who);
+            self.request_at(at, credential);
         }
-        if let Some(id) = self.oracle.credential(who).session {
+        if let Some(id) = self.oracle.credential(credential).session {
             self.plan_changes(id, end);
         }
         for _ in 0..14 {
@@ -118,36 +118,39 @@ impl World {
                 1 => self.rng.between(650 * MS, 900 * MS),
                 _ => self.rng.below(2 * SECOND),
             };
-            self.request_at(end - 20 * MS + after, who);
+            self.request_at(end - 20 * MS + after, credential);
         }
-        let Some(what) = ending else {
+        let Some(revocation) = revocation else {
             return;
         };
-        let single = matches!(what, Revocation::Token(_)) && self.rng.percent(50);
-        if !single && self.rng.percent(20) {
-            let what = what.clone();
+        let is_external = matches!(revocation, Revocation::Token(_)) && self.rng.percent(50);
+        if !is_external && self.rng.percent(20) {
+            let revocation = revocation.clone();
             let again = end + self.rng.below(500 * MS);
-            self.at(again, move |world| world.end_credential(what, false));
+            self.at(again, move |world| world.end_credential(revocation, false));
         }
-        self.at(end, move |world| world.end_credential(what, single));
+        self.at(end, move |world| {
+            world.end_credential(revocation, is_external);
+        });
     }
 
-    fn end_credential(&mut self, what: Revocation, single: bool) {
-        if single {
-            // A program beside the store, with one `SET`.
+    fn end_credential(&mut self, revocation: Revocation, is_external: bool) {
+        if is_external {
+            // Another program writes to the store, with one `SET`.
             if self.server.is_up {
                 self.run_on_server(Box::new(move |world| {
-                    world.revoke(&what);
+                    world.revoke(&revocation);
                 }));
             }
         } else {
-            let (g, tries) = (self.any_gateway(), self.rng.below(4) as u32);
-            self.revoke_through(g, what, tries);
+            let (g, retries) = (self.any_gateway(), self.rng.below(4) as u32);
+            self.revoke_through(g, revocation, retries);
         }
     }
 
-    /// Changes a session's record in bursts, as a role change beside two changes of its `data` does,
-    /// and has gateways check it as those with open streams do.
+    /// Schedules bursts of changes to a session's record, each with a check of open streams.
+    ///
+    /// Such a burst occurs when a role change coincides with two changes of `data`.
     fn plan_changes(&mut self, id: SessionId, end: Micros) {
         for _ in 0..self.rng.below(4) {
             let burst = self.rng.between(self.now, end);
@@ -166,10 +169,10 @@ impl World {
         }
     }
 
-    fn request_at(&mut self, at: Micros, who: usize) {
+    fn request_at(&mut self, at: Micros, credential: usize) {
         self.at(at, move |world| {
             let g = world.any_gateway();
-            world.request(g, who);
+            world.request(g, credential);
         });
     }
 
@@ -201,12 +204,12 @@ impl World {
         });
     }
 
-    /// Makes the connections of a gateway slow, but not too slow, and cuts them then.
+    /// Slows the connections of a gateway down, then cuts them or stalls the tracking task.
     fn slow_down(&mut self, time: Micros) {
         let g = self.any_gateway();
         let slow = (self.now + time / 2, self.rng.between(20 * MS, 95 * MS));
-        for line in self.gateways[g].links.as_flattened_mut() {
-            line.slow = slow;
+        for state in self.gateways[g].links.as_flattened_mut() {
+            state.slow = slow;
         }
         self.oracle.log(self.now, || format!("{g} is slow"));
         self.after(time / 2, move |world| {
@@ -218,35 +221,37 @@ impl World {
         });
     }
 
-    /// Lets requests go on while what listens gets no time to run.
+    /// Stalls the tracking task of a gateway; requests continue.
     pub(super) fn stall_tracking(&mut self, g: usize, time: Micros) {
         let until = (self.now + time).min(FAULTS_END);
         let gateway = &mut self.gateways[g];
         gateway.stalled_until = until;
-        let line = &mut gateway.links[LinkKind::Tracking(0).index()][Direction::ToGateway as usize];
-        line.cut_until = line.cut_until.max(until);
-        self.oracle.log(self.now, || format!("{g} does not listen"));
+        let index = LinkKind::Tracking(0).index();
+        let state = &mut gateway.links[index][Direction::ToGateway as usize];
+        state.cut_until = state.cut_until.max(until);
+        self.oracle
+            .log(self.now, || format!("{g} stalls its tracking task"));
     }
 
-    /// Cuts one connection of a gateway or both, in one direction or both.
+    /// Cuts one or both connections of a gateway, in one or both directions.
     fn cut_links(&mut self, g: usize, time: Micros) {
         let until = self.now + time;
-        let (links, ways) = (self.rng.between(1, 4), self.rng.between(1, 4));
+        let (links, directions) = (self.rng.between(1, 4), self.rng.between(1, 4));
         for link in 0..2_usize {
-            for way in 0..2_usize {
-                if links & (1 << link) != 0 && ways & (1 << way) != 0 {
-                    let line = &mut self.gateways[g].links[link][way];
-                    line.cut_until = line.cut_until.max(until);
+            for direction in 0..2_usize {
+                if links & (1 << link) != 0 && directions & (1 << direction) != 0 {
+                    let state = &mut self.gateways[g].links[link][direction];
+                    state.cut_until = state.cut_until.max(until);
                 }
             }
         }
         self.oracle.log(self.now, || {
-            format!("{g} is cut, links {links} ways {ways}")
+            format!("{g} is cut, links {links} directions {directions}")
         });
     }
 }
 
-fn session_record(id: SessionId, born: Millis, expires: Millis) -> Session {
+fn session_record(id: SessionId, created_at: Millis, expires_at: Millis) -> Session {
     Session {
         id,
         user: "ann".to_owned(),
@@ -255,8 +260,8 @@ fn session_record(id: SessionId, born: Millis, expires: Millis) -> Session {
         name: None,
         roles: [].into(),
         scopes: [].into(),
-        created_at: born,
-        expires_at: expires,
+        created_at,
+        expires_at,
         ip: Ipv4Addr::LOCALHOST.into(),
         user_agent: "".into(),
         device: Device::default(),

@@ -1,4 +1,4 @@
-//! A store that loses nothing, with a clock of its own.
+//! Simulated store, without data loss and with its own clock.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -12,18 +12,18 @@ use crate::store::{
 };
 
 pub(super) struct Server {
-    /// Counts its starts.
+    /// Number of restarts.
     pub(super) incarnation: u32,
     pub(super) is_up: bool,
-    /// How many of those who stopped it have not let it go on.
+    /// Number of overlapping stop faults.
     active_stops: u32,
     waiting: VecDeque<Action>,
-    /// What its clock said when the story began.
+    /// The server's time at the start of the run.
     clock_origin: Millis,
     sessions: BTreeMap<SessionId, Arc<Session>>,
     blacklist: BTreeSet<String>,
     cut_offs: BTreeMap<UserHash, u64>,
-    /// The gateways that it tells of changes, by their connections.
+    /// Gateways that receive invalidations, with the ids of their connections.
     tracking_connections: Vec<(usize, u64)>,
 }
 
@@ -46,7 +46,7 @@ impl Server {
         self.clock_origin + now / MS
     }
 
-    /// The record of a session, as a batch of look-ups gets it.
+    /// The record of a session, as a batched look-up returns it.
     pub(super) fn entry(&self, id: SessionId) -> Option<SessionEntry> {
         let session = self.sessions.get(&id)?;
         Some(SessionEntry {
@@ -58,12 +58,17 @@ impl Server {
         })
     }
 
-    /// How a session stands. A record that the gateway has in this revision is not sent again.
-    fn find(&self, id: SessionId, known: Option<&Arc<Session>>, now: Millis) -> SessionLookup {
+    /// Looks a session up; a record whose revision the gateway has cached is not sent again.
+    fn look_up_session(
+        &self,
+        id: SessionId,
+        cached: Option<&Arc<Session>>,
+        now: Millis,
+    ) -> SessionLookup {
         let Some(session) = self.sessions.get(&id) else {
             return SessionLookup::Missing;
         };
-        let same = known.filter(|known| known.revision == session.revision);
+        let same = cached.filter(|cached| cached.revision == session.revision);
         if session.ended.is_some() {
             SessionLookup::Revoked((**session).clone())
         } else if now >= session.expires_at {
@@ -78,35 +83,35 @@ impl Server {
         self.blacklist.contains(key)
     }
 
-    pub(super) fn cut_off(&self, person: &UserHash) -> Option<u64> {
-        self.cut_offs.get(person).copied()
+    pub(super) fn cut_off(&self, user: &UserHash) -> Option<u64> {
+        self.cut_offs.get(user).copied()
     }
 
-    /// Answers as `decide.lua` does.
-    pub(super) fn decide(&self, inquiry: &Query<'_>, now: Millis) -> QueryResult {
-        let known = inquiry.cached.as_ref();
-        let session = inquiry.session.map(|id| self.find(id, known, now));
+    /// Answers a query as `decide.lua` does.
+    pub(super) fn decide(&self, query: &Query<'_>, now: Millis) -> QueryResult {
+        let cached = query.cached.as_ref();
+        let session = query
+            .session
+            .map(|id| self.look_up_session(id, cached, now));
         QueryResult {
             now,
             session: session.unwrap_or(SessionLookup::NotQueried),
-            blacklisted: inquiry
+            blacklisted: query
                 .blacklist_key
                 .is_some_and(|key| self.is_blacklisted(key)),
-            cut_off: inquiry
-                .cut_off_user
-                .and_then(|person| self.cut_off(&person)),
+            cut_off: query.cut_off_user.and_then(|user| self.cut_off(&user)),
             decisions: Vec::new(),
         }
     }
 }
 
 impl World {
-    /// Does something at the server, now or when it goes on.
-    pub(super) fn run_on_server(&mut self, deed: Action) {
+    /// Runs an action on the server, now or when it resumes.
+    pub(super) fn run_on_server(&mut self, action: Action) {
         if self.server.active_stops > 0 {
-            self.server.waiting.push_back(deed);
+            self.server.waiting.push_back(action);
         } else {
-            deed(self);
+            action(self);
         }
     }
 
@@ -115,31 +120,31 @@ impl World {
         self.after(time, |world| {
             world.server.active_stops -= 1;
             if world.server.active_stops == 0 {
-                for deed in std::mem::take(&mut world.server.waiting) {
-                    deed(world);
+                for action in std::mem::take(&mut world.server.waiting) {
+                    action(world);
                 }
             }
         });
     }
 
-    /// Ends the server; everything that it answered for is on its disk.
+    /// Crashes the server; all acknowledged writes are on its disk.
     pub(super) fn crash_server(&mut self, time: Micros) {
         self.server.incarnation += 1;
         self.server.is_up = false;
         self.server.waiting.clear();
-        for (g, ear) in std::mem::take(&mut self.server.tracking_connections) {
+        for (g, tracking_id) in std::mem::take(&mut self.server.tracking_connections) {
             self.send_to_gateway(g, LinkKind::Tracking(0), move |world| {
-                world.tracking_lost(g, ear)
+                world.tracking_lost(g, tracking_id)
             });
         }
         self.after(time, |world| world.server.is_up = true);
     }
 
-    pub(super) fn add_tracking(&mut self, g: usize, ear: u64) {
+    pub(super) fn add_tracking(&mut self, g: usize, tracking_id: u64) {
         self.server
             .tracking_connections
             .retain(|(other, _)| *other != g);
-        self.server.tracking_connections.push((g, ear));
+        self.server.tracking_connections.push((g, tracking_id));
     }
 
     pub(super) fn write_session(&mut self, session: Session) {
@@ -150,7 +155,7 @@ impl World {
         self.send_invalidation(&CacheKey::Session(id));
     }
 
-    /// Changes a session's record while it lives; gives its new revision.
+    /// Changes the record of an active session; returns its new revision.
     pub(super) fn change_record(&mut self, id: SessionId) -> Option<u64> {
         let now = self.server.clock(self.now);
         let session = self.server.sessions.get_mut(&id)?;
@@ -164,10 +169,10 @@ impl World {
         Some(revision)
     }
 
-    /// Ends what a revocation names; tells what is announced of it, if anything ended now.
-    pub(super) fn revoke(&mut self, what: &Revocation) -> Option<Revocation> {
+    /// Stores a revocation; returns the effective one if anything ended now.
+    pub(super) fn revoke(&mut self, revocation: &Revocation) -> Option<Revocation> {
         let now = self.server.clock(self.now);
-        match what {
+        match revocation {
             Revocation::Session(id) => {
                 let session = self.server.sessions.get_mut(id)?;
                 if session.ended.is_some() || now >= session.expires_at {
@@ -178,33 +183,33 @@ impl World {
                     reason: EndReason::Admin,
                 });
                 self.send_invalidation(&CacheKey::Session(*id));
-                self.oracle.revocation_stored(what, self.now);
-                Some(what.clone())
+                self.oracle.revocation_stored(revocation, self.now);
+                Some(revocation.clone())
             }
             Revocation::Token(key) => {
                 self.server.blacklist.insert(key.clone());
                 self.send_invalidation(&CacheKey::Token(key.clone()));
-                self.oracle.revocation_stored(what, self.now);
-                Some(what.clone())
+                self.oracle.revocation_stored(revocation, self.now);
+                Some(revocation.clone())
             }
-            Revocation::IssuedBefore(person, _) => {
+            Revocation::IssuedBefore(user, _) => {
                 let second = now / 1000;
-                self.server.cut_offs.insert(*person, second);
-                self.send_invalidation(&CacheKey::User(*person));
-                let cut_off = Revocation::IssuedBefore(*person, second);
+                self.server.cut_offs.insert(*user, second);
+                self.send_invalidation(&CacheKey::User(*user));
+                let cut_off = Revocation::IssuedBefore(*user, second);
                 self.oracle.revocation_stored(&cut_off, self.now);
                 Some(cut_off)
             }
         }
     }
 
-    /// Tells all who listen that something has changed.
+    /// Sends an invalidation to all tracking connections.
     fn send_invalidation(&mut self, item: &CacheKey) {
         let server = if self.clustered { server_of(item) } else { 0 };
-        for (g, ear) in self.server.tracking_connections.clone() {
+        for (g, tracking_id) in self.server.tracking_connections.clone() {
             let item = item.clone();
             self.send_to_gateway(g, LinkKind::Tracking(server), move |world| {
-                if world.gateways[g].tracking_id == ear {
+                if world.gateways[g].tracking_id == tracking_id {
                     world.apply_event(g, TrackingEvent::Changed(item));
                 }
             });
@@ -212,7 +217,7 @@ impl World {
     }
 }
 
-/// Which server of a cluster has it.
+/// The server of a cluster that holds the item.
 fn server_of(item: &CacheKey) -> usize {
     let byte = match item {
         CacheKey::Session(id) => id.0[0],

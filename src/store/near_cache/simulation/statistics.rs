@@ -1,8 +1,8 @@
-//! How much happens in the stories.
+//! Coverage statistics of the simulation.
 
 use super::oracle::{DecisionSource, Verdict};
 
-/// How much happened, so that a story in which nothing happens is noticed.
+/// Numbers of simulated events, to detect runs that cover nothing.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Statistics {
     pub(super) runs: u64,
@@ -14,13 +14,13 @@ pub(super) struct Statistics {
     pub(super) unknown: u64,
     pub(super) decided_after_end: u64,
     pub(super) changes: u64,
-    /// Changes that were looked at together with another of the same item.
+    /// Changes that were refreshed together with another change of the same item.
     pub(super) coalesced_changes: u64,
 }
 
 impl Statistics {
-    pub(super) fn count(&mut self, by: DecisionSource, verdict: Verdict) {
-        match by {
+    pub(super) fn count(&mut self, source: DecisionSource, verdict: Verdict) {
+        match source {
             DecisionSource::NearCache => self.by_near_cache += 1,
             DecisionSource::Store | DecisionSource::Both | DecisionSource::Sweep => {
                 self.by_store += 1
@@ -28,7 +28,7 @@ impl Statistics {
             DecisionSource::Outage => self.in_outage += 1,
         }
         match verdict {
-            Verdict::Accepted if by == DecisionSource::Outage => self.accepted_in_outage += 1,
+            Verdict::Accepted if source == DecisionSource::Outage => self.accepted_in_outage += 1,
             Verdict::Revoked => self.refused_as_revoked += 1,
             Verdict::Unknown => self.unknown += 1,
             _ => {}
@@ -48,21 +48,21 @@ impl Statistics {
         self.coalesced_changes += other.coalesced_changes;
     }
 
-    pub(super) fn sum(all: &[Statistics]) -> Statistics {
+    pub(super) fn sum(parts: &[Statistics]) -> Statistics {
         let mut sum = Statistics::default();
-        for one in all {
-            sum.add(one);
+        for part in parts {
+            sum.add(part);
         }
         sum
     }
 
-    /// Checks that all seeds were played and that in them a lot happened of each kind.
+    /// Asserts that all seeds were run and that each kind of event is frequent.
     pub(super) fn assert_coverage(&self, seeds: u64) {
         assert_eq!(self.runs, seeds);
-        let answers = self.by_near_cache + self.by_store + self.in_outage;
-        assert!(self.by_near_cache * 4 > answers, "{self:?}");
-        assert!(self.by_store * 10 > answers, "{self:?}");
-        for rarer in [
+        let decisions = self.by_near_cache + self.by_store + self.in_outage;
+        assert!(self.by_near_cache * 4 > decisions, "{self:?}");
+        assert!(self.by_store * 10 > decisions, "{self:?}");
+        for count in [
             self.in_outage,
             self.accepted_in_outage,
             self.refused_as_revoked,
@@ -71,7 +71,7 @@ impl Statistics {
             self.changes,
             self.coalesced_changes,
         ] {
-            assert!(rarer >= seeds, "{self:?}");
+            assert!(count >= seeds, "{self:?}");
         }
     }
 }

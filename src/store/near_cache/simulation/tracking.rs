@@ -1,67 +1,67 @@
-//! The listening connection, as `store/redis/listener` keeps it, and what is looked up of the news.
+//! Simulated tracking connection, after `store/redis/links/tracking`, and refreshes of changed items.
 
 use std::collections::HashSet;
 use std::time::Instant;
 
 use super::server::Server;
 use super::world::{LinkKind, SERVERS, World};
-use super::{MS, Micros, SECOND, steady};
+use super::{MS, Micros, SECOND, simulated_now};
 use crate::auth::session::{Millis, SessionId};
 use crate::store::invalidation::{self, RefreshTask, TrackingEvent};
 use crate::store::lookup::BatchLookup;
 use crate::store::{CacheKey, SessionLookup, UserHash};
 
-/// How often the store is asked whether all was heard.
+/// Interval of the heartbeats that confirm all invalidations to have arrived.
 const CHECK_INTERVAL: Micros = 200 * MS;
-/// How long it may take to answer.
+/// Timeout of a heartbeat.
 const CHECK_TIMEOUT: Micros = 200 * MS;
-/// How long opening may take.
+/// Timeout of the connection setup.
 const OPEN_TIMEOUT: Micros = SECOND;
 
 impl World {
     pub(super) fn open_tracking(&mut self, g: usize) {
         let gateway = &mut self.gateways[g];
         gateway.tracking_id += 1;
-        let ear = gateway.tracking_id;
+        let id = gateway.tracking_id;
         self.send_to_server(g, LinkKind::Tracking(0), move |world| {
-            world.add_tracking(g, ear);
+            world.add_tracking(g, id);
             world.send_to_gateway(g, LinkKind::Tracking(0), move |world| {
-                if world.gateways[g].tracking_id == ear {
-                    world.gateways[g].open_tracking_id = ear;
+                if world.gateways[g].tracking_id == id {
+                    world.gateways[g].open_tracking_id = id;
                     world.gateways[g].confirmed_by = [None; SERVERS];
                     world.apply_event(g, TrackingEvent::InvalidateAll);
                     let servers = if world.clustered { SERVERS } else { 1 };
                     for server in 0..servers {
-                        world.start_check(g, ear, server);
+                        world.start_check(g, id, server);
                     }
                 }
             });
         });
         self.later(g, OPEN_TIMEOUT, move |world| {
-            if world.gateways[g].open_tracking_id != ear {
-                world.tracking_lost(g, ear);
+            if world.gateways[g].open_tracking_id != id {
+                world.tracking_lost(g, id);
             }
         });
     }
 
-    /// Asks a server whether all of its changes were heard.
-    fn start_check(&mut self, g: usize, ear: u64, server: usize) {
-        if self.gateways[g].tracking_id != ear {
+    /// Sends a heartbeat to a server.
+    fn start_check(&mut self, g: usize, id: u64, server: usize) {
+        if self.gateways[g].tracking_id != id {
             return;
         }
         self.near_cache(g);
-        let asked_at = steady();
+        let sent_at = simulated_now();
         let gateway = &mut self.gateways[g];
         gateway.pending_check[server] += 1;
-        let proof = gateway.pending_check[server];
+        let check = gateway.pending_check[server];
         self.send_to_server(g, LinkKind::Tracking(server), move |world| {
-            let store = world.server.clock(world.now);
+            let store_now = world.server.clock(world.now);
             world.send_to_gateway(g, LinkKind::Tracking(server), move |world| {
                 let gateway = &world.gateways[g];
-                if gateway.tracking_id == ear && gateway.pending_check[server] == proof {
-                    world.finish_check(g, server, (asked_at, store));
+                if gateway.tracking_id == id && gateway.pending_check[server] == check {
+                    world.finish_check(g, server, (sent_at, store_now));
                     world.later(g, CHECK_INTERVAL, move |world| {
-                        world.start_check(g, ear, server)
+                        world.start_check(g, id, server)
                     });
                     if let Some(time) = world.gateways[g].next_stall.take() {
                         world.stall_tracking(g, time);
@@ -70,68 +70,68 @@ impl World {
             });
         });
         self.later(g, CHECK_TIMEOUT, move |world| {
-            world.time_out_check(g, ear, server, proof);
+            world.time_out_check(g, id, server, check);
         });
     }
 
-    /// Takes a proof down, and notes up to when all servers were heard.
-    fn finish_check(&mut self, g: usize, server: usize, proof: (Instant, Millis)) {
+    /// Records a server's confirmation, and confirms up to the oldest one of all servers.
+    fn finish_check(&mut self, g: usize, server: usize, confirmation: (Instant, Millis)) {
         let servers = if self.clustered { SERVERS } else { 1 };
         let (now, gateway) = (self.now, &mut self.gateways[g]);
         gateway.pending_check[server] += 1;
-        gateway.set_clock(now, proof.1);
-        gateway.confirmed_by[server] = Some(proof);
-        let proofs: Option<Vec<_>> = gateway.confirmed_by[..servers].iter().copied().collect();
-        if let Some(proofs) = proofs {
-            let as_of = proofs.iter().map(|proof| proof.0).min().unwrap();
-            let store = proofs.iter().map(|proof| proof.1).min().unwrap();
-            self.apply_event(g, TrackingEvent::ConfirmedUpTo(as_of, store));
+        gateway.set_clock(now, confirmation.1);
+        gateway.confirmed_by[server] = Some(confirmation);
+        let confirmed_by = &gateway.confirmed_by[..servers];
+        if let Some(all) = confirmed_by.iter().copied().collect::<Option<Vec<_>>>() {
+            let as_of = all.iter().map(|confirmation| confirmation.0).min().unwrap();
+            let store_now = all.iter().map(|confirmation| confirmation.1).min().unwrap();
+            self.apply_event(g, TrackingEvent::ConfirmedUpTo(as_of, store_now));
         }
     }
 
-    /// Notices that no answer has come, as soon as there is time for it.
-    fn time_out_check(&mut self, g: usize, ear: u64, server: usize, proof: u64) {
+    /// Handles a missing reply to a heartbeat, once the tracking task is scheduled.
+    fn time_out_check(&mut self, g: usize, id: u64, server: usize, check: u64) {
         let gateway = &self.gateways[g];
-        if gateway.pending_check[server] != proof {
+        if gateway.pending_check[server] != check {
             return;
         }
         if gateway.stalled_until > self.now {
-            let wait = gateway.stalled_until - self.now;
-            return self.later(g, wait, move |world| {
-                world.time_out_check(g, ear, server, proof)
+            let stall = gateway.stalled_until - self.now;
+            return self.later(g, stall, move |world| {
+                world.time_out_check(g, id, server, check)
             });
         }
-        self.tracking_lost(g, ear);
+        self.tracking_lost(g, id);
     }
 
-    /// A connection has failed: another one is opened after a pause.
-    pub(super) fn tracking_lost(&mut self, g: usize, ear: u64) {
-        if self.gateways[g].tracking_id != ear {
+    /// Handles a failed connection; another one is opened after a pause.
+    pub(super) fn tracking_lost(&mut self, g: usize, id: u64) {
+        if self.gateways[g].tracking_id != id {
             return;
         }
         self.gateways[g].tracking_id += 1;
-        if self.gateways[g].open_tracking_id == ear {
+        if self.gateways[g].open_tracking_id == id {
             self.apply_event(g, TrackingEvent::Suspended);
         }
         let pause = self.rng.between(25 * MS, 400 * MS);
         self.later(g, pause, move |world| world.open_tracking(g));
     }
 
-    pub(super) fn apply_event(&mut self, g: usize, news: TrackingEvent) {
+    pub(super) fn apply_event(&mut self, g: usize, event: TrackingEvent) {
         let clock = self.clock(g);
-        let told = invalidation::apply_event(self.near_cache(g), news, || clock, |_| false);
-        self.gateways[g].refresh_tasks.extend(told);
+        let task = invalidation::apply_event(self.near_cache(g), event, || clock, |_| false);
+        self.gateways[g].refresh_tasks.extend(task);
         self.refresh_next(g);
     }
 
-    /// Looks at what was told, one batch after another.
+    /// Runs the pending refreshes, one batch after another.
     fn refresh_next(&mut self, g: usize) {
         if self.gateways[g].is_refreshing || self.gateways[g].refresh_tasks.is_empty() {
             return;
         }
         let (mut items, mut up_to) = (Vec::new(), None);
-        for told in std::mem::take(&mut self.gateways[g].refresh_tasks) {
-            match told {
+        for task in std::mem::take(&mut self.gateways[g].refresh_tasks) {
+            match task {
                 RefreshTask::Changed(item) => items.push(item),
                 RefreshTask::ConfirmUpTo(now) => up_to = Some(now),
             }
@@ -145,7 +145,7 @@ impl World {
         });
     }
 
-    /// As `Store::look_at` does: sessions, then tokens, then cut-offs.
+    /// Refreshes changed items as the store does: sessions, then tokens, then cut-offs.
     fn refresh_sessions(
         &mut self,
         g: usize,
@@ -157,7 +157,7 @@ impl World {
             CacheKey::Token(_) | CacheKey::User(_) => None,
         });
         let sessions: Vec<SessionId> = sessions.collect();
-        self.look_up_sessions(g, sessions, move |world, found| match found {
+        self.look_up_sessions(g, sessions, move |world, lookups| match lookups {
             Some(_) => world.refresh_tokens(g, items, then),
             None => then(world, false),
         });
@@ -178,11 +178,11 @@ impl World {
         });
         let keys = lookup.keys().to_vec();
         let read = |server: &Server, key: &String, _| server.is_blacklisted(key);
-        self.look_up(g, keys, read, move |world, listed| {
-            let Some((_, listed)) = listed else {
+        self.look_up(g, keys, read, move |world, replies| {
+            let Some((_, blacklisted)) = replies else {
                 return then(world, false);
             };
-            lookup.note(world.near_cache(g), listed).unwrap();
+            lookup.note(world.near_cache(g), blacklisted).unwrap();
             world.refresh_cut_offs(g, &items, then);
         });
     }
@@ -193,12 +193,12 @@ impl World {
         items: &[CacheKey],
         then: impl FnOnce(&mut World, bool) + 'static,
     ) {
-        let people = items.iter().filter_map(|item| match item {
+        let users = items.iter().filter_map(|item| match item {
             CacheKey::User(hash) => Some(*hash),
             CacheKey::Session(_) | CacheKey::Token(_) => None,
         });
         let lookup =
-            BatchLookup::<UserHash>::new(people, self.near_cache(g), |user| CacheKey::User(*user));
+            BatchLookup::<UserHash>::new(users, self.near_cache(g), |user| CacheKey::User(*user));
         let keys = lookup.keys().to_vec();
         let read = |server: &Server, user: &UserHash, _| server.cut_off(user);
         self.look_up(g, keys, read, move |world, cut_offs| {
@@ -210,7 +210,7 @@ impl World {
         });
     }
 
-    /// As `Store::found` does, without an idle timeout.
+    /// Looks sessions up in one batch and caches the results, without an idle timeout.
     pub(super) fn look_up_sessions(
         &mut self,
         g: usize,
@@ -222,11 +222,11 @@ impl World {
         let keys = lookup.keys().to_vec();
         let read = |server: &Server, id: &SessionId, _| server.entry(*id);
         self.look_up(g, keys, read, move |world, entries| {
-            let found = entries.map(|(now, entries)| {
-                let noted = lookup.note(world.near_cache(g), entries, None, now, |_| {});
-                noted.unwrap()
+            let lookups = entries.map(|(now, entries)| {
+                let cached = lookup.note(world.near_cache(g), entries, None, now, |_| {});
+                cached.unwrap()
             });
-            then(world, found);
+            then(world, lookups);
         });
     }
 

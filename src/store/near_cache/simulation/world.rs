@@ -1,17 +1,17 @@
-//! Time, chance and the network.
+//! Simulated time, randomness and network.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use super::server::Server;
-use super::{Gateway, MS, Micros, Oracle, STEADY};
+use super::{ELAPSED, Gateway, MS, Micros, Oracle};
 use crate::store::NearCache;
 
-/// Something that happens at a moment.
+/// A change of the simulated world.
 pub(super) type Action = Box<dyn FnOnce(&mut World)>;
 
-/// A deed at its moment. Those of one moment happen in the order in which they were planned.
+/// An action and its time. Actions of the same time run in the order in which they were scheduled.
 pub(super) struct ScheduledAction {
     at: Micros,
     order: u64,
@@ -38,7 +38,7 @@ impl Ord for ScheduledAction {
     }
 }
 
-/// Chance, which is the seed's.
+/// Deterministic random number generator.
 pub(super) struct SeededRng(u64);
 
 impl SeededRng {
@@ -58,26 +58,26 @@ impl SeededRng {
         first + self.below(end - first)
     }
 
-    /// Happens so many times in a hundred.
-    pub(super) fn percent(&mut self, chance: u64) -> bool {
-        self.below(100) < chance
+    /// Returns true with this probability in percent.
+    pub(super) fn percent(&mut self, probability: u64) -> bool {
+        self.below(100) < probability
     }
 }
 
-/// How many servers a cluster has.
+/// Number of servers in a cluster.
 pub(super) const SERVERS: usize = 3;
 
 /// The two kinds of connection of a gateway.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum LinkKind {
-    /// Several in fact, for each worker has one: what is asked later may arrive earlier.
+    /// Connections of the workers; requests may be reordered.
     Request,
-    /// One to each server, on which nothing overtakes.
+    /// The tracking connection to one server; messages stay in order.
     Tracking(usize),
 }
 
 impl LinkKind {
-    /// Where it is among [`Gateway::links`].
+    /// Index into [`Gateway::links`].
     pub(super) fn index(self) -> usize {
         match self {
             LinkKind::Request => 0,
@@ -95,11 +95,11 @@ pub(super) enum Direction {
 /// One direction of a connection.
 #[derive(Clone, Copy, Default)]
 pub(super) struct LinkState {
-    /// Nothing arrives before.
+    /// Messages do not arrive before.
     pub(super) cut_until: Micros,
-    /// Until when it is slow, by up to how much.
+    /// End of a slow phase, and its longest delay.
     pub(super) slow: (Micros, Micros),
-    /// By server.
+    /// Latest arrival, per server.
     last_arrival: [Micros; SERVERS],
 }
 
@@ -109,58 +109,58 @@ pub(super) struct World {
     pub(super) gateways: Vec<Gateway>,
     pub(super) server: Server,
     pub(super) oracle: Oracle,
-    /// Nothing fails and nothing is slow any more.
+    /// Whether all faults and slow phases are over.
     pub(super) faults_ended: bool,
-    /// While the store is away, what was known lately is good enough.
+    /// Whether sessions that were cached recently are accepted while the store is unavailable.
     pub(super) serves_cached: bool,
-    /// The store is a cluster: its servers reply, and report changes, each at its own moment.
+    /// Whether the store is a cluster, whose servers reply and send invalidations independently.
     pub(super) clustered: bool,
     events: BinaryHeap<Reverse<ScheduledAction>>,
-    planned: u64,
+    scheduled: u64,
 }
 
 impl World {
     pub(super) fn new(seed: u64) -> World {
-        // The clock of a story before this one is nothing to it.
-        STEADY.set(Duration::ZERO);
-        let mut dice = SeededRng(seed);
-        let count = dice.between(2, 4);
-        let cached = dice.percent(40);
-        let clustered = dice.percent(40);
-        let clock = dice.below(1_000_000);
+        // The previous run on this thread has left its clock here.
+        ELAPSED.set(Duration::ZERO);
+        let mut rng = SeededRng(seed);
+        let gateways = rng.between(2, 4);
+        let serves_cached = rng.percent(40);
+        let clustered = rng.percent(40);
+        let clock_origin = 1_700_000_000_000 + rng.below(1_000_000);
         let mut world = World {
             now: 0,
-            rng: dice,
+            rng,
             gateways: Vec::new(),
-            server: Server::new(1_700_000_000_000 + clock),
-            oracle: Oracle::new(count as usize, 1_700_000_000_000 + clock),
+            server: Server::new(clock_origin),
+            oracle: Oracle::new(gateways as usize, clock_origin),
             faults_ended: false,
-            serves_cached: cached,
+            serves_cached,
             clustered,
             events: BinaryHeap::new(),
-            planned: 0,
+            scheduled: 0,
         };
-        for _ in 0..count {
+        for _ in 0..gateways {
             let gateway = Gateway::new(&mut world.rng);
             world.gateways.push(gateway);
         }
         world
     }
 
-    pub(super) fn after(&mut self, delay: Micros, deed: impl FnOnce(&mut World) + 'static) {
-        self.at(self.now + delay, deed);
+    pub(super) fn after(&mut self, delay: Micros, action: impl FnOnce(&mut World) + 'static) {
+        self.at(self.now + delay, action);
     }
 
-    pub(super) fn at(&mut self, at: Micros, deed: impl FnOnce(&mut World) + 'static) {
-        self.planned += 1;
+    pub(super) fn at(&mut self, at: Micros, action: impl FnOnce(&mut World) + 'static) {
+        self.scheduled += 1;
         self.events.push(Reverse(ScheduledAction {
             at,
-            order: self.planned,
-            action: Box::new(deed),
+            order: self.scheduled,
+            action: Box::new(action),
         }));
     }
 
-    /// Lets everything happen that is planned until then, unless a promise is broken before.
+    /// Runs all actions up to `end`, or until one violates an expectation.
     pub(super) fn run_until(&mut self, end: Micros) -> Result<(), String> {
         while let Some(Reverse(next)) = self.events.peek()
             && next.at <= end
@@ -170,88 +170,88 @@ impl World {
             };
             self.now = due.at;
             (due.action)(self);
-            if let Some(broken) = self.oracle.violation.take() {
-                return Err(broken);
+            if let Some(violation) = self.oracle.violation.take() {
+                return Err(violation);
             }
         }
         self.now = end;
         Ok(())
     }
 
-    /// The replica of a gateway, with that gateway's clock.
+    /// The near cache of a gateway, after a switch to that gateway's clock.
     pub(super) fn near_cache(&self, g: usize) -> &NearCache {
         let gateway = &self.gateways[g];
-        STEADY.set(gateway.steady(self.now));
+        ELAPSED.set(gateway.elapsed(self.now));
         &gateway.near_cache
     }
 
-    /// Brings something to the server, if it is still the one it was sent to when it arrives.
+    /// Sends a message to the server; it is dropped if the server has restarted on arrival.
     pub(super) fn send_to_server(
         &mut self,
         g: usize,
         link: LinkKind,
-        deed: impl FnOnce(&mut World) + 'static,
+        action: impl FnOnce(&mut World) + 'static,
     ) {
         let Some(at) = self.arrival_time(g, link, Direction::ToServer) else {
             return;
         };
-        let life = self.server.incarnation;
+        let incarnation = self.server.incarnation;
         self.at(at, move |world| {
-            if world.server.incarnation == life && world.server.is_up {
-                world.run_on_server(Box::new(deed));
+            if world.server.incarnation == incarnation && world.server.is_up {
+                world.run_on_server(Box::new(action));
             }
         });
     }
 
-    /// Brings something to a gateway, if it is still the process it was sent to when it arrives.
+    /// Sends a message to a gateway; it is dropped if the process has restarted on arrival.
     pub(super) fn send_to_gateway(
         &mut self,
         g: usize,
         link: LinkKind,
-        deed: impl FnOnce(&mut World) + 'static,
+        action: impl FnOnce(&mut World) + 'static,
     ) {
         let Some(at) = self.arrival_time(g, link, Direction::ToGateway) else {
             return;
         };
-        let life = self.gateways[g].incarnation;
+        let incarnation = self.gateways[g].incarnation;
         self.at(at, move |world| {
             let gateway = &world.gateways[g];
-            let is_there = gateway.incarnation == life && gateway.is_up;
-            if is_there && link != LinkKind::Request && gateway.stalled_until > world.now {
-                // It lies in the socket.
-                let awake = gateway.stalled_until - world.now;
-                world.later(g, awake, deed);
-            } else if is_there {
-                deed(world);
+            let is_running = gateway.incarnation == incarnation && gateway.is_up;
+            if is_running && link != LinkKind::Request && gateway.stalled_until > world.now {
+                // The message waits in the socket's buffer.
+                let stall = gateway.stalled_until - world.now;
+                world.later(g, stall, action);
+            } else if is_running {
+                action(world);
             }
         });
     }
 
-    /// When something arrives that is sent now, if it does.
-    fn arrival_time(&mut self, g: usize, link: LinkKind, way: Direction) -> Option<Micros> {
+    /// Arrival time of a message that is sent now; `None` if it is lost.
+    fn arrival_time(&mut self, g: usize, link: LinkKind, direction: Direction) -> Option<Micros> {
         let mut delay = self.delay();
-        let (slow_until, slowness) = self.gateways[g].links[link.index()][way as usize].slow;
+        let (slow_until, max_delay) = self.gateways[g].links[link.index()][direction as usize].slow;
         if self.now < slow_until {
-            delay += self.rng.below(slowness);
+            delay += self.rng.below(max_delay);
         }
-        let lost = self.rng.percent(50);
+        let lost_if_cut = self.rng.percent(50);
         let now = self.now;
-        let line = &mut self.gateways[g].links[link.index()][way as usize];
-        let cut = line.cut_until > now;
-        if cut && link == LinkKind::Request && lost {
+        let state = &mut self.gateways[g].links[link.index()][direction as usize];
+        let is_cut = state.cut_until > now;
+        if is_cut && link == LinkKind::Request && lost_if_cut {
             return None;
         }
-        let mut at = now.max(line.cut_until) + delay;
+        let mut at = now.max(state.cut_until) + delay;
         if let LinkKind::Tracking(server) = link {
-            at = at.max(line.last_arrival[server] + 1);
-            line.last_arrival[server] = at;
+            at = at.max(state.last_arrival[server] + 1);
+            state.last_arrival[server] = at;
         }
         Some(at)
     }
 
     fn delay(&mut self) -> Micros {
-        let kind = self.rng.below(100);
-        match kind {
+        let percentile = self.rng.below(100);
+        match percentile {
             _ if self.faults_ended => self.rng.between(50, 2 * MS),
             0..90 => self.rng.between(50, MS),
             90..98 => self.rng.between(MS, 30 * MS),
