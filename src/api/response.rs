@@ -12,7 +12,7 @@ use crate::auth::session::SessionId;
 use crate::database;
 use crate::identity::{AccountError, SignedIn};
 use crate::limits::Decision;
-use crate::rejection::Refusal;
+use crate::rejection::{Reason, Refusal};
 use crate::store::StoreError;
 
 /// When a client whose question could not be answered is told to come again.
@@ -25,14 +25,14 @@ pub struct ApiRejection {
     /// In the place of the refusal's own message.
     pub message: Option<&'static str>,
     /// For `VALIDATION_FAILED`: each field and what is wrong with it.
-    pub fields: Vec<(String, String)>,
+    pub fields: Box<[(String, String)]>,
     pub retry_after: Option<Duration>,
     /// The session behind the caller's cookie is gone: clear the cookie.
     pub clear_cookie: bool,
     /// The limits that were evaluated, for the limit headers.
     pub limits: Vec<Decision>,
-    /// Why, for the log; empty where the code says it.
-    pub reason: &'static str,
+    /// Why, for the log.
+    pub reason: Option<Reason>,
     /// The account that the request was about, for the log.
     pub user: Option<Box<str>>,
 }
@@ -64,7 +64,7 @@ impl ApiRejection {
     /// Refuses several fields.
     pub(super) fn invalid_fields(fields: Vec<(String, String)>) -> ApiRejection {
         ApiRejection {
-            fields,
+            fields: fields.into_boxed_slice(),
             ..ApiRejection::from(Refusal::ValidationFailed)
         }
     }
@@ -80,8 +80,8 @@ pub struct ResponseInfo {
     pub limits: Vec<Decision>,
     /// What a page reports as a problem, for log and metrics.
     pub refusal: Option<Refusal>,
-    /// Why, for the log; empty where the code says it.
-    pub reason: &'static str,
+    /// Why, for the log.
+    pub reason: Option<Reason>,
 }
 
 impl From<Refusal> for ApiRejection {
@@ -90,11 +90,11 @@ impl From<Refusal> for ApiRejection {
         ApiRejection {
             refusal,
             message: None,
-            fields: Vec::new(),
+            fields: Box::default(),
             retry_after: unavailable.then_some(UNAVAILABLE_RETRY),
             clear_cookie: false,
             limits: Vec::new(),
-            reason: "",
+            reason: None,
             user: None,
         }
     }
@@ -123,7 +123,7 @@ impl From<AccountError> for ApiRejection {
                 user,
                 reason,
             } => ApiRejection {
-                reason,
+                reason: Some(reason),
                 user: user.map(String::into_boxed_str),
                 ..ApiRejection::from(refusal)
             },

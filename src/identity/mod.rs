@@ -44,7 +44,7 @@ use crate::auth::session::{Device, SessionToken};
 use crate::auth::token;
 use crate::database::{self, Database, User};
 use crate::events::Events;
-use crate::rejection::Refusal;
+use crate::rejection::{Reason, Refusal};
 use crate::sessions::durable::DurableSessions;
 use crate::store::{SessionEntry, Store, StoreError};
 use crate::telemetry::metrics::{LimitOutcome, Metrics, SignInMethod};
@@ -97,7 +97,7 @@ pub enum AccountError {
         /// The account that was meant, where it is known.
         user: Option<String>,
         /// For the log; the client does not learn it.
-        reason: &'static str,
+        reason: Reason,
     },
     #[error("over a limit")]
     RateLimited,

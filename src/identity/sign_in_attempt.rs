@@ -10,10 +10,7 @@ use super::throttle::FailureCounters;
 use super::{AccountError, Accounts};
 use crate::events::{Event, EventKind};
 use crate::limits::Decision;
-use crate::rejection::Refusal;
-
-/// Why an attempt was refused whatever the password, for the log.
-const TOO_MANY_FAILURES: &str = "too many failures to sign in to this account";
+use crate::rejection::{Reason, Refusal};
 
 /// An attempt, by what its failure counts for.
 pub(super) struct SignInAttempt<'a> {
@@ -25,7 +22,7 @@ pub(super) struct SignInAttempt<'a> {
 }
 
 impl SignInAttempt<'_> {
-    fn authentication_error(&self, refusal: Refusal, reason: &'static str) -> AccountError {
+    fn authentication_error(&self, refusal: Refusal, reason: Reason) -> AccountError {
         AccountError::AuthenticationFailed {
             refusal,
             user: self.user.map(str::to_owned),
@@ -63,12 +60,12 @@ impl Accounts {
     pub(super) async fn finish_attempt(
         &self,
         trial: &SignInAttempt<'_>,
-        wrong: Option<&'static str>,
+        wrong: Option<Reason>,
         limits: &mut Vec<Decision>,
     ) -> Result<(), AccountError> {
         let locked = self.is_locked(trial).await?;
         let wrong = if locked {
-            Some(TOO_MANY_FAILURES)
+            Some(Reason::TooManyFailures)
         } else {
             wrong
         };
@@ -123,12 +120,12 @@ impl Accounts {
         if self.record_decisions(decisions, limits) {
             return Ok(());
         }
-        self.report_attempt(trial, EventKind::SignInLimited, TOO_MANY_FAILURES);
-        Err(trial.authentication_error(Refusal::RateLimited, TOO_MANY_FAILURES))
+        self.report_attempt(trial, EventKind::SignInLimited, Reason::TooManyFailures);
+        Err(trial.authentication_error(Refusal::RateLimited, Reason::TooManyFailures))
     }
 
-    fn report_attempt(&self, trial: &SignInAttempt<'_>, kind: EventKind, reason: &'static str) {
-        let event = Event::new(kind).ip(trial.ip).reason(reason);
+    fn report_attempt(&self, trial: &SignInAttempt<'_>, kind: EventKind, reason: Reason) {
+        let event = Event::new(kind).ip(trial.ip).reason(reason.as_str());
         self.events.record(match trial.user {
             Some(user) => event.user(user),
             None => event,

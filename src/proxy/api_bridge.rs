@@ -16,7 +16,7 @@ use super::request_context::{RequestContext, measure_wait};
 use super::{client_response, pipeline};
 use crate::api::{ApiRejection, Caller, LapsedClaims, ResponseInfo};
 use crate::auth::credential;
-use crate::rejection::Refusal;
+use crate::rejection::{Reason, Refusal};
 use crate::routing::endpoints;
 
 /// Bytes of a body that is read whoever sends it.
@@ -202,7 +202,7 @@ async fn send_rejection(
     ctx.user = refused.user.map(String::from).or_else(|| ctx.user.take());
     let answer = RefusalResponse {
         violated_limits: client_response::violated_limits(&refused.limits),
-        fields: refused.fields,
+        fields: refused.fields.into_vec(),
         retry_after: refused.retry_after,
         headers: kept,
         ..refused.refusal.into()
@@ -210,8 +210,8 @@ async fn send_rejection(
     client_response::send_refusal(session, ctx, answer).await
 }
 
-fn note_reason(ctx: &mut RequestContext, reason: &'static str) {
-    if !reason.is_empty() {
+fn note_reason(ctx: &mut RequestContext, reason: Option<Reason>) {
+    if reason.is_some() {
         ctx.reason = reason;
     }
 }

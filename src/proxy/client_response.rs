@@ -17,7 +17,7 @@ use super::response_framing::{self, LengthAction};
 use super::{connection_auth, forward, header_map, headers, hop_by_hop};
 use crate::auth::credential;
 use crate::limits::{self, Decision};
-use crate::rejection::{Refusal, RejectionDetails};
+use crate::rejection::{Reason, Refusal, RejectionDetails};
 use crate::store::Store;
 use crate::telemetry::metrics;
 use crate::telemetry::request_id::X_REQUEST_ID;
@@ -35,7 +35,7 @@ pub(super) fn complete(
     ctx: &mut RequestContext,
 ) -> pingora::Result<()> {
     let length = check(session, response).map_err(|fault| {
-        ctx.reason = fault;
+        ctx.reason = Some(Reason::Framing(fault));
         Error::new_up(ErrorType::InvalidHTTPHeader)
     })?;
     let interim =

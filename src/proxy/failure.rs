@@ -8,13 +8,9 @@ use pingora::{Error, ErrorSource, ErrorType};
 use super::client_response;
 use super::grpc::{self, Messages};
 use super::local_response::{self, RefusalResponse};
-use super::open_streams::idle_timer::READ_TIMEOUT;
 use super::request_context::RequestContext;
-use crate::rejection::Refusal;
+use crate::rejection::{Reason, Refusal};
 use crate::upstream::{AttemptOutcome, ChosenServer, UpstreamError};
-
-/// Why the gateway closed an open response, for the log.
-pub(super) const ENDED: &str = "the session or the token has ended";
 
 /// Places an error that came before a request was forwarded: no other side than the client's had a part
 /// in it, unless it is of the gateway's own making.
@@ -67,7 +63,7 @@ pub(super) fn handle_proxy_error(
     silence.end();
     if ctx.arrival.control.body_rate.is_late() {
         ctx.refusal = Some(Refusal::RequestTimeout);
-        ctx.reason = "the body came more slowly than body_rate";
+        ctx.reason = Some(Reason::BodyTooSlow);
         error.set_retry(false);
         return error;
     }
@@ -88,14 +84,14 @@ pub(super) fn handle_proxy_error(
     error.set_retry(false);
     let timed_out = late || *error.etype() == ErrorType::ReadTimedout;
     if ctx.grpc.is_some() && !late && ctx.arrival.control.close_reason().is_some() {
-        ctx.reason = ENDED;
+        ctx.reason = Some(Reason::CredentialEnded);
     } else if timed_out && !ctx.is_grpc_stream && is_client_late(session, ctx) {
         ctx.refusal = Some(Refusal::RequestTimeout);
-        ctx.reason = "the client sent nothing of its body for timeouts.read";
+        ctx.reason = Some(Reason::BodyStalled);
     } else if late {
         // The error is the end of the connection, which the gateway closed.
         ctx.refusal = Some(Refusal::UpstreamTimeout);
-        ctx.reason = ctx.arrival.control.idle_timer.timeout_reason();
+        ctx.reason = Some(ctx.arrival.control.idle_timer.timeout_reason());
         count(ctx, UpstreamError::Timeout);
         report(ctx, AttemptOutcome::Timeout);
     } else if *error.esource() == ErrorSource::Upstream {
@@ -173,29 +169,27 @@ fn warn_failed_attempt(ctx: &RequestContext, error: &Error) {
 }
 
 /// Why an attempt failed, for the access log.
-fn cause_of(error: &Error) -> &'static str {
-    match error.etype() {
-        ErrorType::ConnectRefused => "the server refused the connection",
-        ErrorType::ConnectTimedout => "no connection to the server within timeouts.connect",
-        ErrorType::ConnectNoRoute => "there is no route to the server",
-        ErrorType::TLSHandshakeTimedout => {
-            "no TLS handshake with the server within timeouts.connect"
-        }
-        ErrorType::InvalidCert => "the server's certificate is not valid",
-        ErrorType::TLSHandshakeFailure | ErrorType::HandshakeError => "the TLS handshake failed",
+fn cause_of(error: &Error) -> Option<Reason> {
+    Some(match error.etype() {
+        ErrorType::ConnectRefused => Reason::ConnectRefused,
+        ErrorType::ConnectTimedout => Reason::ConnectTimeout,
+        ErrorType::ConnectNoRoute => Reason::NoRouteToServer,
+        ErrorType::TLSHandshakeTimedout => Reason::TlsTimeout,
+        ErrorType::InvalidCert => Reason::InvalidCertificate,
+        ErrorType::TLSHandshakeFailure | ErrorType::HandshakeError => Reason::TlsFailed,
         ErrorType::ConnectError | ErrorType::SocketError | ErrorType::BindError => {
-            "the connection could not be made"
+            Reason::ConnectFailed
         }
-        ErrorType::ReadTimedout => READ_TIMEOUT,
-        ErrorType::WriteTimedout => "the upstream accepted none of the request for timeouts.write",
+        ErrorType::ReadTimedout => Reason::ReadTimeout,
+        ErrorType::WriteTimedout => Reason::WriteTimeout,
         ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => {
-            "the upstream connection ended before the response did"
+            Reason::ConnectionEnded
         }
         ErrorType::InvalidHTTPHeader | ErrorType::H2Error | ErrorType::InvalidH2 => {
-            "the upstream's response is not valid"
+            Reason::InvalidResponse
         }
-        _ => "",
-    }
+        _ => return None,
+    })
 }
 
 /// Whether the head of a final response has gone out; an interim one may be followed by any other.
@@ -245,12 +239,12 @@ pub(super) async fn respond_with_error(
     let refusal = ctx.refusal.unwrap_or_else(|| refusal_of(error));
     let reason = error.etype().as_str();
     tracing::debug!(request_id = %ctx.request_id, %reason, "the request failed");
-    if ctx.reason.is_empty() && *error.esource() == ErrorSource::Upstream {
+    if ctx.reason.is_none() && *error.esource() == ErrorSource::Upstream {
         ctx.reason = cause_of(error);
     }
     let malformed = ctx.arrival.control.is_malformed();
     if malformed {
-        ctx.reason = "the chunks of the body are malformed";
+        ctx.reason = Some(Reason::MalformedChunks);
     }
     let client_gone = !malformed
         && !ctx.arrival.control.idle_timer.has_expired()
@@ -264,7 +258,7 @@ pub(super) async fn respond_with_error(
                 | ErrorType::WriteTimedout
                 | ErrorType::H2Error
         );
-    let ended = ctx.reason == ENDED;
+    let ended = ctx.reason == Some(Reason::CredentialEnded);
     if let (false, true, Some(_)) = (client_gone, local_response::is_http2(session), &ctx.grpc)
         && (ended || has_responded(session))
     {
@@ -367,7 +361,8 @@ mod tests {
             (ErrorType::ReadTimedout, "timeouts.read"),
         ] {
             let reason = cause_of(&Error::new_up(error.clone()));
-            assert!(reason.ends_with(key), "{error:?}: {reason}");
+            let text = reason.map_or("", Reason::as_str);
+            assert!(text.ends_with(key), "{error:?}: {text}");
         }
     }
 }

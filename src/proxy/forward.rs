@@ -18,7 +18,7 @@ use super::{header_map, headers, local_response};
 use crate::clock;
 use crate::pipeline::admission::{Identity, Permit};
 use crate::pipeline::snapshot::Snapshot;
-use crate::rejection::Refusal;
+use crate::rejection::{Reason, Refusal};
 use crate::routing::{Auth, Route, strip_prefix, stripped_part};
 use crate::settings::{Balance, HashKey, TimeoutOverrides, Timeouts};
 use crate::telemetry::request_id::X_REQUEST_ID;
@@ -66,7 +66,7 @@ pub(super) fn choose(
     let Some(chosen) = chosen else {
         let (refusal, reason) = ctx.last_failure.unzip();
         ctx.refusal = refusal;
-        ctx.reason = reason.unwrap_or("no server of the upstream is in rotation");
+        ctx.reason = reason.unwrap_or(Some(Reason::NoServer));
         return Err(Error::new(ErrorType::HTTPStatus(503)));
     };
     let overrides =

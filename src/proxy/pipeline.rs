@@ -7,7 +7,6 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
 use pingora::proxy::Session;
 
-use super::connection::head::TOO_MANY_FIELDS;
 use super::local_response::RefusalResponse;
 use super::open_streams::OpenStream;
 use super::request_context::{RequestContext, measure_wait};
@@ -17,8 +16,8 @@ use super::{
 };
 use crate::auth::credential;
 use crate::clock;
-use crate::pipeline::admission::{AuthRequest, CredentialKind, Identity, Permit, Rejection};
-use crate::rejection::Refusal;
+use crate::pipeline::admission::{AuthRequest, CredentialKind, Identity, Permit};
+use crate::rejection::{Reason, Refusal, Rejection};
 use crate::routing::{Path, Route, cors, endpoints};
 use crate::telemetry::request_id::{RequestId, X_REQUEST_ID};
 use crate::{api, settings};
@@ -81,7 +80,7 @@ async fn process(session: &mut Session, ctx: &mut RequestContext) -> Result<bool
     let raw_path = session.req_header().uri.path().to_owned();
     let path = Path::read(raw_path.as_bytes()).map_err(|fault| {
         tracing::debug!(request_id = %ctx.request_id, %fault, "the path is refused");
-        ctx.reason = "the path could be read in more than one way";
+        ctx.reason = Some(Reason::AmbiguousPath);
         Refusal::BadRequest
     })?;
     if let Some(target) = unrouted::https_target(session, ctx) {
@@ -101,7 +100,7 @@ async fn process(session: &mut Session, ctx: &mut RequestContext) -> Result<bool
     }
     let route = select(session, ctx, &path, &current.settings)?;
     if ctx.worker.via.is_in(&session.req_header().headers) {
-        ctx.reason = "the request has passed this gateway before";
+        ctx.reason = Some(Reason::Loop);
         return Err(Refusal::LoopDetected.into());
     }
     if let Some(answer) = preflight(session, route) {
@@ -137,7 +136,7 @@ fn select<'l>(
         && local_response::is_http2(session)
         && upstream.is_some_and(|it| matches!(it.protocol, settings::Protocol::H2));
     if !route.allow_in_path.allows(path.ambiguities()) {
-        ctx.reason = "the path has something that the route does not allow";
+        ctx.reason = Some(Reason::ForbiddenPath);
         return Err(Refusal::BadRequest);
     }
     Ok(route)
@@ -210,7 +209,7 @@ fn collect_facts(session: &mut Session, ctx: &mut RequestContext) -> Result<(), 
     });
     // On HTTP/1.1 the reader of heads has counted.
     if local_response::is_http2(session) && field_count(&request.headers) > max_fields {
-        ctx.reason = TOO_MANY_FIELDS;
+        ctx.reason = Some(Reason::TooManyFields);
         return Err(Refusal::HeadersTooLarge);
     }
     if matches!(request.method, Method::CONNECT | Method::TRACE) {
@@ -218,7 +217,7 @@ fn collect_facts(session: &mut Session, ctx: &mut RequestContext) -> Result<(), 
     }
     // On HTTP/1.1 the reader of heads has looked at it.
     if request.uri.scheme_str().is_some_and(|it| !is_http(it)) {
-        ctx.reason = "the scheme of the target is neither http nor https";
+        ctx.reason = Some(Reason::ForeignScheme);
         return Err(Refusal::BadRequest);
     }
     host
@@ -270,7 +269,7 @@ async fn admit(
         ctx.authenticated = true;
         if session.is_upgrade_req() && !is_upgrade_allowed(session, ctx, identity, route) {
             ctx.record_identity(identity);
-            ctx.reason = "the upgrade comes from another origin";
+            ctx.reason = Some(Reason::ForeignUpgrade);
             return Err(Refusal::CsrfRejected.into());
         }
     }
@@ -319,8 +318,8 @@ fn reject(ctx: &mut RequestContext, mut refused: Rejection) -> EarlyExit {
         );
     }
     EarlyExit::Respond(Box::new(RefusalResponse {
-        violated_limits: client_response::violated_limits(&refused.decisions),
-        scope: refused.scope,
+        violated_limits: refused.violated_limits().map(str::to_owned).collect(),
+        scope: refused.disclosed.and_then(|it| it.required_scope),
         retry_after: refused.retry_after,
         headers,
         ..refused.refusal.into()

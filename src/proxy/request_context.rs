@@ -20,7 +20,7 @@ use crate::auth::session::SessionId;
 use crate::clock;
 use crate::pipeline::admission::{Client, Identity, Permit};
 use crate::pipeline::snapshot::Snapshot;
-use crate::rejection::{Refusal, RejectionDetails};
+use crate::rejection::{Reason, Refusal, RejectionDetails};
 use crate::routing::Route;
 use crate::settings;
 use crate::telemetry::request_id::RequestId;
@@ -74,7 +74,7 @@ pub struct RequestContext {
     pub permit: Option<Permit>,
     pub refusal: Option<Refusal>,
     /// Why, for the log.
-    pub reason: &'static str,
+    pub reason: Option<Reason>,
     /// What decided the refusal, for the log.
     pub grounds: Option<Box<RejectionDetails>>,
     pub status: u16,
@@ -92,7 +92,7 @@ pub struct RequestContext {
     pub store_time: Duration,
     pub registration: Option<StreamRegistration>,
     /// How the last attempt failed, and why: the response if no other server is left.
-    pub last_failure: Option<(Refusal, &'static str)>,
+    pub last_failure: Option<(Refusal, Option<Reason>)>,
     pub chosen: Option<ChosenServer>,
     pub tried: Vec<usize>,
     /// How often the request was sent over a connection.
@@ -141,7 +141,7 @@ impl RequestContext {
             route: None,
             permit: None,
             refusal: None,
-            reason: "",
+            reason: None,
             grounds: None,
             status: 0,
             authenticated: false,

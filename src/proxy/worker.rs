@@ -7,19 +7,19 @@ use arc_swap::ArcSwap;
 use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
 
+use super::Proxy;
 use super::connection::head::{HeadRejection, Outline};
 use super::listener::Peer;
 use super::open_streams::OpenStreams;
 use super::open_streams::stream_control::CloseReason;
 use super::request_context::RequestContext;
 use super::via::Via;
-use super::{Proxy, failure};
 use crate::api::admin::Readiness;
 use crate::clock;
 use crate::events::Events;
 use crate::pipeline::admission::Admission;
 use crate::pipeline::snapshot::Snapshot;
-use crate::rejection::Refusal;
+use crate::rejection::{Reason, Refusal};
 use crate::sessions::durable::DurableSessions;
 use crate::settings;
 use crate::store::Store;
@@ -125,7 +125,7 @@ impl Worker {
             path: outline.path,
             status,
             code: Some(fault.refusal.code()),
-            reason: fault.reason,
+            reason: fault.reason.as_str(),
             bytes_sent,
             ..AccessRecord::default()
         });
@@ -188,9 +188,10 @@ impl Worker {
 
 /// Why a request was refused, if it was: the reason that was found, else what the code means.
 fn reason_of(ctx: &RequestContext) -> &'static str {
-    match ctx.refusal {
-        Some(refusal) if ctx.reason.is_empty() => refusal.message(),
-        _ => ctx.reason,
+    match (ctx.reason, ctx.refusal) {
+        (Some(reason), _) => reason.as_str(),
+        (None, Some(refusal)) => refusal.message(),
+        (None, None) => "",
     }
 }
 
@@ -205,7 +206,7 @@ fn note_dropped(ctx: &mut RequestContext) {
     let timeout = if control.body_rate.is_late() {
         Refusal::RequestTimeout
     } else if control.idle_timer.has_expired() {
-        ctx.reason = control.idle_timer.timeout_reason();
+        ctx.reason = Some(control.idle_timer.timeout_reason());
         Refusal::UpstreamTimeout
     } else {
         return;
@@ -221,19 +222,18 @@ fn note_dropped(ctx: &mut RequestContext) {
 fn note_closing(ctx: &mut RequestContext) {
     let control = &ctx.arrival.control;
     let late = control.idle_timer.has_expired() || control.body_rate.is_late();
-    if !ctx.reason.is_empty() || ctx.refusal.is_some() || late {
+    if ctx.reason.is_some() || ctx.refusal.is_some() || late {
         return;
     }
-    ctx.reason = match control.close_reason() {
-        Some(CloseReason::Ended) => failure::ENDED,
-        Some(CloseReason::Drain) => "the gateway is shutting down",
-        None => return,
-    };
+    ctx.reason = control.close_reason().map(|why| match why {
+        CloseReason::Ended => Reason::CredentialEnded,
+        CloseReason::Drain => Reason::ShuttingDown,
+    });
 }
 
 /// Notes a client that took nothing, where nothing else has said so.
 fn note_stall(ctx: &mut RequestContext) {
-    if ctx.reason.is_empty() && ctx.arrival.control.is_stalled() {
-        ctx.reason = "the client took nothing of the response for write_timeout";
+    if ctx.reason.is_none() && ctx.arrival.control.is_stalled() {
+        ctx.reason = Some(Reason::ClientStalled);
     }
 }

@@ -1,5 +1,7 @@
 //! Why an operation has no answer.
 
+use crate::rejection::{Reason, Refusal, Rejection};
+
 /// Why the store gave no answer. Never "no": the answer is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum StoreError {
@@ -44,5 +46,23 @@ impl StoreError {
             StoreError::Malformed => "malformed",
             StoreError::Unreplicated => "unreplicated",
         }
+    }
+}
+
+impl From<StoreError> for Rejection {
+    fn from(error: StoreError) -> Rejection {
+        // The store has logged and counted it.
+        Rejection::new(
+            Refusal::StoreUnavailable,
+            match error {
+                StoreError::Timeout => Reason::StoreTimeout,
+                StoreError::Unreachable => Reason::StoreUnreachable,
+                StoreError::BreakerOpen => Reason::StoreBreakerOpen,
+                StoreError::Refused => Reason::StoreRefused,
+                StoreError::ReadOnly => Reason::StoreReadOnly,
+                StoreError::Malformed => Reason::StoreMalformed,
+                StoreError::Unreplicated => Reason::StoreUnreplicated,
+            },
+        )
     }
 }

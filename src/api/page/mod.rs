@@ -22,7 +22,7 @@ use crate::events::{Event, EventKind};
 use crate::limits::Decision;
 use crate::pipeline::admission::Client;
 use crate::pipeline::html_page;
-use crate::rejection::Refusal;
+use crate::rejection::{Reason, Refusal};
 use crate::routing::endpoints::{SIGN_IN_PAGE, SIGN_OUT_PAGE};
 use crate::settings::Reloadable;
 
@@ -43,7 +43,7 @@ struct PageError {
     /// The limits that were evaluated.
     limits: Vec<Decision>,
     /// Why, and whose account it was about, for the log.
-    reason: &'static str,
+    reason: Option<Reason>,
     user: Option<Box<str>>,
 }
 
@@ -55,7 +55,7 @@ impl PageError {
             text: text.to_owned(),
             headers: Vec::new(),
             limits: Vec::new(),
-            reason: "",
+            reason: None,
             user: None,
         }
     }

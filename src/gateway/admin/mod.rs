@@ -190,7 +190,7 @@ async fn render_rejection(request: Request, next: Next) -> Response {
     let (mut head, _) = response.into_parts();
     let answer = local_response::RefusalResponse {
         message: refused.message,
-        fields: refused.fields,
+        fields: refused.fields.into_vec(),
         retry_after: refused.retry_after,
         ..refused.refusal.into()
     };

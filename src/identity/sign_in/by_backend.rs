@@ -13,7 +13,7 @@ use crate::identity::sign_in_attempt::SignInAttempt;
 use crate::identity::throttle::{self, FailureCounters};
 use crate::identity::{AccountError, Accounts, ClientInfo, SignedIn};
 use crate::limits::Decision;
-use crate::rejection::Refusal;
+use crate::rejection::{Reason, Refusal};
 use crate::settings::Reloadable;
 use crate::settings::backend::BackendSettings;
 
@@ -66,7 +66,7 @@ impl Accounts {
                 yes
             }
             Err(AccountError::Refused(Refusal::InvalidCredentials)) => {
-                let wrong = Some("the backend rejected the credentials");
+                let wrong = Some(Reason::BackendRejected);
                 self.finish_attempt(&trial, wrong, limits).await?;
                 return Err(Refusal::InvalidCredentials.into());
             }

@@ -21,7 +21,7 @@ use crate::clock;
 use crate::database::{self, User};
 use crate::events::{Event, EventKind};
 use crate::limits::Decision;
-use crate::rejection::Refusal;
+use crate::rejection::{Reason, Refusal};
 use crate::settings::{Identity, Reloadable};
 use crate::store::{InitialRefreshToken, SessionEntry};
 use crate::telemetry::metrics::LimitOutcome;
@@ -187,9 +187,9 @@ impl Accounts {
             .verify(turn, claim.password, hash, cost)
             .await?;
         let wrong = match &user {
-            None => Some("no user has this name"),
-            Some(_) if !right => Some("the password is wrong"),
-            Some(user) if user.disabled => Some("the user is disabled"),
+            None => Some(Reason::UnknownUser),
+            Some(_) if !right => Some(Reason::WrongPassword),
+            Some(user) if user.disabled => Some(Reason::UserDisabled),
             Some(_) => None,
         };
         let judged = self.finish_attempt(&trial, wrong, limits).await;

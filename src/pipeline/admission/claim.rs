@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{Admission, AuthRequest, CredentialKind, Rejection};
+use super::{Admission, AuthRequest, CredentialKind};
 use crate::auth::credential;
 use crate::auth::credential::PresentedCredential;
 use crate::auth::session::SessionId;
 use crate::auth::token::Claims;
 use crate::issuers::verifier::TokenRejection;
-use crate::rejection::Refusal;
+use crate::rejection::{Reason, Refusal, Rejection};
 use crate::store::{UserHash, user_hash};
 
 /// A credential that holds as far as it can be judged without the store.
@@ -26,24 +26,23 @@ impl Admission<'_> {
         &self,
         asked: AuthRequest<'_>,
     ) -> Result<Option<Claim>, Rejection> {
-        let gone = |reason| Rejection {
-            clear_cookie: true,
-            ..Rejection::new(Refusal::SessionNotFound, reason)
-        };
         match credential::extract(asked.headers, &self.reloadable.sessions.cookie.name) {
             PresentedCredential::Absent => Ok(None),
             PresentedCredential::Ambiguous { cookies } => Err(Rejection {
                 clear_cookie: cookies,
-                ..Rejection::new(Refusal::AmbiguousCredentials, "two credentials")
+                ..Rejection::new(Refusal::AmbiguousCredentials, Reason::TwoCredentials)
             }),
             PresentedCredential::MalformedBearer => {
-                Err(Rejection::new(Refusal::TokenInvalid, "not a token"))
+                Err(Rejection::new(Refusal::TokenInvalid, Reason::NotAToken))
             }
             PresentedCredential::MalformedSession => Err(Rejection::new(
                 Refusal::SessionNotFound,
-                "not a session token",
+                Reason::NotASessionToken,
             )),
-            PresentedCredential::MalformedCookie => Err(gone("not a session token")),
+            PresentedCredential::MalformedCookie => Err(Rejection {
+                clear_cookie: true,
+                ..Rejection::new(Refusal::SessionNotFound, Reason::NotASessionToken)
+            }),
             PresentedCredential::Session(token) => Ok(Some(Claim {
                 credential_kind: CredentialKind::SessionHeader,
                 session: Some(token.id()),
@@ -68,7 +67,7 @@ impl Admission<'_> {
         {
             return Err(Rejection::new(
                 Refusal::TokenInvalid,
-                "it is bound to another client certificate",
+                Reason::WrongCertificate,
             ));
         }
         match verified {
@@ -83,15 +82,15 @@ impl Admission<'_> {
                 token: Some(claims),
             }),
             Err(TokenRejection::Invalid(reason)) => {
-                Err(Rejection::new(Refusal::TokenInvalid, reason))
+                Err(Rejection::new(Refusal::TokenInvalid, Reason::Token(reason)))
             }
             Err(TokenRejection::Expired(claims)) => Err(Rejection {
                 lapsed_claims: Some(claims),
-                ..Rejection::new(Refusal::TokenExpired, "expired")
+                ..Rejection::new(Refusal::TokenExpired, Reason::TokenExpired)
             }),
             Err(TokenRejection::KeysUnavailable) => Err(Rejection::new(
                 Refusal::StoreUnavailable,
-                "the issuer's keys are not known yet",
+                Reason::IssuerKeysUnknown,
             )),
         }
     }

@@ -6,7 +6,7 @@ use super::claim::Claim;
 use super::identity::identity_from_token;
 use super::{
     Admission, AuthRequest, Identity, Permit, Rejection, charges, check_requirements,
-    reject_over_limit, store_unavailable,
+    reject_over_limit,
 };
 use crate::auth::session::{Millis, Session, SessionId};
 use crate::limits::{Charge, Decision};
@@ -125,7 +125,7 @@ impl Admission<'_> {
         let looked = durable
             .confirm_with_database(self.store, id, found, view)
             .await;
-        findings.session = looked.map_err(|_| store_unavailable(StoreError::Unreachable))?;
+        findings.session = looked.map_err(|_| StoreError::Unreachable)?;
         self.near_cache.insert_unconfirmed(id, &findings.session);
         Ok(!was_alive && matches!(findings.session, SessionLookup::Active(..)))
     }

@@ -7,11 +7,11 @@ use super::claim::Claim;
 use super::identity::identity_from_token;
 use super::{
     Admission, AuthRequest, CredentialKind, Identity, Permit, Rejection, charges,
-    check_requirements, reject_over_limit, store_unavailable,
+    check_requirements, reject_over_limit,
 };
 use crate::auth::session::Session;
 use crate::limits::{Charge, Decision, OnOutage};
-use crate::rejection::Refusal;
+use crate::rejection::{Reason, Refusal};
 use crate::routing::{Requirements, Route};
 use crate::settings::SessionsOnOutage;
 use crate::store::{SessionLookup, StoreError};
@@ -26,8 +26,8 @@ impl Admission<'_> {
             let name = &charge.limit.name;
             self.metrics
                 .count_limit_decision(name, LimitOutcome::Degraded);
-            let reason = "a limit cannot be checked and denies without";
-            return Err(Rejection::new(Refusal::StoreUnavailable, reason).with_limit(name));
+            let rejection = Rejection::new(Refusal::StoreUnavailable, Reason::LimitUnchecked);
+            return Err(rejection.with_limit(name));
         }
         let local: Vec<Charge> = all
             .iter()
@@ -122,7 +122,7 @@ impl Admission<'_> {
             (Some(session), _) if claimed.token.is_none() => {
                 self.identity_from_session(claimed, Arc::clone(session), asked, asked.now)
             }
-            (_, SessionsOnOutage::Deny) => Err(store_unavailable(error)),
+            (_, SessionsOnOutage::Deny) => Err(error.into()),
             (_, SessionsOnOutage::Cached) => {
                 let Some(id) = claimed.session else {
                     // A foreign token without session: what is remembered of it is that it was accepted.
@@ -135,7 +135,7 @@ impl Admission<'_> {
                         {
                             Ok(identity_from_token(claims))
                         }
-                        _ => Err(store_unavailable(error)),
+                        _ => Err(error.into()),
                     };
                 };
                 let idle = self.reloadable.sessions.idle_timeout;
@@ -146,7 +146,7 @@ impl Admission<'_> {
                     asked.now,
                 ) {
                     Some(session) => self.identity_from_session(claimed, session, asked, asked.now),
-                    None => Err(store_unavailable(error)),
+                    None => Err(error.into()),
                 }
             }
             (_, SessionsOnOutage::TokenOnly) => match &claimed.token {
@@ -154,7 +154,7 @@ impl Admission<'_> {
                     Some(session) => self.identity_from_session(claimed, session, asked, asked.now),
                     None => Ok(identity_from_token(claims)),
                 },
-                None => Err(store_unavailable(error)),
+                None => Err(error.into()),
             },
         }
     }
@@ -166,7 +166,7 @@ impl Admission<'_> {
         {
             return Err(Rejection {
                 lapsed_claims: claimed.token.clone(),
-                ..Rejection::new(Refusal::TokenRevoked, "known to be blacklisted")
+                ..Rejection::new(Refusal::TokenRevoked, Reason::CachedBlacklisted)
             });
         }
         if let (Some(claims), Some(person)) = (&claimed.token, &claimed.user_hash)
@@ -174,10 +174,9 @@ impl Admission<'_> {
                 .near_cache
                 .is_cut_off(person, claims.issued_at_seconds())
         {
-            let reason = "its person is known to be signed out everywhere";
             return Err(Rejection {
                 lapsed_claims: claimed.token.clone(),
-                ..Rejection::new(Refusal::TokenRevoked, reason)
+                ..Rejection::new(Refusal::TokenRevoked, Reason::CachedSignedOutEverywhere)
             });
         }
         if let Some(id) = claimed.session
@@ -185,7 +184,7 @@ impl Admission<'_> {
         {
             return Err(Rejection {
                 lapsed_claims: claimed.token.clone(),
-                ..Rejection::new(refusal, "known to have ended")
+                ..Rejection::new(refusal, Reason::CachedSessionEnd)
             });
         }
         Ok(())
@@ -213,17 +212,14 @@ impl Admission<'_> {
             .await
         {
             Ok(SessionLookup::Active(session, _)) => Ok(Some(session)),
-            Ok(SessionLookup::Expired(_)) => gone(
-                Refusal::SessionExpired,
-                "the session has expired (database)",
-            ),
-            Ok(SessionLookup::Revoked(_)) => gone(
-                Refusal::SessionRevoked,
-                "the session was revoked (database)",
-            ),
+            Ok(SessionLookup::Expired(_)) => {
+                gone(Refusal::SessionExpired, Reason::SessionRowExpired)
+            }
+            Ok(SessionLookup::Revoked(_)) => {
+                gone(Refusal::SessionRevoked, Reason::SessionRowRevoked)
+            }
             Ok(SessionLookup::Missing) if claimed.token.is_none() => {
-                let reason = "no session has this credential's ID (database)";
-                gone(Refusal::SessionNotFound, reason)
+                gone(Refusal::SessionNotFound, Reason::NoSessionRow)
             }
             Ok(SessionLookup::Missing | SessionLookup::NotQueried) | Err(_) => Ok(None),
         }

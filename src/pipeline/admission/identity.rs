@@ -8,12 +8,8 @@ use super::{Admission, AuthRequest, CredentialKind, Identity, Principal, Rejecti
 use crate::auth::session::{ClientBinding, Millis, Session};
 use crate::auth::token::Claims;
 use crate::events::{Event, EventKind};
-use crate::rejection::Refusal;
+use crate::rejection::{Reason, Refusal};
 use crate::store::{Query, QueryResult, SessionLookup};
-
-/// Records are kept until a session would have expired: a credential without one is forged, older than
-/// that, or of another store.
-const NO_SESSION: &str = "no session has this credential's ID";
 
 impl Admission<'_> {
     /// Reads the store's findings as an identity.
@@ -37,9 +33,9 @@ impl Admission<'_> {
                 Some(claims) => Ok(identity_from_token(claims)),
                 None => Err(Refusal::Internal.into()),
             },
-            SessionLookup::Missing => gone(Refusal::SessionNotFound, NO_SESSION),
-            SessionLookup::Expired(_) => gone(Refusal::SessionExpired, "the session has expired"),
-            SessionLookup::Revoked(_) => gone(Refusal::SessionRevoked, "the session was revoked"),
+            SessionLookup::Missing => gone(Refusal::SessionNotFound, Reason::NoSession),
+            SessionLookup::Expired(_) => gone(Refusal::SessionExpired, Reason::SessionExpired),
+            SessionLookup::Revoked(_) => gone(Refusal::SessionRevoked, Reason::SessionRevoked),
             SessionLookup::Active(session, _) => {
                 self.identity_from_session(claimed, Arc::clone(session), asked, findings.now)
             }
@@ -54,9 +50,9 @@ impl Admission<'_> {
         findings: &QueryResult,
     ) -> Result<(), Rejection> {
         let reason = if findings.blacklisted {
-            "blacklisted"
+            Reason::Blacklisted
         } else if inquiry.is_cut_off(findings.cut_off) {
-            "its person was signed out everywhere"
+            Reason::SignedOutEverywhere
         } else {
             return Ok(());
         };
@@ -77,10 +73,8 @@ impl Admission<'_> {
         if let Some(claims) = &claimed.token
             && claims.user != session.user
         {
-            return Err(Rejection::new(
-                Refusal::TokenInvalid,
-                "the session is another user's",
-            ));
+            let reason = Reason::OtherUsersSession;
+            return Err(Rejection::new(Refusal::TokenInvalid, reason));
         }
         self.check_binding(&session, asked)?;
         Ok(Identity {
@@ -103,7 +97,8 @@ impl Admission<'_> {
         for (binding, what) in rules.binding_mismatches(session, asked.ip, agent) {
             self.record_binding_mismatch(session, asked.ip, what);
             if binding == ClientBinding::Deny {
-                return Err(Rejection::new(Refusal::SessionBindingMismatch, what));
+                let reason = Reason::Binding(what);
+                return Err(Rejection::new(Refusal::SessionBindingMismatch, reason));
             }
         }
         Ok(())

@@ -10,12 +10,12 @@ use crate::auth::token::CertificateHash;
 use crate::events::Events;
 use crate::issuers::verifier::Verifier;
 use crate::limits::{Charge, Decision};
-use crate::rejection::{Refusal, RejectionDetails};
+use crate::rejection::{DisclosedDetails, Reason, Refusal, Rejection, RejectionDetails};
 use crate::routing::{Auth, Requirements, Route};
 use crate::sessions::durable::DurableSessions;
 use crate::settings::Reloadable;
 use crate::store::near_cache::NearCache;
-use crate::store::{Query, Store, StoreError};
+use crate::store::{Query, Store};
 use crate::telemetry::metrics::{LimitOutcome, Metrics};
 use crate::telemetry::request_id::RequestId;
 
@@ -29,7 +29,7 @@ mod verdict;
 
 pub use charges::counter_from_key_parts;
 use claim::Claim;
-pub use verdict::{Client, CredentialKind, Identity, Permit, Principal, Rejection};
+pub use verdict::{Client, CredentialKind, Identity, Permit, Principal};
 
 /// What one request brings to the decision.
 #[derive(Debug, Clone, Copy)]
@@ -74,7 +74,7 @@ impl Admission<'_> {
                 Ok(Some(claimed)) => Some(claimed),
                 Ok(None) if route.auth == Auth::Optional => None,
                 Ok(None) => {
-                    let refused = Rejection::new(Refusal::Unauthenticated, "no credential");
+                    let refused = Rejection::new(Refusal::Unauthenticated, Reason::NoCredential);
                     return Err(self.charge_and_reject(&before, refused).await);
                 }
                 Err(refused)
@@ -131,7 +131,7 @@ impl Admission<'_> {
                     _ => refused,
                 });
             }
-            Err(error) => return Err(store_unavailable(error)),
+            Err(error) => return Err(error.into()),
         };
         self.consult_database(&claimed, &mut findings, asked)
             .await?;
@@ -141,7 +141,7 @@ impl Admission<'_> {
         {
             return Err(Rejection {
                 lapsed_claims: claimed.token,
-                ..store_unavailable(error)
+                ..error.into()
             });
         }
         self.resolve_identity(&claimed, &inquiry, &findings, asked)
@@ -198,10 +198,7 @@ impl Admission<'_> {
         if route.require != Requirements::default() {
             return Err(with_cookie(Rejection {
                 decisions,
-                ..Rejection::new(
-                    Refusal::Unauthenticated,
-                    "the route requires a role or a scope",
-                )
+                ..Rejection::new(Refusal::Unauthenticated, Reason::AnonymousNotAllowed)
             }));
         }
         Ok(Permit {
@@ -301,14 +298,12 @@ impl Admission<'_> {
 }
 
 fn reject_over_limit(decisions: &[Decision]) -> Result<(), Rejection> {
-    let refused = decisions.iter().filter(|decision| decision.refuses());
-    let Some(retry_after) = refused.map(|decision| decision.retry_after).max() else {
+    if !decisions.iter().any(Decision::refuses) {
         return Ok(());
-    };
+    }
     Err(Rejection {
         decisions: decisions.to_vec(),
-        retry_after: Some(retry_after),
-        ..Rejection::new(Refusal::RateLimited, "over a limit")
+        ..Rejection::new(Refusal::RateLimited, Reason::OverLimit)
     })
 }
 
@@ -326,7 +321,7 @@ fn check_requirements(
         .collect();
     let lacks_scope = !missing.is_empty();
     let lacks_role = !require.has_required_role(identity.roles());
-    let grounds = RejectionDetails {
+    let details = RejectionDetails {
         user: Some(identity.user().to_owned()),
         session: identity.session().map(|session| session.id),
         role: lacks_role.then(|| require.roles.join(",")),
@@ -335,8 +330,13 @@ fn check_requirements(
     };
     Err(Rejection {
         decisions: decisions.to_vec(),
-        scope: lacks_scope.then(|| require.scopes.join(" ")),
-        details: Some(Box::new(grounds)),
+        disclosed: lacks_scope.then(|| {
+            Box::new(DisclosedDetails {
+                required_scope: Some(require.scopes.join(" ")),
+                ..DisclosedDetails::default()
+            })
+        }),
+        details: Some(Box::new(details)),
         ..Rejection::new(
             if lacks_scope {
                 Refusal::InsufficientScope
@@ -348,25 +348,10 @@ fn check_requirements(
     })
 }
 
-fn missing_reason(lacks_scope: bool, identity: &Identity) -> &'static str {
+fn missing_reason(lacks_scope: bool, identity: &Identity) -> Reason {
     match (lacks_scope, identity.session()) {
-        (true, Some(_)) => "the user lacks a scope: `portcullis users set-roles --scope` grants it",
-        (true, None) => "the token lacks a scope",
-        (false, _) => "the user has none of the roles",
+        (true, Some(_)) => Reason::UserLacksScope,
+        (true, None) => Reason::TokenLacksScope,
+        (false, _) => Reason::UserLacksRole,
     }
-}
-
-fn store_unavailable(error: StoreError) -> Rejection {
-    Rejection::new(
-        Refusal::StoreUnavailable,
-        match error {
-            StoreError::Timeout => "the store did not answer in time",
-            StoreError::Unreachable => "the store cannot be reached",
-            StoreError::BreakerOpen => "the store is too slow and is left alone",
-            StoreError::Refused => "the store refused",
-            StoreError::ReadOnly => "the store takes no writes",
-            StoreError::Malformed => "the store answered nonsense",
-            StoreError::Unreplicated => "replicas did not confirm",
-        },
-    )
 }

@@ -1,20 +1,20 @@
-//! What the log says of a refused request beside its code: whose it was, and what decided.
+//! What the log says of a rejected request: whose it was, and what decided.
 
+use super::Admission;
 use super::claim::Claim;
-use super::{Admission, Rejection};
 use crate::auth::session::Session;
-use crate::rejection::RejectionDetails;
+use crate::rejection::Rejection;
 use crate::store::SessionLookup;
 
 impl Admission<'_> {
     /// Names the caller of a refused request, as far as the credential and the near cache tell.
     pub(super) fn add_caller_details(&self, claimed: &Claim, mut refused: Rejection) -> Rejection {
-        let grounds = refused.details.get_or_insert_default();
-        grounds.session = grounds.session.or(claimed.session);
-        if grounds.user.is_none() {
+        let details = refused.details.get_or_insert_default();
+        details.session = details.session.or(claimed.session);
+        if details.user.is_none() {
             let by_token = claimed.token.as_ref().map(|claims| claims.user.clone());
             let by_session = || Some(self.near_cache.session(claimed.session?)?.user.clone());
-            grounds.user = by_token.or_else(by_session);
+            details.user = by_token.or_else(by_session);
         }
         refused
     }
@@ -29,9 +29,9 @@ impl Rejection {
             SessionLookup::NotQueried | SessionLookup::Missing => None,
         };
         if let Some(session) = session {
-            let grounds = self.details.get_or_insert_default();
-            grounds.user = Some(session.user.clone());
-            grounds.session = Some(session.id);
+            let details = self.details.get_or_insert_default();
+            details.user = Some(session.user.clone());
+            details.session = Some(session.id);
         }
         self
     }
@@ -40,15 +40,5 @@ impl Rejection {
     pub(super) fn with_limit(mut self, limit: &str) -> Rejection {
         self.details.get_or_insert_default().limit = Some(limit.to_owned());
         self
-    }
-
-    /// Takes what the log names; of a token that is too old or revoked its own claims tell.
-    pub fn take_details(&mut self) -> Option<Box<RejectionDetails>> {
-        if let Some(claims) = &self.lapsed_claims {
-            let grounds = self.details.get_or_insert_default();
-            grounds.user.get_or_insert_with(|| claims.user.clone());
-            grounds.session = grounds.session.or(claims.session);
-        }
-        self.details.take()
     }
 }

@@ -1,14 +1,12 @@
-//! What the decision says: an identity, a permit, or why not.
+//! What admission finds out: an identity, and a permit.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::auth::session::{Millis, Session};
 use crate::auth::token::Claims;
 use crate::limits::Decision;
-use crate::rejection::{Refusal, RejectionDetails};
 use crate::routing::Route;
 
 /// Who a request was found to be from.
@@ -114,45 +112,4 @@ pub struct Permit {
     pub decisions: Vec<Decision>,
     /// The cookie that came belongs to no session any more.
     pub clear_cookie: bool,
-}
-
-/// Why a request was not let through, with what its answer has to carry.
-#[derive(Debug)]
-pub struct Rejection {
-    pub refusal: Refusal,
-    pub decisions: Vec<Decision>,
-    pub clear_cookie: bool,
-    /// The scopes that were missing.
-    pub scope: Option<String>,
-    pub retry_after: Option<Duration>,
-    /// For the log.
-    pub reason: &'static str,
-    pub details: Option<Box<RejectionDetails>>,
-    /// Genuine claims of a token that has expired, or that was revoked with or without its session, or
-    /// may be: enough to sign out.
-    pub lapsed_claims: Option<Arc<Claims>>,
-}
-
-impl From<Refusal> for Rejection {
-    fn from(refusal: Refusal) -> Rejection {
-        Rejection {
-            refusal,
-            decisions: Vec::new(),
-            clear_cookie: false,
-            scope: None,
-            retry_after: None,
-            reason: "",
-            details: None,
-            lapsed_claims: None,
-        }
-    }
-}
-
-impl Rejection {
-    pub(super) fn new(refusal: Refusal, reason: &'static str) -> Rejection {
-        Rejection {
-            reason,
-            ..Rejection::from(refusal)
-        }
-    }
 }

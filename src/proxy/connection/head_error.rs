@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::head::{HeadRejection, Outline};
 use super::{DownstreamConnection, Window};
-use crate::rejection::Refusal;
+use crate::rejection::{Reason, Refusal};
 
 /// What came instead of a request head.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ impl RefusalReport {
     pub(super) fn send(&self) {
         (self.0)(HeadRejection {
             refusal: Refusal::BadRequest,
-            reason: "the authority is missing or ambiguous",
+            reason: Reason::Head("the authority is missing or ambiguous"),
         });
     }
 }
@@ -56,21 +56,21 @@ impl HeadError {
     pub(super) fn too_large() -> HeadError {
         HeadError::Rejected(HeadRejection {
             refusal: Refusal::HeadersTooLarge,
-            reason: "the head is larger than allowed",
+            reason: Reason::Head("the head is larger than allowed"),
         })
     }
 
     pub(super) fn late() -> HeadError {
         HeadError::Rejected(HeadRejection {
             refusal: Refusal::RequestTimeout,
-            reason: "the head was not complete in time",
+            reason: Reason::Head("the head was not complete in time"),
         })
     }
 
     pub(super) fn broken_off() -> HeadError {
         HeadError::Rejected(HeadRejection {
             refusal: Refusal::BadRequest,
-            reason: "the head broke off",
+            reason: Reason::Head("the head broke off"),
         })
     }
 }

@@ -8,7 +8,7 @@ use bytes::{Buf, BytesMut};
 
 use super::byte_class::{are_field_bytes, is_token};
 use crate::proxy::hop_by_hop::WEBSOCKET;
-use crate::rejection::Refusal;
+use crate::rejection::{Reason, Refusal};
 use crate::routing::host_of;
 
 mod outline;
@@ -92,14 +92,13 @@ pub enum Progress {
     Http2Preface,
 }
 
-/// Why a head is refused; the sentence is for the log.
+/// Why a head is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeadRejection {
     pub refusal: Refusal,
-    pub reason: &'static str,
+    pub reason: Reason,
 }
 
-pub const TOO_MANY_FIELDS: &str = "too many header fields";
 /// The first line of the HTTP/2 preface.
 const PREFACE_LINE: &[u8] = b"PRI * HTTP/2.0";
 
@@ -180,7 +179,7 @@ impl HeadReader {
         if matches!(method, b"CONNECT" | b"TRACE") {
             return Err(HeadRejection {
                 refusal: Refusal::MethodNotAllowed,
-                reason: "CONNECT and TRACE are not served",
+                reason: Reason::Head("CONNECT and TRACE are not served"),
             });
         }
         Ok(())
@@ -189,7 +188,7 @@ impl HeadReader {
     fn field(&mut self, line: &[u8]) -> Result<(), HeadRejection> {
         self.fields += 1;
         if self.fields > self.max_fields {
-            return too_large(TOO_MANY_FIELDS);
+            return too_large(Reason::TooManyFields);
         }
         let Some(colon) = memchr::memchr(b':', line) else {
             return bad("a header line has no colon");
@@ -199,7 +198,7 @@ impl HeadReader {
             line.get(colon + 1..).unwrap_or_default(),
         );
         if name.len() > MAX_NAME {
-            return too_large("the name of a header is too long");
+            return too_large(Reason::Head("the name of a header is too long"));
         }
         // A line that begins with a space (obs-fold) or a space before the colon fails here too.
         if name.is_empty() || !name.iter().all(|byte| is_token(*byte)) {
@@ -282,11 +281,11 @@ fn parse_length(value: &[u8]) -> Result<u64, HeadRejection> {
         .and_then(|text| text.parse().ok())
         .ok_or(HeadRejection {
             refusal: Refusal::BadRequest,
-            reason: "Content-Length is not a number",
+            reason: Reason::Head("Content-Length is not a number"),
         })
 }
 
-fn too_large<T>(reason: &'static str) -> Result<T, HeadRejection> {
+fn too_large<T>(reason: Reason) -> Result<T, HeadRejection> {
     Err(HeadRejection {
         refusal: Refusal::HeadersTooLarge,
         reason,
@@ -296,7 +295,7 @@ fn too_large<T>(reason: &'static str) -> Result<T, HeadRejection> {
 fn bad<T>(reason: &'static str) -> Result<T, HeadRejection> {
     Err(HeadRejection {
         refusal: Refusal::BadRequest,
-        reason,
+        reason: Reason::Head(reason),
     })
 }
 

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::{HeadRejection, bad, too_large};
+use crate::rejection::Reason;
 use crate::routing::{host_of, port_of};
 
 /// Bytes of a target; Pingora keeps it as an `http::Uri`, which has no room for more.
@@ -45,7 +46,7 @@ pub(super) fn check(target: &[u8]) -> Result<(), HeadRejection> {
         return bad("the target has an illegal byte");
     }
     if target.len() > MAX_TARGET {
-        return too_large("the target is too long");
+        return too_large(Reason::Head("the target is too long"));
     }
     Ok(())
 }

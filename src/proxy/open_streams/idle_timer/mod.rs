@@ -13,6 +13,8 @@ use nix::sys::socket::{MsgFlags, Shutdown, recv, shutdown};
 use parking_lot::Mutex;
 use pingora::protocols::l4::ext::get_tcp_info;
 
+use crate::rejection::Reason;
+
 mod untaken;
 
 pub use untaken::PendingChunk;
@@ -23,9 +25,6 @@ pub const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// How long an upstream that has responded may take nothing of the rest of a request body before it is
 /// sent no more of it. An error response ends the upload at once (RFC 9112, section 9.3).
 const EARLY_RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// The reason in the log for an upstream that has exceeded the timeout `read`.
-pub const READ_TIMEOUT: &str = "the upstream sent nothing for timeouts.read";
 
 /// No limit.
 const NONE: u64 = u64::MAX;
@@ -112,11 +111,11 @@ impl IdleTimer {
     }
 
     /// The timeout that applies or has passed, as a reason for the log.
-    pub fn timeout_reason(&self) -> &'static str {
+    pub fn timeout_reason(&self) -> Reason {
         if self.is_stream_idle.load(Ordering::Relaxed) {
-            "no data passed for timeouts.stream_idle"
+            Reason::StreamIdle
         } else {
-            READ_TIMEOUT
+            Reason::ReadTimeout
         }
     }
 

@@ -1,25 +1,11 @@
-//! The verdicts that a gateway is expected to give: a closed set, each with its status, its stable
-//! code and its public sentence. Our own malfunctions are errors, not refusals.
+//! The closed set of refusals, each with its status, its stable code and its public message. A refusal
+//! is an expected outcome; malfunctions of the gateway are errors.
+
+use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::auth::session::SessionId;
-
-/// What the log names beside the code and the reason of a refusal.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RejectionDetails {
-    /// Whose request it was, where that is known.
-    pub user: Option<String>,
-    pub session: Option<SessionId>,
-    /// The limits that were exceeded, or that could not be checked.
-    pub limit: Option<String>,
-    /// The roles of which the caller has none.
-    pub role: Option<String>,
-    /// The scopes that the caller lacks.
-    pub scope: Option<String>,
-}
-
-/// A reason to say no.
+/// A reason to decline a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Refusal {
     BadRequest,
@@ -137,6 +123,15 @@ impl Refusal {
         }
     }
 
+    /// When to try again, where nothing better is known.
+    pub fn default_retry_delay(self) -> Option<Duration> {
+        let is_temporary = matches!(
+            self,
+            Refusal::StoreUnavailable | Refusal::Overloaded | Refusal::UpstreamUnavailable
+        );
+        is_temporary.then_some(Duration::from_secs(1))
+    }
+
     /// Whether it says how an authentication ended, or that it could not be made.
     pub fn is_authentication_outcome(self) -> bool {
         matches!(
@@ -187,7 +182,7 @@ impl Refusal {
         }
     }
 
-    /// The sentence that a client may read. It never says more than the code does.
+    /// The message that a client may read. It reveals no more than the code.
     pub fn message(self) -> &'static str {
         use Refusal as R;
         match self {

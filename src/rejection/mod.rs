@@ -1,0 +1,140 @@
+//! What a request is rejected with: a refusal from a closed set, and what the response to the client
+//! and the log carry beside it.
+
+mod reason;
+mod refusal;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use reason::Reason;
+pub use refusal::Refusal;
+
+use crate::auth::session::SessionId;
+use crate::auth::token::Claims;
+use crate::limits::Decision;
+
+/// A refusal with everything that its response and the log carry.
+#[derive(Debug, Clone)]
+pub struct Rejection {
+    pub refusal: Refusal,
+    /// For the log; `None`: the refusal says it all.
+    pub reason: Option<Reason>,
+    /// The session cookie that came is of no more use.
+    pub clear_cookie: bool,
+    /// When to try again, where no limit decision says so.
+    pub retry_after: Option<Duration>,
+    /// The limits that were evaluated.
+    pub decisions: Vec<Decision>,
+    /// Further details for the client.
+    pub disclosed: Option<Box<DisclosedDetails>>,
+    /// Further details for the log.
+    pub details: Option<Box<RejectionDetails>>,
+    /// Genuine claims of a token that has expired, or that was revoked with or without its session, or
+    /// may be: enough to sign out.
+    pub lapsed_claims: Option<Arc<Claims>>,
+}
+
+/// What a client may read beside the code of a refusal.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DisclosedDetails {
+    /// In the place of the refusal's own message.
+    pub message: Option<&'static str>,
+    /// For `VALIDATION_FAILED`: each invalid field and what is wrong with it.
+    pub fields: Vec<(String, String)>,
+    /// For `insufficient_scope`: all scopes that are required.
+    pub required_scope: Option<String>,
+}
+
+/// What the log names beside the code and the reason of a rejection.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RejectionDetails {
+    /// The user whose request it was, or whose account it was about.
+    pub user: Option<String>,
+    pub session: Option<SessionId>,
+    /// The limits that were exceeded, or that could not be checked.
+    pub limit: Option<String>,
+    /// The roles of which the caller has none.
+    pub role: Option<String>,
+    /// The scopes that the caller lacks.
+    pub scope: Option<String>,
+}
+
+impl From<Refusal> for Rejection {
+    fn from(refusal: Refusal) -> Rejection {
+        Rejection {
+            refusal,
+            reason: None,
+            clear_cookie: false,
+            retry_after: None,
+            decisions: Vec::new(),
+            disclosed: None,
+            details: None,
+            lapsed_claims: None,
+        }
+    }
+}
+
+impl Rejection {
+    /// A refusal for a reason that the log names.
+    pub fn new(refusal: Refusal, reason: Reason) -> Rejection {
+        Rejection {
+            reason: Some(reason),
+            ..Rejection::from(refusal)
+        }
+    }
+
+    /// `VALIDATION_FAILED` for these fields.
+    pub fn invalid_fields(fields: Vec<(String, String)>) -> Rejection {
+        Rejection {
+            disclosed: Some(Box::new(DisclosedDetails {
+                fields,
+                ..DisclosedDetails::default()
+            })),
+            ..Rejection::from(Refusal::ValidationFailed)
+        }
+    }
+
+    /// `VALIDATION_FAILED` for one field.
+    pub fn invalid_field(field: &str, problem: impl Into<String>) -> Rejection {
+        Rejection::invalid_fields(vec![(field.to_owned(), problem.into())])
+    }
+
+    /// The invalid fields and what is wrong with each.
+    pub fn fields(&self) -> &[(String, String)] {
+        self.disclosed
+            .as_ref()
+            .map_or(&[], |disclosed| &disclosed.fields)
+    }
+
+    /// The message for the client.
+    pub fn message(&self) -> &'static str {
+        let own = self.disclosed.as_ref().and_then(|it| it.message);
+        own.unwrap_or(self.refusal.message())
+    }
+
+    /// The names of the limits that turned the request away.
+    pub fn violated_limits(&self) -> impl Iterator<Item = &str> {
+        let refusing = self.decisions.iter().filter(|decision| decision.refuses());
+        refusing.map(|decision| &*decision.limit.name)
+    }
+
+    /// How long the client should wait before it tries again.
+    pub fn retry_delay(&self) -> Option<Duration> {
+        let refusing = self.decisions.iter().filter(|decision| decision.refuses());
+        let longest = refusing.map(|decision| decision.retry_after).max();
+        longest
+            .or(self.retry_after)
+            .or(self.refusal.default_retry_delay())
+    }
+
+    /// Takes the details for the log, to which the claims of a lapsed token belong.
+    pub fn take_details(&mut self) -> Option<Box<RejectionDetails>> {
+        if let Some(claims) = &self.lapsed_claims {
+            let details = self.details.get_or_insert_default();
+            details.user.get_or_insert_with(|| claims.user.clone());
+            details.session = details.session.or(claims.session);
+        }
+        self.details.take()
+    }
+}

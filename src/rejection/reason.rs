@@ -1,0 +1,121 @@
+//! Why a request was rejected or a response was cut off, for the log. No client reads it.
+
+use std::fmt;
+
+/// Defines [`Reason`]: the reasons whose text says it all, beside those that come with one.
+macro_rules! reasons {
+    ($($name:ident = $text:literal,)*) => {
+        /// Why a request did not succeed.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Reason {
+            /// What is wrong with the head of an HTTP/1.1 request.
+            Head(&'static str),
+            /// What is wrong with a token.
+            Token(&'static str),
+            /// Which property of the client differs from the one that signed in.
+            Binding(&'static str),
+            /// What is wrong with the framing of a response.
+            Framing(&'static str),
+            $($name,)*
+        }
+
+        impl Reason {
+            /// The text in the log.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    Reason::Head(text) | Reason::Token(text) => text,
+                    Reason::Binding(text) | Reason::Framing(text) => text,
+                    $(Reason::$name => $text,)*
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    // The request as such.
+    TooManyFields = "too many header fields",
+    ForeignScheme = "the scheme of the target is neither http nor https",
+    AmbiguousPath = "the path could be read in more than one way",
+    ForbiddenPath = "the path has something that the route does not allow",
+    Loop = "the request has passed this gateway before",
+    ForeignUpgrade = "the upgrade comes from another origin",
+    BodyTooSlow = "the body came more slowly than body_rate",
+    BodyStalled = "the client sent nothing of its body for timeouts.read",
+    MalformedChunks = "the chunks of the body are malformed",
+
+    // The credential.
+    NoCredential = "no credential",
+    TwoCredentials = "two credentials",
+    NotAToken = "not a token",
+    NotASessionToken = "not a session token",
+    TokenExpired = "expired",
+    WrongCertificate = "it is bound to another client certificate",
+    IssuerKeysUnknown = "the issuer's keys are not known yet",
+    Blacklisted = "blacklisted",
+    SignedOutEverywhere = "its person was signed out everywhere",
+    CachedBlacklisted = "known to be blacklisted",
+    CachedSignedOutEverywhere = "its person is known to be signed out everywhere",
+
+    // The session.
+    // Records are kept until a session would have expired: a credential without one is forged, older
+    // than that, or of another store.
+    NoSession = "no session has this credential's ID",
+    SessionExpired = "the session has expired",
+    SessionRevoked = "the session was revoked",
+    NoSessionRow = "no session has this credential's ID (database)",
+    SessionRowExpired = "the session has expired (database)",
+    SessionRowRevoked = "the session was revoked (database)",
+    CachedSessionEnd = "known to have ended",
+    OtherUsersSession = "the session is another user's",
+
+    // Requirements and limits.
+    AnonymousNotAllowed = "the route requires a role or a scope",
+    UserLacksScope = "the user lacks a scope: `portcullis users set-roles --scope` grants it",
+    TokenLacksScope = "the token lacks a scope",
+    UserLacksRole = "the user has none of the roles",
+    OverLimit = "over a limit",
+    LimitUnchecked = "a limit cannot be checked and denies without",
+
+    // Signing in.
+    UnknownUser = "no user has this name",
+    WrongPassword = "the password is wrong",
+    UserDisabled = "the user is disabled",
+    BackendRejected = "the backend rejected the credentials",
+    TooManyFailures = "too many failures to sign in to this account",
+
+    // The store.
+    StoreTimeout = "the store did not respond in time",
+    StoreUnreachable = "the store cannot be reached",
+    StoreBreakerOpen = "the store is too slow and is not used for now",
+    StoreRefused = "the store refused",
+    StoreReadOnly = "the store takes no writes",
+    StoreMalformed = "the store's reply is malformed",
+    StoreUnreplicated = "replicas did not confirm",
+
+    // The upstream.
+    NoServer = "no server of the upstream is in rotation",
+    ConnectRefused = "the server refused the connection",
+    ConnectTimeout = "no connection to the server within timeouts.connect",
+    NoRouteToServer = "there is no route to the server",
+    ConnectFailed = "the connection could not be made",
+    TlsTimeout = "no TLS handshake with the server within timeouts.connect",
+    InvalidCertificate = "the server's certificate is not valid",
+    TlsFailed = "the TLS handshake failed",
+    ReadTimeout = "the upstream sent nothing for timeouts.read",
+    WriteTimeout = "the upstream accepted none of the request for timeouts.write",
+    ConnectionEnded = "the upstream connection ended before the response did",
+    InvalidResponse = "the upstream's response is not valid",
+
+    // The end of a response.
+    StreamIdle = "no data passed for timeouts.stream_idle",
+    CredentialEnded = "the session or the token has ended",
+    ShuttingDown = "the gateway is shutting down",
+    ClientStalled = "the client took nothing of the response for write_timeout",
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
