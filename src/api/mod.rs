@@ -42,6 +42,7 @@ use crate::identity::Accounts;
 use crate::pipeline::admission::Identity;
 use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::Refusal;
+use crate::sessions::Sessions;
 use crate::store::Store;
 use crate::telemetry::request_id::RequestId;
 
@@ -52,6 +53,7 @@ pub type CountOpenStreams = Arc<dyn Fn(SessionId) -> u64 + Send + Sync>;
 #[derive(Clone)]
 pub struct ApiState {
     pub accounts: Accounts,
+    pub sessions: Sessions,
     pub store: Store,
     pub events: Events,
     pub count_open_streams: CountOpenStreams,

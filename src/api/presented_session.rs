@@ -73,12 +73,12 @@ impl PresentedSession {
         settings: &Reloadable,
         client: &Client,
     ) -> Result<(), ApiRejection> {
-        let (accounts, by) = (&desk.accounts, Some(client.ip));
+        let by = Some(client.ip);
         // The session first: a token that is revoked already could not ask for it again.
         if let Some(id) = self.session {
             let user = self.user.as_deref();
             let idle = settings.sessions.idle_timeout;
-            accounts.sign_out(id, user, by, idle).await?;
+            desk.accounts.sign_out(id, user, by, idle).await?;
         }
         let Some(token) = &self.token else {
             return Ok(());
@@ -88,7 +88,7 @@ impl PresentedSession {
             false => blacklist(desk, settings, client, token).await,
         };
         // A durable session stands for its tokens: no store is trusted before it has the end.
-        if self.session.is_none() || !accounts.is_durable() {
+        if self.session.is_none() || !desk.sessions.is_durable() {
             revoked?;
         }
         Ok(())
@@ -116,12 +116,12 @@ async fn ensure_revoked(
     settings: &Reloadable,
     claims: &Claims,
 ) -> Result<(), ApiRejection> {
-    desk.accounts
+    desk.sessions
         .ensure_user_tokens_revoked(&claims.user_key())
         .await?;
     let ttl = blacklist_ttl(desk, settings, claims).await?;
-    desk.accounts
-        .write_blacklist_entry(&claims.blacklist_key, ttl)
+    desk.sessions
+        .revoke_token(&claims.blacklist_key, ttl)
         .await?;
     Ok(())
 }
@@ -132,7 +132,7 @@ async fn blacklist_ttl(
     claims: &Claims,
 ) -> Result<Duration, ApiRejection> {
     let leeway = settings.tokens.leeway;
-    let now: Millis = desk.accounts.now().await?;
+    let now: Millis = desk.sessions.now().await?;
     let left = Duration::from_millis(claims.expires_at.saturating_sub(now)) + leeway;
     // A second more: stores round down, and a token outliving its entry would be valid again.
     Ok(left + Duration::from_secs(1))
@@ -164,7 +164,7 @@ async fn ensure_ended(
     desk: &ApiState,
     refusal: Refusal,
 ) -> Result<(), ApiRejection> {
-    if !desk.store.requires_replicas() && !desk.accounts.is_durable() {
+    if !desk.sessions.ends_may_be_partial() {
         return Ok(());
     }
     let extensions = &parts.extensions;

@@ -13,6 +13,7 @@ use crate::database;
 use crate::identity::{AccountError, SignedIn};
 use crate::limits::Decision;
 use crate::rejection::{Reason, Refusal};
+use crate::sessions::SessionError;
 use crate::store::StoreError;
 
 /// When a client whose question could not be answered is told to come again.
@@ -110,6 +111,12 @@ impl From<StoreError> for ApiRejection {
 impl From<database::Error> for ApiRejection {
     fn from(error: database::Error) -> ApiRejection {
         AccountError::Database(error).into()
+    }
+}
+
+impl From<SessionError> for ApiRejection {
+    fn from(error: SessionError) -> ApiRejection {
+        AccountError::from(error).into()
     }
 }
 

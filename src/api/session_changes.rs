@@ -85,8 +85,8 @@ pub(super) async fn change(
     let amendment = amendment(&mut fields);
     fields.check()?;
     let amended = desk
-        .accounts
-        .patch_session(id, &amendment, person.settings().sessions.idle_timeout)
+        .sessions
+        .patch(id, &amendment, person.settings().sessions.idle_timeout)
         .await?;
     match amended {
         AmendOutcome::Amended(entry) => session_response(&desk, &person, &entry).await,
@@ -146,8 +146,8 @@ pub(super) async fn extend(
 ) -> Result<Response, ApiRejection> {
     let id = current_session_id(&person)?;
     let entry = desk
-        .accounts
-        .extend_session(id, person.settings().sessions.idle_timeout)
+        .sessions
+        .extend(id, person.settings().sessions.idle_timeout)
         .await?;
     let entry = entry.ok_or(Refusal::SessionRevoked)?;
     session_response(&desk, &person, &entry).await

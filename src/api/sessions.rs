@@ -45,10 +45,7 @@ pub(super) async fn list(
         limit,
         cursor: cursor.as_deref(),
     };
-    let page = desk
-        .accounts
-        .list_sessions(&person.user_key(), wanted)
-        .await?;
+    let page = desk.sessions.list(&person.user_key(), wanted).await?;
     Ok(response::data(&view::sessions(&page, &sight)))
 }
 
@@ -170,8 +167,8 @@ async fn show_session(
     id: SessionId,
 ) -> Result<Response, ApiRejection> {
     let entry = desk
-        .accounts
-        .session(id)
+        .sessions
+        .find(id)
         .await?
         .filter(|entry| entry.session.user == person.user_key())
         .ok_or(Refusal::NotFound)?;
@@ -207,7 +204,7 @@ async fn view_context(
 ) -> Result<ViewContext, ApiRejection> {
     Ok(ViewContext {
         idle: person.settings().sessions.idle_timeout,
-        now: desk.accounts.now().await?,
+        now: desk.sessions.now().await?,
         current: person.session_id(),
         count_open_streams: desk.count_open_streams.clone(),
     })

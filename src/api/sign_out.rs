@@ -114,7 +114,7 @@ pub(super) async fn sign_out_everywhere(
     let mut revoked = accounts
         .end_user_sessions(&person.user_key(), person.session_id(), reason, by, idle)
         .await?;
-    accounts.revoke_user_tokens(&person.user_key()).await?;
+    desk.sessions.revoke_user_tokens(&person.user_key()).await?;
     if let Some(own) = person.identity.session() {
         revoked += usize::from(accounts.end_session(own, reason, by, idle).await?);
     }

@@ -20,7 +20,7 @@ pub(super) fn start(parts: &Services, doors: &[Arc<ListenerState>]) {
     let idle = move || snapshot.load().settings.sessions.idle_timeout;
     tokio::spawn(Arc::clone(&parts.open_streams).sweep(
         parts.store.clone(),
-        parts.durable.clone(),
+        parts.sessions.durable().clone(),
         idle,
     ));
     tokio::spawn(Arc::clone(&parts.open_streams).report(parts.store.clone()));
@@ -38,13 +38,15 @@ pub(super) fn start(parts: &Services, doors: &[Arc<ListenerState>]) {
     };
     tokio::spawn(
         parts
-            .durable
+            .sessions
+            .durable()
             .clone()
             .run_integrity_checks(parts.store.clone(), lost),
     );
     tokio::spawn(
         parts
-            .durable
+            .sessions
+            .durable()
             .clone()
             .record_announced_revocations(parts.store.clone()),
     );
@@ -81,7 +83,7 @@ pub(super) async fn flush_all(parts: &Services) {
     parts.store.return_all_units().await;
     parts.store.report_admitted().await;
     write_uses(parts).await;
-    if let Some(durable) = parts.durable.if_enabled()
+    if let Some(durable) = parts.sessions.durable().if_enabled()
         && let Err(error) = durable.flush_uses(&parts.store).await
     {
         tracing::warn!(%error, "the latest uses are not in the database");
@@ -95,7 +97,7 @@ pub(super) async fn flush_all(parts: &Services) {
 /// Writes what sessions were used for; what cannot be written waits for the next time.
 async fn write_uses(parts: &Services) {
     let uses = parts.near_cache.take_uses();
-    if let Some(durable) = parts.durable.if_enabled()
+    if let Some(durable) = parts.sessions.durable().if_enabled()
         && let Err(error) = durable.write_uses(&parts.store, &uses).await
     {
         tracing::debug!(%error, "uses wait to be written to the database");
@@ -140,7 +142,7 @@ async fn clean_up_shared(parts: &Services) -> Result<CleanUpStatus, StoreError> 
     let marked = parts.store.extend_marker().await;
     let mut standing = Vec::new();
     let cleaned = parts.store.clean_up(&turn, &mut standing).await;
-    if let Some(durable) = parts.durable.if_enabled()
+    if let Some(durable) = parts.sessions.durable().if_enabled()
         && let Err(error) = durable
             .record_existing_revocations(&parts.store, standing)
             .await
@@ -154,7 +156,10 @@ async fn clean_up_shared(parts: &Services) -> Result<CleanUpStatus, StoreError> 
 
 /// Drops durable sessions and revocations that are over for good.
 async fn trim_database(parts: &Services) {
-    let (Some(durable), Ok(now)) = (parts.durable.if_enabled(), parts.store.now().await) else {
+    let (Some(durable), Ok(now)) = (
+        parts.sessions.durable().if_enabled(),
+        parts.store.now().await,
+    ) else {
         return;
     };
     match durable.delete_expired(now).await {

@@ -21,7 +21,7 @@ use crate::identity::Accounts;
 use crate::pipeline::snapshot::Snapshot;
 use crate::proxy::listener::{self, ListenerState};
 use crate::proxy::open_streams::OpenStreams;
-use crate::sessions::durable::DurableSessions;
+use crate::sessions::Sessions;
 use crate::settings::{Boot, Reloadable, Settings};
 use crate::store::Store;
 use crate::store::near_cache::NearCache;
@@ -57,7 +57,7 @@ pub struct Services {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     pub metrics: Arc<Metrics>,
     pub store: Store,
-    pub durable: DurableSessions,
+    pub sessions: Sessions,
     pub accounts: Accounts,
     pub events: Events,
     pub near_cache: Arc<NearCache>,
@@ -127,7 +127,7 @@ pub fn run(start: StartOptions) -> anyhow::Result<()> {
     background.block_on(async { while accepts.recv().await.is_some() {} });
     reload::record_load_time(&parts);
     // Whoever hears that it is ready finds the store looked at, if it answers.
-    background.block_on(parts.durable.wait_until_verified(&parts.store));
+    background.block_on(parts.sessions.durable().wait_until_verified(&parts.store));
     parts.readiness.set_serving();
     (start.on_ready)(&parts);
     let files = start.file.iter().cloned().chain(watched);
@@ -191,10 +191,15 @@ async fn build_services(
     let directory = Database::open(&boot.database)
         .await
         .context("the database could not be opened")?;
-    let durable = DurableSessions::new(directory.clone(), live.sessions.durable);
+    let sessions = Sessions::new(
+        store.clone(),
+        directory.clone(),
+        Arc::clone(&metrics),
+        live.sessions.durable,
+    );
     let accounts = Accounts::new(
         directory,
-        durable.clone(),
+        sessions.clone(),
         store.clone(),
         Arc::clone(&metrics),
         events.clone(),
@@ -207,7 +212,7 @@ async fn build_services(
         open_streams: Arc::new(OpenStreams::new(workers, Arc::clone(&metrics))),
         metrics,
         store,
-        durable,
+        sessions,
         accounts,
         events,
         near_cache: replica,

@@ -79,7 +79,7 @@ async fn apply(parts: &Services, settings: Settings) -> (ReloadOutcome, Option<W
     let next = Snapshot::start(settings.reloadable, Some(&previous), &parts.metrics).await;
     let durable = next.settings.sessions.durable;
     parts.snapshot.store(Arc::new(next));
-    parts.durable.set_enabled(durable);
+    parts.sessions.set_durable(durable);
     let read = (settings.watched, settings.fingerprint);
     (ReloadOutcome::Applied, Some(read))
 }

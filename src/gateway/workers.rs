@@ -77,6 +77,7 @@ fn run_worker(
         store.wait_until_up(STORE_TIMEOUT).await;
         let desk = api::ApiState {
             accounts: parts.accounts.with_store(store.clone()),
+            sessions: parts.sessions.with_store(store.clone()),
             store: store.clone(),
             events: parts.events.clone(),
             count_open_streams: super::open_stream_counter(parts),
@@ -85,7 +86,7 @@ fn run_worker(
             index,
             snapshot: Arc::clone(&parts.snapshot),
             store,
-            durable: parts.durable.clone(),
+            durable: parts.sessions.durable().clone(),
             store_settings: parts.boot.store.clone(),
             near_cache: Arc::clone(&parts.near_cache),
             open_streams: Arc::clone(&parts.open_streams),

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
-use super::{AccountError, Accounts};
-use crate::auth::session::{EndReason, Session, SessionId};
+use super::Accounts;
+use crate::auth::session::Session;
 
 /// How many are ended at once; those beyond stay until they expire.
 const MAX_CONCURRENT: usize = 1_000;
@@ -18,21 +18,18 @@ const INITIAL_DELAY: Duration = Duration::from_millis(100);
 const MAX_DELAY: Duration = Duration::from_secs(5);
 
 impl Accounts {
-    /// Ends a session whose sign-in failed, unless it failed as sign-ins may.
-    pub(super) fn abandon(&self, session: &Session, failure: &AccountError) {
-        if let AccountError::Refused(_) = failure {
-            return;
-        }
+    /// Ends a session whose sign-in failed.
+    pub(super) fn abandon(&self, session: &Session) {
         let Ok(permit) = Arc::clone(&self.abandon_permits).try_acquire_owned() else {
             tracing::warn!("a session that no client received is left to expire");
             return;
         };
-        let (accounts, id, user) = (self.clone(), session.id, session.user.clone());
+        let (sessions, id, user) = (self.sessions.clone(), session.id, session.user.clone());
         tokio::spawn(async move {
             let _permit = permit;
             let mut pause = INITIAL_DELAY;
             for _ in 0..MAX_ATTEMPTS {
-                if accounts.end_abandoned(&user, id).await.is_ok() {
+                if sessions.abandon(&user, id).await.is_ok() {
                     return;
                 }
                 sleep(pause).await;
@@ -40,14 +37,6 @@ impl Accounts {
             }
             tracing::warn!("a session that no client received is left to expire");
         });
-    }
-
-    async fn end_abandoned(&self, user: &str, id: SessionId) -> Result<(), AccountError> {
-        if let Some(durable) = self.durable.if_enabled() {
-            let now = self.now().await?;
-            durable.end(id, EndReason::Terminated, None, now).await?;
-        }
-        Ok(self.store.abandon_session(user, id).await?)
     }
 }
 

@@ -13,8 +13,6 @@ mod profile;
 mod refresh;
 mod refresh_token;
 mod rehash;
-mod revocations;
-mod session_writes;
 mod sign_in;
 mod sign_in_attempt;
 mod sign_out;
@@ -45,7 +43,7 @@ use crate::auth::token;
 use crate::database::{self, Database, User};
 use crate::events::Events;
 use crate::rejection::{Reason, Refusal};
-use crate::sessions::durable::DurableSessions;
+use crate::sessions::{SessionError, Sessions};
 use crate::store::{SessionEntry, Store, StoreError};
 use crate::telemetry::metrics::{LimitOutcome, Metrics, SignInMethod};
 
@@ -53,7 +51,7 @@ use crate::telemetry::metrics::{LimitOutcome, Metrics, SignInMethod};
 #[derive(Clone)]
 pub struct Accounts {
     database: Database,
-    durable: DurableSessions,
+    sessions: Sessions,
     store: Store,
     passwords: Passwords,
     flood_guard: Arc<FloodGuard>,
@@ -122,6 +120,15 @@ impl From<Refusal> for AccountError {
     }
 }
 
+impl From<SessionError> for AccountError {
+    fn from(error: SessionError) -> AccountError {
+        match error {
+            SessionError::Store(error) => AccountError::Store(error),
+            SessionError::Database(error) => AccountError::Database(error),
+        }
+    }
+}
+
 impl From<HashError> for AccountError {
     fn from(error: HashError) -> AccountError {
         match error {
@@ -138,7 +145,7 @@ impl Accounts {
     /// When the operating system gives no randomness.
     pub fn new(
         directory: Database,
-        durable: DurableSessions,
+        sessions: Sessions,
         store: Store,
         metrics: Arc<Metrics>,
         events: Events,
@@ -155,7 +162,7 @@ impl Accounts {
         }
         Ok(Accounts {
             database: directory,
-            durable,
+            sessions,
             store,
             passwords: Passwords::new()?,
             flood_guard: Arc::new(FloodGuard::new()),
@@ -170,6 +177,7 @@ impl Accounts {
     #[must_use]
     pub fn with_store(&self, store: Store) -> Accounts {
         Accounts {
+            sessions: self.sessions.with_store(store.clone()),
             store,
             ..self.clone()
         }

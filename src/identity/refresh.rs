@@ -45,7 +45,7 @@ impl Accounts {
         let is_bound_here = self
             .check_current_binding(live, &presented, visitor)
             .await?;
-        let turned = self.rotate_refresh(id, &turnover, idle).await?;
+        let turned = self.sessions.rotate_refresh(id, &turnover, idle).await?;
         let status = |entry: &SessionEntry| {
             let last_access = entry.activity.last_access;
             entry.session.status(last_access, idle, turned.now)
@@ -85,10 +85,14 @@ impl Accounts {
             return Ok(true);
         }
         let id = presented.session();
-        if !self.is_current_refresh(id, presented.hash()).await? {
+        if !self
+            .sessions
+            .is_current_refresh(id, presented.hash())
+            .await?
+        {
             return Ok(false);
         }
-        match self.session(id).await? {
+        match self.sessions.find(id).await? {
             Some(entry) if entry.session.ended.is_none() => {
                 self.check_binding(live, &entry.session, visitor)?;
                 Ok(true)
@@ -182,10 +186,10 @@ impl Accounts {
         let ended = session.and_then(|session| Some((session, session.ended?.reason)));
         let ours = [EndReason::RefreshReused, EndReason::UserDisabled];
         match ended.filter(|(_, reason)| ours.contains(reason)) {
-            Some((session, reason)) => self
-                .revoke_session(session.id, reason, None)
-                .await
-                .map(drop),
+            Some((session, reason)) => {
+                self.sessions.end(session.id, reason, None).await?;
+                Ok(())
+            }
             None => Ok(()),
         }
     }

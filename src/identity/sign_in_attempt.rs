@@ -42,7 +42,9 @@ impl Accounts {
         limits: &mut Vec<Decision>,
     ) -> Result<(), AccountError> {
         for failures in trial.counters.iter().filter(|one| one.is_disclosed) {
-            let standing = failures.peek(&self.store, self.is_durable()).await?;
+            let standing = failures
+                .peek(&self.store, self.sessions.is_durable())
+                .await?;
             if standing.iter().any(|decision| !decision.allowed) {
                 return self.reject_if_limited(trial, standing, limits);
             }
@@ -74,7 +76,11 @@ impl Accounts {
         let mut stand = Vec::with_capacity(trial.counters.len());
         for failures in trial.counters {
             let decisions = match wrong {
-                None => failures.peek(&self.store, self.is_durable()).await?,
+                None => {
+                    failures
+                        .peek(&self.store, self.sessions.is_durable())
+                        .await?
+                }
                 Some(_) => failures.record_failure(&self.store).await,
             };
             match failures.is_disclosed {
@@ -105,7 +111,9 @@ impl Accounts {
     async fn is_locked(&self, trial: &SignInAttempt<'_>) -> Result<bool, AccountError> {
         let mut locked = false;
         for failures in trial.counters.iter().filter(|one| !one.is_disclosed) {
-            let standing = failures.peek(&self.store, self.is_durable()).await?;
+            let standing = failures
+                .peek(&self.store, self.sessions.is_durable())
+                .await?;
             locked |= standing.iter().any(|decision| !decision.allowed);
         }
         Ok(locked)

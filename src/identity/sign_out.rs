@@ -7,6 +7,7 @@ use super::{AccountError, Accounts, RefreshToken};
 use crate::auth::session::{EndReason, Session, SessionId};
 use crate::events::{Event, EventKind};
 use crate::rejection::Refusal;
+use crate::sessions::SessionError;
 use crate::settings::Reloadable;
 use crate::store::{SessionEntry, StoreError};
 
@@ -22,11 +23,11 @@ impl Accounts {
         by: Option<IpAddr>,
         idle: Option<Duration>,
     ) -> Result<bool, AccountError> {
-        let outcome = self.revoke_session(session.id, reason, idle).await;
+        let outcome = self.sessions.end(session.id, reason, idle).await;
         if matches!(outcome, Ok(true)) || is_unreplicated(&outcome) {
             self.report_end(&session.user, session.id, reason, by);
         }
-        outcome
+        Ok(outcome?)
     }
 
     /// Ends all sessions of a user but one; tells how many were alive.
@@ -41,9 +42,7 @@ impl Accounts {
         by: Option<IpAddr>,
         idle: Option<Duration>,
     ) -> Result<usize, AccountError> {
-        let ended = self
-            .revoke_user_sessions(user, except, reason, idle)
-            .await?;
+        let ended = self.sessions.end_all(user, except, reason, idle).await?;
         for id in &ended {
             self.report_end(user, *id, reason, by);
         }
@@ -61,7 +60,7 @@ impl Accounts {
         by: Option<IpAddr>,
         idle: Option<Duration>,
     ) -> Result<(), AccountError> {
-        match self.session(id).await? {
+        match self.sessions.find(id).await? {
             Some(entry) if entry.session.user == user => {
                 self.end_session(&entry.session, EndReason::Terminated, by, idle)
                     .await?;
@@ -83,17 +82,18 @@ impl Accounts {
         idle: Option<Duration>,
     ) -> Result<(), AccountError> {
         let is_theirs = |entry: &SessionEntry| of.is_none_or(|user| entry.session.user == user);
-        let Some(entry) = self.session(id).await?.filter(is_theirs) else {
+        let Some(entry) = self.sessions.find(id).await?.filter(is_theirs) else {
             return Ok(());
         };
-        let outcome = self.revoke_session(id, EndReason::SignOut, idle).await;
+        let outcome = self.sessions.end(id, EndReason::SignOut, idle).await;
         if matches!(outcome, Ok(true)) || is_unreplicated(&outcome) {
             let event = Event::new(EventKind::SignOut)
                 .user(&entry.session.user)
                 .session(id);
             self.events.record(with_address(event, by));
         }
-        outcome.map(drop)
+        outcome?;
+        Ok(())
     }
 
     /// Signs out with a refresh token: it must be one that was handed out for the session. One that
@@ -112,6 +112,7 @@ impl Accounts {
         };
         let ours = token.is_genuine(&self.refresh_key(live)?)
             || self
+                .sessions
                 .is_current_refresh(token.session(), token.hash())
                 .await?;
         if ours {
@@ -131,12 +132,12 @@ impl Accounts {
         ttl: Duration,
         by: Option<IpAddr>,
     ) -> Result<(), AccountError> {
-        let outcome = self.write_blacklist_entry(key, ttl).await;
+        let outcome = self.sessions.revoke_token(key, ttl).await;
         if outcome.is_ok() || is_unreplicated(&outcome) {
             let event = Event::new(EventKind::TokenBlacklisted);
             self.events.record(with_address(event, by));
         }
-        outcome
+        Ok(outcome?)
     }
 
     /// Reports an end that has happened.
@@ -160,8 +161,8 @@ impl Accounts {
 }
 
 /// Whether it has happened, although its caller must not rely on it: the journal tells of it.
-fn is_unreplicated<T>(outcome: &Result<T, AccountError>) -> bool {
-    matches!(outcome, Err(AccountError::Store(StoreError::Unreplicated)))
+fn is_unreplicated<T>(outcome: &Result<T, SessionError>) -> bool {
+    matches!(outcome, Err(SessionError::Store(StoreError::Unreplicated)))
 }
 
 fn with_address(event: Event, by: Option<IpAddr>) -> Event {

@@ -8,7 +8,6 @@ use crate::clock;
 use crate::database::{self, User, UserPage, UserUpdate, UserUpdateOutcome};
 use crate::events::{Event, EventKind};
 use crate::rejection::Refusal;
-use crate::sessions::durable::identity_of;
 use crate::settings::{HashCost, PasswordRules};
 
 /// A user to be, as typed.
@@ -297,23 +296,7 @@ impl Accounts {
             self.end_user_sessions(&user.id, None, EndReason::PasswordChanged, None, None)
                 .await?;
         } else if changed.identity {
-            self.apply_identity(&user.id).await?;
-        }
-        Ok(())
-    }
-
-    /// Writes who the user is to all live sessions. Of several changes at the same time the last one in
-    /// the database is the last one there too: the sessions are looked up before the user is read, and
-    /// none goes back to an earlier version.
-    pub(crate) async fn apply_identity(&self, id: &str) -> Result<(), AccountError> {
-        let sessions = self.store.unended_sessions(id).await;
-        if let Some(durable) = self.durable.if_enabled() {
-            durable.update_identity(id).await?;
-        }
-        let sessions = sessions?;
-        if let Some(user) = self.database.user(id).await? {
-            let identity = identity_of(&user);
-            self.store.set_identity(&sessions, identity).await?;
+            self.sessions.update_identity(&user.id).await?;
         }
         Ok(())
     }

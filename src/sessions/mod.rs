@@ -1,3 +1,112 @@
-//! Sessions and revocations, wherever they are stored.
+//! Sessions and revocations, wherever they live. Callers name an operation; whether the near cache, the
+//! store or the database performs it is decided here.
+//!
+//! A durable session is written to the database first, and the database decides how it stands. The
+//! store receives a copy as far as it responds; what it misses is replayed later.
 
+mod create;
 pub mod durable;
+mod end;
+mod list;
+mod refresh;
+mod revoke;
+mod source;
+mod update;
+
+use std::sync::Arc;
+
+use durable::DurableSessions;
+use source::SessionSource;
+pub use update::identity_of;
+
+use crate::auth::session::Millis;
+use crate::clock;
+use crate::database::{self, Database};
+use crate::store::{Store, StoreError};
+use crate::telemetry::metrics::Metrics;
+
+/// A handle on all sessions and revocations; clones share their state.
+#[derive(Clone)]
+pub struct Sessions {
+    store: Store,
+    database: Database,
+    durable: DurableSessions,
+    metrics: Arc<Metrics>,
+}
+
+/// Why an operation has no outcome. It may have been performed.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    #[error("the store did not respond")]
+    Store(#[from] StoreError),
+    #[error("the database did not respond")]
+    Database(#[from] database::Error),
+}
+
+impl Sessions {
+    /// `is_durable`: sessions have rows in the database.
+    pub fn new(
+        store: Store,
+        database: Database,
+        metrics: Arc<Metrics>,
+        is_durable: bool,
+    ) -> Sessions {
+        Sessions {
+            store,
+            durable: DurableSessions::new(database.clone(), is_durable),
+            database,
+            metrics,
+        }
+    }
+
+    /// The same sessions over another connection to the store, for another runtime.
+    #[must_use]
+    pub fn with_store(&self, store: Store) -> Sessions {
+        Sessions {
+            store,
+            ..self.clone()
+        }
+    }
+
+    /// Whether sessions outlive the store.
+    pub fn is_durable(&self) -> bool {
+        match self.source() {
+            SessionSource::Store => false,
+            SessionSource::Durable(_) => true,
+        }
+    }
+
+    /// The store's clock; for durable sessions this gateway's while the store does not respond.
+    ///
+    /// # Errors
+    /// When the store does not respond and sessions need it.
+    pub async fn now(&self) -> Result<Millis, StoreError> {
+        match (self.store.now().await, self.source()) {
+            (Err(_), SessionSource::Durable(_)) => Ok(clock::unix_millis()),
+            (now, _) => now,
+        }
+    }
+
+    /// Whether an end may be incomplete after it was reported to have failed, so that asking again has to
+    /// complete it.
+    pub fn ends_may_be_partial(&self) -> bool {
+        self.store.requires_replicas() || self.is_durable()
+    }
+
+    /// Follows a reload.
+    pub fn set_durable(&self, is_durable: bool) {
+        self.durable.set_enabled(is_durable);
+    }
+
+    /// The rows in the database.
+    pub fn durable(&self) -> &DurableSessions {
+        &self.durable
+    }
+
+    fn source(&self) -> SessionSource<'_> {
+        match self.durable.if_enabled() {
+            Some(durable) => SessionSource::Durable(durable),
+            None => SessionSource::Store,
+        }
+    }
+}

@@ -78,7 +78,7 @@ pub(super) async fn ready(
     let (store_up, store) = store_status(&desk).await;
     let database = desk.accounts.database().probe().await.is_ok();
     let store_needed =
-        desk.sessions_on_outage == SessionsOnOutage::Deny && !desk.accounts.is_durable();
+        desk.sessions_on_outage == SessionsOnOutage::Deny && !desk.sessions.is_durable();
     let word = match desk.readiness.as_str() {
         "ready" if !store_up && store_needed => "store_down",
         word => word,

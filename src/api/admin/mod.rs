@@ -28,6 +28,7 @@ use crate::events::Events;
 use crate::identity::Accounts;
 use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::Refusal;
+use crate::sessions::Sessions;
 use crate::settings::SessionsOnOutage;
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
@@ -37,6 +38,7 @@ use crate::telemetry::metrics::Metrics;
 pub struct AdminState {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     pub accounts: Accounts,
+    pub sessions: Sessions,
     pub store: Store,
     pub metrics: Arc<Metrics>,
     pub events: Events,

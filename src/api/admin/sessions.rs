@@ -49,8 +49,8 @@ pub(super) async fn list(
         cursor: cursor.as_deref(),
     };
     let page = match &user {
-        Some(user) => desk.accounts.list_sessions(user, wanted).await?,
-        None => desk.store.all_sessions(wanted).await?,
+        Some(user) => desk.sessions.list(user, wanted).await?,
+        None => desk.sessions.list_all(wanted).await?,
     };
     Ok(response::data(&view::sessions(&page, &sight)))
 }
@@ -62,7 +62,7 @@ pub(super) async fn show(
     Path(id): Path<String>,
 ) -> Result<Response, ApiRejection> {
     let id = SessionId::parse(&id).ok_or(Refusal::NotFound)?;
-    let entry = desk.accounts.session(id).await?.ok_or(Refusal::NotFound)?;
+    let entry = desk.sessions.find(id).await?.ok_or(Refusal::NotFound)?;
     let sight = view_context(&desk, &snapshot.settings).await?;
     Ok(response::data(&view::session(&entry, &sight)))
 }
@@ -76,7 +76,7 @@ pub(super) async fn end(
 ) -> Result<Response, ApiRejection> {
     let waits = waits_for_fleet(&uri)?;
     let id = SessionId::parse(&id).ok_or(Refusal::NotFound)?;
-    let entry = desk.accounts.session(id).await?.ok_or(Refusal::NotFound)?;
+    let entry = desk.sessions.find(id).await?.ok_or(Refusal::NotFound)?;
     let idle = snapshot.settings.sessions.idle_timeout;
     let ended = desk
         .accounts
@@ -153,7 +153,7 @@ async fn view_context(
 ) -> Result<ViewContext, ApiRejection> {
     Ok(ViewContext {
         idle: settings.sessions.idle_timeout,
-        now: desk.accounts.now().await?,
+        now: desk.sessions.now().await?,
         current: None,
         count_open_streams: desk.count_open_streams.clone(),
     })

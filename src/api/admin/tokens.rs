@@ -51,7 +51,7 @@ pub(super) async fn blacklist(
     };
     fields.check()?;
     let (key, expires) = named.unwrap_or_default();
-    let now = desk.accounts.now().await? / 1000;
+    let now = desk.sessions.now().await? / 1000;
     let tokens = &snapshot.settings.tokens;
     let leeway = tokens.leeway.as_secs() + 1;
     let left = expires.map(|expires| expires.saturating_sub(now).clamp(1, TTL_MAX) + leeway);
@@ -82,7 +82,7 @@ pub(super) async fn unblacklist(
     State(desk): State<AdminState>,
     Path(jti): Path<String>,
 ) -> Result<Response, ApiRejection> {
-    desk.accounts.remove_blacklist_entry(&jti).await?;
+    desk.sessions.unrevoke_token(&jti).await?;
     desk.events
         .record(Event::new(EventKind::TokenUnblacklisted));
     Ok(response::no_content())

@@ -20,6 +20,7 @@ pub(super) fn admin_of(gateway: &TestGateway) -> TestAdmin {
         count_open_streams: Arc::new(|_| 0),
         snapshot: Arc::new(ArcSwap::new(Arc::clone(&gateway.snapshot))),
         accounts: gateway.state.accounts.clone(),
+        sessions: gateway.state.sessions.clone(),
         store: gateway.state.store.clone(),
         metrics: Arc::clone(&gateway.metrics),
         events: gateway.state.events.clone(),

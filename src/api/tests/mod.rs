@@ -36,7 +36,7 @@ use crate::pipeline::admission::{Client, CredentialKind, Identity, Principal};
 use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::Refusal;
 use crate::routing::endpoints::needs_caller;
-use crate::sessions::durable::DurableSessions;
+use crate::sessions::Sessions;
 use crate::settings::{self, HashCost, PasswordRules, Rate, Reloadable};
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
@@ -125,9 +125,15 @@ async fn gateway_with(adjust: impl FnOnce(&mut Reloadable)) -> TestGateway {
         Arc::clone(&metrics),
     );
     let events = Events::new(store.clone());
-    let accounts = Accounts::new(
+    let sessions = Sessions::new(
+        store.clone(),
         directory.clone(),
-        DurableSessions::new(directory, false),
+        Arc::clone(&metrics),
+        false,
+    );
+    let accounts = Accounts::new(
+        directory,
+        sessions.clone(),
         store.clone(),
         Arc::clone(&metrics),
         events.clone(),
@@ -139,6 +145,7 @@ async fn gateway_with(adjust: impl FnOnce(&mut Reloadable)) -> TestGateway {
     let desk = ApiState {
         count_open_streams: Arc::new(|_| 0),
         accounts,
+        sessions,
         store,
         events,
     };

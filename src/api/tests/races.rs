@@ -6,7 +6,7 @@ use super::*;
 use crate::auth::session::Device;
 use crate::database::User;
 use crate::identity::{AccountError, ClientInfo, PasswordChange, UserPatch};
-use crate::sessions::durable::identity_of;
+use crate::sessions::identity_of;
 
 const ADMINS: &str = "the operator chose this";
 

@@ -13,7 +13,7 @@ use crate::database::Database;
 use crate::events::Events;
 use crate::identity::Accounts;
 use crate::pipeline::snapshot::Snapshot;
-use crate::sessions::durable::DurableSessions;
+use crate::sessions::Sessions;
 use crate::settings::{Boot, Engine, RedisAddress, Reloadable};
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
@@ -76,10 +76,15 @@ pub(super) fn local_admin_state(
     let metrics = Arc::new(Metrics::new().context("the metrics could not be set up")?);
     let store = Store::open(&boot.store, Arc::clone(&metrics)).connect();
     let events = Events::new(store.clone());
-    let durable = DurableSessions::new(directory.clone(), live.sessions.durable);
+    let sessions = Sessions::new(
+        store.clone(),
+        directory.clone(),
+        Arc::clone(&metrics),
+        live.sessions.durable,
+    );
     let accounts = Accounts::new(
         directory,
-        durable,
+        sessions.clone(),
         store.clone(),
         Arc::clone(&metrics),
         events.clone(),
@@ -88,6 +93,7 @@ pub(super) fn local_admin_state(
     Ok(AdminState {
         snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::offline(live, &metrics))),
         accounts,
+        sessions,
         store,
         metrics,
         events,

@@ -50,6 +50,7 @@ pub(super) fn serve(
     let desk = admin::AdminState {
         snapshot: Arc::clone(&parts.snapshot),
         accounts: parts.accounts.clone(),
+        sessions: parts.sessions.clone(),
         store: parts.store.clone(),
         metrics: Arc::clone(&parts.metrics),
         events: parts.events.clone(),

@@ -23,7 +23,7 @@ use crate::events::{Event, EventKind};
 use crate::limits::Decision;
 use crate::rejection::{Reason, Refusal};
 use crate::settings::{Identity, Reloadable};
-use crate::store::{InitialRefreshToken, SessionEntry};
+use crate::store::{CreateOutcome, InitialRefreshToken, SessionEntry};
 use crate::telemetry::metrics::LimitOutcome;
 
 /// What somebody signs in with.
@@ -104,7 +104,7 @@ impl Accounts {
         self.flood_guard
             .check(visitor.ip)
             .map_err(AccountError::Throttled)?;
-        let (ip, alone) = (visitor.ip, self.is_durable());
+        let (ip, alone) = (visitor.ip, self.sessions.is_durable());
         let decisions = throttle::charge_address(&self.store, rules, ip, alone).await?;
         if self.record_decisions(decisions, limits) {
             return Ok(());
@@ -251,7 +251,7 @@ impl Accounts {
         idle: Option<Duration>,
     ) -> Result<(), AccountError> {
         let Some(held) = held else { return Ok(()) };
-        let Some(entry) = self.session(held.id()).await? else {
+        let Some(entry) = self.sessions.find(held.id()).await? else {
             return Ok(());
         };
         if entry.session.user == user.id {
@@ -273,11 +273,15 @@ impl Accounts {
         visitor: &ClientInfo,
     ) -> Result<SignedIn, AccountError> {
         let signed_in = self.open_session(live, user, visitor).await?;
-        let confirmed = self.confirm_user_unchanged(&signed_in).await;
-        if let Err(failure) = &confirmed {
-            self.abandon(&signed_in.session.session, failure);
+        match self.confirm_user_unchanged(&signed_in).await {
+            Ok(()) => Ok(signed_in),
+            // The session has ended.
+            Err(refused @ AccountError::Refused(_)) => Err(refused),
+            Err(error) => {
+                self.abandon(&signed_in.session.session);
+                Err(error)
+            }
         }
-        confirmed.map(|()| signed_in)
     }
 
     /// Opens a session for a user.
@@ -287,7 +291,7 @@ impl Accounts {
         user: User,
         visitor: &ClientInfo,
     ) -> Result<SignedIn, AccountError> {
-        let now = self.now().await?;
+        let now = self.sessions.now().await?;
         let token = SessionToken::random();
         let session = new_session(live, &user, &token, visitor, now);
         let refresh = RefreshToken::first(&self.refresh_key(live)?, session.id);
@@ -296,11 +300,12 @@ impl Accounts {
             hash: refresh.hash(),
             until: refresh_expiry(live, &session, now),
         };
-        let entered = self.create_session(live, &session, grant).await;
-        if let Err(failure) = &entered {
-            self.abandon(&session, failure);
-        }
-        for id in entered? {
+        let created = self.sessions.create(&session, grant, &live.sessions).await;
+        let created = created.inspect_err(|_| self.abandon(&session));
+        let CreateOutcome::Created { evicted } = created? else {
+            return Err(Refusal::SessionLimitReached.into());
+        };
+        for id in evicted {
             self.report_end(&user.id, id, EndReason::Evicted, Some(visitor.ip));
         }
         Ok(SignedIn {
@@ -322,7 +327,7 @@ impl Accounts {
         match after {
             Some(after) if after == *before => Ok(()),
             Some(after) if !after.disabled && after.password_hash == before.password_hash => {
-                self.apply_identity(&after.id).await
+                Ok(self.sessions.update_identity(&after.id).await?)
             }
             _ => {
                 self.end_session(session, EndReason::UserDisabled, None, None)

@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
+use super::super::SessionError;
 use super::DurableSessions;
-use super::replay::ReplayError;
 use crate::auth::session::Millis;
 use crate::database::StoreMarker;
 use crate::store::{Marker, MarkerState, Store};
@@ -148,7 +148,7 @@ impl DurableSessions {
         }
     }
 
-    async fn check_integrity(&self, store: &Store, lost: &impl Fn()) -> Result<(), ReplayError> {
+    async fn check_integrity(&self, store: &Store, lost: &impl Fn()) -> Result<(), SessionError> {
         let trust = &self.shared.integrity;
         if store.is_in_process() && self.if_enabled().is_none() {
             // It ends with this process, and nothing is kept elsewhere.
@@ -187,7 +187,7 @@ impl DurableSessions {
         if self.if_enabled().is_some()
             && let Err(error) = self.replay_pending(store, now).await
         {
-            if let ReplayError::Store(_) = error {
+            if let SessionError::Store(_) = error {
                 // It may serve reads all the same, and lacks what it was not told, perhaps by others.
                 trust.advance_epoch();
             }
@@ -204,7 +204,7 @@ impl DurableSessions {
         store: &Store,
         second: u64,
         now: Millis,
-    ) -> Result<(), ReplayError> {
+    ) -> Result<(), SessionError> {
         let mut refused = second.min(now / 1000);
         if self.if_enabled().is_some() {
             let row = self.database.store_marker(store.key_prefix()).await?;
@@ -220,7 +220,7 @@ impl DurableSessions {
     }
 
     /// Writes what was revoked in the store before the database kept such things.
-    async fn complete_log(&self, store: &Store, now: Millis) -> Result<(), ReplayError> {
+    async fn complete_log(&self, store: &Store, now: Millis) -> Result<(), SessionError> {
         if self.if_enabled().is_none() || self.is_log_complete() {
             return Ok(());
         }
@@ -237,7 +237,7 @@ impl DurableSessions {
     async fn load_expected_marker(
         &self,
         store: &Store,
-    ) -> Result<Option<StoreMarker>, ReplayError> {
+    ) -> Result<Option<StoreMarker>, SessionError> {
         if self.shared.integrity.verified_marker.lock().is_some() {
             return Ok(None);
         }
@@ -254,7 +254,7 @@ impl DurableSessions {
         &self,
         store: &Store,
         row: Option<&StoreMarker>,
-    ) -> Result<MarkerCheck, ReplayError> {
+    ) -> Result<MarkerCheck, SessionError> {
         let known = self.shared.integrity.verified_marker.lock().clone();
         let before = match &known {
             Some(known) => Some(known.marker.id.as_str()),
@@ -284,7 +284,7 @@ impl DurableSessions {
         marker: Marker,
         complete: bool,
         now: Millis,
-    ) -> Result<(), ReplayError> {
+    ) -> Result<(), SessionError> {
         store.set_global_cut_off(marker.global_cut_off);
         let complete = complete && self.if_enabled().is_some();
         let same = |known: &VerifiedMarker| {

@@ -23,11 +23,12 @@ pub use revocation_log::RevocationLookup;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use super::update::identity_of;
 use crate::auth::session::{Millis, OnSessionLimit, Session, SessionId, SessionStatus};
 use crate::clock;
-use crate::database::{self, Database, DurableSession, User};
+use crate::database::{self, Database, DurableSession};
 use crate::limits::subscriber_network;
-use crate::store::{SessionIdentity, SessionLookup, SessionUse, Store};
+use crate::store::{SessionLookup, SessionUse, Store};
 
 /// How long an answer of the database is good for. By so much a revocation that another gateway
 /// makes while the store is away may be late here.
@@ -290,17 +291,6 @@ impl DurableSessions {
             }
             _ => {}
         }
-    }
-}
-
-/// What sessions carry of a user.
-pub fn identity_of(user: &User) -> SessionIdentity<'_> {
-    SessionIdentity {
-        version: user.updated_at,
-        email: &user.email,
-        name: user.name.as_deref(),
-        roles: &user.roles,
-        scopes: &user.scopes,
     }
 }
 

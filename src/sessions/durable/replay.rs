@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::super::SessionError;
 use super::DurableSessions;
 use super::writes::used_since;
 use crate::auth::session::{EndReason, Millis, Session, SessionId};
-use crate::database;
 use crate::store::{SessionUse, Store, StoreError};
 
 /// Of a store that has come back, the ends so long before are told again, in milliseconds: it may
@@ -26,22 +26,13 @@ pub(super) struct PendingUseTimes {
     calls: AtomicU64,
 }
 
-/// Why the store was not told.
-#[derive(Debug, thiserror::Error)]
-pub enum ReplayError {
-    #[error("the store did not respond")]
-    Store(#[from] StoreError),
-    #[error("the database did not respond")]
-    Database(#[from] database::Error),
-}
-
 impl DurableSessions {
     /// Tells the store of everything that it was not told of.
     pub(super) async fn replay_pending(
         &self,
         store: &Store,
         now: Millis,
-    ) -> Result<(), ReplayError> {
+    ) -> Result<(), SessionError> {
         self.replay_pending_revocations(store, now).await?;
         loop {
             let ends = self.database.pending_ends().await?;
@@ -61,7 +52,7 @@ impl DurableSessions {
         &self,
         store: &Store,
         now: Millis,
-    ) -> Result<(), ReplayError> {
+    ) -> Result<(), SessionError> {
         self.replay_recent_revocations(store, now).await?;
         let since = now.saturating_sub(REPLAY_WINDOW_MS);
         let mut after = None;
@@ -100,7 +91,7 @@ impl DurableSessions {
     ///
     /// # Errors
     /// When they cannot be; they stay to be written.
-    pub async fn write_uses(&self, store: &Store, uses: &[SessionUse]) -> Result<(), ReplayError> {
+    pub async fn write_uses(&self, store: &Store, uses: &[SessionUse]) -> Result<(), SessionError> {
         self.record_uses(uses);
         let calls = &self.shared.pending_uses.calls;
         if calls
@@ -116,7 +107,7 @@ impl DurableSessions {
     ///
     /// # Errors
     /// When they cannot be written; they stay to be. When the store cannot be told.
-    pub async fn flush_uses(&self, store: &Store) -> Result<(), ReplayError> {
+    pub async fn flush_uses(&self, store: &Store) -> Result<(), SessionError> {
         let telling = &self.shared.pending_uses;
         let unwritten: Vec<(SessionId, Millis)> = telling.uses.lock().drain().collect();
         match self.database.update_last_activity(&unwritten).await {

@@ -8,7 +8,8 @@ use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{sleep, timeout};
 
-use super::replay::{REPLAY_WINDOW_MS, ReplayError};
+use super::super::SessionError;
+use super::replay::REPLAY_WINDOW_MS;
 use super::{DatabaseUnavailable, DurableSessions, LOOKUP_TIMEOUT};
 use crate::auth::session::Millis;
 use crate::database::{self, LoggedRevocation, RevocationSubject};
@@ -153,7 +154,7 @@ impl DurableSessions {
         &self,
         store: &Store,
         items: Vec<CacheKey>,
-    ) -> Result<(), ReplayError> {
+    ) -> Result<(), SessionError> {
         let (mut found, mut people) = (Vec::new(), Vec::new());
         for item in items {
             match item {
@@ -180,7 +181,7 @@ impl DurableSessions {
         &self,
         store: &Store,
         heard: &[RevocationSubject],
-    ) -> Result<(), ReplayError> {
+    ) -> Result<(), SessionError> {
         let unkept = self.database.missing_revocations(heard).await?;
         if unkept.is_empty() {
             return Ok(());
@@ -222,7 +223,7 @@ impl DurableSessions {
         &self,
         store: &Store,
         now: Millis,
-    ) -> Result<(), ReplayError> {
+    ) -> Result<(), SessionError> {
         self.replay_revocations_since(store, 0, now).await
     }
 
@@ -231,7 +232,7 @@ impl DurableSessions {
         &self,
         store: &Store,
         now: Millis,
-    ) -> Result<(), ReplayError> {
+    ) -> Result<(), SessionError> {
         let since = now.saturating_sub(REPLAY_WINDOW_MS);
         self.replay_revocations_since(store, since, now).await
     }
@@ -241,7 +242,7 @@ impl DurableSessions {
         store: &Store,
         since: Millis,
         now: Millis,
-    ) -> Result<(), ReplayError> {
+    ) -> Result<(), SessionError> {
         let mut after: Option<RevocationSubject> = None;
         loop {
             let directory = &self.database;
@@ -263,7 +264,7 @@ impl DurableSessions {
         &self,
         store: &Store,
         now: Millis,
-    ) -> Result<(), ReplayError> {
+    ) -> Result<(), SessionError> {
         loop {
             let untold = self.database.pending_revocations().await?;
             if untold.is_empty() {
