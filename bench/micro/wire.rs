@@ -6,7 +6,8 @@ use criterion::Criterion;
 use http::header::COOKIE;
 use http::{HeaderValue, Method};
 use portcullis::auth::credential;
-use portcullis::proxy::{client_origin, headers as written};
+use portcullis::pipeline::facts::client_origin;
+use portcullis::pipeline::upstream_request as written;
 use portcullis::routing::{HeaderEdits, Path};
 use portcullis::settings::{ForwardedBy, IdentityHeaderNames, IdentityHeaders};
 
@@ -97,7 +98,7 @@ pub(crate) fn headers(criterion: &mut Criterion) {
         bench.iter_batched_ref(
             || presented.clone(),
             |fields| {
-                written::strip(fields, dropped, &HeaderEdits::default(), false);
+                written::strip_untrusted(fields, dropped, &HeaderEdits::default(), false);
                 written::strip_credentials(fields, COOKIE_NAME, false);
             },
             criterion::BatchSize::SmallInput,

@@ -119,7 +119,7 @@ pub(super) fn forwarded_cookies(
     }
     let own = &settings.sessions.cookie.name;
     let set = answer.headers.get_all(header::SET_COOKIE).iter();
-    set.filter(|cookie| !credential::sets_own_cookie(cookie, own))
+    set.filter(|cookie| !credential::sets_own_cookie(cookie.as_bytes(), own))
         .cloned()
         .collect()
 }

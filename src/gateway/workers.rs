@@ -10,8 +10,8 @@ use tokio::sync::{mpsc, watch};
 
 use super::{Services, wait_until_closed};
 use crate::api;
+use crate::pipeline::via::Via;
 use crate::proxy::listener::ListenerState;
-use crate::proxy::via::Via;
 use crate::proxy::{Worker, WorkerProxy};
 
 /// How long a start waits for the store.

@@ -13,14 +13,14 @@ use super::local_response::{self, RefusalResponse};
 use super::open_streams::StreamKind;
 use super::open_streams::idle_timer::PendingChunk;
 use super::request_context::RequestContext;
-use super::response_framing::{self, LengthAction};
-use super::{connection_auth, forward, header_map, headers, hop_by_hop};
-use crate::auth::credential;
+use super::{connection_auth, failure, forward, header_map};
 use crate::limits::{self, Decision};
+use crate::pipeline::client_response::ClientResponse;
+use crate::pipeline::client_response::framing::{self, LengthAction};
+use crate::pipeline::hop_by_hop;
 use crate::rejection::{Reason, Refusal, RejectionDetails};
 use crate::store::Store;
 use crate::telemetry::metrics;
-use crate::telemetry::request_id::X_REQUEST_ID;
 
 /// The media type of an event stream (HTML, section 9.2).
 pub(super) const EVENT_STREAM: &[u8] = b"text/event-stream";
@@ -72,13 +72,14 @@ pub(super) fn complete(
         // How the upstream speaks ends here (RFC 9110, section 2.5).
         response.set_version(Version::HTTP_11);
     }
-    header_map::edit_response(response, |fields| -> pingora::Result<()> {
+    header_map::edit_response(response, |fields| {
         length.apply(fields);
         hop_by_hop::strip_response(fields, keep_upgrade, keep_trailer)?;
         ctx.worker.via.write(fields, received);
-        write(fields, ctx);
+        write_fields(fields, ctx);
         Ok(())
-    })??;
+    })?
+    .map_err(failure::from_header_error)?;
     let sized = response.headers.contains_key(header::CONTENT_LENGTH);
     let endless = client == Version::HTTP_10 && !interim && !sized;
     if endless || (!upgraded && ctx.worker.readiness.is_draining()) {
@@ -90,48 +91,25 @@ pub(super) fn complete(
     Ok(())
 }
 
-/// Checks that a response can be understood in one way only.
-fn check(session: &Session, response: &ResponseHeader) -> Result<LengthAction, &'static str> {
-    if response.status == StatusCode::SWITCHING_PROTOCOLS {
-        response_framing::check_upgrade(session.is_upgrade_req(), &response.headers)?;
-    }
-    response_framing::check(response.status, response.version, &response.headers)
-}
-
-/// Writes what every answer of the route carries, in the place of what the upstream said of it.
-fn write(fields: &mut HeaderMap, ctx: &RequestContext) {
-    fields.insert(X_REQUEST_ID, ctx.request_id.header());
-    let rules = &ctx.snapshot.settings.sessions.cookie;
-    headers::strip_set_cookie(fields, &rules.name);
+fn write_fields(fields: &mut HeaderMap, ctx: &RequestContext) {
     let Some(permit) = &ctx.permit else {
         return;
     };
-    if !permit.decisions.is_empty() {
-        fields.reserve(5);
-        // Ours take the place of the upstream's own of the same name.
-        for (name, value) in limit_headers(&permit.decisions, &ctx.worker.store) {
-            fields.insert(name, value);
-        }
+    let written = ClientResponse {
+        request_id: &ctx.request_id,
+        cookie: &ctx.snapshot.settings.sessions.cookie,
+        origin_header: ctx.origin_header.as_ref(),
+    };
+    let limits = limit_headers(&permit.decisions, &ctx.worker.store);
+    written.write(fields, permit, limits);
+}
+
+/// Checks that a response can be understood in one way only.
+fn check(session: &Session, response: &ResponseHeader) -> Result<LengthAction, &'static str> {
+    if response.status == StatusCode::SWITCHING_PROTOCOLS {
+        framing::check_upgrade(session.is_upgrade_req(), &response.headers)?;
     }
-    headers::edit(fields, &permit.route.response_headers);
-    if let Some(cors) = &permit.route.cors {
-        // The edge speaks for the route: an upstream's own CORS headers would contradict it.
-        for name in [
-            header::ACCESS_CONTROL_ALLOW_ORIGIN,
-            header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
-            header::ACCESS_CONTROL_EXPOSE_HEADERS,
-        ] {
-            fields.remove(name);
-        }
-        for (name, value) in cors.response_headers(ctx.origin_header.as_ref()) {
-            fields.append(name, value);
-        }
-    }
-    if permit.clear_cookie {
-        for cookie in credential::clearing_cookies(rules) {
-            fields.append(header::SET_COOKIE, cookie);
-        }
-    }
+    framing::check(response.status, response.version, &response.headers)
 }
 
 /// Follows the body of an upstream's answer.

@@ -9,6 +9,7 @@ use super::client_response;
 use super::grpc::{self, Messages};
 use super::local_response::{self, RefusalResponse};
 use super::request_context::RequestContext;
+use crate::pipeline::header_fields::HeaderError;
 use crate::rejection::{Reason, Refusal};
 use crate::upstream::{AttemptOutcome, ChosenServer, UpstreamError};
 
@@ -19,6 +20,17 @@ pub(super) fn attribute_early_error(mut error: Box<Error>) -> Box<Error> {
         error.as_down();
     }
     error
+}
+
+/// Turns an error about a message's headers into one of Pingora's.
+pub(super) fn from_header_error(error: HeaderError) -> Box<Error> {
+    match error {
+        HeaderError::ConflictingLengths => Error::new_down(ErrorType::InvalidHTTPHeader),
+        HeaderError::InvalidValue(_) | HeaderError::Assertion(_) => {
+            let context = "the headers cannot be written";
+            Error::because(ErrorType::InternalError, context, error)
+        }
+    }
 }
 
 /// A connection attempt that failed has carried nothing: further servers are tried, each once,

@@ -4,8 +4,8 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{self, HeaderName, HeaderValue};
-use http::{HeaderMap, Version};
+use http::Version;
+use http::header::{self, HeaderValue};
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 use pingora::upstreams::peer::HttpPeer;
@@ -13,18 +13,14 @@ use pingora::{Error, ErrorType};
 
 use super::client_response::EVENT_STREAM;
 use super::request_context::RequestContext;
-use super::trace::{self, TraceId};
-use super::{header_map, headers, local_response};
+use super::{failure, header_map, local_response};
 use crate::clock;
 use crate::pipeline::admission::{Identity, Permit};
-use crate::pipeline::snapshot::Snapshot;
+use crate::pipeline::upstream_request::UpstreamRequest;
 use crate::rejection::{Reason, Refusal};
-use crate::routing::{Auth, Route, strip_prefix, stripped_part};
+use crate::routing::strip_prefix;
 use crate::settings::{Balance, HashKey, TimeoutOverrides, Timeouts};
-use crate::telemetry::request_id::X_REQUEST_ID;
-
-/// Clients cannot send it: every `X-Portcullis-*` of theirs is dropped.
-const ASSERTION: HeaderName = HeaderName::from_static("x-portcullis-assertion");
+use crate::upstream::ChosenServer;
 
 /// Request bodies up to this length are read before any read timeout is over.
 const SHORT_BODY: u64 = 16 * 1024;
@@ -124,29 +120,41 @@ fn hash_of(
     found.or_else(|| Some(ctx.client_origin.as_ref()?.ip.to_string().into_bytes()))
 }
 
-/// Writes what the upstream gets: the client's claims out, ours in, last.
+/// Writes the head of the request toward the upstream.
 ///
 /// # Errors
-/// A header that does not fit.
+/// A value that no header can carry.
 pub(super) fn prepare(
     session: &Session,
     request: &mut RequestHeader,
     ctx: &mut RequestContext,
 ) -> pingora::Result<()> {
-    let Some(permit) = &ctx.permit else {
+    let (Some(permit), Some(origin), Some(host)) =
+        (&ctx.permit, &ctx.client_origin, &ctx.host_header)
+    else {
         return Err(Error::new(ErrorType::HTTPStatus(500)));
     };
-    // Pingora takes it away, and gRPC servers ask for it.
+    let written = UpstreamRequest {
+        settings: &ctx.snapshot.settings,
+        assertions: &ctx.snapshot.assertions,
+        origin,
+        peer: &ctx.arrival.peer.ip_header,
+        host,
+        path: &ctx.path,
+        request_id: &ctx.request_id,
+        server_host: ctx.chosen.as_ref().and_then(ChosenServer::host),
+    };
+    // Pingora removes it, and gRPC servers require it.
     let trailers = ctx.grpc.is_some() && request.version == Version::HTTP_2;
-    let trace_id =
-        header_map::edit_request(request, |fields| -> pingora::Result<Option<TraceId>> {
-            if trailers {
-                fields.insert(header::TE, HeaderValue::from_static("trailers"));
-            }
-            let trace_id = write_trusted_headers(fields, ctx, permit)?;
-            ctx.worker.via.write(fields, session.req_header().version);
-            Ok(trace_id)
-        })??;
+    let trace_id = header_map::edit_request(request, |fields| {
+        if trailers {
+            fields.insert(header::TE, HeaderValue::from_static("trailers"));
+        }
+        let trace_id = written.write(fields, permit)?;
+        ctx.worker.via.write(fields, session.req_header().version);
+        Ok(trace_id)
+    })?
+    .map_err(failure::from_header_error)?;
     let route = &permit.route;
     if route.strip_prefix {
         let path = request.uri.path().to_owned();
@@ -157,74 +165,6 @@ pub(super) fn prepare(
         request.set_raw_path(stripped.as_bytes())?;
     }
     ctx.trace_id = trace_id;
-    Ok(())
-}
-
-/// Writes the fields that the gateway vouches for. Returns the trace where its identifier is not the
-/// request's.
-fn write_trusted_headers(
-    fields: &mut HeaderMap,
-    ctx: &RequestContext,
-    permit: &Permit,
-) -> pingora::Result<Option<TraceId>> {
-    let (Some(origin), Some(host)) = (&ctx.client_origin, &ctx.host_header) else {
-        return Err(Error::new(ErrorType::HTTPStatus(500)));
-    };
-    let (route, live) = (&permit.route, &ctx.snapshot.settings);
-    // Once, for all that is written below.
-    fields.reserve(11);
-    headers::strip(
-        fields,
-        &live.identity_header_names,
-        &route.request_headers,
-        origin.peer_trusted,
-    );
-    headers::collapse_content_length(fields)?;
-    let bearer_passes = route.auth == Auth::None || route.forward_credentials;
-    headers::strip_credentials(fields, &live.sessions.cookie.name, bearer_passes);
-    headers::edit(fields, &route.request_headers);
-    if let Some(identity) = &permit.identity {
-        headers::write_identity(fields, &route.identity_headers, identity)?;
-        if route.assertion {
-            write_assertion(fields, &ctx.snapshot, route, identity)?;
-        }
-    }
-    headers::write_origin(fields, origin, &ctx.arrival.peer.ip_header, host)?;
-    if route.strip_prefix {
-        let prefix = stripped_part(&ctx.path, &route.matches.path);
-        headers::write_prefix(fields, prefix, origin.peer_trusted)?;
-    }
-    fields.insert(X_REQUEST_ID, ctx.request_id.header());
-    let trace_id = trace::write(fields, ctx.request_id.as_str())?;
-    let chosen = ctx
-        .chosen
-        .as_ref()
-        .and_then(crate::upstream::ChosenServer::host);
-    match chosen.and_then(|host| HeaderValue::from_str(host).ok()) {
-        Some(host) => {
-            fields.insert(header::HOST, host);
-        }
-        // On HTTP/2 the host is no header.
-        None if !fields.contains_key(header::HOST) => {
-            fields.insert(header::HOST, host.clone());
-        }
-        None => {}
-    }
-    Ok(trace_id)
-}
-
-/// Gives the upstream the gateway's signed word on whom the request is from.
-fn write_assertion(
-    fields: &mut HeaderMap,
-    current: &Snapshot,
-    route: &Route,
-    identity: &Identity,
-) -> pingora::Result<()> {
-    let upstream = current.settings.upstreams.get(route.upstream);
-    let name = upstream.map_or("", |upstream| &*upstream.name);
-    let now = clock::unix_millis();
-    let assertion = current.assertions.assertion_for(name, identity, now);
-    fields.insert(ASSERTION, assertion.map_err(headers::invalid_own_header)?);
     Ok(())
 }
 

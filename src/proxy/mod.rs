@@ -13,16 +13,12 @@ use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 
-pub mod client_origin;
 pub mod connection;
 pub mod connection_auth;
-pub mod headers;
 pub mod listener;
 pub mod local_response;
 pub mod open_streams;
 pub mod request_context;
-pub mod trace;
-pub mod via;
 pub mod worker;
 
 mod api_bridge;
@@ -31,11 +27,8 @@ mod failure;
 mod forward;
 mod grpc;
 mod header_map;
-mod hop_by_hop;
-mod host;
 mod http10;
 mod pipeline;
-mod response_framing;
 mod sign_in;
 mod unrouted;
 

@@ -11,12 +11,13 @@ use super::local_response::RefusalResponse;
 use super::open_streams::OpenStream;
 use super::request_context::{RequestContext, measure_wait};
 use super::{
-    api_bridge, client_origin, client_response, grpc, header_map, headers, hop_by_hop, host,
-    local_response, sign_in, unrouted,
+    api_bridge, client_response, failure, grpc, header_map, local_response, sign_in, unrouted,
 };
 use crate::auth::credential;
 use crate::clock;
 use crate::pipeline::admission::{AuthRequest, CredentialKind, Identity, Permit};
+use crate::pipeline::facts::{client_origin, host};
+use crate::pipeline::{header_fields, hop_by_hop};
 use crate::rejection::{Reason, Refusal, Rejection};
 use crate::routing::{Path, Route, cors, endpoints};
 use crate::telemetry::request_id::{RequestId, X_REQUEST_ID};
@@ -70,7 +71,8 @@ async fn process(session: &mut Session, ctx: &mut RequestContext) -> Result<bool
     header_map::edit_request(session.req_header_mut(), |fields| {
         hop_by_hop::strip_unsupported_upgrade(fields, may_upgrade)?;
         hop_by_hop::strip_nominated(fields)
-    })??;
+    })?
+    .map_err(failure::from_header_error)?;
     reject_undeclared_body(session).await?;
     if unrouted::is_options_asterisk(session) {
         unrouted::respond_with_methods(session, ctx).await?;
@@ -184,7 +186,7 @@ fn collect_facts(session: &mut Session, ctx: &mut RequestContext) -> Result<(), 
     let request = session.req_header();
     ctx.method = request.method.clone();
     ctx.grpc = grpc::is_call(request).then(grpc::Messages::default);
-    let [host_field, request_id, page] = headers::first(
+    let [host_field, request_id, page] = header_fields::first(
         &request.headers,
         [&header::HOST, &X_REQUEST_ID, &header::ORIGIN],
     );
@@ -202,7 +204,7 @@ fn collect_facts(session: &mut Session, ctx: &mut RequestContext) -> Result<(), 
     ctx.client_origin = Some(origin);
     ctx.path = request.uri.path().to_owned();
     // Before anything is refused: the log names the host.
-    let host = host::read(request, host_field, ctx.arrival.host.take());
+    let host = host::read(&request.uri, host_field, ctx.arrival.host.take());
     let host = host.map(|(field, name)| {
         ctx.host_header = Some(field);
         ctx.host = name;

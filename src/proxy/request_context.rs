@@ -9,21 +9,21 @@ use std::time::{Duration, Instant, SystemTime};
 use http::{HeaderValue, Method};
 
 use super::Worker;
-use super::client_origin::ClientOrigin;
 use super::connection_auth::Slot;
 use super::grpc::Messages;
 use super::listener::Peer;
 use super::open_streams::StreamRegistration;
 use super::open_streams::stream_control::StreamControl;
-use super::trace::TraceId;
 use crate::auth::session::SessionId;
 use crate::clock;
 use crate::pipeline::admission::{Client, Identity, Permit};
+use crate::pipeline::facts::ClientOrigin;
 use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::{Reason, Refusal, RejectionDetails};
 use crate::routing::Route;
 use crate::settings;
 use crate::telemetry::request_id::RequestId;
+use crate::telemetry::trace_id::TraceId;
 use crate::upstream::ChosenServer;
 
 tokio::task_local! {

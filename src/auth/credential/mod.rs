@@ -81,8 +81,8 @@ pub enum AuthScheme {
 }
 
 /// Reads the scheme of an `Authorization`, which decides whether it may go to an upstream.
-pub fn auth_scheme(authorization: &HeaderValue) -> AuthScheme {
-    let (name, _) = split_scheme(authorization.as_bytes());
+pub fn auth_scheme(authorization: &[u8]) -> AuthScheme {
+    let (name, _) = split_scheme(authorization);
     if name.eq_ignore_ascii_case(b"session") {
         AuthScheme::Session
     } else if name.eq_ignore_ascii_case(b"bearer") {
@@ -157,13 +157,12 @@ fn split_pair(pair: &[u8]) -> Option<(&[u8], &[u8])> {
 /// Takes our cookies out of the `Cookie` fields of a request; the others stay byte for byte, in one
 /// field. `None`: nothing is left.
 pub fn strip_own_cookies<'a>(
-    fields: impl IntoIterator<Item = &'a HeaderValue>,
+    fields: impl IntoIterator<Item = &'a [u8]>,
     name: &str,
 ) -> Option<HeaderValue> {
     let mut left: Vec<u8> = Vec::new();
     for field in fields {
         let kept: Vec<&[u8]> = field
-            .as_bytes()
             .split(|byte| *byte == b';')
             .filter(|pair| !is_own_cookie(pair, name))
             .collect();
@@ -267,9 +266,9 @@ fn is_own_cookie(pair: &[u8], name: &str) -> bool {
 }
 
 /// Tells whether an upstream's `Set-Cookie` would set one of our cookies.
-pub fn sets_own_cookie(set_cookie: &HeaderValue, name: &str) -> bool {
-    let bytes = set_cookie.as_bytes();
-    let pair = bytes.split(|byte| *byte == b';').next().unwrap_or(bytes);
+pub fn sets_own_cookie(set_cookie: &[u8], name: &str) -> bool {
+    let pair = set_cookie.split(|byte| *byte == b';').next();
+    let pair = pair.unwrap_or(set_cookie);
     // A cookie without name is sent back as its value alone, which then reads as one with a name.
     let start = pair
         .iter()

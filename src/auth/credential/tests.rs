@@ -81,11 +81,10 @@ fn session_token_is_64_lower_case_hex_characters() {
     ] {
         check_authorization(&format!("Session{bad}"), MalformedSession);
     }
-    let field = |text| HeaderValue::from_static(text);
-    assert_eq!(auth_scheme(&field("session abc")), AuthScheme::Session);
-    assert_eq!(auth_scheme(&field("Session")), AuthScheme::Session);
-    assert_eq!(auth_scheme(&field("Bearer abc")), AuthScheme::Bearer);
-    assert_eq!(auth_scheme(&field("Sessions abc")), AuthScheme::Other);
+    assert_eq!(auth_scheme(b"session abc"), AuthScheme::Session);
+    assert_eq!(auth_scheme(b"Session"), AuthScheme::Session);
+    assert_eq!(auth_scheme(b"Bearer abc"), AuthScheme::Bearer);
+    assert_eq!(auth_scheme(b"Sessions abc"), AuthScheme::Other);
 }
 
 #[test]
@@ -153,11 +152,7 @@ fn attempted_credential_decides() {
 #[test]
 fn only_own_cookies_are_stripped() {
     let check = |fields: &[&'static str], wanted: Option<&str>| {
-        let fields: Vec<_> = fields
-            .iter()
-            .map(|field| HeaderValue::from_static(field))
-            .collect();
-        let left = strip_own_cookies(&fields, "portcullis");
+        let left = strip_own_cookies(fields.iter().map(|field| field.as_bytes()), "portcullis");
         assert_eq!(
             left.as_ref().map(|left| left.to_str().unwrap()),
             wanted,
@@ -272,9 +267,8 @@ fn cookie_is_cleared_with_matching_attributes() {
 #[test]
 fn upstream_cannot_set_own_cookies() {
     let check = |set_cookie: &[u8], name: &str, wanted: bool| {
-        let field = HeaderValue::from_bytes(set_cookie).unwrap();
         let shown = String::from_utf8_lossy(set_cookie);
-        assert_eq!(sets_own_cookie(&field, name), wanted, "{shown}");
+        assert_eq!(sets_own_cookie(set_cookie, name), wanted, "{shown}");
     };
     for ours in [
         "portcullis=x; Path=/",
@@ -318,12 +312,13 @@ proptest::proptest! {
     fn extract_never_panics(authorization: Vec<u8>, cookie: Vec<u8>) {
         let mut headers = HeaderMap::new();
         for (name, value) in [("authorization", authorization), ("cookie", cookie)] {
+            sets_own_cookie(&value, NAME);
             if let Ok(value) = HeaderValue::from_bytes(&value) {
-                sets_own_cookie(&value, NAME);
                 headers.append(name, value);
             }
         }
         extract(&headers, NAME);
-        strip_own_cookies(headers.get_all("cookie"), NAME);
+        let cookies = headers.get_all("cookie").iter();
+        strip_own_cookies(cookies.map(HeaderValue::as_bytes), NAME);
     }
 }

@@ -14,7 +14,8 @@ use pingora::protocols::http::ServerSession;
 use pingora::proxy::Session;
 
 use super::request_context::RequestContext;
-use super::{sign_in, trace};
+use super::sign_in;
+use crate::pipeline::facts::trace_context;
 use crate::pipeline::html_page;
 use crate::rejection::Refusal;
 use crate::telemetry::request_id::{RequestId, X_REQUEST_ID};
@@ -240,7 +241,8 @@ pub async fn write(
     let length = (!bodiless).then_some(body.len());
     let head = build_head(status, headers, ctx, length);
     if ctx.trace_id.is_none() {
-        ctx.trace_id = trace::of_client(&session.req_header().headers, ctx.request_id.as_str());
+        ctx.trace_id =
+            trace_context::of_client(&session.req_header().headers, ctx.request_id.as_str());
     }
     let keep = decide_keepalive(session, keep);
     if ctx.worker.readiness.is_draining() {

@@ -13,10 +13,10 @@ use tracing_subscriber::EnvFilter;
 
 use crate::auth::session::SessionId;
 use crate::clock;
-use crate::proxy::trace::TraceId;
 use crate::rejection::RejectionDetails;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::request_id::RequestId;
+use crate::telemetry::trace_id::TraceId;
 
 mod error_log;
 mod json_format;

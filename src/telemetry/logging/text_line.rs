@@ -3,8 +3,8 @@
 use std::io::Write as _;
 
 use super::AccessRecord;
-use crate::proxy::trace::TraceId;
 use crate::rejection::RejectionDetails;
+use crate::telemetry::trace_id::TraceId;
 
 /// Writes a line of the access log for people to read.
 pub(super) fn write(out: &mut Vec<u8>, access: &AccessRecord) -> std::io::Result<()> {

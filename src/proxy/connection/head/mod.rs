@@ -7,7 +7,7 @@
 use bytes::{Buf, BytesMut};
 
 use super::byte_class::{are_field_bytes, is_token};
-use crate::proxy::hop_by_hop::WEBSOCKET;
+use crate::pipeline::hop_by_hop::WEBSOCKET;
 use crate::rejection::{Reason, Refusal};
 use crate::routing::host_of;
 

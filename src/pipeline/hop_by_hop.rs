@@ -1,27 +1,28 @@
-//! What either side may say with `Connection` (RFC 9110, section 7.6.1).
+//! Hop-by-hop headers: what either side may state with `Connection` (RFC 9110, section 7.6.1).
 
 use http::HeaderMap;
 use http::header::{self, HeaderName, HeaderValue};
 
-use super::headers::{self, invalid_own_header, is_forwarding};
+use super::header_fields::{self, HeaderError};
+use super::upstream_request::is_forwarding;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 /// The only protocol to which a connection is upgraded.
-pub(super) const WEBSOCKET: &str = "websocket";
+pub(crate) const WEBSOCKET: &str = "websocket";
 
-/// Removes an `Upgrade` that is none to WebSocket, so that the request is an ordinary one (RFC 9110,
+/// Removes an `Upgrade` to a protocol other than WebSocket, so that the request is an ordinary one (RFC 9110,
 /// section 7.8, leaves it to the server). `may_upgrade` is false for HTTP/1.0, a method other than GET,
 /// and a request with a body.
 ///
 /// # Errors
-/// A header that does not fit.
-pub(super) fn strip_unsupported_upgrade(
+/// A value that no header can carry.
+pub(crate) fn strip_unsupported_upgrade(
     fields: &mut HeaderMap,
     may_upgrade: bool,
-) -> pingora::Result<()> {
-    let [Some(upgrade)] = headers::first(fields, [&header::UPGRADE]) else {
+) -> Result<(), HeaderError> {
+    let [Some(upgrade)] = header_fields::first(fields, [&header::UPGRADE]) else {
         return Ok(());
     };
     let websocket = upgrade
@@ -37,13 +38,13 @@ pub(super) fn strip_unsupported_upgrade(
         .collect();
     fields.remove(header::CONNECTION);
     if !options.is_empty() {
-        let options = HeaderValue::try_from(options.join(", ")).map_err(invalid_own_header)?;
+        let options = HeaderValue::try_from(options.join(", "))?;
         fields.insert(header::CONNECTION, options);
     }
     Ok(())
 }
 
-/// What `Connection` lists, in lower case.
+/// Lists the options of `Connection`, in lower case.
 fn options_of(fields: &HeaderMap) -> impl Iterator<Item = String> + '_ {
     fields
         .get_all(header::CONNECTION)
@@ -52,15 +53,15 @@ fn options_of(fields: &HeaderMap) -> impl Iterator<Item = String> + '_ {
         .map(|name| String::from_utf8_lossy(name.trim_ascii()).to_ascii_lowercase())
 }
 
-/// Settles what `Connection` nominates, so that nothing it names can take away what the gateway
-/// writes later: nominated headers go here, and only `close`, `keep-alive` and `upgrade` stay. What
-/// frames the message or says where it came from cannot be nominated away. `Keep-Alive` speaks of the
-/// sender's connection, whether it is nominated or not.
+/// Removes the headers that `Connection` nominates, so that no nomination can remove what the gateway
+/// writes later; only `close`, `keep-alive` and `upgrade` stay in `Connection`. Framing and forwarding
+/// headers cannot be nominated. `Keep-Alive` is about the sender's connection and is removed, whether
+/// it is nominated or not.
 ///
 /// # Errors
-/// A header that does not fit.
-pub(super) fn strip_nominated(fields: &mut HeaderMap) -> pingora::Result<()> {
-    let [keep_alive, connection] = headers::has(fields, [&KEEP_ALIVE, &header::CONNECTION]);
+/// A value that no header can carry.
+pub(crate) fn strip_nominated(fields: &mut HeaderMap) -> Result<(), HeaderError> {
+    let [keep_alive, connection] = header_fields::has(fields, [&KEEP_ALIVE, &header::CONNECTION]);
     if keep_alive {
         fields.remove(KEEP_ALIVE);
     }
@@ -81,13 +82,13 @@ pub(super) fn strip_nominated(fields: &mut HeaderMap) -> pingora::Result<()> {
             "connection",
             "upgrade",
         ];
-        if !framing.contains(&&*name) && !is_forwarding(&name) {
+        if !framing.contains(&&*name) && !is_forwarding(name.as_bytes()) {
             fields.remove(&*name);
         }
     }
     fields.remove(header::CONNECTION);
     if !options.is_empty() {
-        let options = HeaderValue::try_from(options.join(", ")).map_err(invalid_own_header)?;
+        let options = HeaderValue::try_from(options.join(", "))?;
         fields.insert(header::CONNECTION, options);
     }
     Ok(())
@@ -99,16 +100,17 @@ fn is_connection_option(name: &[u8]) -> bool {
         .any(|option| name.eq_ignore_ascii_case(option))
 }
 
-/// Removes the fields of a response that speak of the upstream's connection: what [`settle`] removes,
-/// `Proxy-Connection`, `TE`, and unless they are of use to the client, `Upgrade` and `Trailer`.
+/// Removes the fields of a response that are about the upstream's connection: what
+/// [`strip_nominated`] removes, `Proxy-Connection`, `TE`, and unless the client can use them,
+/// `Upgrade` and `Trailer`.
 ///
 /// # Errors
-/// A header that does not fit.
-pub(super) fn strip_response(
+/// A value that no header can carry.
+pub(crate) fn strip_response(
     fields: &mut HeaderMap,
     keep_upgrade: bool,
     keep_trailer: bool,
-) -> pingora::Result<()> {
+) -> Result<(), HeaderError> {
     strip_nominated(fields)?;
     let names = [
         &PROXY_CONNECTION,
@@ -117,7 +119,7 @@ pub(super) fn strip_response(
         &header::TRAILER,
     ];
     let kept = [false, false, keep_upgrade, keep_trailer];
-    let present = headers::has(fields, names);
+    let present = header_fields::has(fields, names);
     for ((name, present), kept) in names.into_iter().zip(present).zip(kept) {
         if present && !kept {
             fields.remove(name);

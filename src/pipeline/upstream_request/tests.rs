@@ -1,7 +1,10 @@
-//! Headers that clients may not send, and values that headers cannot carry.
-
 #![expect(clippy::unwrap_used, reason = "tests")]
-use super::*;
+use http::header::{HeaderName, HeaderValue};
+
+use super::hygiene::is_dropped;
+use super::identity::encode_visible;
+use crate::routing::HeaderEdits;
+use crate::settings::IdentityHeaderNames;
 
 fn names() -> IdentityHeaderNames {
     let names = ["x-user-id", "x-user-email", "x-user-roles", "x-session-id"];
@@ -22,7 +25,7 @@ fn edits() -> HeaderEdits {
 }
 
 fn dropped(name: &str, peer_trusted: bool) -> bool {
-    is_dropped(name, &names(), &edits(), peer_trusted)
+    is_dropped(name.as_bytes(), &names(), &edits(), peer_trusted)
 }
 
 #[test]

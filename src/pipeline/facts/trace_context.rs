@@ -1,35 +1,17 @@
-//! W3C Trace Context: a valid trace is passed on, any other starts anew.
+//! W3C Trace Context: a valid trace is continued, otherwise a new one starts.
 
 use bytes::BytesMut;
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 
-use super::headers::{self, invalid_own_header};
+use crate::pipeline::header_fields::{self, HeaderError};
+use crate::telemetry::trace_id::TraceId;
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// The identifier of a trace, in hexadecimal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TraceId([u8; 32]);
-
-impl TraceId {
-    fn read(hex: &[u8]) -> Option<TraceId> {
-        hex.try_into().ok().map(TraceId)
-    }
-
-    /// `None` where it is the request's own identifier, which the log has already.
-    fn unless_request_id(self, request_id: &str) -> Option<TraceId> {
-        (self.0 != *request_id.as_bytes()).then_some(self)
-    }
-
-    pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).unwrap_or_default()
-    }
-}
-
-/// The trace that a client's request belongs to, where its identifier is not the request's.
-pub(super) fn of_client(fields: &HeaderMap, request_id: &str) -> Option<TraceId> {
+/// Returns the trace of a client's request, where its identifier is not the request's.
+pub(crate) fn of_client(fields: &HeaderMap, request_id: &str) -> Option<TraceId> {
     let mut parents = fields.get_all(TRACEPARENT).iter();
     let (Some(parent), None) = (parents.next(), parents.next()) else {
         return None;
@@ -38,13 +20,16 @@ pub(super) fn of_client(fields: &HeaderMap, request_id: &str) -> Option<TraceId>
 }
 
 /// Keeps a valid `traceparent` with its `tracestate`, and starts a new trace otherwise (W3C Trace
-/// Context, section 3.2). Its id is the request's where that can be one, so that who has either finds the
-/// other. Returns the trace where its id is not the request's.
+/// Context, section 3.2). Its identifier is the request's where that is a valid one, so that either leads to
+/// the other. Returns the trace where its identifier is not the request's.
 ///
 /// # Errors
-/// A header that does not fit.
-pub(super) fn write(fields: &mut HeaderMap, request_id: &str) -> pingora::Result<Option<TraceId>> {
-    let [parent, state] = headers::has(fields, [&TRACEPARENT, &TRACESTATE]);
+/// A value that no header can carry.
+pub(crate) fn write(
+    fields: &mut HeaderMap,
+    request_id: &str,
+) -> Result<Option<TraceId>, HeaderError> {
+    let [parent, state] = header_fields::has(fields, [&TRACEPARENT, &TRACESTATE]);
     if parent {
         let mut parents = fields.get_all(TRACEPARENT).iter();
         if let (Some(parent), None) = (parents.next(), parents.next())
@@ -65,20 +50,26 @@ pub(super) fn write(fields: &mut HeaderMap, request_id: &str) -> pingora::Result
         trace.copy_from_slice(request_id.as_bytes());
     } else {
         let id = rand::random::<u128>().max(1);
-        hex::encode_to_slice(id.to_be_bytes(), trace).map_err(invalid_own_header)?;
+        write_hex(&id.to_be_bytes(), trace);
     }
     let other = if own { None } else { TraceId::read(trace) };
-    hex::encode_to_slice(span.to_be_bytes(), rest).map_err(invalid_own_header)?;
+    write_hex(&span.to_be_bytes(), rest);
     let mut fresh = BytesMut::with_capacity(55);
     for part in [b"00-", &*trace, b"-", &*rest, b"-00"] {
         fresh.extend_from_slice(part);
     }
-    let fresh = HeaderValue::from_maybe_shared(fresh.freeze()).map_err(invalid_own_header)?;
+    let fresh = HeaderValue::from_maybe_shared(fresh.freeze())?;
     fields.insert(TRACEPARENT, fresh);
     Ok(other)
 }
 
-/// It adds up bytes and does not leave early: so many are compared at once.
+/// Writes two digits for each byte; `digits` is that long.
+fn write_hex(bytes: &[u8], digits: &mut [u8]) {
+    // An error would say that it is not.
+    let _ = hex::encode_to_slice(bytes, digits);
+}
+
+/// Adds up bytes and does not return early, which the compiler vectorizes.
 fn is_trace_id(id: &[u8]) -> bool {
     let odd = |sum, byte: &u8| sum | u8::from(!is_hex(byte));
     let set = |sum, byte: &u8| sum | (byte ^ b'0');
@@ -128,7 +119,7 @@ mod tests {
             let written = trace_id_of(parent.as_bytes()).unwrap();
             assert_eq!(written.as_str() == id, kept, "{parent}");
             assert_eq!(other, (!kept).then_some(written), "{parent}");
-            // A trace that came is kept, and told apart from the request.
+            // A trace of the client's is kept, and returned as another than the request.
             assert_eq!(write(&mut fields, id).unwrap(), other);
             assert_eq!(of_client(&fields, id), other);
         }

@@ -1,23 +1,22 @@
 //! The host that a request names.
 
-use http::HeaderValue;
-use pingora::http::RequestHeader;
+use http::{HeaderValue, Uri};
 
 use crate::rejection::Refusal;
 use crate::routing::host_of;
 
-/// Returns the `Host` or the authority, and the name in it. `name` is that of an HTTP/1.1 head, which was
-/// parsed before.
+/// Returns the `Host` or the authority, and the name in it. `name` is given for an HTTP/1.1 head, whose
+/// reader has parsed it.
 ///
 /// # Errors
 /// 400 where there is neither, or not a valid one.
-pub(super) fn read(
-    request: &RequestHeader,
+pub(crate) fn read(
+    target: &Uri,
     field: Option<&HeaderValue>,
     name: Option<String>,
 ) -> Result<(HeaderValue, String), Refusal> {
     let bad = Refusal::BadRequest;
-    let host = match (field, request.uri.authority()) {
+    let host = match (field, target.authority()) {
         (Some(host), _) => host.clone(),
         (None, Some(authority)) => HeaderValue::from_str(authority.as_str()).map_err(|_| bad)?,
         (None, None) => return Err(bad),

@@ -1,10 +1,8 @@
-//! `Via` (RFC 9110, section 7.6.3): what this gateway has forwarded, so that a request which comes
-//! back is recognized.
+//! `Via` (RFC 9110, section 7.6.3): marks what this gateway has forwarded, so that it recognizes a
+//! request that returns.
 
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderValue, InvalidHeaderValue};
 use http::{HeaderMap, Version};
-
-use super::headers::invalid_own_header;
 
 /// What the gateway adds to `Via`: the protocol in which a message was received, and a pseudonym.
 #[derive(Debug)]
@@ -16,18 +14,16 @@ pub struct Via {
 }
 
 impl Via {
-    /// Makes a pseudonym: of this process alone, so that gateways in a row tell each other apart, and
-    /// random, so that it says nothing about the machine.
+    /// Generates a pseudonym: one for this process, so that gateways in a row differ, and random, so
+    /// that it reveals nothing about the machine.
     pub fn pseudonym() -> String {
         format!("portcullis-{:016x}", rand::random::<u64>())
     }
 
     /// # Errors
     /// The pseudonym does not fit into a header.
-    pub fn new(pseudonym: &str) -> pingora::Result<Via> {
-        let of = |protocol: &str| {
-            HeaderValue::try_from(format!("{protocol} {pseudonym}")).map_err(invalid_own_header)
-        };
+    pub fn new(pseudonym: &str) -> Result<Via, InvalidHeaderValue> {
+        let of = |protocol: &str| HeaderValue::try_from(format!("{protocol} {pseudonym}"));
         Ok(Via {
             pseudonym: pseudonym.to_owned(),
             http10: of("1.0")?,
@@ -37,7 +33,7 @@ impl Via {
     }
 
     /// Whether a request has passed this gateway before.
-    pub(super) fn is_in(&self, fields: &HeaderMap) -> bool {
+    pub(crate) fn is_in(&self, fields: &HeaderMap) -> bool {
         fields.contains_key(header::VIA)
             && fields.get_all(header::VIA).iter().any(|value| {
                 memchr::memmem::find(value.as_bytes(), self.pseudonym.as_bytes()).is_some()
@@ -45,7 +41,7 @@ impl Via {
     }
 
     /// Adds the gateway to a message that was received in this version.
-    pub(super) fn write(&self, fields: &mut HeaderMap, received: Version) {
+    pub(crate) fn write(&self, fields: &mut HeaderMap, received: Version) {
         let value = match received {
             Version::HTTP_2 => &self.http2,
             Version::HTTP_10 => &self.http10,

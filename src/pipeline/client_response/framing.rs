@@ -4,11 +4,11 @@
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, StatusCode, Version};
 
-use super::headers;
+use crate::pipeline::header_fields;
 
 /// What has to be done about the `Content-Length` of a valid response.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum LengthAction {
+pub(crate) enum LengthAction {
     /// Nothing.
     Keep,
     /// It was repeated with one value, which is written once.
@@ -19,7 +19,7 @@ pub(super) enum LengthAction {
 
 impl LengthAction {
     /// Does it.
-    pub(super) fn apply(self, fields: &mut HeaderMap) {
+    pub(crate) fn apply(self, fields: &mut HeaderMap) {
         match self {
             LengthAction::Keep => {}
             LengthAction::Collapse(length) => {
@@ -36,13 +36,13 @@ impl LengthAction {
 ///
 /// # Errors
 /// Why the response cannot be forwarded, for the log.
-pub(super) fn check(
+pub(crate) fn check(
     status: StatusCode,
     version: Version,
     fields: &HeaderMap,
 ) -> Result<LengthAction, &'static str> {
     let names = [&header::TRANSFER_ENCODING, &header::CONTENT_LENGTH];
-    let [coded, sized] = headers::has(fields, names);
+    let [coded, sized] = header_fields::has(fields, names);
     let bodiless = status.is_informational() || status == StatusCode::NO_CONTENT;
     if coded {
         check_coding(version, bodiless, fields)?;
@@ -108,7 +108,7 @@ fn digits(text: &[u8]) -> Option<u64> {
 ///
 /// # Errors
 /// Why not, for the log.
-pub(super) fn check_upgrade(asked: bool, fields: &HeaderMap) -> Result<(), &'static str> {
+pub(crate) fn check_upgrade(asked: bool, fields: &HeaderMap) -> Result<(), &'static str> {
     let protocol = fields.get(header::UPGRADE);
     let websocket = protocol.is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(b"websocket"));
     match (asked, websocket) {
