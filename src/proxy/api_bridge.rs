@@ -12,8 +12,8 @@ use pingora::proxy::Session;
 use tower::ServiceExt;
 
 use super::local_response::{self, RefusalResponse};
+use super::pingora::{client_response, request};
 use super::request_context::{RequestContext, measure_wait};
-use super::{client_response, pipeline};
 use crate::api::{ApiRejection, Caller, LapsedClaims, ResponseInfo};
 use crate::auth::credential;
 use crate::rejection::{Reason, Refusal};
@@ -118,14 +118,14 @@ async fn identify(
     let worker = Arc::clone(&ctx.worker);
     let admission = worker.admission(&current, &ctx.request_id);
     let (found, waited) =
-        measure_wait(admission.identify(pipeline::auth_request(session, ctx))).await;
+        measure_wait(admission.identify(request::auth_request(session, ctx))).await;
     ctx.store_time = waited;
     match found {
         Ok(identity) => {
             let known = identity.is_some();
             if let Some(identity) = &identity {
                 ctx.record_identity(identity);
-                pipeline::record_session_use(ctx, identity);
+                request::record_session_use(ctx, identity);
             }
             extensions.insert(Caller(Ok(identity)));
             known

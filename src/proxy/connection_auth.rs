@@ -8,7 +8,6 @@ use std::sync::{Arc, OnceLock};
 use http::{HeaderMap, header};
 use nix::sys::socket::{Shutdown, shutdown};
 use parking_lot::Mutex;
-use pingora::upstreams::peer::{HttpPeer, Tracer, Tracing};
 
 use crate::upstream::{ChosenServer, PinnedServer, Upstream};
 
@@ -22,7 +21,6 @@ pub struct OwnConnections(OnceLock<Arc<Owner>>);
 /// A client connection that has upstream connections of its own.
 #[derive(Debug)]
 pub(super) struct Owner {
-    /// The key of its connections in the pool.
     key: u64,
     open: Mutex<Vec<Arc<Slot>>>,
     /// The server that each upstream's requests go to: another one would know no handshake.
@@ -32,10 +30,6 @@ pub(super) struct Owner {
 /// One upstream connection: its descriptor for as long as it is open.
 #[derive(Debug, Default)]
 pub(super) struct Slot(Mutex<Option<RawFd>>);
-
-/// Empties the slot of a connection before its descriptor is closed.
-#[derive(Debug)]
-struct SlotTracer(Arc<Slot>);
 
 impl OwnConnections {
     /// The owner, for a request with such credentials and for all that follow on its connection.
@@ -74,13 +68,9 @@ impl Drop for OwnConnections {
 }
 
 impl Owner {
-    /// Keeps the connection to `peer` apart from those of other client connections. Returns the slot
-    /// of the connection, should it be a new one.
-    pub(super) fn isolate(&self, peer: &mut HttpPeer) -> Arc<Slot> {
-        let slot = Arc::new(Slot::default());
-        peer.group_key = self.key;
-        peer.options.tracer = Some(Tracer(Box::new(SlotTracer(Arc::clone(&slot)))));
-        slot
+    /// The key of its connections in the pool.
+    pub(super) fn pool_key(&self) -> u64 {
+        self.key
     }
 
     /// Notes a new connection.
@@ -110,23 +100,16 @@ impl Owner {
 }
 
 impl Slot {
+    /// Empties the slot; called before the descriptor is closed.
+    pub(super) fn clear(&self) {
+        self.0.lock().take();
+    }
+
     fn close(&self) {
         if let Some(descriptor) = *self.0.lock() {
             // The upstream may have closed it this moment, which is as good.
             let _ = shutdown(descriptor, Shutdown::Both);
         }
-    }
-}
-
-impl Tracing for SlotTracer {
-    fn on_connected(&self) {}
-
-    fn on_disconnected(&self) {
-        self.0.0.lock().take();
-    }
-
-    fn boxed_clone(&self) -> Box<dyn Tracing> {
-        Box::new(SlotTracer(Arc::clone(&self.0)))
     }
 }
 

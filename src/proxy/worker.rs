@@ -4,10 +4,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use pingora::proxy::HttpProxy;
-use pingora::server::configuration::ServerConf;
 
-use super::Proxy;
 use super::connection::head::{HeadRejection, Outline};
 use super::listener::Peer;
 use super::open_streams::OpenStreams;
@@ -45,30 +42,6 @@ pub struct Worker {
     pub via: Via,
     pub events: Events,
     pub boot: Arc<settings::Boot>,
-}
-
-/// A worker with Pingora's proxy in front of it.
-pub struct WorkerProxy {
-    pub worker: Arc<Worker>,
-    pub http: Arc<HttpProxy<Proxy>>,
-}
-
-impl WorkerProxy {
-    pub fn new(worker: Arc<Worker>) -> WorkerProxy {
-        let conf = ServerConf {
-            threads: 1,
-            // `failure` decides below this cap: by `retries`, and by the servers that are left.
-            max_retries: 100,
-            ..ServerConf::default()
-        };
-        let proxy = Proxy {
-            worker: Arc::clone(&worker),
-        };
-        WorkerProxy {
-            worker,
-            http: Arc::new(pingora::proxy::http_proxy(&Arc::new(conf), proxy)),
-        }
-    }
 }
 
 impl Worker {

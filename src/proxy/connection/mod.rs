@@ -13,6 +13,7 @@ pub mod head;
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -26,11 +27,11 @@ use super::connection::chunked::Chunks;
 use super::connection::head::{BodyFraming, Head, HeadReader, Progress};
 use super::open_streams::frame_boundary::FrameBoundary;
 use super::open_streams::stream_control::{CloseReason, ReaderAction, StreamControl};
+use super::pingora::timeout;
 
 mod head_error;
 mod http2_flow;
 mod http2_frames;
-mod stream;
 mod transport;
 mod write_coalescing;
 mod write_deadline;
@@ -128,6 +129,11 @@ impl DownstreamConnection {
         self.http2.is_some()
     }
 
+    /// The descriptor of the socket.
+    pub(super) fn descriptor(&self) -> RawFd {
+        self.transport.as_raw_fd()
+    }
+
     fn set_http2(&mut self) {
         self.window = Window::Everything;
         self.http2 = Some(Box::new(Http2Flow::new(self.write_timeout)));
@@ -170,7 +176,7 @@ impl DownstreamConnection {
                 }
             }
             let read = match deadline {
-                None => pingora_timeout::timeout(limits.idle, self.read_more())
+                None => timeout(limits.idle, self.read_more())
                     .await
                     .map_err(|_| HeadError::Closed)?,
                 Some(at) => timeout_at(at, self.read_more())

@@ -6,8 +6,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use pingora::protocols::l4::ext::get_tcp_info;
 use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::proxy::pingora::get_tcp_info;
 
 /// How often a blocked socket is looked at within the deadline.
 const CHECKS_PER_TIMEOUT: u32 = 8;

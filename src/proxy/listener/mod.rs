@@ -12,26 +12,22 @@ use std::time::Duration;
 use bytes::BytesMut;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use http::HeaderValue;
-use pingora::apps::{HttpServerApp, ReusedHttpStream};
-use pingora::protocols::http::ServerSession;
-use pingora::server::ShutdownWatch;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::connection::head::HeadRejection;
 use super::connection::{DownstreamConnection, HeadError, HeadLimits, Transport};
 use super::connection_auth::OwnConnections;
-use super::open_streams::stream_control::StreamControl;
-use super::request_context::{Arrival, REQUEST};
+use super::request_context::Arrival;
 use super::{WorkerProxy, local_response};
 use crate::auth::token::CertificateHash;
 use crate::settings::{Listener, ReloadableListener};
 use crate::telemetry::metrics::ConnectionRefusal;
 
-mod drain;
-mod http2;
+pub(super) mod drain;
 mod open_connections;
 mod socket;
 
@@ -102,7 +98,7 @@ impl ListenerState {
         self: Arc<Self>,
         listener: TcpListener,
         lane: Arc<WorkerProxy>,
-        shutdown: ShutdownWatch,
+        shutdown: watch::Receiver<bool>,
     ) {
         self.accepting.fetch_add(1, Ordering::AcqRel);
         let mut stop = shutdown.clone();
@@ -137,7 +133,7 @@ impl ListenerState {
         stream: TcpStream,
         address: SocketAddr,
         lane: &Arc<WorkerProxy>,
-        shutdown: &ShutdownWatch,
+        shutdown: &watch::Receiver<bool>,
     ) {
         let Some(ticket) = OpenConnections::acquire(&self.open_connections, &lane.worker.metrics)
         else {
@@ -159,7 +155,7 @@ impl ListenerState {
         ip: IpAddr,
         mut seat: ConnectionGuard,
         lane: Arc<WorkerProxy>,
-        mut shutdown: ShutdownWatch,
+        mut shutdown: watch::Receiver<bool>,
     ) {
         let opened = tokio::select! {
             biased;
@@ -265,7 +261,7 @@ impl ListenerState {
         mut connection: Box<DownstreamConnection>,
         peer: Arc<Peer>,
         lane: Arc<WorkerProxy>,
-        mut shutdown: ShutdownWatch,
+        mut shutdown: watch::Receiver<bool>,
     ) {
         let limits = &self.settings.limits;
         let head_limits = HeadLimits {
@@ -299,39 +295,13 @@ impl ListenerState {
                 }
             };
             let arrival = Arrival::new(Arc::clone(&peer), Some(head.host_name));
-            connection.attach(Arc::clone(&arrival.control));
-            let mut session = ServerSession::new_http1(connection);
-            session.set_pipelined_prefix(bytes);
-            session.set_keepalive(Some(limits.keepalive.as_secs()));
-            let Some(reused) = serve(arrival, &lane, session, &shutdown).await else {
-                return;
-            };
-            let (stream, _) = reused.consume();
-            let Ok(same) = stream.into_any().downcast::<DownstreamConnection>() else {
+            let served = lane.serve_http1(arrival, connection, bytes, limits.keepalive, &shutdown);
+            let Some(same) = served.await else {
                 return;
             };
             connection = same;
         }
     }
-}
-
-/// Serves one request, unless it is closed from outside first.
-async fn serve(
-    arrival: Arrival,
-    lane: &WorkerProxy,
-    session: ServerSession,
-    shutdown: &ShutdownWatch,
-) -> Option<ReusedHttpStream> {
-    let control = Arc::clone(&arrival.control);
-    REQUEST
-        .scope(arrival, async {
-            tokio::select! {
-                biased;
-                () = StreamControl::drop_requested(&control) => None,
-                reused = lane.http.process_new_http(session, shutdown) => reused,
-            }
-        })
-        .await
 }
 
 /// Answers a head that never became a request, and closes.

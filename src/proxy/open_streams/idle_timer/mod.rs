@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::{MsgFlags, Shutdown, recv, shutdown};
 use parking_lot::Mutex;
-use pingora::protocols::l4::ext::get_tcp_info;
 
+use crate::proxy::pingora::get_tcp_info;
 use crate::rejection::Reason;
 
 mod untaken;

@@ -10,7 +10,7 @@ use pingora::modules::http::{HttpModule, HttpModuleBuilder, HttpModules, Module}
 use pingora::proxy::Session;
 
 /// Prepares the session of an HTTP/1.0 client for the response of an upstream.
-pub(super) fn prepare(session: &mut Session) {
+pub(in crate::proxy) fn prepare(session: &mut Session) {
     if session.req_header().version != Version::HTTP_10 {
         return;
     }

@@ -12,7 +12,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 ///
 /// # Errors
 /// A request target that does not come back as it went; Pingora has read it before.
-pub(super) fn edit_request<T>(
+pub(in crate::proxy) fn edit_request<T>(
     head: &mut RequestHeader,
     change: impl FnOnce(&mut HeaderMap) -> T,
 ) -> pingora::Result<T> {
@@ -38,7 +38,7 @@ pub(super) fn edit_request<T>(
 ///
 /// # Errors
 /// A reason phrase that does not come back as it went; Pingora has read it before.
-pub(super) fn edit_response<T>(
+pub(in crate::proxy) fn edit_response<T>(
     head: &mut ResponseHeader,
     change: impl FnOnce(&mut HeaderMap) -> T,
 ) -> pingora::Result<T> {

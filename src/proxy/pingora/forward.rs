@@ -12,11 +12,12 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType};
 
 use super::client_response::EVENT_STREAM;
-use super::request_context::RequestContext;
-use super::{failure, header_map, local_response};
+use super::{failure, header_map, peer};
 use crate::clock;
 use crate::pipeline::admission::{Identity, Permit};
 use crate::pipeline::upstream_request::UpstreamRequest;
+use crate::proxy::local_response;
+use crate::proxy::request_context::RequestContext;
 use crate::rejection::{Reason, Refusal};
 use crate::routing::strip_prefix;
 use crate::settings::{Balance, HashKey, TimeoutOverrides, Timeouts};
@@ -29,7 +30,7 @@ const SHORT_BODY: u64 = 16 * 1024;
 ///
 /// # Errors
 /// 503 when no server is healthy.
-pub(super) fn choose(
+pub(in crate::proxy) fn choose(
     session: &mut Session,
     ctx: &mut RequestContext,
 ) -> pingora::Result<Box<HttpPeer>> {
@@ -71,7 +72,7 @@ pub(super) fn choose(
     if let Some(owner) = owner {
         owner.pin(&chosen);
         ctx.has_own_connection = true;
-        ctx.own_connection = Some(owner.isolate(&mut peer));
+        ctx.own_connection = Some(peer::isolate(&mut peer, owner));
     } else if ctx.needs_new_connection {
         // A key in the pool that no connection has.
         peer.group_key = rand::random();
@@ -124,7 +125,7 @@ fn hash_of(
 ///
 /// # Errors
 /// A value that no header can carry.
-pub(super) fn prepare(
+pub(in crate::proxy) fn prepare(
     session: &Session,
     request: &mut RequestHeader,
     ctx: &mut RequestContext,
@@ -172,7 +173,7 @@ pub(super) fn prepare(
 ///
 /// # Errors
 /// 413 once more than that has come.
-pub(super) fn count_body(
+pub(in crate::proxy) fn count_body(
     session: &mut Session,
     body: Option<&Bytes>,
     end: bool,
@@ -218,7 +219,7 @@ pub(super) fn count_body(
 
 /// Passes the end of a request body on without data. Pingora would write empty data as a chunk of
 /// length zero, which is the end, and then write the end.
-pub(super) fn end_body(body: &mut Option<Bytes>, end: bool) {
+pub(in crate::proxy) fn end_body(body: &mut Option<Bytes>, end: bool) {
     if end && body.as_ref().is_some_and(Bytes::is_empty) {
         *body = None;
     }
@@ -227,7 +228,7 @@ pub(super) fn end_body(body: &mut Option<Bytes>, end: bool) {
 /// Notes that a connection is there and the request goes over it. Begins to measure how long the
 /// upstream is silent: at most `read`, until the response turns out to be a stream;
 /// for a gRPC call from the end of its request on.
-pub(super) fn begin(
+pub(in crate::proxy) fn begin(
     session: &mut Session,
     peer: &HttpPeer,
     descriptor: RawFd,
@@ -257,7 +258,7 @@ pub(super) fn begin(
 }
 
 /// Begins to measure how fast the client sends its body.
-pub(super) fn expect_body(session: &mut Session, ctx: &RequestContext) {
+pub(in crate::proxy) fn expect_body(session: &mut Session, ctx: &RequestContext) {
     if session.is_body_done() || session.is_upgrade_req() || ctx.is_grpc_stream {
         return;
     }
@@ -292,7 +293,7 @@ fn accepts_event_stream(session: &Session) -> bool {
 
 impl RequestContext {
     /// The timeouts in force for the request's route.
-    pub(super) fn timeouts(&self) -> Option<Timeouts> {
+    pub(in crate::proxy) fn timeouts(&self) -> Option<Timeouts> {
         let route = self.route.as_ref()?;
         let upstream = self.snapshot.settings.upstreams.get(route.upstream)?;
         Some(upstream.timeouts.with_overrides(&route.timeouts))

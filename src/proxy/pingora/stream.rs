@@ -1,6 +1,5 @@
 //! What Pingora asks of a stream beside reading and writing.
 
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -11,7 +10,7 @@ use pingora::protocols::{
 };
 use tokio::io::AsyncWriteExt;
 
-use super::DownstreamConnection;
+use crate::proxy::connection::DownstreamConnection;
 
 #[async_trait]
 impl Shutdown for DownstreamConnection {
@@ -23,7 +22,7 @@ impl Shutdown for DownstreamConnection {
 
 impl UniqueID for DownstreamConnection {
     fn id(&self) -> UniqueIDType {
-        self.transport.as_raw_fd()
+        self.descriptor()
     }
 }
 

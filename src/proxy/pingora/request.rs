@@ -7,17 +7,16 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
 use pingora::proxy::Session;
 
-use super::local_response::RefusalResponse;
-use super::open_streams::OpenStream;
-use super::request_context::{RequestContext, measure_wait};
-use super::{
-    api_bridge, client_response, failure, grpc, header_map, local_response, sign_in, unrouted,
-};
+use super::{client_response, failure, header_map};
 use crate::auth::credential;
 use crate::clock;
 use crate::pipeline::admission::{AuthRequest, CredentialKind, Identity, Permit};
 use crate::pipeline::facts::{client_origin, host};
 use crate::pipeline::{header_fields, hop_by_hop};
+use crate::proxy::local_response::RefusalResponse;
+use crate::proxy::open_streams::OpenStream;
+use crate::proxy::request_context::{RequestContext, measure_wait};
+use crate::proxy::{api_bridge, grpc, local_response, sign_in, unrouted};
 use crate::rejection::{Reason, Refusal, Rejection};
 use crate::routing::{Path, Route, cors, endpoints};
 use crate::telemetry::request_id::{RequestId, X_REQUEST_ID};
@@ -30,7 +29,7 @@ const EMPTY_BODY_TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// The client went away while it was answered.
-pub(super) async fn decide(
+pub(in crate::proxy) async fn decide(
     session: &mut Session,
     ctx: &mut RequestContext,
 ) -> pingora::Result<bool> {
@@ -185,7 +184,7 @@ fn collect_facts(session: &mut Session, ctx: &mut RequestContext) -> Result<(), 
     }
     let request = session.req_header();
     ctx.method = request.method.clone();
-    ctx.grpc = grpc::is_call(request).then(grpc::Messages::default);
+    ctx.grpc = grpc::is_call(&request.method, &request.headers).then(grpc::Messages::default);
     let [host_field, request_id, page] = header_fields::first(
         &request.headers,
         [&header::HOST, &X_REQUEST_ID, &header::ORIGIN],
@@ -293,7 +292,10 @@ async fn admit(
 }
 
 /// What the decision reads of the request.
-pub(super) fn auth_request<'a>(session: &'a Session, ctx: &'a RequestContext) -> AuthRequest<'a> {
+pub(in crate::proxy) fn auth_request<'a>(
+    session: &'a Session,
+    ctx: &'a RequestContext,
+) -> AuthRequest<'a> {
     AuthRequest {
         headers: &session.req_header().headers,
         ip: ctx
@@ -359,7 +361,7 @@ fn is_upgrade_allowed(
 }
 
 /// Counts a use of the session; it is written later.
-pub(super) fn record_session_use(ctx: &RequestContext, identity: &Identity) {
+pub(in crate::proxy) fn record_session_use(ctx: &RequestContext, identity: &Identity) {
     if let (Some(session), Some(origin)) = (identity.session(), &ctx.client_origin) {
         ctx.worker
             .near_cache

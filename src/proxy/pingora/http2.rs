@@ -1,4 +1,4 @@
-//! A connection that speaks HTTP/2, from its preface to its last stream.
+//! A client connection that speaks HTTP/2, from its preface to its last stream.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -10,16 +10,15 @@ use bytes::Bytes;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::{H2Accept, HttpSession, default_h2_options, handshake};
 use pingora::protocols::{Digest, Stream};
-use pingora::server::ShutdownWatch;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::{ListenerState, Peer, drain, serve};
+use super::{GrpcSession, WorkerProxy, serve};
 use crate::clock;
-use crate::proxy::WorkerProxy;
 use crate::proxy::connection::head::Outline;
 use crate::proxy::connection::{DownstreamConnection, RefusalReport};
-use crate::proxy::grpc::{self, GrpcSession};
+use crate::proxy::grpc;
+use crate::proxy::listener::{ListenerState, Peer, drain};
 use crate::proxy::open_streams::stream_control::StreamControl;
 use crate::proxy::request_context::Arrival;
 use crate::telemetry::metrics::ConnectionRefusal;
@@ -41,12 +40,12 @@ const SEND_BUFFER: usize = 32 * 1024;
 
 impl ListenerState {
     /// Serves streams until the client goes, is idle for too long, or a drain has nothing left to do.
-    pub(super) async fn serve_http2(
+    pub(in crate::proxy) async fn serve_http2(
         &self,
         mut connection: Box<DownstreamConnection>,
         peer: Arc<Peer>,
         lane: Arc<WorkerProxy>,
-        mut shutdown: ShutdownWatch,
+        mut shutdown: watch::Receiver<bool>,
     ) {
         let limits = &self.settings.limits;
         let preface = tokio::select! {
@@ -118,7 +117,7 @@ impl Http2Connection {
         self: &Arc<Self>,
         mut streams: h2::server::Connection<Stream, Bytes>,
         control: &StreamControl,
-        shutdown: ShutdownWatch,
+        shutdown: watch::Receiver<bool>,
     ) {
         let mut accepted = AcceptedStreams::default();
         let mut stop = shutdown.clone();
@@ -156,7 +155,7 @@ impl Http2Connection {
         self: &Arc<Self>,
         streams: &mut h2::server::Connection<Stream, Bytes>,
         accepted: &mut AcceptedStreams,
-        shutdown: &ShutdownWatch,
+        shutdown: &watch::Receiver<bool>,
     ) -> ConnectionEnd {
         let grace = self.worker_proxy.worker.snapshot().settings.shutdown.grace;
         let deadline = clock::monotonic() + PAUSE.min(grace / 2);
@@ -184,7 +183,7 @@ impl Http2Connection {
         self: &Arc<Self>,
         streams: &mut h2::server::Connection<Stream, Bytes>,
         accepted: &mut AcceptedStreams,
-        shutdown: &ShutdownWatch,
+        shutdown: &watch::Receiver<bool>,
     ) -> bool {
         match HttpSession::from_h2_conn(streams, Arc::clone(&accepted.digest)).await {
             Ok(Some(H2Accept::Session(session))) => {
@@ -205,9 +204,10 @@ impl Http2Connection {
         }
     }
 
-    async fn serve_stream(&self, stream: HttpSession, shutdown: &ShutdownWatch) {
+    async fn serve_stream(&self, stream: HttpSession, shutdown: &watch::Receiver<bool>) {
         let arrival = Arrival::new(Arc::clone(&self.peer), None);
-        let session = if grpc::is_call(stream.req_header()) {
+        let head = stream.req_header();
+        let session = if grpc::is_call(&head.method, &head.headers) {
             let control = Arc::clone(&arrival.control);
             ServerSession::new_custom(Box::new(GrpcSession::new(stream, control)))
         } else {
@@ -239,7 +239,7 @@ impl Http2Connection {
 
 /// Resolves when the gateway drains; for a connection that has carried no request, [`drain::IDLE`]
 /// later: its first one is probably on its way.
-async fn wait_for_drain(shutdown: &mut ShutdownWatch, used: bool) {
+async fn wait_for_drain(shutdown: &mut watch::Receiver<bool>, used: bool) {
     if used {
         // Its sender outlives the connection.
         let _ = shutdown.wait_for(|stop| *stop).await;

@@ -25,7 +25,7 @@ use crate::proxy::open_streams::stream_control::StreamControl;
 type MessageReader = Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>;
 
 /// An HTTP/2 stream that `StreamControl::close` ends softly.
-pub(in crate::proxy) struct GrpcSession {
+pub(super) struct GrpcSession {
     stream: HttpSession,
     control: Arc<StreamControl>,
     /// The end came while the client did not take what was written: no trailers would reach it.
@@ -33,7 +33,7 @@ pub(in crate::proxy) struct GrpcSession {
 }
 
 impl GrpcSession {
-    pub(in crate::proxy) fn new(stream: HttpSession, control: Arc<StreamControl>) -> GrpcSession {
+    pub(super) fn new(stream: HttpSession, control: Arc<StreamControl>) -> GrpcSession {
         GrpcSession {
             stream,
             control,

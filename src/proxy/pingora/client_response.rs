@@ -9,27 +9,28 @@ use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType};
 
-use super::local_response::{self, RefusalResponse};
-use super::open_streams::StreamKind;
-use super::open_streams::idle_timer::PendingChunk;
-use super::request_context::RequestContext;
-use super::{connection_auth, failure, forward, header_map};
+use super::{failure, forward, header_map};
 use crate::limits::{self, Decision};
 use crate::pipeline::client_response::ClientResponse;
 use crate::pipeline::client_response::framing::{self, LengthAction};
 use crate::pipeline::hop_by_hop;
+use crate::proxy::connection_auth;
+use crate::proxy::local_response::{self, RefusalResponse};
+use crate::proxy::open_streams::StreamKind;
+use crate::proxy::open_streams::idle_timer::PendingChunk;
+use crate::proxy::request_context::RequestContext;
 use crate::rejection::{Reason, Refusal, RejectionDetails};
 use crate::store::Store;
 use crate::telemetry::metrics;
 
 /// The media type of an event stream (HTML, section 9.2).
-pub(super) const EVENT_STREAM: &[u8] = b"text/event-stream";
+pub(in crate::proxy) const EVENT_STREAM: &[u8] = b"text/event-stream";
 
 /// Completes the head of an upstream's response.
 ///
 /// # Errors
 /// Framing that is not valid; a header that does not fit.
-pub(super) fn complete(
+pub(in crate::proxy) fn complete(
     session: &mut Session,
     response: &mut ResponseHeader,
     ctx: &mut RequestContext,
@@ -117,7 +118,7 @@ fn check(session: &Session, response: &ResponseHeader) -> Result<LengthAction, &
 /// # Errors
 /// It ended because the gateway waited no longer: without an error an end of the connection would
 /// pass for the end of a body that has no length.
-pub(super) fn observe_body(
+pub(in crate::proxy) fn observe_body(
     session: &Session,
     body: &mut Option<Bytes>,
     end: bool,
@@ -141,7 +142,7 @@ pub(super) fn observe_body(
 }
 
 /// Takes note of the end of a response: a gRPC client that goes on sending has nothing to wait for.
-pub(super) fn observe_trailers(ctx: &RequestContext) {
+pub(in crate::proxy) fn observe_trailers(ctx: &RequestContext) {
     if ctx.is_grpc_stream
         && let Some(timeouts) = ctx.timeouts()
     {
@@ -246,7 +247,7 @@ fn stream_kind_of(content: &[u8]) -> StreamKind {
 
 /// The limit headers of an answer; none where no limit was evaluated. Limits go by the store's clock,
 /// and so does the time at which they say that one is whole again.
-pub(super) fn limit_headers(
+pub(in crate::proxy) fn limit_headers(
     decisions: &[Decision],
     store: &Store,
 ) -> Vec<(HeaderName, HeaderValue)> {
@@ -257,7 +258,7 @@ pub(super) fn limit_headers(
 }
 
 /// The names of the limits that turned a request away.
-pub(super) fn violated_limits(decisions: &[Decision]) -> Vec<String> {
+pub(in crate::proxy) fn violated_limits(decisions: &[Decision]) -> Vec<String> {
     let refusing = decisions.iter().filter(|decision| decision.refuses());
     refusing
         .map(|decision| decision.limit.name.to_string())
@@ -268,7 +269,7 @@ pub(super) fn violated_limits(decisions: &[Decision]) -> Vec<String> {
 ///
 /// # Errors
 /// The client went away.
-pub(super) async fn send_refusal(
+pub(in crate::proxy) async fn send_refusal(
     session: &mut Session,
     ctx: &mut RequestContext,
     mut answer: RefusalResponse,
@@ -283,7 +284,7 @@ pub(super) async fn send_refusal(
 }
 
 /// Reads off what an answer was, when Pingora says that it is over.
-pub(super) fn record_outcome(session: &Session, ctx: &mut RequestContext) {
+pub(in crate::proxy) fn record_outcome(session: &Session, ctx: &mut RequestContext) {
     if let Some(written) = session.response_written() {
         ctx.status = written.status.as_u16();
     }
@@ -294,7 +295,7 @@ pub(super) fn record_outcome(session: &Session, ctx: &mut RequestContext) {
 
 impl RequestContext {
     /// Keeps for the log what decided a refusal, and whose request it was.
-    pub(super) fn record_grounds(&mut self, grounds: Option<Box<RejectionDetails>>) {
+    pub(in crate::proxy) fn record_grounds(&mut self, grounds: Option<Box<RejectionDetails>>) {
         let Some(mut grounds) = grounds else { return };
         self.user = grounds.user.take().or_else(|| self.user.take());
         self.session = grounds.session.or(self.session);
@@ -302,7 +303,7 @@ impl RequestContext {
     }
 
     /// Keeps for the log which of these limits refused.
-    pub(super) fn record_refusing_limits(&mut self, decisions: &[Decision]) {
+    pub(in crate::proxy) fn record_refusing_limits(&mut self, decisions: &[Decision]) {
         let violated = violated_limits(decisions);
         if !violated.is_empty() {
             self.grounds.get_or_insert_default().limit = Some(violated.join(","));
@@ -310,7 +311,7 @@ impl RequestContext {
     }
 
     /// The `route` label of metrics.
-    pub(super) fn route_label(&self) -> &str {
+    pub(in crate::proxy) fn route_label(&self) -> &str {
         match &self.route {
             Some(route) => &route.name,
             None if self.is_api_call => metrics::API_ROUTE,
@@ -319,7 +320,7 @@ impl RequestContext {
     }
 
     /// Whether there was an authentication to count.
-    pub(super) fn has_authentication_outcome(&self) -> bool {
+    pub(in crate::proxy) fn has_authentication_outcome(&self) -> bool {
         self.authenticated || self.refusal.is_some_and(Refusal::is_authentication_outcome)
     }
 }

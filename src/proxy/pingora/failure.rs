@@ -6,16 +6,16 @@ use pingora::proxy::{FailToProxy, Session};
 use pingora::{Error, ErrorSource, ErrorType};
 
 use super::client_response;
-use super::grpc::{self, Messages};
-use super::local_response::{self, RefusalResponse};
-use super::request_context::RequestContext;
 use crate::pipeline::header_fields::HeaderError;
+use crate::proxy::grpc::{self, Messages};
+use crate::proxy::local_response::{self, RefusalResponse};
+use crate::proxy::request_context::RequestContext;
 use crate::rejection::{Reason, Refusal};
 use crate::upstream::{AttemptOutcome, ChosenServer, UpstreamError};
 
 /// Places an error that came before a request was forwarded: no other side than the client's had a part
 /// in it, unless it is of the gateway's own making.
-pub(super) fn attribute_early_error(mut error: Box<Error>) -> Box<Error> {
+pub(in crate::proxy) fn attribute_early_error(mut error: Box<Error>) -> Box<Error> {
     if *error.esource() == ErrorSource::Unset && *error.etype() != ErrorType::InternalError {
         error.as_down();
     }
@@ -23,7 +23,7 @@ pub(super) fn attribute_early_error(mut error: Box<Error>) -> Box<Error> {
 }
 
 /// Turns an error about a message's headers into one of Pingora's.
-pub(super) fn from_header_error(error: HeaderError) -> Box<Error> {
+pub(in crate::proxy) fn from_header_error(error: HeaderError) -> Box<Error> {
     match error {
         HeaderError::ConflictingLengths => Error::new_down(ErrorType::InvalidHTTPHeader),
         HeaderError::InvalidValue(_) | HeaderError::Assertion(_) => {
@@ -35,7 +35,10 @@ pub(super) fn from_header_error(error: HeaderError) -> Box<Error> {
 
 /// A connection attempt that failed has carried nothing: further servers are tried, each once,
 /// whatever the method. [`super::forward::choose`] ends it when none is left.
-pub(super) fn handle_connect_error(ctx: &mut RequestContext, mut error: Box<Error>) -> Box<Error> {
+pub(in crate::proxy) fn handle_connect_error(
+    ctx: &mut RequestContext,
+    mut error: Box<Error>,
+) -> Box<Error> {
     warn_failed_attempt(ctx, &error);
     error.set_retry(true);
     if is_unprocessed(&error) && !ctx.needs_new_connection {
@@ -64,7 +67,7 @@ pub(super) fn handle_connect_error(ctx: &mut RequestContext, mut error: Box<Erro
 /// Once connected, a request is sent again only if the upstream cannot have processed it: it has
 /// declared so, or the method is safe, the body was not sent, and the pooled connection turned out to
 /// be closed.
-pub(super) fn handle_proxy_error(
+pub(in crate::proxy) fn handle_proxy_error(
     session: &mut Session,
     ctx: &mut RequestContext,
     mut error: Box<Error>,
@@ -243,7 +246,7 @@ fn outcome_of(error: &Error) -> AttemptOutcome {
 }
 
 /// Answers for an upstream that failed, if an answer can still be given.
-pub(super) async fn respond_with_error(
+pub(in crate::proxy) async fn respond_with_error(
     session: &mut Session,
     ctx: &mut RequestContext,
     error: &Error,

@@ -1,0 +1,263 @@
+//! The engine on Pingora's `HttpProxy`: its hooks, and the adapters that it needs.
+
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use pingora::apps::{HttpServerApp, ReusedHttpStream};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::modules::http::HttpModules;
+use pingora::protocols::Digest;
+use pingora::protocols::http::ServerSession;
+use pingora::proxy::{FailToProxy, HttpProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use pingora::server::configuration::ServerConf;
+use pingora::upstreams::peer::HttpPeer;
+use tokio::sync::watch;
+
+use super::connection::DownstreamConnection;
+use super::local_response;
+use super::open_streams::stream_control::StreamControl;
+use super::request_context::{Arrival, REQUEST, RequestContext};
+use super::worker::Worker;
+
+pub(super) mod client_response;
+mod failure;
+mod forward;
+mod grpc_session;
+mod header_map;
+mod http10;
+mod http2;
+mod peer;
+pub(super) mod request;
+mod stream;
+
+use grpc_session::GrpcSession;
+pub(super) use pingora::protocols::l4::ext::get_tcp_info;
+/// Timers that cost less than Tokio's where millions are set and few expire.
+pub(super) use pingora_timeout::timeout;
+
+/// A worker with Pingora's proxy in front of it.
+pub struct WorkerProxy {
+    pub worker: Arc<Worker>,
+    http: Arc<HttpProxy<Proxy>>,
+}
+
+impl WorkerProxy {
+    pub fn new(worker: Arc<Worker>) -> WorkerProxy {
+        let conf = ServerConf {
+            threads: 1,
+            // `failure` decides below this cap: by `retries`, and by the servers that are left.
+            max_retries: 100,
+            ..ServerConf::default()
+        };
+        let proxy = Proxy {
+            worker: Arc::clone(&worker),
+        };
+        WorkerProxy {
+            worker,
+            http: Arc::new(pingora::proxy::http_proxy(&Arc::new(conf), proxy)),
+        }
+    }
+
+    /// Serves one request of HTTP/1.1, whose head is in `head`. Returns the connection if it is kept.
+    pub(super) async fn serve_http1(
+        &self,
+        arrival: Arrival,
+        mut connection: Box<DownstreamConnection>,
+        head: BytesMut,
+        keepalive: Duration,
+        shutdown: &watch::Receiver<bool>,
+    ) -> Option<Box<DownstreamConnection>> {
+        connection.attach(Arc::clone(&arrival.control));
+        let mut session = ServerSession::new_http1(connection);
+        session.set_pipelined_prefix(head);
+        session.set_keepalive(Some(keepalive.as_secs()));
+        let reused = serve(arrival, self, session, shutdown).await?;
+        let (stream, _) = reused.consume();
+        stream.into_any().downcast().ok()
+    }
+}
+
+/// Serves one request, unless it is closed from outside first.
+async fn serve(
+    arrival: Arrival,
+    lane: &WorkerProxy,
+    session: ServerSession,
+    shutdown: &watch::Receiver<bool>,
+) -> Option<ReusedHttpStream> {
+    let control = Arc::clone(&arrival.control);
+    REQUEST
+        .scope(arrival, async {
+            tokio::select! {
+                biased;
+                () = StreamControl::drop_requested(&control) => None,
+                reused = lane.http.process_new_http(session, shutdown) => reused,
+            }
+        })
+        .await
+}
+
+/// Pingora's hooks, in the order in which a request meets them.
+struct Proxy {
+    worker: Arc<Worker>,
+}
+
+#[async_trait]
+impl ProxyHttp for Proxy {
+    // Boxed: Pingora moves it on into each of its stages.
+    type CTX = Box<RequestContext>;
+
+    fn new_ctx(&self) -> Box<RequestContext> {
+        // Every request is handed to Pingora inside the scope ([`serve`]).
+        let arrival = REQUEST.with(Clone::clone);
+        Box::new(RequestContext::new(arrival, Arc::clone(&self.worker)))
+    }
+
+    fn init_downstream_modules(&self, _: &mut HttpModules) {
+        // None: the default one compresses, which is the upstream's business.
+    }
+
+    async fn request_filter(
+        &self,
+        session: &mut Session,
+        ctx: &mut Box<RequestContext>,
+    ) -> pingora::Result<bool> {
+        let decided = request::decide(session, ctx).await;
+        decided.map_err(failure::attribute_early_error)
+    }
+
+    async fn upstream_peer(
+        &self,
+        session: &mut Session,
+        ctx: &mut Box<RequestContext>,
+    ) -> pingora::Result<Box<HttpPeer>> {
+        forward::choose(session, ctx)
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        session: &mut Session,
+        reused: bool,
+        peer: &HttpPeer,
+        descriptor: RawFd,
+        _: Option<&Digest>,
+        ctx: &mut Box<RequestContext>,
+    ) -> pingora::Result<()> {
+        forward::begin(session, peer, descriptor, reused, ctx);
+        Ok(())
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut Box<RequestContext>,
+    ) -> pingora::Result<()> {
+        http10::prepare(session);
+        forward::prepare(session, request, ctx)
+    }
+
+    async fn request_body_filter(
+        &self,
+        session: &mut Session,
+        body: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut Box<RequestContext>,
+    ) -> pingora::Result<()> {
+        if end {
+            ctx.arrival.control.body_rate.end();
+        }
+        forward::count_body(session, body.as_ref(), end, ctx)?;
+        forward::end_body(body, end);
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Box<RequestContext>,
+    ) -> pingora::Result<()> {
+        client_response::complete(session, response, ctx)
+    }
+
+    fn response_body_filter(
+        &self,
+        session: &mut Session,
+        body: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut Box<RequestContext>,
+    ) -> pingora::Result<Option<Duration>> {
+        client_response::observe_body(session, body, end, ctx)?;
+        Ok(None)
+    }
+
+    async fn response_trailer_filter(
+        &self,
+        _: &mut Session,
+        _: &mut HeaderMap,
+        ctx: &mut Box<RequestContext>,
+    ) -> pingora::Result<Option<Bytes>> {
+        client_response::observe_trailers(ctx);
+        Ok(None)
+    }
+
+    fn fail_to_connect(
+        &self,
+        _: &mut Session,
+        _: &HttpPeer,
+        ctx: &mut Box<RequestContext>,
+        error: Box<pingora::Error>,
+    ) -> Box<pingora::Error> {
+        failure::handle_connect_error(ctx, error)
+    }
+
+    fn error_while_proxy(
+        &self,
+        _: &HttpPeer,
+        session: &mut Session,
+        error: Box<pingora::Error>,
+        ctx: &mut Box<RequestContext>,
+        reused: bool,
+    ) -> Box<pingora::Error> {
+        failure::handle_proxy_error(session, ctx, error, reused)
+    }
+
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &pingora::Error,
+        ctx: &mut Box<RequestContext>,
+    ) -> FailToProxy {
+        failure::respond_with_error(session, ctx, error).await
+    }
+
+    async fn logging(
+        &self,
+        session: &mut Session,
+        _: Option<&pingora::Error>,
+        ctx: &mut Box<RequestContext>,
+    ) {
+        client_response::record_outcome(session, ctx);
+        local_response::linger(session, ctx).await;
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _: &Session,
+        _: &Box<RequestContext>,
+        _: &pingora::Error,
+        _: ProxyWarnLogContext,
+    ) -> bool {
+        // `failure` reports what is tried again, with the request's identifier.
+        true
+    }
+
+    fn suppress_error_log(&self, _: &Session, _: &Box<RequestContext>, _: &pingora::Error) -> bool {
+        // The access log says it, once.
+        true
+    }
+}
