@@ -4,14 +4,13 @@
 use std::sync::Arc;
 
 use http::HeaderValue;
-use prometheus::IntCounter;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use crate::auth::session::Millis;
 use crate::auth::token::{AssertionClaims, SignError, Tokens};
 use crate::pipeline::admission::Identity;
-use crate::telemetry::metrics::{CacheName, CacheOutcome, Metrics};
+use crate::telemetry::metrics::{CacheName, CacheOutcome, IntCounter, Metrics};
 
 /// For so long an assertion is given again: it lives a minute, so one that is forwarded has half a
 /// minute left at least.

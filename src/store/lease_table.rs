@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use prometheus::IntCounter;
 use tokio::sync::Notify;
 
 use crate::clock;
@@ -13,7 +12,7 @@ use crate::limits::{
     Charge, Counter, Decision, Lease, LeaseReply, LeaseRequest, LeaseTerms, LeasedUnit, Limit,
     Micros, TakeOutcome, UnusedUnits,
 };
-use crate::telemetry::metrics::{CacheName, CacheOutcome, Metrics};
+use crate::telemetry::metrics::{CacheName, CacheOutcome, IntCounter, Metrics};
 
 /// Locks; a counter's hash says under which it is.
 const SHARDS: usize = 64;

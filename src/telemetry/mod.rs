@@ -1,4 +1,4 @@
-//! Metrics, logs and request ids.
+//! Metrics, logs, and the ids of requests and traces.
 
 pub mod logging;
 pub mod metrics;

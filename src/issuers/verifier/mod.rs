@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use prometheus::IntCounter;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
@@ -10,7 +9,7 @@ use crate::auth::session::Millis;
 use crate::auth::token::{Claims, Tokens, VerifiedToken, VerifyError};
 use crate::issuers::Issuers;
 use crate::memory_budget::{MIB, MemoryBudget};
-use crate::telemetry::metrics::{CacheName, CacheOutcome, Metrics};
+use crate::telemetry::metrics::{CacheName, CacheOutcome, IntCounter, Metrics};
 
 /// More than half a million tokens of our own at most.
 const MEMORY_BUDGET: MemoryBudget = MemoryBudget {

@@ -7,10 +7,8 @@ use std::os::fd::AsFd;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
-use prometheus::IntCounter;
-
 use crate::clock;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{IntCounter, Metrics};
 
 /// How much is gathered before it is written, whatever else waits.
 const MAX_BATCH: usize = 64 * 1024;
