@@ -3,9 +3,16 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use bytes::Bytes;
 use clap::Args;
+use http::{HeaderMap, Method};
+use url::Url;
+
+use crate::http_client::{HttpClient, HttpClientConfig};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes of the response.
+const MAX_BODY: usize = 64 * 1024;
 
 /// `portcullis health`.
 #[derive(Debug, Args)]
@@ -17,7 +24,7 @@ pub(super) struct HealthArgs {
 
 /// Checks that a URL has a scheme and a host.
 fn admin_url(text: &str) -> Result<String, String> {
-    let url = url::Url::parse(text).ok();
+    let url = Url::parse(text).ok();
     let is_http = url.is_some_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
     match is_http {
         true => Ok(text.to_owned()),
@@ -35,20 +42,21 @@ pub(super) fn run(args: &HealthArgs) -> anyhow::Result<()> {
 }
 
 async fn query(admin: &str) -> anyhow::Result<()> {
-    let client = reqwest::Client::builder()
-        // The gateway is queried itself, not through a proxy of the environment.
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .timeout(TIMEOUT)
-        .build()
-        .context("an HTTP client could not be made")?;
-    let response = client.get(format!("{admin}/ready")).send().await;
+    let url = Url::parse(&format!("{admin}/ready"))?;
+    // The gateway is queried itself, not through a proxy of the environment.
+    let client = HttpClient::new(&HttpClientConfig {
+        timeout: Some(TIMEOUT),
+        ..HttpClientConfig::default()
+    })
+    .context("an HTTP client could not be made")?;
+    let response = client.send(Method::GET, url, HeaderMap::new(), Bytes::new());
+    let response = response.await;
     let response = response.with_context(|| format!("{admin} does not respond"))?;
     let status = response.status();
     if status.is_success() {
         return Ok(());
     }
-    let body = response.bytes().await.unwrap_or_default();
+    let body = response.read_body(MAX_BODY).await.unwrap_or_default();
     let body: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
     let text = |pointer| body.pointer(pointer).and_then(serde_json::Value::as_str);
     let reason = text("/status").or_else(|| text("/error/message"));

@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
@@ -18,10 +20,12 @@ use url::{Host, Url};
 use crate::auth::token::{
     Algorithm, IgnoredKey, Key, KeyError, KeySet, KeySource, Tokens, TrustedIssuer, parse_jwks,
 };
+use crate::http_client::{HttpClient, HttpClientConfig, HttpError};
 use crate::telemetry::metrics::{FetchStatus, Metrics};
 
 /// For a whole fetch.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+const USER_AGENT: &str = concat!("portcullis/", env!("CARGO_PKG_VERSION"));
 /// Bytes of a key set.
 const MAX_BODY: usize = 1024 * 1024;
 /// Between two fetches when nobody asks and none fails.
@@ -52,7 +56,7 @@ struct IssuerState {
     url: Url,
     algorithms: Vec<Algorithm>,
     /// `None`: no client could be made, so every fetch fails.
-    client: Option<reqwest::Client>,
+    client: Option<HttpClient>,
     metrics: Arc<Metrics>,
     keys: ArcSwap<Vec<Key>>,
     /// Counts the times that `keys` was set.
@@ -73,7 +77,7 @@ enum FetchError {
     #[error("no HTTP client could be made")]
     NoClient,
     #[error("the issuer cannot be reached")]
-    Unreachable(#[source] reqwest::Error),
+    Unreachable(#[source] HttpError),
     #[error("the issuer answered with status {0}")]
     Status(u16),
     #[error("the key set has more than {MAX_BODY} bytes")]
@@ -163,11 +167,11 @@ fn public_algorithms(trusted: &TrustedIssuer) -> Vec<Algorithm> {
 
 impl Issuer {
     fn start(trusted: &TrustedIssuer, url: &Url, metrics: &Arc<Metrics>) -> Issuer {
-        let client = reqwest::Client::builder()
-            .timeout(FETCH_TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none())
-            .user_agent(concat!("portcullis/", env!("CARGO_PKG_VERSION")))
-            .build();
+        let client = HttpClient::new(&HttpClientConfig {
+            timeout: Some(FETCH_TIMEOUT),
+            environment_proxies: true,
+            ..HttpClientConfig::default()
+        });
         let once = Quota::with_period(COOL_DOWN).unwrap_or(Quota::per_minute(NonZeroU32::MIN));
         let state = Arc::new(IssuerState {
             issuer: trusted.issuer.clone(),
@@ -261,20 +265,18 @@ impl IssuerState {
             return Err(FetchError::Insecure);
         }
         let client = self.client.as_ref().ok_or(FetchError::NoClient)?;
-        // The URL may hold a password; an error is logged without it.
-        let unreachable = |error: reqwest::Error| FetchError::Unreachable(error.without_url());
-        let request = client.get(self.url.clone());
-        let mut answer = request.send().await.map_err(unreachable)?;
-        if answer.status() != reqwest::StatusCode::OK {
-            return Err(FetchError::Status(answer.status().as_u16()));
+        let agent = (header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+        let headers = HeaderMap::from_iter([agent]);
+        let sent = client.send(Method::GET, self.url.clone(), headers, Bytes::new());
+        let response = sent.await.map_err(FetchError::Unreachable)?;
+        if response.status() != StatusCode::OK {
+            return Err(FetchError::Status(response.status().as_u16()));
         }
-        let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(unreachable)? {
-            if body.len() + chunk.len() > MAX_BODY {
-                return Err(FetchError::TooLong);
-            }
-            body.extend_from_slice(&chunk);
-        }
+        let body = response.read_body(MAX_BODY).await;
+        let body = body.map_err(|error| match error {
+            HttpError::TooLarge(_) => FetchError::TooLong,
+            error => FetchError::Unreachable(error),
+        })?;
         parse_jwks(&body, &self.algorithms).map_err(FetchError::Keys)
     }
 }

@@ -11,14 +11,16 @@ use std::time::Duration;
 use anyhow::Context as _;
 use axum::Router;
 use axum::body::Body;
-use http::{Method, Request, header};
+use http::{HeaderMap, HeaderValue, Method, Request, header};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use tower::ServiceExt;
 use transport::{NO_TOKEN, find_gateway, local_admin_state, wait_for_store};
+use url::Url;
 
 use super::print_error_line;
 use crate::database::{self, Database};
+use crate::http_client::HttpClient;
 use crate::settings::{Engine, Reloadable, Settings};
 use crate::store::Store;
 
@@ -48,7 +50,7 @@ pub(super) struct AdminClient {
 
 enum Transport {
     InProcess(Router, Store),
-    Gateway(reqwest::Client, SocketAddr),
+    Gateway(HttpClient, SocketAddr),
 }
 
 /// Why a question has no answer.
@@ -200,24 +202,26 @@ impl AdminClient {
 
     async fn request_gateway(
         &self,
-        client: &reqwest::Client,
+        client: &HttpClient,
         admin: SocketAddr,
         method: Method,
         target: &str,
         body: Option<&Value>,
     ) -> anyhow::Result<Vec<u8>> {
-        let mut request = client
-            .request(method, format!("http://{admin}{target}"))
-            .header(header::AUTHORIZATION, self.bearer());
-        if let Some(body) = body {
-            request = request
-                .header(header::CONTENT_TYPE, "application/json")
-                .body(body.to_string());
+        let url = Url::parse(&format!("http://{admin}{target}"))?;
+        let mut headers = HeaderMap::new();
+        headers.insert(header::AUTHORIZATION, self.bearer().try_into()?);
+        if body.is_some() {
+            let json = HeaderValue::from_static("application/json");
+            headers.insert(header::CONTENT_TYPE, json);
         }
-        let answer = request.send().await;
-        let answer = answer.with_context(|| format!("the gateway at {admin} does not answer"))?;
-        let bytes = answer.bytes().await;
-        let bytes = bytes.with_context(|| format!("the gateway at {admin} broke off"))?;
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let response = client.send(method, url, headers, body.into()).await;
+        let response =
+            response.with_context(|| format!("the gateway at {admin} does not respond"))?;
+        let bytes = response.read_body(MAX_RESPONSE).await;
+        let bytes =
+            bytes.with_context(|| format!("the response of the gateway at {admin} broke off"))?;
         Ok(bytes.to_vec())
     }
 

@@ -11,6 +11,7 @@ use super::{Needs, STORE_TIMEOUT};
 use crate::api::admin::{AdminState, Readiness, ReloadOutcome};
 use crate::database::Database;
 use crate::events::Events;
+use crate::http_client::{HttpClient, HttpClientConfig};
 use crate::identity::Accounts;
 use crate::pipeline::snapshot::Snapshot;
 use crate::sessions::Sessions;
@@ -28,7 +29,7 @@ pub(super) async fn find_gateway(
     boot: &Boot,
     live: &Reloadable,
     matter: Needs,
-) -> anyhow::Result<Option<(reqwest::Client, SocketAddr)>> {
+) -> anyhow::Result<Option<(HttpClient, SocketAddr)>> {
     if matter == Needs::Users || !matches!(boot.store.engine, Engine::Memory) {
         return Ok(None);
     }
@@ -47,13 +48,12 @@ pub(super) async fn find_gateway(
         }
     }
     anyhow::ensure!(live.admin_token.is_some(), NO_TOKEN);
-    let client = reqwest::Client::builder()
-        // Neither a proxy of the environment nor anybody that it points to is to see the token.
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .timeout(RESPONSE_TIMEOUT)
-        .build()
-        .context("an HTTP client could not be made")?;
+    // No proxy of the environment is to see the token.
+    let client = HttpClient::new(&HttpClientConfig {
+        timeout: Some(RESPONSE_TIMEOUT),
+        ..HttpClientConfig::default()
+    })
+    .context("an HTTP client could not be made")?;
     Ok(Some((client, admin)))
 }
 

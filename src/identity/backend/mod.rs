@@ -15,6 +15,7 @@ use user::BackendUser;
 use super::{AccountError, ClientInfo};
 use crate::auth::session::Session;
 use crate::database::User;
+use crate::http_client::{HttpClient, HttpClientConfig, HttpError};
 use crate::rejection::Refusal;
 use crate::settings::backend::BackendSettings;
 
@@ -37,7 +38,7 @@ pub(super) struct CurrentBackendClient {
 /// A backend, and who may ask it now.
 pub(super) struct BackendClient {
     backend: Arc<BackendSettings>,
-    client: reqwest::Client,
+    client: HttpClient,
     slots: CallSlots,
 }
 
@@ -116,24 +117,18 @@ impl CurrentBackendClient {
     }
 }
 
-fn build_client(backend: &BackendSettings) -> Result<reqwest::Client, reqwest::Error> {
-    let mut builder = reqwest::Client::builder()
-        // A password goes where the operator said, and nowhere else.
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .referer(false)
-        .retry(reqwest::retry::never())
-        // A kept connection may be closed just when it is used again, and nobody could tell whether
-        // the login was seen; checking a password costs more than a connection.
-        .pool_max_idle_per_host(0);
-    if let Some(ca) = &backend.tls.ca {
-        builder = builder.tls_certs_only(reqwest::Certificate::from_pem_bundle(ca)?);
-    }
-    if let Some((cert, key)) = &backend.tls.client {
-        let both = [key.as_slice(), b"\n", cert].concat();
-        builder = builder.identity(reqwest::Identity::from_pem(&both)?);
-    }
-    builder.build()
+fn build_client(backend: &BackendSettings) -> Result<HttpClient, HttpError> {
+    HttpClient::new(&HttpClientConfig {
+        // A kept connection may be closed when it is used again, and it would be unknown whether the
+        // login was seen; checking a password costs more than a connection.
+        single_use_connections: true,
+        ca: backend.tls.ca.as_deref(),
+        identity: match &backend.tls.client {
+            Some((certificate, key)) => Some((certificate, key.as_slice())),
+            None => None,
+        },
+        ..HttpClientConfig::default()
+    })
 }
 
 /// The right to ask now, and until when.
@@ -188,26 +183,17 @@ impl BackendClient {
     }
 
     async fn call(&self, question: BackendRequest<'_>) -> Result<BackendResponse, Refusal> {
-        let request = self
-            .client
-            .request(self.backend.method.clone(), self.backend.login.clone())
-            .headers(request_headers(&question))
-            .body(question.body);
-        let mut response = request.send().await.map_err(refusal_for_send_error)?;
-        let mut body = Vec::new();
-        while let Some(part) = response.chunk().await.map_err(refusal_for_read_error)? {
-            if body.len() + part.len() > MAX_RESPONSE_BYTES {
-                tracing::error!(
-                    "the identity backend's answer has more than {MAX_RESPONSE_BYTES} bytes"
-                );
-                return Err(Refusal::UpstreamProtocolError);
-            }
-            body.extend_from_slice(&part);
-        }
+        let (method, url) = (self.backend.method.clone(), self.backend.login.clone());
+        let headers = request_headers(&question);
+        let sent = self.client.send(method, url, headers, question.body);
+        let mut response = sent.await.map_err(refusal_for_error)?;
+        let (status, headers) = (response.status(), response.take_headers());
+        let body = response.read_body(MAX_RESPONSE_BYTES).await;
+        let body = body.map_err(refusal_for_error)?;
         Ok(BackendResponse {
-            status: response.status(),
-            headers: std::mem::take(response.headers_mut()),
-            body: body.into(),
+            status,
+            headers,
+            body,
         })
     }
 }
@@ -230,24 +216,14 @@ fn request_headers(question: &BackendRequest<'_>) -> HeaderMap {
     headers
 }
 
-fn refusal_for_send_error(error: reqwest::Error) -> Refusal {
-    let refused = if error.is_connect() {
-        Refusal::UpstreamUnreachable
-    } else {
-        Refusal::UpstreamProtocolError
+fn refusal_for_error(error: HttpError) -> Refusal {
+    let refusal = match error {
+        HttpError::Connect(_) => Refusal::UpstreamUnreachable,
+        HttpError::Exchange(_) | HttpError::TooLarge(_) => Refusal::UpstreamProtocolError,
     };
-    log_error(error);
-    refused
-}
-
-fn refusal_for_read_error(error: reqwest::Error) -> Refusal {
-    log_error(error);
-    Refusal::UpstreamProtocolError
-}
-
-fn log_error(error: reqwest::Error) {
-    let error = anyhow::Error::from(error.without_url());
-    tracing::error!("the identity backend could not be asked: {error:#}");
+    let error = anyhow::Error::from(error);
+    tracing::error!("the request to the identity backend failed: {error:#}");
+    refusal
 }
 
 /// What a status says: a yes, a no, or nothing about the credentials.
