@@ -23,6 +23,7 @@ pub mod redis;
 pub mod scripted_upstream;
 pub mod sentinels;
 pub mod servers;
+pub mod source;
 pub mod tls;
 pub mod tokens;
 pub mod upstream;
