@@ -49,21 +49,21 @@ impl ProxyHttp for Bare {
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let Some(asked) = Arguments::parse(&arguments) else {
+    let Some(requested) = Arguments::parse(&arguments) else {
         eprintln!("usage: bare LISTEN UPSTREAM [WORKERS [CERT KEY]], the first both ADDRESS:PORT");
         return ExitCode::from(2);
     };
     let conf = ServerConf {
-        threads: asked.workers,
+        threads: requested.workers,
         work_stealing: false,
         ..ServerConf::default()
     };
     let mut server = Server::new_with_opt_and_conf(None, conf);
     let conf = Arc::clone(&server.configuration);
-    let peer = peer(asked.upstream);
+    let peer = peer(requested.upstream);
     let mut proxy = http_proxy_service(&conf, Bare { peer });
-    let mut listener = ListenerConfig::tcp(asked.listen.to_string());
-    if let Some((cert, key)) = asked.certificate {
+    let mut listener = ListenerConfig::tcp(requested.listen.to_string());
+    if let Some((cert, key)) = requested.certificate {
         match TlsSettings::intermediate(cert, key) {
             Ok(mut tls) => {
                 tls.enable_h2();

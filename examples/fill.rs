@@ -123,12 +123,12 @@ async fn refresh(store: &Store, id: SessionId, generation: u64) {
 }
 
 async fn measure(store: &Store, users: u64, now: Millis) {
-    let known = |n: usize| id((n as u64).wrapping_mul(7_919) % users);
+    let seen = |n: usize| id((n as u64).wrapping_mul(7_919) % users);
     let nothing = Requirements::default();
     let decision = median(async |n| {
         let inquiry = Query {
             charges_before_auth: &[],
-            session: Some(known(n)),
+            session: Some(seen(n)),
             cached: None,
             last_access: 0,
             blacklist_key: Some("nobody"),

@@ -52,9 +52,9 @@ fn main() {
     let there = (0..many).filter(|n| replica.session(id(*n)).is_some());
     let there = there.count();
     // Far apart, so that none is in a cache by chance; named beforehand, for that takes longer.
-    let asked: Vec<SessionId> = (0..LOOKUPS).map(|n| id(n * 7_919 % many)).collect();
+    let requested: Vec<SessionId> = (0..LOOKUPS).map(|n| id(n * 7_919 % many)).collect();
     let started = Instant::now();
-    let found = asked.iter().filter(|id| replica.last_access(**id) > 0);
+    let found = requested.iter().filter(|id| replica.last_access(**id) > 0);
     let found = found.count() as u128;
     let nanoseconds = started.elapsed().as_nanos() / found.max(1);
     println!("{{\"bytes\": {each:.0}, \"remembered\": {there}, \"look_up_ns\": {nanoseconds}}}");

@@ -53,19 +53,19 @@ fn signing(algorithm: &str) -> String {
 
 pub(crate) fn admission(criterion: &mut Criterion) {
     let parts = Fixture::new(&signing("HS256"));
-    let known = parts.sign_in();
-    let nobody = request_headers();
+    let cached = parts.sign_in();
+    let missing = request_headers();
     let mut group = criterion.benchmark_group("admission");
     for (name, route, headers, passes) in [
-        ("no auth", "open", &nobody, true),
-        ("known session", "known", &known, true),
+        ("no auth", "open", &missing, true),
+        ("known session", "known", &cached, true),
         (
             "known session, one limit in memory",
             "limited",
-            &known,
+            &cached,
             true,
         ),
-        ("no credential", "known", &nobody, false),
+        ("no credential", "known", &missing, false),
     ] {
         group.bench_function(name, |bench| {
             bench.iter_custom(|times| {

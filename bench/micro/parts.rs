@@ -115,13 +115,13 @@ impl Fixture {
             events: &self.events,
             request_id: &portcullis::telemetry::request_id::RequestId::default(),
         };
-        let asked = AuthRequest {
+        let requested = AuthRequest {
             headers,
             ip: [198, 51, 100, 7].into(),
             now: now(),
             certificate: None,
         };
-        admission.admit(route, asked).await
+        admission.admit(route, requested).await
     }
 }
 

@@ -87,11 +87,11 @@ async fn refused_connection_error_omits_the_password() {
         let error = Database::open(&DatabaseSettings::Postgres(refused.clone()))
             .await
             .unwrap_err();
-        let told = format!("{} {error:?}", chain(&error));
-        assert!(told.contains(&refused.to_string()), "{told}");
+        let reported = format!("{} {error:?}", chain(&error));
+        assert!(reported.contains(&refused.to_string()), "{reported}");
         assert!(
-            !told.contains("canary") && !told.contains(PASSWORD),
-            "{told}"
+            !reported.contains("canary") && !reported.contains(PASSWORD),
+            "{reported}"
         );
     }
 }
@@ -102,6 +102,6 @@ async fn server_without_tls_is_refused_if_required() {
     let mut strict = address(server.address, &server.database());
     strict.tls = portcullis::settings::PostgresTls::VerifyFull;
     let error = Database::open(&DatabaseSettings::Postgres(strict)).await;
-    let told = chain(&error.unwrap_err());
-    assert!(told.to_lowercase().contains("tls"), "{told}");
+    let reported = chain(&error.unwrap_err());
+    assert!(reported.to_lowercase().contains("tls"), "{reported}");
 }

@@ -44,8 +44,8 @@ async fn avatar_is_stored_replaced_and_removed() {
         assert!(directory.delete_avatar(&ann).await.unwrap());
         assert!(!directory.delete_avatar(&ann).await.unwrap());
         assert_eq!(directory.avatar_info(&ann).await.unwrap(), None);
-        let nobody = directory.put_avatar("nobody", &avatar(b"x", 7)).await;
-        assert!(!nobody.unwrap());
+        let missing = directory.put_avatar("nobody", &avatar(b"x", 7)).await;
+        assert!(!missing.unwrap());
     }
 }
 

@@ -51,28 +51,32 @@ async fn revocations_keep_their_widest_reach() {
         );
         let after = directory.revocations_since(0, Some(&kept[0].subject), 0);
         assert_eq!(after.await.unwrap(), kept[1..]);
-        let asked = [
+        let requested = [
             RevocationSubject::Token("a".to_owned()),
             RevocationSubject::Token("b\"'%;--".to_owned()),
             RevocationSubject::IssuedBefore([7; 16], 7),
             RevocationSubject::IssuedBefore([7; 16], 8),
             RevocationSubject::IssuedBefore([8; 16], 1),
         ];
-        let unkept = directory.missing_revocations(&asked).await.unwrap();
+        let unkept = directory.missing_revocations(&requested).await.unwrap();
         assert_eq!(
             unkept,
-            [asked[1].clone(), asked[3].clone(), asked[4].clone()]
+            [
+                requested[1].clone(),
+                requested[3].clone(),
+                requested[4].clone()
+            ]
         );
-        let told = directory
+        let reported = directory
             .look_up_revocations("a", Some([7; 16]))
             .await
             .unwrap();
-        assert_eq!(told, (true, Some(7)));
-        let told = directory
+        assert_eq!(reported, (true, Some(7)));
+        let reported = directory
             .look_up_revocations("b", Some([8; 16]))
             .await
             .unwrap();
-        assert_eq!(told, (false, None));
+        assert_eq!(reported, (false, None));
         directory.delete_revocation("a").await.unwrap();
         assert_eq!(
             directory.delete_expired_revocations(99_999).await.unwrap(),
@@ -90,13 +94,13 @@ async fn revocations_keep_their_widest_reach() {
 async fn unreplayed_revocations_stay_pending() {
     for home in databases() {
         let directory = home.open().await;
-        let (told, untold) = (token("told", 1, 9), token("untold", 2, 9));
-        directory.upsert_revocation(&told, false).await.unwrap();
-        directory.upsert_revocation(&untold, true).await.unwrap();
+        let (reported, pending) = (token("told", 1, 9), token("untold", 2, 9));
+        directory.upsert_revocation(&reported, false).await.unwrap();
+        directory.upsert_revocation(&pending, true).await.unwrap();
         // Hearing of it is not telling.
-        directory.upsert_revocation(&untold, false).await.unwrap();
+        directory.upsert_revocation(&pending, false).await.unwrap();
         let waiting = directory.pending_revocations().await.unwrap();
-        assert_eq!(waiting, [untold]);
+        assert_eq!(waiting, [pending]);
         directory.mark_revocations_replayed(&waiting).await.unwrap();
         assert_eq!(directory.pending_revocations().await.unwrap(), []);
     }

@@ -92,8 +92,8 @@ async fn ended_session_stays_ended() {
             .ended;
         let ended = ended.unwrap();
         assert_eq!((ended.at, ended.reason), (2_000, EndReason::SignOut));
-        let untold = directory.pending_ends().await.unwrap();
-        assert_eq!(untold, [(one.id, EndReason::SignOut)]);
+        let pending = directory.pending_ends().await.unwrap();
+        assert_eq!(pending, [(one.id, EndReason::SignOut)]);
         directory.mark_ends_replayed(&[one.id]).await.unwrap();
         assert_eq!(directory.pending_ends().await.unwrap(), []);
         let since = |since| directory.ends_since(since, None, 3_000);
@@ -141,9 +141,9 @@ async fn ending_others_keeps_one_and_fifty_ended() {
         let (current, reason) = (sessions[9].id, EndReason::Terminated);
         let ended = directory.end_user_sessions("ann", Some(current), reason, 0, 2_000);
         assert_eq!(ended.await.unwrap().len(), 59);
-        let untold = directory.pending_ends().await.unwrap();
-        let untold: Vec<SessionId> = untold.into_iter().map(|(id, _)| id).collect();
-        directory.mark_ends_replayed(&untold).await.unwrap();
+        let pending = directory.pending_ends().await.unwrap();
+        let pending: Vec<SessionId> = pending.into_iter().map(|(id, _)| id).collect();
+        directory.mark_ends_replayed(&pending).await.unwrap();
         let again = directory.end_user_sessions("ann", Some(current), reason, 0, 2_000);
         assert_eq!(again.await.unwrap(), []);
         assert_eq!(directory.user_sessions("ann").await.unwrap().len(), 51);

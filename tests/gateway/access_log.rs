@@ -55,9 +55,9 @@ fn line_of_request(gateway: &Gateway, http2: bool, path: &str, cookie: &str, sta
 }
 
 #[track_caller]
-fn assert_names_caller(line: &Value, who: &SignedIn) {
-    assert_eq!(line["user_id"], json!(who.user), "{line}");
-    assert_eq!(line["session_id"], json!(who.session), "{line}");
+fn assert_names_caller(line: &Value, caller: &SignedIn) {
+    assert_eq!(line["user_id"], json!(caller.user), "{line}");
+    assert_eq!(line["session_id"], json!(caller.session), "{line}");
     assert!(
         line["reason"].as_str().is_some_and(|why| !why.is_empty()),
         "{line}"
@@ -93,17 +93,17 @@ fn bad_token_line_names_user_if_signature_valid() {
     let ann = gateway.register("ann@example.com");
     let changes = json!({ "exp": now() - 60, "iat": now() - 120 });
     let expired = hs256(&modified_claims(&ann.access_token, &changes));
-    let ask = |path: &str, id: &str, token: &str| {
+    let send = |path: &str, id: &str, token: &str| {
         let request = Request::get(path).bearer(token).header("X-Request-ID", id);
         assert_eq!(gateway.request(&request).status, 401);
         access_line(&gateway, id)
     };
     for (path, id) in [("/private/a", "route"), ("/api/v1/sessions", "endpoint")] {
-        let line = ask(path, id, &expired);
+        let line = send(path, id, &expired);
         assert_names_caller(&line, &ann);
         assert_eq!(line["code"], "TOKEN_EXPIRED");
     }
-    let forged = ask("/private/a", "forged", &format!("{expired}AAAA"));
+    let forged = send("/private/a", "forged", &format!("{expired}AAAA"));
     assert!(forged.get("user_id").is_none(), "{forged}");
     assert!(forged["reason"].is_string(), "{forged}");
     // What no line of the program explains has the meaning of its code.
@@ -422,7 +422,7 @@ fn failed_sign_in_line_names_user_and_reason() {
         }
         let unknown = (format!("nobody.{place}@example.com"), String::new());
         let username = (format!("limited.{place}"), limited.1);
-        let mut told = Vec::new();
+        let mut pages = Vec::new();
         for (what, (login, user), password, reason) in [
             ("unknown", unknown, PASSWORD, "no user has this name"),
             ("wrong", wrong, "wrong", "the password is wrong"),
@@ -442,10 +442,8 @@ fn failed_sign_in_line_names_user_and_reason() {
             let (before, after) = text
                 .split_once("name=\"token\" value=\"")
                 .unwrap_or((&text, "\""));
-            told.push((
-                before.to_owned(),
-                after.split_once('"').unwrap().1.to_owned(),
-            ));
+            let after = after.split_once('"').unwrap().1;
+            pages.push((before.to_owned(), after.to_owned()));
             let line = access_line(&gateway, &id);
             let event = eventually(&format!("the event of {id}"), || {
                 let mut lines = gateway.events().into_iter();
@@ -456,6 +454,6 @@ fn failed_sign_in_line_names_user_and_reason() {
                 assert_eq!(line["user_id"].as_str().unwrap_or_default(), user, "{line}");
             }
         }
-        assert!(told.iter().all(|text| *text == told[0]), "{told:#?}");
+        assert!(pages.iter().all(|page| *page == pages[0]), "{pages:#?}");
     }
 }

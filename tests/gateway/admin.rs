@@ -42,9 +42,9 @@ fn admin_endpoints_need_their_own_token() {
     for path in ["/metrics", "/ready", "/health"] {
         gateway.get(path).assert_refused(404, "ROUTE_NOT_FOUND");
     }
-    let answer = gateway.admin(Request::post("/admin/sessions"));
-    answer.assert_refused(405, "METHOD_NOT_ALLOWED");
-    assert_eq!(answer.header("allow"), Some("GET,HEAD"));
+    let response = gateway.admin(Request::post("/admin/sessions"));
+    response.assert_refused(405, "METHOD_NOT_ALLOWED");
+    assert_eq!(response.header("allow"), Some("GET,HEAD"));
 }
 
 #[test]
@@ -224,9 +224,9 @@ fn admin_lists_and_ends_sessions() {
         alice.session
     )));
     assert_eq!(one.assert_ok().data(), json!({ "revoked": 1 }));
-    let cookie = |who: &str| {
+    let cookie = |caller: &str| {
         gateway
-            .request(&Request::get("/private/a").cookie(who))
+            .request(&Request::get("/private/a").cookie(caller))
             .status
     };
     assert_eq!((cookie(&alice.cookie), cookie(&second.cookie)), (401, 200));
@@ -243,8 +243,8 @@ fn admin_blacklists_one_token() {
     let gateway = gateway();
     let alice = gateway.register("alice@example.com");
     let body = json!({ "token": alice.access_token });
-    let answer = gateway.admin(Request::post("/admin/blacklist").json(&body));
-    assert!((200..300).contains(&answer.status), "{}", answer.text());
+    let response = gateway.admin(Request::post("/admin/blacklist").json(&body));
+    assert!((200..300).contains(&response.status), "{}", response.text());
     let bearer = Request::get("/private/a").bearer(&alice.access_token);
     gateway
         .request(&bearer)

@@ -45,8 +45,8 @@ fn adopt_walkthrough_works_as_documented() {
             .env("BACKEND", format!("http://{backend}")),
     );
     eventually("the gateway is ready", || {
-        let answer = Request::get("/ready").try_send(admin).ok()?;
-        (answer.status == 200).then_some(())
+        let response = Request::get("/ready").try_send(admin).ok()?;
+        (response.status == 200).then_some(())
     });
     let tried = Command::new(folder.join("try.sh"))
         .env("GATEWAY", format!("http://{public}"))

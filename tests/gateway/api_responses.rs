@@ -30,10 +30,10 @@ fn sign_in_responses_carry_remaining_attempts() {
     let right = login(&gateway, PASSWORD);
     let wrong = login(&gateway, "not the password");
     assert_eq!((right.status, wrong.status), (200, 401));
-    for (answer, left) in [(right, 10), (wrong, 9)] {
-        assert_eq!(answer.numeric_header("x-ratelimit-limit"), 10);
-        assert_eq!(answer.numeric_header("x-ratelimit-remaining"), left);
-        let policy = answer.header("ratelimit-policy").unwrap();
+    for (response, left) in [(right, 10), (wrong, 9)] {
+        assert_eq!(response.numeric_header("x-ratelimit-limit"), 10);
+        assert_eq!(response.numeric_header("x-ratelimit-remaining"), left);
+        let policy = response.header("ratelimit-policy").unwrap();
         assert!(policy.contains("\"sign-in-address\";q=120"), "{policy}");
         assert!(policy.contains("\"sign-in-account\";q=10"), "{policy}");
     }
@@ -76,7 +76,7 @@ fn invalid_token_challenge_requires_a_presented_token() {
     let list = || Request::get("/api/v1/sessions");
     gateway.request(&Request::post("/api/v1/auth/logout").bearer(&alice.access_token));
     let plain = "Bearer realm=\"portcullis\"";
-    for (what, answer) in [
+    for (what, response) in [
         ("nothing", gateway.request(&list())),
         ("a cookie", gateway.request(&list().cookie(&alice.cookie))),
         (
@@ -93,11 +93,11 @@ fn invalid_token_challenge_requires_a_presented_token() {
             ),
         ),
     ] {
-        assert_eq!(answer.status, 401, "{what}");
-        assert_eq!(answer.all("www-authenticate"), [plain], "{what}");
+        assert_eq!(response.status, 401, "{what}");
+        assert_eq!(response.all("www-authenticate"), [plain], "{what}");
     }
-    let answer = gateway.request(&list().bearer(&alice.access_token));
-    let challenge = answer.header("www-authenticate").unwrap();
+    let response = gateway.request(&list().bearer(&alice.access_token));
+    let challenge = response.header("www-authenticate").unwrap();
     assert!(challenge.contains("error=\"invalid_token\""), "{challenge}");
 }
 
@@ -105,9 +105,9 @@ fn invalid_token_challenge_requires_a_presented_token() {
 fn every_invalid_parameter_is_named() {
     let gateway = gateway();
     let alice = gateway.register("alice@example.com");
-    let wrong = |answer: &Response| -> Vec<String> {
-        answer.assert_refused(400, "VALIDATION_FAILED");
-        let fields = answer.json()["error"]["fields"].clone();
+    let wrong = |response: &Response| -> Vec<String> {
+        response.assert_refused(400, "VALIDATION_FAILED");
+        let fields = response.json()["error"]["fields"].clone();
         fields.as_object().unwrap().keys().cloned().collect()
     };
     let query = "?cursor=nonsense&limit=0&status=asleep";

@@ -24,9 +24,9 @@ fn gateway() -> Gateway {
     Gateway::start(config)
 }
 
-fn assertion(gateway: &Gateway, who: &SignedIn) -> String {
+fn assertion(gateway: &Gateway, user: &SignedIn) -> String {
     let request = Request::get("/private/a")
-        .cookie(&who.cookie)
+        .cookie(&user.cookie)
         .header("X-Portcullis-Assertion", "forged")
         .header("X.Portcullis.Assertion", "forged");
     let echo = gateway.request(&request).echo();

@@ -101,13 +101,13 @@ fn revoked_session_is_refused_in_every_form() {
         .request(&session)
         .assert_refused(401, "SESSION_REVOKED");
     // A cookie whose session is gone is anonymous where that will do, and is cleared.
-    let answer = gateway.request(&Request::get("/optional/a").cookie(&alice.cookie));
-    assert_eq!(answer.echo().header("x-user-id"), None);
+    let response = gateway.request(&Request::get("/optional/a").cookie(&alice.cookie));
+    assert_eq!(response.echo().header("x-user-id"), None);
     assert!(
-        answer
+        response
             .header("set-cookie")
             .is_some_and(|c| c.contains("Max-Age=0")),
-        "{answer:?}"
+        "{response:?}"
     );
     assert_eq!(upstream.requests(), 1);
 }
@@ -126,8 +126,8 @@ fn unissued_session_token_is_not_adopted() {
         "portcullis=%00",
         "portcullis=AB",
     ] {
-        let answer = gateway.request(&Request::get("/private/a").cookie(odd));
-        assert_eq!(answer.status, 401, "{odd}");
+        let response = gateway.request(&Request::get("/private/a").cookie(odd));
+        assert_eq!(response.status, 401, "{odd}");
     }
     let body = json!({ "email": "alice@example.com", "password": "correct horse battery" });
     let fixed = Request::post("/api/v1/auth/register")
@@ -185,14 +185,14 @@ fn duplicate_credentials_are_refused_and_clear_the_cookie() {
         .cookie(&alice.cookie)
         .cookie(&other);
     for request in [in_one_header, in_two_headers] {
-        let answer = gateway.request(&request);
-        answer.assert_refused(400, "AMBIGUOUS_CREDENTIALS");
+        let response = gateway.request(&request);
+        response.assert_refused(400, "AMBIGUOUS_CREDENTIALS");
         assert!(
-            answer
+            response
                 .all("set-cookie")
                 .iter()
                 .any(|c| c.contains("Max-Age=0")),
-            "{answer:?}"
+            "{response:?}"
         );
     }
     assert_eq!(upstream.requests(), 0);
@@ -257,9 +257,9 @@ fn missing_role_or_scope_is_a_403_naming_it() {
         }));
     let gateway = Gateway::start(config);
     let alice = gateway.register("alice@example.com");
-    let ask = |path: &str| gateway.request(&Request::get(path).cookie(&alice.cookie));
-    ask("/admins/a").assert_refused(403, "FORBIDDEN");
-    let scoped = ask("/scoped/a");
+    let send = |path: &str| gateway.request(&Request::get(path).cookie(&alice.cookie));
+    send("/admins/a").assert_refused(403, "FORBIDDEN");
+    let scoped = send("/scoped/a");
     scoped.assert_refused(403, "FORBIDDEN");
     // A session has the scopes of its user.
     assert!(scoped.text().contains("The user or the token lacks"));
@@ -270,9 +270,9 @@ fn missing_role_or_scope_is_a_403_naming_it() {
     let promote = Request::new("PATCH", &format!("/admin/users/{}", alice.user))
         .json(&json!({ "roles": ["root"], "scopes": ["orders:read", "orders:write"] }));
     gateway.admin(promote).assert_ok();
-    let echo = ask("/admins/a").echo();
+    let echo = send("/admins/a").echo();
     assert_eq!(echo.header("x-user-roles").as_deref(), Some("root"));
-    ask("/scoped/a").assert_ok();
+    send("/scoped/a").assert_ok();
 }
 
 #[test]

@@ -31,17 +31,17 @@ async fn sign_in_and_return(gateway: &Gateway, login: &str, password: &str, scri
     let page = browser.path_and_query().await;
     assert!(page.starts_with("/api/v1/sign-in?return_to="), "{page}");
     browser.wait_for_title("Sign in").await;
-    let told = |role: &str, name: &str| (role.to_owned(), name.to_owned());
+    let reported = |role: &str, name: &str| (role.to_owned(), name.to_owned());
     let login_field = browser.role_and_name("#login").await;
-    assert_eq!(login_field, told("textbox", "Email or username"));
+    assert_eq!(login_field, reported("textbox", "Email or username"));
     assert_eq!(browser.role_and_name("#password").await.1, "Password");
     assert_eq!(
         browser.role_and_name("button").await,
-        told("button", "Sign in")
+        reported("button", "Sign in")
     );
     assert_eq!(
         browser.role_and_name("h1").await,
-        told("heading", "Sign in")
+        reported("heading", "Sign in")
     );
     assert_eq!(browser.role_and_name("main").await.0, "main");
     assert_eq!(focused_element(&browser).await, "login");

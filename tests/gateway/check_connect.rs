@@ -84,21 +84,21 @@ fn evicting_redis_is_an_error() {
         fixture
             .redis
             .command(&["CONFIG", "SET", "maxmemory-policy", policy]);
-        let told = fixture.errors(&fixture.config());
+        let reported = fixture.errors(&fixture.config());
         assert!(
-            told.contains(&format!("maxmemory-policy is {policy}")),
-            "{told}"
+            reported.contains(&format!("maxmemory-policy is {policy}")),
+            "{reported}"
         );
-        assert_eq!(told.lines().count(), 1, "{told}");
+        assert_eq!(reported.lines().count(), 1, "{reported}");
     }
 }
 
 #[test]
 fn unusable_server_is_reported_with_the_reason() {
     let fixture = fixture();
-    let nobody = ports::free();
+    let missing = ports::free();
     for (url, reason) in [
-        (format!("redis://{nobody}"), "it cannot be used"),
+        (format!("redis://{missing}"), "it cannot be used"),
         (
             format!("redis://:hunter2@{}", fixture.redis.address),
             "it cannot be used: ",
@@ -116,16 +116,16 @@ fn unusable_server_is_reported_with_the_reason() {
             "no Sentinel says where mymaster is",
         ),
     ] {
-        let told = fixture.errors(&fixture.config().store(&url));
-        assert!(told.contains(reason), "{url}: {told}");
-        assert!(!told.contains("hunter2"), "{told}");
+        let reported = fixture.errors(&fixture.config().store(&url));
+        assert!(reported.contains(reason), "{url}: {reported}");
+        assert!(!reported.contains("hunter2"), "{reported}");
     }
     let gone = ports::free().port().to_string();
     fixture.redis.command(&["REPLICAOF", "127.0.0.1", &gone]);
-    let told = fixture.errors(&fixture.config());
+    let reported = fixture.errors(&fixture.config());
     assert!(
-        told.contains("it is a replica, and takes no writes"),
-        "{told}"
+        reported.contains("it is a replica, and takes no writes"),
+        "{reported}"
     );
 }
 
@@ -141,25 +141,28 @@ fn missing_acl_commands_are_named() {
             .set("/store/username", json!("gateway"))
             .set("/store/password", json!("pw"))
     };
-    let told = fixture.errors(&user(&[
+    let reported = fixture.errors(&user(&[
         "~*",
         "+@all",
         "-rpush",
         "-evalsha",
         "-script|load",
     ]));
-    let told: Vec<&str> = told.lines().collect();
-    assert_eq!(told.len(), 3, "{told:?}");
+    let reported: Vec<&str> = reported.lines().collect();
+    assert_eq!(reported.len(), 3, "{reported:?}");
     for command in ["EVALSHA", "SCRIPT LOAD", "RPUSH"] {
         let expected = format!("the user may not use {command}");
         assert!(
-            told.iter().any(|line| line.ends_with(&expected)),
-            "{told:?}"
+            reported.iter().any(|line| line.ends_with(&expected)),
+            "{reported:?}"
         );
     }
-    let told = fixture.errors(&user(&["~other:*", "+@all"]));
-    assert_eq!(told.lines().count(), 1, "{told}");
-    assert!(told.contains("keys that begin with portcullis:"), "{told}");
+    let reported = fixture.errors(&user(&["~other:*", "+@all"]));
+    assert_eq!(reported.lines().count(), 1, "{reported}");
+    assert!(
+        reported.contains("keys that begin with portcullis:"),
+        "{reported}"
+    );
     assert!(fixture.redis.keys().is_empty());
 }
 
@@ -183,27 +186,30 @@ fn documented_acl_user_has_every_permission() {
 #[test]
 fn databases_and_upstreams_are_checked() {
     let fixture = fixture();
-    let nobody = ports::free();
-    let server = format!("http://{nobody}");
+    let missing = ports::free();
+    let server = format!("http://{missing}");
     let config = fixture
         .config()
         .set("/upstreams/echo/servers", json!([server]));
     let (status, _, err) = check(&config);
     assert_eq!(status, 0, "{err}");
-    let told = format!("portcullis: warning: upstream echo: {server}: cannot be reached: ");
-    assert!(err.starts_with(&told), "{err}");
+    let reported = format!("portcullis: warning: upstream echo: {server}: cannot be reached: ");
+    assert!(err.starts_with(&reported), "{err}");
     for (url, reason) in [
         (
             "sqlite:/does/not/exist/people.db".to_owned(),
             "does not exist",
         ),
         (
-            format!("postgres://ann:hunter2@{nobody}/people"),
+            format!("postgres://ann:hunter2@{missing}/people"),
             "cannot be opened",
         ),
     ] {
-        let told = fixture.errors(&fixture.config().set("/database/url", json!(url)));
-        assert!(told.contains(reason) && !told.contains("hunter2"), "{told}");
+        let reported = fixture.errors(&fixture.config().set("/database/url", json!(url)));
+        assert!(
+            reported.contains(reason) && !reported.contains("hunter2"),
+            "{reported}"
+        );
     }
 }
 
@@ -243,9 +249,9 @@ fn foreign_keys_under_the_prefix_are_a_warning() {
     fixture.redis.command(&["SET", "portcullis:queue:7", "1"]);
     let (status, out, err) = check(&fixture.config());
     assert_eq!(status, 0, "{out}{err}");
-    let told = format!("{out}{err}");
+    let reported = format!("{out}{err}");
     assert!(
-        told.contains("`portcullis:queue:7` is no key of the gateway's"),
-        "{told}"
+        reported.contains("`portcullis:queue:7` is no key of the gateway's"),
+        "{reported}"
     );
 }

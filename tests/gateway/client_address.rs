@@ -15,7 +15,7 @@ fn one_request_per_address() -> Value {
 
 #[test]
 fn forwarded_address_is_used_only_from_trusted_proxies() {
-    let ask = |trusted: Value| {
+    let send = |trusted: Value| {
         let upstream = Upstream::start();
         let config = Config::new(upstream.address)
             .set("/listeners/0/trusted_proxies", trusted)
@@ -38,10 +38,10 @@ fn forwarded_address_is_used_only_from_trusted_proxies() {
         ]
     };
     assert_eq!(
-        ask(json!(["127.0.0.0/8"])),
+        send(json!(["127.0.0.0/8"])),
         [200, 200, 429, 200, 429, 200, 429]
     );
-    assert_eq!(ask(json!([])), [200, 429, 429, 429, 429, 429, 429]);
+    assert_eq!(send(json!([])), [200, 429, 429, 429, 429, 429, 429]);
 }
 
 #[test]

@@ -94,26 +94,26 @@ fn with_limited_route(config: Config, name: &str) -> Config {
 
 impl Fleet {
     /// Asks with a session's cookie at one gateway after the other, until it is over.
-    fn request_until_done(&self, who: &SignedIn) {
-        let request = Request::get("/private/a").cookie(&who.cookie);
+    fn request_until_done(&self, user: &SignedIn) {
+        let request = Request::get("/private/a").cookie(&user.cookie);
         for gateway in self.gateways.iter().cycle() {
             if self.done.load(Ordering::SeqCst) {
                 return;
             }
-            let asked = Instant::now();
-            let answer = gateway.request(&request);
+            let requested = Instant::now();
+            let response = gateway.request(&request);
             assert!(
-                asked.elapsed() < RESPONSE_DEADLINE,
+                requested.elapsed() < RESPONSE_DEADLINE,
                 "it hung: {:?}",
-                asked.elapsed()
+                requested.elapsed()
             );
             assert!(
-                matches!(answer.status, 200 | 503),
+                matches!(response.status, 200 | 503),
                 "{}: {}",
-                answer.status,
-                answer.text()
+                response.status,
+                response.text()
             );
-            *self.statuses.lock().entry(answer.status).or_default() += 1;
+            *self.statuses.lock().entry(response.status).or_default() += 1;
         }
     }
 
@@ -134,17 +134,17 @@ impl Fleet {
 
     /// Who signs in at one gateway is let in at all, and after signing out at none.
     fn assert_revocation_reaches_all(&self, serves: usize, round: &str) {
-        let who = self.gateways[serves].login("alice@example.com");
+        let user = self.gateways[serves].login("alice@example.com");
         for gateway in &self.gateways {
-            assert!(gateway.accepts(&who), "{round} {serves}");
+            assert!(gateway.accepts(&user), "{round} {serves}");
         }
         let out = Request::post("/api/v1/auth/logout").same_origin();
-        let answer = self.gateways[serves].request(&out.cookie(&who.cookie));
-        assert_eq!(answer.status, 204, "{round}: {}", answer.text());
-        assert!(!self.gateways[serves].accepts(&who));
+        let response = self.gateways[serves].request(&out.cookie(&user.cookie));
+        assert_eq!(response.status, 204, "{round}: {}", response.text());
+        assert!(!self.gateways[serves].accepts(&user));
         for gateway in &self.gateways {
             within(PROPAGATION_DEADLINE, round, || {
-                (!gateway.accepts(&who)).then_some(())
+                (!gateway.accepts(&user)).then_some(())
             });
         }
     }
@@ -158,7 +158,7 @@ impl Fleet {
             let _over = SetOnDrop(&self.done);
             let clients: Vec<_> = people
                 .iter()
-                .map(|who| scope.spawn(|| self.request_until_done(who)))
+                .map(|user| scope.spawn(|| self.request_until_done(user)))
                 .collect();
             for (round, offset) in STEPS {
                 step(offset);
@@ -174,9 +174,9 @@ impl Fleet {
 }
 
 /// How far the clock is off that somebody told in seconds.
-fn clock_offset(told: i64) -> i64 {
+fn clock_offset(reported: i64) -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    told - since.unwrap().as_secs() as i64
+    reported - since.unwrap().as_secs() as i64
 }
 
 #[test]
@@ -206,13 +206,13 @@ fn token_expiry_follows_the_gateway_clock() {
         (0, None),
     ] {
         fleet.clock.step(offset);
-        let answer = first.request(&request);
+        let response = first.request(&request);
         match expected {
             Some(code) => {
-                answer.assert_refused(401, code);
+                response.assert_refused(401, code);
             }
             None => {
-                answer.assert_ok();
+                response.assert_ok();
             }
         }
         fleet.gateways[1].request(&request).assert_ok();

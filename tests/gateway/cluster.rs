@@ -31,11 +31,11 @@ fn gateway(limit: u64) -> (Gateway, String) {
     (Gateway::start(config), prefix)
 }
 
-fn statuses(public: SocketAddr, who: &SignedIn, stop: &AtomicBool) -> BTreeMap<u16, usize> {
+fn statuses(public: SocketAddr, user: &SignedIn, stop: &AtomicBool) -> BTreeMap<u16, usize> {
     let mut statuses = BTreeMap::new();
     while !stop.load(Ordering::SeqCst) {
-        let cookie = Request::get("/private/a").cookie(&who.cookie);
-        let bearer = Request::get("/private/a").bearer(&who.access_token);
+        let cookie = Request::get("/private/a").cookie(&user.cookie);
+        let bearer = Request::get("/private/a").bearer(&user.access_token);
         for request in [cookie, bearer] {
             *statuses.entry(request.send(public).status).or_default() += 1;
         }
@@ -48,12 +48,12 @@ fn sessions_and_limits_work_on_a_cluster() {
     let (gateway, _) = gateway(5);
     let alice = gateway.register("alice@example.com");
     let again = gateway.login("alice@example.com");
-    let ask = |who: &SignedIn| gateway.request(&Request::get("/private/a").cookie(&who.cookie));
+    let send = |user: &SignedIn| gateway.request(&Request::get("/private/a").cookie(&user.cookie));
     for n in 0..5 {
-        let who = if n % 2 == 0 { &alice } else { &again };
-        assert_eq!(ask(who).status, 200);
+        let user = if n % 2 == 0 { &alice } else { &again };
+        assert_eq!(send(user).status, 200);
     }
-    ask(&alice).assert_refused(429, "RATE_LIMITED");
+    send(&alice).assert_refused(429, "RATE_LIMITED");
     let listed = gateway.admin(Request::get("/admin/sessions")).json();
     assert_eq!(listed["data"]["count"], 2, "{listed}");
     let refresh = json!({ "refresh_token": again.refresh_token });
@@ -61,7 +61,7 @@ fn sessions_and_limits_work_on_a_cluster() {
     assert_eq!(refreshed.status, 200, "{}", refreshed.text());
     let logout = Request::post("/api/v1/auth/logout").bearer(&alice.access_token);
     assert_eq!(gateway.request(&logout).status, 204);
-    ask(&alice).assert_refused(401, "SESSION_REVOKED");
+    send(&alice).assert_refused(401, "SESSION_REVOKED");
     assert_eq!(gateway.admin(Request::get("/ready")).status, 200);
 }
 

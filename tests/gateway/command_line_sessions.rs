@@ -120,8 +120,9 @@ fn token_is_issued_with_its_session() {
         let revoked = run_json(gateway, &["sessions", "revoke", &text("session_id")]);
         assert_eq!(revoked["revoked"], 1);
         eventually("the token is refused", || {
-            let answer = gateway.request(&Request::get("/private/a").bearer(&text("access_token")));
-            (answer.status == 401).then_some(())
+            let response =
+                gateway.request(&Request::get("/private/a").bearer(&text("access_token")));
+            (response.status == 401).then_some(())
         });
     });
 }

@@ -111,8 +111,8 @@ fn role_and_scope_changes_apply_to_existing_sessions() {
     for_each_store(|gateway| {
         let ann = gateway.register(ANN);
         await_status(gateway, "/private/admin", &ann.cookie, 403);
-        let said = run_ok(gateway, &["users", "set-roles", ANN, "--role", "admin"], "");
-        assert!(said.contains("admin"), "{said}");
+        let output = run_ok(gateway, &["users", "set-roles", ANN, "--role", "admin"], "");
+        assert!(output.contains("admin"), "{output}");
         await_status(gateway, "/private/admin", &ann.cookie, 200);
         let scoped = run_json(
             gateway,
@@ -151,12 +151,12 @@ fn disabling_or_new_password_ends_all_sessions() {
 
         run_ok(gateway, &["users", "enable", ANN], "");
         let ann = gateway.login(ANN);
-        let said = run_ok(
+        let output = run_ok(
             gateway,
             &["users", "set-password", ANN],
             &format!("{OTHER_PASSWORD}\r\n"),
         );
-        assert!(said.contains(ANN), "{said}");
+        assert!(output.contains(ANN), "{output}");
         await_status(gateway, "/private/a", &ann.cookie, 401);
         assert_eq!(log_in(gateway, PASSWORD), 401);
         assert_eq!(log_in(gateway, OTHER_PASSWORD), 200);
@@ -257,8 +257,8 @@ fn email_change_applies_immediately() {
     for_each_store(|gateway| {
         let ann = gateway.register(ANN);
         gateway.register("bob@example.com");
-        let said = run_ok(gateway, &["users", "set-email", ANN, "Ann@Example.org"], "");
-        assert!(said.contains(NEW), "{said}");
+        let output = run_ok(gateway, &["users", "set-email", ANN, "Ann@Example.org"], "");
+        assert!(output.contains(NEW), "{output}");
         eventually("the session has the new address", || {
             let private = Request::get("/private/a").cookie(&ann.cookie);
             let email = gateway.request(&private).echo().header("x-user-email");
@@ -266,9 +266,9 @@ fn email_change_applies_immediately() {
         });
         assert_eq!(log_in(gateway, PASSWORD), 401);
         gateway.login(NEW);
-        for (email, said) in [("bob@example.com", "USER_EXISTS"), ("nobody", "email: ")] {
+        for (email, output) in [("bob@example.com", "USER_EXISTS"), ("nobody", "email: ")] {
             let lines = run_failing(gateway, &["users", "set-email", NEW, email], "");
-            assert!(lines[0].contains(said), "{lines:?}");
+            assert!(lines[0].contains(output), "{lines:?}");
         }
         let patch = Request::new("PATCH", &format!("/admin/users/{}", ann.user));
         let taken = gateway.admin(patch.json(&json!({ "email": "bob@example.com" })));
@@ -284,8 +284,8 @@ fn deleting_a_user_ends_their_sessions() {
         let socket =
             WebSocketClient::open(gateway.public, "/private/ws", &[("Authorization", &bearer)]);
         let mut socket = socket.ok().unwrap();
-        let said = run_ok(gateway, &["users", "remove", ANN], "");
-        assert!(said.contains(ANN), "{said}");
+        let output = run_ok(gateway, &["users", "remove", ANN], "");
+        assert!(output.contains(ANN), "{output}");
         assert_eq!(
             socket.close_code(PROPAGATION_DEADLINE),
             Some(POLICY_VIOLATION)

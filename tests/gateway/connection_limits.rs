@@ -87,17 +87,17 @@ fn header_fields_are_limited_on_both_protocols() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(with_limits(&upstream, json!({ "fields": 20 })));
     let one = |fields: usize| {
-        let mut asking = Request::get("/public/a");
+        let mut pending = Request::get("/public/a");
         // `Host` is one, and so is what the client adds.
-        let own = String::from_utf8(asking.to_bytes())
+        let own = String::from_utf8(pending.to_bytes())
             .unwrap()
             .lines()
             .count()
             - 2;
         for n in own..fields {
-            asking = asking.header(&format!("x-{n}"), "y");
+            pending = pending.header(&format!("x-{n}"), "y");
         }
-        gateway.request(&asking).status
+        gateway.request(&pending).status
     };
     let mut client = Frames::connect(gateway.public);
     let mut stream = 1;

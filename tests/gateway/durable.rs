@@ -60,22 +60,26 @@ impl Fixture {
             Some(redis) => {
                 redis.command(&["FLUSHALL"]);
                 // Answers when the gateway has heard of it.
-                let nobody = Request::delete("/admin/users/nobody/sessions?wait=fleet");
-                let told = self.gateway.admin(nobody).data();
-                assert_eq!(told["confirmed"].as_array().unwrap().len(), 1, "{told}");
+                let missing = Request::delete("/admin/users/nobody/sessions?wait=fleet");
+                let reported = self.gateway.admin(missing).data();
+                assert_eq!(
+                    reported["confirmed"].as_array().unwrap().len(),
+                    1,
+                    "{reported}"
+                );
             }
             None => self.gateway.restart(),
         }
     }
 
-    fn request_by_cookie(&self, who: &SignedIn) -> Response {
+    fn request_by_cookie(&self, user: &SignedIn) -> Response {
         self.gateway
-            .request(&Request::get("/private/a").cookie(&who.cookie))
+            .request(&Request::get("/private/a").cookie(&user.cookie))
     }
 
-    fn request_by_bearer(&self, who: &SignedIn) -> Response {
+    fn request_by_bearer(&self, user: &SignedIn) -> Response {
         self.gateway
-            .request(&Request::get("/private/a").bearer(&who.access_token))
+            .request(&Request::get("/private/a").bearer(&user.access_token))
     }
 }
 
@@ -83,8 +87,11 @@ pub(crate) fn refresh(gateway: &Gateway, token: &str) -> Response {
     gateway.request(&Request::post("/api/v1/auth/refresh").json(&json!({ "refresh_token": token })))
 }
 
-fn successor(answer: &Response) -> String {
-    answer.data()["refresh_token"].as_str().unwrap().to_owned()
+fn successor(response: &Response) -> String {
+    response.data()["refresh_token"]
+        .as_str()
+        .unwrap()
+        .to_owned()
 }
 
 #[test]
@@ -162,9 +169,9 @@ fn reload_enables_and_disables_durable_sessions() {
     };
     durable(&mut fixture, true);
     let during = fixture.gateway.login("ann@example.com");
-    for who in [&before, &during] {
-        fixture.request_by_cookie(who).assert_ok();
-        fixture.request_by_bearer(who).assert_ok();
+    for user in [&before, &during] {
+        fixture.request_by_cookie(user).assert_ok();
+        fixture.request_by_bearer(user).assert_ok();
     }
     // What was there before has no row.
     fixture.lose_store_data();
@@ -179,9 +186,9 @@ fn reload_enables_and_disables_durable_sessions() {
     let after = fixture.gateway.login("ann@example.com");
     fixture.request_by_cookie(&after).assert_ok();
     fixture.lose_store_data();
-    for who in [&during, &after] {
+    for user in [&during, &after] {
         fixture
-            .request_by_cookie(who)
+            .request_by_cookie(user)
             .assert_refused(401, "SESSION_NOT_FOUND");
     }
     // The row is still there for when it counts again.
@@ -205,12 +212,12 @@ fn revocation_survives_store_data_loss() {
         assert_eq!(ended.data()["revoked"], 1);
         fixture.lose_store_data();
         // The token that signed out is on the blacklist again as well.
-        for (who, code) in [(&ann, "TOKEN_REVOKED"), (&bob, "SESSION_REVOKED")] {
+        for (caller, code) in [(&ann, "TOKEN_REVOKED"), (&bob, "SESSION_REVOKED")] {
             fixture
-                .request_by_cookie(who)
+                .request_by_cookie(caller)
                 .assert_refused(401, "SESSION_REVOKED");
-            fixture.request_by_bearer(who).assert_refused(401, code);
-            let refreshed = refresh(&fixture.gateway, &who.refresh_token);
+            fixture.request_by_bearer(caller).assert_refused(401, code);
+            let refreshed = refresh(&fixture.gateway, &caller.refresh_token);
             refreshed.assert_refused(401, "SESSION_REVOKED");
         }
     }
@@ -223,12 +230,12 @@ fn refresh_token_survives_store_data_loss() {
         let first = refresh(&fixture.gateway, &ann.refresh_token);
         let second = successor(&first);
         fixture.lose_store_data();
-        let answers: Vec<Response> = std::thread::scope(|scope| {
-            let ask = || scope.spawn(|| refresh(&fixture.gateway, &second));
-            let asking: Vec<_> = (0..20).map(|_| ask()).collect();
-            asking.into_iter().map(|one| one.join().unwrap()).collect()
+        let responses: Vec<Response> = std::thread::scope(|scope| {
+            let request = || scope.spawn(|| refresh(&fixture.gateway, &second));
+            let pending: Vec<_> = (0..20).map(|_| request()).collect();
+            pending.into_iter().map(|one| one.join().unwrap()).collect()
         });
-        let third: Vec<String> = answers.iter().map(successor).collect();
+        let third: Vec<String> = responses.iter().map(successor).collect();
         assert!(third.iter().all(|token| *token == third[0]));
         assert_ne!(third[0], second);
         // The one before it, within the grace, after the store has forgotten once more.
@@ -287,8 +294,8 @@ fn session_limit_holds_after_store_data_loss() {
         fixture
             .request_by_cookie(&everyone[0])
             .assert_refused(401, "SESSION_REVOKED");
-        for who in &everyone[1..] {
-            fixture.request_by_cookie(who).assert_ok();
+        for user in &everyone[1..] {
+            fixture.request_by_cookie(user).assert_ok();
         }
     }
 }
@@ -301,18 +308,18 @@ fn flush_under_load_fails_no_request() {
         .map(|n| fixture.gateway.register(&format!("u{n}@example.com")))
         .collect();
     std::thread::scope(|scope| {
-        let asking: Vec<_> = people
+        let pending: Vec<_> = people
             .iter()
-            .map(|who| {
+            .map(|user| {
                 scope.spawn(|| {
                     for _ in 0..100 {
-                        fixture.request_by_cookie(who).assert_ok();
-                        fixture.request_by_bearer(who).assert_ok();
+                        fixture.request_by_cookie(user).assert_ok();
+                        fixture.request_by_bearer(user).assert_ok();
                     }
                 })
             })
             .collect();
-        while asking.iter().any(|one| !one.is_finished()) {
+        while pending.iter().any(|one| !one.is_finished()) {
             fixture.redis.as_ref().unwrap().command(&["FLUSHALL"]);
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -335,9 +342,9 @@ fn old_store_snapshot_does_not_revive_sessions() {
     assert!(redis.keys().iter().any(|key| key.contains(&ann.session)));
     eventually("the store is used again", || {
         let up = fixture.gateway.metric("portcullis_store_up", &[]);
-        let answer = fixture.request_by_cookie(&ann);
-        assert_ne!(answer.status, 200, "a revoked session came back");
-        (up > 0.0 && answer.status == 401).then_some(())
+        let response = fixture.request_by_cookie(&ann);
+        assert_ne!(response.status, 200, "a revoked session came back");
+        (up > 0.0 && response.status == 401).then_some(())
     });
 }
 
@@ -350,10 +357,10 @@ fn random_cookies_do_not_flood_the_database() {
     let statuses: Vec<u16> = (0..400)
         .map(|n| {
             let cookie = format!("portcullis={n:064x}");
-            let answer = fixture
+            let response = fixture
                 .gateway
                 .request(&Request::get("/private/a").cookie(&cookie));
-            answer.status
+            response.status
         })
         .collect();
     assert_eq!(statuses[0], 401);
@@ -362,10 +369,10 @@ fn random_cookies_do_not_flood_the_database() {
     fixture.request_by_cookie(&ann).assert_ok();
     let unknown = format!("portcullis={:064x}", 7);
     within(Duration::from_secs(5), "it is asked again", || {
-        let answer = fixture
+        let response = fixture
             .gateway
             .request(&Request::get("/private/a").cookie(&unknown));
-        (answer.status == 401).then_some(())
+        (response.status == 401).then_some(())
     });
 }
 
@@ -402,8 +409,8 @@ fn row_matches_the_session_and_is_trimmed() {
         fixture.gateway.login("ann@example.com");
     }
     eventually("the store is told of every end", || {
-        let untold = "SELECT count(*) FROM user_sessions WHERE end_untold";
-        (server.sql(&database, untold).unwrap() == "0").then_some(())
+        let pending = "SELECT count(*) FROM user_sessions WHERE end_untold";
+        (server.sql(&database, pending).unwrap() == "0").then_some(())
     });
     fixture.gateway.login("ann@example.com");
     let kept = "SELECT count(*) FROM user_sessions WHERE NOT is_active";

@@ -38,14 +38,14 @@ fn fixture(adjust: impl FnOnce(Config) -> Config) -> Fixture {
 }
 
 impl Fixture {
-    fn request_by_cookie(&self, who: &SignedIn) -> Response {
+    fn request_by_cookie(&self, user: &SignedIn) -> Response {
         self.gateway
-            .request(&Request::get("/private/a").cookie(&who.cookie))
+            .request(&Request::get("/private/a").cookie(&user.cookie))
     }
 
-    fn request_by_bearer(&self, who: &SignedIn) -> Response {
+    fn request_by_bearer(&self, user: &SignedIn) -> Response {
         self.gateway
-            .request(&Request::get("/private/a").bearer(&who.access_token))
+            .request(&Request::get("/private/a").bearer(&user.access_token))
     }
 
     fn readiness(&self) -> u16 {
@@ -126,22 +126,22 @@ fn sign_out_by_token_works_during_outage() {
         .assert_refused(401, "TOKEN_REVOKED");
     fixture.redis.kill();
     fixture.await_store(0.0);
-    for who in [&ann, &bob] {
-        let out = Request::post("/api/v1/auth/logout").bearer(&who.access_token);
+    for user in [&ann, &bob] {
+        let out = Request::post("/api/v1/auth/logout").bearer(&user.access_token);
         let out = fixture.gateway.request(&out);
         assert_eq!(out.status, 204, "{}", out.text());
         fixture
-            .request_by_cookie(who)
+            .request_by_cookie(user)
             .assert_refused(401, "SESSION_REVOKED");
     }
     fixture.redis.restart();
     fixture.await_store(1.0);
     // What was on the blacklist is on it again.
-    for (who, code) in [(&ann, "SESSION_REVOKED"), (&bob, "TOKEN_REVOKED")] {
+    for (user, code) in [(&ann, "SESSION_REVOKED"), (&bob, "TOKEN_REVOKED")] {
         fixture
-            .request_by_cookie(who)
+            .request_by_cookie(user)
             .assert_refused(401, "SESSION_REVOKED");
-        fixture.request_by_bearer(who).assert_refused(401, code);
+        fixture.request_by_bearer(user).assert_refused(401, code);
     }
     // Nothing can be made sure without either.
     let eve = fixture.gateway.register("eve@example.com");
@@ -169,11 +169,11 @@ fn session_ended_during_outage_stays_ended() {
     fixture.redis.resume();
     // Its record in Redis still says that it lives, until Redis is told.
     for _ in 0..200 {
-        for answer in [
+        for response in [
             fixture.request_by_cookie(&ann),
             fixture.request_by_bearer(&ann),
         ] {
-            assert!([401, 503].contains(&answer.status), "{}", answer.text());
+            assert!([401, 503].contains(&response.status), "{}", response.text());
         }
         if fixture.request_by_bearer(&bob).status == 200 {
             break;
@@ -181,9 +181,9 @@ fn session_ended_during_outage_stays_ended() {
     }
     fixture.await_store(1.0);
     within(Duration::from_secs(5), "everybody is sure", || {
-        let sure = fixture.request_by_bearer(&ann).status == 401
+        let confirmed = fixture.request_by_bearer(&ann).status == 401
             && fixture.request_by_bearer(&bob).status == 200;
-        sure.then_some(())
+        confirmed.then_some(())
     });
 }
 
@@ -239,27 +239,27 @@ fn every_store_and_database_state_has_a_verdict() {
     // A session that the store does not know is unknown, not gone.
     let unknown = format!("portcullis={}", "ab".repeat(32));
     let unknown = Request::get("/private/a").cookie(&unknown);
-    let answer = fixture.gateway.request(&unknown);
-    answer.assert_refused(503, "STORE_UNAVAILABLE");
-    assert!(answer.header("retry-after").is_some() && answer.header("set-cookie").is_none());
+    let response = fixture.gateway.request(&unknown);
+    response.assert_refused(503, "STORE_UNAVAILABLE");
+    assert!(response.header("retry-after").is_some() && response.header("set-cookie").is_none());
     // Both are away.
     fixture.redis.kill();
     within(
         Duration::from_secs(3),
         "the last answer has grown old",
         || {
-            let answer = fixture.request_by_cookie(&ann);
-            assert_ne!(answer.status, 401, "{}", answer.text());
-            (answer.status == 503).then_some(())
+            let response = fixture.request_by_cookie(&ann);
+            assert_ne!(response.status, 401, "{}", response.text());
+            (response.status == 503).then_some(())
         },
     );
-    for answer in [
+    for response in [
         fixture.request_by_cookie(&ann),
         fixture.request_by_bearer(&ann),
         fixture.gateway.request(&unknown),
     ] {
-        answer.assert_refused(503, "STORE_UNAVAILABLE");
-        assert!(answer.header("set-cookie").is_none());
+        response.assert_refused(503, "STORE_UNAVAILABLE");
+        assert!(response.header("set-cookie").is_none());
     }
     let login = json!({ "email": "ann@example.com", "password": PASSWORD });
     let login = Request::post("/api/v1/auth/login").json(&login);
@@ -311,8 +311,8 @@ fn session_limit_holds_during_and_after_outage() {
     fixture
         .request_by_cookie(&first)
         .assert_refused(401, "SESSION_REVOKED");
-    for who in &others {
-        fixture.request_by_cookie(who).assert_ok();
+    for user in &others {
+        fixture.request_by_cookie(user).assert_ok();
     }
 }
 
@@ -329,24 +329,24 @@ fn run_tour_with_failure(at: usize, back: bool) {
         }
         step += 1;
     };
-    let fine = |what: &str, answer: &Response, wanted: u16| {
+    let fine = |what: &str, response: &Response, wanted: u16| {
         // A token waits while the store is away; everything else goes on.
-        let text = answer.text();
-        assert_eq!(answer.status, wanted, "{what}, {at}, {back}: {text}");
+        let text = response.text();
+        assert_eq!(response.status, wanted, "{what}, {at}, {back}: {text}");
     };
     let body = json!({ "email": "ann@example.com", "password": PASSWORD });
     next(&mut fixture);
-    let answer = fixture
+    let response = fixture
         .gateway
         .request(&Request::post("/api/v1/auth/register").json(&body));
-    fine("register", &answer, 201);
+    fine("register", &response, 201);
     next(&mut fixture);
     let ann = fixture.gateway.login("ann@example.com");
     next(&mut fixture);
     fine("call", &fixture.request_by_cookie(&ann), 200);
     next(&mut fixture);
-    let answer = refresh(&fixture.gateway, &ann.refresh_token);
-    fine("refresh", &answer, 200);
+    let response = refresh(&fixture.gateway, &ann.refresh_token);
+    fine("refresh", &response, 200);
     next(&mut fixture);
     let listed = fixture
         .gateway
@@ -366,8 +366,8 @@ fn run_tour_with_failure(at: usize, back: bool) {
     fine("terminate", &fixture.gateway.request(&ended), 204);
     next(&mut fixture);
     let out = Request::post("/api/v1/auth/logout").same_origin();
-    let answer = fixture.gateway.request(&out.cookie(&ann.cookie));
-    fine("logout", &answer, 204);
+    let response = fixture.gateway.request(&out.cookie(&ann.cookie));
+    fine("logout", &response, 204);
     next(&mut fixture);
     fixture
         .request_by_cookie(&ann)
@@ -384,17 +384,17 @@ fn disabled_or_changed_user_is_refused_during_outage() {
     fixture.await_store(0.0);
     let disable = Request::new("PATCH", &format!("/admin/users/{}", ann.user));
     let disable = disable.json(&json!({ "disabled": true }));
-    let told = fixture.gateway.admin(disable);
-    told.assert_refused(503, "STORE_UNAVAILABLE");
+    let reported = fixture.gateway.admin(disable);
+    reported.assert_refused(503, "STORE_UNAVAILABLE");
     fixture
         .request_by_cookie(&ann)
         .assert_refused(401, "SESSION_REVOKED");
     let body = json!({ "current_password": PASSWORD, "new_password": "another-long-one-7" });
     let change = Request::new("PUT", "/api/v1/profile/password").json(&body);
-    let told = fixture
+    let reported = fixture
         .gateway
         .request(&change.same_origin().cookie(&here.cookie));
-    told.assert_refused(503, "STORE_UNAVAILABLE");
+    reported.assert_refused(503, "STORE_UNAVAILABLE");
     fixture.request_by_cookie(&here).assert_ok();
     fixture
         .request_by_cookie(&there)

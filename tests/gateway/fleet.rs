@@ -122,9 +122,9 @@ fn concurrent_sign_ins_across_gateways_respect_the_limit() {
             // One after another would be no race; a few at a time wait for their hash.
             scope.spawn(move || {
                 within(Duration::from_secs(60), "a sign-in", || {
-                    let answer = gateway.try_login("alice@example.com");
-                    failed.fetch_add(usize::from(answer.is_none()), Ordering::Relaxed);
-                    answer
+                    let response = gateway.try_login("alice@example.com");
+                    failed.fetch_add(usize::from(response.is_none()), Ordering::Relaxed);
+                    response
                 })
             })
         };
@@ -149,8 +149,8 @@ fn concurrent_sign_ins_across_gateways_respect_the_limit() {
     // What was evicted is told: with the one that registered, all but five.
     let evicted = Request::get("/admin/events?event=evicted&limit=100");
     within(Duration::from_secs(5), "the events", || {
-        let told = fleet.two.admin(evicted.clone()).data()["events"].clone();
-        (told.as_array()?.len() == 46).then_some(())
+        let reported = fleet.two.admin(evicted.clone()).data()["events"].clone();
+        (reported.as_array()?.len() == 46).then_some(())
     });
 }
 
@@ -161,7 +161,7 @@ fn concurrent_refreshes_lose_no_session() {
     let alice = fleet.one.register("alice@example.com");
     let body = json!({ "refresh_token": alice.refresh_token });
     let refresh = Request::post("/api/v1/auth/refresh").json(&body);
-    let answers: Vec<_> = std::thread::scope(|scope| {
+    let responses: Vec<_> = std::thread::scope(|scope| {
         let tasks: Vec<_> = (0..200_usize)
             .map(|n| {
                 let gateway = if n.is_multiple_of(2) {
@@ -175,10 +175,10 @@ fn concurrent_refreshes_lose_no_session() {
             .collect();
         tasks.into_iter().map(|task| task.join().unwrap()).collect()
     });
-    let successor = answers[0]["refresh_token"].as_str().unwrap();
-    for answer in &answers {
-        assert_eq!(answer["refresh_token"], successor);
-        let token = answer["access_token"].as_str().unwrap();
+    let successor = responses[0]["refresh_token"].as_str().unwrap();
+    for response in &responses {
+        assert_eq!(response["refresh_token"], successor);
+        let token = response["access_token"].as_str().unwrap();
         let request = Request::get("/private/a").bearer(token);
         fleet.two.request(&request).assert_ok();
     }
@@ -231,9 +231,9 @@ fn revocation_reports_unreached_gateways() {
         let path = format!("/admin/sessions/{session}{wait}");
         fleet.one.admin(Request::delete(&path))
     };
-    let names = |answer: &crate::support::client::Response, of: &str| {
-        let answer = answer.data();
-        answer[of].as_array().map(Vec::len)
+    let names = |response: &crate::support::client::Response, of: &str| {
+        let response = response.data();
+        response[of].as_array().map(Vec::len)
     };
     let alice = fleet.one.register("alice@example.com");
     let cookie = Request::get("/private/a").cookie(&alice.cookie);
@@ -247,14 +247,19 @@ fn revocation_reports_unreached_gateways() {
     .ok()
     .unwrap();
     within(DEADLINE, "both gateways are present", || {
-        let nobody = "/admin/users/nobody/sessions?wait=fleet";
-        let answer = fleet.one.admin(Request::delete(nobody));
-        (names(&answer, "confirmed") == Some(2)).then_some(())
+        let missing = "/admin/users/nobody/sessions?wait=fleet";
+        let response = fleet.one.admin(Request::delete(missing));
+        (names(&response, "confirmed") == Some(2)).then_some(())
     });
-    let answer = end(&alice.session, "?wait=fleet");
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    assert_eq!(answer.data()["revoked"], 1);
-    assert_eq!(names(&answer, "unconfirmed"), Some(0), "{}", answer.text());
+    let response = end(&alice.session, "?wait=fleet");
+    assert_eq!(response.status, 200, "{}", response.text());
+    assert_eq!(response.data()["revoked"], 1);
+    assert_eq!(
+        names(&response, "unconfirmed"),
+        Some(0),
+        "{}",
+        response.text()
+    );
     assert_eq!(fleet.two.request(&cookie).status, 401);
     assert_eq!(
         open.close_code(PROPAGATION_DEADLINE),
@@ -263,11 +268,16 @@ fn revocation_reports_unreached_gateways() {
 
     let bob = fleet.one.login("alice@example.com");
     signal(fleet.two.pid(), "STOP");
-    let answer = end(&bob.session, "?wait=fleet");
+    let response = end(&bob.session, "?wait=fleet");
     signal(fleet.two.pid(), "CONT");
-    assert_eq!(answer.data()["revoked"], 1);
-    assert_eq!(names(&answer, "confirmed"), Some(1), "{}", answer.text());
-    assert_eq!(names(&answer, "unconfirmed"), Some(1));
+    assert_eq!(response.data()["revoked"], 1);
+    assert_eq!(
+        names(&response, "confirmed"),
+        Some(1),
+        "{}",
+        response.text()
+    );
+    assert_eq!(names(&response, "unconfirmed"), Some(1));
     assert_eq!(names(&end(&bob.session, ""), "confirmed"), None);
     let wrong = end(&bob.session, "?wait=all");
     wrong.assert_refused(400, "VALIDATION_FAILED");
@@ -281,8 +291,8 @@ fn sign_out_everywhere_ends_unindexed_sessions() {
     let index = keys.iter().find(|key| key.contains("user:{")).unwrap();
     fleet.redis.command(&["DEL", index]);
     let everywhere = Request::post("/api/v1/auth/logout-all").bearer(&alice.access_token);
-    let answer = fleet.one.request(&everywhere);
-    assert_eq!(answer.data()["revoked"], 1);
+    let response = fleet.one.request(&everywhere);
+    assert_eq!(response.data()["revoked"], 1);
     let cookie = Request::get("/private/a").cookie(&alice.cookie);
     assert_eq!(fleet.one.request(&cookie).status, 401);
 }

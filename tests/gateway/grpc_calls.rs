@@ -140,10 +140,13 @@ fn errors_over_http1_carry_status_in_the_head() {
     let request = Request::post("/private/Echo")
         .header("Content-Type", "application/grpc+proto")
         .body(message(2));
-    let answer = gateway.request(&request);
-    assert_eq!((answer.status, answer.body.len()), (200, 0));
-    assert_eq!(answer.header("grpc-status"), Some("16"));
-    assert_eq!(answer.header("x-portcullis-code"), Some("UNAUTHENTICATED"));
+    let response = gateway.request(&request);
+    assert_eq!((response.status, response.body.len()), (200, 0));
+    assert_eq!(response.header("grpc-status"), Some("16"));
+    assert_eq!(
+        response.header("x-portcullis-code"),
+        Some("UNAUTHENTICATED")
+    );
     let web = request.header("Accept", "*/*");
     let other = Request::post("/private/Echo").header("Content-Type", "application/grpc-web");
     gateway

@@ -25,7 +25,7 @@ fn limits() -> Value {
 /// and 429.
 fn login_concurrently(gateways: &[SocketAddr], logins: &[Value]) -> [usize; 3] {
     let statuses: Vec<u16> = std::thread::scope(|scope| {
-        let asking: Vec<_> = logins
+        let pending: Vec<_> = logins
             .iter()
             .zip(gateways.iter().cycle())
             .map(|(body, gateway)| {
@@ -33,7 +33,7 @@ fn login_concurrently(gateways: &[SocketAddr], logins: &[Value]) -> [usize; 3] {
                 scope.spawn(move || login.send(*gateway).status)
             })
             .collect();
-        asking.into_iter().map(|one| one.join().unwrap()).collect()
+        pending.into_iter().map(|one| one.join().unwrap()).collect()
     });
     let counts = [200, 401, 429].map(|wanted| {
         let such = statuses.iter().filter(|status| **status == wanted);
@@ -89,7 +89,7 @@ fn concurrent_guesses_at_builtin_users_learn_no_more() {
     assert_eq!(login_concurrently(&fleet, &right), [CONCURRENT, 0, 0]);
     for email in ["ann@example.com", "nobody@example.com"] {
         let guesses = vec![login(email, "not the password"); CONCURRENT];
-        let told = login_concurrently(&fleet, &guesses);
-        assert_eq!(told, [0, LIMIT, CONCURRENT - LIMIT], "{email}");
+        let reported = login_concurrently(&fleet, &guesses);
+        assert_eq!(reported, [0, LIMIT, CONCURRENT - LIMIT], "{email}");
     }
 }

@@ -36,7 +36,7 @@ const EMAIL: &str = "alice@example.com";
 
 /// A credential of a session, and all that clients saw of it.
 struct ObservedSession {
-    who: SignedIn,
+    user: SignedIn,
     by_token: bool,
     ended: AtomicBool,
     events: Mutex<Vec<Event>>,
@@ -69,9 +69,9 @@ impl ObservedSession {
     fn request(&self) -> Request {
         let request = Request::get("/private/a");
         if self.by_token {
-            request.bearer(&self.who.access_token)
+            request.bearer(&self.user.access_token)
         } else {
-            request.cookie(&self.who.cookie)
+            request.cookie(&self.user.cookie)
         }
     }
 
@@ -153,26 +153,26 @@ impl Fixture {
 
     fn request_once(&self, subject: &ObservedSession, gateway: usize) {
         let called = Instant::now();
-        let answer = subject
+        let response = subject
             .request()
             .try_send(self.gateways[gateway].public)
             .expect("an answer");
         let took = called.elapsed();
-        assert!(took < RESPONSE_DEADLINE, "{took:?}: {}", answer.text());
+        assert!(took < RESPONSE_DEADLINE, "{took:?}: {}", response.text());
         {
             let mut seen = self.stats.lock();
             let seen = seen.entry(*self.fault.lock()).or_default();
-            *seen.statuses.entry(answer.status).or_default() += 1;
+            *seen.statuses.entry(response.status).or_default() += 1;
             seen.max_latency = seen.max_latency.max(took);
         }
-        let deed = match answer.status {
+        let deed = match response.status {
             200 => ClientOperation::Accepted,
             401 => ClientOperation::Refused,
             503 => {
-                answer.assert_refused(503, "STORE_UNAVAILABLE");
+                response.assert_refused(503, "STORE_UNAVAILABLE");
                 return;
             }
-            other => panic!("{other}: {}", answer.text()),
+            other => panic!("{other}: {}", response.text()),
         };
         subject.record(gateway, deed, called, Some(called + took));
     }
@@ -199,9 +199,9 @@ impl Fixture {
 
     fn sign_in(&self, gateway: usize, by_token: bool) {
         let called = Instant::now();
-        if let Some(who) = self.gateways[gateway].try_login(EMAIL) {
+        if let Some(user) = self.gateways[gateway].try_login(EMAIL) {
             let subject = ObservedSession {
-                who,
+                user,
                 by_token,
                 ended: AtomicBool::new(false),
                 events: Mutex::default(),
@@ -227,13 +227,13 @@ impl Fixture {
             let done = if subject.by_token {
                 self.blacklist(subject)
             } else {
-                let answer = self.revoke(subject, gateway, turn);
+                let response = self.revoke(subject, gateway, turn);
                 assert!(
-                    matches!(answer.status, 200 | 204 | 503),
+                    matches!(response.status, 200 | 204 | 503),
                     "{}",
-                    answer.text()
+                    response.text()
                 );
-                answer.status != 503
+                response.status != 503
             };
             // A program beside the store is nobody's client.
             let by = if subject.by_token {
@@ -252,15 +252,15 @@ impl Fixture {
     fn revoke(&self, subject: &ObservedSession, gateway: usize, turn: usize) -> Response {
         let gateway = &self.gateways[gateway];
         if turn.is_multiple_of(2) {
-            let path = format!("/admin/sessions/{}", subject.who.session);
+            let path = format!("/admin/sessions/{}", subject.user.session);
             return gateway.admin(Request::delete(&path));
         }
         let out = Request::post("/api/v1/auth/logout").same_origin();
-        gateway.request(&out.cookie(&subject.who.cookie))
+        gateway.request(&out.cookie(&subject.user.cookie))
     }
 
     fn blacklist(&self, subject: &ObservedSession) -> bool {
-        let claims = tokens::claims(&subject.who.access_token);
+        let claims = tokens::claims(&subject.user.access_token);
         let key = format!("portcullis:blacklist:{}", claims["jti"].as_str().unwrap());
         // While it is killed and started, there is nobody to ask.
         let Some(redis) = self.redis.try_lock() else {
@@ -275,12 +275,12 @@ impl Fixture {
         let ended = Instant::now();
         for gateway in &self.gateways {
             within(Duration::from_secs(5), "normal again", || {
-                let known = self.subjects.lock().iter().find_map(|subject| {
+                let cached = self.subjects.lock().iter().find_map(|subject| {
                     let alive = !subject.ended.load(Ordering::SeqCst);
                     alive.then(|| subject.request())
                 });
-                let answer = known?.try_send(gateway.public).ok()?;
-                (answer.status == 200).then_some(())
+                let response = cached?.try_send(gateway.public).ok()?;
+                (response.status == 200).then_some(())
             });
         }
         let normal = ended.elapsed();
@@ -323,7 +323,7 @@ fn client_histories_are_linearizable() {
     });
     fixture.assert_live_sessions_valid();
     let subjects = fixture.subjects.lock();
-    let (mut answers, mut refused) = (0, 0);
+    let (mut responses, mut refused) = (0, 0);
     for subject in subjects.iter() {
         let events = subject.events.lock();
         let of = |deed| {
@@ -332,18 +332,18 @@ fn client_histories_are_linearizable() {
                 .filter(|event| event.operation == deed)
                 .count()
         };
-        answers += of(ClientOperation::Accepted);
+        responses += of(ClientOperation::Accepted);
         refused += of(ClientOperation::Refused);
         assert!(
             is_linearizable(&events, GATEWAYS),
             "{}: {events:#?}",
-            subject.who.session
+            subject.user.session
         );
     }
     // Otherwise it would say nothing.
-    assert!(subjects.len() > 10 && answers > 200 && refused > 50);
+    assert!(subjects.len() > 10 && responses > 200 && refused > 50);
     eprintln!(
-        "{} sessions, {answers} accepted, {refused} refused",
+        "{} sessions, {responses} accepted, {refused} refused",
         subjects.len()
     );
     for (fault, seen) in fixture.stats.lock().iter() {

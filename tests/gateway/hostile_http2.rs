@@ -46,12 +46,12 @@ fn flood(
             break;
         }
     }
-    let asked = Instant::now();
+    let requested = Instant::now();
     gateway.get("/public/meanwhile").assert_ok();
     assert!(
-        asked.elapsed() < Duration::from_secs(2),
+        requested.elapsed() < Duration::from_secs(2),
         "{:?}",
-        asked.elapsed()
+        requested.elapsed()
     );
     let growth = resident(gateway).saturating_sub(before);
     assert!(growth < GROWTH_KIB, "{growth} KiB more");
@@ -147,11 +147,11 @@ fn excess_streams_are_refused_and_others_continue() {
             .send_all(&get(2 * n + 1, "/public/slow?ms=700"))
             .unwrap();
     }
-    let (mut answered, mut refused) = (0, 0);
-    while answered + refused < 300 {
+    let (mut received, mut refused) = (0, 0);
+    while received + refused < 300 {
         let frame = client.next().expect("the connection stays");
         match frame.kind {
-            HEADERS => answered += 1,
+            HEADERS => received += 1,
             RST_STREAM => {
                 assert_eq!(frame.payload, [0, 0, 0, 7], "REFUSED_STREAM");
                 refused += 1;
@@ -159,7 +159,7 @@ fn excess_streams_are_refused_and_others_continue() {
             _ => {}
         }
     }
-    assert!((100..=200).contains(&answered), "{answered} answered");
+    assert!((100..=200).contains(&received), "{received} answered");
     assert!(upstream.requests() <= 200, "{}", upstream.requests());
 }
 

@@ -17,7 +17,7 @@ fn status_of(gateway: &Gateway, bytes: &[u8]) -> Option<u16> {
     client
         .read_response_to("HEAD")
         .ok()
-        .map(|answer| answer.status)
+        .map(|response| response.status)
 }
 
 const MALFORMED: [&[u8]; 35] = [
@@ -66,18 +66,18 @@ fn malformed_head_is_400_and_closes_the_connection() {
         let shown = String::from_utf8_lossy(head);
         let mut client = Client::connect(gateway.public);
         client.send(head);
-        let answer = client
+        let response = client
             .read_response_to("GET")
             .unwrap_or_else(|e| panic!("{e}: {shown}"));
         assert_eq!(
-            (answer.status, answer.code().as_str()),
+            (response.status, response.code().as_str()),
             (400, "BAD_REQUEST"),
             "{shown}"
         );
-        let id = answer.json()["error"]["request_id"].clone();
-        assert_eq!(answer.header("x-request-id"), id.as_str(), "{shown}");
-        assert_ne!(answer.header("server"), Some("Pingora"), "{shown}");
-        assert!(answer.header("date").is_some(), "{shown}");
+        let id = response.json()["error"]["request_id"].clone();
+        assert_eq!(response.header("x-request-id"), id.as_str(), "{shown}");
+        assert_ne!(response.header("server"), Some("Pingora"), "{shown}");
+        assert!(response.header("date").is_some(), "{shown}");
         assert!(client.closes_within(Duration::from_secs(2)), "{shown}");
         eventually("the access line", || {
             let mut events = gateway.events().into_iter();
@@ -165,9 +165,9 @@ fn ambiguous_path_is_400() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
     for target in AMBIGUOUS {
-        let answer = gateway.get(target);
+        let response = gateway.get(target);
         assert_eq!(
-            (answer.status, answer.code().as_str()),
+            (response.status, response.code().as_str()),
             (400, "BAD_REQUEST"),
             "{target}"
         );
@@ -305,8 +305,8 @@ fn excess_connections_wait_or_close() {
     drop(fifth);
     held.clear();
     eventually("there is room again", || {
-        let answer = Request::get("/public/a").try_send(gateway.public).ok()?;
-        (answer.status == 200).then_some(())
+        let response = Request::get("/public/a").try_send(gateway.public).ok()?;
+        (response.status == 200).then_some(())
     });
 }
 
@@ -321,7 +321,7 @@ fn bytes_after_upgrade_request_wait_for_the_101() {
          GET /private/smuggled HTTP/1.1\r\nHost: a\r\n\r\n",
     );
     let first = client.read_response_to("GET");
-    assert!(first.is_ok_and(|answer| answer.status != 101));
+    assert!(first.is_ok_and(|response| response.status != 101));
     // The second request is authenticated by itself, or the connection ends.
     if let Ok(second) = client.read_response_to("GET") {
         assert!([400, 401].contains(&second.status), "{second:?}");
@@ -364,9 +364,9 @@ fn refused_body_is_not_parsed_as_a_request() {
         if client
             .try_send(Request::get("/public/after").to_bytes())
             .is_ok()
-            && let Ok(answer) = client.read_response_to("GET")
+            && let Ok(response) = client.read_response_to("GET")
         {
-            assert_eq!(answer.echo().target(), "/public/after", "{target}");
+            assert_eq!(response.echo().target(), "/public/after", "{target}");
         }
     }
     assert!(!upstream.has_seen("smuggled"));

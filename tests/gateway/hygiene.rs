@@ -145,11 +145,11 @@ fn connection_header_cannot_remove_identity_headers() {
         let request = Request::get("/private/a")
             .cookie(&alice.cookie)
             .header("Connection", connection);
-        let answer = gateway.request(&request);
-        if answer.status == 400 {
+        let response = gateway.request(&request);
+        if response.status == 400 {
             continue;
         }
-        let echo = answer.echo();
+        let echo = response.echo();
         assert_eq!(
             seen_values(&echo, "X-User-Id"),
             std::slice::from_ref(&alice.user),
@@ -180,12 +180,12 @@ fn hop_by_hop_headers_are_not_forwarded() {
         assert_eq!(echo.header(name), None, "{name}");
     }
     assert_eq!(echo.header("x-kept").as_deref(), Some("yes"));
-    let answer = gateway
+    let response = gateway
         .get("/public/reply?Connection=keep-alive,X-Hop&X-Hop=one&Keep-Alive=timeout=9&X-Kept=yes");
     for name in ["x-hop", "keep-alive"] {
-        assert_eq!(answer.header(name), None, "{name}");
+        assert_eq!(response.header(name), None, "{name}");
     }
-    assert_eq!(answer.header("x-kept"), Some("yes"));
+    assert_eq!(response.header("x-kept"), Some("yes"));
 }
 
 #[test]
@@ -197,10 +197,10 @@ fn repeated_headers_keep_count_and_order() {
             .header("X-Two", "1")
             .header("X-Between", "0")
             .header("x-two", "2");
-    let answer = gateway.request(&request);
-    assert_eq!(answer.all("set-cookie"), ["a=1", "b=2", "c=3"]);
-    assert_eq!(answer.all("x-two"), ["1", "2"]);
-    let echo = answer.json();
+    let response = gateway.request(&request);
+    assert_eq!(response.all("set-cookie"), ["a=1", "b=2", "c=3"]);
+    assert_eq!(response.all("x-two"), ["1", "2"]);
+    let echo = response.json();
     let sent = echo["headers"].as_array().unwrap().iter();
     let two: Vec<&str> = sent
         .filter(|header| header[0].as_str().unwrap().eq_ignore_ascii_case("x-two"))
@@ -296,17 +296,17 @@ fn client_is_the_rightmost_untrusted_hop() {
 fn valid_request_id_is_kept_else_generated() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
-    let ask = |id: &str| {
+    let send = |id: &str| {
         gateway
             .request(&Request::get("/public/a").header("X-Request-ID", id))
             .echo()
     };
     assert_eq!(
-        ask("abc.DEF_1-2").header("x-request-id").as_deref(),
+        send("abc.DEF_1-2").header("x-request-id").as_deref(),
         Some("abc.DEF_1-2")
     );
     for odd in ["two words", "semi;colon", "<script>", &"x".repeat(129)] {
-        let made = ask(odd).header("x-request-id").unwrap();
+        let made = send(odd).header("x-request-id").unwrap();
         assert_ne!(made, odd);
         assert!(!made.is_empty() && made.len() <= 128);
     }
@@ -355,8 +355,8 @@ fn upstream_cannot_set_the_session_cookie() {
         "theme=dark",
     ];
     let cookies = cookies.map(set).join("&");
-    let answer = gateway.get(&format!("/public/reply?{cookies}"));
-    assert_eq!(answer.assert_ok().all("set-cookie"), ["theme=dark"]);
+    let response = gateway.get(&format!("/public/reply?{cookies}"));
+    assert_eq!(response.assert_ok().all("set-cookie"), ["theme=dark"]);
     let held = "portcullis-form=secret; theme=dark";
     let echo = gateway
         .request(&Request::get("/public/a").cookie(held))

@@ -33,8 +33,8 @@ fn login() -> Request {
     Request::post("/api/v1/auth/login").json(&body)
 }
 
-fn cookie_of(answer: &Response) -> String {
-    let cookies = answer.all("set-cookie");
+fn cookie_of(response: &Response) -> String {
+    let cookies = response.all("set-cookie");
     let own = cookies
         .iter()
         .find(|cookie| cookie.starts_with("portcullis="));
@@ -44,13 +44,13 @@ fn cookie_of(answer: &Response) -> String {
 #[test]
 fn backend_identity_becomes_the_session_identity() {
     let (gateway, _) = start("/login/reply?X-Id=7&X-Roles=admin,ops");
-    let answer = gateway.request(&login());
-    let data = answer.assert_ok().data();
+    let response = gateway.request(&login());
+    let data = response.assert_ok().data();
     assert_eq!(data["user"]["id"], "7");
     assert_eq!(data["user"]["roles"], json!(["admin", "ops"]));
     assert_eq!(data["session"]["user_id"], "7");
     assert!(data.get("session_token").is_none());
-    let cookie = cookie_of(&answer);
+    let cookie = cookie_of(&response);
     let echo = gateway
         .request(&Request::get("/private/a").cookie(&cookie))
         .echo();
@@ -99,8 +99,8 @@ fn backend_receives_client_fields_and_address() {
         .header("X-Forwarded-For", "203.0.113.9")
         .header("Authorization", "Basic eDp5")
         .body(body);
-    let answer = gateway.request(&request);
-    let echo = answer.echo();
+    let response = gateway.request(&request);
+    let echo = response.echo();
     assert_eq!(echo.0["method"], "POST");
     assert_eq!(echo.0["body"], body);
     assert_eq!(
@@ -113,10 +113,10 @@ fn backend_receives_client_fields_and_address() {
     assert_eq!(echo.header("cookie"), None);
     assert_eq!(echo.header("authorization"), None);
     // The backend's answer was passed on, with the session beside it.
-    assert_eq!(answer.header("content-type"), Some("application/json"));
-    assert_eq!(answer.header("cache-control"), Some("no-store"));
-    assert_eq!(answer.header("x-session-id").map(str::len), Some(64));
-    let cookie = cookie_of(&answer);
+    assert_eq!(response.header("content-type"), Some("application/json"));
+    assert_eq!(response.header("cache-control"), Some("no-store"));
+    assert_eq!(response.header("x-session-id").map(str::len), Some(64));
+    let cookie = cookie_of(&response);
     gateway
         .request(&Request::get("/private/a").cookie(&cookie))
         .assert_ok();
@@ -126,9 +126,9 @@ fn backend_receives_client_fields_and_address() {
 fn only_a_backend_denial_is_a_wrong_password() {
     for status in [400, 401, 403, 422] {
         let (gateway, _) = start(&format!("/login/status-{status}"));
-        let answer = gateway.request(&login());
-        answer.assert_refused(401, "INVALID_CREDENTIALS");
-        assert!(answer.header("set-cookie").is_none());
+        let response = gateway.request(&login());
+        response.assert_refused(401, "INVALID_CREDENTIALS");
+        assert!(response.header("set-cookie").is_none());
     }
     for (path, status, code) in [
         ("/login/status-500", 502, "UPSTREAM_PROTOCOL_ERROR"),
@@ -143,9 +143,9 @@ fn only_a_backend_denial_is_a_wrong_password() {
         ("/login/reply?X-Id=", 502, "UPSTREAM_PROTOCOL_ERROR"),
     ] {
         let (gateway, _) = start(path);
-        let answer = gateway.request(&login());
-        answer.assert_refused(status, code);
-        assert!(answer.header("set-cookie").is_none());
+        let response = gateway.request(&login());
+        response.assert_refused(status, code);
+        assert!(response.header("set-cookie").is_none());
         let logs = gateway.wait_for_log("identity backend");
         assert!(!logs.contains("secret-of-ann"), "{path}");
     }
@@ -189,9 +189,9 @@ fn unavailable_or_slow_backend_is_reported() {
         .assert_refused(504, "UPSTREAM_TIMEOUT");
     let limited = format!("POST http://{}/status-429?Retry-After=17", upstream.address);
     let gateway = Gateway::start(with(limited));
-    let answer = gateway.request(&login());
-    answer.assert_refused(429, "RATE_LIMITED");
-    assert_eq!(answer.numeric_header("retry-after"), 17);
+    let response = gateway.request(&login());
+    response.assert_refused(429, "RATE_LIMITED");
+    assert_eq!(response.numeric_header("retry-after"), 17);
 }
 
 #[test]
@@ -200,7 +200,7 @@ fn backend_cookies_pass_only_if_allowed() {
     let upstream = Upstream::start();
     // The address of a login is a URL, in which a space is %20 and stays so.
     let path = path.replace(' ', "");
-    for (pass, answer, expected) in [
+    for (pass, response, expected) in [
         (false, "replace", 1),
         (false, "pass", 1),
         (true, "replace", 2),
@@ -208,10 +208,10 @@ fn backend_cookies_pass_only_if_allowed() {
     ] {
         let config = config(&upstream, &path)
             .set("/identity/upstream/pass_set_cookie", json!(pass))
-            .set("/identity/upstream/answer", json!(answer));
+            .set("/identity/upstream/answer", json!(response));
         let gateway = Gateway::start(config);
-        let answer = gateway.request(&login());
-        let cookies = answer.assert_ok().all("set-cookie");
+        let response = gateway.request(&login());
+        let cookies = response.assert_ok().all("set-cookie");
         assert_eq!(cookies.len(), expected, "{cookies:?}");
         assert!(!cookies.iter().any(|cookie| cookie.contains("stolen")));
         assert_eq!(
@@ -219,7 +219,7 @@ fn backend_cookies_pass_only_if_allowed() {
             pass
         );
         gateway
-            .request(&Request::get("/private/a").cookie(&cookie_of(&answer)))
+            .request(&Request::get("/private/a").cookie(&cookie_of(&response)))
             .assert_ok();
     }
 }
@@ -273,11 +273,11 @@ fn guessing_is_limited_before_calling_the_backend() {
     for body in spellings {
         guess(body).assert_refused(401, "INVALID_CREDENTIALS");
     }
-    let asked = upstream.requests();
+    let requested = upstream.requests();
     let limited = guess(json!({ "username": "ann@example.com", "password": "4" }));
     limited.assert_refused(429, "RATE_LIMITED");
     assert!(limited.numeric_header("retry-after") > 0);
-    assert_eq!(upstream.requests(), asked, "the backend was not asked");
+    assert_eq!(upstream.requests(), requested, "the backend was not asked");
     guess(json!({ "password": "5" })).assert_refused(400, "VALIDATION_FAILED");
     let mut last = 0;
     for n in 0..8 {
@@ -404,7 +404,7 @@ fn waiting_backend_calls_end_in_overload_or_timeout() {
 #[test]
 fn cross_site_form_cannot_sign_in() {
     let (gateway, upstream) = start("/login/reply?X-Id=7");
-    let asked = upstream.requests();
+    let requested = upstream.requests();
     for content_type in [
         "application/x-www-form-urlencoded",
         "multipart/form-data; boundary=x",
@@ -421,7 +421,7 @@ fn cross_site_form_cannot_sign_in() {
     gateway
         .request(&foreign)
         .assert_refused(403, "CSRF_REJECTED");
-    assert_eq!(upstream.requests(), asked);
+    assert_eq!(upstream.requests(), requested);
 }
 
 #[test]
@@ -441,7 +441,7 @@ fn https_backend_is_verified_and_supports_client_certificates() {
         "POST https://localhost:{}/public/reply?X-Id=7",
         behind.public.port()
     );
-    let asked = |trust: bool, show: bool| {
+    let requested = |trust: bool, show: bool| {
         let mut config =
             config(&upstream, "/unused").set("/identity/upstream/login", json!(login_at));
         let files = [
@@ -458,9 +458,9 @@ fn https_backend_is_verified_and_supports_client_certificates() {
         }
         Gateway::start(config).request(&login())
     };
-    asked(true, true).assert_ok();
-    asked(false, true).assert_refused(502, "UPSTREAM_UNREACHABLE");
-    assert_eq!(asked(true, false).status, 502);
+    requested(true, true).assert_ok();
+    requested(false, true).assert_refused(502, "UPSTREAM_UNREACHABLE");
+    assert_eq!(requested(true, false).status, 502);
 }
 
 fn start_with_failure_limit(upstream: &Upstream, failures: u32) -> Gateway {
@@ -504,8 +504,8 @@ fn ambiguous_login_never_reaches_the_backend() {
             json!({ "email": "decoy@example.com", "username": name, "password": "x" }),
             json!({ "email": "decoy@example.com", "EMAIL": name, "password": "x" }),
         ] {
-            let answer = guess(&body);
-            answer.assert_refused(400, "VALIDATION_FAILED");
+            let response = guess(&body);
+            response.assert_refused(400, "VALIDATION_FAILED");
         }
     }
     let fields = "login=vic%E2%80%8Btim&password=x";
@@ -542,7 +542,7 @@ fn login_is_normalized_for_accents_width_and_case() {
     for body in &spellings {
         guess(body).assert_refused(401, "INVALID_CREDENTIALS");
     }
-    let asked = upstream.requests();
+    let requested = upstream.requests();
     for body in [
         json!({ "username": "ANDRE STRASSE\u{2003}", "password": "x" }),
         json!({ "email": "ok@example.com", "u\u{17f}ername": "andre strasse", "password": "x" }),
@@ -550,5 +550,5 @@ fn login_is_normalized_for_accents_width_and_case() {
     ] {
         guess(&body).assert_refused(429, "RATE_LIMITED");
     }
-    assert_eq!(upstream.requests(), asked);
+    assert_eq!(upstream.requests(), requested);
 }

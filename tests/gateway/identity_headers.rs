@@ -61,10 +61,10 @@ fn register_ann(gateway: &Gateway) -> (String, String, String) {
         "email": "ann@example.com", "username": "Ann", "name": "Ann Ål, \u{1f511}",
         "password": PASSWORD, "session_token": true,
     });
-    let answer = gateway.request(&Request::post("/api/v1/auth/register").json(&body));
-    assert_eq!(answer.status, 201, "{}", answer.text());
+    let response = gateway.request(&Request::post("/api/v1/auth/register").json(&body));
+    assert_eq!(response.status, 201, "{}", response.text());
     let text = |pointer: &str| {
-        let data = answer.data();
+        let data = response.data();
         data.pointer(pointer).unwrap().as_str().unwrap().to_owned()
     };
     let id = text("/user/id");
@@ -152,7 +152,7 @@ fn stripped_prefix_is_forwarded() {
             "name": "whole", "match": { "prefix": "/whole" }, "auth": "none", "upstream": "echo",
         }));
     let mut gateway = Gateway::start(config);
-    let ask = |gateway: &Gateway, target: &str, claimed: Option<&str>| {
+    let send = |gateway: &Gateway, target: &str, claimed: Option<&str>| {
         let mut request = Request::get(target);
         let mut fields = Vec::new();
         if let Some(claimed) = claimed {
@@ -175,21 +175,21 @@ fn stripped_prefix_is_forwarded() {
             ("/shop/v1", "/"),
             ("/shop/v1/", "/"),
         ] {
-            let (seen, told) = ask(&gateway, target, claimed);
+            let (seen, reported) = send(&gateway, target, claimed);
             assert_eq!(
-                (seen.as_str(), told),
+                (seen.as_str(), reported),
                 (left, prefix("/shop/v1")),
                 "{target}"
             );
         }
-        let (_, told) = ask(&gateway, "/whole/a", claimed);
-        assert_eq!(told, None);
+        let (_, reported) = send(&gateway, "/whole/a", claimed);
+        assert_eq!(reported, None);
     }
     gateway.reload("applied", |config| {
         config.put("/listeners/0/trusted_proxies", json!(["127.0.0.1/32"]));
     });
-    let (_, told) = ask(&gateway, "/shop/v1/a", Some("/outer/"));
-    assert_eq!(told, prefix("/outer/shop/v1"));
-    let (_, told) = ask(&gateway, "/whole/a", Some("/outer"));
-    assert_eq!(told, prefix("/outer"));
+    let (_, reported) = send(&gateway, "/shop/v1/a", Some("/outer/"));
+    assert_eq!(reported, prefix("/outer/shop/v1"));
+    let (_, reported) = send(&gateway, "/whole/a", Some("/outer"));
+    assert_eq!(reported, prefix("/outer"));
 }

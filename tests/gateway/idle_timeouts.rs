@@ -111,8 +111,8 @@ fn stalled_response_is_aborted_as_incomplete() {
                 .header(ACCEPT_EVENT_STREAM.0, ACCEPT_EVENT_STREAM.1)
                 .to_bytes(),
         );
-        let answer = client.read_response_to("GET");
-        assert!(answer.is_err(), "{head}: {answer:?}");
+        let response = client.read_response_to("GET");
+        assert!(response.is_err(), "{head}: {response:?}");
     }
 }
 
@@ -175,9 +175,9 @@ fn read_timeout_applies_to_http2_upstreams() {
     gateway
         .request(&stalled)
         .assert_refused(504, "UPSTREAM_TIMEOUT");
-    let asking = stalled.header(ACCEPT_EVENT_STREAM.0, ACCEPT_EVENT_STREAM.1);
+    let pending = stalled.header(ACCEPT_EVENT_STREAM.0, ACCEPT_EVENT_STREAM.1);
     gateway
-        .request(&asking)
+        .request(&pending)
         .assert_refused(504, "UPSTREAM_TIMEOUT");
     let two = Http2::connect(gateway.public);
     assert_eq!(two.request("GET", "/public/Stall", &[]).0, 504);

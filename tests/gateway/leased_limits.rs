@@ -19,8 +19,8 @@ fn start(redis: &Redis, upstream: &Upstream, limit: u64) -> Gateway {
 }
 
 fn remaining_units(gateway: &Gateway) -> u64 {
-    let answer = gateway.admin(Request::get("/admin/limits/busy/public"));
-    answer.data()["remaining"].as_u64().unwrap()
+    let response = gateway.admin(Request::get("/admin/limits/busy/public"));
+    response.data()["remaining"].as_u64().unwrap()
 }
 
 #[test]
@@ -28,9 +28,9 @@ fn limit_headers_count_down_to_the_exact_limit() {
     let (redis, upstream) = (Redis::start(), Upstream::start());
     let gateway = start(&redis, &upstream, 200);
     for n in 1..=200 {
-        let answer = gateway.get("/public/a");
-        assert_eq!(answer.status, 200, "{n}");
-        let remaining = answer.header("x-ratelimit-remaining").map(str::to_owned);
+        let response = gateway.get("/public/a");
+        assert_eq!(response.status, 200, "{n}");
+        let remaining = response.header("x-ratelimit-remaining").map(str::to_owned);
         assert_eq!(remaining, Some((200 - n).to_string()));
     }
     let refused = gateway.get("/public/a");
@@ -59,16 +59,16 @@ fn unused_units_are_returned() {
         start(&redis, &upstream, 1000),
         start(&redis, &upstream, 1000),
     );
-    let ask = |gateway: &Gateway, times| {
+    let request = |gateway: &Gateway, times| {
         for _ in 0..times {
             gateway.get("/public/a").assert_ok();
         }
     };
-    ask(&stays, 50);
+    request(&stays, 50);
     eventually("what is not used is back", || {
         (remaining_units(&stays) == 950).then_some(())
     });
-    ask(&ends, 50);
+    request(&ends, 50);
     ends.sigterm();
     ends.wait_exit();
     assert_eq!(remaining_units(&stays), 900);

@@ -21,20 +21,22 @@ fn start(redis: &Redis, upstream: &Upstream) -> Gateway {
 
 /// Waits until each of two gateways has said that it is there after both had said so.
 fn await_presence(redis: &Redis) {
-    let said = || -> Vec<String> {
+    let output = || -> Vec<String> {
         let all = redis.command(&["HVALS", PRESENCE_KEY]);
         all.lines().map(str::to_owned).collect()
     };
-    let first = eventually("there are two", || Some(said()).filter(|it| it.len() == 2));
+    let first = eventually("there are two", || {
+        Some(output()).filter(|it| it.len() == 2)
+    });
     eventually("both have seen it", || {
-        let now = said();
+        let now = output();
         now.iter().all(|it| !first.contains(it)).then_some(())
     });
 }
 
-fn count_admitted(gateway: &Gateway, path: &str, asked: usize) -> usize {
-    let answers = (0..asked).map(|_| gateway.get(path));
-    answers.filter(|answer| answer.status == 200).count()
+fn count_admitted(gateway: &Gateway, path: &str, requested: usize) -> usize {
+    let responses = (0..requested).map(|_| gateway.get(path));
+    responses.filter(|response| response.status == 200).count()
 }
 
 #[test]
@@ -51,22 +53,22 @@ fn local_limits_are_shared_and_reconciled() {
     redis.kill();
     for gateway in &gateways {
         assert_eq!(count_admitted(gateway, "/optional/a", 3), 0);
-        let answer = gateway.get("/public/a");
-        assert_eq!(answer.header("x-ratelimit-limit"), Some("5"));
-        assert_eq!(answer.header("x-ratelimit-remaining"), Some("3"));
+        let response = gateway.get("/public/a");
+        assert_eq!(response.header("x-ratelimit-limit"), Some("5"));
+        assert_eq!(response.header("x-ratelimit-remaining"), Some("3"));
         assert_eq!(count_admitted(gateway, "/public/a", 2), 2);
     }
     redis.restart();
     let left = |gateway: &Gateway| -> Option<Value> {
-        let answer = gateway.admin(Request::get("/admin/limits/shared/public"));
-        (answer.status == 200).then(|| answer.data()["remaining"].clone())
+        let response = gateway.admin(Request::get("/admin/limits/shared/public"));
+        (response.status == 200).then(|| response.data()["remaining"].clone())
     };
     eventually("Redis knows of all ten", || {
         (left(one)? == json!(10 - 2 - 6)).then_some(())
     });
     eventually("every worker of both asks it again", || {
-        let asks = |gateway: &Gateway| gateway.metric("portcullis_store_breaker", &[]) == 0.0;
-        let done = |gateway| left(gateway) == Some(json!(2)) && asks(gateway);
+        let sends = |gateway: &Gateway| gateway.metric("portcullis_store_breaker", &[]) == 0.0;
+        let done = |gateway| left(gateway) == Some(json!(2)) && sends(gateway);
         gateways.iter().all(done).then_some(())
     });
     let all = |path| count_admitted(one, path, 5) + count_admitted(two, path, 5);
@@ -81,12 +83,12 @@ fn gateways_together_admit_at_most_the_limit() {
     await_presence(&redis);
     redis.kill();
     let all: usize = std::thread::scope(|scope| {
-        let asking = (0..4).map(|n| {
+        let pending = (0..4).map(|n| {
             let gateway = &gateways[n % 2];
             scope.spawn(move || count_admitted(gateway, "/public/a", 10))
         });
-        let asking: Vec<_> = asking.collect();
-        asking.into_iter().map(|one| one.join().unwrap()).sum()
+        let pending: Vec<_> = pending.collect();
+        pending.into_iter().map(|one| one.join().unwrap()).sum()
     });
     assert_eq!(all, 10);
 }

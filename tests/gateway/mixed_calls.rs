@@ -88,7 +88,7 @@ impl Fixture {
 
     fn assert_session_settled(&self, account: &Account, subject: &ObservedSession, gateway: usize) {
         let called = Instant::now();
-        let request = Request::get("/private/a").cookie(&subject.who.cookie);
+        let request = Request::get("/private/a").cookie(&subject.user.cookie);
         let response = self.gateways[gateway].request(&request);
         subject.record_response(account, gateway, called, &response);
         if subject.is_alive() {
@@ -101,7 +101,7 @@ impl Fixture {
         for account in &self.accounts {
             for subject in account.observed_sessions() {
                 let events = subject.events.lock();
-                let session = &subject.who.session;
+                let session = &subject.user.session;
                 assert!(is_linearizable(&events, GATEWAYS), "{session}: {events:#?}");
             }
         }

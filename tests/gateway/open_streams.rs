@@ -14,12 +14,12 @@ use crate::support::wait::{PROPAGATION_DEADLINE, eventually, within};
 use crate::support::websocket::{POLICY_VIOLATION, WebSocketClient};
 
 /// The session itself, as a program without cookies shows it.
-fn session(who: &SignedIn) -> String {
-    format!("Session {}", who.session_token)
+fn session(user: &SignedIn) -> String {
+    format!("Session {}", user.session_token)
 }
 
-fn bearer(who: &SignedIn) -> String {
-    format!("Bearer {}", who.access_token)
+fn bearer(user: &SignedIn) -> String {
+    format!("Bearer {}", user.access_token)
 }
 
 #[test]
@@ -197,15 +197,15 @@ fn sessions_ended_during_outage_close_streams_afterwards() {
 }
 
 /// The session as its owner sees it at a gateway.
-fn live_connections(gateway: &Gateway, who: &SignedIn) -> Value {
-    let current = Request::get("/api/v1/sessions/current").bearer(&who.access_token);
+fn live_connections(gateway: &Gateway, user: &SignedIn) -> Value {
+    let current = Request::get("/api/v1/sessions/current").bearer(&user.access_token);
     gateway.request(&current).data()["live_connections"].clone()
 }
 
 /// The user as the admin of a gateway sees it: whether online, and with how many connections.
-fn online_and_connections(gateway: &Gateway, who: &SignedIn) -> (Value, Value) {
+fn online_and_connections(gateway: &Gateway, caller: &SignedIn) -> (Value, Value) {
     let shown = gateway
-        .admin(Request::get(&format!("/admin/users/{}", who.user)))
+        .admin(Request::get(&format!("/admin/users/{}", caller.user)))
         .data();
     (shown["online"].clone(), shown["live_connections"].clone())
 }

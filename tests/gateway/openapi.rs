@@ -66,8 +66,8 @@ fn openapi_examples_are_accepted() {
             ("PUT", "/profile/password", "NewPassword"),
         ] {
             let call = Request::new(method, &format!("/api/v1{path}")).json(&example(name));
-            let answer = gateway.request(&call.bearer(&token));
-            assert!(answer.status < 300, "{name}: {}", answer.text());
+            let response = gateway.request(&call.bearer(&token));
+            assert!(response.status < 300, "{name}: {}", response.text());
         }
     }
 }

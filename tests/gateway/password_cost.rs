@@ -68,7 +68,7 @@ fn password_change_during_rehash_is_accepted() {
     let mut gateway = Gateway::start(Config::new(upstream.address));
     let ann = gateway.register("ann@example.com");
     let mut password = PASSWORD.to_owned();
-    let ask = |gateway: &Gateway, current: &str, new: &str| {
+    let send = |gateway: &Gateway, current: &str, new: &str| {
         let body = json!({ "current_password": current, "new_password": new });
         let change = Request::new("PUT", "/api/v1/profile/password").json(&body);
         gateway.request(&change.bearer(&ann.access_token)).status
@@ -85,7 +85,7 @@ fn password_change_during_rehash_is_accepted() {
             let signing_in = scope.spawn(|| gateway.request(&login).status);
             // The sign-in is under way, and writes its hash while this one compares.
             std::thread::sleep(Duration::from_millis(5 * turn as u64));
-            let changed = ask(&gateway, &password, &next);
+            let changed = send(&gateway, &password, &next);
             assert!(matches!(signing_in.join().unwrap(), 200 | 401));
             changed
         });

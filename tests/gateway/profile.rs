@@ -22,8 +22,8 @@ fn picture(bytes: usize) -> Vec<u8> {
     png
 }
 
-fn put(target: &str, who: &SignedIn) -> Request {
-    Request::new("PUT", target).bearer(&who.access_token)
+fn put(target: &str, user: &SignedIn) -> Request {
+    Request::new("PUT", target).bearer(&user.access_token)
 }
 
 #[test]
@@ -178,9 +178,9 @@ fn hostile_bodies_get_documented_responses() {
                 .bearer(&alice.access_token)
                 .header("Content-Type", kind)
                 .body(body);
-            let answer = gateway.request(&request);
+            let response = gateway.request(&request);
             let shown: String = body.chars().take(40).collect();
-            assert_eq!(answer.status, status, "{method} {path} {kind} {shown}");
+            assert_eq!(response.status, status, "{method} {path} {kind} {shown}");
         }
     }
     assert!(gateway.accepts(&alice));
@@ -198,13 +198,13 @@ fn events_are_streamed_as_they_happen() {
     let head = client.read_head().unwrap();
     assert_eq!(head.header("content-type"), Some("text/event-stream"));
     let second = gateway.login("alice@example.com");
-    let told = client.read_until(&second.session);
+    let reported = client.read_until(&second.session);
     assert!(
-        told.contains("id: ") && told.contains("\"event\":\"sign_in\""),
-        "{told}"
+        reported.contains("id: ") && reported.contains("\"event\":\"sign_in\""),
+        "{reported}"
     );
     assert!(
-        !told.contains("registered"),
-        "only what was asked for: {told}"
+        !reported.contains("registered"),
+        "only what was asked for: {reported}"
     );
 }

@@ -60,12 +60,12 @@ fn most_specific_route_wins_regardless_of_order() {
         (Request::get("/%61pi/x"), "api"),
     ];
     for (request, expected) in cases {
-        let answer = gateway.request(&request);
+        let response = gateway.request(&request);
         assert_eq!(
-            answer.header("x-route"),
+            response.header("x-route"),
             Some(expected),
             "{}",
-            answer.text()
+            response.text()
         );
     }
     for target in ["/apix", "/API", "/", "/nowhere"] {
@@ -104,13 +104,13 @@ fn route_edits_headers() {
     }));
     let gateway = Gateway::start(config);
     let request = Request::get("/edited/reply?X-Secret=1&X-Kept=1").header("X-Dropped", "1");
-    let answer = gateway.request(&request);
-    assert_eq!(answer.header("x-answer"), Some("two"));
+    let response = gateway.request(&request);
+    assert_eq!(response.header("x-answer"), Some("two"));
     assert_eq!(
-        (answer.header("x-secret"), answer.header("x-kept")),
+        (response.header("x-secret"), response.header("x-kept")),
         (None, Some("1"))
     );
-    let echo = answer.echo();
+    let echo = response.echo();
     assert_eq!(echo.header("x-added").as_deref(), Some("one"));
     assert_eq!(echo.header("x-dropped"), None);
 }
@@ -132,25 +132,25 @@ fn preflight_is_handled_before_authentication() {
             .header("Access-Control-Request-Headers", "x-custom");
         gateway.request(&request)
     };
-    let answer = preflight("https://app.example");
-    assert!([200, 204].contains(&answer.status), "{answer:?}");
+    let response = preflight("https://app.example");
+    assert!([200, 204].contains(&response.status), "{response:?}");
     assert_eq!(
-        answer.header("access-control-allow-origin"),
+        response.header("access-control-allow-origin"),
         Some("https://app.example")
     );
     assert_eq!(
-        answer.header("access-control-allow-credentials"),
+        response.header("access-control-allow-credentials"),
         Some("true")
     );
-    assert_eq!(answer.header("access-control-max-age"), Some("600"));
+    assert_eq!(response.header("access-control-max-age"), Some("600"));
     assert!(
-        answer
+        response
             .header("access-control-allow-methods")
             .unwrap()
             .contains("PUT")
     );
     assert!(
-        answer
+        response
             .header("access-control-allow-headers")
             .unwrap()
             .to_lowercase()
@@ -179,10 +179,10 @@ fn plain_http_is_redirected_to_https_when_configured() {
     let config = Config::new(upstream.address).set("/listeners/0/redirect_to_https", json!(true));
     let gateway = Gateway::start(config);
     let request = Request::get("/private/a?b=c").header("Host", "shop.example");
-    let answer = gateway.request(&request);
-    assert!([301, 308].contains(&answer.status), "{}", answer.status);
+    let response = gateway.request(&request);
+    assert!([301, 308].contains(&response.status), "{}", response.status);
     assert_eq!(
-        answer.header("location"),
+        response.header("location"),
         Some("https://shop.example/private/a?b=c")
     );
     assert_eq!(upstream.requests(), 0);
@@ -207,9 +207,9 @@ fn plain_http_redirect_uses_the_tls_port() {
     let gateway = Gateway::start(config);
     let location = |host: &str| {
         let request = Request::get("/private/a?b=c").header("Host", host);
-        let answer = gateway.request(&request);
-        assert_eq!(answer.status, 308);
-        answer.header("location").unwrap().to_owned()
+        let response = gateway.request(&request);
+        assert_eq!(response.status, 308);
+        response.header("location").unwrap().to_owned()
     };
     let (plain, secure) = (gateway.public.port(), secure.port());
     assert_eq!(
@@ -273,10 +273,10 @@ fn http_1_0_upstream_response_is_upgraded() {
         "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
         "HTTP/1.0 200 OK\r\n\r\nok",
     ];
-    for answer in heads {
+    for response in heads {
         let upstream = serve_connections(move |mut stream| {
             read_request(&mut stream);
-            let _ = stream.write_all(answer.as_bytes());
+            let _ = stream.write_all(response.as_bytes());
         });
         let gateway = Gateway::start(Config::new(upstream));
         let mut client = Client::connect(gateway.public);
@@ -285,7 +285,7 @@ fn http_1_0_upstream_response_is_upgraded() {
             client.read_until("HTTP/1.1 200 ");
             client.read_until("ok");
             // What ends a chunked body.
-            if !answer.contains("Content-Length") {
+            if !response.contains("Content-Length") {
                 client.read_until("0\r\n\r\n");
             }
         }
@@ -323,10 +323,10 @@ fn proxy_protocol_is_accepted_from_trusted_peers_only() {
     client
         .send(&v1)
         .send(Request::get("/public/spoof").to_bytes());
-    let told = client
+    let reported = client
         .read_response_to("GET")
-        .is_ok_and(|answer| answer.status == 200);
-    assert!(!told, "a stranger's PROXY header is not HTTP");
+        .is_ok_and(|response| response.status == 200);
+    assert!(!reported, "a stranger's PROXY header is not HTTP");
     assert!(!upstream.has_seen("spoof"));
 }
 
@@ -334,22 +334,22 @@ fn proxy_protocol_is_accepted_from_trusted_peers_only() {
 fn error_format_follows_accept() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
-    let ask = |accept: &str| gateway.request(&Request::get("/private/a").header("Accept", accept));
-    let html = ask("text/html,application/xhtml+xml,*/*;q=0.8");
+    let send = |accept: &str| gateway.request(&Request::get("/private/a").header("Accept", accept));
+    let html = send("text/html,application/xhtml+xml,*/*;q=0.8");
     assert!(
         html.header("content-type")
             .unwrap()
             .starts_with("text/html")
     );
     assert!(html.text().contains("UNAUTHENTICATED"), "{}", html.text());
-    let problem = ask("application/problem+json");
+    let problem = send("application/problem+json");
     assert_eq!(
         problem.header("content-type"),
         Some("application/problem+json")
     );
     assert_eq!(problem.json()["status"], 401);
     for accept in ["*/*", "application/json", "image/png"] {
-        let json = ask(accept);
+        let json = send(accept);
         assert!(
             json.header("content-type")
                 .unwrap()
@@ -358,7 +358,7 @@ fn error_format_follows_accept() {
         );
         json.assert_refused(401, "UNAUTHENTICATED");
     }
-    let server = ask("*/*")
+    let server = send("*/*")
         .header("server")
         .unwrap_or_default()
         .to_lowercase();

@@ -16,8 +16,8 @@ fn limit(algorithm: &str, limit: u64, window: &str, key: impl Into<Value>) -> Va
 }
 
 /// The draft's `r` of one limit in a `RateLimit` header.
-fn remaining(answer: &Response, name: &str) -> Option<u64> {
-    let items = answer.all("ratelimit").join(",");
+fn remaining(response: &Response, name: &str) -> Option<u64> {
+    let items = response.all("ratelimit").join(",");
     let item = items
         .split(',')
         .find(|item| item.trim().starts_with(&format!("\"{name}\"")))?;
@@ -45,19 +45,19 @@ fn limit_headers_count_down_until_429() {
             let alice = gateway.register("alice@example.com");
             let request = Request::get("/private/a").bearer(&alice.access_token);
             for left in [2, 1, 0] {
-                let answer = gateway.request(&request);
-                let what = format!("{store} {algorithm} {left}: {answer:?}");
-                assert_eq!(answer.status, 200, "{what}");
-                assert_eq!(answer.numeric_header("x-ratelimit-limit"), 3, "{what}");
+                let response = gateway.request(&request);
+                let what = format!("{store} {algorithm} {left}: {response:?}");
+                assert_eq!(response.status, 200, "{what}");
+                assert_eq!(response.numeric_header("x-ratelimit-limit"), 3, "{what}");
                 assert_eq!(
-                    answer.numeric_header("x-ratelimit-remaining"),
+                    response.numeric_header("x-ratelimit-remaining"),
                     left,
                     "{what}"
                 );
-                let reset = answer.numeric_header("x-ratelimit-reset") as i64;
+                let reset = response.numeric_header("x-ratelimit-reset") as i64;
                 assert!((now()..=now() + 5).contains(&reset), "{what}");
-                assert_eq!(remaining(&answer, "per-user"), Some(left), "{what}");
-                let policy = answer.header("ratelimit-policy").unwrap();
+                assert_eq!(remaining(&response, "per-user"), Some(left), "{what}");
+                let policy = response.header("ratelimit-policy").unwrap();
                 assert!(policy.starts_with("\"per-user\";q=3;w=2"), "{what}");
             }
             let refused = gateway.request(&request);
@@ -86,7 +86,7 @@ fn sliding_log_never_exceeds_its_limit() {
         .limit("strict", limit("sliding_log", 10, "1s", "route"));
     let gateway = Gateway::start(config);
     let until = Instant::now() + Duration::from_secs(3);
-    let ask = || {
+    let send = || {
         let mut client = Client::connect(gateway.public);
         let mut admitted = Vec::new();
         while Instant::now() < until {
@@ -98,7 +98,7 @@ fn sliding_log_never_exceeds_its_limit() {
         admitted
     };
     let mut admitted: Vec<_> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..4).map(|_| scope.spawn(ask)).collect();
+        let workers: Vec<_> = (0..4).map(|_| scope.spawn(send)).collect();
         workers
             .into_iter()
             .flat_map(|w| w.join().unwrap())
@@ -178,8 +178,8 @@ fn refusal_by_one_limit_spends_no_other() {
             );
         }
         let second = gateway.login("alice@example.com");
-        let answer = gateway.request(&Request::get("/private/a").cookie(&second.cookie));
-        assert_eq!(remaining(answer.assert_ok(), "wide"), Some(7), "{store}");
+        let response = gateway.request(&Request::get("/private/a").cookie(&second.cookie));
+        assert_eq!(remaining(response.assert_ok(), "wide"), Some(7), "{store}");
     }
 }
 
@@ -192,9 +192,9 @@ fn limits_without_identity_precede_authentication() {
     let gateway = Gateway::start(config);
     let alice = gateway.register("alice@example.com");
     for _ in 0..3 {
-        let answer = gateway.request(&Request::get("/private/a").bearer("nonsense"));
-        answer.assert_refused(401, "TOKEN_INVALID");
-        answer.numeric_header("x-ratelimit-remaining");
+        let response = gateway.request(&Request::get("/private/a").bearer("nonsense"));
+        response.assert_refused(401, "TOKEN_INVALID");
+        response.numeric_header("x-ratelimit-remaining");
     }
     // Whatever its credential: the address has spent its limit on failures.
     let good = Request::get("/private/a").bearer(&alice.access_token);
@@ -233,7 +233,7 @@ fn similar_limit_keys_are_counted_separately() {
         .limit("roof", limit("sliding_window", 100, "10m", "ip"))
         .limit("pair", limit("sliding_window", 1, "10m", key));
     let gateway = Gateway::start(config);
-    let ask = |a: &str, b: &str| {
+    let send = |a: &str, b: &str| {
         gateway
             .request(&Request::get("/public/a").header("X-A", a).header("X-B", b))
             .status
@@ -245,7 +245,7 @@ fn similar_limit_keys_are_counted_separately() {
         ("{a}", "b"),
         ("a", "{b}"),
     ] {
-        assert_eq!([ask(a, b), ask(a, b)], [200, 429], "{a} and {b}");
+        assert_eq!([send(a, b), send(a, b)], [200, 429], "{a} and {b}");
     }
 }
 
@@ -256,12 +256,12 @@ fn shadow_limit_counts_but_never_refuses() {
     spec["shadow"] = json!(true);
     let gateway = Gateway::start(Config::new(upstream.address).limit("trial", spec));
     for _ in 0..5 {
-        let answer = gateway.get("/public/a");
+        let response = gateway.get("/public/a");
         assert!(
-            answer.assert_ok().header("x-ratelimit-limit").is_none(),
+            response.assert_ok().header("x-ratelimit-limit").is_none(),
             "shadow limits are not told"
         );
-        assert!(answer.header("ratelimit").is_none());
+        assert!(response.header("ratelimit").is_none());
     }
     let counted = |outcome: &str| {
         gateway.metric(
@@ -284,14 +284,14 @@ fn limit_applies_only_to_its_roles() {
     gateway
         .admin(role.json(&json!({ "roles": ["partner"] })))
         .assert_ok();
-    let ask = |cookie: &str| {
+    let send = |cookie: &str| {
         gateway
             .request(&Request::get("/private/a").cookie(cookie))
             .status
     };
-    assert_eq!([ask(&alice.cookie), ask(&alice.cookie)], [200, 429]);
+    assert_eq!([send(&alice.cookie), send(&alice.cookie)], [200, 429]);
     assert_eq!(
-        [ask(&bob.cookie), ask(&bob.cookie), ask(&bob.cookie)],
+        [send(&bob.cookie), send(&bob.cookie), send(&bob.cookie)],
         [200, 200, 200]
     );
 }
@@ -318,9 +318,9 @@ fn refusal_keeps_the_connection_usable() {
     if client
         .try_send(Request::get("/free/after").to_bytes())
         .is_ok()
-        && let Ok(answer) = client.read_response_to("GET")
+        && let Ok(response) = client.read_response_to("GET")
     {
-        assert_eq!(answer.echo().target(), "/free/after");
+        assert_eq!(response.echo().target(), "/free/after");
     }
     assert!(!upstream.has_seen("smuggled"));
 }
@@ -331,11 +331,11 @@ fn upstream_limit_headers_are_replaced() {
     let gateway = Gateway::start(
         Config::new(upstream.address).limit("mine", limit("sliding_window", 9, "10m", "ip")),
     );
-    let answer = gateway.get("/public/reply?X-RateLimit-Limit=999&RateLimit=theirs;r=5");
-    assert_eq!(answer.assert_ok().all("x-ratelimit-limit"), ["9"]);
+    let response = gateway.get("/public/reply?X-RateLimit-Limit=999&RateLimit=theirs;r=5");
+    assert_eq!(response.assert_ok().all("x-ratelimit-limit"), ["9"]);
     assert!(
-        !answer.all("ratelimit").join(",").contains("theirs"),
-        "{answer:?}"
+        !response.all("ratelimit").join(",").contains("theirs"),
+        "{response:?}"
     );
 }
 
@@ -361,12 +361,12 @@ fn problem_json_429_names_the_exceeded_limit() {
     );
     gateway.get("/public/a").assert_ok();
     let request = Request::get("/public/a").header("Accept", "application/problem+json");
-    let answer = gateway.request(&request);
-    assert_eq!(answer.status, 429);
+    let response = gateway.request(&request);
+    assert_eq!(response.status, 429);
     assert_eq!(
-        answer.header("content-type"),
+        response.header("content-type"),
         Some("application/problem+json")
     );
-    assert_eq!(answer.json()["status"], 429);
-    assert!(answer.json()["type"].is_string() && answer.json()["title"].is_string());
+    assert_eq!(response.json()["status"], 429);
+    assert!(response.json()["type"].is_string() && response.json()["title"].is_string());
 }

@@ -32,10 +32,10 @@ fn shell(lines: &str, folder: &Path) -> String {
         .stdin(Stdio::null())
         .output()
         .unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said).into_owned();
-    assert!(output.status.success(), "{said}");
-    said
+    let printed = [output.stdout, output.stderr].concat();
+    let printed = String::from_utf8_lossy(&printed).into_owned();
+    assert!(output.status.success(), "{printed}");
+    printed
 }
 
 #[test]
@@ -48,13 +48,14 @@ fn readme_tour_works() {
     });
     let tour = block("A tour", "sh");
     assert!(tour.contains("127.0.0.1:8080"), "{tour}");
-    let said = shell(
+    let output = shell(
         &tour.replace("127.0.0.1:8080", &public.to_string()),
         folder.path(),
     );
     let at = |part: &str| {
-        said.find(part)
-            .unwrap_or_else(|| panic!("no {part} in {said}"))
+        output
+            .find(part)
+            .unwrap_or_else(|| panic!("no {part} in {output}"))
     };
     assert!(at("access_token") < at("\"next_cursor\""));
     assert!(at("\"next_cursor\"") < at("SESSION_REVOKED"));
@@ -75,13 +76,13 @@ fn readme_backend_example_works() {
     let commands = block("In front of your backend", "sh");
     let (before, run) = commands.trim_end().rsplit_once('\n').unwrap();
     assert_eq!(run, "portcullis run --config portcullis.yaml");
-    let said = shell(
+    let output = shell(
         &format!("{before}\necho \"secret: $JWT_SECRET\"\n"),
         folder.path(),
     );
     let after = |label: &str| {
-        let line = said.lines().find_map(|line| line.strip_prefix(label));
-        line.unwrap_or_else(|| panic!("no {label} in {said}"))
+        let line = output.lines().find_map(|line| line.strip_prefix(label));
+        line.unwrap_or_else(|| panic!("no {label} in {output}"))
             .to_owned()
     };
     let mut gateway = Command::new(binary())
@@ -98,10 +99,10 @@ fn readme_backend_example_works() {
     let login = serde_json::json!({
         "email": "you@example.com", "password": after("password: "),
     });
-    let answer = Request::post("/api/v1/auth/login")
+    let response = Request::post("/api/v1/auth/login")
         .json(&login)
         .send(public);
-    let token = answer.data()["access_token"].as_str().unwrap().to_owned();
+    let token = response.data()["access_token"].as_str().unwrap().to_owned();
     let seen = Request::get("/orders/7").bearer(&token).send(public).echo();
     assert_eq!(seen.header("x-user-roles").as_deref(), Some("admin"));
     signal(gateway.id(), "TERM");

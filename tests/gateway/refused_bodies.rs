@@ -112,9 +112,9 @@ fn oversized_chunked_body_gets_413_without_reset() {
     let body = format!("{}0\r\n\r\n", chunk.repeat(64));
     let request = CHUNKED.replace("/private/a", "/small/a") + &body;
     stream.write_all(request.as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    assert!(response.starts_with("HTTP/1.1 413 "), "{response}");
     assert!(!upstream.has_seen("small"));
 }
 
@@ -124,8 +124,8 @@ fn refused_expect_continue_keeps_the_connection() {
         while read_request(&mut stream) {
             let go_on = stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
             let heard = go_on.and_then(|()| stream.read_exact(&mut [0; 5]));
-            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
-            if heard.and_then(|()| stream.write_all(answer)).is_err() {
+            let response = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+            if heard.and_then(|()| stream.write_all(response)).is_err() {
                 return;
             }
         }

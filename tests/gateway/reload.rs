@@ -41,8 +41,8 @@ fn every_reload_trigger_works() {
     let mut gateway = Gateway::start(Config::new(upstream.address));
     add_route(&mut gateway.config);
     gateway.config.write();
-    let answer = gateway.admin(Request::post("/admin/reload"));
-    assert_eq!(answer.status, 200, "{}", answer.text());
+    let response = gateway.admin(Request::post("/admin/reload"));
+    assert_eq!(response.status, 200, "{}", response.text());
     gateway.get("/new/a").assert_ok();
 }
 
@@ -79,8 +79,8 @@ fn invalid_file_is_reported_and_changes_nothing() {
     gateway.get("/public/a").assert_ok();
     // The log names the mistake.
     gateway.wait_for_log("upstraem");
-    let answer = gateway.admin(Request::post("/admin/reload"));
-    assert!((400..500).contains(&answer.status), "{}", answer.status);
+    let response = gateway.admin(Request::post("/admin/reload"));
+    assert!((400..500).contains(&response.status), "{}", response.status);
     gateway.rewrite("{ not yaml: [");
     gateway.sighup();
     eventually("it is counted", || {
@@ -116,7 +116,7 @@ fn reload_under_load_loses_no_request_or_connection() {
             .unwrap();
     let public = gateway.public;
     let done = AtomicBool::new(false);
-    let answered = AtomicUsize::new(0);
+    let received = AtomicUsize::new(0);
     let request = Request::get("/private/a").bearer(&alice.access_token);
     std::thread::scope(|scope| {
         for _ in 0..4 {
@@ -124,7 +124,7 @@ fn reload_under_load_loses_no_request_or_connection() {
                 let mut client = Client::connect(public);
                 while !done.load(Ordering::Relaxed) {
                     client.request(&request).assert_ok();
-                    answered.fetch_add(1, Ordering::Relaxed);
+                    received.fetch_add(1, Ordering::Relaxed);
                 }
             });
         }
@@ -135,9 +135,9 @@ fn reload_under_load_loses_no_request_or_connection() {
                     json!({ "set": { "X-Round": round.to_string() } }),
                 );
             });
-            let before = answered.load(Ordering::Relaxed);
+            let before = received.load(Ordering::Relaxed);
             eventually("requests go on", || {
-                (answered.load(Ordering::Relaxed) > before + 50).then_some(())
+                (received.load(Ordering::Relaxed) > before + 50).then_some(())
             });
         }
         done.store(true, Ordering::Relaxed);

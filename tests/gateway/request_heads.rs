@@ -86,14 +86,14 @@ fn options_asterisk_is_handled_by_the_gateway() {
     let gateway = Gateway::start(Config::new(upstream.address));
     let mut client = Client::connect(gateway.public);
     for target in ["*", "http://localhost"] {
-        let answer = client.request(&Request::new("OPTIONS", target));
-        assert_eq!((answer.status, answer.body.len()), (200, 0), "{target}");
-        let allow = answer.header("allow").unwrap();
+        let response = client.request(&Request::new("OPTIONS", target));
+        assert_eq!((response.status, response.body.len()), (200, 0), "{target}");
+        let allow = response.header("allow").unwrap();
         assert!(
             allow.contains("OPTIONS") && allow.contains("PATCH"),
             "{allow}"
         );
-        assert!(answer.header("x-request-id").is_some());
+        assert!(response.header("x-request-id").is_some());
     }
     let mut client = Frames::connect(gateway.public);
     let block = request("OPTIONS", "*", &[]);
@@ -167,10 +167,10 @@ fn bytes_after_an_ignored_upgrade_are_the_next_request() {
 async fn ignored_upgrade_reaches_an_http2_upstream() {
     let server = grpc::serve().await;
     let config = Config::new(server).set("/upstreams/echo/protocol", json!("h2"));
-    let answers = tokio::task::spawn_blocking(move || {
+    let responses = tokio::task::spawn_blocking(move || {
         let gateway = Gateway::start(config);
         let heads = NOT_UPGRADES.iter().filter(|head| head.contains("HTTP/1.1"));
-        let ask = |head: &&str| {
+        let request = |head: &&str| {
             let head = head.replace("/private/", "/public/");
             let body = if head.starts_with("POST") {
                 "hello"
@@ -181,9 +181,9 @@ async fn ignored_upgrade_reaches_an_http2_upstream() {
             client.send(format!("{head}Host: localhost\r\n\r\n{body}"));
             client.read_response_to("GET").unwrap()
         };
-        heads.map(ask).collect::<Vec<_>>()
+        heads.map(request).collect::<Vec<_>>()
     });
-    for answer in answers.await.unwrap() {
-        assert_eq!(answer.status, 200, "{answer:?}");
+    for response in responses.await.unwrap() {
+        assert_eq!(response.status, 200, "{response:?}");
     }
 }

@@ -204,7 +204,7 @@ fn rolling_restart_resets_no_connection() {
         AtomicUsize::new(0),
     );
     // Each request on a connection of its own, at the other gateway where one does not listen.
-    let ask = |turn: usize| {
+    let send = |turn: usize| {
         let (first, second) = (addresses[turn % 2], addresses[(turn + 1) % 2]);
         let stream = connect_socket(first)
             .or_else(|_| connect_socket(second))
@@ -221,11 +221,11 @@ fn rolling_restart_resets_no_connection() {
     };
     std::thread::scope(|scope| {
         for client in 0..8 {
-            let (ask, over) = (&ask, &over);
+            let (send, over) = (&send, &over);
             scope.spawn(move || {
                 let mut turn = client;
                 while !over.load(Ordering::Relaxed) {
-                    ask(turn);
+                    send(turn);
                     turn += 1;
                 }
             });

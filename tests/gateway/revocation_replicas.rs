@@ -30,8 +30,8 @@ fn fixture(adjust: impl FnOnce(Config) -> Config) -> Fixture {
     let following = ["--replicaof", "127.0.0.1", &port];
     let replica = Process::serving(free_port(), folder.path(), &following);
     until("the replica follows", || {
-        let told = master.command(&["INFO", "replication"]);
-        told.contains("state=online")
+        let reported = master.command(&["INFO", "replication"]);
+        reported.contains("state=online")
     });
     // Before its first word, which may take a second, a new replica is sent nothing.
     master.command(&["SET", "first", "1"]);
@@ -134,28 +134,28 @@ fn slow_redis_opens_the_breaker() {
         gateway.request(&register);
         gateway.try_login("a@x.test")
     });
-    let ask = || {
-        let answer = gateway.request(&Request::get("/private/a").bearer(&ann.access_token));
-        assert_ne!(answer.status, 401, "{}", answer.text());
-        answer.status
+    let send = || {
+        let response = gateway.request(&Request::get("/private/a").bearer(&ann.access_token));
+        assert_ne!(response.status, 401, "{}", response.text());
+        response.status
     };
     let errors = |kind: &str| {
         let label = format!("kind=\"{kind}\"");
         gateway.metric("portcullis_store_errors_total", &[&label])
     };
-    eventually("the store is used", || (ask() == 200).then_some(()));
+    eventually("the store is used", || (send() == 200).then_some(()));
     line.delay(Duration::from_millis(55));
     eventually("the breaker opens", || {
-        ask();
+        send();
         (gateway.metric("portcullis_store_breaker", &[]) == 2.0).then_some(())
     });
     let waited = errors("timeout");
     for _ in 0..50 {
-        assert_eq!(ask(), 503);
+        assert_eq!(send(), 503);
     }
     assert_eq!(errors("timeout"), waited, "no request waits");
     line.restore();
-    eventually("it is used again", || (ask() == 200).then_some(()));
+    eventually("it is used again", || (send() == 200).then_some(()));
     eventually("the breaker closes", || {
         (gateway.metric("portcullis_store_breaker", &[]) == 0.0).then_some(())
     });

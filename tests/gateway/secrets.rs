@@ -43,7 +43,7 @@ fn run_with_canaries(level: &str) {
         .unwrap()
         .to_owned();
 
-    let answers = use_everything(&gateway, &access, &session, &cookie);
+    let responses = use_everything(&gateway, &access, &session, &cookie);
 
     // Lines are written in their order: with this one all others are there.
     gateway.get("/the-last-request");
@@ -53,7 +53,7 @@ fn run_with_canaries(level: &str) {
     let places = [
         ("the log", logs),
         ("metrics", metrics),
-        ("an error", answers),
+        ("an error", responses),
         ("redis", redis.dump()),
         ("the process list", command_line),
     ];
@@ -87,9 +87,9 @@ fn run_with_canaries(level: &str) {
 fn use_everything(gateway: &Gateway, access: &str, session: &str, cookie: &str) -> String {
     let mut errors = String::new();
     let mut ask = |request: Request| {
-        let answer = gateway.request(&request);
-        if answer.status >= 400 {
-            errors.push_str(&answer.text());
+        let response = gateway.request(&request);
+        if response.status >= 400 {
+            errors.push_str(&response.text());
         }
     };
     let wrong = json!({ "email": "canary@example.com", "password": format!("{PASSWORD}-wrong") });

@@ -69,14 +69,14 @@ impl Fixture {
                 let mut statuses = BTreeMap::new();
                 while !stop.load(Ordering::SeqCst) {
                     let start = Instant::now();
-                    let answer = request.send(public);
+                    let response = request.send(public);
                     assert!(
                         start.elapsed() < RESPONSE_DEADLINE,
                         "it hung: {:?}",
                         start.elapsed()
                     );
-                    assert_eq!(answer.header("set-cookie"), None, "{}", answer.status);
-                    *statuses.entry(answer.status).or_default() += 1;
+                    assert_eq!(response.header("set-cookie"), None, "{}", response.status);
+                    *statuses.entry(response.status).or_default() += 1;
                 }
                 statuses
             })
@@ -122,8 +122,8 @@ impl Load {
 fn requested_failover_is_followed() {
     let fixture = fixture(Some("sentinel-secret"));
     let load = fixture.start_load();
-    let asked = fixture.sentinels.sentinels[1].command(&["SENTINEL", "FAILOVER", MASTER]);
-    assert_eq!(asked, "OK");
+    let requested = fixture.sentinels.sentinels[1].command(&["SENTINEL", "FAILOVER", MASTER]);
+    assert_eq!(requested, "OK");
     fixture.await_failover(0);
     load.finish();
 }
@@ -152,7 +152,7 @@ fn master_failure_and_return_are_survived() {
 #[test]
 fn unusable_sentinels_are_reported() {
     let watched = SentinelSetup::start(Some("sentinel-secret"));
-    for (url, password, told) in [
+    for (url, password, reported) in [
         (
             "other",
             "sentinel-secret",
@@ -164,11 +164,11 @@ fn unusable_sentinels_are_reported() {
             .store(&format!("redis+sentinel://{}/{url}", watched.hosts()))
             .set("/store/sentinel_password", json!(password));
         let gateway = Gateway::start_with_arguments(config, &[]);
-        until("it is told", || gateway.logs().contains(told));
+        until("it is told", || gateway.logs().contains(reported));
         assert!(!gateway.logs().contains(password));
         assert_eq!(gateway.get("/private/a").status, 401);
         let cookie = format!("portcullis={}", "a".repeat(64));
-        let answer = gateway.request(&Request::get("/private/a").cookie(&cookie));
-        answer.assert_refused(503, "STORE_UNAVAILABLE");
+        let response = gateway.request(&Request::get("/private/a").cookie(&cookie));
+        response.assert_refused(503, "STORE_UNAVAILABLE");
     }
 }

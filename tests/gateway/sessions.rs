@@ -15,8 +15,8 @@ fn gateway() -> Gateway {
     Gateway::start(Config::new(Upstream::start().address))
 }
 
-fn sessions(gateway: &Gateway, who: &SignedIn, query: &str) -> Value {
-    let request = Request::get(&format!("/api/v1/sessions{query}")).bearer(&who.access_token);
+fn sessions(gateway: &Gateway, user: &SignedIn, query: &str) -> Value {
+    let request = Request::get(&format!("/api/v1/sessions{query}")).bearer(&user.access_token);
     gateway.request(&request).assert_ok().data()
 }
 
@@ -63,9 +63,9 @@ fn ending_one_session_leaves_the_others() {
     let first = gateway.register("alice@example.com");
     let second = gateway.login("alice@example.com");
     let bob = gateway.register("bob@example.com");
-    let end = |who: &SignedIn, id: &str| {
+    let end = |user: &SignedIn, id: &str| {
         gateway
-            .request(&Request::delete(&format!("/api/v1/sessions/{id}")).bearer(&who.access_token))
+            .request(&Request::delete(&format!("/api/v1/sessions/{id}")).bearer(&user.access_token))
     };
     end(&bob, &first.session).assert_refused(404, "NOT_FOUND");
     end(&bob, "nonsense").assert_refused(404, "NOT_FOUND");
@@ -97,9 +97,9 @@ fn logout_clears_the_cookie_and_is_idempotent() {
         .cookie(&alice.cookie)
         .same_origin();
     for _ in 0..2 {
-        let answer = gateway.request(&logout);
-        assert_eq!(answer.status, 204, "{}", answer.text());
-        let cleared = answer.all("set-cookie");
+        let response = gateway.request(&logout);
+        assert_eq!(response.status, 204, "{}", response.text());
+        let cleared = response.all("set-cookie");
         assert!(
             cleared.iter().any(|c| c.starts_with("portcullis=;")),
             "{cleared:?}"
@@ -198,10 +198,10 @@ fn state_changing_endpoints_reject_get() {
     let gateway = gateway();
     let alice = gateway.register("alice@example.com");
     for path in ["auth/login", "auth/logout", "auth/register"] {
-        let answer =
+        let response =
             gateway.request(&Request::get(&format!("/api/v1/{path}")).cookie(&alice.cookie));
-        answer.assert_refused(405, "METHOD_NOT_ALLOWED");
-        assert!(answer.header("allow").unwrap().contains("POST"), "{path}");
+        response.assert_refused(405, "METHOD_NOT_ALLOWED");
+        assert!(response.header("allow").unwrap().contains("POST"), "{path}");
     }
     assert!(gateway.accepts(&alice));
 }
@@ -271,11 +271,11 @@ fn corrupt_session_record_is_401() {
         &["LPUSH", &key, "x"],
     ] {
         redis.command(command);
-        let answer = gateway.request(&Request::get("/private/a").cookie(&alice.cookie));
+        let response = gateway.request(&Request::get("/private/a").cookie(&alice.cookie));
         assert!(
-            [401, 503].contains(&answer.status),
+            [401, 503].contains(&response.status),
             "{command:?}: {}",
-            answer.text()
+            response.text()
         );
     }
     let bob = gateway.register("bob@example.com");
@@ -288,7 +288,7 @@ fn requests_after_sign_out_are_refused() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address).store(&redis.url()));
     for round in 0..5 {
-        let who = gateway.register(&format!("user{round}@example.com"));
+        let user = gateway.register(&format!("user{round}@example.com"));
         let signed_out = AtomicBool::new(false);
         let hammer = |request: Request| {
             let mut client = Client::connect(gateway.public);
@@ -302,9 +302,9 @@ fn requests_after_sign_out_are_refused() {
             }
         };
         std::thread::scope(|scope| {
-            scope.spawn(|| hammer(Request::get("/private/a").cookie(&who.cookie)));
-            scope.spawn(|| hammer(Request::get("/private/a").bearer(&who.access_token)));
-            let logout = Request::post("/api/v1/auth/logout").bearer(&who.access_token);
+            scope.spawn(|| hammer(Request::get("/private/a").cookie(&user.cookie)));
+            scope.spawn(|| hammer(Request::get("/private/a").bearer(&user.access_token)));
+            let logout = Request::post("/api/v1/auth/logout").bearer(&user.access_token);
             assert_eq!(gateway.request(&logout).status, 204);
             signed_out.store(true, Ordering::SeqCst);
         });
@@ -317,9 +317,9 @@ fn query_of_thousands_of_parameters_is_refused() {
     let alice = gateway.register("alice@example.com");
     let names: Vec<String> = (0..10_000).map(|index| format!("{index:x}")).collect();
     let target = format!("/api/v1/sessions?{}", names.join("&"));
-    let answer = gateway.request(&Request::get(&target).cookie(&alice.cookie));
-    answer.assert_refused(400, "VALIDATION_FAILED");
-    let fields = &answer.json()["error"]["fields"];
+    let response = gateway.request(&Request::get(&target).cookie(&alice.cookie));
+    response.assert_refused(400, "VALIDATION_FAILED");
+    let fields = &response.json()["error"]["fields"];
     assert_eq!(fields.as_object().unwrap().len(), 1, "{fields}");
     assert!(fields["query"].is_string(), "{fields}");
     let http2 = Http2::connect(gateway.public);

@@ -103,8 +103,8 @@ fn unresponsive_client_does_not_delay_exit() {
     let start = Instant::now();
     gateway.sigterm();
     // What is in flight is finished, the GOAWAY notwithstanding.
-    let answered = std::iter::from_fn(|| deaf.next()).find(|frame| frame.kind == HEADERS);
-    assert_eq!(answered.map(|frame| frame.stream), Some(3));
+    let received = std::iter::from_fn(|| deaf.next()).find(|frame| frame.kind == HEADERS);
+    assert_eq!(received.map(|frame| frame.stream), Some(3));
     assert_eq!(gateway.wait_exit().code(), Some(0));
     let took = start.elapsed();
     // Well before the grace of 25 seconds.
@@ -247,8 +247,8 @@ fn an_http2_connection_that_never_pauses_gets_its_goaway_in_two_steps() {
     let last = std::iter::from_fn(|| client.next()).find(|frame| frame.kind == GOAWAY);
     assert_eq!(last.unwrap().payload[..4], (streams * 2 - 1).to_be_bytes());
     held.release();
-    let answered = std::iter::from_fn(|| client.next()).filter(|frame| frame.kind == HEADERS);
-    assert_eq!(answered.count() as u32, streams);
+    let received = std::iter::from_fn(|| client.next()).filter(|frame| frame.kind == HEADERS);
+    assert_eq!(received.count() as u32, streams);
     assert_eq!(gateway.wait_exit().code(), Some(0));
 }
 

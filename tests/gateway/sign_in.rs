@@ -19,16 +19,16 @@ fn gateway() -> Gateway {
 fn registration_responds_like_login() {
     let gateway = gateway();
     let body = json!({ "email": "alice@example.com", "password": PASSWORD, "name": "Alice", "role": "admin" });
-    let answer = gateway.request(
+    let response = gateway.request(
         &Request::post("/api/v1/auth/signup")
             .header("User-Agent", "tests/1")
             .header("X-Device-Type", "mobile")
             .header("X-Device-Name", "Alice's phone")
             .json(&body),
     );
-    assert_eq!(answer.status, 201, "{}", answer.text());
-    assert_eq!(answer.header("cache-control"), Some("no-store"));
-    let data = answer.data();
+    assert_eq!(response.status, 201, "{}", response.text());
+    assert_eq!(response.header("cache-control"), Some("no-store"));
+    let data = response.data();
     assert_eq!(data["user"]["email"], "alice@example.com");
     assert_eq!(data["user"]["name"], "Alice");
     assert_eq!(
@@ -45,7 +45,7 @@ fn registration_responds_like_login() {
     );
     assert_eq!(data["session"]["user_agent"], "tests/1");
     assert_eq!(
-        answer.header("x-session-id"),
+        response.header("x-session-id"),
         data["session"]["id"].as_str()
     );
     assert!(
@@ -90,8 +90,8 @@ fn over_tls_the_cookie_has_the_host_prefix() {
     );
     let mut client = Client::from_stream(wire.unwrap());
     let body = json!({ "email": "alice@example.com", "password": PASSWORD });
-    let answer = client.request(&Request::post("/api/v1/auth/register").json(&body));
-    let cookie = answer.header("set-cookie").unwrap();
+    let response = client.request(&Request::post("/api/v1/auth/register").json(&body));
+    let cookie = response.header("set-cookie").unwrap();
     assert!(cookie.starts_with("__Host-portcullis="), "{cookie}");
     assert!(
         cookie.contains("Secure") && !cookie.contains("Domain"),
@@ -119,9 +119,9 @@ fn login_errors_are_indistinguishable() {
     let gateway = gateway();
     gateway.register("alice@example.com");
     gateway.login("alice@example.com");
-    let ask = |body: &Value| gateway.request(&Request::post("/api/v1/auth/login").json(body));
-    let wrong = ask(&json!({ "email": "alice@example.com", "password": "not the password" }));
-    let unknown = ask(&json!({ "email": "nobody@example.com", "password": "not the password" }));
+    let send = |body: &Value| gateway.request(&Request::post("/api/v1/auth/login").json(body));
+    let wrong = send(&json!({ "email": "alice@example.com", "password": "not the password" }));
+    let unknown = send(&json!({ "email": "nobody@example.com", "password": "not the password" }));
     wrong.assert_refused(401, "INVALID_CREDENTIALS");
     unknown.assert_refused(401, "INVALID_CREDENTIALS");
     assert_eq!(
@@ -129,7 +129,7 @@ fn login_errors_are_indistinguishable() {
         unknown.json()["error"]["message"]
     );
     assert!(wrong.header("set-cookie").is_none() && unknown.header("set-cookie").is_none());
-    let missing = ask(&json!({ "email": "alice@example.com" }));
+    let missing = send(&json!({ "email": "alice@example.com" }));
     missing.assert_refused(400, "VALIDATION_FAILED");
     assert!(
         missing.json()["error"]["fields"]
@@ -159,19 +159,19 @@ fn unknown_user_takes_as_long_as_wrong_password() {
         {
             let body = json!({ "email": email, "password": "not the password" });
             let start = std::time::Instant::now();
-            let answer = gateway.request(&Request::post("/api/v1/auth/login").json(&body));
+            let response = gateway.request(&Request::post("/api/v1/auth/login").json(&body));
             took[index].push(start.elapsed());
-            answer.assert_refused(401, "INVALID_CREDENTIALS");
+            response.assert_refused(401, "INVALID_CREDENTIALS");
         }
     }
-    let [known, unknown] = took.map(|mut times| {
+    let [cached, unknown] = took.map(|mut times| {
         times.sort();
         times[times.len() / 2]
     });
     // A forgotten hash would be tenfold faster; anything near is noise here.
     assert!(
-        unknown * 3 > known && known * 3 > unknown,
-        "{known:?} against {unknown:?}"
+        unknown * 3 > cached && cached * 3 > unknown,
+        "{cached:?} against {unknown:?}"
     );
 }
 
@@ -180,8 +180,8 @@ fn registration_is_disabled_by_default() {
     let config = Config::new(Upstream::start().address).set("/identity", json!({ "builtin": {} }));
     let gateway = Gateway::start(config);
     let body = json!({ "email": "alice@example.com", "password": PASSWORD });
-    let answer = gateway.request(&Request::post("/api/v1/auth/register").json(&body));
-    answer.assert_refused(403, "REGISTRATION_CLOSED");
+    let response = gateway.request(&Request::post("/api/v1/auth/register").json(&body));
+    response.assert_refused(403, "REGISTRATION_CLOSED");
 }
 
 #[test]
@@ -248,9 +248,9 @@ fn repeated_browser_sign_in_replaces_the_session() {
         .cookie(&alice.cookie)
         .same_origin()
         .json(&body);
-    let answer = gateway.request(&again);
-    answer.assert_ok();
-    let fresh = answer.header("set-cookie").unwrap();
+    let response = gateway.request(&again);
+    response.assert_ok();
+    let fresh = response.header("set-cookie").unwrap();
     assert!(
         !fresh.starts_with(&alice.cookie),
         "a new token at each sign-in"

@@ -26,8 +26,8 @@ fn config(upstream: SocketAddr, attempts: u32, failures: u32) -> Config {
 
 fn register(gateway: &Gateway, email: &str, username: &str) {
     let body = json!({ "email": email, "username": username, "password": PASSWORD });
-    let answer = gateway.request(&Request::post("/api/v1/auth/register").json(&body));
-    assert_eq!(answer.status, 201, "{}", answer.text());
+    let response = gateway.request(&Request::post("/api/v1/auth/register").json(&body));
+    assert_eq!(response.status, 201, "{}", response.text());
 }
 
 fn login(gateway: &Gateway, from: &str, body: &Value) -> Response {
@@ -39,19 +39,19 @@ fn login(gateway: &Gateway, from: &str, body: &Value) -> Response {
 }
 
 /// Everything that a response tells of the limits, but for the time that has passed.
-fn error_body(answer: &Response) -> Value {
+fn error_body(response: &Response) -> Value {
     let remaining = |item: &str| item.split(";t=").next().unwrap().to_owned();
-    let items: Vec<String> = answer
+    let items: Vec<String> = response
         .header("ratelimit")
         .map(|value| value.split(", ").map(remaining).collect())
         .unwrap_or_default();
     json!({
-        "status": answer.status,
-        "limit": answer.header("x-ratelimit-limit"),
-        "remaining": answer.header("x-ratelimit-remaining"),
-        "policy": answer.header("ratelimit-policy"),
+        "status": response.status,
+        "limit": response.header("x-ratelimit-limit"),
+        "remaining": response.header("x-ratelimit-remaining"),
+        "policy": response.header("ratelimit-policy"),
         "items": items,
-        "retries": answer.header("retry-after").is_some(),
+        "retries": response.header("retry-after").is_some(),
     })
 }
 
@@ -69,7 +69,7 @@ fn limits_do_not_reveal_account_aliases() {
         };
         guesses.map(guess).collect()
     };
-    let known = seen(
+    let cached = seen(
         "192.0.2.1",
         [
             json!({ "email": "ann@example.com" }),
@@ -83,8 +83,8 @@ fn limits_do_not_reveal_account_aliases() {
             json!({ "username": "bob" }),
         ],
     );
-    assert_eq!(known, unknown);
-    assert_eq!(known.last().unwrap()["status"], 429);
+    assert_eq!(cached, unknown);
+    assert_eq!(cached.last().unwrap()["status"], 429);
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn attempts_cost_the_same_for_every_account() {
 fn account_aliases_share_the_guess_limit() {
     let gateway = Gateway::start(config(Upstream::start().address, 1000, 4));
     register(&gateway, "ann@example.com", "ann");
-    let ask = |from: &str, name: Value, password: &str| {
+    let request = |from: &str, name: Value, password: &str| {
         let mut body = name;
         body["password"] = json!(password);
         login(&gateway, from, &body)
@@ -130,21 +130,21 @@ fn account_aliases_share_the_guess_limit() {
         json!({ "username": "ann" }),
     );
     for name in [&email, &username, &email, &username] {
-        ask("192.0.2.1", name.clone(), "not the password")
+        request("192.0.2.1", name.clone(), "not the password")
             .assert_refused(401, "INVALID_CREDENTIALS");
     }
     // Neither name is over its limit. The account is, which only its owner could tell.
     for name in [&email, &username] {
-        ask("192.0.2.1", name.clone(), PASSWORD).assert_refused(401, "INVALID_CREDENTIALS");
+        request("192.0.2.1", name.clone(), PASSWORD).assert_refused(401, "INVALID_CREDENTIALS");
     }
-    ask("192.0.2.9", email, PASSWORD).assert_ok();
+    request("192.0.2.9", email, PASSWORD).assert_ok();
 }
 
 #[test]
 fn admin_unlocks_an_account_under_all_names() {
     let gateway = Gateway::start(config(Upstream::start().address, 1000, 2));
     register(&gateway, "ann@example.com", "ann");
-    let ask = |name: &Value, password: &str| {
+    let request = |name: &Value, password: &str| {
         let mut body = name.clone();
         body["password"] = json!(password);
         login(&gateway, "192.0.2.1", &body)
@@ -154,10 +154,10 @@ fn admin_unlocks_an_account_under_all_names() {
         json!({ "username": "ann" }),
     ];
     for name in names.iter().cycle().take(4) {
-        ask(name, "not the password");
+        request(name, "not the password");
     }
     for name in &names {
-        ask(name, PASSWORD).assert_refused(429, "RATE_LIMITED");
+        request(name, PASSWORD).assert_refused(429, "RATE_LIMITED");
     }
     let users = gateway.admin(Request::get("/admin/users")).data();
     let user = users["users"][0]["id"].as_str().unwrap().to_owned();
@@ -165,7 +165,7 @@ fn admin_unlocks_an_account_under_all_names() {
     let reset = gateway.admin(Request::delete(&key));
     assert_eq!(reset.status, 204, "{}", reset.text());
     for name in &names {
-        ask(name, PASSWORD).assert_ok();
+        request(name, PASSWORD).assert_ok();
     }
 }
 
@@ -210,8 +210,8 @@ fn known_addresses_bypass_a_full_password_queue() {
             .json(&body);
         let sender = sender.clone();
         std::thread::spawn(move || {
-            if let Ok(answer) = request.try_send(address) {
-                let _ = sender.send(answer.status);
+            if let Ok(response) = request.try_send(address) {
+                let _ = sender.send(response.status);
             }
         });
     }

@@ -39,8 +39,8 @@ fn sign_in(return_to: &str) -> Request {
     form("/sign-in", &fields).header("Origin", "http://localhost")
 }
 
-fn session_cookie(answer: &Response) -> Option<String> {
-    let cookies = answer.all("set-cookie");
+fn session_cookie(response: &Response) -> Option<String> {
+    let cookies = response.all("set-cookie");
     let own = cookies
         .iter()
         .find(|cookie| cookie.starts_with("portcullis=") && !cookie.contains("Max-Age=0"));
@@ -49,10 +49,10 @@ fn session_cookie(answer: &Response) -> Option<String> {
 
 /// What every page promises.
 #[track_caller]
-fn page(answer: &Response, status: u16) -> String {
-    let text = answer.text();
-    assert_eq!(answer.status, status, "{text}");
-    let header = |name| answer.header(name).unwrap_or_default().to_owned();
+fn page(response: &Response, status: u16) -> String {
+    let text = response.text();
+    assert_eq!(response.status, status, "{text}");
+    let header = |name| response.header(name).unwrap_or_default().to_owned();
     assert_eq!(header("content-type"), "text/html; charset=utf-8");
     assert_eq!(header("cache-control"), "no-store");
     assert_eq!(header("x-frame-options"), "DENY");
@@ -74,13 +74,13 @@ fn page(answer: &Response, status: u16) -> String {
 fn only_page_navigation_redirects_to_sign_in() {
     let gateway = gateway();
     let open = || Request::get("/private/a?b=c&d").header("Accept", ACCEPT);
-    let answer = gateway.request(&open());
-    assert_eq!(answer.status, 303);
+    let response = gateway.request(&open());
+    assert_eq!(response.status, 303);
     assert_eq!(
-        answer.header("location"),
+        response.header("location"),
         Some("/api/v1/sign-in?return_to=%2Fprivate%2Fa%3Fb%3Dc%26d")
     );
-    assert_eq!(answer.header("cache-control"), Some("no-store"));
+    assert_eq!(response.header("cache-control"), Some("no-store"));
     assert_eq!(
         gateway
             .request(&open().header("Sec-Fetch-Mode", "navigate"))
@@ -91,10 +91,10 @@ fn only_page_navigation_redirects_to_sign_in() {
     assert_eq!(gateway.request(&head).status, 303);
     // A session that has ended is one to replace; the cookie goes.
     let stale = format!("portcullis={}", "0".repeat(64));
-    let answer = gateway.request(&open().cookie(&stale));
-    assert_eq!(answer.status, 303);
+    let response = gateway.request(&open().cookie(&stale));
+    assert_eq!(response.status, 303);
     assert!(
-        answer
+        response
             .all("set-cookie")
             .iter()
             .any(|cookie| cookie.contains("Max-Age=0"))
@@ -132,10 +132,10 @@ fn only_page_navigation_redirects_to_sign_in() {
 #[test]
 fn sign_in_returns_to_this_origin_only() {
     let gateway = gateway();
-    let answer = gateway.request(&sign_in("/private/a?b=c"));
-    assert_eq!(answer.status, 303, "{}", answer.text());
-    assert_eq!(answer.header("location"), Some("/private/a?b=c"));
-    let cookie = session_cookie(&answer).unwrap();
+    let response = gateway.request(&sign_in("/private/a?b=c"));
+    assert_eq!(response.status, 303, "{}", response.text());
+    assert_eq!(response.header("location"), Some("/private/a?b=c"));
+    let cookie = session_cookie(&response).unwrap();
     gateway
         .request(&Request::get("/private/a").cookie(&cookie))
         .assert_ok();
@@ -148,9 +148,9 @@ fn sign_in_returns_to_this_origin_only() {
         "/%0d%0aSet-Cookie:x=y\u{e9}",
         "",
     ] {
-        let answer = gateway.request(&sign_in(trick));
+        let response = gateway.request(&sign_in(trick));
         assert_eq!(
-            (answer.status, answer.header("location")),
+            (response.status, response.header("location")),
             (303, Some("/")),
             "{trick}"
         );
@@ -166,9 +166,9 @@ fn sign_in_returns_to_this_origin_only() {
         ("", "/"),
     ] {
         let open = Request::get(&format!("/api/v1/sign-in{query}")).cookie(&cookie);
-        let answer = gateway.request(&open);
+        let response = gateway.request(&open);
         assert_eq!(
-            (answer.status, answer.header("location")),
+            (response.status, response.header("location")),
             (303, Some(target)),
             "{query}"
         );
@@ -194,20 +194,20 @@ fn failed_sign_in_shows_the_page_again() {
     let hostile = wrong("\"><script>alert(1)</script>");
     let text = page(&hostile, 401);
     assert!(text.contains("&quot;&gt;&lt;script&gt;alert(1)"), "{text}");
-    let answer = wrong("ann@example.com");
-    let text = page(&answer, 401);
+    let response = wrong("ann@example.com");
+    let text = page(&response, 401);
     assert!(text.contains("role=\"alert\"") && text.contains("The name or the password is wrong."));
     assert!(
         text.contains("value=\"/private/x\"") && !text.contains("\"wrong\""),
         "{text}"
     );
     assert!(
-        answer
+        response
             .header("www-authenticate")
             .unwrap()
             .starts_with("Bearer")
     );
-    assert!(session_cookie(&answer).is_none());
+    assert!(session_cookie(&response).is_none());
     page(&wrong("ann@example.com"), 401);
     let limited = wrong("ann@example.com");
     assert!(page(&limited, 429).contains("Too many attempts"));
@@ -237,9 +237,9 @@ fn cross_site_form_is_refused() {
         ("a neighbour", bare().header("Sec-Fetch-Site", "same-site")),
         ("a silent browser without the page's secret", bare()),
     ] {
-        let answer = gateway.request(&request);
-        page(&answer, 403);
-        assert!(session_cookie(&answer).is_none(), "{what}");
+        let response = gateway.request(&request);
+        page(&response, 403);
+        assert!(session_cookie(&response).is_none(), "{what}");
     }
     for kind in [
         "text/plain",
@@ -265,8 +265,8 @@ fn cross_site_form_is_refused() {
     let pair = cookie.split(';').next().unwrap();
     let mut with_token = fields.to_vec();
     with_token.push(("token", token));
-    let answer = gateway.request(&form("/sign-in", &with_token).cookie(pair));
-    assert_eq!(answer.status, 303, "{}", answer.text());
+    let response = gateway.request(&form("/sign-in", &with_token).cookie(pair));
+    assert_eq!(response.status, 303, "{}", response.text());
     page(&gateway.request(&form("/sign-in", &with_token)), 403);
     page(
         &gateway.request(&form("/sign-in", &fields).cookie(pair)),
@@ -291,10 +291,10 @@ fn sign_out_requires_a_post() {
     page(&gateway.request(&foreign.cookie(&cookie)), 403);
     private().assert_ok();
     let out = form("/sign-out", &[]).cookie(&cookie).same_origin();
-    let answer = gateway.request(&out);
-    assert!(page(&answer, 200).contains("You are signed out"));
+    let response = gateway.request(&out);
+    assert!(page(&response, 200).contains("You are signed out"));
     assert!(
-        answer
+        response
             .all("set-cookie")
             .iter()
             .any(|cookie| cookie.contains("Max-Age=0"))
@@ -311,13 +311,13 @@ fn store_outage_is_shown_on_the_page() {
     gateway.register("ann@example.com");
     let cookie = session_cookie(&gateway.request(&sign_in("/"))).unwrap();
     redis.kill();
-    let answer = gateway.request(&sign_in("/"));
-    assert!(page(&answer, 503).contains("does not work at the moment"));
-    answer.numeric_header("retry-after");
+    let response = gateway.request(&sign_in("/"));
+    assert!(page(&response, 503).contains("does not work at the moment"));
+    response.numeric_header("retry-after");
     let out = form("/sign-out", &[]).cookie(&cookie).same_origin();
-    let answer = gateway.request(&out);
-    page(&answer, 503);
-    assert!(answer.header("set-cookie").is_none(), "the cookie stays");
+    let response = gateway.request(&out);
+    page(&response, 503);
+    assert!(response.header("set-cookie").is_none(), "the cookie stays");
     // A page that needs a session says 503, and sends nobody away.
     let open = Request::get("/private/a")
         .header("Accept", ACCEPT)
@@ -368,18 +368,18 @@ fn missing_cookie_is_explained_on_the_page() {
             cookie => request.cookie(cookie),
         })
     };
-    let told = |response: &Response| page(response, 200).contains("did not keep the cookie");
+    let reported = |response: &Response| page(response, 200).contains("did not keep the cookie");
     let from = "http://localhost/api/v1/sign-in?return_to=%2Fprivate%2Fa";
-    assert!(told(&open(from, "")));
+    assert!(reported(&open(from, "")));
     let ended = format!("portcullis={}", "0".repeat(64));
-    assert!(!told(&open(from, &ended)), "the cookie came");
+    assert!(!reported(&open(from, &ended)), "the cookie came");
     for elsewhere in [
         "http://localhost/private/a",
         "http://other.example/api/v1/sign-in",
         "http://localhost/api/v1/sign-out",
         "nonsense",
     ] {
-        assert!(!told(&open(elsewhere, "")), "{elsewhere}");
+        assert!(!reported(&open(elsewhere, "")), "{elsewhere}");
     }
 }
 

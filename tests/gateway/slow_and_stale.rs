@@ -120,11 +120,11 @@ fn refusal_with_stale_cookie_spends_no_limit() {
         let counter = gateway.admin(Request::get("/admin/limits/by-ip/127.0.0.1"));
         (counter.data()["remaining"] == 2).then_some(())
     });
-    let answer = gateway.get("/ip/a");
+    let response = gateway.get("/ip/a");
     assert_eq!(
         (
-            answer.status,
-            answer.numeric_header("x-ratelimit-remaining")
+            response.status,
+            response.numeric_header("x-ratelimit-remaining")
         ),
         (200, 1)
     );

@@ -79,14 +79,14 @@ impl Fixture {
                 .parse()
                 .unwrap();
         };
-        let asking = async {
+        let pending = async {
             let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
             let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
             let count = sqlx::query_scalar(sql).fetch_one(&pool).await.unwrap();
             pool.close().await;
             count
         };
-        tokio::runtime::Runtime::new().unwrap().block_on(asking)
+        tokio::runtime::Runtime::new().unwrap().block_on(pending)
     }
 
     fn await_marker(&self) {
@@ -127,9 +127,9 @@ impl Fixture {
     fn reported_losses(&self) -> usize {
         let path = "/admin/events?event=store_data_lost&limit=100";
         eventually("the event", || {
-            let told = self.gateway.admin(Request::get(path));
-            let told = (told.status == 200).then(|| told.data()["events"].clone())?;
-            told.as_array().map(Vec::len).filter(|count| *count > 0)
+            let reported = self.gateway.admin(Request::get(path));
+            let reported = (reported.status == 200).then(|| reported.data()["events"].clone())?;
+            reported.as_array().map(Vec::len).filter(|count| *count > 0)
         })
     }
 }
@@ -176,8 +176,8 @@ fn revocations_survive_data_loss_with_a_database() {
             fixture.lose_data(how, &revoked);
             for _ in 0..20 {
                 for bearer in &revoked {
-                    let answer = fixture.request(bearer);
-                    assert!([401, 503].contains(&answer.status), "{}", answer.text());
+                    let response = fixture.request(bearer);
+                    assert!([401, 503].contains(&response.status), "{}", response.text());
                 }
             }
             within(Duration::from_secs(5), "others are served", || {
@@ -253,9 +253,9 @@ fn older_sessionless_tokens_are_refused_without_database() {
         });
         for bearer in [&listed, &good] {
             within(Duration::from_secs(5), "it is refused", || {
-                let answer = fixture.request(bearer);
-                assert_ne!(answer.status, 200, "{how:?}");
-                (answer.status == 401).then_some(())
+                let response = fixture.request(bearer);
+                assert_ne!(response.status, 200, "{how:?}");
+                (response.status == 401).then_some(())
             });
         }
         assert_eq!(fixture.reported_losses(), 1);
@@ -365,8 +365,8 @@ fn revocations_are_replayed_before_redis_is_trusted() {
         fixture.redis.resume();
         for _ in 0..50 {
             for bearer in [&listed, &leaving] {
-                let answer = fixture.request(bearer);
-                assert!([401, 503].contains(&answer.status), "{}", answer.text());
+                let response = fixture.request(bearer);
+                assert!([401, 503].contains(&response.status), "{}", response.text());
             }
         }
         within(Duration::from_secs(5), "others are served", || {

@@ -57,24 +57,24 @@ impl Fixture {
         while Instant::now() < until {
             for request in [self.cookie_request(), self.bearer_request()] {
                 let start = Instant::now();
-                let answer = self.gateway.request(&request);
+                let response = self.gateway.request(&request);
                 assert!(
                     start.elapsed() < Duration::from_secs(2),
                     "it hung: {:?}",
                     start.elapsed()
                 );
                 assert_ne!(
-                    answer.status,
+                    response.status,
                     401,
                     "an outage signs nobody out: {}",
-                    answer.text()
+                    response.text()
                 );
                 assert_eq!(
-                    answer.header("set-cookie"),
+                    response.header("set-cookie"),
                     None,
                     "nor does it clear a cookie"
                 );
-                *statuses.entry(answer.status).or_default() += 1;
+                *statuses.entry(response.status).or_default() += 1;
             }
         }
         statuses
@@ -204,8 +204,8 @@ fn restarted_empty_store_is_used_again() {
     fixture.redis.restart();
     // Without persistence the sessions are really gone now, and that is a true answer.
     within(Duration::from_secs(5), "the empty store answers", || {
-        let answer = fixture.gateway.request(&fixture.cookie_request());
-        (answer.status == 401).then_some(())
+        let response = fixture.gateway.request(&fixture.cookie_request());
+        (response.status == 401).then_some(())
     });
     // Each worker finds the way back by itself: for a moment one may answer and another not yet.
     let again = eventually("everybody signs in again", || {
@@ -237,10 +237,10 @@ fn cached_mode_serves_only_cached_sessions() {
         [&200]
     );
     let unseen = format!("portcullis={}", "ab".repeat(32));
-    let answer = fixture
+    let response = fixture
         .gateway
         .request(&Request::get("/private/a").cookie(&unseen));
-    answer.assert_refused(503, "STORE_UNAVAILABLE");
+    response.assert_refused(503, "STORE_UNAVAILABLE");
     drop(stranger);
     assert_eq!(
         Request::get("/ready").send(fixture.gateway.admin).status,
@@ -346,14 +346,14 @@ fn cancelled_requests_never_mix_up_responses() {
                         client.send(request.to_bytes());
                         continue;
                     }
-                    let answer = gateway.request(&request);
-                    if answer.status == 200 {
+                    let response = gateway.request(&request);
+                    if response.status == 200 {
                         assert_eq!(
-                            answer.echo().header("x-user-id").as_ref(),
+                            response.echo().header("x-user-id").as_ref(),
                             Some(&person.user)
                         );
                     } else {
-                        assert_eq!(answer.status, 503, "{}", answer.text());
+                        assert_eq!(response.status, 503, "{}", response.text());
                     }
                 }
             });
@@ -422,10 +422,10 @@ fn session_ends_before_its_token_is_refused() {
     out().assert_refused(503, "STORE_UNAVAILABLE");
     line.restore();
     let cookie = Request::get("/private/a").cookie(&alice.cookie);
-    let answer = eventually("every link to the store is there again", || {
-        Some(gateway.request(&cookie)).filter(|answer| answer.status != 503)
+    let response = eventually("every link to the store is there again", || {
+        Some(gateway.request(&cookie)).filter(|response| response.status != 503)
     });
-    answer.assert_refused(401, "SESSION_REVOKED");
+    response.assert_refused(401, "SESSION_REVOKED");
     // It can be asked for again.
     eventually("signed out for sure", || {
         (out().status == 204).then_some(())

@@ -34,14 +34,14 @@ fn send_for_use_duration(mut send: impl FnMut()) {
     }
 }
 
-fn assert_signed_in(gateway: &Gateway, who: &SignedIn) {
+fn assert_signed_in(gateway: &Gateway, user: &SignedIn) {
     gateway
-        .request(&Request::get("/private/a").cookie(&who.cookie))
+        .request(&Request::get("/private/a").cookie(&user.cookie))
         .assert_ok();
 }
 
-fn session(who: &SignedIn) -> String {
-    format!("Session {}", who.session_token)
+fn session(user: &SignedIn) -> String {
+    format!("Session {}", user.session_token)
 }
 
 #[test]

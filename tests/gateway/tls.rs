@@ -94,7 +94,7 @@ fn https_upstream_is_verified() {
     let inside = tls::certificate("inside.example");
     // A gateway of its own is the TLS server that the other one calls.
     let server = Gateway::start(with_certificate(Config::new(upstream.address), &inside));
-    let ask = |ca: Option<&str>| {
+    let request = |ca: Option<&str>| {
         let config = Config::new(upstream.address).set(
             "/upstreams/echo",
             json!({ "servers": [format!("https://{}", server.public)] }),
@@ -106,13 +106,13 @@ fn https_upstream_is_verified() {
         let gateway = Gateway::start(config.set("/upstreams/echo/tls", settings));
         gateway.get("/public/a").status
     };
-    assert_eq!(ask(Some(&inside.cert)), 200);
+    assert_eq!(request(Some(&inside.cert)), 200);
     assert_eq!(
-        ask(Some(&tls::certificate("inside.example").cert)),
+        request(Some(&tls::certificate("inside.example").cert)),
         502,
         "signed by another"
     );
-    assert_eq!(ask(None), 502, "the system's roots do not know it");
+    assert_eq!(request(None), 502, "the system's roots do not know it");
     assert_eq!(upstream.requests(), 1);
 }
 
@@ -208,14 +208,14 @@ fn gateway_responses_over_tls_carry_hsts() {
     let plain =
         Config::new(upstream.address).set("/listeners/0/trusted_proxies", json!(["127.0.0.0/8"]));
     let gateway = Gateway::start(plain);
-    let ask = |request: Request| {
+    let send = |request: Request| {
         let response = gateway.request(&request);
         assert_eq!(response.header("x-content-type-options"), Some("nosniff"));
         response
             .header("strict-transport-security")
             .map(str::to_owned)
     };
-    assert_eq!(ask(Request::get("/api/v1/health")), None);
+    assert_eq!(send(Request::get("/api/v1/health")), None);
     let forwarded = Request::get("/api/v1/health").header("X-Forwarded-Proto", "https");
-    assert_eq!(ask(forwarded.header("X-Forwarded-For", "192.0.2.1")), year);
+    assert_eq!(send(forwarded.header("X-Forwarded-For", "192.0.2.1")), year);
 }

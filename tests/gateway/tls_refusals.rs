@@ -32,15 +32,15 @@ fn is_served(gateway: &Gateway, config: &Arc<rustls::ClientConfig>) -> bool {
     let mut client = Client::from_stream(stream);
     let sent = client.try_send(Request::get("/public/a").to_bytes());
     sent.and_then(|()| client.read_response_to("GET"))
-        .is_ok_and(|answer| answer.status == 200)
+        .is_ok_and(|response| response.status == 200)
 }
 
 #[test]
 fn client_certificate_must_be_issued_by_the_ca() {
     let upstream = Upstream::start();
     let own = tls::certificate("localhost");
-    let known = tls::certificate("known-client");
-    let config = with_tls_listener(Config::new(upstream.address), &own, Some(&known.cert));
+    let cached = tls::certificate("known-client");
+    let config = with_tls_listener(Config::new(upstream.address), &own, Some(&cached.cert));
     let gateway = Gateway::start(config);
     let stranger = tls::certificate("known-client");
     let expired = tls::expired_certificate("known-client");
@@ -59,7 +59,7 @@ fn client_certificate_must_be_issued_by_the_ca() {
     assert_eq!(upstream.requests(), 0);
     assert!(is_served(
         &gateway,
-        &tls::client_with_certificate(&own, &known)
+        &tls::client_with_certificate(&own, &cached)
     ));
     let refused = ["reason=\"handshake\""];
     assert!(gateway.metric("portcullis_connections_refused_total", &refused) >= 3.0);
@@ -90,12 +90,15 @@ fn old_tls_versions_are_refused_with_an_alert() {
         record.extend(hello);
         let mut stream = connect_socket(gateway.public).unwrap();
         stream.write_all(&record).unwrap();
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer);
+        let mut response = Vec::new();
+        let _ = stream.read_to_end(&mut response);
         // A fatal alert: protocol_version or handshake_failure (RFC 8446, section 6).
-        assert_eq!(answer.first(), Some(&0x15), "3.{minor}: {answer:?}");
-        let alert = answer.get(5..7);
-        assert!(matches!(alert, Some([2, 40 | 70])), "3.{minor}: {answer:?}");
+        assert_eq!(response.first(), Some(&0x15), "3.{minor}: {response:?}");
+        let alert = response.get(5..7);
+        assert!(
+            matches!(alert, Some([2, 40 | 70])),
+            "3.{minor}: {response:?}"
+        );
     }
 }
 

@@ -88,8 +88,8 @@ impl Fixture {
     fn send_all(&self, many: usize, request: impl Fn(usize) -> Request, expected: u16) {
         let mut client = Client::connect(self.gateway.public);
         for n in 0..many {
-            let answer = client.request(&request(n));
-            assert_eq!(answer.status, expected, "{n}: {}", answer.text());
+            let response = client.request(&request(n));
+            assert_eq!(response.status, expected, "{n}: {}", response.text());
         }
     }
 
@@ -110,9 +110,9 @@ impl Fixture {
     fn cache_misses_and_queries(&self) -> (f64, f64) {
         let labels = ["cache=\"tokens\"", "outcome=\"miss\""];
         let verified = self.gateway.metric("portcullis_cache_total", &labels);
-        let asked = "portcullis_store_operation_duration_seconds_count";
-        let asked = self.gateway.metric(asked, &["operation=\"decide\""]);
-        (verified, asked)
+        let requested = "portcullis_store_operation_duration_seconds_count";
+        let requested = self.gateway.metric(requested, &["operation=\"decide\""]);
+        (verified, requested)
     }
 
     fn resident(&self) -> f64 {
@@ -128,13 +128,13 @@ fn token_flood_does_not_evict_active_users() {
     }
     // Half of them go on during the flood, the others come back after it.
     let (busy, idle) = fixture.honest.split_at(ACTIVE_USERS / 2);
-    let (over, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let (over, requested) = (AtomicBool::new(false), AtomicUsize::new(0));
     let before = fixture.cache_misses_and_queries();
     let growth = std::thread::scope(|scope| {
         let _over = SetOnDrop(&over);
         scope.spawn(|| {
             while !over.load(Ordering::SeqCst) {
-                asked.fetch_add(fixture.count_accepted(busy), Ordering::SeqCst);
+                requested.fetch_add(fixture.count_accepted(busy), Ordering::SeqCst);
             }
         });
         fixture.flood("first", FLOOD_SIZE);
@@ -143,17 +143,23 @@ fn token_flood_does_not_evict_active_users() {
         fixture.resident() - full
     });
     let after = fixture.cache_misses_and_queries();
-    let asked = asked.into_inner();
+    let requested = requested.into_inner();
     // Good, forged and random ones are each verified once; good ones and cookies each looked up once.
     let verified = after.0 - before.0 - (FLOOD_SIZE + 2 * (FLOOD_SIZE + OTHER_CREDENTIALS)) as f64;
     let looked_up = after.1 - before.1 - (FLOOD_SIZE + 2 * OTHER_CREDENTIALS) as f64;
     eprintln!(
-        "{asked} honest requests: {verified} verified again, {looked_up} looked up again; {:.1} MiB more",
+        "{requested} honest requests: {verified} verified again, {looked_up} looked up again; {:.1} MiB more",
         growth / 1024.0 / 1024.0
     );
-    assert!(asked > 100, "{asked}");
-    assert!(verified <= asked as f64 / 100.0, "{verified} of {asked}");
-    assert!(looked_up <= asked as f64 / 100.0, "{looked_up} of {asked}");
+    assert!(requested > 100, "{requested}");
+    assert!(
+        verified <= requested as f64 / 100.0,
+        "{verified} of {requested}"
+    );
+    assert!(
+        looked_up <= requested as f64 / 100.0,
+        "{looked_up} of {requested}"
+    );
     assert!(growth < MAX_GROWTH, "{growth}");
     fixture.count_accepted(idle);
     // Those who come back are still known; about each the store is asked once in ten seconds in any case.

@@ -29,8 +29,11 @@ fn token_may_fill_the_head() {
             &json!({ "groups": groups }),
         ));
         assert!(token.len() > bytes, "{}", token.len());
-        let answer = gateway.request(&Request::get("/private/a").bearer(&token));
-        assert_eq!(answer.echo().header("x-user-id"), Some(alice.user.clone()));
+        let response = gateway.request(&Request::get("/private/a").bearer(&token));
+        assert_eq!(
+            response.echo().header("x-user-id"),
+            Some(alice.user.clone())
+        );
         let authorization = format!("Bearer {token}");
         let (status, body) =
             http2.request("GET", "/private/a", &[("authorization", &authorization)]);
@@ -126,23 +129,23 @@ fn invalid_bearer_tokens_are_refused() {
     let good = &alice.access_token;
     let invalid = forged_heads(good).into_iter().chain(forged_claims(good));
     for (what, token) in invalid {
-        let answer = gateway.request(&Request::get("/private/a").bearer(&token));
+        let response = gateway.request(&Request::get("/private/a").bearer(&token));
         assert_eq!(
-            (answer.status, answer.code().as_str()),
+            (response.status, response.code().as_str()),
             (401, "TOKEN_INVALID"),
             "{what}"
         );
-        answer.assert_refused(401, "TOKEN_INVALID");
+        response.assert_refused(401, "TOKEN_INVALID");
         assert!(
-            answer
+            response
                 .header("www-authenticate")
                 .unwrap()
                 .contains("invalid_token"),
             "{what}"
         );
-        let answer = gateway.request(&Request::get("/optional/a").bearer(&token));
+        let response = gateway.request(&Request::get("/optional/a").bearer(&token));
         assert_eq!(
-            answer.status, 401,
+            response.status, 401,
             "a bad Authorization is refused where it is optional: {what}"
         );
     }
@@ -227,9 +230,9 @@ fn trusted_issuer_keys_load_from_file_or_url() {
         let request = Request::get("/private/a").bearer(&token(issuer, json!({})));
         // Keys are fetched in the background: until they are there the answer is 503, never 401.
         let echo = eventually("the issuer's keys are known", || {
-            let answer = gateway.request(&request);
-            assert_ne!(answer.status, 401, "{}", answer.text());
-            (answer.status == 200).then(|| answer.echo())
+            let response = gateway.request(&request);
+            assert_ne!(response.status, 401, "{}", response.text());
+            (response.status == 200).then(|| response.echo())
         });
         assert_eq!(echo.header("x-user-id").as_deref(), Some("ext:42"));
         assert_eq!(
@@ -317,8 +320,8 @@ fn external_blacklist_write_revokes_a_token() {
         "60",
     ]);
     let refused = within(PROPAGATION_DEADLINE, "the revocation is in force", || {
-        let answer = gateway.request(&request);
-        (answer.status != 200).then_some(answer)
+        let response = gateway.request(&request);
+        (response.status != 200).then_some(response)
     });
     refused.assert_refused(401, "TOKEN_REVOKED");
     // The session lives on: only that token was revoked.
@@ -344,7 +347,7 @@ fn integer_user_claim_is_read_as_digits() {
         issuer("https://sub.example", "sub"),
     ]);
     let gateway = Gateway::start(config.set("/tokens/trusted_issuers", issuers));
-    let ask = |issuer: &str, id: &str| {
+    let send = |issuer: &str, id: &str| {
         let claims = format!(
             r#"{{"iss":"https://{issuer}.example","aud":"shop","exp":{},"user_id":{id},"user":{{"id":{id}}},"sub":{id}}}"#,
             now() + 600
@@ -355,7 +358,7 @@ fn integer_user_claim_is_read_as_digits() {
     };
     for issuer in ["uid", "path"] {
         for id in ["42", "0", "9007199254740991", "\"42\""] {
-            let echo = ask(issuer, id).echo();
+            let echo = send(issuer, id).echo();
             let user = format!("ext:{}", id.trim_matches('"'));
             assert_eq!(echo.header("x-user-id"), Some(user), "{issuer} {id}");
         }
@@ -369,9 +372,9 @@ fn integer_user_claim_is_read_as_digits() {
             "[42]",
             "{}",
         ] {
-            ask(issuer, id).assert_refused(401, "TOKEN_INVALID");
+            send(issuer, id).assert_refused(401, "TOKEN_INVALID");
         }
     }
-    ask("sub", "42").assert_refused(401, "TOKEN_INVALID");
-    ask("sub", "\"42\"").assert_ok();
+    send("sub", "42").assert_refused(401, "TOKEN_INVALID");
+    send("sub", "\"42\"").assert_ok();
 }

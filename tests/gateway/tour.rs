@@ -23,23 +23,23 @@ fn run_tour(gateway: &Gateway, call: &str) -> (Option<i32>, String) {
         .env("CALL", call)
         .output()
         .unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said).into_owned();
-    (output.status.code(), said)
+    let printed = [output.stdout, output.stderr].concat();
+    let printed = String::from_utf8_lossy(&printed).into_owned();
+    (output.status.code(), printed)
 }
 
 #[test]
 fn tour_works_embedded() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
-    let (status, said) = run_tour(&gateway, "/private/a");
-    assert_eq!(status, Some(0), "{said}");
+    let (status, output) = run_tour(&gateway, "/private/a");
+    assert_eq!(status, Some(0), "{output}");
     // It tells what is wrong: this path needs nobody to be signed in.
-    let (status, said) = run_tour(&gateway, "/public/a");
-    assert_eq!(status, Some(1), "{said}");
+    let (status, output) = run_tour(&gateway, "/public/a");
+    assert_eq!(status, Some(1), "{output}");
     assert!(
-        said.contains("FAILED") && said.contains("200 instead of 401"),
-        "{said}"
+        output.contains("FAILED") && output.contains("200 instead of 401"),
+        "{output}"
     );
 }
 
@@ -51,8 +51,8 @@ fn tour_works_on_redis_and_postgresql() {
         .store(&redis.url())
         .postgres(people.address, &database)
         .set("/identity/builtin/registration", json!("closed"));
-    let (status, said) = run_tour(&Gateway::start(config), "/private/a");
-    assert_eq!(status, Some(0), "{said}");
+    let (status, output) = run_tour(&Gateway::start(config), "/private/a");
+    assert_eq!(status, Some(0), "{output}");
     let disabled = people.sql(&database, "SELECT disabled FROM users").unwrap();
     assert_eq!(disabled, "t", "nobody can sign in as the tour's user");
 }
@@ -94,13 +94,13 @@ fn ignore(_: &mut TourState, _: Value) {}
 
 const fn step(
     name: &'static str,
-    ask: fn(&TourState) -> Request,
+    send: fn(&TourState) -> Request,
     expected: u16,
     keep: fn(&mut TourState, Value),
 ) -> Step {
     Step {
         name,
-        request: ask,
+        request: send,
         expected,
         store: keep,
     }
@@ -112,55 +112,64 @@ const STEPS: [Step; 15] = [
         "sign in",
         |_| login(PASSWORD),
         200,
-        |told, data| told.laptop = data,
+        |reported, data| reported.laptop = data,
     ),
     step(
         "again",
         |_| login(PASSWORD),
         200,
-        |told, data| told.phone = data,
+        |reported, data| reported.phone = data,
     ),
-    step("call", |told| private_request(&told.phone), 200, ignore),
+    step(
+        "call",
+        |reported| private_request(&reported.phone),
+        200,
+        ignore,
+    ),
     step(
         "refresh",
-        |told| {
-            let body = json!({ "refresh_token": told.phone["refresh_token"] });
+        |reported| {
+            let body = json!({ "refresh_token": reported.phone["refresh_token"] });
             Request::post("/api/v1/auth/refresh").json(&body)
         },
         200,
-        |told, data| told.phone = data,
+        |reported, data| reported.phone = data,
     ),
     step(
         "list the devices",
-        |told| Request::get("/api/v1/sessions").bearer(TourState::access_token(&told.phone)),
+        |reported| {
+            Request::get("/api/v1/sessions").bearer(TourState::access_token(&reported.phone))
+        },
         200,
         |_, data| assert_eq!(data["count"], 3),
     ),
     step(
         "terminate one",
-        |told| {
-            let id = told.laptop["session"]["id"].as_str().unwrap();
+        |reported| {
+            let id = reported.laptop["session"]["id"].as_str().unwrap();
             Request::delete(&format!("/api/v1/sessions/{id}"))
-                .bearer(TourState::access_token(&told.phone))
+                .bearer(TourState::access_token(&reported.phone))
         },
         204,
         ignore,
     ),
     step(
         "it is refused",
-        |told| private_request(&told.laptop),
+        |reported| private_request(&reported.laptop),
         401,
         ignore,
     ),
     step(
         "sign out",
-        |told| Request::post("/api/v1/auth/logout").bearer(TourState::access_token(&told.phone)),
+        |reported| {
+            Request::post("/api/v1/auth/logout").bearer(TourState::access_token(&reported.phone))
+        },
         204,
         ignore,
     ),
     step(
         "the old token is refused",
-        |told| private_request(&told.phone),
+        |reported| private_request(&reported.phone),
         401,
         ignore,
     ),
@@ -168,20 +177,20 @@ const STEPS: [Step; 15] = [
         "sign in anew",
         |_| login(PASSWORD),
         200,
-        |told, data| told.laptop = data,
+        |reported, data| reported.laptop = data,
     ),
     step(
         "and again",
         |_| login(PASSWORD),
         200,
-        |told, data| told.phone = data,
+        |reported, data| reported.phone = data,
     ),
     step(
         "change the password",
-        |told| {
+        |reported| {
             let body = json!({ "current_password": PASSWORD, "new_password": NEW_PASSWORD });
             Request::new("PUT", "/api/v1/profile/password")
-                .bearer(TourState::access_token(&told.laptop))
+                .bearer(TourState::access_token(&reported.laptop))
                 .json(&body)
         },
         204,
@@ -189,13 +198,13 @@ const STEPS: [Step; 15] = [
     ),
     step(
         "the other is signed out",
-        |told| private_request(&told.phone),
+        |reported| private_request(&reported.phone),
         401,
         ignore,
     ),
     step(
         "this one is not",
-        |told| private_request(&told.laptop),
+        |reported| private_request(&reported.laptop),
         200,
         ignore,
     ),
@@ -211,9 +220,9 @@ fn tour_resumes_after_redis_fails_at_any_step() {
     let mut redis = Redis::start_persistent();
     let gateway = Gateway::start(Config::new(upstream.address).store(&redis.url()));
     gateway.register(EMAIL);
-    let mut told = TourState::default();
+    let mut reported = TourState::default();
     for step in &STEPS {
-        let request = (step.request)(&told);
+        let request = (step.request)(&reported);
         redis.kill();
         let unknown = gateway.request(&request);
         // What this gateway itself has ended it need not ask for.
@@ -221,16 +230,16 @@ fn tour_resumes_after_redis_fails_at_any_step() {
             unknown.assert_refused(503, "STORE_UNAVAILABLE");
         }
         redis.restart();
-        let answer = retry_until_available(&gateway, &request, step.name);
+        let response = retry_until_available(&gateway, &request, step.name);
         assert_eq!(
-            answer.status,
+            response.status,
             step.expected,
             "{}: {}",
             step.name,
-            answer.text()
+            response.text()
         );
-        if answer.status == 200 {
-            (step.store)(&mut told, answer.json()["data"].clone());
+        if response.status == 200 {
+            (step.store)(&mut reported, response.json()["data"].clone());
         }
     }
 }
@@ -238,7 +247,7 @@ fn tour_resumes_after_redis_fails_at_any_step() {
 /// Asks until the gateway has found its store again.
 fn retry_until_available(gateway: &Gateway, request: &Request, name: &str) -> Response {
     eventually(name, || {
-        let answer = gateway.request(request);
-        (answer.status != 503).then_some(answer)
+        let response = gateway.request(request);
+        (response.status != 503).then_some(response)
     })
 }

@@ -146,8 +146,8 @@ fn private() -> Request {
     Request::get("/private/a").header("Accept", "application/json")
 }
 
-fn cookie_of(who: &SignedIn) -> Request {
-    private().cookie(&who.cookie)
+fn cookie_of(user: &SignedIn) -> Request {
+    private().cookie(&user.cookie)
 }
 
 fn logout() -> Request {
@@ -188,8 +188,9 @@ impl Fleet {
     }
 
     fn sign_outs(&self) -> Vec<RevocationPath> {
-        let by_header = |who: &SignedIn| format!("Session {}", who.session_token);
-        let own = |who: &SignedIn| vec![cookie_of(who), private().bearer(&who.access_token)];
+        let by_header = |caller: &SignedIn| format!("Session {}", caller.session_token);
+        let own =
+            |caller: &SignedIn| vec![cookie_of(caller), private().bearer(&caller.access_token)];
         vec![
             self.path("logout by cookie", |ann, _| {
                 let out = logout().cookie(&ann.cookie).same_origin();
@@ -224,8 +225,8 @@ impl Fleet {
     }
 
     fn user_ends(&self) -> Vec<RevocationPath> {
-        let delete = |path: String, who: &SignedIn| {
-            public_attempt(Request::delete(&path).cookie(&who.cookie).same_origin())
+        let delete = |path: String, caller: &SignedIn| {
+            public_attempt(Request::delete(&path).cookie(&caller.cookie).same_origin())
         };
         vec![
             self.path("logout-all", |ann, other| {
@@ -278,8 +279,8 @@ impl Fleet {
     }
 
     fn admin_ends(&self) -> Vec<RevocationPath> {
-        let patch = |who: &SignedIn, body: serde_json::Value| {
-            let path = format!("/admin/users/{}", who.user);
+        let patch = |caller: &SignedIn, body: serde_json::Value| {
+            let path = format!("/admin/users/{}", caller.user);
             admin_attempt(Request::new("PATCH", &path).json(&body))
         };
         vec![

@@ -11,10 +11,10 @@ use crate::support::wait::eventually;
 
 #[test]
 fn upstream_failures_are_distinguished() {
-    let nobody = ports::free();
+    let missing = ports::free();
     let upstream = Upstream::start();
     let config = Config::new(upstream.address)
-        .set("/upstreams/gone", json!({ "servers": [format!("http://{nobody}")] }))
+        .set("/upstreams/gone", json!({ "servers": [format!("http://{missing}")] }))
         .set("/upstreams/echo/timeouts", json!({ "read": "300ms" }))
         .route(json!({ "name": "gone", "match": { "prefix": "/gone" }, "auth": "none", "upstream": "gone" }));
     let gateway = Gateway::start(config);
@@ -57,10 +57,10 @@ fn only_idempotent_requests_are_retried() {
 #[test]
 fn dead_server_is_skipped() {
     let alive = Upstream::start();
-    let nobody = ports::free();
+    let missing = ports::free();
     let config = Config::new(alive.address).set(
         "/upstreams/echo",
-        json!({ "servers": [format!("http://{nobody}"), format!("http://{}", alive.address)], "retries": 1 }),
+        json!({ "servers": [format!("http://{missing}"), format!("http://{}", alive.address)], "retries": 1 }),
     );
     let gateway = Gateway::start(config);
     for _ in 0..10 {
@@ -190,7 +190,7 @@ fn excess_upstream_bytes_never_reach_another_client() {
     );
     let gateway = Gateway::start(Config::new(poisoned.address));
     for _ in 0..5 {
-        let answer = gateway.get("/public/a");
-        assert!(!answer.text().contains("poison"), "{answer:?}");
+        let response = gateway.get("/public/a");
+        assert!(!response.text().contains("poison"), "{response:?}");
     }
 }

@@ -145,16 +145,19 @@ fn public_vector_paths_are_unchanged_or_refused() {
     ] {
         for case in vectors[group].as_array().unwrap() {
             let path = case["input"].as_str().or(case["path"].as_str()).unwrap();
-            let answer = gateway.get(path);
+            let response = gateway.get(path);
             let odd = [
                 "/..", "/./", "//", "%2f", "%5c", "%00", "%3b", "%25", "%3f", "%23",
             ];
             // The slash of a dot segment may stand at either side of it, the dots may be encoded.
             let read = path.to_lowercase().replace("%2e", ".");
             let odd = odd.iter().any(|part| read.contains(part));
-            match answer.status {
+            match response.status {
                 400 => assert!(odd, "{path} is harmless"),
-                _ => assert!(!odd && answer.echo().target() == path, "{path}: {answer:?}"),
+                _ => assert!(
+                    !odd && response.echo().target() == path,
+                    "{path}: {response:?}"
+                ),
             }
         }
     }
@@ -167,7 +170,7 @@ fn probe(gateway: &Gateway, bytes: &[u8]) -> Option<u16> {
         .unwrap();
     let mut client = Client::from_stream(stream);
     client.try_send(bytes).ok();
-    client.read_head().ok().map(|answer| answer.status)
+    client.read_head().ok().map(|response| response.status)
 }
 
 fn expectation(test: &Value) -> String {

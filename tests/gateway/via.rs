@@ -25,8 +25,8 @@ fn via_names_the_gateway_in_both_directions() {
     let gateway = Gateway::start(Config::new(upstream.address));
     let request =
         Request::get("/public/reply?Via=1.0%20cache").header("Via", "1.0 fred, 1.1 nowhere");
-    let answer = gateway.request(&request);
-    let sent = answer.echo().0["headers"].clone();
+    let response = gateway.request(&request);
+    let sent = response.echo().0["headers"].clone();
     let sent: Vec<String> = sent
         .as_array()
         .unwrap()
@@ -36,7 +36,7 @@ fn via_names_the_gateway_in_both_directions() {
         .collect();
     assert_eq!(sent[0], "1.0 fred, 1.1 nowhere");
     let name = sent[1].strip_prefix("1.1 portcullis-").unwrap();
-    let received = answer.all("via");
+    let received = response.all("via");
     assert_eq!(received.len(), 2, "{received:?}");
     assert_eq!(received[1], format!("1.1 portcullis-{name}"));
     let (status, body) = Http2::connect(gateway.public).request("GET", "/public/a", &[]);
@@ -78,8 +78,8 @@ fn chained_gateways_are_no_loop_but_cycles_are() {
     let (to_first, to_last) = (first.listener(0), last.listener(0));
     let _last = Gateway::start(with_upstream(last, &format!("http://{to_first}")));
     let first = Gateway::start(with_upstream(first, &format!("http://{to_last}")));
-    let answer = first.get("/public/a");
-    answer.assert_ok();
-    assert_eq!(answer.all("via").len(), 2);
+    let response = first.get("/public/a");
+    response.assert_ok();
+    assert_eq!(response.all("via").len(), 2);
     first.get("/loop/a").assert_refused(508, "LOOP_DETECTED");
 }

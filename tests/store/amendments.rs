@@ -61,12 +61,12 @@ async fn data_is_merged_and_the_device_renamed() {
         );
         // A gateway that has the record from before is given the new one.
         let anything = Requirements::default();
-        let asked = Query {
+        let requested = Query {
             session: Some(one.id),
             cached: Some(one.clone().into()),
             ..query(&[], &anything, &[])
         };
-        let found = store.decide(&asked, IDLE).await.unwrap().session;
+        let found = store.decide(&requested, IDLE).await.unwrap().session;
         let SessionLookup::Active(record, _) = found else {
             panic!("{found:?}")
         };

@@ -88,7 +88,7 @@ async fn single_late_response_does_not_open_the_breaker() {
 async fn busy_runtime_does_not_open_the_breaker() {
     let server = Server::start();
     let store = redis(&server, TIMEOUT).await;
-    let asked: Vec<_> = (0..3000)
+    let requested: Vec<_> = (0..3000)
         .map(|_| {
             let store = store.clone();
             tokio::spawn(async move { store.peek_limit(&log("l", 9)).await })
@@ -106,7 +106,7 @@ async fn busy_runtime_does_not_open_the_breaker() {
         })
         .collect();
     let mut refused = Vec::new();
-    for one in asked {
+    for one in requested {
         refused.extend(one.await.unwrap().err());
     }
     busy.iter().for_each(|task| task.abort());

@@ -57,9 +57,9 @@ async fn exhausted_caller_costs_one_query_per_second() {
             waits.push(decision.retry_after);
         }
         assert!(waits.is_sorted_by(|a, b| a >= b), "it counts down");
-        let asked = server.scripts().await - before;
+        let requested = server.scripts().await - before;
         let seconds = began.elapsed().as_secs();
-        assert!(asked <= 1 + seconds, "{asked} times in {seconds} s");
+        assert!(requested <= 1 + seconds, "{requested} times in {seconds} s");
     }
 }
 
@@ -69,22 +69,22 @@ async fn cached_refusal_expires_on_time() {
     let store = redis(&server, TIMEOUT).await;
     for charge in &each_algorithm(Duration::from_millis(600)) {
         let refused = exhaust(&store, charge).await;
-        let (said_at, said) = (Instant::now(), refused.retry_after);
+        let (said_at, output) = (Instant::now(), refused.retry_after);
         loop {
-            let asked = said_at.elapsed();
+            let requested = said_at.elapsed();
             if charge_once(&store, charge).await.allowed {
                 break;
             }
             // The store rounds up to a millisecond.
             assert!(
-                asked < said + Duration::from_millis(100),
-                "{asked:?}, {said:?}"
+                requested < output + Duration::from_millis(100),
+                "{requested:?}, {output:?}"
             );
         }
         let took = said_at.elapsed();
         assert!(
-            took + Duration::from_millis(2) >= said,
-            "{took:?}, {said:?}"
+            took + Duration::from_millis(2) >= output,
+            "{took:?}, {output:?}"
         );
     }
 }
@@ -98,9 +98,12 @@ async fn reset_elsewhere_is_noticed_within_a_second() {
         assert!(other.reset_limit(charge).await.unwrap());
         let reset_at = Instant::now();
         eventually("it admits", async || {
-            let asked = reset_at.elapsed();
+            let requested = reset_at.elapsed();
             let admits = charge_once(&store, charge).await.allowed;
-            assert!(admits || asked < Duration::from_millis(1300), "{asked:?}");
+            assert!(
+                admits || requested < Duration::from_millis(1300),
+                "{requested:?}"
+            );
             admits
         })
         .await;
@@ -147,14 +150,14 @@ async fn refused_request_leaves_other_limits_unchanged() {
                 .all(|it| it.allowed)
         );
     }
-    let asked = store.charge(&both).await.unwrap();
+    let requested = store.charge(&both).await.unwrap();
     let before = server.scripts().await;
-    let told = store.charge(&both).await.unwrap();
+    let reported = store.charge(&both).await.unwrap();
     assert_eq!(server.scripts().await, before);
-    for (told, asked) in told.iter().zip(&asked) {
-        assert_eq!(told.limit.name, asked.limit.name);
-        assert_eq!(told.allowed, asked.allowed);
-        assert_eq!(told.remaining, asked.remaining);
+    for (reported, requested) in reported.iter().zip(&requested) {
+        assert_eq!(reported.limit.name, requested.limit.name);
+        assert_eq!(reported.allowed, requested.allowed);
+        assert_eq!(reported.remaining, requested.remaining);
     }
     assert_eq!(
         charge_once(&store, &many).await.remaining,
@@ -175,9 +178,9 @@ async fn cached_decisions_are_reported_only_while_valid() {
     })
     .await;
     exhaust(&store, &few).await;
-    let told = store.charge(&[few, short]).await.unwrap();
-    assert!(!told[0].allowed && told[1].allowed);
-    assert_eq!(told[1].remaining, 2);
+    let reported = store.charge(&[few, short]).await.unwrap();
+    assert!(!reported[0].allowed && reported[1].allowed);
+    assert_eq!(reported[1].remaining, 2);
 }
 
 #[tokio::test]
@@ -188,11 +191,11 @@ async fn refusal_without_identity_precedes_session_lookup() {
     exhaust(&store, &few).await;
     let (before, require) = (server.scripts().await, Requirements::default());
     for byte in 0..100 {
-        let asked = Query {
+        let requested = Query {
             session: Some(SessionId([byte; 32])),
             ..query(std::slice::from_ref(&few), &require, &[])
         };
-        let findings = store.decide(&asked, IDLE).await.unwrap();
+        let findings = store.decide(&requested, IDLE).await.unwrap();
         assert!(!findings.decisions[0].allowed);
     }
     assert!(server.scripts().await <= before + 1);

@@ -29,17 +29,17 @@ async fn replies_match_requests_despite_cancellation() {
         .map(|n: usize| {
             let (store, sessions) = (store.clone(), Arc::clone(&sessions));
             tokio::spawn(async move {
-                let mut answered = 0;
+                let mut received = 0;
                 for round in 0..500 {
                     let one = &sessions[(n + round) % sessions.len()];
                     let require = Requirements::default();
-                    let asked = Query {
+                    let requested = Query {
                         session: Some(one.id),
                         ..query(&[], &require, &[])
                     };
                     let patience = Duration::from_micros(rand::random_range(0..4000));
                     let Ok(found) =
-                        tokio::time::timeout(patience, store.decide(&asked, IDLE)).await
+                        tokio::time::timeout(patience, store.decide(&requested, IDLE)).await
                     else {
                         continue;
                     };
@@ -47,19 +47,19 @@ async fn replies_match_requests_despite_cancellation() {
                         found.unwrap().session,
                         SessionLookup::Active(Arc::new(one.clone()), one.created_at)
                     );
-                    answered += 1;
+                    received += 1;
                 }
-                answered
+                received
             })
         })
         .collect();
-    let mut answered = 0;
+    let mut received = 0;
     for task in tasks {
-        answered += task.await.unwrap();
+        received += task.await.unwrap();
     }
     assert!(
-        answered > 100 && answered < 20_000,
-        "{answered} of 20000 were answered"
+        received > 100 && received < 20_000,
+        "{received} of 20000 were answered"
     );
 }
 

@@ -58,18 +58,18 @@ async fn limits_on_different_slots_admit_the_strictest() {
             charge(limit(&name, strict, 7)),
             log(&format!("x{name}"), 500),
         ]);
-        let asking = (0..60).map(|_| {
+        let pending = (0..60).map(|_| {
             let (store, anything) = (store.clone(), Arc::clone(&anything));
             let (before, after) = (Arc::clone(&before), Arc::clone(&after));
             tokio::spawn(async move {
-                let asked = query(&before[..], &anything, &after[..]);
-                let found = store.decide(&asked, IDLE).await.unwrap();
+                let requested = query(&before[..], &anything, &after[..]);
+                let found = store.decide(&requested, IDLE).await.unwrap();
                 found.decisions.iter().all(|decision| decision.allowed)
             })
         });
         let mut admitted = 0;
-        for answer in asking.collect::<Vec<_>>() {
-            admitted += u64::from(answer.await.unwrap());
+        for response in pending.collect::<Vec<_>>() {
+            admitted += u64::from(response.await.unwrap());
         }
         assert!((1..=7).contains(&admitted), "{strict:?}: {admitted}");
         // Whoever was refused has spent nothing of the others.
@@ -100,14 +100,14 @@ async fn role_limits_are_checked_after_session_lookup() {
         log("for-all", 9),
         by_role("not-for-admins", &[], &["admin"]),
     ];
-    let mut known = None;
+    let mut seen = None;
     for round in 1..=3 {
-        let asked = Query {
+        let requested = Query {
             session: Some(one.id),
-            cached: known.clone(),
+            cached: seen.clone(),
             ..query(&[], &anything, &after)
         };
-        let found = store.decide(&asked, IDLE).await.unwrap();
+        let found = store.decide(&requested, IDLE).await.unwrap();
         let names = found.decisions.iter().map(|decision| &*decision.limit.name);
         assert_eq!(names.collect::<Vec<_>>(), ["for-admins", "for-all"]);
         let left = found.decisions.iter().map(|decision| decision.remaining);
@@ -119,7 +119,7 @@ async fn role_limits_are_checked_after_session_lookup() {
         let mut other = (*session).clone();
         other.roles = ["editor".to_owned()].into();
         other.revision = other.revision.wrapping_sub(u64::from(round == 2));
-        known = (round == 2).then(|| Arc::new(other));
+        seen = (round == 2).then(|| Arc::new(other));
     }
     for limit in [&after[1], &after[3]] {
         eventually("it is given back", async || {
@@ -135,28 +135,29 @@ async fn slot_migration_under_load_is_invisible() {
     let prefix = format!("moving{}:", rand::random::<u64>());
     let store = start_with_prefix(nodes, &prefix, TIMEOUT).await;
     let one = sign_in(&store, "ann").await;
-    let (stop, asked) = (
+    let (stop, requested) = (
         Arc::new(AtomicBool::new(false)),
         Arc::new(AtomicU64::new(0)),
     );
     let clients: Vec<_> = (0..4)
         .map(|_| {
-            let (store, stop, asked) = (store.clone(), Arc::clone(&stop), Arc::clone(&asked));
+            let (store, stop, requested) =
+                (store.clone(), Arc::clone(&stop), Arc::clone(&requested));
             let id = one.id;
             tokio::spawn(async move {
                 let (anything, charges) = (Requirements::default(), [log("l", 100_000_000)]);
                 while !stop.load(Ordering::SeqCst) {
-                    let asking = Query {
+                    let pending = Query {
                         session: Some(id),
                         ..query(&charges, &anything, &[])
                     };
-                    let found = store.decide(&asking, IDLE).await.unwrap();
+                    let found = store.decide(&pending, IDLE).await.unwrap();
                     assert!(
                         matches!(found.session, SessionLookup::Active(..)),
                         "{found:?}"
                     );
                     assert!(store.touch(id, IDLE).await.unwrap().is_some());
-                    asked.fetch_add(1, Ordering::SeqCst);
+                    requested.fetch_add(1, Ordering::SeqCst);
                 }
             })
         })
@@ -172,10 +173,10 @@ async fn slot_migration_under_load_is_invisible() {
         }
     });
     moving.await.unwrap();
-    let before = asked.load(Ordering::SeqCst);
+    let before = requested.load(Ordering::SeqCst);
     assert!(before > 0);
     eventually("it goes on", async || {
-        asked.load(Ordering::SeqCst) > before + 50
+        requested.load(Ordering::SeqCst) > before + 50
     })
     .await;
     stop.store(true, Ordering::SeqCst);
@@ -193,12 +194,12 @@ async fn invalidations_arrive_from_every_master() {
     eventually("it hears", async || other.near_cache().is_fresh()).await;
     let anything = Requirements::default();
     let find = async |id| {
-        let asked = Query {
+        let requested = Query {
             session: Some(id),
             cached: other.near_cache().session(id),
             ..query(&[], &anything, &[])
         };
-        other.decide(&asked, IDLE).await.unwrap().session
+        other.decide(&requested, IDLE).await.unwrap().session
     };
     for n in 0..24 {
         let made = sign_in(&one, &format!("user-{n}")).await;
@@ -220,11 +221,11 @@ async fn invalidations_arrive_from_every_master() {
 async fn await_recovery(store: &Store, one: &Session, timeout: Duration) {
     let mut failed = 0;
     let back = eventually("another is the master", async || {
-        let asked = Instant::now();
-        let answer = store.session(one.id).await;
-        assert!(asked.elapsed() < timeout + PROPAGATION_DEADLINE);
-        let answered = answer.is_ok();
-        match answer {
+        let requested = Instant::now();
+        let response = store.session(one.id).await;
+        assert!(requested.elapsed() < timeout + PROPAGATION_DEADLINE);
+        let received = response.is_ok();
+        match response {
             Ok(Some(found)) => assert_eq!(found.session.id, one.id),
             Ok(None) => panic!("it is gone"),
             Err(error) => {
@@ -235,7 +236,7 @@ async fn await_recovery(store: &Store, one: &Session, timeout: Duration) {
                 failed += 1;
             }
         }
-        failed > 0 && answered
+        failed > 0 && received
     })
     .await;
     assert!(back < Duration::from_secs(12), "{back:?}");
@@ -268,8 +269,8 @@ async fn hung_and_dead_masters_are_survived() {
     eventually("it hears again", async || store.near_cache().is_fresh()).await;
     nodes.servers[hung].signal("CONT");
     eventually("it follows the new master", async || {
-        let told = nodes.servers[hung].command(&["INFO", "replication"]);
-        told.contains("role:slave") && told.contains("master_link_status:up")
+        let reported = nodes.servers[hung].command(&["INFO", "replication"]);
+        reported.contains("role:slave") && reported.contains("master_link_status:up")
     })
     .await;
     sign_in(&store, "ben").await;
@@ -323,11 +324,14 @@ async fn every_master_is_checked() {
     };
     let found = look(Topology::Cluster(vec![node(nodes.ports()[5])])).await;
     assert_eq!(found.len(), 3, "{found:?}");
-    let known = |what: &str| what.starts_with("Redis ") || what.starts_with("Valkey ");
-    let fine = |finding: &ServerCheck| finding.severity == Severity::Ok && known(&finding.message);
+    let cached = |what: &str| what.starts_with("Redis ") || what.starts_with("Valkey ");
+    let fine = |finding: &ServerCheck| finding.severity == Severity::Ok && cached(&finding.message);
     assert!(found.iter().all(fine), "{found:?}");
     let found = look(Topology::Standalone(node(nodes.ports()[0]))).await;
-    let told = &found[0].message;
-    assert!(told.contains("must begin with redis+cluster"), "{found:?}");
+    let reported = &found[0].message;
+    assert!(
+        reported.contains("must begin with redis+cluster"),
+        "{found:?}"
+    );
     assert_eq!(found[0].severity, Severity::Error);
 }

@@ -74,7 +74,7 @@ async fn corrupt_session_counts_as_missing() {
     let key = format!("{PREFIX}session:{{{id}}}");
     assert!(spoilt.keys("*").await.contains(&key));
     let anything = Requirements::default();
-    let asked = Query {
+    let requested = Query {
         session: Some(id),
         ..query(&[], &anything, &[])
     };
@@ -91,7 +91,7 @@ async fn corrupt_session_counts_as_missing() {
     .enumerate()
     {
         spoilt.run(spoiling).await;
-        let found = spoilt.store.decide(&asked, IDLE).await.unwrap().session;
+        let found = spoilt.store.decide(&requested, IDLE).await.unwrap().session;
         assert_eq!(found, SessionLookup::Missing, "{spoiling}");
         assert_eq!(spoilt.malformed("decide"), n as u64 + 1, "{spoiling}");
     }

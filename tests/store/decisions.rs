@@ -34,19 +34,19 @@ async fn unchanged_record_is_not_sent_again() {
             .await
             .unwrap();
         let require = Requirements::default();
-        let known = Arc::new(session.clone());
-        let ask = async |known: &Arc<Session>| {
-            let asked = Query {
-                session: Some(known.id),
-                cached: Some(Arc::clone(known)),
+        let seen = Arc::new(session.clone());
+        let request = async |seen: &Arc<Session>| {
+            let requested = Query {
+                session: Some(seen.id),
+                cached: Some(Arc::clone(seen)),
                 ..query(&[], &require, &[])
             };
-            store.decide(&asked, IDLE).await.unwrap().session
+            store.decide(&requested, IDLE).await.unwrap().session
         };
-        let SessionLookup::Active(found, _) = ask(&known).await else {
+        let SessionLookup::Active(found, _) = request(&seen).await else {
             panic!("not active")
         };
-        assert!(Arc::ptr_eq(&found, &known));
+        assert!(Arc::ptr_eq(&found, &seen));
         let roles = ["editor".to_owned()];
         let identity = SessionIdentity {
             email: &session.email,
@@ -60,7 +60,7 @@ async fn unchanged_record_is_not_sent_again() {
             revision: 1,
             ..session
         };
-        let SessionLookup::Active(found, _) = ask(&known).await else {
+        let SessionLookup::Active(found, _) = request(&seen).await else {
             panic!("not active")
         };
         assert_eq!(*found, session);
@@ -68,7 +68,7 @@ async fn unchanged_record_is_not_sent_again() {
             .revoke(session.id, EndReason::SignOut, IDLE)
             .await
             .unwrap();
-        assert!(matches!(ask(&found).await, SessionLookup::Revoked(_)));
+        assert!(matches!(request(&found).await, SessionLookup::Revoked(_)));
     }
 }
 
@@ -199,23 +199,23 @@ async fn session_expires_by_idleness_and_by_age() {
             .create_session(&old, None, 5, OnSessionLimit::EvictOldest, IDLE)
             .await
             .unwrap();
-        let ask = |last_access| Query {
+        let request = |last_access| Query {
             session: Some(old.id),
             last_access,
             ..query(&[], &anything, &[])
         };
-        for (known, idle, active) in [
+        for (cached, idle, active) in [
             (0, Some(900), false),
             (0, Some(1_200), true),
             (0, None, true),
             (now - 100_000, Some(900), true),
         ] {
             let idle = idle.map(Duration::from_secs);
-            let found = store.decide(&ask(known), idle).await.unwrap().session;
+            let found = store.decide(&request(cached), idle).await.unwrap().session;
             assert_eq!(
                 matches!(found, SessionLookup::Active(..)),
                 active,
-                "{known} {idle:?}"
+                "{cached} {idle:?}"
             );
             assert!(active || matches!(found, SessionLookup::Expired(_)));
         }
@@ -224,11 +224,11 @@ async fn session_expires_by_idleness_and_by_age() {
             .create_session(&old, None, 5, OnSessionLimit::EvictOldest, IDLE)
             .await
             .unwrap();
-        let asked = Query {
+        let requested = Query {
             session: Some(old.id),
             ..query(&[], &anything, &[])
         };
-        let found = store.decide(&asked, None).await.unwrap().session;
+        let found = store.decide(&requested, None).await.unwrap().session;
         assert!(matches!(found, SessionLookup::Expired(_)), "{found:?}");
         assert!(
             !store
@@ -270,12 +270,12 @@ async fn role_limits_apply_and_shadow_limits_never_refuse() {
             }),
         ];
         let anything = Requirements::default();
-        let asked = Query {
+        let requested = Query {
             session: Some(session.id),
             ..query(&[], &anything, &after)
         };
         for (shadow_allowed, left) in [(true, 8), (false, 7)] {
-            let (found, verdicts) = decide(&store, &asked).await;
+            let (found, verdicts) = decide(&store, &requested).await;
             let bound: Vec<_> = found.decisions.iter().map(|d| &*d.limit.name).collect();
             assert_eq!(bound, ["odd", "all"]);
             assert_eq!(verdicts, [(shadow_allowed, 0), (true, left)]);
@@ -366,8 +366,8 @@ async fn three_gateways_admit_exactly_the_limit() {
 
 #[tokio::test]
 async fn empty_query_needs_no_server() {
-    let nobody = crate::support::address(1);
-    let engine = portcullis::settings::Engine::Redis(nobody);
+    let missing = crate::support::address(1);
+    let engine = portcullis::settings::Engine::Redis(missing);
     let store = open(engine, Duration::from_secs(1), crate::support::metrics()).connect();
     let anything = Requirements::default();
     let findings = store

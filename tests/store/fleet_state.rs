@@ -17,7 +17,7 @@ async fn cutoff_refuses_tokens_issued_before_it() {
     for store in stores {
         let anything = Requirements::default();
         let after = [charge(limit("l", Algorithm::SlidingLog, 9))];
-        let asked = |person, issued_at| Query {
+        let requested = |person, issued_at| Query {
             cut_off_user: Some(user_hash(person)),
             issued_at,
             ..query(&[], &anything, &after)
@@ -27,7 +27,7 @@ async fn cutoff_refuses_tokens_issued_before_it() {
             let spent = findings.decisions.len();
             (inquiry.is_cut_off(findings.cut_off), spent)
         };
-        assert_eq!(find(asked("https://idp\0ann", None)).await, (false, 1));
+        assert_eq!(find(requested("https://idp\0ann", None)).await, (false, 1));
         let before = store.now().await.unwrap() / 1000;
         store.cut_off("https://idp\0ann").await.unwrap();
         let cuts = store.cut_offs(&["https://idp\0ann", "ann"]).await.unwrap();
@@ -42,7 +42,7 @@ async fn cutoff_refuses_tokens_issued_before_it() {
             ("https://idp\0ann", Some(second + 1), (false, 1)),
             ("ann", Some(second), (false, 1)),
         ] {
-            let found = find(asked(person, issued_at)).await;
+            let found = find(requested(person, issued_at)).await;
             assert_eq!(found, expected, "{person:?} {issued_at:?}");
         }
     }

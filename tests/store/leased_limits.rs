@@ -75,8 +75,8 @@ async fn single_gateway_admits_exactly_the_limit() {
             assert!(decisions[0].allowed, "{n}");
             assert_eq!(decisions[0].remaining, 2000 - n, "{}", charge.limit.name);
         }
-        let asked = server.scripts().await - before;
-        assert!(asked < 400, "{asked} scripts for 2000 requests");
+        let requested = server.scripts().await - before;
+        assert!(requested < 400, "{requested} scripts for 2000 requests");
         let refused = async || {
             let decisions = store.charge(std::slice::from_ref(charge)).await.unwrap();
             let decision = &decisions[0];
@@ -107,21 +107,21 @@ async fn pending_grant_refuses_no_request() {
     }
     for round in 0..40 {
         let charge = leased(&format!("l{round}"), Algorithm::SlidingLog, 300);
-        let (admitted, asking) = (AtomicU64::new(0), AtomicU64::new(0));
-        let ask = async |store: &Store| {
+        let (admitted, pending) = (AtomicU64::new(0), AtomicU64::new(0));
+        let request = async |store: &Store| {
             loop {
-                asking.fetch_add(1, Ordering::SeqCst);
+                pending.fetch_add(1, Ordering::SeqCst);
                 if !admits(store, &charge).await {
                     break;
                 }
                 admitted.fetch_add(1, Ordering::SeqCst);
-                asking.fetch_sub(1, Ordering::SeqCst);
+                pending.fetch_sub(1, Ordering::SeqCst);
             }
-            let others = asking.fetch_sub(1, Ordering::SeqCst) - 1;
+            let others = pending.fetch_sub(1, Ordering::SeqCst) - 1;
             others + admitted.load(Ordering::SeqCst)
         };
         // Whoever is refused finds everything used, or in the hands of those who ask.
-        let used = join_all(workers.iter().cycle().take(16).map(ask)).await;
+        let used = join_all(workers.iter().cycle().take(16).map(request)).await;
         let least = used.iter().min();
         assert!(least.is_some_and(|used| *used >= 300), "{used:?}");
         assert_eq!(admitted.load(Ordering::SeqCst), 300);
@@ -196,9 +196,9 @@ async fn overshoot_stays_within_the_bound() {
         tasks.push(tokio::spawn(async move {
             let (mut admitted, started) = (Vec::new(), Instant::now());
             while started.elapsed() < Duration::from_millis(4500) {
-                let asked = Instant::now();
+                let requested = Instant::now();
                 if admits(&store, &charge).await {
-                    admitted.push((asked, Instant::now()));
+                    admitted.push((requested, Instant::now()));
                 }
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
@@ -287,15 +287,15 @@ async fn grants_of_many_users_share_a_script() {
         );
         server.scripts().await - before
     };
-    let mut asked = Vec::new();
-    while asked.len() < 100 {
-        asked.push(all_spend().await);
+    let mut requested = Vec::new();
+    while requested.len() < 100 {
+        requested.push(all_spend().await);
     }
     // At first each asks for itself; later what all ask for behind their backs is one question.
-    assert_eq!(asked[0], 30);
-    let later: u64 = asked[2..].iter().sum();
-    assert!(later < 200, "{asked:?}");
-    let used = asked.len() as u64;
+    assert_eq!(requested[0], 30);
+    let later: u64 = requested[2..].iter().sum();
+    assert!(later < 200, "{requested:?}");
+    let used = requested.len() as u64;
     store.return_all_units().await;
     for charge in &users {
         assert_eq!(remaining_units(&store, charge).await, 1000 - used);
@@ -314,9 +314,9 @@ async fn exact_and_leased_limits_are_decided_together() {
         ];
         for n in 1..=5 {
             let decisions = store.charge(&charges).await.unwrap();
-            let said = decisions.iter().map(|it| (&*it.limit.name, it.remaining));
+            let output = decisions.iter().map(|it| (&*it.limit.name, it.remaining));
             let expected = [("leased", 1000 - n), ("exact", 5 - n), ("other", 1000 - n)];
-            assert_eq!(said.collect::<Vec<_>>(), expected);
+            assert_eq!(output.collect::<Vec<_>>(), expected);
         }
         for _ in 0..5 {
             let decisions = store.charge(&charges).await.unwrap();
@@ -447,6 +447,6 @@ async fn busy_counter_requests_large_grants() {
     let store = redis(&server, TIMEOUT).await;
     let charge = leased("busy", Algorithm::SlidingWindow, 10_000_000);
     spend(&store, &charge, 20_000).await;
-    let asked = server.scripts().await;
-    assert!(asked < 1000, "{asked} scripts for 20000 requests");
+    let requested = server.scripts().await;
+    assert!(requested < 1000, "{requested} scripts for 20000 requests");
 }

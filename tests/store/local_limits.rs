@@ -150,13 +150,13 @@ async fn counter_flood_does_not_reset_spent_units() {
     let server = Server::start();
     let store = redis(&server, TIMEOUT).await;
     let limit = Arc::new(limit("flood", Algorithm::SlidingWindow, 3));
-    let of = |who: u32| Charge {
+    let of = |user: u32| Charge {
         limit: Arc::clone(&limit),
-        counter: Counter::of("flood", [(1, &who.to_be_bytes()[..])]),
+        counter: Counter::of("flood", [(1, &user.to_be_bytes()[..])]),
     };
     assert_eq!(drain_locally(&store, &of(0)), 3);
-    for who in 1..50_000 {
-        assert!(store.charge_locally(&[of(who)])[0].allowed);
+    for user in 1..50_000 {
+        assert!(store.charge_locally(&[of(user)])[0].allowed);
     }
     assert_eq!(drain_locally(&store, &of(0)), 0);
     assert_eq!(drain_locally(&store, &of(7)), 2);

@@ -40,15 +40,15 @@ async fn concurrent_lookups_are_batched() {
         alive.push(create_session(&store, &format!("user-{number}")).await);
     }
     let before = server.scripts().await;
-    let asking = alive.iter().enumerate().map(|(number, session)| {
-        let known = (number % 2 == 0).then(|| Arc::new(session.clone()));
+    let pending = alive.iter().enumerate().map(|(number, session)| {
+        let seen = (number % 2 == 0).then(|| Arc::new(session.clone()));
         let inquiry = Query {
-            cached: known,
+            cached: seen,
             ..session_query(session.id, &require)
         };
         decide(&store, inquiry)
     });
-    for (session, findings) in alive.iter().zip(join_all(asking).await) {
+    for (session, findings) in alive.iter().zip(join_all(pending).await) {
         let found = SessionLookup::Active(Arc::new(session.clone()), session.created_at);
         assert_eq!(findings.session, found);
     }
@@ -84,7 +84,7 @@ async fn failed_lookup_does_not_affect_its_batch() {
         ..Query::empty(&require)
     };
     let of = |id| decide(&store, session_query(id, &require));
-    let asking = [
+    let pending = [
         of(spoilt.id),
         of(session("nobody", 0).id),
         of(wrong.id),
@@ -94,10 +94,10 @@ async fn failed_lookup_does_not_affect_its_batch() {
         decide(&store, token("another", "nobody", Some(good.id))),
     ];
     let before = server.scripts().await;
-    let answers: [QueryResult; 7] = join_all(asking).await.try_into().unwrap();
+    let responses: [QueryResult; 7] = join_all(pending).await.try_into().unwrap();
     assert_eq!(server.scripts().await - before, 1);
-    let [spoilt, nobody, wrong, ended, listed, cut, all] = answers;
-    for missing in [spoilt, nobody, wrong] {
+    let [spoilt, absent, wrong, ended, listed, cut, all] = responses;
+    for missing in [spoilt, absent, wrong] {
         assert_eq!(missing.session, SessionLookup::Missing);
     }
     assert!(matches!(ended.session, SessionLookup::Revoked(it) if it.id == revoked.id));

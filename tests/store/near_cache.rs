@@ -65,13 +65,13 @@ impl Gateway {
 
     async fn decide(&self, session: Option<SessionId>, key: Option<&str>) -> QueryResult {
         let anything = Requirements::default();
-        let asked = Query {
+        let requested = Query {
             session,
             blacklist_key: key,
             cached: session.and_then(|id| self.store.near_cache().session(id)),
             ..query(&[], &anything, &[])
         };
-        self.store.decide(&asked, IDLE).await.unwrap()
+        self.store.decide(&requested, IDLE).await.unwrap()
     }
 
     /// How many decisions were asked of the server.
@@ -105,7 +105,7 @@ async fn cached_session_and_token_cost_no_query() {
     let first = other.decide(Some(ann.id), Some("jti-1")).await;
     assert!(matches!(first.session, SessionLookup::Active(..)));
     assert!(!first.blacklisted);
-    let asked = other.queries();
+    let requested = other.queries();
     for n in 0..20 {
         let used = SessionUse {
             session: ann.id,
@@ -118,12 +118,12 @@ async fn cached_session_and_token_cost_no_query() {
         assert!(matches!(again.session, SessionLookup::Active(..)));
         assert!(!again.blacklisted);
     }
-    assert_eq!(other.queries(), asked);
+    assert_eq!(other.queries(), requested);
     // One that never was is known not to be.
-    let nobody = SessionId([9; 32]);
-    assert_eq!(other.find(nobody).await, SessionLookup::Missing);
-    assert_eq!(other.find(nobody).await, SessionLookup::Missing);
-    assert_eq!(other.queries(), asked + 1);
+    let missing = SessionId([9; 32]);
+    assert_eq!(other.find(missing).await, SessionLookup::Missing);
+    assert_eq!(other.find(missing).await, SessionLookup::Missing);
+    assert_eq!(other.queries(), requested + 1);
 }
 
 #[tokio::test]
@@ -135,27 +135,27 @@ async fn cached_session_still_checks_role_limits() {
     let mut exempt = (*log("exempt", 1).limit).clone();
     exempt.except_roles = vec!["admin".to_owned()];
     let limits = [log("l", 2), crate::support::charge(exempt)];
-    let ask = async |require: &Requirements| {
-        let asked = Query {
+    let request = async |require: &Requirements| {
+        let requested = Query {
             session: Some(ann.id),
             ..query(&[], require, &limits)
         };
-        let findings = one.store.decide(&asked, IDLE).await.unwrap();
-        let told: Vec<_> = findings
+        let findings = one.store.decide(&requested, IDLE).await.unwrap();
+        let reported: Vec<_> = findings
             .decisions
             .iter()
             .map(|decision| (decision.limit.name.to_string(), decision.allowed))
             .collect();
-        told
+        reported
     };
     let owner = Requirements {
         roles: vec!["owner".to_owned()],
         ..Requirements::default()
     };
-    assert_eq!(ask(&owner).await, []);
-    assert_eq!(ask(&anything).await, [("l".to_owned(), true)]);
-    assert_eq!(ask(&anything).await, [("l".to_owned(), true)]);
-    assert_eq!(ask(&anything).await, [("l".to_owned(), false)]);
+    assert_eq!(request(&owner).await, []);
+    assert_eq!(request(&anything).await, [("l".to_owned(), true)]);
+    assert_eq!(request(&anything).await, [("l".to_owned(), true)]);
+    assert_eq!(request(&anything).await, [("l".to_owned(), false)]);
 }
 
 #[tokio::test]
@@ -167,24 +167,24 @@ async fn limited_token_is_looked_up_once() {
     spent.leased = true;
     let limits = [crate::support::charge(spent)];
     let refused = async |key: &str, person: &str| {
-        let asked = Query {
+        let requested = Query {
             session: Some(ann.id),
             cached: one.store.near_cache().session(ann.id),
             blacklist_key: Some(key),
             cut_off_user: Some(user_hash(person)),
             ..query(&[], &anything, &limits)
         };
-        let findings = one.store.decide(&asked, IDLE).await.unwrap();
+        let findings = one.store.decide(&requested, IDLE).await.unwrap();
         findings.decisions.iter().any(|decision| decision.refuses())
     };
     assert!(!refused("jti-1", "ann").await);
     for (key, person) in [("jti-1", "ann"), ("jti-2", "bob")] {
         refused(key, person).await;
-        let asked = one.queries();
+        let requested = one.queries();
         for _ in 0..20 {
             assert!(refused(key, person).await);
         }
-        assert_eq!(one.queries(), asked, "{key} {person}");
+        assert_eq!(one.queries(), requested, "{key} {person}");
     }
     let ten = Duration::from_secs(10);
     one.store.blacklist("jti-2", ten).await.unwrap();
@@ -242,11 +242,11 @@ async fn role_change_applies_locally_and_propagates() {
     };
     for n in 0..200 {
         let role = format!("role-{n}");
-        let asking = other.find(ann.id);
+        let pending = other.find(ann.id);
         let roles = std::slice::from_ref(&role);
         let changing = write_identity(&one.store, "ann", identity(n + 1, roles));
         // What is asked while it changes may be overtaken by the news.
-        tokio::join!(asking, changing);
+        tokio::join!(pending, changing);
         assert!(holds(one.find(ann.id).await, &role), "{n}");
         let start = Instant::now();
         while !holds(other.find(ann.id).await, &role) {
@@ -283,14 +283,14 @@ async fn unconfirmed_cache_queries_the_store_within_a_second() {
     server.signal("STOP");
     let start = Instant::now();
     let anything = Requirements::default();
-    let asked = Query {
+    let requested = Query {
         session: Some(ann.id),
         ..query(&[], &anything, &[])
     };
     loop {
         // By when it is asked: how long the machine takes to run this is not the question.
         let since = start.elapsed();
-        if one.store.decide(&asked, IDLE).await.is_err() {
+        if one.store.decide(&requested, IDLE).await.is_err() {
             break;
         }
         assert!(since < Duration::from_secs(1), "it still answers");
@@ -315,14 +315,14 @@ async fn tracking_resumes_after_store_restart() {
     let _server = Server::start_on(port, &[]);
     one.await_fresh(true).await;
     let anything = Requirements::default();
-    let asked = Query {
+    let requested = Query {
         session: Some(ann.id),
         ..query(&[], &anything, &[])
     };
     let start = Instant::now();
     let found = loop {
         // The link for questions is another connection.
-        match one.store.decide(&asked, IDLE).await {
+        match one.store.decide(&requested, IDLE).await {
             Ok(findings) => break findings.session,
             Err(_) => assert!(start.elapsed() < PROPAGATION_DEADLINE),
         }
@@ -357,12 +357,12 @@ async fn locally_idle_session_is_looked_up() {
     // With a shorter timeout it is over, as far as is known here; the store knows of the use.
     let idle = Some(Duration::from_secs(400));
     let anything = Requirements::default();
-    let asked = Query {
+    let requested = Query {
         session: Some(old.id),
         ..query(&[], &anything, &[])
     };
     for _ in 0..2 {
-        let found = other.store.decide(&asked, idle).await.unwrap().session;
+        let found = other.store.decide(&requested, idle).await.unwrap().session;
         assert!(matches!(found, SessionLookup::Active(_, last) if last == now));
     }
 }
@@ -383,6 +383,6 @@ async fn active_sessions_are_refreshed_ahead() {
         assert!(matches!(found.session, SessionLookup::Active(..)));
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let asked = gateway.queries() - before;
-    assert!((1..=2).contains(&asked), "asked {asked} times");
+    let requested = gateway.queries() - before;
+    assert!((1..=2).contains(&requested), "asked {requested} times");
 }

@@ -34,12 +34,12 @@ async fn start_tracking(store: Store) -> Store {
 
 async fn find(store: &Store, id: SessionId) -> SessionLookup {
     let anything = Requirements::default();
-    let asked = Query {
+    let requested = Query {
         session: Some(id),
         cached: store.near_cache().session(id),
         ..query(&[], &anything, &[])
     };
-    store.decide(&asked, IDLE).await.unwrap().session
+    store.decide(&requested, IDLE).await.unwrap().session
 }
 
 /// Changes the name of the user's sessions, or one session's `data`.

@@ -75,13 +75,13 @@ async fn tokens_rotate_and_replay_for_the_grace_time() {
             rotate(&store, id, 4, 5, grace).await,
             RotationOutcome::SessionEnded
         );
-        let nobody = SessionId([9; 32]);
+        let missing = SessionId([9; 32]);
         assert_eq!(
-            rotate(&store, nobody, 1, 2, grace).await,
+            rotate(&store, missing, 1, 2, grace).await,
             RotationOutcome::SessionEnded
         );
         assert_eq!(
-            rotate(&store, nobody, 200, 2, grace).await,
+            rotate(&store, missing, 200, 2, grace).await,
             RotationOutcome::Unknown
         );
     }

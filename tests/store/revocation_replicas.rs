@@ -30,8 +30,8 @@ impl Pair {
         let replica = Process::serving(free_port(), folder.path(), &following);
         master.await_pong();
         until("the replica follows", || {
-            let told = master.command(&["INFO", "replication"]);
-            told.contains("state=online")
+            let reported = master.command(&["INFO", "replication"]);
+            reported.contains("state=online")
         });
         // Before its first word, which may take a second, a new replica is sent nothing.
         master.command(&["SET", "first", "1"]);

@@ -25,8 +25,10 @@ impl Server {
     pub(crate) async fn scripts(&self) -> u64 {
         let mut info = redis::cmd("INFO");
         info.arg("commandstats");
-        let told: String = info.query_async(&mut self.client().await).await.unwrap();
-        let line = told.lines().find(|it| it.starts_with("cmdstat_evalsha:"));
+        let reported: String = info.query_async(&mut self.client().await).await.unwrap();
+        let line = reported
+            .lines()
+            .find(|it| it.starts_with("cmdstat_evalsha:"));
         let calls = line.and_then(|line| line.split(['=', ',']).nth(1));
         calls.map_or(0, |calls| calls.parse().unwrap())
     }

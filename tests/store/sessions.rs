@@ -88,10 +88,10 @@ async fn sign_in_below_the_limit_reads_no_other_session() {
     }
     let mut info = redis::cmd("INFO");
     info.arg("commandstats");
-    let told: String = info.query_async(&mut server.client().await).await.unwrap();
+    let reported: String = info.query_async(&mut server.client().await).await.unwrap();
     assert!(
-        told.contains("cmdstat_hset:") && !told.contains("cmdstat_hgetall:"),
-        "{told}"
+        reported.contains("cmdstat_hset:") && !reported.contains("cmdstat_hgetall:"),
+        "{reported}"
     );
 }
 

@@ -106,12 +106,12 @@ fn open_topology(topology: Topology, ca: PathBuf, client: Option<(PathBuf, PathB
     open(Engine::Redis(address), TIMEOUT, metrics()).connect()
 }
 
-async fn until_logged(log_lines: &CapturedLogs, told: &str) {
+async fn until_logged(log_lines: &CapturedLogs, reported: &str) {
     let deadline = std::time::Instant::now() + TIMEOUT;
-    while !log_lines.text().contains(told) {
+    while !log_lines.text().contains(reported) {
         assert!(
             std::time::Instant::now() < deadline,
-            "{told}: {}",
+            "{reported}: {}",
             log_lines.text()
         );
         tokio::time::sleep(Duration::from_millis(5)).await;

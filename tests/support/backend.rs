@@ -36,8 +36,8 @@ fn respond(stream: TcpStream, username: &str, password: &str) -> std::io::Result
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
-    let asked: Value = serde_json::from_slice(&body)?;
-    let right = asked == json!({ "username": username, "password": password });
+    let requested: Value = serde_json::from_slice(&body)?;
+    let right = requested == json!({ "username": username, "password": password });
     let (status, body) = if right {
         ("200 OK", json!({ "id": 7 }).to_string())
     } else {

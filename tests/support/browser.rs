@@ -104,15 +104,18 @@ impl Browser {
     /// What assistive technology is told of an element: its role and its name.
     pub async fn role_and_name(&self, css: &str) -> (String, String) {
         let element = self.find(css).await.element_id();
-        let ask = async |what: &'static str| {
+        let request = async |what: &'static str| {
             let command = Computed {
                 element: element.to_string(),
                 property: what,
             };
-            let told: Value = self.client.issue_cmd(command).await.unwrap();
-            told.as_str().unwrap_or_default().to_owned()
+            let reported: Value = self.client.issue_cmd(command).await.unwrap();
+            reported.as_str().unwrap_or_default().to_owned()
         };
-        (ask("computedrole").await, ask("computedlabel").await)
+        (
+            request("computedrole").await,
+            request("computedlabel").await,
+        )
     }
 
     /// Ends it in good order.

@@ -66,8 +66,8 @@ pub fn for_each_store(story: impl Fn(&Gateway)) {
 #[track_caller]
 pub fn await_status(gateway: &Gateway, path: &str, cookie: &str, expected: u16) {
     eventually(&format!("{path} answers {expected}"), || {
-        let answer = gateway.request(&Request::get(path).cookie(cookie));
-        (answer.status == expected).then_some(())
+        let response = gateway.request(&Request::get(path).cookie(cookie));
+        (response.status == expected).then_some(())
     });
 }
 

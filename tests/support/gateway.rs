@@ -116,8 +116,8 @@ impl Gateway {
             if let Some(exit) = self.child.try_wait().unwrap() {
                 panic!("the gateway ended with {exit}:\n{}", self.logs());
             }
-            let answer = Request::get(path).try_send(self.admin).ok()?;
-            (answer.status == status).then_some(())
+            let response = Request::get(path).try_send(self.admin).ok()?;
+            (response.status == status).then_some(())
         });
     }
 
@@ -138,30 +138,30 @@ impl Gateway {
     /// Registers a user, who is then signed in.
     pub fn register(&self, email: &str) -> SignedIn {
         let body = json!({ "email": email, "password": PASSWORD, "session_token": true });
-        let answer = self.request(&Request::post("/api/v1/auth/register").json(&body));
-        assert_eq!(answer.status, 201, "{}", answer.text());
-        SignedIn::from_response(&answer)
+        let response = self.request(&Request::post("/api/v1/auth/register").json(&body));
+        assert_eq!(response.status, 201, "{}", response.text());
+        SignedIn::from_response(&response)
     }
 
     /// Signs a registered user in once more.
     pub fn login(&self, email: &str) -> SignedIn {
         let body = json!({ "email": email, "password": PASSWORD, "session_token": true });
-        let answer = self.request(&Request::post("/api/v1/auth/login").json(&body));
-        assert_eq!(answer.status, 200, "{}", answer.text());
-        SignedIn::from_response(&answer)
+        let response = self.request(&Request::post("/api/v1/auth/login").json(&body));
+        assert_eq!(response.status, 200, "{}", response.text());
+        SignedIn::from_response(&response)
     }
 
     /// Signs a registered user in, unless the gateway refuses.
     pub fn try_login(&self, email: &str) -> Option<SignedIn> {
         let body = json!({ "email": email, "password": PASSWORD, "session_token": true });
-        let answer = self.request(&Request::post("/api/v1/auth/login").json(&body));
-        assert_ne!(answer.status, 500, "{}", answer.text());
-        (answer.status == 200).then(|| SignedIn::from_response(&answer))
+        let response = self.request(&Request::post("/api/v1/auth/login").json(&body));
+        assert_ne!(response.status, 500, "{}", response.text());
+        (response.status == 200).then(|| SignedIn::from_response(&response))
     }
 
     /// Whether the private route takes that session's cookie.
-    pub fn accepts(&self, who: &SignedIn) -> bool {
-        self.request(&Request::get("/private/a").cookie(&who.cookie))
+    pub fn accepts(&self, user: &SignedIn) -> bool {
+        self.request(&Request::get("/private/a").cookie(&user.cookie))
             .status
             == 200
     }
@@ -302,10 +302,10 @@ pub struct SignedIn {
 }
 
 impl SignedIn {
-    fn from_response(answer: &Response) -> SignedIn {
-        let data = answer.data();
+    fn from_response(response: &Response) -> SignedIn {
+        let data = response.data();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let set_cookie = answer.header("set-cookie").unwrap_or_default().to_owned();
+        let set_cookie = response.header("set-cookie").unwrap_or_default().to_owned();
         SignedIn {
             user: text(&data["user"]["id"]),
             session: text(&data["session"]["id"]),

@@ -92,19 +92,19 @@ impl Http2 {
             request = request.header(*name, *value);
         }
         let request = request.body(()).unwrap();
-        let answer = self.runtime.block_on(async {
+        let reply = self.runtime.block_on(async {
             let mut sender = self.sender.clone().ready().await?;
-            let (answer, mut send) = sender.send_request(request, body.is_empty())?;
+            let (reply, mut send) = sender.send_request(request, body.is_empty())?;
             if !body.is_empty() {
                 send.send_data(Bytes::copy_from_slice(body), true)?;
             }
-            tokio::time::timeout(TIMEOUT, answer).await.unwrap()
+            tokio::time::timeout(TIMEOUT, reply).await.unwrap()
         })?;
         Ok(Stream {
             runtime: Arc::clone(&self.runtime),
-            status: answer.status().as_u16(),
-            headers: answer.headers().clone(),
-            body: answer.into_body(),
+            status: reply.status().as_u16(),
+            headers: reply.headers().clone(),
+            body: reply.into_body(),
         })
     }
 

@@ -22,8 +22,8 @@ pub(crate) fn shared() -> &'static Nodes {
         .get_or_init(|| {
             let nodes = Nodes::start("15000");
             let pids = nodes.servers.iter().map(|server| {
-                let told = server.command(&["INFO", "server"]);
-                let pid = told
+                let reported = server.command(&["INFO", "server"]);
+                let pid = reported
                     .lines()
                     .find_map(|line| line.strip_prefix("process_id:"));
                 pid.unwrap().trim().to_owned()
@@ -49,19 +49,19 @@ impl Nodes {
         creating.args(servers.iter().map(|s| format!("127.0.0.1:{}", s.port)));
         creating.args(["--cluster-replicas", "1", "--cluster-yes"]);
         let output = creating.output().unwrap();
-        let told = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "{told}");
+        let reported = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{reported}");
         until("everybody knows the whole cluster", || {
             servers.iter().all(|server| {
-                let known = server.command(&["CLUSTER", "NODES"]);
+                let cached = server.command(&["CLUSTER", "NODES"]);
                 let state = server.command(&["CLUSTER", "INFO"]);
-                state.contains("cluster_state:ok") && known.matches("slave ").count() == 3
+                state.contains("cluster_state:ok") && cached.matches("slave ").count() == 3
             })
         });
         until("the replicas follow", || {
             let linked = |server: &Process| {
-                let told = server.command(&["INFO", "replication"]);
-                told.contains("role:master") || told.contains("master_link_status:up")
+                let reported = server.command(&["INFO", "replication"]);
+                reported.contains("role:master") || reported.contains("master_link_status:up")
             };
             servers.iter().all(linked)
         });
@@ -89,8 +89,8 @@ impl Nodes {
         let slot = self.servers[0].command(&["CLUSTER", "KEYSLOT", key]);
         let holds = |server: &Process| {
             // A server that has the slot does not send elsewhere.
-            let answer = server.command(&["EXISTS", key]);
-            !answer.is_empty() && !answer.contains("MOVED") && !answer.contains("refused")
+            let response = server.command(&["EXISTS", key]);
+            !response.is_empty() && !response.contains("MOVED") && !response.contains("refused")
         };
         let place = self.servers.iter().position(holds);
         (slot, place.expect("nobody has the slot"))
@@ -101,8 +101,8 @@ impl Nodes {
         let name = |place: usize| self.servers[place].command(&["CLUSTER", "MYID"]);
         let (source, target) = (&self.servers[from], &self.servers[to]);
         let set = |server: &Process, state: &str, other: &str| {
-            let told = server.command(&["CLUSTER", "SETSLOT", slot, state, other]);
-            assert_eq!(told, "OK");
+            let reported = server.command(&["CLUSTER", "SETSLOT", slot, state, other]);
+            assert_eq!(reported, "OK");
         };
         set(target, "IMPORTING", &name(from));
         set(source, "MIGRATING", &name(to));

@@ -39,12 +39,12 @@ impl SentinelSetup {
         };
         until("the Sentinels know each other and the replicas", || {
             watched.sentinels.iter().all(|sentinel| {
-                let known = sentinel.command(&["SENTINEL", "MASTER", MASTER]);
-                let says = |name: &str, value: &str| {
-                    let mut lines = known.lines().skip_while(|line| *line != name);
+                let cached = sentinel.command(&["SENTINEL", "MASTER", MASTER]);
+                let reports = |name: &str, value: &str| {
+                    let mut lines = cached.lines().skip_while(|line| *line != name);
                     lines.nth(1) == Some(value)
                 };
-                says("num-slaves", "2") && says("num-other-sentinels", "2")
+                reports("num-slaves", "2") && reports("num-other-sentinels", "2")
             })
         });
         watched
@@ -59,8 +59,8 @@ impl SentinelSetup {
 
     /// The place among the servers of the one that the Sentinels call the master.
     pub(crate) fn master(&self) -> usize {
-        let told = self.sentinels[0].command(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER]);
-        let port: u16 = told.lines().nth(1).unwrap().parse().unwrap();
+        let reported = self.sentinels[0].command(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER]);
+        let port: u16 = reported.lines().nth(1).unwrap().parse().unwrap();
         self.servers.iter().position(|s| s.port == port).unwrap()
     }
 

@@ -76,9 +76,9 @@ impl Process {
     /// Waits until so many replicas have confirmed what was written until now. (`WAIT` would wait for
     /// what its own connection wrote.)
     pub(crate) fn await_replicas(&self, many: usize) {
-        let told = || self.command(&["INFO", "replication"]);
+        let reported = || self.command(&["INFO", "replication"]);
         let number = |text: &str| text.trim().parse::<u64>().unwrap();
-        let written = told();
+        let written = reported();
         let written = written
             .lines()
             .find_map(|line| line.strip_prefix("master_repl_offset:"))
@@ -90,7 +90,7 @@ impl Process {
             line.starts_with("slave") && offset.map(number) >= written
         };
         until("the replicas have everything", || {
-            told().lines().filter(|line| confirmed(line)).count() == many
+            reported().lines().filter(|line| confirmed(line)).count() == many
         });
     }
 

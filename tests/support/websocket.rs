@@ -24,7 +24,7 @@ impl WebSocketClient {
         }
         match client(request, connect_socket(to).unwrap()) {
             Ok((socket, _)) => Ok(WebSocketClient(socket)),
-            Err(HandshakeError::Failure(Error::Http(answer))) => Err(answer.status().as_u16()),
+            Err(HandshakeError::Failure(Error::Http(response))) => Err(response.status().as_u16()),
             Err(other) => panic!("{other}"),
         }
     }

@@ -19,7 +19,7 @@ const ENDED_KEPT: usize = 50;
 
 /// A session, and what its clients saw of it.
 pub(super) struct ObservedSession {
-    pub(super) who: SignedIn,
+    pub(super) user: SignedIn,
     pub(super) refresh_token: Mutex<String>,
     pub(super) events: Mutex<Vec<Event>>,
     /// By client: the latest number that it has been told is in the session's `data`.
@@ -104,11 +104,11 @@ impl ObservedSession {
             }
             401 => {
                 let code = response.code();
-                let session = &self.who.session;
+                let session = &self.user.session;
                 assert!(!self.is_alive(), "{session} was not ended: {code}");
-                let forgotten = account.ended_count() > ENDED_KEPT;
+                let evicted = account.ended_count() > ENDED_KEPT;
                 let expected = matches!(&*code, "SESSION_REVOKED" | "TOKEN_REVOKED");
-                assert!(expected || forgotten, "{session} was revoked: {code}");
+                assert!(expected || evicted, "{session} was revoked: {code}");
                 self.record(ClientOperation::Refused, gateway, called, true);
                 false
             }
@@ -128,9 +128,9 @@ impl ObservedSession {
     /// Takes down that this was in `data`.
     pub(super) fn assert_has_data(&self, least: &BTreeMap<String, u64>, data: &Value) {
         let number = |client: &str| data[client].as_u64().unwrap_or_default();
-        for (client, told) in least {
+        for (client, reported) in least {
             let number = number(client);
-            assert!(number >= *told, "{client} lost {told}: {data}");
+            assert!(number >= *reported, "{client} lost {reported}: {data}");
         }
         let mut kept = self.data.lock();
         for (client, number) in data.as_object().unwrap() {
@@ -164,8 +164,8 @@ impl Changes {
     /// The latest number that was sure to be made; others after it may have been.
     pub(super) fn latest_confirmed(&self) -> usize {
         let made = self.made.lock();
-        let sure = made.iter().rposition(|change| change.returned.is_some());
-        sure.map_or(0, |place| place + 1)
+        let confirmed = made.iter().rposition(|change| change.returned.is_some());
+        confirmed.map_or(0, |place| place + 1)
     }
 
     /// Checks a number that a call at a gateway returned just now.
@@ -203,10 +203,10 @@ impl Account {
     }
 
     /// Takes a new session in. A call that ends all of them and was under way may have ended it.
-    pub(super) fn add_session(&self, who: SignedIn, gateway: usize, called: Instant) {
+    pub(super) fn add_session(&self, caller: SignedIn, gateway: usize, called: Instant) {
         let subject = ObservedSession {
-            refresh_token: Mutex::new(who.refresh_token.clone()),
-            who,
+            refresh_token: Mutex::new(caller.refresh_token.clone()),
+            user: caller,
             events: Mutex::default(),
             data: Mutex::default(),
             ending: AtomicBool::new(false),
@@ -241,7 +241,7 @@ impl Account {
             });
             (sessions.bulk_ends.len() - 1, sessions.all.clone())
         };
-        swept.retain(|subject| Some(&*subject.who.session) != except);
+        swept.retain(|subject| Some(&*subject.user.session) != except);
         swept.iter().for_each(|subject| subject.mark_ending());
         let done = call();
         let mut sessions = self.sessions.lock();

@@ -93,10 +93,10 @@ impl<'s> Client<'s> {
     /// The request with one of the session's credentials.
     fn with_credential(&mut self, subject: &ObservedSession, request: Request) -> Request {
         match self.random_below(3) {
-            0 => request.cookie(&subject.who.cookie).same_origin(),
-            1 => request.bearer(&subject.who.access_token),
+            0 => request.cookie(&subject.user.cookie).same_origin(),
+            1 => request.bearer(&subject.user.access_token),
             _ => {
-                let token = format!("Session {}", subject.who.session_token);
+                let token = format!("Session {}", subject.user.session_token);
                 request.header("Authorization", &token)
             }
         }
@@ -119,8 +119,8 @@ impl<'s> Client<'s> {
 
     fn sign_in(&self, account: &Account, gateway: usize) {
         let called = Instant::now();
-        if let Some(who) = self.fixture.gateways[gateway].try_login(account.email) {
-            account.add_session(who, gateway, called);
+        if let Some(caller) = self.fixture.gateways[gateway].try_login(account.email) {
+            account.add_session(caller, gateway, called);
         }
     }
 
@@ -129,7 +129,7 @@ impl<'s> Client<'s> {
         let request = Request::get("/private/a");
         if let Some(response) = self.request(account, subject, gateway, request) {
             let roles = roles_of(&response.echo());
-            let session = format!("roles of {}", subject.who.session);
+            let session = format!("roles of {}", subject.user.session);
             account
                 .roles
                 .assert_possible(&session, roles, gateway, called);
@@ -153,7 +153,7 @@ impl<'s> Client<'s> {
         let request = Request::get(CURRENT);
         if let Some(response) = self.request(account, subject, gateway, request) {
             let shown = response.data();
-            assert_eq!(shown["id"], *subject.who.session);
+            assert_eq!(shown["id"], *subject.user.session);
             subject.assert_has_data(&least, &shown["data"]);
         }
     }
@@ -213,14 +213,14 @@ impl<'s> Client<'s> {
         let other = subjects.iter().rev().find(|it| it.is_alive());
         subject.mark_ending();
         let called = Instant::now();
-        let session = &subject.who.session;
+        let session = &subject.user.session;
         let logout = Request::post("/api/v1/auth/logout");
         let response = match (self.random_below(4), other) {
             (0, _) => {
                 let path = format!("/admin/sessions/{session}");
                 Some(self.fixture.gateways[gateway].admin(Request::delete(&path)))
             }
-            (1, Some(other)) if other.who.session != *session => {
+            (1, Some(other)) if other.user.session != *session => {
                 let path = format!("/api/v1/sessions/{session}");
                 let request = self.with_credential(other, Request::delete(&path));
                 let response = self.send(gateway, &request, &[subject, other]);
@@ -253,7 +253,7 @@ impl<'s> Client<'s> {
     /// Ends all of an account's sessions, or all but the one that asks.
     fn end_many(&mut self, account: &Account, subject: &ObservedSession, gateway: usize) {
         let all = self.random_below(2) == 0;
-        let except = (!all).then_some(&*subject.who.session);
+        let except = (!all).then_some(&*subject.user.session);
         account.end_many(gateway, except, || {
             let request = match all {
                 true => Request::post("/api/v1/auth/logout-all"),
