@@ -5,12 +5,14 @@
 mod admin;
 mod changes;
 mod endpoints;
+mod fixtures;
 mod operations;
 mod profile;
 mod races;
 mod refresh;
 mod sessions;
 mod sign_in;
+mod sign_out;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +20,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use base64::Engine;
+use fixtures::{PASSWORDS, reloadable};
 use http::{HeaderMap, Request, StatusCode};
 use serde_json::Value;
 use tower::ServiceExt;
@@ -25,10 +28,8 @@ use tower::ServiceExt;
 use super::{ApiRejection, ApiState, Caller, ResponseInfo, router};
 use crate::auth::credential;
 use crate::auth::credential::PresentedCredential;
-use crate::auth::session::{
-    ClientBinding, CookieRules, OnSessionLimit, SameSite, SessionId, SessionRules, SessionStatus,
-};
-use crate::auth::token::{Claims, Key, Tokens};
+use crate::auth::session::{SessionId, SessionStatus};
+use crate::auth::token::Claims;
 use crate::database::Database;
 use crate::events::{Events, RecordedEvent};
 use crate::identity::Accounts;
@@ -37,18 +38,9 @@ use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::Refusal;
 use crate::routing::endpoints::needs_caller;
 use crate::sessions::Sessions;
-use crate::settings::{self, HashCost, PasswordRules, Rate, Reloadable};
+use crate::settings::{self, Reloadable};
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
-
-const PASSWORDS: PasswordRules = PasswordRules {
-    min_length: 12,
-    cost: HashCost {
-        memory: 19 << 10,
-        iterations: 2,
-        parallelism: 1,
-    },
-};
 
 const EMAIL: &str = "ann@example.com";
 const PASSWORD: &str = "correct horse battery";
@@ -139,9 +131,9 @@ async fn gateway_with(adjust: impl FnOnce(&mut Reloadable)) -> TestGateway {
         events.clone(),
     )
     .unwrap();
-    let mut live = live();
-    adjust(&mut live);
-    let snapshot = Arc::new(Snapshot::start(live, None, &metrics).await);
+    let mut settings = reloadable();
+    adjust(&mut settings);
+    let snapshot = Arc::new(Snapshot::start(settings, None, &metrics).await);
     let desk = ApiState {
         count_open_streams: Arc::new(|_| 0),
         accounts,
@@ -156,91 +148,6 @@ async fn gateway_with(adjust: impl FnOnce(&mut Reloadable)) -> TestGateway {
         ip: "192.0.2.1",
         metrics,
         _folder: folder,
-    }
-}
-
-fn tokens() -> Tokens {
-    Tokens {
-        issuer: "portcullis".to_owned(),
-        audience: "portcullis".to_owned(),
-        access_ttl: Duration::from_secs(900),
-        refresh_ttl: Duration::from_secs(3600),
-        refresh_grace: Duration::from_secs(30),
-        leeway: Duration::from_secs(5),
-        signing: Some(Key::hmac(None, &[7; 32]).unwrap()),
-        verifying: Vec::new(),
-        trusted: Vec::new(),
-    }
-}
-
-fn live() -> Reloadable {
-    let rate = |limit| Rate {
-        limit,
-        window: Duration::from_secs(600),
-    };
-    Reloadable {
-        listeners: Vec::new(),
-        admin_token: Some("0123456789abcdef".to_owned().into()),
-        admin_names: Some(Vec::new()),
-        tokens: Arc::new(tokens()),
-        sessions: SessionRules {
-            durable: false,
-            ttl: Duration::from_secs(7200),
-            idle_timeout: Some(Duration::from_secs(3600)),
-            max_per_user: 3,
-            on_limit: OnSessionLimit::EvictOldest,
-            cookie: CookieRules {
-                name: "__Host-portcullis".to_owned(),
-                secure: true,
-                same_site: SameSite::Lax,
-                domain: None,
-                path: "/".to_owned(),
-            },
-            bind_user_agent: ClientBinding::Off,
-            bind_ip: ClientBinding::Off,
-        },
-        identity: settings::Identity {
-            registration_open: true,
-            passwords: PASSWORDS,
-            attempts_per_address: rate(100),
-            failures_per_account: rate(3),
-            backend: None,
-        },
-        hsts: None,
-        api: Some(settings::Api {
-            prefix: "/api/v1".to_owned(),
-            allowed_origins: vec!["https://app.example".to_owned()],
-            users: true,
-        }),
-        identity_header_names: settings::IdentityHeaderNames::default(),
-        limits: Vec::new(),
-        upstreams: vec![Arc::new(orders())],
-        routes: crate::routing::RouteTable::default(),
-        shutdown: settings::Shutdown {
-            delay: Duration::ZERO,
-            grace: Duration::ZERO,
-        },
-    }
-}
-
-/// An upstream without servers.
-fn orders() -> settings::Upstream {
-    settings::Upstream {
-        name: "orders".into(),
-        servers: Vec::new(),
-        protocol: settings::Protocol::Http1,
-        host: settings::UpstreamHost::Preserve,
-        tls: settings::UpstreamTls::default(),
-        balance: settings::Balance::RoundRobin,
-        health_check: None,
-        timeouts: settings::Timeouts {
-            connect: Duration::ZERO,
-            read: Duration::ZERO,
-            write: Duration::ZERO,
-            idle: Duration::ZERO,
-            stream_idle: None,
-        },
-        retries: 0,
     }
 }
 

@@ -347,13 +347,14 @@ impl DownstreamConnection {
     }
 
     /// Ends an upgraded connection softly: a Close frame where one fits, then the end of the stream.
-    fn poll_close(&mut self, cx: &mut Context<'_>, why: CloseReason) {
+    fn poll_close(&mut self, cx: &mut Context<'_>, why: CloseReason) -> Poll<io::Result<()>> {
         if self.control.is_upgraded() && self.frames.may_close() {
             let frame = why.close_frame();
             self.frames.pass(&frame);
             self.unsent.extend_from_slice(&frame);
         }
         let _ = self.poll_send(cx);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -377,10 +378,7 @@ impl AsyncRead for DownstreamConnection {
         this.control.register_reader(cx.waker());
         match this.control.reader_action() {
             ReaderAction::Read => {}
-            ReaderAction::Close(why) => {
-                this.poll_close(cx, why);
-                return Poll::Ready(Ok(()));
-            }
+            ReaderAction::Close(why) => return this.poll_close(cx, why),
             ReaderAction::Fail => return Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
         }
         let allowance = this.allowance().min(buffer.remaining());

@@ -1,0 +1,103 @@
+//! Settings of the gateway under test.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::auth::session::{ClientBinding, CookieRules, OnSessionLimit, SameSite, SessionRules};
+use crate::auth::token::{Key, Tokens};
+use crate::routing::RouteTable;
+use crate::settings::{self, HashCost, PasswordRules, Rate, Reloadable};
+
+pub(super) const PASSWORDS: PasswordRules = PasswordRules {
+    min_length: 12,
+    cost: HashCost {
+        memory: 19 << 10,
+        iterations: 2,
+        parallelism: 1,
+    },
+};
+
+fn tokens() -> Tokens {
+    Tokens {
+        issuer: "portcullis".to_owned(),
+        audience: "portcullis".to_owned(),
+        access_ttl: Duration::from_secs(900),
+        refresh_ttl: Duration::from_secs(3600),
+        refresh_grace: Duration::from_secs(30),
+        leeway: Duration::from_secs(5),
+        signing: Some(Key::hmac(None, &[7; 32]).unwrap()),
+        verifying: Vec::new(),
+        trusted: Vec::new(),
+    }
+}
+
+pub(super) fn reloadable() -> Reloadable {
+    let rate = |limit| Rate {
+        limit,
+        window: Duration::from_secs(600),
+    };
+    Reloadable {
+        listeners: Vec::new(),
+        admin_token: Some("0123456789abcdef".to_owned().into()),
+        admin_names: Some(Vec::new()),
+        tokens: Arc::new(tokens()),
+        sessions: SessionRules {
+            durable: false,
+            ttl: Duration::from_secs(7200),
+            idle_timeout: Some(Duration::from_secs(3600)),
+            max_per_user: 3,
+            on_limit: OnSessionLimit::EvictOldest,
+            cookie: CookieRules {
+                name: "__Host-portcullis".to_owned(),
+                secure: true,
+                same_site: SameSite::Lax,
+                domain: None,
+                path: "/".to_owned(),
+            },
+            bind_user_agent: ClientBinding::Off,
+            bind_ip: ClientBinding::Off,
+        },
+        identity: settings::Identity {
+            registration_open: true,
+            passwords: PASSWORDS,
+            attempts_per_address: rate(100),
+            failures_per_account: rate(3),
+            backend: None,
+        },
+        hsts: None,
+        api: Some(settings::Api {
+            prefix: "/api/v1".to_owned(),
+            allowed_origins: vec!["https://app.example".to_owned()],
+            users: true,
+        }),
+        identity_header_names: settings::IdentityHeaderNames::default(),
+        limits: Vec::new(),
+        upstreams: vec![Arc::new(orders())],
+        routes: RouteTable::default(),
+        shutdown: settings::Shutdown {
+            delay: Duration::ZERO,
+            grace: Duration::ZERO,
+        },
+    }
+}
+
+/// An upstream without servers.
+fn orders() -> settings::Upstream {
+    settings::Upstream {
+        name: "orders".into(),
+        servers: Vec::new(),
+        protocol: settings::Protocol::Http1,
+        host: settings::UpstreamHost::Preserve,
+        tls: settings::UpstreamTls::default(),
+        balance: settings::Balance::RoundRobin,
+        health_check: None,
+        timeouts: settings::Timeouts {
+            connect: Duration::ZERO,
+            read: Duration::ZERO,
+            write: Duration::ZERO,
+            idle: Duration::ZERO,
+            stream_idle: None,
+        },
+        retries: 0,
+    }
+}
