@@ -10,7 +10,7 @@ use http::request::Parts;
 use uuid::Uuid;
 
 use super::response::ApiRejection;
-use super::{ApiState, Caller, origin};
+use super::{ApiState, Caller};
 use crate::auth::credential;
 use crate::auth::credential::PresentedCredential;
 use crate::auth::session::SessionId;
@@ -18,6 +18,7 @@ use crate::database::User;
 use crate::events::{Event, EventKind};
 use crate::identity::Accounts;
 use crate::pipeline::admission::{Client, CredentialKind, Identity};
+use crate::pipeline::same_origin;
 use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::Refusal;
 use crate::settings::Reloadable;
@@ -137,7 +138,7 @@ pub(super) fn is_allowed_origin(
     client: &Client,
     headers: &HeaderMap,
 ) -> bool {
-    origin::is_same_origin(headers, client, allowed_origins(settings))
+    same_origin::is_same_origin(headers, client, allowed_origins(settings))
 }
 
 /// Refuses what a browser says comes from another site.
@@ -147,7 +148,7 @@ pub(super) fn require_not_cross_site(
     client: &Client,
     headers: &HeaderMap,
 ) -> Result<(), ApiRejection> {
-    if origin::is_cross_site(headers, client, allowed_origins(settings)) {
+    if same_origin::is_cross_site(headers, client, allowed_origins(settings)) {
         Err(reject_csrf(desk, client))
     } else {
         Ok(())

@@ -1,19 +1,19 @@
 //! `portcullis explain`.
 
 use std::fmt::Write;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
 
 use super::print;
 use crate::config;
 use crate::limits::{Algorithm, KeyPart, Limit};
-use crate::routing::{
-    self, Auth, ExplainedRoute, HostPattern, Match, Path, PathAmbiguities, PathPattern, Route,
-    endpoints,
-};
+use crate::pipeline::destination::{self, Destination, NoDestination};
+use crate::pipeline::facts::{ClientOrigin, RequestFacts, RequestHost};
+use crate::routing::{self, Auth, HostPattern, Match, Path, PathAmbiguities, PathPattern, Route};
 use crate::settings::{Settings, Upstream};
 
 #[derive(Debug, Args)]
@@ -30,7 +30,7 @@ pub(super) struct ExplainArgs {
     headers: Vec<String>,
 }
 
-/// Tells what would become of the request.
+/// Prints what would happen to the request.
 pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<()> {
     let settings = config::load(&args.config)?;
     let request = Request::from_args(args)?;
@@ -93,6 +93,20 @@ impl Request {
         })
     }
 
+    /// The client as it would come to this listener.
+    fn client(&self, settings: &Settings, listener: usize) -> ClientOrigin {
+        let listener = settings.boot.listeners.get(listener);
+        ClientOrigin {
+            ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            chain: Vec::new(),
+            https: self
+                .https
+                .unwrap_or(listener.is_some_and(|listener| listener.tls)),
+            host: None,
+            peer_trusted: false,
+        }
+    }
+
     fn port(&self) -> Option<u16> {
         let (_, port) = self.authority.rsplit_once(':')?;
         port.parse().ok()
@@ -100,92 +114,111 @@ impl Request {
 }
 
 fn explain(settings: &Settings, request: &Request) -> String {
-    let mut answer = String::new();
-    if let Err(refusal) = explain_steps(settings, request, &mut answer) {
-        write_line(&mut answer, "refused", &refusal);
+    let mut output = String::new();
+    if let Err(refusal) = explain_steps(settings, request, &mut output) {
+        write_line(&mut output, "refused", &refusal);
     }
-    answer
+    output
 }
 
-/// Writes what is found on the way, and ends with a refusal where there is one.
+/// Writes the decision, step by step; returns the refusal where there is one.
 fn explain_steps(
     settings: &Settings,
     request: &Request,
-    answer: &mut String,
+    output: &mut String,
 ) -> Result<(), String> {
-    if matches!(request.method, Method::CONNECT | Method::TRACE) {
-        return Err("405 METHOD_NOT_ALLOWED: the gateway never takes this method".to_owned());
+    let host = routing::host_of(&request.authority);
+    let field = HeaderValue::from_str(&request.authority).ok();
+    let listener = listener_of(settings, request);
+    let client = request.client(settings, listener);
+    let facts = RequestFacts {
+        method: &request.method,
+        version: Version::HTTP_11,
+        scheme: None,
+        path: &request.path,
+        query: request.query.as_deref(),
+        headers: &request.headers,
+        host: host
+            .as_deref()
+            .ok()
+            .zip(field.as_ref())
+            .map(|(name, field)| RequestHost { field, name }),
+        origin_header: request.headers.get(header::ORIGIN),
+        client: &client,
+        certificate: None,
+        listener,
+        now: 0,
+    };
+    match destination::find(&facts, &settings.boot, &settings.reloadable) {
+        Ok(Destination::Server) => {
+            write_line(
+                output,
+                "api",
+                "the gateway responds with the methods that it accepts",
+            );
+        }
+        Ok(Destination::Https(target)) => {
+            let target = String::from_utf8_lossy(target.as_bytes());
+            write_line(output, "redirect", &format!("to {target}"));
+        }
+        Ok(Destination::OwnEndpoint(path)) => {
+            let text = format!("the gateway answers itself: its endpoint {path}");
+            write_line(output, "api", &text);
+        }
+        Ok(Destination::Route(route, ambiguities)) => {
+            explain_precedence(settings, &facts, output);
+            check_path(ambiguities, route)?;
+            describe_route(settings, request, route, output);
+        }
+        Err(fault) => {
+            if fault == NoDestination::NoRoute {
+                explain_precedence(settings, &facts, output);
+            }
+            let refusal = fault.refusal();
+            let (status, code) = (refusal.status().as_u16(), refusal.code());
+            return Err(match (fault, host) {
+                (NoDestination::Host, Err(fault)) => format!("{status} {code}: {fault}"),
+                _ => format!("{status} {code}: {fault}"),
+            });
+        }
     }
-    let host = routing::host_of(&request.authority)
-        .map_err(|fault| format!("400 BAD_REQUEST: {fault}"))?;
-    let path =
-        Path::read(request.path.as_bytes()).map_err(|fault| format!("400 BAD_REQUEST: {fault}"))?;
-    if redirects_to_https(settings, request) {
-        let query = request
-            .query
-            .as_ref()
-            .map_or_else(String::new, |query| format!("?{query}"));
-        write_line(
-            answer,
-            "redirect",
-            &format!("to https://{host}{}{query}", request.path),
-        );
-        return Ok(());
-    }
-    if let Some(api) = &settings.reloadable.api
-        && let Some(below) = endpoints::find_below(&path, &api.prefix, api.users)
-    {
-        let text = format!("the gateway answers itself: its endpoint {below}");
-        write_line(answer, "api", &text);
-        return Ok(());
-    }
-    explain_route(settings, request, &host, &path, answer)
+    Ok(())
 }
 
-/// Writes which route wins over which others, and what it does.
-fn explain_route(
-    settings: &Settings,
-    request: &Request,
-    host: &str,
-    path: &Path<'_>,
-    answer: &mut String,
-) -> Result<(), String> {
-    let considered =
-        settings
-            .reloadable
-            .routes
-            .explain(host, path, &request.method, &request.headers);
+/// Writes which route wins over which others.
+fn explain_precedence(settings: &Settings, facts: &RequestFacts<'_>, output: &mut String) {
+    let (Some(host), Ok(path)) = (facts.host, Path::read(facts.path.as_bytes())) else {
+        return;
+    };
+    let routes = &settings.reloadable.routes;
+    let considered = routes.explain(host.name, &path, facts.method, facts.headers);
     let winner = considered.iter().find(|one| one.is_match);
     if let Some(winner) = winner {
-        write_line(
-            answer,
-            "route",
-            &format!("{}: {}", winner.route.name, winner.reason),
-        );
+        let text = format!("{}: {}", winner.route.name, winner.reason);
+        write_line(output, "route", &text);
     }
     for other in considered.iter().filter(|one| !one.is_match) {
         let mut text = format!("{}: {}", other.route.name, other.reason);
-        // Only of a route that matches in every respect is it said who comes first.
+        // The rule is named only for a route that matches in every respect.
         if let Some(winner) = winner
             && other.reason.ends_with("comes first")
         {
             let rule = deciding_rule(&winner.route.matches, &other.route.matches);
             let _ = write!(text, ", for {rule}");
         }
-        write_line(answer, "not", &text);
+        write_line(output, "not", &text);
     }
-    let Some(ExplainedRoute { route, .. }) = winner else {
-        return Err("404 ROUTE_NOT_FOUND: no route matches".to_owned());
-    };
-    let oddities = forbidden_ambiguities(path.ambiguities(), route.allow_in_path);
-    if !oddities.is_empty() {
-        return Err(format!(
-            "400 BAD_REQUEST: the path has {}, which the route does not allow in its allow_in_path",
-            oddities.join(", ")
-        ));
+}
+
+fn check_path(found: PathAmbiguities, route: &Route) -> Result<(), String> {
+    let forbidden = forbidden_ambiguities(found, route.allow_in_path);
+    if forbidden.is_empty() {
+        return Ok(());
     }
-    describe_route(settings, request, path, route, answer);
-    Ok(())
+    Err(format!(
+        "400 BAD_REQUEST: the path has {}, which the route does not allow in its allow_in_path",
+        forbidden.join(", ")
+    ))
 }
 
 /// Which of the rules of precedence told two routes apart that both match.
@@ -214,27 +247,27 @@ fn deciding_rule(winner: &Match, other: &Match) -> &'static str {
     }
 }
 
-/// Whether every listener in clear that may be meant redirects.
-fn redirects_to_https(settings: &Settings, request: &Request) -> bool {
-    if request.https == Some(true) {
-        return false;
-    }
-    let all = settings
-        .boot
-        .listeners
+/// Returns the listener that the request is taken to reach: a plain one, by the port of the URL; one
+/// that does not redirect is preferred, because the URL does not tell them apart.
+fn listener_of(settings: &Settings, request: &Request) -> usize {
+    let all = settings.boot.listeners.iter().enumerate();
+    let plain: Vec<(usize, u16)> = all
+        .filter(|(_, listener)| !listener.tls)
+        .map(|(index, listener)| (index, listener.bind.port()))
+        .collect();
+    let at_port = |port| plain.iter().filter(move |(_, own)| Some(*own) == port);
+    let port = request.port();
+    let by_port = at_port(port).next().is_some();
+    let mut meant = plain
         .iter()
-        .zip(&settings.reloadable.listeners);
-    let plain: Vec<_> = all.filter(|(listener, _)| !listener.tls).collect();
-    let with_port = |port| {
-        plain
-            .iter()
-            .filter(move |(listener, _)| listener.bind.port() == port)
+        .filter(|(_, own)| !by_port || Some(*own) == port);
+    let redirects = |index: usize| {
+        let listener = settings.reloadable.listeners.get(index);
+        listener.is_some_and(|listener| listener.redirect_to_https)
     };
-    let mut meant: Vec<_> = request.port().into_iter().flat_map(with_port).collect();
-    if meant.is_empty() {
-        meant = plain.iter().collect();
-    }
-    !meant.is_empty() && meant.iter().all(|(_, live)| live.redirect_to_https)
+    let first = meant.clone().next();
+    let chosen = meant.find(|(index, _)| !redirects(*index)).or(first);
+    chosen.map_or(0, |(index, _)| *index)
 }
 
 fn forbidden_ambiguities(found: PathAmbiguities, allowed: PathAmbiguities) -> Vec<&'static str> {
@@ -256,66 +289,60 @@ fn forbidden_ambiguities(found: PathAmbiguities, allowed: PathAmbiguities) -> Ve
     .collect()
 }
 
-fn describe_route(
-    settings: &Settings,
-    request: &Request,
-    path: &Path<'_>,
-    route: &Route,
-    answer: &mut String,
-) {
+fn describe_route(settings: &Settings, request: &Request, route: &Route, output: &mut String) {
     let auth = match route.auth {
         Auth::Required => "required",
         Auth::Optional => "optional: anonymous without a credential",
         Auth::None => "none: credentials are ignored",
     };
-    write_line(answer, "auth", auth);
+    write_line(output, "auth", auth);
     if route.on_unauthenticated == routing::OnUnauthenticated::Redirect {
-        write_line(answer, "sign-in", "browsers are sent to the sign-in page");
+        write_line(output, "sign-in", "browsers are sent to the sign-in page");
     }
     if !route.require.roles.is_empty() {
         write_line(
-            answer,
+            output,
             "require",
             &format!("any role of {}", route.require.roles.join(", ")),
         );
     }
     if !route.require.scopes.is_empty() {
         write_line(
-            answer,
+            output,
             "require",
             &format!("all scopes of {}", route.require.scopes.join(", ")),
         );
     }
     for limit in &route.limits_before {
         write_line(
-            answer,
+            output,
             "limit",
             &format!("{}, before authentication", describe_limit(limit)),
         );
     }
     for limit in &route.limits_after {
         write_line(
-            answer,
+            output,
             "limit",
             &format!("{}, after authentication", describe_limit(limit)),
         );
     }
     if let Some(upstream) = settings.reloadable.upstreams.get(route.upstream) {
-        write_line(answer, "upstream", &describe_servers(upstream));
+        write_line(output, "upstream", &describe_servers(upstream));
         if route.assertion {
-            write_line(answer, "assertion", &format!("for {}", upstream.name));
+            write_line(output, "assertion", &format!("for {}", upstream.name));
         }
     }
     let sent = if route.strip_prefix {
-        routing::strip_prefix(path.raw(), &route.matches.path)
+        routing::strip_prefix(&request.path, &route.matches.path)
     } else {
-        path.raw()
+        &request.path
     };
     let query = request
         .query
         .as_ref()
         .map_or_else(String::new, |query| format!("?{query}"));
-    write_line(answer, "sent", &format!("{} {sent}{query}", request.method));
+    write_line(output, "sent", &format!("{} {sent}{query}", request.method));
 }
 
 fn describe_limit(limit: &Limit) -> String {
@@ -363,6 +390,6 @@ fn describe_servers(upstream: &Upstream) -> String {
     format!("{}: {}", upstream.name, urls.join(", "))
 }
 
-fn write_line(answer: &mut String, name: &str, text: &str) {
-    let _ = writeln!(answer, "{name:<9} {text}");
+fn write_line(output: &mut String, name: &str, text: &str) {
+    let _ = writeln!(output, "{name:<9} {text}");
 }

@@ -1,12 +1,158 @@
-//! Decides what happens to a request.
+//! Decides what happens to a request, from its facts and one configuration. No socket and no HTTP
+//! engine is named here.
+
+use std::sync::Arc;
+
+use http::header::{self, HeaderName, HeaderValue};
+use http::{HeaderMap, StatusCode};
+
+use self::admission::{Admission, CredentialKind, Identity, Permit};
+use self::destination::Destination;
+use self::facts::RequestFacts;
+use self::via::Via;
+use crate::rejection::{Reason, Refusal, Rejection, RejectionDetails};
+use crate::routing::{PathAmbiguities, Route, cors};
+use crate::settings::{Boot, Reloadable};
 
 pub mod admission;
 pub mod assertions;
 pub mod client_response;
+pub mod destination;
 pub mod facts;
 pub mod header_fields;
 pub mod hop_by_hop;
 pub mod html_page;
+pub mod same_origin;
 pub mod snapshot;
 pub mod upstream_request;
 pub mod via;
+
+/// The methods that `Allow` lists where no single resource is meant.
+pub const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
+/// What happens to a request.
+#[derive(Debug)]
+pub enum Step {
+    /// A response with these headers and without a body.
+    Respond(StatusCode, Vec<(HeaderName, HeaderValue)>),
+    /// A response that reports the rejection.
+    Reject(Box<Rejection>),
+    /// A call of one of the gateway's own endpoints, by its path below the prefix.
+    CallApi(String),
+    /// The request goes to an upstream.
+    Forward(Permit),
+}
+
+/// The outcome of [`decide`].
+#[derive(Debug)]
+pub struct Decision {
+    pub step: Step,
+    /// The route that matches, also where the request is rejected.
+    pub route: Option<Arc<Route>>,
+}
+
+/// Decides what happens to a request. It waits for the session store alone.
+pub async fn decide(
+    facts: &RequestFacts<'_>,
+    boot: &Boot,
+    via: &Via,
+    admission: &Admission<'_>,
+) -> Decision {
+    let (step, route) = match destination::find(facts, boot, admission.reloadable) {
+        Ok(Destination::Server) => (methods(), None),
+        Ok(Destination::Https(target)) => (redirect(target), None),
+        Ok(Destination::OwnEndpoint(path)) => (Step::CallApi(path), None),
+        Ok(Destination::Route(route, ambiguities)) => {
+            let step = decide_on_route(facts, route, ambiguities, via, admission).await;
+            let step = step.unwrap_or_else(|rejection| Step::Reject(Box::new(rejection)));
+            (step, Some(Arc::clone(route)))
+        }
+        Err(fault) => {
+            tracing::debug!(request_id = %admission.request_id, %fault, "the request has no destination");
+            (Step::Reject(Box::new(fault.into())), None)
+        }
+    };
+    Decision { step, route }
+}
+
+async fn decide_on_route(
+    facts: &RequestFacts<'_>,
+    route: &Arc<Route>,
+    ambiguities: PathAmbiguities,
+    via: &Via,
+    admission: &Admission<'_>,
+) -> Result<Step, Rejection> {
+    if !route.allow_in_path.allows(ambiguities) {
+        return Err(Rejection::new(Refusal::BadRequest, Reason::ForbiddenPath));
+    }
+    if via.is_in(facts.headers) {
+        return Err(Rejection::new(Refusal::LoopDetected, Reason::Loop));
+    }
+    // Before authentication: a preflight carries no credential.
+    if let Some(headers) = preflight(facts, route) {
+        return Ok(Step::Respond(StatusCode::NO_CONTENT, headers));
+    }
+    let permit = admission.admit(route, facts.auth_request()).await?;
+    if let Some(identity) = &permit.identity {
+        check_upgrade_origin(facts, route, identity, admission.reloadable)?;
+    }
+    Ok(Step::Forward(permit))
+}
+
+fn methods() -> Step {
+    let allow = (header::ALLOW, HeaderValue::from_static(METHODS));
+    Step::Respond(StatusCode::OK, vec![allow])
+}
+
+fn redirect(target: HeaderValue) -> Step {
+    // 308 keeps the method and the body (RFC 9110, section 15.4.9).
+    let status = StatusCode::PERMANENT_REDIRECT;
+    Step::Respond(status, vec![(header::LOCATION, target)])
+}
+
+/// The headers of the response to a CORS preflight.
+fn preflight(facts: &RequestFacts<'_>, route: &Route) -> Option<Vec<(HeaderName, HeaderValue)>> {
+    let cors = route.cors.as_ref()?;
+    if !cors::is_preflight(facts.method, facts.headers) {
+        return None;
+    }
+    let origin = facts.headers.get(header::ORIGIN)?;
+    let method = text(facts.headers, &header::ACCESS_CONTROL_REQUEST_METHOD)?;
+    let headers = text(facts.headers, &header::ACCESS_CONTROL_REQUEST_HEADERS);
+    Some(cors.preflight_headers(origin, method, headers))
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// Rejects an upgrade that a cookie authenticates and another site's page has asked for: a browser
+/// sends its cookie with the WebSocket of any page.
+fn check_upgrade_origin(
+    facts: &RequestFacts<'_>,
+    route: &Route,
+    identity: &Identity,
+    settings: &Reloadable,
+) -> Result<(), Rejection> {
+    if !facts.is_upgrade() || identity.credential_kind != CredentialKind::Cookie {
+        return Ok(());
+    }
+    let origin = facts.origin_header.and_then(|origin| origin.to_str().ok());
+    let cors = route.cors.as_ref();
+    let by_route = cors
+        .zip(origin)
+        .is_some_and(|(cors, it)| cors.lists_origin(it));
+    let api = settings.api.as_ref();
+    let allowed = api.map_or(&[][..], |api| &api.allowed_origins);
+    if by_route || same_origin::is_same_origin(facts.headers, &facts.client(), allowed) {
+        return Ok(());
+    }
+    Err(Rejection {
+        details: Some(Box::new(RejectionDetails {
+            user: Some(identity.user().to_owned()),
+            session: identity.session().map(|session| session.id),
+            ..RejectionDetails::default()
+        })),
+        ..Rejection::new(Refusal::CsrfRejected, Reason::ForeignUpgrade)
+    })
+}

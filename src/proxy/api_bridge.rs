@@ -12,7 +12,7 @@ use pingora::proxy::Session;
 use tower::ServiceExt;
 
 use super::local_response::{self, RefusalResponse};
-use super::pingora::{client_response, request};
+use super::pingora::client_response;
 use super::request_context::{RequestContext, measure_wait};
 use crate::api::{ApiRejection, Caller, LapsedClaims, ResponseInfo};
 use crate::auth::credential;
@@ -92,7 +92,9 @@ async fn build_call(
     *call.uri_mut() = uri;
     *call.headers_mut() = head.headers.clone();
     let extensions = call.extensions_mut();
-    extensions.insert(ctx.client());
+    if let Some(facts) = ctx.facts(head) {
+        extensions.insert(facts.client());
+    }
     extensions.insert(Arc::clone(&ctx.snapshot));
     extensions.insert(ctx.request_id.clone());
     let known =
@@ -117,15 +119,17 @@ async fn identify(
     let current = Arc::clone(&ctx.snapshot);
     let worker = Arc::clone(&ctx.worker);
     let admission = worker.admission(&current, &ctx.request_id);
-    let (found, waited) =
-        measure_wait(admission.identify(request::auth_request(session, ctx))).await;
+    let Some(facts) = ctx.facts(session.req_header()) else {
+        return false;
+    };
+    let (found, waited) = measure_wait(admission.identify(facts.auth_request())).await;
     ctx.store_time = waited;
     match found {
         Ok(identity) => {
             let known = identity.is_some();
             if let Some(identity) = &identity {
                 ctx.record_identity(identity);
-                request::record_session_use(ctx, identity);
+                ctx.record_session_use(identity);
             }
             extensions.insert(Caller(Ok(identity)));
             known

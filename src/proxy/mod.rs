@@ -12,7 +12,6 @@ mod api_bridge;
 mod grpc;
 mod pingora;
 mod sign_in;
-mod unrouted;
 
 pub use self::pingora::WorkerProxy;
 pub use worker::Worker;

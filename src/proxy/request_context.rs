@@ -6,23 +6,25 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
-use http::{HeaderValue, Method};
+use http::request::Parts;
+use http::{HeaderValue, Method, header};
 
-use super::Worker;
 use super::connection_auth::Slot;
-use super::grpc::Messages;
+use super::grpc::{self, Messages};
 use super::listener::Peer;
-use super::open_streams::StreamRegistration;
 use super::open_streams::stream_control::StreamControl;
+use super::open_streams::{OpenStream, StreamRegistration};
+use super::worker::Worker;
 use crate::auth::session::SessionId;
 use crate::clock;
-use crate::pipeline::admission::{Client, Identity, Permit};
-use crate::pipeline::facts::ClientOrigin;
+use crate::pipeline::admission::{Identity, Permit};
+use crate::pipeline::facts::{ClientOrigin, RequestFacts, RequestHost, client_origin, host};
+use crate::pipeline::header_fields;
 use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::{Reason, Refusal, RejectionDetails};
 use crate::routing::Route;
 use crate::settings;
-use crate::telemetry::request_id::RequestId;
+use crate::telemetry::request_id::{RequestId, X_REQUEST_ID};
 use crate::telemetry::trace_id::TraceId;
 use crate::upstream::ChosenServer;
 
@@ -182,25 +184,85 @@ impl RequestContext {
         Some(self.listener()?.0.limits.keepalive.as_secs())
     }
 
-    /// The client as the front desk sees it.
-    pub(super) fn client(&self) -> Client {
-        let origin = self.client_origin.as_ref();
-        let told = origin.and_then(|origin| origin.host.clone());
-        let own = || {
-            self.host_header
-                .as_ref()
-                .and_then(|host| host.to_str().ok())
-                .unwrap_or_default()
-                .to_owned()
+    /// Records who sends the request, to which host, and under which identifier.
+    pub(super) fn record_head(&mut self, head: &Parts) {
+        self.method = head.method.clone();
+        self.path = head.uri.path().to_owned();
+        self.grpc = grpc::is_call(&head.method, &head.headers).then(Messages::default);
+        let [host_field, request_id, origin_header] = header_fields::first(
+            &head.headers,
+            [&header::HOST, &X_REQUEST_ID, &header::ORIGIN],
+        );
+        self.origin_header = origin_header.cloned();
+        self.request_id = RequestId::keep_or_generate(request_id);
+        let host = host::read(&head.uri, host_field, self.arrival.host.take());
+        if let Ok((field, name)) = host {
+            self.host_header = Some(field);
+            self.host = name;
+        }
+        let Some((listener, reloadable)) = self.listener() else {
+            return;
         };
-        Client {
-            ip: origin.map_or(self.arrival.peer.ip, |origin| origin.ip),
-            https: origin.is_some_and(|origin| origin.https),
-            host: told.unwrap_or_else(own),
+        self.client_origin = Some(client_origin::resolve(
+            self.arrival.peer.ip,
+            self.arrival.peer.tls,
+            &reloadable.trusted_proxies,
+            listener.client_ip_from,
+            &head.headers,
+        ));
+    }
+
+    /// What the decision reads; `None` before the head was recorded.
+    pub(super) fn facts<'a>(&'a self, head: &'a Parts) -> Option<RequestFacts<'a>> {
+        let field = self.host_header.as_ref();
+        Some(RequestFacts {
+            method: &self.method,
+            version: head.version,
+            scheme: head.uri.scheme_str(),
+            path: &self.path,
+            query: head.uri.query(),
+            headers: &head.headers,
+            host: field.map(|field| RequestHost {
+                field,
+                name: &self.host,
+            }),
+            origin_header: self.origin_header.as_ref(),
+            client: self.client_origin.as_ref()?,
+            certificate: self.arrival.peer.certificate.as_ref(),
+            listener: self.arrival.peer.listener,
+            now: clock::millis_since_epoch(self.started_wall),
+        })
+    }
+
+    /// Counts a use of the session; it is written to the store later.
+    pub(super) fn record_session_use(&self, identity: &Identity) {
+        if let (Some(session), Some(origin)) = (identity.session(), &self.client_origin) {
+            let cache = &self.worker.near_cache;
+            cache.record_request(session.id, identity.confirmed_at, origin.ip);
         }
     }
 
-    /// Notes whom the request is from, for the log.
+    /// Keeps the permit, counts the use of its session, and lets the request be closed from outside.
+    pub(super) fn admit(&mut self, permit: Permit) {
+        let identity = permit.identity.as_ref();
+        if let Some(identity) = identity {
+            self.authenticated = true;
+            self.record_session_use(identity);
+        }
+        let session = identity.and_then(Identity::session);
+        let open = OpenStream::new(
+            Arc::clone(&self.arrival.control),
+            self.arrival.at,
+            session.map(|session| session.id),
+            identity.and_then(|identity| identity.token.clone()),
+            self.client_origin.as_ref().map(|origin| origin.ip),
+        );
+        let registry = &self.worker.open_streams;
+        self.registration = Some(registry.register(self.worker.index, open));
+        self.permit = Some(permit);
+    }
+
+    /// Records whom the request is from, for the log.
     pub(super) fn record_identity(&mut self, identity: &Identity) {
         self.user = Some(identity.user().to_owned());
         self.session = identity.session().map(|session| session.id);

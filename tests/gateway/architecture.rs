@@ -108,7 +108,6 @@ const FOREIGN_APIS: [ForeignApi; 6] = [
             "proxy/api_bridge.rs",
             "proxy/local_response",
             "proxy/sign_in.rs",
-            "proxy/unrouted.rs",
             "upstream",
         ],
     },

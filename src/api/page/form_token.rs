@@ -5,10 +5,10 @@
 use http::{HeaderMap, HeaderValue, header};
 use subtle::ConstantTimeEq;
 
-use super::super::origin;
 use crate::auth::credential::FORM_COOKIES;
 use crate::auth::session::{CookieRules, SameSite, SessionToken};
 use crate::pipeline::admission::Client;
+use crate::pipeline::same_origin;
 
 /// The secret that a page and a cookie share.
 pub(super) struct FormToken(SessionToken);
@@ -55,7 +55,7 @@ pub(super) fn is_own_form(
     rules: &CookieRules,
 ) -> bool {
     if headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site") {
-        return origin::is_same_origin(headers, client, &[]);
+        return same_origin::is_same_origin(headers, client, &[]);
     }
     cookie_token(headers, rules)
         .is_some_and(|held| bool::from(held.as_str().as_bytes().ct_eq(token.as_bytes())))

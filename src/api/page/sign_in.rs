@@ -10,7 +10,7 @@ use serde_json::json;
 use url::Url;
 
 use super::super::response::{ApiRejection, ResponseInfo};
-use super::super::{ApiState, Caller, RequestId, auth, backend, origin};
+use super::super::{ApiState, Caller, RequestId, auth, backend};
 use super::form_fields::FormFields;
 use super::form_token::{self, FormToken};
 use super::{PageError, html, is_signed_in, page_path, page_response, return_to, see_other};
@@ -19,6 +19,7 @@ use crate::identity::normalize::AccountName;
 use crate::identity::{AccountError, BackendSignIn, Credentials, SignedIn};
 use crate::limits::Decision;
 use crate::pipeline::admission::Client;
+use crate::pipeline::same_origin;
 use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::Refusal;
 use crate::routing::endpoints::SIGN_IN_PAGE;
@@ -69,7 +70,7 @@ fn comes_from_sign_in(headers: &HeaderMap, client: &Client, settings: &Reloadabl
     referer.is_some_and(|referer| {
         let origin = referer.origin().ascii_serialization();
         referer.path() == page_path(settings, SIGN_IN_PAGE)
-            && origin::origin_matches_host(&origin, &client.host, client.https)
+            && same_origin::origin_matches_host(&origin, &client.host, client.https)
     })
 }
 

@@ -2,9 +2,10 @@
 
 use std::net::IpAddr;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
+use crate::pipeline::admission::Client;
 use crate::settings::ForwardedBy;
 
 /// The way a request came, from the client to our peer.
@@ -18,6 +19,18 @@ pub struct ClientOrigin {
     /// The `Host` that the client used, if a trusted proxy says another than the request's own.
     pub host: Option<String>,
     pub peer_trusted: bool,
+}
+
+impl ClientOrigin {
+    /// The client, as the checks of a browser's origin see it; `host` is the request's own.
+    pub fn as_client(&self, host: Option<&HeaderValue>) -> Client {
+        let own = || host.and_then(|host| host.to_str().ok()).unwrap_or_default();
+        Client {
+            ip: self.ip,
+            https: self.https,
+            host: self.host.clone().unwrap_or_else(|| own().to_owned()),
+        }
+    }
 }
 
 /// Reads the origin of a request. `peer` is the socket's, or what a trusted PROXY header said.

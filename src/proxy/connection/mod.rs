@@ -13,7 +13,6 @@ pub mod head;
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -68,7 +67,7 @@ enum Window {
 /// A client connection as Pingora sees it.
 #[derive(Debug)]
 pub struct DownstreamConnection {
-    transport: Transport,
+    pub(super) transport: Transport,
     /// Read and not yet given to anyone.
     unread: BytesMut,
     /// Written and not yet sent.
@@ -127,11 +126,6 @@ impl DownstreamConnection {
     /// Whether ALPN or the preface chose HTTP/2.
     pub fn is_http2(&self) -> bool {
         self.http2.is_some()
-    }
-
-    /// The descriptor of the socket.
-    pub(super) fn descriptor(&self) -> RawFd {
-        self.transport.as_raw_fd()
     }
 
     fn set_http2(&mut self) {

@@ -31,7 +31,7 @@ mod header_map;
 mod http10;
 mod http2;
 mod peer;
-pub(super) mod request;
+mod request;
 mod stream;
 
 use grpc_session::GrpcSession;
@@ -125,7 +125,7 @@ impl ProxyHttp for Proxy {
         session: &mut Session,
         ctx: &mut Box<RequestContext>,
     ) -> pingora::Result<bool> {
-        let decided = request::decide(session, ctx).await;
+        let decided = request::filter(session, ctx).await;
         decided.map_err(failure::attribute_early_error)
     }
 

@@ -1,5 +1,6 @@
 //! What Pingora asks of a stream beside reading and writing.
 
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -22,7 +23,7 @@ impl Shutdown for DownstreamConnection {
 
 impl UniqueID for DownstreamConnection {
     fn id(&self) -> UniqueIDType {
-        self.descriptor()
+        self.transport.as_raw_fd()
     }
 }
 

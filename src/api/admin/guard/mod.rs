@@ -13,9 +13,9 @@ use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::super::origin::origin_matches_host;
 use super::{AdminState, ApiRejection};
 use crate::events::{Event, EventKind};
+use crate::pipeline::same_origin::origin_matches_host;
 use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::Refusal;
 

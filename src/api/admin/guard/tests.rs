@@ -1,5 +1,5 @@
-use super::super::super::origin::tests::headers;
 use super::*;
+use crate::pipeline::same_origin::tests::headers;
 
 const NO_HOSTS: AllowedHosts<'static> = AllowedHosts {
     machine: None,

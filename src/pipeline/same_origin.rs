@@ -3,7 +3,7 @@
 
 use http::{HeaderMap, header};
 
-use crate::pipeline::admission::Client;
+use super::admission::Client;
 
 /// Tells whether the host and port of `Origin` are the ones that the client asked for, or the origin
 /// is allowed; without `Origin`, whether `Sec-Fetch-Site` says `same-origin`. `allowed` holds
@@ -25,13 +25,13 @@ pub fn is_same_origin(headers: &HeaderMap, client: &Client, allowed: &[String]) 
 
 /// Tells whether a browser says that the call comes from elsewhere. A program that says nothing
 /// holds no cookies of anybody else's.
-pub(super) fn is_cross_site(headers: &HeaderMap, client: &Client, allowed: &[String]) -> bool {
+pub(crate) fn is_cross_site(headers: &HeaderMap, client: &Client, allowed: &[String]) -> bool {
     let says = headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site");
     says && !is_same_origin(headers, client, allowed)
 }
 
 /// Tells whether a page of this origin (in lower case) was loaded from `host[:port]`.
-pub(super) fn origin_matches_host(origin: &str, host: &str, https: bool) -> bool {
+pub(crate) fn origin_matches_host(origin: &str, host: &str, https: bool) -> bool {
     let (default_port, authority) = match origin.split_once("://") {
         Some(("http", authority)) => (80, authority),
         Some(("https", authority)) => (443, authority),
@@ -74,7 +74,7 @@ fn host_and_port(authority: &str) -> Option<(&str, Option<u16>)> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
     use std::net::{IpAddr, Ipv4Addr};
@@ -89,7 +89,7 @@ pub(super) mod tests {
         }
     }
 
-    pub(in crate::api) fn headers(list: &[(&'static str, &str)]) -> HeaderMap {
+    pub(crate) fn headers(list: &[(&'static str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in list {
             headers.append(*name, value.parse().unwrap());
