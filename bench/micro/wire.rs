@@ -8,8 +8,8 @@ use http::{HeaderValue, Method};
 use portcullis::auth::credential;
 use portcullis::pipeline::facts::client_origin;
 use portcullis::pipeline::upstream_request as written;
-use portcullis::routing::{HeaderEdits, Path};
-use portcullis::settings::{ForwardedBy, IdentityHeaderNames, IdentityHeaders};
+use portcullis::routing::{HeaderEdits, IdentityHeaders, Path};
+use portcullis::settings::{ForwardedBy, IdentityHeaderNames};
 
 use crate::parts::{self, Fixture, request_headers};
 

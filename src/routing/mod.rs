@@ -20,7 +20,6 @@ pub use pattern::{PatternError, strip_prefix, stripped_part};
 pub use table::{ExplainedRoute, RouteTable};
 
 use crate::limits::Limit;
-use crate::settings::{IdentityHeaders, TimeoutOverrides};
 
 /// One configured route.
 #[derive(Debug, Clone)]
@@ -34,7 +33,7 @@ pub struct Route {
     pub limits_before: Vec<Arc<Limit>>,
     /// Limits that wait for authentication, in the file's order.
     pub limits_after: Vec<Arc<Limit>>,
-    /// Index into `Live::upstreams`.
+    /// Index into `Reloadable::upstreams`.
     pub upstream: usize,
     pub strip_prefix: bool,
     /// Bytes.
@@ -131,6 +130,45 @@ pub struct Cors {
     pub expose: Vec<HeaderName>,
     pub credentials: bool,
     pub max_age: Option<Duration>,
+}
+
+/// A route's own timeouts, in place of its upstream's.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TimeoutOverrides {
+    pub connect: Option<Duration>,
+    pub read: Option<Duration>,
+    pub write: Option<Duration>,
+    pub idle: Option<Duration>,
+    pub stream_idle: Option<Duration>,
+}
+
+/// The headers by which a route's upstream learns who the caller is. An empty list: none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct IdentityHeaders {
+    pub user: Vec<HeaderName>,
+    pub email: Vec<HeaderName>,
+    pub username: Vec<HeaderName>,
+    pub name: Vec<HeaderName>,
+    pub roles: Vec<HeaderName>,
+    pub scopes: Vec<HeaderName>,
+    pub session: Vec<HeaderName>,
+}
+
+impl IdentityHeaders {
+    /// Every header name.
+    pub fn all(&self) -> impl Iterator<Item = &HeaderName> {
+        [
+            &self.user,
+            &self.email,
+            &self.username,
+            &self.name,
+            &self.roles,
+            &self.scopes,
+            &self.session,
+        ]
+        .into_iter()
+        .flatten()
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -1,6 +1,6 @@
-//! The validated settings. A value here exists only if it is valid; `config` makes them, everybody
-//! else only reads. What needs a restart ([`Boot`]) is another type than what a reload may change
-//! ([`Live`]), so that a reload cannot pretend.
+//! The validated settings. A value here exists only if it is valid; `config` makes them, the other
+//! modules only read them. What needs a restart ([`Boot`]) and what a reload may change
+//! ([`Reloadable`]) are different types, so a reload cannot miss a setting.
 
 pub mod backend;
 mod database;
@@ -19,7 +19,7 @@ pub use topology::{RedisAddress, RedisNode, RedisTls, Sentinels, Topology};
 
 use crate::auth::{session, token};
 use crate::limits::{Limit, OnOutage};
-use crate::routing;
+use crate::routing::{self, TimeoutOverrides};
 
 /// One configuration file, understood.
 #[derive(Debug)]
@@ -222,35 +222,6 @@ pub struct Api {
     pub users: bool,
 }
 
-/// The headers by which a route's upstream learns who a request is from. An empty list: it does not.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct IdentityHeaders {
-    pub user: Vec<HeaderName>,
-    pub email: Vec<HeaderName>,
-    pub username: Vec<HeaderName>,
-    pub name: Vec<HeaderName>,
-    pub roles: Vec<HeaderName>,
-    pub scopes: Vec<HeaderName>,
-    pub session: Vec<HeaderName>,
-}
-
-impl IdentityHeaders {
-    /// All of them.
-    pub fn all(&self) -> impl Iterator<Item = &HeaderName> {
-        [
-            &self.user,
-            &self.email,
-            &self.username,
-            &self.name,
-            &self.roles,
-            &self.scopes,
-            &self.session,
-        ]
-        .into_iter()
-        .flatten()
-    }
-}
-
 /// The identity headers of all routes, and the default name of each that is off. No client may send
 /// any of them to any route: two routes may lead to one upstream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -362,16 +333,6 @@ pub struct Timeouts {
     pub write: Duration,
     /// The pool's.
     pub idle: Duration,
-    pub stream_idle: Option<Duration>,
-}
-
-/// A route's overrides of its upstream's timeouts, resolved at load by [`Timeouts::with`].
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TimeoutOverrides {
-    pub connect: Option<Duration>,
-    pub read: Option<Duration>,
-    pub write: Option<Duration>,
-    pub idle: Option<Duration>,
     pub stream_idle: Option<Duration>,
 }
 

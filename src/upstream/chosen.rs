@@ -7,7 +7,8 @@ use tokio::time::Instant;
 
 use super::address::Address;
 use super::state::UpstreamState;
-use crate::settings::{TimeoutOverrides, UpstreamHost};
+use crate::routing::TimeoutOverrides;
+use crate::settings::UpstreamHost;
 
 /// A chosen server. Counts as a request in flight until it is dropped.
 #[derive(Debug)]

@@ -7,8 +7,8 @@ use crate::config::file::identity::{
     HeaderNames, IdentityHeaders as WrittenNames, RouteIdentityHeaders,
 };
 use crate::config::file::routing::route as file;
-use crate::routing::HeaderEdits;
-use crate::settings::{IdentityHeaderNames, IdentityHeaders};
+use crate::routing::{HeaderEdits, IdentityHeaders};
+use crate::settings::IdentityHeaderNames;
 
 /// What belongs to one connection or one message, never to an operator (RFC 9110, section 7.6.1).
 const CONNECTION_HEADERS: [&str; 10] = [

@@ -7,7 +7,7 @@ use http::header::{HeaderName, HeaderValue};
 
 use crate::pipeline::admission::Identity;
 use crate::pipeline::header_fields::HeaderError;
-use crate::settings::IdentityHeaders;
+use crate::routing::IdentityHeaders;
 
 /// Writes the identity headers of a route.
 ///

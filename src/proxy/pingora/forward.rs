@@ -19,8 +19,8 @@ use crate::pipeline::upstream_request::UpstreamRequest;
 use crate::proxy::local_response;
 use crate::proxy::request_context::RequestContext;
 use crate::rejection::{Reason, Refusal};
-use crate::routing::strip_prefix;
-use crate::settings::{Balance, HashKey, TimeoutOverrides, Timeouts};
+use crate::routing::{TimeoutOverrides, strip_prefix};
+use crate::settings::{Balance, HashKey, Timeouts};
 use crate::upstream::ChosenServer;
 
 /// Request bodies up to this length are read before any read timeout is over.

@@ -4,7 +4,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::super::{Auth, HeaderEdits, PathAmbiguities, Requirements, host_of};
 use super::*;
-use crate::settings::TimeoutOverrides;
+use crate::routing::TimeoutOverrides;
 
 /// `[host ]path[ METHOD][ header=value]…`; a path that ends with `$` is exact.
 fn route(name: &str, rule: &str) -> Route {

@@ -6,7 +6,7 @@ use tokio::net::UnixListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
-use crate::settings::TimeoutOverrides;
+use crate::routing::TimeoutOverrides;
 
 #[tokio::test]
 async fn resolved_name_gets_every_connection_setting() {

@@ -16,10 +16,9 @@ use crate::config::file::storage::Algorithm;
 use crate::config::units::Time;
 use crate::limits::{KeyPart, Limit};
 use crate::routing::{
-    Auth, Cors, HostPattern, Match, OnUnauthenticated, PathAmbiguities, PathPattern, Requirements,
-    Route,
+    Auth, Cors, HostPattern, IdentityHeaders, Match, OnUnauthenticated, PathAmbiguities,
+    PathPattern, Requirements, Route, TimeoutOverrides,
 };
-use crate::settings::{IdentityHeaders, TimeoutOverrides};
 
 mod combinations;
 
