@@ -57,6 +57,12 @@ fn catch_signal(runtime: &Runtime, kind: SignalKind) -> anyhow::Result<Signal> {
     signal(kind).context("signals cannot be received")
 }
 
+/// The name of this machine, in lower case.
+pub(super) fn host_name() -> Option<String> {
+    let name = nix::unistd::gethostname().ok()?.into_string().ok()?;
+    Some(name.to_ascii_lowercase())
+}
+
 /// Raises the limit of open files as far as the process may, and reports what it allows.
 pub(super) fn raise_open_files(listeners: &[Listener]) {
     let limit = match raise_soft_limit() {

@@ -17,7 +17,7 @@ use crate::telemetry::metrics::ReloadStatus;
 
 /// Runs until SIGTERM or SIGINT; follows every wish to reload meanwhile.
 pub(super) async fn run_until_signal(
-    parts: &Services,
+    services: &Services,
     file: Option<PathBuf>,
     mut watch: config::FileWatcher,
     mut reloads: mpsc::Receiver<ReloadRequest>,
@@ -32,7 +32,7 @@ pub(super) async fn run_until_signal(
             Some(answer) = reloads.recv() => Some(answer),
         };
         let (outcome, read) = match &file {
-            Some(file) => reload(parts, file).await,
+            Some(file) => reload(services, file).await,
             None => (
                 ReloadOutcome::Rejected(vec!["there is no configuration file".to_owned()]),
                 None,
@@ -52,11 +52,11 @@ pub(super) async fn run_until_signal(
 type WatchedFiles = (Vec<PathBuf>, u64);
 
 /// All or nothing: a file with a mistake changes nothing.
-async fn reload(parts: &Services, file: &Path) -> (ReloadOutcome, Option<WatchedFiles>) {
+async fn reload(services: &Services, file: &Path) -> (ReloadOutcome, Option<WatchedFiles>) {
     let path = file.to_owned();
     let loaded = tokio::task::spawn_blocking(move || config::load(&path)).await;
     let (outcome, read) = match loaded {
-        Ok(Ok(settings)) => apply(parts, settings).await,
+        Ok(Ok(settings)) => apply(services, settings).await,
         Ok(Err(mistakes)) => {
             let lines = mistakes.to_string().lines().map(str::to_owned).collect();
             (ReloadOutcome::Rejected(lines), None)
@@ -66,34 +66,34 @@ async fn reload(parts: &Services, file: &Path) -> (ReloadOutcome, Option<Watched
             None,
         ),
     };
-    report(parts, &outcome);
+    report(services, &outcome);
     (outcome, read)
 }
 
-async fn apply(parts: &Services, settings: Settings) -> (ReloadOutcome, Option<WatchedFiles>) {
-    let changed = parts.boot.changed_keys(&settings.boot);
+async fn apply(services: &Services, settings: Settings) -> (ReloadOutcome, Option<WatchedFiles>) {
+    let changed = services.boot.changed_keys(&settings.boot);
     if !changed.is_empty() {
         return (ReloadOutcome::RestartRequired(changed), None);
     }
-    let previous = parts.snapshot.load_full();
-    let next = Snapshot::start(settings.reloadable, Some(&previous), &parts.metrics).await;
+    let previous = services.snapshot.load_full();
+    let next = Snapshot::start(settings.reloadable, Some(&previous), &services.metrics).await;
     let durable = next.settings.sessions.durable;
-    parts.snapshot.store(Arc::new(next));
-    parts.sessions.set_durable(durable);
+    services.snapshot.store(Arc::new(next));
+    services.sessions.set_durable(durable);
     let read = (settings.watched, settings.fingerprint);
     (ReloadOutcome::Applied, Some(read))
 }
 
 /// Notes when the running configuration was loaded.
-pub(super) fn record_load_time(parts: &Services) {
+pub(super) fn record_load_time(services: &Services) {
     let now = clock::since_epoch(clock::system_time());
-    parts.metrics.last_reload_success.set(now.as_secs_f64());
+    services.metrics.last_reload_success.set(now.as_secs_f64());
 }
 
-fn report(parts: &Services, outcome: &ReloadOutcome) {
+fn report(services: &Services, outcome: &ReloadOutcome) {
     let status = match outcome {
         ReloadOutcome::Applied => {
-            record_load_time(parts);
+            record_load_time(services);
             tracing::info!("the configuration was reloaded");
             ReloadStatus::Applied
         }
@@ -111,12 +111,12 @@ fn report(parts: &Services, outcome: &ReloadOutcome) {
             ReloadStatus::RestartRequired
         }
     };
-    parts
+    services
         .metrics
         .config_reloads
         .with_label_values(&[status.as_str()])
         .inc();
-    parts
+    services
         .events
         .record(Event::new(EventKind::Reload).detail(status.as_str()));
 }

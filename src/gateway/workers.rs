@@ -1,4 +1,4 @@
-//! The workers: one thread each, with its own runtime and its own link to the store.
+//! The workers: one thread each, with its own runtime and its own connection to the store.
 
 use std::net::TcpListener as StdListener;
 use std::sync::Arc;
@@ -6,110 +6,161 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 
-use super::{Services, wait_until_closed};
-use crate::api;
+use super::Services;
+use super::shutdown::wait_until_closed;
 use crate::pipeline::via::Via;
 use crate::proxy::listener::ListenerState;
 use crate::proxy::{Worker, WorkerProxy};
+use crate::telemetry::logging::{AccessLog, Logs};
+use crate::{api, clock};
 
 /// How long a start waits for the store.
 const STORE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the end of the process waits for threads.
+const JOIN_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// Starts one thread a worker, each with a runtime of its own.
-pub(super) fn start(
-    count: usize,
-    parts: &Services,
-    doors: &[Arc<ListenerState>],
-    sockets: &[StdListener],
-    stopped: &watch::Receiver<bool>,
-    accepting: &mpsc::Sender<()>,
-) -> anyhow::Result<Vec<JoinHandle<()>>> {
-    // One for all workers: a request may come back to another one.
-    let pseudonym = Via::pseudonym();
-    (0..count)
-        .map(|index| {
-            let sockets = sockets
-                .iter()
-                .map(StdListener::try_clone)
-                .collect::<Result<Vec<_>, _>>()
-                .context("a socket could not be shared")?;
-            let (parts, doors, stopped) = (parts.clone(), doors.to_vec(), stopped.clone());
-            let (accepting, pseudonym) = (accepting.clone(), pseudonym.clone());
-            std::thread::Builder::new()
-                .name(format!("worker-{index}"))
-                .spawn(move || {
-                    let via = Via::new(&pseudonym);
-                    let worked = via.map_err(anyhow::Error::from).and_then(|via| {
-                        run_worker(index, &parts, &doors, sockets, &stopped, accepting, via)
-                    });
-                    if let Err(error) = worked {
-                        // A gateway with a dead worker answers some and hangs others.
-                        tracing::error!("worker {index} ended: {error:#}");
-                        parts.logs.flush();
-                        std::process::exit(1);
-                    }
-                })
-                .context("a worker could not be started")
-        })
-        .collect()
+/// The running workers.
+pub(super) struct Workers {
+    threads: Vec<JoinHandle<()>>,
+    stop: watch::Sender<bool>,
+    /// Closes when all workers accept connections.
+    starting: mpsc::Receiver<()>,
 }
 
-fn run_worker(
+/// What one worker starts with.
+struct Start {
     index: usize,
-    parts: &Services,
-    doors: &[Arc<ListenerState>],
+    services: Services,
+    access_log: AccessLog,
+    listeners: Vec<Arc<ListenerState>>,
     sockets: Vec<StdListener>,
-    stopped: &watch::Receiver<bool>,
-    accepting: mpsc::Sender<()>,
     via: Via,
-) -> anyhow::Result<()> {
+    stopped: watch::Receiver<bool>,
+    /// Dropped when the worker accepts connections.
+    starting: mpsc::Sender<()>,
+}
+
+impl Workers {
+    /// Starts one thread per worker, each with a runtime of its own.
+    pub(super) fn start(
+        count: usize,
+        services: &Services,
+        logs: &Logs,
+        listeners: &[Arc<ListenerState>],
+        sockets: &[StdListener],
+    ) -> anyhow::Result<Workers> {
+        // One for all workers: a request may come back to another one.
+        let pseudonym = Via::pseudonym();
+        let (stop, stopped) = watch::channel(false);
+        let (sender, starting) = mpsc::channel(1);
+        let threads = (0..count).map(|index| {
+            let sockets = sockets.iter().map(StdListener::try_clone);
+            let start = Start {
+                index,
+                services: services.clone(),
+                access_log: logs.access.clone(),
+                listeners: listeners.to_vec(),
+                sockets: sockets
+                    .collect::<Result<_, _>>()
+                    .context("a socket could not be shared")?,
+                via: Via::new(&pseudonym)?,
+                stopped: stopped.clone(),
+                starting: sender.clone(),
+            };
+            start_thread(start, logs.clone())
+        });
+        Ok(Workers {
+            threads: threads.collect::<anyhow::Result<_>>()?,
+            stop,
+            starting,
+        })
+    }
+
+    /// Waits until every worker accepts connections.
+    pub(super) async fn wait_until_accepting(&mut self) {
+        while self.starting.recv().await.is_some() {}
+    }
+
+    /// Tells the workers to close their listeners.
+    pub(super) fn stop_accepting(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// Waits briefly for the workers. Past the grace period one may still serve a client that never
+    /// ends; the process ends anyway.
+    pub(super) fn join(self) {
+        let deadline = clock::monotonic() + JOIN_TIMEOUT;
+        while self.threads.iter().any(|thread| !thread.is_finished())
+            && clock::monotonic() < deadline
+        {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+fn start_thread(start: Start, logs: Logs) -> anyhow::Result<JoinHandle<()>> {
+    let index = start.index;
+    std::thread::Builder::new()
+        .name(format!("worker-{index}"))
+        .spawn(move || {
+            if let Err(error) = run_worker(start) {
+                // A gateway with a dead worker would serve some connections and hang others.
+                tracing::error!("worker {index} ended: {error:#}");
+                logs.flush();
+                std::process::exit(1);
+            }
+        })
+        .context("a worker could not be started")
+}
+
+fn run_worker(start: Start) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        // The store is spoken to from the runtime that serves the request: a reply that has to
-        // cross threads costs more than everything else the gateway does.
-        let store = parts.store.connect();
-        // A store that is there is waited for, so that the first requests find it; one that is not
-        // is no reason not to serve what needs none.
-        store.wait_until_up(STORE_TIMEOUT).await;
-        let desk = api::ApiState {
-            accounts: parts.accounts.with_store(store.clone()),
-            sessions: parts.sessions.with_store(store.clone()),
-            store: store.clone(),
-            events: parts.events.clone(),
-            count_open_streams: super::open_stream_counter(parts),
-        };
-        let worker = Worker {
-            index,
-            snapshot: Arc::clone(&parts.snapshot),
-            store,
-            durable: parts.sessions.durable().clone(),
-            store_settings: parts.boot.store.clone(),
-            near_cache: Arc::clone(&parts.near_cache),
-            open_streams: Arc::clone(&parts.open_streams),
-            readiness: parts.readiness.clone(),
-            metrics: Arc::clone(&parts.metrics),
-            access_log: parts.logs.access.clone(),
-            api: api::router(desk),
-            via,
-            events: parts.events.clone(),
-            boot: Arc::clone(&parts.boot),
-        };
-        let lane = Arc::new(WorkerProxy::new(Arc::new(worker)));
-        tokio::spawn(Arc::clone(&parts.open_streams).watch_timeouts(index));
-        let mut doorkeepers = tokio::task::JoinSet::new();
-        for (door, socket) in doors.iter().zip(sockets) {
-            let socket = tokio::net::TcpListener::from_std(socket)?;
-            doorkeepers.spawn(Arc::clone(door).accept(socket, Arc::clone(&lane), stopped.clone()));
+        // On the runtime that serves the request: a reply of the store that crosses threads costs
+        // more than everything else the gateway does.
+        let services = start.services.connect();
+        // The first requests find the store connected. A store that is away must not keep the
+        // gateway from serving what needs none.
+        services.store.wait_until_up(STORE_TIMEOUT).await;
+        let open_streams = Arc::clone(&services.open_streams);
+        tokio::spawn(open_streams.watch_timeouts(start.index));
+        let worker = build_worker(start.index, services, start.access_log, start.via);
+        let proxy = Arc::new(WorkerProxy::new(Arc::new(worker)));
+        let mut accepting = JoinSet::new();
+        for (listener, socket) in start.listeners.iter().zip(start.sockets) {
+            let socket = TcpListener::from_std(socket)?;
+            let (listener, proxy) = (Arc::clone(listener), Arc::clone(&proxy));
+            accepting.spawn(listener.accept(socket, proxy, start.stopped.clone()));
         }
-        // Dropping it says that this worker accepts.
-        drop(accepting);
-        doorkeepers.join_all().await;
-        // The requests that are still served live on this runtime.
-        wait_until_closed(doors).await;
+        drop(start.starting);
+        accepting.join_all().await;
+        // The requests that are still served run on this runtime.
+        wait_until_closed(&start.listeners).await;
         anyhow::Ok(())
     })
+}
+
+fn build_worker(index: usize, services: Services, access_log: AccessLog, via: Via) -> Worker {
+    Worker {
+        index,
+        api: api::router(services.api_state()),
+        snapshot: services.snapshot,
+        store: services.store,
+        durable: services.sessions.durable().clone(),
+        store_settings: services.boot.store.clone(),
+        near_cache: services.near_cache,
+        open_streams: services.open_streams,
+        readiness: services.readiness,
+        metrics: services.metrics,
+        access_log,
+        via,
+        events: services.events,
+        boot: services.boot,
+    }
 }

@@ -15,12 +15,14 @@ use http::{HeaderMap, HeaderValue, Method, Request, header};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use tower::ServiceExt;
-use transport::{NO_TOKEN, find_gateway, local_admin_state, wait_for_store};
+use transport::{NO_TOKEN, find_gateway, wait_for_store};
 use url::Url;
 
-use super::print_error_line;
+use super::{new_metrics, print_error_line};
 use crate::database::{self, Database};
+use crate::gateway::{self, Services};
 use crate::http_client::HttpClient;
+use crate::pipeline::snapshot::Snapshot;
 use crate::settings::{Engine, Reloadable, Settings};
 use crate::store::Store;
 
@@ -127,16 +129,18 @@ impl AdminClient {
             admin_token: Some(token.clone()),
             ..live
         };
-        let desk = local_admin_state(&boot, live, directory.clone())?;
-        if let Engine::Redis(address) = &boot.store.engine
+        let metrics = new_metrics()?;
+        let snapshot = Snapshot::offline(live, &metrics);
+        let services = Services::build(boot, snapshot, directory.clone(), metrics, 1)?;
+        if let Engine::Redis(address) = &services.boot.store.engine
             && matter != Needs::Users
         {
-            wait_for_store(&desk.store, address).await?;
+            wait_for_store(&services.store, address).await?;
         }
-        let store = desk.store.clone();
+        let router = gateway::admin::local_router(&services);
         Ok(AdminClient {
             directory,
-            transport: Transport::InProcess(crate::gateway::admin::router(desk), store),
+            transport: Transport::InProcess(router, services.store),
             token,
         })
     }

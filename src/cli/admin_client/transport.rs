@@ -1,23 +1,14 @@
 //! Finding out who knows the answers: the running gateway, or this process over the same store.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use arc_swap::ArcSwap;
 
 use super::{Needs, STORE_TIMEOUT};
-use crate::api::admin::{AdminState, Readiness, ReloadOutcome};
-use crate::database::Database;
-use crate::events::Events;
 use crate::http_client::{HttpClient, HttpClientConfig};
-use crate::identity::Accounts;
-use crate::pipeline::snapshot::Snapshot;
-use crate::sessions::Sessions;
 use crate::settings::{Boot, Engine, RedisAddress, Reloadable};
 use crate::store::Store;
-use crate::telemetry::metrics::Metrics;
 
 /// For one answer of a running gateway; hashing a password may have to wait its turn.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -65,48 +56,6 @@ fn connect_address(bind: SocketAddr) -> SocketAddr {
         ip => ip,
     };
     SocketAddr::new(ip, bind.port())
-}
-
-/// The admin desk without a gateway around it: it serves users and sessions. Its metrics go nowhere.
-pub(super) fn local_admin_state(
-    boot: &Boot,
-    live: Reloadable,
-    directory: Database,
-) -> anyhow::Result<AdminState> {
-    let metrics = Arc::new(Metrics::new().context("the metrics could not be set up")?);
-    let store = Store::open(&boot.store, Arc::clone(&metrics)).connect();
-    let events = Events::new(store.clone());
-    let sessions = Sessions::new(
-        store.clone(),
-        directory.clone(),
-        Arc::clone(&metrics),
-        live.sessions.durable,
-    );
-    let accounts = Accounts::new(
-        directory,
-        sessions.clone(),
-        store.clone(),
-        Arc::clone(&metrics),
-        events.clone(),
-    )
-    .map_err(|_| anyhow::anyhow!("the operating system gives no randomness"))?;
-    Ok(AdminState {
-        snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::offline(live, &metrics))),
-        accounts,
-        sessions,
-        store,
-        metrics,
-        events,
-        count_open_streams: Arc::new(|_| 0),
-        readiness: Readiness::default(),
-        sessions_on_outage: boot.store.sessions_on_outage,
-        host_name: None,
-        reload: Arc::new(|| {
-            let nothing =
-                ReloadOutcome::Rejected(vec!["no gateway runs in this process".to_owned()]);
-            Box::pin(std::future::ready(nothing))
-        }),
-    })
 }
 
 /// Waits until the store answers.

@@ -44,50 +44,38 @@ const MIN_HEAD: usize = 8 * 1024;
 /// Starts serving on the current runtime.
 pub(super) fn serve(
     socket: StdListener,
-    parts: &Services,
+    services: &Services,
     reload: mpsc::Sender<ReloadRequest>,
 ) -> anyhow::Result<()> {
-    let desk = admin::AdminState {
-        snapshot: Arc::clone(&parts.snapshot),
-        accounts: parts.accounts.clone(),
-        sessions: parts.sessions.clone(),
-        store: parts.store.clone(),
-        metrics: Arc::clone(&parts.metrics),
-        events: parts.events.clone(),
-        count_open_streams: super::open_stream_counter(parts),
-        readiness: parts.readiness.clone(),
-        sessions_on_outage: parts.boot.store.sessions_on_outage,
-        host_name: host_name(),
-        reload: reload_trigger(reload),
-    };
-    let listeners = &parts.boot.listeners;
+    let state = services.admin_state(reload_trigger(reload));
+    let listeners = &services.boot.listeners;
     let limits = listeners.first().map(|listener| listener.limits.clone());
     let limits = limits.context("there is no listener")?;
     let body_timeout = limits.head_timeout;
-    let router = admin::router(desk)
+    let router = admin::router(state)
         .layer(from_fn(move |request, next| {
             read_body(body_timeout, request, next)
         }))
         .layer(from_fn(render_rejection))
         .layer(from_fn_with_state(
-            parts.readiness.clone(),
+            services.readiness.clone(),
             close_while_draining,
         ));
     let listener = TcpListener::from_std(socket).context("the admin listener cannot be served")?;
-    tokio::spawn(accept(listener, router, limits, Arc::clone(&parts.metrics)));
+    tokio::spawn(accept(
+        listener,
+        router,
+        limits,
+        Arc::clone(&services.metrics),
+    ));
     Ok(())
 }
 
-/// The admin endpoints whole: refusals have the body that every refusal of the gateway has, and every
-/// response its request's identifier.
-pub(crate) fn router(desk: admin::AdminState) -> Router {
-    admin::router(desk).layer(from_fn(render_rejection))
-}
-
-/// The name of this machine, in lower case.
-fn host_name() -> Option<String> {
-    let name = nix::unistd::gethostname().ok()?.into_string().ok()?;
-    Some(name.to_ascii_lowercase())
+/// The admin endpoints without a listener, for a process that serves no traffic and reloads nothing.
+pub(crate) fn local_router(services: &Services) -> Router {
+    let (reload, _) = mpsc::channel(1);
+    let state = services.admin_state(reload_trigger(reload));
+    admin::router(state).layer(from_fn(render_rejection))
 }
 
 /// Accepts as long as the process lives.

@@ -1,0 +1,133 @@
+//! The long-lived parts of a gateway, built in one place.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+
+use crate::api::admin::{AdminState, Readiness, ReloadFn};
+use crate::api::{ApiState, CountOpenStreams};
+use crate::database::Database;
+use crate::events::Events;
+use crate::identity::Accounts;
+use crate::pipeline::snapshot::Snapshot;
+use crate::proxy::open_streams::OpenStreams;
+use crate::sessions::Sessions;
+use crate::settings::Boot;
+use crate::store::Store;
+use crate::store::near_cache::NearCache;
+use crate::telemetry::metrics::Metrics;
+
+/// What workers, API, admin listener, background tasks and command line share. Clones share all of
+/// it.
+#[derive(Clone)]
+pub struct Services {
+    /// Settings that only a restart changes.
+    pub boot: Arc<Boot>,
+    /// The configuration in force; a reload swaps it.
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// Every metric.
+    pub metrics: Arc<Metrics>,
+    /// State that the fleet shares; each worker has a connection of its own.
+    pub store: Store,
+    /// Sessions that this gateway has looked up.
+    pub near_cache: Arc<NearCache>,
+    /// Security events, for the audit log and the journal.
+    pub events: Events,
+    /// Sessions and revocations, in the store and in the database.
+    pub sessions: Sessions,
+    /// Users, sign-in and sign-out.
+    pub accounts: Accounts,
+    /// Responses that end with their session or token.
+    pub open_streams: Arc<OpenStreams>,
+    /// Starting, serving or draining.
+    pub readiness: Readiness,
+}
+
+impl Services {
+    /// Builds the services in the order in which they need each other, on the current runtime.
+    ///
+    /// # Errors
+    /// The operating system gives no randomness.
+    pub fn build(
+        boot: Boot,
+        snapshot: Snapshot,
+        database: Database,
+        metrics: Arc<Metrics>,
+        workers: usize,
+    ) -> anyhow::Result<Services> {
+        let store = Store::open(&boot.store, Arc::clone(&metrics)).connect();
+        let events = Events::new(store.clone());
+        let sessions = Sessions::new(
+            store.clone(),
+            database.clone(),
+            Arc::clone(&metrics),
+            snapshot.settings.sessions.durable,
+        );
+        let accounts = Accounts::new(
+            database,
+            sessions.clone(),
+            store.clone(),
+            Arc::clone(&metrics),
+            events.clone(),
+        )
+        .context("the operating system gives no randomness")?;
+        Ok(Services {
+            boot: Arc::new(boot),
+            snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
+            near_cache: Arc::clone(store.near_cache()),
+            store,
+            events,
+            sessions,
+            accounts,
+            open_streams: Arc::new(OpenStreams::new(workers, Arc::clone(&metrics))),
+            metrics,
+            readiness: Readiness::default(),
+        })
+    }
+
+    /// The same services over a store connection of the current runtime.
+    #[must_use]
+    pub fn connect(&self) -> Services {
+        let store = self.store.connect();
+        Services {
+            sessions: self.sessions.with_store(store.clone()),
+            accounts: self.accounts.with_store(store.clone()),
+            store,
+            ..self.clone()
+        }
+    }
+
+    /// What the public endpoints need.
+    pub(super) fn api_state(&self) -> ApiState {
+        ApiState {
+            accounts: self.accounts.clone(),
+            sessions: self.sessions.clone(),
+            store: self.store.clone(),
+            events: self.events.clone(),
+            count_open_streams: self.open_stream_counter(),
+        }
+    }
+
+    /// What the admin endpoints need.
+    pub(super) fn admin_state(&self, reload: Arc<ReloadFn>) -> AdminState {
+        AdminState {
+            snapshot: Arc::clone(&self.snapshot),
+            accounts: self.accounts.clone(),
+            sessions: self.sessions.clone(),
+            store: self.store.clone(),
+            metrics: Arc::clone(&self.metrics),
+            events: self.events.clone(),
+            count_open_streams: self.open_stream_counter(),
+            readiness: self.readiness.clone(),
+            sessions_on_outage: self.boot.store.sessions_on_outage,
+            host_name: super::process::host_name(),
+            reload,
+        }
+    }
+
+    fn open_stream_counter(&self) -> CountOpenStreams {
+        let open_streams = Arc::clone(&self.open_streams);
+        Arc::new(move |session| open_streams.count_for_session(session) as u64)
+    }
+}
