@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::ApiState;
 use super::body::BodyFields;
 use super::caller::require_not_cross_site;
-use super::response::{self, ApiRejection, ResponseInfo};
+use super::response::{self, ResponseInfo};
 use super::view::{self, SignedInView, Success, ViewContext};
 use crate::auth::credential;
 use crate::auth::credential::PresentedCredential;
@@ -21,7 +21,7 @@ use crate::identity::{AccountError, ClientInfo, Credentials, NewUser, SignedIn, 
 use crate::limits::Decision;
 use crate::pipeline::admission::Client;
 use crate::pipeline::snapshot::Snapshot;
-use crate::rejection::Refusal;
+use crate::rejection::{Refusal, Rejection};
 use crate::settings::Reloadable;
 use crate::telemetry::metrics::SignInMethod;
 
@@ -83,7 +83,7 @@ pub(super) async fn register(
     Extension(snapshot): Extension<Arc<Snapshot>>,
     Extension(client): Extension<Client>,
     request: Request,
-) -> Result<Response, ApiRejection> {
+) -> Result<Response, Rejection> {
     let settings = &snapshot.settings;
     let (parts, body) = reject_cross_site(&desk, settings, &client, request)?;
     if !settings.identity.registration_open {
@@ -111,7 +111,7 @@ pub(super) async fn register(
         .accounts
         .register(settings, new, held, &visitor, &mut limits)
         .await
-        .map_err(ApiRejection::from);
+        .map_err(Rejection::from);
     sign_in_response(
         StatusCode::CREATED,
         settings,
@@ -172,7 +172,7 @@ pub(super) async fn sign_in(
     Extension(snapshot): Extension<Arc<Snapshot>>,
     Extension(client): Extension<Client>,
     request: Request,
-) -> Result<Response, ApiRejection> {
+) -> Result<Response, Rejection> {
     let settings = &snapshot.settings;
     let (parts, body) = reject_cross_site(&desk, settings, &client, request)
         .inspect_err(|refused| count_unread(&desk, settings, refused.refusal))?;
@@ -225,7 +225,7 @@ pub(super) async fn refresh(
     Extension(snapshot): Extension<Arc<Snapshot>>,
     Extension(client): Extension<Client>,
     request: Request,
-) -> Result<Response, ApiRejection> {
+) -> Result<Response, Rejection> {
     let settings = &snapshot.settings;
     let (parts, body) = reject_cross_site(&desk, settings, &client, request)?;
     let mut fields = BodyFields::read(&parts.headers, body).await?;
@@ -238,7 +238,7 @@ pub(super) async fn refresh(
         .accounts
         .refresh(settings, &typed.refresh_token, &visitor)
         .await
-        .map_err(ApiRejection::from);
+        .map_err(Rejection::from);
     sign_in_response(StatusCode::OK, settings, refreshed, Vec::new(), false)
 }
 
@@ -249,7 +249,7 @@ pub(super) fn reject_cross_site(
     settings: &Reloadable,
     client: &Client,
     request: Request,
-) -> Result<(Parts, Body), ApiRejection> {
+) -> Result<(Parts, Body), Rejection> {
     let (parts, body) = request.into_parts();
     require_not_cross_site(desk, settings, client, &parts.headers)?;
     Ok((parts, body))
@@ -286,8 +286,8 @@ pub(super) fn count_outcome<T>(
     desk: &ApiState,
     method: SignInMethod,
     outcome: Result<T, AccountError>,
-) -> Result<T, ApiRejection> {
-    let outcome = outcome.map_err(ApiRejection::from);
+) -> Result<T, Rejection> {
+    let outcome = outcome.map_err(Rejection::from);
     let refusal = outcome.as_ref().err().map(|refused| refused.refusal);
     desk.accounts.count_sign_in(method, refusal);
     outcome
@@ -306,13 +306,13 @@ pub(super) fn count_unread(desk: &ApiState, settings: &Reloadable, refusal: Refu
 pub(super) fn sign_in_response(
     status: StatusCode,
     settings: &Reloadable,
-    outcome: Result<SignedIn, ApiRejection>,
+    outcome: Result<SignedIn, Rejection>,
     limits: Vec<Decision>,
     with_token: bool,
-) -> Result<Response, ApiRejection> {
+) -> Result<Response, Rejection> {
     let signed_in = match outcome {
         Ok(signed_in) => signed_in,
-        Err(refused) => return Err(refused.with_limits(limits)),
+        Err(refused) => return Err(refused.with_decisions(limits)),
     };
     let session = &signed_in.session.session;
     let sight = ViewContext {

@@ -8,9 +8,9 @@ use http::{HeaderMap, HeaderName, header};
 use super::ApiState;
 use super::body::has_content_coding;
 use super::caller::AuthenticatedCaller;
-use super::response::{self, ApiRejection};
+use super::response;
 use super::view::{self, AvatarView, Success};
-use crate::rejection::Refusal;
+use crate::rejection::{Refusal, Rejection};
 use crate::routing::endpoints::MAX_PICTURE;
 
 /// Whatever a browser makes of the bytes, it does nothing with them but show them.
@@ -49,7 +49,7 @@ const SAFE_HEADERS: [(HeaderName, &str); 4] = [
 pub(super) async fn show(
     State(desk): State<ApiState>,
     person: AuthenticatedCaller,
-) -> Result<Response, ApiRejection> {
+) -> Result<Response, Rejection> {
     let user = person.find_user(&desk).await?;
     let avatar = desk.accounts.database().avatar(&user.id).await?;
     let avatar = avatar.ok_or(Refusal::NotFound)?;
@@ -81,7 +81,7 @@ pub(super) async fn put(
     State(desk): State<ApiState>,
     person: AuthenticatedCaller,
     request: Request,
-) -> Result<Response, ApiRejection> {
+) -> Result<Response, Rejection> {
     let user = person.find_user(&desk).await?;
     let (parts, body) = request.into_parts();
     if !may_be_picture(&parts.headers) {
@@ -89,7 +89,7 @@ pub(super) async fn put(
     }
     let bytes = axum::body::to_bytes(body, MAX_PICTURE)
         .await
-        .map_err(|_| ApiRejection::from(Refusal::BodyTooLarge))?;
+        .map_err(|_| Rejection::from(Refusal::BodyTooLarge))?;
     let about = desk.accounts.put_avatar(&user.id, bytes.to_vec()).await?;
     Ok(response::data(&view::avatar(&about)))
 }
@@ -107,7 +107,7 @@ pub(super) async fn put(
 pub(super) async fn remove(
     State(desk): State<ApiState>,
     person: AuthenticatedCaller,
-) -> Result<Response, ApiRejection> {
+) -> Result<Response, Rejection> {
     let user = person.find_user(&desk).await?;
     desk.accounts.drop_avatar(&user.id).await?;
     Ok(response::no_content())

@@ -9,13 +9,13 @@ use http::{HeaderValue, StatusCode, header};
 
 use super::auth::{self, SESSION_HEADER};
 use super::body::{self, BodyFields};
-use super::response::{ApiRejection, ResponseInfo};
+use super::response::ResponseInfo;
 use super::{ApiState, RequestId};
 use crate::auth::credential;
 use crate::identity::normalize::AccountName;
 use crate::identity::{BackendResponse, BackendSignIn, SignedIn};
 use crate::pipeline::admission::Client;
-use crate::rejection::Refusal;
+use crate::rejection::{Refusal, Rejection};
 use crate::settings::Reloadable;
 use crate::settings::backend::{BackendSettings, SignInResponse};
 use crate::telemetry::metrics::SignInMethod;
@@ -31,7 +31,7 @@ pub(super) async fn sign_in(
     client: &Client,
     parts: &Parts,
     body: Body,
-) -> Result<Response, ApiRejection> {
+) -> Result<Response, Rejection> {
     if !body::is_json(&parts.headers) {
         return Err(Refusal::UnsupportedMediaType.into());
     }
@@ -58,7 +58,7 @@ pub(super) async fn sign_in(
         .await;
     let (signed_in, answer) = match auth::count_outcome(desk, SignInMethod::Upstream, outcome) {
         Ok(outcome) => outcome,
-        Err(refused) => return Err(refused.with_limits(limits)),
+        Err(refused) => return Err(refused.with_decisions(limits)),
     };
     let cookies = forwarded_cookies(backend, settings, &answer);
     let mut response = match backend.response {

@@ -9,7 +9,6 @@ use http::HeaderMap;
 use http::request::Parts;
 use uuid::Uuid;
 
-use super::response::ApiRejection;
 use super::{ApiState, Caller};
 use crate::auth::credential;
 use crate::auth::credential::PresentedCredential;
@@ -20,7 +19,7 @@ use crate::identity::Accounts;
 use crate::pipeline::admission::{Client, CredentialKind, Identity};
 use crate::pipeline::same_origin;
 use crate::pipeline::snapshot::Snapshot;
-use crate::rejection::Refusal;
+use crate::rejection::{Refusal, Rejection};
 use crate::settings::Reloadable;
 
 /// Somebody whose credential holds.
@@ -32,12 +31,12 @@ pub(super) struct AuthenticatedCaller {
 }
 
 impl FromRequestParts<ApiState> for AuthenticatedCaller {
-    type Rejection = ApiRejection;
+    type Rejection = Rejection;
 
     async fn from_request_parts(
         parts: &mut Parts,
         desk: &ApiState,
-    ) -> Result<AuthenticatedCaller, ApiRejection> {
+    ) -> Result<AuthenticatedCaller, Rejection> {
         let client = parts.extensions.get::<Client>().cloned();
         let client = client.ok_or(Refusal::Internal)?;
         let snapshot = parts.extensions.get::<Arc<Snapshot>>().cloned();
@@ -50,7 +49,9 @@ impl FromRequestParts<ApiState> for AuthenticatedCaller {
         let identity = match found {
             Ok(Some(identity)) => identity,
             Ok(None) => return Err(Refusal::Unauthenticated.into()),
-            Err(refusal) => return Err(reject_credential(refusal, settings, &parts.headers)),
+            Err(rejection) => {
+                return Err(reject_credential(rejection, settings, &parts.headers));
+            }
         };
         if identity.credential_kind == CredentialKind::Cookie && !parts.method.is_safe() {
             require_allowed_origin(desk, settings, &client, &parts.headers)?;
@@ -80,13 +81,13 @@ impl AuthenticatedCaller {
     }
 
     /// The user in our directory; users of other issuers are in theirs.
-    pub(super) async fn find_user(&self, desk: &ApiState) -> Result<User, ApiRejection> {
+    pub(super) async fn find_user(&self, desk: &ApiState) -> Result<User, Rejection> {
         find_user(&desk.accounts, &self.user_key()).await
     }
 }
 
 /// A user of ours.
-pub(super) async fn find_user(accounts: &Accounts, id: &str) -> Result<User, ApiRejection> {
+pub(super) async fn find_user(accounts: &Accounts, id: &str) -> Result<User, Rejection> {
     if Uuid::try_parse(id).is_err() {
         return Err(Refusal::NotFound.into());
     }
@@ -94,14 +95,14 @@ pub(super) async fn find_user(accounts: &Accounts, id: &str) -> Result<User, Api
     user.ok_or(Refusal::NotFound.into())
 }
 
-/// Refuses a credential that does not hold; a cookie that is of no use any more is cleared.
+/// Completes the rejection of a credential: a cookie that is of no more use is cleared.
 pub(super) fn reject_credential(
-    refusal: Refusal,
+    rejection: Rejection,
     settings: &Reloadable,
     headers: &HeaderMap,
-) -> ApiRejection {
+) -> Rejection {
     let gone = matches!(
-        refusal,
+        rejection.refusal,
         Refusal::SessionNotFound | Refusal::SessionExpired | Refusal::SessionRevoked
     );
     let cookie = &settings.sessions.cookie.name;
@@ -111,9 +112,9 @@ pub(super) fn reject_credential(
             PresentedCredential::Cookie(_)
         )
     };
-    ApiRejection {
-        clear_cookie: (gone && by_cookie()) || refusal == Refusal::AmbiguousCredentials,
-        ..ApiRejection::from(refusal)
+    Rejection {
+        clear_cookie: (gone && by_cookie()) || rejection.refusal == Refusal::AmbiguousCredentials,
+        ..rejection
     }
 }
 
@@ -124,7 +125,7 @@ pub(super) fn require_allowed_origin(
     settings: &Reloadable,
     client: &Client,
     headers: &HeaderMap,
-) -> Result<(), ApiRejection> {
+) -> Result<(), Rejection> {
     if is_allowed_origin(settings, client, headers) {
         Ok(())
     } else {
@@ -147,7 +148,7 @@ pub(super) fn require_not_cross_site(
     settings: &Reloadable,
     client: &Client,
     headers: &HeaderMap,
-) -> Result<(), ApiRejection> {
+) -> Result<(), Rejection> {
     if same_origin::is_cross_site(headers, client, allowed_origins(settings)) {
         Err(reject_csrf(desk, client))
     } else {
@@ -155,7 +156,7 @@ pub(super) fn require_not_cross_site(
     }
 }
 
-fn reject_csrf(desk: &ApiState, client: &Client) -> ApiRejection {
+fn reject_csrf(desk: &ApiState, client: &Client) -> Rejection {
     desk.events
         .record(Event::new(EventKind::CsrfRejected).ip(client.ip));
     Refusal::CsrfRejected.into()

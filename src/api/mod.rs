@@ -1,6 +1,6 @@
 //! The front desk: the gateway's own endpoints, below `api.prefix`. The wire has read the path,
-//! bounded the body and authenticated the caller; a refusal leaves here as an empty answer with a
-//! [`Refused`] beside it, for the one writer of errors.
+//! bounded the body and authenticated the caller; a [`Rejection`] leaves here as an extension of an
+//! empty response, for the one writer of local responses.
 
 pub mod admin;
 mod auth;
@@ -25,7 +25,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::Extension;
 use axum::response::Response;
-pub use response::{ApiRejection, ResponseInfo};
+pub use response::ResponseInfo;
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa::openapi::Paths;
@@ -34,12 +34,11 @@ use utoipa_axum::routes;
 use view::Success;
 
 use crate::auth::session::SessionId;
-use crate::auth::token::Claims;
 use crate::events::Events;
 use crate::identity::Accounts;
 use crate::pipeline::admission::Identity;
 use crate::pipeline::snapshot::Snapshot;
-use crate::rejection::Refusal;
+use crate::rejection::{Refusal, Rejection};
 use crate::sessions::Sessions;
 use crate::store::Store;
 use crate::telemetry::request_id::RequestId;
@@ -59,12 +58,7 @@ pub struct ApiState {
 
 /// Who calls, as admission found: a request extension where [`needs_caller`](crate::routing::endpoints::needs_caller) says so.
 #[derive(Debug, Clone)]
-pub struct Caller(pub Result<Option<Identity>, Refusal>);
-
-/// The claims of a genuine access token that was rejected because it has expired, or because it or its
-/// session was revoked or may be: a request extension beside a [`Caller`] that says which.
-#[derive(Debug, Clone)]
-pub struct LapsedClaims(pub Arc<Claims>);
+pub struct Caller(pub Result<Option<Identity>, Rejection>);
 
 /// The public endpoints. Requests come with the prefix taken off, and with the extensions
 /// [`Client`](crate::pipeline::admission::Client), [`RequestId`] and, where it is needed, [`Caller`].
@@ -73,8 +67,8 @@ pub fn router(desk: ApiState) -> Router {
         .split_for_parts()
         .0
         .merge(page::routes())
-        .fallback(|| async { ApiRejection::from(Refusal::NotFound) })
-        .method_not_allowed_fallback(|| async { ApiRejection::from(Refusal::MethodNotAllowed) })
+        .fallback(|| async { Rejection::from(Refusal::NotFound) })
+        .method_not_allowed_fallback(|| async { Rejection::from(Refusal::MethodNotAllowed) })
         .layer(axum::middleware::from_fn_with_state(
             desk.clone(),
             cors::handle_cors,

@@ -7,16 +7,15 @@ use std::time::Duration;
 use axum::extract::FromRequestParts;
 use http::request::Parts;
 
+use super::ApiState;
 use super::caller::{AuthenticatedCaller, is_allowed_origin};
-use super::response::ApiRejection;
-use super::{ApiState, LapsedClaims};
 use crate::auth::credential;
 use crate::auth::credential::PresentedCredential;
 use crate::auth::session::{Millis, SessionId};
 use crate::auth::token::Claims;
 use crate::pipeline::admission::{Client, Identity};
 use crate::pipeline::snapshot::Snapshot;
-use crate::rejection::Refusal;
+use crate::rejection::{Refusal, Rejection};
 use crate::settings::Reloadable;
 
 /// The session and the token to end.
@@ -42,11 +41,11 @@ impl PresentedSession {
 
     /// What a rejected credential stood for. `None`: it was rejected because it is wrong, or unknown.
     pub(super) fn from_rejection(
-        refusal: Refusal,
-        lapsed: Option<Arc<Claims>>,
+        rejection: &Rejection,
         presented: &PresentedCredential<'_>,
     ) -> Option<PresentedSession> {
-        if let Some(claims) = lapsed {
+        let refusal = rejection.refusal;
+        if let Some(claims) = rejection.lapsed_claims.clone() {
             let alone = claims.session.is_none() && refusal != Refusal::TokenExpired;
             return Some(PresentedSession {
                 session: claims.session,
@@ -72,7 +71,7 @@ impl PresentedSession {
         desk: &ApiState,
         settings: &Reloadable,
         client: &Client,
-    ) -> Result<(), ApiRejection> {
+    ) -> Result<(), Rejection> {
         let by = Some(client.ip);
         // The session first: a token that is revoked already could not ask for it again.
         if let Some(id) = self.session {
@@ -101,7 +100,7 @@ pub(super) async fn blacklist(
     settings: &Reloadable,
     client: &Client,
     claims: &Claims,
-) -> Result<(), ApiRejection> {
+) -> Result<(), Rejection> {
     let ttl = blacklist_ttl(desk, settings, claims).await?;
     desk.accounts
         .blacklist(&claims.blacklist_key, ttl, Some(client.ip))
@@ -115,7 +114,7 @@ async fn ensure_revoked(
     desk: &ApiState,
     settings: &Reloadable,
     claims: &Claims,
-) -> Result<(), ApiRejection> {
+) -> Result<(), Rejection> {
     desk.sessions
         .ensure_user_tokens_revoked(&claims.user_key())
         .await?;
@@ -130,7 +129,7 @@ async fn blacklist_ttl(
     desk: &ApiState,
     settings: &Reloadable,
     claims: &Claims,
-) -> Result<Duration, ApiRejection> {
+) -> Result<Duration, Rejection> {
     let leeway = settings.tokens.leeway;
     let now: Millis = desk.sessions.now().await?;
     let left = Duration::from_millis(claims.expires_at.saturating_sub(now)) + leeway;
@@ -143,16 +142,16 @@ async fn blacklist_ttl(
 pub(super) struct SignOutCaller(pub(super) AuthenticatedCaller);
 
 impl FromRequestParts<ApiState> for SignOutCaller {
-    type Rejection = ApiRejection;
+    type Rejection = Rejection;
 
     async fn from_request_parts(
         parts: &mut Parts,
         desk: &ApiState,
-    ) -> Result<SignOutCaller, ApiRejection> {
+    ) -> Result<SignOutCaller, Rejection> {
         match AuthenticatedCaller::from_request_parts(parts, desk).await {
             Ok(person) => Ok(SignOutCaller(person)),
             Err(rejected) => {
-                ensure_ended(parts, desk, rejected.refusal).await?;
+                ensure_ended(parts, desk, &rejected).await?;
                 Err(rejected)
             }
         }
@@ -162,8 +161,8 @@ impl FromRequestParts<ApiState> for SignOutCaller {
 async fn ensure_ended(
     parts: &Parts,
     desk: &ApiState,
-    refusal: Refusal,
-) -> Result<(), ApiRejection> {
+    rejection: &Rejection,
+) -> Result<(), Rejection> {
     if !desk.sessions.ends_may_be_partial() {
         return Ok(());
     }
@@ -181,15 +180,14 @@ async fn ensure_ended(
     {
         return Ok(());
     }
-    let lapsed = extensions.get::<LapsedClaims>();
-    let lapsed = lapsed.map(|LapsedClaims(claims)| Arc::clone(claims));
-    let was_ended = match refusal {
+    let lapsed = rejection.lapsed_claims.as_ref();
+    let was_ended = match rejection.refusal {
         Refusal::SessionRevoked => true,
         // A session outlives a token of it that was revoked alone.
-        Refusal::TokenRevoked => lapsed.as_ref().is_some_and(|it| it.session.is_none()),
+        Refusal::TokenRevoked => lapsed.is_some_and(|it| it.session.is_none()),
         _ => false,
     };
-    match PresentedSession::from_rejection(refusal, lapsed, &presented).filter(|_| was_ended) {
+    match PresentedSession::from_rejection(rejection, &presented).filter(|_| was_ended) {
         Some(leaving) => leaving.end(desk, settings, client).await,
         None => Ok(()),
     }

@@ -10,10 +10,11 @@ use utoipa::ToSchema;
 use super::ApiState;
 use super::body::BodyFields;
 use super::caller::AuthenticatedCaller;
-use super::response::{self, ApiRejection, ResponseInfo};
+use super::response::{self, ResponseInfo};
 use super::view::{self, ProfileView, Success};
 use crate::database::User;
 use crate::identity::{PasswordChange, UserPatch};
+use crate::rejection::Rejection;
 use crate::store::CachedProfile;
 
 /// How long the store keeps what the database said of somebody. Every change takes it away.
@@ -32,7 +33,7 @@ const CACHE_TTL: Duration = Duration::from_secs(30 * 60);
 pub(super) async fn show(
     State(desk): State<ApiState>,
     person: AuthenticatedCaller,
-) -> Result<Response, ApiRejection> {
+) -> Result<Response, Rejection> {
     let key = person.user_key();
     let lease = match desk.store.profile(&key).await {
         Ok(CachedProfile::Hit(text)) => match RawValue::from_string(text) {
@@ -54,7 +55,7 @@ pub(super) async fn show(
     Ok(response::data(&profile))
 }
 
-async fn read_profile(desk: &ApiState, user: &User) -> Result<ProfileView, ApiRejection> {
+async fn read_profile(desk: &ApiState, user: &User) -> Result<ProfileView, Rejection> {
     let avatar = desk.accounts.database().avatar_info(&user.id).await?;
     Ok(view::profile(user, avatar.as_ref()))
 }
@@ -90,7 +91,7 @@ pub(super) async fn change(
     State(desk): State<ApiState>,
     person: AuthenticatedCaller,
     request: Request,
-) -> Result<Response, ApiRejection> {
+) -> Result<Response, Rejection> {
     let before = person.find_user(&desk).await?;
     let (parts, body) = request.into_parts();
     let mut fields = BodyFields::read(&parts.headers, body).await?;
@@ -154,7 +155,7 @@ pub(super) async fn change_password(
     State(desk): State<ApiState>,
     person: AuthenticatedCaller,
     request: Request,
-) -> Result<Response, ApiRejection> {
+) -> Result<Response, Rejection> {
     let user = person.find_user(&desk).await?;
     let (parts, body) = request.into_parts();
     let mut fields = BodyFields::read(&parts.headers, body).await?;
@@ -175,7 +176,7 @@ pub(super) async fn change_password(
         .change_password(settings, user, &change, asking, &mut limits)
         .await;
     if let Err(failure) = changed {
-        return Err(ApiRejection::from(failure).with_limits(limits));
+        return Err(Rejection::from(failure).with_decisions(limits));
     }
     let mut response = response::no_content();
     response.extensions_mut().insert(ResponseInfo {

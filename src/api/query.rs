@@ -2,9 +2,9 @@
 
 use http::Uri;
 
-use super::response::ApiRejection;
 use crate::auth::session::SessionStatus;
 use crate::identity::FieldErrors;
+use crate::rejection::Rejection;
 
 const LIMIT_DEFAULT: u32 = 20;
 const LIMIT_MAX: u32 = 100;
@@ -94,10 +94,10 @@ impl QueryParams {
     }
 
     /// Refuses the query if anything was wrong with it.
-    pub(super) fn check(self) -> Result<(), ApiRejection> {
+    pub(super) fn check(self) -> Result<(), Rejection> {
         self.errors
             .into_result(())
-            .map_err(ApiRejection::invalid_fields)
+            .map_err(Rejection::invalid_fields)
     }
 }
 
@@ -153,7 +153,8 @@ mod tests {
         };
         assert!(with(PARAMETERS_MAX).is_ok());
         for count in [PARAMETERS_MAX + 1, 10_000] {
-            let fields = with(count).unwrap_err().fields;
+            let rejection = with(count).unwrap_err();
+            let fields = rejection.fields();
             assert_eq!(fields.len(), 1, "{count}");
             assert_eq!(fields.first().unwrap().0, "query", "{count}");
         }
@@ -166,7 +167,8 @@ mod tests {
         query.limit();
         query.status();
         query.cursor(|_| None::<()>);
-        let wrong = query.check().unwrap_err().fields;
+        let rejection = query.check().unwrap_err();
+        let wrong = rejection.fields();
         let mut names: Vec<&str> = wrong.iter().map(|(name, _)| name.as_str()).collect();
         names.sort_unstable();
         assert_eq!(names, ["a", "b", "cursor", "limit", "status"]);

@@ -8,10 +8,9 @@ use utoipa::ToSchema;
 use super::ApiState;
 use super::body::BodyFields;
 use super::caller::AuthenticatedCaller;
-use super::response::ApiRejection;
 use super::sessions::{current_session_id, session_response};
 use super::view::{SessionView, Success};
-use crate::rejection::Refusal;
+use crate::rejection::{Refusal, Rejection};
 use crate::store::{AmendOutcome, Amendment, MAX_DATA_BYTES};
 
 /// Members of a session that nobody changes from outside.
@@ -78,7 +77,7 @@ pub(super) async fn change(
     State(desk): State<ApiState>,
     person: AuthenticatedCaller,
     request: Request,
-) -> Result<Response, ApiRejection> {
+) -> Result<Response, Rejection> {
     let id = current_session_id(&person)?;
     let (parts, body) = request.into_parts();
     let mut fields = BodyFields::read(&parts.headers, body).await?;
@@ -91,7 +90,7 @@ pub(super) async fn change(
     match amended {
         AmendOutcome::Amended(entry) => session_response(&desk, &person, &entry).await,
         AmendOutcome::Gone => Err(Refusal::SessionRevoked.into()),
-        AmendOutcome::DataTooLong => Err(ApiRejection::invalid_field(
+        AmendOutcome::DataTooLong => Err(Rejection::invalid_field(
             "data",
             format!("must be at most {MAX_DATA_BYTES} bytes altogether"),
         )),
@@ -143,7 +142,7 @@ fn is_device_name(name: &str) -> bool {
 pub(super) async fn extend(
     State(desk): State<ApiState>,
     person: AuthenticatedCaller,
-) -> Result<Response, ApiRejection> {
+) -> Result<Response, Rejection> {
     let id = current_session_id(&person)?;
     let entry = desk
         .sessions

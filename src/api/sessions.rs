@@ -8,10 +8,10 @@ use super::ApiState;
 use super::caller::AuthenticatedCaller;
 use super::presented_session::SignOutCaller;
 use super::query::QueryParams;
-use super::response::{self, ApiRejection};
+use super::response;
 use super::view::{self, Revoked, SessionView, SessionsView, Success, ViewContext};
 use crate::auth::session::{EndReason, SessionId};
-use crate::rejection::Refusal;
+use crate::rejection::{Refusal, Rejection};
 use crate::store::{SessionEntry, SessionListQuery, Store};
 
 /// List
@@ -32,7 +32,7 @@ pub(super) async fn list(
     State(desk): State<ApiState>,
     person: AuthenticatedCaller,
     uri: Uri,
-) -> Result<Response, ApiRejection> {
+) -> Result<Response, Rejection> {
     let mut query = QueryParams::parse(&uri);
     let (limit, status) = (query.limit() as usize, query.status());
     let cursor = query.cursor(Store::parse_user_cursor);
@@ -62,7 +62,7 @@ pub(super) async fn list(
 pub(super) async fn show_current(
     State(desk): State<ApiState>,
     person: AuthenticatedCaller,
-) -> Result<Response, ApiRejection> {
+) -> Result<Response, Rejection> {
     let id = current_session_id(&person)?;
     show_session(&desk, &person, id).await
 }
@@ -82,7 +82,7 @@ pub(super) async fn show(
     State(desk): State<ApiState>,
     person: AuthenticatedCaller,
     Path(id): Path<String>,
-) -> Result<Response, ApiRejection> {
+) -> Result<Response, Rejection> {
     let id = SessionId::parse(&id).ok_or(Refusal::NotFound)?;
     show_session(&desk, &person, id).await
 }
@@ -102,7 +102,7 @@ pub(super) async fn show(
 pub(super) async fn end_current(
     State(desk): State<ApiState>,
     SignOutCaller(person): SignOutCaller,
-) -> Result<Response, ApiRejection> {
+) -> Result<Response, Rejection> {
     let id = current_session_id(&person)?;
     end_session(&desk, &person, id).await
 }
@@ -124,7 +124,7 @@ pub(super) async fn end(
     State(desk): State<ApiState>,
     SignOutCaller(person): SignOutCaller,
     Path(id): Path<String>,
-) -> Result<Response, ApiRejection> {
+) -> Result<Response, Rejection> {
     let id = SessionId::parse(&id).ok_or(Refusal::NotFound)?;
     end_session(&desk, &person, id).await
 }
@@ -141,7 +141,7 @@ pub(super) async fn end(
 pub(super) async fn end_others(
     State(desk): State<ApiState>,
     SignOutCaller(person): SignOutCaller,
-) -> Result<Response, ApiRejection> {
+) -> Result<Response, Rejection> {
     let by = Some(person.client.ip);
     let revoked = desk
         .accounts
@@ -157,7 +157,7 @@ pub(super) async fn end_others(
 }
 
 /// The session of the credential.
-pub(super) fn current_session_id(person: &AuthenticatedCaller) -> Result<SessionId, ApiRejection> {
+pub(super) fn current_session_id(person: &AuthenticatedCaller) -> Result<SessionId, Rejection> {
     person.session_id().ok_or(Refusal::NotFound.into())
 }
 
@@ -165,7 +165,7 @@ async fn show_session(
     desk: &ApiState,
     person: &AuthenticatedCaller,
     id: SessionId,
-) -> Result<Response, ApiRejection> {
+) -> Result<Response, Rejection> {
     let entry = desk
         .sessions
         .find(id)
@@ -180,7 +180,7 @@ pub(super) async fn session_response(
     desk: &ApiState,
     person: &AuthenticatedCaller,
     entry: &SessionEntry,
-) -> Result<Response, ApiRejection> {
+) -> Result<Response, Rejection> {
     let sight = view_context(desk, person).await?;
     Ok(response::data(&view::session(entry, &sight)))
 }
@@ -189,7 +189,7 @@ async fn end_session(
     desk: &ApiState,
     person: &AuthenticatedCaller,
     id: SessionId,
-) -> Result<Response, ApiRejection> {
+) -> Result<Response, Rejection> {
     let by = Some(person.client.ip);
     let idle = person.settings().sessions.idle_timeout;
     desk.accounts
@@ -201,7 +201,7 @@ async fn end_session(
 async fn view_context(
     desk: &ApiState,
     person: &AuthenticatedCaller,
-) -> Result<ViewContext, ApiRejection> {
+) -> Result<ViewContext, Rejection> {
     Ok(ViewContext {
         idle: person.settings().sessions.idle_timeout,
         now: desk.sessions.now().await?,

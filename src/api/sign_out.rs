@@ -4,22 +4,21 @@ use std::sync::Arc;
 
 use axum::extract::{Extension, Request, State};
 use axum::response::Response;
-use http::header;
 use utoipa::ToSchema;
 
 use super::auth::reject_cross_site;
 use super::body::BodyFields;
 use super::caller::{reject_credential, require_allowed_origin};
 use super::presented_session::{PresentedSession, SignOutCaller, blacklist};
-use super::response::{self, ApiRejection};
+use super::response::{self, clear_cookie};
 use super::view::{Revoked, Success};
-use super::{ApiState, Caller, LapsedClaims};
+use super::{ApiState, Caller};
 use crate::auth::credential;
 use crate::auth::credential::PresentedCredential;
 use crate::auth::session::EndReason;
 use crate::pipeline::admission::Client;
 use crate::pipeline::snapshot::Snapshot;
-use crate::settings::Reloadable;
+use crate::rejection::Rejection;
 
 /// What signing out may take.
 #[derive(ToSchema)]
@@ -46,12 +45,10 @@ pub(super) async fn sign_out(
     Extension(snapshot): Extension<Arc<Snapshot>>,
     Extension(client): Extension<Client>,
     caller: Option<Extension<Caller>>,
-    lapsed: Option<Extension<LapsedClaims>>,
     request: Request,
-) -> Result<Response, ApiRejection> {
+) -> Result<Response, Rejection> {
     let settings = &snapshot.settings;
     let (parts, body) = reject_cross_site(&desk, settings, &client, request)?;
-    let lapsed = lapsed.map(|Extension(LapsedClaims(claims))| claims);
     let presented = credential::extract(&parts.headers, &settings.sessions.cookie.name);
     let by_cookie = matches!(
         presented,
@@ -59,8 +56,8 @@ pub(super) async fn sign_out(
     );
     let leaving = match caller.map_or(Ok(None), |Extension(Caller(found))| found) {
         Ok(identity) => identity.as_ref().map(PresentedSession::from_identity),
-        Err(refusal) => match PresentedSession::from_rejection(refusal, lapsed, &presented) {
-            None => return Err(reject_credential(refusal, settings, &parts.headers)),
+        Err(rejection) => match PresentedSession::from_rejection(&rejection, &presented) {
+            None => return Err(reject_credential(rejection, settings, &parts.headers)),
             ended => ended,
         },
     };
@@ -80,16 +77,7 @@ pub(super) async fn sign_out(
             .sign_out_with_refresh(settings, &token, Some(client.ip))
             .await?;
     }
-    Ok(signed_out_response(settings))
-}
-
-/// Says that it is done, and takes the session cookie away.
-fn signed_out_response(settings: &Reloadable) -> Response {
-    let mut response = response::no_content();
-    for cookie in credential::clearing_cookies(&settings.sessions.cookie) {
-        response.headers_mut().append(header::SET_COOKIE, cookie);
-    }
-    response
+    Ok(clear_cookie(response::no_content()))
 }
 
 /// Sign out everywhere
@@ -105,7 +93,7 @@ fn signed_out_response(settings: &Reloadable) -> Response {
 pub(super) async fn sign_out_everywhere(
     State(desk): State<ApiState>,
     SignOutCaller(person): SignOutCaller,
-) -> Result<Response, ApiRejection> {
+) -> Result<Response, Rejection> {
     let settings = person.settings();
     let idle = settings.sessions.idle_timeout;
     let (reason, by) = (EndReason::SignOutEverywhere, Some(person.client.ip));
@@ -121,9 +109,5 @@ pub(super) async fn sign_out_everywhere(
     if let Some(token) = &person.identity.token {
         blacklist(&desk, settings, &person.client, token).await?;
     }
-    let mut response = response::data(&Revoked { revoked });
-    for cookie in credential::clearing_cookies(&settings.sessions.cookie) {
-        response.headers_mut().append(header::SET_COOKIE, cookie);
-    }
-    Ok(response)
+    Ok(clear_cookie(response::data(&Revoked { revoked })))
 }

@@ -5,6 +5,7 @@ mod abandoned;
 mod backend;
 mod common_passwords;
 mod devices;
+mod error;
 mod field_errors;
 pub mod normalize;
 mod passwords;
@@ -25,6 +26,7 @@ use std::time::Duration;
 
 pub use backend::BackendResponse;
 use backend::CurrentBackendClient;
+pub use error::AccountError;
 pub use field_errors::FieldErrors;
 use passwords::{HashError, Passwords};
 pub use profile::PasswordChange;
@@ -39,12 +41,11 @@ use tokio::sync::Semaphore;
 pub use users::{AddUserError, CheckedPatch, CheckedUser, NewUser, UserPatch};
 
 use crate::auth::session::{Device, SessionToken};
-use crate::auth::token;
-use crate::database::{self, Database, User};
+use crate::database::{Database, User};
 use crate::events::Events;
-use crate::rejection::{Reason, Refusal};
-use crate::sessions::{SessionError, Sessions};
-use crate::store::{SessionEntry, Store, StoreError};
+use crate::rejection::Refusal;
+use crate::sessions::Sessions;
+use crate::store::{SessionEntry, Store};
 use crate::telemetry::metrics::{LimitOutcome, Metrics, SignInMethod};
 
 /// The stories; clones share everything.
@@ -78,64 +79,6 @@ pub struct SignedIn {
     pub access_token: String,
     pub expires_in: Duration,
     pub refresh_token: String,
-}
-
-/// Why a story did not end well.
-#[derive(Debug, thiserror::Error)]
-pub enum AccountError {
-    #[error("refused: {}", .0.code())]
-    Refused(Refusal),
-    /// Field and what is wrong with it.
-    #[error("some fields are wrong")]
-    InvalidFields(Vec<(String, String)>),
-    /// An attempt to prove an identity that failed.
-    #[error("refused: {}: {reason}", .refusal.code())]
-    AuthenticationFailed {
-        refusal: Refusal,
-        /// The account that was meant, where it is known.
-        user: Option<String>,
-        /// For the log; the client does not learn it.
-        reason: Reason,
-    },
-    #[error("over a limit")]
-    RateLimited,
-    /// Faster than any configured limit would allow.
-    #[error("too fast")]
-    Throttled(Duration),
-    #[error("too many passwords wait to be hashed")]
-    Busy(Duration),
-    #[error("the store did not respond")]
-    Store(#[from] StoreError),
-    #[error("the database did not respond")]
-    Database(#[from] database::Error),
-    #[error("an access token could not be made")]
-    Token(#[from] token::SignError),
-    #[error("a password could not be hashed")]
-    Hash,
-}
-
-impl From<Refusal> for AccountError {
-    fn from(refusal: Refusal) -> AccountError {
-        AccountError::Refused(refusal)
-    }
-}
-
-impl From<SessionError> for AccountError {
-    fn from(error: SessionError) -> AccountError {
-        match error {
-            SessionError::Store(error) => AccountError::Store(error),
-            SessionError::Database(error) => AccountError::Database(error),
-        }
-    }
-}
-
-impl From<HashError> for AccountError {
-    fn from(error: HashError) -> AccountError {
-        match error {
-            HashError::Busy => AccountError::Busy(passwords::RETRY_AFTER),
-            HashError::Failed => AccountError::Hash,
-        }
-    }
 }
 
 impl Accounts {
@@ -192,9 +135,4 @@ impl Accounts {
     pub fn database(&self) -> &Database {
         &self.database
     }
-}
-
-/// A field and what is wrong with it, as the one thing that is wrong.
-fn invalid_field(field: &str, problem: impl Into<String>) -> AccountError {
-    AccountError::InvalidFields(vec![(field.to_owned(), problem.into())])
 }

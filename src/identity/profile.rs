@@ -6,13 +6,13 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::sign_in::PasswordCheck;
 use super::throttle::FailureCounters;
-use super::{AccountError, Accounts, address_key, invalid_field, normalize, picture};
+use super::{AccountError, Accounts, address_key, normalize, picture};
 use crate::auth::session::{EndReason, SessionId};
 use crate::clock;
 use crate::database::{Avatar, AvatarInfo, User};
 use crate::events::{Event, EventKind};
 use crate::limits::Decision;
-use crate::rejection::Refusal;
+use crate::rejection::{Refusal, Rejection};
 use crate::settings::{HashCost, PasswordRules, Reloadable};
 
 /// A change of somebody's own password, as typed.
@@ -59,7 +59,7 @@ impl Accounts {
     ) -> Result<(), AccountError> {
         change
             .check(&user, live.identity.passwords)
-            .map_err(AccountError::InvalidFields)?;
+            .map_err(Rejection::invalid_fields)?;
         let (session, ip) = asking;
         let cost = live.identity.passwords.cost;
         let known_here = self
@@ -144,7 +144,8 @@ impl Accounts {
     /// and database without an answer.
     pub async fn put_avatar(&self, user: &str, bytes: Vec<u8>) -> Result<AvatarInfo, AccountError> {
         let kinds = "must be a whole PNG, JPEG, GIF or WebP picture";
-        let media_type = picture::media_type(&bytes).ok_or(invalid_field("avatar", kinds))?;
+        let media_type =
+            picture::media_type(&bytes).ok_or_else(|| Rejection::invalid_field("avatar", kinds))?;
         let about = AvatarInfo {
             media_type: media_type.to_owned(),
             updated_at: clock::unix_millis(),

@@ -10,7 +10,7 @@ use super::throttle::FailureCounters;
 use super::{AccountError, Accounts};
 use crate::events::{Event, EventKind};
 use crate::limits::Decision;
-use crate::rejection::{Reason, Refusal};
+use crate::rejection::{Reason, Refusal, Rejection, RejectionDetails};
 
 /// An attempt, by what its failure counts for.
 pub(super) struct SignInAttempt<'a> {
@@ -23,11 +23,14 @@ pub(super) struct SignInAttempt<'a> {
 
 impl SignInAttempt<'_> {
     fn authentication_error(&self, refusal: Refusal, reason: Reason) -> AccountError {
-        AccountError::AuthenticationFailed {
-            refusal,
+        let details = RejectionDetails {
             user: self.user.map(str::to_owned),
-            reason,
-        }
+            ..RejectionDetails::default()
+        };
+        AccountError::Rejected(Rejection {
+            details: Some(Box::new(details)),
+            ..Rejection::new(refusal, reason)
+        })
     }
 }
 

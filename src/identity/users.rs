@@ -7,7 +7,7 @@ use crate::auth::session::{EndReason, Millis};
 use crate::clock;
 use crate::database::{self, User, UserPage, UserUpdate, UserUpdateOutcome};
 use crate::events::{Event, EventKind};
-use crate::rejection::Refusal;
+use crate::rejection::{Refusal, Rejection};
 use crate::settings::{HashCost, PasswordRules};
 
 /// A user to be, as typed.
@@ -162,7 +162,9 @@ impl Accounts {
         self.create_user(new)
             .await
             .map_err(|failure| match failure {
-                AccountError::Refused(_) => AddUserError::Exists,
+                AccountError::Rejected(it) if it.refusal == Refusal::UserExists => {
+                    AddUserError::Exists
+                }
                 AccountError::Database(error) => AddUserError::Database(error),
                 _ => AddUserError::Hash,
             })
@@ -204,7 +206,7 @@ impl Accounts {
         let before = self.database.user(id).await?.ok_or(Refusal::NotFound)?;
         let patch = patch
             .check(&before, rules)
-            .map_err(AccountError::InvalidFields)?;
+            .map_err(Rejection::invalid_fields)?;
         self.apply_change(id, patch).await
     }
 

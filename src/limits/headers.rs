@@ -6,7 +6,6 @@
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
-use http::header::RETRY_AFTER;
 use http::{HeaderName, HeaderValue};
 
 use super::{Decision, strictest};
@@ -29,7 +28,7 @@ pub fn render_headers(
         return Vec::new();
     };
     let mut buffer = BytesMut::with_capacity(64 + 160 * decisions.len());
-    let mut rendered = Vec::with_capacity(6);
+    let mut rendered = Vec::with_capacity(5);
     let mut push = |name: HeaderName, buffer: &mut BytesMut| {
         if let Ok(value) = HeaderValue::from_maybe_shared(buffer.split().freeze()) {
             rendered.push((name, value));
@@ -60,21 +59,7 @@ pub fn render_headers(
         }
         push(name, &mut buffer);
     }
-    if let Some(seconds) = retry_after(decisions) {
-        write_number(&mut buffer, seconds);
-        push(RETRY_AFTER, &mut buffer);
-    }
     rendered
-}
-
-/// Seconds that a refused client has to wait, rounded up, at least 1; `None` unless refused.
-fn retry_after(decisions: &[Decision]) -> Option<u64> {
-    let longest = decisions
-        .iter()
-        .filter(|decision| decision.refuses())
-        .map(|decision| decision.retry_after)
-        .max()?;
-    Some(seconds_rounded_up(longest).max(1))
 }
 
 fn policy(decision: &Decision) -> [(&'static str, u64); 2] {

@@ -22,6 +22,7 @@ pub mod facts;
 pub mod header_fields;
 pub mod hop_by_hop;
 pub mod html_page;
+pub mod local_response;
 pub mod same_origin;
 pub mod snapshot;
 pub mod upstream_request;

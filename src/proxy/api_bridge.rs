@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
-use http::{Method, header};
+use http::header::{self, HeaderName, HeaderValue};
+use http::{HeaderMap, Method};
 use http_body_util::BodyExt;
 use pingora::proxy::Session;
 use tower::ServiceExt;
 
-use super::local_response::{self, RefusalResponse};
-use super::pingora::client_response;
+use super::local_response::{self, send_rejection};
 use super::request_context::{RequestContext, measure_wait};
-use crate::api::{ApiRejection, Caller, LapsedClaims, ResponseInfo};
-use crate::auth::credential;
-use crate::rejection::{Reason, Refusal};
+use crate::api::{Caller, ResponseInfo};
+use crate::pipeline::local_response::{clearing_headers, limit_headers, rejection_headers};
+use crate::rejection::{Refusal, Rejection};
 use crate::routing::endpoints;
 
 /// Bytes of a body that is read whoever sends it.
@@ -36,7 +36,9 @@ pub(super) async fn serve(
     ctx.is_api_call = true;
     let call = match build_call(session, ctx, &below).await? {
         Ok(call) => call,
-        Err(refusal) => return client_response::send_refusal(session, ctx, refusal.into()).await,
+        Err(refusal) => {
+            return send_rejection(session, ctx, refusal.into(), &HeaderMap::new()).await;
+        }
     };
     // The router never fails.
     let response = match ctx.worker.api.clone().oneshot(call).await {
@@ -44,33 +46,53 @@ pub(super) async fn serve(
         Err(never) => match never {},
     };
     let (mut head, body) = response.into_parts();
-    if let Some(refused) = head.extensions.remove::<ApiRejection>() {
-        return send_rejection(session, ctx, refused, &head.headers).await;
+    if let Some(rejection) = head.extensions.remove::<Rejection>() {
+        return send_rejection(session, ctx, rejection, &head.headers).await;
     }
-    let noted = head.extensions.remove::<ResponseInfo>().unwrap_or_default();
-    if let Some(user) = noted.user {
-        ctx.user = Some(user);
-        ctx.session = noted.session;
-    }
-    // A page says itself what went wrong; log and metrics have it as that of any other endpoint.
-    ctx.refusal = noted.refusal;
-    note_reason(ctx, noted.reason);
-    ctx.record_refusing_limits(&noted.limits);
     let Ok(body) = body
         .collect()
         .await
         .map(http_body_util::Collected::to_bytes)
     else {
-        return client_response::send_refusal(session, ctx, Refusal::Internal.into()).await;
+        return send_rejection(session, ctx, Refusal::Internal.into(), &HeaderMap::new()).await;
     };
-    let mut headers: Vec<_> = owned_headers(&head.headers)
-        .filter(|(name, _)| ctx.method == Method::HEAD || name != header::CONTENT_LENGTH)
+    let info = head.extensions.remove::<ResponseInfo>().unwrap_or_default();
+    let mut headers: Vec<_> = head
+        .headers
+        .iter()
+        .filter(|(name, _)| ctx.method == Method::HEAD || **name != header::CONTENT_LENGTH)
+        .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
-    headers.extend(client_response::limit_headers(
-        &noted.limits,
-        &ctx.worker.store,
-    ));
+    headers.extend(info_headers(session, ctx, info));
     local_response::write(session, ctx, head.status, headers, body, true).await
+}
+
+/// Records what is known of a response with a body of its own, and returns the headers that it needs.
+fn info_headers(
+    session: &Session,
+    ctx: &mut RequestContext,
+    info: ResponseInfo,
+) -> Vec<(HeaderName, HeaderValue)> {
+    if let Some(user) = info.user {
+        ctx.user = Some(user);
+        ctx.session = info.session;
+    }
+    let mut headers = match info.rejection {
+        // A page; log and metrics have it as that of any other endpoint.
+        Some(mut rejection) => {
+            ctx.refusal = Some(rejection.refusal);
+            ctx.record_rejection(&mut rejection);
+            rejection_headers(&rejection, &local_response::rejected_request(session, ctx))
+        }
+        None => limit_headers(
+            &info.limits,
+            Duration::from_millis(ctx.worker.store.clock()),
+        ),
+    };
+    if info.clear_cookie {
+        headers.extend(clearing_headers(&ctx.snapshot.settings.sessions.cookie));
+    }
+    headers
 }
 
 /// Builds the call: the head as it came, the prefix taken off, the body read, the caller found out.
@@ -134,13 +156,10 @@ async fn identify(
             extensions.insert(Caller(Ok(identity)));
             known
         }
-        Err(mut refused) => {
-            ctx.reason = refused.reason;
-            ctx.record_grounds(refused.take_details());
-            if let Some(claims) = refused.lapsed_claims {
-                extensions.insert(LapsedClaims(claims));
-            }
-            extensions.insert(Caller(Err(refused.refusal)));
+        Err(mut rejection) => {
+            // Also for the log of an endpoint that needs no caller.
+            ctx.record_rejection(&mut rejection);
+            extensions.insert(Caller(Err(rejection)));
             false
         }
     }
@@ -172,59 +191,4 @@ async fn read_body(session: &mut Session, most: usize) -> pingora::Result<Result
         body.extend_from_slice(&part);
     }
     Ok(Ok(body.freeze()))
-}
-
-async fn send_rejection(
-    session: &mut Session,
-    ctx: &mut RequestContext,
-    refused: ApiRejection,
-    headers: &http::HeaderMap,
-) -> pingora::Result<()> {
-    // Its own content type belongs to the body that is written now.
-    let mut kept: Vec<_> = owned_headers(headers)
-        .filter(|(name, _)| {
-            !matches!(
-                *name,
-                header::CONTENT_TYPE | header::CONTENT_LENGTH | header::CACHE_CONTROL
-            )
-        })
-        .collect();
-    if refused.clear_cookie {
-        let cookies = credential::clearing_cookies(&ctx.snapshot.settings.sessions.cookie);
-        kept.extend(
-            cookies
-                .into_iter()
-                .map(|cookie| (header::SET_COOKIE, cookie)),
-        );
-    }
-    kept.extend(client_response::limit_headers(
-        &refused.limits,
-        &ctx.worker.store,
-    ));
-    ctx.record_refusing_limits(&refused.limits);
-    note_reason(ctx, refused.reason);
-    ctx.user = refused.user.map(String::from).or_else(|| ctx.user.take());
-    let answer = RefusalResponse {
-        violated_limits: client_response::violated_limits(&refused.limits),
-        fields: refused.fields.into_vec(),
-        retry_after: refused.retry_after,
-        headers: kept,
-        ..refused.refusal.into()
-    };
-    client_response::send_refusal(session, ctx, answer).await
-}
-
-fn note_reason(ctx: &mut RequestContext, reason: Option<Reason>) {
-    if reason.is_some() {
-        ctx.reason = reason;
-    }
-}
-
-/// Every header with its name, also the further values of a repeated one.
-fn owned_headers(
-    headers: &http::HeaderMap,
-) -> impl Iterator<Item = (http::HeaderName, http::HeaderValue)> + '_ {
-    headers
-        .iter()
-        .map(|(name, value)| (name.clone(), value.clone()))
 }

@@ -11,7 +11,6 @@ pub mod worker;
 mod api_bridge;
 mod grpc;
 mod pingora;
-mod sign_in;
 
 pub use self::pingora::WorkerProxy;
 pub use worker::Worker;

@@ -21,7 +21,7 @@ use crate::pipeline::admission::{Identity, Permit};
 use crate::pipeline::facts::{ClientOrigin, RequestFacts, RequestHost, client_origin, host};
 use crate::pipeline::header_fields;
 use crate::pipeline::snapshot::Snapshot;
-use crate::rejection::{Reason, Refusal, RejectionDetails};
+use crate::rejection::{Reason, Refusal, Rejection, RejectionDetails};
 use crate::routing::Route;
 use crate::settings;
 use crate::telemetry::request_id::{RequestId, X_REQUEST_ID};
@@ -260,6 +260,20 @@ impl RequestContext {
         let registry = &self.worker.open_streams;
         self.registration = Some(registry.register(self.worker.index, open));
         self.permit = Some(permit);
+    }
+
+    /// Notes for the log why the request was rejected, and whose it was.
+    pub(super) fn record_rejection(&mut self, rejection: &mut Rejection) {
+        self.reason = rejection.reason.or(self.reason);
+        if let Some(mut details) = rejection.take_details() {
+            self.user = details.user.take().or_else(|| self.user.take());
+            self.session = details.session.or(self.session);
+            self.grounds = Some(details);
+        }
+        let violated: Vec<&str> = rejection.violated_limits().collect();
+        if !violated.is_empty() {
+            self.grounds.get_or_insert_default().limit = Some(violated.join(","));
+        }
     }
 
     /// Records whom the request is from, for the log.

@@ -100,6 +100,12 @@ impl Rejection {
         Rejection::invalid_fields(vec![(field.to_owned(), problem.into())])
     }
 
+    /// Adds the limits that were evaluated.
+    #[must_use]
+    pub fn with_decisions(self, decisions: Vec<Decision>) -> Rejection {
+        Rejection { decisions, ..self }
+    }
+
     /// The invalid fields and what is wrong with each.
     pub fn fields(&self) -> &[(String, String)] {
         self.disclosed

@@ -13,8 +13,9 @@ use serde_json::json;
 
 use super::super::query::QueryParams;
 use super::super::response;
-use super::{AdminState, ApiRejection};
+use super::AdminState;
 use crate::events::{Events, RecordedEvent};
+use crate::rejection::Rejection;
 use crate::store::{Position, StoreError};
 
 /// How often a follower looks for more.
@@ -30,7 +31,7 @@ pub(super) async fn events(
     State(desk): State<AdminState>,
     uri: Uri,
     headers: HeaderMap,
-) -> Result<Response, ApiRejection> {
+) -> Result<Response, Rejection> {
     let mut query = QueryParams::parse(&uri);
     let limit = query.limit() as usize;
     let cursor = query.cursor(|text| is_event_id(text).then(|| text.to_owned()));

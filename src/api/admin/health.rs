@@ -9,9 +9,9 @@ use http::{StatusCode, header};
 use serde_json::{Value, json};
 
 use super::super::response::json as json_response;
-use super::{AdminState, ApiRejection};
+use super::AdminState;
 use crate::pipeline::snapshot::Snapshot;
-use crate::rejection::Refusal;
+use crate::rejection::{Refusal, Rejection};
 use crate::settings::SessionsOnOutage;
 use crate::store::ProbeResult;
 
@@ -120,13 +120,13 @@ async fn store_status(desk: &AdminState) -> (bool, Value) {
 }
 
 /// `GET /metrics`: the Prometheus text format.
-pub(super) async fn metrics(State(desk): State<AdminState>) -> Result<Response, ApiRejection> {
+pub(super) async fn metrics(State(desk): State<AdminState>) -> Result<Response, Rejection> {
     let text = desk.metrics.render().map_err(|error| {
         tracing::error!(
             error = &error as &dyn std::error::Error,
             "metrics cannot be rendered"
         );
-        ApiRejection::from(Refusal::Internal)
+        Rejection::from(Refusal::Internal)
     })?;
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())

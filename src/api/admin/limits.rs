@@ -8,13 +8,13 @@ use axum::response::Response;
 use serde_json::{Value, json};
 
 use super::super::response;
-use super::{AdminState, ApiRejection};
+use super::AdminState;
 use crate::events::{Event, EventKind};
 use crate::identity::{self, limit_address_key, sign_in_limits};
 use crate::limits::{Algorithm, Charge, Counter, Decision, KeyPart, Limit, OnOutage};
 use crate::pipeline::admission::counter_from_key_parts;
 use crate::pipeline::snapshot::Snapshot;
-use crate::rejection::Refusal;
+use crate::rejection::{Refusal, Rejection};
 use crate::settings::Reloadable;
 
 /// `GET /admin/limits`: the configured ones, then the built-in ones for sign-ins.
@@ -73,7 +73,7 @@ pub(super) async fn peek(
     State(desk): State<AdminState>,
     Extension(snapshot): Extension<Arc<Snapshot>>,
     Path((name, key)): Path<(String, String)>,
-) -> Result<Response, ApiRejection> {
+) -> Result<Response, Rejection> {
     let charge = charge_for_key(&snapshot.settings, &name, &key)?;
     let decision = desk.store.peek_limit(&charge).await?;
     Ok(response::data(&counter_view(&name, &key, &decision)))
@@ -95,7 +95,7 @@ pub(super) async fn reset(
     State(desk): State<AdminState>,
     Extension(snapshot): Extension<Arc<Snapshot>>,
     Path((name, key)): Path<(String, String)>,
-) -> Result<Response, ApiRejection> {
+) -> Result<Response, Rejection> {
     let charge = charge_for_key(&snapshot.settings, &name, &key)?;
     desk.store.reset_limit(&charge).await?;
     for also in charges_of_same_user(&desk, &snapshot.settings, &charge.limit, &key).await? {
@@ -113,7 +113,7 @@ async fn charges_of_same_user(
     settings: &Reloadable,
     limit: &Arc<Limit>,
     key: &str,
-) -> Result<Vec<Charge>, ApiRejection> {
+) -> Result<Vec<Charge>, Rejection> {
     let built_in = sign_in_limits(&settings.identity);
     let counts_accounts = limit.key.first() == Some(&KeyPart::User)
         && built_in.iter().any(|one| one.name == limit.name)
@@ -139,7 +139,7 @@ async fn charges_of_same_user(
 }
 
 /// Finds the counter that an operator names by the texts of its key's parts, joined by `,`.
-fn charge_for_key(settings: &Reloadable, name: &str, key: &str) -> Result<Charge, ApiRejection> {
+fn charge_for_key(settings: &Reloadable, name: &str, key: &str) -> Result<Charge, Rejection> {
     let named = |limit: &&Arc<Limit>| &*limit.name == name;
     let built_in = sign_in_limits(&settings.identity);
     let (limit, counter): (_, fn(&Limit, &[String]) -> Counter) =
@@ -157,21 +157,19 @@ fn charge_for_key(settings: &Reloadable, name: &str, key: &str) -> Result<Charge
 }
 
 /// The last part takes the rest: a header's value may hold commas.
-fn split_key(limit: &Limit, key: &str) -> Result<Vec<String>, ApiRejection> {
+fn split_key(limit: &Limit, key: &str) -> Result<Vec<String>, Rejection> {
     let texts: Vec<&str> = key.splitn(limit.key.len().max(1), ',').collect();
     if texts.len() != limit.key.len() {
         let names: Vec<String> = limit.key.iter().map(part_name).collect();
         let problem = format!("must be {}, joined by commas", names.join(" and "));
-        return Err(ApiRejection::invalid_field("key", problem));
+        return Err(Rejection::invalid_field("key", problem));
     }
     let canonical = |(part, text): (&KeyPart, &str)| match part {
         KeyPart::Ip => text
             .parse::<IpAddr>()
             .ok()
             .and_then(|ip| limit_address_key(limit, ip))
-            .ok_or_else(|| {
-                ApiRejection::invalid_field("key", format!("{text} is not an IP address"))
-            }),
+            .ok_or_else(|| Rejection::invalid_field("key", format!("{text} is not an IP address"))),
         _ => Ok(text.to_owned()),
     };
     limit.key.iter().zip(texts).map(canonical).collect()

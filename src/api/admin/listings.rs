@@ -7,8 +7,9 @@ use axum::response::Response;
 use serde_json::{Value, json};
 
 use super::super::response;
-use super::{AdminState, ApiRejection, ReloadOutcome};
+use super::{AdminState, ReloadOutcome};
 use crate::pipeline::snapshot::Snapshot;
+use crate::rejection::Rejection;
 use crate::routing::{Auth, HostPattern, PathPattern, Route};
 use crate::settings::Reloadable;
 
@@ -62,11 +63,11 @@ pub(super) async fn upstreams(Extension(snapshot): Extension<Arc<Snapshot>>) -> 
 }
 
 /// `POST /admin/reload`: all or nothing; the mistakes are told as `check` prints them.
-pub(super) async fn reload(State(desk): State<AdminState>) -> Result<Response, ApiRejection> {
+pub(super) async fn reload(State(desk): State<AdminState>) -> Result<Response, Rejection> {
     match (desk.reload)().await {
         ReloadOutcome::Applied => Ok(response::data(&json!({"outcome": "applied"}))),
         // FILE:LINE:COLUMN names the place, what follows says what is wrong there.
-        ReloadOutcome::Rejected(mistakes) => Err(ApiRejection::invalid_fields(
+        ReloadOutcome::Rejected(mistakes) => Err(Rejection::invalid_fields(
             mistakes
                 .into_iter()
                 .map(|mistake| match mistake.split_once(": ") {
@@ -75,7 +76,7 @@ pub(super) async fn reload(State(desk): State<AdminState>) -> Result<Response, A
                 })
                 .collect(),
         )),
-        ReloadOutcome::RestartRequired(keys) => Err(ApiRejection::invalid_fields(
+        ReloadOutcome::RestartRequired(keys) => Err(Rejection::invalid_fields(
             keys.into_iter()
                 .map(|key| (key, "restart_required".to_owned()))
                 .collect(),

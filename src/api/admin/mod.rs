@@ -23,11 +23,11 @@ use axum::routing::{delete, get, post};
 pub use health::Readiness;
 
 use super::CountOpenStreams;
-use super::response::{ApiRejection, no_store};
+use super::response::no_store;
 use crate::events::Events;
 use crate::identity::Accounts;
 use crate::pipeline::snapshot::Snapshot;
-use crate::rejection::Refusal;
+use crate::rejection::{Refusal, Rejection};
 use crate::sessions::Sessions;
 use crate::settings::SessionsOnOutage;
 use crate::store::Store;
@@ -72,8 +72,8 @@ pub fn router(desk: AdminState) -> Router {
         .route("/ready", get(health::ready))
         .route("/metrics", get(health::metrics))
         .merge(operator_routes(&desk))
-        .fallback(|| async { ApiRejection::from(Refusal::NotFound) })
-        .method_not_allowed_fallback(|| async { ApiRejection::from(Refusal::MethodNotAllowed) })
+        .fallback(|| async { Rejection::from(Refusal::NotFound) })
+        .method_not_allowed_fallback(|| async { Rejection::from(Refusal::MethodNotAllowed) })
         .layer(from_fn_with_state(desk.clone(), guard::require_same_site))
         .layer(from_fn_with_state(desk.clone(), attach_snapshot))
         .layer(map_response(no_store))
@@ -122,12 +122,12 @@ fn operator_routes(desk: &AdminState) -> Router<AdminState> {
         // Nobody without the token learns which paths exist.
         .route(
             "/admin",
-            get(|| async { ApiRejection::from(Refusal::NotFound) }),
+            get(|| async { Rejection::from(Refusal::NotFound) }),
         )
         .route(
             "/admin/{*rest}",
-            axum::routing::any(|| async { ApiRejection::from(Refusal::NotFound) }),
+            axum::routing::any(|| async { Rejection::from(Refusal::NotFound) }),
         )
-        .method_not_allowed_fallback(|| async { ApiRejection::from(Refusal::MethodNotAllowed) })
+        .method_not_allowed_fallback(|| async { Rejection::from(Refusal::MethodNotAllowed) })
         .route_layer(from_fn_with_state(desk.clone(), guard::require_operator))
 }

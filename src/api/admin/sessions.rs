@@ -11,12 +11,12 @@ use serde::Serialize;
 use super::super::query::QueryParams;
 use super::super::view::{self, SignedInView, ViewContext};
 use super::super::{caller, response};
-use super::{AdminState, ApiRejection};
+use super::AdminState;
 use crate::auth::session::{Device, EndReason, SessionId};
 use crate::events::{Event, EventKind};
 use crate::identity::ClientInfo;
 use crate::pipeline::snapshot::Snapshot;
-use crate::rejection::Refusal;
+use crate::rejection::{Refusal, Rejection};
 use crate::settings::Reloadable;
 use crate::store::{FleetConfirmation, SessionListQuery, Store};
 
@@ -26,7 +26,7 @@ pub(super) async fn list(
     State(desk): State<AdminState>,
     Extension(snapshot): Extension<Arc<Snapshot>>,
     uri: Uri,
-) -> Result<Response, ApiRejection> {
+) -> Result<Response, Rejection> {
     let mut query = QueryParams::parse(&uri);
     let user = query.text("user");
     let address = query.parse_param("ip", "must be an IP address", |text| {
@@ -60,7 +60,7 @@ pub(super) async fn show(
     State(desk): State<AdminState>,
     Extension(snapshot): Extension<Arc<Snapshot>>,
     Path(id): Path<String>,
-) -> Result<Response, ApiRejection> {
+) -> Result<Response, Rejection> {
     let id = SessionId::parse(&id).ok_or(Refusal::NotFound)?;
     let entry = desk.sessions.find(id).await?.ok_or(Refusal::NotFound)?;
     let sight = view_context(&desk, &snapshot.settings).await?;
@@ -73,7 +73,7 @@ pub(super) async fn end(
     Extension(snapshot): Extension<Arc<Snapshot>>,
     Path(id): Path<String>,
     uri: Uri,
-) -> Result<Response, ApiRejection> {
+) -> Result<Response, Rejection> {
     let waits = waits_for_fleet(&uri)?;
     let id = SessionId::parse(&id).ok_or(Refusal::NotFound)?;
     let entry = desk.sessions.find(id).await?.ok_or(Refusal::NotFound)?;
@@ -92,7 +92,7 @@ pub(super) async fn end_all(
     Extension(snapshot): Extension<Arc<Snapshot>>,
     Path(user): Path<String>,
     uri: Uri,
-) -> Result<Response, ApiRejection> {
+) -> Result<Response, Rejection> {
     let waits = waits_for_fleet(&uri)?;
     let idle = snapshot.settings.sessions.idle_timeout;
     let revoked = desk
@@ -108,7 +108,7 @@ pub(super) async fn open(
     State(desk): State<AdminState>,
     Extension(snapshot): Extension<Arc<Snapshot>>,
     Path(user): Path<String>,
-) -> Result<Response, ApiRejection> {
+) -> Result<Response, Rejection> {
     let user = caller::find_user(&desk.accounts, &user).await?;
     if user.disabled {
         return Err(Refusal::NotFound.into());
@@ -147,10 +147,7 @@ struct OpenedSession {
     session_id: SessionId,
 }
 
-async fn view_context(
-    desk: &AdminState,
-    settings: &Reloadable,
-) -> Result<ViewContext, ApiRejection> {
+async fn view_context(desk: &AdminState, settings: &Reloadable) -> Result<ViewContext, Rejection> {
     Ok(ViewContext {
         idle: settings.sessions.idle_timeout,
         now: desk.sessions.now().await?,
@@ -160,7 +157,7 @@ async fn view_context(
 }
 
 /// Whether the caller waits until every gateway has heard of it.
-fn waits_for_fleet(uri: &Uri) -> Result<bool, ApiRejection> {
+fn waits_for_fleet(uri: &Uri) -> Result<bool, Rejection> {
     let mut query = QueryParams::parse(uri);
     let waits = query.parse_param("wait", "is \"fleet\" or not given", |value| {
         (value == "fleet").then_some(())
@@ -182,7 +179,7 @@ async fn revocation_response(
     desk: &AdminState,
     revoked: usize,
     waits: bool,
-) -> Result<Response, ApiRejection> {
+) -> Result<Response, Rejection> {
     let fleet = match waits {
         true => Some(desk.store.wait_for_confirmation().await?),
         false => None,

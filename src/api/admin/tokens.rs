@@ -12,9 +12,10 @@ use sha2::{Digest, Sha256};
 
 use super::super::body::BodyFields;
 use super::super::response;
-use super::{AdminState, ApiRejection};
+use super::AdminState;
 use crate::events::{Event, EventKind};
 use crate::pipeline::snapshot::Snapshot;
+use crate::rejection::Rejection;
 
 /// Bytes of a `jti`.
 const KEY_MAX: usize = 255;
@@ -27,7 +28,7 @@ pub(super) async fn blacklist(
     State(desk): State<AdminState>,
     Extension(snapshot): Extension<Arc<Snapshot>>,
     request: Request,
-) -> Result<Response, ApiRejection> {
+) -> Result<Response, Rejection> {
     let (parts, body) = request.into_parts();
     let mut fields = BodyFields::read(&parts.headers, body).await?;
     let (jti, token) = (fields.optional_text("jti"), fields.optional_text("token"));
@@ -81,7 +82,7 @@ fn blacklist_key_and_expiry(token: &str) -> Option<(String, Option<u64>)> {
 pub(super) async fn unblacklist(
     State(desk): State<AdminState>,
     Path(jti): Path<String>,
-) -> Result<Response, ApiRejection> {
+) -> Result<Response, Rejection> {
     desk.sessions.unrevoke_token(&jti).await?;
     desk.events
         .record(Event::new(EventKind::TokenUnblacklisted));

@@ -15,11 +15,12 @@ use super::super::body::BodyFields;
 use super::super::query::QueryParams;
 use super::super::view::{self, AdminUserView};
 use super::super::{caller, response};
-use super::{AdminState, ApiRejection};
+use super::AdminState;
 use crate::auth::session::{Millis, SessionStatus};
 use crate::database::User;
 use crate::identity::{NewUser, UserPatch};
 use crate::pipeline::snapshot::Snapshot;
+use crate::rejection::Rejection;
 use crate::settings::Reloadable;
 use crate::store::{SessionEntry, SessionListQuery};
 
@@ -28,10 +29,7 @@ const ONLINE_WINDOW: Millis = 5 * 60 * 1000;
 const MAX_SESSIONS_READ: usize = 100;
 
 /// `GET /admin/users?limit=&cursor=`: newest first.
-pub(super) async fn list(
-    State(desk): State<AdminState>,
-    uri: Uri,
-) -> Result<Response, ApiRejection> {
+pub(super) async fn list(State(desk): State<AdminState>, uri: Uri) -> Result<Response, Rejection> {
     let mut query = QueryParams::parse(&uri);
     let (limit, after) = (query.limit(), query.cursor(parse_cursor));
     query.check()?;
@@ -63,7 +61,7 @@ pub(super) async fn create(
     State(desk): State<AdminState>,
     Extension(snapshot): Extension<Arc<Snapshot>>,
     request: Request,
-) -> Result<Response, ApiRejection> {
+) -> Result<Response, Rejection> {
     let (parts, body) = request.into_parts();
     let mut fields = BodyFields::read(&parts.headers, body).await?;
     let new = NewUser {
@@ -87,7 +85,7 @@ pub(super) async fn show(
     State(desk): State<AdminState>,
     Extension(snapshot): Extension<Arc<Snapshot>>,
     Path(id): Path<String>,
-) -> Result<Response, ApiRejection> {
+) -> Result<Response, Rejection> {
     let user = caller::find_user(&desk.accounts, &id).await?;
     Ok(response::data(
         &load_presence(&desk, &snapshot.settings, &user).await?,
@@ -98,7 +96,7 @@ async fn load_presence(
     desk: &AdminState,
     settings: &Reloadable,
     user: &User,
-) -> Result<UserPresence, ApiRejection> {
+) -> Result<UserPresence, Rejection> {
     let idle = settings.sessions.idle_timeout;
     let now = desk.store.now().await?;
     let page = desk
@@ -147,7 +145,7 @@ struct UserPresence {
 pub(super) async fn remove(
     State(desk): State<AdminState>,
     Path(id): Path<String>,
-) -> Result<Response, ApiRejection> {
+) -> Result<Response, Rejection> {
     let user = caller::find_user(&desk.accounts, &id).await?;
     desk.accounts.remove_user(&user.id).await?;
     Ok(response::no_content())
@@ -160,7 +158,7 @@ pub(super) async fn change(
     Extension(snapshot): Extension<Arc<Snapshot>>,
     Path(id): Path<String>,
     request: Request,
-) -> Result<Response, ApiRejection> {
+) -> Result<Response, Rejection> {
     let before = caller::find_user(&desk.accounts, &id).await?;
     let (parts, body) = request.into_parts();
     let mut fields = BodyFields::read(&parts.headers, body).await?;

@@ -5,10 +5,9 @@ use axum::body::Body;
 use http::{HeaderMap, header};
 use serde_json::{Map, Value};
 
-use super::response::ApiRejection;
 use crate::identity::{FieldErrors, normalize};
 use crate::json;
-use crate::rejection::Refusal;
+use crate::rejection::{Refusal, Rejection};
 use crate::routing::endpoints::MAX_BODY;
 
 /// The members of a body, and what was found wrong with them so far.
@@ -19,7 +18,7 @@ pub(super) struct BodyFields {
 
 impl BodyFields {
     /// Reads a body that has to be there.
-    pub(super) async fn read(headers: &HeaderMap, body: Body) -> Result<BodyFields, ApiRejection> {
+    pub(super) async fn read(headers: &HeaderMap, body: Body) -> Result<BodyFields, Rejection> {
         if !is_json(headers) {
             return Err(Refusal::UnsupportedMediaType.into());
         }
@@ -30,7 +29,7 @@ impl BodyFields {
     pub(super) async fn read_optional(
         headers: &HeaderMap,
         body: Body,
-    ) -> Result<BodyFields, ApiRejection> {
+    ) -> Result<BodyFields, Rejection> {
         let bytes = read_bytes(body).await?;
         if bytes.is_empty() {
             return BodyFields::parse(b"{}");
@@ -45,9 +44,9 @@ impl BodyFields {
     }
 
     /// Reads the bytes of a body.
-    pub(super) fn parse(bytes: &[u8]) -> Result<BodyFields, ApiRejection> {
+    pub(super) fn parse(bytes: &[u8]) -> Result<BodyFields, Rejection> {
         let members = json::parse(bytes)
-            .map_err(|fault| ApiRejection::invalid_field("body", format!("is {fault}")))?;
+            .map_err(|fault| Rejection::invalid_field("body", format!("is {fault}")))?;
         Ok(BodyFields {
             members,
             errors: FieldErrors::default(),
@@ -151,25 +150,25 @@ impl BodyFields {
     }
 
     /// Refuses the body if anything was wrong with it.
-    pub(super) fn check(self) -> Result<(), ApiRejection> {
+    pub(super) fn check(self) -> Result<(), Rejection> {
         self.errors
             .into_result(())
-            .map_err(ApiRejection::invalid_fields)
+            .map_err(Rejection::invalid_fields)
     }
 
     /// The same, with what was found wrong with the fields' meaning.
     pub(super) fn check_with<T>(
         mut self,
         judged: Result<T, Vec<(String, String)>>,
-    ) -> Result<T, ApiRejection> {
+    ) -> Result<T, Rejection> {
         match judged {
             Ok(made) => self
                 .errors
                 .into_result(made)
-                .map_err(ApiRejection::invalid_fields),
+                .map_err(Rejection::invalid_fields),
             Err(more) => {
                 self.errors.extend(more);
-                Err(ApiRejection::invalid_fields(
+                Err(Rejection::invalid_fields(
                     self.errors.into_result(()).err().unwrap_or_default(),
                 ))
             }
@@ -224,7 +223,7 @@ pub(super) fn has_content_coding(headers: &HeaderMap) -> bool {
 }
 
 /// Reads a body, within its bound.
-pub(super) async fn read_bytes(body: Body) -> Result<bytes::Bytes, ApiRejection> {
+pub(super) async fn read_bytes(body: Body) -> Result<bytes::Bytes, Rejection> {
     axum::body::to_bytes(body, MAX_BODY)
         .await
         .map_err(|_| Refusal::BodyTooLarge.into())

@@ -25,7 +25,7 @@ fn ambiguous_json_is_rejected() {
     for bad in bad {
         let refused = BodyFields::parse(bad).err().unwrap();
         assert_eq!(refused.refusal, Refusal::ValidationFailed);
-        assert_eq!(refused.fields.first().unwrap().0, "body");
+        assert_eq!(refused.fields().first().unwrap().0, "body");
     }
     assert!(BodyFields::parse(br#"{"a":{"b":[1,-2,3.5,null,true,"x"]}}"#).is_ok());
 }
@@ -35,7 +35,7 @@ fn syntax_error_never_quotes_the_body() {
     let refused = BodyFields::parse(br#"{"password": "hunter2" hunter3}"#)
         .err()
         .unwrap();
-    assert!(!format!("{:?}", refused.fields).contains("hunter"));
+    assert!(!format!("{:?}", refused.fields()).contains("hunter"));
 }
 
 #[test]
@@ -49,7 +49,8 @@ fn every_member_of_wrong_type_is_reported() {
     fields.optional_texts("d");
     fields.optional_number("e");
     assert_eq!(fields.optional_text("f"), None);
-    let problems = fields.check().err().unwrap().fields;
+    let rejection = fields.check().err().unwrap();
+    let problems = rejection.fields();
     let names: Vec<&str> = problems.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["a", "b", "missing", "c", "d", "e"]);
 }

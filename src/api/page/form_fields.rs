@@ -5,8 +5,7 @@ use http::HeaderMap;
 use url::form_urlencoded;
 
 use super::super::body;
-use super::super::response::ApiRejection;
-use crate::rejection::Refusal;
+use crate::rejection::{Refusal, Rejection};
 
 /// The fields of the two forms. A field that was not sent is empty.
 #[derive(Default)]
@@ -19,14 +18,14 @@ pub(super) struct FormFields {
 
 impl FormFields {
     /// Reads a body.
-    pub(super) async fn read(headers: &HeaderMap, body: Body) -> Result<FormFields, ApiRejection> {
+    pub(super) async fn read(headers: &HeaderMap, body: Body) -> Result<FormFields, Rejection> {
         if !super::is_form(headers) {
             return Err(Refusal::UnsupportedMediaType.into());
         }
         FormFields::parse(&body::read_bytes(body).await?)
     }
 
-    fn parse(bytes: &[u8]) -> Result<FormFields, ApiRejection> {
+    fn parse(bytes: &[u8]) -> Result<FormFields, Rejection> {
         let mut sent = FormFields::default();
         let mut seen = Vec::new();
         for (name, value) in form_urlencoded::parse(bytes) {
@@ -38,10 +37,10 @@ impl FormFields {
                 _ => continue,
             };
             if seen.contains(&name) {
-                return Err(ApiRejection::invalid_field("form", "has a field twice"));
+                return Err(Rejection::invalid_field("form", "has a field twice"));
             }
             if value.chars().any(char::is_control) {
-                return Err(ApiRejection::invalid_field(
+                return Err(Rejection::invalid_field(
                     &name,
                     "must not hold control characters",
                 ));

@@ -81,14 +81,15 @@ fn page(title: &str, problem: Option<&PageError>, body: &Markup) -> Markup {
 
 #[cfg(test)]
 mod tests {
-    use http::StatusCode;
-
     use super::*;
 
     #[test]
     fn user_input_is_escaped() {
         let hostile = "\"><script>alert(1)</script>&";
-        let problem = PageError::new(StatusCode::BAD_REQUEST, hostile);
+        let problem = PageError {
+            text: hostile.to_owned(),
+            rejection: None,
+        };
         let page = sign_in(&SignInForm {
             action: hostile,
             return_to: hostile,

@@ -13,16 +13,15 @@ use axum::body::Body;
 use axum::response::Response;
 use axum::routing::get;
 use form_token::FormToken;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use maud::Markup;
 
-use super::response::{ApiRejection, ResponseInfo};
+use super::response::ResponseInfo;
 use super::{ApiState, Caller, body};
 use crate::events::{Event, EventKind};
-use crate::limits::Decision;
 use crate::pipeline::admission::Client;
 use crate::pipeline::html_page;
-use crate::rejection::{Reason, Refusal};
+use crate::rejection::{Refusal, Rejection};
 use crate::routing::endpoints::{SIGN_IN_PAGE, SIGN_OUT_PAGE};
 use crate::settings::Reloadable;
 
@@ -33,50 +32,30 @@ pub(super) fn routes() -> Router<ApiState> {
         .route(SIGN_OUT_PAGE, get(sign_out::show).post(sign_out::submit))
 }
 
-/// What went wrong, as a page says it.
+/// What a page reports as a problem.
 struct PageError {
-    status: StatusCode,
-    /// For log and metrics.
-    refusal: Option<Refusal>,
     text: String,
-    headers: Vec<(HeaderName, HeaderValue)>,
-    /// The limits that were evaluated.
-    limits: Vec<Decision>,
-    /// Why, and whose account it was about, for the log.
-    reason: Option<Reason>,
-    user: Option<Box<str>>,
+    /// Absent where nothing was rejected.
+    rejection: Option<Rejection>,
 }
 
 impl PageError {
-    fn new(status: StatusCode, text: &str) -> PageError {
-        PageError {
-            status,
-            refusal: None,
-            text: text.to_owned(),
-            headers: Vec::new(),
-            limits: Vec::new(),
-            reason: None,
-            user: None,
-        }
-    }
-
     /// A form that did not come from the page.
     fn cross_site_form(desk: &ApiState, client: &Client) -> PageError {
         desk.events
             .record(Event::new(EventKind::CsrfRejected).ip(client.ip));
         let text = "This form was sent from elsewhere, or it was too old. Please try again.";
         PageError {
-            refusal: Some(Refusal::CsrfRejected),
-            ..PageError::new(Refusal::CsrfRejected.status(), text)
+            text: text.to_owned(),
+            rejection: Some(Refusal::CsrfRejected.into()),
         }
     }
 }
 
-impl From<ApiRejection> for PageError {
-    fn from(refused: ApiRejection) -> PageError {
-        let refusal = refused.refusal;
-        let fields = refused.fields.iter();
-        let text = match refusal {
+impl From<Rejection> for PageError {
+    fn from(rejection: Rejection) -> PageError {
+        let fields = rejection.fields().iter();
+        let text = match rejection.refusal {
             Refusal::InvalidCredentials => "The name or the password is wrong.".to_owned(),
             Refusal::ValidationFailed => fields
                 .map(|(field, problem)| format!("The {field} {problem}."))
@@ -85,32 +64,14 @@ impl From<ApiRejection> for PageError {
             Refusal::RateLimited => {
                 "Too many attempts. Please wait before you try again.".to_owned()
             }
-            Refusal::SessionLimitReached => refusal.message().to_owned(),
-            other if other.status().is_server_error() => {
+            refusal if refusal.status().is_server_error() => {
                 "This does not work at the moment. Please try again soon.".to_owned()
             }
-            other => other.message().to_owned(),
+            refusal => refusal.message().to_owned(),
         };
-        let mut headers = Vec::new();
-        // A limit that refuses says itself how long to wait.
-        let told = refused.limits.iter().any(Decision::refuses);
-        if let Some(wait) = refused.retry_after.filter(|_| !told) {
-            let seconds = wait.as_millis().div_ceil(1000).max(1) as u64;
-            headers.push((header::RETRY_AFTER, seconds.into()));
-        }
-        if refusal.status() == StatusCode::UNAUTHORIZED {
-            // RFC 9110, section 15.5.2; a browser asks nobody because of a scheme it does not know.
-            let challenge = HeaderValue::from_static("Bearer realm=\"portcullis\"");
-            headers.push((header::WWW_AUTHENTICATE, challenge));
-        }
         PageError {
-            status: refusal.status(),
-            refusal: Some(refusal),
             text,
-            headers,
-            limits: refused.limits,
-            reason: refused.reason,
-            user: refused.user,
+            rejection: Some(rejection),
         }
     }
 }
@@ -123,9 +84,10 @@ fn page_response(
     token: Option<&FormToken>,
     settings: &Reloadable,
 ) -> Response {
-    let status = problem
+    let rejection = problem.and_then(|problem| problem.rejection);
+    let status = rejection
         .as_ref()
-        .map_or(StatusCode::OK, |problem| problem.status);
+        .map_or(StatusCode::OK, |it| it.refusal.status());
     let mut response = Response::new(Body::from(page.into_string()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -147,16 +109,10 @@ fn page_response(
     if let Some(cookie) = token.and_then(|token| token.cookie(&settings.sessions.cookie)) {
         headers.append(header::SET_COOKIE, cookie);
     }
-    if let Some(problem) = problem {
-        headers.extend(problem.headers);
-        response.extensions_mut().insert(ResponseInfo {
-            limits: problem.limits,
-            refusal: problem.refusal,
-            reason: problem.reason,
-            user: problem.user.map(String::from),
-            ..ResponseInfo::default()
-        });
-    }
+    let info = response
+        .extensions_mut()
+        .get_or_insert_default::<ResponseInfo>();
+    info.rejection = rejection;
     response
 }
 
@@ -189,10 +145,12 @@ fn page_path(settings: &Reloadable, page: &str) -> String {
 }
 
 /// Whether somebody is signed in; a session that has ended is nobody's.
-fn is_signed_in(caller: Option<&Caller>) -> Result<bool, ApiRejection> {
+fn is_signed_in(caller: Option<&Caller>) -> Result<bool, Rejection> {
     match caller.map(|Caller(found)| found) {
         Some(Ok(identity)) => Ok(identity.is_some()),
-        Some(Err(refusal)) if refusal.status().is_server_error() => Err((*refusal).into()),
+        Some(Err(rejection)) if rejection.refusal.status().is_server_error() => {
+            Err(rejection.clone())
+        }
         Some(Err(_)) | None => Ok(false),
     }
 }

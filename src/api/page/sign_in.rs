@@ -5,11 +5,11 @@ use std::sync::Arc;
 use axum::extract::{Extension, Request, State};
 use axum::response::Response;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, header};
 use serde_json::json;
 use url::Url;
 
-use super::super::response::{ApiRejection, ResponseInfo};
+use super::super::response::{ResponseInfo, clear_cookie};
 use super::super::{ApiState, Caller, RequestId, auth, backend};
 use super::form_fields::FormFields;
 use super::form_token::{self, FormToken};
@@ -21,7 +21,7 @@ use crate::limits::Decision;
 use crate::pipeline::admission::Client;
 use crate::pipeline::same_origin;
 use crate::pipeline::snapshot::Snapshot;
-use crate::rejection::Refusal;
+use crate::rejection::{Refusal, Rejection};
 use crate::routing::endpoints::SIGN_IN_PAGE;
 use crate::settings::Reloadable;
 use crate::settings::backend::BackendSettings;
@@ -41,19 +41,21 @@ pub(super) async fn show(
         Ok(true) => return see_other(&target),
         Ok(false) if matches!(caller, Some(Caller(Ok(None)))) => {
             let kept = !comes_from_sign_in(request.headers(), &client, settings);
-            (!kept).then(|| PageError::new(StatusCode::OK, COOKIE_NOT_KEPT))
+            (!kept).then(|| PageError {
+                text: COOKIE_NOT_KEPT.to_owned(),
+                rejection: None,
+            })
         }
         Ok(false) => None,
         Err(unknown) => Some(PageError::from(unknown)),
     };
-    let mut response = form_response(settings, request.headers(), &target, "", problem);
-    if caller
-        .is_some_and(|Caller(found)| found.is_err_and(|refusal| refusal.status().is_client_error()))
-    {
-        // It would be in the way: two of a kind are refused, and one that has ended lets nobody in.
-        for cookie in credential::clearing_cookies(&settings.sessions.cookie) {
-            response.headers_mut().append(header::SET_COOKIE, cookie);
-        }
+    let response = form_response(settings, request.headers(), &target, "", problem);
+    let is_rejected = |Caller(found): Caller| {
+        found.is_err_and(|rejection| rejection.refusal.status().is_client_error())
+    };
+    // A useless cookie would be in the way: two of a kind are rejected, and an ended one admits nobody.
+    if caller.is_some_and(is_rejected) {
+        return clear_cookie(response);
     }
     response
 }
@@ -80,7 +82,7 @@ pub(super) async fn submit(
     Extension(snapshot): Extension<Arc<Snapshot>>,
     Extension(client): Extension<Client>,
     request: Request,
-) -> Result<Response, ApiRejection> {
+) -> Result<Response, Rejection> {
     let settings = &snapshot.settings;
     let (parts, body) = request.into_parts();
     let sent = FormFields::read(&parts.headers, body).await?;
@@ -120,7 +122,7 @@ pub(super) async fn submit(
     };
     let (signed_in, cookies) = match opened {
         Ok(opened) => opened,
-        Err(refused) => return Ok(again(&sent.login, refused.with_limits(limits).into())),
+        Err(refused) => return Ok(again(&sent.login, refused.with_decisions(limits).into())),
     };
     let mut response = see_other(target);
     response
@@ -169,9 +171,8 @@ async fn sign_in_with_backend(
     sent: &FormFields,
     limits: &mut Vec<Decision>,
 ) -> Result<(SignedIn, Vec<HeaderValue>), AccountError> {
-    let name = AccountName::parse(&sent.login).map_err(|problem| {
-        AccountError::InvalidFields(vec![("login".to_owned(), problem.to_owned())])
-    })?;
+    let name = AccountName::parse(&sent.login)
+        .map_err(|problem| Rejection::invalid_field("login", problem))?;
     let body = json!({ login_member(backend, &sent.login): sent.login, "password": sent.password });
     let request_id = parts.extensions.get::<RequestId>();
     let attempt = BackendSignIn {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use axum::extract::{Extension, Request, State};
 use axum::response::Response;
-use http::{HeaderMap, header};
+use http::HeaderMap;
 
 use super::super::presented_session::PresentedSession;
-use super::super::response::ApiRejection;
+use super::super::response::clear_cookie;
 use super::super::{ApiState, Caller};
 use super::form_fields::FormFields;
 use super::form_token::{self, FormToken};
@@ -15,6 +15,7 @@ use super::{PageError, html, is_signed_in, page_path, page_response};
 use crate::auth::credential;
 use crate::pipeline::admission::Client;
 use crate::pipeline::snapshot::Snapshot;
+use crate::rejection::Rejection;
 use crate::routing::endpoints::{SIGN_IN_PAGE, SIGN_OUT_PAGE};
 use crate::settings::Reloadable;
 
@@ -39,7 +40,7 @@ pub(super) async fn submit(
     Extension(client): Extension<Client>,
     caller: Option<Extension<Caller>>,
     request: Request,
-) -> Result<Response, ApiRejection> {
+) -> Result<Response, Rejection> {
     let settings = &snapshot.settings;
     let (parts, body) = request.into_parts();
     let sent = FormFields::read(&parts.headers, body).await?;
@@ -59,7 +60,7 @@ pub(super) async fn submit(
     let presented = credential::extract(&parts.headers, &settings.sessions.cookie.name);
     let leaving = match caller.map(|Caller(found)| found) {
         Some(Ok(identity)) => identity.as_ref().map(PresentedSession::from_identity),
-        Some(Err(refusal)) => PresentedSession::from_rejection(refusal, None, &presented),
+        Some(Err(rejection)) => PresentedSession::from_rejection(&rejection, &presented),
         None => None,
     };
     if let Some(leaving) = leaving
@@ -88,9 +89,5 @@ fn form_response(
 /// The browser is told to forget the cookie, in case it holds one that is worth nothing.
 fn signed_out_response(settings: &Reloadable) -> Response {
     let page = html::signed_out(&page_path(settings, SIGN_IN_PAGE));
-    let mut response = page_response(None, page, None, settings);
-    for cookie in credential::clearing_cookies(&settings.sessions.cookie) {
-        response.headers_mut().append(header::SET_COOKIE, cookie);
-    }
-    response
+    clear_cookie(page_response(None, page, None, settings))
 }

@@ -47,7 +47,7 @@ impl SignedInCaller<'_> {
 }
 
 fn field_names(answer: &TestResponse) -> Vec<&str> {
-    let fields = &answer.rejection.as_ref().unwrap().fields;
+    let fields = answer.rejection.as_ref().unwrap().fields();
     fields.iter().map(|(name, _)| name.as_str()).collect()
 }
 

@@ -25,7 +25,7 @@ use http::{HeaderMap, Request, StatusCode};
 use serde_json::Value;
 use tower::ServiceExt;
 
-use super::{ApiRejection, ApiState, Caller, ResponseInfo, router};
+use super::{ApiState, Caller, ResponseInfo, router};
 use crate::auth::credential;
 use crate::auth::credential::PresentedCredential;
 use crate::auth::session::{SessionId, SessionStatus};
@@ -35,7 +35,7 @@ use crate::events::{Events, RecordedEvent};
 use crate::identity::Accounts;
 use crate::pipeline::admission::{Client, CredentialKind, Identity, Principal};
 use crate::pipeline::snapshot::Snapshot;
-use crate::rejection::Refusal;
+use crate::rejection::{Refusal, Rejection};
 use crate::routing::endpoints::needs_caller;
 use crate::sessions::Sessions;
 use crate::settings::{self, Reloadable};
@@ -62,7 +62,7 @@ struct TestResponse {
     status: StatusCode,
     headers: HeaderMap,
     body: Value,
-    rejection: Option<ApiRejection>,
+    rejection: Option<Rejection>,
     info: ResponseInfo,
 }
 
@@ -220,7 +220,7 @@ impl TestGateway {
     }
 
     /// Does as admission does, without its signatures and limits.
-    async fn authenticate(&self, headers: &HeaderMap) -> Result<Option<Identity>, Refusal> {
+    async fn authenticate(&self, headers: &HeaderMap) -> Result<Option<Identity>, Rejection> {
         let settings = &self.snapshot.settings;
         let (id, token, presented) =
             match credential::extract(headers, &settings.sessions.cookie.name) {
@@ -237,7 +237,7 @@ impl TestGateway {
                         CredentialKind::Bearer,
                     )
                 }
-                _ => return Err(Refusal::TokenInvalid),
+                _ => return Err(Refusal::TokenInvalid.into()),
             };
         let entry = self.state.store.session(id).await.unwrap();
         let entry = entry.ok_or(Refusal::SessionNotFound)?;
@@ -247,8 +247,8 @@ impl TestGateway {
             settings.sessions.idle_timeout,
             now,
         ) {
-            SessionStatus::Revoked => return Err(Refusal::SessionRevoked),
-            SessionStatus::Expired => return Err(Refusal::SessionExpired),
+            SessionStatus::Revoked => return Err(Refusal::SessionRevoked.into()),
+            SessionStatus::Expired => return Err(Refusal::SessionExpired.into()),
             SessionStatus::Active => {}
         }
         Ok(Some(Identity {

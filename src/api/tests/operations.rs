@@ -107,5 +107,5 @@ async fn events_are_paged_and_reload_errors_listed() {
         .await
         .rejection
         .unwrap();
-    assert_eq!(*refused.fields, [("f:1:2".to_owned(), "wrong".to_owned())]);
+    assert_eq!(refused.fields(), [("f:1:2".to_owned(), "wrong".to_owned())]);
 }

@@ -26,7 +26,7 @@ async fn change(gateway: &TestGateway, user: &User, patch: UserPatch) -> User {
 }
 
 fn is_refused(outcome: &AccountError, refusal: Refusal) -> bool {
-    matches!(outcome, AccountError::Refused(found) if *found == refusal)
+    matches!(outcome, AccountError::Rejected(found) if found.refusal == refusal)
 }
 
 #[tokio::test]

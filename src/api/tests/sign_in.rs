@@ -58,7 +58,7 @@ async fn every_invalid_field_is_reported() {
         .rejection
         .unwrap();
     let names: Vec<&str> = refused
-        .fields
+        .fields()
         .iter()
         .map(|(name, _)| name.as_str())
         .collect();
@@ -70,7 +70,7 @@ async fn every_invalid_field_is_reported() {
         .rejection
         .unwrap();
     let mut names: Vec<&str> = refused
-        .fields
+        .fields()
         .iter()
         .map(|(name, _)| name.as_str())
         .collect();
@@ -82,7 +82,7 @@ async fn every_invalid_field_is_reported() {
         .rejection
         .unwrap();
     let names: Vec<&str> = missing
-        .fields
+        .fields()
         .iter()
         .map(|(name, _)| name.as_str())
         .collect();
@@ -156,7 +156,7 @@ async fn failures_lock_the_account_for_one_address() {
     }
     let limited = attacker.login(EMAIL, PASSWORD).await;
     assert_eq!(limited.code(), "RATE_LIMITED");
-    let limits = limited.rejection.unwrap().limits;
+    let limits = limited.rejection.unwrap().decisions;
     let wait = limits.iter().map(|limit| limit.retry_after).max();
     assert!(wait.unwrap() > Duration::from_secs(1));
     assert_eq!(gateway.login(EMAIL, PASSWORD).await.status, StatusCode::OK);
@@ -204,7 +204,7 @@ async fn attempts_are_counted_regardless_of_outcome() {
     gateway.login("bob@example.com", "x").await;
     let answer = gateway.login(EMAIL, PASSWORD).await;
     assert_eq!(answer.code(), "RATE_LIMITED");
-    assert_eq!(answer.rejection.unwrap().limits.len(), 1);
+    assert_eq!(answer.rejection.unwrap().decisions.len(), 1);
     let other = gateway.from("192.0.2.2");
     assert_eq!(other.login(EMAIL, PASSWORD).await.status, StatusCode::OK);
 }
@@ -226,18 +226,18 @@ async fn every_attempt_reports_limit_decisions() {
             &json!({"email": EMAIL, "password": PASSWORD}),
         )
         .await;
-    assert_eq!(standing(&taken.rejection.unwrap().limits), [address(98)]);
+    assert_eq!(standing(&taken.rejection.unwrap().decisions), [address(98)]);
     let right = gateway.login(EMAIL, PASSWORD).await;
     assert_eq!(standing(&right.info.limits), [address(97), account(3)]);
     for left in [2, 1, 0] {
         let wrong = gateway.login(EMAIL, "wrong").await;
         assert_eq!(wrong.code(), "INVALID_CREDENTIALS");
-        let limits = wrong.rejection.unwrap().limits;
+        let limits = wrong.rejection.unwrap().decisions;
         assert_eq!(standing(&limits).pop(), Some(account(left)));
     }
     let over = gateway.login(EMAIL, PASSWORD).await;
     assert_eq!(over.code(), "RATE_LIMITED");
-    let limits = over.rejection.unwrap().limits;
+    let limits = over.rejection.unwrap().decisions;
     assert!(limits.iter().any(crate::limits::Decision::refuses));
     let count = |outcome: &str| {
         let labels = ["sign-in-account", outcome];

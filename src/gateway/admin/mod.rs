@@ -22,10 +22,9 @@ use tokio::time::timeout;
 use tower::ServiceExt;
 
 use super::{ReloadRequest, Services};
-use crate::api::ApiRejection;
 use crate::api::admin::{self, Readiness, ReloadFn, ReloadOutcome};
-use crate::proxy::local_response;
-use crate::rejection::Refusal;
+use crate::pipeline::local_response::{self, NOSNIFF, RejectedRequest};
+use crate::rejection::{Refusal, Rejection};
 use crate::settings::ConnectionLimits;
 use crate::telemetry::metrics::{ConnectionRefusal, Metrics};
 use crate::telemetry::request_id::{RequestId, X_REQUEST_ID};
@@ -145,8 +144,8 @@ async fn read_body(deadline: Duration, request: Request, next: Next) -> Response
     let read = timeout(deadline, axum::body::to_bytes(body, MAX_BODY)).await;
     match read {
         Ok(Ok(body)) => next.run(Request::from_parts(head, Body::from(body))).await,
-        Ok(Err(_)) => ApiRejection::from(Refusal::BodyTooLarge).into_response(),
-        Err(_) => ApiRejection::from(Refusal::RequestTimeout).into_response(),
+        Ok(Err(_)) => Rejection::from(Refusal::BodyTooLarge).into_response(),
+        Err(_) => Rejection::from(Refusal::RequestTimeout).into_response(),
     }
 }
 
@@ -165,25 +164,34 @@ fn reload_trigger(reload: mpsc::Sender<ReloadRequest>) -> Arc<ReloadFn> {
     })
 }
 
+/// Makes the response to a rejection.
 async fn render_rejection(request: Request, next: Next) -> Response {
-    let accept = request.headers().clone();
-    let request_id = RequestId::keep_or_generate(accept.get(X_REQUEST_ID));
+    let (method, target) = (request.method().clone(), request.uri().clone());
+    let headers = request.headers().clone();
+    let request_id = RequestId::keep_or_generate(headers.get(X_REQUEST_ID));
     let mut response = request_id.clone().scope(next.run(request)).await;
+    if let Some(rejection) = response.extensions_mut().remove::<Rejection>() {
+        let request = RejectedRequest {
+            method: &method,
+            target: &target,
+            headers: &headers,
+            request_id: &request_id,
+            is_grpc: false,
+            is_upgrade: false,
+            is_api_call: true,
+            route: None,
+            settings: None,
+            store_clock: Duration::ZERO,
+        };
+        let rendered = local_response::respond(&rejection, &request, response.headers());
+        response = Response::new(Body::from(rendered.body));
+        *response.status_mut() = rendered.status;
+        for (name, value) in rendered.headers {
+            response.headers_mut().append(name, value);
+        }
+    }
     let headers = response.headers_mut();
     headers.insert(X_REQUEST_ID, request_id.header());
-    let nosniff = HeaderValue::from_static("nosniff");
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
-    let Some(refused) = response.extensions_mut().remove::<ApiRejection>() else {
-        return response;
-    };
-    let (mut head, _) = response.into_parts();
-    let answer = local_response::RefusalResponse {
-        message: refused.message,
-        fields: refused.fields.into_vec(),
-        retry_after: refused.retry_after,
-        ..refused.refusal.into()
-    };
-    let body = local_response::render(&answer, &accept, &request_id, &mut head.headers);
-    head.status = refused.refusal.status();
-    Response::from_parts(head, Body::from(body))
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+    response
 }

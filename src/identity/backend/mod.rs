@@ -16,7 +16,7 @@ use super::{AccountError, ClientInfo};
 use crate::auth::session::Session;
 use crate::database::User;
 use crate::http_client::{HttpClient, HttpClientConfig, HttpError};
-use crate::rejection::Refusal;
+use crate::rejection::{Refusal, Rejection};
 use crate::settings::backend::BackendSettings;
 
 /// Bytes of a backend's answer.
@@ -105,7 +105,7 @@ impl CurrentBackendClient {
         let client = build_client(backend).map_err(|error| {
             let error = anyhow::Error::from(error);
             tracing::error!("the identity backend cannot be asked: {error:#}");
-            AccountError::Refused(Refusal::Internal)
+            AccountError::from(Refusal::Internal)
         })?;
         let made = Arc::new(BackendClient {
             backend: Arc::clone(backend),
@@ -150,7 +150,11 @@ impl BackendClient {
                 deadline: until,
             }),
             Ok(Err(_)) => Err(Refusal::Internal.into()),
-            Err(_) => Err(AccountError::Busy(DEFAULT_RETRY_AFTER)),
+            Err(_) => Err(Rejection {
+                retry_after: Some(DEFAULT_RETRY_AFTER),
+                ..Refusal::Overloaded.into()
+            }
+            .into()),
         }
     }
 
@@ -231,7 +235,11 @@ fn check_status(status: StatusCode, headers: &HeaderMap) -> Result<(), AccountEr
     match status.as_u16() {
         200..=299 => Ok(()),
         400 | 401 | 403 | 422 => Err(Refusal::InvalidCredentials.into()),
-        429 => Err(AccountError::Throttled(retry_after(headers))),
+        429 => Err(Rejection {
+            retry_after: Some(retry_after(headers)),
+            ..Refusal::RateLimited.into()
+        }
+        .into()),
         unexpected => {
             tracing::error!("the identity backend answered with status {unexpected}");
             Err(match unexpected {
@@ -284,8 +292,7 @@ mod tests {
             &HeaderMap::new(),
         ) {
             Ok(()) => "yes",
-            Err(AccountError::Refused(refusal)) => refusal.code(),
-            Err(AccountError::Throttled(_)) => "slower",
+            Err(AccountError::Rejected(rejection)) => rejection.refusal.code(),
             Err(_) => "another",
         };
         for (status, expected) in [
@@ -298,7 +305,7 @@ mod tests {
             (403, "INVALID_CREDENTIALS"),
             (404, "UPSTREAM_PROTOCOL_ERROR"),
             (422, "INVALID_CREDENTIALS"),
-            (429, "slower"),
+            (429, "RATE_LIMITED"),
             (500, "UPSTREAM_PROTOCOL_ERROR"),
             (502, "UPSTREAM_PROTOCOL_ERROR"),
             (503, "UPSTREAM_UNAVAILABLE"),

@@ -65,7 +65,7 @@ impl Accounts {
                 self.finish_attempt(&trial, None, limits).await?;
                 yes
             }
-            Err(AccountError::Refused(Refusal::InvalidCredentials)) => {
+            Err(AccountError::Rejected(it)) if it.refusal == Refusal::InvalidCredentials => {
                 let wrong = Some(Reason::BackendRejected);
                 self.finish_attempt(&trial, wrong, limits).await?;
                 return Err(Refusal::InvalidCredentials.into());

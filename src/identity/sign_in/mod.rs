@@ -12,16 +12,14 @@ use super::passwords::HashSlot;
 use super::refresh_token::RefreshToken;
 use super::sign_in_attempt::SignInAttempt;
 use super::throttle::{self, FailureCounters};
-use super::{
-    AccountError, Accounts, CheckedUser, ClientInfo, SignedIn, address_key, invalid_field,
-};
+use super::{AccountError, Accounts, CheckedUser, ClientInfo, SignedIn, address_key};
 use crate::auth::session::{EndReason, Millis, Session, SessionToken};
 use crate::auth::token::AccessTokenClaims;
 use crate::clock;
 use crate::database::{self, User};
 use crate::events::{Event, EventKind};
 use crate::limits::Decision;
-use crate::rejection::{Reason, Refusal};
+use crate::rejection::{Reason, Refusal, Rejection};
 use crate::settings::{Identity, Reloadable};
 use crate::store::{CreateOutcome, InitialRefreshToken, SessionEntry};
 use crate::telemetry::metrics::LimitOutcome;
@@ -60,7 +58,7 @@ impl Accounts {
         limits: &mut Vec<Decision>,
     ) -> Result<SignedIn, AccountError> {
         normalize::check_sign_in_password(credentials.password)
-            .map_err(|problem| invalid_field("password", problem))?;
+            .map_err(|problem| Rejection::invalid_field("password", problem))?;
         self.admit_attempt(&live.identity, visitor, limits).await?;
         let user = self
             .authenticate(&live.identity, &credentials, visitor, limits)
@@ -103,7 +101,10 @@ impl Accounts {
     ) -> Result<(), AccountError> {
         self.flood_guard
             .check(visitor.ip)
-            .map_err(AccountError::Throttled)?;
+            .map_err(|wait| Rejection {
+                retry_after: Some(wait),
+                ..Refusal::RateLimited.into()
+            })?;
         let (ip, alone) = (visitor.ip, self.sessions.is_durable());
         let decisions = throttle::charge_address(&self.store, rules, ip, alone).await?;
         if self.record_decisions(decisions, limits) {
@@ -111,7 +112,7 @@ impl Accounts {
         }
         self.events
             .record(Event::new(EventKind::SignInLimited).ip(visitor.ip));
-        Err(AccountError::RateLimited)
+        Err(Refusal::RateLimited.into())
     }
 
     /// Counts decisions, keeps those that the client is told of, and says whether all are yes.
@@ -276,7 +277,7 @@ impl Accounts {
         match self.confirm_user_unchanged(&signed_in).await {
             Ok(()) => Ok(signed_in),
             // The session has ended.
-            Err(refused @ AccountError::Refused(_)) => Err(refused),
+            Err(refused @ AccountError::Rejected(_)) => Err(refused),
             Err(error) => {
                 self.abandon(&signed_in.session.session);
                 Err(error)

@@ -5,6 +5,7 @@ use http::header::{self, HeaderName, HeaderValue};
 
 use super::admission::Permit;
 use super::header_fields;
+use super::local_response::clearing_headers;
 use crate::auth::credential;
 use crate::auth::session::CookieRules;
 use crate::telemetry::request_id::{RequestId, X_REQUEST_ID};
@@ -50,8 +51,8 @@ impl ClientResponse<'_> {
             }
         }
         if permit.clear_cookie {
-            for cookie in credential::clearing_cookies(self.cookie) {
-                fields.append(header::SET_COOKIE, cookie);
+            for (name, value) in clearing_headers(self.cookie) {
+                fields.append(name, value);
             }
         }
     }

@@ -1,14 +1,15 @@
 //! Responses to bytes that never became a request.
 
-use http::HeaderMap;
+use std::time::Duration;
 
-use super::error_body::ErrorFormat;
-use super::{RefusalResponse, response_headers};
+use http::{HeaderMap, Method, Uri};
+
 use crate::clock;
+use crate::pipeline::local_response::{self, RejectedRequest};
 use crate::rejection::Refusal;
 use crate::telemetry::request_id::{RequestId, X_REQUEST_ID};
 
-/// An answer to bytes that never became a request.
+/// A response to bytes that never became a request.
 pub struct EarlyResponse {
     pub request_id: RequestId,
     pub bytes: Vec<u8>,
@@ -20,16 +21,28 @@ pub struct EarlyResponse {
 /// sent was understood, so it is JSON.
 pub fn render_early_response(refusal: Refusal) -> EarlyResponse {
     let request_id = RequestId::generate();
-    let answer = RefusalResponse::from(refusal);
-    let body = ErrorFormat::Json.body(&answer, request_id.as_str(), None);
-    let status = refusal.status();
+    let (target, no_fields) = (Uri::default(), HeaderMap::new());
+    let request = RejectedRequest {
+        method: &Method::GET,
+        target: &target,
+        headers: &no_fields,
+        request_id: &request_id,
+        is_grpc: false,
+        is_upgrade: false,
+        is_api_call: false,
+        route: None,
+        settings: None,
+        store_clock: Duration::ZERO,
+    };
+    let response = local_response::respond(&refusal.into(), &request, &no_fields);
+    let (status, body) = (response.status, response.body);
     let mut bytes = format!(
         "HTTP/1.1 {} {}\r\n",
         status.as_str(),
         status.canonical_reason().unwrap_or_default()
     )
     .into_bytes();
-    let mut headers = response_headers(&answer, ErrorFormat::Json, &HeaderMap::new());
+    let mut headers = response.headers;
     headers.push((X_REQUEST_ID, request_id.header()));
     for (name, value) in headers {
         bytes.extend_from_slice(name.as_str().as_bytes());

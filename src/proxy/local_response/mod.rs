@@ -1,8 +1,5 @@
-//! The sole writer of answers that the gateway makes itself.
-//!
-//! Pingora runs no response filter for them, so everything they have in common is here: the error
-//! shape in its three forms, challenges, CORS, limit headers, the cleared cookie, and whether the
-//! connection may be kept.
+//! Writes the responses that the gateway makes itself to Pingora's session, and decides whether the
+//! connection is kept.
 
 use std::time::Duration;
 
@@ -14,24 +11,16 @@ use pingora::protocols::http::ServerSession;
 use pingora::proxy::Session;
 
 use super::request_context::RequestContext;
-use super::sign_in;
 use crate::pipeline::facts::trace_context;
-use crate::pipeline::html_page;
-use crate::rejection::Refusal;
-use crate::telemetry::request_id::{RequestId, X_REQUEST_ID};
+use crate::pipeline::local_response::{self, LocalResponse, NOSNIFF, RejectedRequest};
+use crate::rejection::{Refusal, Rejection};
+use crate::telemetry::request_id::X_REQUEST_ID;
 
 mod early;
-mod error_body;
 mod grpc_response;
 
 pub use early::render_early_response;
-use error_body::ErrorFormat;
 pub(super) use grpc_response::{end_call, is_http2};
-
-/// The methods that `Allow` lists where no single resource is meant.
-pub(super) const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
-
-const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 
 /// A request body that nobody read is read off up to this size, so that the connection can be kept;
 /// a larger one costs the connection.
@@ -45,182 +34,60 @@ const LINGER: Duration = Duration::from_secs(1);
 /// A body up to this size waits in h2's buffer for the client to grant a window.
 const MAX_QUEUED_BODY: usize = 16 * 1024;
 
-/// An answer that says no.
-#[derive(Debug, Clone)]
-pub struct RefusalResponse {
-    pub refusal: Refusal,
-    /// In the place of the refusal's own message.
-    pub message: Option<&'static str>,
-    /// `VALIDATION_FAILED`: which fields, and what is wrong with each.
-    pub fields: Vec<(String, String)>,
-    /// The names of the limits that refused.
-    pub violated_limits: Vec<String>,
-    /// `insufficient_scope`: what it would take.
-    pub scope: Option<String>,
-    pub retry_after: Option<Duration>,
-    /// Limit headers, CORS headers, cookies, `Allow`.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
-}
-
-impl From<Refusal> for RefusalResponse {
-    fn from(refusal: Refusal) -> RefusalResponse {
-        RefusalResponse {
-            refusal,
-            message: None,
-            fields: Vec::new(),
-            violated_limits: Vec::new(),
-            scope: None,
-            retry_after: None,
-            headers: Vec::new(),
-        }
-    }
-}
-
-impl RefusalResponse {
-    fn message(&self) -> &'static str {
-        self.message.unwrap_or(self.refusal.message())
-    }
-}
-
-/// The challenge of RFC 6750, section 3, for a 401 or a missing scope. An error is named only where
-/// a bearer token was presented and is what was wrong.
-fn challenge(answer: &RefusalResponse, request: &HeaderMap) -> Option<HeaderValue> {
-    let refusal = answer.refusal;
-    let text = match refusal {
-        Refusal::InsufficientScope => format!(
-            "Bearer realm=\"portcullis\", error=\"insufficient_scope\", scope=\"{}\"",
-            answer.scope.as_deref().unwrap_or_default(),
-        ),
-        refusal if refusal.status() != StatusCode::UNAUTHORIZED => return None,
-        // These are not about a bearer token, whether or not one came along.
-        Refusal::Unauthenticated | Refusal::InvalidCredentials | Refusal::RefreshTokenReused => {
-            "Bearer realm=\"portcullis\"".to_owned()
-        }
-        _ if !has_bearer_token(request) => "Bearer realm=\"portcullis\"".to_owned(),
-        refusal => format!(
-            "Bearer realm=\"portcullis\", error=\"invalid_token\", error_description=\"{}\"",
-            refusal.message(),
-        ),
-    };
-    HeaderValue::from_str(&text).ok()
-}
-
-fn has_bearer_token(request: &HeaderMap) -> bool {
-    let is_bearer = |value: &HeaderValue| {
-        let scheme = value.as_bytes().get(.."bearer ".len());
-        scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer "))
-    };
-    request.get_all(header::AUTHORIZATION).iter().any(is_bearer)
-}
-
-/// How long a client should wait before it tries again.
-fn retry_delay(answer: &RefusalResponse) -> Option<Duration> {
-    answer.retry_after.or(match answer.refusal {
-        Refusal::StoreUnavailable | Refusal::Overloaded | Refusal::UpstreamUnavailable => {
-            Some(Duration::from_secs(1))
-        }
-        _ => None,
-    })
-}
-
-fn retry_after(answer: &RefusalResponse) -> Option<HeaderValue> {
-    let mut headers = answer.headers.iter();
-    if let Some((_, given)) = headers.find(|(name, _)| name == header::RETRY_AFTER) {
-        return Some(given.clone());
-    }
-    let wait = retry_delay(answer)?;
-    Some(HeaderValue::from(
-        wait.as_millis().div_ceil(1000).max(1) as u64
-    ))
-}
-
-/// Everything but the framing.
-fn response_headers(
-    answer: &RefusalResponse,
-    form: ErrorFormat,
-    request: &HeaderMap,
-) -> Vec<(HeaderName, HeaderValue)> {
-    let mut headers = Vec::with_capacity(8 + answer.headers.len());
-    headers.extend([
-        (header::CONTENT_TYPE, form.content_type()),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        (header::VARY, HeaderValue::from_static("Accept")),
-        (header::X_CONTENT_TYPE_OPTIONS, NOSNIFF),
-    ]);
-    if form == ErrorFormat::Html
-        && let Ok(policy) = HeaderValue::try_from(html_page::content_security_policy("'none'"))
-    {
-        headers.push((header::CONTENT_SECURITY_POLICY, policy));
-    }
-    if let Some(challenge) = challenge(answer, request) {
-        headers.push((header::WWW_AUTHENTICATE, challenge));
-    }
-    let told = answer
-        .headers
-        .iter()
-        .any(|(name, _)| name == header::RETRY_AFTER);
-    if !told && let Some(wait) = retry_after(answer) {
-        headers.push((header::RETRY_AFTER, wait));
-    }
-    if answer.refusal == Refusal::MethodNotAllowed
-        && !answer.headers.iter().any(|(name, _)| name == header::ALLOW)
-    {
-        headers.push((header::ALLOW, HeaderValue::from_static(METHODS)));
-    }
-    headers.extend(answer.headers.iter().cloned());
-    headers
-}
-
-/// Whether a client would rather have a page than anything else.
-pub(super) fn wants_page(request: &HeaderMap) -> bool {
-    ErrorFormat::negotiate(request) == ErrorFormat::Html
-}
-
-/// Renders a refusal for a listener that Pingora does not serve: its headers go into `headers`, its
-/// body is returned.
-pub fn render(
-    answer: &RefusalResponse,
-    request: &HeaderMap,
-    request_id: &RequestId,
-    headers: &mut HeaderMap,
-) -> String {
-    let form = ErrorFormat::negotiate(request);
-    for (name, value) in response_headers(answer, form, request) {
-        // The router names the methods of a path, where nobody did before it.
-        if name != header::ALLOW {
-            headers.insert(name, value);
-        }
-    }
-    form.body(answer, request_id.as_str(), None)
-}
-
-/// Writes a refusal.
+/// Writes the response to a rejected request, and records why it was rejected. `extra` is as in
+/// [`respond`](crate::pipeline::local_response::respond).
 ///
 /// # Errors
 /// The client went away.
-pub async fn write_refusal(
+pub(super) async fn send_rejection(
     session: &mut Session,
     ctx: &mut RequestContext,
-    answer: &RefusalResponse,
+    rejection: Rejection,
+    extra: &HeaderMap,
 ) -> pingora::Result<()> {
-    if ctx.grpc.is_some() {
-        return grpc_response::write_refusal(session, ctx, answer).await;
-    }
-    let request = &session.req_header().headers;
-    let form = ErrorFormat::negotiate(request);
-    let unauthenticated = answer.refusal.status() == StatusCode::UNAUTHORIZED;
-    let sign_in =
-        (form == ErrorFormat::Html && unauthenticated).then(|| sign_in::address(session, ctx));
-    let body = form.body(
-        answer,
-        ctx.request_id.as_str(),
-        sign_in.flatten().as_deref(),
-    );
-    let headers = response_headers(answer, form, request);
     // A head that was misunderstood may have a body that is misunderstood too.
-    let keep = answer.refusal != Refusal::BadRequest;
-    let status = answer.refusal.status();
+    let keep = rejection.refusal != Refusal::BadRequest;
+    let response = reject(session, ctx, rejection, extra);
+    if ctx.grpc.is_some() && is_http2(session) {
+        return grpc_response::write_trailers_only(session, ctx, response.headers).await;
+    }
+    let LocalResponse {
+        status,
+        headers,
+        body,
+    } = response;
     write(session, ctx, status, headers, body.into(), keep).await
+}
+
+fn reject(
+    session: &Session,
+    ctx: &mut RequestContext,
+    mut rejection: Rejection,
+    extra: &HeaderMap,
+) -> LocalResponse {
+    ctx.refusal = Some(rejection.refusal);
+    ctx.record_rejection(&mut rejection);
+    local_response::respond(&rejection, &rejected_request(session, ctx), extra)
+}
+
+/// What the response to a rejection depends on.
+pub(super) fn rejected_request<'a>(
+    session: &'a Session,
+    ctx: &'a RequestContext,
+) -> RejectedRequest<'a> {
+    let request = session.req_header();
+    RejectedRequest {
+        method: &request.method,
+        target: &request.uri,
+        headers: &request.headers,
+        request_id: &ctx.request_id,
+        is_grpc: ctx.grpc.is_some(),
+        is_upgrade: session.is_upgrade_req(),
+        is_api_call: ctx.is_api_call,
+        route: ctx.route.as_deref(),
+        settings: Some(&ctx.snapshot.settings),
+        store_clock: Duration::from_millis(ctx.worker.store.clock()),
+    }
 }
 
 /// Writes a whole answer with its body.
@@ -367,41 +234,4 @@ async fn drain_request_body(session: &mut Session, patience: Duration) {
     };
     // What does not come in time is waited for no longer.
     let _ = tokio::time::timeout(patience, reading).await;
-}
-
-#[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-    use super::*;
-
-    #[test]
-    fn challenge_names_error_only_for_presented_bearer_token() {
-        let text = |refusal: Refusal, presented: Option<&'static str>| {
-            let presented = presented.map(|value| (header::AUTHORIZATION, value.parse().unwrap()));
-            let request = HeaderMap::from_iter(presented);
-            challenge(&refusal.into(), &request).map(|v| v.to_str().unwrap().to_owned())
-        };
-        let (plain, bearer) = ("Bearer realm=\"portcullis\"", Some("bearer x"));
-        for refusal in [
-            Refusal::Unauthenticated,
-            Refusal::InvalidCredentials,
-            Refusal::RefreshTokenReused,
-        ] {
-            assert_eq!(text(refusal, bearer).unwrap(), plain);
-        }
-        for presented in [None, Some("Session x"), Some("Bearer")] {
-            assert_eq!(text(Refusal::TokenExpired, presented).unwrap(), plain);
-            assert_eq!(text(Refusal::SessionRevoked, presented).unwrap(), plain);
-        }
-        for refusal in [Refusal::TokenExpired, Refusal::SessionRevoked] {
-            let named = text(refusal, bearer).unwrap();
-            assert!(named.contains("error=\"invalid_token\""), "{named}");
-        }
-        assert!(
-            text(Refusal::InsufficientScope, bearer)
-                .unwrap()
-                .contains("insufficient_scope")
-        );
-        assert_eq!(text(Refusal::Forbidden, bearer), None);
-    }
 }

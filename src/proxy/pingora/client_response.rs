@@ -3,24 +3,22 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{self, HeaderName, HeaderValue};
-use http::{HeaderMap, Method, StatusCode, Version};
+use http::{HeaderMap, Method, StatusCode, Version, header};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType};
 
 use super::{failure, forward, header_map};
-use crate::limits::{self, Decision};
 use crate::pipeline::client_response::ClientResponse;
 use crate::pipeline::client_response::framing::{self, LengthAction};
 use crate::pipeline::hop_by_hop;
+use crate::pipeline::local_response::limit_headers;
 use crate::proxy::connection_auth;
-use crate::proxy::local_response::{self, RefusalResponse};
+use crate::proxy::local_response;
 use crate::proxy::open_streams::StreamKind;
 use crate::proxy::open_streams::idle_timer::PendingChunk;
 use crate::proxy::request_context::RequestContext;
-use crate::rejection::{Reason, Refusal, RejectionDetails};
-use crate::store::Store;
+use crate::rejection::{Reason, Refusal};
 use crate::telemetry::metrics;
 
 /// The media type of an event stream (HTML, section 9.2).
@@ -101,7 +99,10 @@ fn write_fields(fields: &mut HeaderMap, ctx: &RequestContext) {
         cookie: &ctx.snapshot.settings.sessions.cookie,
         origin_header: ctx.origin_header.as_ref(),
     };
-    let limits = limit_headers(&permit.decisions, &ctx.worker.store);
+    let limits = limit_headers(
+        &permit.decisions,
+        Duration::from_millis(ctx.worker.store.clock()),
+    );
     written.write(fields, permit, limits);
 }
 
@@ -245,44 +246,6 @@ fn stream_kind_of(content: &[u8]) -> StreamKind {
     }
 }
 
-/// The limit headers of an answer; none where no limit was evaluated. Limits go by the store's clock,
-/// and so does the time at which they say that one is whole again.
-pub(in crate::proxy) fn limit_headers(
-    decisions: &[Decision],
-    store: &Store,
-) -> Vec<(HeaderName, HeaderValue)> {
-    if decisions.is_empty() {
-        return Vec::new();
-    }
-    limits::render_headers(decisions, Duration::from_millis(store.clock()))
-}
-
-/// The names of the limits that turned a request away.
-pub(in crate::proxy) fn violated_limits(decisions: &[Decision]) -> Vec<String> {
-    let refusing = decisions.iter().filter(|decision| decision.refuses());
-    refusing
-        .map(|decision| decision.limit.name.to_string())
-        .collect()
-}
-
-/// Answers with a refusal, with what every answer of its route carries.
-///
-/// # Errors
-/// The client went away.
-pub(in crate::proxy) async fn send_refusal(
-    session: &mut Session,
-    ctx: &mut RequestContext,
-    mut answer: RefusalResponse,
-) -> pingora::Result<()> {
-    ctx.refusal = Some(answer.refusal);
-    if let Some(cors) = ctx.route.as_ref().and_then(|route| route.cors.as_ref()) {
-        answer
-            .headers
-            .extend(cors.response_headers(ctx.origin_header.as_ref()));
-    }
-    local_response::write_refusal(session, ctx, &answer).await
-}
-
 /// Reads off what an answer was, when Pingora says that it is over.
 pub(in crate::proxy) fn record_outcome(session: &Session, ctx: &mut RequestContext) {
     if let Some(written) = session.response_written() {
@@ -294,22 +257,6 @@ pub(in crate::proxy) fn record_outcome(session: &Session, ctx: &mut RequestConte
 }
 
 impl RequestContext {
-    /// Keeps for the log what decided a refusal, and whose request it was.
-    pub(in crate::proxy) fn record_grounds(&mut self, grounds: Option<Box<RejectionDetails>>) {
-        let Some(mut grounds) = grounds else { return };
-        self.user = grounds.user.take().or_else(|| self.user.take());
-        self.session = grounds.session.or(self.session);
-        self.grounds = Some(grounds);
-    }
-
-    /// Keeps for the log which of these limits refused.
-    pub(in crate::proxy) fn record_refusing_limits(&mut self, decisions: &[Decision]) {
-        let violated = violated_limits(decisions);
-        if !violated.is_empty() {
-            self.grounds.get_or_insert_default().limit = Some(violated.join(","));
-        }
-    }
-
     /// The `route` label of metrics.
     pub(in crate::proxy) fn route_label(&self) -> &str {
         match &self.route {

@@ -1,16 +1,16 @@
 //! What becomes of a request whose upstream fails: a retry where it is safe, else the right 5xx.
 
 use futures_util::FutureExt;
-use http::header;
+use http::{HeaderMap, header};
 use pingora::proxy::{FailToProxy, Session};
 use pingora::{Error, ErrorSource, ErrorType};
 
-use super::client_response;
 use crate::pipeline::header_fields::HeaderError;
-use crate::proxy::grpc::{self, Messages};
-use crate::proxy::local_response::{self, RefusalResponse};
+use crate::pipeline::local_response::CallOutcome;
+use crate::proxy::grpc::Messages;
+use crate::proxy::local_response;
 use crate::proxy::request_context::RequestContext;
-use crate::rejection::{Reason, Refusal};
+use crate::rejection::{Reason, Refusal, Rejection};
 use crate::upstream::{AttemptOutcome, ChosenServer, UpstreamError};
 
 /// Places an error that came before a request was forwarded: no other side than the client's had a part
@@ -290,17 +290,15 @@ pub(in crate::proxy) async fn respond_with_error(
             can_reuse_downstream: false,
         };
     }
-    let headers = ctx.permit.as_ref().map_or_else(Vec::new, |permit| {
-        client_response::limit_headers(&permit.decisions, &ctx.worker.store)
-    });
-    let answer = RefusalResponse {
-        headers,
+    let permit = ctx.permit.as_ref();
+    let rejection = Rejection {
+        decisions: permit.map_or_else(Vec::new, |permit| permit.decisions.clone()),
         ..refusal.into()
     };
     session.set_keepalive(None);
     // The client may have gone meanwhile.
-    let answered = client_response::send_refusal(session, ctx, answer).await;
-    if answered.is_ok() && !local_response::is_http2(session) {
+    let sent = local_response::send_rejection(session, ctx, rejection, &HeaderMap::new()).await;
+    if sent.is_ok() && !local_response::is_http2(session) {
         // Softly: a client that still sends its body would see a reset before the answer.
         session.as_downstream_mut().shutdown().await;
     }
@@ -318,10 +316,10 @@ async fn end_call(
     refusal: Refusal,
 ) -> FailToProxy {
     let outcome = if ended {
-        grpc::CallOutcome::ENDED
+        CallOutcome::ENDED
     } else {
         ctx.refusal = Some(refusal);
-        grpc::CallOutcome::of(refusal, None)
+        CallOutcome::of(refusal, None)
     };
     // The client may have gone meanwhile.
     let _ = local_response::end_call(session, ctx, outcome).await;

@@ -5,17 +5,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{Method, Version, header};
+use http::{HeaderMap, Method, Version, header};
 use pingora::proxy::Session;
 
-use super::{client_response, failure, header_map};
-use crate::auth::credential;
+use super::{failure, header_map};
 use crate::pipeline::admission::Permit;
 use crate::pipeline::facts::declared_length;
 use crate::pipeline::{self, Step, hop_by_hop};
-use crate::proxy::local_response::RefusalResponse;
 use crate::proxy::request_context::{RequestContext, measure_wait};
-use crate::proxy::{api_bridge, local_response, sign_in};
+use crate::proxy::{api_bridge, local_response};
 use crate::rejection::{Refusal, Rejection};
 use crate::settings;
 
@@ -149,32 +147,13 @@ fn begin_forwarding(
     Ok(())
 }
 
-/// Responds with a rejection, or sends a browser to the sign-in page.
+/// Responds to a request that was rejected before it went to an upstream.
 async fn reject(
     session: &mut Session,
     ctx: &mut RequestContext,
-    mut rejection: Rejection,
+    rejection: Rejection,
 ) -> pingora::Result<()> {
-    ctx.reason = rejection.reason;
     // Only a request that its cookie has authenticated is checked for its origin.
     ctx.authenticated |= rejection.refusal == Refusal::CsrfRejected;
-    ctx.record_grounds(rejection.take_details());
-    ctx.record_refusing_limits(&rejection.decisions);
-    let mut headers = client_response::limit_headers(&rejection.decisions, &ctx.worker.store);
-    if rejection.clear_cookie {
-        let cookies = credential::clearing_cookies(&ctx.snapshot.settings.sessions.cookie);
-        let cookies = cookies.into_iter();
-        headers.extend(cookies.map(|cookie| (header::SET_COOKIE, cookie)));
-    }
-    let response = RefusalResponse {
-        violated_limits: rejection.violated_limits().map(str::to_owned).collect(),
-        retry_after: rejection.retry_delay(),
-        scope: rejection.disclosed.and_then(|it| it.required_scope),
-        headers,
-        ..rejection.refusal.into()
-    };
-    match sign_in::target(session, ctx, response.refusal) {
-        Some(target) => sign_in::send(session, ctx, response, target).await,
-        None => client_response::send_refusal(session, ctx, response).await,
-    }
+    local_response::send_rejection(session, ctx, rejection, &HeaderMap::new()).await
 }

@@ -13,11 +13,11 @@ use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::{AdminState, ApiRejection};
+use super::AdminState;
 use crate::events::{Event, EventKind};
 use crate::pipeline::same_origin::origin_matches_host;
 use crate::pipeline::snapshot::Snapshot;
-use crate::rejection::Refusal;
+use crate::rejection::{DisclosedDetails, Refusal, Rejection};
 
 /// Rejects host names that are not the admin listener's, and calls from other sites' pages.
 pub(super) async fn require_same_site(
@@ -35,9 +35,13 @@ pub(super) async fn require_same_site(
         Err(reason) => {
             desk.events
                 .record(Event::new(EventKind::AdminRefused).detail(reason));
-            ApiRejection {
+            let disclosed = DisclosedDetails {
                 message: Some(reason),
-                ..ApiRejection::from(Refusal::Forbidden)
+                ..DisclosedDetails::default()
+            };
+            Rejection {
+                disclosed: Some(Box::new(disclosed)),
+                ..Refusal::Forbidden.into()
             }
             .into_response()
         }
@@ -128,7 +132,7 @@ pub(super) async fn require_operator(
                 let event = Event::new(EventKind::AdminRefused).detail("no or a wrong admin token");
                 desk.events.record(event);
             }
-            ApiRejection::from(refusal).into_response()
+            Rejection::from(refusal).into_response()
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The one shape of an error, in its three forms.
+//! The body of an error response in its three forms: JSON, problem details, HTML.
 
 use std::collections::BTreeMap;
 
@@ -7,9 +7,8 @@ use http::header::{self, HeaderValue};
 use maud::html;
 use serde::Serialize;
 
-use super::RefusalResponse;
 use crate::pipeline::html_page;
-use crate::rejection::Refusal;
+use crate::rejection::{Refusal, Rejection};
 
 /// The form of an error body that the client asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,37 +58,35 @@ impl ErrorFormat {
         })
     }
 
-    /// The body of a refusal. `sign_in` is where a page leads who has to sign in.
+    /// The body for a rejection. `sign_in` is the address of the sign-in page that a page links to.
     pub(super) fn body(
         self,
-        answer: &RefusalResponse,
+        rejection: &Rejection,
         request_id: &str,
         sign_in: Option<&str>,
     ) -> String {
         match self {
-            ErrorFormat::Json => to_json(&json(answer, request_id)),
-            ErrorFormat::Problem => to_json(&problem(answer, request_id)),
-            ErrorFormat::Html => page(answer, request_id, sign_in),
+            ErrorFormat::Json => to_json(&json(rejection, request_id)),
+            ErrorFormat::Problem => to_json(&problem(rejection, request_id)),
+            ErrorFormat::Html => page(rejection, request_id, sign_in),
         }
     }
 }
 
-/// A page for people, with a way on where there is one.
-fn page(answer: &RefusalResponse, request_id: &str, sign_in: Option<&str>) -> String {
-    let refusal = answer.refusal;
+/// A page for people, with a link to sign in where that helps.
+fn page(rejection: &Rejection, request_id: &str, sign_in: Option<&str>) -> String {
+    let refusal = rejection.refusal;
     let status = refusal.status();
-    let wait = super::retry_after(answer);
-    let wait = wait.as_ref().and_then(|seconds| seconds.to_str().ok());
     let title = status.canonical_reason().unwrap_or_default();
-    let message = answer.message();
+    let message = rejection.message();
     let is_repeated = message.trim_end_matches('.').eq_ignore_ascii_case(title);
     let body = html! {
         h1 { (title) }
         @if !is_repeated {
             p { (message) }
         }
-        @match wait {
-            Some("1") => p { "Please try again in 1 second." },
+        @match super::retry_after_seconds(rejection) {
+            Some(1) => p { "Please try again in 1 second." },
             Some(seconds) => p { "Please try again in " (seconds) " seconds." },
             None => {},
         }
@@ -129,27 +126,24 @@ struct ProblemDetails<'a> {
     request_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     fields: Option<BTreeMap<&'a str, &'a str>>,
-    #[serde(
-        rename = "violated-policies",
-        skip_serializing_if = "<[String]>::is_empty"
-    )]
-    violated_policies: &'a [String],
+    #[serde(rename = "violated-policies", skip_serializing_if = "Vec::is_empty")]
+    violated_policies: Vec<&'a str>,
 }
 
-fn json<'a>(answer: &'a RefusalResponse, request_id: &'a str) -> ErrorEnvelope<'a> {
+fn json<'a>(rejection: &'a Rejection, request_id: &'a str) -> ErrorEnvelope<'a> {
     ErrorEnvelope {
         success: false,
         error: ErrorBody {
-            code: answer.refusal.code(),
-            message: answer.message(),
+            code: rejection.refusal.code(),
+            message: rejection.message(),
             request_id,
-            fields: fields(answer),
+            fields: fields(rejection),
         },
     }
 }
 
-fn problem<'a>(answer: &'a RefusalResponse, request_id: &'a str) -> ProblemDetails<'a> {
-    let refusal = answer.refusal;
+fn problem<'a>(rejection: &'a Rejection, request_id: &'a str) -> ProblemDetails<'a> {
+    let refusal = rejection.refusal;
     ProblemDetails {
         kind: match refusal {
             Refusal::RateLimited => {
@@ -162,16 +156,16 @@ fn problem<'a>(answer: &'a RefusalResponse, request_id: &'a str) -> ProblemDetai
         },
         title: refusal.status().canonical_reason().unwrap_or_default(),
         status: refusal.status().as_u16(),
-        detail: answer.message(),
+        detail: rejection.message(),
         code: refusal.code(),
         request_id,
-        fields: fields(answer),
-        violated_policies: &answer.violated_limits,
+        fields: fields(rejection),
+        violated_policies: rejection.violated_limits().collect(),
     }
 }
 
-fn fields(answer: &RefusalResponse) -> Option<BTreeMap<&str, &str>> {
-    let fields = answer.fields.iter();
+fn fields(rejection: &Rejection) -> Option<BTreeMap<&str, &str>> {
+    let fields = rejection.fields().iter();
     let fields: BTreeMap<&str, &str> = fields.map(|(name, wrong)| (&**name, &**wrong)).collect();
     (!fields.is_empty()).then_some(fields)
 }
@@ -208,11 +202,10 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_limited_problem_names_the_policies() {
-        let mut answer = RefusalResponse::from(Refusal::RateLimited);
-        answer.violated_limits = vec!["per-user".to_owned()];
-        let problem = problem(&answer, "id");
-        assert_eq!(problem.violated_policies, ["per-user"]);
+    fn rate_limited_problem_has_the_type_of_its_own() {
+        let rejection = Refusal::RateLimited.into();
+        let problem = problem(&rejection, "id");
         assert!(problem.kind.ends_with("#quota-exceeded"));
+        assert!(problem.violated_policies.is_empty());
     }
 }

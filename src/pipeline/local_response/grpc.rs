@@ -1,0 +1,172 @@
+//! Responses to gRPC calls.
+//!
+//! A gRPC client reads the outcome of a call from `grpc-status`, in the trailers or, where there is
+//! no response beside it, in the head (gRPC over HTTP/2, "Trailers-Only").
+
+use std::time::Duration;
+
+use http::header::{self, HeaderName, HeaderValue};
+use http::{HeaderMap, StatusCode};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+
+use super::error_body::ErrorFormat;
+use super::{GRPC, LocalResponse, RejectedRequest};
+use crate::rejection::{Refusal, Rejection};
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const CODE: HeaderName = HeaderName::from_static("x-portcullis-code");
+const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
+
+/// What `grpc-message` cannot hold as it is, beside what is not ASCII.
+const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
+
+/// Responds by a head alone.
+pub(super) fn respond(
+    rejection: &Rejection,
+    request: &RejectedRequest<'_>,
+    extra: &HeaderMap,
+) -> LocalResponse {
+    let mut headers = super::headers(rejection, request, ErrorFormat::Json, extra);
+    headers.retain(|(name, _)| *name != header::CONTENT_TYPE && *name != header::VARY);
+    headers.push((header::CONTENT_TYPE, HeaderValue::from_static(GRPC)));
+    let outcome = CallOutcome::of(rejection.refusal, rejection.retry_delay());
+    let fields = outcome.fields();
+    headers.extend(
+        fields
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone())),
+    );
+    LocalResponse {
+        status: StatusCode::OK,
+        headers,
+        body: String::new(),
+    }
+}
+
+/// The status codes that the gateway reports (gRPC, "Status codes and their use in gRPC").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum GrpcStatus {
+    InvalidArgument = 3,
+    DeadlineExceeded = 4,
+    NotFound = 5,
+    AlreadyExists = 6,
+    PermissionDenied = 7,
+    ResourceExhausted = 8,
+    Unimplemented = 12,
+    Internal = 13,
+    Unavailable = 14,
+    Unauthenticated = 16,
+}
+
+impl GrpcStatus {
+    /// Returns the status that stands for a refusal.
+    fn of(refusal: Refusal) -> GrpcStatus {
+        match refusal.status() {
+            StatusCode::UNAUTHORIZED => GrpcStatus::Unauthenticated,
+            StatusCode::FORBIDDEN => GrpcStatus::PermissionDenied,
+            StatusCode::NOT_FOUND => GrpcStatus::NotFound,
+            StatusCode::METHOD_NOT_ALLOWED => GrpcStatus::Unimplemented,
+            StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => {
+                GrpcStatus::DeadlineExceeded
+            }
+            StatusCode::CONFLICT => GrpcStatus::AlreadyExists,
+            StatusCode::PAYLOAD_TOO_LARGE
+            | StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => GrpcStatus::ResourceExhausted,
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => GrpcStatus::Unavailable,
+            status if status.is_client_error() => GrpcStatus::InvalidArgument,
+            _ => GrpcStatus::Internal,
+        }
+    }
+}
+
+/// The outcome of a call that the gateway ends.
+#[derive(Debug, Clone, Copy)]
+pub struct CallOutcome {
+    status: GrpcStatus,
+    message: &'static str,
+    code: Option<&'static str>,
+    retry_after: Option<Duration>,
+}
+
+impl CallOutcome {
+    /// The outcome of a rejected call.
+    pub fn of(refusal: Refusal, retry_after: Option<Duration>) -> CallOutcome {
+        CallOutcome {
+            status: GrpcStatus::of(refusal),
+            message: refusal.message(),
+            code: Some(refusal.code()),
+            retry_after,
+        }
+    }
+
+    /// Of a stream whose session or token has ended since it was opened.
+    pub const ENDED: CallOutcome = CallOutcome {
+        status: GrpcStatus::Unauthenticated,
+        message: "The session or the token has ended.",
+        code: None,
+        retry_after: None,
+    };
+
+    /// The fields that report it, in the head or the trailers.
+    pub fn fields(self) -> HeaderMap {
+        let mut fields = HeaderMap::with_capacity(4);
+        fields.insert(GRPC_STATUS, HeaderValue::from(self.status as u16));
+        let message = utf8_percent_encode(self.message, ENCODED).to_string();
+        if let Ok(message) = HeaderValue::try_from(message) {
+            fields.insert(GRPC_MESSAGE, message);
+        }
+        if let Some(code) = self.code {
+            fields.insert(CODE, HeaderValue::from_static(code));
+        }
+        if let Some(wait) = self.retry_after {
+            let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+            fields.insert(PUSHBACK, HeaderValue::from(wait));
+        }
+        fields
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn refusals_map_to_status_codes() {
+        for (refusal, status) in [
+            (Refusal::BadRequest, 3),
+            (Refusal::TokenExpired, 16),
+            (Refusal::Forbidden, 7),
+            (Refusal::RouteNotFound, 5),
+            (Refusal::RateLimited, 8),
+            (Refusal::BodyTooLarge, 8),
+            (Refusal::UpstreamUnreachable, 14),
+            (Refusal::StoreUnavailable, 14),
+            (Refusal::UpstreamTimeout, 4),
+            (Refusal::Internal, 13),
+        ] {
+            assert_eq!(GrpcStatus::of(refusal) as u16, status, "{refusal:?}");
+        }
+    }
+
+    #[test]
+    fn the_fields_report_the_outcome() {
+        let wait = Some(Duration::from_millis(1500));
+        let fields = CallOutcome::of(Refusal::RateLimited, wait).fields();
+        let text = |name: &str| fields.get(name).unwrap().to_str().unwrap();
+        assert_eq!(text("grpc-status"), "8");
+        assert_eq!(text("grpc-message"), "Too many requests.");
+        assert_eq!(text("x-portcullis-code"), "RATE_LIMITED");
+        assert_eq!(text("grpc-retry-pushback-ms"), "1500");
+        let odd = CallOutcome {
+            message: "50 % \u{e9}\n",
+            ..CallOutcome::ENDED
+        };
+        assert_eq!(
+            odd.fields().get("grpc-message").unwrap(),
+            "50 %25 %C3%A9%0A"
+        );
+    }
+}

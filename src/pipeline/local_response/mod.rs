@@ -1,0 +1,216 @@
+//! The one writer of responses that no upstream made: status, body, challenge, `Retry-After`, cookie
+//! clearing, CORS and limit headers, for every listener.
+
+mod error_body;
+mod grpc;
+mod sign_in;
+
+use std::time::Duration;
+
+use error_body::ErrorFormat;
+pub use grpc::CallOutcome;
+use http::header::{self, HeaderName, HeaderValue};
+use http::{HeaderMap, Method, StatusCode, Uri};
+
+use crate::auth::credential;
+use crate::auth::session::CookieRules;
+use crate::limits::{self, Decision};
+use crate::pipeline::{METHODS, html_page};
+use crate::rejection::{Refusal, Rejection};
+use crate::routing::Route;
+use crate::settings::Reloadable;
+use crate::telemetry::request_id::RequestId;
+
+pub const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
+
+/// The media type of a gRPC call and of its response.
+pub const GRPC: &str = "application/grpc";
+
+type Headers = Vec<(HeaderName, HeaderValue)>;
+
+/// A response that the gateway makes itself, but for its framing.
+#[derive(Debug)]
+pub struct LocalResponse {
+    pub status: StatusCode,
+    pub headers: Headers,
+    pub body: String,
+}
+
+/// What the response to a rejection depends on beside the rejection.
+#[derive(Clone, Copy)]
+pub struct RejectedRequest<'a> {
+    pub method: &'a Method,
+    pub target: &'a Uri,
+    pub headers: &'a HeaderMap,
+    pub request_id: &'a RequestId,
+    pub is_grpc: bool,
+    pub is_upgrade: bool,
+    /// A call to one of the gateway's own endpoints.
+    pub is_api_call: bool,
+    /// Absent where none was selected.
+    pub route: Option<&'a Route>,
+    /// Absent on the admin listener, and where no request was read.
+    pub settings: Option<&'a Reloadable>,
+    /// The store's clock, by which limits go.
+    pub store_clock: Duration,
+}
+
+/// Responds to a rejected request. `extra` are headers of the router that rejected it: those of CORS
+/// on the gateway's own endpoints, and the methods of a path.
+pub fn respond(
+    rejection: &Rejection,
+    request: &RejectedRequest<'_>,
+    extra: &HeaderMap,
+) -> LocalResponse {
+    if request.is_grpc {
+        return grpc::respond(rejection, request, extra);
+    }
+    if let Some(location) = sign_in::redirect_target(rejection.refusal, request) {
+        return redirect_to_sign_in(rejection, request, location);
+    }
+    let format = ErrorFormat::negotiate(request.headers);
+    let status = rejection.refusal.status();
+    let link = format == ErrorFormat::Html && status == StatusCode::UNAUTHORIZED;
+    let link = link.then(|| sign_in::address(request)).flatten();
+    LocalResponse {
+        status,
+        headers: headers(rejection, request, format, extra),
+        body: format.body(rejection, request.request_id.as_str(), link.as_deref()),
+    }
+}
+
+/// The headers that a rejection needs whatever the body: the challenge, when to try again, how the
+/// limits stand, the cleared cookie, and CORS by the route.
+pub fn rejection_headers(rejection: &Rejection, request: &RejectedRequest<'_>) -> Headers {
+    let mut headers = Headers::new();
+    if let Some(challenge) = challenge(rejection, request.headers) {
+        headers.push((header::WWW_AUTHENTICATE, challenge));
+    }
+    if let Some(seconds) = retry_after_seconds(rejection) {
+        headers.push((header::RETRY_AFTER, seconds.into()));
+    }
+    headers.extend(state_headers(rejection, request));
+    if let Some(cors) = request.route.and_then(|route| route.cors.as_ref()) {
+        headers.extend(cors.response_headers(request.headers.get(header::ORIGIN)));
+    }
+    headers
+}
+
+/// The limit headers of a response; none where no limit was evaluated. Limits go by the store's clock,
+/// and so does the time at which they say that one is whole again.
+pub fn limit_headers(decisions: &[Decision], store_clock: Duration) -> Headers {
+    if decisions.is_empty() {
+        return Headers::new();
+    }
+    limits::render_headers(decisions, store_clock)
+}
+
+/// The headers that clear the session cookie.
+pub fn clearing_headers(rules: &CookieRules) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+    let cookies = credential::clearing_cookies(rules).into_iter();
+    cookies.map(|cookie| (header::SET_COOKIE, cookie))
+}
+
+/// Everything but the framing.
+fn headers(
+    rejection: &Rejection,
+    request: &RejectedRequest<'_>,
+    format: ErrorFormat,
+    extra: &HeaderMap,
+) -> Headers {
+    let mut headers = Headers::with_capacity(16);
+    headers.extend([
+        (header::CONTENT_TYPE, format.content_type()),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (header::VARY, HeaderValue::from_static("Accept")),
+        (header::X_CONTENT_TYPE_OPTIONS, NOSNIFF),
+    ]);
+    if format == ErrorFormat::Html
+        && let Ok(policy) = HeaderValue::try_from(html_page::content_security_policy("'none'"))
+    {
+        headers.push((header::CONTENT_SECURITY_POLICY, policy));
+    }
+    headers.extend(rejection_headers(rejection, request));
+    if rejection.refusal == Refusal::MethodNotAllowed && !extra.contains_key(header::ALLOW) {
+        headers.push((header::ALLOW, HeaderValue::from_static(METHODS)));
+    }
+    // Those of the router's own, empty body do not belong to this one.
+    let kept = extra.iter().filter(|(name, _)| {
+        !matches!(
+            **name,
+            header::CONTENT_TYPE | header::CONTENT_LENGTH | header::CACHE_CONTROL
+        )
+    });
+    headers.extend(kept.map(|(name, value)| (name.clone(), value.clone())));
+    headers
+}
+
+fn redirect_to_sign_in(
+    rejection: &Rejection,
+    request: &RejectedRequest<'_>,
+    location: HeaderValue,
+) -> LocalResponse {
+    let mut headers = state_headers(rejection, request);
+    headers.extend([
+        (header::LOCATION, location),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (header::VARY, HeaderValue::from_static("Accept")),
+    ]);
+    LocalResponse {
+        status: StatusCode::SEE_OTHER,
+        headers,
+        body: String::new(),
+    }
+}
+
+/// How the limits stand, and the cleared cookie.
+fn state_headers(rejection: &Rejection, request: &RejectedRequest<'_>) -> Headers {
+    let mut headers = limit_headers(&rejection.decisions, request.store_clock);
+    if let Some(settings) = request.settings.filter(|_| rejection.clear_cookie) {
+        headers.extend(clearing_headers(&settings.sessions.cookie));
+    }
+    headers
+}
+
+/// The challenge of RFC 6750, section 3, for a 401 or a missing scope. An error is named only where
+/// a bearer token was presented and is what was wrong.
+fn challenge(rejection: &Rejection, request: &HeaderMap) -> Option<HeaderValue> {
+    let text = match rejection.refusal {
+        Refusal::InsufficientScope => {
+            let disclosed = rejection.disclosed.as_ref();
+            let scope = disclosed.and_then(|it| it.required_scope.as_deref());
+            format!(
+                "Bearer realm=\"portcullis\", error=\"insufficient_scope\", scope=\"{}\"",
+                scope.unwrap_or_default(),
+            )
+        }
+        refusal if refusal.status() != StatusCode::UNAUTHORIZED => return None,
+        // These are not about a bearer token, whether or not one came along.
+        Refusal::Unauthenticated | Refusal::InvalidCredentials | Refusal::RefreshTokenReused => {
+            "Bearer realm=\"portcullis\"".to_owned()
+        }
+        _ if !has_bearer_token(request) => "Bearer realm=\"portcullis\"".to_owned(),
+        refusal => format!(
+            "Bearer realm=\"portcullis\", error=\"invalid_token\", error_description=\"{}\"",
+            refusal.message(),
+        ),
+    };
+    HeaderValue::from_str(&text).ok()
+}
+
+fn has_bearer_token(request: &HeaderMap) -> bool {
+    let is_bearer = |value: &HeaderValue| {
+        let scheme = value.as_bytes().get(.."bearer ".len());
+        scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer "))
+    };
+    request.get_all(header::AUTHORIZATION).iter().any(is_bearer)
+}
+
+/// When to try again: whole seconds, rounded up, at least 1.
+fn retry_after_seconds(rejection: &Rejection) -> Option<u64> {
+    let delay = rejection.retry_delay()?;
+    Some((delay.as_secs() + u64::from(delay.subsec_nanos() > 0)).max(1))
+}
+
+#[cfg(test)]
+mod tests;

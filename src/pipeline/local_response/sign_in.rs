@@ -1,0 +1,53 @@
+//! The way to the sign-in page, for a browser that opens a page without being signed in.
+
+use http::header::{self, HeaderValue};
+use http::{Method, StatusCode};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::RejectedRequest;
+use super::error_body::ErrorFormat;
+use crate::rejection::Refusal;
+use crate::routing::OnUnauthenticated;
+
+/// Bytes of a target to which the sign-in page leads back; after a longer one it leads to `/`.
+const TARGET_MAX: usize = 2048;
+
+/// Where a browser is redirected in place of an error response. `None` where the route does not say so,
+/// and for anything but a page that a person opens: a script would take the sign-in page for its data.
+pub(super) fn redirect_target(
+    refusal: Refusal,
+    request: &RejectedRequest<'_>,
+) -> Option<HeaderValue> {
+    let route = request.route?;
+    if route.on_unauthenticated != OnUnauthenticated::Redirect
+        || refusal.status() != StatusCode::UNAUTHORIZED
+    {
+        return None;
+    }
+    let headers = request.headers;
+    let opens_page = matches!(*request.method, Method::GET | Method::HEAD)
+        && ErrorFormat::negotiate(headers) == ErrorFormat::Html
+        && headers
+            .get("sec-fetch-mode")
+            .is_none_or(|mode| mode == "navigate")
+        && !headers.contains_key(header::AUTHORIZATION)
+        && !request.is_upgrade;
+    if !opens_page {
+        return None;
+    }
+    HeaderValue::try_from(address(request)?).ok()
+}
+
+/// The address of the sign-in page that leads back to what was requested, where that can be opened.
+pub(super) fn address(request: &RejectedRequest<'_>) -> Option<String> {
+    let prefix = &request.settings?.api.as_ref()?.prefix;
+    let wanted = request.target.path_and_query()?.as_str();
+    let opens = matches!(*request.method, Method::GET | Method::HEAD) && !request.is_api_call;
+    let back = if opens && wanted.len() <= TARGET_MAX {
+        wanted
+    } else {
+        "/"
+    };
+    let back = utf8_percent_encode(back, NON_ALPHANUMERIC);
+    Some(format!("{prefix}/sign-in?return_to={back}"))
+}

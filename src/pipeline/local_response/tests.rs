@@ -1,0 +1,47 @@
+#![expect(clippy::unwrap_used, reason = "tests")]
+use super::*;
+
+#[test]
+fn challenge_names_error_only_for_presented_bearer_token() {
+    let text = |refusal: Refusal, presented: Option<&'static str>| {
+        let presented = presented.map(|value| (header::AUTHORIZATION, value.parse().unwrap()));
+        let request = HeaderMap::from_iter(presented);
+        challenge(&refusal.into(), &request).map(|v| v.to_str().unwrap().to_owned())
+    };
+    let (plain, bearer) = ("Bearer realm=\"portcullis\"", Some("bearer x"));
+    for refusal in [
+        Refusal::Unauthenticated,
+        Refusal::InvalidCredentials,
+        Refusal::RefreshTokenReused,
+    ] {
+        assert_eq!(text(refusal, bearer).unwrap(), plain);
+    }
+    for presented in [None, Some("Session x"), Some("Bearer")] {
+        assert_eq!(text(Refusal::TokenExpired, presented).unwrap(), plain);
+        assert_eq!(text(Refusal::SessionRevoked, presented).unwrap(), plain);
+    }
+    for refusal in [Refusal::TokenExpired, Refusal::SessionRevoked] {
+        let named = text(refusal, bearer).unwrap();
+        assert!(named.contains("error=\"invalid_token\""), "{named}");
+    }
+    assert!(
+        text(Refusal::InsufficientScope, bearer)
+            .unwrap()
+            .contains("insufficient_scope")
+    );
+    assert_eq!(text(Refusal::Forbidden, bearer), None);
+}
+
+#[test]
+fn retry_after_is_whole_seconds_and_at_least_one() {
+    let seconds = |retry_after| {
+        retry_after_seconds(&Rejection {
+            retry_after,
+            ..Refusal::RateLimited.into()
+        })
+    };
+    assert_eq!(seconds(None), None);
+    assert_eq!(seconds(Some(Duration::ZERO)), Some(1));
+    assert_eq!(seconds(Some(Duration::from_millis(1001))), Some(2));
+    assert_eq!(retry_after_seconds(&Refusal::Overloaded.into()), Some(1));
+}
