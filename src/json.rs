@@ -1,28 +1,28 @@
-//! JSON in which no object has two members of the same name. Parsers disagree on which of two
-//! counts (RFC 8259, section 4), so a token or a body that has them could mean different things to
-//! different readers.
+//! JSON parser that rejects duplicate members.
+//!
+//! Parsers disagree on which duplicate counts (RFC 8259, section 4), so a token or a body with
+//! duplicates could have different meanings to different programs.
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// Why a text is not the one JSON object that was expected. It never quotes the text, which may
-/// hold a password.
+/// Reason why a text is rejected. It never quotes the text, which may contain a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}, at line {line}, column {column}")]
 pub struct ParseError {
     pub reason: &'static str,
-    /// From 1; 0 where the text as a whole is meant.
+    /// From 1; 0 for the whole text.
     pub line: usize,
     pub column: usize,
 }
 
-/// Reads one JSON object, refusing duplicate members at any depth. The parser bounds the depth at
-/// 127 levels.
+/// Parses one JSON object, without duplicate members at any depth. Up to 127 levels are accepted.
 ///
 /// # Errors
-/// Says what is wrong, and where.
+///
+/// The text is not such an object.
 pub fn parse(bytes: &[u8]) -> Result<Map<String, Value>, ParseError> {
     match parse_value(bytes)? {
         Value::Object(members) => Ok(members),
@@ -34,13 +34,15 @@ pub fn parse(bytes: &[u8]) -> Result<Map<String, Value>, ParseError> {
     }
 }
 
-/// Reads any JSON, as strictly.
+/// Parses any JSON value, without duplicate members.
 ///
 /// # Errors
-/// Says what is wrong, and where.
+///
+/// The text is not such a value.
 pub fn parse_value(bytes: &[u8]) -> Result<Value, ParseError> {
-    let read = serde_json::from_slice(bytes);
-    read.map(|StrictValue(value)| value)
+    let result = serde_json::from_slice(bytes);
+    result
+        .map(|StrictValue(value)| value)
         .map_err(|error| ParseError {
             reason: match error.is_data() {
                 true => "a member is given twice",
@@ -126,8 +128,8 @@ mod tests {
     #[test]
     fn only_objects_without_duplicates_are_accepted() {
         let check = |text: &str, error: Option<&str>| {
-            let found = parse(text.as_bytes()).err().map(|fault| fault.reason);
-            assert_eq!(found, error, "{text}");
+            let result = parse(text.as_bytes()).err().map(|error| error.reason);
+            assert_eq!(result, error, "{text}");
         };
         check(r#"{"a":1,"b":[null,true,-1,1.5,"x",{"c":{}}]}"#, None);
         check(" {\n} ", None);

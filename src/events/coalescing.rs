@@ -1,5 +1,7 @@
-//! Coalescing of the events that clients without a session can cause in bulk: of one kind and address,
-//! the first of an interval is written at once, the others together as one with their count.
+//! Coalescing of events that clients without a session can cause in bulk.
+//!
+//! Of each kind and address, the first event of an interval is written at once, and the others as
+//! one event with their count.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -10,9 +12,9 @@ use parking_lot::Mutex;
 use super::{Event, EventKind};
 use crate::limits::subscriber_network;
 
-/// How long events gather.
+/// Length of an interval.
 pub(super) const INTERVAL: Duration = Duration::from_secs(5);
-/// Kinds and addresses that are told apart in one interval; beyond it addresses share one group.
+/// Maximum number of groups in one interval; further addresses share one group per kind.
 const MAX_GROUPS: usize = 1_000;
 
 /// The events of the current interval.
@@ -22,7 +24,8 @@ pub(super) struct Coalescing(Mutex<HashMap<GroupKey, Option<Event>>>);
 type GroupKey = (EventKind, Option<IpAddr>);
 
 impl Coalescing {
-    /// Returns the event if it has to be written now; otherwise keeps it for [`Coalescing::take`].
+    /// Returns the event if it must be written now, and otherwise keeps it for
+    /// [`Coalescing::take`].
     pub(super) fn add(&self, mut event: Event) -> Option<Event> {
         let mut groups = self.0.lock();
         let mut key = (event.kind, event.ip.map(subscriber_network));
@@ -35,8 +38,8 @@ impl Coalescing {
                 groups.insert(key, None);
                 Some(event)
             }
-            Some(Some(gathered)) => {
-                gathered.merge(&event);
+            Some(Some(coalesced)) => {
+                coalesced.merge(&event);
                 None
             }
             Some(empty) => {
@@ -47,14 +50,14 @@ impl Coalescing {
         }
     }
 
-    /// Ends the interval, and returns what has gathered in it.
+    /// Ends the interval and returns its coalesced events.
     pub(super) fn take(&self) -> impl Iterator<Item = Event> {
         std::mem::take(&mut *self.0.lock()).into_values().flatten()
     }
 }
 
 impl Event {
-    /// Counts another event of the same kind and address; keeps only what both have.
+    /// Adds another event of the same kind and address, and keeps only values that both have.
     fn merge(&mut self, other: &Event) {
         self.count = Some(self.count.unwrap_or(1).saturating_add(1));
         if self.user != other.user {
@@ -94,16 +97,16 @@ mod tests {
             assert!(coalescing.add(failure("2001:db8::2", "ann")).is_none());
         }
         assert!(coalescing.add(failure("2001:db8::3", "bob")).is_none());
-        let mut gathered: Vec<_> = coalescing.take().collect();
-        gathered.sort_by_key(|event| event.count);
-        let shown = gathered
+        let mut events: Vec<_> = coalescing.take().collect();
+        events.sort_by_key(|event| event.count);
+        let summary = events
             .iter()
             .map(|event| (event.count, event.user.as_deref()));
         assert_eq!(
-            shown.collect::<Vec<_>>(),
+            summary.collect::<Vec<_>>(),
             [(Some(1), Some("ann")), (Some(4), None)]
         );
-        // The next interval begins anew.
+        // The next interval starts empty.
         assert!(coalescing.add(failure("192.0.2.1", "ann")).is_some());
         assert_eq!(coalescing.take().count(), 0);
     }

@@ -1,5 +1,6 @@
-//! Security events: one log line each, and the fleet's latest in the store's journal. An event names
-//! users, sessions and addresses; it never holds a secret.
+//! Security events: one log line each, and the latest of the fleet in the journal of the store.
+//!
+//! An event contains users, sessions and addresses, but never a secret.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ mod coalescing;
 
 use coalescing::Coalescing;
 
-/// What happened.
+/// The kind of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
@@ -47,7 +48,7 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    /// The word in logs and in the list.
+    /// The name in logs and in the API.
     pub fn as_str(self) -> &'static str {
         match self {
             EventKind::SignIn => "sign_in",
@@ -78,7 +79,7 @@ impl EventKind {
     }
 }
 
-/// One event; whoever reports it fills in what is known.
+/// A security event, with the values that are known.
 #[derive(Debug, Clone, Serialize)]
 pub struct Event {
     #[serde(rename = "event")]
@@ -95,17 +96,16 @@ pub struct Event {
     /// Why a session ended, or a sign-in failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'static str>,
-    /// What else there is to say, in our own words.
+    /// Additional text; never text from a client.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
-    /// How many events of the kind and address this one stands for, where there is more than one
-    /// in an interval.
+    /// Number of coalesced events that this one represents.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
 }
 
 impl Event {
-    /// An event of which nothing but its kind is known yet.
+    /// Creates an event without values.
     pub fn new(kind: EventKind) -> Event {
         Event {
             kind,
@@ -119,7 +119,7 @@ impl Event {
         }
     }
 
-    /// Names the request that caused it; inside [`RequestId::scope`] this is not needed.
+    /// Sets the request that caused it; not needed inside [`RequestId::scope`].
     #[must_use]
     pub fn request(self, id: &RequestId) -> Event {
         Event {
@@ -128,7 +128,7 @@ impl Event {
         }
     }
 
-    /// Says whom it concerns.
+    /// Sets the user.
     #[must_use]
     pub fn user(self, user: &str) -> Event {
         Event {
@@ -137,7 +137,7 @@ impl Event {
         }
     }
 
-    /// Says which session it concerns.
+    /// Sets the session.
     #[must_use]
     pub fn session(self, session: SessionId) -> Event {
         Event {
@@ -146,7 +146,7 @@ impl Event {
         }
     }
 
-    /// Says where it came from.
+    /// Sets the client address.
     #[must_use]
     pub fn ip(self, ip: IpAddr) -> Event {
         Event {
@@ -155,7 +155,7 @@ impl Event {
         }
     }
 
-    /// Says why a session ended, or a sign-in failed.
+    /// Sets the reason why a session ended or a sign-in failed.
     #[must_use]
     pub fn reason(self, reason: &'static str) -> Event {
         Event {
@@ -164,7 +164,7 @@ impl Event {
         }
     }
 
-    /// Adds a remark of our own; never text that a client chose.
+    /// Sets additional text, which must not come from a client.
     #[must_use]
     pub fn detail(self, detail: impl Into<String>) -> Event {
         Event {
@@ -174,22 +174,22 @@ impl Event {
     }
 }
 
-/// An event as it is listed.
+/// An event in the journal.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RecordedEvent {
-    /// Names it and sorts it, in the whole fleet.
+    /// Identifier in the fleet, which is also the sort key.
     pub id: String,
-    /// `event`, `time` (RFC 3339, UTC) and what else was known.
+    /// `event`, `time` (RFC 3339, UTC) and the values of the event.
     #[serde(flatten)]
     pub event: Map<String, Value>,
 }
 
-/// Some events.
+/// A page of events.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EventPage {
     /// Newest first.
     pub events: Vec<RecordedEvent>,
-    /// What to ask the next page before, if there is one.
+    /// Cursor of the next page, if there is one.
     pub next_cursor: Option<String>,
 }
 
@@ -201,7 +201,7 @@ pub struct Events {
 }
 
 impl Events {
-    /// Records into this store's journal.
+    /// Records events in the journal of this store.
     pub fn new(store: Store) -> Events {
         Events {
             store,
@@ -209,8 +209,8 @@ impl Events {
         }
     }
 
-    /// Logs the event, and hands it to the journal; a kind that clients can cause in bulk is coalesced
-    /// there. It never waits and never fails.
+    /// Logs the event and writes it to the journal, where events that clients can cause in bulk are
+    /// coalesced. Never waits and never fails.
     pub fn record(&self, mut event: Event) {
         let current = || RequestId::current().map(|id| id.to_string());
         event.request_id = event.request_id.or_else(current);
@@ -222,14 +222,14 @@ impl Events {
         }
     }
 
-    /// Writes to the journal what has been coalesced so far.
+    /// Writes the coalesced events to the journal.
     pub fn flush(&self) {
         for event in self.coalescing.take() {
             self.write(event);
         }
     }
 
-    /// Writes coalesced events at the end of each interval, for ever.
+    /// Writes the coalesced events at the end of each interval, until the task is aborted.
     pub async fn flush_periodically(self) {
         loop {
             tokio::time::sleep(coalescing::INTERVAL).await;
@@ -246,59 +246,65 @@ impl Events {
         }
         let kind = event.kind.as_str();
         let time = humantime::format_rfc3339_millis(clock::system_time()).to_string();
-        // Texts, numbers and addresses: there is nothing that JSON cannot hold.
+        // Strings, numbers and addresses can always be serialized.
         let text = serde_json::to_string(&TimedEvent { time, event }).unwrap_or_default();
         self.store.append_journal(kind, text);
     }
 
-    /// The newest events: at most `limit`, of one kind if asked, and older than the one that
-    /// `before` names. A name that is none begins with the newest.
+    /// Returns up to `limit` of the newest events, optionally of one kind and older than `before`.
+    /// An invalid `before` is ignored.
     ///
     /// # Errors
-    /// When the store does not answer.
+    ///
+    /// The store does not respond.
     pub async fn page(
         &self,
         kind: Option<&str>,
         before: Option<&str>,
         limit: usize,
     ) -> Result<EventPage, StoreError> {
-        let mut noted = self.store.journal_before(kind, before, limit + 1).await?;
-        let more = noted.len() > limit;
-        noted.truncate(limit);
-        let next_cursor = noted.last().filter(|_| more).map(|noted| noted.id.clone());
+        let mut entries = self.store.journal_before(kind, before, limit + 1).await?;
+        let more = entries.len() > limit;
+        entries.truncate(limit);
+        let next_cursor = entries
+            .last()
+            .filter(|_| more)
+            .map(|entry| entry.id.clone());
         Ok(EventPage {
-            events: noted.into_iter().filter_map(parse_entry).collect(),
+            events: entries.into_iter().filter_map(parse_entry).collect(),
             next_cursor,
         })
     }
 
-    /// The position after the newest event: to follow those that are recorded from now on.
+    /// Returns the position after the newest event, to follow events recorded from now on.
     ///
     /// # Errors
-    /// When the store does not respond.
+    ///
+    /// The store does not respond.
     pub async fn end(&self) -> Result<Position, StoreError> {
         self.store.journal_end().await
     }
 
-    /// The events after this position, the oldest first; advances it.
+    /// Returns the events after a position, oldest first, and advances it.
     ///
     /// # Errors
-    /// When the store does not respond.
+    ///
+    /// The store does not respond.
     pub async fn after(
         &self,
         position: &mut Position,
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, StoreError> {
-        let noted = self.store.journal_after(position, limit).await?;
-        Ok(noted.into_iter().filter_map(parse_entry).collect())
+        let entries = self.store.journal_after(position, limit).await?;
+        Ok(entries.into_iter().filter_map(parse_entry).collect())
     }
 }
 
-/// A line that is no event is nobody's.
-fn parse_entry(noted: JournalEntry) -> Option<RecordedEvent> {
+/// Parses a journal entry; `None` if it is not an event.
+fn parse_entry(entry: JournalEntry) -> Option<RecordedEvent> {
     Some(RecordedEvent {
-        id: noted.id,
-        event: serde_json::from_str(&noted.text).ok()?,
+        id: entry.id,
+        event: serde_json::from_str(&entry.text).ok()?,
     })
 }
 

@@ -1,5 +1,7 @@
-//! The keys of trusted issuers that publish them under a URL: fetched in the background, kept when
-//! a fetch fails, fetched again when a token names a key that is not known.
+//! Keys of trusted issuers with a `jwks_url`.
+//!
+//! They are fetched in the background, kept when a fetch fails, and fetched again for a token with
+//! an unknown key.
 
 pub mod verifier;
 
@@ -23,29 +25,28 @@ use crate::auth::token::{
 use crate::http_client::{HttpClient, HttpClientConfig, HttpError};
 use crate::telemetry::metrics::{FetchStatus, Metrics};
 
-/// For a whole fetch.
+/// Time limit for a whole fetch.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 const USER_AGENT: &str = concat!("portcullis/", env!("CARGO_PKG_VERSION"));
-/// Bytes of a key set.
+/// Maximum size of a key set, in bytes.
 const MAX_BODY: usize = 1024 * 1024;
-/// Between two fetches when nobody asks and none fails.
+/// Time between two fetches without failures or unknown keys.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(10 * 60);
-/// After a first failed fetch; doubled for each further one.
+/// Delay after the first failed fetch, doubled for each further one.
 const INITIAL_RETRY_DELAY: Duration = Duration::from_secs(1);
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(60);
-/// Between two fetches asked for by tokens with unknown keys, which anybody can send.
+/// Minimum time between two fetches for tokens with unknown keys, which any client can send.
 const COOL_DOWN: Duration = Duration::from_secs(30);
-/// How long such a token waits for the fetch.
+/// How long a token with an unknown key waits for the fetch.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The fetched keys of every trusted issuer with a URL, by the issuer's index in
-/// [`Tokens::trusted`].
+/// Fetched keys of the trusted issuers, by index in [`Tokens::trusted`].
 #[derive(Clone, Default)]
 pub struct Issuers {
     by_index: Arc<Vec<Option<Arc<Issuer>>>>,
 }
 
-/// One issuer's keys, and the task that fetches them as long as somebody wants them.
+/// The keys of one issuer, and the task that fetches them until this is dropped.
 struct Issuer {
     state: Arc<IssuerState>,
     task: AbortHandle,
@@ -55,30 +56,30 @@ struct IssuerState {
     issuer: String,
     url: Url,
     algorithms: Vec<Algorithm>,
-    /// `None`: no client could be made, so every fetch fails.
+    /// `None` if the client could not be created, so that every fetch fails.
     client: Option<HttpClient>,
     metrics: Arc<Metrics>,
     keys: ArcSwap<Vec<Key>>,
-    /// Counts the times that `keys` was set.
+    /// Incremented whenever `keys` is replaced.
     generation: AtomicU64,
-    /// A fetch is under way or asked for.
+    /// Whether a fetch is running or requested.
     pending: Mutex<bool>,
     fetch_requested: Notify,
-    /// Counts the fetches that have ended.
+    /// Number of completed fetches.
     completed_fetches: watch::Sender<u64>,
     cool_down: DefaultDirectRateLimiter,
 }
 
-/// Why a fetch failed.
+/// Reason why a fetch failed.
 #[derive(Debug, thiserror::Error)]
 enum FetchError {
     #[error("key sets are fetched over https, or over http from a loopback address")]
     Insecure,
-    #[error("no HTTP client could be made")]
+    #[error("the HTTP client could not be created")]
     NoClient,
     #[error("the issuer cannot be reached")]
     Unreachable(#[source] HttpError),
-    #[error("the issuer answered with status {0}")]
+    #[error("the issuer responded with status {0}")]
     Status(u16),
     #[error("the key set has more than {MAX_BODY} bytes")]
     TooLong,
@@ -86,8 +87,8 @@ enum FetchError {
     Keys(#[source] KeyError),
 }
 
-/// Tells whether keys may be fetched from there: over https, or from this very machine. Whoever can
-/// change what is fetched can sign in as anybody.
+/// Whether keys may be fetched from a URL: over https, or from a loopback address. An attacker who
+/// can modify the response can sign in as any user.
 pub fn is_secure_url(url: &Url) -> bool {
     match (url.scheme(), url.host()) {
         ("https", Some(_)) => true,
@@ -99,8 +100,8 @@ pub fn is_secure_url(url: &Url) -> bool {
 }
 
 impl Issuers {
-    /// Starts to fetch on the current runtime. Issuers that `previous` has just so keep their keys
-    /// and their task.
+    /// Starts fetching on the current runtime. Unchanged issuers of `previous` keep their keys and
+    /// task.
     pub fn new(tokens: &Tokens, metrics: &Arc<Metrics>, previous: Option<&Issuers>) -> Issuers {
         for status in FetchStatus::ALL {
             metrics.jwks_fetches.with_label_values(&[status.as_str()]);
@@ -129,7 +130,7 @@ impl Issuers {
         same.cloned()
     }
 
-    /// The keys fetched last for a trusted issuer; empty when none ever were.
+    /// Returns the keys of a trusted issuer; empty if they were never fetched.
     pub(crate) fn keys(&self, issuer: usize) -> Arc<Vec<Key>> {
         match self.issuer(issuer) {
             Some(issuer) => issuer.state.keys.load_full(),
@@ -137,7 +138,7 @@ impl Issuers {
         }
     }
 
-    /// Changes whenever any keys may have changed.
+    /// Returns a number that changes whenever any keys may have changed.
     pub(crate) fn generation(&self) -> u64 {
         let issuers = self.by_index.iter().flatten();
         issuers
@@ -145,8 +146,8 @@ impl Issuers {
             .sum()
     }
 
-    /// Waits for newer keys, at most a second: for a fetch that is under way, or for a new one
-    /// unless one was asked for a short while ago.
+    /// Waits for newer keys, at most a second: for a running fetch, or for a new one unless one was
+    /// requested recently.
     pub(crate) async fn refresh(&self, issuer: usize) {
         if let Some(issuer) = self.issuer(issuer) {
             issuer.state.refresh().await;
@@ -158,7 +159,7 @@ impl Issuers {
     }
 }
 
-/// A key set that everybody can read holds no secrets.
+/// Returns the allowed algorithms, without HS256, because a public key set cannot contain secrets.
 fn public_algorithms(trusted: &TrustedIssuer) -> Vec<Algorithm> {
     let mut algorithms = trusted.algorithms.clone();
     algorithms.retain(|algorithm| *algorithm != Algorithm::HS256);
@@ -199,18 +200,19 @@ impl Drop for Issuer {
 
 impl IssuerState {
     async fn refresh(&self) {
-        // Subscribed before the look at `pending`, so that an end in between is not missed.
+        // Subscribe before `pending` is read, so that a completion in between is not missed.
         let mut ended = self.completed_fetches.subscribe();
         if !self.request_fetch() {
             return;
         }
-        // Too late is no error: what is known then decides.
+        // A timeout is not an error: verification continues with the keys at hand.
         let _ = tokio::time::timeout(REFRESH_TIMEOUT, ended.changed()).await;
     }
 
-    /// Asks for a fetch unless one is pending. `false`: one was asked for a short while ago.
+    /// Requests a fetch unless one is pending. Returns false during the cool-down.
     fn request_fetch(&self) -> bool {
-        // One look and one step, or a second token could find the cool-down begun but no fetch.
+        // One critical section, so that no other token sees the cool-down started but no fetch
+        // pending.
         let mut pending = self.pending.lock();
         if !*pending {
             if self.cool_down.check().is_err() {
@@ -233,7 +235,7 @@ impl IssuerState {
                     }
                     tracing::debug!(issuer = self.issuer, keys = keys.len(), "keys fetched");
                     self.keys.store(Arc::new(keys));
-                    // Afterwards: who reads the new number must not use the old keys.
+                    // After the keys: a reader of the new generation must not use the old keys.
                     self.generation.fetch_add(1, Ordering::SeqCst);
                     failures = 0;
                     FetchStatus::Ok
@@ -281,7 +283,7 @@ impl IssuerState {
     }
 }
 
-/// Reports the keys of an issuer that are not used.
+/// Logs the ignored keys of an issuer.
 fn warn_ignored_keys(issuer: &str, ignored: &[IgnoredKey]) {
     for IgnoredKey { id, reason } in ignored {
         let kid = id.as_deref();
@@ -289,8 +291,8 @@ fn warn_ignored_keys(issuer: &str, ignored: &[IgnoredKey]) {
     }
 }
 
-/// How long to wait after so many failures in a row; up to a tenth more or less, so that a fleet
-/// does not ask all at once.
+/// Returns the delay after a number of consecutive failures. It varies by up to a tenth, so that
+/// the fetches of a fleet are spread out.
 fn next_fetch_delay(failures: u32) -> Duration {
     let pause = match failures.checked_sub(1) {
         None => REFRESH_INTERVAL,

@@ -21,7 +21,7 @@ use crate::auth::token::{Algorithm, Key, KeySource, Tokens};
 use crate::issuers::verifier::{TokenRejection, Verifier};
 use crate::telemetry::metrics::Metrics;
 
-/// An issuer that publishes what it is told to, and counts who asks.
+/// An issuer that publishes configurable responses and counts requests.
 struct Publisher {
     address: SocketAddr,
     response: Arc<Mutex<(StatusCode, String)>>,
@@ -40,11 +40,11 @@ impl Publisher {
         let requests = Arc::new(AtomicUsize::new(0));
         let address = listener.local_addr().unwrap();
         let app = {
-            let (answer, asked) = (response.clone(), requests.clone());
+            let (current_response, counter) = (response.clone(), requests.clone());
             Router::new().fallback(async move || {
-                asked.fetch_add(1, Ordering::SeqCst);
+                counter.fetch_add(1, Ordering::SeqCst);
                 tokio::time::sleep(Duration::from_millis(50)).await;
-                let (status, body) = answer.lock().clone();
+                let (status, body) = current_response.lock().clone();
                 (status, [("location", "/elsewhere")], body)
             })
         };
@@ -83,7 +83,7 @@ fn tokens_trusting(address: SocketAddr) -> Tokens {
 }
 
 fn metrics() -> Arc<Metrics> {
-    // Another test of this process may have been faster.
+    // Fails if another test of this process has installed one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Arc::new(Metrics::new().unwrap())
 }
@@ -113,7 +113,7 @@ async fn rotated_key_is_fetched_and_removed_key_rejected() {
     let publisher = Publisher::start(std::slice::from_ref(&old)).await;
     let metrics = metrics();
     let verifier = verifier(publisher.address, &metrics);
-    // The first fetch is under way: the token waits for it.
+    // The first fetch is still running, and the token waits for it.
     assert_eq!(
         verifier.verify(&token(&old), NOW).await.unwrap().user,
         "idp:u1"
@@ -126,7 +126,7 @@ async fn rotated_key_is_fetched_and_removed_key_rejected() {
         (fetches(&metrics, "ok"), fetches(&metrics, "failed")),
         (2, 0)
     );
-    // Also a token that was good before and is remembered.
+    // A cached token is rejected as well.
     assert_eq!(verifier.verify(&token(&old), NOW).await, Err(FORGED));
 }
 
@@ -152,7 +152,7 @@ async fn rotated_key_without_kid_is_fetched() {
     *publisher.response.lock() = nameless(&new);
     assert!(verifier.verify(&token(&new), NOW).await.is_ok());
     assert_eq!(publisher.request_count(), 2);
-    // A forged one asks again only after the cool-down.
+    // A forged token triggers a fetch only after the cool-down.
     assert_eq!(verifier.verify(&token(&old), NOW).await, Err(FORGED));
     assert_eq!(publisher.request_count(), 2);
 }
@@ -174,10 +174,10 @@ async fn many_unknown_keys_cost_one_fetch() {
             .join_all()
             .await
             .into_iter()
-            .all(|found| found == Err(FORGED))
+            .all(|result| result == Err(FORGED))
     );
     assert_eq!(publisher.request_count(), 2);
-    // Asked for a moment ago: neither fetched again nor waited for.
+    // During the cool-down, there is no further fetch and no wait.
     let start = Instant::now();
     let late = token(&private(Algorithm::ES256, "late"));
     assert_eq!(verifier.verify(&late, NOW).await, Err(FORGED));
@@ -207,7 +207,7 @@ async fn keys_are_unavailable_until_the_issuer_returns() {
     let first = verifier.verify(&token(&key), NOW).await;
     assert_eq!(first, Err(TokenRejection::KeysUnavailable));
     assert!(fetches(&metrics, "failed") >= 1);
-    // What needs no key is still refused for its own reason.
+    // A token that is invalid regardless of keys is rejected for that reason.
     let other = sign(&key, &with_member(foreign_claims(), "aud", json!("other")));
     let other = verifier.verify(&other, NOW).await;
     assert_eq!(

@@ -1,4 +1,4 @@
-//! Metrics, logs, and the ids of requests and traces.
+//! Metrics, logs, and the IDs of requests and traces.
 
 pub mod logging;
 pub mod metrics;

@@ -1,4 +1,4 @@
-//! The identifier of one request, the same in responses, logs, events and toward upstreams.
+//! Identifier of a request, used in responses, logs, events and upstream requests.
 
 use std::fmt;
 use std::future::Future;
@@ -9,11 +9,11 @@ use http::{HeaderName, HeaderValue};
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 tokio::task_local! {
-    /// The request that the current task serves, for events that are recorded far from it.
+    /// The request that the current task serves, for events recorded without access to it.
     static CURRENT: RequestId;
 }
 
-/// An identifier of 1 to 128 characters of `[A-Za-z0-9._-]`; empty before the request's head was read.
+/// Identifier of 1 to 128 characters of `[A-Za-z0-9._-]`; empty until the head is read.
 #[derive(Debug, Clone)]
 pub struct RequestId(HeaderValue);
 
@@ -24,18 +24,18 @@ impl Default for RequestId {
 }
 
 impl RequestId {
-    /// Makes a new identifier.
+    /// Generates a new identifier.
     pub fn generate() -> RequestId {
         let mut hex = [0; 32];
         let text = uuid::Uuid::new_v4().simple().encode_lower(&mut hex);
-        // Hexadecimal digits fit into a header.
+        // Hexadecimal digits are valid in a header.
         HeaderValue::from_str(text).map_or_else(|_| RequestId::default(), RequestId)
     }
 
-    /// Keeps the client's identifier where its form allows, and generates one otherwise.
+    /// Keeps the client's identifier if it is valid, and generates one otherwise.
     pub fn keep_or_generate(sent: Option<&HeaderValue>) -> RequestId {
         let valid = sent.filter(|value| is_valid(value.as_bytes()));
-        // Copied: the value is a part of the whole head, which would stay in memory with it.
+        // Copied, because the value is a slice of the head, which it would keep in memory.
         valid
             .and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok())
             .map_or_else(RequestId::generate, RequestId)
@@ -55,7 +55,7 @@ impl RequestId {
         CURRENT.scope(self, work).await
     }
 
-    /// The identifier of the request that the current task serves, inside [`RequestId::scope`].
+    /// Returns the identifier of the current task's request, inside [`RequestId::scope`].
     pub fn current() -> Option<RequestId> {
         CURRENT.try_with(Clone::clone).ok()
     }
@@ -87,8 +87,8 @@ mod tests {
         }
         for sent in ["", "a b", "a/b", "ä", &format!("{longest}a")] {
             let value = HeaderValue::from_bytes(sent.as_bytes()).unwrap();
-            let made = RequestId::keep_or_generate(Some(&value));
-            assert_eq!(made.as_str().len(), 32, "{sent}");
+            let generated = RequestId::keep_or_generate(Some(&value));
+            assert_eq!(generated.as_str().len(), 32, "{sent}");
         }
         assert_eq!(RequestId::keep_or_generate(None).as_str().len(), 32);
     }

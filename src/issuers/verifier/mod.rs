@@ -1,4 +1,4 @@
-//! Bearer tokens verified, with what was verified before remembered.
+//! Verification of bearer tokens, with a cache of verified ones.
 
 use std::sync::Arc;
 
@@ -11,44 +11,46 @@ use crate::issuers::Issuers;
 use crate::memory_budget::{MIB, MemoryBudget};
 use crate::telemetry::metrics::{CacheName, CacheOutcome, IntCounter, Metrics};
 
-/// More than half a million tokens of our own at most.
+/// Memory budget of the cache; the maximum holds more than half a million of the gateway's tokens.
 const MEMORY_BUDGET: MemoryBudget = MemoryBudget {
     divisor: 8,
     min: 16 * MIB,
     max: 1024 * MIB,
 };
-/// What room is made for at the start; the rest is taken when it is needed.
+/// Initial capacity of the cache, which grows as needed.
 const INITIAL_CAPACITY: usize = 1_000;
-/// Bytes that a remembered token takes beside its text; its claims are about as long as that.
+/// Overhead of a cached token, in bytes. Its claims are about as long as its text.
 const ENTRY_OVERHEAD: u64 = 512;
 
-/// Verifies the tokens of one configuration. A reload that changes any token setting makes a new
-/// one, so what one configuration found good is never taken for good by another.
+/// Verifier of the tokens of one configuration.
+///
+/// A reload that changes any token setting creates a new one, so that tokens accepted under one
+/// configuration are never accepted from the cache under another.
 pub struct Verifier {
     tokens: Arc<Tokens>,
     issuers: Issuers,
-    /// By the whole text: only the very same token is a hit. Only good ones are here, so nobody
-    /// without a key can fill it.
     hits: IntCounter,
     misses: IntCounter,
+    /// Keyed by the whole text, so that only an identical token is a hit. Contains only valid
+    /// tokens, so it cannot be filled without a key.
     cache: Cache<Box<str>, CachedToken, CachedTokenWeight>,
 }
 
 #[derive(Clone)]
 struct CachedToken {
     verified: VerifiedToken,
-    /// That of the fetched keys before they were used.
+    /// Generation of the fetched keys before they were used.
     generation: u64,
 }
 
-/// Why a token is not accepted.
+/// Reason why a token is rejected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TokenRejection {
-    /// With the reason, for the log.
+    /// Invalid, with the reason for the log.
     Invalid(&'static str),
-    /// Genuine and good, but its time is over.
+    /// Valid, but expired.
     Expired(Arc<Claims>),
-    /// The keys of its issuer were never fetched, so nothing is known of it.
+    /// The keys of the issuer were never fetched, so the token cannot be verified.
     KeysUnavailable,
 }
 
@@ -62,7 +64,7 @@ impl Weighter<Box<str>, CachedToken> for CachedTokenWeight {
 }
 
 impl Verifier {
-    /// Makes a verifier that remembers nothing yet.
+    /// Creates a verifier with an empty cache.
     pub fn new(tokens: Arc<Tokens>, issuers: Issuers, metrics: &Metrics) -> Verifier {
         Verifier::with_memory(MEMORY_BUDGET.bytes(), tokens, issuers, metrics)
     }
@@ -82,44 +84,48 @@ impl Verifier {
         }
     }
 
-    /// The issuers whose keys it uses; the next configuration takes over those that it shares.
+    /// The issuers whose keys it uses; the next configuration keeps the unchanged ones.
     pub fn issuers(&self) -> &Issuers {
         &self.issuers
     }
 
-    /// Verifies a token at `now`. When its issuer may have newer keys than are known, this waits
-    /// for them, at most a second.
+    /// Verifies a token at `now`. If its issuer may have newer keys, waits for them, at most a
+    /// second.
     pub async fn verify(&self, token: &str, now: Millis) -> Result<Arc<Claims>, TokenRejection> {
-        if let Some(known) = self.cache.get(token).filter(|known| self.is_current(known)) {
+        if let Some(cached) = self
+            .cache
+            .get(token)
+            .filter(|cached| self.is_current(cached))
+        {
             self.hits.inc();
-            return self.check_times(known.verified, now);
+            return self.check_times(cached.verified, now);
         }
         self.misses.inc();
         let mut generation = self.issuers.generation();
-        let mut found = self.check(token, now);
-        if let Err(VerifyError::UnknownKey(issuers)) = &found {
+        let mut result = self.check(token, now);
+        if let Err(VerifyError::UnknownKey(issuers)) = &result {
             let refreshes = issuers.iter().map(|issuer| self.issuers.refresh(*issuer));
             futures_util::future::join_all(refreshes).await;
             generation = self.issuers.generation();
-            found = self.check(token, now);
+            result = self.check(token, now);
         }
-        match found {
+        match result {
             Ok(verified) => {
                 let claims = verified.claims.clone();
-                let remembered = CachedToken {
+                let entry = CachedToken {
                     verified,
                     generation,
                 };
-                self.cache.insert(token.into(), remembered);
+                self.cache.insert(token.into(), entry);
                 Ok(claims)
             }
             Err(VerifyError::Expired(claims)) => Err(TokenRejection::Expired(claims)),
             Err(VerifyError::Invalid(reason)) => Err(TokenRejection::Invalid(reason)),
             Err(VerifyError::UnknownKey(issuers)) => {
-                let lacking = issuers
+                let keys_missing = issuers
                     .iter()
                     .any(|issuer| self.issuers.keys(*issuer).is_empty());
-                Err(if lacking {
+                Err(if keys_missing {
                     TokenRejection::KeysUnavailable
                 } else {
                     TokenRejection::Invalid("no key of the issuer made the signature")
@@ -128,9 +134,9 @@ impl Verifier {
         }
     }
 
-    /// An issuer may have withdrawn the key since.
-    fn is_current(&self, known: &CachedToken) -> bool {
-        known.verified.claims.trusted.is_none() || known.generation == self.issuers.generation()
+    /// Whether a cached token is still current: its issuer may have removed the key since.
+    fn is_current(&self, cached: &CachedToken) -> bool {
+        cached.verified.claims.trusted.is_none() || cached.generation == self.issuers.generation()
     }
 
     fn check(&self, token: &str, now: Millis) -> Result<VerifiedToken, VerifyError> {
@@ -138,20 +144,20 @@ impl Verifier {
             .verify(token, now, |issuer| self.issuers.keys(issuer))
     }
 
-    /// Looks at the clock again: what is remembered was good at another time.
+    /// Checks the validity period of a cached token, which was verified at another time.
     fn check_times(
         &self,
-        known: VerifiedToken,
+        cached: VerifiedToken,
         now: Millis,
     ) -> Result<Arc<Claims>, TokenRejection> {
         let leeway = self.tokens.leeway_millis();
-        if known.not_before > now.saturating_add(leeway) {
+        if cached.not_before > now.saturating_add(leeway) {
             return Err(TokenRejection::Invalid("`nbf` or `iat` is in the future"));
         }
-        if now >= known.claims.expires_at.saturating_add(leeway) {
-            return Err(TokenRejection::Expired(known.claims));
+        if now >= cached.claims.expires_at.saturating_add(leeway) {
+            return Err(TokenRejection::Expired(cached.claims));
         }
-        Ok(known.claims)
+        Ok(cached.claims)
     }
 }
 

@@ -28,7 +28,7 @@ async fn cached_token_is_checked_against_the_clock() {
     let second = verifier.verify(&token, NOW).await.unwrap();
     assert!(
         Arc::ptr_eq(&first, &second),
-        "the second was not remembered"
+        "the first result was not cached"
     );
     let at = |now: Millis| verifier.verify(&token, now);
     assert!(at(NOW + 64_999).await.is_ok());

@@ -1,4 +1,4 @@
-//! What the process reports on standard error: the lines of the subscriber, and panics.
+//! Log on standard error: lines of the subscriber, and panics.
 
 use std::io;
 use std::panic::PanicHookInfo;
@@ -16,7 +16,7 @@ const BOUNDS: QueueBounds = QueueBounds {
     batch_delay: Duration::ZERO,
 };
 
-/// Logs panics as any other line: the default hook writes to standard error, and waits for it.
+/// Logs panics through the queue, because the default hook blocks on standard error.
 pub(super) fn install_panic_hook(errors: ErrorLog) {
     std::panic::set_hook(Box::new(move |panic| report_panic(panic, &errors)));
 }
@@ -34,12 +34,12 @@ fn report_panic(panic: &PanicHookInfo<'_>, errors: &ErrorLog) {
         panic.payload_as_str().unwrap_or_default(),
     );
     if thread == "main" {
-        // It ends the process.
+        // A panic of the main thread ends the process.
         errors.flush(clock::monotonic() + FLUSH_TIMEOUT);
     }
 }
 
-/// Takes the lines of the subscriber.
+/// Receives the lines of the subscriber.
 #[derive(Clone)]
 pub(super) struct ErrorLog(LineQueue<Vec<u8>>);
 
@@ -49,7 +49,7 @@ impl ErrorLog {
         LineQueue::start(StandardStream::Stderr, BOUNDS, metrics, append).map(ErrorLog)
     }
 
-    /// Waits until the lines before have been written, at most until `deadline`.
+    /// Waits until all queued lines are written, at most until `deadline`.
     pub(super) fn flush(&self, deadline: Instant) {
         self.0.flush(deadline);
     }
@@ -64,7 +64,7 @@ impl<'a> MakeWriter<'a> for ErrorLog {
 }
 
 impl io::Write for &ErrorLog {
-    /// The subscriber writes a line with one call.
+    /// Queues a line. The subscriber writes each line with one call.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.0.push(line.to_vec());
         Ok(line.len())

@@ -1,5 +1,5 @@
-//! The program's own log lines and its events as JSON, with the field names of the access log: `time`,
-//! `request_id`, `user_id` and so on.
+//! JSON format of log lines and events, with the field names of the access log, such as `time`,
+//! `request_id` and `user_id`.
 
 use std::fmt::{self, Write as _};
 
@@ -12,7 +12,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::clock;
 
-/// One JSON object a line.
+/// Formats one JSON object per line.
 pub(super) struct JsonFormat;
 
 impl<S, N> FormatEvent<S, N> for JsonFormat
@@ -46,7 +46,7 @@ where
     }
 }
 
-/// The fields of an event. Those that the bridge from the `log` crate adds are metadata.
+/// The fields of an event. Fields added by the bridge from the `log` crate are metadata.
 #[derive(Default)]
 struct EventFields {
     named: Map<String, Value>,
@@ -90,7 +90,7 @@ impl Visit for EventFields {
         let mut text = value.to_string();
         let mut source = value.source();
         while let Some(cause) = source {
-            // Into memory: it cannot fail.
+            // Writing to memory cannot fail.
             let _ = write!(text, ": {cause}");
             source = cause.source();
         }

@@ -1,5 +1,5 @@
-//! A standard stream behind a bounded queue and a thread: logging neither waits for the stream nor
-//! fails with it.
+//! Standard stream behind a bounded queue and a thread. Logging never waits for the stream and
+//! never fails.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Write as _};
@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use crate::clock;
 use crate::telemetry::metrics::{IntCounter, Metrics};
 
-/// How much is gathered before it is written, whatever else waits.
+/// Maximum size of a batch, in bytes.
 const MAX_BATCH: usize = 64 * 1024;
-/// Pause before another attempt at a non-blocking stream whose reader is behind, or at a full queue.
+/// Time between attempts at a full non-blocking stream or a full queue.
 const RETRY_DELAY: Duration = Duration::from_millis(5);
 
 /// A standard stream of the process.
@@ -33,7 +33,8 @@ impl StandardStream {
         }
     }
 
-    /// A descriptor of our own: the standard library's handle has a lock that a blocked write holds.
+    /// Opens a separate descriptor, because a blocked write holds the lock of the standard
+    /// library's.
     fn open(self) -> io::Result<File> {
         let descriptor = match self {
             StandardStream::Stdout => io::stdout().as_fd().try_clone_to_owned(),
@@ -46,13 +47,14 @@ impl StandardStream {
 /// Bounds of a queue.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct QueueBounds {
-    /// Lines that may wait; further lines are dropped and counted.
+    /// Maximum number of queued lines; further lines are dropped and counted.
     pub(super) lines: usize,
-    /// How long lines may gather. Waking the thread for each would cost a request more than its line.
+    /// Time in which lines are collected. Waking the thread for each line would cost more than the
+    /// line.
     pub(super) batch_delay: Duration,
 }
 
-/// Takes lines for a stream from any thread; clones share it.
+/// Queue of lines for a stream, used from any thread; clones share it.
 pub(super) struct LineQueue<T> {
     items: SyncSender<QueueItem<T>>,
     dropped: IntCounter,
@@ -60,7 +62,7 @@ pub(super) struct LineQueue<T> {
 
 enum QueueItem<T> {
     Line(T),
-    /// Everything before it is to be written, and then reported.
+    /// Requests that all previous lines are written, and then signals.
     Flush(SyncSender<()>),
 }
 
@@ -74,7 +76,7 @@ impl<T> Clone for LineQueue<T> {
 }
 
 impl<T: Send + 'static> LineQueue<T> {
-    /// Starts the thread that renders lines and writes them.
+    /// Starts the thread that renders and writes lines.
     pub(super) fn start(
         stream: StandardStream,
         bounds: QueueBounds,
@@ -99,21 +101,21 @@ impl<T: Send + 'static> LineQueue<T> {
         render: impl FnMut(&mut Vec<u8>, T) + Send + 'static,
     ) -> io::Result<LineQueue<T>> {
         let dropped = sink.dropped.clone();
-        let (items, waiting) = sync_channel(bounds.lines);
+        let (items, queue) = sync_channel(bounds.lines);
         std::thread::Builder::new()
             .name(format!("log-{name}"))
-            .spawn(move || write_lines(&waiting, sink, bounds.batch_delay, render))?;
+            .spawn(move || write_lines(&queue, sink, bounds.batch_delay, render))?;
         Ok(LineQueue { items, dropped })
     }
 
-    /// Queues a line, without waiting.
+    /// Queues a line without waiting.
     pub(super) fn push(&self, line: T) {
         if self.items.try_send(QueueItem::Line(line)).is_err() {
             self.dropped.inc();
         }
     }
 
-    /// Waits until the lines before have been written, at most until `deadline`.
+    /// Waits until all queued lines are written, at most until `deadline`.
     pub(super) fn flush(&self, deadline: Instant) {
         let (done, written) = sync_channel(1);
         let mut item = QueueItem::Flush(done);
@@ -124,20 +126,20 @@ impl<T: Send + 'static> LineQueue<T> {
             item = back;
             std::thread::sleep(RETRY_DELAY);
         }
-        // Past the deadline the process ends without the rest.
+        // After the deadline, the process exits without the rest.
         let _ = written.recv_timeout(deadline.saturating_duration_since(clock::monotonic()));
     }
 }
 
-/// Writes the lines that wait in one go, then waits for more.
+/// Writes queued lines in batches until the queue is closed.
 fn write_lines<T>(
-    waiting: &Receiver<QueueItem<T>>,
+    queue: &Receiver<QueueItem<T>>,
     mut sink: Sink,
-    gather: Duration,
+    batch_delay: Duration,
     mut render: impl FnMut(&mut Vec<u8>, T),
 ) {
     let mut lines = Vec::with_capacity(MAX_BATCH);
-    while let Ok(first) = waiting.recv() {
+    while let Ok(first) = queue.recv() {
         let mut next = Some(first);
         while let Some(item) = next {
             match item {
@@ -150,25 +152,25 @@ fn write_lines<T>(
             if lines.len() > MAX_BATCH {
                 sink.write(&mut lines);
             }
-            next = waiting.try_recv().ok();
+            next = queue.try_recv().ok();
         }
         sink.write(&mut lines);
-        if !gather.is_zero() {
-            std::thread::sleep(gather);
+        if !batch_delay.is_zero() {
+            std::thread::sleep(batch_delay);
         }
     }
 }
 
-/// The stream's end of the queue.
+/// The stream that the queue is written to.
 struct Sink {
     file: File,
     dropped: IntCounter,
-    /// The stream failed in the middle of a line.
+    /// Whether the stream failed in the middle of a line.
     ends_mid_line: bool,
 }
 
 impl Sink {
-    /// Writes whole lines and empties the buffer; counts the lines that the stream did not take.
+    /// Writes whole lines and clears the buffer. Lines that were not written are counted.
     fn write(&mut self, lines: &mut Vec<u8>) {
         let mut written = 0;
         if !self.ends_mid_line || self.write_all(b"\n") == 1 {
@@ -181,7 +183,7 @@ impl Sink {
         lines.clear();
     }
 
-    /// Writes as much as the stream takes, and returns how much that was.
+    /// Writes until the stream fails, and returns the number of bytes.
     fn write_all(&mut self, bytes: &[u8]) -> usize {
         let mut written = 0;
         while let Some(rest @ [_, ..]) = bytes.get(written..) {
@@ -251,7 +253,7 @@ mod tests {
         };
         let render = |lines: &mut Vec<u8>, line: Vec<u8>| lines.extend(line);
         let queue = LineQueue::with_sink(sink, "test", bounds, render).unwrap();
-        // Each is larger than what the socket and one write together hold.
+        // Each is larger than the buffers of the socket and of one write together.
         let mut line = vec![b'a'; 1 << 20];
         line.push(b'\n');
         for _ in 0..LINES {
@@ -259,7 +261,7 @@ mod tests {
         }
         queue.flush(Instant::now());
         let dropped = queue.dropped.get();
-        // Those that wait, those that were gathered, and the one that is being written.
+        // Received are those in the queue, in the batch, and the one being written.
         assert!(dropped >= LINES - 8, "{dropped}");
         drop(queue);
         let mut received = Vec::new();

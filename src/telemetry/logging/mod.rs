@@ -1,6 +1,7 @@
-//! The log: access lines on standard output, and what the process reports on standard error. Each
-//! stream has a bounded queue and a thread of its own, so that neither a slow stream nor a broken one
-//! affects anything but its own lines.
+//! Logs: the access log on standard output, all other lines on standard error.
+//!
+//! Each stream has its own bounded queue and thread, so that a slow or broken stream affects only
+//! its own lines.
 
 use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr};
@@ -27,7 +28,7 @@ use error_log::ErrorLog;
 pub use line_queue::StandardStream;
 use line_queue::{LineQueue, QueueBounds};
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     Text,
@@ -38,7 +39,7 @@ const ACCESS_BOUNDS: QueueBounds = QueueBounds {
     lines: 16 * 1024,
     batch_delay: Duration::from_millis(20),
 };
-/// How long the end of the process waits for lines that are still queued.
+/// Maximum time that the exit of the process waits for queued lines.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The log of the process; clones share it.
@@ -51,13 +52,14 @@ pub struct Logs {
 impl Logs {
     /// Starts both streams, and installs the subscriber and the panic hook of the process.
     ///
-    /// Pingora logs whole request heads, cookies and all, at `debug` and `trace`; like every other
-    /// library it is logged from `warn` on, whatever level is configured for the gateway itself. The
-    /// warnings of its proxy are about single requests, which they do not name: `proxy::failure`
-    /// reports failed attempts with the request's identifier.
+    /// Libraries are logged from `warn` on, regardless of the level of the gateway: at `debug` and
+    /// `trace`, Pingora logs whole request heads, including cookies. Warnings of its proxy are not
+    /// logged, because they do not identify the request; `proxy::failure` reports failed attempts
+    /// with the request ID.
     ///
     /// # Errors
-    /// The level is unknown, no thread could be started, or a subscriber is installed already.
+    ///
+    /// The level is unknown, a thread cannot be started, or a subscriber is already installed.
     pub fn start(format: Format, level: &str, metrics: &Metrics) -> anyhow::Result<Logs> {
         let level: tracing::Level = level.parse().map_err(|_| {
             anyhow::anyhow!("the log level is not one of error, warn, info, debug, trace")
@@ -72,18 +74,18 @@ impl Logs {
         let builder = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(logs.errors.clone())
-            // Errors of the subscriber would go to standard error directly.
+            // The subscriber would write its errors to standard error directly.
             .log_internal_errors(false);
         let installed = match format {
             Format::Text => builder.with_ansi(false).try_init(),
             Format::Json => builder.event_format(json_format::JsonFormat).try_init(),
         };
-        installed.map_err(|error| anyhow::anyhow!("the log could not be set up: {error}"))?;
+        installed.map_err(|error| anyhow::anyhow!("cannot set up the log: {error}"))?;
         error_log::install_panic_hook(logs.errors.clone());
         Ok(logs)
     }
 
-    /// Waits, briefly, until the lines so far have been written: the process is about to end.
+    /// Waits briefly until all queued lines are written, before the process exits.
     pub fn flush(&self) {
         let deadline = clock::monotonic() + FLUSH_TIMEOUT;
         self.access.0.flush(deadline);
@@ -91,19 +93,19 @@ impl Logs {
     }
 }
 
-/// What one request leaves behind.
+/// Access log record of one request.
 #[derive(Debug)]
 pub struct AccessRecord {
     pub time: SystemTime,
     pub request_id: RequestId,
-    /// The trace that it belongs to, where its identifier is not the request's.
+    /// The trace that the request belongs to, if its ID is not the request ID.
     pub trace_id: Option<TraceId>,
     pub client_ip: IpAddr,
-    /// Absent where no request line was parsed.
+    /// `None` if no request line was parsed.
     pub method: Option<Method>,
-    /// Empty where none was parsed.
+    /// Empty if none was parsed.
     pub host: String,
-    /// Without the query, which may hold anything; empty where none was parsed.
+    /// Without the query, which may contain secrets; empty if none was parsed.
     pub path: String,
     pub status: u16,
     pub code: Option<&'static str>,
@@ -147,7 +149,7 @@ impl Default for AccessRecord {
     }
 }
 
-/// Takes access lines from any thread; clones share it.
+/// Access log, used from any thread; clones share it.
 #[derive(Clone)]
 pub struct AccessLog(LineQueue<Box<AccessRecord>>);
 
@@ -155,7 +157,7 @@ impl AccessLog {
     fn start(format: Format, metrics: &Metrics) -> io::Result<AccessLog> {
         let mut clock = TimestampCache::default();
         let render = move |lines: &mut Vec<u8>, access: Box<AccessRecord>| {
-            // Into memory: it cannot fail.
+            // Writing to memory cannot fail.
             let _ = match format {
                 Format::Json => write_json(lines, &mut clock, &access),
                 Format::Text => text_line::write(lines, &access),
@@ -164,19 +166,19 @@ impl AccessLog {
         LineQueue::start(StandardStream::Stdout, ACCESS_BOUNDS, metrics, render).map(AccessLog)
     }
 
-    /// Queues a line, without waiting.
+    /// Queues a line without waiting.
     pub fn write(&self, access: AccessRecord) {
         self.0.push(Box::new(access));
     }
 }
 
-/// A part of the request, unless none was parsed.
+/// Returns a part of the request, unless none was parsed.
 fn parsed(part: &str) -> Option<&str> {
     Some(part).filter(|part| !part.is_empty())
 }
 
-/// Writes a line as JSON. The keys are ours and need no escaping, and most values need none either: a
-/// serializer that asks at every byte costs a request more than all the rest of its line.
+/// Writes a line as JSON. A serializer that checks every byte for escaping costs more than the rest
+/// of the line; the keys never need escaping, and most values do not either.
 fn write_json(
     out: &mut Vec<u8>,
     clock: &mut TimestampCache,
@@ -228,7 +230,7 @@ fn write_json(
     Ok(())
 }
 
-/// The last second, as it is written.
+/// Cache of the formatted time of the last second.
 #[derive(Default)]
 struct TimestampCache {
     second: u64,
@@ -236,7 +238,7 @@ struct TimestampCache {
 }
 
 impl TimestampCache {
-    /// Writes a time in the form of RFC 3339, with milliseconds.
+    /// Writes a time in RFC 3339 form, with milliseconds.
     fn write(&mut self, out: &mut Vec<u8>, at: SystemTime) {
         let since = clock::since_epoch(at);
         if self.text.is_empty() || self.second != since.as_secs() {
@@ -254,11 +256,11 @@ fn write_address(out: &mut Vec<u8>, key: &str, ip: IpAddr) -> io::Result<()> {
     let IpAddr::V4(ip) = ip else {
         return write!(out, "{key}\"{ip}\"");
     };
-    let mut before = "\"";
+    let mut prefix = "\"";
     out.extend_from_slice(key.as_bytes());
     for octet in ip.octets() {
-        write_number(out, before, octet.into());
-        before = ".";
+        write_number(out, prefix, octet.into());
+        prefix = ".";
     }
     out.push(b'"');
     Ok(())
@@ -266,7 +268,7 @@ fn write_address(out: &mut Vec<u8>, key: &str, ip: IpAddr) -> io::Result<()> {
 
 fn write_text(out: &mut Vec<u8>, key: &str, value: &str) -> io::Result<()> {
     out.extend_from_slice(key.as_bytes());
-    // Sums of bytes, so that many are compared at once (RFC 8259, section 7).
+    // Accumulates bytes, so that the loop is vectorized (RFC 8259, section 7).
     let escaped = |sum, byte| sum | u8::from((byte < 0x20) | (byte == b'"') | (byte == b'\\'));
     if value.bytes().fold(0, escaped) == 0 {
         out.push(b'"');
@@ -286,7 +288,7 @@ fn write_number(out: &mut Vec<u8>, key: &str, value: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
-/// Seconds with six decimals.
+/// Writes a duration in seconds, with six decimals.
 fn write_seconds(out: &mut Vec<u8>, key: &str, time: Duration) {
     let micros = u64::try_from(time.as_nanos().saturating_add(500) / 1000).unwrap_or(u64::MAX);
     write_number(out, key, micros / 1_000_000);
@@ -294,7 +296,7 @@ fn write_seconds(out: &mut Vec<u8>, key: &str, time: Duration) {
     write_zero_padded(out, 1_000_000 + micros % 1_000_000);
 }
 
-/// Writes a number without its first digit, which is there to keep the zeros behind it.
+/// Writes a number without its first digit, which only preserves leading zeros.
 fn write_zero_padded(out: &mut Vec<u8>, value: u64) {
     let mut digits = itoa::Buffer::new();
     let digits = digits.format(value).as_bytes();

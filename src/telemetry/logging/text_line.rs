@@ -1,4 +1,4 @@
-//! The access log as text.
+//! Text format of the access log.
 
 use std::io::Write as _;
 
@@ -6,7 +6,7 @@ use super::AccessRecord;
 use crate::rejection::RejectionDetails;
 use crate::telemetry::trace_id::TraceId;
 
-/// Writes a line of the access log for people to read.
+/// Writes a line of the access log.
 pub(super) fn write(out: &mut Vec<u8>, access: &AccessRecord) -> std::io::Result<()> {
     let mut hex = [0; 64];
     let session = match &access.session {
@@ -40,7 +40,7 @@ pub(super) fn write(out: &mut Vec<u8>, access: &AccessRecord) -> std::io::Result
     Ok(())
 }
 
-/// What only some lines have: the trace, the reason and what decided.
+/// Writes the optional fields: trace, reason, and the details of a rejection.
 fn write_refusal(out: &mut Vec<u8>, access: &AccessRecord) -> std::io::Result<()> {
     let grounds = access.grounds.as_deref();
     let of = |part: fn(&RejectionDetails) -> &Option<String>| part(grounds?).as_deref();
@@ -58,7 +58,7 @@ fn write_refusal(out: &mut Vec<u8>, access: &AccessRecord) -> std::io::Result<()
     Ok(())
 }
 
-/// Escapes what could start a line of its own or steer a terminal.
+/// Escapes characters that could start a new line or control a terminal.
 fn printable(text: &str) -> std::borrow::Cow<'_, str> {
     if text.chars().any(char::is_control) {
         text.escape_default().to_string().into()

@@ -1,4 +1,4 @@
-//! Label values that are not names from the configuration. Each text is written here and nowhere else.
+//! Label values other than names from the configuration. Each text is defined only here.
 
 /// Declares enums of label values, with their texts and a list of all.
 macro_rules! labels {
@@ -103,7 +103,7 @@ labels! {
         Skipped = "skipped",
     }
 
-    /// What a cleanup run removes.
+    /// An item that cleanup runs remove.
     CleanUpKind {
         Sessions = "sessions",
         IndexEntries = "index_entries",
@@ -119,7 +119,7 @@ labels! {
         Failed = "failed",
     }
 
-    /// Why a connection is closed before it has carried a request.
+    /// Reason why a connection is closed before its first request.
     ConnectionRefusal {
         Connections = "connections",
         ConnectionsPerAddress = "connections_per_address",

@@ -1,5 +1,6 @@
-//! Every metric of the gateway: one struct, one prefix, base units, bounded labels. Label values
-//! are names from the configuration or variants of our own enums; never a user, a session, an
+//! All metrics of the gateway, with one prefix, base units and bounded labels.
+//!
+//! Label values are names from the configuration or variants of enums, never a user, a session, an
 //! address or a path.
 
 use std::sync::Arc;
@@ -30,16 +31,16 @@ pub use routing_series::{API_ROUTE, NO_ROUTE, RoutingSeries};
 pub use series::SeriesCache;
 pub use sign_ins::SignInMethod;
 
-/// Seconds; from a cached answer on loopback to a slow upstream.
+/// Buckets in seconds, from a local response on loopback to a slow upstream.
 const REQUEST_BUCKETS: &[f64] = &[
     0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 ];
-/// Seconds; a store operation is far below a request.
+/// Buckets in seconds; store operations are far shorter than requests.
 const STORE_BUCKETS: &[f64] = &[
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0,
 ];
 
-/// The refusals of a head that never becomes a request.
+/// Refusals of heads that never become requests.
 const HEAD_REFUSALS: [Refusal; 4] = [
     Refusal::BadRequest,
     Refusal::HeadersTooLarge,
@@ -47,12 +48,12 @@ const HEAD_REFUSALS: [Refusal; 4] = [
     Refusal::MethodNotAllowed,
 ];
 
-/// A type of metric that a row of the table below may name.
+/// A metric type that can be used in the table below.
 trait RegisteredMetric: Collector + Clone + 'static {
     fn build(opts: Opts, labels: &[&str], buckets: &[f64]) -> Result<Self, prometheus::Error>;
 }
 
-/// Gauges and counters: without labels, and with them.
+/// Implements [`RegisteredMetric`] for gauges and counters, with and without labels.
 macro_rules! registered_metrics {
     (plain: $($plain:ty),*; labelled: $($labelled:ty),*) => {
         $(impl RegisteredMetric for $plain {
@@ -82,7 +83,7 @@ impl RegisteredMetric for HistogramVec {
     }
 }
 
-/// Declares the metrics, and registers each under its name when they are made.
+/// Declares the metrics, and registers each under its name on creation.
 macro_rules! metrics {
     ($($field:ident: $kind:ty = $name:literal, [$($label:literal),*], $buckets:expr, $help:literal;)*) => {
         /// The gateway's metrics and the registry that renders them.
@@ -108,70 +109,70 @@ macro_rules! metrics {
 
 metrics! {
     requests: IntCounterVec = "requests_total", ["route", "method", "code"], &[],
-        "Requests answered.";
+        "Requests that were responded to.";
     requests_in_flight: IntGauge = "requests_in_flight", [], &[],
-        "Requests that are being served.";
+        "Requests in flight.";
     request_duration: HistogramVec = "request_duration_seconds", ["route", "class"], REQUEST_BUCKETS,
-        "From the request head to the last byte of the response, by class of the status.";
+        "Time from the request head to the last byte of the response, by status class.";
     upstream_duration: HistogramVec = "upstream_duration_seconds", ["upstream"], REQUEST_BUCKETS,
-        "From the choice of a server to the head of its answer.";
+        "Time from the selection of a server to the head of its response.";
     upstream_errors: IntCounterVec = "upstream_errors_total", ["upstream", "kind"], &[],
         "Failed attempts to get a response from a server, by kind.";
     auth: IntCounterVec = "auth_total", ["outcome"], &[],
         "Authentications, by outcome.";
     sign_ins: IntCounterVec = "sign_ins_total", ["method", "outcome"], &[],
-        "Sign-ins, by what checks the password and by outcome.";
+        "Sign-ins, by method and outcome.";
     ratelimit: IntCounterVec = "ratelimit_total", ["limit", "outcome"], &[],
         "Limit decisions, by limit and outcome.";
     store_operation_duration: HistogramVec = "store_operation_duration_seconds", ["operation"], STORE_BUCKETS,
-        "Operations on the store, from asking to the answer or the deadline.";
+        "Duration of store operations, until the response or the timeout.";
     store_errors: IntCounterVec = "store_errors_total", ["operation", "kind"], &[],
-        "Operations that the store did not answer, by kind.";
+        "Failed store operations, by kind.";
     store_up: IntGauge = "store_up", [], &[],
-        "1 while the store answers.";
+        "1 while the store responds.";
     store_listening: IntGauge = "store_listening", [], &[],
-        "1 while every change in the store is sure to be heard.";
+        "1 while every invalidation from the store is received.";
     store_breaker: IntGauge = "store_breaker", [], &[],
-        "0: all connections to the store are used, 1: some, 2: none.";
+        "State of the connections to the store: 0 all in use, 1 some, 2 none.";
     store_data_lost: IntCounter = "store_data_lost_total", [], &[],
-        "Times that the store was found to have lost its data.";
+        "Detected losses of the store's data.";
     cache: IntCounterVec = "cache_total", ["cache", "outcome"], &[],
-        "Look-ups in what this gateway remembers.";
+        "Cache look-ups, by cache and outcome.";
     sessions_created: IntCounter = "sessions_created_total", [], &[],
-        "Sessions made by a sign-in.";
+        "Sessions created by a sign-in.";
     sessions_ended: IntCounterVec = "sessions_ended_total", ["reason"], &[],
-        "Sessions ended before their time, by reason.";
+        "Sessions ended before their expiry, by reason.";
     sessions_active: IntGauge = "sessions_active", [], &[],
         "Active sessions in the store, as of the last cleanup run.";
     live_connections: IntGauge = "live_connections", [], &[],
-        "Open WebSockets, streams and other long answers.";
+        "Open WebSockets, event streams and other long responses.";
     revocation_lag: Histogram = "revocation_lag_seconds", [], REQUEST_BUCKETS,
-        "From a revocation to the moment at which this gateway enforced it.";
+        "Time from a revocation until this gateway enforced it.";
     config_reloads: IntCounterVec = "config_reloads_total", ["outcome"], &[],
         "Attempts to reload the configuration, by outcome.";
     upstream_healthy: IntGaugeVec = "upstream_healthy", ["upstream", "server"], &[],
         "1 while a server is in rotation.";
     cleanup_runs: IntCounterVec = "cleanup_runs_total", ["outcome"], &[],
-        "Clean-ups of store and database, by outcome.";
+        "Cleanup runs of store and database, by outcome.";
     cleanup_removed: IntCounterVec = "cleanup_removed_total", ["kind"], &[],
-        "What clean-ups removed, by kind.";
+        "Items removed by cleanup runs, by kind.";
     events_lost: IntCounter = "events_lost_total", [], &[],
-        "Security events that the store was not told of; the log has them.";
+        "Security events that were not written to the store; they are in the log.";
     connections: IntGauge = "connections_open", [], &[],
         "Open client connections.";
     connections_refused: IntCounterVec = "connections_refused_total", ["reason"], &[],
-        "Connections and heads refused before a request existed, by reason.";
+        "Connections and heads rejected before a request existed, by reason.";
     log_lines_dropped: IntCounterVec = "log_lines_dropped_total", ["stream"], &[],
         "Log lines dropped because the stream failed or was not read in time.";
     tls_certificate_not_after: IntGaugeVec = "tls_certificate_not_after_seconds", ["certificate"], &[],
-        "When a listener's certificate expires, Unix time.";
+        "Expiry of a listener's certificate, in Unix time.";
     jwks_fetches: IntCounterVec = "jwks_fetches_total", ["outcome"], &[],
-        "Fetches of trusted issuers' keys, by outcome.";
+        "Fetches of the keys of trusted issuers, by outcome.";
     last_reload_success: Gauge = "config_last_reload_success_timestamp_seconds", [], &[],
-        "When the running configuration was loaded, Unix time.";
+        "Load time of the running configuration, in Unix time.";
 }
 
-/// What a request counts in on its way.
+/// Series that requests use frequently.
 #[derive(Debug, Default)]
 struct RequestSeries {
     auth: SeriesCache<Option<Refusal>>,
@@ -181,16 +182,17 @@ struct RequestSeries {
 }
 
 impl Metrics {
-    /// Registers every metric; series whose labels are known exist from now on, at 0.
+    /// Registers all metrics. Series with labels known in advance start at 0.
     ///
     /// # Errors
-    /// A name that is taken or malformed: a mistake in this file.
+    ///
+    /// A name in this file is a duplicate or malformed.
     pub fn new() -> Result<Metrics, prometheus::Error> {
         let registry = Registry::new_custom(Some("portcullis".to_owned()), None)?;
-        // The process metrics have standard names of their own, without our prefix.
+        // The process metrics have standard names without the prefix.
         let process = Registry::new();
         process.register(Box::new(ProcessCollector::for_self()))?;
-        let build = Opts::new("build_info", "1, with the version that runs.");
+        let build = Opts::new("build_info", "1, with the running version as label.");
         let build = IntGaugeVec::new(build, &["version"])?;
         registry.register(Box::new(build.clone()))?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
@@ -208,7 +210,7 @@ impl Metrics {
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
-    /// Observes how many milliseconds after its end a session was closed or refused here.
+    /// Observes the time from a revocation to its enforcement, in milliseconds.
     pub fn observe_revocation_lag(&self, lag: u64) {
         self.revocation_lag
             .observe(Duration::from_millis(lag).as_secs_f64());
@@ -241,7 +243,7 @@ impl Metrics {
             .inc_by(count);
     }
 
-    /// The series of a cache and an outcome, for a cache that counts its look-ups itself.
+    /// Returns the series of a cache and an outcome, for a cache that counts its look-ups itself.
     pub fn cache_series(&self, cache: CacheName, outcome: CacheOutcome) -> IntCounter {
         self.cache
             .with_label_values(&[cache.as_str(), outcome.as_str()])
@@ -261,7 +263,7 @@ impl Metrics {
         );
     }
 
-    /// Counts an authentication; `None`: it succeeded.
+    /// Counts an authentication; `None` for a success.
     pub fn count_authentication(&self, refusal: Option<Refusal>) {
         let look_up = |refusal: &Option<Refusal>| {
             let label = refusal.map_or("ok".to_owned(), refusal_label);
@@ -272,7 +274,7 @@ impl Metrics {
             .with(refusal, look_up, IntCounter::inc);
     }
 
-    /// Counts a limit's decision.
+    /// Counts a decision of a limit.
     pub fn count_limit_decision(&self, limit: &Arc<str>, outcome: LimitOutcome) {
         self.request_series.limits.with(
             (Arc::clone(limit), outcome),
@@ -284,21 +286,21 @@ impl Metrics {
         );
     }
 
-    /// Counts a connection that is closed before it has carried a request.
+    /// Counts a connection that is closed before its first request.
     pub fn count_refused_connection(&self, reason: ConnectionRefusal) {
         self.connections_refused
             .with_label_values(&[reason.as_str()])
             .inc();
     }
 
-    /// Counts a head that never became a request.
+    /// Counts a rejected head that never became a request.
     pub fn count_refused_head(&self, refusal: Refusal) {
         self.connections_refused
             .with_label_values(&[refusal_label(refusal)])
             .inc();
     }
 
-    /// Counts what a cleanup run removed.
+    /// Counts items removed by a cleanup run.
     pub fn count_removed(&self, kind: CleanUpKind, count: u64) {
         self.cleanup_removed
             .with_label_values(&[kind.as_str()])

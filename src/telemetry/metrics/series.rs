@@ -1,5 +1,4 @@
-//! Series that were looked up by their labels before: a look-up compares every label, and a request counts
-//! in several series.
+//! Cache of metric series, because a look-up compares all labels and a request uses several series.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -8,8 +7,7 @@ use foldhash::fast::RandomState;
 use parking_lot::RwLock;
 use prometheus::IntCounter;
 
-/// The series of one metric by what their labels are made of. There are as many as there are labels, which
-/// are bounded.
+/// Series of one metric, by the values of which their labels are made. Bounded like the labels.
 #[derive(Debug)]
 pub struct SeriesCache<K, M = IntCounter>(RwLock<HashMap<K, M, RandomState>>);
 
@@ -20,14 +18,14 @@ impl<K, M> Default for SeriesCache<K, M> {
 }
 
 impl<K: Hash + Eq, M: Clone> SeriesCache<K, M> {
-    /// Gives a series to `act`; `look_up` finds it the first time.
+    /// Calls `act` with a series, which `look_up` finds the first time.
     pub fn with<R>(&self, key: K, look_up: impl FnOnce(&K) -> M, act: impl FnOnce(&M) -> R) -> R {
         if let Some(series) = self.0.read().get(&key) {
             return act(series);
         }
         let series = look_up(&key);
-        let done = act(&series);
+        let result = act(&series);
         self.0.write().insert(key, series);
-        done
+        result
     }
 }

@@ -1,12 +1,12 @@
-//! Sign-ins, by what checks the password and by outcome.
+//! Metric of sign-ins, by method and outcome.
 
 use super::{Metrics, refusal_label};
 use crate::rejection::Refusal;
 
-/// What checks the password of a sign-in.
+/// Identity source that checks the password of a sign-in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SignInMethod {
-    /// The gateway, by the users in its database.
+    /// The users in the gateway's database.
     Password,
     /// A backend (`identity.upstream`).
     Upstream,
@@ -23,7 +23,7 @@ impl SignInMethod {
     }
 }
 
-/// The refusals in which a sign-in usually ends.
+/// The usual refusals of a sign-in.
 const REFUSALS: [Refusal; 11] = [
     Refusal::CsrfRejected,
     Refusal::ValidationFailed,
@@ -39,7 +39,7 @@ const REFUSALS: [Refusal; 11] = [
 ];
 
 impl Metrics {
-    /// Counts a sign-in; `None`: it succeeded.
+    /// Counts a sign-in; `None` for a success.
     pub fn count_sign_in(&self, method: SignInMethod, refusal: Option<Refusal>) {
         let outcome = refusal.map_or("ok".to_owned(), refusal_label);
         let labels = [method.as_str(), &outcome];
