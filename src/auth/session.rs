@@ -1,4 +1,4 @@
-//! A session and its life: active, idle-expired, expired, revoked. Pure rules that take `now`.
+//! Sessions and their states, as pure rules that take `now`.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -7,12 +7,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// Names a session and proves nothing: the SHA-256 of its token's 64 characters.
+/// Public identifier of a session: the SHA-256 of its token's 64 characters. It proves nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(pub [u8; 32]);
 
 impl SessionId {
-    /// Reads the 64 lower-case hex characters of an id.
+    /// Parses the 64 lower-case hex characters of an ID.
     pub fn parse(text: &str) -> Option<SessionId> {
         if text.len() != 64 || text.bytes().any(|byte| byte.is_ascii_uppercase()) {
             return None;
@@ -24,9 +24,9 @@ impl SessionId {
 }
 
 impl SessionId {
-    /// Writes the 64 characters into a buffer of the caller's.
+    /// Writes the 64 hex characters to the caller's buffer.
     pub fn write_hex<'b>(&self, buffer: &'b mut [u8; 64]) -> &'b str {
-        // The length fits and hex is ASCII; neither can fail.
+        // Neither can fail: the length matches, and hex is ASCII.
         let _ = hex::encode_to_slice(self.0, buffer);
         std::str::from_utf8(buffer).unwrap_or_default()
     }
@@ -57,30 +57,31 @@ impl<'de> Deserialize<'de> for SessionId {
     }
 }
 
-/// The secret that a browser holds: 64 lower-case hex characters, 256 random bits. It is never
-/// stored, logged or listed; only its [`SessionId`] is.
+/// Secret of a session: 64 lower-case hex characters, 256 random bits.
+///
+/// It is never stored, logged or listed; only its [`SessionId`] is.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SessionToken(String);
 
 impl SessionToken {
-    /// Draws a new token from the operating system's generator.
+    /// Generates a random token.
     pub fn random() -> SessionToken {
         SessionToken(hex::encode(rand::random::<[u8; 32]>()))
     }
 
-    /// Accepts 64 lower-case hex characters and nothing else.
+    /// Parses a token of exactly 64 lower-case hex characters.
     pub fn parse(text: &str) -> Option<SessionToken> {
-        let well_formed =
+        let is_well_formed =
             text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        well_formed.then(|| SessionToken(text.to_owned()))
+        is_well_formed.then(|| SessionToken(text.to_owned()))
     }
 
-    /// Hashes the token to the id it belongs to.
+    /// Returns the ID of the session, the hash of the token.
     pub fn id(&self) -> SessionId {
         SessionId(Sha256::digest(self.0.as_bytes()).into())
     }
 
-    /// Shows the secret, for the one place that hands it to its owner.
+    /// Returns the secret, to send it to its owner.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -95,15 +96,16 @@ impl std::fmt::Debug for SessionToken {
 /// Milliseconds since the Unix epoch.
 pub type Millis = u64;
 
-/// What the store keeps of a session: immutable but for its end, its roles and its `data`. What many have
-/// alike is shared among those that are remembered.
+/// Session record of the store. Immutable except for end, roles, scopes, email and `data`.
+///
+/// Values that many sessions have in common are shared between cached records.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
     pub id: SessionId,
-    /// The user's id; with `issuer` it names a person.
+    /// The user's ID.
     pub user: String,
     pub email: String,
-    /// As its owner wrote it. It does not change while the session lives.
+    /// As the user wrote it. It does not change during the session.
     #[serde(default)]
     pub username: Option<Box<str>>,
     #[serde(default)]
@@ -113,7 +115,7 @@ pub struct Session {
     #[serde(default)]
     pub scopes: Arc<[String]>,
     pub created_at: Millis,
-    /// The absolute end of its life.
+    /// The absolute expiry.
     pub expires_at: Millis,
     pub ip: IpAddr,
     #[serde(default)]
@@ -122,21 +124,21 @@ pub struct Session {
     pub device: Device,
     #[serde(default)]
     pub ended: Option<SessionEnd>,
-    /// The application's own: a JSON object as text.
+    /// Data of the application: a JSON object as text.
     #[serde(default = "no_data")]
     pub data: Arc<str>,
-    /// Counts the changes of who the session is from and what it may do. A record of the same
-    /// revision that is still active is the same record.
+    /// Incremented by every change of identity, roles or scopes. An active record with the same
+    /// revision is unchanged.
     #[serde(default)]
     pub revision: u64,
 }
 
-/// The text of an object without members: what a session's `data` begins as.
+/// Returns the initial `data` of a session: an empty object, as text.
 pub fn no_data() -> Arc<str> {
     "{}".into()
 }
 
-/// What the person signed in with.
+/// The device that signed in.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
     #[serde(default)]
@@ -145,13 +147,13 @@ pub struct Device {
     pub name: Option<Arc<str>>,
 }
 
-/// What is kept of a `User-Agent`: at most 512 characters, none of them a control character.
+/// Sanitizes a `User-Agent`: at most 512 characters, without control characters.
 pub fn sanitize_user_agent(value: &[u8]) -> String {
     let text = String::from_utf8_lossy(value);
     text.chars().filter(|c| !c.is_control()).take(512).collect()
 }
 
-/// That a session was ended before its time, and by what.
+/// The premature end of a session, with its reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionEnd {
     pub at: Millis,
@@ -186,7 +188,7 @@ impl EndReason {
         EndReason::RefreshReused,
     ];
 
-    /// The word used in metrics, events and the store.
+    /// The name used in metrics, events and the store.
     pub fn as_str(self) -> &'static str {
         match self {
             EndReason::SignOut => "sign_out",
@@ -201,7 +203,7 @@ impl EndReason {
         }
     }
 
-    /// Reads the word back.
+    /// Parses the name.
     pub fn parse(text: &str) -> Option<EndReason> {
         EndReason::ALL
             .into_iter()
@@ -209,17 +211,17 @@ impl EndReason {
     }
 }
 
-/// How a session is used; kept apart from the record so that use never touches what is cached.
+/// Use of a session. Separate from the record, so that use does not invalidate cached records.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Activity {
     pub last_access: Millis,
     pub request_count: u64,
-    /// The addresses it was seen from, newest first, at most ten.
+    /// The client addresses, newest first, at most ten.
     pub ip_addresses: Vec<IpAddr>,
     pub live_connections: u64,
 }
 
-/// Where a session stands at a given time.
+/// State of a session at a given time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SessionStatus {
@@ -229,7 +231,7 @@ pub enum SessionStatus {
 }
 
 impl Session {
-    /// Tells where the session stands. A revoked one stays revoked even past its time.
+    /// Returns the state of the session. A revoked session stays revoked after its expiry.
     pub fn status(
         &self,
         last_access: Millis,
@@ -245,26 +247,26 @@ impl Session {
         }
     }
 
-    /// The moment at which it expires if it is not used again: never past `expires_at`.
+    /// Returns the expiry without further use, which is never after `expires_at`.
     pub fn idle_expiry(&self, last_access: Millis, idle: Option<Duration>) -> Millis {
-        let used = last_access.max(self.created_at);
+        let last_use = last_access.max(self.created_at);
         match idle {
             Some(idle) => self
                 .expires_at
-                .min(used.saturating_add(idle.as_millis() as Millis)),
+                .min(last_use.saturating_add(idle.as_millis() as Millis)),
             None => self.expires_at,
         }
     }
 }
 
-/// The operator's rules for sessions.
+/// Configured rules for sessions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionRules {
     pub ttl: Duration,
     pub idle_timeout: Option<Duration>,
     pub max_per_user: u32,
     pub on_limit: OnSessionLimit,
-    /// They are also kept in the database, and go on by it.
+    /// Whether sessions are also kept in the database.
     pub durable: bool,
     pub cookie: CookieRules,
     pub bind_user_agent: ClientBinding,
@@ -272,7 +274,8 @@ pub struct SessionRules {
 }
 
 impl SessionRules {
-    /// What differs of a client from the one that signed in, with what is to be done about it.
+    /// Compares a client with the one that signed in, and returns the differences with their
+    /// handling.
     pub fn binding_mismatches(
         &self,
         session: &Session,
@@ -282,27 +285,27 @@ impl SessionRules {
         if self.bind_ip == ClientBinding::Off && self.bind_user_agent == ClientBinding::Off {
             return Vec::new();
         }
-        let address = session.ip.to_canonical() != ip.to_canonical();
-        let agent = *session.user_agent != *user_agent();
+        let address_differs = session.ip.to_canonical() != ip.to_canonical();
+        let agent_differs = *session.user_agent != *user_agent();
         [
-            (self.bind_ip, address, "address"),
-            (self.bind_user_agent, agent, "user agent"),
+            (self.bind_ip, address_differs, "address"),
+            (self.bind_user_agent, agent_differs, "user agent"),
         ]
         .into_iter()
         .filter(|(binding, differs, _)| *differs && *binding != ClientBinding::Off)
-        .map(|(binding, _, what)| (binding, what))
+        .map(|(binding, _, name)| (binding, name))
         .collect()
     }
 }
 
-/// What happens to a sign-in beyond `max_per_user`.
+/// Handling of a sign-in beyond `max_per_user`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnSessionLimit {
     EvictOldest,
     Reject,
 }
 
-/// What happens when a session is used from elsewhere than it was signed in from.
+/// Handling of a session that is used from another client than the one that signed in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientBinding {
     Off,
@@ -310,10 +313,10 @@ pub enum ClientBinding {
     Deny,
 }
 
-/// How the session cookie is written. `HttpOnly` always; `Max-Age` is the session's.
+/// Attributes of the session cookie. It is always `HttpOnly`; `Max-Age` is that of the session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CookieRules {
-    /// `__Host-portcullis` where its rules hold (RFC 6265bis, section 4.1.3.2), else as configured.
+    /// As configured, or `__Host-portcullis` if its rules are met (RFC 6265bis, section 4.1.3.2).
     pub name: String,
     pub secure: bool,
     pub same_site: SameSite,

@@ -14,15 +14,15 @@ pub(super) struct CheckArgs {
     /// The configuration file
     #[arg(long, short, value_name = "FILE")]
     pub(super) config: PathBuf,
-    /// Also try what the file names: store, database and upstreams
+    /// Also connect to the store, the database and the upstreams
     #[arg(long)]
     pub(super) connect: bool,
 }
 
-/// Loads the file as `run` would, and says so when nothing is wrong with it.
+/// Loads the file as `run` would, and reports whether it is valid.
 pub(super) fn run(args: &CheckArgs) -> anyhow::Result<()> {
     let (settings, warnings) = config::load_with_warnings(&args.config)?;
-    // Warnings that cannot be written do not make the file wrong.
+    // A failure to print warnings does not make the file invalid.
     let _ = write!(std::io::stderr().lock(), "{warnings}");
     print(&format!("{}: valid\n", args.config.display()))?;
     if args.connect {

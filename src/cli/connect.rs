@@ -1,4 +1,4 @@
-//! Trying what a configuration names, for `portcullis check --connect`.
+//! Connection tests of `portcullis check --connect`.
 
 use std::time::Duration;
 
@@ -11,40 +11,36 @@ use crate::database::Database;
 use crate::settings::{Server, ServerAddress, Settings, Upstream};
 use crate::store::{self, Severity};
 
-/// What is fine goes to standard output, a line each. A warning fails nothing; what would keep the
-/// gateway from its work does.
+/// Tests the store, the database and the upstreams. Successes are printed to standard output.
+/// Warnings do not fail the command; problems that would stop the gateway do.
 pub(super) fn run(settings: &Settings) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("a runtime could not be started")?;
-    let mut complaints = Vec::new();
+        .context("cannot start the runtime")?;
+    let mut errors = Vec::new();
     runtime.block_on(async {
-        for finding in store::inspect(&settings.boot.store).await {
-            report(
-                finding.severity,
-                &format!("store: {finding}"),
-                &mut complaints,
-            )?;
+        for check in store::inspect(&settings.boot.store).await {
+            report(check.severity, &format!("store: {check}"), &mut errors)?;
         }
-        let (grade, what) = probe_database(settings).await;
-        report(grade, &what, &mut complaints)?;
+        let (severity, message) = probe_database(settings).await;
+        report(severity, &message, &mut errors)?;
         for upstream in &settings.reloadable.upstreams {
             for server in &upstream.servers {
-                let (grade, what) = probe_server(upstream, server).await;
-                report(grade, &what, &mut complaints)?;
+                let (severity, message) = probe_server(upstream, server).await;
+                report(severity, &message, &mut errors)?;
             }
         }
         anyhow::Ok(())
     })?;
-    ErrorLines::fail_if_any(complaints)
+    ErrorLines::fail_if_any(errors)
 }
 
-fn report(grade: Severity, what: &str, complaints: &mut Vec<String>) -> anyhow::Result<()> {
-    match grade {
-        Severity::Ok => return print(&format!("{what}\n")),
-        Severity::Warning => print_error_line(&format!("warning: {what}")),
-        Severity::Error => complaints.push(what.to_owned()),
+fn report(severity: Severity, message: &str, errors: &mut Vec<String>) -> anyhow::Result<()> {
+    match severity {
+        Severity::Ok => return print(&format!("{message}\n")),
+        Severity::Warning => print_error_line(&format!("warning: {message}")),
+        Severity::Error => errors.push(message.to_owned()),
     }
     Ok(())
 }
@@ -60,7 +56,7 @@ async fn probe_database(settings: &Settings) -> (Severity, String) {
     }
 }
 
-/// A server that is down now may be up when it is needed: that is a warning.
+/// Probes a server. One that is down now may be up later, so this is only a warning.
 async fn probe_server(upstream: &Upstream, server: &Server) -> (Severity, String) {
     let name = format!("upstream {}: {}", upstream.name, server.url);
     match connect(&server.address, upstream.timeouts.connect).await {
@@ -72,7 +68,7 @@ async fn probe_server(upstream: &Upstream, server: &Server) -> (Severity, String
     }
 }
 
-async fn connect(address: &ServerAddress, patience: Duration) -> std::io::Result<()> {
+async fn connect(address: &ServerAddress, limit: Duration) -> std::io::Result<()> {
     let connecting = async {
         match address {
             ServerAddress::Tcp { host, port } => {
@@ -82,7 +78,7 @@ async fn connect(address: &ServerAddress, patience: Duration) -> std::io::Result
             ServerAddress::Unix(path) => UnixStream::connect(path).await.map(drop),
         }
     };
-    timeout(patience, connecting)
+    timeout(limit, connecting)
         .await
         .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
 }

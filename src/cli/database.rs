@@ -8,17 +8,17 @@ use crate::database::Database;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DatabaseCommand {
-    /// Bring the tables of the database up to date
+    /// Update the tables of the database
     ///
-    /// A gateway does so when it starts; this does it beforehand, by somebody who may change tables
-    /// where the gateway may not. Running it again changes nothing.
+    /// A gateway does this when it starts. Run it beforehand, as a database user who can change
+    /// tables, if the gateway's own user cannot. Running it again changes nothing.
     ///
     /// Example: portcullis database migrate --config portcullis.yaml
     #[command(verbatim_doc_comment)]
     Migrate(ConfigArgs),
 }
 
-/// Does what is asked for with the database's tables.
+/// Runs a command about the database.
 pub(super) fn run(command: &DatabaseCommand) -> anyhow::Result<()> {
     match command {
         DatabaseCommand::Migrate(args) => migrate(args),
@@ -30,7 +30,7 @@ fn migrate(args: &ConfigArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("a runtime could not be started")?;
+        .context("cannot start the runtime")?;
     let database = &settings.boot.database;
     runtime.block_on(async {
         Database::open(database).await?.close().await;

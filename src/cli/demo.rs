@@ -1,4 +1,4 @@
-//! `portcullis demo`: a gateway with everything embedded, and a tour of it.
+//! `portcullis demo`: a self-contained gateway with a tour.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -14,10 +14,10 @@ use crate::gateway::{self, Process, StartOptions};
 use crate::identity::NewUser;
 
 const EMAIL: &str = "demo@example.com";
-/// Printed with the tour; it opens nothing but this demo.
+/// Printed with the tour; valid only for this demo.
 const PASSWORD: &str = "demo-password-1";
 
-/// Serves with everything embedded until a signal says otherwise.
+/// Runs a self-contained gateway until a signal ends it.
 pub(super) fn run(args: &DemoArgs, logging: Logging) -> anyhow::Result<()> {
     let process = Process::start()?;
     let metrics = super::new_metrics()?;
@@ -25,8 +25,8 @@ pub(super) fn run(args: &DemoArgs, logging: Logging) -> anyhow::Result<()> {
     let folder = tempfile::Builder::new()
         .prefix("portcullis-demo-")
         .tempdir()
-        .context("no temporary folder could be made")?;
-    let upstream = start_echo_upstream().context("the echoing upstream could not be started")?;
+        .context("cannot create a temporary directory")?;
+    let upstream = start_echo_upstream().context("cannot start the echo upstream")?;
     let text = render_config(args, upstream, folder.path());
     let settings = config::parse(&text, Path::new("demo.yaml"))?;
     let tour = render_tour(args.bind, args.admin_bind);
@@ -46,7 +46,7 @@ pub(super) fn run(args: &DemoArgs, logging: Logging) -> anyhow::Result<()> {
             disabled: false,
         }],
         on_ready: Box::new(move |_| {
-            // A reader who has gone away is not an error.
+            // A closed standard output is not an error.
             let _ = super::print(&tour);
         }),
     });
@@ -58,7 +58,7 @@ fn render_config(args: &DemoArgs, upstream: SocketAddr, folder: &Path) -> String
     format!(
         "listeners:
   - bind: {bind}
-    # Within the usual limit of 1,024 open files.
+    # Below the usual limit of 1,024 open files.
     limits: {{ connections: 300 }}
 admin:
   bind: {admin}
@@ -69,7 +69,7 @@ database:
 tokens:
   signing: {{ algorithm: HS256, secret: {secret} }}
 sessions:
-  # The demo speaks plain HTTP.
+  # The demo uses plain HTTP.
   cookie: {{ secure: false }}
 identity:
   builtin:
@@ -96,7 +96,7 @@ routes:
     )
 }
 
-/// An upstream on a loopback port that answers with what it got.
+/// Starts an upstream on a loopback port that responds with the request it received.
 fn start_echo_upstream() -> anyhow::Result<SocketAddr> {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
     listener.set_nonblocking(true)?;
@@ -133,36 +133,36 @@ async fn echo_request(request: Request) -> Json<serde_json::Value> {
     }))
 }
 
-/// Every line that is not a comment works as it stands, one after another.
+/// Renders the tour. Every line that is not a comment can be run as it is, in order.
 fn render_tour(bind: SocketAddr, admin: SocketAddr) -> String {
     format!(
         r#"
 Portcullis is listening on http://{bind}, its admin listener on http://{admin}.
-Everything is embedded: sessions and limits in memory, users in SQLite, an upstream that echoes.
-There is a user, {EMAIL}, whose password is {PASSWORD}.
+Sessions and limits are in memory, users are in SQLite, and the upstream echoes requests.
+The user {EMAIL} has the password {PASSWORD}.
 
-Paste these lines into another shell, one after another:
+Run these commands in another shell, in order:
 
-# A public route: the upstream tells what it got.
+# A public route. The upstream echoes the request that it received.
 curl -s http://{bind}/public/hello
-# Without a credential the rest is closed: 401.
+# Other routes require a credential: 401.
 curl -s http://{bind}/hello
-# Sign in, and keep the access token.
+# Sign in and save the access token.
 TOKEN=$(curl -s -H 'Content-Type: application/json' -d '{{"email":"{EMAIL}","password":"{PASSWORD}"}}' http://{bind}/api/v1/auth/login | sed 's/.*"access_token":"\([^"]*\)".*/\1/')
-# Call with it: the upstream learns who you are, and the headers tell where the limit stands.
+# Use the token. The upstream receives your identity, and the headers show the state of the limit.
 curl -si -H "Authorization: Bearer $TOKEN" http://{bind}/hello
-# Call too often: the sixth call in ten seconds is a 429, with a Retry-After that is true.
+# Exceed the limit: the sixth request in ten seconds is rejected with 429 and an exact Retry-After.
 for i in 1 2 3 4 5; do curl -s -o /dev/null -w '%{{http_code}}\n' -H "Authorization: Bearer $TOKEN" http://{bind}/hello; done
 # List your sessions.
 curl -s -H "Authorization: Bearer $TOKEN" http://{bind}/api/v1/sessions
 # Sign out: 204.
 curl -s -o /dev/null -w '%{{http_code}}\n' -X POST -H "Authorization: Bearer $TOKEN" http://{bind}/api/v1/auth/logout
-# The token is refused from now on: 401.
+# The token is rejected from now on: 401.
 curl -s -H "Authorization: Bearer $TOKEN" http://{bind}/hello
-# What Prometheus would read.
+# The metrics for Prometheus.
 curl -s http://{admin}/metrics | grep portcullis_requests_total
 
-Ctrl-C ends it.
+Press Ctrl-C to stop.
 "#
     )
 }

@@ -17,7 +17,7 @@ const MAX_BODY: usize = 64 * 1024;
 /// `portcullis health`.
 #[derive(Debug, Args)]
 pub(super) struct HealthArgs {
-    /// Where the admin listener is
+    /// URL of the admin listener
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9090", value_parser = admin_url)]
     admin: String,
 }
@@ -28,7 +28,7 @@ fn admin_url(text: &str) -> Result<String, String> {
     let is_http = url.is_some_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
     match is_http {
         true => Ok(text.to_owned()),
-        false => Err("it is not an HTTP URL such as http://127.0.0.1:9090".to_owned()),
+        false => Err("not an HTTP URL such as http://127.0.0.1:9090".to_owned()),
     }
 }
 
@@ -37,18 +37,18 @@ pub(super) fn run(args: &HealthArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("a runtime could not be started")?;
+        .context("cannot start the runtime")?;
     runtime.block_on(query(args.admin.trim_end_matches('/')))
 }
 
 async fn query(admin: &str) -> anyhow::Result<()> {
     let url = Url::parse(&format!("{admin}/ready"))?;
-    // The gateway is queried itself, not through a proxy of the environment.
+    // The gateway is queried directly, not through a proxy of the environment.
     let client = HttpClient::new(&HttpClientConfig {
         timeout: Some(TIMEOUT),
         ..HttpClientConfig::default()
     })
-    .context("an HTTP client could not be made")?;
+    .context("cannot create an HTTP client")?;
     let response = client.send(Method::GET, url, HeaderMap::new(), Bytes::new());
     let response = response.await;
     let response = response.with_context(|| format!("{admin} does not respond"))?;

@@ -18,9 +18,9 @@ use super::print;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum KeysCommand {
-    /// Make a new key for `tokens.signing`
+    /// Generate a key for `tokens.signing`
     ///
-    /// A PEM private key (PKCS #8), or for HS256 a random secret.
+    /// Prints a PEM private key (PKCS #8), or for HS256 a random secret.
     ///
     /// Example: portcullis keys generate --algorithm EdDSA --out signing.pem
     #[command(verbatim_doc_comment)]
@@ -29,10 +29,10 @@ pub(super) enum KeysCommand {
 
 #[derive(Debug, Args)]
 pub(super) struct GenerateArgs {
-    /// What the key is for
+    /// The algorithm of the key
     #[arg(long, value_enum, ignore_case = true, default_value = "EdDSA")]
     algorithm: Algorithm,
-    /// Write to this new file, readable by its owner only, in place of standard output
+    /// Write to a new file, readable only by its owner, instead of standard output
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
@@ -49,10 +49,10 @@ enum Algorithm {
     Hs256,
 }
 
-/// Makes what is asked for.
+/// Runs a command about keys.
 pub(super) fn run(command: &KeysCommand) -> anyhow::Result<()> {
     let KeysCommand::Generate(args) = command;
-    let key = generate(args.algorithm).context("cannot make a key")?;
+    let key = generate(args.algorithm).context("cannot generate a key")?;
     match &args.out {
         None => print(&key),
         Some(path) => {
@@ -87,7 +87,7 @@ fn generate(algorithm: Algorithm) -> anyhow::Result<Zeroizing<String>> {
     Ok(pem(private))
 }
 
-/// RFC 7468: lines of 64 characters.
+/// Encodes a private key as PEM (RFC 7468), in lines of 64 characters.
 fn pem(der: &[u8]) -> Zeroizing<String> {
     let text = Zeroizing::new(STANDARD.encode(der));
     let mut pem = Zeroizing::new(String::from("-----BEGIN PRIVATE KEY-----\n"));
@@ -102,7 +102,7 @@ fn pem(der: &[u8]) -> Zeroizing<String> {
     pem
 }
 
-/// A file that was there is never written over: it may be the key in use.
+/// Writes a new file. An existing file is never overwritten, because it may be the key in use.
 fn write_new(path: &Path, key: &str) -> std::io::Result<()> {
     let mut options = OpenOptions::new();
     let mut file = options
@@ -123,14 +123,14 @@ mod tests {
 
     #[test]
     fn generated_keys_can_sign() {
-        for (algorithm, wanted) in [
+        for (algorithm, token_algorithm) in [
             (Algorithm::EdDsa, token::Algorithm::EdDSA),
             (Algorithm::Es256, token::Algorithm::ES256),
             (Algorithm::Rs256, token::Algorithm::RS256),
         ] {
             let pem = generate(algorithm).unwrap();
-            let key = token::Key::from_pem(None, wanted, pem.as_bytes()).unwrap();
-            assert!(key.can_sign(), "{wanted}");
+            let key = token::Key::from_pem(None, token_algorithm, pem.as_bytes()).unwrap();
+            assert!(key.can_sign(), "{token_algorithm}");
         }
         let secret = generate(Algorithm::Hs256).unwrap();
         assert!(token::Key::hmac(None, secret.trim_end().as_bytes()).is_ok());

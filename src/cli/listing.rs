@@ -1,4 +1,4 @@
-//! Lists that come in pages.
+//! Paginated lists.
 
 use http::Method;
 use serde_json::{Map, Value};
@@ -6,26 +6,26 @@ use serde_json::{Map, Value};
 use super::admin_client::{AdminClient, RequestError};
 use super::{output, print_error_line};
 
-/// The most that the API gives at once.
+/// Maximum page size of the API.
 const MAX_PAGE: usize = 100;
 
-/// What several pages hold together.
+/// The combined items of several pages.
 pub(super) struct Listing {
-    /// The member of the answers that is the list.
+    /// The member of the responses that is the list.
     member: &'static str,
     pub(super) items: Vec<Value>,
-    /// How many there are altogether, as the last page says.
+    /// Total number of items, from the last page.
     count: Value,
     next: Option<String>,
 }
 
 impl Listing {
-    /// Reads pages until there are as many as are wanted, or no more.
+    /// Fetches pages until there are `limit` items, or no more.
     pub(super) async fn fetch(
-        office: &AdminClient,
+        client: &AdminClient,
         member: &'static str,
         query: &[(&str, &str)],
-        wanted: usize,
+        limit: usize,
         cursor: Option<&str>,
     ) -> Result<Listing, RequestError> {
         let mut listing = Listing {
@@ -35,28 +35,28 @@ impl Listing {
             next: cursor.map(str::to_owned),
         };
         loop {
-            let left = wanted.saturating_sub(listing.items.len()).min(MAX_PAGE);
+            let page_size = limit.saturating_sub(listing.items.len()).min(MAX_PAGE);
             let mut pairs = url::form_urlencoded::Serializer::new(String::new());
             pairs.extend_pairs(query);
-            pairs.append_pair("limit", &left.to_string());
+            pairs.append_pair("limit", &page_size.to_string());
             if let Some(cursor) = &listing.next {
                 pairs.append_pair("cursor", cursor);
             }
             let target = format!("/admin/{member}?{}", pairs.finish());
-            let mut page = office.request(Method::GET, &target, None).await?;
-            if let Some(Value::Array(found)) = page.get_mut(member).map(Value::take) {
-                listing.items.extend(found);
+            let mut page = client.request(Method::GET, &target, None).await?;
+            if let Some(Value::Array(items)) = page.get_mut(member).map(Value::take) {
+                listing.items.extend(items);
             }
             listing.count = page.get("count").cloned().unwrap_or_default();
             let next = page.get("next_cursor").and_then(Value::as_str);
             listing.next = next.map(str::to_owned);
-            if listing.next.is_none() || listing.items.len() >= wanted {
+            if listing.next.is_none() || listing.items.len() >= limit {
                 return Ok(listing);
             }
         }
     }
 
-    /// Counts what is listed only.
+    /// Replaces the total by the number of listed items.
     pub(super) fn with_own_count(self) -> Listing {
         Listing {
             count: self.items.len().into(),
@@ -64,7 +64,7 @@ impl Listing {
         }
     }
 
-    /// The shape of one page.
+    /// Converts the list to the JSON of one page.
     pub(super) fn into_json(self) -> Value {
         let mut page = Map::new();
         page.insert(self.member.to_owned(), self.items.into());
@@ -73,11 +73,13 @@ impl Listing {
         page.into()
     }
 
-    /// Says how to see the rest, if there is one.
+    /// Prints how to list the rest, if there is any.
     pub(super) fn print_next_page_hint(&self) {
         if let Some(cursor) = &self.next {
             let cursor = output::sanitize_line(cursor);
-            print_error_line(&format!("there are more: --limit, or --cursor {cursor}"));
+            print_error_line(&format!(
+                "there are more; use --limit, or --cursor {cursor}"
+            ));
         }
     }
 }

@@ -1,5 +1,7 @@
-//! The command line. Exit status: 0 done, 1 it failed, 2 wrong usage. What a command is asked for
-//! goes to standard output, what went wrong to standard error, one line an error.
+//! The command line.
+//!
+//! The exit status is 0 on success, 1 on failure and 2 on wrong usage. Results go to standard
+//! output, errors to standard error, one per line.
 
 mod admin_client;
 mod check;
@@ -30,14 +32,13 @@ use crate::config::Diagnostics;
 use crate::telemetry::logging::{Format, Logs};
 use crate::telemetry::metrics::Metrics;
 
-/// An auth gateway: sessions, revocation and distributed rate limits in front of the backends you
-/// already have.
+/// An auth gateway: sessions, revocation and distributed rate limits in front of existing backends.
 #[derive(Debug, Parser)]
 #[command(
     name = "portcullis",
     version,
-    after_help = "Exit status: 0 done, 1 it failed (the reason is on standard error), 2 wrong usage.\n\
-                  Start with `portcullis demo`; it needs nothing and prints what to try."
+    after_help = "Exit status: 0 success, 1 failure (the reason is on standard error), 2 wrong usage.\n\
+                  Start with `portcullis demo`, which needs no setup and prints commands to try."
 )]
 struct Cli {
     #[command(flatten)]
@@ -46,10 +47,10 @@ struct Cli {
     command: Command,
 }
 
-/// How the process logs.
+/// Logging options.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct Logging {
-    /// How log lines are written
+    /// Format of log lines
     #[arg(
         long,
         global = true,
@@ -58,7 +59,7 @@ pub struct Logging {
         value_name = "FORMAT"
     )]
     pub log_format: LogFormat,
-    /// The least important log line that is written
+    /// Minimum level of log lines
     #[arg(
         long,
         global = true,
@@ -70,7 +71,7 @@ pub struct Logging {
 }
 
 impl Logging {
-    /// Starts the log of a process that serves.
+    /// Starts the log of a gateway process.
     fn start(self, metrics: &Metrics) -> anyhow::Result<Logs> {
         let format = match self.log_format {
             LogFormat::Text => Format::Text,
@@ -104,41 +105,42 @@ pub enum LogLevel {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Start a gateway with everything embedded, and print what to try
+    /// Start a self-contained gateway and print commands to try
     ///
-    /// Memory store, SQLite in a temporary folder, an echoing upstream, and a user who is signed up
-    /// already. Needs no file, no Redis and no network.
+    /// It has a store in memory, SQLite in a temporary directory, an upstream that echoes requests,
+    /// and a registered user. It needs no files, no Redis and no network.
     ///
     /// Example: portcullis demo
     #[command(verbatim_doc_comment)]
     Demo(DemoArgs),
-    /// Serve
+    /// Run the gateway
     ///
-    /// SIGHUP or a changed file reloads the configuration; SIGTERM drains and leaves.
+    /// SIGHUP or a changed file reloads the configuration; SIGTERM drains connections and exits.
     ///
     /// Example: portcullis run --config portcullis.yaml
     #[command(verbatim_doc_comment)]
     Run(RunArgs),
     /// Check whether a gateway is ready
     ///
-    /// Queries /ready on the admin listener, for health checks of containers: exit status 0 if the
-    /// gateway takes traffic, else 1 with the reason.
+    /// Queries /ready on the admin listener, for health checks of containers. The exit status is 0
+    /// if the gateway accepts traffic, and otherwise 1, with the reason.
     ///
     /// Example: portcullis health --admin http://127.0.0.1:9090
     #[command(verbatim_doc_comment)]
     Health(health::HealthArgs),
-    /// Tell every mistake in a configuration file
+    /// Check a configuration file
     ///
-    /// One line a mistake, as FILE:LINE:COLUMN: message. Nothing is started. With --connect, the store,
-    /// the database and the upstreams that the file names are tried too; nothing is changed there.
+    /// Prints all errors, one per line, as FILE:LINE:COLUMN: message. Nothing is started. With
+    /// --connect, also connects to the store, the database and the upstreams, without changing
+    /// them.
     ///
     /// Example: portcullis check --config portcullis.yaml --connect
     #[command(verbatim_doc_comment)]
     Check(check::CheckArgs),
-    /// Tell what would become of a request
+    /// Explain how a request would be handled
     ///
-    /// Which route takes it and why, what authentication and limits apply, where it would go; or
-    /// how it would be refused. Nothing is sent.
+    /// Prints the route and why it was selected, authentication, limits and the upstream, or how
+    /// the request would be rejected. Nothing is sent.
     ///
     /// Example: portcullis explain --config portcullis.yaml GET http://app.example.com/orders/7
     #[command(verbatim_doc_comment)]
@@ -148,13 +150,13 @@ enum Command {
     /// Example: portcullis schema > portcullis.schema.json
     #[command(verbatim_doc_comment)]
     Schema(schema::SchemaArgs),
-    /// Bring the tables of the database up to date
+    /// Update the tables of the database
     #[command(subcommand)]
     Database(database::DatabaseCommand),
-    /// Make keys that sign tokens
+    /// Generate keys that sign tokens
     #[command(subcommand)]
     Keys(keys::KeysCommand),
-    /// Sign a user in without a password, or tell why a token is refused
+    /// Sign a user in without a password, or inspect a token
     #[command(subcommand)]
     Token(token::TokenCommand),
     /// List, show and end sessions
@@ -165,7 +167,7 @@ enum Command {
     Users(users::UsersCommand),
 }
 
-/// A command that needs nothing but the configuration.
+/// Arguments of a command that needs only the configuration.
 #[derive(Debug, Args)]
 pub struct ConfigArgs {
     /// The configuration file
@@ -173,16 +175,16 @@ pub struct ConfigArgs {
     pub config: PathBuf,
 }
 
-/// A command that shows one thing.
+/// Arguments of a command that shows one object.
 #[derive(Debug, Args)]
 pub struct ShowArgs {
     /// The configuration file
     #[arg(long, short, value_name = "FILE")]
     pub config: PathBuf,
-    /// Which one
+    /// The object to show
     #[arg(value_name = "WHICH")]
     pub named: String,
-    /// JSON, as the API gives it, for programs
+    /// Print JSON, in the form of the API
     #[arg(long)]
     pub json: bool,
 }
@@ -198,19 +200,19 @@ pub struct RunArgs {
 /// `portcullis demo`.
 #[derive(Debug, Args)]
 pub struct DemoArgs {
-    /// The address of the gateway
+    /// Address of the gateway
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub bind: std::net::SocketAddr,
-    /// The address of the admin listener
+    /// Address of the admin listener
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
     pub admin_bind: std::net::SocketAddr,
 }
 
-/// Reads the arguments, does what they say, and tells how it went.
+/// Parses the arguments, runs the command, and reports the outcome.
 pub fn main() -> ExitCode {
     let Cli { logging, command } = Cli::parse();
-    // Before any library builds a TLS configuration of its own choosing. It fails only when it was
-    // done before.
+    // Before any library builds a TLS configuration with another provider. Fails only if a provider
+    // is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let outcome = match command {
         Command::Demo(args) => demo::run(&args, logging),
@@ -234,36 +236,36 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Several things that went wrong, a line each.
+/// Several errors, one per line.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.join("; "))]
 struct ErrorLines(Vec<String>);
 
 impl ErrorLines {
-    /// Fails if there are any.
-    fn fail_if_any(complaints: Vec<String>) -> anyhow::Result<()> {
-        if complaints.is_empty() {
+    /// Fails if there are any errors.
+    fn fail_if_any(errors: Vec<String>) -> anyhow::Result<()> {
+        if errors.is_empty() {
             return Ok(());
         }
-        Err(ErrorLines(complaints).into())
+        Err(ErrorLines(errors).into())
     }
 }
 
-/// Mistakes in a configuration say themselves where they are; other errors are one line.
+/// Prints an error. Configuration errors include their positions; other errors are one line.
 fn report_error(error: &anyhow::Error) {
-    if let Some(mistakes) = error.downcast_ref::<Diagnostics>() {
-        // Nobody is left to tell when this fails.
-        let _ = writeln!(std::io::stderr().lock(), "{mistakes}");
+    if let Some(diagnostics) = error.downcast_ref::<Diagnostics>() {
+        // A failure cannot be reported anywhere else.
+        let _ = writeln!(std::io::stderr().lock(), "{diagnostics}");
         return;
     }
     let lines = if let Some(ErrorLines(lines)) = error.downcast_ref() {
         lines.clone()
-    } else if let Some(RequestError::Rejected(refused)) = error.downcast_ref()
-        && !refused.fields.is_empty()
+    } else if let Some(RequestError::Rejected(response)) = error.downcast_ref()
+        && !response.fields.is_empty()
     {
-        let fields = refused.fields.iter();
+        let fields = response.fields.iter();
         fields
-            .map(|(name, what)| format!("{name}: {what}"))
+            .map(|(name, problem)| format!("{name}: {problem}"))
             .collect()
     } else {
         vec![format!("{error:#}")]
@@ -273,9 +275,9 @@ fn report_error(error: &anyhow::Error) {
     }
 }
 
-/// Says something beside what was asked for, in one line that does nothing to a terminal.
+/// Prints a line to standard error, without control characters.
 fn print_error_line(line: &str) {
-    // Nobody is left to tell when this fails.
+    // A failure cannot be reported anywhere else.
     let _ = writeln!(
         std::io::stderr().lock(),
         "portcullis: {}",
@@ -283,13 +285,13 @@ fn print_error_line(line: &str) {
     );
 }
 
-/// The metrics of a process that serves.
+/// Creates the metrics of a gateway process.
 fn new_metrics() -> anyhow::Result<Arc<Metrics>> {
-    let metrics = Metrics::new().context("the metrics could not be set up")?;
+    let metrics = Metrics::new().context("cannot set up the metrics")?;
     Ok(Arc::new(metrics))
 }
 
-/// Prints what was asked for. A reader who has gone away is not an error.
+/// Prints to standard output. A closed pipe is not an error.
 fn print(text: &str) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
     match stdout

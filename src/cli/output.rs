@@ -1,9 +1,9 @@
-//! How answers look: aligned columns for people, JSON for programs. What users chose themselves
-//! (names, user agents, addresses of devices) must not steer the terminal that it is shown on.
+//! Output formats: aligned columns and JSON. Text chosen by users, such as names and user agents,
+//! must not control the terminal.
 
 use serde_json::Value;
 
-/// A table with a header; no header for nothing.
+/// Formats a table with a header.
 pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let clean: Vec<Vec<String>> = rows
         .iter()
@@ -19,65 +19,66 @@ pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
         .enumerate()
         .map(|(column, title)| width(column, title))
         .collect();
-    let mut shown = String::new();
-    push_row(&mut shown, header.iter().copied(), &widths);
+    let mut output = String::new();
+    push_row(&mut output, header.iter().copied(), &widths);
     for row in &clean {
-        push_row(&mut shown, row.iter().map(String::as_str), &widths);
+        push_row(&mut output, row.iter().map(String::as_str), &widths);
     }
-    shown
+    output
 }
 
-fn push_row<'a>(shown: &mut String, cells: impl Iterator<Item = &'a str>, widths: &[usize]) {
-    let start = shown.len();
+fn push_row<'a>(output: &mut String, cells: impl Iterator<Item = &'a str>, widths: &[usize]) {
+    let start = output.len();
     for (cell, width) in cells.zip(widths) {
-        shown.push_str(cell);
+        output.push_str(cell);
         let pad = (width + 2).saturating_sub(cell.chars().count());
-        shown.extend(std::iter::repeat_n(' ', pad));
+        output.extend(std::iter::repeat_n(' ', pad));
     }
-    let end = shown.get(start..).map_or(0, |line| line.trim_end().len());
-    shown.truncate(start + end);
-    shown.push('\n');
+    let end = output.get(start..).map_or(0, |line| line.trim_end().len());
+    output.truncate(start + end);
+    output.push('\n');
 }
 
-/// One fact a line, the values aligned.
-pub(super) fn key_values(facts: &[(&str, String)]) -> String {
-    let widest = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    facts
+/// Formats one pair per line, with aligned values.
+pub(super) fn key_values(pairs: &[(&str, String)]) -> String {
+    let widest = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    pairs
         .iter()
         .map(|(name, value)| format!("{name:<widest$}  {}\n", sanitize_line(value)))
         .collect()
 }
 
-/// Pretty JSON, and a line's end. Characters that could steer a terminal are escaped as JSON escapes
-/// them, so a program reads the very same text.
+/// Formats indented JSON. Characters that could control a terminal are escaped, so that a program
+/// reads the same text.
 pub(super) fn json(value: &Value) -> String {
-    let mut shown = String::new();
+    let mut output = String::new();
     for character in format!("{value:#}\n").chars() {
         if character == '\n' || !is_unsafe_for_terminal(character) {
-            shown.push(character);
+            output.push(character);
             continue;
         }
         for unit in character.encode_utf16(&mut [0; 2]) {
-            shown.push_str(&format!("\\u{unit:04x}"));
+            output.push_str(&format!("\\u{unit:04x}"));
         }
     }
-    shown
+    output
 }
 
-/// Text as one line that does nothing to a terminal: what would is shown as `\u{1b}`.
+/// Makes text a single line without terminal control characters, which are escaped as `\u{1b}`.
 pub(super) fn sanitize_line(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
+    let mut output = String::with_capacity(text.len());
     for character in text.chars() {
         if is_unsafe_for_terminal(character) {
-            shown.extend(character.escape_unicode());
+            output.extend(character.escape_unicode());
         } else {
-            shown.push(character);
+            output.push(character);
         }
     }
-    shown
+    output
 }
 
-/// Control characters, and those that turn the direction of text, hide it or end lines.
+/// Whether a character is a control character, or changes the direction of text, hides it or ends
+/// lines.
 fn is_unsafe_for_terminal(character: char) -> bool {
     character.is_control()
         || matches!(
@@ -92,7 +93,7 @@ fn is_unsafe_for_terminal(character: char) -> bool {
         )
 }
 
-/// The text, number or list at a JSON pointer; `-` for nothing.
+/// Formats the string, number or list at a JSON pointer; `-` if absent.
 pub(super) fn text_at(value: &Value, pointer: &str) -> String {
     match value.pointer(pointer) {
         Some(Value::String(text)) if !text.is_empty() => text.clone(),
@@ -116,7 +117,7 @@ mod tests {
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
         let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
-        let shown = table(
+        let output = table(
             &["ID", "EMAIL", "ROLES"],
             &[row(["1", "ann@example.com", "-"]), row(["22", "é", "a,b"])],
         );
@@ -125,7 +126,7 @@ ID  EMAIL            ROLES
 1   ann@example.com  -
 22  é                a,b
 ";
-        assert_eq!(shown, expected);
+        assert_eq!(output, expected);
         assert_eq!(
             key_values(&[("id", "1".to_owned()), ("email", "x".to_owned())]),
             "id     1\nemail  x\n"
@@ -143,13 +144,13 @@ ID  EMAIL            ROLES
         ] {
             assert_eq!(sanitize_line(text), expected);
             let value = serde_json::json!({ "agent": text });
-            let shown = json(&value);
-            let unsafe_ones = shown
+            let output = json(&value);
+            let unsafe_ones = output
                 .chars()
                 .filter(|c| is_unsafe_for_terminal(*c) && *c != '\n');
-            assert_eq!(unsafe_ones.count(), 0, "{shown}");
-            let read: Value = serde_json::from_str(&shown).unwrap();
-            assert_eq!(read, value);
+            assert_eq!(unsafe_ones.count(), 0, "{output}");
+            let parsed: Value = serde_json::from_str(&output).unwrap();
+            assert_eq!(parsed, value);
         }
     }
 

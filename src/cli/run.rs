@@ -3,7 +3,7 @@
 use super::{Logging, RunArgs, new_metrics};
 use crate::gateway::{self, Process, StartOptions};
 
-/// Serves until a signal ends it.
+/// Runs the gateway until a signal ends it.
 pub(super) fn run(args: &RunArgs, logging: Logging) -> anyhow::Result<()> {
     let process = Process::start()?;
     let settings = crate::config::load(&args.config)?;

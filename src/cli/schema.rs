@@ -7,7 +7,7 @@ use crate::config;
 
 #[derive(Debug, Args)]
 pub(super) struct SchemaArgs {
-    /// JSON Schema for editors, or the reference page
+    /// JSON Schema for editors, or the reference page in Markdown
     #[arg(long, value_enum, default_value = "json")]
     format: Format,
 }
@@ -18,7 +18,7 @@ enum Format {
     Markdown,
 }
 
-/// Prints what a configuration file may hold.
+/// Prints the JSON Schema or the reference of the configuration file.
 pub(super) fn run(args: &SchemaArgs) -> anyhow::Result<()> {
     match args.format {
         Format::Json => print(&format!("{:#}\n", config::schema())),

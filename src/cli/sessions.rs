@@ -15,13 +15,13 @@ use super::{ErrorLines, ShowArgs, output, print};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum SessionsCommand {
-    /// List sessions, of everybody or of one user
+    /// List sessions, of all users or of one
     ///
-    /// One user's come newest first. Everybody's come in the store's own order, as many as --limit
-    /// says.
+    /// The sessions of one user are listed newest first. Those of all users are listed in the order
+    /// of the store, up to --limit.
     ///
-    /// Where the store is in memory the running gateway is asked, through its admin listener; the
-    /// configuration needs an admin.token for that.
+    /// With a store in memory, the running gateway is queried through its admin listener, for which
+    /// the configuration needs an admin.token.
     ///
     /// Examples:
     ///   portcullis sessions list --config portcullis.yaml --user ada@example.com
@@ -33,9 +33,9 @@ pub(super) enum SessionsCommand {
     /// Example: portcullis sessions show --config portcullis.yaml ID
     #[command(verbatim_doc_comment)]
     Show(ShowArgs),
-    /// End sessions: some by their ids, or all of one user
+    /// End sessions by their IDs, or all sessions of one user
     ///
-    /// They are refused at once, by every gateway, and what they have open is closed.
+    /// All gateways reject the sessions at once and close their open streams.
     ///
     /// Examples:
     ///   portcullis sessions revoke --config portcullis.yaml ID ID
@@ -50,22 +50,22 @@ pub(super) struct ListArgs {
     /// The configuration file
     #[arg(long, short, value_name = "FILE")]
     config: PathBuf,
-    /// Only those of this user: email address, username or id
+    /// Only sessions of this user: email address, username or ID
     #[arg(long, value_name = "USER")]
     user: Option<String>,
-    /// Only those that stand like this
+    /// Only sessions with this status
     #[arg(long, value_enum, default_value = "active", value_name = "STATUS")]
     status: Status,
-    /// Only those signed in or used from this address
+    /// Only sessions that signed in or were used from this address
     #[arg(long, value_name = "ADDRESS")]
     ip: Option<IpAddr>,
-    /// How many at most
+    /// Maximum number of sessions
     #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
-    /// Go on where an earlier list ended: its `next_cursor`
+    /// Continue a previous list from its `next_cursor`
     #[arg(long, value_name = "CURSOR")]
     cursor: Option<String>,
-    /// JSON, as the API gives it, for programs
+    /// Print JSON, in the form of the API
     #[arg(long)]
     json: bool,
 }
@@ -95,10 +95,10 @@ pub(super) struct RevokeArgs {
     /// The configuration file
     #[arg(long, short, value_name = "FILE")]
     config: PathBuf,
-    /// The sessions' ids
+    /// IDs of the sessions
     #[arg(value_name = "ID", required_unless_present = "user")]
     ids: Vec<String>,
-    /// All sessions of this user instead: email address, username or id
+    /// All sessions of this user: email address, username or ID
     #[arg(long, value_name = "USER", conflicts_with = "ids")]
     user: Option<String>,
     /// JSON, as the API gives it, for programs
@@ -106,7 +106,7 @@ pub(super) struct RevokeArgs {
     json: bool,
 }
 
-/// Does what is asked for with sessions.
+/// Runs a command about sessions.
 pub(super) fn run(command: &SessionsCommand) -> anyhow::Result<()> {
     match command {
         SessionsCommand::List(args) => list(args),
@@ -115,29 +115,29 @@ pub(super) fn run(command: &SessionsCommand) -> anyhow::Result<()> {
     }
 }
 
-/// A user named by an operator. Trusted issuers and backends have users whom the database does not
-/// know; for those the name is the id.
-async fn find_owner(office: &AdminClient, named: &str) -> anyhow::Result<(String, bool)> {
-    let found = office.find_user(named).await?;
-    let known = found.is_some();
-    Ok((found.unwrap_or_else(|| named.to_owned()), known))
+/// Resolves a user, and returns whether the database has it. Users of trusted issuers and backends
+/// are not in the database; for those, the name is the ID.
+async fn find_owner(client: &AdminClient, named: &str) -> anyhow::Result<(String, bool)> {
+    let user = client.find_user(named).await?;
+    let exists = user.is_some();
+    Ok((user.unwrap_or_else(|| named.to_owned()), exists))
 }
 
 fn list(args: &ListArgs) -> anyhow::Result<()> {
-    let listing = admin_client::with_client(&args.config, Needs::Sessions, async |office| {
+    let listing = admin_client::with_client(&args.config, Needs::Sessions, async |client| {
         let ip = args.ip.map(|ip| ip.to_string());
         let mut query = vec![("status", args.status.as_str())];
         query.extend(ip.as_deref().map(|ip| ("ip", ip)));
-        let (wanted, cursor) = (args.limit as usize, args.cursor.as_deref());
+        let (limit, cursor) = (args.limit as usize, args.cursor.as_deref());
         let Some(named) = &args.user else {
-            let listing = Listing::fetch(office, "sessions", &query, wanted, cursor).await?;
+            let listing = Listing::fetch(client, "sessions", &query, limit, cursor).await?;
             return Ok(listing.with_own_count());
         };
-        let (user, known) = find_owner(office, named).await?;
+        let (user, exists) = find_owner(client, named).await?;
         query.push(("user", &user));
-        let listing = Listing::fetch(office, "sessions", &query, wanted, cursor).await?;
-        if listing.items.is_empty() && !known {
-            bail!("there is no user {named}, and no session of one");
+        let listing = Listing::fetch(client, "sessions", &query, limit, cursor).await?;
+        if listing.items.is_empty() && !exists {
+            bail!("there is no user {named}, and no session of such a user");
         }
         Ok(listing)
     })?;
@@ -180,7 +180,7 @@ fn format_table(sessions: &[Value]) -> String {
     output::table(&header, &rows)
 }
 
-/// By email where there is one, as people know each other.
+/// Formats the owner of a session by email address, or else by ID.
 fn format_owner(session: &Value) -> String {
     match output::text_at(session, "/email") {
         email if email != "-" => email,
@@ -188,7 +188,7 @@ fn format_owner(session: &Value) -> String {
     }
 }
 
-/// To the second.
+/// Formats a time to the second.
 fn format_time(session: &Value, pointer: &str) -> String {
     let time = output::text_at(session, pointer);
     match time.split_once('.') {
@@ -199,19 +199,19 @@ fn format_time(session: &Value, pointer: &str) -> String {
 
 fn format_device(session: &Value) -> String {
     let parts = ["/device/type", "/device/name"].map(|part| output::text_at(session, part));
-    let known: Vec<String> = parts.into_iter().filter(|part| part != "-").collect();
-    match known.join(" ") {
+    let present: Vec<String> = parts.into_iter().filter(|part| part != "-").collect();
+    match present.join(" ") {
         device if device.is_empty() => "-".to_owned(),
         device => device,
     }
 }
 
 fn show(args: &ShowArgs) -> anyhow::Result<()> {
-    let session = admin_client::with_client(&args.config, Needs::Sessions, async |office| {
-        let asked = office
+    let session = admin_client::with_client(&args.config, Needs::Sessions, async |client| {
+        let response = client
             .request(Method::GET, &session_target(&args.named), None)
             .await;
-        asked.map_err(|error| match error.is_not_found() {
+        response.map_err(|error| match error.is_not_found() {
             true => anyhow::anyhow!("there is no session {}", args.named),
             false => error.into(),
         })
@@ -247,53 +247,53 @@ fn encode_segment(text: &str) -> String {
 }
 
 fn revoke(args: &RevokeArgs) -> anyhow::Result<()> {
-    let (revoked, complaints) =
-        admin_client::with_client(&args.config, Needs::Sessions, async |office| {
+    let (revoked, errors) =
+        admin_client::with_client(&args.config, Needs::Sessions, async |client| {
             match &args.user {
-                Some(named) => Ok((revoke_user(office, named).await?, Vec::new())),
-                None => Ok(revoke_each(office, &args.ids).await),
+                Some(named) => Ok((revoke_user(client, named).await?, Vec::new())),
+                None => Ok(revoke_each(client, &args.ids).await),
             }
         })?;
-    // What was done is told also when something else failed.
+    // The sessions that ended are reported even if others failed.
     print(&match (args.json, revoked) {
         (true, _) => output::json(&json!({ "revoked": revoked })),
         (false, 1) => "1 session has been ended\n".to_owned(),
         (false, _) => format!("{revoked} sessions have been ended\n"),
     })?;
-    ErrorLines::fail_if_any(complaints)
+    ErrorLines::fail_if_any(errors)
 }
 
-async fn revoke_user(office: &AdminClient, named: &str) -> anyhow::Result<u64> {
-    let (user, known) = find_owner(office, named).await?;
+async fn revoke_user(client: &AdminClient, named: &str) -> anyhow::Result<u64> {
+    let (user, exists) = find_owner(client, named).await?;
     let target = format!("/admin/users/{}/sessions", encode_segment(&user));
-    let answer = office.request(Method::DELETE, &target, None).await?;
-    let revoked = revoked_count(&answer);
-    if revoked == 0 && !known {
-        bail!("there is no user {named}, and no session of one");
+    let response = client.request(Method::DELETE, &target, None).await?;
+    let revoked = revoked_count(&response);
+    if revoked == 0 && !exists {
+        bail!("there is no user {named}, and no session of such a user");
     }
     Ok(revoked)
 }
 
-/// Ends as many as can be; the others are complained of.
-async fn revoke_each(office: &AdminClient, ids: &[String]) -> (u64, Vec<String>) {
-    let (mut revoked, mut complaints) = (0, Vec::new());
+/// Ends as many sessions as possible, and returns the number and the errors.
+async fn revoke_each(client: &AdminClient, ids: &[String]) -> (u64, Vec<String>) {
+    let (mut revoked, mut errors) = (0, Vec::new());
     for id in ids {
-        match office
+        match client
             .request(Method::DELETE, &session_target(id), None)
             .await
         {
-            Ok(answer) => revoked += revoked_count(&answer),
+            Ok(response) => revoked += revoked_count(&response),
             Err(error) if error.is_not_found() => {
-                complaints.push(format!("there is no session {id}"));
+                errors.push(format!("there is no session {id}"));
             }
-            Err(error) => complaints.push(format!("session {id}: {error}")),
+            Err(error) => errors.push(format!("session {id}: {error}")),
         }
     }
-    (revoked, complaints)
+    (revoked, errors)
 }
 
-fn revoked_count(answer: &Value) -> u64 {
-    answer
+fn revoked_count(response: &Value) -> u64 {
+    response
         .get("revoked")
         .and_then(Value::as_u64)
         .unwrap_or_default()

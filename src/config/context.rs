@@ -1,4 +1,4 @@
-//! One reading of one file: the mistakes found so far, the places to put them, the files read.
+//! Context of resolving one file: errors and warnings, source positions, files read.
 
 use std::path::{Path, PathBuf};
 
@@ -9,138 +9,145 @@ use super::diagnostics::{Diagnostic, did_you_mean};
 use super::document::{ConfigPath, SourceMap};
 use super::units::{Secret, Time};
 
-/// Bytes of a file that the configuration refers to.
+/// Maximum size of a referenced file, in bytes.
 const MAX_FILE: u64 = 4 << 20;
 
-/// What the meaning checks share.
+/// State that all checks of a file share.
 pub(super) struct ResolveContext<'a> {
     pub(super) source_map: &'a SourceMap,
-    /// Relative paths are relative to the configuration file.
+    /// Directory of the configuration file, for relative paths.
     pub(super) folder: &'a Path,
-    /// Guesses, which are not complained about again.
+    /// Locations whose values are guesses; errors there are not reported.
     pub(super) recovered: &'a [ConfigPath],
     pub(super) errors: Vec<Diagnostic>,
-    /// What is valid and probably not meant.
+    /// Settings that are valid but suspicious.
     pub(super) warnings: Vec<Diagnostic>,
     pub(super) watched: Vec<PathBuf>,
 }
 
 impl ResolveContext<'_> {
-    /// Reports a mistake in the value at `place`.
-    pub(super) fn error(&mut self, place: &ConfigPath, message: impl Into<String>) {
-        self.report(place, self.source_map.value_position(place), message.into());
+    /// Reports an error in the value at `location`.
+    pub(super) fn error(&mut self, location: &ConfigPath, message: impl Into<String>) {
+        self.report(
+            location,
+            self.source_map.value_position(location),
+            message.into(),
+        );
     }
 
-    /// Warns of the value at `place`.
-    pub(super) fn warn(&mut self, place: &ConfigPath, message: impl Into<String>) {
-        let at = self.source_map.value_position(place);
+    /// Reports a warning about the value at `location`.
+    pub(super) fn warn(&mut self, location: &ConfigPath, message: impl Into<String>) {
+        let position = self.source_map.value_position(location);
         let message = message.into();
-        self.warnings.push(Diagnostic {
-            position: at,
-            message,
-        });
+        self.warnings.push(Diagnostic { position, message });
     }
 
-    /// Reports that the key at `place` should not be there.
-    pub(super) fn error_at_key(&mut self, place: &ConfigPath, message: impl Into<String>) {
-        self.report(place, self.source_map.key_position(place), message.into());
+    /// Reports an error at the key of `location`.
+    pub(super) fn error_at_key(&mut self, location: &ConfigPath, message: impl Into<String>) {
+        self.report(
+            location,
+            self.source_map.key_position(location),
+            message.into(),
+        );
     }
 
-    fn report(&mut self, place: &ConfigPath, at: super::diagnostics::Position, message: String) {
-        if !self.recovered.iter().any(|guess| place.is_within(guess)) {
-            self.errors.push(Diagnostic {
-                position: at,
-                message,
-            });
+    fn report(
+        &mut self,
+        location: &ConfigPath,
+        position: super::diagnostics::Position,
+        message: String,
+    ) {
+        if !self.recovered.iter().any(|guess| location.is_within(guess)) {
+            self.errors.push(Diagnostic { position, message });
         }
     }
 
-    /// Reports a name that nothing has, with the nearest one that something has.
+    /// Reports a reference to an undefined name, with the most similar defined one.
     pub(super) fn unknown_reference<'n>(
         &mut self,
-        place: &ConfigPath,
+        location: &ConfigPath,
         kind: &str,
         name: &str,
         names: impl Iterator<Item = &'n str>,
     ) {
         let hint = did_you_mean(name, names);
-        let name = self.quoted(place, name);
-        self.error(place, format!("there is no {kind} {name}{hint}"));
+        let name = self.quoted(location, name);
+        self.error(location, format!("there is no {kind} {name}{hint}"));
     }
 
-    /// The text in quotes, unless it came from the environment and may be a secret.
-    pub(super) fn quoted(&self, place: &ConfigPath, text: &str) -> String {
-        if self.source_map.is_from_environment(place) {
+    /// Quotes a text, unless it came from the environment and may be a secret.
+    pub(super) fn quoted(&self, location: &ConfigPath, text: &str) -> String {
+        if self.source_map.is_from_environment(location) {
             "of that name".to_owned()
         } else {
             format!("\"{text}\"")
         }
     }
 
-    /// A file's name, unless it came from the environment and may be a secret put in the wrong
-    /// place.
-    pub(super) fn display_path(&self, place: &ConfigPath, path: &str) -> String {
-        if self.source_map.is_from_environment(place) {
+    /// Returns a path for messages, unless it came from the environment and may be a misplaced
+    /// secret.
+    pub(super) fn display_path(&self, location: &ConfigPath, path: &str) -> String {
+        if self.source_map.is_from_environment(location) {
             "the file".to_owned()
         } else {
             path.to_owned()
         }
     }
 
-    /// A duration that may not be zero.
+    /// Returns a duration that must not be zero.
     pub(super) fn require_positive(
         &mut self,
-        place: &ConfigPath,
+        location: &ConfigPath,
         time: Time,
     ) -> std::time::Duration {
         if time.0.is_zero() {
-            let name = place.last().unwrap_or_default();
-            self.error(place, format!("\"{name}\" must be longer than 0"));
+            let name = location.last().unwrap_or_default();
+            self.error(location, format!("\"{name}\" must be greater than 0"));
         }
         time.0
     }
 
-    /// A text that may not be empty.
-    pub(super) fn require_non_empty(&mut self, place: &ConfigPath, text: &str) -> String {
+    /// Returns a text that must not be empty.
+    pub(super) fn require_non_empty(&mut self, location: &ConfigPath, text: &str) -> String {
         if text.is_empty() {
-            let name = place.last().unwrap_or_default();
-            self.error(place, format!("\"{name}\" must not be empty"));
+            let name = location.last().unwrap_or_default();
+            self.error(location, format!("\"{name}\" must not be empty"));
         }
         text.to_owned()
     }
 
-    /// Where a file is that the configuration names.
+    /// Resolves the path of a referenced file.
     pub(super) fn resolve_path(&self, path: &str) -> PathBuf {
         self.folder.join(path)
     }
 
-    /// Reads a file that the configuration names, and has it watched.
+    /// Reads a referenced file and adds it to the watched files.
     pub(super) fn read_file(
         &mut self,
-        place: &ConfigPath,
+        location: &ConfigPath,
         path: &str,
     ) -> Option<Zeroizing<Vec<u8>>> {
         let path = self.resolve_path(path);
-        let read = read_bounded(&path);
-        let shown = self.display_path(place, &path.display().to_string());
+        let result = read_bounded(&path);
+        let displayed = self.display_path(location, &path.display().to_string());
         if !self.watched.contains(&path) {
             self.watched.push(path);
         }
-        match read {
+        match result {
             Ok(bytes) if bytes.is_empty() => {
-                self.error(place, format!("{shown} is empty"));
+                self.error(location, format!("{displayed} is empty"));
                 None
             }
             Ok(bytes) => Some(bytes),
             Err(error) => {
-                self.error(place, format!("cannot read {shown}: {error}"));
+                self.error(location, format!("cannot read {displayed}: {error}"));
                 None
             }
         }
     }
 
-    /// Reads a secret from the file itself or from the file that `<name>_file` names. One line end
-    /// is taken off the latter. An empty secret is a mistake, and so are two.
+    /// Reads a secret from the value `name` or from the file in `<name>_file`, without one final
+    /// line break. An empty secret is an error, as are both keys together.
     pub(super) fn read_secret(
         &mut self,
         section: &ConfigPath,
@@ -148,32 +155,32 @@ impl ResolveContext<'_> {
         inline: Option<&Secret>,
         file: Option<&str>,
     ) -> Option<SecretString> {
-        let place = section.key(name);
-        let file_place = section.key(&format!("{name}_file"));
+        let location = section.key(name);
+        let file_location = section.key(&format!("{name}_file"));
         match (inline, file) {
             (Some(_), Some(_)) => {
                 let message = format!("give \"{name}\" or \"{name}_file\", not both");
-                self.error_at_key(&file_place, message);
+                self.error_at_key(&file_location, message);
                 None
             }
             (Some(secret), None) => {
                 if secret.0.is_empty() {
-                    self.error(&place, format!("\"{name}\" is empty"));
+                    self.error(&location, format!("\"{name}\" is empty"));
                     return None;
                 }
                 Some(secret.0.clone().into())
             }
             (None, Some(path)) => {
-                let bytes = self.read_file(&file_place, path)?;
-                let path = self.display_path(&file_place, path);
+                let bytes = self.read_file(&file_location, path)?;
+                let path = self.display_path(&file_location, path);
                 let text = std::str::from_utf8(&bytes).map(|text| {
                     let line = text.strip_suffix('\n').unwrap_or(text);
                     line.strip_suffix('\r').unwrap_or(line)
                 });
                 match text {
-                    Ok("") => self.error(&file_place, format!("{path} is empty")),
+                    Ok("") => self.error(&file_location, format!("{path} is empty")),
                     Ok(text) => return Some(text.to_owned().into()),
-                    Err(_) => self.error(&file_place, format!("{path} is not UTF-8 text")),
+                    Err(_) => self.error(&file_location, format!("{path} is not UTF-8 text")),
                 }
                 None
             }
@@ -185,8 +192,8 @@ impl ResolveContext<'_> {
 fn read_bounded(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
     use std::io::Read;
     let file = std::fs::File::open(path).map_err(|error| describe_io_error(&error))?;
-    let about = file.metadata().map_err(|error| describe_io_error(&error))?;
-    if about.is_dir() {
+    let metadata = file.metadata().map_err(|error| describe_io_error(&error))?;
+    if metadata.is_dir() {
         return Err("it is a directory".to_owned());
     }
     let mut bytes = Zeroizing::new(Vec::new());
@@ -199,10 +206,10 @@ fn read_bounded(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
     Ok(bytes)
 }
 
-/// The reason without the operating system's error number.
+/// Describes an I/O error without the error number of the operating system.
 fn describe_io_error(error: &std::io::Error) -> String {
     match error.kind() {
-        std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        std::io::ErrorKind::NotFound => "no such file".to_owned(),
         std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
         _ => error.to_string(),
     }

@@ -1,9 +1,9 @@
-//! What is wrong with a configuration, each mistake with the place where it can be mended.
+//! Errors and warnings about a configuration, with their positions.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// A line and a column, both counted from 1; columns count characters.
+/// Line and column, both counted from 1; columns count characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
     pub line: usize,
@@ -15,14 +15,14 @@ impl Position {
     pub const START: Position = Position { line: 1, column: 1 };
 }
 
-/// One thing that is wrong. The message never shows a secret.
+/// One error or warning. The message never contains a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
     pub position: Position,
     pub message: String,
 }
 
-/// Everything that is wrong with one file, in the order of the file. Shown as one line a mistake,
+/// All errors of one file, in file order. Displayed as one line per error,
 /// `FILE:LINE:COLUMN: message`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostics {
@@ -31,7 +31,7 @@ pub struct Diagnostics {
 }
 
 impl Diagnostics {
-    /// Sorts the mistakes into file order and drops repetitions.
+    /// Sorts the errors into file order and removes duplicates.
     pub(super) fn new(file: PathBuf, mut list: Vec<Diagnostic>) -> Diagnostics {
         list.sort_by(|a, b| {
             a.position
@@ -46,18 +46,11 @@ impl Diagnostics {
 impl fmt::Display for Diagnostics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let file = self.file.display();
-        for (
-            index,
-            Diagnostic {
-                position: at,
-                message,
-            },
-        ) in self.list.iter().enumerate()
-        {
+        for (index, Diagnostic { position, message }) in self.list.iter().enumerate() {
             if index > 0 {
                 f.write_str("\n")?;
             }
-            write!(f, "{file}:{}:{}: {message}", at.line, at.column)?;
+            write!(f, "{file}:{}:{}: {message}", position.line, position.column)?;
         }
         Ok(())
     }
@@ -65,7 +58,7 @@ impl fmt::Display for Diagnostics {
 
 impl std::error::Error for Diagnostics {}
 
-/// What is valid in a file and probably not meant, in the order of the file. Shown as one line each,
+/// Warnings about one file, in file order. Displayed as one line per warning,
 /// `FILE:LINE:COLUMN: warning: message`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warnings(Diagnostics);
@@ -83,18 +76,18 @@ impl Warnings {
 impl fmt::Display for Warnings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let file = self.0.file.display();
-        for Diagnostic {
-            position: at,
-            message,
-        } in &self.0.list
-        {
-            writeln!(f, "{file}:{}:{}: warning: {message}", at.line, at.column)?;
+        for Diagnostic { position, message } in &self.0.list {
+            writeln!(
+                f,
+                "{file}:{}:{}: warning: {message}",
+                position.line, position.column
+            )?;
         }
         Ok(())
     }
 }
 
-/// Finds the candidate that somebody who wrote `wrong` most likely meant.
+/// Finds the candidate that is most similar to a misspelt name.
 pub(super) fn nearest_match<'a>(
     wrong: &str,
     candidates: impl IntoIterator<Item = &'a str>,
@@ -102,16 +95,16 @@ pub(super) fn nearest_match<'a>(
     candidates
         .into_iter()
         .map(|candidate| (strsim::damerau_levenshtein(wrong, candidate), candidate))
-        // Half of it right is near enough to be worth a look.
+        // At most half of the characters may differ.
         .filter(|(distance, candidate)| {
             candidate.starts_with(wrong) || 2 * distance <= wrong.len().max(candidate.len())
         })
-        // What was only begun is nearer than what is as short.
+        // A completion of the name is preferred over other candidates.
         .min_by_key(|(distance, candidate)| (!candidate.starts_with(wrong), *distance))
         .map(|(_, candidate)| candidate)
 }
 
-/// The end of a sentence that suggests the nearest candidate; empty when none is near.
+/// Returns the end of a message that suggests the most similar candidate; empty if there is none.
 pub(super) fn did_you_mean<'a>(
     wrong: &str,
     candidates: impl IntoIterator<Item = &'a str>,

@@ -1,5 +1,5 @@
-//! The tree as a JSON value, for the schema validator and serde, with a map from each place in it
-//! to its line and column.
+//! Conversion of the YAML tree to JSON, for schema validation and deserialization, with the source
+//! position of every value.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,28 +14,28 @@ use super::yaml::{NodeKind, Scalar, YamlNode};
 pub(super) struct ConfigPath(String);
 
 impl ConfigPath {
-    /// The whole file.
+    /// The root of the file.
     pub(super) fn root() -> ConfigPath {
         ConfigPath(String::new())
     }
 
-    /// A pointer that the validator made.
+    /// A JSON pointer from the schema validator.
     pub(super) fn from_pointer(pointer: &str) -> ConfigPath {
         ConfigPath(pointer.to_owned())
     }
 
-    /// The place of a key of this mapping.
+    /// The path of a key of this mapping.
     pub(super) fn key(&self, key: &str) -> ConfigPath {
         let key = key.replace('~', "~0").replace('/', "~1");
         ConfigPath(format!("{}/{key}", self.0))
     }
 
-    /// The place of an item of this list.
+    /// The path of an item of this list.
     pub(super) fn item(&self, index: usize) -> ConfigPath {
         ConfigPath(format!("{}/{index}", self.0))
     }
 
-    /// The place that this one is in.
+    /// The path of the enclosing mapping or list.
     pub(super) fn parent(&self) -> Option<ConfigPath> {
         self.0
             .rsplit_once('/')
@@ -48,21 +48,21 @@ impl ConfigPath {
         Some(last.replace("~1", "/").replace("~0", "~"))
     }
 
-    /// Whether this place is `other` or inside it.
+    /// Whether this path is `other` or inside it.
     pub(super) fn is_within(&self, other: &ConfigPath) -> bool {
         self.0
             .strip_prefix(&other.0)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
-    /// The JSON pointer itself.
+    /// The path as a JSON pointer.
     pub(super) fn pointer(&self) -> &str {
         &self.0
     }
 }
 
 impl fmt::Display for ConfigPath {
-    /// As a person would say it: `routes[0].upstream`.
+    /// Writes the path in the form `routes[0].upstream`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, part) in self.0.split('/').skip(1).enumerate() {
             let part = part.replace("~1", "/").replace("~0", "~");
@@ -84,73 +84,75 @@ struct SourceEntry {
     unresolved: bool,
 }
 
-/// Where each place was written.
+/// Source position of every value.
 #[derive(Debug, Default)]
 pub(super) struct SourceMap(HashMap<ConfigPath, SourceEntry>);
 
 impl SourceMap {
-    /// Where the value starts; for a place that is not in the file, where the nearest place around
-    /// it starts, which is where it would have to be added.
-    pub(super) fn value_position(&self, place: &ConfigPath) -> Position {
-        match self.0.get(place) {
-            Some(mark) => mark.value,
-            None => self.nearest_position(place),
+    /// Returns the position of a value. For a value that is not in the file, this is the position
+    /// of the nearest enclosing one, to which it would have to be added.
+    pub(super) fn value_position(&self, location: &ConfigPath) -> Position {
+        match self.0.get(location) {
+            Some(entry) => entry.value,
+            None => self.nearest_position(location),
         }
     }
 
-    /// Where the key starts, or else the value.
-    pub(super) fn key_position(&self, place: &ConfigPath) -> Position {
-        match self.0.get(place) {
-            Some(mark) => mark.key.unwrap_or(mark.value),
-            None => self.nearest_position(place),
+    /// Returns the position of the key, or else of the value.
+    pub(super) fn key_position(&self, location: &ConfigPath) -> Position {
+        match self.0.get(location) {
+            Some(entry) => entry.key.unwrap_or(entry.value),
+            None => self.nearest_position(location),
         }
     }
 
-    /// Whether the file has something at this place.
-    pub(super) fn contains(&self, place: &ConfigPath) -> bool {
-        self.0.contains_key(place)
+    /// Whether the file has a value at this path.
+    pub(super) fn contains(&self, location: &ConfigPath) -> bool {
+        self.0.contains_key(location)
     }
 
-    /// Whether the value holds something from the environment.
-    pub(super) fn is_from_environment(&self, place: &ConfigPath) -> bool {
-        self.0.get(place).is_some_and(|mark| mark.from_environment)
+    /// Whether the value contains text from the environment.
+    pub(super) fn is_from_environment(&self, location: &ConfigPath) -> bool {
+        self.0
+            .get(location)
+            .is_some_and(|entry| entry.from_environment)
     }
 
-    /// Whether the value names a variable that is not there.
-    pub(super) fn is_unresolved(&self, place: &ConfigPath) -> bool {
-        self.0.get(place).is_some_and(|mark| mark.unresolved)
+    /// Whether the value refers to an unset variable.
+    pub(super) fn is_unresolved(&self, location: &ConfigPath) -> bool {
+        self.0.get(location).is_some_and(|entry| entry.unresolved)
     }
 
-    /// The values that name variables that are not there.
+    /// Returns the values that refer to unset variables.
     pub(super) fn unresolved(&self) -> impl Iterator<Item = &ConfigPath> {
-        let unresolved = self.0.iter().filter(|(_, mark)| mark.unresolved);
-        unresolved.map(|(place, _)| place)
+        let unresolved = self.0.iter().filter(|(_, entry)| entry.unresolved);
+        unresolved.map(|(location, _)| location)
     }
 
-    fn nearest_position(&self, place: &ConfigPath) -> Position {
-        let mut place = place.clone();
-        while let Some(parent) = place.parent() {
-            if let Some(mark) = self.0.get(&parent) {
-                return mark.key.unwrap_or(mark.value);
+    fn nearest_position(&self, location: &ConfigPath) -> Position {
+        let mut location = location.clone();
+        while let Some(parent) = location.parent() {
+            if let Some(entry) = self.0.get(&parent) {
+                return entry.key.unwrap_or(entry.value);
             }
-            place = parent;
+            location = parent;
         }
         Position::START
     }
 }
 
-/// Turns the tree into a value and the places of its parts.
+/// Converts the tree to a JSON value and its source map.
 pub(super) fn to_json(root: &YamlNode) -> (Value, SourceMap) {
-    let mut places = SourceMap::default();
-    let value = convert_node(root, None, ConfigPath::root(), &mut places);
-    (value, places)
+    let mut source_map = SourceMap::default();
+    let value = convert_node(root, None, ConfigPath::root(), &mut source_map);
+    (value, source_map)
 }
 
 fn convert_node(
     node: &YamlNode,
     key: Option<Position>,
-    place: ConfigPath,
-    places: &mut SourceMap,
+    location: ConfigPath,
+    source_map: &mut SourceMap,
 ) -> Value {
     let (mut from_environment, mut unresolved) = (false, false);
     let value = match &node.kind {
@@ -160,8 +162,8 @@ fn convert_node(
         }
         NodeKind::List(items) => {
             let items = items.iter().enumerate();
-            let list =
-                items.map(|(index, item)| convert_node(item, None, place.item(index), places));
+            let list = items
+                .map(|(index, item)| convert_node(item, None, location.item(index), source_map));
             Value::Array(list.collect())
         }
         NodeKind::Map(entries) => {
@@ -169,25 +171,25 @@ fn convert_node(
                 let value = convert_node(
                     &entry.value,
                     Some(entry.key_position),
-                    place.key(&entry.key),
-                    places,
+                    location.key(&entry.key),
+                    source_map,
                 );
                 (entry.key.clone(), value)
             });
             Value::Object(pairs.collect::<Map<_, _>>())
         }
     };
-    let mark = SourceEntry {
+    let entry = SourceEntry {
         key,
         value: node.position,
         from_environment,
         unresolved,
     };
-    places.0.insert(place, mark);
+    source_map.0.insert(location, entry);
     value
 }
 
-/// Reads a plain scalar by YAML 1.2's core schema (section 10.3.2).
+/// Interprets a plain scalar by the core schema of YAML 1.2 (section 10.3.2).
 fn resolve_scalar(scalar: &Scalar) -> Value {
     let text = scalar.text.as_str();
     if !scalar.plain {
@@ -226,7 +228,7 @@ fn parse_number(text: &str) -> Option<Number> {
         return None;
     }
     let value: f64 = decimal.parse().ok()?;
-    // A whole number is one however it is written.
+    // A whole number is an integer in every notation.
     let whole = value.fract() == 0.0 && (0.0..9_007_199_254_740_992.0).contains(&value);
     if whole {
         Some(Number::from(value as u64))
@@ -278,11 +280,11 @@ mod tests {
 
     #[test]
     fn path_is_displayed_with_dots_and_indices() {
-        let place = ConfigPath::root().key("routes").item(0).key("a/b~c");
-        assert_eq!(place.pointer(), "/routes/0/a~1b~0c");
-        assert_eq!(place.to_string(), "routes[0].a/b~c");
-        assert_eq!(place.last().as_deref(), Some("a/b~c"));
-        assert!(place.is_within(&ConfigPath::root().key("routes")));
-        assert!(!place.is_within(&ConfigPath::root().key("route")));
+        let location = ConfigPath::root().key("routes").item(0).key("a/b~c");
+        assert_eq!(location.pointer(), "/routes/0/a~1b~0c");
+        assert_eq!(location.to_string(), "routes[0].a/b~c");
+        assert_eq!(location.last().as_deref(), Some("a/b~c"));
+        assert!(location.is_within(&ConfigPath::root().key("routes")));
+        assert!(!location.is_within(&ConfigPath::root().key("route")));
     }
 }

@@ -1,25 +1,25 @@
-//! `${NAME}` and `${NAME:-default}` inside values, replaced before anything is interpreted.
+//! Substitution of `${NAME}` and `${NAME:-default}` in values, before they are interpreted.
 
 use super::diagnostics::{Diagnostic, Position};
 use super::yaml::{NodeKind, Scalar, YamlNode};
 
-/// Replaces every variable in the tree's values. `look_up` answers with a variable's value.
-/// `$$` stands for a dollar. An unset variable without a default is a mistake.
+/// Substitutes every variable in the tree's values, with `look_up` as the environment.
+/// `$$` is a dollar sign. An unset variable without a default is an error.
 pub(super) fn substitute(
     node: &mut YamlNode,
     look_up: &dyn Fn(&str) -> Option<String>,
-    mistakes: &mut Vec<Diagnostic>,
+    errors: &mut Vec<Diagnostic>,
 ) {
     match &mut node.kind {
-        NodeKind::Scalar(scalar) => substitute_scalar(scalar, node.position, look_up, mistakes),
+        NodeKind::Scalar(scalar) => substitute_scalar(scalar, node.position, look_up, errors),
         NodeKind::List(items) => {
             for item in items {
-                substitute(item, look_up, mistakes);
+                substitute(item, look_up, errors);
             }
         }
         NodeKind::Map(entries) => {
             for entry in entries {
-                substitute(&mut entry.value, look_up, mistakes);
+                substitute(&mut entry.value, look_up, errors);
             }
         }
     }
@@ -27,9 +27,9 @@ pub(super) fn substitute(
 
 fn substitute_scalar(
     scalar: &mut Scalar,
-    at: Position,
+    position: Position,
     look_up: &dyn Fn(&str) -> Option<String>,
-    mistakes: &mut Vec<Diagnostic>,
+    errors: &mut Vec<Diagnostic>,
 ) {
     if !scalar.text.contains('$') {
         return;
@@ -41,15 +41,12 @@ fn substitute_scalar(
         }
         Err(message) => {
             scalar.unresolved = true;
-            mistakes.push(Diagnostic {
-                position: at,
-                message,
-            });
+            errors.push(Diagnostic { position, message });
         }
     }
 }
 
-/// The text with its variables replaced, and whether there were any.
+/// Returns the text with its variables replaced, and whether it had any.
 fn expand(text: &str, look_up: &dyn Fn(&str) -> Option<String>) -> Result<(String, bool), String> {
     let mut result = String::with_capacity(text.len());
     let mut replaced = false;
@@ -59,8 +56,8 @@ fn expand(text: &str, look_up: &dyn Fn(&str) -> Option<String>) -> Result<(Strin
         if let Some(after) = after.strip_prefix('$') {
             result.push('$');
             rest = after;
-        } else if let Some(inside) = after.strip_prefix('{') {
-            let (reference, after) = inside
+        } else if let Some(braced) = after.strip_prefix('{') {
+            let (reference, after) = braced
                 .split_once('}')
                 .ok_or("\"${\" has no closing brace; write $$ for a dollar sign")?;
             result.push_str(&expand_reference(reference, look_up)?);
@@ -83,9 +80,9 @@ fn expand_reference(
         Some((name, default)) => (name, Some(default)),
         None => (reference, None),
     };
-    let valid = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+    let is_valid_name = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-    if !valid {
+    if !is_valid_name {
         return Err(
             "\"${\" must be followed by the name of an environment variable and \"}\"; \
                     write $$ for a dollar sign"
@@ -93,7 +90,7 @@ fn expand_reference(
         );
     }
     match (look_up(name), default) {
-        // As in a shell, `:-` also stands in for a variable that is set to nothing.
+        // As in a shell, the default of `:-` also replaces an empty value.
         (Some(value), Some(default)) if value.is_empty() => Ok(default.to_owned()),
         (Some(value), _) => Ok(value),
         (None, Some(default)) => Ok(default.to_owned()),
@@ -114,10 +111,10 @@ mod tests {
             _ => None,
         };
         match (expand(text, &look_up), expected) {
-            (Ok((found, _)), Ok(expected)) => assert_eq!(found, expected, "{text}"),
-            (Err(found), Err(expected)) => assert!(found.contains(expected), "{text}: {found}"),
-            (found, _) => assert_eq!(
-                found.map(|(text, _)| text),
+            (Ok((result, _)), Ok(expected)) => assert_eq!(result, expected, "{text}"),
+            (Err(result), Err(expected)) => assert!(result.contains(expected), "{text}: {result}"),
+            (result, _) => assert_eq!(
+                result.map(|(text, _)| text),
                 expected.map(str::to_owned).map_err(str::to_owned),
                 "{text}"
             ),

@@ -1,10 +1,10 @@
-//! Keys from the text of a configuration or of a file.
+//! Keys from the text of the configuration or of a file.
 
 use std::error::Error;
 
 use crate::auth::token::{Algorithm, Key, KeyError};
 
-/// Reads a secret or a PEM key, as the algorithm asks for.
+/// Parses a secret or a PEM key, depending on the algorithm.
 pub(super) fn parse_key(
     id: Option<String>,
     algorithm: Algorithm,
@@ -18,7 +18,7 @@ pub(super) fn parse_key(
     }
 }
 
-/// The error with its cause, in one line. Neither holds any of the key.
+/// Describes an error with its cause in one line. Neither contains any of the key.
 pub(super) fn describe_error(error: &KeyError) -> String {
     error
         .source()

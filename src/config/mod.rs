@@ -1,12 +1,13 @@
-//! What the operator wrote. A file goes through these steps, each of which reports every mistake
-//! it finds with its line and column:
+//! The configuration file.
 //!
-//! 1. `yaml` reads it into a tree that knows where everything was written;
-//! 2. `environment` replaces variables;
-//! 3. `shape` holds the tree against the JSON Schema, which `schema` makes from the types in `file`;
-//! 4. `meaning` checks what a schema cannot say, and makes [`Settings`].
+//! A file passes these steps, each of which reports all errors with line and column:
 //!
-//! Only `gateway` and `cli` know this room.
+//! 1. `yaml` parses it into a tree with the position of every node;
+//! 2. `environment` substitutes variables;
+//! 3. `schema_check` validates the tree against the JSON Schema of the types in `file`;
+//! 4. `resolve` checks what a schema cannot express, and builds [`Settings`].
+//!
+//! Only `gateway` and `cli` use this module.
 
 mod context;
 mod diagnostics;
@@ -38,20 +39,20 @@ pub use watch::{FileWatcher, WatchError};
 
 use crate::settings::Settings;
 
-/// Reads and checks a configuration file, with the process' environment.
+/// Reads and checks a configuration file, with the environment of the process.
 ///
 /// # Errors
 ///
-/// Everything that is wrong with it, in file order.
+/// All errors of the file, in file order.
 pub fn load(path: &Path) -> Result<Settings, Diagnostics> {
     load_with_warnings(path).map(|(settings, _)| settings)
 }
 
-/// [`load`] with what is valid and probably not meant.
+/// Reads and checks a configuration file, and also returns warnings about suspicious settings.
 ///
 /// # Errors
 ///
-/// Everything that is wrong with the file, in file order.
+/// All errors of the file, in file order.
 pub fn load_with_warnings(path: &Path) -> Result<(Settings, Warnings), Diagnostics> {
     let text = std::fs::read(path).map_err(|error| format!("cannot read the file: {error}"));
     let text = text.and_then(|bytes| {
@@ -70,37 +71,38 @@ pub fn load_with_warnings(path: &Path) -> Result<(Settings, Warnings), Diagnosti
             Ok((settings, Warnings::new(path.to_owned(), warnings)))
         }
         Err(message) => {
-            let mistake = Diagnostic {
+            let error = Diagnostic {
                 position: Position::START,
                 message,
             };
-            Err(Diagnostics::new(path.to_owned(), vec![mistake]))
+            Err(Diagnostics::new(path.to_owned(), vec![error]))
         }
     }
 }
 
-/// Checks the text of a configuration file, with the process' environment. `path` is named in the
-/// mistakes, and relative paths are relative to its folder.
+/// Checks the text of a configuration file, with the environment of the process. `path` is named in
+/// the errors, and relative paths are relative to its directory.
 ///
 /// # Errors
 ///
-/// Everything that is wrong with it, in file order.
+/// All errors of the file, in file order.
 pub fn parse(text: &str, path: &Path) -> Result<Settings, Diagnostics> {
     parse_with(text, path, &|name| std::env::var(name).ok())
 }
 
-/// [`parse`] with another environment: `look_up` answers with a variable's value.
+/// Checks the text of a configuration file, with `look_up` as the environment.
 ///
 /// # Errors
 ///
-/// Everything that is wrong with it, in file order.
+/// All errors of the file, in file order.
 pub fn parse_with(
     text: &str,
     path: &Path,
     look_up: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Settings, Diagnostics> {
-    let read = read(text, path, look_up);
-    read.map(|(settings, _)| settings)
+    let result = read(text, path, look_up);
+    result
+        .map(|(settings, _)| settings)
         .map_err(|list| Diagnostics::new(path.to_owned(), list))
 }
 
@@ -109,35 +111,35 @@ fn read(
     path: &Path,
     look_up: &dyn Fn(&str) -> Option<String>,
 ) -> Result<(Settings, Vec<Diagnostic>), Vec<Diagnostic>> {
-    let (mut root, mut mistakes) = yaml::read(text)?;
-    environment::substitute(&mut root, look_up, &mut mistakes);
-    let shaped = schema_check::check(root, &schema()).map_err(|mistake| vec![mistake])?;
-    mistakes.extend(shaped.errors);
-    let file: File = match serde_json::from_value(shaped.value) {
+    let (mut root, mut errors) = yaml::read(text)?;
+    environment::substitute(&mut root, look_up, &mut errors);
+    let checked = schema_check::check(root, &schema()).map_err(|error| vec![error])?;
+    errors.extend(checked.errors);
+    let file: File = match serde_json::from_value(checked.value) {
         Ok(file) => file,
-        Err(_) if !mistakes.is_empty() => return Err(mistakes),
+        Err(_) if !errors.is_empty() => return Err(errors),
         Err(error) => {
-            let message = format!("the file is not understood: {error}");
+            let message = format!("the file cannot be deserialized: {error}");
             return Err(vec![Diagnostic {
                 position: Position::START,
                 message,
             }]);
         }
     };
-    let mut review = ResolveContext {
-        source_map: &shaped.source_map,
+    let mut context = ResolveContext {
+        source_map: &checked.source_map,
         folder: path.parent().unwrap_or(Path::new("")),
-        recovered: &shaped.recovered,
-        errors: mistakes,
+        recovered: &checked.recovered,
+        errors,
         warnings: Vec::new(),
         watched: Vec::new(),
     };
-    let settings = resolve::resolve(&file, &mut review);
+    let settings = resolve::resolve(&file, &mut context);
     match settings {
-        Some(settings) if review.errors.is_empty() => {
-            warnings::check(&file, &settings, &mut review);
-            Ok((settings, review.warnings))
+        Some(settings) if context.errors.is_empty() => {
+            warnings::check(&file, &settings, &mut context);
+            Ok((settings, context.warnings))
         }
-        _ => Err(review.errors),
+        _ => Err(context.errors),
     }
 }

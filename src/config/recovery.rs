@@ -1,4 +1,4 @@
-//! Guesses in place of what is wrong, so that one run can tell everything else that is.
+//! Recovery from invalid values, so that one run can report all errors.
 
 use serde_json::Value;
 
@@ -7,62 +7,62 @@ use super::document::ConfigPath;
 use super::schema::resolve_ref;
 use super::yaml::{Entry, NodeKind, Scalar, YamlNode};
 
-/// How to go on after a mistake.
+/// A change of the tree that allows checking to continue after an error.
 pub(super) enum Recovery {
-    /// The key was probably meant to be another.
+    /// Renames a key that is probably misspelt.
     Rename(ConfigPath, String),
     Remove(ConfigPath),
     Put(ConfigPath, YamlNode),
-    /// What looks like a number is text.
+    /// Makes a scalar a string.
     Quote(ConfigPath),
 }
 
 impl Recovery {
-    /// What is mended.
+    /// The path of the change.
     pub(super) fn path(&self) -> &ConfigPath {
         match self {
-            Recovery::Rename(place, _)
-            | Recovery::Remove(place)
-            | Recovery::Put(place, _)
-            | Recovery::Quote(place) => place,
+            Recovery::Rename(location, _)
+            | Recovery::Remove(location)
+            | Recovery::Put(location, _)
+            | Recovery::Quote(location) => location,
         }
     }
 
-    /// Where a renamed key is afterwards.
+    /// The new path of a renamed key.
     pub(super) fn renamed_path(&self) -> Option<ConfigPath> {
         match self {
-            Recovery::Rename(place, to) => Some(place.parent()?.key(to)),
+            Recovery::Rename(location, to) => Some(location.parent()?.key(to)),
             Recovery::Remove(_) | Recovery::Put(..) | Recovery::Quote(_) => None,
         }
     }
 }
 
-/// Changes the tree, and answers with the place whose value is now a guess.
-pub(super) fn apply(root: &mut YamlNode, repair: Recovery) -> Option<ConfigPath> {
-    match repair {
-        Recovery::Rename(place, to) => {
-            if let Some((entries, index)) = find_entry(root, &place)
+/// Changes the tree, and returns the path of the value that is now a guess.
+pub(super) fn apply(root: &mut YamlNode, recovery: Recovery) -> Option<ConfigPath> {
+    match recovery {
+        Recovery::Rename(location, to) => {
+            if let Some((entries, index)) = find_entry(root, &location)
                 && let Some(entry) = entries.get_mut(index)
             {
                 entry.key = to;
             }
             None
         }
-        Recovery::Remove(place) => {
-            if let Some((entries, index)) = find_entry(root, &place) {
+        Recovery::Remove(location) => {
+            if let Some((entries, index)) = find_entry(root, &location) {
                 entries.remove(index);
             }
-            Some(place)
+            Some(location)
         }
-        Recovery::Put(place, node) => {
-            put_node(root, &place, node);
-            Some(place)
+        Recovery::Put(location, node) => {
+            put_node(root, &location, node);
+            Some(location)
         }
-        Recovery::Quote(place) => {
+        Recovery::Quote(location) => {
             if let Some(YamlNode {
                 kind: NodeKind::Scalar(scalar),
                 ..
-            }) = node_at(root, &place)
+            }) = node_at(root, &location)
             {
                 scalar.plain = false;
             }
@@ -71,7 +71,7 @@ pub(super) fn apply(root: &mut YamlNode, repair: Recovery) -> Option<ConfigPath>
     }
 }
 
-/// The simplest value that the schema accepts here.
+/// Creates the simplest value that a schema accepts.
 pub(super) fn placeholder(root: &Value, part: &Value, position: Position) -> YamlNode {
     let schema = resolve_ref(root, part);
     let first = |list: &str| {
@@ -83,14 +83,14 @@ pub(super) fn placeholder(root: &Value, part: &Value, position: Position) -> Yam
     if let Some(branch) = first("anyOf") {
         return placeholder(root, branch, position);
     }
-    let known = first("enum")
+    let value = first("enum")
         .or_else(|| first("examples"))
         .or_else(|| schema.get("minimum"));
-    let of_type = match schema.get("type") {
+    let type_name = match schema.get("type") {
         Some(Value::Array(several)) => several.first().and_then(Value::as_str),
         one => one.and_then(Value::as_str),
     };
-    let kind = match (known, of_type) {
+    let kind = match (value, type_name) {
         (Some(Value::String(text)), _) => scalar_node(text, false),
         (Some(other), _) => scalar_node(&other.to_string(), true),
         (None, Some("array")) => NodeKind::List(Vec::new()),
@@ -110,11 +110,11 @@ fn scalar_node(text: &str, plain: bool) -> NodeKind {
     })
 }
 
-fn node_at<'a>(root: &'a mut YamlNode, place: &ConfigPath) -> Option<&'a mut YamlNode> {
-    let Some(parent) = place.parent() else {
+fn node_at<'a>(root: &'a mut YamlNode, location: &ConfigPath) -> Option<&'a mut YamlNode> {
+    let Some(parent) = location.parent() else {
         return Some(root);
     };
-    let last = place.last()?;
+    let last = location.last()?;
     match &mut node_at(root, &parent)?.kind {
         NodeKind::Scalar(_) => None,
         NodeKind::List(items) => items.get_mut(last.parse::<usize>().ok()?),
@@ -127,10 +127,10 @@ fn node_at<'a>(root: &'a mut YamlNode, place: &ConfigPath) -> Option<&'a mut Yam
 
 fn find_entry<'a>(
     root: &'a mut YamlNode,
-    place: &ConfigPath,
+    location: &ConfigPath,
 ) -> Option<(&'a mut Vec<Entry>, usize)> {
-    let last = place.last()?;
-    match &mut node_at(root, &place.parent()?)?.kind {
+    let last = location.last()?;
+    match &mut node_at(root, &location.parent()?)?.kind {
         NodeKind::Map(entries) => {
             let index = entries.iter().position(|entry| entry.key == last)?;
             Some((entries, index))
@@ -139,10 +139,10 @@ fn find_entry<'a>(
     }
 }
 
-fn put_node(root: &mut YamlNode, place: &ConfigPath, node: YamlNode) {
-    if let Some(old) = node_at(root, place) {
+fn put_node(root: &mut YamlNode, location: &ConfigPath, node: YamlNode) {
+    if let Some(old) = node_at(root, location) {
         *old = node;
-    } else if let (Some(parent), Some(key)) = (place.parent(), place.last())
+    } else if let (Some(parent), Some(key)) = (location.parent(), location.last())
         && let Some(YamlNode {
             kind: NodeKind::Map(entries),
             ..

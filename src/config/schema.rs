@@ -1,11 +1,11 @@
-//! The JSON Schema of the configuration file, made from the same types that read it.
+//! JSON Schema of the configuration file, generated from the types that deserialize it.
 
 use schemars::schema_for;
 use serde_json::Value;
 
 use super::file::File;
 
-/// The JSON Schema (2020-12) of the configuration file.
+/// Returns the JSON Schema (2020-12) of the configuration file.
 pub fn schema() -> Value {
     let mut schema = schema_for!(File).to_value();
     if let Some(root) = schema.as_object_mut() {
@@ -14,7 +14,7 @@ pub fn schema() -> Value {
     schema
 }
 
-/// Follows a `$ref` into the schema's definitions.
+/// Follows a `$ref` into the definitions of the schema.
 pub(super) fn resolve_ref<'a>(root: &'a Value, part: &'a Value) -> &'a Value {
     let target = part.get("$ref").and_then(Value::as_str);
     target

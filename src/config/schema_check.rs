@@ -1,6 +1,7 @@
-//! Whether a file has the right shape: keys, types, words, numbers. Every mistake is told at once,
-//! and mended for the time being with the likeliest guess, so that what else is wrong can be told
-//! in the same run.
+//! Validation of a file against the JSON Schema: keys, types, values.
+//!
+//! All errors are reported in one run. Each invalid value is replaced by the most likely guess, so
+//! that later checks can continue.
 
 use std::collections::HashSet;
 
@@ -14,12 +15,12 @@ use super::recovery::{Recovery, apply, placeholder};
 use super::schema::resolve_ref;
 use super::yaml::YamlNode;
 
-/// A tree that has the right shape, by itself or by guesses.
+/// A document that conforms to the schema, if necessary by guesses.
 pub(super) struct CheckedDocument {
     pub(super) value: Value,
     pub(super) source_map: SourceMap,
     pub(super) errors: Vec<Diagnostic>,
-    /// What was guessed, and is not to be complained about again.
+    /// Locations whose values are guesses.
     pub(super) recovered: Vec<ConfigPath>,
 }
 
@@ -27,98 +28,99 @@ pub(super) struct CheckedDocument {
 pub(super) fn check(mut root: YamlNode, schema: &Value) -> Result<CheckedDocument, Diagnostic> {
     let validator = jsonschema::validator_for(schema).map_err(|error| Diagnostic {
         position: root.position,
-        message: format!("the schema itself is broken: {error}"),
+        message: format!("the schema itself is invalid: {error}"),
     })?;
     quote_numbers_from_environment(&mut root, &validator);
-    let mut mistakes = Vec::new();
-    let mut guessed: Vec<ConfigPath> = Vec::new();
-    // What a misspelt key holds is looked at once the key is mended.
+    let mut errors = Vec::new();
+    let mut recovered: Vec<ConfigPath> = Vec::new();
+    // The value of a misspelt key is checked after the key is renamed.
     for _ in 0..MAX_ROUNDS {
-        let (value, places) = to_json(&root);
-        let faults = find_violations(schema, &validator, &value, &places);
-        let news = faults.into_iter().filter(|fault| {
-            let place = fault.recovery.path();
-            !guessed.iter().any(|guess| place.is_within(guess))
+        let (value, source_map) = to_json(&root);
+        let mut violations = find_violations(schema, &validator, &value, &source_map);
+        violations.retain(|violation| {
+            let location = violation.recovery.path();
+            !recovered.iter().any(|guess| location.is_within(guess))
         });
-        let news: Vec<Violation> = news.collect();
-        if news.is_empty() {
+        if violations.is_empty() {
             break;
         }
         for Violation {
-            diagnostic: mistake,
-            recovery: repair,
-        } in news
+            diagnostic,
+            recovery,
+        } in violations
         {
-            if !places.is_unresolved(repair.path()) {
-                mistakes.push(mistake);
+            if !source_map.is_unresolved(recovery.path()) {
+                errors.push(diagnostic);
             }
-            guessed.extend(apply(&mut root, repair));
+            recovered.extend(apply(&mut root, recovery));
         }
     }
-    let (value, places) = to_json(&root);
-    guessed.extend(places.unresolved().cloned());
+    let (value, source_map) = to_json(&root);
+    recovered.extend(source_map.unresolved().cloned());
     Ok(CheckedDocument {
         value,
-        source_map: places,
-        errors: mistakes,
-        recovered: guessed,
+        source_map,
+        errors,
+        recovered,
     })
 }
 
-/// Mistakes inside misspelt keys inside misspelt keys.
+/// Bounds the nesting of misspelt keys whose values are checked.
 const MAX_ROUNDS: usize = 3;
 
-/// Everything that the schema does not like. A key that is missing because it is misspelt is told
+/// Returns all violations of the schema. A key that is missing because it is misspelt is reported
 /// once.
 fn find_violations(
     schema: &Value,
     validator: &Validator,
     value: &Value,
-    places: &SourceMap,
+    source_map: &SourceMap,
 ) -> Vec<Violation> {
     let mut report = ViolationReport {
         schema,
         value,
-        source_map: places,
+        source_map,
         violations: Vec::new(),
     };
     for error in validator.iter_errors(value) {
         report.report(&error);
     }
-    let mut faults = report.violations;
-    let renamed: HashSet<ConfigPath> = faults
+    let mut violations = report.violations;
+    let renamed: HashSet<ConfigPath> = violations
         .iter()
-        .filter_map(|fault| fault.recovery.renamed_path())
+        .filter_map(|violation| violation.recovery.renamed_path())
         .collect();
-    faults.retain(|fault| {
-        !matches!(fault.recovery, Recovery::Put(..)) || !renamed.contains(fault.recovery.path())
+    violations.retain(|violation| {
+        !matches!(violation.recovery, Recovery::Put(..))
+            || !renamed.contains(violation.recovery.path())
     });
-    faults
+    violations
 }
 
-/// A value such as `${PASSWORD}` is text where text is wanted, even when it is all digits.
+/// Makes values from the environment strings where the schema requires a string, even if all
+/// digits.
 fn quote_numbers_from_environment(root: &mut YamlNode, validator: &Validator) {
-    let (value, places) = to_json(root);
-    let mut wanted = Vec::new();
+    let (value, source_map) = to_json(root);
+    let mut expected = Vec::new();
     for error in validator.iter_errors(&value) {
-        collect_expected_strings(&error, &mut wanted);
+        collect_expected_strings(&error, &mut expected);
     }
-    for place in wanted {
-        if places.is_from_environment(&place) {
-            apply(root, Recovery::Quote(place));
+    for location in expected {
+        if source_map.is_from_environment(&location) {
+            apply(root, Recovery::Quote(location));
         }
     }
 }
 
-fn collect_expected_strings(error: &ValidationError<'_>, wanted: &mut Vec<ConfigPath>) {
+fn collect_expected_strings(error: &ValidationError<'_>, expected: &mut Vec<ConfigPath>) {
     match error.kind() {
         ValidationErrorKind::AnyOf { context } => {
             for error in context.iter().flatten() {
-                collect_expected_strings(error, wanted);
+                collect_expected_strings(error, expected);
             }
         }
         ValidationErrorKind::Type { kind } if type_names(kind).contains(&"string") => {
-            wanted.push(ConfigPath::from_pointer(error.instance_path().as_str()));
+            expected.push(ConfigPath::from_pointer(error.instance_path().as_str()));
         }
         _ => {}
     }
@@ -139,26 +141,26 @@ struct ViolationReport<'a> {
 impl<'a> ViolationReport<'a> {
     fn report(&mut self, error: &ValidationError<'_>) {
         use ValidationErrorKind as K;
-        let place = ConfigPath::from_pointer(error.instance_path().as_str());
-        let around = self.parent_schema(error);
+        let location = ConfigPath::from_pointer(error.instance_path().as_str());
+        let schema = self.parent_schema(error);
         match error.kind() {
             K::AdditionalProperties { unexpected } => {
                 for key in unexpected {
-                    self.report_unknown_key(&place, key, around);
+                    self.report_unknown_key(&location, key, schema);
                 }
             }
             K::Required { property } => {
-                self.report_missing_key(&place, property.as_str().unwrap_or_default(), around);
+                self.report_missing_key(&location, property.as_str().unwrap_or_default(), schema);
             }
-            K::AnyOf { context } => self.report_nearest_branch(&place, context, around),
+            K::AnyOf { context } => self.report_nearest_branch(&location, context, schema),
             kind => {
-                let message = self.describe(&place, kind, around);
-                self.report_value(&place, message, around);
+                let message = self.describe(&location, kind, schema);
+                self.report_value(&location, message, schema);
             }
         }
     }
 
-    /// The schema whose keyword the error is about.
+    /// Returns the schema that contains the violated keyword.
     fn parent_schema(&self, error: &ValidationError<'_>) -> &'a Value {
         let keyword = ConfigPath::from_pointer(error.schema_path().as_str());
         keyword
@@ -167,118 +169,115 @@ impl<'a> ViolationReport<'a> {
             .unwrap_or(&Value::Null)
     }
 
-    /// Of several shapes that a value may have, the one that it resembles is explained.
+    /// Reports the violations of the alternative that the value resembles.
     fn report_nearest_branch(
         &mut self,
-        place: &ConfigPath,
+        location: &ConfigPath,
         branches: &[Vec<ValidationError<'static>>],
-        around: &'a Value,
+        schema: &'a Value,
     ) {
         let mut expected = Vec::new();
         for branch in branches {
-            let of_another_type = branch.iter().find_map(|error| match error.kind() {
+            let other_types = branch.iter().find_map(|error| match error.kind() {
                 ValidationErrorKind::Type { kind }
-                    if error.instance_path().as_str() == place.pointer() =>
+                    if error.instance_path().as_str() == location.pointer() =>
                 {
                     Some(type_names(kind))
                 }
                 _ => None,
             });
-            match of_another_type {
+            match other_types {
                 Some(types) => expected.extend(types),
                 None => return branch.iter().for_each(|error| self.report(error)),
             }
         }
-        let message = self.describe_wrong_type(place, &expected, around);
-        self.report_value(place, message, around);
+        let message = self.describe_wrong_type(location, &expected, schema);
+        self.report_value(location, message, schema);
     }
 
-    fn report_unknown_key(&mut self, place: &ConfigPath, key: &str, around: &'a Value) {
-        let at = place.key(key);
-        let known = || {
-            let properties = around.get("properties").and_then(Value::as_object);
+    fn report_unknown_key(&mut self, location: &ConfigPath, key: &str, schema: &'a Value) {
+        let path = location.key(key);
+        let known_keys = || {
+            let properties = schema.get("properties").and_then(Value::as_object);
             properties
                 .into_iter()
                 .flatten()
                 .map(|(name, _)| name.as_str())
         };
-        let message = format!("unknown key \"{key}\"{}", did_you_mean(key, known()));
-        let free = |name: &&str| !self.source_map.contains(&place.key(name));
-        let repair = match nearest_match(key, known()).filter(free) {
-            Some(meant) => Recovery::Rename(at.clone(), meant.to_owned()),
-            None => Recovery::Remove(at.clone()),
+        let message = format!("unknown key \"{key}\"{}", did_you_mean(key, known_keys()));
+        let is_unused = |name: &&str| !self.source_map.contains(&location.key(name));
+        let recovery = match nearest_match(key, known_keys()).filter(is_unused) {
+            Some(similar) => Recovery::Rename(path.clone(), similar.to_owned()),
+            None => Recovery::Remove(path.clone()),
         };
-        let mistake = Diagnostic {
-            position: self.source_map.key_position(&at),
+        let diagnostic = Diagnostic {
+            position: self.source_map.key_position(&path),
             message,
         };
         self.violations.push(Violation {
-            diagnostic: mistake,
-            recovery: repair,
+            diagnostic,
+            recovery,
         });
     }
 
-    fn report_missing_key(&mut self, place: &ConfigPath, key: &str, around: &'a Value) {
-        let mistake = Diagnostic {
-            position: self.source_map.value_position(place),
+    fn report_missing_key(&mut self, location: &ConfigPath, key: &str, schema: &'a Value) {
+        let diagnostic = Diagnostic {
+            position: self.source_map.value_position(location),
             message: format!("\"{key}\" is missing"),
         };
-        let property = around.get("properties").and_then(|all| all.get(key));
+        let property = schema.get("properties").and_then(|all| all.get(key));
         let guess = placeholder(
             self.schema,
             property.unwrap_or(&Value::Null),
-            mistake.position,
+            diagnostic.position,
         );
-        let repair = Recovery::Put(place.key(key), guess);
+        let recovery = Recovery::Put(location.key(key), guess);
         self.violations.push(Violation {
-            diagnostic: mistake,
-            recovery: repair,
+            diagnostic,
+            recovery,
         });
     }
 
-    fn report_value(&mut self, place: &ConfigPath, message: String, around: &'a Value) {
-        let at = self.source_map.value_position(place);
-        let repair = Recovery::Put(place.clone(), placeholder(self.schema, around, at));
+    fn report_value(&mut self, location: &ConfigPath, message: String, schema: &'a Value) {
+        let position = self.source_map.value_position(location);
+        let recovery = Recovery::Put(location.clone(), placeholder(self.schema, schema, position));
         self.violations.push(Violation {
-            diagnostic: Diagnostic {
-                position: at,
-                message,
-            },
-            recovery: repair,
+            diagnostic: Diagnostic { position, message },
+            recovery,
         });
     }
 
-    /// What a schema says of its own about values that it does not like.
-    fn custom_message(&self, around: &'a Value) -> Option<&'a str> {
-        let branches = around
+    /// Returns the schema's own message for invalid values.
+    fn custom_message(&self, schema: &'a Value) -> Option<&'a str> {
+        let branches = schema
             .get("anyOf")
             .and_then(Value::as_array)
             .into_iter()
             .flatten();
         let mut all = branches
-            .chain([around])
+            .chain([schema])
             .map(|part| resolve_ref(self.schema, part));
         all.find_map(|part| part.get("patternErrorMessage")?.as_str())
     }
 
-    /// What is wrong with the one value at `place`.
+    /// Describes the violation of the value at `location`.
     fn describe(
         &self,
-        place: &ConfigPath,
+        location: &ConfigPath,
         kind: &ValidationErrorKind,
-        around: &'a Value,
+        schema: &'a Value,
     ) -> String {
         use ValidationErrorKind as K;
-        let name = display_name(place);
+        let name = display_name(location);
         match kind {
-            K::Type { kind } => self.describe_wrong_type(place, &type_names(kind), around),
-            K::Enum { options } => self.describe_wrong_value(place, options),
+            K::Type { kind } => self.describe_wrong_type(location, &type_names(kind), schema),
+            K::Enum { options } => self.describe_wrong_value(location, options),
             K::Pattern { .. } => {
-                let complaint = self.custom_message(around);
-                let shown = self.quoted_value(place);
+                let message = self.custom_message(schema);
+                let value = self.quoted_value(location);
                 format!(
-                    "{shown} {}",
-                    complaint.unwrap_or("is not written as it must be")
+                    "{value} {}",
+                    message.unwrap_or("does not have the required form")
                 )
             }
             K::MinItems { .. } | K::MinProperties { .. } | K::MinLength { .. } => {
@@ -288,7 +287,7 @@ impl<'a> ViolationReport<'a> {
             K::Minimum { limit } => format!("{name} must be at least {limit}"),
             K::Maximum { limit } => format!("{name} must be at most {limit}"),
             other => format!(
-                "{name} breaks the rule \"{}\" of the schema",
+                "{name} violates the rule \"{}\" of the schema",
                 other.keyword()
             ),
         }
@@ -296,14 +295,14 @@ impl<'a> ViolationReport<'a> {
 
     fn describe_wrong_type(
         &self,
-        place: &ConfigPath,
+        location: &ConfigPath,
         expected: &[&'static str],
-        around: &'a Value,
+        schema: &'a Value,
     ) -> String {
-        if let Some(complaint) = self.custom_message(around) {
-            return format!("{} {complaint}", display_name(place));
+        if let Some(message) = self.custom_message(schema) {
+            return format!("{} {message}", display_name(location));
         }
-        let found = match self.value.pointer(place.pointer()) {
+        let actual = match self.value.pointer(location.pointer()) {
             Some(Value::Null) | None => "empty",
             Some(Value::Bool(_)) => "true or false",
             Some(Value::Number(_)) => "a number",
@@ -311,9 +310,9 @@ impl<'a> ViolationReport<'a> {
             Some(Value::Array(_)) => "a list",
             Some(Value::Object(_)) => "a mapping",
         };
-        let mut wanted: Vec<&str> = Vec::new();
+        let mut accepted: Vec<&str> = Vec::new();
         for name in expected {
-            let words = match *name {
+            let description = match *name {
                 "null" => "null",
                 "boolean" => "true or false",
                 "integer" => "a whole number",
@@ -322,40 +321,43 @@ impl<'a> ViolationReport<'a> {
                 "array" => "a list",
                 _ => "a mapping",
             };
-            if !wanted.contains(&words) {
-                wanted.push(words);
+            if !accepted.contains(&description) {
+                accepted.push(description);
             }
         }
         format!(
-            "{} must be {}, not {found}",
-            display_name(place),
-            wanted.join(" or ")
+            "{} must be {}, not {actual}",
+            display_name(location),
+            accepted.join(" or ")
         )
     }
 
-    fn describe_wrong_value(&self, place: &ConfigPath, options: &Value) -> String {
-        let words: Vec<&str> = options
+    fn describe_wrong_value(&self, location: &ConfigPath, options: &Value) -> String {
+        let values: Vec<&str> = options
             .as_array()
             .map(|all| all.iter().filter_map(Value::as_str).collect())
             .unwrap_or_default();
-        let name = display_name(place);
-        let written = self.value.pointer(place.pointer()).and_then(Value::as_str);
-        let hint = did_you_mean(written.unwrap_or_default(), words.iter().copied());
-        let shown = self.quoted_value(place);
+        let name = display_name(location);
+        let value = self
+            .value
+            .pointer(location.pointer())
+            .and_then(Value::as_str);
+        let hint = did_you_mean(value.unwrap_or_default(), values.iter().copied());
+        let quoted = self.quoted_value(location);
         if hint.is_empty() {
             format!(
-                "{name} cannot be {shown}; it must be one of {}",
-                words.join(", ")
+                "{name} cannot be {quoted}; it must be one of {}",
+                values.join(", ")
             )
         } else {
-            format!("{name} cannot be {shown}{hint}")
+            format!("{name} cannot be {quoted}{hint}")
         }
     }
 
-    /// The value in quotes, unless it came from the environment and may be a secret.
-    fn quoted_value(&self, place: &ConfigPath) -> String {
-        match self.value.pointer(place.pointer()) {
-            Some(Value::String(text)) if !self.source_map.is_from_environment(place) => {
+    /// Quotes a value, unless it came from the environment and may be a secret.
+    fn quoted_value(&self, location: &ConfigPath) -> String {
+        match self.value.pointer(location.pointer()) {
+            Some(Value::String(text)) if !self.source_map.is_from_environment(location) => {
                 format!("\"{text}\"")
             }
             _ => "this value".to_owned(),
@@ -363,11 +365,11 @@ impl<'a> ViolationReport<'a> {
     }
 }
 
-/// The key, or for an item its whole path.
-fn display_name(place: &ConfigPath) -> String {
-    match place.last() {
+/// Returns the name of a value for messages: its key, or for an item its whole path.
+fn display_name(location: &ConfigPath) -> String {
+    match location.last() {
         None => "the file".to_owned(),
-        Some(last) if last.bytes().all(|byte| byte.is_ascii_digit()) => format!("\"{place}\""),
+        Some(last) if last.bytes().all(|byte| byte.is_ascii_digit()) => format!("\"{location}\""),
         Some(last) => format!("\"{last}\""),
     }
 }

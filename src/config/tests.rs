@@ -1,4 +1,4 @@
-//! The whole pipeline, from text to settings.
+//! Tests of the whole configuration pipeline, from text to settings.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
@@ -97,8 +97,8 @@ fn redis_credentials_are_read_from_the_url() {
         "redis://ann:p%40ss@cache.internal:6380/3",
         "rediss+sentinel://ann:p%40ss@a,b/m/3",
     ] {
-        let found = parse_section(&format!("{SIGNING}store: {{ url: \"{url}\" }}")).unwrap();
-        let Engine::Redis(address) = found.boot.store.engine else {
+        let settings = parse_section(&format!("{SIGNING}store: {{ url: \"{url}\" }}")).unwrap();
+        let Engine::Redis(address) = settings.boot.store.engine else {
             unreachable!("{url}")
         };
         assert_eq!(address.username.as_deref(), Some("ann"), "{url}");
@@ -117,7 +117,7 @@ fn foreign_tokens_only_need_no_signing_key() {
         let settings = parse_section(&format!("{issuers}{api}")).unwrap();
         assert!(settings.reloadable.tokens.signing.is_none() && settings.reloadable.api.is_none());
     }
-    // Endpoints that are asked for could not sign anybody in.
+    // With explicit endpoints, a signing key is required for sign-in.
     assert!(parse_section(&format!("{issuers}api: {{ prefix: /gate }}")).is_err());
 }
 
@@ -136,8 +136,8 @@ fn secret_files_are_read_and_watched() {
     let settings = parse_with(&text, &folder.path().join("a.yaml"), &|_| None).unwrap();
     assert_eq!(settings.watched, [folder.path().join("secret")]);
     let short = text.replace("secret_file: secret", "secret_file: missing");
-    let mistakes = parse_with(&short, &folder.path().join("a.yaml"), &|_| None).unwrap_err();
-    assert_eq!(mistakes.list.len(), 1, "{mistakes}");
+    let errors = parse_with(&short, &folder.path().join("a.yaml"), &|_| None).unwrap_err();
+    assert_eq!(errors.list.len(), 1, "{errors}");
 }
 
 #[test]
@@ -168,9 +168,9 @@ fn secrets_are_never_in_error_messages() {
     ] {
         assert!(FULL.contains(old), "{old}");
         let text = FULL.replace(old, new);
-        if let Err(mistakes) = parse_with(&text, Path::new("a.yaml"), &look_up) {
-            let told = mistakes.to_string();
-            assert!(!told.contains("hunter2"), "{new}: {told}");
+        if let Err(errors) = parse_with(&text, Path::new("a.yaml"), &look_up) {
+            let message = errors.to_string();
+            assert!(!message.contains("hunter2"), "{new}: {message}");
         }
     }
 }
@@ -178,7 +178,7 @@ fn secrets_are_never_in_error_messages() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
-    /// Whatever becomes of a file, the answer is settings or mistakes that lie within it.
+    /// A mangled file results in settings or in errors with positions within it.
     #[test]
     fn mangled_files_are_handled(edits in proptest::collection::vec(
         (any::<prop::sample::Index>(), 0..12usize, "[ -~\\n\u{e9}]{0,6}|: |- |null|\\[\\]|\\{\\}|\\$\\{|\\*a|&a |!!", any::<bool>()), 1..6))
@@ -193,16 +193,16 @@ proptest! {
             }
         }
         let text: String = text.into_iter().collect();
-        if let Err(mistakes) = settings(&text) {
-            prop_assert!(!mistakes.list.is_empty());
-            for mistake in mistakes.list {
-                prop_assert!(mistake.position.line >= 1 && mistake.position.line <= text.lines().count() + 2);
-                prop_assert!(mistake.position.column >= 1);
+        if let Err(errors) = settings(&text) {
+            prop_assert!(!errors.list.is_empty());
+            for error in errors.list {
+                prop_assert!(error.position.line >= 1 && error.position.line <= text.lines().count() + 2);
+                prop_assert!(error.position.column >= 1);
             }
         }
     }
 
-    /// Values of the wrong kind anywhere.
+    /// A value of the wrong type anywhere never causes a panic.
     #[test]
     fn odd_values_are_handled(line in any::<prop::sample::Index>(), value in "null|\\[\\]|\\{\\}|true|-1|1e99|\"\"|\\[\\[\\]\\]|\\{a: b\\}|text|99999999999999999999|9007199254740993") {
         let mut lines: Vec<String> = FULL.lines().map(str::to_owned).collect();

@@ -1,4 +1,4 @@
-//! Durations, sizes and secrets as an operator writes them.
+//! Durations, sizes and secrets in the notation of the configuration file.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,8 +11,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Time(pub(super) Duration);
 
-/// Each unit with the most digits it may have, so that no sum overflows anywhere, and its length
-/// in milliseconds.
+/// Each unit with the maximum number of digits, which prevents overflow, and its length in
+/// milliseconds.
 const TIME_UNITS: [(&str, usize, u64); 5] = [
     ("ms", 12, 1),
     ("s", 9, 1_000),
@@ -22,12 +22,12 @@ const TIME_UNITS: [(&str, usize, u64); 5] = [
 ];
 
 impl Time {
-    /// Whole seconds.
+    /// Creates a duration of whole seconds.
     pub(super) const fn seconds(seconds: u64) -> Time {
         Time(Duration::from_secs(seconds))
     }
 
-    /// Whole milliseconds.
+    /// Creates a duration of whole milliseconds.
     pub(super) const fn millis(millis: u64) -> Time {
         Time(Duration::from_millis(millis))
     }
@@ -44,7 +44,7 @@ const SIZE_UNITS: [(&str, usize, u64); 4] = [
     ("B", 15, 1),
 ];
 
-/// Reads a whole number and its unit.
+/// Parses a whole number and its unit.
 fn parse_measure(text: &str, units: &[(&str, usize, u64)]) -> Option<u64> {
     let split = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at_checked(split)?;
@@ -55,7 +55,7 @@ fn parse_measure(text: &str, units: &[(&str, usize, u64)]) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(*factor)
 }
 
-/// Writes a measure in the largest unit that holds it whole.
+/// Formats a measure in the largest unit that gives a whole number.
 fn format_measure(value: u64, units: &[(&str, usize, u64)]) -> String {
     let fitting = units
         .iter()
@@ -128,7 +128,7 @@ impl JsonSchema for Time {
         json_schema!({
             "type": "string",
             "pattern": measure_pattern(&TIME_UNITS),
-            "patternErrorMessage": "is not a duration; write one like 250ms, 10s, 15m, 24h or 30d",
+            "patternErrorMessage": "is not a duration such as 250ms, 10s, 15m, 24h or 30d",
             "examples": ["250ms", "10s", "15m", "24h", "30d"],
         })
     }
@@ -143,13 +143,13 @@ impl JsonSchema for Size {
         json_schema!({
             "type": "string",
             "pattern": measure_pattern(&SIZE_UNITS),
-            "patternErrorMessage": "is not a size; write one like 512B, 64KiB, 10MiB or 1GiB",
+            "patternErrorMessage": "is not a size such as 512B, 64KiB, 10MiB or 1GiB",
             "examples": ["64KiB", "10MiB", "1GiB", "512B"],
         })
     }
 }
 
-/// Text that must not be shown.
+/// A text that must not be shown.
 #[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub(super) struct Secret(pub(super) String);

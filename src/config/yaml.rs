@@ -1,4 +1,4 @@
-//! YAML text to a tree in which every node knows where it was written.
+//! Parser of YAML into a tree with the position of every node.
 
 use std::collections::HashMap;
 
@@ -6,14 +6,14 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError};
 
 use super::diagnostics::{Diagnostic, Position};
 
-/// Bytes of a configuration file; what is longer is not one.
+/// Maximum size of a configuration file, in bytes.
 pub(super) const MAX_BYTES: usize = 16 << 20;
-/// Levels of nesting; the deepest valid file has eight.
+/// Maximum nesting; the deepest valid file has eight levels.
 const MAX_DEPTH: usize = 32;
-/// Nodes, those that aliases repeat included.
+/// Maximum number of nodes, including those that aliases repeat.
 const MAX_NODES: usize = 500_000;
 
-/// A piece of the file and where it starts.
+/// A node and its position in the file.
 #[derive(Debug, Clone)]
 pub(super) struct YamlNode {
     pub(super) position: Position,
@@ -27,15 +27,15 @@ pub(super) enum NodeKind {
     Map(Vec<Entry>),
 }
 
-/// Text that is not interpreted yet.
+/// A scalar that is not interpreted yet.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Scalar {
     pub(super) text: String,
-    /// Written without quotes, so that `1` is a number and `true` a boolean.
+    /// Without quotes, so that `1` is a number and `true` a boolean.
     pub(super) plain: bool,
-    /// Holds something from the environment, which messages must not repeat.
+    /// Contains text from the environment, which messages must not repeat.
     pub(super) from_environment: bool,
-    /// Names a variable that is not there, so that nothing more can be said of the value.
+    /// Refers to an unset variable, so that the value is unknown.
     pub(super) unresolved: bool,
 }
 
@@ -46,8 +46,7 @@ pub(super) struct Entry {
     pub(super) value: YamlNode,
 }
 
-/// Reads the one document in `text`, and tells which keys are given twice. Other errors stop at the
-/// first.
+/// Parses the only document in `text`. Duplicate keys are collected; any other error ends parsing.
 pub(super) fn read(text: &str) -> Result<(YamlNode, Vec<Diagnostic>), Vec<Diagnostic>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut builder = Builder::default();
@@ -57,14 +56,14 @@ pub(super) fn read(text: &str) -> Result<(YamlNode, Vec<Diagnostic>), Vec<Diagno
             Ok((event, span)) => builder.handle_event(event, position(span.start)),
             Err(error) => Err(syntax_error(&error)),
         };
-        if let Err(mistake) = step {
-            builder.mistakes.push(mistake);
-            return Err(builder.mistakes);
+        if let Err(error) = step {
+            builder.errors.push(error);
+            return Err(builder.errors);
         }
     }
-    let Builder { root, mistakes, .. } = builder;
+    let Builder { root, errors, .. } = builder;
     match root {
-        Some(root) => Ok((root, mistakes)),
+        Some(root) => Ok((root, errors)),
         None => Err(vec![Diagnostic {
             position: Position::START,
             message: "the file is empty: listeners, upstreams and routes are required".to_owned(),
@@ -82,11 +81,11 @@ fn position(marker: Marker) -> Position {
 fn syntax_error(error: &ScanError) -> Diagnostic {
     Diagnostic {
         position: position(*error.marker()),
-        message: format!("this is not valid YAML: {}", error.info()),
+        message: format!("invalid YAML: {}", error.info()),
     }
 }
 
-/// A list or a mapping that is not closed yet.
+/// A list or mapping that is not closed yet.
 struct OpenCollection {
     position: Position,
     anchor: usize,
@@ -101,9 +100,9 @@ enum Content {
 #[derive(Default)]
 struct OpenMap {
     entries: Vec<Entry>,
-    /// Where each key was first given.
+    /// First position of each key.
     first_positions: HashMap<String, Position>,
-    /// The key that waits for its value.
+    /// The key that has no value yet.
     pending_key: Option<(String, Position)>,
 }
 
@@ -114,53 +113,63 @@ struct Builder {
     nodes: usize,
     documents: usize,
     root: Option<YamlNode>,
-    mistakes: Vec<Diagnostic>,
+    errors: Vec<Diagnostic>,
 }
 
 impl Builder {
-    fn handle_event(&mut self, event: Event<'_>, at: Position) -> Result<(), Diagnostic> {
+    fn handle_event(&mut self, event: Event<'_>, position: Position) -> Result<(), Diagnostic> {
         match event {
-            Event::DocumentStart(_) => self.start_document(at),
-            Event::SequenceStart(anchor, _) => self.start(at, anchor, Content::List(Vec::new())),
+            Event::DocumentStart(_) => self.start_document(position),
+            Event::SequenceStart(anchor, _) => {
+                self.start(position, anchor, Content::List(Vec::new()))
+            }
             Event::MappingStart(anchor, _) => {
-                self.start(at, anchor, Content::Map(OpenMap::default()))
+                self.start(position, anchor, Content::Map(OpenMap::default()))
             }
             Event::SequenceEnd | Event::MappingEnd => self.end(),
             Event::Scalar(text, style, anchor, tag) => {
                 let scalar = Scalar {
                     text: text.into_owned(),
-                    // A tag such as `!!str` says how to read it just as quotes do.
+                    // A tag such as `!!str` has the same effect as quotes.
                     plain: style == ScalarStyle::Plain && tag.is_none(),
                     ..Scalar::default()
                 };
                 self.add_node(
                     YamlNode {
-                        position: at,
+                        position,
                         kind: NodeKind::Scalar(scalar),
                     },
                     anchor,
                     1,
                 )
             }
-            Event::Alias(anchor) => self.alias(anchor, at),
+            Event::Alias(anchor) => self.alias(anchor, position),
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
         }
     }
 
-    fn start_document(&mut self, at: Position) -> Result<(), Diagnostic> {
+    fn start_document(&mut self, position: Position) -> Result<(), Diagnostic> {
         self.documents += 1;
         if self.documents > 1 {
-            return Err(diagnostic(at, "the file holds more than one YAML document"));
+            return Err(diagnostic(
+                position,
+                "the file contains more than one YAML document",
+            ));
         }
         Ok(())
     }
 
-    fn start(&mut self, at: Position, anchor: usize, content: Content) -> Result<(), Diagnostic> {
+    fn start(
+        &mut self,
+        position: Position,
+        anchor: usize,
+        content: Content,
+    ) -> Result<(), Diagnostic> {
         if self.open.len() >= MAX_DEPTH {
-            return Err(diagnostic(at, "the file is nested too deeply"));
+            return Err(diagnostic(position, "the file is nested too deeply"));
         }
         self.open.push(OpenCollection {
-            position: at,
+            position,
             anchor,
             content,
         });
@@ -169,7 +178,7 @@ impl Builder {
 
     fn end(&mut self) -> Result<(), Diagnostic> {
         let Some(OpenCollection {
-            position: at,
+            position,
             anchor,
             content,
         }) = self.open.pop()
@@ -180,26 +189,29 @@ impl Builder {
             Content::List(items) => NodeKind::List(items),
             Content::Map(map) => NodeKind::Map(map.entries),
         };
-        self.add_node(YamlNode { position: at, kind }, anchor, 1)
+        self.add_node(YamlNode { position, kind }, anchor, 1)
     }
 
-    /// Repeats what the anchor named. An alias within its own anchor has no meaning here.
-    fn alias(&mut self, anchor: usize, at: Position) -> Result<(), Diagnostic> {
+    /// Repeats the node of an anchor. An alias within its own anchor is an error.
+    fn alias(&mut self, anchor: usize, position: Position) -> Result<(), Diagnostic> {
         let Some((node, size)) = self.anchors.get(&anchor) else {
-            return Err(diagnostic(at, "this alias refers to what it is part of"));
+            return Err(diagnostic(
+                position,
+                "this alias refers to a node that contains it",
+            ));
         };
         if self.nodes + size > MAX_NODES {
-            return Err(diagnostic(at, "the file's aliases repeat too much"));
+            return Err(diagnostic(position, "the file's aliases repeat too much"));
         }
         let (node, size) = (
             YamlNode {
-                position: at,
+                position,
                 ..node.clone()
             },
             *size,
         );
         if self.open.len() + depth(&node) > MAX_DEPTH {
-            return Err(diagnostic(at, "the file is nested too deeply"));
+            return Err(diagnostic(position, "the file is nested too deeply"));
         }
         self.add_node(node, 0, size)
     }
@@ -220,17 +232,14 @@ impl Builder {
         match &mut parent.content {
             Content::List(items) => items.push(node),
             Content::Map(map) => match map.pending_key.take() {
-                Some((key, key_at)) => map.entries.push(Entry {
+                Some((key, key_position)) => map.entries.push(Entry {
                     key,
-                    key_position: key_at,
+                    key_position,
                     value: node,
                 }),
                 None => {
-                    map.pending_key = Some(take_key(
-                        node,
-                        &mut map.first_positions,
-                        &mut self.mistakes,
-                    )?)
+                    map.pending_key =
+                        Some(take_key(node, &mut map.first_positions, &mut self.errors)?)
                 }
             },
         }
@@ -241,16 +250,16 @@ impl Builder {
 fn take_key(
     node: YamlNode,
     first: &mut HashMap<String, Position>,
-    mistakes: &mut Vec<Diagnostic>,
+    errors: &mut Vec<Diagnostic>,
 ) -> Result<(String, Position), Diagnostic> {
     let NodeKind::Scalar(scalar) = node.kind else {
         return Err(diagnostic(node.position, "a key must be plain text"));
     };
     if let Some(Position { line, column }) = first.get(&scalar.text) {
-        mistakes.push(Diagnostic {
+        errors.push(Diagnostic {
             position: node.position,
             message: format!(
-                "\"{}\" is given twice, first at {line}:{column}",
+                "\"{}\" is specified twice, first at {line}:{column}",
                 scalar.text
             ),
         });
@@ -282,9 +291,9 @@ fn depth(node: &YamlNode) -> usize {
     }
 }
 
-fn diagnostic(at: Position, message: &str) -> Diagnostic {
+fn diagnostic(position: Position, message: &str) -> Diagnostic {
     Diagnostic {
-        position: at,
+        position,
         message: message.to_owned(),
     }
 }
@@ -296,9 +305,9 @@ mod tests {
     use super::*;
 
     fn error_messages(text: &str) -> Vec<String> {
-        let mistakes = read(text).map_or_else(|mistakes| mistakes, |(_, mistakes)| mistakes);
-        let lines = mistakes.into_iter();
-        lines
+        let errors = read(text).map_or_else(|errors| errors, |(_, errors)| errors);
+        let errors = errors.into_iter();
+        errors
             .map(|m| format!("{}:{}: {}", m.position.line, m.position.column, m.message))
             .collect()
     }
@@ -335,11 +344,11 @@ mod tests {
             ),
             (
                 "a: 1\nb: 2\na: 3\n",
-                "3:1: \"a\" is given twice, first at 1:1",
+                "3:1: \"a\" is specified twice, first at 1:1",
             ),
             (
                 "a: 1\n---\nb: 2\n",
-                "2:1: the file holds more than one YAML document",
+                "2:1: the file contains more than one YAML document",
             ),
             ("? [a]\n: 1\n", "1:3: a key must be plain text"),
         ] {

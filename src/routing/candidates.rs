@@ -1,4 +1,4 @@
-//! The routes that share a host and a path, told apart by method and headers.
+//! Routes with the same host and path, distinguished by method and headers.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -13,20 +13,20 @@ use super::{Match, Route};
 pub(super) struct Candidates {
     /// In order of precedence.
     ranked: Vec<Arc<Route>>,
-    /// Ranks of those that match on no header.
+    /// Ranks of the routes that match on no header.
     plain: Vec<usize>,
-    /// Ranks of the others by the first header they match on, so that thousands of tenants told
-    /// apart by a header cost no more than one.
+    /// Ranks of the others, by the first header that they match on, so that the cost of a look-up
+    /// does not grow with the number of routes distinguished by a header, such as one per tenant.
     by_header: HashMap<HeaderName, HashMap<HeaderValue, Vec<usize>>>,
 }
 
 impl Candidates {
-    /// Adds one in the file's order; [`rank`](Candidates::rank) comes after the last.
+    /// Adds a route, in file order. Call [`rank`](Candidates::rank) after the last.
     pub(super) fn push(&mut self, route: Arc<Route>) {
         self.ranked.push(route);
     }
 
-    /// Puts them into order of precedence: a method given, more headers, the file's order.
+    /// Sorts the routes by precedence: with a method first, then more headers, then file order.
     pub(super) fn rank(&mut self) {
         let key = |route: &Arc<Route>| {
             let matches = &route.matches;
@@ -44,34 +44,35 @@ impl Candidates {
         }
     }
 
-    /// In order of precedence.
+    /// Iterates in order of precedence.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
         self.ranked.iter()
     }
 
-    /// The first that `fits`. Those whose first header differs from the request's are not asked.
+    /// Finds the first route for which `is_match` holds. It is not called for routes whose first
+    /// header differs from the request's.
     pub(super) fn find(
         &self,
         headers: &HeaderMap,
-        fits: &mut dyn FnMut(&Route) -> bool,
+        is_match: &mut dyn FnMut(&Route) -> bool,
     ) -> Option<&Arc<Route>> {
-        let mut first = |ranks: &[usize], before: Option<usize>| {
+        let mut first_match = |ranks: &[usize], bound: Option<usize>| {
             let ranks = ranks.iter().copied();
-            let mut better = ranks.take_while(|rank| before.is_none_or(|best| *rank < best));
-            better.find(|rank| self.ranked.get(*rank).is_some_and(|route| fits(route)))
+            let mut candidates = ranks.take_while(|rank| bound.is_none_or(|bound| *rank < bound));
+            candidates.find(|rank| self.ranked.get(*rank).is_some_and(|route| is_match(route)))
         };
-        let mut best = first(&self.plain, None);
+        let mut best = first_match(&self.plain, None);
         for (name, values) in &self.by_header {
-            // Each value has to be the wanted one, so the first tells which routes may match.
+            // All values must equal the required one, so the first selects the possible routes.
             if let Some(ranks) = headers.get(name).and_then(|value| values.get(value)) {
-                best = first(ranks, best).or(best);
+                best = first_match(ranks, best).or(best);
             }
         }
         self.ranked.get(best?)
     }
 }
 
-/// Why a route whose host and path match is not for a request.
+/// Reason why a route with matching host and path does not match a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mismatch<'r> {
     Method(&'r [Method]),
@@ -84,26 +85,28 @@ impl Mismatch<'_> {
         match self {
             Mismatch::Method(allowed) => {
                 let allowed: Vec<&str> = allowed.iter().map(Method::as_str).collect();
-                format!("takes {}, not {method}", allowed.join(", "))
+                format!("accepts {}, not {method}", allowed.join(", "))
             }
-            Mismatch::HeaderMissing(name) => format!("wants the header `{name}`"),
-            Mismatch::HeaderDiffers(name) => format!("wants another value of the header `{name}`"),
+            Mismatch::HeaderMissing(name) => format!("requires the header `{name}`"),
+            Mismatch::HeaderDiffers(name) => {
+                format!("requires another value of the header `{name}`")
+            }
         }
     }
 }
 
 impl Match {
-    /// What in the method or the headers keeps a request from this route. Each value of a repeated
-    /// header has to be the wanted one, so that no second value slips past what was compared.
+    /// Returns the reason why the method or the headers of a request do not match. All values of a
+    /// repeated header must equal the required one, so that no unchecked value is forwarded.
     pub(super) fn mismatch(&self, method: &Method, headers: &HeaderMap) -> Option<Mismatch<'_>> {
         if !self.methods.is_empty() && !self.methods.contains(method) {
             return Some(Mismatch::Method(&self.methods));
         }
-        self.headers.iter().find_map(|(name, wanted)| {
+        self.headers.iter().find_map(|(name, required)| {
             let mut values = headers.get_all(name).iter().peekable();
             if values.peek().is_none() {
                 Some(Mismatch::HeaderMissing(name.as_str()))
-            } else if values.all(|value| value == wanted) {
+            } else if values.all(|value| value == required) {
                 None
             } else {
                 Some(Mismatch::HeaderDiffers(name.as_str()))

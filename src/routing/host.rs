@@ -1,31 +1,32 @@
-//! The one reading of a `Host`.
+//! Parser of `Host` values.
 
 use std::borrow::Cow;
 use std::net::Ipv6Addr;
 
-/// Why a `Host` is refused.
+/// Reason why a `Host` is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HostError {
     #[error("the host is empty")]
     Empty,
-    #[error("the host is longer than a name can be")]
+    #[error("the host is too long")]
     TooLong,
-    #[error("the host has a byte that no host may hold")]
+    #[error("the host has an invalid character")]
     BadByte,
     #[error("the host has an empty label")]
     EmptyLabel,
     #[error("the host's port is not a number from 0 to 65535")]
     BadPort,
-    #[error("the host is not an IPv6 address between its brackets")]
+    #[error("the host has an invalid IPv6 address in brackets")]
     BadAddress,
 }
 
-/// The longest name in DNS, in characters.
+/// Maximum length of a DNS name, in characters.
 const MAX_HOST_LENGTH: usize = 253;
 
-/// Takes the host from an authority (RFC 9110, section 7.2), without port and trailing dot, in
-/// lower case; borrowed when it came so. An IPv6 address keeps its brackets, in the form of RFC
-/// 5952. User information, lists and paths are refused.
+/// Extracts the host from an authority (RFC 9110, section 7.2), without port and trailing dot.
+///
+/// The host is in lower case, and borrowed if it already was. An IPv6 address keeps its brackets,
+/// in the form of RFC 5952. User information, lists and paths are rejected.
 pub fn host_of(authority: &str) -> Result<Cow<'_, str>, HostError> {
     if let Some(bracketed) = authority.strip_prefix('[') {
         let (address, after) = bracketed.split_once(']').ok_or(HostError::BadAddress)?;
@@ -52,7 +53,7 @@ pub fn host_of(authority: &str) -> Result<Cow<'_, str>, HostError> {
     }
 }
 
-/// The port of an authority that [`host_of`] takes; `None`: it names none.
+/// Returns the port of an authority that [`host_of`] accepts, if it has one.
 pub fn port_of(authority: &str) -> Option<u16> {
     let after = authority.rsplit_once(']');
     let after = after.map_or(authority, |(_, after)| after);
@@ -66,25 +67,25 @@ fn check_name(name: &str) -> Result<(), HostError> {
     if name.len() > MAX_HOST_LENGTH {
         return Err(HostError::TooLong);
     }
-    let (mut before, mut empty_label) = (b'.', false);
+    let (mut previous, mut empty_label) = (b'.', false);
     for byte in name.bytes() {
-        // An underscore is in no host name, but in many a container's.
+        // Underscores are not valid in host names, but common in names of containers.
         if !(byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')) {
             return Err(HostError::BadByte);
         }
-        empty_label |= byte == b'.' && before == b'.';
-        before = byte;
+        empty_label |= byte == b'.' && previous == b'.';
+        previous = byte;
     }
-    if empty_label || before == b'.' {
+    if empty_label || previous == b'.' {
         return Err(HostError::EmptyLabel);
     }
     Ok(())
 }
 
-/// An empty port is the scheme's default (RFC 3986, section 3.2.3).
+/// Checks a port. An empty one is the default of the scheme (RFC 3986, section 3.2.3).
 fn check_port(port: &str) -> Result<(), HostError> {
-    let digits = port.bytes().all(|byte| byte.is_ascii_digit());
-    if digits && (port.is_empty() || port.parse::<u16>().is_ok()) {
+    let is_numeric = port.bytes().all(|byte| byte.is_ascii_digit());
+    if is_numeric && (port.is_empty() || port.parse::<u16>().is_ok()) {
         Ok(())
     } else {
         Err(HostError::BadPort)
@@ -138,37 +139,37 @@ mod tests {
 
     #[test]
     fn invalid_hosts_are_rejected() {
-        use HostError as F;
-        for (authority, fault) in [
-            ("", F::Empty),
-            (".", F::Empty),
-            (":80", F::Empty),
-            ("user@example.com", F::BadByte),
-            ("user:pw@example.com", F::BadPort),
-            ("a.com, b.com", F::BadByte),
-            ("a.com,b.com", F::BadByte),
-            ("a.com b.com", F::BadByte),
-            (" a.com", F::BadByte),
-            ("a.com/path", F::BadByte),
-            ("a.com:80/path", F::BadPort),
-            ("a.com:port", F::BadPort),
-            ("a.com:65536", F::BadPort),
-            ("a.com:+80", F::BadPort),
-            ("a.com:80:80", F::BadPort),
-            ("a..com", F::EmptyLabel),
-            (".a.com", F::EmptyLabel),
-            ("a.com..", F::EmptyLabel),
-            ("::1", F::BadPort),
-            ("[::1", F::BadAddress),
-            ("[::1]x", F::BadByte),
-            ("[::1]:x", F::BadPort),
-            ("[fe80::1%25eth0]", F::BadAddress),
-            ("[1.2.3.4]", F::BadAddress),
-            ("exämple.com", F::BadByte),
-            ("a%00.com", F::BadByte),
+        use HostError as E;
+        for (authority, error) in [
+            ("", E::Empty),
+            (".", E::Empty),
+            (":80", E::Empty),
+            ("user@example.com", E::BadByte),
+            ("user:pw@example.com", E::BadPort),
+            ("a.com, b.com", E::BadByte),
+            ("a.com,b.com", E::BadByte),
+            ("a.com b.com", E::BadByte),
+            (" a.com", E::BadByte),
+            ("a.com/path", E::BadByte),
+            ("a.com:80/path", E::BadPort),
+            ("a.com:port", E::BadPort),
+            ("a.com:65536", E::BadPort),
+            ("a.com:+80", E::BadPort),
+            ("a.com:80:80", E::BadPort),
+            ("a..com", E::EmptyLabel),
+            (".a.com", E::EmptyLabel),
+            ("a.com..", E::EmptyLabel),
+            ("::1", E::BadPort),
+            ("[::1", E::BadAddress),
+            ("[::1]x", E::BadByte),
+            ("[::1]:x", E::BadPort),
+            ("[fe80::1%25eth0]", E::BadAddress),
+            ("[1.2.3.4]", E::BadAddress),
+            ("exämple.com", E::BadByte),
+            ("a%00.com", E::BadByte),
         ] {
-            assert_eq!(host_of(authority), Err(fault), "{authority:?}");
+            assert_eq!(host_of(authority), Err(error), "{authority:?}");
         }
-        assert_eq!(host_of(&"a".repeat(254)), Err(F::TooLong));
+        assert_eq!(host_of(&"a".repeat(254)), Err(E::TooLong));
     }
 }

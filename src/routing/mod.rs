@@ -1,5 +1,4 @@
-//! Which route a request takes: the Kubernetes Gateway API's HTTPRoute rules over a path that has
-//! exactly one reading.
+//! Route selection by the HTTPRoute rules of the Kubernetes Gateway API, on an unambiguous path.
 
 mod candidates;
 pub mod cors;
@@ -29,18 +28,18 @@ pub struct Route {
     pub auth: Auth,
     pub on_unauthenticated: OnUnauthenticated,
     pub require: Requirements,
-    /// Limits that need no identity, in the file's order.
+    /// Limits that need no identity, in file order.
     pub limits_before: Vec<Arc<Limit>>,
-    /// Limits that wait for authentication, in the file's order.
+    /// Limits that are checked after authentication, in file order.
     pub limits_after: Vec<Arc<Limit>>,
-    /// Index into `Reloadable::upstreams`.
+    /// Index into `Reloadable::upstreams` of the settings.
     pub upstream: usize,
     pub strip_prefix: bool,
-    /// Bytes.
+    /// In bytes; `u64::MAX` if unlimited.
     pub max_body: u64,
     pub timeouts: TimeoutOverrides,
     pub forward_credentials: bool,
-    /// Whether the upstream gets the gateway's signed word on whom a request is from.
+    /// Whether the upstream receives a signed assertion of the user's identity.
     pub assertion: bool,
     pub allow_in_path: PathAmbiguities,
     pub cors: Option<Cors>,
@@ -49,25 +48,25 @@ pub struct Route {
     pub response_headers: HeaderEdits,
 }
 
-/// What a request must look like.
+/// Conditions that a request must meet.
 #[derive(Debug, Clone, Default)]
 pub struct Match {
     pub host: Option<HostPattern>,
     pub path: PathPattern,
-    /// Empty: any.
+    /// Any method if empty.
     pub methods: Vec<Method>,
     pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
-/// Lower case, without port or trailing dot.
+/// A host or a wildcard, in lower case, without port or trailing dot.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum HostPattern {
     Exact(String),
-    /// `*.example.com` holds `example.com`: it matches one or more further labels.
+    /// For `*.example.com`, this is `example.com`. Matches one or more additional labels.
     Wildcard(String),
 }
 
-/// Decoded segments, as [`Path`] reads them.
+/// A path or a prefix, as decoded segments of a [`Path`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PathPattern {
     Exact(Vec<String>),
@@ -87,17 +86,17 @@ pub enum Auth {
     None,
 }
 
-/// What a browser gets that would have to sign in first.
+/// Response to a browser that is not signed in.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum OnUnauthenticated {
     /// 401.
     #[default]
     Refuse,
-    /// The way to the sign-in page.
+    /// A redirect to the sign-in page.
     Redirect,
 }
 
-/// Whom a route lets pass: any of the roles, all of the scopes.
+/// Requirements on the user: any of the roles, and all of the scopes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Requirements {
     pub roles: Vec<String>,
@@ -105,17 +104,17 @@ pub struct Requirements {
 }
 
 impl Requirements {
-    /// Whether somebody who holds these passes.
+    /// Whether a user with these roles and scopes meets the requirements.
     pub fn is_met_by(&self, roles: &[String], scopes: &[String]) -> bool {
         self.has_required_role(roles) && self.has_required_scopes(scopes)
     }
 
-    /// Whether one of the required roles is held; none required is met by everybody.
+    /// Whether a user has one of the required roles, or none is required.
     pub fn has_required_role(&self, roles: &[String]) -> bool {
         self.roles.is_empty() || self.roles.iter().any(|role| roles.contains(role))
     }
 
-    /// Whether each required scope is held.
+    /// Whether a user has all required scopes.
     pub fn has_required_scopes(&self, scopes: &[String]) -> bool {
         self.scopes.iter().all(|scope| scopes.contains(scope))
     }
@@ -132,7 +131,7 @@ pub struct Cors {
     pub max_age: Option<Duration>,
 }
 
-/// A route's own timeouts, in place of its upstream's.
+/// Overrides of the upstream's timeouts by a route.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TimeoutOverrides {
     pub connect: Option<Duration>,
@@ -142,7 +141,7 @@ pub struct TimeoutOverrides {
     pub stream_idle: Option<Duration>,
 }
 
-/// The headers by which a route's upstream learns who the caller is. An empty list: none.
+/// Headers that identify the user to a route's upstream. An empty list sends no header.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct IdentityHeaders {
     pub user: Vec<HeaderName>,
@@ -177,7 +176,7 @@ pub struct HeaderEdits {
     pub remove: Vec<HeaderName>,
 }
 
-/// Things in a path that two readers could read differently. A route may allow some of them.
+/// Path syntax that two programs could interpret differently. A route can allow some of it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PathAmbiguities(pub u8);
 
@@ -191,15 +190,15 @@ impl PathAmbiguities {
     pub const ENCODED_QUESTION_MARK: PathAmbiguities = PathAmbiguities(1 << 5);
     pub const ENCODED_HASH: PathAmbiguities = PathAmbiguities(1 << 6);
 
-    /// The set that holds both.
+    /// Returns the union of two sets.
     #[must_use]
     pub fn with(self, other: PathAmbiguities) -> PathAmbiguities {
         PathAmbiguities(self.0 | other.0)
     }
 
-    /// Whether everything in `found` is allowed by this set.
-    pub fn allows(self, found: PathAmbiguities) -> bool {
-        found.0 & !self.0 == 0
+    /// Whether this set contains all of `other`.
+    pub fn allows(self, other: PathAmbiguities) -> bool {
+        other.0 & !self.0 == 0
     }
 }
 
@@ -209,12 +208,12 @@ mod tests {
 
     #[test]
     fn any_role_and_all_scopes_are_required() {
-        let words = |text: &str| {
+        let list = |text: &str| {
             text.split_whitespace()
                 .map(str::to_owned)
                 .collect::<Vec<_>>()
         };
-        for (roles, scopes, held_roles, held_scopes, met) in [
+        for (roles, scopes, held_roles, held_scopes, expected) in [
             ("", "", "", "", true),
             ("admin ops", "", "ops", "", true),
             ("admin ops", "", "user", "", false),
@@ -224,11 +223,14 @@ mod tests {
             ("admin", "read", "", "read", false),
         ] {
             let require = Requirements {
-                roles: words(roles),
-                scopes: words(scopes),
+                roles: list(roles),
+                scopes: list(scopes),
             };
-            let verdict = require.is_met_by(&words(held_roles), &words(held_scopes));
-            assert_eq!(verdict, met, "{roles}/{scopes} {held_roles}/{held_scopes}");
+            let is_met = require.is_met_by(&list(held_roles), &list(held_scopes));
+            assert_eq!(
+                is_met, expected,
+                "{roles}/{scopes} {held_roles}/{held_scopes}"
+            );
         }
     }
 }

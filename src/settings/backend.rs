@@ -1,4 +1,4 @@
-//! A backend that checks credentials and says who somebody is.
+//! Sign-in by a backend that checks credentials.
 
 use std::time::Duration;
 
@@ -12,24 +12,24 @@ pub struct BackendSettings {
     pub method: Method,
     /// http or https, without user and password.
     pub login: Url,
-    /// Without a name to verify: it is the address' own.
+    /// Without a name to verify, which is the host of `login`.
     pub tls: UpstreamTls,
     pub user_id: ResponseField,
     pub email: Option<ResponseField>,
     pub name: Option<ResponseField>,
     pub roles: Option<ResponseField>,
     pub scopes: Option<ResponseField>,
-    /// The members of a login's body that name the account.
+    /// Members of a login body that identify the account.
     pub account: Vec<String>,
     pub response: SignInResponse,
     pub pass_set_cookie: bool,
-    /// For the whole call, waiting for its turn included.
+    /// For the whole call, including the wait for a free slot.
     pub timeout: Duration,
-    /// Calls at a time.
+    /// Maximum number of concurrent calls.
     pub concurrency: usize,
 }
 
-/// Where an answer has something.
+/// Location of a value in a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ResponseField {
     /// A JSON pointer (RFC 6901) into the body.
@@ -37,11 +37,11 @@ pub enum ResponseField {
     Header(HeaderName),
 }
 
-/// What a client gets for a successful sign-in.
+/// Response to a successful sign-in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SignInResponse {
-    /// The gateway's own answer.
+    /// The gateway's own response.
     Replace,
-    /// The backend's answer, with the gateway's cookie.
+    /// The backend's response, with the gateway's cookie.
     Pass,
 }

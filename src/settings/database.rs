@@ -1,4 +1,4 @@
-//! Where the database is.
+//! Address of the database.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ pub enum DatabaseSettings {
     Postgres(PostgresAddress),
 }
 
-/// Says where it is, without the password.
+/// Formats the address without the password.
 impl std::fmt::Display for DatabaseSettings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -20,24 +20,24 @@ impl std::fmt::Display for DatabaseSettings {
     }
 }
 
-/// Where a PostgreSQL database is and who we are there.
+/// Address, user and connection settings of a PostgreSQL database.
 #[derive(Debug, Clone)]
 pub struct PostgresAddress {
     pub host: String,
     pub port: u16,
-    /// The folder of the server's socket, in the place of host and port.
+    /// Directory of the server's unix socket, which replaces host and port.
     pub socket: Option<PathBuf>,
     pub database: String,
     pub username: String,
     pub password: Option<SecretString>,
     pub tls: PostgresTls,
-    /// PEM, the authorities to trust. `None`: those that browsers trust.
+    /// Trusted CA certificates in PEM; `None` for the public ones.
     pub ca: Option<Vec<u8>>,
-    /// How many connections this gateway opens at most.
+    /// Maximum number of connections that this gateway opens.
     pub connections: u32,
 }
 
-/// `sslmode`, as PostgreSQL's own clients understand it.
+/// `sslmode`, with the meaning that it has for PostgreSQL's own clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PostgresTls {
     Disable,

@@ -1,6 +1,7 @@
-//! The validated settings. A value here exists only if it is valid; `config` makes them, the other
-//! modules only read them. What needs a restart ([`Boot`]) and what a reload may change
-//! ([`Reloadable`]) are different types, so a reload cannot miss a setting.
+//! Validated settings, built by `config` and read by all other modules.
+//!
+//! Settings that need a restart ([`Boot`]) and those that a reload replaces ([`Reloadable`]) are
+//! different types, so that a reload cannot claim to change the former.
 
 pub mod backend;
 mod database;
@@ -21,19 +22,19 @@ use crate::auth::{session, token};
 use crate::limits::{Limit, OnOutage};
 use crate::routing::{self, TimeoutOverrides};
 
-/// One configuration file, understood.
+/// The settings of one configuration file.
 #[derive(Debug)]
 pub struct Settings {
     pub boot: Boot,
     pub reloadable: Reloadable,
-    /// The files beside the configuration itself whose change calls for a reload: certificates,
-    /// keys, secrets, key sets.
+    /// Files other than the configuration file whose change triggers a reload: certificates, keys,
+    /// secrets, key sets.
     pub watched: Vec<PathBuf>,
-    /// Of what all of them held when they were read: what changes from then on is news.
+    /// Hash of the contents of all files as they were read, to detect changes since then.
     pub fingerprint: u64,
 }
 
-/// What only a restart can change.
+/// Settings that only a restart can change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Boot {
     pub listeners: Vec<Listener>,
@@ -43,7 +44,7 @@ pub struct Boot {
 }
 
 impl Boot {
-    /// The keys that differ, for whoever has to restart because of them.
+    /// Returns the keys that differ and therefore need a restart.
     pub fn changed_keys(&self, other: &Boot) -> Vec<String> {
         let parts = [
             ("listeners", self.listeners == other.listeners),
@@ -56,12 +57,12 @@ impl Boot {
     }
 }
 
-/// A public socket and what bounds its connections.
+/// A public listener and the limits of its connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
     pub bind: SocketAddr,
     pub tls: bool,
-    /// Which header names the client, when the peer is trusted.
+    /// Header with the client address, if the peer is trusted.
     pub client_ip_from: ForwardedBy,
     pub proxy_protocol: bool,
     pub limits: ConnectionLimits,
@@ -76,29 +77,29 @@ pub enum ForwardedBy {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectionLimits {
-    /// Bytes of a request head.
+    /// Maximum size of a request head, in bytes.
     pub head: usize,
-    /// For the whole head, from its first byte (or from the accept, for the first one).
+    /// For the whole head, from its first byte, or from the accept for the first head.
     pub head_timeout: Duration,
     pub handshake_timeout: Duration,
     pub keepalive: Duration,
-    /// For a client that takes nothing of a response.
+    /// For a client that reads nothing of a response.
     pub write_timeout: Duration,
-    /// Header fields of a request.
+    /// Maximum number of header fields of a request.
     pub fields: usize,
     pub connections: usize,
     pub connections_per_address: Option<usize>,
-    /// Bytes per second of a request body; 0: no minimum.
+    /// Minimum rate of a request body, in bytes per second; 0 for none.
     pub body_rate: u64,
 }
 
-/// What bounds an HTTP/2 connection.
+/// Limits of an HTTP/2 connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Http2 {
     pub streams: u32,
-    /// Bytes.
+    /// In bytes.
     pub stream_window: u32,
-    /// Bytes.
+    /// In bytes.
     pub connection_window: u32,
 }
 
@@ -106,9 +107,9 @@ pub struct Http2 {
 pub struct Store {
     pub engine: Engine,
     pub key_prefix: String,
-    /// For any one operation; past it the answer is "unknown".
+    /// For one operation. A timeout counts as an outage.
     pub timeout: Duration,
-    /// How many replicas must have a revocation before its caller hears that it is done.
+    /// Replicas that must acknowledge a revocation before it is reported as successful.
     pub revocation_replicas: u32,
     pub sessions_on_outage: SessionsOnOutage,
     pub cached_for: Duration,
@@ -121,24 +122,24 @@ pub enum Engine {
     Redis(RedisAddress),
 }
 
-/// What a route that needs a session does while the store does not answer.
+/// Behavior of routes that need a session, while the store does not respond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionsOnOutage {
     /// 503.
     Deny,
-    /// What this gateway knows, at most `cached_for` old.
+    /// Entries of the near cache that are at most `cached_for` old.
     Cached,
-    /// A valid access token, not known revoked, is enough.
+    /// A valid access token suffices unless its revocation is cached.
     TokenOnly,
 }
 
-/// What a reload replaces, between two requests. One `Arc` a request.
+/// Settings that a reload replaces. A request uses one value throughout.
 #[derive(Debug)]
 pub struct Reloadable {
     /// In the order of [`Boot::listeners`].
     pub listeners: Vec<ReloadableListener>,
     pub admin_token: Option<SecretString>,
-    /// Host names, in lower case, by which the admin listener may be called; `None`: by any.
+    /// Accepted host names of the admin listener, in lower case; `None` for any.
     pub admin_names: Option<Vec<String>>,
     pub tokens: Arc<token::Tokens>,
     pub sessions: session::SessionRules,
@@ -155,20 +156,20 @@ pub struct Reloadable {
 
 #[derive(Debug, Clone)]
 pub struct ReloadableListener {
-    /// Peers that may say who the client is; empty: nobody.
+    /// Peers whose information about the client is trusted.
     pub trusted_proxies: Vec<IpNet>,
     pub redirect_to_https: bool,
     pub tls: Option<Arc<rustls::ServerConfig>>,
-    /// The certificates that `tls` serves.
+    /// Expiry of the certificates in `tls`.
     pub certificates: Vec<CertificateExpiry>,
 }
 
 /// When a certificate expires.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateExpiry {
-    /// The file, as the operator wrote it; the `certificate` label of metrics.
+    /// The file as configured; the `certificate` label of metrics.
     pub file: String,
-    /// Unix time, seconds.
+    /// In Unix seconds.
     pub not_after: i64,
 }
 
@@ -178,29 +179,29 @@ pub struct Shutdown {
     pub grace: Duration,
 }
 
-/// Who says who somebody is, and how people may sign in.
+/// Users and sign-in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     pub registration_open: bool,
     pub passwords: PasswordRules,
     pub attempts_per_address: Rate,
     pub failures_per_account: Rate,
-    /// What checks credentials; `None`: the users in the database.
+    /// The backend that checks credentials; `None` for users in the database.
     pub backend: Option<Arc<backend::BackendSettings>>,
 }
 
-/// What a new password has to be like, and how it is kept.
+/// Requirements for new passwords, and the cost of their hashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PasswordRules {
-    /// Characters.
+    /// In characters.
     pub min_length: usize,
     pub cost: HashCost,
 }
 
-/// What one Argon2id hash costs (RFC 9106, section 3.1).
+/// Cost of one Argon2id hash (RFC 9106, section 3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HashCost {
-    /// KiB.
+    /// In KiB.
     pub memory: u32,
     pub iterations: u32,
     pub parallelism: u32,
@@ -214,16 +215,18 @@ pub struct Rate {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Api {
-    /// Begins with a slash and does not end with one.
+    /// Starts with a slash and does not end with one.
     pub prefix: String,
-    /// `scheme://host[:port]`, lower case.
+    /// `scheme://host[:port]`, in lower case.
     pub allowed_origins: Vec<String>,
-    /// Whether the gateway keeps the users: only then are registration and profiles its own.
+    /// Whether users are in the gateway's database; only then does it have registration and
+    /// profiles.
     pub users: bool,
 }
 
-/// The identity headers of all routes, and the default name of each that is off. No client may send
-/// any of them to any route: two routes may lead to one upstream.
+/// The identity headers of all routes, and the default names of those that are off.
+///
+/// All of them are removed from requests to every route, because two routes can share an upstream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct IdentityHeaderNames(Vec<HeaderName>);
 
@@ -240,7 +243,7 @@ impl IdentityHeaderNames {
     }
 }
 
-/// A set of servers that do the same.
+/// A group of interchangeable servers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
     pub name: Arc<str>,
@@ -256,7 +259,7 @@ pub struct Upstream {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
-    /// As the operator wrote it; the `server` label of metrics.
+    /// As configured; the `server` label of metrics.
     pub url: Arc<str>,
     pub address: ServerAddress,
     pub tls: bool,
@@ -265,7 +268,7 @@ pub struct Server {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ServerAddress {
-    /// A name is resolved in the background, an IP address as it is.
+    /// A host name, which is resolved in the background, or an IP address.
     Tcp {
         host: String,
         port: u16,
@@ -279,7 +282,7 @@ pub enum Protocol {
     H2,
 }
 
-/// The `Host` that the upstream gets.
+/// The `Host` header for the upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UpstreamHost {
     Preserve,
@@ -288,14 +291,14 @@ pub enum UpstreamHost {
     Name(String),
 }
 
-/// For `https` servers; the certificate is always verified.
+/// TLS to `https` servers. The certificate is always verified.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UpstreamTls {
-    /// PEM files' contents, checked at load. `None`: the system's roots.
+    /// Trusted CA certificates in PEM, checked at load; `None` for those of the system.
     pub ca: Option<Vec<u8>>,
-    /// Certificate chain and key, PEM.
+    /// Client certificate chain and key, in PEM.
     pub client: Option<(Vec<u8>, Vec<u8>)>,
-    /// The name to verify; `None`: the server's host.
+    /// Name to verify the certificate against; `None` for the server's host.
     pub server_name: Option<String>,
 }
 
@@ -307,7 +310,7 @@ pub enum Balance {
     ConsistentHash(HashKey),
 }
 
-/// What a consistent hash reads.
+/// Input of a consistent hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HashKey {
     Ip,
@@ -328,16 +331,16 @@ pub struct HealthCheck {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timeouts {
     pub connect: Duration,
-    /// Ends with an upgrade or an event stream, which `stream_idle` rules.
+    /// Does not apply to upgraded connections and event streams, which have `stream_idle`.
     pub read: Duration,
     pub write: Duration,
-    /// The pool's.
+    /// Of a connection in the pool.
     pub idle: Duration,
     pub stream_idle: Option<Duration>,
 }
 
 impl Timeouts {
-    /// The upstream's timeouts with a route's own in their place.
+    /// Returns the upstream's timeouts with those that a route overrides replaced.
     pub fn with_overrides(&self, route: &TimeoutOverrides) -> Timeouts {
         Timeouts {
             connect: route.connect.unwrap_or(self.connect),

@@ -1,55 +1,55 @@
-//! Where a Redis is, in which shape, and who we are there.
+//! Address and topology of the Redis store.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use secrecy::{ExposeSecret, SecretString};
 
-/// How the store is reached and who we are there.
+/// Servers, user and connection settings of a Redis.
 #[derive(Debug, Clone)]
 pub struct RedisAddress {
     pub topology: Topology,
     pub database: i64,
     pub username: Option<String>,
     pub password: Option<SecretString>,
-    /// `None`: in clear.
+    /// `None` for cleartext.
     pub tls: Option<RedisTls>,
 }
 
-/// Which servers there are and what they are to each other.
+/// The configured servers and their arrangement.
 #[derive(Debug, Clone)]
 pub enum Topology {
     /// One server.
     Standalone(RedisNode),
-    /// A master with replicas, of which Sentinels say who it is.
+    /// A master with replicas, found through Sentinels.
     Sentinel(Sentinels),
-    /// Some of a cluster's servers; they tell the others.
+    /// Some servers of a cluster, from which the others are discovered.
     Cluster(Vec<RedisNode>),
 }
 
-/// Who says which server is the master.
+/// The Sentinels that report the master.
 #[derive(Debug, Clone)]
 pub struct Sentinels {
     pub nodes: Vec<RedisNode>,
-    /// The name that they know the master by.
+    /// Name of the master in the Sentinels' configuration.
     pub master: String,
     pub password: Option<SecretString>,
 }
 
-/// A server's host, a name or an IP address without brackets, and its port.
+/// Host and port of a server. The host is a name or an IP address without brackets.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RedisNode {
     pub host: String,
     pub port: u16,
 }
 
-/// Files that are read whenever a connection is made, so that they can be renewed. They were
-/// usable when the configuration was loaded.
+/// TLS files, which are re-read for every connection, so that they can be renewed. They were valid
+/// when the configuration was loaded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RedisTls {
-    /// The authorities that may sign the servers' certificates, PEM. `None`: the system's.
+    /// Trusted CA certificates, PEM; `None` for those of the system.
     pub ca: Option<PathBuf>,
-    /// The gateway's certificate chain and its key, PEM.
+    /// Client certificate chain and key, PEM.
     pub client: Option<(PathBuf, PathBuf)>,
 }
 

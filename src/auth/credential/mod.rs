@@ -1,5 +1,6 @@
-//! What a request presents to be let in, and the cookie that carries it (RFC 6750, RFC 6265bis).
-//! What was attempted decides: a bad credential never falls through to another one.
+//! Credentials of a request and the session cookie (RFC 6750, RFC 6265bis).
+//!
+//! The first credential that was attempted decides; an invalid one never falls through to another.
 
 use std::time::Duration;
 
@@ -9,26 +10,27 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::auth::session::{CookieRules, SameSite, SessionToken};
 
-/// The longest life of a cookie (RFC 6265bis, section 4.1.2.2), seconds.
+/// Maximum `Max-Age` of a cookie, in seconds (RFC 6265bis, section 4.1.2.2).
 const MAX_AGE: u64 = 400 * 24 * 60 * 60;
-/// The names that the cookie has when none is configured.
+/// Names of the session cookie when none is configured.
 const DEFAULT_NAMES: [&str; 2] = ["__Host-portcullis", "portcullis"];
-/// The cookie that a form of the gateway's own pages is compared with: where cookies are secure, and
-/// where they are not. Without the prefix another host of the domain could set it.
+/// Names of the cookie that protects the gateway's own forms against CSRF: secure and insecure.
+///
+/// Without the prefix, another host of the domain could set the cookie.
 pub const FORM_COOKIES: [&str; 2] = ["__Host-portcullis-form", "portcullis-form"];
 
-/// The one credential of a request.
+/// The credential of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PresentedCredential<'a> {
     Absent,
-    /// An access token; nothing is known of it but that its characters are allowed.
+    /// An access token, of which only the characters are checked.
     Bearer(&'a str),
     /// `Authorization: Session`.
     Session(SessionToken),
     Cookie(SessionToken),
     MalformedBearer,
     MalformedSession,
-    /// As good as a cookie of a session that does not exist.
+    /// Treated like a cookie of a session that does not exist.
     MalformedCookie,
     /// More than one `Authorization`, or more than one session cookie.
     Ambiguous {
@@ -36,22 +38,22 @@ pub enum PresentedCredential<'a> {
     },
 }
 
-/// Finds the credential. An `Authorization` of scheme `Bearer` or `Session` decides when there is
-/// one; only else is the cookie looked at.
+/// Extracts the credential: an `Authorization` of the scheme `Bearer` or `Session`, or else the
+/// cookie.
 pub fn extract<'a>(headers: &'a HeaderMap, cookie_name: &str) -> PresentedCredential<'a> {
     let mut authorizations = headers.get_all(AUTHORIZATION).iter();
     if let Some(authorization) = authorizations.next() {
         if authorizations.next().is_some() {
             return PresentedCredential::Ambiguous { cookies: false };
         }
-        if let Some(presented) = parse_authorization(authorization) {
-            return presented;
+        if let Some(credential) = parse_authorization(authorization) {
+            return credential;
         }
     }
     extract_cookie(headers, cookie_name)
 }
 
-/// Finds what the session cookie holds, whatever `Authorization` says.
+/// Extracts the session cookie, regardless of `Authorization`.
 pub fn extract_cookie(headers: &HeaderMap, cookie_name: &str) -> PresentedCredential<'static> {
     let mut cookies = headers
         .get_all(COOKIE)
@@ -71,16 +73,16 @@ pub fn extract_cookie(headers: &HeaderMap, cookie_name: &str) -> PresentedCreden
     }
 }
 
-/// Whose an `Authorization` is.
+/// The scheme of an `Authorization`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthScheme {
     Bearer,
     Session,
-    /// Not ours; it is passed on.
+    /// Not handled by the gateway; passed to the upstream.
     Other,
 }
 
-/// Reads the scheme of an `Authorization`, which decides whether it may go to an upstream.
+/// Parses the scheme of an `Authorization`, which determines whether an upstream may receive it.
 pub fn auth_scheme(authorization: &[u8]) -> AuthScheme {
     let (name, _) = split_scheme(authorization);
     if name.eq_ignore_ascii_case(b"session") {
@@ -92,7 +94,7 @@ pub fn auth_scheme(authorization: &[u8]) -> AuthScheme {
     }
 }
 
-/// `None`: of a scheme that is not ours.
+/// Parses an `Authorization`; `None` for a scheme that the gateway does not handle.
 fn parse_authorization(authorization: &HeaderValue) -> Option<PresentedCredential<'_>> {
     let (scheme, rest) = split_scheme(authorization.as_bytes());
     let secret = rest
@@ -116,8 +118,10 @@ fn parse_authorization(authorization: &HeaderValue) -> Option<PresentedCredentia
     None
 }
 
-/// Splits after the scheme: the letters at the start. What follows without a space makes the value
-/// malformed, not of another scheme, for somebody may read it leniently.
+/// Splits after the scheme, the token characters at the start.
+///
+/// Other characters directly after the scheme make the value malformed instead of one of another
+/// scheme, because a lenient upstream could accept it.
 fn split_scheme(authorization: &[u8]) -> (&[u8], &[u8]) {
     let value = authorization.trim_ascii();
     let end = value
@@ -126,22 +130,23 @@ fn split_scheme(authorization: &[u8]) -> (&[u8], &[u8]) {
     value.split_at(end.unwrap_or(value.len()))
 }
 
-/// RFC 9110, section 11.2. It does not leave early and adds up bytes, not booleans: so many are compared
-/// at once.
+/// Whether a text is a `token68` (RFC 9110, section 11.2).
+///
+/// The loop has no early exit and accumulates bytes, not booleans, so that it is vectorized.
 fn is_token68(text: &str) -> bool {
     let body = text.trim_end_matches('=');
-    let fits = |byte: u8| {
+    let is_allowed = |byte: u8| {
         ((byte | 0x20).wrapping_sub(b'a') < 26)
             | (byte.wrapping_sub(b'-') < 13) // - . / and the digits
             | (byte == b'_')
             | (byte == b'~')
             | (byte == b'+')
     };
-    let bad = |bad, byte| bad | u8::from(!fits(byte));
-    !body.is_empty() && body.bytes().fold(0, bad) == 0
+    let accumulate = |invalid, byte| invalid | u8::from(!is_allowed(byte));
+    !body.is_empty() && body.bytes().fold(0, accumulate) == 0
 }
 
-/// The value of a `name=value` pair, if it has that name.
+/// Returns the value of a `name=value` pair with the given name.
 fn value_if_named<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let (key, value) = split_pair(pair)?;
     (key == name.as_bytes()).then_some(value)
@@ -154,13 +159,13 @@ fn split_pair(pair: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((key.trim_ascii(), value.trim_ascii()))
 }
 
-/// Takes our cookies out of the `Cookie` fields of a request; the others stay byte for byte, in one
-/// field. `None`: nothing is left.
+/// Removes the gateway's cookies from the `Cookie` fields of a request. The others are kept byte
+/// for byte, in one field; `None` if there are none.
 pub fn strip_own_cookies<'a>(
     fields: impl IntoIterator<Item = &'a [u8]>,
     name: &str,
 ) -> Option<HeaderValue> {
-    let mut left: Vec<u8> = Vec::new();
+    let mut result: Vec<u8> = Vec::new();
     for field in fields {
         let kept: Vec<&[u8]> = field
             .split(|byte| *byte == b';')
@@ -169,19 +174,19 @@ pub fn strip_own_cookies<'a>(
         let kept = kept.join(&b';');
         let kept = kept.trim_ascii_start();
         if !kept.is_empty() {
-            if !left.is_empty() {
-                left.extend_from_slice(b"; ");
+            if !result.is_empty() {
+                result.extend_from_slice(b"; ");
             }
-            left.extend_from_slice(kept);
+            result.extend_from_slice(kept);
         }
     }
-    if left.is_empty() {
+    if result.is_empty() {
         return None;
     }
-    HeaderValue::from_bytes(&left).ok()
+    HeaderValue::from_bytes(&result).ok()
 }
 
-/// The `Set-Cookie` value that hands a session token to a browser.
+/// Builds the `Set-Cookie` value with a session token.
 pub fn session_cookie(rules: &CookieRules, token: &SessionToken, max_age: Duration) -> HeaderValue {
     let seconds = max_age.as_secs().min(MAX_AGE);
     let domain = rules.domain.as_deref();
@@ -195,27 +200,27 @@ pub fn session_cookie(rules: &CookieRules, token: &SessionToken, max_age: Durati
     )
 }
 
-/// The `Set-Cookie` values that take the session cookie from a browser, in every form that it may
-/// have there: with and without `Domain`, and under both default names when it has one of them.
+/// Builds the `Set-Cookie` values that delete the session cookie in every form that a browser may
+/// have: with and without `Domain`, and under both default names if it has one of them.
 pub fn clearing_cookies(rules: &CookieRules) -> Vec<HeaderValue> {
     let names: Vec<&str> = if DEFAULT_NAMES.contains(&rules.name.as_str()) {
         DEFAULT_NAMES.to_vec()
     } else {
         vec![&rules.name]
     };
-    let mut cleared = Vec::new();
+    let mut cookies = Vec::new();
     for name in names {
         // Accepted only with `Path=/` and without `Domain` (RFC 6265bis, section 4.1.3.2).
         if has_prefix(name, "__Host-") {
-            cleared.push(set_cookie(rules, name, "", None, "/", 0));
+            cookies.push(set_cookie(rules, name, "", None, "/", 0));
             continue;
         }
-        cleared.push(set_cookie(rules, name, "", None, &rules.path, 0));
+        cookies.push(set_cookie(rules, name, "", None, &rules.path, 0));
         if let Some(domain) = &rules.domain {
-            cleared.push(set_cookie(rules, name, "", Some(domain), &rules.path, 0));
+            cookies.push(set_cookie(rules, name, "", Some(domain), &rules.path, 0));
         }
     }
-    cleared
+    cookies
 }
 
 fn set_cookie(
@@ -228,7 +233,7 @@ fn set_cookie(
 ) -> HeaderValue {
     let mut cookie = Cookie::build((name, value))
         .http_only(true)
-        // A browser drops a cookie of such a name that is not secure.
+        // Browsers reject cookies with these prefixes that are not secure.
         .secure(rules.secure || has_prefix(name, "__Host-") || has_prefix(name, "__Secure-"))
         .path(path)
         .same_site(match rules.same_site {
@@ -240,52 +245,53 @@ fn set_cookie(
     if let Some(domain) = domain {
         cookie = cookie.domain(domain);
     }
-    // The rules hold what a header can carry, and so does a token; an empty field sets nothing.
+    // Rules and tokens are valid in a header, so this never fails; an empty value sets nothing.
     HeaderValue::from_str(&cookie.build().to_string())
         .unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
-/// Browsers compare the prefixes of cookie names without case.
+/// Whether a cookie name has a prefix. Browsers compare these prefixes case-insensitively.
 fn has_prefix(name: &str, prefix: &str) -> bool {
     name.get(..prefix.len())
         .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
-/// Every cookie that is the gateway's, where the session's has this name. Both default names are
-/// reserved: after a change of `cookie.secure` browsers still hold a session token under the other.
+/// Returns the names of all the gateway's cookies, given that of the session cookie.
+///
+/// Both default names are reserved, because after a change of `cookie.secure`, browsers still send
+/// a session token under the other one.
 fn own_cookie_names(name: &str) -> impl Iterator<Item = &str> {
     std::iter::once(name)
         .chain(DEFAULT_NAMES)
         .chain(FORM_COOKIES)
 }
 
-/// Whether a pair of a `Cookie` field is one of them.
+/// Whether a pair of a `Cookie` field is one of the gateway's cookies.
 fn is_own_cookie(pair: &[u8], name: &str) -> bool {
-    split_pair(pair)
-        .is_some_and(|(key, _)| own_cookie_names(name).any(|ours| ours.as_bytes() == key))
+    split_pair(pair).is_some_and(|(key, _)| own_cookie_names(name).any(|own| own.as_bytes() == key))
 }
 
-/// Tells whether an upstream's `Set-Cookie` would set one of our cookies.
+/// Whether an upstream's `Set-Cookie` would set one of the gateway's cookies.
 pub fn sets_own_cookie(set_cookie: &[u8], name: &str) -> bool {
     let pair = set_cookie.split(|byte| *byte == b';').next();
     let pair = pair.unwrap_or(set_cookie);
-    // A cookie without name is sent back as its value alone, which then reads as one with a name.
+    // A cookie without a name is returned as its value alone, which then looks like `name=value`.
     let start = pair
         .iter()
         .position(|byte| *byte != b'=' && !byte.is_ascii_whitespace())
         .unwrap_or(pair.len());
     let (_, pair) = pair.split_at(start);
-    let set = pair
+    let set_name = pair
         .split(|byte| *byte == b'=')
         .next()
         .unwrap_or(pair)
         .trim_ascii();
     own_cookie_names(name).any(|name| {
-        // Browsers see through the spelling of the prefixes; who else reads the cookie may not.
+        // Browsers ignore the case of the prefixes, but other programs may not.
         if has_prefix(name, "__Host-") || has_prefix(name, "__Secure-") {
-            set.eq_ignore_ascii_case(name.as_bytes())
+            set_name.eq_ignore_ascii_case(name.as_bytes())
         } else {
-            set == name.as_bytes()
+            set_name == name.as_bytes()
         }
     })
 }

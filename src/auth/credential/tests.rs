@@ -17,20 +17,20 @@ fn token() -> SessionToken {
     SessionToken::parse(TOKEN).unwrap()
 }
 
-fn check(fields: &[(&'static str, &[u8])], wanted: PresentedCredential<'_>) {
+fn check(fields: &[(&'static str, &[u8])], expected: PresentedCredential<'_>) {
     let mut headers = HeaderMap::new();
     for (name, value) in fields {
         headers.append(*name, HeaderValue::from_bytes(value).unwrap());
     }
-    let shown: Vec<_> = fields
+    let values: Vec<_> = fields
         .iter()
         .map(|(_, value)| String::from_utf8_lossy(value))
         .collect();
-    assert_eq!(extract(&headers, NAME), wanted, "{shown:?}");
+    assert_eq!(extract(&headers, NAME), expected, "{values:?}");
 }
 
-fn check_authorization(value: &str, wanted: PresentedCredential<'_>) {
-    check(&[("authorization", value.as_bytes())], wanted);
+fn check_authorization(value: &str, expected: PresentedCredential<'_>) {
+    check(&[("authorization", value.as_bytes())], expected);
 }
 
 #[test]
@@ -151,11 +151,11 @@ fn attempted_credential_decides() {
 
 #[test]
 fn only_own_cookies_are_stripped() {
-    let check = |fields: &[&'static str], wanted: Option<&str>| {
-        let left = strip_own_cookies(fields.iter().map(|field| field.as_bytes()), "portcullis");
+    let check = |fields: &[&'static str], expected: Option<&str>| {
+        let stripped = strip_own_cookies(fields.iter().map(|field| field.as_bytes()), "portcullis");
         assert_eq!(
-            left.as_ref().map(|left| left.to_str().unwrap()),
-            wanted,
+            stripped.as_ref().map(|stripped| stripped.to_str().unwrap()),
+            expected,
             "{fields:?}"
         );
     };
@@ -174,7 +174,7 @@ fn only_own_cookies_are_stripped() {
     check(&["a=1", "portcullis=a", "b=2"], Some("a=1; b=2"));
 }
 
-/// Of a host alone.
+/// A cookie of one host.
 fn host_prefixed_rules() -> CookieRules {
     CookieRules {
         name: NAME.to_owned(),
@@ -185,7 +185,7 @@ fn host_prefixed_rules() -> CookieRules {
     }
 }
 
-/// Of a domain, in clear text.
+/// A cookie of a domain, over cleartext.
 fn plain_rules() -> CookieRules {
     CookieRules {
         name: "portcullis".to_owned(),
@@ -196,7 +196,7 @@ fn plain_rules() -> CookieRules {
     }
 }
 
-/// Of another name.
+/// A cookie with a configured name.
 fn custom_name_rules() -> CookieRules {
     CookieRules {
         name: "sid".to_owned(),
@@ -266,9 +266,9 @@ fn cookie_is_cleared_with_matching_attributes() {
 
 #[test]
 fn upstream_cannot_set_own_cookies() {
-    let check = |set_cookie: &[u8], name: &str, wanted: bool| {
-        let shown = String::from_utf8_lossy(set_cookie);
-        assert_eq!(sets_own_cookie(set_cookie, name), wanted, "{shown}");
+    let check = |set_cookie: &[u8], name: &str, expected: bool| {
+        let text = String::from_utf8_lossy(set_cookie);
+        assert_eq!(sets_own_cookie(set_cookie, name), expected, "{text}");
     };
     for ours in [
         "portcullis=x; Path=/",

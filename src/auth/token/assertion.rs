@@ -1,4 +1,4 @@
-//! Assertions: a short word of the gateway's, to one upstream, on whom a request is from.
+//! Assertions: short-lived JWTs that identify the user of a request to one upstream.
 
 use serde::Serialize;
 
@@ -6,12 +6,12 @@ use super::Tokens;
 use super::mint::{Header, SignError, encode};
 use crate::auth::session::{Millis, SessionId};
 
-/// Its `typ`. No gateway takes it for an access token, which must have another one.
+/// `typ` of an assertion. Access tokens have another one, so an assertion is never accepted as one.
 const TYPE: &str = "assertion+jwt";
 /// Seconds from `iat` to `exp`.
 const LIFETIME: u64 = 60;
 
-/// Whom an assertion is about, and for which upstream.
+/// The user of an assertion, and the upstream that it is for.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct AssertionClaims<'a> {
     /// The upstream's name.
@@ -32,19 +32,20 @@ struct Payload<'a> {
     iss: &'a str,
     #[serde(flatten)]
     claims: AssertionClaims<'a>,
-    /// Seconds, as is `exp`.
+    /// In seconds, like `exp`.
     iat: u64,
     exp: u64,
 }
 
 impl Tokens {
-    /// Signs an assertion that is good for a minute from `now`.
+    /// Signs an assertion that is valid for a minute from `now`.
     ///
     /// # Errors
-    /// Without a key that signs.
+    ///
+    /// There is no signing key, or signing fails.
     pub fn sign_assertion(
         &self,
-        about: AssertionClaims<'_>,
+        claims: AssertionClaims<'_>,
         now: Millis,
     ) -> Result<String, SignError> {
         let key = self.signing.as_ref().ok_or(SignError::NoSigningKey)?;
@@ -56,7 +57,7 @@ impl Tokens {
         let iat = now / 1000;
         let payload = Payload {
             iss: &self.issuer,
-            claims: about,
+            claims,
             iat,
             exp: iat + LIFETIME,
         };

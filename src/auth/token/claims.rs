@@ -1,5 +1,5 @@
-//! What a token says, read strictly (RFC 7519, section 4). A claim that is there with the wrong type
-//! refuses the token; it is never taken for absent.
+//! Strict parser of token claims (RFC 7519, section 4). A claim of the wrong type makes the token
+//! invalid; it is never treated as absent.
 
 use std::borrow::Cow;
 
@@ -9,11 +9,11 @@ use super::CertificateHash;
 use crate::auth::session::{Millis, SessionId};
 use crate::json;
 
-/// Seconds: the end of the year 9999, the last date that can be written.
+/// End of the year 9999, the last date that can be formatted, in seconds.
 const MAX_DATE: u64 = 253_402_300_799;
-/// The greatest whole number that a double represents exactly.
+/// The largest integer that a double represents exactly.
 const MAX_SAFE_INTEGER: i64 = (1 << 53) - 1;
-/// Characters of a user's id and of a `jti`.
+/// Maximum length of a user's ID and of a `jti`, in characters.
 const MAX_ID_CHARS: usize = 255;
 
 /// The members of a token's payload.
@@ -23,10 +23,10 @@ impl Payload {
     pub(super) fn parse(bytes: &[u8]) -> Result<Payload, &'static str> {
         json::parse(bytes)
             .map(Payload)
-            .map_err(|fault| fault.reason)
+            .map_err(|error| error.reason)
     }
 
-    /// The issuer: exactly one string.
+    /// Returns the issuer, which must be a string.
     pub(super) fn issuer(&self) -> Result<&str, &'static str> {
         self.0
             .get("iss")
@@ -34,65 +34,65 @@ impl Payload {
             .ok_or("`iss` is not a string")
     }
 
-    /// Tells whether the token is for `audience`: `aud` is it, or a list with it.
+    /// Whether `aud` is the audience or a list that contains it.
     pub(super) fn is_for(&self, audience: &str) -> Result<bool, &'static str> {
-        let wrong = "`aud` is neither a string nor a list of strings";
+        let error = "`aud` is neither a string nor a list of strings";
         match self.0.get("aud") {
             Some(Value::String(one)) => Ok(one == audience),
             Some(Value::Array(list)) if list.iter().all(Value::is_string) => {
                 Ok(list.iter().any(|one| one == audience))
             }
-            _ => Err(wrong),
+            _ => Err(error),
         }
     }
 
-    /// A date in seconds, maybe with a fraction.
+    /// Returns a date, which is in seconds with an optional fraction.
     pub(super) fn date(&self, name: &str) -> Result<Option<Millis>, &'static str> {
-        let wrong = "a date is not a number of seconds before the year 10000";
+        let error = "a date is not a number of seconds before the year 10000";
         let Some(value) = self.0.get(name) else {
             return Ok(None);
         };
         if let Some(seconds) = value.as_u64() {
             return (seconds <= MAX_DATE)
                 .then_some(Some(seconds * 1000))
-                .ok_or(wrong);
+                .ok_or(error);
         }
-        let seconds = value.as_f64().ok_or(wrong)?;
+        let seconds = value.as_f64().ok_or(error)?;
         if !(0.0..=MAX_DATE as f64).contains(&seconds) {
-            return Err(wrong);
+            return Err(error);
         }
         Ok(Some((seconds * 1000.0) as Millis))
     }
 
-    /// The user's ID: visible characters only, since it is written to headers, logs and keys. `sub`
-    /// is a string (RFC 7519, section 4.1.2); another claim may be a whole number.
+    /// Returns the user's ID, which has only visible characters because it is written to headers,
+    /// logs and keys. `sub` is a string (RFC 7519, section 4.1.2); another claim may be an integer.
     pub(super) fn user(&self, claim: &str) -> Result<Cow<'_, str>, &'static str> {
-        let found = self.find_claim(claim);
-        let (number, wrong) = match claim {
-            "sub" | "/sub" => (None, "the user's id is not a string"),
+        let value = self.find_claim(claim);
+        let (number, error) = match claim {
+            "sub" | "/sub" => (None, "the user ID is not a string"),
             _ => (
-                found.and_then(integer_digits).map(Cow::Owned),
-                "the user's id is neither a string nor a whole number",
+                value.and_then(integer_digits).map(Cow::Owned),
+                "the user ID is neither a string nor an integer",
             ),
         };
-        let user = found
+        let user = value
             .and_then(Value::as_str)
             .map(Cow::Borrowed)
             .or(number)
-            .ok_or(wrong)?;
+            .ok_or(error)?;
         if !is_user_id(&user) {
-            return Err("the user's id is not 1 to 255 visible characters");
+            return Err("the user ID does not consist of 1 to 255 visible characters");
         }
         Ok(user)
     }
 
-    /// The session that the token belongs to.
+    /// Returns the session that the token belongs to.
     pub(super) fn session(&self) -> Result<SessionId, &'static str> {
         self.0
             .get("sid")
             .and_then(Value::as_str)
             .and_then(SessionId::parse)
-            .ok_or("`sid` is not a session id")
+            .ok_or("`sid` is not a session ID")
     }
 
     pub(super) fn token_id(&self) -> Result<Option<&str>, &'static str> {
@@ -104,12 +104,13 @@ impl Payload {
             {
                 Ok(Some(id))
             }
-            Some(_) => Err("`jti` is not 1 to 255 characters"),
+            Some(_) => Err("`jti` does not have 1 to 255 characters"),
         }
     }
 
-    /// The client certificate that the token is bound to (RFC 8705, section 3.1). `None`: it is not
-    /// bound. A binding that the gateway cannot check spoils the token.
+    /// Returns the client certificate that the token is bound to (RFC 8705, section 3.1), if any.
+    ///
+    /// A binding that the gateway cannot check makes the token invalid.
     pub(super) fn certificate(&self) -> Result<Option<CertificateHash>, &'static str> {
         let Some(confirmation) = self.0.get("cnf") else {
             return Ok(None);
@@ -120,7 +121,7 @@ impl Payload {
             .and_then(|members| members.get("x5t#S256")?.as_str())
             .and_then(CertificateHash::parse)
             .map(Some)
-            .ok_or("`cnf` is not the hash of a client certificate alone")
+            .ok_or("`cnf` is not only the hash of a client certificate")
     }
 
     pub(super) fn email(&self, claim: &str) -> Result<Option<String>, &'static str> {
@@ -129,11 +130,11 @@ impl Payload {
             Some(Value::String(email)) if !email.chars().any(char::is_control) => {
                 Ok(Some(email.clone()))
             }
-            Some(_) => Err("the email is not a string of one line"),
+            Some(_) => Err("the email address is not a string of one line"),
         }
     }
 
-    /// Roles or scopes: see [`words`].
+    /// Returns roles or scopes; see [`parse_string_list`].
     pub(super) fn string_list(
         &self,
         claim: &str,
@@ -142,9 +143,11 @@ impl Payload {
         parse_string_list(self.find_claim(claim), separators)
     }
 
-    /// Finds a claim by its configured name: a JSON pointer (RFC 6901) when it begins with a slash;
-    /// else the member of exactly that name (`https://example.com/roles`); else, when there is no
-    /// such member, a path of members with dots between them (`realm_access.roles`).
+    /// Finds a claim by its configured name.
+    ///
+    /// A name that starts with a slash is a JSON pointer (RFC 6901). Otherwise it is the exact name
+    /// of a member (`https://example.com/roles`), or, if there is none, a path with dots
+    /// (`realm_access.roles`).
     fn find_claim(&self, claim: &str) -> Option<&Value> {
         if claim.starts_with('/') {
             let mut steps = claim.split('/').skip(1).map(unescape_pointer);
@@ -166,17 +169,17 @@ impl Payload {
     }
 }
 
-/// Reads roles or scopes: a list of strings, or one string in which spaces or one of `separators`
-/// stand between them.
+/// Parses roles or scopes: a list of strings, or one string separated by spaces or `separators`.
 ///
 /// # Errors
-/// Says what is wrong with them.
+///
+/// The value has another type or contains control characters.
 pub(crate) fn parse_string_list(
-    found: Option<&Value>,
+    value: Option<&Value>,
     separators: &[char],
 ) -> Result<Vec<String>, &'static str> {
-    let wrong = "roles or scopes are neither a string nor a list of strings";
-    let words: Vec<String> = match found {
+    let error = "roles or scopes are neither a string nor a list of strings";
+    let names: Vec<String> = match value {
         None | Some(Value::Null) => Vec::new(),
         Some(Value::String(text)) => text
             .split(|c| c == ' ' || separators.contains(&c))
@@ -184,22 +187,22 @@ pub(crate) fn parse_string_list(
             .collect(),
         Some(Value::Array(list)) => list
             .iter()
-            .map(|word| word.as_str().map(str::to_owned).ok_or(wrong))
+            .map(|name| name.as_str().map(str::to_owned).ok_or(error))
             .collect::<Result<_, _>>()?,
-        Some(_) => return Err(wrong),
+        Some(_) => return Err(error),
     };
-    if words.iter().any(|word| word.chars().any(char::is_control)) {
-        return Err("a role or scope holds a control character");
+    if names.iter().any(|name| name.chars().any(char::is_control)) {
+        return Err("a role or scope contains a control character");
     }
-    Ok(words.into_iter().filter(|word| !word.is_empty()).collect())
+    Ok(names.into_iter().filter(|name| !name.is_empty()).collect())
 }
 
-/// Tells whether a text can be a user's id: 1 to 255 visible characters.
+/// Whether a text is a valid user ID: 1 to 255 visible characters.
 pub(crate) fn is_user_id(text: &str) -> bool {
     !text.is_empty() && text.chars().count() <= MAX_ID_CHARS && text.chars().all(is_visible)
 }
 
-/// The digits of a whole number, if every reader of JSON has the same ones (RFC 8259, section 6).
+/// Formats an integer that all JSON parsers read alike (RFC 8259, section 6).
 fn integer_digits(value: &Value) -> Option<String> {
     let number = value.as_i64()?;
     (-MAX_SAFE_INTEGER..=MAX_SAFE_INTEGER)
@@ -211,13 +214,13 @@ fn unescape_pointer(step: &str) -> String {
     step.replace("~1", "/").replace("~0", "~")
 }
 
-/// Neither a control character, nor white space, nor invisible.
+/// Whether a character is not a control character, white space or invisible.
 fn is_visible(c: char) -> bool {
     !(is_invisible(c) || c.is_control() || c.is_whitespace())
 }
 
-/// Tells whether a character is drawn as nothing or turns the reading direction, so that one name can
-/// be made to look like another: what Unicode lets a renderer ignore, fillers, and separators of lines.
+/// Whether a character is invisible or changes the text direction, so that two names can look
+/// alike: default-ignorable characters of Unicode, fillers and line separators.
 pub(crate) fn is_invisible(c: char) -> bool {
     matches!(
         c,

@@ -1,5 +1,4 @@
-//! Further secrets that a fleet shares without configuring them: derived from the signing key, each
-//! under its own label.
+//! Secrets that a fleet shares without configuration, derived from the signing key by purpose.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
@@ -7,11 +6,12 @@ use sha2::{Digest, Sha256};
 use super::Tokens;
 
 impl Tokens {
-    /// Derives 32 secret bytes for a purpose. They tell nothing about the signing key, nor about
-    /// what is derived for other purposes. `None` without a signing key.
+    /// Derives 32 secret bytes for a purpose; `None` without a signing key.
+    ///
+    /// They reveal nothing about the signing key or the secrets for other purposes.
     pub fn derive_secret(&self, purpose: &str) -> Option<[u8; 32]> {
         let secret = self.signing.as_ref()?.secret()?;
-        // HMAC fills a short key up with zeros to the block of its hash (RFC 2104, section 2).
+        // HMAC pads a short key with zeros to the block size of its hash (RFC 2104, section 2).
         let mut block = [0; 64];
         for (to, from) in block.iter_mut().zip(Sha256::digest(secret)) {
             *to = from;

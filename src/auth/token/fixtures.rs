@@ -1,4 +1,4 @@
-//! Keys, settings and hand-made tokens for tests.
+//! Keys, settings and tokens for tests.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{Algorithm, ClaimNames, Key, KeySource, Tokens, TrustedIssuer};
 use crate::auth::session::Millis;
 
-/// In the middle of nowhere: 2027-01-15.
+/// An arbitrary time: 2027-01-15.
 pub(crate) const NOW: Millis = 1_800_000_000_000;
 pub(crate) const SID: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 
@@ -19,7 +19,7 @@ pub(crate) fn secret(byte: u8) -> Key {
     Key::hmac(None, &[byte; 32]).unwrap()
 }
 
-/// A private key of the algorithm, always the same, with the given id.
+/// Returns a fixed private key of the algorithm with the given ID.
 pub(crate) fn private(algorithm: Algorithm, id: &str) -> Key {
     let pem: &[u8] = match algorithm {
         Algorithm::HS256 => return Key::hmac(Some(id.to_owned()), &[7; 32]).unwrap(),
@@ -30,7 +30,7 @@ pub(crate) fn private(algorithm: Algorithm, id: &str) -> Key {
     Key::from_pem(Some(id.to_owned()), algorithm, pem).unwrap()
 }
 
-/// Our own tokens, signed with [`secret`] 1, and these trusted issuers.
+/// Creates settings with own tokens, signed with [`secret`] 1, and trusted issuers.
 pub(crate) fn tokens(trusted: Vec<TrustedIssuer>) -> Tokens {
     Tokens {
         issuer: "portcullis".to_owned(),
@@ -62,7 +62,7 @@ pub(crate) fn trusted(keys: KeySource) -> TrustedIssuer {
     }
 }
 
-/// The claims of a good token of ours.
+/// Returns the claims of a valid token of the gateway.
 pub(crate) fn our_claims() -> Value {
     json!({
         "iss": "portcullis", "aud": "portcullis", "sub": "u1", "sid": SID, "jti": "t1",
@@ -70,7 +70,7 @@ pub(crate) fn our_claims() -> Value {
     })
 }
 
-/// The claims of a good token of [`trusted`].
+/// Returns the claims of a valid token of [`trusted`].
 pub(crate) fn foreign_claims() -> Value {
     json!({
         "iss": "https://idp.example", "aud": ["shop", "other"], "sub": "u1",
@@ -78,7 +78,7 @@ pub(crate) fn foreign_claims() -> Value {
     })
 }
 
-/// `value` with one member replaced; null takes it away.
+/// Replaces one member of `value`; null removes it.
 pub(crate) fn with_member(mut value: Value, name: &str, member: Value) -> Value {
     let members = value.as_object_mut().unwrap();
     if member.is_null() {
@@ -89,14 +89,14 @@ pub(crate) fn with_member(mut value: Value, name: &str, member: Value) -> Value 
     value
 }
 
-/// Signs claims under a usual header.
+/// Signs claims with a usual header.
 pub(crate) fn sign(key: &Key, claims: &Value) -> String {
     let header = json!({"alg": key.algorithm.as_str(), "typ": "at+jwt"});
     let header = with_member(header, "kid", json!(key.id));
     sign_text(key, &header.to_string(), &claims.to_string())
 }
 
-/// Signs any two texts.
+/// Signs an arbitrary header and claims.
 pub(crate) fn sign_text(key: &Key, header: &str, claims: &str) -> String {
     let encode = |text: &str| URL_SAFE_NO_PAD.encode(text);
     let message = format!("{}.{}", encode(header), encode(claims));

@@ -1,4 +1,4 @@
-//! A token shown to an operator, with the reason why it is refused.
+//! Inspection of a token for operators, with the reason why it is rejected.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -10,27 +10,27 @@ use super::{Tokens, jws};
 use crate::auth::session::Millis;
 use crate::json;
 
-/// What a token holds and what the gateway makes of it.
+/// The contents of a token and the result of its verification.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Inspection {
-    /// `None`: it is not readable.
+    /// `None` if it cannot be parsed.
     pub header: Option<Value>,
-    /// `None`: they are not readable.
+    /// `None` if they cannot be parsed.
     pub claims: Option<Value>,
-    /// `None`: the token is accepted, as far as keys, claims and time go. Whether it or its session
-    /// was revoked is for the store to say.
+    /// `None` if the token is accepted by keys, claims and time. Whether it or its session was
+    /// revoked is not checked.
     pub rejection_reason: Option<String>,
-    /// The token is accepted only over TLS with the client certificate that its `cnf` claim names.
+    /// Whether the token is accepted only over TLS with the client certificate in its `cnf` claim.
     pub is_bound: bool,
 }
 
-/// Takes a token apart as far as it can be read and says why it is refused at `now`. Keys that a
-/// trusted issuer publishes under a URL are not fetched.
+/// Parses a token as far as possible, and determines why it is rejected at `now`. The keys of
+/// trusted issuers with a `jwks_url` are not fetched.
 pub fn inspect(tokens: &Tokens, token: &str, now: Millis) -> Inspection {
     let mut parts = token.split('.').map(|part| jws::decode(part).ok());
     let header = parts.next().flatten();
     let claims = parts.next().flatten();
-    let checked = tokens.verify(token, now, |_| std::sync::Arc::default());
+    let result = tokens.verify(token, now, |_| std::sync::Arc::default());
     Inspection {
         header: header
             .and_then(|bytes| json::parse(&bytes).ok())
@@ -38,23 +38,23 @@ pub fn inspect(tokens: &Tokens, token: &str, now: Millis) -> Inspection {
         claims: claims
             .and_then(|bytes| Payload::parse(&bytes).ok())
             .map(Payload::into_json),
-        is_bound: checked
+        is_bound: result
             .as_ref()
             .is_ok_and(|verified| verified.claims.certificate.is_some()),
-        rejection_reason: checked.err().map(describe_error),
+        rejection_reason: result.err().map(describe_error),
     }
 }
 
-fn describe_error(failure: VerifyError) -> String {
-    match failure {
+fn describe_error(error: VerifyError) -> String {
+    match error {
         VerifyError::Invalid(reason) => reason.to_owned(),
         VerifyError::Expired(claims) => {
             let at = UNIX_EPOCH + Duration::from_millis(claims.expires_at);
-            format!("it expired at {}", humantime::format_rfc3339_seconds(at))
+            format!("expired at {}", humantime::format_rfc3339_seconds(at))
         }
         VerifyError::UnknownKey(_) => {
-            "its signature was not checked: its issuer publishes its keys \
-             under a URL, where only a running gateway fetches them"
+            "the signature was not checked, because only a running gateway fetches the keys of \
+             its issuer from a URL"
                 .to_owned()
         }
     }

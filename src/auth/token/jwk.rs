@@ -17,7 +17,7 @@ pub(super) enum PublicKey {
     Ed25519 { x: Vec<u8> },
 }
 
-/// The members that matter here; what else a JWK has (private parts, certificates) is not read.
+/// The relevant members of a JWK. Others, such as private parts and certificates, are ignored.
 #[derive(Deserialize)]
 struct JwkMembers {
     kty: String,
@@ -34,7 +34,7 @@ struct JwkMembers {
     k: Option<String>,
 }
 
-/// The keys of a set that can be used, and those that cannot.
+/// The usable keys of a set, and the ignored ones.
 #[derive(Debug, Clone, Default)]
 pub struct KeySet {
     pub keys: Vec<Key>,
@@ -50,25 +50,27 @@ impl From<Vec<Key>> for KeySet {
     }
 }
 
-/// A key that was meant for signatures and is not used.
+/// A signature key that is not used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IgnoredKey {
-    /// Its `kid`, if it has one.
+    /// The `kid`, if any.
     pub id: Option<String>,
     pub reason: KeyError,
 }
 
-/// Ignored keys that are reported of one set.
+/// Maximum number of ignored keys that are reported per set.
 const MAX_REPORTED: usize = 16;
 
-/// Reads a key set, keeping what can verify signatures of one of the given algorithms. Keys of
-/// other kinds and uses, and keys too weak to use, are skipped, as RFC 7517, section 5 asks.
+/// Parses a key set, and keeps the keys that verify signatures of the given algorithms.
+///
+/// Keys of other types and uses, and keys that are too weak, are ignored, as RFC 7517, section 5
+/// recommends.
 ///
 /// # Errors
 ///
-/// When it is no key set, or nothing is left of it.
+/// The input is not a key set or has no usable key.
 pub fn parse_jwks(bytes: &[u8], algorithms: &[Algorithm]) -> Result<KeySet, KeyError> {
-    let set = json::parse(bytes).map_err(|fault| KeyError::BadJwks(fault.reason))?;
+    let set = json::parse(bytes).map_err(|error| KeyError::BadJwks(error.reason))?;
     let Some(members) = set.get("keys").and_then(serde_json::Value::as_array) else {
         return Err(KeyError::BadJwks("it has no array `keys`"));
     };
@@ -107,8 +109,9 @@ fn is_for_other_use(jwk: &serde_json::Value) -> bool {
 }
 
 impl Key {
-    /// Reads one JWK. `None`: it is a key for something else than verifying signatures, or of an
-    /// algorithm that is not supported. Private members are ignored: the key only verifies.
+    /// Parses one JWK; `None` if it is for another use or its algorithm is not supported.
+    ///
+    /// Private members are ignored, so the key only verifies.
     pub fn from_jwk(jwk: &serde_json::Value) -> Result<Option<Key>, KeyError> {
         let jwk = JwkMembers::deserialize(jwk)
             .map_err(|_| KeyError::BadJwk("a member is missing or of the wrong type"))?;
@@ -136,16 +139,16 @@ impl Key {
 }
 
 impl JwkMembers {
-    /// Whether it may verify signatures, by what it says of its use.
+    /// Whether the declared use allows verifying signatures.
     fn can_verify(&self) -> bool {
         let operations = self.key_ops.as_ref();
         self.usage.as_deref().is_none_or(|usage| usage == "sig")
             && operations.is_none_or(|all| all.iter().any(|one| one == "verify"))
     }
 
-    /// The algorithm that goes with the kind of key; `None` when `alg` says another.
+    /// Returns the algorithm of the key type; `None` if `alg` differs.
     fn algorithm(&self) -> Option<Algorithm> {
-        let of_kind = match (self.kty.as_str(), self.crv.as_deref()) {
+        let algorithm = match (self.kty.as_str(), self.crv.as_deref()) {
             ("oct", _) => Algorithm::HS256,
             ("RSA", _) => Algorithm::RS256,
             ("EC", Some("P-256")) => Algorithm::ES256,
@@ -155,19 +158,19 @@ impl JwkMembers {
         let agrees = self
             .alg
             .as_deref()
-            .is_none_or(|alg| Algorithm::parse(alg) == Some(of_kind));
-        agrees.then_some(of_kind)
+            .is_none_or(|alg| Algorithm::parse(alg) == Some(algorithm));
+        agrees.then_some(algorithm)
     }
 }
 
 fn decode_base64url(member: Option<&str>) -> Result<Vec<u8>, KeyError> {
-    let text = member.ok_or(KeyError::BadJwk("a member of its kind of key is missing"))?;
+    let text = member.ok_or(KeyError::BadJwk("a member of this key type is missing"))?;
     URL_SAFE_NO_PAD
         .decode(text)
         .map_err(|_| KeyError::BadJwk("a member is not base64url"))
 }
 
-/// Big-endian, without the leading zeros that some issuers write.
+/// Decodes a big-endian integer, without the leading zeros that some issuers write.
 fn decode_integer(member: Option<&str>) -> Result<Vec<u8>, KeyError> {
     let bytes = decode_base64url(member)?;
     Ok(bytes.into_iter().skip_while(|byte| *byte == 0).collect())
@@ -186,14 +189,14 @@ impl PublicKey {
         match self {
             PublicKey::Rsa { n, e } => DecodingKey::from_rsa_raw_components(n, e),
             PublicKey::P256 { x, y } => {
-                // The library's "DER" is the uncompressed point.
+                // What the library calls DER is the uncompressed point.
                 DecodingKey::from_ec_der(&[&[4], x.as_slice(), y].concat())
             }
             PublicKey::Ed25519 { x } => DecodingKey::from_ed_der(x),
         }
     }
 
-    /// The members that RFC 7638 hashes: the kind of key and its public numbers, sorted by name.
+    /// Returns the members that RFC 7638 hashes: key type and public numbers, sorted by name.
     pub(super) fn members(&self) -> serde_json::Map<String, serde_json::Value> {
         let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
         let members = match self {
@@ -216,7 +219,7 @@ impl PublicKey {
             .collect()
     }
 
-    /// The SHA-256 thumbprint (RFC 7638), base64url.
+    /// Returns the SHA-256 thumbprint (RFC 7638) in base64url.
     pub(super) fn thumbprint(&self) -> String {
         let members = serde_json::Value::from(self.members()).to_string();
         URL_SAFE_NO_PAD.encode(Sha256::digest(members))

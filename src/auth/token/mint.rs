@@ -1,4 +1,4 @@
-//! Minting the gateway's own access tokens (RFC 9068).
+//! Issuance of the gateway's own access tokens (RFC 9068).
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{Key, Tokens};
 use crate::auth::session::{Millis, SessionId};
 
-/// What a new access token is to say.
+/// Claims of a new access token.
 #[derive(Debug, Clone, Copy)]
 pub struct AccessTokenClaims<'a> {
     pub user: &'a str,
@@ -17,12 +17,12 @@ pub struct AccessTokenClaims<'a> {
     pub email: Option<&'a str>,
 }
 
-/// Why a token could not be minted.
+/// Reason why a token could not be signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SignError {
-    #[error("there is no signing key: every token comes from trusted issuers")]
+    #[error("there is no signing key, because all tokens come from trusted issuers")]
     NoSigningKey,
-    #[error("the signing key does not sign")]
+    #[error("signing failed")]
     Signing,
 }
 
@@ -41,22 +41,22 @@ struct Payload<'a> {
     sub: &'a str,
     sid: SessionId,
     jti: &'a str,
-    /// Seconds, as is `exp`.
+    /// In seconds, like `exp`.
     iat: u64,
     exp: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     email: Option<&'a str>,
 }
 
-/// Encodes a part of a token: base64url of its JSON.
+/// Encodes a part of a token as base64url of its JSON.
 pub(super) fn encode(part: &impl Serialize) -> Result<String, SignError> {
     let json = serde_json::to_vec(part).map_err(|_| SignError::Signing)?;
     Ok(URL_SAFE_NO_PAD.encode(json))
 }
 
 impl Tokens {
-    /// Signs an access token that lives for `access_ttl` from `now`, in whole seconds.
-    pub fn mint(&self, minting: &AccessTokenClaims<'_>, now: Millis) -> Result<String, SignError> {
+    /// Signs an access token that is valid for `access_ttl` from `now`, in whole seconds.
+    pub fn mint(&self, claims: &AccessTokenClaims<'_>, now: Millis) -> Result<String, SignError> {
         let key = self.signing.as_ref().ok_or(SignError::NoSigningKey)?;
         let header = Header {
             typ: "at+jwt",
@@ -64,22 +64,23 @@ impl Tokens {
             kid: key.id.as_deref(),
         };
         let ttl = Millis::try_from(self.access_ttl.as_millis()).unwrap_or(Millis::MAX);
-        let claims = Payload {
+        let payload = Payload {
             iss: &self.issuer,
             aud: &self.audience,
-            sub: minting.user,
-            sid: minting.session,
-            jti: minting.token_id,
+            sub: claims.user,
+            sid: claims.session,
+            jti: claims.token_id,
             iat: now / 1000,
             exp: now.saturating_add(ttl) / 1000,
-            email: minting.email,
+            email: claims.email,
         };
-        let message = format!("{}.{}", encode(&header)?, encode(&claims)?);
+        let message = format!("{}.{}", encode(&header)?, encode(&payload)?);
         let signature = key.sign(message.as_bytes()).ok_or(SignError::Signing)?;
         Ok(format!("{message}.{signature}"))
     }
 
-    /// The public keys that verify our tokens, as a key set (RFC 7517). Secrets are left out.
+    /// Returns the public keys that verify the gateway's tokens, as a key set (RFC 7517), without
+    /// secrets.
     pub fn jwks(&self) -> serde_json::Value {
         let mut keys = Vec::new();
         for jwk in self

@@ -1,4 +1,4 @@
-//! Access tokens: keys, verification, minting, claims (RFC 7519, RFC 8725, RFC 9068).
+//! Access tokens: keys, verification, issuance, claims (RFC 7519, RFC 8725, RFC 9068).
 
 mod assertion;
 mod check;
@@ -27,7 +27,7 @@ use sha2::{Digest, Sha256};
 
 use crate::auth::session::{Millis, SessionId};
 
-/// Everything the gateway knows about tokens, as configured.
+/// Configured tokens: the gateway's own, their keys, and trusted issuers.
 #[derive(Debug)]
 pub struct Tokens {
     pub issuer: String,
@@ -36,9 +36,9 @@ pub struct Tokens {
     pub refresh_ttl: Duration,
     pub refresh_grace: Duration,
     pub leeway: Duration,
-    /// Absent when every token comes from trusted issuers.
+    /// `None` if all tokens come from trusted issuers.
     pub signing: Option<Key>,
-    /// The signing key and the older ones, in the order in which they are tried.
+    /// The signing key and previous keys, in the order in which they are tried.
     pub verifying: Vec<Key>,
     pub trusted: Vec<Arc<TrustedIssuer>>,
 }
@@ -63,9 +63,11 @@ pub enum KeySource {
     Url(url::Url),
 }
 
-/// Where a foreign token keeps what we need. Each is a JSON pointer (RFC 6901) when it begins with a
-/// slash (`/realm_access/roles`); else the name of a claim, or, when there is no claim of exactly
-/// that name, a path of members with dots between them (`realm_access.roles`).
+/// Names of the claims that the gateway reads from tokens of a trusted issuer.
+///
+/// A name that starts with a slash is a JSON pointer (RFC 6901), such as `/realm_access/roles`.
+/// Otherwise it is the exact name of a claim, or, if there is none, a path with dots, such as
+/// `realm_access.roles`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimNames {
     pub user: String,
@@ -90,7 +92,7 @@ impl Algorithm {
         Algorithm::EdDSA,
     ];
 
-    /// The name that RFC 7518 and RFC 8037 give it.
+    /// The name in RFC 7518 and RFC 8037.
     pub fn as_str(self) -> &'static str {
         match self {
             Algorithm::HS256 => "HS256",
@@ -100,8 +102,8 @@ impl Algorithm {
         }
     }
 
-    /// Reads the name back; names are case-sensitive. `Ed25519` is EdDSA with that curve, the only one
-    /// here (RFC 9864, section 2.2).
+    /// Parses a name, which is case-sensitive. `Ed25519` is EdDSA with that curve, the only
+    /// supported one (RFC 9864, section 2.2).
     pub fn parse(text: &str) -> Option<Algorithm> {
         if text == "Ed25519" {
             return Some(Algorithm::EdDSA);
@@ -127,7 +129,7 @@ impl std::fmt::Display for Algorithm {
     }
 }
 
-/// SHA-256 of a certificate in DER, `x5t#S256` (RFC 8705, section 3.1).
+/// SHA-256 of a certificate in DER: `x5t#S256` (RFC 8705, section 3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CertificateHash([u8; 32]);
 
@@ -137,46 +139,46 @@ impl CertificateHash {
         CertificateHash(Sha256::digest(der).into())
     }
 
-    /// Reads it back from base64url without padding.
+    /// Parses a hash in base64url without padding.
     fn parse(text: &str) -> Option<CertificateHash> {
         let hash = jws::decode(text).ok()?;
         hash.try_into().ok().map(CertificateHash)
     }
 }
 
-/// What a verified token says.
+/// Claims of a verified token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claims {
-    /// `None`: our own; else index into [`Tokens::trusted`].
+    /// Index into [`Tokens::trusted`]; `None` for the gateway's own tokens.
     pub trusted: Option<usize>,
     pub issuer: String,
-    /// With `user_prefix` in front, for a foreign token.
+    /// Includes the `user_prefix` of a trusted issuer.
     pub user: String,
-    /// For our own tokens, and for trusted issuers with `require_session`.
+    /// Set for the gateway's own tokens, and for trusted issuers with `require_session`.
     pub session: Option<SessionId>,
-    /// What the blacklist names the token by: its `jti`, or the hex SHA-256 of the token up to its
-    /// last dot when it has none.
+    /// Key of the token in the blacklist: its `jti`, or, without one, the SHA-256 of the token up
+    /// to its last dot, in hex.
     pub blacklist_key: String,
     pub issued_at: Option<Millis>,
     pub expires_at: Millis,
     pub email: Option<String>,
     pub roles: Vec<String>,
     pub scopes: Vec<String>,
-    /// The client certificate that the presenter of the token must have.
+    /// Client certificate that the token is bound to.
     pub certificate: Option<CertificateHash>,
 }
 
 impl Claims {
-    /// Tells whether the token may be presented on a connection with this client certificate. A
-    /// bound token is never a plain bearer token (RFC 8705, section 3).
+    /// Whether the token is accepted on a connection with this client certificate. A bound token is
+    /// never accepted as a plain bearer token (RFC 8705, section 3).
     pub fn allows_certificate(&self, certificate: Option<&CertificateHash>) -> bool {
         self.certificate
             .as_ref()
             .is_none_or(|bound| certificate == Some(bound))
     }
 
-    /// The user's key in the store, the database and counters: issuer and user of a trusted
-    /// issuer, which may use the ids of this gateway's users; the id alone of this gateway's.
+    /// Returns the user's key in the store, the database and counters: issuer and user, or, for the
+    /// gateway's own tokens, the user alone.
     pub fn user_key(&self) -> Cow<'_, str> {
         match self.trusted {
             Some(_) => format!("{}\0{}", self.issuer, self.user).into(),
@@ -184,7 +186,7 @@ impl Claims {
         }
     }
 
-    /// When it was issued, in whole seconds.
+    /// Returns the time of issue in whole seconds.
     pub fn issued_at_seconds(&self) -> Option<u64> {
         self.issued_at.map(|at| at / 1000)
     }

@@ -1,6 +1,8 @@
-//! Whom the commands about users and sessions ask: the admin endpoints. Where the store is Redis they
-//! run in this process, over the configured store and database. A store in memory is known to nobody
-//! but the running gateway, so there its admin listener is asked.
+//! Client of the admin endpoints, for the commands about users and sessions.
+//!
+//! With Redis as the store, the endpoints run in this process, on the configured store and
+//! database. A store in memory exists only in the running gateway, so requests go to its admin
+//! listener.
 
 mod transport;
 
@@ -26,24 +28,24 @@ use crate::pipeline::snapshot::Snapshot;
 use crate::settings::{Engine, Reloadable, Settings};
 use crate::store::Store;
 
-/// How long a store may take to be connected to.
+/// Time limit for connecting to the store.
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Bytes of one page of a list, generously.
+/// Maximum size of a response, in bytes; far above that of one page of a list.
 const MAX_RESPONSE: usize = 16 << 20;
 
-/// What a command is about, and so who has to be asked.
+/// The data that a command needs, which determines where its requests go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Needs {
-    /// What is in the database only.
+    /// Data in the database only.
     Users,
-    /// People and their sessions. A gateway that does not run has none in its memory, so then the
-    /// database is all there is to change.
+    /// Users and their sessions. If a gateway with its store in memory does not run, there are no
+    /// sessions, and only the database is changed.
     UsersAndSessions,
-    /// Sessions; in memory there are none without the gateway.
+    /// Sessions. With a store in memory, the gateway must run.
     Sessions,
 }
 
-/// Where the admin endpoints are, and the database to find users in.
+/// Client of the admin endpoints, with the database to find users in.
 pub(super) struct AdminClient {
     directory: Database,
     transport: Transport,
@@ -55,7 +57,7 @@ enum Transport {
     Gateway(HttpClient, SocketAddr),
 }
 
-/// Why a question has no answer.
+/// Reason why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RequestError {
     #[error(transparent)]
@@ -70,70 +72,69 @@ impl From<anyhow::Error> for RequestError {
     }
 }
 
-/// An endpoint's no.
+/// An error response of an endpoint.
 #[derive(Debug, thiserror::Error)]
 #[error("{message} ({code})")]
 pub(super) struct ErrorResponse {
     pub(super) code: String,
     message: String,
-    /// Each field and what is wrong with it.
+    /// Each invalid field with its problem.
     pub(super) fields: Vec<(String, String)>,
 }
 
 impl RequestError {
-    /// Whether what was asked about does not exist.
+    /// Whether the requested object does not exist.
     pub(super) fn is_not_found(&self) -> bool {
-        matches!(self, RequestError::Rejected(refused) if refused.code == "NOT_FOUND")
+        matches!(self, RequestError::Rejected(response) if response.code == "NOT_FOUND")
     }
 }
 
-/// Opens the office that a configuration file describes, and tells a story there.
+/// Opens the client for a configuration file and runs `action` with it.
 pub(super) fn with_client<T>(
     config: &Path,
-    matter: Needs,
-    story: impl AsyncFnOnce(&AdminClient) -> anyhow::Result<T>,
+    needs: Needs,
+    action: impl AsyncFnOnce(&AdminClient) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
     let settings = crate::config::load(config)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("a runtime could not be started")?;
+        .context("cannot start the runtime")?;
     runtime.block_on(async {
-        let office = AdminClient::open(settings, matter).await?;
-        let told = story(&office).await;
-        office.close().await;
-        told
+        let client = AdminClient::open(settings, needs).await?;
+        let result = action(&client).await;
+        client.close().await;
+        result
     })
 }
 
 impl AdminClient {
-    async fn open(settings: Settings, matter: Needs) -> anyhow::Result<AdminClient> {
+    async fn open(settings: Settings, needs: Needs) -> anyhow::Result<AdminClient> {
         let Settings {
-            boot,
-            reloadable: live,
-            ..
+            boot, reloadable, ..
         } = settings;
         let directory = Database::open(&boot.database)
             .await
-            .context("the database could not be opened")?;
-        if let Some((client, admin)) = find_gateway(&boot, &live, matter).await? {
+            .context("cannot open the database")?;
+        if let Some((client, admin)) = find_gateway(&boot, &reloadable, needs).await? {
             return Ok(AdminClient {
                 directory,
-                token: live.admin_token.context(NO_TOKEN)?,
+                token: reloadable.admin_token.context(NO_TOKEN)?,
                 transport: Transport::Gateway(client, admin),
             });
         }
-        // Who can read the file with the secrets is an operator here, whatever token it names.
+        // Read access to the configuration with its secrets authorizes this, whatever the admin
+        // token.
         let token = SecretString::from(hex::encode(rand::random::<[u8; 32]>()));
-        let live = Reloadable {
+        let reloadable = Reloadable {
             admin_token: Some(token.clone()),
-            ..live
+            ..reloadable
         };
         let metrics = new_metrics()?;
-        let snapshot = Snapshot::offline(live, &metrics);
+        let snapshot = Snapshot::offline(reloadable, &metrics);
         let services = Services::build(boot, snapshot, directory.clone(), metrics, 1)?;
         if let Engine::Redis(address) = &services.boot.store.engine
-            && matter != Needs::Users
+            && needs != Needs::Users
         {
             wait_for_store(&services.store, address).await?;
         }
@@ -145,27 +146,27 @@ impl AdminClient {
         })
     }
 
-    /// Ends it in good order: the events of what was done here are for the whole fleet.
+    /// Closes the client after writing its security events to the store.
     async fn close(self) {
         if let Transport::InProcess(_, store) = &self.transport
             && store.flush_journal().await.is_err()
         {
             store.wait_until_up(STORE_TIMEOUT).await;
             if store.flush_journal().await.is_err() {
-                print_error_line("it is done, but the store did not take the event of it");
+                print_error_line("done, but the store did not accept the security event");
             }
         }
         self.directory.close().await;
     }
 
-    /// Asks an admin endpoint; gives the `data` of its answer.
+    /// Sends a request to an admin endpoint and returns the `data` of the response.
     pub(super) async fn request(
         &self,
         method: Method,
         target: &str,
         body: Option<&Value>,
     ) -> Result<Value, RequestError> {
-        let answer = match &self.transport {
+        let response = match &self.transport {
             Transport::InProcess(router, _) => {
                 self.request_in_process(router, method, target, body).await
             }
@@ -174,14 +175,14 @@ impl AdminClient {
                     .await
             }
         }?;
-        if answer.is_empty() {
+        if response.is_empty() {
             return Ok(Value::Null);
         }
-        let mut answer: Value =
-            serde_json::from_slice(&answer).context("the answer is not the JSON expected")?;
-        match answer.get_mut("data") {
+        let mut response: Value =
+            serde_json::from_slice(&response).context("the response is not the expected JSON")?;
+        match response.get_mut("data") {
             Some(data) => Ok(data.take()),
-            None => Err(parse_error_response(&answer).into()),
+            None => Err(parse_error_response(&response).into()),
         }
     }
 
@@ -199,8 +200,8 @@ impl AdminClient {
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::AUTHORIZATION, self.bearer())
             .body(Body::from(body.map(Value::to_string).unwrap_or_default()))?;
-        let answer = router.clone().oneshot(request).await?;
-        let bytes = axum::body::to_bytes(answer.into_body(), MAX_RESPONSE).await?;
+        let response = router.clone().oneshot(request).await?;
+        let bytes = axum::body::to_bytes(response.into_body(), MAX_RESPONSE).await?;
         Ok(bytes.to_vec())
     }
 
@@ -224,8 +225,8 @@ impl AdminClient {
         let response =
             response.with_context(|| format!("the gateway at {admin} does not respond"))?;
         let bytes = response.read_body(MAX_RESPONSE).await;
-        let bytes =
-            bytes.with_context(|| format!("the response of the gateway at {admin} broke off"))?;
+        let bytes = bytes
+            .with_context(|| format!("the response of the gateway at {admin} is incomplete"))?;
         Ok(bytes.to_vec())
     }
 
@@ -233,10 +234,10 @@ impl AdminClient {
         format!("Bearer {}", self.token.expose_secret())
     }
 
-    /// Finds a user by email address, username or id; gives the id.
+    /// Finds a user by email address, username or ID, and returns the ID.
     pub(super) async fn find_user(&self, named: &str) -> Result<Option<String>, database::Error> {
         let lower = named.to_ascii_lowercase();
-        let found = if named.contains('@') {
+        let user = if named.contains('@') {
             self.directory.user_by_email(&lower).await?
         } else {
             match self.directory.user(named).await? {
@@ -244,10 +245,10 @@ impl AdminClient {
                 None => self.directory.user_by_username(&lower).await?,
             }
         };
-        Ok(found.map(|user| user.id))
+        Ok(user.map(|user| user.id))
     }
 
-    /// Finds a user who has to exist.
+    /// Finds a user that must exist.
     pub(super) async fn require_user(&self, named: &str) -> anyhow::Result<String> {
         self.find_user(named)
             .await?
@@ -255,12 +256,12 @@ impl AdminClient {
     }
 }
 
-fn parse_error_response(answer: &Value) -> ErrorResponse {
+fn parse_error_response(response: &Value) -> ErrorResponse {
     let text = |pointer: &str| {
-        let text = answer.pointer(pointer).and_then(Value::as_str);
+        let text = response.pointer(pointer).and_then(Value::as_str);
         text.unwrap_or("no reason given").to_owned()
     };
-    let fields = answer.pointer("/error/fields").and_then(Value::as_object);
+    let fields = response.pointer("/error/fields").and_then(Value::as_object);
     let fields = fields.into_iter().flatten().map(|(field, problem)| {
         let problem = problem.as_str().unwrap_or_default();
         (field.clone(), problem.to_owned())
@@ -278,13 +279,13 @@ mod tests {
 
     #[test]
     fn error_response_is_parsed_with_its_fields() {
-        let answer = serde_json::json!({"success": false, "error": {
+        let response = serde_json::json!({"success": false, "error": {
             "code": "VALIDATION_FAILED", "message": "Wrong.", "fields": {"email": "is no address"},
         }});
-        let read = parse_error_response(&answer);
-        assert_eq!(read.to_string(), "Wrong. (VALIDATION_FAILED)");
+        let parsed = parse_error_response(&response);
+        assert_eq!(parsed.to_string(), "Wrong. (VALIDATION_FAILED)");
         assert_eq!(
-            read.fields,
+            parsed.fields,
             [("email".to_owned(), "is no address".to_owned())]
         );
     }

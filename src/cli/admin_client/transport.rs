@@ -1,4 +1,4 @@
-//! Finding out who knows the answers: the running gateway, or this process over the same store.
+//! Selection of the transport: the running gateway, or this process on the same store.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -10,18 +10,19 @@ use crate::http_client::{HttpClient, HttpClientConfig};
 use crate::settings::{Boot, Engine, RedisAddress, Reloadable};
 use crate::store::Store;
 
-/// For one answer of a running gateway; hashing a password may have to wait its turn.
+/// For one response of a running gateway; hashing a password may have to wait for others.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 
-pub(super) const NO_TOKEN: &str = "the store is in the memory of the running gateway, which can only be asked with an admin.token, and the configuration has none";
+pub(super) const NO_TOKEN: &str = "the store is in the memory of the running gateway; set \
+                                   admin.token in the configuration to access it";
 
-/// The running gateway, if the matter is one that only its memory knows.
+/// Connects to the running gateway if the data is only in its memory.
 pub(super) async fn find_gateway(
     boot: &Boot,
-    live: &Reloadable,
-    matter: Needs,
+    reloadable: &Reloadable,
+    needs: Needs,
 ) -> anyhow::Result<Option<(HttpClient, SocketAddr)>> {
-    if matter == Needs::Users || !matches!(boot.store.engine, Engine::Memory) {
+    if needs == Needs::Users || !matches!(boot.store.engine, Engine::Memory) {
         return Ok(None);
     }
     let admin = connect_address(boot.admin);
@@ -29,7 +30,7 @@ pub(super) async fn find_gateway(
         Ok(_) => {}
         Err(error)
             if error.kind() == std::io::ErrorKind::ConnectionRefused
-                && matter == Needs::UsersAndSessions =>
+                && needs == Needs::UsersAndSessions =>
         {
             return Ok(None);
         }
@@ -38,17 +39,17 @@ pub(super) async fn find_gateway(
             return Err(error).context(format!("{problem} {admin} cannot be reached"));
         }
     }
-    anyhow::ensure!(live.admin_token.is_some(), NO_TOKEN);
-    // No proxy of the environment is to see the token.
+    anyhow::ensure!(reloadable.admin_token.is_some(), NO_TOKEN);
+    // No proxy of the environment must receive the token.
     let client = HttpClient::new(&HttpClientConfig {
         timeout: Some(RESPONSE_TIMEOUT),
         ..HttpClientConfig::default()
     })
-    .context("an HTTP client could not be made")?;
+    .context("cannot create an HTTP client")?;
     Ok(Some((client, admin)))
 }
 
-/// A listener on every address is met at the loopback one.
+/// Replaces an unspecified address by the loopback address.
 fn connect_address(bind: SocketAddr) -> SocketAddr {
     let ip = match bind.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -58,7 +59,7 @@ fn connect_address(bind: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, bind.port())
 }
 
-/// Waits until the store answers.
+/// Waits until the store responds.
 pub(super) async fn wait_for_store(store: &Store, address: &RedisAddress) -> anyhow::Result<()> {
     anyhow::ensure!(
         store.wait_until_up(STORE_TIMEOUT).await,

@@ -10,7 +10,7 @@ use crate::cli::{output, print};
 use crate::clock;
 use crate::config;
 
-/// Bytes; `limits.head` allows no longer token.
+/// Maximum length of a token, in bytes; `limits.head` does not allow more.
 const MAX_TOKEN: u64 = 1 << 20;
 
 /// `portcullis token inspect`.
@@ -19,12 +19,12 @@ pub(in crate::cli) struct InspectArgs {
     /// The configuration file
     #[arg(long, short, value_name = "FILE")]
     config: PathBuf,
-    /// Only `-` for standard input, which is the default
+    /// `-` for standard input, which is the default
     #[arg(value_name = "-", value_parser = ["-"])]
     input: Option<String>,
 }
 
-/// Shows what the token on standard input says, and whether it would be accepted.
+/// Prints the contents of the token on standard input, and whether it would be accepted.
 pub(super) fn run(args: &InspectArgs) -> anyhow::Result<()> {
     let settings = config::load(&args.config)?;
     let mut text = String::new();
@@ -51,11 +51,11 @@ fn describe(inspection: &Inspection) -> String {
     };
     let verdict = match &inspection.rejection_reason {
         None if inspection.is_bound => {
-            "accepted, as far as keys, claims and time go, only over TLS with \
-             the client certificate that `cnf` names; refused as a plain bearer token"
+            "accepted by keys, claims and time, but only over TLS with the client certificate \
+             in `cnf`; refused as a plain bearer token"
                 .to_owned()
         }
-        None => "accepted, as far as keys, claims and time go".to_owned(),
+        None => "accepted by keys, claims and time".to_owned(),
         Some(reason) => format!("refused: {}", output::sanitize_line(&reason.to_string())),
     };
     format!(

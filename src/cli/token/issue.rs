@@ -14,21 +14,21 @@ pub(in crate::cli) struct IssueArgs {
     /// The configuration file
     #[arg(long, short, value_name = "FILE")]
     config: PathBuf,
-    /// The user's email address, username or id
+    /// Email address, username or ID of the user
     #[arg(long, value_name = "USER")]
     user: String,
-    /// Everything that a login answers, as JSON
+    /// Print the whole login response, as JSON
     #[arg(long)]
     json: bool,
 }
 
-/// Signs the user in and prints the access token, or everything.
+/// Signs the user in and prints the access token, or the whole response.
 pub(super) fn run(args: &IssueArgs) -> anyhow::Result<()> {
-    let issued = admin_client::with_client(&args.config, Needs::Sessions, async |office| {
-        let user = office.require_user(&args.user).await?;
+    let issued = admin_client::with_client(&args.config, Needs::Sessions, async |client| {
+        let user = client.require_user(&args.user).await?;
         let target = format!("/admin/users/{user}/sessions");
-        let asked = office.request(Method::POST, &target, None).await;
-        asked.map_err(|error| match error.is_not_found() {
+        let response = client.request(Method::POST, &target, None).await;
+        response.map_err(|error| match error.is_not_found() {
             true => anyhow::anyhow!("the user {} is disabled", args.user),
             false => error.into(),
         })
@@ -37,6 +37,6 @@ pub(super) fn run(args: &IssueArgs) -> anyhow::Result<()> {
         return print(&output::json(&issued));
     }
     let token = issued.get("access_token").and_then(Value::as_str);
-    let token = token.context("the gateway's answer has no token")?;
+    let token = token.context("the response has no access token")?;
     print(&format!("{}\n", output::sanitize_line(token)))
 }

@@ -9,28 +9,28 @@ use clap::Subcommand;
 pub(super) enum TokenCommand {
     /// Sign a user in without a password, for testing
     ///
-    /// Makes a session like any other, and prints its access token; with --json all that a login
-    /// answers, so also the refresh token and the session token (for `Authorization: Session` or the
+    /// Creates an ordinary session and prints its access token. With --json, prints the whole login
+    /// response, with the refresh token and the session token (for `Authorization: Session` or the
     /// cookie).
     ///
-    /// Where the store is in memory the running gateway is asked, through its admin listener; the
-    /// configuration needs an admin.token for that.
+    /// With a store in memory, the running gateway is queried through its admin listener, for which
+    /// the configuration needs an admin.token.
     ///
     /// Example:
     ///   TOKEN=$(portcullis token issue --config portcullis.yaml --user ada@example.com)
     ///   curl -H "Authorization: Bearer $TOKEN" http://127.0.0.1:8080/orders
     #[command(verbatim_doc_comment)]
     Issue(issue::IssueArgs),
-    /// Show what a token says, and why it would be refused
+    /// Show the contents of a token, and why it would be rejected
     ///
-    /// The token is read from standard input: as an argument, others could see it.
+    /// The token is read from standard input, because arguments are visible to other users.
     ///
     /// Example: portcullis token inspect --config portcullis.yaml < token.txt
     #[command(verbatim_doc_comment)]
     Inspect(inspect::InspectArgs),
 }
 
-/// Does what is asked for with tokens.
+/// Runs a command about tokens.
 pub(super) fn run(command: &TokenCommand) -> anyhow::Result<()> {
     match command {
         TokenCommand::Issue(args) => issue::run(args),

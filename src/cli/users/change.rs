@@ -1,4 +1,4 @@
-//! What changes a user who exists.
+//! Commands that change an existing user.
 
 use std::path::PathBuf;
 
@@ -17,10 +17,10 @@ pub(in crate::cli) struct ChangeArgs {
     /// The configuration file
     #[arg(long, short, value_name = "FILE")]
     config: PathBuf,
-    /// The user's email address, username or id
+    /// Email address, username or ID of the user
     #[arg(value_name = "USER")]
     user: String,
-    /// JSON, as the API gives it, for programs
+    /// Print JSON, in the form of the API
     #[arg(long)]
     json: bool,
 }
@@ -56,16 +56,16 @@ pub(in crate::cli) struct RolesArgs {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = true)]
 struct Grants {
-    /// A role; may be given several times
+    /// A role; can be repeated
     #[arg(long = "role", value_name = "ROLE")]
     roles: Vec<String>,
-    /// A scope; may be given several times
+    /// A scope; can be repeated
     #[arg(long = "scope", value_name = "SCOPE")]
     scopes: Vec<String>,
-    /// Take all roles away
+    /// Remove all roles
     #[arg(long, conflicts_with = "roles")]
     no_roles: bool,
-    /// Take all scopes away
+    /// Remove all scopes
     #[arg(long, conflicts_with = "scopes")]
     no_scopes: bool,
 }
@@ -80,14 +80,14 @@ pub(super) fn set_password(args: &PasswordChangeArgs) -> anyhow::Result<()> {
         }
         return print(&output::json(&user));
     }
-    let made = if password.is_generated {
+    let generated = if password.is_generated {
         format!("password: {secret}\n")
     } else {
         String::new()
     };
     let email = output::text_at(&user, "/email");
     print(&format!(
-        "{email} has a new password; all sessions have been ended\n{made}"
+        "{email} has a new password; all sessions have been ended\n{generated}"
     ))
 }
 
@@ -138,10 +138,10 @@ pub(super) fn set_email(args: &EmailArgs) -> anyhow::Result<()> {
 }
 
 pub(super) fn remove(args: &ChangeArgs) -> anyhow::Result<()> {
-    let user = admin_client::with_client(&args.config, Needs::UsersAndSessions, async |office| {
-        let target = format!("/admin/users/{}", office.require_user(&args.user).await?);
-        let user = office.request(Method::GET, &target, None).await?;
-        office.request(Method::DELETE, &target, None).await?;
+    let user = admin_client::with_client(&args.config, Needs::UsersAndSessions, async |client| {
+        let target = format!("/admin/users/{}", client.require_user(&args.user).await?);
+        let user = client.request(Method::GET, &target, None).await?;
+        client.request(Method::DELETE, &target, None).await?;
         Ok(user)
     })?;
     if args.json {
@@ -154,8 +154,8 @@ pub(super) fn remove(args: &ChangeArgs) -> anyhow::Result<()> {
 }
 
 fn patch_user(args: &ChangeArgs, body: &Value) -> anyhow::Result<Value> {
-    admin_client::with_client(&args.config, Needs::UsersAndSessions, async |office| {
-        let target = format!("/admin/users/{}", office.require_user(&args.user).await?);
-        Ok(office.request(Method::PATCH, &target, Some(body)).await?)
+    admin_client::with_client(&args.config, Needs::UsersAndSessions, async |client| {
+        let target = format!("/admin/users/{}", client.require_user(&args.user).await?);
+        Ok(client.request(Method::PATCH, &target, Some(body)).await?)
     })
 }

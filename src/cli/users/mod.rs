@@ -20,9 +20,9 @@ use super::{ShowArgs, output, print};
 pub(super) enum UsersCommand {
     /// Add a user to the database
     ///
-    /// The password is asked for, without echo, at a terminal; else it is the first line of standard
-    /// input, and where that is empty one is made and printed. It is never an argument: others could
-    /// see it.
+    /// At a terminal, prompts for the password without echo. Otherwise reads it from the first line
+    /// of standard input, or generates and prints one if that is empty. A password is never an
+    /// argument, because arguments are visible to other users.
     ///
     /// Examples:
     ///   portcullis users add --config portcullis.yaml --email ada@example.com --role admin
@@ -34,47 +34,48 @@ pub(super) enum UsersCommand {
     /// Example: portcullis users list --config portcullis.yaml
     #[command(verbatim_doc_comment)]
     List(ListArgs),
-    /// Show one user, and whether they are online
+    /// Show one user, and whether the user is online
     ///
-    /// The user is named by email address, username or id.
+    /// The user is specified by email address, username or ID.
     ///
     /// Example: portcullis users show --config portcullis.yaml ada@example.com
     #[command(verbatim_doc_comment)]
     Show(ShowArgs),
-    /// Set a user's password, which ends all their sessions
+    /// Set a user's password and end all sessions of the user
     ///
-    /// The new password is asked for, without echo, at a terminal; else it is the first line of
-    /// standard input. It is never an argument: others could see it.
+    /// At a terminal, prompts for the new password without echo. Otherwise reads it from the first
+    /// line of standard input. A password is never an argument, because arguments are visible to
+    /// other users.
     ///
     /// Example: portcullis users set-password --config portcullis.yaml ada@example.com
     #[command(verbatim_doc_comment)]
     SetPassword(PasswordChangeArgs),
-    /// Set a user's roles, scopes or both, in force at once on the sessions they have
+    /// Set a user's roles, scopes or both, with immediate effect on existing sessions
     ///
-    /// What is given replaces what was there; roles are not touched when only scopes are given, nor
-    /// scopes when only roles are.
+    /// The given roles or scopes replace the current ones. Roles are unchanged if only scopes are
+    /// given, and scopes if only roles are given.
     ///
     /// Examples:
     ///   portcullis users set-roles --config portcullis.yaml ada --role admin --role auditor
     ///   portcullis users set-roles --config portcullis.yaml ada --no-roles --scope orders:read
     #[command(verbatim_doc_comment)]
     SetRoles(RolesArgs),
-    /// Set a user's email address, in force at once on the sessions they have
+    /// Set a user's email address, with immediate effect on existing sessions
     ///
     /// Example: portcullis users set-email --config portcullis.yaml ada ada@example.org
     #[command(verbatim_doc_comment)]
     SetEmail(EmailArgs),
-    /// Keep a user out: all their sessions end at once, and they cannot sign in
+    /// Disable a user: end all sessions and prevent sign-in
     ///
     /// Example: portcullis users disable --config portcullis.yaml ada@example.com
     #[command(verbatim_doc_comment)]
     Disable(ChangeArgs),
-    /// Let a disabled user sign in again
+    /// Enable a disabled user
     ///
     /// Example: portcullis users enable --config portcullis.yaml ada@example.com
     #[command(verbatim_doc_comment)]
     Enable(ChangeArgs),
-    /// Delete a user for good, after all their sessions have ended
+    /// End all sessions of a user and delete the user permanently
     ///
     /// Example: portcullis users remove --config portcullis.yaml ada@example.com
     #[command(verbatim_doc_comment)]
@@ -87,24 +88,24 @@ pub(super) struct AddArgs {
     /// The configuration file
     #[arg(long, short, value_name = "FILE")]
     config: PathBuf,
-    /// The email address, which is what users sign in with
+    /// Email address, used to sign in
     #[arg(long, value_name = "EMAIL")]
     email: String,
-    /// A name to sign in with, beside the email address
+    /// Username, which can be used to sign in as well
     #[arg(long, value_name = "NAME")]
     username: Option<String>,
-    /// The name to show
+    /// Display name
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// A role; may be given several times
+    /// A role; can be repeated
     #[arg(long = "role", value_name = "ROLE")]
     roles: Vec<String>,
-    /// A scope; may be given several times
+    /// A scope; can be repeated
     #[arg(long = "scope", value_name = "SCOPE")]
     scopes: Vec<String>,
     #[command(flatten)]
     password: PasswordArgs,
-    /// JSON, as the API gives it, for programs; with `password` if one was made
+    /// Print JSON, in the form of the API, with `password` if it was generated
     #[arg(long)]
     json: bool,
 }
@@ -115,18 +116,18 @@ pub(super) struct ListArgs {
     /// The configuration file
     #[arg(long, short, value_name = "FILE")]
     config: PathBuf,
-    /// How many at most; all if not given
+    /// Maximum number of users; all by default
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
-    /// Go on where an earlier list ended: its `next_cursor`
+    /// Continue a previous list from its `next_cursor`
     #[arg(long, value_name = "CURSOR")]
     cursor: Option<String>,
-    /// JSON, as the API gives it, for programs
+    /// Print JSON, in the form of the API
     #[arg(long)]
     json: bool,
 }
 
-/// Does what is asked for with the users in the database.
+/// Runs a command about users in the database.
 pub(super) fn run(command: &UsersCommand) -> anyhow::Result<()> {
     match command {
         UsersCommand::Add(args) => add(args),
@@ -151,30 +152,31 @@ fn add(args: &AddArgs) -> anyhow::Result<()> {
         "roles": args.roles,
         "scopes": args.scopes,
     });
-    let mut user = admin_client::with_client(&args.config, Needs::Users, async |office| {
-        let added = office
+    let mut user = admin_client::with_client(&args.config, Needs::Users, async |client| {
+        let added = client
             .request(Method::POST, "/admin/users", Some(&body))
             .await;
         Ok(added?)
     })?;
-    let made = password
+    let generated = password
         .is_generated
         .then(|| password.secret.expose_secret());
     if args.json {
-        if let (Some(user), Some(made)) = (user.as_object_mut(), made) {
-            user.insert("password".to_owned(), made.into());
+        if let (Some(user), Some(generated)) = (user.as_object_mut(), generated) {
+            user.insert("password".to_owned(), generated.into());
         }
         return print(&output::json(&user));
     }
-    let made = made.map_or_else(String::new, |made| format!("password: {made}\n"));
-    print(&format!("{}\n{made}", output::text_at(&user, "/id")))
+    let generated =
+        generated.map_or_else(String::new, |generated| format!("password: {generated}\n"));
+    print(&format!("{}\n{generated}", output::text_at(&user, "/id")))
 }
 
 fn list(args: &ListArgs) -> anyhow::Result<()> {
-    let wanted = args.limit.map_or(usize::MAX, |limit| limit as usize);
+    let limit = args.limit.map_or(usize::MAX, |limit| limit as usize);
     let cursor = args.cursor.as_deref();
-    let listing = admin_client::with_client(&args.config, Needs::Users, async |office| {
-        Ok(Listing::fetch(office, "users", &[], wanted, cursor).await?)
+    let listing = admin_client::with_client(&args.config, Needs::Users, async |client| {
+        Ok(Listing::fetch(client, "users", &[], limit, cursor).await?)
     })?;
     if args.json {
         return print(&output::json(&listing.into_json()));
@@ -204,9 +206,9 @@ fn status(user: &Value) -> &'static str {
 }
 
 fn show(args: &ShowArgs) -> anyhow::Result<()> {
-    let user = admin_client::with_client(&args.config, Needs::UsersAndSessions, async |office| {
-        let target = format!("/admin/users/{}", office.require_user(&args.named).await?);
-        Ok(office.request(Method::GET, &target, None).await?)
+    let user = admin_client::with_client(&args.config, Needs::UsersAndSessions, async |client| {
+        let target = format!("/admin/users/{}", client.require_user(&args.named).await?);
+        Ok(client.request(Method::GET, &target, None).await?)
     })?;
     if args.json {
         return print(&output::json(&user));

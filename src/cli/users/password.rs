@@ -1,4 +1,4 @@
-//! Where a password comes from: never from the command line, which others can see.
+//! Sources of a password: never the command line, which is visible to other users.
 
 use std::io::{BufRead, IsTerminal, Read};
 use std::path::PathBuf;
@@ -7,21 +7,21 @@ use anyhow::{Context, bail};
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 
-/// Bytes; far more than any password that is accepted.
+/// Maximum length of the first line, in bytes; far above that of any accepted password.
 const MAX_BYTES: u64 = 64 << 10;
 
-/// How a password is given.
+/// Options for the source of a password.
 #[derive(Debug, Args)]
 pub(super) struct PasswordArgs {
     /// Read the password from the first line of a file
     #[arg(long, value_name = "FILE", conflicts_with = "generate_password")]
     password_file: Option<PathBuf>,
-    /// Make a random password, and print it
+    /// Generate a random password and print it
     #[arg(long)]
     generate_password: bool,
 }
 
-/// A password, and whether its owner has yet to learn it.
+/// A password, and whether it was generated and must be printed.
 pub(super) struct Password {
     pub(super) secret: SecretString,
     pub(super) is_generated: bool,
@@ -37,21 +37,21 @@ impl Password {
 }
 
 impl PasswordArgs {
-    /// From a file, or made; else asked for at the terminal, without echo; else the first line of
-    /// standard input.
+    /// Reads the password from a file, generates it, prompts for it at the terminal, or reads the
+    /// first line of standard input.
     pub(super) fn read(&self) -> anyhow::Result<Password> {
         self.read_input(false)
     }
 
-    /// The same for somebody new, for whom one is made also when standard input is empty.
+    /// Does the same for a new user, and also generates a password if standard input is empty.
     pub(super) fn read_or_generate(&self) -> anyhow::Result<Password> {
         self.read_input(true)
     }
 
-    fn read_input(&self, make: bool) -> anyhow::Result<Password> {
-        let given = if let Some(file) = &self.password_file {
+    fn read_input(&self, generate_if_empty: bool) -> anyhow::Result<Password> {
+        let secret = if let Some(file) = &self.password_file {
             let opened = std::fs::File::open(file)
-                .with_context(|| format!("{} cannot be read", file.display()))?;
+                .with_context(|| format!("cannot read {}", file.display()))?;
             first_line(opened).with_context(|| format!("{}", file.display()))?
         } else if self.generate_password {
             return Ok(Password::generate());
@@ -60,37 +60,38 @@ impl PasswordArgs {
         } else {
             first_line(std::io::stdin()).context("standard input")?
         };
-        match given {
+        match secret {
             Some(secret) => Ok(Password {
                 secret,
                 is_generated: false,
             }),
-            None if make && self.password_file.is_none() => Ok(Password::generate()),
-            None => bail!("there is no password to read"),
+            None if generate_if_empty && self.password_file.is_none() => Ok(Password::generate()),
+            None => bail!("no password was given"),
         }
     }
 }
 
-/// Twice, since it is not seen.
+/// Prompts twice, because the input is not echoed.
 fn prompt_twice() -> anyhow::Result<SecretString> {
     let prompt = |text| {
-        let typed = rpassword::prompt_password(text);
-        let typed = typed.context("no password can be asked for at this terminal")?;
-        anyhow::Ok(SecretString::from(typed))
+        let input = rpassword::prompt_password(text);
+        let input = input.context("cannot prompt for a password at this terminal")?;
+        anyhow::Ok(SecretString::from(input))
     };
     let first = prompt("Password: ")?;
     if first.expose_secret() != prompt("Again: ")?.expose_secret() {
-        bail!("these are two different passwords");
+        bail!("the passwords differ");
     }
     Ok(first)
 }
 
-/// `None`: there is no line at all.
-fn first_line(from: impl Read) -> anyhow::Result<Option<SecretString>> {
+/// Reads the first line; `None` if the input is empty.
+fn first_line(input: impl Read) -> anyhow::Result<Option<SecretString>> {
     let mut line = Vec::new();
-    let mut from = std::io::BufReader::new(from).take(MAX_BYTES);
-    from.read_until(b'\n', &mut line)
-        .context("it cannot be read")?;
+    let mut input = std::io::BufReader::new(input).take(MAX_BYTES);
+    input
+        .read_until(b'\n', &mut line)
+        .context("cannot read the first line")?;
     if line.is_empty() {
         return Ok(None);
     }
@@ -115,9 +116,9 @@ mod tests {
             ("\n", Some("")),
             ("", None),
         ] {
-            let read = first_line(text.as_bytes()).unwrap();
-            let read = read.as_ref().map(ExposeSecret::expose_secret);
-            assert_eq!(read, expected, "{text:?}");
+            let password = first_line(text.as_bytes()).unwrap();
+            let password = password.as_ref().map(ExposeSecret::expose_secret);
+            assert_eq!(password, expected, "{text:?}");
         }
         assert!(first_line(&b"\xff\n"[..]).is_err());
         assert_eq!(Password::generate().secret.expose_secret().len(), 32);

@@ -1,4 +1,4 @@
-//! A backend that says who somebody is.
+//! Sign-in by a backend that checks credentials.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,46 +9,46 @@ use crate::config::units::Time;
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct BackendIdentity {
-    /// Method and address of the backend's login, like `POST http://127.0.0.1:3000/login`. It gets
-    /// the body of `auth/login` as it came.
+    /// Method and URL of the backend's login, such as `POST http://127.0.0.1:3000/login`. It
+    /// receives the body of `auth/login` unchanged.
     pub(in crate::config) login: String,
-    /// Where its answer has the user's id: a JSON pointer (`/user/id`), or `header:NAME`.
+    /// Location of the user's ID in the response: a JSON pointer (`/user/id`) or `header:NAME`.
     pub(in crate::config) user_id: String,
-    /// Where it has the email address. `null`: it is not read.
+    /// Location of the email address. `null`: not read.
     #[serde(default)]
     pub(in crate::config) email: Option<String>,
-    /// Where it has the name to show.
+    /// Location of the display name. `null`: not read.
     #[serde(default)]
     pub(in crate::config) name: Option<String>,
-    /// Where it has the roles: a list, or a text with commas or spaces between them.
+    /// Location of the roles: a list, or a string separated by commas or spaces. `null`: not read.
     #[serde(default)]
     pub(in crate::config) roles: Option<String>,
-    /// Where it has the scopes: a list, or a text with spaces between them.
+    /// Location of the scopes: a list, or a string separated by spaces. `null`: not read.
     #[serde(default)]
     pub(in crate::config) scopes: Option<String>,
-    /// The members of a login's body that name the account. Failures are counted by each of them,
-    /// and one has to be there.
+    /// Members of the login body that identify the account. At least one must be present. Failures
+    /// are counted by each of them.
     #[serde(default = "email_and_username")]
     #[schemars(length(min = 1))]
     pub(in crate::config) account: Vec<String>,
-    /// What a client gets for a successful sign-in: the gateway's answer, or the backend's with the
+    /// Response to a successful sign-in. `replace`: the gateway's. `pass`: the backend's, with the
     /// gateway's cookie.
     #[serde(default)]
     pub(in crate::config) answer: SignInResponse,
-    /// Whether the backend's `Set-Cookie` goes on to the client.
+    /// Whether the backend's `Set-Cookie` is passed to the client.
     #[serde(default)]
     pub(in crate::config) pass_set_cookie: bool,
-    /// For the whole call, waiting for its turn included.
+    /// Time limit for the whole call, including the wait for a free slot.
     #[serde(default = "five_seconds")]
     pub(in crate::config) timeout: Time,
-    /// Calls at a time. Further ones wait.
+    /// Maximum number of concurrent calls. Further calls wait.
     #[serde(default = "thirty_two")]
     #[schemars(range(min = 1, max = 10_000))]
     pub(in crate::config) concurrency: u32,
-    /// For an https address; the certificate is always verified.
+    /// TLS settings for an https URL. The certificate is always verified.
     #[serde(default)]
     pub(in crate::config) tls: BackendTls,
-    /// What bounds guessing.
+    /// Limits on sign-in attempts.
     #[serde(default)]
     pub(in crate::config) sign_in_limits: SignInLimits,
 }
@@ -64,11 +64,11 @@ pub(in crate::config) enum SignInResponse {
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::config) struct BackendTls {
-    /// A PEM file of the authorities to trust. `null`: the system's.
+    /// PEM file with the trusted CA certificates. `null`: those of the system.
     pub(in crate::config) ca: Option<String>,
-    /// A PEM file of the gateway's own certificate.
+    /// PEM file with the gateway's client certificate.
     pub(in crate::config) cert: Option<String>,
-    /// A PEM file of its key.
+    /// PEM file with the key of that certificate.
     pub(in crate::config) key: Option<String>,
 }
 

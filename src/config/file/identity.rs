@@ -9,23 +9,24 @@ use crate::config::units::{Size, Time};
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::config) struct Sessions {
-    /// The absolute life of a session.
+    /// Absolute lifetime of a session.
     pub(in crate::config) ttl: Time,
-    /// How long a session may go unused. Each request moves it, and so does data that a client sends
-    /// on an open stream; never past `ttl`. `null`: off.
+    /// Time after which an unused session ends. Requests extend it, as does data that a client
+    /// sends on an open stream, but never past `ttl`. `null`: off.
     pub(in crate::config) idle_timeout: Option<Time>,
-    /// How many sessions a user may have.
+    /// Maximum number of sessions per user.
     #[schemars(range(min = 1, max = 10_000))]
     pub(in crate::config) max_per_user: u32,
-    /// What happens to a sign-in beyond that.
+    /// Handling of a sign-in beyond `max_per_user`. `evict_oldest`: end the oldest session.
+    /// `reject`: decline the sign-in.
     pub(in crate::config) on_limit: OnLimit,
-    /// Also keep sessions in the database, and go on by it where the store has lost them or does not
-    /// answer.
+    /// Whether sessions are also kept in the database, which is used when the store has lost them
+    /// or does not respond.
     pub(in crate::config) durable: bool,
-    /// The session cookie. It is always `HttpOnly`, and lives as long as its session.
+    /// The session cookie. It is always `HttpOnly` and expires with its session.
     pub(in crate::config) cookie: Cookie,
-    /// What happens when a session is used or refreshed from elsewhere than it was signed in from.
-    /// `warn`: an event. `deny`: 401.
+    /// Handling of a session that is used or refreshed from another client than the one that signed
+    /// in. `warn`: record an event. `deny`: respond with 401.
     pub(in crate::config) bind: Bind,
 }
 
@@ -53,16 +54,16 @@ pub(in crate::config) enum OnLimit {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::config) struct Cookie {
-    /// `null`: `__Host-portcullis` where its rules hold (secure, no domain, path `/`), else
-    /// `portcullis`.
+    /// Cookie name. `null`: `__Host-portcullis` if the cookie meets the rules of that prefix
+    /// (secure, no domain, path `/`), `portcullis` otherwise.
     pub(in crate::config) name: Option<String>,
-    /// Only over https. Browsers treat `localhost` as secure too.
+    /// Whether browsers send the cookie over https only. Browsers also treat `localhost` as secure.
     pub(in crate::config) secure: bool,
-    /// Whether other sites' requests carry the cookie. `none` needs `secure`.
+    /// Whether requests from other sites carry the cookie. `none` requires `secure`.
     pub(in crate::config) same_site: SameSite,
-    /// `null`: the host that set it, and no other.
+    /// Domain of the cookie. `null`: only the host that set it.
     pub(in crate::config) domain: Option<String>,
-    /// The path that it is sent for.
+    /// Path for which the cookie is sent.
     pub(in crate::config) path: String,
 }
 
@@ -89,9 +90,9 @@ pub(in crate::config) enum SameSite {
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::config) struct Bind {
-    /// Compares the `User-Agent`.
+    /// Binding to the `User-Agent`.
     pub(in crate::config) user_agent: Binding,
-    /// Compares the client's address.
+    /// Binding to the client address.
     pub(in crate::config) ip: Binding,
 }
 
@@ -107,24 +108,24 @@ pub(in crate::config) enum Binding {
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::config) struct Identity {
-    /// Users kept in the database.
+    /// Users in the gateway's database.
     pub(in crate::config) builtin: Builtin,
-    /// Users kept by a backend that checks their credentials, instead of `builtin`.
+    /// Users of a backend that checks their credentials; replaces `builtin`.
     pub(in crate::config) upstream: Option<BackendIdentity>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::config) struct Builtin {
-    /// Whether anybody may register.
+    /// Whether users can register themselves. `open`: yes. `closed`: no.
     pub(in crate::config) registration: Registration,
-    /// Characters.
+    /// Minimum length of a password, in characters.
     #[schemars(range(min = 8, max = 128))]
     pub(in crate::config) password_min_length: u32,
-    /// What a password's hash (Argon2id) costs. Where it rises, a password is hashed anew when its
-    /// owner signs in.
+    /// Cost of password hashes (Argon2id). When it is raised, a password is rehashed at the user's
+    /// next sign-in.
     pub(in crate::config) password_hash: PasswordHash,
-    /// What bounds guessing.
+    /// Limits on sign-in attempts.
     pub(in crate::config) sign_in_limits: SignInLimits,
 }
 
@@ -142,12 +143,12 @@ impl Default for Builtin {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::config) struct PasswordHash {
-    /// For each hash; as many are made at a time as there are cores.
+    /// Memory per hash. At most one hash per core is computed at a time.
     pub(in crate::config) memory: Size,
-    /// Passes over that memory.
+    /// Number of passes over the memory.
     #[schemars(range(min = 1, max = 100))]
     pub(in crate::config) iterations: u32,
-    /// Lanes. They make a hash no faster here.
+    /// Number of lanes. More lanes do not make a hash faster.
     #[schemars(range(min = 1, max = 16))]
     pub(in crate::config) parallelism: u32,
 }
@@ -172,10 +173,10 @@ pub(in crate::config) enum Registration {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::config) struct SignInLimits {
-    /// Sign-ins and registrations from one address, successful or not.
+    /// Limit on sign-ins and registrations from one address, successful or not.
     pub(in crate::config) attempts_per_address: Rate,
-    /// Failures, counted by account and address. Over ten times as many from everywhere, only
-    /// addresses where the account never signed in are refused.
+    /// Limit on failures, counted by account and address. Above ten times this limit over all
+    /// addresses, only addresses from which the account has never signed in are refused.
     pub(in crate::config) failures_per_account: Rate,
 }
 
@@ -197,24 +198,24 @@ impl Default for SignInLimits {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Rate {
-    /// How many.
+    /// Maximum number per window.
     #[schemars(range(min = 1, max = 9_007_199_254_740_992_u64))]
     pub(in crate::config) limit: u64,
-    /// In what time.
+    /// Length of the window.
     pub(in crate::config) window: Time,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::config) struct Api {
-    /// What the endpoints' paths begin with. Any other path under it is routed as usual.
+    /// Path prefix of the endpoints. Other paths under it are routed as usual.
     pub(in crate::config) prefix: String,
-    /// Further origins (`https://app.example.com`) that may call the API with cookies.
+    /// Additional origins (`https://app.example.com`) that may call the API with cookies.
     pub(in crate::config) allowed_origins: Vec<String>,
 }
 
 impl Api {
-    /// Whether it says nothing but the defaults, as if it were not written.
+    /// Whether all values are the defaults, as if the section were absent.
     pub(in crate::config) fn is_default(&self) -> bool {
         let default = Api::default();
         self.prefix == default.prefix && self.allowed_origins.is_empty()
@@ -244,7 +245,7 @@ impl HeaderNames {
     }
 }
 
-/// Each is a name, a list of names, or `null`: the upstream does not learn it.
+/// Header names for each attribute: a name, a list of names, or `null` to send none.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::config) struct IdentityHeaders {
@@ -252,7 +253,7 @@ pub(in crate::config) struct IdentityHeaders {
     pub(in crate::config) user: Option<HeaderNames>,
     /// The email address.
     pub(in crate::config) email: Option<HeaderNames>,
-    /// The username, of users who have one.
+    /// The username, if the user has one.
     pub(in crate::config) username: Option<HeaderNames>,
     /// The display name.
     pub(in crate::config) name: Option<HeaderNames>,
@@ -278,7 +279,7 @@ impl Default for IdentityHeaders {
     }
 }
 
-/// What differs on a route. A key that is left out is as in `identity_headers`; `null` turns it off.
+/// Overrides of a route. An absent key is as in `identity_headers`; `null` turns it off.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::config) struct RouteIdentityHeaders {
@@ -288,7 +289,7 @@ pub(in crate::config) struct RouteIdentityHeaders {
     /// The email address.
     #[serde(deserialize_with = "given")]
     pub(in crate::config) email: Option<Option<HeaderNames>>,
-    /// The username, of users who have one.
+    /// The username, if the user has one.
     #[serde(deserialize_with = "given")]
     pub(in crate::config) username: Option<Option<HeaderNames>>,
     /// The display name.
@@ -305,7 +306,7 @@ pub(in crate::config) struct RouteIdentityHeaders {
     pub(in crate::config) session: Option<Option<HeaderNames>>,
 }
 
-/// Reads a key that is there, so that `null` differs from a key that is left out.
+/// Deserializes a key that is present, so that `null` differs from an absent key.
 fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<Option<T>>, D::Error> {

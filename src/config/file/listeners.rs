@@ -1,50 +1,52 @@
-//! The sockets.
+//! Listeners, public and administrative.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config::units::{Secret, Size, Time};
 
-/// One public socket.
+/// One public listener.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Listener {
-    /// Address and port, like `127.0.0.1:8080` or `[::]:443`.
+    /// Address and port, such as `127.0.0.1:8080` or `[::]:443`.
     pub(in crate::config) bind: String,
-    /// TLS with HTTP/2 by ALPN. `null`: in clear.
+    /// TLS, with HTTP/2 by ALPN. `null`: cleartext.
     #[serde(default)]
     pub(in crate::config) tls: Option<ListenerTls>,
-    /// CIDRs (or single addresses) of peers that may say who the client is. Empty: nobody.
+    /// Networks (CIDR) or addresses of peers whose information about the client is trusted. Empty:
+    /// none.
     #[serde(default)]
     pub(in crate::config) trusted_proxies: Vec<String>,
-    /// The header by which a trusted proxy names the client: the rightmost hop that is not trusted
-    /// counts. The other header is removed.
+    /// Header from which the client address is read if the peer is a trusted proxy: the rightmost
+    /// hop that is not trusted. The other header is removed.
     #[serde(default)]
     pub(in crate::config) client_ip_from: ForwardedBy,
-    /// Expect the PROXY protocol, version 1 or 2, from `trusted_proxies`.
+    /// Whether peers in `trusted_proxies` send the PROXY protocol, version 1 or 2.
     #[serde(default)]
     pub(in crate::config) proxy_protocol: bool,
-    /// Redirect every plain request to the same address under https, at the port of the TLS listener. A
-    /// client that names another port than this listener's own is redirected to 443.
+    /// Whether every cleartext request is redirected to https, at the port of the TLS listener. A
+    /// request whose `Host` has another port than this listener's is redirected to 443.
     #[serde(default)]
     pub(in crate::config) redirect_to_https: bool,
-    /// What bounds a connection.
+    /// Limits of a connection.
     #[serde(default)]
     pub(in crate::config) limits: ConnectionLimits,
-    /// What bounds an HTTP/2 connection.
+    /// Limits of an HTTP/2 connection.
     #[serde(default)]
     pub(in crate::config) http2: Http2,
 }
 
-/// Certificates, chosen by the name that the client asks for (SNI). Re-read when the files change.
+/// Certificates, selected by SNI. The files are re-read when they change.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct ListenerTls {
-    /// The first is the default, for clients that ask for no name or for an unknown one.
+    /// Certificate chains. The first is the default, for clients without SNI or with an unknown
+    /// name.
     #[schemars(length(min = 1))]
     pub(in crate::config) certificates: Vec<Certificate>,
-    /// PEM file of the authorities that must have signed a client's certificate. `null`: clients
-    /// need none.
+    /// PEM file with the CA certificates that verify client certificates, which are then required.
+    /// `null`: clients need no certificate.
     #[serde(default)]
     pub(in crate::config) client_ca: Option<String>,
 }
@@ -53,9 +55,9 @@ pub(in crate::config) struct ListenerTls {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Certificate {
-    /// PEM file of the chain, the certificate itself first.
+    /// PEM file with the chain, the certificate itself first.
     pub(in crate::config) cert: String,
-    /// PEM file of the private key.
+    /// PEM file with the private key.
     pub(in crate::config) key: String,
 }
 
@@ -70,29 +72,30 @@ pub(in crate::config) enum ForwardedBy {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::config) struct ConnectionLimits {
-    /// The size of a request head; beyond it the answer is 431.
+    /// Maximum size of a request head. A larger head is rejected with 431.
     pub(in crate::config) head: Size,
-    /// How long a request head may take to arrive; beyond it the answer is 408.
+    /// Time limit for receiving a request head. A slower one is rejected with 408.
     pub(in crate::config) head_timeout: Time,
-    /// How long a TLS handshake may take.
+    /// Time limit for a TLS handshake.
     pub(in crate::config) handshake_timeout: Time,
-    /// How long an idle connection is kept open.
+    /// Time after which an idle connection is closed.
     pub(in crate::config) keepalive: Time,
-    /// A client that takes nothing of a response for this long is cut off, whether an upstream or
-    /// the gateway made the response.
+    /// Time after which a client that reads none of a response is disconnected, whether the
+    /// response is an upstream's or the gateway's.
     pub(in crate::config) write_timeout: Time,
-    /// Header fields of a request; with more, the response is 431.
+    /// Maximum number of header fields of a request. A request with more is rejected with 431.
     #[schemars(range(min = 1, max = 256))]
     pub(in crate::config) fields: u64,
-    /// Open connections.
+    /// Maximum number of open connections.
     #[schemars(range(min = 1, max = 10_000_000))]
     pub(in crate::config) connections: u64,
-    /// Open connections from one address; an IPv6 address counts by its /64. Peers in
-    /// `trusted_proxies` are exempt. `null`: as many as `connections`.
+    /// Maximum number of open connections from one address; IPv6 addresses count by /64. Peers in
+    /// `trusted_proxies` are exempt. `null`: the same as `connections`.
     #[schemars(range(min = 1, max = 10_000_000))]
     pub(in crate::config) connections_per_address: Option<u64>,
-    /// Bytes per second that a request body must average after its first 20 s; a slower one is 408.
-    /// Upgrades and gRPC calls to an `h2` upstream are exempt. `0`: no minimum.
+    /// Minimum average rate of a request body, in bytes per second, after its first 20 s. A slower
+    /// one is rejected with 408. Upgrades and gRPC calls to an `h2` upstream are exempt. `0`: no
+    /// minimum.
     #[schemars(range(max = 1_000_000_000))]
     pub(in crate::config) body_rate: u64,
 }
@@ -100,13 +103,13 @@ pub(in crate::config) struct ConnectionLimits {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::config) struct Http2 {
-    /// Concurrent requests on one connection.
+    /// Maximum number of concurrent requests on one connection.
     #[schemars(range(min = 1, max = 10_000))]
     pub(in crate::config) streams: u32,
-    /// Bytes of one request body that a client may send ahead of the upstream. One upload is at
-    /// most this fast per round trip.
+    /// Bytes of one request body that a client may send ahead of the upstream; an upload transfers
+    /// at most this much per round trip.
     pub(in crate::config) stream_window: Size,
-    /// The same for all request bodies of a connection together.
+    /// Bytes that a client may send ahead on one connection, over all request bodies.
     pub(in crate::config) connection_window: Size,
 }
 
@@ -141,12 +144,12 @@ impl Default for ConnectionLimits {
 pub(in crate::config) struct Admin {
     /// Address and port.
     pub(in crate::config) bind: String,
-    /// The bearer token for `/admin/*`, at least 16 bytes. `null`: `/admin/*` answers 403.
+    /// Bearer token for `/admin/*`, at least 16 bytes. `null`: `/admin/*` responds with 403.
     pub(in crate::config) token: Option<Secret>,
-    /// A file that holds the token, in place of `token`.
+    /// File with the token; replaces `token`.
     pub(in crate::config) token_file: Option<String>,
-    /// Host names by which the listener may be called, besides loopback names, IP addresses and the
-    /// machine's host name. `*`: any name.
+    /// Accepted host names, in addition to loopback names, IP addresses and the machine's host
+    /// name. `*`: any name.
     pub(in crate::config) names: Vec<String>,
 }
 

@@ -1,5 +1,5 @@
-//! What the operator writes: the shape of the YAML file, with its defaults. The doc comments here
-//! are the descriptions in the JSON Schema and in `docs/configuration.md`.
+//! Structure of the YAML file, with its defaults. The doc comments of this module are the
+//! descriptions in the JSON Schema and in `docs/configuration.md`.
 
 pub(super) mod backend;
 pub(super) mod identity;
@@ -24,16 +24,17 @@ use super::units::Time;
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct File {
-    /// The public sockets.
+    /// The public listeners.
     #[schemars(length(min = 1))]
     pub(super) listeners: Vec<Listener>,
-    /// The admin listener: health, readiness, metrics and administration. Keep it off public networks.
+    /// The admin listener: health, readiness, metrics and administration. Keep it off public
+    /// networks.
     #[serde(default)]
     pub(super) admin: Admin,
-    /// Where sessions, revocations and limit counters live.
+    /// The store of sessions, revocations and limit counters.
     #[serde(default)]
     pub(super) store: Store,
-    /// Where users live.
+    /// The database of users.
     #[serde(default)]
     pub(super) database: Database,
     /// Access tokens and refresh tokens.
@@ -42,30 +43,30 @@ pub(super) struct File {
     /// Sessions and their cookie.
     #[serde(default)]
     pub(super) sessions: Sessions,
-    /// Who the users are.
+    /// Users and sign-in.
     #[serde(default)]
     pub(super) identity: Identity,
     /// The gateway's own endpoints. `null`: none.
     #[serde(default = "default_api")]
     pub(super) api: Option<Api>,
-    /// `Strict-Transport-Security` on the responses that the gateway itself makes over TLS: pages, API
+    /// `Strict-Transport-Security` on responses that the gateway itself sends over TLS: pages, API
     /// responses, errors. `null`: not sent.
     #[serde(default = "default_hsts")]
     pub(super) hsts: Option<Hsts>,
-    /// The headers that tell an upstream who is asking. Clients cannot send them.
+    /// Headers that identify the user to upstreams. They are removed from client requests.
     #[serde(default)]
     pub(super) identity_headers: IdentityHeaders,
     /// Rate limits, by name.
     #[serde(default)]
     pub(super) limits: BTreeMap<String, Limit>,
-    /// The backends, by name.
+    /// Groups of backend servers, by name.
     #[schemars(extend("minProperties" = 1))]
     pub(super) upstreams: BTreeMap<String, Upstream>,
-    /// Which requests go where. Of those that match, the most specific wins: the host first, then
-    /// the path, the method, the headers; in the end the order here.
+    /// Routes. The most specific matching route wins: host first, then path, method and headers;
+    /// among equals, the first in the file.
     #[schemars(length(min = 1))]
     pub(super) routes: Vec<Route>,
-    /// What happens on SIGTERM.
+    /// Shutdown on SIGTERM.
     #[serde(default)]
     pub(super) shutdown: Shutdown,
 }
@@ -86,13 +87,13 @@ fn default_hsts() -> Option<Hsts> {
     Some(Hsts::default())
 }
 
-/// For how long browsers use https only (RFC 6797).
+/// HTTP Strict Transport Security (RFC 6797).
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Hsts {
-    /// How long a browser remembers it. `0s` makes browsers forget it.
+    /// How long browsers use https only. `0s` makes browsers discard the policy.
     pub(super) max_age: Time,
-    /// Whether it holds for all subdomains of the host too.
+    /// Whether the policy includes all subdomains of the host.
     pub(super) include_subdomains: bool,
 }
 
@@ -105,13 +106,13 @@ impl Default for Hsts {
     }
 }
 
-/// The order of leaving: not ready, then drain.
+/// Sequence of a shutdown: report not ready, then drain.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Shutdown {
-    /// How long the gateway reports itself not ready before it stops accepting.
+    /// How long the gateway reports not ready before it stops accepting connections.
     pub(super) delay: Time,
-    /// How long requests in flight may take to finish, at most.
+    /// Maximum time for requests in flight to finish.
     pub(super) grace: Time,
 }
 

@@ -1,4 +1,4 @@
-//! The store, the database and tokens.
+//! Store, database and tokens.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -8,29 +8,31 @@ use crate::config::units::{Secret, Time};
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::config) struct Store {
-    /// `memory`, `redis://HOST:PORT/DATABASE`, `redis+sentinel://HOST:PORT,HOST:PORT/MASTER/DATABASE` or
+    /// `memory`, `redis://HOST:PORT/DATABASE`,
+    /// `redis+sentinel://HOST:PORT,HOST:PORT/MASTER/DATABASE` or
     /// `redis+cluster://HOST:PORT,HOST:PORT`; `rediss` in place of `redis` for TLS.
     pub(in crate::config) url: String,
-    /// The Redis user.
+    /// Redis user.
     pub(in crate::config) username: Option<String>,
-    /// The Redis password.
+    /// Redis password.
     pub(in crate::config) password: Option<Secret>,
-    /// A file that holds the password, in place of `password`.
+    /// File with the password; replaces `password`.
     pub(in crate::config) password_file: Option<String>,
-    /// The Sentinels' password, where they want one.
+    /// Password of the Sentinels, if they require one.
     pub(in crate::config) sentinel_password: Option<Secret>,
-    /// A file that holds it, in place of `sentinel_password`.
+    /// File with the password of the Sentinels; replaces `sentinel_password`.
     pub(in crate::config) sentinel_password_file: Option<String>,
-    /// TLS towards Redis and its Sentinels. The files are read again for each connection.
+    /// TLS to Redis and its Sentinels. The files are re-read for each connection.
     pub(in crate::config) tls: Option<StoreTls>,
-    /// What every key begins with.
+    /// Prefix of every key.
     pub(in crate::config) key_prefix: String,
-    /// For any one operation. Past it the answer is "unknown", never "no".
+    /// Time limit for one operation. A timeout counts as an outage, never as a negative result.
     pub(in crate::config) timeout: Time,
-    /// Replicas that must have a revocation before its caller hears of success; else it hears 503.
+    /// Replicas that must acknowledge a revocation before it is reported as successful; otherwise
+    /// the response is 503.
     #[schemars(range(max = 100))]
     pub(in crate::config) revocation_replicas: u32,
-    /// What holds while the store does not answer.
+    /// Degraded mode: behavior while the store does not respond.
     pub(in crate::config) on_outage: Outage,
 }
 
@@ -55,23 +57,25 @@ impl Default for Store {
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::config) struct StoreTls {
-    /// PEM file of the authorities to trust. `null`: the system's.
+    /// PEM file with the trusted CA certificates. `null`: those of the system.
     pub(in crate::config) ca: Option<String>,
-    /// PEM file of the gateway's certificate, where the servers ask for one.
+    /// PEM file with the gateway's client certificate, if the servers require one.
     pub(in crate::config) cert: Option<String>,
-    /// PEM file of its key.
+    /// PEM file with the key of that certificate.
     pub(in crate::config) key: Option<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::config) struct Outage {
-    /// `deny`: 503. `cached`: what this gateway knows, at most `cached_for` old. `token_only`: a
-    /// valid access token that is not known to be revoked is enough.
+    /// Sessions in degraded mode. `deny`: 503. `cached`: entries of the near cache that are at most
+    /// `cached_for` old. `token_only`: a valid access token suffices unless its revocation is
+    /// cached.
     pub(in crate::config) sessions: SessionsOnOutage,
-    /// How old knowledge may be under `cached`.
+    /// Maximum age of entries under `cached`.
     pub(in crate::config) cached_for: Time,
-    /// `local`: the same limits, kept in this process. `allow`: none. `deny`: 503.
+    /// Limits in degraded mode. `local`: this gateway enforces its share of each limit from memory.
+    /// `allow`: no limits. `deny`: 503.
     pub(in crate::config) limits: LimitsOnOutage,
 }
 
@@ -104,15 +108,16 @@ pub(in crate::config) enum LimitsOnOutage {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::config) struct Database {
-    /// `sqlite:PATH`, the path relative to the working directory, or
-    /// `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, with `?sslmode=` (`disable`, `prefer`, `require`,
-    /// `verify-ca` or `verify-full`), `sslrootcert=` (a PEM file) and `host=` (a socket's folder).
+    /// `sqlite:PATH`, with a path relative to the working directory, or
+    /// `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, optionally with `?sslmode=` (`disable`,
+    /// `prefer`, `require`, `verify-ca` or `verify-full`), `sslrootcert=` (a PEM file) and `host=`
+    /// (the directory of a unix socket).
     pub(in crate::config) url: String,
-    /// The password at the PostgreSQL server.
+    /// PostgreSQL password.
     pub(in crate::config) password: Option<Secret>,
-    /// A file that holds the password, in place of `password`.
+    /// File with the password; replaces `password`.
     pub(in crate::config) password_file: Option<String>,
-    /// How many connections to PostgreSQL a gateway opens at most.
+    /// Maximum number of connections that a gateway opens to PostgreSQL.
     #[schemars(range(min = 1, max = 1000))]
     pub(in crate::config) connections: u32,
 }
@@ -131,23 +136,23 @@ impl Default for Database {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::config) struct Tokens {
-    /// The `iss` of the gateway's own tokens.
+    /// `iss` of the gateway's own tokens.
     pub(in crate::config) issuer: String,
-    /// Their `aud`.
+    /// `aud` of the gateway's own tokens.
     pub(in crate::config) audience: String,
-    /// The life of an access token.
+    /// Lifetime of an access token.
     pub(in crate::config) access_ttl: Time,
-    /// The life of a refresh token. It never outlives its session.
+    /// Lifetime of a refresh token, which never outlives its session.
     pub(in crate::config) refresh_ttl: Time,
-    /// How long a rotated refresh token still gets the same successor.
+    /// How long a rotated refresh token still returns the same successor.
     pub(in crate::config) refresh_grace: Time,
-    /// How far clocks may be apart.
+    /// Tolerated clock difference.
     pub(in crate::config) leeway: Time,
-    /// The key that signs the gateway's own tokens. Required, unless `api` is null and every token
-    /// comes from `trusted_issuers`.
+    /// Key that signs the gateway's own tokens. Required unless `api` is null and all tokens come
+    /// from `trusted_issuers`.
     pub(in crate::config) signing: Option<SigningKey>,
-    /// Older keys, in the same form, accepted until they are removed. For rotation. A public key
-    /// is enough here.
+    /// Previous keys, in the same form, that are accepted until they are removed; for key rotation.
+    /// A public key suffices.
     pub(in crate::config) verify_also: Vec<SigningKey>,
     /// Other issuers whose tokens are accepted.
     pub(in crate::config) trusted_issuers: Vec<TrustedIssuer>,
@@ -169,25 +174,25 @@ impl Default for Tokens {
     }
 }
 
-/// A secret for HS256, a PEM key for the others. `portcullis keys generate` makes either.
+/// A secret for HS256, a PEM key for other algorithms. `portcullis keys generate` creates either.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct SigningKey {
-    /// What the key is used for, and nothing else.
+    /// The only algorithm that the key is used with.
     pub(in crate::config) algorithm: Algorithm,
-    /// The `kid`. `null`: the key's RFC 7638 thumbprint (none for HS256).
+    /// `kid` of the key. `null`: its RFC 7638 thumbprint (none for HS256).
     #[serde(default)]
     pub(in crate::config) id: Option<String>,
-    /// For HS256: at least 32 bytes.
+    /// Secret for HS256, at least 32 bytes.
     #[serde(default)]
     pub(in crate::config) secret: Option<Secret>,
-    /// A file that holds the secret, in place of `secret`.
+    /// File with the secret; replaces `secret`.
     #[serde(default)]
     pub(in crate::config) secret_file: Option<String>,
-    /// For the others: the key itself, PEM.
+    /// Key for other algorithms, in PEM.
     #[serde(default)]
     pub(in crate::config) key: Option<Secret>,
-    /// A PEM file, in place of `key`.
+    /// PEM file with the key; replaces `key`.
     #[serde(default)]
     pub(in crate::config) key_file: Option<String>,
 }
@@ -203,29 +208,29 @@ pub(in crate::config) enum Algorithm {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct TrustedIssuer {
-    /// The exact `iss` of its tokens.
+    /// Exact `iss` of the issuer's tokens.
     pub(in crate::config) issuer: String,
-    /// Where its key set is fetched from: https, or http on a loopback address. Fetched every ten minutes,
-    /// and for a token whose key is not known, at most once in 30 seconds. At most 16 keys are tried for a
-    /// token that names no known `kid`; keys that cannot be used are named in the log.
+    /// URL of the key set: https, or http on a loopback address. It is fetched every ten minutes,
+    /// and for a token with an unknown key, at most once in 30 seconds. For a token without a known
+    /// `kid`, at most 16 keys are tried. Unusable keys are logged.
     #[serde(default)]
     pub(in crate::config) jwks_url: Option<String>,
-    /// A file with its key set, in place of `jwks_url`.
+    /// File with the key set; replaces `jwks_url`.
     #[serde(default)]
     pub(in crate::config) jwks_file: Option<String>,
-    /// The exact `aud` of its tokens.
+    /// Exact `aud` of the issuer's tokens.
     pub(in crate::config) audience: String,
-    /// What its keys may be used for. HS256 only with `jwks_file`.
+    /// Algorithms that the keys may be used with. HS256 requires `jwks_file`.
     #[serde(default = "asymmetric")]
     #[schemars(length(min = 1))]
     pub(in crate::config) algorithms: Vec<Algorithm>,
-    /// Where its tokens keep what the gateway needs.
+    /// Names of the claims that the gateway reads.
     #[serde(default)]
     pub(in crate::config) claims: Claims,
-    /// Put in front of its users' ids.
+    /// Prefix for the IDs of the issuer's users.
     #[serde(default)]
     pub(in crate::config) user_prefix: String,
-    /// Whether its tokens must belong to a session of this gateway. Otherwise their `sid` is ignored.
+    /// Whether the tokens must belong to a session of this gateway. If not, their `sid` is ignored.
     #[serde(default)]
     pub(in crate::config) require_session: bool,
 }
@@ -237,13 +242,14 @@ fn asymmetric() -> Vec<Algorithm> {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::config) struct Claims {
-    /// The user's ID: a string, or, in a claim other than `sub`, a whole number, which counts as its digits.
+    /// Claim with the user's ID: a string, or, in a claim other than `sub`, an integer, which is
+    /// used in decimal.
     pub(in crate::config) user: String,
-    /// The user's email address.
+    /// Claim with the user's email address.
     pub(in crate::config) email: String,
-    /// The user's roles.
+    /// Claim with the user's roles.
     pub(in crate::config) roles: String,
-    /// The token's scopes.
+    /// Claim with the token's scopes.
     pub(in crate::config) scopes: String,
 }
 

@@ -7,44 +7,44 @@ use crate::config::file::backend as file;
 use crate::config::file::routing::upstream::UpstreamTls;
 use crate::settings::backend::{BackendSettings, ResponseField, SignInResponse};
 
-/// The backend that checks credentials.
+/// Resolves the backend that checks credentials.
 pub(super) fn backend(
-    written: &file::BackendIdentity,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    raw: &file::BackendIdentity,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> Option<BackendSettings> {
-    let login = parse_login(&written.login);
+    let login = parse_login(&raw.login);
     if login.is_none() {
-        let message = "this is not a method and an address like POST http://127.0.0.1:3000/login";
-        review.error(&place.key("login"), message);
+        let message = "not a method and URL such as POST http://127.0.0.1:3000/login";
+        context.error(&location.key("login"), message);
     }
-    let mut source = |name: &str, written: Option<&str>| {
-        let found = written.map(parse_response_field);
-        if found.as_ref().is_some_and(Option::is_none) {
-            let message = "this is neither a JSON pointer like /user/id nor header:NAME";
-            review.error(&place.key(name), message);
+    let mut parse = |name: &str, raw: Option<&str>| {
+        let field = raw.map(parse_response_field);
+        if field.as_ref().is_some_and(Option::is_none) {
+            let message = "neither a JSON pointer such as /user/id nor header:NAME";
+            context.error(&location.key(name), message);
         }
-        found.flatten()
+        field.flatten()
     };
-    let user_id = source("user_id", Some(&written.user_id));
-    let email = source("email", written.email.as_deref());
-    let name = source("name", written.name.as_deref());
-    let roles = source("roles", written.roles.as_deref());
-    let scopes = source("scopes", written.scopes.as_deref());
-    for (index, member) in written.account.iter().enumerate() {
+    let user_id = parse("user_id", Some(&raw.user_id));
+    let email = parse("email", raw.email.as_deref());
+    let name = parse("name", raw.name.as_deref());
+    let roles = parse("roles", raw.roles.as_deref());
+    let scopes = parse("scopes", raw.scopes.as_deref());
+    for (index, member) in raw.account.iter().enumerate() {
         if member.is_empty() {
             let message = "the name of a member must not be empty";
-            review.error(&place.key("account").item(index), message);
+            context.error(&location.key("account").item(index), message);
         }
     }
-    let timeout = review.require_positive(&place.key("timeout"), written.timeout);
-    let tls_place = place.key("tls");
-    let tls = tls(&written.tls, &tls_place, review);
+    let timeout = context.require_positive(&location.key("timeout"), raw.timeout);
+    let tls_location = location.key("tls");
+    let tls = tls(&raw.tls, &tls_location, context);
     let (method, login) = login?;
     let tls = tls?;
     if login.scheme() != "https" && (tls.ca.is_some() || tls.client.is_some()) {
-        let message = "\"tls\" is given, but \"login\" is not https";
-        review.error_at_key(&tls_place, message);
+        let message = "\"tls\" is set, but \"login\" is not https";
+        context.error_at_key(&tls_location, message);
     }
     Some(BackendSettings {
         method,
@@ -55,55 +55,55 @@ pub(super) fn backend(
         name,
         roles,
         scopes,
-        account: written.account.clone(),
-        response: match written.answer {
+        account: raw.account.clone(),
+        response: match raw.answer {
             file::SignInResponse::Replace => SignInResponse::Replace,
             file::SignInResponse::Pass => SignInResponse::Pass,
         },
-        pass_set_cookie: written.pass_set_cookie,
+        pass_set_cookie: raw.pass_set_cookie,
         timeout,
-        concurrency: usize::try_from(written.concurrency).unwrap_or(1),
+        concurrency: usize::try_from(raw.concurrency).unwrap_or(1),
     })
 }
 
-/// Verification as towards an upstream, by the name in the address.
+/// Resolves the TLS settings, as for an upstream whose name is verified by the host in the URL.
 fn tls(
-    written: &file::BackendTls,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    raw: &file::BackendTls,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> Option<crate::settings::UpstreamTls> {
-    let written = UpstreamTls {
-        ca: written.ca.clone(),
-        cert: written.cert.clone(),
-        key: written.key.clone(),
+    let raw = UpstreamTls {
+        ca: raw.ca.clone(),
+        cert: raw.cert.clone(),
+        key: raw.key.clone(),
         server_name: None,
     };
-    super::upstreams::upstream_tls(&written, place, review)
+    super::upstreams::upstream_tls(&raw, location, context)
 }
 
-/// Reads `POST http://host:port/path`. It may hold a password by mistake, so it is not shown.
-fn parse_login(written: &str) -> Option<(Method, Url)> {
-    let (method, address) = written.split_once(' ')?;
+/// Parses `POST http://host:port/path`. It may contain a password by mistake, so it is not shown.
+fn parse_login(text: &str) -> Option<(Method, Url)> {
+    let (method, address) = text.split_once(' ')?;
     let method = match method {
         "POST" => Method::POST,
         "PUT" => Method::PUT,
         _ => return None,
     };
     let url = Url::parse(address.trim_start()).ok()?;
-    let sound = matches!(url.scheme(), "http" | "https")
+    let is_valid = matches!(url.scheme(), "http" | "https")
         && url.has_host()
         && url.port() != Some(0)
         && url.username().is_empty()
         && url.password().is_none()
         && url.fragment().is_none();
-    sound.then_some((method, url))
+    is_valid.then_some((method, url))
 }
 
-fn parse_response_field(written: &str) -> Option<ResponseField> {
-    if written.starts_with('/') {
-        return Some(ResponseField::Pointer(written.to_owned()));
+fn parse_response_field(text: &str) -> Option<ResponseField> {
+    if text.starts_with('/') {
+        return Some(ResponseField::Pointer(text.to_owned()));
     }
-    let name = written.strip_prefix("header:")?;
+    let name = text.strip_prefix("header:")?;
     let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
     Some(ResponseField::Header(name))
 }
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn login_is_a_method_and_an_address() {
-        for (written, expected) in [
+        for (text, expected) in [
             ("POST http://127.0.0.1:3000/login", true),
             ("PUT https://id.example.com/a/b?c=d", true),
             ("POST  http://[::1]/", true),
@@ -128,14 +128,14 @@ mod tests {
             ("POST http://a/login#x", false),
             ("POST http://a:0/login", false),
         ] {
-            assert_eq!(parse_login(written).is_some(), expected, "{written}");
+            assert_eq!(parse_login(text).is_some(), expected, "{text}");
         }
     }
 
     #[test]
     fn response_field_is_a_pointer_or_a_header() {
         let header = |name| Some(ResponseField::Header(HeaderName::from_static(name)));
-        for (written, expected) in [
+        for (text, expected) in [
             (
                 "/user/id",
                 Some(ResponseField::Pointer("/user/id".to_owned())),
@@ -146,7 +146,7 @@ mod tests {
             ("user.id", None),
             ("", None),
         ] {
-            assert_eq!(parse_response_field(written), expected, "{written}");
+            assert_eq!(parse_response_field(text), expected, "{text}");
         }
     }
 }

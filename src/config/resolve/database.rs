@@ -12,53 +12,53 @@ use crate::tls;
 
 const POSTGRES_PORT: u16 = 5432;
 
-/// Where the users and the durable sessions are.
+/// Resolves the database of users and durable sessions.
 pub(super) fn database(
-    written: &file::Database,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    raw: &file::Database,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> Option<DatabaseSettings> {
-    let at = place.key("url");
-    // The address may hold a password: it is never shown.
-    let message = match written.url.split_once(':') {
+    let url_location = location.key("url");
+    // The URL may contain a password, so it is never shown.
+    let message = match raw.url.split_once(':') {
         Some(("sqlite", path)) => match path.strip_prefix("//").unwrap_or(path) {
-            "" => "the address names no file",
-            ":memory:" => "users must outlive the process: name a file",
+            "" => "the URL has no file",
+            ":memory:" => "users must outlive the process; use a file",
             path => {
-                reject_password(written, place, review);
+                reject_password(raw, location, context);
                 return Some(DatabaseSettings::Sqlite(PathBuf::from(path)));
             }
         },
         Some(("postgres" | "postgresql", _)) => {
-            return postgres(written, place, review).map(DatabaseSettings::Postgres);
+            return postgres(raw, location, context).map(DatabaseSettings::Postgres);
         }
-        _ => "the database is sqlite:PATH or postgres://USER@HOST/DATABASE",
+        _ => "the database must be sqlite:PATH or postgres://USER@HOST/DATABASE",
     };
-    review.error(&at, message);
+    context.error(&url_location, message);
     None
 }
 
-fn reject_password(written: &file::Database, place: &ConfigPath, review: &mut ResolveContext<'_>) {
+fn reject_password(raw: &file::Database, location: &ConfigPath, context: &mut ResolveContext<'_>) {
     for (name, given) in [
-        ("password", written.password.is_some()),
-        ("password_file", written.password_file.is_some()),
+        ("password", raw.password.is_some()),
+        ("password_file", raw.password_file.is_some()),
     ] {
         if given {
-            let message = format!("\"{name}\" is for PostgreSQL; a SQLite file has none");
-            review.error_at_key(&place.key(name), message);
+            let message = format!("\"{name}\" applies only to PostgreSQL");
+            context.error_at_key(&location.key(name), message);
         }
     }
 }
 
 fn postgres(
-    written: &file::Database,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    raw: &file::Database,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> Option<PostgresAddress> {
-    let password_file = written.password_file.as_deref();
-    let password = review.read_secret(place, "password", written.password.as_ref(), password_file);
-    let at = place.key("url");
-    let mut address = match parse_address(&written.url, written.connections) {
+    let password_file = raw.password_file.as_deref();
+    let password = context.read_secret(location, "password", raw.password.as_ref(), password_file);
+    let url_location = location.key("url");
+    let mut address = match parse_address(&raw.url, raw.connections) {
         Ok((url, address)) => match credentials(&url, None, password) {
             Ok((Some(username), password)) => PostgresAddress {
                 username,
@@ -66,44 +66,44 @@ fn postgres(
                 ..address
             },
             Ok((None, _)) => {
-                review.error(&at, "the address names no user");
+                context.error(&url_location, "the URL has no user");
                 return None;
             }
             Err(message) => {
-                review.error(&at, message);
+                context.error(&url_location, message);
                 return None;
             }
         },
         Err(message) => {
-            review.error(&at, message);
+            context.error(&url_location, message);
             return None;
         }
     };
-    let ca = Url::parse(&written.url).ok()?;
+    let ca = Url::parse(&raw.url).ok()?;
     let ca = ca.query_pairs().find(|(name, _)| name == "sslrootcert");
     if let Some((_, path)) = ca {
-        let pem = review.read_file(&at, &path)?;
-        if let Err(fault) = tls::parse_authorities(&pem) {
-            let path = review.display_path(&at, &path);
-            review.error(&at, format!("{path}: {fault}"));
+        let pem = context.read_file(&url_location, &path)?;
+        if let Err(error) = tls::parse_authorities(&pem) {
+            let path = context.display_path(&url_location, &path);
+            context.error(&url_location, format!("{path}: {error}"));
         }
         address.ca = Some(pem.to_vec());
     }
     Some(address)
 }
 
-/// Reads all but who we are there, which is still empty.
+/// Parses a URL. The user and the password of the result are still empty.
 fn parse_address(text: &str, connections: u32) -> Result<(Url, PostgresAddress), &'static str> {
-    let url = Url::parse(text).map_err(|_| "this is not an address of a PostgreSQL server")?;
+    let url = Url::parse(text).map_err(|_| "not a valid URL of a PostgreSQL server")?;
     if url.fragment().is_some() {
-        return Err("the address of a PostgreSQL server has no fragment");
+        return Err("the URL of a PostgreSQL server must have no fragment");
     }
     let database = percent_decode_str(url.path().trim_start_matches('/'))
         .decode_utf8()
-        .map_err(|_| "the database in the address is not UTF-8")?
+        .map_err(|_| "the database in the URL is not UTF-8")?
         .into_owned();
     if database.is_empty() || database.contains('/') {
-        return Err("after the host comes the name of a database, like /portcullis");
+        return Err("the host must be followed by a database name, such as /portcullis");
     }
     let host = url.host_str().unwrap_or_default();
     let mut address = PostgresAddress {
@@ -125,12 +125,12 @@ fn parse_address(text: &str, connections: u32) -> Result<(Url, PostgresAddress),
             "sslmode" => address.tls = parse_tls_mode(&value)?,
             "sslrootcert" => {}
             "host" if value.starts_with('/') => address.socket = Some(PathBuf::from(&*value)),
-            "host" => return Err("\"host\" after the question mark is the folder of a socket"),
-            _ => return Err("after the question mark come sslmode, sslrootcert and host only"),
+            "host" => return Err("the parameter \"host\" must be the directory of a unix socket"),
+            _ => return Err("the only parameters are sslmode, sslrootcert and host"),
         }
     }
     if address.host.is_empty() && address.socket.is_none() {
-        return Err("the address names no host");
+        return Err("the URL has no host");
     }
     Ok((url, address))
 }
@@ -142,6 +142,6 @@ fn parse_tls_mode(text: &str) -> Result<PostgresTls, &'static str> {
         "require" => Ok(PostgresTls::Require),
         "verify-ca" => Ok(PostgresTls::VerifyCa),
         "verify-full" => Ok(PostgresTls::VerifyFull),
-        _ => Err("sslmode is disable, prefer, require, verify-ca or verify-full"),
+        _ => Err("sslmode must be disable, prefer, require, verify-ca or verify-full"),
     }
 }

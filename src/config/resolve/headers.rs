@@ -10,7 +10,7 @@ use crate::config::file::routing::route as file;
 use crate::routing::{HeaderEdits, IdentityHeaders};
 use crate::settings::IdentityHeaderNames;
 
-/// What belongs to one connection or one message, never to an operator (RFC 9110, section 7.6.1).
+/// Headers of one connection or message, which cannot be configured (RFC 9110, section 7.6.1).
 const CONNECTION_HEADERS: [&str; 10] = [
     "connection",
     "content-length",
@@ -24,7 +24,7 @@ const CONNECTION_HEADERS: [&str; 10] = [
     "upgrade",
 ];
 
-/// What the gateway itself tells an upstream, beside identities and the two prefixes below.
+/// Headers that the gateway itself sends upstream, besides identity headers and the prefixes below.
 const GATEWAY_HEADERS: [&str; 6] = [
     "forwarded",
     "host",
@@ -36,118 +36,117 @@ const GATEWAY_HEADERS: [&str; 6] = [
 
 const GATEWAY_HEADER_PREFIXES: [&str; 2] = ["x-forwarded-", "x-portcullis-"];
 
-/// Which way a request or an answer goes when its headers are edited.
+/// The direction of a message whose headers are edited.
 #[derive(Clone, Copy)]
 pub(super) enum EditDirection<'a> {
-    /// With the identity headers of the route.
+    /// Toward the upstream, with the identity headers of the route.
     Upstream(&'a IdentityHeaders),
+    /// Toward the client.
     Client,
 }
 
-/// The value of `Strict-Transport-Security`.
-pub(super) fn hsts(written: Option<&Hsts>) -> Option<HeaderValue> {
-    let written = written?;
-    let seconds = written.max_age.0.as_secs();
-    let subdomains = match written.include_subdomains {
+/// Builds the value of `Strict-Transport-Security`.
+pub(super) fn hsts(raw: Option<&Hsts>) -> Option<HeaderValue> {
+    let raw = raw?;
+    let seconds = raw.max_age.0.as_secs();
+    let subdomains = match raw.include_subdomains {
         true => "; includeSubDomains",
         false => "",
     };
     HeaderValue::try_from(format!("max-age={seconds}{subdomains}")).ok()
 }
 
-/// The headers by which upstreams learn who a request is from, where a route does not differ.
+/// Resolves the identity headers of routes without overrides.
 pub(super) fn identity_headers(
-    written: &WrittenNames,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    raw: &WrittenNames,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> IdentityHeaders {
     let mut seen = Vec::new();
-    let mut read = |written: &Option<HeaderNames>, key: &str| {
-        parse_identity_names(written.as_ref(), &place.key(key), &mut seen, review)
+    let mut read = |raw: &Option<HeaderNames>, key: &str| {
+        parse_identity_names(raw.as_ref(), &location.key(key), &mut seen, context)
     };
     IdentityHeaders {
-        user: read(&written.user, "user"),
-        email: read(&written.email, "email"),
-        username: read(&written.username, "username"),
-        name: read(&written.name, "name"),
-        roles: read(&written.roles, "roles"),
-        scopes: read(&written.scopes, "scopes"),
-        session: read(&written.session, "session"),
+        user: read(&raw.user, "user"),
+        email: read(&raw.email, "email"),
+        username: read(&raw.username, "username"),
+        name: read(&raw.name, "name"),
+        roles: read(&raw.roles, "roles"),
+        scopes: read(&raw.scopes, "scopes"),
+        session: read(&raw.session, "session"),
     }
 }
 
-/// Those of a route, which replace the others key by key.
+/// Resolves the identity headers of a route, which override the global ones key by key.
 pub(super) fn route_identity_headers(
-    written: &RouteIdentityHeaders,
+    raw: &RouteIdentityHeaders,
     global: &IdentityHeaders,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> IdentityHeaders {
     let mut names = global.clone();
     let keys = [
-        (&written.user, &mut names.user, "user"),
-        (&written.email, &mut names.email, "email"),
-        (&written.username, &mut names.username, "username"),
-        (&written.name, &mut names.name, "name"),
-        (&written.roles, &mut names.roles, "roles"),
-        (&written.scopes, &mut names.scopes, "scopes"),
-        (&written.session, &mut names.session, "session"),
+        (&raw.user, &mut names.user, "user"),
+        (&raw.email, &mut names.email, "email"),
+        (&raw.username, &mut names.username, "username"),
+        (&raw.name, &mut names.name, "name"),
+        (&raw.roles, &mut names.roles, "roles"),
+        (&raw.scopes, &mut names.scopes, "scopes"),
+        (&raw.session, &mut names.session, "session"),
     ];
-    let (replaced, kept): (Vec<_>, Vec<_>) = keys
-        .into_iter()
-        .partition(|(written, ..)| written.is_some());
+    let (replaced, kept): (Vec<_>, Vec<_>) = keys.into_iter().partition(|(raw, ..)| raw.is_some());
     let mut seen: Vec<HeaderName> = kept
         .into_iter()
         .flat_map(|(_, names, _)| names.iter().cloned())
         .collect();
-    for (written, names, key) in replaced {
-        let written = written.as_ref().and_then(Option::as_ref);
-        *names = parse_identity_names(written, &place.key(key), &mut seen, review);
+    for (raw, names, key) in replaced {
+        let raw = raw.as_ref().and_then(Option::as_ref);
+        *names = parse_identity_names(raw, &location.key(key), &mut seen, context);
     }
     names
 }
 
-/// Every name that no client may send.
+/// Returns all header names that clients must not send.
 pub(super) fn reserved_identity_headers<'r>(
-    written: &WrittenNames,
+    raw: &WrittenNames,
     global: &'r IdentityHeaders,
     routes: impl Iterator<Item = &'r IdentityHeaders>,
 ) -> IdentityHeaderNames {
-    let off = [
-        (&written.user, "x-user-id"),
-        (&written.email, "x-user-email"),
-        (&written.roles, "x-user-roles"),
-        (&written.session, "x-session-id"),
+    let disabled = [
+        (&raw.user, "x-user-id"),
+        (&raw.email, "x-user-email"),
+        (&raw.roles, "x-user-roles"),
+        (&raw.session, "x-session-id"),
     ];
-    let off = off
+    let disabled = disabled
         .into_iter()
-        .filter(|(written, _)| written.is_none())
+        .filter(|(raw, _)| raw.is_none())
         .map(|(_, default)| HeaderName::from_static(default));
-    let on = global.all().chain(routes.flat_map(IdentityHeaders::all));
-    IdentityHeaderNames::new(off.chain(on.cloned()))
+    let enabled = global.all().chain(routes.flat_map(IdentityHeaders::all));
+    IdentityHeaderNames::new(disabled.chain(enabled.cloned()))
 }
 
-/// Reads the names of one key; `seen` are those of the others.
+/// Parses the names of one key; `seen` are those of other keys.
 fn parse_identity_names(
-    written: Option<&HeaderNames>,
-    place: &ConfigPath,
+    raw: Option<&HeaderNames>,
+    location: &ConfigPath,
     seen: &mut Vec<HeaderName>,
-    review: &mut ResolveContext<'_>,
+    context: &mut ResolveContext<'_>,
 ) -> Vec<HeaderName> {
-    let texts: Vec<(&String, ConfigPath)> = match written {
+    let texts: Vec<(&String, ConfigPath)> = match raw {
         None => Vec::new(),
-        Some(HeaderNames::One(text)) => vec![(text, place.clone())],
+        Some(HeaderNames::One(text)) => vec![(text, location.clone())],
         Some(HeaderNames::Several(texts)) => {
-            let places = (0..).map(|index| place.item(index));
+            let places = (0..).map(|index| location.item(index));
             texts.iter().zip(places).collect()
         }
     };
     let mut names = Vec::new();
-    for (text, place) in texts {
-        let Some(name) = header_name(text, &place, review) else {
+    for (text, location) in texts {
+        let Some(name) = header_name(text, &location, context) else {
             continue;
         };
-        check_identity_name(&name, seen, &place, review);
+        check_identity_name(&name, seen, &location, context);
         seen.push(name.clone());
         names.push(name);
     }
@@ -157,33 +156,36 @@ fn parse_identity_names(
 fn check_identity_name(
     name: &HeaderName,
     seen: &[HeaderName],
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) {
-    let taken = is_gateway_header(name) && !is_forwarded_identity(name);
-    if is_connection_header(name) || taken || is_credential(name) {
-        let message = format!("\"{name}\" means something else, and cannot tell an identity");
-        review.error(place, message);
+    let is_reserved = is_gateway_header(name) && !is_forwarded_identity(name);
+    if is_connection_header(name) || is_reserved || is_credential(name) {
+        let message = format!("\"{name}\" has another meaning and cannot be an identity header");
+        context.error(location, message);
     } else if name
         .as_str()
         .contains(|c: char| !c.is_ascii_alphanumeric() && c != '-')
     {
-        let message = "an identity header is written with letters, digits and \"-\": with other \
-                       characters it could be confused with another";
-        review.error(place, message);
+        let message = "the name of an identity header must consist of letters, digits and \"-\"; \
+                       other characters make it ambiguous";
+        context.error(location, message);
     } else if seen.contains(name) {
-        review.error(place, format!("\"{name}\" tells something else already"));
+        context.error(
+            location,
+            format!("\"{name}\" is already used for another attribute"),
+        );
     }
 }
 
-/// Whether a forwarding header is free to name a user (`X-Forwarded-User`): the others say how a
-/// request came.
+/// Whether a forwarding header can carry an identity (`X-Forwarded-User`). The others describe how
+/// the request arrived.
 fn is_forwarded_identity(name: &HeaderName) -> bool {
     const FORWARDING_SUFFIXES: [&str; 9] = [
         "for", "host", "port", "prefix", "proto", "protocol", "scheme", "server", "ssl",
     ];
-    let rest = name.as_str().strip_prefix("x-forwarded-");
-    rest.is_some_and(|rest| !FORWARDING_SUFFIXES.contains(&rest))
+    let suffix = name.as_str().strip_prefix("x-forwarded-");
+    suffix.is_some_and(|suffix| !FORWARDING_SUFFIXES.contains(&suffix))
 }
 
 fn is_credential(name: &HeaderName) -> bool {
@@ -202,35 +204,38 @@ fn is_gateway_header(name: &HeaderName) -> bool {
             .any(|prefix| name.starts_with(prefix))
 }
 
-/// A name as CGI reads it, which turns every character other than a letter or digit into one.
+/// Normalizes a name as CGI does, which maps every character other than a letter or digit to one.
 fn cgi_name(name: &HeaderName) -> String {
     name.as_str()
         .replace(|c: char| !c.is_ascii_alphanumeric(), "-")
 }
 
-/// A route's edits of headers.
+/// Resolves the header edits of a route.
 pub(super) fn header_edits(
-    written: &file::HeaderEdits,
-    towards: EditDirection<'_>,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    raw: &file::HeaderEdits,
+    direction: EditDirection<'_>,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> HeaderEdits {
     let mut edits = HeaderEdits::default();
-    for (text, value) in &written.set {
-        let place = place.key("set").key(text);
-        let Some(name) = header_name_at_key(text, &place, review) else {
+    for (text, value) in &raw.set {
+        let location = location.key("set").key(text);
+        let Some(name) = header_name_at_key(text, &location, context) else {
             continue;
         };
-        check_editable(&name, towards, &place, review);
+        check_editable(&name, direction, &location, context);
         match HeaderValue::from_str(value) {
             Ok(value) => edits.set.push((name, value)),
-            Err(_) => review.error(&place, "a header's value cannot have control characters"),
+            Err(_) => context.error(
+                &location,
+                "a header value must not contain control characters",
+            ),
         }
     }
-    for (index, text) in written.remove.iter().enumerate() {
-        let place = place.key("remove").item(index);
-        if let Some(name) = header_name(text, &place, review) {
-            check_editable(&name, towards, &place, review);
+    for (index, text) in raw.remove.iter().enumerate() {
+        let location = location.key("remove").item(index);
+        if let Some(name) = header_name(text, &location, context) {
+            check_editable(&name, direction, &location, context);
             edits.remove.push(name);
         }
     }
@@ -239,47 +244,47 @@ pub(super) fn header_edits(
 
 fn check_editable(
     name: &HeaderName,
-    towards: EditDirection<'_>,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    direction: EditDirection<'_>,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) {
     if is_connection_header(name) {
-        review.error_at_key(place, format!("\"{name}\" belongs to the connection"));
+        context.error_at_key(location, format!("\"{name}\" belongs to the connection"));
         return;
     }
-    let EditDirection::Upstream(identity) = towards else {
+    let EditDirection::Upstream(identity) = direction else {
         return;
     };
-    let read = cgi_name(name);
-    let tells_identity = identity.all().any(|one| one.as_str() == read);
-    if tells_identity || is_gateway_header(name) {
+    let normalized = cgi_name(name);
+    let is_identity_header = identity.all().any(|one| one.as_str() == normalized);
+    if is_identity_header || is_gateway_header(name) {
         let message = format!("the gateway vouches for \"{name}\"; it cannot be edited");
-        review.error_at_key(place, message);
+        context.error_at_key(location, message);
     }
 }
 
-/// Reads the name of a header.
+/// Parses a header name that is a value of the file.
 pub(super) fn header_name(
     text: &str,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> Option<HeaderName> {
     let name = HeaderName::from_bytes(text.as_bytes()).ok();
     if name.is_none() {
-        review.error(place, "this is not the name of a header");
+        context.error(location, "not a valid header name");
     }
     name
 }
 
-/// Reads the name of a header that is a key of the file.
+/// Parses a header name that is a key of the file.
 pub(super) fn header_name_at_key(
     text: &str,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> Option<HeaderName> {
     let name = HeaderName::from_bytes(text.as_bytes()).ok();
     if name.is_none() {
-        review.error_at_key(place, format!("\"{text}\" is not the name of a header"));
+        context.error_at_key(location, format!("\"{text}\" is not a valid header name"));
     }
     name
 }

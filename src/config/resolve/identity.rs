@@ -11,74 +11,75 @@ use crate::config::units::Size;
 use crate::routing::{PathPattern, host_of};
 use crate::settings::{Api, HashCost, Identity, PasswordRules, Rate};
 
-/// The rules of sessions and their cookie.
+/// Resolves the rules of sessions and their cookie.
 pub(super) fn sessions(
-    written: &file::Sessions,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    raw: &file::Sessions,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> Option<SessionRules> {
-    let ttl = review.require_positive(&place.key("ttl"), written.ttl);
-    let idle = place.key("idle_timeout");
-    let idle_timeout = written
+    let ttl = context.require_positive(&location.key("ttl"), raw.ttl);
+    let idle = location.key("idle_timeout");
+    let idle_timeout = raw
         .idle_timeout
-        .map(|time| review.require_positive(&idle, time));
+        .map(|time| context.require_positive(&idle, time));
     Some(SessionRules {
         ttl,
         idle_timeout,
-        max_per_user: written.max_per_user,
-        on_limit: match written.on_limit {
+        max_per_user: raw.max_per_user,
+        on_limit: match raw.on_limit {
             file::OnLimit::EvictOldest => OnSessionLimit::EvictOldest,
             file::OnLimit::Reject => OnSessionLimit::Reject,
         },
-        durable: written.durable,
-        cookie: cookie_rules(&written.cookie, &place.key("cookie"), review),
-        bind_user_agent: binding(written.bind.user_agent),
-        bind_ip: binding(written.bind.ip),
+        durable: raw.durable,
+        cookie: cookie_rules(&raw.cookie, &location.key("cookie"), context),
+        bind_user_agent: binding(raw.bind.user_agent),
+        bind_ip: binding(raw.bind.ip),
     })
 }
 
-fn binding(written: file::Binding) -> ClientBinding {
-    match written {
+fn binding(raw: file::Binding) -> ClientBinding {
+    match raw {
         file::Binding::Off => ClientBinding::Off,
         file::Binding::Warn => ClientBinding::Warn,
         file::Binding::Deny => ClientBinding::Deny,
     }
 }
 
-/// The cookie, by the rules of RFC 6265bis.
+/// Resolves the cookie by the rules of RFC 6265bis.
 fn cookie_rules(
-    written: &file::Cookie,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    raw: &file::Cookie,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> CookieRules {
-    let host_only = written.secure && written.domain.is_none() && written.path == "/";
-    let name = match &written.name {
+    let host_only = raw.secure && raw.domain.is_none() && raw.path == "/";
+    let name = match &raw.name {
         Some(name) => {
-            check_cookie_name(name, written.secure, host_only, &place.key("name"), review);
+            check_cookie_name(name, raw.secure, host_only, &location.key("name"), context);
             name.clone()
         }
         None if host_only => "__Host-portcullis".to_owned(),
         None => "portcullis".to_owned(),
     };
-    if written.same_site == file::SameSite::None && !written.secure {
-        let message = "\"same_site: none\" needs \"secure: true\"; browsers drop such a cookie";
-        review.error(&place.key("same_site"), message);
+    if raw.same_site == file::SameSite::None && !raw.secure {
+        let message = "\"same_site: none\" requires \"secure: true\"; browsers reject such a \
+                       cookie otherwise";
+        context.error(&location.key("same_site"), message);
     }
-    let path = &written.path;
-    let sound = path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic() && b != b';');
-    if !sound {
-        let message = "\"path\" must begin with a slash, and be visible ASCII without \";\"";
-        review.error(&place.key("path"), message);
+    let path = &raw.path;
+    let is_valid = path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic() && b != b';');
+    if !is_valid {
+        let message = "\"path\" must start with a slash and be visible ASCII without \";\"";
+        context.error(&location.key("path"), message);
     }
     CookieRules {
         name,
-        secure: written.secure,
-        same_site: match written.same_site {
+        secure: raw.secure,
+        same_site: match raw.same_site {
             file::SameSite::Strict => SameSite::Strict,
             file::SameSite::Lax => SameSite::Lax,
             file::SameSite::None => SameSite::None,
         },
-        domain: cookie_domain(written.domain.as_deref(), &place.key("domain"), review),
+        domain: cookie_domain(raw.domain.as_deref(), &location.key("domain"), context),
         path: path.clone(),
     }
 }
@@ -87,74 +88,75 @@ fn check_cookie_name(
     name: &str,
     secure: bool,
     host_only: bool,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) {
-    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    if name.is_empty() || !name.bytes().all(token) {
-        let message = "a cookie's name has letters, digits and !#$%&'*+-.^_`|~ only";
-        review.error(place, message);
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if name.is_empty() || !name.bytes().all(is_token) {
+        let message = "a cookie's name must consist of letters, digits and !#$%&'*+-.^_`|~";
+        context.error(location, message);
     }
     if FORM_COOKIES
         .iter()
         .any(|form| name.eq_ignore_ascii_case(form))
     {
-        let message = "the gateway's own forms have a cookie of that name";
-        review.error(place, message);
+        let message = "a cookie of the gateway's own forms has this name";
+        context.error(location, message);
     }
-    // Browsers compare the prefixes without case.
+    // Browsers compare the prefixes case-insensitively.
     let lower = name.to_ascii_lowercase();
     if lower.starts_with("__host-") && !host_only {
-        let message = "a \"__Host-\" cookie needs \"secure: true\", no domain and the path \"/\"";
-        review.error(place, message);
+        let message = "a \"__Host-\" cookie requires \"secure: true\", no domain and the path \
+                       \"/\"";
+        context.error(location, message);
     }
     if lower.starts_with("__secure-") && !secure {
-        review.error(place, "a \"__Secure-\" cookie needs \"secure: true\"");
+        context.error(location, "a \"__Secure-\" cookie requires \"secure: true\"");
     }
 }
 
 fn cookie_domain(
-    written: Option<&str>,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    raw: Option<&str>,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> Option<String> {
-    let written = written?;
-    let name = written.strip_prefix('.').unwrap_or(written);
+    let raw = raw?;
+    let name = raw.strip_prefix('.').unwrap_or(raw);
     let is_name = |host: &str| host.parse::<IpAddr>().is_err() && !host.starts_with('[');
     match host_of(name) {
         Ok(host) if is_name(&host) && !name.contains(':') => Some(host.into_owned()),
         _ => {
-            review.error(
-                place,
-                "a cookie's domain is a name like example.com, without port",
+            context.error(
+                location,
+                "a cookie's domain must be a name such as example.com, without a port",
             );
             None
         }
     }
 }
 
-/// How people sign in.
+/// Resolves users and sign-in.
 pub(super) fn identity(
-    written: &file::Identity,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    raw: &file::Identity,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> Option<Identity> {
-    let builtin = place.key("builtin");
-    let upstream = place.key("upstream");
+    let builtin = location.key("builtin");
+    let upstream = location.key("upstream");
     let hash = builtin.key("password_hash");
-    let (limits, at) = match &written.upstream {
+    let (limits, parent) = match &raw.upstream {
         Some(backend) => (&backend.sign_in_limits, &upstream),
-        None => (&written.builtin.sign_in_limits, &builtin),
+        None => (&raw.builtin.sign_in_limits, &builtin),
     };
-    if written.upstream.is_some() && review.source_map.contains(&builtin) {
-        let message = "give \"builtin\" or \"upstream\", not both: there is one place for users";
-        review.error_at_key(&upstream, message);
+    if raw.upstream.is_some() && context.source_map.contains(&builtin) {
+        let message = "give \"builtin\" or \"upstream\", not both; users come from one source";
+        context.error_at_key(&upstream, message);
     }
-    let at = at.key("sign_in_limits");
+    let limits_location = parent.key("sign_in_limits");
     let mut rate = |rate: &file::Rate, name: &str| {
-        let place = at.key(name);
-        let window = review.require_positive(&place.key("window"), rate.window);
-        super::limits::check_exact(rate.limit, window, &place.key("limit"), review);
+        let location = limits_location.key(name);
+        let window = context.require_positive(&location.key("window"), rate.window);
+        super::limits::check_exact(rate.limit, window, &location.key("limit"), context);
         Rate {
             limit: rate.limit,
             window,
@@ -162,15 +164,15 @@ pub(super) fn identity(
     };
     let attempts_per_address = rate(&limits.attempts_per_address, "attempts_per_address");
     let failures_per_account = rate(&limits.failures_per_account, "failures_per_account");
-    let backend = match &written.upstream {
-        Some(written) => Some(Arc::new(backend::backend(written, &upstream, review)?)),
+    let backend = match &raw.upstream {
+        Some(raw) => Some(Arc::new(backend::backend(raw, &upstream, context)?)),
         None => None,
     };
     Some(Identity {
-        registration_open: written.builtin.registration == file::Registration::Open,
+        registration_open: raw.builtin.registration == file::Registration::Open,
         passwords: PasswordRules {
-            min_length: usize::try_from(written.builtin.password_min_length).unwrap_or(128),
-            cost: hash_cost(&written.builtin.password_hash, &hash, review)?,
+            min_length: usize::try_from(raw.builtin.password_min_length).unwrap_or(128),
+            cost: hash_cost(&raw.builtin.password_hash, &hash, context)?,
         },
         attempts_per_address,
         failures_per_account,
@@ -178,8 +180,8 @@ pub(super) fn identity(
     })
 }
 
-/// The least that a hash may cost, by OWASP's list: with so many iterations at least so many KiB.
-/// Each is as strong as the others.
+/// Minimum cost of a hash by OWASP's recommendation, as iterations and KiB of memory. All entries
+/// are of equal strength.
 const MIN_HASH_COSTS: [(u32, u64); 5] = [
     (5, 7 << 10),
     (4, 9 << 10),
@@ -187,68 +189,74 @@ const MIN_HASH_COSTS: [(u32, u64); 5] = [
     (2, 19 << 10),
     (1, 46 << 10),
 ];
-/// KiB.
+/// Maximum memory of a hash, in KiB.
 const MAX_HASH_MEMORY: u64 = 1 << 20;
 
-/// What a password's hash costs.
+/// Resolves the cost of password hashes.
 fn hash_cost(
-    written: &file::PasswordHash,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    raw: &file::PasswordHash,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> Option<HashCost> {
-    let (bytes, iterations) = (written.memory.0, written.iterations);
-    let at = place.key("memory");
+    let (bytes, iterations) = (raw.memory.0, raw.iterations);
+    let memory_location = location.key("memory");
     let memory = bytes >> 10;
     if !bytes.is_multiple_of(1 << 10) || memory > MAX_HASH_MEMORY {
-        review.error(&at, "\"memory\" must be whole KiB, and at most 1GiB");
+        context.error(
+            &memory_location,
+            "\"memory\" must be a multiple of 1KiB and at most 1GiB",
+        );
         return None;
     }
-    let least = MIN_HASH_COSTS
+    let minimum = MIN_HASH_COSTS
         .iter()
         .find(|(passes, _)| iterations >= *passes)?;
-    if memory < least.1 {
-        let least = Size(least.1 << 10);
+    if memory < minimum.1 {
+        let minimum = Size(minimum.1 << 10);
         let message = format!(
-            "a hash with {} and \"iterations: {iterations}\" is guessed too cheaply; with so many \
-             iterations it needs at least {least}",
-            written.memory
+            "a hash with {} and \"iterations: {iterations}\" is too weak; with this number of \
+             iterations, it needs memory_location minimum {minimum}",
+            raw.memory
         );
-        review.error(&at, message);
+        context.error(&memory_location, message);
         return None;
     }
     Some(HashCost {
         memory: u32::try_from(memory).ok()?,
         iterations,
-        parallelism: written.parallelism,
+        parallelism: raw.parallelism,
     })
 }
 
-/// The gateway's own endpoints; validly none for null.
-#[expect(clippy::option_option, reason = "a mistake, or validly no endpoints")]
+/// Resolves the gateway's own endpoints; `Some(None)` without any, `None` on an error.
+#[expect(clippy::option_option, reason = "an error, or validly no endpoints")]
 pub(super) fn api(
-    written: Option<&file::Api>,
+    raw: Option<&file::Api>,
     users: bool,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> Option<Option<Api>> {
-    let Some(written) = written else {
+    let Some(raw) = raw else {
         return Some(None);
     };
-    let prefix = written.prefix.trim_end_matches('/');
-    let at = place.key("prefix");
+    let prefix = raw.prefix.trim_end_matches('/');
+    let prefix_location = location.key("prefix");
     if prefix.is_empty() {
-        let message =
-            "\"prefix\" must begin with a slash and have at least one segment, like /api/v1";
-        review.error(&at, message);
-    } else if let Err(fault) = PathPattern::prefix(prefix) {
-        review.error(&at, fault.to_string());
+        let message = "\"prefix\" must start with a slash and have at least one segment, such as \
+                       /api/v1";
+        context.error(&prefix_location, message);
+    } else if let Err(error) = PathPattern::prefix(prefix) {
+        context.error(&prefix_location, error.to_string());
     } else if prefix.contains('%') {
-        review.error(&at, "\"prefix\" must be written without percent signs");
+        context.error(
+            &prefix_location,
+            "\"prefix\" must not contain percent signs",
+        );
     }
-    let place = place.key("allowed_origins");
+    let location = location.key("allowed_origins");
     let mut allowed_origins = Vec::new();
-    for (index, text) in written.allowed_origins.iter().enumerate() {
-        allowed_origins.extend(origins::parse_origin(text, &place.item(index), review));
+    for (index, text) in raw.allowed_origins.iter().enumerate() {
+        allowed_origins.extend(origins::parse_origin(text, &location.item(index), context));
     }
     Some(Some(Api {
         prefix: prefix.to_owned(),

@@ -11,27 +11,28 @@ use crate::config::file::routing::limit as file;
 use crate::config::file::storage::LimitsOnOutage;
 use crate::limits::{Algorithm, KeyPart, Limit, is_exact};
 
-/// A sliding log keeps the time of every admission.
+/// Maximum limit of a sliding log, which stores the time of every request.
 const MAX_LOG: u64 = 100_000;
 
-/// The limits by name. Those with mistakes are there too, so that routes can refer to them.
+/// Resolves the limits, by name. Invalid ones are included, so that routes can refer to them.
 pub(super) fn limits(
-    written: &BTreeMap<String, file::Limit>,
+    raw: &BTreeMap<String, file::Limit>,
     outage: LimitsOnOutage,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> BTreeMap<String, Arc<Limit>> {
     let mut limits = BTreeMap::new();
-    for (name, one) in written {
-        let place = place.key(name);
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        if name.is_empty() || name.len() > 100 || !name.bytes().all(plain) {
-            let message = "a limit's name has 1 to 100 letters, digits, \".\", \"_\" and \"-\"";
-            review.error_at_key(&place, message);
+    for (name, one) in raw {
+        let location = location.key(name);
+        let is_name_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        if name.is_empty() || name.len() > 100 || !name.bytes().all(is_name_byte) {
+            let message = "a limit's name must consist of 1 to 100 letters, digits, \".\", \"_\" \
+                           and \"-\"";
+            context.error_at_key(&location, message);
         }
         limits.insert(
             name.clone(),
-            Arc::new(limit(name, one, outage, &place, review)),
+            Arc::new(limit(name, one, outage, &location, context)),
         );
     }
     limits
@@ -39,42 +40,42 @@ pub(super) fn limits(
 
 fn limit(
     name: &str,
-    written: &file::Limit,
+    raw: &file::Limit,
     outage: LimitsOnOutage,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> Limit {
-    let window = review.require_positive(&place.key("window"), written.window);
-    check_exact(written.limit, window, &place.key("limit"), review);
-    if let Some(burst) = written.burst {
-        check_exact(burst, window, &place.key("burst"), review);
-        if written.algorithm != file::Algorithm::TokenBucket {
-            let message = "\"burst\" is for \"algorithm: token_bucket\"";
-            review.error_at_key(&place.key("burst"), message);
+    let window = context.require_positive(&location.key("window"), raw.window);
+    check_exact(raw.limit, window, &location.key("limit"), context);
+    if let Some(burst) = raw.burst {
+        check_exact(burst, window, &location.key("burst"), context);
+        if raw.algorithm != file::Algorithm::TokenBucket {
+            let message = "\"burst\" applies only to \"algorithm: token_bucket\"";
+            context.error_at_key(&location.key("burst"), message);
         }
     }
-    if written.algorithm == file::Algorithm::SlidingLog && written.limit > MAX_LOG {
+    if raw.algorithm == file::Algorithm::SlidingLog && raw.limit > MAX_LOG {
         let message =
-            format!("a sliding_log keeps every admission: \"limit\" must be at most {MAX_LOG}");
-        review.error(&place.key("limit"), message);
+            format!("a sliding_log stores every request; \"limit\" must be at most {MAX_LOG}");
+        context.error(&location.key("limit"), message);
     }
     Limit {
         name: name.into(),
-        algorithm: match written.algorithm {
+        algorithm: match raw.algorithm {
             file::Algorithm::SlidingWindow => Algorithm::SlidingWindow,
             file::Algorithm::SlidingLog => Algorithm::SlidingLog,
             file::Algorithm::TokenBucket => Algorithm::TokenBucket {
-                burst: written.burst.unwrap_or(written.limit),
+                burst: raw.burst.unwrap_or(raw.limit),
             },
         },
-        limit: written.limit,
+        limit: raw.limit,
         window,
-        key: key_parts(&written.key, &place.key("key"), review),
-        roles: written.roles.clone(),
-        except_roles: written.except_roles.clone(),
-        on_outage: limits_on_outage(written.on_outage.unwrap_or(outage)),
-        shadow: written.shadow,
-        leased: written.consistency == file::Consistency::Leased,
+        key: key_parts(&raw.key, &location.key("key"), context),
+        roles: raw.roles.clone(),
+        except_roles: raw.except_roles.clone(),
+        on_outage: limits_on_outage(raw.on_outage.unwrap_or(outage)),
+        shadow: raw.shadow,
+        leased: raw.consistency == file::Consistency::Leased,
     }
 }
 
@@ -82,33 +83,33 @@ fn limit(
 pub(super) fn check_exact(
     requests: u64,
     window: Duration,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) {
     if !is_exact(requests, window) {
         let message = "this limit cannot be counted exactly over its window: requests times \
                        milliseconds must be at most 2^53";
-        review.error(place, message);
+        context.error(location, message);
     }
 }
 
 fn key_parts(
-    written: &file::Key,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    raw: &file::Key,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> Vec<KeyPart> {
     let mut parts: Vec<KeyPart> = Vec::new();
-    for (index, part) in written.parts().iter().enumerate() {
-        let place = match written {
-            file::Key::One(_) => place.clone(),
-            file::Key::Many(_) => place.item(index),
+    for (index, part) in raw.parts().iter().enumerate() {
+        let location = match raw {
+            file::Key::One(_) => location.clone(),
+            file::Key::Many(_) => location.item(index),
         };
         let Some(part) = parse_key_part(&part.0) else {
-            review.error(&place, "this is not the name of a header");
+            context.error(&location, "not a valid header name");
             continue;
         };
         if parts.contains(&part) {
-            review.error(&place, "this part is in the key already");
+            context.error(&location, "duplicate part of the key");
         }
         parts.push(part);
     }

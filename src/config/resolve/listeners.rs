@@ -12,38 +12,38 @@ use crate::settings::{
 };
 use crate::tls;
 
-/// Bytes; more than a megabyte of headers is not a request.
+/// Sizes of a request head, in bytes.
 const HEAD_SIZE: std::ops::RangeInclusive<u64> = (1 << 10)..=(1 << 20);
-/// Bytes: what HTTP/2 begins with, up to what a window can reach without overflowing by an update.
+/// Sizes of an HTTP/2 window, in bytes: from the initial size to one that no update can overflow.
 const WINDOW_SIZE: std::ops::RangeInclusive<u64> = (64 << 10)..=(1 << 30);
-/// Bytes of an admin token.
+/// Minimum length of an admin token, in bytes.
 const MIN_ADMIN_TOKEN: usize = 16;
 
-/// The public sockets, what a restart rules and what a reload does.
+/// Resolves the public listeners: the settings fixed until a restart, and the reloadable ones.
 pub(super) fn listeners(
-    written: &[file::Listener],
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    raw: &[file::Listener],
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> Option<Vec<(Listener, ReloadableListener)>> {
     let mut seen: Vec<SocketAddr> = Vec::new();
     let mut complete = Some(Vec::new());
-    for (index, one) in written.iter().enumerate() {
-        let place = place.item(index);
-        let bind = parse_address(&one.bind, &place.key("bind"), review);
+    for (index, one) in raw.iter().enumerate() {
+        let location = location.item(index);
+        let bind = parse_address(&one.bind, &location.key("bind"), context);
         if let Some(bind) = bind {
-            // Port 0 is a free port, another one each time.
+            // Port 0 selects a different free port each time.
             if bind.port() != 0 && seen.contains(&bind) {
-                review.error(
-                    &place.key("bind"),
-                    format!("another listener has {bind} already"),
+                context.error(
+                    &location.key("bind"),
+                    format!("another listener already has the address {bind}"),
                 );
             }
             seen.push(bind);
         }
-        let live = reloadable_listener(one, &place, review);
-        let limits = connection_limits(&one.limits, &place.key("limits"), review);
-        let http2 = http2(&one.http2, &place.key("http2"), review);
-        let listener = bind.zip(live).map(|(bind, live)| {
+        let reloadable = reloadable_listener(one, &location, context);
+        let limits = connection_limits(&one.limits, &location.key("limits"), context);
+        let http2 = http2(&one.http2, &location.key("http2"), context);
+        let listener = bind.zip(reloadable).map(|(bind, reloadable)| {
             let listener = Listener {
                 bind,
                 tls: one.tls.is_some(),
@@ -55,7 +55,7 @@ pub(super) fn listeners(
                 limits,
                 http2,
             };
-            (listener, live)
+            (listener, reloadable)
         });
         complete = complete.zip(listener).map(|(mut all, one)| {
             all.push(one);
@@ -67,24 +67,23 @@ pub(super) fn listeners(
 
 fn reloadable_listener(
     one: &file::Listener,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> Option<ReloadableListener> {
-    let proxies = place.key("trusted_proxies");
+    let proxies = location.key("trusted_proxies");
     let mut trusted_proxies = Vec::new();
     for (index, text) in one.trusted_proxies.iter().enumerate() {
         match parse_network(text) {
             Some(network) => trusted_proxies.push(network),
             None => {
-                let message =
-                    "this is not an address or a network like 10.0.0.0/8 or 2001:db8::/32";
-                review.error(&proxies.item(index), message);
+                let message = "not an address or network such as 10.0.0.0/8 or 2001:db8::/32";
+                context.error(&proxies.item(index), message);
             }
         }
     }
     let (tls, certificates) = match &one.tls {
-        Some(written) => {
-            let (config, expiries) = server_tls(written, &place.key("tls"), review)?;
+        Some(raw) => {
+            let (config, expiries) = server_tls(raw, &location.key("tls"), context)?;
             (Some(config), expiries)
         }
         None => (None, Vec::new()),
@@ -104,16 +103,16 @@ fn parse_network(text: &str) -> Option<IpNet> {
         .or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }
 
-/// What a listener serves, and when its certificates expire.
+/// Resolves the TLS configuration of a listener, and when its certificates expire.
 fn server_tls(
-    written: &file::ListenerTls,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    raw: &file::ListenerTls,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> Option<(Arc<rustls::ServerConfig>, Vec<CertificateExpiry>)> {
-    let certificates = place.key("certificates");
+    let certificates = location.key("certificates");
     let (mut chains, mut expiries) = (Some(Vec::new()), Vec::new());
-    for (index, pair) in written.certificates.iter().enumerate() {
-        let chain = key_pair(&pair.cert, &pair.key, &certificates.item(index), review);
+    for (index, pair) in raw.certificates.iter().enumerate() {
+        let chain = key_pair(&pair.cert, &pair.key, &certificates.item(index), context);
         expiries.extend(chain.as_ref().map(|chain| CertificateExpiry {
             file: pair.cert.clone(),
             not_after: chain.not_after(),
@@ -123,16 +122,16 @@ fn server_tls(
             chains
         });
     }
-    let clients = match &written.client_ca {
+    let clients = match &raw.client_ca {
         None => Some(tls::ClientAuth::NotRequested),
         Some(path) => {
-            let place = place.key("client_ca");
-            let pem = review.read_file(&place, path)?;
+            let location = location.key("client_ca");
+            let pem = context.read_file(&location, path)?;
             match tls::client_auth(&pem) {
                 Ok(clients) => Some(clients),
-                Err(fault) => {
-                    let path = review.display_path(&place, path);
-                    review.error(&place, format!("{path}: {fault}"));
+                Err(error) => {
+                    let path = context.display_path(&location, path);
+                    context.error(&location, format!("{path}: {error}"));
                     None
                 }
             }
@@ -140,95 +139,95 @@ fn server_tls(
     };
     match tls::server_config(chains?, clients?) {
         Ok(config) => Some((config, expiries)),
-        Err(fault) => {
-            review.error(&certificates, fault.to_string());
+        Err(error) => {
+            context.error(&certificates, error.to_string());
             None
         }
     }
 }
 
-/// A certificate chain with the key that belongs to it.
+/// Reads a certificate chain and its key.
 pub(super) fn key_pair(
     cert: &str,
     key: &str,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> Option<tls::CertificateChain> {
-    let cert_pem = review.read_file(&place.key("cert"), cert);
-    let key_pem = review.read_file(&place.key("key"), key);
+    let cert_pem = context.read_file(&location.key("cert"), cert);
+    let key_pem = context.read_file(&location.key("key"), key);
     match tls::parse_chain(&cert_pem?, &key_pem?) {
         Ok(chain) => Some(chain),
-        Err(fault) => {
-            let (name, path) = if fault.is_about_key() {
+        Err(error) => {
+            let (name, path) = if error.is_about_key() {
                 ("key", key)
             } else {
                 ("cert", cert)
             };
-            let place = place.key(name);
-            let path = review.display_path(&place, path);
-            review.error(&place, format!("{path}: {fault}"));
+            let location = location.key(name);
+            let path = context.display_path(&location, path);
+            context.error(&location, format!("{path}: {error}"));
             None
         }
     }
 }
 
 fn connection_limits(
-    written: &file::ConnectionLimits,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    raw: &file::ConnectionLimits,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> ConnectionLimits {
-    if !HEAD_SIZE.contains(&written.head.0) {
-        review.error(&place.key("head"), "\"head\" must be from 1KiB to 1MiB");
+    if !HEAD_SIZE.contains(&raw.head.0) {
+        context.error(&location.key("head"), "\"head\" must be from 1KiB to 1MiB");
     }
-    let key = |name| place.key(name);
+    let key = |name| location.key(name);
     ConnectionLimits {
-        head: usize::try_from(written.head.0).unwrap_or(usize::MAX),
-        head_timeout: review.require_positive(&key("head_timeout"), written.head_timeout),
-        handshake_timeout: review
-            .require_positive(&key("handshake_timeout"), written.handshake_timeout),
-        keepalive: review.require_positive(&key("keepalive"), written.keepalive),
-        write_timeout: review.require_positive(&key("write_timeout"), written.write_timeout),
-        fields: usize::try_from(written.fields).unwrap_or(usize::MAX),
-        connections: usize::try_from(written.connections).unwrap_or(usize::MAX),
-        connections_per_address: written
+        head: usize::try_from(raw.head.0).unwrap_or(usize::MAX),
+        head_timeout: context.require_positive(&key("head_timeout"), raw.head_timeout),
+        handshake_timeout: context
+            .require_positive(&key("handshake_timeout"), raw.handshake_timeout),
+        keepalive: context.require_positive(&key("keepalive"), raw.keepalive),
+        write_timeout: context.require_positive(&key("write_timeout"), raw.write_timeout),
+        fields: usize::try_from(raw.fields).unwrap_or(usize::MAX),
+        connections: usize::try_from(raw.connections).unwrap_or(usize::MAX),
+        connections_per_address: raw
             .connections_per_address
-            .map(|most| usize::try_from(most).unwrap_or(usize::MAX)),
-        body_rate: written.body_rate,
+            .map(|maximum| usize::try_from(maximum).unwrap_or(usize::MAX)),
+        body_rate: raw.body_rate,
     }
 }
 
-fn http2(written: &file::Http2, place: &ConfigPath, review: &mut ResolveContext<'_>) -> Http2 {
+fn http2(raw: &file::Http2, location: &ConfigPath, context: &mut ResolveContext<'_>) -> Http2 {
     let mut window = |name: &str, size: u64| {
         if !WINDOW_SIZE.contains(&size) {
             let message = format!("\"{name}\" must be from 64KiB to 1GiB");
-            review.error(&place.key(name), message);
+            context.error(&location.key(name), message);
         }
         u32::try_from(size).unwrap_or(u32::MAX)
     };
     Http2 {
-        streams: written.streams,
-        stream_window: window("stream_window", written.stream_window.0),
-        connection_window: window("connection_window", written.connection_window.0),
+        streams: raw.streams,
+        stream_window: window("stream_window", raw.stream_window.0),
+        connection_window: window("connection_window", raw.connection_window.0),
     }
 }
 
-/// The admin listener's address and token.
+/// Resolves the address and the token of the admin listener.
 pub(super) fn admin(
-    written: &file::Admin,
+    raw: &file::Admin,
     listeners: &[file::Listener],
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> Option<(SocketAddr, Option<SecretString>)> {
-    let bind = parse_address(&written.bind, &place.key("bind"), review);
+    let bind = parse_address(&raw.bind, &location.key("bind"), context);
     if let Some(bind) = bind {
-        let same = |listener: &file::Listener| listener.bind.parse() == Ok(bind);
-        if bind.port() != 0 && listeners.iter().any(same) {
-            let message = format!("a listener has {bind} already; administration is never public");
-            review.error(&place.key("bind"), message);
+        let is_same = |listener: &file::Listener| listener.bind.parse() == Ok(bind);
+        if bind.port() != 0 && listeners.iter().any(is_same) {
+            let message = format!("a public listener already has the address {bind}");
+            context.error(&location.key("bind"), message);
         }
     }
-    let file = written.token_file.as_deref();
-    let token = review.read_secret(place, "token", written.token.as_ref(), file);
+    let file = raw.token_file.as_deref();
+    let token = context.read_secret(location, "token", raw.token.as_ref(), file);
     if let Some(token) = &token {
         let length = token.expose_secret().len();
         if length < MIN_ADMIN_TOKEN {
@@ -237,33 +236,32 @@ pub(super) fn admin(
             } else {
                 "token"
             };
-            let message = format!(
-                "the admin token needs at least {MIN_ADMIN_TOKEN} bytes, this one has {length}"
-            );
-            review.error(&place.key(name), message);
+            let message =
+                format!("the admin token needs at least {MIN_ADMIN_TOKEN} bytes, but has {length}");
+            context.error(&location.key(name), message);
         }
     }
     bind.map(|bind| (bind, token))
 }
 
-/// The names by which the admin listener may be called; `None`: by any.
+/// Resolves the accepted host names of the admin listener; `None` for any.
 pub(super) fn admin_names(
-    written: &file::Admin,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    raw: &file::Admin,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> Option<Vec<String>> {
-    let place = place.key("names");
-    let is_of_names = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-    for (index, name) in written.names.iter().enumerate() {
-        if name != "*" && (name.is_empty() || !name.bytes().all(is_of_names)) {
-            let message = "this is neither a host name without a port nor \"*\"";
-            review.error(&place.item(index), message);
+    let location = location.key("names");
+    let is_name_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    for (index, name) in raw.names.iter().enumerate() {
+        if name != "*" && (name.is_empty() || !name.bytes().all(is_name_byte)) {
+            let message = "neither a host name without a port nor \"*\"";
+            context.error(&location.item(index), message);
         }
     }
-    if written.names.iter().any(|name| name == "*") {
+    if raw.names.iter().any(|name| name == "*") {
         return None;
     }
-    let names = written.names.iter();
+    let names = raw.names.iter();
     Some(
         names
             .map(|name| name.trim_end_matches('.').to_ascii_lowercase())
@@ -273,13 +271,13 @@ pub(super) fn admin_names(
 
 fn parse_address(
     text: &str,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> Option<SocketAddr> {
     let address = text.parse().ok();
     if address.is_none() {
-        let message = "this is not an address and a port like 127.0.0.1:8080 or [::]:443";
-        review.error(place, message);
+        let message = "not an address and port such as 127.0.0.1:8080 or [::]:443";
+        context.error(location, message);
     }
     address
 }

@@ -1,6 +1,6 @@
-//! What a schema cannot say: that names exist, files can be used, addresses are addresses and
-//! settings go together. Every check reports what it finds and goes on; settings are made only of
-//! a file without mistakes.
+//! Checks that a schema cannot express: references, files, addresses, combinations of settings.
+//!
+//! All checks report their errors and continue. Settings are built only from a file without errors.
 
 mod backend;
 mod database;
@@ -25,38 +25,38 @@ use crate::config::file::routing::route::{OnUnauthenticated, Route};
 use crate::routing;
 use crate::settings::{Boot, Reloadable, Settings, Shutdown};
 
-/// Checks everything, and makes the settings if nothing was wrong.
-pub(super) fn resolve(file: &File, review: &mut ResolveContext<'_>) -> Option<Settings> {
+/// Checks the whole file, and builds the settings if it has no errors.
+pub(super) fn resolve(file: &File, context: &mut ResolveContext<'_>) -> Option<Settings> {
     let root = ConfigPath::root();
-    let listeners = listeners::listeners(&file.listeners, &root.key("listeners"), review);
-    let admin = listeners::admin(&file.admin, &file.listeners, &root.key("admin"), review);
-    let admin_names = listeners::admin_names(&file.admin, &root.key("admin"), review);
-    let store = storage::store(&file.store, &root.key("store"), review);
-    let database = database::database(&file.database, &root.key("database"), review);
+    let listeners = listeners::listeners(&file.listeners, &root.key("listeners"), context);
+    let admin = listeners::admin(&file.admin, &file.listeners, &root.key("admin"), context);
+    let admin_names = listeners::admin_names(&file.admin, &root.key("admin"), context);
+    let store = storage::store(&file.store, &root.key("store"), context);
+    let database = database::database(&file.database, &root.key("database"), context);
     let redirects = |route: &Route| route.on_unauthenticated == OnUnauthenticated::Redirect;
     let pages = file.routes.iter().any(redirects);
     let endpoints = enabled_api(file, pages);
-    let tokens = tokens::tokens(&file.tokens, endpoints.is_some(), review);
-    let sessions = identity::sessions(&file.sessions, &root.key("sessions"), review);
-    let identity = identity::identity(&file.identity, &root.key("identity"), review);
+    let tokens = tokens::tokens(&file.tokens, endpoints.is_some(), context);
+    let sessions = identity::sessions(&file.sessions, &root.key("sessions"), context);
+    let identity = identity::identity(&file.identity, &root.key("identity"), context);
     let users = file.identity.upstream.is_none();
-    let api = identity::api(endpoints, users, &root.key("api"), review);
-    let identity_place = root.key("identity_headers");
+    let api = identity::api(endpoints, users, &root.key("api"), context);
+    let headers_location = root.key("identity_headers");
     let identity_headers = Arc::new(headers::identity_headers(
         &file.identity_headers,
-        &identity_place,
-        review,
+        &headers_location,
+        context,
     ));
     let outage = file.store.on_outage.limits;
-    let limits = limits::limits(&file.limits, outage, &root.key("limits"), review);
-    let upstreams = upstreams::upstreams(&file.upstreams, &root.key("upstreams"), review);
-    let routes = routes::routes(file, &limits, &identity_headers, review)?;
+    let limits = limits::limits(&file.limits, outage, &root.key("limits"), context);
+    let upstreams = upstreams::upstreams(&file.upstreams, &root.key("upstreams"), context);
+    let routes = routes::routes(file, &limits, &identity_headers, context)?;
     let identity_names = headers::reserved_identity_headers(
         &file.identity_headers,
         &identity_headers,
         routes.iter().map(|route| &*route.identity_headers),
     );
-    let (listeners, listeners_live) = listeners?.into_iter().unzip();
+    let (listeners, reloadable_listeners) = listeners?.into_iter().unzip();
     let (admin, admin_token) = admin?;
     Some(Settings {
         boot: Boot {
@@ -66,7 +66,7 @@ pub(super) fn resolve(file: &File, review: &mut ResolveContext<'_>) -> Option<Se
             database: database?,
         },
         reloadable: Reloadable {
-            listeners: listeners_live,
+            listeners: reloadable_listeners,
             admin_token,
             admin_names,
             tokens: tokens?,
@@ -83,19 +83,19 @@ pub(super) fn resolve(file: &File, review: &mut ResolveContext<'_>) -> Option<Se
                 grace: file.shutdown.grace.0,
             },
         },
-        watched: review.watched.clone(),
-        // What is not read from a file does not change.
+        watched: context.watched.clone(),
+        // Settings that were not read from a file never change.
         fingerprint: 0,
     })
 }
 
-/// What is written of the gateway's own endpoints. Where nobody signs in here there is nothing for them
-/// to do, unless they were asked for.
+/// Returns the section of the gateway's own endpoints. They are off by default if all tokens come
+/// from other issuers, because no user signs in at the gateway.
 fn enabled_api(file: &File, pages: bool) -> Option<&Api> {
     let foreign_only = file.tokens.signing.is_none()
         && !file.tokens.trusted_issuers.is_empty()
         && file.identity.upstream.is_none()
         && !pages;
-    let written = file.api.as_ref();
-    written.filter(|api| !foreign_only || !api.is_default())
+    let api = file.api.as_ref();
+    api.filter(|api| !foreign_only || !api.is_default())
 }

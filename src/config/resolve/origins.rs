@@ -3,16 +3,16 @@ use url::Url;
 use crate::config::context::ResolveContext;
 use crate::config::document::ConfigPath;
 
-/// Reads `scheme://host[:port]` into the form in which browsers send it (RFC 6454, section 6.2).
+/// Parses `scheme://host[:port]` into the form that browsers send (RFC 6454, section 6.2).
 pub(super) fn parse_origin(
     text: &str,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> Option<String> {
     let origin = normalize_origin(text);
     if origin.is_none() {
-        let message = "this is not an origin like https://app.example.com or http://localhost:3000";
-        review.error(place, message);
+        let message = "not an origin such as https://app.example.com or http://localhost:3000";
+        context.error(location, message);
     }
     origin
 }
@@ -22,7 +22,7 @@ fn normalize_origin(text: &str) -> Option<String> {
     let host = url
         .host_str()
         .filter(|host| !host.is_empty() && !host.contains('*'))?;
-    let bare = matches!(url.path(), "" | "/")
+    let has_only_origin = matches!(url.path(), "" | "/")
         && !text.ends_with('/')
         && url.query().is_none()
         && url.fragment().is_none()
@@ -31,7 +31,7 @@ fn normalize_origin(text: &str) -> Option<String> {
     let port = url
         .port()
         .map_or_else(String::new, |port| format!(":{port}"));
-    bare.then(|| format!("{}://{}{port}", url.scheme(), host.to_ascii_lowercase()))
+    has_only_origin.then(|| format!("{}://{}{port}", url.scheme(), host.to_ascii_lowercase()))
 }
 
 #[cfg(test)]

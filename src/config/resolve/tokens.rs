@@ -9,31 +9,31 @@ use crate::config::document::ConfigPath;
 use crate::config::file::storage as file;
 use crate::config::keys;
 
-/// Keys and issuers. `sign_in` says whether the gateway's own endpoints hand out tokens.
+/// Resolves keys and issuers. `sign_in`: whether the gateway's own endpoints issue tokens.
 pub(super) fn tokens(
-    written: &file::Tokens,
+    raw: &file::Tokens,
     sign_in: bool,
-    review: &mut ResolveContext<'_>,
+    context: &mut ResolveContext<'_>,
 ) -> Option<Arc<Tokens>> {
-    let place = ConfigPath::root().key("tokens");
-    let signing = match &written.signing {
-        Some(key) => signing_key(key, &place.key("signing"), review).map(Some),
-        None => check_unsigned(written, sign_in, &place, review),
+    let location = ConfigPath::root().key("tokens");
+    let signing = match &raw.signing {
+        Some(key) => signing_key(key, &location.key("signing"), context).map(Some),
+        None => check_unsigned(raw, sign_in, &location, context),
     };
     let mut others = Some(Vec::new());
-    for (index, older) in written.verify_also.iter().enumerate() {
-        let key = key(older, &place.key("verify_also").item(index), review);
+    for (index, previous) in raw.verify_also.iter().enumerate() {
+        let key = key(previous, &location.key("verify_also").item(index), context);
         others = others.zip(key).map(|(mut others, key)| {
             others.push(key);
             others
         });
     }
-    let trusted = trusted_issuers(written, &place.key("trusted_issuers"), review);
-    let key = |name| place.key(name);
-    let issuer = review.require_non_empty(&key("issuer"), &written.issuer);
-    let audience = review.require_non_empty(&key("audience"), &written.audience);
-    let access_ttl = review.require_positive(&key("access_ttl"), written.access_ttl);
-    let refresh_ttl = review.require_positive(&key("refresh_ttl"), written.refresh_ttl);
+    let trusted = trusted_issuers(raw, &location.key("trusted_issuers"), context);
+    let key = |name| location.key(name);
+    let issuer = context.require_non_empty(&key("issuer"), &raw.issuer);
+    let audience = context.require_non_empty(&key("audience"), &raw.audience);
+    let access_ttl = context.require_positive(&key("access_ttl"), raw.access_ttl);
+    let refresh_ttl = context.require_positive(&key("refresh_ttl"), raw.refresh_ttl);
     let signing = signing?;
     let verifying = signing.iter().cloned().chain(others?).collect();
     Some(Arc::new(Tokens {
@@ -41,47 +41,47 @@ pub(super) fn tokens(
         audience,
         access_ttl,
         refresh_ttl,
-        refresh_grace: written.refresh_grace.0,
-        leeway: written.leeway.0,
+        refresh_grace: raw.refresh_grace.0,
+        leeway: raw.leeway.0,
         signing,
         verifying,
         trusted: trusted?,
     }))
 }
 
-/// No signing key is fine only where nothing is ever signed.
-#[expect(clippy::option_option, reason = "a mistake, or validly no key")]
+/// Accepts a missing signing key only if nothing is ever signed.
+#[expect(clippy::option_option, reason = "an error, or validly no key")]
 fn check_unsigned(
-    written: &file::Tokens,
+    raw: &file::Tokens,
     sign_in: bool,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> Option<Option<Key>> {
-    let message = match (sign_in, written.trusted_issuers.is_empty()) {
-        (true, true) => "\"signing\" is missing: the key that signs the gateway's own tokens",
+    let message = match (sign_in, raw.trusted_issuers.is_empty()) {
+        (true, true) => "\"signing\" is missing; it is the key that signs the gateway's own tokens",
         (true, false) => {
-            "\"signing\" is missing: without it the gateway's own endpoints cannot sign anybody \
-             in; give it, or set \"api\" to null"
+            "\"signing\" is missing; the gateway's own endpoints need it to sign users in; set it, \
+             or set \"api\" to null"
         }
         (false, true) => {
-            "\"signing\" or \"trusted_issuers\" is missing: no token would be accepted"
+            "\"signing\" or \"trusted_issuers\" is missing; no token would be accepted"
         }
         (false, false) => return Some(None),
     };
-    review.error(place, message);
+    context.error(location, message);
     None
 }
 
 fn signing_key(
-    written: &file::SigningKey,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    raw: &file::SigningKey,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> Option<Key> {
-    let key = key(written, place, review)?;
+    let key = key(raw, location, context)?;
     if !key.can_sign() {
-        review.error(
-            place,
-            "signing needs the private key, and this is a public one",
+        context.error(
+            location,
+            "signing requires a private key, but this is a public key",
         );
         return None;
     }
@@ -89,59 +89,59 @@ fn signing_key(
 }
 
 fn key(
-    written: &file::SigningKey,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    raw: &file::SigningKey,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> Option<Key> {
-    let wants_secret = written.algorithm == file::Algorithm::HS256;
-    let (wanted, unwanted) = if wants_secret {
+    let takes_secret = raw.algorithm == file::Algorithm::HS256;
+    let (expected, unexpected) = if takes_secret {
         ("secret", "key")
     } else {
         ("key", "secret")
     };
     let given = |name: &str| match name {
-        "secret" => (written.secret.as_ref(), written.secret_file.as_deref()),
-        _ => (written.key.as_ref(), written.key_file.as_deref()),
+        "secret" => (raw.secret.as_ref(), raw.secret_file.as_deref()),
+        _ => (raw.key.as_ref(), raw.key_file.as_deref()),
     };
-    let name = algorithm(written.algorithm);
-    if given(unwanted) != (None, None) {
-        let there = if given(unwanted).0.is_some() {
-            unwanted.to_owned()
+    let name = algorithm(raw.algorithm);
+    if given(unexpected) != (None, None) {
+        let present = if given(unexpected).0.is_some() {
+            unexpected.to_owned()
         } else {
-            format!("{unwanted}_file")
+            format!("{unexpected}_file")
         };
-        review.error_at_key(
-            &place.key(&there),
-            format!("{name} takes a {wanted}, not a {unwanted}"),
+        context.error_at_key(
+            &location.key(&present),
+            format!("{name} takes a {expected}, not a {unexpected}"),
         );
         return None;
     }
-    let (inline, file) = given(wanted);
+    let (inline, file) = given(expected);
     if inline.is_none() && file.is_none() {
-        review.error(
-            place,
-            format!("{name} needs \"{wanted}\" or \"{wanted}_file\""),
+        context.error(
+            location,
+            format!("{name} needs \"{expected}\" or \"{expected}_file\""),
         );
         return None;
     }
-    let material = review.read_secret(place, wanted, inline, file)?;
-    let read = keys::parse_key(written.id.clone(), name, material.expose_secret());
-    match read {
+    let material = context.read_secret(location, expected, inline, file)?;
+    let parsed = keys::parse_key(raw.id.clone(), name, material.expose_secret());
+    match parsed {
         Ok(key) => Some(key),
         Err(error) => {
             let at = if file.is_some() {
-                format!("{wanted}_file")
+                format!("{expected}_file")
             } else {
-                wanted.to_owned()
+                expected.to_owned()
             };
-            review.error(&place.key(&at), keys::describe_error(&error));
+            context.error(&location.key(&at), keys::describe_error(&error));
             None
         }
     }
 }
 
-fn algorithm(written: file::Algorithm) -> Algorithm {
-    match written {
+fn algorithm(raw: file::Algorithm) -> Algorithm {
+    match raw {
         file::Algorithm::HS256 => Algorithm::HS256,
         file::Algorithm::RS256 => Algorithm::RS256,
         file::Algorithm::ES256 => Algorithm::ES256,
@@ -150,20 +150,20 @@ fn algorithm(written: file::Algorithm) -> Algorithm {
 }
 
 fn trusted_issuers(
-    written: &file::Tokens,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    raw: &file::Tokens,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> Option<Vec<Arc<TrustedIssuer>>> {
     let mut complete = Some(Vec::new());
-    let mut names: Vec<&str> = vec![written.issuer.as_str()];
-    for (index, one) in written.trusted_issuers.iter().enumerate() {
-        let place = place.item(index);
+    let mut names: Vec<&str> = vec![raw.issuer.as_str()];
+    for (index, one) in raw.trusted_issuers.iter().enumerate() {
+        let location = location.item(index);
         if names.contains(&one.issuer.as_str()) {
-            let message = "another issuer has this name already; tokens could not be told apart";
-            review.error(&place.key("issuer"), message);
+            let message = "another issuer already has this name";
+            context.error(&location.key("issuer"), message);
         }
         names.push(&one.issuer);
-        let issuer = trusted_issuer(one, &place, review);
+        let issuer = trusted_issuer(one, &location, context);
         complete = complete.zip(issuer).map(|(mut all, issuer)| {
             all.push(Arc::new(issuer));
             all
@@ -173,15 +173,15 @@ fn trusted_issuers(
 }
 
 fn trusted_issuer(
-    written: &file::TrustedIssuer,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    raw: &file::TrustedIssuer,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> Option<TrustedIssuer> {
-    let issuer = review.require_non_empty(&place.key("issuer"), &written.issuer);
-    let audience = review.require_non_empty(&place.key("audience"), &written.audience);
-    let user = review.require_non_empty(&place.key("claims").key("user"), &written.claims.user);
-    let algorithms: Vec<Algorithm> = written.algorithms.iter().copied().map(algorithm).collect();
-    let keys = key_source(written, &algorithms, place, review)?;
+    let issuer = context.require_non_empty(&location.key("issuer"), &raw.issuer);
+    let audience = context.require_non_empty(&location.key("audience"), &raw.audience);
+    let user = context.require_non_empty(&location.key("claims").key("user"), &raw.claims.user);
+    let algorithms: Vec<Algorithm> = raw.algorithms.iter().copied().map(algorithm).collect();
+    let keys = key_source(raw, &algorithms, location, context)?;
     Some(TrustedIssuer {
         issuer,
         keys,
@@ -189,53 +189,56 @@ fn trusted_issuer(
         algorithms,
         claims: ClaimNames {
             user,
-            email: written.claims.email.clone(),
-            roles: written.claims.roles.clone(),
-            scopes: written.claims.scopes.clone(),
+            email: raw.claims.email.clone(),
+            roles: raw.claims.roles.clone(),
+            scopes: raw.claims.scopes.clone(),
         },
-        user_prefix: written.user_prefix.clone(),
-        require_session: written.require_session,
+        user_prefix: raw.user_prefix.clone(),
+        require_session: raw.require_session,
     })
 }
 
 fn key_source(
-    written: &file::TrustedIssuer,
+    raw: &file::TrustedIssuer,
     algorithms: &[Algorithm],
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> Option<KeySource> {
-    match (&written.jwks_url, &written.jwks_file) {
+    match (&raw.jwks_url, &raw.jwks_file) {
         (Some(url), None) => {
             if algorithms.contains(&Algorithm::HS256) {
-                let message = "a key set that is fetched is public, and an HS256 key must not be";
-                review.error(&place.key("algorithms"), message);
+                let message = "a fetched key set is public, but an HS256 key must be secret";
+                context.error(&location.key("algorithms"), message);
             }
             let url = parse_jwks_url(url);
             if url.is_none() {
-                let message = "this must be an https:// address, or http:// on a loopback address";
-                review.error(&place.key("jwks_url"), message);
+                let message = "must be an https:// URL, or http:// with a loopback address";
+                context.error(&location.key("jwks_url"), message);
             }
             url.map(KeySource::Url)
         }
         (None, Some(path)) => {
-            let place = place.key("jwks_file");
-            let bytes = review.read_file(&place, path)?;
+            let location = location.key("jwks_file");
+            let bytes = context.read_file(&location, path)?;
             match crate::auth::token::parse_jwks(&bytes, algorithms) {
                 Ok(keys) => Some(KeySource::File(keys)),
                 Err(error) => {
-                    let path = review.display_path(&place, path);
-                    review.error(&place, format!("{path}: {}", keys::describe_error(&error)));
+                    let path = context.display_path(&location, path);
+                    context.error(
+                        &location,
+                        format!("{path}: {}", keys::describe_error(&error)),
+                    );
                     None
                 }
             }
         }
         (None, None) => {
-            review.error(place, "\"jwks_url\" or \"jwks_file\" is missing");
+            context.error(location, "\"jwks_url\" or \"jwks_file\" is missing");
             None
         }
         (Some(_), Some(_)) => {
             let message = "give \"jwks_url\" or \"jwks_file\", not both";
-            review.error_at_key(&place.key("jwks_file"), message);
+            context.error_at_key(&location.key("jwks_file"), message);
             None
         }
     }
@@ -243,12 +246,12 @@ fn key_source(
 
 fn parse_jwks_url(text: &str) -> Option<Url> {
     let url = Url::parse(text).ok()?;
-    let loopback = match url.host()? {
+    let is_loopback = match url.host()? {
         Host::Domain(name) => name == "localhost",
         Host::Ipv4(address) => address.is_loopback(),
         Host::Ipv6(address) => address.is_loopback(),
     };
-    let plain = url.username().is_empty() && url.password().is_none();
-    let safe = url.scheme() == "https" || url.scheme() == "http" && loopback;
-    (plain && safe).then_some(url)
+    let no_credentials = url.username().is_empty() && url.password().is_none();
+    let is_secure = url.scheme() == "https" || url.scheme() == "http" && is_loopback;
+    (no_credentials && is_secure).then_some(url)
 }

@@ -20,9 +20,9 @@ const SCHEMES: [&str; 6] = [
     "redis+cluster",
     "rediss+cluster",
 ];
-const NO_ADDRESS: &str = "this is not an address of a Redis server";
+const NO_ADDRESS: &str = "not a valid URL of a Redis server";
 
-/// An address's parts, as they are written.
+/// The parts of the store's URL, as written.
 struct AddressParts<'a> {
     scheme: &'a str,
     user: Option<&'a str>,
@@ -30,39 +30,39 @@ struct AddressParts<'a> {
     path: &'a str,
 }
 
-/// Reads where the Redis is. The address may hold a password: it is never shown.
+/// Parses the URL of a Redis. It may contain a password, so it is never displayed.
 pub(super) fn redis_address(
-    written: &file::Store,
+    raw: &file::Store,
     password: Option<SecretString>,
     section: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    context: &mut ResolveContext<'_>,
 ) -> Option<RedisAddress> {
-    let place = section.key("url");
-    let sentinel_password_file = written.sentinel_password_file.as_deref();
-    let sentinel_password = review.read_secret(
+    let location = section.key("url");
+    let sentinel_password_file = raw.sentinel_password_file.as_deref();
+    let sentinel_password = context.read_secret(
         section,
         "sentinel_password",
-        written.sentinel_password.as_ref(),
+        raw.sentinel_password.as_ref(),
         sentinel_password_file,
     );
-    let parts = match parse_parts(&written.url) {
+    let parts = match parse_parts(&raw.url) {
         Ok(parts) => parts,
         Err(message) => {
-            review.error(&place, message);
+            context.error(&location, message);
             return None;
         }
     };
     if !parts.scheme.ends_with("+sentinel") {
-        reject_sentinel_password(written, section, review);
+        reject_sentinel_password(raw, section, context);
     }
-    let tls = tls(written, &parts, section, review);
+    let tls = tls(raw, &parts, section, context);
     let topology = topology(&parts, sentinel_password);
     let topology = topology.and_then(|(topology, database)| {
         let user = parts
             .user
             .map_or_else(String::new, |user| format!("{user}@"));
         let url = Url::parse(&format!("redis://{user}host")).map_err(|_| NO_ADDRESS)?;
-        let (username, password) = credentials(&url, written.username.as_ref(), password)?;
+        let (username, password) = credentials(&url, raw.username.as_ref(), password)?;
         Ok(RedisAddress {
             topology,
             database,
@@ -77,44 +77,45 @@ pub(super) fn redis_address(
             ..address
         }),
         Err(message) => {
-            review.error(&place, message);
+            context.error(&location, message);
             None
         }
     }
 }
 
-/// What is only for a Redis is a mistake beside `memory`.
+/// Rejects options of Redis for the store `memory`.
 pub(super) fn reject_redis_options(
-    written: &file::Store,
+    raw: &file::Store,
     section: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    context: &mut ResolveContext<'_>,
 ) {
-    reject_sentinel_password(written, section, review);
-    if written.revocation_replicas > 0 {
-        let message = "\"revocation_replicas\" is for a Redis; this store is in memory";
-        review.error_at_key(&section.key("revocation_replicas"), message);
+    reject_sentinel_password(raw, section, context);
+    if raw.revocation_replicas > 0 {
+        let message = "\"revocation_replicas\" applies only to Redis, and this store is in memory";
+        context.error_at_key(&section.key("revocation_replicas"), message);
     }
-    if written.tls.is_some() {
-        let message = "\"tls\" is for a Redis; this store is in memory";
-        review.error_at_key(&section.key("tls"), message);
+    if raw.tls.is_some() {
+        let message = "\"tls\" applies only to Redis, and this store is in memory";
+        context.error_at_key(&section.key("tls"), message);
     }
 }
 
 fn reject_sentinel_password(
-    written: &file::Store,
+    raw: &file::Store,
     section: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    context: &mut ResolveContext<'_>,
 ) {
     for (name, given) in [
-        ("sentinel_password", written.sentinel_password.is_some()),
+        ("sentinel_password", raw.sentinel_password.is_some()),
         (
             "sentinel_password_file",
-            written.sentinel_password_file.is_some(),
+            raw.sentinel_password_file.is_some(),
         ),
     ] {
         if given {
-            let message = format!("\"{name}\" is for redis+sentinel:// and rediss+sentinel://");
-            review.error_at_key(&section.key(name), message);
+            let message =
+                format!("\"{name}\" applies only to redis+sentinel:// and rediss+sentinel://");
+            context.error_at_key(&section.key(name), message);
         }
     }
 }
@@ -124,12 +125,13 @@ fn parse_parts(url: &str) -> Result<AddressParts<'_>, String> {
     if !SCHEMES.contains(&scheme) {
         let hint = did_you_mean(scheme, SCHEMES);
         return Err(format!(
-            "the store is memory, redis://HOST:PORT/DATABASE, redis+sentinel://HOST,HOST/MASTER/DATABASE \
-             or redis+cluster://HOST,HOST, with rediss for TLS{hint}"
+            "the store must be memory, redis://HOST:PORT/DATABASE, \
+             redis+sentinel://HOST,HOST/MASTER/DATABASE or redis+cluster://HOST,HOST, with rediss \
+             for TLS{hint}"
         ));
     }
     if rest.contains(['?', '#']) {
-        return Err("the address of a Redis server has no query and no fragment".to_owned());
+        return Err("the URL of a Redis server must have no query and no fragment".to_owned());
     }
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
     let (user, hosts) = match authority.rsplit_once('@') {
@@ -144,7 +146,7 @@ fn parse_parts(url: &str) -> Result<AddressParts<'_>, String> {
     })
 }
 
-/// The servers, and the number of the database.
+/// Returns the servers and the database number.
 fn topology(
     parts: &AddressParts<'_>,
     sentinel_password: Option<SecretString>,
@@ -156,7 +158,7 @@ fn topology(
     match parts.scheme.split_once('+').map(|(_, kind)| kind) {
         None => {
             if parts.hosts.contains(',') {
-                return Err("several hosts are for redis+sentinel:// and redis+cluster://");
+                return Err("several hosts require redis+sentinel:// or redis+cluster://");
             }
             let server = parse_node(parts.hosts, REDIS_PORT)?;
             Ok((Topology::Standalone(server), parse_database(parts.path)?))
@@ -164,10 +166,12 @@ fn topology(
         Some("sentinel") => {
             let nodes = nodes(SENTINEL_PORT)?;
             let (master, rest) = parts.path.split_once('/').unwrap_or((parts.path, ""));
-            // What Sentinel itself allows.
+            // The characters that Sentinel itself allows.
             let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
             if master.is_empty() || !master.chars().all(allowed) {
-                return Err("after the Sentinels comes the name of the master, like /mymaster");
+                return Err(
+                    "the Sentinels must be followed by the name of the master, such as /mymaster",
+                );
             }
             let sentinels = Sentinels {
                 nodes,
@@ -178,7 +182,7 @@ fn topology(
         }
         Some(_) => {
             if !matches!(parts.path, "" | "0") {
-                return Err("a cluster has one database: the address ends after the hosts");
+                return Err("a cluster has only database 0; the URL must end after the hosts");
             }
             Ok((Topology::Cluster(nodes(REDIS_PORT)?), 0))
         }
@@ -187,11 +191,11 @@ fn topology(
 
 fn parse_node(host: &str, port: u16) -> Result<RedisNode, &'static str> {
     if host.is_empty() {
-        return Err("the address names no host");
+        return Err("the URL has no host");
     }
     let url = Url::parse(&format!("redis://{host}")).map_err(|_| NO_ADDRESS)?;
     let host = url.host_str().filter(|host| !host.is_empty());
-    let host = host.ok_or("the address names no host")?;
+    let host = host.ok_or("the URL has no host")?;
     Ok(RedisNode {
         host: host
             .trim_start_matches('[')
@@ -207,48 +211,48 @@ fn parse_database(path: &str) -> Result<i64, &'static str> {
         number => number
             .parse::<u16>()
             .map(i64::from)
-            .map_err(|_| "after the host comes the number of a database, like /0"),
+            .map_err(|_| "the host must be followed by a database number, such as /0"),
     }
 }
 
-/// The files are tried here, and read again whenever a connection is made. `None`: a mistake.
+/// Checks the TLS files, which are re-read for every connection. `None` on an error.
 fn tls(
-    written: &file::Store,
+    raw: &file::Store,
     parts: &AddressParts<'_>,
     section: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    context: &mut ResolveContext<'_>,
 ) -> Option<Option<RedisTls>> {
-    let place = section.key("tls");
-    let secured = parts.scheme.starts_with("rediss");
-    let Some(files) = &written.tls else {
-        return Some(secured.then(RedisTls::default));
+    let location = section.key("tls");
+    let is_tls_scheme = parts.scheme.starts_with("rediss");
+    let Some(files) = &raw.tls else {
+        return Some(is_tls_scheme.then(RedisTls::default));
     };
-    if !secured {
-        let message = "\"tls\" is given, but the address begins with redis and not with rediss";
-        review.error_at_key(&place, message);
+    if !is_tls_scheme {
+        let message = "\"tls\" is set, but the scheme of the URL is not rediss";
+        context.error_at_key(&location, message);
         return None;
     }
     if let Some(path) = &files.ca {
-        let place = place.key("ca");
-        let pem = review.read_file(&place, path);
-        if let Some(Err(fault)) = pem.map(|pem| tls::parse_authorities(&pem)) {
-            let path = review.display_path(&place, path);
-            review.error(&place, format!("{path}: {fault}"));
+        let location = location.key("ca");
+        let pem = context.read_file(&location, path);
+        if let Some(Err(error)) = pem.map(|pem| tls::parse_authorities(&pem)) {
+            let path = context.display_path(&location, path);
+            context.error(&location, format!("{path}: {error}"));
         }
     }
     let client = match (&files.cert, &files.key) {
         (None, None) => None,
         (Some(cert), Some(key)) => {
-            listeners::key_pair(cert, key, &place, review)?;
-            Some((review.resolve_path(cert), review.resolve_path(key)))
+            listeners::key_pair(cert, key, &location, context)?;
+            Some((context.resolve_path(cert), context.resolve_path(key)))
         }
         (Some(_), None) | (None, Some(_)) => {
-            review.error(&place, "\"cert\" and \"key\" go together");
+            context.error(&location, "\"cert\" and \"key\" must be set together");
             None
         }
     };
     Some(Some(RedisTls {
-        ca: files.ca.as_ref().map(|path| review.resolve_path(path)),
+        ca: files.ca.as_ref().map(|path| context.resolve_path(path)),
         client,
     }))
 }
@@ -266,7 +270,7 @@ mod tests {
 
     #[test]
     fn addresses_of_every_topology_are_parsed() {
-        for (url, shown, database) in [
+        for (url, displayed, database) in [
             ("redis://127.0.0.1", "127.0.0.1:6379", 0),
             ("redis://[::1]:7000/3", "[::1]:7000", 3),
             ("rediss://user:pass@redis.test:1", "redis.test:1", 0),
@@ -279,33 +283,37 @@ mod tests {
             ("redis+cluster://a,b:7001", "the cluster a:6379, b:7001", 0),
             ("rediss+cluster://a/0", "the cluster a:6379", 0),
         ] {
-            assert_eq!(parse(url).unwrap(), (shown.to_owned(), database), "{url}");
+            assert_eq!(
+                parse(url).unwrap(),
+                (displayed.to_owned(), database),
+                "{url}"
+            );
         }
     }
 
     #[test]
     fn invalid_addresses_are_rejected() {
         for (url, expected) in [
-            ("redis://", "names no host"),
+            ("redis://", "has no host"),
             ("redis://:7", NO_ADDRESS),
             ("redis://a:99999", NO_ADDRESS),
-            ("redis://a?x=1", "no query"),
-            ("redis://a/first", "the number of a database"),
+            ("redis://a?x=1", "must have no query"),
+            ("redis://a/first", "a database number"),
             ("redis://a,b", "several hosts"),
             ("redis+sentinel://a,b", "the name of the master"),
             ("redis+sentinel://a/", "the name of the master"),
             ("redis+sentinel://a/my master", "the name of the master"),
-            ("redis+sentinel://a/m/x", "the number of a database"),
-            ("redis+sentinel://a,,b/m", "names no host"),
-            ("redis+cluster://a/1", "one database"),
-            ("redis+cluster://a,", "names no host"),
+            ("redis+sentinel://a/m/x", "a database number"),
+            ("redis+sentinel://a,,b/m", "has no host"),
+            ("redis+cluster://a/1", "only database 0"),
+            ("redis+cluster://a,", "has no host"),
             ("reddis://a", "did you mean \"redis\"?"),
             ("redis-sentinel://a/m", "did you mean \"redis+sentinel\"?"),
-            ("127.0.0.1:6379", "the store is memory"),
-            ("", "the store is memory"),
+            ("127.0.0.1:6379", "the store must be memory"),
+            ("", "the store must be memory"),
         ] {
-            let found = parse(url).unwrap_err();
-            assert!(found.contains(expected), "{url}: {found}");
+            let error = parse(url).unwrap_err();
+            assert!(error.contains(expected), "{url}: {error}");
         }
     }
 }

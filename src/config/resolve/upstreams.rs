@@ -16,20 +16,20 @@ use crate::settings::{
 };
 use crate::tls;
 
-/// The backends, by name.
+/// Resolves the upstreams.
 pub(super) fn upstreams(
-    written: &BTreeMap<String, file::Upstream>,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    raw: &BTreeMap<String, file::Upstream>,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> Option<Vec<Arc<Upstream>>> {
     let mut complete = Some(Vec::new());
-    for (name, one) in written {
-        let place = place.key(name);
+    for (name, one) in raw {
+        let location = location.key(name);
         if name.is_empty() || name.len() > 100 || name.chars().any(char::is_control) {
-            let message = "an upstream's name has 1 to 100 printable characters";
-            review.error_at_key(&place, message);
+            let message = "an upstream's name must consist of 1 to 100 printable characters";
+            context.error_at_key(&location, message);
         }
-        let upstream = upstream(name, one, &place, review);
+        let upstream = upstream(name, one, &location, context);
         complete = complete.zip(upstream).map(|(mut all, upstream)| {
             all.push(Arc::new(upstream));
             all
@@ -40,35 +40,36 @@ pub(super) fn upstreams(
 
 fn upstream(
     name: &str,
-    written: &file::Upstream,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    raw: &file::Upstream,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> Option<Upstream> {
-    let servers = servers(&written.servers, &place.key("servers"), review);
-    let host = host(&written.host, &place.key("host"), review);
-    let tls_place = place.key("tls");
-    let tls = upstream_tls(&written.tls, &tls_place, review);
-    let some_https = servers
+    let servers = servers(&raw.servers, &location.key("servers"), context);
+    let host = host(&raw.host, &location.key("host"), context);
+    let tls_place = location.key("tls");
+    let tls = upstream_tls(&raw.tls, &tls_place, context);
+    let any_https = servers
         .as_ref()
         .is_none_or(|all| all.iter().any(|server| server.tls));
     if tls
         .as_ref()
         .is_some_and(|tls| *tls != UpstreamTls::default())
-        && !some_https
+        && !any_https
     {
-        review.error_at_key(
+        context.error_at_key(
             &tls_place,
-            "\"tls\" is given, but none of the servers is https",
+            "\"tls\" is set, but none of the servers is https",
         );
     }
-    let balance = balance(written, place, review);
-    let check = written.health_check.as_ref();
-    let health_check = check.map(|check| health_check(check, &place.key("health_check"), review));
-    let timeouts = timeouts(&written.timeouts, &place.key("timeouts"), review);
+    let balance = balance(raw, location, context);
+    let check = raw.health_check.as_ref();
+    let health_check =
+        check.map(|check| health_check(check, &location.key("health_check"), context));
+    let timeouts = timeouts(&raw.timeouts, &location.key("timeouts"), context);
     Some(Upstream {
         name: name.into(),
         servers: servers?,
-        protocol: match written.protocol {
+        protocol: match raw.protocol {
             file::Protocol::Http1 => Protocol::Http1,
             file::Protocol::H2 => Protocol::H2,
         },
@@ -77,36 +78,33 @@ fn upstream(
         balance: balance?,
         health_check,
         timeouts,
-        retries: usize::try_from(written.retries).unwrap_or(0),
+        retries: usize::try_from(raw.retries).unwrap_or(0),
     })
 }
 
 fn servers(
-    written: &[file::Server],
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    raw: &[file::Server],
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> Option<Vec<Server>> {
     let mut complete = Some(Vec::new());
     let mut seen: Vec<ServerAddress> = Vec::new();
-    for (index, one) in written.iter().enumerate() {
+    for (index, one) in raw.iter().enumerate() {
         let (url, weight) = one.parts();
-        let place = match one {
-            file::Server::Url(_) => place.item(index),
-            file::Server::Weighted(_) => place.item(index).key("url"),
+        let location = match one {
+            file::Server::Url(_) => location.item(index),
+            file::Server::Weighted(_) => location.item(index).key("url"),
         };
         let server = match parse_server(url, weight) {
             Ok(server) => {
                 if seen.contains(&server.address) {
-                    review.error(
-                        &place,
-                        "this server is in the list already; give it a weight",
-                    );
+                    context.error(&location, "duplicate server; use a weight instead");
                 }
                 seen.push(server.address.clone());
                 Some(server)
             }
             Err(message) => {
-                review.error(&place, message);
+                context.error(&location, message);
                 None
             }
         };
@@ -118,54 +116,54 @@ fn servers(
     complete
 }
 
-/// Reads a server's address. It may hold a password by mistake, so it is not shown.
-fn parse_server(written: &str, weight: u32) -> Result<Server, &'static str> {
-    let made = |address, tls| Server {
-        url: written.into(),
+/// Parses the URL of a server. It may contain a password by mistake, so it is not shown.
+fn parse_server(text: &str, weight: u32) -> Result<Server, &'static str> {
+    let server = |address, tls| Server {
+        url: text.into(),
         address,
         tls,
         weight: usize::try_from(weight).unwrap_or(1),
     };
-    if let Some(path) = written.strip_prefix("unix:") {
+    if let Some(path) = text.strip_prefix("unix:") {
         if !path.starts_with('/') {
-            return Err("after \"unix:\" comes an absolute path");
+            return Err("\"unix:\" must be followed by an absolute path");
         }
-        return Ok(made(ServerAddress::Unix(PathBuf::from(path)), false));
+        return Ok(server(ServerAddress::Unix(PathBuf::from(path)), false));
     }
-    let wrong = "this is not an address like http://127.0.0.1:3000, https://host or unix:/path";
-    let url = Url::parse(written).map_err(|_| wrong)?;
+    let message = "not a server URL such as http://127.0.0.1:3000, https://host or unix:/path";
+    let url = Url::parse(text).map_err(|_| message)?;
     let tls = match url.scheme() {
         "http" => false,
         "https" => true,
-        _ => return Err(wrong),
+        _ => return Err(message),
     };
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("a server's address cannot have a user and a password");
+        return Err("a server URL must not contain a user or a password");
     }
     if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
-        return Err("a server's address ends after host and port; a path comes from the request");
+        return Err("a server URL must end after host and port; the path is that of the request");
     }
-    let host = match url.host().ok_or(wrong)? {
-        Host::Domain(name) => host_of(name).map_err(|_| wrong)?.into_owned(),
+    let host = match url.host().ok_or(message)? {
+        Host::Domain(name) => host_of(name).map_err(|_| message)?.into_owned(),
         Host::Ipv4(address) => address.to_string(),
         Host::Ipv6(address) => address.to_string(),
     };
     let port = url.port_or_known_default().filter(|port| *port != 0);
-    let port = port.ok_or("a server's port is from 1 to 65535")?;
-    Ok(made(ServerAddress::Tcp { host, port }, tls))
+    let port = port.ok_or("a server's port must be from 1 to 65535")?;
+    Ok(server(ServerAddress::Tcp { host, port }, tls))
 }
 
 fn host(
-    written: &str,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    raw: &str,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> Option<UpstreamHost> {
-    match written {
+    match raw {
         "preserve" => Some(UpstreamHost::Preserve),
         "upstream" => Some(UpstreamHost::Upstream),
         name => {
             if host_of(name).is_err() {
-                review.error(place, "\"host\" is preserve, upstream, or a name");
+                context.error(location, "\"host\" must be preserve, upstream or a name");
                 return None;
             }
             Some(UpstreamHost::Name(name.to_ascii_lowercase()))
@@ -173,81 +171,81 @@ fn host(
     }
 }
 
-/// What verifies a server, and what the gateway shows to it.
+/// Resolves the CA certificates that verify servers, and the client certificate.
 pub(super) fn upstream_tls(
-    written: &file::UpstreamTls,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    raw: &file::UpstreamTls,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> Option<UpstreamTls> {
-    let ca = match &written.ca {
+    let ca = match &raw.ca {
         None => None,
         Some(path) => {
-            let place = place.key("ca");
-            let pem = review.read_file(&place, path)?;
-            if let Err(fault) = tls::parse_authorities(&pem) {
-                let path = review.display_path(&place, path);
-                review.error(&place, format!("{path}: {fault}"));
+            let location = location.key("ca");
+            let pem = context.read_file(&location, path)?;
+            if let Err(error) = tls::parse_authorities(&pem) {
+                let path = context.display_path(&location, path);
+                context.error(&location, format!("{path}: {error}"));
             }
             Some(pem.to_vec())
         }
     };
-    let client = match (&written.cert, &written.key) {
+    let client = match (&raw.cert, &raw.key) {
         (None, None) => None,
         (Some(cert), Some(key)) => {
-            super::listeners::key_pair(cert, key, place, review)?;
-            let cert = review.read_file(&place.key("cert"), cert)?;
-            let key = review.read_file(&place.key("key"), key)?;
+            super::listeners::key_pair(cert, key, location, context)?;
+            let cert = context.read_file(&location.key("cert"), cert)?;
+            let key = context.read_file(&location.key("key"), key)?;
             Some((cert.to_vec(), key.to_vec()))
         }
         (Some(_), None) | (None, Some(_)) => {
-            review.error(place, "\"cert\" and \"key\" go together");
+            context.error(location, "\"cert\" and \"key\" must be set together");
             None
         }
     };
-    if let Some(name) = &written.server_name
+    if let Some(name) = &raw.server_name
         && ServerName::try_from(name.as_str()).is_err()
     {
-        review.error(
-            &place.key("server_name"),
-            "this is not a name that a certificate is for",
+        context.error(
+            &location.key("server_name"),
+            "not a valid name for a certificate",
         );
     }
     Some(UpstreamTls {
         ca,
         client,
-        server_name: written.server_name.clone(),
+        server_name: raw.server_name.clone(),
     })
 }
 
 fn balance(
-    written: &file::Upstream,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    raw: &file::Upstream,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> Option<Balance> {
-    let place = place.key("hash_key");
-    let by_hash = written.balance == file::Balance::ConsistentHash;
-    match (&written.hash_key, by_hash) {
+    let location = location.key("hash_key");
+    let by_hash = raw.balance == file::Balance::ConsistentHash;
+    match (&raw.hash_key, by_hash) {
         (Some(_), false) => {
-            review.error_at_key(&place, "\"hash_key\" is for \"balance: consistent_hash\"");
+            context.error_at_key(
+                &location,
+                "\"hash_key\" applies only to \"balance: consistent_hash\"",
+            );
             return None;
         }
         (None, true) => {
-            review.error(&place, "\"balance: consistent_hash\" needs \"hash_key\"");
+            context.error(&location, "\"balance: consistent_hash\" needs \"hash_key\"");
             return None;
         }
         (Some(_), true) | (None, false) => {}
     }
-    Some(match written.balance {
+    Some(match raw.balance {
         file::Balance::RoundRobin => Balance::RoundRobin,
         file::Balance::LeastRequests => Balance::LeastRequests,
         file::Balance::Random => Balance::Random,
         file::Balance::ConsistentHash => {
-            let key = written
-                .hash_key
-                .as_ref()
-                .and_then(|key| parse_hash_key(&key.0));
+            let key = raw.hash_key.as_ref().and_then(|key| parse_hash_key(&key.0));
             if key.is_none() {
-                review.error(&place, "this is not the name of a header");
+                context.error(&location, "not a valid header name");
             }
             Balance::ConsistentHash(key?)
         }
@@ -267,43 +265,46 @@ fn parse_hash_key(text: &str) -> Option<HashKey> {
 }
 
 fn health_check(
-    written: &file::HealthCheck,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    raw: &file::HealthCheck,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> HealthCheck {
-    let path = written.path.split('?').next().unwrap_or_default();
-    let sound = Path::read(path.as_bytes())
+    let path = raw.path.split('?').next().unwrap_or_default();
+    let is_valid = Path::read(path.as_bytes())
         .is_ok_and(|path| path.ambiguities() == PathAmbiguities::NONE)
-        && written
+        && raw
             .path
             .bytes()
             .all(|byte| byte.is_ascii_graphic() && byte != b'#');
-    if !sound {
-        review.error(&place.key("path"), "\"path\" is a path like /healthz");
+    if !is_valid {
+        context.error(
+            &location.key("path"),
+            "\"path\" must be a path such as /healthz",
+        );
     }
     HealthCheck {
-        path: written.path.clone(),
-        interval: review.require_positive(&place.key("interval"), written.interval),
-        timeout: review.require_positive(&place.key("timeout"), written.timeout),
-        unhealthy_after: usize::try_from(written.unhealthy_after).unwrap_or(1),
-        healthy_after: usize::try_from(written.healthy_after).unwrap_or(1),
+        path: raw.path.clone(),
+        interval: context.require_positive(&location.key("interval"), raw.interval),
+        timeout: context.require_positive(&location.key("timeout"), raw.timeout),
+        unhealthy_after: usize::try_from(raw.unhealthy_after).unwrap_or(1),
+        healthy_after: usize::try_from(raw.healthy_after).unwrap_or(1),
     }
 }
 
 fn timeouts(
-    written: &file::Timeouts,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    raw: &file::Timeouts,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> Timeouts {
-    let stream_idle = place.key("stream_idle");
+    let stream_idle = location.key("stream_idle");
     Timeouts {
-        connect: review.require_positive(&place.key("connect"), written.connect),
-        read: review.require_positive(&place.key("read"), written.read),
-        write: review.require_positive(&place.key("write"), written.write),
-        idle: review.require_positive(&place.key("idle"), written.idle),
-        stream_idle: written
+        connect: context.require_positive(&location.key("connect"), raw.connect),
+        read: context.require_positive(&location.key("read"), raw.read),
+        write: context.require_positive(&location.key("write"), raw.write),
+        idle: context.require_positive(&location.key("idle"), raw.idle),
+        stream_idle: raw
             .stream_idle
-            .map(|time| review.require_positive(&stream_idle, time)),
+            .map(|time| context.require_positive(&stream_idle, time)),
     }
 }
 
@@ -317,7 +318,7 @@ mod tests {
             host: host.to_owned(),
             port,
         };
-        for (written, expected) in [
+        for (text, expected) in [
             (
                 "http://127.0.0.1:3000",
                 Some((tcp("127.0.0.1", 3000), false)),
@@ -342,10 +343,10 @@ mod tests {
             ("http://backend:0", None),
             ("", None),
         ] {
-            let found = parse_server(written, 1)
+            let parsed = parse_server(text, 1)
                 .ok()
                 .map(|server| (server.address, server.tls));
-            assert_eq!(found, expected, "{written}");
+            assert_eq!(parsed, expected, "{text}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Noticing that the configuration changed: the file itself, or a file that it refers to.
+//! Watches the configuration file and the files that it refers to for changes.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,53 +11,54 @@ use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-/// Changes that come closer together than this are one.
+/// Changes within this time of each other count as one.
 const DEBOUNCE: Duration = Duration::from_millis(200);
-/// How often the files are compared although nothing was heard: not every file system tells.
+/// Interval of comparisons without notifications, which not every file system sends.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Why files cannot be watched.
+/// The operating system does not provide file notifications.
 #[derive(Debug, thiserror::Error)]
-#[error("the operating system's file notifications cannot be used")]
+#[error("file notifications of the operating system are not available")]
 pub struct WatchError(#[from] notify::Error);
 
-/// Watches files by their folders, so that it makes no difference whether a file is written in
-/// place, replaced by a rename, or reached through a symbolic link that is swapped, as Kubernetes
-/// does with mounted volumes.
+/// Watches files through their directories.
+///
+/// This detects a file that is written in place, replaced by a rename, or reached through a swapped
+/// symbolic link, as in volumes of Kubernetes.
 pub struct FileWatcher {
     files: BTreeSet<PathBuf>,
     folders: BTreeSet<PathBuf>,
     watcher: RecommendedWatcher,
     notifications: mpsc::Receiver<()>,
     fingerprint: u64,
-    /// Whether the files have not been compared since they are watched.
+    /// Whether the files must be compared because they changed since they were read.
     needs_compare: bool,
 }
 
 impl FileWatcher {
-    /// Begins to watch. `fingerprint` is of what the files held when they were read: what has changed
-    /// since is a change.
+    /// Starts watching. `fingerprint` is that of the contents that were read, so that a change
+    /// since then is detected.
     ///
     /// # Errors
     ///
-    /// When the operating system has no more watches to give.
+    /// The operating system has no watches left.
     pub fn new(
         files: impl IntoIterator<Item = PathBuf>,
         fingerprint: u64,
     ) -> Result<FileWatcher, WatchError> {
-        // One waiting notice is enough: it means "compare".
-        let (notice, noticed) = mpsc::channel(1);
+        // One pending notification suffices to trigger a comparison.
+        let (sender, notifications) = mpsc::channel(1);
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-            // Comparing opens the files itself; answering to that would never end.
+            // A comparison opens the files; reacting to that would never end.
             if !event.is_ok_and(|event| is_read_only(event.kind)) {
-                let _ = notice.try_send(());
+                let _ = sender.try_send(());
             }
         })?;
         let mut watch = FileWatcher {
             files: BTreeSet::new(),
             folders: BTreeSet::new(),
             watcher,
-            notifications: noticed,
+            notifications,
             fingerprint,
             needs_compare: true,
         };
@@ -65,7 +66,7 @@ impl FileWatcher {
         Ok(watch)
     }
 
-    /// Watches these files from now on instead; `fingerprint` is as in [`Watch::new`].
+    /// Replaces the watched files; `fingerprint` is as in [`FileWatcher::new`].
     pub fn replace(&mut self, files: impl IntoIterator<Item = PathBuf>, fingerprint: u64) {
         self.files = files.into_iter().collect();
         self.watch_folders();
@@ -73,20 +74,21 @@ impl FileWatcher {
         self.needs_compare = true;
     }
 
-    /// Waits until the content of a file has changed and no more changes came for 200 ms. Safe to
-    /// cancel: the next call tells of the change, within five seconds.
+    /// Waits until the content of a file has changed and no more changes have come for 200 ms.
+    ///
+    /// Cancel safe: the next call reports the change, within five seconds.
     pub async fn changed(&mut self) {
         loop {
-            // A change from before they were watched is not told of.
+            // No notification reports a change from before the files were watched.
             if !std::mem::take(&mut self.needs_compare) {
                 tokio::select! {
                     Some(()) = self.notifications.recv() => self.debounce().await,
                     () = tokio::time::sleep(POLL_INTERVAL) => {}
                 }
             }
-            let found = fingerprint(&self.files);
-            if found != self.fingerprint {
-                self.fingerprint = found;
+            let current = fingerprint(&self.files);
+            if current != self.fingerprint {
+                self.fingerprint = current;
                 self.watch_folders();
                 return;
             }
@@ -94,33 +96,33 @@ impl FileWatcher {
     }
 
     async fn debounce(&mut self) {
-        // A file that never rests is compared after a second all the same.
-        let latest = Instant::now() + 5 * DEBOUNCE;
+        // A file that changes constantly is compared after a second.
+        let deadline = Instant::now() + 5 * DEBOUNCE;
         loop {
-            let quiet = (Instant::now() + DEBOUNCE).min(latest);
+            let quiet_until = (Instant::now() + DEBOUNCE).min(deadline);
             tokio::select! {
                 Some(()) = self.notifications.recv() => {}
-                () = sleep_until(quiet) => return,
+                () = sleep_until(quiet_until) => return,
             }
-            if Instant::now() >= latest {
+            if Instant::now() >= deadline {
                 return;
             }
         }
     }
 
-    /// Watches every folder through which a file is reached. A folder that cannot be watched (it is
-    /// not there yet) is left to the regular comparison.
+    /// Watches every directory on the path to a file. One that cannot be watched, for example
+    /// because it does not exist yet, is left to the regular comparison.
     fn watch_folders(&mut self) {
-        let wanted: BTreeSet<PathBuf> = self
+        let required: BTreeSet<PathBuf> = self
             .files
             .iter()
             .flat_map(|file| containing_folders(file))
             .collect();
-        for gone in self.folders.difference(&wanted) {
-            let _ = self.watcher.unwatch(gone);
+        for obsolete in self.folders.difference(&required) {
+            let _ = self.watcher.unwatch(obsolete);
         }
         let mut watched = BTreeSet::new();
-        for folder in wanted {
+        for folder in required {
             if self.folders.contains(&folder) && folder.exists()
                 || self
                     .watcher
@@ -138,21 +140,21 @@ fn is_read_only(kind: EventKind) -> bool {
     matches!(kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write))
 }
 
-/// The folder of the file, and those of the links on the way to it.
+/// Returns the directory of the file and those of the symbolic links on the way to it.
 fn containing_folders(file: &Path) -> Vec<PathBuf> {
     let mut folders = Vec::new();
     let mut path = file.to_owned();
-    // As many links as Linux follows.
+    // The number of links that Linux follows.
     for _ in 0..40 {
         let folder = match path.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
             _ => PathBuf::from("."),
         };
-        // The folder may itself be a link that is swapped, such as `..data`.
+        // The directory may itself be a swapped link, such as `..data`.
         if folder.is_symlink()
-            && let Some(above) = folder.parent()
+            && let Some(parent) = folder.parent()
         {
-            folders.push(above.to_owned());
+            folders.push(parent.to_owned());
         }
         let target = fs::read_link(&path);
         folders.push(folder.clone());
@@ -164,13 +166,12 @@ fn containing_folders(file: &Path) -> Vec<PathBuf> {
     folders
 }
 
-/// A hash over the contents of all files; a file that is not there counts too.
-/// The fingerprint of a file that was read, with others beside it.
+/// Hashes the content of a file as it was read, together with the current contents of others.
 pub(super) fn fingerprint_as_read(file: &Path, content: &[u8], others: &[PathBuf]) -> u64 {
     let files: BTreeSet<&Path> = others.iter().map(PathBuf::as_path).chain([file]).collect();
-    hash_contents(files.into_iter().map(|one| match one == file {
+    hash_contents(files.into_iter().map(|path| match path == file {
         true => Ok(content.to_vec()),
-        false => fs::read(one),
+        false => fs::read(path),
     }))
 }
 

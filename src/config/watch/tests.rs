@@ -6,7 +6,7 @@ use tokio::time::timeout;
 
 use super::*;
 
-/// Far below [`POLL`], so that only a notification can be in time.
+/// Far below [`POLL_INTERVAL`], so that only a notification can be in time.
 const NOTIFICATION_DEADLINE: Duration = Duration::from_secs(3);
 
 async fn detects_change(watch: &mut FileWatcher) -> bool {
@@ -16,8 +16,8 @@ async fn detects_change(watch: &mut FileWatcher) -> bool {
 }
 
 fn watch_file(file: PathBuf) -> FileWatcher {
-    let as_it_is = fingerprint(&BTreeSet::from([file.clone()]));
-    FileWatcher::new([file], as_it_is).unwrap()
+    let current = fingerprint(&BTreeSet::from([file.clone()]));
+    FileWatcher::new([file], current).unwrap()
 }
 
 #[tokio::test]

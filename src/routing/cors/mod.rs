@@ -1,4 +1,4 @@
-//! Cross-origin permissions (the Fetch standard's CORS protocol) of a route.
+//! CORS (Fetch standard) of a route.
 
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
@@ -9,13 +9,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::Cors;
 
-/// What a preflight's answer depends on.
+/// Request headers that a preflight response depends on.
 const PREFLIGHT_VARY: HeaderValue = HeaderValue::from_static(
     "Origin, Access-Control-Request-Method, Access-Control-Request-Headers",
 );
 
-/// Whether a request only asks for permission: a browser's `OPTIONS` with an origin and the method
-/// to come.
+/// Whether a request is a CORS preflight: `OPTIONS` with an origin and a requested method.
 pub fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
     *method == Method::OPTIONS
         && headers.contains_key(ORIGIN)
@@ -23,8 +22,8 @@ pub fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
 }
 
 impl Cors {
-    /// The headers of a preflight's answer. What asks for something that is not allowed gets no
-    /// permission at all, only `Vary`.
+    /// Returns the headers of a preflight response. If anything requested is not allowed, it grants
+    /// nothing and has only `Vary`.
     pub fn preflight_headers(
         &self,
         origin: &HeaderValue,
@@ -46,8 +45,8 @@ impl Cors {
             self.methods.iter().map(Method::as_str),
         );
         if self.allows_any_header() {
-            // With credentials a literal `*` means a header of that name; naming what was asked
-            // for is right in both cases.
+            // With credentials, `*` means a header of that name. Echoing the requested headers is
+            // correct in both cases.
             push_list(
                 &mut headers,
                 ACCESS_CONTROL_ALLOW_HEADERS,
@@ -66,11 +65,12 @@ impl Cors {
         headers
     }
 
-    /// The headers of any other answer to a request, whether or not it came with an `Origin`.
+    /// Returns the headers of any other response, whether or not the request had an `Origin`.
     pub fn response_headers(&self, origin: Option<&HeaderValue>) -> Vec<(HeaderName, HeaderValue)> {
         let mut headers = Vec::with_capacity(4);
         if !self.allows_any_origin() {
-            // Also without an origin: a shared cache must not hand that answer to somebody with one.
+            // Also without an origin, because a shared cache must not reuse that response for a
+            // request with one.
             headers.push((VARY, HeaderValue::from_static("Origin")));
         }
         let Some(allowed_origin) = origin.and_then(|origin| self.allowed_origin(origin)) else {
@@ -86,7 +86,7 @@ impl Cors {
         headers
     }
 
-    /// Whether an origin is listed by name; `*` does not count. `null` is an origin like another.
+    /// Whether an origin is listed by name; `*` does not count. `null` is an ordinary origin.
     pub fn lists_origin(&self, origin: &str) -> bool {
         origin != "*" && self.origins.iter().any(|listed| listed == origin)
     }
@@ -108,7 +108,7 @@ impl Cors {
         self.origins.iter().any(|origin| origin == "*")
     }
 
-    /// Never beside `*`: that would let every site act as the user.
+    /// Allows credentials, but never with `*`, which would let every site act as the user.
     fn push_credentials(&self, headers: &mut Vec<(HeaderName, HeaderValue)>) {
         if self.credentials && !self.allows_any_origin() {
             headers.push((
@@ -118,7 +118,7 @@ impl Cors {
         }
     }
 
-    /// `GET`, `HEAD` and `POST` need no permission of their own.
+    /// Whether a method is allowed. `GET`, `HEAD` and `POST` always are.
     fn allows_method(&self, requested: &str) -> bool {
         matches!(requested, "GET" | "HEAD" | "POST")
             || self.methods.iter().any(|method| method == requested)
@@ -144,7 +144,7 @@ impl Cors {
     }
 }
 
-/// Adds a comma-separated list, unless it is empty or no header value.
+/// Adds a comma-separated list, unless it is empty or not a valid header value.
 fn push_list<'a>(
     headers: &mut Vec<(HeaderName, HeaderValue)>,
     name: HeaderName,

@@ -1,86 +1,87 @@
-//! The one reading of a request's path.
+//! Parser of request paths.
 //!
-//! Most bypasses of authenticating proxies are "the path that was checked is not the path that was
-//! served". So whatever two readers could read differently is refused here, and what remains goes
-//! to the upstream byte for byte.
+//! Most bypasses of authenticating proxies exploit a difference between the path that was checked
+//! and the path that was served. A path that two programs could interpret differently is therefore
+//! rejected, and all other paths are forwarded byte for byte.
 
 use std::slice::Iter;
 
 use super::PathAmbiguities;
 
-/// A path that has exactly one reading, but for the [`Oddities`] that a route has to allow.
+/// An unambiguous path, except for the [`PathAmbiguities`] that a route must allow.
 #[derive(Debug)]
 pub struct Path<'a> {
     raw: &'a str,
-    /// The segments, when they are not simply pieces of `raw`.
+    /// The decoded segments, if `raw` has encoded bytes.
     decoded: Option<Vec<Box<[u8]>>>,
     ambiguities: PathAmbiguities,
 }
 
-/// Why a path is refused whatever a route allows.
+/// Reason why a path is rejected on every route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
-    #[error("the path does not begin with a slash")]
+    #[error("the path must start with a slash")]
     NoLeadingSlash,
-    #[error("the path has a dot segment, written out or encoded")]
+    #[error("the path has a dot segment, literal or encoded")]
     DotSegment,
     #[error("the path has a backslash")]
     Backslash,
-    #[error("the path has a control character, raw or encoded")]
+    #[error("the path has a control character, literal or encoded")]
     Control,
-    #[error("the path has a raw space")]
+    #[error("the path has an unencoded space")]
     Space,
     #[error("the path has a fragment")]
     Fragment,
     #[error("the path has a question mark")]
     QuestionMark,
-    #[error("the path has a raw byte outside ASCII")]
+    #[error("the path has an unencoded byte outside ASCII")]
     NotAscii,
-    #[error("the path has a percent sign that does not begin an encoded byte")]
+    #[error("the path has an invalid percent-encoding")]
     PercentEncoding,
-    #[error("the path spells an ASCII character as overlong UTF-8")]
+    #[error("the path has an overlong UTF-8 encoding of an ASCII character")]
     Overlong,
 }
 
 impl<'a> Path<'a> {
-    /// Reads the path part of a request target: what stands before its `?`.
+    /// Parses the path of a request target, which is the part before its `?`.
     pub fn read(raw: &'a [u8]) -> Result<Path<'a>, PathError> {
         if raw.first() != Some(&b'/') {
             return Err(PathError::NoLeadingSlash);
         }
         let encoded = check_bytes(raw)?;
         let raw = str::from_utf8(raw).map_err(|_| PathError::NotAscii)?;
-        let mut oddities = PathAmbiguities::NONE;
+        let mut ambiguities = PathAmbiguities::NONE;
         let mut decoded = None;
         if encoded {
-            oddities = check_encodings(raw.as_bytes())?;
+            ambiguities = check_encodings(raw.as_bytes())?;
             check_decoded(&fully_decoded(raw.as_bytes()))?;
             let segments = RawSegments::new(raw).map(|piece| decode_once(piece).into_boxed_slice());
             decoded = Some(segments.collect());
         }
         if check_segments(raw)? {
-            oddities = oddities.with(PathAmbiguities::DOUBLE_SLASH);
+            ambiguities = ambiguities.with(PathAmbiguities::DOUBLE_SLASH);
         }
         Ok(Path {
             raw,
             decoded,
-            ambiguities: oddities,
+            ambiguities,
         })
     }
 
-    /// The bytes that came.
+    /// The path as received.
     pub fn raw(&self) -> &'a str {
         self.raw
     }
 
-    /// What a route has to allow for this path to pass.
+    /// The ambiguities that a route must allow.
     pub fn ambiguities(&self) -> PathAmbiguities {
         self.ambiguities
     }
 
-    /// The decoded segments, each up to its first `;`. A path that ends with a slash ends with an
-    /// empty segment. Empty segments in between are left out, so that `//admin`, where a route
-    /// allows it, is still under `/admin`.
+    /// Returns the decoded segments, each up to its first `;`.
+    ///
+    /// A path that ends with a slash has an empty last segment. Other empty segments are omitted,
+    /// so that `//admin`, if a route allows it, is still under `/admin`.
     pub fn segments(&self) -> Segments<'_> {
         match &self.decoded {
             Some(decoded) => Segments::Decoded(decoded.iter()),
@@ -107,21 +108,21 @@ impl<'p> Iterator for Segments<'p> {
     }
 }
 
-/// The raw segments of a path, without parameters and without the empty ones in between.
+/// The undecoded segments of a path, without parameters and without empty segments before the last.
 #[derive(Debug, Clone)]
 pub struct RawSegments<'p> {
     rest: Option<&'p [u8]>,
 }
 
 impl<'p> RawSegments<'p> {
-    /// Of a path that begins with a slash.
+    /// Iterates over a path that starts with a slash.
     pub(super) fn new(raw: &'p str) -> RawSegments<'p> {
         RawSegments {
             rest: raw.as_bytes().get(1..),
         }
     }
 
-    /// What has not been walked yet, without the slash before it.
+    /// The rest of the path, without the slash before it.
     pub(super) fn rest(&self) -> Option<&'p [u8]> {
         self.rest
     }
@@ -142,7 +143,7 @@ impl<'p> Iterator for RawSegments<'p> {
     }
 }
 
-/// Splits at the first `separator`.
+/// Splits at the first separator.
 fn split_at_byte(bytes: &[u8], separator: u8) -> (&[u8], Option<&[u8]>) {
     match bytes.iter().position(|byte| *byte == separator) {
         Some(at) => {
@@ -153,7 +154,7 @@ fn split_at_byte(bytes: &[u8], separator: u8) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-/// Refuses what no path may hold as it is. Tells whether anything is percent-encoded.
+/// Rejects bytes that no path may contain, and returns whether any are percent-encoded.
 fn check_bytes(raw: &[u8]) -> Result<bool, PathError> {
     let mut encoded = false;
     for byte in raw {
@@ -171,14 +172,14 @@ fn check_bytes(raw: &[u8]) -> Result<bool, PathError> {
     Ok(encoded)
 }
 
-/// Refuses bad encodings and encoded control characters, and collects what a route must allow.
+/// Rejects invalid encodings and encoded control characters, and collects the ambiguities.
 fn check_encodings(raw: &[u8]) -> Result<PathAmbiguities, PathError> {
-    let mut found = PathAmbiguities::NONE;
+    let mut ambiguities = PathAmbiguities::NONE;
     let mut rest = raw;
     while let Some(at) = rest.iter().position(|byte| *byte == b'%') {
         let (_, from) = rest.split_at(at);
         let byte = decode_escape(from).ok_or(PathError::PercentEncoding)?;
-        found = found.with(match byte {
+        ambiguities = ambiguities.with(match byte {
             0..=0x1f | 0x7f => return Err(PathError::Control),
             b'/' => PathAmbiguities::ENCODED_SLASH,
             b'\\' => PathAmbiguities::ENCODED_BACKSLASH,
@@ -190,11 +191,11 @@ fn check_encodings(raw: &[u8]) -> Result<PathAmbiguities, PathError> {
         });
         rest = from.get(3..).unwrap_or_default();
     }
-    Ok(found)
+    Ok(ambiguities)
 }
 
-/// Refuses dot segments. Tells whether a segment in between is empty (`//`, or `/;x/`, which
-/// readers that drop parameters take for the same).
+/// Rejects dot segments, and returns whether a segment before the last is empty: `//`, or `/;x/`,
+/// which is equivalent for programs that remove parameters.
 fn check_segments(raw: &str) -> Result<bool, PathError> {
     let mut empty = false;
     let mut rest = raw.as_bytes().get(1..);
@@ -210,35 +211,34 @@ fn check_segments(raw: &str) -> Result<bool, PathError> {
     Ok(empty)
 }
 
-/// Refuses dot segments and overlong spellings in what remains when nothing is left to decode. A
-/// dot segment that appears at any earlier decoding is still there: nothing decodes dots and
-/// separators away.
+/// Rejects dot segments and overlong encodings in a fully decoded path. A dot segment of any
+/// earlier decoding is still present, because decoding never removes dots and separators.
 fn check_decoded(bytes: &[u8]) -> Result<(), PathError> {
-    let overlong = bytes.windows(2).any(|pair| {
+    let is_overlong = bytes.windows(2).any(|pair| {
         matches!(
             pair,
             [0xc0 | 0xc1, 0x80..=0xbf] | [0xe0, 0x80..=0x9f] | [0xf0, 0x80..=0x8f]
         )
     });
-    if overlong {
+    if is_overlong {
         return Err(PathError::Overlong);
     }
     let mut segments = bytes.split(|byte| matches!(byte, b'/' | b'\\'));
-    let dots = segments.any(|segment| {
-        // A lenient reader ends the name at any of these.
+    let has_dot_segment = segments.any(|segment| {
+        // A lenient parser ends the name at any of these.
         let name = segment
             .split(|byte| matches!(byte, b';' | b'?' | b'#'))
             .next();
         matches!(name, Some(b"." | b".."))
     });
-    if dots {
+    if has_dot_segment {
         return Err(PathError::DotSegment);
     }
     Ok(())
 }
 
-/// Decodes until nothing is left to decode, in one pass: encoded bytes never overlap, so the order
-/// of decoding does not matter, and a deeply encoded path costs no more than a long one.
+/// Decodes repeatedly encoded bytes in one pass. Encoded bytes never overlap, so the order of
+/// decoding does not matter, and the time is linear in the length of the path.
 fn fully_decoded(raw: &[u8]) -> Vec<u8> {
     let mut out: Vec<u8> = Vec::with_capacity(raw.len());
     for byte in raw {
@@ -256,7 +256,7 @@ fn decode_once(piece: &[u8]) -> Vec<u8> {
     percent_encoding::percent_decode(piece).collect()
 }
 
-/// The byte that `%XX` at the beginning stands for.
+/// Decodes the `%XX` at the start of the input.
 fn decode_escape(from: &[u8]) -> Option<u8> {
     let digit = |byte: &u8| char::from(*byte).to_digit(16);
     match from {

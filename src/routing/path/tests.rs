@@ -15,7 +15,7 @@ fn read(raw: &str) -> Result<(Vec<String>, PathAmbiguities), PathError> {
 #[test]
 fn segments_are_decoded_up_to_their_parameters() {
     let none = PathAmbiguities::NONE;
-    for (raw, segments, oddities) in [
+    for (raw, segments, ambiguities) in [
         ("/", vec![""], none),
         ("/a", vec!["a"], none),
         ("/a/", vec!["a", ""], none),
@@ -46,72 +46,73 @@ fn segments_are_decoded_up_to_their_parameters() {
         ("/admin%23", vec!["admin#"], PathAmbiguities::ENCODED_HASH),
     ] {
         let segments: Vec<String> = segments.into_iter().map(str::to_owned).collect();
-        assert_eq!(read(raw), Ok((segments, oddities)), "{raw}");
+        assert_eq!(read(raw), Ok((segments, ambiguities)), "{raw}");
     }
 }
 
 #[test]
 fn ambiguous_paths_are_rejected() {
-    use PathError as F;
-    for (raw, fault) in [
-        ("", F::NoLeadingSlash),
-        ("*", F::NoLeadingSlash),
-        ("a/b", F::NoLeadingSlash),
-        ("http://host/", F::NoLeadingSlash),
-        ("/.", F::DotSegment),
-        ("/..", F::DotSegment),
-        ("/./admin", F::DotSegment),
-        ("/public/../admin", F::DotSegment),
-        ("/public/%2e%2e/admin", F::DotSegment),
-        ("/public/%2E./admin", F::DotSegment),
-        ("/public/.%2e/admin", F::DotSegment),
-        ("/public/%2e/admin", F::DotSegment),
-        ("/public/..;/admin", F::DotSegment),
-        ("/public/..;x", F::DotSegment),
-        ("/public/.;x/admin", F::DotSegment),
-        ("/public/..%3bx/admin", F::DotSegment),
-        ("/public/..%3fx", F::DotSegment),
-        ("/public/..%2fadmin", F::DotSegment),
-        ("/public/..%5cadmin", F::DotSegment),
-        ("/public%2f..", F::DotSegment),
-        ("/public%5C%2e%2E%5Cadmin", F::DotSegment),
-        ("/public/%252e%252e/admin", F::DotSegment),
-        ("/public/..%252fadmin", F::DotSegment),
-        ("/public/%25252e%2e/admin", F::DotSegment),
-        ("/public/%25%32%65./admin", F::DotSegment),
-        ("/a;x/../b", F::DotSegment),
-        ("/a;%2f..%2fb", F::DotSegment),
-        ("/public/%c0%ae%c0%ae/admin", F::Overlong),
-        ("/a%c0%afb", F::Overlong),
-        ("/a%e0%80%afb", F::Overlong),
-        ("/a\\b", F::Backslash),
-        ("/..\\b", F::Backslash),
-        ("/admin%00", F::Control),
-        ("/a%0d%0ab", F::Control),
-        ("/a%7f", F::Control),
-        ("/a\tb", F::Control),
-        ("/a\u{7f}", F::Control),
-        ("/a b", F::Space),
-        ("/admin#/public", F::Fragment),
-        ("/a?b", F::QuestionMark),
-        ("/a%", F::PercentEncoding),
-        ("/a%2", F::PercentEncoding),
-        ("/a%zz", F::PercentEncoding),
-        ("/a%+1", F::PercentEncoding),
-        ("/caf\u{e9}", F::NotAscii),
+    use PathError as E;
+    for (raw, error) in [
+        ("", E::NoLeadingSlash),
+        ("*", E::NoLeadingSlash),
+        ("a/b", E::NoLeadingSlash),
+        ("http://host/", E::NoLeadingSlash),
+        ("/.", E::DotSegment),
+        ("/..", E::DotSegment),
+        ("/./admin", E::DotSegment),
+        ("/public/../admin", E::DotSegment),
+        ("/public/%2e%2e/admin", E::DotSegment),
+        ("/public/%2E./admin", E::DotSegment),
+        ("/public/.%2e/admin", E::DotSegment),
+        ("/public/%2e/admin", E::DotSegment),
+        ("/public/..;/admin", E::DotSegment),
+        ("/public/..;x", E::DotSegment),
+        ("/public/.;x/admin", E::DotSegment),
+        ("/public/..%3bx/admin", E::DotSegment),
+        ("/public/..%3fx", E::DotSegment),
+        ("/public/..%2fadmin", E::DotSegment),
+        ("/public/..%5cadmin", E::DotSegment),
+        ("/public%2f..", E::DotSegment),
+        ("/public%5C%2e%2E%5Cadmin", E::DotSegment),
+        ("/public/%252e%252e/admin", E::DotSegment),
+        ("/public/..%252fadmin", E::DotSegment),
+        ("/public/%25252e%2e/admin", E::DotSegment),
+        ("/public/%25%32%65./admin", E::DotSegment),
+        ("/a;x/../b", E::DotSegment),
+        ("/a;%2f..%2fb", E::DotSegment),
+        ("/public/%c0%ae%c0%ae/admin", E::Overlong),
+        ("/a%c0%afb", E::Overlong),
+        ("/a%e0%80%afb", E::Overlong),
+        ("/a\\b", E::Backslash),
+        ("/..\\b", E::Backslash),
+        ("/admin%00", E::Control),
+        ("/a%0d%0ab", E::Control),
+        ("/a%7f", E::Control),
+        ("/a\tb", E::Control),
+        ("/a\u{7f}", E::Control),
+        ("/a b", E::Space),
+        ("/admin#/public", E::Fragment),
+        ("/a?b", E::QuestionMark),
+        ("/a%", E::PercentEncoding),
+        ("/a%2", E::PercentEncoding),
+        ("/a%zz", E::PercentEncoding),
+        ("/a%+1", E::PercentEncoding),
+        ("/caf\u{e9}", E::NotAscii),
     ] {
-        assert_eq!(read(raw), Err(fault), "{raw:?}");
+        assert_eq!(read(raw), Err(error), "{raw:?}");
     }
 }
 
-/// Traefik's own table of paths: what it cleans we refuse; what it lets be we read as it does.
+/// Compares with Traefik's test vectors: paths that Traefik sanitizes are rejected, others are
+/// parsed alike.
 #[test]
 fn public_vectors_agree() {
-    let Ok(folder) = std::env::var("PORTCULLIS_VECTORS") else {
-        eprintln!("skipped: PORTCULLIS_VECTORS names no folder");
+    let Ok(directory) = std::env::var("PORTCULLIS_VECTORS") else {
+        eprintln!("skipped: PORTCULLIS_VECTORS names no directory");
         return;
     };
-    let file = std::path::Path::new(&folder).join("traefik_paths.json");
+    let file = std::path::Path::new(&directory).join("traefik_paths.json");
     let text = std::fs::read_to_string(file).unwrap();
     let vectors: serde_json::Value = serde_json::from_str(&text).unwrap();
     let cases = |group: &str| vectors.get(group).unwrap().as_array().unwrap().clone();
@@ -121,7 +122,8 @@ fn public_vectors_agree() {
     for case in cases("sanitize") {
         let input = field(&case, "input").unwrap();
         let unchanged = field(&case, "expected_path").as_deref() == Some(input.as_str());
-        let accepted = read(&input).is_ok_and(|(_, odd)| odd == PathAmbiguities::NONE);
+        let accepted =
+            read(&input).is_ok_and(|(_, ambiguities)| ambiguities == PathAmbiguities::NONE);
         assert_eq!(accepted, unchanged, "{input}");
     }
     for case in cases("path_operations") {
@@ -129,20 +131,20 @@ fn public_vectors_agree() {
         let plain = field(&case, "expected_path").unwrap();
         let reads = read(&input)
             .ok()
-            .filter(|(_, odd)| *odd == PathAmbiguities::NONE);
+            .filter(|(_, ambiguities)| *ambiguities == PathAmbiguities::NONE);
         if let Some((segments, _)) = reads {
             assert_eq!(format!("/{}", segments.join("/")), plain, "{input}");
         } else {
-            let odd = ["..", "/./", "//", "%2e", "%2E", "%2f", "%2F", "%25"];
+            let rejected = ["..", "/./", "//", "%2e", "%2E", "%2f", "%2F", "%25"];
             assert!(
-                odd.iter().any(|spelling| input.contains(spelling)),
+                rejected.iter().any(|spelling| input.contains(spelling)),
                 "{input}"
             );
         }
     }
     for case in cases("encoded_characters") {
         let input = field(&case, "input").unwrap();
-        let clean = read(&input).is_ok_and(|(_, odd)| odd == PathAmbiguities::NONE);
+        let clean = read(&input).is_ok_and(|(_, ambiguities)| ambiguities == PathAmbiguities::NONE);
         assert!(!clean, "{input}");
     }
     for case in cases("routing_path") {

@@ -1,4 +1,4 @@
-//! What a configured route says about hosts and paths.
+//! Host and path patterns of configured routes.
 
 use std::borrow::Cow;
 
@@ -7,52 +7,52 @@ use percent_encoding::{AsciiSet, CONTROLS};
 use super::path::{Path, PathError, RawSegments};
 use super::{HostPattern, PathAmbiguities, PathPattern};
 
-/// Why a pattern is refused: nothing that a client can send would ever match it.
+/// Reason why a pattern is rejected: no request could ever match it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
     #[error(transparent)]
     Path(#[from] PathError),
-    #[error("matching leaves out what follows a `;` in a segment, so no path can match this")]
+    #[error("a path with `;` never matches, because parameters are ignored")]
     Parameter,
-    #[error(
-        "a path with `//` or an encoded delimiter (%2f %5c %3b %25 %3f %23) cannot be matched on"
-    )]
+    #[error("a path with `//` or an encoded delimiter (%2f %5c %3b %25 %3f %23) cannot be matched")]
     Ambiguous,
     #[error("the decoded path is not UTF-8")]
     NotUtf8,
-    #[error("a host is a name, an IP address, or `*.` before a name; without port")]
+    #[error("a host must be a name, an IP address, or `*.` and a name, without a port")]
     Host,
 }
 
-/// What an operator may write as it is although a client has to encode it.
+/// Characters that a pattern may contain literally although clients encode them.
 const TO_ENCODE: &AsciiSet = &CONTROLS.add(b' ');
 
 impl PathPattern {
-    /// Matches the path's first segments. A slash at its end makes no difference.
-    pub fn prefix(written: &str) -> Result<PathPattern, PatternError> {
-        let mut segments = parse_segments(written)?;
+    /// Parses a prefix, which matches the leading segments of a path. A final slash is ignored.
+    pub fn prefix(text: &str) -> Result<PathPattern, PatternError> {
+        let mut segments = parse_segments(text)?;
         if segments.last().is_some_and(String::is_empty) {
             segments.pop();
         }
         Ok(PathPattern::Prefix(segments))
     }
 
-    /// Matches the whole path. A slash at its end makes a difference.
-    pub fn exact(written: &str) -> Result<PathPattern, PatternError> {
-        Ok(PathPattern::Exact(parse_segments(written)?))
+    /// Parses an exact path. A final slash is significant.
+    pub fn exact(text: &str) -> Result<PathPattern, PatternError> {
+        Ok(PathPattern::Exact(parse_segments(text)?))
     }
 
-    /// Whether a path is matched.
+    /// Whether a path matches.
     pub fn matches(&self, path: &Path<'_>) -> bool {
-        let mut found = path.segments();
-        let all = |wanted: &[String], found: &mut dyn Iterator<Item = &[u8]>| {
-            wanted
+        let mut segments = path.segments();
+        let starts_with = |pattern: &[String], segments: &mut dyn Iterator<Item = &[u8]>| {
+            pattern
                 .iter()
-                .all(|segment| found.next() == Some(segment.as_bytes()))
+                .all(|segment| segments.next() == Some(segment.as_bytes()))
         };
         match self {
-            PathPattern::Exact(wanted) => all(wanted, &mut found) && found.next().is_none(),
-            PathPattern::Prefix(wanted) => all(wanted, &mut found),
+            PathPattern::Exact(pattern) => {
+                starts_with(pattern, &mut segments) && segments.next().is_none()
+            }
+            PathPattern::Prefix(pattern) => starts_with(pattern, &mut segments),
         }
     }
 
@@ -63,14 +63,14 @@ impl PathPattern {
     }
 }
 
-fn parse_segments(written: &str) -> Result<Vec<String>, PatternError> {
-    if written.contains(|c: char| c.is_ascii_control()) {
+fn parse_segments(text: &str) -> Result<Vec<String>, PatternError> {
+    if text.contains(|c: char| c.is_ascii_control()) {
         return Err(PathError::Control.into());
     }
-    if written.contains(';') {
+    if text.contains(';') {
         return Err(PatternError::Parameter);
     }
-    let encoded: Cow<'_, str> = percent_encoding::utf8_percent_encode(written, TO_ENCODE).into();
+    let encoded: Cow<'_, str> = percent_encoding::utf8_percent_encode(text, TO_ENCODE).into();
     let path = Path::read(encoded.as_bytes())?;
     if path.ambiguities() != PathAmbiguities::NONE {
         return Err(PatternError::Ambiguous);
@@ -80,8 +80,10 @@ fn parse_segments(written: &str) -> Result<Vec<String>, PatternError> {
         .collect()
 }
 
-/// Takes the segments that `prefix` matched away from the front of a path, parameters included.
-/// The rest begins with exactly one slash; whole segments go, so no dot segment can appear.
+/// Removes the segments that `prefix` matched from the start of a path, including parameters.
+///
+/// The result starts with exactly one slash. Only whole segments are removed, so no dot segment can
+/// appear.
 #[must_use]
 pub fn strip_prefix<'p>(raw_path: &'p str, prefix: &PathPattern) -> &'p str {
     let mut pieces = RawSegments::new(raw_path);
@@ -99,14 +101,14 @@ pub fn strip_prefix<'p>(raw_path: &'p str, prefix: &PathPattern) -> &'p str {
     raw_path.get(slash..).unwrap_or("/")
 }
 
-/// What [`strip_prefix`] takes off a path; empty where that is nothing.
+/// Returns the part of a path that [`strip_prefix`] removes, which may be empty.
 #[must_use]
 pub fn stripped_part<'p>(raw_path: &'p str, prefix: &PathPattern) -> &'p str {
     let rest = strip_prefix(raw_path, prefix);
     raw_path.strip_suffix(rest).unwrap_or(raw_path)
 }
 
-/// What follows a first segment whose name is empty.
+/// Skips the first segment if its name is empty.
 fn without_empty_segment(rest: &[u8]) -> Option<&[u8]> {
     let slash = rest.iter().position(|byte| *byte == b'/')?;
     let (segment, after) = rest.split_at(slash);
@@ -118,11 +120,11 @@ fn without_empty_segment(rest: &[u8]) -> Option<&[u8]> {
 }
 
 impl HostPattern {
-    /// Reads `name`, `*.name`, an IPv4 address or a bracketed IPv6 address.
-    pub fn parse(written: &str) -> Result<HostPattern, PatternError> {
-        let (name, wildcard) = match written.strip_prefix("*.") {
+    /// Parses `name`, `*.name`, an IPv4 address or a bracketed IPv6 address.
+    pub fn parse(text: &str) -> Result<HostPattern, PatternError> {
+        let (name, wildcard) = match text.strip_prefix("*.") {
             Some(name) => (name, true),
-            None => (written, false),
+            None => (text, false),
         };
         let has_port = !name.starts_with('[') && name.contains(':') || name.contains("]:");
         let canonical = super::host::host_of(name).map_err(|_| PatternError::Host)?;

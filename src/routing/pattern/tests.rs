@@ -48,7 +48,7 @@ fn exact_paths_match_the_whole_path() {
 #[test]
 fn patterns_that_never_match_are_rejected() {
     use PatternError as P;
-    for (written, fault) in [
+    for (text, error) in [
         ("api", P::Path(PathError::NoLeadingSlash)),
         ("", P::Path(PathError::NoLeadingSlash)),
         ("/a/../b", P::Path(PathError::DotSegment)),
@@ -64,8 +64,8 @@ fn patterns_that_never_match_are_rejected() {
         ("/a%25b", P::Ambiguous),
         ("/a%ff", P::NotUtf8),
     ] {
-        assert_eq!(PathPattern::prefix(written), Err(fault), "{written:?}");
-        assert_eq!(PathPattern::exact(written), Err(fault), "{written:?}");
+        assert_eq!(PathPattern::prefix(text), Err(error), "{text:?}");
+        assert_eq!(PathPattern::exact(text), Err(error), "{text:?}");
     }
 }
 
@@ -128,18 +128,18 @@ proptest! {
         let prefix = PathPattern::prefix(prefix).unwrap();
         let path = Path::read(raw.as_bytes()).ok().filter(|path| prefix.matches(path));
         if let Some(path) = path {
-            let left = strip_prefix(path.raw(), &prefix);
-            prop_assert!(!left.starts_with("//"), "{raw} {left}");
-            let read = Path::read(left.as_bytes());
-            prop_assert!(read.is_ok(), "{raw} {left}");
-            let read = read.unwrap();
-            prop_assert!(path.ambiguities().allows(read.ambiguities()), "{raw} {left}");
-            // The same segments, but for those that were taken away.
+            let stripped = strip_prefix(path.raw(), &prefix);
+            prop_assert!(!stripped.starts_with("//"), "{raw} {stripped}");
+            let parsed = Path::read(stripped.as_bytes());
+            prop_assert!(parsed.is_ok(), "{raw} {stripped}");
+            let parsed = parsed.unwrap();
+            prop_assert!(path.ambiguities().allows(parsed.ambiguities()), "{raw} {stripped}");
+            // The same segments, except the removed ones.
             let mut rest: Vec<&[u8]> = path.segments().skip(prefix.segments().len()).collect();
             if rest.is_empty() {
                 rest.push(b"");
             }
-            prop_assert_eq!(read.segments().collect::<Vec<_>>(), rest);
+            prop_assert_eq!(parsed.segments().collect::<Vec<_>>(), rest);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Finding the route of a request.
+//! Look-up of the route of a request.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,14 +8,15 @@ use http::{HeaderMap, Method};
 use super::candidates::Candidates;
 use super::{HostPattern, Match, Path, PathPattern, Route};
 
-/// All routes of a configuration, arranged so that finding one does not depend on how many there
-/// are: by host, then by path segment. Only routes of the same host and path are compared with
-/// each other.
+/// All routes of a configuration, indexed by host and then by path segment.
+///
+/// The cost of a look-up does not depend on the number of routes. Only routes with the same host
+/// and path are compared one by one.
 #[derive(Debug, Default)]
 pub struct RouteTable {
     routes: Vec<Arc<Route>>,
     exact_hosts: HashMap<Box<str>, PathTree>,
-    /// By what follows the `*.`.
+    /// By the part after `*.`.
     wildcard_hosts: HashMap<Box<str>, PathTree>,
     any_host: PathTree,
 }
@@ -37,17 +38,17 @@ struct PathNode {
     prefix: Candidates,
 }
 
-/// One route that a request's host and path lead to, for whoever asks why it was (not) taken.
+/// A route whose host and path match a request, with the reason why it was selected or not.
 #[derive(Debug, Clone)]
 pub struct ExplainedRoute {
     pub route: Arc<Route>,
-    /// Whether this is the route that is taken.
+    /// Whether the route was selected.
     pub is_match: bool,
     pub reason: String,
 }
 
 impl RouteTable {
-    /// Arranges routes, given in the file's order.
+    /// Builds the table from routes in file order.
     pub fn new(routes: Vec<Route>) -> RouteTable {
         let mut table = RouteTable {
             routes: routes.into_iter().map(Arc::new).collect(),
@@ -74,14 +75,16 @@ impl RouteTable {
         table
     }
 
-    /// In the file's order.
+    /// Returns the routes in file order.
     pub fn routes(&self) -> &[Arc<Route>] {
         &self.routes
     }
 
-    /// The route with the highest precedence of those that match in every respect. `host` is what
-    /// [`host_of`](super::host_of) makes of it. Whether the route allows the path's oddities is the
-    /// caller's question: falling through to another route would be a way around this one.
+    /// Finds the matching route with the highest precedence. `host` is normalized by
+    /// [`host_of`](super::host_of).
+    ///
+    /// The caller checks whether the route allows the ambiguities of the path. Selecting another
+    /// route instead would bypass this one.
     pub fn find(
         &self,
         host: &str,
@@ -99,18 +102,18 @@ impl RouteTable {
         host: &str,
         path: &Path<'_>,
         headers: &HeaderMap,
-        fits: &mut dyn FnMut(&Route) -> bool,
+        is_match: &mut dyn FnMut(&Route) -> bool,
     ) -> Option<&Arc<Route>> {
         let mut found = None;
         self.visit(host, path, &mut |candidates| {
-            found = candidates.find(headers, fits);
+            found = candidates.find(headers, is_match);
             found.is_some()
         });
         found
     }
 
-    /// Every route whose host and path match, in order of precedence, with the reason why it was
-    /// taken or not.
+    /// Returns all routes with matching host and path, in order of precedence, with the reason why
+    /// each was selected or not.
     pub fn explain(
         &self,
         host: &str,
@@ -122,20 +125,20 @@ impl RouteTable {
         let mut winner: Option<Arc<str>> = None;
         self.visit(host, path, &mut |candidates| {
             for route in candidates.iter() {
-                let obstacle = route.matches.mismatch(method, headers);
-                let matched = obstacle.is_none() && winner.is_none();
-                let why = match (obstacle, &winner) {
-                    (Some(obstacle), _) => obstacle.describe(method),
+                let mismatch = route.matches.mismatch(method, headers);
+                let is_match = mismatch.is_none() && winner.is_none();
+                let reason = match (mismatch, &winner) {
+                    (Some(mismatch), _) => mismatch.describe(method),
                     (None, None) => format!("matches by {}", route.matches.describe()),
-                    (None, Some(winner)) => format!("matches too, but `{winner}` comes first"),
+                    (None, Some(winner)) => format!("also matches, but `{winner}` comes first"),
                 };
-                if matched {
+                if is_match {
                     winner = Some(Arc::clone(&route.name));
                 }
                 considered.push(ExplainedRoute {
                     route: Arc::clone(route),
-                    is_match: matched,
-                    reason: why,
+                    is_match,
+                    reason,
                 });
             }
             false
@@ -143,18 +146,18 @@ impl RouteTable {
         considered
     }
 
-    /// Shows `look` the routes whose host and path match, group by group in order of precedence,
-    /// until it has seen enough.
+    /// Calls `visitor` with the routes of matching host and path, group by group in order of
+    /// precedence, until it returns true.
     fn visit<'t>(
         &'t self,
         host: &str,
         path: &Path<'_>,
-        look: &mut dyn FnMut(&'t Candidates) -> bool,
+        visitor: &mut dyn FnMut(&'t Candidates) -> bool,
     ) {
         if self
             .exact_hosts
             .get(host)
-            .is_some_and(|tree| tree.visit(path, look))
+            .is_some_and(|tree| tree.visit(path, visitor))
         {
             return;
         }
@@ -163,12 +166,12 @@ impl RouteTable {
             && let Some((_, shorter)) = suffix.split_once('.')
         {
             let tree = self.wildcard_hosts.get(shorter);
-            if tree.is_some_and(|tree| tree.visit(path, look)) {
+            if tree.is_some_and(|tree| tree.visit(path, visitor)) {
                 return;
             }
             suffix = shorter;
         }
-        self.any_host.visit(path, look);
+        self.any_host.visit(path, visitor);
     }
 }
 
@@ -182,11 +185,11 @@ impl Default for PathTree {
 
 impl PathTree {
     fn insert(&mut self, route: Arc<Route>) {
-        let mut at = 0;
+        let mut node_index = 0;
         for segment in route.matches.path.segments() {
-            at = self.child(at, segment.as_bytes());
+            node_index = self.child(node_index, segment.as_bytes());
         }
-        if let Some(node) = self.nodes.get_mut(at) {
+        if let Some(node) = self.nodes.get_mut(node_index) {
             match route.matches.path {
                 PathPattern::Exact(_) => node.exact.push(route),
                 PathPattern::Prefix(_) => node.prefix.push(route),
@@ -194,20 +197,20 @@ impl PathTree {
         }
     }
 
-    /// The child of a node for a segment, made if need be.
+    /// Returns the child of a node for a segment, and creates it if necessary.
     fn child(&mut self, parent: usize, segment: &[u8]) -> usize {
         let new = self.nodes.len();
         let Some(node) = self.nodes.get_mut(parent) else {
             return new;
         };
-        let at = *node.children.entry(segment.into()).or_insert(new);
-        if at == new {
+        let child = *node.children.entry(segment.into()).or_insert(new);
+        if child == new {
             self.nodes.push(PathNode {
                 parent: Some(parent),
                 ..PathNode::default()
             });
         }
-        at
+        child
     }
 
     fn rank(&mut self) {
@@ -217,37 +220,41 @@ impl PathTree {
         }
     }
 
-    /// Walks down the path's segments as far as they are known, then back up. Tells whether `look`
-    /// has seen enough.
-    fn visit<'t>(&'t self, path: &Path<'_>, look: &mut dyn FnMut(&'t Candidates) -> bool) -> bool {
+    /// Walks down the path's segments as far as they exist, then back up. Returns whether `visitor`
+    /// returned true.
+    fn visit<'t>(
+        &'t self,
+        path: &Path<'_>,
+        visitor: &mut dyn FnMut(&'t Candidates) -> bool,
+    ) -> bool {
         let mut segments = path.segments();
-        let mut at = 0;
-        let mut whole = true;
+        let mut index = 0;
+        let mut is_complete = true;
         for segment in &mut segments {
             match self
                 .nodes
-                .get(at)
+                .get(index)
                 .and_then(|node| node.children.get(segment))
             {
-                Some(child) => at = *child,
+                Some(child) => index = *child,
                 None => {
-                    whole = false;
+                    is_complete = false;
                     break;
                 }
             }
         }
-        let mut node = self.nodes.get(at);
-        if whole
+        let mut node = self.nodes.get(index);
+        if is_complete
             && let Some(end) = node
-            && look(&end.exact)
+            && visitor(&end.exact)
         {
             return true;
         }
-        while let Some(here) = node {
-            if look(&here.prefix) {
+        while let Some(current) = node {
+            if visitor(&current.prefix) {
                 return true;
             }
-            node = here.parent.and_then(|parent| self.nodes.get(parent));
+            node = current.parent.and_then(|parent| self.nodes.get(parent));
         }
         false
     }

@@ -6,7 +6,7 @@ use super::super::{Auth, HeaderEdits, PathAmbiguities, Requirements, host_of};
 use super::*;
 use crate::routing::TimeoutOverrides;
 
-/// `[host ]path[ METHOD][ header=value]…`; a path that ends with `$` is exact.
+/// Parses `[host ]path[ METHOD][ header=value]…`; a path that ends with `$` is exact.
 fn route(name: &str, rule: &str) -> Route {
     let mut matches = Match::default();
     for word in rule.split(' ') {
@@ -47,12 +47,12 @@ fn route(name: &str, rule: &str) -> Route {
     }
 }
 
-/// Each route is named by its rule.
+/// Builds a table of routes that are named by their rules.
 fn table(rules: &[&str]) -> RouteTable {
     RouteTable::new(rules.iter().map(|rule| route(rule, rule)).collect())
 }
 
-/// `METHOD host path[ header=value]…`
+/// Looks up `METHOD host path[ header=value]…`.
 fn find<'t>(table: &'t RouteTable, request: &str) -> Option<&'t str> {
     let mut words = request.split(' ');
     let method: Method = words.next().unwrap().parse().unwrap();
@@ -70,19 +70,19 @@ fn find<'t>(table: &'t RouteTable, request: &str) -> Option<&'t str> {
     assert_eq!(
         winner.map(|considered| &considered.route.name),
         found.map(|route| &route.name),
-        "explain agrees with find: {request}"
+        "explain and find agree: {request}"
     );
     found.map(|route| &*route.name)
 }
 
 fn check(rules: &[&str], requests: &[(&str, Option<&str>)]) {
-    let forwards = table(rules);
+    let forward = table(rules);
     let reversed: Vec<&str> = rules.iter().rev().copied().collect();
-    let backwards = table(&reversed);
+    let reverse = table(&reversed);
     for (request, expected) in requests {
-        assert_eq!(find(&forwards, request), *expected, "{request}");
+        assert_eq!(find(&forward, request), *expected, "{request}");
         assert_eq!(
-            find(&backwards, request),
+            find(&reverse, request),
             *expected,
             "file reversed: {request}"
         );
@@ -196,7 +196,7 @@ fn file_order_breaks_ties() {
 }
 
 #[test]
-fn every_value_of_a_repeated_header_has_to_match() {
+fn every_value_of_a_repeated_header_must_match() {
     check(
         &["/a x-role=user", "/a x-role=user,admin"],
         &[
@@ -232,26 +232,26 @@ fn explain_lists_every_candidate_in_order_with_its_reason() {
     assert_eq!(
         lines,
         [
-            "h /a/b$ y=1: wants the header `y`",
-            "/a POST: takes POST, not GET",
-            "/a x=1: wants another value of the header `x`",
+            "h /a/b$ y=1: requires the header `y`",
+            "/a POST: accepts POST, not GET",
+            "/a x=1: requires another value of the header `x`",
             "* /a: matches by prefix /a",
-            "/: matches too, but `/a` comes first",
+            "/: also matches, but `/a` comes first",
         ]
     );
 }
 
-/// How many routes a look-up compares before it is done.
+/// Counts the routes that a look-up compares.
 fn compared(table: &RouteTable, path: &str, tenant: &str) -> usize {
-    let mut seen = 0;
+    let mut count = 0;
     let path = Path::read(path.as_bytes()).unwrap();
     let mut headers = HeaderMap::new();
     headers.insert("x-tenant", HeaderValue::from_str(tenant).unwrap());
     table.find_by("h", &path, &headers, &mut |route| {
-        seen += 1;
+        count += 1;
         route.matches.mismatch(&Method::GET, &headers).is_none()
     });
-    seen
+    count
 }
 
 #[test]
@@ -282,10 +282,10 @@ fn deep_path_is_walked_once_down_and_up() {
 fn routes_distinguished_by_header_are_not_all_compared() {
     let rule = |n: usize| route(&n.to_string(), &format!("/api x-tenant={n}"));
     let mut routes: Vec<Route> = (0..10_000).map(rule).collect();
-    routes.push(route("anybody", "/api"));
+    routes.push(route("default", "/api"));
     let table = RouteTable::new(routes);
     assert_eq!(compared(&table, "/api", "7000"), 2);
-    assert_eq!(compared(&table, "/api", "nobody"), 1);
+    assert_eq!(compared(&table, "/api", "unknown"), 1);
     assert_eq!(find(&table, "GET h /api x-tenant=7000"), Some("7000"));
-    assert_eq!(find(&table, "GET h /api"), Some("anybody"));
+    assert_eq!(find(&table, "GET h /api"), Some("default"));
 }

@@ -47,13 +47,13 @@ fn foreign_token_follows_its_issuers_rules() {
     );
 
     let strict = issuer_with(|issuer| issuer.require_session = true);
-    let refused = foreign(
+    let result = foreign(
         &strict,
         &with_member(foreign_claims(), "sid", json!("theirs")),
     );
     assert_eq!(
-        refused,
-        Err(VerifyError::Invalid("`sid` is not a session id"))
+        result,
+        Err(VerifyError::Invalid("`sid` is not a session ID"))
     );
     let with_session = foreign(&strict, &with_member(foreign_claims(), "sid", json!(SID))).unwrap();
     assert_eq!(with_session.session, SessionId::parse(SID));
@@ -71,9 +71,9 @@ fn claim_is_found_by_name_path_or_pointer() {
         "realm_access",
         json!({"roles": ["path"], "a/b": ["escaped"]}),
     );
-    let check = |name: &str, wanted: &[&str]| {
+    let check = |name: &str, expected: &[&str]| {
         let tokens = issuer_with(|issuer| issuer.claims.roles = name.to_owned());
-        assert_eq!(foreign(&tokens, &claims).unwrap().roles, wanted, "{name}");
+        assert_eq!(foreign(&tokens, &claims).unwrap().roles, expected, "{name}");
     };
     check("https://x.example/roles", &["exact"]);
     check("realm_access.roles", &["path"]);
@@ -84,11 +84,11 @@ fn claim_is_found_by_name_path_or_pointer() {
     check("/nothing", &[]);
     check("/", &[]);
     let tokens = issuer_with(|issuer| issuer.claims.user = "uid".to_owned());
-    let refused = foreign(&tokens, &foreign_claims());
+    let result = foreign(&tokens, &foreign_claims());
     assert_eq!(
-        refused,
+        result,
         Err(VerifyError::Invalid(
-            "the user's id is neither a string nor a whole number"
+            "the user ID is neither a string nor an integer"
         ))
     );
     for (number, user) in [
@@ -103,8 +103,12 @@ fn claim_is_found_by_name_path_or_pointer() {
         (json!(true), None),
     ] {
         let claims = with_member(foreign_claims(), "uid", number);
-        let read = foreign(&tokens, &claims).ok();
-        assert_eq!(read.map(|claims| claims.user).as_deref(), user, "{claims}");
+        let result = foreign(&tokens, &claims).ok();
+        assert_eq!(
+            result.map(|claims| claims.user).as_deref(),
+            user,
+            "{claims}"
+        );
     }
 }
 
@@ -152,12 +156,12 @@ fn one_issuer_may_be_trusted_for_two_audiences() {
         trusted(KeySource::File(vec![a.clone()].into())),
         second,
     ]);
-    let check = |key: &Key, audience: Value, wanted: Option<&str>| {
+    let check = |key: &Key, audience: Value, expected: Option<&str>| {
         let token = sign(key, &with_member(foreign_claims(), "aud", audience));
         let user = verify(&tokens, &token)
             .ok()
             .map(|verified| verified.claims.user.clone());
-        assert_eq!(user.as_deref(), wanted);
+        assert_eq!(user.as_deref(), expected);
     };
     check(&a, json!("shop"), Some("idp:u1"));
     check(&b, json!("desk"), Some("desk:u1"));
@@ -169,7 +173,7 @@ fn one_issuer_may_be_trusted_for_two_audiences() {
 #[test]
 fn issuer_algorithms_are_those_configured() {
     let tokens = issuer_with(|issuer| issuer.algorithms = vec![Algorithm::ES256]);
-    let refused = foreign(&tokens, &foreign_claims());
-    let wanted = VerifyError::Invalid("the algorithm is not allowed for the issuer");
-    assert_eq!(refused, Err(wanted));
+    let result = foreign(&tokens, &foreign_claims());
+    let expected = VerifyError::Invalid("the algorithm is not allowed for the issuer");
+    assert_eq!(result, Err(expected));
 }

@@ -1,4 +1,4 @@
-//! Whether a token is good: its form, its issuer, its signature, what it says, and last its time.
+//! Verification of tokens: form, issuer, audience, signature, claims, and last the time.
 
 use std::sync::Arc;
 
@@ -9,22 +9,22 @@ use super::jws::{Jws, SignatureStatus};
 use super::{ClaimNames, Claims, Key, KeySource, Tokens, TrustedIssuer};
 use crate::auth::session::Millis;
 
-/// A token that is good now.
+/// A verified token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct VerifiedToken {
     pub(crate) claims: Arc<Claims>,
-    /// Before this it is not good yet, whatever was found now: a clock may be set back.
+    /// Start of validity, checked again on later use because the clock may be set back.
     pub(crate) not_before: Millis,
 }
 
-/// Why a token is not good.
+/// Reason why a token is rejected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum VerifyError {
-    /// For the log.
+    /// Invalid, with the reason for the log.
     Invalid(&'static str),
-    /// Good in every respect but its time.
+    /// Valid except for the time.
     Expired(Arc<Claims>),
-    /// The trusted issuers with these indices may have newer keys than those that were tried.
+    /// The key is unknown; the trusted issuers with these indices may have newer keys.
     UnknownKey(Vec<usize>),
 }
 
@@ -34,7 +34,7 @@ impl From<&'static str> for VerifyError {
     }
 }
 
-/// By whom a token claims to be.
+/// The issuer that a token claims.
 #[derive(Clone, Copy)]
 enum TokenIssuer<'a> {
     Own(&'a Tokens),
@@ -42,7 +42,7 @@ enum TokenIssuer<'a> {
 }
 
 impl Tokens {
-    /// Checks a token. `fetched` gives the keys that were fetched for a trusted issuer.
+    /// Verifies a token. `fetched` returns the keys that were fetched for a trusted issuer.
     pub(crate) fn verify(
         &self,
         token: &str,
@@ -55,11 +55,11 @@ impl Tokens {
         let mut invalid = "the issuer is not known";
         let mut unknown = Vec::new();
         // An issuer may be trusted for several audiences, each with its own keys and rules.
-        for whose in self.matching_issuers(issuer) {
-            match self.verify_with(&jws, &payload, whose, &fetched, now) {
+        for candidate in self.matching_issuers(issuer) {
+            match self.verify_with(&jws, &payload, candidate, &fetched, now) {
                 Err(VerifyError::Invalid(reason)) => invalid = reason,
                 Err(VerifyError::UnknownKey(indices)) => unknown.extend(indices),
-                decided => return decided,
+                result => return result,
             }
         }
         if unknown.is_empty() {
@@ -72,24 +72,24 @@ impl Tokens {
         let trusted = self.trusted.iter().enumerate();
         std::iter::once(TokenIssuer::Own(self))
             .chain(trusted.map(|(index, trusted)| TokenIssuer::Trusted(index, trusted)))
-            .filter(move |whose| whose.issuer() == issuer)
+            .filter(move |candidate| candidate.issuer() == issuer)
     }
 
     fn verify_with(
         &self,
         jws: &Jws<'_>,
         payload: &Payload,
-        whose: TokenIssuer<'_>,
+        candidate: TokenIssuer<'_>,
         fetched: &impl Fn(usize) -> Arc<Vec<Key>>,
         now: Millis,
     ) -> Result<VerifiedToken, VerifyError> {
-        if !payload.is_for(whose.audience())? {
+        if !payload.is_for(candidate.audience())? {
             return Err("the token is for another audience".into());
         }
-        if !whose.allows(jws) {
+        if !candidate.allows(jws) {
             return Err("the algorithm is not allowed for the issuer".into());
         }
-        let signature = match whose {
+        let signature = match candidate {
             TokenIssuer::Own(_) => jws.verify(&self.verifying),
             TokenIssuer::Trusted(index, trusted) => match &trusted.keys {
                 KeySource::File(set) => jws.verify(&set.keys),
@@ -104,15 +104,15 @@ impl Tokens {
         if signature != SignatureStatus::Valid {
             return Err("no key of the issuer made the signature".into());
         }
-        self.read_claims(jws, payload, whose, now)
+        self.read_claims(jws, payload, candidate, now)
     }
 
-    /// Reads the claims of a token whose signature is genuine.
+    /// Reads the claims of a token with a valid signature.
     fn read_claims(
         &self,
         jws: &Jws<'_>,
         payload: &Payload,
-        whose: TokenIssuer<'_>,
+        candidate: TokenIssuer<'_>,
         now: Millis,
     ) -> Result<VerifiedToken, VerifyError> {
         let expires_at = payload.date("exp")?.ok_or("`exp` is missing")?;
@@ -122,8 +122,8 @@ impl Tokens {
         if not_before > now.saturating_add(leeway) {
             return Err("`nbf` or `iat` is in the future".into());
         }
-        let claims = Arc::new(whose.build_claims(jws, payload, issued_at, expires_at)?);
-        // The time comes last: "expired" is told only of a token that was good.
+        let claims = Arc::new(candidate.build_claims(jws, payload, issued_at, expires_at)?);
+        // The time is checked last, because only a valid token is reported as expired.
         if now >= expires_at.saturating_add(leeway) {
             return Err(VerifyError::Expired(claims));
         }
@@ -150,7 +150,8 @@ impl TokenIssuer<'_> {
         }
     }
 
-    /// Our own keys are each bound to an algorithm; an issuer's are narrowed by the configuration.
+    /// Whether the algorithm is allowed. Own keys are each bound to one; those of other issuers are
+    /// restricted by the configuration.
     fn allows(&self, jws: &Jws<'_>) -> bool {
         match self {
             TokenIssuer::Own(_) => true,

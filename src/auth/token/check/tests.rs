@@ -17,10 +17,10 @@ pub(super) fn verify(tokens: &Tokens, token: &str) -> Result<VerifiedToken, Veri
     tokens.verify(token, NOW, |_| Arc::default())
 }
 
-/// Checks claims signed by us; `None`: they are good.
+/// Checks claims signed by the gateway's key; `None` if they are valid.
 fn check_ours(claims: &Value, error: Option<&'static str>) {
-    let got = verify(&tokens(vec![]), &sign(&secret(1), claims));
-    assert_eq!(got.err(), error.map(VerifyError::Invalid), "{claims}");
+    let result = verify(&tokens(vec![]), &sign(&secret(1), claims));
+    assert_eq!(result.err(), error.map(VerifyError::Invalid), "{claims}");
 }
 
 fn check_member(name: &str, member: Value, error: Option<&'static str>) {
@@ -30,15 +30,15 @@ fn check_member(name: &str, member: Value, error: Option<&'static str>) {
 #[test]
 fn minted_token_is_valid() {
     let tokens = tokens(vec![]);
-    let minting = crate::auth::token::AccessTokenClaims {
+    let claims_to_sign = crate::auth::token::AccessTokenClaims {
         user: "u1",
         session: SessionId::parse(SID).unwrap(),
         token_id: "t1",
         email: Some("a@example.com"),
     };
-    let token = tokens.mint(&minting, NOW + 999).unwrap();
+    let token = tokens.mint(&claims_to_sign, NOW + 999).unwrap();
     let claims = verify(&tokens, &token).unwrap().claims;
-    let wanted = Claims {
+    let expected = Claims {
         trusted: None,
         issuer: "portcullis".to_owned(),
         user: "u1".to_owned(),
@@ -51,7 +51,7 @@ fn minted_token_is_valid() {
         scopes: vec![],
         certificate: None,
     };
-    assert_eq!(*claims, wanted);
+    assert_eq!(*claims, expected);
     let header = crate::auth::token::inspect(&tokens, &token, NOW)
         .header
         .unwrap();
@@ -59,7 +59,7 @@ fn minted_token_is_valid() {
     let mut verify_only = tokens;
     verify_only.signing = None;
     assert_eq!(
-        verify_only.mint(&minting, NOW),
+        verify_only.mint(&claims_to_sign, NOW),
         Err(crate::auth::token::SignError::NoSigningKey)
     );
 }
@@ -70,18 +70,18 @@ fn every_algorithm_mints_and_publishes_its_key() {
         let mut tokens = tokens(vec![]);
         tokens.signing = Some(private(algorithm, "now"));
         tokens.verifying = vec![private(algorithm, "now"), private(algorithm, "before")];
-        let minting = crate::auth::token::AccessTokenClaims {
+        let claims_to_sign = crate::auth::token::AccessTokenClaims {
             user: "u1",
             session: SessionId::parse(SID).unwrap(),
             token_id: "t1",
             email: None,
         };
-        let token = tokens.mint(&minting, NOW).unwrap();
+        let token = tokens.mint(&claims_to_sign, NOW).unwrap();
         assert!(verify(&tokens, &token).is_ok(), "{algorithm}");
         let jwks = tokens.jwks();
         let published = jwks["keys"].as_array().unwrap();
-        let wanted = if algorithm == Algorithm::HS256 { 0 } else { 2 };
-        assert_eq!(published.len(), wanted, "{algorithm}");
+        let expected = if algorithm == Algorithm::HS256 { 0 } else { 2 };
+        assert_eq!(published.len(), expected, "{algorithm}");
         tokens.verifying = vec![];
         let forged = Err(VerifyError::Invalid(
             "no key of the issuer made the signature",
@@ -146,8 +146,8 @@ fn expiry_is_reported_only_for_valid_tokens() {
     assert!(matches!(forged, Err(VerifyError::Invalid(_))));
     let other = at(SECONDS - 5, &secret(1), "aud", json!("other"));
     assert!(matches!(other, Err(VerifyError::Invalid(_))));
-    let nobody = at(SECONDS - 5, &secret(1), "sub", Value::Null);
-    assert!(matches!(nobody, Err(VerifyError::Invalid(_))));
+    let no_user = at(SECONDS - 5, &secret(1), "sub", Value::Null);
+    assert!(matches!(no_user, Err(VerifyError::Invalid(_))));
 }
 
 #[test]
@@ -191,8 +191,8 @@ fn issuer_and_audience_are_exact() {
 
 #[test]
 fn user_id_has_visible_characters_only() {
-    let text = Some("the user's id is not a string");
-    let shape = Some("the user's id is not 1 to 255 visible characters");
+    let text = Some("the user ID is not a string");
+    let shape = Some("the user ID does not consist of 1 to 255 visible characters");
     for good in [
         "u",
         "a@example.com",
@@ -224,7 +224,7 @@ fn user_id_has_visible_characters_only() {
 
 #[test]
 fn own_tokens_have_a_session_and_no_roles() {
-    let wrong = Some("`sid` is not a session id");
+    let wrong = Some("`sid` is not a session ID");
     for bad in [
         Value::Null,
         json!(7),
@@ -245,7 +245,7 @@ fn own_tokens_have_a_session_and_no_roles() {
 
 #[test]
 fn blacklist_key_is_token_id_or_message_hash() {
-    let wrong = Some("`jti` is not 1 to 255 characters");
+    let wrong = Some("`jti` does not have 1 to 255 characters");
     let long = "x".repeat(256);
     for bad in [json!(""), json!(7), json!("a\n"), json!([]), json!(long)] {
         check_member("jti", bad, wrong);
@@ -263,11 +263,11 @@ fn blacklist_key_is_token_id_or_message_hash() {
     );
     assert_ne!(token, twin, "ECDSA signs with a nonce");
     use sha2::Digest;
-    let wanted = hex::encode(sha2::Sha256::digest(message));
+    let expected = hex::encode(sha2::Sha256::digest(message));
     for token in [token, twin] {
         assert_eq!(
             verify(&tokens, &token).unwrap().claims.blacklist_key,
-            wanted
+            expected
         );
     }
 }
@@ -275,10 +275,10 @@ fn blacklist_key_is_token_id_or_message_hash() {
 #[test]
 fn inspection_reports_the_rejection_reason() {
     let tokens = tokens(vec![]);
-    let check = |token: &str, readable: bool, refused: Option<&str>| {
+    let check = |token: &str, readable: bool, reason: Option<&str>| {
         let inspection = crate::auth::token::inspect(&tokens, token, NOW);
         assert_eq!(inspection.claims.is_some(), readable, "{token}");
-        assert_eq!(inspection.rejection_reason.as_deref(), refused, "{token}");
+        assert_eq!(inspection.rejection_reason.as_deref(), reason, "{token}");
     };
     let good = sign(&secret(1), &our_claims());
     check(&good, true, None);
@@ -291,7 +291,7 @@ fn inspection_reports_the_rejection_reason() {
         &secret(1),
         &with_member(our_claims(), "exp", json!(SECONDS - 60)),
     );
-    check(&old, true, Some("it expired at 2027-01-15T07:59:00Z"));
+    check(&old, true, Some("expired at 2027-01-15T07:59:00Z"));
     check(
         "nonsense",
         false,

@@ -1,5 +1,5 @@
-//! The compact form of a signed token (RFC 7515, section 7.1), read strictly: whatever has two
-//! readings is refused before any key is touched.
+//! Strict parser of the compact form of signed tokens (RFC 7515, section 7.1). Ambiguous tokens are
+//! rejected before any key is used.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,32 +9,31 @@ use super::key::MAX_ID;
 use super::{Algorithm, Key};
 use crate::json;
 
-/// How many keys are tried for a token that names none that is known, so that a forged token
-/// costs a bounded time.
+/// Maximum number of keys that are tried for a token without a known `kid`, which bounds the cost
+/// of forged tokens.
 const MAX_TRIES: usize = 16;
 
-/// A token taken apart; nothing in it is proven.
+/// A parsed token that is not verified yet.
 pub(super) struct Jws<'a> {
     pub(super) algorithm: Algorithm,
     pub(super) key_id: Option<String>,
     pub(super) payload: Vec<u8>,
-    /// What is signed: the token up to its last dot.
+    /// The signed part: the token up to its last dot.
     pub(super) message: &'a str,
     signature: &'a str,
 }
 
-/// What a set of keys says about a token's signature.
+/// The result of checking a signature with a set of keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SignatureStatus {
     Valid,
     Invalid,
-    /// No key fits, and none has the id that the token names, if it names one; there may be newer keys.
+    /// No key matches, and none has the token's `kid`, if it has one; there may be newer keys.
     UnknownKey,
 }
 
 impl<'a> Jws<'a> {
-    /// Takes a token apart, or says what is wrong with its form. Its length is bounded by what brings
-    /// it: `limits.head` of a listener.
+    /// Parses a token. Its length is bounded by `limits.head` of the listener.
     pub(super) fn parse(token: &'a str) -> Result<Jws<'a>, &'static str> {
         let three_parts = "the token does not have three parts";
         let (message, signature) = token.rsplit_once('.').ok_or(three_parts)?;
@@ -42,7 +41,7 @@ impl<'a> Jws<'a> {
         if payload.contains('.') {
             return Err(three_parts);
         }
-        let header = json::parse(&decode(header)?).map_err(|fault| fault.reason)?;
+        let header = json::parse(&decode(header)?).map_err(|error| error.reason)?;
         let (algorithm, key_id) = read_header(&header)?;
         if signature.is_empty() {
             return Err("the token is not signed");
@@ -57,19 +56,19 @@ impl<'a> Jws<'a> {
         })
     }
 
-    /// Checks the signature with those keys whose algorithm it names: the one with the token's key
-    /// id when there is one, else each.
+    /// Checks the signature with the keys of the token's algorithm: those with its `kid` if there
+    /// are any, or else all.
     pub(super) fn verify(&self, keys: &[Key]) -> SignatureStatus {
-        let named = |key: &Key| self.key_id.is_some() && key.id == self.key_id;
-        let known = keys.iter().any(named);
-        let genuine = keys
+        let has_key_id = |key: &Key| self.key_id.is_some() && key.id == self.key_id;
+        let is_known = keys.iter().any(has_key_id);
+        let is_valid = keys
             .iter()
-            .filter(|key| key.algorithm == self.algorithm && (!known || named(key)))
+            .filter(|key| key.algorithm == self.algorithm && (!is_known || has_key_id(key)))
             .take(MAX_TRIES)
             .any(|key| key.verify(self.message.as_bytes(), self.signature));
-        if genuine {
+        if is_valid {
             SignatureStatus::Valid
-        } else if !known {
+        } else if !is_known {
             SignatureStatus::UnknownKey
         } else {
             SignatureStatus::Invalid
@@ -77,42 +76,42 @@ impl<'a> Jws<'a> {
     }
 }
 
-/// Unpadded base64url (RFC 7515, section 2) whose unused bits are zero, so that a token has one
-/// spelling only.
+/// Decodes unpadded base64url (RFC 7515, section 2). Unused bits must be zero, so that a token has
+/// only one encoding.
 pub(super) fn decode(part: &str) -> Result<Vec<u8>, &'static str> {
     URL_SAFE_NO_PAD
         .decode(part)
-        .map_err(|_| "a part is not strict base64url")
+        .map_err(|_| "a part is not valid base64url")
 }
 
-/// Keys that a header carries or points to (`jwk`, `jku`, `x5c`, `x5u`) are never looked at.
+/// Parses a header. Keys in it or referenced by it (`jwk`, `jku`, `x5c`, `x5u`) are never used.
 fn read_header(header: &Map<String, Value>) -> Result<(Algorithm, Option<String>), &'static str> {
-    // We understand no extension, and the list must not be empty (RFC 7515, section 4.1.11).
+    // No extension is supported, and the list must not be empty (RFC 7515, section 4.1.11).
     if header.contains_key("crit") || header.contains_key("b64") {
-        return Err("the header has an extension that must be understood");
+        return Err("the header requires an extension");
     }
     let algorithm = header
         .get("alg")
         .and_then(Value::as_str)
         .and_then(Algorithm::parse)
         .ok_or("the algorithm is not supported")?;
-    let kind = match header.get("typ") {
+    let token_type = match header.get("typ") {
         None => "JWT",
         Some(typ) => typ.as_str().ok_or("`typ` is not a string")?,
     };
-    if !is_access_token(kind) {
-        return Err("the token is of another type than an access token");
+    if !is_access_token(token_type) {
+        return Err("the token is not an access token");
     }
     let key_id = match header.get("kid") {
         None => None,
         Some(Value::String(id)) if id.len() <= MAX_ID => Some(id.clone()),
-        Some(_) => return Err("`kid` is not a short string"),
+        Some(_) => return Err("`kid` is not a string of at most 256 bytes"),
     };
     Ok((algorithm, key_id))
 }
 
-/// `JWT`, or `at+jwt` of RFC 9068; a media type in either case, `application/` may be left out
-/// (RFC 7515, section 4.1.9).
+/// Whether a `typ` is `JWT` or `at+jwt` (RFC 9068). It is a media type, compared
+/// case-insensitively, of which `application/` is optional (RFC 7515, section 4.1.9).
 fn is_access_token(typ: &str) -> bool {
     let typ = typ.to_ascii_lowercase();
     let typ = typ.strip_prefix("application/").unwrap_or(&typ);

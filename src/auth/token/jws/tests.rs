@@ -6,7 +6,7 @@ use super::{Jws, SignatureStatus};
 use crate::auth::token::fixtures::{private, secret, sign_text};
 use crate::auth::token::{Algorithm, Key, parse_jwks};
 
-/// A Wycheproof file from the folder that `PORTCULLIS_VECTORS` names; `None`: there is none.
+/// Reads a Wycheproof file from the directory in `PORTCULLIS_VECTORS`; `None` if that is not set.
 fn vectors(file: &str) -> Option<Vec<Value>> {
     let Ok(folder) = std::env::var("PORTCULLIS_VECTORS") else {
         eprintln!("skipped: PORTCULLIS_VECTORS is not set");
@@ -17,7 +17,7 @@ fn vectors(file: &str) -> Option<Vec<Value>> {
     file["testGroups"].as_array().cloned()
 }
 
-/// Whether the vector's key makes us take the vector's token.
+/// Whether a token is accepted with a key.
 fn accepts(key: &Value, jws: &str) -> bool {
     let set = match key.get("keys") {
         Some(_) => key.clone(),
@@ -27,7 +27,7 @@ fn accepts(key: &Value, jws: &str) -> bool {
     Jws::parse(jws).is_ok_and(|jws| jws.verify(&keys.keys) == SignatureStatus::Valid)
 }
 
-/// Runs a file and returns the ids at which we and its labels differ, and how many tests it has.
+/// Runs a file, and returns the IDs of tests with another result than labelled, and their number.
 fn differences(file: &str) -> Option<(Vec<u64>, usize)> {
     let mut differing = Vec::new();
     let mut count = 0;
@@ -50,12 +50,12 @@ fn wycheproof_signatures() {
         return;
     };
     assert_eq!(count, 401);
-    // Genuine, but of algorithms that are not supported: RS384, RS512, PS256, PS384, PS512, ES512.
+    // Valid, but of unsupported algorithms: RS384, RS512, PS256, PS384, PS512, ES512.
     let unsupported = (264..=275).chain([287, 288]).chain(320..=323);
     let unsupported = unsupported.chain(325..=328).chain([347, 351]);
-    // Labelled valid, but the token's algorithm (PS384) is not its key's (PS256).
+    // Labelled valid, but the algorithm of the token (PS384) is not that of the key (PS256).
     let other_algorithm = [346, 350];
-    // Labelled invalid, but the very text of the valid 357; labelled valid, but with a `?` in it.
+    // Labelled invalid, but identical to the valid 357; labelled valid, but with a `?`.
     let mislabelled = [367, 370, 372, 373];
     let mut expected: Vec<u64> = unsupported
         .chain(other_algorithm)
@@ -71,13 +71,13 @@ fn wycheproof_keys() {
         return;
     };
     assert_eq!(count, 26);
-    // 1: a set may mix secrets and public keys, for each key has its own algorithm. 4: of two keys
-    // with one id, each is tried. 7: a key with the flaw of certain smart cards (ROCA) is not told
-    // from others. 14, 15: HS384 and HS512 are not supported.
+    // 1: a set may mix secrets and public keys, because each key has its own algorithm. 4: two keys
+    // with the same ID are both tried. 7: keys with the ROCA flaw are not detected. 14, 15: HS384
+    // and HS512 are not supported.
     assert_eq!(differing, [1, 4, 7, 14, 15]);
 }
 
-/// Reads a token with this header; it must fail so, or not.
+/// Parses a token with this header and compares the error.
 fn check(header: &str, error: Option<&str>) {
     let token = sign_text(&secret(1), header, "{}");
     assert_eq!(Jws::parse(&token).err(), error, "{header}");
@@ -85,7 +85,7 @@ fn check(header: &str, error: Option<&str>) {
 
 #[test]
 fn type_is_access_token_or_absent() {
-    let kind = Some("the token is of another type than an access token");
+    let kind = Some("the token is not an access token");
     check(r#"{"alg":"HS256"}"#, None);
     for typ in [
         "JWT",
@@ -121,9 +121,9 @@ fn type_is_access_token_or_absent() {
 
 #[test]
 fn header_is_parsed_strictly() {
-    let extension = Some("the header has an extension that must be understood");
+    let extension = Some("the header requires an extension");
     let algorithm = Some("the algorithm is not supported");
-    let id = Some("`kid` is not a short string");
+    let id = Some("`kid` is not a string of at most 256 bytes");
     check(r#"{"alg":"HS256","crit":["exp"]}"#, extension);
     check(r#"{"alg":"HS256","crit":[]}"#, extension);
     check(r#"{"alg":"HS256","crit":null}"#, extension);
@@ -167,7 +167,7 @@ fn token_has_three_strict_base64url_parts() {
     };
     check(&good, None);
     let parts = Some("the token does not have three parts");
-    let strict = Some("a part is not strict base64url");
+    let strict = Some("a part is not valid base64url");
     check("", parts);
     check("a.b", parts);
     check(&format!("{good}."), parts);
@@ -184,27 +184,27 @@ fn token_has_three_strict_base64url_parts() {
     check(&format!("{good}\n"), strict);
     check(&good.replacen("e30", "e30=", 1), strict);
     check(&good.replacen("e30", "e3+", 1), strict);
-    // 43 characters carry 258 bits: the last two must be zero.
+    // 43 characters encode 258 bits, of which the last two must be zero.
     let (message, signature) = good.rsplit_once('.').unwrap();
     let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let last = alphabet
         .iter()
         .position(|c| signature.ends_with(char::from(*c)))
         .unwrap();
-    let twin = char::from(*alphabet.get(last + 1).unwrap());
+    let variant = char::from(*alphabet.get(last + 1).unwrap());
     check(
-        &format!("{message}.{}{twin}", signature.get(..42).unwrap()),
+        &format!("{message}.{}{variant}", signature.get(..42).unwrap()),
         strict,
     );
 }
 
 #[test]
 fn key_is_selected_by_id_and_keeps_its_algorithm() {
-    let check = |header: &str, keys: &[Key], wanted: SignatureStatus| {
+    let check = |header: &str, keys: &[Key], expected: SignatureStatus| {
         let token = sign_text(&secret(7), header, "{}");
         assert_eq!(
             Jws::parse(&token).unwrap().verify(keys),
-            wanted,
+            expected,
             "{header} {}",
             keys.len()
         );
@@ -213,17 +213,17 @@ fn key_is_selected_by_id_and_keeps_its_algorithm() {
     let (plain, a_named) = (r#"{"alg":"HS256"}"#, r#"{"alg":"HS256","kid":"a"}"#);
     check(plain, &[secret(7)], SignatureStatus::Valid);
     check(plain, &[secret(1), secret(7)], SignatureStatus::Valid);
-    // A token that names no key may be of one that is newer, too.
+    // A token without a `kid` may also be signed by a newer key.
     check(plain, &[secret(1)], SignatureStatus::UnknownKey);
     check(plain, &[], SignatureStatus::UnknownKey);
     check(a_named, &[named("a")], SignatureStatus::Valid);
     check(a_named, &[secret(7)], SignatureStatus::Valid);
     check(a_named, &[named("b")], SignatureStatus::Valid);
     check(a_named, &[secret(1)], SignatureStatus::UnknownKey);
-    // The key that has the id decides alone.
+    // Only the key with the ID is tried.
     let other = Key::hmac(Some("a".to_owned()), &[9; 32]).unwrap();
     check(a_named, &[other, named("b")], SignatureStatus::Invalid);
-    // A public key's bytes are never a secret, and what is not the key's algorithm is not tried.
+    // A public key is never used as a secret, and only keys of the algorithm are tried.
     check(
         a_named,
         &[private(Algorithm::RS256, "a")],
@@ -244,7 +244,7 @@ fn key_is_selected_by_id_and_keeps_its_algorithm() {
 #[test]
 fn ed25519_is_accepted_as_eddsa() {
     let key = private(Algorithm::EdDSA, "a");
-    for (alg, taken) in [
+    for (alg, accepted) in [
         ("EdDSA", true),
         ("Ed25519", true),
         ("Ed448", false),
@@ -252,12 +252,12 @@ fn ed25519_is_accepted_as_eddsa() {
     ] {
         let header = format!(r#"{{"alg":"{alg}","kid":"a"}}"#);
         let token = sign_text(&key, &header, "{}");
-        let genuine = Jws::parse(&token)
+        let is_valid = Jws::parse(&token)
             .is_ok_and(|jws| jws.verify(std::slice::from_ref(&key)) == SignatureStatus::Valid);
-        assert_eq!(genuine, taken, "{alg}");
+        assert_eq!(is_valid, accepted, "{alg}");
         let mut jwk = key.public_jwk().unwrap();
         jwk["alg"] = alg.into();
-        assert_eq!(Key::from_jwk(&jwk).unwrap().is_some(), taken, "{alg}");
+        assert_eq!(Key::from_jwk(&jwk).unwrap().is_some(), accepted, "{alg}");
     }
 }
 
@@ -274,8 +274,8 @@ fn keys_embedded_in_tokens_are_ignored() {
         header["alg"] = "ES256".into();
         let token = sign_text(&attacker, &header.to_string(), "{}");
         let jws = Jws::parse(&token).unwrap();
-        let ours = private(Algorithm::EdDSA, "ours");
-        assert_eq!(jws.verify(&[ours]), SignatureStatus::UnknownKey);
+        let own = private(Algorithm::EdDSA, "own");
+        assert_eq!(jws.verify(&[own]), SignatureStatus::UnknownKey);
     }
 }
 

@@ -1,5 +1,5 @@
-//! Keys: each is bound to one algorithm, so that a token never chooses how it is checked
-//! (RFC 8725, section 3.1).
+//! Keys, each bound to one algorithm, so that a token cannot choose how it is verified (RFC 8725,
+//! section 3.1).
 
 use std::sync::Arc;
 
@@ -10,14 +10,15 @@ use jsonwebtoken::{DecodingKey, EncodingKey};
 use super::Algorithm;
 use super::jwk::PublicKey;
 
-/// Bytes; RFC 7518, section 3.2.
+/// Minimum length of a secret, in bytes (RFC 7518, section 3.2).
 const MIN_SECRET: usize = 32;
-/// Bits; RFC 7518, section 3.3, and what the verifying library takes.
+/// Sizes of an RSA key, in bits: the minimum of RFC 7518, section 3.3, to the maximum of the
+/// library.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
-/// Bytes of a `kid`.
+/// Maximum length of a `kid`, in bytes.
 pub(super) const MAX_ID: usize = 256;
 
-/// A key with the one algorithm that it may be used for.
+/// A key with its only algorithm.
 #[derive(Clone)]
 pub struct Key {
     pub id: Option<String>,
@@ -27,34 +28,34 @@ pub struct Key {
 
 struct KeyMaterial {
     verifying: DecodingKey,
-    /// Absent from a public key.
+    /// `None` for a public key.
     signing: Option<EncodingKey>,
-    /// Absent from a secret.
+    /// `None` for a secret.
     public: Option<PublicKey>,
 }
 
-/// Why a key cannot be used. Never holds any of the key.
+/// Reason why a key cannot be used. It never contains any of the key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    #[error("an HS256 secret needs at least {MIN_SECRET} bytes, this one has {0}")]
+    #[error("an HS256 secret needs at least {MIN_SECRET} bytes, but has {0}")]
     ShortSecret(usize),
     #[error("HS256 takes a secret, not a key file")]
     SecretRequired,
-    #[error("a key's id has 1 to {MAX_ID} characters")]
+    #[error("a key ID must have 1 to {MAX_ID} characters")]
     BadId,
     #[error("not a PEM file with {}", key_type(*.0))]
     BadPem(Algorithm),
-    #[error("the key is encrypted: give it without a passphrase")]
+    #[error("the key is encrypted; use a key without a passphrase")]
     Encrypted,
-    #[error("an EC key is wanted as PKCS #8: convert it with `openssl pkcs8 -topk8 -nocrypt`")]
+    #[error("an EC key must be in PKCS #8; convert it with `openssl pkcs8 -topk8 -nocrypt`")]
     Sec1,
-    #[error("an RSA key needs 2048 to 8192 bits, this one has {0}")]
+    #[error("an RSA key needs 2048 to 8192 bits, but has {0}")]
     RsaSize(usize),
     #[error("the RSA exponent is not an odd number above 1")]
     RsaExponent,
-    #[error("{0} is not among the issuer's `algorithms`, or is for files only")]
+    #[error("{0} is not in the issuer's `algorithms`, or requires `jwks_file`")]
     AlgorithmNotAllowed(Algorithm),
-    #[error("a key of a kind, curve or algorithm that is not supported")]
+    #[error("the key type, curve or algorithm is not supported")]
     Unsupported,
     #[error("not a JSON Web Key: {0}")]
     BadJwk(&'static str),
@@ -67,7 +68,7 @@ pub enum KeyError {
 }
 
 impl Key {
-    /// Makes an HS256 key of a secret of at least 32 bytes.
+    /// Creates an HS256 key from a secret of at least 32 bytes.
     pub fn hmac(id: Option<String>, secret: &[u8]) -> Result<Key, KeyError> {
         if secret.len() < MIN_SECRET {
             return Err(KeyError::ShortSecret(secret.len()));
@@ -83,11 +84,13 @@ impl Key {
         )
     }
 
-    /// Reads a PEM key: a private one (PKCS #8, or PKCS #1 for RSA), which signs and verifies, or a
-    /// public one, which only verifies. Without an `id` it gets its thumbprint (RFC 7638).
+    /// Parses a PEM key: a private key (PKCS #8, or PKCS #1 for RSA), which signs and verifies, or
+    /// a public key, which only verifies.
+    ///
+    /// Without an `id`, the ID is the thumbprint (RFC 7638).
     pub fn from_pem(id: Option<String>, algorithm: Algorithm, pem: &[u8]) -> Result<Key, KeyError> {
-        let bad = KeyError::BadPem(algorithm);
-        let text = std::str::from_utf8(pem).map_err(|_| bad.clone())?;
+        let bad_pem = KeyError::BadPem(algorithm);
+        let text = std::str::from_utf8(pem).map_err(|_| bad_pem.clone())?;
         let label = text
             .split_once("-----BEGIN ")
             .and_then(|(_, rest)| rest.split_once("-----"))
@@ -98,14 +101,14 @@ impl Key {
             (_, Some("RSA PRIVATE KEY")) if text.contains("ENCRYPTED") => Err(KeyError::Encrypted),
             (_, Some("EC PRIVATE KEY" | "EC PARAMETERS")) => Err(KeyError::Sec1),
             (_, Some("PRIVATE KEY" | "RSA PRIVATE KEY")) => {
-                let (signing, public) = parse_private_pem(algorithm, pem).ok_or(bad)?;
+                let (signing, public) = parse_private_pem(algorithm, pem).ok_or(bad_pem)?;
                 Key::asymmetric(id, algorithm, Some(signing), public)
             }
             (_, Some("PUBLIC KEY" | "RSA PUBLIC KEY")) => {
-                let public = parse_public_pem(algorithm, pem).ok_or(bad)?;
+                let public = parse_public_pem(algorithm, pem).ok_or(bad_pem)?;
                 Key::asymmetric(id, algorithm, None, public)
             }
-            _ => Err(bad),
+            _ => Err(bad_pem),
         }
     }
 
@@ -145,23 +148,23 @@ impl Key {
         })
     }
 
-    /// Tells whether the key can sign, or only verify.
+    /// Whether the key can sign, not only verify.
     pub fn can_sign(&self) -> bool {
         self.material.signing.is_some()
     }
 
-    /// The secret or the private key as the library keeps it; `None` for a public key.
+    /// Returns the secret or the private key in the library's format; `None` for a public key.
     pub(super) fn secret(&self) -> Option<&[u8]> {
         self.material.signing.as_ref().map(EncodingKey::as_bytes)
     }
 
-    /// Signs a message; `None` when the key is public only or the signing library fails.
+    /// Signs a message; `None` if the key is public or the library fails.
     pub(super) fn sign(&self, message: &[u8]) -> Option<String> {
         let signing = self.material.signing.as_ref()?;
         jsonwebtoken::crypto::sign(message, signing, self.algorithm.library()).ok()
     }
 
-    /// Tells whether `signature` (base64url) is this key's for `message`.
+    /// Whether `signature` (base64url) is a signature of `message` by this key.
     pub(super) fn verify(&self, message: &[u8], signature: &str) -> bool {
         jsonwebtoken::crypto::verify(
             signature,
@@ -172,7 +175,7 @@ impl Key {
         .unwrap_or(false)
     }
 
-    /// The key as others may know it (RFC 7517); `None` for a secret.
+    /// Returns the public key as JWK (RFC 7517); `None` for a secret.
     pub fn public_jwk(&self) -> Option<serde_json::Value> {
         let mut jwk = self.material.public.as_ref()?.members();
         jwk.insert("use".to_owned(), "sig".into());
@@ -190,7 +193,7 @@ impl std::fmt::Debug for Key {
     }
 }
 
-/// The type of key that an algorithm uses, for messages.
+/// Describes the type of key that an algorithm requires.
 fn key_type(algorithm: Algorithm) -> &'static str {
     match algorithm {
         Algorithm::HS256 => "a secret",
@@ -200,7 +203,7 @@ fn key_type(algorithm: Algorithm) -> &'static str {
     }
 }
 
-/// Reads a private PEM and derives its public half.
+/// Parses a private PEM key and derives its public half.
 fn parse_private_pem(algorithm: Algorithm, pem: &[u8]) -> Option<(EncodingKey, PublicKey)> {
     let derive = &DEFAULT_PROVIDER.key_utils;
     match algorithm {
@@ -229,7 +232,7 @@ fn parse_private_pem(algorithm: Algorithm, pem: &[u8]) -> Option<(EncodingKey, P
     }
 }
 
-/// Reads a public PEM.
+/// Parses a public PEM key.
 fn parse_public_pem(algorithm: Algorithm, pem: &[u8]) -> Option<PublicKey> {
     match algorithm {
         Algorithm::HS256 => None,
@@ -259,7 +262,7 @@ fn parse_public_pem(algorithm: Algorithm, pem: &[u8]) -> Option<PublicKey> {
     }
 }
 
-/// `n` and `e` are big-endian, without leading zeros.
+/// Checks an RSA key. `n` and `e` are big-endian, without leading zeros.
 fn check_rsa(n: &[u8], e: &[u8]) -> Result<(), KeyError> {
     let bits = n
         .first()

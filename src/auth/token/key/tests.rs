@@ -10,9 +10,14 @@ const ED: &[u8] = include_bytes!("../testdata/ed.pem");
 
 #[test]
 fn key_files_are_accepted_or_rejected_with_reason() {
-    let check = |algorithm, pem: &[u8], wanted: Result<bool, KeyError>| {
-        let got = Key::from_pem(None, algorithm, pem).map(|key| key.can_sign());
-        assert_eq!(got, wanted, "{algorithm} {}", String::from_utf8_lossy(pem));
+    let check = |algorithm, pem: &[u8], expected: Result<bool, KeyError>| {
+        let result = Key::from_pem(None, algorithm, pem).map(|key| key.can_sign());
+        assert_eq!(
+            result,
+            expected,
+            "{algorithm} {}",
+            String::from_utf8_lossy(pem)
+        );
     };
     check(RS256, RSA, Ok(true));
     check(RS256, include_bytes!("../testdata/rsa-pkcs1.pem"), Ok(true));
@@ -121,14 +126,15 @@ fn default_id_is_the_thumbprint() {
 
 #[test]
 fn key_set_keeps_verification_keys() {
-    let check = |keys: serde_json::Value, algorithms: &[Algorithm], wanted: Result<usize, &str>| {
-        let set = serde_json::json!({ "keys": keys }).to_string();
-        let got = parse_jwks(set.as_bytes(), algorithms);
-        let got = got
-            .map(|set| set.keys.len())
-            .map_err(|error| error.to_string());
-        assert_eq!(got, wanted.map_err(str::to_owned), "{set}");
-    };
+    let check =
+        |keys: serde_json::Value, algorithms: &[Algorithm], expected: Result<usize, &str>| {
+            let set = serde_json::json!({ "keys": keys }).to_string();
+            let result = parse_jwks(set.as_bytes(), algorithms);
+            let result = result
+                .map(|set| set.keys.len())
+                .map_err(|error| error.to_string());
+            assert_eq!(result, expected.map_err(str::to_owned), "{set}");
+        };
     let ec = || {
         Key::from_pem(None, ES256, EC)
             .unwrap()
@@ -188,20 +194,20 @@ fn ignored_keys_are_reported_with_reason() {
     ] });
     let set = parse_jwks(set.to_string().as_bytes(), &[ES256, RS256]).unwrap();
     assert_eq!(set.keys.len(), 1);
-    let told = set
+    let reported = set
         .ignored
         .iter()
         .map(|key| (key.id.as_deref(), key.reason.to_string()));
-    let told: Vec<_> = told.collect();
+    let reported: Vec<_> = reported.collect();
     assert_eq!(
-        told,
+        reported,
         [
             (Some("weak"), KeyError::RsaSize(1032).to_string()),
             (None, KeyError::AlgorithmNotAllowed(HS256).to_string()),
             (Some("other-curve"), KeyError::Unsupported.to_string()),
             (
                 Some("incomplete"),
-                KeyError::BadJwk("a member of its kind of key is missing").to_string()
+                KeyError::BadJwk("a member of this key type is missing").to_string()
             ),
         ]
     );

@@ -10,36 +10,36 @@ use crate::config::units::Time;
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Limit {
-    /// `sliding_window`: two weighted counters. `sliding_log`: exact. `token_bucket`: refills
-    /// evenly, with a `burst`.
+    /// `sliding_window`: two weighted counters. `sliding_log`: every request, exactly.
+    /// `token_bucket`: steady refill, with a `burst`.
     #[serde(default)]
     pub(in crate::config) algorithm: Algorithm,
-    /// Requests in a window.
+    /// Maximum number of requests per window.
     #[schemars(range(min = 1, max = 9_007_199_254_740_992_u64))]
     pub(in crate::config) limit: u64,
-    /// The window.
+    /// Length of the window.
     pub(in crate::config) window: Time,
-    /// The size of a token bucket. `null`: the same as `limit`.
+    /// Capacity of the token bucket. `null`: the same as `limit`.
     #[serde(default)]
     #[schemars(range(min = 1, max = 9_007_199_254_740_992_u64))]
     pub(in crate::config) burst: Option<u64>,
-    /// Who is counted together: `ip`, `user`, `session`, `token`, `route`, `header:NAME`, or a
-    /// list of them for one counter for each combination.
+    /// What requests are counted by: `ip`, `user`, `session`, `token`, `route` or `header:NAME`, or
+    /// a list of these for one counter per combination.
     pub(in crate::config) key: Key,
-    /// `exact`: every decision by the store. `leased`: this gateway takes small batches from the
-    /// store, and decides from them.
+    /// `exact`: the store makes every decision. `leased`: the gateway obtains units from the store
+    /// in small batches and decides locally.
     #[serde(default)]
     pub(in crate::config) consistency: Consistency,
-    /// Binds only those who hold one of these. Empty: everyone.
+    /// Roles to which the limit applies. Empty: all users.
     #[serde(default)]
     pub(in crate::config) roles: Vec<String>,
-    /// Does not bind those who hold one of these.
+    /// Roles that are exempt from the limit.
     #[serde(default)]
     pub(in crate::config) except_roles: Vec<String>,
-    /// What holds while the store does not answer. `null`: what `store.on_outage.limits` says.
+    /// Behavior in degraded mode. `null`: as `store.on_outage.limits`.
     #[serde(default)]
     pub(in crate::config) on_outage: Option<LimitsOnOutage>,
-    /// Counts and reports, and never refuses.
+    /// Whether the limit only counts and reports, and never rejects.
     #[serde(default)]
     pub(in crate::config) shadow: bool,
 }
@@ -69,7 +69,7 @@ pub(in crate::config) enum Key {
 }
 
 impl Key {
-    /// The parts, one or many.
+    /// The parts of the key.
     pub(in crate::config) fn parts(&self) -> &[KeyPart] {
         match self {
             Key::One(part) => std::slice::from_ref(part),
@@ -92,7 +92,7 @@ impl JsonSchema for KeyPart {
             "type": "string",
             "pattern": "^(ip|user|session|token|route|header:.+)$",
             "patternErrorMessage":
-                "is not a key; write ip, user, session, token, route or header:NAME",
+                "is not a key; use ip, user, session, token, route or header:NAME",
             "examples": ["ip", "user", "session", "token", "route", "header:X-Api-Key"],
         })
     }

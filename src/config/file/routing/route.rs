@@ -6,62 +6,65 @@ use serde::{Deserialize, Serialize};
 use crate::config::file::identity::RouteIdentityHeaders;
 use crate::config::units::{Size, Time};
 
-/// What is done with the requests that match.
+/// Handling of the requests that match.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Route {
-    /// The name in logs, metrics and `explain`.
+    /// Name in logs, metrics and `explain`.
     #[schemars(length(min = 1, max = 100))]
     pub(in crate::config) name: String,
-    /// What a request must look like.
+    /// Conditions that a request must meet.
     #[serde(default, rename = "match")]
     pub(in crate::config) matches: Match,
-    /// `required`: 401 without a credential. `optional`: anonymous without one. `none`: credentials
-    /// are ignored.
+    /// `required`: 401 without a credential. `optional`: a request without one is anonymous.
+    /// `none`: credentials are ignored.
     #[serde(default)]
     pub(in crate::config) auth: Auth,
-    /// What a browser gets that opens a page here and is not signed in: `refuse`: 401. `redirect`: the
-    /// gateway's sign-in page, which brings it back. Programs and scripts always get 401.
+    /// Response to a browser that opens a page without being signed in. `refuse`: 401. `redirect`:
+    /// a redirect to the gateway's sign-in page, which then returns to the page. Other requests
+    /// always receive 401.
     #[serde(default)]
     pub(in crate::config) on_unauthenticated: OnUnauthenticated,
-    /// What the user must hold; without it 403.
+    /// Roles and scopes that the user must have. Without them, the response is 403.
     #[serde(default)]
     pub(in crate::config) require: Require,
-    /// Names of limits. All of them are one decision.
+    /// Names of limits. All of them are decided together.
     #[serde(default)]
     pub(in crate::config) limits: Vec<String>,
-    /// The name of an upstream.
+    /// Name of the upstream.
     pub(in crate::config) upstream: String,
-    /// Take `match.prefix` off the path before it goes upstream, and say so in `X-Forwarded-Prefix`.
+    /// Whether `match.prefix` is removed from the path for the upstream and sent in
+    /// `X-Forwarded-Prefix`.
     #[serde(default)]
     pub(in crate::config) strip_prefix: bool,
-    /// The size of a request body, or of each message of a gRPC call to an `h2` upstream; beyond it
-    /// the response is 413. `null`: unlimited.
+    /// Maximum size of a request body, or of each message of a gRPC call to an `h2` upstream. A
+    /// larger one is rejected with 413. `null`: unlimited.
     #[serde(default = "ten_mebibytes")]
     pub(in crate::config) max_body: Option<Size>,
     /// Overrides of the upstream's timeouts.
     #[serde(default)]
     pub(in crate::config) timeouts: TimeoutOverrides,
-    /// Let a bearer token go on to the upstream. The gateway's own cookie never does.
+    /// Whether the bearer token is passed to the upstream. The gateway's own cookie never is.
     #[serde(default)]
     pub(in crate::config) forward_credentials: bool,
-    /// Give the upstream a signed assertion of who asks: `X-Portcullis-Assertion`, a JWT of a minute
-    /// for the upstream's name as audience.
+    /// Whether the upstream receives a signed assertion of the user's identity in
+    /// `X-Portcullis-Assertion`: a JWT that is valid for a minute, with the upstream's name as
+    /// audience.
     #[serde(default)]
     pub(in crate::config) assertion: bool,
-    /// Oddities of a path that are allowed here, although two readers could read them differently.
+    /// Ambiguous path syntax that is allowed, although two programs could interpret it differently.
     #[serde(default)]
     pub(in crate::config) allow_in_path: Vec<PathAmbiguity>,
-    /// Cross-origin calls; preflights are answered by the gateway. `null`: left to the upstream.
+    /// Cross-origin requests. The gateway responds to preflights. `null`: left to the upstream.
     #[serde(default)]
     pub(in crate::config) cors: Option<Cors>,
-    /// Other identity headers than those of `identity_headers`, key by key.
+    /// Overrides of `identity_headers`, key by key.
     #[serde(default)]
     pub(in crate::config) identity_headers: Option<RouteIdentityHeaders>,
-    /// Towards the upstream. Cannot touch what the gateway vouches for.
+    /// Edits of request headers, except those that the gateway vouches for.
     #[serde(default)]
     pub(in crate::config) request_headers: HeaderEdits,
-    /// Towards the client.
+    /// Edits of response headers.
     #[serde(default)]
     pub(in crate::config) response_headers: HeaderEdits,
 }
@@ -73,11 +76,11 @@ fn ten_mebibytes() -> Option<Size> {
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::config) struct Match {
-    /// `app.example.com` or `*.example.com`. `null`: any.
+    /// Host: `app.example.com` or `*.example.com`. `null`: any.
     pub(in crate::config) host: Option<String>,
-    /// The whole path.
+    /// Exact path.
     pub(in crate::config) path: Option<String>,
-    /// The first segments of the path.
+    /// Leading segments of the path.
     pub(in crate::config) prefix: Option<String>,
     /// Methods. Empty: any.
     pub(in crate::config) methods: Vec<String>,
@@ -105,24 +108,25 @@ pub(in crate::config) enum OnUnauthenticated {
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::config) struct Require {
-    /// Any of these.
+    /// Roles of which the user needs at least one.
     pub(in crate::config) roles: Vec<String>,
-    /// All of these. A session has the scopes of its user (`portcullis users set-roles --scope`).
+    /// Scopes of which the user needs all. A session has the scopes of its user
+    /// (`portcullis users set-roles --scope`).
     pub(in crate::config) scopes: Vec<String>,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::config) struct TimeoutOverrides {
-    /// To connect.
+    /// Time limit to connect.
     pub(in crate::config) connect: Option<Time>,
-    /// Between two pieces of an answer.
+    /// Maximum time between two reads of a response.
     pub(in crate::config) read: Option<Time>,
-    /// Between two pieces of a request.
+    /// Maximum time between two writes of a request.
     pub(in crate::config) write: Option<Time>,
-    /// In the pool.
+    /// How long an idle connection is kept in the pool.
     pub(in crate::config) idle: Option<Time>,
-    /// Of an upgraded connection or an event stream.
+    /// Idle timeout of an upgraded connection, an event stream or a gRPC stream.
     pub(in crate::config) stream_idle: Option<Time>,
 }
 
@@ -141,22 +145,22 @@ pub(in crate::config) enum PathAmbiguity {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Cors {
-    /// `https://app.example.com`, or `*` for all.
+    /// Allowed origins, such as `https://app.example.com`, or `*` for all.
     #[schemars(length(min = 1))]
     pub(in crate::config) origins: Vec<String>,
-    /// Methods that may be used.
+    /// Allowed methods.
     #[serde(default = "simple_methods")]
     pub(in crate::config) methods: Vec<String>,
-    /// Request headers that may be sent.
+    /// Request headers that scripts may send.
     #[serde(default)]
     pub(in crate::config) headers: Vec<String>,
-    /// Response headers that may be read.
+    /// Response headers that scripts may read.
     #[serde(default)]
     pub(in crate::config) expose: Vec<String>,
-    /// Whether cookies are sent. Not with the origin `*`.
+    /// Whether requests may carry cookies. Not allowed with the origin `*`.
     #[serde(default)]
     pub(in crate::config) credentials: bool,
-    /// How long a browser may remember the answer. `null`: as long as it likes.
+    /// How long browsers may cache a preflight response. `null`: the browser's default.
     #[serde(default)]
     pub(in crate::config) max_age: Option<Time>,
 }
@@ -168,8 +172,8 @@ fn simple_methods() -> Vec<String> {
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::config) struct HeaderEdits {
-    /// Headers with their values, in place of what was there.
+    /// Headers to set, replacing existing values.
     pub(in crate::config) set: BTreeMap<String, String>,
-    /// Headers to take out.
+    /// Headers to remove.
     pub(in crate::config) remove: Vec<String>,
 }

@@ -5,35 +5,36 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::units::Time;
 
-/// A set of servers that do the same.
+/// A group of interchangeable servers.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Upstream {
-    /// `http://HOST:PORT`, `https://HOST:PORT` or `unix:/PATH` each, or `{url, weight}`.
+    /// The servers, each `http://HOST:PORT`, `https://HOST:PORT` or `unix:/PATH`, or `{url,
+    /// weight}`.
     #[schemars(length(min = 1))]
     pub(in crate::config) servers: Vec<Server>,
-    /// `h2` also in clear, for gRPC.
+    /// HTTP version. `h2` is used with and without TLS, and is required for gRPC.
     #[serde(default)]
     pub(in crate::config) protocol: Protocol,
-    /// The `Host` that it gets: `preserve` (the client's), `upstream` (the server's own), or a name.
+    /// `Host` header to send: `preserve` (the client's), `upstream` (the server's own) or a name.
     #[serde(default = "preserve")]
     pub(in crate::config) host: String,
-    /// For https servers. The certificate is always verified.
+    /// TLS settings for https servers. The certificate is always verified.
     #[serde(default)]
     pub(in crate::config) tls: UpstreamTls,
-    /// How a server is chosen.
+    /// Load balancing algorithm.
     #[serde(default)]
     pub(in crate::config) balance: Balance,
-    /// What a consistent hash reads: `ip`, `user`, `session` or `header:NAME`.
+    /// Input of the consistent hash: `ip`, `user`, `session` or `header:NAME`.
     #[serde(default)]
     pub(in crate::config) hash_key: Option<HashKey>,
-    /// Ask the servers regularly. `null`: only notice their failures.
+    /// Active health check. `null`: servers are only ejected after failed requests.
     #[serde(default)]
     pub(in crate::config) health_check: Option<HealthCheck>,
-    /// How long to wait.
+    /// Timeouts of connections to the servers.
     #[serde(default)]
     pub(in crate::config) timeouts: Timeouts,
-    /// Further attempts, only for requests that no server can have acted on.
+    /// Maximum number of retries. Only requests that no server can have processed are retried.
     #[serde(default = "one")]
     #[schemars(range(max = 10))]
     pub(in crate::config) retries: u32,
@@ -57,16 +58,16 @@ pub(in crate::config) enum Server {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct WeightedServer {
-    /// The server's address.
+    /// URL of the server.
     pub(in crate::config) url: String,
-    /// Its share of the requests.
+    /// Weight of the server in load balancing.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 256))]
     pub(in crate::config) weight: u32,
 }
 
 impl Server {
-    /// The address as written, and its share.
+    /// The URL as written, and the weight.
     pub(in crate::config) fn parts(&self) -> (&str, u32) {
         match self {
             Server::Url(url) => (url, 1),
@@ -86,13 +87,13 @@ pub(in crate::config) enum Protocol {
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::config) struct UpstreamTls {
-    /// PEM file of the authorities to trust. `null`: the system's.
+    /// PEM file with the trusted CA certificates. `null`: those of the system.
     pub(in crate::config) ca: Option<String>,
-    /// PEM file of the gateway's certificate.
+    /// PEM file with the gateway's client certificate.
     pub(in crate::config) cert: Option<String>,
-    /// PEM file of its key.
+    /// PEM file with the key of that certificate.
     pub(in crate::config) key: Option<String>,
-    /// The name to verify. `null`: the server's host.
+    /// Name to verify the certificate against. `null`: the server's host.
     pub(in crate::config) server_name: Option<String>,
 }
 
@@ -119,7 +120,7 @@ impl JsonSchema for HashKey {
         json_schema!({
             "type": "string",
             "pattern": "^(ip|user|session|header:.+)$",
-            "patternErrorMessage": "is not a hash key; write ip, user, session or header:NAME",
+            "patternErrorMessage": "is not a hash key; use ip, user, session or header:NAME",
             "examples": ["ip", "user", "session", "header:X-Tenant"],
         })
     }
@@ -128,16 +129,16 @@ impl JsonSchema for HashKey {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::config) struct HealthCheck {
-    /// What to ask for; 2xx is healthy.
+    /// Path of the request. A 2xx response is healthy.
     pub(in crate::config) path: String,
-    /// How often.
+    /// Time between two checks.
     pub(in crate::config) interval: Time,
-    /// How long to wait for the answer.
+    /// Time limit for the response.
     pub(in crate::config) timeout: Time,
-    /// Failures in a row.
+    /// Consecutive failures after which a server is unhealthy.
     #[schemars(range(min = 1, max = 1000))]
     pub(in crate::config) unhealthy_after: u32,
-    /// Successes in a row.
+    /// Consecutive successes after which a server is healthy again.
     #[schemars(range(min = 1, max = 1000))]
     pub(in crate::config) healthy_after: u32,
 }
@@ -157,16 +158,16 @@ impl Default for HealthCheck {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::config) struct Timeouts {
-    /// To connect, TLS included.
+    /// Time limit to connect, including TLS.
     pub(in crate::config) connect: Time,
-    /// Between two pieces of a response. Ends with an upgrade, an event stream or a gRPC stream, to
-    /// which `stream_idle` applies.
+    /// Maximum time between two reads of a response. `stream_idle` applies instead to an upgraded
+    /// connection, an event stream or a gRPC stream.
     pub(in crate::config) read: Time,
-    /// Between two pieces of a request.
+    /// Maximum time between two writes of a request.
     pub(in crate::config) write: Time,
     /// How long an idle connection is kept in the pool.
     pub(in crate::config) idle: Time,
-    /// How long an upgraded connection, an event stream or a gRPC stream may be silent. `null`: for ever.
+    /// Idle timeout of an upgraded connection, an event stream or a gRPC stream. `null`: none.
     pub(in crate::config) stream_idle: Option<Time>,
 }
 

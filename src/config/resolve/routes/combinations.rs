@@ -1,4 +1,4 @@
-//! What a route says together.
+//! Checks of combinations of a route's settings.
 
 use super::References;
 use crate::config::context::ResolveContext;
@@ -6,66 +6,70 @@ use crate::config::document::ConfigPath;
 use crate::config::file::routing::route as file;
 use crate::config::file::storage::Algorithm;
 
-/// Reports what a route says that something else, in it or in the file, makes meaningless.
+/// Reports settings of a route that others, in the route or in the file, make meaningless.
 pub(super) fn check(
-    written: &file::Route,
-    known: &References<'_>,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    raw: &file::Route,
+    references: &References<'_>,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) {
-    if written.strip_prefix && written.matches.prefix.is_none() {
+    if raw.strip_prefix && raw.matches.prefix.is_none() {
         let message = "\"strip_prefix\" needs \"match.prefix\"";
-        review.error_at_key(&place.key("strip_prefix"), message);
+        context.error_at_key(&location.key("strip_prefix"), message);
     }
-    let requires = !written.require.roles.is_empty() || !written.require.scopes.is_empty();
-    if written.auth == file::Auth::None && requires {
-        let message = "\"require\" needs to know the user, and \"auth: none\" asks for none";
-        review.error_at_key(&place.key("require"), message);
+    let requires = !raw.require.roles.is_empty() || !raw.require.scopes.is_empty();
+    if raw.auth == file::Auth::None && requires {
+        let message = "\"require\" needs the user, who is unknown with \"auth: none\"";
+        context.error_at_key(&location.key("require"), message);
     }
-    if written.on_unauthenticated == file::OnUnauthenticated::Redirect {
-        let place = place.key("on_unauthenticated");
-        check_redirect(written.auth, known.endpoints, &place, review);
+    if raw.on_unauthenticated == file::OnUnauthenticated::Redirect {
+        let location = location.key("on_unauthenticated");
+        check_redirect(raw.auth, references.endpoints, &location, context);
     }
-    if written.assertion {
-        check_assertion(written.auth, known.signing, &place.key("assertion"), review);
+    if raw.assertion {
+        check_assertion(
+            raw.auth,
+            references.signing,
+            &location.key("assertion"),
+            context,
+        );
     }
 }
 
 fn check_redirect(
     auth: file::Auth,
     endpoints: bool,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) {
     if auth == file::Auth::None {
-        let message = "\"on_unauthenticated: redirect\" is for routes that ask who somebody is, and \
-                       \"auth: none\" does not";
-        review.error_at_key(place, message);
+        let message = "\"on_unauthenticated: redirect\" has no effect with \"auth: none\"";
+        context.error_at_key(location, message);
     }
     if !endpoints {
         let message = "\"on_unauthenticated: redirect\" needs the gateway's own endpoints, and \
                        \"api\" is null";
-        review.error_at_key(place, message);
+        context.error_at_key(location, message);
     }
 }
 
 fn check_assertion(
     auth: file::Auth,
     signing: Option<Algorithm>,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) {
     if auth == file::Auth::None {
-        let message = "\"assertion\" needs to know the user, and \"auth: none\" asks for none";
-        review.error_at_key(place, message);
+        let message = "\"assertion\" needs the user, who is unknown with \"auth: none\"";
+        context.error_at_key(location, message);
     }
     let message = match signing {
         Some(Algorithm::HS256) => {
-            "\"assertion\" needs a key that upstreams can verify with: \"tokens.signing\" must be \
-             EdDSA, ES256 or RS256, for HS256 has no public key"
+            "\"assertion\" needs a key pair: \"tokens.signing\" must be EdDSA, ES256 or RS256, \
+             because HS256 has no public key"
         }
         Some(_) => return,
         None => "\"assertion\" needs \"tokens.signing\", the key that signs it",
     };
-    review.error_at_key(place, message);
+    context.error_at_key(location, message);
 }

@@ -22,25 +22,25 @@ use crate::routing::{
 
 mod combinations;
 
-/// What routes refer to.
+/// Definitions that routes refer to.
 struct References<'a> {
     limits: &'a BTreeMap<String, Arc<Limit>>,
     upstreams: Vec<&'a str>,
-    /// `None`: no key signs.
+    /// `None` without a signing key.
     signing: Option<Algorithm>,
-    /// Whether the gateway has endpoints of its own.
+    /// Whether the gateway has its own endpoints.
     endpoints: bool,
     identity_headers: &'a Arc<IdentityHeaders>,
 }
 
-/// The routes, in the file's order.
+/// Resolves the routes, in file order.
 pub(super) fn routes(
     file: &File,
     limits: &BTreeMap<String, Arc<Limit>>,
     identity_headers: &Arc<IdentityHeaders>,
-    review: &mut ResolveContext<'_>,
+    context: &mut ResolveContext<'_>,
 ) -> Option<Vec<Route>> {
-    let known = References {
+    let references = References {
         limits,
         upstreams: file.upstreams.keys().map(String::as_str).collect(),
         signing: file.tokens.signing.as_ref().map(|key| key.algorithm),
@@ -52,14 +52,14 @@ pub(super) fn routes(
     let mut names: HashMap<&str, usize> = HashMap::new();
     let mut matches: HashMap<String, &str> = HashMap::new();
     for (index, one) in file.routes.iter().enumerate() {
-        let place = all.item(index);
+        let location = all.item(index);
         check_name(
             &one.name,
             names.insert(&one.name, index),
-            &place.key("name"),
-            review,
+            &location.key("name"),
+            context,
         );
-        let route = route(one, &known, &place, review);
+        let route = route(one, &references, &location, context);
         if let Some(route) = &route {
             let first = matches
                 .entry(match_key(&route.matches))
@@ -69,7 +69,7 @@ pub(super) fn routes(
                     "the routes \"{first}\" and \"{}\" match exactly the same requests",
                     one.name
                 );
-                review.error(&place, message);
+                context.error(&location, message);
             }
         }
         complete = complete.zip(route).map(|(mut all, route)| {
@@ -82,20 +82,23 @@ pub(super) fn routes(
 
 fn check_name(
     name: &str,
-    before: Option<usize>,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    previous: Option<usize>,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) {
     if name.chars().any(char::is_control) {
-        review.error(place, "a route's name cannot have control characters");
+        context.error(location, "a route name must not contain control characters");
     }
-    if before.is_some() {
-        let shown = review.quoted(place, name);
-        review.error(place, format!("another route is named {shown} already"));
+    if previous.is_some() {
+        let quoted = context.quoted(location, name);
+        context.error(
+            location,
+            format!("another route already has the name {quoted}"),
+        );
     }
 }
 
-/// A text that is equal for matches that are.
+/// Returns a string that is equal for equal matches.
 fn match_key(matches: &Match) -> String {
     let mut methods: Vec<&str> = matches.methods.iter().map(Method::as_str).collect();
     methods.sort_unstable();
@@ -108,125 +111,144 @@ fn match_key(matches: &Match) -> String {
 }
 
 fn route(
-    written: &file::Route,
-    known: &References<'_>,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    raw: &file::Route,
+    references: &References<'_>,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> Option<Route> {
-    let matches = route_match(&written.matches, &place.key("match"), review);
-    combinations::check(written, known, place, review);
-    let limits = route_limits(&written.limits, known, &place.key("limits"), review);
+    let matches = route_match(&raw.matches, &location.key("match"), context);
+    combinations::check(raw, references, location, context);
+    let limits = route_limits(&raw.limits, references, &location.key("limits"), context);
     let (limits_after, limits_before) =
         limits.into_iter().partition(|limit| limit.needs_identity());
-    let upstream = upstream_index(&written.upstream, known, &place.key("upstream"), review);
-    let cors = written
+    let upstream = upstream_index(
+        &raw.upstream,
+        references,
+        &location.key("upstream"),
+        context,
+    );
+    let cors = raw
         .cors
         .as_ref()
-        .map(|cors| cors_rules(cors, &place.key("cors"), review));
-    let identity_headers = match &written.identity_headers {
-        None => Arc::clone(known.identity_headers),
-        Some(differing) => {
-            let place = place.key("identity_headers");
-            let global = known.identity_headers;
-            Arc::new(route_identity_headers(differing, global, &place, review))
-        }
-    };
+        .map(|cors| cors_rules(cors, &location.key("cors"), context));
+    let identity_headers = identity_headers(raw, references, location, context);
     let upstream_edits = EditDirection::Upstream(&identity_headers);
-    let requests = place.key("request_headers");
-    let answers = place.key("response_headers");
+    let requests = location.key("request_headers");
+    let responses = location.key("response_headers");
     let route = Route {
-        name: written.name.as_str().into(),
+        name: raw.name.as_str().into(),
         matches: matches?,
-        auth: match written.auth {
+        auth: match raw.auth {
             file::Auth::Required => Auth::Required,
             file::Auth::Optional => Auth::Optional,
             file::Auth::None => Auth::None,
         },
-        on_unauthenticated: match written.on_unauthenticated {
+        on_unauthenticated: match raw.on_unauthenticated {
             file::OnUnauthenticated::Redirect => OnUnauthenticated::Redirect,
             file::OnUnauthenticated::Refuse => OnUnauthenticated::Refuse,
         },
         require: Requirements {
-            roles: written.require.roles.clone(),
-            scopes: written.require.scopes.clone(),
+            roles: raw.require.roles.clone(),
+            scopes: raw.require.scopes.clone(),
         },
         limits_before,
         limits_after,
         upstream: upstream.unwrap_or_default(),
-        strip_prefix: written.strip_prefix,
-        max_body: written.max_body.map_or(u64::MAX, |size| size.0),
-        timeouts: timeouts(&written.timeouts, &place.key("timeouts"), review),
-        forward_credentials: written.forward_credentials,
-        assertion: written.assertion,
-        allow_in_path: path_ambiguities(&written.allow_in_path),
+        strip_prefix: raw.strip_prefix,
+        max_body: raw.max_body.map_or(u64::MAX, |size| size.0),
+        timeouts: timeouts(&raw.timeouts, &location.key("timeouts"), context),
+        forward_credentials: raw.forward_credentials,
+        assertion: raw.assertion,
+        allow_in_path: path_ambiguities(&raw.allow_in_path),
         cors,
-        request_headers: header_edits(&written.request_headers, upstream_edits, &requests, review),
+        request_headers: header_edits(&raw.request_headers, upstream_edits, &requests, context),
         response_headers: header_edits(
-            &written.response_headers,
+            &raw.response_headers,
             EditDirection::Client,
-            &answers,
-            review,
+            &responses,
+            context,
         ),
         identity_headers,
     };
     upstream.map(|_| route)
 }
 
-/// The index of the upstream of that name.
+fn identity_headers(
+    raw: &file::Route,
+    references: &References<'_>,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
+) -> Arc<IdentityHeaders> {
+    let global = references.identity_headers;
+    match &raw.identity_headers {
+        None => Arc::clone(global),
+        Some(overrides) => {
+            let location = location.key("identity_headers");
+            Arc::new(route_identity_headers(
+                overrides, global, &location, context,
+            ))
+        }
+    }
+}
+
+/// Returns the index of an upstream by name.
 fn upstream_index(
     name: &str,
-    known: &References<'_>,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    references: &References<'_>,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> Option<usize> {
-    let found = known.upstreams.iter().position(|known| *known == name);
-    if found.is_none() {
-        let names = known.upstreams.iter().copied();
-        review.unknown_reference(place, "upstream", name, names);
+    let index = references.upstreams.iter().position(|known| *known == name);
+    if index.is_none() {
+        let names = references.upstreams.iter().copied();
+        context.unknown_reference(location, "upstream", name, names);
     }
-    found
+    index
 }
 
 fn route_match(
-    written: &file::Match,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    raw: &file::Match,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> Option<Match> {
-    let mut fault = |key: &str, message: String| review.error(&place.key(key), message);
-    let host = match written.host.as_deref().map(HostPattern::parse) {
-        Some(Err(wrong)) => {
-            fault("host", wrong.to_string());
+    let mut report = |key: &str, message: String| context.error(&location.key(key), message);
+    let host = match raw.host.as_deref().map(HostPattern::parse) {
+        Some(Err(error)) => {
+            report("host", error.to_string());
             None
         }
         Some(Ok(host)) => Some(Some(host)),
         None => Some(None),
     };
-    let path = match (&written.path, &written.prefix) {
+    let path = match (&raw.path, &raw.prefix) {
         (Some(_), Some(_)) => {
-            fault("prefix", "give \"path\" or \"prefix\", not both".to_owned());
+            report("prefix", "give \"path\" or \"prefix\", not both".to_owned());
             None
         }
         (Some(path), None) => PathPattern::exact(path)
-            .map_err(|wrong| fault("path", wrong.to_string()))
+            .map_err(|error| report("path", error.to_string()))
             .ok(),
         (None, Some(prefix)) => PathPattern::prefix(prefix)
-            .map_err(|wrong| fault("prefix", wrong.to_string()))
+            .map_err(|error| report("prefix", error.to_string()))
             .ok(),
         (None, None) => Some(PathPattern::default()),
     };
-    let methods = methods(&written.methods, &place.key("methods"), review);
+    let methods = methods(&raw.methods, &location.key("methods"), context);
     let mut headers = Vec::new();
-    for (text, value) in &written.headers {
-        let place = place.key("headers").key(text);
-        let Some(name) = header_name_at_key(text, &place, review) else {
+    for (text, value) in &raw.headers {
+        let location = location.key("headers").key(text);
+        let Some(name) = header_name_at_key(text, &location, context) else {
             continue;
         };
         if headers.iter().any(|(other, _)| *other == name) {
-            review.error_at_key(&place, format!("\"{name}\" is matched on already"));
+            context.error_at_key(&location, format!("\"{name}\" is already matched on"));
         }
         match HeaderValue::from_str(value) {
             Ok(value) => headers.push((name, value)),
-            Err(_) => review.error(&place, "a header's value cannot have control characters"),
+            Err(_) => context.error(
+                &location,
+                "a header value must not contain control characters",
+            ),
         }
     }
     Some(Match {
@@ -237,29 +259,29 @@ fn route_match(
     })
 }
 
-fn methods(written: &[String], place: &ConfigPath, review: &mut ResolveContext<'_>) -> Vec<Method> {
+fn methods(raw: &[String], location: &ConfigPath, context: &mut ResolveContext<'_>) -> Vec<Method> {
     let standard = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"];
     let mut methods = Vec::new();
-    for (index, text) in written.iter().enumerate() {
-        let place = place.item(index);
+    for (index, text) in raw.iter().enumerate() {
+        let location = location.item(index);
         let upper = text.to_ascii_uppercase();
         match Method::from_bytes(text.as_bytes()) {
             Ok(Method::CONNECT | Method::TRACE) => {
-                review.error(
-                    &place,
-                    "the gateway answers CONNECT and TRACE itself, with 405",
+                context.error(
+                    &location,
+                    "the gateway itself responds to CONNECT and TRACE with 405",
                 );
             }
             Ok(method) if *text == upper => {
                 if methods.contains(&method) {
-                    review.error(&place, "this method is in the list already");
+                    context.error(&location, "duplicate method");
                 }
                 methods.push(method);
             }
             _ => {
                 let hint = did_you_mean(&upper, standard);
-                let message = format!("this is not a method; methods are upper case{hint}");
-                review.error(&place, message);
+                let message = format!("not a method; methods are upper case{hint}");
+                context.error(&location, message);
             }
         }
     }
@@ -267,32 +289,29 @@ fn methods(written: &[String], place: &ConfigPath, review: &mut ResolveContext<'
 }
 
 fn route_limits(
-    written: &[String],
-    known: &References<'_>,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    raw: &[String],
+    references: &References<'_>,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> Vec<Arc<Limit>> {
     let mut limits: Vec<Arc<Limit>> = Vec::new();
     let mut forgeable = Vec::new();
-    for (index, name) in written.iter().enumerate() {
-        let place = place.item(index);
-        let Some(limit) = known.limits.get(name) else {
-            let names = known.limits.keys().map(String::as_str);
-            review.unknown_reference(&place, "limit", name, names);
+    for (index, name) in raw.iter().enumerate() {
+        let location = location.item(index);
+        let Some(limit) = references.limits.get(name) else {
+            let names = references.limits.keys().map(String::as_str);
+            context.unknown_reference(&location, "limit", name, names);
             continue;
         };
         if limits.iter().any(|other| other.name == limit.name) {
-            review.error(
-                &place,
-                format!("the limit \"{name}\" is in the list already"),
-            );
+            context.error(&location, format!("duplicate limit \"{name}\""));
         }
         if limit
             .key
             .iter()
             .all(|part| matches!(part, KeyPart::Header(_)))
         {
-            forgeable.push(place);
+            forgeable.push(location);
         }
         limits.push(Arc::clone(limit));
     }
@@ -304,17 +323,17 @@ fn route_limits(
             && !limit.shadow
     };
     if !limits.iter().any(by_address) {
-        for place in forgeable {
-            let message = "this limit counts by a header, which a client can change at will: the \
-                           route needs a limit with the key \"ip\" too";
-            review.error(&place, message);
+        for location in forgeable {
+            let message = "this limit counts by a header, which clients can change at will; the \
+                           route also needs a limit with the key \"ip\"";
+            context.error(&location, message);
         }
     }
     limits
 }
 
-fn path_ambiguities(written: &[file::PathAmbiguity]) -> PathAmbiguities {
-    written.iter().fold(PathAmbiguities::NONE, |set, one| {
+fn path_ambiguities(raw: &[file::PathAmbiguity]) -> PathAmbiguities {
+    raw.iter().fold(PathAmbiguities::NONE, |set, one| {
         set.with(match one {
             file::PathAmbiguity::DoubleSlash => PathAmbiguities::DOUBLE_SLASH,
             file::PathAmbiguity::EncodedSlash => PathAmbiguities::ENCODED_SLASH,
@@ -328,49 +347,49 @@ fn path_ambiguities(written: &[file::PathAmbiguity]) -> PathAmbiguities {
 }
 
 fn timeouts(
-    written: &file::TimeoutOverrides,
-    place: &ConfigPath,
-    review: &mut ResolveContext<'_>,
+    raw: &file::TimeoutOverrides,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
 ) -> TimeoutOverrides {
     let mut time = |key: &str, time: Option<Time>| {
-        time.map(|time| review.require_positive(&place.key(key), time))
+        time.map(|time| context.require_positive(&location.key(key), time))
     };
     TimeoutOverrides {
-        connect: time("connect", written.connect),
-        read: time("read", written.read),
-        write: time("write", written.write),
-        idle: time("idle", written.idle),
-        stream_idle: time("stream_idle", written.stream_idle),
+        connect: time("connect", raw.connect),
+        read: time("read", raw.read),
+        write: time("write", raw.write),
+        idle: time("idle", raw.idle),
+        stream_idle: time("stream_idle", raw.stream_idle),
     }
 }
 
-fn cors_rules(written: &file::Cors, place: &ConfigPath, review: &mut ResolveContext<'_>) -> Cors {
+fn cors_rules(raw: &file::Cors, location: &ConfigPath, context: &mut ResolveContext<'_>) -> Cors {
     let mut origins = Vec::new();
-    for (index, text) in written.origins.iter().enumerate() {
-        let place = place.key("origins").item(index);
+    for (index, text) in raw.origins.iter().enumerate() {
+        let location = location.key("origins").item(index);
         if text != "*" {
-            origins.extend(origins::parse_origin(text, &place, review));
+            origins.extend(origins::parse_origin(text, &location, context));
             continue;
         }
-        if written.credentials {
-            let message = "\"credentials: true\" needs the origins by name: with \"*\" every site \
-                           could act as the user";
-            review.error(&place, message);
+        if raw.credentials {
+            let message = "\"credentials: true\" requires a list of origins; with \"*\", every \
+                           site could act as the user";
+            context.error(&location, message);
         }
         origins.push(text.clone());
     }
     let mut names = |list: &[String], key: &str| {
-        let place = place.key(key);
+        let location = location.key(key);
         let all = list.iter().enumerate();
-        all.filter_map(|(index, text)| header_name(text, &place.item(index), review))
+        all.filter_map(|(index, text)| header_name(text, &location.item(index), context))
             .collect()
     };
     Cors {
-        headers: names(&written.headers, "headers"),
-        expose: names(&written.expose, "expose"),
+        headers: names(&raw.headers, "headers"),
+        expose: names(&raw.expose, "expose"),
         origins,
-        methods: methods(&written.methods, &place.key("methods"), review),
-        credentials: written.credentials,
-        max_age: written.max_age.map(|time| time.0),
+        methods: methods(&raw.methods, &location.key("methods"), context),
+        credentials: raw.credentials,
+        max_age: raw.max_age.map(|time| time.0),
     }
 }

@@ -110,7 +110,7 @@ fn parse_id(found: Option<Value>) -> Result<String, &'static str> {
         None => return Err("the user's id is not there"),
     };
     if !is_user_id(&id) {
-        return Err("the user's id is not 1 to 255 visible characters");
+        return Err("the user ID does not consist of 1 to 255 visible characters");
     }
     Ok(id)
 }
