@@ -14,7 +14,7 @@ use portcullis::issuers::Issuers;
 use portcullis::issuers::verifier::Verifier;
 use portcullis::pipeline::admission::{Admission, AuthRequest, Permit};
 use portcullis::rejection::Rejection;
-use portcullis::sessions::durable::DurableSessions;
+use portcullis::sessions::Sessions;
 use portcullis::settings::Settings;
 use portcullis::store::Store;
 use portcullis::telemetry::metrics::Metrics;
@@ -30,7 +30,7 @@ pub(crate) struct Fixture {
     pub(crate) verifier: Verifier,
     metrics: Arc<Metrics>,
     store: Store,
-    durable: DurableSessions,
+    sessions: Sessions,
     events: Events,
     _folder: tempfile::TempDir,
 }
@@ -54,7 +54,13 @@ impl Fixture {
         drop(entered);
         Fixture {
             verifier,
-            durable: DurableSessions::new(directory.expect("a database"), false),
+            sessions: Sessions::new(
+                store.clone(),
+                &settings.boot.store,
+                directory.expect("a database"),
+                Arc::clone(&metrics),
+                false,
+            ),
             events: Events::new(store.clone()),
             runtime,
             settings,
@@ -106,11 +112,9 @@ impl Fixture {
         let route = routes.find(|one| &*one.name == route).expect("the route");
         let admission = Admission {
             reloadable: live,
-            store_settings: &self.settings.boot.store,
             verifier: &self.verifier,
             store: &self.store,
-            durable: &self.durable,
-            near_cache: self.store.near_cache(),
+            sessions: &self.sessions,
             metrics: &self.metrics,
             events: &self.events,
             request_id: &portcullis::telemetry::request_id::RequestId::default(),

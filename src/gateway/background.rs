@@ -7,7 +7,7 @@ use super::Services;
 use crate::events::{Event, EventKind};
 use crate::proxy::listener::ListenerState;
 use crate::store::StoreError;
-use crate::telemetry::metrics::{CleanUpKind, CleanUpStatus};
+use crate::telemetry::metrics::CleanUpStatus;
 
 /// How often uses are written.
 const USE_WRITE_INTERVAL: Duration = Duration::from_secs(1);
@@ -18,12 +18,8 @@ const CLEANUP_INTERVAL: Duration = Duration::from_secs(30);
 pub(super) fn start(parts: &Services, doors: &[Arc<ListenerState>]) {
     let snapshot = Arc::clone(&parts.snapshot);
     let idle = move || snapshot.load().settings.sessions.idle_timeout;
-    tokio::spawn(Arc::clone(&parts.open_streams).sweep(
-        parts.store.clone(),
-        parts.sessions.durable().clone(),
-        idle,
-    ));
-    tokio::spawn(Arc::clone(&parts.open_streams).report(parts.store.clone()));
+    tokio::spawn(Arc::clone(&parts.open_streams).sweep(parts.sessions.clone(), idle));
+    tokio::spawn(Arc::clone(&parts.open_streams).report(parts.sessions.clone()));
     let registry = Arc::clone(&parts.open_streams);
     let watched = move |session| registry.is_watched(session);
     tokio::spawn(parts.store.clone().follow_changes(watched));
@@ -36,25 +32,13 @@ pub(super) fn start(parts: &Services, doors: &[Arc<ListenerState>]) {
         metrics.store_data_lost.inc();
         events.record(Event::new(EventKind::StoreDataLost));
     };
-    tokio::spawn(
-        parts
-            .sessions
-            .durable()
-            .clone()
-            .run_integrity_checks(parts.store.clone(), lost),
-    );
-    tokio::spawn(
-        parts
-            .sessions
-            .durable()
-            .clone()
-            .record_announced_revocations(parts.store.clone()),
-    );
+    tokio::spawn(parts.sessions.clone().run_integrity_checks(lost));
+    tokio::spawn(parts.sessions.clone().record_announced_revocations());
     tokio::spawn(parts.store.clone().run_limit_reconciliation());
     tokio::spawn(run_every(
         USE_WRITE_INTERVAL,
-        parts.clone(),
-        |parts| async move { write_uses(&parts).await },
+        parts.sessions.clone(),
+        |sessions| async move { sessions.write_uses().await },
     ));
     tokio::spawn(run_every(
         CLEANUP_INTERVAL,
@@ -82,28 +66,10 @@ async fn run_every<T: Clone, F: Future<Output = ()>>(
 pub(super) async fn flush_all(parts: &Services) {
     parts.store.return_all_units().await;
     parts.store.report_admitted().await;
-    write_uses(parts).await;
-    if let Some(durable) = parts.sessions.durable().if_enabled()
-        && let Err(error) = durable.flush_uses(&parts.store).await
-    {
-        tracing::warn!(%error, "the latest uses are not in the database");
-    }
+    parts.sessions.flush_uses().await;
     parts.events.flush();
     if let Err(error) = parts.store.flush_journal().await {
         tracing::warn!(%error, "the latest events are in the log only");
-    }
-}
-
-/// Writes what sessions were used for; what cannot be written waits for the next time.
-async fn write_uses(parts: &Services) {
-    let uses = parts.near_cache.take_uses();
-    if let Some(durable) = parts.sessions.durable().if_enabled()
-        && let Err(error) = durable.write_uses(&parts.store, &uses).await
-    {
-        tracing::debug!(%error, "uses wait to be written to the database");
-    }
-    if !uses.is_empty() && parts.store.record_uses(&uses).await.is_err() {
-        parts.near_cache.restore_uses(uses);
     }
 }
 
@@ -138,42 +104,12 @@ async fn clean_up_shared(parts: &Services) -> Result<CleanUpStatus, StoreError> 
         return Ok(CleanUpStatus::Skipped);
     };
     // Whatever else the fleet shares is cleaned up here, while the turn is held.
-    trim_database(parts).await;
+    parts.sessions.delete_expired().await;
     let marked = parts.store.extend_marker().await;
     let mut standing = Vec::new();
     let cleaned = parts.store.clean_up(&turn, &mut standing).await;
-    if let Some(durable) = parts.sessions.durable().if_enabled()
-        && let Err(error) = durable
-            .record_existing_revocations(&parts.store, standing)
-            .await
-    {
-        tracing::debug!(%error, "revocations wait to be written to the database");
-    }
+    parts.sessions.record_existing_revocations(standing).await;
     parts.store.end_clean_up(turn).await?;
     marked?;
     cleaned.map(|_| CleanUpStatus::Done)
-}
-
-/// Drops durable sessions and revocations that are over for good.
-async fn trim_database(parts: &Services) {
-    let (Some(durable), Ok(now)) = (
-        parts.sessions.durable().if_enabled(),
-        parts.store.now().await,
-    ) else {
-        return;
-    };
-    match durable.delete_expired(now).await {
-        Ok((sessions, revocations)) => {
-            let metrics = &parts.metrics;
-            metrics.count_removed(CleanUpKind::DurableSessions, sessions);
-            metrics.count_removed(CleanUpKind::Revocations, revocations);
-        }
-        Err(error) => {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(
-                error,
-                "durable sessions and revocations could not be trimmed"
-            );
-        }
-    }
 }

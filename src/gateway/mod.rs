@@ -81,11 +81,7 @@ pub fn run(start: StartOptions) -> anyhow::Result<()> {
         workers.wait_until_accepting().await;
         reload::record_load_time(&services);
         // A gateway that reports to be ready has verified its store, if the store responds.
-        services
-            .sessions
-            .durable()
-            .wait_until_verified(&services.store)
-            .await;
+        services.sessions.wait_until_verified().await;
         anyhow::Ok(())
     })?;
     services.readiness.set_serving();

@@ -15,7 +15,6 @@ use crate::proxy::open_streams::OpenStreams;
 use crate::sessions::Sessions;
 use crate::settings::Boot;
 use crate::store::Store;
-use crate::store::near_cache::NearCache;
 use crate::telemetry::metrics::Metrics;
 
 /// What workers, API, admin listener, background tasks and command line share. Clones share all of
@@ -30,8 +29,6 @@ pub struct Services {
     pub metrics: Arc<Metrics>,
     /// State that the fleet shares; each worker has a connection of its own.
     pub store: Store,
-    /// Sessions that this gateway has looked up.
-    pub near_cache: Arc<NearCache>,
     /// Security events, for the audit log and the journal.
     pub events: Events,
     /// Sessions and revocations, in the store and in the database.
@@ -60,6 +57,7 @@ impl Services {
         let events = Events::new(store.clone());
         let sessions = Sessions::new(
             store.clone(),
+            &boot.store,
             database.clone(),
             Arc::clone(&metrics),
             snapshot.settings.sessions.durable,
@@ -75,7 +73,6 @@ impl Services {
         Ok(Services {
             boot: Arc::new(boot),
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
-            near_cache: Arc::clone(store.near_cache()),
             store,
             events,
             sessions,

@@ -36,7 +36,7 @@ pub(super) async fn drain(
             () = pause => {}
         }
     }
-    services.open_streams.retract(&services.store).await;
+    services.open_streams.retract(&services.sessions).await;
     let name = services.open_streams.gateway();
     if let Err(error) = services.store.withdraw_presence(name).await {
         tracing::debug!(%error, "the fleet will notice by itself");

@@ -237,8 +237,8 @@ impl RequestContext {
     /// Counts a use of the session; it is written to the store later.
     pub(super) fn record_session_use(&self, identity: &Identity) {
         if let (Some(session), Some(origin)) = (identity.session(), &self.client_origin) {
-            let cache = &self.worker.near_cache;
-            cache.record_request(session.id, identity.confirmed_at, origin.ip);
+            let sessions = &self.worker.sessions;
+            sessions.record_request(session.id, identity.confirmed_at, origin.ip);
         }
     }
 

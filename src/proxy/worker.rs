@@ -17,10 +17,9 @@ use crate::pipeline::admission::Admission;
 use crate::pipeline::snapshot::Snapshot;
 use crate::pipeline::via::Via;
 use crate::rejection::{Reason, Refusal};
-use crate::sessions::durable::DurableSessions;
+use crate::sessions::Sessions;
 use crate::settings;
 use crate::store::Store;
-use crate::store::near_cache::NearCache;
 use crate::telemetry::logging::{AccessLog, AccessRecord};
 use crate::telemetry::metrics::{ConnectionRefusal, Metrics, NO_ROUTE};
 use crate::telemetry::request_id::RequestId;
@@ -30,9 +29,7 @@ pub struct Worker {
     pub index: usize,
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     pub store: Store,
-    pub durable: DurableSessions,
-    pub store_settings: settings::Store,
-    pub near_cache: Arc<NearCache>,
+    pub sessions: Sessions,
     pub open_streams: Arc<OpenStreams>,
     /// While the gateway drains, every HTTP/1 response announces that its connection closes.
     pub readiness: Readiness,
@@ -58,11 +55,9 @@ impl Worker {
     ) -> Admission<'a> {
         Admission {
             reloadable: &current.settings,
-            store_settings: &self.store_settings,
             verifier: &current.verifier,
             store: &self.store,
-            durable: &self.durable,
-            near_cache: &self.near_cache,
+            sessions: &self.sessions,
             metrics: &self.metrics,
             events: &self.events,
             request_id,

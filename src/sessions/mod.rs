@@ -4,31 +4,49 @@
 //! A durable session is written to the database first, and the database decides how it stands. The
 //! store receives a copy as far as it responds; what it misses is replayed later.
 
+mod background;
 mod create;
-pub mod durable;
+mod credential;
+mod degraded;
+mod durable;
 mod end;
 mod list;
+mod liveness;
+mod lookup;
 mod refresh;
 mod revoke;
 mod source;
 mod update;
+mod verdict;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+pub use credential::{Credential, CredentialCheck};
 use durable::DurableSessions;
+pub use lookup::{LastSeen, LookupCharges};
 use source::SessionSource;
 pub use update::identity_of;
+pub use verdict::{Gone, LookupResult, Verdict};
 
 use crate::auth::session::Millis;
 use crate::clock;
 use crate::database::{self, Database};
-use crate::store::{Store, StoreError};
+use crate::settings::{self, SessionsOnOutage};
+use crate::store::Store;
+pub use crate::store::{
+    REPORT_TTL, Revocation, SessionLookup, StoreError, UserHash, cut_off_covers, user_hash,
+};
 use crate::telemetry::metrics::Metrics;
 
 /// A handle on all sessions and revocations; clones share their state.
 #[derive(Clone)]
 pub struct Sessions {
     store: Store,
+    /// How a credential is verified while the store does not respond.
+    on_outage: SessionsOnOutage,
+    /// How old a cache entry may be by which it is.
+    cached_for: Duration,
     database: Database,
     durable: DurableSessions,
     metrics: Arc<Metrics>,
@@ -47,12 +65,15 @@ impl Sessions {
     /// `is_durable`: sessions have rows in the database.
     pub fn new(
         store: Store,
+        settings: &settings::Store,
         database: Database,
         metrics: Arc<Metrics>,
         is_durable: bool,
     ) -> Sessions {
         Sessions {
             store,
+            on_outage: settings.sessions_on_outage,
+            cached_for: settings.cached_for,
             durable: DurableSessions::new(database.clone(), is_durable),
             database,
             metrics,
@@ -96,11 +117,6 @@ impl Sessions {
     /// Follows a reload.
     pub fn set_durable(&self, is_durable: bool) {
         self.durable.set_enabled(is_durable);
-    }
-
-    /// The rows in the database.
-    pub fn durable(&self) -> &DurableSessions {
-        &self.durable
     }
 
     fn source(&self) -> SessionSource<'_> {

@@ -104,21 +104,20 @@ async fn gateway_with(adjust: impl FnOnce(&mut Reloadable)) -> TestGateway {
     let database = settings::DatabaseSettings::Sqlite(folder.path().join("people.db"));
     let directory = Database::open(&database).await.unwrap();
     let metrics = Arc::new(Metrics::new().unwrap());
-    let store = Store::open(
-        &settings::Store {
-            engine: settings::Engine::Memory,
-            key_prefix: "t:".to_owned(),
-            revocation_replicas: 0,
-            timeout: Duration::from_secs(1),
-            sessions_on_outage: settings::SessionsOnOutage::Deny,
-            cached_for: Duration::from_secs(1),
-            limits_on_outage: crate::limits::OnOutage::Local,
-        },
-        Arc::clone(&metrics),
-    );
+    let store_settings = settings::Store {
+        engine: settings::Engine::Memory,
+        key_prefix: "t:".to_owned(),
+        revocation_replicas: 0,
+        timeout: Duration::from_secs(1),
+        sessions_on_outage: settings::SessionsOnOutage::Deny,
+        cached_for: Duration::from_secs(1),
+        limits_on_outage: crate::limits::OnOutage::Local,
+    };
+    let store = Store::open(&store_settings, Arc::clone(&metrics));
     let events = Events::new(store.clone());
     let sessions = Sessions::new(
         store.clone(),
+        &store_settings,
         directory.clone(),
         Arc::clone(&metrics),
         false,

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::AuthRequest;
+use super::claim::Claim;
+use super::{AuthRequest, Identity};
 use crate::auth::session::SessionId;
 use crate::auth::token::Claims;
 use crate::limits::{Charge, Counter, CounterHasher, KeyPart, Limit, subscriber_network};
@@ -25,6 +26,25 @@ pub(super) fn after_auth(
     who: Option<LimitSubject<'_>>,
 ) -> Vec<Charge> {
     charges_for(&route.limits_after, route, asked, who)
+}
+
+/// The limits of a route that wait for an identity, and bind this one.
+pub(super) fn for_identity(
+    route: &Route,
+    asked: &AuthRequest<'_>,
+    claimed: &Claim,
+    identity: &Identity,
+) -> impl Iterator<Item = Charge> {
+    let token = claimed.token().map(Arc::as_ref);
+    let charges = after_auth(
+        route,
+        asked,
+        Some((identity.user(), claimed.session(), token)),
+    );
+    let roles = identity.roles();
+    charges
+        .into_iter()
+        .filter(move |charge| charge.limit.applies_to(roles))
 }
 
 fn charges_for(

@@ -9,15 +9,22 @@ use crate::auth::session::SessionId;
 use crate::auth::token::Claims;
 use crate::issuers::verifier::TokenRejection;
 use crate::rejection::{Reason, Refusal, Rejection};
-use crate::store::{UserHash, user_hash};
+use crate::sessions::Credential;
 
 /// A credential that holds as far as it can be judged without the store.
 pub(super) struct Claim {
     pub(super) credential_kind: CredentialKind,
-    pub(super) session: Option<SessionId>,
-    pub(super) token: Option<Arc<Claims>>,
-    /// Of a token without session: whose cut-off it is under.
-    pub(super) user_hash: Option<UserHash>,
+    pub(super) credential: Credential,
+}
+
+impl Claim {
+    pub(super) fn session(&self) -> Option<SessionId> {
+        self.credential.session()
+    }
+
+    pub(super) fn token(&self) -> Option<&Arc<Claims>> {
+        self.credential.token()
+    }
 }
 
 impl Admission<'_> {
@@ -45,15 +52,11 @@ impl Admission<'_> {
             }),
             PresentedCredential::Session(token) => Ok(Some(Claim {
                 credential_kind: CredentialKind::SessionHeader,
-                session: Some(token.id()),
-                token: None,
-                user_hash: None,
+                credential: Credential::Session(token.id()),
             })),
             PresentedCredential::Cookie(token) => Ok(Some(Claim {
                 credential_kind: CredentialKind::Cookie,
-                session: Some(token.id()),
-                token: None,
-                user_hash: None,
+                credential: Credential::Session(token.id()),
             })),
             PresentedCredential::Bearer(token) => self.verify_token(token, asked).await.map(Some),
         }
@@ -73,13 +76,7 @@ impl Admission<'_> {
         match verified {
             Ok(claims) => Ok(Claim {
                 credential_kind: CredentialKind::Bearer,
-                session: claims.session,
-                // With a session, it is the session that ends.
-                user_hash: claims
-                    .session
-                    .is_none()
-                    .then(|| user_hash(&claims.user_key())),
-                token: Some(claims),
+                credential: Credential::from_claims(claims),
             }),
             Err(TokenRejection::Invalid(reason)) => {
                 Err(Rejection::new(Refusal::TokenInvalid, Reason::Token(reason)))

@@ -1,29 +1,20 @@
-//! What a credential is worth once the store has been asked.
+//! Confirmation of a claim: its credential is looked up, and limits are charged with the same look-up.
 
 use std::sync::Arc;
 
 use super::claim::Claim;
-use super::identity::identity_from_token;
 use super::{
     Admission, AuthRequest, Identity, Permit, Rejection, charges, check_requirements,
     reject_over_limit,
 };
-use crate::auth::session::{Millis, Session, SessionId};
+use crate::auth::session::Session;
 use crate::limits::{Charge, Decision};
-use crate::rejection::Refusal;
-use crate::routing::{Requirements, Route};
-use crate::sessions::durable::{Epoch, LookupContext};
-use crate::store::{Query, QueryResult, SessionLookup, StoreError};
+use crate::routing::Route;
+use crate::sessions::{Credential, LastSeen, LookupCharges, Verdict};
 use crate::telemetry::metrics::CacheName;
 
-/// Nothing is asked of whom it is.
-static NO_REQUIREMENTS: Requirements = Requirements {
-    roles: Vec::new(),
-    scopes: Vec::new(),
-};
-
 impl Admission<'_> {
-    /// Asks the store, in one trip where the user is known beforehand.
+    /// Verifies the credential and charges the limits, in one look-up where the user is known beforehand.
     pub(super) async fn confirm(
         &self,
         route: &Arc<Route>,
@@ -31,55 +22,39 @@ impl Admission<'_> {
         before: &[Charge],
         claimed: &Claim,
     ) -> Result<Permit, Rejection> {
-        if claimed.session.is_none() {
-            return self
-                .confirm_without_session(route, asked, before, claimed)
-                .await;
-        }
-        let idle = self.reloadable.sessions.idle_timeout;
-        let seen = self.cached_session(claimed);
-        // A session's user never changes, so one that was seen before is known beforehand.
-        let user = match &claimed.token {
-            Some(claims) => Some(claims.user.as_str()),
-            None => seen.0.as_ref().map(|session| session.user.as_str()),
+        let last_seen = self.last_seen(claimed);
+        let after = charges_of_known_user(route, asked, claimed, last_seen.session.as_deref());
+        let charges = LookupCharges {
+            before_auth: before,
+            require: &route.require,
+            after_auth: after.as_deref().unwrap_or_default(),
         };
-        let after = user.map(|user| {
-            let who = (user, claimed.session, claimed.token.as_deref());
-            charges::after_auth(route, &asked, Some(who))
-        });
-        let then = after.as_deref().unwrap_or_default();
-        let inquiry = self.build_query(claimed, seen.clone(), before, &route.require, then);
-        let ticket = self.durable.epoch(self.store);
-        let mut findings = match self.store.decide(&inquiry, idle).await {
-            Ok(findings) => findings,
+        let check = self.credential_check(claimed, asked);
+        let found = match self.sessions.look_up(check, last_seen, charges).await {
+            Ok(found) => found,
             Err(error) => {
                 return self
                     .admit_degraded(route, asked, before, claimed, error)
                     .await;
             }
         };
-        let mut decisions = std::mem::take(&mut findings.decisions);
+        let mut decisions = found.decisions;
         self.count_decisions(&decisions);
-        reject_over_limit(&decisions).map_err(|over| over.with_session(&findings.session))?;
-        let revived = self.consult_database(claimed, &mut findings, asked).await;
-        let revived = revived.map_err(|refused| with_decisions(refused, &decisions))?;
-        let unrevoked = self.confirm_not_revoked(ticket, claimed, &mut findings);
-        let identity = match unrevoked.await {
-            Ok(()) => self.resolve_identity(claimed, &inquiry, &findings, asked),
-            Err(error) => self.identify_degraded(asked, claimed, error).await,
+        let session = found.session;
+        let named = |rejected: Rejection| rejected.with_session(&session);
+        reject_over_limit(&decisions).map_err(named)?;
+        let identity = match found.verdict {
+            Verdict::Unconfirmed(error) => self.identify_degraded(asked, claimed, error).await,
+            verdict => self.identity_of(claimed, verdict, asked, found.confirmed_at),
         };
-        let identity = identity.map_err(|refused| {
-            with_decisions(refused, &decisions).with_session(&findings.session)
-        })?;
+        let identity = identity.map_err(|rejected| named(with_decisions(rejected, &decisions)))?;
         check_requirements(&route.require, &identity, &decisions)?;
-        if after.is_none() || revived {
+        if after.is_none() || found.is_restored {
             let late = self
                 .charge_identity_limits(route, asked, claimed, &identity)
                 .await;
             let late = late.inspect_err(|_| self.refund(before));
-            let named = |refused: Rejection| refused.with_session(&findings.session);
-            let late = late.map_err(|refused| named(with_decisions(refused, &decisions)))?;
-            decisions.extend(late);
+            decisions.extend(late.map_err(|rejected| named(with_decisions(rejected, &decisions)))?);
             let over = reject_over_limit(&decisions).inspect_err(|_| self.refund(before));
             over.map_err(named)?;
         }
@@ -91,8 +66,7 @@ impl Admission<'_> {
         })
     }
 
-    /// Charges the user of a session that this gateway or the store did not know: only now can they
-    /// be charged.
+    /// Charges the limits with identity of a user who became known by the look-up.
     async fn charge_identity_limits(
         &self,
         route: &Arc<Route>,
@@ -100,166 +74,52 @@ impl Admission<'_> {
         claimed: &Claim,
         identity: &Identity,
     ) -> Result<Vec<Decision>, Rejection> {
-        let who = (identity.user(), claimed.session, claimed.token.as_deref());
-        let late: Vec<Charge> = charges::after_auth(route, &asked, Some(who))
-            .into_iter()
-            .filter(|charge| charge.limit.applies_to(identity.roles()))
-            .collect();
+        let late = charges::for_identity(route, &asked, claimed, identity);
+        let late: Vec<Charge> = late.collect();
         self.charge(&late).await
     }
 
-    /// Where sessions have a second home, asks there about one that the store has lost, or may be
-    /// behind about. Tells whether the session lives only by that.
-    pub(super) async fn consult_database(
-        &self,
-        claimed: &Claim,
-        findings: &mut QueryResult,
-        asked: AuthRequest<'_>,
-    ) -> Result<bool, Rejection> {
-        let (Some(durable), Some(id)) = (self.durable.if_enabled(), claimed.session) else {
-            return Ok(false);
-        };
-        let found = std::mem::replace(&mut findings.session, SessionLookup::NotQueried);
-        let was_alive = matches!(found, SessionLookup::Active(..));
-        let view = self.view(id, asked, findings.now);
-        let looked = durable
-            .confirm_with_database(self.store, id, found, view)
-            .await;
-        findings.session = looked.map_err(|_| StoreError::Unreachable)?;
-        self.near_cache.insert_unconfirmed(id, &findings.session);
-        Ok(!was_alive && matches!(findings.session, SessionLookup::Active(..)))
-    }
-
-    pub(super) fn view(&self, id: SessionId, asked: AuthRequest<'_>, now: Millis) -> LookupContext {
-        LookupContext {
-            idle: self.reloadable.sessions.idle_timeout,
-            now,
-            last_access: self.near_cache.last_access(id),
-            ip: asked.ip,
+    /// The session as it was last seen here.
+    fn last_seen(&self, claimed: &Claim) -> LastSeen {
+        let last_seen = self.sessions.last_seen(&claimed.credential);
+        if claimed.session().is_some() {
+            self.metrics
+                .count_cache_lookup(CacheName::Sessions, last_seen.session.is_some());
         }
-    }
-
-    /// A foreign token stands for itself: its own roles and scopes, and the blacklist.
-    async fn confirm_without_session(
-        &self,
-        route: &Arc<Route>,
-        asked: AuthRequest<'_>,
-        before: &[Charge],
-        claimed: &Claim,
-    ) -> Result<Permit, Rejection> {
-        let Some(identity) = claimed.token.as_ref().map(identity_from_token) else {
-            return Err(Refusal::Internal.into());
-        };
-        let allowed = route.require.is_met_by(identity.roles(), identity.scopes());
-        let after: Vec<Charge> = if allowed {
-            charges::after_auth(
-                route,
-                &asked,
-                Some((identity.user(), None, claimed.token.as_deref())),
-            )
-            .into_iter()
-            .filter(|charge| charge.limit.applies_to(identity.roles()))
-            .collect()
-        } else {
-            Vec::new()
-        };
-        let inquiry = self.build_query(claimed, (None, 0), before, &route.require, &after);
-        let ticket = self.durable.epoch(self.store);
-        let mut findings = match self.store.decide(&inquiry, None).await {
-            Ok(findings) => findings,
-            Err(error) => {
-                return self
-                    .admit_degraded(route, asked, before, claimed, error)
-                    .await;
-            }
-        };
-        self.count_decisions(&findings.decisions);
-        reject_over_limit(&findings.decisions)?;
-        let settled = self
-            .confirm_not_revoked(ticket, claimed, &mut findings)
-            .await;
-        let identity = match settled {
-            Ok(()) => self
-                .check_revocation(claimed, &inquiry, &findings)
-                .map(|()| identity),
-            Err(error) => self.identify_degraded(asked, claimed, error).await,
-        };
-        let decisions = findings.decisions;
-        let identity = identity.map_err(|refused| with_decisions(refused, &decisions))?;
-        check_requirements(&route.require, &identity, &decisions)?;
-        Ok(Permit {
-            route: Arc::clone(route),
-            identity: Some(identity),
-            decisions,
-            clear_cookie: false,
-        })
-    }
-
-    /// Of a token the store's word counts only while it is sure that the store lacks no revocation.
-    /// Else the database has to say so too; where there is none, the store is asked again once it is
-    /// sure. That a token with a session is good, its session says there.
-    pub(super) async fn confirm_not_revoked(
-        &self,
-        ticket: Option<Epoch>,
-        claimed: &Claim,
-        findings: &mut QueryResult,
-    ) -> Result<(), StoreError> {
-        let Some(token) = &claimed.token else {
-            return Ok(());
-        };
-        if self.durable.still_valid(self.store, ticket) {
-            return Ok(());
-        }
-        if let Some(durable) = self.durable.if_enabled() {
-            let asked = durable.look_up_revocations(&token.blacklist_key, claimed.user_hash);
-            if let Ok(refused) = Box::pin(asked).await {
-                findings.blacklisted |= refused.is_token_revoked;
-                findings.cut_off = findings.cut_off.max(refused.cut_off);
-                return Ok(());
-            }
-        } else if claimed.user_hash.is_none() {
-            return Ok(());
-        }
-        Box::pin(self.recheck_when_verified(claimed, findings)).await
-    }
-
-    async fn recheck_when_verified(
-        &self,
-        claimed: &Claim,
-        findings: &mut QueryResult,
-    ) -> Result<(), StoreError> {
-        while self.durable.wait_until_verified(self.store).await {
-            let ticket = self.durable.epoch(self.store);
-            let inquiry = Query {
-                session: None,
-                ..self.build_query(claimed, (None, 0), &[], &NO_REQUIREMENTS, &[])
-            };
-            let again = self.store.decide(&inquiry, None).await?;
-            if self.durable.still_valid(self.store, ticket) {
-                findings.blacklisted = again.blacklisted;
-                findings.cut_off = again.cut_off;
-                return Ok(());
-            }
-        }
-        Err(StoreError::Unreachable)
-    }
-
-    /// The session's record and its latest use, as they were last seen here.
-    fn cached_session(&self, claimed: &Claim) -> (Option<Arc<Session>>, Millis) {
-        let Some(id) = claimed.session else {
-            return (None, 0);
-        };
-        let seen = self.near_cache.cached_record(id);
-        self.metrics
-            .count_cache_lookup(CacheName::Sessions, seen.0.is_some());
-        seen
+        last_seen
     }
 }
 
-/// The same refusal, with the decisions that its answer must carry.
-fn with_decisions(refused: Rejection, decisions: &[Decision]) -> Rejection {
+/// The limits with identity, where the user is known before the look-up. The user of a session never
+/// changes, so that of a session that was seen before is known.
+fn charges_of_known_user(
+    route: &Route,
+    asked: AuthRequest<'_>,
+    claimed: &Claim,
+    last_seen: Option<&Session>,
+) -> Option<Vec<Charge>> {
+    let user = match &claimed.credential {
+        Credential::Token(claims, _) => {
+            let identity = Identity::from_token(claims);
+            return Some(
+                match route.require.is_met_by(identity.roles(), identity.scopes()) {
+                    true => charges::for_identity(route, &asked, claimed, &identity).collect(),
+                    false => Vec::new(),
+                },
+            );
+        }
+        Credential::SessionToken(_, claims) => claims.user.as_str(),
+        Credential::Session(_) => last_seen?.user.as_str(),
+    };
+    let token = claimed.token().map(Arc::as_ref);
+    let subject = (user, claimed.session(), token);
+    Some(charges::after_auth(route, &asked, Some(subject)))
+}
+
+/// The same rejection, with the decisions that its response must carry.
+fn with_decisions(rejected: Rejection, decisions: &[Decision]) -> Rejection {
     Rejection {
         decisions: decisions.to_vec(),
-        ..refused
+        ..rejected
     }
 }

@@ -1,4 +1,4 @@
-//! Whom the store's findings make of a claim.
+//! The identity that a verified credential stands for.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,68 +9,42 @@ use crate::auth::session::{ClientBinding, Millis, Session};
 use crate::auth::token::Claims;
 use crate::events::{Event, EventKind};
 use crate::rejection::{Reason, Refusal};
-use crate::store::{Query, QueryResult, SessionLookup};
+use crate::sessions::Verdict;
 
 impl Admission<'_> {
-    /// Reads the store's findings as an identity.
-    pub(super) fn resolve_identity(
+    /// Turns the verdict on a credential into an identity.
+    pub(super) fn identity_of(
         &self,
         claimed: &Claim,
-        inquiry: &Query<'_>,
-        findings: &QueryResult,
+        verdict: Verdict,
         asked: AuthRequest<'_>,
+        confirmed_at: Millis,
     ) -> Result<Identity, Rejection> {
-        self.check_revocation(claimed, inquiry, findings)?;
-        let gone = |refusal, reason| {
-            Err(Rejection {
-                clear_cookie: claimed.credential_kind == CredentialKind::Cookie,
-                lapsed_claims: claimed.token.clone(),
-                ..Rejection::new(refusal, reason)
-            })
-        };
-        match &findings.session {
-            SessionLookup::NotQueried => match &claimed.token {
-                Some(claims) => Ok(identity_from_token(claims)),
-                None => Err(Refusal::Internal.into()),
-            },
-            SessionLookup::Missing => gone(Refusal::SessionNotFound, Reason::NoSession),
-            SessionLookup::Expired(_) => gone(Refusal::SessionExpired, Reason::SessionExpired),
-            SessionLookup::Revoked(_) => gone(Refusal::SessionRevoked, Reason::SessionRevoked),
-            SessionLookup::Active(session, _) => {
-                self.identity_from_session(claimed, Arc::clone(session), asked, findings.now)
+        match verdict {
+            Verdict::Valid(Principal::Session(session)) => {
+                self.identity_from_session(claimed, session, asked, confirmed_at)
             }
+            Verdict::Valid(Principal::Token(claims)) => Ok(Identity::from_token(&claims)),
+            Verdict::Gone(gone) => Err(Rejection {
+                clear_cookie: gone.is_session_over
+                    && claimed.credential_kind == CredentialKind::Cookie,
+                lapsed_claims: claimed.token().cloned(),
+                ..Rejection::new(gone.refusal, gone.reason)
+            }),
+            Verdict::Unknown(error) | Verdict::Unconfirmed(error) => Err(error.into()),
+            Verdict::OverLimit => Err(Refusal::RateLimited.into()),
         }
     }
 
-    /// Turns a token away that is blacklisted, or cut off with all that its person had.
-    pub(super) fn check_revocation(
-        &self,
-        claimed: &Claim,
-        inquiry: &Query<'_>,
-        findings: &QueryResult,
-    ) -> Result<(), Rejection> {
-        let reason = if findings.blacklisted {
-            Reason::Blacklisted
-        } else if inquiry.is_cut_off(findings.cut_off) {
-            Reason::SignedOutEverywhere
-        } else {
-            return Ok(());
-        };
-        Err(Rejection {
-            lapsed_claims: claimed.token.clone(),
-            ..Rejection::new(Refusal::TokenRevoked, reason)
-        })
-    }
-
     /// Makes the identity of a session that is alive, if the token and the client fit it.
-    pub(super) fn identity_from_session(
+    fn identity_from_session(
         &self,
         claimed: &Claim,
         session: Arc<Session>,
         asked: AuthRequest<'_>,
-        seen_at: Millis,
+        confirmed_at: Millis,
     ) -> Result<Identity, Rejection> {
-        if let Some(claims) = &claimed.token
+        if let Some(claims) = claimed.token()
             && claims.user != session.user
         {
             let reason = Reason::OtherUsersSession;
@@ -79,9 +53,9 @@ impl Admission<'_> {
         self.check_binding(&session, asked)?;
         Ok(Identity {
             principal: Principal::Session(session),
-            token: claimed.token.clone(),
+            token: claimed.token().cloned(),
             credential_kind: claimed.credential_kind,
-            confirmed_at: seen_at,
+            confirmed_at,
         })
     }
 
@@ -113,12 +87,14 @@ impl Admission<'_> {
     }
 }
 
-/// The identity of a token that no session stands behind.
-pub(super) fn identity_from_token(claims: &Arc<Claims>) -> Identity {
-    Identity {
-        principal: Principal::Token(Arc::clone(claims)),
-        token: Some(Arc::clone(claims)),
-        credential_kind: CredentialKind::Bearer,
-        confirmed_at: claims.issued_at.unwrap_or_default(),
+impl Identity {
+    /// The identity of a token by itself, without a session.
+    pub(super) fn from_token(claims: &Arc<Claims>) -> Identity {
+        Identity {
+            principal: Principal::Token(Arc::clone(claims)),
+            token: Some(Arc::clone(claims)),
+            credential_kind: CredentialKind::Bearer,
+            confirmed_at: claims.issued_at.unwrap_or_default(),
+        }
     }
 }

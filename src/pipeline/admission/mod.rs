@@ -5,17 +5,17 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
-use crate::auth::session::{Millis, Session};
+pub use crate::auth::principal::Principal;
+use crate::auth::session::Millis;
 use crate::auth::token::CertificateHash;
 use crate::events::Events;
 use crate::issuers::verifier::Verifier;
 use crate::limits::{Charge, Decision};
 use crate::rejection::{DisclosedDetails, Reason, Refusal, Rejection, RejectionDetails};
 use crate::routing::{Auth, Requirements, Route};
-use crate::sessions::durable::DurableSessions;
+use crate::sessions::{CredentialCheck, LookupCharges, Sessions, Verdict};
 use crate::settings::Reloadable;
-use crate::store::near_cache::NearCache;
-use crate::store::{Query, Store};
+use crate::store::Store;
 use crate::telemetry::metrics::{LimitOutcome, Metrics};
 use crate::telemetry::request_id::RequestId;
 
@@ -29,7 +29,7 @@ mod verdict;
 
 pub use charges::counter_from_key_parts;
 use claim::Claim;
-pub use verdict::{Client, CredentialKind, Identity, Permit, Principal};
+pub use verdict::{Client, CredentialKind, Identity, Permit};
 
 /// What one request brings to the decision.
 #[derive(Debug, Clone, Copy)]
@@ -46,11 +46,9 @@ pub struct AuthRequest<'a> {
 #[derive(Clone, Copy)]
 pub struct Admission<'a> {
     pub reloadable: &'a Reloadable,
-    pub store_settings: &'a crate::settings::Store,
     pub verifier: &'a Verifier,
     pub store: &'a Store,
-    pub durable: &'a DurableSessions,
-    pub near_cache: &'a NearCache,
+    pub sessions: &'a Sessions,
     pub metrics: &'a Metrics,
     pub events: &'a Events,
     /// Of the request, for its events.
@@ -113,19 +111,17 @@ impl Admission<'_> {
         let Some(claimed) = self.read_credential(asked).await? else {
             return Ok(None);
         };
-        let nothing = Requirements::default();
-        let seen = claimed.session.map(|id| self.near_cache.cached_record(id));
-        let inquiry = self.build_query(&claimed, seen.unwrap_or_default(), &[], &nothing, &[]);
-        let idle = self.reloadable.sessions.idle_timeout;
-        let ticket = self.durable.epoch(self.store);
-        let mut findings = match self.store.decide(&inquiry, idle).await {
-            Ok(findings) => findings,
-            Err(error) if self.durable.if_enabled().is_some() => {
+        let check = self.credential_check(&claimed, asked);
+        let last_seen = self.sessions.last_seen(&claimed.credential);
+        let charges = LookupCharges::none();
+        let found = match self.sessions.look_up(check, last_seen, charges).await {
+            Ok(found) => found,
+            Err(error) if self.sessions.is_durable() => {
                 let identity = self.identify_degraded(asked, &claimed, error).await;
                 return identity.map(Some).map_err(|refused| match refused.refusal {
                     // Signing out needs the database alone.
                     Refusal::StoreUnavailable => Rejection {
-                        lapsed_claims: claimed.token,
+                        lapsed_claims: claimed.token().cloned(),
                         ..refused
                     },
                     _ => refused,
@@ -133,20 +129,30 @@ impl Admission<'_> {
             }
             Err(error) => return Err(error.into()),
         };
-        self.consult_database(&claimed, &mut findings, asked)
-            .await?;
-        if let Err(error) = self
-            .confirm_not_revoked(ticket, &claimed, &mut findings)
-            .await
-        {
-            return Err(Rejection {
-                lapsed_claims: claimed.token,
+        match found.verdict {
+            Verdict::Unknown(error) => Err(error.into()),
+            Verdict::Unconfirmed(error) => Err(Rejection {
+                lapsed_claims: claimed.token().cloned(),
                 ..error.into()
-            });
+            }),
+            verdict => self
+                .identity_of(&claimed, verdict, asked, found.confirmed_at)
+                .map(Some)
+                .map_err(|refused| self.add_caller_details(&claimed, refused)),
         }
-        self.resolve_identity(&claimed, &inquiry, &findings, asked)
-            .map(Some)
-            .map_err(|refused| self.add_caller_details(&claimed, refused))
+    }
+
+    fn credential_check<'c>(
+        &self,
+        claimed: &'c Claim,
+        asked: AuthRequest<'_>,
+    ) -> CredentialCheck<'c> {
+        CredentialCheck {
+            credential: &claimed.credential,
+            ip: asked.ip,
+            idle: self.reloadable.sessions.idle_timeout,
+            now: asked.now,
+        }
     }
 
     /// Goes on without the session whose cookie came: the limits before are spent by now, and are
@@ -253,33 +259,6 @@ impl Admission<'_> {
                 tracing::debug!("a limit could not be given back");
             }
         });
-    }
-
-    fn build_query<'q>(
-        &self,
-        claimed: &'q Claim,
-        (known, last_access): (Option<Arc<Session>>, Millis),
-        before: &'q [Charge],
-        require: &'q Requirements,
-        after: &'q [Charge],
-    ) -> Query<'q> {
-        Query {
-            charges_before_auth: before,
-            session: claimed.session,
-            cached: known,
-            last_access,
-            blacklist_key: claimed
-                .token
-                .as_ref()
-                .map(|claims| claims.blacklist_key.as_str()),
-            cut_off_user: claimed.user_hash,
-            issued_at: claimed
-                .token
-                .as_ref()
-                .and_then(|claims| claims.issued_at_seconds()),
-            require,
-            charges_after_auth: after,
-        }
     }
 
     /// Counts each limit's decision.

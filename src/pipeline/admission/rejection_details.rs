@@ -4,16 +4,19 @@ use super::Admission;
 use super::claim::Claim;
 use crate::auth::session::Session;
 use crate::rejection::Rejection;
-use crate::store::SessionLookup;
+use crate::sessions::SessionLookup;
 
 impl Admission<'_> {
     /// Names the caller of a refused request, as far as the credential and the near cache tell.
     pub(super) fn add_caller_details(&self, claimed: &Claim, mut refused: Rejection) -> Rejection {
         let details = refused.details.get_or_insert_default();
-        details.session = details.session.or(claimed.session);
+        details.session = details.session.or(claimed.session());
         if details.user.is_none() {
-            let by_token = claimed.token.as_ref().map(|claims| claims.user.clone());
-            let by_session = || Some(self.near_cache.session(claimed.session?)?.user.clone());
+            let by_token = claimed.token().map(|claims| claims.user.clone());
+            let by_session = || {
+                let last_seen = self.sessions.last_seen(&claimed.credential);
+                Some(last_seen.session?.user.clone())
+            };
             details.user = by_token.or_else(by_session);
         }
         refused

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::auth::principal::Principal;
 use crate::auth::session::{Millis, Session};
 use crate::auth::token::Claims;
 use crate::limits::Decision;
@@ -18,14 +19,6 @@ pub struct Identity {
     pub credential_kind: CredentialKind,
     /// The store's clock when it confirmed the session; this gateway's without a session.
     pub confirmed_at: Millis,
-}
-
-/// What says who it is.
-#[derive(Debug, Clone)]
-pub enum Principal {
-    Session(Arc<Session>),
-    /// A foreign token without session, by itself.
-    Token(Arc<Claims>),
 }
 
 impl Identity {

@@ -17,7 +17,7 @@ use super::open_streams::stream_control::{CloseReason, StreamControl};
 use crate::auth::session::SessionId;
 use crate::auth::token::Claims;
 use crate::clock;
-use crate::store::{Revocation, UserHash, cut_off_covers, user_hash};
+use crate::sessions::{Revocation, UserHash, cut_off_covers, user_hash};
 use crate::telemetry::metrics::Metrics;
 
 mod report;

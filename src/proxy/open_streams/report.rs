@@ -9,7 +9,7 @@ use tokio::time::MissedTickBehavior;
 use super::{OpenStream, OpenStreams};
 use crate::auth::session::SessionId;
 use crate::clock;
-use crate::store::Store;
+use crate::sessions::Sessions;
 
 /// How often changes are told.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -20,26 +20,24 @@ const REPEAT: Duration = Duration::from_secs(10);
 
 impl OpenStreams {
     /// Tells the store how many live answers each session has here, for ever.
-    pub async fn report(self: Arc<Self>, store: Store) {
+    pub async fn report(self: Arc<Self>, sessions: Sessions) {
         let mut tick = tokio::time::interval(PERIOD);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            self.send_report(&store, self.counts()).await;
+            self.send_report(&sessions, self.counts()).await;
         }
     }
 
     /// Takes back everything that was told: the process ends.
-    pub async fn retract(&self, store: &Store) {
-        self.send_report(store, HashMap::new()).await;
+    pub async fn retract(&self, sessions: &Sessions) {
+        self.send_report(sessions, HashMap::new()).await;
     }
 
-    async fn send_report(&self, store: &Store, counts: HashMap<SessionId, u64>) {
+    async fn send_report(&self, sessions: &Sessions, counts: HashMap<SessionId, u64>) {
         let due = self.reported.lock().due(&counts, clock::monotonic());
-        let arrived = store
-            .report_open_connections(&self.gateway, &due)
-            .await
-            .is_ok();
+        let reported = sessions.report_open_streams(&self.gateway, &due).await;
+        let arrived = reported.is_ok();
         self.reported
             .lock()
             .record(&due, arrived, clock::monotonic());
@@ -137,7 +135,7 @@ mod tests {
         told.record(&told.due(&open, now), true, now);
         assert_eq!(told.due(&open, now + REPEAT / 2), []);
         assert_eq!(told.due(&open, now + REPEAT), [(ONE, 1)]);
-        assert!(REPEAT * 2 < crate::store::REPORT_TTL);
+        assert!(REPEAT * 2 < crate::sessions::REPORT_TTL);
     }
 
     #[test]

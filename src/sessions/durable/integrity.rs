@@ -45,7 +45,7 @@ struct VerifiedMarker {
 
 /// That the store was in order at a moment.
 #[derive(Debug, Clone, Copy)]
-pub struct Epoch(u64);
+pub(in crate::sessions) struct Epoch(u64);
 
 /// What was found of the store's data.
 enum MarkerCheck {
@@ -91,12 +91,12 @@ impl DurableSessions {
     }
 
     /// Takes note that the store could not be told of a revocation.
-    pub fn mark_store_incomplete(&self) {
+    pub(in crate::sessions) fn mark_store_incomplete(&self) {
         self.shared.integrity.advance_epoch();
     }
 
     /// To be taken before the store is asked, for [`DurableSessions::still_valid`]. `None`: it may lack revocations.
-    pub fn epoch(&self, store: &Store) -> Option<Epoch> {
+    pub(in crate::sessions) fn epoch(&self, store: &Store) -> Option<Epoch> {
         let doubts = self.current_epoch(store);
         let settled = self.shared.integrity.verified_epoch.load(Ordering::Acquire);
         (settled == doubts).then_some(Epoch(doubts))
@@ -104,13 +104,13 @@ impl DurableSessions {
 
     /// Whether nothing has spoken against the store since the ticket was taken: what it does not
     /// refuse may pass.
-    pub fn still_valid(&self, store: &Store, ticket: Option<Epoch>) -> bool {
+    pub(in crate::sessions) fn still_valid(&self, store: &Store, ticket: Option<Epoch>) -> bool {
         ticket.is_some_and(|Epoch(doubts)| doubts == self.current_epoch(store))
     }
 
     /// Waits until the store is in order, as long as for any answer of it. What it has answered before
     /// does not count.
-    pub async fn wait_until_verified(&self, store: &Store) -> bool {
+    pub(in crate::sessions) async fn wait_until_verified(&self, store: &Store) -> bool {
         let in_order = async {
             loop {
                 let changed = self.shared.integrity.verified.notified();
@@ -132,7 +132,7 @@ impl DurableSessions {
     }
 
     /// Keeps the store in order for ever. `lost` is called once whenever it has lost its data.
-    pub async fn run_integrity_checks(self, store: Store, lost: impl Fn()) {
+    pub(in crate::sessions) async fn run_integrity_checks(self, store: Store, lost: impl Fn()) {
         loop {
             let pause = match self.check_integrity(&store, &lost).await {
                 Ok(()) => CHECK_INTERVAL,

@@ -17,9 +17,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
-pub use integrity::Epoch;
+pub(super) use integrity::Epoch;
 use quick_cache::sync::Cache;
-pub use revocation_log::RevocationLookup;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -50,11 +49,11 @@ const MAX_TRACKED_ADDRESSES: usize = 10_000;
 /// Neither no nor yes: the database did not say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the database did not answer")]
-pub struct DatabaseUnavailable;
+pub(super) struct DatabaseUnavailable;
 
 /// A handle on the second home; clones share everything.
 #[derive(Clone)]
-pub struct DurableSessions {
+pub(super) struct DurableSessions {
     database: Database,
     shared: Arc<DurableState>,
 }
@@ -82,7 +81,7 @@ struct CachedRow {
 }
 
 impl DurableSessions {
-    pub fn new(database: Database, on: bool) -> DurableSessions {
+    pub(super) fn new(database: Database, on: bool) -> DurableSessions {
         let quota = Quota::per_second(MISSES_PER_SECOND).allow_burst(MISS_BURST);
         DurableSessions {
             database,
@@ -102,7 +101,7 @@ impl DurableSessions {
     }
 
     /// The second home, where sessions have one.
-    pub fn if_enabled(&self) -> Option<&DurableSessions> {
+    pub(super) fn if_enabled(&self) -> Option<&DurableSessions> {
         self.shared
             .is_enabled
             .load(Ordering::Relaxed)
@@ -110,7 +109,7 @@ impl DurableSessions {
     }
 
     /// Follows a reload.
-    pub fn set_enabled(&self, on: bool) {
+    pub(super) fn set_enabled(&self, on: bool) {
         if self.shared.is_enabled.swap(on, Ordering::Relaxed) != on {
             self.shared.integrity.reset();
         }
@@ -122,7 +121,7 @@ impl DurableSessions {
     ///
     /// # Errors
     /// When only the database could tell and it does not.
-    pub async fn confirm_with_database(
+    pub(super) async fn confirm_with_database(
         &self,
         store: &Store,
         id: SessionId,
@@ -160,7 +159,7 @@ impl DurableSessions {
     ///
     /// # Errors
     /// When it does not answer.
-    pub async fn look_up_status(
+    pub(super) async fn look_up_status(
         &self,
         id: SessionId,
         view: LookupContext,
@@ -174,7 +173,7 @@ impl DurableSessions {
     ///
     /// # Errors
     /// When it does not answer, or is not to be asked now.
-    pub async fn look_up(
+    pub(super) async fn look_up(
         &self,
         id: SessionId,
         asker: Option<IpAddr>,
@@ -296,12 +295,12 @@ impl DurableSessions {
 
 /// From where and by which rules somebody looks at a session.
 #[derive(Debug, Clone, Copy)]
-pub struct LookupContext {
-    pub idle: Option<Duration>,
-    pub now: Millis,
+pub(super) struct LookupContext {
+    pub(super) idle: Option<Duration>,
+    pub(super) now: Millis,
     /// The latest use that this gateway knows of and may not have written.
-    pub last_access: Millis,
-    pub ip: IpAddr,
+    pub(super) last_access: Millis,
+    pub(super) ip: IpAddr,
 }
 
 impl LookupContext {

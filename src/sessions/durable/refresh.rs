@@ -18,7 +18,7 @@ impl DurableSessions {
     ///
     /// # Errors
     /// When the database does not do it.
-    pub async fn rotate_refresh(
+    pub(in crate::sessions) async fn rotate_refresh(
         &self,
         id: SessionId,
         turnover: &RefreshRotation,
@@ -51,7 +51,7 @@ impl DurableSessions {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn is_current_refresh_token(
+    pub(in crate::sessions) async fn is_current_refresh_token(
         &self,
         id: SessionId,
         hash: [u8; 32],

@@ -79,7 +79,7 @@ impl DurableSessions {
     }
 
     /// Takes note of uses, to be written with the next ones.
-    pub fn record_uses(&self, uses: &[SessionUse]) {
+    pub(in crate::sessions) fn record_uses(&self, uses: &[SessionUse]) {
         let mut unwritten = self.shared.pending_uses.uses.lock();
         for used in uses {
             let last = unwritten.entry(used.session).or_default();
@@ -91,7 +91,11 @@ impl DurableSessions {
     ///
     /// # Errors
     /// When they cannot be; they stay to be written.
-    pub async fn write_uses(&self, store: &Store, uses: &[SessionUse]) -> Result<(), SessionError> {
+    pub(in crate::sessions) async fn write_uses(
+        &self,
+        store: &Store,
+        uses: &[SessionUse],
+    ) -> Result<(), SessionError> {
         self.record_uses(uses);
         let calls = &self.shared.pending_uses.calls;
         if calls
@@ -107,7 +111,7 @@ impl DurableSessions {
     ///
     /// # Errors
     /// When they cannot be written; they stay to be. When the store cannot be told.
-    pub async fn flush_uses(&self, store: &Store) -> Result<(), SessionError> {
+    pub(in crate::sessions) async fn flush_uses(&self, store: &Store) -> Result<(), SessionError> {
         let telling = &self.shared.pending_uses;
         let unwritten: Vec<(SessionId, Millis)> = telling.uses.lock().drain().collect();
         match self.database.update_last_activity(&unwritten).await {
@@ -134,7 +138,7 @@ impl DurableSessions {
     ///
     /// # Errors
     /// When the store does not answer, and neither does the database where it would have to.
-    pub async fn ended_among(
+    pub(in crate::sessions) async fn ended_among(
         &self,
         store: &Store,
         ids: &[SessionId],

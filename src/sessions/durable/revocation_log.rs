@@ -29,10 +29,10 @@ const BATCH_SIZE: usize = 500;
 
 /// What the database refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RevocationLookup {
-    pub is_token_revoked: bool,
+pub(in crate::sessions) struct RevocationLookup {
+    pub(in crate::sessions) is_token_revoked: bool,
     /// The second up to which the person's tokens without session are.
-    pub cut_off: Option<u64>,
+    pub(in crate::sessions) cut_off: Option<u64>,
 }
 
 impl DurableSessions {
@@ -40,7 +40,7 @@ impl DurableSessions {
     ///
     /// # Errors
     /// When the database does not do it.
-    pub async fn revoke_token(
+    pub(in crate::sessions) async fn revoke_token(
         &self,
         key: &str,
         ttl: Duration,
@@ -59,7 +59,7 @@ impl DurableSessions {
     ///
     /// # Errors
     /// When the database does not do it.
-    pub async fn revoke_issued_before(
+    pub(in crate::sessions) async fn revoke_issued_before(
         &self,
         person: UserHash,
         second: u64,
@@ -78,7 +78,7 @@ impl DurableSessions {
     ///
     /// # Errors
     /// When it does not answer, or may lack something itself.
-    pub async fn look_up_revocations(
+    pub(in crate::sessions) async fn look_up_revocations(
         &self,
         key: &str,
         person: Option<UserHash>,
@@ -109,12 +109,15 @@ impl DurableSessions {
     ///
     /// # Errors
     /// When the database does not do it.
-    pub async fn unrevoke_token(&self, key: &str) -> Result<(), database::Error> {
+    pub(in crate::sessions) async fn unrevoke_token(
+        &self,
+        key: &str,
+    ) -> Result<(), database::Error> {
         self.database.delete_revocation(key).await
     }
 
     /// Writes what others revoked, for ever.
-    pub async fn record_announced_revocations(self, store: Store) {
+    pub(in crate::sessions) async fn record_announced_revocations(self, store: Store) {
         let mut heard = store.subscribe();
         let mut waiting: HashSet<RevocationSubject> = HashSet::new();
         loop {
@@ -150,7 +153,7 @@ impl DurableSessions {
     ///
     /// # Errors
     /// When one of the two does not answer; the next clean-up comes upon it again.
-    pub async fn record_existing_revocations(
+    pub(in crate::sessions) async fn record_existing_revocations(
         &self,
         store: &Store,
         items: Vec<CacheKey>,

@@ -13,7 +13,7 @@ impl DurableSessions {
     ///
     /// # Errors
     /// When the database does not do it.
-    pub async fn create(
+    pub(in crate::sessions) async fn create(
         &self,
         session: &Session,
         grant: InitialRefreshToken,
@@ -47,7 +47,7 @@ impl DurableSessions {
     ///
     /// # Errors
     /// When the database does not do it.
-    pub async fn end(
+    pub(in crate::sessions) async fn end(
         &self,
         id: SessionId,
         reason: EndReason,
@@ -64,7 +64,7 @@ impl DurableSessions {
     ///
     /// # Errors
     /// When the database does not do it.
-    pub async fn end_all(
+    pub(in crate::sessions) async fn end_all(
         &self,
         user: &str,
         except: Option<SessionId>,
@@ -90,7 +90,10 @@ impl DurableSessions {
     ///
     /// # Errors
     /// When the database does not do it.
-    pub async fn update_identity(&self, user: &str) -> Result<(), database::Error> {
+    pub(in crate::sessions) async fn update_identity(
+        &self,
+        user: &str,
+    ) -> Result<(), database::Error> {
         self.database.update_session_identity(user).await?;
         for kept in self.database.user_sessions(user).await? {
             self.shared.invalidate(kept.session.id);
@@ -102,7 +105,10 @@ impl DurableSessions {
     ///
     /// # Errors
     /// When the database does not do it.
-    pub async fn amend(&self, session: &Session) -> Result<(), database::Error> {
+    pub(in crate::sessions) async fn amend(
+        &self,
+        session: &Session,
+    ) -> Result<(), database::Error> {
         self.database.update_session(session).await?;
         self.shared.invalidate(session.id);
         Ok(())
@@ -112,7 +118,10 @@ impl DurableSessions {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn sessions_of(&self, user: &str) -> Result<Vec<DurableSession>, database::Error> {
+    pub(in crate::sessions) async fn sessions_of(
+        &self,
+        user: &str,
+    ) -> Result<Vec<DurableSession>, database::Error> {
         if is_foreign_user(user) {
             return Ok(Vec::new());
         }
@@ -123,7 +132,10 @@ impl DurableSessions {
     ///
     /// # Errors
     /// When the database does not do it.
-    pub async fn delete_expired(&self, now: Millis) -> Result<(u64, u64), database::Error> {
+    pub(in crate::sessions) async fn delete_expired(
+        &self,
+        now: Millis,
+    ) -> Result<(u64, u64), database::Error> {
         let sessions = self.database.delete_expired_sessions(now).await?;
         Ok((
             sessions,

@@ -1,0 +1,208 @@
+//! Verification of a credential: by the near cache or else the store, and by the database where the
+//! store may lack something.
+
+use std::sync::Arc;
+
+use super::durable::{DatabaseUnavailable, Epoch, LookupContext};
+use super::source::SessionSource;
+use super::verdict::{Gone, LookupResult, Verdict};
+use super::{Credential, CredentialCheck, Sessions};
+use crate::auth::session::{Millis, Session, SessionId};
+use crate::limits::{Charge, Decision};
+use crate::rejection::Reason;
+use crate::routing::Requirements;
+use crate::store::{Query, QueryResult, SessionLookup, StoreError};
+
+/// The requirements of a look-up that charges nothing.
+static NO_REQUIREMENTS: Requirements = Requirements {
+    roles: Vec::new(),
+    scopes: Vec::new(),
+};
+
+/// A session as this gateway saw it last.
+#[derive(Debug, Clone, Default)]
+pub struct LastSeen {
+    pub session: Option<Arc<Session>>,
+    last_access: Millis,
+}
+
+/// The limits to charge with a look-up.
+#[derive(Debug, Clone, Copy)]
+pub struct LookupCharges<'a> {
+    /// Limits that need no identity. When one refuses, nothing is looked up.
+    pub before_auth: &'a [Charge],
+    /// What a session must hold for the limits with identity to be charged.
+    pub require: &'a Requirements,
+    /// Limits with identity, charged if the session is valid and no limit before refuses.
+    pub after_auth: &'a [Charge],
+}
+
+impl LookupCharges<'static> {
+    pub fn none() -> LookupCharges<'static> {
+        LookupCharges {
+            before_auth: &[],
+            require: &NO_REQUIREMENTS,
+            after_auth: &[],
+        }
+    }
+}
+
+impl Sessions {
+    /// The session of a credential as this gateway saw it last, for [`Sessions::look_up`].
+    pub fn last_seen(&self, credential: &Credential) -> LastSeen {
+        let Some(id) = credential.session() else {
+            return LastSeen::default();
+        };
+        let (session, last_access) = self.store.near_cache().cached_record(id);
+        LastSeen {
+            session,
+            last_access,
+        }
+    }
+
+    /// Verifies a credential and charges limits, in at most one round trip while the store can be
+    /// relied on.
+    ///
+    /// # Errors
+    /// When the store does not respond: nothing was charged.
+    pub async fn look_up(
+        &self,
+        check: CredentialCheck<'_>,
+        last_seen: LastSeen,
+        charges: LookupCharges<'_>,
+    ) -> Result<LookupResult, StoreError> {
+        let query = build_query(check.credential, last_seen, charges);
+        let epoch = self.durable.epoch(&self.store);
+        let mut found = self.store.decide(&query, check.idle).await?;
+        if found.decisions.iter().any(Decision::refuses) {
+            return Ok(LookupResult::new(found, Verdict::OverLimit));
+        }
+        let Ok(is_restored) = self.consult_database(check, &mut found).await else {
+            let verdict = Verdict::Unknown(StoreError::Unreachable);
+            return Ok(LookupResult::new(found, verdict));
+        };
+        let confirmed = self.confirm_not_revoked(epoch, check.credential, &mut found);
+        let verdict = match confirmed.await {
+            Err(error) => Verdict::Unconfirmed(error),
+            Ok(()) if found.blacklisted => Verdict::Gone(Gone::token(Reason::Blacklisted)),
+            Ok(()) if query.is_cut_off(found.cut_off) => {
+                Verdict::Gone(Gone::token(Reason::SignedOutEverywhere))
+            }
+            Ok(()) => Verdict::new(check.credential, &found),
+        };
+        Ok(LookupResult {
+            is_restored,
+            ..LookupResult::new(found, verdict)
+        })
+    }
+
+    /// Consults the database about a durable session that the store lacks, or about which the store may
+    /// be behind. Returns whether the session is alive by its row alone.
+    async fn consult_database(
+        &self,
+        check: CredentialCheck<'_>,
+        found: &mut QueryResult,
+    ) -> Result<bool, DatabaseUnavailable> {
+        let (SessionSource::Durable(durable), Some(id)) =
+            (self.source(), check.credential.session())
+        else {
+            return Ok(false);
+        };
+        let in_store = std::mem::replace(&mut found.session, SessionLookup::NotQueried);
+        let was_alive = matches!(in_store, SessionLookup::Active(..));
+        let context = self.lookup_context(check, id, found.now);
+        found.session = durable
+            .confirm_with_database(&self.store, id, in_store, context)
+            .await?;
+        self.store
+            .near_cache()
+            .insert_unconfirmed(id, &found.session);
+        Ok(!was_alive && matches!(found.session, SessionLookup::Active(..)))
+    }
+
+    pub(super) fn lookup_context(
+        &self,
+        check: CredentialCheck<'_>,
+        id: SessionId,
+        now: Millis,
+    ) -> LookupContext {
+        LookupContext {
+            idle: check.idle,
+            now,
+            last_access: self.store.near_cache().last_access(id),
+            ip: check.ip,
+        }
+    }
+
+    /// Confirms that the store lacks no revocation of a token. If the epoch has changed, the database
+    /// decides as well; without one, the store is queried again once it is verified. A session that was
+    /// found alive needs no confirmation.
+    async fn confirm_not_revoked(
+        &self,
+        epoch: Option<Epoch>,
+        credential: &Credential,
+        found: &mut QueryResult,
+    ) -> Result<(), StoreError> {
+        let Some(token) = credential.token() else {
+            return Ok(());
+        };
+        if self.durable.still_valid(&self.store, epoch) {
+            return Ok(());
+        }
+        match self.source() {
+            SessionSource::Durable(durable) => {
+                let user = credential.user_hash();
+                // Boxed, here and below: rarely needed, and far larger than its caller's future.
+                let logged = Box::pin(durable.look_up_revocations(&token.blacklist_key, user));
+                if let Ok(logged) = logged.await {
+                    found.blacklisted |= logged.is_token_revoked;
+                    found.cut_off = found.cut_off.max(logged.cut_off);
+                    return Ok(());
+                }
+            }
+            SessionSource::Store if credential.user_hash().is_none() => return Ok(()),
+            SessionSource::Store => {}
+        }
+        Box::pin(self.recheck_when_verified(credential, found)).await
+    }
+
+    async fn recheck_when_verified(
+        &self,
+        credential: &Credential,
+        found: &mut QueryResult,
+    ) -> Result<(), StoreError> {
+        while self.durable.wait_until_verified(&self.store).await {
+            let epoch = self.durable.epoch(&self.store);
+            let query = Query {
+                session: None,
+                ..build_query(credential, LastSeen::default(), LookupCharges::none())
+            };
+            let again = self.store.decide(&query, None).await?;
+            if self.durable.still_valid(&self.store, epoch) {
+                found.blacklisted = again.blacklisted;
+                found.cut_off = again.cut_off;
+                return Ok(());
+            }
+        }
+        Err(StoreError::Unreachable)
+    }
+}
+
+fn build_query<'a>(
+    credential: &'a Credential,
+    last_seen: LastSeen,
+    charges: LookupCharges<'a>,
+) -> Query<'a> {
+    let token = credential.token();
+    Query {
+        charges_before_auth: charges.before_auth,
+        session: credential.session(),
+        cached: last_seen.session,
+        last_access: last_seen.last_access,
+        blacklist_key: token.map(|claims| claims.blacklist_key.as_str()),
+        cut_off_user: credential.user_hash(),
+        issued_at: token.and_then(|claims| claims.issued_at_seconds()),
+        require: charges.require,
+        charges_after_auth: charges.after_auth,
+    }
+}
