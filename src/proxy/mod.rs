@@ -11,6 +11,7 @@ pub mod worker;
 mod api_bridge;
 mod grpc;
 mod pingora;
+mod server_selection;
 
 pub use self::pingora::WorkerProxy;
 pub use worker::Worker;

@@ -73,7 +73,8 @@ pub struct RequestContext {
     pub client_origin: Option<ClientOrigin>,
     pub origin_header: Option<HeaderValue>,
     pub route: Option<Arc<Route>>,
-    pub permit: Option<Permit>,
+    /// Set once the request may go to an upstream.
+    pub admitted: Option<Admitted>,
     pub refusal: Option<Refusal>,
     /// Why, for the log.
     pub reason: Option<Reason>,
@@ -88,32 +89,47 @@ pub struct RequestContext {
     pub session: Option<SessionId>,
     /// The messages of a gRPC call; `None`: it is none.
     pub grpc: Option<Messages>,
-    /// A gRPC call over HTTP/2 on both sides, which may go on for as long as it likes. The media type
-    /// alone is the client's word, and lifts no bound.
-    pub is_grpc_stream: bool,
     pub store_time: Duration,
-    pub registration: Option<StreamRegistration>,
-    /// How the last attempt failed, and why: the response if no other server is left.
-    pub last_failure: Option<(Refusal, Option<Reason>)>,
-    pub chosen: Option<ChosenServer>,
-    pub tried: Vec<usize>,
-    /// How often the request was sent over a connection.
-    pub attempts: usize,
-    /// The upstream connection of the client connection's own that is being made.
-    pub(super) own_connection: Option<Arc<Slot>>,
-    /// The upstream connection serves no other client connection.
-    pub has_own_connection: bool,
-    /// The upstream connection is closed after the response.
-    pub close_upstream: bool,
-    /// The pooled connection was stale: the next one has to be new.
-    pub needs_new_connection: bool,
-    pub upstream_started: Option<Instant>,
+    pub attempts: UpstreamAttempts,
     pub upstream_time: Option<Duration>,
     pub body_received: u64,
     pub body_sent: u64,
     /// What was passed on of the upstream's response, for a request that is dropped in the middle.
     pub forwarded: ForwardedResponse,
     pub started_wall: SystemTime,
+}
+
+/// What is known of a request that may go to an upstream.
+pub struct Admitted {
+    pub permit: Permit,
+    /// Lets the request be closed from outside.
+    pub registration: StreamRegistration,
+    /// A gRPC call over HTTP/2 on both sides, which may last as long as the client wants. The media type
+    /// alone is the client's claim, and lifts no limit.
+    pub is_grpc_stream: bool,
+}
+
+/// What is known of the attempts to send a request to a server of its upstream.
+#[derive(Default)]
+pub struct UpstreamAttempts {
+    /// The server of the current attempt.
+    pub server: Option<ChosenServer>,
+    /// The servers of all attempts.
+    pub tried: Vec<usize>,
+    /// How often the request was sent over a connection.
+    pub sent: usize,
+    /// When the current attempt started.
+    pub started: Option<Instant>,
+    /// How the last attempt failed, and why: the response if no other server is left.
+    pub last_failure: Option<(Refusal, Option<Reason>)>,
+    /// The pooled connection was stale: the next one has to be new.
+    pub needs_new_connection: bool,
+    /// The upstream connection serves no other client connection.
+    pub is_exclusive: bool,
+    /// The slot of such a connection that is being made.
+    pub(super) pending_slot: Option<Arc<Slot>>,
+    /// The upstream connection is closed after the response.
+    pub close_after_response: bool,
 }
 
 /// How far an upstream's response has been passed on.
@@ -141,7 +157,7 @@ impl RequestContext {
             client_origin: None,
             origin_header: None,
             route: None,
-            permit: None,
+            admitted: None,
             refusal: None,
             reason: None,
             grounds: None,
@@ -151,18 +167,8 @@ impl RequestContext {
             user: None,
             session: None,
             grpc: None,
-            is_grpc_stream: false,
             store_time: Duration::ZERO,
-            registration: None,
-            last_failure: None,
-            chosen: None,
-            tried: Vec::new(),
-            attempts: 0,
-            own_connection: None,
-            has_own_connection: false,
-            close_upstream: false,
-            needs_new_connection: false,
-            upstream_started: None,
+            attempts: UpstreamAttempts::default(),
             upstream_time: None,
             body_received: 0,
             body_sent: 0,
@@ -243,7 +249,7 @@ impl RequestContext {
     }
 
     /// Keeps the permit, counts the use of its session, and lets the request be closed from outside.
-    pub(super) fn admit(&mut self, permit: Permit) {
+    pub(super) fn admit(&mut self, permit: Permit, is_grpc_stream: bool) {
         let identity = permit.identity.as_ref();
         if let Some(identity) = identity {
             self.authenticated = true;
@@ -258,8 +264,16 @@ impl RequestContext {
             self.client_origin.as_ref().map(|origin| origin.ip),
         );
         let registry = &self.worker.open_streams;
-        self.registration = Some(registry.register(self.worker.index, open));
-        self.permit = Some(permit);
+        self.admitted = Some(Admitted {
+            registration: registry.register(self.worker.index, open),
+            permit,
+            is_grpc_stream,
+        });
+    }
+
+    /// Whether the request is admitted as a gRPC stream.
+    pub(super) fn is_grpc_stream(&self) -> bool {
+        self.admitted.as_ref().is_some_and(|it| it.is_grpc_stream)
     }
 
     /// Notes for the log why the request was rejected, and whose it was.

@@ -119,9 +119,9 @@ impl Worker {
         if let (Some(time), Some(index)) = (ctx.upstream_time, upstream) {
             series.observe_upstream(index, time);
         }
-        let let_through = ctx.permit.take();
-        let upstream = upstream.filter(|_| let_through.is_some());
-        let identity = let_through.and_then(|permit| permit.identity);
+        let admitted = ctx.admitted.take();
+        let upstream = upstream.filter(|_| admitted.is_some());
+        let identity = admitted.and_then(|admitted| admitted.permit.identity);
         let user = || identity.as_ref().map(|it| it.user().to_owned());
         let session = || Some(identity.as_ref()?.session()?.id);
         self.access_log.write(AccessRecord {

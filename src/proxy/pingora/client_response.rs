@@ -17,7 +17,7 @@ use crate::proxy::connection_auth;
 use crate::proxy::local_response;
 use crate::proxy::open_streams::StreamKind;
 use crate::proxy::open_streams::idle_timer::PendingChunk;
-use crate::proxy::request_context::RequestContext;
+use crate::proxy::request_context::{Admitted, RequestContext};
 use crate::rejection::{Reason, Refusal};
 use crate::telemetry::metrics;
 
@@ -39,7 +39,7 @@ pub(in crate::proxy) fn complete(
     })?;
     let interim =
         response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS;
-    if let (false, Some(started)) = (interim, ctx.upstream_started) {
+    if let (false, Some(started)) = (interim, ctx.attempts.started) {
         ctx.upstream_time = Some(started.elapsed());
     }
     if response.status == StatusCode::CONTINUE {
@@ -91,7 +91,7 @@ pub(in crate::proxy) fn complete(
 }
 
 fn write_fields(fields: &mut HeaderMap, ctx: &RequestContext) {
-    let Some(permit) = &ctx.permit else {
+    let Some(Admitted { permit, .. }) = &ctx.admitted else {
         return;
     };
     let written = ClientResponse {
@@ -144,7 +144,7 @@ pub(in crate::proxy) fn observe_body(
 
 /// Takes note of the end of a response: a gRPC client that goes on sending has nothing to wait for.
 pub(in crate::proxy) fn observe_trailers(ctx: &RequestContext) {
-    if ctx.is_grpc_stream
+    if ctx.is_grpc_stream()
         && let Some(timeouts) = ctx.timeouts()
     {
         ctx.arrival
@@ -158,8 +158,8 @@ pub(in crate::proxy) fn observe_trailers(ctx: &RequestContext) {
 fn end_response(ctx: &RequestContext) {
     let control = &ctx.arrival.control;
     // The rest of a body that was rejected is not sent; a handshake goes on over its connection.
-    let rejected = control.idle_timer.is_upload_rejected() && !ctx.has_own_connection;
-    if ctx.close_upstream || rejected {
+    let rejected = control.idle_timer.is_upload_rejected() && !ctx.attempts.is_exclusive;
+    if ctx.attempts.close_after_response || rejected {
         control.idle_timer.end_upstream();
     } else {
         control.idle_timer.end();
@@ -174,8 +174,8 @@ fn handle_connection_challenge(response: &ResponseHeader, ctx: &mut RequestConte
         return;
     }
     let connections = &ctx.arrival.peer.own_connections;
-    ctx.close_upstream = !ctx.has_own_connection;
-    if let Some(chosen) = &ctx.chosen {
+    ctx.attempts.close_after_response = !ctx.attempts.is_exclusive;
+    if let Some(chosen) = &ctx.attempts.server {
         connections.claim().pin(chosen);
     }
 }
@@ -215,7 +215,7 @@ fn track_open_stream(session: &mut Session, response: &ResponseHeader, ctx: &mut
     if kind == StreamKind::Short {
         return;
     }
-    if kind == StreamKind::Endless || ctx.is_grpc_stream {
+    if kind == StreamKind::Endless || ctx.is_grpc_stream() {
         let idle = ctx.timeouts().and_then(|timeouts| timeouts.stream_idle);
         ctx.arrival.control.idle_timer.allow_idle(idle);
     }
@@ -223,8 +223,8 @@ fn track_open_stream(session: &mut Session, response: &ResponseHeader, ctx: &mut
         // A client that has closed its side will never be told the end of it.
         session.as_downstream_mut().set_abort_on_close(true);
     }
-    if let Some(ticket) = &ctx.registration {
-        ticket.set_kind(kind);
+    if let Some(admitted) = &ctx.admitted {
+        admitted.registration.set_kind(kind);
     }
 }
 

@@ -41,10 +41,10 @@ pub(in crate::proxy) fn handle_connect_error(
 ) -> Box<Error> {
     warn_failed_attempt(ctx, &error);
     error.set_retry(true);
-    if is_unprocessed(&error) && !ctx.needs_new_connection {
+    if is_unprocessed(&error) && !ctx.attempts.needs_new_connection {
         // A pooled HTTP/2 connection is going away, which says nothing of its server.
-        ctx.tried.pop();
-        ctx.needs_new_connection = true;
+        ctx.attempts.tried.pop();
+        ctx.attempts.needs_new_connection = true;
         return error;
     }
     let timeout = matches!(
@@ -59,7 +59,7 @@ pub(in crate::proxy) fn handle_connect_error(
             AttemptOutcome::ConnectFailed
         },
     );
-    ctx.last_failure = Some((refusal_of(&error), cause_of(&error)));
+    ctx.attempts.last_failure = Some((refusal_of(&error), cause_of(&error)));
     count(ctx, UpstreamError::of(&error));
     error
 }
@@ -88,9 +88,9 @@ pub(in crate::proxy) fn handle_proxy_error(
         warn_failed_attempt(ctx, &error);
         // The server is not to blame: it may be asked again, but not over a connection that is
         // stale or has no room. After a GOAWAY, Pingora uses the connection no more.
-        ctx.tried.pop();
-        ctx.needs_new_connection = !is_graceful(&error);
-        ctx.last_failure = Some((refusal_of(&error), cause_of(&error)));
+        ctx.attempts.tried.pop();
+        ctx.attempts.needs_new_connection = !is_graceful(&error);
+        ctx.attempts.last_failure = Some((refusal_of(&error), cause_of(&error)));
         ctx.body_received = 0;
         ctx.grpc = ctx.grpc.is_some().then(Messages::default);
         error.set_retry(true);
@@ -100,7 +100,7 @@ pub(in crate::proxy) fn handle_proxy_error(
     let timed_out = late || *error.etype() == ErrorType::ReadTimedout;
     if ctx.grpc.is_some() && !late && ctx.arrival.control.close_reason().is_some() {
         ctx.reason = Some(Reason::CredentialEnded);
-    } else if timed_out && !ctx.is_grpc_stream && is_client_late(session, ctx) {
+    } else if timed_out && !ctx.is_grpc_stream() && is_client_late(session, ctx) {
         ctx.refusal = Some(Refusal::RequestTimeout);
         ctx.reason = Some(Reason::BodyStalled);
     } else if late {
@@ -111,7 +111,7 @@ pub(in crate::proxy) fn handle_proxy_error(
         report(ctx, AttemptOutcome::Timeout);
     } else if *error.esource() == ErrorSource::Upstream {
         warn_failed_attempt(ctx, &error);
-        ctx.last_failure = Some((refusal_of(&error), cause_of(&error)));
+        ctx.attempts.last_failure = Some((refusal_of(&error), cause_of(&error)));
         count(ctx, UpstreamError::of(&error));
         // That a pooled connection had been closed says nothing of the server.
         if !reused {
@@ -173,7 +173,7 @@ fn is_client_late(session: &mut Session, ctx: &RequestContext) -> bool {
 
 /// Reports an attempt that the upstream failed, whether or not the request is sent again.
 fn warn_failed_attempt(ctx: &RequestContext, error: &Error) {
-    let chosen = ctx.chosen.as_ref();
+    let chosen = ctx.attempts.server.as_ref();
     tracing::warn!(
         request_id = %ctx.request_id,
         upstream = chosen.map(ChosenServer::upstream),
@@ -229,11 +229,11 @@ fn may_retry(ctx: &RequestContext) -> bool {
         .as_ref()
         .and_then(|route| ctx.snapshot.settings.upstreams.get(route.upstream))
         .map_or(0, |upstream| upstream.retries);
-    ctx.attempts <= retries
+    ctx.attempts.sent <= retries
 }
 
 fn report(ctx: &mut RequestContext, outcome: AttemptOutcome) {
-    if let Some(chosen) = ctx.chosen.take() {
+    if let Some(chosen) = ctx.attempts.server.take() {
         chosen.report(outcome);
     }
 }
@@ -290,7 +290,7 @@ pub(in crate::proxy) async fn respond_with_error(
             can_reuse_downstream: false,
         };
     }
-    let permit = ctx.permit.as_ref();
+    let permit = ctx.admitted.as_ref().map(|admitted| &admitted.permit);
     let rejection = Rejection {
         decisions: permit.map_or_else(Vec::new, |permit| permit.decisions.clone()),
         ..refusal.into()

@@ -14,66 +14,50 @@ use pingora::{Error, ErrorType};
 use super::client_response::EVENT_STREAM;
 use super::{failure, header_map, peer};
 use crate::clock;
-use crate::pipeline::admission::{Identity, Permit};
 use crate::pipeline::upstream_request::UpstreamRequest;
 use crate::proxy::local_response;
-use crate::proxy::request_context::RequestContext;
+use crate::proxy::request_context::{Admitted, RequestContext};
+use crate::proxy::server_selection;
 use crate::rejection::{Reason, Refusal};
 use crate::routing::{TimeoutOverrides, strip_prefix};
-use crate::settings::{Balance, HashKey, Timeouts};
+use crate::settings::Timeouts;
 use crate::upstream::ChosenServer;
 
 /// Request bodies up to this length are read before any read timeout is over.
 const SHORT_BODY: u64 = 16 * 1024;
 
-/// Chooses a server for a request that holds a permit.
+/// Selects a server and returns how to connect to it.
 ///
 /// # Errors
-/// 503 when no server is healthy.
+/// 503 when no server is in rotation.
 pub(in crate::proxy) fn choose(
     session: &mut Session,
     ctx: &mut RequestContext,
 ) -> pingora::Result<Box<HttpPeer>> {
-    let current = Arc::clone(&ctx.snapshot);
-    let Some(permit) = &ctx.permit else {
-        // Without a permit nothing is forwarded.
-        return Err(Error::new(ErrorType::HTTPStatus(500)));
+    let Some(admitted) = &ctx.admitted else {
+        return Err(not_admitted());
     };
-    let route = Arc::clone(&permit.route);
-    let hash = hash_of(
-        session,
-        ctx,
-        permit,
-        &current
-            .settings
-            .upstreams
-            .get(route.upstream)
-            .map(|u| u.balance.clone()),
-    );
+    let (permit, is_grpc_stream) = (&admitted.permit, admitted.is_grpc_stream);
     let client = Arc::clone(&ctx.arrival.peer);
-    let owner = client
-        .own_connections
-        .of_request(&session.req_header().headers);
-    let upstream = current.upstreams.get(route.upstream);
-    let chosen = upstream.and_then(|upstream| {
-        let pinned = owner.filter(|_| ctx.tried.is_empty());
-        let pinned = pinned.and_then(|owner| owner.server(upstream));
-        pinned.or_else(|| upstream.choose(hash.as_deref(), &ctx.tried))
-    });
+    let headers = &session.req_header().headers;
+    let owner = client.own_connections.of_request(headers);
+    let address = ctx.client_origin.as_ref().map_or(client.ip, |it| it.ip);
+    let tried = &ctx.attempts.tried;
+    let chosen = server_selection::select(permit, &ctx.snapshot, headers, address, owner, tried);
     let Some(chosen) = chosen else {
-        let (refusal, reason) = ctx.last_failure.unzip();
+        let (refusal, reason) = ctx.attempts.last_failure.unzip();
         ctx.refusal = refusal;
         ctx.reason = reason.unwrap_or(Some(Reason::NoServer));
         return Err(Error::new(ErrorType::HTTPStatus(503)));
     };
-    let overrides =
-        Some(&route.timeouts).filter(|timeouts| **timeouts != TimeoutOverrides::default());
+    let timeouts = &permit.route.timeouts;
+    let overrides = Some(timeouts).filter(|timeouts| **timeouts != TimeoutOverrides::default());
     let mut peer = chosen.peer(overrides);
     if let Some(owner) = owner {
         owner.pin(&chosen);
-        ctx.has_own_connection = true;
-        ctx.own_connection = Some(peer::isolate(&mut peer, owner));
-    } else if ctx.needs_new_connection {
+        ctx.attempts.is_exclusive = true;
+        ctx.attempts.pending_slot = Some(peer::isolate(&mut peer, owner));
+    } else if ctx.attempts.needs_new_connection {
         // A key in the pool that no connection has.
         peer.group_key = rand::random();
     }
@@ -81,44 +65,24 @@ pub(in crate::proxy) fn choose(
         // WebSocket is HTTP/1.1 only.
         peer.options.set_http_version(1, 1);
     }
-    let own_deadline = is_http1(&peer) || !local_response::is_http2(session) || ctx.is_grpc_stream;
+    let own_deadline = is_http1(&peer) || !local_response::is_http2(session) || is_grpc_stream;
     if own_deadline || accepts_event_stream(session) || has_long_body(session) {
-        // The silence is measured by us (`begin`). Where both sides speak HTTP/2 we could end
-        // it by a reset only: there Pingora's timeout gives the better response, a 504. Requests for an
-        // event stream are exceptions, and gRPC calls, whose end is reported in trailers, and long
-        // uploads, which Pingora's timeout would cut off: it runs from the head of the request.
+        // The idle timer measures the upstream (`begin`). Where both sides speak HTTP/2 the gateway
+        // could end a request only by a reset: there Pingora's timeout gives the better response, a
+        // 504. Requests for an event stream are exceptions, and gRPC calls, whose end is reported in
+        // trailers, and long uploads, which Pingora's timeout would cut off: it runs from the head of
+        // the request.
         peer.options.read_timeout = None;
     }
-    ctx.tried.push(chosen.server());
-    ctx.chosen = Some(chosen);
-    ctx.upstream_started = Some(clock::monotonic());
+    ctx.attempts.tried.push(chosen.server());
+    ctx.attempts.server = Some(chosen);
+    ctx.attempts.started = Some(clock::monotonic());
     Ok(peer)
 }
 
-fn hash_of(
-    session: &Session,
-    ctx: &RequestContext,
-    permit: &Permit,
-    balance: &Option<Balance>,
-) -> Option<Vec<u8>> {
-    let Some(Balance::ConsistentHash(key)) = balance else {
-        return None;
-    };
-    let identity = permit.identity.as_ref();
-    let found = match key {
-        HashKey::Ip => None,
-        HashKey::User => identity.map(|identity| identity.user().as_bytes().to_vec()),
-        HashKey::Session => identity
-            .and_then(Identity::session)
-            .map(|session| session.id.0.to_vec()),
-        HashKey::Header(name) => session
-            .req_header()
-            .headers
-            .get(name)
-            .map(|value| value.as_bytes().to_vec()),
-    };
-    // What a request lacks falls back to its address, as for limits.
-    found.or_else(|| Some(ctx.client_origin.as_ref()?.ip.to_string().into_bytes()))
+/// The error of a request that is forwarded without a permit: no hook of Pingora's precedes the decision.
+fn not_admitted() -> Box<Error> {
+    Error::new(ErrorType::HTTPStatus(500))
 }
 
 /// Writes the head of the request toward the upstream.
@@ -130,10 +94,10 @@ pub(in crate::proxy) fn prepare(
     request: &mut RequestHeader,
     ctx: &mut RequestContext,
 ) -> pingora::Result<()> {
-    let (Some(permit), Some(origin), Some(host)) =
-        (&ctx.permit, &ctx.client_origin, &ctx.host_header)
+    let (Some(Admitted { permit, .. }), Some(origin), Some(host)) =
+        (&ctx.admitted, &ctx.client_origin, &ctx.host_header)
     else {
-        return Err(Error::new(ErrorType::HTTPStatus(500)));
+        return Err(not_admitted());
     };
     let written = UpstreamRequest {
         settings: &ctx.snapshot.settings,
@@ -143,7 +107,7 @@ pub(in crate::proxy) fn prepare(
         host,
         path: &ctx.path,
         request_id: &ctx.request_id,
-        server_host: ctx.chosen.as_ref().and_then(ChosenServer::host),
+        server_host: ctx.attempts.server.as_ref().and_then(ChosenServer::host),
     };
     // Pingora removes it, and gRPC servers require it.
     let trailers = ctx.grpc.is_some() && request.version == Version::HTTP_2;
@@ -179,7 +143,7 @@ pub(in crate::proxy) fn count_body(
     end: bool,
     ctx: &mut RequestContext,
 ) -> pingora::Result<()> {
-    if end && ctx.is_grpc_stream && session.response_written().is_none() {
+    if end && ctx.is_grpc_stream() && session.response_written().is_none() {
         // From here on the call waits for the upstream alone.
         let read = ctx.timeouts().map(|timeouts| timeouts.read);
         ctx.arrival.control.idle_timer.set_limit(read);
@@ -206,8 +170,9 @@ pub(in crate::proxy) fn count_body(
     control.body_rate.count(body.len());
     ctx.body_received += body.len() as u64;
     let limit = ctx.route.as_ref().map_or(0, |route| route.max_body);
+    let is_grpc_stream = ctx.is_grpc_stream();
     let too_large = match &mut ctx.grpc {
-        Some(messages) if ctx.is_grpc_stream => messages.pass(body, limit).is_err(),
+        Some(messages) if is_grpc_stream => messages.pass(body, limit).is_err(),
         _ => ctx.body_received > limit,
     };
     if too_large {
@@ -235,8 +200,8 @@ pub(in crate::proxy) fn begin(
     reused: bool,
     ctx: &mut RequestContext,
 ) {
-    ctx.attempts += 1;
-    if let (Some(slot), false) = (ctx.own_connection.take(), reused) {
+    ctx.attempts.sent += 1;
+    if let (Some(slot), false) = (ctx.attempts.pending_slot.take(), reused) {
         let owner = ctx.arrival.peer.own_connections.claim();
         owner.record_opened(&slot, descriptor);
     }
@@ -250,7 +215,7 @@ pub(in crate::proxy) fn begin(
         let own = is_http1(peer).then_some(descriptor);
         let silence = &ctx.arrival.control.idle_timer;
         silence.begin(timeouts.as_ref().map(|timeouts| timeouts.read), own);
-        if ctx.is_grpc_stream {
+        if ctx.is_grpc_stream() {
             // A client that streams may be quiet for longer; the end of its request ends that.
             silence.allow_idle(timeouts.and_then(|timeouts| timeouts.stream_idle));
         }
@@ -259,7 +224,7 @@ pub(in crate::proxy) fn begin(
 
 /// Begins to measure how fast the client sends its body.
 pub(in crate::proxy) fn expect_body(session: &mut Session, ctx: &RequestContext) {
-    if session.is_body_done() || session.is_upgrade_req() || ctx.is_grpc_stream {
+    if session.is_body_done() || session.is_upgrade_req() || ctx.is_grpc_stream() {
         return;
     }
     if let Some((listener, _)) = ctx.listener() {

@@ -127,14 +127,14 @@ fn begin_forwarding(
 ) -> Result<(), Rejection> {
     let route = &permit.route;
     let upstream = ctx.snapshot.settings.upstreams.get(route.upstream);
-    ctx.is_grpc_stream = ctx.grpc.is_some()
+    let is_grpc_stream = ctx.grpc.is_some()
         && local_response::is_http2(session)
         && upstream.is_some_and(|it| matches!(it.protocol, settings::Protocol::H2));
     let length = declared_length(&session.req_header().headers);
     // In a gRPC stream the limit applies to each message.
-    let too_large = !ctx.is_grpc_stream && length.is_some_and(|length| length > route.max_body);
+    let too_large = !is_grpc_stream && length.is_some_and(|length| length > route.max_body);
     let decisions = too_large.then(|| permit.decisions.clone());
-    ctx.admit(permit);
+    ctx.admit(permit, is_grpc_stream);
     if let Some(decisions) = decisions {
         return Err(Rejection {
             decisions,

@@ -1,0 +1,49 @@
+//! Which server of its upstream an admitted request is sent to.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::HeaderMap;
+
+use super::connection_auth::Owner;
+use crate::pipeline::admission::{Identity, Permit};
+use crate::pipeline::snapshot::Snapshot;
+use crate::settings::{Balance, HashKey};
+use crate::upstream::ChosenServer;
+
+/// Selects a server that is not among those `tried`. A client connection that has upstream connections
+/// of its own keeps their server on the first attempt. `None`: no server is in rotation.
+pub(super) fn select(
+    permit: &Permit,
+    snapshot: &Snapshot,
+    headers: &HeaderMap,
+    client: IpAddr,
+    owner: Option<&Arc<Owner>>,
+    tried: &[usize],
+) -> Option<ChosenServer> {
+    let upstream = snapshot.upstreams.get(permit.route.upstream)?;
+    let pinned = owner.filter(|_| tried.is_empty());
+    let pinned = pinned.and_then(|owner| owner.server(upstream));
+    pinned.or_else(|| {
+        let hash = match &upstream.settings().balance {
+            Balance::ConsistentHash(key) => Some(hash_input(key, permit, headers, client)),
+            Balance::RoundRobin | Balance::Random | Balance::LeastRequests => None,
+        };
+        upstream.choose(hash.as_deref(), tried)
+    })
+}
+
+/// Returns what a consistent hash reads. A request that lacks it is hashed by its address, as it is
+/// counted by its address for limits.
+fn hash_input(key: &HashKey, permit: &Permit, headers: &HeaderMap, client: IpAddr) -> Vec<u8> {
+    let identity = permit.identity.as_ref();
+    let found = match key {
+        HashKey::Ip => None,
+        HashKey::User => identity.map(|identity| identity.user().as_bytes().to_vec()),
+        HashKey::Session => identity
+            .and_then(Identity::session)
+            .map(|session| session.id.0.to_vec()),
+        HashKey::Header(name) => headers.get(name).map(|value| value.as_bytes().to_vec()),
+    };
+    found.unwrap_or_else(|| client.to_string().into_bytes())
+}
