@@ -183,10 +183,13 @@ async fn render_rejection(request: Request, next: Next) -> Response {
             settings: None,
             store_clock: Duration::ZERO,
         };
+        let named = response.headers().contains_key(header::ALLOW);
         let rendered = local_response::respond(&rejection, &request, response.headers());
         response = Response::new(Body::from(rendered.body));
         *response.status_mut() = rendered.status;
-        for (name, value) in rendered.headers {
+        // The router names the methods of a path afterwards, where there is no `Allow` yet.
+        let headers = rendered.headers.into_iter();
+        for (name, value) in headers.filter(|(name, _)| named || *name != header::ALLOW) {
             response.headers_mut().append(name, value);
         }
     }
