@@ -21,11 +21,11 @@ pub(super) struct ExplainArgs {
     /// The configuration file
     #[arg(long, short, value_name = "FILE")]
     config: PathBuf,
-    /// The request's method
+    /// Method of the request
     method: String,
-    /// The request's URL, or only its path
+    /// URL of the request, or only its path
     url: String,
-    /// A header of the request; may be given several times
+    /// A header of the request; can be repeated
     #[arg(long = "header", short = 'H', value_name = "NAME: VALUE")]
     headers: Vec<String>,
 }
@@ -37,13 +37,13 @@ pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<()> {
     print(&explain(&settings, &request))
 }
 
-/// A request as far as routing sees it.
+/// The parts of a request that routing uses.
 struct Request {
     method: Method,
-    /// When the URL says so.
+    /// `None` if the URL has no scheme.
     https: Option<bool>,
     authority: String,
-    /// The bytes before the query, not normalised: oddities are what this is about.
+    /// The part before the query, not normalized, because ambiguities are reported.
     path: String,
     query: Option<String>,
     headers: HeaderMap,
@@ -51,33 +51,33 @@ struct Request {
 
 impl Request {
     fn from_args(args: &ExplainArgs) -> anyhow::Result<Request> {
-        let method = Method::from_bytes(args.method.as_bytes()).context("this is not a method")?;
+        let method = Method::from_bytes(args.method.as_bytes()).context("not a valid method")?;
         let mut headers = HeaderMap::new();
         for line in &args.headers {
             let (name, value) = line
                 .split_once(':')
-                .context("a header is written NAME: VALUE")?;
+                .context("a header must have the form NAME: VALUE")?;
             let name = HeaderName::from_bytes(name.trim().as_bytes());
             let value = HeaderValue::from_str(value.trim());
             headers.append(
-                name.context("this is not the name of a header")?,
-                value.context("this is not the value of a header")?,
+                name.context("not a valid header name")?,
+                value.context("not a valid header value")?,
             );
         }
         let (https, rest) = match args.url.split_once("://") {
             _ if args.url.starts_with('/') => (None, args.url.as_str()),
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => (Some(false), rest),
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => (Some(true), rest),
-            _ => bail!("the URL begins with http://, https:// or a slash"),
+            _ => bail!("the URL must start with http://, https:// or a slash"),
         };
         let (authority, target) = match rest.find(['/', '?']) {
             Some(end) => rest.split_at(end),
             None => (rest, "/"),
         };
-        let named = headers.get("host").and_then(|host| host.to_str().ok());
+        let host_header = headers.get("host").and_then(|host| host.to_str().ok());
         let authority = match authority {
-            "" => named.unwrap_or("localhost"),
-            authority => named.unwrap_or(authority),
+            "" => host_header.unwrap_or("localhost"),
+            authority => host_header.unwrap_or(authority),
         };
         let (path, query) = match target.split_once('?') {
             Some((path, query)) => (path, Some(query.to_owned())),
@@ -93,7 +93,7 @@ impl Request {
         })
     }
 
-    /// The client as it would come to this listener.
+    /// Returns the client as this listener would see it.
     fn client(&self, settings: &Settings, listener: usize) -> ClientOrigin {
         let listener = settings.boot.listeners.get(listener);
         ClientOrigin {
@@ -121,7 +121,7 @@ fn explain(settings: &Settings, request: &Request) -> String {
     output
 }
 
-/// Writes the decision, step by step; returns the refusal where there is one.
+/// Writes the decision step by step, or returns the refusal.
 fn explain_steps(
     settings: &Settings,
     request: &Request,
@@ -162,7 +162,7 @@ fn explain_steps(
             write_line(output, "redirect", &format!("to {target}"));
         }
         Ok(Destination::OwnEndpoint(path)) => {
-            let text = format!("the gateway answers itself: its endpoint {path}");
+            let text = format!("the gateway's own endpoint {path}");
             write_line(output, "api", &text);
         }
         Ok(Destination::Route(route, ambiguities)) => {
@@ -185,7 +185,7 @@ fn explain_steps(
     Ok(())
 }
 
-/// Writes which route wins over which others.
+/// Writes the selected route and the other candidates.
 fn explain_precedence(settings: &Settings, facts: &RequestFacts<'_>, output: &mut String) {
     let (Some(host), Ok(path)) = (facts.host, Path::read(facts.path.as_bytes())) else {
         return;
@@ -221,7 +221,7 @@ fn check_path(found: PathAmbiguities, route: &Route) -> Result<(), String> {
     ))
 }
 
-/// Which of the rules of precedence told two routes apart that both match.
+/// Returns the rule of precedence that decides between two matching routes.
 fn deciding_rule(winner: &Match, other: &Match) -> &'static str {
     let host = |one: &Match| match &one.host {
         Some(HostPattern::Exact(_)) => (2, 0),
@@ -247,8 +247,9 @@ fn deciding_rule(winner: &Match, other: &Match) -> &'static str {
     }
 }
 
-/// Returns the listener that the request is taken to reach: a plain one, by the port of the URL; one
-/// that does not redirect is preferred, because the URL does not tell them apart.
+/// Returns the listener that the request is assumed to reach: a plain one, by the port of the URL.
+///
+/// One that does not redirect is preferred, because the URL does not distinguish them.
 fn listener_of(settings: &Settings, request: &Request) -> usize {
     let all = settings.boot.listeners.iter().enumerate();
     let plain: Vec<(usize, u16)> = all
@@ -258,15 +259,15 @@ fn listener_of(settings: &Settings, request: &Request) -> usize {
     let at_port = |port| plain.iter().filter(move |(_, own)| Some(*own) == port);
     let port = request.port();
     let by_port = at_port(port).next().is_some();
-    let mut meant = plain
+    let mut candidates = plain
         .iter()
         .filter(|(_, own)| !by_port || Some(*own) == port);
     let redirects = |index: usize| {
         let listener = settings.reloadable.listeners.get(index);
         listener.is_some_and(|listener| listener.redirect_to_https)
     };
-    let first = meant.clone().next();
-    let chosen = meant.find(|(index, _)| !redirects(*index)).or(first);
+    let first = candidates.clone().next();
+    let chosen = candidates.find(|(index, _)| !redirects(*index)).or(first);
     chosen.map_or(0, |(index, _)| *index)
 }
 
@@ -353,25 +354,25 @@ fn describe_limit(limit: &Limit) -> String {
         Algorithm::TokenBucket { burst } => format!("token_bucket with burst {burst}"),
     };
     let window = humantime::format_duration(limit.window);
-    let mut words = format!(
+    let mut text = format!(
         "{}: {} in {window} by {} ({algorithm})",
         limit.name,
         limit.limit,
         key.join(" and "),
     );
     if !limit.roles.is_empty() {
-        let _ = write!(words, ", for {}", limit.roles.join(", "));
+        let _ = write!(text, ", for {}", limit.roles.join(", "));
     }
     if !limit.except_roles.is_empty() {
-        let _ = write!(words, ", not for {}", limit.except_roles.join(", "));
+        let _ = write!(text, ", not for {}", limit.except_roles.join(", "));
     }
     if limit.leased {
-        words.push_str(", leased");
+        text.push_str(", leased");
     }
     if limit.shadow {
-        words.push_str(", only counted");
+        text.push_str(", only counted");
     }
-    words
+    text
 }
 
 fn describe_key_part(part: &KeyPart) -> String {

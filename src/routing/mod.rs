@@ -154,7 +154,7 @@ pub struct IdentityHeaders {
 }
 
 impl IdentityHeaders {
-    /// Every header name.
+    /// Iterates over all names.
     pub fn all(&self) -> impl Iterator<Item = &HeaderName> {
         [
             &self.user,
