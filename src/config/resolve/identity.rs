@@ -215,7 +215,7 @@ fn hash_cost(
         let minimum = Size(minimum.1 << 10);
         let message = format!(
             "a hash with {} and \"iterations: {iterations}\" is too weak; with this number of \
-             iterations, it needs memory_location minimum {minimum}",
+             iterations, it needs at least {minimum}",
             raw.memory
         );
         context.error(&memory_location, message);
