@@ -1,5 +1,4 @@
-//! What the holder of a session may change of it while it lives: the device's name, the
-//! application's `data`, and when it is idle.
+//! Changes that clients make to their own session: device name, application `data`, idle expiry.
 
 use std::time::Duration;
 
@@ -10,35 +9,36 @@ use crate::auth::session::{Session, SessionId};
 use crate::json;
 use crate::telemetry::metrics::StoreOperation;
 
-/// How many bytes a session's `data` may take as text.
+/// Largest size of a session's `data` as JSON text, in bytes.
 pub const MAX_DATA_BYTES: usize = 4096;
 
-/// A partial change of a session; what is `None` stays.
+/// A partial change of a session; `None` leaves a field as it is.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Amendment {
     pub device_name: Option<String>,
-    /// Merged member by member into what is there; `null` removes a member.
+    /// Merged into `data` member by member; `null` removes a member.
     pub data: Option<Map<String, Value>>,
 }
 
-/// What became of an amendment.
+/// Outcome of [`Store::amend_session`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(
     clippy::large_enum_variant,
-    reason = "it is taken apart where it is given"
+    reason = "the caller destructures it at once"
 )]
 pub enum AmendOutcome {
-    /// The session as it is now.
+    /// The changed session.
     Amended(SessionEntry),
-    /// It is not there, or not alive any more.
+    /// The session does not exist or is not active.
     Gone,
-    /// Its `data` would be longer than [`MAX_DATA_BYTES`] bytes. Nothing has changed.
+    /// `data` would exceed [`MAX_DATA_BYTES`]; nothing was changed.
     DataTooLong,
 }
 
 impl Store {
-    /// Changes a session that is alive. Amendments made at the same time all take effect, one after
-    /// another; none brings a session back that is over.
+    /// Changes an active session.
+    ///
+    /// Concurrent amendments are applied one after another; none revives an ended session.
     pub async fn amend_session(
         &self,
         id: SessionId,
@@ -56,8 +56,9 @@ impl Store {
         outcome
     }
 
-    /// Moves a session's idle expiry to the store's now and what follows it; never past its absolute
-    /// end. `None`: it is not there, or not alive any more.
+    /// Restarts a session's idle timeout; `None`: it does not exist or is not active.
+    ///
+    /// The absolute expiry stays as it is.
     pub async fn touch(
         &self,
         id: SessionId,
@@ -73,12 +74,12 @@ impl Store {
     }
 }
 
-/// A session's `data` would be too long.
+/// Error of an amendment whose `data` would exceed [`MAX_DATA_BYTES`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct DataTooLong;
 
 impl Amendment {
-    /// Makes the change; the record is another one then.
+    /// Applies the change and increments the record's revision.
     pub(super) fn apply(&self, session: &mut Session) -> Result<(), DataTooLong> {
         if let Some(changes) = &self.data {
             session.data = merged(&session.data, changes)?.into();
@@ -92,7 +93,7 @@ impl Amendment {
 }
 
 fn merged(data: &str, changes: &Map<String, Value>) -> Result<String, DataTooLong> {
-    // What is not an object any more, for whatever reason, is begun anew.
+    // Stored data that is not an object is replaced.
     let mut members = json::parse(data.as_bytes()).unwrap_or_default();
     for (name, value) in changes {
         match value {
@@ -130,26 +131,26 @@ mod tests {
             &json!({"a": null, "c": null}),
             r#"{"b":2}"#,
         );
-        // Members of members are not looked into: they are the application's.
+        // The merge is shallow: nested members belong to the application.
         check(
             r#"{"a":{"b":1}}"#,
             &json!({"a": {"c": null}}),
             r#"{"a":{"c":null}}"#,
         );
         check("broken", &json!({}), "{}");
-        // A name that the parser of JSON uses within is a name like any other.
-        let odd = r#"{"$serde_json::private::RawValue":"{"}"#;
-        check(odd, &json!({}), odd);
+        // Names that `serde_json` uses internally are treated as ordinary names.
+        let internal = r#"{"$serde_json::private::RawValue":"{"}"#;
+        check(internal, &json!({}), internal);
     }
 
     #[test]
     fn data_length_limit_is_exact() {
         let padding = |bytes: usize| json!({"a": "x".repeat(bytes - r#"{"a":""}"#.len())});
-        let long = |changes: &Value| merged("{}", changes.as_object().unwrap());
+        let merge = |changes: &Value| merged("{}", changes.as_object().unwrap());
         assert_eq!(
-            long(&padding(MAX_DATA_BYTES)).unwrap().len(),
+            merge(&padding(MAX_DATA_BYTES)).unwrap().len(),
             MAX_DATA_BYTES
         );
-        assert_eq!(long(&padding(MAX_DATA_BYTES + 1)), Err(DataTooLong));
+        assert_eq!(merge(&padding(MAX_DATA_BYTES + 1)), Err(DataTooLong));
     }
 }

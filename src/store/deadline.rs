@@ -1,4 +1,4 @@
-//! Deadlines that tell a slow store from a busy gateway.
+//! Timeout that distinguishes a slow store from a busy gateway.
 
 use std::time::Duration;
 
@@ -6,27 +6,29 @@ use futures_util::FutureExt;
 use tokio::task::yield_now;
 use tokio::time::timeout;
 
-/// How many rounds of a runtime an answer takes at most: to gather the questions, to write them, to read
-/// the answers, to part them, to hand them over.
+/// Rounds of the runtime that a reply takes at most.
+///
+/// To collect the requests, to write them, to read the replies, to split them, to deliver them.
 pub(super) const REPLY_ROUNDS: u32 = 5;
 
-/// Does what has a deadline; `None`: it came to nothing. When the time is over every task of this
-/// runtime has so many turns more, and its sockets are read between them: under a load of thousands of
-/// connections a turn may be longer than the deadline, and what was late was not the store. Where
-/// nothing else is to do that takes no time.
+/// Runs a future with a timeout and some rounds of grace; `None`: it did not complete.
+///
+/// After the timeout, every task of the runtime is polled up to `rounds` more times, and sockets are
+/// read in between. Under a load of thousands of connections, one round may take longer than the
+/// timeout although the store has replied in time. On an idle runtime the rounds take no time.
 pub(super) async fn timeout_with_grace<T>(
-    patience: Duration,
+    duration: Duration,
     rounds: u32,
     work: impl Future<Output = T>,
 ) -> Option<T> {
     let mut work = std::pin::pin!(work);
-    if let Ok(done) = timeout(patience, &mut work).await {
-        return Some(done);
+    if let Ok(output) = timeout(duration, &mut work).await {
+        return Some(output);
     }
     for _ in 0..rounds {
         yield_now().await;
-        if let Some(done) = (&mut work).now_or_never() {
-            return Some(done);
+        if let Some(output) = (&mut work).now_or_never() {
+            return Some(output);
         }
     }
     None
@@ -46,33 +48,33 @@ mod tests {
 
     const DEADLINE: Duration = Duration::from_millis(20);
 
-    /// A server that answers each byte at once, or only the first.
-    fn server(answers: usize) -> std::net::SocketAddr {
+    /// Starts a server that echoes the given number of bytes.
+    fn server(replies: usize) -> std::net::SocketAddr {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             let mut byte = [0];
-            for _ in 0..answers {
+            for _ in 0..replies {
                 stream.read_exact(&mut byte).unwrap();
                 stream.write_all(&byte).unwrap();
             }
-            // Until the other side is gone.
+            // Waits for the client to disconnect.
             let _ = stream.read_to_end(&mut Vec::new());
         });
         address
     }
 
-    /// Asks through a task that owns the connection, as clients of a shared one do.
+    /// Sends a request through a task that owns the connection, as on a shared connection.
     async fn request(address: std::net::SocketAddr) -> (u8, TcpStream) {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        let (tell, told) = oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         tokio::spawn(async move {
             stream.write_all(b"?").await.unwrap();
-            let answer = stream.read_u8().await.unwrap();
-            let _ = tell.send((answer, stream));
+            let reply = stream.read_u8().await.unwrap();
+            let _ = sender.send((reply, stream));
         });
-        told.await.unwrap()
+        receiver.await.unwrap()
     }
 
     #[tokio::test]

@@ -1,26 +1,26 @@
-//! Why an operation has no answer.
+//! Errors of store operations.
 
 use crate::rejection::{Reason, Refusal, Rejection};
 
-/// Why the store gave no answer. Never "no": the answer is unknown.
+/// Why the result of a store operation is unknown; never means "no".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum StoreError {
-    #[error("the store did not answer in time")]
+    #[error("the store did not respond in time")]
     Timeout,
-    #[error("the store cannot be reached")]
+    #[error("the store is unreachable")]
     Unreachable,
-    /// It was too slow too often, and is asked by the probe alone.
-    #[error("the store is too slow and is left alone for now")]
+    /// The store timed out repeatedly; until it recovers, only the probe sends requests.
+    #[error("the store is too slow; its circuit breaker is open")]
     BreakerOpen,
     #[error("the store refused the operation")]
     Refused,
-    /// It serves reads: what it has is known.
-    #[error("the store takes no writes at the moment")]
+    /// The store still serves reads.
+    #[error("the store is read-only at the moment")]
     ReadOnly,
-    #[error("the store answered something that is not understood")]
+    #[error("the store sent a malformed reply")]
     Malformed,
-    /// It is done here, and announced; who asked must not be told that it is done for good.
-    #[error("too few replicas have confirmed the revocation in time")]
+    /// The revocation is in force and announced, but must not be reported as durable.
+    #[error("too few replicas confirmed the revocation in time")]
     Unreplicated,
 }
 
@@ -35,7 +35,7 @@ impl StoreError {
         StoreError::Unreplicated,
     ];
 
-    /// The label of `portcullis_store_errors_total`.
+    /// The label value in `portcullis_store_errors_total`.
     pub fn kind(self) -> &'static str {
         match self {
             StoreError::Timeout => "timeout",

@@ -1,4 +1,4 @@
-//! The gateways that share the store: which there are, and up to when each has heard of changes.
+//! Presence of the fleet's gateways, and the time up to which each has confirmed changes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,19 +12,19 @@ use super::{Engine, Store, StoreError};
 use crate::auth::session::Millis;
 use crate::telemetry::metrics::StoreOperation;
 
-/// How often a gateway says that it is there.
+/// Interval at which a gateway announces its presence.
 const PRESENCE_INTERVAL: Duration = Duration::from_millis(200);
-/// How long that counts: one that has died is waited for no longer.
+/// Validity of an announcement; a gateway that has crashed is not waited for beyond it.
 pub(super) const PRESENCE_TTL: Duration = Duration::from_secs(3);
-/// How long anybody waits for the fleet: a little longer.
+/// Longest wait for the fleet's confirmation: longer than [`PRESENCE_TTL`].
 const CONFIRMATION_TIMEOUT: Duration = Duration::from_secs(4);
-/// How often the others are looked at meanwhile.
+/// Interval at which presence is polled during that wait.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// A gateway that does not hear of changes asks for everything: within so long it has looked at what
-/// is open.
+/// A gateway without invalidations queries the store for every request, and has checked its open
+/// streams within this time.
 const SWEEP_BOUND: Millis = 1_000;
 
-/// Who has confirmed what was in the store at a moment, and who has not.
+/// Gateways that have confirmed all changes up to a time, and those that have not.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct FleetConfirmation {
     pub confirmed: Vec<String>,
@@ -32,36 +32,33 @@ pub struct FleetConfirmation {
 }
 
 impl Store {
-    /// Says for ever that the gateway of this name is there, and up to when it has heard of changes.
+    /// Announces this gateway's presence and confirmation under the given name; runs forever.
     pub async fn announce_presence(self, name: Arc<str>) {
         let Engine::Redis(redis) = &self.engine else {
-            // There is no other.
+            // The process is the whole fleet.
             return;
         };
-        // It has one name for as long as it runs.
+        // Set once: the name does not change while the process runs.
         let _ = self.shared.gateway_name.set(Arc::clone(&name));
         let mut tick = interval(PRESENCE_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            let heard = if self.shared.near_cache.is_fresh() {
+            let confirmed_up_to = if self.shared.near_cache.is_fresh() {
                 self.shared.confirmed_up_to.load(Ordering::SeqCst)
             } else {
                 self.clock().saturating_sub(SWEEP_BOUND)
             };
-            let present = self.measured(
-                StoreOperation::Presence,
-                redis.announce_presence(&name, heard),
-            );
-            if let Ok(present) = present.await {
+            let announcement = redis.announce_presence(&name, confirmed_up_to);
+            if let Ok(count) = self.measured(StoreOperation::Presence, announcement).await {
                 self.shared
                     .gateway_count
-                    .store(present.max(1), Ordering::Relaxed);
+                    .store(count.max(1), Ordering::Relaxed);
             }
         }
     }
 
-    /// Says that the gateway of this name is not there any more.
+    /// Removes the presence of the gateway with this name.
     pub async fn withdraw_presence(&self, name: &str) -> Result<(), StoreError> {
         match &self.engine {
             Engine::Memory(_) => Ok(()),
@@ -72,14 +69,15 @@ impl Store {
         }
     }
 
-    /// How many gateways there were when this one last looked.
+    /// Number of gateways in the fleet, as last observed.
     pub fn gateway_count(&self) -> u64 {
         self.shared.gateway_count.load(Ordering::Relaxed)
     }
 
-    /// Waits until every gateway has heard of all that is in the store now, or it is clear which
-    /// does not: four seconds at most. Those that come meanwhile know of nothing older. This one is
-    /// always among them, even where the store has lost who is there.
+    /// Waits up to four seconds for every gateway to confirm the current state of the store.
+    ///
+    /// Gateways that start meanwhile have no older state. This gateway is always waited for, even if
+    /// the store has lost the presence data.
     pub async fn wait_for_confirmation(&self) -> Result<FleetConfirmation, StoreError> {
         let Engine::Redis(redis) = &self.engine else {
             return Ok(FleetConfirmation::default());
@@ -97,27 +95,29 @@ impl Store {
                 let all: BTreeSet<String> = present.keys().cloned().chain(own).collect();
                 all.into_iter().collect()
             });
-            let mut still = Vec::new();
+            let mut pending = Vec::new();
             for name in names {
                 match present.get(&name) {
-                    Some(heard) if *heard >= now => outcome.confirmed.push(name),
-                    Some(_) if Instant::now() < deadline => still.push(name),
-                    None if self.is_own_name(&name) && Instant::now() < deadline => {
-                        still.push(name)
+                    Some(confirmed_up_to) if *confirmed_up_to >= now => {
+                        outcome.confirmed.push(name)
                     }
-                    // Whether one that is silent by now has died nobody can tell.
+                    Some(_) if Instant::now() < deadline => pending.push(name),
+                    None if self.is_own_name(&name) && Instant::now() < deadline => {
+                        pending.push(name)
+                    }
+                    // A missing gateway may have crashed or be disconnected.
                     Some(_) | None => outcome.unconfirmed.push(name),
                 }
             }
-            if still.is_empty() {
+            if pending.is_empty() {
                 return Ok(outcome);
             }
-            waiting = Some(still);
+            waiting = Some(pending);
             sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// Whether this gateway has that name.
+    /// Whether this is the name of this gateway.
     fn is_own_name(&self, name: &str) -> bool {
         self.shared
             .gateway_name

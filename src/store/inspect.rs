@@ -1,25 +1,25 @@
-//! Trying what the settings say about the store, before anything depends on it.
+//! Check of the store's servers against the settings.
 
 use std::fmt;
 
 use super::redis;
 use crate::settings;
 
-/// What was found of one server of the store.
+/// Result of one check of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerCheck {
-    /// Which server, or which of several together.
+    /// The server, or the group of servers.
     pub server: String,
     pub severity: Severity,
-    /// One sentence; it holds no secret.
+    /// One sentence, without secrets.
     pub message: String,
 }
 
-/// What a finding means for whoever wants to serve with these settings.
+/// Severity of a check's result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
     Ok,
-    /// It works, and somebody should look at it.
+    /// The store works, but the operator should review the setting.
     Warning,
     Error,
 }
@@ -30,9 +30,9 @@ impl fmt::Display for ServerCheck {
     }
 }
 
-/// Connects to every server that the settings lead to and looks whether it is fit to be the store: its
-/// version, its role, what the user may do, whether it would evict what must not be forgotten, its
-/// clock. Nothing is written.
+/// Connects to every server that the settings name or lead to, and checks it without writing.
+///
+/// Checks the version, the role, the user's permissions, the eviction policy and the clock.
 pub async fn inspect(settings: &settings::Store) -> Vec<ServerCheck> {
     match &settings.engine {
         settings::Engine::Memory => vec![ServerCheck {

@@ -1,5 +1,6 @@
-//! The store's changes, heard while they happen: what this gateway remembers is kept right by them,
-//! and what others revoked is known here at once.
+//! Invalidation of the near cache by the store's change notifications.
+//!
+//! Changed items are looked up again at once, so that revocations by other gateways take effect here.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,13 +14,13 @@ use super::{Engine, Revocation, SessionLookup, Store, StoreError};
 use crate::auth::session::{Millis, SessionId};
 use crate::telemetry::metrics::StoreOperation;
 
-/// For how long it is enough that every change up to a moment was heard: with what an answer takes on
-/// its way it stays below the second that is promised.
+/// Time for which a confirmation holds. With the duration of a request, a revocation takes effect
+/// within the guaranteed second.
 const CONFIRMATION_VALIDITY: Duration = Duration::from_millis(700);
-/// How many changes are looked at together.
+/// Largest number of changes that are refreshed together.
 const BATCH_SIZE: usize = 128;
 
-/// What a key of the store that gateways remember is about.
+/// An item that the near cache holds.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum CacheKey {
     Session(SessionId),
@@ -28,92 +29,98 @@ pub enum CacheKey {
     User(UserHash),
 }
 
-/// Names a person without saying who it is; see [`user_hash`].
+/// Pseudonymous identifier of a user; see [`user_hash`].
 pub type UserHash = [u8; 16];
 
-/// What a listener hears.
+/// Event of the tracking connection.
 pub(super) enum TrackingEvent {
     Changed(CacheKey),
-    /// Everything may have changed, or some of it was not heard.
+    /// All data may have changed, or invalidations may have been missed.
     InvalidateAll,
-    /// Every change up to this moment has been heard; by the store's clock it was not later than this.
+    /// All invalidations up to this time have arrived; the second is a lower bound of it by the
+    /// store's clock.
     ConfirmedUpTo(Instant, Millis),
-    /// Nothing is heard for now.
+    /// The connection is lost.
     Suspended,
 }
 
-/// What was heard and is to be looked at, in its order.
+/// Work for the refresh task, in order.
 pub(super) enum RefreshTask {
     Changed(CacheKey),
     ConfirmUpTo(Millis),
 }
 
-/// The first half of the SHA-256 of what admission knows a person by.
+/// Hashes the key by which admission identifies a user: the first half of its SHA-256.
 pub fn user_hash(user_key: &str) -> UserHash {
     let hash = Sha256::digest(user_key.as_bytes());
     hash.first_chunk().copied().unwrap_or_default()
 }
 
-/// Does to what is remembered what a piece of news says; gives what is to be looked at of it.
+/// Applies an event to the near cache; returns the work for the refresh task.
 pub(super) fn apply_event(
-    replica: &NearCache,
-    news: TrackingEvent,
+    cache: &NearCache,
+    event: TrackingEvent,
     clock: impl Fn() -> Millis,
-    watched: impl Fn(SessionId) -> bool,
+    is_watched: impl Fn(SessionId) -> bool,
 ) -> Option<RefreshTask> {
-    match news {
+    match event {
         TrackingEvent::Changed(item) => {
-            let remembered = replica.invalidate(&item, clock());
-            let matters = match &item {
-                CacheKey::Session(id) => remembered || watched(*id),
+            let was_cached = cache.invalidate(&item, clock());
+            let is_relevant = match &item {
+                CacheKey::Session(id) => was_cached || is_watched(*id),
                 CacheKey::Token(_) | CacheKey::User(_) => true,
             };
-            return matters.then_some(RefreshTask::Changed(item));
+            return is_relevant.then_some(RefreshTask::Changed(item));
         }
         TrackingEvent::ConfirmedUpTo(as_of, now) => {
-            replica.confirm_up_to(as_of, CONFIRMATION_VALIDITY);
+            cache.confirm_up_to(as_of, CONFIRMATION_VALIDITY);
             return Some(RefreshTask::ConfirmUpTo(now));
         }
-        TrackingEvent::InvalidateAll => replica.invalidate_all(),
-        TrackingEvent::Suspended => replica.suspend(),
+        TrackingEvent::InvalidateAll => cache.invalidate_all(),
+        TrackingEvent::Suspended => cache.suspend(),
     }
     None
 }
 
 impl Store {
-    /// Follows the store's changes for ever. What changed of the sessions that are remembered or
-    /// watched, of the blacklist and of cut-offs is looked up at once; revocations among it are
-    /// announced as this gateway's own are.
-    pub async fn follow_changes(self, watched: impl Fn(SessionId) -> bool + Send + Sync + 'static) {
+    /// Follows the store's changes; runs forever.
+    ///
+    /// Changed blacklist entries, cut-offs and sessions that are cached or watched are looked up at
+    /// once. Revocations among them are broadcast as this gateway's own are.
+    pub async fn follow_changes(
+        self,
+        is_watched: impl Fn(SessionId) -> bool + Send + Sync + 'static,
+    ) {
         let Engine::Redis(redis) = &self.engine else {
-            // All changes are made here.
+            // With the embedded engine, this process makes all changes itself.
             self.shared.metrics.store_listening.set(1);
             return;
         };
-        let (tell, told) = mpsc::unbounded_channel();
+        let (sender, receiver) = mpsc::unbounded_channel();
         let shared = Arc::clone(&self.shared);
         let clock = redis.clone();
-        let hear = move |news| {
-            match &news {
+        let on_event = move |event| {
+            match &event {
                 TrackingEvent::ConfirmedUpTo(..) => shared.metrics.store_listening.set(1),
                 TrackingEvent::Suspended => shared.metrics.store_listening.set(0),
                 TrackingEvent::InvalidateAll => clock.notify_data_may_have_changed(),
                 TrackingEvent::Changed(_) => {}
             }
-            if let Some(told) = apply_event(&shared.near_cache, news, || clock.clock(), &watched) {
-                // The other end lives as long as this one.
-                let _ = tell.send(told);
+            let cache = &shared.near_cache;
+            if let Some(task) = apply_event(cache, event, || clock.clock(), &is_watched) {
+                // The receiver lives as long as the sender.
+                let _ = sender.send(task);
             }
         };
-        tokio::join!(redis.track_changes(hear), self.run_refreshes(told));
+        tokio::join!(redis.track_changes(on_event), self.run_refreshes(receiver));
     }
 
-    async fn run_refreshes(&self, mut told: mpsc::UnboundedReceiver<RefreshTask>) {
+    async fn run_refreshes(&self, mut tasks: mpsc::UnboundedReceiver<RefreshTask>) {
         let mut batch = Vec::new();
-        while told.recv_many(&mut batch, BATCH_SIZE).await > 0 {
+        while tasks.recv_many(&mut batch, BATCH_SIZE).await > 0 {
             let (mut items, mut up_to) = (Vec::new(), None);
-            for told in batch.drain(..) {
-                match told {
+            for task in batch.drain(..) {
+                match task {
                     RefreshTask::Changed(item) => items.push(item),
                     RefreshTask::ConfirmUpTo(now) => up_to = Some(now),
                 }
@@ -121,40 +128,40 @@ impl Store {
             match (self.refresh_entries(items).await, up_to) {
                 (Ok(()), Some(now)) => self.shared.confirmed_up_to.store(now, Ordering::SeqCst),
                 (Ok(()), None) => {}
-                // Nothing is lost: what changed is asked for when it is needed.
+                // The items are stale in the cache and are looked up when they are next used.
                 (Err(error), _) => {
-                    tracing::debug!(%error, "changes in the store could not be looked at");
+                    tracing::debug!(%error, "cannot look up changed items in the store");
                 }
             }
         }
     }
 
     async fn refresh_entries(&self, items: Vec<CacheKey>) -> Result<(), StoreError> {
-        let (mut sessions, mut tokens, mut people) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut sessions, mut tokens, mut users) = (Vec::new(), Vec::new(), Vec::new());
         for item in items {
             match item {
                 CacheKey::Session(id) => sessions.push(id),
                 CacheKey::Token(key) => tokens.push(key),
-                CacheKey::User(hash) => people.push(hash),
+                CacheKey::User(hash) => users.push(hash),
             }
         }
-        // Without an idle timeout: idleness is no change.
-        for (id, found) in self
+        // Without an idle timeout: idleness is not a change.
+        for (id, lookup) in self
             .look_up_sessions(StoreOperation::Follow, &sessions, None)
             .await?
         {
-            // One that is missing may live elsewhere.
-            if matches!(found, SessionLookup::Revoked(_)) {
+            // A missing session may still exist in the database.
+            if matches!(lookup, SessionLookup::Revoked(_)) {
                 self.broadcast(Revocation::Session(id));
             }
         }
-        let listed = self.look_up_tokens(tokens).await?;
-        for (key, _) in listed.into_iter().filter(|(_, listed)| *listed) {
+        let tokens = self.look_up_tokens(tokens).await?;
+        for (key, _) in tokens.into_iter().filter(|(_, blacklisted)| *blacklisted) {
             self.broadcast(Revocation::Token(key));
         }
-        for (person, second) in self.look_up_cut_offs(people).await? {
+        for (user, second) in self.look_up_cut_offs(users).await? {
             if let Some(second) = second {
-                self.broadcast(Revocation::IssuedBefore(person, second));
+                self.broadcast(Revocation::IssuedBefore(user, second));
             }
         }
         Ok(())

@@ -1,6 +1,7 @@
-//! The journal: the fleet's latest security events, the oldest dropped first. Kinds that clients can
-//! cause in bulk have a stream each, so that none of them displaces another kind. Noting an event never
-//! waits: what Redis has to store is queued, and written in batches by one task.
+//! Journal of the fleet's latest security events; the oldest are dropped first.
+//!
+//! Kinds that clients can cause in bulk have a stream each, so that none of them displaces another
+//! kind. Appending never blocks: lines for Redis are queued, and one task writes them in batches.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,36 +13,38 @@ use tokio::sync::Notify;
 use super::{Engine, Store, StoreError};
 use crate::telemetry::metrics::{Metrics, StoreOperation};
 
-/// Lines that may wait for the store. Beyond it the newest are lost.
+/// Capacity of the queue of ordinary kinds; beyond it, new lines are lost.
 const MAX_PENDING: usize = 10_000;
-/// The same, of all kinds together that clients can cause in bulk.
+/// Capacity of the queue of all kinds that clients can cause in bulk.
 const MAX_PENDING_BULK: usize = 1_000;
-/// How many are written at once.
+/// Number of lines written at once.
 const BATCH_SIZE: usize = 256;
-/// The pause after a batch that could not be written.
+/// Pause after a batch that could not be written.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// One line, to be written.
+/// A line to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct JournalLine {
     pub kind: &'static str,
     pub text: String,
 }
 
-/// One line as it is read: `<milliseconds>-<number>` names it and sorts it.
+/// A line as read; its id `<milliseconds>-<number>` also is its sort key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JournalEntry {
     pub id: String,
     pub text: String,
 }
 
-/// How far a reader has come in each stream: the latest line that it has read there. One position for
-/// all of them would pass over a line that is added to one stream in the millisecond of a line of another.
+/// Position of a reader: the latest line that it has read in each stream.
+///
+/// A single position for all streams would skip a line that is added to one stream in the same
+/// millisecond as a line of another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Position([LineId; JournalStream::COUNT]);
 
 impl Position {
-    /// After the line of this identifier, in every stream. Text that is no identifier: before the oldest line.
+    /// The position after the line with this id in every stream; an invalid id: before the oldest.
     pub fn after(id: &str) -> Position {
         Position([parse_id(id).unwrap_or_default(); JournalStream::COUNT])
     }
@@ -57,7 +60,7 @@ impl Position {
     }
 }
 
-/// The kinds that clients without a session can cause in bulk, or with one that was stolen.
+/// Kinds that clients can cause in bulk, without a session or with a stolen one.
 const BULK_KINDS: [&str; 6] = [
     "registered",
     "sign_in_failed",
@@ -72,7 +75,7 @@ pub fn is_bulk(kind: &str) -> bool {
     BULK_KINDS.contains(&kind)
 }
 
-/// One of the journal's streams: that of a kind of high volume, or that of all other kinds.
+/// A stream of the journal: of one bulk kind, or of all other kinds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct JournalStream(usize);
 
@@ -92,12 +95,12 @@ impl JournalStream {
         self.0
     }
 
-    /// Its only kind; `None`: it holds several.
+    /// The stream's only kind; `None`: it holds several.
     pub(super) fn kind(self) -> Option<&'static str> {
         BULK_KINDS.get(self.0.checked_sub(1)?).copied()
     }
 
-    /// Lines that are kept, roughly.
+    /// Approximate number of lines that are kept.
     pub(super) fn max_len(self) -> usize {
         match self.kind() {
             Some(_) => 2_000,
@@ -106,7 +109,7 @@ impl JournalStream {
     }
 }
 
-/// What waits to be written.
+/// Queue of the lines to write to Redis.
 #[derive(Default)]
 pub(super) struct JournalQueue {
     lines: Mutex<PendingLines>,
@@ -123,11 +126,11 @@ struct PendingLines {
 impl PendingLines {
     /// The queue of a line's kind, if it has room.
     fn queue_with_room(&mut self, line: &JournalLine) -> Option<&mut VecDeque<JournalLine>> {
-        let (queue, most) = match is_bulk(line.kind) {
+        let (queue, capacity) = match is_bulk(line.kind) {
             true => (&mut self.bulk, MAX_PENDING_BULK),
             false => (&mut self.others, MAX_PENDING),
         };
-        (queue.len() < most).then_some(queue)
+        (queue.len() < capacity).then_some(queue)
     }
 }
 
@@ -146,11 +149,11 @@ impl JournalQueue {
             true => &mut lines.bulk,
             false => &mut lines.others,
         };
-        let many = queue.len().min(BATCH_SIZE);
-        queue.drain(..many).collect()
+        let count = queue.len().min(BATCH_SIZE);
+        queue.drain(..count).collect()
     }
 
-    /// Takes back what could not be written. The room of what came meanwhile is not taken away.
+    /// Puts back lines that could not be written, as far as newer lines have left room.
     fn requeue(&self, unwritten: Vec<JournalLine>, metrics: &Metrics) {
         let mut lines = self.lines.lock();
         for line in unwritten.into_iter().rev() {
@@ -163,8 +166,9 @@ impl JournalQueue {
 }
 
 impl Store {
-    /// Notes a line of this kind. It never waits and never fails: what cannot be kept is counted in
-    /// `portcullis_events_lost_total`.
+    /// Appends a line of this kind, without blocking.
+    ///
+    /// It never fails; lost lines are counted in `portcullis_events_lost_total`.
     pub fn append_journal(&self, kind: &'static str, text: String) {
         match &self.engine {
             Engine::Memory(memory) => memory.append_journal(JournalLine { kind, text }),
@@ -175,7 +179,7 @@ impl Store {
         }
     }
 
-    /// Writes what waits, now and whenever there is something, for ever.
+    /// Writes queued lines to Redis; runs forever.
     pub async fn run_journal_writer(self) {
         let shared = Arc::clone(&self.shared);
         loop {
@@ -186,7 +190,7 @@ impl Store {
         }
     }
 
-    /// Writes everything that waits. Where an answer is lost on the way, lines may be there twice.
+    /// Writes all queued lines. If a reply is lost, lines may be written twice.
     pub async fn flush_journal(&self) -> Result<(), StoreError> {
         let Engine::Redis(redis) = &self.engine else {
             return Ok(());
@@ -207,8 +211,9 @@ impl Store {
         }
     }
 
-    /// Reads the journal backwards from before a line, or from its end: at most `limit` lines, of
-    /// one kind if asked. A name that is none begins at the end.
+    /// Reads up to `limit` lines backward from before a line, or from the end; optionally one kind.
+    ///
+    /// An invalid id starts at the end.
     pub async fn journal_before(
         &self,
         kind: Option<&str>,
@@ -243,7 +248,7 @@ impl Store {
         Ok(position)
     }
 
-    /// Reads the journal forwards from a position, and advances it.
+    /// Reads up to `limit` lines forward from a position, and advances it.
     pub async fn journal_after(
         &self,
         position: &mut Position,
@@ -259,16 +264,16 @@ impl Store {
             .await?;
         lines.sort_unstable_by_key(|(_, id, _)| *id);
         lines.truncate(limit);
-        let noted = |(stream, id, text)| {
+        let entry = |(stream, id, text)| {
             position.advance(stream, id);
             let id = line_id(id);
             JournalEntry { id, text }
         };
-        Ok(lines.into_iter().map(noted).collect())
+        Ok(lines.into_iter().map(entry).collect())
     }
 }
 
-/// The moment and the number within it.
+/// Milliseconds since the epoch, and the number within the millisecond.
 pub(super) type LineId = (u64, u64);
 
 pub(super) fn parse_id(id: &str) -> Option<LineId> {

@@ -1,4 +1,4 @@
-//! The permits that this gateway holds, by counter; shared by its workers.
+//! Leases of this gateway by counter, shared by its workers.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,18 +14,18 @@ use crate::limits::{
 };
 use crate::telemetry::metrics::{CacheName, CacheOutcome, IntCounter, Metrics};
 
-/// Locks; a counter's hash says under which it is.
+/// Number of shards, each with a lock; selected by the counter's hash.
 const SHARDS: usize = 64;
-/// Counters under each. Those for which there is no room are asked for one by one.
+/// Capacity of a shard; counters beyond it are not leased and request single units.
 const COUNTERS_PER_SHARD: usize = 1024;
 
-/// What becomes of one limit of a request.
+/// Outcome of one charge against a leased limit.
 pub(super) enum LeaseOutcome {
-    /// Let through by a permit; it may be time to ask for more.
+    /// Admitted by a unit; a refill may be due.
     Unit(LeasedUnit, Decision, Option<LeaseRequest>),
-    /// Refused, as the store has said.
+    /// Refused, by the store's last report.
     Refused(Decision),
-    /// The store has to be asked.
+    /// This request has to be sent to the store.
     Request(LeaseRequest),
 }
 
@@ -36,14 +36,15 @@ struct LeaseEntry {
 
 type Shard = HashMap<Counter, LeaseEntry>;
 
+/// Table of leases.
 pub(super) struct LeaseTable {
     started: Instant,
     shards: Vec<Mutex<Shard>>,
-    /// What is to be given back of counters that are not here any more.
+    /// Units to refund whose lease is no longer in the table.
     orphaned_units: Mutex<Vec<(Charge, UnusedUnits)>>,
-    /// What is to be asked for in the background.
+    /// Refills to request in the background.
     pending_refills: Mutex<Vec<(Charge, LeaseRequest)>>,
-    /// Told when somebody who asked for a batch is back.
+    /// Notified when a batch request has completed.
     batch_returned: Notify,
     hits: IntCounter,
     misses: IntCounter,
@@ -63,94 +64,90 @@ impl LeaseTable {
         }
     }
 
-    /// This gateway's steady clock.
+    /// Reads this gateway's monotonic clock.
     pub(super) fn steady_now(&self) -> Micros {
         Micros::try_from(self.started.elapsed().as_micros()).unwrap_or(Micros::MAX)
     }
 
-    /// Takes a permit of a leased limit, or says what has to be done for one.
+    /// Takes a unit of a leased limit, or returns the request to send to the store.
     pub(super) fn take(&self, charge: &Charge, gateways: u64, now: Micros) -> LeaseOutcome {
         let terms = LeaseTerms::of(&charge.limit, gateways);
-        let taken = self.with_lease(charge, true, |lease| {
-            let taken = lease.take(terms, now);
-            match taken {
-                TakeOutcome::Unit(permit) => {
-                    let decision = decision(charge, lease, true, now);
-                    LeaseOutcome::Unit(permit, decision, lease.refill(terms, now))
-                }
-                TakeOutcome::Refused => LeaseOutcome::Refused(decision(charge, lease, false, now)),
-                TakeOutcome::Request(ask) => LeaseOutcome::Request(ask),
+        let outcome = self.with_lease(charge, true, |lease| match lease.take(terms, now) {
+            TakeOutcome::Unit(unit) => {
+                let decision = decision(charge, lease, true, now);
+                LeaseOutcome::Unit(unit, decision, lease.refill(terms, now))
             }
+            TakeOutcome::Refused => LeaseOutcome::Refused(decision(charge, lease, false, now)),
+            TakeOutcome::Request(request) => LeaseOutcome::Request(request),
         });
-        let said = taken.unwrap_or(LeaseOutcome::Request(LeaseRequest::SINGLE));
-        match said {
+        let outcome = outcome.unwrap_or(LeaseOutcome::Request(LeaseRequest::SINGLE));
+        match outcome {
             LeaseOutcome::Unit(..) | LeaseOutcome::Refused(_) => self.hits.inc(),
             LeaseOutcome::Request(_) => self.misses.inc(),
         }
-        said
+        outcome
     }
 
-    /// Puts a permit back that was not needed.
-    pub(super) fn put_back_unit(&self, charge: &Charge, permit: LeasedUnit, now: Micros) {
-        self.with_lease(charge, false, |lease| lease.put_back(permit, now));
+    /// Returns a unit that was not needed.
+    pub(super) fn put_back_unit(&self, charge: &Charge, unit: LeasedUnit, now: Micros) {
+        self.with_lease(charge, false, |lease| lease.put_back(unit, now));
     }
 
-    /// Takes in what the store has granted; tells how many more requests there are.
+    /// Applies the store's reply to a request; returns the remaining requests.
     pub(super) fn apply_grant(
         &self,
         charge: &Charge,
         gateways: u64,
-        (ask, answer, used): (LeaseRequest, LeaseReply, u64),
-        when: (Micros, Micros),
+        (request, reply, used): (LeaseRequest, LeaseReply, u64),
+        times: (Micros, Micros),
     ) -> u64 {
         let terms = LeaseTerms::of(&charge.limit, gateways);
-        let unknown = answer.remaining + answer.granted.saturating_sub(used);
-        let held = self.with_lease(charge, false, |lease| {
-            lease.apply_reply(terms, ask, answer, used, when);
+        let unused = reply.granted.saturating_sub(used);
+        let reported = reply.remaining + unused;
+        let remaining = self.with_lease(charge, false, |lease| {
+            lease.apply_reply(terms, request, reply, used, times);
             lease
-                .remaining_and_reset(when.1)
-                .map_or(unknown, |(left, _)| left)
+                .remaining_and_reset(times.1)
+                .map_or(reported, |(remaining, _)| remaining)
         });
-        self.notify_returned(ask);
-        held.unwrap_or_else(|| {
-            let many = answer.granted.saturating_sub(used);
-            let counted_at = answer.counted_at;
-            let unused = UnusedUnits {
-                count: many,
-                counted_at,
+        self.notify_returned(request);
+        remaining.unwrap_or_else(|| {
+            let units = UnusedUnits {
+                count: unused,
+                counted_at: reply.counted_at,
             };
-            self.add_orphan(charge, [unused].into_iter().filter(|it| it.count > 0));
-            unknown
+            self.add_orphan(charge, (unused > 0).then_some(units));
+            reported
         })
     }
 
-    /// Takes note of what the store says of a leased limit that was asked for like any other.
-    pub(super) fn apply_report(&self, charge: &Charge, decision: &Decision, said_at: Micros) {
-        let answer = LeaseReply {
+    /// Applies the state of a leased limit that the store evaluated in a query.
+    pub(super) fn apply_report(&self, charge: &Charge, decision: &Decision, replied_at: Micros) {
+        let reply = LeaseReply {
             granted: 0,
-            replied_at: said_at,
+            replied_at,
             counted_at: 0,
             remaining: decision.remaining,
             reset_after: decision.reset_after.as_micros() as Micros,
             wait: decision.retry_after.as_micros() as Micros,
         };
         let now = self.steady_now();
-        self.with_lease(charge, false, |lease| lease.apply_report(answer, now));
+        self.with_lease(charge, false, |lease| lease.apply_report(reply, now));
     }
 
-    /// A question was not asked, or not answered.
-    pub(super) fn cancel(&self, charge: &Charge, ask: LeaseRequest) {
-        self.with_lease(charge, false, |lease| lease.cancel(ask));
-        self.notify_returned(ask);
+    /// Ends a request that was not sent or received no reply.
+    pub(super) fn cancel(&self, charge: &Charge, request: LeaseRequest) {
+        self.with_lease(charge, false, |lease| lease.cancel(request));
+        self.notify_returned(request);
     }
 
-    fn notify_returned(&self, ask: LeaseRequest) {
-        if ask.is_leader {
+    fn notify_returned(&self, request: LeaseRequest) {
+        if request.is_leader {
             self.batch_returned.notify_waiters();
         }
     }
 
-    /// Whether there are permits of one of these, or a batch of them may be on its way.
+    /// Whether one of these counters has units, or a pending batch request.
     pub(super) fn has_units_or_pending_batch<'c>(
         &self,
         charges: impl Iterator<Item = &'c Charge>,
@@ -164,12 +161,12 @@ impl LeaseTable {
     fn any<'c>(
         &self,
         mut charges: impl Iterator<Item = &'c Charge>,
-        is: impl Fn(&mut Lease) -> bool,
+        predicate: impl Fn(&mut Lease) -> bool,
     ) -> bool {
-        charges.any(|charge| self.with_lease(charge, false, &is) == Some(true))
+        charges.any(|charge| self.with_lease(charge, false, &predicate) == Some(true))
     }
 
-    /// Waits until no batch of any of these is on its way.
+    /// Waits until none of these counters has a pending batch request.
     pub(super) async fn wait_for_batches<'c>(
         &self,
         charges: impl Iterator<Item = &'c Charge> + Clone,
@@ -185,7 +182,7 @@ impl LeaseTable {
         }
     }
 
-    /// How a limit stands as far as this gateway knows.
+    /// The state of a limit by the store's last report, if there is one.
     pub(super) fn current_decision(&self, charge: &Charge, now: Micros) -> Option<Decision> {
         self.with_lease(charge, false, |lease| {
             lease.remaining_and_reset(now)?;
@@ -193,24 +190,24 @@ impl LeaseTable {
         })?
     }
 
-    /// Forgets a counter that is whole again.
+    /// Resets the lease of a counter that was reset in the store.
     pub(super) fn reset(&self, charge: &Charge) {
         self.with_lease(charge, false, |lease| *lease = Lease::default());
     }
 
-    /// Has more asked for in the background; tells whether somebody has to be sent.
-    pub(super) fn queue_refill(&self, charge: &Charge, ask: LeaseRequest) -> bool {
-        let mut wanted = self.pending_refills.lock();
-        wanted.push((charge.clone(), ask));
-        wanted.len() == 1
+    /// Queues a refill; returns whether the caller has to start the task that requests it.
+    pub(super) fn queue_refill(&self, charge: &Charge, request: LeaseRequest) -> bool {
+        let mut refills = self.pending_refills.lock();
+        refills.push((charge.clone(), request));
+        refills.len() == 1
     }
 
-    /// What is to be asked for.
+    /// Takes the queued refills.
     pub(super) fn take_refills(&self) -> Vec<(Charge, LeaseRequest)> {
         std::mem::take(&mut *self.pending_refills.lock())
     }
 
-    /// Hands over what is to be given back, and forgets what nobody asks for any more.
+    /// Takes the units to refund, and drops idle leases.
     pub(super) fn sweep(&self, now: Micros) -> Vec<(Charge, UnusedUnits)> {
         let mut unused = std::mem::take(&mut *self.orphaned_units.lock());
         for shard in &self.shards {
@@ -226,7 +223,7 @@ impl LeaseTable {
         unused
     }
 
-    /// Gives everything up, and hands it over to be given back.
+    /// Gives up all leases, and takes the units to refund.
     pub(super) fn retire(&self) -> Vec<(Charge, UnusedUnits)> {
         let mut unused = std::mem::take(&mut *self.orphaned_units.lock());
         for shard in &self.shards {
@@ -237,13 +234,15 @@ impl LeaseTable {
         unused
     }
 
-    /// Does something with a counter's lease; `begin`: one that is not there is begun, if there is
-    /// room. A limit that was changed begins anew.
+    /// Runs an action on a counter's lease; `None`: there is no lease.
+    ///
+    /// With `create`, a missing lease is created if there is room. If the limit has changed, the lease
+    /// is replaced.
     fn with_lease<T>(
         &self,
         charge: &Charge,
-        begin: bool,
-        act: impl FnOnce(&mut Lease) -> T,
+        create: bool,
+        action: impl FnOnce(&mut Lease) -> T,
     ) -> Option<T> {
         let Counter([first, ..]) = charge.counter;
         let mut shard = self.shards.get(usize::from(first) % SHARDS)?.lock();
@@ -258,9 +257,9 @@ impl LeaseTable {
                 }
                 entry.limit = Arc::clone(&charge.limit);
             }
-            return Some(act(&mut entry.lease));
+            return Some(action(&mut entry.lease));
         }
-        if !begin || shard.len() >= COUNTERS_PER_SHARD {
+        if !create || shard.len() >= COUNTERS_PER_SHARD {
             return None;
         }
         let limit = Arc::clone(&charge.limit);
@@ -268,12 +267,12 @@ impl LeaseTable {
         let entry = shard
             .entry(charge.counter)
             .or_insert(LeaseEntry { limit, lease });
-        Some(act(&mut entry.lease))
+        Some(action(&mut entry.lease))
     }
 
-    fn add_orphan(&self, charge: &Charge, unused: impl Iterator<Item = UnusedUnits>) {
+    fn add_orphan(&self, charge: &Charge, units: Option<UnusedUnits>) {
         let mut orphans = self.orphaned_units.lock();
-        orphans.extend(unused.map(|unused| (charge.clone(), unused)));
+        orphans.extend(units.map(|units| (charge.clone(), units)));
     }
 }
 
@@ -289,15 +288,15 @@ fn into_charges(
     })
 }
 
-/// What a client is told of a limit that this gateway decides.
+/// Builds the decision of a limit from its lease.
 fn decision(charge: &Charge, lease: &Lease, allowed: bool, now: Micros) -> Decision {
-    let (remaining, whole_after) = lease.remaining_and_reset(now).unwrap_or_default();
+    let (remaining, reset_after) = lease.remaining_and_reset(now).unwrap_or_default();
     let wait = if allowed { 0 } else { lease.retry_after(now) };
     Decision {
         limit: Arc::clone(&charge.limit),
         allowed,
         remaining,
-        reset_after: std::time::Duration::from_micros(whole_after),
+        reset_after: std::time::Duration::from_micros(reset_after),
         retry_after: std::time::Duration::from_micros(wait),
         degraded: false,
     }

@@ -1,4 +1,4 @@
-//! Decisions from permits that this gateway holds; the store is asked for what is missing.
+//! Leased limits: decisions by units that this gateway holds; missing units are requested.
 
 use std::sync::Arc;
 
@@ -10,13 +10,13 @@ use super::{Engine, Query, QueryResult, Store, StoreError};
 use crate::limits::{Charge, Decision, LeaseRequest, Micros, UnusedUnits};
 use crate::telemetry::metrics::StoreOperation;
 
-/// How many counters are given back to at once.
+/// Number of counters that are refunded at once.
 const BATCH_SIZE: usize = 200;
 
-/// How often who is refused waits for a batch that is on its way.
+/// Number of times that a refused request waits for pending batches.
 const MAX_RETRIES: usize = 3;
 
-/// What a request asks of one limit, and what was said.
+/// A charge of a request, with its outcome so far.
 struct ChargeStep<'a> {
     charge: &'a Charge,
     outcome: LeaseOutcome,
@@ -29,26 +29,24 @@ impl ChargeStep<'_> {
 }
 
 impl Store {
-    /// Decides over an inquiry about nothing but limits, of which this gateway may have permits. `None`:
-    /// the store has to be asked.
+    /// Decides a query of nothing but limits by leases; `None`: it has to be sent to the store.
     pub(super) async fn decide_by_leases(
         &self,
-        inquiry: &Query<'_>,
+        query: &Query<'_>,
     ) -> Option<Result<QueryResult, StoreError>> {
-        if inquiry.has_identity() {
+        if query.has_identity() {
             return None;
         }
-        let decided = self
-            .charge_leased(inquiry.charges_before_auth, inquiry.charges_after_auth)
+        let outcome = self
+            .charge_leased(query.charges_before_auth, query.charges_after_auth)
             .await?;
-        Some(decided.map(|decisions| QueryResult {
+        Some(outcome.map(|decisions| QueryResult {
             decisions,
             ..QueryResult::empty(self.clock())
         }))
     }
 
-    /// Decides over limits of which this gateway may have permits. `None`: none of them is leased, or
-    /// the store has to be asked about all of them.
+    /// Decides charges by leases; `None`: no limit is leased, or the store has to decide all of them.
     pub(super) async fn charge_leased(
         &self,
         before: &[Charge],
@@ -62,32 +60,32 @@ impl Store {
             return None;
         }
         for _ in 0..MAX_RETRIES {
-            let decided = self.try_charge_leased(redis, before, after).await;
-            let Some(Ok(decisions)) = &decided else {
-                return decided;
+            let outcome = self.try_charge_leased(redis, before, after).await;
+            let Some(Ok(decisions)) = &outcome else {
+                return outcome;
             };
-            let refuses = |charge: &&Charge| {
-                let same = |one: &&Decision| Arc::ptr_eq(&one.limit, &charge.limit);
-                charge.limit.leased && decisions.iter().find(same).is_some_and(Decision::refuses)
+            let is_refused = |charge: &&Charge| {
+                let is_its = |decision: &&Decision| Arc::ptr_eq(&decision.limit, &charge.limit);
+                charge.limit.leased && decisions.iter().find(is_its).is_some_and(Decision::refuses)
             };
-            // What the store did not have may be in a batch that somebody else here is bringing.
-            let refusing = charges().filter(refuses);
+            // Units that the store no longer had may be in another request's pending batch.
+            let refused = charges().filter(is_refused);
             if !self
                 .shared
                 .leases
-                .has_units_or_pending_batch(refusing.clone())
+                .has_units_or_pending_batch(refused.clone())
             {
-                return decided;
+                return outcome;
             }
-            let come = self.shared.leases.wait_for_batches(refusing);
-            if timeout(self.shared.timeout, come).await.is_err() {
-                return decided;
+            let batches = self.shared.leases.wait_for_batches(refused);
+            if timeout(self.shared.timeout, batches).await.is_err() {
+                return outcome;
             }
         }
         self.try_charge_leased(redis, before, after).await
     }
 
-    /// As [`Store::charge_leased`], with what is here at this moment.
+    /// As [`Store::charge_leased`], without waiting for pending batches.
     async fn try_charge_leased(
         &self,
         redis: &Redis,
@@ -96,79 +94,70 @@ impl Store {
     ) -> Option<Result<Vec<Decision>, StoreError>> {
         let charges = || before.iter().chain(after);
         let now = self.shared.leases.steady_now();
-        let parts: Vec<ChargeStep<'_>> = charges()
+        let steps: Vec<ChargeStep<'_>> = charges()
             .map(|charge| self.start_charge(charge, now))
             .collect();
-        let refused = parts.iter().any(ChargeStep::refuses);
-        let asks = parts
+        let refused = steps.iter().any(ChargeStep::refuses);
+        let needs_store = steps
             .iter()
-            .any(|part| matches!(part.outcome, LeaseOutcome::Request(_)));
+            .any(|step| matches!(step.outcome, LeaseOutcome::Request(_)));
         if refused && !charges().all(|charge| charge.limit.leased) {
-            // The exact ones are asked in any case: then they are asked together.
-            self.undo_charges(parts, now);
+            // Exact limits need the store in any case: one query decides all of them.
+            self.undo_charges(steps, now);
             return None;
         }
-        if refused || !asks {
-            return Some(Ok(self.settle_locally(parts, before.len(), refused, now)));
+        if refused || !needs_store {
+            return Some(Ok(self.settle_locally(steps, before.len(), refused, now)));
         }
-        // Boxed: most are decided here, and do not carry the space that asking takes.
-        let asking = self.settle_in_store(redis, parts, before.len(), now);
-        Some(Box::pin(asking).await)
+        // Boxed: most requests are decided locally and do not need this future's space.
+        let settled = self.settle_in_store(redis, steps, before.len(), now);
+        Some(Box::pin(settled).await)
     }
 
     fn start_charge<'a>(&self, charge: &'a Charge, now: Micros) -> ChargeStep<'a> {
-        let said = if charge.limit.leased {
+        let outcome = if charge.limit.leased {
             self.shared.leases.take(charge, self.gateway_count(), now)
         } else {
             LeaseOutcome::Request(LeaseRequest::SINGLE)
         };
-        ChargeStep {
-            charge,
-            outcome: said,
-        }
+        ChargeStep { charge, outcome }
     }
 
-    /// Decides without the store.
+    /// Decides without the store; `before` is the number of charges before authentication.
     fn settle_locally(
         &self,
-        mut parts: Vec<ChargeStep<'_>>,
+        mut steps: Vec<ChargeStep<'_>>,
         before: usize,
         refused: bool,
         now: Micros,
     ) -> Vec<Decision> {
         if !refused {
-            let decisions = parts
+            let decisions = steps
                 .into_iter()
-                .filter_map(|part| self.use_unit(part.charge, part.outcome));
+                .filter_map(|step| self.use_unit(step.charge, step.outcome));
             return decisions.collect();
         }
-        // Where a limit without identity refuses, those with one are not looked at.
-        if parts.iter().take(before).any(ChargeStep::refuses) {
-            self.undo_charges(parts.drain(before..), now);
+        // If a charge before authentication is refused, those after it are not evaluated.
+        if steps.iter().take(before).any(ChargeStep::refuses) {
+            self.undo_charges(steps.drain(before..), now);
         }
-        let decisions = parts.into_iter().filter_map(|part| match part.outcome {
+        let decisions = steps.into_iter().filter_map(|step| match step.outcome {
             LeaseOutcome::Refused(decision) => Some(decision),
-            said => {
-                let charge = part.charge;
-                self.undo_charges(
-                    [ChargeStep {
-                        charge,
-                        outcome: said,
-                    }],
-                    now,
-                );
+            outcome => {
+                let charge = step.charge;
+                self.undo_charges([ChargeStep { charge, outcome }], now);
                 self.shared.leases.current_decision(charge, now)
             }
         });
         decisions.collect()
     }
 
-    /// What a permit or a remembered refusal says; more permits are asked for where it is time.
-    fn use_unit(&self, charge: &Charge, said: LeaseOutcome) -> Option<Decision> {
-        match said {
+    /// Uses a unit or a cached refusal, and requests a refill if it is due.
+    fn use_unit(&self, charge: &Charge, outcome: LeaseOutcome) -> Option<Decision> {
+        match outcome {
             LeaseOutcome::Unit(_, decision, refill) => {
-                if let Some(ask) = refill {
-                    self.request_refill(charge, ask);
+                if let Some(request) = refill {
+                    self.request_refill(charge, request);
                 }
                 Some(decision)
             }
@@ -177,75 +166,71 @@ impl Store {
         }
     }
 
-    /// Takes nothing of what was said: permits go back, questions are not asked.
-    fn undo_charges<'p>(&self, parts: impl IntoIterator<Item = ChargeStep<'p>>, now: Micros) {
+    /// Returns the units of these charges and cancels their requests.
+    fn undo_charges<'p>(&self, steps: impl IntoIterator<Item = ChargeStep<'p>>, now: Micros) {
         let leases = &self.shared.leases;
-        for ChargeStep {
-            charge,
-            outcome: said,
-        } in parts
-        {
-            match said {
-                LeaseOutcome::Unit(permit, _, refill) => {
-                    leases.put_back_unit(charge, permit, now);
-                    if let Some(ask) = refill {
-                        leases.cancel(charge, ask);
+        for ChargeStep { charge, outcome } in steps {
+            match outcome {
+                LeaseOutcome::Unit(unit, _, refill) => {
+                    leases.put_back_unit(charge, unit, now);
+                    if let Some(request) = refill {
+                        leases.cancel(charge, request);
                     }
                 }
-                LeaseOutcome::Request(ask) => leases.cancel(charge, ask),
+                LeaseOutcome::Request(request) => leases.cancel(charge, request),
                 LeaseOutcome::Refused(_) => {}
             }
         }
     }
 
-    /// Asks the store for what is missing.
+    /// Requests the missing units from the store, and decides.
     async fn settle_in_store(
         &self,
         redis: &Redis,
-        parts: Vec<ChargeStep<'_>>,
+        steps: Vec<ChargeStep<'_>>,
         before: usize,
-        asked: Micros,
+        requested_at: Micros,
     ) -> Result<Vec<Decision>, StoreError> {
-        let wishes: Vec<(&Charge, LeaseRequest)> = parts
+        let requests: Vec<(&Charge, LeaseRequest)> = steps
             .iter()
-            .filter_map(|part| match part.outcome {
-                LeaseOutcome::Request(ask) => Some((part.charge, ask)),
+            .filter_map(|step| match step.outcome {
+                LeaseOutcome::Request(request) => Some((step.charge, request)),
                 LeaseOutcome::Unit(..) | LeaseOutcome::Refused(_) => None,
             })
             .collect();
         let outcome = self
             .measured(
                 StoreOperation::Charge,
-                redis.grant_units(&wishes, self.gateway_count()),
+                redis.grant_units(&requests, self.gateway_count()),
             )
             .await;
         let now = self.shared.leases.steady_now();
-        let granted = match outcome {
-            Ok(granted) => granted,
+        let grants = match outcome {
+            Ok(grants) => grants,
             Err(error) => {
-                self.undo_charges(parts, now);
+                self.undo_charges(steps, now);
                 return Err(error);
             }
         };
-        let refused = granted.iter().any(|one| one.decision.refuses());
-        let mut answers = granted.into_iter();
-        let (mut decisions, mut spent) = (Vec::with_capacity(parts.len()), Vec::new());
-        let mut told = None;
-        for (place, step) in parts.into_iter().enumerate() {
+        let refused = grants.iter().any(|grant| grant.decision.refuses());
+        let mut grants = grants.into_iter();
+        let (mut decisions, mut spent) = (Vec::with_capacity(steps.len()), Vec::new());
+        let mut evaluated = None;
+        for (index, step) in steps.into_iter().enumerate() {
             let charge = step.charge;
-            if place == before && decisions.iter().any(Decision::refuses) {
-                // Where a limit without identity refuses, nothing is told of those with one.
-                told = Some(decisions.len());
+            if index == before && decisions.iter().any(Decision::refuses) {
+                // If a charge before authentication is refused, those after it are not reported.
+                evaluated = Some(decisions.len());
             }
             let decision = match step.outcome {
-                LeaseOutcome::Request(ask) => {
-                    let Some(one) = answers.next() else { continue };
-                    if refused && !charge.limit.leased && one.response.granted > 0 {
+                LeaseOutcome::Request(request) => {
+                    let Some(grant) = grants.next() else { continue };
+                    if refused && !charge.limit.leased && grant.response.granted > 0 {
                         spent.push(charge.clone());
                     }
-                    Some(self.apply_grant(charge, ask, &one, refused, (asked, now)))
+                    Some(self.apply_grant(charge, request, &grant, refused, (requested_at, now)))
                 }
-                // That of a shadow limit, which refuses nothing.
+                // A shadow limit, which rejects no request.
                 LeaseOutcome::Refused(decision) => Some(decision),
                 outcome if refused => {
                     self.undo_charges([ChargeStep { charge, outcome }], now);
@@ -255,44 +240,44 @@ impl Store {
             };
             decisions.extend(decision);
         }
-        // Only where they lie apart: what a request that is refused has spent of exact limits.
+        // In a cluster, a refused request may have spent from exact limits on other servers.
         redis.refund_in_background(spent).await;
-        decisions.truncate(told.unwrap_or(usize::MAX));
+        decisions.truncate(evaluated.unwrap_or(usize::MAX));
         Ok(decisions)
     }
 
-    /// Takes in what the store says to one wish; gives how the limit stands for the request.
+    /// Applies the store's grant for one charge; returns the decision for the request.
     fn apply_grant(
         &self,
         charge: &Charge,
-        ask: LeaseRequest,
-        one: &LeaseGrant,
+        request: LeaseRequest,
+        grant: &LeaseGrant,
         refused: bool,
-        when: (Micros, Micros),
+        times: (Micros, Micros),
     ) -> Decision {
         let LeaseGrant {
             now,
             decision,
-            response: answer,
-        } = one;
+            response,
+        } = grant;
         self.shared
             .local_limits
-            .record_decision(charge, decision, *now, when.0);
+            .record_decision(charge, decision, *now, times.0);
         let mut decision = decision.clone();
-        let used = u64::from(!refused).min(answer.granted);
+        let used = u64::from(!refused).min(response.granted);
         decision.remaining = if charge.limit.leased {
-            let said = (ask, *answer, used);
+            let reply = (request, *response, used);
             let leases = &self.shared.leases;
-            leases.apply_grant(charge, self.gateway_count(), said, when)
+            leases.apply_grant(charge, self.gateway_count(), reply, times)
         } else {
-            answer.remaining + answer.granted.saturating_sub(used)
+            response.remaining + response.granted.saturating_sub(used)
         };
         decision
     }
 
-    /// Asks for more in the background. Whoever comes while somebody is on the way goes along.
-    fn request_refill(&self, charge: &Charge, ask: LeaseRequest) {
-        if self.shared.leases.queue_refill(charge, ask) {
+    /// Requests a refill in the background; refills queued meanwhile share the round trip.
+    fn request_refill(&self, charge: &Charge, request: LeaseRequest) {
+        if self.shared.leases.queue_refill(charge, request) {
             let store = self.clone();
             tokio::spawn(async move { store.fetch_refills().await });
         }
@@ -302,74 +287,78 @@ impl Store {
         let (Engine::Redis(redis), leases) = (&self.engine, &self.shared.leases) else {
             return;
         };
-        let wanted = leases.take_refills();
-        let wishes: Vec<(&Charge, LeaseRequest)> =
-            wanted.iter().map(|(it, ask)| (it, *ask)).collect();
-        let asked = leases.steady_now();
-        let asking = redis.grant_units_each(&wishes, self.gateway_count());
-        match self.measured(StoreOperation::Charge, asking).await {
-            Ok(granted) => {
+        let refills = leases.take_refills();
+        let requests: Vec<(&Charge, LeaseRequest)> = refills
+            .iter()
+            .map(|(charge, request)| (charge, *request))
+            .collect();
+        let requested_at = leases.steady_now();
+        let reply = redis.grant_units_each(&requests, self.gateway_count());
+        match self.measured(StoreOperation::Charge, reply).await {
+            Ok(grants) => {
                 let now = leases.steady_now();
-                for ((charge, ask), one) in wanted.iter().zip(granted) {
-                    self.apply_grant(charge, *ask, &one, true, (asked, now));
+                for ((charge, request), grant) in refills.iter().zip(grants) {
+                    self.apply_grant(charge, *request, &grant, true, (requested_at, now));
                 }
             }
-            // Those who need them ask themselves, or do as in any outage.
-            Err(_) => wishes
+            // Requests that need units send their own requests, or handle the outage.
+            Err(_) => requests
                 .iter()
-                .for_each(|(charge, ask)| leases.cancel(charge, *ask)),
+                .for_each(|(charge, request)| leases.cancel(charge, *request)),
         }
     }
 
-    /// Gives back permits whose time is over.
+    /// Refunds expired units.
     pub(super) async fn return_expired_units(&self) {
         let leases = &self.shared.leases;
         self.return_units(leases.sweep(leases.steady_now())).await;
     }
 
-    /// Gives back all permits that this gateway has.
+    /// Refunds all units of this gateway.
     pub async fn return_all_units(&self) {
         self.return_units(self.shared.leases.retire()).await;
     }
 
-    /// It is tried once: given back twice, more would be admitted than allowed. What is not given back
-    /// leaves with its window.
+    /// Refunds units, with a single attempt: a repeated refund would admit more than the limit.
+    ///
+    /// Units that are not refunded expire with their window.
     async fn return_units(&self, unused: Vec<(Charge, UnusedUnits)>) {
         let Engine::Redis(redis) = &self.engine else {
             return;
         };
-        for some in unused.chunks(BATCH_SIZE) {
-            // A failure is one of the store, which is counted there.
+        for batch in unused.chunks(BATCH_SIZE) {
+            // Failures are counted by `measured`.
             let _ = self
-                .measured(StoreOperation::Refund, redis.return_units(some))
+                .measured(StoreOperation::Refund, redis.return_units(batch))
                 .await;
         }
     }
 
-    /// Takes note of how counters stand, as the store says: for the time when it cannot, and for leased
-    /// limits that were asked like any other. Limits that were not evaluated are among those asked.
+    /// Caches the counters' states from a query's result, for outages and for leased limits.
+    ///
+    /// Charges that the store did not evaluate have no decision.
     pub(super) fn record_decisions(
         &self,
-        inquiry: &Query<'_>,
-        findings: &QueryResult,
-        asked: Micros,
+        query: &Query<'_>,
+        result: &QueryResult,
+        requested_at: Micros,
     ) {
         if let Engine::Memory(_) = self.engine {
             return;
         }
-        let mut charges = inquiry
+        let mut charges = query
             .charges_before_auth
             .iter()
-            .chain(inquiry.charges_after_auth);
-        for decision in &findings.decisions {
-            let same = |charge: &&Charge| Arc::ptr_eq(&charge.limit, &decision.limit);
-            let Some(charge) = charges.find(same) else {
+            .chain(query.charges_after_auth);
+        for decision in &result.decisions {
+            let is_its_charge = |charge: &&Charge| Arc::ptr_eq(&charge.limit, &decision.limit);
+            let Some(charge) = charges.find(is_its_charge) else {
                 return;
             };
-            let now = findings.now * 1000;
+            let now = result.now * 1000;
             self.shared
                 .local_limits
-                .record_decision(charge, decision, now, asked);
+                .record_decision(charge, decision, now, requested_at);
             if charge.limit.leased {
                 self.shared.leases.apply_report(charge, decision, now);
             }

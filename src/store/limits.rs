@@ -1,4 +1,4 @@
-//! What the store is asked on a request's path: the one decision, and charges on their own.
+//! Decisions on the request path: look-ups and charges in one query, and charges alone.
 
 use std::time::Duration;
 
@@ -8,72 +8,74 @@ use crate::routing::Requirements;
 use crate::telemetry::metrics::StoreOperation;
 
 impl Store {
-    /// Answers everything that a request needs to know, in at most one round trip and one atomic
-    /// step; what this gateway is sure of is not asked. Nothing is spent when a limit refuses. The
-    /// limits before are spent when the session, the blacklist or the requirements end the request;
-    /// those after are then not looked at.
+    /// Answers a request's query in at most one round trip and one atomic step.
+    ///
+    /// Fresh cache entries are not queried. If a limit refuses, nothing is spent. If the session, the
+    /// blacklist or the requirements reject the request, the charges before authentication are spent
+    /// and those after it are not evaluated.
     pub async fn decide(
         &self,
-        inquiry: &Query<'_>,
+        query: &Query<'_>,
         idle: Option<Duration>,
     ) -> Result<QueryResult, StoreError> {
-        let replica = &self.shared.near_cache;
+        let cache = &self.shared.near_cache;
         let now = self.clock();
-        let sure = replica.look_up(inquiry, idle, now);
-        if sure.needs_refresh {
-            self.refresh_ahead(inquiry, idle);
+        let cached = cache.look_up(query, idle, now);
+        if cached.needs_refresh {
+            self.refresh_ahead(query, idle);
         }
-        let after = sure.charges_after_auth(inquiry);
-        let rest = sure.remaining_query(inquiry, &after);
-        let mut findings = if rest.is_empty() {
+        let charges_after_auth = cached.charges_after_auth(query);
+        let remaining = cached.remaining_query(query, &charges_after_auth);
+        let mut result = if remaining.is_empty() {
             QueryResult::empty(now)
-        } else if let Some(decisions) = self.cached_refusal(&rest) {
+        } else if let Some(decisions) = self.cached_refusal(&remaining) {
             QueryResult {
                 decisions,
                 ..QueryResult::empty(now)
             }
-        } else if let Some(decided) = self.decide_by_leases(&rest).await {
-            decided?
+        } else if let Some(result) = self.decide_by_leases(&remaining).await {
+            result?
         } else {
-            let asking = replica.stamp_query(&rest);
-            let asked_at = self.shared.leases.steady_now();
-            let asked = self.measured(StoreOperation::Decide, async {
+            let stamps = cache.stamp_query(&remaining);
+            let requested_at = self.shared.leases.steady_now();
+            let reply = self.measured(StoreOperation::Decide, async {
                 match &self.engine {
-                    Engine::Memory(memory) => Ok(memory.decide(&rest, idle)),
-                    Engine::Redis(redis) => redis.decide(&rest, idle).await,
+                    Engine::Memory(memory) => Ok(memory.decide(&remaining, idle)),
+                    Engine::Redis(redis) => redis.decide(&remaining, idle).await,
                 }
             });
-            let findings = asked.await?;
-            self.observe_revocation_lag(&rest, &findings);
-            replica.cache_result(&asking, &rest, &findings);
-            self.record_decisions(&rest, &findings, asked_at);
-            findings
+            let result = reply.await?;
+            self.observe_revocation_lag(&remaining, &result);
+            cache.cache_result(&stamps, &remaining, &result);
+            self.record_decisions(&remaining, &result, requested_at);
+            result
         };
-        sure.merge_into(&mut findings);
-        if inquiry.cut_off_user.is_some() {
-            findings.cut_off = replica.effective_cut_off(findings.cut_off);
+        cached.merge_into(&mut result);
+        if query.cut_off_user.is_some() {
+            result.cut_off = cache.effective_cut_off(result.cut_off);
         }
-        Ok(findings)
+        Ok(result)
     }
 
-    /// What the store said a moment ago and would say again: that a limit refuses. Those with identity
-    /// are looked at where the identity is known, as there.
-    fn cached_refusal(&self, inquiry: &Query<'_>) -> Option<Vec<Decision>> {
+    /// Returns the decisions of a cached refusal that still holds.
+    ///
+    /// Charges after authentication are included only if the identity is established, as in the store.
+    fn cached_refusal(&self, query: &Query<'_>) -> Option<Vec<Decision>> {
         let steady = self.shared.leases.steady_now();
         let local = &self.shared.local_limits;
-        let before = inquiry.charges_before_auth.iter();
+        let before = query.charges_before_auth.iter();
         local.cached_refusal(before.clone(), steady).or_else(|| {
-            let all = before.chain(inquiry.charges_after_auth);
-            (!inquiry.has_identity()).then(|| local.cached_refusal(all, steady))?
+            let all = before.chain(query.charges_after_auth);
+            (!query.has_identity()).then(|| local.cached_refusal(all, steady))?
         })
     }
 
-    /// Observes how long after its end this gateway knew of the end of a session.
-    pub(super) fn observe_revocation_lag(&self, inquiry: &Query<'_>, findings: &QueryResult) {
-        let lag = inquiry.session.and_then(|id| {
+    /// Records the delay with which the end of a session was detected on this gateway.
+    pub(super) fn observe_revocation_lag(&self, query: &Query<'_>, result: &QueryResult) {
+        let lag = query.session.and_then(|id| {
             self.shared
                 .near_cache
-                .revocation_lag(id, &findings.session, findings.now)
+                .revocation_lag(id, &result.session, result.now)
         });
         if let Some(lag) = lag {
             self.shared.metrics.observe_revocation_lag(lag);
@@ -85,43 +87,44 @@ impl Store {
         if charges.is_empty() {
             return Ok(Vec::new());
         }
-        let asked_at = self.shared.leases.steady_now();
-        if let Some(refused) = self
+        let requested_at = self.shared.leases.steady_now();
+        if let Some(decisions) = self
             .shared
             .local_limits
-            .cached_refusal(charges.iter(), asked_at)
+            .cached_refusal(charges.iter(), requested_at)
         {
-            return Ok(refused);
+            return Ok(decisions);
         }
-        if let Some(decided) = self.charge_leased(charges, &[]).await {
-            return decided;
+        if let Some(decisions) = self.charge_leased(charges, &[]).await {
+            return decisions;
         }
         self.measured(StoreOperation::Charge, async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.charge(charges)),
                 Engine::Redis(redis) => {
-                    let anything = Requirements::default();
-                    let inquiry = Query {
+                    let no_requirements = Requirements::default();
+                    let query = Query {
                         charges_before_auth: charges,
-                        ..Query::empty(&anything)
+                        ..Query::empty(&no_requirements)
                     };
-                    let findings = redis.decide(&inquiry, None).await?;
-                    self.record_decisions(&inquiry, &findings, asked_at);
-                    Ok(findings.decisions)
+                    let result = redis.decide(&query, None).await?;
+                    self.record_decisions(&query, &result, requested_at);
+                    Ok(result.decisions)
                 }
             }
         })
         .await
     }
 
-    /// Does as [`Store::charge`] with counters that only this process knows, of which each gateway has
-    /// its share. It cannot fail, and marks what it decides as degraded.
+    /// As [`Store::charge`], but with this process's counters and this gateway's share of the limits.
+    ///
+    /// It cannot fail; its decisions are marked as degraded.
     pub fn charge_locally(&self, charges: &[Charge]) -> Vec<Decision> {
         let (gateways, now) = (self.gateway_count(), self.clock() * 1000);
         self.shared.local_limits.charge(charges, gateways, now)
     }
 
-    /// Gives back what was spent from these limits a moment ago.
+    /// Refunds one request, spent a moment ago, to each of these limits.
     pub async fn refund(&self, charges: &[Charge]) -> Result<(), StoreError> {
         self.measured(StoreOperation::Refund, async {
             match &self.engine {
@@ -135,7 +138,7 @@ impl Store {
         .await
     }
 
-    /// Looks at a counter and spends nothing.
+    /// Reads a counter without spending.
     pub async fn peek_limit(&self, charge: &Charge) -> Result<Decision, StoreError> {
         self.measured(StoreOperation::PeekLimit, async {
             match &self.engine {
@@ -146,13 +149,13 @@ impl Store {
         .await
     }
 
-    /// Looks at a counter that only this process knows.
+    /// Reads a counter of this process without spending.
     pub fn peek_locally(&self, charge: &Charge) -> Decision {
         let (gateways, now) = (self.gateway_count(), self.clock() * 1000);
         self.shared.local_limits.peek(charge, gateways, now)
     }
 
-    /// Makes a counter whole again; tells whether there was anything to forget.
+    /// Resets a counter; returns whether it existed.
     pub async fn reset_limit(&self, charge: &Charge) -> Result<bool, StoreError> {
         self.shared.local_limits.remove(&charge.counter);
         self.shared.leases.reset(charge);

@@ -1,6 +1,8 @@
-//! What the store last said of counters, and the counters of limits while it does not answer. Then each
-//! gateway enforces its share, begins with its part of what was said, and keeps apart what it has admitted:
-//! the store is told of it. A refusal that lasts is given again without asking.
+//! Cached counter states, and local limits while the store is unavailable.
+//!
+//! During an outage each gateway enforces its share of a limit, starting from its share of the last
+//! state that the store reported. Its admissions are recorded and reported to the store later. A
+//! cached refusal is returned without a query for as long as it holds.
 
 use std::collections::HashMap;
 use std::mem::{Discriminant, discriminant};
@@ -16,20 +18,19 @@ use crate::limits::{
     Algorithm, Charge, Counter, CounterSnapshot, CounterState, Decision, Limit, Micros, Rule,
 };
 
-/// A refusal that lasts is asked about again after so long: the counter may have been made whole, and
-/// requests given back.
+/// Interval at which a lasting refusal is checked again: the counter may have been reset or refunded.
 const REFUSAL_RECHECK_INTERVAL: Micros = 1_000_000;
-/// An answer is overtaken by no more than this.
+/// Largest time by which replies are reordered.
 const MAX_REORDERING: Micros = 1_000_000;
-/// Counters whose last known standing is remembered: 100 bytes each, roughly.
-const MAX_CACHED_STANDINGS: u64 = 100_000;
-/// What room is made for at the start.
+/// Number of cached counter states, of about 100 bytes each.
+const MAX_CACHED_STATES: u64 = 100_000;
+/// Number of entries that are allocated at the start.
 const INITIAL_CAPACITY: usize = 1_000;
-/// Counters kept here at once. Beyond them, those that are new share one for each limit: a flood of
-/// them makes nobody forget what was spent.
+/// Number of local counters. Beyond it, new counters share one per limit, so that a flood of them
+/// does not displace counters in use.
 const MAX_COUNTERS: usize = 50_000;
 
-/// A limit that changes its algorithm or its window begins anew, as in the store.
+/// Algorithm and window of a limit; if they change, its counters start anew, as in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct LimitKind(Discriminant<Algorithm>, u64);
 
@@ -39,37 +40,37 @@ impl LimitKind {
     }
 }
 
-/// One counter of an outage.
+/// A counter during an outage.
 struct LocalCounter {
     limit: Arc<Limit>,
-    /// What is enforced of it here.
+    /// This gateway's share of the limit.
     share: Arc<Limit>,
-    /// With what was spent before.
+    /// Includes what was spent before the outage.
     state: CounterState,
-    /// What was admitted here, and the store does not know.
+    /// Local admissions that have not been reported to the store.
     admitted: CounterState,
 }
 
-/// What the store last said of a counter.
+/// State of a counter that the store last reported.
 #[derive(Debug, Clone, Copy)]
-struct CachedStanding {
+struct CachedState {
     kind: LimitKind,
     /// The limit and its quota.
     limit_and_quota: (u64, u64),
-    standing: CounterSnapshot,
-    /// When it was asked, by this gateway's steady clock.
+    snapshot: CounterSnapshot,
+    /// Time of the request, by this gateway's monotonic clock.
     requested_at: Micros,
-    /// So long it refuses.
+    /// Time for which the counter refuses requests.
     wait: Micros,
 }
 
-impl CachedStanding {
-    /// When a refusal has to be asked about again.
+impl CachedState {
+    /// Time at which a refusal has to be checked again.
     fn refuses_until(&self) -> Micros {
         self.requested_at + self.wait.min(REFUSAL_RECHECK_INTERVAL)
     }
 
-    /// Whether the store would say the same: it was asked a moment ago, and what it refused lasts.
+    /// Whether the state is recent and, if it is a refusal, still holds.
     fn is_current(&self, steady: Micros) -> bool {
         let until = match self.wait {
             0 => self.requested_at + REFUSAL_RECHECK_INTERVAL,
@@ -78,36 +79,36 @@ impl CachedStanding {
         steady < until
     }
 
-    /// How the limit stands at this time of the steady clock.
+    /// Builds the decision for this time of the monotonic clock.
     fn decision(&self, limit: &Arc<Limit>, steady: Micros) -> Decision {
-        let passed = steady.saturating_sub(self.requested_at);
-        let left = |micros: Micros| Duration::from_micros(micros.saturating_sub(passed));
+        let elapsed = steady.saturating_sub(self.requested_at);
+        let left = |micros: Micros| Duration::from_micros(micros.saturating_sub(elapsed));
         Decision {
             limit: Arc::clone(limit),
             allowed: self.wait == 0,
-            remaining: self.standing.remaining,
-            reset_after: left(self.standing.reset_at - self.standing.as_of),
+            remaining: self.snapshot.remaining,
+            reset_after: left(self.snapshot.reset_at - self.snapshot.as_of),
             retry_after: left(self.wait),
             degraded: false,
         }
     }
 }
 
+/// Cached counter states and local counters of this process.
 pub(super) struct LocalLimits {
-    standings: Cache<Counter, CachedStanding>,
-    /// Until then something is refused, by the steady clock: most of the time nothing is, and nobody has
-    /// to look.
+    states: Cache<Counter, CachedState>,
+    /// End of the last cached refusal, by the monotonic clock; after it, no look-up is needed.
     refusing_until: AtomicU64,
     counters: Mutex<HashMap<Counter, LocalCounter>>,
 }
 
-/// What the store has to be told: to spend so many requests, whatever the limit says.
+/// Admissions to report to the store, which counts them regardless of the limit.
 pub(super) type PendingReport = (Charge, u64);
 
 impl Default for LocalLimits {
     fn default() -> LocalLimits {
         LocalLimits {
-            standings: Cache::with_weighter(INITIAL_CAPACITY, MAX_CACHED_STANDINGS, UnitWeighter),
+            states: Cache::with_weighter(INITIAL_CAPACITY, MAX_CACHED_STATES, UnitWeighter),
             refusing_until: AtomicU64::new(0),
             counters: Mutex::default(),
         }
@@ -115,154 +116,161 @@ impl Default for LocalLimits {
 }
 
 impl LocalLimits {
-    /// Takes note of what the store says of a counter at this time of its clock; `asked` is when it was
-    /// asked, by the steady clock.
+    /// Caches the state of a counter that the store reported.
+    ///
+    /// `now` is by the store's clock, `requested_at` by the monotonic clock.
     pub(super) fn record_decision(
         &self,
         charge: &Charge,
         decision: &Decision,
         now: Micros,
-        asked: Micros,
+        requested_at: Micros,
     ) {
-        let known = CachedStanding {
+        let state = CachedState {
             kind: LimitKind::of(&charge.limit),
             limit_and_quota: (charge.limit.limit, charge.limit.quota()),
-            standing: CounterSnapshot {
+            snapshot: CounterSnapshot {
                 remaining: decision.remaining,
                 as_of: now,
                 reset_at: now + decision.reset_after.as_micros() as Micros,
             },
-            requested_at: asked,
+            requested_at,
             wait: decision.retry_after.as_micros() as Micros,
         };
-        // Answers overtake each other; a clock that was set back is none that did.
-        let overtaken = |it: CachedStanding| {
-            (1..MAX_REORDERING).contains(&it.standing.as_of.saturating_sub(now))
+        // A small step back is a reordered reply, a large one a store clock that was set back.
+        let is_newer = |cached: CachedState| {
+            (1..MAX_REORDERING).contains(&cached.snapshot.as_of.saturating_sub(now))
         };
-        if self.standings.get(&charge.counter).is_some_and(overtaken) {
+        if self.states.get(&charge.counter).is_some_and(is_newer) {
             return;
         }
         if decision.refuses() {
-            let until = known.refuses_until();
+            let until = state.refuses_until();
             self.refusing_until.fetch_max(until, Ordering::Relaxed);
         }
-        self.standings.insert(charge.counter, known);
+        self.states.insert(charge.counter, state);
     }
 
-    /// How these limits stand where one of them is known to refuse still. `None`: none is, or nothing
-    /// recent is known of another. Leased ones are decided by their permits.
+    /// Returns the decisions of these limits if one of them has a cached refusal that still holds.
+    ///
+    /// `None`: there is none, or another limit has no recent state. Leased limits are not cached here.
     pub(super) fn cached_refusal<'c>(
         &self,
         charges: impl Iterator<Item = &'c Charge> + Clone,
         steady: Micros,
     ) -> Option<Vec<Decision>> {
-        let leased = || charges.clone().any(|charge| charge.limit.leased);
-        if steady >= self.refusing_until.load(Ordering::Relaxed) || leased() {
+        let any_leased = || charges.clone().any(|charge| charge.limit.leased);
+        if steady >= self.refusing_until.load(Ordering::Relaxed) || any_leased() {
             return None;
         }
-        let stands = |charge: &Charge| {
-            let known = self.standings.get(&charge.counter)?;
+        let cached_decision = |charge: &Charge| {
+            let state = self.states.get(&charge.counter)?;
             let limit = &charge.limit;
-            let same = known.kind == LimitKind::of(limit)
-                && known.limit_and_quota == (limit.limit, limit.quota());
-            (same && known.is_current(steady)).then(|| known.decision(limit, steady))
+            let is_same_limit = state.kind == LimitKind::of(limit)
+                && state.limit_and_quota == (limit.limit, limit.quota());
+            (is_same_limit && state.is_current(steady)).then(|| state.decision(limit, steady))
         };
-        let decisions: Option<Vec<Decision>> = charges.map(stands).collect();
-        decisions.filter(|all| all.iter().any(Decision::refuses))
+        let decisions: Option<Vec<Decision>> = charges.map(cached_decision).collect();
+        decisions.filter(|decisions| decisions.iter().any(Decision::refuses))
     }
 
-    /// Spends one request from each of these limits' shares, or from none if one refuses.
+    /// Spends one request from this gateway's share of each limit, or from none if one refuses.
     pub(super) fn charge(&self, charges: &[Charge], gateways: u64, now: Micros) -> Vec<Decision> {
-        let mut counted = self.counters.lock();
+        let mut counters = self.counters.lock();
         let names: Vec<Counter> = charges
             .iter()
-            .map(|charge| self.ensure_counter(&mut counted, charge, gateways))
+            .map(|charge| self.ensure_counter(&mut counters, charge, gateways))
             .collect();
         let mut refuses = false;
         for name in &names {
-            let one = counted.get_mut(name);
-            refuses |= one.is_some_and(|one| !one.share.shadow && one.wait(now) > 0);
+            let counter = counters.get_mut(name);
+            refuses |=
+                counter.is_some_and(|counter| !counter.share.shadow && counter.wait(now) > 0);
         }
-        let mut settle = |name| Some(counted.get_mut(name)?.settle(!refuses, now));
+        let mut settle = |name| Some(counters.get_mut(name)?.settle(!refuses, now));
         names.iter().filter_map(&mut settle).collect()
     }
 
-    /// Looks at a counter and spends nothing.
+    /// Reads a counter without spending.
     pub(super) fn peek(&self, charge: &Charge, gateways: u64, now: Micros) -> Decision {
-        let counted = self.counters.lock();
-        let same = |one: &&LocalCounter| LimitKind::of(&one.limit) == LimitKind::of(&charge.limit);
-        match counted.get(&charge.counter).filter(same) {
-            Some(one) => one.peek(now),
+        let counters = self.counters.lock();
+        let is_same_kind =
+            |counter: &&LocalCounter| LimitKind::of(&counter.limit) == LimitKind::of(&charge.limit);
+        match counters.get(&charge.counter).filter(is_same_kind) {
+            Some(counter) => counter.peek(now),
             None => self.new_counter(charge, gateways).peek(now),
         }
     }
 
-    /// Forgets a counter, and what the store said of it.
+    /// Removes a local counter and its cached state.
     pub(super) fn remove(&self, counter: &Counter) {
-        self.standings.remove(counter);
+        self.states.remove(counter);
         self.counters.lock().remove(counter);
     }
 
-    /// Whether nothing is counted here.
+    /// Whether there are no local counters.
     pub(super) fn is_empty(&self) -> bool {
         self.counters.lock().is_empty()
     }
 
-    /// Hands over what was admitted here and still counts. It is not handed over again: whoever
-    /// cannot tell the store gives it back by [`LocalLimits::restore_pending`].
+    /// Takes the local admissions that still count, to report them.
+    ///
+    /// A caller that cannot report them returns them with [`LocalLimits::restore_pending`].
     pub(super) fn take_pending(&self, now: Micros) -> Vec<PendingReport> {
-        let mut counted = self.counters.lock();
-        let take = |(name, one): (&Counter, &mut LocalCounter)| {
-            let many = one.take_admitted(now);
-            let limit = Arc::clone(&one.limit);
-            let counter = *name;
-            (many > 0).then_some((Charge { limit, counter }, many))
+        let mut counters = self.counters.lock();
+        let take = |(name, counter): (&Counter, &mut LocalCounter)| {
+            let admitted = counter.take_admitted(now);
+            let charge = Charge {
+                limit: Arc::clone(&counter.limit),
+                counter: *name,
+            };
+            (admitted > 0).then_some((charge, admitted))
         };
-        counted.iter_mut().filter_map(take).collect()
+        counters.iter_mut().filter_map(take).collect()
     }
 
-    /// Takes back what the store was not told.
-    pub(super) fn restore_pending(&self, (charge, many): &PendingReport, now: Micros) {
-        if let Some(one) = self.counters.lock().get_mut(&charge.counter) {
-            one.admit(*many, now);
+    /// Puts back admissions that were not reported.
+    pub(super) fn restore_pending(&self, (charge, admitted): &PendingReport, now: Micros) {
+        if let Some(counter) = self.counters.lock().get_mut(&charge.counter) {
+            counter.admit(*admitted, now);
         }
     }
 
-    /// Forgets the counters of which the store knows all.
+    /// Drops the counters whose admissions have all been reported.
     pub(super) fn remove_reported(&self, now: Micros) {
-        let mut counted = self.counters.lock();
-        counted.retain(|_, one| one.pending_count(now) > 0);
-        counted.shrink_to_fit();
+        let mut counters = self.counters.lock();
+        counters.retain(|_, counter| counter.pending_count(now) > 0);
+        counters.shrink_to_fit();
     }
 
-    /// Drops the counters that are whole again.
+    /// Drops the counters from which no request counts any more.
     pub(super) fn clean_up(&self, now: Micros) {
-        self.counters.lock().retain(|_, one| {
-            one.wait(now);
-            one.state.reset_after(Rule::of(&one.share), now) > 0
+        self.counters.lock().retain(|_, counter| {
+            counter.wait(now);
+            counter.state.reset_after(Rule::of(&counter.share), now) > 0
         });
     }
 
-    /// Makes sure that there is a counter; gives its name.
+    /// Creates or updates the counter of a charge; returns its name.
     fn ensure_counter(
         &self,
-        counted: &mut HashMap<Counter, LocalCounter>,
+        counters: &mut HashMap<Counter, LocalCounter>,
         charge: &Charge,
         gateways: u64,
     ) -> Counter {
         let mut name = charge.counter;
-        if counted.len() >= MAX_COUNTERS && !counted.contains_key(&name) {
+        if counters.len() >= MAX_COUNTERS && !counters.contains_key(&name) {
             name = Counter::of(&charge.limit.name, []);
         }
-        match counted.get_mut(&name) {
-            Some(one) if Arc::ptr_eq(&one.limit, &charge.limit) => {}
-            Some(one) if LimitKind::of(&one.limit) == LimitKind::of(&charge.limit) => {
-                // The configuration was loaded again.
-                one.limit = Arc::clone(&charge.limit);
-                one.share = charge.limit.share(gateways);
+        match counters.get_mut(&name) {
+            Some(counter) if Arc::ptr_eq(&counter.limit, &charge.limit) => {}
+            Some(counter) if LimitKind::of(&counter.limit) == LimitKind::of(&charge.limit) => {
+                // The configuration was reloaded.
+                counter.limit = Arc::clone(&charge.limit);
+                counter.share = charge.limit.share(gateways);
             }
             _ => {
-                counted.insert(name, self.new_counter(charge, gateways));
+                counters.insert(name, self.new_counter(charge, gateways));
             }
         }
         name
@@ -270,9 +278,9 @@ impl LocalLimits {
 
     fn new_counter(&self, charge: &Charge, gateways: u64) -> LocalCounter {
         let share = charge.limit.share(gateways);
-        let known = self.standings.get(&charge.counter);
-        let state = match known.filter(|known| known.kind == LimitKind::of(&charge.limit)) {
-            Some(known) => known.standing.local_state(&share, gateways),
+        let cached = self.states.get(&charge.counter);
+        let state = match cached.filter(|cached| cached.kind == LimitKind::of(&charge.limit)) {
+            Some(cached) => cached.snapshot.local_state(&share, gateways),
             None => CounterState::new(share.algorithm),
         };
         LocalCounter {
@@ -311,15 +319,15 @@ impl LocalCounter {
         }
     }
 
-    fn admit(&mut self, many: u64, now: Micros) {
+    fn admit(&mut self, count: u64, now: Micros) {
         let rule = Rule::of(&self.share);
         self.admitted.wait(rule, now);
-        for _ in 0..many {
+        for _ in 0..count {
             self.admitted.spend(rule, now);
         }
     }
 
-    /// How much of what was admitted here still counts.
+    /// Number of unreported admissions that still count.
     fn pending_count(&mut self, now: Micros) -> u64 {
         let rule = Rule::of(&self.share);
         self.admitted.wait(rule, now);
@@ -327,8 +335,8 @@ impl LocalCounter {
     }
 
     fn take_admitted(&mut self, now: Micros) -> u64 {
-        let many = self.pending_count(now);
+        let count = self.pending_count(now);
         self.admitted = CounterState::new(self.share.algorithm);
-        many
+        count
     }
 }

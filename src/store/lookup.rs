@@ -1,4 +1,4 @@
-//! Look-ups of several keys in one round trip: every key is paired with what the store returned for it.
+//! Look-ups of several keys in one round trip; every key is paired with its reply.
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -9,21 +9,21 @@ use super::near_cache::{NearCache, ReadStamp};
 use super::{CacheKey, SessionEntry, SessionLookup, StoreError, UserHash};
 use crate::auth::session::{Millis, SessionId, SessionStatus};
 
-/// Distinct keys to look up together, with the state of the near cache before the round trip.
+/// Distinct keys of one look-up, with their read stamps from before the round trip.
 pub(super) struct BatchLookup<K> {
     keys: Vec<K>,
     stamps: Vec<ReadStamp>,
 }
 
 impl<K: Clone + Eq + Hash> BatchLookup<K> {
-    /// Takes each key once, however often it is given.
+    /// Collects the distinct keys and takes their read stamps.
     pub(super) fn new(
         keys: impl IntoIterator<Item = K>,
         cache: &NearCache,
         item: impl Fn(&K) -> CacheKey,
     ) -> BatchLookup<K> {
-        let mut taken = HashSet::new();
-        let distinct = keys.into_iter().filter(|key| taken.insert(key.clone()));
+        let mut seen = HashSet::new();
+        let distinct = keys.into_iter().filter(|key| seen.insert(key.clone()));
         let keys: Vec<K> = distinct.collect();
         let stamps = keys.iter().map(|key| cache.stamp(&item(key))).collect();
         BatchLookup { keys, stamps }
@@ -37,70 +37,74 @@ impl<K: Clone + Eq + Hash> BatchLookup<K> {
         self,
         replies: Vec<R>,
     ) -> Result<impl Iterator<Item = (K, ReadStamp, R)>, StoreError> {
-        let asked = self.keys.into_iter().zip(self.stamps).collect();
-        let pairs = pair(asked, replies)?;
-        Ok(pairs.map(|((key, before), reply)| (key, before, reply)))
+        let requests = self.keys.into_iter().zip(self.stamps).collect();
+        let pairs = pair(requests, replies)?;
+        Ok(pairs.map(|((key, stamp), reply)| (key, stamp, reply)))
     }
 }
 
 impl BatchLookup<SessionId> {
-    /// Caches how the sessions stand, by the store's clock at `now`. `lag` receives how late the end
-    /// of a session became known here.
-    pub(super) fn note(
+    /// Derives the sessions' states at `now`, the store's time, and caches them.
+    ///
+    /// `observe_lag` receives the delay with which the end of a session was detected here.
+    pub(super) fn cache_replies(
         self,
         cache: &NearCache,
         entries: Vec<Option<SessionEntry>>,
         idle: Option<Duration>,
         now: Millis,
-        mut lag: impl FnMut(Millis),
+        mut observe_lag: impl FnMut(Millis),
     ) -> Result<Vec<(SessionId, SessionLookup)>, StoreError> {
-        let noted = self.pair_replies(entries)?.map(|(id, before, entry)| {
-            let found = entry.map_or(SessionLookup::Missing, |entry| {
-                let used = entry.activity.last_access.max(cache.last_access(id));
-                entry.into_lookup(used, idle, now)
+        let lookups = self.pair_replies(entries)?.map(|(id, stamp, entry)| {
+            let lookup = entry.map_or(SessionLookup::Missing, |entry| {
+                let last_access = entry.activity.last_access.max(cache.last_access(id));
+                entry.into_lookup(last_access, idle, now)
             });
-            if let Some(late) = cache.revocation_lag(id, &found, now) {
-                lag(late);
+            if let Some(lag) = cache.revocation_lag(id, &lookup, now) {
+                observe_lag(lag);
             }
-            cache.cache_session(id, &found, before);
-            (id, found)
+            cache.cache_session(id, &lookup, stamp);
+            (id, lookup)
         });
-        Ok(noted.collect())
+        Ok(lookups.collect())
     }
 }
 
 impl BatchLookup<String> {
-    /// Caches which tokens are on the blacklist.
-    pub(super) fn note(
+    /// Caches which tokens are blacklisted.
+    pub(super) fn cache_replies(
         self,
         cache: &NearCache,
-        listed: Vec<bool>,
+        blacklisted: Vec<bool>,
     ) -> Result<Vec<(String, bool)>, StoreError> {
-        let noted = self.pair_replies(listed)?.map(|(key, before, listed)| {
-            cache.cache_token(&key, listed, before);
-            (key, listed)
+        let replies = self.pair_replies(blacklisted)?;
+        let lookups = replies.map(|(key, stamp, blacklisted)| {
+            cache.cache_token(&key, blacklisted, stamp);
+            (key, blacklisted)
         });
-        Ok(noted.collect())
+        Ok(lookups.collect())
     }
 }
 
 impl BatchLookup<UserHash> {
     /// Caches the users' cut-offs.
-    pub(super) fn note(
+    pub(super) fn cache_replies(
         self,
         cache: &NearCache,
         cut_offs: Vec<Option<u64>>,
     ) -> Result<Vec<(UserHash, Option<u64>)>, StoreError> {
-        let noted = self.pair_replies(cut_offs)?.map(|(user, before, cut_off)| {
-            cache.cache_cut_off(user, cut_off, before);
+        let lookups = self.pair_replies(cut_offs)?.map(|(user, stamp, cut_off)| {
+            cache.cache_cut_off(user, cut_off, stamp);
             (user, cut_off)
         });
-        Ok(noted.collect())
+        Ok(lookups.collect())
     }
 }
 
-/// Pairs requests with their replies. One reply too few or too many leaves the outcome of all of them
-/// unknown: no request falls back to "missing" or "not revoked" for want of a reply.
+/// Pairs requests with their replies.
+///
+/// With a wrong number of replies, the outcome of all requests is unknown: none of them defaults to
+/// "missing" or "not revoked".
 pub(super) fn pair<K, R>(
     requests: Vec<K>,
     replies: Vec<R>,
@@ -112,7 +116,7 @@ pub(super) fn pair<K, R>(
 }
 
 impl SessionEntry {
-    /// How the session stands, used last at this time.
+    /// Derives the session's state from its latest use.
     fn into_lookup(
         self,
         last_access: Millis,
@@ -143,17 +147,17 @@ mod tests {
         let cache = NearCache::default();
         let lookup = lookup(&["a", "b", "a"], &cache);
         assert_eq!(lookup.keys(), ["a", "b"]);
-        let noted = lookup.note(&cache, vec![true, false]).unwrap();
-        assert_eq!(noted, [("a".to_owned(), true), ("b".to_owned(), false)]);
+        let lookups = lookup.cache_replies(&cache, vec![true, false]).unwrap();
+        assert_eq!(lookups, [("a".to_owned(), true), ("b".to_owned(), false)]);
         assert!(cache.is_revoked("a"));
     }
 
     #[test]
     fn wrong_number_of_replies_is_an_error() {
         let cache = NearCache::default();
-        for listed in [vec![true], vec![true; 3]] {
-            let noted = lookup(&["a", "b"], &cache).note(&cache, listed);
-            assert_eq!(noted, Err(StoreError::Malformed));
+        for replies in [vec![true], vec![true; 3]] {
+            let lookups = lookup(&["a", "b"], &cache).cache_replies(&cache, replies);
+            assert_eq!(lookups, Err(StoreError::Malformed));
             assert!(!cache.is_revoked("a"));
         }
     }

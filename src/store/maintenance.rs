@@ -1,4 +1,4 @@
-//! The store's own health: clean-up, counts, and whether it takes writes and gives them back.
+//! Maintenance of the store: clean-up, counts and the health probe.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use super::{CacheKey, Engine, Store, StoreError};
 use crate::auth::session::Millis;
 use crate::telemetry::metrics::{CleanUpKind, StoreOperation};
 
-/// What was there at the last clean-up.
+/// Counts of the last clean-up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StoreCounts {
-    /// Neither revoked nor past their absolute end.
+    /// Sessions neither revoked nor past their absolute expiry.
     pub active_sessions: u64,
     pub cached_profiles: u64,
     pub blacklisted_tokens: u64,
@@ -17,7 +17,7 @@ pub struct StoreCounts {
     pub at: Millis,
 }
 
-/// What a clean-up took away: the labels of `portcullis_cleanup_removed_total`.
+/// Numbers of removed entries, by the labels of `portcullis_cleanup_removed_total`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct RemovedCounts {
     pub sessions: u64,
@@ -26,19 +26,20 @@ pub(super) struct RemovedCounts {
     pub live_reports: u64,
 }
 
-/// The turn to clean up, which one gateway of a fleet has at a time.
+/// Lease of the clean-up, which one gateway of the fleet holds at a time.
 #[derive(Debug, PartialEq, Eq)]
 pub struct CleanUpLease(pub(super) u64);
 
-/// How long a write and a read took, or why they failed.
+/// Duration or failure of the probe's write and read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProbeResult {
     pub write: Result<Duration, StoreError>,
     pub read: Result<Duration, StoreError>,
 }
 
-/// The connections that this process holds to the store: one for each worker, one for what belongs to
-/// no request, and one to wait for replicas where somebody has to.
+/// Number of this process's connections to the store.
+///
+/// One per worker, one for background tasks, and one that waits for replicas if they are required.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionCount {
     pub total: u64,
@@ -46,7 +47,7 @@ pub struct ConnectionCount {
 }
 
 impl Store {
-    /// How many connections there are. `None`: it is in this process and needs none.
+    /// Number of connections; `None`: the store is embedded.
     pub fn connection_count(&self) -> Option<ConnectionCount> {
         match &self.engine {
             Engine::Memory(_) => None,
@@ -54,16 +55,17 @@ impl Store {
         }
     }
 
-    /// Takes the fleet's turn to clean up. `None`: another gateway has it, or had it within this
-    /// period. Whoever has it gives it back by [`Store::end_clean_up`]; from one that died it is
-    /// taken after a minute.
+    /// Acquires the clean-up lease; `None`: another gateway has it, or had it within this period.
+    ///
+    /// It is released by [`Store::end_clean_up`]; the lease of a gateway that crashed expires after a
+    /// minute.
     pub async fn begin_clean_up(
         &self,
         period: Duration,
     ) -> Result<Option<CleanUpLease>, StoreError> {
         self.measured(StoreOperation::BeginCleanUp, async {
             match &self.engine {
-                // One process is the whole fleet.
+                // The process is the whole fleet.
                 Engine::Memory(_) => Ok(Some(CleanUpLease(0))),
                 Engine::Redis(redis) => redis.begin_clean_up(period).await,
             }
@@ -71,49 +73,51 @@ impl Store {
         .await
     }
 
-    /// Drops what has had its time, counts what is there and keeps the counts for the fleet. It
-    /// takes a few times as long as the store works for it, so that nobody waits for it. Each step
-    /// has the deadline, not the whole.
+    /// Removes expired entries, counts the others and publishes the counts to the fleet.
     ///
-    /// `standing` gets the blacklist and the cut-offs that it came upon in a store that others write to.
+    /// It pauses between steps, so that it takes only a part of the store's time. The timeout applies
+    /// to each step. `revocations` receives the blacklist entries and cut-offs of a store that other
+    /// programs write to.
     pub async fn clean_up(
         &self,
-        turn: &CleanUpLease,
-        standing: &mut Vec<CacheKey>,
+        lease: &CleanUpLease,
+        revocations: &mut Vec<CacheKey>,
     ) -> Result<StoreCounts, StoreError> {
         let (counts, removed) = self
             .measured_steps(StoreOperation::CleanUp, async {
                 match &self.engine {
                     Engine::Memory(memory) => Ok(memory.clean_up()),
                     Engine::Redis(redis) => {
-                        redis.clean_up(turn, self.shared.timeout, standing).await
+                        redis
+                            .clean_up(lease, self.shared.timeout, revocations)
+                            .await
                     }
                 }
             })
             .await?;
-        for (kind, many) in [
+        for (kind, count) in [
             (CleanUpKind::Sessions, removed.sessions),
             (CleanUpKind::IndexEntries, removed.index_entries),
             (CleanUpKind::Blacklist, removed.blacklist),
             (CleanUpKind::LiveReports, removed.live_reports),
         ] {
-            self.shared.metrics.count_removed(kind, many);
+            self.shared.metrics.count_removed(kind, count);
         }
         Ok(counts)
     }
 
-    /// Gives the turn back.
-    pub async fn end_clean_up(&self, turn: CleanUpLease) -> Result<(), StoreError> {
+    /// Releases the clean-up lease.
+    pub async fn end_clean_up(&self, lease: CleanUpLease) -> Result<(), StoreError> {
         self.measured(StoreOperation::EndCleanUp, async {
             match &self.engine {
                 Engine::Memory(_) => Ok(()),
-                Engine::Redis(redis) => redis.end_clean_up(turn).await,
+                Engine::Redis(redis) => redis.end_clean_up(lease).await,
             }
         })
         .await
     }
 
-    /// The counts of the last clean-up, the same on every gateway. `None`: there was none lately.
+    /// Returns the fleet's counts of the last clean-up; `None`: there was none recently.
     pub async fn counts(&self) -> Result<Option<StoreCounts>, StoreError> {
         self.measured(StoreOperation::Counts, async {
             match &self.engine {
@@ -124,7 +128,7 @@ impl Store {
         .await
     }
 
-    /// Tries a write and a read. A store that takes no writes may serve reads.
+    /// Probes the store with a write and a read; a read-only store still serves reads.
     pub async fn probe(&self) -> Result<ProbeResult, StoreError> {
         self.measured(StoreOperation::Probe, async {
             match &self.engine {

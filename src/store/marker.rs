@@ -1,5 +1,7 @@
-//! By what it is noticed that the store has lost its data: a marker that is in it from the first start
-//! on. In a cluster there are many, in slots far apart, so that every master's loss shows.
+//! Marker keys, by whose absence a loss of the store's data is detected.
+//!
+//! The marker is written at the first start. A cluster has many, spread over the slots, so that the
+//! loss of any master's data is detected.
 
 use std::time::Duration;
 
@@ -7,45 +9,49 @@ use super::{CacheKey, Engine, Revocation, Store, StoreError};
 use crate::auth::session::Millis;
 use crate::telemetry::metrics::StoreOperation;
 
-/// How long it lives if no gateway is there to prolong that.
+/// Lifetime of the marker after the last extension by a gateway.
 pub(super) const MARKER_TTL: Duration = Duration::from_secs(366 * 86_400);
-/// How many revocations one step of a restoration writes.
+/// Number of revocations written per step of a restoration.
 const BATCH_SIZE: usize = 256;
 
-/// What the store is known by.
+/// Identity of the store's data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Marker {
-    /// Made at the first start, and again after all was lost.
+    /// Random; created at the first start and after a total loss of data.
     pub id: String,
-    /// Tokens without a session that were issued up to this second are refused, whosever they are: of
-    /// what was revoked then, not all is known any more. 0: none.
+    /// Second up to which all users' tokens without a session are rejected, because revocations of
+    /// them may be lost; 0: none.
     pub global_cut_off: u64,
 }
 
-/// What there is of it.
+/// State of the marker keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MarkerState {
-    /// Nothing was ever here, or everything is lost.
+    /// The store is new or has lost all data.
     Absent,
-    /// Some of it is lost.
+    /// The store has lost some data.
     Partial(Marker),
     Complete(Marker),
 }
 
 impl MarkerState {
-    /// Puts together what is at each of its places.
-    pub(super) fn from_markers(places: &[Option<Marker>]) -> MarkerState {
-        let mut found = places.iter().flatten();
-        let Some(first) = found.next() else {
+    /// Combines the markers at all of their keys.
+    pub(super) fn from_markers(markers: &[Option<Marker>]) -> MarkerState {
+        let mut present = markers.iter().flatten();
+        let Some(first) = present.next() else {
             return MarkerState::Absent;
         };
-        let refused = found.map(|marker| marker.global_cut_off).max().unwrap_or(0);
+        let cut_off = present
+            .map(|marker| marker.global_cut_off)
+            .max()
+            .unwrap_or(0);
         let marker = Marker {
             id: first.id.clone(),
-            global_cut_off: refused.max(first.global_cut_off),
+            global_cut_off: cut_off.max(first.global_cut_off),
         };
-        let is_it = |place: &Option<Marker>| place.as_ref().is_some_and(|it| it.id == marker.id);
-        if places.iter().all(is_it) {
+        let agrees =
+            |other: &Option<Marker>| other.as_ref().is_some_and(|other| other.id == marker.id);
+        if markers.iter().all(agrees) {
             MarkerState::Complete(marker)
         } else {
             MarkerState::Partial(marker)
@@ -54,23 +60,24 @@ impl MarkerState {
 }
 
 impl Store {
-    /// What tells the store's content from that of others: its keys begin with it.
+    /// Prefix of all keys, which separates this store from others on the same servers.
     pub fn key_prefix(&self) -> &str {
         &self.shared.prefix
     }
 
-    /// Whether the store is a part of this process, and ends with it.
+    /// Whether the store is embedded in this process and ends with it.
     pub fn is_in_process(&self) -> bool {
         matches!(self.engine, Engine::Memory(_))
     }
 
-    /// For any one operation.
+    /// Timeout of a single operation.
     pub fn timeout(&self) -> Duration {
         self.shared.timeout
     }
 
-    /// Waits until there is a reason to look at the marker: the store was found, or said that
-    /// everything in it has changed. One that came before counts.
+    /// Waits for a reason to check the marker: a new connection or a flush that the store reported.
+    ///
+    /// A reason from before the call counts as well.
     pub async fn data_may_have_changed(&self) {
         match &self.engine {
             Engine::Memory(_) => std::future::pending().await,
@@ -78,7 +85,7 @@ impl Store {
         }
     }
 
-    /// Looks for the marker.
+    /// Reads the state of the marker.
     pub async fn marker_state(&self) -> Result<MarkerState, StoreError> {
         self.measured(StoreOperation::Marker, async {
             match &self.engine {
@@ -89,19 +96,20 @@ impl Store {
         .await
     }
 
-    /// Puts the marker where it is missing, with tokens up to this second refused at least. Of
-    /// gateways that do so at once all find the same one afterwards.
-    pub async fn write_marker(&self, refused: u64) -> Result<Marker, StoreError> {
+    /// Writes the marker where it is missing, with a global cut-off of at least this second.
+    ///
+    /// Gateways that write it concurrently end up with the same marker.
+    pub async fn write_marker(&self, cut_off: u64) -> Result<Marker, StoreError> {
         self.measured(StoreOperation::Marker, async {
             match &self.engine {
-                Engine::Memory(memory) => Ok(memory.write_marker(refused)),
-                Engine::Redis(redis) => redis.write_marker(refused).await,
+                Engine::Memory(memory) => Ok(memory.write_marker(cut_off)),
+                Engine::Redis(redis) => redis.write_marker(cut_off).await,
             }
         })
         .await
     }
 
-    /// Prolongs the marker's life.
+    /// Extends the marker's TTL.
     pub async fn extend_marker(&self) -> Result<(), StoreError> {
         let Engine::Redis(redis) = &self.engine else {
             return Ok(());
@@ -110,25 +118,26 @@ impl Store {
             .await
     }
 
-    /// Tells this gateway that tokens without a session issued up to this second are refused.
+    /// Rejects tokens without a session issued up to this second, on this gateway.
     pub fn set_global_cut_off(&self, second: u64) {
         self.shared.near_cache.set_global_cut_off(second);
     }
 
-    /// Brings revocations back, each until a moment by the store's clock. What is there and reaches
-    /// further stays. Each step has the deadline, not the whole.
+    /// Restores revocations, each with its expiry by the store's clock.
+    ///
+    /// An existing entry that lasts longer or covers more is kept. The timeout applies to each step.
     pub async fn restore_revocations(
         &self,
         revocations: &[(Revocation, Millis)],
         now: Millis,
     ) -> Result<(), StoreError> {
         self.measured_steps(StoreOperation::Restore, async {
-            for step in revocations.chunks(BATCH_SIZE) {
+            for batch in revocations.chunks(BATCH_SIZE) {
                 match &self.engine {
-                    Engine::Memory(memory) => memory.restore_revocations(step, now),
+                    Engine::Memory(memory) => memory.restore_revocations(batch, now),
                     Engine::Redis(redis) => {
                         redis
-                            .restore_revocations(step, now, self.shared.timeout)
+                            .restore_revocations(batch, now, self.shared.timeout)
                             .await?;
                     }
                 }
@@ -138,8 +147,9 @@ impl Store {
         .await
     }
 
-    /// The blacklist and the cut-offs of a store that others write to. It looks at every key; each step
-    /// has the deadline, not the whole.
+    /// Lists the blacklist and the cut-offs of a store that other programs write to.
+    ///
+    /// It scans all keys; the timeout applies to each step.
     pub async fn list_revocations(&self) -> Result<Vec<CacheKey>, StoreError> {
         self.measured_steps(StoreOperation::Restore, async {
             match &self.engine {
@@ -150,7 +160,7 @@ impl Store {
         .await
     }
 
-    /// Takes note of what is in force although the store may not have it yet.
+    /// Announces a revocation that is in force even if the store does not have it yet.
     pub fn announce_revocation(&self, revocation: Revocation) {
         self.announce(revocation);
     }
@@ -160,10 +170,10 @@ impl Store {
 mod tests {
     use super::*;
 
-    fn marker(id: &str, refused: u64) -> Marker {
+    fn marker(id: &str, global_cut_off: u64) -> Marker {
         Marker {
             id: id.to_owned(),
-            global_cut_off: refused,
+            global_cut_off,
         }
     }
 
@@ -171,7 +181,7 @@ mod tests {
     fn marker_is_complete_when_all_places_agree() {
         let (a, b) = (Some(marker("a", 1)), Some(marker("b", 3)));
         let later = Some(marker("a", 2));
-        for (places, expected) in [
+        for (markers, expected) in [
             (vec![None, None], MarkerState::Absent),
             (vec![a.clone()], MarkerState::Complete(marker("a", 1))),
             (
@@ -181,7 +191,7 @@ mod tests {
             (vec![None, later], MarkerState::Partial(marker("a", 2))),
             (vec![a, b], MarkerState::Partial(marker("a", 3))),
         ] {
-            assert_eq!(MarkerState::from_markers(&places), expected, "{places:?}");
+            assert_eq!(MarkerState::from_markers(&markers), expected, "{markers:?}");
         }
     }
 }

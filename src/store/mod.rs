@@ -1,7 +1,7 @@
-//! The memory that a fleet shares: sessions, revocations, limit counters. One face, two engines.
+//! State that a fleet shares: sessions, revocations and limit counters, in memory or in Redis.
 //!
-//! Every operation has one deadline, one duration in the metrics and, when it fails, one kind of
-//! error. An error means that the answer is unknown; it never means "no".
+//! Every operation has a deadline, a duration in the metrics and, when it fails, a kind of error. An
+//! error means that the result is unknown; it never means "no".
 
 mod amend;
 mod deadline;
@@ -63,7 +63,7 @@ use crate::clock;
 use crate::settings;
 use crate::telemetry::metrics::{Metrics, StoreOperation};
 
-/// How many revocations a slow subscriber may be behind before it has to ask the store instead.
+/// Number of revocations that a slow subscriber may lag behind before it has to query the store.
 const REVOCATION_CHANNEL_CAPACITY: usize = 4096;
 
 /// A handle on the store; cheap to clone.
@@ -82,34 +82,34 @@ enum Engine {
 struct StoreState {
     prefix: String,
     timeout: Duration,
-    /// How many replicas must have a revocation.
+    /// Number of replicas that must confirm a revocation.
     revocation_replicas: u32,
     metrics: Arc<Metrics>,
-    /// The counters that this process keeps while the store is gone.
+    /// Counters of this process while the store is unavailable.
     local_limits: local_limits::LocalLimits,
     leases: lease_table::LeaseTable,
     revocations: broadcast::Sender<Revocation>,
     near_cache: Arc<NearCache>,
-    /// Up to when changes have been heard of and looked at, by the store's clock.
+    /// Time up to which all changes have been received and applied, by the store's clock.
     confirmed_up_to: AtomicU64,
-    /// How many gateways share the store.
+    /// Number of gateways that share the store.
     gateway_count: AtomicU64,
-    /// What this one is called among them.
+    /// This gateway's name in the fleet.
     gateway_name: OnceLock<Arc<str>>,
     journal: journal::JournalQueue,
 }
 
-/// What this process has just revoked, or heard of.
+/// A revocation made by this process or reported by the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Revocation {
     Session(SessionId),
     /// The blacklist key of a token.
     Token(String),
-    /// A person's tokens without a session that were issued up to this second.
+    /// A user's tokens without a session that were issued up to this second.
     IssuedBefore(UserHash, u64),
 }
 
-/// What one gateway saw of one session since it last wrote.
+/// Use of a session on one gateway since the last write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionUse {
     pub session: SessionId,
@@ -118,7 +118,7 @@ pub struct SessionUse {
     pub address: IpAddr,
 }
 
-/// A session with how it is used.
+/// A session with its activity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionEntry {
     pub session: Session,
@@ -126,8 +126,7 @@ pub struct SessionEntry {
 }
 
 impl Store {
-    /// Prepares the store. A Redis store does not answer through this handle: nothing is connected
-    /// before [`Store::connect`].
+    /// Creates the store, without connecting: a Redis store needs [`Store::connect`] first.
     pub fn open(settings: &settings::Store, metrics: Arc<Metrics>) -> Store {
         let engine = match &settings.engine {
             settings::Engine::Memory => {
@@ -164,9 +163,10 @@ impl Store {
         }
     }
 
-    /// Makes a handle with a connection of its own, which a task on the current tokio runtime
-    /// connects, watches and replaces until the last clone is dropped. Until it is up, operations
-    /// fail at once.
+    /// Creates a handle with its own connection.
+    ///
+    /// A task on the current Tokio runtime opens, monitors and replaces the connection until the last
+    /// clone is dropped. Until it is up, operations fail at once.
     #[must_use]
     pub fn connect(&self) -> Store {
         let engine = match &self.engine {
@@ -179,7 +179,7 @@ impl Store {
         }
     }
 
-    /// Whether this handle's connection answers at the moment.
+    /// Whether this handle's connection is up.
     pub fn is_up(&self) -> bool {
         match &self.engine {
             Engine::Memory(_) => true,
@@ -187,13 +187,14 @@ impl Store {
         }
     }
 
-    /// Whether replicas must have a revocation before anybody hears of success.
+    /// Whether replicas must confirm a revocation before it is reported as successful.
     pub fn requires_replicas(&self) -> bool {
         self.shared.revocation_replicas > 0
     }
 
-    /// How many times this process has found the store, at its start and after it was lost, or has
-    /// heard that everything in it changed: what is there may be older than what was.
+    /// Number of times that the store's data may have been replaced by an older state.
+    ///
+    /// Counts connections to the store, at the start and after a loss, and flushes that it reported.
     pub fn reconnects(&self) -> u64 {
         match &self.engine {
             Engine::Memory(_) => 0,
@@ -201,16 +202,16 @@ impl Store {
         }
     }
 
-    /// Waits until this handle's connection is up, at most so long; tells whether it is.
-    pub async fn wait_until_up(&self, patience: Duration) -> bool {
-        let deadline = clock::monotonic() + patience;
+    /// Waits until this handle's connection is up or the timeout expires; returns whether it is up.
+    pub async fn wait_until_up(&self, timeout: Duration) -> bool {
+        let deadline = clock::monotonic() + timeout;
         while !self.is_up() && clock::monotonic() < deadline {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         self.is_up()
     }
 
-    /// The store's clock, as this process has it in mind.
+    /// The store's time, as this process estimates it.
     pub fn clock(&self) -> Millis {
         match &self.engine {
             Engine::Memory(memory) => memory.now() / 1000,
@@ -218,7 +219,7 @@ impl Store {
         }
     }
 
-    /// The store's clock: asked, unless it was told a moment ago.
+    /// The store's time, queried unless the estimate is recent.
     pub async fn now(&self) -> Result<Millis, StoreError> {
         match self.shared.near_cache.is_fresh() {
             true => Ok(self.clock()),
@@ -226,7 +227,7 @@ impl Store {
         }
     }
 
-    /// Asks the store for its clock.
+    /// Queries the store's time.
     async fn fetch_time(&self) -> Result<Millis, StoreError> {
         self.measured(StoreOperation::Now, async {
             match &self.engine {
@@ -237,34 +238,35 @@ impl Store {
         .await
     }
 
-    /// Hears of what this process revokes from now on.
+    /// Subscribes to the revocations that take effect on this gateway from now on.
     pub fn subscribe(&self) -> broadcast::Receiver<Revocation> {
         self.shared.revocations.subscribe()
     }
 
-    /// What this gateway knows without asking.
+    /// The near cache of this gateway.
     pub fn near_cache(&self) -> &Arc<NearCache> {
         &self.shared.near_cache
     }
 
+    /// Applies a revocation to the near cache and broadcasts it in this process.
     fn announce(&self, revocation: Revocation) {
-        // At once: whoever hears that it is done asks this gateway next.
+        // Applied first: a client that has received the acknowledgment may use this gateway next.
         self.shared.near_cache.apply(&revocation);
         self.broadcast(revocation);
     }
 
-    /// Something was changed here: it is asked for anew.
+    /// Invalidates an item that this gateway has changed.
     fn invalidate(&self, item: &CacheKey) {
         self.shared.near_cache.invalidate(item, 0);
     }
 
-    /// Tells this process of what is in force already.
+    /// Broadcasts a revocation in this process.
     fn broadcast(&self, revocation: Revocation) {
-        // Nobody need be listening.
+        // Fails only if there are no subscribers.
         let _ = self.shared.revocations.send(revocation);
     }
 
-    /// Runs an operation under its deadline and counts it.
+    /// Runs an operation with the store's timeout and records its outcome.
     async fn measured<T>(
         &self,
         operation: StoreOperation,
@@ -272,8 +274,8 @@ impl Store {
     ) -> Result<T, StoreError> {
         let started = clock::monotonic();
         let work = std::pin::pin!(work);
-        let done = timeout_with_grace(self.shared.timeout, REPLY_ROUNDS, work).await;
-        let outcome = done.unwrap_or_else(|| {
+        let completed = timeout_with_grace(self.shared.timeout, REPLY_ROUNDS, work).await;
+        let outcome = completed.unwrap_or_else(|| {
             if let Engine::Redis(redis) = &self.engine {
                 redis.report_timeout();
             }
@@ -283,7 +285,7 @@ impl Store {
         outcome
     }
 
-    /// Runs a long operation whose single steps have the deadline, and counts it.
+    /// Runs a long operation whose steps have the timeout each, and records its outcome.
     async fn measured_steps<T>(
         &self,
         operation: StoreOperation,

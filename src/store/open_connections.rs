@@ -1,4 +1,4 @@
-//! How many connections each session has open, as every gateway of the fleet tells it.
+//! Reports of the open connections of each session, by gateway.
 
 use std::time::Duration;
 
@@ -6,13 +6,14 @@ use super::{Engine, Store, StoreError};
 use crate::auth::session::SessionId;
 use crate::telemetry::metrics::StoreOperation;
 
-/// How long a report counts: a gateway that has died is not counted for longer.
+/// Validity of a report; the connections of a gateway that has crashed are not counted beyond it.
 pub const REPORT_TTL: Duration = Duration::from_secs(30);
 
 impl Store {
-    /// Tells how many connections these sessions have open on one gateway; 0 takes a session's
-    /// report back. What is not told again within [`REPORT_TTL`] is forgotten. Each step has the
-    /// deadline, not the whole.
+    /// Reports the number of connections that these sessions have open on one gateway.
+    ///
+    /// 0 withdraws a session's report. A report expires after [`REPORT_TTL`] unless it is repeated. The
+    /// timeout applies to each step.
     pub async fn report_open_connections(
         &self,
         gateway: &str,

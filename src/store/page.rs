@@ -1,4 +1,4 @@
-//! One page of a list of sessions.
+//! Pages of session lists.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -6,73 +6,73 @@ use std::time::Duration;
 use super::{Engine, SessionEntry, Store};
 use crate::auth::session::{Millis, SessionId, SessionStatus};
 
-/// Some sessions.
+/// One page of a session list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionPage {
     /// Newest first.
     pub entries: Vec<SessionEntry>,
-    /// How many there are on all pages of a user's sessions. Of everybody's, how many on this one.
+    /// Number of sessions on all pages of a user's list; in the list of all users, on this page.
     pub total: usize,
-    /// Where the next page begins, if there is one.
+    /// Start of the next page, if there is one.
     pub next_cursor: Option<String>,
-    /// The store's clock, for telling how the entries stand.
+    /// The store's time, to derive the status of the entries.
     pub now: Millis,
 }
 
-/// What a list is asked for.
+/// Filter and position of a session list.
 #[derive(Debug, Clone, Copy)]
 pub struct SessionListQuery<'a> {
-    /// `None`: however they stand.
+    /// `None`: any status.
     pub status: Option<SessionStatus>,
-    /// An address they were signed in or used from. `None`: from anywhere.
+    /// Address from which the session was created or used. `None`: any address.
     pub address: Option<IpAddr>,
-    /// The idle timeout, for telling how they stand.
+    /// The idle timeout, to derive the status.
     pub idle: Option<Duration>,
-    /// How many at most.
+    /// Largest number of entries.
     pub limit: usize,
-    /// An earlier page's `next_cursor`; one that is none begins anew.
+    /// `next_cursor` of an earlier page; an invalid one starts at the beginning.
     pub cursor: Option<&'a str>,
 }
 
 impl SessionListQuery<'_> {
-    /// Whether this is one of those that are wanted.
+    /// Whether an entry matches the filter.
     pub(super) fn matches(&self, entry: &SessionEntry, now: Millis) -> bool {
         let SessionEntry { session, activity } = entry;
-        let stands = || session.status(activity.last_access, self.idle, now);
-        let seen_from = |ip| session.ip == ip || activity.ip_addresses.contains(&ip);
-        self.address.is_none_or(seen_from) && self.status.is_none_or(|status| stands() == status)
+        let has_status = |status| session.status(activity.last_access, self.idle, now) == status;
+        let has_address = |ip| session.ip == ip || activity.ip_addresses.contains(&ip);
+        self.address.is_none_or(has_address) && self.status.is_none_or(has_status)
     }
 }
 
-/// What sessions are sorted by, as text: when they were made (16 digits), then their id.
+/// Encodes the sort key of a session: its creation time (16 digits) and its id.
 pub(super) fn encode_cursor(created_at: Millis, id: &SessionId) -> String {
     format!("{created_at:016}:{id}")
 }
 
-/// Reads a place back.
-pub(super) fn decode_cursor(place: &str) -> Option<(Millis, SessionId)> {
-    let (created_at, id) = place.split_once(':')?;
+/// Decodes the sort key of a session.
+pub(super) fn decode_cursor(cursor: &str) -> Option<(Millis, SessionId)> {
+    let (created_at, id) = cursor.split_once(':')?;
     Some((created_at.parse().ok()?, SessionId::parse(id)?))
 }
 
 impl SessionPage {
-    /// Cuts the page that is wanted out of all entries.
+    /// Filters and sorts all entries, and returns the requested page.
     pub fn from_entries(
         mut entries: Vec<SessionEntry>,
-        wanted: SessionListQuery<'_>,
+        query: SessionListQuery<'_>,
         now: Millis,
     ) -> SessionPage {
-        entries.retain(|entry| wanted.matches(entry, now));
+        entries.retain(|entry| query.matches(entry, now));
         sort_newest_first(&mut entries);
         let total = entries.len();
-        if let Some(cursor) = wanted.cursor.and_then(decode_cursor) {
+        if let Some(cursor) = query.cursor.and_then(decode_cursor) {
             entries.retain(|entry| (entry.session.created_at, entry.session.id) < cursor);
         }
-        let more = entries.len() > wanted.limit;
-        entries.truncate(wanted.limit);
+        let has_more = entries.len() > query.limit;
+        entries.truncate(query.limit);
         let next_cursor = entries
             .last()
-            .filter(|_| more)
+            .filter(|_| has_more)
             .map(|entry| encode_cursor(entry.session.created_at, &entry.session.id));
         SessionPage {
             entries,
@@ -84,13 +84,13 @@ impl SessionPage {
 }
 
 impl Store {
-    /// A cursor that [`Store::sessions_of`] gives out, and nothing else.
+    /// Accepts only cursors of the form that [`Store::sessions_of`] returns.
     pub fn parse_user_cursor(cursor: &str) -> Option<String> {
         let (created_at, id) = decode_cursor(cursor)?;
-        Some(encode_cursor(created_at, &id)).filter(|place| place == cursor)
+        Some(encode_cursor(created_at, &id)).filter(|canonical| canonical == cursor)
     }
 
-    /// A cursor that [`Store::all_sessions`] gives out, and nothing else.
+    /// Accepts only cursors of the form that [`Store::all_sessions`] returns.
     pub fn parse_cursor(&self, cursor: &str) -> Option<String> {
         match &self.engine {
             Engine::Memory(_) => Store::parse_user_cursor(cursor),
@@ -99,7 +99,7 @@ impl Store {
     }
 }
 
-/// Sorts entries by age.
+/// Sorts entries by creation time, newest first.
 pub(super) fn sort_newest_first(entries: &mut [SessionEntry]) {
     entries.sort_by_key(|entry| std::cmp::Reverse((entry.session.created_at, entry.session.id)));
 }

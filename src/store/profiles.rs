@@ -1,32 +1,33 @@
-//! The profile cache: what the database says of a person, as JSON text. Whoever misses gets a lease
-//! and may put what it read; a change in between takes the lease away, so that what was read before
-//! the change is not kept after it.
+//! Cache of user profiles from the database, as JSON text.
+//!
+//! A miss returns a lease, with which the caller may store the profile that it reads. A change of the
+//! user revokes the lease, so that a profile read before the change is not stored after it.
 
 use std::time::Duration;
 
 use super::{Engine, Store, StoreError};
 use crate::telemetry::metrics::{CacheName, StoreOperation};
 
-/// How long a lease is good for: reading the database takes less.
+/// Validity of a lease: longer than a database read takes.
 pub(super) const LEASE_TTL: Duration = Duration::from_secs(30);
 
-/// What the cache knows of a person.
+/// Result of a profile look-up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CachedProfile {
-    /// The JSON text that was put.
+    /// The cached JSON text.
     Hit(String),
-    /// Nothing; who read it elsewhere may put it with this.
+    /// Not cached; the lease permits the caller to store the profile.
     Miss(ProfileLease),
 }
 
-/// The right to put a profile, until it is forgotten again.
+/// Permission to store a profile until its next invalidation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProfileLease(pub(super) u64);
 
 impl Store {
     /// Looks a user's profile up.
     pub async fn profile(&self, user: &str) -> Result<CachedProfile, StoreError> {
-        let found = self
+        let profile = self
             .measured(StoreOperation::Profile, async {
                 match &self.engine {
                     Engine::Memory(memory) => Ok(memory.profile(user)),
@@ -34,14 +35,14 @@ impl Store {
                 }
             })
             .await?;
-        let hit = matches!(found, CachedProfile::Hit(_));
+        let is_hit = matches!(profile, CachedProfile::Hit(_));
         self.shared
             .metrics
-            .count_cache_lookup(CacheName::Profiles, hit);
-        Ok(found)
+            .count_cache_lookup(CacheName::Profiles, is_hit);
+        Ok(profile)
     }
 
-    /// Keeps a profile for so long, unless it was forgotten since the lease was given.
+    /// Stores a profile, unless it was invalidated since the lease was granted.
     pub async fn put_profile(
         &self,
         user: &str,
@@ -61,7 +62,7 @@ impl Store {
         .await
     }
 
-    /// Forgets a profile: to be called after the database was changed, and made sure of.
+    /// Invalidates a profile; must be called after every committed change, and retried until it succeeds.
     pub async fn invalidate_profile(&self, user: &str) -> Result<(), StoreError> {
         self.measured(StoreOperation::ForgetProfile, async {
             match &self.engine {

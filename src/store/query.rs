@@ -1,4 +1,4 @@
-//! What is asked of the store on a request's path, and what it answers.
+//! Query and result of the store on the request path.
 
 use std::sync::Arc;
 
@@ -7,32 +7,32 @@ use crate::auth::session::{Millis, Session, SessionId};
 use crate::limits::{Charge, Decision};
 use crate::routing::Requirements;
 
-/// What a request needs to know, asked in one round trip.
+/// Everything that a request needs from the store, sent in one round trip.
 #[derive(Debug)]
 pub struct Query<'a> {
-    /// Limits that need no identity. When one refuses, nothing else is looked at and nothing spent.
+    /// Charges without identity. If one is refused, nothing else is evaluated and nothing is spent.
     pub charges_before_auth: &'a [Charge],
     /// The session to look up.
     pub session: Option<SessionId>,
-    /// The record as this gateway last saw it: one that has not changed is not sent again.
+    /// The record as it is cached here: the store does not send an unchanged record again.
     pub cached: Option<Arc<Session>>,
-    /// The latest use of that session that this gateway knows of and may not have written yet.
+    /// Latest use of the session on this gateway, which may not be written yet.
     pub last_access: Millis,
-    /// The blacklist entry to look for.
+    /// The blacklist entry to look up.
     pub blacklist_key: Option<&'a str>,
-    /// The person whose cut-off to look for (see [`Store::cut_off`](super::Store::cut_off)), of a token without session.
+    /// The user whose [cut-off](super::Store::cut_off) to look up, for a token without a session.
     pub cut_off_user: Option<UserHash>,
     /// When that token was issued, in seconds.
     pub issued_at: Option<u64>,
-    /// What the session must hold; it is not asked of a request without session.
+    /// Requirements on the session; not checked for a request without a session.
     pub require: &'a Requirements,
-    /// Limits with identity. They are spent only if all before them passed; those that the
-    /// session's roles exempt it from are left out.
+    /// Charges with identity, spent only if all previous checks pass. Charges from which the
+    /// session's roles are exempt are skipped.
     pub charges_after_auth: &'a [Charge],
 }
 
 impl<'a> Query<'a> {
-    /// One that asks nothing yet, of whoever must hold this.
+    /// An empty query with these requirements on the session.
     pub fn empty(require: &'a Requirements) -> Query<'a> {
         Query {
             charges_before_auth: &[],
@@ -55,32 +55,32 @@ impl<'a> Query<'a> {
         !(self.charges_before_auth.is_empty() && self.charges_after_auth.is_empty())
     }
 
-    /// Whether it asks for anything but limits.
+    /// Whether the query contains anything but limits.
     pub(super) fn has_identity(&self) -> bool {
         self.session.is_some() || self.blacklist_key.is_some() || self.cut_off_user.is_some()
     }
 
-    /// Whether a session has what it must hold.
+    /// Whether a session meets the requirements.
     pub(super) fn is_met_by(&self, session: &Session) -> bool {
         self.require.is_met_by(&session.roles, &session.scopes)
     }
 
-    /// Whether a cut-off refuses the token: one issued up to then, or nobody knows when.
+    /// Whether a cut-off covers the token.
     pub fn is_cut_off(&self, cut_off: Option<u64>) -> bool {
         cut_off.is_some_and(|second| cut_off_covers(second, self.issued_at))
     }
 }
 
-/// What the store found, and what it did about the limits.
+/// Result of a [`Query`]: look-ups and limit decisions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueryResult {
-    /// The store's clock; this machine's, when nothing was asked.
+    /// The store's time; estimated if the store was not queried.
     pub now: Millis,
     pub session: SessionLookup,
     pub blacklisted: bool,
-    /// The second up to which tokens without session of that person are refused.
+    /// The second up to which the user's tokens without a session are rejected.
     pub cut_off: Option<u64>,
-    /// One for each limit evaluated, in the order asked.
+    /// One decision for each evaluated charge, in the order of the query.
     pub decisions: Vec<Decision>,
 }
 
@@ -96,13 +96,13 @@ impl QueryResult {
     }
 }
 
-/// What became of the session that was asked for.
+/// Result of a session look-up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SessionLookup {
     NotQueried,
     Missing,
     Expired(Session),
     Revoked(Session),
-    /// With its latest known use.
+    /// The record and the session's latest use.
     Active(Arc<Session>, Millis),
 }

@@ -1,4 +1,4 @@
-//! What the store does with refresh tokens. It knows them by hash only.
+//! Refresh-token operations of the store, which holds the tokens' hashes only.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -11,57 +11,55 @@ use crate::telemetry::metrics::StoreOperation;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InitialRefreshToken {
     pub hash: [u8; 32],
-    /// When it ends.
+    /// When the token expires.
     pub until: Millis,
 }
 
-/// A refresh token that is given for its successor.
+/// Exchange of a refresh token for its successor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RefreshRotation {
     pub presented: [u8; 32],
-    /// The token bears the gateway's own mark: it was handed out once, whether or not it is still
-    /// known here.
+    /// Whether the token's MAC is valid: a gateway issued it, even if the store does not have it.
     pub is_authentic: bool,
     pub successor: [u8; 32],
-    /// How long a rotated token still gets the same successor.
+    /// Time for which a rotated token still yields the same successor.
     pub grace: Duration,
-    /// How long the successor lasts, if its session does.
+    /// Lifetime of the successor, bounded by its session's.
     pub ttl: Duration,
-    /// Who presents it: a refresh is a use of its session.
+    /// The client's address: a refresh is a use of its session.
     pub address: IpAddr,
 }
 
-/// What became of a refresh token that was presented.
+/// Outcome of a refresh-token rotation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RotationOutcome {
-    /// The successor is the current one now.
+    /// The successor is now the current token.
     Rotated,
-    /// It was rotated a moment ago, to this same successor.
+    /// The token was rotated to the same successor within the grace time.
     Replayed,
-    /// It was rotated longer ago. From now on no token of the session is rotated any more.
+    /// The token was rotated earlier. No token of the session is rotated from now on.
     Reused(Reuse),
-    /// It is none of this session's.
+    /// The token does not belong to the session.
     Unknown,
-    /// It is the current one, and over its time.
+    /// The current token has expired.
     Expired,
-    /// The session that it belonged to has ended.
+    /// The session has ended.
     SessionEnded,
 }
 
-/// Which token it was that came back.
+/// Which token was reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reuse {
-    /// The one before the current one, or one that was rotated within the grace time.
+    /// The token before the current one, or one that was rotated within the grace time.
     Predecessor,
-    /// One from before that.
+    /// An earlier token.
     Ancestor,
-    /// The current one, after another had come back: whether its holder is the thief or the owner
-    /// nobody can tell.
+    /// The current token, after an earlier reuse: its holder may be the owner or the thief.
     Unknown,
 }
 
 impl Reuse {
-    /// The words of the event.
+    /// The description in the security event.
     pub fn as_str(self) -> &'static str {
         match self {
             Reuse::Predecessor => "recent predecessor",
@@ -71,18 +69,18 @@ impl Reuse {
     }
 }
 
-/// What came of presenting a refresh token.
+/// Outcome of a rotation with the session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RotationResult {
     pub outcome: RotationOutcome,
-    /// The session as it stands afterwards, if it is there.
+    /// The session after the rotation, if it exists.
     pub entry: Option<SessionEntry>,
-    /// The store's clock.
+    /// The store's time.
     pub now: Millis,
 }
 
 impl Store {
-    /// Tells whether this is the session's current refresh token.
+    /// Whether this is the hash of the session's current refresh token.
     pub async fn is_current_refresh_token(
         &self,
         session: SessionId,
@@ -97,20 +95,21 @@ impl Store {
         .await
     }
 
-    /// Puts the successor in the place of the token presented, in one step: of those who present
-    /// the same one at once, one rotates and the others replay. Where a successor is given, the
-    /// session was used. A session that was written without a grant takes the first token of ours
-    /// that is presented for its current one.
+    /// Replaces the presented token with its successor, atomically.
+    ///
+    /// Of concurrent requests with the same token, one rotates and the others replay. A rotation or
+    /// replay counts as a use of the session. A session that was written without a token accepts the
+    /// first authentic one as its current token.
     pub async fn rotate_refresh(
         &self,
         session: SessionId,
-        turnover: &RefreshRotation,
+        rotation: &RefreshRotation,
         idle: Option<Duration>,
     ) -> Result<RotationResult, StoreError> {
         self.measured(StoreOperation::RotateRefresh, async {
             match &self.engine {
-                Engine::Memory(memory) => Ok(memory.rotate_refresh(session, turnover, idle)),
-                Engine::Redis(redis) => redis.rotate_refresh(session, turnover, idle).await,
+                Engine::Memory(memory) => Ok(memory.rotate_refresh(session, rotation, idle)),
+                Engine::Redis(redis) => redis.rotate_refresh(session, rotation, idle).await,
             }
         })
         .await

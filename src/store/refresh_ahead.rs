@@ -1,5 +1,4 @@
-//! Asking again about who comes again and again, before what is known of them is sure no more: so nobody who
-//! is known ever waits for the store.
+//! Refreshes cached credentials ahead of expiry, so that active clients never wait for the store.
 
 use std::time::Duration;
 
@@ -8,10 +7,10 @@ use crate::routing::Requirements;
 use crate::telemetry::metrics::StoreOperation;
 
 impl Store {
-    /// Asks about the session, the token and the person of an inquiry, off the request's path.
-    pub(super) fn refresh_ahead(&self, inquiry: &Query<'_>, idle: Option<Duration>) {
-        let key = inquiry.blacklist_key.map(str::to_owned);
-        let item = match (inquiry.session, &key) {
+    /// Looks the query's session, token and user up again, in the background.
+    pub(super) fn refresh_ahead(&self, query: &Query<'_>, idle: Option<Duration>) {
+        let key = query.blacklist_key.map(str::to_owned);
+        let item = match (query.session, &key) {
             (Some(id), _) => CacheKey::Session(id),
             (None, Some(key)) => CacheKey::Token(key.clone()),
             (None, None) => return,
@@ -25,37 +24,35 @@ impl Store {
         {
             return;
         }
-        let (store, known) = (self.clone(), inquiry.cached.clone());
-        let (session, cut_off_of) = (inquiry.session, inquiry.cut_off_user);
-        let (last_access, issued_at) = (inquiry.last_access, inquiry.issued_at);
+        let (store, cached) = (self.clone(), query.cached.clone());
+        let (session, cut_off_user) = (query.session, query.cut_off_user);
+        let (last_access, issued_at) = (query.last_access, query.issued_at);
         tokio::spawn(async move {
-            let anything = Requirements::default();
-            let again = Query {
+            let no_requirements = Requirements::default();
+            let query = Query {
                 session,
-                cached: known,
+                cached,
                 last_access,
                 blacklist_key: key.as_deref(),
-                cut_off_user: cut_off_of,
+                cut_off_user,
                 issued_at,
-                ..Query::empty(&anything)
+                ..Query::empty(&no_requirements)
             };
-            store.refresh_entry(&again, idle).await;
+            store.refresh_entry(&query, idle).await;
             store.shared.near_cache.refreshing.lock().remove(&item);
         });
     }
 
-    async fn refresh_entry(&self, inquiry: &Query<'_>, idle: Option<Duration>) {
+    async fn refresh_entry(&self, query: &Query<'_>, idle: Option<Duration>) {
         let Engine::Redis(redis) = &self.engine else {
             return;
         };
-        let asking = self.shared.near_cache.stamp_query(inquiry);
-        let asked = self.measured(StoreOperation::Decide, redis.decide(inquiry, idle));
-        // Without an answer it is asked again when it is sure no more.
-        if let Ok(findings) = asked.await {
-            self.observe_revocation_lag(inquiry, &findings);
-            self.shared
-                .near_cache
-                .cache_result(&asking, inquiry, &findings);
+        let stamps = self.shared.near_cache.stamp_query(query);
+        let reply = self.measured(StoreOperation::Decide, redis.decide(query, idle));
+        // After a failure, the entry is looked up again when it has expired.
+        if let Ok(result) = reply.await {
+            self.observe_revocation_lag(query, &result);
+            self.shared.near_cache.cache_result(&stamps, query, &result);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the store does with sessions and the blacklist.
+//! Session operations of the store.
 
 use std::time::Duration;
 
@@ -10,22 +10,24 @@ use super::{
 use crate::auth::session::{EndReason, OnSessionLimit, Session, SessionId};
 use crate::telemetry::metrics::StoreOperation;
 
-/// How many sessions one step of a long operation deals with.
+/// Number of sessions per step of a long operation.
 const BATCH_SIZE: usize = 128;
 
-/// What became of a new session.
+/// Outcome of [`Store::create_session`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CreateOutcome {
-    /// It is there, in the place of these.
+    /// The session exists; these sessions were ended to make room for it.
     Created { evicted: Vec<SessionId> },
-    /// The user has as many as are allowed.
+    /// The user already has the maximum number of sessions.
     LimitReached,
 }
 
 impl Store {
-    /// Writes a new session, with its first refresh token if it has one. Beyond `max` alive ones the oldest are ended, or the new one is
-    /// rejected; however many sign-ins race, at most `max` stay. Those that have expired by being
-    /// idle stay expired from then on, and neither count nor keep anybody out.
+    /// Writes a new session, with its first refresh token if it has one.
+    ///
+    /// Beyond `max` active sessions, the oldest ones are ended or the new one is rejected; concurrent
+    /// sign-ins do not exceed `max`. Sessions that have expired by idleness are marked as expired and
+    /// do not count.
     pub async fn create_session(
         &self,
         session: &Session,
@@ -40,8 +42,8 @@ impl Store {
                 match &self.engine {
                     Engine::Memory(memory) => {
                         let created = memory.create_session(session, grant, max, on_limit, idle);
-                        if let CreateOutcome::Created { evicted: ended } = &created {
-                            evicted.clone_from(ended);
+                        if let CreateOutcome::Created { evicted: ids } = &created {
+                            evicted.clone_from(ids);
                         }
                         Ok(created)
                     }
@@ -54,7 +56,7 @@ impl Store {
                 }
             })
             .await;
-        // Until now it was known to be missing, if it was asked for.
+        // A request with the new id may have cached it as missing.
         self.invalidate(&CacheKey::Session(session.id));
         self.announce_ended(&evicted, EndReason::Evicted);
         let created = created?;
@@ -64,7 +66,7 @@ impl Store {
         Ok(created)
     }
 
-    /// Reads one session, however it stands.
+    /// Reads one session, whatever its status.
     pub async fn session(&self, id: SessionId) -> Result<Option<SessionEntry>, StoreError> {
         self.measured(StoreOperation::Session, async {
             match &self.engine {
@@ -79,65 +81,68 @@ impl Store {
     pub async fn sessions_of(
         &self,
         user: &str,
-        wanted: SessionListQuery<'_>,
+        query: SessionListQuery<'_>,
     ) -> Result<SessionPage, StoreError> {
         self.measured(StoreOperation::SessionsOf, async {
             match &self.engine {
-                Engine::Memory(memory) => Ok(memory.sessions_of(user, wanted)),
-                Engine::Redis(redis) => redis.sessions_of(user, wanted).await,
+                Engine::Memory(memory) => Ok(memory.sessions_of(user, query)),
+                Engine::Redis(redis) => redis.sessions_of(user, query).await,
             }
         })
         .await
     }
 
-    /// Lists everybody's sessions. A call looks at a few thousand keys at most, so a page may be
-    /// short, even empty, and have a next one. Those that are there throughout are on some page;
-    /// Redis may give one twice. Each step has the deadline, not the whole.
+    /// Lists the sessions of all users.
+    ///
+    /// A call scans at most a few thousand keys, so a page may be short or even empty and still have a
+    /// next one. Sessions that exist throughout are on some page; with Redis, a session may be listed
+    /// twice. The timeout applies to each step.
     pub async fn all_sessions(
         &self,
-        wanted: SessionListQuery<'_>,
+        query: SessionListQuery<'_>,
     ) -> Result<SessionPage, StoreError> {
         self.measured_steps(StoreOperation::AllSessions, async {
             match &self.engine {
-                Engine::Memory(memory) => Ok(memory.all_sessions(wanted)),
-                Engine::Redis(redis) => redis.all_sessions(wanted, self.shared.timeout).await,
+                Engine::Memory(memory) => Ok(memory.all_sessions(query)),
+                Engine::Redis(redis) => redis.all_sessions(query, self.shared.timeout).await,
             }
         })
         .await
     }
 
-    /// Ends a session; tells whether it was alive. One that has expired by being idle stays so,
-    /// even if the idle timeout grows.
+    /// Ends a session; returns whether it was active.
+    ///
+    /// A session that has expired by idleness stays expired, even if the idle timeout grows.
     pub async fn revoke(
         &self,
         id: SessionId,
         reason: EndReason,
         idle: Option<Duration>,
     ) -> Result<bool, StoreError> {
-        let mut was_alive = false;
+        let mut was_active = false;
         let outcome = self
             .measured(StoreOperation::Revoke, async {
                 match &self.engine {
-                    Engine::Memory(memory) => was_alive = memory.revoke(id, reason, idle),
+                    Engine::Memory(memory) => was_active = memory.revoke(id, reason, idle),
                     Engine::Redis(redis) => {
-                        redis.revoke(id, reason, idle, &mut was_alive).await?;
+                        redis.revoke(id, reason, idle, &mut was_active).await?;
                     }
                 }
                 Ok(())
             })
             .await;
-        // It has ended even where its user's index could not be told any more.
-        if was_alive {
+        // The session has ended even if the update of the user's index failed.
+        if was_active {
             self.announce_ended(&[id], reason);
         } else if outcome.is_ok() {
-            // Another gateway ended it, or a try of this one whose answer did not come: whoever hears
-            // that it is over asks this gateway next.
+            // Another gateway has ended it, or an attempt of this one whose reply was lost. The client
+            // that receives this outcome may use this gateway next.
             self.shared.near_cache.mark_ended(id, idle, self.clock());
         }
-        outcome.map(|()| was_alive)
+        outcome.map(|()| was_active)
     }
 
-    /// Ends a session whose sign-in failed: it may have been written all the same, or still be.
+    /// Ends a session whose sign-in failed; its write may have succeeded or still be in flight.
     pub async fn abandon_session(&self, user: &str, id: SessionId) -> Result<(), StoreError> {
         let outcome = self.measured(StoreOperation::Revoke, async {
             match &self.engine {
@@ -153,7 +158,7 @@ impl Store {
         outcome
     }
 
-    /// Ends all of a user's sessions but one; gives those that were alive.
+    /// Ends all of a user's sessions but one; returns those that were active.
     pub async fn revoke_user(
         &self,
         user: &str,
@@ -180,8 +185,10 @@ impl Store {
         outcome.map(|()| ended)
     }
 
-    /// The sessions of a user that a change of who the user is has to be written to. They have to be
-    /// looked up before the user is read: a session that is opened later was opened by what is read.
+    /// Returns a user's sessions that have not ended, for [`Store::set_identity`].
+    ///
+    /// Must be called before the user is read: sessions that are created later carry the data read
+    /// then.
     pub async fn unended_sessions(&self, user: &str) -> Result<Vec<SessionId>, StoreError> {
         self.measured(StoreOperation::SetIdentity, async {
             match &self.engine {
@@ -192,8 +199,9 @@ impl Store {
         .await
     }
 
-    /// Writes who their user is to sessions that live. One that has a later version of it keeps that:
-    /// a change that was acknowledged is not undone by one that was made before and arrives late.
+    /// Writes a user's identity to sessions that have not ended.
+    ///
+    /// A session with a later version keeps it, so that a delayed write does not undo a later change.
     pub async fn set_identity(
         &self,
         ids: &[SessionId],
@@ -215,8 +223,7 @@ impl Store {
         outcome
     }
 
-    /// Writes down how sessions were used; those that are not there are passed over. Each step has
-    /// the deadline, not the whole.
+    /// Writes session uses; missing sessions are skipped. The timeout applies to each step.
     pub async fn record_uses(&self, uses: &[SessionUse]) -> Result<(), StoreError> {
         if uses.is_empty() {
             return Ok(());
@@ -233,8 +240,9 @@ impl Store {
         .await
     }
 
-    /// Tells which of these sessions are not alive any more: missing, expired or revoked. Asks for
-    /// those only that this gateway is not sure of. Each step has the deadline, not the whole.
+    /// Returns those of the sessions that are missing, expired or revoked.
+    ///
+    /// Only sessions without a fresh cache entry are queried. The timeout applies to each step.
     pub async fn ended_among(
         &self,
         ids: &[SessionId],
@@ -243,37 +251,37 @@ impl Store {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let replica = &self.shared.near_cache;
+        let cache = &self.shared.near_cache;
         if let Engine::Memory(memory) = &self.engine {
-            return Ok(memory.ended_among(ids, idle, |id| replica.last_access(id)));
+            return Ok(memory.ended_among(ids, idle, |id| cache.last_access(id)));
         }
         let now = self.clock();
-        let unsure: Vec<SessionId> = ids
+        let uncached: Vec<SessionId> = ids
             .iter()
-            .filter(|id| !replica.is_cached_active(**id, idle, now))
+            .filter(|id| !cache.is_cached_active(**id, idle, now))
             .copied()
             .collect();
         let mut ended = Vec::new();
-        for step in unsure.chunks(BATCH_SIZE) {
-            let found = self
-                .look_up_sessions(StoreOperation::EndedAmong, step, idle)
+        for batch in uncached.chunks(BATCH_SIZE) {
+            let lookups = self
+                .look_up_sessions(StoreOperation::EndedAmong, batch, idle)
                 .await?;
-            let over = found
+            let inactive = lookups
                 .into_iter()
-                .filter(|(_, found)| !matches!(found, SessionLookup::Active(..)));
-            ended.extend(over.map(|(id, _)| id));
+                .filter(|(_, lookup)| !matches!(lookup, SessionLookup::Active(..)));
+            ended.extend(inactive.map(|(id, _)| id));
         }
         Ok(ended)
     }
 
-    /// Looks up how sessions stand, each once, and caches it.
+    /// Looks sessions up, each once, and caches the results.
     pub(super) async fn look_up_sessions(
         &self,
         operation: StoreOperation,
         ids: &[SessionId],
         idle: Option<Duration>,
     ) -> Result<Vec<(SessionId, SessionLookup)>, StoreError> {
-        let replica = &self.shared.near_cache;
+        let cache = &self.shared.near_cache;
         let Engine::Redis(redis) = &self.engine else {
             return Ok(Vec::new());
         };
@@ -281,14 +289,14 @@ impl Store {
             return Ok(Vec::new());
         }
         let ids = ids.iter().copied();
-        let lookup = BatchLookup::<SessionId>::new(ids, replica, |id| CacheKey::Session(*id));
-        let asked = self.measured(operation, redis.entries(operation, lookup.keys()));
-        let (now, entries) = asked.await?;
-        let lag = |late| self.shared.metrics.observe_revocation_lag(late);
-        lookup.note(replica, entries, idle, now, lag)
+        let lookup = BatchLookup::<SessionId>::new(ids, cache, |id| CacheKey::Session(*id));
+        let reply = self.measured(operation, redis.entries(operation, lookup.keys()));
+        let (now, entries) = reply.await?;
+        let observe_lag = |lag| self.shared.metrics.observe_revocation_lag(lag);
+        lookup.cache_replies(cache, entries, idle, now, observe_lag)
     }
 
-    /// Counts and announces ends.
+    /// Counts and announces ended sessions.
     pub fn announce_ended(&self, ids: &[SessionId], reason: EndReason) {
         for id in ids {
             self.shared
@@ -301,10 +309,10 @@ impl Store {
     }
 }
 
-/// What a session carries of its user.
+/// The user's data that a session carries.
 #[derive(Debug, Clone, Copy)]
 pub struct SessionIdentity<'a> {
-    /// Grows with every change of the user.
+    /// Increases with every change of the user.
     pub version: u64,
     pub email: &'a str,
     pub name: Option<&'a str>,

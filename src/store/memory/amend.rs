@@ -1,4 +1,4 @@
-//! What the holder of a session changes of it.
+//! Changes that clients make to their own session, in the embedded engine.
 
 use std::time::Duration;
 
@@ -13,17 +13,17 @@ impl Memory {
         amendment: &Amendment,
         idle: Option<Duration>,
     ) -> AmendOutcome {
-        let (mut content, now) = self.lock();
+        let (mut state, now) = self.lock();
         let now = now / 1000;
-        let Some(entry) = content.sessions.alive_mut(id, idle, now) else {
+        let Some(entry) = state.sessions.active_mut(id, idle, now) else {
             return AmendOutcome::Gone;
         };
-        // Where it is too long, nothing has changed.
+        // On error, `apply` has changed nothing.
         if amendment.apply(&mut entry.session).is_err() {
             return AmendOutcome::DataTooLong;
         }
         let entry = entry.clone();
-        AmendOutcome::Amended(content.with_open_connections(entry, now))
+        AmendOutcome::Amended(state.with_open_connections(entry, now))
     }
 
     pub(in crate::store) fn touch(
@@ -31,11 +31,11 @@ impl Memory {
         id: SessionId,
         idle: Option<Duration>,
     ) -> Option<SessionEntry> {
-        let (mut content, now) = self.lock();
+        let (mut state, now) = self.lock();
         let now = now / 1000;
-        let entry = content.sessions.alive_mut(id, idle, now)?;
+        let entry = state.sessions.active_mut(id, idle, now)?;
         entry.activity.last_access = entry.activity.last_access.max(now);
         let entry = entry.clone();
-        Some(content.with_open_connections(entry, now))
+        Some(state.with_open_connections(entry, now))
     }
 }

@@ -1,11 +1,11 @@
-//! Limit counters.
+//! Limit counters of the embedded engine.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::limits::{Algorithm, Charge, Counter, CounterState, Decision, Micros, Rule};
 
-/// A limit that changes its algorithm or its window begins anew, as in the other engine.
+/// Key of a counter. If a limit's algorithm or window changes, it starts anew, as in Redis.
 #[derive(PartialEq, Eq, Hash)]
 struct CounterKey {
     limit: Arc<str>,
@@ -34,15 +34,14 @@ fn counter_key(charge: &Charge) -> CounterKey {
 }
 
 impl Counters {
-    /// Whether one of these limits turns the request away.
+    /// Whether one of these limits refuses the request.
     pub(super) fn is_refused(&mut self, charges: &[&Charge], now: Micros) -> bool {
         charges
             .iter()
             .any(|charge| !charge.limit.shadow && self.wait(charge, now) > 0)
     }
 
-    /// Spends one request from each limit that admits it, if the request is to `spend`; gives what
-    /// each of them says.
+    /// Returns each limit's decision; with `spend`, spends one request from limits that admit it.
     pub(super) fn settle(
         &mut self,
         charges: &[&Charge],
@@ -51,25 +50,24 @@ impl Counters {
     ) -> Vec<Decision> {
         let settle_one = |charge: &&Charge| {
             let rule = Rule::of(&charge.limit);
-            let fresh = || new_entry(charge);
-            let kept = self
+            let entry = self
                 .entries
                 .entry(counter_key(charge))
-                .or_insert_with(fresh);
-            kept.rule = rule;
-            let wait = kept.state.wait(rule, now);
+                .or_insert_with(|| new_entry(charge));
+            entry.rule = rule;
+            let wait = entry.state.wait(rule, now);
             if spend && wait == 0 {
-                kept.state.spend(rule, now);
+                entry.state.spend(rule, now);
             }
-            kept.state.decision(&charge.limit, wait, now)
+            entry.state.decision(&charge.limit, wait, now)
         };
         charges.iter().map(settle_one).collect()
     }
 
-    pub(super) fn give_back(&mut self, charges: &[Charge], now: Micros) {
+    pub(super) fn refund(&mut self, charges: &[Charge], now: Micros) {
         for charge in charges {
-            if let Some(kept) = self.entries.get_mut(&counter_key(charge)) {
-                kept.state.refund(Rule::of(&charge.limit), now, 1, now);
+            if let Some(entry) = self.entries.get_mut(&counter_key(charge)) {
+                entry.state.refund(Rule::of(&charge.limit), now, 1, now);
             }
         }
     }
@@ -77,7 +75,7 @@ impl Counters {
     pub(super) fn peek(&self, charge: &Charge, now: Micros) -> Decision {
         let mut state = self.entries.get(&counter_key(charge)).map_or_else(
             || CounterState::new(charge.limit.algorithm),
-            |kept| kept.state.clone(),
+            |entry| entry.state.clone(),
         );
         let wait = state.wait(Rule::of(&charge.limit), now);
         state.decision(&charge.limit, wait, now)
@@ -87,11 +85,11 @@ impl Counters {
         self.entries.remove(&counter_key(charge)).is_some()
     }
 
-    /// Drops the counters that are whole again.
+    /// Drops the counters from which no request counts any more.
     pub(super) fn clean_up(&mut self, now: Micros) {
-        self.entries.retain(|_, kept| {
-            kept.state.wait(kept.rule, now);
-            kept.state.reset_after(kept.rule, now) > 0
+        self.entries.retain(|_, entry| {
+            entry.state.wait(entry.rule, now);
+            entry.state.reset_after(entry.rule, now) > 0
         });
         self.entries.shrink_to_fit();
     }
@@ -100,7 +98,7 @@ impl Counters {
         let rule = Rule::of(&charge.limit);
         self.entries
             .get_mut(&counter_key(charge))
-            .map_or(0, |kept| kept.state.wait(rule, now))
+            .map_or(0, |entry| entry.state.wait(rule, now))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The journal, as rings.
+//! Journal of the embedded engine, as ring buffers.
 
 use std::collections::VecDeque;
 
@@ -6,7 +6,7 @@ use super::super::journal::{JournalEntry, JournalLine, JournalStream, LineId, Po
 use super::Memory;
 use crate::auth::session::Millis;
 
-/// The latest lines of each stream, the oldest first. Identifiers are unique in all of them.
+/// Latest lines of each stream, oldest first. Ids are unique across the streams.
 #[derive(Default)]
 pub(super) struct Journal {
     streams: [VecDeque<(LineId, JournalLine)>; JournalStream::COUNT],
@@ -34,8 +34,8 @@ impl Journal {
 
 impl Memory {
     pub(in crate::store) fn append_journal(&self, line: JournalLine) {
-        let (mut content, now) = self.lock();
-        content.journal.append(line, now / 1000);
+        let (mut state, now) = self.lock();
+        state.journal.append(line, now / 1000);
     }
 
     pub(in crate::store) fn journal_before(
@@ -44,8 +44,8 @@ impl Memory {
         before: Option<LineId>,
         limit: usize,
     ) -> Vec<JournalEntry> {
-        let (content, _) = self.lock();
-        let of_stream = |lines: &VecDeque<(LineId, JournalLine)>| {
+        let (state, _) = self.lock();
+        let stream_lines = |lines: &VecDeque<(LineId, JournalLine)>| {
             let lines = lines.iter().rev();
             lines
                 .filter(|(id, _)| before.is_none_or(|before| *id < before))
@@ -54,34 +54,39 @@ impl Memory {
                 .map(|(id, line)| (*id, line.text.clone()))
                 .collect::<Vec<_>>()
         };
-        let mut found: Vec<_> = content.journal.streams.iter().flat_map(of_stream).collect();
-        found.sort_unstable_by(|(a, _), (b, _)| b.cmp(a));
-        found.into_iter().take(limit).map(journal_entry).collect()
+        let mut lines: Vec<_> = state
+            .journal
+            .streams
+            .iter()
+            .flat_map(stream_lines)
+            .collect();
+        lines.sort_unstable_by(|(a, _), (b, _)| b.cmp(a));
+        lines.into_iter().take(limit).map(journal_entry).collect()
     }
 
     /// The newest line of each stream that has one.
     pub(in crate::store) fn journal_ends(&self) -> Vec<(JournalStream, LineId)> {
-        let (content, _) = self.lock();
-        let streams = JournalStream::all().zip(&content.journal.streams);
+        let (state, _) = self.lock();
+        let streams = JournalStream::all().zip(&state.journal.streams);
         streams
             .filter_map(|(stream, lines)| Some((stream, lines.back()?.0)))
             .collect()
     }
 
-    /// The first lines after a position: at most `limit` of each stream.
+    /// The first lines after a position, up to `limit` of each stream.
     pub(in crate::store) fn journal_after(
         &self,
         position: &Position,
         limit: usize,
     ) -> Vec<(JournalStream, LineId, String)> {
-        let (content, _) = self.lock();
-        let mut found = Vec::new();
-        for (stream, lines) in JournalStream::all().zip(&content.journal.streams) {
+        let (state, _) = self.lock();
+        let mut later = Vec::new();
+        for (stream, lines) in JournalStream::all().zip(&state.journal.streams) {
             let after = position.of(stream);
-            let later = lines.iter().filter(|(id, _)| *id > after).take(limit);
-            found.extend(later.map(|(id, line)| (stream, *id, line.text.clone())));
+            let lines = lines.iter().filter(|(id, _)| *id > after).take(limit);
+            later.extend(lines.map(|(id, line)| (stream, *id, line.text.clone())));
         }
-        found
+        later
     }
 }
 

@@ -1,4 +1,4 @@
-//! What gateways tell of open connections.
+//! Reports of open connections in the embedded engine.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use super::super::open_connections::REPORT_TTL;
 use super::{Memory, millis};
 use crate::auth::session::{Millis, SessionId};
 
-/// By session and gateway: how many, and until when that counts.
+/// Number of open connections and expiry of the report, by session and gateway.
 #[derive(Default)]
 pub(super) struct ConnectionReports {
     sessions: HashMap<SessionId, HashMap<String, (u64, Millis)>>,
@@ -21,7 +21,7 @@ impl ConnectionReports {
             .sum()
     }
 
-    /// Drops the reports that do not count any more; tells how many they were.
+    /// Drops expired reports; returns their number.
     pub(super) fn clean_up(&mut self, now: Millis) -> u64 {
         let mut removed = 0;
         self.sessions.retain(|_, gateways| {
@@ -55,9 +55,9 @@ impl Memory {
         gateway: &str,
         counts: &[(SessionId, u64)],
     ) {
-        let (mut content, now) = self.lock();
+        let (mut state, now) = self.lock();
         for (id, count) in counts {
-            content
+            state
                 .open_connections
                 .record(gateway, *id, *count, now / 1000);
         }

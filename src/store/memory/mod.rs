@@ -1,7 +1,7 @@
-//! The embedded engine: everything in this process, by the pure arithmetic and the same rules as
-//! the scripts of the other engine. Nothing survives a restart.
+//! Embedded engine: all state in this process, by the same rules as the scripts of the Redis engine.
 //!
-//! One lock around everything: each operation is short and none waits while it holds it.
+//! Nothing survives a restart. A single lock protects all state: every operation is short, and none
+//! waits while it holds the lock.
 
 mod amend;
 mod counters;
@@ -40,18 +40,18 @@ use crate::limits::{Charge, Decision, Micros};
 /// The whole store of one process.
 #[derive(Default)]
 pub(super) struct Memory {
-    content: Mutex<MemoryState>,
+    state: Mutex<MemoryState>,
 }
 
 #[derive(Default)]
 struct MemoryState {
-    /// The latest time seen: the clock never runs backwards here.
+    /// Latest time read: time never runs backward here.
     latest: Micros,
     sessions: Sessions,
     refresh_tokens: RefreshTokenMap,
-    /// When each entry may be forgotten.
+    /// Expiry of each entry.
     blacklist: HashMap<String, Millis>,
-    /// By person: the second up to which tokens without a session are refused.
+    /// Per user, the second up to which tokens without a session are rejected.
     cut_offs: HashMap<UserHash, u64>,
     marker: Option<Marker>,
     profiles: Profiles,
@@ -66,7 +66,7 @@ impl MemoryState {
         self.blacklist.get(key).is_some_and(|until| now < *until)
     }
 
-    /// The same entry, with the connections that are open now.
+    /// Adds the number of open connections to an entry.
     fn with_open_connections(&self, mut entry: SessionEntry, now: Millis) -> SessionEntry {
         entry.activity.live_connections = self.open_connections.count(&entry.session.id, now);
         entry
@@ -74,38 +74,38 @@ impl MemoryState {
 }
 
 impl Memory {
-    /// Takes the lock, and the time.
+    /// Locks the state and reads the time.
     fn lock(&self) -> (MutexGuard<'_, MemoryState>, Micros) {
-        let mut content = self.content.lock();
-        content.latest = content.latest.max(clock::unix_micros());
-        let now = content.latest;
-        (content, now)
+        let mut state = self.state.lock();
+        state.latest = state.latest.max(clock::unix_micros());
+        let now = state.latest;
+        (state, now)
     }
 
     pub(super) fn now(&self) -> Micros {
         self.lock().1
     }
 
-    pub(super) fn decide(&self, inquiry: &Query<'_>, idle: Option<Duration>) -> QueryResult {
-        let (mut content, now) = self.lock();
-        content.decide(inquiry, idle, now)
+    pub(super) fn decide(&self, query: &Query<'_>, idle: Option<Duration>) -> QueryResult {
+        let (mut state, now) = self.lock();
+        state.decide(query, idle, now)
     }
 
     pub(super) fn charge(&self, charges: &[Charge]) -> Vec<Decision> {
-        let (mut content, now) = self.lock();
+        let (mut state, now) = self.lock();
         let all: Vec<&Charge> = charges.iter().collect();
-        let spend = !content.counters.is_refused(&all, now);
-        content.counters.settle(&all, spend, now)
+        let spend = !state.counters.is_refused(&all, now);
+        state.counters.settle(&all, spend, now)
     }
 
     pub(super) fn refund(&self, charges: &[Charge]) {
-        let (mut content, now) = self.lock();
-        content.counters.give_back(charges, now);
+        let (mut state, now) = self.lock();
+        state.counters.refund(charges, now);
     }
 
     pub(super) fn peek(&self, charge: &Charge) -> Decision {
-        let (content, now) = self.lock();
-        content.counters.peek(charge, now)
+        let (state, now) = self.lock();
+        state.counters.peek(charge, now)
     }
 
     pub(super) fn reset(&self, charge: &Charge) -> bool {
@@ -120,11 +120,11 @@ impl Memory {
         on_limit: OnSessionLimit,
         idle: Option<Duration>,
     ) -> CreateOutcome {
-        let (mut content, now) = self.lock();
-        let sessions = &mut content.sessions;
+        let (mut state, now) = self.lock();
+        let sessions = &mut state.sessions;
         let created = sessions.create(session, max, on_limit, idle, now / 1000);
         if let (CreateOutcome::Created { .. }, Some(grant)) = (&created, grant) {
-            content
+            state
                 .refresh_tokens
                 .insert(session.id, RefreshTokens::new(grant));
         }
@@ -132,38 +132,38 @@ impl Memory {
     }
 
     pub(super) fn session(&self, id: SessionId) -> Option<SessionEntry> {
-        let (content, now) = self.lock();
-        let entry = content.sessions.entry(&id, now / 1000)?.clone();
-        Some(content.with_open_connections(entry, now / 1000))
+        let (state, now) = self.lock();
+        let entry = state.sessions.entry(&id, now / 1000)?.clone();
+        Some(state.with_open_connections(entry, now / 1000))
     }
 
-    pub(super) fn sessions_of(&self, user: &str, wanted: SessionListQuery<'_>) -> SessionPage {
-        let (content, now) = self.lock();
+    pub(super) fn sessions_of(&self, user: &str, query: SessionListQuery<'_>) -> SessionPage {
+        let (state, now) = self.lock();
         let now = now / 1000;
-        let entries = content.sessions.of_user(user, now).into_iter();
+        let entries = state.sessions.of_user(user, now).into_iter();
         let entries = entries
-            .map(|entry| content.with_open_connections(entry, now))
+            .map(|entry| state.with_open_connections(entry, now))
             .collect();
-        drop(content);
-        SessionPage::from_entries(entries, wanted, now)
+        drop(state);
+        SessionPage::from_entries(entries, query, now)
     }
 
-    pub(super) fn all_sessions(&self, wanted: SessionListQuery<'_>) -> SessionPage {
-        let (content, now) = self.lock();
+    pub(super) fn all_sessions(&self, query: SessionListQuery<'_>) -> SessionPage {
+        let (state, now) = self.lock();
         let now = now / 1000;
-        let page = content.sessions.page(wanted, now);
+        let page = state.sessions.page(query, now);
         let entries = page.entries.into_iter();
         SessionPage {
             entries: entries
-                .map(|entry| content.with_open_connections(entry, now))
+                .map(|entry| state.with_open_connections(entry, now))
                 .collect(),
             ..page
         }
     }
 
     pub(super) fn revoke(&self, id: SessionId, reason: EndReason, idle: Option<Duration>) -> bool {
-        let (mut content, now) = self.lock();
-        content.sessions.revoke(id, reason, idle, now / 1000)
+        let (mut state, now) = self.lock();
+        state.sessions.revoke(id, reason, idle, now / 1000)
     }
 
     pub(super) fn revoke_user(
@@ -173,10 +173,10 @@ impl Memory {
         reason: EndReason,
         idle: Option<Duration>,
     ) -> Vec<SessionId> {
-        let (mut content, now) = self.lock();
-        let mut ids = content.sessions.ids_of(user);
+        let (mut state, now) = self.lock();
+        let mut ids = state.sessions.ids_of(user);
         ids.retain(|id| {
-            Some(*id) != except && content.sessions.revoke(*id, reason, idle, now / 1000)
+            Some(*id) != except && state.sessions.revoke(*id, reason, idle, now / 1000)
         });
         ids
     }
@@ -190,72 +190,74 @@ impl Memory {
     }
 
     pub(super) fn blacklist(&self, key: &str, ttl: Duration) {
-        let (mut content, now) = self.lock();
+        let (mut state, now) = self.lock();
         let until = (now / 1000).saturating_add(millis(ttl).max(1));
-        content.blacklist.insert(key.to_owned(), until);
+        state.blacklist.insert(key.to_owned(), until);
     }
 
     pub(super) fn unblacklist(&self, key: &str) -> bool {
-        let (mut content, now) = self.lock();
-        let until = content.blacklist.remove(key);
+        let (mut state, now) = self.lock();
+        let until = state.blacklist.remove(key);
         until.is_some_and(|until| now / 1000 < until)
     }
 
     pub(super) fn are_blacklisted(&self, keys: &[&str]) -> Vec<bool> {
-        let (content, now) = self.lock();
-        let is_on = |key: &&str| content.is_blacklisted(key, now / 1000);
-        keys.iter().map(is_on).collect()
+        let (state, now) = self.lock();
+        let is_blacklisted = |key: &&str| state.is_blacklisted(key, now / 1000);
+        keys.iter().map(is_blacklisted).collect()
     }
 
-    pub(super) fn cut_off(&self, person: UserHash, second: Option<u64>) -> u64 {
-        let (mut content, now) = self.lock();
+    pub(super) fn cut_off(&self, user: UserHash, second: Option<u64>) -> u64 {
+        let (mut state, now) = self.lock();
         let second = second.unwrap_or(now / 1_000_000);
-        let kept = content.cut_offs.entry(person).or_default();
-        *kept = (*kept).max(second);
-        *kept
+        let cut_off = state.cut_offs.entry(user).or_default();
+        *cut_off = (*cut_off).max(second);
+        *cut_off
     }
 
-    pub(super) fn cut_offs(&self, people: &[UserHash]) -> Vec<Option<u64>> {
-        let (content, _) = self.lock();
-        let found = |person: &UserHash| content.cut_offs.get(person).copied();
-        people.iter().map(found).collect()
+    pub(super) fn cut_offs(&self, users: &[UserHash]) -> Vec<Option<u64>> {
+        let (state, _) = self.lock();
+        let cut_off = |user: &UserHash| state.cut_offs.get(user).copied();
+        users.iter().map(cut_off).collect()
     }
 
     pub(super) fn record_uses(&self, uses: &[SessionUse]) {
-        let (mut content, now) = self.lock();
-        for used in uses {
-            content.sessions.record_use(used, now / 1000);
+        let (mut state, now) = self.lock();
+        for session_use in uses {
+            state.sessions.record_use(session_use, now / 1000);
         }
     }
 
-    /// `used` tells the latest use of a session that may not be written yet.
+    /// Returns the sessions that are not active.
+    ///
+    /// `last_access` returns the latest use of a session, which may not be written yet.
     pub(super) fn ended_among(
         &self,
         ids: &[SessionId],
         idle: Option<Duration>,
-        used: impl Fn(SessionId) -> Millis,
+        last_access: impl Fn(SessionId) -> Millis,
     ) -> Vec<SessionId> {
-        let (content, now) = self.lock();
+        let (state, now) = self.lock();
         let mut ended = ids.to_vec();
         ended.retain(|id| {
-            let found = content
+            let lookup = state
                 .sessions
-                .look_up(id, None, used(*id), idle, now / 1000);
-            !matches!(found, SessionLookup::Active(..))
+                .look_up(id, None, last_access(*id), idle, now / 1000);
+            !matches!(lookup, SessionLookup::Active(..))
         });
         ended
     }
 
     pub(super) fn clean_up(&self) -> (StoreCounts, RemovedCounts) {
-        let (mut content, now) = self.lock();
-        let removed = content.clean_up(now);
+        let (mut state, now) = self.lock();
+        let removed = state.clean_up(now);
         let counts = StoreCounts {
-            active_sessions: content.sessions.count_active(now / 1000),
-            cached_profiles: content.profiles.count(),
-            blacklisted_tokens: content.blacklist.len() as u64,
+            active_sessions: state.sessions.count_active(now / 1000),
+            cached_profiles: state.profiles.count(),
+            blacklisted_tokens: state.blacklist.len() as u64,
             at: now / 1000,
         };
-        content.counts = Some(counts);
+        state.counts = Some(counts);
         (counts, removed)
     }
 
@@ -271,25 +273,26 @@ impl MemoryState {
         let now = now / 1000;
         let blacklisted = self.blacklist.len();
         self.blacklist.retain(|_, until| now < *until);
-        let kept = CUT_OFF_TTL.as_secs();
-        self.cut_offs.retain(|_, cut| second < *cut + kept);
+        let ttl = CUT_OFF_TTL.as_secs();
+        self.cut_offs.retain(|_, cut_off| second < *cut_off + ttl);
         self.profiles.clean_up(now);
-        let sessions = self.sessions.clean_up(now);
-        let known = &self.sessions;
-        self.refresh_tokens
-            .retain(|id, refresh| now < refresh.retained_until() && known.entry(id, now).is_some());
+        let removed_sessions = self.sessions.clean_up(now);
+        let sessions = &self.sessions;
+        self.refresh_tokens.retain(|id, tokens| {
+            now < tokens.retained_until() && sessions.entry(id, now).is_some()
+        });
         RemovedCounts {
-            sessions,
-            index_entries: sessions,
+            sessions: removed_sessions,
+            index_entries: removed_sessions,
             blacklist: (blacklisted - self.blacklist.len()) as u64,
             live_reports: self.open_connections.clean_up(now),
         }
     }
 
-    /// Reads as the script `decide.lua` does.
-    fn decide(&mut self, inquiry: &Query<'_>, idle: Option<Duration>, now: Micros) -> QueryResult {
-        let before: Vec<&Charge> = inquiry.charges_before_auth.iter().collect();
-        let mut findings = QueryResult {
+    /// Answers a query as the script `decide.lua` does.
+    fn decide(&mut self, query: &Query<'_>, idle: Option<Duration>, now: Micros) -> QueryResult {
+        let before: Vec<&Charge> = query.charges_before_auth.iter().collect();
+        let mut result = QueryResult {
             now: now / 1000,
             session: SessionLookup::NotQueried,
             blacklisted: false,
@@ -297,46 +300,46 @@ impl MemoryState {
             decisions: Vec::new(),
         };
         if self.counters.is_refused(&before, now) {
-            findings.decisions = self.counters.settle(&before, false, now);
-            return findings;
+            result.decisions = self.counters.settle(&before, false, now);
+            return result;
         }
-        if let Some(id) = inquiry.session {
-            let known = inquiry.cached.as_ref();
+        if let Some(id) = query.session {
+            let cached = query.cached.as_ref();
             let sessions = &self.sessions;
-            findings.session = sessions.look_up(&id, known, inquiry.last_access, idle, now / 1000);
+            result.session = sessions.look_up(&id, cached, query.last_access, idle, now / 1000);
         }
-        findings.blacklisted = inquiry
+        result.blacklisted = query
             .blacklist_key
             .is_some_and(|key| self.is_blacklisted(key, now / 1000));
-        findings.cut_off = inquiry
+        result.cut_off = query
             .cut_off_user
-            .and_then(|person| self.cut_offs.get(&person).copied());
-        let passes = match &findings.session {
+            .and_then(|user| self.cut_offs.get(&user).copied());
+        let passes = match &result.session {
             SessionLookup::NotQueried => true,
-            SessionLookup::Active(session, _) => inquiry.is_met_by(session),
+            SessionLookup::Active(session, _) => query.is_met_by(session),
             SessionLookup::Missing | SessionLookup::Expired(_) | SessionLookup::Revoked(_) => false,
         };
-        if findings.blacklisted || inquiry.is_cut_off(findings.cut_off) || !passes {
-            findings.decisions = self.counters.settle(&before, true, now);
-            return findings;
+        if result.blacklisted || query.is_cut_off(result.cut_off) || !passes {
+            result.decisions = self.counters.settle(&before, true, now);
+            return result;
         }
         let mut all = before;
         all.extend(
-            inquiry
+            query
                 .charges_after_auth
                 .iter()
-                .filter(|charge| match &findings.session {
+                .filter(|charge| match &result.session {
                     SessionLookup::Active(session, _) => charge.limit.applies_to(&session.roles),
                     _ => true,
                 }),
         );
         let spend = !self.counters.is_refused(&all, now);
-        findings.decisions = self.counters.settle(&all, spend, now);
-        findings
+        result.decisions = self.counters.settle(&all, spend, now);
+        result
     }
 }
 
-/// A duration as the engine counts.
+/// Converts a duration to milliseconds.
 fn millis(duration: Duration) -> Millis {
     Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX)
 }

@@ -1,4 +1,4 @@
-//! Cached profiles, and the leases to put them.
+//! Cached profiles and their leases in the embedded engine.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use super::super::profiles::{CachedProfile, LEASE_TTL, ProfileLease};
 use super::{Memory, millis};
 use crate::auth::session::Millis;
 
-/// By user.
+/// Profiles and leases by user, each with its expiry.
 #[derive(Default)]
 pub(super) struct Profiles {
     entries: HashMap<String, (String, Millis)>,
@@ -27,8 +27,8 @@ impl Profiles {
 
 impl Memory {
     pub(in crate::store) fn profile(&self, user: &str) -> CachedProfile {
-        let (mut content, now) = self.lock();
-        let (profiles, now) = (&mut content.profiles, now / 1000);
+        let (mut state, now) = self.lock();
+        let (profiles, now) = (&mut state.profiles, now / 1000);
         if let Some((json, _)) = profiles.entries.get(user).filter(|(_, until)| now < *until) {
             return CachedProfile::Hit(json.clone());
         }
@@ -48,20 +48,20 @@ impl Memory {
         json: &str,
         ttl: Duration,
     ) {
-        let (mut content, now) = self.lock();
-        let (profiles, now) = (&mut content.profiles, now / 1000);
+        let (mut state, now) = self.lock();
+        let (profiles, now) = (&mut state.profiles, now / 1000);
         let held = profiles.leases.get(user);
         if held.is_some_and(|(held, until)| held == lease && now < *until) {
             profiles.leases.remove(user);
             let until = now.saturating_add(millis(ttl));
-            let kept = (json.to_owned(), until);
-            profiles.entries.insert(user.to_owned(), kept);
+            let entry = (json.to_owned(), until);
+            profiles.entries.insert(user.to_owned(), entry);
         }
     }
 
     pub(in crate::store) fn invalidate_profile(&self, user: &str) {
-        let (mut content, _) = self.lock();
-        content.profiles.entries.remove(user);
-        content.profiles.leases.remove(user);
+        let (mut state, _) = self.lock();
+        state.profiles.entries.remove(user);
+        state.profiles.leases.remove(user);
     }
 }

@@ -1,4 +1,4 @@
-//! Refresh tokens, by the same rules as the script `rotate_refresh.lua`.
+//! Refresh tokens of the embedded engine, by the same rules as the script `rotate_refresh.lua`.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,10 +9,12 @@ use super::super::{
 use super::{Memory, millis};
 use crate::auth::session::{Millis, SessionId, SessionStatus};
 
-/// Milliseconds.
+/// Retention of expired tokens, in milliseconds.
 const RETENTION_AFTER_EXPIRY: Millis = 3_600_000;
-/// How many rotated tokens are known at most: whoever refreshes faster than that within the grace time
-/// costs no more for it, and an earlier one is an old one. The script has the same number.
+/// Number of rotated tokens kept per session, the same as in the script.
+///
+/// It bounds the memory of clients that refresh often within the grace time; earlier tokens count as
+/// ancestors.
 const MAX_ROTATED: usize = 64;
 
 /// The refresh tokens of all sessions.
@@ -23,10 +25,10 @@ pub(super) type RefreshTokenMap = HashMap<SessionId, RefreshTokens>;
 pub struct RefreshTokens {
     pub current: [u8; 32],
     pub until: Millis,
-    /// The latest that was rotated, and those rotated within the grace time before it, and when;
-    /// the oldest first.
+    /// Rotated tokens with the time of their rotation, oldest first: the latest one, and those within
+    /// the grace time before it.
     pub rotated: Vec<([u8; 32], Millis)>,
-    /// An old one came back.
+    /// Whether a token was reused.
     pub reused: bool,
 }
 
@@ -40,40 +42,39 @@ impl RefreshTokens {
         }
     }
 
-    /// When nothing needs to be known any more of these: expired ones stay tellable for an hour.
+    /// End of the tokens' retention; until then, an expired token is reported as such.
     pub(super) fn retained_until(&self) -> Millis {
         self.until.saturating_add(RETENTION_AFTER_EXPIRY)
     }
 
-    /// Turns the tokens over, by the rule of the store. `end`: when the session ends; `None`: it has
-    /// ended.
+    /// Rotates the tokens; `end` is the session's expiry, or `None` if it has ended.
     pub fn rotate(
         &mut self,
-        turnover: &RefreshRotation,
+        rotation: &RefreshRotation,
         end: Option<Millis>,
         now: Millis,
     ) -> RotationOutcome {
-        let grace = millis(turnover.grace);
-        let recent = |at: Millis| now < at.saturating_add(grace);
+        let grace = millis(rotation.grace);
+        let is_recent = |at: Millis| now < at.saturating_add(grace);
         let latest = self.rotated.pop();
-        self.rotated.retain(|(_, at)| recent(*at));
+        self.rotated.retain(|(_, at)| is_recent(*at));
         self.rotated.extend(latest);
-        let presented = turnover.presented;
+        let presented = rotation.presented;
         let earlier = self.rotated.iter().position(|(hash, _)| *hash == presented);
         let is_current = presented == self.current;
-        if !is_current && earlier.is_none() && !turnover.is_authentic {
+        if !is_current && earlier.is_none() && !rotation.is_authentic {
             return RotationOutcome::Unknown;
         }
         let Some(end) = end else {
             return RotationOutcome::SessionEnded;
         };
-        let replayed = earlier.filter(|place| {
-            let rotated = self.rotated.get(*place);
-            rotated.is_some_and(|(_, at)| recent(*at))
+        let replayed = earlier.filter(|index| {
+            let rotated = self.rotated.get(*index);
+            rotated.is_some_and(|(_, at)| is_recent(*at))
         });
         match (is_current, replayed) {
-            (true, _) if !self.reused => self.advance(turnover, end, now),
-            (_, Some(place)) if !self.reused => self.replay(place, turnover),
+            (true, _) if !self.reused => self.advance(rotation, end, now),
+            (_, Some(index)) if !self.reused => self.replay(index, rotation),
             _ => {
                 self.reused = true;
                 RotationOutcome::Reused(match earlier {
@@ -85,7 +86,7 @@ impl RefreshTokens {
         }
     }
 
-    fn advance(&mut self, turnover: &RefreshRotation, end: Millis, now: Millis) -> RotationOutcome {
+    fn advance(&mut self, rotation: &RefreshRotation, end: Millis, now: Millis) -> RotationOutcome {
         if now >= self.until {
             return RotationOutcome::Expired;
         }
@@ -93,15 +94,15 @@ impl RefreshTokens {
         if self.rotated.len() > MAX_ROTATED {
             self.rotated.remove(0);
         }
-        self.current = turnover.successor;
-        self.until = now.saturating_add(millis(turnover.ttl)).min(end);
+        self.current = rotation.successor;
+        self.until = now.saturating_add(millis(rotation.ttl)).min(end);
         RotationOutcome::Rotated
     }
 
-    /// The successor is only another than it was when the gateway's key changed in between.
-    fn replay(&self, place: usize, turnover: &RefreshRotation) -> RotationOutcome {
-        let next = self.rotated.get(place + 1).map(|(hash, _)| *hash);
-        if next.unwrap_or(self.current) == turnover.successor {
+    /// Replays a rotation. The successor differs only if the gateway's key has changed since.
+    fn replay(&self, index: usize, rotation: &RefreshRotation) -> RotationOutcome {
+        let next = self.rotated.get(index + 1).map(|(hash, _)| *hash);
+        if next.unwrap_or(self.current) == rotation.successor {
             RotationOutcome::Replayed
         } else {
             RotationOutcome::Unknown
@@ -111,53 +112,53 @@ impl RefreshTokens {
 
 impl Memory {
     pub(in crate::store) fn is_current_refresh_token(&self, id: SessionId, hash: [u8; 32]) -> bool {
-        let (content, _) = self.lock();
-        let refresh = content.refresh_tokens.get(&id);
-        refresh.is_some_and(|refresh| refresh.current == hash)
+        let (state, _) = self.lock();
+        let tokens = state.refresh_tokens.get(&id);
+        tokens.is_some_and(|tokens| tokens.current == hash)
     }
 
     pub(in crate::store) fn rotate_refresh(
         &self,
         id: SessionId,
-        turnover: &RefreshRotation,
+        rotation: &RefreshRotation,
         idle: Option<Duration>,
     ) -> RotationResult {
-        let (mut content, now) = self.lock();
+        let (mut state, now) = self.lock();
         let now = now / 1000;
-        let end = content.sessions.entry(&id, now).and_then(|entry| {
+        let end = state.sessions.entry(&id, now).and_then(|entry| {
             let status = entry.session.status(entry.activity.last_access, idle, now);
             (status == SessionStatus::Active).then_some(entry.session.expires_at)
         });
-        let rotation = match (content.refresh_tokens.get_mut(&id), end) {
-            (Some(refresh), end) => refresh.rotate(turnover, end, now),
-            (None, _) if !turnover.is_authentic => RotationOutcome::Unknown,
+        let outcome = match (state.refresh_tokens.get_mut(&id), end) {
+            (Some(tokens), end) => tokens.rotate(rotation, end, now),
+            (None, _) if !rotation.is_authentic => RotationOutcome::Unknown,
             (None, None) => RotationOutcome::SessionEnded,
-            // The session was brought back from elsewhere: the first of ours that comes is taken
-            // for the current one.
+            // The session was restored from the database: the first authentic token that is presented
+            // is taken as the current one.
             (None, Some(until)) => {
-                let hash = turnover.presented;
-                let mut refresh = RefreshTokens::new(InitialRefreshToken { hash, until });
-                let rotation = refresh.rotate(turnover, end, now);
-                content.refresh_tokens.insert(id, refresh);
-                rotation
+                let hash = rotation.presented;
+                let mut tokens = RefreshTokens::new(InitialRefreshToken { hash, until });
+                let outcome = tokens.rotate(rotation, end, now);
+                state.refresh_tokens.insert(id, tokens);
+                outcome
             }
         };
         if matches!(
-            rotation,
+            outcome,
             RotationOutcome::Rotated | RotationOutcome::Replayed
         ) {
-            let used = SessionUse {
+            let session_use = SessionUse {
                 session: id,
                 last_access: now,
                 requests: 1,
-                address: turnover.address,
+                address: rotation.address,
             };
-            content.sessions.record_use(&used, now);
+            state.sessions.record_use(&session_use, now);
         }
-        let entry = content.sessions.entry(&id, now).cloned();
+        let entry = state.sessions.entry(&id, now).cloned();
         RotationResult {
-            outcome: rotation,
-            entry: entry.map(|entry| content.with_open_connections(entry, now)),
+            outcome,
+            entry: entry.map(|entry| state.with_open_connections(entry, now)),
             now,
         }
     }
@@ -177,8 +178,8 @@ mod tests {
     }
 
     /// Presents token `from`, whose successor is `to`, at `now`.
-    fn present(refresh: &mut RefreshTokens, from: u8, to: u8, now: Millis) -> RotationOutcome {
-        let turnover = RefreshRotation {
+    fn present(tokens: &mut RefreshTokens, from: u8, to: u8, now: Millis) -> RotationOutcome {
+        let rotation = RefreshRotation {
             presented: [from; 32],
             is_authentic: from < 100,
             successor: [to; 32],
@@ -186,71 +187,71 @@ mod tests {
             ttl: Duration::from_secs(1_000),
             address: [192, 0, 2, 1].into(),
         };
-        refresh.rotate(&turnover, Some(UNTIL), now)
+        tokens.rotate(&rotation, Some(UNTIL), now)
     }
 
     #[test]
     fn rotated_token_replays_its_successor_within_grace() {
-        let mut refresh = first_token();
-        assert_eq!(present(&mut refresh, 1, 2, 0), RotationOutcome::Rotated);
-        assert_eq!(present(&mut refresh, 1, 2, 1), RotationOutcome::Replayed);
-        // Its successor may have been used meanwhile.
-        assert_eq!(present(&mut refresh, 2, 3, 2), RotationOutcome::Rotated);
+        let mut tokens = first_token();
+        assert_eq!(present(&mut tokens, 1, 2, 0), RotationOutcome::Rotated);
+        assert_eq!(present(&mut tokens, 1, 2, 1), RotationOutcome::Replayed);
+        // The successor may have been rotated meanwhile.
+        assert_eq!(present(&mut tokens, 2, 3, 2), RotationOutcome::Rotated);
         assert_eq!(
-            present(&mut refresh, 1, 2, 29_999),
+            present(&mut tokens, 1, 2, 29_999),
             RotationOutcome::Replayed
         );
         assert_eq!(
-            present(&mut refresh, 2, 3, 29_999),
+            present(&mut tokens, 2, 3, 29_999),
             RotationOutcome::Replayed
         );
-        let reused = present(&mut refresh, 1, 2, 30_000);
+        let reused = present(&mut tokens, 1, 2, 30_000);
         assert_eq!(reused, RotationOutcome::Reused(Reuse::Ancestor));
     }
 
     #[test]
     fn reuse_stops_all_rotation() {
-        let mut refresh = first_token();
-        present(&mut refresh, 1, 2, 0);
+        let mut tokens = first_token();
+        present(&mut tokens, 1, 2, 0);
         for (from, reuse) in [
             (1, Reuse::Predecessor),
             (2, Reuse::Unknown),
             (50, Reuse::Ancestor),
             (1, Reuse::Predecessor),
         ] {
-            let found = present(&mut refresh, from, from + 1, 40_000);
-            assert_eq!(found, RotationOutcome::Reused(reuse), "{from}");
+            let outcome = present(&mut tokens, from, from + 1, 40_000);
+            assert_eq!(outcome, RotationOutcome::Reused(reuse), "{from}");
         }
     }
 
     #[test]
     fn forged_token_has_no_effect() {
-        let mut refresh = first_token();
-        assert_eq!(present(&mut refresh, 200, 201, 0), RotationOutcome::Unknown);
-        assert_eq!(present(&mut refresh, 1, 2, 1), RotationOutcome::Rotated);
+        let mut tokens = first_token();
+        assert_eq!(present(&mut tokens, 200, 201, 0), RotationOutcome::Unknown);
+        assert_eq!(present(&mut tokens, 1, 2, 1), RotationOutcome::Rotated);
     }
 
     #[test]
     fn token_past_its_lifetime_is_expired() {
-        let mut refresh = first_token();
-        assert_eq!(present(&mut refresh, 1, 2, UNTIL), RotationOutcome::Expired);
+        let mut tokens = first_token();
+        assert_eq!(present(&mut tokens, 1, 2, UNTIL), RotationOutcome::Expired);
     }
 
     #[test]
     fn successor_expires_with_its_session() {
-        let mut refresh = first_token();
+        let mut tokens = first_token();
         assert_eq!(
-            present(&mut refresh, 1, 2, UNTIL - 1),
+            present(&mut tokens, 1, 2, UNTIL - 1),
             RotationOutcome::Rotated
         );
-        assert_eq!(present(&mut refresh, 2, 3, UNTIL), RotationOutcome::Expired);
+        assert_eq!(present(&mut tokens, 2, 3, UNTIL), RotationOutcome::Expired);
     }
 
     #[test]
     fn key_change_does_not_fork_the_chain() {
-        let mut refresh = first_token();
-        present(&mut refresh, 1, 2, 0);
-        assert_eq!(present(&mut refresh, 1, 9, 1), RotationOutcome::Unknown);
-        assert_eq!(present(&mut refresh, 2, 3, 2), RotationOutcome::Rotated);
+        let mut tokens = first_token();
+        present(&mut tokens, 1, 2, 0);
+        assert_eq!(present(&mut tokens, 1, 9, 1), RotationOutcome::Unknown);
+        assert_eq!(present(&mut tokens, 2, 3, 2), RotationOutcome::Rotated);
     }
 }

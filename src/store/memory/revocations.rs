@@ -1,4 +1,4 @@
-//! The blacklist and the cut-offs: how long they last, and bringing them back.
+//! Marker, blacklist TTLs and restoration of revocations in the embedded engine.
 
 use std::time::Duration;
 
@@ -15,42 +15,42 @@ impl Memory {
         }
     }
 
-    pub(in super::super) fn write_marker(&self, refused: u64) -> Marker {
-        let (mut content, _) = self.lock();
-        let marker = content.marker.get_or_insert_with(|| Marker {
+    pub(in super::super) fn write_marker(&self, cut_off: u64) -> Marker {
+        let (mut state, _) = self.lock();
+        let marker = state.marker.get_or_insert_with(|| Marker {
             id: format!("{:016x}", rand::random::<u64>()),
-            global_cut_off: refused,
+            global_cut_off: cut_off,
         });
-        marker.global_cut_off = marker.global_cut_off.max(refused);
+        marker.global_cut_off = marker.global_cut_off.max(cut_off);
         marker.clone()
     }
 
     pub(in super::super) fn blacklist_ttls(&self, keys: &[&str]) -> Vec<Option<Duration>> {
-        let (content, now) = self.lock();
-        let left = |key: &&str| {
-            let until = content.blacklist.get(*key)?;
-            let left = until.checked_sub(now / 1000).filter(|left| *left > 0)?;
-            Some(Duration::from_millis(left))
+        let (state, now) = self.lock();
+        let ttl = |key: &&str| {
+            let until = state.blacklist.get(*key)?;
+            let ttl = until.checked_sub(now / 1000).filter(|ttl| *ttl > 0)?;
+            Some(Duration::from_millis(ttl))
         };
-        keys.iter().map(left).collect()
+        keys.iter().map(ttl).collect()
     }
 
-    /// What reaches further stays.
+    /// Restores revocations; an existing entry that lasts longer or covers more is kept.
     pub(in super::super) fn restore_revocations(
         &self,
         revocations: &[(Revocation, Millis)],
         now: Millis,
     ) {
-        let (mut content, _) = self.lock();
+        let (mut state, _) = self.lock();
         for (revocation, until) in revocations.iter().filter(|(_, until)| now < *until) {
             match revocation {
                 Revocation::Token(key) => {
-                    let kept = content.blacklist.entry(key.clone()).or_default();
-                    *kept = (*kept).max(*until);
+                    let entry = state.blacklist.entry(key.clone()).or_default();
+                    *entry = (*entry).max(*until);
                 }
-                Revocation::IssuedBefore(person, second) => {
-                    let kept = content.cut_offs.entry(*person).or_default();
-                    *kept = (*kept).max(*second);
+                Revocation::IssuedBefore(user, second) => {
+                    let cut_off = state.cut_offs.entry(*user).or_default();
+                    *cut_off = (*cut_off).max(*second);
                 }
                 Revocation::Session(_) => {}
             }

@@ -1,4 +1,4 @@
-//! Sessions and whose they are.
+//! Sessions of the embedded engine, with indexes by user and by creation time.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -13,23 +13,23 @@ use crate::auth::session::{
     Activity, EndReason, Millis, OnSessionLimit, Session, SessionEnd, SessionId, SessionStatus,
 };
 
-/// How long a session stays tellable after its end, in milliseconds.
+/// Retention of a session after its end, in milliseconds.
 const RETENTION_AFTER_END: Millis = 3_600_000;
-/// How many ended sessions of one user are kept.
+/// Number of ended sessions kept per user.
 const MAX_ENDED_PER_USER: usize = 50;
-/// How many addresses a session remembers.
+/// Number of addresses kept per session.
 const MAX_ADDRESSES: usize = 10;
-/// How many sessions one page of everybody's looks at: all others wait meanwhile.
+/// Number of sessions scanned per page of the list of all users; other operations wait meanwhile.
 const MAX_SCANNED: usize = 2_000;
 
 #[derive(Default)]
 pub(super) struct Sessions {
     entries: HashMap<SessionId, SessionEntry>,
-    /// The version of its user's identity that was last written to a session.
+    /// Version of the user's identity that was last written to each session.
     identities: HashMap<SessionId, u64>,
     /// Each user's sessions, oldest first.
     users: HashMap<String, BTreeSet<(Millis, SessionId)>>,
-    /// Everybody's, oldest first.
+    /// All users' sessions, oldest first.
     order: BTreeSet<(Millis, SessionId)>,
 }
 
@@ -42,27 +42,27 @@ impl Sessions {
         idle: Option<Duration>,
         now: Millis,
     ) -> CreateOutcome {
-        let mut alive = self.ids_of(&session.user);
-        alive.retain(|id| self.expire_if_idle(id, idle, now));
+        let mut active = self.ids_of(&session.user);
+        active.retain(|id| self.expire_if_idle(id, idle, now));
         let max = usize::try_from(max).unwrap_or(usize::MAX);
-        let excess = (alive.len() + 1).saturating_sub(max).min(alive.len());
+        let excess = (active.len() + 1).saturating_sub(max).min(active.len());
         if excess > 0 && on_limit == OnSessionLimit::Reject {
             return CreateOutcome::LimitReached;
         }
-        let evicted: Vec<SessionId> = alive.into_iter().take(excess).collect();
+        let evicted: Vec<SessionId> = active.into_iter().take(excess).collect();
         for id in &evicted {
             self.revoke(*id, EndReason::Evicted, idle, now);
         }
-        // One that is there stays as it is: nothing is brought back.
+        // An existing session is kept as it is: an ended one must not be revived.
         if self.entry(&session.id, now).is_some() {
             return CreateOutcome::Created { evicted };
         }
-        let place = (session.created_at, session.id);
-        self.order.insert(place);
+        let index_key = (session.created_at, session.id);
+        self.order.insert(index_key);
         self.users
             .entry(session.user.clone())
             .or_default()
-            .insert(place);
+            .insert(index_key);
         let entry = SessionEntry {
             session: session.clone(),
             activity: Activity::default(),
@@ -71,14 +71,14 @@ impl Sessions {
         CreateOutcome::Created { evicted }
     }
 
-    /// The session as it is, unless it has had its time.
+    /// The session, unless its retention is over.
     pub(super) fn entry(&self, id: &SessionId, now: Millis) -> Option<&SessionEntry> {
         let entry = self.entries.get(id)?;
         (now < retained_until(&entry.session)).then_some(entry)
     }
 
-    /// The session, if it is alive.
-    pub(super) fn alive_mut(
+    /// The session, if it is active.
+    pub(super) fn active_mut(
         &mut self,
         id: SessionId,
         idle: Option<Duration>,
@@ -89,11 +89,11 @@ impl Sessions {
         (status == SessionStatus::Active).then_some(entry)
     }
 
-    /// How the session stands.
+    /// Looks a session up; an unchanged `cached` record is returned without a copy.
     pub(super) fn look_up(
         &self,
         id: &SessionId,
-        known: Option<&Arc<Session>>,
+        cached: Option<&Arc<Session>>,
         last_access: Millis,
         idle: Option<Duration>,
         now: Millis,
@@ -101,15 +101,15 @@ impl Sessions {
         let Some(SessionEntry { session, activity }) = self.entry(id, now) else {
             return SessionLookup::Missing;
         };
-        let last = activity
+        let last_access = activity
             .last_access
             .max(last_access)
             .max(session.created_at);
-        match session.status(last, idle, now) {
+        match session.status(last_access, idle, now) {
             SessionStatus::Active => {
-                let same = known.filter(|known| known.revision == session.revision);
+                let same = cached.filter(|cached| cached.revision == session.revision);
                 let record = same.map_or_else(|| Arc::new(session.clone()), Arc::clone);
-                SessionLookup::Active(record, last)
+                SessionLookup::Active(record, last_access)
             }
             SessionStatus::Expired => SessionLookup::Expired(session.clone()),
             SessionStatus::Revoked => SessionLookup::Revoked(session.clone()),
@@ -118,8 +118,8 @@ impl Sessions {
 
     /// A user's sessions, oldest first.
     pub(super) fn ids_of(&self, user: &str) -> Vec<SessionId> {
-        let places = self.users.get(user).into_iter().flatten();
-        places.map(|(_, id)| *id).collect()
+        let index_keys = self.users.get(user).into_iter().flatten();
+        index_keys.map(|(_, id)| *id).collect()
     }
 
     pub(super) fn of_user(&self, user: &str, now: Millis) -> Vec<SessionEntry> {
@@ -128,26 +128,28 @@ impl Sessions {
         entries.cloned().collect()
     }
 
-    /// A page of everybody's sessions, newest first.
-    pub(super) fn page(&self, wanted: SessionListQuery<'_>, now: Millis) -> SessionPage {
-        let end = wanted.cursor.and_then(decode_cursor);
+    /// A page of all users' sessions, newest first.
+    pub(super) fn page(&self, query: SessionListQuery<'_>, now: Millis) -> SessionPage {
+        let end = query.cursor.and_then(decode_cursor);
         let end = end.unwrap_or((Millis::MAX, SessionId([u8::MAX; 32])));
-        let places = self.order.range(..end).rev().take(MAX_SCANNED);
+        let scanned = self.order.range(..end).rev().take(MAX_SCANNED);
         let mut entries = Vec::new();
         let mut last = None;
-        for (created_at, id) in places {
-            if entries.len() == wanted.limit {
+        for (created_at, id) in scanned {
+            if entries.len() == query.limit {
                 break;
             }
             last = Some((*created_at, *id));
             let entry = self.entry(id, now);
-            entries.extend(entry.filter(|entry| wanted.matches(entry, now)).cloned());
+            entries.extend(entry.filter(|entry| query.matches(entry, now)).cloned());
         }
-        let older = |last: &(Millis, SessionId)| self.order.range(..*last).next().is_some();
+        let has_older = |last: &(Millis, SessionId)| self.order.range(..*last).next().is_some();
         SessionPage {
             total: entries.len(),
             entries,
-            next_cursor: last.filter(older).map(|(at, id)| encode_cursor(at, &id)),
+            next_cursor: last
+                .filter(has_older)
+                .map(|(created_at, id)| encode_cursor(created_at, &id)),
             now,
         }
     }
@@ -188,45 +190,51 @@ impl Sessions {
         }
     }
 
-    pub(super) fn record_use(&mut self, used: &SessionUse, now: Millis) {
-        if self.entry(&used.session, now).is_none() {
+    pub(super) fn record_use(&mut self, session_use: &SessionUse, now: Millis) {
+        let SessionUse {
+            session: id,
+            last_access,
+            requests,
+            address,
+        } = session_use;
+        if self.entry(id, now).is_none() {
             return;
         }
-        if let Some(SessionEntry { activity, .. }) = self.entries.get_mut(&used.session) {
-            activity.request_count += used.requests;
-            activity.last_access = activity.last_access.max(used.last_access);
-            activity.ip_addresses.retain(|ip| *ip != used.address);
-            activity.ip_addresses.insert(0, used.address);
+        if let Some(SessionEntry { activity, .. }) = self.entries.get_mut(id) {
+            activity.request_count += requests;
+            activity.last_access = activity.last_access.max(*last_access);
+            activity.ip_addresses.retain(|ip| ip != address);
+            activity.ip_addresses.insert(0, *address);
             activity.ip_addresses.truncate(MAX_ADDRESSES);
         }
     }
 
-    /// Drops those that have had their time; tells how many.
+    /// Drops sessions whose retention is over; returns their number.
     pub(super) fn clean_up(&mut self, now: Millis) -> u64 {
         let before = self.entries.len();
         self.entries
             .retain(|_, entry| now < retained_until(&entry.session));
-        for places in self.users.values_mut() {
-            places.retain(|(_, id)| self.entries.contains_key(id));
+        for index_keys in self.users.values_mut() {
+            index_keys.retain(|(_, id)| self.entries.contains_key(id));
         }
-        self.users.retain(|_, places| !places.is_empty());
+        self.users.retain(|_, index_keys| !index_keys.is_empty());
         self.order.retain(|(_, id)| self.entries.contains_key(id));
         self.identities
             .retain(|id, _| self.entries.contains_key(id));
         (before - self.entries.len()) as u64
     }
 
-    /// How many are neither revoked nor past their absolute end.
+    /// Number of sessions neither revoked nor past their absolute expiry.
     pub(super) fn count_active(&self, now: Millis) -> u64 {
-        let alive = self.entries.values().filter(|entry| {
+        let active = self.entries.values().filter(|entry| {
             let session = &entry.session;
             session.ended.is_none() && now < session.expires_at
         });
-        alive.count() as u64
+        active.count() as u64
     }
 
-    /// Whether the session is alive. If it has expired by being idle, that is made its end: no use
-    /// that is told later brings it back.
+    /// Whether the session is active. A session that has expired by idleness is marked as expired,
+    /// so that a use that is reported later does not revive it.
     fn expire_if_idle(&mut self, id: &SessionId, idle: Option<Duration>, now: Millis) -> bool {
         let Some(SessionEntry { session, activity }) = self.entries.get_mut(id) else {
             return false;
@@ -239,7 +247,7 @@ impl Sessions {
         false
     }
 
-    /// Drops those of a user's ended sessions that ended first, beyond what is kept.
+    /// Drops a user's ended sessions beyond [`MAX_ENDED_PER_USER`]; those that ended first go first.
     fn prune_ended(&mut self, user: &str) {
         let mut ended: Vec<(Millis, Millis, SessionId)> = self
             .ids_of(user)
@@ -256,14 +264,14 @@ impl Sessions {
             self.entries.remove(&id);
             self.identities.remove(&id);
             self.order.remove(&(created_at, id));
-            if let Some(places) = self.users.get_mut(user) {
-                places.remove(&(created_at, id));
+            if let Some(index_keys) = self.users.get_mut(user) {
+                index_keys.remove(&(created_at, id));
             }
         }
     }
 }
 
-/// When a session may be forgotten.
+/// End of a session's retention.
 fn retained_until(session: &Session) -> Millis {
     match session.ended {
         Some(ended) => session.expires_at.max(ended.at + RETENTION_AFTER_END),

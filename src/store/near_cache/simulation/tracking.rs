@@ -182,7 +182,9 @@ impl World {
             let Some((_, blacklisted)) = replies else {
                 return then(world, false);
             };
-            lookup.note(world.near_cache(g), blacklisted).unwrap();
+            lookup
+                .cache_replies(world.near_cache(g), blacklisted)
+                .unwrap();
             world.refresh_cut_offs(g, &items, then);
         });
     }
@@ -204,7 +206,7 @@ impl World {
         self.look_up(g, keys, read, move |world, cut_offs| {
             let is_done = cut_offs.is_some();
             if let Some((_, cut_offs)) = cut_offs {
-                lookup.note(world.near_cache(g), cut_offs).unwrap();
+                lookup.cache_replies(world.near_cache(g), cut_offs).unwrap();
             }
             then(world, is_done);
         });
@@ -223,7 +225,7 @@ impl World {
         let read = |server: &Server, id: &SessionId, _| server.entry(*id);
         self.look_up(g, keys, read, move |world, entries| {
             let lookups = entries.map(|(now, entries)| {
-                let cached = lookup.note(world.near_cache(g), entries, None, now, |_| {});
+                let cached = lookup.cache_replies(world.near_cache(g), entries, None, now, |_| {});
                 cached.unwrap()
             });
             then(world, lookups);
