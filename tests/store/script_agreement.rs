@@ -80,8 +80,8 @@ fn scripts_agree_with_the_pure_arithmetic() {
     let text = format!(
         "local now = tonumber(ARGV[1])\nlocal ms = math.floor(now / 1000)\n{}{}{}{HARNESS}",
         include_str!("../../src/store/redis/codec/scripts/limit.lua"),
-        include_str!("../../src/store/redis/codec/scripts/give_back.lua"),
-        include_str!("../../src/store/redis/codec/scripts/permits.lua")
+        include_str!("../../src/store/redis/codec/scripts/refund_counter.lua"),
+        include_str!("../../src/store/redis/codec/scripts/lease_units.lua")
     );
     let script = redis::Script::new(&text);
     let config = Config {

@@ -13,7 +13,7 @@ use crate::store::redis::links::exchange_error;
 use crate::store::redis::{BATCH_SIZE, Redis};
 use crate::store::{Query, StoreError};
 
-/// What one inquiry asks: its keys, and what `introspect.lua` is told of it.
+/// What one inquiry asks: its keys, and what `look_up.lua` is told of it.
 struct LookupRequest {
     keys: Vec<String>,
     arguments: [u8; 25],

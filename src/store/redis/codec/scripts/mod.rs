@@ -5,9 +5,9 @@ use redis::{Arg, Cmd, Pipeline, Script, ToRedisArgs};
 const CLOCK: &str = include_str!("clock.lua");
 const LIMIT: &str = include_str!("limit.lua");
 const SETTLE: &str = include_str!("settle.lua");
-const REFUND_COUNTER: &str = include_str!("give_back.lua");
+const REFUND_COUNTER: &str = include_str!("refund_counter.lua");
 const IDENTITY: &str = include_str!("identity.lua");
-const LEASE_UNITS: &str = include_str!("permits.lua");
+const LEASE_UNITS: &str = include_str!("lease_units.lua");
 const INDEX: &str = include_str!("index.lua");
 const RECORD: &str = include_str!("record.lua");
 const USE: &str = include_str!("use.lua");
@@ -63,7 +63,7 @@ impl Scripts {
                 IDENTITY,
                 include_str!("decide.lua"),
             ]),
-            look_up: LoadedScript::new(&[CLOCK, IDENTITY, include_str!("introspect.lua")]),
+            look_up: LoadedScript::new(&[CLOCK, IDENTITY, include_str!("look_up.lua")]),
             charge: LoadedScript::new(&[CLOCK, LIMIT, SETTLE, include_str!("charge.lua")]),
             peek: LoadedScript::new(&[CLOCK, LIMIT, include_str!("peek.lua")]),
             refund: LoadedScript::new(&[CLOCK, LIMIT, REFUND_COUNTER, include_str!("refund.lua")]),
@@ -86,7 +86,7 @@ impl Scripts {
             retire: LoadedScript::new(&[CLOCK, INDEX, include_str!("retire.lua")]),
             trim: LoadedScript::new(&[CLOCK, INDEX, include_str!("trim.lua")]),
             reenter: LoadedScript::new(&[CLOCK, INDEX, include_str!("reenter.lua")]),
-            set_identity: LoadedScript::new(&[CLOCK, RECORD, include_str!("identify.lua")]),
+            set_identity: LoadedScript::new(&[CLOCK, RECORD, include_str!("set_identity.lua")]),
             record_use: LoadedScript::new(&[CLOCK, RECORD, USE, include_str!("record_use.lua")]),
             rotate_refresh: LoadedScript::new(&[
                 CLOCK,
@@ -101,7 +101,7 @@ impl Scripts {
             report_live: LoadedScript::new(&[CLOCK, include_str!("report_live.lua")]),
             trim_live: LoadedScript::new(&[CLOCK, include_str!("trim_live.lua")]),
             cut_off: LoadedScript::new(&[CLOCK, include_str!("cut_off.lua")]),
-            write_marker: LoadedScript::new(&[include_str!("mark.lua")]),
+            write_marker: LoadedScript::new(&[include_str!("write_marker.lua")]),
             release: LoadedScript::new(&[include_str!("release.lua")]),
             presence: LoadedScript::new(&[CLOCK, include_str!("presence.lua")]),
         }
