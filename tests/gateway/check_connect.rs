@@ -105,7 +105,7 @@ fn unusable_server_is_reported_with_the_reason() {
         ),
         (
             format!("rediss://{}", fixture.redis.address),
-            "it cannot be used: no answer",
+            "it cannot be used: no response",
         ),
         (
             format!("redis+cluster://{}", fixture.redis.address),

@@ -70,7 +70,7 @@ fn worker_overload_is_not_counted_as_store_failure() {
     let decided = gateway.metric(decided, &["operation=\"decide\""]);
     assert!(decided >= f64::from(refused), "{decided} of {refused}");
     assert!(
-        waves > CLEAN || !logs.contains("the store's breaker"),
+        waves > CLEAN || !logs.contains("store breaker changed"),
         "{logs}"
     );
 }

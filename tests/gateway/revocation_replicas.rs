@@ -159,5 +159,5 @@ fn slow_redis_opens_the_breaker() {
     eventually("the breaker closes", || {
         (gateway.metric("portcullis_store_breaker", &[]) == 0.0).then_some(())
     });
-    gateway.wait_for_log("the store's breaker");
+    gateway.wait_for_log("store breaker changed");
 }

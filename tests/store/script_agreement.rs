@@ -12,15 +12,15 @@ use crate::server::Server;
 
 const HARNESS: &str = "
     local c = counter(KEYS[1], ARGV[2])
-    look(c)
+    update(c)
     if ARGV[3] == 'spend' and c.wait == 0 then spend(c, tonumber(ARGV[4])) end
     local granted = 0
     if ARGV[3] == 'grant' and c.wait == 0 then
       granted = grant(c, tonumber(ARGV[4]), tonumber(ARGV[5]), 4)
     end
     if ARGV[3] == 'back' then
-      give_back(c, tonumber(ARGV[4]), tonumber(ARGV[5]))
-      look(c)
+      refund(c, tonumber(ARGV[4]), tonumber(ARGV[5]))
+      update(c)
       c.wait = 0
     end
     local reply = { struct.unpack('<BI8I8I8', report(c)) }

@@ -1,5 +1,7 @@
-//! The Redis engine: the only place that names the Redis client. Each operation that must be atomic
-//! is one script over keys of one slot; each is one round trip where it can be.
+//! Redis engine, the only module that uses the Redis client.
+//!
+//! Every operation that must be atomic is one script over keys of one slot. Operations take one round
+//! trip where possible.
 
 mod codec;
 pub(super) mod links;
@@ -24,23 +26,22 @@ use crate::auth::session::Millis;
 use crate::settings::{self, RedisAddress};
 use crate::telemetry::metrics::{Metrics, StoreOperation};
 
-/// How many users or sessions one script deals with: a server does nothing else for a few hundred
-/// microseconds.
+/// Number of users or sessions per script. A script blocks its server for some hundred microseconds.
 const BATCH_SIZE: usize = 32;
 
-/// One Redis, of whichever topology, as one gateway sees it.
+/// Handle on a Redis of any topology.
 #[derive(Clone)]
 pub(super) struct Redis {
-    /// Absent in the handle that only makes links.
+    /// Absent in the handle that only creates connections.
     client: Option<Arc<TopologyClient>>,
     connector: TopologyConnector,
     context: Arc<ConnectionContext>,
     keys: Arc<Keys>,
     scripts: Arc<Scripts>,
-    /// Absent where nobody waits for replicas.
+    /// Absent unless revocations wait for replicas.
     replicas: Option<Arc<Replicas>>,
     clock: Arc<StoreClock>,
-    /// Of this link alone.
+    /// Not shared between connections.
     lookup_batch: Arc<LookupBatch>,
     interner: Arc<Interner>,
     metrics: Arc<Metrics>,
@@ -52,16 +53,17 @@ impl Redis {
         settings: &settings::Store,
         metrics: Arc<Metrics>,
     ) -> Redis {
-        let links = ConnectionContext::new(address.clone(), settings.timeout, Arc::clone(&metrics));
-        let context = Arc::new(links);
-        let wanted = settings.revocation_replicas;
+        let context =
+            ConnectionContext::new(address.clone(), settings.timeout, Arc::clone(&metrics));
+        let context = Arc::new(context);
+        let required = settings.revocation_replicas;
         Redis {
             client: None,
             connector: TopologyConnector::new(&context),
             context,
             keys: Arc::new(Keys::new(&settings.key_prefix)),
             scripts: Arc::new(Scripts::new()),
-            replicas: (wanted > 0).then(|| Arc::new(Replicas::new(wanted, settings.timeout))),
+            replicas: (required > 0).then(|| Arc::new(Replicas::new(required, settings.timeout))),
             clock: Arc::default(),
             lookup_batch: Arc::default(),
             interner: Arc::default(),
@@ -71,38 +73,38 @@ impl Redis {
 
     pub(super) fn connect(&self) -> Redis {
         let open = || {
-            let (links, scripts) = (Arc::clone(&self.context), Arc::clone(&self.scripts));
-            self.connector.connect(links, scripts)
+            let (context, scripts) = (Arc::clone(&self.context), Arc::clone(&self.scripts));
+            self.connector.connect(context, scripts)
         };
-        let road = open();
+        let client = open();
         if let Some(replicas) = &self.replicas {
             replicas.connect(open);
         }
         Redis {
-            client: Some(Arc::new(road)),
+            client: Some(Arc::new(client)),
             lookup_batch: Arc::default(),
             ..self.clone()
         }
     }
 
     pub(super) fn is_up(&self) -> bool {
-        self.client.as_ref().is_some_and(|road| road.is_up())
+        self.client.as_ref().is_some_and(|client| client.is_up())
     }
 
-    /// How many times a link of this process has come up.
+    /// Number of times that the store's data may have been replaced by an older state.
     pub(super) fn reconnects(&self) -> u64 {
         self.context.reconnects()
     }
 
     pub(super) fn connection_count(&self) -> super::ConnectionCount {
-        let (made, up) = self.context.count();
-        super::ConnectionCount { total: made, up }
+        let (total, up) = self.context.count();
+        super::ConnectionCount { total, up }
     }
 
-    /// Has the connection tried at once: an operation has just got no answer.
+    /// Has the connection checked at once, because an operation has timed out.
     pub(super) fn report_timeout(&self) {
-        if let Some(road) = &self.client {
-            road.report_timeout();
+        if let Some(client) = &self.client {
+            client.report_timeout();
         }
     }
 
@@ -115,7 +117,7 @@ impl Redis {
         self.client.as_deref().ok_or(StoreError::Unreachable)
     }
 
-    /// How many users or sessions one script deals with here: in a cluster each lies in a slot of its own.
+    /// Number of users or sessions per script: in a cluster one, because each has its own slot.
     fn batch_size(&self) -> Result<usize, StoreError> {
         Ok(if self.client()?.is_cluster() {
             1
@@ -126,16 +128,16 @@ impl Redis {
 
     async fn execute(&self, command: &redis::Cmd) -> Result<Value, StoreError> {
         let outcome = self.client()?.execute(command).await;
-        outcome.map_err(|fault| fault.error)
+        outcome.map_err(|error| error.error)
     }
 
-    /// Asks many things at once; an answer may be an error of its own.
+    /// Sends several commands at once; single replies may be errors.
     async fn execute_all(&self, commands: &redis::Pipeline) -> Result<Vec<Value>, StoreError> {
         if commands.is_empty() {
             return Ok(Vec::new());
         }
         let outcome = self.client()?.execute_all(commands).await;
-        outcome.map_err(|fault| fault.error)
+        outcome.map_err(|error| error.error)
     }
 
     /// Runs a script.
@@ -143,7 +145,7 @@ impl Redis {
         self.execute(&call.command).await
     }
 
-    /// Runs many scripts at once.
+    /// Runs several scripts at once; single replies may be errors.
     async fn run_all(&self, calls: Vec<ScriptCall>) -> Result<Vec<Value>, StoreError> {
         let mut commands = redis::pipe();
         for call in calls {
@@ -152,22 +154,22 @@ impl Redis {
         self.execute_all(&commands).await
     }
 
-    /// Counts content that is not understood and was passed over.
-    fn count_malformed(&self, operation: StoreOperation, times: u64) {
-        if times > 0 {
+    /// Counts malformed content that was skipped.
+    fn count_malformed(&self, operation: StoreOperation, count: u64) {
+        if count > 0 {
             let error = StoreError::Malformed.kind();
-            self.metrics.count_store_errors(operation, error, times);
+            self.metrics.count_store_errors(operation, error, count);
         }
     }
 }
 
-/// Reads the answer to `TIME`.
+/// Parses the reply to `TIME`.
 fn parse_time(reply: &Value) -> Option<Millis> {
     let (seconds, micros): (u64, u64) = redis::from_redis_value_ref(reply).ok()?;
     Some(seconds * 1000 + micros / 1000)
 }
 
-/// Reads an answer as what it has to be.
+/// Converts a reply to the expected type.
 fn decode_reply<T: redis::FromRedisValue>(reply: Value) -> Result<T, StoreError> {
     let reply = links::exchange_error::reject_server_error(reply)?;
     redis::from_redis_value(reply).map_err(|_| StoreError::Malformed)

@@ -1,5 +1,6 @@
-//! How a session is used, as one string beside its record: latest use, requests, the addresses it was
-//! used from, its refresh tokens. `scripts/use.lua` reads and writes the same.
+//! Session use as one string: latest use, requests, addresses, refresh tokens.
+//!
+//! `scripts/use.lua` reads and writes the same format.
 
 use std::net::IpAddr;
 
@@ -9,44 +10,44 @@ use super::record::{ByteReader, decode_address, encode_millis};
 use crate::auth::session::Activity;
 use crate::store::InitialRefreshToken;
 
-/// Writes that of a session which was never used.
+/// Encodes the use of a new session.
 pub(in crate::store::redis) fn encode_new(grant: Option<InitialRefreshToken>) -> Vec<u8> {
-    let mut used = vec![0; 13];
+    let mut encoded = vec![0; 13];
     if let Some(grant) = grant {
-        // When it ends, that none has come back, and the token that is good.
-        used.extend(encode_millis(grant.until));
-        used.push(0);
-        used.extend(half_hash(&grant.hash));
+        // Expiry of the current token, that none was reused, hash of the current token.
+        encoded.extend(encode_millis(grant.until));
+        encoded.push(0);
+        encoded.extend(half_hash(&grant.hash));
     }
-    used
+    encoded
 }
 
-/// Reads the answer to a `GET`; no key is no use. `None`: another type, or not understood.
+/// Decodes the reply to a `GET`; a missing key is no use. `None`: another type or malformed content.
 pub(in crate::store::redis) fn decode(reply: &Value) -> Option<Activity> {
     match reply {
         Value::Nil => Some(Activity::default()),
-        Value::BulkString(used) => parse(used).map(|(activity, _)| activity),
+        Value::BulkString(encoded) => parse(encoded).map(|(activity, _)| activity),
         _ => None,
     }
 }
 
-/// What is kept of a refresh token's SHA-256: half of it is as far beyond guessing, and smaller.
+/// The stored half of a refresh token's SHA-256: 128 bits cannot be guessed either.
 pub(in crate::store::redis) fn half_hash(hash: &[u8; 32]) -> &[u8] {
     hash.split_at(16).0
 }
 
-/// The half hash of the refresh token that is good, if the session has one.
+/// The half hash of the current refresh token, if the session has one.
 pub(in crate::store::redis) fn current_refresh_hash(reply: &Value) -> Option<Vec<u8>> {
-    let Value::BulkString(used) = reply else {
+    let Value::BulkString(encoded) = reply else {
         return None;
     };
-    let (_, mut refresh) = parse(used)?;
+    let (_, mut refresh) = parse(encoded)?;
     refresh.take(7)?;
     refresh.take(16).map(<[u8]>::to_vec)
 }
 
-fn parse(used: &[u8]) -> Option<(Activity, ByteReader<'_>)> {
-    let mut reader = ByteReader(used);
+fn parse(encoded: &[u8]) -> Option<(Activity, ByteReader<'_>)> {
+    let mut reader = ByteReader(encoded);
     let (last_access, request_count) = (reader.number(6)?, reader.number(6)?);
     let length = usize::try_from(reader.number(1)?).ok()?;
     let activity = Activity {
@@ -58,7 +59,7 @@ fn parse(used: &[u8]) -> Option<(Activity, ByteReader<'_>)> {
     Some((activity, reader))
 }
 
-/// Addresses, each with its length in front; what is not understood ends them.
+/// Parses addresses, each with its length in front, up to the first malformed one.
 fn parse_addresses(mut list: ByteReader<'_>) -> Vec<IpAddr> {
     let next = || {
         let length = usize::try_from(list.number(1)?).ok()?;
@@ -77,10 +78,10 @@ mod tests {
             hash: [9; 32],
             until: 7,
         };
-        let used = |grant| Value::BulkString(encode_new(grant));
-        assert_eq!(current_refresh_hash(&used(Some(grant))), Some(vec![9; 16]));
-        assert_eq!(current_refresh_hash(&used(None)), None);
-        assert_eq!(decode(&used(Some(grant))), Some(Activity::default()));
+        let reply = |grant| Value::BulkString(encode_new(grant));
+        assert_eq!(current_refresh_hash(&reply(Some(grant))), Some(vec![9; 16]));
+        assert_eq!(current_refresh_hash(&reply(None)), None);
+        assert_eq!(decode(&reply(Some(grant))), Some(Activity::default()));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What many sessions have alike is kept once: a browser's user agent, a kind of device, a list of roles.
+//! Interner of values that many sessions share: user agents, device types, lists of roles.
 
 use std::sync::Arc;
 
@@ -7,9 +7,9 @@ use quick_cache::sync::Cache;
 
 use super::text_codec::decode_list;
 
-/// Texts, and lists, that are known to be alike; a text has 512 characters at most.
+/// Number of interned texts, and of lists; a text has at most 512 characters.
 const CAPACITY: u64 = 10_000;
-/// What room is made for at the start.
+/// Number of entries that are allocated at the start.
 const INITIAL_CAPACITY: usize = 100;
 
 pub(in crate::store::redis) struct Interner {
@@ -35,10 +35,10 @@ impl Interner {
         })
     }
 
-    /// The names that a list of them is written as. `None`: it is none.
+    /// Decodes and interns a list of names; `None`: it is malformed.
     pub(in crate::store::redis) fn intern_list(&self, list: &str) -> Option<Arc<[String]>> {
-        if let Some(known) = self.lists.get(list) {
-            return Some(known);
+        if let Some(interned) = self.lists.get(list) {
+            return Some(interned);
         }
         let new: Arc<[String]> = decode_list(list)?.into();
         self.lists.insert(list.into(), Arc::clone(&new));
@@ -54,25 +54,25 @@ mod tests {
 
     #[test]
     fn equal_values_share_one_allocation() {
-        let alike = Interner::default();
+        let interner = Interner::default();
         assert!(Arc::ptr_eq(
-            &alike.intern_text("a"),
-            &alike.intern_text("a")
+            &interner.intern_text("a"),
+            &interner.intern_text("a")
         ));
-        assert_eq!(&*alike.intern_text("b"), "b");
+        assert_eq!(&*interner.intern_text("b"), "b");
         let list = "\nadmin\neditor\n";
-        let one = alike.intern_list(list).unwrap();
+        let one = interner.intern_list(list).unwrap();
         assert_eq!(*one, ["admin".to_owned(), "editor".to_owned()]);
-        assert!(Arc::ptr_eq(&one, &alike.intern_list(list).unwrap()));
-        assert_eq!(alike.intern_list("no list"), None);
+        assert!(Arc::ptr_eq(&one, &interner.intern_list(list).unwrap()));
+        assert_eq!(interner.intern_list("no list"), None);
     }
 
     #[test]
     fn unique_texts_stay_within_capacity() {
-        let alike = Interner::default();
+        let interner = Interner::default();
         for n in 0..50_000 {
-            alike.intern_text(&n.to_string());
+            interner.intern_text(&n.to_string());
         }
-        assert!(alike.texts.len() as u64 <= CAPACITY);
+        assert!(interner.texts.len() as u64 <= CAPACITY);
     }
 }

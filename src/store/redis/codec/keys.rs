@@ -1,5 +1,7 @@
-//! The names of all keys; `docs/redis-keys.md` says what is in them and how long they live. What
-//! must change together has the same hash tag, and so lies in one slot of a cluster.
+//! Names of all Redis keys; `docs/redis-keys.md` describes their content for operators.
+//!
+//! Each constructor documents type, TTL and owner, the module that writes the key. Keys that change
+//! together have the same hash tag and are therefore in one slot of a cluster.
 
 use crate::auth::session::SessionId;
 use crate::limits::{Algorithm, Charge, Rule};
@@ -18,17 +20,17 @@ const LEASE: &str = "lease:";
 const LIMIT: &str = "limit:";
 const PROBE: &str = "probe:";
 const EVENTS: &str = "events:";
-/// What the gateway's keys begin with after the prefix, and those that have one name.
+/// Beginnings of the gateway's keys after the prefix; [`SINGLE_KEYS`] are whole names.
 const FAMILIES: [&str; 13] = [
     SESSION, USE, IDENTITY, LIVE, USER, PROFILE, LEASE, BLACKLIST, CUT_OFF, LIMIT, PROBE, MARKER,
     EVENTS,
 ];
 const SINGLE_KEYS: [&str; 4] = ["events", "counts", "gateways", "cleaning"];
 const MARKER: &str = "marker";
-/// Of as many masters each has a marker, if their slots lie together.
+/// Number of slot ranges with a marker each: up to so many masters with contiguous slots have one.
 const MARKER_RANGES: u16 = 64;
 
-/// The keys that a clean-up looks at.
+/// Kinds of keys that a clean-up processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store::redis) enum KeyKind {
     Session,
@@ -38,6 +40,7 @@ pub(in crate::store::redis) enum KeyKind {
     Blacklist,
 }
 
+/// Constructor and parser of key names.
 pub(in crate::store::redis) struct Keys {
     prefix: String,
 }
@@ -49,60 +52,76 @@ impl Keys {
         }
     }
 
-    /// A string: the record of a session, which gateways remember.
+    /// Record of a session; gateways cache it.
+    ///
+    /// String; until one hour after the expiry, or at least one hour after the end; `sessions`.
     pub(in crate::store::redis) fn session(&self, id: &SessionId) -> String {
         self.for_session(SESSION, id)
     }
 
-    /// A string: how the session is used, and its refresh tokens.
+    /// Use of a session, and its refresh tokens.
+    ///
+    /// String; as long as the record; `sessions`, `refresh_tokens`.
     pub(in crate::store::redis) fn usage(&self, id: &SessionId) -> String {
         self.for_session(USE, id)
     }
 
-    /// Both of them: what a script about a session is given.
+    /// Record and use of a session, the keys of most scripts about sessions.
     pub(in crate::store::redis) fn record_and_usage(&self, id: &SessionId) -> [String; 2] {
         [self.session(id), self.usage(id)]
     }
 
-    /// A string: the version of its user's identity that was last written to the session's record.
+    /// Version of the user's identity that was last written to the session's record.
+    ///
+    /// String; as long as the record; `user_sessions`.
     pub(in crate::store::redis) fn identity(&self, id: &SessionId) -> String {
         self.for_session(IDENTITY, id)
     }
 
-    /// A hash: how many connections each gateway has open for the session.
+    /// Number of open connections of the session on each gateway.
+    ///
+    /// Hash; 30 s from the latest report; `open_connections`.
     pub(in crate::store::redis) fn live(&self, id: &SessionId) -> String {
         self.for_session(LIVE, id)
     }
 
-    /// Put together by hand, as [`Keys::limit`] is: every request names one of these.
-    fn for_session(&self, word: &str, id: &SessionId) -> String {
-        let mut key = String::with_capacity(self.prefix.len() + word.len() + 65);
+    /// Built without `format!`, like [`Keys::limit`], because every request needs one.
+    fn for_session(&self, family: &str, id: &SessionId) -> String {
+        let mut key = String::with_capacity(self.prefix.len() + family.len() + 65);
         key.push_str(&self.prefix);
-        key.push_str(word);
+        key.push_str(family);
         key.push_str(id.write_hex(&mut [0; 64]));
         key.push('}');
         key
     }
 
-    /// A hash: a user's sessions, alive and ended.
+    /// Index of a user's sessions, active and ended.
+    ///
+    /// Hash; until one hour after the last session expires; `user_index`.
     pub(in crate::store::redis) fn user(&self, user: &str) -> String {
         format!("{}{USER}{{{}}}", self.prefix, short_hash(user))
     }
 
-    /// Two strings: a user's cached profile, and the lease to put it.
+    /// Cached profile of a user, and the lease to store it.
+    ///
+    /// Two strings; 30 minutes and 30 s; `profiles`.
     pub(in crate::store::redis) fn profile(&self, user: &str) -> [String; 2] {
         let hash = short_hash(user);
-        let name = |word| format!("{}{word}{{{hash}}}", self.prefix);
-        [name(PROFILE), name(LEASE)]
+        let key = |family| format!("{}{family}{{{hash}}}", self.prefix);
+        [key(PROFILE), key(LEASE)]
     }
 
-    /// A string: the second up to which a person's tokens without session are refused.
-    pub(in crate::store::redis) fn cut_off(&self, person: &UserHash) -> String {
-        format!("{}{CUT_OFF}{}", self.prefix, hex::encode(person))
+    /// Second up to which a user's tokens without a session are rejected; gateways cache it.
+    ///
+    /// String; 366 days; `revocations`.
+    pub(in crate::store::redis) fn cut_off(&self, user: &UserHash) -> String {
+        format!("{}{CUT_OFF}{}", self.prefix, hex::encode(user))
     }
 
-    /// A stream: the latest events of a kind of high volume, or of all other kinds. All are in the slot of
-    /// the latter: the clock of one server orders them.
+    /// Latest events of one bulk kind, or of all other kinds.
+    ///
+    /// Stream; 90 days from the latest event; `journal`. All streams are in one slot, so that the clock
+    /// of one server orders the events.
     pub(in crate::store::redis) fn events(&self, kind: Option<&str>) -> String {
         let others = format!("{}events", self.prefix);
         match kind {
@@ -111,8 +130,10 @@ impl Keys {
         }
     }
 
-    /// A string or a list: one counter of one limit, begun anew when its algorithm or window
-    /// changes.
+    /// Counter of a limit. Its name contains algorithm and window, so that a change starts it anew.
+    ///
+    /// String (sliding window, token bucket) or list (sliding log); until nothing counts any more, plus
+    /// one second; `limits`, `lease_grants`.
     pub(in crate::store::redis) fn limit(&self, charge: &Charge) -> String {
         let name = &charge.limit.name;
         let mut key = String::with_capacity(self.prefix.len() + name.len() + 64);
@@ -127,22 +148,30 @@ impl Keys {
         key
     }
 
-    /// A string: a token that is refused.
+    /// Blacklist entry of a token; gateways cache its existence.
+    ///
+    /// String; as set by the revocation; `revocations` and other programs.
     pub(in crate::store::redis) fn blacklist(&self, key: &str) -> String {
         format!("{}{BLACKLIST}{key}", self.prefix)
     }
 
-    /// A string: the counts of the last clean-up.
+    /// Counts of the last clean-up.
+    ///
+    /// String; one day; `maintenance`.
     pub(in crate::store::redis) fn counts(&self) -> String {
         format!("{}counts", self.prefix)
     }
 
-    /// A hash: the gateways that are there.
+    /// Gateways of the fleet, with the time up to which each has confirmed changes.
+    ///
+    /// Hash; 3 s from the latest announcement; `fleet`.
     pub(in crate::store::redis) fn gateways(&self) -> String {
         format!("{}gateways", self.prefix)
     }
 
-    /// Strings: what the store is known by; in a cluster one in each of so many ranges of slots.
+    /// Markers of the store's data; in a cluster, one in each of [`MARKER_RANGES`] slot ranges.
+    ///
+    /// Strings; 366 days from the latest extension; `marker`.
     pub(in crate::store::redis) fn markers(&self, clustered: bool) -> Vec<String> {
         if !clustered {
             return vec![format!("{}{MARKER}", self.prefix)];
@@ -162,24 +191,28 @@ impl Keys {
         markers.into_iter().flatten().collect()
     }
 
-    /// A string: that a gateway is cleaning up.
+    /// Lease of the clean-up.
+    ///
+    /// String; 60 s, extended while the clean-up runs; `maintenance`.
     pub(in crate::store::redis) fn clean_up_lease(&self) -> String {
         format!("{}cleaning", self.prefix)
     }
 
-    /// A string: a trial write.
+    /// Trial write of the probe, with a random name.
+    ///
+    /// String; 10 s; `maintenance`.
     pub(in crate::store::redis) fn probe(&self) -> String {
         format!("{}{PROBE}{:016x}", self.prefix, rand::random::<u64>())
     }
 
-    /// Whether a key that has the prefix is one that the gateway would write.
+    /// Whether a key under the prefix is one of the gateway's.
     pub(in crate::store::redis) fn is_gateway_key(&self, key: &str) -> bool {
         key.strip_prefix(&self.prefix).is_some_and(|name| {
-            SINGLE_KEYS.contains(&name) || FAMILIES.iter().any(|word| name.starts_with(word))
+            SINGLE_KEYS.contains(&name) || FAMILIES.iter().any(|family| name.starts_with(family))
         })
     }
 
-    /// What a key is, by its first word; `None`: none of those that are looked for.
+    /// The kind of a key; `None`: a clean-up ignores it.
     pub(in crate::store::redis) fn kind(&self, key: &str) -> Option<KeyKind> {
         let name = key.strip_prefix(&self.prefix)?;
         let kinds = [
@@ -189,45 +222,45 @@ impl Keys {
             (PROFILE, KeyKind::Profile),
             (BLACKLIST, KeyKind::Blacklist),
         ];
-        let found = kinds.iter().find(|(word, _)| name.starts_with(word));
-        found.map(|(_, kind)| *kind)
+        let matching = kinds.iter().find(|(family, _)| name.starts_with(family));
+        matching.map(|(_, kind)| *kind)
     }
 
-    /// What is refused by this key, if it is an entry of the blacklist or a cut-off.
+    /// The revoked item, if the key is a blacklist entry or a cut-off.
     pub(in crate::store::redis) fn revocation_item(&self, key: &str) -> Option<CacheKey> {
         let item = self.tracked_item(key.as_bytes())?;
         (!matches!(item, CacheKey::Session(_))).then_some(item)
     }
 
-    /// The prefixes of what gateways remember.
+    /// Prefixes of the keys that gateways cache, for `CLIENT TRACKING`.
     pub(in crate::store::redis) fn tracked_prefixes(&self) -> [String; 3] {
-        [SESSION, BLACKLIST, CUT_OFF].map(|word| format!("{}{word}", self.prefix))
+        [SESSION, BLACKLIST, CUT_OFF].map(|family| format!("{}{family}", self.prefix))
     }
 
-    /// What a key of those is about; `None`: it is none of ours.
+    /// The cached item of a tracked key; `None`: the key is not one of the gateway's.
     pub(in crate::store::redis) fn tracked_item(&self, key: &[u8]) -> Option<CacheKey> {
         let key = std::str::from_utf8(key).ok()?;
         if let Some(id) = self.session_id(key) {
             return Some(CacheKey::Session(id));
         }
         let name = key.strip_prefix(&self.prefix)?;
-        if let Some(person) = name.strip_prefix(CUT_OFF) {
+        if let Some(user) = name.strip_prefix(CUT_OFF) {
             let mut hash = UserHash::default();
-            hex::decode_to_slice(person, &mut hash).ok()?;
+            hex::decode_to_slice(user, &mut hash).ok()?;
             return Some(CacheKey::User(hash));
         }
         let token = name.strip_prefix(BLACKLIST)?;
         Some(CacheKey::Token(token.to_owned()))
     }
 
-    /// Reads the id back from the key of a session.
+    /// Parses the session id in the key of a record.
     pub(in crate::store::redis) fn session_id(&self, key: &str) -> Option<SessionId> {
         let id = key.strip_prefix(&self.prefix)?.strip_prefix(SESSION)?;
         SessionId::parse(id.strip_suffix('}')?)
     }
 
-    /// The pattern of keys that begin with this word, for `SCAN`.
-    pub(in crate::store::redis) fn scan_pattern(&self, word: &str) -> String {
+    /// The `SCAN` pattern of the keys of a family.
+    pub(in crate::store::redis) fn scan_pattern(&self, family: &str) -> String {
         let mut pattern = String::new();
         for character in self.prefix.chars() {
             if matches!(character, '*' | '?' | '[' | ']' | '\\') {
@@ -235,11 +268,11 @@ impl Keys {
             }
             pattern.push(character);
         }
-        pattern + word + "*"
+        pattern + family + "*"
     }
 }
 
-/// The letter that the scripts know an algorithm by.
+/// The letter of an algorithm in the scripts.
 pub(in crate::store::redis) fn algorithm_code(charge: &Charge) -> u8 {
     match charge.limit.algorithm {
         Algorithm::SlidingWindow => b'w',

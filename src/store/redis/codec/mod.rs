@@ -1,4 +1,4 @@
-//! What is stored: keys, records and scripts, and their encoding.
+//! Encoding of the stored data: keys, records, uses, and the scripts that access them.
 
 pub(super) mod activity;
 pub(super) mod interner;

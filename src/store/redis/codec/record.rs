@@ -1,6 +1,7 @@
-//! A session's record as one string: numbers, the lengths of its texts, the texts. What gateways
-//! remember is all of it; how the session is used has a key of its own (see `activity`), so that use
-//! touches nothing that they remember. `scripts/record.lua` reads and writes the same.
+//! Session record as one string: numbers, the lengths of its texts, the texts.
+//!
+//! Gateways cache the record. The session's use has its own key (see `activity`), so that a use does
+//! not invalidate the record. `scripts/record.lua` reads and writes the same format.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -11,26 +12,26 @@ use super::interner::Interner;
 use super::text_codec::{decode_user_id, encode_list, encode_user_id};
 use crate::auth::session::{Device, EndReason, Millis, Session, SessionEnd, SessionId, no_data};
 
-/// What a record begins with.
+/// First byte of a record.
 const RECORD_TAG: u8 = b'S';
-/// What a mark begins with: a session that was ended before it was written.
-const MARK_TAG: u8 = b'E';
-/// Which texts are there, for those of which an empty one is something else than none.
+/// First byte of a tombstone: the session was ended before it was written.
+const TOMBSTONE_TAG: u8 = b'E';
+/// Flags of texts for which an empty one differs from an absent one.
 const HAS_NAME: u8 = 1;
 const HAS_KIND: u8 = 2;
 const HAS_DEVICE: u8 = 4;
-/// How many texts there are.
+/// Number of texts.
 const TEXT_COUNT: usize = 10;
 
-/// What a session's key was found to hold.
+/// Decoded content of a session's key.
 pub(in crate::store::redis) enum DecodedRecord {
     Missing,
-    /// Another type, or content that is not understood.
+    /// The key has another type or malformed content.
     Malformed,
     Present(Box<Session>),
 }
 
-/// Writes a session. `None`: a text is longer than 65,535 bytes.
+/// Encodes a session; `None`: a text is longer than 65,535 bytes.
 pub(in crate::store::redis) fn encode(session: &Session) -> Option<Vec<u8>> {
     let ended = session.ended;
     let user = encode_user_id(&session.user);
@@ -74,8 +75,10 @@ pub(in crate::store::redis) fn encode(session: &Session) -> Option<Vec<u8>> {
     Some(record)
 }
 
-/// The display name and, after a NUL, the username where there is one. It has no text of its own, so
-/// that gateways of an earlier version read the record too. No display name has a NUL.
+/// Encodes the display name and, after a NUL, the username if there is one.
+///
+/// The username has no text of its own, so that gateways of an earlier version can read the record.
+/// Display names contain no NUL.
 fn encode_names(session: &Session) -> Option<Cow<'_, str>> {
     let name = session.name.as_deref();
     match &session.username {
@@ -84,42 +87,42 @@ fn encode_names(session: &Session) -> Option<Cow<'_, str>> {
     }
 }
 
-/// Reads the answer to a `GET`.
+/// Decodes the reply to a `GET`.
 pub(in crate::store::redis) fn decode_reply(
     id: SessionId,
     reply: &Value,
-    alike: &Interner,
+    interner: &Interner,
 ) -> DecodedRecord {
     let record = match reply {
         Value::Nil => return DecodedRecord::Missing,
         Value::BulkString(record) => record,
         _ => return DecodedRecord::Malformed,
     };
-    decode(id, record, alike)
+    decode(id, record, interner)
 }
 
-/// Reads what a session's key holds.
+/// Decodes the content of a session's key.
 pub(in crate::store::redis) fn decode(
     id: SessionId,
     record: &[u8],
-    alike: &Interner,
+    interner: &Interner,
 ) -> DecodedRecord {
-    if record.first() == Some(&MARK_TAG) {
+    if record.first() == Some(&TOMBSTONE_TAG) {
         return DecodedRecord::Missing;
     }
-    match parse(id, record, alike) {
+    match parse(id, record, interner) {
         Some(session) => DecodedRecord::Present(Box::new(session)),
         None => DecodedRecord::Malformed,
     }
 }
 
-/// How an end reason is written: 0 is none.
+/// Encodes an end reason; 0 is none.
 pub(in crate::store::redis) fn reason_code(reason: EndReason) -> u8 {
-    let place = EndReason::ALL.iter().position(|known| *known == reason);
-    place.map_or(0, |place| u8::try_from(place + 1).unwrap_or(0))
+    let index = EndReason::ALL.iter().position(|listed| *listed == reason);
+    index.map_or(0, |index| u8::try_from(index + 1).unwrap_or(0))
 }
 
-/// An address as 4 or 16 bytes.
+/// Encodes an address as 4 or 16 bytes.
 pub(in crate::store::redis) fn encode_address(ip: IpAddr) -> Vec<u8> {
     match ip {
         IpAddr::V4(ip) => ip.octets().to_vec(),
@@ -127,7 +130,7 @@ pub(in crate::store::redis) fn encode_address(ip: IpAddr) -> Vec<u8> {
     }
 }
 
-/// A record taken apart.
+/// Fields of an encoded record.
 struct RecordParts<'a> {
     created_at: Millis,
     expires_at: Millis,
@@ -138,7 +141,7 @@ struct RecordParts<'a> {
     texts: [ByteReader<'a>; TEXT_COUNT],
 }
 
-fn parse(id: SessionId, record: &[u8], alike: &Interner) -> Option<Session> {
+fn parse(id: SessionId, record: &[u8], interner: &Interner) -> Option<Session> {
     let parts = split_record(record)?;
     let [
         user,
@@ -152,12 +155,12 @@ fn parse(id: SessionId, record: &[u8], alike: &Interner) -> Option<Session> {
         device,
         data,
     ] = parts.texts;
-    let is_there = |flag| parts.flags & flag != 0;
-    let shared = |text: ByteReader<'_>| Some(alike.intern_text(text.text()?));
+    let is_present = |flag| parts.flags & flag != 0;
+    let shared = |text: ByteReader<'_>| Some(interner.intern_text(text.text()?));
     let owned = |text: ByteReader<'_>| text.text().map(str::to_owned);
     let (name, username) = match name.text()?.split_once('\0') {
         Some((name, username)) => (Some(name).filter(|name| !name.is_empty()), Some(username)),
-        None => (name.text().filter(|_| is_there(HAS_NAME)), None),
+        None => (name.text().filter(|_| is_present(HAS_NAME)), None),
     };
     Some(Session {
         id,
@@ -165,19 +168,19 @@ fn parse(id: SessionId, record: &[u8], alike: &Interner) -> Option<Session> {
         email: owned(email)?,
         username: username.map(Into::into),
         name: name.map(str::to_owned),
-        roles: alike.intern_list(roles.text()?)?,
-        scopes: alike.intern_list(scopes.text()?)?,
+        roles: interner.intern_list(roles.text()?)?,
+        scopes: interner.intern_list(scopes.text()?)?,
         created_at: parts.created_at,
         expires_at: parts.expires_at,
         ip: decode_address(ip.0)?,
         user_agent: shared(agent)?,
         device: Device {
-            kind: if is_there(HAS_KIND) {
+            kind: if is_present(HAS_KIND) {
                 Some(shared(kind)?)
             } else {
                 None
             },
-            name: if is_there(HAS_DEVICE) {
+            name: if is_present(HAS_DEVICE) {
                 Some(shared(device)?)
             } else {
                 None
@@ -185,7 +188,7 @@ fn parse(id: SessionId, record: &[u8], alike: &Interner) -> Option<Session> {
         },
         ended: (parts.ended_at > 0).then(|| decode_end(parts.ended_at, parts.reason)),
         data: match data.text()? {
-            "" => alike.intern_text(&no_data()),
+            "" => interner.intern_text(&no_data()),
             data => data.into(),
         },
         revision: parts.revision,
@@ -217,10 +220,10 @@ fn split_record(record: &[u8]) -> Option<RecordParts<'_>> {
     reader.0.is_empty().then_some(parts)
 }
 
-/// An end whose reason is not understood is still an end.
+/// Decodes an end; one with an unknown reason is still an end.
 fn decode_end(at: Millis, reason: u64) -> SessionEnd {
-    let place = usize::try_from(reason).unwrap_or(0).wrapping_sub(1);
-    let reason = EndReason::ALL.get(place).copied();
+    let index = usize::try_from(reason).unwrap_or(0).wrapping_sub(1);
+    let reason = EndReason::ALL.get(index).copied();
     SessionEnd {
         at,
         reason: reason.unwrap_or(EndReason::Terminated),
@@ -234,14 +237,14 @@ pub(in crate::store::redis) fn decode_address(octets: &[u8]) -> Option<IpAddr> {
     <[u8; 16]>::try_from(octets).ok().map(IpAddr::from)
 }
 
-/// A moment in six bytes, the lowest first; they reach for some thousand years.
-pub(in crate::store::redis) fn encode_millis(number: Millis) -> [u8; 6] {
+/// Encodes a time in six bytes, little-endian; they last for some thousand years.
+pub(in crate::store::redis) fn encode_millis(time: Millis) -> [u8; 6] {
     const LATEST: Millis = (1 << 48) - 1;
-    let [a, b, c, d, e, f, _, _] = number.min(LATEST).to_le_bytes();
+    let [a, b, c, d, e, f, _, _] = time.min(LATEST).to_le_bytes();
     [a, b, c, d, e, f]
 }
 
-/// What is left to read.
+/// Reader over the remaining bytes.
 #[derive(Clone, Copy)]
 pub(in crate::store::redis) struct ByteReader<'a>(pub(in crate::store::redis) &'a [u8]);
 

@@ -1,9 +1,11 @@
-//! How names are written. Lists of names, of roles and scopes, as one text: `"\nadmin\neditor\n"`, with `%` and the line feed
-//! escaped in the names, so that a script finds a name by plain search.
+//! Encoding of lists of names and of user ids.
+//!
+//! A list is one text, `"\nadmin\neditor\n"`, with `%` and line feeds escaped in the names, so that a
+//! script finds a name by a plain search.
 
 use uuid::Uuid;
 
-/// Writes a list of names.
+/// Encodes a list of names.
 pub(in crate::store::redis) fn encode_list(names: &[String]) -> String {
     let mut text = String::new();
     for name in names {
@@ -25,23 +27,23 @@ pub(in crate::store::redis) fn encode_list(names: &[String]) -> String {
     text
 }
 
-/// Reads it back.
+/// Decodes a list of names; `None`: it is malformed.
 pub(in crate::store::redis) fn decode_list(list: &str) -> Option<Vec<String>> {
     if list.is_empty() {
         return Some(Vec::new());
     }
     let inner = list.strip_prefix('\n')?.strip_suffix('\n')?;
-    let read = |name: &str| match name {
+    let unescape = |name: &str| match name {
         "%" => String::new(),
         name => name.replace("%0A", "\n").replace("%25", "%"),
     };
-    Some(inner.split('\n').map(read).collect())
+    Some(inner.split('\n').map(unescape).collect())
 }
 
-/// Before the 16 bytes of a UUID; no text has this byte.
+/// First byte of an encoded UUID; no UTF-8 text contains it.
 const UUID_TAG: u8 = 0xff;
 
-/// Writes a user's id: most are UUIDs, which as bytes take half the room.
+/// Encodes a user id. A UUID is stored as 16 bytes, which takes half the space.
 pub(in crate::store::redis) fn encode_user_id(id: &str) -> Vec<u8> {
     match Uuid::parse_str(id) {
         Ok(uuid) if uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == id => {
@@ -51,11 +53,11 @@ pub(in crate::store::redis) fn encode_user_id(id: &str) -> Vec<u8> {
     }
 }
 
-/// Reads it back.
-pub(in crate::store::redis) fn decode_user_id(written: &[u8]) -> Option<String> {
-    match written.split_first() {
+/// Decodes a user id.
+pub(in crate::store::redis) fn decode_user_id(encoded: &[u8]) -> Option<String> {
+    match encoded.split_first() {
         Some((&UUID_TAG, uuid)) => Uuid::from_slice(uuid).ok().map(|uuid| uuid.to_string()),
-        _ => String::from_utf8(written.to_vec()).ok(),
+        _ => String::from_utf8(encoded.to_vec()).ok(),
     }
 }
 

@@ -1,5 +1,7 @@
-//! Whether the user may do what the store does. Each command is queued in a transaction that is given
-//! up: the server says at once whether it is allowed, and nothing happens.
+//! Check of the user's permissions.
+//!
+//! Each command is queued in a transaction that is discarded: the server reports at once whether it is
+//! permitted, and executes nothing.
 
 use redis::aio::MultiplexedConnection;
 use redis::{RedisError, Value};
@@ -8,7 +10,7 @@ use super::exchange_error::ExchangeError;
 use super::inspect::ServerRequirements;
 use crate::store::inspect::Severity;
 
-/// Every command that is used, in scripts too, with arguments that it takes; `KEY` is one of ours.
+/// Every command used, also in scripts, with valid arguments; `KEY` stands for a key of the gateway.
 const COMMANDS: [&str; 37] = [
     "EVALSHA 0 1 KEY",
     "EVAL - 1 KEY",
@@ -48,28 +50,30 @@ const COMMANDS: [&str; 37] = [
     "CLUSTER INFO",
     "WAIT 0 1",
 ];
-/// Only a cluster is asked these.
+/// Commands used in clusters only.
 const CLUSTER_COMMANDS: [&str; 2] = ["ASKING", "CLUSTER"];
-/// Only where replicas must have a revocation.
+/// Command used only if revocations wait for replicas.
 const REPLICATION_COMMAND: &str = "WAIT";
 
-/// What is to be said of the user's rights; nothing, if they are enough.
+/// Returns the user's missing permissions.
 pub(in crate::store::redis) async fn missing_permissions(
     connection: &mut MultiplexedConnection,
-    wish: ServerRequirements<'_>,
+    requirements: ServerRequirements<'_>,
 ) -> Result<Vec<(Severity, String)>, ExchangeError> {
-    let prefix = wish.prefix;
+    let prefix = requirements.prefix;
     let key = format!("{prefix}probe:{:016x}", rand::random::<u64>());
-    let mut told = Vec::new();
+    let mut missing = Vec::new();
     if let Err(error) = redis::cmd("MULTI").query_async::<Value>(connection).await {
         let code = ExchangeError::from(error).code;
-        let what = format!("what the user may do cannot be tried: {code}");
-        return Ok(vec![(Severity::Warning, what)]);
+        let message = format!("cannot check the user's permissions: {code}");
+        return Ok(vec![(Severity::Warning, message)]);
     }
     for used in COMMANDS {
-        let only_there = CLUSTER_COMMANDS.iter().any(|name| used.starts_with(name));
-        let only_then = used.starts_with(REPLICATION_COMMAND);
-        if (only_there && !wish.is_clustered()) || (only_then && wish.replicas == 0) {
+        let for_clusters = CLUSTER_COMMANDS.iter().any(|name| used.starts_with(name));
+        let for_replicas = used.starts_with(REPLICATION_COMMAND);
+        if (for_clusters && !requirements.is_clustered())
+            || (for_replicas && requirements.replicas == 0)
+        {
             continue;
         }
         let mut command = redis::Cmd::new();
@@ -78,35 +82,35 @@ pub(in crate::store::redis) async fn missing_permissions(
         }
         match command.query_async::<Value>(connection).await {
             Ok(_) => {}
-            Err(error) => told.extend(describe_denial(&error, &command_name(used), prefix)),
+            Err(error) => missing.extend(describe_denial(&error, &command_name(used), prefix)),
         }
     }
     let _: Value = redis::cmd("DISCARD").query_async(connection).await?;
-    told.dedup();
-    Ok(told)
+    missing.dedup();
+    Ok(missing)
 }
 
-/// The words before the arguments.
+/// The name of a command and its subcommand, without arguments.
 fn command_name(used: &str) -> String {
-    let upper = |word: &&str| *word != "KEY" && word.bytes().all(|b| b.is_ascii_uppercase());
-    let words: Vec<&str> = used.split(' ').take_while(upper).collect();
+    let is_name = |word: &&str| *word != "KEY" && word.bytes().all(|b| b.is_ascii_uppercase());
+    let words: Vec<&str> = used.split(' ').take_while(is_name).collect();
     words.join(" ")
 }
 
 fn describe_denial(error: &RedisError, name: &str, prefix: &str) -> Option<(Severity, String)> {
     if error.code() != Some("NOPERM") {
-        // A key that lies elsewhere, or a command that a transaction does not take.
+        // A redirect, or a command that is not allowed in transactions.
         return None;
     }
-    let about_keys = error
+    let is_about_keys = error
         .detail()
         .is_some_and(|detail| detail.contains("to access"));
-    let what = if about_keys {
+    let message = if is_about_keys {
         format!("the user may not use keys that begin with {prefix}")
     } else {
         format!("the user may not use {name}")
     };
-    Some((Severity::Error, what))
+    Some((Severity::Error, message))
 }
 
 #[cfg(test)]
@@ -130,12 +134,14 @@ mod tests {
         }
     }
 
-    /// The commands that a text names after one of these.
-    fn commands_after<'t>(text: &'t str, before: &[&str]) -> Vec<&'t str> {
-        let starts = before.iter().flat_map(|word| text.match_indices(word));
+    /// The quoted commands that follow one of the prefixes in a text.
+    fn commands_after<'t>(text: &'t str, prefixes: &[&str]) -> Vec<&'t str> {
+        let starts = prefixes
+            .iter()
+            .flat_map(|prefix| text.match_indices(prefix));
         starts
-            .map(|(at, word)| {
-                let rest = text.get(at + word.len()..).unwrap();
+            .map(|(at, prefix)| {
+                let rest = text.get(at + prefix.len()..).unwrap();
                 rest.split(['"', '\'']).next().unwrap()
             })
             .collect()
@@ -144,8 +150,9 @@ mod tests {
     #[test]
     fn every_used_command_is_checked() {
         let engine = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/redis");
-        let mut found = 0;
-        for folder in ["links", "codec", "operations", "codec/scripts"].map(|it| engine.join(it)) {
+        let mut count = 0;
+        for folder in ["links", "codec", "operations", "codec/scripts"] {
+            let folder = engine.join(folder);
             for entry in fs::read_dir(folder).unwrap() {
                 let path = entry.unwrap().path();
                 let Ok(text) = fs::read_to_string(&path) else {
@@ -154,15 +161,15 @@ mod tests {
                 let code = text.split("#[cfg(test)]").next().unwrap();
                 let calls = ["redis.call('", "redis.pcall('", "cmd(\""];
                 for command in commands_after(code, &calls) {
-                    let special = ["SENTINEL", "INFO", "MULTI", "DISCARD"].contains(&command);
-                    let tried = COMMANDS
+                    let is_exempt = ["SENTINEL", "INFO", "MULTI", "DISCARD"].contains(&command);
+                    let is_checked = COMMANDS
                         .iter()
                         .any(|used| command_name(used).split(' ').next() == Some(command));
-                    assert!(special || tried, "{}: {command}", path.display());
-                    found += 1;
+                    assert!(is_exempt || is_checked, "{}: {command}", path.display());
+                    count += 1;
                 }
             }
         }
-        assert!(found > 60, "{found}");
+        assert!(count > 60, "{count}");
     }
 }

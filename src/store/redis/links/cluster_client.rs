@@ -1,5 +1,6 @@
-//! A cluster: a link of this handle to each of its masters. Questions go to the servers that have their slots, side by side, and follow where a
-//! server sends them.
+//! Client of a cluster: a connection to each master.
+//!
+//! Commands are sent to the masters of their slots, in parallel, and redirects are followed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,12 +20,12 @@ use crate::clock;
 use crate::settings::RedisNode;
 use crate::store::redis::codec::scripts::Scripts;
 
-/// How long a question is sent on before it counts as unanswered.
+/// Time for which redirects are followed. The caller has its own, shorter deadline.
 const REDIRECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long to wait where keys are on their way.
+/// Delay before a retry while keys are migrating.
 const RETRY_DELAY: Duration = Duration::from_millis(5);
 
-/// A handle's links to the masters of a cluster.
+/// Connections of one handle to the masters of a cluster.
 pub(in crate::store::redis) struct ClusterClient {
     masters: Arc<MasterConnections>,
     reconcile_task: AbortHandle,
@@ -37,16 +38,17 @@ struct MasterConnections {
     by_node: Mutex<HashMap<RedisNode, Arc<StoreConnection>>>,
 }
 
-/// Where a question that is not answered yet goes.
+/// Destination of a pending command.
 enum Destination {
-    /// To who has its slot, or to anybody.
+    /// The master of its slot, or any master for a command without a key.
     SlotOwner,
-    /// To this server, for good or as an exception.
+    /// This server, after `MOVED`.
     Server(RedisNode),
+    /// This server for this command only, after `ASK`.
     Asking(RedisNode),
 }
 
-/// Questions that go to one server together.
+/// Commands that are sent to one server together.
 struct CommandBatch {
     server: RedisNode,
     asking: bool,
@@ -54,16 +56,16 @@ struct CommandBatch {
 }
 
 impl ClusterClient {
-    /// Starts the tasks that connect, on the current tokio runtime.
+    /// Spawns the tasks that connect, on the current Tokio runtime.
     pub(in crate::store::redis) fn spawn(
-        atlas: Arc<ClusterMap>,
-        links: Arc<ConnectionContext>,
+        cluster_map: Arc<ClusterMap>,
+        context: Arc<ConnectionContext>,
         scripts: Arc<Scripts>,
     ) -> ClusterClient {
-        atlas.start_refreshing();
+        cluster_map.start_refreshing();
         let masters = Arc::new(MasterConnections {
-            cluster_map: atlas,
-            context: links,
+            cluster_map,
+            context,
             scripts,
             by_node: Mutex::default(),
         });
@@ -78,9 +80,12 @@ impl ClusterClient {
         let Some(map) = self.masters.cluster_map.current() else {
             return false;
         };
-        let open = self.masters.by_node.lock();
-        let mut masters = map.masters().iter();
-        masters.all(|master| open.get(master).is_some_and(|link| link.is_up()))
+        let connections = self.masters.by_node.lock();
+        let is_up = |master| {
+            let connection = connections.get(master);
+            connection.is_some_and(|connection| connection.is_up())
+        };
+        map.masters().iter().all(is_up)
     }
 
     pub(in crate::store::redis) fn report_timeout(&self) {
@@ -88,7 +93,7 @@ impl ClusterClient {
             .by_node
             .lock()
             .values()
-            .for_each(|link| link.report_timeout());
+            .for_each(|connection| connection.report_timeout());
     }
 
     pub(in crate::store::redis) fn master_count(&self) -> usize {
@@ -100,14 +105,14 @@ impl ClusterClient {
 
     pub(in crate::store::redis) async fn execute_on_master(
         &self,
-        place: usize,
+        index: usize,
         command: &Cmd,
     ) -> Result<Value, ExchangeError> {
         let map = self.masters.cluster_map.current().ok_or_else(no_server)?;
-        let master = map.masters().get(place).ok_or_else(no_server)?;
-        let link = self.masters.connection_to(master);
-        link.wait_for_first_attempt().await;
-        link.execute(command).await
+        let master = map.masters().get(index).ok_or_else(no_server)?;
+        let connection = self.masters.connection_to(master);
+        connection.wait_for_first_attempt().await;
+        connection.execute(command).await
     }
 
     pub(in crate::store::redis) async fn execute(
@@ -138,52 +143,51 @@ impl ClusterClient {
         self.execute_each(&commands, Some(last)).await
     }
 
-    /// Gives the answers, and what each server that was asked said to the last question, if there is
-    /// one. Whoever asks has a deadline of their own; this ends what nobody waits for any more.
+    /// Executes commands; returns their replies, and each server's reply to `last` if it is given.
     async fn execute_each(
         &self,
         commands: &[&Cmd],
         last: Option<&Cmd>,
     ) -> Result<(Vec<Value>, Vec<Value>), ExchangeError> {
-        let mut lasts = Vec::new();
-        // A command without reply is an error: nil would read as "missing".
+        let mut last_replies = Vec::new();
+        // A command without a reply is an error: nil would mean "missing".
         let mut replies: Vec<Option<Value>> = vec![None; commands.len()];
-        let mut open: Vec<(usize, Destination)> = (0..commands.len())
-            .map(|place| (place, Destination::SlotOwner))
+        let mut pending: Vec<(usize, Destination)> = (0..commands.len())
+            .map(|position| (position, Destination::SlotOwner))
             .collect();
         let started = clock::monotonic();
         while started.elapsed() < REDIRECT_TIMEOUT {
-            let batches = self.masters.batch_by_server(commands, open)?;
-            let sending = batches
+            let batches = self.masters.batch_by_server(commands, pending)?;
+            let sent = batches
                 .iter()
                 .map(|batch| self.masters.send_batch(batch, commands, last));
-            let answers = join_all(sending).await;
-            open = Vec::new();
-            for (batch, answer) in batches.iter().zip(answers) {
-                let (answers, said) = answer?;
-                lasts.extend(said);
-                for (place, reply) in batch.positions.iter().zip(answers) {
-                    if let Some(elsewhere) = parse_redirect(&reply, &batch.server) {
-                        open.push((*place, self.masters.follow_redirect(elsewhere)));
-                    } else if let Some(kept) = replies.get_mut(*place) {
-                        *kept = Some(reply);
+            let outcomes = join_all(sent).await;
+            pending = Vec::new();
+            for (batch, outcome) in batches.iter().zip(outcomes) {
+                let (batch_replies, last_reply) = outcome?;
+                last_replies.extend(last_reply);
+                for (position, reply) in batch.positions.iter().zip(batch_replies) {
+                    if let Some(redirect) = parse_redirect(&reply, &batch.server) {
+                        pending.push((*position, self.masters.follow_redirect(redirect)));
+                    } else if let Some(entry) = replies.get_mut(*position) {
+                        *entry = Some(reply);
                     }
                 }
             }
-            if open.is_empty() {
+            if pending.is_empty() {
                 let replies: Option<Vec<Value>> = replies.into_iter().collect();
-                return Ok((replies.ok_or_else(no_server)?, lasts));
+                return Ok((replies.ok_or_else(no_server)?, last_replies));
             }
-            if open
+            if pending
                 .iter()
-                .any(|(_, bound)| matches!(bound, Destination::SlotOwner))
+                .any(|(_, destination)| matches!(destination, Destination::SlotOwner))
             {
                 tokio::time::sleep(RETRY_DELAY).await;
             }
         }
         Err(ExchangeError {
             fatal: false,
-            ..ExchangeError::unreachable("sent from server to server")
+            ..ExchangeError::unreachable("too many redirects")
         })
     }
 }
@@ -195,31 +199,31 @@ impl Drop for ClusterClient {
 }
 
 impl MasterConnections {
-    /// The link to a server, made if there is none.
+    /// The connection to a server, created if there is none.
     fn connection_to(&self, server: &RedisNode) -> Arc<StoreConnection> {
-        let mut open = self.by_node.lock();
-        let link = open.entry(server.clone()).or_insert_with(|| {
+        let mut connections = self.by_node.lock();
+        let connection = connections.entry(server.clone()).or_insert_with(|| {
             let target = Target::Member(server.clone(), Arc::clone(&self.cluster_map));
-            let (links, scripts) = (Arc::clone(&self.context), Arc::clone(&self.scripts));
-            Arc::new(StoreConnection::spawn(target, links, scripts))
+            let (context, scripts) = (Arc::clone(&self.context), Arc::clone(&self.scripts));
+            Arc::new(StoreConnection::spawn(target, context, scripts))
         });
-        Arc::clone(link)
+        Arc::clone(connection)
     }
 
-    /// Puts questions together that go to the same server, in their order.
+    /// Groups pending commands by server, in order.
     fn batch_by_server(
         &self,
         commands: &[&Cmd],
-        questions: Vec<(usize, Destination)>,
+        pending: Vec<(usize, Destination)>,
     ) -> Result<Vec<CommandBatch>, ExchangeError> {
         let map = self.cluster_map.current().ok_or_else(no_server)?;
         let mut batches: Vec<CommandBatch> = Vec::new();
-        for (place, bound) in questions {
-            let (server, asking) = match bound {
+        for (position, destination) in pending {
+            let (server, asking) = match destination {
                 Destination::Server(server) => (server, false),
                 Destination::Asking(server) => (server, true),
                 Destination::SlotOwner => {
-                    let slot = commands.get(place).and_then(|command| slot_of(command));
+                    let slot = commands.get(position).and_then(|command| slot_of(command));
                     let owner = match slot {
                         Some(slot) => map.owner(slot),
                         None => self.any_master(&map),
@@ -227,24 +231,28 @@ impl MasterConnections {
                     (owner.ok_or_else(no_server)?.clone(), false)
                 }
             };
-            let same = |batch: &&mut CommandBatch| batch.asking == asking && batch.server == server;
-            match batches.iter_mut().find(same) {
-                Some(batch) => batch.positions.push(place),
+            let is_same =
+                |batch: &&mut CommandBatch| batch.asking == asking && batch.server == server;
+            match batches.iter_mut().find(is_same) {
+                Some(batch) => batch.positions.push(position),
                 None => batches.push(CommandBatch {
                     server,
                     asking,
-                    positions: vec![place],
+                    positions: vec![position],
                 }),
             }
         }
         Ok(batches)
     }
 
-    /// The first master that is up.
+    /// The first master that is connected, or else the first one.
     fn any_master<'m>(&self, map: &'m SlotMap) -> Option<&'m RedisNode> {
-        let open = self.by_node.lock();
-        let up = |master: &&RedisNode| open.get(*master).is_some_and(|link| link.is_up());
-        map.masters().iter().find(up).or(map.masters().first())
+        let connections = self.by_node.lock();
+        let is_up = |master: &&RedisNode| {
+            let connection = connections.get(*master);
+            connection.is_some_and(|connection| connection.is_up())
+        };
+        map.masters().iter().find(is_up).or(map.masters().first())
     }
 
     async fn send_batch(
@@ -253,34 +261,35 @@ impl MasterConnections {
         commands: &[&Cmd],
         last: Option<&Cmd>,
     ) -> Result<(Vec<Value>, Option<Value>), ExchangeError> {
-        let mut questions = redis::pipe();
+        let mut pipeline = redis::pipe();
         for command in batch
             .positions
             .iter()
-            .filter_map(|place| commands.get(*place))
+            .filter_map(|position| commands.get(*position))
         {
             if batch.asking {
-                questions.cmd("ASKING");
+                pipeline.cmd("ASKING");
             }
-            questions.add_command((*command).clone());
+            pipeline.add_command((*command).clone());
         }
-        let link = self.connection_to(&batch.server);
-        link.wait_for_first_attempt().await;
-        let (mut replies, said) = match last {
-            None => (link.execute_all(&questions).await?, None),
+        let connection = self.connection_to(&batch.server);
+        connection.wait_for_first_attempt().await;
+        let (mut replies, last_reply) = match last {
+            None => (connection.execute_all(&pipeline).await?, None),
             Some(last) => {
-                let (replies, said) = link.execute_all_then(&questions, last).await?;
-                (replies, Some(said))
+                let (replies, last_reply) = connection.execute_all_then(&pipeline, last).await?;
+                (replies, Some(last_reply))
             }
         };
         if batch.asking {
+            // Every other reply is that of `ASKING`.
             replies = replies.into_iter().skip(1).step_by(2).collect();
         }
-        Ok((replies, said))
+        Ok((replies, last_reply))
     }
 
-    fn follow_redirect(&self, elsewhere: Redirect) -> Destination {
-        match elsewhere {
+    fn follow_redirect(&self, redirect: Redirect) -> Destination {
+        match redirect {
             Redirect::Moved(server) => {
                 self.cluster_map.add_master(&server);
                 self.cluster_map.request_refresh();
@@ -295,18 +304,19 @@ impl MasterConnections {
     }
 }
 
-/// Opens links to masters that are new, and closes those to servers that are none any more.
-async fn reconcile_masters(fan: Arc<MasterConnections>) {
-    let mut maps = fan.cluster_map.subscribe();
+/// Opens connections to new masters, and closes those to servers that are no longer masters.
+async fn reconcile_masters(connections: Arc<MasterConnections>) {
+    let mut maps = connections.cluster_map.subscribe();
     loop {
         let map = maps.borrow_and_update().clone();
         if let Some(map) = map {
             let masters = map.masters();
-            fan.by_node
+            connections
+                .by_node
                 .lock()
                 .retain(|server, _| masters.contains(server));
             for master in masters {
-                fan.connection_to(master);
+                connections.connection_to(master);
             }
         }
         if maps.changed().await.is_err() {
@@ -315,7 +325,7 @@ async fn reconcile_masters(fan: Arc<MasterConnections>) {
     }
 }
 
-/// Nobody is known who could be asked.
+/// Error for a slot without a known server.
 fn no_server() -> ExchangeError {
     ExchangeError {
         fatal: false,

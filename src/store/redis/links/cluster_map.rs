@@ -1,4 +1,4 @@
-//! The map of a cluster, kept by one task of the process.
+//! Slot map of a cluster, refreshed by one task of the process.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -13,14 +13,14 @@ use super::slots::SlotMap;
 use super::task_slot::{TaskSlot, TaskSlotGuard};
 use crate::settings::RedisNode;
 
-/// How long one server may take to say who has which slot, connecting included.
+/// Timeout of a query to one server, connection setup included.
 const QUERY_TIMEOUT: Duration = Duration::from_millis(300);
-/// However often the map is doubted, it is asked for no more often.
+/// Shortest interval of refreshes, however often they are requested.
 const MIN_REFRESH_INTERVAL: Duration = Duration::from_millis(100);
-/// How often it is asked for when nobody doubts it.
+/// Interval of refreshes without a request.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What a process knows of the cluster.
+/// The process's view of the cluster.
 pub(in crate::store::redis) struct ClusterMap {
     seeds: Vec<RedisNode>,
     context: Arc<ConnectionContext>,
@@ -43,27 +43,26 @@ impl ClusterMap {
         }
     }
 
-    /// Has the map asked for again: a server is lost, or sent a question elsewhere.
+    /// Requests a refresh, after the loss of a server or a redirect.
     pub(in crate::store::redis) fn request_refresh(&self) {
         self.refresh_requested.notify_one();
     }
 
-    /// Begins to keep the map, on the current tokio runtime, unless that is being done.
+    /// Starts to refresh the map on the current Tokio runtime, unless a task does so already.
     pub(in crate::store::redis) fn start_refreshing(self: &Arc<ClusterMap>) {
-        if let Some(duty) = self.refresh_task.try_acquire() {
-            tokio::spawn(keep_refreshed(Arc::downgrade(self), duty));
+        if let Some(guard) = self.refresh_task.try_acquire() {
+            tokio::spawn(keep_refreshed(Arc::downgrade(self), guard));
         }
     }
 
-    /// The map of the moment, and those that follow it.
+    /// Subscribes to the current map and its changes.
     pub(in crate::store::redis) fn subscribe(&self) -> watch::Receiver<Option<Arc<SlotMap>>> {
         self.map.subscribe()
     }
 
-    /// Takes notice of a server that the map does not have yet: slots are on their way to it, and
-    /// what changes there must be heard.
+    /// Adds a server to which slots are migrating, so that its invalidations are tracked.
     pub(in crate::store::redis) fn add_master(&self, server: &RedisNode) {
-        self.map.send_if_modified(|known| match known {
+        self.map.send_if_modified(|current| match current {
             Some(map) if !map.masters().contains(server) => {
                 *map = Arc::new(map.with_master(server));
                 true
@@ -76,55 +75,55 @@ impl ClusterMap {
         self.map.borrow().clone()
     }
 
-    /// Asks the servers in turn: the masters that are known, then those of the configuration.
+    /// Queries the servers one after another: the masters, then the configured seeds.
     async fn query_any(&self, first: usize) -> Result<SlotMap, ExchangeError> {
-        let known = self.current();
-        let masters = known.iter().flat_map(|map| map.masters());
+        let current = self.current();
+        let masters = current.iter().flat_map(|map| map.masters());
         let mut servers: Vec<&RedisNode> = masters.collect();
-        let turn = first % servers.len().max(1);
-        servers.rotate_left(turn);
+        let offset = first % servers.len().max(1);
+        servers.rotate_left(offset);
         servers.extend(&self.seeds);
-        let mut fault = ExchangeError::unreachable("no server of the cluster");
+        let mut failure = ExchangeError::unreachable("no server of the cluster");
         for server in servers {
             match with_timeout(QUERY_TIMEOUT, self.query(server)).await {
                 Ok(map) => return Ok(map),
-                Err(error) => fault = error,
+                Err(error) => failure = error,
             }
         }
-        fault.code = format!("cluster: {}", fault.code);
-        Err(fault)
+        failure.code = format!("cluster: {}", failure.code);
+        Err(failure)
     }
 
     async fn query(&self, server: &RedisNode) -> Result<SlotMap, ExchangeError> {
         let mut connection = dial::connect(server, &self.context.address).await?;
-        let mut question = redis::cmd("CLUSTER");
-        let reply: Value = question.arg("SLOTS").query_async(&mut connection).await?;
+        let mut command = redis::cmd("CLUSTER");
+        let reply: Value = command.arg("SLOTS").query_async(&mut connection).await?;
         SlotMap::parse(reply, server)
-            .ok_or_else(|| ExchangeError::unreachable("nobody has any slot"))
+            .ok_or_else(|| ExchangeError::unreachable("no server has a slot"))
     }
 }
 
-async fn keep_refreshed(atlas: Weak<ClusterMap>, _duty: TaskSlotGuard) {
+async fn keep_refreshed(weak: Weak<ClusterMap>, _guard: TaskSlotGuard) {
     for round in rand::random_range(0..1024).. {
-        let Some(looking) = atlas.upgrade() else {
+        let Some(cluster_map) = weak.upgrade() else {
             return;
         };
-        match looking.query_any(round).await {
+        match cluster_map.query_any(round).await {
             Ok(map) => {
-                looking.map.send_if_modified(|known| {
-                    let news = known.as_deref() != Some(&map);
-                    *known = Some(Arc::new(map));
-                    news
+                cluster_map.map.send_if_modified(|current| {
+                    let has_changed = current.as_deref() != Some(&map);
+                    *current = Some(Arc::new(map));
+                    has_changed
                 });
             }
-            Err(fault) => {
-                let cluster = &looking.context.address.topology;
-                looking
+            Err(error) => {
+                let topology = &cluster_map.context.address.topology;
+                cluster_map
                     .context
-                    .warn(cluster, "cannot use the store", &fault);
+                    .warn(topology, "cannot use the store", &error);
             }
         }
-        let every = if looking.current().is_some() {
+        let interval = if cluster_map.current().is_some() {
             REFRESH_INTERVAL
         } else {
             MIN_REFRESH_INTERVAL
@@ -132,8 +131,8 @@ async fn keep_refreshed(atlas: Weak<ClusterMap>, _duty: TaskSlotGuard) {
         let pause = MIN_REFRESH_INTERVAL.mul_f64(rand::random_range(0.5..=1.0));
         tokio::time::sleep(pause).await;
         tokio::select! {
-            () = looking.refresh_requested.notified() => {}
-            () = tokio::time::sleep(every) => {}
+            () = cluster_map.refresh_requested.notified() => {}
+            () = tokio::time::sleep(interval) => {}
         }
     }
 }

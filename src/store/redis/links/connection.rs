@@ -1,4 +1,4 @@
-//! One connection, kept by a task of its own. While it is down every question fails at once.
+//! Supervised connection to one server; while it is down, every request fails at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -18,24 +18,24 @@ use crate::settings::RedisNode;
 use crate::store::StoreError;
 use crate::store::redis::codec::scripts::Scripts;
 
-/// A supervised connection; its task ends with it.
+/// A supervised connection; its supervisor ends with it.
 pub(in crate::store::redis) struct StoreConnection {
     state: Arc<ConnectionState>,
     supervisor: AbortHandle,
 }
 
-/// Where a link goes.
+/// Target of a connection.
 #[derive(Clone)]
 pub(in crate::store::redis) enum Target {
     Server(RedisNode),
-    /// The master of the moment.
+    /// The current master, as the Sentinels report it.
     Master(Arc<SentinelResolver>),
     /// A server of a cluster.
     Member(RedisNode, Arc<ClusterMap>),
 }
 
 impl Target {
-    /// Which server that is now.
+    /// The current server of the target.
     pub(in crate::store::redis) async fn resolve(&self) -> Result<RedisNode, ExchangeError> {
         match self {
             Target::Server(server) | Target::Member(server, _) => Ok(server.clone()),
@@ -43,7 +43,7 @@ impl Target {
         }
     }
 
-    /// Returns when it is known that another server is in this one's place.
+    /// Returns when another server has replaced this one.
     pub(in crate::store::redis) async fn replaced(&self, server: &RedisNode) {
         match self {
             Target::Server(_) | Target::Member(..) => std::future::pending().await,
@@ -53,19 +53,19 @@ impl Target {
 }
 
 impl StoreConnection {
-    /// Starts the task that connects, on the current tokio runtime.
+    /// Spawns the supervisor, which connects, on the current Tokio runtime.
     pub(in crate::store::redis) fn spawn(
         target: Target,
-        links: Arc<ConnectionContext>,
+        context: Arc<ConnectionContext>,
         scripts: Arc<Scripts>,
     ) -> StoreConnection {
-        links.connection_created();
+        context.connection_created();
         if let Target::Master(resolver) = &target {
             resolver.start_watching();
         }
         let state = Arc::new(ConnectionState {
             target,
-            context: links,
+            context,
             scripts,
             availability: ArcSwap::from_pointee(Availability::Down(StoreError::Unreachable)),
             timeout_reported: Notify::new(),
@@ -83,18 +83,18 @@ impl StoreConnection {
         matches!(**self.state.availability.load(), Availability::Up(_))
     }
 
-    /// Waits until the first attempt to connect is over, if it is not.
+    /// Waits until the first attempt to connect is over.
     pub(in crate::store::redis) async fn wait_for_first_attempt(&self) {
-        // The sender lives as long as this.
+        // The sender lives as long as `self`.
         let _ = self
             .state
             .attempted
             .subscribe()
-            .wait_for(|tried| *tried)
+            .wait_for(|attempted| *attempted)
             .await;
     }
 
-    /// An operation got no answer in time.
+    /// Records that an operation has timed out, and has the supervisor check the connection.
     pub(in crate::store::redis) fn report_timeout(&self) {
         if self.state.timeouts.fetch_add(1, Ordering::Relaxed) == 0 {
             let now = self.state.elapsed();
@@ -103,89 +103,91 @@ impl StoreConnection {
         self.state.timeout_reported.notify_one();
     }
 
-    /// Sends the script along if the server has forgotten it.
+    /// Executes a command; sends the script's text if the server does not have it.
     pub(in crate::store::redis) async fn execute(
         &self,
         command: &Cmd,
     ) -> Result<Value, ExchangeError> {
         match self.execute_once(command).await {
-            Err(fault) if fault.no_script => {
-                let in_full = self.state.scripts.with_script_text(command);
-                Box::pin(self.execute_once(&in_full)).await
+            Err(error) if error.no_script => {
+                let with_text = self.state.scripts.with_script_text(command);
+                Box::pin(self.execute_once(&with_text)).await
             }
             outcome => outcome,
         }
     }
 
-    /// Asks many things at once, and those again whose script the server had forgotten. Answers
-    /// that are errors are among those returned.
+    /// Executes several commands, and repeats those whose script the server did not have.
+    ///
+    /// Server errors are among the replies.
     pub(in crate::store::redis) async fn execute_all(
         &self,
         commands: &Pipeline,
     ) -> Result<Vec<Value>, ExchangeError> {
         let mut replies = self.execute_all_once(commands).await?;
-        let forgotten = self.retry_pipeline(commands, &replies);
-        if forgotten.is_empty() {
+        let retries = self.retry_pipeline(commands, &replies);
+        if retries.is_empty() {
             return Ok(replies);
         }
-        let mut repeated = self.execute_all_once(&forgotten).await?.into_iter();
+        let mut repeated = self.execute_all_once(&retries).await?.into_iter();
         for reply in replies
             .iter_mut()
             .filter(|reply| exchange_error::is_no_script(reply))
         {
             *reply = repeated
                 .next()
-                .ok_or_else(|| ExchangeError::unreachable("too few answers"))?;
+                .ok_or_else(|| ExchangeError::unreachable("too few replies"))?;
         }
         Ok(replies)
     }
 
-    /// Those whose script the server had forgotten, with their scripts.
+    /// The commands whose script the server did not have, with the scripts' texts.
     fn retry_pipeline(&self, commands: &Pipeline, replies: &[Value]) -> Pipeline {
-        let mut again = redis::pipe();
+        let mut retries = redis::pipe();
         for (command, reply) in commands.cmd_iter().zip(replies) {
             if exchange_error::is_no_script(reply) {
-                again.add_command(self.state.scripts.with_script_text(command));
+                retries.add_command(self.state.scripts.with_script_text(command));
             }
         }
-        again
+        retries
     }
 
-    /// Asks many things and another one after them on the same connection; all of it again, with the
-    /// scripts, if the server had forgotten one.
+    /// Executes several commands and then `last` on the same connection.
+    ///
+    /// If the server did not have a script, all of them are repeated with the scripts' texts.
     pub(in crate::store::redis) async fn execute_all_then(
         &self,
         commands: &Pipeline,
         last: &Cmd,
     ) -> Result<(Vec<Value>, Value), ExchangeError> {
-        let mut together = commands.clone();
-        together.add_command(last.clone());
-        let mut replies = self.execute_all_once(&together).await?;
+        let mut all = commands.clone();
+        all.add_command(last.clone());
+        let mut replies = self.execute_all_once(&all).await?;
         if replies.iter().any(exchange_error::is_no_script) {
-            let mut in_full = redis::pipe();
-            for command in together.cmd_iter() {
-                in_full.add_command(self.state.scripts.with_script_text(command));
+            let mut with_text = redis::pipe();
+            for command in all.cmd_iter() {
+                with_text.add_command(self.state.scripts.with_script_text(command));
             }
-            replies = self.execute_all_once(&in_full).await?;
+            replies = self.execute_all_once(&with_text).await?;
         }
         let last = replies.pop();
         Ok((
             replies,
-            last.ok_or_else(|| ExchangeError::unreachable("too few answers"))?,
+            last.ok_or_else(|| ExchangeError::unreachable("too few replies"))?,
         ))
     }
 
     async fn execute_once(&self, command: &Cmd) -> Result<Value, ExchangeError> {
-        let (mut connection, failed, answered) = self.current_connection()?;
+        let (mut connection, failed, last_response_at) = self.current_connection()?;
         let outcome = command.query_async(&mut connection).await;
-        self.record_outcome(outcome, &failed, &answered)
+        self.record_outcome(outcome, &failed, &last_response_at)
     }
 
     async fn execute_all_once(&self, commands: &Pipeline) -> Result<Vec<Value>, ExchangeError> {
-        let (mut connection, failed, answered) = self.current_connection()?;
+        let (mut connection, failed, last_response_at) = self.current_connection()?;
         let count = commands.len();
         let outcome = connection.send_packed_commands(commands, 0, count).await;
-        let replies = self.record_outcome(outcome, &failed, &answered)?;
+        let replies = self.record_outcome(outcome, &failed, &last_response_at)?;
         if replies.len() != count {
             // Which request a reply belongs to is unknown from here on.
             failed.notify_one();
@@ -223,35 +225,35 @@ impl StoreConnection {
         &self,
         outcome: Result<T, redis::RedisError>,
         failed: &Notify,
-        answered: &AtomicU64,
+        last_response_at: &AtomicU64,
     ) -> Result<T, ExchangeError> {
-        let fault = match outcome {
-            Ok(answer) => {
-                answered.store(self.state.elapsed(), Ordering::Relaxed);
+        let error = match outcome {
+            Ok(reply) => {
+                last_response_at.store(self.state.elapsed(), Ordering::Relaxed);
                 if self.state.timeouts.load(Ordering::Relaxed) > 0 {
                     self.state.timeouts.store(0, Ordering::Relaxed);
                 }
-                return Ok(answer);
+                return Ok(reply);
             }
             Err(error) => ExchangeError::from(error),
         };
-        self.handle_error(&fault, failed);
-        Err(fault)
+        self.handle_error(&error, failed);
+        Err(error)
     }
 
-    fn handle_error(&self, fault: &ExchangeError, failed: &Notify) {
-        let is_replica = fault.code == exchange_error::READ_ONLY;
+    fn handle_error(&self, error: &ExchangeError, failed: &Notify) {
+        let is_replica = error.code == exchange_error::READ_ONLY;
         if is_replica && matches!(self.state.target, Target::Server(_)) {
-            // It goes on to serve reads until the address leads to a master.
+            // The connection serves reads until the address leads to a master.
             self.state.demoted.notify_one();
-        } else if fault.fatal {
+        } else if error.fatal {
             failed.notify_one();
         }
-        let redirected = matches!(self.state.target, Target::Member(..))
-            && matches!(fault.code.as_str(), "MOVED" | "ASK" | "TRYAGAIN");
-        let refused = matches!(fault.error, StoreError::Refused | StoreError::ReadOnly);
-        if refused && !fault.no_script && !redirected {
-            self.state.warn("the store refuses an operation", fault);
+        let is_redirect = matches!(self.state.target, Target::Member(..))
+            && matches!(error.code.as_str(), "MOVED" | "ASK" | "TRYAGAIN");
+        let is_refusal = matches!(error.error, StoreError::Refused | StoreError::ReadOnly);
+        if is_refusal && !error.no_script && !is_redirect {
+            self.state.warn("the store refuses an operation", error);
         }
     }
 }

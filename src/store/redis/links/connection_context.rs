@@ -1,4 +1,4 @@
-//! What all links of a process share: where the store is, how many links are up, what was logged.
+//! State shared by all connections of a process: address, counts, breaker metric and log throttle.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -13,11 +13,10 @@ use crate::clock;
 use crate::settings::RedisAddress;
 use crate::telemetry::metrics::Metrics;
 
-/// How often the log may say the same.
+/// Shortest interval between two warnings.
 const LOG_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How many links there are, and how many of them let nothing through. One that has not been tried
-/// yet is not among the latter.
+/// Number of connections, and of those with an open breaker. A new connection's breaker is closed.
 #[derive(Default)]
 struct BreakerCounts {
     connections: u64,
@@ -25,15 +24,15 @@ struct BreakerCounts {
     reported: Breaker,
 }
 
-/// What `portcullis_store_breaker` says, by its number.
+/// State of the store's breaker; the values are those of `portcullis_store_breaker`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Breaker {
-    /// Every link lets questions through.
+    /// No connection's breaker is open.
     #[default]
     Closed = 0,
-    /// Some do.
+    /// Some connections' breakers are open.
     HalfOpen = 1,
-    /// None does: all fail at once, and only the probes ask.
+    /// All are open: operations fail at once, and only probes are sent.
     Open = 2,
 }
 
@@ -41,27 +40,28 @@ impl BreakerCounts {
     fn breaker(&self) -> Breaker {
         match self.open_breakers {
             0 => Breaker::Closed,
-            shut if shut < self.connections => Breaker::HalfOpen,
+            open if open < self.connections => Breaker::HalfOpen,
             _ => Breaker::Open,
         }
     }
 }
 
+/// State shared by all connections of a process.
 pub(in crate::store::redis) struct ConnectionContext {
     pub address: RedisAddress,
-    /// How long an operation may take.
+    /// Timeout of an operation.
     pub timeout: Duration,
     metrics: Arc<Metrics>,
     up_count: AtomicI64,
-    /// How many times a link has come up, or everything was said to have changed.
+    /// Number of new connections and of reported flushes.
     reconnects: AtomicU64,
     breaker_counts: Mutex<BreakerCounts>,
-    /// Told when a link has come up, to those that wait.
+    /// Notified when a connection has come up.
     reconnected: Notify,
-    /// Told when what is there may not be what was there.
+    /// Notified when the store's data may have been replaced by an older state.
     data_may_have_changed: Notify,
     started: Instant,
-    /// When something was last logged, in milliseconds since `started`, plus one.
+    /// Time of the last warning, in milliseconds since `started`, plus one.
     last_logged: AtomicU64,
 }
 
@@ -89,55 +89,53 @@ impl ConnectionContext {
         self.reconnects.load(Ordering::SeqCst)
     }
 
-    /// How many there are, and how many of them are up.
+    /// Number of connections, and of those that are up.
     pub(in crate::store::redis) fn count(&self) -> (u64, u64) {
         let up = self.up_count.load(Ordering::SeqCst).unsigned_abs();
         (self.breaker_counts.lock().connections, up)
     }
 
     pub(in crate::store::redis) fn connection_created(&self) {
-        self.update_breaker_counts(|gates| gates.connections += 1);
+        self.update_breaker_counts(|counts| counts.connections += 1);
     }
 
-    /// One is gone, which may have let nothing through.
-    pub(in crate::store::redis) fn connection_dropped(&self, shut: bool) {
-        self.update_breaker_counts(|gates| {
-            gates.connections -= 1;
-            gates.open_breakers -= u64::from(shut);
+    /// Removes a connection, whose breaker may have been open.
+    pub(in crate::store::redis) fn connection_dropped(&self, breaker_was_open: bool) {
+        self.update_breaker_counts(|counts| {
+            counts.connections -= 1;
+            counts.open_breakers -= u64::from(breaker_was_open);
         });
     }
 
-    /// A link lets nothing through any more.
     pub(in crate::store::redis) fn breaker_opened(&self) {
-        self.update_breaker_counts(|gates| gates.open_breakers += 1);
+        self.update_breaker_counts(|counts| counts.open_breakers += 1);
     }
 
-    /// And does again.
     pub(in crate::store::redis) fn breaker_closed(&self) {
-        self.update_breaker_counts(|gates| gates.open_breakers -= 1);
+        self.update_breaker_counts(|counts| counts.open_breakers -= 1);
     }
 
-    /// Changes the counts; the metric and the log follow.
+    /// Changes the counts, and updates the metric and the log.
     fn update_breaker_counts(&self, change: impl FnOnce(&mut BreakerCounts)) {
-        let mut gates = self.breaker_counts.lock();
-        change(&mut gates);
-        let breaker = gates.breaker();
-        if breaker == gates.reported {
+        let mut counts = self.breaker_counts.lock();
+        change(&mut counts);
+        let breaker = counts.breaker();
+        if breaker == counts.reported {
             return;
         }
-        gates.reported = breaker;
+        counts.reported = breaker;
         self.metrics.store_breaker.set(breaker as i64);
         let server = &self.address.topology;
         match breaker {
-            Breaker::Closed => tracing::info!(%server, state = "closed", "the store's breaker"),
+            Breaker::Closed => tracing::info!(%server, state = "closed", "store breaker changed"),
             Breaker::HalfOpen => {
-                tracing::warn!(%server, state = "half_open", "the store's breaker")
+                tracing::warn!(%server, state = "half_open", "store breaker changed")
             }
-            Breaker::Open => tracing::warn!(%server, state = "open", "the store's breaker"),
+            Breaker::Open => tracing::warn!(%server, state = "open", "store breaker changed"),
         }
     }
 
-    /// A link has come up (1) or gone down (-1).
+    /// Records that a connection has come up (1) or gone down (-1).
     pub(in crate::store::redis) fn up_count_changed(&self, by: i64) {
         let up = self.up_count.fetch_add(by, Ordering::SeqCst) + by;
         self.metrics.store_up.set(i64::from(up > 0));
@@ -147,47 +145,48 @@ impl ConnectionContext {
         }
     }
 
-    /// What is in the store may be older than what was.
+    /// Reports that the store's data may have been replaced by an older state.
     pub(in crate::store::redis) fn notify_data_may_have_changed(&self) {
         self.reconnects.fetch_add(1, Ordering::SeqCst);
         self.data_may_have_changed.notify_one();
     }
 
-    /// Waits until that is so, or was since this was last waited for.
+    /// Waits for such a report, including one since the last wait.
     pub(in crate::store::redis) async fn data_may_have_changed(&self) {
         self.data_may_have_changed.notified().await;
     }
 
-    /// Waits until a link comes up.
+    /// Waits until a connection comes up.
     pub(in crate::store::redis) async fn reconnected(&self) {
         self.reconnected.notified().await;
     }
 
-    /// Milliseconds since the process has had links.
+    /// Milliseconds since the context was created.
     pub(in crate::store::redis) fn elapsed(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
+    /// Logs a warning, unless another one was logged within [`LOG_INTERVAL`].
     pub(in crate::store::redis) fn warn(
         &self,
         server: &dyn Display,
-        what: &str,
-        fault: &ExchangeError,
+        message: &str,
+        error: &ExchangeError,
     ) {
         let now = self.elapsed();
         let last = self.last_logged.load(Ordering::Relaxed);
-        let due = last == 0 || now + 1 >= last + LOG_INTERVAL.as_millis() as u64;
-        let ours = || {
+        let is_due = last == 0 || now + 1 >= last + LOG_INTERVAL.as_millis() as u64;
+        let is_first = || {
             self.last_logged
                 .compare_exchange(last, now + 1, Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok()
         };
-        if due && ours() {
+        if is_due && is_first() {
             tracing::warn!(
                 %server,
-                code = fault.code,
-                "{what}: {}",
-                fault.error
+                code = error.code,
+                "{message}: {}",
+                error.error
             );
         }
     }

@@ -1,5 +1,4 @@
-//! How one connection is made: TCP, TLS where it is wanted, who we are, and what must hold before it
-//! is used.
+//! Connection setup: TCP, TLS if configured, authentication, and checks before the first use.
 
 use std::time::Duration;
 
@@ -19,9 +18,9 @@ use crate::store::deadline::REPLY_ROUNDS;
 use crate::store::redis::codec::scripts::Scripts;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// How many answers come one after the other until a connection is made.
+/// Number of round trips of a connection setup.
 const CONNECT_ROUND_TRIPS: u32 = 5;
-/// How many questions may wait to be written.
+/// Number of requests that may wait to be written.
 const PIPELINE_BUFFER_SIZE: usize = 16_384;
 
 enum ServerStream {
@@ -29,7 +28,7 @@ enum ServerStream {
     Secured(Box<TlsStream<TcpStream>>),
 }
 
-/// Connects to a server of the store, signs in and loads the scripts. A replica will do: it serves reads.
+/// Connects to a server, authenticates and loads the scripts. A replica is accepted: it serves reads.
 pub(in crate::store::redis) async fn connect_with_scripts(
     server: &RedisNode,
     address: &RedisAddress,
@@ -43,7 +42,7 @@ pub(in crate::store::redis) async fn connect_with_scripts(
     with_timeout(CONNECT_TIMEOUT, connecting).await
 }
 
-/// As [`store`], to a master: there is one elsewhere, if not here.
+/// As [`connect_with_scripts`], but fails unless the server is a master.
 pub(in crate::store::redis) async fn connect_master(
     server: &RedisNode,
     address: &RedisAddress,
@@ -69,7 +68,7 @@ pub(in crate::store::redis) async fn leads_to_master(
     with_timeout(CONNECT_TIMEOUT, connecting).await.is_ok()
 }
 
-/// As [`master`], of a cluster that is whole.
+/// As [`connect_master`], but fails if the cluster is down.
 pub(in crate::store::redis) async fn connect_member(
     server: &RedisNode,
     address: &RedisAddress,
@@ -77,9 +76,9 @@ pub(in crate::store::redis) async fn connect_member(
 ) -> Result<MultiplexedConnection, ExchangeError> {
     let connecting = async {
         let mut connection = connect_master(server, address, scripts).await?;
-        let mut question = redis::cmd("CLUSTER");
-        let state = question.arg("INFO").query_async::<Value>(&mut connection);
-        // One that may not be asked shows at the first question how things stand.
+        let mut command = redis::cmd("CLUSTER");
+        let state = command.arg("INFO").query_async::<Value>(&mut connection);
+        // Without the permission, the first request shows the state.
         if state.await.is_ok_and(|state| is_not_master(&state)) {
             return Err(ExchangeError::unreachable("CLUSTERDOWN"));
         }
@@ -88,18 +87,17 @@ pub(in crate::store::redis) async fn connect_member(
     with_timeout(CONNECT_TIMEOUT, connecting).await
 }
 
-/// Connects to a server of the store, to receive its changes; to a master, where there is one elsewhere
-/// if not here.
+/// Connects to a server to receive its push messages; fails for replicas unless standalone.
 pub(in crate::store::redis) async fn connect_tracking(
     server: &RedisNode,
     address: &RedisAddress,
-    told: impl AsyncPushSender,
+    push_sender: impl AsyncPushSender,
 ) -> Result<MultiplexedConnection, ExchangeError> {
     let connecting = async {
-        let who = connection_info(address).set_protocol(ProtocolVersion::RESP3);
-        let config = connection_config().set_push_sender(told);
+        let info = connection_info(address).set_protocol(ProtocolVersion::RESP3);
+        let config = connection_config().set_push_sender(push_sender);
         let mut connection =
-            connect_multiplexed(server, address.tls.as_ref(), &who, config).await?;
+            connect_multiplexed(server, address.tls.as_ref(), &info, config).await?;
         if !matches!(address.topology, Topology::Standalone(_)) {
             require_master(&mut connection).await?;
         }
@@ -108,7 +106,7 @@ pub(in crate::store::redis) async fn connect_tracking(
     with_timeout(CONNECT_TIMEOUT, connecting).await
 }
 
-/// Connects to a server of the store and signs in.
+/// Connects to a server of the store and authenticates.
 pub(in crate::store::redis) async fn connect(
     server: &RedisNode,
     address: &RedisAddress,
@@ -122,7 +120,7 @@ pub(in crate::store::redis) async fn connect(
     .await
 }
 
-/// Connects to a Sentinel, for questions.
+/// Connects to a Sentinel to send requests.
 pub(in crate::store::redis) async fn connect_sentinel(
     node: &RedisNode,
     sentinels: &Sentinels,
@@ -137,38 +135,38 @@ pub(in crate::store::redis) async fn connect_sentinel(
     .await
 }
 
-/// Connects to a Sentinel, for what it announces.
+/// Connects to a Sentinel to receive its announcements.
 pub(in crate::store::redis) async fn subscribe_sentinel(
     node: &RedisNode,
     sentinels: &Sentinels,
     tls: Option<&RedisTls>,
 ) -> Result<PubSub, ExchangeError> {
-    let who = sentinel_connection_info(sentinels);
+    let info = sentinel_connection_info(sentinels);
     Ok(match open_stream(node, tls).await? {
-        ServerStream::Plain(stream) => PubSub::new(&who, stream).await?,
-        ServerStream::Secured(stream) => PubSub::new(&who, stream).await?,
+        ServerStream::Plain(stream) => PubSub::new(&info, stream).await?,
+        ServerStream::Secured(stream) => PubSub::new(&info, stream).await?,
     })
 }
 
-/// Waits for no longer than this.
+/// Runs a connection setup or a request with a timeout.
 pub(in crate::store::redis) async fn with_timeout<T>(
-    patience: Duration,
+    timeout: Duration,
     work: impl Future<Output = Result<T, ExchangeError>>,
 ) -> Result<T, ExchangeError> {
     let outcome =
-        deadline::timeout_with_grace(patience, CONNECT_ROUND_TRIPS * REPLY_ROUNDS, work).await;
-    outcome.unwrap_or_else(|| Err(ExchangeError::unreachable("no answer")))
+        deadline::timeout_with_grace(timeout, CONNECT_ROUND_TRIPS * REPLY_ROUNDS, work).await;
+    outcome.unwrap_or_else(|| Err(ExchangeError::unreachable("no response")))
 }
 
 fn connection_info(address: &RedisAddress) -> RedisConnectionInfo {
-    let mut who = RedisConnectionInfo::default().set_db(address.database);
+    let mut info = RedisConnectionInfo::default().set_db(address.database);
     if let Some(username) = &address.username {
-        who = who.set_username(username);
+        info = info.set_username(username);
     }
     if let Some(password) = &address.password {
-        who = who.set_password(password.expose_secret());
+        info = info.set_password(password.expose_secret());
     }
-    who
+    info
 }
 
 fn connection_config() -> AsyncConnectionConfig {
@@ -178,22 +176,22 @@ fn connection_config() -> AsyncConnectionConfig {
 }
 
 fn sentinel_connection_info(sentinels: &Sentinels) -> RedisConnectionInfo {
-    let who = RedisConnectionInfo::default();
+    let info = RedisConnectionInfo::default();
     match &sentinels.password {
-        Some(password) => who.set_password(password.expose_secret()),
-        None => who,
+        Some(password) => info.set_password(password.expose_secret()),
+        None => info,
     }
 }
 
 async fn connect_multiplexed(
     node: &RedisNode,
     tls: Option<&RedisTls>,
-    who: &RedisConnectionInfo,
+    info: &RedisConnectionInfo,
     config: AsyncConnectionConfig,
 ) -> Result<MultiplexedConnection, ExchangeError> {
     match open_stream(node, tls).await? {
-        ServerStream::Plain(stream) => spawn_driver(stream, who, config).await,
-        ServerStream::Secured(stream) => spawn_driver(stream, who, config).await,
+        ServerStream::Plain(stream) => spawn_driver(stream, info, config).await,
+        ServerStream::Secured(stream) => spawn_driver(stream, info, config).await,
     }
 }
 
@@ -212,24 +210,25 @@ async fn open_stream(
     })
 }
 
-/// Speaks over a stream, by a task that ends with the last handle.
+/// Spawns the driver of a connection, which ends with the last handle.
 async fn spawn_driver<S>(
     stream: S,
-    who: &RedisConnectionInfo,
+    info: &RedisConnectionInfo,
     config: AsyncConnectionConfig,
 ) -> Result<MultiplexedConnection, ExchangeError>
 where
     S: Unpin + AsyncRead + AsyncWrite + Send + 'static,
 {
-    let (connection, driver) = MultiplexedConnection::new_with_config(who, stream, config).await?;
-    // Tokio takes turns after 128 questions; where a turn of all others is long, the last of thousands that
-    // were asked at once would be late.
+    let (connection, driver) = MultiplexedConnection::new_with_config(info, stream, config).await?;
+    // Unconstrained: otherwise the driver yields after 128 requests, and on a busy runtime the last
+    // of thousands of concurrent requests would time out.
     tokio::spawn(unconstrained(driver));
     Ok(connection)
 }
 
-/// A replica would answer what is asked and refuse what is written; one that may not be asked for
-/// its role shows it at the first write.
+/// Fails for a replica, which would serve reads and refuse writes.
+///
+/// Without the permission for `ROLE`, the first write shows it.
 async fn require_master(connection: &mut MultiplexedConnection) -> Result<(), ExchangeError> {
     let role = redis::cmd("ROLE").query_async::<Value>(connection).await;
     if role.is_ok_and(|role| is_not_master(&role)) {
@@ -238,8 +237,7 @@ async fn require_master(connection: &mut MultiplexedConnection) -> Result<(), Ex
     Ok(())
 }
 
-/// Whether an answer to `ROLE` is that of a replica, or one to `CLUSTER INFO` that of a server which
-/// is cut off from its cluster.
+/// Whether a reply to `ROLE` is of a replica, or one to `CLUSTER INFO` of a server whose cluster is down.
 pub(in crate::store::redis) fn is_not_master(reply: &Value) -> bool {
     match reply {
         Value::Array(role) => role.first() == Some(&Value::BulkString(b"slave".to_vec())),

@@ -1,5 +1,6 @@
-//! What an error of the client means to us. Only its code is ever shown: a server may repeat
-//! arguments, and so secrets, in the rest.
+//! Classification of errors of the Redis client.
+//!
+//! Only an error's code is logged: a server may repeat arguments, and with them secrets, in the rest.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -9,40 +10,43 @@ use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
 use super::tls;
 use crate::store::StoreError;
 
-/// A replica takes no writes of its own.
+/// Code with which a replica refuses writes.
 pub(in crate::store::redis) const READ_ONLY: &str = "READONLY";
-/// The codes with which a server refuses writes and goes on to serve reads: a replica; one that cannot
-/// save; one whose memory is full; one with too few replicas.
+/// Codes with which a server refuses writes but serves reads.
+///
+/// A replica; a server that cannot persist; one whose memory is full; one with too few replicas.
 const WRITE_REFUSAL_CODES: [&str; 4] = [READ_ONLY, "MISCONF", "OOM", "NOREPLICAS"];
 
 /// A failed exchange.
 #[derive(Debug, Clone)]
 pub(in crate::store::redis) struct ExchangeError {
     pub error: StoreError,
-    /// The connection is of no use any more.
+    /// Whether the connection has to be replaced.
     pub fatal: bool,
-    /// The server does not have the script.
+    /// Whether the server does not have the script.
     pub no_script: bool,
-    /// The server's code, or the client's category; never its arguments.
+    /// The server's code or the client's category, never arguments.
     pub code: String,
 }
 
 impl From<RedisError> for ExchangeError {
     fn from(error: RedisError) -> ExchangeError {
         use ServerErrorKind as S;
-        let no_writes = write_refusal_code(&error);
+        let write_refusal = write_refusal_code(&error);
         let code = match find_tls_error(&error).or_else(|| denied_command(&error)) {
-            Some(told) => told,
-            None => no_writes
+            Some(description) => description,
+            None => write_refusal
                 .or_else(|| error.code())
                 .unwrap_or_else(|| error.category())
                 .to_owned(),
         };
-        let (meaning, fatal) = match error.kind() {
+        let (store_error, fatal) = match error.kind() {
             _ if error.is_timeout() => (StoreError::Timeout, false),
             ErrorKind::Io => (StoreError::Unreachable, true),
-            // There may be another master by now.
-            _ if no_writes.is_some() => (StoreError::ReadOnly, no_writes == Some(READ_ONLY)),
+            // Another server may be the master by now.
+            _ if write_refusal.is_some() => {
+                (StoreError::ReadOnly, write_refusal == Some(READ_ONLY))
+            }
             ErrorKind::Server(S::MasterDown | S::BusyLoading | S::ClusterDown) => {
                 (StoreError::Unreachable, true)
             }
@@ -56,7 +60,7 @@ impl From<RedisError> for ExchangeError {
         ExchangeError {
             error: match error.kind() {
                 ErrorKind::AuthenticationFailed => StoreError::Refused,
-                _ => meaning,
+                _ => store_error,
             },
             fatal,
             no_script: error.kind() == ErrorKind::Server(S::NoScript),
@@ -66,7 +70,7 @@ impl From<RedisError> for ExchangeError {
 }
 
 impl ExchangeError {
-    /// A server that answers, but never in time.
+    /// The server responds, but not in time.
     pub(in crate::store::redis) fn too_slow() -> ExchangeError {
         ExchangeError {
             error: StoreError::BreakerOpen,
@@ -74,7 +78,7 @@ impl ExchangeError {
         }
     }
 
-    /// Replicas that do not have what they should.
+    /// Too few replicas have confirmed a write.
     pub(in crate::store::redis) fn unreplicated() -> ExchangeError {
         ExchangeError {
             error: StoreError::Unreplicated,
@@ -84,7 +88,7 @@ impl ExchangeError {
         }
     }
 
-    /// A server that cannot be used, in the words that the log has for it.
+    /// The server cannot be used; `code` is the reason for the log.
     pub(in crate::store::redis) fn unreachable(code: &str) -> ExchangeError {
         ExchangeError {
             error: StoreError::Unreachable,
@@ -98,31 +102,33 @@ impl ExchangeError {
 fn find_tls_error(error: &RedisError) -> Option<String> {
     let mut cause = Error::source(error);
     while let Some(inner) = cause {
-        let told = match inner.downcast_ref::<Arc<dyn Error + Send + Sync>>() {
+        let description = match inner.downcast_ref::<Arc<dyn Error + Send + Sync>>() {
             Some(shared) => shared.downcast_ref().and_then(tls::describe_tls_error),
             None => inner.downcast_ref().and_then(tls::describe_tls_error),
         };
-        if told.is_some() {
-            return told;
+        if description.is_some() {
+            return description;
         }
         cause = inner.source();
     }
     None
 }
 
-/// Names the command that an ACL user lacks, as the server tells it: `... the 'get' command`. A
-/// command inside a script is told the same way.
+/// Extracts the command that an ACL denies from the server's message: `... the 'get' command`.
+///
+/// The message is the same for commands in scripts.
 fn denied_command(error: &RedisError) -> Option<String> {
     let detail = error.detail()?;
     let (before, rest) = detail.split_once(" the '")?;
     let (command, rest) = rest.split_once('\'')?;
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '|' | '-' | '_' | '.');
-    let denied = before.contains("permissions to") && rest.starts_with(" command");
-    (denied && command.chars().all(plain)).then(|| format!("NOPERM {command}"))
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '|' | '-' | '_' | '.');
+    let is_denial = before.contains("permissions to") && rest.starts_with(" command");
+    (is_denial && command.chars().all(is_plain)).then(|| format!("NOPERM {command}"))
 }
 
-/// The code with which a server serves reads and refuses writes. From within a script, Redis 6.2 has it
-/// only in its message.
+/// The code with which a server refuses a write but serves reads.
+///
+/// For a command in a script, Redis 6.2 reports it in the message only.
 fn write_refusal_code(error: &RedisError) -> Option<&'static str> {
     let detail = error.detail().unwrap_or_default();
     let in_script = detail.starts_with("Error running script");
@@ -131,17 +137,17 @@ fn write_refusal_code(error: &RedisError) -> Option<&'static str> {
     })
 }
 
-/// Whether an answer says that the script is not there.
+/// Whether a reply reports that the server does not have the script.
 pub(in crate::store::redis) fn is_no_script(reply: &Value) -> bool {
     matches!(reply, Value::ServerError(error) if error.kind() == Some(ServerErrorKind::NoScript))
 }
 
-/// Whether an answer says that the key is of another type.
+/// Whether a reply reports that the key has another type.
 pub(in crate::store::redis) fn is_wrong_type(reply: &Value) -> bool {
     matches!(reply, Value::ServerError(error) if error.code() == "WRONGTYPE")
 }
 
-/// An answer that is not an error itself.
+/// Returns the reply, unless it is a server error.
 pub(in crate::store::redis) fn reject_server_error(reply: Value) -> Result<Value, StoreError> {
     match reply {
         Value::ServerError(error) => Err(ExchangeError::from(RedisError::from(error)).error),
@@ -149,7 +155,7 @@ pub(in crate::store::redis) fn reject_server_error(reply: Value) -> Result<Value
     }
 }
 
-/// Whether an answer is an error itself.
+/// Checks that a reply is not a server error.
 pub(in crate::store::redis) fn check_server_error(reply: &Value) -> Result<(), StoreError> {
     match reply {
         Value::ServerError(error) => {
@@ -182,10 +188,10 @@ mod tests {
             );
             let new = format!("{code} You cannot write here. script: 0a, on @user_script:9.");
             for line in [old, new] {
-                let fault = parse_error(&line);
-                assert_eq!(fault.error, StoreError::ReadOnly, "{line}");
-                assert_eq!(fault.fatal, code == READ_ONLY, "{line}");
-                assert_eq!(fault.code, code, "{line}");
+                let error = parse_error(&line);
+                assert_eq!(error.error, StoreError::ReadOnly, "{line}");
+                assert_eq!(error.fatal, code == READ_ONLY, "{line}");
+                assert_eq!(error.code, code, "{line}");
             }
         }
         let other =

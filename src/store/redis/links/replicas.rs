@@ -1,6 +1,8 @@
-//! Waiting until replicas have a revocation. `WAIT` counts what its own connection has written and
-//! keeps that connection from everything else, so there is one for it alone, on which the writing is
-//! done once more: a server that has become the master meanwhile cannot confirm what it never had.
+//! Waits until replicas have confirmed a revocation.
+//!
+//! `WAIT` confirms the writes of its own connection, and blocks it meanwhile. It therefore has its own
+//! connection, on which the write is repeated: a server that has been promoted in the meantime could
+//! not confirm a write that it never received.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -15,18 +17,19 @@ use crate::store::StoreError;
 use crate::store::redis::Redis;
 use crate::store::redis::codec::scripts::ScriptCall;
 
-/// How long one `WAIT` keeps the connection: it must be found alive by its watch in between.
+/// Longest duration of one `WAIT`: the supervisor must be able to check the connection in between.
 const WAIT_ROUND: Duration = Duration::from_millis(50);
-/// Between two rounds of one who waits, others have theirs.
+/// Pause between two rounds, in which other revocations have theirs.
 const PAUSE: Duration = Duration::from_millis(1);
 
+/// Confirms writes on the required number of replicas.
 pub(in crate::store::redis) struct Replicas {
     required: u32,
-    /// From the beginning of the revocation to the last word: a little less than the store's deadline,
-    /// so that it is known what is missing.
+    /// Time from the start of the revocation: a little less than the store's timeout, so that the
+    /// operation fails with the right error.
     timeout: Duration,
     client: OnceLock<TopologyClient>,
-    /// One `WAIT` at a time, in the order in which they were asked for.
+    /// Serializes `WAIT` commands, in the order of the requests.
     wait_lock: Mutex<()>,
 }
 
@@ -40,40 +43,41 @@ impl Replicas {
         }
     }
 
-    /// Begins to connect, if that has not begun.
+    /// Connects, unless that has been done.
     pub(in crate::store::redis) fn connect(&self, open: impl FnOnce() -> TopologyClient) {
         self.client.get_or_init(open);
     }
 
-    /// Whether enough replicas have what these commands write, on every server that they went to.
+    /// Repeats these commands; returns whether enough replicas of every server have confirmed them.
     async fn confirm(&self, commands: &Pipeline, until: Instant) -> Result<bool, ExchangeError> {
-        let _turn = self.wait_lock.lock().await;
-        let road = self
+        let _guard = self.wait_lock.lock().await;
+        let client = self
             .client
             .get()
             .ok_or_else(|| ExchangeError::unreachable(""))?;
         let round = WAIT_ROUND.min(until.saturating_duration_since(Instant::now()));
-        // 0 would be for ever.
+        // 0 would wait forever.
         let round = u64::try_from(round.as_millis()).unwrap_or(1).max(1);
         let mut wait = redis::cmd("WAIT");
         wait.arg(self.required).arg(round);
-        let (replies, confirmed) = road.execute_all_then(commands, &wait).await?;
+        let (replies, confirmed) = client.execute_all_then(commands, &wait).await?;
         for reply in replies.iter().chain(&confirmed) {
             exchange_error::check_server_error(reply)
                 .map_err(|_| ExchangeError::unreachable("refused"))?;
         }
-        let enough =
+        let is_enough =
             |reply: &Value| matches!(reply, Value::Int(n) if *n >= i64::from(self.required));
-        Ok(!confirmed.is_empty() && confirmed.iter().all(enough))
+        Ok(!confirmed.is_empty() && confirmed.iter().all(is_enough))
     }
 }
 
 impl Redis {
-    /// Waits until as many replicas as are wanted have what was revoked since `began`. The calls must
-    /// revoke the same as often as they are made, and write something each time.
+    /// Waits until the required replicas have the revocation that began at `started`.
+    ///
+    /// The calls must be idempotent, and write something each time.
     pub(in crate::store::redis) async fn wait_for_replicas(
         &self,
-        began: Instant,
+        started: Instant,
         calls: impl FnOnce() -> Vec<ScriptCall>,
     ) -> Result<(), StoreError> {
         let Some(replicas) = &self.replicas else {
@@ -86,19 +90,19 @@ impl Redis {
         if commands.is_empty() {
             return Ok(());
         }
-        let until = began + replicas.timeout;
-        let mut fault = ExchangeError::unreplicated();
+        let until = started + replicas.timeout;
+        let mut failure = ExchangeError::unreplicated();
         while Instant::now() < until {
             match timeout_at(until, replicas.confirm(&commands, until)).await {
                 Ok(Ok(true)) => return Ok(()),
                 Ok(Ok(false)) | Err(_) => {}
-                Ok(Err(error)) => fault.code = error.code,
+                Ok(Err(error)) => failure.code = error.code,
             }
             sleep(PAUSE).await;
         }
         let topology = &self.context.address.topology;
         self.context
-            .warn(topology, "a revocation is not safe", &fault);
+            .warn(topology, "a revocation is not replicated", &failure);
         Err(StoreError::Unreplicated)
     }
 }

@@ -1,5 +1,4 @@
-//! Who the master is, by its Sentinels: asked for by links that connect, and heard of while they are
-//! connected.
+//! Resolution of the master by Sentinels: queried on connecting, and by announcements afterward.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -17,24 +16,24 @@ use crate::clock;
 use crate::settings::{RedisNode, RedisTls, Sentinels};
 use crate::store::StoreError;
 
-/// How long a Sentinel may take, connecting included.
+/// Timeout of a Sentinel, connection setup included.
 const SENTINEL_TIMEOUT: Duration = Duration::from_millis(250);
-/// Links that were lost together ask together: the answer is good for all of them.
+/// Time for which a result serves all connections: many are lost, and resolve, at the same time.
 const MASTER_CACHE_TTL: Duration = Duration::from_millis(50);
-/// How often a silent subscription is tried.
+/// Interval at which an idle subscription is checked.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 const MAX_RESUBSCRIBE_DELAY: Duration = Duration::from_millis(500);
-/// Begins with the master's name.
+/// Channel of failovers; its messages begin with the master's name.
 const SWITCH_CHANNEL: &str = "+switch-master";
-/// How often it is hinted at one announcement.
+/// Number of hints, one per check, after an announcement.
 const HINTS_PER_ANNOUNCEMENT: u32 = 5;
 
-/// The Sentinels of one master, as one process asks them.
+/// Resolver of one master by its Sentinels, shared by the process.
 pub(in crate::store::redis) struct SentinelResolver {
     sentinels: Sentinels,
     tls: Option<RedisTls>,
     cached_master: Mutex<Option<(Instant, RedisNode)>>,
-    /// Counts reasons to ask again.
+    /// Counts reasons to resolve again.
     hints: watch::Sender<u64>,
     watch_task: TaskSlot,
 }
@@ -53,21 +52,22 @@ impl SentinelResolver {
         }
     }
 
-    /// Asks the Sentinels who the master is, once for all who want to know at the same time.
+    /// Queries the Sentinels for the master, once for concurrent callers.
     pub(in crate::store::redis) async fn resolve_master(&self) -> Result<RedisNode, ExchangeError> {
-        let mut found = self.cached_master.lock().await;
-        if let Some((when, master)) = &*found
-            && when.elapsed() < MASTER_CACHE_TTL
+        let mut cached = self.cached_master.lock().await;
+        if let Some((resolved_at, master)) = &*cached
+            && resolved_at.elapsed() < MASTER_CACHE_TTL
         {
             return Ok(master.clone());
         }
         let master = self.query_all().await?;
-        *found = Some((clock::monotonic(), master.clone()));
+        *cached = Some((clock::monotonic(), master.clone()));
         Ok(master)
     }
 
-    /// Returns when another server than this is the master. An announcement is a reason to ask and no
-    /// more: the Sentinel that makes it may be late.
+    /// Returns when another server has become the master.
+    ///
+    /// An announcement is only a reason to query: its Sentinel may be behind the others.
     pub(in crate::store::redis) async fn replaced(&self, server: &RedisNode) {
         let mut hints = self.hints.subscribe();
         while hints.changed().await.is_ok() {
@@ -79,39 +79,41 @@ impl SentinelResolver {
         std::future::pending().await
     }
 
-    /// Begins to listen for announcements, on the current tokio runtime, unless that is being done.
-    /// It ends when the resolver is dropped.
+    /// Starts to receive announcements on the current Tokio runtime, unless a task does so already.
+    ///
+    /// The task ends when the resolver is dropped.
     pub(in crate::store::redis) fn start_watching(self: &Arc<SentinelResolver>) {
-        if let Some(duty) = self.watch_task.try_acquire() {
-            tokio::spawn(watch_announcements(Arc::downgrade(self), duty));
+        if let Some(guard) = self.watch_task.try_acquire() {
+            tokio::spawn(watch_announcements(Arc::downgrade(self), guard));
         }
     }
 
-    /// Asks all at once. More than half are enough, and one that is hung delays nothing; of what they
-    /// say the latest counts, for they hear of a switch one after the other.
+    /// Queries all Sentinels in parallel, and waits for more than half of them.
+    ///
+    /// The report with the latest epoch counts: Sentinels learn of a failover one after another.
     async fn query_all(&self) -> Result<RedisNode, ExchangeError> {
         let sentinels = &self.sentinels.nodes;
-        let asking = sentinels.iter().map(|sentinel| self.query(sentinel));
-        let asking = asking.map(|answer| with_timeout(SENTINEL_TIMEOUT, answer));
-        let mut asking: FuturesUnordered<_> = asking.collect();
-        let (mut answers, mut latest) = (0, None);
-        let mut fault = ExchangeError::unreachable("no Sentinel");
-        while let Some(answer) = asking.next().await {
-            match answer {
-                Ok(answer) => {
-                    answers += 1;
-                    latest = latest.max(Some(answer));
+        let queries = sentinels.iter().map(|sentinel| self.query(sentinel));
+        let queries = queries.map(|query| with_timeout(SENTINEL_TIMEOUT, query));
+        let mut queries: FuturesUnordered<_> = queries.collect();
+        let (mut reports, mut latest) = (0, None);
+        let mut failure = ExchangeError::unreachable("no Sentinel");
+        while let Some(outcome) = queries.next().await {
+            match outcome {
+                Ok(report) => {
+                    reports += 1;
+                    latest = latest.max(Some(report));
                 }
-                Err(error) => fault = error,
+                Err(error) => failure = error,
             }
-            if answers > sentinels.len() / 2 {
+            if reports > sentinels.len() / 2 {
                 break;
             }
         }
-        fault.code = format!("Sentinel: {}", fault.code);
+        failure.code = format!("Sentinel: {}", failure.code);
         latest
             .map(|MasterReport { master, .. }| master)
-            .ok_or(fault)
+            .ok_or(failure)
     }
 
     async fn query(&self, sentinel: &RedisNode) -> Result<MasterReport, ExchangeError> {
@@ -131,80 +133,84 @@ impl SentinelResolver {
     }
 }
 
-/// What a Sentinel says; the later, the greater.
+/// A Sentinel's report of the master; later epochs are greater.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::store::redis) struct MasterReport {
-    /// The number of the switch that made it the master.
+    /// Number of the failover that promoted the master.
     epoch: u64,
     pub master: RedisNode,
 }
 
-/// Asks one Sentinel who the master is.
+/// Queries one Sentinel for the master.
 pub(in crate::store::redis) async fn query_sentinel(
     sentinel: &RedisNode,
     sentinels: &Sentinels,
     tls: Option<&RedisTls>,
 ) -> Result<MasterReport, ExchangeError> {
     let mut connection = dial::connect_sentinel(sentinel, sentinels, tls).await?;
-    let ask = |what: &str| {
-        let mut question = redis::cmd("SENTINEL");
-        question.arg(what).arg(&sentinels.master);
-        question
+    let sentinel_command = |subcommand: &str| {
+        let mut command = redis::cmd("SENTINEL");
+        command.arg(subcommand).arg(&sentinels.master);
+        command
     };
-    let address: Option<(String, u16)> = ask("GET-MASTER-ADDR-BY-NAME")
+    let address: Option<(String, u16)> = sentinel_command("GET-MASTER-ADDR-BY-NAME")
         .query_async(&mut connection)
         .await?;
     let (host, port) = address.ok_or_else(|| ExchangeError {
         error: StoreError::Refused,
         ..ExchangeError::unreachable("it does not know this master")
     })?;
-    let known: HashMap<String, String> = ask("MASTER").query_async(&mut connection).await?;
-    let epoch = known.get("config-epoch");
+    let fields: HashMap<String, String> = sentinel_command("MASTER")
+        .query_async(&mut connection)
+        .await?;
+    let epoch = fields.get("config-epoch");
     Ok(MasterReport {
         epoch: epoch.and_then(|epoch| epoch.parse().ok()).unwrap_or(0),
         master: RedisNode { host, port },
     })
 }
 
-async fn watch_announcements(resolver: Weak<SentinelResolver>, _duty: TaskSlotGuard) {
-    let mut place: usize = rand::random_range(0..1024);
+async fn watch_announcements(weak: Weak<SentinelResolver>, _guard: TaskSlotGuard) {
+    let mut index: usize = rand::random_range(0..1024);
     loop {
-        let Some(asking) = resolver.upgrade() else {
+        let Some(resolver) = weak.upgrade() else {
             return;
         };
-        let count = asking.sentinels.nodes.len().max(1);
-        let Some(sentinel) = asking.sentinels.nodes.get(place % count) else {
+        let count = resolver.sentinels.nodes.len().max(1);
+        let Some(sentinel) = resolver.sentinels.nodes.get(index % count) else {
             return;
         };
-        place = place.wrapping_add(1);
+        index = index.wrapping_add(1);
         if let Ok(subscription) =
-            with_timeout(SENTINEL_TIMEOUT * 2, asking.subscribe(sentinel)).await
+            with_timeout(SENTINEL_TIMEOUT * 2, resolver.subscribe(sentinel)).await
         {
-            let name = asking.sentinels.master.clone();
-            drop(asking);
-            relay_announcements(&resolver, subscription, &name).await;
+            let name = resolver.sentinels.master.clone();
+            drop(resolver);
+            relay_announcements(&weak, subscription, &name).await;
         }
         tokio::time::sleep(MAX_RESUBSCRIBE_DELAY.mul_f64(rand::random_range(0.2..=1.0))).await;
     }
 }
 
-/// Hints at announcements until the Sentinel is silent. What was announced while nobody listened, or
-/// before the other Sentinels knew, is found by hinting some more times.
+/// Turns announcements into hints until the Sentinel stops responding.
+///
+/// Further hints follow, also at the start, to catch failovers that were announced before the
+/// subscription or before the other Sentinels have learned of them.
 async fn relay_announcements(resolver: &Weak<SentinelResolver>, subscription: PubSub, name: &str) {
     let (mut sink, mut messages) = subscription.split();
-    let mut again = HINTS_PER_ANNOUNCEMENT;
+    let mut hints_left = HINTS_PER_ANNOUNCEMENT;
     loop {
         tokio::select! {
             message = messages.next() => {
                 let text = message.map(|message| message.get_payload::<String>());
                 let Some(Ok(text)) = text else { return };
                 if text.split(' ').next() == Some(name) {
-                    again = HINTS_PER_ANNOUNCEMENT;
+                    hints_left = HINTS_PER_ANNOUNCEMENT;
                 }
             }
             () = tokio::time::sleep(PING_INTERVAL) => {
-                let answer = tokio::time::timeout(SENTINEL_TIMEOUT, sink.ping::<redis::Value>());
-                if !matches!(answer.await, Ok(Ok(_))) {
+                let pong = tokio::time::timeout(SENTINEL_TIMEOUT, sink.ping::<redis::Value>());
+                if !matches!(pong.await, Ok(Ok(_))) {
                     return;
                 }
             }
@@ -212,8 +218,8 @@ async fn relay_announcements(resolver: &Weak<SentinelResolver>, subscription: Pu
         let Some(resolver) = resolver.upgrade() else {
             return;
         };
-        if again > 0 {
-            again -= 1;
+        if hints_left > 0 {
+            hints_left -= 1;
             resolver.hint();
         }
     }

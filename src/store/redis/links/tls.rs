@@ -1,4 +1,4 @@
-//! TLS towards Redis. The server's certificate is always verified, for the host that was asked for.
+//! TLS to Redis. The server's certificate is always verified, for the configured host.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,28 +16,26 @@ use zeroize::Zeroizing;
 use super::exchange_error::ExchangeError;
 use crate::settings::{RedisNode, RedisTls};
 
-/// Shakes hands. The files are read each time: a renewed certificate is used from the next
-/// connection on.
+/// Performs the TLS handshake. Files are read each time, so that renewed certificates take effect.
 pub(in crate::store::redis) async fn connect_tls(
     node: &RedisNode,
     files: &RedisTls,
     stream: TcpStream,
 ) -> Result<TlsStream<TcpStream>, ExchangeError> {
     let name = ServerName::try_from(node.host.clone()).map_err(|_| {
-        ExchangeError::unreachable("TLS: the host is not a name that a certificate is for")
+        ExchangeError::unreachable("TLS: the host is not a valid name for a certificate")
     })?;
     let files = files.clone();
-    let reading = tokio::task::spawn_blocking(move || client_config(&files));
-    let config = reading
+    let config = tokio::task::spawn_blocking(move || client_config(&files))
         .await
         .map_err(|_| ExchangeError::unreachable("TLS: the files could not be read"))?
-        .map_err(|what| ExchangeError::unreachable(&format!("TLS: {what}")))?;
-    let shaking = TlsConnector::from(Arc::new(config)).connect(name, stream);
-    let stream = shaking.await.map_err(redis::RedisError::from)?;
+        .map_err(|message| ExchangeError::unreachable(&format!("TLS: {message}")))?;
+    let handshake = TlsConnector::from(Arc::new(config)).connect(name, stream);
+    let stream = handshake.await.map_err(redis::RedisError::from)?;
     Ok(stream)
 }
 
-/// What went wrong in TLS, if that is what an input error is about. It has no secret in it.
+/// Describes a TLS error, without secrets; `None`: the I/O error has another cause.
 pub(in crate::store::redis) fn describe_tls_error(error: &io::Error) -> Option<String> {
     let inner = error.get_ref()?.downcast_ref::<rustls::Error>()?;
     Some(format!("TLS: {inner}"))
@@ -74,7 +72,7 @@ fn load_roots(path: &Path) -> Result<RootCertStore, String> {
     Ok(roots)
 }
 
-/// Those that are not understood are passed over, as a system may have some.
+/// Loads the system's roots; certificates that cannot be parsed are skipped.
 fn system_roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -83,9 +81,10 @@ fn system_roots() -> RootCertStore {
 
 fn load_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let pem = read_file(path)?;
-    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    all.ok()
-        .filter(|all| !all.is_empty())
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    certificates
+        .ok()
+        .filter(|certificates| !certificates.is_empty())
         .ok_or_else(|| format!("{} has no certificate", path.display()))
 }
 

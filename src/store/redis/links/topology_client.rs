@@ -1,4 +1,4 @@
-//! The way from one handle to the store: one link, or one to each master of a cluster.
+//! Client of one store handle: a single connection, or one to each master of a cluster.
 
 use std::sync::Arc;
 
@@ -13,21 +13,22 @@ use super::sentinel::SentinelResolver;
 use crate::settings::Topology;
 use crate::store::redis::codec::scripts::Scripts;
 
-/// What a process needs to know to make roads.
+/// Creates clients for the configured topology; shared by the process.
 #[derive(Clone)]
 pub(in crate::store::redis) enum TopologyConnector {
     Direct(Target),
     Cluster(Arc<ClusterMap>),
 }
 
+/// Client of one store handle.
 pub(in crate::store::redis) enum TopologyClient {
     Direct(StoreConnection),
     Cluster(ClusterClient),
 }
 
 impl TopologyConnector {
-    pub(in crate::store::redis) fn new(links: &Arc<ConnectionContext>) -> TopologyConnector {
-        let address = &links.address;
+    pub(in crate::store::redis) fn new(context: &Arc<ConnectionContext>) -> TopologyConnector {
+        let address = &context.address;
         match &address.topology {
             Topology::Standalone(server) => {
                 TopologyConnector::Direct(Target::Server(server.clone()))
@@ -38,45 +39,45 @@ impl TopologyConnector {
             }
             Topology::Cluster(seeds) => TopologyConnector::Cluster(Arc::new(ClusterMap::new(
                 seeds.clone(),
-                Arc::clone(links),
+                Arc::clone(context),
             ))),
         }
     }
 
-    /// Begins to connect, on the current tokio runtime.
+    /// Creates a client, which connects in a task on the current Tokio runtime.
     pub(in crate::store::redis) fn connect(
         &self,
-        links: Arc<ConnectionContext>,
+        context: Arc<ConnectionContext>,
         scripts: Arc<Scripts>,
     ) -> TopologyClient {
         match self {
             TopologyConnector::Direct(target) => {
-                TopologyClient::Direct(StoreConnection::spawn(target.clone(), links, scripts))
+                TopologyClient::Direct(StoreConnection::spawn(target.clone(), context, scripts))
             }
-            TopologyConnector::Cluster(atlas) => {
-                TopologyClient::Cluster(ClusterClient::spawn(Arc::clone(atlas), links, scripts))
+            TopologyConnector::Cluster(map) => {
+                TopologyClient::Cluster(ClusterClient::spawn(Arc::clone(map), context, scripts))
             }
         }
     }
 }
 
 impl TopologyClient {
-    /// Whether every key can be reached.
+    /// Whether the servers of all keys are connected.
     pub(in crate::store::redis) fn is_up(&self) -> bool {
         match self {
-            TopologyClient::Direct(link) => link.is_up(),
+            TopologyClient::Direct(connection) => connection.is_up(),
             TopologyClient::Cluster(cluster) => cluster.is_up(),
         }
     }
 
-    /// Whether keys may lie apart, so that no script sees them together.
+    /// Whether keys may be on different servers, out of reach of a common script.
     pub(in crate::store::redis) fn is_cluster(&self) -> bool {
         matches!(self, TopologyClient::Cluster(_))
     }
 
     pub(in crate::store::redis) fn report_timeout(&self) {
         match self {
-            TopologyClient::Direct(link) => link.report_timeout(),
+            TopologyClient::Direct(connection) => connection.report_timeout(),
             TopologyClient::Cluster(cluster) => cluster.report_timeout(),
         }
     }
@@ -86,40 +87,41 @@ impl TopologyClient {
         command: &Cmd,
     ) -> Result<Value, ExchangeError> {
         match self {
-            TopologyClient::Direct(link) => link.execute(command).await,
-            // Boxed: a future of its size would be moved about on every request's path.
+            TopologyClient::Direct(connection) => connection.execute(command).await,
+            // Boxed: a future of its size would be moved on every request's path.
             TopologyClient::Cluster(cluster) => Box::pin(cluster.execute(command)).await,
         }
     }
 
-    /// Answers that are errors are among those returned.
+    /// Sends several commands; server errors are among the replies.
     pub(in crate::store::redis) async fn execute_all(
         &self,
         commands: &Pipeline,
     ) -> Result<Vec<Value>, ExchangeError> {
         match self {
-            TopologyClient::Direct(link) => link.execute_all(commands).await,
+            TopologyClient::Direct(connection) => connection.execute_all(commands).await,
             TopologyClient::Cluster(cluster) => cluster.execute_all(commands).await,
         }
     }
 
-    /// Asks many things, and another one of each server that they went to, after them on the same
-    /// connection: the answers, and the servers' answers to the last.
+    /// Sends several commands, then `last` to each server that received one, on the same connection.
+    ///
+    /// Returns the replies, and each server's reply to `last`.
     pub(in crate::store::redis) async fn execute_all_then(
         &self,
         commands: &Pipeline,
         last: &Cmd,
     ) -> Result<(Vec<Value>, Vec<Value>), ExchangeError> {
         match self {
-            TopologyClient::Direct(link) => {
-                let (replies, last) = link.execute_all_then(commands, last).await?;
+            TopologyClient::Direct(connection) => {
+                let (replies, last) = connection.execute_all_then(commands, last).await?;
                 Ok((replies, vec![last]))
             }
             TopologyClient::Cluster(cluster) => cluster.execute_all_then(commands, last).await,
         }
     }
 
-    /// How many servers have keys.
+    /// Number of servers that hold keys.
     pub(in crate::store::redis) fn server_count(&self) -> usize {
         match self {
             TopologyClient::Direct(_) => 1,
@@ -127,15 +129,15 @@ impl TopologyClient {
         }
     }
 
-    /// Asks one of the servers that have keys, by its place.
+    /// Sends a command to one of the servers that hold keys, by its index.
     pub(in crate::store::redis) async fn execute_on_server(
         &self,
-        place: usize,
+        index: usize,
         command: &Cmd,
     ) -> Result<Value, ExchangeError> {
         match self {
-            TopologyClient::Direct(link) => link.execute(command).await,
-            TopologyClient::Cluster(cluster) => cluster.execute_on_master(place, command).await,
+            TopologyClient::Direct(connection) => connection.execute(command).await,
+            TopologyClient::Cluster(cluster) => cluster.execute_on_master(index, command).await,
         }
     }
 }

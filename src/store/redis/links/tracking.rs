@@ -1,5 +1,6 @@
-//! The connection on which the store tells of its changes: of the keys that gateways remember, to
-//! every gateway, whoever wrote them (`CLIENT TRACKING` in its broadcasting mode).
+//! Tracking connection, on which Redis sends invalidations of the keys that gateways cache.
+//!
+//! Uses `CLIENT TRACKING` in broadcast mode: every gateway is notified, whoever wrote the key.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,16 +26,16 @@ use crate::store::invalidation::TrackingEvent;
 use crate::store::redis::codec::keys::Keys;
 use crate::store::redis::{Redis, parse_time};
 
-/// How often the store is asked whether all was heard.
+/// Interval of the heartbeats that confirm all invalidations to have arrived.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(200);
-/// How long it may take to answer.
+/// Timeout of a heartbeat.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// The store's clock, carried on by this machine's steady one.
+/// Estimate of the store's time, advanced by this machine's monotonic clock.
 #[derive(Debug)]
 pub(in crate::store::redis) struct StoreClock {
     started: Instant,
-    /// What the store's clock said when this began; 0: nobody knows.
+    /// The store's time at `started`; 0: unknown.
     store_time_at_start: AtomicU64,
 }
 
@@ -56,7 +57,7 @@ impl StoreClock {
     fn now(&self) -> Millis {
         match self.store_time_at_start.load(Ordering::Relaxed) {
             0 => clock::unix_millis(),
-            began => began + self.elapsed(),
+            store_time_at_start => store_time_at_start + self.elapsed(),
         }
     }
 
@@ -65,75 +66,75 @@ impl StoreClock {
     }
 }
 
-/// Up to when each server was heard.
+/// Latest heartbeat of each server.
 struct Heartbeats(Mutex<Vec<Option<(Instant, Millis)>>>);
 
 impl Heartbeats {
-    /// Takes one down, and tells up to when all of them were heard.
-    fn record(&self, place: usize, proof: (Instant, Millis)) -> Option<(Instant, Millis)> {
-        let mut proofs = self.0.lock();
-        if let Some(kept) = proofs.get_mut(place) {
-            *kept = Some(proof);
+    /// Records a server's heartbeat; returns the oldest of all servers, once each has one.
+    fn record(&self, index: usize, heartbeat: (Instant, Millis)) -> Option<(Instant, Millis)> {
+        let mut heartbeats = self.0.lock();
+        if let Some(entry) = heartbeats.get_mut(index) {
+            *entry = Some(heartbeat);
         }
-        let mut all = proofs.iter().copied();
+        let mut all = heartbeats.iter().copied();
         let first = all.next()?;
-        all.fold(first, |all, one| {
-            let ((as_of, now), (also_as_of, also_now)) = (all?, one?);
-            Some((as_of.min(also_as_of), now.min(also_now)))
+        all.fold(first, |oldest, heartbeat| {
+            let ((as_of, now), (other_as_of, other_now)) = (oldest?, heartbeat?);
+            Some((as_of.min(other_as_of), now.min(other_now)))
         })
     }
 }
 
-/// A connection on which one server tells of its changes.
+/// Tracking connection to one server.
 struct TrackingConnection {
     connection: MultiplexedConnection,
     lost: Arc<Notify>,
 }
 
 impl Redis {
-    /// The store's clock as it was last told, and this machine's until then.
+    /// The estimate of the store's time; this machine's time before the first heartbeat.
     pub(in crate::store) fn clock(&self) -> Millis {
         self.clock.now()
     }
 
-    /// Listens for ever, on connections of its own.
+    /// Tracks changes on separate connections; runs forever.
     pub(in crate::store) async fn track_changes(
         &self,
-        hear: impl Fn(TrackingEvent) + Send + Sync + 'static,
+        on_event: impl Fn(TrackingEvent) + Send + Sync + 'static,
     ) {
-        let hear = Arc::new(hear);
+        let on_event = Arc::new(on_event);
         match &self.connector {
-            TopologyConnector::Direct(target) => self.track_server(target, hear).await,
-            TopologyConnector::Cluster(atlas) => self.track_cluster(atlas, hear).await,
+            TopologyConnector::Direct(target) => self.track_server(target, on_event).await,
+            TopologyConnector::Cluster(map) => self.track_cluster(map, on_event).await,
         }
     }
 
     async fn track_server(
         &self,
         target: &Target,
-        hear: Arc<impl Fn(TrackingEvent) + Send + Sync + 'static>,
+        on_event: Arc<impl Fn(TrackingEvent) + Send + Sync + 'static>,
     ) {
         let mut pause = MIN_BACKOFF;
         loop {
-            let listening = async {
+            let opening = async {
                 let server = target.resolve().await?;
-                let ear = self.open_tracking(&server, Arc::clone(&hear)).await?;
-                Ok::<_, ExchangeError>((server, ear))
+                let tracking = self.open_tracking(&server, Arc::clone(&on_event)).await?;
+                Ok::<_, ExchangeError>((server, tracking))
             };
-            match listening.await {
-                Ok((server, ear)) => {
+            match opening.await {
+                Ok((server, tracking)) => {
                     pause = MIN_BACKOFF;
-                    hear(TrackingEvent::InvalidateAll);
-                    let proof = |as_of, now| hear(TrackingEvent::ConfirmedUpTo(as_of, now));
-                    let fault = tokio::select! {
-                        fault = self.run_heartbeat(&ear, false, proof) => fault,
+                    on_event(TrackingEvent::InvalidateAll);
+                    let confirm = |as_of, now| on_event(TrackingEvent::ConfirmedUpTo(as_of, now));
+                    let error = tokio::select! {
+                        error = self.run_heartbeat(&tracking, false, confirm) => error,
                         () = target.replaced(&server) => ExchangeError::unreachable("another master"),
                     };
-                    hear(TrackingEvent::Suspended);
-                    self.warn_not_tracking(&fault);
+                    on_event(TrackingEvent::Suspended);
+                    self.warn_not_tracking(&error);
                 }
-                Err(fault) => {
-                    self.warn_not_tracking(&fault);
+                Err(error) => {
+                    self.warn_not_tracking(&error);
                     pause = (pause * 2).min(MAX_BACKOFF);
                 }
             }
@@ -141,34 +142,34 @@ impl Redis {
         }
     }
 
-    /// In a cluster each master tells of its own keys: all of them must be heard.
+    /// Tracks a cluster, in which each master sends the invalidations of its own keys.
     async fn track_cluster(
         &self,
-        atlas: &Arc<ClusterMap>,
-        hear: Arc<impl Fn(TrackingEvent) + Send + Sync + 'static>,
+        cluster_map: &Arc<ClusterMap>,
+        on_event: Arc<impl Fn(TrackingEvent) + Send + Sync + 'static>,
     ) {
-        let mut maps = atlas.subscribe();
+        let mut maps = cluster_map.subscribe();
         let mut pause = MIN_BACKOFF;
         loop {
             let map = maps.borrow_and_update().clone();
             let masters = map.iter().flat_map(|map| map.masters());
-            let opening = masters.map(|server| self.open_tracking(server, Arc::clone(&hear)));
+            let opening = masters.map(|server| self.open_tracking(server, Arc::clone(&on_event)));
             match try_join_all(opening).await {
-                Ok(ears) if !ears.is_empty() => {
+                Ok(connections) if !connections.is_empty() => {
                     pause = MIN_BACKOFF;
-                    hear(TrackingEvent::InvalidateAll);
-                    let fault = tokio::select! {
-                        fault = self.run_heartbeats(&ears, &*hear) => fault,
+                    on_event(TrackingEvent::InvalidateAll);
+                    let error = tokio::select! {
+                        error = self.run_heartbeats(&connections, &*on_event) => error,
                         _ = maps.changed() => ExchangeError::unreachable("other masters"),
                     };
-                    hear(TrackingEvent::Suspended);
-                    atlas.request_refresh();
-                    self.warn_not_tracking(&fault);
+                    on_event(TrackingEvent::Suspended);
+                    cluster_map.request_refresh();
+                    self.warn_not_tracking(&error);
                 }
                 Ok(_) => {}
-                Err(fault) => {
-                    atlas.request_refresh();
-                    self.warn_not_tracking(&fault);
+                Err(error) => {
+                    cluster_map.request_refresh();
+                    self.warn_not_tracking(&error);
                     pause = (pause * 2).min(MAX_BACKOFF);
                 }
             }
@@ -178,38 +179,38 @@ impl Redis {
 
     async fn run_heartbeats(
         &self,
-        ears: &[TrackingConnection],
-        hear: &(impl Fn(TrackingEvent) + Send + Sync),
+        connections: &[TrackingConnection],
+        on_event: &(impl Fn(TrackingEvent) + Send + Sync),
     ) -> ExchangeError {
-        let proofs = Heartbeats(Mutex::new(vec![None; ears.len()]));
-        let proofs = &proofs;
-        let listening = ears.iter().enumerate().map(|(place, ear)| {
-            let proof = move |as_of, now| {
-                if let Some((as_of, now)) = proofs.record(place, (as_of, now)) {
-                    hear(TrackingEvent::ConfirmedUpTo(as_of, now));
+        let heartbeats = Heartbeats(Mutex::new(vec![None; connections.len()]));
+        let heartbeats = &heartbeats;
+        let running = connections.iter().enumerate().map(|(index, tracking)| {
+            let confirm = move |as_of, now| {
+                if let Some((as_of, now)) = heartbeats.record(index, (as_of, now)) {
+                    on_event(TrackingEvent::ConfirmedUpTo(as_of, now));
                 }
             };
-            Box::pin(self.run_heartbeat(ear, true, proof))
+            Box::pin(self.run_heartbeat(tracking, true, confirm))
         });
-        select_all(listening).await.0
+        select_all(running).await.0
     }
 
-    fn warn_not_tracking(&self, fault: &ExchangeError) {
+    fn warn_not_tracking(&self, error: &ExchangeError) {
         let topology = &self.context.address.topology;
         self.context
-            .warn(topology, "changes in the store are not heard", fault);
+            .warn(topology, "cannot track changes in the store", error);
     }
 
-    /// What is done with each message, before any answer that comes after it is read.
+    /// Handles each push message, before any reply that arrives after it is read.
     fn push_handler(
         &self,
-        hear: Arc<impl Fn(TrackingEvent) + Send + Sync + 'static>,
+        on_event: Arc<impl Fn(TrackingEvent) + Send + Sync + 'static>,
         lost: Arc<Notify>,
     ) -> impl Fn(PushInfo) -> Result<(), redis::aio::SendError> + Send + Sync + 'static {
         let keys = Arc::clone(&self.keys);
         move |message| {
             match message.kind {
-                PushKind::Invalidate => dispatch_invalidation(&keys, &message.data, &*hear),
+                PushKind::Invalidate => dispatch_invalidation(&keys, &message.data, &*on_event),
                 PushKind::Disconnection => lost.notify_one(),
                 _ => {}
             }
@@ -220,42 +221,44 @@ impl Redis {
     async fn open_tracking(
         &self,
         server: &RedisNode,
-        hear: Arc<impl Fn(TrackingEvent) + Send + Sync + 'static>,
+        on_event: Arc<impl Fn(TrackingEvent) + Send + Sync + 'static>,
     ) -> Result<TrackingConnection, ExchangeError> {
         let lost = Arc::new(Notify::new());
-        let heard = self.push_handler(hear, Arc::clone(&lost));
-        let mut connection = dial::connect_tracking(server, &self.context.address, heard).await?;
-        let asking = tracking_command(&self.keys);
+        let handler = self.push_handler(on_event, Arc::clone(&lost));
+        let mut connection = dial::connect_tracking(server, &self.context.address, handler).await?;
+        let command = tracking_command(&self.keys);
         timeout(
             HEARTBEAT_TIMEOUT * 5,
-            asking.query_async::<Value>(&mut connection),
+            command.query_async::<Value>(&mut connection),
         )
         .await
         .map_err(|_| no_response())??;
         Ok(TrackingConnection { connection, lost })
     }
 
-    /// Proves again and again that everything was heard: an answer comes after all messages that the
-    /// store had sent by then. A server of a cluster must still be one that takes writes: if another
-    /// has taken its place, it is there that changes are told.
+    /// Sends heartbeats until one fails.
+    ///
+    /// A reply arrives after all invalidations that the server had sent before it, and so confirms
+    /// that none is missing. A server of a cluster must still be a master: another one in its place
+    /// sends the invalidations.
     async fn run_heartbeat(
         &self,
-        ear: &TrackingConnection,
-        member: bool,
-        proof: impl Fn(Instant, Millis) + Send,
+        tracking: &TrackingConnection,
+        is_member: bool,
+        confirm: impl Fn(Instant, Millis) + Send,
     ) -> ExchangeError {
-        let mut connection = ear.connection.clone();
-        let mut questions = redis::pipe();
-        questions.cmd("TIME");
-        if member {
-            questions.cmd("ROLE");
-            questions.cmd("CLUSTER").arg("INFO");
+        let mut connection = tracking.connection.clone();
+        let mut commands = redis::pipe();
+        commands.cmd("TIME");
+        if is_member {
+            commands.cmd("ROLE");
+            commands.cmd("CLUSTER").arg("INFO");
         }
-        let count = questions.len();
+        let count = commands.len();
         loop {
-            let asked_at = clock::monotonic();
-            let asking = connection.send_packed_commands(&questions, 0, count);
-            match timeout(HEARTBEAT_TIMEOUT, asking).await {
+            let sent_at = clock::monotonic();
+            let replies = connection.send_packed_commands(&commands, 0, count);
+            match timeout(HEARTBEAT_TIMEOUT, replies).await {
                 Ok(Ok(replies)) => {
                     let Some(now) = replies.first().and_then(parse_time) else {
                         return no_response();
@@ -264,20 +267,20 @@ impl Redis {
                         return ExchangeError::unreachable("another master");
                     }
                     self.clock.set(now);
-                    proof(asked_at, now);
+                    confirm(sent_at, now);
                 }
                 Ok(Err(error)) => return ExchangeError::from(error),
                 Err(_) => return no_response(),
             }
             tokio::select! {
                 () = sleep(HEARTBEAT_INTERVAL) => {}
-                () = ear.lost.notified() => return no_response(),
+                () = tracking.lost.notified() => return no_response(),
             }
         }
     }
 }
 
-/// Asks to be told of every change of what gateways remember.
+/// The command that enables invalidations of all keys that gateways cache.
 fn tracking_command(keys: &Keys) -> Cmd {
     let mut command = redis::cmd("CLIENT");
     command.arg("TRACKING").arg("ON").arg("BCAST");
@@ -287,22 +290,22 @@ fn tracking_command(keys: &Keys) -> Cmd {
     command
 }
 
-/// A message names the keys that changed, or none where all did.
-fn dispatch_invalidation(keys: &Keys, message: &[Value], hear: &impl Fn(TrackingEvent)) {
+/// Dispatches an invalidation message, which lists the changed keys, or none if all have changed.
+fn dispatch_invalidation(keys: &Keys, message: &[Value], on_event: &impl Fn(TrackingEvent)) {
     match message.first() {
         Some(Value::Array(changed)) => {
             for key in changed {
                 if let Value::BulkString(key) = key
                     && let Some(item) = keys.tracked_item(key)
                 {
-                    hear(TrackingEvent::Changed(item));
+                    on_event(TrackingEvent::Changed(item));
                 }
             }
         }
-        _ => hear(TrackingEvent::InvalidateAll),
+        _ => on_event(TrackingEvent::InvalidateAll),
     }
 }
 
 fn no_response() -> ExchangeError {
-    ExchangeError::unreachable("no answer")
+    ExchangeError::unreachable("no response")
 }

@@ -1,4 +1,4 @@
-//! What the holder of a session changes of it.
+//! Changes that clients make to their own session.
 
 use std::time::Duration;
 
@@ -13,8 +13,9 @@ use crate::store::{AmendOutcome, Amendment, SessionEntry, StoreError};
 use crate::telemetry::metrics::StoreOperation;
 
 impl Redis {
-    /// The merge is made here, and written if the record is still the one that was read; if not, it
-    /// is made again. Whoever is overtaken again and again runs into the deadline.
+    /// Merges the change here, and writes it if the record's revision has not changed; else retries.
+    ///
+    /// The caller's deadline bounds the retries.
     pub(in crate::store) async fn amend(
         &self,
         id: SessionId,
@@ -25,13 +26,16 @@ impl Redis {
             let Some(mut entry) = self.session(id).await? else {
                 return Ok(AmendOutcome::Gone);
             };
-            let read = entry.session.revision;
+            let revision = entry.session.revision;
             if amendment.apply(&mut entry.session).is_err() {
                 return Ok(AmendOutcome::DataTooLong);
             }
             let session = &entry.session;
             let call = self.scripts.amend.call(&self.keys.record_and_usage(&id));
-            let call = call.arg(idle_millis(idle)).arg(read).arg(&*session.data);
+            let call = call
+                .arg(idle_millis(idle))
+                .arg(revision)
+                .arg(&*session.data);
             let call = match &session.device.name {
                 Some(name) => call.arg(&**name),
                 None => call,
@@ -72,14 +76,14 @@ impl Redis {
         Ok(Some(entry))
     }
 
-    /// A call about one session, and the question for its open connections.
+    /// Adds a read of the session's open connections to a call.
     pub(in crate::store::redis) fn with_open_connections(
         &self,
         call: ScriptCall,
         id: SessionId,
     ) -> Vec<ScriptCall> {
-        let mut question = redis::cmd("HGETALL");
-        question.arg(self.keys.live(&id));
-        vec![call, question.into()]
+        let mut command = redis::cmd("HGETALL");
+        command.arg(self.keys.live(&id));
+        vec![call, command.into()]
     }
 }

@@ -1,6 +1,8 @@
-//! Decisions in a cluster, where what a request asks for lies apart: each part is asked of the server
-//! that has it, all side by side, and spends there. What a request that is refused has spent is given
-//! back right after. So a race may refuse one too many, and never admits one.
+//! Decisions in a cluster, where the keys of a request are on different servers.
+//!
+//! Each part of the query is sent to its server, in parallel, and spends there. If the request is
+//! refused, its charges are refunded right after. A race may refuse a request too many, but never
+//! admits one.
 
 use std::future::poll_fn;
 use std::slice::from_ref;
@@ -9,103 +11,110 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::limits::{Algorithm, Charge, Decision};
+use crate::limits::{Charge, Decision};
 use crate::routing::Requirements;
 use crate::store::redis::Redis;
 use crate::store::redis::links::exchange_error;
 use crate::store::{Query, QueryResult, SessionLookup, StoreError};
 
-/// How long giving back may take; what is not given back then leaves with its window.
+/// Timeout of a refund; requests that are not refunded expire with their window.
 const REFUND_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A limit that was asked on its own.
+/// Decision of a charge that was sent on its own.
 struct ChargeOutcome<'a> {
     charge: &'a Charge,
     decision: Decision,
 }
 
 impl Redis {
-    /// One trip, to several servers at once. A second one only for limits that bind by roles, where
-    /// this gateway did not know the session's.
+    /// Decides in one round trip to several servers in parallel.
+    ///
+    /// A second one is needed only for limits that depend on roles if the session is not cached.
     pub(in crate::store::redis) async fn decide_in_cluster(
         &self,
-        inquiry: &Query<'_>,
+        query: &Query<'_>,
         idle: Option<Duration>,
     ) -> Result<QueryResult, StoreError> {
-        let early: Vec<&Charge> = inquiry
+        let early: Vec<&Charge> = query
             .charges_after_auth
             .iter()
-            .filter(|c| can_charge_early(c, inquiry))
+            .filter(|c| can_charge_early(c, query))
             .collect();
-        let anything = Requirements::default();
-        let mut parts: Vec<Query<'_>> = inquiry
+        let no_requirements = Requirements::default();
+        let mut parts: Vec<Query<'_>> = query
             .charges_before_auth
             .iter()
-            .map(|c| limit_query(c, &anything))
+            .map(|c| limit_query(c, &no_requirements))
             .collect();
-        parts.extend(identity_queries(inquiry, &anything));
-        parts.extend(early.iter().map(|c| limit_query(c, &anything)));
-        let mut found = self.query_parts(&parts, idle).await?;
-        let now = found.iter().map(|one| one.now).max();
-        let after = found.split_off(found.len().saturating_sub(early.len()));
+        parts.extend(identity_queries(query, &no_requirements));
+        parts.extend(early.iter().map(|c| limit_query(c, &no_requirements)));
+        let mut results = self.query_parts(&parts, idle).await?;
+        let now = results.iter().map(|result| result.now).max();
+        let after = results.split_off(results.len().saturating_sub(early.len()));
         let after = pair_decisions(early, after);
-        let rest = found.split_off(inquiry.charges_before_auth.len().min(found.len()));
-        let before = pair_decisions(inquiry.charges_before_auth.iter(), found);
-        let mut findings = merge_results(rest, now.unwrap_or_default());
+        let identity = results.split_off(query.charges_before_auth.len().min(results.len()));
+        let before = pair_decisions(query.charges_before_auth.iter(), results);
+        let mut result = merge_results(identity, now.unwrap_or_default());
         if any_refused(&before) {
             self.refund_in_background(spent_charges(before.iter().chain(&after)))
                 .await;
-            findings = merge_results(Vec::new(), findings.now);
-            findings.decisions = before.into_iter().map(refunded_decision).collect();
-        } else if !identity_passes(inquiry, &findings) {
+            result = merge_results(Vec::new(), result.now);
+            result.decisions = before.into_iter().map(refunded_decision).collect();
+        } else if !identity_passes(query, &result) {
             self.refund_in_background(spent_charges(&after)).await;
-            findings.decisions = before.into_iter().map(|asked| asked.decision).collect();
+            result.decisions = before.into_iter().map(|outcome| outcome.decision).collect();
         } else {
-            findings.decisions = self
-                .settle_limits(inquiry, &findings.session, before, after, idle)
+            result.decisions = self
+                .settle_limits(query, &result.session, before, after, idle)
                 .await?;
         }
-        Ok(findings)
+        Ok(result)
     }
 
-    /// What is left once the session is known: those limits are asked that bind it and were not yet,
-    /// and those do not count that it is exempt from.
+    /// Decides the limits once the session is known.
+    ///
+    /// Sends the charges that apply to it and were not sent yet, and refunds those from which it is
+    /// exempt.
     async fn settle_limits(
         &self,
-        inquiry: &Query<'_>,
+        query: &Query<'_>,
         session: &SessionLookup,
         before: Vec<ChargeOutcome<'_>>,
         after: Vec<ChargeOutcome<'_>>,
         idle: Option<Duration>,
     ) -> Result<Vec<Decision>, StoreError> {
-        let binds = |charge: &Charge| match session {
+        let applies = |charge: &Charge| match session {
             SessionLookup::Active(session, _) => charge.limit.applies_to(&session.roles),
             _ => true,
         };
-        let missing = inquiry
+        let missing = query
             .charges_after_auth
             .iter()
-            .filter(|c| binds(c) && !can_charge_early(c, inquiry));
+            .filter(|c| applies(c) && !can_charge_early(c, query));
         let missing: Vec<&Charge> = missing.collect();
-        let anything = Requirements::default();
-        let parts: Vec<Query<'_>> = missing.iter().map(|c| limit_query(c, &anything)).collect();
+        let no_requirements = Requirements::default();
+        let parts: Vec<Query<'_>> = missing
+            .iter()
+            .map(|c| limit_query(c, &no_requirements))
+            .collect();
         let late = pair_decisions(missing, self.query_parts(&parts, idle).await?);
-        let (mut bound, exempt): (Vec<ChargeOutcome<'_>>, Vec<ChargeOutcome<'_>>) =
-            after.into_iter().partition(|asked| binds(asked.charge));
-        bound.extend(late);
-        let place = |asked: &ChargeOutcome<'_>| {
-            let mut charges = inquiry.charges_after_auth.iter();
-            charges.position(|charge| std::ptr::eq(charge, asked.charge))
+        let (mut applying, exempt): (Vec<ChargeOutcome<'_>>, Vec<ChargeOutcome<'_>>) = after
+            .into_iter()
+            .partition(|outcome| applies(outcome.charge));
+        applying.extend(late);
+        let position = |outcome: &ChargeOutcome<'_>| {
+            let mut charges = query.charges_after_auth.iter();
+            charges.position(|charge| std::ptr::eq(charge, outcome.charge))
         };
-        bound.sort_by_key(place);
-        let all: Vec<ChargeOutcome<'_>> = before.into_iter().chain(bound).collect();
+        applying.sort_by_key(position);
+        let all: Vec<ChargeOutcome<'_>> = before.into_iter().chain(applying).collect();
         if any_refused(&all) {
             self.refund_in_background(spent_charges(all.iter().chain(&exempt)))
                 .await;
             return Ok(all.into_iter().map(refunded_decision).collect());
         }
         self.refund_in_background(spent_charges(&exempt)).await;
-        Ok(all.into_iter().map(|asked| asked.decision).collect())
+        Ok(all.into_iter().map(|outcome| outcome.decision).collect())
     }
 
     async fn query_parts(
@@ -115,128 +124,127 @@ impl Redis {
     ) -> Result<Vec<QueryResult>, StoreError> {
         let calls = parts.iter().map(|part| self.decide_call(part, idle));
         let replies = self.run_all(calls.collect()).await?;
-        let found = parts.iter().zip(replies);
-        found
+        let results = parts.iter().zip(replies);
+        results
             .map(|(part, reply)| {
                 self.parse_query_result(part, exchange_error::reject_server_error(reply)?)
             })
             .collect()
     }
 
-    /// Does not wait for it, but has it on its way ahead of whatever this handle asks next.
+    /// Refunds charges without waiting, but ahead of the next request of this handle.
     pub(in crate::store) async fn refund_in_background(&self, charges: Vec<Charge>) {
         if charges.is_empty() {
             return;
         }
         let redis = self.clone();
-        let mut giving = Box::pin(async move {
-            // A failure is one of the store, which is counted there.
+        let mut refund = Box::pin(async move {
+            // A refund that fails is not repeated: the charges expire with their window.
             let _ = timeout(REFUND_TIMEOUT, redis.refund(&charges)).await;
         });
-        let done = poll_fn(|context| Poll::Ready(giving.as_mut().poll(context).is_ready()));
-        if !done.await {
-            tokio::spawn(giving);
+        // The first poll queues the commands.
+        let is_done = poll_fn(|context| Poll::Ready(refund.as_mut().poll(context).is_ready()));
+        if !is_done.await {
+            tokio::spawn(refund);
         }
     }
 }
 
-/// Whether a limit can be asked before the session is known: where it binds is no question of roles,
-/// or those that this gateway knows say that it does.
-fn can_charge_early(charge: &Charge, inquiry: &Query<'_>) -> bool {
+/// Whether a charge can be sent before the session is known.
+///
+/// It can if the limit does not depend on roles, or applies to the roles of the cached session.
+fn can_charge_early(charge: &Charge, query: &Query<'_>) -> bool {
     let limit = &charge.limit;
-    let by_roles = !(limit.roles.is_empty() && limit.except_roles.is_empty());
-    let known = inquiry.cached.as_ref();
-    !by_roles
-        || inquiry.session.is_none()
-        || known.is_some_and(|session| limit.applies_to(&session.roles))
+    let depends_on_roles = !(limit.roles.is_empty() && limit.except_roles.is_empty());
+    let cached = query.cached.as_ref();
+    !depends_on_roles
+        || query.session.is_none()
+        || cached.is_some_and(|session| limit.applies_to(&session.roles))
 }
 
-fn limit_query<'a>(charge: &'a Charge, anything: &'a Requirements) -> Query<'a> {
+fn limit_query<'a>(charge: &'a Charge, no_requirements: &'a Requirements) -> Query<'a> {
     Query {
         charges_before_auth: from_ref(charge),
-        ..Query::empty(anything)
+        ..Query::empty(no_requirements)
     }
 }
 
-/// The session, the blacklist entry and the cut-off, as far as they are asked for.
+/// Splits off the query's session, blacklist entry and cut-off, each as a query of its own.
 fn identity_queries<'a>(
-    inquiry: &Query<'a>,
-    anything: &'a Requirements,
+    query: &Query<'a>,
+    no_requirements: &'a Requirements,
 ) -> impl Iterator<Item = Query<'a>> {
-    let session = inquiry.session.map(|id| Query {
+    let session = query.session.map(|id| Query {
         session: Some(id),
-        cached: inquiry.cached.clone(),
-        last_access: inquiry.last_access,
-        ..Query::empty(anything)
+        cached: query.cached.clone(),
+        last_access: query.last_access,
+        ..Query::empty(no_requirements)
     });
-    let blacklist = inquiry.blacklist_key.map(|key| Query {
+    let blacklist = query.blacklist_key.map(|key| Query {
         blacklist_key: Some(key),
-        ..Query::empty(anything)
+        ..Query::empty(no_requirements)
     });
-    let cut_off = inquiry.cut_off_user.map(|person| Query {
-        cut_off_user: Some(person),
-        issued_at: inquiry.issued_at,
-        ..Query::empty(anything)
+    let cut_off = query.cut_off_user.map(|user| Query {
+        cut_off_user: Some(user),
+        issued_at: query.issued_at,
+        ..Query::empty(no_requirements)
     });
     [session, blacklist, cut_off].into_iter().flatten()
 }
 
-/// What was found of a request's identity, as one.
+/// Merges the results of the identity queries.
 fn merge_results(parts: Vec<QueryResult>, now: u64) -> QueryResult {
-    let nothing = QueryResult::empty(now);
-    parts.into_iter().fold(nothing, |all, part| QueryResult {
+    let empty = QueryResult::empty(now);
+    parts.into_iter().fold(empty, |merged, part| QueryResult {
         now: part.now,
         session: match part.session {
-            SessionLookup::NotQueried => all.session,
+            SessionLookup::NotQueried => merged.session,
             session => session,
         },
-        blacklisted: all.blacklisted || part.blacklisted,
-        cut_off: all.cut_off.or(part.cut_off),
-        decisions: all.decisions,
+        blacklisted: merged.blacklisted || part.blacklisted,
+        cut_off: merged.cut_off.or(part.cut_off),
+        decisions: merged.decisions,
     })
 }
 
 fn pair_decisions<'a>(
     charges: impl IntoIterator<Item = &'a Charge>,
-    found: Vec<QueryResult>,
+    results: Vec<QueryResult>,
 ) -> Vec<ChargeOutcome<'a>> {
-    let decisions = found.into_iter().flat_map(|one| one.decisions);
-    let both = charges.into_iter().zip(decisions);
-    both.map(|(charge, decision)| ChargeOutcome { charge, decision })
+    let decisions = results.into_iter().flat_map(|result| result.decisions);
+    let pairs = charges.into_iter().zip(decisions);
+    pairs
+        .map(|(charge, decision)| ChargeOutcome { charge, decision })
         .collect()
 }
 
-fn any_refused(asked: &[ChargeOutcome<'_>]) -> bool {
-    let mut asked = asked.iter();
-    asked.any(|one| !one.decision.allowed && !one.charge.limit.shadow)
+fn any_refused(outcomes: &[ChargeOutcome<'_>]) -> bool {
+    outcomes.iter().any(|outcome| outcome.decision.refuses())
 }
 
-fn identity_passes(inquiry: &Query<'_>, findings: &QueryResult) -> bool {
-    let session = match &findings.session {
+fn identity_passes(query: &Query<'_>, result: &QueryResult) -> bool {
+    let session_passes = match &result.session {
         SessionLookup::NotQueried => true,
-        SessionLookup::Active(session, _) => inquiry.is_met_by(session),
+        SessionLookup::Active(session, _) => query.is_met_by(session),
         SessionLookup::Missing | SessionLookup::Expired(_) | SessionLookup::Revoked(_) => false,
     };
-    session && !findings.blacklisted && !inquiry.is_cut_off(findings.cut_off)
+    session_passes && !result.blacklisted && !query.is_cut_off(result.cut_off)
 }
 
-/// Those that have counted the request: a limit that does not allow it does not.
-fn spent_charges<'a>(asked: impl IntoIterator<Item = &'a ChargeOutcome<'a>>) -> Vec<Charge> {
-    let spent = asked.into_iter().filter(|one| one.decision.allowed);
-    spent.map(|one| one.charge.clone()).collect()
+/// The charges that were spent: a limit that refuses does not count the request.
+fn spent_charges<'a>(outcomes: impl IntoIterator<Item = &'a ChargeOutcome<'a>>) -> Vec<Charge> {
+    let spent = outcomes
+        .into_iter()
+        .filter(|outcome| outcome.decision.allowed);
+    spent.map(|outcome| outcome.charge.clone()).collect()
 }
 
-/// As the limit stands when the request has been given back.
-fn refunded_decision(asked: ChargeOutcome<'_>) -> Decision {
-    let mut decision = asked.decision;
+/// The state of a limit after the request has been refunded.
+fn refunded_decision(outcome: ChargeOutcome<'_>) -> Decision {
+    let mut decision = outcome.decision;
     if decision.allowed {
-        let limit = &asked.charge.limit;
-        let whole = match limit.algorithm {
-            Algorithm::TokenBucket { burst } => burst,
-            Algorithm::SlidingWindow | Algorithm::SlidingLog => limit.limit,
-        };
         decision.remaining += 1;
-        if decision.remaining >= whole {
+        if decision.remaining >= outcome.charge.limit.quota() {
             decision.reset_after = Duration::ZERO;
         }
     }

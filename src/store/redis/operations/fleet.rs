@@ -1,4 +1,4 @@
-//! The gateways: one hash, a field for each, `<heard up to> <until>`, both Unix ms.
+//! Presence of gateways: one hash, a field per gateway, `<confirmed up to> <valid until>` (Unix ms).
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,16 +10,16 @@ use crate::store::fleet::PRESENCE_TTL;
 use crate::store::redis::{Redis, decode_reply, parse_time};
 
 impl Redis {
-    /// Tells how many gateways there are.
+    /// Announces a gateway; returns the number of gateways.
     pub(in crate::store) async fn announce_presence(
         &self,
         name: &str,
-        heard: Millis,
+        confirmed_up_to: Millis,
     ) -> Result<u64, StoreError> {
         let call = self.scripts.presence.call(&[self.keys.gateways()]);
         let call = call
             .arg(name)
-            .arg(heard)
+            .arg(confirmed_up_to)
             .arg(PRESENCE_TTL.as_millis() as u64);
         decode_reply(self.run(call).await?)
     }
@@ -30,25 +30,26 @@ impl Redis {
         self.execute(&command).await.map(drop)
     }
 
-    /// Those that are there, each with up to when it has heard of changes.
+    /// Returns the gateways that are present, with the time up to which each has confirmed changes.
     pub(in crate::store) async fn present_gateways(
         &self,
     ) -> Result<BTreeMap<String, Millis>, StoreError> {
-        let mut questions = redis::pipe();
-        questions.cmd("TIME");
-        questions.cmd("HGETALL").arg(self.keys.gateways());
+        let mut commands = redis::pipe();
+        commands.cmd("TIME");
+        commands.cmd("HGETALL").arg(self.keys.gateways());
         let replies: [Value; 2] = self
-            .execute_all(&questions)
+            .execute_all(&commands)
             .await?
             .try_into()
             .map_err(|_| StoreError::Malformed)?;
-        let [time, said] = replies;
+        let [time, fields] = replies;
         let now = parse_time(&time).ok_or(StoreError::Malformed)?;
-        let said: HashMap<String, String> = decode_reply(said)?;
-        let present = said.into_iter().filter_map(|(name, said)| {
-            let (heard, until) = said.split_once(' ')?;
-            let (heard, until): (Millis, Millis) = (heard.parse().ok()?, until.parse().ok()?);
-            (now < until).then_some((name, heard))
+        let fields: HashMap<String, String> = decode_reply(fields)?;
+        let present = fields.into_iter().filter_map(|(name, value)| {
+            let (confirmed_up_to, until) = value.split_once(' ')?;
+            let confirmed_up_to: Millis = confirmed_up_to.parse().ok()?;
+            let until: Millis = until.parse().ok()?;
+            (now < until).then_some((name, confirmed_up_to))
         });
         Ok(present.collect())
     }

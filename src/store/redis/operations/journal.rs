@@ -1,5 +1,7 @@
-//! The journal, as streams. An entry's name is the server's time, so that gateways agree on their
-//! order. Outside this file, the number within the millisecond also tells the stream.
+//! Journal as Redis streams.
+//!
+//! Entry ids are the server's time, so that gateways agree on the order. Outside this module, the
+//! number within the millisecond also encodes the stream.
 
 use std::time::Duration;
 
@@ -14,17 +16,17 @@ use crate::store::redis::links::exchange_error;
 use crate::store::redis::{Redis, decode_reply};
 use crate::telemetry::metrics::StoreOperation;
 
-/// How many entries one step of a search looks at.
+/// Number of entries that one step of a search scans.
 const SEARCH_STEP: usize = 500;
-/// How long a stream is kept after its latest entry, in seconds.
+/// Retention of a stream after its latest entry, in seconds.
 const RETENTION_SECONDS: u32 = 90 * 86_400;
-/// How many streams a line's number can tell apart.
+/// Number of streams that a line's number can encode.
 const MAX_STREAMS: u64 = 8;
 const _: () = assert!(JournalStream::COUNT <= MAX_STREAMS as usize);
 
-/// What `XRANGE` answers: names, and fields with values.
+/// Reply of `XRANGE`: ids, and fields with values.
 type StreamEntries = Vec<(String, Vec<(String, String)>)>;
-/// A line as it is known outside this file.
+/// Lines with the ids that are used outside this module.
 type DecodedLines = Vec<(LineId, String)>;
 
 impl Redis {
@@ -33,12 +35,12 @@ impl Redis {
         lines: &[JournalLine],
     ) -> Result<(), StoreError> {
         for stream in JournalStream::all() {
-            let of_stream = lines
+            let stream_lines = lines
                 .iter()
                 .filter(|line| JournalStream::of(line.kind) == stream);
-            let of_stream: Vec<&JournalLine> = of_stream.collect();
-            if !of_stream.is_empty() {
-                self.append_to_stream(stream, &of_stream).await?;
+            let stream_lines: Vec<&JournalLine> = stream_lines.collect();
+            if !stream_lines.is_empty() {
+                self.append_to_stream(stream, &stream_lines).await?;
             }
         }
         Ok(())
@@ -50,26 +52,26 @@ impl Redis {
         lines: &[&JournalLine],
     ) -> Result<(), StoreError> {
         let key = self.keys.events(stream.kind());
-        let mut writes = redis::pipe();
+        let mut commands = redis::pipe();
         for line in lines {
-            let add = writes.cmd("XADD").arg(&key);
+            let add = commands.cmd("XADD").arg(&key);
             add.arg("MAXLEN").arg("~").arg(stream.max_len()).arg("*");
             add.arg("kind").arg(line.kind).arg("event").arg(&line.text);
         }
-        writes.cmd("EXPIRE").arg(&key).arg(RETENTION_SECONDS);
-        let mut replies = self.execute_all(&writes).await?;
+        commands.cmd("EXPIRE").arg(&key).arg(RETENTION_SECONDS);
+        let mut replies = self.execute_all(&commands).await?;
         if replies.iter().any(exchange_error::is_wrong_type) {
-            // Not ours: it begins anew.
+            // A foreign key with this name is replaced.
             self.count_malformed(StoreOperation::WriteEvents, 1);
             self.execute(redis::cmd("DEL").arg(&key)).await?;
-            replies = self.execute_all(&writes).await?;
+            replies = self.execute_all(&commands).await?;
         }
         replies
             .iter()
             .try_for_each(exchange_error::check_server_error)
     }
 
-    /// Reads backwards; those of one kind are searched for in steps.
+    /// Reads backward; lines of one kind are searched in steps.
     pub(in crate::store) async fn journal_before(
         &self,
         kind: Option<&str>,
@@ -77,25 +79,25 @@ impl Redis {
         limit: usize,
         deadline: Duration,
     ) -> Result<Vec<JournalEntry>, StoreError> {
-        if let Some(wanted) = kind {
-            let stream = JournalStream::of(wanted);
-            // A stream of one kind needs no search.
-            let kind = kind.filter(|_| stream.kind().is_none());
-            let found = self.search(stream, kind, before, limit, deadline).await?;
-            return Ok(found.into_iter().map(stored_line).collect());
+        if let Some(kind) = kind {
+            let stream = JournalStream::of(kind);
+            // A stream of a single kind needs no filter.
+            let filter = Some(kind).filter(|_| stream.kind().is_none());
+            let lines = self.search(stream, filter, before, limit, deadline).await?;
+            return Ok(lines.into_iter().map(journal_entry).collect());
         }
         let searches =
             JournalStream::all().map(|stream| self.search(stream, None, before, limit, deadline));
-        let mut found: DecodedLines = try_join_all(searches)
+        let mut lines: DecodedLines = try_join_all(searches)
             .await?
             .into_iter()
             .flatten()
             .collect();
-        found.sort_unstable_by(|(a, _), (b, _)| b.cmp(a));
-        Ok(found.into_iter().take(limit).map(stored_line).collect())
+        lines.sort_unstable_by(|(a, _), (b, _)| b.cmp(a));
+        Ok(lines.into_iter().take(limit).map(journal_entry).collect())
     }
 
-    /// Looks from the end for those of one kind, in steps.
+    /// Searches a stream backward, in steps, optionally for lines of one kind.
     async fn search(
         &self,
         stream: JournalStream,
@@ -106,28 +108,28 @@ impl Redis {
     ) -> Result<DecodedLines, StoreError> {
         let key = self.keys.events(stream.kind());
         let mut end = before.map_or_else(|| "+".to_owned(), |id| stream.end_before(id));
-        let mut found = DecodedLines::new();
+        let mut lines = DecodedLines::new();
         loop {
-            let many = match kind {
+            let count = match kind {
                 Some(_) => SEARCH_STEP,
-                None => SEARCH_STEP.min(limit - found.len()),
+                None => SEARCH_STEP.min(limit - lines.len()),
             };
             let mut command = redis::cmd("XREVRANGE");
             command.arg(&key).arg(&end).arg("-");
-            let step = self.read_range(command.arg("COUNT").arg(many));
-            let step = self.with_deadline(deadline, step).await?;
-            let through = step.len() < many;
-            if let Some((id, _)) = step.last() {
+            let entries = self.read_range(command.arg("COUNT").arg(count));
+            let entries = self.with_deadline(deadline, entries).await?;
+            let is_last_step = entries.len() < count;
+            if let Some((id, _)) = entries.last() {
                 end = format!("({id}");
             }
-            for (id, fields) in step {
+            for (id, fields) in entries {
                 if kind.is_none_or(|kind| field(&fields, "kind") == Some(kind)) {
-                    found.extend(stream.line(&id, &fields));
+                    lines.extend(stream.line(&id, &fields));
                 }
             }
-            if through || found.len() >= limit {
-                found.truncate(limit);
-                return Ok(found);
+            if is_last_step || lines.len() >= limit {
+                lines.truncate(limit);
+                return Ok(lines);
             }
         }
     }
@@ -144,7 +146,7 @@ impl Redis {
         Ok(try_join_all(reads).await?.into_iter().flatten().collect())
     }
 
-    /// The first lines after a position: at most `limit` of each stream.
+    /// The first lines after a position, up to `limit` of each stream.
     pub(in crate::store) async fn journal_after(
         &self,
         position: &Position,
@@ -156,19 +158,19 @@ impl Redis {
             let start = stream.start_after(position.of(stream));
             command.arg(key).arg(start).arg("+");
             let entries = self.read_range(command.arg("COUNT").arg(limit)).await?;
-            let lines = entries.iter();
-            let found: Vec<_> = lines
+            let lines: Vec<_> = entries
+                .iter()
                 .filter_map(|(id, fields)| stream.line(id, fields))
                 .map(|(id, text)| (stream, id, text))
                 .collect();
-            Ok::<_, StoreError>(found)
+            Ok::<_, StoreError>(lines)
         });
         Ok(try_join_all(reads).await?.into_iter().flatten().collect())
     }
 
     async fn read_range(&self, command: &redis::Cmd) -> Result<StreamEntries, StoreError> {
         match self.execute(command).await {
-            // Not ours: the next event begins it anew.
+            // A foreign key with this name is replaced at the next write.
             Err(StoreError::Malformed) => Ok(Vec::new()),
             reply => decode_reply(match reply? {
                 Value::Nil => Value::Array(Vec::new()),
@@ -179,11 +181,11 @@ impl Redis {
 }
 
 fn field<'a>(fields: &'a [(String, String)], name: &str) -> Option<&'a str> {
-    let found = fields.iter().find(|(field, _)| field == name);
-    found.map(|(_, value)| value.as_str())
+    let matching = fields.iter().find(|(field, _)| field == name);
+    matching.map(|(_, value)| value.as_str())
 }
 
-fn stored_line((id, text): (LineId, String)) -> JournalEntry {
+fn journal_entry((id, text): (LineId, String)) -> JournalEntry {
     JournalEntry {
         id: line_id(id),
         text,
@@ -195,7 +197,7 @@ impl JournalStream {
         self.index() as u64
     }
 
-    /// An entry as it is known outside: its number in the millisecond tells the stream too.
+    /// Converts an entry to a line, whose number within the millisecond also encodes the stream.
     fn line(self, id: &str, fields: &[(String, String)]) -> Option<(LineId, String)> {
         let (at, number) = parse_id(id)?;
         let number = number
@@ -204,13 +206,13 @@ impl JournalStream {
         Some(((at, number), field(fields, "event")?.to_owned()))
     }
 
-    /// Where a backward read begins: at the latest entry of this stream that is before a line.
+    /// Start of a backward read: the latest entry of this stream before a line.
     fn end_before(self, (at, number): LineId) -> String {
         let entries = number.saturating_sub(self.number()).div_ceil(MAX_STREAMS);
         format!("({}", line_id((at, entries)))
     }
 
-    /// Where a forward read begins: at the first entry of this stream that is after a line.
+    /// Start of a forward read: the first entry of this stream after a line.
     fn start_after(self, (at, number): LineId) -> String {
         match number.checked_sub(self.number()) {
             Some(beyond) => format!("({}", line_id((at, beyond / MAX_STREAMS))),

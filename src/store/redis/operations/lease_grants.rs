@@ -1,4 +1,4 @@
-//! Permits: requests that are spent for a gateway before it has them.
+//! Lease units: requests that are spent in the store before a gateway admits them.
 
 use redis::Value;
 
@@ -13,49 +13,49 @@ use crate::store::redis::links::exchange_error;
 use crate::store::redis::{Redis, decode_reply};
 use crate::telemetry::metrics::StoreOperation;
 
-/// What the store says to one wish.
+/// The store's reply for one counter.
 pub(in crate::store) struct LeaseGrant {
-    /// By the store's clock.
+    /// The store's time.
     pub now: Micros,
-    /// How the limit stands in the store.
+    /// State of the limit in the store.
     pub decision: Decision,
     pub response: LeaseReply,
 }
 
 impl Redis {
-    /// Grants what is asked of each of these limits, or nothing if one refuses. In a cluster each is
-    /// asked by itself, and what is granted has to be given back if another refuses.
+    /// Requests units of the limits of one request; nothing is granted if one of them refuses.
+    ///
+    /// In a cluster the limits are independent: the caller refunds grants if another limit refuses.
     pub(in crate::store) async fn grant_units(
         &self,
-        wishes: &[(&Charge, LeaseRequest)],
+        requests: &[(&Charge, LeaseRequest)],
         gateways: u64,
     ) -> Result<Vec<LeaseGrant>, StoreError> {
         if self.client()?.is_cluster() {
-            return self.grant_units_each(wishes, gateways).await;
+            return self.grant_units_each(requests, gateways).await;
         }
-        let reply = self.run(self.grant_call(wishes, gateways, false)).await?;
-        self.parse_grants(wishes, reply)
+        let reply = self.run(self.grant_call(requests, gateways, false)).await?;
+        self.parse_grants(requests, reply)
     }
 
-    /// Grants what is asked of each of these limits, whatever the others say: many in one script, but in a
-    /// cluster, where they lie apart.
+    /// Requests units of independent limits, several per script unless in a cluster.
     pub(in crate::store) async fn grant_units_each(
         &self,
-        wishes: &[(&Charge, LeaseRequest)],
+        requests: &[(&Charge, LeaseRequest)],
         gateways: u64,
     ) -> Result<Vec<LeaseGrant>, StoreError> {
-        let together = self.batch_size()?;
-        let some = || wishes.chunks(together);
-        let calls = some().map(|some| self.grant_call(some, gateways, true));
+        let batch_size = self.batch_size()?;
+        let batches = || requests.chunks(batch_size);
+        let calls = batches().map(|batch| self.grant_call(batch, gateways, true));
         let replies = self.run_all(calls.collect()).await?;
-        let mut granted = Vec::with_capacity(wishes.len());
-        for (some, reply) in some().zip(replies) {
-            granted.extend(self.parse_grants(some, exchange_error::reject_server_error(reply)?)?);
+        let mut grants = Vec::with_capacity(requests.len());
+        for (batch, reply) in batches().zip(replies) {
+            grants.extend(self.parse_grants(batch, exchange_error::reject_server_error(reply)?)?);
         }
-        Ok(granted)
+        Ok(grants)
     }
 
-    /// Gives back what was granted and not used.
+    /// Refunds unused units.
     pub(in crate::store) async fn return_units(
         &self,
         unused: &[(Charge, UnusedUnits)],
@@ -74,45 +74,51 @@ impl Redis {
 
     fn grant_call(
         &self,
-        wishes: &[(&Charge, LeaseRequest)],
+        requests: &[(&Charge, LeaseRequest)],
         gateways: u64,
-        alone: bool,
+        independent: bool,
     ) -> ScriptCall {
-        let keys: Vec<String> = wishes.iter().map(|(it, _)| self.keys.limit(it)).collect();
+        let keys: Vec<String> = requests
+            .iter()
+            .map(|(charge, _)| self.keys.limit(charge))
+            .collect();
         let call = self.scripts.grant.call(&keys);
-        let mut call = call.arg(share_divisor(gateways)).arg(u8::from(alone));
-        for (charge, ask) in wishes {
-            call = call.arg(&encode_rule(charge)).arg(ask.want).arg(ask.held);
+        let mut call = call.arg(share_divisor(gateways)).arg(u8::from(independent));
+        for (charge, request) in requests {
+            call = call
+                .arg(&encode_rule(charge))
+                .arg(request.want)
+                .arg(request.held);
         }
         call
     }
 
     fn parse_grants(
         &self,
-        wishes: &[(&Charge, LeaseRequest)],
+        requests: &[(&Charge, LeaseRequest)],
         reply: Value,
     ) -> Result<Vec<LeaseGrant>, StoreError> {
         let reply = packed_bytes(reply)?;
-        let mut said = PackedReply(ByteReader(&reply));
-        let now = said.number()?;
-        self.count_malformed(StoreOperation::Charge, said.number()?);
-        let mut granted = Vec::with_capacity(wishes.len());
-        for (charge, _) in wishes {
-            let decision = said.decision(charge)?.ok_or(StoreError::Malformed)?;
-            let answer = LeaseReply {
-                granted: said.number()?,
+        let mut reader = PackedReply(ByteReader(&reply));
+        let now = reader.number()?;
+        self.count_malformed(StoreOperation::Charge, reader.number()?);
+        let mut grants = Vec::with_capacity(requests.len());
+        for (charge, _) in requests {
+            let decision = reader.decision(charge)?.ok_or(StoreError::Malformed)?;
+            let response = LeaseReply {
+                granted: reader.number()?,
                 replied_at: now,
-                counted_at: said.number()?,
+                counted_at: reader.number()?,
                 remaining: decision.remaining,
                 reset_after: decision.reset_after.as_micros() as Micros,
                 wait: decision.retry_after.as_micros() as Micros,
             };
-            granted.push(LeaseGrant {
+            grants.push(LeaseGrant {
                 now,
                 decision,
-                response: answer,
+                response,
             });
         }
-        Ok(granted)
+        Ok(grants)
     }
 }

@@ -1,4 +1,4 @@
-//! Lists of sessions: one user's by their index, everybody's by a scan of the keys.
+//! Session lists: of one user by the user's index, of all users by a scan of the keys.
 
 use std::time::Duration;
 
@@ -10,83 +10,85 @@ use crate::store::redis::codec::keys::SESSION;
 use crate::store::{SessionEntry, SessionPage, StoreError};
 use crate::telemetry::metrics::StoreOperation;
 
-/// How many keys one page of everybody's sessions looks at, roughly.
+/// Approximate number of keys scanned per page of the list of all users.
 const KEYS_PER_PAGE: u32 = 4_000;
-/// How many keys one step of it looks at, at most.
+/// Largest number of keys scanned per step.
 const SCAN_STEP: u32 = 1_000;
-/// How many sessions a cursor may carry along. A step gives a few too many at most.
+/// Largest number of sessions in a cursor: those of a scan step that did not fit on the page.
 const MAX_CARRIED: usize = 500;
 
 impl Redis {
     pub(in crate::store) async fn sessions_of(
         &self,
         user: &str,
-        wanted: SessionListQuery<'_>,
+        query: SessionListQuery<'_>,
     ) -> Result<SessionPage, StoreError> {
         let ids: Vec<SessionId> = self.user_index(user).await?.keys().copied().collect();
         let (now, entries) = self.entries(StoreOperation::SessionsOf, &ids).await?;
         let present = entries.into_iter().flatten().collect();
-        Ok(SessionPage::from_entries(present, wanted, now))
+        Ok(SessionPage::from_entries(present, query, now))
     }
 
-    /// A step of a scan cannot be told to stop at the page's end: what is too much goes into the
-    /// cursor, and to the next page.
+    /// Lists the sessions of all users.
+    ///
+    /// A scan step cannot stop at the end of the page: excess sessions are carried in the cursor to
+    /// the next page.
     pub(in crate::store) async fn all_sessions(
         &self,
-        wanted: SessionListQuery<'_>,
+        query: SessionListQuery<'_>,
         deadline: Duration,
     ) -> Result<SessionPage, StoreError> {
-        let (mut place, mut ids) = wanted.cursor.and_then(parse_cursor).unwrap_or_default();
-        let (mut found, mut looked_at, mut many) = (Vec::new(), 0, 0);
-        let mut begun = place != ScanPosition::default() || !ids.is_empty();
+        let (mut position, mut ids) = query.cursor.and_then(parse_cursor).unwrap_or_default();
+        let (mut listed, mut scanned, mut count) = (Vec::new(), 0, 0);
+        let mut has_begun = position != ScanPosition::default() || !ids.is_empty();
         let now = loop {
             let (now, entries) = self
                 .with_deadline(deadline, self.entries(StoreOperation::AllSessions, &ids))
                 .await?;
             let present = entries.into_iter().flatten();
             let entries: Vec<SessionEntry> =
-                present.filter(|entry| wanted.matches(entry, now)).collect();
-            let missing = wanted.limit.saturating_sub(found.len() + entries.len());
+                present.filter(|entry| query.matches(entry, now)).collect();
+            let missing = query.limit.saturating_sub(listed.len() + entries.len());
             let missing = u32::try_from(missing).unwrap_or(SCAN_STEP);
-            // Where sessions are rare among the keys, the steps grow.
-            many = if entries.is_empty() { many * 2 } else { 0 }
+            // If sessions are rare among the keys, the steps grow.
+            count = if entries.is_empty() { count * 2 } else { 0 }
                 .clamp(missing, SCAN_STEP.max(missing));
-            found.extend(entries);
+            listed.extend(entries);
             if missing == 0
-                || looked_at >= KEYS_PER_PAGE
-                || (begun && place == ScanPosition::default())
+                || scanned >= KEYS_PER_PAGE
+                || (has_begun && position == ScanPosition::default())
             {
                 break now;
             }
-            begun = true;
-            looked_at += many;
-            let keys = self.scan(deadline, SESSION, many, &mut place).await?;
+            has_begun = true;
+            scanned += count;
+            let keys = self.scan(deadline, SESSION, count, &mut position).await?;
             ids = keys
                 .iter()
                 .filter_map(|k| self.keys.session_id(k))
                 .collect();
         };
-        let carried = found.split_off(wanted.limit.min(found.len()));
-        sort_newest_first(&mut found);
-        // A scan may give one twice.
-        found.dedup_by_key(|entry| entry.session.id);
+        let carried = listed.split_off(query.limit.min(listed.len()));
+        sort_newest_first(&mut listed);
+        // A scan may return a key twice.
+        listed.dedup_by_key(|entry| entry.session.id);
         Ok(SessionPage {
-            total: found.len(),
-            entries: found,
-            next_cursor: encode_cursor(place, &carried),
+            total: listed.len(),
+            entries: listed,
+            next_cursor: encode_cursor(position, &carried),
             now,
         })
     }
 }
 
-/// Where the scan goes on (0: it is through), then the sessions that did not fit on the page.
-fn encode_cursor(place: ScanPosition, carried: &[SessionEntry]) -> Option<String> {
-    if place == ScanPosition::default() && carried.is_empty() {
+/// Encodes the scan position (0: complete) and the sessions that did not fit on the page.
+fn encode_cursor(position: ScanPosition, carried: &[SessionEntry]) -> Option<String> {
+    if position == ScanPosition::default() && carried.is_empty() {
         return None;
     }
-    let mut cursor = match place.server {
-        0 => place.cursor.to_string(),
-        server => format!("{server}-{}", place.cursor),
+    let mut cursor = match position.server {
+        0 => position.cursor.to_string(),
+        server => format!("{server}-{}", position.cursor),
     };
     for entry in carried {
         cursor += &format!(".{}", entry.session.id);
@@ -94,20 +96,20 @@ fn encode_cursor(place: ScanPosition, carried: &[SessionEntry]) -> Option<String
     Some(cursor)
 }
 
-/// Whether this is a cursor that [`Redis::all_sessions`] gives out.
+/// Whether this is a cursor of [`Redis::all_sessions`].
 pub(in crate::store) fn is_cursor(cursor: &str) -> bool {
     parse_cursor(cursor).is_some()
 }
 
 fn parse_cursor(cursor: &str) -> Option<(ScanPosition, Vec<SessionId>)> {
     let mut parts = cursor.split('.');
-    let place = parts.next()?;
-    let (server, cursor) = place.split_once('-').unwrap_or(("0", place));
-    let place = ScanPosition {
+    let position = parts.next()?;
+    let (server, cursor) = position.split_once('-').unwrap_or(("0", position));
+    let position = ScanPosition {
         server: server.parse().ok()?,
         cursor: cursor.parse().ok()?,
     };
     let ids: Option<Vec<SessionId>> = parts.map(SessionId::parse).collect();
     let ids = ids.filter(|ids| ids.len() <= MAX_CARRIED)?;
-    Some((place, ids))
+    Some((position, ids))
 }

@@ -1,5 +1,6 @@
-//! Who requests are, where nothing but that is asked: their sessions, the blacklist, cut-offs. One script
-//! answers all that ask at the same moment: a server's time goes into calls more than into looking up.
+//! Batched look-ups of sessions, blacklist entries and cut-offs for queries without limits.
+//!
+//! Look-ups that arrive together share a script: a server spends more time on calls than on look-ups.
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::store::redis::links::exchange_error;
 use crate::store::redis::{BATCH_SIZE, Redis};
 use crate::store::{Query, StoreError};
 
-/// What one inquiry asks: its keys, and what `look_up.lua` is told of it.
+/// Keys of one look-up, and its argument for `look_up.lua`.
 struct LookupRequest {
     keys: Vec<String>,
     arguments: [u8; 25],
@@ -24,114 +25,114 @@ struct PendingLookup {
     reply: oneshot::Sender<Result<Value, StoreError>>,
 }
 
-/// Those that wait on one link.
+/// Pending look-ups of one connection.
 #[derive(Default)]
 pub(in crate::store::redis) struct LookupBatch(Mutex<Vec<PendingLookup>>);
 
 impl Redis {
-    /// Asks in a task of its own, together with all who ask before that has its turn: at once, where nobody
-    /// else is ready. Not in a cluster, where their keys lie apart.
+    /// Looks a query's identity up, together with look-ups that are queued before the task runs.
+    ///
+    /// The task runs at once if no other task is ready. Not for clusters, where keys are apart.
     pub(in crate::store::redis) async fn look_up_identity(
         &self,
-        inquiry: &Query<'_>,
+        query: &Query<'_>,
         idle: Option<Duration>,
     ) -> Result<Value, StoreError> {
-        let (answer, answered) = oneshot::channel();
-        let question = self.lookup_request(inquiry, idle);
-        let first = {
-            let mut waiting = self.lookup_batch.0.lock();
-            waiting.push(PendingLookup {
-                request: question,
-                reply: answer,
-            });
-            waiting.len() == 1
+        let (reply, receiver) = oneshot::channel();
+        let request = self.lookup_request(query, idle);
+        let is_first = {
+            let mut pending = self.lookup_batch.0.lock();
+            pending.push(PendingLookup { request, reply });
+            pending.len() == 1
         };
-        if first {
-            // A task of its own: whoever came first may leave, and the others still wait.
+        if is_first {
+            // A task, so that the others get their replies even if the first request is dropped.
             let redis = self.clone();
             tokio::spawn(async move { redis.flush_lookups().await });
         }
-        // It is gone without an answer only where the runtime ends.
-        answered.await.unwrap_or(Err(StoreError::Unreachable))
+        // The sender is dropped only when the runtime shuts down.
+        receiver.await.unwrap_or(Err(StoreError::Unreachable))
     }
 
     async fn flush_lookups(&self) {
-        let waiting = std::mem::take(&mut *self.lookup_batch.0.lock());
-        let questions: Vec<&LookupRequest> = waiting.iter().map(|one| &one.request).collect();
-        let calls = questions
+        let pending = std::mem::take(&mut *self.lookup_batch.0.lock());
+        let requests: Vec<&LookupRequest> =
+            pending.iter().map(|pending| &pending.request).collect();
+        let calls = requests
             .chunks(BATCH_SIZE)
-            .map(|some| self.lookup_call(some));
-        let mut answers = match self.run_all(calls.collect()).await {
+            .map(|batch| self.lookup_call(batch));
+        let mut results = match self.run_all(calls.collect()).await {
             Ok(replies) => {
-                let sizes = questions.chunks(BATCH_SIZE).map(<[_]>::len);
+                let sizes = requests.chunks(BATCH_SIZE).map(<[_]>::len);
                 sizes
                     .zip(replies)
-                    .flat_map(|(many, it)| split_replies(it, many))
+                    .flat_map(|(count, reply)| split_replies(reply, count))
                     .collect()
             }
-            Err(error) => vec![Err(error); waiting.len()],
+            Err(error) => vec![Err(error); pending.len()],
         }
         .into_iter();
-        for PendingLookup { reply: answer, .. } in waiting {
-            // Who has left in the meantime needs none.
-            let _ = answer.send(answers.next().unwrap_or(Err(StoreError::Malformed)));
+        for PendingLookup { reply, .. } in pending {
+            // Fails only if the request has been dropped.
+            let _ = reply.send(results.next().unwrap_or(Err(StoreError::Malformed)));
         }
     }
 
-    /// The call that asks one thing, or several whose keys lie in one slot.
-    fn lookup_call(&self, questions: &[&LookupRequest]) -> ScriptCall {
-        let keys: Vec<&String> = questions.iter().flat_map(|one| &one.keys).collect();
+    /// The call for one look-up, or for several whose keys are in one slot.
+    fn lookup_call(&self, requests: &[&LookupRequest]) -> ScriptCall {
+        let keys: Vec<&String> = requests.iter().flat_map(|request| &request.keys).collect();
         let call = self.scripts.look_up.call(&keys);
-        let told = questions.iter().map(|one| &one.arguments);
-        told.fold(call, |call, told| call.arg(told))
+        requests
+            .iter()
+            .fold(call, |call, request| call.arg(&request.arguments))
     }
 
-    /// The call that asks one inquiry alone.
+    /// The call for a single query.
     pub(in crate::store::redis) fn single_lookup_call(
         &self,
-        inquiry: &Query<'_>,
+        query: &Query<'_>,
         idle: Option<Duration>,
     ) -> ScriptCall {
-        self.lookup_call(&[&self.lookup_request(inquiry, idle)])
+        self.lookup_call(&[&self.lookup_request(query, idle)])
     }
 
-    fn lookup_request(&self, inquiry: &Query<'_>, idle: Option<Duration>) -> LookupRequest {
-        let (mut keys, mut asks) = (Vec::with_capacity(3), 0);
-        if let Some(id) = inquiry.session {
-            asks |= 1;
+    fn lookup_request(&self, query: &Query<'_>, idle: Option<Duration>) -> LookupRequest {
+        let (mut keys, mut parts) = (Vec::with_capacity(3), 0);
+        if let Some(id) = query.session {
+            parts |= 1;
             keys.extend(self.keys.record_and_usage(&id));
         }
-        if let Some(key) = inquiry.blacklist_key {
-            asks |= 2;
+        if let Some(key) = query.blacklist_key {
+            parts |= 2;
             keys.push(self.keys.blacklist(key));
         }
-        if let Some(person) = inquiry.cut_off_user {
-            asks |= 4;
-            keys.push(self.keys.cut_off(&person));
+        if let Some(user) = query.cut_off_user {
+            parts |= 4;
+            keys.push(self.keys.cut_off(&user));
         }
-        let has = inquiry
+        let cached = query
             .cached
             .as_ref()
-            .map_or(0, |it| it.revision.saturating_add(1));
-        let numbers = [inquiry.last_access, idle_millis(idle), has].map(u64::to_le_bytes);
-        let mut told = [asks; 25];
+            .map_or(0, |session| session.revision.saturating_add(1));
+        let numbers = [query.last_access, idle_millis(idle), cached].map(u64::to_le_bytes);
+        let mut arguments = [parts; 25];
         let bytes = numbers.into_iter().flatten();
-        told.iter_mut()
+        arguments
+            .iter_mut()
             .skip(1)
             .zip(bytes)
             .for_each(|(to, from)| *to = from);
-        LookupRequest {
-            keys,
-            arguments: told,
-        }
+        LookupRequest { keys, arguments }
     }
 }
 
-/// The answers to so many, which are one reply.
-fn split_replies(reply: Value, many: usize) -> Vec<Result<Value, StoreError>> {
+/// Splits the reply of one script into the replies of its look-ups.
+fn split_replies(reply: Value, count: usize) -> Vec<Result<Value, StoreError>> {
     match exchange_error::reject_server_error(reply) {
-        Ok(Value::Array(answers)) if answers.len() == many => answers.into_iter().map(Ok).collect(),
-        Ok(_) => vec![Err(StoreError::Malformed); many],
-        Err(error) => vec![Err(error); many],
+        Ok(Value::Array(replies)) if replies.len() == count => {
+            replies.into_iter().map(Ok).collect()
+        }
+        Ok(_) => vec![Err(StoreError::Malformed); count],
+        Err(error) => vec![Err(error); count],
     }
 }

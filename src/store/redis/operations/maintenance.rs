@@ -1,5 +1,6 @@
-//! Trimming and counting, once for the whole fleet, and trying whether the server takes writes.
-//! Every key has a time to live: what is left to trim is what lies in keys that live on.
+//! Clean-up and counts, once for the fleet, and the probe.
+//!
+//! Every key has a TTL; the clean-up removes expired entries within keys that live on.
 
 use std::time::Duration;
 
@@ -16,21 +17,21 @@ use crate::store::redis::links::exchange_error;
 use crate::store::redis::{Redis, decode_reply, parse_time};
 use crate::store::{CacheKey, ProbeResult, StoreCounts, StoreError};
 
-/// How many keys one step of a scan looks at.
+/// Number of keys that one step of a scan covers.
 const SCAN_STEP: u32 = 500;
-/// After each step it pauses for so many times as long as the step took.
+/// Pause after each step, as a multiple of the step's duration.
 const PAUSE_FACTOR: u32 = 19;
-/// How long the counts are remembered, in seconds.
+/// TTL of the counts, in seconds.
 const COUNTS_TTL_SECONDS: u32 = 86_400;
-/// How long a turn lasts if it is not prolonged, in seconds.
+/// TTL of the clean-up lease after its last extension, in seconds.
 const LEASE_TTL_SECONDS: u32 = 60;
 
-/// Where a scan of all keys goes on. At the beginning again: it is through.
+/// Position of a scan of all keys; the default position again: the scan is complete.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::store::redis) struct ScanPosition {
-    /// Of those that have keys.
+    /// Index of the server.
     pub server: usize,
-    /// What the server calls the place.
+    /// The server's cursor.
     pub cursor: u64,
 }
 
@@ -45,51 +46,51 @@ impl Redis {
         if now < last.saturating_add(period) {
             return Ok(None);
         }
-        let turn = CleanUpLease(rand::random());
-        let mut taking = redis::cmd("SET");
-        taking.arg(self.keys.clean_up_lease()).arg(turn.0);
-        taking.arg("NX").arg("EX").arg(LEASE_TTL_SECONDS);
-        let taken = self.execute(&taking).await? != Value::Nil;
-        Ok(taken.then_some(turn))
+        let lease = CleanUpLease(rand::random());
+        let mut command = redis::cmd("SET");
+        command.arg(self.keys.clean_up_lease()).arg(lease.0);
+        command.arg("NX").arg("EX").arg(LEASE_TTL_SECONDS);
+        let acquired = self.execute(&command).await? != Value::Nil;
+        Ok(acquired.then_some(lease))
     }
 
     pub(in crate::store) async fn end_clean_up(
         &self,
-        turn: CleanUpLease,
+        lease: CleanUpLease,
     ) -> Result<(), StoreError> {
         let call = self.scripts.release.call(&[self.keys.clean_up_lease()]);
-        self.run(call.arg(turn.0)).await.map(drop)
+        self.run(call.arg(lease.0)).await.map(drop)
     }
 
     pub(in crate::store) async fn clean_up(
         &self,
-        turn: &CleanUpLease,
+        lease: &CleanUpLease,
         deadline: Duration,
-        standing: &mut Vec<CacheKey>,
+        revocations: &mut Vec<CacheKey>,
     ) -> Result<(StoreCounts, RemovedCounts), StoreError> {
         let (mut counts, mut removed) = (StoreCounts::default(), RemovedCounts::default());
-        let mut place = ScanPosition::default();
+        let mut position = ScanPosition::default();
         loop {
             let started = clock::monotonic();
-            let keys = self.scan(deadline, "", SCAN_STEP, &mut place).await?;
-            self.with_deadline(deadline, self.extend_clean_up_lease(turn))
+            let keys = self.scan(deadline, "", SCAN_STEP, &mut position).await?;
+            self.with_deadline(deadline, self.extend_clean_up_lease(lease))
                 .await?;
-            standing.extend(keys.iter().filter_map(|key| self.keys.revocation_item(key)));
+            revocations.extend(keys.iter().filter_map(|key| self.keys.revocation_item(key)));
             let step = self.clean_up_step(&keys, &mut counts, &mut removed);
             self.with_deadline(deadline, step).await?;
-            if place == ScanPosition::default() {
+            if position == ScanPosition::default() {
                 break;
             }
             sleep(started.elapsed() * PAUSE_FACTOR).await;
         }
         counts.at = self.with_deadline(deadline, self.now()).await?;
-        let mut writing = redis::cmd("SET");
-        writing.arg(self.keys.counts()).arg(format!(
+        let mut command = redis::cmd("SET");
+        command.arg(self.keys.counts()).arg(format!(
             "{} {} {} {}",
             counts.active_sessions, counts.cached_profiles, counts.blacklisted_tokens, counts.at
         ));
-        writing.arg("EX").arg(COUNTS_TTL_SECONDS);
-        self.with_deadline(deadline, self.execute(&writing)).await?;
+        command.arg("EX").arg(COUNTS_TTL_SECONDS);
+        self.with_deadline(deadline, self.execute(&command)).await?;
         Ok((counts, removed))
     }
 
@@ -97,27 +98,27 @@ impl Redis {
         &self,
         deadline: Duration,
     ) -> Result<Vec<CacheKey>, StoreError> {
-        let (mut standing, mut place) = (Vec::new(), ScanPosition::default());
+        let (mut revocations, mut position) = (Vec::new(), ScanPosition::default());
         loop {
-            let keys = self.scan(deadline, "", SCAN_STEP, &mut place).await?;
-            standing.extend(keys.iter().filter_map(|key| self.keys.revocation_item(key)));
-            if place == ScanPosition::default() {
-                return Ok(standing);
+            let keys = self.scan(deadline, "", SCAN_STEP, &mut position).await?;
+            revocations.extend(keys.iter().filter_map(|key| self.keys.revocation_item(key)));
+            if position == ScanPosition::default() {
+                return Ok(revocations);
             }
         }
     }
 
-    /// A turn that was lost, because this gateway stood still for so long, is another's now.
-    async fn extend_clean_up_lease(&self, turn: &CleanUpLease) -> Result<(), StoreError> {
-        let mut asking = redis::pipe();
-        asking.cmd("GET").arg(self.keys.clean_up_lease());
-        asking
+    /// Extends the lease; fails if it has expired because this gateway was stalled.
+    async fn extend_clean_up_lease(&self, lease: &CleanUpLease) -> Result<(), StoreError> {
+        let mut commands = redis::pipe();
+        commands.cmd("GET").arg(self.keys.clean_up_lease());
+        commands
             .cmd("EXPIRE")
             .arg(self.keys.clean_up_lease())
             .arg(LEASE_TTL_SECONDS);
-        let holder = self.execute_all(&asking).await?.into_iter().next();
+        let holder = self.execute_all(&commands).await?.into_iter().next();
         let holder: Option<String> = decode_reply(holder.ok_or(StoreError::Malformed)?)?;
-        if holder != Some(turn.0.to_string()) {
+        if holder != Some(lease.0.to_string()) {
             return Err(StoreError::Refused);
         }
         Ok(())
@@ -131,13 +132,13 @@ impl Redis {
     ) -> Result<(), StoreError> {
         let mut calls = Vec::new();
         calls.push(redis::cmd("TIME").into());
-        let mut looked_at = Vec::new();
+        let mut processed = Vec::new();
         for key in keys {
             let call = match self.keys.kind(key) {
                 Some(KeyKind::Session) => {
-                    let mut question = redis::cmd("GET");
-                    question.arg(key);
-                    question.into()
+                    let mut command = redis::cmd("GET");
+                    command.arg(key);
+                    command.into()
                 }
                 Some(KeyKind::User) => self.scripts.trim.call(&[key]),
                 Some(KeyKind::Live) => self.scripts.trim_live.call(&[key]),
@@ -151,14 +152,14 @@ impl Redis {
                 }
                 None => continue,
             };
-            looked_at.push(key);
+            processed.push(key);
             calls.push(call);
         }
         let mut replies = self.run_all(calls).await?.into_iter();
         let now = replies.next().as_ref().and_then(parse_time);
         let now = now.ok_or(StoreError::Malformed)?;
         let mut active = Vec::new();
-        for (key, reply) in looked_at.into_iter().zip(replies) {
+        for (key, reply) in processed.into_iter().zip(replies) {
             if exchange_error::is_wrong_type(&reply) {
                 continue;
             }
@@ -188,22 +189,23 @@ impl Redis {
         }
     }
 
-    /// Enters sessions again into indexes that were lost (deleted by hand, evicted): else a sign-out
-    /// everywhere would miss them.
+    /// Restores sessions in indexes that were deleted by hand or evicted.
+    ///
+    /// A sign-out from all sessions would miss them otherwise.
     async fn repair_indexes(&self, sessions: &[Session]) -> Result<(), StoreError> {
-        let mut questions = redis::pipe();
+        let mut commands = redis::pipe();
         for session in sessions {
-            let question = questions.cmd("HEXISTS");
-            question.arg(self.keys.user(&session.user));
-            question.arg(&session.id.0[..]);
+            let command = commands.cmd("HEXISTS");
+            command.arg(self.keys.user(&session.user));
+            command.arg(&session.id.0[..]);
         }
-        let listed = self.execute_all(&questions).await?;
-        // One of another type is mended as well.
-        let lost = sessions
+        let replies = self.execute_all(&commands).await?;
+        // An error counts as missing: an index of another type is replaced as well.
+        let missing = sessions
             .iter()
-            .zip(&listed)
-            .filter(|(_, listed)| **listed != Value::Int(1));
-        let calls: Vec<_> = lost
+            .zip(&replies)
+            .filter(|(_, exists)| **exists != Value::Int(1));
+        let calls: Vec<_> = missing
             .map(|(session, _)| {
                 let call = self.scripts.reenter.call(&[self.keys.user(&session.user)]);
                 let call = call.arg(&session.id.0[..]).arg(session.created_at);
@@ -213,7 +215,7 @@ impl Redis {
         if !calls.is_empty() {
             tracing::warn!(
                 sessions = calls.len(),
-                "sessions were lost from their users' indexes"
+                "restoring sessions that are missing from their users' indexes"
             );
         }
         for reply in self.run_all(calls).await? {
@@ -227,7 +229,7 @@ impl Redis {
             .execute(redis::cmd("GET").arg(self.keys.counts()))
             .await
         {
-            // Not ours: the next clean-up replaces it.
+            // A foreign key with this name is replaced by the next clean-up.
             Err(StoreError::Malformed) => return Ok(None),
             reply => reply?,
         };
@@ -248,13 +250,13 @@ impl Redis {
     pub(in crate::store) async fn probe(&self) -> Result<ProbeResult, StoreError> {
         let key = self.keys.probe();
         let mut started = clock::monotonic();
-        let mut writing = redis::cmd("SET");
-        writing.arg(&key).arg(1).arg("PX").arg(10_000);
-        let write = self.execute(&writing).await.map(|_| started.elapsed());
+        let mut command = redis::cmd("SET");
+        command.arg(&key).arg(1).arg("PX").arg(10_000);
+        let write = self.execute(&command).await.map(|_| started.elapsed());
         started = clock::monotonic();
-        let found: Option<u8> = decode_reply(self.execute(redis::cmd("GET").arg(&key)).await?)?;
+        let value: Option<u8> = decode_reply(self.execute(redis::cmd("GET").arg(&key)).await?)?;
         Ok(ProbeResult {
-            read: match (found, write) {
+            read: match (value, write) {
                 (Some(1), _) | (None, Err(_)) => Ok(started.elapsed()),
                 _ => Err(StoreError::Malformed),
             },
@@ -262,34 +264,34 @@ impl Redis {
         })
     }
 
-    /// Looks at about so many keys; gives those that begin with this word.
+    /// Scans about `count` keys; returns those of the family.
     pub(in crate::store::redis) async fn scan(
         &self,
         deadline: Duration,
-        word: &str,
-        many: u32,
-        place: &mut ScanPosition,
+        family: &str,
+        count: u32,
+        position: &mut ScanPosition,
     ) -> Result<Vec<String>, StoreError> {
         let mut command = redis::cmd("SCAN");
         command
-            .arg(place.cursor)
+            .arg(position.cursor)
             .arg("MATCH")
-            .arg(self.keys.scan_pattern(word));
-        command.arg("COUNT").arg(many);
-        let road = self.client()?;
-        if place.server >= road.server_count() {
-            // There are fewer by now.
-            *place = ScanPosition::default();
+            .arg(self.keys.scan_pattern(family));
+        command.arg("COUNT").arg(count);
+        let client = self.client()?;
+        if position.server >= client.server_count() {
+            // The cluster has fewer servers by now.
+            *position = ScanPosition::default();
             return Ok(Vec::new());
         }
-        let asking = async {
-            let reply = road.execute_on_server(place.server, &command).await;
-            reply.map_err(|fault| fault.error)
+        let reply = async {
+            let reply = client.execute_on_server(position.server, &command).await;
+            reply.map_err(|error| error.error)
         };
-        let (next, keys) = decode_reply(self.with_deadline(deadline, asking).await?)?;
-        place.cursor = next;
+        let (next, keys) = decode_reply(self.with_deadline(deadline, reply).await?)?;
+        position.cursor = next;
         if next == 0 {
-            place.server = (place.server + 1) % road.server_count().max(1);
+            position.server = (position.server + 1) % client.server_count().max(1);
         }
         Ok(keys)
     }

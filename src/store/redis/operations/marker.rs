@@ -1,4 +1,4 @@
-//! The marker, and bringing back what was lost.
+//! Marker keys, blacklist TTLs and restoration of revocations.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use crate::store::redis::{Redis, decode_reply};
 use crate::store::{Revocation, StoreError};
 
 impl Redis {
-    /// Waits until there is a reason to look at the marker.
+    /// Waits for a reason to check the marker.
     pub(in crate::store) async fn data_may_have_changed(&self) {
         self.context.data_may_have_changed().await;
     }
 
-    /// Everything may have changed, whether or not the connections stand.
+    /// Reports that all data may have changed although the connections are up.
     pub(in crate::store) fn notify_data_may_have_changed(&self) {
         self.context.notify_data_may_have_changed();
     }
@@ -27,11 +27,11 @@ impl Redis {
         ))
     }
 
-    pub(in crate::store) async fn write_marker(&self, refused: u64) -> Result<Marker, StoreError> {
+    pub(in crate::store) async fn write_marker(&self, cut_off: u64) -> Result<Marker, StoreError> {
         let keys = self.marker_keys()?;
         let id = match self.read_markers(&keys).await?.into_iter().flatten().next() {
             Some(marker) => marker.id,
-            // Where all begin: the first that comes there says which it is.
+            // Created at the first key, where the first of concurrent gateways wins.
             None => {
                 self.create_marker(keys.first().ok_or(StoreError::Malformed)?)
                     .await?
@@ -39,27 +39,24 @@ impl Redis {
         };
         let calls = keys.iter().map(|key| {
             let call = self.scripts.write_marker.call(&[key]);
-            call.arg(&id).arg(refused).arg(whole_millis(MARKER_TTL))
+            call.arg(&id).arg(cut_off).arg(whole_millis(MARKER_TTL))
         });
-        let mut all = 0;
+        let mut global_cut_off = 0;
         for reply in self.run_all(calls.collect()).await? {
-            all = all.max(decode_reply::<u64>(reply)?);
+            global_cut_off = global_cut_off.max(decode_reply::<u64>(reply)?);
         }
-        Ok(Marker {
-            id,
-            global_cut_off: all,
-        })
+        Ok(Marker { id, global_cut_off })
     }
 
     async fn create_marker(&self, key: &str) -> Result<String, StoreError> {
         let id = format!("{:016x}", rand::random::<u64>());
-        let mut beginning = redis::cmd("SET");
-        beginning.arg(key).arg(format!("{id} 0"));
-        beginning.arg("NX").arg("PX").arg(whole_millis(MARKER_TTL));
-        self.execute(&beginning).await?;
-        let there = self.read_markers(&[key.to_owned()]).await?.pop().flatten();
-        // What is no marker is written over.
-        Ok(there.map_or(id, |marker| marker.id))
+        let mut command = redis::cmd("SET");
+        command.arg(key).arg(format!("{id} 0"));
+        command.arg("NX").arg("PX").arg(whole_millis(MARKER_TTL));
+        self.execute(&command).await?;
+        let stored = self.read_markers(&[key.to_owned()]).await?.pop().flatten();
+        // Malformed content is overwritten by the caller.
+        Ok(stored.map_or(id, |marker| marker.id))
     }
 
     pub(in crate::store) async fn extend_marker(&self) -> Result<(), StoreError> {
@@ -81,33 +78,33 @@ impl Redis {
     }
 
     async fn read_markers(&self, keys: &[String]) -> Result<Vec<Option<Marker>>, StoreError> {
-        let mut questions = redis::pipe();
+        let mut commands = redis::pipe();
         for key in keys {
-            questions.cmd("GET").arg(key);
+            commands.cmd("GET").arg(key);
         }
-        let replies = self.execute_all(&questions).await?;
+        let replies = self.execute_all(&commands).await?;
         replies.into_iter().map(parse_marker).collect()
     }
 
-    /// How long each of these tokens stays on the blacklist; `None`: it is not on it.
+    /// Returns the remaining time on the blacklist for each key; `None`: not blacklisted.
     pub(in crate::store) async fn blacklist_ttls(
         &self,
         keys: &[&str],
     ) -> Result<Vec<Option<Duration>>, StoreError> {
-        let mut questions = redis::pipe();
+        let mut commands = redis::pipe();
         for key in keys {
-            questions.cmd("PTTL").arg(self.keys.blacklist(key));
+            commands.cmd("PTTL").arg(self.keys.blacklist(key));
         }
-        let left = |reply| {
+        let ttl = |reply| {
             Ok(match decode_reply::<i64>(reply)? {
                 -2 => None,
-                // Written without an end.
+                // Written by another program without a TTL.
                 -1 => Some(Duration::MAX),
-                left => Some(Duration::from_millis(left.unsigned_abs())),
+                ttl => Some(Duration::from_millis(ttl.unsigned_abs())),
             })
         };
-        let replies = self.execute_all(&questions).await?;
-        replies.into_iter().map(left).collect()
+        let replies = self.execute_all(&commands).await?;
+        replies.into_iter().map(ttl).collect()
     }
 
     pub(in crate::store) async fn restore_revocations(
@@ -118,17 +115,17 @@ impl Redis {
     ) -> Result<(), StoreError> {
         let mut calls = Vec::with_capacity(revocations.len());
         for (revocation, until) in revocations {
-            let left = until.saturating_sub(now).max(1);
+            let ttl = until.saturating_sub(now).max(1);
             match revocation {
                 Revocation::Token(key) => {
                     let mut command = redis::cmd("SET");
                     command.arg(self.keys.blacklist(key)).arg(1);
-                    command.arg("NX").arg("PX").arg(left);
+                    command.arg("NX").arg("PX").arg(ttl);
                     calls.push(command.into());
                 }
-                Revocation::IssuedBefore(person, second) => {
-                    let call = self.scripts.cut_off.call(&[self.keys.cut_off(person)]);
-                    calls.push(call.arg(left).arg(second));
+                Revocation::IssuedBefore(user, second) => {
+                    let call = self.scripts.cut_off.call(&[self.keys.cut_off(user)]);
+                    calls.push(call.arg(ttl).arg(second));
                 }
                 Revocation::Session(_) => {}
             }
@@ -140,7 +137,7 @@ impl Redis {
     }
 }
 
-/// What is no marker is none.
+/// Parses a marker; malformed content counts as none.
 fn parse_marker(reply: Value) -> Result<Option<Marker>, StoreError> {
     if exchange_error::is_wrong_type(&reply) {
         return Ok(None);
@@ -150,12 +147,12 @@ fn parse_marker(reply: Value) -> Result<Option<Marker>, StoreError> {
         text => text?,
     };
     Ok(text.as_deref().and_then(|text| {
-        let (id, refused) = text.split_once(' ')?;
-        let hex = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let refused = refused.parse().ok()?;
-        hex.then(|| Marker {
+        let (id, cut_off) = text.split_once(' ')?;
+        let is_hex = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let global_cut_off = cut_off.parse().ok()?;
+        is_hex.then(|| Marker {
             id: id.to_owned(),
-            global_cut_off: refused,
+            global_cut_off,
         })
     }))
 }

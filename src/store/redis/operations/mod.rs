@@ -1,4 +1,4 @@
-//! What the store does on Redis, by subject.
+//! Operations of the Redis engine, by subject.
 
 pub(super) mod amend;
 pub(super) mod cluster_decide;

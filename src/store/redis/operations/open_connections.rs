@@ -1,4 +1,4 @@
-//! Reports of open connections: a hash a session, a field a gateway, `<count> <until, Unix ms>`.
+//! Reports of open connections: a hash per session, a field per gateway, `<count> <valid until>`.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -26,8 +26,8 @@ impl Redis {
                     .arg(count)
                     .arg(REPORT_TTL.as_secs() * 1000)
             };
-            let writing = self.run_all(step.iter().map(call).collect());
-            for reply in self.with_deadline(deadline, writing).await? {
+            let replies = self.run_all(step.iter().map(call).collect());
+            for reply in self.with_deadline(deadline, replies).await? {
                 exchange_error::reject_server_error(reply)?;
             }
         }
@@ -35,8 +35,7 @@ impl Redis {
     }
 }
 
-/// Adds up what counts at this time of the answer to `HGETALL`; what is not understood counts
-/// nothing.
+/// Sums the valid reports in a reply to `HGETALL`; malformed ones are ignored.
 pub(in crate::store::redis) fn sum_reports(reports: &Value, now: Millis) -> u64 {
     let reports: HashMap<String, String> = redis::from_redis_value_ref(reports).unwrap_or_default();
     let counts = reports.values().filter_map(|report| {

@@ -1,4 +1,4 @@
-//! Cached profiles, and the leases to put them.
+//! Cached profiles and their leases.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ impl Redis {
         parts.resize(2, Value::Nil);
         match decode_reply(Value::Array(parts))? {
             (Some(json), _) => Ok(CachedProfile::Hit(json)),
-            // A lease that is not ours is good for nothing, and is over soon.
+            // A malformed lease is useless and expires soon.
             (None, lease) => {
                 let lease: Option<String> = lease;
                 let number = lease.and_then(|lease| lease.parse().ok());

@@ -1,4 +1,4 @@
-//! Refresh tokens, by their hashes: they lie with the use of their session.
+//! Refresh tokens, stored by their hashes in the use of their session.
 
 use std::time::Duration;
 
@@ -19,32 +19,32 @@ impl Redis {
         id: SessionId,
         hash: [u8; 32],
     ) -> Result<bool, StoreError> {
-        let mut question = redis::cmd("GET");
-        let used = match self.execute(question.arg(self.keys.usage(&id))).await {
-            // As good as none.
+        let mut command = redis::cmd("GET");
+        let usage = match self.execute(command.arg(self.keys.usage(&id))).await {
+            // Malformed content counts as none.
             Err(StoreError::Malformed) => Value::Nil,
-            used => used?,
+            usage => usage?,
         };
-        Ok(activity::current_refresh_hash(&used).as_deref() == Some(activity::half_hash(&hash)))
+        Ok(activity::current_refresh_hash(&usage).as_deref() == Some(activity::half_hash(&hash)))
     }
 
     pub(in crate::store) async fn rotate_refresh(
         &self,
         id: SessionId,
-        turnover: &RefreshRotation,
+        rotation: &RefreshRotation,
         idle: Option<Duration>,
     ) -> Result<RotationResult, StoreError> {
         let call = self
             .scripts
             .rotate_refresh
             .call(&self.keys.record_and_usage(&id))
-            .arg(activity::half_hash(&turnover.presented))
-            .arg(u8::from(turnover.is_authentic))
-            .arg(activity::half_hash(&turnover.successor))
-            .arg(whole_millis(turnover.grace))
-            .arg(whole_millis(turnover.ttl))
+            .arg(activity::half_hash(&rotation.presented))
+            .arg(u8::from(rotation.is_authentic))
+            .arg(activity::half_hash(&rotation.successor))
+            .arg(whole_millis(rotation.grace))
+            .arg(whole_millis(rotation.ttl))
             .arg(idle_millis(idle))
-            .arg(record::encode_address(turnover.address));
+            .arg(record::encode_address(rotation.address));
         let mut replies = self
             .run_all(self.with_open_connections(call, id))
             .await?
@@ -54,13 +54,13 @@ impl Redis {
         let Value::Array(parts) = exchange_error::reject_server_error(reply)? else {
             return Err(StoreError::Malformed);
         };
-        let Ok([Value::Int(outcome), Value::Int(now), record, used]) =
+        let Ok([Value::Int(outcome), Value::Int(now), record, usage]) =
             <[Value; 4]>::try_from(parts)
         else {
             return Err(StoreError::Malformed);
         };
         let now = Millis::try_from(now).map_err(|_| StoreError::Malformed)?;
-        let mut entry = self.decode_entry(StoreOperation::RotateRefresh, id, &record, &used)?;
+        let mut entry = self.decode_entry(StoreOperation::RotateRefresh, id, &record, &usage)?;
         if let Some(entry) = &mut entry {
             entry.activity.live_connections = open_connections::sum_reports(&reports, now);
         }

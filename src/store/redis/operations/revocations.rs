@@ -1,4 +1,4 @@
-//! The blacklist, and people's cut-offs.
+//! Blacklist and users' cut-offs.
 
 use std::time::Duration;
 
@@ -15,14 +15,15 @@ impl Redis {
         ttl: Duration,
     ) -> Result<(), StoreError> {
         let millis = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
-        // Redis refuses a moment beyond what it can count; a century will do.
+        // Redis rejects TTLs that overflow its clock; a century is enough.
         let millis = millis.clamp(1, 3_155_760_000_000);
         let mut command = redis::cmd("SET");
         command.arg(self.keys.blacklist(key)).arg(1);
         command.arg("PX").arg(millis);
-        let began = Instant::now();
+        let started = Instant::now();
         self.execute(&command).await?;
-        self.wait_for_replicas(began, || vec![command.into()]).await
+        self.wait_for_replicas(started, || vec![command.into()])
+            .await
     }
 
     pub(in crate::store) async fn unblacklist(&self, key: &str) -> Result<bool, StoreError> {
@@ -34,42 +35,42 @@ impl Redis {
         &self,
         keys: &[&str],
     ) -> Result<Vec<bool>, StoreError> {
-        let mut questions = redis::pipe();
+        let mut commands = redis::pipe();
         for key in keys {
-            questions.cmd("EXISTS").arg(self.keys.blacklist(key));
+            commands.cmd("EXISTS").arg(self.keys.blacklist(key));
         }
-        let replies = self.execute_all(&questions).await?;
+        let replies = self.execute_all(&commands).await?;
         replies.into_iter().map(decode_reply).collect()
     }
 
-    /// Puts down up to which second, once that is known.
+    /// Writes a cut-off, and sets `second` to the one in force as soon as it is known.
     pub(in crate::store) async fn cut_off(
         &self,
-        person: &UserHash,
+        user: &UserHash,
         second: &mut Option<u64>,
     ) -> Result<(), StoreError> {
-        let call = |at: Option<u64>| {
-            let call = self.scripts.cut_off.call(&[self.keys.cut_off(person)]);
+        let call = |second: Option<u64>| {
+            let call = self.scripts.cut_off.call(&[self.keys.cut_off(user)]);
             let call = call.arg(CUT_OFF_TTL.as_secs() * 1000);
-            call.arg(at.map(|at| at.to_string()).unwrap_or_default())
+            call.arg(second.map(|second| second.to_string()).unwrap_or_default())
         };
-        let began = Instant::now();
-        let done: u64 = decode_reply(self.run(call(*second)).await?)?;
-        *second = Some(done);
-        self.wait_for_replicas(began, || vec![call(Some(done))])
+        let started = Instant::now();
+        let in_force: u64 = decode_reply(self.run(call(*second)).await?)?;
+        *second = Some(in_force);
+        self.wait_for_replicas(started, || vec![call(Some(in_force))])
             .await
     }
 
     pub(in crate::store) async fn cut_offs(
         &self,
-        people: &[UserHash],
+        users: &[UserHash],
     ) -> Result<Vec<Option<u64>>, StoreError> {
-        let mut questions = redis::pipe();
-        for person in people {
-            questions.cmd("GET").arg(self.keys.cut_off(person));
+        let mut commands = redis::pipe();
+        for user in users {
+            commands.cmd("GET").arg(self.keys.cut_off(user));
         }
-        let replies = self.execute_all(&questions).await?;
-        // What is no number, or no text at all, cuts nobody off, as in `decide.lua`.
+        let replies = self.execute_all(&commands).await?;
+        // Content that is not a number has no effect, as in `decide.lua`.
         let second = |reply: redis::Value| {
             let text = match decode_reply::<Option<String>>(reply) {
                 Err(StoreError::Malformed) => None,

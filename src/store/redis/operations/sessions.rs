@@ -1,4 +1,4 @@
-//! Sessions one by one, their use, and the blacklist.
+//! Single sessions and their use.
 
 use std::time::Duration;
 
@@ -17,17 +17,17 @@ use crate::store::redis::{Redis, decode_reply, parse_time};
 use crate::store::{SessionEntry, SessionUse, StoreError, deadline};
 use crate::telemetry::metrics::StoreOperation;
 
-/// How many sessions one step of a long operation deals with.
+/// Number of sessions per step of a long operation.
 pub(in crate::store::redis) const SESSIONS_PER_STEP: usize = 128;
 
-/// What `end_session.lua` answers: its outcome, and the user where known.
+/// Reply of `end_session.lua`: its outcome, and the user if the record is readable.
 pub(in crate::store::redis) type EndOutcome = (i64, Option<String>);
 pub(in crate::store::redis) const MISSING: i64 = 0;
 pub(in crate::store::redis) const ENDED_NOW: i64 = 1;
 const ENDED_BEFORE: i64 = 2;
 const MALFORMED: i64 = 4;
 const IDLE: i64 = 5;
-pub(in crate::store::redis) const ALIVE: i64 = 6;
+pub(in crate::store::redis) const ACTIVE: i64 = 6;
 
 impl Redis {
     pub(in crate::store) async fn session(
@@ -38,28 +38,28 @@ impl Redis {
         entries.pop().ok_or(StoreError::Malformed)
     }
 
-    /// The time, and for each of these sessions, in their order, its record if there is one.
+    /// Returns the store's time and, for each session in order, its record if there is one.
     pub(in crate::store) async fn entries(
         &self,
         operation: StoreOperation,
         ids: &[SessionId],
     ) -> Result<(Millis, Vec<Option<SessionEntry>>), StoreError> {
-        let mut questions = redis::pipe();
-        questions.cmd("TIME");
+        let mut commands = redis::pipe();
+        commands.cmd("TIME");
         for id in ids {
-            questions.cmd("GET").arg(self.keys.session(id));
-            questions.cmd("GET").arg(self.keys.usage(id));
-            questions.cmd("HGETALL").arg(self.keys.live(id));
+            commands.cmd("GET").arg(self.keys.session(id));
+            commands.cmd("GET").arg(self.keys.usage(id));
+            commands.cmd("HGETALL").arg(self.keys.live(id));
         }
-        let replies = self.execute_all(&questions).await?;
+        let replies = self.execute_all(&commands).await?;
         let (time, replies) = replies.split_first().ok_or(StoreError::Malformed)?;
         let now = parse_time(time).ok_or(StoreError::Malformed)?;
         let mut entries = Vec::with_capacity(ids.len());
         for (id, parts) in pair(ids.to_vec(), replies.chunks(3).collect())? {
-            let [record, used, reports] = parts else {
+            let [record, usage, reports] = parts else {
                 return Err(StoreError::Malformed);
             };
-            let mut entry = self.decode_entry(operation, id, record, used)?;
+            let mut entry = self.decode_entry(operation, id, record, usage)?;
             if let Some(entry) = &mut entry {
                 entry.activity.live_connections = open_connections::sum_reports(reports, now);
             }
@@ -68,16 +68,15 @@ impl Redis {
         Ok((now, entries))
     }
 
-    /// Reads answers that hold a record and its use. What is not understood is as good as none, and
-    /// is counted.
+    /// Decodes the replies with a record and its use. Malformed content is counted and taken as none.
     pub(in crate::store::redis) fn decode_entry(
         &self,
         operation: StoreOperation,
         id: SessionId,
         record: &Value,
-        used: &Value,
+        usage: &Value,
     ) -> Result<Option<SessionEntry>, StoreError> {
-        for reply in [record, used] {
+        for reply in [record, usage] {
             if !exchange_error::is_wrong_type(reply) {
                 exchange_error::check_server_error(reply)?;
             }
@@ -90,14 +89,14 @@ impl Redis {
                 return Ok(None);
             }
         };
-        let activity = activity::decode(used).unwrap_or_else(|| {
+        let activity = activity::decode(usage).unwrap_or_else(|| {
             self.count_malformed(operation, 1);
             Activity::default()
         });
         Ok(Some(SessionEntry { session, activity }))
     }
 
-    /// Reads a script's answer that is both of them.
+    /// Decodes a script's reply that contains a record and its use.
     pub(in crate::store::redis) fn decode_entry_reply(
         &self,
         operation: StoreOperation,
@@ -107,7 +106,7 @@ impl Redis {
         exchange_error::check_server_error(reply)?;
         match reply {
             Value::Array(parts) => match parts.as_slice() {
-                [record, used] => self.decode_entry(operation, id, record, used),
+                [record, usage] => self.decode_entry(operation, id, record, usage),
                 _ => Err(StoreError::Malformed),
             },
             _ => Ok(None),
@@ -119,38 +118,39 @@ impl Redis {
         id: SessionId,
         reason: EndReason,
         idle: Option<Duration>,
-        was_alive: &mut bool,
+        was_active: &mut bool,
     ) -> Result<(), StoreError> {
-        let began = Instant::now();
+        let started = Instant::now();
         let call = || self.end_call(&id, Some(reason), idle, false);
         let reply = self.run(call()).await?;
         let (outcome, user) = parse_end_reply(reply)?;
-        *was_alive = outcome == ENDED_NOW;
+        *was_active = outcome == ENDED_NOW;
         if outcome == MALFORMED {
             self.count_malformed(StoreOperation::Revoke, 1);
         }
         if !matches!(outcome, ENDED_NOW | ENDED_BEFORE | IDLE) {
             return Ok(());
         }
-        self.wait_for_replicas(began, || vec![call()]).await?;
+        self.wait_for_replicas(started, || vec![call()]).await?;
         self.retire(&user.ok_or(StoreError::Malformed)?, &[id])
             .await
     }
 
-    /// The call that ends a session; without reason, only one that has expired by being idle.
-    /// `mark` leaves a mark for one that is about to be written.
+    /// The call that ends a session; without a reason, only one that has expired by idleness.
+    ///
+    /// `tombstone` leaves a tombstone for a session that is about to be written.
     pub(in crate::store::redis) fn end_call(
         &self,
         id: &SessionId,
         reason: Option<EndReason>,
         idle: Option<Duration>,
-        mark: bool,
+        tombstone: bool,
     ) -> ScriptCall {
         self.scripts
             .end_session
             .call(&self.keys.record_and_usage(id))
             .arg(reason.map_or(0, record::reason_code))
-            .arg(u8::from(mark))
+            .arg(u8::from(tombstone))
             .arg(idle_millis(idle))
     }
 
@@ -159,32 +159,34 @@ impl Redis {
         uses: &[SessionUse],
         deadline: Duration,
     ) -> Result<(), StoreError> {
-        let together = self.batch_size()?;
+        let batch_size = self.batch_size()?;
         for step in uses.chunks(SESSIONS_PER_STEP) {
-            let calls = step.chunks(together).map(|uses| self.record_use_call(uses));
-            let writing = self.run_all(calls.collect());
-            for reply in self.with_deadline(deadline, writing).await? {
+            let calls = step
+                .chunks(batch_size)
+                .map(|uses| self.record_use_call(uses));
+            let replies = self.run_all(calls.collect());
+            for reply in self.with_deadline(deadline, replies).await? {
                 exchange_error::reject_server_error(reply)?;
             }
         }
         Ok(())
     }
 
-    /// The call that writes uses down.
+    /// The call that writes uses.
     fn record_use_call(&self, uses: &[SessionUse]) -> ScriptCall {
         let keys: Vec<String> = uses
             .iter()
-            .flat_map(|used| self.keys.record_and_usage(&used.session))
+            .flat_map(|session_use| self.keys.record_and_usage(&session_use.session))
             .collect();
         let call = self.scripts.record_use.call(&keys);
-        uses.iter().fold(call, |call, used| {
-            call.arg(used.requests)
-                .arg(used.last_access)
-                .arg(record::encode_address(used.address))
+        uses.iter().fold(call, |call, session_use| {
+            call.arg(session_use.requests)
+                .arg(session_use.last_access)
+                .arg(record::encode_address(session_use.address))
         })
     }
 
-    /// One step of a long operation.
+    /// Runs one step of a long operation with a deadline.
     pub(in crate::store::redis) async fn with_deadline<T>(
         &self,
         deadline: Duration,
@@ -198,14 +200,14 @@ impl Redis {
     }
 }
 
-/// An idle timeout as the scripts are told it; 0: there is none.
+/// Encodes an idle timeout for the scripts; 0: none.
 pub(in crate::store::redis) fn idle_millis(idle: Option<Duration>) -> u64 {
     idle.map_or(0, |idle| {
         u64::try_from(idle.as_millis()).unwrap_or(u64::MAX).max(1)
     })
 }
 
-/// Reads the answer of `end_session.lua`.
+/// Parses the reply of `end_session.lua`.
 pub(in crate::store::redis) fn parse_end_reply(reply: Value) -> Result<EndOutcome, StoreError> {
     let Value::Array(mut parts) = exchange_error::reject_server_error(reply)? else {
         return Err(StoreError::Malformed);

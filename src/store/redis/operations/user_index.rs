@@ -1,4 +1,4 @@
-//! A user's index: which sessions there are, alive and ended.
+//! Index of a user's sessions, active and ended.
 
 use std::collections::HashMap;
 
@@ -10,46 +10,46 @@ use crate::store::redis::links::exchange_error;
 use crate::store::redis::{Redis, decode_reply};
 use crate::telemetry::metrics::StoreOperation;
 
-/// What the index says of a session.
+/// Entry of the index.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::store::redis) struct IndexEntry {
     pub ended: bool,
 }
 
 impl Redis {
-    /// A user's sessions by their index. One of the wrong type is as good as none.
+    /// Reads a user's index. A key of the wrong type is counted and taken as empty.
     pub(in crate::store::redis) async fn user_index(
         &self,
         user: &str,
     ) -> Result<HashMap<SessionId, IndexEntry>, StoreError> {
-        let mut question = redis::pipe();
-        question.cmd("HGETALL").arg(self.keys.user(user));
-        let reply = self.execute_all(&question).await?.pop();
+        let mut commands = redis::pipe();
+        commands.cmd("HGETALL").arg(self.keys.user(user));
+        let reply = self.execute_all(&commands).await?.pop();
         let reply = reply.ok_or(StoreError::Malformed)?;
         if exchange_error::is_wrong_type(&reply) {
             self.count_malformed(StoreOperation::UserIndex, 1);
             return Ok(HashMap::new());
         }
-        let listed: HashMap<Vec<u8>, Vec<u8>> = decode_reply(reply)?;
-        let parsed = listed.iter().filter_map(|(id, value)| {
-            // When it was made, when it expires, when it ended: six bytes each.
+        let fields: HashMap<Vec<u8>, Vec<u8>> = decode_reply(reply)?;
+        let entries = fields.iter().filter_map(|(id, value)| {
+            // Creation, expiry and end, six bytes each.
             let ended = value.get(12..18)?.iter().any(|byte| *byte != 0);
             Some((parse_session_id(id)?, IndexEntry { ended }))
         });
-        Ok(parsed.collect())
+        Ok(entries.collect())
     }
 
-    /// Those of a user's sessions that have not been ended.
+    /// Returns a user's sessions that have not been ended.
     pub(in crate::store) async fn unended_session_ids(
         &self,
         user: &str,
     ) -> Result<Vec<SessionId>, StoreError> {
-        let listed = self.user_index(user).await?.into_iter();
-        let lives = listed.filter(|(_, listed)| !listed.ended);
-        Ok(lives.map(|(id, _)| id).collect())
+        let entries = self.user_index(user).await?.into_iter();
+        let unended = entries.filter(|(_, entry)| !entry.ended);
+        Ok(unended.map(|(id, _)| id).collect())
     }
 
-    /// Moves sessions from those alive to those ended, of which only the latest are kept.
+    /// Marks sessions as ended in the index, and deletes all but the latest ended ones.
     pub(in crate::store::redis) async fn retire(
         &self,
         user: &str,
@@ -78,7 +78,7 @@ impl Redis {
     }
 }
 
-/// Reads a list of ids.
+/// Parses a list of session ids.
 pub(in crate::store::redis) fn parse_session_ids(
     reply: Value,
 ) -> Result<Vec<SessionId>, StoreError> {
@@ -86,7 +86,7 @@ pub(in crate::store::redis) fn parse_session_ids(
     Ok(ids.iter().filter_map(|id| parse_session_id(id)).collect())
 }
 
-/// Reads a list of ids, each with when its session was made.
+/// Parses a list of session ids with creation times.
 pub(in crate::store::redis) fn parse_dated_session_ids(
     reply: Value,
 ) -> Result<Vec<(SessionId, Millis)>, StoreError> {

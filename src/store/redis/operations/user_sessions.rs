@@ -1,11 +1,11 @@
-//! A user's sessions together: their index, and what is done to all of them.
+//! Operations on a user's sessions as a whole: sign-in, revocation, identity.
 
 use std::time::Duration;
 
 use redis::Value;
 use tokio::time::Instant;
 
-use super::sessions::{ALIVE, ENDED_NOW, MISSING, parse_end_reply};
+use super::sessions::{ACTIVE, ENDED_NOW, MISSING, parse_end_reply};
 use super::user_index::{parse_dated_session_ids, parse_session_ids};
 use crate::auth::session::{EndReason, Millis, OnSessionLimit, Session, SessionId};
 use crate::store::redis::codec::scripts::ScriptCall;
@@ -15,26 +15,26 @@ use crate::store::redis::{Redis, decode_reply};
 use crate::store::sessions::SessionIdentity;
 use crate::store::{CreateOutcome, InitialRefreshToken, StoreError};
 
-/// How long a session stays tellable after its end, in milliseconds.
+/// Retention of a session after its end, in milliseconds.
 const RETENTION_AFTER_END: Millis = 3_600_000;
-/// A sign-in that has entered its session and not written it after so long never will.
+/// Age from which a session in the index without a record is considered abandoned by its sign-in.
 const ABANDONED_AFTER: Millis = 10_000;
 
-/// How many sessions a sign-in looks at together, the oldest first, where the index is full.
+/// Number of sessions that a sign-in checks at once, oldest first, if the index is full.
 const SESSIONS_PER_CHECK: usize = 128;
 
-/// What `sign_in.lua` did.
+/// Outcome of `sign_in.lua`.
 enum IndexAdmission {
     Admitted { victims: Vec<SessionId> },
-    Rejected { alive: Vec<(SessionId, Millis)> },
+    Rejected { active: Vec<(SessionId, Millis)> },
 }
 
 impl Redis {
-    /// Two steps: the index, in the user's slot, says who stays; then the sessions themselves
-    /// follow. A sign-in that is chosen to go before its session is written finds a mark there.
+    /// Creates a session in two steps: the user's index decides, then the sessions are written.
     ///
-    /// Where the index is full, those come off it first that are over. The index alone decides,
-    /// whatever happens meanwhile.
+    /// A new session that is evicted before its record is written finds a tombstone. If the index is
+    /// full, sessions that are over are removed from it first. The index alone decides, whatever
+    /// happens concurrently.
     pub(in crate::store) async fn create_session(
         &self,
         session: &Session,
@@ -44,35 +44,35 @@ impl Redis {
         idle: Option<Duration>,
         evicted: &mut Vec<SessionId>,
     ) -> Result<CreateOutcome, StoreError> {
-        let began = Instant::now();
+        let started = Instant::now();
         let record = record::encode(session).ok_or(StoreError::Refused)?;
         let few = match on_limit {
             OnSessionLimit::EvictOldest => SESSIONS_PER_CHECK,
-            // None is rejected in the place of one that is over.
+            // All are checked: no session is rejected while another one is over.
             OnSessionLimit::Reject => 0,
         };
-        let mut entered = self
+        let mut admission = self
             .enter_index(session, max, OnSessionLimit::Reject, few)
             .await?;
-        if let IndexAdmission::Rejected { alive } = &entered {
-            let room = self.prune_index(session, alive, max, idle).await?;
-            if !room && on_limit == OnSessionLimit::Reject {
+        if let IndexAdmission::Rejected { active } = &admission {
+            let has_room = self.prune_index(session, active, max, idle).await?;
+            if !has_room && on_limit == OnSessionLimit::Reject {
                 return Ok(CreateOutcome::LimitReached);
             }
-            entered = self.enter_index(session, max, on_limit, few).await?;
+            admission = self.enter_index(session, max, on_limit, few).await?;
         }
-        let IndexAdmission::Admitted { victims } = entered else {
+        let IndexAdmission::Admitted { victims } = admission else {
             return Ok(CreateOutcome::LimitReached);
         };
         let evictions = || {
-            let ending = |id| self.end_call(id, Some(EndReason::Evicted), idle, true);
-            victims.iter().map(ending).collect()
+            let evict = |id| self.end_call(id, Some(EndReason::Evicted), idle, true);
+            victims.iter().map(evict).collect()
         };
         let mut calls: Vec<ScriptCall> = evictions();
-        let writing = &self.scripts.write_session;
-        let writing = writing.call(&self.keys.record_and_usage(&session.id));
+        let write = &self.scripts.write_session;
+        let write = write.call(&self.keys.record_and_usage(&session.id));
         calls.push(
-            writing
+            write
                 .arg(session.expires_at.saturating_add(RETENTION_AFTER_END))
                 .arg(record)
                 .arg(activity::encode_new(grant)),
@@ -84,21 +84,21 @@ impl Redis {
                 evicted.push(*id);
             }
         }
-        if let Err(error) = self.wait_for_replicas(began, evictions).await {
-            // Nobody will hear of the new one, so it must not take anybody's place.
+        if let Err(error) = self.wait_for_replicas(started, evictions).await {
+            // The sign-in fails, so the new session must not count against the limit.
             self.run(self.end_call(&session.id, Some(EndReason::Terminated), None, false))
                 .await?;
             self.retire(&session.user, &[session.id]).await?;
             return Err(error);
         }
-        // They were in the index until now: had this broken off, the next sign-in would have found them.
+        // Removed last: after a failure above, the next sign-in still finds them in the index.
         self.retire(&session.user, &victims).await?;
         Ok(CreateOutcome::Created {
             evicted: evicted.clone(),
         })
     }
 
-    /// Ends a session whose sign-in failed, also one that is still to be written.
+    /// Ends a session whose sign-in failed, even if its record is not written yet.
     pub(in crate::store) async fn abandon_session(
         &self,
         user: &str,
@@ -126,51 +126,53 @@ impl Redis {
             .arg(max)
             .arg(u8::from(on_limit == OnSessionLimit::Reject))
             .arg(few);
-        let (entered, told): (u8, Value) = decode_reply(self.run(call).await?)?;
-        Ok(match entered {
+        let (is_admitted, ids): (u8, Value) = decode_reply(self.run(call).await?)?;
+        Ok(match is_admitted {
             1 => IndexAdmission::Admitted {
-                victims: parse_session_ids(told)?,
+                victims: parse_session_ids(ids)?,
             },
             _ => IndexAdmission::Rejected {
-                alive: parse_dated_session_ids(told)?,
+                active: parse_dated_session_ids(ids)?,
             },
         })
     }
 
-    /// Takes those off the index that are over: idle for too long, ended where the index could not
-    /// be told, or never written. Tells whether there were any.
+    /// Removes sessions that are over from the index; returns whether there were any.
+    ///
+    /// These are sessions that have expired by idleness, have ended without an update of the index, or
+    /// were never written.
     async fn prune_index(
         &self,
         session: &Session,
-        alive: &[(SessionId, Millis)],
+        active: &[(SessionId, Millis)],
         max: u32,
         idle: Option<Duration>,
     ) -> Result<bool, StoreError> {
-        let too_many = (alive.len() + 1).saturating_sub(max as usize);
-        let mut over = 0;
-        for some in alive.chunks(SESSIONS_PER_CHECK) {
-            over += self.prune_chunk(session, some, idle).await?;
-            if over > 0 && over >= too_many {
+        let excess = (active.len() + 1).saturating_sub(max as usize);
+        let mut removed = 0;
+        for chunk in active.chunks(SESSIONS_PER_CHECK) {
+            removed += self.prune_chunk(session, chunk, idle).await?;
+            if removed > 0 && removed >= excess {
                 break;
             }
         }
-        Ok(over > 0)
+        Ok(removed > 0)
     }
 
     async fn prune_chunk(
         &self,
         session: &Session,
-        alive: &[(SessionId, Millis)],
+        chunk: &[(SessionId, Millis)],
         idle: Option<Duration>,
     ) -> Result<usize, StoreError> {
-        let calls = alive
+        let calls = chunk
             .iter()
             .map(|(id, _)| self.end_call(id, None, idle, false));
         let mut over = Vec::new();
         let replies = self.run_all(calls.collect()).await?;
-        for ((id, created_at), reply) in alive.iter().zip(replies) {
+        for ((id, created_at), reply) in chunk.iter().zip(replies) {
             let is_over = match parse_end_reply(reply)?.0 {
-                ALIVE => false,
+                ACTIVE => false,
                 MISSING => created_at.saturating_add(ABANDONED_AFTER) < session.created_at,
                 _ => true,
             };
@@ -188,25 +190,25 @@ impl Redis {
         idle: Option<Duration>,
         ended: &mut Vec<SessionId>,
     ) -> Result<(), StoreError> {
-        let began = Instant::now();
+        let started = Instant::now();
         let mut ids = self.unended_session_ids(user).await?;
         ids.retain(|id| Some(*id) != except);
         let calls = || {
-            let ending = |id| self.end_call(id, Some(reason), idle, true);
-            ids.iter().map(ending).collect()
+            let end = |id| self.end_call(id, Some(reason), idle, true);
+            ids.iter().map(end).collect()
         };
         let mut first_error = Ok(());
         for (id, reply) in ids.iter().zip(self.run_all(calls()).await?) {
             match parse_end_reply(reply) {
                 Ok((ENDED_NOW, ..)) => ended.push(*id),
                 Ok(_) => {}
-                // What did end is told in any case.
+                // The sessions that did end are returned in any case.
                 Err(error) => first_error = first_error.and(Err(error)),
             }
         }
         first_error?;
-        // They stay in the index until it is sure: who tries again finds them.
-        self.wait_for_replicas(began, calls).await?;
+        // They stay in the index until replicas have confirmed: a retry must find them.
+        self.wait_for_replicas(started, calls).await?;
         self.retire(user, &ids).await
     }
 

@@ -1,10 +1,12 @@
--- Notes that a person's tokens without session are refused up to a second; never up to an earlier one
--- than before.
--- KEYS cut-off · ARGV how long that is kept (ms), the second (empty: now) · reply the second
+-- Raises the second up to which a user's tokens without a session are rejected; never lowers it.
+-- KEYS cut-off
+-- ARGV TTL (ms), second (empty: now)
+-- Reply: the second in force
+-- Why a script: the greater of the old and the new value is kept, by the server's clock.
 local second = tonumber(ARGV[2]) or tonumber(clock[1])
-local known = redis.pcall('GET', KEYS[1])
-known = type(known) == 'string' and tonumber(known)
-if known and known > second then second = known end
+local previous = redis.pcall('GET', KEYS[1])
+previous = type(previous) == 'string' and tonumber(previous)
+if previous and previous > second then second = previous end
 second = string.format('%.0f', second)
 redis.call('SET', KEYS[1], second, 'PX', ARGV[1])
 return second

@@ -1,4 +1,6 @@
-//! The scripts: each is a file, with what it shares with others put in front.
+//! Lua scripts. Each is a file; parts that it shares with others are prepended.
+//!
+//! The first comment of each file documents KEYS, ARGV, reply, and why it is a script.
 
 use redis::{Arg, Cmd, Pipeline, Script, ToRedisArgs};
 
@@ -12,7 +14,7 @@ const INDEX: &str = include_str!("index.lua");
 const RECORD: &str = include_str!("record.lua");
 const USE: &str = include_str!("use.lua");
 
-/// All scripts, hashed once.
+/// All scripts, with their hashes.
 pub(in crate::store::redis) struct Scripts {
     pub decide: LoadedScript,
     pub look_up: LoadedScript,
@@ -42,13 +44,13 @@ pub(in crate::store::redis) struct Scripts {
     pub presence: LoadedScript,
 }
 
-/// A script that the server knows by its hash.
+/// A script, which the server caches by its hash.
 pub(in crate::store::redis) struct LoadedScript {
     text: String,
     hash: String,
 }
 
-/// A script with its keys and arguments.
+/// A call of a script with its keys and arguments.
 pub(in crate::store::redis) struct ScriptCall {
     pub command: Cmd,
 }
@@ -107,7 +109,7 @@ impl Scripts {
         }
     }
 
-    /// The commands that load all of them.
+    /// The commands that load all scripts.
     pub(in crate::store::redis) fn load_commands(&self) -> Pipeline {
         let mut commands = redis::pipe();
         for script in self.all() {
@@ -116,24 +118,25 @@ impl Scripts {
         commands
     }
 
-    /// The same call with the text of its script, for a server that has forgotten it. Loading it first
-    /// would be a trip of its own, after which the server may have forgotten it again.
+    /// The same call as `EVAL` with the script's text, for a server that does not have the script.
+    ///
+    /// Loading it first would take another round trip, after which it may be flushed again.
     pub(in crate::store::redis) fn with_script_text(&self, call: &Cmd) -> Cmd {
-        let mut words = call.args_iter().filter_map(|word| match word {
-            Arg::Simple(word) => Some(word),
+        let mut arguments = call.args_iter().filter_map(|argument| match argument {
+            Arg::Simple(argument) => Some(argument),
             _ => None,
         });
-        let (_, hash) = (words.next(), words.next().unwrap_or_default());
-        let script = self.all().into_iter().find(|it| it.hash.as_bytes() == hash);
-        let Some(script) = script else {
+        let (_, hash) = (arguments.next(), arguments.next().unwrap_or_default());
+        let mut scripts = self.all().into_iter();
+        let Some(script) = scripts.find(|script| script.hash.as_bytes() == hash) else {
             return call.clone();
         };
-        let mut in_full = Cmd::with_capacity(call.args_iter().count(), script.text.len() + 512);
-        in_full.arg("EVAL").arg(&script.text);
-        for word in words {
-            in_full.arg(word);
+        let mut eval = Cmd::with_capacity(call.args_iter().count(), script.text.len() + 512);
+        eval.arg("EVAL").arg(&script.text);
+        for argument in arguments {
+            eval.arg(argument);
         }
-        in_full
+        eval
     }
 
     fn all(&self) -> [&LoadedScript; 26] {
@@ -177,7 +180,7 @@ impl LoadedScript {
         }
     }
 
-    /// Begins a call with its keys; arguments follow.
+    /// Creates a call with its keys; arguments are appended by [`ScriptCall::arg`].
     pub(in crate::store::redis) fn call<K: AsRef<str>>(&self, keys: &[K]) -> ScriptCall {
         let mut command = Cmd::with_capacity(keys.len() + 16, 512);
         command.arg("EVALSHA").arg(&self.hash).arg(keys.len());

@@ -1,9 +1,11 @@
--- Gives requests back to one counter.
--- KEYS counter · ARGV 1 its rule (see counter), 2 how many, 3 as of when they were spent (µs; 0: now)
--- reply how many counters were broken
+-- Refunds requests to one counter.
+-- KEYS counter
+-- ARGV 1 rule (see counter in limit.lua), 2 number of requests, 3 when they were spent (µs; 0: now)
+-- Reply: number of malformed counters
+-- Why a script: the counter is read and written in one step.
 local c = counter(KEYS[1], ARGV[1])
-look(c)
-local _, _, whole = struct.unpack('<BI8I8', report(c))
+update(c)
+local _, _, reset_after = struct.unpack('<BI8I8', report(c))
 local at = tonumber(ARGV[3])
-if whole > 0 then give_back(c, tonumber(ARGV[2]), at > 0 and at or now) end
+if reset_after > 0 then refund(c, tonumber(ARGV[2]), at > 0 and at or now) end
 return broken

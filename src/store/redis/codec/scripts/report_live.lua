@@ -1,5 +1,8 @@
--- Notes how many connections of a session one gateway has open, and until when that counts.
--- KEYS live · ARGV gateway, count (0: none any more), how long it counts (ms)
+-- Reports the number of a session's open connections on one gateway.
+-- KEYS live
+-- ARGV gateway, number (0: withdraws the report), validity (ms)
+-- Reply: none that is used
+-- Why a script: reports expire one by one, by the server's clock.
 local kind = redis.call('TYPE', KEYS[1]).ok
 if kind ~= 'hash' and kind ~= 'none' then redis.call('DEL', KEYS[1]) end
 if ARGV[2] == '0' then return redis.call('HDEL', KEYS[1], ARGV[1]) end

@@ -1,27 +1,28 @@
--- Enters a new session into its user's index and chooses who has to go, in one step: however many
--- sign-ins race, at most `max` stay. Those chosen stay entered until they have ended: whoever comes before
--- that chooses them too, and one more.
--- KEYS user · ARGV id, when it was made, when it expires, max, 1 to reject rather than to evict the
--- oldest, how many of those alive are of interest (0: all)
--- reply {1, ids of the victims}, or {0, the oldest of those alive: id, when it was made, and so on}
-local max, few, told = tonumber(ARGV[4]), tonumber(ARGV[6]), {}
+-- Adds a new session to its user's index and selects the sessions to evict.
+-- KEYS user
+-- ARGV id, creation time (ms), expiry (ms), max, 1 to reject the session instead of evicting the oldest,
+-- number of active sessions to return (0: all)
+-- Reply: {1, ids to evict}, or {0, the oldest active sessions: id, creation time, and so on}
+-- Why a script: however many sign-ins are concurrent, at most `max` sessions remain. Selected sessions stay
+-- in the index until they have ended; a sign-in before that selects them as well, and one more.
+local max, few, listed = tonumber(ARGV[4]), tonumber(ARGV[6]), {}
 if redis.call('HLEN', KEYS[1]) < max then
-  -- Ended ones counted too there is room: looking at each would cost a user of thousands milliseconds.
-  enter(ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), 0)
-  outlive(tonumber(ARGV[3]) + hour)
-  return { 1, told }
+  -- Room even with the ended sessions: reading all of thousands would take milliseconds.
+  add_entry(ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), 0)
+  extend_ttl(tonumber(ARGV[3]) + hour)
+  return { 1, listed }
 end
-local alive, _, _, count = sessions(few > 0 and few)
+local active, _, _, count = sessions(few > 0 and few)
 local excess = math.min(count + 1 - max, count)
-if excess > #alive then alive = sessions() end
+if excess > #active then active = sessions() end
 if excess > 0 and ARGV[5] == '1' then
-  for _, one in ipairs(alive) do
-    told[#told + 1] = one.id
-    told[#told + 1] = one.created
+  for _, session in ipairs(active) do
+    listed[#listed + 1] = session.id
+    listed[#listed + 1] = session.created
   end
-  return { 0, told }
+  return { 0, listed }
 end
-enter(ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), 0)
-outlive(tonumber(ARGV[3]) + hour)
-for n = 1, excess do told[n] = alive[n].id end
-return { 1, told }
+add_entry(ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), 0)
+extend_ttl(tonumber(ARGV[3]) + hour)
+for n = 1, excess do listed[n] = active[n].id end
+return { 1, listed }

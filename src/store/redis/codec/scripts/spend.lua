@@ -1,9 +1,11 @@
--- Spends requests that were admitted while the store was away, as many of them as there is room for.
--- KEYS counter · ARGV its rule (see counter), how many
--- reply, packed: counters that were broken, what the limit says then
+-- Spends requests that were admitted while the store was unavailable, as far as the limit has room.
+-- KEYS counter
+-- ARGV rule (see counter in limit.lua), number of requests
+-- Reply, packed: number of malformed counters, the counter's report
+-- Why a script: the counter is read and written in one step.
 local c = counter(KEYS[1], ARGV[1])
-look(c)
+update(c)
 local _, left = struct.unpack('<BI8', report(c))
-local many = math.min(tonumber(ARGV[2]), left)
-if many > 0 then spend(c, many) end
+local count = math.min(tonumber(ARGV[2]), left)
+if count > 0 then spend(c, count) end
 return struct.pack('<I8', broken) .. report(c)

@@ -1,4 +1,6 @@
--- Drops from a user's index what has had its time.
--- KEYS user · reply how many those were
+-- Drops entries past their retention from a user's index.
+-- KEYS user
+-- Reply: number of dropped entries
+-- Why a script: the index is read and pruned in one step.
 local _, _, dropped = sessions(1)
 return dropped

@@ -1,10 +1,12 @@
--- Writes the marker; what it refuses already stays refused.
--- KEYS marker · ARGV its id, the second up to which tokens are refused, how long it lives (ms)
--- reply the second
+-- Writes the marker; never lowers its global cut-off.
+-- KEYS marker
+-- ARGV id, second up to which tokens are rejected, TTL (ms)
+-- Reply: the second in force
+-- Why a script: the greater of the old and the new value is kept.
 local second = tonumber(ARGV[2])
-local known = redis.pcall('GET', KEYS[1])
-known = type(known) == 'string' and tonumber(string.match(known, '^%x+ (%d+)$') or '')
-if known and known > second then second = known end
+local previous = redis.pcall('GET', KEYS[1])
+previous = type(previous) == 'string' and tonumber(string.match(previous, '^%x+ (%d+)$') or '')
+if previous and previous > second then second = previous end
 second = string.format('%.0f', second)
 redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. second, 'PX', ARGV[3])
 return second

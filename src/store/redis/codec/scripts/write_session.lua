@@ -1,14 +1,16 @@
--- Writes a session where there is none. A mark that it was ended meanwhile (see end_session) counts:
--- it is then born ended. A record that is there stays, whatever its state: nothing is brought back.
--- KEYS session, use · ARGV when the keys may go (Unix ms), record, use
--- reply 1 written, 2 born ended, 3 there is one
-local r, state, mark = open(KEYS[1])
+-- Writes a new session. If it was ended meanwhile (see the tombstone in end_session.lua), it is written as
+-- ended. An existing record is kept: no session is revived.
+-- KEYS session, use
+-- ARGV expiry of the keys (Unix ms), record, use
+-- Reply: 1 written, 2 written as ended, 3 a record exists
+-- Why a script: the tombstone is checked and the record written in one step.
+local r, state, tombstone = load_record(KEYS[1])
 if r then return 3 end
 redis.call('SET', KEYS[1], ARGV[2], 'PXAT', ARGV[1])
 redis.call('SET', KEYS[2], ARGV[3], 'PXAT', ARGV[1])
-if state ~= 'marked' then return 1 end
-r = open(KEYS[1])
-local tag, ended, reason = struct.unpack('<BI6B', mark)
+if state ~= 'tombstone' then return 1 end
+r = load_record(KEYS[1])
+local tag, ended, reason = struct.unpack('<BI6B', tombstone)
 r[ENDED], r[REASON] = ended, reason
-save(KEYS[1], r)
+save_record(KEYS[1], r)
 return 2

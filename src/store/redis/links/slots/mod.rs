@@ -1,56 +1,55 @@
-//! Which slot of a cluster a key is in, and which server has the slot.
+//! Slots of a cluster: the slot of a key, the master of a slot, and redirects.
 
 use redis::{Arg, Cmd, Value};
 
 use crate::settings::RedisNode;
 
 pub(in crate::store::redis) const SLOTS: u16 = 16_384;
-/// Commands that name no key first.
+/// Commands without a key as their first argument.
 const KEYLESS_COMMANDS: [&str; 6] = ["TIME", "SCAN", "PING", "ROLE", "CLUSTER", "SCRIPT"];
 
-/// The masters of a cluster and the slots that they have.
+/// Masters of a cluster and their slots.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::store::redis) struct SlotMap {
     /// In the order of their first slots, which a failover does not change.
     masters: Vec<RedisNode>,
-    /// First and last slot, and the place of their master; in order.
+    /// First slot, last slot and index of their master, in order.
     ranges: Vec<(u16, u16, usize)>,
 }
 
-/// Where else a question belongs, as a server says.
+/// Redirect in a server's reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::store::redis) enum Redirect {
-    /// For good.
+    /// The slot has moved.
     Moved(RedisNode),
-    /// This question only: the slot is on its way there.
+    /// For this command only: the slot is migrating.
     Ask(RedisNode),
-    /// The keys are on both sides at the moment.
+    /// The keys are split between both servers during the migration.
     TryAgain,
 }
 
 impl SlotMap {
-    /// Reads the answer to `CLUSTER SLOTS`; a server that does not name its host is the one that was
-    /// asked.
-    pub(in crate::store::redis) fn parse(reply: Value, asked: &RedisNode) -> Option<SlotMap> {
+    /// Parses the reply to `CLUSTER SLOTS`; a server without a host is the queried one.
+    pub(in crate::store::redis) fn parse(reply: Value, queried: &RedisNode) -> Option<SlotMap> {
         let Value::Array(rows) = reply else {
             return None;
         };
-        let mut found: Vec<(u16, u16, RedisNode)> = rows
+        let mut ranges: Vec<(u16, u16, RedisNode)> = rows
             .into_iter()
-            .map(|row| parse_range(row, asked))
+            .map(|row| parse_range(row, queried))
             .collect::<Option<_>>()?;
-        found.sort_by_key(|(first, ..)| *first);
+        ranges.sort_by_key(|(first, ..)| *first);
         let mut map = SlotMap {
             masters: Vec::new(),
             ranges: Vec::new(),
         };
-        for (first, last, master) in found {
-            let place = map.masters.iter().position(|known| *known == master);
-            let place = place.unwrap_or(map.masters.len());
-            if place == map.masters.len() {
+        for (first, last, master) in ranges {
+            let index = map.masters.iter().position(|listed| *listed == master);
+            let index = index.unwrap_or(map.masters.len());
+            if index == map.masters.len() {
                 map.masters.push(master);
             }
-            map.ranges.push((first, last, place));
+            map.ranges.push((first, last, index));
         }
         (!map.masters.is_empty()).then_some(map)
     }
@@ -59,7 +58,7 @@ impl SlotMap {
         &self.masters
     }
 
-    /// The same, with one more that has no slot yet.
+    /// Adds a master that has no slot yet.
     pub(in crate::store::redis) fn with_master(&self, master: &RedisNode) -> SlotMap {
         let mut masters = self.masters.clone();
         masters.push(master.clone());
@@ -74,15 +73,15 @@ impl SlotMap {
         (0..SLOTS).all(|slot| self.owner(slot).is_some())
     }
 
-    /// `None`: nobody has this slot.
+    /// The master of a slot; `None`: the slot is not covered.
     pub(in crate::store::redis) fn owner(&self, slot: u16) -> Option<&RedisNode> {
-        let after = self.ranges.partition_point(|(first, ..)| *first <= slot);
-        let (_, last, place) = self.ranges.get(after.checked_sub(1)?)?;
-        self.masters.get(*place).filter(|_| slot <= *last)
+        let next = self.ranges.partition_point(|(first, ..)| *first <= slot);
+        let (_, last, index) = self.ranges.get(next.checked_sub(1)?)?;
+        self.masters.get(*index).filter(|_| slot <= *last)
     }
 }
 
-fn parse_range(row: Value, asked: &RedisNode) -> Option<(u16, u16, RedisNode)> {
+fn parse_range(row: Value, queried: &RedisNode) -> Option<(u16, u16, RedisNode)> {
     let Value::Array(parts) = row else {
         return None;
     };
@@ -102,7 +101,7 @@ fn parse_range(row: Value, asked: &RedisNode) -> Option<(u16, u16, RedisNode)> {
     };
     let master = RedisNode {
         host: if host.is_empty() {
-            asked.host.clone()
+            queried.host.clone()
         } else {
             host
         },
@@ -111,30 +110,31 @@ fn parse_range(row: Value, asked: &RedisNode) -> Option<(u16, u16, RedisNode)> {
     Some((number(first)?, number(last)?, master))
 }
 
-/// The slot of the first key that a command names; all of its keys are in one slot.
+/// The slot of a command's first key; all of its keys are in one slot.
 pub(in crate::store::redis) fn slot_of(command: &Cmd) -> Option<u16> {
-    let simple = |place: usize| match command.args_iter().nth(place) {
+    let argument = |index: usize| match command.args_iter().nth(index) {
         Some(Arg::Simple(argument)) => Some(argument),
         _ => None,
     };
-    let name = simple(0)?;
+    let name = argument(0)?;
     if KEYLESS_COMMANDS
         .iter()
         .any(|keyless| name.eq_ignore_ascii_case(keyless.as_bytes()))
     {
         return None;
     }
-    // EVALSHA has the script's hash and the number of keys first.
-    let first = if name.eq_ignore_ascii_case(b"EVALSHA") {
+    // EVALSHA has the script's hash and the number of keys before the keys.
+    let first_key = if name.eq_ignore_ascii_case(b"EVALSHA") {
         3
     } else {
         1
     };
-    simple(first).map(slot)
+    argument(first_key).map(slot)
 }
 
-/// CRC-16 (XMODEM) of what is between the first braces, if there is anything, or of the whole key, as
-/// the cluster specification says.
+/// The slot of a key, as the cluster specification defines it.
+///
+/// CRC-16 (XMODEM) of the hash tag between the first braces unless it is empty, else of the whole key.
 pub(in crate::store::redis) fn slot(key: &[u8]) -> u16 {
     let tag = || {
         let open = key.iter().position(|byte| *byte == b'{')?;
@@ -157,31 +157,30 @@ fn crc16(bytes: &[u8]) -> u16 {
     })
 }
 
-/// Whether an answer sends the question elsewhere.
+/// Parses a redirect, if the reply is one.
 pub(in crate::store::redis) fn parse_redirect(
     reply: &Value,
-    asked: &RedisNode,
+    queried: &RedisNode,
 ) -> Option<Redirect> {
     let Value::ServerError(error) = reply else {
         return None;
     };
-    let elsewhere = || parse_node(error.details()?.split(' ').nth(1)?, asked);
+    let target = || parse_node(error.details()?.split(' ').nth(1)?, queried);
     match error.code() {
-        "MOVED" => elsewhere().map(Redirect::Moved),
-        "ASK" => elsewhere().map(Redirect::Ask),
+        "MOVED" => target().map(Redirect::Moved),
+        "ASK" => target().map(Redirect::Ask),
         "TRYAGAIN" => Some(Redirect::TryAgain),
         _ => None,
     }
 }
 
-/// Reads `<host>:<port>`, of an IPv6 address without brackets too; without host it is the one that
-/// was asked.
-fn parse_node(text: &str, asked: &RedisNode) -> Option<RedisNode> {
+/// Parses `<host>:<port>`, also of an IPv6 address without brackets; without a host, the queried one.
+fn parse_node(text: &str, queried: &RedisNode) -> Option<RedisNode> {
     let (host, port) = text.rsplit_once(':')?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
     Some(RedisNode {
         host: if host.is_empty() {
-            asked.host.clone()
+            queried.host.clone()
         } else {
             host.to_owned()
         },

@@ -62,11 +62,11 @@ fn slot_map_finds_the_owner() {
         row(0, 4_999, Value::Nil, 1),
         row(5_000, 5_009, b(), 2),
     ]);
-    let map = SlotMap::parse(reply, &at("asked", 9)).unwrap();
-    assert_eq!(map.masters(), [at("asked", 1), at("b", 2)]);
+    let map = SlotMap::parse(reply, &at("queried", 9)).unwrap();
+    assert_eq!(map.masters(), [at("queried", 1), at("b", 2)]);
     for (slot, expected) in [
-        (0, Some(at("asked", 1))),
-        (4_999, Some(at("asked", 1))),
+        (0, Some(at("queried", 1))),
+        (4_999, Some(at("queried", 1))),
         (5_000, Some(at("b", 2))),
         (5_010, None),
         (9_999, None),
@@ -77,12 +77,12 @@ fn slot_map_finds_the_owner() {
     assert!(!map.is_complete());
     let whole = Value::Array(vec![row(0, 16_383, b(), 2)]);
     assert!(
-        SlotMap::parse(whole, &at("asked", 9))
+        SlotMap::parse(whole, &at("queried", 9))
             .unwrap()
             .is_complete()
     );
     for broken in [Value::Nil, Value::Array(vec![]), Value::Array(vec![b()])] {
-        assert_eq!(SlotMap::parse(broken, &at("asked", 9)), None);
+        assert_eq!(SlotMap::parse(broken, &at("queried", 9)), None);
     }
 }
 
@@ -92,10 +92,10 @@ fn redirect_addresses_are_parsed() {
         ("10.0.0.1:7000", Some(at("10.0.0.1", 7000))),
         ("::1:7000", Some(at("::1", 7000))),
         ("redis.test:7000", Some(at("redis.test", 7000))),
-        (":7000", Some(at("asked", 7000))),
+        (":7000", Some(at("queried", 7000))),
         ("redis.test", None),
         ("redis.test:x", None),
     ] {
-        assert_eq!(parse_node(text, &at("asked", 9)), expected, "{text}");
+        assert_eq!(parse_node(text, &at("queried", 9)), expected, "{text}");
     }
 }
