@@ -1,16 +1,16 @@
-//! Pictures of people.
+//! Users' avatars.
 
 use super::{Database, Error};
 use crate::auth::session::Millis;
 
-/// Somebody's picture.
+/// A user's avatar.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Avatar {
     pub info: AvatarInfo,
     pub bytes: Vec<u8>,
 }
 
-/// What there is to know of a picture without seeing it.
+/// Metadata of an avatar.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AvatarInfo {
     pub media_type: String,
@@ -18,34 +18,34 @@ pub struct AvatarInfo {
 }
 
 impl Database {
-    /// Keeps a picture of a user, in the place of an earlier one. `false`: there is no such user.
+    /// Stores a user's avatar and replaces an earlier one; `false`: the user does not exist.
     ///
     /// # Errors
-    /// When the database does not do it.
+    /// If the database fails.
     pub async fn put_avatar(&self, user: &str, avatar: &Avatar) -> Result<bool, Error> {
-        let put = self.pool.sql(
+        let insert = self.pool.sql(
             "INSERT INTO avatars (user_id, media_type, picture, updated_at) \
              SELECT id, $2, $3, $4 FROM users WHERE id = $1 \
              ON CONFLICT (user_id) DO UPDATE SET media_type = excluded.media_type, \
              picture = excluded.picture, updated_at = excluded.updated_at RETURNING user_id",
         );
-        let put = put
+        let insert = insert
             .bind(user)
             .bind(&avatar.info.media_type)
             .bind(&avatar.bytes)
             .bind(avatar.info.updated_at.cast_signed());
-        Ok(!self.pool.write(put).await?.is_empty())
+        Ok(!self.pool.write(insert).await?.is_empty())
     }
 
-    /// A user's picture.
+    /// Reads a user's avatar.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// If the database fails.
     pub async fn avatar(&self, user: &str) -> Result<Option<Avatar>, Error> {
-        let look = self
+        let select = self
             .pool
             .sql("SELECT media_type, updated_at, picture FROM avatars WHERE user_id = $1");
-        let rows = self.pool.read(look.bind(user)).await?;
+        let rows = self.pool.read(select.bind(user)).await?;
         let read = |row: &super::sql::Row| -> Result<Avatar, sqlx::Error> {
             Ok(Avatar {
                 info: read_info(row)?,
@@ -55,27 +55,27 @@ impl Database {
         Ok(rows.first().map(read).transpose()?)
     }
 
-    /// Whether a user has a picture, and of what kind.
+    /// Reads the metadata of a user's avatar, if there is one.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// If the database fails.
     pub async fn avatar_info(&self, user: &str) -> Result<Option<AvatarInfo>, Error> {
-        let look = self
+        let select = self
             .pool
             .sql("SELECT media_type, updated_at FROM avatars WHERE user_id = $1");
-        let rows = self.pool.read(look.bind(user)).await?;
+        let rows = self.pool.read(select.bind(user)).await?;
         Ok(rows.first().map(read_info).transpose()?)
     }
 
-    /// Drops a user's picture; tells whether there was one.
+    /// Deletes a user's avatar; returns whether there was one.
     ///
     /// # Errors
-    /// When the database does not do it.
+    /// If the database fails.
     pub async fn delete_avatar(&self, user: &str) -> Result<bool, Error> {
-        let drop = self
+        let delete = self
             .pool
             .sql("DELETE FROM avatars WHERE user_id = $1 RETURNING user_id");
-        Ok(!self.pool.write(drop.bind(user)).await?.is_empty())
+        Ok(!self.pool.write(delete.bind(user)).await?.is_empty())
     }
 }
 

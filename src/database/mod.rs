@@ -1,5 +1,7 @@
-//! The people and their durable sessions, in a database. The only room that names the SQL client.
-//! Every statement is one text with `$1` placeholders and types that SQLite and PostgreSQL both know.
+//! Users, durable sessions and the revocation log in SQLite or PostgreSQL.
+//!
+//! The only module that uses the SQL client. Every statement is one text for both engines, with `$1`
+//! placeholders and types that both support.
 
 mod addresses;
 mod avatars;
@@ -27,7 +29,7 @@ pub use users::{NewUser, User, UserPage, UserUpdate, UserUpdateOutcome};
 
 use crate::settings;
 
-/// How long `/ready` waits for a sign of life.
+/// Timeout of the probe for `/ready`.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A handle on the database; clones share it.
@@ -36,7 +38,7 @@ pub struct Database {
     pool: SqlPool,
 }
 
-/// Why the directory gave no answer. No error holds the password.
+/// Failure of a database operation. No error contains the password.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("the folder of the database, {0}, does not exist")]
@@ -65,9 +67,9 @@ pub enum Error {
         database: String,
         source: sqlx::migrate::MigrateError,
     },
-    #[error("the database did not do it")]
+    #[error("the database operation failed")]
     Failed(#[from] sqlx::Error),
-    #[error("too many changed the same session at once")]
+    #[error("too many concurrent changes of the same session")]
     Contended,
     #[error("user {0} is not readable in the database")]
     UnreadableUser(String),
@@ -76,12 +78,13 @@ pub enum Error {
 }
 
 impl Database {
-    /// Opens the database and brings its tables up to date. A SQLite file is created (mode 0600) as
-    /// needed; a PostgreSQL database must be there.
+    /// Opens the database and migrates its tables.
+    ///
+    /// A SQLite file is created (mode 0600) if needed; a PostgreSQL database must exist.
     ///
     /// # Errors
-    /// The folder or the server must be there, and the database ours to write; one that a newer
-    /// release has changed is not used.
+    /// If the folder or the server is missing, the database is not writable, or a newer release has
+    /// migrated it.
     pub async fn open(settings: &settings::DatabaseSettings) -> Result<Database, Error> {
         let database = match settings {
             settings::DatabaseSettings::Sqlite(path) => sqlite::open(path).await?,
@@ -91,11 +94,12 @@ impl Database {
         Ok(Database { pool: database })
     }
 
-    /// Tries whether the database can be used. Nothing is made or brought up to date: a SQLite file
-    /// may be missing, if it can be made.
+    /// Checks whether the database can be used, without creating or migrating anything.
+    ///
+    /// A SQLite file may be missing if its folder exists.
     ///
     /// # Errors
-    /// As [`Database::open`], but for the tables.
+    /// As [`Database::open`], except for the tables.
     pub async fn check(settings: &settings::DatabaseSettings) -> Result<(), Error> {
         let database = match settings {
             settings::DatabaseSettings::Sqlite(path) if !path.exists() => {
@@ -104,30 +108,30 @@ impl Database {
             settings::DatabaseSettings::Sqlite(path) => sqlite::open(path).await?,
             settings::DatabaseSettings::Postgres(address) => postgres::open(address).await?,
         };
-        let directory = Database { pool: database };
-        directory.probe().await?;
-        directory.close().await;
+        let database = Database { pool: database };
+        database.probe().await?;
+        database.close().await;
         Ok(())
     }
 
-    /// The version that the tables have now.
+    /// The schema version of this release.
     pub fn schema_version() -> i64 {
         migrations::newest()
     }
 
-    /// Asks the database something trivial, for `/ready`.
+    /// Runs a trivial query, for `/ready`.
     ///
     /// # Errors
-    /// When it does not answer within a second.
+    /// If the database does not respond within a second.
     pub async fn probe(&self) -> Result<(), Error> {
-        let answer = self.pool.read(self.pool.sql("SELECT 1"));
-        match tokio::time::timeout(PROBE_TIMEOUT, answer).await {
-            Ok(answer) => Ok(answer.map(drop)?),
+        let query = self.pool.read(self.pool.sql("SELECT 1"));
+        match tokio::time::timeout(PROBE_TIMEOUT, query).await {
+            Ok(rows) => Ok(rows.map(drop)?),
             Err(_) => Err(sqlx::Error::PoolTimedOut.into()),
         }
     }
 
-    /// Finishes what is under way and closes the connections.
+    /// Waits for running statements and closes all connections.
     pub async fn close(&self) {
         self.pool.close().await;
     }

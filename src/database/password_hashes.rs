@@ -1,14 +1,15 @@
-//! Hashes of passwords that are replaced by whoever knows the password.
+//! Replacement of password hashes, for rehashing and password changes.
 
 use super::{Database, Error};
 use crate::auth::session::Millis;
 
 impl Database {
-    /// Puts a hash in the place of the one that a password was compared with. `false`: that one is
-    /// not there any more. `changed_at`: the password is another one since then.
+    /// Replaces the hash that a password was verified with; `false`: it has changed meanwhile.
+    ///
+    /// `changed_at` is the time of a password change; `None`: the same password is rehashed.
     ///
     /// # Errors
-    /// When the database does not do it.
+    /// If the database fails.
     pub async fn replace_password_hash(
         &self,
         user: &str,
@@ -16,13 +17,13 @@ impl Database {
         new: &str,
         changed_at: Option<Millis>,
     ) -> Result<bool, Error> {
-        let replace = self.pool.sql(
+        let update = self.pool.sql(
             "UPDATE users SET password_hash = $1, \
              updated_at = CASE WHEN updated_at < $2 THEN $2 ELSE updated_at END \
              WHERE id = $3 AND password_hash = $4 RETURNING id",
         );
         let changed_at = changed_at.map(Millis::cast_signed);
-        let replace = replace.bind(new).bind(changed_at).bind(user).bind(old);
-        Ok(!self.pool.write(replace).await?.is_empty())
+        let update = update.bind(new).bind(changed_at).bind(user).bind(old);
+        Ok(!self.pool.write(update).await?.is_empty())
     }
 }

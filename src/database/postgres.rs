@@ -1,4 +1,4 @@
-//! A database on a PostgreSQL server.
+//! PostgreSQL database.
 
 use secrecy::ExposeSecret;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
@@ -8,7 +8,7 @@ use super::postgres_pool::PostgresPool;
 use super::sql::{DEADLINE, SqlPool};
 use crate::settings::{PostgresAddress, PostgresTls};
 
-/// Connects, or says why not. A server that is just starting is waited for.
+/// Connects to the server; waits for one that is starting.
 pub(super) async fn open(address: &PostgresAddress) -> Result<SqlPool, Error> {
     let pool = PgPoolOptions::new()
         .max_connections(address.connections)
@@ -23,7 +23,7 @@ pub(super) async fn open(address: &PostgresAddress) -> Result<SqlPool, Error> {
 }
 
 fn options(address: &PostgresAddress) -> PgConnectOptions {
-    // A password file of this machine's user is not the gateway's business.
+    // The password file of the machine's user must not apply to the gateway.
     let mut options = PgConnectOptions::new_without_pgpass()
         .host(&address.host)
         .port(address.port)

@@ -1,5 +1,7 @@
-//! The connections to a PostgreSQL server. The client's pool waits for a server that refuses connections,
-//! up to its deadline. Here that is an error at once, and a task waits for the server.
+//! Connection pool of a PostgreSQL server.
+//!
+//! The client's pool waits for a server that refuses connections, up to its timeout. This pool fails at
+//! once, and a task waits for the server.
 
 use std::io;
 use std::sync::Arc;
@@ -11,13 +13,13 @@ use sqlx::{ConnectOptions, Connection, PgPool, Postgres};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-/// An idle connection is there within this time; after it, the server is tried.
+/// Time within which an idle connection is acquired; after it, the server is probed.
 const IDLE_ACQUIRE_TIMEOUT: Duration = Duration::from_millis(20);
-/// How often the server is tried.
+/// Interval of probes.
 const PROBE_INTERVAL: Duration = Duration::from_millis(250);
-/// How long a trial may take.
+/// Timeout of a probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
-/// The code of a server that is starting or ending: "cannot_connect_now".
+/// Code of a server that is starting or shutting down.
 const CANNOT_CONNECT_NOW: &str = "57P03";
 
 /// A pool, and whether its server refuses connections; clones share both.
@@ -45,12 +47,12 @@ impl PostgresPool {
         }
     }
 
-    /// The client's pool, for what may wait.
+    /// The client's pool, for operations that may wait.
     pub(super) fn inner(&self) -> &PgPool {
         &self.pool
     }
 
-    /// Takes a connection. A server that refuses connections is an error at once.
+    /// Acquires a connection; fails at once if the server refuses connections.
     pub(super) async fn acquire(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
         if *self.shared.is_refusing.borrow() {
             return Err(connection_refused());
@@ -77,23 +79,23 @@ impl PostgresPool {
                 self.wait_for_server();
                 return;
             }
-            // Another trial may find it meanwhile.
+            // Another caller's probe may detect a refusal meanwhile.
             let _ = timeout(PROBE_INTERVAL, refuses.changed()).await;
         }
     }
 
-    /// Whether a trial is due: those that wait share one.
+    /// Whether a probe is due; concurrent callers share one.
     fn is_probe_due(&self) -> bool {
         let now = Instant::now();
-        let mut tried = self.shared.last_probe_at.lock();
-        let is_due = tried.is_none_or(|at| now.duration_since(at) >= PROBE_INTERVAL);
+        let mut last_probe_at = self.shared.last_probe_at.lock();
+        let is_due = last_probe_at.is_none_or(|at| now.duration_since(at) >= PROBE_INTERVAL);
         if is_due {
-            *tried = Some(now);
+            *last_probe_at = Some(now);
         }
         is_due
     }
 
-    /// Tries whether the server refuses connections. One that does not respond does not refuse.
+    /// Probes whether the server refuses connections. A server that does not respond does not.
     async fn probe_refuses(&self) -> bool {
         let options = self.pool.connect_options();
         match timeout(PROBE_TIMEOUT, options.connect()).await {
@@ -109,7 +111,7 @@ impl PostgresPool {
         }
     }
 
-    /// Lets everybody fail at once until a task finds that the server takes connections.
+    /// Makes [`PostgresPool::acquire`] fail at once until a task can connect again.
     fn wait_for_server(&self) {
         if self.shared.is_refusing.send_replace(true) {
             return;
@@ -124,7 +126,7 @@ impl PostgresPool {
                 }
             }
             pool.shared.is_refusing.send_replace(false);
-            tracing::info!("the database takes connections");
+            tracing::info!("the database accepts connections");
         });
     }
 }

@@ -1,5 +1,6 @@
-//! Revocations that outlive the store: tokens one by one, and people's tokens up to a second. And what
-//! the store is known by, so that one which has lost them is noticed.
+//! Revocation log, and the markers by which a loss of the store's data is detected.
+//!
+//! The log holds blacklisted tokens and cut-offs, and outlives the store.
 
 use std::collections::HashMap;
 
@@ -11,19 +12,20 @@ use super::{Database, Error};
 use crate::auth::session::Millis;
 
 const COLUMNS: &str = "SELECT name, second, made_at, kept_until FROM revocations ";
+/// Prefixes of the column `name`.
 const TOKEN: &str = "token:";
-const PERSON: &str = "person:";
+const USER: &str = "person:";
 
-/// What is refused.
+/// What a revocation covers.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum RevocationSubject {
-    /// What the blacklist names a token by.
+    /// The token with this blacklist key.
     Token(String),
-    /// The hash of a person: their tokens without session that were issued up to this second.
+    /// Tokens without a session that the user with this hash was issued up to this second.
     IssuedBefore([u8; 16], u64),
 }
 
-/// A revocation as the database keeps it.
+/// A revocation in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoggedRevocation {
     pub subject: RevocationSubject,
@@ -31,11 +33,11 @@ pub struct LoggedRevocation {
     pub until: Millis,
 }
 
-/// What the store is known by.
+/// Identity of a store's data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreMarker {
     pub marker: String,
-    /// Every revocation in it is kept here.
+    /// Whether the log contains every revocation of the store.
     pub is_log_complete: bool,
 }
 
@@ -43,7 +45,7 @@ impl RevocationSubject {
     fn name(&self) -> String {
         match self {
             RevocationSubject::Token(key) => format!("{TOKEN}{key}"),
-            RevocationSubject::IssuedBefore(hash, _) => format!("{PERSON}{}", hex::encode(hash)),
+            RevocationSubject::IssuedBefore(hash, _) => format!("{USER}{}", hex::encode(hash)),
         }
     }
 
@@ -56,14 +58,16 @@ impl RevocationSubject {
 }
 
 impl Database {
-    /// Writes a revocation; one that reaches further stays. `untold`: the store may not have it.
+    /// Writes a revocation; an entry that lasts longer or covers more is kept.
+    ///
+    /// `is_pending`: the store may not have it yet.
     ///
     /// # Errors
-    /// When the database does not do it.
+    /// If the database fails.
     pub async fn upsert_revocation(
         &self,
         revocation: &LoggedRevocation,
-        untold: bool,
+        is_pending: bool,
     ) -> Result<(), Error> {
         let insert = self.pool.sql(
             "INSERT INTO revocations (name, second, made_at, kept_until, untold) \
@@ -79,66 +83,66 @@ impl Database {
             .bind(revocation.subject.second().map(u64::cast_signed))
             .bind(revocation.made_at.cast_signed())
             .bind(revocation.until.cast_signed())
-            .bind(untold);
+            .bind(is_pending);
         self.pool.write(insert).await?;
         Ok(())
     }
 
-    /// Those of these that are not kept, or not as far.
+    /// Returns the subjects that the log does not cover, or not up to their second.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// If the database fails.
     pub async fn missing_revocations(
         &self,
-        revoked: &[RevocationSubject],
+        subjects: &[RevocationSubject],
     ) -> Result<Vec<RevocationSubject>, Error> {
-        let mut kept = HashMap::with_capacity(revoked.len());
-        for step in revoked.chunks(BATCH_SIZE) {
+        let mut logged = HashMap::with_capacity(subjects.len());
+        for batch in subjects.chunks(BATCH_SIZE) {
             let mut select = self.pool.sql(AssertSqlSafe(format!(
                 "{COLUMNS}WHERE name IN ({})",
-                placeholders(step.len())
+                placeholders(batch.len())
             )));
-            for one in step {
-                select = select.bind(one.name());
+            for subject in batch {
+                select = select.bind(subject.name());
             }
-            for one in self.read_revocations(select).await? {
-                kept.insert(one.subject.name(), one.subject.second());
+            for revocation in self.read_revocations(select).await? {
+                logged.insert(revocation.subject.name(), revocation.subject.second());
             }
         }
-        let is_unkept = |one: &&RevocationSubject| match kept.get(&one.name()) {
-            Some(second) => one.second() > *second,
+        let is_missing = |subject: &&RevocationSubject| match logged.get(&subject.name()) {
+            Some(second) => subject.second() > *second,
             None => true,
         };
-        Ok(revoked.iter().filter(is_unkept).cloned().collect())
+        Ok(subjects.iter().filter(is_missing).cloned().collect())
     }
 
-    /// Whether this token is refused, and up to which second this person's tokens are.
+    /// Returns whether the token is revoked, and the second up to which the user's tokens are.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// If the database fails.
     pub async fn look_up_revocations(
         &self,
         key: &str,
-        person: Option<[u8; 16]>,
+        user: Option<[u8; 16]>,
     ) -> Result<(bool, Option<u64>), Error> {
         let select = self
             .pool
             .sql(AssertSqlSafe(format!("{COLUMNS}WHERE name IN ($1, $2)")));
         let key = RevocationSubject::Token(key.to_owned());
-        let person = person.map(|hash| RevocationSubject::IssuedBefore(hash, 0).name());
-        let select = select.bind(key.name()).bind(person.unwrap_or_default());
-        let (mut token, mut cut_off) = (false, None);
-        for kept in self.read_revocations(select).await? {
-            token |= kept.subject == key;
-            cut_off = cut_off.max(kept.subject.second());
+        let user = user.map(|hash| RevocationSubject::IssuedBefore(hash, 0).name());
+        let select = select.bind(key.name()).bind(user.unwrap_or_default());
+        let (mut is_revoked, mut cut_off) = (false, None);
+        for revocation in self.read_revocations(select).await? {
+            is_revoked |= revocation.subject == key;
+            cut_off = cut_off.max(revocation.subject.second());
         }
-        Ok((token, cut_off))
+        Ok((is_revoked, cut_off))
     }
 
-    /// Forgets a revocation of a token.
+    /// Deletes the revocation of a token.
     ///
     /// # Errors
-    /// When the database does not do it.
+    /// If the database fails.
     pub async fn delete_revocation(&self, key: &str) -> Result<(), Error> {
         let delete = self.pool.sql("DELETE FROM revocations WHERE name = $1");
         let name = RevocationSubject::Token(key.to_owned()).name();
@@ -146,10 +150,10 @@ impl Database {
         Ok(())
     }
 
-    /// Some of the revocations that are in force and were made since then, after this one.
+    /// Returns a batch of revocations in force that were made since then, ordered after this one.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// If the database fails.
     pub async fn revocations_since(
         &self,
         since: Millis,
@@ -167,10 +171,10 @@ impl Database {
         self.read_revocations(select).await
     }
 
-    /// Revocations that the store may not have heard of, the oldest first, at most a few hundred.
+    /// Returns a batch of revocations that the store may not have, oldest first.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// If the database fails.
     pub async fn pending_revocations(&self) -> Result<Vec<LoggedRevocation>, Error> {
         let select = self.pool.sql(AssertSqlSafe(format!(
             "{COLUMNS}WHERE untold ORDER BY made_at LIMIT $1"
@@ -178,30 +182,33 @@ impl Database {
         self.read_revocations(select.bind(BATCH_SIZE as i64)).await
     }
 
-    /// Takes note that the store knows of these.
+    /// Records that the store has these revocations.
     ///
     /// # Errors
-    /// When the database does not do it.
-    pub async fn mark_revocations_replayed(&self, told: &[LoggedRevocation]) -> Result<(), Error> {
-        for step in told.chunks(BATCH_SIZE) {
+    /// If the database fails.
+    pub async fn mark_revocations_replayed(
+        &self,
+        revocations: &[LoggedRevocation],
+    ) -> Result<(), Error> {
+        for batch in revocations.chunks(BATCH_SIZE) {
             let mut update = self.pool.sql(AssertSqlSafe(format!(
                 "UPDATE revocations SET untold = FALSE WHERE name IN ({})",
-                placeholders(step.len())
+                placeholders(batch.len())
             )));
-            for one in step {
-                update = update.bind(one.subject.name());
+            for revocation in batch {
+                update = update.bind(revocation.subject.name());
             }
             self.pool.write(update).await?;
         }
         Ok(())
     }
 
-    /// Drops revocations that nothing is left of to refuse; tells how many.
+    /// Deletes revocations whose tokens have all expired; returns their number.
     ///
     /// # Errors
-    /// When the database does not do it.
+    /// If the database fails.
     pub async fn delete_expired_revocations(&self, now: Millis) -> Result<u64, Error> {
-        let mut trimmed = 0;
+        let mut total = 0;
         loop {
             let delete = self.pool.sql(
                 "DELETE FROM revocations WHERE name IN (SELECT name FROM revocations \
@@ -209,26 +216,26 @@ impl Database {
             );
             let delete = delete.bind(now.cast_signed()).bind(BATCH_SIZE as i64);
             let deleted = self.pool.write(delete).await?.len();
-            trimmed += deleted as u64;
+            total += deleted as u64;
             if deleted < BATCH_SIZE {
-                return Ok(trimmed);
+                return Ok(total);
             }
         }
     }
 
     async fn read_revocations(&self, select: Statement) -> Result<Vec<LoggedRevocation>, Error> {
         let rows = self.pool.read(select).await?;
-        let mut kept = Vec::with_capacity(rows.len());
+        let mut revocations = Vec::with_capacity(rows.len());
         for row in &rows {
-            kept.extend(read_revocation(row)?);
+            revocations.extend(read_revocation(row)?);
         }
-        Ok(kept)
+        Ok(revocations)
     }
 
-    /// What the store with this prefix was last known by.
+    /// Reads the last marker of the store with this prefix.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// If the database fails.
     pub async fn store_marker(&self, prefix: &str) -> Result<Option<StoreMarker>, Error> {
         let select = self
             .pool
@@ -243,11 +250,15 @@ impl Database {
         }))
     }
 
-    /// Writes what the store with this prefix is known by.
+    /// Writes the marker of the store with this prefix.
     ///
     /// # Errors
-    /// When the database does not do it.
-    pub async fn upsert_store_marker(&self, prefix: &str, kept: &StoreMarker) -> Result<(), Error> {
+    /// If the database fails.
+    pub async fn upsert_store_marker(
+        &self,
+        prefix: &str,
+        marker: &StoreMarker,
+    ) -> Result<(), Error> {
         let insert = self.pool.sql(
             "INSERT INTO store_markers (key_prefix, marker, complete) VALUES ($1, $2, $3) \
              ON CONFLICT (key_prefix) DO UPDATE SET marker = excluded.marker, \
@@ -255,31 +266,32 @@ impl Database {
         );
         let insert = insert
             .bind(prefix)
-            .bind(&kept.marker)
-            .bind(kept.is_log_complete);
+            .bind(&marker.marker)
+            .bind(marker.is_log_complete);
         self.pool.write(insert).await?;
         Ok(())
     }
 }
 
-/// A row that is not ours to read is nobody's.
+/// Decodes a row; rows of unknown kinds are skipped.
 fn read_revocation(row: &Row) -> Result<Option<LoggedRevocation>, Error> {
     let name: String = row.get("name")?;
     let second: Option<i64> = row.get("second")?;
-    let revoked = match (name.strip_prefix(TOKEN), name.strip_prefix(PERSON), second) {
+    let subject = match (name.strip_prefix(TOKEN), name.strip_prefix(USER), second) {
         (Some(key), _, _) => Some(RevocationSubject::Token(key.to_owned())),
-        (None, Some(person), Some(second)) => {
+        (None, Some(user), Some(second)) => {
             let mut hash = [0; 16];
-            let read = hex::decode_to_slice(person, &mut hash);
-            read.is_ok()
+            let decoded = hex::decode_to_slice(user, &mut hash);
+            decoded
+                .is_ok()
                 .then(|| RevocationSubject::IssuedBefore(hash, second.cast_unsigned()))
         }
         _ => None,
     };
     let time = |column: &str| row.get::<i64, _>(column).map(i64::cast_unsigned);
     let (made_at, until) = (time("made_at")?, time("kept_until")?);
-    Ok(revoked.map(|revoked| LoggedRevocation {
-        subject: revoked,
+    Ok(subject.map(|subject| LoggedRevocation {
+        subject,
         made_at,
         until,
     }))

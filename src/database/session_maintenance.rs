@@ -1,5 +1,4 @@
-//! Durable sessions, many at a time: how they were used, which ends the store has not heard of, and
-//! what is over for good.
+//! Batched statements about durable sessions: last use, pending ends, deletion.
 
 use sqlx::AssertSqlSafe;
 
@@ -7,23 +6,23 @@ use super::sessions::read_id;
 use super::{Database, Error};
 use crate::auth::session::{EndReason, Millis, SessionId};
 
-/// How many sessions one statement deals with.
+/// Number of rows per statement.
 pub(super) const BATCH_SIZE: usize = 500;
-/// How long a session stays tellable after its end, in milliseconds.
+/// Retention of a session after its end, in milliseconds.
 const RETENTION_AFTER_END: Millis = 3_600_000;
 
 impl Database {
-    /// Writes when sessions were last used, and gives those of them that have ended all the same.
+    /// Writes the last use of sessions; returns those that have ended.
     ///
     /// # Errors
-    /// When the database does not do it; some may have been written.
+    /// If the database fails; some may have been written.
     pub async fn update_last_activity(
         &self,
         uses: &[(SessionId, Millis)],
     ) -> Result<Vec<SessionId>, Error> {
         let mut ended = Vec::new();
-        for step in uses.chunks(BATCH_SIZE) {
-            let values = pair_placeholders(step.len());
+        for batch in uses.chunks(BATCH_SIZE) {
+            let values = pair_placeholders(batch.len());
             let text = format!(
                 "WITH used (id, at) AS (VALUES {values}) \
                  UPDATE user_sessions SET last_activity = used.at FROM used \
@@ -35,7 +34,7 @@ impl Database {
                  FROM user_sessions JOIN used ON user_sessions.id = used.id WHERE NOT is_active"
             );
             let mut select = self.pool.sql(AssertSqlSafe(text));
-            for (id, at) in step {
+            for (id, at) in batch {
                 update = update.bind(id.to_string()).bind(at.cast_signed());
                 select = select.bind(id.to_string()).bind(at.cast_signed());
             }
@@ -47,41 +46,42 @@ impl Database {
         Ok(ended)
     }
 
-    /// Tells of those of these sessions that are kept whether they are alive: neither ended nor past
-    /// their time, and used since then.
+    /// Returns for each existing session whether it is active.
+    ///
+    /// Active sessions have neither ended nor expired, and have been used since `used_since`.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// If the database fails.
     pub async fn look_up_liveness(
         &self,
         ids: &[SessionId],
         used_since: Millis,
         now: Millis,
     ) -> Result<Vec<(SessionId, bool)>, Error> {
-        let mut standing = Vec::with_capacity(ids.len());
-        for step in ids.chunks(BATCH_SIZE) {
+        let mut sessions = Vec::with_capacity(ids.len());
+        for batch in ids.chunks(BATCH_SIZE) {
             let mut select = self.pool.sql(AssertSqlSafe(format!(
                 "SELECT id, is_active, last_activity, expires_at FROM user_sessions WHERE id IN ({})",
-                placeholders(step.len())
+                placeholders(batch.len())
             )));
-            for id in step {
+            for id in batch {
                 select = select.bind(id.to_string());
             }
             for row in self.pool.read(select).await? {
                 let time = |column: &str| row.get::<i64, _>(column).map(i64::cast_unsigned);
-                let alive = row.get("is_active")?
+                let is_active = row.get("is_active")?
                     && time("last_activity")? > used_since
                     && time("expires_at")? > now;
-                standing.push((read_id(&row)?, alive));
+                sessions.push((read_id(&row)?, is_active));
             }
         }
-        Ok(standing)
+        Ok(sessions)
     }
 
-    /// The ends that the store may not have heard of, the oldest first, at most a few hundred.
+    /// Returns a batch of ends that the store may not have, oldest first.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// If the database fails.
     pub async fn pending_ends(&self) -> Result<Vec<(SessionId, EndReason)>, Error> {
         let select = self.pool.sql(
             "SELECT id, ended_reason FROM user_sessions WHERE end_untold ORDER BY ended_at LIMIT $1",
@@ -89,10 +89,10 @@ impl Database {
         self.read_ends(select.bind(BATCH_SIZE as i64)).await
     }
 
-    /// The ends since then of sessions that would still live, after this one.
+    /// Returns a batch of ends since then, of sessions that have not expired, with ids after this one.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// If the database fails.
     pub async fn ends_since(
         &self,
         since: Millis,
@@ -124,17 +124,17 @@ impl Database {
         rows.iter().map(read).collect()
     }
 
-    /// Takes note that the store knows of these ends.
+    /// Records that the store has these ends.
     ///
     /// # Errors
-    /// When the database does not do it.
+    /// If the database fails.
     pub async fn mark_ends_replayed(&self, ids: &[SessionId]) -> Result<(), Error> {
-        for step in ids.chunks(BATCH_SIZE) {
+        for batch in ids.chunks(BATCH_SIZE) {
             let mut update = self.pool.sql(AssertSqlSafe(format!(
                 "UPDATE user_sessions SET end_untold = FALSE WHERE id IN ({})",
-                placeholders(step.len())
+                placeholders(batch.len())
             )));
-            for id in step {
+            for id in batch {
                 update = update.bind(id.to_string());
             }
             self.pool.write(update).await?;
@@ -142,14 +142,13 @@ impl Database {
         Ok(())
     }
 
-    /// Drops sessions that have been over for an hour at least and would have expired; tells how
-    /// many.
+    /// Deletes sessions an hour after their end and expiry; returns their number.
     ///
     /// # Errors
-    /// When the database does not do it.
+    /// If the database fails.
     pub async fn delete_expired_sessions(&self, now: Millis) -> Result<u64, Error> {
         let until = now.saturating_sub(RETENTION_AFTER_END).cast_signed();
-        let mut trimmed = 0;
+        let mut total = 0;
         loop {
             let delete = self.pool.sql(
                 "DELETE FROM user_sessions WHERE id IN (SELECT id FROM user_sessions \
@@ -158,23 +157,23 @@ impl Database {
             );
             let delete = delete.bind(until).bind(BATCH_SIZE as i64);
             let deleted = self.pool.write(delete).await?.len();
-            trimmed += deleted as u64;
+            total += deleted as u64;
             if deleted < BATCH_SIZE {
-                return Ok(trimmed);
+                return Ok(total);
             }
         }
     }
 }
 
-/// The places of so many pairs of values.
+/// Placeholders for this number of pairs: `($1, $2), ($3, $4)`.
 fn pair_placeholders(count: usize) -> String {
     let pair = |n: usize| format!("(${}, ${})", 2 * n + 1, 2 * n + 2);
     let pairs: Vec<String> = (0..count).map(pair).collect();
     pairs.join(", ")
 }
 
-/// So many places for values.
+/// Placeholders for this number of values: `$1, $2`.
 pub(super) fn placeholders(count: usize) -> String {
-    let places: Vec<String> = (1..=count).map(|n| format!("${n}")).collect();
-    places.join(", ")
+    let placeholders: Vec<String> = (1..=count).map(|n| format!("${n}")).collect();
+    placeholders.join(", ")
 }

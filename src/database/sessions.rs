@@ -1,4 +1,4 @@
-//! Durable sessions: the statements about one of them, or about those of one user.
+//! Statements about single durable sessions and about a user's sessions.
 
 use std::sync::Arc;
 
@@ -17,64 +17,66 @@ pub(super) const COLUMNS: &str = "SELECT id, user_id, email, name, roles, scopes
     ended_at, ended_reason, refresh_hash, refresh_until, refresh_rotated, refresh_reused, \
     (SELECT username FROM users WHERE users.id = user_sessions.user_id) AS username \
     FROM user_sessions ";
-/// How many ended sessions of one user are kept.
+/// Number of ended sessions kept per user.
 const MAX_ENDED_PER_USER: i64 = 50;
-/// How many of a user's sessions are read at once.
+/// Number of a user's sessions read at once.
 const MAX_LISTED: i64 = 1000;
 
-/// A session as the database keeps it.
+/// A session row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DurableSession {
     pub session: Session,
-    /// Written now and then, so a little behind.
+    /// Written periodically, and therefore a little behind.
     pub last_activity: Millis,
     pub refresh: DurableRefreshTokens,
 }
 
-/// The refresh tokens of a session, by their hashes.
+/// Refresh tokens of a session, by their hashes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DurableRefreshTokens {
     pub current: [u8; 32],
     pub until: Millis,
-    /// Those rotated a moment ago and when, the oldest first.
+    /// Recently rotated tokens with the time of their rotation, oldest first.
     pub rotated: Vec<([u8; 32], Millis)>,
-    /// An old one came back.
+    /// Whether a token was reused.
     pub reused: bool,
 }
 
-/// How many sessions a user may have, and which of them still count.
+/// Limit on a user's sessions, and which of them count.
 #[derive(Debug, Clone, Copy)]
 pub struct SessionQuota {
     pub max: u32,
     pub on_limit: OnSessionLimit,
-    /// Those not used since then have expired by being idle.
+    /// Sessions without a use since then have expired by idleness.
     pub used_since: Millis,
 }
 
 impl Database {
-    /// Writes a new session. Beyond `max` alive ones the oldest are ended and given; `None`: there is
-    /// no room. However many sign-ins race, at most `max` stay.
+    /// Writes a new session and returns the evicted ones; `None`: the limit is reached.
+    ///
+    /// Beyond `max` active sessions, the oldest are ended or the new one is rejected. Concurrent
+    /// sign-ins do not exceed `max`.
     ///
     /// # Errors
-    /// When the database does not do it.
+    /// If the database fails.
     pub async fn insert_session(
         &self,
         session: &Session,
         refresh: &DurableRefreshTokens,
-        room: SessionQuota,
+        quota: SessionQuota,
         now: Millis,
     ) -> Result<Option<Vec<SessionId>>, Error> {
         let mut transaction = self.pool.begin(&session.user).await?;
-        let alive = self
-            .alive_sessions(&mut transaction, session, room, now)
+        let active = self
+            .active_sessions(&mut transaction, session, quota, now)
             .await?;
-        let max = usize::try_from(room.max).unwrap_or(usize::MAX);
-        let excess = (alive.len() + 1).saturating_sub(max).min(alive.len());
-        if excess > 0 && room.on_limit == OnSessionLimit::Reject {
+        let max = usize::try_from(quota.max).unwrap_or(usize::MAX);
+        let excess = (active.len() + 1).saturating_sub(max).min(active.len());
+        if excess > 0 && quota.on_limit == OnSessionLimit::Reject {
             transaction.commit().await?;
             return Ok(None);
         }
-        let evicted: Vec<SessionId> = alive.into_iter().take(excess).collect();
+        let evicted: Vec<SessionId> = active.into_iter().take(excess).collect();
         for id in &evicted {
             let end = self.end_statement("id = $3", EndReason::Evicted, now);
             transaction.run(end.bind(id.to_string())).await?;
@@ -87,11 +89,11 @@ impl Database {
         Ok(Some(evicted))
     }
 
-    async fn alive_sessions(
+    async fn active_sessions(
         &self,
         transaction: &mut Transaction,
         session: &Session,
-        room: SessionQuota,
+        quota: SessionQuota,
         now: Millis,
     ) -> Result<Vec<SessionId>, Error> {
         let select = self.pool.sql(
@@ -101,7 +103,7 @@ impl Database {
         let select = select
             .bind(&session.user)
             .bind(now.cast_signed())
-            .bind(room.used_since.cast_signed())
+            .bind(quota.used_since.cast_signed())
             .bind(session.id.to_string());
         transaction.run(select).await?.iter().map(read_id).collect()
     }
@@ -135,10 +137,10 @@ impl Database {
             .bind(refresh.until.cast_signed())
     }
 
-    /// Reads one session, however it stands.
+    /// Reads one session, whatever its status.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// If the database fails.
     pub async fn session(&self, id: SessionId) -> Result<Option<DurableSession>, Error> {
         let select = self
             .pool
@@ -147,10 +149,10 @@ impl Database {
         rows.first().map(read_session).transpose()
     }
 
-    /// Reads the sessions of a user, newest first, at most a thousand.
+    /// Reads up to a thousand sessions of a user, newest first.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// If the database fails.
     pub async fn user_sessions(&self, user: &str) -> Result<Vec<DurableSession>, Error> {
         let select = self.pool.sql(AssertSqlSafe(format!(
             "{COLUMNS}WHERE user_id = $1 ORDER BY created_at DESC, id DESC LIMIT $2"
@@ -159,11 +161,12 @@ impl Database {
         rows.iter().map(read_session).collect()
     }
 
-    /// Ends a session; tells whether it was alive. One not used since then, or past its time, stays
-    /// expired.
+    /// Ends a session; returns whether it was active.
+    ///
+    /// A session without a use since `used_since`, or past its expiry, stays expired.
     ///
     /// # Errors
-    /// When the database does not do it.
+    /// If the database fails.
     pub async fn end_session(
         &self,
         id: SessionId,
@@ -188,10 +191,10 @@ impl Database {
         Ok(true)
     }
 
-    /// Ends all sessions of a user but one; gives those that were alive.
+    /// Ends all sessions of a user but one; returns those that were active.
     ///
     /// # Errors
-    /// When the database does not do it.
+    /// If the database fails.
     pub async fn end_user_sessions(
         &self,
         user: &str,
@@ -216,7 +219,7 @@ impl Database {
         Ok(ended)
     }
 
-    /// The statement that ends those alive of which the condition holds.
+    /// The statement that ends the active sessions that meet a condition.
     fn end_statement(&self, condition: &'static str, reason: EndReason, now: Millis) -> Statement {
         let text = format!(
             "UPDATE user_sessions SET is_active = FALSE, ended_at = $1, ended_reason = $2, \
@@ -228,23 +231,23 @@ impl Database {
             .bind(reason.as_str())
     }
 
-    /// Drops those of a user's ended sessions that ended first, beyond what is kept.
+    /// Deletes a user's ended sessions beyond [`MAX_ENDED_PER_USER`]; those that ended first go first.
     async fn prune_ended(&self, user: &str) -> Result<(), Error> {
-        let forget = self.pool.sql(
+        let delete = self.pool.sql(
             "DELETE FROM user_sessions WHERE user_id = $1 AND NOT is_active AND NOT end_untold \
              AND id NOT IN (SELECT id FROM user_sessions WHERE user_id = $1 AND NOT is_active \
              ORDER BY ended_at DESC, id LIMIT $2)",
         );
         self.pool
-            .write(forget.bind(user).bind(MAX_ENDED_PER_USER))
+            .write(delete.bind(user).bind(MAX_ENDED_PER_USER))
             .await?;
         Ok(())
     }
 
-    /// Writes what its holder has changed of a session.
+    /// Writes the device name and `data` of a session.
     ///
     /// # Errors
-    /// When the database does not do it.
+    /// If the database fails.
     pub async fn update_session(&self, session: &Session) -> Result<(), Error> {
         let update = self.pool.sql(
             "UPDATE user_sessions SET device_name = $1, data = $2, revision = revision + 1 \
@@ -258,12 +261,12 @@ impl Database {
         Ok(())
     }
 
-    /// Changes who a user's live sessions belong to and what they may do.
+    /// Copies a user's email, name, roles and scopes to the user's active sessions.
     ///
     /// # Errors
-    /// When the database does not do it.
+    /// If the database fails.
     pub async fn update_session_identity(&self, user: &str) -> Result<(), Error> {
-        // As the user is at this moment: what was read before may be overtaken.
+        // Copied within the database: a user row that was read before may be outdated.
         let update = self.pool.sql(
             "UPDATE user_sessions SET email = users.email, name = users.name, \
              roles = users.roles, scopes = users.scopes, revision = revision + 1 \
@@ -273,11 +276,10 @@ impl Database {
         Ok(())
     }
 
-    /// Puts other refresh tokens in the place of those that were read, unless they have changed
-    /// since; tells whether it did.
+    /// Replaces refresh tokens, unless they have changed since they were read; returns whether it did.
     ///
     /// # Errors
-    /// When the database does not do it.
+    /// If the database fails.
     pub async fn rotate_refresh(
         &self,
         id: SessionId,
@@ -301,7 +303,7 @@ impl Database {
     }
 }
 
-/// Names a device of a user by how it presents itself.
+/// Identifies a user's device by its type, name and user agent.
 fn device_id(session: &Session) -> String {
     let device = (
         &session.user,
@@ -319,14 +321,14 @@ pub(super) fn read_id(row: &Row) -> Result<SessionId, Error> {
     SessionId::parse(&id).ok_or(Error::UnreadableSession(id))
 }
 
-/// Reads a row of [`COLUMNS`].
+/// Decodes a row of [`COLUMNS`].
 pub(super) fn read_session(row: &Row) -> Result<DurableSession, Error> {
     let id = read_id(row)?;
-    let damaged = || Error::UnreadableSession(id.to_string());
+    let unreadable = || Error::UnreadableSession(id.to_string());
     let time =
         |column: &str| -> Result<Millis, Error> { Ok(row.get::<i64, _>(column)?.cast_unsigned()) };
     let list = |column: &str| -> Result<Arc<[String]>, Error> {
-        serde_json::from_str(&row.get::<String, _>(column)?).map_err(|_| damaged())
+        serde_json::from_str(&row.get::<String, _>(column)?).map_err(|_| unreadable())
     };
     let text = |column: &str| -> Result<Option<Arc<str>>, Error> {
         Ok(row.get::<Option<String>, _>(column)?.map(Into::into))
@@ -346,13 +348,13 @@ pub(super) fn read_session(row: &Row) -> Result<DurableSession, Error> {
         scopes: list("scopes")?,
         created_at: time("created_at")?,
         expires_at: time("expires_at")?,
-        ip: ip.parse().map_err(|_| damaged())?,
+        ip: ip.parse().map_err(|_| unreadable())?,
         user_agent: text("user_agent")?.unwrap_or_default(),
         device: Device {
             kind: text("device_type")?,
             name: text("device_name")?,
         },
-        // An end whose reason is not understood is still an end.
+        // An end with an unknown reason is still an end.
         ended: ended_at.map(|at| SessionEnd {
             at: at.cast_unsigned(),
             reason: reason
@@ -366,9 +368,9 @@ pub(super) fn read_session(row: &Row) -> Result<DurableSession, Error> {
         session,
         last_activity: time("last_activity")?,
         refresh: DurableRefreshTokens {
-            current: decode_hash(&current).ok_or_else(damaged)?,
+            current: decode_hash(&current).ok_or_else(unreadable)?,
             until: time("refresh_until")?,
-            rotated: decode_rotated(&rotated).ok_or_else(damaged)?,
+            rotated: decode_rotated(&rotated).ok_or_else(unreadable)?,
             reused: row.get("refresh_reused")?,
         },
     })
@@ -381,14 +383,14 @@ fn decode_hash(text: &str) -> Option<[u8; 32]> {
 }
 
 fn encode_rotated(rotated: &[([u8; 32], Millis)]) -> String {
-    let one = |(hash, at): &([u8; 32], Millis)| format!("{} {at} ", hex::encode(hash));
-    rotated.iter().map(one).collect()
+    let encode = |(hash, at): &([u8; 32], Millis)| format!("{} {at} ", hex::encode(hash));
+    rotated.iter().map(encode).collect()
 }
 
 fn decode_rotated(text: &str) -> Option<Vec<([u8; 32], Millis)>> {
     let words: Vec<&str> = text.split_whitespace().collect();
     let pairs = words.chunks(2).map(|pair| match pair {
-        [presented, at] => Some((decode_hash(presented)?, at.parse().ok()?)),
+        [hash, at] => Some((decode_hash(hash)?, at.parse().ok()?)),
         _ => None,
     });
     pairs.collect()

@@ -1,5 +1,7 @@
-//! One way to speak to either engine: a statement is one text with `$1` placeholders, its values have
-//! types that both know, and every step has a deadline.
+//! Common interface to both engines.
+//!
+//! A statement is one text with `$1` placeholders, its values have types that both engines support,
+//! and every step has a deadline.
 
 use std::time::Duration;
 
@@ -13,13 +15,13 @@ use tokio::time::timeout;
 use super::postgres_pool::PostgresPool;
 use crate::auth::session::Millis;
 
-/// How long one statement may take, and how long it may wait for a connection before that.
+/// Timeout of a statement, and of the wait for a connection before it.
 pub(super) const DEADLINE: Duration = Duration::from_secs(5);
 
-/// The connections to the engine; clones share them.
+/// Connection pools of the engine; clones share them.
 #[derive(Debug, Clone)]
 pub(super) enum SqlPool {
-    /// SQLite has one writer at a time: waiting for it here is fair, in the library it is not.
+    /// SQLite permits one writer at a time; unlike SQLite, a pool with one connection queues fairly.
     Sqlite {
         readers: SqlitePool,
         writer: SqlitePool,
@@ -28,7 +30,7 @@ pub(super) enum SqlPool {
 }
 
 impl SqlPool {
-    /// Begins a statement.
+    /// Creates a statement.
     pub(super) fn sql(&self, text: impl SqlSafeStr) -> Statement {
         match self {
             SqlPool::Sqlite { .. } => Statement::Sqlite(sqlx::query(text)),
@@ -36,7 +38,7 @@ impl SqlPool {
         }
     }
 
-    /// Runs a statement that changes nothing.
+    /// Runs a read-only statement.
     pub(super) async fn read(&self, statement: Statement) -> Result<Vec<Row>, sqlx::Error> {
         let mut connection = match self {
             SqlPool::Sqlite { readers, .. } => Connection::Sqlite(readers.acquire().await?),
@@ -45,15 +47,15 @@ impl SqlPool {
         connection.run(statement).await
     }
 
-    /// Runs a statement that may change something.
+    /// Runs a statement that may write.
     pub(super) async fn write(&self, statement: Statement) -> Result<Vec<Row>, sqlx::Error> {
         self.acquire_writer().await?.run(statement).await
     }
 
-    /// Begins a transaction that no other with the same lock runs beside.
+    /// Begins a transaction; transactions with the same lock exclude each other.
     pub(super) async fn begin(&self, lock: &str) -> Result<Transaction, sqlx::Error> {
         let mut connection = self.acquire_writer().await?;
-        // SQLite has one lock for everything; taken later than at the start it could fail.
+        // SQLite has a single write lock; acquired later than at the start, it could fail.
         let begin = match self {
             SqlPool::Sqlite { .. } => "BEGIN IMMEDIATE",
             SqlPool::Postgres(_) => "BEGIN",
@@ -77,7 +79,7 @@ impl SqlPool {
         })
     }
 
-    /// Finishes what is under way and closes all connections.
+    /// Waits for running statements and closes all connections.
     pub(super) async fn close(&self) {
         match self {
             SqlPool::Sqlite { readers, writer } => {
@@ -89,14 +91,14 @@ impl SqlPool {
     }
 }
 
-/// A text with its values.
+/// A statement with its values.
 pub(super) enum Statement {
     Sqlite(Query<'static, Sqlite, SqliteArguments>),
     Postgres(Query<'static, Postgres, PgArguments>),
 }
 
 impl Statement {
-    /// Gives the next value.
+    /// Binds the next value.
     pub(super) fn bind<'v, T>(self, value: T) -> Statement
     where
         T: Encode<'v, Sqlite> + Type<Sqlite> + Encode<'v, Postgres> + Type<Postgres>,
@@ -108,19 +110,19 @@ impl Statement {
     }
 }
 
-/// A line of an answer.
+/// A row of a result.
 pub(super) enum Row {
     Sqlite(SqliteRow),
     Postgres(PgRow),
 }
 
 impl Row {
-    /// Reads a column that holds a time.
+    /// Reads a timestamp column.
     pub(super) fn timestamp(&self, column: &str) -> Result<Millis, sqlx::Error> {
         Ok(self.get::<i64, _>(column)?.cast_unsigned())
     }
 
-    /// Reads one column, by name or place.
+    /// Reads a column, by name or index.
     pub(super) fn get<T, I>(&self, column: I) -> Result<T, sqlx::Error>
     where
         T: for<'r> Decode<'r, Sqlite>
@@ -158,13 +160,13 @@ impl Connection {
             ))),
         };
         outcome.unwrap_or_else(|_| {
-            // The late answer would be taken for that of the next question.
+            // A late reply would be taken for that of the next statement.
             self.discard();
             Err(sqlx::Error::PoolTimedOut)
         })
     }
 
-    /// Closes it in the place of giving it back to the pool.
+    /// Closes the connection instead of returning it to the pool.
     fn discard(&mut self) {
         match self {
             Connection::Sqlite(connection) => connection.close_on_drop(),
@@ -173,7 +175,7 @@ impl Connection {
     }
 }
 
-/// Several statements that are done together or not at all; dropped before the commit, not at all.
+/// A transaction; dropping it before the commit rolls it back.
 pub(super) struct Transaction {
     connection: Connection,
     open: bool,

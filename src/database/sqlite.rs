@@ -1,4 +1,4 @@
-//! A database in a file.
+//! SQLite database in a file.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,10 +11,10 @@ use super::Error;
 use super::sql::{DEADLINE, SqlPool};
 
 const MAX_READERS: u32 = 4;
-/// Two processes that open one new file at once meet; the slower one tries again.
+/// Number of attempts if processes open the same new file concurrently.
 pub(super) const MAX_ATTEMPTS: u32 = 5;
 
-/// Opens the file, creating it (mode 0600) as needed.
+/// Opens the file, and creates it (mode 0600) if needed.
 pub(super) async fn open(path: &Path) -> Result<SqlPool, Error> {
     create_private(path)?;
     Ok(SqlPool::Sqlite {
@@ -23,8 +23,9 @@ pub(super) async fn open(path: &Path) -> Result<SqlPool, Error> {
     })
 }
 
-/// Connects, also while another process switches the same new file to write-ahead logging: for that
-/// moment SQLite answers "locked" whatever the busy timeout.
+/// Connects, with retries while another process switches a new file to write-ahead logging.
+///
+/// During the switch, SQLite returns "locked" regardless of the busy timeout.
 async fn connect(
     connections: u32,
     options: SqliteConnectOptions,
@@ -53,7 +54,7 @@ async fn connect(
     }
 }
 
-/// `SQLITE_BUSY` and its kinds, whose low byte it is.
+/// Whether the error is `SQLITE_BUSY` or an extended code of it, which has the same low byte.
 fn is_locked(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
     code.and_then(|code| code.parse::<u32>().ok())
@@ -64,14 +65,14 @@ fn options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
         .journal_mode(SqliteJournalMode::Wal)
-        // A user who was told "created" is there after a power cut too.
+        // An acknowledged write must survive a power failure.
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
-        // How long a statement waits for another process' write before it gives up.
+        // Time for which a statement waits for another process's write.
         .busy_timeout(DEADLINE)
 }
 
-/// Creates the file so that nobody else can read it. SQLite gives its side files the same mode.
+/// Creates the file readable by its owner only. SQLite gives its side files the same mode.
 fn create_private(path: &Path) -> Result<(), Error> {
     use std::os::unix::fs::OpenOptionsExt;
     check_folder(path)?;
@@ -90,7 +91,7 @@ fn create_private(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Whether the folder is there that the file would be in.
+/// Checks that the file's folder exists.
 pub(super) fn check_folder(path: &Path) -> Result<(), Error> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,

@@ -1,4 +1,4 @@
-//! Users: what is kept of them, and the statements about them.
+//! User rows and the statements about them.
 
 use sqlx::AssertSqlSafe;
 use uuid::Uuid;
@@ -10,14 +10,14 @@ use crate::auth::session::Millis;
 const COLUMNS: &str = "SELECT id, email, username, name, password_hash, roles, scopes, disabled, \
                        created_at, updated_at FROM users ";
 
-/// A person who can sign in.
+/// A user who can sign in.
 #[derive(Clone, PartialEq, Eq)]
 pub struct User {
     /// A UUID.
     pub id: String,
     /// Canonical: ASCII, lower case.
     pub email: String,
-    /// As its owner wrote it; unique without regard to case.
+    /// As the user wrote it; unique regardless of case.
     pub username: Option<String>,
     pub name: Option<String>,
     /// Argon2id in the PHC string format.
@@ -26,7 +26,7 @@ pub struct User {
     pub scopes: Vec<String>,
     pub disabled: bool,
     pub created_at: Millis,
-    /// Grows with every change, whatever the clocks of the gateways say: it tells which is later.
+    /// Increases with every change, whatever the gateways' clocks show, and so orders the changes.
     pub updated_at: Millis,
 }
 
@@ -41,7 +41,7 @@ impl std::fmt::Debug for User {
     }
 }
 
-/// A user to be, already checked; the password is hashed.
+/// A new user, already validated and with a hashed password.
 pub struct NewUser {
     pub email: String,
     pub username: Option<String>,
@@ -52,12 +52,12 @@ pub struct NewUser {
     pub disabled: bool,
 }
 
-/// What to change of a user; `None` leaves it as it is.
+/// A partial change of a user; `None` leaves a field as it is.
 #[derive(Default)]
 pub struct UserUpdate {
     /// Canonical.
     pub email: Option<String>,
-    /// `Some(None)` takes the name away.
+    /// `Some(None)` removes the name.
     pub name: Option<Option<String>>,
     pub roles: Option<Vec<String>>,
     pub scopes: Option<Vec<String>>,
@@ -65,7 +65,7 @@ pub struct UserUpdate {
     pub password_hash: Option<String>,
 }
 
-/// What became of a change.
+/// Outcome of [`Database::update_user`].
 #[derive(Debug)]
 pub enum UserUpdateOutcome {
     Changed(User),
@@ -74,13 +74,13 @@ pub enum UserUpdateOutcome {
     EmailTaken,
 }
 
-/// Some of the users, newest first.
+/// A page of users, newest first.
 #[derive(Debug)]
 pub struct UserPage {
     pub users: Vec<User>,
-    /// How many there are altogether.
+    /// Number of all users.
     pub total: u64,
-    /// Where the next page begins, if there is one.
+    /// Start of the next page, if there is one.
     pub next: Option<(Millis, String)>,
 }
 
@@ -88,7 +88,7 @@ impl Database {
     /// Adds a user. `None`: the email or the username is taken.
     ///
     /// # Errors
-    /// When the database does not do it.
+    /// If the database fails.
     pub async fn create_user(&self, new: NewUser, now: Millis) -> Result<Option<User>, Error> {
         let user = User {
             id: Uuid::new_v4().to_string(),
@@ -130,7 +130,7 @@ impl Database {
     /// Finds a user by id.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// If the database fails.
     pub async fn user(&self, id: &str) -> Result<Option<User>, Error> {
         self.find_user("WHERE id = $1", id).await
     }
@@ -138,15 +138,15 @@ impl Database {
     /// Finds a user by canonical email.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// If the database fails.
     pub async fn user_by_email(&self, email: &str) -> Result<Option<User>, Error> {
         self.find_user("WHERE email = $1", email).await
     }
 
-    /// Finds a user by username, without regard to case.
+    /// Finds a user by username, regardless of case.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// If the database fails.
     pub async fn user_by_username(&self, username: &str) -> Result<Option<User>, Error> {
         self.find_user("WHERE username_key = $1", &username.to_ascii_lowercase())
             .await
@@ -163,7 +163,7 @@ impl Database {
     /// Lists users, newest first, from `after` on.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// If the database fails.
     pub async fn list_users(
         &self,
         limit: u32,
@@ -179,7 +179,7 @@ impl Database {
         let count = self.pool.sql("SELECT COUNT(*) FROM users");
         let count = self.pool.read(count).await?;
         let total: i64 = count.first().map_or(Ok(0), |row| row.get(0))?;
-        let more = rows.len() > limit as usize;
+        let has_more = rows.len() > limit as usize;
         let users = rows
             .iter()
             .take(limit as usize)
@@ -187,7 +187,7 @@ impl Database {
             .collect::<Result<Vec<User>, Error>>()?;
         let next = users
             .last()
-            .filter(|_| more)
+            .filter(|_| has_more)
             .map(|last| (last.created_at, last.id.clone()));
         Ok(UserPage {
             users,
@@ -199,7 +199,7 @@ impl Database {
     /// Changes a user, in one statement.
     ///
     /// # Errors
-    /// When the database does not do it.
+    /// If the database fails.
     pub async fn update_user(
         &self,
         id: &str,
@@ -237,10 +237,10 @@ impl Database {
         Ok(changed.map_or(UserUpdateOutcome::NotFound, UserUpdateOutcome::Changed))
     }
 
-    /// Deletes a user, if there is one, with all that refers to them.
+    /// Deletes a user, if it exists, with all rows that refer to it.
     ///
     /// # Errors
-    /// When the database does not do it.
+    /// If the database fails.
     pub async fn delete_user(&self, id: &str) -> Result<(), Error> {
         let delete = self.pool.sql("DELETE FROM users WHERE id = $1");
         self.pool.write(delete.bind(id)).await?;

@@ -1,5 +1,7 @@
-//! The tables, version by version. PostgreSQL lets one process at a time bring them up to date, by an
-//! advisory lock; of several with one SQLite file, the slower ones try again.
+//! Schema migrations.
+//!
+//! On PostgreSQL, an advisory lock serializes concurrent migrations; on SQLite, they are retried. The
+//! files must not be edited, not even their comments: databases record their checksums.
 
 use std::time::Duration;
 
@@ -26,7 +28,7 @@ fn migrations() -> Vec<Migration> {
         .collect()
 }
 
-/// The newest version that this program knows.
+/// The newest version of this release.
 pub(super) fn newest() -> i64 {
     migrations()
         .iter()
@@ -35,7 +37,7 @@ pub(super) fn newest() -> i64 {
         .unwrap_or_default()
 }
 
-/// Brings the tables up to date; `name` says which database, in errors.
+/// Migrates the tables; `name` is the database's name in errors.
 pub(super) async fn run(database: &SqlPool, name: &str) -> Result<(), Error> {
     let migrator = Migrator::with_migrations(migrations());
     let mut attempt = 1;
