@@ -54,15 +54,15 @@ pub enum Error {
         source: sqlx::Error,
     },
     #[error(
-        "the database {database} was brought to version {version} by a newer release; \
-         this one knows version {known} at most"
+        "the database {database} has schema version {version}, of a newer release; \
+         this release supports versions up to {newest}"
     )]
     SchemaTooNew {
         database: String,
         version: i64,
-        known: i64,
+        newest: i64,
     },
-    #[error("the database {database} cannot be brought up to date")]
+    #[error("the database {database} cannot be migrated")]
     Migrate {
         database: String,
         source: sqlx::migrate::MigrateError,

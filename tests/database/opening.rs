@@ -51,7 +51,7 @@ async fn database_of_a_newer_release_is_rejected() {
         .await;
         let error = Database::open(&home.settings).await.unwrap_err();
         assert!(
-            matches!(&error, Error::SchemaTooNew { version: 9999, known, .. } if *known == Database::schema_version()),
+            matches!(&error, Error::SchemaTooNew { version: 9999, newest, .. } if *newest == Database::schema_version()),
             "{error:?}"
         );
     }

@@ -124,7 +124,7 @@ fn unusable_server_is_reported_with_the_reason() {
     fixture.redis.command(&["REPLICAOF", "127.0.0.1", &gone]);
     let reported = fixture.errors(&fixture.config());
     assert!(
-        reported.contains("it is a replica, and takes no writes"),
+        reported.contains("it is a replica, which accepts no writes"),
         "{reported}"
     );
 }

@@ -1,6 +1,6 @@
-//! The scripts' arithmetic and the pure one agree on random histories, whatever the clock does. The
-//! scripts read the server's clock, which cannot be told the time: here the same file follows
-//! another first line.
+//! The scripts and the pure arithmetic agree on random histories, whatever the clock does.
+//!
+//! The scripts read the server's clock, which a test cannot set: here the clock part is replaced.
 
 use std::cell::RefCell;
 
@@ -18,13 +18,13 @@ const HARNESS: &str = "
     if ARGV[3] == 'grant' and c.wait == 0 then
       granted = grant(c, tonumber(ARGV[4]), tonumber(ARGV[5]), 4)
     end
-    if ARGV[3] == 'back' then
+    if ARGV[3] == 'refund' then
       refund(c, tonumber(ARGV[4]), tonumber(ARGV[5]))
       update(c)
       c.wait = 0
     end
     local reply = { struct.unpack('<BI8I8I8', report(c)) }
-    -- A key that was written lives until it is whole; here it stays, for this clock is not real.
+    -- A written key lives until nothing counts any more. It is kept here: the clock is simulated.
     local ttl = redis.call('PTTL', KEYS[1])
     reply[5] = (ttl < 0 or ttl * 1000 >= reply[3]) and 1 or 0
     redis.call('PERSIST', KEYS[1])
@@ -33,13 +33,13 @@ const HARNESS: &str = "
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum LimitOperation {
-    /// So many at once, as far as there is room.
+    /// Requests, as far as the limit has room.
     Spend(u64),
-    /// So many for a gateway that holds so many.
+    /// Units requested and units held.
     Grant(u64, u64),
     Peek,
-    /// So many that were spent so many microseconds ago.
-    Return(u64, u64),
+    /// Requests, and how count microseconds ago they were spent.
+    Refund(u64, u64),
 }
 
 fn operations() -> impl Strategy<Value = Vec<(LimitOperation, i64)>> {
@@ -48,8 +48,8 @@ fn operations() -> impl Strategy<Value = Vec<(LimitOperation, i64)>> {
         1 => (1..2000u64).prop_map(LimitOperation::Spend),
         3 => (1..200u64, 0..3u64).prop_map(|(want, held)| LimitOperation::Grant(want, held)),
         1 => Just(LimitOperation::Peek),
-        1 => Just(LimitOperation::Return(1, 0)),
-        2 => (1..200u64, 0..20_000_000u64).prop_map(|(many, ago)| LimitOperation::Return(many, ago)),
+        1 => Just(LimitOperation::Refund(1, 0)),
+        2 => (1..200u64, 0..20_000_000u64).prop_map(|(count, ago)| LimitOperation::Refund(count, ago)),
     ];
     let gap = prop_oneof![
         8 => 0..6_000_000i64,
@@ -117,44 +117,45 @@ fn check_agreement(
     let mut now = 1_790_000_000_123_456_u64;
     for (step, gap) in steps {
         now = now.saturating_add_signed(*gap);
-        // Of a look that spends nothing only the log keeps something: it drops what has left.
-        let mut looked = state.clone();
-        let mut wait = looked.wait(rule, now);
+        // An update that spends nothing is not stored, except by the log, which drops old times.
+        let mut updated = state.clone();
+        let mut wait = updated.wait(rule, now);
         if algorithm == Algorithm::SlidingLog {
-            state = looked.clone();
+            state = updated.clone();
         }
-        let (granted, words, kept) = apply(*step, rule, now, wait, &mut looked);
-        if kept {
-            state = looked.clone();
+        let (granted, arguments, is_stored) = apply(*step, rule, now, wait, &mut updated);
+        if is_stored {
+            state = updated.clone();
         }
-        if words.0 == "back" {
-            looked.wait(rule, now);
+        if arguments.0 == "refund" {
+            updated.wait(rule, now);
             wait = 0;
         }
         let expected = [
             u64::from(wait == 0),
-            looked.remaining(rule),
-            looked.reset_after(rule, now),
+            updated.remaining(rule),
+            updated.reset_after(rule, now),
             wait,
             1,
             granted,
-            looked.as_of(rule, now),
+            updated.as_of(rule, now),
         ];
         let numbers = [limit, width, burst].map(u64::to_le_bytes).concat();
         let mut call = script.key(key);
         call.arg(now)
             .arg([&letter[..], b"\0", &numbers].concat())
-            .arg(words.0)
-            .arg(words.1)
-            .arg(words.2);
-        let found: [u64; 7] = call.invoke(connection).unwrap();
-        prop_assert_eq!(found, expected, "{:?} {:?} at {}", algorithm, step, now);
+            .arg(arguments.0)
+            .arg(arguments.1)
+            .arg(arguments.2);
+        let reply: [u64; 7] = call.invoke(connection).unwrap();
+        prop_assert_eq!(reply, expected, "{:?} {:?} at {}", algorithm, step, now);
     }
     Ok(())
 }
 
-/// Does one step to the pure counter; gives how many were granted, the words for the script, and
-/// whether anything of it is kept.
+/// Applies a step to the pure counter.
+///
+/// Returns the number of granted units, the script's arguments, and whether the state is stored.
 fn apply(
     step: LimitOperation,
     rule: Rule,
@@ -163,30 +164,25 @@ fn apply(
     state: &mut CounterState,
 ) -> (u64, (&'static str, u64, u64), bool) {
     match step {
-        LimitOperation::Spend(many) => {
-            let many = many.min(state.remaining(rule));
+        LimitOperation::Spend(count) => {
+            let count = count.min(state.remaining(rule));
             if wait == 0 {
-                (0..many).for_each(|_| state.spend(rule, now));
+                (0..count).for_each(|_| state.spend(rule, now));
             }
-            (0, ("spend", many, 0), wait == 0)
+            (0, ("spend", count, 0), wait == 0)
         }
         LimitOperation::Grant(want, held) => {
-            let leads = true;
-            let granted = state.grant(
-                rule,
-                now,
-                LeaseRequest {
-                    want,
-                    held,
-                    is_leader: leads,
-                },
-                4,
-            );
+            let request = LeaseRequest {
+                want,
+                held,
+                is_leader: true,
+            };
+            let granted = state.grant(rule, now, request, 4);
             (granted, ("grant", want, held), granted > 0)
         }
-        LimitOperation::Return(many, ago) => {
-            state.refund(rule, now, many, now - ago);
-            (0, ("back", many, now - ago), true)
+        LimitOperation::Refund(count, ago) => {
+            state.refund(rule, now, count, now - ago);
+            (0, ("refund", count, now - ago), true)
         }
         LimitOperation::Peek => (0, ("peek", 0, 0), false),
     }

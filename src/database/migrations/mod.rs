@@ -52,7 +52,7 @@ pub(super) async fn run(database: &SqlPool, name: &str) -> Result<(), Error> {
                 return Err(Error::SchemaTooNew {
                     database: name.to_owned(),
                     version,
-                    known: newest(),
+                    newest: newest(),
                 });
             }
             Err(MigrateError::Execute(_) | MigrateError::ExecuteMigration(..))

@@ -15,13 +15,13 @@ impl Memory {
         }
     }
 
-    pub(in super::super) fn write_marker(&self, cut_off: u64) -> Marker {
+    pub(in super::super) fn write_marker(&self, global_cut_off: u64) -> Marker {
         let (mut state, _) = self.lock();
         let marker = state.marker.get_or_insert_with(|| Marker {
             id: format!("{:016x}", rand::random::<u64>()),
-            global_cut_off: cut_off,
+            global_cut_off,
         });
-        marker.global_cut_off = marker.global_cut_off.max(cut_off);
+        marker.global_cut_off = marker.global_cut_off.max(global_cut_off);
         marker.clone()
     }
 

@@ -27,7 +27,7 @@ const FAMILIES: [&str; 13] = [
 ];
 const SINGLE_KEYS: [&str; 4] = ["events", "counts", "gateways", "cleaning"];
 const MARKER: &str = "marker";
-/// Number of slot ranges with a marker each: up to so many masters with contiguous slots have one.
+/// Number of slot ranges with a marker each: up to 64 masters with contiguous slots have at least one.
 const MARKER_RANGES: u16 = 64;
 
 /// Kinds of keys that a clean-up processes.

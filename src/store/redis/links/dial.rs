@@ -237,7 +237,7 @@ async fn require_master(connection: &mut MultiplexedConnection) -> Result<(), Ex
     Ok(())
 }
 
-/// Whether a reply to `ROLE` is of a replica, or one to `CLUSTER INFO` of a server whose cluster is down.
+/// Whether a reply to `ROLE` is of a replica, or one to `CLUSTER INFO` reports a failed cluster.
 pub(in crate::store::redis) fn is_not_master(reply: &Value) -> bool {
     match reply {
         Value::Array(role) => role.first() == Some(&Value::BulkString(b"slave".to_vec())),

@@ -234,12 +234,12 @@ fn check_info(info: &str, clustered: bool) -> Vec<(Severity, String)> {
         _ => {}
     }
     if info_field(info, "role").is_some_and(|role| role != "master") {
-        error("it is a replica, and takes no writes".to_owned());
+        error("it is a replica, which accepts no writes".to_owned());
     }
     match info_field(info, "maxmemory_policy") {
         None | Some("noeviction") => {}
         Some(policy) => error(format!(
-            "maxmemory-policy is {policy}, which forgets revocations when memory is short: \
+            "maxmemory-policy is {policy}, which evicts revocations when memory is short: \
              it must be noeviction"
         )),
     }
