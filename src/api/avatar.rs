@@ -1,4 +1,4 @@
-//! The caller's own picture.
+//! The caller's avatar.
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -13,7 +13,7 @@ use super::view::{self, AvatarView, Success};
 use crate::rejection::{Refusal, Rejection};
 use crate::routing::endpoints::MAX_PICTURE;
 
-/// Whatever a browser makes of the bytes, it does nothing with them but show them.
+/// Restricts what a browser can do with the bytes to displaying them as a picture.
 const SAFE_HEADERS: [(HeaderName, &str); 4] = [
     (
         header::CONTENT_SECURITY_POLICY,
@@ -27,7 +27,7 @@ const SAFE_HEADERS: [(HeaderName, &str); 4] = [
     ),
 ];
 
-/// Show
+/// Get the avatar
 #[utoipa::path(
     get,
     path = "/profile/avatar",
@@ -43,24 +43,24 @@ const SAFE_HEADERS: [(HeaderName, &str); 4] = [
                 (Vec<u8> = "image/webp"),
             ),
         ),
-        (status = 404, description = "There is none"),
+        (status = 404, description = "The caller has no avatar"),
     ),
 )]
 pub(super) async fn show(
-    State(desk): State<ApiState>,
-    person: AuthenticatedCaller,
+    State(state): State<ApiState>,
+    caller: AuthenticatedCaller,
 ) -> Result<Response, Rejection> {
-    let user = person.find_user(&desk).await?;
-    let avatar = desk.accounts.database().avatar(&user.id).await?;
+    let user = caller.find_user(&state).await?;
+    let avatar = state.accounts.database().avatar(&user.id).await?;
     let avatar = avatar.ok_or(Refusal::NotFound)?;
     let kind = [(header::CONTENT_TYPE, avatar.info.media_type)];
     Ok((kind, SAFE_HEADERS, Body::from(avatar.bytes)).into_response())
 }
 
-/// Give
+/// Upload an avatar
 ///
-/// The bytes of a PNG, JPEG, GIF or WebP picture of at most 1 MiB; what it is, is found out from
-/// them. `POST`, as forms do, is the same.
+/// The bytes of a PNG, JPEG, GIF or WebP picture of at most 1 MiB; the type is detected from the
+/// content. `POST`, as forms send it, is equivalent.
 #[utoipa::path(
     method(put, post),
     path = "/profile/avatar",
@@ -73,16 +73,16 @@ pub(super) async fn show(
         (Vec<u8> = "application/octet-stream"),
     )),
     responses(
-        (status = 200, description = "It is kept", body = Success<AvatarView>),
-        (status = 404, description = "The caller is no user of this gateway's"),
+        (status = 200, description = "The avatar is stored", body = Success<AvatarView>),
+        (status = 404, description = "The caller is not a user of this gateway"),
     ),
 )]
 pub(super) async fn put(
-    State(desk): State<ApiState>,
-    person: AuthenticatedCaller,
+    State(state): State<ApiState>,
+    caller: AuthenticatedCaller,
     request: Request,
 ) -> Result<Response, Rejection> {
-    let user = person.find_user(&desk).await?;
+    let user = caller.find_user(&state).await?;
     let (parts, body) = request.into_parts();
     if !may_be_picture(&parts.headers) {
         return Err(Refusal::UnsupportedMediaType.into());
@@ -90,30 +90,30 @@ pub(super) async fn put(
     let bytes = axum::body::to_bytes(body, MAX_PICTURE)
         .await
         .map_err(|_| Rejection::from(Refusal::BodyTooLarge))?;
-    let about = desk.accounts.put_avatar(&user.id, bytes.to_vec()).await?;
+    let about = state.accounts.put_avatar(&user.id, bytes.to_vec()).await?;
     Ok(response::data(&view::avatar(&about)))
 }
 
-/// Take away
+/// Delete the avatar
 #[utoipa::path(
     delete,
     path = "/profile/avatar",
     tag = "profile",
     responses(
-        (status = 204, description = "It is gone"),
-        (status = 404, description = "There was none"),
+        (status = 204, description = "The avatar is deleted"),
+        (status = 404, description = "The caller has no avatar"),
     ),
 )]
 pub(super) async fn remove(
-    State(desk): State<ApiState>,
-    person: AuthenticatedCaller,
+    State(state): State<ApiState>,
+    caller: AuthenticatedCaller,
 ) -> Result<Response, Rejection> {
-    let user = person.find_user(&desk).await?;
-    desk.accounts.drop_avatar(&user.id).await?;
+    let user = caller.find_user(&state).await?;
+    state.accounts.drop_avatar(&user.id).await?;
     Ok(response::no_content())
 }
 
-/// A form or a page is none, whatever it holds.
+/// Form and HTML bodies are rejected, whatever they contain.
 fn may_be_picture(headers: &HeaderMap) -> bool {
     let Some(kind) = headers.get(header::CONTENT_TYPE) else {
         return false;

@@ -10,8 +10,8 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use crate::pipeline::snapshot::Snapshot;
 use crate::settings::Reloadable;
 
-/// Answers preflights of allowed origins, and lets their pages read the answers. Anybody else gets
-/// what they would get without CORS: the browser keeps the answer from them.
+/// Answers preflights of allowed origins and lets their pages read responses. Other origins get no
+/// CORS headers, so browsers withhold the response from them.
 pub(super) async fn handle_cors(
     Extension(snapshot): Extension<Arc<Snapshot>>,
     request: Request,

@@ -1,5 +1,5 @@
-//! The description of the endpoints (OpenAPI 3.1): what the handlers say of themselves, and what
-//! holds for all of them.
+//! The OpenAPI 3.1 description of the endpoints: the handlers' annotations, completed with what all
+//! operations share.
 
 use std::iter;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::Refusal;
 use crate::routing::endpoints::{CredentialUse, ENDPOINTS, EndpointKind};
 
-/// The bodies of requests.
+/// Schemas of request bodies.
 const REQUEST_BODIES: [&str; 7] = [
     "Registration",
     "Login",
@@ -27,19 +27,19 @@ const REQUEST_BODIES: [&str; 7] = [
 ];
 const PRINTABLE_PATTERN: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$";
 
-/// The description without what the configuration adds.
+/// The description without the configured parts.
 static DESCRIPTION: LazyLock<Value> = LazyLock::new(|| {
     let described = routes().split_for_parts().1;
-    // It is made of strings, numbers and lists.
+    // Serialization cannot fail: the value holds only strings, numbers and lists.
     complete_description(serde_json::to_value(described).unwrap_or_default())
 });
 
-/// The description, the same for every configuration.
+/// The description, independent of the configuration.
 pub(super) fn description() -> &'static Value {
     &DESCRIPTION
 }
 
-/// This description
+/// Get this description
 #[utoipa::path(
     get,
     path = "/openapi.json",
@@ -87,7 +87,7 @@ pub(super) async fn show(Extension(snapshot): Extension<Arc<Snapshot>>) -> Respo
     response::json(StatusCode::OK, &description)
 }
 
-/// A password that the gateway would accept.
+/// Builds an example password that satisfies the minimum length.
 fn example_password(least: usize) -> String {
     let words = ["correct", "horse", "battery", "staple"];
     let mut password = String::new();
@@ -103,8 +103,8 @@ fn example_password(least: usize) -> String {
     password
 }
 
-/// Describes a gateway whose users a backend keeps: what is about them is the backend's own, and
-/// signing in may fail as the backend does.
+/// Removes the user endpoints and documents the backend's errors, for a gateway whose users are
+/// kept by a backend.
 fn remove_user_endpoints(description: &mut Value) {
     let paths = description.get_mut("paths").and_then(Value::as_object_mut);
     let Some(paths) = paths else { return };
@@ -119,11 +119,8 @@ fn remove_user_endpoints(description: &mut Value) {
         let operation = paths.get_mut(path).and_then(|path| path.get_mut("post"));
         let Some(operation) = operation else { continue };
         for (status, meaning) in [
-            (
-                "502",
-                "The backend cannot be reached, or does not say who it is",
-            ),
-            ("504", "The backend does not answer in time"),
+            ("502", "The backend is unreachable or returned no user"),
+            ("504", "The backend did not respond in time"),
         ] {
             let response = json!({"description": meaning, "content": refusal_content()});
             set_pointer(operation, &format!("/responses/{status}"), response);
@@ -131,7 +128,7 @@ fn remove_user_endpoints(description: &mut Value) {
     }
 }
 
-/// The credentials that an operation takes, as OpenAPI lists them.
+/// Returns the credentials that an operation accepts, as OpenAPI lists them.
 fn security(credential: CredentialUse) -> Value {
     let any = [
         json!({"bearer": []}),
@@ -145,7 +142,7 @@ fn security(credential: CredentialUse) -> Value {
     }
 }
 
-/// How an operation of the description uses credentials, by the table of endpoints.
+/// Looks up in the endpoint table how an operation uses credentials.
 fn credential_use(method: &str, path: &str) -> CredentialUse {
     let method = Method::from_bytes(method.to_ascii_uppercase().as_bytes()).ok();
     let endpoint = ENDPOINTS.iter().find(|endpoint| endpoint.path == path);
@@ -160,7 +157,7 @@ fn complete_description(mut description: Value) -> Value {
         "title": "Portcullis",
         "version": env!("CARGO_PKG_VERSION"),
         "description": "Sessions and identity. A success is `{\"success\": true, \"data\": …}`; \
-                        a refusal has one shape, whose `code` is stable.",
+                        an error has one shape, with a stable `code`.",
         "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
     });
     set_pointer(&mut description, "/info", info);
@@ -197,8 +194,8 @@ fn complete_description(mut description: Value) -> Value {
     description
 }
 
-/// Says of every text that a body may hold what [`Fields`](super::body::BodyFields) asks of it: no control
-/// characters.
+/// Adds the pattern that [`BodyFields`](super::body::BodyFields) enforces to every string of a
+/// request body: no control characters.
 fn restrict_strings(description: &mut Value) {
     for body in REQUEST_BODIES {
         let members = description.pointer_mut(&format!("/components/schemas/{body}/properties"));
@@ -216,36 +213,41 @@ fn restrict_strings(description: &mut Value) {
     }
 }
 
-/// One of the two names has to be there; both may be null or left out on their own.
+/// Requires one of the two names; each may be null or absent.
 fn login_name_schema() -> Value {
     let one = |name: &str| json!({"required": [name], "properties": {name: {"type": "string"}}});
     json!([one("email"), one("username")])
 }
 
-/// Adds to an operation the credentials that it takes, and the refusals that it has in common with
-/// others.
+/// Adds the accepted credentials and the common rejections to an operation.
 fn complete_operation(method: &str, credential: CredentialUse, operation: &mut Value) {
     set_pointer(operation, "/security", security(credential));
     let changes = method != "get";
     let mut common = vec![
-        ("400", "Malformed, ambiguous or wrong: `fields` names what"),
-        ("500", "Something went wrong in the gateway"),
+        (
+            "400",
+            "Malformed, ambiguous or invalid; `fields` lists the problems",
+        ),
+        ("500", "Internal error"),
         (
             "503",
-            "Store or database do not answer, or too much is asked at once",
+            "The store or database is unavailable, or the gateway is overloaded",
         ),
     ];
     match credential {
         CredentialUse::Ignored => {}
-        CredentialUse::Optional => common.push(("401", "A credential that does not hold")),
-        CredentialUse::Required => common.push(("401", "No credential, or one that does not hold")),
+        CredentialUse::Optional => common.push(("401", "The credential is invalid")),
+        CredentialUse::Required => common.push(("401", "The credential is missing or invalid")),
     }
     if changes && credential != CredentialUse::Ignored {
-        common.push(("403", "By cookie, and not from the same origin"));
+        common.push((
+            "403",
+            "Authenticated by cookie, but not from the same origin",
+        ));
     }
     if operation.get("requestBody").is_some() {
         common.push(("413", "The body is too large"));
-        common.push(("415", "The body has another type"));
+        common.push(("415", "Unsupported media type"));
     }
     for (status, meaning) in common {
         let place = format!("/responses/{status}");
@@ -263,7 +265,7 @@ fn complete_operation(method: &str, credential: CredentialUse, operation: &mut V
     }
 }
 
-/// The three forms of a refusal.
+/// The three representations of a rejection.
 fn refusal_content() -> Value {
     json!({
         "application/json": {"schema": {"$ref": "#/components/schemas/Refusal"}},
@@ -281,7 +283,7 @@ fn code_schema() -> Value {
 fn fields_schema() -> Value {
     json!({
         "type": "object",
-        "description": "With `VALIDATION_FAILED`: each wrong field and what is wrong with it.",
+        "description": "With `VALIDATION_FAILED`: each invalid field and its problem.",
         "additionalProperties": {"type": "string"},
     })
 }
@@ -340,7 +342,7 @@ fn security_schemes() -> Value {
     })
 }
 
-/// Puts a value at a JSON pointer, making the objects on the way.
+/// Sets a value at a JSON pointer, creating intermediate objects.
 fn set_pointer(into: &mut Value, pointer: &str, value: Value) {
     let mut place = into;
     for name in pointer.split('/').skip(1) {

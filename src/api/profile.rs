@@ -1,4 +1,4 @@
-//! The caller's own profile and password.
+//! The caller's profile and password.
 
 use std::time::Duration;
 
@@ -17,50 +17,53 @@ use crate::identity::{PasswordChange, UserPatch};
 use crate::rejection::Rejection;
 use crate::store::CachedProfile;
 
-/// How long the store keeps what the database said of somebody. Every change takes it away.
+/// Lifetime of a cached profile. Every change invalidates it.
 const CACHE_TTL: Duration = Duration::from_secs(30 * 60);
 
-/// Show
+/// Get the profile
 #[utoipa::path(
     get,
     path = "/profile",
     tag = "profile",
     responses(
         (status = 200, description = "The caller's profile", body = Success<ProfileView>),
-        (status = 404, description = "The caller is no user of this gateway's"),
+        (status = 404, description = "The caller is not a user of this gateway"),
     ),
 )]
 pub(super) async fn show(
-    State(desk): State<ApiState>,
-    person: AuthenticatedCaller,
+    State(state): State<ApiState>,
+    caller: AuthenticatedCaller,
 ) -> Result<Response, Rejection> {
-    let key = person.user_key();
-    let lease = match desk.store.profile(&key).await {
+    let key = caller.user_key();
+    let lease = match state.store.profile(&key).await {
         Ok(CachedProfile::Hit(text)) => match RawValue::from_string(text) {
             Ok(profile) => return Ok(response::data(&profile)),
             Err(_) => None,
         },
         Ok(CachedProfile::Miss(lease)) => Some(lease),
-        // The database knows as well.
+        // The database is authoritative.
         Err(_) => None,
     };
-    let user = person.find_user(&desk).await?;
-    let profile = read_profile(&desk, &user).await?;
+    let user = caller.find_user(&state).await?;
+    let profile = read_profile(&state, &user).await?;
     if let Some(lease) = lease
         && let Ok(text) = serde_json::to_string(&profile)
     {
-        // What is not kept is read again.
-        let _ = desk.store.put_profile(&key, &lease, &text, CACHE_TTL).await;
+        // A failed write only costs another read.
+        let _ = state
+            .store
+            .put_profile(&key, &lease, &text, CACHE_TTL)
+            .await;
     }
     Ok(response::data(&profile))
 }
 
-async fn read_profile(desk: &ApiState, user: &User) -> Result<ProfileView, Rejection> {
-    let avatar = desk.accounts.database().avatar_info(&user.id).await?;
+async fn read_profile(state: &ApiState, user: &User) -> Result<ProfileView, Rejection> {
+    let avatar = state.accounts.database().avatar_info(&user.id).await?;
     Ok(view::profile(user, avatar.as_ref()))
 }
 
-/// What may change of a profile.
+/// Changes to a profile.
 #[derive(ToSchema)]
 #[schema(example = json!({"name": "Ann"}))]
 #[expect(
@@ -68,31 +71,31 @@ async fn read_profile(desk: &ApiState, user: &User) -> Result<ProfileView, Rejec
     reason = "it describes what `change` reads member by member"
 )]
 struct ProfileChange {
-    /// Null takes it away; left out it stays.
+    /// Null removes the name; absent keeps it.
     #[schema(max_length = 200)]
     name: Option<String>,
 }
 
-/// Change
+/// Change the profile
 ///
-/// What is left out stays. `id`, `email` and `username` may be sent along as they are; another value
-/// is refused. Everything else is ignored.
+/// Absent members keep their value. `id`, `email` and `username` may be sent unchanged; another
+/// value is rejected. Unknown members are ignored.
 #[utoipa::path(
     put,
     path = "/profile",
     tag = "profile",
     request_body = ProfileChange,
     responses(
-        (status = 200, description = "The profile as it is now", body = Success<ProfileView>),
-        (status = 404, description = "The caller is no user of this gateway's"),
+        (status = 200, description = "The changed profile", body = Success<ProfileView>),
+        (status = 404, description = "The caller is not a user of this gateway"),
     ),
 )]
 pub(super) async fn change(
-    State(desk): State<ApiState>,
-    person: AuthenticatedCaller,
+    State(state): State<ApiState>,
+    caller: AuthenticatedCaller,
     request: Request,
 ) -> Result<Response, Rejection> {
-    let before = person.find_user(&desk).await?;
+    let before = caller.find_user(&state).await?;
     let (parts, body) = request.into_parts();
     let mut fields = BodyFields::read(&parts.headers, body).await?;
     reject_changed_names(&mut fields, &before);
@@ -103,13 +106,13 @@ pub(super) async fn change(
         ..UserPatch::default()
     };
     let nothing = patch.name.is_none();
-    let rules = person.settings().identity.passwords;
+    let rules = caller.settings().identity.passwords;
     let patch = fields.check_with(patch.check(&before, rules))?;
     let user = match nothing {
         true => before,
-        false => desk.accounts.apply_change(&before.id, patch).await?,
+        false => state.accounts.apply_change(&before.id, patch).await?,
     };
-    Ok(response::data(&read_profile(&desk, &user).await?))
+    Ok(response::data(&read_profile(&state, &user).await?))
 }
 
 fn reject_changed_names(fields: &mut BodyFields, user: &User) {
@@ -125,38 +128,38 @@ fn reject_changed_names(fields: &mut BodyFields, user: &User) {
     }
 }
 
-/// What a change of password takes.
+/// A password change.
 #[derive(ToSchema)]
 #[schema(example = json!({"current_password": "correct horse battery", "new_password": "staple the battery"}))]
 struct NewPassword {
     #[schema(max_length = 1024)]
     current_password: String,
-    /// As long as `password_min_length` says at least; none that everybody tries first.
+    /// At least `password_min_length` characters, and not a common password.
     #[schema(min_length = 8, max_length = 1024)]
     new_password: String,
 }
 
 /// Change the password
 ///
-/// The session that asks stays, with its tokens; all others end. A wrong current password counts as
-/// a failed sign-in.
+/// The current session and its tokens stay valid; all other sessions end. A wrong current password
+/// counts as a failed sign-in.
 #[utoipa::path(
     put,
     path = "/profile/password",
     tag = "profile",
     request_body = NewPassword,
     responses(
-        (status = 204, description = "The new password is in force"),
-        (status = 404, description = "The caller is no user of this gateway's"),
-        (status = 429, description = "Too many failures"),
+        (status = 204, description = "The password is changed"),
+        (status = 404, description = "The caller is not a user of this gateway"),
+        (status = 429, description = "Too many failed attempts"),
     ),
 )]
 pub(super) async fn change_password(
-    State(desk): State<ApiState>,
-    person: AuthenticatedCaller,
+    State(state): State<ApiState>,
+    caller: AuthenticatedCaller,
     request: Request,
 ) -> Result<Response, Rejection> {
-    let user = person.find_user(&desk).await?;
+    let user = caller.find_user(&state).await?;
     let (parts, body) = request.into_parts();
     let mut fields = BodyFields::read(&parts.headers, body).await?;
     let typed = NewPassword {
@@ -167,11 +170,11 @@ pub(super) async fn change_password(
         current: typed.current_password.into(),
         new: typed.new_password.into(),
     };
-    let settings = person.settings();
+    let settings = caller.settings();
     fields.check_with(change.check(&user, settings.identity.passwords))?;
-    let asking = (person.session_id(), person.client.ip);
+    let asking = (caller.session_id(), caller.client.ip);
     let mut limits = Vec::new();
-    let changed = desk
+    let changed = state
         .accounts
         .change_password(settings, user, &change, asking, &mut limits)
         .await;

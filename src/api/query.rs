@@ -1,4 +1,4 @@
-//! Query strings of the lists: which page, and which filter.
+//! Query strings of list endpoints: paging and filters.
 
 use http::Uri;
 
@@ -8,10 +8,10 @@ use crate::rejection::Rejection;
 
 const LIMIT_DEFAULT: u32 = 20;
 const LIMIT_MAX: u32 = 100;
-/// Parameters of a query. Each one is compared with those before it.
+/// Maximum number of parameters: each one is compared with those before it.
 const PARAMETERS_MAX: usize = 32;
 
-/// A query's parameters, none of them twice, and what was found wrong with them so far.
+/// The parameters of a query, without duplicates, and the problems found in them.
 pub(super) struct QueryParams {
     parameters: Vec<(String, String)>,
     errors: FieldErrors,
@@ -43,14 +43,13 @@ impl QueryParams {
         read
     }
 
-    /// A parameter that is there and not empty.
+    /// Returns a parameter that is present and not empty.
     pub(super) fn text(&self, name: &str) -> Option<String> {
         let (_, value) = self.parameters.iter().find(|(known, _)| known == name)?;
         Some(value.clone()).filter(|value| !value.is_empty())
     }
 
-    /// What a parameter means, if it is there; `problem` says what is wrong with one that means
-    /// nothing.
+    /// Parses a parameter, recording `problem` if it is invalid.
     pub(super) fn parse_param<T>(
         &mut self,
         name: &str,
@@ -65,7 +64,7 @@ impl QueryParams {
         meaning
     }
 
-    /// How many are wanted: 1 to 100, 20 if not said.
+    /// Page size: 1 to 100, 20 by default.
     pub(super) fn limit(&mut self) -> u32 {
         let within = |text: &str| {
             let limit = text.parse().ok();
@@ -75,7 +74,7 @@ impl QueryParams {
             .unwrap_or(LIMIT_DEFAULT)
     }
 
-    /// Which sessions are wanted, the active ones if not said; `None` is all of them.
+    /// Status filter, `active` by default; `None` selects all sessions.
     pub(super) fn status(&mut self) -> Option<SessionStatus> {
         let word = |text: &str| match text {
             "active" => Some(Some(SessionStatus::Active)),
@@ -88,12 +87,12 @@ impl QueryParams {
             .unwrap_or(Some(SessionStatus::Active))
     }
 
-    /// Where a page begins, if it is not the first one.
+    /// Start of the page; absent for the first page.
     pub(super) fn cursor<T>(&mut self, read: impl FnOnce(&str) -> Option<T>) -> Option<T> {
         self.parse_param("cursor", "is not one that was given out", read)
     }
 
-    /// Refuses the query if anything was wrong with it.
+    /// Rejects the query if any problem was recorded.
     pub(super) fn check(self) -> Result<(), Rejection> {
         self.errors
             .into_result(())

@@ -1,4 +1,4 @@
-//! What the caller may change of the current session.
+//! Changes to the caller's current session.
 
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -13,7 +13,7 @@ use super::view::{SessionView, Success};
 use crate::rejection::{Refusal, Rejection};
 use crate::store::{AmendOutcome, Amendment, MAX_DATA_BYTES};
 
-/// Members of a session that nobody changes from outside.
+/// Members of a session that clients cannot change.
 const IMMUTABLE_MEMBERS: [&str; 15] = [
     "id",
     "user_id",
@@ -31,10 +31,10 @@ const IMMUTABLE_MEMBERS: [&str; 15] = [
     "live_connections",
     "current",
 ];
-/// Characters of a device's name, as at a sign-in.
+/// Maximum length of a device name in characters, as at sign-in.
 const DEVICE_MAX: usize = 128;
 
-/// What may change of a session.
+/// Changes to a session.
 #[derive(ToSchema)]
 #[schema(example = json!({"device": {"name": "Ann's phone"}, "data": {"theme": "dark", "draft": null}}))]
 #[expect(
@@ -43,13 +43,13 @@ const DEVICE_MAX: usize = 128;
 )]
 struct SessionChange {
     device: Option<DeviceChange>,
-    /// The application's own: merged into what is there, member by member; null removes one. At most
-    /// 4 KiB altogether.
+    /// Application data, merged member by member into the existing data; null removes a member. At
+    /// most 4 KiB in total.
     #[schema(value_type = Option<Object>)]
     data: Option<Map<String, Value>>,
 }
 
-/// What may change of a session's device.
+/// Changes to a session's device.
 #[derive(ToSchema)]
 #[expect(
     dead_code,
@@ -60,35 +60,35 @@ struct DeviceChange {
     name: Option<String>,
 }
 
-/// Change the current one
+/// Change the current session
 ///
-/// What is left out stays. Members that cannot be changed are refused by name.
+/// Absent members keep their value. Immutable members are rejected by name.
 #[utoipa::path(
     patch,
     path = "/sessions/current",
     tag = "sessions",
     request_body = SessionChange,
     responses(
-        (status = 200, description = "The session as it is now", body = Success<SessionView>),
+        (status = 200, description = "The changed session", body = Success<SessionView>),
         (status = 404, description = "The credential has no session"),
     ),
 )]
 pub(super) async fn change(
-    State(desk): State<ApiState>,
-    person: AuthenticatedCaller,
+    State(state): State<ApiState>,
+    caller: AuthenticatedCaller,
     request: Request,
 ) -> Result<Response, Rejection> {
-    let id = current_session_id(&person)?;
+    let id = current_session_id(&caller)?;
     let (parts, body) = request.into_parts();
     let mut fields = BodyFields::read(&parts.headers, body).await?;
     let amendment = amendment(&mut fields);
     fields.check()?;
-    let amended = desk
+    let amended = state
         .sessions
-        .patch(id, &amendment, person.settings().sessions.idle_timeout)
+        .patch(id, &amendment, caller.settings().sessions.idle_timeout)
         .await?;
     match amended {
-        AmendOutcome::Amended(entry) => session_response(&desk, &person, &entry).await,
+        AmendOutcome::Amended(entry) => session_response(&state, &caller, &entry).await,
         AmendOutcome::Gone => Err(Refusal::SessionRevoked.into()),
         AmendOutcome::DataTooLong => Err(Rejection::invalid_field(
             "data",
@@ -127,27 +127,27 @@ fn is_device_name(name: &str) -> bool {
     (1..=DEVICE_MAX).contains(&name.chars().count()) && !name.chars().any(char::is_control)
 }
 
-/// Extend the current one
+/// Extend the current session
 ///
-/// Moves the moment at which it expires for not being used; never past its end.
+/// Restarts the idle timeout, never beyond the session's absolute expiry.
 #[utoipa::path(
     post,
     path = "/sessions/current/extend",
     tag = "sessions",
     responses(
-        (status = 200, description = "The session as it is now", body = Success<SessionView>),
+        (status = 200, description = "The changed session", body = Success<SessionView>),
         (status = 404, description = "The credential has no session"),
     ),
 )]
 pub(super) async fn extend(
-    State(desk): State<ApiState>,
-    person: AuthenticatedCaller,
+    State(state): State<ApiState>,
+    caller: AuthenticatedCaller,
 ) -> Result<Response, Rejection> {
-    let id = current_session_id(&person)?;
-    let entry = desk
+    let id = current_session_id(&caller)?;
+    let entry = state
         .sessions
-        .extend(id, person.settings().sessions.idle_timeout)
+        .extend(id, caller.settings().sessions.idle_timeout)
         .await?;
     let entry = entry.ok_or(Refusal::SessionRevoked)?;
-    session_response(&desk, &person, &entry).await
+    session_response(&state, &caller, &entry).await
 }

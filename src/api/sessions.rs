@@ -1,4 +1,4 @@
-//! The caller's own sessions: list, show, end one, end the others.
+//! The caller's own sessions: list, show and end them.
 
 use axum::extract::{Path, State};
 use axum::response::Response;
@@ -14,7 +14,7 @@ use crate::auth::session::{EndReason, SessionId};
 use crate::rejection::{Refusal, Rejection};
 use crate::store::{SessionEntry, SessionListQuery, Store};
 
-/// List
+/// List sessions
 ///
 /// The caller's sessions, newest first.
 #[utoipa::path(
@@ -22,34 +22,34 @@ use crate::store::{SessionEntry, SessionListQuery, Store};
     path = "/sessions",
     tag = "sessions",
     params(
-        ("status" = Option<String>, Query, pattern = "^(active|revoked|expired|all)?$", description = "Those that stand so; `active` if not said"),
-        ("limit" = Option<u32>, Query, minimum = 1, maximum = 100, description = "20 if not said"),
-        ("cursor" = Option<String>, Query, pattern = "^([0-9]{16}:[0-9a-f]{64})?$", description = "`next_cursor` of the page before"),
+        ("status" = Option<String>, Query, pattern = "^(active|revoked|expired|all)?$", description = "Sessions with this status; `active` by default"),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 100, description = "Page size; 20 by default"),
+        ("cursor" = Option<String>, Query, pattern = "^([0-9]{16}:[0-9a-f]{64})?$", description = "`next_cursor` of the previous page"),
     ),
     responses((status = 200, description = "A page of sessions", body = Success<SessionsView>)),
 )]
 pub(super) async fn list(
-    State(desk): State<ApiState>,
-    person: AuthenticatedCaller,
+    State(state): State<ApiState>,
+    caller: AuthenticatedCaller,
     uri: Uri,
 ) -> Result<Response, Rejection> {
     let mut query = QueryParams::parse(&uri);
     let (limit, status) = (query.limit() as usize, query.status());
     let cursor = query.cursor(Store::parse_user_cursor);
     query.check()?;
-    let sight = view_context(&desk, &person).await?;
+    let context = view_context(&state, &caller).await?;
     let wanted = SessionListQuery {
         status,
         address: None,
-        idle: sight.idle,
+        idle: context.idle,
         limit,
         cursor: cursor.as_deref(),
     };
-    let page = desk.sessions.list(&person.user_key(), wanted).await?;
-    Ok(response::data(&view::sessions(&page, &sight)))
+    let page = state.sessions.list(&caller.user_key(), wanted).await?;
+    Ok(response::data(&view::sessions(&page, &context)))
 }
 
-/// The current one
+/// Get the current session
 #[utoipa::path(
     get,
     path = "/sessions/current",
@@ -60,152 +60,153 @@ pub(super) async fn list(
     ),
 )]
 pub(super) async fn show_current(
-    State(desk): State<ApiState>,
-    person: AuthenticatedCaller,
+    State(state): State<ApiState>,
+    caller: AuthenticatedCaller,
 ) -> Result<Response, Rejection> {
-    let id = current_session_id(&person)?;
-    show_session(&desk, &person, id).await
+    let id = current_session_id(&caller)?;
+    show_session(&state, &caller, id).await
 }
 
-/// One of them
+/// Get a session
 #[utoipa::path(
     get,
     path = "/sessions/{id}",
     tag = "sessions",
-    params(("id" = String, Path, pattern = "^[0-9a-f]{64}$", description = "Of one of the caller's sessions")),
+    params(("id" = String, Path, pattern = "^[0-9a-f]{64}$", description = "ID of one of the caller's sessions")),
     responses(
         (status = 200, description = "The session", body = Success<SessionView>),
         (status = 404, description = "The caller has no such session"),
     ),
 )]
 pub(super) async fn show(
-    State(desk): State<ApiState>,
-    person: AuthenticatedCaller,
+    State(state): State<ApiState>,
+    caller: AuthenticatedCaller,
     Path(id): Path<String>,
 ) -> Result<Response, Rejection> {
     let id = SessionId::parse(&id).ok_or(Refusal::NotFound)?;
-    show_session(&desk, &person, id).await
+    show_session(&state, &caller, id).await
 }
 
-/// End the current one
+/// End the current session
 ///
-/// Unlike signing out it leaves the cookie where it is.
+/// Unlike sign-out, this leaves the cookie in place.
 #[utoipa::path(
     delete,
     path = "/sessions/current",
     tag = "sessions",
     responses(
-        (status = 204, description = "It is over"),
+        (status = 204, description = "The session has ended"),
         (status = 404, description = "The credential has no session"),
     ),
 )]
 pub(super) async fn end_current(
-    State(desk): State<ApiState>,
-    SignOutCaller(person): SignOutCaller,
+    State(state): State<ApiState>,
+    SignOutCaller(caller): SignOutCaller,
 ) -> Result<Response, Rejection> {
-    let id = current_session_id(&person)?;
-    end_session(&desk, &person, id).await
+    let id = current_session_id(&caller)?;
+    end_session(&state, &caller, id).await
 }
 
-/// End one
+/// End a session
 ///
-/// Also where it was over already.
+/// Succeeds for a session that has already ended.
 #[utoipa::path(
     delete,
     path = "/sessions/{id}",
     tag = "sessions",
-    params(("id" = String, Path, pattern = "^[0-9a-f]{64}$", description = "Of one of the caller's sessions")),
+    params(("id" = String, Path, pattern = "^[0-9a-f]{64}$", description = "ID of one of the caller's sessions")),
     responses(
-        (status = 204, description = "It is over"),
+        (status = 204, description = "The session has ended"),
         (status = 404, description = "The caller has no such session"),
     ),
 )]
 pub(super) async fn end(
-    State(desk): State<ApiState>,
-    SignOutCaller(person): SignOutCaller,
+    State(state): State<ApiState>,
+    SignOutCaller(caller): SignOutCaller,
     Path(id): Path<String>,
 ) -> Result<Response, Rejection> {
     let id = SessionId::parse(&id).ok_or(Refusal::NotFound)?;
-    end_session(&desk, &person, id).await
+    end_session(&state, &caller, id).await
 }
 
-/// End the others
+/// End other sessions
 ///
-/// Ends all but the current one.
+/// Ends all sessions but the current one.
 #[utoipa::path(
     delete,
     path = "/sessions",
     tag = "sessions",
-    responses((status = 200, description = "How many were alive", body = Success<Revoked>)),
+    responses((status = 200, description = "Number of active sessions that were ended", body = Success<Revoked>)),
 )]
 pub(super) async fn end_others(
-    State(desk): State<ApiState>,
-    SignOutCaller(person): SignOutCaller,
+    State(state): State<ApiState>,
+    SignOutCaller(caller): SignOutCaller,
 ) -> Result<Response, Rejection> {
-    let by = Some(person.client.ip);
-    let revoked = desk
+    let by = Some(caller.client.ip);
+    let revoked = state
         .accounts
         .end_user_sessions(
-            &person.user_key(),
-            person.session_id(),
+            &caller.user_key(),
+            caller.session_id(),
             EndReason::Terminated,
             by,
-            person.settings().sessions.idle_timeout,
+            caller.settings().sessions.idle_timeout,
         )
         .await?;
     Ok(response::data(&Revoked { revoked }))
 }
 
-/// The session of the credential.
-pub(super) fn current_session_id(person: &AuthenticatedCaller) -> Result<SessionId, Rejection> {
-    person.session_id().ok_or(Refusal::NotFound.into())
+/// Returns the session of the credential.
+pub(super) fn current_session_id(caller: &AuthenticatedCaller) -> Result<SessionId, Rejection> {
+    caller.session_id().ok_or(Refusal::NotFound.into())
 }
 
 async fn show_session(
-    desk: &ApiState,
-    person: &AuthenticatedCaller,
+    state: &ApiState,
+    caller: &AuthenticatedCaller,
     id: SessionId,
 ) -> Result<Response, Rejection> {
-    let entry = desk
+    let entry = state
         .sessions
         .find(id)
         .await?
-        .filter(|entry| entry.session.user == person.user_key())
+        .filter(|entry| entry.session.user == caller.user_key())
         .ok_or(Refusal::NotFound)?;
-    session_response(desk, person, &entry).await
+    session_response(state, caller, &entry).await
 }
 
-/// Answers with a session as the caller sees it.
+/// Renders a session as its owner sees it.
 pub(super) async fn session_response(
-    desk: &ApiState,
-    person: &AuthenticatedCaller,
+    state: &ApiState,
+    caller: &AuthenticatedCaller,
     entry: &SessionEntry,
 ) -> Result<Response, Rejection> {
-    let sight = view_context(desk, person).await?;
-    Ok(response::data(&view::session(entry, &sight)))
+    let context = view_context(state, caller).await?;
+    Ok(response::data(&view::session(entry, &context)))
 }
 
 async fn end_session(
-    desk: &ApiState,
-    person: &AuthenticatedCaller,
+    state: &ApiState,
+    caller: &AuthenticatedCaller,
     id: SessionId,
 ) -> Result<Response, Rejection> {
-    let by = Some(person.client.ip);
-    let idle = person.settings().sessions.idle_timeout;
-    desk.accounts
-        .terminate(&person.user_key(), id, by, idle)
+    let by = Some(caller.client.ip);
+    let idle = caller.settings().sessions.idle_timeout;
+    state
+        .accounts
+        .terminate(&caller.user_key(), id, by, idle)
         .await?;
     Ok(response::no_content())
 }
 
 async fn view_context(
-    desk: &ApiState,
-    person: &AuthenticatedCaller,
+    state: &ApiState,
+    caller: &AuthenticatedCaller,
 ) -> Result<ViewContext, Rejection> {
     Ok(ViewContext {
-        idle: person.settings().sessions.idle_timeout,
-        now: desk.sessions.now().await?,
-        current: person.session_id(),
-        count_open_streams: desk.count_open_streams.clone(),
+        idle: caller.settings().sessions.idle_timeout,
+        now: state.sessions.now().await?,
+        current: caller.session_id(),
+        count_open_streams: state.count_open_streams.clone(),
     })
 }

@@ -1,4 +1,4 @@
-//! How users and sessions look in answers.
+//! Representations of users and sessions in responses.
 
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
@@ -14,11 +14,11 @@ use crate::identity::SignedIn;
 use crate::json;
 use crate::store::{SessionEntry, SessionPage};
 
-/// What a session's looks depend on besides the session.
+/// What the representation of a session depends on besides the session.
 pub(super) struct ViewContext {
     pub(super) idle: Option<Duration>,
     pub(super) now: Millis,
-    /// The session that asks.
+    /// The session that sent the request.
     pub(super) current: Option<SessionId>,
     pub(super) count_open_streams: CountOpenStreams,
 }
@@ -27,7 +27,7 @@ pub(super) struct ViewContext {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Session)]
 pub(super) struct SessionView {
-    /// Names the session and proves nothing.
+    /// Identifies the session; not a secret.
     #[schema(value_type = String, pattern = "^[0-9a-f]{64}$")]
     id: SessionId,
     user_id: String,
@@ -38,28 +38,28 @@ pub(super) struct SessionView {
     created_at: String,
     #[schema(format = "date-time")]
     last_access: String,
-    /// When it expires if it is not used again.
+    /// Expiry if the session is not used again.
     #[schema(format = "date-time")]
     expires_at: String,
     duration_seconds: u64,
-    /// The address it was signed in from.
+    /// Client address at sign-in.
     #[schema(value_type = String)]
     ip_address: IpAddr,
-    /// The addresses it was seen from, newest first.
+    /// Client addresses, newest first.
     #[schema(value_type = Vec<String>)]
     ip_addresses: Vec<IpAddr>,
     user_agent: String,
     device: DeviceView,
     request_count: u64,
     live_connections: u64,
-    /// The application's own.
+    /// Application data.
     #[schema(value_type = Object)]
     data: Value,
-    /// Whether it is the one that asks.
+    /// Whether this session sent the request.
     current: bool,
 }
 
-/// Where a session stands.
+/// Status of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = SessionStatus)]
 #[serde(rename_all = "snake_case")]
@@ -69,7 +69,7 @@ enum StatusView {
     Revoked,
 }
 
-/// What somebody signed in with, as they said.
+/// The device that signed in, as declared by the client.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Device)]
 struct DeviceView {
@@ -82,13 +82,13 @@ struct DeviceView {
 #[schema(as = Sessions)]
 pub(super) struct SessionsView {
     sessions: Vec<SessionView>,
-    /// How many there are on all pages.
+    /// Total number on all pages.
     count: usize,
-    /// What to give as `cursor` for the next page; null on the last one.
+    /// Value of `cursor` for the next page; null on the last page.
     next_cursor: Option<String>,
 }
 
-/// A user as they see themselves.
+/// A user as seen by themselves.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[schema(as = User)]
 pub(super) struct UserView {
@@ -101,7 +101,7 @@ pub(super) struct UserView {
     scopes: Vec<String>,
 }
 
-/// What the gateway keeps of somebody, as they see it.
+/// A user's profile, as seen by themselves.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Profile)]
 pub(super) struct ProfileView {
@@ -114,7 +114,7 @@ pub(super) struct ProfileView {
     avatar: Option<AvatarView>,
 }
 
-/// What there is to know of somebody's picture; `GET profile/avatar` has it.
+/// Description of a user's picture; `GET profile/avatar` returns the picture.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Avatar)]
 pub(super) struct AvatarView {
@@ -123,7 +123,7 @@ pub(super) struct AvatarView {
     updated_at: String,
 }
 
-/// A user as an operator sees them.
+/// A user as seen by an operator.
 #[derive(Debug, Serialize)]
 pub(super) struct AdminUserView {
     #[serde(flatten)]
@@ -133,7 +133,7 @@ pub(super) struct AdminUserView {
     updated_at: String,
 }
 
-/// What a sign-in or a refresh hands out.
+/// Result of a sign-in or refresh.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = SignedIn)]
 pub(super) struct SignedInView {
@@ -142,21 +142,21 @@ pub(super) struct SignedInView {
     access_token: String,
     /// `Bearer`.
     token_type: &'static str,
-    /// Seconds.
+    /// In seconds.
     expires_in: u64,
     refresh_token: String,
-    /// Only where it was asked for, and never after a refresh.
+    /// Only on request, and never after a refresh.
     #[serde(skip_serializing_if = "Option::is_none")]
     session_token: Option<String>,
 }
 
-/// How many sessions were ended.
+/// Number of ended sessions.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Revoked {
     pub(super) revoked: usize,
 }
 
-/// A success.
+/// A successful response.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Success<T> {
     success: bool,
@@ -172,17 +172,17 @@ impl<T> Success<T> {
     }
 }
 
-/// A session as the contract shows it.
-pub(super) fn session(entry: &SessionEntry, sight: &ViewContext) -> SessionView {
+/// Renders a session.
+pub(super) fn session(entry: &SessionEntry, context: &ViewContext) -> SessionView {
     let (session, activity) = (&entry.session, &entry.activity);
-    let status = session.status(activity.last_access, sight.idle, sight.now);
-    let expires_at = session.idle_expiry(activity.last_access, sight.idle);
+    let status = session.status(activity.last_access, context.idle, context.now);
+    let expires_at = session.idle_expiry(activity.last_access, context.idle);
     let until = match (status, session.ended) {
         (SessionStatus::Revoked, Some(ended)) => ended.at,
         (SessionStatus::Expired, _) => expires_at,
-        _ => sight.now,
+        _ => context.now,
     };
-    // The one it was signed in from counts before it is used.
+    // The sign-in address counts before the session is used.
     let mut addresses = activity.ip_addresses.clone();
     if !addresses.contains(&session.ip) {
         addresses.push(session.ip);
@@ -211,16 +211,16 @@ pub(super) fn session(entry: &SessionEntry, sight: &ViewContext) -> SessionView 
         request_count: activity.request_count,
         live_connections: activity
             .live_connections
-            .max((sight.count_open_streams)(session.id)),
-        // What others may have made of it is not shown as something else.
+            .max((context.count_open_streams)(session.id)),
+        // Invalid data written by other programs is shown as empty.
         data: Value::Object(json::parse(session.data.as_bytes()).unwrap_or_default()),
-        current: sight.current == Some(session.id),
+        current: context.current == Some(session.id),
     }
 }
 
-/// A page of a list of sessions.
-pub(super) fn sessions(page: &SessionPage, sight: &ViewContext) -> SessionsView {
-    let sessions = page.entries.iter().map(|entry| session(entry, sight));
+/// Renders a page of sessions.
+pub(super) fn sessions(page: &SessionPage, context: &ViewContext) -> SessionsView {
+    let sessions = page.entries.iter().map(|entry| session(entry, context));
     SessionsView {
         sessions: sessions.collect(),
         count: page.total,
@@ -228,7 +228,7 @@ pub(super) fn sessions(page: &SessionPage, sight: &ViewContext) -> SessionsView 
     }
 }
 
-/// A user as they see themselves.
+/// Renders a user as seen by themselves.
 pub(super) fn user(user: &User) -> UserView {
     UserView {
         id: user.id.clone(),
@@ -240,7 +240,7 @@ pub(super) fn user(user: &User) -> UserView {
     }
 }
 
-/// What the gateway keeps of somebody, as they see it.
+/// Renders a user's profile.
 pub(super) fn profile(user: &User, avatar: Option<&AvatarInfo>) -> ProfileView {
     ProfileView {
         user: self::user(user),
@@ -250,7 +250,7 @@ pub(super) fn profile(user: &User, avatar: Option<&AvatarInfo>) -> ProfileView {
     }
 }
 
-/// What there is to know of somebody's picture.
+/// Renders the description of a user's picture.
 pub(super) fn avatar(about: &AvatarInfo) -> AvatarView {
     AvatarView {
         r#type: about.media_type.clone(),
@@ -258,7 +258,7 @@ pub(super) fn avatar(about: &AvatarInfo) -> AvatarView {
     }
 }
 
-/// A user as an operator sees them.
+/// Renders a user as seen by an operator.
 pub(super) fn admin_user(user: &User) -> AdminUserView {
     AdminUserView {
         user: self::user(user),
@@ -268,16 +268,16 @@ pub(super) fn admin_user(user: &User) -> AdminUserView {
     }
 }
 
-/// What a sign-in hands out; the session token with it if `with_token`.
+/// Renders the result of a sign-in, including the session token if `with_token`.
 pub(super) fn signed_in(
     signed_in: &SignedIn,
-    sight: &ViewContext,
+    context: &ViewContext,
     with_token: bool,
 ) -> SignedInView {
     let token = signed_in.session_token.as_ref().filter(|_| with_token);
     SignedInView {
         user: user(&signed_in.user),
-        session: session(&signed_in.session, sight),
+        session: session(&signed_in.session, context),
         access_token: signed_in.access_token.clone(),
         token_type: "Bearer",
         expires_in: signed_in.expires_in.as_secs(),
@@ -286,9 +286,9 @@ pub(super) fn signed_in(
     }
 }
 
-/// Writes Unix milliseconds as RFC 3339 in UTC.
+/// Formats Unix milliseconds as RFC 3339 in UTC.
 pub(super) fn rfc3339(time: Millis) -> String {
-    // What the formatter cannot write (after the year 9999) is shown as its last moment.
+    // The formatter's range ends with the year 9999.
     const LATEST: Millis = 253_402_300_799_999;
     let time = SystemTime::UNIX_EPOCH + Duration::from_millis(time.min(LATEST));
     humantime::format_rfc3339_millis(time).to_string()
@@ -334,13 +334,13 @@ mod tests {
                 ..Activity::default()
             },
         };
-        let sight = ViewContext {
+        let context = ViewContext {
             idle: Some(Duration::from_secs(60)),
             now: 40_000,
             current: Some(SessionId([1; 32])),
             count_open_streams: std::sync::Arc::new(|_| 0),
         };
-        let shown = serde_json::to_value(session(&entry, &sight)).unwrap();
+        let shown = serde_json::to_value(session(&entry, &context)).unwrap();
         let mut names: Vec<&str> = shown
             .as_object()
             .unwrap()
@@ -362,11 +362,11 @@ mod tests {
             at: 25_000,
             reason: EndReason::Admin,
         });
-        let sight = ViewContext {
+        let context = ViewContext {
             current: None,
-            ..sight
+            ..context
         };
-        let shown = serde_json::to_value(session(&entry, &sight)).unwrap();
+        let shown = serde_json::to_value(session(&entry, &context)).unwrap();
         assert_eq!(picked(&shown, "status"), "revoked");
         assert_eq!(picked(&shown, "is_active"), false);
         assert_eq!(picked(&shown, "duration_seconds"), 15);

@@ -1,4 +1,4 @@
-//! Security events: looked through, and followed.
+//! Security events: paged listing and live stream.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -18,17 +18,17 @@ use crate::events::{Events, RecordedEvent};
 use crate::rejection::Rejection;
 use crate::store::{Position, StoreError};
 
-/// How often a follower looks for more.
+/// Interval at which a stream polls for new events.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// How often a follower that hears nothing is told that the connection is there.
+/// Interval of the comments that keep an idle stream open.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
-/// How many events are read at once.
+/// Events read per poll.
 const BATCH: usize = 100;
 
-/// `GET /admin/events?event=&limit=&cursor=`: the fleet's latest, newest first. With `follow=true`
-/// an event stream of what comes from now on, or since `Last-Event-ID`.
+/// `GET /admin/events?event=&limit=&cursor=`: the fleet's latest events, newest first. With
+/// `follow=true`, a server-sent event stream of new events, or of those since `Last-Event-ID`.
 pub(super) async fn events(
-    State(desk): State<AdminState>,
+    State(state): State<AdminState>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Rejection> {
@@ -43,9 +43,9 @@ pub(super) async fn events(
         let seen = seen
             .and_then(|id| id.to_str().ok())
             .filter(|id| is_event_id(id));
-        return Ok(follow_response(desk.events, kind, seen).await?);
+        return Ok(follow_response(state.events, kind, seen).await?);
     }
-    let page = desk
+    let page = state
         .events
         .page(kind.as_deref(), cursor.as_deref(), limit)
         .await?;
@@ -60,7 +60,7 @@ fn is_event_id(text: &str) -> bool {
         .is_some_and(|(at, within)| number(at) && number(within))
 }
 
-/// Where a follower stands.
+/// A stream's filter and position in the journal.
 struct EventFollower {
     events: Events,
     kind: Option<String>,
@@ -93,7 +93,7 @@ fn event_stream(follower: EventFollower) -> impl Stream<Item = Result<Sent, Infa
     stream::unfold(follower, async |mut follower| {
         let recorded = follower.next().await;
         let sent = Sent::default().id(&recorded.id);
-        // It was JSON before.
+        // Serialization cannot fail: the event was read as JSON.
         let sent = sent.json_data(&recorded).unwrap_or_default();
         Some((Ok(sent), follower))
     })
@@ -107,7 +107,7 @@ impl EventFollower {
                     return recorded;
                 }
             }
-            // While the store does not answer there is nothing to tell; it is asked again.
+            // While the store is unavailable there is nothing to send; the next poll tries again.
             self.unsent = match self.events.after(&mut self.seen, BATCH).await {
                 Ok(more) => more.into(),
                 Err(_) => VecDeque::new(),

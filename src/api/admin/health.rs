@@ -1,4 +1,4 @@
-//! Whether the process is up, whether it should get traffic, and its metrics.
+//! Liveness, readiness and metrics.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -15,7 +15,7 @@ use crate::rejection::{Refusal, Rejection};
 use crate::settings::SessionsOnOutage;
 use crate::store::ProbeResult;
 
-/// Where the process is in its life; clones share it.
+/// Lifecycle state of the process; clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness(Arc<AtomicU8>);
 
@@ -24,19 +24,19 @@ const SERVING: u8 = 1;
 const DRAINING: u8 = 2;
 
 impl Readiness {
-    /// Says that the listeners are open. A drain that has begun is not taken back.
+    /// Marks the listeners as open. Has no effect once a drain has begun.
     pub fn set_serving(&self) {
         let _ = self
             .0
             .compare_exchange(STARTING, SERVING, Ordering::AcqRel, Ordering::Acquire);
     }
 
-    /// Says that the process is on its way out.
+    /// Marks the process as draining.
     pub fn set_draining(&self) {
         self.0.store(DRAINING, Ordering::Release);
     }
 
-    /// Whether the process is on its way out.
+    /// Whether the process is draining.
     pub fn is_draining(&self) -> bool {
         self.0.load(Ordering::Acquire) == DRAINING
     }
@@ -50,10 +50,10 @@ impl Readiness {
     }
 }
 
-/// `GET /health`: 200 while the process is up, whatever the store does.
-pub(super) async fn health(State(desk): State<AdminState>) -> Response {
-    let counts = desk.store.counts().await;
-    let answered = counts.is_ok();
+/// `GET /health`: 200 while the process is up, regardless of the store.
+pub(super) async fn health(State(state): State<AdminState>) -> Response {
+    let counts = state.store.counts().await;
+    let responded = counts.is_ok();
     let counts = counts.ok().flatten();
     let count = |read: fn(&crate::store::StoreCounts) -> u64| counts.as_ref().map(read);
     let stats = json!({
@@ -61,7 +61,7 @@ pub(super) async fn health(State(desk): State<AdminState>) -> Response {
         "cachedProfiles": count(|counts| counts.cached_profiles),
         "blacklistedTokens": count(|counts| counts.blacklisted_tokens),
     });
-    let store = if answered && desk.store.is_up() {
+    let store = if responded && state.store.is_up() {
         "connected"
     } else {
         "down"
@@ -70,16 +70,16 @@ pub(super) async fn health(State(desk): State<AdminState>) -> Response {
     json_response(StatusCode::OK, &body)
 }
 
-/// `GET /ready`: 503 while starting or draining, and when the store is down and sessions need it.
+/// `GET /ready`: 503 while starting or draining, and when sessions need a store that is down.
 pub(super) async fn ready(
-    State(desk): State<AdminState>,
+    State(state): State<AdminState>,
     Extension(snapshot): Extension<Arc<Snapshot>>,
 ) -> Response {
-    let (store_up, store) = store_status(&desk).await;
-    let database = desk.accounts.database().probe().await.is_ok();
+    let (store_up, store) = store_status(&state).await;
+    let database = state.accounts.database().probe().await.is_ok();
     let store_needed =
-        desk.sessions_on_outage == SessionsOnOutage::Deny && !desk.sessions.is_durable();
-    let word = match desk.readiness.as_str() {
+        state.sessions_on_outage == SessionsOnOutage::Deny && !state.sessions.is_durable();
+    let word = match state.readiness.as_str() {
         "ready" if !store_up && store_needed => "store_down",
         word => word,
     };
@@ -96,11 +96,11 @@ pub(super) async fn ready(
     json_response(status, &body)
 }
 
-async fn store_status(desk: &AdminState) -> (bool, Value) {
+async fn store_status(state: &AdminState) -> (bool, Value) {
     let milliseconds = |time: std::time::Duration| time.as_secs_f64() * 1000.0;
-    let links = desk.store.connection_count();
+    let links = state.store.connection_count();
     let links = links.map(|links| json!({"up": links.up, "of": links.total}));
-    let probe = desk.store.probe().await;
+    let probe = state.store.probe().await;
     let probe = probe.unwrap_or_else(|error| ProbeResult {
         write: Err(error),
         read: Err(error),
@@ -119,9 +119,9 @@ async fn store_status(desk: &AdminState) -> (bool, Value) {
     (is_up, body)
 }
 
-/// `GET /metrics`: the Prometheus text format.
-pub(super) async fn metrics(State(desk): State<AdminState>) -> Result<Response, Rejection> {
-    let text = desk.metrics.render().map_err(|error| {
+/// `GET /metrics`: Prometheus text format.
+pub(super) async fn metrics(State(state): State<AdminState>) -> Result<Response, Rejection> {
+    let text = state.metrics.render().map_err(|error| {
         tracing::error!(
             error = &error as &dyn std::error::Error,
             "metrics cannot be rendered"

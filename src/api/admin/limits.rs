@@ -1,4 +1,4 @@
-//! The limits, and single counters of theirs.
+//! Limits, and individual counters.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::{Refusal, Rejection};
 use crate::settings::Reloadable;
 
-/// `GET /admin/limits`: the configured ones, then the built-in ones for sign-ins.
+/// `GET /admin/limits`: the configured limits, then the built-in sign-in limits.
 pub(super) async fn list(Extension(snapshot): Extension<Arc<Snapshot>>) -> Response {
     let limits: Vec<Value> = all_limits(&snapshot.settings)
         .iter()
@@ -68,14 +68,14 @@ fn part_name(part: &KeyPart) -> String {
     }
 }
 
-/// `GET /admin/limits/{name}/{key}`: where one counter stands; nothing is spent.
+/// `GET /admin/limits/{name}/{key}`: the state of one counter, without charging it.
 pub(super) async fn peek(
-    State(desk): State<AdminState>,
+    State(state): State<AdminState>,
     Extension(snapshot): Extension<Arc<Snapshot>>,
     Path((name, key)): Path<(String, String)>,
 ) -> Result<Response, Rejection> {
     let charge = charge_for_key(&snapshot.settings, &name, &key)?;
-    let decision = desk.store.peek_limit(&charge).await?;
+    let decision = state.store.peek_limit(&charge).await?;
     Ok(response::data(&counter_view(&name, &key, &decision)))
 }
 
@@ -90,26 +90,27 @@ fn counter_view(name: &str, key: &str, decision: &Decision) -> Value {
     })
 }
 
-/// `DELETE /admin/limits/{name}/{key}`: makes one counter whole again.
+/// `DELETE /admin/limits/{name}/{key}`: resets one counter.
 pub(super) async fn reset(
-    State(desk): State<AdminState>,
+    State(state): State<AdminState>,
     Extension(snapshot): Extension<Arc<Snapshot>>,
     Path((name, key)): Path<(String, String)>,
 ) -> Result<Response, Rejection> {
     let charge = charge_for_key(&snapshot.settings, &name, &key)?;
-    desk.store.reset_limit(&charge).await?;
-    for also in charges_of_same_user(&desk, &snapshot.settings, &charge.limit, &key).await? {
-        desk.store.reset_limit(&also).await?;
+    state.store.reset_limit(&charge).await?;
+    for also in charges_of_same_user(&state, &snapshot.settings, &charge.limit, &key).await? {
+        state.store.reset_limit(&also).await?;
     }
-    desk.events
+    state
+        .events
         .record(Event::new(EventKind::LimitReset).detail(charge.limit.name.to_string()));
     Ok(response::no_content())
 }
 
-/// Failed sign-ins to an account are counted by its names as well: freed by the user's ID, it is freed
-/// under all of them.
+/// Returns the counters under which failed sign-ins to the same account are counted by name, so
+/// that resetting a user ID resets the account's names as well.
 async fn charges_of_same_user(
-    desk: &AdminState,
+    state: &AdminState,
     settings: &Reloadable,
     limit: &Arc<Limit>,
     key: &str,
@@ -122,7 +123,7 @@ async fn charges_of_same_user(
     let Some(first) = texts.first().filter(|_| counts_accounts) else {
         return Ok(Vec::new());
     };
-    let Some(user) = desk.accounts.database().user(first).await? else {
+    let Some(user) = state.accounts.database().user(first).await? else {
         return Ok(Vec::new());
     };
     let mut charges = Vec::new();
@@ -138,7 +139,7 @@ async fn charges_of_same_user(
     Ok(charges)
 }
 
-/// Finds the counter that an operator names by the texts of its key's parts, joined by `,`.
+/// Resolves the counter named by the comma-separated parts of its key.
 fn charge_for_key(settings: &Reloadable, name: &str, key: &str) -> Result<Charge, Rejection> {
     let named = |limit: &&Arc<Limit>| &*limit.name == name;
     let built_in = sign_in_limits(&settings.identity);
@@ -156,7 +157,7 @@ fn charge_for_key(settings: &Reloadable, name: &str, key: &str) -> Result<Charge
     })
 }
 
-/// The last part takes the rest: a header's value may hold commas.
+/// The last part takes the remainder, because a header value may contain commas.
 fn split_key(limit: &Limit, key: &str) -> Result<Vec<String>, Rejection> {
     let texts: Vec<&str> = key.splitn(limit.key.len().max(1), ',').collect();
     if texts.len() != limit.key.len() {

@@ -1,4 +1,4 @@
-//! What runs: routes, upstreams; and reading the configuration again.
+//! Routes and upstreams in force, and configuration reload.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::rejection::Rejection;
 use crate::routing::{Auth, HostPattern, PathPattern, Route};
 use crate::settings::Reloadable;
 
-/// `GET /admin/routes`, in the file's order.
+/// `GET /admin/routes`, in configuration order.
 pub(super) async fn routes(Extension(snapshot): Extension<Arc<Snapshot>>) -> Response {
     let settings = &snapshot.settings;
     let routes: Vec<Value> = settings
@@ -57,16 +57,16 @@ fn route_view(settings: &Reloadable, route: &Route) -> Value {
     })
 }
 
-/// `GET /admin/upstreams`: how each server is.
+/// `GET /admin/upstreams`: the state of each server.
 pub(super) async fn upstreams(Extension(snapshot): Extension<Arc<Snapshot>>) -> Response {
     response::data(&json!({"upstreams": snapshot.upstreams.describe()}))
 }
 
-/// `POST /admin/reload`: all or nothing; the mistakes are told as `check` prints them.
-pub(super) async fn reload(State(desk): State<AdminState>) -> Result<Response, Rejection> {
-    match (desk.reload)().await {
+/// `POST /admin/reload`: all or nothing; mistakes are reported as `check` prints them.
+pub(super) async fn reload(State(state): State<AdminState>) -> Result<Response, Rejection> {
+    match (state.reload)().await {
         ReloadOutcome::Applied => Ok(response::data(&json!({"outcome": "applied"}))),
-        // FILE:LINE:COLUMN names the place, what follows says what is wrong there.
+        // FILE:LINE:COLUMN is the field, the remainder the problem.
         ReloadOutcome::Rejected(mistakes) => Err(Rejection::invalid_fields(
             mistakes
                 .into_iter()

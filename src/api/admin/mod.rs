@@ -33,7 +33,7 @@ use crate::settings::SessionsOnOutage;
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
 
-/// What the admin endpoints work with; the gateway builds it.
+/// State of the admin endpoints; the gateway builds it.
 #[derive(Clone)]
 pub struct AdminState {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
@@ -45,54 +45,53 @@ pub struct AdminState {
     pub count_open_streams: CountOpenStreams,
     pub readiness: Readiness,
     pub sessions_on_outage: SessionsOnOutage,
-    /// The name of this machine, in lower case: the listener may be called by it.
+    /// The machine's host name, in lower case: a host name that the listener accepts.
     pub host_name: Option<String>,
-    /// Reads the configuration again.
+    /// Reloads the configuration.
     pub reload: Arc<ReloadFn>,
 }
 
-/// Starts a reload and resolves when it has been applied or refused.
+/// Starts a reload and resolves when it has been applied or rejected.
 pub type ReloadFn = dyn Fn() -> Pin<Box<dyn Future<Output = ReloadOutcome> + Send>> + Send + Sync;
 
-/// How a reload went.
+/// Outcome of a reload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReloadOutcome {
     Applied,
     /// The mistakes, as `check` prints them.
     Rejected(Vec<String>),
-    /// The keys that only a restart can change.
+    /// Changed keys that require a restart.
     RestartRequired(Vec<String>),
 }
 
-/// All endpoints of the admin listener. Refusals leave as [`Refused`] extensions, for the one writer
-/// of errors.
-pub fn router(desk: AdminState) -> Router {
+/// All endpoints of the admin listener. Rejections leave as response extensions, for the one writer
+/// of local responses.
+pub fn router(state: AdminState) -> Router {
     Router::new()
         .route("/health", get(health::health))
         .route("/ready", get(health::ready))
         .route("/metrics", get(health::metrics))
-        .merge(operator_routes(&desk))
+        .merge(operator_routes(&state))
         .fallback(|| async { Rejection::from(Refusal::NotFound) })
         .method_not_allowed_fallback(|| async { Rejection::from(Refusal::MethodNotAllowed) })
-        .layer(from_fn_with_state(desk.clone(), guard::require_same_site))
-        .layer(from_fn_with_state(desk.clone(), attach_snapshot))
+        .layer(from_fn_with_state(state.clone(), guard::require_same_site))
+        .layer(from_fn_with_state(state.clone(), attach_snapshot))
         .layer(map_response(no_store))
-        .with_state(desk)
+        .with_state(state)
 }
 
-/// Takes the configuration in force, once for the whole request: a request extension for all that
-/// serves it.
+/// Attaches one configuration snapshot to the request, for all handlers that serve it.
 async fn attach_snapshot(
-    State(desk): State<AdminState>,
+    State(state): State<AdminState>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let snapshot = desk.snapshot.load_full();
+    let snapshot = state.snapshot.load_full();
     request.extensions_mut().insert(snapshot);
     next.run(request).await
 }
 
-fn operator_routes(desk: &AdminState) -> Router<AdminState> {
+fn operator_routes(state: &AdminState) -> Router<AdminState> {
     Router::new()
         .route("/admin/sessions", get(sessions::list))
         .route(
@@ -119,7 +118,7 @@ fn operator_routes(desk: &AdminState) -> Router<AdminState> {
         .route("/admin/blacklist/{jti}", delete(tokens::unblacklist))
         .route("/admin/events", get(events::events))
         .route("/admin/reload", post(listings::reload))
-        // Nobody without the token learns which paths exist.
+        // Without the token, callers cannot learn which paths exist.
         .route(
             "/admin",
             get(|| async { Rejection::from(Refusal::NotFound) }),
@@ -129,5 +128,5 @@ fn operator_routes(desk: &AdminState) -> Router<AdminState> {
             axum::routing::any(|| async { Rejection::from(Refusal::NotFound) }),
         )
         .method_not_allowed_fallback(|| async { Rejection::from(Refusal::MethodNotAllowed) })
-        .route_layer(from_fn_with_state(desk.clone(), guard::require_operator))
+        .route_layer(from_fn_with_state(state.clone(), guard::require_operator))
 }

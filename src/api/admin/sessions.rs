@@ -1,4 +1,4 @@
-//! Anybody's sessions.
+//! Sessions of all users.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -20,10 +20,10 @@ use crate::rejection::{Refusal, Rejection};
 use crate::settings::Reloadable;
 use crate::store::{FleetConfirmation, SessionListQuery, Store};
 
-/// `GET /admin/sessions?user=&ip=&status=&limit=&cursor=`: everybody's sessions or one user's, the
-/// active ones if not said.
+/// `GET /admin/sessions?user=&ip=&status=&limit=&cursor=`: sessions of all users or of one, active
+/// by default.
 pub(super) async fn list(
-    State(desk): State<AdminState>,
+    State(state): State<AdminState>,
     Extension(snapshot): Extension<Arc<Snapshot>>,
     uri: Uri,
 ) -> Result<Response, Rejection> {
@@ -37,79 +37,79 @@ pub(super) async fn list(
     let (limit, status) = (query.limit() as usize, query.status());
     let cursor = query.cursor(|text| match user {
         Some(_) => Store::parse_user_cursor(text),
-        None => desk.store.parse_cursor(text),
+        None => state.store.parse_cursor(text),
     });
     query.check()?;
-    let sight = view_context(&desk, &snapshot.settings).await?;
+    let context = view_context(&state, &snapshot.settings).await?;
     let wanted = SessionListQuery {
         status,
         address,
-        idle: sight.idle,
+        idle: context.idle,
         limit,
         cursor: cursor.as_deref(),
     };
     let page = match &user {
-        Some(user) => desk.sessions.list(user, wanted).await?,
-        None => desk.sessions.list_all(wanted).await?,
+        Some(user) => state.sessions.list(user, wanted).await?,
+        None => state.sessions.list_all(wanted).await?,
     };
-    Ok(response::data(&view::sessions(&page, &sight)))
+    Ok(response::data(&view::sessions(&page, &context)))
 }
 
-/// `GET /admin/sessions/{id}`: one of them, however it stands.
+/// `GET /admin/sessions/{id}`: one session, whatever its status.
 pub(super) async fn show(
-    State(desk): State<AdminState>,
+    State(state): State<AdminState>,
     Extension(snapshot): Extension<Arc<Snapshot>>,
     Path(id): Path<String>,
 ) -> Result<Response, Rejection> {
     let id = SessionId::parse(&id).ok_or(Refusal::NotFound)?;
-    let entry = desk.sessions.find(id).await?.ok_or(Refusal::NotFound)?;
-    let sight = view_context(&desk, &snapshot.settings).await?;
-    Ok(response::data(&view::session(&entry, &sight)))
+    let entry = state.sessions.find(id).await?.ok_or(Refusal::NotFound)?;
+    let context = view_context(&state, &snapshot.settings).await?;
+    Ok(response::data(&view::session(&entry, &context)))
 }
 
 /// `DELETE /admin/sessions/{id}`.
 pub(super) async fn end(
-    State(desk): State<AdminState>,
+    State(state): State<AdminState>,
     Extension(snapshot): Extension<Arc<Snapshot>>,
     Path(id): Path<String>,
     uri: Uri,
 ) -> Result<Response, Rejection> {
     let waits = waits_for_fleet(&uri)?;
     let id = SessionId::parse(&id).ok_or(Refusal::NotFound)?;
-    let entry = desk.sessions.find(id).await?.ok_or(Refusal::NotFound)?;
+    let entry = state.sessions.find(id).await?.ok_or(Refusal::NotFound)?;
     let idle = snapshot.settings.sessions.idle_timeout;
-    let ended = desk
+    let ended = state
         .accounts
         .end_session(&entry.session, EndReason::Admin, None, idle)
         .await?;
-    revocation_response(&desk, usize::from(ended), waits).await
+    revocation_response(&state, usize::from(ended), waits).await
 }
 
-/// `DELETE /admin/users/{id}/sessions`. The user need not be in our directory: trusted issuers
-/// have users too.
+/// `DELETE /admin/users/{id}/sessions`. The user need not exist in the gateway's database: users of
+/// trusted issuers have sessions too.
 pub(super) async fn end_all(
-    State(desk): State<AdminState>,
+    State(state): State<AdminState>,
     Extension(snapshot): Extension<Arc<Snapshot>>,
     Path(user): Path<String>,
     uri: Uri,
 ) -> Result<Response, Rejection> {
     let waits = waits_for_fleet(&uri)?;
     let idle = snapshot.settings.sessions.idle_timeout;
-    let revoked = desk
+    let revoked = state
         .accounts
         .end_user_sessions(&user, None, EndReason::Admin, None, idle)
         .await?;
-    revocation_response(&desk, revoked, waits).await
+    revocation_response(&state, revoked, waits).await
 }
 
-/// `POST /admin/users/{id}/sessions`: signs a user in without a password, for testing
-/// (`portcullis token issue`). The answer is a login's, with the session token.
+/// `POST /admin/users/{id}/sessions`: signs a user in without a password, for testing (`portcullis
+/// token issue`). The response is that of a login, including the session token.
 pub(super) async fn open(
-    State(desk): State<AdminState>,
+    State(state): State<AdminState>,
     Extension(snapshot): Extension<Arc<Snapshot>>,
     Path(user): Path<String>,
 ) -> Result<Response, Rejection> {
-    let user = caller::find_user(&desk.accounts, &user).await?;
+    let user = caller::find_user(&state.accounts, &user).await?;
     if user.disabled {
         return Err(Refusal::NotFound.into());
     }
@@ -118,7 +118,7 @@ pub(super) async fn open(
         user_agent: "portcullis token issue".to_owned(),
         device: Device::default(),
     };
-    let signed_in = desk
+    let signed_in = state
         .accounts
         .sign_in_without_password(&snapshot.settings, user, &visitor)
         .await?;
@@ -126,12 +126,13 @@ pub(super) async fn open(
     let event = Event::new(EventKind::SignIn)
         .user(&signed_in.user.id)
         .session(id);
-    desk.events
+    state
+        .events
         .record(event.detail("by an operator, without a password"));
     let shown = OpenedSession {
         signed_in: view::signed_in(
             &signed_in,
-            &view_context(&desk, &snapshot.settings).await?,
+            &view_context(&state, &snapshot.settings).await?,
             true,
         ),
         session_id: id,
@@ -139,7 +140,7 @@ pub(super) async fn open(
     Ok(response::data_with_status(StatusCode::CREATED, &shown))
 }
 
-/// What a sign-in hands out, with the session's id once more.
+/// A sign-in response with the session's ID at the top level.
 #[derive(Serialize)]
 struct OpenedSession {
     #[serde(flatten)]
@@ -147,41 +148,41 @@ struct OpenedSession {
     session_id: SessionId,
 }
 
-async fn view_context(desk: &AdminState, settings: &Reloadable) -> Result<ViewContext, Rejection> {
+async fn view_context(state: &AdminState, settings: &Reloadable) -> Result<ViewContext, Rejection> {
     Ok(ViewContext {
         idle: settings.sessions.idle_timeout,
-        now: desk.sessions.now().await?,
+        now: state.sessions.now().await?,
         current: None,
-        count_open_streams: desk.count_open_streams.clone(),
+        count_open_streams: state.count_open_streams.clone(),
     })
 }
 
-/// Whether the caller waits until every gateway has heard of it.
+/// Whether the caller waits until every gateway has applied the revocation.
 fn waits_for_fleet(uri: &Uri) -> Result<bool, Rejection> {
     let mut query = QueryParams::parse(uri);
-    let waits = query.parse_param("wait", "is \"fleet\" or not given", |value| {
+    let waits = query.parse_param("wait", "must be \"fleet\" if present", |value| {
         (value == "fleet").then_some(())
     });
     query.check()?;
     Ok(waits.is_some())
 }
 
-/// What the answer to a revocation says.
+/// Response to a revocation.
 #[derive(Serialize)]
 struct RevocationResult {
     revoked: usize,
-    /// Which gateways have heard of it.
+    /// The gateways that have applied it.
     #[serde(flatten)]
     fleet: Option<FleetConfirmation>,
 }
 
 async fn revocation_response(
-    desk: &AdminState,
+    state: &AdminState,
     revoked: usize,
     waits: bool,
 ) -> Result<Response, Rejection> {
     let fleet = match waits {
-        true => Some(desk.store.wait_for_confirmation().await?),
+        true => Some(state.store.wait_for_confirmation().await?),
         false => None,
     };
     Ok(response::data(&RevocationResult { revoked, fleet }))

@@ -1,4 +1,4 @@
-//! The blacklist: tokens that are refused before their time.
+//! The blacklist of revoked tokens.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,15 +17,15 @@ use crate::events::{Event, EventKind};
 use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::Rejection;
 
-/// Bytes of a `jti`.
+/// Maximum length of a `jti`, in bytes.
 const KEY_MAX: usize = 255;
-/// The longest that a token is refused for; ten years outlive any.
+/// Maximum lifetime of an entry, in seconds: ten years, longer than any token.
 const TTL_MAX: u64 = 10 * 365 * 24 * 60 * 60;
 
-/// `POST /admin/blacklist` `{jti|token, ttl?}`: `ttl` in seconds; else what is left of the token's
-/// life, or the life of our own access tokens.
+/// `POST /admin/blacklist` `{jti|token, ttl?}`: `ttl` in seconds defaults to the token's remaining
+/// lifetime, or to that of the gateway's own access tokens.
 pub(super) async fn blacklist(
-    State(desk): State<AdminState>,
+    State(state): State<AdminState>,
     Extension(snapshot): Extension<Arc<Snapshot>>,
     request: Request,
 ) -> Result<Response, Rejection> {
@@ -52,19 +52,20 @@ pub(super) async fn blacklist(
     };
     fields.check()?;
     let (key, expires) = named.unwrap_or_default();
-    let now = desk.sessions.now().await? / 1000;
+    let now = state.sessions.now().await? / 1000;
     let tokens = &snapshot.settings.tokens;
     let leeway = tokens.leeway.as_secs() + 1;
     let left = expires.map(|expires| expires.saturating_sub(now).clamp(1, TTL_MAX) + leeway);
     let seconds = ttl.or(left).unwrap_or(tokens.access_ttl.as_secs() + leeway);
-    desk.accounts
+    state
+        .accounts
         .blacklist(&key, Duration::from_secs(seconds), None)
         .await?;
     Ok(response::data(&json!({"jti": key, "ttl": seconds})))
 }
 
-/// What the blacklist names a token by, and its `exp`. The token need not be valid: refusing it is
-/// harmless.
+/// Returns a token's blacklist key and `exp`. The token is not verified: blacklisting an invalid
+/// one is harmless.
 fn blacklist_key_and_expiry(token: &str) -> Option<(String, Option<u64>)> {
     let (message, _) = token.rsplit_once('.')?;
     let (_, payload) = message.split_once('.')?;
@@ -80,11 +81,12 @@ fn blacklist_key_and_expiry(token: &str) -> Option<(String, Option<u64>)> {
 
 /// `DELETE /admin/blacklist/{jti}`.
 pub(super) async fn unblacklist(
-    State(desk): State<AdminState>,
+    State(state): State<AdminState>,
     Path(jti): Path<String>,
 ) -> Result<Response, Rejection> {
-    desk.sessions.unrevoke_token(&jti).await?;
-    desk.events
+    state.sessions.unrevoke_token(&jti).await?;
+    state
+        .events
         .record(Event::new(EventKind::TokenUnblacklisted));
     Ok(response::no_content())
 }

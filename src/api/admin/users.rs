@@ -1,4 +1,4 @@
-//! Users, as an operator manages them.
+//! User administration.
 
 use std::sync::Arc;
 
@@ -24,16 +24,16 @@ use crate::rejection::Rejection;
 use crate::settings::Reloadable;
 use crate::store::{SessionEntry, SessionListQuery};
 
-/// Somebody who was seen this recently is online.
+/// A user seen within this time is online.
 const ONLINE_WINDOW: Millis = 5 * 60 * 1000;
 const MAX_SESSIONS_READ: usize = 100;
 
-/// `GET /admin/users?limit=&cursor=`: newest first.
-pub(super) async fn list(State(desk): State<AdminState>, uri: Uri) -> Result<Response, Rejection> {
+/// `GET /admin/users?limit=&cursor=`: users, newest first.
+pub(super) async fn list(State(state): State<AdminState>, uri: Uri) -> Result<Response, Rejection> {
     let mut query = QueryParams::parse(&uri);
     let (limit, after) = (query.limit(), query.cursor(parse_cursor));
     query.check()?;
-    let roster = desk.accounts.list_users(limit, after).await?;
+    let roster = state.accounts.list_users(limit, after).await?;
     let users: Vec<AdminUserView> = roster.users.iter().map(view::admin_user).collect();
     Ok(response::data(&json!({
         "users": users,
@@ -58,7 +58,7 @@ fn parse_cursor(text: &str) -> Option<(Millis, String)> {
 
 /// `POST /admin/users`.
 pub(super) async fn create(
-    State(desk): State<AdminState>,
+    State(state): State<AdminState>,
     Extension(snapshot): Extension<Arc<Snapshot>>,
     request: Request,
 ) -> Result<Response, Rejection> {
@@ -75,31 +75,31 @@ pub(super) async fn create(
     };
     let rules = snapshot.settings.identity.passwords;
     let new = fields.check_with(new.check(rules))?;
-    let user = desk.accounts.create_user(new).await?;
+    let user = state.accounts.create_user(new).await?;
     let shown = view::admin_user(&user);
     Ok(response::data_with_status(StatusCode::CREATED, &shown))
 }
 
-/// `GET /admin/users/{id}`, with whether they are about.
+/// `GET /admin/users/{id}`: a user and their presence.
 pub(super) async fn show(
-    State(desk): State<AdminState>,
+    State(state): State<AdminState>,
     Extension(snapshot): Extension<Arc<Snapshot>>,
     Path(id): Path<String>,
 ) -> Result<Response, Rejection> {
-    let user = caller::find_user(&desk.accounts, &id).await?;
+    let user = caller::find_user(&state.accounts, &id).await?;
     Ok(response::data(
-        &load_presence(&desk, &snapshot.settings, &user).await?,
+        &load_presence(&state, &snapshot.settings, &user).await?,
     ))
 }
 
 async fn load_presence(
-    desk: &AdminState,
+    state: &AdminState,
     settings: &Reloadable,
     user: &User,
 ) -> Result<UserPresence, Rejection> {
     let idle = settings.sessions.idle_timeout;
-    let now = desk.store.now().await?;
-    let page = desk
+    let now = state.store.now().await?;
+    let page = state
         .store
         .sessions_of(
             &user.id,
@@ -113,7 +113,7 @@ async fn load_presence(
         )
         .await?;
     let open = |entry: &SessionEntry| {
-        let here = (desk.count_open_streams)(entry.session.id);
+        let here = (state.count_open_streams)(entry.session.id);
         entry.activity.live_connections.max(here)
     };
     let connections: u64 = page.entries.iter().map(open).sum();
@@ -131,7 +131,7 @@ async fn load_presence(
     })
 }
 
-/// A user, and whether they are about.
+/// A user and their presence.
 #[derive(Serialize)]
 struct UserPresence {
     #[serde(flatten)]
@@ -141,25 +141,25 @@ struct UserPresence {
     active_sessions: usize,
 }
 
-/// `DELETE /admin/users/{id}`: ends all sessions first.
+/// `DELETE /admin/users/{id}`: ends the user's sessions, then deletes the user.
 pub(super) async fn remove(
-    State(desk): State<AdminState>,
+    State(state): State<AdminState>,
     Path(id): Path<String>,
 ) -> Result<Response, Rejection> {
-    let user = caller::find_user(&desk.accounts, &id).await?;
-    desk.accounts.remove_user(&user.id).await?;
+    let user = caller::find_user(&state.accounts, &id).await?;
+    state.accounts.remove_user(&user.id).await?;
     Ok(response::no_content())
 }
 
-/// `PATCH /admin/users/{id}` `{email, name, roles, scopes, disabled, password}`: what is left out
-/// stays.
+/// `PATCH /admin/users/{id}` `{email, name, roles, scopes, disabled, password}`: absent members
+/// keep their value.
 pub(super) async fn change(
-    State(desk): State<AdminState>,
+    State(state): State<AdminState>,
     Extension(snapshot): Extension<Arc<Snapshot>>,
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, Rejection> {
-    let before = caller::find_user(&desk.accounts, &id).await?;
+    let before = caller::find_user(&state.accounts, &id).await?;
     let (parts, body) = request.into_parts();
     let mut fields = BodyFields::read(&parts.headers, body).await?;
     for fixed in ["id", "username", "created_at", "updated_at"] {
@@ -181,9 +181,9 @@ pub(super) async fn change(
     };
     let rules = snapshot.settings.identity.passwords;
     let patch = fields.check_with(patch.check(&before, rules))?;
-    let user = desk.accounts.apply_change(&id, patch).await?;
+    let user = state.accounts.apply_change(&id, patch).await?;
     Ok(response::data(
-        &load_presence(&desk, &snapshot.settings, &user).await?,
+        &load_presence(&state, &snapshot.settings, &user).await?,
     ))
 }
 

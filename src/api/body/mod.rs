@@ -1,5 +1,5 @@
-//! Request bodies: JSON, read strictly. A member given twice is refused, since two readers could
-//! take different ones; unknown members are ignored, and never assigned to anything.
+//! Request bodies: JSON, parsed strictly. Duplicate members are rejected, because two parsers could
+//! pick different ones; unknown members are ignored.
 
 use axum::body::Body;
 use http::{HeaderMap, header};
@@ -10,14 +10,14 @@ use crate::json;
 use crate::rejection::{Refusal, Rejection};
 use crate::routing::endpoints::MAX_BODY;
 
-/// The members of a body, and what was found wrong with them so far.
+/// The members of a body, and the problems found in them.
 pub(super) struct BodyFields {
     members: Map<String, Value>,
     errors: FieldErrors,
 }
 
 impl BodyFields {
-    /// Reads a body that has to be there.
+    /// Reads a required body.
     pub(super) async fn read(headers: &HeaderMap, body: Body) -> Result<BodyFields, Rejection> {
         if !is_json(headers) {
             return Err(Refusal::UnsupportedMediaType.into());
@@ -25,7 +25,7 @@ impl BodyFields {
         BodyFields::parse(&read_bytes(body).await?)
     }
 
-    /// Reads a body that may be left out, or null.
+    /// Reads an optional body; null counts as absent.
     pub(super) async fn read_optional(
         headers: &HeaderMap,
         body: Body,
@@ -43,7 +43,7 @@ impl BodyFields {
         }
     }
 
-    /// Reads the bytes of a body.
+    /// Parses the bytes of a body.
     pub(super) fn parse(bytes: &[u8]) -> Result<BodyFields, Rejection> {
         let members = json::parse(bytes)
             .map_err(|fault| Rejection::invalid_field("body", format!("is {fault}")))?;
@@ -53,17 +53,17 @@ impl BodyFields {
         })
     }
 
-    /// Whether the member is there, and is not null.
+    /// Whether the member is present and not null.
     pub(super) fn has(&self, name: &str) -> bool {
         self.members.get(name).is_some_and(|value| !value.is_null())
     }
 
-    /// Whether the member was given, be it null.
+    /// Whether the member is present, even if null.
     pub(super) fn is_given(&self, name: &str) -> bool {
         self.members.contains_key(name)
     }
 
-    /// All members of a name, in every spelling that a backend could read as this one.
+    /// Returns all members whose name a backend could read as this one.
     pub(super) fn spellings_of(&self, name: &str) -> impl Iterator<Item = (&str, &Value)> {
         let folded = normalize::fold(name);
         let members = self.members.iter();
@@ -75,7 +75,7 @@ impl BodyFields {
             .map(|(other, value)| (other.as_str(), value))
     }
 
-    /// A string that has to be there.
+    /// Reads a required string.
     pub(super) fn text(&mut self, name: &str) -> String {
         if !self.has(name) {
             self.add_error(name, "is missing");
@@ -90,7 +90,7 @@ impl BodyFields {
         }
     }
 
-    /// A string that may be left out or null.
+    /// Reads an optional string; null counts as absent.
     pub(super) fn optional_text(&mut self, name: &str) -> Option<String> {
         match self.members.remove(name)? {
             Value::Null => None,
@@ -102,7 +102,7 @@ impl BodyFields {
         }
     }
 
-    /// A boolean that may be left out.
+    /// Reads an optional boolean.
     pub(super) fn optional_flag(&mut self, name: &str) -> Option<bool> {
         match self.members.remove(name)? {
             Value::Null => None,
@@ -114,7 +114,7 @@ impl BodyFields {
         }
     }
 
-    /// A whole number that may be left out.
+    /// Reads an optional non-negative integer.
     pub(super) fn optional_number(&mut self, name: &str) -> Option<u64> {
         let number = self.members.remove(name)?.as_u64();
         if number.is_none() {
@@ -123,7 +123,7 @@ impl BodyFields {
         number
     }
 
-    /// A list of strings that may be left out.
+    /// Reads an optional list of strings.
     pub(super) fn optional_texts(&mut self, name: &str) -> Option<Vec<String>> {
         let texts = serde_json::from_value(self.members.remove(name)?).ok();
         if texts.is_none() {
@@ -132,7 +132,7 @@ impl BodyFields {
         texts
     }
 
-    /// An object that may be left out or null.
+    /// Reads an optional object; null counts as absent.
     pub(super) fn optional_object(&mut self, name: &str) -> Option<Map<String, Value>> {
         match self.members.remove(name)? {
             Value::Null => None,
@@ -144,19 +144,19 @@ impl BodyFields {
         }
     }
 
-    /// Notes a problem.
+    /// Records a problem with a field.
     pub(super) fn add_error(&mut self, name: &str, problem: impl Into<String>) {
         self.errors.add(name, problem);
     }
 
-    /// Refuses the body if anything was wrong with it.
+    /// Rejects the body if any problem was recorded.
     pub(super) fn check(self) -> Result<(), Rejection> {
         self.errors
             .into_result(())
             .map_err(Rejection::invalid_fields)
     }
 
-    /// The same, with what was found wrong with the fields' meaning.
+    /// Like [`BodyFields::check`], adding the field errors of domain validation.
     pub(super) fn check_with<T>(
         mut self,
         judged: Result<T, Vec<(String, String)>>,
@@ -184,12 +184,12 @@ impl BodyFields {
     }
 }
 
-/// Whether a body is JSON in UTF-8, as it came.
+/// Whether the body is JSON in UTF-8 without content coding.
 pub(super) fn is_json(headers: &HeaderMap) -> bool {
     has_media_type(headers, "application/json")
 }
 
-/// Whether a body has this media type, is in UTF-8, and has no coding that would have to be undone.
+/// Whether the body has this media type, is UTF-8 and has no content coding.
 pub(super) fn has_media_type(headers: &HeaderMap, media_type: &str) -> bool {
     let mut types = headers.get_all(header::CONTENT_TYPE).iter();
     let (Some(value), None) = (types.next(), types.next()) else {
@@ -202,7 +202,7 @@ pub(super) fn has_media_type(headers: &HeaderMap, media_type: &str) -> bool {
         && !has_content_coding(headers)
 }
 
-/// Whether a parameter of a media type is no `charset`, or one that UTF-8 covers.
+/// Whether a media type parameter is compatible with UTF-8.
 fn is_utf8(parameter: &str) -> bool {
     let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
     let value = value.trim().trim_matches('"');
@@ -212,7 +212,7 @@ fn is_utf8(parameter: &str) -> bool {
             .any(|charset| value.eq_ignore_ascii_case(charset))
 }
 
-/// Whether a body has a content coding (RFC 9110, section 8.4); `identity` is none.
+/// Whether the body has a content coding other than `identity` (RFC 9110, section 8.4).
 pub(super) fn has_content_coding(headers: &HeaderMap) -> bool {
     headers
         .get_all(header::CONTENT_ENCODING)
@@ -222,7 +222,7 @@ pub(super) fn has_content_coding(headers: &HeaderMap) -> bool {
         .any(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity"))
 }
 
-/// Reads a body, within its bound.
+/// Reads a body up to its size limit.
 pub(super) async fn read_bytes(body: Body) -> Result<bytes::Bytes, Rejection> {
     axum::body::to_bytes(body, MAX_BODY)
         .await

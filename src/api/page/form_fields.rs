@@ -1,4 +1,4 @@
-//! What a form sent.
+//! Form submissions.
 
 use axum::body::Body;
 use http::HeaderMap;
@@ -7,7 +7,7 @@ use url::form_urlencoded;
 use super::super::body;
 use crate::rejection::{Refusal, Rejection};
 
-/// The fields of the two forms. A field that was not sent is empty.
+/// The fields of both forms. An absent field is empty.
 #[derive(Default)]
 pub(super) struct FormFields {
     pub(super) login: String,
@@ -17,7 +17,7 @@ pub(super) struct FormFields {
 }
 
 impl FormFields {
-    /// Reads a body.
+    /// Reads a form body.
     pub(super) async fn read(headers: &HeaderMap, body: Body) -> Result<FormFields, Rejection> {
         if !super::is_form(headers) {
             return Err(Refusal::UnsupportedMediaType.into());

@@ -1,6 +1,6 @@
-//! Whether a form came from our own page. Browsers say so in `Origin` and `Sec-Fetch-Site`, which no
-//! page can forge. One that says neither has to send the same secret in a cookie and in the form:
-//! another site can make it send the cookie's, but cannot know it.
+//! CSRF protection of the forms. Browsers send `Origin` or `Sec-Fetch-Site`, which pages cannot
+//! forge. A browser that sends neither must submit the same secret in a cookie and in the form:
+//! another site can make it send the cookie but cannot read its value.
 
 use http::{HeaderMap, HeaderValue, header};
 use subtle::ConstantTimeEq;
@@ -10,15 +10,15 @@ use crate::auth::session::{CookieRules, SameSite, SessionToken};
 use crate::pipeline::admission::Client;
 use crate::pipeline::same_origin;
 
-/// The secret that a page and a cookie share.
+/// The secret shared by a form and a cookie.
 pub(super) struct FormToken(SessionToken);
 
 impl FormToken {
-    /// Gives one to a browser that may not say where its forms come from: the one that it holds
-    /// already, so that the form in another of its tabs stays good.
+    /// Returns a token for browsers that may not send origin headers, reusing the current cookie's
+    /// so that forms in other tabs remain valid.
     pub(super) fn for_form(headers: &HeaderMap, rules: &CookieRules) -> Option<FormToken> {
-        let says = headers.contains_key("sec-fetch-site");
-        (!says).then(|| {
+        let sends_fetch_metadata = headers.contains_key("sec-fetch-site");
+        (!sends_fetch_metadata).then(|| {
             cookie_token(headers, rules).unwrap_or_else(|| FormToken(SessionToken::random()))
         })
     }
@@ -27,7 +27,7 @@ impl FormToken {
         self.0.expose()
     }
 
-    /// The cookie that holds it, as long as the browser is open.
+    /// The session-lifetime cookie that holds the token.
     pub(super) fn cookie(&self, rules: &CookieRules) -> Option<HeaderValue> {
         let mut cookie = cookie::Cookie::build((cookie_name(rules), self.0.expose()))
             .http_only(true)
@@ -35,7 +35,7 @@ impl FormToken {
             .path("/")
             .same_site(cookie::SameSite::Strict);
         if rules.same_site == SameSite::None {
-            // A page that may be used from other sites has cookies that may.
+            // A page that other sites may embed needs a cookie that is sent there.
             cookie = cookie.same_site(cookie::SameSite::None);
         }
         HeaderValue::from_str(&cookie.build().to_string()).ok()
@@ -47,7 +47,7 @@ fn cookie_name(rules: &CookieRules) -> &'static str {
     if rules.secure { secure } else { plain }
 }
 
-/// Tells whether a form that brought `token` came from our own page.
+/// Whether a form submitted with `token` came from the gateway's own page.
 pub(super) fn is_own_form(
     headers: &HeaderMap,
     client: &Client,
@@ -58,21 +58,21 @@ pub(super) fn is_own_form(
         return same_origin::is_same_origin(headers, client, &[]);
     }
     cookie_token(headers, rules)
-        .is_some_and(|held| bool::from(held.as_str().as_bytes().ct_eq(token.as_bytes())))
+        .is_some_and(|expected| bool::from(expected.as_str().as_bytes().ct_eq(token.as_bytes())))
 }
 
-/// What the browser's cookie holds; of two, nobody knows which is ours.
+/// Reads the token cookie; with two of them, neither is trusted.
 fn cookie_token(headers: &HeaderMap, rules: &CookieRules) -> Option<FormToken> {
     let name = cookie_name(rules);
     let values = headers.get_all(header::COOKIE).iter();
-    let mut held = values
+    let mut tokens = values
         .flat_map(|value| value.as_bytes().split(|byte| *byte == b';'))
         .filter_map(|pair| {
             let value = pair.trim_ascii().strip_prefix(name.as_bytes())?;
             value.strip_prefix(b"=")
         });
-    match (held.next(), held.next()) {
-        (Some(held), None) => SessionToken::parse(std::str::from_utf8(held).ok()?).map(FormToken),
+    match (tokens.next(), tokens.next()) {
+        (Some(token), None) => SessionToken::parse(std::str::from_utf8(token).ok()?).map(FormToken),
         _ => None,
     }
 }
@@ -110,7 +110,7 @@ mod tests {
         let held = ("cookie", cookie.as_str());
         assert!(check(&[("origin", "http://here.example")], "", false));
         assert!(check(&[("sec-fetch-site", "same-origin")], "", false));
-        // A token makes no other site ours.
+        // A token does not make a foreign origin acceptable.
         assert!(!check(
             &[("origin", "http://evil.example"), held],
             &token,
@@ -135,7 +135,7 @@ mod tests {
         assert!(!check(&[("cookie", "portcullis-form=")], "", false));
         assert!(!check(&[], "", false));
         assert!(!check(&[("cookie", &twice)], &token, false));
-        // Where cookies are secure, only the one that no other host can set counts.
+        // With secure cookies only the `__Host-` cookie counts, which no other host can set.
         assert!(!check(&[("cookie", &cookie)], &token, true));
         let host = format!("__Host-portcullis-form={token}");
         assert!(check(&[("cookie", &host)], &token, true));

@@ -1,21 +1,21 @@
-//! How the pages look: plain HTML that every browser shows and every screen reader reads.
+//! Markup of the pages: plain HTML, accessible to screen readers.
 
 use maud::{Markup, html};
 
 use super::PageError;
 use crate::pipeline::html_page;
 
-/// What the sign-in form shows.
+/// Content of the sign-in form.
 pub(super) struct SignInForm<'a> {
     pub(super) action: &'a str,
     pub(super) return_to: &'a str,
     pub(super) token: &'a str,
-    /// What was typed before.
+    /// The login typed before.
     pub(super) login: &'a str,
     pub(super) problem: Option<&'a PageError>,
 }
 
-/// The page to sign in on. After a mistake the cursor is where it is mended.
+/// The sign-in page. After an error the focus is on the field to correct.
 pub(super) fn sign_in(form: &SignInForm<'_>) -> Markup {
     let described = form.problem.map(|_| "problem");
     let invalid = form.problem.map(|_| "true");
@@ -40,20 +40,20 @@ pub(super) fn sign_in(form: &SignInForm<'_>) -> Markup {
     page("Sign in", form.problem, &body)
 }
 
-/// The page to sign out on.
-pub(super) fn sign_out(action: &str, token: &str, wrong: Option<&PageError>) -> Markup {
+/// The sign-out page.
+pub(super) fn sign_out(action: &str, token: &str, error: Option<&PageError>) -> Markup {
     let body = html! {
         h1 { "Sign out" }
-        (problem(wrong))
+        (problem(error))
         form method="post" action=(action) {
             input type="hidden" name="token" value=(token);
             button type="submit" { "Sign out" }
         }
     };
-    page("Sign out", wrong, &body)
+    page("Sign out", error, &body)
 }
 
-/// The page for somebody who is not signed in, or not any more.
+/// The page for signed-out visitors.
 pub(super) fn signed_out(sign_in: &str) -> Markup {
     let body = html! {
         h1 { "You are signed out" }
@@ -62,7 +62,7 @@ pub(super) fn signed_out(sign_in: &str) -> Markup {
     page("You are signed out", None, &body)
 }
 
-/// Read out at once by a screen reader.
+/// An error message that screen readers announce at once.
 fn problem(problem: Option<&PageError>) -> Markup {
     html! {
         @if let Some(problem) = problem {

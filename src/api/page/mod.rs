@@ -1,5 +1,5 @@
-//! The pages for people with a browser: signing in and out, by plain HTML forms that work without
-//! script. They exist wherever the API does.
+//! The sign-in and sign-out pages: plain HTML forms that work without scripts. They exist wherever
+//! the API does.
 
 mod form_fields;
 mod form_token;
@@ -25,24 +25,25 @@ use crate::rejection::{Refusal, Rejection};
 use crate::routing::endpoints::{SIGN_IN_PAGE, SIGN_OUT_PAGE};
 use crate::settings::Reloadable;
 
-/// The pages.
+/// Routes of the pages.
 pub(super) fn routes() -> Router<ApiState> {
     Router::new()
         .route(SIGN_IN_PAGE, get(sign_in::show).post(sign_in::submit))
         .route(SIGN_OUT_PAGE, get(sign_out::show).post(sign_out::submit))
 }
 
-/// What a page reports as a problem.
+/// The error that a page shows.
 struct PageError {
     text: String,
-    /// Absent where nothing was rejected.
+    /// Absent where the request was not rejected.
     rejection: Option<Rejection>,
 }
 
 impl PageError {
-    /// A form that did not come from the page.
-    fn cross_site_form(desk: &ApiState, client: &Client) -> PageError {
-        desk.events
+    /// Records and reports a form that another site submitted.
+    fn cross_site_form(state: &ApiState, client: &Client) -> PageError {
+        state
+            .events
             .record(Event::new(EventKind::CsrfRejected).ip(client.ip));
         let text = "This form was sent from elsewhere, or it was too old. Please try again.";
         PageError {
@@ -76,8 +77,7 @@ impl From<Rejection> for PageError {
     }
 }
 
-/// Answers with a page, and with what went wrong. Nothing on it can come from anywhere else, and
-/// nobody can frame it.
+/// Renders a page and its error status. The page loads no external resources and cannot be framed.
 fn page_response(
     problem: Option<PageError>,
     page: Markup,
@@ -95,7 +95,7 @@ fn page_response(
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::X_FRAME_OPTIONS, "DENY"),
-        // With `no-referrer` a browser would say `Origin: null` of its own form.
+        // With `no-referrer` a browser would send `Origin: null` with the page's own form.
         (header::REFERRER_POLICY, "same-origin"),
     ];
     for (name, value) in fixed {
@@ -116,19 +116,19 @@ fn page_response(
     response
 }
 
-/// Where a form may lead. Browsers that apply this to redirects too would stop a sign-in whose
-/// destination leads on to another origin; so those that may call the API are named.
+/// The targets of `form-action`. Browsers that apply it to redirects would block a sign-in whose
+/// destination redirects to another origin, so the allowed API origins are listed.
 fn form_action(settings: &Reloadable) -> String {
     let origins = settings
         .api
         .as_ref()
         .map_or(&[][..], |api| &api.allowed_origins);
-    // A separator of the policy in an operator's origin would end the list.
+    // A policy separator in a configured origin would end the source list.
     let named = origins.iter().filter(|origin| !origin.contains([';', ',']));
     named.fold("'self'".to_owned(), |all, origin| format!("{all} {origin}"))
 }
 
-/// Sends the browser on; the next request is a GET (RFC 9110, section 15.4.4).
+/// Redirects the browser with a GET request (RFC 9110, section 15.4.4).
 fn see_other(target: &str) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SEE_OTHER;
@@ -138,13 +138,13 @@ fn see_other(target: &str) -> Response {
     response
 }
 
-/// Where the pages are.
+/// The public path of a page.
 fn page_path(settings: &Reloadable, page: &str) -> String {
     let prefix = settings.api.as_ref().map_or("", |api| api.prefix.as_str());
     format!("{prefix}{page}")
 }
 
-/// Whether somebody is signed in; a session that has ended is nobody's.
+/// Whether the caller is signed in; an ended session does not count.
 fn is_signed_in(caller: Option<&Caller>) -> Result<bool, Rejection> {
     match caller.map(|Caller(found)| found) {
         Some(Ok(identity)) => Ok(identity.is_some()),
@@ -155,7 +155,7 @@ fn is_signed_in(caller: Option<&Caller>) -> Result<bool, Rejection> {
     }
 }
 
-/// Whether a body is a form's.
+/// Whether the body is a URL-encoded form.
 fn is_form(headers: &HeaderMap) -> bool {
     body::has_media_type(headers, "application/x-www-form-urlencoded")
 }

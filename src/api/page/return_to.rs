@@ -1,12 +1,12 @@
-//! Where somebody wanted to go before they had to sign in. Only a path of this very origin counts:
-//! whoever makes the link must not choose the site.
+//! The destination after sign-in. Only paths of the same origin are accepted, so that a link cannot
+//! redirect the user to another site.
 
 use url::form_urlencoded;
 
-/// Bytes.
+/// In bytes.
 const MAX_BYTES: usize = 4096;
 
-/// Finds `return_to` in a query.
+/// Reads `return_to` from a query string.
 pub(super) fn from_query(query: Option<&str>) -> String {
     let query = query.unwrap_or_default().as_bytes();
     let mut pairs = form_urlencoded::parse(query);
@@ -14,13 +14,13 @@ pub(super) fn from_query(query: Option<&str>) -> String {
     path_or_root(&found.map(|(_, value)| value).unwrap_or_default()).to_owned()
 }
 
-/// The text itself where it is a path, else the root.
+/// Returns the text if it is a safe path, else `/`.
 pub(super) fn path_or_root(text: &str) -> &str {
     if is_safe_path(text) { text } else { "/" }
 }
 
-/// A slash, and then anything but what a browser would read as the beginning of a host. Browsers
-/// read a backslash as a slash, and drop tabs and line ends wherever they are.
+/// A slash followed by anything that browsers do not parse as the start of a host. Browsers read a
+/// backslash as a slash, and drop tabs and line breaks anywhere.
 fn is_safe_path(text: &str) -> bool {
     let visible = |byte: u8| byte.is_ascii_graphic() && byte != b'\\';
     text.len() <= MAX_BYTES

@@ -27,7 +27,7 @@ use crate::settings::Reloadable;
 use crate::settings::backend::BackendSettings;
 use crate::telemetry::metrics::SignInMethod;
 
-/// The form; whoever is signed in already goes on to where they wanted to go.
+/// Shows the form; signed-in users are redirected to their destination.
 pub(super) async fn show(
     Extension(snapshot): Extension<Arc<Snapshot>>,
     Extension(client): Extension<Client>,
@@ -53,19 +53,19 @@ pub(super) async fn show(
     let is_rejected = |Caller(found): Caller| {
         found.is_err_and(|rejection| rejection.refusal.status().is_client_error())
     };
-    // A useless cookie would be in the way: two of a kind are rejected, and an ended one admits nobody.
+    // Remove the rejected cookie, or it would conflict with the new one after sign-in.
     if caller.is_some_and(is_rejected) {
         return clear_cookie(response);
     }
     response
 }
 
-/// What a browser shows that comes from the sign-in form without a cookie.
+/// Shown when the browser returns from the sign-in form without a cookie.
 const COOKIE_NOT_KEPT: &str = "You are not signed in. If you have just signed in, your browser did not \
     keep the cookie: allow cookies for this site, and open it by an address that begins with https://.";
 
-/// Whether the browser was sent here from the sign-in page itself, as it is when it signed in and did
-/// not keep the cookie.
+/// Whether the sign-in page redirected the browser here, which means that it did not keep the
+/// cookie.
 fn comes_from_sign_in(headers: &HeaderMap, client: &Client, settings: &Reloadable) -> bool {
     let referer = headers.get(header::REFERER);
     let referer = referer.and_then(|referer| Url::parse(referer.to_str().ok()?).ok());
@@ -76,9 +76,9 @@ fn comes_from_sign_in(headers: &HeaderMap, client: &Client, settings: &Reloadabl
     })
 }
 
-/// Signs in, and sends the browser to where the person wanted to go.
+/// Signs the user in and redirects to their destination.
 pub(super) async fn submit(
-    State(desk): State<ApiState>,
+    State(state): State<ApiState>,
     Extension(snapshot): Extension<Arc<Snapshot>>,
     Extension(client): Extension<Client>,
     request: Request,
@@ -96,14 +96,14 @@ pub(super) async fn submit(
         &sent.token,
         &settings.sessions.cookie,
     ) {
-        auth::count_unread(&desk, settings, Refusal::CsrfRejected);
-        return Ok(again("", PageError::cross_site_form(&desk, &client)));
+        auth::count_unread(&state, settings, Refusal::CsrfRejected);
+        return Ok(again("", PageError::cross_site_form(&state, &client)));
     }
     let mut limits = Vec::new();
     let opened = match &settings.identity.backend {
         Some(backend) => {
             let opened = sign_in_with_backend(
-                &desk,
+                &state,
                 settings,
                 backend,
                 &client,
@@ -112,12 +112,12 @@ pub(super) async fn submit(
                 &mut limits,
             )
             .await;
-            auth::count_outcome(&desk, SignInMethod::Upstream, opened)
+            auth::count_outcome(&state, SignInMethod::Upstream, opened)
         }
         None => {
             let opened =
-                sign_in_with_password(&desk, settings, &client, &parts, &sent, &mut limits).await;
-            auth::count_outcome(&desk, SignInMethod::Password, opened)
+                sign_in_with_password(&state, settings, &client, &parts, &sent, &mut limits).await;
+            auth::count_outcome(&state, SignInMethod::Password, opened)
         }
     };
     let (signed_in, cookies) = match opened {
@@ -141,7 +141,7 @@ pub(super) async fn submit(
 }
 
 async fn sign_in_with_password(
-    desk: &ApiState,
+    state: &ApiState,
     settings: &Reloadable,
     client: &Client,
     parts: &Parts,
@@ -154,16 +154,16 @@ async fn sign_in_with_password(
         previous_session: auth::cookie_session(&parts.headers, settings),
     };
     let visitor = auth::client_info(&parts.headers, client);
-    let signed_in = desk
+    let signed_in = state
         .accounts
         .sign_in(settings, credentials, &visitor, limits)
         .await?;
     Ok((signed_in, Vec::new()))
 }
 
-/// A backend gets the JSON that it would have got from a page of its own.
+/// Sends the backend the JSON that its own login page would send.
 async fn sign_in_with_backend(
-    desk: &ApiState,
+    state: &ApiState,
     settings: &Reloadable,
     backend: &Arc<BackendSettings>,
     client: &Client,
@@ -183,18 +183,18 @@ async fn sign_in_with_backend(
         previous_session: auth::cookie_session(&parts.headers, settings),
     };
     let visitor = auth::client_info(&parts.headers, client);
-    let (signed_in, answer) = desk
+    let (signed_in, response) = state
         .accounts
         .sign_in_with_backend(settings, backend, attempt, &visitor, limits)
         .await?;
     Ok((
         signed_in,
-        backend::forwarded_cookies(backend, settings, &answer),
+        backend::forwarded_cookies(backend, settings, &response),
     ))
 }
 
-/// What the backend calls a name: the first member that it reads is for what looks like an address,
-/// the second, if there is one, for anything else.
+/// Selects the member of the backend's login body: the first configured name for email addresses,
+/// the second, if any, for other names.
 fn login_member<'b>(backend: &'b BackendSettings, login: &str) -> &'b str {
     let mut members = backend.account.iter().map(String::as_str);
     let first = members.next().unwrap_or("email");

@@ -19,7 +19,7 @@ use crate::rejection::Rejection;
 use crate::routing::endpoints::{SIGN_IN_PAGE, SIGN_OUT_PAGE};
 use crate::settings::Reloadable;
 
-/// A button, for who is signed in. Looking at the page changes nothing.
+/// Shows the sign-out button to signed-in users. Viewing the page changes nothing.
 pub(super) async fn show(
     Extension(snapshot): Extension<Arc<Snapshot>>,
     caller: Option<Extension<Caller>>,
@@ -33,9 +33,9 @@ pub(super) async fn show(
     }
 }
 
-/// Ends the session that the browser holds.
+/// Ends the session of the browser's cookie.
 pub(super) async fn submit(
-    State(desk): State<ApiState>,
+    State(state): State<ApiState>,
     Extension(snapshot): Extension<Arc<Snapshot>>,
     Extension(client): Extension<Client>,
     caller: Option<Extension<Caller>>,
@@ -51,22 +51,22 @@ pub(super) async fn submit(
         &sent.token,
         &settings.sessions.cookie,
     ) {
-        return Ok(again(PageError::cross_site_form(&desk, &client)));
+        return Ok(again(PageError::cross_site_form(&state, &client)));
     }
     let caller = caller.map(|Extension(caller)| caller);
     if let Err(unknown) = is_signed_in(caller.as_ref()) {
         return Ok(again(unknown.into()));
     }
     let presented = credential::extract(&parts.headers, &settings.sessions.cookie.name);
-    let leaving = match caller.map(|Caller(found)| found) {
+    let session = match caller.map(|Caller(found)| found) {
         Some(Ok(identity)) => identity.as_ref().map(PresentedSession::from_identity),
         Some(Err(rejection)) => PresentedSession::from_rejection(&rejection, &presented),
         None => None,
     };
-    if let Some(leaving) = leaving
-        && let Err(unsure) = leaving.end(&desk, settings, &client).await
+    if let Some(session) = session
+        && let Err(error) = session.end(&state, settings, &client).await
     {
-        return Ok(again(unsure.into()));
+        return Ok(again(error.into()));
     }
     Ok(signed_out_response(settings))
 }
@@ -86,7 +86,7 @@ fn form_response(
     page_response(problem, page, token.as_ref(), settings)
 }
 
-/// The browser is told to forget the cookie, in case it holds one that is worth nothing.
+/// Clears the cookie even without a session, in case it is invalid.
 fn signed_out_response(settings: &Reloadable) -> Response {
     let page = html::signed_out(&page_path(settings, SIGN_IN_PAGE));
     clear_cookie(page_response(None, page, None, settings))

@@ -16,7 +16,7 @@ pub(super) struct TestAdmin {
 
 pub(super) fn admin_of(gateway: &TestGateway) -> TestAdmin {
     let readiness = Readiness::default();
-    let desk = admin::AdminState {
+    let state = admin::AdminState {
         count_open_streams: Arc::new(|_| 0),
         snapshot: Arc::new(ArcSwap::new(Arc::clone(&gateway.snapshot))),
         accounts: gateway.state.accounts.clone(),
@@ -32,7 +32,7 @@ pub(super) fn admin_of(gateway: &TestGateway) -> TestAdmin {
         }),
     };
     TestAdmin {
-        router: admin::router(desk),
+        router: admin::router(state),
         readiness,
     }
 }
@@ -92,11 +92,11 @@ async fn admin_endpoints_require_the_token() {
             "{path}"
         );
     }
-    let closed = gateway_with(|live| live.admin_token = None).await;
-    let answer = admin_of(&closed)
+    let closed = gateway_with(|settings| settings.admin_token = None).await;
+    let response = admin_of(&closed)
         .call_as_operator("GET", "/admin/users", &Value::Null)
         .await;
-    assert_eq!(answer.code(), "FORBIDDEN");
+    assert_eq!(response.code(), "FORBIDDEN");
     assert_eq!(
         admin
             .call_as_operator("GET", "/admin/nothing", &Value::Null)
@@ -104,10 +104,10 @@ async fn admin_endpoints_require_the_token() {
             .code(),
         "NOT_FOUND"
     );
-    let answer = admin
+    let response = admin
         .call_as_operator("PUT", "/admin/users", &Value::Null)
         .await;
-    assert_eq!(answer.code(), "METHOD_NOT_ALLOWED");
+    assert_eq!(response.code(), "METHOD_NOT_ALLOWED");
     assert_eq!(
         admin.call("GET", "/nothing", &[], "").await.code(),
         "NOT_FOUND"
@@ -123,8 +123,8 @@ async fn cross_site_pages_cannot_call_admin() {
             ("origin", "http://evil.example"),
             ("sec-fetch-site", "cross-site"),
         ] {
-            let answer = admin.call("GET", path, &[TOKEN, header], "").await;
-            assert_eq!(answer.code(), "FORBIDDEN", "{path} {header:?}");
+            let response = admin.call("GET", path, &[TOKEN, header], "").await;
+            assert_eq!(response.code(), "FORBIDDEN", "{path} {header:?}");
         }
     }
 }
@@ -140,9 +140,9 @@ async fn health_readiness_and_metrics() {
     let expected = json!({"status": "OK", "store": "connected", "sessionStats": unknown});
     assert_eq!(health.body, expected);
     let store = &gateway.state.store;
-    let turn = store.begin_clean_up(Duration::ZERO).await;
+    let lease = store.begin_clean_up(Duration::ZERO).await;
     store
-        .clean_up(&turn.unwrap().unwrap(), &mut Vec::new())
+        .clean_up(&lease.unwrap().unwrap(), &mut Vec::new())
         .await
         .unwrap();
     let health = admin.call("GET", "/health", &[], "").await;
@@ -228,10 +228,10 @@ async fn role_changes_apply_to_active_sessions() {
     let admin = admin_of(&gateway);
     let signed_in = gateway.register().await;
     let path = format!("/admin/users/{}", signed_in.text("/user/id"));
-    let answer = admin
+    let response = admin
         .call_as_operator("PATCH", &path, &json!({"roles": ["b"], "scopes": ["s"]}))
         .await;
-    assert_eq!(answer.status, StatusCode::OK);
+    assert_eq!(response.status, StatusCode::OK);
     let id = SessionId::parse(&signed_in.text("/session/id")).unwrap();
     let session = gateway
         .state
@@ -352,8 +352,8 @@ async fn sessions_are_listed_and_ended() {
         .await;
     assert_eq!(wait.code(), "VALIDATION_FAILED");
     for revoked in [1, 0] {
-        let answer = admin.call_as_operator("DELETE", &one, &Value::Null).await;
-        assert_eq!(answer.at("/revoked"), revoked);
+        let response = admin.call_as_operator("DELETE", &one, &Value::Null).await;
+        assert_eq!(response.at("/revoked"), revoked);
     }
     let every = format!("/admin/users/{user}/sessions");
     assert_eq!(

@@ -1,4 +1,4 @@
-//! What the caller changes of the current session, and of their picture.
+//! Changes to the caller's current session and avatar.
 
 use http::StatusCode;
 use serde_json::json;
@@ -13,10 +13,10 @@ struct SignedInCaller<'a> {
 }
 
 async fn ann(gateway: &TestGateway) -> SignedInCaller<'_> {
-    let answer = gateway.register().await;
+    let response = gateway.register().await;
     SignedInCaller {
         gateway,
-        bearer: format!("Bearer {}", answer.text("/access_token")),
+        bearer: format!("Bearer {}", response.text("/access_token")),
     }
 }
 
@@ -46,8 +46,8 @@ impl SignedInCaller<'_> {
     }
 }
 
-fn field_names(answer: &TestResponse) -> Vec<&str> {
-    let fields = answer.rejection.as_ref().unwrap().fields();
+fn field_names(response: &TestResponse) -> Vec<&str> {
+    let fields = response.rejection.as_ref().unwrap().fields();
     fields.iter().map(|(name, _)| name.as_str()).collect()
 }
 
@@ -128,7 +128,7 @@ async fn avatar_is_stored_shown_and_removed() {
     let profile = ann.call("GET", "/profile", "").await;
     assert_eq!(profile.at("/avatar"), &Value::Null);
     for method in ["PUT", "POST"] {
-        // What it is said to be does not matter, as long as it may be a picture.
+        // The declared type does not matter, as long as it can be a picture.
         let given = ann.send_avatar(method, "image/gif", PNG).await;
         assert_eq!(given.text("/type"), "image/png", "{:?}", given.rejection);
     }
@@ -196,7 +196,7 @@ async fn outdated_hash_is_replaced_at_sign_in() {
     let wrong = gateway.login(EMAIL, "wrong").await;
     assert_eq!(wrong.code(), "INVALID_CREDENTIALS");
     assert_eq!(hash().await, cheap);
-    // Sign-ins at the same time do not get in each other's way.
+    // Concurrent sign-ins do not interfere.
     let (one, two) = tokio::join!(
         gateway.login(EMAIL, PASSWORD),
         gateway.login(EMAIL, PASSWORD)

@@ -1,4 +1,4 @@
-//! Which paths are endpoints, and what all answers have in common.
+//! Endpoint paths, and properties that all responses share.
 
 use http::StatusCode;
 
@@ -22,10 +22,10 @@ async fn unknown_paths_and_methods_are_rejected() {
         ("DELETE", "/health", "GET,HEAD"),
     ];
     for (method, path, allow) in cases {
-        let answer = gateway.call(method, path, &[], "").await;
-        assert_eq!(answer.code(), "METHOD_NOT_ALLOWED", "{method} {path}");
+        let response = gateway.call(method, path, &[], "").await;
+        assert_eq!(response.code(), "METHOD_NOT_ALLOWED", "{method} {path}");
         assert_eq!(
-            answer.headers.get("allow").unwrap(),
+            response.headers.get("allow").unwrap(),
             allow,
             "{method} {path}"
         );
@@ -42,12 +42,12 @@ async fn health_and_keys_are_public_and_uncached() {
     );
     let keys = gateway.call("GET", "/jwks.json", &[], "").await;
     assert_eq!(keys.body, serde_json::json!({"keys": []}));
-    for answer in [
+    for response in [
         health,
         keys,
         gateway.call("GET", "/sessions", &[], "").await,
     ] {
-        assert_eq!(answer.headers.get("cache-control").unwrap(), "no-store");
+        assert_eq!(response.headers.get("cache-control").unwrap(), "no-store");
     }
 }
 
@@ -56,15 +56,15 @@ async fn allowed_origins_pass_cors() {
     let gateway = gateway().await;
     let allowed = ("origin", "https://app.example");
     let preflight = [allowed, ("access-control-request-method", "POST")];
-    let answer = gateway.call("OPTIONS", "/auth/login", &preflight, "").await;
-    assert_eq!(answer.status, StatusCode::NO_CONTENT);
+    let response = gateway.call("OPTIONS", "/auth/login", &preflight, "").await;
+    assert_eq!(response.status, StatusCode::NO_CONTENT);
     assert_eq!(
-        answer.headers.get("access-control-allow-origin").unwrap(),
+        response.headers.get("access-control-allow-origin").unwrap(),
         allowed.1
     );
-    let answer = gateway.call("GET", "/health", &[allowed], "").await;
+    let response = gateway.call("GET", "/health", &[allowed], "").await;
     assert_eq!(
-        answer
+        response
             .headers
             .get("access-control-allow-credentials")
             .unwrap(),
@@ -74,18 +74,23 @@ async fn allowed_origins_pass_cors() {
         ("origin", "https://evil.example"),
         ("access-control-request-method", "POST"),
     ];
-    let answer = gateway.call("OPTIONS", "/auth/login", &other, "").await;
-    assert_eq!(answer.code(), "METHOD_NOT_ALLOWED");
-    assert!(answer.headers.get("access-control-allow-origin").is_none());
-    assert_eq!(answer.headers.get("vary").unwrap(), "Origin");
+    let response = gateway.call("OPTIONS", "/auth/login", &other, "").await;
+    assert_eq!(response.code(), "METHOD_NOT_ALLOWED");
+    assert!(
+        response
+            .headers
+            .get("access-control-allow-origin")
+            .is_none()
+    );
+    assert_eq!(response.headers.get("vary").unwrap(), "Origin");
 }
 
 #[tokio::test]
 async fn description_covers_every_endpoint_and_response() {
     let gateway = gateway().await;
-    let answer = gateway.call("GET", "/openapi.json", &[], "").await;
-    assert_eq!(answer.status, StatusCode::OK);
-    let description = answer.body;
+    let response = gateway.call("GET", "/openapi.json", &[], "").await;
+    assert_eq!(response.status, StatusCode::OK);
+    let description = response.body;
     let at = |pointer: &str| description.pointer(pointer).unwrap_or(&Value::Null);
     assert_eq!(at("/servers/0/url"), "/api/v1");
     assert_eq!(

@@ -1,4 +1,4 @@
-//! The endpoints as a client meets them: the real router over the memory store and a database file.
+//! Endpoint tests: the real router over the memory store and a database file.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -47,7 +47,7 @@ const PASSWORD: &str = "correct horse battery";
 const HOST: &str = "gw.example";
 const ORIGIN: (&str, &str) = ("origin", "http://gw.example");
 
-/// A gateway's desk, with what has to outlive it.
+/// A gateway's API state, and the fixtures that must outlive it.
 struct TestGateway {
     state: ApiState,
     snapshot: Arc<Snapshot>,
@@ -57,7 +57,7 @@ struct TestGateway {
     _folder: tempfile::TempDir,
 }
 
-/// An answer, read.
+/// A response that has been read.
 struct TestResponse {
     status: StatusCode,
     headers: HeaderMap,
@@ -78,7 +78,7 @@ impl TestResponse {
         self.at(pointer).as_str().unwrap_or_default().to_owned()
     }
 
-    /// The code of the refusal, if it is one; a refusal has no body of its own.
+    /// The refusal code, if the request was rejected; a rejection has no body of its own.
     fn code(&self) -> &'static str {
         let Some(refused) = &self.rejection else {
             return "";
@@ -88,7 +88,7 @@ impl TestResponse {
         refused.refusal.code()
     }
 
-    /// The `Cookie` that a browser would send next.
+    /// The `Cookie` header that a browser would send next.
     fn cookie(&self) -> String {
         let set = self.headers.get("set-cookie").unwrap().to_str().unwrap();
         set.split(';').next().unwrap().to_owned()
@@ -133,7 +133,7 @@ async fn gateway_with(adjust: impl FnOnce(&mut Reloadable)) -> TestGateway {
     let mut settings = reloadable();
     adjust(&mut settings);
     let snapshot = Arc::new(Snapshot::start(settings, None, &metrics).await);
-    let desk = ApiState {
+    let state = ApiState {
         count_open_streams: Arc::new(|_| 0),
         accounts,
         sessions,
@@ -141,8 +141,8 @@ async fn gateway_with(adjust: impl FnOnce(&mut Reloadable)) -> TestGateway {
         events,
     };
     TestGateway {
-        router: router(desk.clone()),
-        state: desk,
+        router: router(state.clone()),
+        state,
         snapshot,
         ip: "192.0.2.1",
         metrics,
@@ -181,10 +181,10 @@ impl TestGateway {
             .await
     }
 
-    /// Sends a request as the wire does.
+    /// Sends a request as the proxy does.
     async fn send(&self, mut request: Request<Body>) -> TestResponse {
-        let ask = needs_caller(request.method(), request.uri().path());
-        let caller = if ask {
+        let is_needed = needs_caller(request.method(), request.uri().path());
+        let caller = if is_needed {
             Some(self.authenticate(request.headers()).await)
         } else {
             None
@@ -208,9 +208,14 @@ impl TestGateway {
 
     async fn register(&self) -> TestResponse {
         let body = serde_json::json!({"email": EMAIL, "password": PASSWORD, "username": "Ann"});
-        let answer = self.post("/auth/register", &body).await;
-        assert_eq!(answer.status, StatusCode::CREATED, "{:?}", answer.rejection);
-        answer
+        let response = self.post("/auth/register", &body).await;
+        assert_eq!(
+            response.status,
+            StatusCode::CREATED,
+            "{:?}",
+            response.rejection
+        );
+        response
     }
 
     async fn login(&self, login: &str, password: &str) -> TestResponse {
@@ -218,7 +223,7 @@ impl TestGateway {
         self.post("/auth/login", &body).await
     }
 
-    /// Does as admission does, without its signatures and limits.
+    /// Authenticates as admission does, without signatures and limits.
     async fn authenticate(&self, headers: &HeaderMap) -> Result<Option<Identity>, Rejection> {
         let settings = &self.snapshot.settings;
         let (id, token, presented) =
@@ -258,14 +263,14 @@ impl TestGateway {
         }))
     }
 
-    /// Whether a session is alive.
+    /// Whether a session is active.
     async fn is_session_active(&self, id: &str) -> bool {
         let id = SessionId::parse(id).unwrap();
         let entry = self.state.store.session(id).await.unwrap();
         entry.is_some_and(|entry| entry.session.ended.is_none())
     }
 
-    /// How often an event is remembered.
+    /// Number of recorded events of one kind.
     async fn count_events(&self, kind: &str) -> usize {
         self.state.events.flush();
         let page = self.state.events.page(Some(kind), None, 1000).await;
@@ -287,7 +292,7 @@ async fn read_response(response: axum::response::Response) -> TestResponse {
     }
 }
 
-/// What an access token says, taken at its word.
+/// The claims of an access token, unverified.
 fn claims(token: &str) -> Claims {
     let payload = token.split('.').nth(1).unwrap();
     let decode = base64::engine::general_purpose::URL_SAFE_NO_PAD;

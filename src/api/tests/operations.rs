@@ -21,7 +21,7 @@ async fn limits_are_listed_inspected_and_reset() {
         shadow: false,
         leased: false,
     };
-    let gateway = gateway_with(|live| live.limits = vec![Arc::new(per_user)]).await;
+    let gateway = gateway_with(|settings| settings.limits = vec![Arc::new(per_user)]).await;
     let admin = admin_of(&gateway);
     let id = gateway.register().await.text("/user/id");
     let listed = admin
@@ -48,10 +48,10 @@ async fn limits_are_listed_inspected_and_reset() {
     assert_eq!(reset.status, StatusCode::NO_CONTENT);
     assert_eq!(attacker.login(EMAIL, PASSWORD).await.status, StatusCode::OK);
     for bad in ["sign-in-account/x", "sign-in-address/nowhere"] {
-        let answer = admin
+        let response = admin
             .call_as_operator("GET", &format!("/admin/limits/{bad}"), &Value::Null)
             .await;
-        assert_eq!(answer.code(), "VALIDATION_FAILED");
+        assert_eq!(response.code(), "VALIDATION_FAILED");
     }
     let unknown = admin
         .call_as_operator("GET", "/admin/limits/none/x", &Value::Null)
@@ -64,12 +64,12 @@ async fn tokens_are_blacklisted_and_removed() {
     let gateway = gateway().await;
     let admin = admin_of(&gateway);
     let token = gateway.register().await.text("/access_token");
-    let answer = admin
+    let response = admin
         .call_as_operator("POST", "/admin/blacklist", &json!({"token": token}))
         .await;
     let jti = claims(&token).blacklist_key;
-    assert_eq!(answer.text("/jti"), jti);
-    assert!((900..910).contains(&answer.at("/ttl").as_u64().unwrap()));
+    assert_eq!(response.text("/jti"), jti);
+    assert!((900..910).contains(&response.at("/ttl").as_u64().unwrap()));
     let is_on = || async { gateway.state.store.are_blacklisted(&[&jti]).await.unwrap() };
     assert_eq!(is_on().await, [true]);
     let off = admin
@@ -82,10 +82,10 @@ async fn tokens_are_blacklisted_and_removed() {
         json!({"jti": "a", "token": token}),
         json!({"jti": "a", "ttl": 0}),
     ] {
-        let answer = admin
+        let response = admin
             .call_as_operator("POST", "/admin/blacklist", &bad)
             .await;
-        assert_eq!(answer.code(), "VALIDATION_FAILED", "{bad}");
+        assert_eq!(response.code(), "VALIDATION_FAILED", "{bad}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! What people change of themselves.
+//! The caller's profile and password.
 
 use http::StatusCode;
 use serde_json::json;
@@ -16,16 +16,16 @@ struct Ann<'a> {
 }
 
 async fn ann(gateway: &TestGateway) -> Ann<'_> {
-    let answer = gateway.register().await;
-    ann_from_response(gateway, &answer)
+    let response = gateway.register().await;
+    ann_from_response(gateway, &response)
 }
 
-fn ann_from_response<'a>(gateway: &'a TestGateway, answer: &TestResponse) -> Ann<'a> {
+fn ann_from_response<'a>(gateway: &'a TestGateway, response: &TestResponse) -> Ann<'a> {
     Ann {
         gateway,
-        bearer: format!("Bearer {}", answer.text("/access_token")),
-        cookie: answer.cookie(),
-        session: answer.text("/session/id"),
+        bearer: format!("Bearer {}", response.text("/access_token")),
+        cookie: response.cookie(),
+        session: response.text("/session/id"),
     }
 }
 
@@ -41,8 +41,8 @@ impl Ann<'_> {
     }
 }
 
-fn field_names(answer: &TestResponse) -> Vec<&str> {
-    let fields = answer.rejection.as_ref().unwrap().fields();
+fn field_names(response: &TestResponse) -> Vec<&str> {
+    let fields = response.rejection.as_ref().unwrap().fields();
     fields.iter().map(|(name, _)| name.as_str()).collect()
 }
 
@@ -53,7 +53,7 @@ async fn profile_is_shown_and_name_changed() {
     let before = ann.call("GET", "/profile", &Value::Null).await;
     assert_eq!(before.text("/email"), EMAIL);
     assert!(!before.body.to_string().contains("argon2"));
-    // What was read may be sent back, with another name in it.
+    // A profile that was read may be sent back with another name in it.
     let mut sent = before.at("").clone();
     for (name, value) in [
         ("name", json!("Ann")),
@@ -116,7 +116,7 @@ async fn wrong_current_password_counts_as_failure() {
     let right = json!({"current_password": PASSWORD, "new_password": NEW});
     let refused = ann.call("PUT", "/profile/password", &right).await;
     assert_eq!(refused.code(), "RATE_LIMITED");
-    // The account is over its limit, and the name is not.
+    // The account is over its limit; the typed name is not.
     assert_eq!(
         gateway.login(EMAIL, PASSWORD).await.code(),
         "INVALID_CREDENTIALS"
@@ -160,9 +160,9 @@ async fn signing_out_everywhere_ends_this_session_too() {
     let gateway = gateway().await;
     let other = gateway.register().await.text("/session/id");
     let here = ann_from_response(&gateway, &gateway.login(EMAIL, PASSWORD).await);
-    let answer = here.call("POST", "/auth/logout-all", &Value::Null).await;
-    assert_eq!(answer.at("/revoked"), 2);
-    assert!(answer.info.clear_cookie);
+    let response = here.call("POST", "/auth/logout-all", &Value::Null).await;
+    assert_eq!(response.at("/revoked"), 2);
+    assert!(response.info.clear_cookie);
     assert!(
         !gateway.is_session_active(&other).await && !gateway.is_session_active(&here.session).await
     );
@@ -190,9 +190,9 @@ async fn cookie_changes_from_other_sites_are_rejected() {
                 ("sec-fetch-site", "cross-site"),
             ] {
                 let headers = [("cookie", ann.cookie.as_str()), foreign];
-                let answer = gateway.call(&method, &path, &headers, "{}").await;
+                let response = gateway.call(&method, &path, &headers, "{}").await;
                 assert_eq!(
-                    answer.code(),
+                    response.code(),
                     "CSRF_REJECTED",
                     "{method} {path} {foreign:?}"
                 );
@@ -221,7 +221,7 @@ async fn foreign_user_with_same_id_is_distinct() {
         credential_kind: CredentialKind::Bearer,
         confirmed_at: 0,
     };
-    let ask = |method: &str, path: &str| {
+    let send = |method: &str, path: &str| {
         let mut request = Request::builder().method(method).uri(path);
         let extensions = request.extensions_mut().unwrap();
         extensions.insert(Arc::clone(&gateway.snapshot));
@@ -236,11 +236,11 @@ async fn foreign_user_with_same_id_is_distinct() {
             .clone()
             .oneshot(request.body(Body::empty()).unwrap())
     };
-    let profile = read_response(ask("GET", "/profile").await.unwrap()).await;
+    let profile = read_response(send("GET", "/profile").await.unwrap()).await;
     assert_eq!(profile.code(), "NOT_FOUND");
-    let sessions = read_response(ask("GET", "/sessions").await.unwrap()).await;
+    let sessions = read_response(send("GET", "/sessions").await.unwrap()).await;
     assert_eq!(sessions.at("/count"), 0);
-    let everywhere = read_response(ask("POST", "/auth/logout-all").await.unwrap()).await;
+    let everywhere = read_response(send("POST", "/auth/logout-all").await.unwrap()).await;
     assert_eq!(everywhere.at("/revoked"), 0);
     assert!(
         gateway

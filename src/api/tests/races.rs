@@ -1,4 +1,4 @@
-//! What comes in between: changes of a user that are made while another story about them runs.
+//! Races between user changes and requests in progress.
 
 use secrecy::SecretString;
 
@@ -38,17 +38,17 @@ async fn stale_password_change_does_not_overwrite_admins() {
         ..UserPatch::default()
     };
     change(&gateway, &before, patch).await;
-    // The request had read the user by then.
+    // The request has read the user by now.
     let typed = |text: &str| SecretString::from(text.to_owned());
-    let asked = PasswordChange {
+    let request = PasswordChange {
         current: typed(PASSWORD),
         new: typed("staple the battery"),
     };
     let settings = &gateway.snapshot.settings;
-    let asking = (None, "192.0.2.1".parse().unwrap());
+    let session_and_ip = (None, "192.0.2.1".parse().unwrap());
     let accounts = &gateway.state.accounts;
     let mut limits = Vec::new();
-    let changed = accounts.change_password(settings, before, &asked, asking, &mut limits);
+    let changed = accounts.change_password(settings, before, &request, session_and_ip, &mut limits);
     let refused = changed.await.unwrap_err();
     assert!(is_refused(&refused, Refusal::InvalidCredentials));
     assert_eq!(gateway.login(EMAIL, ADMINS).await.status, StatusCode::OK);
@@ -89,7 +89,7 @@ async fn last_database_change_wins() {
         ..UserPatch::default()
     };
     change(&gateway, &before, patch).await;
-    // The change before it comes to the sessions late.
+    // The earlier change reaches the sessions late.
     let session = SessionId::parse(&signed_in.text("/session/id")).unwrap();
     let store = &gateway.state.store;
     let ids = [session];

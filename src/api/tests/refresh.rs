@@ -12,8 +12,8 @@ async fn refresh(gateway: &TestGateway, token: &str) -> TestResponse {
 }
 
 fn grace(seconds: u64) -> impl FnOnce(&mut Reloadable) {
-    move |live| {
-        let tokens = Arc::get_mut(&mut live.tokens).unwrap();
+    move |settings| {
+        let tokens = Arc::get_mut(&mut settings.tokens).unwrap();
         tokens.refresh_grace = Duration::from_secs(seconds);
     }
 }
@@ -24,17 +24,17 @@ async fn refresh_returns_new_tokens_of_the_session() {
     let signed_in = gateway.register().await;
     let token = signed_in.text("/refresh_token");
     assert!(token.starts_with(&signed_in.text("/session/id")));
-    let answer = refresh(&gateway, &token).await;
-    assert_eq!(answer.status, StatusCode::OK);
-    assert_eq!(answer.text("/session/id"), signed_in.text("/session/id"));
-    assert_eq!(answer.text("/user/username"), "Ann");
+    let response = refresh(&gateway, &token).await;
+    assert_eq!(response.status, StatusCode::OK);
+    assert_eq!(response.text("/session/id"), signed_in.text("/session/id"));
+    assert_eq!(response.text("/user/username"), "Ann");
     assert_ne!(
-        answer.text("/access_token"),
+        response.text("/access_token"),
         signed_in.text("/access_token")
     );
-    assert_ne!(answer.text("/refresh_token"), token);
-    assert!(answer.headers.get("set-cookie").is_none());
-    let next = refresh(&gateway, &answer.text("/refresh_token")).await;
+    assert_ne!(response.text("/refresh_token"), token);
+    assert!(response.headers.get("set-cookie").is_none());
+    let next = refresh(&gateway, &response.text("/refresh_token")).await;
     assert_eq!(next.status, StatusCode::OK);
 }
 
@@ -46,7 +46,7 @@ async fn parallel_refreshes_get_the_same_successor() {
     let mut successors: Vec<String> = calls
         .await
         .iter()
-        .map(|answer| answer.text("/refresh_token"))
+        .map(|response| response.text("/refresh_token"))
         .collect();
     successors.dedup();
     assert_eq!(successors.len(), 1);
@@ -92,8 +92,8 @@ async fn unknown_refresh_token_is_invalid_and_ends_nothing() {
 
 #[tokio::test]
 async fn refresh_token_ends_with_ttl_session_or_user() {
-    let short = |live: &mut Reloadable| {
-        Arc::get_mut(&mut live.tokens).unwrap().refresh_ttl = Duration::from_millis(1);
+    let short = |settings: &mut Reloadable| {
+        Arc::get_mut(&mut settings.tokens).unwrap().refresh_ttl = Duration::from_millis(1);
     };
     let gateway = gateway_with(short).await;
     let token = gateway.register().await.text("/refresh_token");

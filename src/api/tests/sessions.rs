@@ -5,8 +5,8 @@ use serde_json::json;
 
 use super::*;
 
-async fn bearer(answer: &TestResponse) -> String {
-    format!("Bearer {}", answer.text("/access_token"))
+async fn bearer(response: &TestResponse) -> String {
+    format!("Bearer {}", response.text("/access_token"))
 }
 
 #[tokio::test]
@@ -16,9 +16,9 @@ async fn sessions_are_listed_in_pages_newest_first() {
     let mut last = None;
     for _ in 0..2 {
         tokio::time::sleep(Duration::from_millis(2)).await;
-        let answer = gateway.login(EMAIL, PASSWORD).await;
-        ids.insert(0, answer.text("/session/id"));
-        last = Some(bearer(&answer).await);
+        let response = gateway.login(EMAIL, PASSWORD).await;
+        ids.insert(0, response.text("/session/id"));
+        last = Some(bearer(&response).await);
     }
     let last = last.unwrap();
     let headers = [("authorization", last.as_str())];
@@ -47,12 +47,12 @@ async fn sessions_of_other_users_are_not_found() {
     let headers = [("authorization", credential.as_str())];
     let path = format!("/sessions/{}", ann.text("/session/id"));
     for method in ["GET", "DELETE"] {
-        let answer = gateway.call(method, &path, &headers, "").await;
-        assert_eq!(answer.code(), "NOT_FOUND");
-        let answer = gateway
+        let response = gateway.call(method, &path, &headers, "").await;
+        assert_eq!(response.code(), "NOT_FOUND");
+        let response = gateway
             .call(method, "/sessions/nonsense", &headers, "")
             .await;
-        assert_eq!(answer.code(), "NOT_FOUND");
+        assert_eq!(response.code(), "NOT_FOUND");
         assert_eq!(
             gateway.call(method, &path, &[], "").await.code(),
             "UNAUTHENTICATED"
@@ -73,13 +73,13 @@ async fn ended_sessions_stay_listed_as_revoked() {
     let headers = [("authorization", credential.as_str())];
     let path = format!("/sessions/{}", first.text("/session/id"));
     for _ in 0..2 {
-        let answer = gateway.call("DELETE", &path, &headers, "").await;
-        assert_eq!(answer.status, StatusCode::NO_CONTENT);
+        let response = gateway.call("DELETE", &path, &headers, "").await;
+        assert_eq!(response.status, StatusCode::NO_CONTENT);
     }
     assert!(!gateway.is_session_active(&first.text("/session/id")).await);
     assert!(gateway.is_session_active(&second.text("/session/id")).await);
-    let answer = gateway.call("DELETE", "/sessions", &headers, "").await;
-    assert_eq!(answer.at("/revoked"), 1);
+    let response = gateway.call("DELETE", "/sessions", &headers, "").await;
+    assert_eq!(response.at("/revoked"), 1);
     assert!(!gateway.is_session_active(&second.text("/session/id")).await);
     assert!(gateway.is_session_active(&third.text("/session/id")).await);
     let revoked = gateway
@@ -103,8 +103,8 @@ async fn cookie_changes_require_same_origin() {
     ] {
         let headers = [("cookie", cookie.as_str()), refused];
         for path in [path.as_str(), "/sessions"] {
-            let answer = gateway.call("DELETE", path, &headers, "").await;
-            assert_eq!(answer.code(), "CSRF_REJECTED", "{refused:?} {path}");
+            let response = gateway.call("DELETE", path, &headers, "").await;
+            assert_eq!(response.code(), "CSRF_REJECTED", "{refused:?} {path}");
         }
     }
     assert!(gateway.is_session_active(&other).await);
@@ -112,8 +112,8 @@ async fn cookie_changes_require_same_origin() {
         ("cookie", cookie.as_str()),
         ("sec-fetch-site", "same-origin"),
     ];
-    let answer = gateway.call("DELETE", &path, &headers, "").await;
-    assert_eq!(answer.status, StatusCode::NO_CONTENT);
+    let response = gateway.call("DELETE", &path, &headers, "").await;
+    assert_eq!(response.status, StatusCode::NO_CONTENT);
     let read = gateway
         .call("GET", "/sessions", &[("cookie", cookie.as_str())], "")
         .await;
@@ -128,13 +128,13 @@ async fn cookie_of_ended_session_is_cleared() {
     let id = SessionId::parse(&signed_in.text("/session/id")).unwrap();
     let reason = crate::auth::session::EndReason::Admin;
     gateway.state.store.revoke(id, reason, None).await.unwrap();
-    let answer = gateway
+    let response = gateway
         .call("GET", "/sessions", &[("cookie", cookie.as_str())], "")
         .await;
-    assert_eq!(answer.code(), "SESSION_REVOKED");
-    assert!(answer.rejection.unwrap().clear_cookie);
+    assert_eq!(response.code(), "SESSION_REVOKED");
+    assert!(response.rejection.unwrap().clear_cookie);
     let credential = bearer(&signed_in).await;
     let headers = [("authorization", credential.as_str())];
-    let answer = gateway.call("GET", "/sessions", &headers, "").await;
-    assert!(!answer.rejection.unwrap().clear_cookie);
+    let response = gateway.call("GET", "/sessions", &headers, "").await;
+    assert!(!response.rejection.unwrap().clear_cookie);
 }

@@ -15,23 +15,23 @@ async fn registration_signs_the_user_in() {
         "email": "Ann@Example.com", "password": PASSWORD, "name": "Ann", "session_token": true,
         "roles": ["admin"], "is_admin": true,
     });
-    let answer = gateway
+    let response = gateway
         .call("POST", "/auth/signup", &headers, &body.to_string())
         .await;
-    assert_eq!(answer.status, StatusCode::CREATED);
-    assert_eq!(answer.text("/user/email"), EMAIL);
-    assert_eq!(answer.at("/user/roles"), &json!([]));
-    assert_eq!(answer.at("/session/device/name"), "Ann's phone");
-    assert_eq!(answer.at("/session/user_agent"), "test/1");
-    assert_eq!(answer.at("/session/current"), true);
-    assert_eq!(answer.at("/token_type"), "Bearer");
-    assert_eq!(answer.at("/expires_in"), 900);
-    let id = answer.text("/session/id");
-    assert_eq!(answer.headers.get("x-session-id").unwrap(), id.as_str());
-    let token = answer.text("/session_token");
-    assert_eq!(answer.cookie(), format!("__Host-portcullis={token}"));
+    assert_eq!(response.status, StatusCode::CREATED);
+    assert_eq!(response.text("/user/email"), EMAIL);
+    assert_eq!(response.at("/user/roles"), &json!([]));
+    assert_eq!(response.at("/session/device/name"), "Ann's phone");
+    assert_eq!(response.at("/session/user_agent"), "test/1");
+    assert_eq!(response.at("/session/current"), true);
+    assert_eq!(response.at("/token_type"), "Bearer");
+    assert_eq!(response.at("/expires_in"), 900);
+    let id = response.text("/session/id");
+    assert_eq!(response.headers.get("x-session-id").unwrap(), id.as_str());
+    let token = response.text("/session_token");
+    assert_eq!(response.cookie(), format!("__Host-portcullis={token}"));
     assert_eq!(
-        claims(&answer.text("/access_token")).session,
+        claims(&response.text("/access_token")).session,
         SessionId::parse(&id)
     );
     assert!(gateway.is_session_active(&id).await);
@@ -42,10 +42,10 @@ async fn registration_signs_the_user_in() {
 
 #[tokio::test]
 async fn registration_can_be_closed() {
-    let gateway = gateway_with(|live| live.identity.registration_open = false).await;
+    let gateway = gateway_with(|settings| settings.identity.registration_open = false).await;
     let body = json!({"email": EMAIL, "password": PASSWORD});
-    let answer = gateway.post("/auth/register", &body).await;
-    assert_eq!(answer.code(), "REGISTRATION_CLOSED");
+    let response = gateway.post("/auth/register", &body).await;
+    assert_eq!(response.code(), "REGISTRATION_CLOSED");
 }
 
 #[tokio::test]
@@ -93,8 +93,8 @@ async fn every_invalid_field_is_reported() {
 async fn bodies_must_be_json_and_small() {
     let gateway = gateway().await;
     let text = [("content-type", "text/plain")];
-    let answer = gateway.call("POST", "/auth/login", &text, "").await;
-    assert_eq!(answer.code(), "UNSUPPORTED_MEDIA_TYPE");
+    let response = gateway.call("POST", "/auth/login", &text, "").await;
+    assert_eq!(response.code(), "UNSUPPORTED_MEDIA_TYPE");
     let large = json!({"email": "x".repeat(70_000)});
     assert_eq!(
         gateway.post("/auth/login", &large).await.code(),
@@ -112,9 +112,9 @@ async fn login_accepts_email_or_username_in_any_case() {
     let gateway = gateway().await;
     gateway.register().await;
     for login in ["ann@example.com", " ANN@example.com ", "ann", "ANN"] {
-        let answer = gateway.login(login, PASSWORD).await;
-        assert_eq!(answer.status, StatusCode::OK, "{login}");
-        assert!(answer.at("/session_token").is_null());
+        let response = gateway.login(login, PASSWORD).await;
+        assert_eq!(response.status, StatusCode::OK, "{login}");
+        assert!(response.at("/session_token").is_null());
     }
     let body = json!({"username": "ann", "password": PASSWORD});
     assert_eq!(
@@ -136,9 +136,9 @@ async fn unknown_wrong_and_disabled_get_the_same_response() {
     let accounts = &gateway.state.accounts;
     accounts.change_user(&id, patch, PASSWORDS).await.unwrap();
     let disabled = gateway.login(EMAIL, PASSWORD).await;
-    for answer in [&wrong, &unknown, &disabled] {
-        assert_eq!(answer.code(), "INVALID_CREDENTIALS");
-        assert_eq!(answer.headers, wrong.headers);
+    for response in [&wrong, &unknown, &disabled] {
+        assert_eq!(response.code(), "INVALID_CREDENTIALS");
+        assert_eq!(response.headers, wrong.headers);
     }
     assert_eq!(gateway.count_events("sign_in_failed").await, 3);
 }
@@ -197,14 +197,14 @@ async fn known_addresses_survive_distributed_failures() {
 
 #[tokio::test]
 async fn attempts_are_counted_regardless_of_outcome() {
-    let limit = |live: &mut Reloadable| live.identity.attempts_per_address.limit = 3;
+    let limit = |settings: &mut Reloadable| settings.identity.attempts_per_address.limit = 3;
     let gateway = gateway_with(limit).await;
     gateway.register().await;
     gateway.login(EMAIL, PASSWORD).await;
     gateway.login("bob@example.com", "x").await;
-    let answer = gateway.login(EMAIL, PASSWORD).await;
-    assert_eq!(answer.code(), "RATE_LIMITED");
-    assert_eq!(answer.rejection.unwrap().decisions.len(), 1);
+    let response = gateway.login(EMAIL, PASSWORD).await;
+    assert_eq!(response.code(), "RATE_LIMITED");
+    assert_eq!(response.rejection.unwrap().decisions.len(), 1);
     let other = gateway.from("192.0.2.2");
     assert_eq!(other.login(EMAIL, PASSWORD).await.status, StatusCode::OK);
 }
@@ -257,7 +257,7 @@ async fn repeated_sign_in_ends_the_previous_session() {
     assert_eq!(second.status, StatusCode::OK);
     assert!(!gateway.is_session_active(&first.text("/session/id")).await);
     assert!(gateway.is_session_active(&second.text("/session/id")).await);
-    // Another user's session is not touched, and a token that was chosen by somebody is not taken.
+    // Another user's session is not touched, and a token chosen by the client is not adopted.
     let body = json!({"email": "bob@example.com", "password": PASSWORD}).to_string();
     let held = second.cookie();
     let headers = [("cookie", held.as_str())];
@@ -279,12 +279,12 @@ async fn session_limit_evicts_or_rejects() {
     assert!(!gateway.is_session_active(&first).await);
     assert_eq!(gateway.count_events("evicted").await, 1);
 
-    let strict = gateway_with(|live| live.sessions.on_limit = OnSessionLimit::Reject).await;
+    let strict = gateway_with(|settings| settings.sessions.on_limit = OnSessionLimit::Reject).await;
     strict.register().await;
     strict.login(EMAIL, PASSWORD).await;
     strict.login(EMAIL, PASSWORD).await;
-    let answer = strict.login(EMAIL, PASSWORD).await;
-    assert_eq!(answer.code(), "SESSION_LIMIT_REACHED");
+    let response = strict.login(EMAIL, PASSWORD).await;
+    assert_eq!(response.code(), "SESSION_LIMIT_REACHED");
 }
 
 #[tokio::test]
@@ -306,13 +306,13 @@ async fn cross_site_sign_in_and_sign_out_are_rejected() {
             "/auth/logout",
         ] {
             let headers = [header, ("cookie", cookie.as_str())];
-            let answer = gateway.call("POST", path, &headers, &body).await;
-            assert_eq!(answer.code(), "CSRF_REJECTED", "{header:?} {path}");
+            let response = gateway.call("POST", path, &headers, &body).await;
+            assert_eq!(response.code(), "CSRF_REJECTED", "{header:?} {path}");
         }
     }
     let silent = [("cookie", cookie.as_str())];
-    let answer = gateway.call("POST", "/auth/logout", &silent, "").await;
-    assert_eq!(answer.code(), "CSRF_REJECTED");
-    let answer = gateway.call("POST", "/auth/login", &[ORIGIN], &body).await;
-    assert_eq!(answer.status, StatusCode::OK);
+    let response = gateway.call("POST", "/auth/logout", &silent, "").await;
+    assert_eq!(response.code(), "CSRF_REJECTED");
+    let response = gateway.call("POST", "/auth/login", &[ORIGIN], &body).await;
+    assert_eq!(response.status, StatusCode::OK);
 }

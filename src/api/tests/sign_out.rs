@@ -18,9 +18,9 @@ async fn sign_out_ends_session_and_revokes_token() {
     let bearer = format!("Bearer {token}");
     let headers = [("authorization", bearer.as_str())];
     for _ in 0..2 {
-        let answer = gateway.call("POST", "/auth/logout", &headers, "").await;
-        assert_eq!(answer.status, StatusCode::NO_CONTENT);
-        assert!(answer.info.clear_cookie);
+        let response = gateway.call("POST", "/auth/logout", &headers, "").await;
+        assert_eq!(response.status, StatusCode::NO_CONTENT);
+        assert!(response.info.clear_cookie);
     }
     assert!(!gateway.is_session_active(&id).await);
     let key = claims(&token).blacklist_key;
@@ -34,8 +34,8 @@ async fn sign_out_ends_session_and_revokes_token() {
         .sessions_ended
         .with_label_values(&["sign_out"]);
     assert_eq!(ended.get(), 1);
-    let nobody = gateway.call("POST", "/auth/signout", &[], "").await;
-    assert_eq!(nobody.status, StatusCode::NO_CONTENT);
+    let anonymous = gateway.call("POST", "/auth/signout", &[], "").await;
+    assert_eq!(anonymous.status, StatusCode::NO_CONTENT);
 }
 
 #[tokio::test]
@@ -50,9 +50,9 @@ async fn sign_out_with_two_cookies_clears_them() {
         https: false,
         host: HOST.to_owned(),
     });
-    let answer = read_response(gateway.router.clone().oneshot(request).await.unwrap()).await;
-    assert_eq!(answer.code(), "AMBIGUOUS_CREDENTIALS");
-    assert!(answer.rejection.unwrap().clear_cookie);
+    let response = read_response(gateway.router.clone().oneshot(request).await.unwrap()).await;
+    assert_eq!(response.code(), "AMBIGUOUS_CREDENTIALS");
+    assert!(response.rejection.unwrap().clear_cookie);
 }
 
 #[tokio::test]
@@ -61,8 +61,8 @@ async fn cookie_and_expired_token_can_sign_out() {
     let signed_in = gateway.register().await;
     let cookie = signed_in.cookie();
     let headers = [("cookie", cookie.as_str()), ORIGIN];
-    let answer = gateway.call("POST", "/auth/logout", &headers, "").await;
-    assert_eq!(answer.status, StatusCode::NO_CONTENT);
+    let response = gateway.call("POST", "/auth/logout", &headers, "").await;
+    assert_eq!(response.status, StatusCode::NO_CONTENT);
     assert!(
         !gateway
             .is_session_active(&signed_in.text("/session/id"))
@@ -83,8 +83,8 @@ async fn cookie_and_expired_token_can_sign_out() {
         https: false,
         host: HOST.to_owned(),
     });
-    let answer = read_response(gateway.router.clone().oneshot(request).await.unwrap()).await;
-    assert_eq!(answer.status, StatusCode::NO_CONTENT);
+    let response = read_response(gateway.router.clone().oneshot(request).await.unwrap()).await;
+    assert_eq!(response.status, StatusCode::NO_CONTENT);
     assert!(
         !gateway
             .is_session_active(&signed_in.text("/session/id"))

@@ -1,5 +1,5 @@
-//! Who may talk to the admin listener. A page in an operator's browser may not: neither by naming
-//! the address itself, nor by a name of its own that resolves to it (DNS rebinding).
+//! Access control of the admin listener. Pages in an operator's browser must not call it, neither
+//! by its address nor through a host name that resolves to it (DNS rebinding).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,21 +19,22 @@ use crate::pipeline::same_origin::origin_matches_host;
 use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::{DisclosedDetails, Refusal, Rejection};
 
-/// Rejects host names that are not the admin listener's, and calls from other sites' pages.
+/// Rejects foreign host names and calls from pages of other sites.
 pub(super) async fn require_same_site(
-    State(desk): State<AdminState>,
+    State(state): State<AdminState>,
     Extension(snapshot): Extension<Arc<Snapshot>>,
     request: Request,
     next: Next,
 ) -> Response {
     let names = AllowedHosts {
-        machine: desk.host_name.as_deref(),
+        machine: state.host_name.as_deref(),
         configured: snapshot.settings.admin_names.as_deref(),
     };
     match check_site(names, request.version(), request.uri(), request.headers()) {
         Ok(()) => next.run(request).await,
         Err(reason) => {
-            desk.events
+            state
+                .events
                 .record(Event::new(EventKind::AdminRefused).detail(reason));
             let disclosed = DisclosedDetails {
                 message: Some(reason),
@@ -48,11 +49,11 @@ pub(super) async fn require_same_site(
     }
 }
 
-/// The names by which the admin listener may be called, in lower case.
+/// The host names that the admin listener accepts, in lower case.
 #[derive(Debug, Clone, Copy)]
 struct AllowedHosts<'a> {
     machine: Option<&'a str>,
-    /// `None`: by any name.
+    /// `None` accepts any name.
     configured: Option<&'a [String]>,
 }
 
@@ -65,11 +66,11 @@ fn check_site(
     let mut hosts = headers.get_all(header::HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
         (Some(host), None) => Some(host.to_str().unwrap_or_default()),
-        // No browser sends it. Health checks of load balancers do.
+        // Browsers never omit it; health checks of load balancers do.
         (None, _) if version == Version::HTTP_10 => None,
         _ => return Err("The request must have exactly one Host header."),
     };
-    // A target in absolute form names a host too; it has to pass like the header.
+    // An absolute-form target names a host too and is checked like the header.
     let target = uri.authority().map(Authority::as_str);
     if ![host, target]
         .into_iter()
@@ -95,7 +96,7 @@ fn check_site(
 }
 
 impl AllowedHosts<'_> {
-    /// Whether a host is a loopback name, an address, or a name of the list; with or without port.
+    /// Whether a host, with or without port, is a loopback name, an address or an allowed name.
     fn contains(self, host: &str) -> bool {
         let Ok(authority) = host.parse::<Authority>() else {
             return false;
@@ -116,9 +117,9 @@ impl AllowedHosts<'_> {
     }
 }
 
-/// Asks for the admin token; without one in the configuration nobody is an operator.
+/// Requires the admin token. Without a configured token every call is forbidden.
 pub(super) async fn require_operator(
-    State(desk): State<AdminState>,
+    State(state): State<AdminState>,
     Extension(snapshot): Extension<Arc<Snapshot>>,
     request: Request,
     next: Next,
@@ -130,7 +131,7 @@ pub(super) async fn require_operator(
         Err(refusal) => {
             if refusal == Refusal::Unauthenticated {
                 let event = Event::new(EventKind::AdminRefused).detail("no or a wrong admin token");
-                desk.events.record(event);
+                state.events.record(event);
             }
             Rejection::from(refusal).into_response()
         }
@@ -148,7 +149,7 @@ fn check_token(wanted: Option<&str>, headers: &HeaderMap) -> Result<(), Refusal>
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
         _ => return Err(Refusal::Unauthenticated),
     };
-    // Hashes have one length: the comparison tells nothing, not even how long the token is.
+    // Hashes have equal length, so the comparison does not reveal the token's length.
     let hash = |text: &str| Sha256::digest(text.as_bytes());
     if bool::from(hash(presented).ct_eq(&hash(wanted))) {
         Ok(())
