@@ -180,7 +180,7 @@ fn token_inspect_does_not_verify() {
         format!("{output}{problem}")
     };
     let inspected = inspect(&expired);
-    assert!(inspected.contains("refused: it expired"), "{inspected}");
+    assert!(inspected.contains("refused: expired at"), "{inspected}");
     let valid = modified_claims(&hs256(&expired), &json!({ "exp": now() + 60 }));
     let inspected = inspect(&valid);
     assert!(inspected.contains("verdict accepted"), "{inspected}");
