@@ -1,5 +1,4 @@
-//! The way from the wire to the front desk and back: the gateway's own endpoints on a public
-//! listener.
+//! Adapter between Pingora's session and the router of the gateway's own endpoints.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,12 +18,12 @@ use crate::pipeline::local_response::{clearing_headers, limit_headers, rejection
 use crate::rejection::{Refusal, Rejection};
 use crate::routing::endpoints;
 
-/// Bytes of a body that is read whoever sends it.
+/// Largest body in bytes that is read from any caller.
 const MAX_BODY: usize = 64 * 1024;
-/// How long the whole of it may take.
+/// How long the body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Answers a call to an endpoint.
+/// Serves a call to one of the gateway's own endpoints.
 ///
 /// # Errors
 /// The client went away.
@@ -67,7 +66,7 @@ pub(super) async fn serve(
     local_response::write(session, ctx, head.status, headers, body, true).await
 }
 
-/// Records what is known of a response with a body of its own, and returns the headers that it needs.
+/// Records the outcome of a response with a body of its own, and returns the headers that it needs.
 fn info_headers(
     session: &Session,
     ctx: &mut RequestContext,
@@ -78,7 +77,7 @@ fn info_headers(
         ctx.session = info.session;
     }
     let mut headers = match info.rejection {
-        // A page; log and metrics have it as that of any other endpoint.
+        // A status page, recorded in log and metrics like any other endpoint.
         Some(mut rejection) => {
             ctx.refusal = Some(rejection.refusal);
             ctx.record_rejection(&mut rejection);
@@ -95,7 +94,7 @@ fn info_headers(
     headers
 }
 
-/// Builds the call: the head as it came, the prefix taken off, the body read, the caller found out.
+/// Builds the call: the original head, the path without the prefix, the body, and the caller.
 async fn build_call(
     session: &mut Session,
     ctx: &mut RequestContext,
@@ -119,11 +118,11 @@ async fn build_call(
     }
     extensions.insert(Arc::clone(&ctx.snapshot));
     extensions.insert(ctx.request_id.clone());
-    let known =
+    let is_authenticated =
         endpoints::needs_caller(&ctx.method, below) && identify(session, ctx, extensions).await;
     let most = endpoints::max_body_bytes(below);
-    // Nobody's large body is read.
-    if known || most <= MAX_BODY {
+    // An anonymous caller's large body is not read.
+    if is_authenticated || most <= MAX_BODY {
         match read_body(session, most).await? {
             Ok(body) => *call.body_mut() = Body::from(body),
             Err(refusal) => return Ok(Err(refusal)),
@@ -132,7 +131,7 @@ async fn build_call(
     Ok(Ok(call))
 }
 
-/// Finds out who calls, and tells whether it is somebody.
+/// Identifies the caller. `false`: the call is anonymous.
 async fn identify(
     session: &Session,
     ctx: &mut RequestContext,
@@ -148,13 +147,13 @@ async fn identify(
     ctx.store_time = waited;
     match found {
         Ok(identity) => {
-            let known = identity.is_some();
+            let is_authenticated = identity.is_some();
             if let Some(identity) = &identity {
                 ctx.record_identity(identity);
                 ctx.record_session_use(identity);
             }
             extensions.insert(Caller(Ok(identity)));
-            known
+            is_authenticated
         }
         Err(mut rejection) => {
             // Also for the log of an endpoint that needs no caller.

@@ -1,6 +1,6 @@
-//! Authentication of connections: NTLM and Negotiate authenticate the connection that carries a
-//! request, so an upstream connection that has seen them serves one client connection only, and ends
-//! with it.
+//! Connection-bound authentication. NTLM and Negotiate authenticate the connection that carries a
+//! request, so an upstream connection that has seen them serves only one client connection, and is
+//! closed with it.
 
 use std::os::fd::RawFd;
 use std::sync::{Arc, OnceLock};
@@ -11,10 +11,10 @@ use parking_lot::Mutex;
 
 use crate::upstream::{ChosenServer, PinnedServer, Upstream};
 
-/// Upstreams of one client connection whose server is kept.
+/// Maximum number of upstreams with a pinned server per client connection.
 const MAX_PINNED: usize = 16;
 
-/// The upstream connections that belong to one client connection; none, mostly.
+/// The upstream connections that belong to one client connection; usually none.
 #[derive(Debug, Default)]
 pub struct OwnConnections(OnceLock<Arc<Owner>>);
 
@@ -23,25 +23,25 @@ pub struct OwnConnections(OnceLock<Arc<Owner>>);
 pub(super) struct Owner {
     key: u64,
     open: Mutex<Vec<Arc<Slot>>>,
-    /// The server that each upstream's requests go to: another one would know no handshake.
+    /// The server of each upstream: another one would not know the handshake.
     pinned: Mutex<Vec<PinnedServer>>,
 }
 
-/// One upstream connection: its descriptor for as long as it is open.
+/// One upstream connection: its descriptor while it is open.
 #[derive(Debug, Default)]
 pub(super) struct Slot(Mutex<Option<RawFd>>);
 
 impl OwnConnections {
-    /// The owner, for a request with such credentials and for all that follow on its connection.
+    /// The owner, for a request with such credentials and for all later ones on its connection.
     pub(super) fn of_request(&self, fields: &HeaderMap) -> Option<&Arc<Owner>> {
-        let asks = |fields: &HeaderMap| {
+        let has_credentials = |fields: &HeaderMap| {
             let credentials = fields.get_all(header::AUTHORIZATION);
             credentials
                 .iter()
                 .any(|value| is_connection_scheme(value.as_bytes()))
         };
         match self.0.get() {
-            None if asks(fields) => Some(self.claim()),
+            None if has_credentials(fields) => Some(self.claim()),
             owner => owner,
         }
     }
@@ -73,7 +73,7 @@ impl Owner {
         self.key
     }
 
-    /// Notes a new connection.
+    /// Records a new connection.
     pub(super) fn record_opened(&self, slot: &Arc<Slot>, descriptor: RawFd) {
         *slot.0.lock() = Some(descriptor);
         let mut open = self.open.lock();
@@ -81,7 +81,7 @@ impl Owner {
         open.push(Arc::clone(slot));
     }
 
-    /// The server that an upstream's requests go to, if it is still in rotation.
+    /// The pinned server of an upstream, if it is still in rotation.
     pub(super) fn server(&self, upstream: &Upstream) -> Option<ChosenServer> {
         let pinned = self.pinned.lock();
         pinned
@@ -89,7 +89,7 @@ impl Owner {
             .find_map(|pinned| upstream.choose_again(pinned))
     }
 
-    /// Keeps the server of an upstream.
+    /// Pins the server of an upstream.
     pub(super) fn pin(&self, chosen: &ChosenServer) {
         let mut pinned = self.pinned.lock();
         pinned.retain(|other| !other.is_of_same_upstream(chosen));
@@ -107,7 +107,7 @@ impl Slot {
 
     fn close(&self) {
         if let Some(descriptor) = *self.0.lock() {
-            // The upstream may have closed it this moment, which is as good.
+            // The upstream may just have closed it, which has the same effect.
             let _ = shutdown(descriptor, Shutdown::Both);
         }
     }

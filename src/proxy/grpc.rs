@@ -1,10 +1,10 @@
-//! gRPC over HTTP/2: what a call is, and where one message of a stream ends.
+//! gRPC over HTTP/2: recognizes calls and follows the messages of a stream.
 
 use http::{HeaderMap, Method, header};
 
 use crate::pipeline::local_response::GRPC;
 
-/// Bytes before a message: a flag, and the message's length.
+/// Length of the prefix of a message: a flag and the message's length.
 const PREFIX: usize = 5;
 
 /// Whether a request is a gRPC call. gRPC-Web is another protocol.
@@ -23,24 +23,24 @@ fn is_media_type(content: &[u8]) -> bool {
     begins && matches!(content.get(length), None | Some(b'+' | b';' | b' '))
 }
 
-/// Follows the messages of a request body, to know the length of each.
+/// Follows the messages of a request body, to check the length of each.
 #[derive(Debug, Default)]
 pub struct Messages {
     prefix: [u8; PREFIX],
     filled: usize,
-    /// Bytes of the message that are still to come.
+    /// Bytes of the message that have not arrived yet.
     left: u64,
 }
 
-/// A message is longer than allowed.
+/// A message that is longer than allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct MessageTooLong;
 
 impl Messages {
-    /// Follows further bytes.
+    /// Parses further bytes.
     ///
     /// # Errors
-    /// A message among them is longer than `most`.
+    /// One of the messages is longer than `most`.
     pub(super) fn pass(&mut self, mut bytes: &[u8], most: u64) -> Result<(), MessageTooLong> {
         while !bytes.is_empty() {
             if self.left > 0 {

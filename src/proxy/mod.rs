@@ -1,4 +1,4 @@
-//! Sockets and HTTP engines.
+//! Public listeners and the HTTP engine.
 
 pub mod connection;
 pub mod connection_auth;

@@ -1,4 +1,4 @@
-//! What one request has learned on its way.
+//! State of one request.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -29,17 +29,17 @@ use crate::telemetry::trace_id::TraceId;
 use crate::upstream::ChosenServer;
 
 tokio::task_local! {
-    /// The request that the current task is about to hand to Pingora: the one way to tell
-    /// `new_ctx` whose request it is for.
+    /// The request that the current task is about to hand to Pingora: the only way for
+    /// `new_ctx` to learn which request it is for.
     pub(super) static REQUEST: Arrival;
 }
 
-/// What is known of a request before its head is understood.
+/// The facts about a request before its head is parsed.
 #[derive(Debug, Clone)]
 pub struct Arrival {
     pub peer: Arc<Peer>,
     pub control: Arc<StreamControl>,
-    /// The host without its port, where the head was read by us.
+    /// The host without its port, where the gateway parsed the head.
     pub host: Option<String>,
     pub at: Instant,
 }
@@ -55,8 +55,8 @@ impl Arrival {
     }
 }
 
-/// One request. Dropping it writes the access log and the metrics, also when the request is cut off
-/// in the middle and no hook of Pingora's runs any more.
+/// One request. Dropping it writes the access log and the metrics, also when the request is aborted
+/// and none of Pingora's hooks runs any more.
 pub struct RequestContext {
     pub arrival: Arrival,
     pub worker: Arc<Worker>,
@@ -76,40 +76,40 @@ pub struct RequestContext {
     /// Set once the request may go to an upstream.
     pub admitted: Option<Admitted>,
     pub refusal: Option<Refusal>,
-    /// Why, for the log.
+    /// The reason for the log.
     pub reason: Option<Reason>,
-    /// What decided the refusal, for the log.
+    /// The grounds of the rejection, for the log.
     pub grounds: Option<Box<RejectionDetails>>,
     pub status: u16,
     pub authenticated: bool,
-    /// Answered by the gateway's own endpoints.
+    /// Served by the gateway's own endpoints.
     pub is_api_call: bool,
-    /// Whom a request without permit is from, for the log.
+    /// The user of a request without a permit, for the log.
     pub user: Option<String>,
     pub session: Option<SessionId>,
-    /// The messages of a gRPC call; `None`: it is none.
+    /// The messages of a gRPC call; `None`: the request is no such call.
     pub grpc: Option<Messages>,
     pub store_time: Duration,
     pub attempts: UpstreamAttempts,
     pub upstream_time: Option<Duration>,
     pub body_received: u64,
     pub body_sent: u64,
-    /// What was passed on of the upstream's response, for a request that is dropped in the middle.
+    /// The part of the upstream's response that was passed on, for a request that is aborted.
     pub forwarded: ForwardedResponse,
     pub started_wall: SystemTime,
 }
 
-/// What is known of a request that may go to an upstream.
+/// The state of a request that may go to an upstream.
 pub struct Admitted {
     pub permit: Permit,
     /// Lets the request be closed from outside.
     pub registration: StreamRegistration,
-    /// A gRPC call over HTTP/2 on both sides, which may last as long as the client wants. The media type
-    /// alone is the client's claim, and lifts no limit.
+    /// A gRPC call over HTTP/2 on both sides, which may last as long as the client wants. The media
+    /// type alone is the client's claim, and lifts no limit.
     pub is_grpc_stream: bool,
 }
 
-/// What is known of the attempts to send a request to a server of its upstream.
+/// The attempts to send a request to a server of its upstream.
 #[derive(Default)]
 pub struct UpstreamAttempts {
     /// The server of the current attempt.
@@ -120,7 +120,7 @@ pub struct UpstreamAttempts {
     pub sent: usize,
     /// When the current attempt started.
     pub started: Option<Instant>,
-    /// How the last attempt failed, and why: the response if no other server is left.
+    /// The last failure and its reason: the response if no other server is left.
     pub last_failure: Option<(Refusal, Option<Reason>)>,
     /// The pooled connection was stale: the next one has to be new.
     pub needs_new_connection: bool,
@@ -132,7 +132,7 @@ pub struct UpstreamAttempts {
     pub close_after_response: bool,
 }
 
-/// How far an upstream's response has been passed on.
+/// How much of an upstream's response has been passed on.
 #[derive(Debug, Default)]
 pub struct ForwardedResponse {
     /// 0: its head has not been passed on.
@@ -177,7 +177,7 @@ impl RequestContext {
         }
     }
 
-    /// The listener that the request came in by.
+    /// The listener that received the request.
     pub(super) fn listener(&self) -> Option<(&settings::Listener, &settings::ReloadableListener)> {
         let index = self.arrival.peer.listener;
         Some((
@@ -190,7 +190,7 @@ impl RequestContext {
         Some(self.listener()?.0.limits.keepalive.as_secs())
     }
 
-    /// Records who sends the request, to which host, and under which identifier.
+    /// Records the head of the request, its host, and its identifier.
     pub(super) fn record_head(&mut self, head: &Parts) {
         self.method = head.method.clone();
         self.path = head.uri.path().to_owned();
@@ -218,7 +218,7 @@ impl RequestContext {
         ));
     }
 
-    /// What the decision reads; `None` before the head was recorded.
+    /// The input of the decision; `None` before the head was recorded.
     pub(super) fn facts<'a>(&'a self, head: &'a Parts) -> Option<RequestFacts<'a>> {
         let field = self.host_header.as_ref();
         Some(RequestFacts {
@@ -276,7 +276,7 @@ impl RequestContext {
         self.admitted.as_ref().is_some_and(|it| it.is_grpc_stream)
     }
 
-    /// Notes for the log why the request was rejected, and whose it was.
+    /// Records for the log why the request was rejected, and whose it was.
     pub(super) fn record_rejection(&mut self, rejection: &mut Rejection) {
         self.reason = rejection.reason.or(self.reason);
         if let Some(mut details) = rejection.take_details() {
@@ -290,7 +290,7 @@ impl RequestContext {
         }
     }
 
-    /// Records whom the request is from, for the log.
+    /// Records the caller of the request, for the log.
     pub(super) fn record_identity(&mut self, identity: &Identity) {
         self.user = Some(identity.user().to_owned());
         self.session = identity.session().map(|session| session.id);
@@ -305,7 +305,8 @@ impl Drop for RequestContext {
     }
 }
 
-/// Does the work; tells how long it waited. For what ends at once no clock is read.
+/// Runs the future, and returns with its output how long it waited. For a future that is ready at
+/// once no clock is read.
 pub(super) async fn measure_wait<T>(work: impl Future<Output = T>) -> (T, Duration) {
     let (mut work, mut since) = (pin!(work), None);
     poll_fn(|cx| match work.as_mut().poll(cx) {

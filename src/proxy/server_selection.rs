@@ -1,4 +1,4 @@
-//! Which server of its upstream an admitted request is sent to.
+//! Selection of the server for an admitted request.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -33,8 +33,8 @@ pub(super) fn select(
     })
 }
 
-/// Returns what a consistent hash reads. A request that lacks it is hashed by its address, as it is
-/// counted by its address for limits.
+/// Returns the input of a consistent hash. A request that lacks it is hashed by its address, as it
+/// is counted by its address for limits.
 fn hash_input(key: &HashKey, permit: &Permit, headers: &HeaderMap, client: IpAddr) -> Vec<u8> {
     let identity = permit.identity.as_ref();
     let found = match key {

@@ -1,5 +1,5 @@
 //! One worker: a thread with its own runtime, its own connection to the store and its own pool of
-//! upstream connections, so that a request never leaves it.
+//! upstream connections. A request stays on its worker.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::telemetry::logging::{AccessLog, AccessRecord};
 use crate::telemetry::metrics::{ConnectionRefusal, Metrics, NO_ROUTE};
 use crate::telemetry::request_id::RequestId;
 
-/// What a request finds on its worker.
+/// The services that a request uses on its worker.
 pub struct Worker {
     pub index: usize,
     pub snapshot: Arc<ArcSwap<Snapshot>>,
@@ -47,7 +47,7 @@ impl Worker {
         self.snapshot.load_full()
     }
 
-    /// The decision-maker for one configuration.
+    /// The admission for one configuration.
     pub fn admission<'a>(
         &'a self,
         current: &'a Snapshot,
@@ -154,7 +154,7 @@ impl Worker {
     }
 }
 
-/// Why a request was refused, if it was: the reason that was found, else what the code means.
+/// Why a request was refused, if it was: the specific reason, else the default one of the refusal.
 fn reason_of(ctx: &RequestContext) -> &'static str {
     match (ctx.reason, ctx.refusal) {
         (Some(reason), _) => reason.as_str(),
@@ -163,7 +163,8 @@ fn reason_of(ctx: &RequestContext) -> &'static str {
     }
 }
 
-/// Notes how far the response came of a request that was dropped before it could be measured.
+/// Records how much of the response was passed on for a request that was dropped before it was
+/// measured.
 fn note_dropped(ctx: &mut RequestContext) {
     if ctx.status != 0 {
         return;
@@ -186,7 +187,7 @@ fn note_dropped(ctx: &mut RequestContext) {
     }
 }
 
-/// Notes why the gateway closed an open response, where nothing else has said so.
+/// Records why the gateway closed an open response, unless a reason is recorded already.
 fn note_closing(ctx: &mut RequestContext) {
     let control = &ctx.arrival.control;
     let late = control.idle_timer.has_expired() || control.body_rate.is_late();
@@ -199,7 +200,7 @@ fn note_closing(ctx: &mut RequestContext) {
     });
 }
 
-/// Notes a client that took nothing, where nothing else has said so.
+/// Records a client that took nothing, unless a reason is recorded already.
 fn note_stall(ctx: &mut RequestContext) {
     if ctx.reason.is_none() && ctx.arrival.control.is_stalled() {
         ctx.reason = Some(Reason::ClientStalled);

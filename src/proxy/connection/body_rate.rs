@@ -1,40 +1,40 @@
-//! How fast a client sends the body of its request.
+//! Minimum rate at which a client sends the body of its request.
 //!
-//! A body that drips holds a connection of the upstream for as long as it likes. So it has to average
-//! a rate. It costs a counter for each piece and no timer: the rates of all of a worker's requests are
-//! looked at now and then, like the silences of their upstreams.
+//! A body that drips holds an upstream connection for as long as the client likes, so it has to
+//! keep an average rate. The cost is a counter per piece and no timer: the rates of all of a
+//! worker's requests are checked at intervals, together with their idle timers.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// A body may take this long whatever it brings.
+/// Time that every body is allowed, whatever its rate.
 const GRACE: Duration = Duration::from_secs(20);
 
-/// The rate of one request body, from when its upstream wants it.
+/// The rate of one request body, from the moment when its upstream expects it.
 #[derive(Debug, Default)]
 pub struct BodyRate {
     /// Bytes per second; 0: not measured.
     minimum: AtomicU64,
     received: AtomicU64,
     late: AtomicBool,
-    /// The first look.
+    /// The first check.
     since: Mutex<Option<Instant>>,
 }
 
 impl BodyRate {
-    /// Begins to measure.
+    /// Starts measuring.
     pub fn begin(&self, minimum: u64) {
         self.minimum.store(minimum, Ordering::Relaxed);
     }
 
-    /// Takes note of a piece.
+    /// Counts a piece of the body.
     pub fn count(&self, bytes: usize) {
         self.received.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Ends the measuring: the body is complete.
+    /// Stops measuring: the body is complete.
     pub fn end(&self) {
         self.minimum.store(0, Ordering::Relaxed);
     }
@@ -44,7 +44,7 @@ impl BodyRate {
         self.late.load(Ordering::Acquire)
     }
 
-    /// Whether the body has fallen behind its rate. `excused`: somebody else is what it waits for.
+    /// Whether the body has fallen behind its rate. `excused`: the body waits for the upstream.
     pub fn check(&self, now: Instant, excused: impl Fn() -> bool) -> bool {
         let minimum = self.minimum.load(Ordering::Relaxed);
         if minimum == 0 {
@@ -66,7 +66,7 @@ impl BodyRate {
 mod tests {
     use super::*;
 
-    /// The second at which a body of that many bytes per second is late, within five minutes.
+    /// The second at which a body of that rate is late, within five minutes.
     fn late_at(minimum: u64, rate: usize, excused: bool) -> Option<u64> {
         let (body, start) = (BodyRate::default(), Instant::now());
         body.begin(minimum);

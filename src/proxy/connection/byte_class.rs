@@ -1,6 +1,6 @@
-//! Which octets HTTP allows where.
+//! Octets that HTTP allows in names and values.
 
-/// The bytes of a token; a table, because every byte of every name is looked up.
+/// The bytes of a token. A table, because every byte of every name is looked up.
 #[expect(clippy::indexing_slicing, reason = "checked when it is compiled")]
 const TOKEN: [bool; 256] = {
     let mut table = [false; 256];
@@ -41,8 +41,8 @@ pub(super) fn is_field_byte(byte: u8) -> bool {
     (byte >= 0x20) & (byte != 0x7f) | (byte == b'\t')
 }
 
-/// Whether all are such. It does not leave early and adds up bytes, not booleans: so many are compared
-/// at once.
+/// Whether all bytes are field bytes. Adding up bytes without an early return lets the compiler
+/// vectorize the comparison.
 pub(super) fn are_field_bytes(bytes: &[u8]) -> bool {
     let bad = |bad, byte: &u8| bad | u8::from(!is_field_byte(*byte));
     bytes.iter().fold(0, bad) == 0

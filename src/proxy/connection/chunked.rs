@@ -1,7 +1,7 @@
-//! The strict reading of a chunked request body (RFC 9112, section 7.1).
+//! Strict parser of a chunked request body (RFC 9112, section 7.1).
 //!
-//! Pingora decodes the chunks; this follows the same bytes to refuse what another reader could take
-//! for different chunks, and to know where the body ends and the next request begins.
+//! Pingora decodes the chunks; this parser follows the same bytes to reject what another reader
+//! could take for different chunks, and to know where the body ends and the next request begins.
 
 use super::byte_class::{are_field_bytes, is_field_byte, is_token};
 
@@ -10,7 +10,7 @@ const LINE_MAX: usize = 256;
 /// Bytes of all trailer fields.
 const TRAILERS_MAX: usize = 8 * 1024;
 
-/// Where in a chunked body the reading stands.
+/// The state of the parser.
 #[derive(Debug, Default)]
 pub struct Chunks {
     state: ChunkState,
@@ -29,15 +29,15 @@ enum ChunkState {
     Done,
 }
 
-/// The body could be read in more than one way.
+/// A body that could be read in more than one way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Malformed;
 
 impl Chunks {
-    /// Follows further bytes and tells how many of them belong to the body.
+    /// Parses further bytes and returns how many of them belong to the body.
     ///
     /// # Errors
-    /// The framing is not to the letter.
+    /// The framing is malformed.
     pub fn pass(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
         let mut rest = bytes;
         while !rest.is_empty() && self.state != ChunkState::Done {
@@ -107,8 +107,8 @@ fn size(line: &[u8]) -> Result<u64, Malformed> {
     u64::from_str_radix(text, 16).map_err(|_| Malformed)
 }
 
-/// `*( BWS ";" BWS chunk-ext-name [ BWS "=" BWS chunk-ext-val ] )`; BWS is white space that has to be
-/// parsed (RFC 9112, section 7.1.1).
+/// `*( BWS ";" BWS chunk-ext-name [ BWS "=" BWS chunk-ext-val ] )`. BWS is white space that has to
+/// be parsed (RFC 9112, section 7.1.1).
 fn are_extensions(mut text: &[u8]) -> bool {
     while !text.is_empty() {
         let name = without_space(text).strip_prefix(b";").map(without_space);
@@ -127,20 +127,20 @@ fn are_extensions(mut text: &[u8]) -> bool {
     true
 }
 
-/// What follows spaces and tabs.
+/// The rest of `text` after spaces and tabs.
 fn without_space(text: &[u8]) -> &[u8] {
     let space = |byte: &&u8| matches!(byte, b' ' | b'\t');
     let length = text.iter().take_while(space).count();
     text.get(length..).unwrap_or_default()
 }
 
-/// What follows a token of at least one character.
+/// The rest of `text` after a token of at least one character.
 fn token(text: &[u8]) -> Option<&[u8]> {
     let length = text.iter().take_while(|byte| is_token(**byte)).count();
     (length > 0).then(|| text.get(length..)).flatten()
 }
 
-/// What follows a quoted string.
+/// The rest of `text` after a quoted string.
 fn quoted(text: &[u8]) -> Option<&[u8]> {
     let mut rest = text.strip_prefix(b"\"")?;
     loop {

@@ -1,4 +1,4 @@
-//! What bounds the reading of a head, and what may come instead of one.
+//! Limits on reading a head, and the errors in its place.
 
 use std::io;
 use std::time::Duration;
@@ -7,17 +7,17 @@ use super::head::{HeadRejection, Outline};
 use super::{DownstreamConnection, Window};
 use crate::rejection::{Reason, Refusal};
 
-/// What came instead of a request head.
+/// Why no request head was read.
 #[derive(Debug)]
 pub enum HeadError {
-    /// The client went away, or stayed silent past the keep-alive.
+    /// The client went away, or sent nothing for the keep-alive time.
     Closed,
     /// The HTTP/2 preface: the bytes are still unread.
     Http2,
     Rejected(HeadRejection),
 }
 
-/// Reports a request that Pingora refused before any of its hooks ran.
+/// Callback for requests that Pingora rejects before any of its hooks runs.
 pub struct RefusalReport(Box<dyn Fn(HeadRejection) + Send + Sync>);
 
 impl RefusalReport {
@@ -40,11 +40,11 @@ impl std::fmt::Debug for RefusalReport {
     }
 }
 
-/// The deadlines and the size of a request head.
+/// The deadlines and the size limits of a request head.
 #[derive(Debug, Clone, Copy)]
 pub struct HeadLimits {
     pub size: usize,
-    /// Header fields.
+    /// Number of header fields.
     pub fields: usize,
     /// From the head's first byte.
     pub timeout: Duration,
@@ -76,15 +76,16 @@ impl HeadError {
 }
 
 impl DownstreamConnection {
-    /// What can be parsed of a head that was refused.
+    /// The parts of a rejected head that can be parsed.
     pub fn outline(&self) -> Outline {
         Outline::read(&self.unread)
     }
 
-    /// Sends the last response. What the client still sends is read off at the end of the connection.
+    /// Sends the last response. Further bytes from the client are drained at the end of the
+    /// connection.
     ///
     /// # Errors
-    /// See [`Connection::deliver`].
+    /// See [`DownstreamConnection::flush_coalesced`].
     pub async fn send_last(&mut self, response: &[u8]) -> io::Result<()> {
         self.window = Window::Everything;
         self.unsent.extend_from_slice(response);

@@ -1,8 +1,9 @@
-//! The flow control of an HTTP/2 connection, followed from its frames (RFC 9113, section 5.2).
+//! Flow control of an HTTP/2 connection, followed from its frames (RFC 9113, section 5.2).
 //!
-//! A response waits where the client grants no window, and neither Pingora nor h2 bounds how long:
-//! the response may even be complete for both and wait in h2's buffer. Here every response that
-//! cannot go on is known, whoever made it, and its stream is reset after the write deadline.
+//! A response waits while the client grants no window, and neither Pingora nor h2 bounds this wait:
+//! for both, the response may even be complete while it waits in h2's buffer. This module tracks
+//! every stalled response, from an upstream or local, and resets its stream after the write
+//! deadline.
 
 use std::collections::HashMap;
 use std::io;
@@ -18,14 +19,14 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const END_STREAM: u8 = 1;
 const SETTINGS_INITIAL_WINDOW_SIZE: u16 = 4;
-/// What windows begin with (RFC 9113, section 6.9.2).
+/// Initial size of a window (RFC 9113, section 6.9.2).
 const INITIAL_WINDOW: i64 = 65_535;
 /// RST_STREAM with CANCEL.
 const RESET_SIZE: usize = 13;
-/// How often stalled responses are looked at within the deadline.
+/// Number of checks of stalled responses within the deadline.
 const CHECKS_PER_TIMEOUT: u32 = 8;
-/// Streams that are followed on one connection. h2 ends a connection that opens this many more than
-/// it may.
+/// Maximum number of tracked streams per connection. h2 ends a connection that opens this many
+/// streams beyond its limit.
 const MAX_STREAMS: usize = 20_000;
 
 /// The send windows of one connection.
@@ -36,12 +37,12 @@ pub(super) struct Http2Flow {
     outbound: FrameReader,
     windows: Windows,
     timer: Option<Pin<Box<Sleep>>>,
-    /// Requests that Pingora has refused by itself.
+    /// Requests that Pingora has rejected without a hook.
     bare_refusals: usize,
-    /// Streams to be reset, toward h2 first and then toward the client.
+    /// Streams to reset, toward h2 first and then toward the client.
     overdue: Vec<u32>,
     cut: Vec<u32>,
-    /// Looks since something became overdue that could not be reset yet.
+    /// Checks since a stream became overdue that could not be reset yet.
     waited: u32,
 }
 
@@ -52,13 +53,13 @@ struct Windows {
     connection_stalled: Option<Instant>,
     streams: HashMap<u32, StreamWindow, foldhash::fast::RandomState>,
     last_opened: u32,
-    /// Some response may be stalled.
+    /// A response may be stalled.
     suspect: bool,
 }
 
 #[derive(Debug, Default)]
 struct StreamWindow {
-    /// What was granted beyond the initial window, less what was sent.
+    /// The credit granted beyond the initial window, less the bytes sent.
     balance: i64,
     /// The response has begun.
     responding: bool,
@@ -87,13 +88,13 @@ impl Http2Flow {
         }
     }
 
-    /// Takes note of bytes that the client sent.
+    /// Parses bytes that the client sent.
     pub(super) fn received(&mut self, bytes: &[u8]) {
         self.inbound
             .read(bytes, |event| self.windows.receive(event));
     }
 
-    /// Takes note of bytes that h2 wrote.
+    /// Parses bytes that h2 wrote.
     pub(super) fn sent(&mut self, bytes: &[u8]) {
         let (windows, refusals) = (&mut self.windows, &mut self.bare_refusals);
         self.outbound.read(bytes, |event| {
@@ -102,7 +103,7 @@ impl Http2Flow {
         });
     }
 
-    /// Takes the number of requests that Pingora has refused by itself since the last time.
+    /// Returns the number of requests that Pingora has rejected without a hook since the last call.
     pub(super) fn take_bare_refusals(&mut self) -> usize {
         std::mem::take(&mut self.bare_refusals)
     }
@@ -117,8 +118,8 @@ impl Http2Flow {
     /// nothing of a response for the deadline.
     ///
     /// # Errors
-    /// The client has stopped in the middle of a frame for as long again, so that no other can be put
-    /// before its rest.
+    /// The client has stopped in the middle of a frame for another deadline, so no other frame can
+    /// be inserted before its rest.
     pub(super) fn poll_reset(
         &mut self,
         cx: &mut Context<'_>,
@@ -136,8 +137,9 @@ impl Http2Flow {
         }))
     }
 
-    /// How many bytes may be read at once: no more than to the end of a frame where a reset waits for
-    /// it, because a client that sends without a pause need not end a frame where a read ends.
+    /// The number of bytes that one read may take: while a reset is pending, no more than to the
+    /// end of a frame, because a client that sends without a pause need not end a frame where a
+    /// read ends.
     pub(super) fn room(&self) -> usize {
         if self.overdue.is_empty() {
             return usize::MAX;
@@ -145,7 +147,7 @@ impl Http2Flow {
         self.inbound.until_next_part()
     }
 
-    /// Measures on from what was written just now.
+    /// Continues to measure after a write.
     ///
     /// # Errors
     /// As [`Http2Flow::poll_reset`].
@@ -160,7 +162,7 @@ impl Http2Flow {
         Ok(())
     }
 
-    /// Resets for the client to read, once h2 has written everything that it had begun.
+    /// Returns the resets for the client, once h2 has written every frame that it had begun.
     pub(super) fn resets(&mut self) -> impl Iterator<Item = [u8; RESET_SIZE]> {
         let ready = self.outbound.is_between_frames();
         let count = if ready { self.cut.len() } else { 0 };
@@ -218,7 +220,7 @@ impl Windows {
                 name: SETTINGS_INITIAL_WINDOW_SIZE,
                 value,
             } => {
-                // Windows that are open change with it (RFC 9113, section 6.9.2).
+                // Open windows change with it (RFC 9113, section 6.9.2).
                 self.suspect |= i64::from(value) < self.initial;
                 self.initial = i64::from(value);
             }
@@ -267,8 +269,9 @@ impl Windows {
         }
     }
 
-    /// Whether it is the response that Pingora makes, before any hook runs, to a request whose
-    /// authority is missing or ambiguous: a status alone, one byte. Every other response has a date.
+    /// Whether this is the response that Pingora makes, before any hook runs, to a request whose
+    /// authority is missing or ambiguous: a status alone, one byte. Every other response has a
+    /// date.
     fn is_bare_refusal(&self, event: FrameEvent) -> bool {
         let FrameEvent::Frame {
             kind: HEADERS,
@@ -309,7 +312,7 @@ impl Windows {
     }
 }
 
-/// Since when a window lets nothing pass that has just let something pass.
+/// Returns the start of a stall, if data that was just sent has used up the window.
 fn stalled_since(window: i64) -> Option<Instant> {
     (window <= 0).then(Instant::now)
 }

@@ -1,4 +1,4 @@
-//! The frames of an HTTP/2 connection, as far as flow control needs them (RFC 9113, section 4.1).
+//! HTTP/2 frames, as far as flow control needs them (RFC 9113, section 4.1).
 
 pub(super) const RST_STREAM: u8 = 3;
 const HEADERS: u8 = 1;
@@ -11,10 +11,10 @@ const HEAD: usize = 9;
 /// `PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n`.
 const PREFACE: usize = 24;
 
-/// What a frame says.
+/// The content of a frame that flow control depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FrameEvent {
-    /// The head of a frame; its payload may be still to come.
+    /// The header of a frame; its payload may not have arrived yet.
     Frame {
         kind: u8,
         flags: u8,
@@ -31,14 +31,14 @@ pub(super) enum FrameEvent {
     },
 }
 
-/// Follows the frames in a stream of bytes that comes in pieces of any size.
+/// Parses the frames in a byte stream that arrives in pieces of any size.
 #[derive(Debug, Default)]
 pub(super) struct FrameReader {
-    /// Bytes of the preface or of a payload that are passed over.
+    /// Bytes of the preface or of a payload that are skipped.
     skip: usize,
     head: [u8; HEAD],
     head_filled: usize,
-    /// The payload of a frame that is read: so many bytes of it are left, in units of one size.
+    /// Bytes left of the payload of a parsed frame, a multiple of its unit.
     left: usize,
     unit: [u8; 6],
     unit_filled: usize,
@@ -46,7 +46,7 @@ pub(super) struct FrameReader {
 }
 
 impl FrameReader {
-    /// A client's bytes begin with the preface.
+    /// Parses a client's bytes, which begin with the preface.
     pub(super) fn after_preface() -> FrameReader {
         FrameReader {
             skip: PREFACE,
@@ -59,7 +59,7 @@ impl FrameReader {
         self.skip == 0 && self.head_filled == 0 && self.left == 0 && !self.in_header_block
     }
 
-    /// How many bytes there are to the end of the frame or of its head, whichever comes first.
+    /// The number of bytes to the end of the frame or of its header, whichever comes first.
     pub(super) fn until_next_part(&self) -> usize {
         match self.skip + self.left {
             0 => HEAD - self.head_filled,
@@ -67,7 +67,7 @@ impl FrameReader {
         }
     }
 
-    /// Reads on, and reports what the frames say.
+    /// Parses further bytes, and reports their frames.
     pub(super) fn read(&mut self, mut bytes: &[u8], mut report: impl FnMut(FrameEvent)) {
         while let [first, rest @ ..] = bytes {
             if self.skip > 0 {

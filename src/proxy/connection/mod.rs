@@ -1,9 +1,8 @@
-//! One client connection, between the socket and Pingora.
+//! A client connection, between the socket and Pingora.
 //!
-//! It reads request heads itself, strictly and under deadlines; lets Pingora read no byte beyond
-//! the request it was given (a pipelined request waits for its turn, and nothing that follows an
-//! `Upgrade` passes before the upstream agreed); gathers small writes; and can be closed from
-//! outside while it idles.
+//! It parses request heads strictly and under deadlines; gives Pingora no byte beyond the current
+//! request (a pipelined request stays buffered, and nothing after an `Upgrade` passes before the
+//! upstream agrees); coalesces small writes; and can be closed from outside while it is idle.
 
 pub mod body_rate;
 pub mod byte_class;
@@ -40,25 +39,25 @@ use http2_flow::Http2Flow;
 pub use transport::Transport;
 use write_deadline::WriteDeadline;
 
-/// What is written is gathered up to here before it goes out.
+/// Writes are buffered up to this size.
 const WRITE_BUFFER: usize = 16 * 1024;
-/// How much of a next request is taken while the present one is served.
+/// Maximum number of bytes read ahead of the next request while the present one is served.
 const READ_AHEAD: usize = 16 * 1024;
-/// What one read may bring.
+/// Maximum size of one read.
 const READ_CHUNK: usize = 8 * 1024;
 
 thread_local! {
     static SCRATCH: RefCell<[u8; READ_CHUNK]> = const { RefCell::new([0; READ_CHUNK]) };
 }
 
-/// How many bytes of the connection belong to the request that Pingora is reading.
+/// The number of bytes on the connection that belong to the request that Pingora is reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Window {
-    /// So many more.
+    /// At most this many more bytes.
     Length(u64),
     /// Until the last chunk, which [`Chunks`] finds.
     Chunked,
-    /// None until the upstream agreed to the upgrade, then all.
+    /// No byte until the upstream agrees to the upgrade, then all.
     Upgrade,
     /// All: HTTP/2 frames.
     Everything,
@@ -68,9 +67,9 @@ enum Window {
 #[derive(Debug)]
 pub struct DownstreamConnection {
     pub(super) transport: Transport,
-    /// Read and not yet given to anyone.
+    /// Bytes read and not yet passed on.
     unread: BytesMut,
-    /// Written and not yet sent.
+    /// Bytes written and not yet sent.
     unsent: BytesMut,
     window: Window,
     chunks: Chunks,
@@ -80,11 +79,11 @@ pub struct DownstreamConnection {
     write_deadline: WriteDeadline,
     control: Arc<StreamControl>,
     frames: FrameBoundary,
-    /// The request has no body, and nothing of its answer has gone out.
+    /// The request has no body, and nothing of its response has gone out.
     is_coalescable: bool,
-    /// Where requests are reported that Pingora refuses by itself.
+    /// Receives the requests that Pingora rejects without a hook.
     refusals: Option<RefusalReport>,
-    /// How long what still comes is read off. It is there once the end was told.
+    /// How long further bytes are drained. Set once the end of the stream was sent.
     linger: Option<Pin<Box<Sleep>>>,
 }
 
@@ -118,7 +117,7 @@ impl DownstreamConnection {
         connection
     }
 
-    /// Has requests of HTTP/2 reported that Pingora refuses by itself.
+    /// Reports HTTP/2 requests that Pingora rejects without a hook.
     pub fn report_refusals(&mut self, report: RefusalReport) {
         self.refusals = Some(report);
     }
@@ -133,15 +132,15 @@ impl DownstreamConnection {
         self.http2 = Some(Box::new(Http2Flow::new(self.write_timeout)));
     }
 
-    /// Whether nothing of a next request has come.
+    /// Whether no byte of a next request has arrived.
     pub fn is_idle(&self) -> bool {
         self.unread.is_empty()
     }
 
-    /// Reads one request head and returns it with the bytes it came in.
+    /// Reads one request head and returns it with its bytes.
     ///
     /// # Errors
-    /// See [`HeadError`]. A head over its size is 431, one that is late 408.
+    /// See [`HeadError`]. An oversized head is a 431, a late one a 408.
     pub async fn read_head(&mut self, limits: HeadLimits) -> Result<(Head, BytesMut), HeadError> {
         let mut reader = HeadReader::new(limits.fields);
         let mut deadline = None;
@@ -164,7 +163,7 @@ impl DownstreamConnection {
                     return Err(HeadError::too_large());
                 }
                 Progress::Partial if reader.is_waiting(&self.unread) => {}
-                // It runs from the first byte.
+                // The timeout runs from the first byte.
                 Progress::Partial => {
                     _ = deadline.get_or_insert_with(|| Instant::now() + limits.timeout)
                 }
@@ -187,7 +186,7 @@ impl DownstreamConnection {
     }
 
     /// Reads the HTTP/2 preface ahead, so that a client cannot hold the connection without one.
-    /// `false`: something else came.
+    /// `false`: other bytes arrived.
     pub async fn read_preface(&mut self) -> bool {
         const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
         loop {
@@ -211,14 +210,15 @@ impl DownstreamConnection {
         self.frames = FrameBoundary::default();
     }
 
-    /// What the connection is controlled by now.
+    /// Returns the control of the current request.
     pub fn control(&self) -> Arc<StreamControl> {
         Arc::clone(&self.control)
     }
 
     fn expect_body(&mut self, head: &Head) {
         self.chunks = Chunks::default();
-        // Who still sends may have stopped listening to Pingora, which then asks us nothing more.
+        // While the client still sends, Pingora may have stopped reading, and then never polls this
+        // connection again.
         self.is_coalescable =
             matches!(head.body, BodyFraming::None | BodyFraming::Length(0)) && !head.upgrade;
         self.window = match head.body {
@@ -230,13 +230,13 @@ impl DownstreamConnection {
     }
 
     /// Reads into `unread`, by way of a buffer that all connections of the thread share, so that an
-    /// idle one holds none.
+    /// idle connection holds none.
     async fn read_more(&mut self) -> io::Result<usize> {
         poll_fn(|cx| self.poll_read_more(cx)).await
     }
 
-    /// Through `poll_read`, which forgets readiness when less came than there was room for; without
-    /// that every request would cost one more system call that finds nothing.
+    /// Uses `poll_read`, which clears readiness after a short read; otherwise every request would
+    /// cost another system call that finds no data.
     fn poll_read_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         SCRATCH.with_borrow_mut(|scratch| {
             let mut read = ReadBuf::new(scratch);
@@ -246,7 +246,7 @@ impl DownstreamConnection {
         })
     }
 
-    /// How many of the connection's bytes the present request may still take.
+    /// The number of bytes that the present request may still read.
     fn allowance(&self) -> usize {
         match self.window {
             Window::Length(left) => usize::try_from(left).unwrap_or(usize::MAX),
@@ -262,7 +262,7 @@ impl DownstreamConnection {
         }
     }
 
-    /// Gives what belongs to a chunked body, and nothing that follows it.
+    /// Passes on the bytes of a chunked body, and none after it.
     fn poll_chunks(
         &mut self,
         cx: &mut Context<'_>,
@@ -286,7 +286,7 @@ impl DownstreamConnection {
         Poll::Ready(Ok(()))
     }
 
-    /// Gives what was read before, up to `allowance`.
+    /// Passes on buffered bytes, up to `allowance`.
     fn give_unread(&mut self, allowance: usize, buffer: &mut ReadBuf<'_>) -> usize {
         let give = allowance.min(self.unread.len());
         buffer.put_slice(&self.unread.split_to(give));
@@ -296,8 +296,8 @@ impl DownstreamConnection {
         give
     }
 
-    /// Gives HTTP/2 frames as they come, or the reset of a stream whose client takes nothing of the
-    /// response.
+    /// Passes on HTTP/2 frames as they arrive, or the reset of a stream whose client takes nothing
+    /// of the response.
     fn poll_read_frames(
         &mut self,
         cx: &mut Context<'_>,
@@ -324,12 +324,12 @@ impl DownstreamConnection {
         Poll::Ready(Ok(()))
     }
 
-    /// Waits for the end of a connection whose request has been read whole; what comes meanwhile
-    /// belongs to the next request.
+    /// Waits for the end of a connection whose request has been read completely; bytes that arrive
+    /// meanwhile belong to the next request.
     fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.unread.len() < READ_AHEAD {
             if ready!(self.poll_read_more(cx))? == 0 {
-                // Requests that came before the end are served before it is told.
+                // Requests that arrived before the end are served before it is reported.
                 self.control.set_half_closed();
                 return match self.unread.is_empty() {
                     true => Poll::Ready(Ok(())),
@@ -340,7 +340,8 @@ impl DownstreamConnection {
         Poll::Pending
     }
 
-    /// Ends an upgraded connection softly: a Close frame where one fits, then the end of the stream.
+    /// Ends an upgraded connection gracefully: a Close frame at a frame boundary, then the end of
+    /// the stream.
     fn poll_close(&mut self, cx: &mut Context<'_>, why: CloseReason) -> Poll<io::Result<()>> {
         if self.control.is_upgraded() && self.frames.may_close() {
             let frame = why.close_frame();
@@ -359,8 +360,8 @@ impl AsyncRead for DownstreamConnection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        // Whoever waits for more has written all there is for now: it goes out, so that an answer
-        // that comes slowly is seen as it comes.
+        // A read means that Pingora has written all there is for now. Flushing here delivers a slow
+        // response as it is produced.
         if !this.unsent.is_empty()
             && let Poll::Ready(sent) = this.poll_flush_all(cx)
         {

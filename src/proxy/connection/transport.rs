@@ -1,4 +1,4 @@
-//! The transport below: plain TCP or TLS.
+//! The underlying transport: plain TCP or TLS.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -11,7 +11,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::auth::token::CertificateHash;
 
-/// The transport below.
+/// The underlying transport.
 #[derive(Debug)]
 pub enum Transport {
     Plain(TcpStream),
@@ -27,8 +27,7 @@ impl Transport {
         }
     }
 
-    /// The hash of the client's own certificate; a resumed TLS session has that of its first
-    /// handshake.
+    /// The hash of the client certificate; a resumed TLS session has that of its first handshake.
     pub fn client_certificate(&self) -> Option<CertificateHash> {
         match self {
             Transport::Plain(_) => None,
@@ -39,7 +38,7 @@ impl Transport {
         }
     }
 
-    /// Reads at most this many bytes, and returns how many came.
+    /// Reads up to this many bytes, and returns how many arrived.
     pub(super) fn poll_read_some(
         &mut self,
         cx: &mut Context<'_>,

@@ -1,4 +1,4 @@
-//! The deadline of a client that takes nothing of what is written to it.
+//! Deadline for a client that takes nothing of what is written to it.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -10,17 +10,17 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::proxy::pingora::get_tcp_info;
 
-/// How often a blocked socket is looked at within the deadline.
+/// Number of checks of a blocked socket within the deadline.
 const CHECKS_PER_TIMEOUT: u32 = 8;
 
-/// Measures how long a socket has accepted nothing. A write that goes through costs a flag, a
-/// blocked one a timer that is looked at a few times within the deadline.
+/// Measures how long a socket has accepted nothing. A successful write costs a flag, a blocked one
+/// a timer that fires a few times within the deadline.
 #[derive(Debug)]
 pub(super) struct WriteDeadline {
     timeout: Duration,
-    /// When the client last took something; `None`: nothing waits for it.
+    /// When the client last took data; `None`: no write is blocked.
     since: Option<Instant>,
-    /// Bytes that the client's kernel has acknowledged, at the last look.
+    /// Bytes that the client's kernel had acknowledged at the last check.
     acknowledged: u64,
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -35,7 +35,7 @@ impl WriteDeadline {
         }
     }
 
-    /// Passes the outcome of a write on, or an error once the deadline has passed.
+    /// Passes on the outcome of a write, or returns an error once the deadline has passed.
     pub(super) fn observe<T>(
         &mut self,
         sent: Poll<io::Result<T>>,
@@ -52,8 +52,9 @@ impl WriteDeadline {
         }
     }
 
-    /// Resolves when the client has taken nothing for the whole time. What it took of the kernel's
-    /// buffer counts: a socket becomes writable again only when a good part of that is free.
+    /// Resolves when the client has taken nothing for the whole deadline. Bytes taken from the
+    /// kernel's buffer count as progress: a socket becomes writable again only when a good part of
+    /// the buffer is free.
     fn poll_passed(&mut self, cx: &mut Context<'_>, acknowledged: impl Fn() -> u64) -> Poll<()> {
         let step = self.timeout / CHECKS_PER_TIMEOUT;
         let since = self.since.get_or_insert_with(Instant::now);
@@ -74,7 +75,7 @@ impl WriteDeadline {
     }
 }
 
-/// Bytes that the other side has acknowledged so far; 0 where the kernel does not say.
+/// Bytes that the peer has acknowledged so far; 0 where the kernel does not report it.
 fn acknowledged(socket: RawFd) -> u64 {
     get_tcp_info(socket).map_or(0, |info| info.tcpi_bytes_acked)
 }

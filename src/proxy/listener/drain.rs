@@ -1,4 +1,4 @@
-//! What a drain means for a listener and for connections without a request.
+//! Drain of a listener and of connections without a request.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,19 +10,19 @@ use tokio::sync::watch;
 use crate::proxy::connection::head::Head;
 use crate::proxy::connection::{DownstreamConnection, HeadError, HeadLimits};
 
-/// How long a connection may be idle before a drain closes it. A client that goes on within this time
-/// gets its response, and learns from it that the connection closes; a close at once would cross with
-/// requests that are on their way, and lose them.
+/// How long a connection may be idle before a drain closes it. A client that sends a request within
+/// this time gets its response, which announces the close; an immediate close would lose requests
+/// in flight.
 pub(in crate::proxy) const IDLE: Duration = Duration::from_secs(2);
-/// How long TCP handshakes that had begun before a drain may take: the client of one is connected
-/// already, and would be reset. No new ones begin ([`super::ignore_new_connections`]).
+/// How long TCP handshakes that began before a drain may take: their clients consider themselves
+/// connected, and would be reset. New ones do not begin ([`super::ignore_new_connections`]).
 pub(in crate::proxy) const LAST_HANDSHAKES: Duration = Duration::from_millis(100);
 
-/// Resolves when the gateway drains and this much time has passed since, or since the call.
+/// Resolves when the gateway drains and this much time has passed since then, or since the call.
 pub(in crate::proxy) async fn wait_for_grace(time: Duration, shutdown: &mut watch::Receiver<bool>) {
     // Its sender outlives the listeners.
     let _ = shutdown.wait_for(|stop| *stop).await;
-    // Boxed: every connection has room for it, and few need it.
+    // Boxed: every connection reserves room for it, and few need it.
     Box::pin(tokio::time::sleep(time)).await;
 }
 
@@ -43,7 +43,7 @@ pub(in crate::proxy) async fn next_head(
     Some(connection.read_head(limits).await)
 }
 
-/// Takes the connections that the kernel has accepted, and closes the socket.
+/// Accepts the connections in the kernel's queue, and closes the socket.
 pub(in crate::proxy) fn take_backlog(listener: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
     let mut streams = Vec::new();
     let Ok(listener) = listener.into_std() else {

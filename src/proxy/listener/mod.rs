@@ -1,4 +1,4 @@
-//! Public sockets: binding, accepting, PROXY protocol, TLS, and the way of a connection from its
+//! Public sockets: binding, accepting, PROXY protocol, TLS, and the life of a connection from its
 //! first byte to its last request.
 
 pub mod proxy_protocol;
@@ -34,8 +34,8 @@ mod socket;
 use open_connections::{ConnectionGuard, OpenConnections};
 pub use socket::{bind, bind_admin, ignore_new_connections, share_with_successor};
 
-/// TLS handshakes from one address, a second and at once. They cost a signature each, before any
-/// configured limit can look at a request. Trusted proxies are not counted.
+/// TLS handshakes per second and in a burst from one address. Each costs a signature before any
+/// configured limit can apply. Trusted proxies are not counted.
 const HANDSHAKES_PER_SECOND: NonZeroU32 = NonZeroU32::new(100).expect("100 is not zero");
 const HANDSHAKE_BURST: NonZeroU32 = NonZeroU32::new(400).expect("400 is not zero");
 
@@ -53,13 +53,13 @@ pub struct ListenerState {
 /// The client's end of a connection.
 #[derive(Debug)]
 pub struct Peer {
-    /// The socket's peer, or what a trusted PROXY header said.
+    /// The socket's peer, or the address in a trusted PROXY header.
     pub ip: IpAddr,
-    /// The same, as upstreams are told.
+    /// The same address, as the value of a header.
     pub ip_header: HeaderValue,
     pub tls: bool,
-    /// Of the client's certificate, which `client_ca` has verified in this handshake or in the one
-    /// that is resumed.
+    /// The hash of the client certificate, which `client_ca` has verified in this handshake or in
+    /// the resumed one.
     pub certificate: Option<CertificateHash>,
     pub listener: usize,
     pub own_connections: OwnConnections,
@@ -78,12 +78,12 @@ impl ListenerState {
         }
     }
 
-    /// Connections that are open now.
+    /// The number of open connections.
     pub fn connection_count(&self) -> usize {
         self.open_connections.count()
     }
 
-    /// Forgets addresses that have been quiet.
+    /// Removes addresses that have made no handshake lately.
     pub fn clean_up(&self) {
         self.handshakes.retain_recent();
     }
@@ -93,11 +93,11 @@ impl ListenerState {
         self.accepting.load(Ordering::Acquire) == 0 && self.connection_count() == 0
     }
 
-    /// Accepts until the gateway drains, then serves what the kernel has accepted, and closes the socket.
+    /// Accepts until the gateway drains, then serves the kernel's queue, and closes the socket.
     pub async fn accept(
         self: Arc<Self>,
         listener: TcpListener,
-        lane: Arc<WorkerProxy>,
+        proxy: Arc<WorkerProxy>,
         shutdown: watch::Receiver<bool>,
     ) {
         self.accepting.fetch_add(1, Ordering::AcqRel);
@@ -106,10 +106,11 @@ impl ListenerState {
             loop {
                 match listener.accept().await {
                     Ok((stream, address)) => {
-                        self.accept_connection(stream, address, &lane, &shutdown)
+                        self.accept_connection(stream, address, &proxy, &shutdown)
                     }
                     Err(error) => {
-                        // Out of descriptors, mostly: waiting a moment beats spinning.
+                        // Usually there are no descriptors left: a pause is better than a busy
+                        // loop.
                         tracing::warn!(%error, "a connection could not be accepted");
                         tokio::time::sleep(Duration::from_millis(50)).await;
                     }
@@ -121,9 +122,9 @@ impl ListenerState {
             () = drain::wait_for_grace(drain::LAST_HANDSHAKES, &mut stop) => {}
             () = accepting => {}
         }
-        // The runtime may not have looked since the last connection came.
+        // The runtime may not have polled since the last connection arrived.
         for (stream, address) in drain::take_backlog(listener) {
-            self.accept_connection(stream, address, &lane, &shutdown);
+            self.accept_connection(stream, address, &proxy, &shutdown);
         }
         self.accepting.fetch_sub(1, Ordering::AcqRel);
     }
@@ -132,19 +133,20 @@ impl ListenerState {
         self: &Arc<Self>,
         stream: TcpStream,
         address: SocketAddr,
-        lane: &Arc<WorkerProxy>,
+        proxy: &Arc<WorkerProxy>,
         shutdown: &watch::Receiver<bool>,
     ) {
-        let Some(ticket) = OpenConnections::acquire(&self.open_connections, &lane.worker.metrics)
+        let Some(guard) = OpenConnections::acquire(&self.open_connections, &proxy.worker.metrics)
         else {
-            lane.worker
+            proxy
+                .worker
                 .count_refused_connection(ConnectionRefusal::Connections);
             return;
         };
-        let (door, lane, shutdown) = (Arc::clone(self), Arc::clone(lane), shutdown.clone());
+        let (listener, proxy, shutdown) = (Arc::clone(self), Arc::clone(proxy), shutdown.clone());
         tokio::spawn(async move {
             let ip = address.ip().to_canonical();
-            door.handle(stream, ip, ticket, lane, shutdown).await;
+            listener.handle(stream, ip, guard, proxy, shutdown).await;
         });
     }
 
@@ -153,20 +155,20 @@ impl ListenerState {
         &self,
         stream: TcpStream,
         ip: IpAddr,
-        mut seat: ConnectionGuard,
-        lane: Arc<WorkerProxy>,
+        mut guard: ConnectionGuard,
+        proxy: Arc<WorkerProxy>,
         mut shutdown: watch::Receiver<bool>,
     ) {
         let opened = tokio::select! {
             biased;
-            opened = self.open_transport(stream, ip, &mut seat, &lane) => opened,
+            opened = self.open_transport(stream, ip, &mut guard, &proxy) => opened,
             () = drain::wait_for_grace(drain::IDLE, &mut shutdown) => None,
         };
         let Some((transport, ip)) = opened else {
             return;
         };
         let Ok(name) = HeaderValue::try_from(ip.to_canonical().to_string()) else {
-            // No address has a character that does not fit.
+            // The text of an address is always a valid header value.
             return;
         };
         let peer = Arc::new(Peer {
@@ -181,45 +183,54 @@ impl ListenerState {
         let connection = DownstreamConnection::new(transport, BytesMut::new(), write_timeout);
         let connection = Box::new(connection);
         if connection.is_http2() {
-            self.serve_http2(connection, peer, lane, shutdown).await;
+            self.serve_http2(connection, peer, proxy, shutdown).await;
         } else {
-            self.serve_http1(connection, peer, lane, shutdown).await;
+            self.serve_http1(connection, peer, proxy, shutdown).await;
         }
     }
 
-    /// Reads the PROXY header and performs the TLS handshake, as far as the listener has them; returns
-    /// the transport and the address of the client.
+    /// Reads the PROXY header and performs the TLS handshake, where the listener has them; returns
+    /// the transport and the client's address.
     async fn open_transport(
         &self,
         mut stream: TcpStream,
         mut ip: IpAddr,
-        seat: &mut ConnectionGuard,
-        lane: &WorkerProxy,
+        guard: &mut ConnectionGuard,
+        proxy: &WorkerProxy,
     ) -> Option<(Transport, IpAddr)> {
-        let current = lane.worker.snapshot();
-        let live = current.settings.listeners.get(self.index)?;
+        let current = proxy.worker.snapshot();
+        let reloadable = current.settings.listeners.get(self.index)?;
         let limits = &self.settings.limits;
-        let is_trusted = |ip: &IpAddr| live.trusted_proxies.iter().any(|net| net.contains(ip));
+        let is_trusted = |ip: &IpAddr| {
+            reloadable
+                .trusted_proxies
+                .iter()
+                .any(|net| net.contains(ip))
+        };
         let trusted = is_trusted(&ip);
-        // Without it a head and a body that were written apart would wait for each other's ACK.
+        // Otherwise a head and a body in separate writes would wait for each other's ACK.
         let _ = stream.set_nodelay(true);
         if self.settings.proxy_protocol && trusted {
             match timeout(limits.handshake_timeout, proxy_protocol::read(&mut stream)).await {
-                Ok(Ok(told)) => ip = told.unwrap_or(ip),
+                Ok(Ok(named)) => ip = named.unwrap_or(ip),
                 Ok(Err(_)) | Err(_) => {
-                    lane.worker
+                    proxy
+                        .worker
                         .count_refused_connection(ConnectionRefusal::ProxyProtocol);
                     return None;
                 }
             }
         }
-        // One that a trusted PROXY header named counts as the peer.
-        if !is_trusted(&ip) && !seat.count(ip) {
-            lane.worker
+        // An address from a trusted PROXY header counts as the peer.
+        if !is_trusted(&ip) && !guard.count(ip) {
+            proxy
+                .worker
                 .count_refused_connection(ConnectionRefusal::ConnectionsPerAddress);
             return None;
         }
-        let transport = self.handshake(stream, ip, trusted, live, lane).await?;
+        let transport = self
+            .handshake(stream, ip, trusted, reloadable, proxy)
+            .await?;
         Some((transport, ip))
     }
 
@@ -228,14 +239,15 @@ impl ListenerState {
         stream: TcpStream,
         ip: IpAddr,
         trusted: bool,
-        live: &ReloadableListener,
-        lane: &WorkerProxy,
+        reloadable: &ReloadableListener,
+        proxy: &WorkerProxy,
     ) -> Option<Transport> {
-        let Some(config) = &live.tls else {
+        let Some(config) = &reloadable.tls else {
             return Some(Transport::Plain(stream));
         };
         if !trusted && self.handshakes.check_key(&ip).is_err() {
-            lane.worker
+            proxy
+                .worker
                 .count_refused_connection(ConnectionRefusal::HandshakeRate);
             return None;
         }
@@ -244,12 +256,14 @@ impl ListenerState {
             Ok(Ok(stream)) => Some(Transport::Tls(Box::new(stream))),
             Ok(Err(error)) => {
                 tracing::debug!(%error, client_ip = %ip, "TLS handshake failed");
-                lane.worker
+                proxy
+                    .worker
                     .count_refused_connection(ConnectionRefusal::Handshake);
                 None
             }
             Err(_) => {
-                lane.worker
+                proxy
+                    .worker
                     .count_refused_connection(ConnectionRefusal::HandshakeTimeout);
                 None
             }
@@ -260,7 +274,7 @@ impl ListenerState {
         &self,
         mut connection: Box<DownstreamConnection>,
         peer: Arc<Peer>,
-        lane: Arc<WorkerProxy>,
+        proxy: Arc<WorkerProxy>,
         mut shutdown: watch::Receiver<bool>,
     ) {
         let limits = &self.settings.limits;
@@ -270,8 +284,8 @@ impl ListenerState {
             timeout: limits.head_timeout,
             idle: limits.keepalive,
         };
-        // The first head has its own deadline from the start; a connection that says nothing is no
-        // kept-alive one.
+        // The first head has its own deadline from the start: the keep-alive timeout applies only
+        // after a request.
         let mut first = HeadLimits {
             idle: limits.head_timeout,
             ..head_limits
@@ -288,14 +302,14 @@ impl ListenerState {
                 Ok(read) => read,
                 Err(HeadError::Closed) => return,
                 Err(HeadError::Http2) => {
-                    return self.serve_http2(connection, peer, lane, shutdown).await;
+                    return self.serve_http2(connection, peer, proxy, shutdown).await;
                 }
                 Err(HeadError::Rejected(fault)) => {
-                    return reject_head(&mut connection, fault, &peer, &lane).await;
+                    return reject_head(&mut connection, fault, &peer, &proxy).await;
                 }
             };
             let arrival = Arrival::new(Arc::clone(&peer), Some(head.host_name));
-            let served = lane.serve_http1(arrival, connection, bytes, limits.keepalive, &shutdown);
+            let served = proxy.serve_http1(arrival, connection, bytes, limits.keepalive, &shutdown);
             let Some(same) = served.await else {
                 return;
             };
@@ -304,19 +318,20 @@ impl ListenerState {
     }
 }
 
-/// Answers a head that never became a request, and closes.
+/// Responds to a head that never became a request, and closes.
 async fn reject_head(
     connection: &mut DownstreamConnection,
     fault: HeadRejection,
     peer: &Peer,
-    lane: &WorkerProxy,
+    proxy: &WorkerProxy,
 ) {
     let outline = connection.outline();
     let early = local_response::render_early_response(fault.refusal);
     // The client may have closed the connection.
     let sent = connection.send_last(&early.bytes).await;
     let body = sent.map_or(0, |()| early.body_length as u64);
-    lane.worker
+    proxy
+        .worker
         .log_rejected_head(peer, fault, early.request_id, outline, body);
     let _ = connection.shutdown().await;
 }

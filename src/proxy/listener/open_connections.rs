@@ -1,4 +1,4 @@
-//! How many connections of a listener are open, in all and from each address.
+//! Open connections of a listener, in total and by address.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -26,7 +26,7 @@ struct PerAddress {
     counts: Mutex<HashMap<IpAddr, usize, foldhash::fast::RandomState>>,
 }
 
-/// Counts a connection for as long as it lives.
+/// Counts a connection until it is dropped.
 pub(super) struct ConnectionGuard {
     open: Arc<OpenConnections>,
     metrics: Arc<Metrics>,
@@ -50,24 +50,24 @@ impl OpenConnections {
         self.count.load(Ordering::Acquire)
     }
 
-    /// Counts one more. `None`: there are enough.
+    /// Counts one more connection. `None`: the maximum is reached.
     pub(super) fn acquire(
         open: &Arc<OpenConnections>,
         metrics: &Arc<Metrics>,
     ) -> Option<ConnectionGuard> {
         let before = open.count.fetch_add(1, Ordering::AcqRel);
         metrics.connections.inc();
-        let seat = ConnectionGuard {
+        let guard = ConnectionGuard {
             open: Arc::clone(open),
             metrics: Arc::clone(metrics),
             address: None,
         };
-        (before < open.limit).then_some(seat)
+        (before < open.limit).then_some(guard)
     }
 }
 
 impl ConnectionGuard {
-    /// Counts the connection for its address. `false`: that address has enough.
+    /// Counts the connection for its address. `false`: that address has reached its maximum.
     pub(super) fn count(&mut self, ip: IpAddr) -> bool {
         let Some(per_address) = &self.open.per_address else {
             return true;

@@ -1,4 +1,5 @@
-//! The PROXY protocol, versions 1 and 2: how a proxy that does not speak HTTP names the client.
+//! The PROXY protocol, versions 1 and 2, by which a proxy that does not speak HTTP names the
+//! client.
 
 use std::io;
 use std::net::IpAddr;
@@ -12,13 +13,13 @@ use tokio::net::TcpStream;
 const MAX_LINE: usize = 107;
 const UNKNOWN: &[u8] = b"PROXY UNKNOWN";
 
-/// What the first bytes of a connection are.
+/// The header that the first bytes of a connection form.
 #[derive(Debug, PartialEq, Eq)]
 enum ProxyHeader {
-    /// More bytes have to come.
+    /// More bytes are needed.
     Partial,
     Invalid,
-    /// `None` where it names no client (`UNKNOWN`, `LOCAL`): the proxy speaks for itself.
+    /// `None`: the header names no client (`UNKNOWN`, `LOCAL`); the connection is the proxy's own.
     Complete {
         length: usize,
         client: Option<IpAddr>,
@@ -30,14 +31,14 @@ pub async fn read(stream: &mut TcpStream) -> io::Result<Option<IpAddr>> {
     let invalid = || io::Error::from(io::ErrorKind::InvalidData);
     let mut buffer = [0; 1024];
     loop {
-        // Looked at first and taken after, so that what follows stays for TLS or HTTP.
+        // Peeked first and consumed afterwards, so that later bytes stay for TLS or HTTP.
         let seen = stream.peek(&mut buffer).await?;
         if seen == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         match parse(buffer.get(..seen).unwrap_or_default()) {
             ProxyHeader::Partial if seen < buffer.len() => {
-                // More is on its way; `peek` would return at once with the same bytes.
+                // More bytes are on their way; `peek` would return at once with the same ones.
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
             ProxyHeader::Partial | ProxyHeader::Invalid => return Err(invalid()),
@@ -56,7 +57,7 @@ fn parse(bytes: &[u8]) -> ProxyHeader {
     }
     let parsed = HeaderResult::parse(bytes);
     if parsed.is_incomplete() {
-        // The library takes some whole lines for incomplete ones.
+        // The library takes some complete lines for incomplete ones.
         return match line(bytes) {
             Some(_) if bytes.starts_with(b"PROXY") => ProxyHeader::Invalid,
             _ => ProxyHeader::Partial,
@@ -101,7 +102,7 @@ fn parse_unknown(bytes: &[u8]) -> ProxyHeader {
     }
 }
 
-/// The length of the first line, if it is whole.
+/// The length of the first line, if it is complete.
 fn line(bytes: &[u8]) -> Option<usize> {
     let bytes = bytes.get(..MAX_LINE).unwrap_or(bytes);
     let end = bytes.windows(2).position(|two| two == b"\r\n")?;

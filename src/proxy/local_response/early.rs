@@ -17,8 +17,8 @@ pub struct EarlyResponse {
     pub body_length: usize,
 }
 
-/// Renders a refusal as HTTP/1.1, for a connection that closes after it. Nothing that the client
-/// sent was understood, so it is JSON.
+/// Renders a refusal as HTTP/1.1, for a connection that is closed after it. Nothing is known about
+/// the client's preferences, so the body is JSON.
 pub fn render_early_response(refusal: Refusal) -> EarlyResponse {
     let request_id = RequestId::generate();
     let (target, no_fields) = (Uri::default(), HeaderMap::new());

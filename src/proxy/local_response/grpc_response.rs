@@ -9,12 +9,12 @@ use super::build_head;
 use crate::pipeline::local_response::{CallOutcome, GRPC};
 use crate::proxy::request_context::RequestContext;
 
-/// Whether the client speaks HTTP/2, also in a gRPC call, which has a session of its own kind.
+/// Whether the client speaks HTTP/2, also for a gRPC call, whose session is of a custom type.
 pub(in crate::proxy) fn is_http2(session: &Session) -> bool {
     session.req_header().version == Version::HTTP_2
 }
 
-/// Writes a response that is a head alone.
+/// Writes a response that consists of a head alone.
 pub(super) async fn write_trailers_only(
     session: &mut Session,
     ctx: &mut RequestContext,
@@ -30,7 +30,7 @@ pub(super) async fn write_trailers_only(
     }
 }
 
-/// Ends a gRPC call over HTTP/2: by trailers, or by a head alone where none has gone out.
+/// Ends a gRPC call over HTTP/2: with trailers, or with a head alone where no head has gone out.
 ///
 /// # Errors
 /// The client went away.

@@ -1,5 +1,4 @@
-//! Writes the responses that the gateway makes itself to Pingora's session, and decides whether the
-//! connection is kept.
+//! Writes local responses to Pingora's session, and decides whether the connection is kept.
 
 use std::time::Duration;
 
@@ -22,14 +21,14 @@ mod grpc_response;
 pub use early::render_early_response;
 pub(super) use grpc_response::{end_call, is_http2};
 
-/// A request body that nobody read is read off up to this size, so that the connection can be kept;
-/// a larger one costs the connection.
+/// An unread request body up to this size is drained, so that the connection can be kept; a larger
+/// one costs the connection.
 const DRAIN_UP_TO: u64 = 64 * 1024;
-/// How long it may take to arrive where the answer waits for it, and where it has gone out already.
+/// How long the drain may take before the response is sent, and after.
 const DRAIN_TIMEOUT_BEFORE_RESPONSE: Duration = Duration::from_millis(500);
 const DRAIN_TIMEOUT_AFTER_RESPONSE: Duration = Duration::from_secs(5);
 
-/// How long a client may go on sending a body whose response it has, before its stream is reset.
+/// How long a client may continue to send a body after its response, before its stream is reset.
 const LINGER: Duration = Duration::from_secs(1);
 /// A body up to this size waits in h2's buffer for the client to grant a window.
 const MAX_QUEUED_BODY: usize = 16 * 1024;
@@ -45,7 +44,7 @@ pub(super) async fn send_rejection(
     rejection: Rejection,
     extra: &HeaderMap,
 ) -> pingora::Result<()> {
-    // A head that was misunderstood may have a body that is misunderstood too.
+    // The end of the body of a misunderstood head is unknown, too.
     let keep = rejection.refusal != Refusal::BadRequest;
     let response = reject(session, ctx, rejection, extra);
     if ctx.grpc.is_some() && is_http2(session) {
@@ -90,7 +89,7 @@ pub(super) fn rejected_request<'a>(
     }
 }
 
-/// Writes a whole answer with its body.
+/// Writes a complete response.
 ///
 /// # Errors
 /// The client went away.
@@ -127,7 +126,7 @@ pub async fn write(
     } else if !silent {
         session.write_response_body(Some(body), true).await?;
     } else if is_http2(session) {
-        // On HTTP/2 the end of the stream goes with the last write only.
+        // On HTTP/2 only the last write ends the stream.
         session.write_response_body(None, true).await?;
     }
     if keep && !is_http2(session) && !session.is_body_done() {
@@ -139,8 +138,8 @@ pub async fn write(
     Ok(())
 }
 
-/// Leaves a small body to h2, which sends it when the client grants a window: the request and all
-/// that it holds would otherwise wait for that. `false`: the session writes it.
+/// Queues a small body in h2, which sends it when the client grants a window: otherwise the request
+/// would hold all its resources until then. `false`: the session writes it.
 fn queue_small_body(session: &mut Session, body: &Bytes) -> bool {
     if body.len() > MAX_QUEUED_BODY {
         return false;
@@ -153,8 +152,8 @@ fn queue_small_body(session: &mut Session, body: &Bytes) -> bool {
     writer.is_some_and(|mut writer| writer.send_data(body.clone(), true).is_ok())
 }
 
-/// Keeps an HTTP/2 stream open for a moment whose response is complete and whose request is not.
-/// Without that the reset that ends it arrives with the response, and some clients look at the reset
+/// Keeps an HTTP/2 stream open for a moment after its response if the request is incomplete.
+/// Otherwise the final reset arrives together with the response, and some clients process the reset
 /// first.
 pub(super) async fn linger(session: &mut Session, ctx: &RequestContext) {
     if !is_http2(session) || !ctx.arrival.control.is_response_finished() || session.is_body_done() {
@@ -164,7 +163,7 @@ pub(super) async fn linger(session: &mut Session, ctx: &RequestContext) {
     let _ = tokio::time::timeout(LINGER, reading).await;
 }
 
-/// A head with these fields, and with the length of its body where it has one.
+/// Builds a head with these fields, and with the length of its body where it has one.
 fn build_head(
     status: StatusCode,
     headers: Vec<(HeaderName, HeaderValue)>,
@@ -178,15 +177,15 @@ fn build_head(
         parts.headers.append(name, value);
     }
     add_common_headers(&mut parts.headers, ctx);
-    // A HEAD is told the length of what a GET would have got.
+    // The response to a HEAD has the length that a GET would have.
     if let Some(length) = length {
-        let told = parts.headers.entry(header::CONTENT_LENGTH);
-        told.or_insert_with(|| length.into());
+        let content_length = parts.headers.entry(header::CONTENT_LENGTH);
+        content_length.or_insert_with(|| length.into());
     }
     ResponseHeader::from(parts)
 }
 
-/// Adds what every response of the gateway's own has.
+/// Adds the headers of every local response.
 fn add_common_headers(headers: &mut HeaderMap, ctx: &RequestContext) {
     headers.insert(X_REQUEST_ID, ctx.request_id.header());
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
@@ -200,14 +199,14 @@ fn add_common_headers(headers: &mut HeaderMap, ctx: &RequestContext) {
     }
 }
 
-/// Decides whether the connection is kept: not for a body that is known to be large.
+/// Decides whether the connection is kept: not if the body is known to be large.
 fn decide_keepalive(session: &mut Session, keep: bool) -> bool {
     let length = session
         .req_header()
         .headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    // Whether a client that waits for `100 Continue` still sends its body, nobody can know.
+    // A client that waits for `100 Continue` may or may not send its body.
     let waits =
         session.req_header().headers.contains_key(header::EXPECT) && !session.is_body_done();
     let keep = keep && !waits && length.is_none_or(|length| length <= DRAIN_UP_TO);
@@ -219,10 +218,9 @@ fn decide_keepalive(session: &mut Session, keep: bool) -> bool {
     keep
 }
 
-/// Reads a small body off. On HTTP/1.1 the next request begins behind it; on HTTP/2 some clients take
-/// an answer that comes before they have sent everything for a broken stream (RFC 9113, section 8.1,
-/// allows it).
-async fn drain_request_body(session: &mut Session, patience: Duration) {
+/// Drains a small body. On HTTP/1.1 the next request begins after it; on HTTP/2 some clients take a
+/// response before the end of their request for a broken stream (RFC 9113, section 8.1, allows it).
+async fn drain_request_body(session: &mut Session, limit: Duration) {
     let reading = async {
         let mut left = DRAIN_UP_TO as usize;
         while let Ok(Some(part)) = session.read_request_body().await {
@@ -232,6 +230,6 @@ async fn drain_request_body(session: &mut Session, patience: Duration) {
             }
         }
     };
-    // What does not come in time is waited for no longer.
-    let _ = tokio::time::timeout(patience, reading).await;
+    // A body that is late is not waited for.
+    let _ = tokio::time::timeout(limit, reading).await;
 }

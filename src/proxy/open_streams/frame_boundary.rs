@@ -1,6 +1,6 @@
 //! Boundaries of WebSocket frames.
 
-/// Follows the frames that go to a WebSocket client, so that a Close frame is put between two of
+/// Follows the frames sent to a WebSocket client, so that a Close frame is inserted between two of
 /// them and never into one (RFC 6455, section 5.2).
 #[derive(Debug, Default)]
 pub struct FrameBoundary {
@@ -12,7 +12,7 @@ pub struct FrameBoundary {
 }
 
 impl FrameBoundary {
-    /// Takes note of bytes on their way to the client.
+    /// Parses bytes on their way to the client.
     pub fn pass(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             if self.payload_left > 0 {
@@ -42,8 +42,8 @@ impl FrameBoundary {
         self.header_len == 0 && self.payload_left == 0 && !self.closed
     }
 
-    /// The payload's length, once enough of the header is there. A server's frames carry no mask;
-    /// should one do, its four bytes count as payload.
+    /// The payload's length, once enough of the header has arrived. A server's frames carry no
+    /// mask; in a masked frame the four bytes of the mask count as payload.
     fn payload_length(&self) -> Option<u64> {
         if self.header_len < 2 {
             return None;

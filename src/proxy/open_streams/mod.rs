@@ -1,4 +1,5 @@
-//! The answers that are open, so that they can be closed when their session or their token ends.
+//! Registry of open streams: requests in progress, which are closed when their session or token
+//! ends.
 
 pub mod frame_boundary;
 pub mod idle_timer;
@@ -23,35 +24,37 @@ use crate::telemetry::metrics::Metrics;
 mod report;
 mod sweep;
 
-/// An answer that is open for longer counts as live, whatever it is: a long poll, a download.
+/// A response that is open for longer counts as long-lived, whatever its type: a long poll, a
+/// download.
 const LONG_LIVED_AFTER: Duration = Duration::from_secs(5);
-/// One that is open for longer is looked at whether its session still lives, a request that waits for
-/// its answer too. With two sweeps and the store's deadline it stays within a second of the end.
+/// A request that is open for longer is included in the sweeps of ended sessions, even while it
+/// waits for its response. With two sweeps and the store's deadline, it is closed within a second
+/// of the end.
 const CLOSABLE_AFTER: Duration = Duration::from_millis(100);
 
-/// One request that was let through with a credential.
+/// One admitted request with a credential.
 #[derive(Debug)]
 pub struct OpenStream {
     pub control: Arc<StreamControl>,
     pub session: Option<SessionId>,
     pub token: Option<Arc<Claims>>,
-    /// The client's, where it is known.
+    /// The client's address, where it is known.
     address: Option<IpAddr>,
     since: Instant,
     kind: AtomicU8,
-    /// Its session or token was found ended.
+    /// A sweep found its session or token ended.
     marked_for_close: AtomicBool,
 }
 
-/// What kind of answer it turned out to be.
+/// How long a response is expected to last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum StreamKind {
-    /// It will be over soon, as far as anyone can tell.
+    /// Expected to end soon.
     Short = 0,
-    /// It may take long and ends by itself: a gRPC call.
+    /// May last long and ends by itself: a gRPC call.
     Call = 1,
-    /// It has no end of its own: a WebSocket, an event stream.
+    /// Has no end of its own: a WebSocket, an event stream.
     Endless = 2,
 }
 
@@ -74,22 +77,24 @@ impl OpenStream {
         }
     }
 
-    /// Whether it counts among its session's live connections. Who has closed its side may be gone.
+    /// Whether it counts as an open stream of its session. A client that has closed its side may be
+    /// gone.
     fn is_long_lived(&self) -> bool {
         self.is_stream_or_older_than(LONG_LIVED_AFTER) && !self.control.is_half_closed()
     }
 
-    /// Whether an end of its session or token closes it. A shorter one will be over by itself.
+    /// Whether an end of its session or token closes it. A short response ends by itself.
     fn is_closable(&self) -> bool {
         self.is_stream_or_older_than(CLOSABLE_AFTER)
     }
 
-    /// What the blacklist would name its token by.
+    /// The blacklist key of its token.
     fn blacklist_key(&self) -> Option<&str> {
         Some(&self.token.as_ref()?.blacklist_key)
     }
 
-    /// A token that no session stands behind: it has an end of its own, and its person's cut-off.
+    /// A token without a session: it has an expiry of its own, and its user's issued-before
+    /// revocation.
     fn sessionless_token(&self) -> Option<&Claims> {
         self.token
             .as_deref()
@@ -112,13 +117,13 @@ impl OpenStream {
     }
 }
 
-/// Every open request of this gateway, in one shard a worker so that workers do not meet.
+/// Every open request of this gateway, in one shard per worker so that workers do not contend.
 #[derive(Debug)]
 pub struct OpenStreams {
-    /// This process among the gateways of a fleet.
+    /// The name of this process among the gateways of a fleet.
     gateway: Arc<str>,
     reported: Mutex<report::ReportedCounts>,
-    /// The sessions of the answers that were open at the last sweep.
+    /// The sessions of the streams that were open at the last sweep.
     watched: RwLock<HashSet<SessionId>>,
     shards: Vec<Mutex<Slab<Arc<OpenStream>>>>,
     metrics: Arc<Metrics>,
@@ -144,12 +149,12 @@ impl OpenStreams {
         }
     }
 
-    /// What this process is called among the gateways of a fleet.
+    /// The name of this process among the gateways of a fleet.
     pub fn gateway(&self) -> &Arc<str> {
         &self.gateway
     }
 
-    /// Enters a request; dropping the ticket takes it out.
+    /// Registers a request; dropping the registration removes it.
     pub fn register(self: &Arc<Self>, worker: usize, open: OpenStream) -> StreamRegistration {
         let shard = worker % self.shards.len();
         let open = Arc::new(open);
@@ -163,19 +168,18 @@ impl OpenStreams {
         }
     }
 
-    /// How many live answers a session has on this gateway.
+    /// The number of long-lived streams of a session on this gateway.
     pub fn count_for_session(&self, session: SessionId) -> usize {
         self.collect(|open| open.is_long_lived() && open.session == Some(session))
             .len()
     }
 
-    /// Whether an answer of this session has been open for a while.
+    /// Whether a stream of this session has been open for a while.
     pub fn is_watched(&self, session: SessionId) -> bool {
         self.watched.read().contains(&session)
     }
 
-    /// Closes at once what a revocation ends, made here or heard of; gives the sessions of what it
-    /// closed.
+    /// Closes the streams that a revocation ends; returns their sessions.
     pub fn close_revoked(&self, revocation: &Revocation) -> HashSet<SessionId> {
         close(self.collect(|open| {
             open.is_closable()
@@ -189,7 +193,7 @@ impl OpenStreams {
         }))
     }
 
-    /// Tells every endless answer that the gateway is going away; all others may finish.
+    /// Closes every endless stream because the gateway is going away; all others may finish.
     pub fn drain(&self) {
         let endless =
             |open: &OpenStream| open.kind.load(Ordering::Relaxed) == StreamKind::Endless as u8;
@@ -198,8 +202,8 @@ impl OpenStreams {
         }
     }
 
-    /// Looks at the silences of one worker's requests, for ever. It has to run on that worker, so
-    /// that no request goes on meanwhile.
+    /// Checks the idle timers of one worker's requests, forever. It has to run on that worker, so
+    /// that no request makes progress meanwhile.
     pub async fn watch_timeouts(self: Arc<Self>, worker: usize) {
         let mut tick = tokio::time::interval(idle_timer::CHECK_INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -239,7 +243,7 @@ impl OpenStreams {
     }
 }
 
-/// This machine's name, and a number of the process' own.
+/// The name of this machine and a random number.
 fn gateway_name() -> String {
     let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let machine = machine.trim();
@@ -251,9 +255,9 @@ fn gateway_name() -> String {
     format!("{machine}-{:08x}", rand::random::<u32>())
 }
 
-/// Closes answers whose session or token ended; gives the sessions of those that were open until now.
-/// What is no stream has until the next look to be over: it may be the answer to the very request by
-/// which the session ended.
+/// Closes streams whose session or token ended; returns the sessions of those that were still open.
+/// Other responses have until the next sweep to finish: one of them may be the response to the very
+/// request that ended the session.
 fn close(ended: Vec<Arc<OpenStream>>) -> HashSet<SessionId> {
     let closed = ended.into_iter().filter(|open| {
         let due = open.is_stream() || open.marked_for_close.swap(true, Ordering::Relaxed);
@@ -263,7 +267,7 @@ fn close(ended: Vec<Arc<OpenStream>>) -> HashSet<SessionId> {
 }
 
 impl StreamRegistration {
-    /// Notes what kind of answer it is.
+    /// Records how long the response is expected to last.
     pub fn set_kind(&self, kind: StreamKind) {
         self.stream.kind.store(kind as u8, Ordering::Relaxed);
     }

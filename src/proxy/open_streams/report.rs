@@ -1,4 +1,4 @@
-//! What this gateway has told the store of its open answers, and what it has yet to tell.
+//! Reports of open streams to the store: the counts reported so far, and those that are due.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,15 +11,15 @@ use crate::auth::session::SessionId;
 use crate::clock;
 use crate::sessions::Sessions;
 
-/// How often changes are told.
+/// Interval between reports of changes.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// How often an unchanged count is told again. It has to be well within the time after which the
-/// store forgets a gateway that says nothing.
+/// How often an unchanged count is reported again. Must be well within the time after which the
+/// store drops the counts of a gateway that reports nothing.
 const REPEAT: Duration = Duration::from_secs(10);
 
 impl OpenStreams {
-    /// Tells the store how many live answers each session has here, for ever.
+    /// Reports to the store how many open streams each session has here, forever.
     pub async fn report(self: Arc<Self>, sessions: Sessions) {
         let mut tick = tokio::time::interval(PERIOD);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -29,7 +29,7 @@ impl OpenStreams {
         }
     }
 
-    /// Takes back everything that was told: the process ends.
+    /// Retracts all reported counts when the process ends.
     pub async fn retract(&self, sessions: &Sessions) {
         self.send_report(sessions, HashMap::new()).await;
     }
@@ -56,7 +56,7 @@ impl OpenStreams {
     }
 }
 
-/// What the store knows from this gateway.
+/// The counts that the store has from this gateway.
 #[derive(Debug, Default)]
 pub(super) struct ReportedCounts {
     sessions: HashMap<SessionId, ReportedCount>,
@@ -70,12 +70,13 @@ struct ReportedCount {
 }
 
 impl ReportedCounts {
-    /// What is to be told now: every count that is another than the store knows, 0 for a session
-    /// that has none any more, and what was told a while ago.
+    /// The counts that are due: those that differ from the store's, 0 for a session that has none
+    /// any more, and those that were reported a while ago.
     fn due(&self, counts: &HashMap<SessionId, u64>, now: Instant) -> Vec<(SessionId, u64)> {
         let stale = |id: &SessionId, count: u64| {
-            self.sessions.get(id).is_none_or(|told| {
-                told.count != Some(count) || now.saturating_duration_since(told.at) >= REPEAT
+            self.sessions.get(id).is_none_or(|reported| {
+                reported.count != Some(count)
+                    || now.saturating_duration_since(reported.at) >= REPEAT
             })
         };
         let ended = self.sessions.keys().filter(|id| !counts.contains_key(*id));
@@ -87,7 +88,7 @@ impl ReportedCounts {
             .collect()
     }
 
-    /// Takes note of what was told; of a failure nobody knows what arrived, so all of it is told
+    /// Records a report; after a failure it is unknown which counts arrived, so all are reported
     /// again.
     fn record(&mut self, reports: &[(SessionId, u64)], arrived: bool, at: Instant) {
         for (id, count) in reports {
@@ -114,39 +115,39 @@ mod tests {
 
     #[test]
     fn only_changes_are_reported_and_end_as_zero() {
-        let (mut told, now) = (ReportedCounts::default(), Instant::now());
-        let mut tell = |open: &[(SessionId, u64)]| {
-            let mut due = told.due(&counts(open), now);
-            told.record(&due, true, now);
+        let (mut reported, now) = (ReportedCounts::default(), Instant::now());
+        let mut report = |open: &[(SessionId, u64)]| {
+            let mut due = reported.due(&counts(open), now);
+            reported.record(&due, true, now);
             due.sort_by_key(|(id, _)| id.0);
             due
         };
-        assert_eq!(tell(&[(ONE, 1), (TWO, 2)]), [(ONE, 1), (TWO, 2)]);
-        assert_eq!(tell(&[(ONE, 1), (TWO, 2)]), []);
-        assert_eq!(tell(&[(ONE, 3), (TWO, 2)]), [(ONE, 3)]);
-        assert_eq!(tell(&[(ONE, 3)]), [(TWO, 0)]);
-        assert_eq!(tell(&[(ONE, 3)]), []);
+        assert_eq!(report(&[(ONE, 1), (TWO, 2)]), [(ONE, 1), (TWO, 2)]);
+        assert_eq!(report(&[(ONE, 1), (TWO, 2)]), []);
+        assert_eq!(report(&[(ONE, 3), (TWO, 2)]), [(ONE, 3)]);
+        assert_eq!(report(&[(ONE, 3)]), [(TWO, 0)]);
+        assert_eq!(report(&[(ONE, 3)]), []);
     }
 
     #[test]
     fn unchanged_count_is_repeated_before_it_expires() {
-        let (mut told, now) = (ReportedCounts::default(), Instant::now());
+        let (mut reported, now) = (ReportedCounts::default(), Instant::now());
         let open = counts(&[(ONE, 1)]);
-        told.record(&told.due(&open, now), true, now);
-        assert_eq!(told.due(&open, now + REPEAT / 2), []);
-        assert_eq!(told.due(&open, now + REPEAT), [(ONE, 1)]);
+        reported.record(&reported.due(&open, now), true, now);
+        assert_eq!(reported.due(&open, now + REPEAT / 2), []);
+        assert_eq!(reported.due(&open, now + REPEAT), [(ONE, 1)]);
         assert!(REPEAT * 2 < crate::sessions::REPORT_TTL);
     }
 
     #[test]
     fn unconfirmed_count_is_reported_again() {
-        let (mut told, now) = (ReportedCounts::default(), Instant::now());
-        told.record(&[(ONE, 1)], false, now);
-        assert_eq!(told.due(&counts(&[(ONE, 1)]), now), [(ONE, 1)]);
-        assert_eq!(told.due(&counts(&[]), now), [(ONE, 0)]);
-        told.record(&[(ONE, 0)], false, now);
-        assert_eq!(told.due(&counts(&[]), now), [(ONE, 0)]);
-        told.record(&[(ONE, 0)], true, now);
-        assert_eq!(told.due(&counts(&[]), now), []);
+        let (mut reported, now) = (ReportedCounts::default(), Instant::now());
+        reported.record(&[(ONE, 1)], false, now);
+        assert_eq!(reported.due(&counts(&[(ONE, 1)]), now), [(ONE, 1)]);
+        assert_eq!(reported.due(&counts(&[]), now), [(ONE, 0)]);
+        reported.record(&[(ONE, 0)], false, now);
+        assert_eq!(reported.due(&counts(&[]), now), [(ONE, 0)]);
+        reported.record(&[(ONE, 0)], true, now);
+        assert_eq!(reported.due(&counts(&[]), now), []);
     }
 }

@@ -1,5 +1,5 @@
-//! The look at every open answer's session and token, again and again: whatever is missed otherwise,
-//! an end that another gateway wrote or one that came during an outage, is found here.
+//! Periodic sweep over the sessions and tokens of open streams. It finds the ends that
+//! announcements miss: those written by another gateway, or during an outage.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use crate::auth::token::Claims;
 use crate::clock;
 use crate::sessions::{Sessions, StoreError, cut_off_covers};
 
-/// How often.
+/// Interval between sweeps.
 const SWEEP: Duration = Duration::from_millis(300);
-/// How many ended sessions of one sweep are asked when they ended.
+/// Maximum number of ended sessions per sweep whose time of end is looked up.
 const MEASURED: usize = 16;
 
 impl OpenStreams {
-    /// Looks every open answer's session and token up, for ever. What the store cannot tell stays
-    /// open: unknown is not gone.
+    /// Looks up the session and token of every open stream, forever. A stream whose session cannot
+    /// be looked up stays open: unknown is not gone.
     pub async fn sweep(self: Arc<Self>, sessions: Sessions, idle: impl Fn() -> Option<Duration>) {
         let mut revocations = sessions.subscribe();
         let mut tick = tokio::time::interval(SWEEP);
@@ -30,14 +30,14 @@ impl OpenStreams {
             let closed = tokio::select! {
                 revocation = revocations.recv() => match revocation {
                     Ok(revocation) => self.close_revoked(&revocation),
-                    // Some were missed: the next sweep finds them.
+                    // Some announcements were missed: the next sweep finds their revocations.
                     Err(RecvError::Lagged(_)) => continue,
                     Err(RecvError::Closed) => return,
                 },
                 _ = tick.tick() => match self.sweep_once(&sessions, idle()).await {
                     Ok(closed) => closed,
                     Err(error) => {
-                        tracing::debug!(%error, "open answers could not be checked");
+                        tracing::debug!(%error, "open streams could not be checked");
                         continue;
                     }
                 },
@@ -55,7 +55,7 @@ impl OpenStreams {
         record_client_data(sessions, &open);
         let live = open.iter().filter(|open| open.is_long_lived()).count();
         self.metrics.live_connections.set(live as i64);
-        // Tokens go by this gateway's clock, as they did when they were verified.
+        // Tokens are judged by this gateway's clock, as at their verification.
         let now = clock::unix_millis();
         let past = |open: &&Arc<OpenStream>| {
             open.sessionless_token()
@@ -87,7 +87,7 @@ impl OpenStreams {
         Ok(close(open.iter().filter(revoked).cloned().collect()))
     }
 
-    /// Closes what tokens without a session opened whose person was signed out everywhere since.
+    /// Closes streams of tokens without a session whose user has been signed out everywhere since.
     async fn close_issued_before(
         sessions: &Sessions,
         open: &[Arc<OpenStream>],
@@ -115,7 +115,7 @@ impl OpenStreams {
         Ok(())
     }
 
-    /// Observes how long after their end the answers of these sessions were closed.
+    /// Observes the delay between the end of these sessions and the close of their streams.
     async fn measure_lag(&self, sessions: &Sessions, closed: HashSet<SessionId>) {
         for id in closed.into_iter().take(MEASURED) {
             match sessions.millis_since_end(id).await {
@@ -128,8 +128,8 @@ impl OpenStreams {
     }
 }
 
-/// Counts what clients have sent since the last sweep as a use of their sessions, before the sweep
-/// judges which have not been used for too long.
+/// Counts data that clients have sent since the last sweep as a use of their sessions, before the
+/// sweep judges which sessions have been idle for too long.
 fn record_client_data(sessions: &Sessions, open: &[Arc<OpenStream>]) {
     for open in open {
         if let (Some(session), Some(address)) = (open.session, open.address)

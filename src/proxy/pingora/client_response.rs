@@ -1,4 +1,4 @@
-//! What every answer gets on its way to the client, and what is measured when it is over.
+//! Headers that every response gets on its way to the client, and the record of its outcome.
 
 use std::time::Duration;
 
@@ -48,10 +48,10 @@ pub(in crate::proxy) fn complete(
     ctx.arrival.control.idle_timer.record_activity();
     if !interim {
         let uploading = response.status != 101 && !session.is_body_done();
-        let silence = &ctx.arrival.control.idle_timer;
-        silence.record_response(response.status.is_success(), uploading);
+        let idle_timer = &ctx.arrival.control.idle_timer;
+        idle_timer.record_response(response.status.is_success(), uploading);
     }
-    // An answer before the end of the body costs the connection; word to go on with it does not.
+    // A response before the end of the body costs the connection; an interim response does not.
     session.set_close_on_response_before_downstream_finish(!interim);
     track_open_stream(session, response, ctx);
     let upgraded = response.status == StatusCode::SWITCHING_PROTOCOLS;
@@ -68,7 +68,7 @@ pub(in crate::proxy) fn complete(
     // Trailers pass only from HTTP/2 to HTTP/2.
     let keep_trailer = local_response::is_http2(session) && received == Version::HTTP_2;
     if response.version == Version::HTTP_10 {
-        // How the upstream speaks ends here (RFC 9110, section 2.5).
+        // The upstream's version ends here (RFC 9110, section 2.5).
         response.set_version(Version::HTTP_11);
     }
     header_map::edit_response(response, |fields| {
@@ -114,11 +114,11 @@ fn check(session: &Session, response: &ResponseHeader) -> Result<LengthAction, &
     framing::check(response.status, response.version, &response.headers)
 }
 
-/// Follows the body of an upstream's answer.
+/// Follows the body of an upstream's response.
 ///
 /// # Errors
-/// It ended because the gateway waited no longer: without an error an end of the connection would
-/// pass for the end of a body that has no length.
+/// The gateway gave up the upstream: without an error, the end of the connection would pass for the
+/// end of a body that has no length.
 pub(in crate::proxy) fn observe_body(
     session: &Session,
     body: &mut Option<Bytes>,
@@ -126,15 +126,15 @@ pub(in crate::proxy) fn observe_body(
     ctx: &mut RequestContext,
 ) -> pingora::Result<()> {
     ctx.forwarded.bytes += body.as_ref().map_or(0, |piece| piece.len() as u64);
-    let silence = &ctx.arrival.control.idle_timer;
+    let idle_timer = &ctx.arrival.control.idle_timer;
     if local_response::is_http2(session)
         && let Some(piece) = body.take_if(|piece| !piece.is_empty())
     {
         *body = Some(PendingChunk::wrap(piece, &ctx.arrival.control));
     }
     if !end {
-        silence.record_activity();
-    } else if silence.has_expired() {
+        idle_timer.record_activity();
+    } else if idle_timer.has_expired() {
         return Err(Error::new_up(ErrorType::ReadTimedout));
     } else {
         end_response(ctx);
@@ -142,7 +142,7 @@ pub(in crate::proxy) fn observe_body(
     Ok(())
 }
 
-/// Takes note of the end of a response: a gRPC client that goes on sending has nothing to wait for.
+/// Records the end of a response: a gRPC client that continues to send has nothing to wait for.
 pub(in crate::proxy) fn observe_trailers(ctx: &RequestContext) {
     if ctx.is_grpc_stream()
         && let Some(timeouts) = ctx.timeouts()
@@ -154,10 +154,11 @@ pub(in crate::proxy) fn observe_trailers(ctx: &RequestContext) {
     }
 }
 
-/// Notes that the upstream has sent its whole response.
+/// Records that the upstream has sent its whole response.
 fn end_response(ctx: &RequestContext) {
     let control = &ctx.arrival.control;
-    // The rest of a body that was rejected is not sent; a handshake goes on over its connection.
+    // The rest of a rejected body is not sent; an authentication handshake continues on its
+    // connection.
     let rejected = control.idle_timer.is_upload_rejected() && !ctx.attempts.is_exclusive;
     if ctx.attempts.close_after_response || rejected {
         control.idle_timer.end_upstream();
@@ -167,8 +168,8 @@ fn end_response(ctx: &RequestContext) {
     control.set_response_finished();
 }
 
-/// Follows an upstream's challenge to authenticate the connection: the client connection gets
-/// upstream connections of its own, and this one, which is none of them, is not used again.
+/// Handles an upstream's challenge to authenticate the connection: the client connection gets
+/// upstream connections of its own, and this shared one is not used again.
 fn handle_connection_challenge(response: &ResponseHeader, ctx: &mut RequestContext) {
     if !connection_auth::challenges_connection(&response.headers) {
         return;
@@ -180,7 +181,7 @@ fn handle_connection_challenge(response: &ResponseHeader, ctx: &mut RequestConte
     }
 }
 
-/// Whether a head is the whole answer (RFC 9112, section 6.3).
+/// Whether a head is the whole response (RFC 9112, section 6.3).
 fn is_bodiless(session: &Session, response: &ResponseHeader) -> bool {
     let empty = response
         .headers
@@ -194,13 +195,13 @@ fn is_bodiless(session: &Session, response: &ResponseHeader) -> bool {
         )
 }
 
-/// Notes an answer that may stay open for long, so that a revocation closes it at once.
+/// Records the expected duration of a response, so that a revocation closes a long one at once.
 fn track_open_stream(session: &mut Session, response: &ResponseHeader, ctx: &mut RequestContext) {
     let upgraded = response.status == StatusCode::SWITCHING_PROTOCOLS;
     if upgraded {
         ctx.arrival.control.set_upgraded();
         ctx.status = response.status.as_u16();
-        // Pingora's own, 60 seconds; `stream_idle` is watched with the upstream's silence.
+        // Pingora's own timeout of 60 seconds; the idle timer enforces `stream_idle`.
         session.set_read_timeout(None);
     }
     let content = response
@@ -220,7 +221,7 @@ fn track_open_stream(session: &mut Session, response: &ResponseHeader, ctx: &mut
         ctx.arrival.control.idle_timer.allow_idle(idle);
     }
     if kind == StreamKind::Endless {
-        // A client that has closed its side will never be told the end of it.
+        // The end of the stream cannot be reported to a client that has closed its side.
         session.as_downstream_mut().set_abort_on_close(true);
     }
     if let Some(admitted) = &ctx.admitted {
@@ -228,8 +229,8 @@ fn track_open_stream(session: &mut Session, response: &ResponseHeader, ctx: &mut
     }
 }
 
-/// What an answer's media type says of how long it may last. Case means nothing in it (RFC 9110,
-/// section 8.3.1), and gRPC's may go on behind a `+`.
+/// Derives a response's expected duration from its media type. Case is insignificant (RFC 9110,
+/// section 8.3.1), and gRPC's may continue after a `+`.
 fn stream_kind_of(content: &[u8]) -> StreamKind {
     let begins = |name: &[u8]| {
         let start = content.get(..name.len());
@@ -246,13 +247,13 @@ fn stream_kind_of(content: &[u8]) -> StreamKind {
     }
 }
 
-/// Reads off what an answer was, when Pingora says that it is over.
+/// Records the outcome of a response when Pingora reports its end.
 pub(in crate::proxy) fn record_outcome(session: &Session, ctx: &mut RequestContext) {
     if let Some(written) = session.response_written() {
         ctx.status = written.status.as_u16();
     }
     ctx.body_received = session.body_bytes_read() as u64;
-    // What was left to h2 as a whole, Pingora has not counted.
+    // Pingora does not count a body that was queued in h2 as a whole.
     ctx.body_sent = ctx.body_sent.max(session.body_bytes_sent() as u64);
 }
 

@@ -1,4 +1,4 @@
-//! What becomes of a request whose upstream fails: a retry where it is safe, else the right 5xx.
+//! Failures of upstreams: a retry where it is safe, else the matching 5xx.
 
 use futures_util::FutureExt;
 use http::{HeaderMap, header};
@@ -13,8 +13,8 @@ use crate::proxy::request_context::RequestContext;
 use crate::rejection::{Reason, Refusal, Rejection};
 use crate::upstream::{AttemptOutcome, ChosenServer, UpstreamError};
 
-/// Places an error that came before a request was forwarded: no other side than the client's had a part
-/// in it, unless it is of the gateway's own making.
+/// Attributes an error that came before a request was forwarded to the client, unless the gateway
+/// itself caused it.
 pub(in crate::proxy) fn attribute_early_error(mut error: Box<Error>) -> Box<Error> {
     if *error.esource() == ErrorSource::Unset && *error.etype() != ErrorType::InternalError {
         error.as_down();
@@ -22,7 +22,7 @@ pub(in crate::proxy) fn attribute_early_error(mut error: Box<Error>) -> Box<Erro
     error
 }
 
-/// Turns an error about a message's headers into one of Pingora's.
+/// Converts an error about a message's headers into one of Pingora's.
 pub(in crate::proxy) fn from_header_error(error: HeaderError) -> Box<Error> {
     match error {
         HeaderError::ConflictingLengths => Error::new_down(ErrorType::InvalidHTTPHeader),
@@ -33,8 +33,8 @@ pub(in crate::proxy) fn from_header_error(error: HeaderError) -> Box<Error> {
     }
 }
 
-/// A connection attempt that failed has carried nothing: further servers are tried, each once,
-/// whatever the method. [`super::forward::choose`] ends it when none is left.
+/// A failed connection attempt has carried no data: further servers are tried, each once, whatever
+/// the method. [`super::forward::choose`] fails when none is left.
 pub(in crate::proxy) fn handle_connect_error(
     ctx: &mut RequestContext,
     mut error: Box<Error>,
@@ -42,7 +42,7 @@ pub(in crate::proxy) fn handle_connect_error(
     warn_failed_attempt(ctx, &error);
     error.set_retry(true);
     if is_unprocessed(&error) && !ctx.attempts.needs_new_connection {
-        // A pooled HTTP/2 connection is going away, which says nothing of its server.
+        // A pooled HTTP/2 connection is going away, which is not a failure of its server.
         ctx.attempts.tried.pop();
         ctx.attempts.needs_new_connection = true;
         return error;
@@ -73,9 +73,9 @@ pub(in crate::proxy) fn handle_proxy_error(
     mut error: Box<Error>,
     reused: bool,
 ) -> Box<Error> {
-    let silence = &ctx.arrival.control.idle_timer;
-    let late = silence.has_expired();
-    silence.end();
+    let idle_timer = &ctx.arrival.control.idle_timer;
+    let late = idle_timer.has_expired();
+    idle_timer.end();
     if ctx.arrival.control.body_rate.is_late() {
         ctx.refusal = Some(Refusal::RequestTimeout);
         ctx.reason = Some(Reason::BodyTooSlow);
@@ -86,8 +86,8 @@ pub(in crate::proxy) fn handle_proxy_error(
     let unprocessed = is_unprocessed(&error);
     if ctx.refusal.is_none() && may_send_again(session, ctx, &error, unprocessed && !late) {
         warn_failed_attempt(ctx, &error);
-        // The server is not to blame: it may be asked again, but not over a connection that is
-        // stale or has no room. After a GOAWAY, Pingora uses the connection no more.
+        // The server is not to blame: it may be tried again, but not over a connection that is
+        // stale or full. After a GOAWAY, Pingora does not reuse the connection.
         ctx.attempts.tried.pop();
         ctx.attempts.needs_new_connection = !is_graceful(&error);
         ctx.attempts.last_failure = Some((refusal_of(&error), cause_of(&error)));
@@ -104,7 +104,7 @@ pub(in crate::proxy) fn handle_proxy_error(
         ctx.refusal = Some(Refusal::RequestTimeout);
         ctx.reason = Some(Reason::BodyStalled);
     } else if late {
-        // The error is the end of the connection, which the gateway closed.
+        // The error is the end of the connection, which the gateway itself closed.
         ctx.refusal = Some(Refusal::UpstreamTimeout);
         ctx.reason = Some(ctx.arrival.control.idle_timer.timeout_reason());
         count(ctx, UpstreamError::Timeout);
@@ -113,7 +113,7 @@ pub(in crate::proxy) fn handle_proxy_error(
         warn_failed_attempt(ctx, &error);
         ctx.attempts.last_failure = Some((refusal_of(&error), cause_of(&error)));
         count(ctx, UpstreamError::of(&error));
-        // That a pooled connection had been closed says nothing of the server.
+        // A pooled connection that had been closed is not a failure of its server.
         if !reused {
             report(ctx, outcome_of(&error));
         }
@@ -138,9 +138,9 @@ fn may_send_again(
     (repeatable || stale) && !over && !has_responded(session) && may_retry(ctx)
 }
 
-/// Whether the upstream has declared that it has not processed the request: the stream was refused, or
-/// is above the last one of a GOAWAY (RFC 9113, sections 6.8 and 8.7). Streams at or below it end with
-/// another error.
+/// Whether the upstream has declared that it did not process the request: the stream was refused,
+/// or is above the last one of a GOAWAY (RFC 9113, sections 6.8 and 8.7). Streams at or below it
+/// end with another error.
 fn is_unprocessed(error: &Error) -> bool {
     let cause = error.root_cause().downcast_ref::<h2::Error>();
     cause.is_some_and(|cause| {
@@ -149,13 +149,13 @@ fn is_unprocessed(error: &Error) -> bool {
     })
 }
 
-/// Whether the upstream takes its leave in an orderly way.
+/// Whether the upstream closes the connection gracefully.
 fn is_graceful(error: &Error) -> bool {
     let cause = error.root_cause().downcast_ref::<h2::Error>();
     cause.is_some_and(|cause| cause.is_go_away() && cause.reason() == Some(h2::Reason::NO_ERROR))
 }
 
-/// Whether a request that took too long waits for its body and not for the upstream.
+/// Whether a request that timed out waits for its body and not for the upstream.
 fn is_client_late(session: &mut Session, ctx: &RequestContext) -> bool {
     if session.is_body_done() {
         return false;
@@ -165,7 +165,7 @@ fn is_client_late(session: &mut Session, ctx: &RequestContext) -> bool {
         // The client waits for `100 Continue`.
         return false;
     }
-    // What the client has sent and the upstream has not taken would be there to read.
+    // Data that the client has sent and the upstream has not accepted would be readable here.
     let unsent = session.as_downstream_mut().read_request_body();
     let unsent = tokio::task::unconstrained(unsent).now_or_never();
     !matches!(unsent, Some(Ok(Some(_))))
@@ -245,7 +245,7 @@ fn outcome_of(error: &Error) -> AttemptOutcome {
     }
 }
 
-/// Answers for an upstream that failed, if an answer can still be given.
+/// Responds for an upstream that failed, if a response is still possible.
 pub(in crate::proxy) async fn respond_with_error(
     session: &mut Session,
     ctx: &mut RequestContext,
@@ -280,7 +280,8 @@ pub(in crate::proxy) async fn respond_with_error(
         return end_call(session, ctx, ended, refusal).await;
     }
     if client_gone || has_responded(session) {
-        // Nobody listens, or the head has gone out: the connection's end is the only sign left.
+        // The client is gone or the head has gone out: only the connection's end can signal the
+        // failure.
         session.set_keepalive(None);
         if ctx.status == 0 {
             ctx.status = 499;
@@ -299,7 +300,8 @@ pub(in crate::proxy) async fn respond_with_error(
     // The client may have gone meanwhile.
     let sent = local_response::send_rejection(session, ctx, rejection, &HeaderMap::new()).await;
     if sent.is_ok() && !local_response::is_http2(session) {
-        // Softly: a client that still sends its body would see a reset before the answer.
+        // Closed gracefully: a client that still sends its body would see a reset before the
+        // response.
         session.as_downstream_mut().shutdown().await;
     }
     FailToProxy {
@@ -308,7 +310,8 @@ pub(in crate::proxy) async fn respond_with_error(
     }
 }
 
-/// Reports in trailers how a gRPC call ended whose head has gone out, or whose session has ended.
+/// Reports in trailers the outcome of a gRPC call whose head has gone out, or whose session has
+/// ended.
 async fn end_call(
     session: &mut Session,
     ctx: &mut RequestContext,
@@ -329,7 +332,7 @@ async fn end_call(
     }
 }
 
-/// 502, 503 and 504 told apart.
+/// Distinguishes 502, 503 and 504.
 fn refusal_of(error: &Error) -> Refusal {
     match (error.esource(), error.etype()) {
         (ErrorSource::Downstream, ErrorType::ReadTimedout) => Refusal::RequestTimeout,

@@ -1,4 +1,4 @@
-//! The way to the upstream: which server, and what it gets to see.
+//! Forwarding to an upstream: the choice of a server, and the request that it receives.
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::routing::{TimeoutOverrides, strip_prefix};
 use crate::settings::Timeouts;
 use crate::upstream::ChosenServer;
 
-/// Request bodies up to this length are read before any read timeout is over.
+/// Request bodies up to this length arrive well within any read timeout.
 const SHORT_BODY: u64 = 16 * 1024;
 
 /// Selects a server and returns how to connect to it.
@@ -58,7 +58,7 @@ pub(in crate::proxy) fn choose(
         ctx.attempts.is_exclusive = true;
         ctx.attempts.pending_slot = Some(peer::isolate(&mut peer, owner));
     } else if ctx.attempts.needs_new_connection {
-        // A key in the pool that no connection has.
+        // A key that no pooled connection has.
         peer.group_key = rand::random();
     }
     if session.is_upgrade_req() {
@@ -68,10 +68,10 @@ pub(in crate::proxy) fn choose(
     let own_deadline = is_http1(&peer) || !local_response::is_http2(session) || is_grpc_stream;
     if own_deadline || accepts_event_stream(session) || has_long_body(session) {
         // The idle timer measures the upstream (`begin`). Where both sides speak HTTP/2 the gateway
-        // could end a request only by a reset: there Pingora's timeout gives the better response, a
-        // 504. Requests for an event stream are exceptions, and gRPC calls, whose end is reported in
-        // trailers, and long uploads, which Pingora's timeout would cut off: it runs from the head of
-        // the request.
+        // could end a request only with a reset; there Pingora's timeout gives a better response, a
+        // 504. Requests for an event stream are exceptions, as are gRPC calls, whose end is
+        // reported in trailers, and long uploads: Pingora's timeout runs from the head of the
+        // request and would cut them off.
         peer.options.read_timeout = None;
     }
     ctx.attempts.tried.push(chosen.server());
@@ -80,7 +80,8 @@ pub(in crate::proxy) fn choose(
     Ok(peer)
 }
 
-/// The error of a request that is forwarded without a permit: no hook of Pingora's precedes the decision.
+/// The error for a request that is forwarded without a permit: none of Pingora's hooks runs before
+/// the decision.
 fn not_admitted() -> Box<Error> {
     Error::new(ErrorType::HTTPStatus(500))
 }
@@ -136,7 +137,7 @@ pub(in crate::proxy) fn prepare(
 /// Cuts a request body off at the route's limit.
 ///
 /// # Errors
-/// 413 once more than that has come.
+/// 413 once the body exceeds the limit.
 pub(in crate::proxy) fn count_body(
     session: &mut Session,
     body: Option<&Bytes>,
@@ -164,7 +165,7 @@ pub(in crate::proxy) fn count_body(
     };
     control.idle_timer.record_upload(end);
     if ctx.body_received == 0 && !end {
-        // Also of a client that has asked for `100 Continue` and sends without it.
+        // Also for a client that asked for `100 Continue` and sends without waiting for it.
         expect_body(session, ctx);
     }
     control.body_rate.count(body.len());
@@ -182,17 +183,17 @@ pub(in crate::proxy) fn count_body(
     Ok(())
 }
 
-/// Passes the end of a request body on without data. Pingora would write empty data as a chunk of
-/// length zero, which is the end, and then write the end.
+/// Passes on the end of a request body without data. Pingora would write empty data as a chunk of
+/// length zero, which is the end, and then write the end again.
 pub(in crate::proxy) fn end_body(body: &mut Option<Bytes>, end: bool) {
     if end && body.as_ref().is_some_and(Bytes::is_empty) {
         *body = None;
     }
 }
 
-/// Notes that a connection is there and the request goes over it. Begins to measure how long the
-/// upstream is silent: at most `read`, until the response turns out to be a stream;
-/// for a gRPC call from the end of its request on.
+/// Records that the request goes over an established connection. Starts the idle timer: at most
+/// `read`, until the response turns out to be a stream; for a gRPC call, from the end of its
+/// request.
 pub(in crate::proxy) fn begin(
     session: &mut Session,
     peer: &HttpPeer,
@@ -205,7 +206,7 @@ pub(in crate::proxy) fn begin(
         let owner = ctx.arrival.peer.own_connections.claim();
         owner.record_opened(&slot, descriptor);
     }
-    // A client that waits for `100 Continue` is not late before it is told.
+    // A client that waits for `100 Continue` is not late before the interim response.
     if !session.req_header().headers.contains_key(header::EXPECT) {
         expect_body(session, ctx);
     }
@@ -213,16 +214,16 @@ pub(in crate::proxy) fn begin(
         let timeouts = ctx.timeouts();
         // An HTTP/2 connection carries other requests too.
         let own = is_http1(peer).then_some(descriptor);
-        let silence = &ctx.arrival.control.idle_timer;
-        silence.begin(timeouts.as_ref().map(|timeouts| timeouts.read), own);
+        let idle_timer = &ctx.arrival.control.idle_timer;
+        idle_timer.begin(timeouts.as_ref().map(|timeouts| timeouts.read), own);
         if ctx.is_grpc_stream() {
             // A client that streams may be quiet for longer; the end of its request ends that.
-            silence.allow_idle(timeouts.and_then(|timeouts| timeouts.stream_idle));
+            idle_timer.allow_idle(timeouts.and_then(|timeouts| timeouts.stream_idle));
         }
     }
 }
 
-/// Begins to measure how fast the client sends its body.
+/// Starts to measure the rate of the client's body.
 pub(in crate::proxy) fn expect_body(session: &mut Session, ctx: &RequestContext) {
     if session.is_body_done() || session.is_upgrade_req() || ctx.is_grpc_stream() {
         return;
@@ -237,7 +238,7 @@ fn is_http1(peer: &HttpPeer) -> bool {
     peer.options.alpn.get_max_http_version() == 1
 }
 
-/// Whether the request body may take longer than an upstream may be silent.
+/// Whether the request body may take longer to arrive than an upstream may be idle.
 fn has_long_body(session: &mut Session) -> bool {
     if session.is_body_done() {
         return false;
@@ -247,7 +248,7 @@ fn has_long_body(session: &mut Session) -> bool {
     length.is_none_or(|length: u64| length > SHORT_BODY)
 }
 
-/// Whether a request asks for an answer that may stay silent for long.
+/// Whether a request asks for a response that may be idle for long.
 fn accepts_event_stream(session: &Session) -> bool {
     let kinds = session.req_header().headers.get_all(header::ACCEPT);
     kinds.iter().any(|kinds| {

@@ -1,8 +1,9 @@
 //! The client's side of a gRPC call over HTTP/2, which can be ended from outside with trailers.
 //!
-//! Pingora lends nobody the stream while it proxies it, so a stream of its own kind could only be
-//! dropped, which resets it: the client would see a cancellation and no reason. This one reports the
-//! end to Pingora as an error of the client's side, whereupon `failure::respond_with_error` has the stream.
+//! Pingora gives no access to the stream while it proxies it, so its own session could only be
+//! dropped, which resets the stream: the client would see a cancellation without a reason. This
+//! session reports the end to Pingora as an error of the client's side, after which
+//! `failure::respond_with_error` has the stream.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +43,7 @@ impl GrpcSession {
     }
 }
 
-/// Not one of the errors by which a client goes away.
+/// Differs from the errors by which a client goes away.
 fn ended() -> Box<Error> {
     Error::explain(
         ErrorType::Custom("ended"),

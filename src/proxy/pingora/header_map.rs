@@ -1,7 +1,7 @@
-//! The header fields of a message as the one map that they are. Pingora keeps each name's spelling in
-//! a second map and checks a name anew at every change; names compare without regard to case
-//! (RFC 9110, section 5.1), so the second map is dropped at the first change and fields are edited in
-//! place from then on.
+//! The header fields of a message as a single map. Pingora keeps each name's spelling in a second
+//! map and validates a name again at every change; names compare without regard to case (RFC 9110,
+//! section 5.1), so the second map is dropped at the first change and fields are edited in place
+//! from then on.
 
 use http::HeaderMap;
 use http::request::Parts as RequestParts;
@@ -11,7 +11,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 /// Changes the fields of a request's head.
 ///
 /// # Errors
-/// A request target that does not come back as it went; Pingora has read it before.
+/// A request target that cannot be restored; Pingora has parsed it before.
 pub(in crate::proxy) fn edit_request<T>(
     head: &mut RequestHeader,
     change: impl FnOnce(&mut HeaderMap) -> T,
@@ -34,10 +34,10 @@ pub(in crate::proxy) fn edit_request<T>(
     Ok(outcome)
 }
 
-/// Changes the fields of an answer's head.
+/// Changes the fields of a response's head.
 ///
 /// # Errors
-/// A reason phrase that does not come back as it went; Pingora has read it before.
+/// A reason phrase that cannot be restored; Pingora has parsed it before.
 pub(in crate::proxy) fn edit_response<T>(
     head: &mut ResponseHeader,
     change: impl FnOnce(&mut HeaderMap) -> T,

@@ -1,5 +1,5 @@
-//! HTTP/1.0 clients: they know neither chunks nor interim responses (RFC 9112, section 6.1; RFC 9110,
-//! section 15.2).
+//! HTTP/1.0 clients, which support neither chunks nor interim responses (RFC 9112, section 6.1; RFC
+//! 9110, section 15.2).
 
 use std::any::Any;
 

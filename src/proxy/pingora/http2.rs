@@ -24,27 +24,27 @@ use crate::proxy::request_context::Arrival;
 use crate::telemetry::metrics::ConnectionRefusal;
 use crate::telemetry::request_id::RequestId;
 
-/// How long a draining connection has to be quiet before it is closed: what the client sent before
-/// it read the GOAWAY is still on its way (RFC 9113, section 6.8).
+/// How long a draining connection has to be quiet before it is closed: frames that the client sent
+/// before it read the GOAWAY are still on their way (RFC 9113, section 6.8).
 const QUIET: Duration = Duration::from_secs(1);
 
 /// How long a draining connection waits for a moment without an open stream, at most half the grace
-/// period. The next stream that the client opens then begins a GOAWAY in two steps.
+/// period. After that, the next stream that the client opens starts a GOAWAY in two steps.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// How many malformed requests end a connection.
+/// Number of malformed requests that ends a connection.
 const MAX_REJECTED_STREAMS: usize = 32;
 
-/// What h2 keeps of one response that the socket does not accept.
+/// Bytes of one response that h2 buffers while the socket is blocked.
 const SEND_BUFFER: usize = 32 * 1024;
 
 impl ListenerState {
-    /// Serves streams until the client goes, is idle for too long, or a drain has nothing left to do.
+    /// Serves streams until the client goes, is idle for too long, or the drain is complete.
     pub(in crate::proxy) async fn serve_http2(
         &self,
         mut connection: Box<DownstreamConnection>,
         peer: Arc<Peer>,
-        lane: Arc<WorkerProxy>,
+        proxy: Arc<WorkerProxy>,
         mut shutdown: watch::Receiver<bool>,
     ) {
         let limits = &self.settings.limits;
@@ -56,19 +56,19 @@ impl ListenerState {
         match preface {
             Ok(true) => {}
             Ok(false) => {
-                return lane
+                return proxy
                     .worker
                     .count_refused_connection(ConnectionRefusal::Http2Preface);
             }
             Err(_) => {
-                return lane
+                return proxy
                     .worker
                     .count_refused_connection(ConnectionRefusal::HandshakeTimeout);
             }
         }
-        let (worker, of) = (Arc::clone(&lane.worker), Arc::clone(&peer));
+        let (worker, of) = (Arc::clone(&proxy.worker), Arc::clone(&peer));
         connection.report_refusals(RefusalReport::new(move |fault| {
-            // The client has not been told it.
+            // The client has not received it.
             let request_id = RequestId::generate();
             worker.log_rejected_head(&of, fault, request_id, Outline::default(), 0);
         }));
@@ -82,7 +82,7 @@ impl ListenerState {
             .max_send_buffer_size(SEND_BUFFER);
         let gate = Arc::new(Http2Connection {
             peer,
-            worker_proxy: lane,
+            worker_proxy: proxy,
             keepalive: limits.keepalive,
             in_flight: watch::Sender::new(0),
         });
@@ -93,7 +93,7 @@ impl ListenerState {
     }
 }
 
-/// One HTTP/2 connection, apart from its streams.
+/// State of one HTTP/2 connection, apart from its streams.
 struct Http2Connection {
     peer: Arc<Peer>,
     worker_proxy: Arc<WorkerProxy>,
@@ -124,7 +124,7 @@ impl Http2Connection {
         let leave = loop {
             let used = accepted.any;
             tokio::select! {
-                // What has come before the drain is served.
+                // Frames that arrived before the drain are served.
                 biased;
                 more = self.accept(&mut streams, &mut accepted, &shutdown) => if !more {
                     break ConnectionEnd::Ended;
@@ -137,20 +137,20 @@ impl Http2Connection {
         };
         match leave {
             ConnectionEnd::Ended => return,
-            // Some clients accept no frame after a GOAWAY, so it is the only one where that is possible.
+            // Some clients accept no frame after a GOAWAY, so only one is sent where possible.
             ConnectionEnd::Unused => streams.abrupt_shutdown(h2::Reason::NO_ERROR),
             ConnectionEnd::Busy => streams.graceful_shutdown(),
         }
         let rest = async { while self.accept(&mut streams, &mut accepted, &shutdown).await {} };
         tokio::select! {
             () = rest => {}
-            // A client may take no notice of the GOAWAY.
+            // A client may ignore the GOAWAY.
             () = self.wait_until_quiet(control) => {}
         }
     }
 
     /// Serves streams until none is open, or the client opens one after [`PAUSE`]. Python's h2 and
-    /// others take any GOAWAY for the end of the connection, and fail the streams that are open.
+    /// others take any GOAWAY for the end of the connection, and fail the open streams.
     async fn drain(
         self: &Arc<Self>,
         streams: &mut h2::server::Connection<Stream, Bytes>,
@@ -160,7 +160,7 @@ impl Http2Connection {
         let grace = self.worker_proxy.worker.snapshot().settings.shutdown.grace;
         let deadline = clock::monotonic() + PAUSE.min(grace / 2);
         loop {
-            // Only accepting makes the connection progress; its state is looked at in between.
+            // Only accepting makes the connection progress; its state is checked in between.
             let more = poll_fn(|cx| {
                 let accepting = pin!(self.accept(streams, accepted, shutdown)).poll(cx);
                 match accepting {
@@ -248,17 +248,17 @@ async fn wait_for_drain(shutdown: &mut watch::Receiver<bool>, used: bool) {
     }
 }
 
-/// What has been accepted on a connection.
+/// State of the streams accepted on a connection.
 #[derive(Default)]
 struct AcceptedStreams {
     any: bool,
-    /// Streams that Pingora has rejected by itself.
+    /// Streams that Pingora has rejected without a hook.
     rejected: usize,
-    /// Pingora asks for one.
+    /// Required by Pingora.
     digest: Arc<Digest>,
 }
 
-/// Counts a request for as long as it is served.
+/// Counts a request while it is served.
 struct InFlight(Arc<Http2Connection>);
 
 impl InFlight {

@@ -62,7 +62,7 @@ impl WorkerProxy {
         }
     }
 
-    /// Serves one request of HTTP/1.1, whose head is in `head`. Returns the connection if it is kept.
+    /// Serves one HTTP/1.1 request, whose head is in `head`. Returns the connection if it is kept.
     pub(super) async fn serve_http1(
         &self,
         arrival: Arrival,
@@ -84,7 +84,7 @@ impl WorkerProxy {
 /// Serves one request, unless it is closed from outside first.
 async fn serve(
     arrival: Arrival,
-    lane: &WorkerProxy,
+    proxy: &WorkerProxy,
     session: ServerSession,
     shutdown: &watch::Receiver<bool>,
 ) -> Option<ReusedHttpStream> {
@@ -94,20 +94,20 @@ async fn serve(
             tokio::select! {
                 biased;
                 () = StreamControl::drop_requested(&control) => None,
-                reused = lane.http.process_new_http(session, shutdown) => reused,
+                reused = proxy.http.process_new_http(session, shutdown) => reused,
             }
         })
         .await
 }
 
-/// Pingora's hooks, in the order in which a request meets them.
+/// Pingora's hooks, in the order in which they run for a request.
 struct Proxy {
     worker: Arc<Worker>,
 }
 
 #[async_trait]
 impl ProxyHttp for Proxy {
-    // Boxed: Pingora moves it on into each of its stages.
+    // Boxed: Pingora moves it into each of its stages.
     type CTX = Box<RequestContext>;
 
     fn new_ctx(&self) -> Box<RequestContext> {
@@ -117,7 +117,7 @@ impl ProxyHttp for Proxy {
     }
 
     fn init_downstream_modules(&self, _: &mut HttpModules) {
-        // None: the default one compresses, which is the upstream's business.
+        // None: the default modules compress responses, which is the upstream's task.
     }
 
     async fn request_filter(
@@ -252,12 +252,12 @@ impl ProxyHttp for Proxy {
         _: &pingora::Error,
         _: ProxyWarnLogContext,
     ) -> bool {
-        // `failure` reports what is tried again, with the request's identifier.
+        // `failure` reports retries, with the request's identifier.
         true
     }
 
     fn suppress_error_log(&self, _: &Session, _: &Box<RequestContext>, _: &pingora::Error) -> bool {
-        // The access log says it, once.
+        // The access log reports it, once.
         true
     }
 }

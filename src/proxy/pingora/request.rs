@@ -1,4 +1,4 @@
-//! One request, from its head to the step that was decided.
+//! Handling of one request, from its head to the execution of the decision.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,11 +17,11 @@ use crate::proxy::{api_bridge, local_response};
 use crate::rejection::{Refusal, Rejection};
 use crate::settings;
 
-/// How long the end of a body that is declared empty may take to come.
+/// How long the end of a body that is declared empty may take to arrive.
 const EMPTY_BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Decides a request and takes the step. Returns whether that was the response; otherwise the request
-/// goes to an upstream.
+/// Decides a request and executes the decision. Returns whether the response was sent; otherwise
+/// the request goes to an upstream.
 ///
 /// # Errors
 /// The client went away before the response was sent.
@@ -47,21 +47,21 @@ pub(super) async fn filter(
         }
         Step::CallApi(path) => {
             let request_id = ctx.request_id.clone();
-            // Boxed: every request would have room for the call of an endpoint.
+            // Boxed: otherwise every request would reserve room for the call of an endpoint.
             Box::pin(request_id.scope(api_bridge::serve(session, ctx, path))).await?;
         }
     }
     Ok(true)
 }
 
-/// Replaces the timeout that the client asked for in `Keep-Alive` with the listener's.
+/// Replaces the timeout that the client requested in `Keep-Alive` with the listener's.
 fn bound_keepalive(session: &mut Session, ctx: &RequestContext) {
     if let Some(seconds) = session.get_keepalive() {
         session.set_keepalive(Some(ctx.keepalive_seconds().unwrap_or(seconds)));
     }
 }
 
-/// Removes what the headers say about the client's connection, before anything else reads them.
+/// Removes the headers about the client's connection, before any other code reads them.
 fn settle_connection_headers(session: &mut Session) -> pingora::Result<()> {
     let may_upgrade = is_upgradable(session.req_header());
     header_map::edit_request(session.req_header_mut(), |fields| {
@@ -83,7 +83,7 @@ fn is_upgradable(head: &Parts) -> bool {
 
 /// Rejects a body that was declared empty. On HTTP/1.1 there is none: what follows is the next request.
 async fn reject_undeclared_body(session: &mut Session) -> Result<(), Refusal> {
-    // Pingora takes the declared length for the end of the body, so only a read shows the body.
+    // Pingora takes the declared length for the end of the body, so only a read reveals the body.
     let head = session.req_header();
     if !local_response::is_http2(session) || declared_length(&head.headers) != Some(0) {
         return Ok(());
@@ -108,7 +108,7 @@ async fn decide(head: &Parts, ctx: &mut RequestContext) -> Step {
         return Step::Reject(Box::new(Refusal::Internal.into()));
     };
     let admission = worker.admission(&snapshot, &ctx.request_id);
-    // All that a decision waits for is the store.
+    // A decision waits for the store alone.
     let deciding = pipeline::decide(&facts, &worker.boot, &worker.via, &admission);
     let (decision, waited) = measure_wait(deciding).await;
     ctx.store_time = waited;

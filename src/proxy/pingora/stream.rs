@@ -1,4 +1,4 @@
-//! What Pingora asks of a stream beside reading and writing.
+//! The traits that Pingora requires of a stream beside reading and writing.
 
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::proxy::connection::DownstreamConnection;
 #[async_trait]
 impl Shutdown for DownstreamConnection {
     async fn shutdown(&mut self) {
-        // The peer may be gone already; there is nobody left to tell.
+        // The peer may be gone already; there is no recipient for an error.
         let _ = AsyncWriteExt::shutdown(self).await;
     }
 }

@@ -1,8 +1,8 @@
-//! The strict reading of an HTTP/1 request head, before Pingora sees it (RFC 9112, sections 2 to 6).
+//! Strict parser of HTTP/1 request heads, in front of Pingora's (RFC 9112, sections 2 to 6).
 //!
-//! Pingora's parser forgives what two readers could read differently: bare line feeds, a missing
-//! `Host`, `Content-Length` beside `Transfer-Encoding`, spaces in the target. None of it is forgiven
-//! here, so nothing behind this point has to wonder.
+//! Pingora's parser accepts heads that two readers could read differently: bare line feeds, a
+//! missing `Host`, `Content-Length` beside `Transfer-Encoding`, spaces in the target. This parser
+//! rejects them all, so later stages need not check again.
 
 use bytes::{Buf, BytesMut};
 
@@ -19,10 +19,10 @@ use target::Absolute;
 
 /// Bytes of a field's name; `http::HeaderName` has no room for more.
 const MAX_NAME: usize = 65_535;
-/// Empty lines before a request line (RFC 9112, section 2.2); clients send one behind a body.
+/// Empty lines before a request line (RFC 9112, section 2.2); some clients send one after a body.
 const MAX_EMPTY_LINES: u8 = 4;
 
-/// Reads a head line by line as its bytes arrive, each byte once.
+/// Parses a head line by line as its bytes arrive, each byte once.
 #[derive(Debug, Default)]
 pub struct HeadReader {
     line_start: usize,
@@ -35,17 +35,17 @@ pub struct HeadReader {
     head: Head,
 }
 
-/// What a complete head says about its framing.
+/// The framing that a complete head declares.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Head {
-    /// Bytes, the blank line included, and the empty lines before it.
+    /// Length in bytes, with the blank line and the empty lines before the head.
     pub length: usize,
     pub body: BodyFraming,
-    /// The request asks for an upgrade to WebSocket, the only one that is served.
+    /// The request asks for an upgrade to WebSocket, the only supported protocol.
     pub upgrade: bool,
     /// The client may be waiting for `100 Continue`.
     pub expects_continue: bool,
-    /// Bytes of the empty lines before it.
+    /// Bytes of the empty lines before the head.
     start: usize,
     absolute: Option<Absolute>,
     is_get: bool,
@@ -83,7 +83,7 @@ pub enum BodyFraming {
     Chunked,
 }
 
-/// Where the reading stands.
+/// The state of the parser.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Progress {
     Partial,
@@ -103,7 +103,7 @@ pub struct HeadRejection {
 const PREFACE_LINE: &[u8] = b"PRI * HTTP/2.0";
 
 impl HeadReader {
-    /// Refuses a head with more fields than `max_fields`; Pingora refuses more than 256.
+    /// Rejects a head with more fields than `max_fields`; Pingora rejects more than 256.
     pub fn new(max_fields: usize) -> HeadReader {
         HeadReader {
             max_fields,
@@ -111,10 +111,10 @@ impl HeadReader {
         }
     }
 
-    /// Reads what is new in `buffer`, which holds the head from its first byte.
+    /// Parses the new bytes in `buffer`, which holds the head from its first byte.
     ///
     /// # Errors
-    /// The first thing that is wrong, with its refusal: 400, 405 or 431.
+    /// The first violation, with its refusal: 400, 405 or 431.
     pub fn read(&mut self, buffer: &[u8]) -> Result<Progress, HeadRejection> {
         while let Some(at) = buffer
             .get(self.scanned..)

@@ -1,4 +1,4 @@
-//! What the log shows of a head that is refused.
+//! The part of a rejected head that the log shows.
 
 use http::Method;
 
@@ -6,7 +6,7 @@ use super::super::byte_class::is_token;
 use super::target;
 use crate::routing::host_of;
 
-/// The parts of a refused head that could be parsed; the others are empty.
+/// The parts of a rejected head that could be parsed; the others are empty.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Outline {
     pub method: Option<Method>,
@@ -17,7 +17,7 @@ pub struct Outline {
 }
 
 impl Outline {
-    /// Reads the lines of `buffer` up to the first one that is malformed or incomplete.
+    /// Parses the lines of `buffer` up to the first one that is malformed or incomplete.
     pub fn read(buffer: &[u8]) -> Outline {
         let lines = buffer.split_inclusive(|byte| *byte == b'\n');
         let mut lines = lines

@@ -9,21 +9,21 @@ use crate::routing::{host_of, port_of};
 /// Bytes of a target; Pingora keeps it as an `http::Uri`, which has no room for more.
 pub(super) const MAX_TARGET: usize = 65_533;
 
-/// What a target in absolute form has beyond origin form (RFC 9112, section 3.2.2).
+/// The parts that a target in absolute form has beyond origin form (RFC 9112, section 3.2.2).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Absolute {
-    /// Where scheme and authority are in the buffer.
+    /// The position of scheme and authority in the buffer.
     pub(super) cut: Range<usize>,
-    /// What takes their place: the path, if the target leaves it out.
+    /// Their replacement: the path, if the target omits it.
     pub(super) path: &'static [u8],
-    /// It has to be the `Host`.
+    /// Must equal the `Host`.
     authority: Vec<u8>,
     default_port: u16,
 }
 
 impl Absolute {
-    /// Whether the target's authority is this `Host`: host and port, without regard to case, a port
-    /// left out being the scheme's (RFC 9110, section 4.2.3).
+    /// Whether the target's authority is this `Host`: host and port are compared without regard to
+    /// case, and a missing port is the scheme's default (RFC 9110, section 4.2.3).
     pub(super) fn names(&self, host: &str) -> bool {
         let authority = std::str::from_utf8(&self.authority).unwrap_or_default();
         let (Ok(ours), Ok(theirs)) = (host_of(authority), host_of(host)) else {
@@ -34,8 +34,8 @@ impl Absolute {
     }
 }
 
-/// Refuses bytes that no URI holds (RFC 3986, section 2) and Pingora therefore cannot forward as they
-/// are. A fragment never belongs on the wire, and what cuts it off reads another path.
+/// Rejects bytes that no URI contains (RFC 3986, section 2) and that Pingora therefore cannot
+/// forward unchanged, and fragments: a reader that cuts one off sees another path.
 pub(super) fn check(target: &[u8]) -> Result<(), HeadRejection> {
     let question = memchr::memchr(b'?', target).unwrap_or(target.len());
     let (path, query) = target.split_at(question);
@@ -51,7 +51,7 @@ pub(super) fn check(target: &[u8]) -> Result<(), HeadRejection> {
     Ok(())
 }
 
-/// Reads a target in absolute form that begins at `at` in the buffer.
+/// Parses a target in absolute form that begins at `at` in the buffer.
 pub(super) fn absolute(target: &[u8], at: usize, options: bool) -> Result<Absolute, HeadRejection> {
     let Some(scheme_end) = memchr::memmem::find(target, b"://") else {
         return bad("the target is neither a path nor absolute");

@@ -1,4 +1,4 @@
-//! Heads that are read, rewritten and refused.
+//! Tests of heads that are accepted, rewritten and rejected.
 
 #![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "tests")]
 use bytes::BytesMut;
@@ -108,7 +108,7 @@ fn ambiguous_heads_are_rejected() {
     }
 }
 
-/// The bytes that Pingora gets of a head.
+/// Returns the bytes of a head that Pingora receives.
 fn passed(text: &str) -> String {
     let Ok(Progress::Complete(head)) = read(text) else {
         panic!("{text:?} is refused")

@@ -33,7 +33,7 @@ async fn read(client: &mut TcpStream) -> Vec<u8> {
 
 #[tokio::test]
 async fn only_a_complete_response_is_deferred() {
-    for (undivided, before, answered, waits) in [
+    for (undivided, before, is_finished, waits) in [
         (true, &b""[..], true, true),
         (true, b"", false, false),
         (true, b"part", true, false),
@@ -45,7 +45,7 @@ async fn only_a_complete_response_is_deferred() {
         if !before.is_empty() {
             write(&mut connection, before).await;
         }
-        if answered {
+        if is_finished {
             connection.control().set_response_finished();
         }
         write(&mut connection, b"rest").await;
@@ -73,8 +73,8 @@ async fn deferred_response_yields_to_ready_tasks() {
     let (mut connection, client) = pair().await;
     connection.is_coalescable = true;
     connection.control().set_response_finished();
-    write(&mut connection, b"answer").await;
-    // Asked directly: Tokio would first have to hear that there is something.
+    write(&mut connection, b"finish").await;
+    // Called directly: Tokio would first have to learn of the socket's readiness.
     let mut client = client.into_std().unwrap();
     let other = tokio::spawn(async move { client.read(&mut [0; 6]) });
     connection.flush_coalesced().await.unwrap();
@@ -87,16 +87,16 @@ async fn deferred_response_yields_to_ready_tasks() {
 
 #[tokio::test]
 async fn only_a_complete_response_outlives_its_connection() {
-    for (answered, closing, received) in [
-        (true, None, &b"answer"[..]),
+    for (is_finished, closing, received) in [
+        (true, None, &b"finish"[..]),
         (false, None, b""),
         (true, Some(CloseReason::Ended), b""),
     ] {
         let (mut connection, mut client) = pair().await;
         let control = connection.control();
         connection.is_coalescable = true;
-        connection.write_all(b"answer").await.unwrap();
-        if answered {
+        connection.write_all(b"finish").await.unwrap();
+        if is_finished {
             control.set_response_finished();
         }
         closing.map(|why| control.close(why));
@@ -110,18 +110,18 @@ async fn sending_client_receives_response_without_reset() {
     let (mut connection, mut client) = pair().await;
     connection.window = Window::Length(256 * 1024);
     client.write_all(&[b'a'; 32 * 1024]).await.unwrap();
-    write(&mut connection, b"answer").await;
+    write(&mut connection, b"finish").await;
     let closing = async {
         AsyncWriteExt::shutdown(&mut connection).await.unwrap();
         drop(connection);
     };
-    // It goes on sending until it has the answer.
+    // It keeps sending until it has the response.
     let sending = async {
-        let mut answer = [0; 6];
-        client.read_exact(&mut answer).await.unwrap();
+        let mut response = [0; 6];
+        client.read_exact(&mut response).await.unwrap();
         client.write_all(&[b'a'; 32 * 1024]).await.unwrap();
         client.shutdown().await.unwrap();
-        assert_eq!((&answer, read(&mut client).await), (b"answer", vec![]));
+        assert_eq!((&response, read(&mut client).await), (b"finish", vec![]));
     };
     tokio::join!(closing, sending);
 }
@@ -136,7 +136,7 @@ async fn stalled_client_fails_every_write() {
     };
     assert_eq!(failed.kind(), io::ErrorKind::TimedOut);
     assert!(connection.control().is_stalled());
-    connection.unsent.extend_from_slice(b"answer");
+    connection.unsent.extend_from_slice(b"finish");
     let delivered = connection.flush_coalesced().await;
     assert_eq!(delivered.unwrap_err().kind(), io::ErrorKind::TimedOut);
     let closed = AsyncWriteExt::shutdown(&mut connection).await;

@@ -1,9 +1,9 @@
-//! How long the far side of a request may be silent.
+//! Idle timeouts of requests at an upstream.
 //!
-//! Pingora fixes its read timeout before a request is sent, but which timeout holds is known only
-//! when the answer's head is there: `read`, or `stream_idle` for an upgrade and an event stream. So
-//! the silence is measured here. A request that goes on costs a flag for each piece and no timer; one
-//! look now and then at all of a worker's requests finds those that have been silent for too long.
+//! Pingora fixes its read timeout before a request is sent, but which timeout applies is known only
+//! from the head of the response: `read`, or `stream_idle` for an upgrade and an event stream. So
+//! idle time is measured here. An active request costs a flag per piece and no timer; a periodic
+//! check of all of a worker's requests finds those that have been idle for too long.
 
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -19,11 +19,11 @@ mod untaken;
 
 pub use untaken::PendingChunk;
 
-/// How often silences are looked at; by up to two of these a deadline is overrun.
+/// Interval between checks; a deadline is overrun by up to two of them.
 pub const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long an upstream that has responded may take nothing of the rest of a request body before it is
-/// sent no more of it. An error response ends the upload at once (RFC 9112, section 9.3).
+/// How long an upstream that has responded may accept nothing of the rest of a request body before
+/// the upload is ended. An error response ends the upload at once (RFC 9112, section 9.3).
 const EARLY_RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// No limit.
@@ -31,17 +31,17 @@ const NONE: u64 = u64::MAX;
 /// No connection.
 const UNKNOWN: RawFd = -1;
 
-/// The silence of one request, from when its connection to the upstream is there.
+/// The idle time of one request, from the moment when it has a connection to the upstream.
 #[derive(Debug)]
 pub struct IdleTimer {
-    /// A piece has passed, either way, since the last look.
+    /// A piece has passed in either direction since the last check.
     was_active: AtomicBool,
-    /// The client does not take what is there for it: the upstream is not the silent one.
+    /// The client does not take what is ready for it: the upstream is not to blame.
     blocked: AtomicBool,
     /// Pieces of an HTTP/2 response that the client has not taken.
     pending_chunks: AtomicUsize,
     expired: AtomicBool,
-    /// Milliseconds.
+    /// In milliseconds.
     limit: AtomicU64,
     /// The limit is `stream_idle`, not `read`.
     is_stream_idle: AtomicBool,
@@ -51,13 +51,13 @@ pub struct IdleTimer {
     check_state: Mutex<CheckState>,
 }
 
-/// How far a request body is. While Pingora waits for an HTTP/1.1 upstream to take more of it, it reads
-/// nothing of the response.
+/// The progress of a request body. While Pingora waits for an HTTP/1.1 upstream to accept more of
+/// it, it reads nothing of the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Upload {
     None = 0,
-    /// No response has been read.
+    /// No response has been read yet.
     Sending = 1,
     /// The head of a successful response has been read.
     AfterResponse = 2,
@@ -66,12 +66,12 @@ enum Upload {
     Over = 4,
 }
 
-/// What the looks have found.
+/// Observations of the checks.
 #[derive(Debug, Default)]
 struct CheckState {
-    /// The first look after the last piece.
+    /// The first check after the last piece.
     since: Option<Instant>,
-    /// The first look that found a response waiting to be read.
+    /// The first check that found a response waiting to be read.
     early: Option<Instant>,
 }
 
@@ -92,7 +92,7 @@ impl Default for IdleTimer {
 }
 
 impl IdleTimer {
-    /// Begins to measure. `upstream` is the connection, if it carries nothing but this request.
+    /// Starts measuring. `upstream` is the connection, if it carries only this request.
     pub fn begin(&self, limit: Option<Duration>, upstream: Option<RawFd>) {
         self.upstream
             .store(upstream.unwrap_or(UNKNOWN), Ordering::Release);
@@ -110,7 +110,7 @@ impl IdleTimer {
         self.limit_to(limit, true);
     }
 
-    /// The timeout that applies or has passed, as a reason for the log.
+    /// The timeout that applies or has expired, as a reason for the log.
     pub fn timeout_reason(&self) -> Reason {
         if self.is_stream_idle.load(Ordering::Relaxed) {
             Reason::StreamIdle
@@ -128,7 +128,7 @@ impl IdleTimer {
         self.record_activity();
     }
 
-    /// Notes that a part of the request body is passed on; `end` is the last one.
+    /// Records that a part of the request body is passed on; `end` marks the last one.
     pub fn record_upload(&self, end: bool) {
         match self.upload() {
             Upload::None => self.set_upload(Upload::Sending),
@@ -137,7 +137,8 @@ impl IdleTimer {
         }
     }
 
-    /// Notes that the head of a final response has been read, while the request body goes on or not.
+    /// Records that the head of a final response has been read; `uploading`: the request body is
+    /// incomplete.
     pub fn record_response(&self, success: bool, uploading: bool) {
         self.set_upload(match (uploading, success) {
             (true, true) => Upload::AfterResponse,
@@ -146,7 +147,7 @@ impl IdleTimer {
         });
     }
 
-    /// Whether the upstream has rejected the request before it was sent whole.
+    /// Whether the upstream rejected the request before all of it was sent.
     pub fn is_upload_rejected(&self) -> bool {
         self.upload() == Upload::AfterError
     }
@@ -165,12 +166,12 @@ impl IdleTimer {
         self.upload.store(upload as u8, Ordering::Relaxed);
     }
 
-    /// Takes note of a piece, either way.
+    /// Records a piece in either direction.
     pub fn record_activity(&self) {
         self.was_active.store(true, Ordering::Relaxed);
     }
 
-    /// Takes note of whether the client takes what is written to it.
+    /// Records whether the client takes what is written to it.
     pub fn set_blocked(&self, blocked: bool) {
         if self.blocked.load(Ordering::Relaxed) != blocked {
             self.blocked.store(blocked, Ordering::Relaxed);
@@ -178,13 +179,13 @@ impl IdleTimer {
         }
     }
 
-    /// Takes note of a piece on its way to an HTTP/2 client.
+    /// Counts a piece on its way to an HTTP/2 client.
     fn add_pending_chunk(&self) {
         self.pending_chunks.fetch_add(1, Ordering::Relaxed);
         self.set_blocked(true);
     }
 
-    /// Takes note that the client has taken a piece.
+    /// Uncounts a piece that the client has taken.
     fn remove_pending_chunk(&self) {
         if self.pending_chunks.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.set_blocked(false);
@@ -196,54 +197,54 @@ impl IdleTimer {
         self.blocked.load(Ordering::Relaxed)
     }
 
-    /// Ends the measuring. It has to come before the connection may serve another request: its
-    /// descriptor is somebody else's from then on.
+    /// Stops measuring. This must happen before the connection can serve another request, which
+    /// then owns the descriptor.
     pub fn end(&self) {
         self.upstream.store(UNKNOWN, Ordering::Release);
         self.limit.store(NONE, Ordering::Release);
     }
 
-    /// Whether the upstream does not take what is sent to it.
+    /// Whether the upstream does not accept what is sent to it.
     pub fn is_upstream_behind(&self) -> bool {
         let upstream = self.upstream.load(Ordering::Acquire);
         upstream != UNKNOWN && get_tcp_info(upstream).is_ok_and(|it| it.tcpi_notsent_bytes > 0)
     }
 
-    /// Ends the upstream's connection, so that whatever waits for it sees an end. `false`: it is not
-    /// this request's own.
+    /// Shuts the upstream's connection down, so that a pending read or write ends. `false`: the
+    /// connection is shared with other requests.
     pub fn end_upstream(&self) -> bool {
         let upstream = self.upstream.load(Ordering::Acquire);
         self.end();
         if upstream != UNKNOWN {
-            // The upstream may have closed it this moment, which is as good.
+            // The upstream may just have closed it, which has the same effect.
             let _ = shutdown(upstream, Shutdown::Both);
         }
         upstream != UNKNOWN
     }
 
-    /// Whether the far side was silent for longer than allowed.
+    /// Whether the upstream was idle for longer than allowed.
     pub fn has_expired(&self) -> bool {
         self.expired.load(Ordering::Acquire)
     }
 
-    /// Looks at the silence, on the thread that serves the request. When it has lasted too long, ends
-    /// the upstream's connection, so that whoever waits for it sees an end. `true`: it is not this
-    /// request's own, and the request has to be ended otherwise.
+    /// Checks the idle time, on the thread that serves the request. On expiry, shuts the upstream's
+    /// connection down, so that a pending read or write ends. `true`: the connection is shared, and
+    /// the request has to be ended in another way.
     pub fn check(&self, now: Instant) -> bool {
         let limit = self.limit.load(Ordering::Acquire);
         if limit == NONE {
             return false;
         }
-        let mut looks = self.check_state.lock();
+        let mut checks = self.check_state.lock();
         if self.was_active.swap(false, Ordering::Relaxed) || self.blocked.load(Ordering::Relaxed) {
-            *looks = CheckState {
+            *checks = CheckState {
                 since: Some(now),
                 early: None,
             };
             return false;
         }
-        self.end_refused_upload(now, &mut looks);
-        let silent = now.saturating_duration_since(*looks.since.get_or_insert(now));
+        self.end_refused_upload(now, &mut checks);
+        let silent = now.saturating_duration_since(*checks.since.get_or_insert(now));
         if silent < Duration::from_millis(limit) {
             return false;
         }
@@ -253,33 +254,33 @@ impl IdleTimer {
 }
 
 impl IdleTimer {
-    /// Sends no more of a request body when the upstream has responded and takes nothing more: Pingora
-    /// then reads the response, and does not use the connection again.
-    fn end_refused_upload(&self, now: Instant, looks: &mut CheckState) {
+    /// Ends the upload of a request body when the upstream has responded and accepts no more:
+    /// Pingora then reads the response, and does not reuse the connection.
+    fn end_refused_upload(&self, now: Instant, checks: &mut CheckState) {
         let upstream = self.upstream.load(Ordering::Acquire);
         let upload = self.upload();
         if upstream == UNKNOWN || matches!(upload, Upload::None | Upload::Over) {
             return;
         }
         let Some(success) = peek_response(upstream, upload) else {
-            looks.early = None;
+            checks.early = None;
             return;
         };
-        // What came this moment will be read: it has to be there at two looks.
-        let Some(early) = looks.early else {
-            looks.early = Some(now);
+        // A response that has just arrived will be read: it has to be seen by two checks.
+        let Some(early) = checks.early else {
+            checks.early = Some(now);
             return;
         };
         if !success || now.saturating_duration_since(early) >= EARLY_RESPONSE_TIMEOUT {
             self.set_upload(Upload::Over);
-            // The upstream may have closed it this moment, which is as good.
+            // The upstream may just have closed it, which has the same effect.
             let _ = shutdown(upstream, Shutdown::Write);
         }
     }
 }
 
-/// Whether a part of a response waits in the socket, and whether it is that of a successful one. The
-/// bytes stay there; those of TLS do not show whether they are a response.
+/// Whether a part of a response waits in the socket, and whether it is a successful one. The bytes
+/// are not consumed; those of TLS do not reveal whether they are a response.
 fn peek_response(socket: RawFd, upload: Upload) -> Option<bool> {
     let mut start = [0; b"HTTP/1.1 4".len()];
     let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
@@ -328,58 +329,59 @@ mod tests {
 
     #[test]
     fn upload_finishes_after_its_end_and_a_response() {
-        let silence = IdleTimer::default();
-        silence.record_response(false, true);
-        assert_eq!(silence.upload(), Upload::AfterError);
-        silence.record_upload(false);
-        assert!(silence.is_upload_rejected());
-        silence.record_upload(true);
-        assert_eq!(silence.upload(), Upload::Over);
-        silence.begin(READ, None);
-        silence.record_upload(true);
-        assert_eq!(silence.upload(), Upload::Sending, "it may not be sent yet");
-        silence.record_response(true, false);
-        assert_eq!(silence.upload(), Upload::Over);
+        let timer = IdleTimer::default();
+        timer.record_response(false, true);
+        assert_eq!(timer.upload(), Upload::AfterError);
+        timer.record_upload(false);
+        assert!(timer.is_upload_rejected());
+        timer.record_upload(true);
+        assert_eq!(timer.upload(), Upload::Over);
+        timer.begin(READ, None);
+        timer.record_upload(true);
+        assert_eq!(timer.upload(), Upload::Sending, "it may not be sent yet");
+        timer.record_response(true, false);
+        assert_eq!(timer.upload(), Upload::Over);
     }
 
     const READ: Option<Duration> = Some(Duration::from_secs(1));
 
-    /// Looks every 100 ms from 0 to 3 s; tells at which it was late. `piece` says when one passes.
-    fn expires_at(silence: &IdleTimer, piece: impl Fn(u64) -> bool) -> Option<u64> {
+    /// Checks every 100 ms from 0 to 3 s, and returns the time at which the timer expired. `piece`:
+    /// whether a piece passes at that time.
+    fn expires_at(timer: &IdleTimer, piece: impl Fn(u64) -> bool) -> Option<u64> {
         let start = Instant::now();
         (0..=30).map(|tenth| tenth * 100).find(|ms| {
             if piece(*ms) {
-                silence.record_activity();
+                timer.record_activity();
             }
-            silence.check(start + Duration::from_millis(*ms));
-            silence.has_expired()
+            timer.check(start + Duration::from_millis(*ms));
+            timer.has_expired()
         })
     }
 
     #[test]
     fn idle_time_counts_from_the_last_chunk() {
-        let silence = IdleTimer::default();
-        silence.begin(READ, None);
-        assert_eq!(expires_at(&silence, |_| false), Some(1000));
-        let silence = IdleTimer::default();
-        silence.begin(READ, None);
-        assert_eq!(expires_at(&silence, |ms| ms <= 1500), Some(2500));
+        let timer = IdleTimer::default();
+        timer.begin(READ, None);
+        assert_eq!(expires_at(&timer, |_| false), Some(1000));
+        let timer = IdleTimer::default();
+        timer.begin(READ, None);
+        assert_eq!(expires_at(&timer, |ms| ms <= 1500), Some(2500));
     }
 
     #[test]
     fn unlimited_or_client_blocked_timer_never_expires() {
-        let silence = IdleTimer::default();
-        assert_eq!(expires_at(&silence, |_| false), None, "not begun");
-        silence.begin(READ, None);
-        silence.set_limit(None);
-        assert_eq!(expires_at(&silence, |_| false), None, "a stream");
-        let silence = IdleTimer::default();
-        silence.begin(READ, None);
-        silence.set_blocked(true);
-        assert_eq!(expires_at(&silence, |_| false), None, "blocked");
-        silence.set_blocked(false);
-        silence.end();
-        assert_eq!(expires_at(&silence, |_| false), None, "over");
+        let timer = IdleTimer::default();
+        assert_eq!(expires_at(&timer, |_| false), None, "not begun");
+        timer.begin(READ, None);
+        timer.set_limit(None);
+        assert_eq!(expires_at(&timer, |_| false), None, "a stream");
+        let timer = IdleTimer::default();
+        timer.begin(READ, None);
+        timer.set_blocked(true);
+        assert_eq!(expires_at(&timer, |_| false), None, "blocked");
+        timer.set_blocked(false);
+        timer.end();
+        assert_eq!(expires_at(&timer, |_| false), None, "over");
     }
 
     #[test]

@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use crate::proxy::open_streams::stream_control::StreamControl;
 
-/// A piece of a response on its way to an HTTP/2 client. Pingora and h2 keep it until it has been
-/// written to the socket; until then it is not the upstream that is silent.
+/// A piece of a response on its way to an HTTP/2 client. Pingora and h2 keep it until it is written
+/// to the socket; until then the upstream is not idle.
 pub struct PendingChunk {
     piece: Bytes,
     control: Arc<StreamControl>,

@@ -34,7 +34,7 @@ impl CloseReason {
     }
 }
 
-/// What the connection's reader has to do before it reads.
+/// The action that the connection's reader has to take before it reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReaderAction {
     Read,
@@ -44,14 +44,14 @@ pub enum ReaderAction {
     Fail,
 }
 
-/// Shared by the request, its connection and the registry of open streams.
+/// State shared by a request, its connection and the registry of open streams.
 ///
-/// An upgraded connection is closed softly: its reader sees the end of the stream after a Close
-/// frame was written. So is a gRPC call, whose trailers report the end. Anything else is closed
+/// An upgraded connection is closed gracefully: its reader sees the end of the stream after a Close
+/// frame was written. So is a gRPC call, whose trailers report the end. Any other request is closed
 /// hard: the future that serves it is dropped.
 ///
-/// On the way to its end a stream is in one stage at a time. What was observed about it is
-/// independent of the stage, and each observation is a flag with one writer.
+/// A stream that is being closed is in one stage at a time. Observations about it are independent
+/// of the stage, and each is a flag with one writer.
 #[derive(Debug, Default)]
 pub struct StreamControl {
     /// A [`State`].
@@ -63,7 +63,7 @@ pub struct StreamControl {
 
     /// The upstream's idle time.
     pub idle_timer: IdleTimer,
-    /// How fast the client sends its body.
+    /// The rate at which the client sends its body.
     pub body_rate: BodyRate,
     /// An HTTP/1 connection reads for this request, and for no other.
     own_reader: AtomicBool,
@@ -83,7 +83,7 @@ impl StreamControl {
         self.transition(|state| state.close(why))
     }
 
-    /// Resolves when the stream is closed. While something waits for it, the request is not dropped.
+    /// Resolves when the stream is closed. While a task waits for it, the request is not dropped.
     pub async fn close_requested(&self) {
         let mut wait = WaitGuard {
             control: self,
@@ -120,7 +120,7 @@ impl StreamControl {
         .await;
     }
 
-    /// Notes that the connection now speaks WebSocket.
+    /// Records that the connection now speaks WebSocket.
     pub fn set_upgraded(&self) {
         self.state.fetch_or(State::UPGRADED, Ordering::AcqRel);
         // Bytes may be waiting that the reader was not allowed to see before.
@@ -131,8 +131,8 @@ impl StreamControl {
         self.state().upgraded
     }
 
-    /// Gives the upstream up. An HTTP/1 reader fails, so that there is still a response; an HTTP/2
-    /// stream is reset.
+    /// Gives up the upstream. An HTTP/1 reader fails, so that a response is still possible; an
+    /// HTTP/2 stream is reset.
     pub fn give_up(&self) {
         if self.own_reader.load(Ordering::Acquire) {
             self.transition(State::give_up);
@@ -141,8 +141,8 @@ impl StreamControl {
         }
     }
 
-    /// Gives up the rest of the request body, in such a way that there is still a response where
-    /// that is possible.
+    /// Gives up the rest of the request body, and keeps a response possible where the protocol
+    /// allows it.
     pub fn give_up_body(&self) {
         if self.own_reader.load(Ordering::Acquire) || !self.idle_timer.end_upstream() {
             self.give_up();
@@ -155,12 +155,12 @@ impl StreamControl {
         self.transition(State::check_reader);
     }
 
-    /// What the reader has to do; it has registered itself before.
+    /// The reader's next action. The reader has registered itself before.
     pub fn reader_action(&self) -> ReaderAction {
         let state = self.state();
         match state.stage {
             Stage::Serving => ReaderAction::Read,
-            // Where a close came in between, it wakes the reader.
+            // A concurrent close wakes the reader again.
             Stage::Failing | Stage::Overdue if self.transition(State::fail_reader) => {
                 ReaderAction::Fail
             }
@@ -200,7 +200,7 @@ impl StreamControl {
 
 /// Observations.
 impl StreamControl {
-    /// Notes that the request's body violates its framing.
+    /// Records that the request's body violates its framing.
     pub fn set_malformed(&self) {
         self.malformed.store(true, Ordering::Release);
     }
@@ -209,12 +209,12 @@ impl StreamControl {
         self.malformed.load(Ordering::Acquire)
     }
 
-    /// Notes that the connection's reader is this request's own.
+    /// Records that the connection's reader serves this request alone.
     pub fn set_own_reader(&self) {
         self.own_reader.store(true, Ordering::Release);
     }
 
-    /// Notes that the response is about to be written to its end: nothing but sending it is left.
+    /// Records that the response is about to be written completely: only sending it is left.
     pub fn set_response_finished(&self) {
         self.response_finished.store(true, Ordering::Release);
     }
@@ -223,7 +223,7 @@ impl StreamControl {
         self.response_finished.load(Ordering::Acquire)
     }
 
-    /// Notes that the client took nothing of the response for the write timeout.
+    /// Records that the client took nothing of the response for the write timeout.
     pub fn set_stalled(&self) {
         self.stalled.store(true, Ordering::Release);
     }
@@ -232,7 +232,7 @@ impl StreamControl {
         self.stalled.load(Ordering::Acquire)
     }
 
-    /// Notes that the client has closed its side: it may still read, or be gone.
+    /// Records that the client has closed its side: it may still read, or be gone.
     pub fn set_half_closed(&self) {
         self.half_closed.store(true, Ordering::Release);
     }
@@ -241,7 +241,7 @@ impl StreamControl {
         self.half_closed.load(Ordering::Acquire)
     }
 
-    /// Notes data from the client.
+    /// Records data from the client.
     pub fn note_client_data(&self) {
         self.client_sent.store(true, Ordering::Relaxed);
     }
@@ -252,7 +252,7 @@ impl StreamControl {
     }
 }
 
-/// The time for which something waits for [`StreamControl::close_requested`].
+/// The time for which a task waits for [`StreamControl::close_requested`].
 struct WaitGuard<'a> {
     control: &'a StreamControl,
     done: bool,
@@ -262,7 +262,7 @@ impl Drop for WaitGuard<'_> {
     fn drop(&mut self) {
         let control = self.control;
         control.state.fetch_and(!State::AWAITED, Ordering::AcqRel);
-        // A close from now on is a hard one; one that came before found the wait.
+        // From now on a close is a hard one; an earlier one found the waiting task.
         if !self.done {
             control.transition(State::abandon_wait);
         }

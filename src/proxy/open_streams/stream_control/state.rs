@@ -1,9 +1,9 @@
-//! The stages of a stream on the way to its end, as pure transitions. A transition that does not
-//! apply is `None`.
+//! Stages of a stream that is being closed, as pure transitions. A transition that does not apply
+//! is `None`.
 
 use super::CloseReason;
 
-/// What is to happen to a stream.
+/// The pending action on a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
     Serving,
@@ -12,14 +12,14 @@ pub(super) enum Stage {
     Failing,
     /// Like `Failing`, and a check has found that the reader has not failed.
     Overdue,
-    /// The reader of an upgraded connection or a waiting gRPC call ends the stream softly.
+    /// The reader of an upgraded connection or a waiting gRPC call ends the stream gracefully.
     Closing(CloseReason),
     /// The future that serves the stream is to be dropped.
     Dropping(Option<CloseReason>),
 }
 
-/// A stage with the two facts that decide how a stream is closed. All of it is one atomic word: a
-/// close and the end of a wait that happen together see each other.
+/// A stage with the two facts that decide how a stream is closed. Both are one atomic word, so that
+/// a close and the end of a wait that happen together see each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct State {
     pub stage: Stage,
@@ -94,7 +94,7 @@ impl State {
         }
     }
 
-    /// Gives the upstream up. A stream that is closing already is not waited for.
+    /// Gives up the upstream. A stream that is being closed already is unaffected.
     pub(super) fn give_up(self) -> Option<State> {
         match self.stage {
             Stage::Serving => Some(self.enter(Stage::Failing)),
@@ -103,13 +103,13 @@ impl State {
         }
     }
 
-    /// The reader fails: once for each time that the upstream was given up.
+    /// Makes the reader fail: once each time that the upstream is given up.
     pub(super) fn fail_reader(self) -> Option<State> {
         let failing = matches!(self.stage, Stage::Failing | Stage::Overdue);
         failing.then(|| self.enter(Stage::Serving))
     }
 
-    /// A check, at intervals: a reader has the time between two of them to fail.
+    /// A periodic check: a reader has the time between two checks to fail.
     pub(super) fn check_reader(self) -> Option<State> {
         match self.stage {
             Stage::Failing => Some(self.enter(Stage::Overdue)),
@@ -118,7 +118,7 @@ impl State {
         }
     }
 
-    /// Nothing waits for the close any more, which then is a hard one.
+    /// No task waits for the close any more; from now on it is a hard one.
     pub(super) fn abandon_wait(self) -> Option<State> {
         match self.stage {
             Stage::Closing(why) => Some(self.enter(Stage::Dropping(Some(why)))),
