@@ -1,5 +1,5 @@
-//! Assertions for upstreams, with those that were signed a short while ago remembered, so that
-//! signing is not paid for each request.
+//! Assertions for upstreams. Recent ones are cached, so that not every request pays for a
+//! signature.
 
 use std::sync::Arc;
 
@@ -12,14 +12,14 @@ use crate::auth::token::{AssertionClaims, SignError, Tokens};
 use crate::pipeline::admission::Identity;
 use crate::telemetry::metrics::{CacheName, CacheOutcome, IntCounter, Metrics};
 
-/// For so long an assertion is given again: it lives a minute, so one that is forwarded has half a
-/// minute left at least.
+/// How long an assertion is reused: it is valid for a minute, so a forwarded one has at least half
+/// a minute left.
 const MAX_REUSE_AGE: Millis = 30_000;
-/// Bytes, about.
+/// Approximate size in bytes.
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
-/// What room is made for at the start; the rest is taken when it is needed.
+/// Initial capacity; the cache grows as needed.
 const INITIAL_CAPACITY: usize = 100;
-/// Bytes that an entry takes beside its texts.
+/// Bytes of an entry beside its texts.
 const ENTRY_OVERHEAD: u64 = 128;
 
 /// Makes the assertions of one configuration.
@@ -27,7 +27,7 @@ pub struct Assertions {
     tokens: Arc<Tokens>,
     hits: IntCounter,
     misses: IntCounter,
-    /// By everything that it says but the time: whoever's roles have changed gets another one.
+    /// Keyed by every claim but the time, so that a change of roles leads to a new assertion.
     cache: Cache<Box<str>, CachedAssertion, CachedAssertionWeight>,
 }
 
@@ -47,7 +47,7 @@ impl Weighter<Box<str>, CachedAssertion> for CachedAssertionWeight {
 }
 
 impl Assertions {
-    /// Remembers none yet.
+    /// Starts with an empty cache.
     pub fn new(tokens: Arc<Tokens>, metrics: &Metrics) -> Assertions {
         Assertions {
             tokens,
@@ -57,10 +57,10 @@ impl Assertions {
         }
     }
 
-    /// Gives an upstream the gateway's word on whom a request is from, at `now`.
+    /// Returns a signed assertion of a caller's identity for an upstream, at `now`.
     ///
     /// # Errors
-    /// Without a key that signs.
+    /// There is no signing key.
     pub fn assertion_for(
         &self,
         upstream: &str,
@@ -75,12 +75,12 @@ impl Assertions {
             roles: identity.roles(),
             scopes: identity.scopes(),
         };
-        let said = serde_json::to_string(&about).map_err(|_| SignError::Signing)?;
+        let claims_json = serde_json::to_string(&about).map_err(|_| SignError::Signing)?;
         let fresh = |signed: &CachedAssertion| {
-            // Not one from the future either: the clock may have been set back.
+            // One from the future is not reused either: the clock may have been set back.
             (signed.signed_at..signed.signed_at.saturating_add(MAX_REUSE_AGE)).contains(&now)
         };
-        if let Some(signed) = self.cache.get(said.as_str()).filter(fresh) {
+        if let Some(signed) = self.cache.get(claims_json.as_str()).filter(fresh) {
             self.hits.inc();
             return Ok(signed.value);
         }
@@ -91,7 +91,7 @@ impl Assertions {
             value: value.clone(),
             signed_at: now,
         };
-        self.cache.insert(said.into(), signed);
+        self.cache.insert(claims_json.into(), signed);
         Ok(value)
     }
 }
@@ -156,7 +156,7 @@ mod tests {
         let tokens = tokens();
         let assertions = Assertions::new(Arc::clone(&tokens), &Metrics::new().unwrap());
         let now = 1_700_000_000_000;
-        // Even for an upstream of the name of the tokens' audience.
+        // Even for an upstream with the name of the tokens' audience.
         let value = assertions.assertion_for(&tokens.audience, &identity(&[]), now);
         let value = value.unwrap();
         let found = tokens.verify(value.to_str().unwrap(), now, |_| Arc::default());

@@ -1,4 +1,4 @@
-//! Where a request goes, by its head and the configuration alone.
+//! The destination of a request, by its head and the configuration alone.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ const HTTPS: u16 = 443;
 /// The port of `http` URLs that name none.
 const HTTP: u16 = 80;
 
-/// Where a valid request goes.
+/// The destination of a valid request.
 #[derive(Debug)]
 pub enum Destination<'a> {
     /// The gateway as a whole: `OPTIONS *`, which is about no resource (RFC 9110, section 9.3.7).
@@ -48,7 +48,7 @@ pub enum NoDestination {
 }
 
 impl NoDestination {
-    /// The refusal that the client gets.
+    /// The refusal that the client receives.
     pub fn refusal(self) -> Refusal {
         match self {
             NoDestination::TooManyFields => Refusal::HeadersTooLarge,
@@ -80,7 +80,7 @@ impl From<NoDestination> for Rejection {
     }
 }
 
-/// Finds where a request goes.
+/// Finds the destination of a request.
 ///
 /// # Errors
 /// The head is not valid, or no route matches.
@@ -114,11 +114,12 @@ pub fn find<'s>(
     }
 }
 
-/// Checks what the head reader of HTTP/1.1 has checked already, and HTTP/2 leaves to the gateway.
+/// Performs the checks that the head reader has made for HTTP/1.1, and that HTTP/2 leaves to the
+/// gateway.
 fn check_head<'a>(facts: &RequestFacts<'a>, boot: &Boot) -> Result<RequestHost<'a>, NoDestination> {
     let listener = boot.listeners.get(facts.listener);
     let most = listener.map_or(usize::MAX, |listener| listener.limits.fields);
-    // On HTTP/1.1 the reader has counted, also the fields that are removed by now.
+    // For HTTP/1.1 the head reader has counted, including fields that are removed by now.
     if facts.version == Version::HTTP_2 && facts.field_count() > most {
         return Err(NoDestination::TooManyFields);
     }
@@ -159,9 +160,9 @@ fn https_target(
     HeaderValue::try_from(location).ok()
 }
 
-/// Returns the port to which a client is redirected that reached the plain listener at port `named`:
-/// that of the TLS listener. Where `named` is not the plain listener's own port, a device in front
-/// maps ports, and the port that it maps to the TLS listener is assumed to be 443.
+/// Returns the port to which a client is redirected that reached the plain listener at port
+/// `named`: that of the TLS listener. Where `named` is not the plain listener's own port, a device
+/// in front maps ports; it is assumed to map 443 to the TLS listener.
 fn https_port(named: u16, plain: &Listener, listeners: &[Listener]) -> u16 {
     if named != plain.bind.port() {
         return HTTPS;

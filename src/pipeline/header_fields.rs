@@ -1,4 +1,4 @@
-//! Look-ups and edits of header fields that the rules of both directions share.
+//! Look-ups and edits of header fields, shared by requests and responses.
 
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue, InvalidHeaderValue};

@@ -1,4 +1,4 @@
-//! Hop-by-hop headers: what either side may state with `Connection` (RFC 9110, section 7.6.1).
+//! Hop-by-hop headers: the fields that a side may list in `Connection` (RFC 9110, section 7.6.1).
 
 use http::HeaderMap;
 use http::header::{self, HeaderName, HeaderValue};

@@ -1,5 +1,5 @@
-//! Decides what happens to a request, from its facts and one configuration. No socket and no HTTP
-//! engine is named here.
+//! Decides a request from its facts and one configuration. This module names no socket and no HTTP
+//! engine.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ pub mod via;
 /// The methods that `Allow` lists where no single resource is meant.
 pub const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
-/// What happens to a request.
+/// The decision on a request.
 #[derive(Debug)]
 pub enum Step {
     /// A response with these headers and without a body.
@@ -48,11 +48,11 @@ pub enum Step {
 #[derive(Debug)]
 pub struct Decision {
     pub step: Step,
-    /// The route that matches, also where the request is rejected.
+    /// The matching route, also where the request is rejected.
     pub route: Option<Arc<Route>>,
 }
 
-/// Decides what happens to a request. It waits for the session store alone.
+/// Decides a request. It waits for the session store alone.
 pub async fn decide(
     facts: &RequestFacts<'_>,
     boot: &Boot,
@@ -127,7 +127,7 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// Rejects an upgrade that a cookie authenticates and another site's page has asked for: a browser
+/// Rejects an upgrade that a cookie authenticates and that another site's page requests: a browser
 /// sends its cookie with the WebSocket of any page.
 fn check_upgrade_origin(
     facts: &RequestFacts<'_>,

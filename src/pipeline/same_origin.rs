@@ -1,12 +1,12 @@
-//! Same origin: whether a browser's call comes from our own pages or from those that the operator
-//! allowed. A browser says so in `Origin`, which no page can forge.
+//! Same-origin check: whether a browser's request comes from the gateway's own pages or from
+//! allowed origins. The browser sends the origin in `Origin`, which no page can forge.
 
 use http::{HeaderMap, header};
 
 use super::admission::Client;
 
-/// Tells whether the host and port of `Origin` are the ones that the client asked for, or the origin
-/// is allowed; without `Origin`, whether `Sec-Fetch-Site` says `same-origin`. `allowed` holds
+/// Whether the host and port of `Origin` are those of the request, or the origin is allowed;
+/// without `Origin`, whether `Sec-Fetch-Site` is `same-origin`. `allowed` holds
 /// `scheme://host[:port]` in lower case.
 pub fn is_same_origin(headers: &HeaderMap, client: &Client, allowed: &[String]) -> bool {
     let mut origins = headers.get_all(header::ORIGIN).iter();
@@ -23,14 +23,14 @@ pub fn is_same_origin(headers: &HeaderMap, client: &Client, allowed: &[String]) 
     }
 }
 
-/// Tells whether a browser says that the call comes from elsewhere. A program that says nothing
-/// holds no cookies of anybody else's.
+/// Whether a browser reports that the request comes from another site. A client that sends neither
+/// header is no browser, and holds no other user's cookies.
 pub(crate) fn is_cross_site(headers: &HeaderMap, client: &Client, allowed: &[String]) -> bool {
-    let says = headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site");
-    says && !is_same_origin(headers, client, allowed)
+    let has_origin = headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site");
+    has_origin && !is_same_origin(headers, client, allowed)
 }
 
-/// Tells whether a page of this origin (in lower case) was loaded from `host[:port]`.
+/// Whether a page of this origin (in lower case) was loaded from `host[:port]`.
 pub(crate) fn origin_matches_host(origin: &str, host: &str, https: bool) -> bool {
     let (default_port, authority) = match origin.split_once("://") {
         Some(("http", authority)) => (80, authority),
@@ -47,13 +47,14 @@ pub(crate) fn origin_matches_host(origin: &str, host: &str, https: bool) -> bool
     let same_port = match own_port {
         Some(port) => origin_port == port,
         None if https => origin_port == 443,
-        // TLS may end in front of us without our being told: either scheme's own port is ours.
+        // A proxy in front may terminate TLS without reporting it: either scheme's default port
+        // matches.
         None => origin_port == default_port,
     };
     origin_host == own_host && same_port
 }
 
-/// Splits `host[:port]`, `[v6][:port]`. Anything else is nobody's.
+/// Splits `host[:port]`, `[v6][:port]`. Any other form is invalid.
 fn host_and_port(authority: &str) -> Option<(&str, Option<u16>)> {
     let end = match authority.strip_prefix('[') {
         Some(rest) => rest.find(']')? + 2,
@@ -108,7 +109,7 @@ pub(crate) mod tests {
             ("https://a.example", "a.example", true, true),
             ("https://a.example", "a.example:443", true, true),
             ("https://a.example:443", "a.example", true, true),
-            // TLS ended in front of us.
+            // A proxy in front terminated TLS.
             ("https://a.example", "a.example", false, true),
             ("http://[::1]:8080", "[::1]:8080", false, true),
             ("http://[::1]", "[::1]", false, true),

@@ -1,4 +1,4 @@
-//! One configuration in force: all that a reload replaces.
+//! The configuration in force: all that a reload replaces.
 
 use std::sync::Arc;
 
@@ -11,22 +11,22 @@ use crate::settings::Reloadable;
 use crate::telemetry::metrics::{Metrics, RoutingSeries};
 use crate::upstream::Upstreams;
 
-/// Everything that a reload replaces, swapped as a whole. A request takes it once and keeps it, so
-/// it sees one configuration from its first byte to its access log line.
+/// Everything that a reload replaces, swapped as a whole. A request takes one snapshot and keeps
+/// it, so it sees one configuration from its first byte to its access log line.
 pub struct Snapshot {
     pub settings: Reloadable,
-    /// Verifies bearer tokens by the configured keys and those of trusted issuers.
+    /// Verifies bearer tokens with the configured keys and those of trusted issuers.
     pub verifier: Verifier,
     /// The servers in rotation.
     pub upstreams: Upstreams,
-    /// Signs what upstreams learn about the caller.
+    /// Signs the identity that upstreams receive.
     pub assertions: Assertions,
     pub series: RoutingSeries,
 }
 
 impl Snapshot {
-    /// Puts a configuration in force: starts fetching keys and checking servers. What `previous`
-    /// configured in the same way keeps its state.
+    /// Puts a configuration in force: starts to fetch keys and to check servers. Parts that are
+    /// configured as in `previous` keep their state.
     pub async fn start(
         settings: Reloadable,
         previous: Option<&Snapshot>,

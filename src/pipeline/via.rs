@@ -1,10 +1,10 @@
-//! `Via` (RFC 9110, section 7.6.3): marks what this gateway has forwarded, so that it recognizes a
-//! request that returns.
+//! `Via` (RFC 9110, section 7.6.3): marks forwarded messages, so that the gateway recognizes a
+//! request that loops.
 
 use http::header::{self, HeaderValue, InvalidHeaderValue};
 use http::{HeaderMap, Version};
 
-/// What the gateway adds to `Via`: the protocol in which a message was received, and a pseudonym.
+/// The gateway's entry in `Via`: the protocol in which a message was received, and a pseudonym.
 #[derive(Debug)]
 pub struct Via {
     pseudonym: String,

@@ -1,5 +1,5 @@
-//! What a request is rejected with: a refusal from a closed set, and what the response to the client
-//! and the log carry beside it.
+//! A rejection of a request: a refusal from a closed set, and the details for the client's response
+//! and for the log.
 
 mod reason;
 mod refusal;
@@ -14,15 +14,15 @@ use crate::auth::session::SessionId;
 use crate::auth::token::Claims;
 use crate::limits::Decision;
 
-/// A refusal with everything that its response and the log carry.
+/// A refusal with the details of its response and of the log.
 #[derive(Debug, Clone)]
 pub struct Rejection {
     pub refusal: Refusal,
-    /// For the log; `None`: the refusal says it all.
+    /// For the log; `None`: the refusal is explicit enough.
     pub reason: Option<Reason>,
-    /// The session cookie that came is of no more use.
+    /// The presented session cookie has become useless.
     pub clear_cookie: bool,
-    /// When to try again, where no limit decision says so.
+    /// The retry delay, where no limit decision has one.
     pub retry_after: Option<Duration>,
     /// The limits that were evaluated.
     pub decisions: Vec<Decision>,
@@ -38,7 +38,7 @@ pub struct Rejection {
 /// What a client may read beside the code of a refusal.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DisclosedDetails {
-    /// In the place of the refusal's own message.
+    /// Replaces the refusal's own message.
     pub message: Option<&'static str>,
     /// For `VALIDATION_FAILED`: each invalid field and what is wrong with it.
     pub fields: Vec<(String, String)>,
@@ -46,10 +46,10 @@ pub struct DisclosedDetails {
     pub required_scope: Option<String>,
 }
 
-/// What the log names beside the code and the reason of a rejection.
+/// Log details beside the code and the reason of a rejection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RejectionDetails {
-    /// The user whose request it was, or whose account it was about.
+    /// The user who sent the request, or whose account it concerned.
     pub user: Option<String>,
     pub session: Option<SessionId>,
     /// The limits that were exceeded, or that could not be checked.
@@ -76,7 +76,7 @@ impl From<Refusal> for Rejection {
 }
 
 impl Rejection {
-    /// A refusal for a reason that the log names.
+    /// A refusal with a specific reason for the log.
     pub fn new(refusal: Refusal, reason: Reason) -> Rejection {
         Rejection {
             reason: Some(reason),
@@ -119,7 +119,7 @@ impl Rejection {
         own.unwrap_or(self.refusal.message())
     }
 
-    /// The names of the limits that turned the request away.
+    /// The names of the limits that rejected the request.
     pub fn violated_limits(&self) -> impl Iterator<Item = &str> {
         let refusing = self.decisions.iter().filter(|decision| decision.refuses());
         refusing.map(|decision| &*decision.limit.name)
@@ -134,7 +134,7 @@ impl Rejection {
             .or(self.refusal.default_retry_delay())
     }
 
-    /// Takes the details for the log, to which the claims of a lapsed token belong.
+    /// Takes the details for the log, including the user of a lapsed token.
     pub fn take_details(&mut self) -> Option<Box<RejectionDetails>> {
         if let Some(claims) = &self.lapsed_claims {
             let details = self.details.get_or_insert_default();

@@ -1,8 +1,8 @@
-//! Why a request was rejected or a response was cut off, for the log. No client reads it.
+//! Why a request was rejected or a response was cut off, for the log. Clients never see it.
 
 use std::fmt;
 
-/// Defines [`Reason`]: the reasons whose text says it all, beside those that come with one.
+/// Defines [`Reason`]: reasons with a constant text, beside those that carry one.
 macro_rules! reasons {
     ($($name:ident = $text:literal,)*) => {
         /// Why a request did not succeed.
@@ -33,7 +33,7 @@ macro_rules! reasons {
 }
 
 reasons! {
-    // The request as such.
+    // The request itself.
     TooManyFields = "too many header fields",
     ForeignScheme = "the scheme of the target is neither http nor https",
     AmbiguousPath = "the path could be read in more than one way",
@@ -57,9 +57,8 @@ reasons! {
     CachedBlacklisted = "known to be blacklisted",
     CachedSignedOutEverywhere = "its person is known to be signed out everywhere",
 
-    // The session.
-    // Records are kept until a session would have expired: a credential without one is forged, older
-    // than that, or of another store.
+    // The session. Records are kept until a session would have expired: a credential without one is
+    // forged, older than that, or from another store.
     NoSession = "no session has this credential's ID",
     SessionExpired = "the session has expired",
     SessionRevoked = "the session was revoked",

@@ -85,7 +85,7 @@ impl Refusal {
         Refusal::LoopDetected,
     ];
 
-    /// The HTTP status that carries it.
+    /// The HTTP status of the response.
     pub fn status(self) -> StatusCode {
         use Refusal as R;
         match self {
@@ -123,7 +123,7 @@ impl Refusal {
         }
     }
 
-    /// When to try again, where nothing better is known.
+    /// The retry delay, where no better one is known.
     pub fn default_retry_delay(self) -> Option<Duration> {
         let is_temporary = matches!(
             self,
@@ -132,7 +132,7 @@ impl Refusal {
         is_temporary.then_some(Duration::from_secs(1))
     }
 
-    /// Whether it says how an authentication ended, or that it could not be made.
+    /// Whether it is the outcome of an authentication, or of the failure to perform one.
     pub fn is_authentication_outcome(self) -> bool {
         matches!(
             self,
@@ -182,7 +182,7 @@ impl Refusal {
         }
     }
 
-    /// The message that a client may read. It reveals no more than the code.
+    /// The public message. It reveals no more than the code.
     pub fn message(self) -> &'static str {
         use Refusal as R;
         match self {

@@ -1,4 +1,4 @@
-//! Whose counter a request spends from.
+//! Charges of a request: the counters from which it spends.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -15,30 +15,30 @@ use crate::routing::Route;
 pub(super) type LimitSubject<'a> = (&'a str, Option<SessionId>, Option<&'a Claims>);
 
 /// The limits of a route that need no identity.
-pub(super) fn before_auth(route: &Route, asked: &AuthRequest<'_>) -> Vec<Charge> {
-    charges_for(&route.limits_before, route, asked, None)
+pub(super) fn before_auth(route: &Route, request: &AuthRequest<'_>) -> Vec<Charge> {
+    charges_for(&route.limits_before, route, request, None)
 }
 
-/// The limits of a route that wait for one.
+/// The limits of a route that need an identity.
 pub(super) fn after_auth(
     route: &Route,
-    asked: &AuthRequest<'_>,
-    who: Option<LimitSubject<'_>>,
+    request: &AuthRequest<'_>,
+    user: Option<LimitSubject<'_>>,
 ) -> Vec<Charge> {
-    charges_for(&route.limits_after, route, asked, who)
+    charges_for(&route.limits_after, route, request, user)
 }
 
-/// The limits of a route that wait for an identity, and bind this one.
+/// The limits of a route that need an identity and apply to this one.
 pub(super) fn for_identity(
     route: &Route,
-    asked: &AuthRequest<'_>,
+    request: &AuthRequest<'_>,
     claimed: &Claim,
     identity: &Identity,
 ) -> impl Iterator<Item = Charge> {
     let token = claimed.token().map(Arc::as_ref);
     let charges = after_auth(
         route,
-        asked,
+        request,
         Some((identity.user(), claimed.session(), token)),
     );
     let roles = identity.roles();
@@ -50,14 +50,14 @@ pub(super) fn for_identity(
 fn charges_for(
     limits: &[Arc<Limit>],
     route: &Route,
-    asked: &AuthRequest<'_>,
-    who: Option<LimitSubject<'_>>,
+    request: &AuthRequest<'_>,
+    user: Option<LimitSubject<'_>>,
 ) -> Vec<Charge> {
     limits
         .iter()
         .map(|limit| Charge {
             limit: Arc::clone(limit),
-            counter: counter_for(limit, route, asked, who),
+            counter: counter_for(limit, route, request, user),
         })
         .collect()
 }
@@ -65,30 +65,31 @@ fn charges_for(
 fn counter_for(
     limit: &Limit,
     route: &Route,
-    asked: &AuthRequest<'_>,
-    who: Option<LimitSubject<'_>>,
+    request: &AuthRequest<'_>,
+    caller: Option<LimitSubject<'_>>,
 ) -> Counter {
     let mut naming = CounterHasher::of(&limit.name);
-    let session = who.and_then(|(_, session, _)| session);
-    let token = who.and_then(|(_, _, token)| token);
+    let session = caller.and_then(|(_, session, _)| session);
+    let token = caller.and_then(|(_, _, token)| token);
     for part in &limit.key {
         let mut add = |value: &[u8]| naming.add(key_part_tag(part), value);
-        match (part, who) {
+        match (part, caller) {
             (KeyPart::Route, _) => add(route.name.as_bytes()),
             (KeyPart::User, Some((user, ..))) => add(user_key(user, token).as_bytes()),
             (KeyPart::Session, _) if let Some(id) = session => add(&id.0),
             (KeyPart::Token, _) if let Some(claims) = token => add(claims.blacklist_key.as_bytes()),
-            (KeyPart::Header(name), _) if let Some(value) = header_key(asked, name) => add(&value),
-            // A part that the request lacks falls back to the address: a missing key is never an
-            // unlimited one.
-            _ => add_address(&mut naming, asked.ip),
+            (KeyPart::Header(name), _) if let Some(value) = header_key(request, name) => {
+                add(&value)
+            }
+            // A missing part falls back to the address: no key is ever unlimited.
+            _ => add_address(&mut naming, request.ip),
         }
     }
     naming.finish()
 }
 
-/// Names the counter of a limit by the texts of its key's parts: an address (of IPv6 its /64), a
-/// session id, else the text as it is.
+/// Names the counter of a limit by the values of its key's parts: an address (of IPv6 its /64), a
+/// session id, else the text itself.
 pub fn counter_from_key_parts(limit: &Limit, texts: &[String]) -> Counter {
     let mut naming = CounterHasher::of(&limit.name);
     for (part, text) in limit.key.iter().zip(texts) {
@@ -105,7 +106,7 @@ pub fn counter_from_key_parts(limit: &Limit, texts: &[String]) -> Counter {
     naming.finish()
 }
 
-/// Tells kinds of key parts apart in a counter's name.
+/// Distinguishes the types of key parts in a counter's name.
 fn key_part_tag(part: &KeyPart) -> u8 {
     match part {
         KeyPart::Ip => b'i',
@@ -125,8 +126,8 @@ fn user_key<'a>(user: &'a str, token: Option<&'a Claims>) -> Cow<'a, str> {
 }
 
 /// All values of the header: a second one does not open a second counter for the first.
-fn header_key(asked: &AuthRequest<'_>, name: &http::HeaderName) -> Option<Vec<u8>> {
-    let mut values = asked.headers.get_all(name).iter();
+fn header_key(request: &AuthRequest<'_>, name: &http::HeaderName) -> Option<Vec<u8>> {
+    let mut values = request.headers.get_all(name).iter();
     let mut key = values.next()?.as_bytes().to_vec();
     for value in values {
         key.push(0);

@@ -1,4 +1,4 @@
-//! What a request claims to be, as far as it can be judged without the store.
+//! The credential that a request presents, as far as it can be verified without the store.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::issuers::verifier::TokenRejection;
 use crate::rejection::{Reason, Refusal, Rejection};
 use crate::sessions::Credential;
 
-/// A credential that holds as far as it can be judged without the store.
+/// A credential that is valid as far as that can be verified without the store.
 pub(super) struct Claim {
     pub(super) credential_kind: CredentialKind,
     pub(super) credential: Credential,
@@ -28,12 +28,12 @@ impl Claim {
 }
 
 impl Admission<'_> {
-    /// Reads the credential and judges what can be judged without the store.
+    /// Reads the credential and verifies what needs no store.
     pub(super) async fn read_credential(
         &self,
-        asked: AuthRequest<'_>,
+        request: AuthRequest<'_>,
     ) -> Result<Option<Claim>, Rejection> {
-        match credential::extract(asked.headers, &self.reloadable.sessions.cookie.name) {
+        match credential::extract(request.headers, &self.reloadable.sessions.cookie.name) {
             PresentedCredential::Absent => Ok(None),
             PresentedCredential::Ambiguous { cookies } => Err(Rejection {
                 clear_cookie: cookies,
@@ -58,15 +58,20 @@ impl Admission<'_> {
                 credential_kind: CredentialKind::Cookie,
                 credential: Credential::Session(token.id()),
             })),
-            PresentedCredential::Bearer(token) => self.verify_token(token, asked).await.map(Some),
+            PresentedCredential::Bearer(token) => self.verify_token(token, request).await.map(Some),
         }
     }
 
-    async fn verify_token(&self, token: &str, asked: AuthRequest<'_>) -> Result<Claim, Rejection> {
-        let verified = self.verifier.verify(token, asked.now).await;
-        // Of every connection anew: the verifier caches tokens, not who presents them.
+    async fn verify_token(
+        &self,
+        token: &str,
+        request: AuthRequest<'_>,
+    ) -> Result<Claim, Rejection> {
+        let verified = self.verifier.verify(token, request.now).await;
+        // Checked for each request: the verifier caches tokens, not the connections that present
+        // them.
         if let Ok(claims) | Err(TokenRejection::Expired(claims)) = &verified
-            && !claims.allows_certificate(asked.certificate)
+            && !claims.allows_certificate(request.certificate)
         {
             return Err(Rejection::new(
                 Refusal::TokenInvalid,

@@ -1,4 +1,5 @@
-//! Confirmation of a claim: its credential is looked up, and limits are charged with the same look-up.
+//! Confirmation of a claim: its credential is looked up, and limits are charged in the same
+//! look-up.
 
 use std::sync::Arc;
 
@@ -18,23 +19,23 @@ impl Admission<'_> {
     pub(super) async fn confirm(
         &self,
         route: &Arc<Route>,
-        asked: AuthRequest<'_>,
+        request: AuthRequest<'_>,
         before: &[Charge],
         claimed: &Claim,
     ) -> Result<Permit, Rejection> {
         let last_seen = self.last_seen(claimed);
-        let after = charges_of_known_user(route, asked, claimed, last_seen.session.as_deref());
+        let after = charges_of_known_user(route, request, claimed, last_seen.session.as_deref());
         let charges = LookupCharges {
             before_auth: before,
             require: &route.require,
             after_auth: after.as_deref().unwrap_or_default(),
         };
-        let check = self.credential_check(claimed, asked);
+        let check = self.credential_check(claimed, request);
         let found = match self.sessions.look_up(check, last_seen, charges).await {
             Ok(found) => found,
             Err(error) => {
                 return self
-                    .admit_degraded(route, asked, before, claimed, error)
+                    .admit_degraded(route, request, before, claimed, error)
                     .await;
             }
         };
@@ -44,14 +45,14 @@ impl Admission<'_> {
         let named = |rejected: Rejection| rejected.with_session(&session);
         reject_over_limit(&decisions).map_err(named)?;
         let identity = match found.verdict {
-            Verdict::Unconfirmed(error) => self.identify_degraded(asked, claimed, error).await,
-            verdict => self.identity_of(claimed, verdict, asked, found.confirmed_at),
+            Verdict::Unconfirmed(error) => self.identify_degraded(request, claimed, error).await,
+            verdict => self.identity_of(claimed, verdict, request, found.confirmed_at),
         };
         let identity = identity.map_err(|rejected| named(with_decisions(rejected, &decisions)))?;
         check_requirements(&route.require, &identity, &decisions)?;
         if after.is_none() || found.is_restored {
             let late = self
-                .charge_identity_limits(route, asked, claimed, &identity)
+                .charge_identity_limits(route, request, claimed, &identity)
                 .await;
             let late = late.inspect_err(|_| self.refund(before));
             decisions.extend(late.map_err(|rejected| named(with_decisions(rejected, &decisions)))?);
@@ -66,20 +67,20 @@ impl Admission<'_> {
         })
     }
 
-    /// Charges the limits with identity of a user who became known by the look-up.
+    /// Charges the limits with identity of a user who became known through the look-up.
     async fn charge_identity_limits(
         &self,
         route: &Arc<Route>,
-        asked: AuthRequest<'_>,
+        request: AuthRequest<'_>,
         claimed: &Claim,
         identity: &Identity,
     ) -> Result<Vec<Decision>, Rejection> {
-        let late = charges::for_identity(route, &asked, claimed, identity);
+        let late = charges::for_identity(route, &request, claimed, identity);
         let late: Vec<Charge> = late.collect();
         self.charge(&late).await
     }
 
-    /// The session as it was last seen here.
+    /// The session as this gateway saw it last.
     fn last_seen(&self, claimed: &Claim) -> LastSeen {
         let last_seen = self.sessions.last_seen(&claimed.credential);
         if claimed.session().is_some() {
@@ -90,11 +91,11 @@ impl Admission<'_> {
     }
 }
 
-/// The limits with identity, where the user is known before the look-up. The user of a session never
-/// changes, so that of a session that was seen before is known.
+/// The limits with identity, where the user is known before the look-up. The user of a session
+/// never changes, so a session that was seen before has a known user.
 fn charges_of_known_user(
     route: &Route,
-    asked: AuthRequest<'_>,
+    request: AuthRequest<'_>,
     claimed: &Claim,
     last_seen: Option<&Session>,
 ) -> Option<Vec<Charge>> {
@@ -103,7 +104,7 @@ fn charges_of_known_user(
             let identity = Identity::from_token(claims);
             return Some(
                 match route.require.is_met_by(identity.roles(), identity.scopes()) {
-                    true => charges::for_identity(route, &asked, claimed, &identity).collect(),
+                    true => charges::for_identity(route, &request, claimed, &identity).collect(),
                     false => Vec::new(),
                 },
             );
@@ -113,7 +114,7 @@ fn charges_of_known_user(
     };
     let token = claimed.token().map(Arc::as_ref);
     let subject = (user, claimed.session(), token);
-    Some(charges::after_auth(route, &asked, Some(subject)))
+    Some(charges::after_auth(route, &request, Some(subject)))
 }
 
 /// The same rejection, with the decisions that its response must carry.

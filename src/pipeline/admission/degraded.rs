@@ -1,5 +1,5 @@
-//! Admission while the store does not respond: limits are charged as each of them selects, credentials
-//! verified as the operator does.
+//! Admission in degraded mode: limits are charged as each of them selects, credentials verified as
+//! the operator selects.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::sessions::{LookupCharges, StoreError, Verdict};
 use crate::telemetry::metrics::LimitOutcome;
 
 impl Admission<'_> {
-    /// Charges limits in this process, as each of them wants it.
+    /// Charges limits in this process, as each of them selects.
     pub(super) fn charge_degraded(&self, all: &[Charge]) -> Result<Vec<Decision>, Rejection> {
         let denies =
             |charge: &&Charge| charge.limit.on_outage == OnOutage::Deny && !charge.limit.shadow;
@@ -41,25 +41,25 @@ impl Admission<'_> {
         Ok(self.store.charge_locally(&local))
     }
 
-    /// Decides over an authenticated request without the store.
+    /// Decides an authenticated request without the store.
     pub(super) async fn admit_degraded(
         &self,
         route: &Arc<Route>,
-        asked: AuthRequest<'_>,
+        request: AuthRequest<'_>,
         before: &[Charge],
         claimed: &Claim,
         error: StoreError,
     ) -> Result<Permit, Rejection> {
         let identity = match error {
-            // Boxed: rarely needed, and larger than what asks for it.
-            StoreError::ReadOnly => Box::pin(self.identify_read_only(asked, claimed)).await,
-            _ => self.identify_degraded(asked, claimed, error).await,
+            // Boxed: rarely needed, and larger than its caller's future.
+            StoreError::ReadOnly => Box::pin(self.identify_read_only(request, claimed)).await,
+            _ => self.identify_degraded(request, claimed, error).await,
         };
         let mut all = before.to_vec();
         if let Ok(identity) = &identity
             && route.require.is_met_by(identity.roles(), identity.scopes())
         {
-            all.extend(charges::for_identity(route, &asked, claimed, identity));
+            all.extend(charges::for_identity(route, &request, claimed, identity));
         }
         let decisions = self.charge_degraded(&all)?;
         self.count_decisions(&decisions);
@@ -77,33 +77,33 @@ impl Admission<'_> {
         })
     }
 
-    /// Looks the identity up in a store that takes no writes: only its limits cannot be charged.
+    /// Looks the identity up in a read-only store: only its limits cannot be charged.
     async fn identify_read_only(
         &self,
-        asked: AuthRequest<'_>,
+        request: AuthRequest<'_>,
         claimed: &Claim,
     ) -> Result<Identity, Rejection> {
-        let check = self.credential_check(claimed, asked);
+        let check = self.credential_check(claimed, request);
         let last_seen = self.sessions.last_seen(&claimed.credential);
         let charges = LookupCharges::none();
         let unknown = match self.sessions.look_up(check, last_seen, charges).await {
             Ok(found) => match found.verdict {
                 Verdict::Unconfirmed(error) => error,
-                verdict => return self.identity_of(claimed, verdict, asked, found.confirmed_at),
+                verdict => return self.identity_of(claimed, verdict, request, found.confirmed_at),
             },
             Err(error) => error,
         };
-        self.identify_degraded(asked, claimed, unknown).await
+        self.identify_degraded(request, claimed, unknown).await
     }
 
     pub(super) async fn identify_degraded(
         &self,
-        asked: AuthRequest<'_>,
+        request: AuthRequest<'_>,
         claimed: &Claim,
         error: StoreError,
     ) -> Result<Identity, Rejection> {
-        let check = self.credential_check(claimed, asked);
+        let check = self.credential_check(claimed, request);
         let verdict = self.sessions.look_up_degraded(check, error).await;
-        self.identity_of(claimed, verdict, asked, asked.now)
+        self.identity_of(claimed, verdict, request, request.now)
     }
 }

@@ -17,12 +17,12 @@ impl Admission<'_> {
         &self,
         claimed: &Claim,
         verdict: Verdict,
-        asked: AuthRequest<'_>,
+        request: AuthRequest<'_>,
         confirmed_at: Millis,
     ) -> Result<Identity, Rejection> {
         match verdict {
             Verdict::Valid(Principal::Session(session)) => {
-                self.identity_from_session(claimed, session, asked, confirmed_at)
+                self.identity_from_session(claimed, session, request, confirmed_at)
             }
             Verdict::Valid(Principal::Token(claims)) => Ok(Identity::from_token(&claims)),
             Verdict::Gone(gone) => Err(Rejection {
@@ -36,12 +36,12 @@ impl Admission<'_> {
         }
     }
 
-    /// Makes the identity of a session that is alive, if the token and the client fit it.
+    /// Builds the identity of a live session, if the token and the client match it.
     fn identity_from_session(
         &self,
         claimed: &Claim,
         session: Arc<Session>,
-        asked: AuthRequest<'_>,
+        request: AuthRequest<'_>,
         confirmed_at: Millis,
     ) -> Result<Identity, Rejection> {
         if let Some(claims) = claimed.token()
@@ -50,7 +50,7 @@ impl Admission<'_> {
             let reason = Reason::OtherUsersSession;
             return Err(Rejection::new(Refusal::TokenInvalid, reason));
         }
-        self.check_binding(&session, asked)?;
+        self.check_binding(&session, request)?;
         Ok(Identity {
             principal: Principal::Session(session),
             token: claimed.token().cloned(),
@@ -60,16 +60,16 @@ impl Admission<'_> {
     }
 
     /// Compares the client with the one that signed in.
-    fn check_binding(&self, session: &Session, asked: AuthRequest<'_>) -> Result<(), Rejection> {
+    fn check_binding(&self, session: &Session, request: AuthRequest<'_>) -> Result<(), Rejection> {
         let agent = || {
-            let value = asked.headers.get(http::header::USER_AGENT);
+            let value = request.headers.get(http::header::USER_AGENT);
             let agent =
                 value.map(|value| crate::auth::session::sanitize_user_agent(value.as_bytes()));
             agent.unwrap_or_default()
         };
         let rules = &self.reloadable.sessions;
-        for (binding, what) in rules.binding_mismatches(session, asked.ip, agent) {
-            self.record_binding_mismatch(session, asked.ip, what);
+        for (binding, what) in rules.binding_mismatches(session, request.ip, agent) {
+            self.record_binding_mismatch(session, request.ip, what);
             if binding == ClientBinding::Deny {
                 let reason = Reason::Binding(what);
                 return Err(Rejection::new(Refusal::SessionBindingMismatch, reason));
@@ -88,7 +88,7 @@ impl Admission<'_> {
 }
 
 impl Identity {
-    /// The identity of a token by itself, without a session.
+    /// The identity of a token without a session.
     pub(super) fn from_token(claims: &Arc<Claims>) -> Identity {
         Identity {
             principal: Principal::Token(Arc::clone(claims)),

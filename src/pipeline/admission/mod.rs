@@ -1,4 +1,4 @@
-//! The decision: whether a request may pass, read top-down in order of cost.
+//! Admission: whether a request may pass. The checks are ordered by cost.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub use charges::counter_from_key_parts;
 use claim::Claim;
 pub use verdict::{Client, CredentialKind, Identity, Permit};
 
-/// What one request brings to the decision.
+/// The request, as admission reads it.
 #[derive(Debug, Clone, Copy)]
 pub struct AuthRequest<'a> {
     pub headers: &'a HeaderMap,
@@ -42,7 +42,7 @@ pub struct AuthRequest<'a> {
     pub certificate: Option<&'a CertificateHash>,
 }
 
-/// Decides over requests by one configuration.
+/// Decides requests by one configuration.
 #[derive(Clone, Copy)]
 pub struct Admission<'a> {
     pub reloadable: &'a Reloadable,
@@ -51,24 +51,24 @@ pub struct Admission<'a> {
     pub sessions: &'a Sessions,
     pub metrics: &'a Metrics,
     pub events: &'a Events,
-    /// Of the request, for its events.
+    /// The request's identifier, for its events.
     pub request_id: &'a RequestId,
 }
 
 impl Admission<'_> {
-    /// Lets a request pass or says why not.
+    /// Admits a request or rejects it.
     ///
     /// # Errors
-    /// The refusal, with the limit decisions that its answer must carry.
+    /// The refusal, with the limit decisions that its response must carry.
     pub async fn admit(
         &self,
         route: &Arc<Route>,
-        asked: AuthRequest<'_>,
+        request: AuthRequest<'_>,
     ) -> Result<Permit, Rejection> {
-        let before = charges::before_auth(route, &asked);
+        let before = charges::before_auth(route, &request);
         let claimed = match route.auth {
             Auth::None => None,
-            Auth::Required | Auth::Optional => match self.read_credential(asked).await {
+            Auth::Required | Auth::Optional => match self.read_credential(request).await {
                 Ok(Some(claimed)) => Some(claimed),
                 Ok(None) if route.auth == Auth::Optional => None,
                 Ok(None) => {
@@ -80,46 +80,46 @@ impl Admission<'_> {
                         && refused.clear_cookie
                         && refused.refusal != Refusal::AmbiguousCredentials =>
                 {
-                    return self.admit_anonymous(route, asked, &before, true).await;
+                    return self.admit_anonymous(route, request, &before, true).await;
                 }
                 Err(refused) => return Err(self.charge_and_reject(&before, refused).await),
             },
         };
         let Some(claimed) = claimed else {
-            return self.admit_anonymous(route, asked, &before, false).await;
+            return self.admit_anonymous(route, request, &before, false).await;
         };
-        let permit = self.confirm(route, asked, &before, &claimed).await;
+        let permit = self.confirm(route, request, &before, &claimed).await;
         match permit {
-            // A stale cookie on a route that does not insist is no obstacle.
+            // A stale cookie is ignored on a route with optional authentication.
             Err(refused)
                 if route.auth == Auth::Optional
                     && claimed.credential_kind == CredentialKind::Cookie
                     && refused.clear_cookie =>
             {
-                self.admit_anonymous_after_charge(route, asked, &before, refused.decisions)
+                self.admit_anonymous_after_charge(route, request, &before, refused.decisions)
                     .await
             }
             other => other.map_err(|refused| self.add_caller_details(&claimed, refused)),
         }
     }
 
-    /// Finds out whom a call to the gateway's own endpoints is from. `None`: no credential.
+    /// Identifies the caller of one of the gateway's own endpoints. `None`: no credential.
     ///
     /// # Errors
-    /// The credential does not hold, or the store cannot tell.
-    pub async fn identify(&self, asked: AuthRequest<'_>) -> Result<Option<Identity>, Rejection> {
-        let Some(claimed) = self.read_credential(asked).await? else {
+    /// The credential is not valid, or the store cannot tell.
+    pub async fn identify(&self, request: AuthRequest<'_>) -> Result<Option<Identity>, Rejection> {
+        let Some(claimed) = self.read_credential(request).await? else {
             return Ok(None);
         };
-        let check = self.credential_check(&claimed, asked);
+        let check = self.credential_check(&claimed, request);
         let last_seen = self.sessions.last_seen(&claimed.credential);
         let charges = LookupCharges::none();
         let found = match self.sessions.look_up(check, last_seen, charges).await {
             Ok(found) => found,
             Err(error) if self.sessions.is_durable() => {
-                let identity = self.identify_degraded(asked, &claimed, error).await;
+                let identity = self.identify_degraded(request, &claimed, error).await;
                 return identity.map(Some).map_err(|refused| match refused.refusal {
-                    // Signing out needs the database alone.
+                    // Sign-out needs only the database.
                     Refusal::StoreUnavailable => Rejection {
                         lapsed_claims: claimed.token().cloned(),
                         ..refused
@@ -136,7 +136,7 @@ impl Admission<'_> {
                 ..error.into()
             }),
             verdict => self
-                .identity_of(&claimed, verdict, asked, found.confirmed_at)
+                .identity_of(&claimed, verdict, request, found.confirmed_at)
                 .map(Some)
                 .map_err(|refused| self.add_caller_details(&claimed, refused)),
         }
@@ -145,27 +145,27 @@ impl Admission<'_> {
     fn credential_check<'c>(
         &self,
         claimed: &'c Claim,
-        asked: AuthRequest<'_>,
+        request: AuthRequest<'_>,
     ) -> CredentialCheck<'c> {
         CredentialCheck {
             credential: &claimed.credential,
-            ip: asked.ip,
+            ip: request.ip,
             idle: self.reloadable.sessions.idle_timeout,
-            now: asked.now,
+            now: request.now,
         }
     }
 
-    /// Goes on without the session whose cookie came: the limits before are spent by now, and are
-    /// given back when one of those after refuses.
+    /// Continues without the session of a stale cookie: the limits before authentication are spent
+    /// by now, and are refunded when one of those after it refuses.
     async fn admit_anonymous_after_charge(
         &self,
         route: &Arc<Route>,
-        asked: AuthRequest<'_>,
+        request: AuthRequest<'_>,
         before: &[Charge],
         spent: Vec<Decision>,
     ) -> Result<Permit, Rejection> {
         let joined = |more: Vec<Decision>| spent.iter().cloned().chain(more).collect();
-        match self.admit_anonymous(route, asked, &[], true).await {
+        match self.admit_anonymous(route, request, &[], true).await {
             Ok(permit) => Ok(Permit {
                 decisions: joined(permit.decisions),
                 ..permit
@@ -185,13 +185,13 @@ impl Admission<'_> {
     async fn admit_anonymous(
         &self,
         route: &Arc<Route>,
-        asked: AuthRequest<'_>,
+        request: AuthRequest<'_>,
         before: &[Charge],
         clear_cookie: bool,
     ) -> Result<Permit, Rejection> {
         let mut all = before.to_vec();
         all.extend(
-            charges::after_auth(route, &asked, None)
+            charges::after_auth(route, &request, None)
                 .into_iter()
                 .filter(|charge| charge.limit.applies_to(&[])),
         );
@@ -215,8 +215,8 @@ impl Admission<'_> {
         })
     }
 
-    /// A request that fails authentication has spent the limits that need none; over one of them it
-    /// is a 429 whatever its credential.
+    /// A request that fails authentication has spent the limits that need no identity; over one of
+    /// them it is a 429 whatever its credential.
     async fn charge_and_reject(&self, before: &[Charge], refused: Rejection) -> Rejection {
         match self.charge(before).await {
             Ok(decisions) => match reject_over_limit(&decisions) {
@@ -224,7 +224,7 @@ impl Admission<'_> {
                     decisions,
                     ..refused
                 },
-                // Whose it is, the log says all the same.
+                // The log names the caller all the same.
                 Err(over) => Rejection {
                     lapsed_claims: refused.lapsed_claims,
                     ..over
@@ -234,7 +234,7 @@ impl Admission<'_> {
         }
     }
 
-    /// Charges limits alone, by the store or as each of them wants it without one.
+    /// Charges limits alone, by the store or in degraded mode.
     async fn charge(&self, charges: &[Charge]) -> Result<Vec<Decision>, Rejection> {
         if charges.is_empty() {
             return Ok(Vec::new());
@@ -247,8 +247,9 @@ impl Admission<'_> {
         Ok(decisions)
     }
 
-    /// Gives back what was spent a moment ago, off the request's path. It is tried once: whether a
-    /// try that timed out was done nobody knows, and given back twice more is admitted than allowed.
+    /// Refunds a recent charge, off the request path. It is tried once: after a timeout it is
+    /// unknown whether the refund was made, and a second one would admit more than the limit
+    /// allows.
     fn refund(&self, charges: &[Charge]) {
         if charges.is_empty() {
             return;
@@ -256,7 +257,7 @@ impl Admission<'_> {
         let (store, charges) = (self.store.clone(), charges.to_vec());
         tokio::spawn(async move {
             if store.refund(&charges).await.is_err() {
-                tracing::debug!("a limit could not be given back");
+                tracing::debug!("a limit could not be refunded");
             }
         });
     }

@@ -1,4 +1,4 @@
-//! What the log says of a rejected request: whose it was, and what decided.
+//! Log details of a rejected request: the caller and the grounds.
 
 use super::Admission;
 use super::claim::Claim;
@@ -7,7 +7,8 @@ use crate::rejection::Rejection;
 use crate::sessions::SessionLookup;
 
 impl Admission<'_> {
-    /// Names the caller of a refused request, as far as the credential and the near cache tell.
+    /// Adds the caller of a refused request, as far as the credential and the near cache identify
+    /// it.
     pub(super) fn add_caller_details(&self, claimed: &Claim, mut refused: Rejection) -> Rejection {
         let details = refused.details.get_or_insert_default();
         details.session = details.session.or(claimed.session());
@@ -24,7 +25,7 @@ impl Admission<'_> {
 }
 
 impl Rejection {
-    /// Names the user of a session that was looked up, whatever became of it.
+    /// Adds the user of a session that was looked up, whatever its status.
     pub(super) fn with_session(mut self, found: &SessionLookup) -> Rejection {
         let session: Option<&Session> = match found {
             SessionLookup::Expired(session) | SessionLookup::Revoked(session) => Some(session),
@@ -39,7 +40,7 @@ impl Rejection {
         self
     }
 
-    /// Names the limit that decided.
+    /// Adds the limit that decided.
     pub(super) fn with_limit(mut self, limit: &str) -> Rejection {
         self.details.get_or_insert_default().limit = Some(limit.to_owned());
         self

@@ -1,4 +1,4 @@
-//! What admission finds out: an identity, and a permit.
+//! The outcome of admission: an identity, and a permit.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -10,11 +10,11 @@ use crate::auth::token::Claims;
 use crate::limits::Decision;
 use crate::routing::Route;
 
-/// Who a request was found to be from.
+/// The caller of a request.
 #[derive(Debug, Clone)]
 pub struct Identity {
     pub principal: Principal,
-    /// The token that came, if one did.
+    /// The token that was presented, if any.
     pub token: Option<Arc<Claims>>,
     pub credential_kind: CredentialKind,
     /// The store's clock when it confirmed the session; this gateway's without a session.
@@ -51,7 +51,7 @@ impl Identity {
         self.session()?.username.as_deref()
     }
 
-    /// The name to show.
+    /// The display name.
     pub fn name(&self) -> Option<&str> {
         let name = self.session()?.name.as_deref();
         name.filter(|name| !name.is_empty())
@@ -79,8 +79,8 @@ impl Identity {
     }
 }
 
-/// How the credential came. Only a cookie is sent by a browser of its own accord, so only a cookie
-/// calls for the same-origin check.
+/// How the credential was sent. Only a cookie is sent by a browser of its own accord, so only a
+/// cookie needs the same-origin check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CredentialKind {
     Cookie,
@@ -88,21 +88,21 @@ pub enum CredentialKind {
     Bearer,
 }
 
-/// Where a request comes from, as far as the gateway can vouch for it.
+/// The origin of a request, as far as the gateway can vouch for it.
 #[derive(Debug, Clone)]
 pub struct Client {
     pub ip: IpAddr,
-    /// The scheme, host and port that the client used, trusted proxies' word included.
+    /// The scheme, host and port that the client used, as reported by trusted proxies.
     pub https: bool,
     pub host: String,
 }
 
-/// The proof that a request was let through. Choosing a server and writing identity headers take it.
+/// Proof that a request was admitted. Choosing a server and writing identity headers require it.
 #[derive(Debug)]
 pub struct Permit {
     pub route: Arc<Route>,
     pub identity: Option<Identity>,
     pub decisions: Vec<Decision>,
-    /// The cookie that came belongs to no session any more.
+    /// The session of the presented cookie has ended.
     pub clear_cookie: bool,
 }

@@ -1,15 +1,15 @@
-//! The framing of upstream responses: what RFC 9112, section 6, and RFC 9110, sections 8.6 and 15.2,
-//! call invalid is not passed on, because a client could delimit such a response differently.
+//! Framing of upstream responses: a response that RFC 9112, section 6, or RFC 9110, sections 8.6
+//! and 15.2, call invalid is not forwarded, because a client could delimit it differently.
 
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, StatusCode, Version};
 
 use crate::pipeline::header_fields;
 
-/// What has to be done about the `Content-Length` of a valid response.
+/// The change that the `Content-Length` of a valid response needs.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum LengthAction {
-    /// Nothing.
+    /// No change.
     Keep,
     /// It was repeated with one value, which is written once.
     Collapse(HeaderValue),
@@ -18,7 +18,7 @@ pub(crate) enum LengthAction {
 }
 
 impl LengthAction {
-    /// Does it.
+    /// Applies the change.
     pub(crate) fn apply(self, fields: &mut HeaderMap) {
         match self {
             LengthAction::Keep => {}
@@ -32,7 +32,7 @@ impl LengthAction {
     }
 }
 
-/// Checks the framing fields of a response in the form in which the upstream sent them.
+/// Checks the framing fields of a response as the upstream sent them.
 ///
 /// # Errors
 /// Why the response cannot be forwarded, for the log.
@@ -63,7 +63,7 @@ pub(crate) fn check(
     }
 }
 
-/// The one coding that is understood is `chunked`, once, in HTTP/1.1.
+/// The only supported coding is `chunked`, once, in HTTP/1.1.
 fn check_coding(version: Version, bodiless: bool, fields: &HeaderMap) -> Result<(), &'static str> {
     let mut codings = fields.get_all(header::TRANSFER_ENCODING).iter();
     let chunked = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
@@ -79,7 +79,7 @@ fn check_coding(version: Version, bodiless: bool, fields: &HeaderMap) -> Result<
     Ok(())
 }
 
-/// The length, and whether it was given more than once.
+/// The length, and whether it is repeated.
 fn length(fields: &HeaderMap) -> Result<(u64, bool), &'static str> {
     let mut found: Option<u64> = None;
     let mut repeated = false;
@@ -104,14 +104,14 @@ fn digits(text: &[u8]) -> Option<u64> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-/// Whether a 101 completes the upgrade that was asked for; WebSocket is the only one.
+/// Whether a 101 completes the requested upgrade; WebSocket is the only one.
 ///
 /// # Errors
 /// Why not, for the log.
-pub(crate) fn check_upgrade(asked: bool, fields: &HeaderMap) -> Result<(), &'static str> {
+pub(crate) fn check_upgrade(requested: bool, fields: &HeaderMap) -> Result<(), &'static str> {
     let protocol = fields.get(header::UPGRADE);
     let websocket = protocol.is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(b"websocket"));
-    match (asked, websocket) {
+    match (requested, websocket) {
         (true, true) => Ok(()),
         (true, false) => Err("the upstream switched to a protocol that was not asked for"),
         (false, _) => Err("the upstream switched protocols without an upgrade request"),

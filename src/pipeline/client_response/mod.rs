@@ -1,4 +1,4 @@
-//! The headers of an upstream's response toward the client.
+//! Headers of an upstream's response toward the client.
 
 use http::HeaderMap;
 use http::header::{self, HeaderName, HeaderValue};
@@ -12,7 +12,7 @@ use crate::telemetry::request_id::{RequestId, X_REQUEST_ID};
 
 pub mod framing;
 
-/// What the headers are written from, beside the permit.
+/// The input of the headers, beside the permit.
 #[derive(Clone, Copy)]
 pub struct ClientResponse<'a> {
     pub request_id: &'a RequestId,
@@ -22,8 +22,8 @@ pub struct ClientResponse<'a> {
 }
 
 impl ClientResponse<'_> {
-    /// Writes what every response of the permit's route carries, in the place of the upstream's own
-    /// fields; `limits` are the limit headers.
+    /// Writes the headers of the permit's route, which replace the upstream's own; `limits` are the
+    /// limit headers.
     pub fn write(
         &self,
         fields: &mut HeaderMap,

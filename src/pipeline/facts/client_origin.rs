@@ -1,4 +1,4 @@
-//! Where a request comes from: the socket's peer, unless the peer is trusted to say otherwise.
+//! Origin of a request: the socket's peer, unless a trusted peer reports another.
 
 use std::net::IpAddr;
 
@@ -8,21 +8,21 @@ use ipnet::IpNet;
 use crate::pipeline::admission::Client;
 use crate::settings::ForwardedBy;
 
-/// The way a request came, from the client to our peer.
+/// The path of a request, from the client to the gateway's peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientOrigin {
     pub ip: IpAddr,
-    /// What goes into `X-Forwarded-For`: the client first, then the trusted hops. Empty: our peer is
+    /// The value of `X-Forwarded-For`: the client first, then the trusted hops. Empty: the peer is
     /// the client.
     pub chain: Vec<IpAddr>,
     pub https: bool,
-    /// The `Host` that the client used, if a trusted proxy says another than the request's own.
+    /// The `Host` that the client used, if a trusted proxy reports another than the request's own.
     pub host: Option<String>,
     pub peer_trusted: bool,
 }
 
 impl ClientOrigin {
-    /// The client, as the checks of a browser's origin see it; `host` is the request's own.
+    /// The client, for the same-origin checks; `host` is the request's own.
     pub fn as_client(&self, host: Option<&HeaderValue>) -> Client {
         let own = || host.and_then(|host| host.to_str().ok()).unwrap_or_default();
         Client {
@@ -33,7 +33,8 @@ impl ClientOrigin {
     }
 }
 
-/// Reads the origin of a request. `peer` is the socket's, or what a trusted PROXY header said.
+/// Resolves the origin of a request. `peer` is the socket's, or the address in a trusted PROXY
+/// header.
 pub fn resolve(
     peer: IpAddr,
     tls: bool,
@@ -52,13 +53,14 @@ pub fn resolve(
             peer_trusted: false,
         };
     }
-    let told = match by {
+    let reported = match by {
         ForwardedBy::XForwardedFor => x_forwarded(headers),
         ForwardedBy::Forwarded => forwarded(headers),
     };
-    // From the right: our peer is trusted, so is what it says of its peer, until a hop is not.
+    // From right to left: each trusted hop names its own peer, up to the first hop that is not
+    // trusted.
     let mut chain = vec![peer];
-    for hop in told.hops.iter().rev() {
+    for hop in reported.hops.iter().rev() {
         let Some(ip) = hop else { break };
         chain.push(*ip);
         if !is_trusted(*ip) {
@@ -69,15 +71,15 @@ pub fn resolve(
     ClientOrigin {
         ip: chain.first().copied().unwrap_or(peer),
         chain,
-        https: told.https.unwrap_or(tls),
-        host: told.host,
+        https: reported.https.unwrap_or(tls),
+        host: reported.host,
         peer_trusted: true,
     }
 }
 
 #[derive(Default)]
 struct ForwardedInfo {
-    /// `None` where a hop hides itself or is not understood.
+    /// `None` where a hop is obfuscated or malformed.
     hops: Vec<Option<IpAddr>>,
     https: Option<bool>,
     host: Option<String>,
@@ -100,9 +102,10 @@ fn x_forwarded(headers: &HeaderMap) -> ForwardedInfo {
     }
 }
 
-/// RFC 7239: elements by `,`, pairs by `;`, values quoted where they hold a colon or a bracket.
+/// RFC 7239: elements are separated by `,`, pairs by `;`; a value with a colon or a bracket is
+/// quoted.
 fn forwarded(headers: &HeaderMap) -> ForwardedInfo {
-    let mut told = ForwardedInfo::default();
+    let mut reported = ForwardedInfo::default();
     for value in headers.get_all("forwarded") {
         for element in split_unquoted(value.to_str().unwrap_or("for=?"), ',') {
             let mut hop = None;
@@ -113,16 +116,16 @@ fn forwarded(headers: &HeaderMap) -> ForwardedInfo {
                 let value = value.trim().trim_matches('"');
                 match name.trim().to_ascii_lowercase().as_str() {
                     "for" => hop = address(value),
-                    // Our peer's element is the last one, so its word stands.
-                    "proto" => told.https = Some(value.eq_ignore_ascii_case("https")),
-                    "host" => told.host = Some(value.to_owned()),
+                    // The peer's element is the last one, so it overrides the others.
+                    "proto" => reported.https = Some(value.eq_ignore_ascii_case("https")),
+                    "host" => reported.host = Some(value.to_owned()),
                     _ => {}
                 }
             }
-            told.hops.push(hop);
+            reported.hops.push(hop);
         }
     }
-    told
+    reported
 }
 
 fn split_unquoted(text: &str, at: char) -> impl Iterator<Item = &str> {
@@ -133,7 +136,7 @@ fn split_unquoted(text: &str, at: char) -> impl Iterator<Item = &str> {
     })
 }
 
-/// An address with or without port and brackets; IPv4-mapped IPv6 is IPv4.
+/// Parses an address with or without port and brackets; IPv4-mapped IPv6 becomes IPv4.
 fn address(text: &str) -> Option<IpAddr> {
     let bare = match text.strip_prefix('[') {
         Some(rest) => rest.split(']').next()?,

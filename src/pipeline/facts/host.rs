@@ -5,11 +5,11 @@ use http::{HeaderValue, Uri};
 use crate::rejection::Refusal;
 use crate::routing::host_of;
 
-/// Returns the `Host` or the authority, and the name in it. `name` is given for an HTTP/1.1 head, whose
-/// reader has parsed it.
+/// Returns the `Host` or the authority, and the name in it. `name` is given for an HTTP/1.1 head,
+/// which is parsed already.
 ///
 /// # Errors
-/// 400 where there is neither, or not a valid one.
+/// 400 where there is no host, or no valid one.
 pub(crate) fn read(
     target: &Uri,
     field: Option<&HeaderValue>,

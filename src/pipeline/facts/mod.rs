@@ -1,4 +1,4 @@
-//! What is known of a request before it is decided.
+//! The facts about a request on which the decision depends.
 
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, Method, Version};
@@ -13,8 +13,8 @@ pub mod trace_context;
 
 pub use client_origin::ClientOrigin;
 
-/// One request as the decision reads it. An engine builds it when the headers about the connection
-/// are settled, and the command line from its arguments.
+/// One request as the decision reads it. An engine builds it after the headers about the connection
+/// are processed, the command line from its arguments.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestFacts<'a> {
     pub method: &'a Method,
@@ -34,7 +34,7 @@ pub struct RequestFacts<'a> {
     pub certificate: Option<&'a CertificateHash>,
     /// Index of the listener.
     pub listener: usize,
-    /// This gateway's clock, which tokens are compared with.
+    /// This gateway's clock, by which tokens are judged.
     pub now: Millis,
 }
 
@@ -48,7 +48,8 @@ pub struct RequestHost<'a> {
 }
 
 impl<'a> RequestFacts<'a> {
-    /// Whether the request asks for an upgrade; settled headers leave WebSocket alone.
+    /// Whether the request asks for an upgrade; an upgrade to another protocol than WebSocket is
+    /// removed before.
     pub fn is_upgrade(&self) -> bool {
         self.version == Version::HTTP_11 && self.headers.contains_key(header::UPGRADE)
     }
@@ -60,7 +61,7 @@ impl<'a> RequestFacts<'a> {
         self.headers.len() - cookies.saturating_sub(1)
     }
 
-    /// What authentication reads.
+    /// The input of authentication.
     pub fn auth_request(&self) -> AuthRequest<'a> {
         AuthRequest {
             headers: self.headers,
@@ -70,13 +71,13 @@ impl<'a> RequestFacts<'a> {
         }
     }
 
-    /// The client, as the checks of a browser's origin see it.
+    /// The client, for the same-origin checks.
     pub fn client(&self) -> Client {
         self.client.as_client(self.host.map(|host| host.field))
     }
 }
 
-/// The `Content-Length` of a message; `None`: it has none that is a number.
+/// The `Content-Length` of a message; `None`: missing or not a number.
 pub fn declared_length(headers: &HeaderMap) -> Option<u64> {
     let length = headers.get(header::CONTENT_LENGTH)?;
     length.to_str().ok()?.parse().ok()

@@ -41,7 +41,7 @@ pub(crate) fn write(
     if state {
         fields.remove(TRACESTATE);
     }
-    // Never all zeros, which would be no id.
+    // Never all zeros, which is an invalid id.
     let span = rand::random::<u64>().max(1);
     let mut hex = [0; 48];
     let (trace, rest) = hex.split_at_mut(32);
@@ -63,13 +63,13 @@ pub(crate) fn write(
     Ok(other)
 }
 
-/// Writes two digits for each byte; `digits` is that long.
+/// Writes two digits for each byte; `digits` has exactly that length.
 fn write_hex(bytes: &[u8], digits: &mut [u8]) {
-    // An error would say that it is not.
+    // It fails only for a wrong length.
     let _ = hex::encode_to_slice(bytes, digits);
 }
 
-/// Adds up bytes and does not return early, which the compiler vectorizes.
+/// Adding up bytes without an early return lets the compiler vectorize the check.
 fn is_trace_id(id: &[u8]) -> bool {
     let odd = |sum, byte: &u8| sum | u8::from(!is_hex(byte));
     let set = |sum, byte: &u8| sum | (byte ^ b'0');
@@ -80,7 +80,7 @@ fn is_hex(byte: &u8) -> bool {
     byte.is_ascii_digit() | matches!(byte, b'a'..=b'f')
 }
 
-/// The trace's identifier in a valid `traceparent`.
+/// The trace id of a valid `traceparent`.
 fn trace_id_of(value: &[u8]) -> Option<TraceId> {
     let hex =
         |range: std::ops::Range<usize>| value.get(range).filter(|part| part.iter().all(is_hex));
@@ -119,7 +119,7 @@ mod tests {
             let written = trace_id_of(parent.as_bytes()).unwrap();
             assert_eq!(written.as_str() == id, kept, "{parent}");
             assert_eq!(other, (!kept).then_some(written), "{parent}");
-            // A trace of the client's is kept, and returned as another than the request.
+            // The client's trace is kept, and returned because it differs from the request's.
             assert_eq!(write(&mut fields, id).unwrap(), other);
             assert_eq!(of_client(&fields, id), other);
         }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::pipeline::html_page;
 use crate::rejection::{Refusal, Rejection};
 
-/// The form of an error body that the client asked for.
+/// The format of an error body, selected by the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ErrorFormat {
     Json,
@@ -20,7 +20,8 @@ pub(super) enum ErrorFormat {
 }
 
 impl ErrorFormat {
-    /// The first of ours that `Accept` names with a quality above zero; JSON when it names none.
+    /// Returns the first supported format that `Accept` names with a quality above zero; JSON when
+    /// it names none.
     pub(super) fn negotiate(headers: &HeaderMap) -> ErrorFormat {
         let mut best = (ErrorFormat::Json, 0_u16);
         for value in headers.get_all(header::ACCEPT) {
@@ -58,7 +59,8 @@ impl ErrorFormat {
         })
     }
 
-    /// The body for a rejection. `sign_in` is the address of the sign-in page that a page links to.
+    /// Renders the body for a rejection. `sign_in` is the address of the sign-in page that a page
+    /// links to.
     pub(super) fn body(
         self,
         rejection: &Rejection,
@@ -73,7 +75,7 @@ impl ErrorFormat {
     }
 }
 
-/// A page for people, with a link to sign in where that helps.
+/// A page for browsers, with a link to sign in where that helps.
 fn page(rejection: &Rejection, request_id: &str, sign_in: Option<&str>) -> String {
     let refusal = rejection.refusal;
     let status = refusal.status();
@@ -98,7 +100,7 @@ fn page(rejection: &Rejection, request_id: &str, sign_in: Option<&str>) -> Strin
     html_page::document(&status.to_string(), &body).into_string()
 }
 
-/// Members that only some errors have are left out of the others.
+/// Members that only some errors have are omitted from the others.
 #[derive(Serialize)]
 struct ErrorEnvelope<'a> {
     success: bool,

@@ -18,10 +18,10 @@ const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const CODE: HeaderName = HeaderName::from_static("x-portcullis-code");
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
-/// What `grpc-message` cannot hold as it is, beside what is not ASCII.
+/// Characters that `grpc-message` has to encode, beside non-ASCII ones.
 const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
 
-/// Responds by a head alone.
+/// Responds with a head alone.
 pub(super) fn respond(
     rejection: &Rejection,
     request: &RejectedRequest<'_>,
@@ -101,7 +101,7 @@ impl CallOutcome {
         }
     }
 
-    /// Of a stream whose session or token has ended since it was opened.
+    /// The outcome of a stream whose session or token has ended since it was opened.
     pub const ENDED: CallOutcome = CallOutcome {
         status: GrpcStatus::Unauthenticated,
         message: "The session or the token has ended.",
@@ -109,7 +109,7 @@ impl CallOutcome {
         retry_after: None,
     };
 
-    /// The fields that report it, in the head or the trailers.
+    /// The fields that report the outcome, in the head or the trailers.
     pub fn fields(self) -> HeaderMap {
         let mut fields = HeaderMap::with_capacity(4);
         fields.insert(GRPC_STATUS, HeaderValue::from(self.status as u16));

@@ -1,5 +1,5 @@
-//! The one writer of responses that no upstream made: status, body, challenge, `Retry-After`, cookie
-//! clearing, CORS and limit headers, for every listener.
+//! Local responses: status, body, challenge, `Retry-After`, cookie clearing, CORS and limit
+//! headers, for every listener.
 
 mod error_body;
 mod grpc;
@@ -28,7 +28,7 @@ pub const GRPC: &str = "application/grpc";
 
 type Headers = Vec<(HeaderName, HeaderValue)>;
 
-/// A response that the gateway makes itself, but for its framing.
+/// A response that the gateway makes itself, without its framing.
 #[derive(Debug)]
 pub struct LocalResponse {
     pub status: StatusCode,
@@ -36,7 +36,7 @@ pub struct LocalResponse {
     pub body: String,
 }
 
-/// What the response to a rejection depends on beside the rejection.
+/// The input of the response to a rejection, beside the rejection.
 #[derive(Clone, Copy)]
 pub struct RejectedRequest<'a> {
     pub method: &'a Method,
@@ -47,11 +47,11 @@ pub struct RejectedRequest<'a> {
     pub is_upgrade: bool,
     /// A call to one of the gateway's own endpoints.
     pub is_api_call: bool,
-    /// Absent where none was selected.
+    /// Absent where no route was selected.
     pub route: Option<&'a Route>,
     /// Absent on the admin listener, and where no request was read.
     pub settings: Option<&'a Reloadable>,
-    /// The store's clock, by which limits go.
+    /// The store's clock, by which limits are counted.
     pub store_clock: Duration,
 }
 
@@ -79,8 +79,8 @@ pub fn respond(
     }
 }
 
-/// The headers that a rejection needs whatever the body: the challenge, when to try again, how the
-/// limits stand, the cleared cookie, and CORS by the route.
+/// The headers of a rejection, whatever the body: the challenge, the retry delay, the limits, the
+/// cleared cookie, and the route's CORS headers.
 pub fn rejection_headers(rejection: &Rejection, request: &RejectedRequest<'_>) -> Headers {
     let mut headers = Headers::new();
     if let Some(challenge) = challenge(rejection, request.headers) {
@@ -96,8 +96,8 @@ pub fn rejection_headers(rejection: &Rejection, request: &RejectedRequest<'_>) -
     headers
 }
 
-/// The limit headers of a response; none where no limit was evaluated. Limits go by the store's clock,
-/// and so does the time at which they say that one is whole again.
+/// The limit headers of a response; none where no limit was evaluated. Limits are counted by the
+/// store's clock, and so is the time at which they are reset.
 pub fn limit_headers(decisions: &[Decision], store_clock: Duration) -> Headers {
     if decisions.is_empty() {
         return Headers::new();
@@ -111,7 +111,7 @@ pub fn clearing_headers(rules: &CookieRules) -> impl Iterator<Item = (HeaderName
     cookies.map(|cookie| (header::SET_COOKIE, cookie))
 }
 
-/// Everything but the framing.
+/// All headers but the framing.
 fn headers(
     rejection: &Rejection,
     request: &RejectedRequest<'_>,
@@ -134,7 +134,7 @@ fn headers(
     if rejection.refusal == Refusal::MethodNotAllowed && !extra.contains_key(header::ALLOW) {
         headers.push((header::ALLOW, HeaderValue::from_static(METHODS)));
     }
-    // Those of the router's own, empty body do not belong to this one.
+    // Headers about the router's own, empty body do not apply to this one.
     let kept = extra.iter().filter(|(name, _)| {
         !matches!(
             **name,
@@ -163,7 +163,7 @@ fn redirect_to_sign_in(
     }
 }
 
-/// How the limits stand, and the cleared cookie.
+/// The limit headers, and the cleared cookie.
 fn state_headers(rejection: &Rejection, request: &RejectedRequest<'_>) -> Headers {
     let mut headers = limit_headers(&rejection.decisions, request.store_clock);
     if let Some(settings) = request.settings.filter(|_| rejection.clear_cookie) {
@@ -173,7 +173,7 @@ fn state_headers(rejection: &Rejection, request: &RejectedRequest<'_>) -> Header
 }
 
 /// The challenge of RFC 6750, section 3, for a 401 or a missing scope. An error is named only where
-/// a bearer token was presented and is what was wrong.
+/// a bearer token was presented and is the cause.
 fn challenge(rejection: &Rejection, request: &HeaderMap) -> Option<HeaderValue> {
     let text = match rejection.refusal {
         Refusal::InsufficientScope => {
@@ -185,7 +185,7 @@ fn challenge(rejection: &Rejection, request: &HeaderMap) -> Option<HeaderValue> 
             )
         }
         refusal if refusal.status() != StatusCode::UNAUTHORIZED => return None,
-        // These are not about a bearer token, whether or not one came along.
+        // These do not concern a bearer token, whether or not one was presented.
         Refusal::Unauthenticated | Refusal::InvalidCredentials | Refusal::RefreshTokenReused => {
             "Bearer realm=\"portcullis\"".to_owned()
         }
@@ -206,7 +206,7 @@ fn has_bearer_token(request: &HeaderMap) -> bool {
     request.get_all(header::AUTHORIZATION).iter().any(is_bearer)
 }
 
-/// When to try again: whole seconds, rounded up, at least 1.
+/// The retry delay: whole seconds, rounded up, at least 1.
 fn retry_after_seconds(rejection: &Rejection) -> Option<u64> {
     let delay = rejection.retry_delay()?;
     Some((delay.as_secs() + u64::from(delay.subsec_nanos() > 0)).max(1))

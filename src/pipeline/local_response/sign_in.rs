@@ -1,4 +1,4 @@
-//! The way to the sign-in page, for a browser that opens a page without being signed in.
+//! Redirect to the sign-in page, for a browser that opens a page without being signed in.
 
 use http::header::{self, HeaderValue};
 use http::{Method, StatusCode};
@@ -9,11 +9,13 @@ use super::error_body::ErrorFormat;
 use crate::rejection::Refusal;
 use crate::routing::OnUnauthenticated;
 
-/// Bytes of a target to which the sign-in page leads back; after a longer one it leads to `/`.
+/// Maximum length of a target to which the sign-in page returns; after a longer one it returns to
+/// `/`.
 const TARGET_MAX: usize = 2048;
 
-/// Where a browser is redirected in place of an error response. `None` where the route does not say so,
-/// and for anything but a page that a person opens: a script would take the sign-in page for its data.
+/// The redirect that replaces an error response for a browser. `None` where the route does not
+/// enable it, and for any request but a navigation: a script would take the sign-in page for its
+/// data.
 pub(super) fn redirect_target(
     refusal: Refusal,
     request: &RejectedRequest<'_>,
@@ -38,7 +40,7 @@ pub(super) fn redirect_target(
     HeaderValue::try_from(address(request)?).ok()
 }
 
-/// The address of the sign-in page that leads back to what was requested, where that can be opened.
+/// The address of the sign-in page that returns to the requested page, where that can be opened.
 pub(super) fn address(request: &RejectedRequest<'_>) -> Option<String> {
     let prefix = &request.settings?.api.as_ref()?.prefix;
     let wanted = request.target.path_and_query()?.as_str();

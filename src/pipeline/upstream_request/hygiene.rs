@@ -1,5 +1,5 @@
-//! Removal of what a client may not send to an upstream: identity headers, forwarding headers from
-//! untrusted peers, and the gateway's credentials.
+//! Removal of headers that a client may not send to an upstream: identity headers, forwarding
+//! headers from untrusted peers, and the gateway's credentials.
 
 use http::HeaderMap;
 use http::header::{self, HeaderName, HeaderValue};
@@ -10,8 +10,8 @@ use crate::routing::HeaderEdits;
 use crate::settings::IdentityHeaderNames;
 use crate::telemetry::request_id::X_REQUEST_ID;
 
-/// Whether a header states where a request came from, or what it was before a proxy changed it: its
-/// address, scheme, host, path or method. Method overrides are among them, because routes match the
+/// Whether a header states the origin of a request, or its form before a proxy changed it: its
+/// address, scheme, host, path or method. Method overrides are included, because routes match the
 /// method of the request line. `name` is in lower case.
 pub(in crate::pipeline) fn is_forwarding(name: &[u8]) -> bool {
     const PREFIXES: [&[u8]; 3] = [b"x-forwarded-", b"x-original-", b"x-rewrite-"];
@@ -104,7 +104,7 @@ fn bytes_of(name: &HeaderName) -> &[u8] {
     name.as_str().as_bytes()
 }
 
-/// A character that CGI keeps or that stands for what it does not keep; names are in lower case here.
+/// A character that CGI keeps, or the `-` that stands for all others; names are in lower case here.
 fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'-'
 }
@@ -139,7 +139,7 @@ pub fn strip_untrusted(
     }
 }
 
-/// Removes the gateway's own credentials, and a bearer token unless it may pass.
+/// Removes the gateway's own credentials, and a bearer token unless it may be forwarded.
 pub fn strip_credentials(fields: &mut HeaderMap, cookie_name: &str, bearer_passes: bool) {
     let [authorization, cookie] =
         header_fields::has(fields, [&header::AUTHORIZATION, &header::COOKIE]);

@@ -46,7 +46,7 @@ pub fn write_identity(
     Ok(())
 }
 
-/// Writes a value under each of these names; without names it is not built.
+/// Writes a value under each of these names; the value is built only if there is one.
 fn insert(
     fields: &mut HeaderMap,
     names: &[HeaderName],

@@ -1,5 +1,5 @@
-//! The headers of a request toward its upstream: what the client may not send is removed, and what the
-//! gateway vouches for is written last, here alone.
+//! Headers of a request toward its upstream: those that the client may not send are removed, and
+//! those that the gateway vouches for are written last, in this module alone.
 
 use http::HeaderMap;
 use http::header::{self, HeaderName, HeaderValue};
@@ -26,7 +26,7 @@ pub use origin::write_origin;
 /// Clients cannot send it: every `X-Portcullis-*` of a client is removed.
 const ASSERTION: HeaderName = HeaderName::from_static("x-portcullis-assertion");
 
-/// What the headers are written from, beside the permit.
+/// The input of the headers, beside the permit.
 #[derive(Clone, Copy)]
 pub struct UpstreamRequest<'a> {
     pub settings: &'a Reloadable,
@@ -44,8 +44,8 @@ pub struct UpstreamRequest<'a> {
 }
 
 impl UpstreamRequest<'_> {
-    /// Removes what the client may not send and writes what the gateway vouches for. Returns the trace
-    /// where its identifier is not the request's.
+    /// Removes the headers that the client may not send and writes those that the gateway vouches
+    /// for. Returns the trace where its identifier is not the request's.
     ///
     /// # Errors
     /// A value that no header can carry; differing values of `Content-Length`.
@@ -55,7 +55,7 @@ impl UpstreamRequest<'_> {
         permit: &Permit,
     ) -> Result<Option<TraceId>, HeaderError> {
         let (route, trusted) = (&permit.route, self.origin.peer_trusted);
-        // Once, for all that is written below.
+        // Reserved once, for all headers that are written below.
         fields.reserve(11);
         let names = &self.settings.identity_header_names;
         strip_untrusted(fields, names, &route.request_headers, trusted);
@@ -80,7 +80,7 @@ impl UpstreamRequest<'_> {
         Ok(trace_id)
     }
 
-    /// Writes the assertion, by which the upstream can verify whom the request is from.
+    /// Writes the assertion by which the upstream can verify the caller.
     fn write_assertion(
         &self,
         fields: &mut HeaderMap,
@@ -101,7 +101,7 @@ impl UpstreamRequest<'_> {
             Some(host) => {
                 fields.insert(header::HOST, host);
             }
-            // On HTTP/2 the host is no header.
+            // On HTTP/2 the host is not a header.
             None if !fields.contains_key(header::HOST) => {
                 fields.insert(header::HOST, self.host.clone());
             }

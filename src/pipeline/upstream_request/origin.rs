@@ -1,4 +1,4 @@
-//! Where a request came from, as `X-Forwarded-*` headers for its upstream.
+//! The origin of a request, as `X-Forwarded-*` headers for its upstream.
 
 use std::net::IpAddr;
 
@@ -13,7 +13,7 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
-/// Writes where the request came from; `peer` is the address of the connection's peer.
+/// Writes the origin of a request; `peer` is the address of the connection's peer.
 ///
 /// # Errors
 /// A value that no header can carry.

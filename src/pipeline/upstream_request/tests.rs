@@ -85,7 +85,7 @@ fn cgi_equivalent_spellings_are_dropped() {
         }
     }
     assert!(dropped("some_name", true));
-    // Where an edit has such a spelling, the plain one is the other.
+    // For an edit in such a spelling, the plain one is the other spelling.
     assert!(dropped("x-tenant", true));
     assert!(!dropped("x-tenants", false));
 }
